@@ -1,0 +1,130 @@
+"""What mien finds in a picture: boxes, key points, faces and readings. All frozen; arrays in them are read-only."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mien._emotions import Emotion
+
+Point = tuple[float, float]
+
+
+class Box(NamedTuple):
+    """A rectangle in pixels of the picture, corners ``(x1, y1)`` top left and ``(x2, y2)`` bottom right."""
+
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+
+    @property
+    def width(self) -> float:
+        """Pixels from left to right."""
+        return self.x2 - self.x1
+
+    @property
+    def height(self) -> float:
+        """Pixels from top to bottom."""
+        return self.y2 - self.y1
+
+
+class KeyPoints(NamedTuple):
+    """Landmarks in pixels ``(x, y)``. Left and right are the subject's: the right eye is on the left of the picture."""
+
+    right_eye: Point
+    left_eye: Point
+    nose: Point
+    mouth: Point
+    right_ear: Point | None = None
+    left_ear: Point | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """A face as a detector found it: where, how sure (0..1), and its key points (``None`` for a whole-image crop)."""
+
+    box: Box
+    score: float
+    points: KeyPoints | None
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """One face that was read.
+
+    ``emotion`` is ``None`` when the highest probability lies below the reader's ``abstain`` threshold ("unsure").
+    ``probs`` maps every emotion of the model to its calibrated probability; they sum to 1.
+    ``maps`` is float32 ``[C, h, w]``: the class activation maps (Zhou et al., CVPR 2016), in the order of ``probs``;
+    their spatial mean is the logit of the class before temperature.
+    ``crop`` is the uint8 ``[S, S]`` grey picture that the network saw, and ``to_image`` the affine ``[2, 3]`` that takes
+    crop pixels to picture pixels.
+    """
+
+    box: Box
+    score: float
+    points: KeyPoints | None
+    emotion: Emotion | None
+    confidence: float
+    probs: Mapping[Emotion, float]
+    maps: NDArray[np.float32] = field(repr=False)
+    crop: NDArray[np.uint8] = field(repr=False)
+    to_image: NDArray[np.float64] = field(repr=False)
+
+    @cached_property
+    def top(self) -> Emotion:
+        """The most probable emotion, also when the reader abstains."""
+        return max(self.probs, key=self.probs.__getitem__)
+
+    def map(self, emotion: Emotion | None = None) -> NDArray[np.float32]:
+        """Where the model saw ``emotion`` (default: the top one): float32 ``[h, w]`` scaled to 0..1, negatives cut."""
+        index = list(self.probs).index(emotion or self.top)
+        positive = np.maximum(self.maps[index], 0)
+        peak = float(positive.max())
+        return positive / peak if peak > 0 else positive
+
+    def to_dict(self) -> dict[str, Any]:
+        """The face as plain JSON values: box, score, emotion, confidence, probs. Neither crop nor maps are in it."""
+        return {
+            "box": [round(v, 1) for v in self.box],
+            "score": round(self.score, 4),
+            "emotion": None if self.emotion is None else str(self.emotion),
+            "confidence": round(self.confidence, 4),
+            "probs": {str(e): round(p, 4) for e, p in self.probs.items()},
+        }
+
+    def __repr__(self) -> str:
+        name = self.emotion or "unsure"
+        x1, y1, x2, y2 = (round(v) for v in self.box)
+        return f"Face({name} {self.confidence:.2f} at {x1},{y1} {x2 - x1}x{y2 - y1})"
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What mien read in one picture: its faces, largest first, and the picture's source, size and note.
+
+    ``error`` is the one line that says why a picture of a batch could not be read; such a reading has no faces.
+    ``pixels`` is the RGB uint8 ``[H, W, 3]`` picture, kept only where the caller asked for it.
+    """
+
+    faces: tuple[Face, ...]
+    source: str
+    size_wh: tuple[int, int]
+    note: str | None = None
+    error: str | None = None
+    pixels: NDArray[np.uint8] | None = field(default=None, repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """``{"source", "faces", "error"}`` as plain JSON values, and ``"note"`` when there is one."""
+        plain: dict[str, Any] = {"source": self.source, "faces": [f.to_dict() for f in self.faces], "error": self.error}
+        if self.note is not None:
+            plain["note"] = self.note
+        return plain
+
+    def __repr__(self) -> str:
+        if self.error is not None:
+            return f"Reading({self.source}: {self.error})"
+        return f"Reading({self.source}: {len(self.faces)} faces {list(self.faces)})"

@@ -1,0 +1,38 @@
+"""How a face lies in its crop: where FER-2013 puts eyes, nose and mouth. The one place of these numbers."""
+
+import json
+from dataclasses import asdict, dataclass
+
+from mien._errors import ModelError
+
+Fraction = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """Where the key points of a face lie in a crop, as fractions ``(x, y)`` of the crop's side, 0..1 from the top left.
+
+    ``right_eye`` is the subject's right eye, on the left of the picture.
+    """
+
+    right_eye: Fraction
+    left_eye: Fraction
+    nose: Fraction
+    mouth: Fraction
+
+    def to_json(self) -> str:
+        """The framing as it stands in a model file's metadata."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Framing":
+        """The framing of a model file's metadata; raises ``ModelError`` when it is not one."""
+        try:
+            points = {key: (float(x), float(y)) for key, (x, y) in json.loads(text).items()}
+            return cls(**points)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ModelError(f"the model's framing is not readable ({error}); export the model again") from error
+
+
+# Medians over FER-2013 Training, first measurement; `tools/measure_framing.py` repeats it.
+FER2013 = Framing(right_eye=(0.31, 0.40), left_eye=(0.68, 0.395), nose=(0.50, 0.59), mouth=(0.50, 0.775))

@@ -1,0 +1,54 @@
+"""How mien opens an ONNX file: one place for threads, execution providers and the errors of both."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnxruntime as ort
+
+from mien._errors import ModelError
+
+# The short names that users type, and ONNX Runtime's.
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "directml": "DmlExecutionProvider",
+}
+
+
+def open_session(path: Path, *, threads: int = 1, providers: Sequence[str] = ("cpu",)) -> ort.InferenceSession:
+    """Open the ONNX file at ``path``.
+
+    ``threads`` is the number of threads one call may use (0: all cores); ``providers`` are keys of ``PROVIDERS``, first
+    choice first. Raises ``ModelError`` for a missing or damaged file and for a provider that this installation lacks.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path}: no such model file; `mien models` lists the embedded ones")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # A thread that spins between calls steals the core from the rest of the pipeline.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return ort.InferenceSession(str(path), options, providers=[_full_name(p) for p in providers])
+    except ModelError:
+        raise
+    except Exception as error:  # ONNX Runtime's own classes share no base below Exception
+        raise ModelError(f"{path}: not a usable ONNX file ({_first_line(error)}); install mien again or export it anew") from error
+
+
+def _full_name(provider: str) -> str:
+    available = ort.get_available_providers()
+    full = PROVIDERS.get(provider)
+    if full is None:
+        raise ModelError(f"unknown provider {provider!r}; mien knows {', '.join(PROVIDERS)}")
+    if full not in available:
+        here = ", ".join(short for short, name in PROVIDERS.items() if name in available)
+        raise ModelError(f"provider {provider!r} is not in the installed onnxruntime (here: {here}); install its build of onnxruntime")
+    return full
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

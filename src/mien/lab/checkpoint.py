@@ -1,0 +1,47 @@
+"""Files of a run, written so that a kill at any moment leaves the old file or the new one, never half of either."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mien._errors import DataError, OutputError
+
+
+def save(path: Path, state: Mapping[str, Any]) -> None:
+    """Write ``state`` with torch to ``path``, atomically. Raises ``OutputError`` on a full disk or missing rights."""
+    _replace(path, lambda temporary: torch.save(dict(state), temporary))
+
+
+def save_text(path: Path, text: str) -> None:
+    """Write ``text`` to ``path``, atomically. Raises ``OutputError`` on a full disk or missing rights."""
+    _replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read what ``save`` wrote, on the CPU. Raises ``DataError`` for a missing or damaged file."""
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; train the run first") from error
+    except Exception as error:  # torch raises half a dozen classes for a damaged file
+        raise DataError(f"{path}: damaged ({type(error).__name__}); remove it and train again") from error
+    return state
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        temporary.unlink(missing_ok=True)
+        raise _output_error(path, error) from error
+
+
+def _output_error(path: Path, error: Exception) -> OutputError:
+    cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+    return OutputError(f"{path}: cannot be written ({cause}); free space or name another --out, then run the same command again")

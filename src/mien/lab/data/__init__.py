@@ -1,0 +1,32 @@
+"""FER-2013 as tensors: find it, load it in any of its four forms, choose classes, know which rows are copies.
+
+    path -> find_fer2013 -> load_fer2013 -> FaceSet -> leaked_into_tests, clean_rows -> with_classes -> vote_distribution
+"""
+
+from mien._errors import MissingExtraError
+
+try:
+    import torch  # noqa: F401  (asked for here once, so that every module below may simply import it)
+except ModuleNotFoundError as error:
+    raise MissingExtraError("torch", "lab") from error
+
+from mien.lab.data.copies import clean_rows, extra_copies, leaked_into_tests
+from mien.lab.data.faces import FERPLUS_COLUMNS, FaceSet, Split
+from mien.lab.data.find import find_fer2013
+from mien.lab.data.load import load_fer2013
+from mien.lab.data.official import check_official
+from mien.lab.data.relabel import vote_distribution, with_classes
+
+__all__ = [
+    "FERPLUS_COLUMNS",
+    "FaceSet",
+    "Split",
+    "check_official",
+    "clean_rows",
+    "extra_copies",
+    "find_fer2013",
+    "leaked_into_tests",
+    "load_fer2013",
+    "vote_distribution",
+    "with_classes",
+]

@@ -1,0 +1,52 @@
+"""Which rows are exact copies of others. FER-2013 has 1,853 of them, and 703 training faces lie in a test split too.
+
+Call these on the whole set, before ``with_classes``: a copy whose label was dropped is still a copy that the net has seen.
+"Earlier" means the order of the splits (Training, PublicTest, PrivateTest), then the order of the faces in the set.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mien.lab.data.faces import FaceSet, Split, split_index
+
+
+def leaked_into_tests(faces: FaceSet) -> torch.Tensor:
+    """Training rows whose exact pixels occur in PublicTest or PrivateTest, bool ``[N]`` (703 in the full set)."""
+    groups, usage = _groups(faces), faces.usage.cpu().numpy()
+    training = usage == split_index(Split.TRAINING)
+    tested = np.zeros(len(faces), np.bool_)
+    tested[groups[~training]] = True
+    return torch.from_numpy(training & tested[groups]).to(faces.usage.device)
+
+
+def clean_rows(faces: FaceSet, split: Split) -> torch.Tensor:
+    """Rows of ``split`` whose pixels occur neither in an earlier split nor earlier in the same one, bool ``[N]``.
+
+    3,268 rows for PrivateTest of the full set.
+    """
+    usage = faces.usage.cpu().numpy()
+    order = usage * len(faces) + np.arange(len(faces))
+    return _is_first(_groups(faces), order, faces) & (faces.usage == split_index(split))
+
+
+def extra_copies(faces: FaceSet) -> torch.Tensor:
+    """Rows that repeat an earlier row of their own split, bool ``[N]`` (1,236 / 26 / 17 in the full set)."""
+    within_split = _groups(faces) * len(Split) + faces.usage.cpu().numpy()
+    return ~_is_first(within_split, np.arange(len(faces)), faces)
+
+
+def _groups(faces: FaceSet) -> NDArray[np.int64]:
+    """For every row the index of the first row with the same pixels. Bytes are compared, so no two images can collide."""
+    first: dict[bytes, int] = {}
+    images = faces.images.cpu().numpy()
+    return np.array([first.setdefault(image.tobytes(), row) for row, image in enumerate(images)], np.int64)
+
+
+def _is_first(groups: NDArray[np.int64], order: NDArray[np.int64], faces: FaceSet) -> torch.Tensor:
+    """Rows that have the lowest ``order`` among those of their group."""
+    rows = np.argsort(order, kind="stable")
+    _, places = np.unique(groups[rows], return_index=True)
+    is_first = np.zeros(len(groups), np.bool_)
+    is_first[rows[places]] = True
+    return torch.from_numpy(is_first).to(faces.usage.device)

@@ -1,0 +1,77 @@
+"""Class sets and crowd votes: the same faces under other labels."""
+
+from dataclasses import replace
+
+import torch
+
+from mien._emotions import CLASS_SETS, SEVEN, Emotion
+from mien._errors import DataError
+from mien.lab.data.columns import nearest
+from mien.lab.data.faces import FERPLUS_COLUMNS, FaceSet
+
+# The vote column of every emotion: FER+ names the eight in nouns.
+_VOTE_COLUMN = {emotion: column for column, emotion in enumerate(CLASS_SETS["eight"])}
+_NOISE = 1  # votes; a single vote is taken for a slip of the voter (Barsoum et al. 2016, section 3)
+
+
+def with_classes(faces: FaceSet, class_set: str) -> FaceSet:
+    """The faces of one of ``CLASS_SETS``, labels re-indexed in its order, rows of other classes dropped.
+
+    ``"eight"`` replaces the labels by the FER+ majority: single votes are dropped as noise, the top of all ten columns needs
+    more than half of what remains, rows won by ``unknown`` or ``not_face`` go, and so do rows whose pixels come from JPEG,
+    because their votes belong to another picture (3,152 rows of PrivateTest remain). Rule: Barsoum et al., ICMI 2016.
+    Raises ``DataError`` for an unknown set, for classes that the faces no longer have, and for ``"eight"`` without votes.
+    """
+    if class_set not in CLASS_SETS:
+        raise DataError(
+            f'unknown class set "{class_set}"{nearest(class_set, CLASS_SETS)}; there are {", ".join(CLASS_SETS)}'
+        )
+    emotions = CLASS_SETS[class_set]
+    if emotions == faces.emotions:
+        return faces
+    _require_classes(faces, class_set)
+    return _majority_labels(faces) if class_set == "eight" else _keep_classes(faces, emotions)
+
+
+def vote_distribution(faces: FaceSet) -> torch.Tensor:
+    """FER+ votes for the set's emotions as float32 ``[N, C]``, each row summing to 1; votes for anything else are ignored.
+
+    A row without usable votes (none for these emotions, or pixels from JPEG, whose votes belong to another picture) is all
+    zero: fall back to the label there. Raises ``DataError`` when the set has no votes.
+    """
+    votes = _require_votes(faces)[:, [_VOTE_COLUMN[emotion] for emotion in faces.emotions]].float()
+    if faces.pixels_from_jpeg is not None:
+        votes = votes * ~faces.pixels_from_jpeg[:, None]
+    return votes / votes.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def _require_votes(faces: FaceSet) -> torch.Tensor:
+    if faces.votes is None:
+        raise DataError(
+            f"{faces.source}: has no FER+ votes; load the Parquet file, or a CSV with votes= the path of fer2013new.csv"
+        )
+    return faces.votes
+
+
+def _require_classes(faces: FaceSet, class_set: str) -> None:
+    needed = SEVEN if class_set == "eight" else CLASS_SETS[class_set]
+    missing = [str(emotion) for emotion in needed if emotion not in faces.emotions]
+    if missing or Emotion.CONTEMPT in faces.emotions:
+        lack = f"no longer has {', '.join(missing)}" if missing else "has FER+ labels already"
+        raise DataError(f'{faces.source}: class set "{class_set}" must be chosen from the seven classes; this set {lack}')
+
+
+def _keep_classes(faces: FaceSet, emotions: tuple[Emotion, ...]) -> FaceSet:
+    new_index = torch.tensor([emotions.index(e) if e in emotions else -1 for e in faces.emotions])
+    labels = new_index.to(faces.labels.device)[faces.labels]
+    return replace(faces, labels=labels, emotions=emotions).select(labels >= 0)
+
+
+def _majority_labels(faces: FaceSet) -> FaceSet:
+    counted = _require_votes(faces).long()
+    counted = torch.where(counted > _NOISE, counted, 0)
+    top, winner = counted.max(dim=1)  # more than half is never a tie, so the order of the columns cannot decide
+    keep = (2 * top > counted.sum(dim=1)) & (winner < FERPLUS_COLUMNS.index("unknown"))
+    if faces.pixels_from_jpeg is not None:
+        keep &= ~faces.pixels_from_jpeg
+    return replace(faces, labels=winner, emotions=CLASS_SETS["eight"]).select(keep)

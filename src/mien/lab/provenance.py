@@ -1,0 +1,62 @@
+"""Where a figure comes from: the command, commit, data and machine that every result carries."""
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+
+def provenance(data_sha256: str) -> dict[str, str]:
+    """Command line, commit of the checkout, data hash, machine, versions and time (UTC), as plain strings."""
+    return {
+        "command": shlex.join(["mien", *sys.argv[1:]]),
+        "commit": commit(),
+        "data_sha256": data_sha256,
+        "machine": machine(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+    }
+
+
+def commit() -> str:
+    """The commit of the checkout this code lies in, with ``+`` when the tree differs from it; ``MIEN_COMMIT`` where there is no git.
+
+    A copy of the tree on a machine without its history names its commit in that variable; an installed package says "none".
+    """
+    named = os.environ.get("MIEN_COMMIT")
+    if named:
+        return named
+    here = Path(__file__).parent
+    head = _git("rev-parse", "--short=12", "HEAD", at=here)
+    return "none" if not head else head + ("+" if _git("status", "--porcelain", "--untracked-files=no", at=here) else "")
+
+
+def machine() -> str:
+    """One line: the accelerator if there is one, else the processor, and the cores in use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name()}, {cores} cores"
+    return f"{_processor()}, {cores} cores"
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        if names:
+            return names[0]
+    return platform.processor() or platform.machine()
+
+
+def _git(*words: str, at: Path) -> str:
+    try:
+        answer = subprocess.run(["git", "-C", str(at), *words], capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return answer.stdout.strip() if answer.returncode == 0 else ""

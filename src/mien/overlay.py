@@ -1,0 +1,233 @@
+"""A picture and its reading -> the picture with boxes, labels and maps. Pillow draws; nothing else is needed."""
+
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from mien._emotions import Emotion
+from mien._face import Box, Face, Reading
+
+UNSURE_COLOR = "#f4f4f2"  # no emotion has it: an abstained face must not look neutral
+_INKS = ("#15161a", "#ffffff")
+_GRID = 96  # pixels: the side to which a map is enlarged (bicubic) before it is laid over a face
+_FADE = 0.08  # fraction of the crop's side over which a map fades out towards the edge of the crop
+_OPACITY = 0.72  # of the hottest place, so that the face stays visible under it
+_MIN_FONT = 11  # pixels: below it letters are no longer told apart
+_CROWD = 20  # faces: beyond them a label far wider than its face would bury the picture
+
+
+def annotate(pixels: NDArray[np.uint8], reading: Reading, *, maps: bool = False) -> NDArray[np.uint8]:
+    """A new RGB uint8 ``[H, W, 3]`` array: ``pixels`` with a box and a label for every face of ``reading``.
+
+    ``pixels`` is RGB uint8 ``[H, W, 3]`` and is not changed. With ``maps`` the map of each face's top emotion lies over
+    the face, turned and scaled as the face is. Lines and letters scale with the picture and the face; a label stays
+    inside the picture, and is shortened or at last left out where faces are too small or stand too close.
+    """
+    canvas = Image.fromarray(_with_maps(pixels, reading) if maps else pixels)
+    draw = ImageDraw.Draw(canvas)
+    for face in reversed(reading.faces):  # the largest last, so that its box is whole
+        _draw_box(draw, face, canvas.size)
+    placed: list[Box] = []
+    for face in reading.faces:
+        label = _place_label(face, reading, canvas.size, placed)
+        if label is not None:
+            _draw_label(draw, label)
+            placed.append(label.area)
+    return np.asarray(canvas)
+
+
+def heat(map01: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Values 0..1 of any shape as colours, uint8 ``[..., 3]``: indigo over rose and orange to pale yellow.
+
+    The ramp is straight in the lightness of Oklab (Ottosson, 2020), so equal steps look equal, also without colour.
+    """
+    index = np.clip(np.rint(np.asarray(map01) * 255), 0, 255).astype(np.uint8)
+    return _ramp()[index]
+
+
+def opacity(map01: NDArray[np.floating]) -> NDArray[np.float32]:
+    """How much of ``heat`` covers the picture at values 0..1: nothing where the map is cold, 0.72 where it is hottest."""
+    value = np.clip(np.asarray(map01, dtype=np.float32), 0, 1)
+    return _OPACITY * value * (2 - value)
+
+
+def enlarge(map01: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    """A map ``[h, w]`` with values 0..1, enlarged smoothly (bicubic) to float32 ``[size, size]``, still 0..1."""
+    smooth = Image.fromarray(np.asarray(map01, dtype=np.float32)).resize((size, size), Image.Resampling.BICUBIC)
+    return np.clip(np.asarray(smooth), 0, 1)
+
+
+def map_over_crop(face: Face, emotion: Emotion | None = None, *, size: int = 192) -> NDArray[np.uint8]:
+    """The crop of ``face`` under its map of ``emotion`` (default: the top one), RGB uint8 ``[size, size, 3]``."""
+    crop = Image.fromarray(face.crop).resize((size, size), Image.Resampling.BICUBIC)
+    return _blend(np.asarray(crop.convert("RGB")), enlarge(face.map(emotion), size))
+
+
+def confidence_text(value: float) -> str:
+    """A probability as people read it: ``93 %``, and never 0 % or 100 %, which no model can know."""
+    percent = round(100 * value)
+    return "< 1 %" if percent < 1 else "> 99 %" if percent > 99 else f"{percent} %"
+
+
+@cache
+def _ramp() -> NDArray[np.uint8]:
+    t = np.linspace(0, 1, 256)
+    lightness = 0.30 + 0.65 * t
+    chroma = 0.06 + 0.135 * np.sin(np.pi * t**0.9)
+    hue = np.radians(285 + 180 * t)  # blue-violet, past red, to yellow
+    a, b = chroma * np.cos(hue), chroma * np.sin(hue)
+    lms = np.stack(
+        [
+            lightness + 0.3963377774 * a + 0.2158037573 * b,
+            lightness - 0.1055613458 * a - 0.0638541728 * b,
+            lightness - 0.0894841775 * a - 1.2914855480 * b,
+        ]
+    )
+    to_rgb = np.array(
+        [
+            [4.0767416621, -3.3077115913, 0.2309699292],
+            [-1.2684380046, 2.6097574011, -0.3413193965],
+            [-0.0041960863, -0.7034186147, 1.7076147010],
+        ]
+    )
+    linear = np.clip(to_rgb @ lms**3, 0, 1)
+    encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    table = np.rint(255 * encoded.T).astype(np.uint8)
+    table.flags.writeable = False
+    return table
+
+
+def _blend(pixels: NDArray[np.uint8], value: NDArray[np.float32]) -> NDArray[np.uint8]:
+    alpha = opacity(value)[..., None]
+    mixed: NDArray[np.uint8] = np.rint(pixels * (1 - alpha) + heat(value) * alpha).astype(np.uint8)
+    return mixed
+
+
+def _with_maps(pixels: NDArray[np.uint8], reading: Reading) -> NDArray[np.uint8]:
+    result = pixels.copy()
+    height, width = pixels.shape[:2]
+    for face in reversed(reading.faces):
+        side = face.crop.shape[0]
+        corners = np.array([(0, 0, 1), (side, 0, 1), (side, side, 1), (0, side, 1)]) @ face.to_image.T
+        x1, y1 = np.maximum(np.floor(corners.min(axis=0)).astype(int), 0)
+        x2, y2 = np.minimum(np.ceil(corners.max(axis=0)).astype(int), (width, height))
+        if x1 < x2 and y1 < y2:
+            result[y1:y2, x1:x2] = _blend(result[y1:y2, x1:x2], _warp_map(face, (x1, y1), (x2 - x1, y2 - y1)))
+    return result
+
+
+def _warp_map(face: Face, origin: tuple[int, int], size_wh: tuple[int, int]) -> NDArray[np.float32]:
+    """The map of ``face`` as it lies in the window of the picture that starts at ``origin``."""
+    grid_to_crop = np.diag([face.crop.shape[1] / _GRID, face.crop.shape[0] / _GRID, 1.0])
+    to_window = np.vstack([face.to_image, (0, 0, 1)]) @ grid_to_crop
+    to_window[:2, 2] -= origin
+    back = np.linalg.inv(to_window)[:2].ravel().tolist()
+    faded = Image.fromarray(enlarge(face.map(), _GRID) * _fade(_GRID))
+    warped = faded.transform(size_wh, Image.Transform.AFFINE, back, Image.Resampling.BICUBIC)
+    return np.clip(np.asarray(warped), 0, 1)
+
+
+def _fade(size: int) -> NDArray[np.float32]:
+    """A window ``[size, size]``: 1 inside, falling smoothly to 0 at the edges, so that no map ends in a hard line."""
+    inside = (np.arange(size) + 0.5) / size
+    t = np.clip(np.minimum(inside, 1 - inside) / _FADE, 0, 1)
+    ramp = (t * t * (3 - 2 * t)).astype(np.float32)
+    return np.minimum.outer(ramp, ramp)
+
+
+class _Label(NamedTuple):
+    text: str
+    area: Box
+    font: "ImageFont.FreeTypeFont | ImageFont.ImageFont"
+    color: str
+
+
+def _color(face: Face) -> str:
+    return UNSURE_COLOR if face.emotion is None else face.emotion.color
+
+
+def _ink(background: str) -> str:
+    """The ink that is read more easily on ``background`` (``#rrggbb``), by the contrast ratio of WCAG 2.2."""
+    ground = _luminance(background)
+    dark, light = (_luminance(ink) for ink in _INKS)
+    return _INKS[0] if (ground + 0.05) / (dark + 0.05) >= (light + 0.05) / (ground + 0.05) else _INKS[1]
+
+
+def _luminance(color: str) -> float:
+    channels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def _draw_box(draw: ImageDraw.ImageDraw, face: Face, size_wh: tuple[int, int]) -> None:
+    width = _line_width(face.box, size_wh)
+    x1, y1 = (max(0, round(v)) for v in face.box[:2])
+    x2, y2 = (min(side - 1, round(v)) for v, side in zip(face.box[2:], size_wh, strict=True))
+    if x2 < x1 or y2 < y1:
+        return  # the box lies outside the picture
+    if width > 1:  # a dark hairline around the colour keeps it visible on a bright ground
+        draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=_INKS[0])
+    draw.rectangle((x1, y1, x2, y2), outline=_color(face), width=width)
+    if face.emotion is None:
+        _cut_dashes(draw, (x1, y1, x2, y2), width)
+
+
+def _cut_dashes(draw: ImageDraw.ImageDraw, corners: tuple[int, int, int, int], width: int) -> None:
+    x1, y1, x2, y2 = corners
+    gap = max(2, 3 * width)
+    for x in range(x1 + 2 * gap, x2 - gap, 3 * gap):
+        for y in (y1, y2 - width + 1):
+            draw.rectangle((x, y, x + gap, y + width - 1), fill=_INKS[0])
+    for y in range(y1 + 2 * gap, y2 - gap, 3 * gap):
+        for x in (x1, x2 - width + 1):
+            draw.rectangle((x, y, x + width - 1, y + gap), fill=_INKS[0])
+
+
+def _line_width(box: Box, size_wh: tuple[int, int]) -> int:
+    return max(1, round(min(min(box.width, box.height) / 40, max(size_wh) / 300)))
+
+
+def _place_label(face: Face, reading: Reading, size_wh: tuple[int, int], placed: list[Box]) -> _Label | None:
+    """The longest label that finds a free place; over another face if there is none; never over another label."""
+    if len(reading.faces) > _CROWD and face.box.width < 2 * _MIN_FONT:
+        return None  # the colour of the box has to do
+    fontsize = max(_MIN_FONT, round(min(0.18 * min(face.box.width, face.box.height), max(size_wh) / 32)))
+    font = ImageFont.load_default(fontsize)
+    others = [other.box for other in reading.faces if other is not face]
+    for taken in (placed + others, placed):
+        for text in _texts(face):
+            if font.getlength(text) > 1.6 * face.box.width and text != _texts(face)[-1]:
+                continue  # a small face gets a short label
+            for area in _areas(face.box, round(font.getlength(text) + 0.8 * fontsize), round(1.5 * fontsize), size_wh):
+                if not any(_overlap(area, other) for other in taken):
+                    return _Label(text, area, font, _color(face))
+    return None
+
+
+def _texts(face: Face) -> tuple[str, ...]:
+    if face.emotion is None:
+        return ("unsure",)
+    return (f"{face.emotion} {confidence_text(face.confidence)}", str(face.emotion))
+
+
+def _areas(box: Box, width: int, height: int, size_wh: tuple[int, int]) -> list[Box]:
+    """Places for a label of this size: above the box, below it, then inside its upper edge; none leaves the picture."""
+    full_width, full_height = size_wh
+    if width > full_width or height > full_height:
+        return []
+    left = min(max(0, round(box.x1)), full_width - width)
+    tops = (round(box.y1) - height, round(box.y2) + 1, max(0, round(box.y1)))
+    return [Box(left, top, left + width, top + height) for top in tops if 0 <= top <= full_height - height]
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return one.x1 < other.x2 and other.x1 < one.x2 and one.y1 < other.y2 and other.y1 < one.y2
+
+
+def _draw_label(draw: ImageDraw.ImageDraw, label: _Label) -> None:
+    x1, y1, x2, y2 = label.area
+    draw.rectangle((x1, y1, x2 - 1, y2 - 1), fill=label.color)
+    draw.text(((x1 + x2) / 2, (y1 + y2) / 2), label.text, fill=_ink(label.color), font=label.font, anchor="mm")

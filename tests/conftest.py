@@ -1,0 +1,55 @@
+"""Fixtures that several tests share: the public-domain example, synthetic faces, and the real data where it is present."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def astronaut() -> NDArray[np.uint8]:
+    """NASA's portrait of Eileen Collins as scikit-image ships it (public domain), RGB uint8 [512, 512, 3]."""
+    with Image.open(ROOT / "examples" / "astronaut.png") as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+@pytest.fixture(scope="session")
+def fer2013_parquet() -> Path:
+    """The real FER-2013 table, from $MIEN_DATA or beside the checkout; the test is skipped where it is absent."""
+    folder = Path(os.environ.get("MIEN_DATA", ROOT.parent / "shared" / "data"))
+    for path in (folder, folder / "fer2013.parquet", folder / "fer2013" / "fer2013.parquet"):
+        if path.is_file():
+            return path
+    pytest.skip(f"FER-2013 is not here: set MIEN_DATA to the folder of fer2013.parquet (looked in {folder})")
+
+
+@pytest.fixture(scope="session")
+def draw_face() -> Callable[..., NDArray[np.uint8]]:
+    """A function that draws a cartoon face, uint8 [size, size]: enough structure for tests, nobody's likeness."""
+    return _draw_face
+
+
+def _draw_face(size: int = 48, *, seed: int = 0) -> NDArray[np.uint8]:
+    generator = np.random.default_rng(seed)
+    scale = size / 48
+    canvas = Image.new("L", (size, size), int(generator.integers(30, 90)))
+    draw = ImageDraw.Draw(canvas)
+
+    def ellipse(cx: float, cy: float, rx: float, ry: float, shade: int) -> None:
+        draw.ellipse([scale * v for v in (cx - rx, cy - ry, cx + rx, cy + ry)], fill=shade)
+
+    ellipse(24, 26, 17, 22, int(generator.integers(150, 220)))
+    for x in (16, 32):
+        ellipse(x, 19, 4, 2.2, 245)
+        ellipse(x + generator.uniform(-1, 1), 19, 1.8, 1.8, 20)
+    ellipse(24, 28, 2, 3, 130)
+    smile = generator.uniform(-4, 4)
+    points = [(24 + x, 37 + smile * (x / 8) ** 2 * -1) for x in np.linspace(-8, 8, 9)]
+    draw.line([(scale * x, scale * y) for x, y in points], fill=40, width=max(1, int(2 * scale)))
+    return np.asarray(canvas)
