@@ -1,4 +1,4 @@
-"""Builds small ONNX files of the contract, whole or broken in one chosen place, for the tests of all that reads them."""
+"""Builds small ONNX files of the contract, whole or broken in one chosen place, for the tests of what reads them."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,9 @@ def write_model(
     metadata: dict[str, str | None] | None = None,
 ) -> Path:
     """Write a classifier with seeded random weights to ``path``. ``metadata`` changes entries, ``None`` removes one."""
-    graph = _graph(size, classes, input_name, probs_name, softmax, input_type, batch, maps_output, declared_classes, extra_input)
+    graph = _graph(
+        size, classes, input_name, probs_name, softmax, input_type, batch, maps_output, declared_classes, extra_input
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     said = {**_metadata(size), **(metadata or {})}
     helper.set_model_props(model, {key: value for key, value in said.items() if value is not None})
@@ -93,4 +95,6 @@ def _graph(
     outputs = [helper.make_tensor_value_info(probs_name, TensorProto.FLOAT, [batch, declared_classes or classes])]
     if maps_output:
         outputs.append(helper.make_tensor_value_info("maps", TensorProto.FLOAT, [batch, classes, side, side]))
-    return helper.make_graph(nodes, "tiny", inputs, outputs, [numpy_helper.from_array(v, k) for k, v in weights.items()])
+    return helper.make_graph(
+        nodes, "tiny", inputs, outputs, [numpy_helper.from_array(v, k) for k, v in weights.items()]
+    )

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
-from contract import TEMPERATURE, write_model
 from onnx import TensorProto
 
+from contract import TEMPERATURE, write_model
 from mien import infer
 from mien._emotions import CLASS_SETS, SEVEN, Emotion
 from mien._errors import ModelError
@@ -64,7 +64,9 @@ def test_crops_that_are_a_view_are_read_as_their_copy(tiny: Path) -> None:
 
 
 def test_a_hundred_thousand_crops_need_no_more_than_their_answers(tiny: Path) -> None:
-    resource = pytest.importorskip("resource", reason="peak memory is read with the resource module, which Windows lacks")
+    resource = pytest.importorskip(
+        "resource", reason="peak memory is read with the resource module, which Windows lacks"
+    )
     crops = np.broadcast_to(random_crops(1), (100_000, 48, 48))  # takes no memory of its own
     model = Classifier(tiny)
     model(random_crops(CHUNK))

@@ -1,13 +1,13 @@
-"""Takes BlazeFace short-range out of the MediaPipe wheel, writes it as ONNX, and proves that both give the same answers.
+"""Takes BlazeFace short-range out of the MediaPipe wheel, writes it as ONNX, and proves that both answer alike.
 
     python tools/convert_blazeface.py [--wheel mediapipe-0.10.21-...whl] [--out src/mien/bundled/blazeface-short-range]
 
 Needs `pip install onnx onnxruntime pillow ai-edge-litert`; the last one reads the TFLite file and runs it as reference.
 Without --wheel the wheel is fetched by `pip download`. Nothing is written unless the two files agree within 1e-3.
 
-The ONNX file takes `image`, uint8 [N, 128, 128, 3] RGB, and gives `boxes`, float32 [N, 896, 16]: per anchor the offset of
-the box's centre, its width and height, and the offsets of six key points, all in pixels of the 128x128 input; and `scores`,
-float32 [N, 896], 0..1. Scaling to [-1, 1] and the sigmoid live in the graph; N is free, so that tiles run as one batch.
+The ONNX file takes `image`, uint8 [N, H, W, 3] RGB, H and W multiples of 16 (the original: 128), and gives `boxes`,
+float32 [N, A, 16]: per anchor the offset of the box's centre, its width and height, and the offsets of six key points,
+all in input pixels; and `scores`, float32 [N, A], 0..1. Scaling to [-1, 1] and the sigmoid live in the graph.
 """
 
 import argparse
@@ -58,7 +58,16 @@ def main() -> None:
 
 def fetch_wheel(folder: Path) -> Path:
     """Let pip download the wheel; its tags are named, because the model is the same whatever machine asks."""
-    tags = ["--python-version", "311", "--implementation", "cp", "--abi", "cp311", "--platform", "manylinux_2_28_x86_64"]
+    tags = [
+        "--python-version",
+        "311",
+        "--implementation",
+        "cp",
+        "--abi",
+        "cp311",
+        "--platform",
+        "manylinux_2_28_x86_64",
+    ]
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", *tags]
     subprocess.run([*command, "--dest", str(folder), "mediapipe==0.10.21"], check=True)
     return folder / WHEEL
@@ -77,8 +86,8 @@ def read_wheel(wheel: Path) -> tuple[bytes, str]:
 
 @dataclass
 class Graph:
-    """The ONNX graph as it grows. By the TFLite tensor's index: `constants` are its weights, `values` name its ONNX value
-    (NCHW) and `widths` count that one's channels; `heads` are the last convolutions, whose channels must stay as they are."""
+    """The ONNX graph as it grows. By the TFLite tensor's index: `constants` are its weights, `values` name its ONNX
+    value (NCHW), `widths` count that one's channels; `heads` are the last convolutions, which keep their channels."""
 
     constants: dict[int, NDArray[Any]]
     heads: set[int]
@@ -109,7 +118,8 @@ def convert(tflite: bytes) -> onnx.ModelProto:
     model, names = load_tflite(tflite)
     source = model.subgraphs[0]
     shapes = [tuple(int(d) for d in tensor.shape) for tensor in source.tensors]
-    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]  # old files fill the second
+    # Files as old as this one fill the deprecated code only.
+    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
     kinds = [names[codes[operator.opcodeIndex]] for operator in source.operators]
     heads = {int(o.inputs[0]) for kind, o in zip(kinds, source.operators, strict=True) if kind == "RESHAPE"}
     graph = Graph(read_constants(model), heads)
@@ -174,8 +184,8 @@ def add_convolution(graph: Graph, operator: Any, shapes: list[tuple[int, ...]]) 
 
 
 def whole_blocks(channels: int) -> int:
-    """The next multiple of a block. Zero channels change no result, and spare ONNX Runtime the changes of layout between
-    its blocked kernels and a Pad, which took a third of the time."""
+    """The next multiple of a block. Zero channels change no result, and spare ONNX Runtime the changes of layout
+    between its blocked kernels and a Pad, which took a third of the time."""
     return -(-channels // BLOCK) * BLOCK
 
 
@@ -230,8 +240,8 @@ def add_relu(graph: Graph, operator: Any, _shapes: list[tuple[int, ...]]) -> Non
 
 
 def add_padding(graph: Graph, operator: Any, shapes: list[tuple[int, ...]]) -> None:
-    """PAD: a shortcut is given more channels, filled with zeros. The block it ends in often has them already; where not, a
-    convolution that copies its channels does it without leaving the blocked layout."""
+    """PAD: a shortcut is given more channels, filled with zeros. The block it ends in often has them already; where
+    not, a convolution that copies its channels does it without leaving the blocked layout."""
     image, pads = (int(i) for i in operator.inputs)
     if graph.constants[pads][:3].any() or graph.constants[pads][3, 0] != 0:
         sys.exit("only channels after the last are padded in BlazeFace; this is another network")
@@ -330,9 +340,7 @@ def sample_images() -> NDArray[np.uint8]:
     photographs = [np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BOX, box=area)) for area in areas]
     generator = np.random.default_rng(0)
     noise = [generator.integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8) for _ in range(4)]
-    smooth = [
-        np.asarray(Image.fromarray(n[:8, :8]).resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for n in noise
-    ]
+    smooth = [np.asarray(Image.fromarray(n[:8, :8]).resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for n in noise]
     flat = [np.full((SIDE, SIDE, 3), shade, np.uint8) for shade in (0, 128, 255)]
     return np.stack([*photographs, *(p[:, ::-1] for p in photographs), *noise, *smooth, *flat])
 
@@ -371,43 +379,49 @@ def write(out: Path, model: onnx.ModelProto, licence: str, differences: dict[str
 NOTICE = f"""\
 BlazeFace short-range
 
-Copyright The MediaPipe Authors (Google LLC). Licensed under the Apache License, Version 2.0; see LICENSE beside this file.
+Copyright The MediaPipe Authors (Google LLC).
+Licensed under the Apache License, Version 2.0; see LICENSE beside this file.
 
 Origin: the file {MEMBER}
-of the Python wheel {WHEEL} (https://github.com/google/mediapipe),
-sha256 {TFLITE_SHA256}.
+of the Python wheel {WHEEL}
+(https://github.com/google/mediapipe), sha256
+{TFLITE_SHA256}.
 
 Changed by the mien authors: translated from TFLite to ONNX by tools/convert_blazeface.py. The weights were widened from
-float16 to float32, and channels that are always zero were added so that each layer fills whole vector registers. Added to the graph: conversion of uint8 pixels to [-1, 1] before the first
-convolution, the sigmoid after the classifier, and a free batch dimension. Anchors, decoding and suppression are mien's.
+float16 to float32, and channels that are always zero were added so that each layer fills whole vector registers. Added
+to the graph: conversion of uint8 pixels to [-1, 1] before the first convolution, the sigmoid after the classifier, and
+free sizes of batch and picture. Anchors, decoding and suppression are mien's.
 """
 
 CARD = f"""\
 # blazeface-short-range
 
-Finds faces: six key points (right eye, left eye, nose, mouth, right ear, left ear), a box and a score for each.
+Finds faces: a box, a score and six key points (right eye, left eye, nose, mouth, right ear, left ear) for each.
 
 | | |
 | --- | --- |
-| network | BlazeFace (Bazarevsky et al., "BlazeFace: Sub-millisecond Neural Face Detection on Mobile GPUs", 2019), short range |
+| network | BlazeFace (Bazarevsky et al., 2019, "BlazeFace: Sub-millisecond Neural Face Detection on Mobile GPUs") |
 | origin | `mediapipe==0.10.21`, `{MEMBER}`, sha256 `{TFLITE_SHA256}` |
 | licence | Apache-2.0 (LICENSE, NOTICE) |
-| input | `image`: uint8 `[N, 128, 128, 3]`, RGB |
-| outputs | `boxes`: float32 `[N, 896, 16]`, in input pixels relative to the anchors; `scores`: float32 `[N, 896]`, 0..1 |
+| input | `image`: uint8 `[N, H, W, 3]`, RGB; H and W multiples of 16, 128 in the original |
+| outputs | `boxes`: float32 `[N, A, 16]`, input pixels relative to the anchors; `scores`: float32 `[N, A]`, 0..1 |
+| anchors | A = 896 for 128x128: two per cell of 8x8 pixels, then six per cell of 16x16 |
 | file | {{size}} bytes, sha256 `{{digest}}` |
 | made by | `python tools/convert_blazeface.py` |
 
 ## Equality with the original
-Measured by the tool against the TFLite interpreter, on a photograph, its mirror image and crops, noise and flat pictures:
+Measured by the tool against the TFLite interpreter on 128x128 pictures: a photograph, its mirror image and crops, noise,
+flat grey, black and white. For boxes in pixels, or in shares of the picture's largest offset where that exceeds 128.
+
 {{equality}}
 
 ## What it can and cannot do
-- It was made for selfies: within its 128x128 input a face is found when it is some 15 px or wider, so `mien` also searches
-  overlapping tiles of larger pictures.
-- Upright faces, up to some 45 degrees of roll and to half profile. Profiles, faces upside down and faces behind masks are
-  missed more often.
-- It tells where a face is, never whose. Its makers measured it over geographic regions, skin tones and genders for the
-  mobile-camera use; nothing of the kind was measured here.
+- It was made for selfies. In its input it sees faces wider than some 16 pixels, which is why mien searches larger
+  pictures at several scales.
+- Upright faces up to some 45 degrees of roll and half profile. Profiles, faces upside down and faces behind masks
+  are missed more often.
+- Hands, medals and folds of cloth are sometimes taken for faces, with scores up to about 0.8.
+- It tells where a face is, never whose. Nothing about its errors by age, skin tone or gender was measured here.
 """
 
 

@@ -84,7 +84,8 @@ class Face:
         index = list(self.probs).index(emotion or self.top)
         positive = np.maximum(self.maps[index], 0)
         peak = float(positive.max())
-        return positive / peak if peak > 0 else positive
+        scaled: NDArray[np.float32] = positive / peak if peak > 0 else positive
+        return scaled
 
     def to_dict(self) -> dict[str, Any]:
         """The face as plain JSON values: box, score, emotion, confidence, probs. Neither crop nor maps are in it."""

@@ -197,7 +197,7 @@ def _from_array(array: NDArray[Any], name: str, max_pixels: int) -> NDArray[np.u
         )
     _check_pixels((array.shape[1], array.shape[0]), name, max_pixels)
     if array.ndim == 3 and array.shape[2] == 4:
-        return _frozen(np.asarray(_over_white(Image.fromarray(array))))
+        return _frozen(_to_array(_over_white(Image.fromarray(array))))
     grey = array[..., None] if array.ndim == 2 else array
     return _frozen(np.array(np.broadcast_to(grey, (*array.shape[:2], 3)), order="C"))
 
@@ -215,7 +215,7 @@ def _from_image(image: Image.Image, name: str, max_pixels: int) -> NDArray[np.ui
             f"{name}: colour mode {image.mode} cannot be read ({_first_line(error)}); convert it to RGB"
         ) from error
     turn = _UPRIGHT.get(_orientation(image))
-    return _frozen(np.asarray(upright if turn is None else upright.transpose(turn)))
+    return _frozen(_to_array(upright if turn is None else upright.transpose(turn)))
 
 
 def _orientation(image: Image.Image) -> int:
@@ -235,6 +235,16 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         straight = image.convert("LA") if image.mode == "La" else image
         return _over_white(straight.convert("RGBA"))
     return image.convert("RGB")
+
+
+def _to_array(rgb: Image.Image) -> NDArray[np.uint8]:
+    """The pixels in strips of about a megabyte: all at once, Pillow copies them thrice (12 MP: 46 ms instead of 19)."""
+    pixels = np.empty((rgb.height, rgb.width, 3), np.uint8)
+    rows = max(1, 2**20 // (3 * rgb.width))
+    for top in range(0, rgb.height, rows):
+        bottom = min(top + rows, rgb.height)
+        pixels[top:bottom] = np.asarray(rgb.crop((0, top, rgb.width, bottom)))
+    return pixels
 
 
 def _over_white(rgba: Image.Image) -> Image.Image:

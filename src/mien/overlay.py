@@ -11,7 +11,7 @@ from mien._emotions import Emotion
 from mien._face import Box, Face, Reading
 
 UNSURE_COLOR = "#f4f4f2"  # no emotion has it: an abstained face must not look neutral
-_INKS = ("#15161a", "#ffffff")
+_INKS = ("#0a0a0c", "#ffffff")
 _GRID = 96  # pixels: the side to which a map is enlarged (bicubic) before it is laid over a face
 _FADE = 0.08  # fraction of the crop's side over which a map fades out towards the edge of the crop
 _OPACITY = 0.72  # of the hottest place, so that the face stays visible under it
@@ -45,11 +45,12 @@ def heat(map01: NDArray[np.floating]) -> NDArray[np.uint8]:
     The ramp is straight in the lightness of Oklab (Ottosson, 2020), so equal steps look equal, also without colour.
     """
     index = np.clip(np.rint(np.asarray(map01) * 255), 0, 255).astype(np.uint8)
-    return _ramp()[index]
+    colors: NDArray[np.uint8] = _ramp()[index]
+    return colors
 
 
 def opacity(map01: NDArray[np.floating]) -> NDArray[np.float32]:
-    """How much of ``heat`` covers the picture at values 0..1: nothing where the map is cold, 0.72 where it is hottest."""
+    """How much of ``heat`` covers the picture at values 0..1: nothing where the map is cold, 0.72 at its hottest."""
     value = np.clip(np.asarray(map01, dtype=np.float32), 0, 1)
     return _OPACITY * value * (2 - value)
 
@@ -57,7 +58,8 @@ def opacity(map01: NDArray[np.floating]) -> NDArray[np.float32]:
 def enlarge(map01: NDArray[np.float32], size: int) -> NDArray[np.float32]:
     """A map ``[h, w]`` with values 0..1, enlarged smoothly (bicubic) to float32 ``[size, size]``, still 0..1."""
     smooth = Image.fromarray(np.asarray(map01, dtype=np.float32)).resize((size, size), Image.Resampling.BICUBIC)
-    return np.clip(np.asarray(smooth), 0, 1)
+    clipped: NDArray[np.float32] = np.clip(np.asarray(smooth), 0, 1)
+    return clipped
 
 
 def map_over_crop(face: Face, emotion: Emotion | None = None, *, size: int = 192) -> NDArray[np.uint8]:
@@ -95,7 +97,7 @@ def _ramp() -> NDArray[np.uint8]:
     )
     linear = np.clip(to_rgb @ lms**3, 0, 1)
     encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    table = np.rint(255 * encoded.T).astype(np.uint8)
+    table: NDArray[np.uint8] = np.rint(255 * encoded.T).astype(np.uint8)
     table.flags.writeable = False
     return table
 
@@ -127,7 +129,8 @@ def _warp_map(face: Face, origin: tuple[int, int], size_wh: tuple[int, int]) -> 
     back = np.linalg.inv(to_window)[:2].ravel().tolist()
     faded = Image.fromarray(enlarge(face.map(), _GRID) * _fade(_GRID))
     warped = faded.transform(size_wh, Image.Transform.AFFINE, back, Image.Resampling.BICUBIC)
-    return np.clip(np.asarray(warped), 0, 1)
+    clipped: NDArray[np.float32] = np.clip(np.asarray(warped), 0, 1)
+    return clipped
 
 
 def _fade(size: int) -> NDArray[np.float32]:

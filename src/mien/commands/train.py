@@ -9,14 +9,16 @@ import typer
 
 def train(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe (mien-0) or the path of a .toml file.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="Changes: section.key=value, as in optimise.epochs=40.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Changes: section.key=value, as in optimise.epochs=40.")
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="FER-2013 in any of its forms; default: $MIEN_DATA.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; default: runs/RECIPE/seed-SEED.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights, order and augmentation.")] = 0,
     accelerator: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
     time_limit: Annotated[float, typer.Option(help="Seconds after which to stop with a checkpoint; 0: no limit.")] = 0,
 ) -> None:
-    """Train RECIPE, or go on with it from its last checkpoint. Stops cleanly at --time-limit; the same command resumes."""
+    """Train RECIPE, or go on from its last checkpoint. Stops cleanly at --time-limit; the same command resumes."""
     from mien._errors import MissingExtraError
 
     try:
@@ -52,7 +54,12 @@ class _Bar:
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         self.console = Console(stderr=True)
-        columns = (TextColumn("[bold]{task.description}"), BarColumn(), TextColumn("{task.fields[figures]}"), TimeRemainingColumn())
+        columns = (
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+        )
         self.progress = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
         self.task = self.progress.add_task(name, total=None, figures="")
 
@@ -68,7 +75,8 @@ class _Bar:
             self.progress.update(self.task, completed=record["step"], total=record["steps"])
             return
         speed = f"{record['images_per_second']:.0f} images/s"
-        figures = f"epoch {record['epoch']}  loss {record['loss']:.3f}  PublicTest {record.get('public_accuracy', 0):.4f}  {speed}"
+        public = f"PublicTest {record['public_accuracy']:.4f}" if "public_accuracy" in record else ""
+        figures = f"epoch {record['epoch']}  loss {record['loss']:.3f}  {public}  {speed}"
         self.progress.update(self.task, figures=figures)
         if not self.console.is_terminal:
             self.console.print(figures, highlight=False)

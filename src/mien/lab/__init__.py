@@ -1,1 +1,1 @@
-"""The lab: everything that trains, measures and exports a network. It needs the extra ``mien[lab]``; the core never imports it."""
+"""The lab: everything that trains, measures and exports a network. Needs ``mien[lab]``; the core never imports it."""

@@ -1,7 +1,8 @@
 """Batched augmentation on the device: a pure function of the batch, the strengths and a generator.
 
-One grid sample does flip, rotation, scale, shear and shift together, so that pixels are interpolated once; light, blur, sensor
-noise and erasing follow. The whole set stays on the device as uint8: no workers, no image files in the loop.
+One grid sample does flip, rotation, scale, shear and shift together, so that pixels are interpolated once; light,
+blur, sensor noise and erasing follow. The whole set stays on the device as uint8: no workers, no image files in the
+loop.
 """
 
 import math

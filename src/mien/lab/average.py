@@ -16,6 +16,9 @@ class Average:
         self.net = deepcopy(net).eval().requires_grad_(False)
         self.decay = decay
         self.steps = 0
+        mine = self.net.state_dict()
+        self._floats = [key for key, value in mine.items() if value.is_floating_point()]
+        self._counters = [key for key in mine if key not in self._floats]  # of batch norm
 
     @torch.no_grad()
     def update(self, net: nn.Module) -> None:
@@ -23,7 +26,5 @@ class Average:
         self.steps += 1
         weight = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
         mine, theirs = self.net.state_dict(), net.state_dict()
-        floats = [key for key, value in mine.items() if value.is_floating_point()]
-        torch._foreach_lerp_([mine[k] for k in floats], [theirs[k] for k in floats], weight)
-        for key in mine.keys() - floats:  # counters of batch norm
-            mine[key].copy_(theirs[key])
+        torch._foreach_lerp_([mine[key] for key in self._floats], [theirs[key] for key in self._floats], weight)
+        torch._foreach_copy_([mine[key] for key in self._counters], [theirs[key] for key in self._counters])

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,13 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
         write(temporary)
         temporary.replace(path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise _output_error(path, error) from error
 
 
 def _output_error(path: Path, error: Exception) -> OutputError:
     cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
-    return OutputError(f"{path}: cannot be written ({cause}); free space or name another --out, then run the same command again")
+    return OutputError(
+        f"{path}: cannot be written ({cause}); free space or name another --out, then run the same command again"
+    )

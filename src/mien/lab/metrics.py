@@ -1,4 +1,4 @@
-"""Figures of a classifier from its probabilities. Standard ones come from scikit-learn; the few of ours are tested against references."""
+"""Figures of a classifier from its probabilities: scikit-learn's, and the few that it lacks."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +18,7 @@ def figures(probs: Floats, labels: Ints, emotions: tuple[Emotion, ...], *, resam
 
     ``interval`` is the 95 % percentile bootstrap interval of the accuracy over ``resamples`` draws of the rows.
     """
+    probs = probs / probs.sum(axis=1, keepdims=True, dtype=np.float64)  # float32 sums to 1 but for rounding
     guess, classes = probs.argmax(1), np.arange(len(emotions))
     recall = reference.recall_score(labels, guess, labels=classes, average=None, zero_division=0)
     precision = reference.precision_score(labels, guess, labels=classes, average=None, zero_division=0)
@@ -27,7 +28,7 @@ def figures(probs: Floats, labels: Ints, emotions: tuple[Emotion, ...], *, resam
         "interval": list(bootstrap_interval(guess == labels, np.mean, resamples=resamples)),
         "balanced_accuracy": float(recall.mean()),
         "macro_f1": float(reference.f1_score(labels, guess, labels=classes, average="macro", zero_division=0)),
-        "log_loss": float(reference.log_loss(labels, probs.astype(np.float64), labels=classes)),
+        "log_loss": float(reference.log_loss(labels, probs, labels=classes)),
         "ece": expected_calibration_error(probs, labels),
         "recall": {str(e): float(r) for e, r in zip(emotions, recall, strict=True)},
         "precision": {str(e): float(p) for e, p in zip(emotions, precision, strict=True)},

@@ -19,22 +19,25 @@ def provenance(data_sha256: str) -> dict[str, str]:
         "data_sha256": data_sha256,
         "machine": machine(),
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # a TorchVersion would not load again
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
 
 
 def commit() -> str:
-    """The commit of the checkout this code lies in, with ``+`` when the tree differs from it; ``MIEN_COMMIT`` where there is no git.
+    """The commit of the checkout this code lies in, with ``+`` when the tree differs from it.
 
-    A copy of the tree on a machine without its history names its commit in that variable; an installed package says "none".
+    A copy of the tree on a machine without its history names its commit in ``MIEN_COMMIT``; an installed package says
+    "none".
     """
     named = os.environ.get("MIEN_COMMIT")
     if named:
         return named
     here = Path(__file__).parent
     head = _git("rev-parse", "--short=12", "HEAD", at=here)
-    return "none" if not head else head + ("+" if _git("status", "--porcelain", "--untracked-files=no", at=here) else "")
+    return (
+        "none" if not head else head + ("+" if _git("status", "--porcelain", "--untracked-files=no", at=here) else "")
+    )
 
 
 def machine() -> str:
@@ -48,7 +51,9 @@ def machine() -> str:
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():
-        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
         if names:
             return names[0]
     return platform.processor() or platform.machine()

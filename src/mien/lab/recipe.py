@@ -28,8 +28,9 @@ class Data:
 class Target:
     """What the net is told: ``(1 - votes) * smoothed label + votes * FER+ distribution``, or what its teachers say.
 
-    ``teach`` is the share of the teachers' answer in the target, ``teachers`` the runs (folders with a ``final.pt``) whose mean
-    probability it is, softened by ``temperature``. ``weights`` multiplies each class's loss by its inverse frequency to this power.
+    ``teach`` is the share of the teachers' answer in the target, ``teachers`` the runs (folders with a ``final.pt``)
+    whose mean probability it is, softened by ``temperature``. ``weights`` multiplies each class's loss by its inverse
+    frequency to this power.
     """
 
     smoothing: float = 0.0
@@ -80,13 +81,17 @@ class Recipe:
     def __post_init__(self) -> None:
         """Checks what types alone cannot: raises ``RecipeError`` naming the key."""
         if self.data.classes not in CLASS_SETS:
-            raise RecipeError(f"recipe {self.name}: data.classes is one of {', '.join(CLASS_SETS)}, not {self.data.classes!r}")
+            raise RecipeError(
+                f"recipe {self.name}: data.classes is one of {', '.join(CLASS_SETS)}, not {self.data.classes!r}"
+            )
         if self.optimise.name not in ("sgd", "adamw"):
             raise RecipeError(f"recipe {self.name}: optimise.name is 'sgd' or 'adamw', not {self.optimise.name!r}")
         if self.optimise.epochs < 1 or self.optimise.batch < 2:
             raise RecipeError(f"recipe {self.name}: optimise.epochs must be at least 1 and optimise.batch at least 2")
         if self.target.teach > 0 and not self.target.teachers:
-            raise RecipeError(f"recipe {self.name}: target.teach is {self.target.teach} but target.teachers names no run")
+            raise RecipeError(
+                f"recipe {self.name}: target.teach is {self.target.teach} but target.teachers names no run"
+            )
         if self.augment.fill not in ("border", "zeros"):
             raise RecipeError(f"recipe {self.name}: augment.fill is 'border' or 'zeros', not {self.augment.fill!r}")
 
@@ -100,7 +105,8 @@ def names() -> tuple[str, ...]:
 def load(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     """The shipped recipe of that name, or the TOML file of that path, with ``section.key=value`` overrides applied.
 
-    Raises ``RecipeError`` for an unknown recipe, key or override (naming the nearest) and for a value of the wrong type.
+    Raises ``RecipeError`` for an unknown recipe, key or override (naming the nearest) and for a value of the wrong
+    type.
     """
     if name_or_path.endswith(".toml"):
         path = Path(name_or_path)
@@ -110,7 +116,9 @@ def load(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     elif name_or_path in names():
         text = resources.files("mien.lab").joinpath("recipes", f"{name_or_path}.toml").read_text(encoding="utf-8")
     else:
-        raise RecipeError(f"unknown recipe {name_or_path!r}{_nearest(name_or_path, names())}; there are: {', '.join(names())}")
+        raise RecipeError(
+            f"unknown recipe {name_or_path!r}{_nearest(name_or_path, names())}; there are: {', '.join(names())}"
+        )
     try:
         table = tomllib.loads(text)
         for override in overrides:

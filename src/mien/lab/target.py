@@ -9,7 +9,7 @@ from mien.lab.recipe import Target
 
 
 def targets(faces: FaceSet, choice: Target) -> Tensor:
-    """float32 ``[N, C]``, rows sum to 1: the smoothed label and, where a face has votes, its share of the FER+ distribution.
+    """float32 ``[N, C]``, rows sum to 1: the smoothed label and, where a face has votes, a share of their distribution.
 
     A face without usable votes keeps the smoothed label alone. Label smoothing is Szegedy et al. (CVPR 2016), vote
     distributions as targets are Barsoum et al. (ICMI 2016).
@@ -32,5 +32,5 @@ def class_weights(faces: FaceSet, power: float) -> Tensor:
 
 
 def soft_cross_entropy(logits: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    """Mean over the batch of the cross-entropy between ``target`` ``[N, C]`` and the logits, class terms times ``weights``."""
+    """Batch mean of the cross-entropy of ``logits`` ``[N, C]`` against ``target`` ``[N, C]``, classes weighted."""
     return -(weights * target * F.log_softmax(logits.float(), dim=1)).sum(dim=1).mean()

@@ -30,7 +30,9 @@ def _explain(name: str, error: OSError) -> OutputError:
         return OutputError(f"{name}: cannot be written, its folder does not exist; create it or name another place")
     if isinstance(error, IsADirectoryError):
         return OutputError(f"{name}: is a folder; name a file in it")
-    return OutputError(f"{name}: cannot be written ({reason}); free space, get the right to write, or name another place")
+    return OutputError(
+        f"{name}: cannot be written ({reason}); free space, get the right to write, or name another place"
+    )
 
 
 class Draft:

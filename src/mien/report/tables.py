@@ -5,6 +5,7 @@ import io
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TextIO
 
@@ -77,7 +78,7 @@ class Csv:
 class Parquet:
     """The rows of ``Csv`` as a Parquet file, written in row groups; the file appears when the block ends well.
 
-    Empty cells are nulls. Needs pyarrow (``MissingExtraError``); raises ``OutputError`` when ``path`` cannot be written.
+    Empty cells are nulls. Raises ``MissingExtraError`` without pyarrow, ``OutputError`` where ``path`` is not writable.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, emotions: Sequence[Emotion] = tuple(Emotion)) -> None:
@@ -95,8 +96,12 @@ class Parquet:
         self._pyarrow = pyarrow
         self._draft = Draft(self._path)
         self._schema = pyarrow.schema([(name, self._type(name)) for name in _columns(self._emotions)])
-        with output_errors(self._draft.name):
-            self._writer = pyarrow.parquet.ParquetWriter(self._draft.file, self._schema)
+        try:
+            with output_errors(self._draft.name):
+                self._writer = pyarrow.parquet.ParquetWriter(self._draft.file, self._schema)
+        except BaseException:
+            self._draft.drop()
+            raise
         return self
 
     def add(self, reading: Reading) -> None:
@@ -109,16 +114,21 @@ class Parquet:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is not None:
-            self._draft.drop()
+            self._drop()
             return
         try:
             self._flush()
             with output_errors(self._draft.name):
                 self._writer.close()
         except BaseException:
-            self._draft.drop()
+            self._drop()
             raise
         self._draft.keep()
+
+    def _drop(self) -> None:
+        with suppress(OSError, ValueError):  # pyarrow wants its writer closed before the file below it
+            self._writer.close()
+        self._draft.drop()
 
     def _flush(self) -> None:
         rows = [{k: _fitting(v, None) if isinstance(v, str) else v for k, v in row.items()} for row in self._pending]

@@ -1,6 +1,6 @@
 """FER-2013 as tensors: find it, load it in any of its four forms, choose classes, know which rows are copies.
 
-    path -> find_fer2013 -> load_fer2013 -> FaceSet -> leaked_into_tests, clean_rows -> with_classes -> vote_distribution
+find_fer2013 -> load_fer2013 -> leaked_into_tests, clean_rows -> with_classes -> vote_distribution
 """
 
 from mien._errors import MissingExtraError

@@ -3,14 +3,13 @@
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
-import numpy as np
-from numpy.typing import NDArray
-
 from mien._emotions import SEVEN
 from mien._errors import DataError
 from mien.lab.data.faces import Split
 
-MAX_VOTES = 10  # voters per face in FER+
+VOTERS = 10  # people who labelled each face for FER+
+_COUNTS = {str(count): count for count in range(VOTERS + 1)}
+_LABELS = {str(label): label for label in range(len(SEVEN))}
 _SPLITS = {str(split): index for index, split in enumerate(Split)}
 
 
@@ -50,19 +49,16 @@ def read_split(value: object, *, where: str) -> int:
 def check_label(value: int | str, *, where: str) -> int:
     """A label 0..6 from the number or text of a table."""
     text = str(value).strip()
-    if not (text.isascii() and text.isdigit()) or int(text) >= len(SEVEN):
+    if text not in _LABELS:
         raise DataError(f"{where}: label {quote(value)} is not a whole number from 0 (angry) to 6 (neutral)")
-    return int(text)
+    return _LABELS[text]
 
 
-def check_votes(votes: NDArray[np.int64], *, source: str, columns: Sequence[str]) -> NDArray[np.uint8]:
-    """Votes ``[N, 10]`` as uint8; ``DataError`` names the first cell outside 0..10.
-
-    The sum of a row is not checked: row 10435 of the published votes has nine.
-    """
-    bad = np.argwhere((votes < 0) | (votes > MAX_VOTES))
-    if len(bad):
-        row, column = bad[0]
-        value = votes[row, column]
-        raise DataError(f'{source}, row {row}: {value} votes in column "{columns[column]}"; FER+ has 0 to {MAX_VOTES}')
-    return votes.astype(np.uint8)
+def check_vote(value: int | str, *, where: str, column: str) -> int:
+    """A number of votes 0..10. The sum of a row is free: row 10435 of the published votes has nine, not ten."""
+    text = str(value).strip()
+    if text not in _COUNTS:
+        raise DataError(
+            f'{where}: column "{column}" holds {quote(value)}; FER+ votes are whole numbers from 0 to {VOTERS}'
+        )
+    return _COUNTS[text]

@@ -1,6 +1,6 @@
 """Which rows are exact copies of others. FER-2013 has 1,853 of them, and 703 training faces lie in a test split too.
 
-Call these on the whole set, before ``with_classes``: a copy whose label was dropped is still a copy that the net has seen.
+Call these on the whole set, before ``with_classes``, so that the same rows are left out whatever the classes are.
 "Earlier" means the order of the splits (Training, PublicTest, PrivateTest), then the order of the faces in the set.
 """
 
@@ -37,7 +37,7 @@ def extra_copies(faces: FaceSet) -> torch.Tensor:
 
 
 def _groups(faces: FaceSet) -> NDArray[np.int64]:
-    """For every row the index of the first row with the same pixels. Bytes are compared, so no two images can collide."""
+    """For every row the index of the first with the same pixels. Bytes are compared, so no two images can collide."""
     first: dict[bytes, int] = {}
     images = faces.images.cpu().numpy()
     return np.array([first.setdefault(image.tobytes(), row) for row, image in enumerate(images)], np.int64)

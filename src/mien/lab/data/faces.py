@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,11 +39,13 @@ class Split(StrEnum):
 class FaceSet:
     """N labelled faces.
 
-    ``images`` is uint8 ``[N, S, S]`` grey; ``labels`` int64 ``[N]``, an index into ``emotions``; ``usage`` int64 ``[N]``, an
-    index into ``Split``. ``votes`` is uint8 ``[N, 10]``, the FER+ votes (0..10) in the order of ``FERPLUS_COLUMNS``, or ``None``
-    where the source has none. ``rows`` is int64 ``[N]``, the 0-based row of the source's table (for folders: the place in the
-    order split, number, emotion, name). ``pixels_from_jpeg`` is bool ``[N]``, or ``None`` where no pixel went through JPEG.
-    ``sha256`` is the hash of what was read, ``source`` its path, ``note`` what a reader of the results should know.
+    - ``images``: uint8 ``[N, S, S]``, grey
+    - ``labels``: int64 ``[N]``, an index into ``emotions``
+    - ``votes``: uint8 ``[N, 10]``, FER+ votes 0..10 in the order of ``FERPLUS_COLUMNS``; ``None`` where there are none
+    - ``usage``: int64 ``[N]``, an index into ``Split``
+    - ``rows``: int64 ``[N]``, the 0-based row of the source's table; for folders the place in the order of reading
+    - ``pixels_from_jpeg``: bool ``[N]``; ``None`` where the source does not say
+    - ``sha256``: hash of what was read; ``source``: its path; ``note``: what a reader of results must know, if anything
     """
 
     images: torch.Tensor
@@ -74,7 +77,9 @@ class FaceSet:
     def select(self, mask_or_indices: torch.Tensor) -> "FaceSet":
         """The faces of a bool ``[N]`` mask, or of int64 indices in their order. Always a copy."""
         if mask_or_indices.dtype == torch.bool and mask_or_indices.shape != (len(self),):
-            raise DataError(f"a mask over {len(self)} faces must have that many values, not {list(mask_or_indices.shape)}")
+            raise DataError(
+                f"a mask over {len(self)} faces needs shape [{len(self)}], not {list(mask_or_indices.shape)}"
+            )
         return replace(self, **{name: column[mask_or_indices] for name, column in self._columns().items()})
 
     def split(self, split: Split) -> "FaceSet":
@@ -85,7 +90,7 @@ class FaceSet:
         """The same set with every tensor on ``device``."""
         return replace(self, **{name: column.to(device) for name, column in self._columns().items()})
 
-    def _columns(self) -> dict[str, torch.Tensor]:
+    def _columns(self) -> dict[str, Any]:
         names = ("images", "labels", "votes", "usage", "rows", "pixels_from_jpeg")
         columns = {name: getattr(self, name) for name in names}
         return {name: column for name, column in columns.items() if column is not None}

@@ -18,8 +18,8 @@ _HOW_TO_GET = (
 def find_fer2013(path: str | os.PathLike[str] | None = None) -> Path:
     """The file or picture folder that ``load_fer2013`` can read: ``path``, or else ``$MIEN_DATA``.
 
-    A folder is fine when it, or ``fer2013/`` in it, holds fer2013.parquet, fer2013.csv, icml_face_data.csv or ``train/``
-    (tried in this order). Raises ``DataError`` that says how to get the data.
+    A folder is fine when it, or ``fer2013/`` in it, holds fer2013.parquet, fer2013.csv, icml_face_data.csv or
+    ``train/``, tried in this order. Raises ``DataError`` that says how to get the data.
     """
     given = path if path is not None else os.environ.get("MIEN_DATA")
     if not given:

@@ -21,7 +21,7 @@ def check_official(faces: FaceSet) -> None:
     when that split holds exactly the two together.
     """
     if faces.emotions != SEVEN:
-        raise DataError(f"{faces.source}: only the seven classes have official counts; check before choosing other classes")
+        raise DataError(f"{faces.source}: official counts exist for the seven classes only; check before with_classes")
     for split, expected in _expected(faces).items():
         labels = faces.labels[faces.usage == split_index(split)]
         _compare(str(split), len(labels), sum(expected), faces.source)

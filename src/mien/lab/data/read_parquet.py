@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien._errors import DataError, MissingExtraError
-from mien.lab.data.columns import check_label, check_votes, read_split, require_columns
+from mien.lab.data.columns import check_label, check_vote, read_split, require_columns
 from mien.lab.data.faces import FERPLUS_COLUMNS, SIZE, FaceSet, assemble
 from mien.lab.data.read_image import read_image
 
@@ -17,7 +17,7 @@ _REQUIRED = ("image", "label", "usage")
 
 
 def read_parquet(path: Path) -> FaceSet:
-    """Read columns ``image`` (PNG or JPEG bytes), ``label``, ``usage``; the ten votes and ``pixels_from_jpeg`` where present."""
+    """Read ``image`` (PNG or JPEG bytes), ``label``, ``usage``; where present the votes and ``pixels_from_jpeg``."""
     content = path.read_bytes()
     table = _open_table(content, source=str(path))
     names = table.column_names
@@ -28,7 +28,7 @@ def read_parquet(path: Path) -> FaceSet:
         _images(columns["image"], where),
         np.array([check_label(v, where=w) for v, w in zip(columns["label"], where, strict=True)], np.int64),
         usage=np.array([read_split(v, where=w) for v, w in zip(columns["usage"], where, strict=True)], np.int64),
-        votes=_votes(columns, str(path)) if "neutral" in columns else None,
+        votes=_votes(columns, where) if "neutral" in columns else None,
         pixels_from_jpeg=np.array(columns["pixels_from_jpeg"], np.bool_) if "pixels_from_jpeg" in columns else None,
         sha256=hashlib.sha256(content).hexdigest(),
         source=str(path),
@@ -75,6 +75,8 @@ def _images(contents: Sequence[bytes], where: Sequence[str]) -> NDArray[np.uint8
     return images
 
 
-def _votes(columns: dict[str, list[Any]], source: str) -> NDArray[np.uint8]:
-    votes = np.array([columns[name] for name in FERPLUS_COLUMNS], np.int64).T
-    return check_votes(votes, source=source, columns=FERPLUS_COLUMNS)
+def _votes(columns: dict[str, list[Any]], where: Sequence[str]) -> NDArray[np.uint8]:
+    votes = np.empty((len(where), len(FERPLUS_COLUMNS)), np.uint8)
+    for column, name in enumerate(FERPLUS_COLUMNS):
+        votes[:, column] = [check_vote(v, where=w, column=name) for v, w in zip(columns[name], where, strict=True)]
+    return votes

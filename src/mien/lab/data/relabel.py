@@ -11,16 +11,17 @@ from mien.lab.data.faces import FERPLUS_COLUMNS, FaceSet
 
 # The vote column of every emotion: FER+ names the eight in nouns.
 _VOTE_COLUMN = {emotion: column for column, emotion in enumerate(CLASS_SETS["eight"])}
-_NOISE = 1  # votes; a single vote is taken for a slip of the voter (Barsoum et al. 2016, section 3)
+_NOISE = 1  # votes; a single vote for an emotion is taken for a slip of the voter
 
 
 def with_classes(faces: FaceSet, class_set: str) -> FaceSet:
     """The faces of one of ``CLASS_SETS``, labels re-indexed in its order, rows of other classes dropped.
 
-    ``"eight"`` replaces the labels by the FER+ majority: single votes are dropped as noise, the top of all ten columns needs
-    more than half of what remains, rows won by ``unknown`` or ``not_face`` go, and so do rows whose pixels come from JPEG,
-    because their votes belong to another picture (3,152 rows of PrivateTest remain). Rule: Barsoum et al., ICMI 2016.
-    Raises ``DataError`` for an unknown set, for classes that the faces no longer have, and for ``"eight"`` without votes.
+    ``"eight"`` replaces the labels by the FER+ majority (the rule of Barsoum et al., ICMI 2016): single votes are
+    dropped as noise, the top of all ten columns needs more than half of what remains, rows won by ``unknown`` or
+    ``not_face`` go. Rows whose pixels come from JPEG go too: their votes may be another picture's. 3,152 rows of
+    PrivateTest remain. Raises ``DataError`` for an unknown set, for classes that the faces no longer have, and for
+    ``"eight"`` without votes.
     """
     if class_set not in CLASS_SETS:
         raise DataError(
@@ -34,10 +35,10 @@ def with_classes(faces: FaceSet, class_set: str) -> FaceSet:
 
 
 def vote_distribution(faces: FaceSet) -> torch.Tensor:
-    """FER+ votes for the set's emotions as float32 ``[N, C]``, each row summing to 1; votes for anything else are ignored.
+    """FER+ votes for the set's emotions as float32 ``[N, C]``, rows summing to 1; votes for anything else are ignored.
 
-    A row without usable votes (none for these emotions, or pixels from JPEG, whose votes belong to another picture) is all
-    zero: fall back to the label there. Raises ``DataError`` when the set has no votes.
+    A row without usable votes (none for these emotions, or pixels from JPEG, whose votes may be another picture's) is
+    all zero: fall back to the label there. Raises ``DataError`` when the set has no votes.
     """
     votes = _require_votes(faces)[:, [_VOTE_COLUMN[emotion] for emotion in faces.emotions]].float()
     if faces.pixels_from_jpeg is not None:
@@ -58,7 +59,7 @@ def _require_classes(faces: FaceSet, class_set: str) -> None:
     missing = [str(emotion) for emotion in needed if emotion not in faces.emotions]
     if missing or Emotion.CONTEMPT in faces.emotions:
         lack = f"no longer has {', '.join(missing)}" if missing else "has FER+ labels already"
-        raise DataError(f'{faces.source}: class set "{class_set}" must be chosen from the seven classes; this set {lack}')
+        raise DataError(f'{faces.source}: "{class_set}" must be chosen from the seven classes, but this set {lack}')
 
 
 def _keep_classes(faces: FaceSet, emotions: tuple[Emotion, ...]) -> FaceSet:

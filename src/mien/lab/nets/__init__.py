@@ -1,7 +1,7 @@
 """The networks: one architecture a file, each ending in ``build(channels, classes, **options)``.
 
-Every net is two halves, ``features(x) -> [N, K, h, w]`` and ``head(features) -> logits [N, C]``, and its forward pass is the
-one after the other. There is no registry: a recipe names its net and the module of that name is imported.
+Every net is two halves, ``features(x) -> [N, K, h, w]`` and ``head(features) -> logits [N, C]``, and its forward pass
+is the one after the other. There is no registry: a recipe names its net and the module of that name is imported.
 """
 
 import importlib

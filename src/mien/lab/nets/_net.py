@@ -23,8 +23,8 @@ class Net(nn.Module):
 class PooledHead(nn.Module):
     """Global average pooling, dropout, one linear layer.
 
-    With this head the class activation map of class c is the features weighted by row c of ``linear.weight`` (Zhou et al., CVPR
-    2016), and its spatial mean plus the bias is the logit.
+    With this head the class activation map of class c is the features weighted by row c of ``linear.weight`` (Zhou et
+    al., CVPR 2016), and its spatial mean plus the bias is the logit.
     """
 
     def __init__(self, width: int, classes: int, *, dropout: float = 0.0) -> None:

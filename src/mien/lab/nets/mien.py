@@ -1,9 +1,9 @@
 """The mien family: 3x3 convolutions only, residual, for int8 on ordinary processors.
 
 Plain 3x3 convolutions at widths in multiples of 16 use an int8 core far better than depthwise or squeeze-and-excitation
-nets (see the table in docs/results), so the family spends its budget on them alone. With widths 64, 128, 256, 512 and two
-blocks a stage it is ResNet-18 (He et al., CVPR 2016) with the small-image stem; ``squeeze`` adds squeeze-and-excitation
-(Hu et al., CVPR 2018) for teachers, which need not be fast.
+nets (see the table in docs/results), so the family spends its budget on them alone. With widths 64, 128, 256, 512 and
+two blocks a stage it is ResNet-18 (He et al., CVPR 2016) with the small-image stem; ``squeeze`` adds
+squeeze-and-excitation (Hu et al., CVPR 2018) for teachers, which need not be fast.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,8 @@ class Squeeze(nn.Module):
 class Block(nn.Module):
     """Two 3x3 convolutions and a shortcut (He et al., CVPR 2016, basic block).
 
-    ``drop`` is stochastic depth (Huang et al., ECCV 2016): the share of samples that skip the block's branch in training.
+    ``drop`` is stochastic depth (Huang et al., ECCV 2016): the share of samples that skip the block's branch in
+    training.
     """
 
     def __init__(self, inputs: int, outputs: int, *, stride: int = 1, squeeze: bool = False, drop: float = 0.0) -> None:
@@ -69,11 +70,13 @@ def build(
 ) -> Net:
     """A net of one stem and ``len(widths)`` stages; stage i has ``depths[i]`` blocks of ``widths[i]`` channels.
 
-    The first block of a stage has ``strides[i]``. ``dropout`` is before the classifier; ``drop_path`` the stochastic depth
-    of the last block, growing linearly from 0 at the first.
+    The first block of a stage has ``strides[i]``. ``dropout`` is before the classifier; ``drop_path`` the stochastic
+    depth of the last block, growing linearly from 0 at the first.
     """
     if not len(widths) == len(depths) == len(strides):
-        raise TypeError(f"widths, depths and strides need the same length, not {len(widths)}, {len(depths)}, {len(strides)}")
+        raise TypeError(
+            f"widths, depths and strides need the same length, not {len(widths)}, {len(depths)}, {len(strides)}"
+        )
     layers: list[nn.Module] = [conv_norm(channels, stem, stride=stem_stride), nn.ReLU()]
     inputs, count, total = stem, 0, max(1, sum(depths) - 1)
     for width, depth, stride in zip(widths, depths, strides, strict=True):

@@ -1,0 +1,93 @@
+"""The command line: names the commands, each a module of ``mien.commands``, and turns their errors into lines."""
+
+import contextlib
+import io
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import mien
+from mien._errors import MienError
+from mien.commands.benchmark import benchmark
+from mien.commands.models import models
+from mien.commands.predict import predict
+
+_WRONG = 2  # as typer answers for a wrong argument
+_STOPPED = 130  # 128 + SIGINT, as shells count
+_PIPE_CLOSED = 141  # 128 + SIGPIPE
+
+
+class _Commands(TyperGroup):
+    """Turns what a command raises into one line on standard error and an exit status."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()  # a full disk shows here at the latest, where it can still be said
+        except MienError as error:
+            raise _fail(str(error), _WRONG) from error
+        except KeyboardInterrupt as error:
+            raise _fail("stopped", _STOPPED) from error
+        except OSError as error:
+            _silence_output()
+            if isinstance(error, BrokenPipeError):  # whoever read the output has seen enough
+                raise typer.Exit(_PIPE_CLOSED) from error
+            reason = (error.strerror or str(error)).lower()
+            raise _fail(f"{error.filename or 'standard output'}: cannot be used ({reason})", _WRONG) from error
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(predict)
+app.command()(models)
+app.command()(benchmark)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"mien {mien.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """mien reads facial expressions in pictures, on this machine alone."""
+
+
+def main() -> None:
+    """Run the command line; always leaves by ``SystemExit`` with its status."""
+    for stream in (sys.stdout, sys.stderr):
+        # A file name may hold bytes that the terminal's encoding lacks: they are spelled out, not refused.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    app(prog_name="mien")
+
+
+def _fail(message: str, status: int) -> typer.Exit:
+    with contextlib.suppress(OSError):
+        print("mien: " + " ".join(message.split()), file=sys.stderr)
+    return typer.Exit(status)
+
+
+def _silence_output() -> None:
+    """Python flushes standard output once more when it ends, and would complain once more: it goes nowhere now."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()

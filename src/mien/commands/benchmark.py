@@ -1,0 +1,65 @@
+"""``mien benchmark``: what mien costs on this machine, each figure a median of runs after a warm-up."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from mien.commands.measure import Figure
+
+
+def benchmark(
+    image: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A picture with one face; without it one is drawn.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="An embedded model or the path of an ONNX file.")] = "mien-0",
+    detector: Annotated[str, typer.Option(help="blazeface, yunet or none.")] = "blazeface",
+    threads: Annotated[int, typer.Option(min=0, help="Cores for whole pictures (0: all); crops always use one.")] = 1,
+    seconds: Annotated[
+        float, typer.Option(min=0, help="Time for each measurement, at least five runs; 0: one run, to see it works.")
+    ] = 1.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure mien on this machine: start, crops, detector, whole pictures, memory."""
+    from mien._measure import machine
+    from mien.commands.measure import measure
+
+    figures = []
+    for figure in measure(image, model=model, detector=detector, threads=threads, seconds=seconds):
+        figures.append(figure)
+        _say(figure.words)
+    _say("")
+    said = machine("mien", "onnxruntime", "numpy", "pillow")
+    if as_json:
+        values = {figure.key: round(figure.value, 4) for figure in figures}
+        setting = {"model": model, "detector": detector, "threads": threads, "seconds": seconds}
+        print(json.dumps({"machine": said, "setting": setting, "figures": values}, indent=2))
+    else:
+        _print_table(figures, said, f"{model}, {detector}, {threads or 'all'} threads for whole pictures")
+
+
+def _say(words: str) -> None:
+    """What was measured last, on one line that is written over."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[2K{words}", end="", file=sys.stderr, flush=True)
+
+
+def _print_table(figures: "list[Figure]", said: dict[str, str], setting: str) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from mien.commands.show import TableConsole
+
+    console = TableConsole(highlight=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table.add_column("what")
+    table.add_column("median", justify="right", no_wrap=True)
+    for figure in figures:
+        digits = 3 if figure.value < 10 else 1 if figure.value < 1000 else 0
+        table.add_row(figure.words, f"{figure.value:,.{digits}f} {figure.unit}")
+    console.print(table)
+    console.print("; ".join(f"{key} {value}" for key, value in said.items()), style="dim")
+    console.print(setting, style="dim")

@@ -1,0 +1,31 @@
+"""``mien export``: a finished run as files that any reader opens."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run, as `mien train` names it.")],
+    out: Annotated[Path, typer.Option(help="Folder to write model.onnx, model-fp32.onnx, card and licence to.")],
+    data: Annotated[Path | None, typer.Option(help="FER-2013 in any of its forms; default: $MIEN_DATA.")] = None,
+    final: Annotated[
+        bool, typer.Option("--final", help="Judge PrivateTest, too: once, when everything is chosen.")
+    ] = False,
+) -> None:
+    """Export RUN as fp32 and int8 ONNX, calibrated on PublicTest, with its card."""
+    from mien._errors import MissingExtraError
+
+    try:
+        from mien.lab.data import find_fer2013, load_fer2013
+        from mien.lab.release import release
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "torch", "lab") from error
+
+    card = release(run, load_fer2013(find_fer2013(data)), out, final=final)
+    low, high = card["accuracy"]["interval"]
+    split = "private" if final else "public"
+    accuracy, clean = card["accuracy"][split], card["accuracy"][f"{split}_clean"]
+    figures = f"{accuracy:.2%} ({low:.2%} to {high:.2%}), clean {clean:.2%}, ECE {card['ece']:.3f}"
+    typer.echo(f"{card['name']}: {split.capitalize()}Test {figures}. {out}")

@@ -1,0 +1,145 @@
+"""The measurements of ``mien benchmark``, one figure after the other."""
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from PIL import Image
+
+from mien._errors import MienError
+from mien._measure import median_ms
+from mien._session import open_session
+from mien.commands.portrait import draw_face, embed, jpeg
+from mien.decode import decode
+from mien.infer import CHUNK, Classifier, find_model
+from mien.pipeline import Reader
+
+_SIZES_WH = ((640, 480), (1280, 720), (4000, 3000))
+_BATCH = 64  # crops classified together
+_STREAM = 32  # pictures in a row
+
+_TIME_IMPORT = "import time; start = time.perf_counter(); {}; print(time.perf_counter() - start)"
+_TELL_MEMORY = """
+from mien.__main__ import main
+from mien._measure import peak_memory_mb
+try:
+    main()
+finally:
+    print(peak_memory_mb())
+"""
+
+Timed = Callable[..., list[float]]
+
+
+class Figure(NamedTuple):
+    """One measured value: its key in the JSON, what it is in words, the value and its unit."""
+
+    key: str
+    words: str
+    value: float
+    unit: str
+
+
+def measure(image: Path | None, *, model: str, detector: str, threads: int, seconds: float) -> Iterator[Figure]:
+    """Every figure of the benchmark. Raises ``MienError`` when ``image`` shows no face.
+
+    Each takes about ``seconds`` and at least five runs after a warm-up; 0 means one run, to see that all works.
+    """
+    runs = 5 if seconds else 1
+    timed = partial(median_ms, seconds=seconds, least=runs, warm_up=2 if seconds else 1)
+    face = draw_face() if image is None else decode(image).pixels
+    reader = Reader(model, detector=detector, threads=threads)
+    if not reader.read(embed(face, _SIZES_WH[0])).faces:
+        raise MienError("the picture shows no face that the detector finds; give another one with --image")
+    yield from _starts(face, ("--model", str(find_model(model)), "--detector", detector), runs)
+    yield from _crops(model, timed)
+    yield from _pictures(face, reader, timed)
+
+
+def _starts(face: NDArray[np.uint8], options: tuple[str, ...], runs: int) -> Iterator[Figure]:
+    for key, statement in (("import_s", "import mien"), ("import_reader_s", "from mien import Reader")):
+        taken = [float(_run("-c", _TIME_IMPORT.format(statement))[1]) for _ in range(runs)]
+        yield Figure(key, statement, statistics.median(taken), "s")
+    with tempfile.TemporaryDirectory(prefix="mien-") as folder:
+        for size_wh in (_SIZES_WH[0], _SIZES_WH[-1]):
+            photo = Path(folder) / "photo.jpg"
+            photo.write_bytes(jpeg(embed(face, size_wh)))
+            yield from _cold_starts(("predict", str(photo), "--json", *options), _name(size_wh), runs)
+
+
+def _cold_starts(arguments: tuple[str, ...], name: str, runs: int) -> Iterator[Figure]:
+    taken = [_run("-m", "mien", *arguments)[0] for _ in range(runs)]
+    yield Figure(
+        f"cold_predict_s_{name}", f"mien predict photo.jpg from the shell, {name}", statistics.median(taken), "s"
+    )
+    held = _run("-c", _TELL_MEMORY, *arguments)[1].splitlines()[-1]
+    if held != "None":
+        yield Figure(f"cold_predict_memory_mb_{name}", f"most memory of that command, {name}", float(held), "MB")
+
+
+def _crops(model: str, timed: Timed) -> Iterator[Figure]:
+    for precision in ("int8",) if Path(model).is_file() else ("int8", "fp32"):
+        path = find_model(model, precision=precision)
+        classify, session = Classifier(path), open_session(path)
+        kind = classify.metadata["precision"]
+        crops = np.random.default_rng(0).integers(0, 256, (4 * _BATCH, classify.size, classify.size), dtype=np.uint8)
+        one, batch = timed(partial(classify, crops[:1]), partial(classify, crops[:_BATCH]))
+        ours, plain = timed(partial(classify, crops), partial(_plain_loop, session, crops))
+        yield Figure(f"crop_ms_{kind}_batch_1", f"one crop, {kind}, alone", one, "ms")
+        yield Figure(
+            f"crop_ms_{kind}_batch_{_BATCH}", f"one crop, {kind}, in a batch of {_BATCH}", batch / _BATCH, "ms"
+        )
+        yield Figure(f"crops_per_second_{kind}", f"crops a second, {kind}", 1000 * len(crops) / ours, "1/s")
+        words = f"speed beside the plain ONNX Runtime loop, {kind}"
+        yield Figure(f"share_of_plain_{kind}", words, 100 * plain / ours, "%")
+
+
+def _plain_loop(session: ort.InferenceSession, crops: NDArray[np.uint8]) -> list[list[NDArray[np.float32]]]:
+    starts = range(0, len(crops), CHUNK)
+    return [session.run(None, {"crops": crops[start : start + CHUNK]}) for start in starts]
+
+
+def _pictures(face: NDArray[np.uint8], reader: Reader, timed: Timed) -> Iterator[Figure]:
+    small = np.asarray(Image.fromarray(face).resize((128, 128), Image.Resampling.BOX))
+    (one,) = timed(partial(reader.detector, small))
+    yield Figure("detect_ms_128x128", "detector, 128x128", one, "ms")
+    for size_wh in _SIZES_WH:
+        pixels, name = embed(face, size_wh), _name(size_wh)
+        photo = jpeg(pixels)
+        found = len(reader.read(photo).faces)
+        detect, whole = timed(partial(reader.detector, pixels), partial(reader.read, photo))
+        yield Figure(f"detect_ms_{name}", f"detector, {name}", detect, "ms")
+        words = f"JPEG to reading, {name}, {found} {'face' if found == 1 else 'faces'}, {len(photo) / 1e6:.1f} MB"
+        yield Figure(f"read_ms_{name}", words, whole, "ms")
+    photo = jpeg(embed(face, _SIZES_WH[1]))
+    (stream,) = timed(lambda: list(reader.read_many([photo] * _STREAM)))
+    words = f"pictures a second in a row, {_name(_SIZES_WH[1])}"
+    yield Figure(f"pictures_per_second_{_name(_SIZES_WH[1])}", words, 1000 * _STREAM / stream, "1/s")
+
+
+def _name(size_wh: tuple[int, int]) -> str:
+    return f"{size_wh[0]}x{size_wh[1]}"
+
+
+def _run(*arguments: str) -> tuple[float, str]:
+    """Seconds and output of a new Python that finds this mien, installed or not."""
+    here = str(Path(__file__).parent.parent.parent)
+    path = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
+    command = [sys.executable, *arguments]
+    start = time.perf_counter()
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    taken = time.perf_counter() - start
+    if done.returncode:
+        last = (done.stderr.strip() or "no message").splitlines()[-1]
+        raise MienError(f"a new Python with {' '.join(arguments[:3])!r} failed: {last}")
+    return taken, done.stdout

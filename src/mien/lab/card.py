@@ -1,0 +1,164 @@
+"""The card of an exported model, from one set of values: for machines (card.json) and for people (card.md)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from mien.lab.provenance import commit
+from mien.lab.recipe import Recipe
+from mien.lab.run import Trained
+
+Row = tuple[str, ...]
+
+
+def count_macs(net: nn.Module, size: int) -> int:
+    """Multiply-accumulates of one grey face of ``size`` pixels: the convolutions and linear layers of ``net``."""
+    total = 0
+
+    def add(layer: nn.Module, _: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        nonlocal total
+        weight = layer.weight
+        assert isinstance(weight, torch.Tensor)
+        total += output[0].numel() * weight[0].numel() if isinstance(layer, nn.Conv2d) else weight.numel()
+
+    hooks = [m.register_forward_hook(add) for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    with torch.no_grad():
+        net(torch.zeros(1, 1, size, size))
+    for hook in hooks:
+        hook.remove()
+    return total
+
+
+def card_json(trained: Trained, judged: Mapping[str, Any], *, temperature: float) -> dict[str, Any]:
+    """The figures of the int8 file as plain values.
+
+    ``judged`` maps split (``public``, and ``private`` once the model is final), precision and part to ``figures``.
+    The figures outside of ``judged`` are those of the last split judged, all its rows.
+    """
+    accuracy = {}
+    for split, by_precision in judged.items():
+        for part, figures in by_precision["int8"].items():
+            accuracy[split if part == "all" else f"{split}_{part}"] = figures["accuracy"]
+    recipe, net = trained.recipe, trained.net
+    headline = judged[headline_split(judged)]["int8"]["all"]
+    shown = ("balanced_accuracy", "macro_f1", "ece", "log_loss", "recall", "precision", "confusion")
+    return {
+        "name": recipe.name,
+        "accuracy": accuracy | {"interval": headline["interval"]},
+        **{key: headline[key] for key in shown},
+        "parameters": sum(p.numel() for p in net.parameters()),
+        "macs": count_macs(net, recipe.data.size),
+        "temperature": temperature,
+        "emotions": list(headline["recall"]),
+        "recipe": recipe.name,
+        "seed": recipe.seed,
+        "epochs": recipe.optimise.epochs,
+        "judged": judged,
+        "licence": "Apache-2.0",
+        **trained.provenance,
+        "seconds": round(sum(record["seconds"] for record in trained.history)),
+        "exported_at": commit(),
+    }
+
+
+def headline_split(judged: Mapping[str, Any]) -> str:
+    """The split whose figures stand first: ``private`` once it was touched, else ``public``."""
+    return "private" if "private" in judged else "public"
+
+
+def card_markdown(recipe: Recipe, card: Mapping[str, Any]) -> str:
+    """The card for people, in Markdown."""
+    about = " ".join(recipe.about.split())
+    split = f"{headline_split(card['judged']).capitalize()}Test"
+    return "\n\n".join(
+        [
+            f"# {card['name']}",
+            about,
+            _headline(card),
+            f"## Figures on {split}, by class (int8)\n\n" + _classes(card),
+            f"## Confusion on {split} (rows: label, columns: answer)\n\n" + _confusion(card),
+            "## How it was made\n\n" + _making(recipe, card),
+            "## What it is not\n\n" + LIMITS,
+            "## Licence\n\n" + LICENCE,
+            "",
+        ]
+    )
+
+
+LIMITS = """\
+- It names the expression that people who labelled FER-2013 would most likely have named. It cannot know what anybody
+  feels.
+- FER-2013 was gathered by web search for emotion words: mostly posed and dramatic faces, with labels that agree with
+  a second opinion (FER+) in about two of three cases. Its people are not a sample of humankind. Age, skin tone,
+  culture, glasses, masks and disabilities change how well it reads, and none of this is measured here.
+- Probabilities are calibrated on FER-2013. On other cameras and people they are less so; `abstain` helps, a test on
+  your own pictures helps more.
+- Do not use it to decide about people: hiring, schooling, policing, credit, health, border control. Emotion inference
+  at work and in schools is prohibited in the European Union (Regulation 2024/1689, Article 5)."""
+
+LICENCE = """\
+The file is under Apache-2.0. It was trained on FER-2013 (Goodfellow et al., 2013), which came without a licence file
+and is treated as research data: whether weights trained on it may serve a commercial product is for you and your
+counsel to judge. The FER+ votes (Barsoum et al., 2016) are under the MIT licence, Copyright (c) Microsoft Corporation.
+No face of the data set is in the file."""
+
+# Said once below the table of figures.
+PROTOCOL = """\
+`clean` leaves out rows whose exact pixels occur in an earlier split or row. PublicTest selected and calibrated;
+PrivateTest is touched once, by the final model."""
+
+
+def _headline(card: Mapping[str, Any]) -> str:
+    rows: list[Row] = [("split", "rows", "accuracy", "95 % interval", "balanced", "macro F1", "log loss", "ECE")]
+    for split in sorted(card["judged"]):
+        for precision in ("int8", "fp32"):
+            for part in ("all", "clean"):
+                f = card["judged"][split][precision][part]
+                name = f"{split.capitalize()}Test, {part}, {precision}"
+                low, high = f["interval"]
+                figures = [
+                    _percent(f["accuracy"]),
+                    f"{_percent(low)} to {_percent(high)}",
+                    _percent(f["balanced_accuracy"]),
+                ]
+                figures += [_percent(f["macro_f1"]), f"{f['log_loss']:.3f}", f"{f['ece']:.3f}"]
+                rows.append((name, f"{f['n']:,}", *figures))
+    return f"{_table(rows)}\n\n{PROTOCOL}"
+
+
+def _classes(card: Mapping[str, Any]) -> str:
+    rows: list[Row] = [("emotion", "recall", "precision", "faces")]
+    for index, emotion in enumerate(card["emotions"]):
+        support = sum(card["confusion"][index])
+        rows.append((emotion, _percent(card["recall"][emotion]), _percent(card["precision"][emotion]), f"{support:,}"))
+    return _table(rows)
+
+
+def _confusion(card: Mapping[str, Any]) -> str:
+    rows: list[Row] = [("", *card["emotions"])]
+    rows += [(emotion, *map(str, counts)) for emotion, counts in zip(card["emotions"], card["confusion"], strict=True)]
+    return _table(rows)
+
+
+def _making(recipe: Recipe, card: Mapping[str, Any]) -> str:
+    run = f"{recipe.optimise.epochs} epochs, {card['seconds']:,} s on {card['machine']} (torch {card['torch']})"
+    side = recipe.data.size
+    lines = [
+        f"recipe `{recipe.name}`, seed {recipe.seed}, {run}",
+        f"command `{card['command']}` at commit `{card['commit']}`, exported at `{card['exported_at']}`",
+        f"data: FER-2013 with FER+ votes, sha256 `{card['data_sha256']}`, without Training rows copied in a test split",
+        f"{card['parameters']:,} parameters, {card['macs'] / 1e6:.0f} MMAC a face of {side} x {side} pixels",
+        f"temperature {card['temperature']:.3f}, fitted on PublicTest and part of the graph",
+    ]
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _table(rows: list[Row]) -> str:
+    head, *body = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([head, "|" + " --- |" * len(rows[0]), *body])
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f} %"

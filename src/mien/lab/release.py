@@ -1,0 +1,87 @@
+"""A finished run becomes a model folder: files of the contract, figures, card and licence."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+
+from mien._errors import ModelError
+from mien._framing import FER2013
+from mien.infer import BUNDLED, PRECISIONS, Classifier
+from mien.lab import checkpoint
+from mien.lab.calibrate import fit_temperature
+from mien.lab.card import card_json, card_markdown, headline_split
+from mien.lab.data import FaceSet, Split, with_classes
+from mien.lab.export import CALIBRATION_FACES, describe, export_fp32, export_int8, write_metadata
+from mien.lab.fit import predict, training_rows
+from mien.lab.judge import crops_of, judge
+from mien.lab.run import Trained, load_final
+
+# The text of Apache-2.0, which the embedded detector carries, too.
+APACHE = BUNDLED / "blazeface-short-range" / "LICENSE"
+# Points of PublicTest accuracy that int8 may cost.
+INT8_LOSS = 0.3
+
+
+def release(run: Path, faces: FaceSet, folder: Path, *, final: bool = False) -> dict[str, Any]:
+    """Export the finished ``run`` to ``folder`` and return the figures of its card.
+
+    Writes ``model.onnx`` (int8), ``model-fp32.onnx``, ``card.md``, ``card.json`` and ``LICENSE``. The temperature is
+    fitted on PublicTest. PrivateTest is judged only for the ``final`` model, after everything has been chosen. Raises
+    ``ModelError`` when a file disagrees with the trained net or int8 loses more than ``INT8_LOSS`` points on
+    PublicTest.
+    """
+    trained = load_final(run)
+    temperature = calibrate(trained, faces)
+    files = {precision: folder / name for precision, name in PRECISIONS.items()}
+    _export(trained, faces, files, temperature)
+    classes = trained.recipe.data.classes
+    opened = {precision: Classifier(path) for precision, path in files.items()}
+    judged = {"public": {p: judge(c, faces, classes, Split.PUBLIC_TEST) for p, c in opened.items()}}
+    accuracy = {p: figures["all"]["accuracy"] for p, figures in judged["public"].items()}
+    loss = 100 * (accuracy["fp32"] - accuracy["int8"])
+    if loss > INT8_LOSS:
+        raise ModelError(
+            f"{files['int8']}: int8 loses {loss:.2f} points on PublicTest, more than {INT8_LOSS}; train with less range"
+        )
+    if final:
+        judged["private"] = {p: judge(c, faces, classes, Split.PRIVATE_TEST) for p, c in opened.items()}
+    card = card_json(trained, judged, temperature=temperature)
+    _write(trained, card, files, folder)
+    return card
+
+
+def calibrate(trained: Trained, faces: FaceSet) -> float:
+    """The temperature of the run, fitted on PublicTest."""
+    public = with_classes(faces.split(Split.PUBLIC_TEST), trained.recipe.data.classes)
+    return fit_temperature(predict(trained.net, public.images, trained.recipe.data.size), public.labels)
+
+
+def _export(trained: Trained, faces: FaceSet, files: dict[str, Path], temperature: float) -> None:
+    recipe = trained.recipe
+    provenance = {"commit": trained.provenance["commit"], "data_sha256": trained.provenance["data_sha256"]}
+    metadata = describe(recipe.name, trained.emotions, recipe.data.size, FER2013, recipe.name, provenance)
+    export_fp32(trained.net, files["fp32"], size=recipe.data.size, temperature=temperature, metadata=metadata)
+    training = training_rows(faces, recipe)
+    order = torch.randperm(len(training), generator=torch.Generator().manual_seed(0))
+    chosen = training.select(order[:CALIBRATION_FACES])
+    export_int8(files["fp32"], files["int8"], crops_of(chosen, recipe.data.size))
+
+
+def _write(trained: Trained, card: dict[str, Any], files: dict[str, Path], folder: Path) -> None:
+    """The card, and its headline figures into the files' own metadata."""
+    split = headline_split(card["judged"])
+    for precision, path in files.items():
+        model = onnx.load(path)
+        said = {entry.key: entry.value for entry in model.metadata_props}
+        figures = card["judged"][split][precision]["all"]
+        short = {
+            key: round(figures[key], 4) for key in ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "ece")
+        }
+        write_metadata(model, path, said | {"accuracy": json.dumps({"split": f"{split.capitalize()}Test", **short})})
+    checkpoint.save_text(folder / "card.json", json.dumps(card, indent=1) + "\n")
+    checkpoint.save_text(folder / "card.md", card_markdown(trained.recipe, card))
+    shutil.copyfile(APACHE, folder / "LICENSE")

@@ -1,0 +1,165 @@
+"""The loop: it learns, stops on time, survives kill -9 with the same weights to the bit, and says what went wrong."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from faces import cartoon_set
+from mien._errors import DataError, OutputError
+from mien.lab import recipe as recipes
+from mien.lab.data import FaceSet
+from mien.lab.fit import DivergedError, fit, learning_rate, predict, training_rows
+from mien.lab.recipe import Optimise, Recipe
+from mien.lab.run import load_final
+
+SMALL = [
+    "net.options.stem=16",
+    "net.options.widths=[16,32]",
+    "net.options.depths=[1,1]",
+    "net.options.strides=[2,2]",
+    "optimise.batch=28",
+    "optimise.precision=32-true",
+    "optimise.rate=0.05",
+]
+
+GENTLE = ["augment.rotate=5", "augment.shift=0.05", "augment.scale=0.1", "augment.erase=0", "augment.mixup=0"]
+
+
+def small(*more: str) -> Recipe:
+    return recipes.load("mien-0", [*SMALL, *more])
+
+
+@pytest.fixture(scope="module")
+def faces() -> FaceSet:
+    return cartoon_set()
+
+
+def test_it_learns_the_cartoons(faces: FaceSet, tmp_path: Path) -> None:
+    records: list[dict] = []
+    chosen = small("optimise.epochs=30", "optimise.ema=0.9", *GENTLE)
+    assert fit(chosen, faces, tmp_path, accelerator="cpu", report=records.append)
+    epochs = [r for r in records if "epoch" in r]
+    assert len(epochs) == 30
+    assert epochs[-1]["loss"] < epochs[0]["loss"]
+    assert epochs[-1]["public_accuracy"] > 0.6
+    trained = load_final(tmp_path)
+    logits = predict(trained.net, faces.images[196:266], 48)
+    assert float((logits.argmax(1) == faces.labels[196:266]).float().mean()) == pytest.approx(
+        epochs[-1]["public_accuracy"], abs=0.02
+    )
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 30
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_final(folder).net.state_dict()
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(faces: FaceSet, tmp_path: Path) -> None:
+    chosen = small("optimise.epochs=4")
+    assert fit(chosen, faces, tmp_path / "whole", accelerator="cpu")
+    # The first limit is over before an epoch can start, the next ones let one epoch start and refuse the second.
+    for limit in (1e-9, 0.1, 0.1):
+        assert not fit(chosen, faces, tmp_path / "parts", accelerator="cpu", time_limit=limit)
+    assert fit(chosen, faces, tmp_path / "parts", accelerator="cpu")
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+import mien.lab.fit as loop
+from test_fit import small
+from faces import cartoon_set
+loop.SAVE_EVERY = 0
+loop.fit(small("optimise.epochs=6"), cartoon_set(), Path(sys.argv[1]), accelerator="cpu",
+         report=lambda r: print(r, flush=True) if "epoch" in r else None)
+"""
+
+
+def test_kill_minus_nine_loses_nothing_but_the_epoch(faces: FaceSet, tmp_path: Path) -> None:
+    chosen, folder = small("optimise.epochs=6"), tmp_path / "killed"
+    words = [sys.executable, "-c", KILLED, str(folder), str(Path(__file__).parent)]
+    child = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    for line in child.stdout:
+        if "'epoch': 2" in line:
+            break
+    deadline = time.monotonic() + 20
+    while not (folder / "checkpoint.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    assert (folder / "checkpoint.pt").exists()
+    assert fit(chosen, faces, folder, accelerator="cpu")
+    assert fit(chosen, faces, tmp_path / "whole", accelerator="cpu")
+    killed, whole = weights(folder), weights(tmp_path / "whole")
+    assert all(torch.equal(whole[key], killed[key]) for key in whole)
+
+
+def test_a_folder_of_another_recipe_is_refused(faces: FaceSet, tmp_path: Path) -> None:
+    fit(small("optimise.epochs=1"), faces, tmp_path, accelerator="cpu")
+    with pytest.raises(DataError, match="another recipe"):
+        fit(small("optimise.epochs=2"), faces, tmp_path, accelerator="cpu")
+
+
+def test_divergence_keeps_the_last_checkpoint(faces: FaceSet, tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match=r"lower optimise\.rate"):
+        fit(
+            small("optimise.rate=1e30", "optimise.epochs=3", "optimise.warmup=0.01"), faces, tmp_path, accelerator="cpu"
+        )
+
+
+def test_a_place_that_cannot_be_written_is_one_clear_line(faces: FaceSet, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="cannot be written"):
+        fit(small("optimise.epochs=1"), faces, tmp_path / "file" / "run", accelerator="cpu")
+
+
+def test_missing_and_damaged_runs_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="train the run first"):
+        load_final(tmp_path)
+    (tmp_path / "final.pt").write_bytes(b"PK\x03\x04 half a file")
+    with pytest.raises(DataError, match="damaged"):
+        load_final(tmp_path)
+
+
+def test_a_student_learns_from_its_teacher(faces: FaceSet, tmp_path: Path) -> None:
+    fit(small("optimise.epochs=2"), faces, tmp_path / "teacher", accelerator="cpu")
+    taught = small("optimise.epochs=2", "target.teach=1.0", f'target.teachers=["{tmp_path / "teacher"}"]')
+    assert fit(taught, faces, tmp_path / "student", accelerator="cpu")
+    with pytest.raises(DataError, match="train the run first"):
+        fit(
+            small("target.teach=1.0", f'target.teachers=["{tmp_path / "none"}"]'),
+            faces,
+            tmp_path / "x",
+            accelerator="cpu",
+        )
+
+
+def test_leaked_rows_are_left_out_on_the_full_set_before_classes_are_chosen(faces: FaceSet) -> None:
+    images = faces.images.clone()
+    images[0] = images[200]  # a Training row of class angry that stands in PublicTest
+    leaky = replace(faces, images=images)
+    assert len(training_rows(leaky, small())) == 195
+    assert len(training_rows(leaky, small("data.exclude_leaked=false"))) == 196
+    assert len(training_rows(leaky, small("data.classes=three"))) == 3 * 28 - 1
+    with pytest.raises(DataError, match="make no batch"):
+        training_rows(leaky, small("optimise.batch=500"))
+
+
+def test_the_learning_rate_rises_then_falls_to_zero() -> None:
+    choice = Optimise(rate=0.1, warmup=0.1)
+    assert learning_rate(choice, 0.05) == pytest.approx(0.05)
+    assert learning_rate(choice, 0.1) == pytest.approx(0.1)
+    assert learning_rate(choice, 0.55) == pytest.approx(0.05)
+    assert learning_rate(choice, 1.0) == pytest.approx(0.0)

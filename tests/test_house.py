@@ -1,0 +1,151 @@
+"""The rules of the house: which module may import which, what an import costs, and that public names are explained."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import mien
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "src" / "mien"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# Lowest first; a module sees only what stands above it in this list, and its own package.
+LAYERS = [
+    {"_emotions", "_errors"},
+    {"_framing", "_session", "_download", "_measure"},
+    {"_face"},
+    {"decode", "detect", "extract", "infer", "overlay"},
+    {"pipeline"},
+    {"report"},
+    {"commands"},
+    {"__main__"},
+]
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+
+CORE_PACKAGES = {"numpy", "onnxruntime", "PIL", "typer", "rich"}
+OPTIONAL_PACKAGES = {"pyarrow"}  # only inside of a function, which says what to install
+HEAVY = ("torch", "torchvision", "cv2", "matplotlib", "sklearn", "pyarrow", "av", "fastapi", "mien.lab")
+
+
+def part(path: Path) -> str:
+    """The name under which a file stands in LAYERS: its first folder, or its own name."""
+    inside = path.relative_to(PACKAGE)
+    return inside.parts[0] if len(inside.parts) > 1 else inside.stem
+
+
+def imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """Every imported module as a dotted name, and whether it is imported with the file (not inside of a function)."""
+    tree = ast.parse(path.read_text("utf-8"))
+    inner = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for node in ast.walk(function)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, id(node) not in inner) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            if node.module == "mien":
+                yield from ((f"mien.{alias.name}", id(node) not in inner) for alias in node.names)
+            else:
+                yield node.module or "", id(node) not in inner
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_run_one_way(path: Path) -> None:
+    here = part(path)
+    for module, at_top in imports(path):
+        if module.partition(".")[0] != "mien" or module == "mien":
+            continue
+        there = module.split(".")[1]
+        if here == "__init__" or here == there:
+            continue
+        if here == "lab":
+            assert there.startswith("_") or there == "infer", f"the lab imports {module}"
+        elif there == "lab":
+            assert here == "commands", f"{here} imports {module}"
+            assert not at_top, f"{path} imports {module} before it is needed"
+        elif there not in RANK and here in ("commands", "__main__"):
+            assert there in mien.__all__, f"{here} imports {module}, which stands in no layer"
+        else:
+            assert RANK[there] < RANK[here], f"{here} imports {module}"
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in FILES if part(p) != "lab"], ids=lambda path: str(path.relative_to(PACKAGE))
+)
+def test_the_core_needs_five_packages(path: Path) -> None:
+    for module, at_top in imports(path):
+        package = module.partition(".")[0]
+        if package == "mien" or package in sys.stdlib_module_names or package in CORE_PACKAGES:
+            continue
+        assert package in OPTIONAL_PACKAGES, f"{path} imports {module}"
+        assert not at_top, f"{path} imports {module} before it is needed"
+
+
+def loaded_by(statement: str) -> tuple[float, list[str]]:
+    """Seconds and modules that ``statement`` takes in a fresh Python."""
+    code = (
+        "import json, sys, time; start = time.perf_counter()\n"
+        f"{statement}\n"
+        "print(json.dumps([time.perf_counter() - start, sorted(sys.modules)]))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    seconds, modules = json.loads(done.stdout)
+    return seconds, modules
+
+
+@pytest.mark.parametrize(
+    "statement", ["import mien", "from mien import Reader", "import mien.__main__", "import mien.report, mien.overlay"]
+)
+def test_imports_are_light(statement: str, capsys: pytest.CaptureFixture[str]) -> None:
+    seconds, modules = loaded_by(statement)
+    with capsys.disabled():
+        print(f"\n{statement}: {1000 * seconds:.0f} ms")
+    assert not [module for module in modules if any(f"{module}.".startswith(f"{heavy}.") for heavy in HEAVY)]
+    if statement in ("import mien", "import mien.__main__"):
+        assert "onnxruntime" not in modules
+        assert "PIL" not in modules
+
+
+def test_public_names_are_sorted_and_all_there() -> None:
+    assert mien.__all__ == sorted(mien.__all__)
+    for name in mien.__all__:
+        assert getattr(mien, name) is not None
+        assert name in dir(mien)
+    assert {name for name, value in vars(mien._errors).items() if isinstance(value, type)} <= set(mien.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'Writer'"):
+        mien.Writer  # noqa: B018
+
+
+def test_the_version_is_stated_once() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert project.get("version", mien.__version__) == mien.__version__
+
+
+def undocumented(body: list[ast.stmt], prefix: str) -> Iterator[str]:
+    for node in body:
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) or node.name.startswith("_"):
+            continue
+        if ast.get_docstring(node) is None:
+            yield prefix + node.name
+        if isinstance(node, ast.ClassDef):
+            yield from undocumented(node.body, f"{prefix}{node.name}.")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_public_name_is_documented(path: Path) -> None:
+    tree = ast.parse(path.read_text("utf-8"))
+    assert ast.get_docstring(tree), f"{path} has no docstring"
+    assert list(undocumented(tree.body, "")) == []

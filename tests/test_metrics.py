@@ -1,0 +1,82 @@
+"""Figures against references, and temperature scaling on logits whose right temperature is known."""
+
+import numpy as np
+import pytest
+import torch
+from torchmetrics.classification import MulticlassCalibrationError
+
+from mien._emotions import SEVEN
+from mien._errors import DataError
+from mien.lab.calibrate import fit_temperature
+from mien.lab.metrics import bootstrap_interval, expected_calibration_error, figures
+from mien.lab.recipe import Target
+from mien.lab.target import class_weights, soft_cross_entropy, targets
+from faces import cartoon_set
+
+
+@pytest.fixture(scope="module")
+def guesses() -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    logits = generator.normal(0, 2, (2000, 7))
+    probs = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    labels = np.array([generator.choice(7, p=p) for p in probs])
+    return probs.astype(np.float32), labels
+
+
+def test_calibration_error_is_that_of_torchmetrics(guesses) -> None:
+    probs, labels = guesses
+    reference = MulticlassCalibrationError(7, n_bins=15, norm="l1")(torch.from_numpy(probs), torch.from_numpy(labels))
+    assert expected_calibration_error(probs, labels) == pytest.approx(float(reference), abs=1e-6)
+
+
+def test_figures_agree_with_counting(guesses) -> None:
+    probs, labels = guesses
+    f = figures(probs, labels, SEVEN, resamples=200)
+    guess = probs.argmax(1)
+    assert f["accuracy"] == pytest.approx((guess == labels).mean())
+    assert f["recall"]["fear"] == pytest.approx((guess[labels == 2] == 2).mean())
+    assert f["precision"]["fear"] == pytest.approx((labels[guess == 2] == 2).mean())
+    assert np.array(f["confusion"]).sum() == f["n"] == 2000
+    assert f["log_loss"] == pytest.approx(-np.log(probs[np.arange(2000), labels]).mean(), rel=1e-4)
+    low, high = f["interval"]
+    assert low < f["accuracy"] < high
+
+
+def test_bootstrap_interval_is_near_the_normal_one() -> None:
+    values = np.random.default_rng(1).random(4000) < 0.7
+    low, high = bootstrap_interval(values, np.mean)
+    half = 1.96 * np.sqrt(0.7 * 0.3 / 4000)
+    assert (high - low) / 2 == pytest.approx(half, rel=0.1)
+
+
+def test_the_temperature_that_spoiled_the_logits_is_found(guesses) -> None:
+    probs, labels = guesses
+    logits = torch.from_numpy(probs).log() * 2.5
+    assert fit_temperature(logits, torch.from_numpy(labels)) == pytest.approx(2.5, rel=0.1)
+    with pytest.raises(DataError, match="validation split"):
+        fit_temperature(logits[:0], torch.from_numpy(labels[:0]))
+
+
+def test_targets_mix_label_smoothing_and_votes() -> None:
+    faces = cartoon_set()
+    mixed = targets(faces, Target(smoothing=0.1, votes=0.5))
+    torch.testing.assert_close(mixed.sum(1), torch.ones(len(faces)))
+    angry = mixed[0]  # label angry; 8 votes of 10 anger, 2 neutral
+    assert float(angry[0]) == pytest.approx(0.5 * (0.9 + 0.1 / 7) + 0.5 * 0.8, abs=1e-6)
+    assert float(angry[6]) == pytest.approx(0.5 * 0.1 / 7 + 0.5 * 0.2, abs=1e-6)
+    plain = targets(cartoon_set(votes=False), Target())
+    assert torch.equal(plain.argmax(1), faces.labels)
+
+
+def test_soft_cross_entropy_is_torchs_on_hard_targets() -> None:
+    logits, labels = torch.randn(32, 7), torch.arange(32) % 7
+    ours = soft_cross_entropy(logits, torch.nn.functional.one_hot(labels, 7).float(), torch.ones(7))
+    torch.testing.assert_close(ours, torch.nn.functional.cross_entropy(logits, labels))
+
+
+def test_class_weights_lift_rare_classes_and_keep_the_mean() -> None:
+    faces = cartoon_set().select(torch.cat([torch.arange(0, 196, 7), torch.arange(7)]))  # 29 angry, one of each other
+    weights = class_weights(faces, 1.0)
+    assert float(weights[1] / weights[0]) == pytest.approx(29)
+    assert float(weights[faces.labels].mean()) == pytest.approx(1)
+    assert torch.equal(class_weights(faces, 0.0), torch.ones(7))
