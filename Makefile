@@ -30,7 +30,7 @@ $(VENV)/all: $(VENV)/core
 demo: $(VENV)/core
 	@mkdir -p demo
 	@$(BIN)/mien predict examples/astronaut.png --html demo/report.html --save demo
-	@echo "The report: demo/report.html (open it in a browser); the annotated picture: demo/astronaut.png"
+	@echo "The report: demo/report.html (open it in a browser); the annotated picture: demo/astronaut.mien.png"
 
 test: $(VENV)/all lint
 	$(BIN)/python -m pytest

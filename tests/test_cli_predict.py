@@ -198,6 +198,32 @@ def test_a_folder_without_pictures_is_said_and_the_rest_goes_on(
     assert len(lines(result)) == 6
 
 
+def test_a_folder_that_cannot_be_opened_is_said(
+    predict: Callable[..., Result], album: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = os.scandir
+
+    def refuse(path: Any) -> Any:  # access rights do not stop root, under whom tests may run
+        if str(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    result = predict(album, "--detector", "none", "--json")
+    assert result.exit_code == 1
+    assert "deep: this folder cannot be opened (permission denied)" in lines(result)[0]["error"]
+    assert names(result)[1:] == ["a.jpg", "b.png", "e.JPEG", "c.webp"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell of POSIX")
+def test_a_closed_output_is_one_line(tiny: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    command = ["sh", "-c", f'"{sys.executable}" -m mien predict --json --model "{tiny}" "{EXAMPLE}" >&-']
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "mien: standard output is closed; send it to a file or to /dev/null\n"
+
+
 def test_abstain_prints_unsure(predict: Callable[..., Result], album: Path) -> None:
     result = predict(album / "b.png", "--detector", "none", "--abstain", "1")
     assert "unsure" in result.stdout

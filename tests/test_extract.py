@@ -1,7 +1,9 @@
 """Crops come out framed as the training faces are, whatever the face's size, angle and place."""
 
+import io
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ from PIL import Image
 from mien._errors import MienError
 from mien._face import Box, Detection, KeyPoints
 from mien._framing import FER2013, Framing
+from mien.detect import open_detector
 from mien.extract import extract
+from mien.infer import Classifier, find_model
 
 Draw = Callable[..., NDArray[np.uint8]]
 
@@ -225,3 +229,39 @@ def test_the_same_input_gives_the_same_crops_and_stays_as_it_was(astronaut: NDAr
     np.testing.assert_array_equal(extract(readonly, detections, size=48)[0], first[0])
     strided = np.flip(astronaut, axis=1).copy()[:, ::-1]
     np.testing.assert_array_equal(extract(strided, detections, size=48)[0], first[0])
+
+
+def test_a_face_pasted_into_a_photograph_reads_as_the_original(
+    astronaut: NDArray[np.uint8], fer2013_parquet: Path
+) -> None:
+    classifier, detector = Classifier(find_model("mien-0")), open_detector()
+    photograph = Image.fromarray(astronaut).resize((1024, 1024))
+    centre, side = (800, 700), 200
+    originals, crops = [], []
+    for face in some_faces(fer2013_parquet, 60):
+        picture = photograph.copy()
+        corner = (centre[0] - side // 2, centre[1] - side // 2)
+        picture.paste(Image.fromarray(face).resize((side, side), Image.Resampling.BICUBIC), corner)
+        pixels = np.asarray(picture)
+        near = [found for found in detector(pixels) if math.dist(middle(found.box), centre) < 0.3 * side]
+        if near:
+            crop, _ = extract(pixels, near[:1], size=classifier.size, framing=classifier.framing)
+            original, _ = extract(rgb(face), [whole(48, 48)], size=classifier.size)
+            crops.append(crop[0])
+            originals.append(original[0])
+    assert len(crops) >= 30
+    expected, found = (classifier(np.stack(batch))[0] for batch in (originals, crops))
+    assert (expected.argmax(axis=1) == found.argmax(axis=1)).mean() >= 0.7
+    assert np.abs(expected - found).sum(axis=1).mean() / 2 <= 0.25
+
+
+def some_faces(parquet: Path, count: int) -> list[NDArray[np.uint8]]:
+    """Faces of PublicTest, spread over the table."""
+    pyarrow_parquet = pytest.importorskip("pyarrow.parquet", reason='pyarrow is not installed: pip install "mien[lab]"')
+    table = pyarrow_parquet.read_table(parquet, columns=["image", "usage"], filters=[("usage", "=", "PublicTest")])
+    chosen = np.linspace(0, table.num_rows - 1, count).astype(int)
+    return [np.asarray(Image.open(io.BytesIO(table["image"][int(row)].as_py()))) for row in chosen]
+
+
+def middle(box: Box) -> tuple[float, float]:
+    return (box.x1 + box.x2) / 2, (box.y1 + box.y2) / 2

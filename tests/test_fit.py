@@ -29,7 +29,21 @@ SMALL = [
     "optimise.rate=0.05",
 ]
 
-GENTLE = ["augment.rotate=5", "augment.shift=0.05", "augment.scale=0.1", "augment.erase=0", "augment.mixup=0"]
+# The cartoons differ in their teeth alone, so they bear no strong distortion.
+GENTLE = [
+    "augment.rotate=5",
+    "augment.shift=0.05",
+    "augment.scale=0.05",
+    "augment.shear=0",
+    "augment.degrade=0",
+    "augment.brightness=0",
+    "augment.contrast=0.1",
+    "augment.gamma=0",
+    "augment.erase=0",
+    "augment.mixup=0",
+    "target.smoothing=0",
+    "net.options.dropout=0",
+]
 
 
 def small(*more: str) -> Recipe:
@@ -43,7 +57,7 @@ def faces() -> FaceSet:
 
 def test_it_learns_the_cartoons(faces: FaceSet, tmp_path: Path) -> None:
     records: list[dict] = []
-    chosen = small("optimise.epochs=30", "optimise.ema=0.9", *GENTLE)
+    chosen = small("optimise.epochs=30", "optimise.ema=0.8", *GENTLE)
     assert fit(chosen, faces, tmp_path, accelerator="cpu", report=records.append)
     epochs = [r for r in records if "epoch" in r]
     assert len(epochs) == 30

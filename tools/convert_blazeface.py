@@ -400,7 +400,8 @@ Finds faces: a box, a score and six key points (right eye, left eye, nose, mouth
 
 | | |
 | --- | --- |
-| network | BlazeFace (Bazarevsky et al., 2019, "BlazeFace: Sub-millisecond Neural Face Detection on Mobile GPUs") |
+| network | BlazeFace, short range |
+| paper | Bazarevsky et al., "BlazeFace: Sub-millisecond Neural Face Detection on Mobile GPUs", 2019 |
 | origin | `mediapipe==0.10.21`, `{MEMBER}`, sha256 `{TFLITE_SHA256}` |
 | licence | Apache-2.0 (LICENSE, NOTICE) |
 | input | `image`: uint8 `[N, H, W, 3]`, RGB; H and W multiples of 16, 128 in the original |
@@ -410,8 +411,9 @@ Finds faces: a box, a score and six key points (right eye, left eye, nose, mouth
 | made by | `python tools/convert_blazeface.py` |
 
 ## Equality with the original
-Measured by the tool against the TFLite interpreter on 128x128 pictures: a photograph, its mirror image and crops, noise,
-flat grey, black and white. For boxes in pixels, or in shares of the picture's largest offset where that exceeds 128.
+Measured by the tool against the TFLite interpreter on 128x128 pictures: a photograph, its mirror image and crops,
+noise, flat grey, black and white. For boxes in pixels, or in shares of the picture's largest offset where that is more
+than 128.
 
 {{equality}}
 

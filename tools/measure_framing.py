@@ -13,6 +13,7 @@ pictures a face. Printed are, in units of the crop's side:
 
 import argparse
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from PIL import Image, ImageOps
 from rich.console import Console
 from rich.table import Table
 
+from mien._errors import MienError
 from mien._face import Box, Detection, KeyPoints
 from mien._framing import Framing
 from mien.detect import Detector, open_detector
@@ -60,26 +62,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="FER-2013")
     parser.add_argument("--faces", type=int, default=1500, help="training faces to look at")
-    parser.add_argument("--detector", default="blazeface")
+    parser.add_argument("--detector", default="blazeface", choices=("blazeface", "yunet"))
     # Lower than for unknown pictures: where the face is, is known here, and the doubtful faces belong to the measure.
     parser.add_argument("--threshold", type=float, default=0.5, help="score from which a detection counts")
     parser.add_argument("--background", type=Path, default=ROOT / "examples" / "astronaut.png")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    console = Console()
+    try:
+        report(arguments)
+    except MienError as error:
+        sys.exit(f"error: {error}")
+
+
+def report(arguments: argparse.Namespace) -> None:
+    """Run the detector and print the tables."""
+    detector = open_detector(arguments.detector, threshold=arguments.threshold)
     faces, sha256 = sample(arguments.data, arguments.faces, arguments.seed)
-    found = detect_all(
-        open_detector(arguments.detector, threshold=arguments.threshold), faces, background(arguments.background)
-    )
-    share = len(found) / (4 * len(faces))
-    console.print(
-        f"{arguments.detector}, score from {arguments.threshold}: found in {share:.1%} of {4 * len(faces)} pictures"
-    )
-    console.print(f"data sha256 {sha256[:16]}, {len(faces)} training faces, seed {arguments.seed}")
-    console.print(points_table(found))
+    found = detect_all(detector, faces, background(arguments.background))
+    share = f"{len(found) / (4 * len(faces)):.1%} of {4 * len(faces)} pictures"
+    console = Console()
+    console.print(f"{len(faces)} training faces, seed {arguments.seed}, data sha256 {sha256[:16]}")
+    console.print(f"{arguments.detector}, score from {arguments.threshold}: found in {share}")
     framing = median_framing(found)
-    console.print(framing)
-    console.print(deviation_table(found, framing))
+    for table in (points_table(found), framing, deviation_table(found, framing)):
+        console.print(table)
 
 
 def sample(path: Path, count: int, seed: int) -> tuple[NDArray[np.uint8], str]:
@@ -170,7 +176,8 @@ def deviation(affines: Array, tilt: bool) -> Array:
     ends = (corners + 0.5) @ linear.swapaxes(1, 2) + shift
     turn = linear / np.sqrt(np.linalg.det(linear))[:, None, None]
     targets = corners if tilt else corners @ turn.swapaxes(1, 2)
-    return np.linalg.norm(ends - 0.5 - targets, axis=2).mean(axis=1)
+    mean: Array = np.linalg.norm(ends - 0.5 - targets, axis=2).mean(axis=1)
+    return mean
 
 
 def by_mien(found: Sequence[Detection], framing: Framing) -> Array:

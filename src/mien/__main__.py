@@ -12,8 +12,10 @@ from typer.core import TyperGroup
 import mien
 from mien._errors import MienError
 from mien.commands.benchmark import benchmark
+from mien.commands.export import export
 from mien.commands.models import models
 from mien.commands.predict import predict
+from mien.commands.train import train
 
 _WRONG = 2  # as typer answers for a wrong argument
 _STOPPED = 130  # 128 + SIGINT, as shells count
@@ -51,6 +53,10 @@ app = typer.Typer(
 app.command()(predict)
 app.command()(models)
 app.command()(benchmark)
+app.command()(train)
+app.command()(export)
+app.command()(train)
+app.command()(export)
 
 
 def _print_version(wanted: bool) -> None:
@@ -74,6 +80,9 @@ def main() -> None:
         # A file name may hold bytes that the terminal's encoding lacks: they are spelled out, not refused.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    if sys.stdout is None:  # as after `mien ... >&-`
+        _fail("standard output is closed; send it to a file or to /dev/null", _WRONG)
+        raise SystemExit(_WRONG)
     app(prog_name="mien")
 
 

@@ -1,16 +1,16 @@
 """The tree of errors. Every message is one line that names the cause and the cure.
 
-    MienError                 the base: what the command line prints as one line before it exits with status 2
-    ├── ImageError            a picture that cannot be read
-    │   ├── NotAnImageError   the bytes are no image format that Pillow knows
-    │   ├── TruncatedError    the image ends before its last row
-    │   └── TooLargeError     more bytes or pixels than the limit
-    ├── ModelError            a model file that breaks the contract, or an unknown model
-    ├── DataError             a data set with wrong columns, counts, labels or rows
-    ├── RecipeError           an unknown key, a wrong type, a recipe that does not exist
-    ├── DownloadError         a file that could not be fetched, or whose sha256 is wrong
-    ├── OutputError           a place that cannot be written: full disk, missing rights
-    └── MissingExtraError     an optional dependency that is not installed
+MienError                 the base: what the command line prints as one line before it exits with status 2
+├── ImageError            a picture that cannot be read
+│   ├── NotAnImageError   the bytes are no image format that Pillow knows
+│   ├── TruncatedError    the image ends before its last row
+│   └── TooLargeError     more bytes or pixels than the limit
+├── ModelError            a model file that breaks the contract, or an unknown model
+├── DataError             a data set with wrong columns, counts, labels or rows
+├── RecipeError           an unknown key, a wrong type, a recipe that does not exist
+├── DownloadError         a file that could not be fetched, or whose sha256 is wrong
+├── OutputError           a place that cannot be written: full disk, missing rights
+└── MissingExtraError     an optional dependency that is not installed
 """
 
 

@@ -36,7 +36,9 @@ def open_session(path: Path, *, threads: int = 1, providers: Sequence[str] = ("c
     except ModelError:
         raise
     except Exception as error:  # ONNX Runtime's own classes share no base below Exception
-        raise ModelError(f"{path}: not a usable ONNX file ({_first_line(error)}); install mien again or export it anew") from error
+        raise ModelError(
+            f"{path}: not a usable ONNX file ({_first_line(error)}); install mien again or export it anew"
+        ) from error
 
 
 def _full_name(provider: str) -> str:
@@ -46,7 +48,9 @@ def _full_name(provider: str) -> str:
         raise ModelError(f"unknown provider {provider!r}; mien knows {', '.join(PROVIDERS)}")
     if full not in available:
         here = ", ".join(short for short, name in PROVIDERS.items() if name in available)
-        raise ModelError(f"provider {provider!r} is not in the installed onnxruntime (here: {here}); install its build of onnxruntime")
+        raise ModelError(
+            f"provider {provider!r} is not in the installed onnxruntime (here: {here}); install its build of onnxruntime"
+        )
     return full
 
 

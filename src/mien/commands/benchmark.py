@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import mien
+
 if TYPE_CHECKING:
     from mien.commands.measure import Figure
 
@@ -32,13 +34,13 @@ def benchmark(
         figures.append(figure)
         _say(figure.words)
     _say("")
-    said = machine("mien", "onnxruntime", "numpy", "pillow")
+    said = {"mien": mien.__version__, **machine("onnxruntime", "numpy", "pillow")}
     if as_json:
         values = {figure.key: round(figure.value, 4) for figure in figures}
         setting = {"model": model, "detector": detector, "threads": threads, "seconds": seconds}
         print(json.dumps({"machine": said, "setting": setting, "figures": values}, indent=2))
     else:
-        _print_table(figures, said, f"{model}, {detector}, {threads or 'all'} threads for whole pictures")
+        _print_table(figures, said, f"model {model}; detector {detector}; threads for pictures {threads or 'all'}")
 
 
 def _say(words: str) -> None:

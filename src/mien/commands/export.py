@@ -20,10 +20,12 @@ def export(
     try:
         from mien.lab.data import find_fer2013, load_fer2013
         from mien.lab.release import release
+        from mien.lab.run import load_final
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "lab") from error
 
-    card = release(run, load_fer2013(find_fer2013(data)), out, final=final)
+    trained = load_final(run)
+    card = release(trained, load_fer2013(find_fer2013(data)), out, final=final)
     low, high = card["accuracy"]["interval"]
     split = "private" if final else "public"
     accuracy, clean = card["accuracy"][split], card["accuracy"][f"{split}_clean"]

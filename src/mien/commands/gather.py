@@ -14,10 +14,10 @@ from mien.decode import FORMATS, Source
 
 @dataclass
 class Gathered:
-    """``sources`` in the order to read them, an error for each ``empty`` folder, the number of files ``skipped``."""
+    """``sources`` in the order to read them, readings for folders that ``failed``, the number of files ``skipped``."""
 
     sources: list[Source] = field(default_factory=list)
-    empty: list[Reading] = field(default_factory=list)
+    failed: list[Reading] = field(default_factory=list)
     skipped: int = 0
 
 
@@ -55,23 +55,32 @@ def _standard_input() -> Source:
 def _add_folder(folder: str, found: Gathered) -> None:
     suffixes = _suffixes()
     before = len(found.sources)
-    for name in _walk(folder):
+    for name in _walk(folder, found):
         if Path(name).suffix.lower() in suffixes:
             found.sources.append(name)
         else:
             found.skipped += 1
     if len(found.sources) == before:
-        error = f"{folder}: no pictures in this folder; name files or a folder with some"
-        found.empty.append(Reading(faces=(), source=folder, size_wh=(0, 0), error=error))
+        found.failed.append(_failed(folder, "no pictures in this folder; name files or a folder with some"))
 
 
-def _walk(folder: str) -> Iterator[str]:
-    for root, folders, files in os.walk(folder):
+def _walk(folder: str, found: Gathered) -> Iterator[str]:
+    def refuse(error: OSError) -> None:
+        reason = (error.strerror or "unknown reason").lower()
+        found.failed.append(
+            _failed(error.filename, f"this folder cannot be opened ({reason}); change its access rights")
+        )
+
+    for root, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             # What `--save` wrote is no photograph: reading it again would count every face twice.
             if not name.startswith(".") and not Path(name).stem.endswith(".mien"):
                 yield os.path.join(root, name)  # noqa: PTH118 (a Path would drop the "./" that the user typed)
+
+
+def _failed(folder: str, why: str) -> Reading:
+    return Reading(faces=(), source=folder, size_wh=(0, 0), error=f"{folder}: {why}")
 
 
 def _suffixes() -> set[str]:

@@ -94,13 +94,13 @@ def predict(
 
     reader = Reader(model, detector=detector, precision=precision, threads=threads, abstain=abstain)
     found, tally = gather(paths), Tally()
-    count = len(found.empty) + len(found.sources)
+    count = len(found.failed) + len(found.sources)
     keep_pixels = save is not None or html is not None
     with ExitStack() as stack:
         readings = reader.read_many(found.sources, batch=batch, keep_pixels=keep_pixels)
         stack.callback(readings.close)
         sinks = [stack.enter_context(sink) for sink in _sinks(reader, json_lines, csv, save, html)]
-        shown = _with_progress(chain(found.empty, readings), count, bar=not (json_lines or csv))
+        shown = _with_progress(chain(found.failed, readings), count, bar=not (json_lines or csv))
         for reading in shown:
             for sink in (tally, *(() if json_lines or csv else (ErrorLines(),)), *sinks):
                 sink.add(reading)

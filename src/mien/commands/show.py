@@ -12,8 +12,9 @@ from mien._face import Face, Reading
 from mien.overlay import confidence_text
 
 _BAR_CELLS = 8
-_OTHER_COLUMNS = 63  # cells of the table without the first column
-_LEAST_NAME = 16  # cells
+_HEADINGS = ("face", "emotion", "confidence", "next")
+_GAP = 3  # cells between two columns
+_LEAST_NAME = 12  # cells
 
 
 class TableConsole(Console):
@@ -30,13 +31,7 @@ class FaceTable:
     def __init__(self, console: Console) -> None:
         """``console`` is rich's, on standard output."""
         self._console = console
-        self._room = max(_LEAST_NAME, console.width - _OTHER_COLUMNS)
-        self._table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
-        self._table.add_column("picture", overflow="fold")
-        self._table.add_column("face", no_wrap=True)
-        self._table.add_column("emotion", no_wrap=True)
-        self._table.add_column("confidence", no_wrap=True)
-        self._table.add_column("next", no_wrap=True)
+        self._rows: list[tuple[str, str | None, tuple[Text, ...]]] = []
 
     def __enter__(self) -> Self:
         return self
@@ -45,19 +40,27 @@ class FaceTable:
         """Take the rows of one picture. A picture that could not be read has none: its error stands on its own line."""
         if reading.error is not None:
             return
-        name = Text(_short(printable(reading.source), self._room))
-        if reading.note is not None:
-            name.append(f"\n{reading.note}", style="dim")
-        if not reading.faces:
-            self._table.add_row(name, Text("no face found", style="dim"))
-        for index, face in enumerate(reading.faces):
-            self._table.add_row(name if index == 0 else "", *self._cells(face))
+        nobody = (Text("no face found", style="dim"), Text(), Text(), Text())
+        cells = [self._cells(face) for face in reading.faces] or [nobody]
+        self._rows.append((printable(reading.source), reading.note, cells[0]))
+        self._rows += [("", None, more) for more in cells[1:]]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._table.row_count:
-            self._console.print(self._table)
+        if not self._rows:
+            return
+        columns = zip(*(tuple(map(Text, _HEADINGS)), *(row[2] for row in self._rows)), strict=True)
+        others = sum(_GAP + max(text.cell_len for text in column) for column in columns)
+        room = max(_LEAST_NAME, self._console.width - others - 2)
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+        table.add_column("picture", overflow="fold")
+        for heading in _HEADINGS:
+            table.add_column(heading, no_wrap=True)
+        for source, note, cells in self._rows:
+            name = Text(_short(source, room))
+            table.add_row(name.append(f"\n{note}", style="dim") if note else name, *cells)
+        self._console.print(table)
 
     def _cells(self, face: Face) -> tuple[Text, Text, Text, Text]:
         box, probs = face.box, face.probs

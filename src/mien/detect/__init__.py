@@ -38,9 +38,9 @@ def open_detector(
     ``threshold`` (0..1) is the score from which a candidate is a face.
 
     ``min_face`` is the width in pixels of the smallest face to look for; the time grows with the pixels of the picture
-    over its square. By default it is 24 pixels, but not less than 1 % of the picture's long side; and, for BlazeFace,
-    where a face is wider than 8 % of that side, as in portraits and video calls, not less than a third of that face:
-    who stands so far behind is left out. Name a number, such as 24, to look for those too.
+    over its square. By default it is 24 pixels, but not less than 1 % of the picture's long side. In portraits and
+    video calls (one face is wider than 8 % of that side, and no crowd shows behind it) BlazeFace leaves out who is less
+    than a third as wide as that face. Name a number, such as 24, to look for all.
 
     ``threads`` and ``providers`` are those of ONNX Runtime. "yunet" is downloaded when it is first opened, into the
     folder that ``mien._download`` documents; "none" answers the whole picture as one face.
@@ -66,5 +66,5 @@ def _check(name: str, threshold: float, min_face: float | None) -> None:
         raise ModelError(f"unknown detector {name!r}; mien knows {', '.join(DETECTORS)}")
     if not 0 < threshold < 1:
         raise ModelError(f"the detector's threshold is {threshold}; it must lie between 0 and 1, such as {THRESHOLD}")
-    if min_face is not None and not min_face >= 4:
-        raise ModelError(f"min_face is {min_face}; the smallest width of a face in pixels must be 4 or more")
+    if min_face is not None and not min_face >= 8:
+        raise ModelError(f"min_face is {min_face}; the smallest width of a face in pixels must be 8 or more")

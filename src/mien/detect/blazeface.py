@@ -7,7 +7,7 @@ that is plainly seen is taken; a faint trace is looked at again in a tile of its
 network's favourite size. So small faces cost a pyramid of half the size, and the doubtful ones are seen twice. At last
 every face is measured in a tile in which its key points come out best.
 
-The numbers below were chosen with `benchmarks/detection.py`, which prints what they give.
+`benchmarks/detection.py` prints what the numbers below give.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,7 +31,9 @@ MULTIPLE = 16  # pixels; sides of an input must be whole cells of the coarsest h
 TRACE = 0.2  # score from which a candidate is looked at again
 DOUBT = 0.5  # score from which this is so also for one that was seen as well as it will be
 TRACE_SHARE = 0.7  # of the smallest face's width; a trace's own width is a guess
-TRACE_WIDTH = 16.0  # pixels of the finest level that the smallest face gets: half as wide, one in five leaves no trace
+TRACE_WIDTH = (
+    16.0  # pixels of the finest level that the smallest face gets: half as wide, about every second leaves none
+)
 PLAIN_WIDTH = 28.0  # pixels from which a face is seen as well as it will be
 PLAIN_SCORE = 0.9  # score from which it needs no second look
 SECOND_LOOK_WIDTH = 32.0  # pixels that a trace gets in its tile: here most small faces are found
@@ -43,7 +45,8 @@ BATCH = 8  # tiles per call; more leave the processor's cache
 SMALLEST = 24  # pixels; smaller faces are too coarse to be read
 SMALLEST_SHARE = 0.01  # of the picture's long side
 CLOSE_SHARE = 0.08  # of the long side: a face so wide makes the picture a portrait or a video call,
-SMALLEST_OF_CLOSE = 1 / 3  # in which faces narrower than this share of it are background
+CLOSE_OTHERS = 8  # unless it shows traces of more others than this,
+SMALLEST_OF_CLOSE = 1 / 3  # and there, faces narrower than this share of it are background
 FILLING_SHARES = (0.5, 0.6, 0.7)  # of the square that a picture gets whose face may fill it
 FILLING_WIDTH = 0.5  # of the picture's short side; what is narrower does not fill it
 
@@ -67,16 +70,16 @@ class BlazeFace:
         faces = self._search(picture)
         if len(faces) == 0:
             faces = self._search_filling(picture)
-        return self._look_closely(picture, suppress(faces)).to_detections()
+        return suppress(self._look_closely(picture, suppress(faces))).to_detections()
 
     def _search(self, picture: Image.Image) -> Candidates:
         scale = SIDE / max(picture.size)
         plain, traces = self._sort(self._network([letterbox(picture, SIDE)], self._lowest), scale, widest=SIDE)
-        while (scale := self._finer(picture, scale, plain)) > 0:
+        while (scale := self._finer(picture, scale, plain, traces)) > 0:
             tiles = split(picture, scale, side=LEVEL_SIDE, overlap=LEVEL_OVERLAP, multiple=MULTIPLE)
             more = self._sort(self._network(tiles, self._lowest), scale, widest=LEVEL_OVERLAP)
             plain, traces = join([plain, more[0]]), join([traces, more[1]])
-        wide_enough = traces.widths >= TRACE_SHARE * self._smallest(picture, plain)
+        wide_enough = traces.widths >= TRACE_SHARE * self._smallest(picture, plain, traces)
         seconds = second_looks(picture, traces.take(wide_enough & ~inside_of(traces, plain)))
         return join([plain, self._look(seconds)])
 
@@ -118,21 +121,27 @@ class BlazeFace:
         seen_well = (widths >= PLAIN_WIDTH) & (found.scores < DOUBT)
         return found.take(plain), found.take(~plain & ~seen_well & (widths <= min(widest, 2 * PLAIN_WIDTH)))
 
-    def _finer(self, picture: Image.Image, scale: float, plain: Candidates) -> float:
+    def _finer(self, picture: Image.Image, scale: float, plain: Candidates, traces: Candidates) -> float:
         """The scale of the next level; 0 when this one is fine enough."""
-        finest = TRACE_WIDTH / self._smallest(picture, plain)
+        finest = TRACE_WIDTH / self._smallest(picture, plain, traces)
         if scale >= 0.8 * finest:  # a level that adds so little is not worth its time
             return 0
         return finest if finest <= 1.25 * LEVEL_STEP * scale else LEVEL_STEP * scale
 
-    def _smallest(self, picture: Image.Image, plain: Candidates) -> float:
+    def _smallest(self, picture: Image.Image, plain: Candidates, traces: Candidates) -> float:
         """The width, in pixels, of the smallest face to look for."""
         if self._min_face is not None:
             return self._min_face
         long_side = max(picture.size)
-        widest = float(plain.widths.max()) if len(plain) else 0.0
-        background = SMALLEST_OF_CLOSE * widest if widest >= CLOSE_SHARE * long_side else 0.0
-        return max(SMALLEST, SMALLEST_SHARE * long_side, background)
+        closest = float(plain.widths.max()) if len(plain) else 0.0
+        portrait = closest >= CLOSE_SHARE * long_side and _count_others(plain, traces) <= CLOSE_OTHERS
+        return max(SMALLEST, SMALLEST_SHARE * long_side, SMALLEST_OF_CLOSE * closest if portrait else 0.0)
+
+
+def _count_others(plain: Candidates, traces: Candidates) -> int:
+    """How many places have a trace of a face that is clearly smaller than the closest one."""
+    smaller = traces.widths < plain.widths.max() / 1.5
+    return len(suppress(traces.take(smaller & ~inside_of(traces, plain))))
 
 
 def second_looks(picture: Image.Image, traces: Candidates) -> Iterator[Tile]:

@@ -40,16 +40,20 @@ def split(picture: Image.Image, scale: float, *, side: int, overlap: int, multip
     """The picture at ``scale`` in tiles of at most ``side`` pixels that overlap by at least ``overlap``, each filled up
     with black to whole multiples of ``multiple`` (which divides ``side``)."""
     level = np.asarray(shrink(picture, scale))
-    for y in _starts(level.shape[0], side, overlap):
-        for x in _starts(level.shape[1], side, overlap):
-            part = level[y : y + side, x : x + side]
+    (rows, high), (columns, wide) = (_cover(length, side, overlap, multiple) for length in level.shape[:2])
+    for y in rows:
+        for x in columns:
+            part = level[y : y + high, x : x + wide]
             missing = [(0, -length % multiple) for length in part.shape[:2]]
             yield Tile(np.pad(part, [*missing, (0, 0)]), x / scale, y / scale, scale)
 
 
-def _starts(length: int, side: int, overlap: int) -> list[int]:
+def _cover(length: int, side: int, overlap: int, multiple: int) -> tuple[list[int], int]:
+    """Where tiles start along a side, and how long they are: as few as can be, and then as short as can be."""
     count = 1 + max(0, -(-(length - side) // (side - overlap)))
-    return [round(i * max(0, length - side) / max(1, count - 1)) for i in range(count)]
+    short = -(-(length + (count - 1) * overlap) // count)
+    short += -short % multiple
+    return [round(i * max(0, length - short) / max(1, count - 1)) for i in range(count)], short
 
 
 def cut(picture: Image.Image, center_xy: NDArray[np.float64], width: float, side: int) -> Tile:

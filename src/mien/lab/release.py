@@ -18,7 +18,7 @@ from mien.lab.data import FaceSet, Split, with_classes
 from mien.lab.export import CALIBRATION_FACES, describe, export_fp32, export_int8, write_metadata
 from mien.lab.fit import predict, training_rows
 from mien.lab.judge import crops_of, judge
-from mien.lab.run import Trained, load_final
+from mien.lab.run import Trained
 
 # The text of Apache-2.0, which the embedded detector carries, too.
 APACHE = BUNDLED / "blazeface-short-range" / "LICENSE"
@@ -26,15 +26,14 @@ APACHE = BUNDLED / "blazeface-short-range" / "LICENSE"
 INT8_LOSS = 0.3
 
 
-def release(run: Path, faces: FaceSet, folder: Path, *, final: bool = False) -> dict[str, Any]:
-    """Export the finished ``run`` to ``folder`` and return the figures of its card.
+def release(trained: Trained, faces: FaceSet, folder: Path, *, final: bool = False) -> dict[str, Any]:
+    """Export a finished run to ``folder`` and return the figures of its card.
 
     Writes ``model.onnx`` (int8), ``model-fp32.onnx``, ``card.md``, ``card.json`` and ``LICENSE``. The temperature is
     fitted on PublicTest. PrivateTest is judged only for the ``final`` model, after everything has been chosen. Raises
     ``ModelError`` when a file disagrees with the trained net or int8 loses more than ``INT8_LOSS`` points on
     PublicTest.
     """
-    trained = load_final(run)
     temperature = calibrate(trained, faces)
     files = {precision: folder / name for precision, name in PRECISIONS.items()}
     _export(trained, faces, files, temperature)

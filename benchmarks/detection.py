@@ -1,0 +1,188 @@
+"""How many faces the detector finds, what it takes for faces, and how long it needs.
+
+    python benchmarks/detection.py PICTURES [--detector NAME] [--min-face 24] [--fer fer2013.parquet] [--extras DIR]
+
+PICTURES is a folder of JPEG files with `reference-boxes.json`: by file name a list of `[x, y, w, h, score]`. A face
+counts as found when its box and one of ours, paired one to one from the best pair down, share IoU >= 0.3 (a chin more
+or less makes 0.5 of the boxes of two detectors). Sizes are the widths of the reference boxes. Pictures whose name
+begins with `masked` are reported apart. `--extras` saves every box without a reference: look before calling it wrong.
+"""
+
+import argparse
+import io
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mien.detect import THRESHOLD, Detector, open_detector
+from mien.detect.suppress import overlaps
+
+SAME = 0.3  # intersection over union
+WIDTHS = (40, 24)  # pixels
+FRAMES_WH = ((640, 480), (1280, 720), (4000, 3000))
+EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "astronaut.png"
+Boxes = NDArray[np.float64]
+
+
+class Row(NamedTuple):
+    """One picture's result. `counts` holds (found, there) for each of WIDTHS."""
+
+    name: str
+    counts: tuple[tuple[int, int], ...]
+    boxes: int
+    extras: Boxes
+    milliseconds: float
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pictures", type=Path)
+    parser.add_argument("--detector", default="blazeface")
+    parser.add_argument("--min-face", type=float, help="pixels; the detector's own choice when not given")
+    parser.add_argument("--threshold", type=float, default=THRESHOLD)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--fer", type=Path, help="fer2013.parquet: also the share of 500 training faces that is found")
+    parser.add_argument("--extras", type=Path, help="folder to save boxes without a reference in")
+    options = parser.parse_args()
+    detector = open_detector(
+        options.detector, threshold=options.threshold, min_face=options.min_face, threads=options.threads
+    )
+    rows = measure_folder(detector, options.pictures, options.extras)
+    print_recall(rows)
+    if options.fer is not None:
+        print_fer(detector, options.fer)
+    print_times(detector, options.pictures)
+
+
+def measure_folder(detector: Detector, folder: Path, extras: Path | None) -> list[Row]:
+    """One row per picture."""
+    references = json.loads((folder / "reference-boxes.json").read_text(encoding="utf-8"))
+    rows = []
+    for path in sorted(folder.glob("*.jpg")):
+        pixels = read(path)
+        row = measure(detector, path.name, pixels, references.get(path.name, []))
+        rows.append(row)
+        if extras is not None:
+            save_extras(extras, row, pixels)
+    return rows
+
+
+def read(path: Path) -> NDArray[np.uint8]:
+    """RGB uint8 [H, W, 3]."""
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def measure(detector: Detector, name: str, pixels: NDArray[np.uint8], reference: list[list[float]]) -> Row:
+    """Find the faces of one picture and compare."""
+    start = time.perf_counter()
+    found = detector(pixels)
+    milliseconds = (time.perf_counter() - start) * 1e3
+    boxes = np.array([d.box for d in found]).reshape(-1, 4)
+    wanted = np.array(reference, float).reshape(-1, 5)[:, :4]
+    wanted[:, 2:] += wanted[:, :2]
+    hit, matched = pair(wanted, boxes)
+    widths = wanted[:, 2] - wanted[:, 0]
+    counts = tuple((int(hit[widths >= w].sum()), int((widths >= w).sum())) for w in WIDTHS)
+    return Row(name, counts, len(boxes), boxes[~matched], milliseconds)
+
+
+def pair(wanted: Boxes, boxes: Boxes) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which of both lists have a partner, greedily from the best pair down."""
+    hit, matched = np.zeros(len(wanted), bool), np.zeros(len(boxes), bool)
+    if len(boxes) and len(wanted):
+        shared = np.stack([overlaps(box, boxes)[0] for box in wanted])
+        while shared.max() >= SAME:
+            i, j = np.unravel_index(shared.argmax(), shared.shape)
+            hit[i] = matched[j] = True
+            shared[i], shared[:, j] = -1, -1
+    return hit, matched
+
+
+def save_extras(folder: Path, row: Row, pixels: NDArray[np.uint8]) -> None:
+    """Each unmatched box with its surroundings."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, (x1, y1, x2, y2) in enumerate(row.extras):
+        margin = (x2 - x1) * 0.8
+        area = tuple(round(float(v)) for v in (x1 - margin, y1 - margin, x2 + margin, y2 + margin))
+        Image.fromarray(pixels).crop(area).resize((200, 200)).save(folder / f"{Path(row.name).stem}-{index}.png")
+
+
+def print_recall(rows: list[Row]) -> None:
+    """A line per picture, then the sums, masked faces apart."""
+    header = "".join(f"{f'>= {w} px':>14s}" for w in WIDTHS)
+    print(f"{'picture':16s}{header}{'boxes':>8s}{'extra':>8s}{'ms':>9s}")
+    for row in rows:
+        print_row(row.name, [row])
+    print_row("all but masked", [r for r in rows if not r.name.startswith("masked")], with_share=True)
+    print_row("masked", [r for r in rows if r.name.startswith("masked")], with_share=True)
+
+
+def print_row(name: str, rows: list[Row], *, with_share: bool = False) -> None:
+    """The sum of some rows."""
+    cells = ""
+    for k in range(len(WIDTHS)):
+        found, there = (sum(r.counts[k][i] for r in rows) for i in (0, 1))
+        part = f" {100 * found / there:.1f}%" if with_share and there else ""
+        cells += f"{f'{found}/{there}{part}':>14s}"
+    extras, boxes = sum(len(r.extras) for r in rows), sum(r.boxes for r in rows)
+    print(f"{name:16s}{cells}{boxes:8d}{extras:8d}{sum(r.milliseconds for r in rows):9.1f}")
+
+
+def print_fer(detector: Detector, parquet: Path) -> None:
+    """Tight 48x48 crops: every 57th training face of FER-2013, 500 in all."""
+    import pyarrow.compute
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(parquet, columns=["image", "usage"])
+    training = table.filter(pyarrow.compute.equal(table["usage"], "Training"))["image"].to_pylist()
+    files = training[::57][:500]
+    faces = [len(detector(np.asarray(Image.open(io.BytesIO(file)).convert("RGB")))) for file in files]
+    several = sum(n > 1 for n in faces)
+    print(f"\nFER-2013 training crops: {sum(n > 0 for n in faces)} of {len(faces)} found, {several} with more than one")
+
+
+def print_times(detector: Detector, folder: Path) -> None:
+    """Medians for one face that fills a fifth of the height, for a group, and for a grey picture."""
+    group = next((p for p in sorted(folder.glob("group-6*")) if p.suffix == ".jpg"), None)
+    print(f"\n{'median ms':16s}{'one face':>12s}{'group':>12s}{'no face':>12s}")
+    for wide, high in FRAMES_WH:
+        pictures = [one_face(wide, high), *([resized(read(group), wide, high)] if group else [])]
+        pictures.append(np.full((high, wide, 3), 128, np.uint8))
+        cells = "".join(f"{median_ms(detector, p):12.1f}" for p in pictures)
+        print(f"{f'{wide}x{high}':16s}{cells}")
+
+
+def one_face(wide: int, high: int) -> NDArray[np.uint8]:
+    """The example photograph, as high as the frame, in its middle: a face of a fifth of the height."""
+    canvas = Image.new("RGB", (wide, high), (96, 96, 96))
+    with Image.open(EXAMPLE) as picture:
+        canvas.paste(picture.convert("RGB").resize((high, high)), ((wide - high) // 2, 0))
+    return np.asarray(canvas)
+
+
+def resized(pixels: NDArray[np.uint8], wide: int, high: int) -> NDArray[np.uint8]:
+    """The picture at another size."""
+    return np.asarray(Image.fromarray(pixels).resize((wide, high)))
+
+
+def median_ms(detector: Detector, pixels: NDArray[np.uint8], *, budget_s: float = 1.5) -> float:
+    """The median of as many calls as fit into the budget, at least three, after one to warm up."""
+    detector(pixels)
+    times: list[float] = []
+    while len(times) < 3 or (sum(times) < budget_s and len(times) < 50):
+        start = time.perf_counter()
+        detector(pixels)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times) * 1e3
+
+
+if __name__ == "__main__":
+    main()

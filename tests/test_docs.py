@@ -1,0 +1,51 @@
+"""The docs cannot drift: their Python runs, their generated pages are fresh, their links lead somewhere."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+# docs/data.md needs the real data; tests/test_data.py runs its snippets where that is present.
+RUN = [page for page in PAGES if page.name != "data.md"]
+
+
+@pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
+def test_snippets_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All Python of a page, one after another in one namespace, beside the example picture."""
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {"__name__": page.stem}
+    for number, code in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)):
+        exec(compile(code, f"{page.name}, snippet {number + 1}", "exec"), namespace)
+
+
+def test_the_generated_pages_are_fresh() -> None:
+    check = subprocess.run(
+        [sys.executable, "tools/write_docs.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert check.returncode == 0, check.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)|src=\"([^\"]+)\"", page.read_text())
+    local = [a or b for a, b in targets if not (a or b).startswith(("http", "mailto:"))]
+    missing = [target for target in local if not (page.parent / target).exists()]
+    assert missing == []
+
+
+def test_every_command_is_documented() -> None:
+    import typer
+
+    from mien.__main__ import app
+
+    page = (ROOT / "docs" / "cli.md").read_text()
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    assert len(commands) >= 5
+    for name in commands:
+        assert f"## mien {name}" in page
