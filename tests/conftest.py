@@ -1,4 +1,4 @@
-"""Fixtures that several tests share: the public-domain example, synthetic faces, and the real data where it is present."""
+"""Fixtures that several tests share: the public-domain example, synthetic faces, the real data where it is."""
 
 import os
 from collections.abc import Callable

@@ -5,13 +5,13 @@ import pytest
 import torch
 from torchmetrics.classification import MulticlassCalibrationError
 
+from faces import cartoon_set
 from mien._emotions import SEVEN
 from mien._errors import DataError
 from mien.lab.calibrate import fit_temperature
 from mien.lab.metrics import bootstrap_interval, expected_calibration_error, figures
 from mien.lab.recipe import Target
 from mien.lab.target import class_weights, soft_cross_entropy, targets
-from faces import cartoon_set
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ def test_forward_is_head_of_features_whatever_the_batch(net: nets.Net) -> None:
 
 
 def test_resnet18_and_vgg16_have_the_published_convolutions() -> None:
-    """ResNet-18 has 11,689,512 parameters with 3 channels, a 7x7 stem and 1000 classes; its body and VGG16's are ours, too."""
+    """ResNet-18 has 11,689,512 parameters with 3 channels, a 7x7 stem and 1000 classes; its body is ours."""
     small = nets.build(
         "mien", channels=3, classes=1000, stem=64, widths=(64, 128, 256, 512), depths=(2,) * 4, strides=(1, 2, 2, 2)
     )

@@ -22,7 +22,7 @@ def command_line() -> str:
     group: Any = typer.main.get_command(app)
     parts = ["# The command line", "Written by `make docs` from the program itself; do not edit."]
     parts += [
-        "Exit status: 0 fine; 1 some files failed, the others were read; 2 wrong use, or nothing could be read; 130 stopped."
+        "Exit status: 0 fine; 1 some files failed, the others were read; 2 wrong use, or none was read; 130 stopped."
     ]
     for name, command in sorted(group.commands.items()):
         parts += [f"## mien {name}", command.help or "", _options(command)]
@@ -62,7 +62,8 @@ def models() -> str:
 
 
 def _headline(card: dict[str, Any]) -> str:
-    return f"`{card['name']}`: {card['parameters']:,} parameters, {card['macs'] / 1e6:.0f} MMAC a face, emotions: {', '.join(card['emotions'])}."
+    size = f"{card['parameters']:,} parameters, {card['macs'] / 1e6:.0f} MMAC a face"
+    return f"`{card['name']}`: {size}, emotions: {', '.join(card['emotions'])}."
 
 
 PAGES = {"cli.md": command_line, "models.md": models}

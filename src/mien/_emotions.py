@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class Emotion(StrEnum):
-    """One expression category. The first seven stand in the order of the official FER-2013 index (0 angry .. 6 neutral)."""
+    """One expression category. The first seven stand in the order of the FER-2013 index (0 angry .. 6 neutral)."""
 
     ANGRY = "angry"
     DISGUST = "disgust"

@@ -49,7 +49,7 @@ def _full_name(provider: str) -> str:
     if full not in available:
         here = ", ".join(short for short, name in PROVIDERS.items() if name in available)
         raise ModelError(
-            f"provider {provider!r} is not in the installed onnxruntime (here: {here}); install its build of onnxruntime"
+            f"provider {provider!r} is not in the installed onnxruntime (here: {here}); install the build that has it"
         )
     return full
 
