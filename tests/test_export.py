@@ -14,6 +14,7 @@ from mien._errors import ModelError
 from mien._framing import FER2013
 from mien.infer import Classifier
 from mien.lab import nets
+from mien.lab.calibrate import Calibration
 from mien.lab.contract import Contract, fold_norms
 from mien.lab.data import FaceSet
 from mien.lab.export import describe, export_fp32
@@ -30,6 +31,7 @@ PROVENANCE = {
     "torch": "2",
     "date": "d",
 }
+CALIBRATION = Calibration(scale=(0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1), offset=(0.3, -0.2, 0.1, 0, 0, -0.1, -0.1))
 
 
 @pytest.fixture(scope="module")
@@ -77,13 +79,15 @@ def test_every_net_exports_and_answers_as_torch_in_any_batch(name: str, tmp_path
     torch.manual_seed(0)
     net = randomised(nets.build(name, channels=1, classes=7))
     metadata = describe(name, SEVEN, 48, FER2013, name, PROVENANCE)
-    export_fp32(net, tmp_path / "m.onnx", size=48, temperature=1.5, metadata=metadata)  # raises where answers differ
+    export_fp32(
+        net, tmp_path / "m.onnx", size=48, calibration=CALIBRATION, metadata=metadata
+    )  # raises where answers differ
     classifier = Classifier(tmp_path / "m.onnx")
     crops = np.random.default_rng(0).integers(0, 256, (9, 48, 48), dtype=np.uint8)
     probs, maps = classifier(crops)
     logits = predict(net, torch.from_numpy(crops), 48)
-    np.testing.assert_allclose(probs, torch.softmax(logits / 1.5, 1).numpy(), atol=1e-4)
-    np.testing.assert_allclose(maps.mean((2, 3)), logits.numpy(), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(probs, torch.softmax(CALIBRATION(logits), 1).numpy(), atol=1e-4)
+    np.testing.assert_allclose(maps.mean((2, 3)), CALIBRATION(logits).numpy(), rtol=1e-3, atol=1e-4)
 
 
 @torch.no_grad()
@@ -129,10 +133,10 @@ def test_only_the_final_release_touches_the_test_split(run: Path, faces: FaceSet
     assert release(load_final(run), blind, tmp_path / "blind")["accuracy"] == card["accuracy"]
 
 
-def test_the_temperature_is_in_the_graph(released: Path, run: Path, faces: FaceSet) -> None:
+def test_the_calibration_is_in_the_graph(released: Path, run: Path, faces: FaceSet) -> None:
     card = json.loads((released / "card.json").read_text())
     logits = predict(load_final(run).net, faces.images[:50], 48)
-    expected = torch.softmax(logits / card["temperature"], 1).numpy()
+    expected = torch.softmax(Calibration(**card["calibration"])(logits), 1).numpy()
     np.testing.assert_allclose(
         Classifier(released / "model-fp32.onnx")(faces.images[:50].numpy())[0], expected, atol=1e-3
     )
@@ -140,7 +144,7 @@ def test_the_temperature_is_in_the_graph(released: Path, run: Path, faces: FaceS
 
 def test_a_net_without_a_pooled_head_is_refused() -> None:
     with pytest.raises(ModelError, match="pooled linear head"):
-        Contract(torch.nn.Linear(3, 7), 1.0)
+        Contract(torch.nn.Linear(3, 7), CALIBRATION)
 
 
 def test_a_file_that_disagrees_with_its_net_is_not_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,6 +156,6 @@ def test_a_file_that_disagrees_with_its_net_is_not_exported(tmp_path: Path, monk
             net,
             tmp_path / "m.onnx",
             size=48,
-            temperature=1.0,
+            calibration=CALIBRATION,
             metadata=describe("x", SEVEN, 48, FER2013, "x", PROVENANCE),
         )

@@ -8,7 +8,7 @@ from torchmetrics.classification import MulticlassCalibrationError
 from faces import cartoon_set
 from mien._emotions import SEVEN
 from mien._errors import DataError
-from mien.lab.calibrate import fit_temperature
+from mien.lab.calibrate import fit_temperature, fit_vector
 from mien.lab.metrics import bootstrap_interval, expected_calibration_error, figures
 from mien.lab.recipe import Target
 from mien.lab.target import class_weights, soft_cross_entropy, targets
@@ -49,12 +49,19 @@ def test_bootstrap_interval_is_near_the_normal_one() -> None:
     assert (high - low) / 2 == pytest.approx(half, rel=0.1)
 
 
-def test_the_temperature_that_spoiled_the_logits_is_found(guesses) -> None:
+def test_what_spoiled_the_logits_is_found(guesses) -> None:
     probs, labels = guesses
-    logits = torch.from_numpy(probs).log() * 2.5
-    assert fit_temperature(logits, torch.from_numpy(labels)) == pytest.approx(2.5, rel=0.1)
+    right, rows = torch.from_numpy(probs).log(), torch.from_numpy(labels)
+    assert fit_temperature(right * 2.5, rows).scale == pytest.approx([0.4] * 7, rel=0.1)
+    factor, offset = torch.linspace(0.5, 2, 7), torch.linspace(-1, 1, 7)
+    spoiled = (right - right.mean(1, keepdim=True)) * factor + offset
+    found = fit_vector(spoiled, rows)
+    loss = torch.nn.functional.cross_entropy
+    assert float(loss(spoiled, rows)) > float(loss(right, rows)) + 0.05
+    assert float(loss(found(spoiled), rows)) <= float(loss(right, rows)) + 1e-4
+    assert torch.tensor(found.scale).min() > 0
     with pytest.raises(DataError, match="validation split"):
-        fit_temperature(logits[:0], torch.from_numpy(labels[:0]))
+        fit_vector(spoiled[:0], rows[:0])
 
 
 def test_targets_mix_label_smoothing_and_votes() -> None:

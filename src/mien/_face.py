@@ -59,7 +59,7 @@ class Face:
     ``emotion`` is ``None`` when the highest probability lies below the reader's ``abstain`` threshold ("unsure").
     ``probs`` maps every emotion of the model to its calibrated probability; they sum to 1.
     ``maps`` is float32 ``[C, h, w]``: the class activation maps (Zhou et al., CVPR 2016), in the order of ``probs``;
-    their spatial mean is the logit of the class before temperature.
+    their spatial mean is the calibrated logit of the class.
     ``crop`` is the uint8 ``[S, S]`` grey picture that the network saw, and ``to_image`` the affine ``[2, 3]`` taking
     crop pixels to picture pixels.
     """

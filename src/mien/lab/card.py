@@ -1,11 +1,13 @@
 """The card of an exported model, from one set of values: for machines (card.json) and for people (card.md)."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import nn
 
+from mien.lab.calibrate import Calibration
 from mien.lab.provenance import commit
 from mien.lab.recipe import Recipe
 from mien.lab.run import Trained
@@ -31,7 +33,7 @@ def count_macs(net: nn.Module, size: int) -> int:
     return total
 
 
-def card_json(trained: Trained, judged: Mapping[str, Any], *, temperature: float) -> dict[str, Any]:
+def card_json(trained: Trained, judged: Mapping[str, Any], *, calibration: Calibration) -> dict[str, Any]:
     """The figures of the int8 file as plain values.
 
     ``judged`` maps split (``public``, and ``private`` once the model is final), precision and part to ``figures``.
@@ -50,7 +52,7 @@ def card_json(trained: Trained, judged: Mapping[str, Any], *, temperature: float
         **{key: headline[key] for key in shown},
         "parameters": sum(p.numel() for p in net.parameters()),
         "macs": count_macs(net, recipe.data.size),
-        "temperature": temperature,
+        "calibration": asdict(calibration),
         "emotions": list(headline["recall"]),
         "recipe": recipe.name,
         "seed": recipe.seed,
@@ -150,7 +152,7 @@ def _making(recipe: Recipe, card: Mapping[str, Any]) -> str:
         f"command `{card['command']}` at commit `{card['commit']}`, exported at `{card['exported_at']}`",
         f"data: FER-2013 with FER+ votes, sha256 `{card['data_sha256']}`, without Training rows copied in a test split",
         f"{card['parameters']:,} parameters, {card['macs'] / 1e6:.0f} MMAC a face of {side} x {side} pixels",
-        f"temperature {card['temperature']:.3f}, fitted on PublicTest and part of the graph",
+        "calibrated by vector scaling (a factor and an offset a class), fitted on PublicTest and part of the graph",
     ]
     return "\n".join(f"- {line}" for line in lines)
 

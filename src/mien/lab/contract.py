@@ -1,6 +1,6 @@
 """A trained net as the contract wants it: uint8 crops in, calibrated probabilities and class activation maps out.
 
-Scaling, normalisation, temperature and softmax become part of the graph, so nothing downstream can disagree with
+Scaling, normalisation, calibration and softmax become part of the graph, so nothing downstream can disagree with
 training.
 """
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mien._errors import ModelError
+from mien.lab.calibrate import Calibration
 from mien.lab.nets._net import Net, PooledHead
 from mien.lab.normalise import MEAN, STD
 
@@ -18,11 +19,12 @@ from mien.lab.normalise import MEAN, STD
 class Contract(nn.Module):
     """``forward(crops uint8 [N, S, S]) -> (probs float32 [N, C], maps float32 [N, C, h, w])``.
 
-    ``maps`` are the linear layer applied at every place of the features instead of to their mean; both orders give
-    the same logits, since pooling and the linear layer commute.
+    ``maps`` are the linear layer applied at every place of the features instead of to their mean; both orders give the
+    same logits, since pooling and the linear layer commute. The calibration is linear, too, and becomes part of that
+    layer: the mean of a map is the calibrated logit of its class.
     """
 
-    def __init__(self, net: nn.Module, temperature: float) -> None:
+    def __init__(self, net: nn.Module, calibration: Calibration) -> None:
         super().__init__()
         if not isinstance(net, Net) or not isinstance(net.head, PooledHead):
             raise ModelError("only nets with a pooled linear head can be exported: their maps come from that head")
@@ -30,17 +32,17 @@ class Contract(nn.Module):
         self.features = fold_norms(net.features)
         self.maps = nn.Conv2d(linear.in_features, linear.out_features, 1)
         with torch.no_grad():
-            self.maps.weight.copy_(linear.weight[:, :, None, None])
-            self.maps.bias.copy_(linear.bias)  # type: ignore[union-attr]
+            scale, offset = torch.tensor(calibration.scale), torch.tensor(calibration.offset)
+            self.maps.weight.copy_((linear.weight * scale[:, None])[:, :, None, None])
+            self.maps.bias.copy_(linear.bias * scale + offset)  # type: ignore[union-attr]
         self.scale, self.offset = 1 / (255 * STD), MEAN / STD
-        self.temperature = temperature
         self.eval().requires_grad_(False)
 
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         """``probs`` sum to 1 over C; ``maps`` are logits by place."""
         x = crops.unsqueeze(1).float() * self.scale - self.offset
         maps = self.maps(self.features(x))
-        return torch.softmax(maps.mean(dim=(2, 3)) / self.temperature, dim=1), maps
+        return torch.softmax(maps.mean(dim=(2, 3)), dim=1), maps
 
 
 def fold_norms(module: nn.Module) -> nn.Module:

@@ -18,6 +18,7 @@ from mien._emotions import Emotion
 from mien._errors import ModelError
 from mien._framing import Framing
 from mien.infer import Classifier
+from mien.lab.calibrate import Calibration
 from mien.lab.contract import Contract
 
 # Largest difference of a probability between torch and the fp32 file.
@@ -26,13 +27,15 @@ PARITY = 1e-4
 CALIBRATION_FACES = 1024
 
 
-def export_fp32(net: nn.Module, path: Path, *, size: int, temperature: float, metadata: Mapping[str, str]) -> None:
+def export_fp32(
+    net: nn.Module, path: Path, *, size: int, calibration: Calibration, metadata: Mapping[str, str]
+) -> None:
     """Write ``net`` to ``path`` as an fp32 file of the contract for crops of ``size`` pixels.
 
     Raises ``ModelError`` when the file's probabilities differ from torch's by more than ``PARITY``, or when a crop's
     answer depends on the batch it comes in.
     """
-    module = Contract(net.cpu(), temperature)
+    module = Contract(net.cpu(), calibration)
     example = torch.zeros(2, size, size, dtype=torch.uint8)
     shapes = {"crops": {0: torch.export.Dim("n", min=1)}}
     with _quiet():

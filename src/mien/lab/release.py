@@ -12,7 +12,7 @@ from mien._errors import ModelError
 from mien._framing import FER2013
 from mien.infer import BUNDLED, PRECISIONS, Classifier
 from mien.lab import checkpoint
-from mien.lab.calibrate import fit_temperature
+from mien.lab.calibrate import Calibration, fit_vector
 from mien.lab.card import card_json, card_markdown, headline_split
 from mien.lab.data import FaceSet, Split, with_classes
 from mien.lab.export import CALIBRATION_FACES, describe, export_fp32, export_int8, write_metadata
@@ -29,14 +29,14 @@ INT8_LOSS = 0.3
 def release(trained: Trained, faces: FaceSet, folder: Path, *, final: bool = False) -> dict[str, Any]:
     """Export a finished run to ``folder`` and return the figures of its card.
 
-    Writes ``model.onnx`` (int8), ``model-fp32.onnx``, ``card.md``, ``card.json`` and ``LICENSE``. The temperature is
+    Writes ``model.onnx`` (int8), ``model-fp32.onnx``, ``card.md``, ``card.json`` and ``LICENSE``. The calibration is
     fitted on PublicTest. PrivateTest is judged only for the ``final`` model, after everything has been chosen. Raises
     ``ModelError`` when a file disagrees with the trained net or int8 loses more than ``INT8_LOSS`` points on
     PublicTest.
     """
-    temperature = calibrate(trained, faces)
+    calibration = calibrate(trained, faces)
     files = {precision: folder / name for precision, name in PRECISIONS.items()}
-    _export(trained, faces, files, temperature)
+    _export(trained, faces, files, calibration)
     classes = trained.recipe.data.classes
     opened = {precision: Classifier(path) for precision, path in files.items()}
     judged = {"public": {p: judge(c, faces, classes, Split.PUBLIC_TEST) for p, c in opened.items()}}
@@ -48,22 +48,22 @@ def release(trained: Trained, faces: FaceSet, folder: Path, *, final: bool = Fal
         )
     if final:
         judged["private"] = {p: judge(c, faces, classes, Split.PRIVATE_TEST) for p, c in opened.items()}
-    card = card_json(trained, judged, temperature=temperature)
+    card = card_json(trained, judged, calibration=calibration)
     _write(trained, card, files, folder)
     return card
 
 
-def calibrate(trained: Trained, faces: FaceSet) -> float:
-    """The temperature of the run, fitted on PublicTest."""
+def calibrate(trained: Trained, faces: FaceSet) -> Calibration:
+    """The calibration of the run, fitted on PublicTest."""
     public = with_classes(faces.split(Split.PUBLIC_TEST), trained.recipe.data.classes)
-    return fit_temperature(predict(trained.net, public.images, trained.recipe.data.size), public.labels)
+    return fit_vector(predict(trained.net, public.images, trained.recipe.data.size), public.labels)
 
 
-def _export(trained: Trained, faces: FaceSet, files: dict[str, Path], temperature: float) -> None:
+def _export(trained: Trained, faces: FaceSet, files: dict[str, Path], calibration: Calibration) -> None:
     recipe = trained.recipe
     provenance = {"commit": trained.provenance["commit"], "data_sha256": trained.provenance["data_sha256"]}
     metadata = describe(recipe.name, trained.emotions, recipe.data.size, FER2013, recipe.name, provenance)
-    export_fp32(trained.net, files["fp32"], size=recipe.data.size, temperature=temperature, metadata=metadata)
+    export_fp32(trained.net, files["fp32"], size=recipe.data.size, calibration=calibration, metadata=metadata)
     training = training_rows(faces, recipe)
     order = torch.randperm(len(training), generator=torch.Generator().manual_seed(0))
     chosen = training.select(order[:CALIBRATION_FACES])
