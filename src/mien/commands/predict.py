@@ -155,7 +155,7 @@ def model_facts(reader: "Reader") -> dict[str, str]:
     facts = {
         "model": f"{said['name']} ({said['precision']})",
         "emotions": ", ".join(reader.model.emotions),
-        **{f"accuracy, {key.replace('_', ' ')}": _percent(value) for key, value in _numbers(said["accuracy"]).items()},
+        **_figures(said["accuracy"]),
         "detector": getattr(reader.detector, "name", type(reader.detector).__name__),
         "recipe": said["recipe"],
         "commit": said["commit"][:12],
@@ -164,13 +164,24 @@ def model_facts(reader: "Reader") -> dict[str, str]:
     return {term: text for term, text in facts.items() if text}
 
 
-def _numbers(text: str) -> dict[str, float]:
+# What the metadata calls a figure, what a page calls it, and how it is written.
+_FIGURES = {
+    "accuracy": ("accuracy", "{:.1%}"),
+    "balanced_accuracy": ("balanced accuracy", "{:.1%}"),
+    "macro_f1": ("macro F1", "{:.1%}"),
+    "log_loss": ("log loss", "{:.3f}"),
+    "ece": ("expected calibration error", "{:.3f}"),
+}
+
+
+def _figures(text: str) -> dict[str, str]:
+    """The figures of a model file's metadata, term to text; none where the text is no JSON object of numbers."""
     try:
-        figures: Any = json.loads(text)
+        said: Any = json.loads(text)
     except ValueError:
         return {}
-    return {k: float(v) for k, v in figures.items() if isinstance(v, int | float)} if isinstance(figures, dict) else {}
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
+    if not isinstance(said, dict):
+        return {}
+    numbers = {key: said[key] for key in _FIGURES if isinstance(said.get(key), int | float)}
+    shown = {_FIGURES[key][0]: _FIGURES[key][1].format(value) for key, value in numbers.items()}
+    return {"measured on": str(said.get("split", "an unnamed split")), **shown} if shown else {}

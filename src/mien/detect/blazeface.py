@@ -21,7 +21,7 @@ from mien._face import Detection
 from mien._session import open_session
 from mien.detect.candidates import Candidates, Floats, join, nothing
 from mien.detect.suppress import SAME_FACE, inside_of, overlaps, suppress
-from mien.detect.tiles import Pixels, Tile, cut, letterbox, split
+from mien.detect.tiles import Pixels, Pyramid, Tile, cut, letterbox, split
 
 MODEL = Path(__file__).parent.parent / "bundled" / "blazeface-short-range" / "model.onnx"
 SIDE = 128  # pixels; the input the network was trained for
@@ -29,15 +29,18 @@ STRIDES = ((8, 2), (16, 6))  # pixels between the cells of a head, and anchors i
 MULTIPLE = 16  # pixels; sides of an input must be whole cells of the coarsest head
 
 TRACE = 0.2  # score from which a candidate is looked at again
+WIDE_TRACE, WIDE_TRACE_WIDTH = 0.25, 20.0  # the same for faces of so many pixels: they leave stronger traces
 DOUBT = 0.5  # score from which this is so also for one that was seen as well as it will be
 TRACE_SHARE = 0.7  # of the smallest face's width; a trace's own width is a guess
 TRACE_WIDTH = (
     16.0  # pixels of the finest level that the smallest face gets: half as wide, about every second leaves none
 )
 PLAIN_WIDTH = 28.0  # pixels from which a face is seen as well as it will be
+TRACE_MOST = 2 * PLAIN_WIDTH
 PLAIN_SCORE = 0.9  # score from which it needs no second look
 SECOND_LOOK_WIDTH = 32.0  # pixels that a trace gets in its tile: here most small faces are found
-LAST_LOOK_WIDTH = 45.0  # pixels that a face gets in its tile: here its key points are most exact
+LAST_LOOK_WIDTH = 45.0  # pixels that a face gets in its tile: here its key points are most exact,
+LAST_LOOK_SIDE = 96  # pixels; and a tile of 128 gives them no better
 LEVEL_STEP = 3.0  # from one level to the next
 LEVEL_SIDE, LEVEL_OVERLAP = 512, 96  # pixels; larger faces than the overlap are found one level before
 BATCH = 8  # tiles per call; more leave the processor's cache
@@ -66,19 +69,24 @@ class BlazeFace:
 
     def __call__(self, pixels: Pixels) -> list[Detection]:
         """The faces of an RGB uint8 ``[H, W, 3]`` picture, largest first."""
-        picture = Image.fromarray(pixels)
-        faces = self._search(picture)
+        height, width = pixels.shape[:2]
+        pyramid = Pyramid(Image.fromarray(pixels), coarse=LEVEL_STEP * SIDE / max(width, height))
+        faces = self._search(pyramid)
         if len(faces) == 0:
-            faces = self._search_filling(picture)
-        return suppress(self._look_closely(picture, suppress(faces))).to_detections()
+            faces = self._search_filling(pyramid)
+        return suppress(self._look_closely(pyramid.picture, suppress(faces))).to_detections()
 
-    def _search(self, picture: Image.Image) -> Candidates:
-        scale = SIDE / max(picture.size)
-        plain, traces = self._sort(self._network([letterbox(picture, SIDE)], self._lowest), scale, widest=SIDE)
-        while (scale := self._finer(picture, scale, plain, traces)) > 0:
-            tiles = split(picture, scale, side=LEVEL_SIDE, overlap=LEVEL_OVERLAP, multiple=MULTIPLE)
-            more = self._sort(self._network(tiles, self._lowest), scale, widest=LEVEL_OVERLAP)
-            plain, traces = join([plain, more[0]]), join([traces, more[1]])
+    def _search(self, pyramid: Pyramid) -> Candidates:
+        picture, plain, traces = pyramid.picture, nothing(points=6), nothing(points=6)
+        scale, widest = SIDE / max(picture.size), SIDE
+        while scale > 0:
+            tiles = split(pyramid, scale, side=LEVEL_SIDE, overlap=LEVEL_OVERLAP, multiple=MULTIPLE)
+            more = self._sort(self._network(tiles, self._lowest), scale, widest=widest)
+            # Of faces that this level sees well, it says more than their traces in the levels before.
+            widths = traces.widths * scale
+            surpassed = (widths >= PLAIN_WIDTH) & (widths <= TRACE_MOST) & (traces.scores < PLAIN_SCORE)
+            plain, traces = join([plain, more[0]]), join([traces.take(~surpassed), more[1]])
+            scale, widest = self._finer(picture, scale, plain, traces), LEVEL_OVERLAP
         wide_enough = traces.widths >= TRACE_SHARE * self._smallest(picture, plain, traces)
         seconds = second_looks(picture, traces.take(wide_enough & ~inside_of(traces, plain)))
         return join([plain, self._look(seconds)])
@@ -89,8 +97,9 @@ class BlazeFace:
         Over 130 faces of group photographs, against YuNet's eyes, this takes the mean error of the roll from 8.5 to 6.5
         degrees and that of the eyes' middle from 0.17 to 0.14 of their distance.
         """
-        sides = faces.widths * SIDE / LAST_LOOK_WIDTH
-        tiles = (cut(picture, center, float(side), SIDE) for center, side in zip(faces.centers, sides, strict=True))
+        sides = faces.widths * LAST_LOOK_SIDE / LAST_LOOK_WIDTH
+        looks = zip(faces.centers, sides, strict=True)
+        tiles = (cut(picture, center, float(side), LAST_LOOK_SIDE) for center, side in looks)
         measured = []
         for index, found in enumerate(self._network.each(tiles, TRACE)):
             again = suppress(found)
@@ -102,10 +111,10 @@ class BlazeFace:
         closer = join(measured)
         return Candidates(closer.boxes, closer.points, faces.scores)
 
-    def _search_filling(self, picture: Image.Image) -> Candidates:
+    def _search_filling(self, pyramid: Pyramid) -> Candidates:
         """A face that fills the picture, as in tight crops: the network wants some surroundings, if only black."""
-        faces = self._look([letterbox(picture, SIDE, share=share) for share in FILLING_SHARES])
-        return faces.take(faces.widths >= FILLING_WIDTH * min(picture.size))
+        faces = self._look([letterbox(pyramid, SIDE, share=share) for share in FILLING_SHARES])
+        return faces.take(faces.widths >= FILLING_WIDTH * min(pyramid.picture.size))
 
     @property
     def _lowest(self) -> float:
@@ -118,8 +127,8 @@ class BlazeFace:
         """Faces plainly seen at this scale, and traces. What is wider than ``widest`` was found a level before."""
         widths = found.widths * scale
         plain = (found.scores >= max(self._threshold, PLAIN_SCORE)) & (widths >= PLAIN_WIDTH) & (widths <= widest)
-        seen_well = (widths >= PLAIN_WIDTH) & (found.scores < DOUBT)
-        return found.take(plain), found.take(~plain & ~seen_well & (widths <= min(widest, 2 * PLAIN_WIDTH)))
+        lowest = np.select([widths >= PLAIN_WIDTH, widths >= WIDE_TRACE_WIDTH], [DOUBT, WIDE_TRACE], self._lowest)
+        return found.take(plain), found.take(~plain & (found.scores >= lowest) & (widths <= TRACE_MOST))
 
     def _finer(self, picture: Image.Image, scale: float, plain: Candidates, traces: Candidates) -> float:
         """The scale of the next level; 0 when this one is fine enough."""
@@ -133,15 +142,16 @@ class BlazeFace:
         if self._min_face is not None:
             return self._min_face
         long_side = max(picture.size)
-        closest = float(plain.widths.max()) if len(plain) else 0.0
-        portrait = closest >= CLOSE_SHARE * long_side and _count_others(plain, traces) <= CLOSE_OTHERS
+        certain = join([plain, traces.take(traces.scores >= PLAIN_SCORE)])
+        closest = float(certain.widths.max()) if len(certain) else 0.0
+        portrait = closest >= CLOSE_SHARE * long_side and _count_others(certain, traces) <= CLOSE_OTHERS
         return max(SMALLEST, SMALLEST_SHARE * long_side, SMALLEST_OF_CLOSE * closest if portrait else 0.0)
 
 
-def _count_others(plain: Candidates, traces: Candidates) -> int:
+def _count_others(certain: Candidates, traces: Candidates) -> int:
     """How many places have a trace of a face that is clearly smaller than the closest one."""
-    smaller = traces.widths < plain.widths.max() / 1.5
-    return len(suppress(traces.take(smaller & ~inside_of(traces, plain))))
+    smaller = traces.widths < certain.widths.max() / 1.5
+    return len(suppress(traces.take(smaller & ~inside_of(traces, certain))))
 
 
 def second_looks(picture: Image.Image, traces: Candidates) -> Iterator[Tile]:

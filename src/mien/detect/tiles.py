@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Pixels = NDArray[np.uint8]
+REDUCING_GAP = 1.01  # Pillow halves, thirds and so on down to so much above the size, and only the rest is interpolated
 
 
 class Tile(NamedTuple):
@@ -20,32 +21,45 @@ class Tile(NamedTuple):
     scale: float
 
 
-def letterbox(picture: Image.Image, side: int, *, share: float = 1.0) -> Tile:
+class Pyramid:
+    """A picture at any scale. Coarse versions are made of one reduced copy: a large picture is gone through once."""
+
+    def __init__(self, picture: Image.Image, *, coarse: float = 1.0) -> None:
+        """``coarse`` is the finest scale that the reduced copy is to serve."""
+        self.picture = picture
+        self._factor = max(1, int(1 / (coarse * REDUCING_GAP)))
+        self._reduced = picture.reduce(self._factor) if self._factor > 1 else picture
+
+    def at(self, scale: float) -> Image.Image:
+        """The picture at ``scale`` (no side below one pixel), antialiased: by whole factors, then by a triangle."""
+        size_wh = [max(1, round(length * scale)) for length in self.picture.size]
+        source, factor = (self._reduced, self._factor) if scale * self._factor <= 1 else (self.picture, 1)
+        # The last row and column of the reduced copy may stand for fewer pixels than the others.
+        whole = (0, 0, self.picture.width / factor, self.picture.height / factor)
+        return source.resize(size_wh, Image.Resampling.BILINEAR, box=whole, reducing_gap=REDUCING_GAP)
+
+
+def letterbox(pyramid: Pyramid, side: int, *, share: float = 1.0) -> Tile:
     """The whole picture in the middle of a black square of ``side`` pixels, its long side filling ``share`` of it."""
-    scale = side * share / max(picture.size)
-    small = shrink(picture, scale)
+    scale = side * share / max(pyramid.picture.size)
+    small = pyramid.at(scale)
     left, top = ((side - length) // 2 for length in small.size)
     canvas = np.zeros((side, side, 3), np.uint8)
     canvas[top : top + small.height, left : left + small.width] = np.asarray(small)
     return Tile(canvas, -left / scale, -top / scale, scale)
 
 
-def shrink(picture: Image.Image, scale: float) -> Image.Image:
-    """The picture at ``scale`` (no side below one pixel), antialiased: first by whole factors, then by a triangle."""
-    wide, high = (max(1, round(length * scale)) for length in picture.size)
-    return picture.resize((wide, high), Image.Resampling.BILINEAR, reducing_gap=1.01)
-
-
-def split(picture: Image.Image, scale: float, *, side: int, overlap: int, multiple: int) -> Iterator[Tile]:
+def split(pyramid: Pyramid, scale: float, *, side: int, overlap: int, multiple: int) -> Iterator[Tile]:
     """The picture at ``scale`` in tiles of at most ``side`` pixels that overlap by at least ``overlap``, each filled up
     with black to whole multiples of ``multiple`` (which divides ``side``)."""
-    level = np.asarray(shrink(picture, scale))
+    level = np.asarray(pyramid.at(scale))
     (rows, high), (columns, wide) = (_cover(length, side, overlap, multiple) for length in level.shape[:2])
     for y in rows:
         for x in columns:
             part = level[y : y + high, x : x + wide]
-            missing = [(0, -length % multiple) for length in part.shape[:2]]
-            yield Tile(np.pad(part, [*missing, (0, 0)]), x / scale, y / scale, scale)
+            tile = np.zeros((*(length + -length % multiple for length in part.shape[:2]), 3), np.uint8)
+            tile[: part.shape[0], : part.shape[1]] = part
+            yield Tile(tile, x / scale, y / scale, scale)
 
 
 def _cover(length: int, side: int, overlap: int, multiple: int) -> tuple[list[int], int]:
@@ -67,8 +81,8 @@ def cut(picture: Image.Image, center_xy: NDArray[np.float64], width: float, side
     tile = np.zeros((side, side, 3), np.uint8)
     if right > left and bottom > top:
         area = (x + left / scale, y + top / scale, x + right / scale, y + bottom / scale)
-        inside = _inside(area, picture.size)
-        resized = picture.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=inside, reducing_gap=1.01)
+        size_wh, inside = (right - left, bottom - top), _inside(area, picture.size)
+        resized = picture.resize(size_wh, Image.Resampling.BILINEAR, box=inside, reducing_gap=REDUCING_GAP)
         tile[top:bottom, left:right] = np.asarray(resized)
     return Tile(tile, x, y, scale)
 

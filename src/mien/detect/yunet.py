@@ -16,7 +16,7 @@ from mien._face import Detection
 from mien._session import open_session
 from mien.detect.candidates import Candidates, join
 from mien.detect.suppress import suppress
-from mien.detect.tiles import Pixels, Tile, letterbox, split
+from mien.detect.tiles import Pixels, Pyramid, Tile, letterbox, split
 
 FILE = RemoteFile(
     name="face_detection_yunet_2023mar.onnx",
@@ -52,13 +52,13 @@ class YuNet:
 
     def __call__(self, pixels: Pixels) -> list[Detection]:
         """The faces of an RGB uint8 ``[H, W, 3]`` picture, largest first."""
-        picture = Image.fromarray(pixels)
-        long_side = max(picture.size)
-        whole = letterbox(picture, SIDE, share=min(1.0, LARGEST_ZOOM * long_side / SIDE))
+        pyramid = Pyramid(Image.fromarray(pixels))
+        long_side = max(pyramid.picture.size)
+        whole = letterbox(pyramid, SIDE, share=min(1.0, LARGEST_ZOOM * long_side / SIDE))
         faces = self._look([whole])
         smallest = self._min_face or max(SMALLEST, SMALLEST_SHARE * long_side)
         if (scale := LEAST_WIDTH / smallest) > whole.scale:
-            faces = join([faces, self._look(split(picture, scale, side=SIDE, overlap=OVERLAP, multiple=SIDE))])
+            faces = join([faces, self._look(split(pyramid, scale, side=SIDE, overlap=OVERLAP, multiple=SIDE))])
         return suppress(faces).to_detections()
 
     def _look(self, tiles: Iterable[Tile]) -> Candidates:
