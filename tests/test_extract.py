@@ -3,6 +3,7 @@
 import io
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,9 @@ from mien.extract import extract
 from mien.infer import Classifier, find_model
 
 Draw = Callable[..., NDArray[np.uint8]]
+
+# FER-2013's framing with every rotation removed, where a test wants to know exactly what comes out.
+UPRIGHT = replace(FER2013, tilt=0.0)
 
 
 def rgb(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -75,16 +79,26 @@ def test_rotation_is_removed(draw_face: Draw, angle: float) -> None:
     picture[104:296, 104:296] = face
     turned = np.asarray(Image.fromarray(picture).rotate(-angle, Image.Resampling.BICUBIC, fillcolor=60))
     upright, _ = extract(rgb(picture), [framed((200, 200), 192)], size=48)
-    crops, to_image = extract(rgb(turned), [framed((200, 200), 192, angle)], size=48)
+    crops, to_image = extract(rgb(turned), [framed((200, 200), 192, angle)], size=48, framing=UPRIGHT)
     assert np.abs(crops[0].astype(int) - upright[0]).mean() < 2
     assert math.degrees(math.atan2(to_image[0, 1, 0], to_image[0, 0, 0])) == pytest.approx(angle)
+
+
+@pytest.mark.parametrize(
+    ("angle", "removed"), [(0, 0), (9, 0), (-9, 0), (10.5, 0.5), (-25, -15), (90, 80), (-170, -160)]
+)
+def test_the_tilt_of_the_training_faces_stays(angle: float, removed: float) -> None:
+    _, to_image = extract(np.zeros((300, 300, 3), np.uint8), [framed((150, 160), 100, angle)], size=48)
+    assert math.degrees(math.atan2(to_image[0, 1, 0], to_image[0, 0, 0])) == pytest.approx(removed, abs=1e-9)
+    np.testing.assert_allclose(corners(to_image[0], 48).mean(axis=0), [150, 160], atol=1e-9)
+    assert math.hypot(*to_image[0, :, 0]) == pytest.approx(100 / 48)
 
 
 def test_to_image_takes_the_corners_to_their_places() -> None:
     picture = np.zeros((300, 400, 3), np.uint8)
     detections = [framed((200, 150), 100), framed((100, 120), 60, 90)]
     for size in (48, 64):
-        _, to_image = extract(picture, detections, size=size)
+        _, to_image = extract(picture, detections, size=size, framing=UPRIGHT)
         assert to_image.dtype == np.float64
         straight = [[150, 100], [250, 100], [250, 200], [150, 200]]
         turned = [[130, 90], [130, 150], [70, 150], [70, 90]]

@@ -36,14 +36,12 @@ TRACE_WIDTH = (
     16.0  # pixels of the finest level that the smallest face gets: half as wide, about every second leaves none
 )
 PLAIN_WIDTH = 28.0  # pixels from which a face is seen as well as it will be
-TRACE_MOST = 2 * PLAIN_WIDTH
 PLAIN_SCORE = 0.9  # score from which it needs no second look
 SECOND_LOOK_WIDTH = 32.0  # pixels that a trace gets in its tile: here most small faces are found
 LAST_LOOK_WIDTH = 45.0  # pixels that a face gets in its tile: here its key points are most exact,
 LAST_LOOK_SIDE = 96  # pixels; and a tile of 128 gives them no better
-LEVEL_STEP = 3.0  # from one level to the next
+LEVEL_STEP = 2.7  # from one level to the next
 LEVEL_SIDE, LEVEL_OVERLAP = 512, 96  # pixels; larger faces than the overlap are found one level before
-BATCH = 8  # tiles per call; more leave the processor's cache
 
 SMALLEST = 24  # pixels; smaller faces are too coarse to be read
 SMALLEST_SHARE = 0.01  # of the picture's long side
@@ -74,24 +72,22 @@ class BlazeFace:
         faces = self._search(pyramid)
         if len(faces) == 0:
             faces = self._search_filling(pyramid)
-        return suppress(self._look_closely(pyramid.picture, suppress(faces))).to_detections()
+        return suppress(self._look_closely(pyramid, suppress(faces))).to_detections()
 
     def _search(self, pyramid: Pyramid) -> Candidates:
-        picture, plain, traces = pyramid.picture, nothing(points=6), nothing(points=6)
-        scale, widest = SIDE / max(picture.size), SIDE
+        plain = traces = nothing(points=6)
+        long_side = max(pyramid.size)
+        scale, widest = SIDE / long_side, SIDE
         while scale > 0:
             tiles = split(pyramid, scale, side=LEVEL_SIDE, overlap=LEVEL_OVERLAP, multiple=MULTIPLE)
             more = self._sort(self._network(tiles, self._lowest), scale, widest=widest)
-            # Of faces that this level sees well, it says more than their traces in the levels before.
-            widths = traces.widths * scale
-            surpassed = (widths >= PLAIN_WIDTH) & (widths <= TRACE_MOST) & (traces.scores < PLAIN_SCORE)
-            plain, traces = join([plain, more[0]]), join([traces.take(~surpassed), more[1]])
-            scale, widest = self._finer(picture, scale, plain, traces), LEVEL_OVERLAP
-        wide_enough = traces.widths >= TRACE_SHARE * self._smallest(picture, plain, traces)
-        seconds = second_looks(picture, traces.take(wide_enough & ~inside_of(traces, plain)))
-        return join([plain, self._look(seconds)])
+            plain, traces = join([plain, more[0]]), join([traces.take(~surpassed(traces, scale)), more[1]])
+            smallest = self._smallest(long_side, plain, traces)
+            scale, widest = finer(scale, smallest), LEVEL_OVERLAP
+        wanted = (traces.widths >= TRACE_SHARE * smallest) & ~inside_of(traces, plain)
+        return join([plain, self._look(second_looks(pyramid, traces.take(wanted)))])
 
-    def _look_closely(self, picture: Image.Image, faces: Candidates) -> Candidates:
+    def _look_closely(self, pyramid: Pyramid, faces: Candidates) -> Candidates:
         """The faces with box and key points measured once more, each in a tile of its own; their scores stay.
 
         Over 130 faces of group photographs, against YuNet's eyes, this takes the mean error of the roll from 8.5 to 6.5
@@ -99,7 +95,7 @@ class BlazeFace:
         """
         sides = faces.widths * LAST_LOOK_SIDE / LAST_LOOK_WIDTH
         looks = zip(faces.centers, sides, strict=True)
-        tiles = (cut(picture, center, float(side), LAST_LOOK_SIDE) for center, side in looks)
+        tiles = (cut(pyramid, center, float(side), LAST_LOOK_SIDE) for center, side in looks)
         measured = []
         for index, found in enumerate(self._network.each(tiles, TRACE)):
             again = suppress(found)
@@ -114,7 +110,7 @@ class BlazeFace:
     def _search_filling(self, pyramid: Pyramid) -> Candidates:
         """A face that fills the picture, as in tight crops: the network wants some surroundings, if only black."""
         faces = self._look([letterbox(pyramid, SIDE, share=share) for share in FILLING_SHARES])
-        return faces.take(faces.widths >= FILLING_WIDTH * min(pyramid.picture.size))
+        return faces.take(faces.widths >= FILLING_WIDTH * min(pyramid.size))
 
     @property
     def _lowest(self) -> float:
@@ -128,24 +124,30 @@ class BlazeFace:
         widths = found.widths * scale
         plain = (found.scores >= max(self._threshold, PLAIN_SCORE)) & (widths >= PLAIN_WIDTH) & (widths <= widest)
         lowest = np.select([widths >= PLAIN_WIDTH, widths >= WIDE_TRACE_WIDTH], [DOUBT, WIDE_TRACE], self._lowest)
-        return found.take(plain), found.take(~plain & (found.scores >= lowest) & (widths <= TRACE_MOST))
+        return found.take(plain), found.take(~plain & (found.scores >= lowest) & (widths <= LEVEL_OVERLAP))
 
-    def _finer(self, picture: Image.Image, scale: float, plain: Candidates, traces: Candidates) -> float:
-        """The scale of the next level; 0 when this one is fine enough."""
-        finest = TRACE_WIDTH / self._smallest(picture, plain, traces)
-        if scale >= 0.8 * finest:  # a level that adds so little is not worth its time
-            return 0
-        return finest if finest <= 1.25 * LEVEL_STEP * scale else LEVEL_STEP * scale
-
-    def _smallest(self, picture: Image.Image, plain: Candidates, traces: Candidates) -> float:
+    def _smallest(self, long_side: int, plain: Candidates, traces: Candidates) -> float:
         """The width, in pixels, of the smallest face to look for."""
         if self._min_face is not None:
             return self._min_face
-        long_side = max(picture.size)
         certain = join([plain, traces.take(traces.scores >= PLAIN_SCORE)])
         closest = float(certain.widths.max()) if len(certain) else 0.0
         portrait = closest >= CLOSE_SHARE * long_side and _count_others(certain, traces) <= CLOSE_OTHERS
         return max(SMALLEST, SMALLEST_SHARE * long_side, SMALLEST_OF_CLOSE * closest if portrait else 0.0)
+
+
+def finer(scale: float, smallest: float) -> float:
+    """The scale of the next level; 0 when this one is fine enough for faces of ``smallest`` pixels."""
+    finest = TRACE_WIDTH / smallest
+    if scale >= 0.8 * finest:  # a level that adds so little is not worth its time
+        return 0
+    return finest if finest <= 1.25 * LEVEL_STEP * scale else LEVEL_STEP * scale
+
+
+def surpassed(traces: Candidates, scale: float) -> NDArray[np.bool_]:
+    """Which traces a level at this scale says more about, because there their faces are seen well; sure ones stay."""
+    widths = traces.widths * scale
+    return (widths >= PLAIN_WIDTH) & (widths <= LEVEL_OVERLAP) & (traces.scores < PLAIN_SCORE)
 
 
 def _count_others(certain: Candidates, traces: Candidates) -> int:
@@ -154,13 +156,13 @@ def _count_others(certain: Candidates, traces: Candidates) -> int:
     return len(suppress(traces.take(smaller & ~inside_of(traces, certain))))
 
 
-def second_looks(picture: Image.Image, traces: Candidates) -> Iterator[Tile]:
+def second_looks(pyramid: Pyramid, traces: Candidates) -> Iterator[Tile]:
     """Tiles in which the traces have the best size, strongest first; a tile serves its neighbours of like size too."""
     rest = traces.take(np.argsort(-traces.scores, kind="stable"))
     while len(rest) > 0:
         center, width = rest.centers[0], float(rest.widths[0])
         side = width * SIDE / SECOND_LOOK_WIDTH
-        yield cut(picture, center, side, SIDE)
+        yield cut(pyramid, center, side, SIDE)
         near = np.abs(rest.centers - center).max(axis=1) < side / 4
         served = near & (rest.widths > width / 1.8) & (rest.widths < width * 1.8)
         served[0] = True
@@ -180,26 +182,10 @@ class Network:
 
     def each(self, tiles: Iterable[Tile], lowest: float) -> Iterator[Candidates]:
         """The same, tile by tile."""
-        for batch in _batches(tiles):
-            images = np.stack([tile.pixels for tile in batch])
-            offsets, scores = self._session.run(["boxes", "scores"], {"image": images})
-            for tile, tile_offsets, tile_scores in zip(batch, offsets, scores, strict=True):
-                candidates = decode(tile_offsets, tile_scores, tile.pixels.shape, lowest)
-                yield candidates.to_picture(scale=tile.scale, x=tile.x, y=tile.y)
-
-
-def _batches(tiles: Iterable[Tile]) -> Iterator[list[Tile]]:
-    """Runs of tiles of one shape, as many as fill ``BATCH`` plain inputs."""
-    batch: list[Tile] = []
-    for tile in tiles:
-        if batch and (
-            tile.pixels.shape != batch[0].pixels.shape or len(batch) * tile.pixels.size >= BATCH * SIDE**2 * 3
-        ):
-            yield batch
-            batch = []
-        batch.append(tile)
-    if batch:
-        yield batch
+        for tile in tiles:  # several in one call take as long
+            offsets, scores = self._session.run(["boxes", "scores"], {"image": tile.pixels[None]})
+            candidates = decode(offsets[0], scores[0], tile.pixels.shape, lowest)
+            yield candidates.to_picture(scale=tile.scale, x=tile.x, y=tile.y)
 
 
 def decode(
@@ -216,12 +202,10 @@ def decode(
 
 def anchor_centers(index: NDArray[np.int64], height: int, width: int) -> Floats:
     """Where the anchors of these numbers stand in an input, ``[K, 2]``: cell by cell in rows, the finest head first."""
-    centers = np.zeros((len(index), 2))
-    start = 0
-    for stride, per_cell in STRIDES:
-        rows, columns = height // stride, width // stride
-        here = (index >= start) & (index < start + rows * columns * per_cell)
-        cells = (index[here] - start) // per_cell
-        centers[here] = np.stack([cells % columns + 0.5, cells // columns + 0.5], axis=1) * stride
-        start += rows * columns * per_cell
-    return centers
+    (fine, per_fine), (coarse, per_coarse) = STRIDES
+    start = (height // fine) * (width // fine) * per_fine
+    is_fine = index < start
+    cells = np.where(is_fine, index // per_fine, (index - start) // per_coarse)
+    strides = np.where(is_fine, fine, coarse)
+    rows, columns = np.divmod(cells, width // strides)
+    return np.stack([(columns + 0.5) * strides, (rows + 0.5) * strides], axis=1)

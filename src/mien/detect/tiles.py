@@ -26,22 +26,28 @@ class Pyramid:
 
     def __init__(self, picture: Image.Image, *, coarse: float = 1.0) -> None:
         """``coarse`` is the finest scale that the reduced copy is to serve."""
-        self.picture = picture
+        self.size = picture.size
+        self._picture = picture
         self._factor = max(1, int(1 / (coarse * REDUCING_GAP)))
         self._reduced = picture.reduce(self._factor) if self._factor > 1 else picture
 
     def at(self, scale: float) -> Image.Image:
-        """The picture at ``scale`` (no side below one pixel), antialiased: by whole factors, then by a triangle."""
-        size_wh = [max(1, round(length * scale)) for length in self.picture.size]
-        source, factor = (self._reduced, self._factor) if scale * self._factor <= 1 else (self.picture, 1)
-        # The last row and column of the reduced copy may stand for fewer pixels than the others.
-        whole = (0, 0, self.picture.width / factor, self.picture.height / factor)
-        return source.resize(size_wh, Image.Resampling.BILINEAR, box=whole, reducing_gap=REDUCING_GAP)
+        """The picture at ``scale``, no side below one pixel."""
+        wide, high = (max(1, round(length * scale)) for length in self.size)
+        return self.resize((0, 0, *self.size), (wide, high), scale)
+
+    def resize(self, area: tuple[float, float, float, float], size_wh: tuple[int, int], scale: float) -> Image.Image:
+        """An ``area`` (``xyxy``, pixels) at ``scale``, antialiased: first by whole factors, then by a triangle."""
+        source, factor = (self._reduced, self._factor) if scale * self._factor <= 1 else (self._picture, 1)
+        # The last row and column of the reduced copy may stand for fewer pixels than the others; the area knows.
+        left, top, right, bottom = (length / factor for length in area)
+        box = (left, top, right, bottom)
+        return source.resize(size_wh, Image.Resampling.BILINEAR, box=box, reducing_gap=REDUCING_GAP)
 
 
 def letterbox(pyramid: Pyramid, side: int, *, share: float = 1.0) -> Tile:
     """The whole picture in the middle of a black square of ``side`` pixels, its long side filling ``share`` of it."""
-    scale = side * share / max(pyramid.picture.size)
+    scale = side * share / max(pyramid.size)
     small = pyramid.at(scale)
     left, top = ((side - length) // 2 for length in small.size)
     canvas = np.zeros((side, side, 3), np.uint8)
@@ -70,19 +76,18 @@ def _cover(length: int, side: int, overlap: int, multiple: int) -> tuple[list[in
     return [round(i * max(0, length - short) / max(1, count - 1)) for i in range(count)], short
 
 
-def cut(picture: Image.Image, center_xy: NDArray[np.float64], width: float, side: int) -> Tile:
+def cut(pyramid: Pyramid, center_xy: NDArray[np.float64], width: float, side: int) -> Tile:
     """The square of ``width`` picture pixels around ``center_xy`` as a tile of ``side``; black beyond the picture."""
     scale = side / width
     x, y = (float(center) - width / 2 for center in center_xy)
     # The tile's pixels that lie wholly in the picture.
     left, top = max(0, int(np.ceil(-x * scale))), max(0, int(np.ceil(-y * scale)))
-    right = min(side, int(np.floor((picture.width - x) * scale)))
-    bottom = min(side, int(np.floor((picture.height - y) * scale)))
+    right = min(side, int(np.floor((pyramid.size[0] - x) * scale)))
+    bottom = min(side, int(np.floor((pyramid.size[1] - y) * scale)))
     tile = np.zeros((side, side, 3), np.uint8)
     if right > left and bottom > top:
         area = (x + left / scale, y + top / scale, x + right / scale, y + bottom / scale)
-        size_wh, inside = (right - left, bottom - top), _inside(area, picture.size)
-        resized = picture.resize(size_wh, Image.Resampling.BILINEAR, box=inside, reducing_gap=REDUCING_GAP)
+        resized = pyramid.resize(_inside(area, pyramid.size), (right - left, bottom - top), scale)
         tile[top:bottom, left:right] = np.asarray(resized)
     return Tile(tile, x, y, scale)
 

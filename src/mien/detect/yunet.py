@@ -53,7 +53,7 @@ class YuNet:
     def __call__(self, pixels: Pixels) -> list[Detection]:
         """The faces of an RGB uint8 ``[H, W, 3]`` picture, largest first."""
         pyramid = Pyramid(Image.fromarray(pixels))
-        long_side = max(pyramid.picture.size)
+        long_side = max(pyramid.size)
         whole = letterbox(pyramid, SIDE, share=min(1.0, LARGEST_ZOOM * long_side / SIDE))
         faces = self._look([whole])
         smallest = self._min_face or max(SMALLEST, SMALLEST_SHARE * long_side)
