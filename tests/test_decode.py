@@ -47,6 +47,12 @@ def png_header(width: int, height: int) -> bytes:
 # --- where pictures come from
 
 
+@pytest.mark.parametrize("size_wh", [(1281, 719), (2503, 2400)])  # made an array at once, and in strips
+def test_no_row_is_lost_on_the_way_out_of_pillow(size_wh: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (size_wh[1], size_wh[0], 3), dtype=np.uint8)
+    np.testing.assert_array_equal(decode(encode(pixels, "BMP")).pixels, pixels)
+
+
 def test_every_kind_of_source_gives_the_same_pixels(rgb: NDArray[np.uint8], tmp_path: Path) -> None:
     data = encode(rgb)
     path = tmp_path / "a picture é.png"

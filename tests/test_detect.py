@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,10 @@ from mien._download import cache_folder
 from mien._errors import ModelError
 from mien._face import Box, Detection
 from mien.detect import DETECTORS, Detector, open_detector
-from mien.detect.blazeface import MODEL, SIDE, anchor_centers, decode
+from mien.detect.blazeface import LEVEL_STEP, MODEL, SIDE, TRACE_WIDTH, anchor_centers, decode, finer, surpassed
 from mien.detect.candidates import Candidates
 from mien.detect.suppress import overlaps, suppress
-from mien.detect.tiles import cut, letterbox, split
+from mien.detect.tiles import Pyramid, cut, letterbox, split
 
 Pixels = NDArray[np.uint8]
 ROOT = Path(__file__).resolve().parent.parent
@@ -146,8 +147,9 @@ def test_no_face_in_noise(detector: Detector) -> None:
 
 
 def test_pixels_that_are_not_contiguous(detector: Detector, astronaut: Pixels) -> None:
-    mirrored = detector(astronaut[:, ::-1])
-    assert len(mirrored) == 1
+    view = astronaut[:, ::-1]
+    mirrored = detector(view)
+    assert mirrored == detector(view.copy())
     assert share(mirrored[0].box, (512 - FACE[2], FACE[1], 512 - FACE[0], FACE[3])) > 0.7
 
 
@@ -231,7 +233,7 @@ def test_decode_adds_the_anchor() -> None:
 
 @pytest.mark.parametrize("size_wh", [(1280, 720), (37, 90), (128, 128), (1, 1), (5000, 10)])
 def test_letterbox_and_back(size_wh: tuple[int, int]) -> None:
-    tile = letterbox(Image.new("RGB", size_wh, (255, 0, 0)), SIDE)
+    tile = letterbox(Pyramid(Image.new("RGB", size_wh, (255, 0, 0))), SIDE)
     assert tile.pixels.shape == (SIDE, SIDE, 3)
     red = np.argwhere(tile.pixels[:, :, 0] == 255)
     (top, left), (bottom, right) = red.min(axis=0), red.max(axis=0) + 1
@@ -243,7 +245,7 @@ def test_letterbox_and_back(size_wh: tuple[int, int]) -> None:
 @pytest.mark.parametrize("size", [(300, 700), (256, 257), (40, 1000), (1, 1), (511, 512)])
 def test_split_covers_every_pixel_and_every_square_of_the_overlap(size: tuple[int, int]) -> None:
     picture = np.random.default_rng(0).integers(1, 256, (*size, 3)).astype(np.uint8)
-    tiles = list(split(Image.fromarray(picture), 1.0, side=256, overlap=64, multiple=16))
+    tiles = list(split(Pyramid(Image.fromarray(picture)), 1.0, side=256, overlap=64, multiple=16))
     whole = np.zeros(size, bool)  # where a face of 64 pixels may begin and lie in one tile
     for tile in tiles:
         x, y = int(tile.x), int(tile.y)
@@ -257,11 +259,43 @@ def test_split_covers_every_pixel_and_every_square_of_the_overlap(size: tuple[in
 
 def test_cut_beyond_the_border_is_black_and_in_place() -> None:
     picture = np.full((100, 100, 3), 200, np.uint8)
-    tile = cut(Image.fromarray(picture), np.array([0.0, 100.0]), 64, 128)
+    tile = cut(Pyramid(Image.fromarray(picture)), np.array([0.0, 100.0]), 64, 128)
     assert (tile.x, tile.y, tile.scale) == (-32, 68, 2)
     expected = np.zeros((128, 128), np.uint8)
     expected[:64, 64:] = 200
     np.testing.assert_array_equal(tile.pixels[:, :, 0], expected)
+
+
+@pytest.mark.parametrize("size_wh", [(1279, 721), (640, 1000), (4001, 30)])
+def test_coarse_versions_from_the_reduced_copy_are_those_of_the_picture(size_wh: tuple[int, int]) -> None:
+    wide, high = size_wh
+    coarse = 256 / max(size_wh)
+    waves = np.sin(np.arange(wide) * coarse / 16)[None, :, None] + np.cos(np.arange(high) * coarse / 12)[:, None, None]
+    picture = Image.fromarray((127 + 60 * waves * np.array([1, -1, 0.5])).astype(np.uint8))
+    direct, reduced = Pyramid(picture), Pyramid(picture, coarse=coarse)
+    for scale in (coarse / 3, coarse, 1.4 * coarse):
+        whole = [np.asarray(pyramid.at(scale)).astype(int) for pyramid in (direct, reduced)]
+        assert whole[0].shape == whole[1].shape
+        assert np.abs(whole[0] - whole[1]).max() <= 5  # of 255; half a pixel to the side makes 8
+    center, width = np.array([wide * 0.6, high * 0.3]), 120 / coarse
+    tiles = [cut(pyramid, center, width, 96) for pyramid in (direct, reduced)]
+    assert tiles[0][1:] == tiles[1][1:]
+    assert np.abs(tiles[0].pixels.astype(int) - tiles[1].pixels).max() <= 2
+
+
+@pytest.mark.parametrize(("width", "score", "expected"), [(27, 0.4, False), (30, 0.4, True), (30, 0.95, False)])
+def test_a_finer_level_surpasses_traces_it_sees_well(width: float, score: float, expected: bool) -> None:
+    trace = Candidates(np.array([[0, 0, 2 * width, 2 * width]]), np.zeros((1, 6, 2)), np.array([score]))
+    assert surpassed(trace, 0.5).tolist() == [expected]
+
+
+def test_levels_become_finer_until_the_smallest_face_leaves_a_trace() -> None:
+    scales = [0.05]
+    while (scale := finer(scales[-1], smallest=24)) > 0:
+        scales.append(scale)
+    assert scales[-1] * 24 == pytest.approx(TRACE_WIDTH)
+    assert all(1.25 < after / before <= 1.25 * LEVEL_STEP for before, after in pairwise(scales))
+    assert finer(1.0, smallest=24) == 0
 
 
 def random_candidates(seed: int, count: int = 60) -> Candidates:
