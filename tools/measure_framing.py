@@ -26,7 +26,7 @@ from rich.table import Table
 
 from mien._errors import MienError
 from mien._face import Box, Detection, KeyPoints
-from mien._framing import Framing
+from mien._framing import FER2013, Framing
 from mien.detect import Detector, open_detector
 from mien.extract import extract
 from mien.lab.data import Split, load_fer2013
@@ -142,8 +142,9 @@ def as_array(found: Sequence[Detection]) -> Array:
 
 
 def median_framing(found: Sequence[Detection]) -> Framing:
-    """The framing that the medians of the points make, to three places."""
-    return Framing(*((round(float(x), 3), round(float(y), 3)) for x, y in np.median(as_array(found), axis=0)))
+    """The framing that the medians of the points make, to three places. Its tilt is chosen elsewhere."""
+    points = ((round(float(x), 3), round(float(y), 3)) for x, y in np.median(as_array(found), axis=0))
+    return Framing(*points, tilt=FER2013.tilt)
 
 
 def points_table(found: Sequence[Detection]) -> Table:
