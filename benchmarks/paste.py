@@ -8,9 +8,9 @@ the reading of the original 48x48 crop: how often the top emotion agrees, and th
 probabilities (0 the same, 1 nothing in common). Faces that were not found count for "found" only.
 
 Two rows separate the causes: "enlarged, not pasted" has neither detector nor background, so what it loses is lost by
-resampling; "hard edge" pastes without feathering. The last columns hold both readings against the labels: where they are
-about equal, the two disagree on faces that could be read either way. A FER-2013 face ends at its brow and chin, and a face
-without a head around it is hard to find in a busy photograph: "found" says more about this test than about photographs.
+resampling; "hard edge" pastes without feathering. The last columns hold both readings against the labels: where they
+are about equal, the two disagree on faces that could be read either way. A FER-2013 face ends at its brow and chin, and
+a face without a head around it is hard to find in a busy photograph: "found" tells of this test, not of photographs.
 """
 
 import argparse

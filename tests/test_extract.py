@@ -164,8 +164,9 @@ def test_without_points_the_box_is_the_crop(draw_face: Draw) -> None:
 def test_the_edge_goes_on_outside_of_the_picture(astronaut: NDArray[np.uint8]) -> None:
     padded = np.pad(astronaut, ((300, 300), (300, 300), (0, 0)), mode="edge")
     for centre, side, angle in (((10, 20), 120, 0), ((500, 505), 200, 25), ((20, 250), 140, 10), ((-150, 100), 90, 5)):
-        crops, _ = extract(astronaut, [framed(centre, side, angle)], size=48)
-        expected, _ = extract(padded, [framed((centre[0] + 300, centre[1] + 300), side, angle)], size=48)
+        crops, _ = extract(astronaut, [framed(centre, side, angle)], size=48, framing=UPRIGHT)
+        moved = framed((centre[0] + 300, centre[1] + 300), side, angle)
+        expected, _ = extract(padded, [moved], size=48, framing=UPRIGHT)
         difference = np.abs(crops[0].astype(int) - expected[0])
         assert difference.max() <= 12  # outside, the outermost block of averaged pixels goes on
         assert difference.mean() < 1

@@ -112,8 +112,10 @@ def _paste() -> str:
         if row["condition"] in chosen:
             low, high = row["interval"]
             agreement = f"{row['agreement']:.0%} ({low:.0%} to {high:.0%})"
-            rows.append((row["condition"], f"{row['found']:.0%}", agreement, f"{row['total_variation']:.2f}"))
-    return table(("pasted face", "found", "same top emotion", "total variation"), rows)
+            right = f"{row['accuracy']:.0%} ({row['accuracy_original']:.0%})"
+            rows.append((row["condition"], f"{row['found']:.0%}", agreement, f"{row['total_variation']:.2f}", right))
+    heads = ("pasted face", "found", "same top emotion", "total variation", "accuracy (of the original crops)")
+    return table(heads, rows)
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
