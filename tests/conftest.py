@@ -1,6 +1,10 @@
 """Fixtures that several tests share: the public-domain example, synthetic faces, the real data where it is."""
 
 import os
+
+# The nets of the tests are tiny: one thread is as fast, and stays so when the machine has other work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from collections.abc import Callable
 from pathlib import Path
 

@@ -29,8 +29,16 @@ SMALL = [
     "optimise.rate=0.05",
 ]
 
-# The cartoons differ in their teeth alone, so they bear no strong distortion.
-GENTLE = [
+# What learns the cartoons to the last face: they differ in their teeth alone and bear no strong distortion.
+EPOCHS = 40
+LEARNING = [
+    f"optimise.epochs={EPOCHS}",
+    "optimise.name=adamw",
+    "optimise.rate=0.005",
+    "optimise.ema=0.8",
+    "augment.flip=0",
+    "target.votes=0",
+    "target.weights=0",
     "augment.rotate=5",
     "augment.shift=0.05",
     "augment.scale=0.05",
@@ -57,18 +65,18 @@ def faces() -> FaceSet:
 
 def test_it_learns_the_cartoons(faces: FaceSet, tmp_path: Path) -> None:
     records: list[dict] = []
-    chosen = small("optimise.epochs=30", "optimise.ema=0.8", *GENTLE)
+    chosen = small(*LEARNING)
     assert fit(chosen, faces, tmp_path, accelerator="cpu", report=records.append)
     epochs = [r for r in records if "epoch" in r]
-    assert len(epochs) == 30
+    assert len(epochs) == EPOCHS
     assert epochs[-1]["loss"] < epochs[0]["loss"]
-    assert epochs[-1]["public_accuracy"] > 0.6
+    assert epochs[-1]["public_accuracy"] > 0.9
     trained = load_final(tmp_path)
     logits = predict(trained.net, faces.images[196:266], 48)
     assert float((logits.argmax(1) == faces.labels[196:266]).float().mean()) == pytest.approx(
         epochs[-1]["public_accuracy"], abs=0.02
     )
-    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 30
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == EPOCHS
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

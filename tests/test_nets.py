@@ -1,10 +1,18 @@
-"""One sweep over every net of the folder: a net that is added is tested without writing a test."""
+"""One sweep over every net of the folder: a net that is added is tested without writing a test.
+
+Below it, what the literature says of each: parameters, multiply-accumulates, and the modules of the documents.
+"""
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from mien._errors import RecipeError
 from mien.lab import nets
 from mien.lab.card import count_macs
+from mien.lab.nets import hybrid_resnet50
+from mien.lab.nets._attention import EncoderBlock
+from mien.lab.nets._net import PooledHead, drop_branch
 
 
 @pytest.fixture(params=nets.names())
@@ -13,40 +21,224 @@ def net(request) -> nets.Net:
     return nets.build(request.param, channels=1, classes=7)
 
 
-def test_logits_are_finite_and_of_the_right_shape(net: nets.Net) -> None:
+def on_paper(name: str, *, channels: int = 3, classes: int = 1000, **options) -> nets.Net:
+    """The net without storage: its shapes, parameters and operations cost nothing to count."""
+    with torch.device("meta"):
+        return nets.build(name, channels=channels, classes=classes, **options).eval()
+
+
+def parameters(net: torch.nn.Module) -> int:
+    return sum(p.numel() for p in net.parameters())
+
+
+def test_logits_are_finite_and_of_the_right_shape_and_every_parameter_gets_a_gradient(net: nets.Net) -> None:
     logits = net.train()(torch.randn(4, 1, 48, 48))
     assert logits.shape == (4, 7)
     assert logits.isfinite().all()
-
-
-def test_every_parameter_gets_a_gradient(net: nets.Net) -> None:
-    net.train()(torch.randn(8, 1, 48, 48)).square().sum().backward()
+    logits.square().sum().backward()
     still = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert still == []
 
 
 @torch.no_grad()
 def test_forward_is_head_of_features_whatever_the_batch(net: nets.Net) -> None:
-    x = torch.randn(5, 1, 48, 48)
+    x = torch.randn(3, 1, 48, 48)
     together = net.eval()(x)
-    assert torch.equal(together, net.head(net.features(x)))
+    features = net.features(x)
+    assert features.ndim == 4
+    assert torch.equal(together, net.head(features))
     alone = torch.cat([net(one[None]) for one in x])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
-def test_resnet18_and_vgg16_have_the_published_convolutions() -> None:
-    """ResNet-18 has 11,689,512 parameters with 3 channels, a 7x7 stem and 1000 classes; its body is ours."""
-    small = nets.build(
-        "mien", channels=3, classes=1000, stem=64, widths=(64, 128, 256, 512), depths=(2,) * 4, strides=(1, 2, 2, 2)
-    )
-    stem = 64 * 3 * (7 * 7 - 3 * 3)
-    assert sum(p.numel() for p in small.parameters()) + stem == 11_689_512
-    vgg = nets.build("vgg", channels=3, classes=1000, depth=16)
-    published = (
-        14_714_688  # VGG16's 13 convolutions with biases; batch norm has one shift and one scale where they have a bias
-    )
-    widths = sum(m.num_features for m in vgg.modules() if isinstance(m, torch.nn.BatchNorm2d))
-    assert sum(p.numel() for p in vgg.features.parameters()) - widths == published
+@torch.no_grad()
+def test_training_starts_from_answers_that_differ_little_but_differ(net: nets.Net) -> None:
+    """A net whose signal dies or explodes on its way would start from equal, or from wild, logits."""
+    logits = net.train()(torch.randn(8, 1, 48, 48))
+    assert 1e-4 < logits.std(dim=0).mean() < 5
+
+
+@pytest.mark.parametrize("name", nets.names())
+def test_macs_are_counted_and_other_sizes_and_channels_are_taken(name: str) -> None:
+    with torch.device("meta"):
+        assert count_macs(on_paper(name, channels=1, classes=7), 48) > 1e6
+        assert on_paper(name, channels=3, classes=8, **other_options(name))(torch.empty(2, 3, 64, 64)).shape == (2, 8)
+
+
+def other_options(name: str) -> dict[str, list[list[int]]]:
+    """The class branches are the one option that must follow the classes."""
+    return {"branches": [[0, 1, 2, 3], [4, 5, 6, 7]]} if name == "hybrid_resnet50" else {}
+
+
+# Parameters and GMAC with 3 channels and 1000 classes, as published (or as torchvision and Keras count them).
+PUBLISHED = [
+    ("resnet", {"depth": 18, "stem": "imagenet"}, 224, 11_689_512, 1.81),
+    ("resnet", {"depth": 34, "stem": "imagenet"}, 224, 21_797_672, 3.66),
+    ("resnet", {"depth": 50, "stem": "imagenet"}, 224, 25_557_032, 4.09),
+    ("vgg", {"depth": 16, "norm": False, "head": "dense", "size": 224}, 224, 138_357_544, 15.47),
+    ("vgg", {"depth": 19, "norm": False, "head": "dense", "size": 224}, 224, 143_667_240, 19.63),
+    ("alexnet", {"stem": "imagenet", "size": 224}, 224, 61_100_840, 0.71),
+    ("efficientnet", {"variant": 0, "stem": "imagenet"}, 224, 5_288_548, 0.39),
+    ("efficientnet", {"variant": 1, "stem": "imagenet"}, 240, 7_794_184, 0.69),
+    ("efficientnet", {"variant": 2, "stem": "imagenet"}, 288, 9_109_994, 1.09),
+    ("efficientnet", {"variant": 3, "stem": "imagenet"}, 300, 12_233_232, 1.83),
+    ("mobilenetv3_small", {"stem": "imagenet", "head": "dense"}, 224, 2_542_856, 0.06),
+    ("xception", {"stem": "imagenet"}, 299, 22_855_952, 8.36),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "size", "published", "gmacs"), PUBLISHED)
+def test_standard_nets_are_the_published_ones(name, options, size, published, gmacs) -> None:
+    net = on_paper(name, **options)
+    assert parameters(net) == published
+    with FlopCounterMode(display=False) as counter:
+        net(torch.empty(1, 3, size, size, device="meta"))
+    assert round(counter.get_total_flops() / 2e9, 2) == gmacs
+
+
+def test_mien_can_be_resnet18() -> None:
+    wide = on_paper("mien", stem=64, widths=(64, 128, 256, 512), depths=(2,) * 4, strides=(1, 2, 2, 2))
+    assert [p.shape for p in wide.parameters()] == [p.shape for p in on_paper("resnet", depth=18).parameters()]
+
+
+def test_lenet_can_be_lenet_5() -> None:
+    five = on_paper("lenet", channels=1, classes=10, widths=(6, 16), hidden=(120, 84), size=32)
+    assert parameters(five) == 61_706
+
+
+def test_attention_resnet_has_the_printed_parameters_but_for_one_misprint() -> None:
+    net = on_paper("attention_resnet", classes=7)
+    names = ("stem", "stage1", "stage2", "stage3", "stage4", "attention")
+    counted = [parameters(net.features.get_submodule(name)) for name in names]
+    assert counted == [9_408 + 128, 73_984, 230_144, 919_040, 3_673_600 - 512, 513]
+    assert parameters(net.head) == 3_591
+    assert parameters(net) == 4_910_408 - 512
+    deep = on_paper("attention_resnet", classes=7, depth=2)
+    assert [len(deep.features.get_submodule(f"stage{i}")) for i in (1, 2, 3, 4)] == [2, 2, 2, 2]
+
+
+def test_resnet18_64_keeps_the_resolution_until_the_pooling() -> None:
+    net = on_paper("resnet18_64", channels=1, classes=6)
+    assert net.features(torch.empty(1, 1, 64, 64, device="meta")).shape == (1, 512, 8, 8)
+    assert net.head.dropout.p == 0.3
+
+
+def test_conv4_has_four_convolutions_and_three_dense_layers() -> None:
+    net = on_paper("conv4", channels=1, classes=7)
+    convolutions = [m.out_channels for m in net.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert convolutions == [64, 128, 256, 512]
+    assert sum(isinstance(m, torch.nn.BatchNorm2d) for m in net.modules()) == 4
+    assert sum(isinstance(m, torch.nn.Linear) for m in net.modules()) == 3
+
+
+def test_vgg_at_48_pixels_starts_its_dense_head_from_512_values() -> None:
+    net = on_paper("vgg", channels=1, classes=6, depth=19, head="dense")
+    assert next(m for m in net.head.modules() if isinstance(m, torch.nn.Linear)).in_features == 512
+
+
+@pytest.mark.parametrize("name", ["resnet", "efficientnet", "xception", "mobilenetv3_small", "attention_resnet"])
+def test_the_small_stem_leaves_a_map_to_look_at(name: str) -> None:
+    face = torch.empty(1, 1, 48, 48, device="meta")
+    sides = [
+        on_paper(name, channels=1, classes=7, stem=stem).features(face).shape[-1] for stem in ("imagenet", "small")
+    ]
+    assert sides[0] == 2
+    assert sides[1] >= 3
+
+
+def test_only_the_nets_whose_documents_ask_for_dense_layers_have_no_pooled_head() -> None:
+    dense = {name for name in nets.names() if not isinstance(on_paper(name, classes=7).head, PooledHead)}
+    assert dense == {"alexnet", "conv4", "hybrid_resnet50", "lenet"}
+
+
+@pytest.mark.parametrize(
+    ("option", "module"),
+    [
+        ({"adapter": False}, "features.adapter"),
+        ({"attention": "none"}, "features.channel features.spatial"),
+        ({"attention": "channel"}, "features.spatial"),
+        ({"attention": "spatial"}, "features.channel"),
+        ({"transformer": False}, "head.encoder"),
+        ({"branches": []}, "head.branches"),
+    ],
+)
+def test_each_module_of_the_hybrid_can_be_switched_off_alone(option: dict, module: str) -> None:
+    whole, ablated = (on_paper("hybrid_resnet50", channels=1, classes=7, **o) for o in ({}, option))
+    gone = {name for name, _ in whole.named_parameters()} - {name for name, _ in ablated.named_parameters()}
+    assert gone
+    assert {".".join(name.split(".")[:2]) for name in gone} == set(module.split())
+    assert ablated(torch.empty(2, 1, 64, 64, device="meta")).shape == (2, 7)
+
+
+def test_the_hybrid_without_transformer_and_branches_has_the_pooled_head() -> None:
+    net = on_paper("hybrid_resnet50", channels=1, classes=7, transformer=False, branches=[])
+    assert isinstance(net.head, PooledHead)
+
+
+@torch.no_grad()
+def test_each_branch_of_the_hybrid_answers_for_its_own_classes() -> None:
+    torch.manual_seed(0)
+    head = nets.build("hybrid_resnet50", channels=1, classes=7).head.eval()
+    features = torch.rand(2, 2048, 2, 2)
+    before = head(features)
+    head.branches[0][-1].bias += 1
+    changed = (head(features) - before).abs().amax(dim=0) > 0.5
+    assert changed.nonzero().flatten().tolist() == list(hybrid_resnet50.GROUPS[0])
+
+
+@torch.no_grad()
+def test_without_adapter_the_hybrid_sees_the_grey_channel_three_times() -> None:
+    grey = torch.rand(1, 1, 4, 4)
+    assert torch.equal(hybrid_resnet50.Duplicate()(grey), grey.repeat(1, 3, 1, 1))
+
+
+@torch.no_grad()
+def test_the_transformer_is_that_of_torch() -> None:
+    """With the same weights, torch's own encoder layer gives the same tokens."""
+    torch.manual_seed(0)
+    mine = EncoderBlock(32, 4, hidden=64).eval()
+    reference = torch.nn.TransformerEncoderLayer(32, 4, dim_feedforward=64, batch_first=True).eval()
+    reference.self_attn.in_proj_weight.copy_(mine.project.weight)
+    reference.self_attn.in_proj_bias.zero_()
+    pairs = [(reference.self_attn.out_proj, mine.join), (reference.linear1, mine.think[0])]
+    pairs += [(reference.linear2, mine.think[3]), (reference.norm1, mine.norms[0]), (reference.norm2, mine.norms[1])]
+    for theirs, ours in pairs:
+        theirs.load_state_dict(ours.state_dict())
+    tokens = torch.randn(2, 9, 32)
+    torch.testing.assert_close(mine(tokens), reference(tokens), rtol=1e-4, atol=1e-5)
+
+
+def test_stochastic_depth_drops_whole_branches_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    branch = torch.ones(4000, 2, 1, 1)
+    dropped = drop_branch(branch, 0.25, training=True)
+    assert dropped.unique().tolist() == pytest.approx([0, 4 / 3])
+    assert torch.equal(dropped[:, 0], dropped[:, 1])
+    assert dropped.mean() == pytest.approx(1, abs=0.05)
+    assert drop_branch(branch, 0.25, training=False) is branch
+
+
+def test_a_name_may_have_dashes() -> None:
+    assert parameters(on_paper("resnet18-64")) == parameters(on_paper("resnet18_64"))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("resnet18-46", {}, r"unknown net 'resnet18-46'; did you mean 'resnet18_64'\?"),
+        ("resnet", {"depth": 101}, "depth is one of 18, 34, 50, not 101"),
+        ("resnet", {"stem": "big"}, "stem is one of 'small', 'imagenet', not 'big'"),
+        ("vgg", {"head": "flat"}, "head is one of 'pooled', 'dense', not 'flat'"),
+        ("efficientnet", {"variant": 9}, "variant is one of 0, 1, 2, 3, not 9"),
+        ("alexnet", {"stem": "imagenet"}, "images of 48 px are too small for this net"),
+        ("attention_resnet", {"depth": 0}, "at least 1, not 0"),
+        ("hybrid_resnet50", {"branches": [[0, 1], [2, 3]]}, "each class from 0 to 6 once"),
+        ("hybrid_resnet50", {"heads": 7}, "cannot be divided among 7 heads"),
+    ],
+)
+def test_a_wrong_option_is_one_clear_error(name: str, options: dict, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        nets.build(name, channels=1, classes=7, **options)
 
 
 def test_macs_are_counted_by_hand() -> None:

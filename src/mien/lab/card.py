@@ -23,7 +23,7 @@ def count_macs(net: nn.Module, size: int) -> int:
         nonlocal total
         weight = layer.weight
         assert isinstance(weight, torch.Tensor)
-        total += output[0].numel() * weight[0].numel() if isinstance(layer, nn.Conv2d) else weight.numel()
+        total += output[0].numel() * weight[0].numel()  # a linear layer may be applied to many tokens
 
     hooks = [m.register_forward_hook(add) for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
     with torch.no_grad():

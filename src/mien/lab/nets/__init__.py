@@ -2,9 +2,13 @@
 
 Every net is two halves, ``features(x) -> [N, K, h, w]`` and ``head(features) -> logits [N, C]``, and its forward pass
 is the one after the other. There is no registry: a recipe names its net and the module of that name is imported.
+
+Defaults are for grey faces of 48 pixels. Where the published net would shrink such a face to a map of 1x1 or 2x2, it
+has the option ``stem``: ``"small"`` (the default) keeps the resolution longer, ``"imagenet"`` is the published one.
 """
 
 import importlib
+import math
 import pkgutil
 from difflib import get_close_matches
 from typing import Any
@@ -12,7 +16,7 @@ from typing import Any
 from torch import nn
 
 from mien._errors import RecipeError
-from mien.lab.nets._net import Net
+from mien.lab.nets._net import Dense, Net
 
 __all__ = ["Net", "build", "names"]
 
@@ -25,13 +29,15 @@ def names() -> tuple[str, ...]:
 def build(name: str, *, channels: int, classes: int, **options: Any) -> Net:
     """The net ``name`` for inputs of ``channels`` channels and ``classes`` classes, with random weights.
 
-    Raises ``RecipeError`` for an unknown net and for an option that the net does not have.
+    ``name`` is one of ``names()``; dashes may stand for its underscores. Raises ``RecipeError`` for an unknown net and
+    for an option that the net does not have or a value it does not take.
     """
-    if name not in names():
-        near = get_close_matches(name, names(), n=1)
+    module_name = name.replace("-", "_")
+    if module_name not in names():
+        near = get_close_matches(module_name, names(), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise RecipeError(f"unknown net {name!r}{hint} (there are: {', '.join(names())})")
-    module = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
+    module = importlib.import_module(f"{__name__}.{module_name}")
     try:
         net: Net = module.build(channels, classes, **options)
     except TypeError as error:
@@ -42,11 +48,16 @@ def build(name: str, *, channels: int, classes: int, **options: Any) -> Net:
 
 
 def _initialise(layer: nn.Module) -> None:
-    """He et al. (ICCV 2015), fan-out, for convolutions; small normal weights for the classifier."""
+    """He et al. (ICCV 2015) for what stands before a rectifier; small normal weights for every other linear layer.
+
+    Fan-out for convolutions (a group's own outputs, or depthwise ones would start far too small), fan-in for dense
+    layers, which have no norm to set their scale right.
+    """
     if isinstance(layer, nn.Conv2d):
-        nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-        if layer.bias is not None:
-            nn.init.zeros_(layer.bias)
+        fan = layer.weight[:, 0].numel() // layer.groups
+        nn.init.normal_(layer.weight, std=math.sqrt(2) / math.sqrt(fan))
     elif isinstance(layer, nn.Linear):
-        nn.init.normal_(layer.weight, std=0.01)
+        std = math.sqrt(2 / layer.in_features) if isinstance(layer, Dense) else 0.01
+        nn.init.normal_(layer.weight, std=std)
+    if isinstance(layer, (nn.Conv2d, nn.Linear)) and layer.bias is not None:
         nn.init.zeros_(layer.bias)

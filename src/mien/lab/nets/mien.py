@@ -8,51 +8,10 @@ squeeze-and-excitation (Hu et al., CVPR 2018) for teachers, which need not be fa
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mien.lab.nets._net import Net, PooledHead, conv_norm
-
-
-class Squeeze(nn.Module):
-    """Squeeze-and-excitation: every channel scaled by a gate computed from all channel means."""
-
-    def __init__(self, width: int, *, reduction: int = 16) -> None:
-        super().__init__()
-        hidden = max(8, width // reduction)
-        self.gate = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width), nn.Sigmoid())
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``x`` ``[N, K, h, w]`` with its channels rescaled."""
-        gates: Tensor = self.gate(x.mean(dim=(2, 3)))
-        return x * gates[:, :, None, None]
-
-
-class Block(nn.Module):
-    """Two 3x3 convolutions and a shortcut (He et al., CVPR 2016, basic block).
-
-    ``drop`` is stochastic depth (Huang et al., ECCV 2016): the share of samples that skip the block's branch in
-    training.
-    """
-
-    def __init__(self, inputs: int, outputs: int, *, stride: int = 1, squeeze: bool = False, drop: float = 0.0) -> None:
-        super().__init__()
-        self.first = conv_norm(inputs, outputs, stride=stride)
-        self.second = conv_norm(outputs, outputs)
-        self.squeeze = Squeeze(outputs) if squeeze else nn.Identity()
-        straight = inputs == outputs and stride == 1
-        self.shortcut = nn.Identity() if straight else conv_norm(inputs, outputs, kernel=1, stride=stride)
-        self.relu = nn.ReLU()
-        self.drop = drop
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[N, outputs, h / stride, w / stride]``."""
-        branch = self.squeeze(self.second(self.relu(self.first(x))))
-        if self.training and self.drop > 0:
-            kept = torch.rand(len(x), 1, 1, 1, device=x.device) >= self.drop
-            branch = branch * kept / (1 - self.drop)
-        out: Tensor = self.relu(branch + self.shortcut(x))
-        return out
+from mien.lab.nets._residual import Block
 
 
 def build(

@@ -1,0 +1,38 @@
+"""AlexNet, part of the survey of document 000, in the single-tower form of Krizhevsky (arXiv:1404.5997).
+
+Of the original (Krizhevsky et al., NIPS 2012) that form drops the two groups and the response normalisation. Published:
+61,100,840 parameters with 1000 classes at 224 px.
+"""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from mien.lab.nets._net import Net, check_option, dense_net
+
+
+def build(
+    channels: int,
+    classes: int,
+    *,
+    stem: str = "small",
+    hidden: Sequence[int] = (4096, 4096),
+    size: int = 48,
+    dropout: float = 0.5,
+) -> Net:
+    """Five convolutions, three max-pools, and dense layers made for images of ``size`` pixels.
+
+    ``stem`` ``"imagenet"`` is the published 11x11 convolution with stride 4, after which 48 px end in no map at all;
+    ``"small"`` is 5x5 with stride 1, which ends in a map of 5x5.
+    """
+    check_option("stem", stem, ("small", "imagenet"))
+    small = stem == "small"
+    first = nn.Conv2d(channels, 64, 5, padding=2) if small else nn.Conv2d(channels, 64, 11, stride=4, padding=2)
+    features = nn.Sequential(
+        *(first, nn.ReLU(), nn.MaxPool2d(3, stride=2)),
+        *(nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, stride=2)),
+        *(nn.Conv2d(192, 384, 3, padding=1), nn.ReLU()),
+        *(nn.Conv2d(384, 256, 3, padding=1), nn.ReLU()),
+        *(nn.Conv2d(256, 256, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, stride=2)),
+    )
+    return dense_net(features, channels, classes, size=size, hidden=hidden, dropout=dropout)

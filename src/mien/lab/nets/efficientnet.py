@@ -1,0 +1,78 @@
+"""EfficientNet-B0 to B3 (Tan & Le, ICML 2019): inverted residuals, squeeze-and-excitation, SiLU, stochastic depth.
+
+Published with 3 channels and 1000 classes: 5,288,548 parameters (B0) and 12,233,232 (B3, which document 001 compares).
+"""
+
+import math
+from collections import OrderedDict
+
+from torch import nn
+
+from mien.lab.nets._inverted import EPS, Inverted
+from mien.lab.nets._net import Net, PooledHead, Squeeze, check_option, conv_norm, divisible
+
+# Width and depth relative to B0, and dropout.
+_VARIANTS = {0: (1.0, 1.0, 0.2), 1: (1.0, 1.1, 0.2), 2: (1.1, 1.2, 0.3), 3: (1.2, 1.4, 0.3)}
+# Expansion, channels, blocks, stride of the first, kernel: the seven stages of B0 (table 1 of the paper).
+_STAGES = (
+    (1, 16, 1, 1, 3),
+    (6, 24, 2, 2, 3),
+    (6, 40, 2, 2, 5),
+    (6, 80, 3, 2, 3),
+    (6, 112, 3, 1, 5),
+    (6, 192, 4, 2, 5),
+    (6, 320, 1, 1, 3),
+)
+_STEM, _LAST = 32, 1280
+
+
+def build(
+    channels: int,
+    classes: int,
+    *,
+    variant: int = 0,
+    stem: str = "small",
+    dropout: float | None = None,
+    drop_path: float = 0.2,
+) -> Net:
+    """EfficientNet-B ``variant`` (0 to 3); ``dropout`` is that of the variant when not given.
+
+    ``stem`` ``"imagenet"`` has the published stride 2, a map of 2x2 at 48 px; ``"small"`` has stride 1, a map of 3x3.
+    ``drop_path`` is the stochastic depth that the blocks grow towards, from 0 at the first.
+    """
+    check_option("variant", variant, tuple(_VARIANTS))
+    check_option("stem", stem, ("small", "imagenet"))
+    width, depth, usual = _VARIANTS[variant]
+    first, last = divisible(_STEM * width), divisible(_LAST * width)
+    stages: OrderedDict[str, nn.Module] = OrderedDict()
+    stages["stem"] = _convolution(channels, first, kernel=3, stride=1 if stem == "small" else 2)
+    stages |= _stages(first, width, depth, drop_path)
+    stages["last"] = _convolution(divisible(_STAGES[-1][1] * width), last, kernel=1)
+    return Net(nn.Sequential(stages), PooledHead(last, classes, dropout=usual if dropout is None else dropout))
+
+
+def _stages(inputs: int, width: float, depth: float, drop_path: float) -> OrderedDict[str, nn.Module]:
+    depths = [math.ceil(stage[2] * depth) for stage in _STAGES]
+    stages: OrderedDict[str, nn.Module] = OrderedDict()
+    count = 0
+    for number, (expansion, base, _, stride, kernel) in enumerate(_STAGES, start=1):
+        outputs, blocks = divisible(base * width), []
+        for i in range(depths[number - 1]):
+            drop = drop_path * count / sum(depths)
+            blocks.append(_block(inputs, outputs, expansion, kernel=kernel, stride=1 if i else stride, drop=drop))
+            inputs, count = outputs, count + 1
+        stages[f"stage{number}"] = nn.Sequential(*blocks)
+    return stages
+
+
+def _block(inputs: int, outputs: int, expansion: int, *, kernel: int, stride: int, drop: float) -> Inverted:
+    inner = inputs * expansion
+    # The excitation is a quarter of the block's inputs, not of its inner channels as in MobileNetV3.
+    squeeze = Squeeze(inner, max(1, inputs // 4), relu=nn.SiLU)
+    return Inverted(
+        inputs, inner, outputs, kernel=kernel, stride=stride, activation=nn.SiLU, squeeze=squeeze, drop=drop
+    )
+
+
+def _convolution(inputs: int, outputs: int, *, kernel: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(conv_norm(inputs, outputs, kernel=kernel, stride=stride, eps=EPS), nn.SiLU())

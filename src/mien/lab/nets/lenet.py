@@ -1,0 +1,37 @@
+"""A LeNet-style net (LeCun et al., Proc. IEEE 1998): the shallow baseline of document 000.
+
+Two or three 5x5 convolutions without padding, each with ReLU and a max-pool, then dense layers. ReLU and max-pool stand
+for the tanh and the trained subsampling of 1998, as everywhere today. With ``widths=(6, 16)``, ``hidden=(120, 84)`` and
+``size=32`` it has the sizes of LeNet-5.
+"""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from mien.lab.nets._net import Net, dense_net
+
+
+def build(
+    channels: int,
+    classes: int,
+    *,
+    widths: Sequence[int] = (32, 64, 128),
+    kernel: int = 5,
+    norm: bool = False,
+    hidden: Sequence[int] = (256,),
+    size: int = 48,
+    dropout: float = 0.5,
+) -> Net:
+    """One convolution for each of ``widths``, one dense layer for each of ``hidden``, and the classifier.
+
+    ``norm`` adds batch norm, ``size`` is the side in pixels of the images that the dense layers are made for.
+    """
+    layers: list[nn.Module] = []
+    inputs = channels
+    for width in widths:
+        layers.append(nn.Conv2d(inputs, width, kernel, bias=not norm))
+        layers += [nn.BatchNorm2d(width)] if norm else []
+        layers += [nn.ReLU(), nn.MaxPool2d(2)]
+        inputs = width
+    return dense_net(nn.Sequential(*layers), channels, classes, size=size, hidden=hidden, dropout=dropout)

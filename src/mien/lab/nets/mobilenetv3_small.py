@@ -1,0 +1,63 @@
+"""MobileNetV3-Small (Howard et al., ICCV 2019): inverted residuals, hard swish, squeeze-and-excitation.
+
+Published with 3 channels, 1000 classes and the dense head: 2,542,856 parameters.
+"""
+
+from collections import OrderedDict
+
+from torch import nn
+
+from mien.lab.nets._inverted import EPS, Inverted
+from mien.lab.nets._net import Dense, Net, PooledHead, Squeeze, check_option, conv_norm, divisible
+
+# Kernel, inner channels, outputs, squeeze-and-excitation, hard swish (else ReLU), stride: table 2 of the paper.
+_BLOCKS = (
+    (3, 16, 16, True, False, 2),
+    (3, 72, 24, False, False, 2),
+    (3, 88, 24, False, False, 1),
+    (5, 96, 40, True, True, 2),
+    (5, 240, 40, True, True, 1),
+    (5, 240, 40, True, True, 1),
+    (5, 120, 48, True, True, 1),
+    (5, 144, 48, True, True, 1),
+    (5, 288, 96, True, True, 2),
+    (5, 576, 96, True, True, 1),
+    (5, 576, 96, True, True, 1),
+)
+_STEM, _LAST, _HIDDEN = 16, 576, 1024
+
+
+def build(channels: int, classes: int, *, stem: str = "small", head: str = "pooled", dropout: float = 0.2) -> Net:
+    """``head`` ``"dense"`` is the published one, with a hidden layer of 1024 after the pooling.
+
+    ``"pooled"``, the usual one of nets that are fine-tuned, goes without it, has class activation maps and can be
+    exported. ``stem`` ``"imagenet"`` has the published stride 2, a map of 2x2 at 48 px; ``"small"`` has stride 1, a map
+    of 3x3.
+    """
+    check_option("stem", stem, ("small", "imagenet"))
+    check_option("head", head, ("pooled", "dense"))
+    inputs = _STEM
+    stages: OrderedDict[str, nn.Module] = OrderedDict()
+    stages["stem"] = _convolution(channels, inputs, kernel=3, stride=1 if stem == "small" else 2)
+    blocks: list[nn.Module] = []
+    for kernel, inner, outputs, squeezed, swish, stride in _BLOCKS:
+        squeeze = Squeeze(inner, divisible(inner / 4), sigmoid=nn.Hardsigmoid) if squeezed else None
+        activation: type[nn.Module] = nn.Hardswish if swish else nn.ReLU
+        blocks.append(
+            Inverted(inputs, inner, outputs, kernel=kernel, stride=stride, activation=activation, squeeze=squeeze)
+        )
+        inputs = outputs
+    stages["blocks"] = nn.Sequential(*blocks)
+    stages["last"] = _convolution(inputs, _LAST, kernel=1)
+    classifier = PooledHead(_LAST, classes, dropout=dropout) if head == "pooled" else _dense_head(classes, dropout)
+    return Net(nn.Sequential(stages), classifier)
+
+
+def _dense_head(classes: int, dropout: float) -> nn.Sequential:
+    pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    hidden = nn.Sequential(Dense(_LAST, _HIDDEN), nn.Hardswish(), nn.Dropout(dropout))
+    return nn.Sequential(pool, hidden, nn.Linear(_HIDDEN, classes))
+
+
+def _convolution(inputs: int, outputs: int, *, kernel: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(conv_norm(inputs, outputs, kernel=kernel, stride=stride, eps=EPS), nn.Hardswish())

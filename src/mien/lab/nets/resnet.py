@@ -1,0 +1,29 @@
+"""ResNet-18, 34 and 50 (He et al., CVPR 2016).
+
+Published, with 3 channels, 1000 classes and ``stem="imagenet"``: 11,689,512, 21,797,672 and 25,557,032 parameters.
+"""
+
+from mien.lab.nets._net import Net, PooledHead, check_option
+from mien.lab.nets._residual import Block, Bottleneck, residual_features
+
+_DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
+
+
+def build(
+    channels: int,
+    classes: int,
+    *,
+    depth: int = 18,
+    stem: str = "small",
+    dropout: float = 0.0,
+    drop_path: float = 0.0,
+) -> Net:
+    """ResNet of ``depth`` 18, 34 or 50; the stages are ``features.stem`` and ``features.stage1`` to ``stage4``.
+
+    ``stem`` ``"imagenet"`` is the published 7x7 convolution and max-pool, a map of 2x2 at 48 px; ``"small"`` is one 3x3
+    convolution with stride 1, a map of 6x6. ``drop_path`` is the stochastic depth of the last block.
+    """
+    check_option("depth", depth, tuple(_DEPTHS))
+    block = Bottleneck if depth >= 50 else Block
+    features = residual_features(channels, block, _DEPTHS[depth], stem=stem, drop_path=drop_path)
+    return Net(features, PooledHead(512 * block.expansion, classes, dropout=dropout))

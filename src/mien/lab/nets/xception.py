@@ -1,0 +1,71 @@
+"""Xception (Chollet, CVPR 2017): depthwise separable convolutions with shortcuts, one of document 001's comparisons.
+
+Published with 3 channels and 1000 classes: 22,855,952 parameters.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from mien.lab.nets._net import Net, PooledHead, check_option, conv_norm
+
+_MIDDLE = 728
+
+
+class Block(nn.Module):
+    """Separable convolutions from ``widths[0]`` to ``widths[-1]`` channels, a ReLU before each, and a shortcut.
+
+    ``halve`` ends the branch in a max-pool with stride 2 and puts a 1x1 convolution with that stride into the shortcut.
+    ``relu`` is whether the first convolution has its ReLU, too.
+    """
+
+    def __init__(self, widths: Sequence[int], *, halve: bool, relu: bool = True) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for i, (inputs, outputs) in enumerate(pairwise(widths)):
+            layers += [nn.ReLU()] if relu or i > 0 else []
+            layers.append(separable(inputs, outputs))
+        layers += [nn.MaxPool2d(3, stride=2, padding=1)] if halve else []
+        self.branch = nn.Sequential(*layers)
+        self.shortcut = conv_norm(widths[0], widths[-1], kernel=1, stride=2) if halve else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, widths[-1], h, w]``, half as high and wide with ``halve``."""
+        out: Tensor = self.branch(x) + self.shortcut(x)
+        return out
+
+
+def separable(inputs: int, outputs: int) -> nn.Sequential:
+    """A 3x3 convolution of each channel by itself, a 1x1 convolution across them, and batch norm."""
+    depthwise = nn.Conv2d(inputs, inputs, 3, padding=1, groups=inputs, bias=False)
+    return nn.Sequential(depthwise, nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+
+
+def build(channels: int, classes: int, *, stem: str = "small", dropout: float = 0.5) -> Net:
+    """The stages are ``features.stem``, ``entry``, ``middle`` and ``exit``, the flows of the paper's figure 5.
+
+    ``stem`` ``"imagenet"`` has the published stride 2, a map of 2x2 at 48 px; ``"small"`` has stride 1, a map of 3x3.
+    """
+    check_option("stem", stem, ("small", "imagenet"))
+    flows: OrderedDict[str, nn.Module] = OrderedDict(stem=_stem(channels, small=stem == "small"))
+    flows["entry"] = nn.Sequential(
+        Block((64, 128, 128), halve=True, relu=False),
+        Block((128, 256, 256), halve=True),
+        Block((256, _MIDDLE, _MIDDLE), halve=True),
+    )
+    flows["middle"] = nn.Sequential(*(Block((_MIDDLE,) * 4, halve=False) for _ in range(8)))
+    flows["exit"] = nn.Sequential(
+        Block((_MIDDLE, _MIDDLE, 1024), halve=True),
+        *(separable(1024, 1536), nn.ReLU()),
+        *(separable(1536, 2048), nn.ReLU()),
+    )
+    return Net(nn.Sequential(flows), PooledHead(2048, classes, dropout=dropout))
+
+
+def _stem(channels: int, *, small: bool) -> nn.Sequential:
+    """Two 3x3 convolutions; like the published ones, those for large images have no padding."""
+    first = nn.Conv2d(channels, 32, 3, stride=1 if small else 2, padding=int(small), bias=False)
+    second = nn.Conv2d(32, 64, 3, padding=int(small), bias=False)
+    return nn.Sequential(first, nn.BatchNorm2d(32), nn.ReLU(), second, nn.BatchNorm2d(64), nn.ReLU())
