@@ -349,7 +349,8 @@ def test_ctrl_c_closes_the_outputs_and_says_one_line(tiny: Path, tmp_path: Path,
     for number in range(1, 3000):
         (folder / f"{number:04}.png").hardlink_to(folder / "0000.png")
     options = ("--json", "--html", page, "--detector", "none", "--batch", 1, "--threads", threads)
-    process = start(tiny, folder, *options)
+    # A suite that was started in the background of a script inherits an ignored Ctrl-C.
+    process = start(tiny, folder, *options, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     assert process.stdout is not None
     first = process.stdout.readline()
     process.send_signal(signal.SIGINT)

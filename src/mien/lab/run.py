@@ -57,7 +57,7 @@ def open_run(recipe: Recipe, folder: Path, device: torch.device) -> Run:
     path = folder / "checkpoint.pt"
     if path.exists():
         state = checkpoint.load(path)
-        if state["recipe"] != dump(recipe):
+        if parse(state["recipe"] | {"about": recipe.about}, where=str(folder)) != recipe:
             cure = "name another --out, or remove the folder to start again"
             raise DataError(f"{folder}: holds a run of another recipe, seed or options; {cure}")
         net.load_state_dict(state["net"])

@@ -1,0 +1,46 @@
+"""The built wheel, installed alone, reads a face: `make release-check` runs this (it needs a package index)."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+WHEEL_BYTES, INSTALL_BYTES = 10e6, 250e6  # budgets
+
+
+def run(*words: object, cwd: Path) -> str:
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [str(w) for w in words], cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.release
+@pytest.mark.timeout(600)
+def test_the_wheel_reads_the_example_and_keeps_its_budgets(tmp_path: Path) -> None:
+    run(sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path / "dist", ROOT, cwd=tmp_path)
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    assert wheel.stat().st_size <= WHEEL_BYTES
+    run(sys.executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
+    python = tmp_path / "venv" / "bin" / "python"
+    run(python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", wheel, cwd=tmp_path)
+    size = sum(f.stat().st_size for f in (tmp_path / "venv").rglob("*") if f.is_file() and not f.is_symlink())
+    assert size <= INSTALL_BYTES
+    page = tmp_path / "report.html"
+    said = run(
+        python, "-m", "mien", "predict", "--json", ROOT / "examples" / "astronaut.png", "--html", page, cwd=tmp_path
+    )
+    assert '"happy"' in said
+    assert "<!doctype html>" in page.read_text().lower()
+    loaded = run(
+        python,
+        "-c",
+        "import mien, sys; mien.Reader(); print('torch' in sys.modules, 'cv2' in sys.modules)",
+        cwd=tmp_path,
+    )
+    assert loaded.strip() == "False False"
