@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from mien.lab.calibrate import Calibration
-from mien.lab.provenance import commit
 from mien.lab.recipe import Recipe
 from mien.lab.run import Trained
 
@@ -33,11 +32,13 @@ def count_macs(net: nn.Module, size: int) -> int:
     return total
 
 
-def card_json(trained: Trained, judged: Mapping[str, Any], *, calibration: Calibration) -> dict[str, Any]:
+def card_json(
+    trained: Trained, judged: Mapping[str, Any], *, calibration: Calibration, exported_at: str
+) -> dict[str, Any]:
     """The figures of the int8 file as plain values.
 
     ``judged`` maps split (``public``, and ``private`` once the model is final), precision and part to ``figures``.
-    The figures outside of ``judged`` are those of the last split judged, all its rows.
+    ``exported_at`` is the commit of the exporting code. The figures outside of ``judged`` are those of the last split judged, all its rows.
     """
     accuracy = {}
     for split, by_precision in judged.items():
@@ -61,7 +62,7 @@ def card_json(trained: Trained, judged: Mapping[str, Any], *, calibration: Calib
         "licence": "Apache-2.0",
         **trained.provenance,
         "seconds": round(sum(record["seconds"] for record in trained.history)),
-        "exported_at": commit(),
+        "exported_at": exported_at,
     }
 
 

@@ -18,6 +18,7 @@ from mien.lab.data import FaceSet, Split, with_classes
 from mien.lab.export import CALIBRATION_FACES, describe, export_fp32, export_int8, write_metadata
 from mien.lab.fit import predict, training_rows
 from mien.lab.judge import crops_of, judge
+from mien.lab.provenance import commit
 from mien.lab.run import Trained
 
 # The text of Apache-2.0, which the embedded detector carries, too.
@@ -34,6 +35,7 @@ def release(trained: Trained, faces: FaceSet, folder: Path, *, final: bool = Fal
     ``ModelError`` when a file disagrees with the trained net or int8 loses more than ``INT8_LOSS`` points on
     PublicTest.
     """
+    exported_at = commit()  # before the files are written, which may lie in the checkout themselves
     calibration = calibrate(trained, faces)
     files = {precision: folder / name for precision, name in PRECISIONS.items()}
     _export(trained, faces, files, calibration)
@@ -48,7 +50,7 @@ def release(trained: Trained, faces: FaceSet, folder: Path, *, final: bool = Fal
         )
     if final:
         judged["private"] = {p: judge(c, faces, classes, Split.PRIVATE_TEST) for p, c in opened.items()}
-    card = card_json(trained, judged, calibration=calibration)
+    card = card_json(trained, judged, calibration=calibration, exported_at=exported_at)
     _write(trained, card, files, folder)
     return card
 
