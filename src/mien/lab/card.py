@@ -38,7 +38,8 @@ def card_json(
     """The figures of the int8 file as plain values.
 
     ``judged`` maps split (``public``, and ``private`` once the model is final), precision and part to ``figures``.
-    ``exported_at`` is the commit of the exporting code. The figures outside of ``judged`` are those of the last split judged, all its rows.
+    ``exported_at`` is the commit of the exporting code. The figures outside of ``judged`` are those of the last split
+    judged, all its rows.
     """
     accuracy = {}
     for split, by_precision in judged.items():
@@ -110,7 +111,7 @@ No face of the data set is in the file."""
 # Said once below the table of figures.
 PROTOCOL = """\
 `clean` leaves out rows whose exact pixels occur in an earlier split or row. PublicTest selected and calibrated;
-PrivateTest is touched once, by the final model."""
+PrivateTest was judged after that. `results/<name>/choices.md` in the repository says what was tried, and how often."""
 
 
 def _headline(card: Mapping[str, Any]) -> str:
