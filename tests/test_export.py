@@ -142,6 +142,16 @@ def test_only_the_final_release_touches_the_test_split(run: Path, faces: FaceSet
     assert release(load_final(run), blind, tmp_path / "blind")["accuracy"] == card["accuracy"]
 
 
+def test_a_refused_release_leaves_the_folder_as_it_was(
+    released: Path, run: Path, faces: FaceSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path.name: path.read_bytes() for path in released.iterdir()}
+    monkeypatch.setattr("mien.lab.release.INT8_LOSS", -100)
+    with pytest.raises(ModelError, match="int8 loses"):
+        release(load_final(run), faces, released)
+    assert {path.name: path.read_bytes() for path in released.iterdir()} == before
+
+
 def test_the_calibration_is_in_the_graph(released: Path, run: Path, faces: FaceSet) -> None:
     card = json.loads((released / "card.json").read_text())
     logits = predict(load_final(run).net, faces.images[:50], 48)

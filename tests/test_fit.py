@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from faces import cartoon_set
-from mien._errors import DataError, OutputError
+from mien._errors import DataError, DivergedError, OutputError
 from mien.lab import recipe as recipes
 from mien.lab.data import FaceSet
-from mien.lab.fit import DivergedError, fit, learning_rate, predict, training_rows
+from mien.lab.fit import fit, learning_rate, predict, training_rows
 from mien.lab.recipe import Optimise, Recipe
 from mien.lab.run import load_final
 
@@ -126,6 +126,14 @@ def test_kill_minus_nine_loses_nothing_but_the_epoch(faces: FaceSet, tmp_path: P
     assert fit(chosen, faces, tmp_path / "whole", accelerator="cpu")
     killed, whole = weights(folder), weights(tmp_path / "whole")
     assert all(torch.equal(whole[key], killed[key]) for key in whole)
+
+
+def test_a_finished_run_is_left_alone(faces: FaceSet, tmp_path: Path) -> None:
+    chosen = small("optimise.epochs=1")
+    assert fit(chosen, faces, tmp_path, accelerator="cpu", provenance={"command": "first"})
+    final = (tmp_path / "final.pt").read_bytes()
+    assert fit(chosen, faces, tmp_path, accelerator="cpu", provenance={"command": "second"})
+    assert (tmp_path / "final.pt").read_bytes() == final
 
 
 def test_a_folder_of_another_recipe_is_refused(faces: FaceSet, tmp_path: Path) -> None:

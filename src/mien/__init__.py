@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from mien._emotions import Emotion
 from mien._errors import (
     DataError,
+    DivergedError,
     DownloadError,
     ImageError,
     MienError,
@@ -46,6 +47,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Box",
     "DataError",
+    "DivergedError",
     "DownloadError",
     "Emotion",
     "Face",

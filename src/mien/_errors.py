@@ -8,6 +8,7 @@ MienError                 the base: what the command line prints as one line bef
 ├── ModelError            a model file that breaks the contract, or an unknown model
 ├── DataError             a data set with wrong columns, counts, labels or rows
 ├── RecipeError           an unknown key, a wrong type, a recipe that does not exist
+├── DivergedError         a training whose loss is no longer a number
 ├── DownloadError         a file that could not be fetched, or whose sha256 is wrong
 ├── OutputError           a place that cannot be written: full disk, missing rights
 └── MissingExtraError     an optional dependency that is not installed
@@ -44,6 +45,10 @@ class DataError(MienError):
 
 class RecipeError(MienError):
     """A recipe is unknown or holds a key or value that mien does not know."""
+
+
+class DivergedError(MienError):
+    """The loss of a training is no longer a number."""
 
 
 class DownloadError(MienError):

@@ -46,7 +46,7 @@ def peak_memory_mb() -> float | None:
 def machine(*packages: str) -> dict[str, str]:
     """The machine in words: processor, cores, system, Python, and the versions of ``packages``."""
     said = {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": str(os.cpu_count()),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
@@ -59,7 +59,8 @@ def machine(*packages: str) -> dict[str, str]:
     return said
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor's name as the system gives it."""
     listed = Path("/proc/cpuinfo")
     if listed.is_file():
         for line in listed.read_text("utf-8", "replace").splitlines():

@@ -78,25 +78,34 @@ def decode(source: Source, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_
     if isinstance(source, Picture):
         return source
     if isinstance(source, np.ndarray):
-        return Picture(_from_array(source, "<array>", max_pixels), "<array>")
+        return Picture(_from_array(source, name_of(source), max_pixels), name_of(source))
     if isinstance(source, Image.Image):
-        return Picture(_from_image(source, "<image>", max_pixels), "<image>")
+        return Picture(_from_image(source, name_of(source), max_pixels), name_of(source))
     name, data = _read(source, max_bytes)
     image = _open(data, name)
     return Picture(_from_image(image, name, max_pixels), name, _note(data, image.format))
 
 
-def _read(source: object, max_bytes: int) -> tuple[str, bytes]:
+def name_of(source: object) -> str:
+    """What messages and readings call ``source``: its path or the name of its stream, else what kind of thing it is."""
+    if isinstance(source, str | os.PathLike):
+        return os.fsdecode(source)
     if isinstance(source, bytes | bytearray | memoryview):
-        name = "<bytes>"
+        return "<bytes>"
+    if isinstance(source, np.ndarray | Image.Image):
+        return "<array>" if isinstance(source, np.ndarray) else "<image>"
+    label = getattr(source, "name", None)
+    return label if isinstance(label, str) else "<stream>"
+
+
+def _read(source: object, max_bytes: int) -> tuple[str, bytes]:
+    name = name_of(source)
+    if isinstance(source, bytes | bytearray | memoryview):
         _check_bytes(memoryview(source).nbytes, name, max_bytes)
         data = bytes(source)
     elif isinstance(source, str | os.PathLike):
-        name = os.fsdecode(source)
         data = _read_file(name, max_bytes)
     elif hasattr(source, "read"):
-        label = getattr(source, "name", None)
-        name = label if isinstance(label, str) else "<stream>"
         data = _read_stream(source, name, max_bytes)
     else:
         kind = type(source).__name__

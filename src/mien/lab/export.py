@@ -17,7 +17,7 @@ from torch import nn
 from mien._emotions import Emotion
 from mien._errors import ModelError
 from mien._framing import Framing
-from mien.infer import Classifier
+from mien.infer import CONTRACT, Classifier
 from mien.lab.calibrate import Calibration
 from mien.lab.contract import Contract
 
@@ -57,8 +57,7 @@ def export_fp32(
 def export_int8(fp32: Path, path: Path, faces: NDArray[np.uint8]) -> None:
     """Quantise the file ``fp32`` statically to int8: per channel, ranges measured on ``faces`` uint8 ``[N, S, S]``.
 
-    The first and the last convolution keep fp32 arithmetic: pixels and logits are where rounding costs most and time
-    least.
+    The last convolution, which makes the maps, keeps fp32 arithmetic: there rounding costs most and time least.
     """
     model = onnx.load(fp32)
     convolutions = [node.name for node in model.graph.node if node.op_type == "Conv"]
@@ -84,7 +83,7 @@ def describe(
 ) -> dict[str, str]:
     """The metadata of the contract, but for the precision and the figures, which are known later."""
     return {
-        "mien_contract": "1",
+        "mien_contract": CONTRACT,
         "name": name,
         "emotions": json.dumps([str(e) for e in emotions]),
         "size": str(size),

@@ -17,7 +17,7 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mien._errors import DataError, MienError
+from mien._errors import DataError, DivergedError
 from mien.lab.augment import augment, mixup
 from mien.lab.data import FaceSet, Split, leaked_into_tests, with_classes
 from mien.lab.normalise import normalise
@@ -31,10 +31,6 @@ SAVE_EVERY = 30.0
 REPORT_EVERY = 20
 
 Report = Callable[[dict[str, Any]], None]
-
-
-class DivergedError(MienError):
-    """The loss is no longer a number."""
 
 
 @dataclass(frozen=True)
@@ -68,22 +64,26 @@ def fit(
 ) -> bool:
     """Train ``recipe`` on ``faces`` in ``folder``, from its last checkpoint where there is one.
 
-    Stops cleanly before ``time_limit`` seconds are over. ``report`` gets a record of every epoch and, within an epoch,
-    of its progress. Returns whether the run is finished; then ``final.pt`` holds the averaged weights.
-    Raises ``DivergedError`` when the loss is not finite (the last good checkpoint stays).
+    Stops cleanly before an epoch that would end after ``time_limit`` seconds, going by the longest so far. ``report``
+    gets a record of every epoch and, within an epoch, of its progress. Returns whether the run is finished; then
+    ``final.pt`` holds the averaged weights. Raises ``DivergedError`` when the loss is not finite (the last good
+    checkpoint stays).
     """
     started, saved, longest = time.monotonic(), time.monotonic(), 0.0
     task = _prepare(recipe, faces, accelerator, report)
     run = open_run(recipe, folder, task.fabric.device)
     model, optimiser = task.fabric.setup(run.net, run.optimiser)
+    unsaved = False
     while not run.done and time.monotonic() - started + 1.2 * longest < time_limit:
         record = _epoch(task, run, model, optimiser)
         longest = max(longest, record["seconds"])
         report(record)
-        if run.done or time.monotonic() - saved > SAVE_EVERY:
+        unsaved = True
+        if not run.done and time.monotonic() - saved > SAVE_EVERY:
             save_run(run, provenance or {})
-            saved = time.monotonic()
-    save_run(run, provenance or {})
+            saved, unsaved = time.monotonic(), False
+    if unsaved:
+        save_run(run, provenance or {})
     return run.done
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from mien._measure import processor
+
 
 def provenance(data_sha256: str) -> dict[str, str]:
     """Command line, commit of the checkout, data hash, machine, versions and time (UTC), as plain strings."""
@@ -45,18 +47,7 @@ def machine() -> str:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()}, {cores} cores"
-    return f"{_processor()}, {cores} cores"
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [
-            line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        if names:
-            return names[0]
-    return platform.processor() or platform.machine()
+    return f"{processor()}, {cores} cores"
 
 
 def _git(*words: str, at: Path) -> str:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import onnx
@@ -35,7 +36,16 @@ def release(trained: Trained, faces: FaceSet, folder: Path, *, final: bool = Fal
     ``ModelError`` when a file disagrees with the trained net or int8 loses more than ``INT8_LOSS`` points on
     PublicTest.
     """
-    exported_at = commit()  # before the files are written, which may lie in the checkout themselves
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".release-", dir=folder) as draft:  # a refused export leaves what was there
+        card = _draft(trained, faces, Path(draft), final=final)
+        for path in Path(draft).iterdir():
+            path.replace(folder / path.name)
+    return card
+
+
+def _draft(trained: Trained, faces: FaceSet, folder: Path, *, final: bool) -> dict[str, Any]:
+    """Export, judge and describe in ``folder``."""
     calibration = calibrate(trained, faces)
     files = {precision: folder / name for precision, name in PRECISIONS.items()}
     _export(trained, faces, files, calibration)
@@ -45,12 +55,11 @@ def release(trained: Trained, faces: FaceSet, folder: Path, *, final: bool = Fal
     accuracy = {p: figures["all"]["accuracy"] for p, figures in judged["public"].items()}
     loss = 100 * (accuracy["fp32"] - accuracy["int8"])
     if loss > INT8_LOSS:
-        raise ModelError(
-            f"{files['int8']}: int8 loses {loss:.2f} points on PublicTest, more than {INT8_LOSS}; train with less range"
-        )
+        name = trained.recipe.name
+        raise ModelError(f"{name}: int8 loses {loss:.2f} points on PublicTest, more than {INT8_LOSS}; not exported")
     if final:
         judged["private"] = {p: judge(c, faces, classes, Split.PRIVATE_TEST) for p, c in opened.items()}
-    card = card_json(trained, judged, calibration=calibration, exported_at=exported_at)
+    card = card_json(trained, judged, calibration=calibration, exported_at=commit())
     _write(trained, card, files, folder)
     return card
 

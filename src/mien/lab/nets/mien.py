@@ -1,8 +1,8 @@
 """The mien family: 3x3 convolutions only, residual, for int8 on ordinary processors.
 
 Plain 3x3 convolutions at widths in multiples of 16 use an int8 core far better than depthwise or squeeze-and-excitation
-nets (see the table in docs/results), so the family spends its budget on them alone. With widths 64, 128, 256, 512 and
-two blocks a stage it is ResNet-18 (He et al., CVPR 2016) with the small-image stem; ``squeeze`` adds
+nets (docs/architecture.md, decision 3), so the family spends its budget on them alone. With widths 64, 128, 256, 512
+and two blocks a stage it is ResNet-18 (He et al., CVPR 2016) with the small-image stem; ``squeeze`` adds
 squeeze-and-excitation (Hu et al., CVPR 2018) for teachers, which need not be fast.
 """
 
