@@ -14,10 +14,14 @@ import torch
 from faces import cartoon_set
 from mien._errors import DataError, DivergedError, OutputError
 from mien.lab import recipe as recipes
+from mien.lab.course import rate_scale
 from mien.lab.data import FaceSet
-from mien.lab.fit import fit, learning_rate, predict, training_rows
+from mien.lab.fit import Devices, fit, predict
 from mien.lab.recipe import Optimise, Recipe
+from mien.lab.rows import training_rows
 from mien.lab.run import load_final
+
+CPU = Devices("cpu")
 
 SMALL = [
     "net.options.stem=16",
@@ -66,7 +70,7 @@ def faces() -> FaceSet:
 def test_it_learns_the_cartoons(faces: FaceSet, tmp_path: Path) -> None:
     records: list[dict] = []
     chosen = small(*LEARNING)
-    assert fit(chosen, faces, tmp_path, accelerator="cpu", report=records.append)
+    assert fit(chosen, faces, tmp_path, devices=CPU, report=records.append)
     epochs = [r for r in records if "epoch" in r]
     assert len(epochs) == EPOCHS
     assert epochs[-1]["loss"] < epochs[0]["loss"]
@@ -85,11 +89,11 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def test_a_stopped_run_goes_on_to_the_same_bits(faces: FaceSet, tmp_path: Path) -> None:
     chosen = small("optimise.epochs=4")
-    assert fit(chosen, faces, tmp_path / "whole", accelerator="cpu")
+    assert fit(chosen, faces, tmp_path / "whole", devices=CPU)
     # The first limit is over before an epoch can start, the next ones let one epoch start and refuse the second.
     for limit in (1e-9, 0.1, 0.1):
-        assert not fit(chosen, faces, tmp_path / "parts", accelerator="cpu", time_limit=limit)
-    assert fit(chosen, faces, tmp_path / "parts", accelerator="cpu")
+        assert not fit(chosen, faces, tmp_path / "parts", devices=CPU, time_limit=limit)
+    assert fit(chosen, faces, tmp_path / "parts", devices=CPU)
     whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
 
@@ -99,10 +103,10 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 import mien.lab.fit as loop
-from test_fit import small
+from test_fit import CPU, small
 from faces import cartoon_set
 loop.SAVE_EVERY = 0
-loop.fit(small("optimise.epochs=6"), cartoon_set(), Path(sys.argv[1]), accelerator="cpu",
+loop.fit(small("optimise.epochs=6"), cartoon_set(), Path(sys.argv[1]), devices=CPU,
          report=lambda r: print(r, flush=True) if "epoch" in r else None)
 """
 
@@ -122,37 +126,35 @@ def test_kill_minus_nine_loses_nothing_but_the_epoch(faces: FaceSet, tmp_path: P
     child.wait()
     child.stdout.close()
     assert (folder / "checkpoint.pt").exists()
-    assert fit(chosen, faces, folder, accelerator="cpu")
-    assert fit(chosen, faces, tmp_path / "whole", accelerator="cpu")
+    assert fit(chosen, faces, folder, devices=CPU)
+    assert fit(chosen, faces, tmp_path / "whole", devices=CPU)
     killed, whole = weights(folder), weights(tmp_path / "whole")
     assert all(torch.equal(whole[key], killed[key]) for key in whole)
 
 
 def test_a_finished_run_is_left_alone(faces: FaceSet, tmp_path: Path) -> None:
     chosen = small("optimise.epochs=1")
-    assert fit(chosen, faces, tmp_path, accelerator="cpu", provenance={"command": "first"})
+    assert fit(chosen, faces, tmp_path, devices=CPU, provenance={"command": "first"})
     final = (tmp_path / "final.pt").read_bytes()
-    assert fit(chosen, faces, tmp_path, accelerator="cpu", provenance={"command": "second"})
+    assert fit(chosen, faces, tmp_path, devices=CPU, provenance={"command": "second"})
     assert (tmp_path / "final.pt").read_bytes() == final
 
 
 def test_a_folder_of_another_recipe_is_refused(faces: FaceSet, tmp_path: Path) -> None:
-    fit(small("optimise.epochs=1"), faces, tmp_path, accelerator="cpu")
+    fit(small("optimise.epochs=1"), faces, tmp_path, devices=CPU)
     with pytest.raises(DataError, match="another recipe"):
-        fit(small("optimise.epochs=2"), faces, tmp_path, accelerator="cpu")
+        fit(small("optimise.epochs=2"), faces, tmp_path, devices=CPU)
 
 
 def test_divergence_keeps_the_last_checkpoint(faces: FaceSet, tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match=r"lower optimise\.rate"):
-        fit(
-            small("optimise.rate=1e30", "optimise.epochs=3", "optimise.warmup=0.01"), faces, tmp_path, accelerator="cpu"
-        )
+        fit(small("optimise.rate=1e30", "optimise.epochs=3", "optimise.warmup=0.01"), faces, tmp_path, devices=CPU)
 
 
 def test_a_place_that_cannot_be_written_is_one_clear_line(faces: FaceSet, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="cannot be written"):
-        fit(small("optimise.epochs=1"), faces, tmp_path / "file" / "run", accelerator="cpu")
+        fit(small("optimise.epochs=1"), faces, tmp_path / "file" / "run", devices=CPU)
 
 
 def test_missing_and_damaged_runs_are_named(tmp_path: Path) -> None:
@@ -164,15 +166,15 @@ def test_missing_and_damaged_runs_are_named(tmp_path: Path) -> None:
 
 
 def test_a_student_learns_from_its_teacher(faces: FaceSet, tmp_path: Path) -> None:
-    fit(small("optimise.epochs=2"), faces, tmp_path / "teacher", accelerator="cpu")
+    fit(small("optimise.epochs=2"), faces, tmp_path / "teacher", devices=CPU)
     taught = small("optimise.epochs=2", "target.teach=1.0", f'target.teachers=["{tmp_path / "teacher"}"]')
-    assert fit(taught, faces, tmp_path / "student", accelerator="cpu")
+    assert fit(taught, faces, tmp_path / "student", devices=CPU)
     with pytest.raises(DataError, match="train the run first"):
         fit(
             small("target.teach=1.0", f'target.teachers=["{tmp_path / "none"}"]'),
             faces,
             tmp_path / "x",
-            accelerator="cpu",
+            devices=CPU,
         )
 
 
@@ -189,7 +191,4 @@ def test_leaked_rows_are_left_out_on_the_full_set_before_classes_are_chosen(face
 
 def test_the_learning_rate_rises_then_falls_to_zero() -> None:
     choice = Optimise(rate=0.1, warmup=0.1)
-    assert learning_rate(choice, 0.05) == pytest.approx(0.05)
-    assert learning_rate(choice, 0.1) == pytest.approx(0.1)
-    assert learning_rate(choice, 0.55) == pytest.approx(0.05)
-    assert learning_rate(choice, 1.0) == pytest.approx(0.0)
+    assert [rate_scale(choice, at, []) for at in (0.05, 0.1, 0.55, 1.0)] == pytest.approx([0.5, 1.0, 0.5, 0.0])

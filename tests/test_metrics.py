@@ -10,8 +10,9 @@ from mien._emotions import SEVEN
 from mien._errors import DataError
 from mien.lab.calibrate import fit_temperature, fit_vector
 from mien.lab.metrics import bootstrap_interval, expected_calibration_error, figures
-from mien.lab.recipe import Target
-from mien.lab.target import class_weights, soft_cross_entropy, targets
+from mien.lab.objective import class_loss
+from mien.lab.recipe import Loss, Target
+from mien.lab.target import class_weights, targets
 
 
 @pytest.fixture(scope="module")
@@ -77,13 +78,13 @@ def test_targets_mix_label_smoothing_and_votes() -> None:
 
 def test_soft_cross_entropy_is_torchs_on_hard_targets() -> None:
     logits, labels = torch.randn(32, 7), torch.arange(32) % 7
-    ours = soft_cross_entropy(logits, torch.nn.functional.one_hot(labels, 7).float(), torch.ones(7))
+    ours = class_loss(logits, torch.nn.functional.one_hot(labels, 7).float(), torch.ones(7), Loss())
     torch.testing.assert_close(ours, torch.nn.functional.cross_entropy(logits, labels))
 
 
 def test_class_weights_lift_rare_classes_and_keep_the_mean() -> None:
     faces = cartoon_set().select(torch.cat([torch.arange(0, 196, 7), torch.arange(7)]))  # 29 angry, one of each other
-    weights = class_weights(faces, 1.0)
+    weights = class_weights(faces, Target(weights=1.0))
     assert float(weights[1] / weights[0]) == pytest.approx(29)
     assert float(weights[faces.labels].mean()) == pytest.approx(1)
-    assert torch.equal(class_weights(faces, 0.0), torch.ones(7))
+    assert torch.equal(class_weights(faces, Target()), torch.ones(7))

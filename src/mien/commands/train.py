@@ -16,6 +16,8 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Folder of the run; default: runs/RECIPE/seed-SEED.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights, order and augmentation.")] = 0,
     accelerator: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
+    devices: Annotated[int, typer.Option(help="Processes or GPUs on this machine.", min=1)] = 1,
+    nodes: Annotated[int, typer.Option(help="Machines, each started by torchrun.", min=1)] = 1,
     time_limit: Annotated[float, typer.Option(help="Seconds after which to stop with a checkpoint; 0: no limit.")] = 0,
 ) -> None:
     """Train RECIPE, or go on from its last checkpoint. Stops cleanly at --time-limit; the same command resumes."""
@@ -24,7 +26,7 @@ def train(
     try:
         from mien.lab import recipe as recipes
         from mien.lab.data import find_fer2013, load_fer2013
-        from mien.lab.fit import fit
+        from mien.lab.fit import Devices, fit
         from mien.lab.provenance import provenance
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "lab") from error
@@ -37,7 +39,7 @@ def train(
             chosen,
             faces,
             folder,
-            accelerator=accelerator,
+            devices=Devices(accelerator, devices, nodes),
             time_limit=time_limit or math.inf,
             provenance=provenance(faces.sha256),
             report=bar,

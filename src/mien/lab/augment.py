@@ -12,6 +12,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+FILLS = ("border", "zeros", "reflection")  # edge repeated, black, mirrored
+
 
 @dataclass(frozen=True, slots=True)
 class Augment:
@@ -31,7 +33,8 @@ class Augment:
     erase: float = 0.0  # share of images with an erased rectangle
     erase_area: tuple[float, float] = (0.02, 0.2)  # its area as share of the image
     mixup: float = 0.0  # alpha of the Beta distribution (Zhang et al., ICLR 2018)
-    fill: str = "border"  # what lies outside of the image: "border" (edge repeated) or "zeros"
+    cutmix: float = 0.0  # alpha of CutMix (Yun et al., ICCV 2019)
+    fill: str = "border"  # what lies outside of the image: one of FILLS
 
 
 def augment(images: Tensor, strengths: Augment, generator: Generator) -> Tensor:

@@ -5,9 +5,10 @@ resumed from its last checkpoint ends with the same weights as one that never st
 bit).
 """
 
+import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,19 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mien._errors import DataError, DivergedError
-from mien.lab.augment import augment, mixup
-from mien.lab.data import FaceSet, Split, leaked_into_tests, with_classes
+from mien._errors import DivergedError, RecipeError
+from mien.lab import checkpoint
+from mien.lab.course import plateau, rate_scale, set_mode
+from mien.lab.data import FaceSet
 from mien.lab.normalise import normalise
-from mien.lab.recipe import Optimise, Recipe
-from mien.lab.run import Run, Trained, load_final, open_run, save_run
-from mien.lab.target import class_weights, soft_cross_entropy, targets
+from mien.lab.optimiser import set_rate
+from mien.lab.recipe import Recipe, dump
+from mien.lab.rows import training_rows, validation_rows
+from mien.lab.run import Run, fall_back, open_run, remember_best, save_run, start_leg
+from mien.lab.sampling import epoch_length, row_weights
+from mien.lab.target import class_weights, targets
+from mien.lab.teachers import Teachers
+from mien.lab.views import View, batches
 
 # Seconds between two checkpoints; an epoch on a fast device is shorter than writing one.
 SAVE_EVERY = 30.0
@@ -34,6 +41,31 @@ Report = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
+class Devices:
+    """What trains: ``accelerator`` "cpu", "cuda", "mps" or "auto"; ``devices`` on each of ``nodes`` machines."""
+
+    accelerator: str = "auto"
+    devices: int = 1
+    nodes: int = 1
+
+    def launch(self, precision: str) -> Fabric:
+        """The Fabric of these devices, its other processes started."""
+        several = self.devices * self.nodes > 1
+        fabric = Fabric(
+            accelerator=self.accelerator,
+            devices=self.devices,
+            num_nodes=self.nodes,
+            strategy="ddp" if several else "auto",
+            precision=precision,  # type: ignore[arg-type]
+        )
+        fabric.launch()
+        if fabric.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True
+            torch.set_float32_matmul_precision("high")
+        return fabric
+
+
+@dataclass(frozen=True)
 class Task:
     """What stays the same over all epochs; everything on one device."""
 
@@ -41,15 +73,14 @@ class Task:
     fabric: Fabric
     training: FaceSet
     target: Tensor
-    weights: Tensor
-    teachers: list[Trained]
-    public: FaceSet
+    row_weights: Tensor
+    teachers: Teachers
+    validation: FaceSet
     report: Report
 
-    @property
-    def steps(self) -> int:
+    def steps(self, batch: int) -> int:
         """Steps an epoch; the last incomplete batch is left out."""
-        return len(self.training) // self.recipe.optimise.batch
+        return epoch_length(self.row_weights) // batch
 
 
 def fit(
@@ -57,7 +88,7 @@ def fit(
     faces: FaceSet,
     folder: Path,
     *,
-    accelerator: str = "auto",
+    devices: Devices | None = None,
     time_limit: float = math.inf,
     provenance: dict[str, Any] | None = None,
     report: Report = lambda _: None,
@@ -66,25 +97,26 @@ def fit(
 
     Stops cleanly before an epoch that would end after ``time_limit`` seconds, going by the longest so far. ``report``
     gets a record of every epoch and, within an epoch, of its progress. Returns whether the run is finished; then
-    ``final.pt`` holds the averaged weights. Raises ``DivergedError`` when the loss is not finite (the last good
+    ``final.pt`` holds the weights that are kept. Raises ``DivergedError`` when the loss is not finite (the last good
     checkpoint stays).
     """
-    started, saved, longest = time.monotonic(), time.monotonic(), 0.0
-    task = _prepare(recipe, faces, accelerator, report)
-    run = open_run(recipe, folder, task.fabric.device)
-    model, optimiser = task.fabric.setup(run.net, run.optimiser)
-    unsaved = False
-    while not run.done and time.monotonic() - started + 1.2 * longest < time_limit:
-        record = _epoch(task, run, model, optimiser)
-        longest = max(longest, record["seconds"])
-        report(record)
-        unsaved = True
-        if not run.done and time.monotonic() - saved > SAVE_EVERY:
-            save_run(run, provenance or {})
-            saved, unsaved = time.monotonic(), False
-    if unsaved:
-        save_run(run, provenance or {})
-    return run.done
+    started, longest = time.monotonic(), 0.0
+    fabric = (devices or Devices()).launch(recipe.optimise.precision)
+    task = _prepare(recipe, faces, fabric, report)
+    run = open_run(recipe, folder, fabric.device, class_weights(task.training, recipe.target))
+    saver = _Saver(run, fabric, provenance or {})
+    while not run.done:
+        leg, optimiser = run.leg, start_leg(run)
+        model, stepper = fabric.setup(run.objective, optimiser)
+        while not run.done and run.leg == leg:
+            if fabric.broadcast(time.monotonic() - started + 1.2 * longest >= time_limit):
+                saver.save(optimiser)
+                return False
+            record = _epoch(task, run, model, stepper)
+            longest = max(longest, record["seconds"])
+            report(record)
+            saver.epoch_is_over(optimiser)
+    return True
 
 
 @torch.no_grad()
@@ -94,113 +126,118 @@ def predict(net: nn.Module, images: Tensor, size: int, *, batch: int = 512) -> T
     return torch.cat(parts).float()
 
 
-def training_rows(faces: FaceSet, recipe: Recipe) -> FaceSet:
-    """The Training rows that the recipe learns from, in its classes. Raises ``DataError`` when they make no batch."""
-    chosen = faces.usage == list(Split).index(Split.TRAINING)
-    if recipe.data.exclude_leaked:  # judged on the full set: a copy may hide behind a label outside of the class set
-        chosen &= ~leaked_into_tests(faces)
-    training = with_classes(faces.select(chosen), recipe.data.classes)
-    if len(training) < recipe.optimise.batch:
-        cure = "lower optimise.batch or check the Usage column"
-        raise DataError(
-            f"{faces.source}: {len(training)} Training rows make no batch of {recipe.optimise.batch}; {cure}"
-        )
-    return training
+class _Saver:
+    """Writes checkpoints: by the first process, every ``SAVE_EVERY`` seconds and at the end."""
+
+    def __init__(self, run: Run, fabric: Fabric, provenance: dict[str, Any]) -> None:
+        self.run, self.fabric, self.provenance = run, fabric, provenance
+        self.saved_at, self.unsaved = time.monotonic(), False
+        if fabric.is_global_zero:
+            # For people; and a folder that cannot be written shows before the first epoch is lost.
+            checkpoint.save_text(run.folder / "recipe.json", json.dumps(dump(run.recipe), indent=1) + "\n")
+
+    def epoch_is_over(self, optimiser: torch.optim.Optimizer) -> None:
+        self.unsaved = True
+        if self.run.done or time.monotonic() - self.saved_at > SAVE_EVERY:
+            self.save(optimiser)
+
+    def save(self, optimiser: torch.optim.Optimizer) -> None:
+        if self.unsaved and self.fabric.is_global_zero:
+            save_run(self.run, optimiser, self.provenance)
+        self.saved_at, self.unsaved = time.monotonic(), False
 
 
-def _prepare(recipe: Recipe, faces: FaceSet, accelerator: str, report: Report) -> Task:
-    fabric = Fabric(accelerator=accelerator, devices=1, precision=recipe.optimise.precision)  # type: ignore[arg-type]
-    fabric.launch()
-    if fabric.device.type == "cuda":
-        torch.backends.cudnn.benchmark = True
-        torch.set_float32_matmul_precision("high")
+def _prepare(recipe: Recipe, faces: FaceSet, fabric: Fabric, report: Report) -> Task:
     training = training_rows(faces, recipe).to(fabric.device)
+    parts = fabric.world_size * recipe.optimise.accumulate
+    if recipe.optimise.batch % parts:
+        raise RecipeError(
+            f"optimise.batch ({recipe.optimise.batch}) must be a multiple of {parts}: devices x accumulate"
+        )
     return Task(
         recipe=recipe,
         fabric=fabric,
         training=training,
         target=targets(training, recipe.target),
-        weights=class_weights(training, recipe.target.weights),
-        teachers=[load_final(Path(teacher), fabric.device) for teacher in recipe.target.teachers],
-        public=with_classes(faces.split(Split.PUBLIC_TEST), recipe.data.classes).to(fabric.device),
+        row_weights=row_weights(training, recipe),
+        teachers=Teachers(recipe.target, fabric),
+        validation=validation_rows(faces, recipe).to(fabric.device),
         report=report,
     )
 
 
 def _epoch(task: Task, run: Run, model: Any, optimiser: Any) -> dict[str, Any]:
     """Train and validate one epoch; returns its record, which is also the newest of the run's history."""
-    begun = time.monotonic()
-    loss = _train(task, run, model, optimiser)
+    begun, choice = time.monotonic(), run.choice
+    figures = _train(task, run, model, optimiser)
     trained = time.monotonic() - begun
-    run.epoch += 1
-    record = {"epoch": run.epoch, "loss": loss, **_validate(task, run.average.net)}
+    record = {"epoch": run.epoch + 1, **figures, **task.fabric.broadcast(_validate(task, run.average.net))}
     record["seconds"] = time.monotonic() - begun
-    record["images_per_second"] = task.steps * task.recipe.optimise.batch / trained
+    record["images_per_second"] = task.steps(choice.batch) * choice.batch / trained
+    finite = math.isfinite(figures["loss"])
+    waiting = bool(choice.fallback)
+    if not finite and not (waiting and run.best):
+        raise DivergedError(
+            f"the loss is {figures['loss']} in epoch {run.epoch + 1}; lower optimise.rate (the last good checkpoint is "
+            "kept)"
+        )
     run.history.append(record)
+    losses = run.losses
+    run.epoch += 1
+    if finite:
+        remember_best(run)
+    if waiting and not run.done and (not finite or plateau(losses, choice)[1]):
+        fall_back(run)
+        record["fallback"] = choice.fallback.get("name", choice.name)
     return record
 
 
-def _train(task: Task, run: Run, model: Any, optimiser: Any) -> float:
-    choice = task.recipe.optimise
+def _train(task: Task, run: Run, model: Any, optimiser: Any) -> dict[str, float]:
+    """One epoch of steps; its mean loss, its accuracy on the faces as they were shown, and its last rate."""
+    choice, stage, losses = run.choice, run.stage, run.losses
     seed = task.recipe.seed * 1_000_003 + run.epoch
     torch.manual_seed(seed)  # dropout draws from the global generator
     generator = torch.Generator(task.fabric.device).manual_seed(seed)
-    model.train()
-    losses = []
-    for step, (x, target) in enumerate(_batches(task, generator)):
-        rate = learning_rate(choice, (run.epoch + (step + 0.5) / task.steps) / choice.epochs)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        loss = soft_cross_entropy(model(x), target, task.weights)
-        optimiser.zero_grad()
-        task.fabric.backward(loss)
-        if choice.clip > 0:
-            task.fabric.clip_gradients(model, optimiser, max_norm=choice.clip)
-        optimiser.step()
+    set_mode(run.net, stage.phase)
+    steps = task.steps(choice.batch)
+    kept: list[Tensor] = []
+    views = batches(task.training, task.target, task.row_weights, task.recipe, choice.batch, task.teachers, generator)
+    for step, view in enumerate(views):
+        progress = (run.epoch - stage.first + (step + 0.5) / steps) / choice.epochs
+        rate = choice.rate * rate_scale(choice, progress, losses)
+        set_rate(optimiser, rate)
+        kept.append(_step(task, model, optimiser, view, choice.accumulate, choice.clip))
         run.average.update(run.net)
-        losses.append(loss.detach())
         if step % REPORT_EVERY == 0:
-            task.report({"step": run.epoch * task.steps + step, "steps": task.steps * choice.epochs})
-    mean = float(torch.stack(losses).mean())
-    if not math.isfinite(mean):
-        raise DivergedError(
-            f"the loss is {mean} in epoch {run.epoch + 1}; lower optimise.rate (the last good checkpoint is kept)"
-        )
-    return mean
+            total = run.course[-1].last * steps
+            task.report({"step": run.epoch * steps + step, "steps": total, "loss": float(kept[-1][0])})
+    figures = task.fabric.all_reduce(torch.stack(kept).mean(0))
+    assert isinstance(figures, Tensor)
+    return {"loss": float(figures[0]), "accuracy": float(figures[1]), "rate": rate}
 
 
-def learning_rate(choice: Optimise, progress: float) -> float:
-    """The learning rate at ``progress`` 0..1 of all steps: linear warm-up, then half a cosine to zero."""
-    if progress < choice.warmup:
-        return choice.rate * progress / choice.warmup
-    return choice.rate * 0.5 * (1 + math.cos(math.pi * (progress - choice.warmup) / (1 - choice.warmup)))
-
-
-def _batches(task: Task, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """Augmented, normalised batches and their targets, in an order drawn anew each epoch."""
-    recipe, size = task.recipe, task.recipe.optimise.batch
-    order = torch.randperm(len(task.training), device=task.fabric.device, generator=generator)
-    for rows in torch.split(order[: task.steps * size], size):
-        x = augment(task.training.images[rows], recipe.augment, generator)
-        x, target = mixup(x, task.target[rows], recipe.augment.mixup, generator)
-        if task.teachers:
-            target = target * (1 - recipe.target.teach) + recipe.target.teach * _taught(task, x)
-        yield normalise(x, recipe.data.size), target
-
-
-@torch.no_grad()
-def _taught(task: Task, x: Tensor) -> Tensor:
-    """The teachers' mean probability on the very views that the student sees (Beyer et al., CVPR 2022)."""
-    with task.fabric.autocast():
-        logits = [t.net(normalise(x, t.recipe.data.size)).float() for t in task.teachers]
-    answers = [F.softmax(each / task.recipe.target.temperature, dim=1) for each in logits]
-    return torch.stack(answers).mean(0)
+def _step(task: Task, model: Any, optimiser: Any, view: View, parts: int, clip: float) -> Tensor:
+    """One step of the optimiser, its batch computed in ``parts``; the mean loss and the share of right answers."""
+    optimiser.zero_grad()
+    figures = []
+    for i, part in enumerate(zip(*(torch.chunk(column, parts) for column in view), strict=True)):
+        with task.fabric.no_backward_sync(model, enabled=i < parts - 1):
+            loss, logits = model(*part)
+            task.fabric.backward(loss / parts)
+        right = (logits.argmax(1) == part[1].argmax(1)).float().mean()
+        figures.append(torch.stack([loss.detach().float(), right]))
+    if clip > 0:
+        task.fabric.clip_gradients(model, optimiser, max_norm=clip)
+    optimiser.step()
+    return torch.stack(figures).mean(0)
 
 
 def _validate(task: Task, net: nn.Module) -> dict[str, float]:
-    if len(task.public) == 0:
+    if len(task.validation) == 0:
         return {}
     with task.fabric.autocast():
-        logits = predict(net, task.public.images, task.recipe.data.size)
-    right = (logits.argmax(1) == task.public.labels).float().mean()
-    return {"public_accuracy": float(right), "public_log_loss": float(F.cross_entropy(logits, task.public.labels))}
+        logits = predict(net, task.validation.images, task.recipe.data.size)
+    right = (logits.argmax(1) == task.validation.labels).float().mean()
+    name = "fold" if task.recipe.data.folds else "public"
+    loss = F.cross_entropy(logits, task.validation.labels)
+    return {f"{name}_accuracy": float(right), f"{name}_log_loss": float(loss)}

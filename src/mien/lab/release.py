@@ -17,9 +17,10 @@ from mien.lab.calibrate import Calibration, fit_vector
 from mien.lab.card import card_json, card_markdown, headline_split
 from mien.lab.data import FaceSet, Split, with_classes
 from mien.lab.export import CALIBRATION_FACES, describe, export_fp32, export_int8, write_metadata
-from mien.lab.fit import predict, training_rows
+from mien.lab.fit import predict
 from mien.lab.judge import crops_of, judge
 from mien.lab.provenance import commit
+from mien.lab.rows import training_rows
 from mien.lab.run import Trained
 
 # The text of Apache-2.0, which the embedded detector carries, too.

@@ -1,11 +1,11 @@
 """A run on disk: what a training holds between two epochs, and the trained net it ends as.
 
 ``checkpoint.pt`` is all that the next epoch needs, ``log.jsonl`` one record an epoch, ``recipe.json`` the resolved
-recipe, ``final.pt`` the averaged net
-once the last epoch is trained.
+recipe, ``final.pt`` the net that is kept once the last epoch is trained.
 """
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,76 +17,145 @@ from mien._emotions import CLASS_SETS, Emotion
 from mien._errors import DataError
 from mien.lab import checkpoint, nets
 from mien.lab.average import Average
+from mien.lab.course import Stage, changed, freeze, stage_at, stages
+from mien.lab.objective import Objective
+from mien.lab.optimiser import build_optimiser
 from mien.lab.recipe import Optimise, Recipe, dump, parse
+
+State = dict[str, Any]
 
 
 @dataclass
 class Run:
-    """The moving parts of a training."""
+    """The moving parts of a training. ``objective.net`` is the net that learns, ``average.net`` the one that counts."""
 
     recipe: Recipe
     folder: Path
-    net: nn.Module
+    objective: Objective
     average: Average
-    optimiser: torch.optim.Optimizer
+    course: tuple[Stage, ...]
     epoch: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: list[State] = field(default_factory=list)
+    best: State = field(default_factory=dict)  # of the epoch with the highest validation accuracy, where it is needed
+    fallen: int = -1  # the epoch at which a fallback took over, in the stage that this epoch belongs to
+    optimiser_state: State | None = None  # of a checkpoint, until ``start_leg`` takes it over
+
+    @property
+    def net(self) -> nn.Module:
+        """The net that learns."""
+        return self.objective.net
 
     @property
     def done(self) -> bool:
         """Whether the last epoch has been trained."""
-        return self.epoch >= self.recipe.optimise.epochs
+        return self.epoch >= self.course[-1].last
+
+    @property
+    def stage(self) -> Stage:
+        """The stage of the next epoch."""
+        return stage_at(self.course, self.epoch)
+
+    @property
+    def leg(self) -> tuple[int, int]:
+        """What the optimiser lives for: the stage, and whether its fallback has taken over."""
+        return self.stage.first, self.fallen if self.fallen >= self.stage.first else -1
+
+    @property
+    def choice(self) -> Optimise:
+        """The optimisation of this leg."""
+        stage = self.stage
+        if self.leg[1] < 0:
+            return stage.optimise
+        return changed(self.recipe, stage.optimise, {**stage.optimise.fallback, "fallback": {}}, "fallback")
+
+    @property
+    def losses(self) -> list[float]:
+        """Validation losses of the epochs of this leg so far."""
+        records = self.history[max(self.leg) :]
+        return [validated(record, "log_loss") for record in records]
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished run: its averaged net in eval mode, its recipe, classes, epochs' records and provenance."""
+    """A finished run: the net it kept in eval mode, its recipe, classes, epochs' records and provenance."""
 
     net: nn.Module
     recipe: Recipe
     emotions: tuple[Emotion, ...]
-    history: list[dict[str, Any]]
-    provenance: dict[str, Any]
+    history: list[State]
+    provenance: State
 
 
-def open_run(recipe: Recipe, folder: Path, device: torch.device) -> Run:
-    """A new run of ``recipe``, or the one in ``folder``. Raises ``DataError`` for a folder of another recipe."""
+def validated(record: State, figure: str) -> float:
+    """The ``accuracy`` or ``log_loss`` of an epoch on the faces that select, NaN where there were none."""
+    return float(next((record[key] for key in (f"public_{figure}", f"fold_{figure}") if key in record), math.nan))
+
+
+def open_run(recipe: Recipe, folder: Path, device: torch.device, weights: torch.Tensor) -> Run:
+    """A new run of ``recipe``, or the one in ``folder``; ``weights`` ``[C]`` are those of the classes.
+
+    Raises ``DataError`` for a folder of another recipe.
+    """
     torch.manual_seed(recipe.seed)
-    net = build(recipe).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    run = Run(recipe, folder, net, Average(net, recipe.optimise.ema), _optimiser(net, recipe.optimise))
+    objective = Objective(build(recipe), recipe.loss, weights.cpu())
+    objective = objective.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    run = Run(recipe, folder, objective, Average(objective.net, recipe.optimise.ema), stages(recipe))
     path = folder / "checkpoint.pt"
     if path.exists():
-        state = checkpoint.load(path)
-        if parse(state["recipe"] | {"about": recipe.about}, where=str(folder)) != recipe:
-            cure = "name another --out, or remove the folder to start again"
-            raise DataError(f"{folder}: holds a run of another recipe, seed or options; {cure}")
-        net.load_state_dict(state["net"])
-        run.average.net.load_state_dict(state["average"])
-        run.average.steps = state["steps"]
-        run.optimiser.load_state_dict(state["optimiser"])
-        run.epoch, run.history = state["epoch"], state["history"]
-    # The resolved recipe, for people; and a folder that cannot be written shows before the first epoch is lost.
-    checkpoint.save_text(folder / "recipe.json", json.dumps(dump(recipe), indent=1) + "\n")
+        _restore(run, checkpoint.load(path))
     return run
 
 
-def save_run(run: Run, provenance: dict[str, Any]) -> None:
+def start_leg(run: Run) -> torch.optim.Optimizer:
+    """Freeze what the stage freezes and build its optimiser, with the state of the checkpoint where it is of this leg.
+
+    Raises ``RecipeError`` for modules that the net does not have.
+    """
+    freeze(run.net, run.stage.phase.freeze)
+    run.average.decay = run.choice.ema
+    optimiser = build_optimiser(run.objective, run.choice)
+    if run.optimiser_state is not None:
+        optimiser.load_state_dict(run.optimiser_state)
+        run.optimiser_state = None
+    return optimiser
+
+
+def fall_back(run: Run) -> None:
+    """Go back to the best epoch's weights; the fallback of the stage takes over from there."""
+    run.net.load_state_dict(run.best["net"])
+    run.average.net.load_state_dict(run.best["net"])
+    run.fallen = run.epoch
+
+
+def remember_best(run: Run) -> None:
+    """Keep the averaged weights of the last epoch when it is the best so far and somebody will ask for them."""
+    asked = run.recipe.keep == "best" or any(stage.optimise.fallback for stage in run.course)
+    accuracy = validated(run.history[-1], "accuracy")
+    if asked and accuracy > run.best.get("accuracy", -math.inf):
+        state = {key: value.clone() for key, value in run.average.net.state_dict().items()}
+        run.best = {"accuracy": accuracy, "epoch": run.epoch, "net": state}
+
+
+def save_run(run: Run, optimiser: torch.optim.Optimizer, provenance: State) -> None:
     """Write the checkpoint and the log, and ``final.pt`` when the run is done. Raises ``OutputError``."""
     state = {
         "recipe": dump(run.recipe),
-        "net": run.net.state_dict(),
+        "objective": run.objective.state_dict(),
         "average": run.average.net.state_dict(),
         "steps": run.average.steps,
-        "optimiser": run.optimiser.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "leg": list(run.leg),
         "epoch": run.epoch,
         "history": run.history,
+        "best": run.best,
+        "fallen": run.fallen,
     }
     checkpoint.save(run.folder / "checkpoint.pt", state)
     lines = "".join(json.dumps(record) + "\n" for record in run.history)
     checkpoint.save_text(run.folder / "log.jsonl", lines)
     if run.done:
-        final = {"recipe": dump(run.recipe), "net": run.average.net.state_dict(), "history": run.history}
-        final["provenance"] = provenance
+        kept = run.best["net"] if run.recipe.keep == "best" and run.best else run.average.net.state_dict()
+        final = {"recipe": dump(run.recipe), "net": kept, "history": run.history, "provenance": provenance}
         checkpoint.save(run.folder / "final.pt", final)
 
 
@@ -100,17 +169,22 @@ def load_final(folder: Path, device: torch.device | str = "cpu") -> Trained:
     return Trained(net, recipe, CLASS_SETS[recipe.data.classes], state["history"], state["provenance"])
 
 
-def build(recipe: Recipe) -> nn.Module:
+def build(recipe: Recipe) -> nets.Net:
     """The recipe's net for grey crops and its class set, with random weights."""
     classes = len(CLASS_SETS[recipe.data.classes])
     return nets.build(recipe.net.name, channels=1, classes=classes, **recipe.net.options)
 
 
-def _optimiser(net: nn.Module, choice: Optimise) -> torch.optim.Optimizer:
-    """Weight decay on convolution and linear weights alone: norms and biases are vectors."""
-    decayed = [p for p in net.parameters() if p.ndim > 1]
-    plain = [p for p in net.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": choice.decay}, {"params": plain, "weight_decay": 0.0}]
-    if choice.name == "adamw":
-        return torch.optim.AdamW(groups, lr=choice.rate)
-    return torch.optim.SGD(groups, lr=choice.rate, momentum=choice.momentum, nesterov=True)
+def _restore(run: Run, state: State) -> None:
+    recipe, cure = run.recipe, "name another --out, or remove the folder to start again"
+    if "objective" not in state:
+        raise DataError(f"{run.folder}: holds a checkpoint of an older version of mien; {cure}")
+    if parse(state["recipe"] | {"about": recipe.about}, where=str(run.folder)) != recipe:
+        raise DataError(f"{run.folder}: holds a run of another recipe, seed or options; {cure}")
+    run.objective.load_state_dict(state["objective"])
+    run.average.net.load_state_dict(state["average"])
+    run.average.steps = state["steps"]
+    run.epoch, run.history = state["epoch"], state["history"]
+    run.best, run.fallen = state["best"], state["fallen"]
+    if state["leg"] == list(run.leg):
+        run.optimiser_state = state["optimiser"]

@@ -24,13 +24,13 @@ def targets(faces: FaceSet, choice: Target) -> Tensor:
     return label * (1 - share) + votes * share
 
 
-def class_weights(faces: FaceSet, power: float) -> Tensor:
-    """float32 ``[C]``, mean 1 over the faces: inverse class frequency to ``power`` (0: all ones, 1: balanced)."""
+def class_weights(faces: FaceSet, choice: Target) -> Tensor:
+    """float32 ``[C]``, mean 1 over the faces: what each class's loss is multiplied by.
+
+    Inverse frequency to the power ``choice.weights`` (0: all ones, 1: balanced), or the inverse of the effective number
+    of samples, ``(1 - beta^n) / (1 - beta)``, for beta = ``choice.effective`` (Cui et al., CVPR 2019).
+    """
     counts = torch.bincount(faces.labels, minlength=len(faces.emotions)).float().clamp(min=1)
-    weights = counts**-power
+    beta = choice.effective
+    weights = (1 - beta) / (1 - beta**counts) if beta > 0 else counts**-choice.weights
     return weights * counts.sum() / (weights * counts).sum()
-
-
-def soft_cross_entropy(logits: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    """Batch mean of the cross-entropy of ``logits`` ``[N, C]`` against ``target`` ``[N, C]``, classes weighted."""
-    return -(weights * target * F.log_softmax(logits.float(), dim=1)).sum(dim=1).mean()

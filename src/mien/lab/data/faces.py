@@ -45,6 +45,8 @@ class FaceSet:
     - ``usage``: int64 ``[N]``, an index into ``Split``
     - ``rows``: int64 ``[N]``, the 0-based row of the source's table; for folders the place in the order of reading
     - ``pixels_from_jpeg``: bool ``[N]``; ``None`` where the source does not say
+    - ``groups``: int64 ``[N]``, faces that folds must not part (of one person, say); ``None``: each its own
+    - ``weights``: float32 ``[N]``, how often each comes in an epoch; ``None``: once
     - ``sha256``: hash of what was read; ``source``: its path; ``note``: what a reader of results must know, if anything
     """
 
@@ -58,6 +60,8 @@ class FaceSet:
     sha256: str
     source: str
     note: str | None = None
+    groups: torch.Tensor | None = None
+    weights: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         """Refuse columns of different lengths."""
@@ -91,7 +95,7 @@ class FaceSet:
         return replace(self, **{name: column.to(device) for name, column in self._columns().items()})
 
     def _columns(self) -> dict[str, Any]:
-        names = ("images", "labels", "votes", "usage", "rows", "pixels_from_jpeg")
+        names = ("images", "labels", "votes", "usage", "rows", "pixels_from_jpeg", "groups", "weights")
         columns = {name: getattr(self, name) for name in names}
         return {name: column for name, column in columns.items() if column is not None}
 

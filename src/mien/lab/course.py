@@ -1,0 +1,113 @@
+"""The course of a training: which phase an epoch belongs to, what is frozen in it, how its learning rate runs.
+
+All of it follows from the recipe and the records of the epochs so far, so a resumed run needs no further state.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from mien._errors import RecipeError
+from mien.lab.recipe import Optimise, Phase, Recipe, change, check_optimise, nearest
+
+# A loss must fall by this share of itself to count as better, as in torch's ReduceLROnPlateau.
+_BETTER = 1e-4
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A phase in its place: epochs ``first`` to ``last - 1`` of the run, counted from 0."""
+
+    phase: Phase
+    optimise: Optimise
+    first: int
+
+    @property
+    def last(self) -> int:
+        """The epoch after its last one."""
+        return self.first + self.optimise.epochs
+
+
+def stages(recipe: Recipe) -> tuple[Stage, ...]:
+    """The recipe's phases one after another; one stage for a recipe without. Raises ``RecipeError`` for wrong keys."""
+    course: list[Stage] = []
+    for phase in recipe.phases or (Phase(),):
+        choice = changed(recipe, recipe.optimise, phase.optimise, f"phase {phase.name!r}")
+        course.append(Stage(phase, choice, course[-1].last if course else 0))
+    return tuple(course)
+
+
+def stage_at(course: Sequence[Stage], epoch: int) -> Stage:
+    """The stage that ``epoch`` belongs to; the last one for the epoch after the end."""
+    return next((stage for stage in course if epoch < stage.last), course[-1])
+
+
+def changed(recipe: Recipe, base: Optimise, changes: Mapping[str, Any], what: str) -> Optimise:
+    """``base`` with some keys changed, checked as strictly as the recipe itself."""
+    where = f"recipe {recipe.name}: {what}: optimise"
+    choice = change(base, changes, where=where)
+    check_optimise(choice, where)
+    return choice
+
+
+def freeze(net: nn.Module, prefixes: Sequence[str]) -> None:
+    """Let all of ``net`` learn but the modules whose names begin with one of ``prefixes``.
+
+    Raises ``RecipeError`` for a prefix that no module has.
+    """
+    known = [name for name, _ in net.named_modules() if name]
+    for prefix in prefixes:
+        if prefix not in known:
+            raise RecipeError(f"freeze: the net has no module {prefix!r}{nearest(prefix, known)}")
+    for name, parameter in net.named_parameters():
+        parameter.requires_grad_(not within(name, prefixes))
+
+
+def set_mode(net: nn.Module, phase: Phase) -> None:
+    """Training mode for all but the frozen modules, whose batch norms keep their statistics; the phase's dropout."""
+    net.train()
+    for name, module in net.named_modules():
+        if within(name, phase.freeze):
+            module.eval()
+        if isinstance(module, nn.Dropout):
+            built = module.__dict__.setdefault("p_built", module.p)
+            module.p = phase.dropout if phase.dropout >= 0 else built
+
+
+def within(name: str, prefixes: Sequence[str]) -> bool:
+    """Whether the dotted ``name`` is one of ``prefixes`` or lies below one."""
+    return any(name == prefix or name.startswith(prefix + ".") for prefix in prefixes)
+
+
+def rate_scale(choice: Optimise, progress: float, losses: Sequence[float]) -> float:
+    """The share of the rate at ``progress`` 0..1 of the stage, after the validation ``losses`` of its epochs so far.
+
+    Warm-up is linear. Then: half a cosine to zero; constant; falling by ``factor`` on a plateau of the losses; or
+    one-cycle (Smith and Topin, 2018: a cosine up from 1/25 of the rate over the warm-up, a cosine down to zero).
+    """
+    rise = progress / choice.warmup if progress < choice.warmup else 1.0
+    fall = (progress - choice.warmup) / (1 - choice.warmup)
+    if choice.schedule == "one-cycle" and rise < 1:
+        return 1 / 25 + (1 - 1 / 25) * 0.5 * (1 - math.cos(math.pi * rise))
+    if rise < 1:
+        return rise
+    if choice.schedule in ("cosine", "one-cycle"):
+        return 0.5 * (1 + math.cos(math.pi * fall))
+    return plateau(losses, choice)[0] if choice.schedule == "plateau" else 1.0
+
+
+def plateau(losses: Sequence[float], choice: Optimise) -> tuple[float, bool]:
+    """The share of the rate after ``losses``, and whether its floor has been reached and waited out as well."""
+    best, waited, share, over = math.inf, 0, 1.0, False
+    for loss in losses:
+        if loss < best - _BETTER * abs(best) or best == math.inf:
+            best, waited = loss, 0
+        else:
+            waited += 1
+        if waited > choice.patience:
+            over = share <= choice.floor * (1 + 1e-9)  # rounding: 0.1 ** 3 is a little more than 1e-3
+            share, waited = max(share * choice.factor, choice.floor), 0
+    return share, over

@@ -1,0 +1,45 @@
+"""Recipes: one TOML file is one published training. Read strictly, overridden by dotted flags, saved resolved.
+
+load -> Recipe (schema) -> dump; members -> the recipes of a family; search_space -> what `mien search` varies
+"""
+
+from mien.lab.recipe.read import change, nearest
+from mien.lab.recipe.schema import (
+    Claim,
+    Data,
+    Loss,
+    Minority,
+    NetChoice,
+    Optimise,
+    Phase,
+    Recipe,
+    Source,
+    Target,
+    check_optimise,
+    with_seed,
+)
+from mien.lab.recipe.shipped import dump, load, members, names, parse, put, search_space
+
+__all__ = [
+    "Claim",
+    "Data",
+    "Loss",
+    "Minority",
+    "NetChoice",
+    "Optimise",
+    "Phase",
+    "Recipe",
+    "Source",
+    "Target",
+    "change",
+    "check_optimise",
+    "dump",
+    "load",
+    "members",
+    "names",
+    "nearest",
+    "parse",
+    "put",
+    "search_space",
+    "with_seed",
+]

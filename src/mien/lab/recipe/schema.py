@@ -1,0 +1,208 @@
+"""What a recipe can say, section by section. The defaults are those of the `mien` family."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from mien._emotions import CLASS_SETS, Emotion
+from mien._errors import RecipeError
+from mien.lab.augment import FILLS, Augment
+
+VARIANTS = ("faithful", "tuned", "own")
+OPTIMISERS = ("sgd", "adam", "adamw")
+SCHEDULES = ("cosine", "constant", "plateau", "one-cycle")
+LOSSES = ("cross-entropy", "focal")
+KEEPS = ("last", "best")
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a document says of the system that a recipe reproduces: a claim, never a measurement of ours."""
+
+    document: str = ""  # "000" to "004", as docs/systems.md lists them; empty for our own systems
+    variant: str = "own"  # "faithful": trained as the document says; "tuned": changed where `about` says; "own"
+    split: str = ""  # what the document measured on, in its words
+    figures: Mapping[str, float] = field(default_factory=dict)  # accuracy = 0.518, "recall.angry" = 0.467, ...
+    cost: str = ""  # what the whole training costs, on which machine
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A further set that training faces come from: whatever `--data` takes."""
+
+    path: str = ""
+    weight: float = 1.0  # how often each of its faces is drawn in an epoch; 0.5: every other epoch, on average
+    labels: Mapping[str, str] = field(default_factory=dict)  # as `Data.labels`
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """What is learned from. Everything here concerns the training faces alone, but for ``folds`` and the leak."""
+
+    classes: str = "seven"  # one of CLASS_SETS
+    size: int = 48  # side in pixels that the net sees
+    exclude_leaked: bool = True  # leave out Training rows whose pixels stand in a test split
+    exclude: str = ""  # a text file of rows to leave out: one number a line, as `FaceSet.rows` counts them
+    labels: Mapping[str, str] = field(default_factory=dict)  # names in one's own folder or CSV -> emotion, "" = drop
+    also: tuple[Source, ...] = ()  # further sets, mixed in
+    limit: int = 0  # at most so many faces a class (the first of an order drawn by the seed); 0: all
+    share: float = 1.0  # share of the training faces to learn from, for trials
+    balance: float = 0.0  # classes drawn as often as count**-balance says: 0 as they come, 1 all equally often
+    repeat: Mapping[str, float] = field(default_factory=dict)  # emotion -> how often its faces come in an epoch
+    folds: int = 0  # k: validate on one of k parts of Training instead of PublicTest; copies stay in one part
+    fold: int = 0  # which of them, from 0
+    expand: float = 0.0  # share of extra faces made once, each by exactly one transform (document 003)
+    expand_first: bool = False  # ... before a random fifth is split off to validate on: shows document 003's leak
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What the net is told: ``(1 - votes) * smoothed label + votes * FER+ distribution``, or what its teachers say."""
+
+    smoothing: float = 0.0
+    votes: float = 0.0
+    weights: float = 0.0  # each class's loss is multiplied by its inverse frequency to this power
+    effective: float = 0.0  # beta: by the inverse effective number of samples instead (Cui et al., CVPR 2019)
+    teach: float = 0.0  # share of the teachers' answer in the target
+    teachers: tuple[str, ...] = ()  # finished runs (their mean probability is taught) or files of cached logits
+    temperature: float = 1.0  # that softens the teachers
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What is minimised: the loss of the class and, with weights above 0, auxiliary losses."""
+
+    name: str = "cross-entropy"
+    gamma: float = 2.0  # of the focal loss (Lin et al., ICCV 2017)
+    contrast: float = 0.0  # weight of the supervised contrastive loss (Khosla et al., NeurIPS 2020)
+    contrast_temperature: float = 0.1
+    words: float = 0.0  # weight of the alignment with the emotions' descriptions in words
+    words_temperature: float = 0.1
+    oval: float = 0.0  # weight of the penalty on the share of the class's map outside of the face oval
+
+
+@dataclass(frozen=True, slots=True)
+class Minority:
+    """Classes that are augmented otherwise and more: ``augment`` changes keys of ``[augment]`` for them alone."""
+
+    classes: tuple[str, ...] = ()
+    repeat: float = 1.0  # how often their faces come in an epoch
+    augment: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NetChoice:
+    """The module of ``mien.lab.nets`` (or ``timm/NAME``), the options of its ``build``, the weights it starts from."""
+
+    name: str = "mien"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    weights: str = ""  # "imagenet": fetched at run time, for ResNet backbones; or the folder of a finished run
+
+
+@dataclass(frozen=True, slots=True)
+class Optimise:
+    """The optimiser and the course of its learning rate."""
+
+    name: str = "sgd"  # "sgd" (Nesterov), "adam" (decay as L2 penalty) or "adamw" (decoupled decay)
+    rate: float = 0.1
+    momentum: float = 0.9  # of SGD; the Adams have (0.9, 0.999)
+    decay: float = 5e-4  # weight decay of convolution and linear weights; norms and biases have none
+    rates: Mapping[str, float] = field(default_factory=dict)  # module prefix -> factor on its rate
+    decays: Mapping[str, float] = field(default_factory=dict)  # module prefix -> its own weight decay
+    epochs: int = 100
+    schedule: str = "cosine"
+    warmup: float = 0.1  # share of all steps, linear; the rise of one-cycle
+    patience: int = 5  # plateau: epochs without a better validation loss before the rate falls
+    factor: float = 0.1  # plateau: what the rate is multiplied by then
+    floor: float = 1e-3  # plateau: the smallest share of the first rate
+    fallback: Mapping[str, Any] = field(default_factory=dict)  # changes of this section that take over from the best
+    # epoch so far once the plateau's floor is reached and its patience is over again, or the loss is not finite
+    batch: int = 128  # faces a step, over all devices
+    accumulate: int = 1  # parts that a batch is computed in
+    clip: float = 0.0  # largest gradient norm, 0: no clipping
+    ema: float = 0.999  # decay of the averaged weights, 0: none
+    precision: str = "bf16-mixed"  # as Lightning Fabric names it
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A part of the training with epochs, rates and optimiser of its own: ``optimise`` changes keys of the recipe's."""
+
+    name: str = ""
+    freeze: tuple[str, ...] = ()  # module prefixes that do not learn, and whose batch norms keep their statistics
+    dropout: float = -1.0  # of every dropout layer; below 0: as the net was built
+    optimise: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One training, whole. ``about`` says what it reproduces, from what figure, at what cost."""
+
+    name: str
+    about: str
+    seed: int = 0
+    keep: str = "last"  # the epoch whose (averaged) weights are the result; "best": of the highest PublicTest accuracy
+    claim: Claim = field(default_factory=Claim)
+    data: Data = field(default_factory=Data)
+    target: Target = field(default_factory=Target)
+    loss: Loss = field(default_factory=Loss)
+    augment: Augment = field(default_factory=Augment)
+    minority: Minority = field(default_factory=Minority)
+    net: NetChoice = field(default_factory=NetChoice)
+    optimise: Optimise = field(default_factory=Optimise)
+    phases: tuple[Phase, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Checks what types alone cannot: raises ``RecipeError`` naming the key."""
+        for key, value, allowed in (
+            ("keep", self.keep, KEEPS),
+            ("claim.variant", self.claim.variant, VARIANTS),
+            ("data.classes", self.data.classes, tuple(CLASS_SETS)),
+            ("loss.name", self.loss.name, LOSSES),
+            ("augment.fill", self.augment.fill, FILLS),
+        ):
+            if value not in allowed:
+                raise self._wrong(f"{key} is one of {', '.join(allowed)}, not {value!r}")
+        self._check_data()
+        check_optimise(self.optimise, f"recipe {self.name}: optimise")
+        if self.target.teach > 0 and not self.target.teachers:
+            raise self._wrong(f"target.teach is {self.target.teach} but target.teachers names no run")
+        if self.target.weights > 0 and self.target.effective > 0:
+            raise self._wrong("target.weights and target.effective both weigh the classes; leave one at 0")
+        mixed = self.augment.mixup > 0 or self.augment.cutmix > 0
+        if mixed and (self.loss.contrast > 0 or self.loss.oval > 0):
+            raise self._wrong("loss.contrast and loss.oval need unmixed faces; set augment.mixup and cutmix to 0")
+
+    def _check_data(self) -> None:
+        data = self.data
+        if data.size < 8 or not 0 < data.share <= 1 or data.limit < 0 or data.expand < 0:
+            raise self._wrong("data.size is at least 8, data.share in (0, 1], data.limit and data.expand at least 0")
+        if data.folds and not (data.folds >= 2 and 0 <= data.fold < data.folds):
+            raise self._wrong(f"data.fold is 0 to {data.folds - 1} of at least 2 data.folds, not {data.fold}")
+        for key, names in (("data.repeat", data.repeat), ("minority.classes", self.minority.classes)):
+            strange = [name for name in names if name not in tuple(Emotion)]
+            if strange:
+                raise self._wrong(f"{key} names no emotion: {', '.join(strange)}; there are {', '.join(Emotion)}")
+
+    def _wrong(self, what: str) -> RecipeError:
+        return RecipeError(f"recipe {self.name}: {what}")
+
+
+def check_optimise(choice: Optimise, where: str) -> None:
+    """Raises ``RecipeError`` naming the key of ``where`` that has a value it cannot have."""
+    for key, value, allowed in (("name", choice.name, OPTIMISERS), ("schedule", choice.schedule, SCHEDULES)):
+        if value not in allowed:
+            raise RecipeError(f"{where}.{key} is one of {', '.join(allowed)}, not {value!r}")
+    if choice.epochs < 1 or choice.batch < 2:
+        raise RecipeError(f"{where}.epochs must be at least 1 and {where}.batch at least 2")
+    if choice.accumulate < 1 or choice.batch % choice.accumulate:
+        raise RecipeError(f"{where}.batch ({choice.batch}) must be a multiple of accumulate ({choice.accumulate})")
+    if choice.rate <= 0 or not 0 < choice.factor < 1 or not 0 <= choice.warmup < 1:
+        raise RecipeError(f"{where}: rate is above 0, factor between 0 and 1, warmup in [0, 1)")
+    if choice.fallback and choice.schedule != "plateau":
+        raise RecipeError(f"{where}.fallback waits for a plateau: set schedule = 'plateau'")
+
+
+def with_seed(recipe: Recipe, seed: int) -> Recipe:
+    """The same recipe under another seed."""
+    return replace(recipe, seed=seed)
