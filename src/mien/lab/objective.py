@@ -16,8 +16,8 @@ class Objective(nn.Module):
         self.choice = choice
         self.register_buffer("weights", weights, persistent=False)
 
-    def forward(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Batch mean of the loss of normalised ``x`` ``[N, 1, S, S]`` against ``target`` ``[N, C]``."""
+    def forward(self, x: Tensor, target: Tensor, oval: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """Batch mean of the loss of a ``View``, and the logits ``[N, C]``."""
         logits = self.net(x)
         return class_loss(logits, target, self.get_buffer("weights"), self.choice), logits
 

@@ -15,10 +15,15 @@ from mien.lab.teachers import Teachers
 
 
 class View(NamedTuple):
-    """A batch as the objective takes it: ``x`` float ``[N, 1, S, S]``, normalised; ``target`` float ``[N, C]``."""
+    """A batch as the objective takes it.
+
+    ``x`` float ``[N, 1, S, S]``, normalised; ``target`` float ``[N, C]``; ``oval`` float ``[N, 1, S, S]``, 1 inside of
+    the face oval after the face has been moved, or ``[N, 0]`` where the recipe has no use for it.
+    """
 
     x: Tensor
     target: Tensor
+    oval: Tensor
 
 
 def batches(
@@ -40,7 +45,7 @@ def batches(
         x, mixed = mixup(x, target[chosen], recipe.augment.mixup, generator)
         part = share(teachers.fabric.global_rank, teachers.fabric.world_size, batch)
         x, mixed = x[part], mixed[part]
-        yield View(normalise(x, recipe.data.size), teachers.teach(x, mixed))
+        yield View(normalise(x, recipe.data.size), teachers.teach(x, mixed), x.new_zeros(len(x), 0))
 
 
 def share(rank: int, world: int, batch: int) -> slice:
