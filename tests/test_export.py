@@ -15,11 +15,13 @@ from mien._framing import FER2013
 from mien.infer import Classifier
 from mien.lab import nets
 from mien.lab.calibrate import Calibration
-from mien.lab.contract import Contract, fold_norms
+from mien.lab.contract import Contract, HeadMaps, PooledMaps, fold_norms, hires_maps
 from mien.lab.data import FaceSet
-from mien.lab.export import describe, export_fp32
-from mien.lab.fit import fit, predict
-from mien.lab.nets._net import PooledHead
+from mien.lab.export import _after, describe, export_fp32, export_int8
+from mien.lab.fit import Devices, fit, predict
+from mien.lab.nets._attention import EncoderBlock
+from mien.lab.nets._pull import pull
+from mien.lab.nets._reparam import Branched
 from mien.lab.release import release
 from mien.lab.run import load_final
 from test_fit import LEARNING, small
@@ -47,7 +49,7 @@ def run(faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
         small(*LEARNING),
         faces,
         folder,
-        accelerator="cpu",
+        devices=Devices("cpu"),
         provenance=PROVENANCE,
     )
     return folder
@@ -74,20 +76,28 @@ def randomised(net: nets.Net) -> nets.Net:
     return net.eval()
 
 
-def has_pooled_head(name: str) -> bool:
-    with torch.device("meta"):
-        return isinstance(nets.build(name, channels=1, classes=7).head, PooledHead)
+# Nets with other heads or blocks than by default, and the default ones at a cost that a test can bear.
+VARIANTS = {
+    "alexnet": {"hidden": (64, 32)},
+    "mien reparam": {"block": "reparam", "stem": 16, "widths": (16, 32), "depths": (1, 1), "strides": (2, 2)},
+    "vgg dense": {"depth": 11, "head": "dense", "hidden": (64,), "last_pool": False},
+    "mobilenetv3_small dense": {"head": "dense"},
+}
+# The heads whose maps come from gradients, and one that is pooled and linear.
+HEADS = ["conv4", "lenet", "hybrid_resnet50", "hybrid_resnet50 branches", "resnet", *VARIANTS]
 
 
-POOLED = [name for name in nets.names() if has_pooled_head(name)]
-
-
-@pytest.mark.parametrize("name", POOLED)
-@torch.no_grad()
-def test_every_net_exports_and_answers_as_torch_in_any_batch(name: str, tmp_path: Path) -> None:
+def variant(case: str) -> nets.Net:
     torch.manual_seed(0)
-    net = randomised(nets.build(name, channels=1, classes=7))
-    metadata = describe(name, SEVEN, 48, FER2013, name, PROVENANCE)
+    options = {"transformer": False} if case.endswith("branches") else VARIANTS.get(case, {})
+    return randomised(nets.build(case.split()[0], channels=1, classes=7, **options))
+
+
+@pytest.mark.parametrize("case", sorted({*nets.names(), *VARIANTS}))
+@torch.no_grad()
+def test_every_net_exports_and_answers_as_torch_in_any_batch(case: str, tmp_path: Path) -> None:
+    net = variant(case)
+    metadata = describe(case, SEVEN, 48, FER2013, case, PROVENANCE)
     export_fp32(
         net, tmp_path / "m.onnx", size=48, calibration=CALIBRATION, metadata=metadata
     )  # raises where answers differ
@@ -97,6 +107,118 @@ def test_every_net_exports_and_answers_as_torch_in_any_batch(name: str, tmp_path
     logits = predict(net, torch.from_numpy(crops), 48)
     np.testing.assert_allclose(probs, torch.softmax(CALIBRATION(logits), 1).numpy(), atol=1e-4)
     np.testing.assert_allclose(maps.mean((2, 3)), CALIBRATION(logits).numpy(), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", HEADS)
+def test_maps_are_the_gradient_times_the_features_and_a_rest_that_has_no_place(case: str) -> None:
+    """HiResCAM by autograd: of every head, and of a pooled linear one it is the class activation map itself."""
+    net = variant(case).double()
+    features = net.features(torch.randn(2, 1, 48, 48, dtype=torch.double)).detach().requires_grad_()
+    logits = net.head(features)
+    gradients = [torch.autograd.grad(logits[:, c].sum(), features, retain_graph=True)[0] for c in range(7)]
+    parts = torch.stack([(g * features).sum(dim=1) for g in gradients], dim=1).detach()
+    places = parts[0, 0].numel()
+    with torch.no_grad():
+        maps = hires_maps(net.head, features)
+    rest = logits.detach() - parts.sum(dim=(2, 3))
+    torch.testing.assert_close(maps, places * parts + rest[:, :, None, None], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(maps.mean(dim=(2, 3)), logits.detach(), rtol=1e-9, atol=1e-12)
+    assert parts.abs().max() > 0
+
+
+@torch.no_grad()
+def test_of_a_pooled_head_both_kinds_of_maps_are_the_same() -> None:
+    head = nets.build("resnet", channels=1, classes=7).head
+    features = torch.rand(2, 512, 3, 3)
+    by_layer, by_gradient = PooledMaps(head, CALIBRATION), HeadMaps(head, CALIBRATION)
+    for one, other in zip(by_layer(features), by_gradient(features), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+@torch.no_grad()
+def test_what_the_maps_of_a_head_without_biases_leave_is_nothing() -> None:
+    """Linear layers and rectifiers alone: gradient times activation is the whole logit (Draelos & Carin)."""
+    head = variant("conv4").head
+    for layer in head.modules():
+        if isinstance(layer, torch.nn.Linear):
+            layer.bias.zero_()
+    features = torch.rand(2, 512, 3, 3)
+    logits, back = pull(head, features)
+    gradients = back(torch.eye(7).expand(2, 7, 7))
+    torch.testing.assert_close((gradients * features[:, None]).sum(dim=(2, 3, 4)), logits, rtol=1e-4, atol=1e-6)
+
+
+def test_the_layers_of_a_head_know_their_gradients() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(3, 5, 8, dtype=torch.double).mul(3).requires_grad_()
+    for layer in (torch.nn.LayerNorm(8), torch.nn.Hardswish(), torch.nn.ReLU(), EncoderBlock(8, 2, hidden=16)):
+        y = layer.double().eval()(x)
+        wanted = torch.randn(3, 2, *y.shape[1:], dtype=torch.double)
+        with torch.no_grad():
+            got = pull(layer, x)[1](wanted)
+        for c in range(2):
+            expected = torch.autograd.grad(y, x, wanted[:, c], retain_graph=True)[0]
+            torch.testing.assert_close(got[:, c], expected, rtol=1e-9, atol=1e-12)
+
+
+def test_a_head_that_nobody_can_differentiate_is_refused() -> None:
+    head = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 7), torch.nn.Tanh())
+    with pytest.raises(ModelError, match=r"the gradient of a Tanh is not written; give the net a pooled head"):
+        Contract(nets.Net(torch.nn.Identity(), head), CALIBRATION)(torch.zeros(1, 8, 8, dtype=torch.uint8))
+    with pytest.raises(ModelError, match="only nets of two halves"):
+        Contract(torch.nn.Identity(), CALIBRATION)
+
+
+def test_a_dense_head_of_another_size_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"made for maps of 3x3, not 6x6; give the net the option size = data\.size"):
+        Contract(variant("conv4"), CALIBRATION)(torch.zeros(1, 96, 96, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("case", ["conv4", "mobilenetv3_small dense"])
+@torch.no_grad()
+def test_int8_leaves_the_answers_in_fp32(case: str, faces: FaceSet, tmp_path: Path) -> None:
+    metadata = describe(case, SEVEN, 48, FER2013, case, PROVENANCE)
+    net, crops = variant(case), faces.images[:64].numpy()
+    export_fp32(net, tmp_path / "fp32.onnx", size=48, calibration=CALIBRATION, metadata=metadata)
+    export_int8(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", crops)
+    graph = onnx.load(tmp_path / "int8.onnx").graph
+    dequantised = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    assert all({*node.input[:2]} <= dequantised for node in convolutions)
+    after = set(_after(graph, "features"))
+    head = [node for node in graph.node if node.name in after]
+    assert {"Gemm", "MatMul", "Einsum", "Softmax"} <= {node.op_type for node in head}
+    assert not {"QuantizeLinear", "DequantizeLinear"} & {node.op_type for node in head}
+    int8, fp32 = (Classifier(tmp_path / f"{precision}.onnx")(crops)[0] for precision in ("int8", "fp32"))
+    assert np.abs(int8 - fp32).mean() < 0.02
+
+
+def test_of_a_pooled_net_only_the_maps_are_not_quantised(released: Path) -> None:
+    graph = onnx.load(released / "model.onnx").graph
+    dequantised = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    assert [node.output[0] for node in convolutions if node.input[1] not in dequantised] == ["maps"]
+    assert [output.name for output in graph.output] == ["probs", "maps"]
+
+
+def test_a_file_without_features_is_not_quantised(released: Path, tmp_path: Path) -> None:
+    model = onnx.load(released / "model-fp32.onnx")
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = ["other" if name == "features" else name for name in names]
+    onnx.save(model, tmp_path / "fp32.onnx")
+    with pytest.raises(ModelError, match="has no value 'features'; export it again"):
+        export_int8(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", np.zeros((1, 48, 48), np.uint8))
+
+
+@torch.no_grad()
+def test_folding_changes_no_answer_of_a_branched_net() -> None:
+    net = variant("mien reparam")
+    folded = fold_norms(net.features)
+    assert not any(isinstance(layer, (Branched, torch.nn.BatchNorm2d)) for layer in folded.modules())
+    assert any(isinstance(layer, Branched) for layer in net.modules())
+    x = torch.randn(3, 1, 48, 48)
+    torch.testing.assert_close(folded(x), net.features(x), rtol=1e-3, atol=1e-4)
 
 
 @torch.no_grad()
@@ -159,14 +281,6 @@ def test_the_calibration_is_in_the_graph(released: Path, run: Path, faces: FaceS
     np.testing.assert_allclose(
         Classifier(released / "model-fp32.onnx")(faces.images[:50].numpy())[0], expected, atol=1e-3
     )
-
-
-@pytest.mark.parametrize("name", [name for name in nets.names() if name not in POOLED])
-def test_a_net_without_a_pooled_head_is_refused(name: str) -> None:
-    with torch.device("meta"):
-        net = nets.build(name, channels=1, classes=7)
-    with pytest.raises(ModelError, match="pooled linear head"):
-        Contract(net, CALIBRATION)
 
 
 def test_a_file_that_disagrees_with_its_net_is_not_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,10 +102,10 @@ KILLED = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-import mien.lab.fit as loop
+import mien.lab.fit as loop, mien.lab.saver as saver
 from test_fit import CPU, small
 from faces import cartoon_set
-loop.SAVE_EVERY = 0
+saver.SAVE_EVERY = 0
 loop.fit(small("optimise.epochs=6"), cartoon_set(), Path(sys.argv[1]), devices=CPU,
          report=lambda r: print(r, flush=True) if "epoch" in r else None)
 """

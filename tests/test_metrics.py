@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from sklearn import metrics as reference
 from torchmetrics.classification import MulticlassCalibrationError
 
 from faces import cartoon_set
 from mien._emotions import SEVEN
 from mien._errors import DataError
 from mien.lab.calibrate import fit_temperature, fit_vector
-from mien.lab.metrics import bootstrap_interval, expected_calibration_error, figures
+from mien.lab.metrics import bootstrap_interval, count_figures, expected_calibration_error, figures
 from mien.lab.objective import class_loss
 from mien.lab.recipe import Loss, Target
 from mien.lab.target import class_weights, targets
@@ -41,6 +42,49 @@ def test_figures_agree_with_counting(guesses) -> None:
     assert f["log_loss"] == pytest.approx(-np.log(probs[np.arange(2000), labels]).mean(), rel=1e-4)
     low, high = f["interval"]
     assert low < f["accuracy"] < high
+
+
+def test_figures_are_those_of_scikit_learn(guesses) -> None:
+    probs, labels = guesses
+    f, guess = figures(probs, labels, SEVEN, resamples=50), probs.argmax(1)
+    counted = count_figures(labels, guess, 7)
+    one_hot = np.eye(7)[labels]
+    assert f["balanced_accuracy"] == pytest.approx(reference.balanced_accuracy_score(labels, guess))
+    assert f["macro_f1"] == pytest.approx(reference.f1_score(labels, guess, average="macro"))
+    assert f["weighted_f1"] == pytest.approx(reference.f1_score(labels, guess, average="weighted"))
+    assert f["top2"] == pytest.approx(reference.top_k_accuracy_score(labels, probs, k=2))
+    assert f["brier"] == pytest.approx(((probs - one_hot) ** 2).sum(1).mean(), rel=1e-5)
+    for name in ("accuracy", "balanced_accuracy", "macro_f1"):
+        assert counted[name] == pytest.approx(f[name])
+        assert f["intervals"][name][0] < f[name] < f["intervals"][name][1]
+    assert f["intervals"]["log_loss"][0] < f["log_loss"] < f["intervals"]["log_loss"][1]
+    assert f["interval"] == f["intervals"]["accuracy"]
+
+
+def test_a_class_without_faces_is_named_and_does_not_count(guesses) -> None:
+    probs, labels = guesses
+    rows = labels != 1
+    f = figures(probs[rows], labels[rows], SEVEN, resamples=20)
+    assert f["absent"] == ["disgust"]
+    present = reference.recall_score(labels[rows], probs[rows].argmax(1), labels=[0, 2, 3, 4, 5, 6], average="macro")
+    assert f["balanced_accuracy"] == pytest.approx(present)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda p: p * 1.1, "sum to 1"),
+        (lambda p: p - 0.2, "at least 0"),
+        (lambda p: p[:, :6], "shape"),
+        (lambda p: p * np.nan, "sum to 1"),
+    ],
+)
+def test_what_is_no_table_of_probabilities_is_refused(guesses, spoil, says: str) -> None:
+    probs, labels = guesses
+    with pytest.raises(DataError, match=says):
+        figures(spoil(probs), labels, SEVEN)
+    with pytest.raises(DataError, match="no rows"):
+        figures(probs[:0], labels[:0], SEVEN)
 
 
 def test_bootstrap_interval_is_near_the_normal_one() -> None:

@@ -3,16 +3,23 @@
 Below it, what the literature says of each: parameters, multiply-accumulates, and the modules of the documents.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from mien._emotions import CLASS_SETS, SEVEN
 from mien._errors import RecipeError
 from mien.lab import nets
-from mien.lab.card import count_macs
+from mien.lab import recipe as recipes
+from mien.lab.count import macs, parameters, weightless
 from mien.lab.nets import hybrid_resnet50
 from mien.lab.nets._attention import EncoderBlock
-from mien.lab.nets._net import PooledHead, drop_branch
+from mien.lab.nets._net import DenseHead, PooledHead, drop_branch
+from mien.lab.nets._reparam import Branched
+from mien.lab.recipe import Data, NetChoice
+from mien.lab.run import build
 
 
 @pytest.fixture(params=nets.names())
@@ -25,10 +32,6 @@ def on_paper(name: str, *, channels: int = 3, classes: int = 1000, **options) ->
     """The net without storage: its shapes, parameters and operations cost nothing to count."""
     with torch.device("meta"):
         return nets.build(name, channels=channels, classes=classes, **options).eval()
-
-
-def parameters(net: torch.nn.Module) -> int:
-    return sum(p.numel() for p in net.parameters())
 
 
 def test_logits_are_finite_and_of_the_right_shape_and_every_parameter_gets_a_gradient(net: nets.Net) -> None:
@@ -59,15 +62,37 @@ def test_training_starts_from_answers_that_differ_little_but_differ(net: nets.Ne
 
 
 @pytest.mark.parametrize("name", nets.names())
-def test_macs_are_counted_and_other_sizes_and_channels_are_taken(name: str) -> None:
+def test_parameters_and_macs_are_reported(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    net = on_paper(name, channels=1, classes=7)
+    with capsys.disabled():
+        print(f"\n{name}: {parameters(net):,} parameters, {macs(net, 48) / 1e6:.1f} MMAC at 48 px", end="")
+    assert parameters(net) > 1e5
+    assert macs(net, 48) > 1e6
+
+
+@pytest.mark.parametrize("name", nets.names())
+def test_any_class_set_and_other_sizes_and_channels_are_taken(name: str) -> None:
+    for classes in (3, 6, 8):
+        net = on_paper(name, channels=3, classes=classes)
+        assert net(torch.empty(2, 3, 64, 64, device="meta")).shape == (2, classes)
+
+
+@pytest.mark.parametrize("classes", CLASS_SETS)
+@pytest.mark.parametrize("name", nets.names())
+def test_a_recipe_of_any_size_and_class_set_builds_the_net_that_fits(name: str, classes: str) -> None:
+    recipe = replace(recipes.load("conv4"), data=Data(classes=classes, size=96), net=NetChoice(name))
     with torch.device("meta"):
-        assert count_macs(on_paper(name, channels=1, classes=7), 48) > 1e6
-        assert on_paper(name, channels=3, classes=8, **other_options(name))(torch.empty(2, 3, 64, 64)).shape == (2, 8)
+        net = build(recipe).eval()
+        features = net.features(torch.empty(1, 1, 96, 96))
+        assert net.head(features).shape == (1, len(CLASS_SETS[classes]))
+    if isinstance(net.head, DenseHead):
+        assert net.head.pool.output_size == features.shape[-1]
 
 
-def other_options(name: str) -> dict[str, list[list[int]]]:
-    """The class branches are the one option that must follow the classes."""
-    return {"branches": [[0, 1, 2, 3], [4, 5, 6, 7]]} if name == "hybrid_resnet50" else {}
+def test_a_recipe_can_keep_another_size_for_its_dense_layers() -> None:
+    recipe = replace(recipes.load("conv4"), data=Data(size=96), net=NetChoice("conv4", {"size": 48}))
+    with torch.device("meta"):
+        assert build(recipe).head.pool.output_size == 3
 
 
 # Parameters and GMAC with 3 channels and 1000 classes, as published (or as torchvision and Keras count them).
@@ -183,7 +208,28 @@ def test_each_branch_of_the_hybrid_answers_for_its_own_classes() -> None:
     before = head(features)
     head.branches[0][-1].bias += 1
     changed = (head(features) - before).abs().amax(dim=0) > 0.5
-    assert changed.nonzero().flatten().tolist() == list(hybrid_resnet50.GROUPS[0])
+    assert changed.nonzero().flatten().tolist() == [SEVEN.index(name) for name in hybrid_resnet50.BRANCHES[0]]
+
+
+@pytest.mark.parametrize(
+    ("classes", "groups"),
+    [
+        ("seven", [[3, 5, 6], [0, 1, 2, 4]]),
+        ("six-no-neutral", [[3, 5], [0, 1, 2, 4]]),
+        ("three", [[2], [0, 1]]),
+        ("eight", [[1, 2, 0], [3, 4, 5, 6, 7]]),
+    ],
+)
+def test_the_branches_of_the_hybrid_follow_the_class_set(classes: str, groups: list[list[int]]) -> None:
+    emotions = CLASS_SETS[classes]
+    net = on_paper("hybrid_resnet50", channels=1, classes=len(emotions), emotions=emotions)
+    assert [branch[-1].out_features for branch in net.head.branches] == [len(group) for group in groups]
+    assert hybrid_resnet50._groups(hybrid_resnet50.BRANCHES, len(emotions), emotions) == groups
+
+
+def test_branches_can_be_named_by_index_as_well() -> None:
+    by_index = on_paper("hybrid_resnet50", classes=7, branches=[[0, 1], [2]])
+    assert [branch[-1].out_features for branch in by_index.head.branches] == [2, 1, 4]
 
 
 @torch.no_grad()
@@ -232,7 +278,11 @@ def test_a_name_may_have_dashes() -> None:
         ("efficientnet", {"variant": 9}, "variant is one of 0, 1, 2, 3, not 9"),
         ("alexnet", {"stem": "imagenet"}, "images of 48 px are too small for this net"),
         ("attention_resnet", {"depth": 0}, "at least 1, not 0"),
-        ("hybrid_resnet50", {"branches": [[0, 1], [2, 3]]}, "each class from 0 to 6 once"),
+        ("hybrid_resnet50", {"branches": [[0, 1], [1, 3]]}, "branches name a class twice"),
+        ("hybrid_resnet50", {"branches": [["happy", "glad"]]}, "a class of branches is one of 'angry', .*, not 'glad'"),
+        ("hybrid_resnet50", {"branches": [[7]]}, "a class of branches is one of 0, .*, not 7"),
+        ("mien", {"block": "plane"}, "block is one of 'residual', 'plain', 'reparam', not 'plane'"),
+        ("mien", {"block": "plain", "squeeze": True}, "squeeze and drop_path need block 'residual', not 'plain'"),
         ("hybrid_resnet50", {"heads": 7}, "cannot be divided among 7 heads"),
     ],
 )
@@ -241,7 +291,60 @@ def test_a_wrong_option_is_one_clear_error(name: str, options: dict, message: st
         nets.build(name, channels=1, classes=7, **options)
 
 
-def test_macs_are_counted_by_hand() -> None:
-    one = nets.build("mien", channels=1, classes=7, stem=16, widths=(16,), depths=(1,), strides=(1,))
-    expected = 48 * 48 * (9 * 16 + 2 * 9 * 16 * 16) + 16 * 7
-    assert count_macs(one.eval(), 48) == expected
+def test_macs_are_counted_by_hand_and_counting_changes_nothing() -> None:
+    one = nets.build("mien", channels=1, classes=7, stem=16, widths=(16,), depths=(1,), strides=(1,)).train()
+    before = {name: value.clone() for name, value in one.state_dict().items()}
+    assert macs(one, 48) == 48 * 48 * (9 * 16 + 2 * 9 * 16 * 16) + 16 * 7
+    assert one.training
+    assert all(torch.equal(value, before[name]) for name, value in one.state_dict().items())
+    assert not any(module._forward_hooks for module in one.modules())
+
+
+def test_macs_of_attention_are_counted() -> None:
+    block = EncoderBlock(32, 4, hidden=64)
+    tokens = torch.nn.Sequential(torch.nn.Conv2d(1, 32, 1), torch.nn.Flatten(2), Swap(), block)
+    places, linear = 6 * 6, 3 * 32 * 32 + 32 * 32 + 2 * 32 * 64
+    assert macs(tokens, 6) == places * (32 + linear) + 2 * places * places * 32
+
+
+class Swap(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.transpose(1, 2)
+
+
+def test_a_weightless_twin_shares_nothing_with_its_net() -> None:
+    net = nets.build("lenet", channels=1, classes=7, norm=True)
+    twin = weightless(net)
+    assert {t.device.type for t in [*twin.parameters(), *twin.buffers()]} == {"meta"}
+    assert {t.device.type for t in [*net.parameters(), *net.buffers()]} == {"cpu"}
+    assert [p.shape for p in twin.parameters()] == [p.shape for p in net.parameters()]
+
+
+@pytest.mark.parametrize("block", ["plain", "reparam"])
+def test_the_other_blocks_of_the_mien_family_learn_with_every_parameter(block: str) -> None:
+    torch.manual_seed(0)
+    net = nets.build(
+        "mien", channels=1, classes=7, block=block, stem=16, widths=(16, 32), depths=(2, 1), strides=(2, 2)
+    )
+    logits = net.train()(torch.randn(4, 1, 48, 48))
+    assert 1e-4 < logits.std(dim=0).mean() < 5
+    logits.square().sum().backward()
+    assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+
+
+@pytest.mark.parametrize(("inputs", "outputs", "stride"), [(8, 8, 1), (8, 16, 1), (8, 8, 2)])
+@torch.no_grad()
+def test_a_branched_convolution_is_one_convolution_in_eval_mode(inputs: int, outputs: int, stride: int) -> None:
+    torch.manual_seed(0)
+    branched = Branched(inputs, outputs, stride=stride).double()
+    for _ in range(3):  # batch norms with statistics of their own
+        branched.train()(torch.randn(8, inputs, 6, 6, dtype=torch.double) * 3 + 1)
+    for layer in branched.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.weight.uniform_(-1, 1)
+            layer.bias.uniform_(-1, 1)
+    x = torch.randn(2, inputs, 9, 9, dtype=torch.double)
+    fused = branched.eval().fused()
+    assert type(fused) is torch.nn.Conv2d
+    torch.testing.assert_close(fused(x), branched(x), rtol=1e-12, atol=1e-12)
+    assert (branched.straight is None) == (inputs != outputs or stride > 1)

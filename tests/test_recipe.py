@@ -1,21 +1,133 @@
 """Recipes are read strictly, changed by dotted flags, and survive a round trip."""
 
-import pytest
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import pytest
+import torch
+from PIL import Image
+
+from faces import cartoon_set
+from mien._emotions import CLASS_SETS, SEVEN
 from mien._errors import RecipeError
 from mien.lab import nets, recipe
-from mien.lab.run import build
+from mien.lab.course import freeze, set_mode, stages
+from mien.lab.data import FaceSet
+from mien.lab.data.mix import mix
+from mien.lab.data.read_own import read_own
+from mien.lab.devices import Devices
+from mien.lab.recipe import Recipe
+from mien.lab.run import open_run, start_leg
+from mien.lab.target import class_weights
+from mien.lab.task import prepare
+from mien.lab.views import batches
 
 MINIMAL = 'name = "x"\nabout = "y"\n'
+MEMBERS = [member for name in recipe.names() for member in recipe.members(name)]
+DOCUMENTED = [name for name in MEMBERS if recipe.load(name).claim.document]
 
 
-@pytest.mark.parametrize("name", recipe.names())
+def on_meta(loaded: Recipe) -> nets.Net:
+    """The recipe's net without memory."""
+    classes = len(CLASS_SETS[loaded.data.classes])
+    with torch.device("meta"):
+        return nets.build(loaded.net.name, channels=1, classes=classes, **loaded.net.options)
+
+
+@pytest.mark.parametrize("name", MEMBERS)
 def test_every_shipped_recipe_loads_builds_and_survives_a_round_trip(name: str) -> None:
     loaded = recipe.load(name)
     assert loaded.name == name
     assert loaded.about.strip()
     assert recipe.parse(recipe.dump(loaded), where="test") == loaded
-    assert isinstance(build(loaded), nets.Net)
+    net = on_meta(loaded)
+    assert isinstance(net, nets.Net)
+    for stage in stages(loaded):
+        freeze(net, stage.phase.freeze)  # refuses a module that the net does not have
+        assert any(parameter.requires_grad for parameter in net.parameters())
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_a_recipe_of_a_document_says_what_it_reproduces_and_why_it_differs(name: str) -> None:
+    loaded = recipe.load(name)
+    words = " ".join(loaded.about.split())
+    assert loaded.claim.document in ("000", "001", "002", "003", "004")
+    assert f"document {loaded.claim.document}" in words
+    assert loaded.claim.split
+    assert "figure" in words or "ublished" in words or "claim" in words or loaded.claim.document == "004"
+    if loaded.claim.variant == "faithful":
+        assert not name.endswith(("-tuned", "-scratch"))
+        assert "osen here" in words or "stand here" in words or "is chosen" in words
+    else:
+        assert loaded.claim.variant == "tuned"
+        assert "Tuned" in words or "conv4-ideas" in name
+
+
+def test_own_recipes_claim_nothing() -> None:
+    own = [recipe.load(name) for name in MEMBERS if name not in DOCUMENTED]
+    assert own
+    for loaded in own:
+        assert (loaded.claim.variant, dict(loaded.claim.figures)) == ("own", {})
+
+
+@pytest.mark.parametrize("name", [name for name in recipe.names() if recipe.search_space(name)])
+def test_every_key_of_a_search_space_is_one_of_the_recipe(name: str) -> None:
+    for key, values in recipe.search_space(name).items():
+        for value in values if isinstance(values, list) else (values["low"], values["high"]):
+            assert recipe.load(recipe.members(name)[0], [f"{key}={value}"])
+
+
+# Members of a family whose net, loss and faces stand in another member that takes the step.
+SAME = ("vgg19-48-", "-three-adam", "-six-sgd", "resnet50-48-", "hybrid-ablation/attention", "hybrid-ablation/weights")
+STEPPING = [name for name in MEMBERS if not any(part in name for part in SAME)]
+
+
+@pytest.fixture(scope="module")
+def faces() -> FaceSet:
+    return cartoon_set(per_split=(28, 14, 7))
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory, draw_face: Callable[..., Any]) -> Path:
+    """Faces of disgust in a labelled folder, as `mien synthesize` leaves them."""
+    folder = tmp_path_factory.mktemp("synthetic")
+    (folder / "disgust").mkdir()
+    for seed in range(4):
+        Image.fromarray(draw_face(seed=seed)).save(folder / "disgust" / f"{seed}.png")
+    return folder
+
+
+def cheap(name: str) -> Recipe:
+    """The recipe in small batches, at 48 px at most, without what must be trained or fetched first."""
+    table = recipe.dump(recipe.load(name))
+    table["optimise"] |= {"batch": 8, "accumulate": 1}
+    table["data"]["size"] = min(48, table["data"]["size"])
+    table["target"] |= {"teach": 0.0, "teachers": ()}
+    table["net"]["weights"] = ""
+    if table["net"]["name"] == "alexnet" or table["net"]["options"].get("head") == "dense":
+        table["net"]["options"]["hidden"] = [64, 64]
+    return recipe.parse(table, where=name)
+
+
+@pytest.mark.parametrize("name", STEPPING)
+def test_every_recipe_takes_a_step(name: str, faces: FaceSet, drawn: Path, tmp_path: Path) -> None:
+    chosen = cheap(name)
+    if chosen.data.also:
+        faces = mix(faces, [(read_own(drawn, label_map={}, emotions=SEVEN, side=48), 1.0)])
+    task = prepare(chosen, faces, Devices("cpu").launch("32-true"), None)
+    run = open_run(chosen, tmp_path, torch.device("cpu"), class_weights(task.training, chosen.target))
+    optimiser = start_leg(run)
+    set_mode(run.net, run.stage.phase)
+    before = {key: value.clone() for key, value in run.net.head.named_parameters()}
+    generator = torch.Generator().manual_seed(0)
+    views = batches(task.training, task.target, task.row_weights, chosen, 8, task.teachers, generator)
+    loss, logits = run.objective(*next(views))
+    loss.backward()
+    optimiser.step()
+    assert torch.isfinite(loss)
+    assert logits.shape == (8, len(CLASS_SETS[chosen.data.classes]))
+    assert any(not torch.equal(before[key], value) for key, value in run.net.head.named_parameters())
 
 
 def test_overrides_reach_sections_options_and_lists() -> None:

@@ -3,19 +3,22 @@
     python tools/write_docs.py            write them
     python tools/write_docs.py --check    exit 1 and name the pages that are not fresh
 
-docs/cli.md comes from the program, docs/models.md from the models' cards, and the tables of the README from the card of
-mien-0 and from the files that `mien benchmark --json` and `benchmarks/paste.py --json` wrote into results/.
+docs/cli.md comes from the program, docs/models.md from the models' cards, the tables of docs/recipes.md from the code
+that reads recipes, and the tables of the README from the card of mien-0 and from the files that `mien benchmark --json`
+and `benchmarks/paste.py --json` wrote into results/.
 """
 
+import inspect
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
 
+import recipe_keys
 from mien.__main__ import app
 from mien.infer import BUNDLED, bundled_models
 
@@ -72,13 +75,29 @@ def models() -> str:
 
 def readme() -> str:
     """README.md with the tables between its markers written anew."""
-    text = (ROOT / "README.md").read_text()
-    for name, part in {"figures": _figures(), "speed": _speed(), "paste": _paste()}.items():
+    return _marked("README.md", {"figures": _figures(), "speed": _speed(), "paste": _paste()})
+
+
+def recipes() -> str:
+    """docs/recipes.md with its list of recipes and its tables of keys written anew."""
+    heads = ("recipe", "document", "net", "size", "epochs")
+    parts = []
+    for heading, kind in recipe_keys.sections():
+        words = inspect.cleandoc(kind.__doc__ or "").replace("``", "`")
+        parts += [f"### `{heading}`" if heading else "### Above all sections", words]
+        parts.append(table(("key", "default", "meaning"), recipe_keys.keys(kind)))
+    return _marked("docs/recipes.md", {"shipped": table(heads, recipe_keys.shipped()), "keys": "\n\n".join(parts)})
+
+
+def _marked(page: str, parts: Mapping[str, str]) -> str:
+    """The text of ``page`` with each of ``parts`` between its markers."""
+    text = (ROOT / page).read_text()
+    for name, part in parts.items():
         begin, end = f"<!-- {name}: written by make docs -->", f"<!-- end of {name} -->"
         pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
         text, count = pattern.subn(lambda _, b=begin, p=part, e=end: f"{b}\n{p}\n{e}", text)
         if count != 1:
-            raise SystemExit(f"README.md: the markers of {name!r} stand {count} times in it, not once")
+            raise SystemExit(f"{page}: the markers of {name!r} stand {count} times in it, not once")
     return text
 
 
@@ -124,7 +143,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-PAGES = {"docs/cli.md": command_line, "docs/models.md": models, "README.md": readme}
+PAGES = {"docs/cli.md": command_line, "docs/models.md": models, "docs/recipes.md": recipes, "README.md": readme}
 
 
 def main() -> int:

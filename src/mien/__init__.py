@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from mien._emotions import Emotion
 from mien._errors import (
     DataError,
+    DeviceError,
     DivergedError,
     DownloadError,
     ImageError,
@@ -47,6 +48,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Box",
     "DataError",
+    "DeviceError",
     "DivergedError",
     "DownloadError",
     "Emotion",

@@ -13,8 +13,13 @@ import mien
 from mien._errors import MienError
 from mien.commands.benchmark import benchmark
 from mien.commands.export import export
+from mien.commands.logits import logits
 from mien.commands.models import models
 from mien.commands.predict import predict
+from mien.commands.recipes import recipes
+from mien.commands.record import record
+from mien.commands.search import search
+from mien.commands.synthesize import synthesize
 from mien.commands.train import train
 
 _WRONG = 2  # as typer answers for a wrong argument
@@ -53,9 +58,12 @@ app = typer.Typer(
 app.command()(predict)
 app.command()(models)
 app.command()(benchmark)
+app.command()(recipes)
 app.command()(train)
-app.command()(export)
-app.command()(train)
+app.command()(search)
+app.command()(synthesize)
+app.command()(logits)
+app.command()(record)
 app.command()(export)
 
 

@@ -8,6 +8,7 @@ MienError                 the base: what the command line prints as one line bef
 ├── ModelError            a model file that breaks the contract, or an unknown model
 ├── DataError             a data set with wrong columns, counts, labels or rows
 ├── RecipeError           an unknown key, a wrong type, a recipe that does not exist
+├── DeviceError           an accelerator that is not there, or that does not work
 ├── DivergedError         a training whose loss is no longer a number
 ├── DownloadError         a file that could not be fetched, or whose sha256 is wrong
 ├── OutputError           a place that cannot be written: full disk, missing rights
@@ -45,6 +46,10 @@ class DataError(MienError):
 
 class RecipeError(MienError):
     """A recipe is unknown or holds a key or value that mien does not know."""
+
+
+class DeviceError(MienError):
+    """The devices that a training asks for are not there."""
 
 
 class DivergedError(MienError):

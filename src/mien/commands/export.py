@@ -9,7 +9,7 @@ import typer
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run, as `mien train` names it.")],
     out: Annotated[Path, typer.Option(help="Folder to write model.onnx, model-fp32.onnx, card and licence to.")],
-    data: Annotated[Path | None, typer.Option(help="FER-2013 in any of its forms; default: $MIEN_DATA.")] = None,
+    data: Annotated[Path | None, typer.Option(help="The set it was trained on; default: $MIEN_DATA.")] = None,
     final: Annotated[
         bool, typer.Option("--final", help="Judge PrivateTest, too: once, when everything is chosen.")
     ] = False,
@@ -18,14 +18,14 @@ def export(
     from mien._errors import MissingExtraError
 
     try:
-        from mien.lab.data import find_fer2013, load_fer2013
         from mien.lab.release import release
         from mien.lab.run import load_final
+        from mien.lab.sets import load_set
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "lab") from error
 
     trained = load_final(run)
-    card = release(trained, load_fer2013(find_fer2013(data)), out, final=final)
+    card = release(trained, load_set(data, trained.recipe), out, final=final)
     low, high = card["accuracy"]["interval"]
     split = "private" if final else "public"
     accuracy, clean = card["accuracy"][split], card["accuracy"][f"{split}_clean"]

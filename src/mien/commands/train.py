@@ -1,84 +1,152 @@
-"""``mien train``: one recipe, trained from where its folder stands."""
+"""``mien train``: one recipe, or all members of a family, each trained from where its folder stands."""
 
 import math
+from collections.abc import Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from mien.lab.data import FaceSet
+    from mien.lab.recipe import Recipe
+
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe (mien-0) or the path of a .toml file.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(help="A shipped recipe (`mien recipes`), FAMILY, FAMILY/MEMBER or the path of a .toml file."),
+    ],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Changes: section.key=value, as in optimise.epochs=40.")
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="FER-2013 in any of its forms; default: $MIEN_DATA.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="FER-2013 in any of its forms, or a labelled folder or CSV; default: $MIEN_DATA."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; default: runs/RECIPE/seed-SEED.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights, order and augmentation.")] = 0,
     accelerator: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
     devices: Annotated[int, typer.Option(help="Processes or GPUs on this machine.", min=1)] = 1,
     nodes: Annotated[int, typer.Option(help="Machines, each started by torchrun.", min=1)] = 1,
     time_limit: Annotated[float, typer.Option(help="Seconds after which to stop with a checkpoint; 0: no limit.")] = 0,
+    log: Annotated[
+        list[str] | None, typer.Option(help="Log to tensorboard or mlflow, too; may be given for both.")
+    ] = None,
 ) -> None:
-    """Train RECIPE, or go on from its last checkpoint. Stops cleanly at --time-limit; the same command resumes."""
+    """Train RECIPE, or go on from its last checkpoint; of a family, all members one after another.
+
+    Stops cleanly at --time-limit and at Ctrl-C; the same command resumes, and leaves alone what is finished.
+    """
     from mien._errors import MissingExtraError
 
     try:
         from mien.lab import recipe as recipes
-        from mien.lab.data import find_fer2013, load_fer2013
-        from mien.lab.fit import Devices, fit
-        from mien.lab.provenance import provenance
+        from mien.lab.fit import Devices
+        from mien.lab.loggers import silence_lightning
+        from mien.lab.overview import is_family
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "lab") from error
-
-    chosen = recipes.with_seed(recipes.load(recipe, overrides or ()), seed)
-    folder = out or Path("runs") / chosen.name / f"seed-{seed}"
-    faces = load_fer2013(find_fer2013(data))
-    with _Bar(chosen.name) as bar:
-        done = fit(
-            chosen,
-            faces,
-            folder,
-            devices=Devices(accelerator, devices, nodes),
-            time_limit=time_limit or math.inf,
-            provenance=provenance(faces.sha256),
-            report=bar,
-        )
-    state = "finished" if done else "stopped at its time limit; the same command goes on"
-    typer.echo(f"{chosen.name}: {state}. {folder}")
+    silence_lightning()
+    names = recipes.members(recipe) if is_family(recipe) else (recipe,)
+    chosen = [recipes.with_seed(recipes.load(name, overrides or ()), seed) for name in names]
+    runs = [(one, folder_of(one, out, several=len(names) > 1)) for one in chosen]
+    _train_all(runs, data, Devices(accelerator, devices, nodes), time_limit or math.inf, log or ())
 
 
-class _Bar:
-    """A rich progress bar on standard error; outside of a terminal, one plain line an epoch."""
+def folder_of(recipe: "Recipe", out: Path | None, *, several: bool) -> Path:
+    """Where a run lies: below ``out`` a folder a member, where there are several."""
+    if out is None:
+        return Path("runs") / recipe.name / f"seed-{recipe.seed}"
+    return out / recipe.name.rpartition("/")[2] if several else out
 
-    def __init__(self, name: str) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        self.console = Console(stderr=True)
-        columns = (
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TimeRemainingColumn(),
-        )
-        self.progress = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
-        self.task = self.progress.add_task(name, total=None, figures="")
+def _train_all(
+    runs: Sequence[tuple["Recipe", Path]], data: Path | None, devices: Any, time_limit: float, log: Sequence[str]
+) -> None:
+    """Train what is not finished. The time limit is that of all together."""
+    import time
 
-    def __enter__(self) -> "_Bar":
-        self.progress.start()
-        return self
+    from mien.lab.history import is_finished
+    from mien.lab.loggers import Logs
+    from mien.lab.shelf import Shelf
 
-    def __exit__(self, *error: object) -> None:
-        self.progress.stop()
-
-    def __call__(self, record: dict[str, Any]) -> None:
-        if "steps" in record:
-            self.progress.update(self.task, completed=record["step"], total=record["steps"])
+    started = time.monotonic()
+    loggers = [Logs(log, recipe, folder) for recipe, folder in runs]  # a missing package shows before the first run
+    shelf, noted = Shelf(data), ""
+    for (recipe, folder), logs in zip(runs, loggers, strict=True):
+        if is_finished(folder, recipe):
+            _say(f"{recipe.name}: finished already. {folder}")
+            continue
+        faces = shelf(recipe)
+        if faces.note and faces.note != noted:
+            noted = faces.note
+            _say(noted, error=True)
+        left = time_limit - (time.monotonic() - started)
+        if not _train_one(recipe, folder, faces, devices, left, logs):  # `fit` lets all processes agree on the time
+            _say(f"{recipe.name}: stopped at the time limit; the same command goes on. {folder}")
             return
-        speed = f"{record['images_per_second']:.0f} images/s"
-        public = f"PublicTest {record['public_accuracy']:.4f}" if "public_accuracy" in record else ""
-        figures = f"epoch {record['epoch']}  loss {record['loss']:.3f}  {public}  {speed}"
-        self.progress.update(self.task, figures=figures)
-        if not self.console.is_terminal:
-            self.console.print(figures, highlight=False)
+
+
+def _train_one(recipe: "Recipe", folder: Path, faces: "FaceSet", devices: Any, time_limit: float, logs: Any) -> bool:
+    """One run, to its end or to the limit; its curves are drawn either way. Returns whether it is finished."""
+    from mien._errors import DivergedError
+    from mien.commands.progress import Watch
+    from mien.lab.fit import fit
+    from mien.lab.provenance import provenance
+
+    origin, done = provenance(faces.sha256), False
+    try:
+        with closing(logs), Watch(recipe.name) as watch:
+            report = partial(_tell_all, (watch, logs))
+            done = fit(recipe, faces, folder, devices=devices, time_limit=time_limit, provenance=origin, report=report)
+            logs.finished = done
+    except KeyboardInterrupt:
+        _say(f"{recipe.name}: stopped; the same command goes on after the last finished epoch. {folder}", error=True)
+        _draw(recipe, folder)
+        raise typer.Exit(130) from None
+    except DivergedError:
+        _draw(recipe, folder)
+        raise
+    _draw(recipe, folder)
+    if done:
+        _say(f"{recipe.name}: finished{_judged(recipe, folder)}. {folder}")
+    return done
+
+
+def _tell_all(listeners: Sequence[Any], record: dict[str, Any]) -> None:
+    for listener in listeners:
+        listener(record)
+
+
+def _draw(recipe: "Recipe", folder: Path) -> None:
+    from mien.lab.curves import draw_curves
+    from mien.lab.devices import is_first
+    from mien.lab.history import read_log
+
+    history = read_log(folder) if is_first() else []
+    if history:
+        draw_curves(recipe, history, folder / "curves.png")
+
+
+def _judged(recipe: "Recipe", folder: Path) -> str:
+    """The validation accuracy of the epoch that was kept."""
+    from mien.lab.history import kept_epoch, read_log
+    from mien.lab.run import validated
+
+    history = read_log(folder)
+    if not history:
+        return ""
+    epoch = kept_epoch(recipe, history)
+    accuracy = validated(epoch, "accuracy")
+    split = next((name for name in ("fold", "leaky") if f"{name}_accuracy" in epoch), "PublicTest")
+    return "" if math.isnan(accuracy) else f", {split} {accuracy:.2%} in epoch {epoch['epoch']}"
+
+
+def _say(line: str, *, error: bool = False) -> None:
+    from mien.lab.devices import is_first
+
+    if is_first():
+        typer.echo(line, err=error)

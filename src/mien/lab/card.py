@@ -4,32 +4,12 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-import torch
-from torch import nn
-
 from mien.lab.calibrate import Calibration
+from mien.lab.count import macs, parameters
 from mien.lab.recipe import Recipe
 from mien.lab.run import Trained
 
 Row = tuple[str, ...]
-
-
-def count_macs(net: nn.Module, size: int) -> int:
-    """Multiply-accumulates of one grey face of ``size`` pixels: the convolutions and linear layers of ``net``."""
-    total = 0
-
-    def add(layer: nn.Module, _: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        nonlocal total
-        weight = layer.weight
-        assert isinstance(weight, torch.Tensor)
-        total += output[0].numel() * weight[0].numel()  # a linear layer may be applied to many tokens
-
-    hooks = [m.register_forward_hook(add) for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
-    with torch.no_grad():
-        net(torch.zeros(1, 1, size, size))
-    for hook in hooks:
-        hook.remove()
-    return total
 
 
 def card_json(
@@ -52,8 +32,8 @@ def card_json(
         "name": recipe.name,
         "accuracy": accuracy | {"interval": headline["interval"]},
         **{key: headline[key] for key in shown},
-        "parameters": sum(p.numel() for p in net.parameters()),
-        "macs": count_macs(net, recipe.data.size),
+        "parameters": parameters(net),
+        "macs": macs(net, recipe.data.size),
         "calibration": asdict(calibration),
         "emotions": list(headline["recall"]),
         "recipe": recipe.name,

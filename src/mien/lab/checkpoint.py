@@ -21,6 +21,11 @@ def save_text(path: Path, text: str) -> None:
     _replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+def save_bytes(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path``, atomically. Raises ``OutputError`` on a full disk or missing rights."""
+    _replace(path, lambda temporary: temporary.write_bytes(content))
+
+
 def load(path: Path) -> dict[str, Any]:
     """Read what ``save`` wrote, on the CPU. Raises ``DataError`` for a missing or damaged file."""
     try:
@@ -32,8 +37,14 @@ def load(path: Path) -> dict[str, Any]:
     return state
 
 
+def remove_parts(folder: Path) -> None:
+    """Remove what a kill in the middle of writing left in ``folder``."""
+    for part in folder.glob(".*.part-*"):
+        part.unlink(missing_ok=True)
+
+
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.part-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.dropout import _DropoutNd  # what all dropout layers are
 
 from mien._errors import RecipeError
 from mien.lab.recipe import Optimise, Phase, Recipe, change, check_optimise, nearest
@@ -23,6 +24,7 @@ class Stage:
 
     phase: Phase
     optimise: Optimise
+    fallback: Optimise | None
     first: int
 
     @property
@@ -35,8 +37,10 @@ def stages(recipe: Recipe) -> tuple[Stage, ...]:
     """The recipe's phases one after another; one stage for a recipe without. Raises ``RecipeError`` for wrong keys."""
     course: list[Stage] = []
     for phase in recipe.phases or (Phase(),):
-        choice = changed(recipe, recipe.optimise, phase.optimise, f"phase {phase.name!r}")
-        course.append(Stage(phase, choice, course[-1].last if course else 0))
+        what = f"phase {phase.name!r}" if recipe.phases else ""
+        choice = changed(recipe, recipe.optimise, phase.optimise, what)
+        first = course[-1].last if course else 0
+        course.append(Stage(phase, choice, _fallback(recipe, choice, what), first))
     return tuple(course)
 
 
@@ -45,11 +49,18 @@ def stage_at(course: Sequence[Stage], epoch: int) -> Stage:
     return next((stage for stage in course if epoch < stage.last), course[-1])
 
 
+def choices(course: Sequence[Stage]) -> tuple[Optimise, ...]:
+    """Every optimisation that the course may come to, fallbacks included."""
+    return tuple(choice for stage in course for choice in (stage.optimise, stage.fallback) if choice is not None)
+
+
 def changed(recipe: Recipe, base: Optimise, changes: Mapping[str, Any], what: str) -> Optimise:
     """``base`` with some keys changed, checked as strictly as the recipe itself."""
-    where = f"recipe {recipe.name}: {what}: optimise"
+    where = ": ".join(part for part in (f"recipe {recipe.name}", what, "optimise") if part)
     choice = change(base, changes, where=where)
     check_optimise(choice, where)
+    if choice.precision != recipe.optimise.precision:
+        raise RecipeError(f"{where}.precision is that of the whole training, {recipe.optimise.precision!r}")
     return choice
 
 
@@ -72,7 +83,7 @@ def set_mode(net: nn.Module, phase: Phase) -> None:
     for name, module in net.named_modules():
         if within(name, phase.freeze):
             module.eval()
-        if isinstance(module, nn.Dropout):
+        if isinstance(module, _DropoutNd):
             built = module.__dict__.setdefault("p_built", module.p)
             module.p = phase.dropout if phase.dropout >= 0 else built
 
@@ -83,8 +94,9 @@ def within(name: str, prefixes: Sequence[str]) -> bool:
 
 
 def rate_scale(choice: Optimise, progress: float, losses: Sequence[float]) -> float:
-    """The share of the rate at ``progress`` 0..1 of the stage, after the validation ``losses`` of its epochs so far.
+    """The share of the rate at ``progress`` 0..1 of the leg, after the validation ``losses`` of its epochs so far.
 
+    A leg is a stage, or the part of it before or after its fallback took over.
     Warm-up is linear. Then: half a cosine to zero; constant; falling by ``factor`` on a plateau of the losses; or
     one-cycle (Smith and Topin, 2018: a cosine up from 1/25 of the rate over the warm-up, a cosine down to zero).
     """
@@ -100,10 +112,13 @@ def rate_scale(choice: Optimise, progress: float, losses: Sequence[float]) -> fl
 
 
 def plateau(losses: Sequence[float], choice: Optimise) -> tuple[float, bool]:
-    """The share of the rate after ``losses``, and whether its floor has been reached and waited out as well."""
+    """The share of the rate after ``losses``, and whether its floor has been reached and waited out as well.
+
+    The rule of torch's ReduceLROnPlateau. A loss that is not a number is not better than any.
+    """
     best, waited, share, over = math.inf, 0, 1.0, False
     for loss in losses:
-        if loss < best - _BETTER * abs(best) or best == math.inf:
+        if loss < best * (1 - _BETTER):
             best, waited = loss, 0
         else:
             waited += 1
@@ -111,3 +126,13 @@ def plateau(losses: Sequence[float], choice: Optimise) -> tuple[float, bool]:
             over = share <= choice.floor * (1 + 1e-9)  # rounding: 0.1 ** 3 is a little more than 1e-3
             share, waited = max(share * choice.factor, choice.floor), 0
     return share, over
+
+
+def _fallback(recipe: Recipe, choice: Optimise, what: str) -> Optimise | None:
+    """What takes over in a stage of ``choice``, checked before the first epoch and not when it is needed."""
+    if not choice.fallback:
+        return None
+    where = ": ".join(part for part in (what, "fallback") if part)
+    if "epochs" in choice.fallback:
+        raise RecipeError(f"recipe {recipe.name}: {where}: epochs are those of its phase; leave them out")
+    return changed(recipe, choice, {**choice.fallback, "fallback": {}}, where)

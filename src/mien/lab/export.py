@@ -23,6 +23,8 @@ from mien.lab.contract import Contract
 
 # Largest difference of a probability between torch and the fp32 file.
 PARITY = 1e-4
+# The value of a file's graph between the two halves of its net.
+FEATURES = "features"
 # Faces of the training set that the int8 ranges are measured on.
 CALIBRATION_FACES = 1024
 
@@ -40,27 +42,30 @@ def export_fp32(
     shapes = {"crops": {0: torch.export.Dim("n", min=1)}}
     with _quiet():
         program = torch.onnx.export(
-            module,
+            _Seen(module),
             (example,),
             input_names=["crops"],
-            output_names=["probs", "maps"],
+            output_names=["probs", "maps", FEATURES],
             dynamic_shapes=shapes,
             opset_version=18,
             dynamo=True,
             verbose=False,
         )
     assert program is not None
-    write_metadata(program.model_proto, path, {**metadata, "precision": "fp32"})
+    model = program.model_proto
+    model.graph.output.pop()  # the features keep their name, but are no answer
+    write_metadata(model, path, {**metadata, "precision": "fp32"})
     _check_parity(module, path, size)
 
 
 def export_int8(fp32: Path, path: Path, faces: NDArray[np.uint8]) -> None:
     """Quantise the file ``fp32`` statically to int8: per channel, ranges measured on ``faces`` uint8 ``[N, S, S]``.
 
-    The last convolution, which makes the maps, keeps fp32 arithmetic: there rounding costs most and time least.
+    All that follows the features, probabilities and maps, keeps fp32 arithmetic: there rounding costs most and, but for
+    the widest dense heads, time least. Raises ``ModelError`` for a file without a value of that name.
     """
     model = onnx.load(fp32)
-    convolutions = [node.name for node in model.graph.node if node.op_type == "Conv"]
+    answers = _after(model.graph, FEATURES)
     with _quiet():
         quantize_static(
             str(fp32),
@@ -72,7 +77,7 @@ def export_int8(fp32: Path, path: Path, faces: NDArray[np.uint8]) -> None:
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
-            nodes_to_exclude=convolutions[-1:],
+            nodes_to_exclude=answers,
         )
     said = {entry.key: entry.value for entry in model.metadata_props}
     write_metadata(onnx.load(path), path, {**said, "precision": "int8"})
@@ -114,6 +119,30 @@ def write_metadata(model: onnx.ModelProto, path: Path, metadata: Mapping[str, st
     onnx.checker.check_model(model, full_check=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(model, path)
+
+
+class _Seen(nn.Module):
+    """The contract, and beside its answers the features that they come from."""
+
+    def __init__(self, contract: Contract) -> None:
+        super().__init__()
+        self.contract = contract
+
+    def forward(self, crops: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        features = self.contract.see(crops)
+        return *self.contract.answers(features), features
+
+
+def _after(graph: onnx.GraphProto, value: str) -> list[str]:
+    """The names of the nodes that compute with ``value``, near or far."""
+    reached, names = {value}, []
+    for node in graph.node:  # an ONNX graph is sorted: what a node needs stands before it
+        if reached & set(node.input):
+            reached |= set(node.output)
+            names.append(node.name)
+    if not names:
+        raise ModelError(f"the file has no value {value!r}; export it again")
+    return names
 
 
 class _Faces(CalibrationDataReader):  # type: ignore[misc]

@@ -5,82 +5,47 @@ resumed from its last checkpoint ends with the same weights as one that never st
 bit).
 """
 
-import json
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric import Fabric
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from mien._errors import DivergedError, RecipeError
-from mien.lab import checkpoint
+from mien._errors import DataError, DivergedError
 from mien.lab.course import plateau, rate_scale, set_mode
 from mien.lab.data import FaceSet
+from mien.lab.devices import Devices, agree, end_all
 from mien.lab.normalise import normalise
 from mien.lab.optimiser import set_rate
-from mien.lab.recipe import Recipe, dump
-from mien.lab.rows import training_rows, validation_rows
-from mien.lab.run import Run, fall_back, open_run, remember_best, save_run, start_leg
-from mien.lab.sampling import epoch_length, row_weights
-from mien.lab.target import class_weights, targets
-from mien.lab.teachers import Teachers
-from mien.lab.views import View, batches
+from mien.lab.recipe import Recipe
+from mien.lab.rows import validation_name
+from mien.lab.run import Run, fall_back, open_run, remember_best, start_leg
+from mien.lab.saver import Saver
+from mien.lab.target import class_weights
+from mien.lab.task import Report, Task, prepare
+from mien.lab.views import View, batches, share
 
-# Seconds between two checkpoints; an epoch on a fast device is shorter than writing one.
-SAVE_EVERY = 30.0
-# Steps between two reports of progress.
-REPORT_EVERY = 20
+__all__ = ["Devices", "Report", "fit", "predict"]
 
-Report = Callable[[dict[str, Any]], None]
+# Seconds between two reports of progress: each waits for the device.
+REPORT_EVERY = 0.5
 
 
-@dataclass(frozen=True)
-class Devices:
-    """What trains: ``accelerator`` "cpu", "cuda", "mps" or "auto"; ``devices`` on each of ``nodes`` machines."""
+@dataclass
+class _Clock:
+    """Says when to stop: before an epoch that would end after ``limit`` seconds, going by the longest so far."""
 
-    accelerator: str = "auto"
-    devices: int = 1
-    nodes: int = 1
+    limit: float
+    started: float = field(default_factory=time.monotonic)
+    longest: float = 0.0
 
-    def launch(self, precision: str) -> Fabric:
-        """The Fabric of these devices, its other processes started."""
-        several = self.devices * self.nodes > 1
-        fabric = Fabric(
-            accelerator=self.accelerator,
-            devices=self.devices,
-            num_nodes=self.nodes,
-            strategy="ddp" if several else "auto",
-            precision=precision,  # type: ignore[arg-type]
-        )
-        fabric.launch()
-        if fabric.device.type == "cuda":
-            torch.backends.cudnn.benchmark = True
-            torch.set_float32_matmul_precision("high")
-        return fabric
-
-
-@dataclass(frozen=True)
-class Task:
-    """What stays the same over all epochs; everything on one device."""
-
-    recipe: Recipe
-    fabric: Fabric
-    training: FaceSet
-    target: Tensor
-    row_weights: Tensor
-    teachers: Teachers
-    validation: FaceSet
-    report: Report
-
-    def steps(self, batch: int) -> int:
-        """Steps an epoch; the last incomplete batch is left out."""
-        return epoch_length(self.row_weights) // batch
+    def is_over(self) -> bool:
+        return time.monotonic() - self.started + 1.2 * self.longest >= self.limit
 
 
 def fit(
@@ -96,26 +61,28 @@ def fit(
     """Train ``recipe`` on ``faces`` in ``folder``, from its last checkpoint where there is one.
 
     Stops cleanly before an epoch that would end after ``time_limit`` seconds, going by the longest so far. ``report``
-    gets a record of every epoch and, within an epoch, of its progress. Returns whether the run is finished; then
-    ``final.pt`` holds the weights that are kept. Raises ``DivergedError`` when the loss is not finite (the last good
-    checkpoint stays).
+    gets a record of every epoch and, within an epoch, of its progress; what it raises ends the run at once. Returns
+    whether the run is finished; then ``final.pt`` holds the weights that are kept. Raises ``DivergedError`` when the
+    loss is not finite; then, as when the user interrupts, a checkpoint of the last finished epoch stays.
+
+    With several devices, every process calls this and gets the same answer; the first one alone reports and writes.
     """
-    started, longest = time.monotonic(), 0.0
+    clock = _Clock(time_limit)
     fabric = (devices or Devices()).launch(recipe.optimise.precision)
-    task = _prepare(recipe, faces, fabric, report)
-    run = open_run(recipe, folder, fabric.device, class_weights(task.training, recipe.target))
-    saver = _Saver(run, fabric, provenance or {})
-    while not run.done:
-        leg, optimiser = run.leg, start_leg(run)
-        model, stepper = fabric.setup(run.objective, optimiser)
-        while not run.done and run.leg == leg:
-            if fabric.broadcast(time.monotonic() - started + 1.2 * longest >= time_limit):
-                saver.save(optimiser)
+    task = prepare(recipe, faces, fabric, report if fabric.is_global_zero else None)
+    run = open_run(
+        recipe,
+        folder,
+        fabric.device,
+        class_weights(task.training, recipe.target),
+        data=faces.sha256,
+        sync_norms=fabric.world_size > 1 and fabric.device.type == "cuda",
+    )
+    _check_shared(fabric, run)
+    with Saver(run, fabric, provenance or {}) as saver:
+        while not run.done:
+            if not _train_leg(task, run, saver, clock):
                 return False
-            record = _epoch(task, run, model, stepper)
-            longest = max(longest, record["seconds"])
-            report(record)
-            saver.epoch_is_over(optimiser)
     return True
 
 
@@ -126,44 +93,27 @@ def predict(net: nn.Module, images: Tensor, size: int, *, batch: int = 512) -> T
     return torch.cat(parts).float()
 
 
-class _Saver:
-    """Writes checkpoints: by the first process, every ``SAVE_EVERY`` seconds and at the end."""
-
-    def __init__(self, run: Run, fabric: Fabric, provenance: dict[str, Any]) -> None:
-        self.run, self.fabric, self.provenance = run, fabric, provenance
-        self.saved_at, self.unsaved = time.monotonic(), False
-        if fabric.is_global_zero:
-            # For people; and a folder that cannot be written shows before the first epoch is lost.
-            checkpoint.save_text(run.folder / "recipe.json", json.dumps(dump(run.recipe), indent=1) + "\n")
-
-    def epoch_is_over(self, optimiser: torch.optim.Optimizer) -> None:
-        self.unsaved = True
-        if self.run.done or time.monotonic() - self.saved_at > SAVE_EVERY:
-            self.save(optimiser)
-
-    def save(self, optimiser: torch.optim.Optimizer) -> None:
-        if self.unsaved and self.fabric.is_global_zero:
-            save_run(self.run, optimiser, self.provenance)
-        self.saved_at, self.unsaved = time.monotonic(), False
+def _check_shared(fabric: Fabric, run: Run) -> None:
+    first = fabric.broadcast(run.epoch)
+    if run.epoch != first:
+        raise DataError(f"{run.folder}: this machine does not see the run's files; name an --out that all machines see")
 
 
-def _prepare(recipe: Recipe, faces: FaceSet, fabric: Fabric, report: Report) -> Task:
-    training = training_rows(faces, recipe).to(fabric.device)
-    parts = fabric.world_size * recipe.optimise.accumulate
-    if recipe.optimise.batch % parts:
-        raise RecipeError(
-            f"optimise.batch ({recipe.optimise.batch}) must be a multiple of {parts}: devices x accumulate"
-        )
-    return Task(
-        recipe=recipe,
-        fabric=fabric,
-        training=training,
-        target=targets(training, recipe.target),
-        row_weights=row_weights(training, recipe),
-        teachers=Teachers(recipe.target, fabric),
-        validation=validation_rows(faces, recipe).to(fabric.device),
-        report=report,
-    )
+def _train_leg(task: Task, run: Run, saver: Saver, clock: _Clock) -> bool:
+    """Train as long as one optimiser lives: a stage, or its fallback. Returns whether there was time enough."""
+    optimiser = start_leg(run)
+    leg = run.leg
+    model, stepper = task.fabric.setup(run.objective, optimiser)
+    while not run.done and run.leg == leg:
+        if task.fabric.broadcast(clock.is_over()):
+            saver.save()
+            return False
+        record = _epoch(task, run, model, stepper)
+        clock.longest = max(clock.longest, record["seconds"])
+        saver.epoch_is_over(optimiser)
+        if task.report:
+            task.report(record)
+    return True
 
 
 def _epoch(task: Task, run: Run, model: Any, optimiser: Any) -> dict[str, Any]:
@@ -171,49 +121,73 @@ def _epoch(task: Task, run: Run, model: Any, optimiser: Any) -> dict[str, Any]:
     begun, choice = time.monotonic(), run.choice
     figures = _train(task, run, model, optimiser)
     trained = time.monotonic() - begun
-    record = {"epoch": run.epoch + 1, **figures, **task.fabric.broadcast(_validate(task, run.average.net))}
+    run.average.settle()
+    agree(task.fabric, (run.net, run.average.net))
+    record = {"epoch": run.epoch + 1, **figures, **_validate(task, run.average.net)}
     record["seconds"] = time.monotonic() - begun
     record["images_per_second"] = task.steps(choice.batch) * choice.batch / trained
-    finite = math.isfinite(figures["loss"])
-    waiting = bool(choice.fallback)
-    if not finite and not (waiting and run.best):
-        raise DivergedError(
-            f"the loss is {figures['loss']} in epoch {run.epoch + 1}; lower optimise.rate (the last good checkpoint is "
-            "kept)"
-        )
+    _close_epoch(task, run, record)
+    return record
+
+
+def _close_epoch(task: Task, run: Run, record: dict[str, Any]) -> None:
+    """Take the record into the run, and go back to the best epoch where the recipe says so."""
+    choice = run.choice
+    finite = math.isfinite(record["loss"]) and _is_finite(run.net)
+    if not finite and not (choice.fallback and run.best):
+        what = f"the loss is {record['loss']}" if not math.isfinite(record["loss"]) else "the weights are not finite"
+        error = f"{what} in epoch {record['epoch']}; lower optimise.rate (the epochs before are kept)"
+        end_all(task.fabric, DivergedError(error))
     run.history.append(record)
-    losses = run.losses
+    over = bool(choice.fallback) and plateau(run.losses, choice)[1]
     run.epoch += 1
     if finite:
         remember_best(run)
-    if waiting and not run.done and (not finite or plateau(losses, choice)[1]):
+    if not finite or (over and not run.done):
         fall_back(run)
-        record["fallback"] = choice.fallback.get("name", choice.name)
-    return record
+        record["fallback"] = run.choice.name
+
+
+@torch.no_grad()
+def _is_finite(net: nn.Module) -> bool:
+    norms = torch.stack(torch._foreach_norm(list(net.parameters())))
+    return bool(norms.isfinite().all())
 
 
 def _train(task: Task, run: Run, model: Any, optimiser: Any) -> dict[str, float]:
     """One epoch of steps; its mean loss, its accuracy on the faces as they were shown, and its last rate."""
-    choice, stage, losses = run.choice, run.stage, run.losses
-    seed = task.recipe.seed * 1_000_003 + run.epoch
-    torch.manual_seed(seed)  # dropout draws from the global generator
-    generator = torch.Generator(task.fabric.device).manual_seed(seed)
-    set_mode(run.net, stage.phase)
+    choice, losses = run.choice, run.losses
     steps = task.steps(choice.batch)
+    generator = _seed(task, run.epoch)
+    set_mode(run.net, run.stage.phase)
     kept: list[Tensor] = []
+    told = -math.inf
     views = batches(task.training, task.target, task.row_weights, task.recipe, choice.batch, task.teachers, generator)
     for step, view in enumerate(views):
-        progress = (run.epoch - stage.first + (step + 0.5) / steps) / choice.epochs
-        rate = choice.rate * rate_scale(choice, progress, losses)
+        rate = choice.rate * rate_scale(choice, run.progress((step + 0.5) / steps), losses)
         set_rate(optimiser, rate)
         kept.append(_step(task, model, optimiser, view, choice.accumulate, choice.clip))
-        run.average.update(run.net)
-        if step % REPORT_EVERY == 0:
-            total = run.course[-1].last * steps
-            task.report({"step": run.epoch * steps + step, "steps": total, "loss": float(kept[-1][0])})
+        run.average.update()
+        if task.report and time.monotonic() - told >= REPORT_EVERY:
+            task.report({**_progress(task, run, step), "loss": float(kept[-1][0])})
+            told = time.monotonic()
     figures = task.fabric.all_reduce(torch.stack(kept).mean(0))
     assert isinstance(figures, Tensor)
     return {"loss": float(figures[0]), "accuracy": float(figures[1]), "rate": rate}
+
+
+def _seed(task: Task, epoch: int) -> Generator:
+    """The generator of an epoch's views, one on all devices; dropout draws from the global one, different on each."""
+    seed = task.recipe.seed * 1_000_003 + epoch
+    torch.manual_seed(seed + task.fabric.global_rank * 1_000_000_007)
+    return Generator(task.fabric.device).manual_seed(seed)
+
+
+def _progress(task: Task, run: Run, step: int) -> dict[str, int]:
+    """The steps of the whole training, and those that are taken."""
+    lengths = [(stage.first, stage.last, task.steps(stage.optimise.batch)) for stage in run.course]
+    before = sum(steps * (min(last, run.epoch) - first) for first, last, steps in lengths if first < run.epoch)
+    return {"step": before + step + 1, "steps": sum(steps * (last - first) for first, last, steps in lengths)}
 
 
 def _step(task: Task, model: Any, optimiser: Any, view: View, parts: int, clip: float) -> Tensor:
@@ -233,11 +207,16 @@ def _step(task: Task, model: Any, optimiser: Any, view: View, parts: int, clip: 
 
 
 def _validate(task: Task, net: nn.Module) -> dict[str, float]:
-    if len(task.validation) == 0:
+    """Accuracy and log loss on the validation faces, each device computing its part."""
+    faces, fabric = task.validation, task.fabric
+    if len(faces) == 0:
         return {}
-    with task.fabric.autocast():
-        logits = predict(net, task.validation.images, task.recipe.data.size)
-    right = (logits.argmax(1) == task.validation.labels).float().mean()
-    name = "fold" if task.recipe.data.folds else "public"
-    loss = F.cross_entropy(logits, task.validation.labels)
-    return {f"{name}_accuracy": float(right), f"{name}_log_loss": float(loss)}
+    part = share(fabric.global_rank, fabric.world_size, len(faces))
+    with fabric.autocast():
+        logits = predict(net, faces.images[part], task.recipe.data.size)
+    right = (logits.argmax(1) == faces.labels[part]).float().sum()
+    loss = F.cross_entropy(logits, faces.labels[part], reduction="sum")
+    sums = fabric.all_reduce(torch.stack([right, loss]), reduce_op="sum")
+    accuracy, log_loss = (float(total) / len(faces) for total in sums)
+    name = validation_name(task.recipe)
+    return {f"{name}_accuracy": accuracy, f"{name}_log_loss": log_loss}

@@ -1,5 +1,6 @@
 """An exported file against the splits of a data set, through the same code that readers use."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from mien._emotions import CLASS_SETS
+from mien._emotions import CLASS_SETS, Emotion
 from mien._errors import DataError
 from mien.infer import Classifier
 from mien.lab.data import FaceSet, Split, clean_rows, with_classes
@@ -25,20 +26,43 @@ def crops_of(faces: FaceSet, size: int) -> NDArray[np.uint8]:
     return resized.round().clamp(0, 255).to(torch.uint8).squeeze(1).numpy()
 
 
-def judge(classifier: Classifier, faces: FaceSet, class_set: str, split: Split) -> dict[str, Any]:
-    """Figures of the file on ``split``: of ``all`` rows, and of the ``clean`` ones, whose pixels are no earlier row's.
+@dataclass(frozen=True)
+class Answers:
+    """What a classifier says of a split: ``rows`` int64 ``[N]`` of the data set, ``probs`` float32 ``[N, C]``.
+
+    ``labels`` int64 ``[N]`` are the truth, ``clean`` bool ``[N]`` the rows whose pixels are no earlier row's.
+    """
+
+    rows: NDArray[np.int64]
+    probs: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    clean: NDArray[np.bool_]
+    emotions: tuple[Emotion, ...]
+
+    def figures(self) -> dict[str, Any]:
+        """Figures of ``all`` rows and of the ``clean`` ones."""
+        return {
+            "all": figures(self.probs, self.labels, self.emotions),
+            "clean": figures(self.probs[self.clean], self.labels[self.clean], self.emotions),
+        }
+
+
+def answer(classifier: Classifier, faces: FaceSet, class_set: str, split: Split) -> Answers:
+    """Every answer of ``classifier`` on ``split``.
 
     ``faces`` is the full set of seven classes, from which copies are known; ``class_set`` names the classifier's
     classes. Raises ``DataError`` for a classifier of other classes and for an empty split.
     """
     if CLASS_SETS[class_set] != classifier.emotions:
         raise DataError(f"{classifier.name} answers {', '.join(classifier.emotions)}: not the class set {class_set!r}")
-    parts = {"all": faces.split(split), "clean": faces.select(clean_rows(faces, split))}
-    return {part: _figures(classifier, with_classes(rows, class_set)) for part, rows in parts.items()}
-
-
-def _figures(classifier: Classifier, faces: FaceSet) -> dict[str, Any]:
-    if len(faces) == 0:
+    chosen = with_classes(faces.split(split), class_set)
+    if len(chosen) == 0:
         raise DataError(f"{faces.source}: no rows left to judge {classifier.name} on; check the Usage column")
-    probs, _ = classifier(crops_of(faces, classifier.size))
-    return figures(probs, faces.labels.numpy(), faces.emotions)
+    clean = np.isin(chosen.rows.numpy(), faces.rows[clean_rows(faces, split)].numpy())
+    probs, _ = classifier(crops_of(chosen, classifier.size))
+    return Answers(chosen.rows.numpy(), probs, chosen.labels.numpy(), clean, chosen.emotions)
+
+
+def judge(classifier: Classifier, faces: FaceSet, class_set: str, split: Split) -> dict[str, Any]:
+    """Figures of the file on ``split``: of ``all`` rows, and of the ``clean`` ones. Raises as ``answer``."""
+    return answer(classifier, faces, class_set, split).figures()

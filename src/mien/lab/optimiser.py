@@ -9,11 +9,10 @@ from mien.lab.recipe import Optimise, nearest
 
 
 def build_optimiser(objective: nn.Module, choice: Optimise) -> torch.optim.Optimizer:
-    """An optimiser of all parameters of ``objective`` that learn, its first rate in each group's ``share`` of the rate.
+    """An optimiser of all parameters of ``objective`` that learn, each group with its ``share`` of the rate.
 
     ``choice.rates`` and ``choice.decays`` name modules: the longest prefix of a parameter's name counts. Norms and
-    biases are not decayed unless a prefix of ``decays`` names their own module. Raises ``RecipeError`` for a prefix
-    that no module has.
+    biases, which are vectors, are never decayed. Raises ``RecipeError`` for a prefix that no module has.
     """
     _check_prefixes(objective, choice)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,7 +19,7 @@ from mien.lab.card import card_json, card_markdown, headline_split
 from mien.lab.data import FaceSet, Split, with_classes
 from mien.lab.export import CALIBRATION_FACES, describe, export_fp32, export_int8, write_metadata
 from mien.lab.fit import predict
-from mien.lab.judge import crops_of, judge
+from mien.lab.judge import Answers, answer, crops_of
 from mien.lab.provenance import commit
 from mien.lab.rows import training_rows
 from mien.lab.run import Trained
@@ -37,6 +38,8 @@ def release(trained: Trained, faces: FaceSet, folder: Path, *, final: bool = Fal
     ``ModelError`` when a file disagrees with the trained net or int8 loses more than ``INT8_LOSS`` points on
     PublicTest.
     """
+    if trained.recipe.data.expand_first:
+        raise ModelError(f"{trained.recipe.name}: has learned from test faces (data.expand_first); not exported")
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".release-", dir=folder) as draft:  # a refused export leaves what was there
         card = _draft(trained, faces, Path(draft), final=final)
@@ -49,17 +52,14 @@ def _draft(trained: Trained, faces: FaceSet, folder: Path, *, final: bool) -> di
     """Export, judge and describe in ``folder``."""
     calibration = calibrate(trained, faces)
     files = {precision: folder / name for precision, name in PRECISIONS.items()}
-    _export(trained, faces, files, calibration)
-    classes = trained.recipe.data.classes
-    opened = {precision: Classifier(path) for precision, path in files.items()}
-    judged = {"public": {p: judge(c, faces, classes, Split.PUBLIC_TEST) for p, c in opened.items()}}
-    accuracy = {p: figures["all"]["accuracy"] for p, figures in judged["public"].items()}
-    loss = 100 * (accuracy["fp32"] - accuracy["int8"])
+    export_files(trained, faces, files, calibration)
+    judged = judge_answers(answer_files(trained, faces, files, [Split.PUBLIC_TEST]))
+    loss = int8_loss(judged)
     if loss > INT8_LOSS:
         name = trained.recipe.name
         raise ModelError(f"{name}: int8 loses {loss:.2f} points on PublicTest, more than {INT8_LOSS}; not exported")
     if final:
-        judged["private"] = {p: judge(c, faces, classes, Split.PRIVATE_TEST) for p, c in opened.items()}
+        judged |= judge_answers(answer_files(trained, faces, files, [Split.PRIVATE_TEST]))
     card = card_json(trained, judged, calibration=calibration, exported_at=commit())
     _write(trained, card, files, folder)
     return card
@@ -71,7 +71,31 @@ def calibrate(trained: Trained, faces: FaceSet) -> Calibration:
     return fit_vector(predict(trained.net, public.images, trained.recipe.data.size), public.labels)
 
 
-def _export(trained: Trained, faces: FaceSet, files: dict[str, Path], calibration: Calibration) -> None:
+def answer_files(
+    trained: Trained, faces: FaceSet, files: dict[str, Path], splits: Sequence[Split]
+) -> dict[str, dict[str, Answers]]:
+    """Answers of exported ``files``: by split (``public``, ``private``) and precision."""
+    opened = {precision: Classifier(path) for precision, path in files.items()}
+    classes = trained.recipe.data.classes
+    return {
+        split.removesuffix("Test").lower(): {p: answer(c, faces, classes, split) for p, c in opened.items()}
+        for split in splits
+    }
+
+
+def judge_answers(answers: dict[str, dict[str, Answers]]) -> dict[str, dict[str, Any]]:
+    """Figures of ``answers``: by split, precision and part of the rows."""
+    return {split: {p: a.figures() for p, a in by_precision.items()} for split, by_precision in answers.items()}
+
+
+def int8_loss(judged: dict[str, dict[str, Any]]) -> float:
+    """Points of PublicTest accuracy that int8 costs."""
+    accuracy = {precision: figures["all"]["accuracy"] for precision, figures in judged["public"].items()}
+    return float(100 * (accuracy["fp32"] - accuracy["int8"]))
+
+
+def export_files(trained: Trained, faces: FaceSet, files: dict[str, Path], calibration: Calibration) -> None:
+    """Write the fp32 and the int8 file of the contract, int8 ranges measured on training faces."""
     recipe = trained.recipe
     provenance = {"commit": trained.provenance["commit"], "data_sha256": trained.provenance["data_sha256"]}
     metadata = describe(recipe.name, trained.emotions, recipe.data.size, FER2013, recipe.name, provenance)

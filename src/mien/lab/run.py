@@ -4,7 +4,6 @@
 recipe, ``final.pt`` the net that is kept once the last epoch is trained.
 """
 
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,15 +13,17 @@ import torch
 from torch import nn
 
 from mien._emotions import CLASS_SETS, Emotion
-from mien._errors import DataError
+from mien._errors import DataError, RecipeError
 from mien.lab import checkpoint, nets
 from mien.lab.average import Average
-from mien.lab.course import Stage, changed, freeze, stage_at, stages
+from mien.lab.course import Stage, freeze, stage_at, stages
 from mien.lab.objective import Objective
 from mien.lab.optimiser import build_optimiser
-from mien.lab.recipe import Optimise, Recipe, dump, parse
+from mien.lab.pretrained import start
+from mien.lab.recipe import Optimise, Recipe, parse
 
 State = dict[str, Any]
+_NET = "net."  # what the names of the net's tensors begin with in an objective
 
 
 @dataclass
@@ -38,7 +39,9 @@ class Run:
     history: list[State] = field(default_factory=list)
     best: State = field(default_factory=dict)  # of the epoch with the highest validation accuracy, where it is needed
     fallen: int = -1  # the epoch at which a fallback took over, in the stage that this epoch belongs to
+    data: str = ""  # sha256 of the faces
     optimiser_state: State | None = None  # of a checkpoint, until ``start_leg`` takes it over
+    optimiser_leg: tuple[int, int] = (0, -1)  # that the optimiser was built for; not ``leg`` once that leg is over
 
     @property
     def net(self) -> nn.Module:
@@ -64,9 +67,12 @@ class Run:
     def choice(self) -> Optimise:
         """The optimisation of this leg."""
         stage = self.stage
-        if self.leg[1] < 0:
-            return stage.optimise
-        return changed(self.recipe, stage.optimise, {**stage.optimise.fallback, "fallback": {}}, "fallback")
+        return stage.optimise if self.leg[1] < 0 or stage.fallback is None else stage.fallback
+
+    def progress(self, within: float) -> float:
+        """How much of this leg is over, 0..1, at the share ``within`` of the next epoch."""
+        first = max(self.leg)
+        return (self.epoch - first + within) / (self.stage.last - first)
 
     @property
     def losses(self) -> list[float]:
@@ -88,19 +94,34 @@ class Trained:
 
 def validated(record: State, figure: str) -> float:
     """The ``accuracy`` or ``log_loss`` of an epoch on the faces that select, NaN where there were none."""
-    return float(next((record[key] for key in (f"public_{figure}", f"fold_{figure}") if key in record), math.nan))
+    names = (f"public_{figure}", f"fold_{figure}", f"leaky_{figure}")  # as rows.validation_name has them
+    return float(next((record[name] for name in names if name in record), math.nan))
 
 
-def open_run(recipe: Recipe, folder: Path, device: torch.device, weights: torch.Tensor) -> Run:
-    """A new run of ``recipe``, or the one in ``folder``; ``weights`` ``[C]`` are those of the classes.
+def open_run(
+    recipe: Recipe,
+    folder: Path,
+    device: torch.device,
+    weights: torch.Tensor,
+    *,
+    data: str = "",
+    sync_norms: bool = False,
+) -> Run:
+    """A new run of ``recipe``, or the one in ``folder``.
 
-    Raises ``DataError`` for a folder of another recipe.
+    ``weights`` ``[C]`` are those of the classes, ``data`` the sha256 of the faces; ``sync_norms`` lets batch norms
+    see the batch of all devices. Raises ``DataError`` for a folder of another recipe or other faces.
     """
     torch.manual_seed(recipe.seed)
-    objective = Objective(build(recipe), recipe.loss, weights.cpu())
+    emotions = CLASS_SETS[recipe.data.classes]
+    net, path = build(recipe), folder / "checkpoint.pt"
+    if not path.exists():
+        start(net, recipe)
+    objective = Objective(net, recipe.loss, weights.cpu(), emotions=emotions)
     objective = objective.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    run = Run(recipe, folder, objective, Average(objective.net, recipe.optimise.ema), stages(recipe))
-    path = folder / "checkpoint.pt"
+    if sync_norms:
+        objective = nn.SyncBatchNorm.convert_sync_batchnorm(objective)  # type: ignore[no-untyped-call]
+    run = Run(recipe, folder, objective, Average(objective.net, recipe.optimise.ema), stages(recipe), data=data)
     if path.exists():
         _restore(run, checkpoint.load(path))
     return run
@@ -114,6 +135,7 @@ def start_leg(run: Run) -> torch.optim.Optimizer:
     freeze(run.net, run.stage.phase.freeze)
     run.average.decay = run.choice.ema
     optimiser = build_optimiser(run.objective, run.choice)
+    run.optimiser_leg = run.leg
     if run.optimiser_state is not None:
         optimiser.load_state_dict(run.optimiser_state)
         run.optimiser_state = None
@@ -121,42 +143,22 @@ def start_leg(run: Run) -> torch.optim.Optimizer:
 
 
 def fall_back(run: Run) -> None:
-    """Go back to the best epoch's weights; the fallback of the stage takes over from there."""
-    run.net.load_state_dict(run.best["net"])
-    run.average.net.load_state_dict(run.best["net"])
-    run.fallen = run.epoch
+    """Go back to the best epoch's weights; where the stage goes on, its fallback takes over."""
+    run.objective.load_state_dict(run.best["objective"])
+    run.average.net.load_state_dict(net_of(run.best["objective"]))
+    if run.stage.first < run.epoch:  # else a new stage begins, with an optimisation of its own
+        run.fallen = run.epoch
 
 
 def remember_best(run: Run) -> None:
     """Keep the averaged weights of the last epoch when it is the best so far and somebody will ask for them."""
-    asked = run.recipe.keep == "best" or any(stage.optimise.fallback for stage in run.course)
+    asked = run.recipe.keep == "best" or any(stage.fallback for stage in run.course)
     accuracy = validated(run.history[-1], "accuracy")
     if asked and accuracy > run.best.get("accuracy", -math.inf):
-        state = {key: value.clone() for key, value in run.average.net.state_dict().items()}
-        run.best = {"accuracy": accuracy, "epoch": run.epoch, "net": state}
-
-
-def save_run(run: Run, optimiser: torch.optim.Optimizer, provenance: State) -> None:
-    """Write the checkpoint and the log, and ``final.pt`` when the run is done. Raises ``OutputError``."""
-    state = {
-        "recipe": dump(run.recipe),
-        "objective": run.objective.state_dict(),
-        "average": run.average.net.state_dict(),
-        "steps": run.average.steps,
-        "optimiser": optimiser.state_dict(),
-        "leg": list(run.leg),
-        "epoch": run.epoch,
-        "history": run.history,
-        "best": run.best,
-        "fallen": run.fallen,
-    }
-    checkpoint.save(run.folder / "checkpoint.pt", state)
-    lines = "".join(json.dumps(record) + "\n" for record in run.history)
-    checkpoint.save_text(run.folder / "log.jsonl", lines)
-    if run.done:
-        kept = run.best["net"] if run.recipe.keep == "best" and run.best else run.average.net.state_dict()
-        final = {"recipe": dump(run.recipe), "net": kept, "history": run.history, "provenance": provenance}
-        checkpoint.save(run.folder / "final.pt", final)
+        state = run.objective.state_dict()  # what is learned beside the net has no average
+        state |= {_NET + name: value for name, value in run.average.net.state_dict().items()}
+        kept = {name: value.clone() for name, value in state.items()}
+        run.best = {"accuracy": accuracy, "epoch": run.epoch, "objective": kept}
 
 
 def load_final(folder: Path, device: torch.device | str = "cpu") -> Trained:
@@ -170,17 +172,24 @@ def load_final(folder: Path, device: torch.device | str = "cpu") -> Trained:
 
 
 def build(recipe: Recipe) -> nets.Net:
-    """The recipe's net for grey crops and its class set, with random weights."""
-    classes = len(CLASS_SETS[recipe.data.classes])
-    return nets.build(recipe.net.name, channels=1, classes=classes, **recipe.net.options)
+    """The recipe's net for grey crops and its class set, with random weights.
+
+    The options ``size`` and ``emotions`` of nets that have them follow the recipe's data, unless the recipe sets them.
+    """
+    name, emotions = recipe.net.name, CLASS_SETS[recipe.data.classes]
+    follow = {"size": recipe.data.size, "emotions": emotions}
+    options = {key: value for key, value in follow.items() if key in nets.options(name)} | dict(recipe.net.options)
+    return nets.build(name, channels=1, classes=len(emotions), **options)
 
 
 def _restore(run: Run, state: State) -> None:
     recipe, cure = run.recipe, "name another --out, or remove the folder to start again"
     if "objective" not in state:
         raise DataError(f"{run.folder}: holds a checkpoint of an older version of mien; {cure}")
-    if parse(state["recipe"] | {"about": recipe.about}, where=str(run.folder)) != recipe:
+    if not _same(state["recipe"], recipe):
         raise DataError(f"{run.folder}: holds a run of another recipe, seed or options; {cure}")
+    if state.get("data", run.data) != run.data:
+        raise DataError(f"{run.folder}: holds a run on other faces (sha256 {state['data'][:12]}...); {cure}")
     run.objective.load_state_dict(state["objective"])
     run.average.net.load_state_dict(state["average"])
     run.average.steps = state["steps"]
@@ -188,3 +197,16 @@ def _restore(run: Run, state: State) -> None:
     run.best, run.fallen = state["best"], state["fallen"]
     if state["leg"] == list(run.leg):
         run.optimiser_state = state["optimiser"]
+
+
+def _same(stored: State, recipe: Recipe) -> bool:
+    """Whether a stored recipe is this one; its description may have changed."""
+    try:
+        return parse(stored | {"about": recipe.about}, where="checkpoint") == recipe
+    except RecipeError:  # of a version with other keys
+        return False
+
+
+def net_of(objective: State) -> State:
+    """The net's part of an objective's state."""
+    return {name.removeprefix(_NET): value for name, value in objective.items() if name.startswith(_NET)}

@@ -1,4 +1,4 @@
-"""What the net is told about each face: a probability vector, mixed from its label, its FER+ votes and its teachers."""
+"""What the net is told about each face: a probability vector, mixed from its label and its FER+ votes."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ def targets(faces: FaceSet, choice: Target) -> Tensor:
     """float32 ``[N, C]``, rows sum to 1: the smoothed label and, where a face has votes, a share of their distribution.
 
     A face without usable votes keeps the smoothed label alone. Label smoothing is Szegedy et al. (CVPR 2016), vote
-    distributions as targets are Barsoum et al. (ICMI 2016).
+    distributions as targets are Barsoum et al. (ICMI 2016). Raises ``DataError`` for votes from a set without.
     """
     classes = len(faces.emotions)
     hard = F.one_hot(faces.labels, classes).float()
@@ -28,9 +28,10 @@ def class_weights(faces: FaceSet, choice: Target) -> Tensor:
     """float32 ``[C]``, mean 1 over the faces: what each class's loss is multiplied by.
 
     Inverse frequency to the power ``choice.weights`` (0: all ones, 1: balanced), or the inverse of the effective number
-    of samples, ``(1 - beta^n) / (1 - beta)``, for beta = ``choice.effective`` (Cui et al., CVPR 2019).
+    of samples, ``(1 - beta^n) / (1 - beta)``, for beta = ``choice.effective`` (Cui et al., CVPR 2019). The counts are
+    those of the set, not of an epoch that repeats some classes. A class without faces is weighed as if it had one.
     """
-    counts = torch.bincount(faces.labels, minlength=len(faces.emotions)).float().clamp(min=1)
-    beta = choice.effective
-    weights = (1 - beta) / (1 - beta**counts) if beta > 0 else counts**-choice.weights
-    return weights * counts.sum() / (weights * counts).sum()
+    counts = torch.bincount(faces.labels, minlength=len(faces.emotions)).double()  # beta^n loses its digits in float32
+    present, beta = counts.clamp(min=1), choice.effective
+    weights = (1 - beta) / (1 - beta**present) if beta > 0 else present**-choice.weights
+    return (weights * counts.sum() / (weights * counts).sum()).float()

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from mien.lab.augment import augment, mixup
+from mien.lab.augment import augment_with_oval, mix
 from mien.lab.data import FaceSet
 from mien.lab.normalise import normalise
-from mien.lab.recipe import Recipe
+from mien.lab.recipe import Recipe, minority_augment
 from mien.lab.sampling import draw_epoch
 from mien.lab.teachers import Teachers
 
@@ -40,14 +40,38 @@ def batches(
     Every device draws all of a batch and keeps its own part of it, so that the number of devices changes nothing.
     """
     rows = draw_epoch(weights, generator)
-    for chosen in torch.split(rows[: len(rows) // batch * batch], batch):
-        x = augment(faces.images[chosen], recipe.augment, generator)
-        x, mixed = mixup(x, target[chosen], recipe.augment.mixup, generator)
+    rows = rows[: len(rows) // batch * batch].view(-1, batch)
+    rare = _is_minority(faces, recipe)[rows]
+    # Counted once an epoch: to count in every batch would make the device wait for this process.
+    counts = rare.sum(dim=1).tolist()
+    for chosen, apart, count in zip(rows, rare, counts, strict=True):
+        x, oval = _show(faces.images[chosen], apart, count, recipe, generator)
+        x, mixed = mix(x, target[chosen], recipe.augment, generator)
         part = share(teachers.fabric.global_rank, teachers.fabric.world_size, batch)
         x, mixed = x[part], mixed[part]
-        yield View(normalise(x, recipe.data.size), teachers.teach(x, mixed), x.new_zeros(len(x), 0))
+        yield View(normalise(x, recipe.data.size), teachers.teach(x, mixed), oval[part])
 
 
 def share(rank: int, world: int, batch: int) -> slice:
     """The part of a batch that device ``rank`` of ``world`` computes."""
     return slice(rank * batch // world, (rank + 1) * batch // world)
+
+
+def _is_minority(faces: FaceSet, recipe: Recipe) -> Tensor:
+    """bool ``[N]``: the faces that are augmented otherwise than the rest."""
+    if minority_augment(recipe) == recipe.augment:
+        return torch.zeros_like(faces.labels, dtype=torch.bool)
+    indices = [i for i, emotion in enumerate(faces.emotions) if emotion in recipe.minority.classes]
+    return torch.isin(faces.labels, faces.labels.new_tensor(indices))
+
+
+def _show(images: Tensor, apart: Tensor, count: int, recipe: Recipe, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Augmented ``images`` and their ovals; the ``count`` faces of ``apart`` go through the minority's strengths."""
+    size = recipe.data.size if recipe.loss.oval > 0 else 0
+    if count == 0:
+        return augment_with_oval(images, recipe.augment, generator, size=size)
+    order = apart.byte().argsort(descending=True, stable=True)  # the minority first
+    groups = ((order[:count], minority_augment(recipe)), (order[count:], recipe.augment))
+    shown = [augment_with_oval(images[own], s, generator, size=size) for own, s in groups if len(own) > 0]
+    x, oval = (torch.cat(column)[order.argsort()] for column in zip(*shown, strict=True))
+    return x, oval

@@ -13,7 +13,7 @@ from mien.lab.data.faces import FaceSet, Split, split_index
 
 def leaked_into_tests(faces: FaceSet) -> torch.Tensor:
     """Training rows whose exact pixels occur in PublicTest or PrivateTest, bool ``[N]`` (703 in the full set)."""
-    groups, usage = _groups(faces), faces.usage.cpu().numpy()
+    groups, usage = same_pixels(faces), faces.usage.cpu().numpy()
     training = usage == split_index(Split.TRAINING)
     tested = np.zeros(len(faces), np.bool_)
     tested[groups[~training]] = True
@@ -27,16 +27,16 @@ def clean_rows(faces: FaceSet, split: Split) -> torch.Tensor:
     """
     usage = faces.usage.cpu().numpy()
     order = usage * len(faces) + np.arange(len(faces))
-    return _is_first(_groups(faces), order, faces) & (faces.usage == split_index(split))
+    return _is_first(same_pixels(faces), order, faces) & (faces.usage == split_index(split))
 
 
 def extra_copies(faces: FaceSet) -> torch.Tensor:
     """Rows that repeat an earlier row of their own split, bool ``[N]`` (1,236 / 26 / 17 in the full set)."""
-    within_split = _groups(faces) * len(Split) + faces.usage.cpu().numpy()
+    within_split = same_pixels(faces) * len(Split) + faces.usage.cpu().numpy()
     return ~_is_first(within_split, np.arange(len(faces)), faces)
 
 
-def _groups(faces: FaceSet) -> NDArray[np.int64]:
+def same_pixels(faces: FaceSet) -> NDArray[np.int64]:
     """For every row the index of the first with the same pixels. Bytes are compared, so no two images can collide."""
     first: dict[bytes, int] = {}
     images = faces.images.cpu().numpy()

@@ -47,6 +47,7 @@ class FaceSet:
     - ``pixels_from_jpeg``: bool ``[N]``; ``None`` where the source does not say
     - ``groups``: int64 ``[N]``, faces that folds must not part (of one person, say); ``None``: each its own
     - ``weights``: float32 ``[N]``, how often each comes in an epoch; ``None``: once
+    - ``mixed_in``: bool ``[N]``, faces of further sets: learned from, never validated on; ``None``: there are none
     - ``sha256``: hash of what was read; ``source``: its path; ``note``: what a reader of results must know, if anything
     """
 
@@ -62,6 +63,7 @@ class FaceSet:
     note: str | None = None
     groups: torch.Tensor | None = None
     weights: torch.Tensor | None = None
+    mixed_in: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         """Refuse columns of different lengths."""
@@ -95,7 +97,7 @@ class FaceSet:
         return replace(self, **{name: column.to(device) for name, column in self._columns().items()})
 
     def _columns(self) -> dict[str, Any]:
-        names = ("images", "labels", "votes", "usage", "rows", "pixels_from_jpeg", "groups", "weights")
+        names = ("images", "labels", "votes", "usage", "rows", "pixels_from_jpeg", "groups", "weights", "mixed_in")
         columns = {name: getattr(self, name) for name in names}
         return {name: column for name, column in columns.items() if column is not None}
 
@@ -103,6 +105,21 @@ class FaceSet:
 def split_index(split: Split | str) -> int:
     """The place of a split in ``Split``, which is its value in ``FaceSet.usage``."""
     return tuple(Split).index(Split(split))
+
+
+def concatenate(first: FaceSet, *others: FaceSet) -> FaceSet:
+    """The faces of all sets, one after another; what the columns do not say is the first's.
+
+    Raises ``DataError`` for sets of other emotions, sizes or columns.
+    """
+    sets = (first, *others)
+    for each in others:
+        if each._columns().keys() != first._columns().keys() or each.emotions != first.emotions:
+            raise DataError(f"{first.source} and {each.source}: other columns or emotions; such sets cannot be joined")
+        if each.images.shape[1:] != first.images.shape[1:]:
+            raise DataError(f"{first.source} and {each.source}: faces of other sizes; such sets cannot be joined")
+    columns: dict[str, Any] = {name: torch.cat([each._columns()[name] for each in sets]) for name in first._columns()}
+    return replace(first, **columns)
 
 
 def assemble(

@@ -41,11 +41,11 @@ def read_csv(path: Path) -> FaceSet:
     )
 
 
-def iterate_rows(path: Path) -> Iterator[tuple[str, list[str]]]:
+def iterate_rows(path: Path, delimiter: str = ",") -> Iterator[tuple[str, list[str]]]:
     """Place and fields of the header (names stripped, in lower case) and then of every row; all have equally many."""
     row = -1
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as stream:
-        reader = csv.reader(stream)
+        reader = csv.reader(stream, delimiter=delimiter)
         try:
             names = [name.strip().lower() for name in next(reader, [])]
             yield f"{path}, header", names

@@ -1,24 +1,29 @@
 """The networks: one architecture a file, each ending in ``build(channels, classes, **options)``.
 
 Every net is two halves, ``features(x) -> [N, K, h, w]`` and ``head(features) -> logits [N, C]``, and its forward pass
-is the one after the other. There is no registry: a recipe names its net and the module of that name is imported.
+is the one after the other. There is no registry: a recipe names its net and the module of that name is imported;
+``timm/NAME`` is any convolutional net of timm (``mien[hub]``).
 
 Defaults are for grey faces of 48 pixels. Where the published net would shrink such a face to a map of 1x1 or 2x2, it
 has the option ``stem``: ``"small"`` (the default) keeps the resolution longer, ``"imagenet"`` is the published one.
 """
 
 import importlib
+import inspect
 import math
 import pkgutil
+from collections.abc import Callable
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
 from torch import nn
 
 from mien._errors import RecipeError
+from mien.lab.nets import _hub
 from mien.lab.nets._net import Dense, Net
 
-__all__ = ["Net", "build", "names"]
+__all__ = ["Net", "build", "names", "options"]
 
 
 def names() -> tuple[str, ...]:
@@ -26,25 +31,38 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")))
 
 
+def options(name: str) -> tuple[str, ...]:
+    """The options of the net ``name``. Raises ``RecipeError`` for an unknown net."""
+    parameters = inspect.signature(_builder(name)).parameters.values()
+    return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+
+
 def build(name: str, *, channels: int, classes: int, **options: Any) -> Net:
     """The net ``name`` for inputs of ``channels`` channels and ``classes`` classes, with random weights.
 
-    ``name`` is one of ``names()``; dashes may stand for its underscores. Raises ``RecipeError`` for an unknown net and
-    for an option that the net does not have or a value it does not take.
+    ``name`` is one of ``names()`` (dashes may stand for its underscores) or ``timm/NAME``. Raises ``RecipeError`` for
+    an unknown net and for an option that the net does not have or a value it does not take.
     """
+    try:
+        net = _builder(name)(channels, classes, **options)
+    except TypeError as error:
+        raise RecipeError(f"net {name!r}: {error}") from error
+    # A net of timm knows how its features begin.
+    for layer in (net.head if name.startswith(_hub.PREFIX) else net).modules():
+        _initialise(layer)
+    return net
+
+
+def _builder(name: str) -> Callable[..., Net]:
+    if name.startswith(_hub.PREFIX):
+        return partial(_hub.build, name)
     module_name = name.replace("-", "_")
     if module_name not in names():
         near = get_close_matches(module_name, names(), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise RecipeError(f"unknown net {name!r}{hint} (there are: {', '.join(names())})")
-    module = importlib.import_module(f"{__name__}.{module_name}")
-    try:
-        net: Net = module.build(channels, classes, **options)
-    except TypeError as error:
-        raise RecipeError(f"net {name!r}: {error}") from error
-    for layer in net.modules():
-        _initialise(layer)
-    return net
+        raise RecipeError(f"unknown net {name!r}{hint} (there are: {', '.join(names())}, and timm/NAME)")
+    build: Callable[..., Net] = importlib.import_module(f"{__name__}.{module_name}").build
+    return build
 
 
 def _initialise(layer: nn.Module) -> None:

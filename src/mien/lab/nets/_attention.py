@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mien.lab.nets._net import Dense
+from mien.lab.nets._pull import Back, pull
 
 
 class SpatialAttention(nn.Module):
@@ -45,9 +46,46 @@ class EncoderBlock(nn.Module):
         return out
 
     def _attend(self, tokens: Tensor) -> Tensor:
-        n, t, d = tokens.shape
-        split = self.project(tokens).reshape(n, t, 3, self.heads, d // self.heads)
-        queries, keys, values = split.permute(2, 0, 3, 1, 4).unbind()
-        mixed = F.scaled_dot_product_attention(queries, keys, values)
-        joined: Tensor = self.join(mixed.transpose(1, 2).reshape(n, t, d))
+        mixed = F.scaled_dot_product_attention(*self._split(tokens))
+        joined: Tensor = self.join(mixed.transpose(1, 2).flatten(2))
         return joined
+
+    def _split(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values ``[N, heads, T, D / heads]``."""
+        split = torch.unflatten(self.project(tokens), -1, (3, self.heads, -1))
+        queries, keys, values = split.permute(2, 0, 3, 1, 4).unbind()
+        return queries, keys, values
+
+
+@pull.register
+def _(block: EncoderBlock, tokens: Tensor) -> tuple[Tensor, Back]:
+    attended, back_attended = _pull_attention(block, tokens)
+    mixed, back_mixed = pull(block.norms[0], tokens + attended)
+    thought, back_thought = pull(block.think, mixed)
+    out, back_out = pull(block.norms[1], mixed + thought)
+
+    def back(gradients: Tensor) -> Tensor:
+        gradients = back_out(gradients)
+        gradients = back_mixed(gradients + back_thought(gradients))
+        return gradients + back_attended(gradients)
+
+    return out, back
+
+
+def _pull_attention(block: EncoderBlock, tokens: Tensor) -> tuple[Tensor, Back]:
+    """The block's attention: through the joining layer, the mixture of values, the softmax, and the scores."""
+    queries, keys, values = block._split(tokens)
+    scale = queries.shape[-1] ** -0.5
+    shares = (queries @ keys.mT * scale).softmax(dim=-1)
+    joined, back_joined = pull(block.join, (shares @ values).transpose(1, 2).flatten(2))
+    # One more axis, that of the functions whose gradients come: [N, 1, heads, T, ...].
+    queries, keys, values, shares = (x.unsqueeze(1) for x in (queries, keys, values, shares))
+
+    def back(gradients: Tensor) -> Tensor:
+        by_mixed = torch.unflatten(back_joined(gradients), -1, (block.heads, -1)).transpose(2, 3)
+        by_shares = by_mixed @ values.mT
+        by_scores = shares * (by_shares - (by_shares * shares).sum(dim=-1, keepdim=True)) * scale
+        by_parts = torch.stack([by_scores @ keys, by_scores.mT @ queries, shares.mT @ by_mixed], dim=2)
+        return by_parts.permute(0, 1, 4, 2, 3, 5).flatten(3) @ block.project.weight
+
+    return joined, back

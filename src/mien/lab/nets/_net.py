@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mien.lab.nets._pull import Back, pull
+
 
 class Net(nn.Module):
     """A classifier in two halves. ``forward(x)`` is ``head(features(x))``."""
@@ -43,6 +45,11 @@ class PooledHead(nn.Module):
         return logits
 
 
+@pull.register
+def _(head: PooledHead, features: Tensor) -> tuple[Tensor, Back]:
+    return pull(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), head.linear), features)
+
+
 class Dense(nn.Linear):
     """A hidden linear layer, followed by a rectifier: it is initialised as such, and not as a classifier."""
 
@@ -67,6 +74,11 @@ class DenseHead(nn.Module):
         """Logits ``[N, C]`` of features ``[N, K, h, w]``."""
         logits: Tensor = self.layers(self.pool(features).flatten(1))
         return logits
+
+
+@pull.register
+def _(head: DenseHead, features: Tensor) -> tuple[Tensor, Back]:
+    return pull(nn.Sequential(head.pool, nn.Flatten(), head.layers), features)
 
 
 def dense_net(

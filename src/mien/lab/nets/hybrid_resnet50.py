@@ -13,13 +13,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from mien._emotions import Emotion
 from mien.lab.nets._attention import EncoderBlock, SpatialAttention
 from mien.lab.nets._net import Dense, Net, PooledHead, Squeeze, check_option
+from mien.lab.nets._pull import Back, pull
 from mien.lab.nets._residual import Bottleneck, residual_features
 
 _WIDTH = 2048  # channels of the backbone's last map
-# (happy, surprise, neutral) and (angry, disgust, fear, sad) in the order of FER-2013.
-GROUPS = ((3, 5, 6), (0, 1, 2, 4))
+# The document's first branch; its second one has angry, disgust, fear and sad, the rest.
+BRANCHES = ((Emotion.HAPPY, Emotion.SURPRISE, Emotion.NEUTRAL),)
 
 
 class Duplicate(nn.Module):
@@ -43,6 +45,19 @@ class TokenEncoder(nn.Module):
         tokens = self.project(features).flatten(2).transpose(1, 2)
         mean: Tensor = self.block(tokens).mean(dim=1)
         return mean
+
+
+@pull.register
+def _(encoder: TokenEncoder, features: Tensor) -> tuple[Tensor, Back]:
+    projected = encoder.project(features)
+    tokens, back_tokens = pull(encoder.block, projected.flatten(2).transpose(1, 2))
+
+    def back(gradients: Tensor) -> Tensor:
+        by_tokens = back_tokens(gradients.unsqueeze(2).expand(-1, -1, tokens.shape[1], -1) / tokens.shape[1])
+        by_features = by_tokens @ encoder.project.weight.flatten(1)  # a 1x1 convolution is a linear layer at each place
+        return torch.unflatten(by_features.transpose(2, 3), 3, features.shape[2:])
+
+    return tokens.mean(dim=1), back
 
 
 class BranchHead(nn.Module):
@@ -80,6 +95,27 @@ class BranchHead(nn.Module):
         return logits.index_select(1, self.get_buffer("order"))
 
 
+@pull.register
+def _(head: BranchHead, features: Tensor) -> tuple[Tensor, Back]:
+    pooled, back_pooled = pull(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), features)
+    parts, backs = [pooled], [back_pooled]
+    if head.encoder is not None:
+        encoded, back_encoded = pull(head.encoder, features)
+        parts, backs = [pooled, encoded], [back_pooled, back_encoded]
+    answers = [pull(branch, torch.cat(parts, dim=1)) for branch in head.branches]
+    logits = torch.cat([logits for logits, _ in answers], dim=1)
+    order = head.get_buffer("order")
+    sizes, widths = [logits.shape[1] for logits, _ in answers], [part.shape[1] for part in parts]
+
+    def back(gradients: Tensor) -> Tensor:
+        by_branch = torch.split(gradients.index_select(2, order.argsort()), sizes, dim=2)
+        by_pooled = torch.stack([back_branch(g) for (_, back_branch), g in zip(answers, by_branch, strict=True)]).sum(0)
+        by_part = torch.split(by_pooled, widths, dim=2)
+        return torch.stack([back_part(g) for back_part, g in zip(backs, by_part, strict=True)]).sum(0)
+
+    return logits.index_select(1, order), back
+
+
 def _branch(inputs: int, hidden: int, classes: int, dropout: float) -> nn.Sequential:
     return nn.Sequential(Dense(inputs, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, classes))
 
@@ -91,7 +127,8 @@ def build(
     adapter: bool = True,
     attention: str = "both",
     transformer: bool = True,
-    branches: Sequence[Sequence[int]] = GROUPS,
+    branches: Sequence[Sequence[str | int]] = BRANCHES,
+    emotions: Sequence[str] = (),
     stem: str = "imagenet",
     width: int = 512,
     heads: int = 8,
@@ -100,21 +137,45 @@ def build(
 ) -> Net:
     """``attention`` is ``"both"``, ``"channel"``, ``"spatial"`` or ``"none"``; ``branches`` lists the classes of each.
 
-    An empty ``branches`` is one linear layer for all classes; without the transformer as well, the head is the pooled
-    one. Without ``adapter`` the grey channel is used three times. ``width`` and ``heads`` are the transformer's,
-    ``hidden`` the width of a branch's dense layer, which the document does not give; ``dropout`` follows it. ``stem``
+    Classes are named by emotion or by index. Names that the net has no class for are passed over, and classes that no
+    branch names share one more, so that the default serves any class set. ``emotions`` are the names of the classes in
+    order, by default those of mien. An empty ``branches`` is one linear layer for all classes; without the transformer
+    as well, the head is the pooled one.
+
+    Without ``adapter`` the grey channel is used three times. ``width`` and ``heads`` are the transformer's, ``hidden``
+    the width of a branch's dense layer, which the document does not give; ``dropout`` follows it. ``stem``
     ``"imagenet"`` is the published one; ``"small"`` leaves a map of 6x6 at 48 px.
     """
     check_option("attention", attention, ("both", "channel", "spatial", "none"))
-    if branches and sorted(index for group in branches for index in group) != list(range(classes)):
-        raise TypeError(f"branches must hold each class from 0 to {classes - 1} once, not {branches!r}")
+    groups = _groups(branches, classes, emotions or tuple(Emotion)[:classes])
     if not adapter and channels not in (1, 3):
         raise TypeError(f"without adapter the images have 1 or 3 channels, not {channels}")
     features = _features(channels, adapter=adapter, attention=attention, stem=stem)
     if not transformer and not branches:
         return Net(features, PooledHead(_WIDTH, classes, dropout=dropout))
     encoder = TokenEncoder(_WIDTH, width, heads) if transformer else None
-    return Net(features, BranchHead(classes, encoder=encoder, groups=branches, hidden=hidden, dropout=dropout))
+    return Net(features, BranchHead(classes, encoder=encoder, groups=groups, hidden=hidden, dropout=dropout))
+
+
+def _groups(branches: Sequence[Sequence[str | int]], classes: int, emotions: Sequence[str]) -> list[list[int]]:
+    """The classes of each branch as indices; no branches where none are asked for."""
+    if not branches:
+        return []
+    named = [[_index(word, classes, emotions) for word in group] for group in branches]
+    groups = [[index for index in group if index is not None] for group in named]
+    taken = [index for group in groups for index in group]
+    if len(set(taken)) < len(taken):
+        raise TypeError(f"branches name a class twice: {branches!r}")
+    groups.append([index for index in range(classes) if index not in taken])
+    return [group for group in groups if group]
+
+
+def _index(word: str | int, classes: int, emotions: Sequence[str]) -> int | None:
+    if isinstance(word, str):
+        check_option("a class of branches", word, tuple(map(str, Emotion)))
+        return list(emotions).index(word) if word in emotions else None
+    check_option("a class of branches", word, range(classes))
+    return word
 
 
 def _features(channels: int, *, adapter: bool, attention: str, stem: str) -> nn.Sequential:

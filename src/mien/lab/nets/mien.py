@@ -1,16 +1,21 @@
-"""The mien family: 3x3 convolutions only, residual, for int8 on ordinary processors.
+"""The mien family: 3x3 convolutions only, for int8 on ordinary processors; residual, plain, or re-parameterised.
 
 Plain 3x3 convolutions at widths in multiples of 16 use an int8 core far better than depthwise or squeeze-and-excitation
 nets (docs/architecture.md, decision 3), so the family spends its budget on them alone. With widths 64, 128, 256, 512
 and two blocks a stage it is ResNet-18 (He et al., CVPR 2016) with the small-image stem; ``squeeze`` adds
 squeeze-and-excitation (Hu et al., CVPR 2018) for teachers, which need not be fast.
+
+The other two kinds of block have the same two 3x3 convolutions without the shortcut around them: ``"plain"``, and
+``"reparam"``, which learns each of them as the sum of three branches and is exported as the plain one (Ding et al.,
+RepVGG, CVPR 2021).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from mien.lab.nets._net import Net, PooledHead, conv_norm
+from mien.lab.nets._net import Net, PooledHead, check_option, conv_norm
+from mien.lab.nets._reparam import Branched
 from mien.lab.nets._residual import Block
 
 
@@ -23,15 +28,20 @@ def build(
     widths: Sequence[int] = (48, 96, 192),
     depths: Sequence[int] = (2, 2, 2),
     strides: Sequence[int] = (2, 2, 2),
+    block: str = "residual",
     squeeze: bool = False,
     dropout: float = 0.2,
     drop_path: float = 0.0,
 ) -> Net:
     """A net of one stem and ``len(widths)`` stages; stage i has ``depths[i]`` blocks of ``widths[i]`` channels.
 
-    The first block of a stage has ``strides[i]``. ``dropout`` is before the classifier; ``drop_path`` the stochastic
-    depth of the last block, growing linearly from 0 at the first.
+    The first block of a stage has ``strides[i]``. ``block`` is ``"residual"``, ``"plain"`` or ``"reparam"``.
+    ``dropout`` is before the classifier; ``drop_path`` the stochastic depth of the last block, growing linearly from 0
+    at the first; it and ``squeeze`` are the residual block's.
     """
+    check_option("block", block, ("residual", "plain", "reparam"))
+    if block != "residual" and (squeeze or drop_path > 0):
+        raise TypeError(f"squeeze and drop_path need block 'residual', not {block!r}")
     if not len(widths) == len(depths) == len(strides):
         raise TypeError(
             f"widths, depths and strides need the same length, not {len(widths)}, {len(depths)}, {len(strides)}"
@@ -40,7 +50,16 @@ def build(
     inputs, count, total = stem, 0, max(1, sum(depths) - 1)
     for width, depth, stride in zip(widths, depths, strides, strict=True):
         for i in range(depth):
-            drop = drop_path * count / total
-            layers.append(Block(inputs, width, stride=stride if i == 0 else 1, squeeze=squeeze, drop=drop))
+            first = stride if i == 0 else 1
+            if block == "residual":
+                drop = drop_path * count / total
+                layers.append(Block(inputs, width, stride=first, squeeze=squeeze, drop=drop))
+            else:
+                layers.append(_straight(conv_norm if block == "plain" else Branched, inputs, width, first))
             inputs, count = width, count + 1
     return Net(nn.Sequential(*layers), PooledHead(inputs, classes, dropout=dropout))
+
+
+def _straight(convolution: Callable[..., nn.Module], inputs: int, width: int, stride: int) -> nn.Sequential:
+    """Two convolutions, each with norm and ReLU, and nothing around them."""
+    return nn.Sequential(convolution(inputs, width, stride=stride), nn.ReLU(), convolution(width, width), nn.ReLU())

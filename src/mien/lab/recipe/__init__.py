@@ -16,6 +16,7 @@ from mien.lab.recipe.schema import (
     Source,
     Target,
     check_optimise,
+    minority_augment,
     with_seed,
 )
 from mien.lab.recipe.shipped import dump, load, members, names, parse, put, search_space
@@ -36,6 +37,7 @@ __all__ = [
     "dump",
     "load",
     "members",
+    "minority_augment",
     "names",
     "nearest",
     "parse",

@@ -1,18 +1,21 @@
 """What a recipe can say, section by section. The defaults are those of the `mien` family."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mien._emotions import CLASS_SETS, Emotion
 from mien._errors import RecipeError
-from mien.lab.augment import FILLS, Augment
+from mien.lab.augment import Augment, check_augment
+from mien.lab.recipe.read import change
 
 VARIANTS = ("faithful", "tuned", "own")
 OPTIMISERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("cosine", "constant", "plateau", "one-cycle")
 LOSSES = ("cross-entropy", "focal")
 KEEPS = ("last", "best")
+PRECISIONS = ("32-true", "bf16-mixed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ class Claim:
 class Source:
     """A further set that training faces come from: whatever `--data` takes."""
 
-    path: str = ""
+    path: str = ""  # a folder or file
     weight: float = 1.0  # how often each of its faces is drawn in an epoch; 0.5: every other epoch, on average
     labels: Mapping[str, str] = field(default_factory=dict)  # as `Data.labels`
 
@@ -59,8 +62,8 @@ class Data:
 class Target:
     """What the net is told: ``(1 - votes) * smoothed label + votes * FER+ distribution``, or what its teachers say."""
 
-    smoothing: float = 0.0
-    votes: float = 0.0
+    smoothing: float = 0.0  # share of the label that all classes share (Szegedy et al., CVPR 2016)
+    votes: float = 0.0  # share of the FER+ distribution, where a face has votes (Barsoum et al., ICMI 2016)
     weights: float = 0.0  # each class's loss is multiplied by its inverse frequency to this power
     effective: float = 0.0  # beta: by the inverse effective number of samples instead (Cui et al., CVPR 2019)
     teach: float = 0.0  # share of the teachers' answer in the target
@@ -72,12 +75,12 @@ class Target:
 class Loss:
     """What is minimised: the loss of the class and, with weights above 0, auxiliary losses."""
 
-    name: str = "cross-entropy"
+    name: str = "cross-entropy"  # or "focal"
     gamma: float = 2.0  # of the focal loss (Lin et al., ICCV 2017)
     contrast: float = 0.0  # weight of the supervised contrastive loss (Khosla et al., NeurIPS 2020)
-    contrast_temperature: float = 0.1
+    contrast_temperature: float = 0.1  # of the contrastive loss
     words: float = 0.0  # weight of the alignment with the emotions' descriptions in words
-    words_temperature: float = 0.1
+    words_temperature: float = 0.1  # of the alignment
     oval: float = 0.0  # weight of the penalty on the share of the class's map outside of the face oval
 
 
@@ -85,17 +88,17 @@ class Loss:
 class Minority:
     """Classes that are augmented otherwise and more: ``augment`` changes keys of ``[augment]`` for them alone."""
 
-    classes: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()  # emotions
     repeat: float = 1.0  # how often their faces come in an epoch
-    augment: Mapping[str, Any] = field(default_factory=dict)
+    augment: Mapping[str, Any] = field(default_factory=dict)  # key of `[augment]` -> its value for them
 
 
 @dataclass(frozen=True, slots=True)
 class NetChoice:
     """The module of ``mien.lab.nets`` (or ``timm/NAME``), the options of its ``build``, the weights it starts from."""
 
-    name: str = "mien"
-    options: Mapping[str, Any] = field(default_factory=dict)
+    name: str = "mien"  # a module of `mien.lab.nets`, dashes or underscores, or `timm/NAME`
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the module's `build`
     weights: str = ""  # "imagenet": fetched at run time, for ResNet backbones; or the folder of a finished run
 
 
@@ -104,13 +107,13 @@ class Optimise:
     """The optimiser and the course of its learning rate."""
 
     name: str = "sgd"  # "sgd" (Nesterov), "adam" (decay as L2 penalty) or "adamw" (decoupled decay)
-    rate: float = 0.1
+    rate: float = 0.1  # the largest learning rate
     momentum: float = 0.9  # of SGD; the Adams have (0.9, 0.999)
     decay: float = 5e-4  # weight decay of convolution and linear weights; norms and biases have none
     rates: Mapping[str, float] = field(default_factory=dict)  # module prefix -> factor on its rate
     decays: Mapping[str, float] = field(default_factory=dict)  # module prefix -> its own weight decay
-    epochs: int = 100
-    schedule: str = "cosine"
+    epochs: int = 100  # of the training, or of the phase
+    schedule: str = "cosine"  # "cosine" to zero, "constant", "plateau" or "one-cycle"
     warmup: float = 0.1  # share of all steps, linear; the rise of one-cycle
     patience: int = 5  # plateau: epochs without a better validation loss before the rate falls
     factor: float = 0.1  # plateau: what the rate is multiplied by then
@@ -128,19 +131,19 @@ class Optimise:
 class Phase:
     """A part of the training with epochs, rates and optimiser of its own: ``optimise`` changes keys of the recipe's."""
 
-    name: str = ""
+    name: str = ""  # for people
     freeze: tuple[str, ...] = ()  # module prefixes that do not learn, and whose batch norms keep their statistics
     dropout: float = -1.0  # of every dropout layer; below 0: as the net was built
-    optimise: Mapping[str, Any] = field(default_factory=dict)
+    optimise: Mapping[str, Any] = field(default_factory=dict)  # key of `[optimise]` -> its value in this phase
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """One training, whole. ``about`` says what it reproduces, from what figure, at what cost."""
 
-    name: str
-    about: str
-    seed: int = 0
+    name: str  # of the run's folder and of its results
+    about: str  # what it reproduces, the published figure and split, what was chosen, the cost
+    seed: int = 0  # of weights, order and augmentation
     keep: str = "last"  # the epoch whose (averaged) weights are the result; "best": of the highest PublicTest accuracy
     claim: Claim = field(default_factory=Claim)
     data: Data = field(default_factory=Data)
@@ -159,12 +162,16 @@ class Recipe:
             ("claim.variant", self.claim.variant, VARIANTS),
             ("data.classes", self.data.classes, tuple(CLASS_SETS)),
             ("loss.name", self.loss.name, LOSSES),
-            ("augment.fill", self.augment.fill, FILLS),
         ):
             if value not in allowed:
                 raise self._wrong(f"{key} is one of {', '.join(allowed)}, not {value!r}")
         self._check_data()
+        self._check_shares()
         check_optimise(self.optimise, f"recipe {self.name}: optimise")
+        check_augment(self.augment, f"recipe {self.name}: augment")
+        check_augment(minority_augment(self), f"recipe {self.name}: minority.augment")
+        if {"mixup", "cutmix"} & set(self.minority.augment):
+            raise self._wrong("minority.augment cannot change mixup and cutmix: whole batches are mixed")
         if self.target.teach > 0 and not self.target.teachers:
             raise self._wrong(f"target.teach is {self.target.teach} but target.teachers names no run")
         if self.target.weights > 0 and self.target.effective > 0:
@@ -184,13 +191,37 @@ class Recipe:
             if strange:
                 raise self._wrong(f"{key} names no emotion: {', '.join(strange)}; there are {', '.join(Emotion)}")
 
+    def _check_shares(self) -> None:
+        """The numbers of ``[target]`` and ``[loss]``; NaN is in no range."""
+        target, loss = self.target, self.loss
+        shares = {"smoothing": target.smoothing, "votes": target.votes, "teach": target.teach}
+        for key, value in shares.items():
+            if not 0 <= value <= 1:
+                raise self._wrong(f"target.{key} is a share from 0 to 1, not {value}")
+        if not 0 <= target.effective < 1:
+            raise self._wrong(f"target.effective is at least 0 and below 1, as 0.999, not {target.effective}")
+        for key in ("gamma", "contrast", "words", "oval"):
+            if not 0 <= getattr(loss, key) < math.inf:
+                raise self._wrong(f"loss.{key} is at least 0, not {getattr(loss, key)}")
+        for name, value in (
+            ("target.temperature", target.temperature),
+            ("loss.contrast_temperature", loss.contrast_temperature),
+            ("loss.words_temperature", loss.words_temperature),
+        ):
+            if not 0 < value < math.inf:
+                raise self._wrong(f"{name} is above 0, not {value}")
+
     def _wrong(self, what: str) -> RecipeError:
         return RecipeError(f"recipe {self.name}: {what}")
 
 
 def check_optimise(choice: Optimise, where: str) -> None:
     """Raises ``RecipeError`` naming the key of ``where`` that has a value it cannot have."""
-    for key, value, allowed in (("name", choice.name, OPTIMISERS), ("schedule", choice.schedule, SCHEDULES)):
+    for key, value, allowed in (
+        ("name", choice.name, OPTIMISERS),
+        ("schedule", choice.schedule, SCHEDULES),
+        ("precision", choice.precision, PRECISIONS),
+    ):
         if value not in allowed:
             raise RecipeError(f"{where}.{key} is one of {', '.join(allowed)}, not {value!r}")
     if choice.epochs < 1 or choice.batch < 2:
@@ -201,6 +232,11 @@ def check_optimise(choice: Optimise, where: str) -> None:
         raise RecipeError(f"{where}: rate is above 0, factor between 0 and 1, warmup in [0, 1)")
     if choice.fallback and choice.schedule != "plateau":
         raise RecipeError(f"{where}.fallback waits for a plateau: set schedule = 'plateau'")
+
+
+def minority_augment(recipe: Recipe) -> Augment:
+    """The strengths of the minority's classes. Raises ``RecipeError`` for keys that ``[augment]`` does not have."""
+    return change(recipe.augment, recipe.minority.augment, where=f"recipe {recipe.name}: minority.augment")
 
 
 def with_seed(recipe: Recipe, seed: int) -> Recipe:

@@ -1,0 +1,226 @@
+"""Does every recipe learn? One real epoch of each on a tenth of the training faces: its loss before and after.
+
+    python benchmarks/one_epoch.py [RECIPE ...] [--data DATA] [--share 0.1] [--size PIXELS] [--resume] [--json FILE]
+
+Without RECIPE: every recipe that mien ships and every member of every family, the cheapest first. Of a recipe with
+phases the first phase is trained. `fell` says whether the recipe's own loss over the same augmented training faces,
+about a thousand, is lower after the epoch than before it. The means over the first and the last quarter of the epoch's
+steps stand beside it; with weighted classes they swing by some hundredths from batch to batch, about as much as the
+slowest nets learn in forty steps, so they alone do not decide. The file is written after every recipe, so that the
+bench can be stopped; `--resume` leaves out what stands in it with the same share and size. A recipe that cannot run
+here (weights that cannot be fetched, a teacher that was never trained) is listed with the reason. Exit status 1: a loss
+did not fall.
+
+`--size` caps the side that the nets see: at 224 px a ResNet-50 needs a quarter of an hour on two cores for this. Every
+row states the side it was trained at beside the recipe's own. `--memory` is what the activations of a step may take: a
+batch that would need more is computed in parts.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import mien.lab.fit as loop
+from mien._errors import MienError
+from mien.lab import checkpoint
+from mien.lab import recipe as recipes
+from mien.lab.data import FaceSet
+from mien.lab.provenance import provenance
+from mien.lab.recipe import Recipe
+from mien.lab.run import build, open_run
+from mien.lab.sets import load_set
+from mien.lab.target import class_weights
+from mien.lab.task import prepare
+from mien.lab.views import batches
+
+ROOT = Path(__file__).resolve().parent.parent
+# Autograd keeps about so many bytes for each value that a layer gives out: itself, its norm's input, its rectifier's.
+BYTES_A_VALUE = 4
+# Faces that the loss before and after is taken over.
+VIEWED = 1024
+Row = dict[str, Any]
+
+
+def main() -> int:
+    """Train, print and write one row a recipe; returns the exit status."""
+    options = parse()
+    try:
+        return run(options)
+    except MienError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def run(options: argparse.Namespace) -> int:
+    """The same, once the options are known. Raises ``MienError`` for missing data and unknown recipes."""
+    faces = load_set(options.data, recipes.load("conv4"))
+    rows: list[Row] = json.loads(options.json.read_text())["rows"] if options.resume and options.json.is_file() else []
+    chosen = [member for name in options.recipes or recipes.names() for member in members(name)]
+    for name in sorted(chosen, key=lambda each: (pixels(each, options.size), chosen.index(each))):
+        if any(same(row, name, options) for row in rows):
+            continue
+        row = measure(name, faces, options)
+        rows = [each for each in rows if each["recipe"] != name] + [row]
+        checkpoint.save_text(options.json, json.dumps({"what": __doc__.splitlines()[0], "rows": rows}, indent=1) + "\n")
+        print(sentence(row), flush=True)
+    mine = [row for row in rows if row["recipe"] in chosen]
+    return 1 if any(row.get("fell") is False for row in mine) else 0
+
+
+def parse() -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipes", nargs="*", metavar="RECIPE", help="a recipe, a family or one member of it")
+    parser.add_argument("--data", type=Path, help="FER-2013 in any of its forms; default: $MIEN_DATA")
+    parser.add_argument("--share", type=float, default=0.1, help="of the training faces")
+    parser.add_argument("--size", type=int, default=10_000, help="largest side in pixels that a net sees")
+    parser.add_argument("--memory", type=float, default=4.0, help="GB that the activations of a step may take")
+    parser.add_argument("--accelerator", default="auto", help="cpu, cuda, mps or auto")
+    parser.add_argument("--resume", action="store_true", help="keep the rows of the file, train only what is missing")
+    parser.add_argument("--json", type=Path, default=ROOT / "results" / "one-epoch.json")
+    return parser.parse_args()
+
+
+def members(name: str) -> tuple[str, ...]:
+    """The members of a family; ``name`` itself for a recipe that is none, and for a member."""
+    return (name,) if name.rpartition("/")[0] in recipes.names() else recipes.members(name)
+
+
+def pixels(name: str, cap: int) -> int:
+    """Pixels of a face as the net of recipe ``name`` sees it."""
+    return min(recipes.load(name).data.size, cap) ** 2
+
+
+def same(row: Row, name: str, options: argparse.Namespace) -> bool:
+    """Whether ``row`` is what ``measure`` would do again."""
+    size = min(recipes.load(name).data.size, options.size)
+    return (row["recipe"], row["share"], row["size"]) == (name, options.share, size) and "error" not in row
+
+
+def measure(name: str, faces: FaceSet, options: argparse.Namespace) -> Row:
+    """One epoch of recipe ``name``; where it cannot run, the row says why."""
+    whole = recipes.load(name)
+    chosen = shorten(whole, share=options.share, size=options.size, memory=options.memory * 1e9)
+    row: Row = {
+        "recipe": name,
+        "share": options.share,
+        "size": chosen.data.size,
+        "size_of_recipe": whole.data.size,
+        "phase": whole.phases[0].name if whole.phases else "",
+        "batch": chosen.optimise.batch,
+        "parts_of_batch": chosen.optimise.accumulate,
+    }
+    started = time.monotonic()
+    try:
+        own = load_set(options.data, chosen) if chosen.data.also else faces
+        row |= one_epoch(chosen, own, options.accelerator)
+    except MienError as error:
+        row["error"] = str(error)
+    came_from = provenance(faces.sha256)
+    kept = {key: came_from[key] for key in ("commit", "data_sha256", "machine", "torch", "date")}
+    return {**row, "seconds": round(time.monotonic() - started, 1), "threads": torch.get_num_threads(), **kept}
+
+
+def shorten(recipe: Recipe, *, share: float, size: int, memory: float) -> Recipe:
+    """The recipe on ``share`` of its faces for an epoch of its first phase, in parts that fit into ``memory`` bytes."""
+    data = replace(recipe.data, share=share * recipe.data.share, size=min(recipe.data.size, size))
+    short = replace(recipe, data=data, optimise=replace(recipe.optimise, epochs=1))
+    first = [replace(phase, optimise={**phase.optimise, "epochs": 1}) for phase in short.phases[:1]]
+    short = replace(short, phases=tuple(first))
+    needed = short.optimise.batch * BYTES_A_VALUE * values(short)
+    parts = next(
+        n for n in range(1, short.optimise.batch + 1) if short.optimise.batch % n == 0 and needed / n <= memory
+    )
+    return replace(short, optimise=replace(short.optimise, accumulate=max(parts, short.optimise.accumulate)))
+
+
+def values(recipe: Recipe) -> int:
+    """How many values the layers of the recipe's net give out for one face."""
+    with torch.device("meta"):
+        net = build(replace(recipe, net=replace(recipe.net, weights=""))).eval()
+    counted: list[int] = []
+
+    def count(_layer: nn.Module, _inputs: Any, output: Any) -> None:
+        counted.append(output.numel() if isinstance(output, Tensor) else 0)
+
+    for layer in net.modules():
+        if not list(layer.children()):
+            layer.register_forward_hook(count)
+    net(torch.empty(1, 1, recipe.data.size, recipe.data.size, device="meta"))
+    return sum(counted)
+
+
+def one_epoch(recipe: Recipe, faces: FaceSet, accelerator: str) -> Row:
+    """Train it; the losses before, in and after the epoch. Raises ``MienError``."""
+    losses: list[float] = []
+    epochs: list[dict[str, Any]] = []
+
+    def report(record: dict[str, Any]) -> None:
+        if "epoch" in record:
+            epochs.append(record)
+        elif "loss" in record:
+            losses.append(record["loss"])
+
+    loop.REPORT_EVERY = 0.0  # every step, not twice a second
+    devices = loop.Devices(accelerator)
+    with tempfile.TemporaryDirectory() as folder:
+        before = viewed_loss(recipe, faces, Path(folder), devices)
+        loop.fit(recipe, faces, Path(folder), devices=devices, report=report)
+        after = viewed_loss(recipe, faces, Path(folder), devices)
+    validated = {key: round(value, 4) for key, value in epochs[0].items() if key.endswith(("_accuracy", "_log_loss"))}
+    speed = round(epochs[0]["images_per_second"], 1)
+    return {**told(losses, before, after), **validated, "images_per_second": speed}
+
+
+@torch.no_grad()
+def viewed_loss(recipe: Recipe, faces: FaceSet, folder: Path, devices: loop.Devices) -> float:
+    """The recipe's mean loss over the same ``VIEWED`` augmented faces, by the net that ``folder`` holds."""
+    fabric = devices.launch(recipe.optimise.precision)
+    task = prepare(recipe, faces, fabric, None)
+    weights = class_weights(task.training, recipe.target)
+    objective = open_run(recipe, folder, fabric.device, weights, data=faces.sha256).objective.eval()
+    batch = recipe.optimise.batch // recipe.optimise.accumulate
+    generator = torch.Generator(fabric.device).manual_seed(0)
+    views = batches(task.training, task.target, task.row_weights, recipe, batch, task.teachers, generator)
+    with fabric.autocast():
+        losses = [objective(*view)[0].float() for view in islice(views, max(1, VIEWED // batch))]
+    return float(torch.stack(losses).mean())
+
+
+def told(losses: Sequence[float], before: float, after: float) -> Row:
+    """What the losses say."""
+    quarter = max(1, len(losses) // 4)
+    first, last = (sum(part) / quarter for part in (losses[:quarter], losses[-quarter:]))
+    return {
+        "steps": len(losses),
+        "fell": after < before,
+        "loss_before": round(before, 4),
+        "loss_after": round(after, 4),
+        "loss_first_quarter": round(first, 4),
+        "loss_last_quarter": round(last, 4),
+        "losses": [round(loss, 4) for loss in losses],
+    }
+
+
+def sentence(row: Row) -> str:
+    """One line for people."""
+    head = f"{row['recipe']:42s} {row['size']:3d} of {row['size_of_recipe']:3d} px {row['seconds']:6.0f} s  "
+    if "error" in row:
+        return head + row["error"]
+    fell = "fell" if row["fell"] else "DID NOT FALL"
+    quarters = f"quarters {row['loss_first_quarter']:.3f} -> {row['loss_last_quarter']:.3f}"
+    return f"{head}{row['loss_before']:.3f} -> {row['loss_after']:.3f} {fell}  ({quarters})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,198 @@
+"""What the training loop costs beside the net: its images/s against a bare PyTorch loop, and how soon it starts.
+
+    python benchmarks/train_throughput.py ["RECIPE key=value ..." ...] --json results/train-throughput.json
+
+The bare loop trains the same net at the same batch and precision on one fixed batch in memory: forward, loss, backward,
+step. Ours is an epoch of the recipe as `mien train` runs it, on as many faces as make `--steps` steps: faces drawn and
+augmented, targets mixed, averaged weights, figures. Both run in one process, in turns; a figure is the median of the
+rounds, `share` ours over the bare one's. `views_ms` and `average_ms` say what a step pays for its faces and for the
+averaged weights. `start_seconds` is the time from the call of Python to the first step of a training on all of
+FER-2013, `start_cpu_seconds` what the processor spent on it. What that process held at most: `imports_mb` before it
+read the faces, `read_mb` after that, `peak_mb` at the first step; beside it `data_mb` (all faces once) and `net_mb`
+(weights, their average, gradients and the optimiser's state). Run it on a quiet machine.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mien._errors import MienError
+from mien.lab import fit as loop
+from mien.lab import recipe as recipes
+from mien.lab.data import FaceSet, find_fer2013, load_fer2013
+from mien.lab.devices import Devices
+from mien.lab.optimiser import build_optimiser
+from mien.lab.provenance import provenance
+from mien.lab.recipe import Recipe
+from mien.lab.run import Run, build, open_run, start_leg
+from mien.lab.target import class_weights
+from mien.lab.task import Task, prepare
+from mien.lab.views import batches
+
+SMALL_ATTENTION = "attention-resnet data.size=48 net.options.stem=small optimise.batch=64"
+RECIPES = ("mien-0", "conv4", SMALL_ATTENTION, "mobilenetv3-small")
+
+START = """
+import sys, tempfile
+from pathlib import Path
+from mien._measure import peak_memory_mb
+from mien.lab import recipe as recipes
+from mien.lab.data import find_fer2013, load_fer2013
+from mien.lab.fit import Devices, fit
+def first(record):
+    print(imports, read, peak_memory_mb(), flush=True)
+    raise SystemExit
+imports = peak_memory_mb()
+name, accelerator, data, *overrides = sys.argv[1:]
+with tempfile.TemporaryDirectory() as folder:
+    faces = load_fer2013(find_fer2013(Path(data) if data else None))
+    read = peak_memory_mb()
+    fit(recipes.load(name, overrides), faces, Path(folder), devices=Devices(accelerator), report=first)
+"""
+
+
+def main() -> int:
+    """Print one line a recipe and write the file; returns the exit status."""
+    options = parse()
+    try:
+        faces = load_fer2013(find_fer2013(options.data))
+        rows = [row(words.split(), faces, options) for words in options.recipes or RECIPES]
+    except MienError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if options.json:
+        found = {"rows": rows, "steps": options.steps, "rounds": options.rounds, "threads": torch.get_num_threads()}
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps({**found, "provenance": provenance(faces.sha256)}, indent=1) + "\n")
+    return 0
+
+
+def parse() -> argparse.Namespace:
+    """The words of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipes", nargs="*", metavar="RECIPE", help='a recipe and its overrides: "conv4 data.size=32"')
+    parser.add_argument("--data", type=Path, help="FER-2013; default: $MIEN_DATA")
+    parser.add_argument("--accelerator", default="auto")
+    parser.add_argument("--precision", help="instead of the recipes' own: 32-true or bf16-mixed")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=8, help="steps in a round")
+    parser.add_argument("--json", type=Path)
+    return parser.parse_args()
+
+
+def row(words: list[str], faces: FaceSet, options: argparse.Namespace) -> dict[str, Any]:
+    """Measure one recipe."""
+    name, *overrides = words
+    overrides += [f"optimise.precision={options.precision}"] if options.precision else []
+    begin = start(name, overrides, options)
+    recipe = recipes.load(name, overrides)
+    batch = recipe.optimise.batch
+    share = min(1.0, (options.steps + 0.5) * batch / 28_000)  # an epoch of so many steps
+    recipe = recipes.load(name, [*overrides, f"data.share={share}"])
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(recipe, faces, Path(folder), options)
+    data = sum(x.nbytes for x in (faces.images, faces.votes, faces.labels, faces.usage, faces.rows) if x is not None)
+    begin |= {"data_mb": data / 1e6, "net_mb": net_mb(recipe)}
+    measured = {"recipe": " ".join(words), "batch": batch, "precision": recipe.optimise.precision, **found, **begin}
+    print("  ".join(f"{key} {x:.4g}" if isinstance(x, float) else f"{key} {x}" for key, x in measured.items()))
+    return measured
+
+
+def start(name: str, overrides: list[str], options: argparse.Namespace) -> dict[str, float]:
+    """Time until the first step of a training in a process of its own, and the memory it took."""
+    begun, spent = time.perf_counter(), cpu_seconds()
+    words = [sys.executable, "-c", START, name, options.accelerator, str(options.data or ""), *overrides]
+    said = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+    taken = {"start_seconds": time.perf_counter() - begun, "start_cpu_seconds": cpu_seconds() - spent}
+    return taken | dict(zip(("imports_mb", "read_mb", "peak_mb"), map(float, said[-3:]), strict=True))
+
+
+def cpu_seconds() -> float:
+    """What the processes that this one has started and seen end have spent."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
+
+
+def measure(recipe: Recipe, faces: FaceSet, folder: Path, options: argparse.Namespace) -> dict[str, float]:
+    """Images/s of both loops, in turns, and what the parts of ours cost."""
+    fabric = Devices(options.accelerator).launch(recipe.optimise.precision)
+    task = prepare(recipe, faces, fabric, lambda _: None)
+    run = open_run(recipe, folder, fabric.device, class_weights(task.training, recipe.target))
+    model, stepper = fabric.setup(run.objective, start_leg(run))
+    bare = Bare(task)
+    images = task.steps(recipe.optimise.batch) * recipe.optimise.batch
+    loop._train(task, run, model, stepper)
+    bare(1)
+    ours, theirs = [], []
+    for _ in range(options.rounds):
+        theirs.append(images / seconds(lambda: bare(images // recipe.optimise.batch), fabric.device))
+        ours.append(images / seconds(lambda: loop._train(task, run, model, stepper), fabric.device))
+    steps = images / recipe.optimise.batch
+    views = seconds(lambda: list(shown(task, run)), fabric.device) / steps
+    average = seconds(run.average.update, fabric.device)
+    return {
+        "ours": statistics.median(ours),
+        "bare": statistics.median(theirs),
+        "share": statistics.median(ours) / statistics.median(theirs),
+        "views_ms": 1000 * views,
+        "average_ms": 1000 * average,
+    }
+
+
+def shown(task: Task, run: Run) -> Any:
+    """The views of one epoch."""
+    generator = torch.Generator(task.fabric.device).manual_seed(0)
+    batch = run.choice.batch
+    for view in batches(task.training, task.target, task.row_weights, task.recipe, batch, task.teachers, generator):
+        yield view.x.shape  # and not the view: an epoch of them need not be held
+
+
+class Bare:
+    """The least that trains: one batch, one net, one optimiser."""
+
+    def __init__(self, task: Task) -> None:
+        recipe, device = task.recipe, task.fabric.device
+        self.net = build(recipe).to(device, memory_format=torch.channels_last).train()
+        self.optimiser = build_optimiser(self.net, recipe.optimise)
+        size, batch = recipe.data.size, recipe.optimise.batch
+        self.x = torch.randn(batch, 1, size, size, device=device).contiguous(memory_format=torch.channels_last)
+        self.target = task.target[:batch]
+        self.autocast = task.fabric.autocast
+
+    def __call__(self, steps: int) -> None:
+        """Train so many steps."""
+        for _ in range(steps):
+            self.optimiser.zero_grad()
+            with self.autocast():
+                loss = nn.functional.cross_entropy(self.net(self.x), self.target)
+            loss.backward()
+            self.optimiser.step()
+
+
+def net_mb(recipe: Recipe) -> float:
+    """Weights, their average and gradients, and one or two numbers a weight for the optimiser."""
+    copies = 3 + (1 if recipe.optimise.name == "sgd" else 2)
+    return copies * sum(p.nbytes for p in build(recipe).parameters()) / 1e6
+
+
+def seconds(act: Any, device: torch.device) -> float:
+    """How long ``act`` takes, to its end on the device."""
+    begun = time.perf_counter()
+    act()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - begun
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

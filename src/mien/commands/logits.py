@@ -1,0 +1,69 @@
+"""``mien logits``: what teachers answer for the training faces, as a file that students learn from."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mien.commands.progress import silence_lightning
+
+
+def logits(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs; several answer as their mean.")],
+    out: Annotated[Path, typer.Option(help="File to write, ending in .npz; a recipe's target.teachers names it.")],
+    data: Annotated[Path | None, typer.Option(help="What the student learns from; default: $MIEN_DATA.")] = None,
+    views: Annotated[
+        int, typer.Option(help="1: each face; 2: and its mirror image; 10: five crops and their mirror images.")
+    ] = 1,
+    recipe: Annotated[
+        str, typer.Option(help="The student's recipe, where it mixes in sets that the first teacher's does not.")
+    ] = "",
+    accelerator: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
+) -> None:
+    """Write the answers of RUNS for the Training faces to a file. No test face is answered."""
+    from mien._errors import MissingExtraError, OutputError
+
+    try:
+        from mien.lab import recipe as recipes
+        from mien.lab.answers import answer
+        from mien.lab.data import Split
+        from mien.lab.devices import Devices
+        from mien.lab.run import load_final
+        from mien.lab.sets import load_set
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "torch", "lab") from error
+
+    if out.suffix != ".npz":
+        raise OutputError(f"{out}: a file of cached logits ends in .npz; name it so")
+    silence_lightning()
+    device = Devices(accelerator).launch("32-true").device
+    teachers = [load_final(run, device) for run in runs]
+    student = recipes.load(recipe) if recipe else teachers[0].recipe
+    faces = load_set(data, student).split(Split.TRAINING).to(device)
+    with _Bar(len(faces)) as bar:
+        answers = answer(teachers, faces, views, report=bar)
+    answers.save(out)
+    names = ", ".join(answers.teachers)
+    typer.echo(f"{names}: {len(answers.rows):,} faces, {views} {'view' if views == 1 else 'views'} each. {out}")
+
+
+class _Bar:
+    """A rich progress bar on standard error, silent outside of a terminal."""
+
+    def __init__(self, total: int) -> None:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        console = Console(stderr=True)
+        self.progress = Progress(console=console, disable=not console.is_terminal)
+        self.task = self.progress.add_task("answering", total=total)
+
+    def __enter__(self) -> "_Bar":
+        self.progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.progress.stop()
+
+    def __call__(self, done: int) -> None:
+        self.progress.update(self.task, completed=done)

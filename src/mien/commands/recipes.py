@@ -1,0 +1,181 @@
+"""``mien recipes``: what can be trained, and one recipe explained."""
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+
+def recipes(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(help="Explain this one: a shipped recipe, FAMILY/MEMBER or the path of a .toml file."),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Changes, as `mien train` takes them: section.key=value.")
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Show every key of the recipe, also those at their defaults.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the recipes, or explain RECIPE: what it reproduces, its net and cost, phases, members and search space."""
+    from mien._errors import MissingExtraError
+
+    try:
+        from mien.lab.overview import explanation, summary
+        from mien.lab.recipe import names
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "torch", "lab") from error
+
+    if recipe is None:
+        rows = sorted((summary(name) for name in names()), key=lambda row: (row["document"] or "~", row["name"]))
+        _print_json({"recipes": rows}) if as_json else _print_list(rows)
+        return
+    told = explanation(recipe, overrides or (), whole=everything)
+    _print_json({key: value for key, value in told.items() if key != "text"}) if as_json else _print_one(told)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _print_list(rows: list[dict[str, Any]]) -> None:
+    table = [
+        (
+            row["name"],
+            ", ".join(row["net"]),
+            ", ".join(row["classes"]),
+            ", ".join(map(str, row["size"])),
+            f"{row['document']} {row['variant']}".strip(),
+            headline(row["figures"]),
+            f"{row['about']} ({row['members']} members)" if row["members"] else row["about"],
+        )
+        for row in rows
+    ]
+    print_table(("recipe", "net", "classes", "size", "document", "claims", "about"), table, fold=(1, 2))
+    if sys.stdout.isatty():
+        print("mien recipes NAME explains one, mien train NAME trains it")
+
+
+def headline(figures: dict[str, float]) -> str:
+    """The figure that a claim is known by: accuracy, else the first; empty where nothing is claimed."""
+    if not figures:
+        return ""
+    key = "accuracy" if "accuracy" in figures else next(iter(figures))
+    return f"{_words(key)} {_figure(key, figures[key])}"
+
+
+def _words(key: str) -> str:
+    return key.replace("_", " ").replace(".", " ")
+
+
+def _figure(key: str, value: float) -> str:
+    return f"{value:.3f}" if "loss" in key else f"{100 * value:.2f} %"
+
+
+def _print_one(told: dict[str, Any]) -> None:
+    claim, net = told["claim"], told["net"]
+    print(f"{told['name']}\n")
+    _print_words(told["about"])
+    of = f"document {claim['document']}, {claim['variant']}" if claim["document"] else "our own"
+    _print_line("reproduces", of)
+    if claim["figures"]:
+        claimed = ", ".join(f"{_words(key)} {_figure(key, value)}" for key, value in claim["figures"].items())
+        _print_line("claimed", claimed)
+    for key in ("split", "cost"):
+        if claim[key]:
+            _print_line({"split": "claimed on", "cost": "costs"}[key], claim[key])
+    _print_line("net", f"{net['name']}: {_net(net)} at {net['size']} px")
+    _print_phases(told["phases"])
+    _print_members(told["members"])
+    _print_search(told["search"])
+    what = "" if told["shown"] == told["name"] else f" of {told['shown']}"
+    print(f"\nthe recipe{what}, as far as it differs from the defaults (--all: whole)\n")
+    print(told["text"].partition('"""')[2].partition('"""')[2].strip() or told["text"].strip())
+
+
+def _net(net: dict[str, Any]) -> str:
+    return f"{net['parameters'] / 1e6:.2f} M parameters, {net['macs'] / 1e6:,.0f} MMAC a face"
+
+
+def _print_line(key: str, text: str) -> None:
+    _print_words(text, indent=f"{key:12}")
+
+
+def _print_words(text: str, *, indent: str = "") -> None:
+    """``text`` folded to the terminal; on one line where nobody looks."""
+    import shutil
+    import textwrap
+
+    width = min(shutil.get_terminal_size().columns, 110) if sys.stdout.isatty() else 10_000
+    after = " " * len(indent)
+    print(textwrap.fill(text, width, initial_indent=indent, subsequent_indent=after))
+    if not indent:
+        print()
+
+
+def _print_phases(phases: list[dict[str, Any]]) -> None:
+    rows = [
+        (
+            phase["name"] or "-",
+            str(phase["epochs"]),
+            phase["optimiser"] + (f", then {phase['fallback'].get('name', 'again')}" if phase["fallback"] else ""),
+            f"{phase['rate']:g} {phase['schedule']}",
+            f"{phase['decay']:g}",
+            str(phase["batch"]),
+            ", ".join(phase["freeze"]) or "nothing",
+        )
+        for phase in phases
+    ]
+    print()
+    print_table(("phase", "epochs", "optimiser", "rate", "decay", "batch", "frozen"), rows, fold=(6,))
+
+
+def _print_members(members: list[dict[str, Any]]) -> None:
+    if not members:
+        return
+    from mien.lab.recipe.text import describe
+
+    rows = [
+        (
+            member["name"],
+            f"{member['net']['parameters'] / 1e6:.2f} M",
+            f"{member['net']['macs'] / 1e6:,.0f} M",
+            ", ".join(f"{key}={describe(value)}" for key, value in member["differs"].items()) or "the first",
+        )
+        for member in members
+    ]
+    print()
+    print_table(("member", "parameters", "MAC", "differs from the first in"), rows, fold=(3,))
+
+
+def _print_search(space: dict[str, Any]) -> None:
+    if not space:
+        return
+    from mien.lab.recipe.text import describe
+
+    print()
+    print_table(("searched by mien search", "over"), [(key, describe(value)) for key, value in space.items()])
+
+
+def print_table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, fold: tuple[int, ...] = ()) -> None:
+    """A table for people; where standard output is no terminal, tab-separated values below their names."""
+    if not sys.stdout.isatty():
+        for row in (heads, *rows):
+            print("\t".join(row))
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    from mien.commands.show import TableConsole
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for place, head in enumerate(heads):
+        table.add_column(head, overflow="fold", no_wrap=place not in fold and place != len(heads) - 1)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    TableConsole(highlight=False).print(table)

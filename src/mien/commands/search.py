@@ -1,0 +1,116 @@
+"""``mien search``: the recipe's [search] space, tried out by Optuna, resumable and over several processes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+_SHOWN = 10  # trials in the table at the end
+
+
+def search(
+    recipe: Annotated[str, typer.Argument(help="A recipe with a [search] section, or the path of a .toml file.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Changes for every trial: section.key=value, as in data.share=0.1.")
+    ] = None,
+    trials: Annotated[int, typer.Option(help="Trials in total, those of earlier calls included.", min=1)] = 20,
+    data: Annotated[Path | None, typer.Option(help="As of `mien train`; default: $MIEN_DATA.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the search; default: runs/search/RECIPE.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes that train at the same time.", min=1)] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the choices and of every trial's training.")] = 0,
+    prune: Annotated[bool, typer.Option(help="Stop trials that lag behind the median of the others.")] = True,
+    accelerator: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
+) -> None:
+    """Search RECIPE's [search] space with Optuna (TPE), judged on the validation faces; the same command goes on.
+
+    Writes best.toml (a recipe), search.json, history.png and importance.png.
+    """
+    from mien._errors import MissingExtraError
+
+    try:
+        from mien.lab.findings import write_findings
+        from mien.lab.loggers import silence_lightning
+        from mien.lab.search import Plan
+        from mien.lab.search import search as run
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "torch", "lab") from error
+
+    silence_lightning()
+    folder = out or Path("runs") / "search" / Path(recipe).with_suffix(
+        "" if recipe.endswith(".toml") else Path(recipe).suffix
+    )
+    plan = Plan(
+        recipe=recipe,
+        out=folder,
+        overrides=tuple(overrides or ()),
+        data=data,
+        trials=trials,
+        workers=workers,
+        seed=seed,
+        prune=prune,
+        accelerator=accelerator,
+    )
+    objective = plan.space.objective
+    try:
+        run(plan, _tell(objective, trials))
+    except KeyboardInterrupt:
+        typer.echo(f"{recipe}: stopped; the same command goes on, also within the trial. {folder}", err=True)
+        raise typer.Exit(130) from None
+    _print_found(write_findings(plan), folder)
+
+
+def _tell(objective: str, trials: int) -> Any:
+    """One line on standard error for every trial that ends; epochs are shown in a terminal alone."""
+    from rich.console import Console
+
+    from mien.lab.findings import shown
+
+    console = Console(stderr=True)
+
+    def tell(event: Mapping[str, Any]) -> None:
+        values = "  ".join(f"{key}={_short(value)}" for key, value in event["params"].items())
+        if "state" in event:
+            figure = shown(objective, event["value"]) if event["value"] is not None else event["state"]
+            line = f"{event['made']}/{trials}  trial {event['trial']}  {figure}  {values}  {event['seconds']:.0f} s"
+            console.print(line, highlight=False, soft_wrap=True)
+        elif console.is_terminal:
+            figure = shown(objective, event["figure"])
+            console.print(f"  trial {event['trial']}, epoch {event['epoch']}: {figure}", style="dim", end="\r")
+
+    return tell
+
+
+def _print_found(found: Mapping[str, Any], folder: Path) -> None:
+    from mien.commands.recipes import print_table
+    from mien.lab.findings import shown
+
+    objective, rows = found["objective"], found["trials"]
+    keys = list(dict.fromkeys(key for row in rows for key in row["params"]))
+    heads = ("trial", objective.replace("_", " "), *map(_last(keys), keys), "epochs", "seconds")
+    table = [
+        (
+            str(row["trial"]),
+            row["state"] if row["value"] is None else shown(objective, row["value"]),
+            *(_short(row["params"].get(key, "-")) for key in keys),
+            str(row["epochs"]),
+            f"{row['seconds']:.0f}",
+        )
+        for row in rows[:_SHOWN]
+    ]
+    print_table(heads, table)
+    counts, told = found["counts"], ", ".join(f"{key} {share:.0%}" for key, share in found["importance"].items())
+    mattered = f"; what mattered: {told}" if told else ""
+    print(f"{counts['finished']} trials finished, {counts['pruned']} pruned{mattered}")
+    if rows and rows[0]["value"] is not None:
+        print(f"the best one as a recipe: mien train {folder / 'best.toml'}")
+
+
+def _last(keys: Sequence[str]) -> Callable[[str], str]:
+    """The last part of a key where no other key ends so, else all of it."""
+    ends = [key.rpartition(".")[2] for key in keys]
+    return lambda key: end if ends.count(end := key.rpartition(".")[2]) == 1 else key
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,156 @@
+"""Cached answers of teachers: one file of logits for the training faces of one data set, read instead of the nets.
+
+A distillation from cached answers costs a student nothing a step. What it loses: the teachers saw each face as it is
+(and its mirror image, or ten crops), never the view that the student sees.
+"""
+
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from mien._emotions import Emotion
+from mien._errors import DataError
+from mien.lab import checkpoint
+from mien.lab.data import FaceSet
+from mien.lab.normalise import normalise
+from mien.lab.run import Trained
+
+VIEWS = (1, 2, 10)
+# Share of a face's side that each of the five crops of ten views keeps.
+_CROP = 11 / 12
+# Keeps the logarithm of a probability that rounds to 0 finite.
+_LEAST = 1e-6
+_CURE = "write it again with `mien logits`"
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What teachers answered for R faces of one data set.
+
+    - ``rows``: int64 ``[R]``, as ``FaceSet.rows`` counts them
+    - ``logits``: float16 ``[R, V, C]``: the logarithm of the teachers' mean probability on each of V views
+    - ``emotions``: the C classes; ``data_sha256``: of the data set; ``teachers``: the names of their recipes
+    """
+
+    rows: NDArray[np.int64]
+    logits: NDArray[np.float16]
+    emotions: tuple[Emotion, ...]
+    data_sha256: str
+    teachers: tuple[str, ...]
+
+    def save(self, path: Path) -> None:
+        """Write the file, atomically. Raises ``OutputError``."""
+        stream = io.BytesIO()
+        about = {"emotions": self.emotions, "data_sha256": self.data_sha256, "teachers": self.teachers}
+        np.savez_compressed(stream, rows=self.rows, logits=self.logits, about=np.array(json.dumps(about)))
+        checkpoint.save_bytes(path, stream.getvalue())
+
+    @classmethod
+    def load(cls, path: Path) -> "Answers":
+        """Read what ``save`` wrote. Raises ``DataError`` for a missing file or one that is something else."""
+        try:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:  # whole: numpy leaks a bad file
+                about = json.loads(str(file["about"]))
+                rows, logits = file["rows"], file["logits"]
+            emotions = tuple(Emotion(name) for name in about["emotions"])
+            if logits.shape[::2] != (len(rows), len(emotions)) or logits.ndim != 3:
+                raise DataError(f"{path}: damaged (logits of shape {list(logits.shape)}); {_CURE}")
+            return cls(rows, logits, emotions, about["data_sha256"], tuple(about["teachers"]))
+        except FileNotFoundError as error:
+            raise DataError(f"{path}: no such file of cached logits; {_CURE}") from error
+        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
+            raise DataError(f"{path}: is no file of cached logits ({type(error).__name__}); {_CURE}") from error
+
+    def probabilities(self, faces: FaceSet, temperature: float, *, source: str) -> Tensor:
+        """float32 ``[N, C]`` for ``faces``, on their device: the mean over the views, each softened by ``temperature``.
+
+        Raises ``DataError`` naming ``source`` for faces of another data set or classes, and for rows without answer.
+        """
+        if self.data_sha256 != faces.sha256:
+            raise DataError(f"{source}: its answers are for another data set than {faces.source}; {_CURE}")
+        if self.emotions != faces.emotions:
+            theirs, ours = ", ".join(self.emotions), ", ".join(faces.emotions)
+            raise DataError(f"{source}: answers for the classes {theirs}; the recipe learns {ours}")
+        place = np.argsort(self.rows, kind="stable")
+        wanted = faces.rows.cpu().numpy()
+        found = np.searchsorted(self.rows, wanted, sorter=place).clip(max=len(place) - 1) if len(place) else None
+        if found is None or (self.rows[place[found]] != wanted).any():
+            raise DataError(f"{source}: has no answer for some rows that the recipe learns from; {_CURE}")
+        logits = torch.from_numpy(self.logits[place[found]]).to(faces.labels.device).float()
+        return F.softmax(logits / temperature, dim=2).mean(dim=1)
+
+
+@torch.no_grad()
+def answer(
+    teachers: Sequence[Trained],
+    faces: FaceSet,
+    views: int,
+    *,
+    batch: int = 256,
+    report: Callable[[int], None] = lambda _: None,
+) -> Answers:
+    """The answers of ``teachers`` for all ``faces``, which lie on their device; ``report`` is told the faces done.
+
+    ``views`` is 1 (the face), 2 (and its mirror image) or 10 (five crops of 44 in 48 pixels, and their mirror images).
+    The mean over teachers is one of probabilities, as for teachers that answer live: a mean of logits would let the
+    surest teacher, whose logits are the largest, outvote the others. Raises ``DataError`` for other ``views`` and for
+    teachers of different classes.
+    """
+    if views not in VIEWS:
+        raise DataError(f"views is one of {', '.join(map(str, VIEWS))}, not {views}")
+    emotions = same_classes(teachers)
+    parts = []
+    for start in range(0, len(faces), batch):
+        x = faces.images[start : start + batch].unsqueeze(1).float() / 255
+        seen = views_of(x, views)
+        logits = torch.stack([_mean_log_probability(teachers, view) for view in seen], dim=1)
+        parts.append(logits.cpu().numpy().astype(np.float16))
+        report(min(start + batch, len(faces)))
+    return Answers(
+        rows=faces.rows.cpu().numpy().astype(np.int64),
+        logits=np.concatenate(parts) if parts else np.zeros((0, views, len(emotions)), np.float16),
+        emotions=emotions,
+        data_sha256=faces.sha256,
+        teachers=tuple(teacher.recipe.name for teacher in teachers),
+    )
+
+
+def views_of(x: Tensor, views: int) -> list[Tensor]:
+    """The ``views`` of images ``[N, 1, S, S]``: each of their own size, to be resized by whoever looks at them."""
+    if views == 1:
+        return [x]
+    if views == 2:
+        return [x, x.flip(3)]
+    side = x.shape[-1]
+    crop = round(_CROP * side)
+    rest = side - crop
+    corners = [(0, 0), (0, rest), (rest, 0), (rest, rest), (rest // 2, rest // 2)]
+    crops = [x[:, :, top : top + crop, left : left + crop] for top, left in corners]
+    return [view for one in crops for view in (one, one.flip(3))]
+
+
+def same_classes(teachers: Sequence[Trained]) -> tuple[Emotion, ...]:
+    """The classes that all ``teachers`` answer for. Raises ``DataError`` where they differ."""
+    first = teachers[0]
+    for other in teachers[1:]:
+        if other.emotions != first.emotions:
+            raise DataError(
+                f"teachers must answer for the same classes: {first.recipe.name} knows {', '.join(first.emotions)}, "
+                f"{other.recipe.name} {', '.join(other.emotions)}"
+            )
+    return first.emotions
+
+
+def _mean_log_probability(teachers: Sequence[Trained], x: Tensor) -> Tensor:
+    """float32 ``[N, C]``."""
+    answers = [F.softmax(each.net(normalise(x, each.recipe.data.size)).float(), dim=1) for each in teachers]
+    return torch.stack(answers).mean(dim=0).clamp(min=_LEAST).log()

@@ -1,0 +1,70 @@
+"""What a recipe says of its augmentation, and what it may say."""
+
+from dataclasses import dataclass
+
+from mien._errors import RecipeError
+
+FILLS = ("border", "zeros", "reflection")  # edge repeated, black, mirrored
+CROPS = (0, 5, 10)
+
+
+@dataclass(frozen=True, slots=True)
+class Augment:
+    """Strengths; 0 switches a step off. "up to" means uniform between minus and plus the value.
+
+    Colour jitter of a grey picture is ``light``, ``contrast`` and ``brightness``: hue and saturation do not exist.
+    """
+
+    flip: float = 0.5  # share of mirrored images
+    rotate: float = 0.0  # degrees, up to
+    shift: float = 0.0  # share of the side, up to
+    scale: float = 0.0  # factor, log-uniform in 1/(1+scale) .. 1+scale
+    zoom: float = 0.0  # share of the side that is seen, each axis on its own, uniform in 1-zoom .. 1+zoom
+    shear: float = 0.0  # horizontal shear factor, up to: the tangent of the angle (0.4 rad: 0.4228, 25 degrees: 0.4663)
+    crop: float = 0.0  # smallest share of the area that a random crop keeps (aspect 3/4 .. 4/3), shown at full size
+    crops: int = 0  # 5: the centre or a corner, equally often; 10: and, whatever flip says, half of them mirrored
+    crop_side: float = 0.875  # share of the side that each of these crops keeps, shown at full size
+    light: float = 0.0  # factor, uniform in 1-light .. 1+light
+    brightness: float = 0.0  # added, images being 0..1, up to
+    contrast: float = 0.0  # factor about the image's mean, log-uniform in 1/(1+contrast) .. 1+contrast
+    gamma: float = 0.0  # exponent, log-uniform in 1/(1+gamma) .. 1+gamma
+    blur: float = 0.0  # pixels, largest standard deviation of a Gaussian
+    noise: float = 0.0  # largest standard deviation of added Gaussian noise, images being 0..1
+    degrade: float = 1.0  # share of images that get blur and noise at all
+    erase: float = 0.0  # share of images with an erased rectangle
+    erase_area: tuple[float, float] = (0.02, 0.2)  # its area as share of the image
+    mixup: float = 0.0  # alpha of the Beta distribution (Zhang et al., ICLR 2018)
+    cutmix: float = 0.0  # alpha of CutMix (Yun et al., ICCV 2019); with mixup too, each face gets one of both by chance
+    fill: str = "border"  # what lies outside of the image: one of FILLS
+
+    @property
+    def moves(self) -> bool:
+        """Whether pixels change their places at all."""
+        moving = (self.flip, self.rotate, self.shift, self.scale, self.zoom, self.shear, self.crop, self.crops)
+        return any(value > 0 for value in moving)
+
+
+def check_augment(strengths: Augment, where: str) -> None:
+    """Raises ``RecipeError`` naming the key of ``where`` that has a value it cannot have."""
+    for key, allowed in (("fill", FILLS), ("crops", CROPS)):
+        if getattr(strengths, key) not in allowed:
+            raise RecipeError(
+                f"{where}.{key} is one of {', '.join(map(str, allowed))}, not {getattr(strengths, key)!r}"
+            )
+    for key in ("flip", "degrade", "erase", "crop", "light"):
+        if not 0 <= getattr(strengths, key) <= 1:
+            raise RecipeError(f"{where}.{key} is between 0 and 1, not {getattr(strengths, key)}")
+    for key in ("rotate", "shift", "scale", "shear", "brightness", "contrast", "gamma", "blur", "noise"):
+        if getattr(strengths, key) < 0:
+            raise RecipeError(f"{where}.{key} is at least 0, not {getattr(strengths, key)}")
+    _check_areas(strengths, where)
+
+
+def _check_areas(strengths: Augment, where: str) -> None:
+    if not 0 <= strengths.zoom < 1 or not 0 < strengths.crop_side <= 1:
+        raise RecipeError(f"{where}: zoom is at least 0 and below 1, crop_side above 0 and at most 1")
+    if strengths.crop > 0 and strengths.crops > 0:
+        raise RecipeError(f"{where}: crop and crops both cut the face; leave one at 0")
+    area = strengths.erase_area
+    if len(area) != 2 or not 0 < area[0] <= area[1] <= 1:
+        raise RecipeError(f"{where}.erase_area is a smallest and a largest share of the image, not {list(area)}")

@@ -1,0 +1,159 @@
+"""What a search found: its trials as plain values, the best one as a recipe file, pictures of how it went."""
+
+import json
+import math
+import textwrap
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import optuna
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from optuna.trial import TrialState
+
+from mien.lab import checkpoint
+from mien.lab.curves import QUIET, TRAINING, VALIDATION, plain, save_figure
+from mien.lab.provenance import provenance
+from mien.lab.recipe import Recipe
+from mien.lab.recipe.text import as_toml
+from mien.lab.search import MADE, Plan, open_study
+from mien.lab.shelf import Shelf
+from mien.lab.space import Space
+
+# Finished trials below which nothing can be said of what matters.
+_ENOUGH = 4
+
+Row = dict[str, Any]
+
+
+def write_findings(plan: Plan) -> dict[str, Any]:
+    """Write ``best.toml``, ``search.json``, ``history.png`` and ``importance.png`` into the plan's folder.
+
+    Returns what ``search.json`` holds: the trials, the best first, the importance of each key, and where all of it
+    comes from. Without a finished trial there is no ``best.toml``, with few of them no ``importance.png``. Raises
+    ``OutputError`` where the folder cannot be written.
+    """
+    space = plan.space
+    with open_study(plan) as study:
+        rows = trial_rows(study, space)
+        importance = _importance(study)
+    base = plan.chosen({})
+    found = {
+        "recipe": base.name,
+        "objective": space.objective,
+        "seed": plan.seed,
+        "overrides": list(plan.overrides),
+        "counts": _counts(rows),
+        "importance": importance,
+        "trials": rows,
+        **provenance(Shelf(plan.data)(base).sha256),
+    }
+    checkpoint.save_text(plan.out / "search.json", json.dumps(found, indent=1) + "\n")
+    if rows and rows[0]["value"] is not None:
+        checkpoint.save_text(plan.out / "best.toml", as_toml(best_recipe(plan, rows)))
+        _draw_history(rows, space, plan)
+    if importance:
+        _draw_importance(importance, plan)
+    return found
+
+
+def trial_rows(study: Any, space: Space) -> list[Row]:
+    """Number, state, value, parameters, epochs and seconds of every trial made; the best first, pruned ones last."""
+    sign = -1 if space.direction == "maximize" else 1
+    rows = [_row(trial, space) for trial in study.get_trials(states=MADE)]
+    return sorted(rows, key=lambda row: (row["value"] is None, sign * (row["value"] or 0.0), row["trial"]))
+
+
+def best_recipe(plan: Plan, rows: Sequence[Row]) -> Recipe:
+    """The recipe of the best trial, whose ``about`` says where it comes from."""
+    best, base = rows[0], plan.chosen({})
+    counts = _counts(rows)
+    own = next((row["value"] for row in rows if row["trial"] == 0), None)
+    figure = plan.space.objective
+    source = (
+        f"Found by `mien search {plan.recipe}`: trial {best['trial']} of {len(rows)} ({counts['pruned']} pruned), seed "
+        f"{plan.seed}, by the {figure.replace('_', ' ')} on the validation faces, {shown(figure, best['value'])}"
+        + (f" where the first trial gave {shown(figure, own)}" if own is not None and best["trial"] else "")
+        + (f"; with {', '.join(plan.overrides)}" if plan.overrides else "")
+        + ". These faces chose it, so the figure flatters it."
+    )
+    about = "\n".join([*textwrap.wrap(source, 118), "What was searched:", base.about.strip()])
+    recipe = replace(plan.chosen(best["params"]), name=f"{base.name.replace('/', '-')}-best", about=about)
+    claim = replace(recipe.claim, variant="tuned" if recipe.claim.document else "own", cost="")
+    return replace(recipe, claim=claim)
+
+
+def shown(objective: str, value: float | None) -> str:
+    """The figure of a trial for people."""
+    if value is None:
+        return "-"
+    return f"{value:.2%}" if objective == "accuracy" else f"{value:.4f}"
+
+
+def _row(trial: Any, space: Space) -> Row:
+    steps = trial.intermediate_values
+    seconds = (trial.datetime_complete - trial.datetime_start).total_seconds()
+    return {
+        "trial": trial.number,
+        "state": "finished" if trial.state == TrialState.COMPLETE else "pruned",
+        "value": trial.value if trial.state == TrialState.COMPLETE else None,
+        "last": steps[max(steps)] if steps else None,
+        "epochs": max(steps, default=0),
+        "seconds": round(seconds, 1),
+        "params": space.shown(trial.params),
+    }
+
+
+def _counts(rows: Sequence[Row]) -> dict[str, int]:
+    return {state: sum(row["state"] == state for row in rows) for state in ("finished", "pruned")}
+
+
+def _importance(study: Any) -> dict[str, float]:
+    """The share of each key in what the finished trials' figures vary by (fANOVA; Hutter et al., ICML 2014)."""
+    finished = study.get_trials(states=(TrialState.COMPLETE,))
+    if len(finished) < _ENOUGH or len({trial.value for trial in finished}) < 2:
+        return {}
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    return {key: float(share) for key, share in shares.items() if math.isfinite(share)}
+
+
+def _draw_history(rows: Sequence[Row], space: Space, plan: Plan) -> None:
+    """Every trial's figure in the order of the trials, and the best so far."""
+    figure = Figure(figsize=(8, 4), dpi=110, layout="constrained")
+    axis = figure.subplots()
+    made = sorted(rows, key=lambda row: row["trial"])
+    finished = [row for row in made if row["value"] is not None]
+    pruned = [row for row in made if row["value"] is None and row["last"] is not None]
+    axis.plot([r["trial"] for r in pruned], [r["last"] for r in pruned], "x", color=QUIET, label="pruned")
+    axis.plot([r["trial"] for r in finished], [r["value"] for r in finished], "o", color=VALIDATION, label="finished")
+    best = max if space.direction == "maximize" else min
+    so_far = [best(row["value"] for row in finished[: i + 1]) for i in range(len(finished))]
+    axis.step([r["trial"] for r in finished], so_far, where="post", color=TRAINING, linewidth=1.8, label="best so far")
+    if space.objective == "accuracy":
+        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axis.set_title(f"{space.objective.replace('_', ' ')} on the validation faces", loc="left", fontsize=10)
+    axis.set_xlabel("trial")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    plain(axis)
+    axis.legend(frameon=False, fontsize=9)
+    save_figure(figure, plan.out / "history.png")
+
+
+def _draw_importance(importance: Mapping[str, float], plan: Plan) -> None:
+    """A bar a key, the most important on top."""
+    figure = Figure(figsize=(8, 0.8 + 0.45 * len(importance)), dpi=110, layout="constrained")
+    axis = figure.subplots()
+    keys = sorted(importance, key=lambda key: importance[key])
+    bars = axis.barh(keys, [importance[key] for key in keys], color=VALIDATION, height=0.6)
+    axis.bar_label(bars, labels=[f" {importance[key]:.0%}" for key in keys], fontsize=9)
+    axis.set_title("share of each key in how the finished trials differ (fANOVA)", loc="left", fontsize=10)
+    axis.set_xlim(0, 1.1 * max(importance.values()))
+    plain(axis)
+    axis.grid(visible=False)
+    axis.xaxis.set_visible(False)
+    save_figure(figure, plan.out / "importance.png")

@@ -1,0 +1,101 @@
+"""Generator and discriminator: small enough for two processor cores, conditional on the class.
+
+Both see all classes, so that a rare one borrows from the common ones what a face is: the generator through
+class-conditional batch norm, the discriminator through projection (Miyato and Koyama, ICLR 2018). Faces are float
+``[N, 1, 48, 48]`` in -1..1.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
+
+# Both nets halve or double the side of the face at every stage, from 6 x 6 on.
+SIDE = 48
+_BASE = 6
+
+
+class Generator(nn.Module):
+    """Noise and class -> face: a linear layer to 6 x 6, transposed convolutions to 24 x 24, sub-pixel to 48 x 48."""
+
+    def __init__(self, classes: int, *, noise: int = 64, widths: Sequence[int] = (128, 64, 32)) -> None:
+        super().__init__()
+        if len(widths) != 3:
+            raise TypeError(f"a generator has widths at 6, 12 and 24 pixels: three, not {len(widths)}")
+        self.noise, self.classes = noise, classes
+        self.name = nn.Embedding(classes, noise)
+        self.base = nn.Linear(2 * noise, widths[0] * _BASE * _BASE)
+        self.norms = nn.ModuleList(_StyledNorm(width, 2 * noise) for width in widths)
+        pairs = list(pairwise(widths))
+        self.ups = nn.ModuleList(nn.ConvTranspose2d(a, b, 4, stride=2, padding=1, bias=False) for a, b in pairs)
+        # Convolving at half the side and dealing out four channels costs a quarter (Shi et al., CVPR 2016).
+        self.last = nn.Conv2d(widths[-1], 4, 3, padding=1)
+        _start(self)
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        """``z`` float ``[N, noise]``, standard normal; ``labels`` int64 ``[N]`` -> ``[N, 1, 48, 48]`` in -1..1."""
+        style = torch.cat([z, self.name(labels)], dim=1)
+        x = self.base(style).unflatten(1, (-1, _BASE, _BASE))
+        for up, norm in zip(self.ups, self.norms, strict=False):
+            x = up(F.relu(norm(x, style)))
+        x = F.relu(self.norms[-1](x, style))
+        return torch.tanh(F.pixel_shuffle(self.last(x), 2).float())
+
+
+class Discriminator(nn.Module):
+    """Face and class -> how real: strided convolutions under spectral norm, a projection on the class."""
+
+    def __init__(self, classes: int, *, widths: Sequence[int] = (24, 48, 96, 128)) -> None:
+        super().__init__()
+        if len(widths) != 4:
+            raise TypeError(f"a discriminator has widths at 24, 12, 6 and 3 pixels: four, not {len(widths)}")
+        pairs = list(pairwise((1, *widths)))
+        self.downs = nn.ModuleList(spectral_norm(nn.Conv2d(a, b, 4, stride=2, padding=1)) for a, b in pairs)
+        self.mix = spectral_norm(nn.Conv2d(widths[-1] + 1, widths[-1], 3, padding=1))
+        self.real = spectral_norm(nn.Linear(widths[-1], 1))
+        self.name = spectral_norm(nn.Embedding(classes, widths[-1]))
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        """``x`` ``[N, 1, 48, 48]`` in -1..1, ``labels`` int64 ``[N]`` -> scores ``[N]``, high for real."""
+        for down in self.downs:
+            x = F.leaky_relu(down(x), 0.2)
+        x = F.leaky_relu(self.mix(_with_spread(x)), 0.2).sum(dim=(2, 3))
+        scores: Tensor = self.real(x).squeeze(1) + (self.name(labels) * x).sum(1)
+        return scores.float()
+
+
+class _StyledNorm(nn.Module):
+    """Batch norm whose gain and bias follow from noise and class (Chen et al., ICLR 2019: self-modulation)."""
+
+    def __init__(self, channels: int, style: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels, affine=False)
+        self.gain, self.bias = nn.Linear(style, channels), nn.Linear(style, channels)
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        gain, bias = self.gain(style)[:, :, None, None], self.bias(style)[:, :, None, None]
+        moved: Tensor = self.norm(x) * (1 + gain) + bias
+        return moved
+
+
+def _with_spread(x: Tensor) -> Tensor:
+    """``x`` and one channel more, the mean deviation within the batch: a collapsed generator shows (Karras, 2018)."""
+    spread = (x.var(0, unbiased=False) + 1e-8).sqrt().mean()
+    return torch.cat([x, spread.expand(len(x), 1, *x.shape[2:])], dim=1)
+
+
+def _start(net: nn.Module) -> None:
+    """Orthogonal first weights (Brock et al., ICLR 2019).
+
+    Classes differ little at first: what they share is learned once, and it is the noise that makes faces differ.
+    """
+    for name, module in net.named_modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            nn.init.orthogonal_(module.weight, gain=0.5 if "norms" in name else 1.0)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=0.25)

@@ -1,0 +1,136 @@
+"""The weights that a new run starts from, where its recipe names some: ImageNet's, or those of a finished run.
+
+ImageNet's are the files that torchvision publishes for ResNet-18, 34 and 50 (its first set, BSD-3-Clause), fetched on
+the first use and checked; for a timm net, timm's own. Their classifier is left out.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from mien._download import RemoteFile, fetch
+from mien._errors import DataError, DownloadError, RecipeError
+from mien.lab import checkpoint
+from mien.lab.nets import Net
+from mien.lab.nets._hub import PREFIX, pretrained_features
+from mien.lab.nets._residual import Block, Bottleneck
+from mien.lab.recipe import Recipe
+
+State = Mapping[str, Tensor]
+
+_HOST = "https://download.pytorch.org/models/"
+_RESNETS = {
+    18: ("resnet18-f37072fd.pth", "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec", 46_830_571),
+    34: ("resnet34-b627a593.pth", "b627a593bcbe140c234610266fe4f8ae95ea42fc881d091c9b6052e6b1d0590f", 87_319_819),
+    50: ("resnet50-0676ba61.pth", "0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a", 102_530_333),
+}
+# Blocks of the four stages -> depth.
+_DEPTHS: Mapping[tuple[type[nn.Module], tuple[int, ...]], int] = {
+    (Block, (2, 2, 2, 2)): 18,
+    (Block, (3, 4, 6, 3)): 34,
+    (Bottleneck, (3, 4, 6, 3)): 50,
+}
+
+# torchvision's names -> ours, in this order; a stage's blocks are numbered alike.
+_NAMES = (
+    (r"^conv1\.", "stem.0.0."),
+    (r"^bn1\.", "stem.0.1."),
+    (r"^layer(\d)\.", r"stage\1."),
+    (r"\.conv1\.", ".first.0."),
+    (r"\.bn1\.", ".first.1."),
+    (r"\.conv2\.", ".second.0."),
+    (r"\.bn2\.", ".second.1."),
+    (r"\.conv3\.", ".third.0."),
+    (r"\.bn3\.", ".third.1."),
+    (r"\.downsample\.", ".shortcut."),
+)
+
+
+def start(net: Net, recipe: Recipe) -> None:
+    """Give ``net``, just built for ``recipe``, the weights that ``recipe.net.weights`` names; none: leave it random.
+
+    Raises ``RecipeError`` for a net that there are no such weights for, ``DownloadError`` where they cannot be fetched,
+    ``DataError`` for a run that is not finished or whose net is another.
+    """
+    named = recipe.net.weights
+    if named == "imagenet" and recipe.net.name.startswith(PREFIX):
+        load_same(net.features, pretrained_features(recipe.net.name, net.features), "timm")
+    elif named == "imagenet":
+        start_from_imagenet(net)
+    elif named:
+        _start_from_run(net, recipe, Path(named))
+
+
+def start_from_imagenet(net: Net) -> None:
+    """Load torchvision's ImageNet weights into the ResNet of ``net``: its features, or their ``backbone``."""
+    backbone = net.features.get_submodule("backbone") if hasattr(net.features, "backbone") else net.features
+    name, sha256, size = _RESNETS[_depth(backbone)]
+    try:
+        path = fetch(RemoteFile(name=name, url=_HOST + name, sha256=sha256, size=size))
+    except DownloadError as error:
+        raise DownloadError(f'net.weights = "imagenet": {error}; net.weights="" trains from scratch') from error
+    load_torchvision(backbone, checkpoint.load(path))
+
+
+def load_torchvision(backbone: nn.Module, state: State) -> None:
+    """Load a ResNet's ``state`` in torchvision's names into ``backbone``, a ``residual_features``.
+
+    Of a grey net's first convolution the filters of red, green and blue are added: it answers a grey image as the
+    coloured one does. Raises ``DataError`` where a name or shape does not fit.
+    """
+    ours = {_renamed(name): value for name, value in state.items() if not name.startswith("fc.")}
+    first = backbone.state_dict()["stem.0.0.weight"]
+    if first.shape[1] == 1:
+        ours["stem.0.0.weight"] = ours["stem.0.0.weight"].sum(dim=1, keepdim=True)
+    load_same(backbone, ours, "torchvision's file")
+
+
+def load_same(module: nn.Module, state: State, source: str) -> None:
+    """Load ``state`` into ``module``, all of it. Raises ``DataError`` naming the first tensor that does not fit.
+
+    Only the batch norms' counters of steps may be missing, as they are in older files; nothing here uses them.
+    """
+    own = {name: value.shape for name, value in module.state_dict().items() if not name.endswith("num_batches_tracked")}
+    theirs = {name: value.shape for name, value in state.items() if not name.endswith("num_batches_tracked")}
+    for name in sorted(own.keys() | theirs.keys()):
+        if own.get(name) != theirs.get(name):
+            found, wanted = (list(s[name]) if name in s else "missing" for s in (theirs, own))
+            raise DataError(f"net.weights: {source} does not fit the net: {name} is {found} there, {wanted} here")
+    module.load_state_dict(state, strict=False)
+
+
+def _renamed(name: str) -> str:
+    for pattern, ours in _NAMES:
+        name = re.sub(pattern, ours, name)
+    return name
+
+
+def _depth(backbone: nn.Module) -> int:
+    """18, 34 or 50, by the blocks of the four stages."""
+    stages = [getattr(backbone, f"stage{i}", None) for i in (1, 2, 3, 4)]
+    blocks = [list(stage) if isinstance(stage, nn.Sequential) else [] for stage in stages]
+    kind = type(blocks[0][0]) if blocks[0] else nn.Module
+    depth = _DEPTHS.get((kind, tuple(map(len, blocks))))
+    if depth is None:
+        raise RecipeError(
+            'net.weights = "imagenet" is for ResNet-18, 34 and 50, the hybrid and timm nets, not for this'
+        )
+    if backbone.state_dict()["stem.0.0.weight"].shape[-1] != 7:
+        raise RecipeError('net.weights = "imagenet" needs the published stem: set net.options.stem="imagenet"')
+    return depth
+
+
+def _start_from_run(net: Net, recipe: Recipe, folder: Path) -> None:
+    """The features always; the head's tensors whose shapes agree, where the classes are the same ones."""
+    finished = checkpoint.load(folder / "final.pt")
+    state: dict[str, Tensor] = finished["net"]
+    features = {name.removeprefix("features."): v for name, v in state.items() if name.startswith("features.")}
+    load_same(net.features, features, f"{folder} ({finished['recipe']['net']['name']})")
+    if finished["recipe"]["data"]["classes"] != recipe.data.classes:
+        return
+    own = net.head.state_dict()
+    head = {name.removeprefix("head."): v for name, v in state.items() if name.startswith("head.")}
+    fitting = {name: v for name, v in head.items() if name in own and own[name].shape == v.shape}
+    net.head.load_state_dict(fitting, strict=False)

@@ -1,0 +1,60 @@
+"""The evidence of a run: what `mien record` writes says what the net answers, and holds no face."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from faces import cartoon_set
+from mien._errors import DataError
+from mien.lab.data import FaceSet
+from mien.lab.fit import Devices, fit
+from mien.lab.record import record
+from test_fit import LEARNING, small
+
+
+@pytest.fixture(scope="module")
+def faces() -> FaceSet:
+    return cartoon_set()
+
+
+@pytest.fixture(scope="module")
+def run(faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    assert fit(
+        small(*LEARNING, "optimise.epochs=12"),
+        faces,
+        folder,
+        devices=Devices("cpu"),
+        provenance={"commit": "c", "data_sha256": "d"},
+    )
+    return folder
+
+
+def test_the_evidence_is_complete_and_agrees_with_itself(faces: FaceSet, run: Path, tmp_path: Path) -> None:
+    metrics = record(run, faces, tmp_path, final=True)
+    written = {path.name for path in tmp_path.iterdir()}
+    assert {"metrics.json", "answers.npz", "log.jsonl", "recipe.json", "curves.png"} <= written
+    assert json.loads((tmp_path / "metrics.json").read_text()) == json.loads(json.dumps(metrics))
+    assert metrics["epochs"] == 12
+    assert {"commit", "data_sha256", "judged_at", "macs", "parameters", "seed"} <= metrics.keys()
+    with np.load(tmp_path / "answers.npz") as answers:
+        for split, first in (("public", 196), ("private", 266)):
+            rows, probs = answers[f"{split}_rows"], answers[f"{split}_probs"]
+            assert rows.tolist() == list(range(first, first + 70))
+            right = float((probs.argmax(1) == faces.labels.numpy()[rows]).mean())
+            assert right == pytest.approx(metrics["judged"][split]["fp32"]["all"]["accuracy"], abs=0.02)
+
+
+def test_private_faces_are_touched_only_when_asked(faces: FaceSet, run: Path, tmp_path: Path) -> None:
+    metrics = record(run, faces, tmp_path)
+    assert set(metrics["judged"]) == {"public"}
+    with np.load(tmp_path / "answers.npz") as answers:
+        assert set(answers.files) == {"public_rows", "public_probs"}
+
+
+def test_an_unfinished_run_is_refused(faces: FaceSet, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="train the run first"):
+        record(tmp_path, faces, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
