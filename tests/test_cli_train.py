@@ -182,6 +182,7 @@ def epoch(number: int, loss: float) -> dict:
     return {"epoch": number, "loss": loss, "accuracy": 0.5, "rate": 0.1, "public_accuracy": 0.4, "note": "text"}
 
 
+@pytest.mark.filterwarnings("ignore:.*noload.*")  # of SQLAlchemy, at what MLflow asks of it
 def test_a_resumed_run_goes_on_in_the_same_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from lightning.pytorch.loggers import MLFlowLogger
 

@@ -7,8 +7,10 @@ from pathlib import Path
 import optuna
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from faces import cartoon_set
+from mien.__main__ import app
 from mien._emotions import SEVEN
 from mien._errors import DataError, RecipeError
 from mien.lab import recipe as recipes
@@ -221,3 +223,20 @@ def test_a_worker_says_what_went_wrong(plan: Callable[..., Plan], tmp_path: Path
     lost = Plan(plan().recipe, tmp_path / "lost", data=tmp_path / "nowhere", trials=2, workers=2, accelerator="cpu")
     with pytest.raises(Exception, match="nowhere"):
         search(lost)
+
+
+def test_the_command_shows_the_best_trials_and_names_their_recipe(pictures: Path, tmp_path: Path) -> None:
+    words = ["search", tiny(tmp_path), "optimise.ema=0.5", "--data", str(pictures), "--trials", "2", "--seed", "7"]
+    done = CliRunner().invoke(app, [*words, "--accelerator", "cpu", "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    heads, *rows = [line.split("\t") for line in done.stdout.splitlines() if "\t" in line]
+    assert heads == ["trial", "accuracy", "rate", "batch", "widths", "epochs", "epochs", "seconds"]
+    assert len(rows) == 2
+    assert "2 trials finished, 0 pruned" in done.stdout
+    assert f"mien train {tmp_path / 'out' / 'best.toml'}" in done.stdout
+    best = recipes.load(str(tmp_path / "out" / "best.toml"))
+    assert best.optimise.ema == 0.5
+    assert "optimise.ema=0.5" in best.about
+    refused = CliRunner().invoke(app, ["search", "conv4"])
+    assert refused.exit_code == 2
+    assert "has no [search] section" in refused.output
