@@ -64,7 +64,7 @@ def test_made_faces_are_written_judged_and_learned_from(drawn: Path, tmp_path: P
     [
         (["disgusst"], "did you mean 'disgust'?"),
         (["contempt"], "no emotion 'contempt'"),
-        (["disgust", "--classes", "nine"], "data.classes is one of"),
+        (["disgust", "--classes", "nine"], "data.classes are one of"),
         (["disgust", "--precision", "int4"], "precision"),
     ],
 )

@@ -21,7 +21,7 @@ from faces import cartoon_set  # noqa: E402
 from mien._emotions import CLASS_SETS, SEVEN, Emotion  # noqa: E402
 from mien._errors import DataError, MienError, RecipeError  # noqa: E402
 from mien.lab import recipe as recipes  # noqa: E402
-from mien.lab.data import FaceSet, Split, vote_distribution  # noqa: E402
+from mien.lab.data import FaceSet, Split, vote_distribution, with_classes  # noqa: E402
 from mien.lab.data.mix import mix  # noqa: E402
 from mien.lab.data.read_pictures import read_picture  # noqa: E402
 from mien.lab.recipe import Recipe  # noqa: E402
@@ -315,10 +315,12 @@ def test_bad_folders(
 
 def test_a_few_emotions_say_which_class_sets_they_make(tmp_path: Path, draw_face: Draw) -> None:
     fill(tmp_path / "two", ["happy", "sad"], draw_face)
-    with pytest.raises(DataError, match=r"happy, sad alone make none of seven, .*mix in a set that has them"):
+    with pytest.raises(DataError, match=r"set data\.classes='happy,sad', or mix in a set that has them"):
         load_set(tmp_path / "two", recipe())
+    two = load_set(tmp_path / "two", recipe("data.classes=happy,sad"))
+    assert len(with_classes(two, "happy,sad")) == len(two)
     fill(tmp_path / "four", ["happy", "sad", "anger", "fear"], draw_face)
-    with pytest.raises(DataError, match=r"set data\.classes=three, or mix in"):
+    with pytest.raises(DataError, match=r"set data\.classes=three or 'angry,fear,happy,sad', or mix in"):
         load_set(tmp_path / "four", recipe())
     assert len(load_set(tmp_path / "four", recipe("data.classes=three"))) == 32
     fill(tmp_path / "rest", [e for e in SEVEN if e not in ("happy", "sad")], draw_face, seed=90_000)

@@ -18,7 +18,7 @@ from mien.lab.data.mix import mix
 from mien.lab.data.read_own import read_own
 from mien.lab.devices import Devices
 from mien.lab.recipe import Recipe
-from mien.lab.run import open_run, start_leg
+from mien.lab.run import build, open_run, start_leg
 from mien.lab.target import class_weights
 from mien.lab.task import prepare
 from mien.lab.views import batches
@@ -148,7 +148,7 @@ def test_overrides_reach_sections_options_and_lists() -> None:
         ('[optimise]\nepochs = "3"', "epochs is of type int"),
         ("[optimise]\nepochs = true", "epochs is of type int"),
         ("[optimise]\nepochs = 0", "epochs must be at least 1"),
-        ('[data]\nclasses = "nine"', "data.classes is one of seven"),
+        ('[data]\nclasses = "nine"', "data.classes are one of seven"),
         ('[augment]\nfill = "wrap"', "augment.fill"),
         ("[target]\nteach = 0.5", "target.teachers names no run"),
         ('[optimise]\nname = "lion"', "optimise.name"),
@@ -188,3 +188,11 @@ def test_unknown_nets_and_options_are_named() -> None:
         nets.build("mien", channels=1, classes=7, widths=[16])
     with pytest.raises(RecipeError, match="depth is one of"):
         nets.build("vgg", channels=1, classes=7, depth=12)
+
+
+def test_classes_may_be_a_list_of_emotions_in_any_order() -> None:
+    chosen = recipe.load("mien-0", ["data.classes=sad, happy"])
+    assert build(chosen).head(torch.zeros(1, 192, 6, 6)).shape == (1, 2)
+    for wrong in ("happy", "happy, happy", "happy, joy"):
+        with pytest.raises(RecipeError, match="list of at least two of angry"):
+            recipe.load("mien-0", [f"data.classes={wrong}"])

@@ -53,3 +53,18 @@ CLASS_SETS: dict[str, tuple[Emotion, ...]] = {
         Emotion.CONTEMPT,
     ),
 }
+
+
+def class_set(name: str) -> tuple[Emotion, ...]:
+    """The emotions of a named class set, or of a list like ``"happy, sad"`` in the order of ``Emotion``.
+
+    Raises ``ValueError`` that names what is wrong.
+    """
+    if name in CLASS_SETS:
+        return CLASS_SETS[name]
+    words = [word.strip() for word in name.split(",")]
+    strange = [word for word in words if word not in tuple(Emotion)]
+    if len(words) < 2 or strange or len(set(words)) < len(words):
+        known = f"{', '.join(CLASS_SETS)}, or a list of at least two of {', '.join(Emotion)}"
+        raise ValueError(f"classes are one of {known}; not {name!r}")
+    return tuple(emotion for emotion in Emotion if emotion in words)

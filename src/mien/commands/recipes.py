@@ -7,6 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+_GAP = 3  # cells between two columns
+_LEAST = 20  # cells of a column that is shortened
+
 
 def recipes(
     recipe: Annotated[
@@ -55,7 +58,7 @@ def _print_list(rows: list[dict[str, Any]]) -> None:
         )
         for row in rows
     ]
-    print_table(("recipe", "net", "classes", "size", "document", "claims", "about"), table, fold=(1, 2))
+    print_table(("recipe", "net", "classes", "size", "document", "claims", "about"), table, cut=True)
     if sys.stdout.isatty():
         print("mien recipes NAME explains one, mien train NAME trains it")
 
@@ -161,8 +164,13 @@ def _print_search(space: dict[str, Any]) -> None:
     print_table(("searched by mien search", "over"), [(key, describe(value)) for key, value in space.items()])
 
 
-def print_table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, fold: tuple[int, ...] = ()) -> None:
-    """A table for people; where standard output is no terminal, tab-separated values below their names."""
+def print_table(
+    heads: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, fold: tuple[int, ...] = (), cut: bool = False
+) -> None:
+    """A table for people; where standard output is no terminal, tab-separated values below their names.
+
+    Columns of ``fold``, by number, may break into lines; with ``cut`` none does, and the last one is shortened.
+    """
     if not sys.stdout.isatty():
         for row in (heads, *rows):
             print("\t".join(row))
@@ -173,9 +181,25 @@ def print_table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, fold
 
     from mien.commands.show import TableConsole
 
+    console = TableConsole(highlight=False)
+    if cut:
+        heads, rows = _cut(heads, rows, console.width)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for place, head in enumerate(heads):
-        table.add_column(head, overflow="fold", no_wrap=place not in fold and place != len(heads) - 1)
+        table.add_column(head, overflow="fold", no_wrap=cut or place not in (*fold, len(heads) - 1))
     for row in rows:
         table.add_row(*map(Text, row))
-    TableConsole(highlight=False).print(table)
+    console.print(table)
+
+
+Rows = Sequence[tuple[str, ...]]
+
+
+def _cut(heads: tuple[str, ...], rows: Rows, width: int) -> tuple[tuple[str, ...], Rows]:
+    """The last column as wide as the others leave room for in ``width`` cells; none where that is too little."""
+    room = width - sum(
+        _GAP + max(map(len, column)) for column in zip(heads[:-1], *(row[:-1] for row in rows), strict=True)
+    )
+    if room < _LEAST:
+        return heads[:-1], [row[:-1] for row in rows]
+    return heads, [(*row[:-1], row[-1] if len(row[-1]) <= room else row[-1][: room - 1] + "\u2026") for row in rows]

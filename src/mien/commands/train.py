@@ -5,13 +5,9 @@ from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-
-if TYPE_CHECKING:
-    from mien.lab.data import FaceSet
-    from mien.lab.recipe import Recipe
 
 
 def train(
@@ -56,15 +52,15 @@ def train(
     _train_all(runs, data, Devices(accelerator, devices, nodes), time_limit or math.inf, log or ())
 
 
-def folder_of(recipe: "Recipe", out: Path | None, *, several: bool) -> Path:
+def folder_of(recipe: Any, out: Path | None, *, several: bool) -> Path:
     """Where a run lies: below ``out`` a folder a member, where there are several."""
     if out is None:
-        return Path("runs") / recipe.name / f"seed-{recipe.seed}"
-    return out / recipe.name.rpartition("/")[2] if several else out
+        return Path("runs", recipe.name, f"seed-{recipe.seed}")
+    return Path(out, recipe.name.rpartition("/")[2]) if several else out
 
 
 def _train_all(
-    runs: Sequence[tuple["Recipe", Path]], data: Path | None, devices: Any, time_limit: float, log: Sequence[str]
+    runs: Sequence[tuple[Any, Path]], data: Path | None, devices: Any, time_limit: float, log: Sequence[str]
 ) -> None:
     """Train what is not finished. The time limit is that of all together."""
     import time
@@ -90,7 +86,7 @@ def _train_all(
             return
 
 
-def _train_one(recipe: "Recipe", folder: Path, faces: "FaceSet", devices: Any, time_limit: float, logs: Any) -> bool:
+def _train_one(recipe: Any, folder: Path, faces: Any, devices: Any, time_limit: float, logs: Any) -> bool:
     """One run, to its end or to the limit; its curves are drawn either way. Returns whether it is finished."""
     from mien._errors import DivergedError
     from mien.commands.progress import Watch
@@ -121,7 +117,7 @@ def _tell_all(listeners: Sequence[Any], record: dict[str, Any]) -> None:
         listener(record)
 
 
-def _draw(recipe: "Recipe", folder: Path) -> None:
+def _draw(recipe: Any, folder: Path) -> None:
     from mien.lab.curves import draw_curves
     from mien.lab.devices import is_first
     from mien.lab.history import read_log
@@ -131,7 +127,7 @@ def _draw(recipe: "Recipe", folder: Path) -> None:
         draw_curves(recipe, history, folder / "curves.png")
 
 
-def _judged(recipe: "Recipe", folder: Path) -> str:
+def _judged(recipe: Any, folder: Path) -> str:
     """The validation accuracy of the epoch that was kept."""
     from mien.lab.history import kept_epoch, read_log
     from mien.lab.run import validated

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from mien._emotions import CLASS_SETS, Emotion
+from mien._emotions import Emotion, class_set
 from mien._errors import DataError
 from mien.infer import Classifier
 from mien.lab.data import FaceSet, Split, clean_rows, with_classes
@@ -47,15 +47,15 @@ class Answers:
         }
 
 
-def answer(classifier: Classifier, faces: FaceSet, class_set: str, split: Split) -> Answers:
+def answer(classifier: Classifier, faces: FaceSet, classes: str, split: Split) -> Answers:
     """Every answer of ``classifier`` on ``split``.
 
-    ``faces`` is the full set of seven classes, from which copies are known; ``class_set`` names the classifier's
-    classes. Raises ``DataError`` for a classifier of other classes and for an empty split.
+    ``faces`` is the full set of seven classes, from which copies are known; ``classes`` names the classifier's
+    class set. Raises ``DataError`` for a classifier of other classes and for an empty split.
     """
-    if CLASS_SETS[class_set] != classifier.emotions:
-        raise DataError(f"{classifier.name} answers {', '.join(classifier.emotions)}: not the class set {class_set!r}")
-    chosen = with_classes(faces.split(split), class_set)
+    if class_set(classes) != classifier.emotions:
+        raise DataError(f"{classifier.name} answers {', '.join(classifier.emotions)}: not the class set {classes!r}")
+    chosen = with_classes(faces.split(split), classes)
     if len(chosen) == 0:
         raise DataError(f"{faces.source}: no rows left to judge {classifier.name} on; check the Usage column")
     clean = np.isin(chosen.rows.numpy(), faces.rows[clean_rows(faces, split)].numpy())
@@ -63,6 +63,6 @@ def answer(classifier: Classifier, faces: FaceSet, class_set: str, split: Split)
     return Answers(chosen.rows.numpy(), probs, chosen.labels.numpy(), clean, chosen.emotions)
 
 
-def judge(classifier: Classifier, faces: FaceSet, class_set: str, split: Split) -> dict[str, Any]:
+def judge(classifier: Classifier, faces: FaceSet, classes: str, split: Split) -> dict[str, Any]:
     """Figures of the file on ``split``: of ``all`` rows, and of the ``clean`` ones. Raises as ``answer``."""
-    return answer(classifier, faces, class_set, split).figures()
+    return answer(classifier, faces, classes, split).figures()

@@ -73,7 +73,14 @@ def _tensorboard(recipe: Recipe, folder: Path, epoch: int) -> tuple[Any, bool]: 
     from lightning.fabric.loggers.tensorboard import TensorBoardLogger
 
     fresh = not any((folder / "tensorboard").glob("events*"))
-    return TensorBoardLogger(folder, name="tensorboard", version="", purge_step=None if fresh else epoch), fresh
+    logger = TensorBoardLogger(
+        folder,
+        name="tensorboard",
+        version="",
+        purge_step=None if fresh else epoch,
+        filename_suffix=f".{epoch}",  # the name has whole seconds alone
+    )
+    return logger, fresh
 
 
 def _mlflow(recipe: Recipe, folder: Path, epoch: int) -> tuple[Any, bool]:  # noqa: ARG001

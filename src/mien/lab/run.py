@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mien._emotions import CLASS_SETS, Emotion
+from mien._emotions import Emotion, class_set
 from mien._errors import DataError, RecipeError
 from mien.lab import checkpoint, nets
 from mien.lab.average import Average
@@ -113,7 +113,7 @@ def open_run(
     see the batch of all devices. Raises ``DataError`` for a folder of another recipe or other faces.
     """
     torch.manual_seed(recipe.seed)
-    emotions = CLASS_SETS[recipe.data.classes]
+    emotions = class_set(recipe.data.classes)
     net, path = build(recipe), folder / "checkpoint.pt"
     if not path.exists():
         start(net, recipe)
@@ -168,7 +168,7 @@ def load_final(folder: Path, device: torch.device | str = "cpu") -> Trained:
     net = build(recipe).eval().requires_grad_(False)
     net.load_state_dict(state["net"])  # also from half precision, as small files store it
     net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Trained(net, recipe, CLASS_SETS[recipe.data.classes], state["history"], state["provenance"])
+    return Trained(net, recipe, class_set(recipe.data.classes), state["history"], state["provenance"])
 
 
 def build(recipe: Recipe) -> nets.Net:
@@ -176,7 +176,7 @@ def build(recipe: Recipe) -> nets.Net:
 
     The options ``size`` and ``emotions`` of nets that have them follow the recipe's data, unless the recipe sets them.
     """
-    name, emotions = recipe.net.name, CLASS_SETS[recipe.data.classes]
+    name, emotions = recipe.net.name, class_set(recipe.data.classes)
     follow = {"size": recipe.data.size, "emotions": emotions}
     options = {key: value for key, value in follow.items() if key in nets.options(name)} | dict(recipe.net.options)
     return nets.build(name, channels=1, classes=len(emotions), **options)
@@ -200,9 +200,9 @@ def _restore(run: Run, state: State) -> None:
 
 
 def _same(stored: State, recipe: Recipe) -> bool:
-    """Whether a stored recipe is this one; its description may have changed."""
+    """Whether a stored recipe is this one; its description and claim may have changed."""
     try:
-        return parse(stored | {"about": recipe.about}, where="checkpoint") == recipe
+        return parse(stored | {"about": recipe.about, "claim": recipe.claim}, where="checkpoint") == recipe
     except RecipeError:  # of a version with other keys
         return False
 

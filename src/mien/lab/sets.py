@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from mien._emotions import CLASS_SETS, SEVEN, Emotion
+from mien._emotions import CLASS_SETS, SEVEN, Emotion, class_set
 from mien._errors import DataError, RecipeError
 from mien.lab.data import FaceSet, Split, find_fer2013, leaked_into_tests, load_fer2013, with_classes
 from mien.lab.data.faces import FERPLUS_COLUMNS, SIZE, split_index
@@ -55,7 +55,7 @@ def _start(path: Path | None) -> Path:
 
 def _read(path: Path, labels: Mapping[str, str], recipe: Recipe, *, side: int) -> FaceSet:
     if not _is_fer2013(path):
-        eight = recipe.data.classes == "eight"
+        eight = Emotion.CONTEMPT in class_set(recipe.data.classes)
         try:
             return read_own(path, label_map=labels, emotions=CLASS_SETS["eight"] if eight else SEVEN, side=side)
         except OSError as error:
@@ -108,7 +108,7 @@ def _require_classes(faces: FaceSet, recipe: Recipe) -> None:
     """Every class of the recipe has a face to learn from."""
     training = faces.labels[faces.usage == split_index(Split.TRAINING)]
     there = {faces.emotions[label] for label in set(training.tolist())}
-    missing = [emotion for emotion in CLASS_SETS[recipe.data.classes] if emotion not in there]
+    missing = [emotion for emotion in class_set(recipe.data.classes) if emotion not in there]
     if missing:
         raise DataError(
             f"{faces.source}: no Training face is {' or '.join(missing)}, "
@@ -119,9 +119,9 @@ def _require_classes(faces: FaceSet, recipe: Recipe) -> None:
 def _cure(there: set[Emotion]) -> str:
     fitting = [name for name, emotions in CLASS_SETS.items() if there.issuperset(emotions)]
     mixing = "mix in a set that has them with data.also"
-    if fitting:
-        return f"set data.classes={' or '.join(fitting)}, or {mixing}"
-    return f"{', '.join(sorted(there))} alone make none of {', '.join(CLASS_SETS)}: {mixing}"
+    if len(there) > 1:
+        fitting.append(f"'{','.join(emotion for emotion in Emotion if emotion in there)}'")
+    return f"set data.classes={' or '.join(fitting)}, or {mixing}" if fitting else mixing
 
 
 def _with_votes(faces: FaceSet, recipe: Recipe) -> FaceSet:

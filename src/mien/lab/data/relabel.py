@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from mien._emotions import CLASS_SETS, SEVEN, Emotion
+from mien._emotions import CLASS_SETS, SEVEN, Emotion, class_set
 from mien._errors import DataError
 from mien.lab.data.columns import nearest
 from mien.lab.data.faces import FERPLUS_COLUMNS, FaceSet
@@ -14,8 +14,8 @@ _VOTE_COLUMN = {emotion: column for column, emotion in enumerate(CLASS_SETS["eig
 _NOISE = 1  # votes; a single vote for an emotion is taken for a slip of the voter
 
 
-def with_classes(faces: FaceSet, class_set: str) -> FaceSet:
-    """The faces of one of ``CLASS_SETS``, labels re-indexed in its order, rows of other classes dropped.
+def with_classes(faces: FaceSet, classes: str) -> FaceSet:
+    """The faces of a class set (``class_set``), labels re-indexed in its order, rows of other classes dropped.
 
     ``"eight"`` replaces the labels by the FER+ majority (the rule of Barsoum et al., ICMI 2016): single votes are
     dropped as noise, the top of all ten columns needs more than half of what remains, rows won by ``unknown`` or
@@ -23,15 +23,14 @@ def with_classes(faces: FaceSet, class_set: str) -> FaceSet:
     PrivateTest remain. Raises ``DataError`` for an unknown set, for classes that the faces no longer have, and for
     ``"eight"`` without votes.
     """
-    if class_set not in CLASS_SETS:
-        raise DataError(
-            f'unknown class set "{class_set}"{nearest(class_set, CLASS_SETS)}; there are {", ".join(CLASS_SETS)}'
-        )
-    emotions = CLASS_SETS[class_set]
+    try:
+        emotions = class_set(classes)
+    except ValueError as error:
+        raise DataError(f"{error}{nearest(classes, CLASS_SETS)}") from error
     if emotions == faces.emotions:
         return faces
-    _require_classes(faces, class_set)
-    return _majority_labels(faces) if class_set == "eight" else _keep_classes(faces, emotions)
+    _require_classes(faces, classes)
+    return _majority_labels(faces) if classes == "eight" else _keep_classes(faces, emotions)
 
 
 def vote_distribution(faces: FaceSet) -> torch.Tensor:
@@ -54,12 +53,13 @@ def _require_votes(faces: FaceSet) -> torch.Tensor:
     return faces.votes
 
 
-def _require_classes(faces: FaceSet, class_set: str) -> None:
-    needed = SEVEN if class_set == "eight" else CLASS_SETS[class_set]
+def _require_classes(faces: FaceSet, classes: str) -> None:
+    needed = SEVEN if classes == "eight" else class_set(classes)
     missing = [str(emotion) for emotion in needed if emotion not in faces.emotions]
-    if missing or Emotion.CONTEMPT in faces.emotions:
+    voted = Emotion.CONTEMPT in faces.emotions and classes in CLASS_SETS
+    if missing or voted:
         lack = f"no longer has {', '.join(missing)}" if missing else "has FER+ labels already"
-        raise DataError(f'{faces.source}: "{class_set}" must be chosen from the seven classes, but this set {lack}')
+        raise DataError(f'{faces.source}: "{classes}" must be chosen from the seven classes, but this set {lack}')
 
 
 def _keep_classes(faces: FaceSet, emotions: tuple[Emotion, ...]) -> FaceSet:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mien._emotions import CLASS_SETS, Emotion
+from mien._emotions import Emotion, class_set
 from mien._errors import DataError
 from mien.lab import checkpoint
 from mien.lab.data import FaceSet
@@ -43,13 +43,13 @@ class Wish:
 
 
 def faces_of(classes: str = "seven") -> Recipe:
-    """Which faces are learned from, as a recipe of any training would say it: ``classes`` is one of ``CLASS_SETS``."""
+    """Which faces are learned from, as a recipe of any training would say it: ``classes`` is a ``class_set``."""
     return Recipe("gan", "", data=Data(classes=classes, size=SIDE), optimise=Optimise(batch=2))
 
 
 def choose_emotions(names: Sequence[str], recipe: Recipe) -> tuple[Emotion, ...]:
     """The emotions of those names, each once. Raises ``DataError`` for one that is no class of the recipe."""
-    known = [str(emotion) for emotion in CLASS_SETS[recipe.data.classes]]
+    known = [str(emotion) for emotion in class_set(recipe.data.classes)]
     for name in names:
         if name not in known:
             raise DataError(f"no emotion {name!r} to make faces of{nearest(name, known)}; there are {', '.join(known)}")

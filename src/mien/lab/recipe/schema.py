@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mien._emotions import CLASS_SETS, Emotion
+from mien._emotions import Emotion, class_set
 from mien._errors import RecipeError
 from mien.lab.augment import Augment, check_augment
 from mien.lab.recipe.read import change
@@ -42,7 +42,7 @@ class Source:
 class Data:
     """What is learned from. Everything here concerns the training faces alone, but for ``folds`` and the leak."""
 
-    classes: str = "seven"  # one of CLASS_SETS
+    classes: str = "seven"  # a class set, or emotions: "happy, sad"
     size: int = 48  # side in pixels that the net sees
     exclude_leaked: bool = True  # leave out Training rows whose pixels stand in a test split
     exclude: str = ""  # a text file of rows to leave out: one number a line, as `FaceSet.rows` counts them
@@ -160,7 +160,6 @@ class Recipe:
         for key, value, allowed in (
             ("keep", self.keep, KEEPS),
             ("claim.variant", self.claim.variant, VARIANTS),
-            ("data.classes", self.data.classes, tuple(CLASS_SETS)),
             ("loss.name", self.loss.name, LOSSES),
         ):
             if value not in allowed:
@@ -182,6 +181,10 @@ class Recipe:
 
     def _check_data(self) -> None:
         data = self.data
+        try:
+            class_set(data.classes)
+        except ValueError as error:
+            raise self._wrong(f"data.{error}") from error
         if data.size < 8 or not 0 < data.share <= 1 or data.limit < 0 or data.expand < 0:
             raise self._wrong("data.size is at least 8, data.share in (0, 1], data.limit and data.expand at least 0")
         if data.folds and not (data.folds >= 2 and 0 <= data.fold < data.folds):
