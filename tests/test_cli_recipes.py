@@ -13,7 +13,7 @@ from mien.__main__ import app
 from mien.lab import recipe as recipes
 from mien.lab.overview import explanation, first_sentence
 from mien.lab.recipe.text import as_toml
-from mien.lab.run import build
+from mien.lab.train.run import build
 
 FILES = recipes.names()
 MEMBERS = [member for name in FILES for member in recipes.members(name)]

@@ -8,11 +8,11 @@ from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
 from mien._errors import RecipeError
-from mien.lab.average import Average
-from mien.lab.course import choices, freeze, plateau, rate_scale, set_mode, stage_at, stages
-from mien.lab.optimiser import build_optimiser, set_rate
 from mien.lab.recipe import Optimise, Phase
-from mien.lab.run import build
+from mien.lab.train.average import Average
+from mien.lab.train.course import choices, freeze, plateau, rate_scale, set_mode, stage_at, stages
+from mien.lab.train.optimiser import build_optimiser, set_rate
+from mien.lab.train.run import build
 from tiny import tiny
 
 

@@ -9,8 +9,8 @@ from PIL import Image
 
 from mien._errors import OutputError
 from mien.lab import recipe as recipes
-from mien.lab.curves import draw_curves
 from mien.lab.recipe import Recipe
+from mien.lab.train.curves import draw_curves
 
 PHASES = """
 name = "phased"

@@ -24,10 +24,10 @@ from mien.lab import recipe as recipes  # noqa: E402
 from mien.lab.data import FaceSet, Split, vote_distribution, with_classes  # noqa: E402
 from mien.lab.data.mix import mix  # noqa: E402
 from mien.lab.data.read_pictures import read_picture  # noqa: E402
+from mien.lab.feed.rows import training_rows, validation_rows  # noqa: E402
+from mien.lab.feed.sets import load_set  # noqa: E402
+from mien.lab.feed.target import targets  # noqa: E402
 from mien.lab.recipe import Recipe  # noqa: E402
-from mien.lab.rows import training_rows, validation_rows  # noqa: E402
-from mien.lab.sets import load_set  # noqa: E402
-from mien.lab.target import targets  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = ["net.options.stem=16", "net.options.widths=[16]", "net.options.depths=[1]", "net.options.strides=[2]"]

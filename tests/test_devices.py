@@ -10,10 +10,10 @@ import torch
 
 from faces import cartoon_set
 from mien._errors import DeviceError
-from mien.lab.devices import Devices, is_first
-from mien.lab.fit import fit
 from mien.lab.recipe import Recipe, dump
-from mien.lab.run import load_final
+from mien.lab.train.devices import Devices, is_first
+from mien.lab.train.fit import fit
+from mien.lab.train.run import load_final
 from tiny import same, tiny
 
 # What the processes run: they start themselves again with the same words, as those of `mien train` do.
@@ -22,7 +22,7 @@ import json, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from mien._errors import RecipeError
-from mien.lab.fit import Devices, fit
+from mien.lab.train.fit import Devices, fit
 from mien.lab.recipe import parse
 from faces import cartoon_set
 for job in json.loads(sys.argv[2]):

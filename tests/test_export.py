@@ -14,16 +14,16 @@ from mien._errors import ModelError
 from mien._framing import FER2013
 from mien.infer import Classifier
 from mien.lab import nets
-from mien.lab.calibrate import Calibration
-from mien.lab.contract import Contract, HeadMaps, PooledMaps, fold_norms, hires_maps
 from mien.lab.data import FaceSet
-from mien.lab.export import _after, describe, export_fp32, export_int8
-from mien.lab.fit import Devices, fit, predict
+from mien.lab.export.calibrate import Calibration
+from mien.lab.export.contract import Contract, HeadMaps, PooledMaps, fold_norms, hires_maps
+from mien.lab.export.onnx_file import _after, describe, export_fp32, export_int8
+from mien.lab.export.release import release
 from mien.lab.nets._attention import EncoderBlock
 from mien.lab.nets._pull import pull
 from mien.lab.nets._reparam import Branched
-from mien.lab.release import release
-from mien.lab.run import load_final
+from mien.lab.train.fit import Devices, fit, predict
+from mien.lab.train.run import load_final
 from test_fit import LEARNING, small
 
 PROVENANCE = {
@@ -268,7 +268,7 @@ def test_a_refused_release_leaves_the_folder_as_it_was(
     released: Path, run: Path, faces: FaceSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {path.name: path.read_bytes() for path in released.iterdir()}
-    monkeypatch.setattr("mien.lab.release.INT8_LOSS", -100)
+    monkeypatch.setattr("mien.lab.export.release.INT8_LOSS", -100)
     with pytest.raises(ModelError, match="int8 loses"):
         release(load_final(run), faces, released)
     assert {path.name: path.read_bytes() for path in released.iterdir()} == before
@@ -286,7 +286,7 @@ def test_the_calibration_is_in_the_graph(released: Path, run: Path, faces: FaceS
 def test_a_file_that_disagrees_with_its_net_is_not_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     net = randomised(nets.build("mien", channels=1, classes=7, stem=16, widths=(16,), depths=(1,), strides=(2,)))
-    monkeypatch.setattr("mien.lab.export.PARITY", 1e-12)
+    monkeypatch.setattr("mien.lab.export.onnx_file.PARITY", 1e-12)
     with pytest.raises(ModelError, match="probabilities differ from torch"):
         export_fp32(
             net,

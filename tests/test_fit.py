@@ -14,12 +14,12 @@ import torch
 from faces import cartoon_set
 from mien._errors import DataError, DivergedError, OutputError
 from mien.lab import recipe as recipes
-from mien.lab.course import rate_scale
 from mien.lab.data import FaceSet
-from mien.lab.fit import Devices, fit, predict
+from mien.lab.feed.rows import training_rows
 from mien.lab.recipe import Optimise, Recipe
-from mien.lab.rows import training_rows
-from mien.lab.run import load_final
+from mien.lab.train.course import rate_scale
+from mien.lab.train.fit import Devices, fit, predict
+from mien.lab.train.run import load_final
 
 CPU = Devices("cpu")
 
@@ -102,7 +102,7 @@ KILLED = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-import mien.lab.fit as loop, mien.lab.saver as saver
+import mien.lab.train.fit as loop, mien.lab.train.saver as saver
 from test_fit import CPU, small
 from faces import cartoon_set
 saver.SAVE_EVERY = 0

@@ -30,6 +30,18 @@ LAYERS = [
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
+# The lab's own, as docs/architecture.md tells it.
+LAB_LAYERS = [
+    {"checkpoint", "normalise", "provenance"},
+    {"augment", "data", "nets", "words"},
+    {"recipe", "count", "judge"},
+    {"feed", "pretrained"},
+    {"train"},
+    {"export", "overview"},
+    {"gan", "record", "search"},
+]
+LAB_RANK = {name: rank for rank, names in enumerate(LAB_LAYERS) for name in names}
+
 CORE_PACKAGES = {"numpy", "onnxruntime", "PIL", "typer", "rich"}
 OPTIONAL_PACKAGES = {"pyarrow"}  # only inside of a function, which says what to install
 HEAVY = ("torch", "torchvision", "cv2", "matplotlib", "sklearn", "pyarrow", "av", "fastapi", "mien.lab")
@@ -59,6 +71,27 @@ def imports(path: Path) -> Iterator[tuple[str, bool]]:
                 yield from ((f"mien.{alias.name}", id(node) not in inner) for alias in node.names)
             else:
                 yield node.module or "", id(node) not in inner
+
+
+LAB_FILES = sorted(path for path in (PACKAGE / "lab").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", LAB_FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_the_lab_runs_one_way(path: Path) -> None:
+    inside = path.relative_to(PACKAGE / "lab")
+    here = inside.parts[0].removesuffix(".py")
+    for module, _ in lab_imports(path):
+        there = module.split(".")[2]
+        if here not in ("__init__", there):
+            assert LAB_RANK[there] < LAB_RANK[here], f"lab/{inside} imports {module}, which stands above it"
+
+
+def lab_imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """The imports of modules of the lab, ``from mien.lab import x`` told as ``mien.lab.x``."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "mien.lab":
+            yield from ((f"mien.lab.{alias.name}", True) for alias in node.names)
+    yield from ((module, at_top) for module, at_top in imports(path) if module.startswith("mien.lab."))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -9,11 +9,11 @@ from torchmetrics.classification import MulticlassCalibrationError
 from faces import cartoon_set
 from mien._emotions import SEVEN
 from mien._errors import DataError
-from mien.lab.calibrate import fit_temperature, fit_vector
-from mien.lab.metrics import bootstrap_interval, count_figures, expected_calibration_error, figures
-from mien.lab.objective import class_loss
+from mien.lab.export.calibrate import fit_temperature, fit_vector
+from mien.lab.feed.target import class_weights, targets
+from mien.lab.judge.metrics import bootstrap_interval, count_figures, expected_calibration_error, figures
 from mien.lab.recipe import Loss, Target
-from mien.lab.target import class_weights, targets
+from mien.lab.train.objective import class_loss
 
 
 @pytest.fixture(scope="module")

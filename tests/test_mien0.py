@@ -55,7 +55,7 @@ def test_the_card_keeps_what_was_asked_of_it() -> None:
 def test_the_card_says_what_the_file_does(fer2013_parquet: Path) -> None:
     """PublicTest again, through the file that is shipped: PrivateTest is not touched by a test."""
     from mien.lab.data import Split, load_fer2013
-    from mien.lab.judge import judge
+    from mien.lab.judge.judge import judge
 
     faces = load_fer2013(fer2013_parquet)
     assert faces.sha256 == CARD["data_sha256"]

@@ -19,7 +19,7 @@ from mien.lab.nets._attention import EncoderBlock
 from mien.lab.nets._net import DenseHead, PooledHead, drop_branch
 from mien.lab.nets._reparam import Branched
 from mien.lab.recipe import Data, NetChoice
-from mien.lab.run import build
+from mien.lab.train.run import build
 
 
 @pytest.fixture(params=nets.names())

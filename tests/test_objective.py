@@ -20,13 +20,13 @@ from mien._errors import RecipeError
 from mien.lab import checkpoint, nets, words
 from mien.lab import recipe as recipes
 from mien.lab.data import FaceSet
-from mien.lab.fit import Devices, fit
-from mien.lab.losses import class_loss, class_maps, contrastive_loss, outside_share
-from mien.lab.objective import Objective
-from mien.lab.optimiser import build_optimiser
+from mien.lab.feed.target import class_weights, targets
 from mien.lab.recipe import Loss, Optimise, Recipe, Target
-from mien.lab.run import build, load_final
-from mien.lab.target import class_weights, targets
+from mien.lab.train.fit import Devices, fit
+from mien.lab.train.losses import class_loss, class_maps, contrastive_loss, outside_share
+from mien.lab.train.objective import Objective
+from mien.lab.train.optimiser import build_optimiser
+from mien.lab.train.run import build, load_final
 
 ROOT = Path(__file__).resolve().parent.parent
 ONES = torch.ones(7)
@@ -420,9 +420,9 @@ KILLED = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-import mien.lab.saver as saver
+import mien.lab.train.saver as saver
 from faces import cartoon_set
-from mien.lab.fit import Devices, fit
+from mien.lab.train.fit import Devices, fit
 from test_objective import with_everything
 saver.SAVE_EVERY = 0
 fit(with_everything(), cartoon_set(per_split=(70, 14, 0)), Path(sys.argv[1]), devices=Devices("cpu"),

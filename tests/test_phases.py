@@ -16,9 +16,9 @@ from faces import cartoon_set
 from mien._errors import DataError, DivergedError, OutputError
 from mien.lab import checkpoint
 from mien.lab.data import FaceSet
-from mien.lab.fit import Devices, fit, predict
 from mien.lab.recipe import Recipe
-from mien.lab.run import build, load_final
+from mien.lab.train.fit import Devices, fit, predict
+from mien.lab.train.run import build, load_final
 from tiny import same, tiny
 
 CPU = Devices("cpu")
@@ -65,7 +65,7 @@ def faces() -> FaceSet:
 
 @pytest.fixture
 def always_save(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mien.lab.saver.SAVE_EVERY", 0.0)
+    monkeypatch.setattr("mien.lab.train.saver.SAVE_EVERY", 0.0)
 
 
 def weights(folder: Path) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from mien.lab import checkpoint, nets
 from mien.lab import recipe as recipes
 from mien.lab.pretrained import load_torchvision, start
 from mien.lab.recipe import Data, NetChoice, Recipe
-from mien.lab.run import build, open_run
+from mien.lab.train.run import build, open_run
 
 DEPTHS = {18: (1, (2, 2, 2, 2)), 34: (1, (3, 4, 6, 3)), 50: (4, (3, 4, 6, 3))}  # expansion, blocks of each stage
 

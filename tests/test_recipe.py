@@ -12,16 +12,16 @@ from faces import cartoon_set
 from mien._emotions import CLASS_SETS, SEVEN
 from mien._errors import RecipeError
 from mien.lab import nets, recipe
-from mien.lab.course import freeze, set_mode, stages
 from mien.lab.data import FaceSet
 from mien.lab.data.mix import mix
 from mien.lab.data.read_own import read_own
-from mien.lab.devices import Devices
+from mien.lab.feed.target import class_weights
 from mien.lab.recipe import Recipe
-from mien.lab.run import build, open_run, start_leg
-from mien.lab.target import class_weights
-from mien.lab.task import prepare
-from mien.lab.views import batches
+from mien.lab.train.course import freeze, set_mode, stages
+from mien.lab.train.devices import Devices
+from mien.lab.train.run import build, open_run, start_leg
+from mien.lab.train.task import prepare
+from mien.lab.train.views import batches
 
 MINIMAL = 'name = "x"\nabout = "y"\n'
 MEMBERS = [member for name in recipe.names() for member in recipe.members(name)]

@@ -9,8 +9,8 @@ import pytest
 from faces import cartoon_set
 from mien._errors import DataError
 from mien.lab.data import FaceSet
-from mien.lab.fit import Devices, fit
 from mien.lab.record import record
+from mien.lab.train.fit import Devices, fit
 from test_fit import LEARNING, small
 
 

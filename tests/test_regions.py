@@ -8,8 +8,8 @@ from mien._emotions import SEVEN
 from mien._framing import FER2013
 from mien.infer import Classifier
 from mien.lab import nets
-from mien.lab.calibrate import Calibration
-from mien.lab.export import describe, export_fp32
+from mien.lab.export.calibrate import Calibration
+from mien.lab.export.onnx_file import describe, export_fp32
 from mien.lab.nets._net import Net
 from mien.lab.nets.mien_regions import RegionFeatures, cells, regions_of
 from mien.lab.normalise import normalise

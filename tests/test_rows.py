@@ -14,11 +14,11 @@ from mien._errors import DataError, ModelError, RecipeError  # noqa: E402
 from mien.lab import recipe as recipes  # noqa: E402
 from mien.lab.data import FaceSet, load_fer2013  # noqa: E402
 from mien.lab.data.divide import clusters, divide  # noqa: E402
-from mien.lab.expand import expand, fifth, transform  # noqa: E402
-from mien.lab.fit import Devices, fit  # noqa: E402
+from mien.lab.feed.expand import expand, fifth, transform  # noqa: E402
+from mien.lab.feed.rows import training_rows, validation_name, validation_rows  # noqa: E402
 from mien.lab.recipe import Recipe  # noqa: E402
-from mien.lab.rows import training_rows, validation_name, validation_rows  # noqa: E402
-from mien.lab.run import load_final, validated  # noqa: E402
+from mien.lab.train.fit import Devices, fit  # noqa: E402
+from mien.lab.train.run import load_final, validated  # noqa: E402
 
 TINY = ["net.options.stem=16", "net.options.widths=[16]", "net.options.depths=[1]", "net.options.strides=[2]"]
 
@@ -285,7 +285,7 @@ def test_the_records_name_what_validated(faces: FaceSet, tmp_path: Path, overrid
     assert {key for key in trained.history[0] if key.endswith("_log_loss")} == {f"{name}_log_loss"}
     assert validated(trained.history[0], "accuracy") == trained.history[0][f"{name}_accuracy"]
     if name == "leaky":
-        from mien.lab.release import release
+        from mien.lab.export.release import release
 
         with pytest.raises(ModelError, match="has learned from test faces"):
             release(trained, faces, tmp_path / "out")

@@ -14,11 +14,11 @@ from mien.__main__ import app
 from mien._emotions import SEVEN
 from mien._errors import DataError, RecipeError
 from mien.lab import recipe as recipes
-from mien.lab.findings import write_findings
-from mien.lab.fit import Devices, fit
-from mien.lab.history import read_log
-from mien.lab.search import Plan, open_study, search
-from mien.lab.space import Choices, Range, read_space
+from mien.lab.search.findings import write_findings
+from mien.lab.search.search import Plan, open_study, search
+from mien.lab.search.space import Choices, Range, read_space
+from mien.lab.train.fit import Devices, fit
+from mien.lab.train.history import read_log
 
 TINY = """
 name = "tiny"

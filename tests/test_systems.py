@@ -9,8 +9,8 @@ from torch import nn
 
 from mien._emotions import CLASS_SETS
 from mien.lab import nets, recipe
-from mien.lab.course import freeze, stages, within
 from mien.lab.recipe import Recipe
+from mien.lab.train.course import freeze, stages, within
 
 # Every row of the table of docs/systems.md: recipe or family -> document.
 SYSTEMS = {

@@ -15,16 +15,16 @@ from mien._emotions import SEVEN
 from mien._errors import DataError, OutputError
 from mien.commands.logits import logits
 from mien.lab import recipe as recipes
-from mien.lab.answers import Answers, answer, views_of
 from mien.lab.augment import mix
 from mien.lab.data import FaceSet, Split
-from mien.lab.fit import Devices, fit, predict
+from mien.lab.feed.sets import load_set
+from mien.lab.feed.target import targets
 from mien.lab.normalise import normalise
 from mien.lab.recipe import Recipe, Target
-from mien.lab.run import Trained, load_final
-from mien.lab.sets import load_set
-from mien.lab.target import targets
-from mien.lab.teachers import Teachers
+from mien.lab.train.answers import Answers, answer, views_of
+from mien.lab.train.fit import Devices, fit, predict
+from mien.lab.train.run import Trained, load_final
+from mien.lab.train.teachers import Teachers
 from test_objective import SHORT
 
 CPU = Devices("cpu")

@@ -10,11 +10,11 @@ from faces import cartoon_set
 from mien._errors import RecipeError
 from mien.lab.augment import Augment
 from mien.lab.data import FaceSet, Split
+from mien.lab.feed.sampling import row_weights
 from mien.lab.normalise import MEAN, STD
 from mien.lab.recipe import Data, Loss, Minority, Recipe, Target, load, minority_augment
-from mien.lab.sampling import row_weights
-from mien.lab.teachers import Teachers
-from mien.lab.views import View, batches, share
+from mien.lab.train.teachers import Teachers
+from mien.lab.train.views import View, batches, share
 
 STILL = Augment(flip=0)
 BATCH = 28

@@ -1,4 +1,4 @@
-"""Two ways of calibrating a finished run, by ten-fold cross-validation on PublicTest; `lab/calibrate.py` cites it.
+"""Two ways of calibrating a finished run, by ten-fold cross-validation on PublicTest (see lab/export/calibrate.py).
 
 python tools/compare_calibration.py runs/mien-0/seed-0 path/of/fer2013
 """
@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from torch.nn import functional as F
 
-from mien.lab.calibrate import fit_temperature, fit_vector
 from mien.lab.data import Split, find_fer2013, load_fer2013, with_classes
-from mien.lab.fit import predict
-from mien.lab.metrics import expected_calibration_error
-from mien.lab.run import load_final
+from mien.lab.export.calibrate import fit_temperature, fit_vector
+from mien.lab.judge.metrics import expected_calibration_error
+from mien.lab.train.fit import predict
+from mien.lab.train.run import load_final
 
 FOLDS = 10
 

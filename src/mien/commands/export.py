@@ -18,9 +18,9 @@ def export(
     from mien._errors import MissingExtraError
 
     try:
-        from mien.lab.release import release
-        from mien.lab.run import load_final
-        from mien.lab.sets import load_set
+        from mien.lab.export.release import release
+        from mien.lab.feed.sets import load_set
+        from mien.lab.train.run import load_final
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "lab") from error
 

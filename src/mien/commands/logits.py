@@ -25,11 +25,11 @@ def logits(
 
     try:
         from mien.lab import recipe as recipes
-        from mien.lab.answers import answer
         from mien.lab.data import Split
-        from mien.lab.devices import Devices
-        from mien.lab.run import load_final
-        from mien.lab.sets import load_set
+        from mien.lab.feed.sets import load_set
+        from mien.lab.train.answers import answer
+        from mien.lab.train.devices import Devices
+        from mien.lab.train.run import load_final
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "lab") from error
 

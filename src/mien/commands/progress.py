@@ -78,7 +78,7 @@ def _validated(record: Mapping[str, Any]) -> str:
 
 
 def silence_lightning() -> None:
-    """As of ``mien.lab.loggers``, which is imported now: call it where a missing lab has been seen to."""
-    from mien.lab.loggers import silence_lightning as silence
+    """As of ``mien.lab.train.loggers``, which is imported now: call it where a missing lab has been seen to."""
+    from mien.lab.train.loggers import silence_lightning as silence
 
     silence()

@@ -196,10 +196,10 @@ Rows = Sequence[tuple[str, ...]]
 
 
 def _cut(heads: tuple[str, ...], rows: Rows, width: int) -> tuple[tuple[str, ...], Rows]:
-    """The last column as wide as the others leave room for in ``width`` cells; none where that is too little."""
-    room = width - sum(
-        _GAP + max(map(len, column)) for column in zip(heads[:-1], *(row[:-1] for row in rows), strict=True)
-    )
-    if room < _LEAST:
-        return heads[:-1], [row[:-1] for row in rows]
-    return heads, [(*row[:-1], row[-1] if len(row[-1]) <= room else row[-1][: room - 1] + "\u2026") for row in rows]
+    """As many columns as ``width`` cells have room for, the last one shortened where that is enough."""
+    widths = [_GAP + max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    room = width - sum(widths[:-1]) - _GAP
+    if room >= min(_LEAST, widths[-1]) or len(heads) == 1:
+        shortened = [text if len(text) <= room else text[: room - 1] + "\u2026" for text in (row[-1] for row in rows)]
+        return heads, [(*row[:-1], text) for row, text in zip(rows, shortened, strict=True)]
+    return _cut(heads[:-1], [row[:-1] for row in rows], width)

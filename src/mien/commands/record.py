@@ -20,7 +20,7 @@ def record(
     try:
         from mien.lab import record as evidence
         from mien.lab.data import find_fer2013, load_fer2013
-        from mien.lab.run import load_final
+        from mien.lab.train.run import load_final
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "lab") from error
 

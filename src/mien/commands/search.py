@@ -29,10 +29,10 @@ def search(
     from mien._errors import MissingExtraError
 
     try:
-        from mien.lab.findings import write_findings
-        from mien.lab.loggers import silence_lightning
-        from mien.lab.search import Plan
-        from mien.lab.search import search as run
+        from mien.lab.search.findings import write_findings
+        from mien.lab.search.search import Plan
+        from mien.lab.search.search import search as run
+        from mien.lab.train.loggers import silence_lightning
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "lab") from error
 
@@ -64,7 +64,7 @@ def _tell(objective: str, trials: int) -> Any:
     """One line on standard error for every trial that ends; epochs are shown in a terminal alone."""
     from rich.console import Console
 
-    from mien.lab.findings import shown
+    from mien.lab.search.findings import shown
 
     console = Console(stderr=True)
 
@@ -83,7 +83,7 @@ def _tell(objective: str, trials: int) -> Any:
 
 def _print_found(found: Mapping[str, Any], folder: Path) -> None:
     from mien.commands.recipes import print_table
-    from mien.lab.findings import shown
+    from mien.lab.search.findings import shown
 
     objective, rows = found["objective"], found["trials"]
     keys = list(dict.fromkeys(key for row in rows for key in row["params"]))

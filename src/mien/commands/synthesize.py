@@ -35,13 +35,13 @@ def synthesize(
     from mien._errors import MissingExtraError
 
     try:
-        from mien.lab.devices import Devices
+        from mien.lab.feed.sets import load_set
         from mien.lab.gan.learn import Settings
         from mien.lab.gan.synthesize import Wish, choose_emotions, faces_of
         from mien.lab.gan.synthesize import synthesize as make
-        from mien.lab.loggers import silence_lightning
         from mien.lab.provenance import provenance
-        from mien.lab.sets import load_set
+        from mien.lab.train.devices import Devices
+        from mien.lab.train.loggers import silence_lightning
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "lab") from error
 

@@ -40,9 +40,9 @@ def train(
 
     try:
         from mien.lab import recipe as recipes
-        from mien.lab.fit import Devices
-        from mien.lab.loggers import silence_lightning
         from mien.lab.overview import is_family
+        from mien.lab.train.fit import Devices
+        from mien.lab.train.loggers import silence_lightning
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "lab") from error
     silence_lightning()
@@ -65,9 +65,9 @@ def _train_all(
     """Train what is not finished. The time limit is that of all together."""
     import time
 
-    from mien.lab.history import is_finished
-    from mien.lab.loggers import Logs
-    from mien.lab.shelf import Shelf
+    from mien.lab.feed.shelf import Shelf
+    from mien.lab.train.history import is_finished
+    from mien.lab.train.loggers import Logs
 
     started = time.monotonic()
     loggers = [Logs(log, recipe, folder) for recipe, folder in runs]  # a missing package shows before the first run
@@ -90,8 +90,8 @@ def _train_one(recipe: Any, folder: Path, faces: Any, devices: Any, time_limit: 
     """One run, to its end or to the limit; its curves are drawn either way. Returns whether it is finished."""
     from mien._errors import DivergedError
     from mien.commands.progress import Watch
-    from mien.lab.fit import fit
     from mien.lab.provenance import provenance
+    from mien.lab.train.fit import fit
 
     origin, done = provenance(faces.sha256), False
     try:
@@ -118,9 +118,9 @@ def _tell_all(listeners: Sequence[Any], record: dict[str, Any]) -> None:
 
 
 def _draw(recipe: Any, folder: Path) -> None:
-    from mien.lab.curves import draw_curves
-    from mien.lab.devices import is_first
-    from mien.lab.history import read_log
+    from mien.lab.train.curves import draw_curves
+    from mien.lab.train.devices import is_first
+    from mien.lab.train.history import read_log
 
     history = read_log(folder) if is_first() else []
     if history:
@@ -129,8 +129,8 @@ def _draw(recipe: Any, folder: Path) -> None:
 
 def _judged(recipe: Any, folder: Path) -> str:
     """The validation accuracy of the epoch that was kept."""
-    from mien.lab.history import kept_epoch, read_log
-    from mien.lab.run import validated
+    from mien.lab.train.history import kept_epoch, read_log
+    from mien.lab.train.run import validated
 
     history = read_log(folder)
     if not history:
@@ -142,7 +142,7 @@ def _judged(recipe: Any, folder: Path) -> str:
 
 
 def _say(line: str, *, error: bool = False) -> None:
-    from mien.lab.devices import is_first
+    from mien.lab.train.devices import is_first
 
     if is_first():
         typer.echo(line, err=error)

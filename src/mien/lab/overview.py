@@ -6,10 +6,10 @@ from typing import Any
 import torch
 
 from mien.lab import count
-from mien.lab.course import stages
 from mien.lab.recipe import Recipe, dump, load, members, search_space
 from mien.lab.recipe.text import as_toml, differences
-from mien.lab.run import build
+from mien.lab.train.course import stages
+from mien.lab.train.run import build
 
 
 def summary(name: str) -> dict[str, Any]:

@@ -16,15 +16,15 @@ import numpy as np
 
 from mien.infer import PRECISIONS
 from mien.lab import checkpoint
-from mien.lab.calibrate import Calibration
 from mien.lab.count import macs, parameters
-from mien.lab.curves import draw_curves
 from mien.lab.data import FaceSet, Split
-from mien.lab.judge import Answers
+from mien.lab.export.calibrate import Calibration
+from mien.lab.export.release import INT8_LOSS, answer_files, calibrate, export_files, int8_loss, judge_answers
+from mien.lab.judge.judge import Answers
 from mien.lab.provenance import commit
 from mien.lab.recipe import dump
-from mien.lab.release import INT8_LOSS, answer_files, calibrate, export_files, int8_loss, judge_answers
-from mien.lab.run import Trained, load_final
+from mien.lab.train.curves import draw_curves
+from mien.lab.train.run import Trained, load_final
 
 # Bytes up to which the int8 file of a run is kept beside its figures.
 KEPT_MODEL = 6 * 2**20

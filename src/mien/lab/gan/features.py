@@ -19,7 +19,7 @@ from mien._emotions import Emotion
 from mien._errors import ModelError
 from mien.infer import BUNDLED, PRECISIONS, Classifier
 from mien.lab.data import FaceSet
-from mien.lab.judge import crops_of
+from mien.lab.judge.judge import crops_of
 
 # The model that judges, in fp32, so that rounding blurs no distance.
 JUDGE = BUNDLED / "mien-0" / PRECISIONS["fp32"]

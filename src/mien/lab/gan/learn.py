@@ -19,10 +19,10 @@ from torch.nn import functional as F
 from mien._emotions import Emotion
 from mien._errors import DataError, DivergedError, RecipeError
 from mien.lab import checkpoint
-from mien.lab.average import Average
 from mien.lab.data import FaceSet
 from mien.lab.gan.nets import SIDE, Discriminator, Generator
 from mien.lab.gan.perturb import mirror, perturb
+from mien.lab.train.average import Average
 
 # Seconds between two checkpoints, and steps between two reports of progress.
 SAVE_EVERY, REPORT_EVERY = 30.0, 20

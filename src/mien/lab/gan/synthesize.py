@@ -11,6 +11,7 @@ from mien._emotions import Emotion, class_set
 from mien._errors import DataError
 from mien.lab import checkpoint
 from mien.lab.data import FaceSet
+from mien.lab.feed.rows import training_rows, validation_rows
 from mien.lab.gan.features import Eye
 from mien.lab.gan.judge import judge_made, yardstick
 from mien.lab.gan.learn import Gan, Settings, train
@@ -18,7 +19,6 @@ from mien.lab.gan.nets import SIDE
 from mien.lab.gan.sample import make_faces, write_faces
 from mien.lab.gan.sheet import Band, contact_sheet
 from mien.lab.recipe import Data, Optimise, Recipe, nearest
-from mien.lab.rows import training_rows, validation_rows
 
 # Training faces of a class below which it cannot be learned.
 FEWEST = 16

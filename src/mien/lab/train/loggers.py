@@ -17,8 +17,8 @@ from typing import Any
 
 from mien._errors import MissingExtraError, RecipeError
 from mien.lab import checkpoint
-from mien.lab.history import Record, read_log
 from mien.lab.recipe import Recipe, dump, nearest
+from mien.lab.train.history import Record, read_log
 
 
 class Logs:

@@ -25,13 +25,13 @@ import torch
 from optuna.trial import TrialState
 
 from mien.lab.data import FaceSet
-from mien.lab.fit import Devices, fit
-from mien.lab.history import kept_epoch, read_log
-from mien.lab.loggers import silence_lightning
+from mien.lab.feed.shelf import Shelf
 from mien.lab.recipe import Recipe, load, with_seed
-from mien.lab.run import validated
-from mien.lab.shelf import Shelf
-from mien.lab.space import Space, as_override, read_space
+from mien.lab.search.space import Space, as_override, read_space
+from mien.lab.train.fit import Devices, fit
+from mien.lab.train.history import kept_epoch, read_log
+from mien.lab.train.loggers import silence_lightning
+from mien.lab.train.run import validated
 
 Event = dict[str, Any]
 Report = Callable[[Event], None]
@@ -110,7 +110,7 @@ def open_study(plan: Plan, *, worker: int = 0) -> Iterator[Any]:
 def _pruner(plan: Plan) -> Any:
     if not plan.prune:
         return optuna.pruners.NopPruner()
-    from mien.lab.course import stages
+    from mien.lab.train.course import stages
 
     epochs = stages(plan.chosen({}))[-1].last
     return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=max(1, epochs // 5))

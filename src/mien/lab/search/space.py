@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mien._errors import RecipeError
-from mien.lab.course import stages
 from mien.lab.recipe import Recipe, load, nearest, search_space
 from mien.lab.recipe.text import describe
+from mien.lab.train.course import stages
 
 OBJECTIVES = ("accuracy", "log_loss")
 _RANGE = ("low", "high", "log", "step", "choices")

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from mien._emotions import SEVEN, Emotion
 from mien._errors import RecipeError
 from mien.lab import words
-from mien.lab.losses import Alignment, Contrast, class_loss, class_maps, outside_share
 from mien.lab.nets import Net
 from mien.lab.nets._net import PooledHead
 from mien.lab.recipe import Loss
+from mien.lab.train.losses import Alignment, Contrast, class_loss, class_maps, outside_share
 
 # Side of a face in pixels that every net here takes: enough to count the channels of its features.
 _PROBE = 64

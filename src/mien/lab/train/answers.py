@@ -22,7 +22,7 @@ from mien._errors import DataError
 from mien.lab import checkpoint
 from mien.lab.data import FaceSet
 from mien.lab.normalise import normalise
-from mien.lab.run import Trained
+from mien.lab.train.run import Trained
 
 VIEWS = (1, 2, 10)
 # Share of a face's side that each of the five crops of ten views keeps.

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from mien.lab.data import FaceSet
+from mien.lab.feed.sets import load_set
 from mien.lab.recipe import Recipe
-from mien.lab.sets import load_set
 
 
 class Shelf:

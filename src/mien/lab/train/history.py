@@ -8,7 +8,7 @@ from typing import Any
 
 from mien._errors import DataError, RecipeError
 from mien.lab.recipe import Recipe, parse
-from mien.lab.run import validated
+from mien.lab.train.run import validated
 
 Record = dict[str, Any]
 

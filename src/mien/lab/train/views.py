@@ -8,10 +8,10 @@ from torch import Generator, Tensor
 
 from mien.lab.augment import augment_with_oval, mix
 from mien.lab.data import FaceSet
+from mien.lab.feed.sampling import draw_epoch
 from mien.lab.normalise import normalise
 from mien.lab.recipe import Recipe, minority_augment
-from mien.lab.sampling import draw_epoch
-from mien.lab.teachers import Teachers
+from mien.lab.train.teachers import Teachers
 
 
 class View(NamedTuple):

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from mien.lab.calibrate import Calibration
 from mien.lab.count import macs, parameters
+from mien.lab.export.calibrate import Calibration
 from mien.lab.recipe import Recipe
-from mien.lab.run import Trained
+from mien.lab.train.run import Trained
 
 Row = tuple[str, ...]
 

@@ -14,15 +14,15 @@ from mien._errors import ModelError
 from mien._framing import FER2013
 from mien.infer import BUNDLED, PRECISIONS, Classifier
 from mien.lab import checkpoint
-from mien.lab.calibrate import Calibration, fit_vector
-from mien.lab.card import card_json, card_markdown, headline_split
 from mien.lab.data import FaceSet, Split, with_classes
-from mien.lab.export import CALIBRATION_FACES, describe, export_fp32, export_int8, write_metadata
-from mien.lab.fit import predict
-from mien.lab.judge import Answers, answer, crops_of
+from mien.lab.export.calibrate import Calibration, fit_vector
+from mien.lab.export.card import card_json, card_markdown, headline_split
+from mien.lab.export.onnx_file import CALIBRATION_FACES, describe, export_fp32, export_int8, write_metadata
+from mien.lab.feed.rows import training_rows
+from mien.lab.judge.judge import Answers, answer, crops_of
 from mien.lab.provenance import commit
-from mien.lab.rows import training_rows
-from mien.lab.run import Trained
+from mien.lab.train.fit import predict
+from mien.lab.train.run import Trained
 
 # The text of Apache-2.0, which the embedded detector carries, too.
 APACHE = BUNDLED / "blazeface-short-range" / "LICENSE"

@@ -15,9 +15,9 @@ except ModuleNotFoundError as error:
     raise MissingExtraError("matplotlib", "lab") from error
 
 from mien.lab.checkpoint import save_bytes
-from mien.lab.course import Stage, stages
 from mien.lab.recipe import Recipe
-from mien.lab.run import validated
+from mien.lab.train.course import Stage, stages
+from mien.lab.train.run import validated
 
 Records = Sequence[dict[str, Any]]
 

@@ -22,9 +22,9 @@ from mien._errors import DataError, RecipeError
 from mien.lab.data import FaceSet, Split, leaked_into_tests, with_classes
 from mien.lab.data.divide import clusters, divide
 from mien.lab.data.faces import split_index
-from mien.lab.expand import expand, fifth
+from mien.lab.feed.expand import expand, fifth
+from mien.lab.feed.sampling import epoch_length, row_weights
 from mien.lab.recipe import Recipe
-from mien.lab.sampling import epoch_length, row_weights
 
 # Folds belong to the set, not to a run: one seed for all, so that the folds of different runs are one partition.
 _FOLD_SEED = 0

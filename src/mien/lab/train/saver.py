@@ -12,9 +12,9 @@ from lightning.fabric import Fabric
 
 from mien._errors import DivergedError
 from mien.lab import checkpoint
-from mien.lab.devices import together
 from mien.lab.recipe import dump
-from mien.lab.run import Run, State, net_of
+from mien.lab.train.devices import together
+from mien.lab.train.run import Run, State, net_of
 
 # Seconds between two checkpoints; an epoch on a fast device is shorter than writing one.
 SAVE_EVERY = 30.0

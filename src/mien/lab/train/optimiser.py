@@ -4,8 +4,8 @@ import torch
 from torch import nn
 
 from mien._errors import RecipeError
-from mien.lab.course import within
 from mien.lab.recipe import Optimise, nearest
+from mien.lab.train.course import within
 
 
 def build_optimiser(objective: nn.Module, choice: Optimise) -> torch.optim.Optimizer:

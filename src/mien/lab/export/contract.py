@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mien._errors import ModelError
-from mien.lab.calibrate import Calibration
+from mien.lab.export.calibrate import Calibration
 from mien.lab.nets._net import Net, PooledHead
 from mien.lab.nets._pull import pull
 from mien.lab.nets._reparam import Branched

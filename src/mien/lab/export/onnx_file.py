@@ -18,8 +18,8 @@ from mien._emotions import Emotion
 from mien._errors import ModelError
 from mien._framing import Framing
 from mien.infer import CONTRACT, Classifier
-from mien.lab.calibrate import Calibration
-from mien.lab.contract import Contract
+from mien.lab.export.calibrate import Calibration
+from mien.lab.export.contract import Contract
 
 # Largest difference of a probability between torch and the fp32 file.
 PARITY = 1e-4

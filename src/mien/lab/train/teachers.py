@@ -15,11 +15,11 @@ from torch.nn import functional as F
 
 from mien._emotions import Emotion
 from mien._errors import DataError
-from mien.lab.answers import Answers
 from mien.lab.data import FaceSet
 from mien.lab.normalise import normalise
 from mien.lab.recipe import Target
-from mien.lab.run import load_final
+from mien.lab.train.answers import Answers
+from mien.lab.train.run import load_final
 
 
 class Teachers:

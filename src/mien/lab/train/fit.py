@@ -17,18 +17,18 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from mien._errors import DataError, DivergedError
-from mien.lab.course import plateau, rate_scale, set_mode
 from mien.lab.data import FaceSet
-from mien.lab.devices import Devices, agree, end_all
+from mien.lab.feed.rows import validation_name
+from mien.lab.feed.target import class_weights
 from mien.lab.normalise import normalise
-from mien.lab.optimiser import set_rate
 from mien.lab.recipe import Recipe
-from mien.lab.rows import validation_name
-from mien.lab.run import Run, fall_back, open_run, remember_best, start_leg
-from mien.lab.saver import Saver
-from mien.lab.target import class_weights
-from mien.lab.task import Report, Task, prepare
-from mien.lab.views import View, batches, share
+from mien.lab.train.course import plateau, rate_scale, set_mode
+from mien.lab.train.devices import Devices, agree, end_all
+from mien.lab.train.optimiser import set_rate
+from mien.lab.train.run import Run, fall_back, open_run, remember_best, start_leg
+from mien.lab.train.saver import Saver
+from mien.lab.train.task import Report, Task, prepare
+from mien.lab.train.views import View, batches, share
 
 __all__ = ["Devices", "Report", "fit", "predict"]
 

@@ -15,12 +15,12 @@ from torch import nn
 from mien._emotions import Emotion, class_set
 from mien._errors import DataError, RecipeError
 from mien.lab import checkpoint, nets
-from mien.lab.average import Average
-from mien.lab.course import Stage, freeze, stage_at, stages
-from mien.lab.objective import Objective
-from mien.lab.optimiser import build_optimiser
 from mien.lab.pretrained import start
 from mien.lab.recipe import Optimise, Recipe, parse
+from mien.lab.train.average import Average
+from mien.lab.train.course import Stage, freeze, stage_at, stages
+from mien.lab.train.objective import Objective
+from mien.lab.train.optimiser import build_optimiser
 
 State = dict[str, Any]
 _NET = "net."  # what the names of the net's tensors begin with in an objective

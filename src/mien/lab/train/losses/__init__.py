@@ -6,9 +6,9 @@ Alignment           faces near their emotion's description in words
 outside_share       how much of a class's map lies outside of the face oval
 """
 
-from mien.lab.losses.alignment import Alignment
-from mien.lab.losses.classes import class_loss
-from mien.lab.losses.contrast import Contrast, contrastive_loss
-from mien.lab.losses.oval import class_maps, outside_share
+from mien.lab.train.losses.alignment import Alignment
+from mien.lab.train.losses.classes import class_loss
+from mien.lab.train.losses.contrast import Contrast, contrastive_loss
+from mien.lab.train.losses.oval import class_maps, outside_share
 
 __all__ = ["Alignment", "Contrast", "class_loss", "class_maps", "contrastive_loss", "outside_share"]

@@ -12,7 +12,7 @@ from mien._emotions import Emotion, class_set
 from mien._errors import DataError
 from mien.infer import Classifier
 from mien.lab.data import FaceSet, Split, clean_rows, with_classes
-from mien.lab.metrics import figures
+from mien.lab.judge.metrics import figures
 
 
 def crops_of(faces: FaceSet, size: int) -> NDArray[np.uint8]:

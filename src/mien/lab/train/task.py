@@ -8,13 +8,13 @@ from lightning.fabric import Fabric
 from torch import Tensor
 
 from mien._errors import DataError, RecipeError
-from mien.lab.course import choices, stages
 from mien.lab.data import FaceSet
+from mien.lab.feed.rows import training_rows, validation_rows
+from mien.lab.feed.sampling import epoch_length, row_weights
+from mien.lab.feed.target import targets
 from mien.lab.recipe import Recipe
-from mien.lab.rows import training_rows, validation_rows
-from mien.lab.sampling import epoch_length, row_weights
-from mien.lab.target import targets
-from mien.lab.teachers import Teachers
+from mien.lab.train.course import choices, stages
+from mien.lab.train.teachers import Teachers
 
 Report = Callable[[dict[str, Any]], None]
 

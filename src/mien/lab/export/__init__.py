@@ -1,0 +1,1 @@
+"""A finished run as files of the contract: calibrated, exported, quantised, described."""

@@ -1,0 +1,1 @@
+"""`mien search`: a recipe's space, its trials, and what they found."""
