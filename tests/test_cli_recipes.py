@@ -103,6 +103,14 @@ def test_an_unknown_recipe_is_one_line_and_status_two() -> None:
     assert "did you mean 'conv4'" in done.output
 
 
+def test_a_file_named_without_its_ending_is_recognised(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.toml").write_text('name = "mine"\nabout = "Own."\n')
+    done = mien("mine")
+    assert done.exit_code == 2
+    assert "did you mean the file 'mine.toml'?" in done.output
+
+
 def test_a_terminal_gets_a_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     from mien.commands import recipes as command
 
@@ -112,6 +120,24 @@ def test_a_terminal_gets_a_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
     assert max(map(len, lines)) <= 100
     assert len(lines) > 4
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 140, 160])
+def test_the_list_fits_the_terminal_and_keeps_what_matters(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mien.commands import recipes as command
+
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", str(width))
+    rows = json.loads(mien("--json").stdout)["recipes"]
+    capsys.readouterr()
+    command._print_list(rows)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+    assert max(map(len, lines)) <= width
+    [conv4] = [line for line in lines if line.startswith(("conv4 ", " conv4 "))]
+    assert "accuracy 51.80 %" in conv4
+    assert ("The four-layer CNN" in conv4) == (width >= 160)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,9 @@ from mien.lab.data import (  # noqa: E402
 )
 from mien.lab.data.official import OFFICIAL_COUNTS  # noqa: E402
 from mien.lab.data.read_csv import read_csv  # noqa: E402
+from mien.lab.feed import sets  # noqa: E402
+from mien.lab.feed.sets import load_set  # noqa: E402
+from mien.lab.recipe import load  # noqa: E402
 
 SPLITS = tuple(Split)
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "data.md"
@@ -187,6 +191,15 @@ def test_votes_join_by_row(faces: FaceSet, tmp_path: Path) -> None:
     digests = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in (path, votes)}
     listing = "".join(f"{digests[name]}  {name}\n" for name in sorted(digests))
     assert read.sha256 == hashlib.sha256(listing.encode()).hexdigest()
+
+
+def test_a_recipe_names_the_votes_of_a_csv(faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sets, "load_fer2013", partial(load_fer2013, official=False))  # few faces, not the whole set
+    path = write_csv(tmp_path / "fer2013.csv", csv_rows(faces))
+    votes = write_csv(tmp_path / "fer2013new.csv", votes_rows(faces), header=VOTES_HEADER)
+    assert_same(load_set(path, load("mien-0", [f"data.votes={votes}"])), faces, "votes")
+    with pytest.raises(DataError, match=r"in a recipe: data\.votes"):
+        with_classes(load_set(path, load("mien-0", ["data.classes=eight"])), "eight")
 
 
 def test_folders(faces: FaceSet, tmp_path: Path) -> None:
@@ -548,7 +561,7 @@ def test_class_sets_that_cannot_be_chosen(faces: FaceSet) -> None:
         with_classes(with_classes(faces, "six-no-neutral"), "eight")
     with pytest.raises(DataError, match="has FER\\+ labels already"):
         with_classes(with_classes(faces, "eight"), "three")
-    with pytest.raises(DataError, match=r"has no FER\+ votes; load the Parquet file, or a CSV with votes="):
+    with pytest.raises(DataError, match=r"has no FER\+ votes; load the Parquet file, or a CSV .*data\.votes"):
         with_classes(replace(faces, votes=None), "eight")
     with pytest.raises(DataError, match=r"has no FER\+ votes"):
         vote_distribution(replace(faces, votes=None))

@@ -156,7 +156,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Tens
     return state
 
 
-def test_the_hybrid_starts_from_imagenet_in_its_backbone_alone(published: dict[str, Tensor]) -> None:
+def test_the_hybrid_starts_from_imagenet_in_its_backbone_behind_three_greys(published: dict[str, Tensor]) -> None:
     recipe = with_net("hybrid_resnet50", "imagenet")
     torch.manual_seed(0)
     net, untouched = build(recipe), build(recipe)
@@ -164,8 +164,11 @@ def test_the_hybrid_starts_from_imagenet_in_its_backbone_alone(published: dict[s
     start(net, recipe)
     assert torch.equal(net.features.backbone.stem[0][0].weight, published["conv1.weight"])
     changed = {n for n, v in net.state_dict().items() if not torch.equal(v, untouched.state_dict()[n])}
-    assert {name.split(".")[1] for name in changed} == {"backbone"}
-    assert len(changed) == 318
+    adapter = net.features.adapter
+    assert torch.equal(adapter.weight, torch.ones(3, 1, 1, 1))
+    assert not adapter.bias.any()
+    assert {name.split(".")[1] for name in changed} == {"adapter", "backbone"}
+    assert len(changed) == 318 + 1
 
 
 def test_a_wrong_file_in_the_cache_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

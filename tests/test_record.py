@@ -1,6 +1,7 @@
 """The evidence of a run: what `mien record` writes says what the net answers, and holds no face."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from mien._errors import DataError
 from mien.lab.data import FaceSet
 from mien.lab.record import record
 from mien.lab.train.fit import Devices, fit
+from mien.lab.train.run import load_final
 from test_fit import LEARNING, small
 
 
@@ -27,7 +29,7 @@ def run(faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
         faces,
         folder,
         devices=Devices("cpu"),
-        provenance={"commit": "c", "data_sha256": "d"},
+        provenance={"commit": "c", "data_sha256": faces.sha256},
     )
     return folder
 
@@ -52,6 +54,29 @@ def test_private_faces_are_touched_only_when_asked(faces: FaceSet, run: Path, tm
     assert set(metrics["judged"]) == {"public"}
     with np.load(tmp_path / "answers.npz") as answers:
         assert set(answers.files) == {"public_rows", "public_probs"}
+
+
+def test_other_faces_than_the_runs_are_refused(faces: FaceSet, run: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"holds other faces .* than .* was trained on"):
+        record(run, replace(faces, sha256="1" * 64), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_leaky_run_is_judged_on_its_leaky_part_alone(faces: FaceSet, tmp_path: Path) -> None:
+    chosen = small(*LEARNING, "optimise.epochs=2", "data.expand=0.3", "data.expand_first=true")
+    fit(
+        chosen, faces, tmp_path / "run", devices=Devices("cpu"), provenance={"commit": "c", "data_sha256": faces.sha256}
+    )
+    metrics = record(tmp_path / "run", faces, tmp_path / "out", final=True)
+    assert set(metrics["judged"]) == {"leaky"}
+    figures, last = metrics["judged"]["leaky"]["fp32"]["all"], load_final(tmp_path / "run").history[-1]
+    assert (figures["n"], figures["accuracy"]) == (87, pytest.approx(last["leaky_accuracy"]))
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "metrics.json",
+        "recipe.json",
+        "log.jsonl",
+        "curves.png",
+    }
 
 
 def test_an_unfinished_run_is_refused(faces: FaceSet, tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """The search: its space is read strictly; it prunes, stops, goes on, and ends in a recipe that loads."""
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -13,6 +15,7 @@ from faces import cartoon_set
 from mien.__main__ import app
 from mien._emotions import SEVEN
 from mien._errors import DataError, RecipeError
+from mien.lab import nets
 from mien.lab import recipe as recipes
 from mien.lab.search.findings import write_findings
 from mien.lab.search.search import Plan, open_study, search
@@ -180,6 +183,22 @@ def test_a_folder_of_another_search_is_refused(plan: Callable[..., Plan], tmp_pa
     tiny(tmp_path, SPACE.replace("1e-4", "1e-3"))
     with pytest.raises(DataError, match="another recipe, seed or space"):
         search(plan(trials=2))
+
+
+def test_a_search_does_not_go_on_with_other_faces(plan: Callable[..., Plan], pictures: Path, tmp_path: Path) -> None:
+    search(plan(trials=1))
+    shutil.copytree(pictures, tmp_path / "other")
+    next((tmp_path / "other" / "happy").iterdir()).unlink()
+    with pytest.raises(DataError, match="holds a search on other faces"):
+        search(replace(plan(trials=2), data=tmp_path / "other"))
+
+
+def test_the_first_trial_has_the_net_s_own_default_where_the_recipe_is_silent(tmp_path: Path) -> None:
+    name = tiny(tmp_path, '[search]\n"net.options.block" = ["plain", "residual"]\n')
+    space, recipe = read_space(name), recipes.load(name)
+    assert "block" not in recipe.net.options
+    assert space.shown(space.starting_point(recipe)) == {"net.options.block": "residual"}
+    assert nets.default("mien", "nothing") is None
 
 
 def test_a_trial_is_stopped_within_its_training_and_leaves_a_sound_run(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def _options(command: Any) -> str:
     for parameter in command.params:
         names = ", ".join(f"`{o}`" for o in (*parameter.opts, *parameter.secondary_opts) if o.startswith("-"))
         names = names or f"`{(parameter.metavar or parameter.name.upper()).strip('[]')}`"
-        plain = isinstance(parameter.default, str | int | float) and parameter.default is not False
+        plain = isinstance(parameter.default, str | int | float) and parameter.default not in (False, "")
         text = " ".join((getattr(parameter, "help", None) or "").split()).replace("|", "\\|")
         rows.append((names, text, f"`{parameter.default}`" if plain else ""))
     return table(("option", "meaning", "default"), rows)

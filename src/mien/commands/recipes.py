@@ -7,8 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
+Rows = Sequence[tuple[str, ...]]
+
 _GAP = 3  # cells between two columns
-_LEAST = 20  # cells of a column that is shortened
+_LEAST = 20  # cells of a column that is shortened or folded, where it has so many
+_LISTED = ("recipe", "net", "classes", "size", "document", "claims", "about")
 
 
 def recipes(
@@ -58,7 +61,7 @@ def _print_list(rows: list[dict[str, Any]]) -> None:
         )
         for row in rows
     ]
-    print_table(("recipe", "net", "classes", "size", "document", "claims", "about"), table, cut=True)
+    print_table(_LISTED, table, keep=(0, 5, 4, 1, 3, 2, 6))
     if sys.stdout.isatty():
         print("mien recipes NAME explains one, mien train NAME trains it")
 
@@ -72,7 +75,7 @@ def headline(figures: dict[str, float]) -> str:
 
 
 def _words(key: str) -> str:
-    return key.replace("_", " ").replace(".", " ")
+    return key.replace("_", " ").replace(".", " ").replace("f1", "F1")
 
 
 def _figure(key: str, value: float) -> str:
@@ -83,8 +86,10 @@ def _print_one(told: dict[str, Any]) -> None:
     claim, net = told["claim"], told["net"]
     print(f"{told['name']}\n")
     _print_words(told["about"])
-    of = f"document {claim['document']}, {claim['variant']}" if claim["document"] else "our own"
-    _print_line("reproduces", of)
+    if claim["document"]:
+        _print_line("reproduces", f"document {claim['document']}, {claim['variant']}")
+    else:
+        _print_line("reproduces", "nothing published: our own")
     if claim["figures"]:
         claimed = ", ".join(f"{_words(key)} {_figure(key, value)}" for key, value in claim["figures"].items())
         _print_line("claimed", claimed)
@@ -108,13 +113,13 @@ def _print_line(key: str, text: str) -> None:
     _print_words(text, indent=f"{key:12}")
 
 
-def _print_words(text: str, *, indent: str = "") -> None:
-    """``text`` folded to the terminal; on one line where nobody looks."""
+def _print_words(text: str, *, indent: str = "", hang: int | None = None) -> None:
+    """``text`` folded to the terminal, further lines below it or ``hang`` cells in; one line where nobody looks."""
     import shutil
     import textwrap
 
     width = min(shutil.get_terminal_size().columns, 110) if sys.stdout.isatty() else 10_000
-    after = " " * len(indent)
+    after = " " * (len(indent) if hang is None else hang)
     print(textwrap.fill(text, width, initial_indent=indent, subsequent_indent=after))
     if not indent:
         print()
@@ -129,12 +134,14 @@ def _print_phases(phases: list[dict[str, Any]]) -> None:
             f"{phase['rate']:g} {phase['schedule']}",
             f"{phase['decay']:g}",
             str(phase["batch"]),
-            ", ".join(phase["freeze"]) or "nothing",
         )
         for phase in phases
     ]
     print()
-    print_table(("phase", "epochs", "optimiser", "rate", "decay", "batch", "frozen"), rows, fold=(6,))
+    print_table(("phase", "epochs", "optimiser", "rate", "decay", "batch"), rows, fold=(0,))
+    for phase in phases:
+        if phase["freeze"]:  # too long for a cell
+            _print_words(", ".join(phase["freeze"]), indent=f"frozen in {phase['name'] or 'it'}: ", hang=4)
 
 
 def _print_members(members: list[dict[str, Any]]) -> None:
@@ -164,12 +171,11 @@ def _print_search(space: dict[str, Any]) -> None:
     print_table(("searched by mien search", "over"), [(key, describe(value)) for key, value in space.items()])
 
 
-def print_table(
-    heads: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, fold: tuple[int, ...] = (), cut: bool = False
-) -> None:
+def print_table(heads: tuple[str, ...], rows: Rows, *, fold: tuple[int, ...] = (), keep: tuple[int, ...] = ()) -> None:
     """A table for people; where standard output is no terminal, tab-separated values below their names.
 
-    Columns of ``fold``, by number, may break into lines; with ``cut`` none does, and the last one is shortened.
+    Columns of ``fold``, by number, may break into lines. With ``keep`` none does: it names all columns, the most
+    important first; those stay that the terminal has room for, and the last of them is shortened.
     """
     if not sys.stdout.isatty():
         for row in (heads, *rows):
@@ -182,24 +188,36 @@ def print_table(
     from mien.commands.show import TableConsole
 
     console = TableConsole(highlight=False)
-    if cut:
-        heads, rows = _cut(heads, rows, console.width)
+    if keep:
+        heads, rows = _cut(heads, rows, console.width, keep)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for place, head in enumerate(heads):
-        table.add_column(head, overflow="fold", no_wrap=cut or place not in (*fold, len(heads) - 1))
+        least = min(_LEAST, max(len(row[place]) for row in (heads, *rows))) if place in fold else None
+        fixed = bool(keep) or place not in (*fold, len(heads) - 1)
+        table.add_column(head, overflow="fold", no_wrap=fixed, min_width=least)
     for row in rows:
         table.add_row(*map(Text, row))
     console.print(table)
 
 
-Rows = Sequence[tuple[str, ...]]
-
-
-def _cut(heads: tuple[str, ...], rows: Rows, width: int) -> tuple[tuple[str, ...], Rows]:
-    """As many columns as ``width`` cells have room for, the last one shortened where that is enough."""
+def _cut(
+    heads: tuple[str, ...], rows: Rows, width: int, keep: tuple[int, ...]
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """The columns that ``width`` cells have room for, in their order; the last of ``keep`` may be shortened."""
+    *others, last = keep
     widths = [_GAP + max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-    room = width - sum(widths[:-1]) - _GAP
-    if room >= min(_LEAST, widths[-1]) or len(heads) == 1:
-        shortened = [text if len(text) <= room else text[: room - 1] + "\u2026" for text in (row[-1] for row in rows)]
-        return heads, [(*row[:-1], text) for row, text in zip(rows, shortened, strict=True)]
-    return _cut(heads[:-1], [row[:-1] for row in rows], width)
+    room, kept = width, list[int]()
+    for place in others:
+        if widths[place] <= room or not kept:
+            kept.append(place)
+            room -= widths[place]
+    if len(kept) == len(others) and room >= min(widths[last], _GAP + _LEAST):
+        kept.append(last)
+    places = sorted(kept)
+    return tuple(heads[p] for p in places), [
+        tuple(_shorten(row[p], room - _GAP) if p == last else row[p] for p in places) for row in rows
+    ]
+
+
+def _shorten(text: str, cells: int) -> str:
+    return text if len(text) <= cells else f"{text[: cells - 1]}\u2026"

@@ -9,7 +9,7 @@ import typer
 def record(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run, as `mien train` names it.")],
     out: Annotated[Path | None, typer.Option(help="Folder to write to; default: results/RECIPE/seed-SEED.")] = None,
-    data: Annotated[Path | None, typer.Option(help="FER-2013 in any of its forms; default: $MIEN_DATA.")] = None,
+    data: Annotated[Path | None, typer.Option(help="The set it was trained on; default: $MIEN_DATA.")] = None,
     final: Annotated[
         bool, typer.Option("--final", help="Judge PrivateTest, too: once, when everything is chosen.")
     ] = False,
@@ -19,21 +19,22 @@ def record(
 
     try:
         from mien.lab import record as evidence
-        from mien.lab.data import find_fer2013, load_fer2013
+        from mien.lab.feed.sets import load_set
         from mien.lab.train.run import load_final
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "lab") from error
 
     recipe = load_final(run).recipe
     folder = out or Path("results") / recipe.name / f"seed-{recipe.seed}"
-    metrics = evidence.record(run, load_fer2013(find_fer2013(data)), folder, final=final)
+    metrics = evidence.record(run, load_set(data, recipe), folder, final=final)
     for split, by_precision in metrics["judged"].items():
         figures = by_precision["fp32"]["all"]
         low, high = figures["interval"]
-        clean = by_precision["fp32"]["clean"]["accuracy"]
+        clean = f"clean {by_precision['fp32']['clean']['accuracy']:.2%}, " if split != "leaky" else ""
+        named = f"{split.capitalize()}Test" if split != "leaky" else "leaky part (copies of training faces)"
         typer.echo(
-            f"{recipe.name}, {split.capitalize()}Test: {figures['accuracy']:.2%} ({low:.2%} to {high:.2%}), "
-            f"clean {clean:.2%}, balanced {figures['balanced_accuracy']:.2%}, macro F1 {figures['macro_f1']:.2%}, "
+            f"{recipe.name}, {named}: {figures['accuracy']:.2%} ({low:.2%} to {high:.2%}), "
+            f"{clean}balanced {figures['balanced_accuracy']:.2%}, macro F1 {figures['macro_f1']:.2%}, "
             f"log loss {figures['log_loss']:.3f}"
         )
     if "accuracy" in metrics["claim"]["figures"]:

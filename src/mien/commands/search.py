@@ -1,5 +1,6 @@
 """``mien search``: the recipe's [search] space, tried out by Optuna, resumable and over several processes."""
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +30,7 @@ def search(
     from mien._errors import MissingExtraError
 
     try:
+        from mien.lab.recipe import load
         from mien.lab.search.findings import write_findings
         from mien.lab.search.search import Plan
         from mien.lab.search.search import search as run
@@ -37,9 +39,7 @@ def search(
         raise MissingExtraError(error.name or "torch", "lab") from error
 
     silence_lightning()
-    folder = out or Path("runs") / "search" / Path(recipe).with_suffix(
-        "" if recipe.endswith(".toml") else Path(recipe).suffix
-    )
+    folder = out or Path("runs", "search", load(recipe, overrides or ()).name)
     plan = Plan(
         recipe=recipe,
         out=folder,
@@ -57,7 +57,7 @@ def search(
     except KeyboardInterrupt:
         typer.echo(f"{recipe}: stopped; the same command goes on, also within the trial. {folder}", err=True)
         raise typer.Exit(130) from None
-    _print_found(write_findings(plan), folder)
+    _print_found(write_findings(plan), plan)
 
 
 def _tell(objective: str, trials: int) -> Any:
@@ -81,7 +81,7 @@ def _tell(objective: str, trials: int) -> Any:
     return tell
 
 
-def _print_found(found: Mapping[str, Any], folder: Path) -> None:
+def _print_found(found: Mapping[str, Any], plan: Any) -> None:
     from mien.commands.recipes import print_table
     from mien.lab.search.findings import shown
 
@@ -103,7 +103,10 @@ def _print_found(found: Mapping[str, Any], folder: Path) -> None:
     mattered = f"; what mattered: {told}" if told else ""
     print(f"{counts['finished']} trials finished, {counts['pruned']} pruned{mattered}")
     if rows and rows[0]["value"] is not None:
-        print(f"the best one as a recipe: mien train {folder / 'best.toml'}")
+        where = ["--data", str(plan.data)] if plan.data else []
+        print(f"the best one as a recipe: {shlex.join(['mien', 'train', str(plan.out / 'best.toml'), *where])}")
+        if plan.overrides:
+            print(f"it holds {', '.join(plan.overrides)} of the search, too: set anew what was for trials alone")
 
 
 def _last(keys: Sequence[str]) -> Callable[[str], str]:

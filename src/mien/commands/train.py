@@ -23,7 +23,9 @@ def train(
         typer.Option(help="FER-2013 in any of its forms, or a labelled folder or CSV; default: $MIEN_DATA."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; default: runs/RECIPE/seed-SEED.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of weights, order and augmentation.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of weights, order and augmentation; default: the recipe's, else 0.")
+    ] = None,
     accelerator: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
     devices: Annotated[int, typer.Option(help="Processes or GPUs on this machine.", min=1)] = 1,
     nodes: Annotated[int, typer.Option(help="Machines, each started by torchrun.", min=1)] = 1,
@@ -47,7 +49,8 @@ def train(
         raise MissingExtraError(error.name or "torch", "lab") from error
     silence_lightning()
     names = recipes.members(recipe) if is_family(recipe) else (recipe,)
-    chosen = [recipes.with_seed(recipes.load(name, overrides or ()), seed) for name in names]
+    changes = [*(overrides or ()), *([] if seed is None else [f"seed={seed}"])]
+    chosen = [recipes.load(name, changes) for name in names]
     runs = [(one, folder_of(one, out, several=len(names) > 1)) for one in chosen]
     _train_all(runs, data, Devices(accelerator, devices, nodes), time_limit or math.inf, log or ())
 
@@ -73,10 +76,10 @@ def _train_all(
     loggers = [Logs(log, recipe, folder) for recipe, folder in runs]  # a missing package shows before the first run
     shelf, noted = Shelf(data), ""
     for (recipe, folder), logs in zip(runs, loggers, strict=True):
-        if is_finished(folder, recipe):
+        faces = shelf(recipe)
+        if is_finished(folder, recipe, faces.sha256):
             _say(f"{recipe.name}: finished already. {folder}")
             continue
-        faces = shelf(recipe)
         if faces.note and faces.note != noted:
             noted = faces.note
             _say(noted, error=True)

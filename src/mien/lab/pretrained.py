@@ -7,6 +7,7 @@ the first use and checked; for a timm net, timm's own. Their classifier is left 
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -48,9 +49,10 @@ _NAMES = (
 )
 
 
-def start(net: Net, recipe: Recipe) -> None:
+def start(net: Net, recipe: Recipe, *, data: str = "") -> None:
     """Give ``net``, just built for ``recipe``, the weights that ``recipe.net.weights`` names; none: leave it random.
 
+    ``data`` is the sha256 of the faces that the run learns from.
     Raises ``RecipeError`` for a net that there are no such weights for, ``DownloadError`` where they cannot be fetched,
     ``DataError`` for a run that is not finished or whose net is another.
     """
@@ -60,11 +62,15 @@ def start(net: Net, recipe: Recipe) -> None:
     elif named == "imagenet":
         start_from_imagenet(net)
     elif named:
-        _start_from_run(net, recipe, Path(named))
+        _start_from_run(net, recipe, Path(named), data)
 
 
 def start_from_imagenet(net: Net) -> None:
-    """Load torchvision's ImageNet weights into the ResNet of ``net``: its features, or their ``backbone``."""
+    """Load torchvision's ImageNet weights into the ResNet of ``net``: its features, or their ``backbone``.
+
+    An adapter before the backbone starts as three copies of grey: the filters behind it have seen nothing else of grey
+    pictures, and a frozen backbone cannot get used to random colours.
+    """
     backbone = net.features.get_submodule("backbone") if hasattr(net.features, "backbone") else net.features
     name, sha256, size = _RESNETS[_depth(backbone)]
     try:
@@ -72,6 +78,10 @@ def start_from_imagenet(net: Net) -> None:
     except DownloadError as error:
         raise DownloadError(f'net.weights = "imagenet": {error}; net.weights="" trains from scratch') from error
     load_torchvision(backbone, checkpoint.load(path))
+    adapter = getattr(net.features, "adapter", None)
+    if isinstance(adapter, nn.Conv2d):
+        nn.init.constant_(adapter.weight, 1 / adapter.in_channels)
+        nn.init.zeros_(cast(nn.Parameter, adapter.bias))
 
 
 def load_torchvision(backbone: nn.Module, state: State) -> None:
@@ -122,9 +132,18 @@ def _depth(backbone: nn.Module) -> int:
     return depth
 
 
-def _start_from_run(net: Net, recipe: Recipe, folder: Path) -> None:
+def _start_from_run(net: Net, recipe: Recipe, folder: Path, data: str) -> None:
     """The features always; the head's tensors whose shapes agree, where the classes are the same ones."""
     finished = checkpoint.load(folder / "final.pt")
+    learned = finished["recipe"]["data"]
+    if learned.get("expand_first") and not recipe.data.expand_first:
+        raise DataError(f"net.weights: {folder} has learned from test faces (data.expand_first); name another run")
+    same = data and finished["provenance"].get("data_sha256") == data
+    if same and recipe.data.folds and (learned["folds"], learned["fold"]) != (recipe.data.folds, recipe.data.fold):
+        raise DataError(
+            f"net.weights: {folder} has learned from faces of the fold that validates here; "
+            "name a run of the same data.folds and data.fold"
+        )
     state: dict[str, Tensor] = finished["net"]
     features = {name.removeprefix("features."): v for name, v in state.items() if name.startswith("features.")}
     load_same(net.features, features, f"{folder} ({finished['recipe']['net']['name']})")

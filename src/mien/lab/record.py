@@ -13,31 +13,47 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from torch.nn.functional import softmax
 
 from mien.infer import PRECISIONS
 from mien.lab import checkpoint
 from mien.lab.count import macs, parameters
 from mien.lab.data import FaceSet, Split
-from mien.lab.export.calibrate import Calibration
-from mien.lab.export.release import INT8_LOSS, answer_files, calibrate, export_files, int8_loss, judge_answers
+from mien.lab.export.release import (
+    INT8_LOSS,
+    answer_files,
+    calibrate,
+    export_files,
+    int8_loss,
+    judge_answers,
+    require_same_faces,
+)
+from mien.lab.feed.rows import validation_rows
 from mien.lab.judge.judge import Answers
+from mien.lab.judge.metrics import figures
 from mien.lab.provenance import commit
 from mien.lab.recipe import dump
 from mien.lab.train.curves import draw_curves
+from mien.lab.train.fit import predict
 from mien.lab.train.run import Trained, load_final
 
 # Bytes up to which the int8 file of a run is kept beside its figures.
-KEPT_MODEL = 6 * 2**20
+KEPT_MODEL = 3 * 2**20
 
 
 def record(run: Path, faces: FaceSet, folder: Path, *, final: bool = False) -> dict[str, Any]:
     """Judge the finished run in ``run`` and write its evidence to ``folder``; returns what ``metrics.json`` says.
 
     PublicTest is judged always, PrivateTest only where ``final`` says that everything has been chosen. ``model.onnx``
-    is the int8 file where it is small and loses little, else it is left out. Raises ``DataError`` for a run that is not
-    finished and ``ModelError`` for a net that cannot be exported.
+    is the int8 file where it is small and loses little, else it is left out. A run of ``data.expand_first`` has learned
+    from faces of every split: it is judged on the part that validated it alone, as ``leaky``, without files or answers.
+    Raises ``DataError`` for a run that is not finished and for other faces than its own, ``ModelError`` for a net that
+    cannot be exported.
     """
     trained = load_final(run)
+    require_same_faces(trained, faces)
+    if trained.recipe.data.expand_first:
+        return _write(run, trained, folder, _metrics(trained, _leaky_figures(trained, faces)))
     calibration = calibrate(trained, faces)
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".record-", dir=folder) as draft:
@@ -45,15 +61,26 @@ def record(run: Path, faces: FaceSet, folder: Path, *, final: bool = False) -> d
         export_files(trained, faces, files, calibration)
         answers = answer_files(trained, faces, files, [Split.PUBLIC_TEST, *([Split.PRIVATE_TEST] if final else [])])
         judged = judge_answers(answers)
+        (folder / "model.onnx").unlink(missing_ok=True)  # of a record before this one
         if int8_loss(judged) <= INT8_LOSS and files["int8"].stat().st_size <= KEPT_MODEL:
             files["int8"].replace(folder / "model.onnx")
     _write_answers(answers, folder / "answers.npz")
-    metrics = _metrics(trained, judged, calibration)
+    return _write(run, trained, folder, _metrics(trained, judged) | {"calibration": asdict(calibration)})
+
+
+def _write(run: Path, trained: Trained, folder: Path, metrics: dict[str, Any]) -> dict[str, Any]:
     checkpoint.save_text(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
     checkpoint.save_text(folder / "recipe.json", json.dumps(dump(trained.recipe), indent=1) + "\n")
     shutil.copyfile(run / "log.jsonl", folder / "log.jsonl")
     draw_curves(trained.recipe, trained.history, folder / "curves.png")
     return metrics
+
+
+def _leaky_figures(trained: Trained, faces: FaceSet) -> dict[str, Any]:
+    """Shaped as the figures of files are: of the net itself, on faces whose copies it has learned from."""
+    rows = validation_rows(faces, trained.recipe)
+    probs = softmax(predict(trained.net, rows.images, trained.recipe.data.size), dim=1)
+    return {"leaky": {"fp32": {"all": figures(probs.numpy(), rows.labels.numpy(), rows.emotions)}}}
 
 
 def _write_answers(answers: dict[str, dict[str, Answers]], path: Path) -> None:
@@ -65,14 +92,13 @@ def _write_answers(answers: dict[str, dict[str, Answers]], path: Path) -> None:
     checkpoint.save_bytes(path, content.getvalue())
 
 
-def _metrics(trained: Trained, judged: dict[str, Any], calibration: Calibration) -> dict[str, Any]:
+def _metrics(trained: Trained, judged: dict[str, Any]) -> dict[str, Any]:
     recipe, history = trained.recipe, trained.history
     return {
         "recipe": recipe.name,
         "seed": recipe.seed,
         "claim": asdict(recipe.claim),
         "judged": judged,
-        "calibration": asdict(calibration),
         "parameters": parameters(trained.net),
         "macs": macs(trained.net, recipe.data.size),
         "size": recipe.data.size,

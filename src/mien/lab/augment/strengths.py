@@ -54,7 +54,8 @@ def check_augment(strengths: Augment, where: str) -> None:
     for key in ("flip", "degrade", "erase", "crop", "light"):
         if not 0 <= getattr(strengths, key) <= 1:
             raise RecipeError(f"{where}.{key} is between 0 and 1, not {getattr(strengths, key)}")
-    for key in ("rotate", "shift", "scale", "shear", "brightness", "contrast", "gamma", "blur", "noise"):
+    moved, relit = ("rotate", "shift", "scale", "shear"), ("brightness", "contrast", "gamma")
+    for key in (*moved, *relit, "blur", "noise", "mixup", "cutmix"):
         if getattr(strengths, key) < 0:
             raise RecipeError(f"{where}.{key} is at least 0, not {getattr(strengths, key)}")
     _check_areas(strengths, where)

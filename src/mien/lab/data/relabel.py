@@ -48,7 +48,8 @@ def vote_distribution(faces: FaceSet) -> torch.Tensor:
 def _require_votes(faces: FaceSet) -> torch.Tensor:
     if faces.votes is None:
         raise DataError(
-            f"{faces.source}: has no FER+ votes; load the Parquet file, or a CSV with votes= the path of fer2013new.csv"
+            f"{faces.source}: has no FER+ votes; load the Parquet file, or a CSV with votes= the path of "
+            "fer2013new.csv (in a recipe: data.votes)"
         )
     return faces.votes
 

@@ -2,24 +2,28 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+from mien._errors import DataError
 from mien.lab.count import macs, parameters
+from mien.lab.data import FaceSet, check_official
 from mien.lab.export.calibrate import Calibration
 from mien.lab.recipe import Recipe
 from mien.lab.train.run import Trained
 
 Row = tuple[str, ...]
+FER2013 = "FER-2013"  # as cards name it
 
 
 def card_json(
-    trained: Trained, judged: Mapping[str, Any], *, calibration: Calibration, exported_at: str
+    trained: Trained, judged: Mapping[str, Any], learned: str, *, calibration: Calibration, exported_at: str
 ) -> dict[str, Any]:
     """The figures of the int8 file as plain values.
 
     ``judged`` maps split (``public``, and ``private`` once the model is final), precision and part to ``figures``.
-    ``exported_at`` is the commit of the exporting code. The figures outside of ``judged`` are those of the last split
-    judged, all its rows.
+    ``learned`` is what ``learned_from`` says, ``exported_at`` the commit of the exporting code. The figures outside of
+    ``judged`` are those of the last split judged, all its rows.
     """
     accuracy = {}
     for split, by_precision in judged.items():
@@ -38,13 +42,33 @@ def card_json(
         "emotions": list(headline["recall"]),
         "recipe": recipe.name,
         "seed": recipe.seed,
-        "epochs": recipe.optimise.epochs,
+        "epochs": len(trained.history),
+        "learned_from": learned,
         "judged": judged,
         "licence": "Apache-2.0",
         **trained.provenance,
         "seconds": round(sum(record["seconds"] for record in trained.history)),
         "exported_at": exported_at,
     }
+
+
+def learned_from(recipe: Recipe, faces: FaceSet) -> str:
+    """The data of a run in words: its set by name, and what the recipe makes of it."""
+    data = recipe.data
+    votes = " with FER+ votes" if recipe.target.votes > 0 or data.classes == "eight" else ""
+    further = f", {len(data.also)} further sets mixed in" if data.also else ""
+    copies = "without Training rows copied in a test split" if data.exclude_leaked else "copies of test faces included"
+    name = FER2013 if _is_fer2013(faces) else Path(faces.source).name
+    return f"{name}{votes}{further}, sha256 `{faces.sha256}`, {copies}"
+
+
+def _is_fer2013(faces: FaceSet) -> bool:
+    own = faces if faces.mixed_in is None else faces.select(~faces.mixed_in)
+    try:
+        check_official(own)
+    except DataError:
+        return False
+    return True
 
 
 def headline_split(judged: Mapping[str, Any]) -> str:
@@ -56,6 +80,7 @@ def card_markdown(recipe: Recipe, card: Mapping[str, Any]) -> str:
     """The card for people, in Markdown."""
     about = " ".join(recipe.about.split())
     split = f"{headline_split(card['judged']).capitalize()}Test"
+    limits, licence = (LIMITS, LICENCE) if card["learned_from"].startswith(FER2013) else (OWN_LIMITS, OWN_LICENCE)
     return "\n\n".join(
         [
             f"# {card['name']}",
@@ -64,8 +89,8 @@ def card_markdown(recipe: Recipe, card: Mapping[str, Any]) -> str:
             f"## Figures on {split}, by class (int8)\n\n" + _classes(card),
             f"## Confusion on {split} (rows: label, columns: answer)\n\n" + _confusion(card),
             "## How it was made\n\n" + _making(recipe, card),
-            "## What it is not\n\n" + LIMITS,
-            "## Licence\n\n" + LICENCE,
+            "## What it is not\n\n" + limits,
+            "## Licence\n\n" + licence,
             "",
         ]
     )
@@ -87,6 +112,18 @@ The file is under Apache-2.0. It was trained on FER-2013 (Goodfellow et al., 201
 and is treated as research data: whether weights trained on it may serve a commercial product is for you and your
 counsel to judge. The FER+ votes (Barsoum et al., 2016) are under the MIT licence, Copyright (c) Microsoft Corporation.
 No face of the data set is in the file."""
+
+OWN_LIMITS = """\
+- It names the expression that people who labelled its training faces would most likely have named. It cannot know what
+  anybody feels.
+- Its figures hold for faces like those it was trained on. Age, skin tone, culture, glasses, masks and disabilities
+  change how well it reads, and none of this is measured here. A test on your own pictures says more.
+- Do not use it to decide about people: hiring, schooling, policing, credit, health, border control. Emotion inference
+  at work and in schools is prohibited in the European Union (Regulation 2024/1689, Article 5)."""
+
+OWN_LICENCE = """\
+The file is under Apache-2.0, as far as mien goes. Whether the faces it was trained on may be used so is for those who
+gathered them to say. No face is in the file."""
 
 # Said once below the table of figures.
 PROTOCOL = """\
@@ -127,12 +164,12 @@ def _confusion(card: Mapping[str, Any]) -> str:
 
 
 def _making(recipe: Recipe, card: Mapping[str, Any]) -> str:
-    run = f"{recipe.optimise.epochs} epochs, {card['seconds']:,} s on {card['machine']} (torch {card['torch']})"
+    run = f"{card['epochs']} epochs, {card['seconds']:,} s on {card['machine']} (torch {card['torch']})"
     side = recipe.data.size
     lines = [
         f"recipe `{recipe.name}`, seed {recipe.seed}, {run}",
         f"command `{card['command']}` at commit `{card['commit']}`, exported at `{card['exported_at']}`",
-        f"data: FER-2013 with FER+ votes, sha256 `{card['data_sha256']}`, without Training rows copied in a test split",
+        f"data: {card['learned_from']}",
         f"{card['parameters']:,} parameters, {card['macs'] / 1e6:.0f} MMAC a face of {side} x {side} pixels",
         "calibrated by vector scaling (a factor and an offset a class), fitted on PublicTest and part of the graph",
     ]

@@ -10,13 +10,13 @@ from typing import Any
 import onnx
 import torch
 
-from mien._errors import ModelError
+from mien._errors import DataError, ModelError
 from mien._framing import FER2013
 from mien.infer import BUNDLED, PRECISIONS, Classifier
 from mien.lab import checkpoint
 from mien.lab.data import FaceSet, Split, with_classes
 from mien.lab.export.calibrate import Calibration, fit_vector
-from mien.lab.export.card import card_json, card_markdown, headline_split
+from mien.lab.export.card import card_json, card_markdown, headline_split, learned_from
 from mien.lab.export.onnx_file import CALIBRATION_FACES, describe, export_fp32, export_int8, write_metadata
 from mien.lab.feed.rows import training_rows
 from mien.lab.judge.judge import Answers, answer, crops_of
@@ -36,10 +36,11 @@ def release(trained: Trained, faces: FaceSet, folder: Path, *, final: bool = Fal
     Writes ``model.onnx`` (int8), ``model-fp32.onnx``, ``card.md``, ``card.json`` and ``LICENSE``. The calibration is
     fitted on PublicTest. PrivateTest is judged only for the ``final`` model, after everything has been chosen. Raises
     ``ModelError`` when a file disagrees with the trained net or int8 loses more than ``INT8_LOSS`` points on
-    PublicTest.
+    PublicTest, ``DataError`` for other faces than the run's.
     """
     if trained.recipe.data.expand_first:
         raise ModelError(f"{trained.recipe.name}: has learned from test faces (data.expand_first); not exported")
+    require_same_faces(trained, faces)
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".release-", dir=folder) as draft:  # a refused export leaves what was there
         card = _draft(trained, faces, Path(draft), final=final)
@@ -60,9 +61,20 @@ def _draft(trained: Trained, faces: FaceSet, folder: Path, *, final: bool) -> di
         raise ModelError(f"{name}: int8 loses {loss:.2f} points on PublicTest, more than {INT8_LOSS}; not exported")
     if final:
         judged |= judge_answers(answer_files(trained, faces, files, [Split.PRIVATE_TEST]))
-    card = card_json(trained, judged, calibration=calibration, exported_at=commit())
+    learned = learned_from(trained.recipe, faces)
+    card = card_json(trained, judged, learned, calibration=calibration, exported_at=commit())
     _write(trained, card, files, folder)
     return card
+
+
+def require_same_faces(trained: Trained, faces: FaceSet) -> None:
+    """Raises ``DataError`` for other faces than the run's: of one's own, those that validate may be others now."""
+    ours = trained.provenance.get("data_sha256", faces.sha256)
+    if ours != faces.sha256:
+        raise DataError(
+            f"{faces.source}: holds other faces (sha256 {faces.sha256[:12]}...) than {trained.recipe.name} was trained "
+            f"on ({ours[:12]}...); name those with --data"
+        )
 
 
 def calibrate(trained: Trained, faces: FaceSet) -> Calibration:

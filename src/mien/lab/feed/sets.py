@@ -35,7 +35,7 @@ def load_set(path: Path | None, recipe: Recipe) -> FaceSet:
     """
     start = _start(path)
     side = max(SIZE, recipe.data.size)
-    faces = _read(start, recipe.data.labels, recipe, side=side)
+    faces = _read(start, recipe.data.labels, recipe, side=side, votes=recipe.data.votes)
     own = not _is_fer2013(start)
     if own:
         faces = hold_out(faces)
@@ -53,8 +53,10 @@ def _start(path: Path | None) -> Path:
     return start if start.exists() else find_fer2013(start)
 
 
-def _read(path: Path, labels: Mapping[str, str], recipe: Recipe, *, side: int) -> FaceSet:
+def _read(path: Path, labels: Mapping[str, str], recipe: Recipe, *, side: int, votes: str = "") -> FaceSet:
     if not _is_fer2013(path):
+        if votes:
+            raise RecipeError(f"{path}: is not FER-2013, whose votes data.votes={votes} holds; leave data.votes out")
         eight = Emotion.CONTEMPT in class_set(recipe.data.classes)
         try:
             return read_own(path, label_map=labels, emotions=CLASS_SETS["eight"] if eight else SEVEN, side=side)
@@ -62,7 +64,7 @@ def _read(path: Path, labels: Mapping[str, str], recipe: Recipe, *, side: int) -
             raise DataError(f"{error.filename or path}: cannot be read ({error.strerror or error})") from error
     if labels:
         raise RecipeError(f"{path}: is FER-2013, whose labels are known; leave data.labels out of the recipe")
-    return load_fer2013(path)
+    return load_fer2013(path, votes=Path(votes).expanduser() if votes else None)
 
 
 def _is_fer2013(path: Path) -> bool:

@@ -20,7 +20,8 @@ class Shelf:
     def __call__(self, recipe: Recipe) -> FaceSet:
         """The faces at the path as ``recipe`` needs them. Raises what ``load_set`` raises."""
         data = recipe.data
-        key = (data.classes, data.size, data.labels, data.also, data.exclude_leaked, recipe.target.votes > 0)
+        read = (data.classes, data.size, data.labels, data.votes, data.also, data.exclude_leaked)
+        key = (*read, recipe.target.votes > 0)
         if self._faces is None or key != self._key:
             self._key, self._faces = key, load_set(self._path, recipe)
         return self._faces

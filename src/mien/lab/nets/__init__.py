@@ -23,7 +23,7 @@ from mien._errors import RecipeError
 from mien.lab.nets import _hub
 from mien.lab.nets._net import Dense, Net
 
-__all__ = ["Net", "build", "names", "options"]
+__all__ = ["Net", "build", "default", "names", "options"]
 
 
 def names() -> tuple[str, ...]:
@@ -37,6 +37,12 @@ def options(name: str) -> tuple[str, ...]:
     return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
 
 
+def default(name: str, option: str) -> Any:
+    """What ``build`` of the net takes where ``option`` is not set, ``None`` where it has no such option."""
+    found = inspect.signature(_builder(name)).parameters.get(option)
+    return None if found is None or found.default is found.empty else found.default
+
+
 def build(name: str, *, channels: int, classes: int, **options: Any) -> Net:
     """The net ``name`` for inputs of ``channels`` channels and ``classes`` classes, with random weights.
 
@@ -45,11 +51,11 @@ def build(name: str, *, channels: int, classes: int, **options: Any) -> Net:
     """
     try:
         net = _builder(name)(channels, classes, **options)
-    except TypeError as error:
-        raise RecipeError(f"net {name!r}: {error}") from error
-    # A net of timm knows how its features begin.
-    for layer in (net.head if name.startswith(_hub.PREFIX) else net).modules():
-        _initialise(layer)
+        # A net of timm knows how its features begin.
+        for layer in (net.head if name.startswith(_hub.PREFIX) else net).modules():
+            _initialise(layer)
+    except (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:  # torch's for odd values
+        raise RecipeError(f"net {name!r}: {(str(error) or type(error).__name__).splitlines()[0]}") from error
     return net
 
 

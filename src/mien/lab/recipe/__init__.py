@@ -3,6 +3,7 @@
 load -> Recipe (schema) -> dump; members -> the recipes of a family; search_space -> what `mien search` varies
 """
 
+from mien.lab.recipe.optimise import Optimise, Phase, check_optimise
 from mien.lab.recipe.read import change, nearest
 from mien.lab.recipe.schema import (
     Claim,
@@ -10,12 +11,9 @@ from mien.lab.recipe.schema import (
     Loss,
     Minority,
     NetChoice,
-    Optimise,
-    Phase,
     Recipe,
     Source,
     Target,
-    check_optimise,
     minority_augment,
     with_seed,
 )

@@ -1,5 +1,6 @@
 """Strict reading: plain values of a TOML file or a checkpoint -> the dataclasses of the schema, or one clear line."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
@@ -11,7 +12,10 @@ T = TypeVar("T")
 
 
 def read(kind: type[T], table: Mapping[str, Any], *, where: str) -> T:
-    """An instance of the dataclass ``kind`` from ``table``. Raises ``RecipeError`` for unknown keys and wrong types."""
+    """An instance of the dataclass ``kind`` from ``table``.
+
+    Raises ``RecipeError`` for unknown keys, wrong types and numbers that are not finite.
+    """
     hints = get_type_hints(kind)
     known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     for key in table:
@@ -45,6 +49,8 @@ def _value(kind: Any, value: Any, *, where: str) -> Any:
         return tuple(_value(get_args(kind)[0], v, where=where) for v in value)
     if get_origin(kind) is not None:
         return _mapping(get_args(kind)[1], value, where=where)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RecipeError(f"{where} is a finite number, not {value}")
     if kind is Any:
         return value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):

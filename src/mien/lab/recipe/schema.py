@@ -8,14 +8,14 @@ from typing import Any
 from mien._emotions import Emotion, class_set
 from mien._errors import RecipeError
 from mien.lab.augment import Augment, check_augment
+from mien.lab.recipe.optimise import Optimise, Phase, check_optimise
 from mien.lab.recipe.read import change
 
 VARIANTS = ("faithful", "tuned", "own")
-OPTIMISERS = ("sgd", "adam", "adamw")
-SCHEDULES = ("cosine", "constant", "plateau", "one-cycle")
 LOSSES = ("cross-entropy", "focal")
 KEEPS = ("last", "best")
-PRECISIONS = ("32-true", "bf16-mixed")
+# What torch's generators take, whatever the epoch makes of it.
+LARGEST_SEED = 2**32 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,7 @@ class Data:
     exclude_leaked: bool = True  # leave out Training rows whose pixels stand in a test split
     exclude: str = ""  # a text file of rows to leave out: one number a line, as `FaceSet.rows` counts them
     labels: Mapping[str, str] = field(default_factory=dict)  # names in one's own folder or CSV -> emotion, "" = drop
+    votes: str = ""  # FER+'s fer2013new.csv, where a table of FER-2013 holds no votes itself
     also: tuple[Source, ...] = ()  # further sets, mixed in
     limit: int = 0  # at most so many faces a class (the first of an order drawn by the seed); 0: all
     share: float = 1.0  # share of the training faces to learn from, for trials
@@ -103,41 +104,6 @@ class NetChoice:
 
 
 @dataclass(frozen=True, slots=True)
-class Optimise:
-    """The optimiser and the course of its learning rate."""
-
-    name: str = "sgd"  # "sgd" (Nesterov), "adam" (decay as L2 penalty) or "adamw" (decoupled decay)
-    rate: float = 0.1  # the largest learning rate
-    momentum: float = 0.9  # of SGD; the Adams have (0.9, 0.999)
-    decay: float = 5e-4  # weight decay of convolution and linear weights; norms and biases have none
-    rates: Mapping[str, float] = field(default_factory=dict)  # module prefix -> factor on its rate
-    decays: Mapping[str, float] = field(default_factory=dict)  # module prefix -> its own weight decay
-    epochs: int = 100  # of the training, or of the phase
-    schedule: str = "cosine"  # "cosine" to zero, "constant", "plateau" or "one-cycle"
-    warmup: float = 0.1  # share of all steps, linear; the rise of one-cycle
-    patience: int = 5  # plateau: epochs without a better validation loss before the rate falls
-    factor: float = 0.1  # plateau: what the rate is multiplied by then
-    floor: float = 1e-3  # plateau: the smallest share of the first rate
-    fallback: Mapping[str, Any] = field(default_factory=dict)  # changes of this section that take over from the best
-    # epoch so far once the plateau's floor is reached and its patience is over again, or the loss is not finite
-    batch: int = 128  # faces a step, over all devices
-    accumulate: int = 1  # parts that a batch is computed in
-    clip: float = 0.0  # largest gradient norm, 0: no clipping
-    ema: float = 0.999  # decay of the averaged weights, 0: none
-    precision: str = "bf16-mixed"  # as Lightning Fabric names it
-
-
-@dataclass(frozen=True, slots=True)
-class Phase:
-    """A part of the training with epochs, rates and optimiser of its own: ``optimise`` changes keys of the recipe's."""
-
-    name: str = ""  # for people
-    freeze: tuple[str, ...] = ()  # module prefixes that do not learn, and whose batch norms keep their statistics
-    dropout: float = -1.0  # of every dropout layer; below 0: as the net was built
-    optimise: Mapping[str, Any] = field(default_factory=dict)  # key of `[optimise]` -> its value in this phase
-
-
-@dataclass(frozen=True, slots=True)
 class Recipe:
     """One training, whole. ``about`` says what it reproduces, from what figure, at what cost."""
 
@@ -164,13 +130,16 @@ class Recipe:
         ):
             if value not in allowed:
                 raise self._wrong(f"{key} is one of {', '.join(allowed)}, not {value!r}")
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise self._wrong(f"seed is from 0 to {LARGEST_SEED}, not {self.seed}")
         self._check_data()
         self._check_shares()
+        for phase in self.phases:
+            if phase.dropout > 1:
+                raise self._wrong(f"phase {phase.name!r}: dropout is a share up to 1, not {phase.dropout}")
         check_optimise(self.optimise, f"recipe {self.name}: optimise")
         check_augment(self.augment, f"recipe {self.name}: augment")
-        check_augment(minority_augment(self), f"recipe {self.name}: minority.augment")
-        if {"mixup", "cutmix"} & set(self.minority.augment):
-            raise self._wrong("minority.augment cannot change mixup and cutmix: whole batches are mixed")
+        self._check_minority()
         if self.target.teach > 0 and not self.target.teachers:
             raise self._wrong(f"target.teach is {self.target.teach} but target.teachers names no run")
         if self.target.weights > 0 and self.target.effective > 0:
@@ -187,20 +156,30 @@ class Recipe:
             raise self._wrong(f"data.{error}") from error
         if data.size < 8 or not 0 < data.share <= 1 or data.limit < 0 or data.expand < 0:
             raise self._wrong("data.size is at least 8, data.share in (0, 1], data.limit and data.expand at least 0")
-        if data.folds and not (data.folds >= 2 and 0 <= data.fold < data.folds):
-            raise self._wrong(f"data.fold is 0 to {data.folds - 1} of at least 2 data.folds, not {data.fold}")
+        if data.folds < 0 or data.folds == 1:
+            raise self._wrong(f"data.folds is 0, for none, or at least 2, not {data.folds}")
+        if not 0 <= data.fold < max(data.folds, 1):
+            raise self._wrong(f"data.fold is 0 to {max(data.folds, 1) - 1} of {data.folds} data.folds, not {data.fold}")
         for key, names in (("data.repeat", data.repeat), ("minority.classes", self.minority.classes)):
             strange = [name for name in names if name not in tuple(Emotion)]
             if strange:
                 raise self._wrong(f"{key} names no emotion: {', '.join(strange)}; there are {', '.join(Emotion)}")
 
+    def _check_minority(self) -> None:
+        minority = self.minority
+        check_augment(minority_augment(self), f"recipe {self.name}: minority.augment")
+        if {"mixup", "cutmix"} & set(minority.augment):
+            raise self._wrong("minority.augment cannot change mixup and cutmix: whole batches are mixed")
+
     def _check_shares(self) -> None:
-        """The numbers of ``[target]`` and ``[loss]``; NaN is in no range."""
+        """The numbers of ``[target]`` and ``[loss]``."""
         target, loss = self.target, self.loss
         shares = {"smoothing": target.smoothing, "votes": target.votes, "teach": target.teach}
         for key, value in shares.items():
             if not 0 <= value <= 1:
                 raise self._wrong(f"target.{key} is a share from 0 to 1, not {value}")
+        if target.weights < 0:
+            raise self._wrong(f"target.weights is at least 0, not {target.weights}")
         if not 0 <= target.effective < 1:
             raise self._wrong(f"target.effective is at least 0 and below 1, as 0.999, not {target.effective}")
         for key in ("gamma", "contrast", "words", "oval"):
@@ -216,25 +195,6 @@ class Recipe:
 
     def _wrong(self, what: str) -> RecipeError:
         return RecipeError(f"recipe {self.name}: {what}")
-
-
-def check_optimise(choice: Optimise, where: str) -> None:
-    """Raises ``RecipeError`` naming the key of ``where`` that has a value it cannot have."""
-    for key, value, allowed in (
-        ("name", choice.name, OPTIMISERS),
-        ("schedule", choice.schedule, SCHEDULES),
-        ("precision", choice.precision, PRECISIONS),
-    ):
-        if value not in allowed:
-            raise RecipeError(f"{where}.{key} is one of {', '.join(allowed)}, not {value!r}")
-    if choice.epochs < 1 or choice.batch < 2:
-        raise RecipeError(f"{where}.epochs must be at least 1 and {where}.batch at least 2")
-    if choice.accumulate < 1 or choice.batch % choice.accumulate:
-        raise RecipeError(f"{where}.batch ({choice.batch}) must be a multiple of accumulate ({choice.accumulate})")
-    if choice.rate <= 0 or not 0 < choice.factor < 1 or not 0 <= choice.warmup < 1:
-        raise RecipeError(f"{where}: rate is above 0, factor between 0 and 1, warmup in [0, 1)")
-    if choice.fallback and choice.schedule != "plateau":
-        raise RecipeError(f"{where}.fallback waits for a plateau: set schedule = 'plateau'")
 
 
 def minority_augment(recipe: Recipe) -> Augment:

@@ -67,13 +67,24 @@ def dump(recipe: Recipe) -> dict[str, Any]:
 
 
 def put(table: dict[str, Any], key: str, value: Any) -> None:
-    """Set the dotted ``key`` of a nested ``table``. Raises ``RecipeError`` where the path meets a plain value."""
+    """Set the dotted ``key`` of a nested ``table``, a list of sections counted from 0: ``phases.0.optimise.epochs``.
+
+    Raises ``RecipeError`` where the path meets a plain value or a place that a list does not have.
+    """
     *sections, last = key.split(".")
+    at: Any = table
     for section in sections:
-        table = table.setdefault(section, {})
-        if not isinstance(table, dict):
+        if isinstance(at, list):
+            if section not in map(str, range(len(at))):
+                raise RecipeError(f"override {key!r}: {section!r} is no place in a list of {len(at)}, counted from 0")
+            at = at[int(section)]
+        else:
+            at = at.setdefault(section, {})
+        if not isinstance(at, (dict, list)):
             raise RecipeError(f"override {key!r}: {section!r} is not a section")
-    table[last] = value
+    if isinstance(at, list):
+        raise RecipeError(f"override {key!r}: a list of sections is set as a whole, or key by key of one of them")
+    at[last] = value
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -88,11 +99,16 @@ def _table(name: str) -> dict[str, Any]:
     if name.endswith(".toml"):
         if not Path(name).is_file():
             raise RecipeError(f"{name}: no such recipe file")
-        text = Path(name).read_text(encoding="utf-8")
+        try:
+            text = Path(name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"{name}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     elif name in names():
         text = resources.files("mien.lab").joinpath("recipes", f"{name}.toml").read_text(encoding="utf-8")
     else:
-        raise RecipeError(f"unknown recipe {name!r}{nearest(name, names())}; there are: {', '.join(names())}")
+        meant = f"{name}.toml"  # beside the user
+        hint = f"; did you mean the file {meant!r}?" if Path(meant).is_file() else nearest(name, names())
+        raise RecipeError(f"unknown recipe {name!r}{hint or '; a file ends in .toml'} (`mien recipes` lists them)")
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -117,7 +133,9 @@ def _member(name: str, grid: Mapping[str, Any], member: str) -> dict[str, Any]:
     if not member:
         raise RecipeError(f"recipe {name} is a family of {len(known)}; name one: {name}/{next(iter(known))}, ...")
     if member not in known:
-        raise RecipeError(f"recipe {name} has no member {member!r}{nearest(member, list(known))}")
+        raise RecipeError(
+            f"recipe {name} has no member {member!r}{nearest(member, list(known))} (`mien recipes {name}` lists them)"
+        )
     return known[member]
 
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from mien.lab.recipe.schema import Phase, Recipe, Source
+from mien.lab.recipe.optimise import Phase
+from mien.lab.recipe.schema import Recipe, Source
 from mien.lab.recipe.shipped import dump
 
 _WIDTH = 116

@@ -129,13 +129,15 @@ def _draw_history(rows: Sequence[Row], space: Space, plan: Plan) -> None:
     made = sorted(rows, key=lambda row: row["trial"])
     finished = [row for row in made if row["value"] is not None]
     pruned = [row for row in made if row["value"] is None and row["last"] is not None]
-    axis.plot([r["trial"] for r in pruned], [r["last"] for r in pruned], "x", color=QUIET, label="pruned")
+    if pruned:
+        axis.plot([r["trial"] for r in pruned], [r["last"] for r in pruned], "x", color=QUIET, label="pruned")
     axis.plot([r["trial"] for r in finished], [r["value"] for r in finished], "o", color=VALIDATION, label="finished")
     best = max if space.direction == "maximize" else min
     so_far = [best(row["value"] for row in finished[: i + 1]) for i in range(len(finished))]
-    axis.step([r["trial"] for r in finished], so_far, where="post", color=TRAINING, linewidth=1.8, label="best so far")
+    steps, so_far = [*(r["trial"] for r in finished), made[-1]["trial"]], [*so_far, so_far[-1]]  # to the last trial
+    axis.step(steps, so_far, where="post", color=TRAINING, linewidth=1.8, label="best so far", zorder=1)
     if space.objective == "accuracy":
-        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axis.yaxis.set_major_formatter(PercentFormatter(1))
     axis.set_title(f"{space.objective.replace('_', ' ')} on the validation faces", loc="left", fontsize=10)
     axis.set_xlabel("trial")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -15,7 +15,7 @@ from pathlib import Path
 from queue import Empty
 from typing import Any
 
-from mien._errors import DataError, DivergedError, MienError, MissingExtraError, OutputError
+from mien._errors import DataError, DivergedError, MienError, MissingExtraError, OutputError, RecipeError
 
 try:
     import optuna
@@ -26,7 +26,7 @@ from optuna.trial import TrialState
 
 from mien.lab.data import FaceSet
 from mien.lab.feed.shelf import Shelf
-from mien.lab.recipe import Recipe, load, with_seed
+from mien.lab.recipe import Recipe, dump, load, parse, with_seed
 from mien.lab.search.space import Space, as_override, read_space
 from mien.lab.train.fit import Devices, fit
 from mien.lab.train.history import kept_epoch, read_log
@@ -71,10 +71,11 @@ def search(plan: Plan, report: Report = lambda _: None) -> None:
     """Make trials until ``plan.trials`` of them are finished or pruned; an interrupted one goes on where it stood.
 
     ``report`` gets an event for every epoch and every end of a trial. Raises ``RecipeError`` for a wrong space,
-    ``DataError`` for a folder of another search; ``KeyboardInterrupt`` passes, and the same call goes on later.
+    ``DataError`` for a folder of another search, or of one on other faces; ``KeyboardInterrupt`` passes, and the same
+    call goes on later.
     """
     with open_study(plan) as study:
-        _check_same(plan, study)
+        _check_same(plan, study, Shelf(plan.data)(plan.chosen({})).sha256)
         _take_up(study)
         if not study.trials:
             study.enqueue_trial(plan.space.starting_point(plan.chosen({})))  # what is to be beaten
@@ -116,16 +117,26 @@ def _pruner(plan: Plan) -> Any:
     return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=max(1, epochs // 5))
 
 
-def _check_same(plan: Plan, study: Any) -> None:
-    """One database is one search: same recipe, same space."""
-    identity = {"recipe": repr(plan.chosen({})), "space": repr(plan.space)}
+def _check_same(plan: Plan, study: Any, data: str) -> None:
+    """One database is one search: same recipe, same space, same faces (``data`` is their sha256)."""
+    recipe, space = plan.chosen({}), repr(plan.space)
     known = study.user_attrs.get("identity")
     if known is None:
-        study.set_user_attr("identity", identity)
-    elif known != identity:
+        study.set_user_attr("identity", {"recipe": dump(recipe), "space": space, "data": data})
+    elif known["space"] != space or not _is(known["recipe"], recipe):
         raise DataError(
             f"{plan.out}: holds a search of another recipe, seed or space; name another --out, or remove it"
         )
+    elif known["data"] != data:
+        raise DataError(f"{plan.out}: holds a search on other faces; name another --out, or remove it")
+
+
+def _is(stored: Any, recipe: Recipe) -> bool:
+    """Whether a stored recipe is this one; keys that a later version has added stand at their defaults."""
+    try:
+        return parse(stored | {"about": recipe.about, "claim": recipe.claim}, where="search") == recipe
+    except (RecipeError, TypeError):  # of a version with other keys
+        return False
 
 
 def _take_up(study: Any) -> None:

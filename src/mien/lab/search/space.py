@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mien._errors import RecipeError
+from mien.lab import nets
 from mien.lab.recipe import Recipe, load, nearest, search_space
 from mien.lab.recipe.text import describe
 from mien.lab.train.course import stages
@@ -200,7 +201,10 @@ def _try(name: str, overrides: Sequence[str], key: str, value: Value, where: str
 
 
 def _value_of(recipe: Recipe, key: str) -> Value:
-    """The recipe's value at a dotted key, ``None`` where it says nothing."""
+    """The recipe's value at a dotted key, of an option the net's default; ``None`` where neither says anything."""
+    section, _, option = key.rpartition(".")
+    if section == "net.options" and option not in recipe.net.options:
+        return nets.default(recipe.net.name, option)
     value: Any = recipe
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else getattr(value, part, None)

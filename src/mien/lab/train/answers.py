@@ -139,8 +139,14 @@ def views_of(x: Tensor, views: int) -> list[Tensor]:
 
 
 def same_classes(teachers: Sequence[Trained]) -> tuple[Emotion, ...]:
-    """The classes that all ``teachers`` answer for. Raises ``DataError`` where they differ."""
+    """The classes that all ``teachers`` answer for.
+
+    Raises ``DataError`` where they differ, and for a teacher that has learned from test faces.
+    """
     first = teachers[0]
+    for each in teachers:
+        if each.recipe.data.expand_first:
+            raise DataError(f"teacher {each.recipe.name} has learned from test faces (data.expand_first)")
     for other in teachers[1:]:
         if other.emotions != first.emotions:
             raise DataError(

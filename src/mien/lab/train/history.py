@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mien._errors import DataError, RecipeError
+import torch
+
+from mien._errors import DataError
 from mien.lab.recipe import Recipe, parse
 from mien.lab.train.run import validated
 
@@ -37,13 +39,18 @@ def kept_epoch(recipe: Recipe, history: Sequence[Record]) -> Record:
     return history[-1]
 
 
-def is_finished(folder: Path, recipe: Recipe) -> bool:
-    """Whether ``folder`` holds the finished run of this very recipe; its description may have changed since."""
+def is_finished(folder: Path, recipe: Recipe, data: str) -> bool:
+    """Whether ``folder`` holds the finished run of this very recipe; its description may have changed since.
+
+    ``data`` is the sha256 of the faces: a run on others is not this one.
+    """
     path = folder / "recipe.json"
     if not (path.is_file() and (folder / "final.pt").is_file()):
         return False
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        return parse(stored | {"about": recipe.about}, where=str(path)) == recipe
-    except (ValueError, TypeError, RecipeError):  # damaged, or of another version: the checkpoint decides
+        final = torch.load(folder / "final.pt", map_location="cpu", weights_only=True, mmap=True)  # reads no weight
+        same = final["provenance"].get("data_sha256", data) == data
+        return same and parse(stored | {"about": recipe.about}, where=str(path)) == recipe
+    except Exception:  # damaged, or of another version: the checkpoint decides
         return False

@@ -110,18 +110,21 @@ def open_run(
     """A new run of ``recipe``, or the one in ``folder``.
 
     ``weights`` ``[C]`` are those of the classes, ``data`` the sha256 of the faces; ``sync_norms`` lets batch norms
-    see the batch of all devices. Raises ``DataError`` for a folder of another recipe or other faces.
+    see the batch of all devices. Raises ``DataError`` for a folder of another recipe or other faces, ``RecipeError``
+    for a stage that names modules which the net does not have, and for faces too small for the net.
     """
+    _check_size(recipe)
     torch.manual_seed(recipe.seed)
     emotions = class_set(recipe.data.classes)
     net, path = build(recipe), folder / "checkpoint.pt"
     if not path.exists():
-        start(net, recipe)
+        start(net, recipe, data=data)
     objective = Objective(net, recipe.loss, weights.cpu(), emotions=emotions)
     objective = objective.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if sync_norms:
         objective = nn.SyncBatchNorm.convert_sync_batchnorm(objective)  # type: ignore[no-untyped-call]
     run = Run(recipe, folder, objective, Average(objective.net, recipe.optimise.ema), stages(recipe), data=data)
+    _check_course(run)
     if path.exists():
         _restore(run, checkpoint.load(path))
     return run
@@ -180,6 +183,27 @@ def build(recipe: Recipe) -> nets.Net:
     follow = {"size": recipe.data.size, "emotions": emotions}
     options = {key: value for key, value in follow.items() if key in nets.options(name)} | dict(recipe.net.options)
     return nets.build(name, channels=1, classes=len(emotions), **options)
+
+
+def _check_size(recipe: Recipe) -> None:
+    """Raises ``RecipeError`` where the net takes no faces of the recipe's size, found by a twin without storage."""
+    side = recipe.data.size
+    with torch.device("meta"):
+        net, face = build(recipe).eval(), torch.empty(1, 1, side, side)
+    try:
+        net(face)
+    except (RuntimeError, ArithmeticError) as error:
+        cause = str(error).splitlines()[0]
+        raise RecipeError(f"net {recipe.net.name!r} takes no faces of data.size={side}: {cause}") from error
+
+
+def _check_course(run: Run) -> None:
+    """What every stage names is there: else it would show after the epochs before it."""
+    for stage in run.course:
+        freeze(run.net, stage.phase.freeze)
+        for choice in (stage.optimise, stage.fallback):
+            if choice is not None:
+                build_optimiser(run.objective, choice)
 
 
 def _restore(run: Run, state: State) -> None:

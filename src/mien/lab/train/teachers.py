@@ -27,8 +27,8 @@ class Teachers:
 
     With T teachers, K of them cached, the student's target is ``(1 - teach)`` of what it is told otherwise and
     ``teach`` of the mean probability of all T. ``fold`` adds the cached share before faces are mixed, ``teach`` the
-    live share after. Without ``teach`` no teacher is opened. Raises ``DataError`` for a missing one, and for one that
-    answers for other classes than ``emotions``.
+    live share after. Without ``teach`` no teacher is opened. Raises ``DataError`` for a missing one, for one that
+    answers for other classes than ``emotions``, and for one that has learned from test faces.
     """
 
     def __init__(self, choice: Target, fabric: Fabric, emotions: Sequence[Emotion]) -> None:
@@ -38,6 +38,8 @@ class Teachers:
         self.cached = {name: Answers.load(Path(name)) for name in named if name.endswith(".npz")}
         self.nets = [load_final(Path(name), fabric.device) for name in named if not name.endswith(".npz")]
         for net in self.nets:
+            if net.recipe.data.expand_first:
+                raise DataError(f"teacher {net.recipe.name} has learned from test faces (data.expand_first)")
             if net.emotions != tuple(emotions):
                 theirs, ours = ", ".join(net.emotions), ", ".join(emotions)
                 raise DataError(f"teacher {net.recipe.name} knows the classes {theirs}; the recipe learns {ours}")
