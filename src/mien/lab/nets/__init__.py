@@ -12,7 +12,7 @@ import importlib
 import inspect
 import math
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from functools import partial
 from typing import Any
@@ -49,6 +49,7 @@ def build(name: str, *, channels: int, classes: int, **options: Any) -> Net:
     ``name`` is one of ``names()`` (dashes may stand for its underscores) or ``timm/NAME``. Raises ``RecipeError`` for
     an unknown net and for an option that the net does not have or a value it does not take.
     """
+    _check_options(name, tuple(options))
     try:
         net = _builder(name)(channels, classes, **options)
         # A net of timm knows how its features begin.
@@ -57,6 +58,18 @@ def build(name: str, *, channels: int, classes: int, **options: Any) -> Net:
     except (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:  # torch's for odd values
         raise RecipeError(f"net {name!r}: {(str(error) or type(error).__name__).splitlines()[0]}") from error
     return net
+
+
+def _check_options(name: str, given: Sequence[str]) -> None:
+    parameters = inspect.signature(_builder(name)).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):  # a net of timm checks its own
+        return
+    known = options(name)
+    for option in given:
+        if option not in known:
+            near = get_close_matches(option, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise RecipeError(f"net {name!r} has no option {option!r}{hint} (it has: {', '.join(known)})")
 
 
 def _builder(name: str) -> Callable[..., Net]:
