@@ -130,6 +130,10 @@ def test_a_family_is_trained_member_by_member_and_then_left_alone(pictures: Path
     assert [(run / "final.pt").read_bytes() for run in runs] == finals
 
 
+def heed_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_says_how_to_go_on_and_loses_no_finished_epoch(pictures: Path) -> None:
     words = [
         "train",
@@ -143,7 +147,9 @@ def test_ctrl_c_says_how_to_go_on_and_loses_no_finished_epoch(pictures: Path) ->
         "cut",
     ]
     command = [sys.executable, "-m", "mien", *words]
-    child = subprocess.Popen(command, cwd=pictures, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    # A suite that runs in the background ignores Ctrl-C, and so would its children.
+    child = subprocess.Popen(command, cwd=pictures, text=True, preexec_fn=heed_interrupts, **pipes)
     assert child.stderr is not None
     for line in child.stderr:
         if line.startswith("epoch 3 "):

@@ -242,7 +242,7 @@ def test_a_release_is_complete_and_says_everything(released: Path, run: Path) ->
     assert card["parameters"] == sum(p.numel() for p in load_final(run).net.parameters())
     text = (released / "card.md").read_text()
     assert "PrivateTest, clean, int8" in text
-    assert "cannot know what anybody" in text
+    assert "cannot know what anybody feels" in " ".join(text.split())
 
 
 def test_int8_is_quantised_smaller_and_close(released: Path, faces: FaceSet) -> None:
