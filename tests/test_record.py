@@ -83,3 +83,10 @@ def test_an_unfinished_run_is_refused(faces: FaceSet, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="train the run first"):
         record(tmp_path, faces, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_command_names_no_folder_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mien.lab.provenance import provenance
+
+    monkeypatch.setattr("sys.argv", ["mien", "train", "conv4", "--data", "/home/someone/fer2013", "--out", "runs/x"])
+    assert provenance("0")["command"] == "mien train conv4 --data .../fer2013 --out runs/x"

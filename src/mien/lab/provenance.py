@@ -16,7 +16,7 @@ from mien._measure import processor
 def provenance(data_sha256: str) -> dict[str, str]:
     """Command line, commit of the checkout, data hash, machine, versions and time (UTC), as plain strings."""
     return {
-        "command": shlex.join(["mien", *sys.argv[1:]]),
+        "command": shlex.join(["mien", *map(_portable, sys.argv[1:])]),
         "commit": commit(),
         "data_sha256": data_sha256,
         "machine": machine(),
@@ -24,6 +24,11 @@ def provenance(data_sha256: str) -> dict[str, str]:
         "torch": str(torch.__version__),  # a TorchVersion would not load again
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
+
+
+def _portable(word: str) -> str:
+    """A word of the command line; of an absolute path its last name alone, the rest is nobody else's business."""
+    return f".../{Path(word).name}" if Path(word).is_absolute() else word
 
 
 def commit() -> str:
