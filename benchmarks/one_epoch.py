@@ -192,8 +192,10 @@ def viewed_loss(recipe: Recipe, faces: FaceSet, folder: Path, devices: loop.Devi
     batch = recipe.optimise.batch // recipe.optimise.accumulate
     generator = torch.Generator(fabric.device).manual_seed(0)
     views = batches(task.training, task.target, task.row_weights, recipe, batch, task.teachers, generator)
-    with fabric.autocast():
-        losses = [objective(*view)[0].float() for view in islice(views, max(1, VIEWED // batch))]
+    losses = []
+    for view in islice(views, max(1, VIEWED // batch)):  # made at full precision, as in training
+        with fabric.autocast():
+            losses.append(objective(*view)[0].float())
     return float(torch.stack(losses).mean())
 
 

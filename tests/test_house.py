@@ -20,7 +20,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Lowest first; a module sees only what stands above it in this list, and its own package.
 LAYERS = [
     {"_emotions", "_errors"},
-    {"_framing", "_session", "_download", "_measure"},
+    {"_framing", "_session", "_download", "_measure", "_page"},
     {"_face"},
     {"decode", "detect", "extract", "infer", "overlay"},
     {"pipeline"},
@@ -33,12 +33,16 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # The lab's own, as docs/architecture.md tells it.
 LAB_LAYERS = [
     {"checkpoint", "normalise", "provenance"},
+    {"page"},
     {"augment", "data", "nets", "words"},
     {"recipe", "count", "judge"},
     {"feed", "pretrained"},
     {"train"},
     {"export", "overview"},
-    {"gan", "record", "search"},
+    {"gan", "model", "record", "search"},
+    {"explain"},
+    {"audit", "evaluate", "stress"},
+    {"compare"},
 ]
 LAB_RANK = {name: rank for rank, names in enumerate(LAB_LAYERS) for name in names}
 

@@ -33,10 +33,10 @@ def load_set(path: Path | None, recipe: Recipe) -> FaceSet:
     should be, and for a class of the recipe without a face to learn from; ``RecipeError`` for keys of ``[data]`` that
     do not fit the set.
     """
-    start = _start(path)
+    start = start_of(path)
     side = max(SIZE, recipe.data.size)
     faces = _read(start, recipe.data.labels, recipe, side=side, votes=recipe.data.votes)
-    own = not _is_fer2013(start)
+    own = not is_fer2013(start)
     if own:
         faces = hold_out(faces)
     if recipe.data.also:
@@ -47,14 +47,15 @@ def load_set(path: Path | None, recipe: Recipe) -> FaceSet:
     return faces
 
 
-def _start(path: Path | None) -> Path:
+def start_of(path: Path | None) -> Path:
+    """Where ``path`` (``None``: $MIEN_DATA, or the places where FER-2013 lies) leads. Raises ``DataError``."""
     given = path or os.environ.get("MIEN_DATA")
     start = Path(given).expanduser() if given else find_fer2013(None)
     return start if start.exists() else find_fer2013(start)
 
 
 def _read(path: Path, labels: Mapping[str, str], recipe: Recipe, *, side: int, votes: str = "") -> FaceSet:
-    if not _is_fer2013(path):
+    if not is_fer2013(path):
         if votes:
             raise RecipeError(f"{path}: is not FER-2013, whose votes data.votes={votes} holds; leave data.votes out")
         eight = Emotion.CONTEMPT in class_set(recipe.data.classes)
@@ -67,7 +68,7 @@ def _read(path: Path, labels: Mapping[str, str], recipe: Recipe, *, side: int, v
     return load_fer2013(path, votes=Path(votes).expanduser() if votes else None)
 
 
-def _is_fer2013(path: Path) -> bool:
+def is_fer2013(path: Path) -> bool:
     """Whether ``load_fer2013`` reads ``path``: a table of pixels, a folder that holds one, or FER-2013 as pictures."""
     if path.is_file():
         return path.suffix.lower() not in _TABLES or "pixels" in header(path)[0]
@@ -101,7 +102,7 @@ def _further(source: Source, main: FaceSet, recipe: Recipe) -> tuple[FaceSet, fl
         raise RecipeError(f"recipe {recipe.name}: data.also: a set has no path")
     if not (math.isfinite(source.weight) and source.weight > 0):
         raise RecipeError(f"recipe {recipe.name}: data.also: weight is above 0, not {source.weight}; or leave it out")
-    faces = _read(_start(Path(source.path)), source.labels, recipe, side=main.images.shape[-1])
+    faces = _read(start_of(Path(source.path)), source.labels, recipe, side=main.images.shape[-1])
     eight = recipe.data.classes == "eight" and faces.emotions != CLASS_SETS["eight"]
     return (with_classes(faces, "eight") if eight else faces), source.weight
 
