@@ -86,7 +86,7 @@ def _leaky_figures(trained: Trained, faces: FaceSet) -> dict[str, Any]:
 def _write_answers(answers: dict[str, dict[str, Answers]], path: Path) -> None:
     """Rows and probabilities of the fp32 file, for paired tests: neither faces nor labels."""
     columns: dict[str, Any] = {f"{split}_rows": by["fp32"].rows for split, by in answers.items()}
-    columns |= {f"{split}_probs": by["fp32"].probs.astype(np.float16) for split, by in answers.items()}
+    columns |= {f"{split}_probs": by["fp32"].probs.astype(np.float32) for split, by in answers.items()}
     content = io.BytesIO()
     np.savez_compressed(content, **columns)
     checkpoint.save_bytes(path, content.getvalue())

@@ -48,6 +48,6 @@ def recorded(folder: Path, faces: FaceSet, split: Split) -> tuple[Answers, Selec
     selection = select_rows(faces, class_set(classes), split)
     if not np.array_equal(rows, selection.faces.rows.numpy()):
         raise DataError(f"{path}: answers other rows of {split} than are judged now; write it again with `mien record`")
-    probs /= probs.sum(axis=1, keepdims=True)  # kept at half precision
+    probs /= probs.sum(axis=1, keepdims=True)  # rounding alone; earlier files hold half precision
     labels = selection.faces.labels.numpy()
     return Answers(rows, probs, labels, selection.clean, selection.faces.emotions), selection
