@@ -2,14 +2,14 @@
 
     python benchmarks/one_epoch.py [RECIPE ...] [--data DATA] [--share 0.1] [--size PIXELS] [--resume] [--json FILE]
 
-Without RECIPE: every recipe that mien ships and every member of every family, the cheapest first. Of a recipe with
-phases the first phase is trained. `fell` says whether the recipe's own loss over the same augmented training faces,
-about a thousand, is lower after the epoch than before it. The means over the first and the last quarter of the epoch's
-steps stand beside it; with weighted classes they swing by some hundredths from batch to batch, about as much as the
-slowest nets learn in forty steps, so they alone do not decide. The file is written after every recipe, so that the
-bench can be stopped; `--resume` leaves out what stands in it with the same share and size. A recipe that cannot run
-here (weights that cannot be fetched, a teacher that was never trained) is listed with the reason. Exit status 1: a loss
-did not fall.
+Without RECIPE: every recipe that mien ships and every member of every family, the cheapest first. The epoch is the
+first of the recipe's own course, warm-up and all. `fell` says whether the recipe's own loss over the same augmented
+training faces, about a thousand, is lower after the epoch than before it. The means over the first and the last quarter
+of the epoch's steps stand beside it; with weighted classes they swing by some hundredths from batch to batch, about as
+much as the slowest nets learn in forty steps, so they alone do not decide. The file is written after every recipe, so
+that the bench can be stopped; `--resume` leaves out what stands in it with the same share and size and has fallen. A
+recipe that cannot run here (weights that cannot be fetched, a teacher that was never trained) is listed with the
+reason. Exit status 1: a loss did not fall.
 
 `--size` caps the side that the nets see: at 224 px a ResNet-50 needs a quarter of an hour on two cores for this. Every
 row states the side it was trained at beside the recipe's own. `--memory` is what the activations of a step may take: a
@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -39,6 +40,7 @@ from mien.lab.feed.sets import load_set
 from mien.lab.feed.target import class_weights
 from mien.lab.provenance import provenance
 from mien.lab.recipe import Recipe
+from mien.lab.train.course import stages
 from mien.lab.train.run import build, open_run
 from mien.lab.train.task import prepare
 from mien.lab.train.views import batches
@@ -49,6 +51,10 @@ BYTES_A_VALUE = 4
 # Faces that the loss before and after is taken over.
 VIEWED = 1024
 Row = dict[str, Any]
+
+
+class EpochOver(Exception):  # noqa: N818 (nothing is wrong)
+    """The first epoch is over."""
 
 
 def main() -> int:
@@ -117,6 +123,7 @@ def measure(name: str, faces: FaceSet, options: argparse.Namespace) -> Row:
         "size": chosen.data.size,
         "size_of_recipe": whole.data.size,
         "phase": whole.phases[0].name if whole.phases else "",
+        "course_epochs": stages(whole)[-1].last,
         "batch": chosen.optimise.batch,
         "parts_of_batch": chosen.optimise.accumulate,
     }
@@ -132,11 +139,9 @@ def measure(name: str, faces: FaceSet, options: argparse.Namespace) -> Row:
 
 
 def shorten(recipe: Recipe, *, share: float, size: int, memory: float) -> Recipe:
-    """The recipe on ``share`` of its faces for an epoch of its first phase, in parts that fit into ``memory`` bytes."""
+    """The recipe on ``share`` of its faces, its batches in parts that fit into ``memory`` bytes."""
     data = replace(recipe.data, share=share * recipe.data.share, size=min(recipe.data.size, size))
-    short = replace(recipe, data=data, optimise=replace(recipe.optimise, epochs=1))
-    first = [replace(phase, optimise={**phase.optimise, "epochs": 1}) for phase in short.phases[:1]]
-    short = replace(short, phases=tuple(first))
+    short = replace(recipe, data=data)
     needed = short.optimise.batch * BYTES_A_VALUE * values(short)
     parts = next(
         n for n in range(1, short.optimise.batch + 1) if short.optimise.batch % n == 0 and needed / n <= memory
@@ -168,14 +173,16 @@ def one_epoch(recipe: Recipe, faces: FaceSet, accelerator: str) -> Row:
     def report(record: dict[str, Any]) -> None:
         if "epoch" in record:
             epochs.append(record)
-        elif "loss" in record:
+            raise EpochOver  # its checkpoint is written
+        if "loss" in record:
             losses.append(record["loss"])
 
     loop.REPORT_EVERY = 0.0  # every step, not twice a second
     devices = loop.Devices(accelerator)
     with tempfile.TemporaryDirectory() as folder:
         before = viewed_loss(recipe, faces, Path(folder), devices)
-        loop.fit(recipe, faces, Path(folder), devices=devices, report=report)
+        with suppress(EpochOver):
+            loop.fit(recipe, faces, Path(folder), devices=devices, report=report)
         after = viewed_loss(recipe, faces, Path(folder), devices)
     validated = {key: round(value, 4) for key, value in epochs[0].items() if key.endswith(("_accuracy", "_log_loss"))}
     speed = round(epochs[0]["images_per_second"], 1)

@@ -32,8 +32,8 @@ def search(
     try:
         from mien.lab.recipe import load
         from mien.lab.search.findings import write_findings
-        from mien.lab.search.search import Plan
         from mien.lab.search.search import search as run
+        from mien.lab.search.study import Plan
         from mien.lab.train.loggers import silence_lightning
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "lab") from error

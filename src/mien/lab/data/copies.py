@@ -37,10 +37,17 @@ def extra_copies(faces: FaceSet) -> torch.Tensor:
 
 
 def same_pixels(faces: FaceSet) -> NDArray[np.int64]:
-    """For every row the index of the first with the same pixels. Bytes are compared, so no two images can collide."""
-    first: dict[bytes, int] = {}
+    """For every row the index of the first with the same pixels. Pixels are compared, so no two images can collide."""
+    known: dict[int, list[int]] = {}  # by hash: the bytes themselves would be the set once more
     images = faces.images.cpu().numpy()
-    return np.array([first.setdefault(image.tobytes(), row) for row, image in enumerate(images)], np.int64)
+    first = np.empty(len(images), np.int64)
+    for row, image in enumerate(images):
+        alike = known.setdefault(hash(image.tobytes()), [])
+        same = next((other for other in alike if np.array_equal(images[other], image)), None)
+        if same is None:
+            alike.append(row)
+        first[row] = row if same is None else same
+    return first
 
 
 def _is_first(groups: NDArray[np.int64], order: NDArray[np.int64], faces: FaceSet) -> torch.Tensor:

@@ -18,8 +18,8 @@ from mien.lab.feed.shelf import Shelf
 from mien.lab.provenance import provenance
 from mien.lab.recipe import Recipe
 from mien.lab.recipe.text import as_toml
-from mien.lab.search.search import MADE, Plan, open_study
 from mien.lab.search.space import Space
+from mien.lab.search.study import MADE, Plan, open_study
 from mien.lab.train.curves import QUIET, TRAINING, VALIDATION, plain, save_figure
 
 # Finished trials below which nothing can be said of what matters.
