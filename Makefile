@@ -42,6 +42,7 @@ lint: $(VENV)/all
 
 docs: $(VENV)/all
 	$(BIN)/python tools/write_docs.py
+	$(BIN)/python tools/write_claims.py
 
 bench: $(VENV)/all
 	$(BIN)/mien benchmark

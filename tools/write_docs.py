@@ -13,12 +13,14 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import typer
 
 import recipe_keys
+import write_results
 from mien.__main__ import app
 from mien.infer import BUNDLED, bundled_models
 
@@ -143,7 +145,13 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-PAGES = {"docs/cli.md": command_line, "docs/models.md": models, "docs/recipes.md": recipes, "README.md": readme}
+PAGES = {
+    "docs/cli.md": command_line,
+    "docs/models.md": models,
+    "docs/recipes.md": recipes,
+    "docs/results.md": partial(write_results.page, RESULTS),
+    "README.md": readme,
+}
 
 
 def main() -> int:

@@ -11,7 +11,11 @@ from typer.core import TyperGroup
 
 import mien
 from mien._errors import MienError
+from mien.commands.audit import audit
 from mien.commands.benchmark import benchmark
+from mien.commands.compare import compare
+from mien.commands.evaluate import evaluate
+from mien.commands.explain import explain
 from mien.commands.export import export
 from mien.commands.logits import logits
 from mien.commands.models import models
@@ -19,6 +23,7 @@ from mien.commands.predict import predict
 from mien.commands.recipes import recipes
 from mien.commands.record import record
 from mien.commands.search import search
+from mien.commands.stress import stress
 from mien.commands.synthesize import synthesize
 from mien.commands.train import train
 
@@ -64,7 +69,12 @@ app.command()(search)
 app.command()(synthesize)
 app.command()(logits)
 app.command()(record)
+app.command()(audit)
 app.command()(export)
+app.command()(stress)
+app.command()(explain)
+app.command()(evaluate)
+app.command()(compare)
 
 
 def _print_version(wanted: bool) -> None:

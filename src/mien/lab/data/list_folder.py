@@ -26,8 +26,6 @@ def list_folder(folder: Path) -> Listing:
         splits = [(Split.TRAINING, folder)]
     splits.sort(key=lambda split: (list(Split).index(split[0]), split[1].name))
     entries = [entry for split, top in splits for entry in _labels(folder, top, split)]
-    if not any(entry.split is Split.TRAINING for entry in entries):
-        raise DataError(f"{folder}: holds no train/ folder; {_LAYOUT}")
     return Listing(folder, entries)
 
 

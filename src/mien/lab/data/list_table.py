@@ -11,7 +11,18 @@ from mien.lab.data.read_csv import file_sha256, iterate_rows
 
 # What people call the columns; the first found counts.
 _NAMES = {
-    "path": ("path", "image", "file", "filename", "file_name", "image_path", "filepath", "img", "picture"),
+    "path": (
+        "path",
+        "image",
+        "file",
+        "filename",
+        "file_name",
+        "image_path",
+        "filepath",
+        "img",
+        "picture",
+        "subdirectory_filepath",
+    ),
     "label": ("label", "emotion", "class", "expression", "category"),
     "split": ("split", "usage", "subset", "partition"),
     "group": ("group", "person", "subject", "identity", "participant"),
@@ -36,8 +47,6 @@ def list_table(path: Path) -> Listing:
     names = next(rows)[1]
     place = {column: _find(names, column, path) for column in _NAMES}
     entries = [_entry(path, fields, place, where) for where, fields in rows]
-    if not any(entry.split is Split.TRAINING for entry in entries):
-        raise DataError(f"{path}: holds no Training row; a training needs faces to learn from")
     return Listing(path, entries, ((path.name, file_sha256(path)),))
 
 

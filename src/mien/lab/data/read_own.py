@@ -57,9 +57,11 @@ def read_own(path: Path, *, label_map: Mapping[str, str], emotions: tuple[Emotio
 def hold_out(faces: FaceSet) -> FaceSet:
     """``faces`` with a share of Training made PublicTest where there is none, by class and group; the note says so.
 
-    Raises ``DataError`` when a group is in several splits, and when all faces are of one group.
+    Raises ``DataError`` when nothing is Training, when a group is in several splits, and when all faces are of one.
     """
     _require_parted_groups(faces)
+    if not bool((faces.usage == split_index(Split.TRAINING)).any()):
+        raise DataError(f"{faces.source}: holds no Training row or train/ folder; a training needs faces to learn from")
     if bool((faces.usage == split_index(Split.PUBLIC_TEST)).any()):
         return faces
     training = np.flatnonzero(faces.usage.numpy() == split_index(Split.TRAINING))

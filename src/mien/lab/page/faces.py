@@ -38,7 +38,7 @@ def picture(image: NDArray[np.uint8], *, alt: str) -> str:
     Image.fromarray(image).save(stream, "WEBP", quality=88)
     code = base64.b64encode(stream.getvalue()).decode("ascii")
     size = f'width="{image.shape[1]}" height="{image.shape[0]}"'
-    return f'<img src="data:image/webp;base64,{code}" {size} alt="{escape(alt)}" loading="lazy">'
+    return f'<img src="data:image/webp;base64,{code}" {size} alt="{escape(alt)}" decoding="async">'
 
 
 def blend(image: NDArray[np.uint8], map_: NDArray[np.floating]) -> NDArray[np.uint8]:

@@ -1,6 +1,6 @@
 """Recipes: one TOML file is one published training. Read strictly, overridden by dotted flags, saved resolved.
 
-load -> Recipe (schema) -> dump; members -> the recipes of a family; search_space -> what `mien search` varies
+load -> Recipe (schema) -> dump; members, axes -> the recipes of a family; search_space -> what `mien search` varies
 """
 
 from mien.lab.recipe.optimise import Optimise, Phase, check_optimise
@@ -17,7 +17,7 @@ from mien.lab.recipe.schema import (
     minority_augment,
     with_seed,
 )
-from mien.lab.recipe.shipped import dump, load, members, names, parse, put, search_space
+from mien.lab.recipe.shipped import axes, dump, load, members, names, parse, put, search_space
 
 __all__ = [
     "Claim",
@@ -30,6 +30,7 @@ __all__ = [
     "Recipe",
     "Source",
     "Target",
+    "axes",
     "change",
     "check_optimise",
     "dump",

@@ -50,6 +50,11 @@ def members(name_or_path: str) -> tuple[str, ...]:
     return tuple(f"{name_or_path}/{member}" for member in _combinations(name_or_path, grid)) or (name_or_path,)
 
 
+def axes(name_or_path: str) -> dict[str, tuple[str, ...]]:
+    """Axis -> the names of its values, in the order in which a family's members join them; empty for no family."""
+    return {axis: tuple(values) for axis, values in _table(name_or_path).get("grid", {}).items()}
+
+
 def search_space(name_or_path: str) -> dict[str, Any]:
     """The ``[search]`` section of a recipe file as plain values; empty where it has none."""
     space: dict[str, Any] = _table(_split(name_or_path)[0]).get("search", {})

@@ -118,5 +118,6 @@ def take_up(study: Any) -> None:
 
 
 def folder_of(trial: Any) -> str:
+    """The name of the folder that holds a trial's checkpoints: of a trial taken up again, that of its first attempt."""
     kept: str = trial.user_attrs.get("folder", f"{trial.number:04d}")
     return kept

@@ -17,6 +17,7 @@ from mien.lab.train.loggers import silence_lightning
 
 
 def work_alone(plan: Plan, trials: int, report: Report) -> None:
+    """Make ``trials`` trials in this process."""
     shelf = Shelf(plan.data)
     with open_study(plan) as study:
         for _ in range(trials):

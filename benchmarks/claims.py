@@ -1,0 +1,89 @@
+"""Three ways to a figure that is too good, measured on FER-2013; docs/claims.md tells of them.
+
+    python benchmarks/claims.py epoch [--seeds 3] --json results/claims/epoch.json
+    python benchmarks/claims.py batch [--seeds 5] --json results/claims/batch.json
+    python benchmarks/claims.py leak LEAKY CLEAN --json results/claims/leak.json
+
+`epoch`: the best epoch chosen on the test set. `batch`: attention across the batch, while the test faces lie sorted by
+class. `leak`: the set expanded first and split afterwards; LEAKY and CLEAN are finished runs of
+`attention-resnet-leaky` and `attention-resnet` under the same overrides. PrivateTest alone is judged by none of them.
+`--data` names FER-2013 (default: $MIEN_DATA).
+"""
+
+import argparse
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mien._errors import MienError
+from mien.lab import checkpoint
+from mien.lab import recipe as recipes
+from mien.lab.data import FaceSet
+from mien.lab.feed.sets import load_set
+from mien.lab.provenance import provenance
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main(words: list[str] | None = None) -> int:
+    """Measure one of them and write its file; returns the exit status."""
+    options = parse(sys.argv[1:] if words is None else words)
+    try:
+        faces = load_set(options.data, recipes.load("conv4"))
+        found = measure(options, faces)
+        text = json.dumps({**found, "provenance": told(faces, options)}, indent=1)
+        if options.json:
+            checkpoint.save_text(options.json, text + "\n")
+    except MienError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(text)
+    return 0
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    for kind in ("epoch", "batch", "leak"):
+        each = kinds.add_parser(kind)
+        each.add_argument("--data", type=Path, help="FER-2013 in any of its forms; default: $MIEN_DATA")
+        each.add_argument("--json", type=Path, help="file to write")
+        if kind == "leak":
+            each.add_argument("leaky", type=Path, help="finished run of attention-resnet-leaky")
+            each.add_argument("clean", type=Path, help="finished run of attention-resnet, same overrides")
+        else:
+            each.add_argument("--seeds", type=int, default=3 if kind == "epoch" else 5, help="trainings")
+        if kind == "epoch":
+            each.add_argument("--runs", type=Path, default=ROOT / "runs" / "claims-epochs", help="where answers stay")
+    return parser.parse_args(words)
+
+
+def measure(options: argparse.Namespace, faces: FaceSet) -> dict[str, Any]:
+    """The figures of the demonstration that was asked for. Raises ``MienError``."""
+    if options.kind == "leak":
+        import claims_leak
+
+        return claims_leak.measure(faces, options.leaky, options.clean)
+    if options.kind == "batch":
+        import claims_batch
+
+        return claims_batch.measure(faces, seeds=options.seeds)
+    import claims_epoch
+
+    return claims_epoch.measure(faces, options.runs, seeds=options.seeds)
+
+
+def told(faces: FaceSet, options: argparse.Namespace) -> dict[str, str]:
+    """Where the figures come from, with the command that wrote them."""
+    places = [str(options.leaky), str(options.clean)] if options.kind == "leak" else ["--seeds", str(options.seeds)]
+    command = ["python", "benchmarks/claims.py", options.kind, *places, "--json", f"results/claims/{options.kind}.json"]
+    return {**provenance(faces.sha256), "command": shlex.join(command), "threads": str(torch.get_num_threads())}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""``mien compare``: many models in one table and report, with paired tests, or a family of recipes as a study."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+_LINES = 4  # sentences about differences that the terminal shows; the report has all
+
+
+def compare(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Folders of results/ (their kept answers), run folders, embedded models, ONNX files or TOML adapters; "
+            "none: everything under results/ and mien-0."
+        ),
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Labelled faces; default: $MIEN_DATA.")] = None,
+    split: Annotated[str, typer.Option(help="PublicTest, PrivateTest, Training or all.")] = "PublicTest",
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("reports/compare"),
+    latency: Annotated[bool, typer.Option(help="Time every model on one thread.")] = True,
+    grid: Annotated[str, typer.Option(help="A family of recipes to study instead: vgg-vs-resnet.")] = "",
+) -> None:
+    """Compare models: figures with intervals, which differences are noise, cost, recall, disagreement."""
+    from mien._errors import DataError, MissingExtraError
+
+    try:
+        from mien.lab import compare as lab
+        from mien.lab.provenance import provenance
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "torch", "lab") from error
+
+    part = _split(split)
+    if grid and runs:
+        raise DataError("--grid finds its runs itself; leave RUN out, or leave --grid out")
+    with _progress() as report:
+        if grid:
+            study = lab.study(grid, data, part, latency=latency, report=report)
+            lab.write_study(study, out, provenance(study.comparison.faces.sha256))
+            lines = _of_study(study)
+        else:
+            named = list(runs) if runs else [*lab.found_answers(), "mien-0"]
+            comparison = lab.compare(named, data, part, latency=latency, report=report)
+            lab.write_comparison(comparison, out, provenance(comparison.faces.sha256))
+            lines = _of_comparison(comparison)
+    for line in lines:
+        typer.echo(line)
+    typer.echo(str(out / "report.html"))
+
+
+def _split(name: str) -> Any:
+    from mien._errors import DataError
+    from mien.lab.data import Split
+    from mien.lab.recipe import nearest
+
+    if name == "all":
+        return None
+    if name not in tuple(Split):
+        known = [*map(str, Split), "all"]
+        raise DataError(f"unknown split {name!r}{nearest(name, known)}; one of {', '.join(known)}")
+    return Split(name)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """What is done now, on standard error; silent outside of a terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda _: None
+        return
+    with console.status("reading") as status:
+        yield status.update
+
+
+def _of_comparison(comparison: Any, *, sentences: bool = True) -> list[str]:
+    from mien.lab.compare import words
+
+    width = max(len(c.name) for c in comparison.contenders)
+    lines = []
+    for place in words.ranking(comparison):
+        c, f = comparison.contenders[place], comparison.figures[place]["all"]
+        low, high = f["interval"]
+        lines.append(
+            f"{c.name:<{width}}  {f['accuracy']:.2%} ({low:.2%} to {high:.2%})  macro F1 {f['macro_f1']:.2%}  "
+            f"log loss {f['log_loss']:.3f}{_common(comparison, place)}"
+        )
+    real = sum(pair.accuracy_differs for pair in comparison.pairs)
+    lines.append(f"{real} of {len(comparison.pairs)} pairs differ in accuracy by more than noise.")
+    return lines + (words.differences_in_words(comparison, "accuracy")[:_LINES] if sentences else [])
+
+
+def _common(comparison: Any, place: int) -> str:
+    if not comparison.common.narrowed:
+        return ""
+    return f"  common faces {comparison.common_figures[place]['accuracy']:.2%}"
+
+
+def _of_study(study: Any) -> list[str]:
+    lines = _of_comparison(study.comparison, sentences=False)
+    for effect in study.shared:
+        if effect.within is None and effect.figure == "accuracy":
+            low, high = (100 * edge for edge in effect.interval)
+            lines.append(
+                f"{effect.axis}: {effect.first} over {effect.second} {100 * effect.value:+.1f} points "
+                f"({low:+.1f} to {high:+.1f}) of accuracy on the shared faces, {effect.matched} matched settings"
+            )
+    return lines + [f"missing {member}: {what}" for member, what in study.missing.items()]

@@ -1,0 +1,102 @@
+"""``mien evaluate``: what a model is worth on labelled faces, as figures, answers and a page."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def evaluate(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="An embedded model, an ONNX file or its folder, a TOML file that describes a foreign ONNX file, "
+            "a run, or a folder of results/. The folder of a recipe with several seeds is all of them."
+        ),
+    ],
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="FER-2013 in any of its forms, or a labelled folder or CSV; default: $MIEN_DATA. "
+            "Several show what transfers."
+        ),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="PublicTest, PrivateTest, Training or all; default: PublicTest, or all of a set without splits."
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write to; default: reports/evaluate/MODEL-SPLIT.")] = None,
+    label_map: Annotated[
+        list[str] | None,
+        typer.Option("--map", help="LABEL=EMOTION: what a label of one's own means; LABEL= leaves its faces out."),
+    ] = None,
+    views: Annotated[
+        str,
+        typer.Option(help="one: each face as it is; flip: and its mirror image; ten: five crops and their mirrors."),
+    ] = "one",
+    precision: Annotated[str, typer.Option(help="int8 or fp32: which file of a model.")] = "int8",
+) -> None:
+    """Judge MODEL on labelled faces and write metrics.json, answers.npz and report.html."""
+    from mien._errors import MissingExtraError
+
+    try:
+        from mien.lab.evaluate.evaluate import Wish
+        from mien.lab.evaluate.evaluate import evaluate as judge
+        from mien.lab.evaluate.sets import read_map
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "torch", "lab") from error
+
+    wish = Wish(split, out, read_map(label_map or []), views, precision)
+    paths: list[Path | None] = [*data] if data else [None]
+    with _Bar() as bar:
+        folder, judged = judge(model, paths, wish=wish, report=bar)
+    for name, evaluations in judged.items():
+        for evaluation in evaluations:
+            typer.echo(_line(name, evaluation))
+    typer.echo(str(folder / "report.html"))
+
+
+def _line(name: str, evaluation: Any) -> str:
+    """The figures of an evaluation in a line."""
+    found, selection = evaluation.judged["all"], evaluation.selection
+    low, high = found["interval"]
+    seed = f", seed {evaluation.subject.seed}" if evaluation.subject.seed else ""
+    views = f", views {evaluation.views}" if evaluation.views != "one" else ""
+    clean = f"clean {evaluation.judged['clean']['accuracy']:.2%}, " if "clean" in evaluation.judged else ""
+    kept = "" if evaluation.subject.model is not None else " (kept answers: no maps)"
+    left = sum(selection.account.values())
+    account = f"; {left:,} of {selection.total:,} rows not judged, see the report" if left else ""
+    return (
+        f"{evaluation.subject.name}{seed}, {name} {selection.split}{views}{kept}: "
+        f"{found['accuracy']:.2%} ({low:.2%} to {high:.2%}), {clean}balanced {found['balanced_accuracy']:.2%}, "
+        f"macro F1 {found['macro_f1']:.2%}, log loss {found['log_loss']:.3f}, ECE {found['ece']:.3f}{account}"
+    )
+
+
+class _Bar:
+    """A rich progress bar on standard error; outside of a terminal, a plain line for every new thing that is done."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.console = Console(stderr=True)
+        columns = (TextColumn("[bold]{task.description}"), BarColumn(), TimeRemainingColumn())
+        self.progress = Progress(*columns, console=self.console, disable=not self.console.is_terminal, transient=True)
+        self.task = self.progress.add_task("", total=None)
+        self.doing = ""
+
+    def __enter__(self) -> "_Bar":
+        self.progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.progress.stop()
+
+    def __call__(self, doing: str, done: int, total: int) -> None:
+        if doing != self.doing and not self.console.is_terminal:
+            self.console.print(doing, highlight=False, soft_wrap=True)
+        self.doing = doing
+        self.progress.update(self.task, description=doing, completed=done, total=total if total > 1 else None)

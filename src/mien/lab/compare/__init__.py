@@ -1,0 +1,25 @@
+"""Models beside each other: paired tests, cost, disagreement, and the study of a family of recipes.
+
+given names -> contenders (answers) -> common ground -> pairs, costs, disagreement -> Comparison -> files
+a family -> its finished members -> Comparison, effects -> Study -> files
+"""
+
+from mien.lab.compare.compare import Comparison, compare, compare_entries
+from mien.lab.compare.contenders import Contender, Entries, found_answers, gather
+from mien.lab.compare.grid import Study, study
+from mien.lab.compare.report_grid import write_study
+from mien.lab.compare.write import write_comparison
+
+__all__ = [
+    "Comparison",
+    "Contender",
+    "Entries",
+    "Study",
+    "compare",
+    "compare_entries",
+    "found_answers",
+    "gather",
+    "study",
+    "write_comparison",
+    "write_study",
+]

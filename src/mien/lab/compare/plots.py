@@ -1,0 +1,117 @@
+"""The drawings of a comparison."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+
+from mien._emotions import Emotion
+from mien.lab.compare.compare import Comparison
+from mien.lab.page import ACCENT, INK, LINE, MUTED, new_plot, plot
+
+# Least distance of two names in a plot, as a share of its height.
+_NAME_GAP = 0.055
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A model in a plot of what is good against what it costs: ``cost`` > 0, ``good`` 0..1 with its 95 % interval."""
+
+    name: str
+    cost: float
+    good: float
+    interval: tuple[float, float]
+
+
+def front(points: Sequence[Point]) -> list[Point]:
+    """The points that no other beats in one thing without losing in the other (Pareto), the cheapest first."""
+    kept: list[Point] = []
+    for point in sorted(points, key=lambda p: (p.cost, -p.good)):
+        if not kept or point.good > kept[-1].good:
+            kept.append(point)
+    return kept
+
+
+def pareto(points: Sequence[Point], *, label: str, caption: str) -> str:
+    """``points`` against a logarithmic cost called ``label``, those of the front joined by a line."""
+    figure, axis = new_plot(6.4, 4.2)
+    best = front(points)
+    axis.set_xscale("log")
+    for point in points:
+        colour = ACCENT if point in best else MUTED
+        low, high = point.interval
+        axis.plot([point.cost] * 2, [100 * low, 100 * high], color=colour, linewidth=1.2, alpha=0.7)
+        axis.plot([point.cost], [100 * point.good], "o", color=colour, markersize=7)
+    steps = [(p.cost, 100 * p.good) for p in best]
+    axis.plot([x for x, _ in steps], [y for _, y in steps], color=ACCENT, linewidth=1, linestyle="--", zorder=1)
+    axis.set_xlabel(label)
+    axis.set_ylabel("accuracy, %")
+    costs = [p.cost for p in points]
+    axis.set_xlim(min(costs) / 1.6, max(costs) * 1.6 * (max(costs) / min(costs)) ** 0.45)  # room for the names
+    axis.grid(which="minor", visible=False)
+    _plain_ticks(axis, *axis.get_xlim())
+    _name(axis, points)
+    names = ", ".join(f"{p.name} {100 * p.good:.1f} % at {p.cost:.3g}" for p in points)
+    return plot(figure, alt=f"Accuracy against {label}: {names}", caption=caption)
+
+
+def recall_plot(comparison: Comparison, order: Sequence[int]) -> str:
+    """One line a model, one dot an emotion at its recall: own classes, own faces."""
+    height = 1.1 + 0.42 * len(order)
+    figure, axis = new_plot(8.6, height)
+    known: dict[Emotion, None] = {}
+    for y, place in enumerate(reversed(order)):
+        recall = comparison.figures[place]["all"]["recall"]
+        axis.plot([0, 100], [y, y], color=LINE, linewidth=1, zorder=0)
+        for emotion in comparison.contenders[place].emotions:
+            axis.plot([100 * recall[str(emotion)]], [y], "o", color=emotion.color, markersize=8)
+            known[emotion] = None
+    for emotion in sorted(known, key=tuple(Emotion).index):
+        axis.plot([], [], "o", color=emotion.color, label=str(emotion))
+    axis.set_yticks(range(len(order)), [comparison.contenders[p].name for p in reversed(order)])
+    axis.set_ylim(-0.6, len(order) - 0.4)
+    axis.set_xlim(0, 100)
+    axis.set_xlabel("recall, %")
+    axis.grid(axis="y", visible=False)
+    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(known), fontsize=9, handletextpad=0.2)
+    return plot(figure, alt="Recall of every emotion for every model; the table below has the numbers")
+
+
+def effect_plot(rows: Sequence[tuple[str, float, tuple[float, float]]], *, label: str, caption: str) -> str:
+    """Differences in points with their 95 % intervals, one line each: name, value, interval; noise is grey."""
+    figure, axis = new_plot(7.6, 1.0 + 0.38 * len(rows))
+    axis.axvline(0, color=INK, linewidth=1)
+    for y, (_, value, (low, high)) in enumerate(reversed(rows)):
+        colour = ACCENT if low > 0 or high < 0 else MUTED
+        axis.plot([100 * low, 100 * high], [y, y], color=colour, linewidth=2)
+        axis.plot([100 * value], [y], "o", color=colour, markersize=7)
+    axis.set_yticks(range(len(rows)), [name for name, _, _ in reversed(rows)])
+    axis.set_ylim(-0.6, len(rows) - 0.4)
+    axis.set_xlabel(label)
+    axis.grid(axis="y", visible=False)
+    said = "; ".join(f"{name} {100 * value:+.1f} points" for name, value, _ in rows)
+    return plot(figure, alt=f"{label}: {said}", caption=caption)
+
+
+def _plain_ticks(axis: Axes, low: float, high: float) -> None:
+    """1, 2, 5, 10 instead of powers of ten: readers think in milliseconds and millions."""
+    ticks = [factor * 10.0**power for power in range(-3, 7) for factor in (1, 2, 5)]
+    shown = [tick for tick in ticks if low <= tick <= high]
+    axis.set_xticks(shown, [f"{tick:g}" for tick in shown])
+    axis.set_xticks([], minor=True)
+
+
+def _name(axis: Axes, points: Sequence[Point]) -> None:
+    """Each name right of its point, moved down where it would lie on another."""
+    low, high = axis.get_ylim()
+    gap, at = _NAME_GAP * (high - low), high
+    for point in sorted(points, key=lambda p: -p.good):
+        at = min(100 * point.good, at - gap)
+        axis.annotate(
+            point.name,
+            (point.cost, 100 * point.good),
+            xytext=(point.cost * 1.12, at),
+            color=INK,
+            fontsize=8.5,
+            va="center",
+        )

@@ -1,0 +1,138 @@
+"""A comparison as files: ``comparison.json`` for programs, ``table.csv`` for spreadsheets, ``report.html`` to read."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mien.lab import checkpoint
+from mien.lab.compare import words
+from mien.lab.compare.compare import Comparison, over_seeds
+from mien.lab.compare.cost import Cost
+from mien.lab.compare.report import int8_bytes, report
+from mien.lab.page import write_page
+
+
+def write_comparison(comparison: Comparison, folder: Path, provenance: Mapping[str, str]) -> None:
+    """Write the three files to ``folder``. Raises ``OutputError``."""
+    page = report(comparison, provenance)
+    save_json(folder / "comparison.json", as_json(comparison) | {"provenance": dict(provenance)})
+    checkpoint.save_text(folder / "table.csv", as_csv(table_rows(comparison)))
+    write_page(folder / "report.html", page)
+
+
+def as_json(comparison: Comparison) -> dict[str, Any]:
+    """Everything but the faces, as plain values."""
+    common, d = comparison.common, comparison.disagreement
+    return {
+        "split": comparison.split,
+        "data_sha256": comparison.faces.sha256,
+        "models": [_model(comparison, place) for place in range(len(comparison.contenders))],
+        "common": {
+            "n": len(common.rows),
+            "clean": int(common.clean.sum()),
+            "emotions": list(map(str, common.emotions)),
+            "narrowed": common.narrowed,
+        },
+        "pairs": [_pair(comparison, place) for place in range(len(comparison.pairs))],
+        "disagreement": {
+            "models": [c.name for c in comparison.contenders],
+            "differ": d.differ.tolist(),
+            "double_fault": d.double_fault.tolist(),
+            **{key: getattr(d, key) for key in ("oracle", "all_right", "all_wrong", "majority", "mean")},
+        },
+        "seeds": over_seeds(comparison),
+        "measured_on": dict(comparison.costs.setting) if comparison.costs else None,
+    }
+
+
+def _model(comparison: Comparison, place: int) -> dict[str, Any]:
+    c = comparison.contenders[place]
+    said: dict[str, Any] = {
+        "name": c.name,
+        "recipe": c.recipe,
+        "seed": c.seed,
+        "source": portable(c.source),
+        "answers": c.kind,
+        "precision": c.precision,
+        "emotions": list(map(str, c.emotions)),
+        "labels": c.selection.protocol,
+        "left_out": dict(c.selection.account),
+        "parameters": c.parameters,
+        "macs": c.macs,
+        "int8_bytes": int8_bytes(comparison, place),
+        "figures": comparison.figures[place],
+        "common": comparison.common_figures[place],
+        "claim": dict(c.claim) | ({"figures": dict(c.claim["figures"])} if c.claim else {}),
+    }
+    return said | ({"cost": _cost(comparison.costs.each[place])} if comparison.costs else {})
+
+
+def _cost(cost: Cost) -> dict[str, Any]:
+    timings = [
+        {"precision": precision, "batch": batch, "ms_a_face": asdict(timing)}
+        for (precision, batch), timing in cost.timings.items()
+    ]
+    return {"timings": timings, "bytes": dict(cost.bytes), "graph": cost.graph, "not_timed": cost.reason}
+
+
+def _pair(comparison: Comparison, place: int) -> dict[str, Any]:
+    pair = comparison.pairs[place]
+    names = [comparison.contenders[each].name for each in (pair.first, pair.second)]
+    return asdict(pair) | {
+        "first": names[0],
+        "second": names[1],
+        "emotions": list(map(str, pair.emotions)),
+        "accuracy_differs": pair.accuracy_differs,
+        "f1_differs": pair.f1_differs,
+    }
+
+
+def table_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """One row a model, the best first: what ``table.csv`` holds."""
+    rows = []
+    for place in words.ranking(comparison):
+        c, own = comparison.contenders[place], comparison.figures[place]
+        row: dict[str, Any] = {"model": c.name, "recipe": c.recipe, "seed": c.seed, "split": comparison.split}
+        row |= {"classes": len(c.emotions), "faces": own["all"]["n"]}
+        for key in words.HEADINGS:
+            low, high = own["all"]["intervals"][key]
+            row |= {key: own["all"][key], f"{key}_low": low, f"{key}_high": high}
+        row |= {"clean_accuracy": own["clean"]["accuracy"]}
+        row |= {"common_accuracy": comparison.common_figures[place]["accuracy"]}
+        row |= {"parameters": c.parameters, "macs": c.macs, "int8_bytes": int8_bytes(comparison, place)}
+        rows.append(row | {"precision": c.precision} | _milliseconds(comparison, place))
+    return rows
+
+
+def _milliseconds(comparison: Comparison, place: int) -> dict[str, Any]:
+    if comparison.costs is None:
+        return {}
+    timings = comparison.costs.each[place].timings
+    return {
+        f"ms_{precision}_batch_{batch}": timings[precision, batch].ms if (precision, batch) in timings else None
+        for precision in ("fp32", "int8", "as it is")
+        for batch in (1, 64)
+    }
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """``rows`` with a line of headings; what is not known stays empty."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+def save_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write plain values to ``path``, atomically. Raises ``OutputError``."""
+    checkpoint.save_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def portable(source: str) -> str:
+    """A path as it was given; of an absolute one its last name alone."""
+    return f".../{Path(source).name}" if Path(source).is_absolute() else source

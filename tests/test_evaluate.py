@@ -1,0 +1,425 @@
+"""What `mien evaluate` works out: figures against libraries, the account of every row, pairs, views, seeds and sets."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+torch = pytest.importorskip("torch", reason="the lab is not installed")
+
+from scipy import stats  # noqa: E402
+from sklearn import metrics as reference  # noqa: E402
+from torchmetrics.classification import MulticlassCalibrationError  # noqa: E402
+
+from faces import cartoon_set  # noqa: E402
+from mien._emotions import CLASS_SETS, SEVEN, Emotion  # noqa: E402
+from mien._errors import DataError, ModelError  # noqa: E402
+from mien.lab.data import FaceSet, Split  # noqa: E402
+from mien.lab.evaluate.answer import map_faces, read_faces  # noqa: E402
+from mien.lab.evaluate.curves import abstention, precision_recall, reliability, selective, share_interval  # noqa: E402
+from mien.lab.evaluate.evaluate import Wish, evaluate  # noqa: E402
+from mien.lab.evaluate.evaluation import Task, judge, prepare  # noqa: E402
+from mien.lab.evaluate.pairs import Direction, find_pairs, surest_mistakes  # noqa: E402
+from mien.lab.evaluate.report import write_report  # noqa: E402
+from mien.lab.evaluate.sets import TestSet, load_tests, read_map, read_split, select  # noqa: E402
+from mien.lab.evaluate.subject import Subject, find_subjects  # noqa: E402
+from mien.lab.judge.examine import select_rows  # noqa: E402
+from mien.lab.judge.ferplus import against_votes, distances  # noqa: E402
+from mien.lab.judge.judge import Answers  # noqa: E402
+from mien.lab.judge.metrics import bootstrap_interval, brier, expected_calibration_error  # noqa: E402
+from mien.lab.model import Model  # noqa: E402
+
+Draw = Callable[..., np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def guesses() -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    logits = generator.normal(0, 2, (1500, 7))
+    probs = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    labels = np.array([generator.choice(7, p=p) for p in probs])
+    return probs, labels
+
+
+def reader(emotions: tuple[Emotion, ...] = SEVEN, *, seed: int = 0) -> Model:
+    """A real linear classifier of pixels with random weights: its answers depend on every pixel."""
+    size = 48
+    middle = cartoon_set().images.float().mean(0).numpy().reshape(1, -1) / 255
+    weights = np.random.default_rng(seed).normal(0, 0.2, (size * size, len(emotions))).astype(np.float32)
+
+    def answer(crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        pixels = crops.reshape(len(crops), -1).astype(np.float32) / 255 - middle
+        odds = np.exp(pixels @ weights)
+        places = (pixels[:, :, None] * weights).reshape(len(crops), size, size, -1)
+        maps = places.reshape(len(crops), 6, size // 6, 6, size // 6, -1).sum((2, 4)).transpose(0, 3, 1, 2)
+        return (odds / odds.sum(1, keepdims=True)).astype(np.float32), np.ascontiguousarray(maps)
+
+    return Model("pixels", emotions, size, {"kind": "linear"}, Path("pixels"), answer)
+
+
+def subject(model: Model) -> Subject:
+    return Subject(model.name, model.emotions, model.size, model.path, model.about, "", model)
+
+
+def evaluation(faces: FaceSet, model: Model, split: Split | str | None = None):
+    return judge(prepare(subject(model), TestSet(faces, "cartoons"), split), report=lambda *_: None)
+
+
+# Figures against libraries
+
+
+def test_reliability_bins_add_up_to_the_calibration_error(guesses) -> None:
+    probs, labels = guesses
+    bins = [b for b in reliability(probs, labels) if b.n]
+    error = sum(b.n * abs(b.accuracy - b.confidence) for b in bins) / len(labels)
+    theirs = MulticlassCalibrationError(7, n_bins=15, norm="l1")(torch.from_numpy(probs), torch.from_numpy(labels))
+    assert error == pytest.approx(expected_calibration_error(probs, labels))
+    assert error == pytest.approx(float(theirs), abs=1e-6)
+
+
+def test_brier_is_that_of_scikit_learn(guesses) -> None:
+    probs, labels = guesses
+    theirs = reference.brier_score_loss(labels, probs, labels=list(range(7)), scale_by_half=False)
+    assert brier(probs, labels).mean() == pytest.approx(theirs)
+
+
+def test_bootstrap_is_that_of_scipy() -> None:
+    values = np.random.default_rng(3).gamma(2, size=400)
+    ours = bootstrap_interval(values, np.mean, resamples=4000)
+    theirs = stats.bootstrap((values,), np.mean, n_resamples=4000, method="percentile", random_state=1)
+    assert ours == pytest.approx(tuple(theirs.confidence_interval), rel=0.01)
+
+
+def test_risk_and_coverage_are_precision_and_recall_of_being_right(guesses) -> None:
+    """Selective accuracy is the precision of "right" scored by confidence, which scikit-learn knows."""
+    probs, labels = (value[:300] for value in guesses)
+    rounded = np.round(probs, 2) / np.round(probs, 2).sum(1, keepdims=True)  # with ties
+    for p in (probs, rounded):
+        curve, right = selective(p, labels), p.argmax(1) == labels
+        precision, _, thresholds = reference.precision_recall_curve(right, p.max(1), drop_intermediate=False)
+        ours = dict(zip(curve.threshold.tolist(), (1 - curve.risk).tolist(), strict=True))
+        theirs = dict(zip(thresholds.tolist(), precision[:-1].tolist(), strict=True))
+        assert ours == pytest.approx(theirs)
+        assert curve.coverage[-1] == 1
+        assert curve.risk[-1] == pytest.approx(1 - right.mean())
+    curve, right = selective(probs, labels), probs.argmax(1) == labels
+    ordered = right[np.argsort(-probs.max(1))]
+    assert curve.area == pytest.approx(np.mean(1 - np.cumsum(ordered) / np.arange(1, 301)))
+
+
+def test_the_threshold_reaches_its_target_with_the_largest_coverage(guesses) -> None:
+    probs, labels = guesses
+    told, confidence, right = abstention(probs, labels), probs.max(1), probs.argmax(1) == labels
+    answered = confidence >= told["threshold"]
+    assert right[answered].mean() == pytest.approx(told["precision"])
+    assert told["precision"] >= 0.9
+    assert answered.mean() == pytest.approx(told["coverage"])
+    for lower in confidence[confidence < told["threshold"]]:
+        assert right[confidence >= lower].mean() < 0.9
+    assert told["elsewhere"]["precision"] == pytest.approx(0.9, abs=0.05)
+
+
+def test_a_target_out_of_reach_is_said() -> None:
+    probs = np.tile([0.6, 0.4], (20, 1))
+    told = abstention(probs, np.tile([0, 1], 10))
+    assert told["threshold"] is None
+    assert told["elsewhere"] is None
+    assert told["aurc"] == pytest.approx(0.5)
+
+
+def test_precision_recall_points_lie_on_the_curve(guesses) -> None:
+    probs, labels = guesses
+    for place, (precision, recall) in enumerate(precision_recall(probs, labels, SEVEN).values()):
+        whole = reference.precision_recall_curve(labels == place, probs[:, place])
+        known = set(zip(whole[0].tolist(), whole[1].tolist(), strict=True))
+        assert {*zip(precision.tolist(), recall.tolist(), strict=True)} <= known
+        assert {0.0, 1.0} <= set(recall.tolist())
+
+
+def test_share_interval_is_wilsons() -> None:
+    low, high = share_interval(8, 10) or (0, 0)
+    z, p, n = 1.959964, 0.8, 10
+    centre, half = (p + z**2 / (2 * n)) / (1 + z**2 / n), z / (1 + z**2 / n) * np.sqrt(p * 0.2 / n + z**2 / (4 * n**2))
+    assert (low, high) == pytest.approx((centre - half, centre + half), abs=1e-5)
+    assert share_interval(0, 0) is None
+
+
+def test_distances_to_votes_are_those_of_scipy(guesses) -> None:
+    probs = guesses[0][:50]
+    votes = np.random.default_rng(1).dirichlet(np.ones(7), 50)
+    votes[0] = np.eye(7)[2]
+    found = distances(probs, votes)
+    assert found["kl"] == pytest.approx(stats.entropy(votes, probs, axis=1))
+    assert found["log_loss"] == pytest.approx(stats.entropy(votes, axis=1) + stats.entropy(votes, probs, axis=1))
+    assert found["total_variation"] == pytest.approx(0.5 * np.abs(votes - probs).sum(1))
+    assert found["log_loss"][0] == pytest.approx(-np.log(probs[0, 2]))
+
+
+# FER+
+
+
+def test_seven_classes_against_the_majority_of_votes() -> None:
+    faces = cartoon_set()
+    votes = faces.votes.clone()
+    first = int((faces.usage == 1).nonzero()[0])
+    votes[first] = torch.tensor([5, 5, 0, 0, 0, 0, 0, 0, 0, 0])  # no majority
+    votes[first + 1] = torch.tensor([0, 0, 0, 0, 0, 0, 0, 9, 1, 0])  # contempt
+    votes[first + 2] = torch.tensor([0, 9, 0, 0, 0, 0, 0, 0, 1, 0])  # happiness, where the label says fear
+    faces = replace(faces, votes=votes)
+    found = evaluation(faces, reader())
+    told = found.votes["majority"]
+    assert (told["n"], told["of"]) == (68, 70)
+    assert told["account"] == {
+        "no majority, or pixels from JPEG": 1,
+        "majority for an emotion that the model does not know": 1,
+    }
+    guess = found.answers.probs.argmax(1)
+    wanted = found.answers.labels.copy()
+    wanted[2] = SEVEN.index(Emotion.HAPPY)
+    assert told["agreement"] == pytest.approx((guess == wanted)[2:].mean())
+    assert told["agreement_of_the_labels"] == pytest.approx(67 / 68)
+    assert found.votes["distribution"]["n"] == 69  # contempt alone is no vote for the seven
+
+
+def test_eight_classes_are_judged_on_the_majority() -> None:
+    found = evaluation(cartoon_set(), reader(CLASS_SETS["eight"]))
+    assert "FER+ majority" in found.selection.protocol
+    assert found.votes["majority"]["agreement"] == pytest.approx(found.judged["all"]["accuracy"])
+    told = found.votes["distribution"]
+    assert told["log_loss"] == pytest.approx(told["kl"] + told["entropy_of_the_votes"])
+    assert told["entropy_of_the_votes"] == pytest.approx(stats.entropy([0.8, 0.2]) * 6 / 7, rel=0.02)
+    text = write_report(found, {})
+    assert "majority accuracy" in text
+    assert "single votes dropped as noise" in text
+
+
+def test_a_set_without_votes_has_no_such_section() -> None:
+    faces = cartoon_set(votes=False)
+    found = evaluation(faces, reader())
+    assert found.votes is None
+    assert "crowd of FER+" not in write_report(found, {})
+    assert against_votes(found.answers, found.selection, faces) is None
+
+
+# Pairs and galleries
+
+
+def test_pairs_are_counted_both_ways_and_ranked() -> None:
+    confusion = np.diag([10] * 7)
+    confusion[2, 4], confusion[4, 2], confusion[2, 3], confusion[0, 1] = 7, 5, 1, 2
+    pairs = {(p.there.truth, p.there.told): p for p in find_pairs(confusion.tolist(), SEVEN)}
+    assert list(pairs)[:4] == [("fear", "happy"), ("angry", "happy"), ("fear", "surprise"), ("neutral", "sad")]
+    assert list(pairs)[4:] == [("fear", "sad"), ("angry", "disgust")]
+    top = pairs[Emotion.FEAR, Emotion.SAD]
+    assert (top.rank, top.there.count, top.back.count, top.there.support) == (1, 7, 5, 18)
+    assert top.there.rate == pytest.approx(7 / 18)
+    three = find_pairs([[1, 0, 0], [0, 1, 0], [0, 0, 0]], CLASS_SETS["three"])
+    assert [p.there.rate for p in three] == [0.0, 0.0]
+    assert [p.back.rate for p in three] == [None, None]
+
+
+def test_the_surest_mistakes_come_first_and_copies_once() -> None:
+    faces = cartoon_set().select(torch.tensor([0, 7, 14, 21, 21, 28]))  # all angry; the fourth twice
+    probs = np.full((6, 7), 0.01, np.float32)
+    probs[:, 4] = [0.5, 0.9, 0.6, 0.8, 0.8, 0.3]
+    probs[5, 0] = 0.6
+    probs /= probs.sum(1, keepdims=True)
+    answers = Answers(faces.rows.numpy(), probs, faces.labels.numpy(), np.ones(6, bool), SEVEN)
+    found = surest_mistakes(answers, faces, Direction(Emotion.ANGRY, Emotion.SAD, 5, 6), most=3)
+    assert found.tolist() == [1, 3, 2]
+    assert len(surest_mistakes(answers, faces, Direction(Emotion.SAD, Emotion.ANGRY, 0, 0))) == 0
+
+
+def test_the_gallery_shows_the_map_of_the_wrong_emotion() -> None:
+    faces, model = cartoon_set().select(torch.arange(40)), reader()
+    maps = map_faces(model, faces)
+    assert np.array_equal(maps, model(faces.images.numpy())[1])
+    assert map_faces(None, faces) is None
+
+
+# Views
+
+
+def test_views_are_means_over_what_they_say() -> None:
+    faces, model = cartoon_set().select(torch.arange(300)), reader()
+    images, heard = faces.images.numpy(), []
+    one = read_faces(model, faces, report=lambda *words: heard.append(words))
+    assert np.allclose(one, model(images)[0])
+    assert [words[1:] for words in heard] == [(256, 300), (300, 300)]
+    flip = read_faces(model, faces, views="flip", report=lambda *_: None)
+    mirrored = model(np.ascontiguousarray(images[:, :, ::-1]))[0]
+    assert np.allclose(flip, (model(images)[0] + mirrored) / 2, atol=1e-6)
+    ten = read_faces(model, faces, views="ten", report=lambda *_: None)
+    assert np.allclose(ten.sum(1), 1, atol=1e-5)
+    both = read_faces(model, replace(faces, images=faces.images.flip(2)), views="ten", report=lambda *_: None)
+    assert np.allclose(ten, both, atol=1e-5)  # a mirrored face has the same ten views
+    assert not np.allclose(ten, flip, atol=1e-4)
+
+
+# Rows: the account, what is refused
+
+
+def test_missing_classes_are_named_and_the_account_adds_up() -> None:
+    faces = cartoon_set()
+    found = evaluation(faces.select(faces.labels != 1), reader())
+    assert found.judged["all"]["absent"] == ["disgust"]
+    assert any("No face of disgust" in warning for warning in found.warnings())
+    assert "disgust" not in found.recall_intervals
+    write_report(found, {})
+    three = evaluation(faces, reader(CLASS_SETS["three"]))
+    told = three.metrics()
+    assert told["judged"] + sum(told["left_out"].values()) == told["total"] == 70
+    assert told["left_out"]["disgust: not among the model's classes"] == 10
+
+
+def test_what_cannot_be_judged_is_refused() -> None:
+    faces = cartoon_set()
+    with pytest.raises(DataError, match="one class alone"):
+        evaluation(faces.select(faces.labels == 3), reader())
+    with pytest.raises(DataError, match="no row is left"):
+        evaluation(faces.select(faces.labels == 6), reader(CLASS_SETS["three"]))
+    with pytest.raises(DataError, match=r"no rows in PrivateTest; it has Training, PublicTest$"):
+        evaluation(faces.select(faces.usage < 2), reader(), Split.PRIVATE_TEST)
+    with pytest.raises(DataError, match="name one with --split, or all"):
+        evaluation(faces.select(faces.usage != 1), reader())
+    with pytest.raises(DataError, match=r"such split.*PublicTest"):
+        read_split("Public")
+
+
+def test_answers_that_are_no_probabilities_are_refused() -> None:
+    good = reader()
+    spoiled = {
+        "sum is off 1": lambda crops: (good(crops)[0] * 2, None),
+        "labels do not match": lambda crops: (good(crops)[0][:, :5], None),
+        "no numbers": lambda crops: (good(crops)[0] * np.nan, None),
+    }
+    for says, answer in spoiled.items():
+        with pytest.raises(ModelError, match=says):
+            evaluation(cartoon_set(), replace(good, answer=answer))
+
+
+def test_a_set_that_nobody_parted_is_judged_whole_unless_it_was_learned_from() -> None:
+    faces = replace(cartoon_set(), usage=torch.zeros(336, dtype=torch.long))
+    assert evaluation(faces, reader()).selection.split == "all"
+    learned = replace(reader(), about={"data_sha256": faces.sha256})
+    found = evaluation(faces, learned)
+    assert found.selection.split == "PublicTest"
+    assert 40 < len(found.answers.labels) < 60
+    assert any("PublicTest chose this model" in warning for warning in found.warnings())
+    assert any("it has learned from" in w for w in evaluation(faces, learned, "all").warnings())
+
+
+# Own sets and the map
+
+
+def fill(folder: Path, names: list[str], draw: Draw, *, count: int = 6, seed: int = 0) -> Path:
+    for number, name in enumerate(names):
+        for face in range(count):
+            path = folder / name / f"{face}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(draw(60, seed=seed + 1000 * number + face)).save(path)
+    return folder
+
+
+def test_rows_that_a_map_leaves_out_are_accounted_for(tmp_path: Path, draw_face: Draw) -> None:
+    own = fill(tmp_path / "own", ["smile", "sad", "fear", "contempt", "other"], draw_face)
+    (test,) = load_tests([own], SEVEN, size=48, label_map=read_map(["Smile=happy", "other="]))
+    selection = select(test, SEVEN, None)
+    assert selection.account == {
+        "contempt: not among the model's classes": 6,
+        "label other: left out by --map": 6,
+    }
+    assert (selection.total, len(selection.faces)) == (30, 18)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["smile"], "say LABEL=EMOTION"),
+        (["smile=hapy"], r"'hapy' is no emotion \(did you mean \"happy\"\?\)"),
+        (["grin=happy"], r"no such label.*the labels are .*smile"),
+        ([], r"'smile' is no emotion that mien knows.*--map smile=happy"),
+    ],
+)
+def test_maps_that_mean_nothing(tmp_path: Path, draw_face: Draw, words: list[str], says: str) -> None:
+    own = fill(tmp_path / "own", ["smile", "sad"], draw_face, count=1)
+    with pytest.raises(DataError, match=says):
+        load_tests([own], SEVEN, size=48, label_map=read_map(words))
+
+
+def test_a_set_may_be_a_test_set_alone(tmp_path: Path, draw_face: Draw) -> None:
+    own = fill(tmp_path / "own", ["test/happy", "test/sad"], draw_face)
+    (test,) = load_tests([own], SEVEN, size=48, label_map={})
+    with pytest.raises(DataError, match="no rows in PublicTest; it has PrivateTest; name one with --split"):
+        select(test, SEVEN, None)
+    assert len(select(test, SEVEN, Split.PRIVATE_TEST).faces) == 12
+
+
+# Seeds and sets
+
+
+def kept_run(folder: Path, faces: FaceSet, seed: int) -> None:
+    """A folder as `mien record` writes it: real answers of a linear classifier to PublicTest."""
+    chosen = select_rows(faces, SEVEN, Split.PUBLIC_TEST).faces
+    folder.mkdir(parents=True)
+    probs = reader(seed=seed)(chosen.images.numpy())[0]
+    np.savez(folder / "answers.npz", public_rows=chosen.rows.numpy(), public_probs=probs)
+    told = {"recipe": "linear", "seed": seed, "judged": {}, "data_sha256": faces.sha256, "commit": "c"}
+    (folder / "metrics.json").write_text(json.dumps(told))
+    (folder / "recipe.json").write_text(json.dumps({"data": {"classes": "seven", "size": 48}}))
+
+
+def test_seeds_are_summed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    faces = cartoon_set()
+    for seed in (0, 1, 2):
+        kept_run(tmp_path / "linear" / f"seed-{seed}", faces, seed)
+    monkeypatch.setattr(
+        "mien.lab.evaluate.evaluate.load_tests", lambda *_, **__: [TestSet(faces, "FER-2013")]
+    )  # the cartoons stand for a file of FER-2013, which no test may hold
+    wish = Wish(out=tmp_path / "out")
+    folder, judged = evaluate(str(tmp_path / "linear"), wish=wish)
+    told = json.loads((folder / "metrics.json").read_text())
+    accuracies = [e.judged["all"]["accuracy"] for e in judged["FER-2013"]]
+    assert len(set(accuracies)) == 3
+    spread = told["summary"]["all"]["accuracy"]
+    assert spread == pytest.approx({"mean": np.mean(accuracies), "std": np.std(accuracies, ddof=1), "n": 3})
+    assert [seed["seed"] for seed in told["seeds"]] == ["0", "1", "2"]
+    assert "3 seeds" in (folder / "report.html").read_text()
+    text = (folder / "seed-1" / "report.html").read_text()
+    assert "no model here that could draw maps" in text
+    with np.load(folder / "seed-1" / "answers.npz") as file:
+        assert set(file.files) == {"rows", "labels", "probs", "clean", "emotions"}
+    with pytest.raises(DataError, match="leave --views out"):
+        evaluate(str(tmp_path / "linear"), wish=replace(wish, views="flip"))
+    with pytest.raises(DataError, match="single splits"):
+        evaluate(str(tmp_path / "linear"), wish=replace(wish, split="all"))
+
+
+def test_seeds_of_a_folder_without_anything(tmp_path: Path) -> None:
+    (tmp_path / "seed-0").mkdir()
+    with pytest.raises(ModelError):
+        find_subjects(str(tmp_path))
+
+
+def test_two_sets_show_what_transfers(tmp_path: Path, draw_face: Draw) -> None:
+    one = fill(tmp_path / "one", [str(e) for e in SEVEN], draw_face, count=3)
+    other = fill(tmp_path / "x" / "one", ["grin", "sad", "fear"], draw_face, count=4, seed=77)
+    wish = Wish(out=tmp_path / "out", label_map=read_map(["grin=happy"]))
+    folder, judged = evaluate("mien-0", [one, other], wish=wish)
+    assert list(judged) == ["one", "one-2"]
+    told = json.loads((folder / "metrics.json").read_text())
+    assert told["sets"]["one-2"]["all"]["absent"] == ["angry", "disgust", "surprise", "neutral"]
+    assert told["sets"]["one"]["judged"] == 21
+    text = (folder / "report.html").read_text()
+    assert 'href="one-2/report.html"' in text
+    assert (folder / "one-2" / "metrics.json").is_file()
+
+
+def test_what_is_prepared_is_what_is_judged() -> None:
+    task = prepare(subject(reader()), TestSet(cartoon_set(), "cartoons"), Split.TRAINING)
+    assert isinstance(task, Task)
+    assert judge(task, report=lambda *_: None).answers.rows.tolist() == task.selection.faces.rows.tolist()
