@@ -380,7 +380,7 @@ def test_maps_are_enlarged_between_the_centres_of_places() -> None:
     [
         ([(0.1, [0.0, 0.2]), (-0.3, [-0.4, -0.2])], "all weights shuffled -0.30 .* what the network has learned"),
         ([(0.9, [0.8, 1.0]), (0.9, [0.8, 1.0])], "stay alike without what was learned"),
-        ([(0.1, [0.0, 0.2]), (None, None)], "1 stages of 2 shuffled .* Further on every map is flat"),
+        ([(0.1, [0.0, 0.2]), (None, None)], "1 stages of 2 shuffled .* Further on every map is flat: no more"),
         ([(None, None)], "nothing to compare"),
     ],
 )

@@ -74,7 +74,7 @@ def sound(sanity: Figures) -> str:
         else "The maps stay alike without what was learned: they show the face more than the network."
     )
     what = "all weights" if every else f"the layers of {number} stages of {len(sanity['stages'])}"
-    flat = "" if every else " Further on every map is flat."
+    flat = "" if every else " Further on every map is flat: no more can be said."
     return (
         f"Rank correlation of the maps with those before: first stage shuffled {first['correlation']:+.2f}, "
         f"{what} shuffled {last['correlation']:+.2f} (95 % interval {within(last['interval'], form='+.2f')}). "
