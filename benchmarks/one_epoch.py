@@ -195,7 +195,9 @@ def viewed_loss(recipe: Recipe, faces: FaceSet, folder: Path, devices: loop.Devi
     fabric = devices.launch(recipe.optimise.precision)
     task = prepare(recipe, faces, fabric, None)
     weights = class_weights(task.training, recipe.target)
-    objective = open_run(recipe, folder, fabric.device, weights, data=faces.sha256).objective.eval()
+    # In training mode: after some forty steps the running means of batch norms are still those of other weights.
+    objective = open_run(recipe, folder, fabric.device, weights, data=faces.sha256).objective.train()
+    torch.manual_seed(0)  # of dropout
     batch = recipe.optimise.batch // recipe.optimise.accumulate
     generator = torch.Generator(fabric.device).manual_seed(0)
     views = batches(task.training, task.target, task.row_weights, recipe, batch, task.teachers, generator)

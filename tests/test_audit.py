@@ -23,6 +23,7 @@ from mien.lab.audit.folds import (
     ask,
     fold_recipes,
     folds_folder,
+    knows,
     read_opinion,
     save_opinion,
     train_folds,
@@ -33,6 +34,7 @@ from mien.lab.audit.sets import load_any
 from mien.lab.audit.votes import agreement
 from mien.lab.data import FERPLUS_COLUMNS, FaceSet, load_fer2013
 from mien.lab.feed.rows import read_exclude, training_rows, validation_rows
+from mien.lab.model import open_model
 from mien.lab.train.fit import Devices
 from test_fit import small
 
@@ -359,6 +361,21 @@ def test_recipes_whose_nets_have_seen_the_faces_are_refused() -> None:
     folds = fold_recipes(small("keep=best"))
     assert [one.data.fold for one in folds] == list(range(FOLDS))
     assert {one.keep for one in folds} == {"last"}
+
+
+def test_a_fold_must_not_steer_the_rate_of_the_net_that_judges_it() -> None:
+    in_a_phase = 'phases=[{name="first", optimise={epochs=1, schedule="plateau"}}]'
+    for change in ('optimise.schedule="plateau"', in_a_phase):
+        with pytest.raises(RecipeError, match="a plateau would let every fold steer"):
+            fold_recipes(small(change))
+
+
+def test_a_model_knows_fer2013_in_every_form(tmp_path: Path) -> None:
+    (tmp_path / "faces.csv").write_text("emotion,pixels,Usage\n")
+    other_form = replace(cartoon_set(), source=str(tmp_path / "faces.csv"), sha256="1" * 64)
+    assert knows(open_model("mien-0"), other_form)
+    (tmp_path / "own" / "happy").mkdir(parents=True)
+    assert not knows(open_model("mien-0"), replace(other_form, source=str(tmp_path / "own")))
 
 
 def test_a_model_is_asked_about_all_but_private_faces() -> None:

@@ -116,7 +116,7 @@ def test_what_is_wrong_is_one_line(folder: Path, tmp_path: Path) -> None:
     assert "name one of them" in fails(folder, "--model", "mien-0", "--label-errors", "lenet")
     assert "--set changes the recipe" in fails(folder, "--set", "optimise.epochs=1")
     assert "needs --label-errors" in fails(folder, "--exclude", "label-error")
-    assert "reads LABEL=EMOTION" in fails(folder, "--map", "joy")
+    assert "say LABEL=EMOTION" in fails(folder, "--map", "joy")
     assert "holds no arrays" in fails(folder, "--probabilities", tmp_path / "none.npz")
     assert "unknown recipe" in fails(folder, "--label-errors", "nothing", "--out", tmp_path / "out")
     assert not (tmp_path / "out" / "audit.json").exists()

@@ -1,6 +1,7 @@
 """`mien compare` on kept answers as `mien record` writes them, the study of a family, and what goes wrong."""
 
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -13,6 +14,7 @@ from PIL import Image
 import mien.__main__ as program
 from faces import cartoon_set
 from mien._emotions import SEVEN, class_set
+from mien.infer import BUNDLED
 from mien.lab.data import FaceSet, Split
 from mien.lab.feed.test_set import load_test_set
 from mien.lab.judge.examine import select_rows
@@ -145,7 +147,7 @@ def test_a_family_becomes_a_study(run, faces: FaceSet, tmp_path: Path) -> None: 
         (("mien-0", "begun"), "begun/seed-0: the run is not finished"),
         (("mien-0", "figures-alone"), "figures-alone: holds figures but no answers"),
         (("mien-0", "mein-0"), "did you mean 'mien-0'?"),
-        (("mien-0", "results/conv4", "--split", "PublicTst"), "unknown split 'PublicTst'; did you mean 'PublicTest'?"),
+        (("mien-0", "results/conv4", "--split", "PublicTst"), 'no such split (did you mean "PublicTest"?)'),
         (("mien-0", "results/conv4", "--split", "all"), "keeps answers for single splits"),
         (("results/conv4", "mien-0", "--split", "PrivateTest"), "PrivateTest was not judged"),
         (("mien-0", "results/other-data"), "its answers are about other faces than"),
@@ -166,3 +168,66 @@ def test_what_is_wrong_is_one_line(run, faces: FaceSet, tmp_path: Path, words: t
     assert len(err.splitlines()) == 1
     assert out == ""
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda probs: np.zeros_like(probs), "210 rows do not, the first (number 0) sums to 0.0000"),
+        (lambda probs: np.where(np.arange(len(probs))[:, None] == 5, np.nan, probs), "1 rows do not, the first"),
+        (lambda probs: probs[:, :6], "probabilities have shape [210, 6], not [210, 7]"),
+        (lambda probs: probs[:-1], "probabilities have shape [209, 7], not [210, 7]"),
+    ],
+)
+def test_kept_answers_that_are_none(run, faces: FaceSet, tmp_path: Path, change, message: str) -> None:  # type: ignore[no-untyped-def]
+    place = keep(tmp_path, faces, "conv4", 0.7)
+    with np.load(place / "answers.npz") as kept:
+        rows, probs = kept["public_rows"], kept["public_probs"]
+    np.savez(place / "answers.npz", public_rows=rows, public_probs=change(probs))
+    status, _, err = run("results/conv4", "mien-0", "--no-latency", "--out", "out")
+    assert status == 2
+    assert message in err
+    assert "answers.npz" in err
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_place_that_cannot_be_written_is_said_before_the_work(run, faces: FaceSet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    keep(tmp_path, faces, "conv4", 0.7)
+    (tmp_path / "file").write_text("here already")
+    status, _, err = run("results/conv4", "no-such-model", "--out", "file")
+    assert (status, err) == (2, "mien: file: cannot be written (File exists); name another --out\n")
+    assert (tmp_path / "file").read_text() == "here already"
+
+
+def test_a_report_is_no_run(run, faces: FaceSet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    place = keep(tmp_path, faces, "conv4", 0.7)
+    (place / "metrics.json").write_text(json.dumps({"model": "conv4", "about": {}}))
+    status, _, err = run("results/conv4", "mien-0", "--no-latency")
+    assert status == 2
+    assert "is a report of `mien evaluate`, no run" in err
+
+
+def test_faces_of_an_emotion_that_no_model_knows_are_accounted_for(  # type: ignore[no-untyped-def]
+    run, folder: Path, tmp_path: Path
+) -> None:
+    for label in ("happy", "sad"):
+        shutil.copytree(folder / "val" / label, tmp_path / "own" / label)
+    shutil.copytree(folder / "val" / "fear", tmp_path / "own" / "contempt")
+    status, _, err = run(
+        "mien-0",
+        str(BUNDLED / "mien-0" / "model-fp32.onnx"),
+        "--data",
+        "own",
+        "--split",
+        "all",
+        "--no-latency",
+        "--out",
+        "out",
+    )
+    assert status == 0, err
+    said = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert said["common"]["n"] == 60
+    assert {tuple(m["left_out"].items()) for m in said["models"]} == {
+        (("contempt: not among the model's classes", 30),)
+    }

@@ -130,7 +130,11 @@ def test_a_foreign_model_by_its_toml(own: Path, tmp_path: Path) -> None:
     wrong = evaluate(str(tmp_path / "theirs.toml"), "--data", str(own), "--out", str(tmp_path / "out2"))
     assert wrong.exit_code == 2
     assert "answers no probabilities" in wrong.output
-    assert not (tmp_path / "out2" / "metrics.json").exists()
+    (tmp_path / "theirs.toml").write_text(settings.replace(', "-"', ""))
+    wrong = evaluate(str(tmp_path / "theirs.toml"), "--data", str(own), "--out", str(tmp_path / "out2"))
+    assert wrong.exit_code == 2
+    assert "names 7 labels, but the model answers [71, 8]" in wrong.output
+    assert not (tmp_path / "out2").exists()
 
 
 @pytest.mark.parametrize(
@@ -164,6 +168,7 @@ def test_a_place_that_cannot_be_written_is_said_before_the_work(own: Path, tmp_p
     assert done.exit_code == 2
     assert "cannot be written" in done.output
     assert "mien-0 reads" not in done.output
+    assert (tmp_path / "file").read_text() == "here already"
 
 
 CHROMIUM = next((p for p in (Path("/usr/bin/chromium"), Path("/usr/bin/google-chrome")) if p.exists()), None)

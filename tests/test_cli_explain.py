@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 
 from mien.__main__ import app
 from mien._emotions import SEVEN, Emotion
-from mien.commands.explain import METHODS, _word
+from mien.commands.explain import BASELINES, METHODS, _word
 from mien.commands.map_page import PAGE
 from mien.commands.map_sheet import asked, numbered, sheet
 from mien.pipeline import Reader
@@ -93,7 +94,12 @@ def test_a_picture_without_a_face_makes_a_sheet(tmp_path: Path) -> None:
     ("words", "message"),
     [
         ([], "name pictures to explain, or a data set with --data"),
-        ([ASTRONAUT, "--method", "gradcam"], "unknown method 'gradcam'"),
+        ([ASTRONAUT, "--method", "gradcam"], "unknown method 'gradcam'; did you mean 'grad-cam'?"),
+        ([ASTRONAUT, "--baseline", "blr"], "unknown baseline 'blr'; did you mean 'blur'?"),
+        ([ASTRONAUT, "--split", "all"], "--split is for a data set"),
+        ([ASTRONAUT, "--emotion", "hapy"], "does not know the emotion 'hapy' (did you mean 'happy'?)"),
+        (["mien-0", "--data", ASTRONAUT], "is one picture; a data set is a folder or a table of labelled faces"),
+        (["mien-0", "--data", ROOT, "--split", "Test"], "there is no such split"),
         ([ASTRONAUT, "--method", "grad-cam"], "name a run (--model runs/NAME), or take --method map"),
         ([ASTRONAUT, "--layer", "features.2"], "needs a run's torch net"),
         ([ASTRONAUT, "--emotion", "glad"], "mien-0 does not know the emotion 'glad'"),
@@ -102,7 +108,7 @@ def test_a_picture_without_a_face_makes_a_sheet(tmp_path: Path) -> None:
         (["mien-0", "--data", "x", "--emotion", "sad"], "--emotion is for pictures"),
         (["mien-0", "--data", "x", "--method", "grad-cam"], "name a run (--model runs/NAME)"),
         (["mien-0", "--data", "nowhere"], "nowhere"),
-        (["mien-0", "--data", "x", "--map", "glad"], "write LABEL=EMOTION"),
+        (["mien-0", "--data", "x", "--map", "glad"], "say LABEL=EMOTION"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(
@@ -118,8 +124,10 @@ def test_what_cannot_be_done_is_one_line(
 
 def test_the_methods_are_those_of_the_lab() -> None:
     from mien.lab import explain as lab
+    from mien.lab.explain import faithful
 
     assert METHODS == lab.METHODS
+    assert tuple(faithful.BASELINES) == BASELINES
 
 
 def test_the_folder_is_named_after_the_model() -> None:
@@ -161,6 +169,22 @@ def test_a_run_explains_a_picture_by_every_method(run: Path, method: str, tmp_pa
     page = (tmp_path / PAGE).read_text("utf-8")
     assert page.count("under the map of") == 1
     assert "probabilities as trained" in page
+
+
+def test_a_layer_that_is_not_there_leaves_nothing(run: Path, tmp_path: Path) -> None:
+    done = explain(ASTRONAUT, "--model", run, "--method", "grad-cam", "--layer", "featurs", "--out", tmp_path / "out")
+    assert done.exit_code == 2
+    assert "no layer 'featurs'; near are features" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_label_that_nobody_explains_names_the_option_of_this_command(folder_of_faces: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(folder_of_faces, own)
+    (own / "happy").rename(own / "smile")
+    done = explain("mien-0", "--data", own, "--out", tmp_path / "out")
+    assert done.exit_code == 2
+    assert "say which it is with --map smile=happy, or leave its faces out with --map smile=" in done.stderr
 
 
 @pytest.mark.parametrize(("model", "method"), [("mien-0", "map"), ("run", "grad-cam")])

@@ -87,7 +87,7 @@ def test_a_report_figures_and_a_table_are_written(mien: Callable[..., Result], d
         (["mien-0", "mien-0"], "mien-0 is named twice"),
         (["mien-0", "--groups", "nowhere.csv"], "nowhere.csv: no such file"),
         (["mien-0", "--reference", "nowhere.json"], "nowhere.json: is no stress.json"),
-        (["mien-0", "--map", "joy"], "write LABEL=EMOTION"),
+        (["mien-0", "--map", "joy"], "say LABEL=EMOTION"),
     ],
 )
 def test_mistakes_are_one_line_and_status_two(

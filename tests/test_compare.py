@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy.spatial.distance import jensenshannon
 
 from faces import cartoon_set
@@ -206,10 +207,61 @@ def test_costs_are_measured_of_the_graph_that_the_recipe_exports(faces: FaceSet)
 
 
 def test_what_cannot_be_timed_says_why(faces: FaceSet) -> None:
-    plan = dump(tiny()) | {"net": {"name": "lenet", "options": {"size": 999}, "weights": ""}}
+    plan = dump(tiny()) | {"net": {"name": "lenet", "options": {"size": 32}, "weights": ""}}  # of faces of 16 pixels
     costs = measure_costs([contender(faces, "a", 0.5, plan=plan)], seconds=0, rounds=1)
     assert costs.each[0].timings == {}
-    assert costs.each[0].reason
+    assert costs.each[0].reason.startswith("cannot be exported (")
+
+
+def test_a_published_figure_stands_in_the_unit_of_ours(faces: FaceSet, tmp_path: Path) -> None:
+    figures = {"f1.sad": 0.43, "weighted_f1": 0.61, "macro_precision": 0.72, "log_loss": 1.25}
+    claim = {"document": "003", "variant": "tuned", "split": "test", "figures": figures}
+    entries = (contender(faces, "a", 0.5, claim=claim), contender(faces, "b", 0.5))
+    write_comparison(compare_entries(Entries(entries, faces), Split.PUBLIC_TEST, latency=False), tmp_path, PLAIN)
+    page = (tmp_path / "report.html").read_text()
+    for said in ("43.0 %", "61.0 %", "72.0 %", ">1.250<", "F1 of sad", "weighted F1"):
+        assert said in page
+    assert ">0.430<" not in page
+
+
+def test_an_emotion_without_a_face_has_no_recall(faces: FaceSet, tmp_path: Path) -> None:
+    few = faces.select(faces.labels != SEVEN.index(Emotion.DISGUST))
+    entries = (contender(few, "a", 0.5), contender(few, "b", 0.9))
+    found = compare_entries(Entries(entries, few), Split.PUBLIC_TEST, latency=False)
+    assert set(found.recall(0)) == set(SEVEN) - {Emotion.DISGUST}
+    write_comparison(found, tmp_path, PLAIN)
+    table = (tmp_path / "report.html").read_text().partition("Recall in per cent")[2].partition("</table>")[0]
+    assert table.count("–") == 2
+
+
+def test_a_set_of_copies_has_no_clean_figures(tmp_path: Path) -> None:
+    once = cartoon_set(per_split=(70, 0, 0))
+    usage = torch.cat([once.usage, once.usage + 1])
+    twice = replace(
+        once,
+        images=once.images.repeat(2, 1, 1),
+        labels=once.labels.repeat(2),
+        usage=usage,
+        rows=torch.arange(140),
+        votes=None,
+        pixels_from_jpeg=None,
+    )
+    entries = (contender(twice, "a", 0.5), contender(twice, "b", 0.9))
+    found = compare_entries(Entries(entries, twice), Split.PUBLIC_TEST, latency=False)
+    assert all("clean" not in figures for figures in found.figures)
+    assert any("No row is clean" in warning for warning in found.warnings())
+    write_comparison(found, tmp_path, PLAIN)
+    rows = csv.DictReader((tmp_path / "table.csv").read_text().splitlines())
+    assert {row["clean_accuracy"] for row in rows} == {""}
+
+
+def test_what_a_model_has_learned_from_is_said(faces: FaceSet) -> None:
+    entries = (contender(faces, "a", 0.5, learned_from=faces.sha256), contender(faces, "b", 0.9))
+    found = compare_entries(Entries(entries, faces), Split.PUBLIC_TEST, latency=False)
+    assert found.warnings() == [w for w in found.warnings() if "PublicTest chose" in w and w.endswith(": a.")] != []
+    assert "have learned from" in replace(found, split="Training").warnings()[0]
+    assert "have learned from" in replace(found, split="all").warnings()[0]
+    assert replace(found, split="PrivateTest").warnings() == []
 
 
 def test_files_hold_everything_and_no_face_but_the_page(comparison: Comparison, tmp_path: Path) -> None:

@@ -25,8 +25,9 @@ from mien.lab.evaluate.evaluate import Wish, evaluate  # noqa: E402
 from mien.lab.evaluate.evaluation import Task, judge, prepare  # noqa: E402
 from mien.lab.evaluate.pairs import Direction, find_pairs, surest_mistakes  # noqa: E402
 from mien.lab.evaluate.report import write_report  # noqa: E402
-from mien.lab.evaluate.sets import TestSet, load_tests, read_map, read_split, select  # noqa: E402
+from mien.lab.evaluate.sets import TestSet, load_tests, select  # noqa: E402
 from mien.lab.evaluate.subject import Subject, find_subjects  # noqa: E402
+from mien.lab.feed.asked import read_map, read_split  # noqa: E402
 from mien.lab.judge.examine import select_rows  # noqa: E402
 from mien.lab.judge.ferplus import against_votes, distances  # noqa: E402
 from mien.lab.judge.judge import Answers  # noqa: E402
@@ -282,7 +283,7 @@ def test_what_cannot_be_judged_is_refused() -> None:
         evaluation(faces.select(faces.labels == 3), reader())
     with pytest.raises(DataError, match="no row is left"):
         evaluation(faces.select(faces.labels == 6), reader(CLASS_SETS["three"]))
-    with pytest.raises(DataError, match=r"no rows in PrivateTest; it has Training, PublicTest$"):
+    with pytest.raises(DataError, match=r"no rows in PrivateTest; it has Training, PublicTest; name one"):
         evaluation(faces.select(faces.usage < 2), reader(), Split.PRIVATE_TEST)
     with pytest.raises(DataError, match="name one with --split, or all"):
         evaluation(faces.select(faces.usage != 1), reader())

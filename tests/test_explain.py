@@ -206,6 +206,16 @@ def test_faces_that_are_not_found_or_far_too_stretched_are_left_out() -> None:
     assert attention.maps.sum() == pytest.approx(1)
 
 
+def test_a_place_hardly_above_its_negative_neighbours_is_a_place_not_a_speck() -> None:
+    """Cut after the enlargement, all of this face's attention would lie on a few pixels of one place."""
+    maps = np.full((1, 3, 3), -1, np.float32)
+    maps[0, 0, 0] = 0.01
+    attention = attend(maps, np.zeros(1, np.int64), as_they_lie(1), 48)
+    assert (attention.maps > 0).sum() > 16 * 16
+    assert attention.maps.max() < 1 / 128
+    assert attention.maps[0, 24:, 24:].max() == 0
+
+
 def planted(region_of: dict[int, str], count: int = 20) -> tuple[np.ndarray, np.ndarray]:
     """Maps ``[N, 48, 48]`` whose class looks at one region alone, with some noise everywhere."""
     generator = np.random.default_rng(0)
@@ -380,6 +390,8 @@ def test_maps_are_enlarged_between_the_centres_of_places() -> None:
     [
         ([(0.1, [0.0, 0.2]), (-0.3, [-0.4, -0.2])], "all weights shuffled -0.30 .* what the network has learned"),
         ([(0.9, [0.8, 1.0]), (0.9, [0.8, 1.0])], "stay alike without what was learned"),
+        ([(0.1, [0.0, 0.2]), (-0.9, [-1.0, -0.8])], "stay alike without what was learned"),
+        ([(0.1, [0.0, 0.2]), (0.5, [0.4, 0.6])], "do not settle how much"),
         ([(0.1, [0.0, 0.2]), (None, None)], "1 stages of 2 shuffled .* Further on every map is flat: no more"),
         ([(None, None)], "nothing to compare"),
     ],

@@ -15,7 +15,8 @@ torch = pytest.importorskip("torch", reason="the lab is not installed")
 from mien._emotions import SEVEN  # noqa: E402
 from mien._errors import DataError  # noqa: E402
 from mien.lab.data import FaceSet, Split  # noqa: E402
-from mien.lab.evaluate.sets import load_tests, read_map, select  # noqa: E402
+from mien.lab.evaluate.sets import load_tests, select  # noqa: E402
+from mien.lab.feed.asked import read_map  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 Draw = Callable[..., np.ndarray]

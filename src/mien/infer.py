@@ -179,7 +179,9 @@ def find_model(name_or_path: str | os.PathLike[str], *, precision: str = "int8")
     if path.is_dir():
         path = path / PRECISIONS[precision]
         if not path.is_file():
-            raise ModelError(f"{wanted} has no {precision} file ({path.name}); choose the other precision")
+            other = any((path.parent / name).is_file() for name in PRECISIONS.values())
+            cure = "choose the other precision" if other else "name a folder that holds a model, or its file"
+            raise ModelError(f"{wanted} has no {precision} file ({path.name}); {cure}")
     if path.is_file():
         return path
     if path.suffix == ".onnx" or path.name != wanted:

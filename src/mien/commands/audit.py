@@ -7,6 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from mien._errors import DataError
+from mien.commands.lab import needs_lab
+from mien.commands.progress import Stages
 
 # A face is looked for on a border of its own, half its side wide, enlarged to a size at which the detector is sure.
 _BORDER = 0.25
@@ -62,41 +64,32 @@ def audit(
     OUT/exclude.txt lists the rows that `mien train RECIPE data.exclude=OUT/exclude.txt` leaves out. Trained folds are
     kept in OUT/.folds: the same command goes on where it stopped.
     """
-    from mien._errors import MissingExtraError
-
-    try:
+    with needs_lab():
         from mien.lab.audit import audit as find
         from mien.lab.audit import read_reasons
         from mien.lab.audit.sets import load_any
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "torch", "lab") from error
+        from mien.lab.checkpoint import require_writable
+        from mien.lab.feed.asked import read_map
 
     reasons = read_reasons(exclude)
     _check(near, label_errors, probabilities, model, overrides or ())
     if "label-error" in reasons and exclude.strip() != "all" and not (label_errors or probabilities or model):
         raise DataError("--exclude label-error needs --label-errors RECIPE, --probabilities FILE or --model MODEL")
-    with _Bar() as bar:
-        bar("reading", 0, 0)
+    with Stages(lines=False) as bar:
+        bar("reading")
         faces = load_any(data, read_map(labels or ()))
-        others = [load_any(path, read_map(against_labels or ())) for path in against or ()]
+        others = [load_any(path, read_map(against_labels or (), option="--against-map")) for path in against or ()]
     folder = out or Path("reports", f"audit-{Path(faces.source).stem}")
+    for place in (folder, *([figures_to.parent] if figures_to else [])):  # before the work, not after it
+        require_writable(place)
     opinion = _opinion(faces, folder, label_errors, overrides or (), probabilities, model, accelerator)
-    with _Bar() as bar:
+    with Stages(lines=False) as bar:
         found = find(faces, others, opinion=opinion, finds_face=_face_finder(), threshold=near, progress=bar)
-        bar("writing", 0, 0)
+        bar("writing")
         said = _write(found, folder, reasons, figures_to)
     for line in _summary(said):
         typer.echo(line)
     typer.echo(str(folder))
-
-
-def read_map(words: Sequence[str]) -> dict[str, str]:
-    """``LABEL=EMOTION`` words as a map; an empty emotion drops the label. Raises ``DataError``."""
-    pairs = [word.partition("=") for word in words]
-    for label, sign, emotion in pairs:
-        if not (label and sign):
-            raise DataError(f"--map {label}{sign}{emotion}: reads LABEL=EMOTION, as in --map joy=happy")
-    return {label: emotion for label, _, emotion in pairs}
 
 
 def _check(near: float, label_errors: str, probabilities: Path | None, model: str, overrides: Sequence[str]) -> None:
@@ -118,7 +111,7 @@ def _opinion(
     accelerator: str,
 ) -> Any:
     """The probabilities that label errors are found by, ``None`` where nobody asked for them."""
-    from mien.lab.audit.folds import ask, read_opinion
+    from mien.lab.audit.folds import ask, knows, read_opinion
 
     if probabilities:
         return read_opinion(probabilities, faces)
@@ -129,7 +122,7 @@ def _opinion(
     from mien.lab.model import open_model
 
     opened = open_model(model)
-    if opened.about.get("data_sha256") == faces.sha256:
+    if knows(opened, faces):
         raise DataError(
             f"{opened.name} has learned from {faces.source}: it would repeat the labels it was told; "
             "use --label-errors RECIPE, whose folds are asked about faces they have not seen"
@@ -233,26 +226,3 @@ def _summary(said: dict[str, Any]) -> list[str]:
         lines.append(f"likely label errors: {errors['flagged']:,} of {errors['judged']:,} judged")
     lines.append(f"exclude.txt: {', '.join(f'{reason} {n:,}' for reason, n in said['excluded'].items()) or 'empty'}")
     return lines
-
-
-class _Bar:
-    """A rich progress bar on standard error, silent outside of a terminal."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-        console = Console(stderr=True)
-        columns = (TextColumn("[bold]{task.description}"), BarColumn(), TimeElapsedColumn())
-        self.progress = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
-        self.task = self.progress.add_task("", total=None)
-
-    def __enter__(self) -> "_Bar":
-        self.progress.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.progress.stop()
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        self.progress.update(self.task, description=stage, completed=done, total=total or None)

@@ -1,11 +1,12 @@
 """``mien compare``: many models in one table and report, with paired tests, or a family of recipes as a study."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from mien.commands.lab import needs_lab
+from mien.commands.progress import Stages
 
 _LINES = 4  # sentences about differences that the terminal shows; the report has all
 
@@ -25,56 +26,33 @@ def compare(
     grid: Annotated[str, typer.Option(help="A family of recipes to study instead: vgg-vs-resnet.")] = "",
 ) -> None:
     """Compare models: figures with intervals, which differences are noise, cost, recall, disagreement."""
-    from mien._errors import DataError, MissingExtraError
+    from mien._errors import DataError
 
-    try:
+    with needs_lab():
         from mien.lab import compare as lab
+        from mien.lab.checkpoint import require_writable
+        from mien.lab.feed.asked import read_part
         from mien.lab.provenance import provenance
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "torch", "lab") from error
 
-    part = _split(split)
+    part = read_part(split)
     if grid and runs:
         raise DataError("--grid finds its runs itself; leave RUN out, or leave --grid out")
-    with _progress() as report:
+    require_writable(out)
+    with Stages(lines=False) as report:
         if grid:
             study = lab.study(grid, data, part, latency=latency, report=report)
             lab.write_study(study, out, provenance(study.comparison.faces.sha256))
-            lines = _of_study(study)
+            compared, lines = study.comparison, _of_study(study)
         else:
             named = list(runs) if runs else [*lab.found_answers(), "mien-0"]
-            comparison = lab.compare(named, data, part, latency=latency, report=report)
-            lab.write_comparison(comparison, out, provenance(comparison.faces.sha256))
-            lines = _of_comparison(comparison)
+            compared = lab.compare(named, data, part, latency=latency, report=report)
+            lab.write_comparison(compared, out, provenance(compared.faces.sha256))
+            lines = _of_comparison(compared)
     for line in lines:
         typer.echo(line)
+    for warning in compared.warnings():
+        typer.echo(f"note: {warning}", err=True)
     typer.echo(str(out / "report.html"))
-
-
-def _split(name: str) -> Any:
-    from mien._errors import DataError
-    from mien.lab.data import Split
-    from mien.lab.recipe import nearest
-
-    if name == "all":
-        return None
-    if name not in tuple(Split):
-        known = [*map(str, Split), "all"]
-        raise DataError(f"unknown split {name!r}{nearest(name, known)}; one of {', '.join(known)}")
-    return Split(name)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
-    """What is done now, on standard error; silent outside of a terminal."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda _: None
-        return
-    with console.status("reading") as status:
-        yield status.update
 
 
 def _of_comparison(comparison: Any, *, sentences: bool = True) -> list[str]:

@@ -5,6 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
+from mien.commands.lab import needs_lab
+from mien.commands.progress import Stages
+
 
 def evaluate(
     model: Annotated[
@@ -39,22 +42,21 @@ def evaluate(
     precision: Annotated[str, typer.Option(help="int8 or fp32: which file of a model.")] = "int8",
 ) -> None:
     """Judge MODEL on labelled faces and write metrics.json, answers.npz and report.html."""
-    from mien._errors import MissingExtraError
-
-    try:
+    with needs_lab():
         from mien.lab.evaluate.evaluate import Wish
         from mien.lab.evaluate.evaluate import evaluate as judge
-        from mien.lab.evaluate.sets import read_map
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "torch", "lab") from error
+        from mien.lab.feed.asked import read_map
 
     wish = Wish(split, out, read_map(label_map or []), views, precision)
     paths: list[Path | None] = [*data] if data else [None]
-    with _Bar() as bar:
+    with Stages() as bar:
         folder, judged = judge(model, paths, wish=wish, report=bar)
     for name, evaluations in judged.items():
         for evaluation in evaluations:
             typer.echo(_line(name, evaluation))
+    every = (warning for evaluations in judged.values() for each in evaluations for warning in each.warnings())
+    for warning in dict.fromkeys(every):
+        typer.echo(f"note: {warning}", err=True)
     typer.echo(str(folder / "report.html"))
 
 
@@ -73,30 +75,3 @@ def _line(name: str, evaluation: Any) -> str:
         f"{found['accuracy']:.2%} ({low:.2%} to {high:.2%}), {clean}balanced {found['balanced_accuracy']:.2%}, "
         f"macro F1 {found['macro_f1']:.2%}, log loss {found['log_loss']:.3f}, ECE {found['ece']:.3f}{account}"
     )
-
-
-class _Bar:
-    """A rich progress bar on standard error; outside of a terminal, a plain line for every new thing that is done."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self.console = Console(stderr=True)
-        columns = (TextColumn("[bold]{task.description}"), BarColumn(), TimeRemainingColumn())
-        self.progress = Progress(*columns, console=self.console, disable=not self.console.is_terminal, transient=True)
-        self.task = self.progress.add_task("", total=None)
-        self.doing = ""
-
-    def __enter__(self) -> "_Bar":
-        self.progress.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.progress.stop()
-
-    def __call__(self, doing: str, done: int, total: int) -> None:
-        if doing != self.doing and not self.console.is_terminal:
-            self.console.print(doing, highlight=False, soft_wrap=True)
-        self.doing = doing
-        self.progress.update(self.task, description=doing, completed=done, total=total if total > 1 else None)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,9 @@ import typer
 from mien._errors import MienError
 
 _DEFAULT = "mien-0"
-METHODS = ("map", "grad-cam", "grad-cam++", "hires-cam", "integrated-gradients")  # as mien.lab.explain has them
+# As mien.lab.explain has them, which may not be there.
+METHODS = ("map", "grad-cam", "grad-cam++", "hires-cam", "integrated-gradients")
+BASELINES = ("blur", "mean")
 
 
 def explain(
@@ -56,8 +59,9 @@ def explain(
     Of pictures it writes NAME.maps.mien.png each, and explanation.html; of a data set explanation.json and report.html,
     which shows faces of the set and is yours to keep.
     """
-    if method not in METHODS:
-        raise MienError(f"unknown method {method!r} (there are: {', '.join(METHODS)})")
+    for option, word, known in (("method", method, METHODS), ("baseline", baseline, BASELINES)):
+        if word not in known:
+            raise MienError(f"unknown {option} {word!r}{_nearest(word, known)} (there are: {', '.join(known)})")
     where = Path("reports") / "explain"
     if data is not None:
         from mien.commands.explain_set import SetWish, explain_set
@@ -73,12 +77,19 @@ def explain(
         return
     if not what:
         raise MienError("name pictures to explain, or a data set with --data")
+    if split or label_map:
+        raise MienError(f"{'--split' if split else '--map'} is for a data set; name one with --data, or leave it out")
     from mien.commands.explain_pictures import PictureWish, explain_pictures
 
     wish = PictureWish(
         model or _DEFAULT, out or where / "pictures", method, layer, emotion or [], precision, detector, threads
     )
     raise typer.Exit(explain_pictures(what, wish))
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    near = get_close_matches(word, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _model_of(what: Sequence[str], model: str) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import numpy as np
 import typer
 
 from mien._emotions import Emotion
-from mien._errors import ImageError, MienError, MissingExtraError, ModelError
+from mien._errors import ImageError, MienError, ModelError
 from mien._face import Face, Reading
 from mien.commands.gather import gather
+from mien.commands.lab import needs_lab
 from mien.commands.map_page import PAGE, MapPage
 from mien.commands.map_sheet import asked
 from mien.commands.predict import ErrorLines, Tally, _with_progress, model_facts
@@ -77,11 +79,9 @@ def _open(wish: PictureWish, sources: Sequence[Source]) -> tuple[list[Emotion], 
 
 
 def _by_run(wish: PictureWish, sources: Sequence[Source]) -> tuple[list[Emotion], dict[str, str], Readings]:
-    try:
+    with needs_lab():
         from mien.lab.explain.look import Looker
         from mien.lab.model import open_model
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "torch", "lab") from error
     model = open_model(wish.model)
     emotions = _emotions(wish.emotions, model.emotions, model.name)
     looker = Looker(model, wish.method, layer=wish.layer)
@@ -92,7 +92,11 @@ def _by_run(wish: PictureWish, sources: Sequence[Source]) -> tuple[list[Emotion]
 def _emotions(names: Sequence[str], known: Sequence[Emotion], model: str) -> list[Emotion]:
     for name in names:
         if name not in known and name != "all":
-            raise MienError(f"{model} does not know the emotion {name!r}; it knows {', '.join(known)}, or say all")
+            near = get_close_matches(name, known, n=1)
+            hint = f" (did you mean {str(near[0])!r}?)" if near else ""
+            raise MienError(
+                f"{model} does not know the emotion {name!r}{hint}; it knows {', '.join(known)}, or say all"
+            )
     return [emotion for emotion in known if emotion in names or "all" in names]
 
 

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from mien.commands.lab import needs_lab
+
 
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run, as `mien train` names it.")],
@@ -15,14 +17,10 @@ def export(
     ] = False,
 ) -> None:
     """Export RUN as fp32 and int8 ONNX, calibrated on PublicTest, with its card."""
-    from mien._errors import MissingExtraError
-
-    try:
+    with needs_lab():
         from mien.lab.export.release import release
         from mien.lab.feed.sets import load_set
         from mien.lab.train.run import load_final
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "torch", "lab") from error
 
     trained = load_final(run)
     card = release(trained, load_set(data, trained.recipe), out, final=final)

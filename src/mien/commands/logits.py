@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from mien.commands.progress import silence_lightning
+from mien.commands.lab import needs_lab
+from mien.commands.progress import Stages, silence_lightning
 
 
 def logits(
@@ -21,17 +22,15 @@ def logits(
     accelerator: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
 ) -> None:
     """Write the answers of RUNS for the Training faces to a file. No test face is answered."""
-    from mien._errors import MissingExtraError, OutputError
+    from mien._errors import OutputError
 
-    try:
+    with needs_lab():
         from mien.lab import recipe as recipes
         from mien.lab.data import Split
         from mien.lab.feed.sets import load_set
         from mien.lab.train.answers import answer
         from mien.lab.train.devices import Devices
         from mien.lab.train.run import load_final
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "torch", "lab") from error
 
     if out.suffix != ".npz":
         raise OutputError(f"{out}: a file of cached logits ends in .npz; name it so")
@@ -40,30 +39,8 @@ def logits(
     teachers = [load_final(run, device) for run in runs]
     student = recipes.load(recipe) if recipe else teachers[0].recipe
     faces = load_set(data, student).split(Split.TRAINING).to(device)
-    with _Bar(len(faces)) as bar:
-        answers = answer(teachers, faces, views, report=bar)
+    with Stages(lines=False) as bar:
+        answers = answer(teachers, faces, views, report=lambda done: bar("answering", done, len(faces)))
     answers.save(out)
     names = ", ".join(answers.teachers)
     typer.echo(f"{names}: {len(answers.rows):,} faces, {views} {'view' if views == 1 else 'views'} each. {out}")
-
-
-class _Bar:
-    """A rich progress bar on standard error, silent outside of a terminal."""
-
-    def __init__(self, total: int) -> None:
-        from rich.console import Console
-        from rich.progress import Progress
-
-        console = Console(stderr=True)
-        self.progress = Progress(console=console, disable=not console.is_terminal)
-        self.task = self.progress.add_task("answering", total=total)
-
-    def __enter__(self) -> "_Bar":
-        self.progress.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.progress.stop()
-
-    def __call__(self, done: int) -> None:
-        self.progress.update(self.task, completed=done)

@@ -134,7 +134,7 @@ def _image(picture: Image.Image, alt: str) -> str:
     picture.convert("RGB").save(stream, "JPEG", quality=86)
     code = base64.b64encode(stream.getvalue()).decode("ascii")
     size = f'width="{picture.width}" height="{picture.height}"'
-    return f'<img loading="lazy" {size} alt="{escape(alt)}" src="data:image/jpeg;base64,{code}">'
+    return f'<img decoding="async" {size} alt="{escape(alt)}" src="data:image/jpeg;base64,{code}">'
 
 
 _HEAD = """<!doctype html>

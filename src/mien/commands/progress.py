@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 # Seconds over which the speed is taken for the remaining time; an epoch on a processor lasts minutes.
@@ -82,3 +83,33 @@ def silence_lightning() -> None:
     from mien.lab.train.loggers import silence_lightning as silence
 
     silence()
+
+
+class Stages:
+    """What is being done and how much of it: a bar in a terminal, anywhere else a plain line for every new thing."""
+
+    def __init__(self, *, lines: bool = True, whole: bool = False) -> None:
+        """``lines=False`` leaves the plain lines out.
+
+        ``whole`` says that ``done`` counts all of the work, not one stage: a plain line then tells how far it is.
+        """
+        self._console = Console(stderr=True)
+        columns = (TextColumn("[bold]{task.description}"), BarColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=self._console, disable=not self._console.is_terminal, transient=True)
+        self._task = self._bar.add_task("", total=None)
+        self._doing, self._lines, self._whole = "", lines and not self._console.is_terminal, whole
+
+    def __enter__(self) -> "Stages":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, doing: str, done: int = 0, total: int = 0) -> None:
+        """``done`` of ``total`` parts of ``doing``; a ``total`` of 0 or 1 says that nobody knows how long it takes."""
+        if doing != self._doing and self._lines:
+            far = f": from {done / total:.0%}" if self._whole and total else ""
+            self._console.print(f"{doing}{far}", highlight=False, markup=False, soft_wrap=True)
+        self._doing = doing
+        self._bar.update(self._task, description=escape(doing), completed=done, total=total if total > 1 else None)

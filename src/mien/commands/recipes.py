@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from mien.commands.lab import needs_lab
+
 Rows = Sequence[tuple[str, ...]]
 
 _GAP = 3  # cells between two columns
@@ -28,13 +30,9 @@ def recipes(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the recipes, or explain RECIPE: what it reproduces, its net and cost, phases, members and search space."""
-    from mien._errors import MissingExtraError
-
-    try:
+    with needs_lab():
         from mien.lab.overview import explanation, summary
         from mien.lab.recipe import names
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "torch", "lab") from error
 
     if recipe is None:
         rows = sorted((summary(name) for name in names()), key=lambda row: (row["document"] or "~", row["name"]))

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from mien.commands.lab import needs_lab
+
 
 def record(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run, as `mien train` names it.")],
@@ -15,14 +17,10 @@ def record(
     ] = False,
 ) -> None:
     """Judge RUN and write its figures, log, resolved recipe, curves and, where it is small, its int8 file."""
-    from mien._errors import MissingExtraError
-
-    try:
+    with needs_lab():
         from mien.lab import record as evidence
         from mien.lab.feed.sets import load_set
         from mien.lab.train.run import load_final
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "torch", "lab") from error
 
     recipe = load_final(run).recipe
     folder = out or Path("results") / recipe.name / f"seed-{recipe.seed}"

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from mien.commands.lab import needs_lab
+
 _SHOWN = 10  # trials in the table at the end
 
 
@@ -27,16 +29,12 @@ def search(
 
     Writes best.toml (a recipe), search.json, history.png and importance.png.
     """
-    from mien._errors import MissingExtraError
-
-    try:
+    with needs_lab():
         from mien.lab.recipe import load
         from mien.lab.search.findings import write_findings
         from mien.lab.search.search import search as run
         from mien.lab.search.study import Plan
         from mien.lab.train.loggers import silence_lightning
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "torch", "lab") from error
 
     silence_lightning()
     folder = out or Path("runs", "search", load(recipe, overrides or ()).name)

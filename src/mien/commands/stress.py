@@ -6,6 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
+from mien.commands.lab import needs_lab
+from mien.commands.progress import Stages
+
 
 def stress(
     models: Annotated[
@@ -42,10 +45,9 @@ def stress(
 
     The same seed spoils the same faces alike for every model. The report shows no face of the data set.
     """
-    from mien._errors import MissingExtraError
-
-    try:
-        from mien.lab.data import Split
+    with needs_lab():
+        from mien.lab.checkpoint import require_writable
+        from mien.lab.feed.asked import read_map, read_part
         from mien.lab.provenance import provenance
         from mien.lab.stress import kept, spoilings
         from mien.lab.stress.faces import DEFAULT_COUNT
@@ -54,12 +56,12 @@ def stress(
         from mien.lab.stress.report import write_report
         from mien.lab.stress.stress import Trial, name_models
         from mien.lab.stress.stress import stress as judge
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "torch", "lab") from error
 
     chosen = spoilings.choose(only or [])
-    part = None if split == "all" else _choice(Split, split)
-    labelled, opened = open_all(models, data, dict(_pair(text) for text in label_map or []))
+    for folder in (out, *([keep] if keep else [])):  # before the work, not after it
+        require_writable(folder)
+    part = read_part(split)
+    labelled, opened = open_all(models, data, read_map(label_map or []))
     named = name_models(models, opened)
     divided = read_groups(groups, labelled) if groups else None
     count = faces if faces is not None else 0 if groups else DEFAULT_COUNT
@@ -68,7 +70,7 @@ def stress(
     known, beside = choose_reference(alike.get(reference or "", reference), named, labelled, trial)
     if labelled.note:
         typer.echo(labelled.note, err=True)
-    with _Bar() as bar:
+    with Stages(whole=True) as bar:
         said = judge(
             named,
             labelled,
@@ -77,7 +79,7 @@ def stress(
             reference=known,
             beside=beside,
             groups=divided,
-            report=bar,
+            report=lambda done, total, doing: bar(doing, done, total),
         )
     kept.write_json(said, out / "stress.json")
     kept.write_table(said, out / "stress.csv")
@@ -86,25 +88,6 @@ def stress(
         kept.write_each(said, keep)
     _tell(said)
     typer.echo(str(out / "report.html"))
-
-
-def _choice(kind: Any, text: str) -> Any:
-    from mien._errors import DataError
-    from mien.lab.data.columns import nearest
-
-    by_name = {each.lower(): each for each in kind}
-    if text.lower() not in by_name:
-        raise DataError(f"no split {text!r}{nearest(text, list(kind))}; it is one of {', '.join(kind)}, all")
-    return by_name[text.lower()]
-
-
-def _pair(text: str) -> tuple[str, str]:
-    from mien._errors import DataError
-
-    label, equals, emotion = text.partition("=")
-    if not (label and equals and emotion):
-        raise DataError(f"--map {text!r}: write LABEL=EMOTION, such as joy=happy")
-    return label.strip(), emotion.strip()
 
 
 def _tell(said: Mapping[str, Any]) -> None:
@@ -122,30 +105,3 @@ def _tell(said: Mapping[str, Any]) -> None:
         left = "; ".join(f"{count:,} {why}" for why, count in model["account"].items())
         if left:
             typer.echo(f"  not judged: {left}")
-
-
-class _Bar:
-    """A rich progress bar on standard error; outside of a terminal, a line for each spoiling."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self._console = Console(stderr=True)
-        columns = (TextColumn("[bold]{task.description}"), BarColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
-        self._task = self._progress.add_task("clean faces", total=None)
-        self._doing = ""
-
-    def __enter__(self) -> "_Bar":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._progress.stop()
-
-    def __call__(self, done: int, total: int, doing: str) -> None:
-        self._progress.update(self._task, completed=done, total=total, description=doing)
-        if doing != self._doing and not self._console.is_terminal:
-            self._console.print(f"{doing}: from {done / total:.0%}", highlight=False)
-        self._doing = doing

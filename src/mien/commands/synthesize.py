@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from mien.commands.lab import needs_lab
+
 
 def synthesize(
     emotions: Annotated[
@@ -32,9 +34,7 @@ def synthesize(
     OUT/EMOTION/*.png are the faces. OUT/judgement.json says how far they are from real ones, OUT/contact.png shows
     them beside real ones: that picture is yours to keep, not to pass on.
     """
-    from mien._errors import MissingExtraError
-
-    try:
+    with needs_lab():
         from mien.lab.feed.sets import load_set
         from mien.lab.gan.learn import Settings
         from mien.lab.gan.synthesize import Wish, choose_emotions, faces_of
@@ -42,8 +42,6 @@ def synthesize(
         from mien.lab.provenance import provenance
         from mien.lab.train.devices import Devices
         from mien.lab.train.loggers import silence_lightning
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "torch", "lab") from error
 
     silence_lightning()
     recipe = faces_of(classes)

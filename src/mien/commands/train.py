@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from mien.commands.lab import needs_lab
+
 
 def train(
     recipe: Annotated[
@@ -38,15 +40,11 @@ def train(
 
     Stops cleanly at --time-limit and at Ctrl-C; the same command resumes, and leaves alone what is finished.
     """
-    from mien._errors import MissingExtraError
-
-    try:
+    with needs_lab():
         from mien.lab import recipe as recipes
         from mien.lab.overview import is_family
         from mien.lab.train.fit import Devices
         from mien.lab.train.loggers import silence_lightning
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "torch", "lab") from error
     silence_lightning()
     names = recipes.members(recipe) if is_family(recipe) else (recipe,)
     changes = [*(overrides or ()), *([] if seed is None else [f"seed={seed}"])]

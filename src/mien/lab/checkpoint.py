@@ -26,6 +26,22 @@ def save_bytes(path: Path, content: bytes) -> None:
     _replace(path, lambda temporary: temporary.write_bytes(content))
 
 
+def require_writable(folder: Path) -> None:
+    """Raises ``OutputError`` where nothing could be written to ``folder`` later; leaves everything as it was."""
+    probe, made = folder / f".probe-{os.getpid()}", list[Path]()
+    try:
+        made = [each for each in (folder, *folder.parents) if not each.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written ({error.strerror or error}); name another --out") from error
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+            for each in made:
+                each.rmdir()
+
+
 def load(path: Path) -> dict[str, Any]:
     """Read what ``save`` wrote, on the CPU. Raises ``DataError`` for a missing or damaged file."""
     try:

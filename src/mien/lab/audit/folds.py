@@ -1,4 +1,7 @@
-"""Out-of-fold probabilities: every Training face read by a net that has learned from neither it nor a copy of it."""
+"""Out-of-fold probabilities: every Training face read by a net that has learned from neither it nor an exact copy.
+
+Faces of one person, where the set names them, are in one fold as well. Near copies may be in two.
+"""
 
 import hashlib
 import io
@@ -19,8 +22,10 @@ from mien._errors import DataError, RecipeError
 from mien.lab import checkpoint
 from mien.lab.data import FaceSet, Split
 from mien.lab.feed.rows import validation_rows
+from mien.lab.feed.sets import is_fer2013
 from mien.lab.judge.examine import Reader, examine, select_rows
 from mien.lab.judge.metrics import checked
+from mien.lab.model import Model, open_model
 from mien.lab.recipe import Recipe, dump
 from mien.lab.train.fit import Devices, fit, predict
 from mien.lab.train.history import is_finished
@@ -48,7 +53,7 @@ class Opinion:
 def fold_recipes(recipe: Recipe) -> list[Recipe]:
     """``recipe`` once for every fold. Raises ``RecipeError`` where the recipe would let a net see what it is asked.
 
-    The last epoch is kept, so that no fold chooses the weights that judge it.
+    The last epoch is kept and no plateau is waited for, so that no fold chooses the weights that judge it.
     """
     if recipe.data.also or recipe.data.expand_first:
         raise RecipeError(
@@ -58,6 +63,11 @@ def fold_recipes(recipe: Recipe) -> list[Recipe]:
         raise RecipeError(
             f"recipe {recipe.name}: its teachers or first weights may have learned from the faces they would be asked "
             "about; take a recipe without target.teach and net.weights"
+        )
+    if _follows_validation(recipe):
+        raise RecipeError(
+            f"recipe {recipe.name}: a plateau would let every fold steer the rate of the net that judges it; "
+            "take a recipe with another optimise.schedule, or change it with --set"
         )
     data = [replace(recipe.data, folds=FOLDS, fold=fold) for fold in range(FOLDS)]
     return [replace(recipe, data=one, keep="last") for one in data]
@@ -98,6 +108,17 @@ def train_folds(
     return Opinion(np.concatenate(rows), np.concatenate(probs), class_set(recipe.data.classes), origin)
 
 
+def knows(model: Model, faces: FaceSet) -> bool:
+    """Whether ``model`` says that it has learned from ``faces``, or from FER-2013 in another of its forms than this.
+
+    Each form has a hash of its own; the one that mien-0 has learned from is known here.
+    """
+    learned = model.about.get("data_sha256", "")
+    if learned == faces.sha256:
+        return True
+    return is_fer2013(Path(faces.source)) and learned == open_model("mien-0").about["data_sha256"]
+
+
 def ask(model: Reader, faces: FaceSet) -> Opinion:
     """What a model that has not learned from ``faces`` says of Training and PublicTest; PrivateTest is not asked."""
     splits = [split for split in (Split.TRAINING, Split.PUBLIC_TEST) if len(faces.split(split))]
@@ -118,7 +139,7 @@ def read_opinion(path: Path, faces: FaceSet) -> Opinion:
             names = file["emotions"].tolist() if "emotions" in file else [str(emotion) for emotion in faces.emotions]
     except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, AttributeError) as error:
         raise DataError(
-            f"{path}: holds no arrays rows [M] and probs [M, C] ({error}); save them with np.savez"
+            f"{path}: holds no arrays rows [M] and probs [M, C] ({type(error).__name__}); save them with np.savez"
         ) from error
     emotions = _emotions(names, path)
     if rows.ndim != 1 or len(np.unique(rows)) < len(rows):
@@ -139,6 +160,12 @@ def save_opinion(path: Path, opinion: Opinion) -> None:
     names = np.array([str(emotion) for emotion in opinion.emotions])
     np.savez_compressed(content, rows=opinion.rows, probs=opinion.probs, emotions=names)
     checkpoint.save_bytes(path, content.getvalue())
+
+
+def _follows_validation(recipe: Recipe) -> bool:
+    own = recipe.optimise.schedule
+    schedules = [phase.optimise.get("schedule", own) for phase in recipe.phases] or [own]
+    return "plateau" in schedules
 
 
 def _emotions(names: Sequence[str], path: Path) -> tuple[Emotion, ...]:

@@ -10,9 +10,11 @@ from mien.lab.audit.against import overlap_counts
 from mien.lab.audit.audit import Audit, figures
 from mien.lab.audit.copies import contradicting
 from mien.lab.audit.exclude import REASONS
+from mien.lab.audit.report_labels import ferplus_section, label_error_section
 from mien.lab.audit.sheets import MOST_GROUPS, groups, sheet, tile
 from mien.lab.page import Tile, details, facts, headline, note, page, paragraph, section, table
 from mien.lab.page.blocks import Section
+from mien.lab.page.words import percent
 
 
 def report(found: Audit, excluded: Mapping[str, int], *, provenance: Mapping[str, str]) -> str:
@@ -23,8 +25,8 @@ def report(found: Audit, excluded: Mapping[str, int], *, provenance: Mapping[str
         _copies(found, said["copies"]),
         _contradictions(found, said["copies"]["contradicting"]),
         _content(found, said["content"]),
-        *([_ferplus(found, said["ferplus"])] if said["ferplus"] else []),
-        *([_label_errors(found, said["label_errors"])] if said["label_errors"] else []),
+        *([ferplus_section(found, said["ferplus"])] if said["ferplus"] else []),
+        *([label_error_section(found, said["label_errors"])] if said["label_errors"] else []),
         *([_against(found)] if found.overlaps else []),
         _list(excluded),
         _limits(found),
@@ -56,7 +58,11 @@ def _headline(found: Audit, said: Mapping[str, Any]) -> dict[str, tuple[str, str
     }
     if found.label_errors is not None:
         n, judged = len(found.label_errors.places), len(found.label_errors.judged)
-        shown["likely label errors"] = (f"{n:,}", f"{n / judged:.1%} of {judged:,} judged")
+        agrees = percent(found.label_errors.accuracy)
+        shown["labels flagged as likely wrong"] = (
+            f"{n:,}",
+            f"of {judged:,} judged, by probabilities that favour {agrees} of the labels",
+        )
     return shown
 
 
@@ -67,7 +73,7 @@ def _classes(said: Mapping[str, Any]) -> Section:
     rows: list[list[str | int]] = []
     for emotion in next(iter(splits.values())):
         cells = [(counts[emotion], counts[emotion] / totals[split]) for split, counts in splits.items()]
-        rows.append([emotion, *(word for n, share in cells for word in (f"{n:,}", f"{share:.1%}"))])
+        rows.append([emotion, *(word for n, share in cells for word in (f"{n:,}", f"{percent(share)}"))])
     rows.append(["all", *(word for split in splits for word in (f"{totals[split]:,}", ""))])
     remark = [note(said["note"])] if said["note"] else []
     return section("Classes", *remark, table(header, rows))
@@ -116,9 +122,8 @@ def _sheet_of_groups(found: Audit, chosen: Sequence[NDArray[np.int64]], what: st
 
 def _near(found: Audit, *, mirrored: bool) -> str:
     near = found.copies.near
-    chosen = np.flatnonzero(near.mirrored == mirrored)[
-        ::-1
-    ]  # the least alike first: they show what the threshold means
+    # The least alike first: they show what the threshold means.
+    chosen = np.flatnonzero(near.mirrored == mirrored)[::-1]
     pairs = [
         [tile(found.faces, int(near.first[at])), tile(found.faces, int(near.second[at]), f"r {near.r[at]:.4f}")]
         for at in chosen[:MOST_GROUPS]
@@ -148,7 +153,7 @@ def _content(found: Audit, said: Mapping[str, Any]) -> Section:
             f"{said['majority_not_face']:,} by most of the voters, {said['all_votes_not_face']:,} by all"
         )
     facts_["suspects"] = (
-        f"{said['suspects']:,}: flat over more than {said['suspects_flat_above']:.0%}, or called no face"
+        f"{said['suspects']:,}: flat over more than {percent(said['suspects_flat_above'], 0)}, or called no face"
     )
     facts_["no face found"] = f"{said['faceless']:,} of the suspects"
     blocks = [facts(facts_)]
@@ -171,92 +176,6 @@ def _content(found: Audit, said: Mapping[str, Any]) -> Section:
         what = "images that FER+ calls no face, but in which one was found, or nobody looked"
         blocks.append(details("Called no face, but not confirmed", sheet(faces, kept, what=what)))
     return section("Blanks and non-faces", *blocks)
-
-
-def _ferplus(found: Audit, said: Mapping[str, Any]) -> Section:
-    agreed, faces = found.agreement, found.faces
-    assert agreed is not None
-    counts = agreed.table
-    shade = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    rows = [
-        [str(emotion), *(f"{n:,}" for n in line)] for emotion, line in zip(faces.emotions, counts.tolist(), strict=True)
-    ]
-    words = f"Label and majority agree on {said['agree']:,} of {said['n']:,} faces ({said['agree'] / said['n']:.1%})."
-    strong = _strong_disagreement(found)
-    return section(
-        "FER-2013 labels against FER+",
-        paragraph(words),
-        note(f"Rule: {said['rule']}. {len(faces) - said['n']:,} of {len(faces):,} rows are left out so."),
-        table(
-            ["label", *said["columns"]], rows, shade=shade.tolist(), caption="Rows: the label; columns: the majority."
-        ),
-        table(
-            ["split", "faces", "agree", "share"],
-            [
-                [split, f"{c['n']:,}", f"{c['agree']:,}", f"{c['agree'] / max(c['n'], 1):.1%}"]
-                for split, c in said["by_split"].items()
-            ],
-        ),
-        details(
-            "Where the voters contradict the label",
-            sheet(
-                faces,
-                agreed.places[strong],
-                what="faces whose majority is another emotion, the clearest first",
-                say=lambda n: f"FER+ says {agreed.classes[int(agreed.majority[strong[n]])]}",
-            ),
-        ),
-    )
-
-
-def _strong_disagreement(found: Audit) -> NDArray[np.int64]:
-    """Indices into the judged faces: those that disagree, by the share of votes for their majority."""
-    agreed, votes = found.agreement, found.faces.votes
-    assert agreed is not None
-    assert votes is not None
-    most = votes.numpy()[agreed.places, agreed.majority]
-    other = np.flatnonzero(~agreed.agree)
-    return other[np.argsort(-most[other].astype(np.int64), kind="stable")]
-
-
-def _label_errors(found: Audit, said: Mapping[str, Any]) -> Section:
-    errors, faces = found.label_errors, found.faces
-    assert errors is not None
-    counts = np.array(said["given_by_suggested"])
-    names = said["emotions"]
-    rows = [[name, *(f"{n:,}" for n in line)] for name, line in zip(names, counts.tolist(), strict=True)]
-    left_out = "; ".join(f"{n:,} {reason}" for reason, n in said["not_judged"].items())
-    blocks = [
-        paragraph(
-            f"{said['flagged']:,} of {said['judged']:,} judged faces are flagged. The probabilities come from "
-            f"{said['origin']}; they favour the given label in {said['accuracy']:.1%}. Method: {said['method']}."
-        ),
-        note(f"Not judged: {left_out or 'none'}."),
-    ]
-    if said["against_ferplus"]:
-        blocks.append(paragraph(_checked(said["against_ferplus"])))
-    blocks += [
-        table(
-            ["given", *names], rows, shade=(counts / max(int(counts.max()), 1)).tolist(), caption="Columns: suggested."
-        ),
-        sheet(
-            faces,
-            errors.places,
-            what="likely label errors, the least likely label first",
-            say=lambda n: f"rather {faces.emotions[int(errors.suggested[n])]} ({errors.quality[n]:.1%} for the label)",
-        ),
-    ]
-    return section("Likely label errors", *blocks)
-
-
-def _checked(said: Mapping[str, Any]) -> str:
-    return (
-        f"An honest check: of the flagged faces with a FER+ majority ({said['flagged']:,}) the voters contradict the "
-        f"label in {said['flagged_contradicted']:.1%}, of all judged ones ({said['judged']:,}) in "
-        f"{said['judged_contradicted']:.1%}, of the {said['first']:,} least likely labels in "
-        f"{said['first_contradicted']:.1%}. The suggested label is what they say in "
-        f"{said['suggestion_is_majority']:.1%} of the flagged ones."
-    )
 
 
 def _against(found: Audit) -> Section:

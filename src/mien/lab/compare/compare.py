@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from mien._emotions import Emotion
 from mien._errors import DataError
 from mien.lab.compare.common import Common, common_ground
 from mien.lab.compare.contenders import Contender, Entries, gather
@@ -47,6 +48,25 @@ class Comparison:
         """The pair of two places, and 1 where it is told in that order, -1 where the other way round."""
         pair = next(p for p in self.pairs if {p.first, p.second} == {first, second})
         return pair, 1 if pair.first == first else -1
+
+    def recall(self, place: int) -> dict[Emotion, float]:
+        """The recall of every emotion of a model that its own faces have."""
+        found = self.figures[place]["all"]
+        return {e: found["recall"][e] for e in self.contenders[place].emotions if e not in found["absent"]}
+
+    def warnings(self) -> list[str]:
+        """What a reader must know before believing a figure."""
+        told, learned = [], [c.name for c in self.contenders if c.learned_from == self.faces.sha256]
+        if learned and self.split == Split.PUBLIC_TEST:
+            told.append(
+                f"PublicTest chose these models (their epoch, and where they are calibrated their temperature): their "
+                f"figures are a little too good there: {', '.join(learned)}."
+            )
+        elif learned and self.split != Split.PRIVATE_TEST:
+            told.append(f"These models have learned from faces that judge them here: {', '.join(learned)}.")
+        if any("clean" not in each for each in self.figures):
+            told.append("No row is clean: the exact pixels of every face stand in an earlier split or row, too.")
+        return told
 
 
 def compare(
@@ -99,8 +119,8 @@ def over_seeds(comparison: Comparison) -> dict[str, dict[str, Any]]:
         if len({comparison.contenders[p].seed for p in places}) == len(places) > 1:
             found[recipe] = {"n": len(places), "seeds": [comparison.contenders[p].seed for p in places]}
             found[recipe] |= {key: _spread([comparison.figures[p]["all"][key] for p in places]) for key in FIGURES}
-            clean = [comparison.figures[p]["clean"]["accuracy"] for p in places]
-            found[recipe]["clean_accuracy"] = _spread(clean)
+            clean = [f["clean"]["accuracy"] for p in places if "clean" in (f := comparison.figures[p])]
+            found[recipe] |= {"clean_accuracy": _spread(clean)} if clean else {}
     return found
 
 

@@ -12,8 +12,9 @@ from mien._errors import DataError, ModelError, RecipeError
 from mien.infer import PRECISIONS, Classifier
 from mien.lab.count import macs, parameters
 from mien.lab.data import FaceSet, Split
-from mien.lab.feed.test_set import load_test_set
-from mien.lab.judge.examine import Selection, examine, select_rows
+from mien.lab.evaluate.sets import TestSet, load_tests, select
+from mien.lab.feed.asked import ALL
+from mien.lab.judge.examine import Selection, examine
 from mien.lab.judge.judge import Answers
 from mien.lab.judge.recorded import read_metrics, recorded
 from mien.lab.model import Model, open_model
@@ -31,6 +32,7 @@ class Contender:
     - ``parameters``, ``macs`` (multiply-accumulates a face): ``None`` where the file does not say
     - ``int8_bytes``: of its int8 file, ``None`` where there is none
     - ``claim``: what a document says of it, as in ``metrics.json``
+    - ``learned_from``: SHA-256 of the set that it was trained on, empty where nobody says
     - ``model``: what can be timed, opened; ``None`` for kept answers, whose graph is made from ``plan``, their recipe
     """
 
@@ -47,6 +49,7 @@ class Contender:
     claim: Mapping[str, Any] = field(default_factory=dict)
     model: Model | None = None
     plan: Mapping[str, Any] | None = None
+    learned_from: str = ""
 
     @property
     def precision(self) -> str:
@@ -86,13 +89,14 @@ def gather(given: Sequence[str], data: Path | None, split: Split | None, *, repo
     if doubled:
         raise DataError(f"{doubled[0]}: named twice; a model does not differ from itself")
     opened = {place: _open(place) for place in places if not _is_kept(Path(place))}
-    faces = load_test_set(data, _all_emotions(places, opened), size=max([m.size for m in opened.values()] or [0]))
+    size = max([model.size for model in opened.values()] or [0])
+    (test,) = load_tests([data], _all_emotions(places, opened), size=size, label_map={})
     contenders = []
     for place in places:
         report(place)
         model = opened.get(place)
-        contenders.append(_asked(place, model, faces, split) if model else _kept(Path(place), faces, split))
-    return Entries(named_apart(contenders), faces)
+        contenders.append(_asked(place, model, test, split) if model else _kept(Path(place), test, split))
+    return Entries(named_apart(contenders), test.faces)
 
 
 def named_apart(contenders: Sequence[Contender]) -> tuple[Contender, ...]:
@@ -151,6 +155,7 @@ def _all_emotions(places: Sequence[str], opened: Mapping[str, Model]) -> tuple[E
 
 
 def _recipe_of(folder: Path) -> dict[str, Any]:
+    read_metrics(folder)  # says better what else the folder is
     try:
         said: dict[str, Any] = json.loads((folder / "recipe.json").read_text("utf-8"))
         class_set(said["data"]["classes"])
@@ -159,11 +164,12 @@ def _recipe_of(folder: Path) -> dict[str, Any]:
     return said
 
 
-def _kept(folder: Path, faces: FaceSet, split: Split | None) -> Contender:
+def _kept(folder: Path, test: TestSet, split: Split | None) -> Contender:
     if split is None:
         raise DataError(f"{folder}: keeps answers for single splits; name one with --split, or name the run itself")
     said = read_metrics(folder)
-    answers, selection = recorded(folder, faces, split)
+    answers, _ = recorded(folder, test.faces, split)
+    selection = select(test, answers.emotions, split)
     file = folder / "model.onnx"
     return Contender(
         said["recipe"],
@@ -178,13 +184,14 @@ def _kept(folder: Path, faces: FaceSet, split: Split | None) -> Contender:
         file.stat().st_size if file.is_file() else None,
         _claim(said["recipe"], said.get("claim", {})),
         plan=_recipe_of(folder),
+        learned_from=said["data_sha256"],
     )
 
 
-def _asked(place: str, model: Model, faces: FaceSet, split: Split | None) -> Contender:
+def _asked(place: str, model: Model, test: TestSet, split: Split | None) -> Contender:
     if model.trained is not None:
-        model = _open(place, faces)  # calibrated on these faces, where they are the run's own
-    selection = select_rows(faces, model.emotions, split)
+        model = _open(place, test.faces)  # calibrated on these faces, where they are the run's own
+    selection = select(test, model.emotions, split or ALL)
     about = model.about
     kind = ", ".join(filter(None, (about.get("kind", ""), about.get("precision", ""))))
     known = _known_of(model)
@@ -201,6 +208,7 @@ def _asked(place: str, model: Model, faces: FaceSet, split: Split | None) -> Con
         known.get("int8_bytes"),
         known.get("claim", {}),
         model,
+        learned_from=about.get("data_sha256", ""),
     )
 
 

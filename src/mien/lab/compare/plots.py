@@ -32,8 +32,8 @@ def front(points: Sequence[Point]) -> list[Point]:
     return kept
 
 
-def pareto(points: Sequence[Point], *, label: str, caption: str) -> str:
-    """``points`` against a logarithmic cost called ``label``, those of the front joined by a line."""
+def pareto(points: Sequence[Point], *, label: str, good: str, caption: str) -> str:
+    """What is ``good`` of ``points`` against a logarithmic cost called ``label``, the front joined by a line."""
     figure, axis = new_plot(6.4, 4.2)
     best = front(points)
     axis.set_xscale("log")
@@ -45,14 +45,14 @@ def pareto(points: Sequence[Point], *, label: str, caption: str) -> str:
     steps = [(p.cost, 100 * p.good) for p in best]
     axis.plot([x for x, _ in steps], [y for _, y in steps], color=ACCENT, linewidth=1, linestyle="--", zorder=1)
     axis.set_xlabel(label)
-    axis.set_ylabel("accuracy, %")
+    axis.set_ylabel(f"{good}, %")
     costs = [p.cost for p in points]
     axis.set_xlim(min(costs) / 1.6, max(costs) * 1.6 * (max(costs) / min(costs)) ** 0.45)  # room for the names
     axis.grid(which="minor", visible=False)
     _plain_ticks(axis, *axis.get_xlim())
     _name(axis, points)
     names = ", ".join(f"{p.name} {100 * p.good:.1f} % at {p.cost:.3g}" for p in points)
-    return plot(figure, alt=f"Accuracy against {label}: {names}", caption=caption)
+    return plot(figure, alt=f"{good.capitalize()} against {label}: {names}", caption=caption)
 
 
 def recall_plot(comparison: Comparison, order: Sequence[int]) -> str:
@@ -61,10 +61,9 @@ def recall_plot(comparison: Comparison, order: Sequence[int]) -> str:
     figure, axis = new_plot(8.6, height)
     known: dict[Emotion, None] = {}
     for y, place in enumerate(reversed(order)):
-        recall = comparison.figures[place]["all"]["recall"]
         axis.plot([0, 100], [y, y], color=LINE, linewidth=1, zorder=0)
-        for emotion in comparison.contenders[place].emotions:
-            axis.plot([100 * recall[str(emotion)]], [y], "o", color=emotion.color, markersize=8)
+        for emotion, recall in comparison.recall(place).items():
+            axis.plot([100 * recall], [y], "o", color=emotion.color, markersize=8)
             known[emotion] = None
     for emotion in sorted(known, key=tuple(Emotion).index):
         axis.plot([], [], "o", color=emotion.color, label=str(emotion))

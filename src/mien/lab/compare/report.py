@@ -12,12 +12,13 @@ from mien.lab.compare.report_disagree import disagreement_section
 from mien.lab.compare.report_pairs import noise_section
 from mien.lab.page import facts, headline, note, page, paragraph, section, table
 from mien.lab.page.blocks import Section
+from mien.lab.page.words import p_value, percent, points
 
 
 def report(comparison: Comparison, provenance: Mapping[str, str]) -> str:
     """The whole page. It shows faces of the data set: it is for this computer alone."""
     sections = [
-        section("Figures", _headline(comparison), *_table(comparison)),
+        section("Figures", *map(note, comparison.warnings()), _headline(comparison), *_table(comparison)),
         noise_section(comparison),
         cost_section(comparison),
         section("Recall by class", recall_plot(comparison, words.ranking(comparison)), _recalls(comparison)),
@@ -37,19 +38,22 @@ def _headline(comparison: Comparison) -> str:
     best = comparison.contenders[first]
     pair, sign = comparison.pair(first, second)
     lead = sign * pair.accuracy.value
-    verdict = f"p {words.p_value(pair.accuracy_holm)} after correction" if pair.accuracy_differs else "that is noise"
+    verdict = f"p {p_value(pair.accuracy_holm)} after correction" if pair.accuracy_differs else "that is noise"
     real = sum(p.accuracy_differs for p in comparison.pairs)
     return headline(
         {
             f"accuracy of {best.name}, the best": (
-                words.share(common[first]["accuracy"]),
+                percent(common[first]["accuracy"]),
                 f"{words.interval('accuracy', common[first]['interval'])}, on the {common[first]['n']:,} common faces",
             ),
             "ahead of the next": (
                 f"{100 * lead:.1f} points",
                 f"{comparison.contenders[second].name}; {verdict}",
             ),
-            "pairs that truly differ": (f"{real} of {len(comparison.pairs)}", "in accuracy, all tests corrected"),
+            "pairs that differ beyond noise": (
+                f"{real} of {len(comparison.pairs)}",
+                "in accuracy, all tests corrected",
+            ),
         }
     )
 
@@ -88,11 +92,11 @@ def _row(comparison: Comparison, place: int) -> list[str | int | None]:
     size = int8_bytes(comparison, place)
     return [
         c.name,
-        words.share(f["accuracy"]),
+        percent(f["accuracy"]),
         words.interval("accuracy", f["interval"]),
-        words.share(own["clean"]["accuracy"]),
+        percent(own["clean"]["accuracy"]) if "clean" in own else None,
         *(words.figure(key, f[key]) for key in list(FIGURES)[1:]),
-        words.share(comparison.common_figures[place]["accuracy"]),
+        percent(comparison.common_figures[place]["accuracy"]),
         len(c.emotions),
         f"{f['n']:,}",
         words.count(c.parameters),
@@ -119,8 +123,9 @@ def _best(comparison: Comparison) -> set[tuple[int, int]]:
         for key, column in columns.items():
             values = [f["all"][key] for f in comparison.figures]
             found.add((values.index(max(values) if FIGURES[key] else min(values)), column))
-        clean = [f["clean"]["accuracy"] for f in comparison.figures]
-        found.add((clean.index(max(clean)), 3))
+        if all("clean" in f for f in comparison.figures):
+            clean = [f["clean"]["accuracy"] for f in comparison.figures]
+            found.add((clean.index(max(clean)), 3))
     found.add((words.ranking(comparison)[0], 8))
     return found
 
@@ -128,7 +133,7 @@ def _best(comparison: Comparison) -> set[tuple[int, int]]:
 def _recalls(comparison: Comparison) -> str:
     emotions = [e for e in Emotion if any(e in c.emotions for c in comparison.contenders)]
     order = words.ranking(comparison)
-    recalls = [comparison.figures[place]["all"]["recall"] for place in order]
+    recalls = [comparison.recall(place) for place in order]
     rows = [
         [comparison.contenders[place].name, *(f"{100 * r[e]:.0f}" if e in r else None for e in emotions)]
         for place, r in zip(order, recalls, strict=True)
@@ -153,7 +158,7 @@ def seeds_sections(comparison: Comparison) -> list[Section]:
 
 
 def _spread(key: str, value: float) -> str:
-    return f"{100 * value:.1f}" if key in words.SHARES else f"{value:.3f}"
+    return f"{value:.3f}" if key in words.PLAIN else f"{100 * value:.1f}"
 
 
 def claims_sections(comparison: Comparison) -> list[Section]:
@@ -163,11 +168,10 @@ def claims_sections(comparison: Comparison) -> list[Section]:
         c = comparison.contenders[place]
         for key, theirs, ours in words.claimed(c.claim, comparison.figures[place]["all"]):
             splits[str(c.claim["document"])] = str(c.claim["split"])
-            name = words.HEADINGS.get(key, key.replace(".", " of ").replace("_", " "))
             changed = "as published" if c.claim["variant"] == "faithful" else str(c.claim["variant"])
             said = [words.figure(key, theirs), words.figure(key, ours)]
-            gap = f"{ours - theirs:+.3f}" if key in ("log_loss", "ece") else words.points(ours - theirs)
-            rows.append([c.name, str(c.claim["document"]), changed, name, *said, gap])
+            gap = f"{ours - theirs:+.3f}" if key in words.PLAIN else points(ours - theirs)
+            rows.append([c.name, str(c.claim["document"]), changed, words.heading(key), *said, gap])
     if not rows:
         return []
     header = ["model", "document", "variant", "figure", "claimed", "measured here", "difference"]

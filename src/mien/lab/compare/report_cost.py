@@ -12,15 +12,15 @@ from mien.lab.page.blocks import Section
 
 def cost_section(comparison: Comparison) -> Section:
     """Accuracy on the common faces against latency and against parameters; the measurement says how it was made."""
-    plots = []
+    plots, good = [], "accuracy on the common faces" if comparison.common.narrowed else "accuracy"
     timed = _points(comparison, [_own_ms(comparison, place) for place in range(len(comparison.contenders))])
     if timed:
         caption = "On the line: no other model is both faster and better. Lines through points: 95 % intervals."
-        plots.append(pareto(timed, label="milliseconds a face, one thread, batch 1", caption=caption))
+        plots.append(pareto(timed, label="milliseconds a face, one thread, batch 1", good=good, caption=caption))
     sized = _points(comparison, [c.parameters and c.parameters / 1e6 for c in comparison.contenders])
     if sized:
         caption = "On the line: no other model is both smaller and better."
-        plots.append(pareto(sized, label="millions of parameters", caption=caption))
+        plots.append(pareto(sized, label="millions of parameters", good=good, caption=caption))
     blocks = [columns(*plots)] if plots else []
     return section("What accuracy costs", *blocks, *_timings(comparison), *_left_out(comparison))
 

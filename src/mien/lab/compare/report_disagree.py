@@ -7,6 +7,7 @@ from mien.lab.compare import words
 from mien.lab.compare.compare import Comparison
 from mien.lab.page import Tile, columns, gallery, paragraph, section, table
 from mien.lab.page.blocks import Section
+from mien.lab.page.words import percent
 
 _TILES = 24
 
@@ -16,12 +17,12 @@ def disagreement_section(comparison: Comparison) -> Section:
     d, common = comparison.disagreement, comparison.common
     best = max(d.accuracy)
     together = [
-        ["the best model alone", words.share(best)],
-        ["what most say", words.share(d.majority)],
-        ["the mean of their probabilities", words.share(d.mean)],
-        ["at least one is right (oracle)", words.share(d.oracle)],
-        ["all are right", words.share(d.all_right)],
-        ["all are wrong", words.share(d.all_wrong)],
+        ["the best model alone", percent(best)],
+        ["what most say", percent(d.majority)],
+        ["the mean of their probabilities", percent(d.mean)],
+        ["at least one is right (oracle)", percent(d.oracle)],
+        ["all are right", percent(d.all_right)],
+        ["all are wrong", percent(d.all_wrong)],
     ]
     caption = f"Share of the {len(common.rows):,} common faces. The oracle is the ceiling of every choice among them."
     differ = _matrix(comparison, d.differ, "Disagreement: share of the faces that two models answer differently.")

@@ -21,6 +21,7 @@ from mien.lab.compare.report_pairs import noise_section
 from mien.lab.compare.write import as_csv, as_json, save_json, table_rows
 from mien.lab.page import details, facts, note, page, paragraph, section, table, write_page
 from mien.lab.page.blocks import Section
+from mien.lab.page.words import p_value, percent, points
 
 # What document 002 finds confused, in both directions: its Results.
 NAMED_PAIRS = ((Emotion.FEAR, Emotion.HAPPY), (Emotion.ANGRY, Emotion.HAPPY))
@@ -75,7 +76,7 @@ def report(study: Study, provenance: Mapping[str, str]) -> str:
     """The whole page. It shows faces of the data set."""
     there, total = len(study.settings), len(study.settings) + len(study.missing)
     sections = [
-        section("Settings", *_settings(study)),
+        section("Settings", *map(note, study.comparison.warnings()), *_settings(study)),
         section("What each factor does", *_effects(study)),
         section("What is confused", *_confusions(study)),
         noise_section(study.comparison),
@@ -112,10 +113,10 @@ def _setting_row(study: Study, setting: Setting, places: Sequence[int]) -> list[
     keys = ("balanced_accuracy", "macro_f1", "log_loss", "ece")
     return [
         *setting,
-        words.share(fmean(f["accuracy"] for f in own)),
+        percent(fmean(f["accuracy"] for f in own)),
         words.interval("accuracy", [fmean(f["interval"][edge] for f in own) for edge in (0, 1)]),
         *(words.figure(key, fmean(f[key] for f in own)) for key in keys),
-        words.share(fmean(study.comparison.common_figures[p]["accuracy"] for p in places)),
+        percent(fmean(study.comparison.common_figures[p]["accuracy"] for p in places)),
         words.count(first.parameters),
         words.millions(first.macs),
         len(places),
@@ -164,7 +165,7 @@ def _effect_table(found: Sequence[Effect], caption: str) -> str:
             cells = [f"{cells[0]}, {axis} {one} against {two}"]
         for name in ("accuracy", "macro_f1"):
             each = figures[name]
-            cells += [words.points(each.value), words.interval(name, each.interval), words.p_value(each.p)]
+            cells += [points(each.value), words.interval(name, each.interval), p_value(each.p)]
         rows.append([*cells, effect.matched])
     header = ["effect", "accuracy", "95 % interval", "p", "macro F1", "95 % interval", "p", "matched settings"]
     return table(header, rows, caption=caption)
@@ -174,7 +175,7 @@ def _confusions(study: Study) -> list[str]:
     header = [*study.axes, *(f"{n}. most confused" for n in range(1, _MOST + 1))]
     rows = []
     for setting, places in study.settings.items():
-        most = [f"{label} as {told} {words.share(share)}" for label, told, share in confusions(study, places)]
+        most = [f"{label} as {told} {percent(share)}" for label, told, share in confusions(study, places)]
         rows.append([*setting, *most[:_MOST], *[None] * (_MOST - len(most))])
     caption = "Of the faces with a label, the share that is read as another emotion; means over seeds."
     blocks = [table(header, rows, caption=caption)]
@@ -190,7 +191,7 @@ def _named_pairs(study: Study) -> list[str]:
     for setting, places in study.settings.items():
         rates = {(label, told): share for label, told, share in confusions(study, places, most=None)}
         shares = [rates.get((str(label), str(told))) for label, told in directions]
-        rows.append([*setting, *(None if s is None else words.share(s) for s in shares)])
+        rows.append([*setting, *(None if s is None else percent(s) for s in shares)])
         strengths = [None if s is None else min(1.0, 2 * s) for s in shares]
         shade.append([*[None] * (len(study.axes) - 1), *strengths])
     header = [*study.axes, *(f"{label} as {told}" for label, told in directions)]

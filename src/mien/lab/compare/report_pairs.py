@@ -5,6 +5,7 @@ from mien.lab.compare.compare import Comparison
 from mien.lab.compare.pairs import ALPHA, Pair
 from mien.lab.page import details, paragraph, section, table
 from mien.lab.page.blocks import Section
+from mien.lab.page.words import p_value, points
 
 # Points of difference that get the full colour.
 _FULL = 0.2
@@ -52,7 +53,7 @@ def _cell(comparison: Comparison, place: int, other: int, key: str) -> tuple[str
     if not differs:
         return "noise", None
     value = sign * found.value
-    return f"{'better' if value > 0 else 'worse'} {words.points(value)}", min(1.0, 0.15 + abs(value) / _FULL)
+    return f"{'better' if value > 0 else 'worse'} {points(value)}", min(1.0, 0.15 + abs(value) / _FULL)
 
 
 def _tests(comparison: Comparison) -> str:
@@ -70,14 +71,14 @@ def _test(comparison: Comparison, pair: Pair) -> list[str]:
         f"{pair.n:,}",
         str(pair.first_alone),
         str(pair.second_alone),
-        words.points(accuracy.value),
+        points(accuracy.value),
         words.interval("accuracy", accuracy.interval),
-        words.p_value(accuracy.p),
-        words.p_value(pair.accuracy_holm),
-        words.points(f1.value),
+        p_value(accuracy.p),
+        p_value(pair.accuracy_holm),
+        points(f1.value),
         words.interval("macro_f1", f1.interval),
-        words.p_value(f1.p),
-        words.p_value(pair.f1_holm),
+        p_value(f1.p),
+        p_value(pair.f1_holm),
         verdict(first, second, pair),
     ]
 

@@ -7,8 +7,9 @@ from typing import Any
 from mien.lab.compare.compare import Comparison
 from mien.lab.compare.pairs import Pair
 from mien.lab.judge.paired import Difference
+from mien.lab.page.words import percent, percent_within, short_count, within
 
-# Figure -> its heading; those of SHARES are told in per cent.
+# Figure -> its heading.
 HEADINGS = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced",
@@ -16,43 +17,28 @@ HEADINGS = {
     "log_loss": "log loss",
     "ece": "ECE",
 }
-SHARES = ("accuracy", "balanced_accuracy", "macro_f1")
-
-
-def share(value: float) -> str:
-    """A share in per cent, as ``70.5 %``."""
-    return f"{100 * value:.1f} %"
+# Figures that are no shares; all others are told in per cent.
+PLAIN = ("log_loss", "brier", "ece")
 
 
 def figure(key: str, value: float) -> str:
-    """A figure of ``HEADINGS``: a share in per cent, else three decimals."""
-    return share(value) if key in SHARES or key.startswith("recall.") else f"{value:.3f}"
+    """A figure as ``metrics.figures`` names it: a share in per cent, else three decimals."""
+    return f"{value:.3f}" if key in PLAIN else percent(value)
+
+
+def heading(key: str) -> str:
+    """A figure for people: ``recall.sad`` is the recall of sad."""
+    return HEADINGS.get(key, key.replace(".", " of ").replace("_", " ").replace("f1", "F1"))
 
 
 def interval(key: str, edges: Sequence[float]) -> str:
     """A 95 % interval without its unit, as ``69.0 to 72.1``."""
-    low, high = (100 * edge if key in SHARES else edge for edge in edges)
-    return f"{low:.1f} to {high:.1f}" if key in SHARES else f"{low:.3f} to {high:.3f}"
-
-
-def points(value: float) -> str:
-    """A difference of two shares in points, always with its sign."""
-    return f"{100 * value:+.1f}"
-
-
-def p_value(p: float) -> str:
-    """A p-value, never told as 0."""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return within(edges) if key in PLAIN else percent_within(edges)
 
 
 def count(value: float | None) -> str | None:
     """A large number short: 1.56 M, 783 k; ``None`` where it is not known."""
-    if value is None:
-        return None
-    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= limit:
-            return f"{value / limit:.3g} {unit}"
-    return f"{value:.0f}"
+    return None if value is None else short_count(value)
 
 
 def millions(value: float | None) -> str | None:

@@ -30,6 +30,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
     return {
         "split": comparison.split,
         "data_sha256": comparison.faces.sha256,
+        "warnings": comparison.warnings(),
         "models": [_model(comparison, place) for place in range(len(comparison.contenders))],
         "common": {
             "n": len(common.rows),
@@ -101,7 +102,7 @@ def table_rows(comparison: Comparison) -> list[dict[str, Any]]:
         for key in words.HEADINGS:
             low, high = own["all"]["intervals"][key]
             row |= {key: own["all"][key], f"{key}_low": low, f"{key}_high": high}
-        row |= {"clean_accuracy": own["clean"]["accuracy"]}
+        row |= {"clean_accuracy": own["clean"]["accuracy"] if "clean" in own else None}
         row |= {"common_accuracy": comparison.common_figures[place]["accuracy"]}
         row |= {"parameters": c.parameters, "macs": c.macs, "int8_bytes": int8_bytes(comparison, place)}
         rows.append(row | {"precision": c.precision} | _milliseconds(comparison, place))

@@ -17,7 +17,7 @@ from mien.lab.data.join_votes import list_sha256
 from mien.lab.data.list_folder import list_folder
 from mien.lab.data.list_table import list_table
 from mien.lab.data.listing import Entry
-from mien.lab.data.read_labels import read_labels
+from mien.lab.data.read_labels import RECIPE_KEY, read_labels
 from mien.lab.data.read_pictures import read_pictures
 
 HELD_OUT = 0.15  # share of Training that validates where nothing else is there to do it
@@ -25,14 +25,16 @@ HELD_OUT = 0.15  # share of Training that validates where nothing else is there 
 _HOLD_OUT_SEED = 0
 
 
-def read_own(path: Path, *, label_map: Mapping[str, str], emotions: tuple[Emotion, ...], side: int) -> FaceSet:
+def read_own(
+    path: Path, *, label_map: Mapping[str, str], emotions: tuple[Emotion, ...], side: int, option: str = RECIPE_KEY
+) -> FaceSet:
     """The faces of a labelled folder or table, ``side`` pixels a side, labels indexing ``emotions``.
 
     Faces of other emotions and those that the map drops are left out before anything is opened; the note says how many.
     Raises ``DataError`` naming file or row for whatever is not as it should be.
     """
     listing = list_folder(path) if path.is_dir() else list_table(path)
-    meaning = read_labels(sorted({entry.label for entry in listing.entries}), label_map, where=str(path))
+    meaning = read_labels(sorted({entry.label for entry in listing.entries}), label_map, where=str(path), option=option)
     kept = [entry for entry in listing.entries if meaning[entry.label] in emotions]
     if not kept:
         raise DataError(f"{path}: none of its {len(listing.entries):,} faces is of {', '.join(emotions)}")

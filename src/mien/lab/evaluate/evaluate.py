@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mien._errors import OutputError
 from mien.lab import checkpoint
 from mien.lab.evaluate.answer import Report, check_views
 from mien.lab.evaluate.evaluation import Evaluation, Task, judge, prepare
 from mien.lab.evaluate.report import write_report
-from mien.lab.evaluate.sets import load_tests, read_split
+from mien.lab.evaluate.sets import load_tests
 from mien.lab.evaluate.subject import find_subjects
 from mien.lab.evaluate.summary import seeds_metrics, seeds_page, transfer_metrics, transfer_page
+from mien.lab.feed.asked import read_split
 from mien.lab.feed.sets import is_fer2013, start_of
 from mien.lab.page import write_page
 from mien.lab.provenance import provenance
@@ -48,7 +48,7 @@ def evaluate(
     tests = load_tests(data, subjects[0].emotions, size=subjects[0].size, label_map=wish.label_map)
     tasks = {test.name: [prepare(each, test, split, views=wish.views) for each in subjects] for test in tests}
     out = wish.out or Path("reports") / "evaluate" / _name(tasks, data)
-    _require_writable(out)
+    checkpoint.require_writable(out)
     judged = {
         name: _judge_seeds(each, out if len(tasks) == 1 else out / name, wish, report) for name, each in tasks.items()
     }
@@ -92,13 +92,3 @@ def _name(tasks: Mapping[str, Sequence[Task]], data: Sequence[Path | None]) -> s
         return "-".join([model, "on", *tasks])
     split = first[0].selection.split
     return f"{model}-{split}" if is_fer2013(start_of(data[0])) else f"{model}-{name}-{split}"
-
-
-def _require_writable(folder: Path) -> None:
-    """Raises ``OutputError`` where nothing could be written later."""
-    probe = folder / ".probe"
-    try:
-        checkpoint.save_bytes(probe, b"")
-        probe.unlink()
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written ({error.strerror or error}); name another --out") from error

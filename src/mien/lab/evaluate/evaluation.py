@@ -21,12 +21,12 @@ from mien.lab.evaluate.curves import (
     share_interval,
 )
 from mien.lab.evaluate.pairs import Pair, find_pairs
-from mien.lab.evaluate.sets import ALL, TestSet, select
+from mien.lab.evaluate.sets import TestSet, select
 from mien.lab.evaluate.subject import Subject, calibrated, learned_from
+from mien.lab.feed.asked import ALL
 from mien.lab.judge.examine import Selection
 from mien.lab.judge.ferplus import against_votes
 from mien.lab.judge.judge import Answers
-from mien.lab.judge.metrics import figures
 from mien.lab.judge.recorded import recorded
 
 
@@ -47,16 +47,8 @@ class Evaluation:
 
     @cached_property
     def judged(self) -> dict[str, Any]:
-        """Figures of ``all`` rows, and of the ``clean`` ones where some but not all are clean."""
-        found = {"all": figures(self.answers.probs, self.answers.labels, self.answers.emotions)}
-        clean = self.answers.clean
-        if clean.any():
-            found["clean"] = (
-                found["all"]
-                if clean.all()
-                else figures(self.answers.probs[clean], self.answers.labels[clean], self.answers.emotions)
-            )
-        return found
+        """Figures of ``all`` rows, and of the ``clean`` ones where there are any."""
+        return self.answers.figures()
 
     @cached_property
     def curve(self) -> Selective:
@@ -105,6 +97,8 @@ class Evaluation:
                 f"No face of {names}: these classes count neither in the balanced accuracy nor in the macro F1, "
                 "but the model can still answer them."
             )
+        if "clean" not in self.judged:
+            told.append("No row is clean: the exact pixels of every face stand in an earlier split or row, too.")
         if self.test.faces.note:
             told.append(f"{self.test.name}: {self.test.faces.note}.")
         return told
@@ -154,10 +148,12 @@ class Task:
     subject: Subject
     test: TestSet
     selection: Selection
+    kept: Answers | None = None
 
 
 def prepare(subject: Subject, test: TestSet, split: Split | str | None, *, views: str = "one") -> Task:
-    """``subject`` on ``split`` of ``test``. Raises ``DataError`` for rows that cannot be judged.
+    """``subject`` on ``split`` of ``test``. Raises ``DataError`` for rows that cannot be judged, and for kept answers
+    that are damaged or about other faces.
 
     Where nobody has parted the set and the subject has learned from it, it is judged on what its training held out.
     """
@@ -168,18 +164,19 @@ def prepare(subject: Subject, test: TestSet, split: Split | str | None, *, views
         raise DataError(f"{subject.path}: holds answers, but no model that could look again; leave --views out")
     if subject.model is None and selection.split == ALL:
         raise DataError(f"{subject.path}: holds the answers of single splits; name one with --split")
-    return Task(subject, test, selection)
+    kept = recorded(subject.path, test.faces, Split(selection.split))[0] if subject.model is None else None
+    return Task(subject, test, selection, kept)
 
 
 def judge(task: Task, *, views: str = "one", report: Report) -> Evaluation:
     """The answers to ``task``; ``report`` hears what is being done, how far it is and of how much.
 
-    Raises ``DataError`` for kept answers of other faces or rows, ``ModelError`` for answers that are no probabilities.
+    Raises ``ModelError`` for answers that are no probabilities.
     """
     subject, test, selection = task.subject, task.test, task.selection
-    if subject.model is None:
-        kept, _ = recorded(subject.path, test.faces, Split(selection.split))
-        return Evaluation(subject, test, selection, kept)
+    if task.kept is not None:
+        return Evaluation(subject, test, selection, task.kept)
+    assert subject.model is not None  # as ``prepare`` holds
     report(f"{subject.name} opens", 0, 1)
     model = calibrated(subject.model, test.faces)
     subject = replace(subject, model=model, about=model.about)

@@ -14,11 +14,10 @@ from mien.lab.data.list_table import list_table
 from mien.lab.data.listing import Entry
 from mien.lab.data.read_labels import KNOWN
 from mien.lab.data.read_own import hold_out
+from mien.lab.feed.asked import chosen_split
 from mien.lab.feed.sets import is_fer2013, start_of
 from mien.lab.feed.test_set import load_test_set
 from mien.lab.judge.examine import Selection, select_rows
-
-ALL = "all"
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,23 +43,6 @@ class TestSet:
         return replace(self, faces=hold_out(self.faces))
 
 
-def read_map(words: Iterable[str]) -> dict[str, str]:
-    """``LABEL=EMOTION`` words as a mapping. Raises ``DataError`` for another form and for what is no emotion."""
-    said: dict[str, str] = {}
-    for word in words:
-        label, sign, target = word.rpartition("=")
-        if not sign or not label.strip():
-            raise DataError(f"--map {quote(word)}: say LABEL=EMOTION, as in smile=happy; other= leaves a label out")
-        key = target.strip().lower()
-        if key and key not in KNOWN:
-            raise DataError(
-                f"--map {word}: {quote(target)} is no emotion{nearest(key, KNOWN)}; there are {', '.join(Emotion)}, "
-                "and nothing for faces to leave out"
-            )
-        said[label.strip().lower()] = key
-    return said
-
-
 def load_tests(
     paths: Iterable[Path | None], emotions: tuple[Emotion, ...], *, size: int, label_map: Mapping[str, str]
 ) -> list[TestSet]:
@@ -81,29 +63,13 @@ def load_tests(
     ]
 
 
-def read_split(name: str | None) -> Split | str | None:
-    """``Split`` or "all" for the word that a user gave, ``None`` for none. Raises ``DataError``."""
-    if name is None:
-        return None
-    known = {str(split).lower(): split for split in Split} | {ALL: ALL}
-    if name.strip().lower() not in known:
-        raise DataError(f"--split {name}: there is no such split{nearest(name, known)}; say {', '.join(Split)} or all")
-    return known[name.strip().lower()]
-
-
 def select(test: TestSet, emotions: tuple[Emotion, ...], wanted: Split | str | None) -> Selection:
     """The rows to be judged. By default PublicTest, or all of a set that nobody has parted.
 
     Raises ``DataError`` as ``select_rows``.
     """
-    default = ALL if test.undivided else Split.PUBLIC_TEST
-    chosen = wanted if wanted is not None else default
-    split = chosen if isinstance(chosen, Split) else None
-    try:
-        selection = select_rows(test.faces, emotions, split)
-    except DataError as error:
-        cure = "" if "it has" not in str(error) or wanted is not None else "; name one with --split, or all"
-        raise DataError(f"{error}{cure}") from error
+    split = chosen_split(wanted, test.faces)
+    selection = select_rows(test.faces, emotions, split)
     missing = {reason: count for (part, reason), count in test.left_out.items() if split in (None, part)}
     account = Counter(missing) + Counter(selection.account)
     return replace(selection, account=dict(account), total=selection.total + sum(missing.values()))

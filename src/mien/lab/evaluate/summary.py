@@ -7,10 +7,8 @@ from typing import Any
 
 from mien.lab.evaluate.evaluation import Evaluation
 from mien.lab.evaluate.plots import transfer_plot
-from mien.lab.evaluate.report import FIGURES, shown, span, split_name
+from mien.lab.evaluate.words import FIGURES, HEAD, shown, span, split_name
 from mien.lab.page import headline, note, page, paragraph, section, table
-
-_HEAD = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "ece")
 
 
 def over_seeds(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
@@ -42,7 +40,7 @@ def seeds_page(evaluations: Sequence[Evaluation], folders: Sequence[str], proven
     first, summary = evaluations[0], over_seeds(evaluations)
     heads = {
         FIGURES[name][0]: (shown(summary["all"][name]["mean"], name), f"± {shown(summary['all'][name]['std'], name)}")
-        for name in _HEAD
+        for name in HEAD
     }
     parts = {"all": "all rows"} | ({"clean": "clean rows"} if "clean" in summary else {})
     rows = [[said, *(plus_minus(summary[part][name], name) for part in parts)] for name, (said, _) in FIGURES.items()]

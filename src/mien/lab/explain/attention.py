@@ -52,7 +52,9 @@ def attend(maps: NDArray[np.float32], targets: NDArray[np.int64], alignment: Ali
     """
     found = alignment.found
     affine = alignment.affine[found]
-    positive = warp(np.maximum(enlarge(maps[found], side), 0), affine)
+    # Cut before it is enlarged, as the papers do and the pictures show it: cut afterwards, a place that is hardly above
+    # the negative ones around it would shrink to a speck, which then weighs as much as a whole map.
+    positive = warp(enlarge(np.maximum(maps[found], 0), side), affine)
     total = positive.sum(axis=(1, 2), dtype=np.float64)
     there = total > 0
     positive = (positive[there] / total[there, None, None]).astype(np.float32)

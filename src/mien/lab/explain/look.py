@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien._errors import MienError, ModelError
-from mien.lab.explain.methods import LAYER, METHODS, STEPS, Maps, explain
+from mien.lab.explain.methods import LAYER, METHODS, STEPS, Maps, check_method, explain
 from mien.lab.model import Model
 
 Crops = NDArray[np.uint8]
@@ -25,13 +25,15 @@ class Looker:
     steps: int = STEPS
 
     def __post_init__(self) -> None:
-        """Raises ``MienError`` for a method that is unknown, or that this model does not allow."""
+        """Raises ``MienError`` for a method or layer that is unknown, or that this model does not allow."""
         if self.method not in METHODS:
             raise MienError(f"unknown method {self.method!r} (there are: {', '.join(METHODS)})")
         if self.model.trained is None and self.method != "map":
             raise ModelError(needs_run(self.method, self.model.name))
         if self.model.trained is None and self.layer != LAYER:
             raise MienError(f"{self.model.name} is an ONNX file, whose layers are hidden; name a run to choose --layer")
+        if self.model.trained is not None:
+            check_method(self.model.trained.net, self.method, self.layer)
 
     def read(self, crops: Crops, report: Callable[[int], None] = lambda _: None) -> NDArray[np.float32]:
         """Probabilities float32 ``[N, C]`` of ``crops`` uint8 ``[N, S, S]``."""

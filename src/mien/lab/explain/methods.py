@@ -74,6 +74,12 @@ def explain(
     return np.concatenate(maps) if maps else np.zeros((0, 1, 1), np.float32)
 
 
+def check_method(net: nn.Module, method: str, layer: str) -> None:
+    """Raise what ``explain`` would for a ``method`` and a ``layer`` that ``net`` does not have, at no cost."""
+    _choose(net, method, layer, STEPS)
+    _module(net, layer)
+
+
 def _targets(target: Classes, count: int) -> Tensor:
     classes = torch.as_tensor(np.asarray(target)).long()
     classes = classes.expand(count) if classes.ndim == 0 else classes

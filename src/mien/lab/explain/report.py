@@ -25,6 +25,7 @@ from mien.lab.page import (
     table,
 )
 from mien.lab.page.blocks import Section
+from mien.lab.page.words import percent, within
 
 _EXAMPLES = 3  # faces of each emotion, the most confident
 
@@ -67,7 +68,7 @@ def _headline(study: Study) -> str:
     if last["correlation"] is not None:
         shown["rank correlation, weights shuffled"] = (
             f"{last['correlation']:+.2f}",
-            words.within(last["interval"], form="+.2f"),
+            within(last["interval"], "+.2f"),
         )
     return headline(shown)
 
@@ -87,7 +88,7 @@ def _claims(study: Study) -> str:
 def _coarse(study: Study) -> str:
     height, width = study.figures["map"]
     best = study.figures["regions"]["resolvable"]
-    parts = ", ".join(f"{region} {share:.0%}" for region, share in best.items())
+    parts = ", ".join(f"{region} {percent(share, 0)}" for region, share in best.items())
     return (
         f"How sharp the maps are: {height} x {width} places. A map that covered one region exactly would show so much "
         f"of itself there, the rest on its neighbours: {parts}. Differences between neighbours are blurred accordingly."
@@ -123,7 +124,7 @@ def _attention(study: Study) -> Section:
         for emotion, said in found.items()
     ]
     strengths = [[min(max(by[r]["relative"] - 1, 0) / 2, 1) for r in REGIONS] for by in regions.values()]
-    raw = [[emotion, *(words.percent(by[region]) for region in REGIONS)] for emotion, by in regions.items()]
+    raw = [[emotion, *(words.share(by[region]) for region in REGIONS)] for emotion, by in regions.items()]
     return section(
         "Attention by region",
         by_region(regions),
@@ -143,10 +144,7 @@ def _faithful(study: Study) -> Section:
     rows = [
         [
             f"{kind}, {'lower' if kind == 'deletion' else 'higher'} is better",
-            *(
-                f"{figures[kind][o]['area']:.3f} ({words.within(figures[kind][o]['interval'], form='.3f')})"
-                for o in ORDERS
-            ),
+            *(f"{figures[kind][o]['area']:.3f} ({within(figures[kind][o]['interval'])})" for o in ORDERS),
         ]
         for kind in ("deletion", "insertion")
     ]
@@ -171,7 +169,7 @@ def _sanity(study: Study) -> Section:
         [
             f"{number}",
             "–" if stage["correlation"] is None else f"{stage['correlation']:+.2f}",
-            words.within(stage["interval"], form="+.2f"),
+            "" if stage["interval"] is None else within(stage["interval"], "+.2f"),
             f"{stage['without_a_map']}",
             ", ".join(stage["layers"]),
         ]
@@ -204,7 +202,9 @@ def _examples(study: Study) -> Section:
 
 def _caption(study: Study, row: int, emotions: tuple[Emotion, ...]) -> str:
     said, truth = int(study.targets[row]), int(study.labels[row])
-    return f"{emotions[said]} {study.probs[row, said]:.0%}" + ("" if said == truth else f", labelled {emotions[truth]}")
+    return f"{emotions[said]} {percent(float(study.probs[row, said]), 0)}" + (
+        "" if said == truth else f", labelled {emotions[truth]}"
+    )
 
 
 def _how(study: Study, about: Mapping[str, str]) -> list[str]:
@@ -215,8 +215,9 @@ def _how(study: Study, about: Mapping[str, str]) -> list[str]:
     return [
         paragraph(words.account(study.figures)),
         paragraph(
-            "Attention is what is positive in a map, enlarged to the crop (bilinear), moved by the face's affine map, "
-            "and divided by its sum. Chance is the same for a map that is 1 everywhere in the crop."
+            "Attention is what is positive in a map (negative places count as 0), enlarged to the crop (bilinear), "
+            "moved by the face's affine map, and divided by its sum. Chance is the same for a map that is 1 everywhere "
+            "in the crop."
         ),
         facts({**about, "method": study.looker.method, "layer": study.looker.layer}),
         table(["emotion", "labelled", "read as"], counts),

@@ -1,15 +1,12 @@
 """Figures of a study as sentences and cells."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
+
+from mien.lab.page.words import percent, points, points_within, within
 
 Figures = Mapping[str, Any]
 _ALIKE = 0.5  # rank correlation from which maps of a network without its weights count as still the same
-
-
-def within(interval: Sequence[float] | None, *, form: str = ".2f") -> str:
-    """An interval: ``1.21 to 1.38``."""
-    return "" if interval is None else f"{interval[0]:{form}} to {interval[1]:{form}}"
 
 
 def times(said: Figures) -> str:
@@ -18,10 +15,10 @@ def times(said: Figures) -> str:
     return f"{said['relative']:.2f} ({low:.2f}–{high:.2f})"
 
 
-def percent(said: Figures) -> str:
+def share(said: Figures) -> str:
     """A region's share, with its interval: ``13.2 % (12.8-13.6)``."""
     low, high = said["interval"]
-    return f"{said['share']:.1%} ({100 * low:.1f}–{100 * high:.1f})".replace("%", " %")
+    return f"{percent(said['share'])} ({100 * low:.1f}–{100 * high:.1f})"
 
 
 def claim(said: Figures) -> str:
@@ -29,12 +26,10 @@ def claim(said: Figures) -> str:
     if said["verdict"] == "not measured":
         return f"Not measured: {said['why']}."
     yes = {True: "yes", False: "no"}
-    chance = f"{said['relative']:.2f} times chance ({within(said['relative_interval'])})"
-    first = (
-        f"{said['over_rival']:+.2f} against the {said['rival']} ({within(said['over_rival_interval'], form='+.2f')})"
-    )
-    low, high = (100 * edge for edge in said["over_other_emotions_interval"])
-    more = f"{100 * said['over_other_emotions']:+.1f} points of share ({low:+.1f} to {high:+.1f})"
+    chance = f"{said['relative']:.2f} times chance ({within(said['relative_interval'], '.2f')})"
+    first = f"{said['over_rival']:+.2f} against the {said['rival']} ({within(said['over_rival_interval'], '+.2f')})"
+    edges = points_within(said["over_other_emotions_interval"])
+    more = f"{points(said['over_other_emotions'])} points of share ({edges})"
     return (
         f"{said['verdict'].capitalize()}. More than chance: {yes[said['more_than_chance']]}, {chance}. "
         f"More than any other region: {yes[said['more_than_any_other_region']]}, {first}. "
@@ -68,16 +63,20 @@ def sound(sanity: Figures) -> str:
         return "With the last layer shuffled every map is flat: there is nothing to compare."
     (_, first), (number, last) = known[0], known[-1]
     every = number == len(sanity["stages"])
+    # A map turned upside down is as much the same as one that stays: what counts is how far it is from 0.
+    near, far = sorted(abs(edge) for edge in last["interval"])
     verdict = (
         "The maps show what the network has learned, not the face alone."
-        if last["interval"][1] < _ALIKE
+        if far < _ALIKE
         else "The maps stay alike without what was learned: they show the face more than the network."
+        if near > _ALIKE
+        else "Part of the maps stays without what was learned: these faces do not settle how much."
     )
     what = "all weights" if every else f"the layers of {number} stages of {len(sanity['stages'])}"
     flat = "" if every else " Further on every map is flat: no more can be said."
     return (
         f"Rank correlation of the maps with those before: first stage shuffled {first['correlation']:+.2f}, "
-        f"{what} shuffled {last['correlation']:+.2f} (95 % interval {within(last['interval'], form='+.2f')}). "
+        f"{what} shuffled {last['correlation']:+.2f} (95 % interval {within(last['interval'], '+.2f')}). "
         f"{verdict}{flat}"
     )
 
@@ -92,7 +91,5 @@ def faithful(figures: Figures) -> str:
             worse = good * low < 0 and good * high < 0
             name = "a blob at the centre" if other == "centre" else "random maps as coarse"
             verdict = "better than" if better else "worse than" if worse else "not to be told from"
-            parts.append(
-                f"{kind}: {verdict} {name} ({said['difference']:+.3f}, {within(said['interval'], form='+.3f')})"
-            )
+            parts.append(f"{kind}: {verdict} {name} ({said['difference']:+.3f}, {within(said['interval'], '+.3f')})")
     return "Area under the curve, the map's less the other's. " + "; ".join(parts).capitalize() + "."

@@ -66,7 +66,7 @@ def select_rows(faces: FaceSet, emotions: tuple[Emotion, ...], split: Split | No
     name = str(split) if split else "all"
     if not len(part):
         there = ", ".join(s for s in Split if len(faces.split(s)))
-        raise DataError(f"{faces.source}: has no rows in {name}; it has {there}")
+        raise DataError(f"{faces.source}: has no rows in {name}; it has {there}; name one with --split, or all")
     account: dict[str, int] = {}
     protocol, chosen = "the labels of the set", part
     if Emotion.CONTEMPT in emotions and faces.votes is not None and Emotion.CONTEMPT not in faces.emotions:

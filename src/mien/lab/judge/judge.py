@@ -40,11 +40,13 @@ class Answers:
     emotions: tuple[Emotion, ...]
 
     def figures(self) -> dict[str, Any]:
-        """Figures of ``all`` rows and of the ``clean`` ones."""
-        return {
-            "all": figures(self.probs, self.labels, self.emotions),
-            "clean": figures(self.probs[self.clean], self.labels[self.clean], self.emotions),
-        }
+        """Figures of ``all`` rows and of the ``clean`` ones; the latter only where there are any."""
+        found = {"all": figures(self.probs, self.labels, self.emotions)}
+        if self.clean.all():
+            found["clean"] = found["all"]
+        elif self.clean.any():
+            found["clean"] = figures(self.probs[self.clean], self.labels[self.clean], self.emotions)
+        return found
 
 
 def answer(classifier: Classifier, faces: FaceSet, classes: str, split: Split) -> Answers:

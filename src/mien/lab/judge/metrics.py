@@ -65,8 +65,12 @@ def checked(probs: Floats, labels: Ints, classes: int) -> NDArray[np.float64]:
         raise DataError(f"probabilities have shape {list(probs.shape)}, not [{len(labels)}, {classes}]")
     total = probs.sum(axis=1, keepdims=True, dtype=np.float64)
     if not (np.isfinite(probs).all() and (probs >= 0).all() and (abs(total - 1) <= _SUM_ERROR).all()):
-        worst = float(total[np.nanargmax(abs(total - 1))].item()) if np.isfinite(total).any() else float("nan")
-        raise DataError(f"probabilities must be at least 0 and sum to 1 in every row; one row sums to {worst:.4f}")
+        wrong = ~(np.isfinite(probs).all(1) & (probs >= 0).all(1) & (abs(total[:, 0] - 1) <= _SUM_ERROR))
+        worst, place = float(total[wrong][0, 0]), int(np.flatnonzero(wrong)[0])
+        raise DataError(
+            "probabilities must be at least 0 and sum to 1 in every row; "
+            f"{int(wrong.sum()):,} rows do not, the first (number {place}) sums to {worst:.4f}"
+        )
     return np.asarray(probs / total, dtype=np.float64)
 
 

@@ -12,6 +12,7 @@ from mien._errors import DataError
 from mien.lab.data import FaceSet, Split
 from mien.lab.judge.examine import Selection, select_rows
 from mien.lab.judge.judge import Answers
+from mien.lab.judge.metrics import checked
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
@@ -21,6 +22,8 @@ def read_metrics(folder: Path) -> dict[str, Any]:
         said = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error}); write it with `mien record`") from error
+    if isinstance(said, dict) and {"model", "about"} <= said.keys():
+        raise DataError(f"{folder}: is a report of `mien evaluate`, no run; name the model that it is about")
     if not isinstance(said, dict) or not {"recipe", "seed", "judged", "data_sha256"} <= said.keys():
         raise DataError(f"{path}: holds no figures of a run; write it again with `mien record`")
     return said
@@ -48,6 +51,9 @@ def recorded(folder: Path, faces: FaceSet, split: Split) -> tuple[Answers, Selec
     selection = select_rows(faces, class_set(classes), split)
     if not np.array_equal(rows, selection.faces.rows.numpy()):
         raise DataError(f"{path}: answers other rows of {split} than are judged now; write it again with `mien record`")
-    probs /= probs.sum(axis=1, keepdims=True)  # rounding alone; earlier files hold half precision
-    labels = selection.faces.labels.numpy()
-    return Answers(rows, probs, labels, selection.clean, selection.faces.emotions), selection
+    emotions, labels = selection.faces.emotions, selection.faces.labels.numpy()
+    try:
+        probs = checked(probs, labels, len(emotions)).astype(np.float32)
+    except DataError as error:
+        raise DataError(f"{path}: {error}; write it again with `mien record`") from error
+    return Answers(rows, probs, labels, selection.clean, emotions), selection

@@ -65,7 +65,7 @@ def open_foreign(path: Path, *, threads: int = 1) -> Model:
     kept = [index for index, label in enumerate(adapter.labels) if label != _LEFT_OUT]
 
     def answer(crops: Crops) -> tuple[Probs, Maps]:
-        parts = [np.zeros((0, len(adapter.labels)), np.float32)]
+        parts: list[Probs] = []
         for start in range(0, len(crops), adapter.batch):
             piece = prepare(crops[start : start + adapter.batch], adapter)
             try:
@@ -74,7 +74,8 @@ def open_foreign(path: Path, *, threads: int = 1) -> Model:
                 raise ModelError(
                     f"{file}: cannot read input {list(piece.shape)} ({_line(error)}); check {path}"
                 ) from error
-        return _probabilities(np.concatenate(parts), adapter, kept, path), None
+        said = np.concatenate(parts) if parts else np.zeros((0, len(adapter.labels)), np.float32)
+        return _probabilities(said, adapter, kept, path), None
 
     emotions = tuple(Emotion(adapter.labels[index]) for index in kept)
     about = {"kind": "foreign ONNX file", "adapter": path.name, "file": file.name, "outputs": adapter.outputs}

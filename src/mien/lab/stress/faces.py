@@ -46,7 +46,7 @@ def selected(faces: FaceSet, drawn: FaceSet, emotions: tuple[Emotion, ...], spli
     kept = np.isin(selection.faces.rows.numpy(), drawn.rows.numpy())
     chosen = selection.faces.select(torch.from_numpy(kept))
     if len(torch.unique(chosen.labels)) < 2:
-        raise DataError(f"{faces.source}: {len(drawn)} faces leave {len(chosen)} of one class at most; draw more faces")
+        raise DataError(f"{faces.source}: the faces drawn ({len(drawn)}) leave one class at most; draw more of them")
     left = {"not drawn for this test": int((~kept).sum())} if not kept.all() else {}
     return replace(selection, faces=chosen, clean=selection.clean[kept], account={**selection.account, **left})
 

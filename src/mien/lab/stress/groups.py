@@ -34,6 +34,7 @@ def read_groups(path: Path, faces: FaceSet) -> Groups:
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file; --groups names a table with the column row or file, and one a division")
+    _require_utf8(path)
     rows = iterate_rows(path, header(path)[1])
     names = next(rows)[1]
     key = _key(path, names)
@@ -54,11 +55,19 @@ def read_groups(path: Path, faces: FaceSet) -> Groups:
     return _checked(Groups(str(path), columns, strange), seen & known, faces)
 
 
+def _require_utf8(path: Path) -> None:
+    """Other text would be read with marks for what is unknown, and make one group of two."""
+    try:
+        path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8 (byte {error.start}); save the table as UTF-8") from error
+
+
 def _key(path: Path, names: list[str]) -> str:
     found = [name for name in KEYS if name in names]
     if not found:
         hint = next((near for name in names if (near := nearest(name, KEYS))), "")
-        raise DataError(f"{path}: has neither a column row nor file{hint}; found {', '.join(names[:16])}")
+        raise DataError(f"{path}: has neither a column row nor file{hint}; found {', '.join(names[:16]) or 'nothing'}")
     if len(names) != len(set(names)):
         raise DataError(f"{path}: a column is named twice; name every division otherwise")
     if len(names) == 1:

@@ -37,14 +37,26 @@ def write_table(said: Mapping[str, Any], path: Path) -> None:
 
 
 def write_each(said: Mapping[str, Any], folder: Path) -> list[Path]:
-    """A ``stress.json`` of each model alone, ``NAME.json``, as a reference for later; returns the files."""
+    """A ``stress.json`` of each model alone, ``NAME.json``, as a reference for later; returns the files.
+
+    Groups, which a reference does without, stand in a ``groups-NAME.json`` of their own.
+    """
     files = []
     for model in said["models"]:
         name = re.sub(r"[^\w.-]+", "-", model["name"]).strip("-.")
-        path = folder / f"{name}.json"
-        write_json({**said, "models": [model]}, path)
-        files.append(path)
+        alone = {key: value for key, value in model.items() if key != "groups"}
+        parts = {f"{name}.json": {**said, "groups": None, "models": [alone]}}
+        if "groups" in model:
+            parts[f"groups-{name}.json"] = _of_groups(said, model)
+        for file, part in parts.items():
+            write_json(part, folder / file)
+            files.append(folder / file)
     return files
+
+
+def _of_groups(said: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
+    shared = {key: said[key] for key in ("provenance", "setting", "source", "groups")}
+    return {**shared, "models": [{key: model[key] for key in ("name", "about", "n", "groups")}]}
 
 
 def _conditions(model: Mapping[str, Any]) -> Iterator[tuple[str, int, Any, Mapping[str, Any]]]:

@@ -6,11 +6,12 @@ from typing import Any
 
 from mien.lab.page import columns, details, facts, headline, note, page, paragraph, section, table, write_page
 from mien.lab.page.blocks import Section
+from mien.lab.page.words import percent
 from mien.lab.stress.group_report import group_section
 from mien.lab.stress.plots import key, mean_plot, multiples
 from mien.lab.stress.sheet import sheet
 from mien.lab.stress.spoilings import SPOILINGS, Kind
-from mien.lab.stress.words import between, gain, share
+from mien.lab.stress.words import between, gain
 
 Model = Mapping[str, Any]
 
@@ -52,8 +53,8 @@ def _in_short(said: Mapping[str, Any]) -> Section:
             between(model["mean"]["accuracy"]),
             _ratio(model, "mce"),
             _ratio(model, "relative_mce"),
-            share(model["mean"]["flips"]),
-            f"{share(model['clean']['ece']['value'])} → {share(model['mean']['ece']['value'])}",
+            percent(model["mean"]["flips"]),
+            f"{percent(model['clean']['ece']['value'])} → {percent(model['mean']['ece']['value'])}",
         ]
         for model in models
     ]
@@ -65,19 +66,19 @@ def _in_short(said: Mapping[str, Any]) -> Section:
         "mean corruption",
         "relative",
         "flips",
-        "ECE, clean → spoilt",
+        "ECE",
     ]
     first = models[0]
     large = {
-        f"{first['name']}: clean accuracy": (share(first["clean"]["accuracy"]["value"]), _edges(first["clean"])),
-        "spoilt, mean of all": (share(first["mean"]["accuracy"]["value"]), _edges(first["mean"])),
-        "answers that flip": (share(first["mean"]["flips"]), "another emotion than on the clean face"),
+        f"{first['name']}: clean accuracy": (percent(first["clean"]["accuracy"]["value"]), _edges(first["clean"])),
+        "spoilt, mean of all": (percent(first["mean"]["accuracy"]["value"]), _edges(first["mean"])),
+        "answers that flip": (percent(first["mean"]["flips"]), "another emotion than on the clean face"),
     }
     texts = [
         "Spoilt figures are means over all spoilings and strengths. In brackets, here and below: 95 % bootstrap "
         "intervals over faces. Flips is the share of answers that are another emotion than on the clean face. ECE is "
-        "the expected calibration error: runs and their files were calibrated on PublicTest, so clean it is flattered "
-        "there.",
+        "the expected calibration error, clean → spoilt: runs and their files were calibrated on PublicTest, so clean "
+        "it is flattered there.",
         _about_reference(said),
     ]
     caption = "Every model saw the same pixels."
@@ -109,7 +110,8 @@ def _explain(said: Mapping[str, Any]) -> str:
 def _calibration(said: Mapping[str, Any]) -> Section:
     text = (
         "How far confidence and accuracy are apart (expected calibration error, 15 bins; Guo et al., 2017). A model "
-        "that is unsure when it sees little stays low; one that is sure of what it cannot see rises."
+        "that is unsure when it sees little stays low; one that is sure of what it cannot see rises. "
+        "Resampling raises this error, so an interval may lie above the figure itself."
     )
     drawn = multiples(said["models"], said["spoilings"], "ece", "expected calibration error")
     return section("Calibration by spoiling", paragraph(text), key(said["models"]), drawn)
@@ -188,7 +190,7 @@ def _row(condition: Mapping[str, Any]) -> list[str]:
         between(condition["balanced_accuracy"]),
         f"{loss['value']:.3f} ({loss['interval'][0]:.3f} to {loss['interval'][1]:.3f})",
         between(condition["ece"]),
-        share(condition.get("flips", 0)),
+        percent(condition.get("flips", 0)),
     ]
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from mien._errors import DataError
+from mien.lab.page.words import percent
 from mien.lab.stress.spoilings import SPOILINGS
-from mien.lab.stress.words import between, gain, share
+from mien.lab.stress.words import between, gain
 
 START, END = "<!-- {name}: written by `python -m mien.lab.stress.tables` -->", "<!-- end of {name} -->"
 
@@ -32,8 +33,8 @@ def headline(models: Sequence[Mapping[str, Any]]) -> str:
             between(model["mean"]["accuracy"]),
             _ratio(model, "mce"),
             _ratio(model, "relative_mce"),
-            share(model["mean"]["flips"]),
-            f"{share(model['clean']['ece']['value'])} → {share(model['mean']['ece']['value'])}",
+            percent(model["mean"]["flips"]),
+            f"{percent(model['clean']['ece']['value'])} → {percent(model['mean']['ece']['value'])}",
         )
         for model in models
     ]
@@ -82,7 +83,7 @@ def filled(page: str, folder: Path) -> str:
     """``page`` with every table between its markers written anew from ``folder``."""
     models = kept_models(folder)
     parts = {"headline": headline(models), "losses": losses(models), "strengths": strengths()}
-    parts["groups"] = groups(folder / "groups-brightness.json")
+    parts["groups"] = groups(folder / "groups-mien-0.json")
     for name, table in parts.items():
         start, end = START.format(name=name), END.format(name=name)
         before, _, rest = page.partition(start)
