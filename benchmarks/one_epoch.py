@@ -53,8 +53,8 @@ VIEWED = 1024
 Row = dict[str, Any]
 
 
-class EpochOver(Exception):  # noqa: N818 (nothing is wrong)
-    """The first epoch is over."""
+class EpochOver(KeyboardInterrupt):
+    """The first epoch is over; as at Ctrl-C, the training writes its checkpoint."""
 
 
 def main() -> int:
@@ -110,7 +110,7 @@ def pixels(name: str, cap: int) -> int:
 def same(row: Row, name: str, options: argparse.Namespace) -> bool:
     """Whether ``row`` is what ``measure`` would do again."""
     size = min(recipes.load(name).data.size, options.size)
-    return (row["recipe"], row["share"], row["size"]) == (name, options.share, size) and "error" not in row
+    return (row["recipe"], row["share"], row["size"]) == (name, options.share, size) and row.get("fell", False)
 
 
 def measure(name: str, faces: FaceSet, options: argparse.Namespace) -> Row:
@@ -173,7 +173,7 @@ def one_epoch(recipe: Recipe, faces: FaceSet, accelerator: str) -> Row:
     def report(record: dict[str, Any]) -> None:
         if "epoch" in record:
             epochs.append(record)
-            raise EpochOver  # its checkpoint is written
+            raise EpochOver
         if "loss" in record:
             losses.append(record["loss"])
 

@@ -17,6 +17,7 @@ _OPEN = 4  # pairs whose faces show without being asked for
 
 
 def confusion_section(e: Evaluation) -> Section:
+    """Who is taken for whom: counts and rates."""
     counts = np.asarray(e.judged["all"]["confusion"])
     support = counts.sum(1, keepdims=True)
     rates = counts / support.clip(min=1)
@@ -40,6 +41,7 @@ def confusion_section(e: Evaluation) -> Section:
 
 
 def classes_section(e: Evaluation) -> Section:
+    """Recall with its intervals, precision against recall, and every figure by emotion."""
     found = e.judged["all"]
     precisions = average_precision(e.answers.probs, e.answers.labels, e.answers.emotions)
     rows = [
@@ -65,6 +67,7 @@ def classes_section(e: Evaluation) -> Section:
 
 
 def mistakes_section(e: Evaluation) -> Section:
+    """The pairs that are confused most, with the faces of the surest mistakes."""
     rows = [[f"{p.there.truth} / {p.there.told}", _said(p.there), _said(p.back), f"{p.rank}", p.why] for p in e.pairs]
     head = ["pair", "first read as second", "second read as first", "rank", "why it is here"]
     caption = "Rank: place among all pairs by the number of mistakes in both directions."

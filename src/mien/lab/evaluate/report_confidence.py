@@ -9,6 +9,7 @@ from mien.lab.page.blocks import Section
 
 
 def confidence_section(e: Evaluation) -> Section:
+    """Whether answers are right as often as they claim."""
     error, bins = e.judged["all"]["ece"], reliability(e.answers.probs, e.answers.labels)
     said = (
         f"The expected calibration error is {error:.3f}: over {len(bins)} bins of confidence, this is the mean "
@@ -19,6 +20,7 @@ def confidence_section(e: Evaluation) -> Section:
 
 
 def silence_section(e: Evaluation) -> Section:
+    """Risk against coverage, and the threshold that gives 90 % precision."""
     found = e.abstention
     if found["threshold"] is None:
         said = f"No threshold of confidence makes {found['target']:.0%} of its answers right on these faces."
@@ -41,6 +43,7 @@ def silence_section(e: Evaluation) -> Section:
 
 
 def votes_sections(e: Evaluation) -> list[Section]:
+    """Agreement with the voters of FER+; no section where the set has no votes."""
     if not e.votes:
         return []
     majority, far = e.votes["majority"], e.votes["distribution"]
