@@ -1,5 +1,6 @@
 """What trains, and how several processes agree: one on each device, started by Fabric, torchrun or SLURM."""
 
+import atexit
 import logging
 import os
 from collections.abc import Callable, Iterable
@@ -44,6 +45,8 @@ class Devices:
             cause = " ".join(str(error).split())
             raise DeviceError(f"{devices} x {self.accelerator!r} cannot be used: {cause}") from error
         fabric.launch()
+        if several:
+            atexit.register(_leave)
         if fabric.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
             torch.set_float32_matmul_precision("high")
@@ -86,6 +89,12 @@ def agree(fabric: Fabric, nets: Iterable[nn.Module]) -> None:
     parts = torch.split(means, [buffer.numel() for buffer in buffers])
     for buffer, mean in zip(buffers, parts, strict=True):
         buffer.copy_(mean.view_as(buffer))
+
+
+def _leave() -> None:
+    """Leave the group of processes; gloo's threads, when they outlive the interpreter, now and then abort it."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _started_by_torchrun() -> tuple[int, int] | None:
