@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from mien.lab.train.history import kept_epoch, read_log
 from mien.lab.train.run import validated
 
 
-def make_trial(plan: Plan, study: Any, shelf: Shelf, report: Report) -> None:
+def make_trial(plan: Plan, study: Any, shelf: Shelf, report: Report, *, asking: Any = None) -> None:
     """One trial, from its question to its answer."""
     space = plan.space
-    trial = study.ask()
+    with asking or nullcontext():  # SQLite lets two workers take the same waiting trial
+        trial = study.ask()
     values = space.suggest(trial)
     recipe, name = plan.chosen(values), folder_of(trial)
     trial.set_user_attr("folder", name)

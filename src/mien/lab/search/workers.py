@@ -76,7 +76,7 @@ def _work(plan: Plan, tickets: Any, events: Any, number: int) -> None:
     try:
         with open_study(plan, worker=number) as study:
             while _take(tickets):
-                make_trial(plan, study, shelf, report)
+                make_trial(plan, study, shelf, report, asking=tickets.get_lock())
     except MienError as error:
         events.put(MienError(str(error)))
 
