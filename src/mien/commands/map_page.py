@@ -15,7 +15,7 @@ from PIL import Image
 
 from mien._emotions import Emotion
 from mien._face import Face, Reading
-from mien._page import base_css
+from mien._page import head
 from mien.commands.map_sheet import numbered, sheet, tiles
 from mien.report.output import Draft, output_errors
 
@@ -46,7 +46,7 @@ class MapPage:
         with output_errors(str(self._folder)):
             self._folder.mkdir(parents=True, exist_ok=True)
         self._draft = Draft(self._folder / PAGE)
-        self._write(_HEAD.replace("$style", base_css() + _CSS).replace("$lead", escape(self._lead())))
+        self._write(head("Where mien looked", _CSS) + "\n" + _TOP.replace("$lead", escape(self._lead())))
         return self
 
     def add(self, reading: Reading) -> None:
@@ -137,19 +137,7 @@ def _image(picture: Image.Image, alt: str) -> str:
     return f'<img decoding="async" {size} alt="{escape(alt)}" src="data:image/jpeg;base64,{code}">'
 
 
-_HEAD = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="generator" content="mien">
-<title>Where mien looked</title>
-<style>
-$style</style>
-</head>
-<body>
+_TOP = """<body>
 <header class="top"><p class="wordmark">mien</p><h1>Where mien looked</h1><p>$lead</p></header>
 <main>
 """

@@ -12,7 +12,7 @@ from typing import Self
 
 from mien._emotions import Emotion
 from mien._face import Reading
-from mien._page import base_css
+from mien._page import head
 from mien.report.cards import card, error_item
 from mien.report.output import Draft, output_errors
 
@@ -98,7 +98,7 @@ def _page(title: str, model: Mapping[str, str]) -> str:
     made = datetime.now().astimezone()
     return Template((folder / "page.html").read_text("utf-8")).substitute(
         title=escape(title),
-        style=base_css() + (folder / "page.css").read_text("utf-8") + _emotion_rules(),
+        head=head(title, (folder / "page.css").read_text("utf-8") + _emotion_rules()),
         model="\n".join(f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in model.items()),
         made=made.isoformat(timespec="seconds"),
         made_text=f"{made:%Y-%m-%d, %H:%M}",

@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from mien._page import base_css
+from mien._page import head
 from mien.lab.checkpoint import save_text
 from mien.lab.page.blocks import Section
 
@@ -24,7 +24,7 @@ def page(
     return Template((folder / "page.html").read_text("utf-8")).substitute(
         title=escape(title),
         lead=escape(lead),
-        style=base_css() + (folder / "page.css").read_text("utf-8"),
+        head=head(title, (folder / "page.css").read_text("utf-8")),
         contents="".join(f'<li><a href="#{s.anchor}">{escape(s.title)}</a></li>' for s in sections),
         sections="\n".join(section.html for section in sections),
         provenance="".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in provenance.items()),

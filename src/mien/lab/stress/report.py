@@ -11,7 +11,7 @@ from mien.lab.stress.group_report import group_section
 from mien.lab.stress.plots import key, mean_plot, multiples
 from mien.lab.stress.sheet import sheet
 from mien.lab.stress.spoilings import SPOILINGS, Kind
-from mien.lab.stress.words import between, gain
+from mien.lab.stress.words import HEADLINE, between, gain, headline_row, ratio
 
 Model = Mapping[str, Any]
 
@@ -45,29 +45,7 @@ def report(said: Mapping[str, Any]) -> str:
 
 def _in_short(said: Mapping[str, Any]) -> Section:
     models = said["models"]
-    rows = [
-        [
-            model["name"],
-            f"{model['n']:,}",
-            between(model["clean"]["accuracy"]),
-            between(model["mean"]["accuracy"]),
-            _ratio(model, "mce"),
-            _ratio(model, "relative_mce"),
-            percent(model["mean"]["flips"]),
-            f"{percent(model['clean']['ece']['value'])} → {percent(model['mean']['ece']['value'])}",
-        ]
-        for model in models
-    ]
-    head = [
-        "model",
-        "faces",
-        "clean accuracy",
-        "spoilt accuracy",
-        "mean corruption",
-        "relative",
-        "flips",
-        "ECE",
-    ]
+    rows = [[model["name"], *headline_row(model)] for model in models]
     first = models[0]
     large = {
         f"{first['name']}: clean accuracy": (percent(first["clean"]["accuracy"]["value"]), _edges(first["clean"])),
@@ -82,7 +60,7 @@ def _in_short(said: Mapping[str, Any]) -> Section:
         _about_reference(said),
     ]
     caption = "Every model saw the same pixels."
-    return section("In short", headline(large), table(head, rows, caption=caption), *map(paragraph, texts))
+    return section("In short", headline(large), table(HEADLINE, rows, caption=caption), *map(paragraph, texts))
 
 
 def _by_strength(said: Mapping[str, Any]) -> Section:
@@ -126,7 +104,7 @@ def _corruption(said: Mapping[str, Any]) -> Section:
         cells: list[str | None] = [spoiling["name"]]
         shade: list[float | None] = []
         for model, loss in zip(models, row, strict=True):
-            cells += [gain(model["by_spoiling"][spoiling["name"]]["accuracy"]), _ratio(model, "ce", spoiling["name"])]
+            cells += [gain(model["by_spoiling"][spoiling["name"]]["accuracy"]), ratio(model, "ce", spoiling["name"])]
             shade += [max(loss, 0) / most, None]
         rows.append(cells)
         shades.append(shade)
@@ -201,12 +179,6 @@ def _judged(models: Sequence[Model]) -> Section:
         told = {"emotions": ", ".join(model["emotions"]), "labels": model["protocol"], "faces": f"{model['n']:,}"}
         parts.append(details(model["name"], facts({**told, **account, **model["about"]})))
     return section("What was judged", *parts)
-
-
-def _ratio(model: Model, name: str, spoiling: str = "") -> str | None:
-    said = model["corruption"]
-    figure = said.get("by_spoiling", {}).get(spoiling, {}).get(name) if spoiling else said.get(name)
-    return between(figure, decimals=0) if figure else None
 
 
 def _edges(condition: Mapping[str, Any]) -> str:

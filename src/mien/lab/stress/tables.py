@@ -8,7 +8,7 @@ from typing import Any
 from mien._errors import DataError
 from mien.lab.page.words import percent
 from mien.lab.stress.spoilings import SPOILINGS
-from mien.lab.stress.words import between, gain
+from mien.lab.stress.words import HEADLINE, gain, headline_row
 
 START, END = "<!-- {name}: written by `python -m mien.lab.stress.tables` -->", "<!-- end of {name} -->"
 
@@ -24,21 +24,8 @@ def kept_models(folder: Path) -> list[Mapping[str, Any]]:
 
 def headline(models: Sequence[Mapping[str, Any]]) -> str:
     """A row a model: clean and spoilt accuracy, mean corruption, flips and calibration, as Markdown."""
-    head = ("model", "faces", "clean accuracy", "spoilt accuracy", "mean corruption", "relative", "flips", "ECE")
-    rows = [
-        (
-            f"`{model['name']}`",
-            f"{model['n']:,}",
-            between(model["clean"]["accuracy"]),
-            between(model["mean"]["accuracy"]),
-            _ratio(model, "mce"),
-            _ratio(model, "relative_mce"),
-            percent(model["mean"]["flips"]),
-            f"{percent(model['clean']['ece']['value'])} → {percent(model['mean']['ece']['value'])}",
-        )
-        for model in models
-    ]
-    return _markdown(head, rows)
+    rows = [(f"`{model['name']}`", *headline_row(model)) for model in models]
+    return _markdown(HEADLINE, rows)
 
 
 def losses(models: Sequence[Mapping[str, Any]]) -> str:
@@ -92,11 +79,6 @@ def filled(page: str, folder: Path) -> str:
             raise DataError(f"the page lacks the markers of {name}: {start} and {end}")
         page = f"{before}{start}\n\n{table}\n\n{end}{after}"
     return page
-
-
-def _ratio(model: Mapping[str, Any], name: str) -> str:
-    figure = model["corruption"].get(name)
-    return between(figure, decimals=0) if figure else "–"
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

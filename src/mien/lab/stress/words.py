@@ -17,3 +17,27 @@ def gain(figure: Mapping[str, Any]) -> str:
         return "–"
     said = f"{points(figure['difference'])} ({points_within(figure['difference_interval'])})"
     return said.replace("-", "\u2212")
+
+
+# A row a model, on the page and in the docs.
+HEADLINE = ("model", "faces", "clean accuracy", "spoilt accuracy", "mean corruption", "relative", "flips", "ECE")
+
+
+def headline_row(model: Mapping[str, Any]) -> tuple[str, ...]:
+    """What ``HEADLINE`` names, but for the model's name."""
+    return (
+        f"{model['n']:,}",
+        between(model["clean"]["accuracy"]),
+        between(model["mean"]["accuracy"]),
+        ratio(model, "mce"),
+        ratio(model, "relative_mce"),
+        percent(model["mean"]["flips"]),
+        f"{percent(model['clean']['ece']['value'])} → {percent(model['mean']['ece']['value'])}",
+    )
+
+
+def ratio(model: Mapping[str, Any], name: str, spoiling: str = "") -> str:
+    """A corruption figure against the reference, of one ``spoiling`` or of all; a dash where there is none."""
+    said = model["corruption"]
+    figure = said.get("by_spoiling", {}).get(spoiling, {}).get(name) if spoiling else said.get(name)
+    return between(figure, decimals=0) if figure else "–"
