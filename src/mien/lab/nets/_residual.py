@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from mien.lab.nets._net import Squeeze, check_option, conv_norm, drop_branch
 
-# Channels inside the blocks of the four stages, and the stride of the first block of each.
-_WIDTHS = (64, 128, 256, 512)
+# Stride of the first block of each of the four stages; the channels inside the blocks double from stage to stage.
 _STRIDES = (1, 2, 2, 2)
 
 
@@ -68,15 +67,26 @@ def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
 
 
 def residual_features(
-    channels: int, block: type[Block] | type[Bottleneck], depths: Sequence[int], *, stem: str, drop_path: float = 0.0
+    channels: int,
+    block: type[Block] | type[Bottleneck],
+    depths: Sequence[int],
+    *,
+    stem: str,
+    base: int = 64,
+    drop_path: float = 0.0,
 ) -> nn.Sequential:
-    """``stem`` and ``stage1`` to ``stage4``, stage i of ``depths[i]`` blocks: ``[N, 512 * block.expansion, h, w]``.
+    """``stem`` and ``stage1`` to ``stage4``, stage i of ``depths[i]`` blocks.
 
-    ``drop_path`` is the stochastic depth of the last block, growing linearly from 0 at the first.
+    Its maps are ``[N, 8 * base * block.expansion, h, w]``. ``base`` is the width of the stem and of the first stage's
+    blocks, 64 as published. ``drop_path`` is the stochastic depth of the last block, growing linearly from 0 at the
+    first. Raises ``TypeError`` for a base below 1.
     """
-    stages: OrderedDict[str, nn.Module] = OrderedDict(stem=residual_stem(channels, stem))
-    inputs, count, last = _WIDTHS[0], 0, max(1, sum(depths) - 1)
-    for number, (width, depth, stride) in enumerate(zip(_WIDTHS, depths, _STRIDES, strict=True), start=1):
+    if base < 1:
+        raise TypeError(f"base is the width of the first stage, at least 1, not {base}")
+    stages: OrderedDict[str, nn.Module] = OrderedDict(stem=residual_stem(channels, stem, base))
+    inputs, count, last = base, 0, max(1, sum(depths) - 1)
+    for number, (depth, stride) in enumerate(zip(depths, _STRIDES, strict=True), start=1):
+        width = base * 2 ** (number - 1)
         blocks: list[nn.Module] = []
         for i in range(depth):
             blocks.append(block(inputs, width, stride=stride if i == 0 else 1, drop=drop_path * count / last))
@@ -85,10 +95,11 @@ def residual_features(
     return nn.Sequential(stages)
 
 
-def residual_stem(channels: int, stem: str) -> nn.Sequential:
-    """``"imagenet"``: 7x7 with stride 2 and a max-pool, a quarter of the size; ``"small"``: 3x3, the same size."""
-    check_option("stem", stem, ("small", "imagenet"))
-    if stem == "small":
-        return nn.Sequential(conv_norm(channels, _WIDTHS[0]), nn.ReLU())
-    convolution = conv_norm(channels, _WIDTHS[0], kernel=7, stride=2)
+def residual_stem(channels: int, stem: str, base: int = 64) -> nn.Sequential:
+    """``"imagenet"``: 7x7 with stride 2 and a max-pool, a quarter of the size; ``"small"``: 3x3, the same size;
+    ``"half"``: 3x3 with stride 2, half the size."""
+    check_option("stem", stem, ("small", "half", "imagenet"))
+    if stem != "imagenet":
+        return nn.Sequential(conv_norm(channels, base, stride=1 if stem == "small" else 2), nn.ReLU())
+    convolution = conv_norm(channels, base, kernel=7, stride=2)
     return nn.Sequential(convolution, nn.ReLU(), nn.MaxPool2d(3, stride=2, padding=1))

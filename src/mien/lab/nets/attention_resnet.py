@@ -31,17 +31,19 @@ def build(
     *,
     depth: int = 1,
     stem: str = "imagenet",
+    base: int = 64,
     attention: bool = True,
     dropout: float = 0.5,
 ) -> Net:
     """``depth`` basic blocks in each of four stages.
 
     ``stem`` ``"imagenet"`` is the published 7x7 convolution and max-pool, made for 224 px: a map of 7x7 there, of 2x2
-    at 48 px. ``"small"`` is one 3x3 convolution, a map of 6x6 at 48 px. ``attention`` can be switched off.
+    at 48 px. ``"small"`` is one 3x3 convolution, a map of 6x6 at 48 px; ``"half"`` one with stride 2, a map of 3x3.
+    ``base`` is the width of the first stage, 64 as published. ``attention`` can be switched off.
     """
     if depth < 1:
         raise TypeError(f"depth is the number of blocks in each stage, at least 1, not {depth}")
-    features = residual_features(channels, Block, (depth,) * 4, stem=stem)
+    features = residual_features(channels, Block, (depth,) * 4, stem=stem, base=base)
     if attention:
-        features.add_module("attention", PointAttention(512))
-    return Net(features, PooledHead(512, classes, dropout=dropout))
+        features.add_module("attention", PointAttention(8 * base))
+    return Net(features, PooledHead(8 * base, classes, dropout=dropout))

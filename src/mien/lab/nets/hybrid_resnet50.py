@@ -19,7 +19,7 @@ from mien.lab.nets._net import Dense, Net, PooledHead, Squeeze, check_option
 from mien.lab.nets._pull import Back, pull
 from mien.lab.nets._residual import Bottleneck, residual_features
 
-_WIDTH = 2048  # channels of the backbone's last map
+_CHANNELS = 32  # of the backbone's last map, for each of its first stage's width
 # The document's first branch; its second one has angry, disgust, fear and sad, the rest.
 BRANCHES = ((Emotion.HAPPY, Emotion.SURPRISE, Emotion.NEUTRAL),)
 
@@ -69,6 +69,7 @@ class BranchHead(nn.Module):
 
     def __init__(
         self,
+        width: int,
         classes: int,
         *,
         encoder: TokenEncoder | None,
@@ -78,7 +79,7 @@ class BranchHead(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = encoder
-        inputs = _WIDTH + (encoder.project.out_channels if encoder is not None else 0)
+        inputs = width + (encoder.project.out_channels if encoder is not None else 0)
         members = [index for group in groups for index in group] or list(range(classes))
         if groups:
             self.branches = nn.ModuleList(_branch(inputs, hidden, len(group), dropout) for group in groups)
@@ -87,7 +88,7 @@ class BranchHead(nn.Module):
         self.register_buffer("order", torch.tensor(members).argsort(), persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Logits ``[N, C]`` of features ``[N, 2048, h, w]``."""
+        """Logits ``[N, C]`` of features ``[N, width, h, w]``."""
         pooled = features.mean(dim=(2, 3))
         if self.encoder is not None:
             pooled = torch.cat([pooled, self.encoder(features)], dim=1)
@@ -130,6 +131,7 @@ def build(
     branches: Sequence[Sequence[str | int]] = BRANCHES,
     emotions: Sequence[str] = (),
     stem: str = "imagenet",
+    base: int = 64,
     width: int = 512,
     heads: int = 8,
     hidden: int = 256,
@@ -144,17 +146,19 @@ def build(
 
     Without ``adapter`` the grey channel is used three times. ``width`` and ``heads`` are the transformer's, ``hidden``
     the width of a branch's dense layer, which the document does not give; ``dropout`` follows it. ``stem``
-    ``"imagenet"`` is the published one; ``"small"`` leaves a map of 6x6 at 48 px.
+    ``"imagenet"`` is the published one; ``"small"`` leaves a map of 6x6 at 48 px, ``"half"`` one of 3x3. ``base`` is
+    the width of the backbone's first stage, 64 as published: its last map has 32 times as many channels.
     """
     check_option("attention", attention, ("both", "channel", "spatial", "none"))
     groups = _groups(branches, classes, emotions or tuple(Emotion)[:classes])
     if not adapter and channels not in (1, 3):
         raise TypeError(f"without adapter the images have 1 or 3 channels, not {channels}")
-    features = _features(channels, adapter=adapter, attention=attention, stem=stem)
+    features = _features(channels, adapter=adapter, attention=attention, stem=stem, base=base)
+    last = _CHANNELS * base
     if not transformer and not branches:
-        return Net(features, PooledHead(_WIDTH, classes, dropout=dropout))
-    encoder = TokenEncoder(_WIDTH, width, heads) if transformer else None
-    return Net(features, BranchHead(classes, encoder=encoder, groups=groups, hidden=hidden, dropout=dropout))
+        return Net(features, PooledHead(last, classes, dropout=dropout))
+    encoder = TokenEncoder(last, width, heads) if transformer else None
+    return Net(features, BranchHead(last, classes, encoder=encoder, groups=groups, hidden=hidden, dropout=dropout))
 
 
 def _groups(branches: Sequence[Sequence[str | int]], classes: int, emotions: Sequence[str]) -> list[list[int]]:
@@ -178,12 +182,13 @@ def _index(word: str | int, classes: int, emotions: Sequence[str]) -> int | None
     return word
 
 
-def _features(channels: int, *, adapter: bool, attention: str, stem: str) -> nn.Sequential:
+def _features(channels: int, *, adapter: bool, attention: str, stem: str, base: int) -> nn.Sequential:
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     parts["adapter"] = nn.Conv2d(channels, 3, 1) if adapter else Duplicate()
-    parts["backbone"] = residual_features(3, Bottleneck, (3, 4, 6, 3), stem=stem)
+    parts["backbone"] = residual_features(3, Bottleneck, (3, 4, 6, 3), stem=stem, base=base)
+    last = _CHANNELS * base
     if attention in ("both", "channel"):
-        parts["channel"] = Squeeze(_WIDTH, _WIDTH // 16)
+        parts["channel"] = Squeeze(last, last // 16)
     if attention in ("both", "spatial"):
         parts["spatial"] = SpatialAttention()
     return nn.Sequential(parts)

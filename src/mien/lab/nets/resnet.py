@@ -15,15 +15,17 @@ def build(
     *,
     depth: int = 18,
     stem: str = "small",
+    base: int = 64,
     dropout: float = 0.0,
     drop_path: float = 0.0,
 ) -> Net:
     """ResNet of ``depth`` 18, 34 or 50; the stages are ``features.stem`` and ``features.stage1`` to ``stage4``.
 
     ``stem`` ``"imagenet"`` is the published 7x7 convolution and max-pool, a map of 2x2 at 48 px; ``"small"`` is one 3x3
-    convolution with stride 1, a map of 6x6. ``drop_path`` is the stochastic depth of the last block.
+    convolution with stride 1, a map of 6x6; ``"half"`` one with stride 2, a map of 3x3. ``base`` is the width of the
+    first stage, 64 as published. ``drop_path`` is the stochastic depth of the last block.
     """
     check_option("depth", depth, tuple(_DEPTHS))
     block = Bottleneck if depth >= 50 else Block
-    features = residual_features(channels, block, _DEPTHS[depth], stem=stem, drop_path=drop_path)
-    return Net(features, PooledHead(512 * block.expansion, classes, dropout=dropout))
+    features = residual_features(channels, block, _DEPTHS[depth], stem=stem, base=base, drop_path=drop_path)
+    return Net(features, PooledHead(8 * base * block.expansion, classes, dropout=dropout))

@@ -12,7 +12,7 @@ from mien.lab.nets._net import Net, PooledHead, check_option, conv_norm, dense_n
 
 # Convolutions of each of the five blocks; a 2x2 max-pool stands between the blocks.
 _BLOCKS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
-_WIDTHS = (64, 128, 256, 512, 512)
+_WIDTHS = (1, 2, 4, 8, 8)  # of the blocks, in widths of the first
 
 
 def build(
@@ -20,6 +20,7 @@ def build(
     classes: int,
     *,
     depth: int = 16,
+    base: int = 64,
     norm: bool = True,
     head: str = "pooled",
     hidden: Sequence[int] = (4096, 4096),
@@ -29,24 +30,25 @@ def build(
 ) -> Net:
     """VGG of ``depth`` 11, 13, 16 or 19; ``head`` is ``"pooled"`` or ``"dense"``.
 
-    ``hidden`` are the layers of the dense head, ``size`` the side in pixels of the images it is made for. ``last_pool``
-    is the max-pool after the last block: by default with the dense head only, as at 48 px it leaves a map of 1x1
-    instead of 3x3. Without ``norm`` it is the net of the paper, which started the deeper ones from the weights of depth
-    11; with He's initialisation they need no such start.
+    ``base`` is the width of the first block, 64 as published. ``hidden`` are the layers of the dense head, ``size`` the
+    side in pixels of the images it is made for. ``last_pool`` is the max-pool after the last block: by default with the
+    dense head only, as at 48 px it leaves a map of 1x1 instead of 3x3. Without ``norm`` it is the net of the paper,
+    which started the deeper ones from the weights of depth 11; with He's initialisation they need no such start.
     """
     check_option("depth", depth, tuple(_BLOCKS))
     check_option("head", head, ("pooled", "dense"))
     last_pool = head == "dense" if last_pool is None else last_pool
-    features = _features(channels, depth, norm=norm, last_pool=last_pool)
+    features = _features(channels, depth, base, norm=norm, last_pool=last_pool)
     if head == "dense":
         return dense_net(features, channels, classes, size=size, hidden=hidden, dropout=dropout)
-    return Net(features, PooledHead(_WIDTHS[-1], classes, dropout=dropout))
+    return Net(features, PooledHead(_WIDTHS[-1] * base, classes, dropout=dropout))
 
 
-def _features(channels: int, depth: int, *, norm: bool, last_pool: bool) -> nn.Sequential:
+def _features(channels: int, depth: int, base: int, *, norm: bool, last_pool: bool) -> nn.Sequential:
     layers: list[nn.Module] = []
     inputs = channels
-    for block, (count, width) in enumerate(zip(_BLOCKS[depth], _WIDTHS, strict=True)):
+    for block, (count, factor) in enumerate(zip(_BLOCKS[depth], _WIDTHS, strict=True)):
+        width = factor * base
         for _ in range(count):
             layers += [conv_norm(inputs, width) if norm else nn.Conv2d(inputs, width, 3, padding=1), nn.ReLU()]
             inputs = width

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from mien._errors import DataError
-from mien.lab.page.words import percent
 from mien.lab.stress.spoilings import SPOILINGS
 from mien.lab.stress.words import HEADLINE, gain, headline_row
 
