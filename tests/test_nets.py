@@ -171,6 +171,21 @@ def test_the_small_stem_leaves_a_map_to_look_at(name: str) -> None:
     assert sides[1] >= 3
 
 
+@pytest.mark.parametrize("name", ["resnet", "attention_resnet", "hybrid_resnet50", "vgg"])
+def test_half_of_the_base_is_about_a_quarter_of_the_net(name: str) -> None:
+    whole, half = (on_paper(name, channels=1, classes=7, base=base) for base in (64, 32))
+    assert parameters(half) < 0.45 * parameters(whole)  # the hybrid's transformer keeps its width
+    assert macs(half, 64) < 0.3 * macs(whole, 64)
+    assert type(half) is type(whole)
+
+
+def test_the_half_stem_halves_the_picture() -> None:
+    assert nets.build("resnet", channels=1, classes=7, stem="half").features(torch.zeros(1, 1, 48, 48)).shape[2:] == (
+        3,
+        3,
+    )
+
+
 def test_only_the_nets_whose_documents_ask_for_dense_layers_have_no_pooled_head() -> None:
     dense = {name for name in nets.names() if not isinstance(on_paper(name, classes=7).head, PooledHead)}
     assert dense == {"alexnet", "conv4", "hybrid_resnet50", "lenet"}
@@ -193,6 +208,14 @@ def test_each_module_of_the_hybrid_can_be_switched_off_alone(option: dict, modul
     assert gone
     assert {".".join(name.split(".")[:2]) for name in gone} == set(module.split())
     assert ablated(torch.empty(2, 1, 64, 64, device="meta")).shape == (2, 7)
+
+
+def test_the_hybrid_can_stand_on_resnet18() -> None:
+    torch.manual_seed(0)
+    net = nets.build("hybrid_resnet50", channels=1, classes=7, depth=18, base=16, stem="half", width=32).eval()
+    assert net.features(torch.zeros(1, 1, 48, 48)).shape == (1, 128, 3, 3)
+    assert net(torch.rand(2, 1, 48, 48)).shape == (2, 7)
+    assert parameters(on_paper("hybrid_resnet50", depth=18)) < parameters(on_paper("hybrid_resnet50", depth=34))
 
 
 def test_the_hybrid_without_transformer_and_branches_has_the_pooled_head() -> None:
@@ -273,7 +296,8 @@ def test_a_name_may_have_dashes() -> None:
     [
         ("resnet18-46", {}, r"unknown net 'resnet18-46'; did you mean 'resnet18_64'\?"),
         ("resnet", {"depth": 101}, "depth is one of 18, 34, 50, not 101"),
-        ("resnet", {"stem": "big"}, "stem is one of 'small', 'imagenet', not 'big'"),
+        ("resnet", {"stem": "big"}, "stem is one of 'small', 'half', 'imagenet', not 'big'"),
+        ("resnet", {"base": 0}, "base is the width of the first stage, at least 1, not 0"),
         ("vgg", {"head": "flat"}, "head is one of 'pooled', 'dense', not 'flat'"),
         ("efficientnet", {"variant": 9}, "variant is one of 0, 1, 2, 3, not 9"),
         ("alexnet", {"stem": "imagenet"}, "images of 48 px are too small for this net"),
@@ -283,6 +307,7 @@ def test_a_name_may_have_dashes() -> None:
         ("hybrid_resnet50", {"branches": [[7]]}, "a class of branches is one of 0, .*, not 7"),
         ("mien", {"block": "plane"}, "block is one of 'residual', 'plain', 'reparam', not 'plane'"),
         ("mien", {"block": "plain", "squeeze": True}, "squeeze and drop_path need block 'residual', not 'plain'"),
+        ("hybrid_resnet50", {"depth": 101}, "depth is one of 18, 34, 50, not 101"),
         ("hybrid_resnet50", {"heads": 7}, "cannot be divided among 7 heads"),
     ],
 )

@@ -17,9 +17,14 @@ from mien._emotions import Emotion
 from mien.lab.nets._attention import EncoderBlock, SpatialAttention
 from mien.lab.nets._net import Dense, Net, PooledHead, Squeeze, check_option
 from mien.lab.nets._pull import Back, pull
-from mien.lab.nets._residual import Bottleneck, residual_features
+from mien.lab.nets._residual import Block, Bottleneck, residual_features
 
-_CHANNELS = 32  # of the backbone's last map, for each of its first stage's width
+# The backbones: their block, and how many of them each stage has.
+_BACKBONES: dict[int, tuple[type[Block] | type[Bottleneck], tuple[int, ...]]] = {
+    18: (Block, (2, 2, 2, 2)),
+    34: (Block, (3, 4, 6, 3)),
+    50: (Bottleneck, (3, 4, 6, 3)),
+}
 # The document's first branch; its second one has angry, disgust, fear and sad, the rest.
 BRANCHES = ((Emotion.HAPPY, Emotion.SURPRISE, Emotion.NEUTRAL),)
 
@@ -130,6 +135,7 @@ def build(
     transformer: bool = True,
     branches: Sequence[Sequence[str | int]] = BRANCHES,
     emotions: Sequence[str] = (),
+    depth: int = 50,
     stem: str = "imagenet",
     base: int = 64,
     width: int = 512,
@@ -145,16 +151,18 @@ def build(
     as well, the head is the pooled one.
 
     Without ``adapter`` the grey channel is used three times. ``width`` and ``heads`` are the transformer's, ``hidden``
-    the width of a branch's dense layer, which the document does not give; ``dropout`` follows it. ``stem``
-    ``"imagenet"`` is the published one; ``"small"`` leaves a map of 6x6 at 48 px, ``"half"`` one of 3x3. ``base`` is
-    the width of the backbone's first stage, 64 as published: its last map has 32 times as many channels.
+    the width of a branch's dense layer, which the document does not give; ``dropout`` follows it. The backbone is a
+    ResNet of ``depth`` 18, 34 or 50, the published one. ``stem`` ``"imagenet"`` is the published one; ``"small"``
+    leaves a map of 6x6 at 48 px, ``"half"`` one of 3x3. ``base`` is the width of the backbone's first stage, 64 as
+    published; its last map has 8 times as many channels, or 32 times at depth 50.
     """
     check_option("attention", attention, ("both", "channel", "spatial", "none"))
+    check_option("depth", depth, tuple(_BACKBONES))
     groups = _groups(branches, classes, emotions or tuple(Emotion)[:classes])
     if not adapter and channels not in (1, 3):
         raise TypeError(f"without adapter the images have 1 or 3 channels, not {channels}")
-    features = _features(channels, adapter=adapter, attention=attention, stem=stem, base=base)
-    last = _CHANNELS * base
+    features = _features(channels, adapter=adapter, attention=attention, depth=depth, stem=stem, base=base)
+    last = _last(depth, base)
     if not transformer and not branches:
         return Net(features, PooledHead(last, classes, dropout=dropout))
     encoder = TokenEncoder(last, width, heads) if transformer else None
@@ -182,11 +190,16 @@ def _index(word: str | int, classes: int, emotions: Sequence[str]) -> int | None
     return word
 
 
-def _features(channels: int, *, adapter: bool, attention: str, stem: str, base: int) -> nn.Sequential:
+def _last(depth: int, base: int) -> int:
+    """Channels of the backbone's last map."""
+    return 8 * base * _BACKBONES[depth][0].expansion
+
+
+def _features(channels: int, *, adapter: bool, attention: str, depth: int, stem: str, base: int) -> nn.Sequential:
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     parts["adapter"] = nn.Conv2d(channels, 3, 1) if adapter else Duplicate()
-    parts["backbone"] = residual_features(3, Bottleneck, (3, 4, 6, 3), stem=stem, base=base)
-    last = _CHANNELS * base
+    parts["backbone"] = residual_features(3, *_BACKBONES[depth], stem=stem, base=base)
+    last = _last(depth, base)
     if attention in ("both", "channel"):
         parts["channel"] = Squeeze(last, last // 16)
     if attention in ("both", "spatial"):

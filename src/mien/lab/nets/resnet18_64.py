@@ -8,6 +8,9 @@ from mien.lab.nets import resnet
 from mien.lab.nets._net import Net
 
 
-def build(channels: int, classes: int, *, dropout: float = 0.3, drop_path: float = 0.0) -> Net:
-    """ResNet-18 with the small-image stem; ``drop_path`` is the stochastic depth of the last block."""
-    return resnet.build(channels, classes, depth=18, stem="small", dropout=dropout, drop_path=drop_path)
+def build(channels: int, classes: int, *, base: int = 64, dropout: float = 0.3, drop_path: float = 0.0) -> Net:
+    """ResNet-18 with the small-image stem.
+
+    ``base`` is the width of the first stage, 64 as published; ``drop_path`` the stochastic depth of the last block.
+    """
+    return resnet.build(channels, classes, depth=18, stem="small", base=base, dropout=dropout, drop_path=drop_path)
