@@ -16,7 +16,7 @@ from mien._measure import processor
 def provenance(data_sha256: str) -> dict[str, str]:
     """Command line, commit of the checkout, data hash, machine, versions and time (UTC), as plain strings."""
     return {
-        "command": shlex.join(["mien", *map(_portable, sys.argv[1:])]),
+        "command": shlex.join([*_program(sys.argv[0]), *map(_portable, sys.argv[1:])]),
         "commit": commit(),
         "data_sha256": data_sha256,
         "machine": machine(),
@@ -24,6 +24,13 @@ def provenance(data_sha256: str) -> dict[str, str]:
         "torch": str(torch.__version__),  # a TorchVersion would not load again
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
+
+
+def _program(script: str) -> list[str]:
+    """``mien``, but of a script in ``benchmarks/`` or ``tools/`` how it is called from the root of the checkout."""
+    path = Path(script)
+    folder = path.resolve().parent.name
+    return ["python", f"{folder}/{path.name}"] if folder in ("benchmarks", "tools") else ["mien"]
 
 
 def _portable(word: str) -> str:

@@ -1,0 +1,166 @@
+"""How long from nothing to 70 % on PublicTest? The wall time of whole trainings, everything counted.
+
+    python benchmarks/speedrun.py [--runs 5] [--target 0.70] [--accelerator auto] [--json results/speedrun/DEVICE.json]
+                                  [key=value ...]
+
+The clock starts when the command `mien train speedrun` is started in a process of its own: imports, reading FER-2013,
+building and every epoch's judgement on PublicTest count. It is read when the log tells of the first epoch whose
+averaged weights reach the target, and on the way of the first ones that reach 50, 55, 60 and 65 %. Then the training is
+stopped. Each run has its own seed; a run whose course ends below the target counts as not reached, and no mean is
+given. No teacher, no weights from before: what a training is given is counted with it.
+
+PublicTest is what the race is run on, so its accuracy is the best of several looks: no figure for a table of results.
+The file is written after every run, and runs that stand in it with the same recipe and machine are not run again.
+Use a quiet machine: on a processor the training takes all of its cores.
+"""
+
+import argparse
+import json
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mien._errors import MienError
+from mien.lab import checkpoint
+from mien.lab import recipe as recipes
+from mien.lab.data import find_fer2013, load_fer2013
+from mien.lab.provenance import provenance
+from mien.lab.recipe import dump
+
+STEPS = (0.50, 0.55, 0.60, 0.65)  # accuracies on the way
+LOOK = 0.05  # seconds between two looks at the log
+RECIPE = "speedrun"
+
+
+@dataclass(frozen=True)
+class Lap:
+    """One epoch that the log told of, and the clock then."""
+
+    seconds: float
+    epoch: int
+    accuracy: float
+
+
+def main() -> int:
+    """Run, print and write; exit status 1 where a run did not reach the target."""
+    options = parse()
+    try:
+        return race(options)
+    except MienError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def race(options: argparse.Namespace) -> int:
+    """All runs that are not in the file yet."""
+    recipe = recipes.load(RECIPE, options.changes)
+    origin = provenance(load_fer2013(find_fer2013(None)).sha256)
+    said = dump(recipe) | {"about": ""}
+    header = {"recipe": said, "target": options.target, "machine": origin["machine"]}
+    kept = json.loads(options.json.read_text("utf-8")) if options.json and options.json.is_file() else {}
+    rows = list(kept.get("runs", [])) if all(kept.get(key) == value for key, value in header.items()) else []
+    for seed in range(len(rows), options.runs):
+        row = run(seed, options)
+        rows.append(row | {"commit": origin["commit"]})
+        print(told(row), flush=True)
+        result = {"what": __doc__.splitlines()[0]} | header | {"runs": rows, **summary(rows)} | origin
+        if options.json:
+            checkpoint.save_text(options.json, json.dumps(result, indent=1) + "\n")
+    print(json.dumps(summary(rows)))
+    return 0 if all(row["seconds"] for row in rows) else 1
+
+
+def run(seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """One training from the start of its process to the target, or to its end."""
+    folder = Path(tempfile.mkdtemp(prefix="mien-speedrun-"))
+    command = [sys.executable, "-m", "mien", "train", RECIPE, *options.changes, f"--seed={seed}", f"--out={folder}"]
+    started = time.perf_counter()
+    training = subprocess.Popen(
+        [*command, f"--accelerator={options.accelerator}"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        laps: list[Lap] = []
+        for lap in watch(training, folder / "log.jsonl", started):
+            laps.append(lap)
+            if lap.accuracy >= options.target:
+                break
+        else:
+            if training.returncode:
+                raise MienError(f"the training failed: {training.stderr.read().strip().splitlines()[-1]}")
+        return row_of(seed, laps, options.target)
+    finally:
+        training.send_signal(signal.SIGINT)
+        training.communicate()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def watch(training: subprocess.Popen[str], log: Path, started: float) -> Iterator[Lap]:
+    """Epochs as the log tells of them, until the training ends."""
+    seen, over = 0, False
+    while not over:
+        over = training.poll() is not None  # before the look, so that the last line is not missed
+        lines = log.read_text("utf-8").splitlines(keepends=True) if log.is_file() else []
+        for line in (line for line in lines[seen:] if line.endswith("\n")):
+            record = json.loads(line)
+            seen += 1
+            yield Lap(time.perf_counter() - started, record["epoch"], record["public_accuracy"])
+        time.sleep(LOOK)
+
+
+def row_of(seed: int, laps: Sequence[Lap], target: float) -> dict[str, Any]:
+    """Seconds to the target and to the steps on the way; ``None`` for what was not reached."""
+    best = max(laps, key=lambda lap: lap.accuracy)
+    on_the_way = {f"{100 * step:.0f} %": first(laps, step) for step in STEPS if step < target}
+    return {
+        "seed": seed,
+        "seconds": first(laps, target),
+        "epochs": laps[-1].epoch,
+        "accuracy": best.accuracy,
+        "on_the_way": on_the_way,
+        "ended_after": round(laps[-1].seconds, 1),
+    }
+
+
+def first(laps: Sequence[Lap], accuracy: float) -> float | None:
+    """When the first epoch had this accuracy."""
+    return next((round(lap.seconds, 1) for lap in laps if lap.accuracy >= accuracy), None)
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Mean and standard deviation of the seconds, where every run reached the target."""
+    times = [row["seconds"] for row in rows if row["seconds"] is not None]
+    said: dict[str, Any] = {"n": len(rows), "reached": len(times)}
+    if rows and len(times) == len(rows):
+        said["mean_seconds"] = round(statistics.fmean(times), 1)
+        said["deviation_seconds"] = round(statistics.stdev(times), 1) if len(times) > 1 else None
+    return said
+
+
+def told(row: dict[str, Any]) -> str:
+    """One line about a run."""
+    steps = ", ".join(f"{name} after {value:,.0f} s" for name, value in row["on_the_way"].items() if value)
+    goal = f"reached the target after {row['seconds']:,.1f} s" if row["seconds"] else "did not reach the target"
+    return f"seed {row['seed']}: {goal}, {row['epochs']} epochs, at best {row['accuracy']:.2%} ({steps})"
+
+
+def parse() -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("changes", nargs="*", help="changes of the recipe, as in optimise.epochs=30")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--target", type=float, default=0.70)
+    parser.add_argument("--accelerator", default="auto")
+    parser.add_argument("--json", type=Path, help="file to write")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""The queue of trainings names real recipes, knows what is done, and runs travel whole."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mien import DataError
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+
+import queue_file  # noqa: E402
+import reproduce  # noqa: E402
+
+ENTRY = '[[run]]\nrecipe = "{}"\nseeds = [0, 1]\non = "{}"\nminutes = 3\nwhy = "a reason"\n'
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "queue.toml"
+    path.write_text(text)
+    return path
+
+
+def test_the_queue_is_listed_with_what_is_left() -> None:
+    listed = subprocess.run(
+        [sys.executable, "tools/reproduce.py", "--list"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert listed.returncode == 0, listed.stderr
+    lines = listed.stdout.splitlines()
+    assert len(lines) == len(queue_file.read_queue()) + 1
+    assert lines[-1].startswith("left: ")
+    assert {line.split()[0] for line in lines[:-1]} <= {"done", "trained", "begun", "to"}
+
+
+def test_no_training_is_wanted_twice() -> None:
+    runs = [(wanted.run, wanted.on) for wanted in queue_file.read_queue()]
+    assert len(set(runs)) == len(runs)
+
+
+def test_a_family_is_its_members_and_each_seed_a_training(tmp_path: Path) -> None:
+    queue = queue_file.read_queue(write(tmp_path, ENTRY.format("conv4-ideas", "core")))
+    assert [wanted.seed for wanted in queue] == [0] * 4 + [1] * 4
+    assert queue[0].member == "conv4-ideas/published"
+    assert queue[0].run == Path("conv4-ideas/published/seed-0")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no queue"),
+        ("[[run]\n", "no queue"),
+        ('[[run]]\nrecipe = "conv4"\n', "a run has recipe, seeds, on, minutes and why"),
+        (ENTRY.format("conv4", "moon"), "on is one of core, accelerator, not 'moon'"),
+    ],
+)
+def test_a_wrong_queue_is_one_clear_error(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        queue_file.read_queue(write(tmp_path, text))
+
+
+def test_only_what_privatetest_has_judged_is_done(tmp_path: Path) -> None:
+    wanted = queue_file.read_queue(write(tmp_path, ENTRY.format("conv4", "core")))[0]
+    assert not queue_file.is_done(wanted, tmp_path)
+    place = tmp_path / wanted.run
+    place.mkdir(parents=True)
+    for judged, done in (('{"public": {}}', False), ('{"public": {}, "private": {}}', True)):
+        (place / "metrics.json").write_text(f'{{"judged": {judged}}}')
+        assert queue_file.is_done(wanted, tmp_path) == done
+
+
+def test_a_parcel_brings_finished_runs_without_their_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finished, begun = queue_file.read_queue(write(tmp_path, ENTRY.format("conv4", "core")))
+    there, here, parcel = tmp_path / "there", tmp_path / "here", tmp_path / "parcel"
+    for wanted, files in ((finished, ("final.pt", "checkpoint.pt")), (begun, ("checkpoint.pt",))):
+        (there / wanted.run).mkdir(parents=True)
+        for name in files:
+            (there / wanted.run / name).write_bytes(bytes(range(256)) * 10)
+    monkeypatch.setattr(reproduce, "RUNS", there)
+    monkeypatch.setattr(reproduce, "PART", 100)  # bytes, so that there are several parts
+    reproduce.parcel([finished, begun], parcel)
+    assert len(list(parcel.iterdir())) > 1
+    monkeypatch.setattr(reproduce, "RUNS", here)
+    assert reproduce.unpack(parcel) == 0
+    assert capsys.readouterr().out.split() == ["conv4/seed-0", "conv4/seed-1"]
+    assert sorted(path.name for path in (here / finished.run).iterdir()) == ["final.pt"]
+    assert (here / begun.run / "checkpoint.pt").read_bytes() == bytes(range(256)) * 10
+    next(iter(sorted(parcel.iterdir()))).unlink()
+    with pytest.raises(DataError, match="no whole parcel"):
+        reproduce.unpack(parcel)

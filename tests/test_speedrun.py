@@ -1,0 +1,66 @@
+"""The race to 70 % reads its clock rightly."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import speedrun  # noqa: E402
+from speedrun import Lap  # noqa: E402
+
+LAPS = [Lap(10.0, 1, 0.48), Lap(20.0, 2, 0.62), Lap(30.0, 3, 0.61), Lap(40.0, 4, 0.705)]
+
+
+def test_the_first_epoch_that_reaches_an_accuracy_counts() -> None:
+    row = speedrun.row_of(3, LAPS, 0.70)
+    assert (row["seed"], row["seconds"], row["epochs"], row["accuracy"]) == (3, 40.0, 4, 0.705)
+    assert row["on_the_way"] == {"50 %": 20.0, "55 %": 20.0, "60 %": 20.0, "65 %": 40.0}
+    assert "reached the target after 40.0 s" in speedrun.told(row)
+
+
+def test_a_course_that_ends_too_early_has_no_time_and_the_race_no_mean() -> None:
+    short = speedrun.row_of(0, LAPS[:3], 0.70)
+    assert short["seconds"] is None
+    assert short["on_the_way"]["65 %"] is None
+    assert "did not reach the target" in speedrun.told(short)
+    whole = speedrun.row_of(1, LAPS, 0.70)
+    assert speedrun.summary([short, whole]) == {"n": 2, "reached": 1}
+    assert speedrun.summary([whole, whole | {"seconds": 42.0}]) == {
+        "n": 2,
+        "reached": 2,
+        "mean_seconds": 41.0,
+        "deviation_seconds": 1.4,
+    }
+
+
+WRITER = """
+import json, sys, time
+with open(sys.argv[1], "w", buffering=1) as log:
+    for epoch, accuracy in enumerate((0.3, 0.5, 0.7), start=1):
+        line = json.dumps({"epoch": epoch, "public_accuracy": accuracy})
+        log.write(line[:9]); time.sleep(0.2); log.write(line[9:] + "\\n")
+"""
+
+
+def test_epochs_are_seen_as_they_are_written_half_lines_and_the_last_one_too(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    started = time.perf_counter()
+    with subprocess.Popen([sys.executable, "-c", WRITER, str(log)], stdout=subprocess.DEVNULL, text=True) as writer:
+        laps = list(speedrun.watch(writer, log, started))
+    assert [(lap.epoch, lap.accuracy) for lap in laps] == [(1, 0.3), (2, 0.5), (3, 0.7)]
+    assert 0 < laps[0].seconds < laps[1].seconds < laps[2].seconds
+
+
+def test_an_unknown_key_is_refused_before_the_clock_starts() -> None:
+    race = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "speedrun.py"), "optimise.epochz=3"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert race.returncode == 2
+    assert "epochz" in race.stderr
+    assert "Traceback" not in race.stderr
