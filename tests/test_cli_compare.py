@@ -21,6 +21,10 @@ from mien.lab.judge.examine import select_rows
 from mien.lab.judge.judge import Answers
 from mien.lab.recipe import dump, load
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
+
+import results_studies
+
 FAMILY = "vgg-vs-resnet"
 
 
@@ -116,7 +120,7 @@ def test_a_family_becomes_a_study(run, faces: FaceSet, tmp_path: Path) -> None: 
     unfinished = tmp_path / "runs" / FAMILY / "resnet50-48-six-sgd" / "seed-0"
     unfinished.mkdir(parents=True)
     (unfinished / "checkpoint.pt").write_bytes(b"")
-    status, out, err = run("--grid", FAMILY, "--no-latency", "--out", "out")
+    status, out, err = run("--grid", FAMILY, "--no-latency", "--out", "out", "--keep", "results/studies")
     assert status == 0, err
     assert "optimiser: sgd over adam -" in out
     assert f"missing {FAMILY}/vgg19-48-six-adam: not trained: mien train {FAMILY}/vgg19-48-six-adam" in out
@@ -133,6 +137,10 @@ def test_a_family_becomes_a_study(run, faces: FaceSet, tmp_path: Path) -> None: 
     page = (tmp_path / "out" / "report.html").read_text()
     assert "What each factor does" in page
     assert "fear as happy" in page
+    told = "\n".join(results_studies.sections(tmp_path / "results"))
+    assert f"## Study `{FAMILY}`\n4 settings, judged on " in told
+    assert "| optimiser: sgd over adam | **-" in told
+    assert "| vgg16-48 | three | adam | 9" in told
 
 
 @pytest.mark.parametrize(
@@ -142,6 +150,7 @@ def test_a_family_becomes_a_study(run, faces: FaceSet, tmp_path: Path) -> None: 
         (("--grid", "conv4"), "conv4 is no family"),
         (("--grid", FAMILY), "of its 12 members none is finished; a study needs two: mien train vgg-vs-resnet/vgg16"),
         (("--grid", FAMILY, "mien-0"), "--grid finds its runs itself"),
+        (("mien-0", "conv4", "--keep", "kept"), "--keep keeps the figures of a study; name its family with --grid"),
         (("mien-0",), "needs two models, and there is mien-0"),
         (("mien-0", "mien-0"), "mien-0: named twice"),
         (("mien-0", "begun"), "begun/seed-0: the run is not finished"),

@@ -12,7 +12,7 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import typer
 
 import recipe_keys
 import write_results
+from markdown import table
 from mien.__main__ import app
 from mien.infer import BUNDLED, bundled_models
 
@@ -137,12 +138,6 @@ def _paste() -> str:
             rows.append((row["condition"], f"{row['found']:.0%}", agreement, f"{row['total_variation']:.2f}", right))
     heads = ("pasted face", "found", "same top emotion", "total variation", "accuracy (of the original crops)")
     return table(heads, rows)
-
-
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 PAGES = {

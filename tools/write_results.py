@@ -8,6 +8,7 @@ models. Nothing is measured here.
 """
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +16,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+import results_studies
+from markdown import table
 from mien._errors import RecipeError
 from mien.infer import BUNDLED, bundled_models
 from mien.lab.recipe import load, parse
@@ -81,7 +84,9 @@ def page(results: Path, *, cards: bool = True) -> str:
     parts += _leaky(rows)
     parts += ["## What each cost", _costs(rows)]
     parts += _claims(rows)
+    parts += results_studies.sections(results)
     parts += _changes(rows)
+    parts += results_studies.left(results) if cards else []
     return "\n\n".join(parts) + "\n"
 
 
@@ -112,7 +117,7 @@ def _side(card: Json) -> int | None:
 
 def _changed(name: str, folder: Path) -> str:
     """What the recipe as it was run has otherwise than the published system's, in words of its file."""
-    base = name.removesuffix("-tuned")
+    base = re.sub("-(tuned|taught|narrow|scratch)$", "", name)
     try:
         published, run = load(base), parse(json.loads((folder / "recipe.json").read_text("utf-8")), where=str(folder))
     except (OSError, ValueError, RecipeError):
@@ -261,12 +266,6 @@ def _spread(judged: Sequence[Mapping[str, Any]], key: str) -> str:
 def _told(key: str, value: float) -> str:
     share = key in SHARES or key.partition(".")[0] in ("recall", "precision", "f1")
     return f"{100 * value:.1f} %" if share else f"{value:.3f}"
-
-
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def main() -> int:

@@ -24,6 +24,7 @@ def compare(
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("reports/compare"),
     latency: Annotated[bool, typer.Option(help="Time every model on one thread.")] = True,
     grid: Annotated[str, typer.Option(help="A family of recipes to study instead: vgg-vs-resnet.")] = "",
+    keep: Annotated[Path | None, typer.Option(help="Keep the figures of a study here, too, as FAMILY.json.")] = None,
 ) -> None:
     """Compare models: figures with intervals, which differences are noise, cost, recall, disagreement."""
     from mien._errors import DataError
@@ -37,11 +38,16 @@ def compare(
     part = read_part(split)
     if grid and runs:
         raise DataError("--grid finds its runs itself; leave RUN out, or leave --grid out")
-    require_writable(out)
+    if keep and not grid:
+        raise DataError("--keep keeps the figures of a study; name its family with --grid")
+    for folder in (out, *([keep] if keep else [])):
+        require_writable(folder)
     with Stages(lines=False) as report:
         if grid:
             study = lab.study(grid, data, part, latency=latency, report=report)
             lab.write_study(study, out, provenance(study.comparison.faces.sha256))
+            if keep:
+                lab.keep_study(study, keep, provenance(study.comparison.faces.sha256))
             compared, lines = study.comparison, _of_study(study)
         else:
             named = list(runs) if runs else [*lab.found_answers(), "mien-0"]

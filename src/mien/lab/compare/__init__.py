@@ -7,7 +7,7 @@ a family -> its finished members -> Comparison, effects -> Study -> files
 from mien.lab.compare.compare import Comparison, compare, compare_entries
 from mien.lab.compare.contenders import Contender, Entries, found_answers, gather
 from mien.lab.compare.grid import Study, study
-from mien.lab.compare.report_grid import write_study
+from mien.lab.compare.report_grid import keep_study, write_study
 from mien.lab.compare.write import write_comparison
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "compare_entries",
     "found_answers",
     "gather",
+    "keep_study",
     "study",
     "write_comparison",
     "write_study",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mien.lab.judge.paired import difference, one_hot, row_draws
 
 RESAMPLES = 4000
-FIGURES = ("accuracy", "macro_f1")
+FIGURES = ("accuracy", "balanced_accuracy", "macro_f1")
 
 Setting = tuple[str, ...]  # one value of each axis, in the order of the axes
 
@@ -193,5 +193,6 @@ def _run_figures(
     f1 = np.where(present, 2 * right / np.maximum(support + claimed, 1), 0)
     return {
         "accuracy": right.sum(1, dtype=np.float64) / np.maximum(support.sum(1, dtype=np.float64), 1),
+        "balanced_accuracy": (right / np.maximum(support, 1)).sum(1, dtype=np.float64) / np.maximum(present.sum(1), 1),
         "macro_f1": f1.sum(1, dtype=np.float64) / np.maximum(present.sum(1), 1),
     }

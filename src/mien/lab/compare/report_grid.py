@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mien._emotions import Emotion
 from mien.lab import checkpoint
 from mien.lab.compare import words
-from mien.lab.compare.effects import Effect, Setting
+from mien.lab.compare.effects import FIGURES, Effect, Setting
 from mien.lab.compare.grid import Study
 from mien.lab.compare.plots import effect_plot
 from mien.lab.compare.report import claims_sections, seeds_sections
@@ -26,6 +26,15 @@ from mien.lab.page.words import p_value, percent, points
 # What document 002 finds confused, in both directions: its Results.
 NAMED_PAIRS = ((Emotion.FEAR, Emotion.HAPPY), (Emotion.ANGRY, Emotion.HAPPY))
 _MOST = 3  # confusions told of every setting
+_TOLD = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "ece")
+
+
+def keep_study(study: Study, folder: Path, provenance: Mapping[str, str]) -> Path:
+    """Write the figures alone to ``folder`` as ``FAMILY.json``. Raises ``OutputError``."""
+    path = folder / f"{study.family}.json"
+    said = {"split": study.comparison.split} | study_json(study) | {"provenance": dict(provenance)}
+    save_json(path, said)
+    return path
 
 
 def write_study(study: Study, folder: Path, provenance: Mapping[str, str]) -> None:
@@ -46,6 +55,7 @@ def study_json(study: Study) -> dict[str, Any]:
             {
                 "setting": list(setting),
                 "models": [study.comparison.contenders[p].name for p in places],
+                "figures": _means([study.comparison.figures[p]["all"] for p in places]),
                 "confusions": [
                     dict(zip(("label", "read_as", "share"), found, strict=True)) for found in confusions(study, places)
                 ],
@@ -56,6 +66,12 @@ def study_json(study: Study) -> dict[str, Any]:
         "effects_on_shared_faces": [_plain(effect) for effect in study.shared],
         "missing": dict(study.missing),
     }
+
+
+def _means(figures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Means over seeds, of the edges of the interval, too."""
+    means = {key: fmean(f[key] for f in figures) for key in _TOLD}
+    return {"n": figures[0]["n"], **means, "interval": [fmean(f["interval"][edge] for f in figures) for edge in (0, 1)]}
 
 
 def _plain(effect: Effect) -> dict[str, Any]:
@@ -110,12 +126,11 @@ def _settings(study: Study) -> list[str]:
 def _setting_row(study: Study, setting: Setting, places: Sequence[int]) -> list[str | int | None]:
     own = [study.comparison.figures[p]["all"] for p in places]
     first = study.comparison.contenders[places[0]]
-    keys = ("balanced_accuracy", "macro_f1", "log_loss", "ece")
     return [
         *setting,
         percent(fmean(f["accuracy"] for f in own)),
         words.interval("accuracy", [fmean(f["interval"][edge] for f in own) for edge in (0, 1)]),
-        *(words.figure(key, fmean(f[key] for f in own)) for key in keys),
+        *(words.figure(key, fmean(f[key] for f in own)) for key in _TOLD[1:]),
         percent(fmean(study.comparison.common_figures[p]["accuracy"] for p in places)),
         words.count(first.parameters),
         words.millions(first.macs),
@@ -163,12 +178,12 @@ def _effect_table(found: Sequence[Effect], caption: str) -> str:
         if effect.within:
             axis, one, two = effect.within
             cells = [f"{cells[0]}, {axis} {one} against {two}"]
-        for name in ("accuracy", "macro_f1"):
+        for name in FIGURES:
             each = figures[name]
             cells += [points(each.value), words.interval(name, each.interval), p_value(each.p)]
         rows.append([*cells, effect.matched])
-    header = ["effect", "accuracy", "95 % interval", "p", "macro F1", "95 % interval", "p", "matched settings"]
-    return table(header, rows, caption=caption)
+    header = [cell for name in FIGURES for cell in (words.heading(name), "95 % interval", "p")]
+    return table(["effect", *header, "matched settings"], rows, caption=caption)
 
 
 def _confusions(study: Study) -> list[str]:
