@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from faces import cartoon_set
-from mien._errors import DataError
-from mien.lab.data import FaceSet
+from mien._errors import DataError, RecipeError
+from mien.lab.data import FaceSet, Split
 from mien.lab.record import record
-from mien.lab.train.fit import Devices, fit
+from mien.lab.train.fit import Devices, fit, predict
+from mien.lab.train.history import is_finished
 from mien.lab.train.run import load_final
 from test_fit import LEARNING, small
 
@@ -54,6 +55,20 @@ def test_private_faces_are_touched_only_when_asked(faces: FaceSet, run: Path, tm
     assert set(metrics["judged"]) == {"public"}
     with np.load(tmp_path / "answers.npz") as answers:
         assert set(answers.files) == {"public_rows", "public_probs"}
+
+
+def test_a_temperature_changes_no_answer_of_the_net(faces: FaceSet, run: Path, tmp_path: Path) -> None:
+    said = record(run, faces, tmp_path, calibration="temperature")["calibration"]
+    assert len(set(said["scale"])) == 1
+    assert set(said["offset"]) == {0.0}
+    assert json.loads((tmp_path / "recipe.json").read_text())["calibration"] == "temperature"
+    trained, public = load_final(run), faces.split(Split.PUBLIC_TEST)
+    with np.load(tmp_path / "answers.npz") as answers:
+        told = answers["public_probs"].argmax(1).tolist()
+    assert told == predict(trained.net, public.images, trained.recipe.data.size).argmax(1).tolist()
+    with pytest.raises(RecipeError, match="calibration is one of vector, temperature, not 'platt'"):
+        record(run, faces, tmp_path, calibration="platt")
+    assert is_finished(run, replace(trained.recipe, calibration="temperature"), faces.sha256)
 
 
 def test_other_faces_than_the_runs_are_refused(faces: FaceSet, run: Path, tmp_path: Path) -> None:

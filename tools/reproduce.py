@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mien._errors import DataError, MienError
+from mien.lab.recipe import load
 from queue_file import PLACES, ROOT, Wanted, is_done, read_queue
 
 RESULTS, RUNS = ROOT / "results", ROOT / "runs"
@@ -89,8 +90,12 @@ def train(queue: Sequence[Wanted], options: argparse.Namespace) -> int:
 
 def record(trained: Sequence[Wanted]) -> int:
     """Write the evidence of finished runs; returns how many could not be."""
-    places = ((str(RUNS / wanted.run), str(RESULTS / wanted.run)) for wanted in trained)
-    return sum(mien("record", run, "--out", result, "--final") for run, result in places)
+    failed = 0
+    for wanted in trained:
+        calibration = load(wanted.member).calibration  # as the recipe has it now: it is no part of the training
+        out = ["--out", str(RESULTS / wanted.run), "--calibration", calibration]
+        failed += mien("record", str(RUNS / wanted.run), *out, "--final")
+    return failed
 
 
 def mien(*arguments: str) -> int:

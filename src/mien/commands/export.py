@@ -15,14 +15,15 @@ def export(
     final: Annotated[
         bool, typer.Option("--final", help="Judge PrivateTest, too: once, when everything is chosen.")
     ] = False,
+    calibration: Annotated[str, typer.Option(help="vector or temperature; default: what the recipe says.")] = "",
 ) -> None:
     """Export RUN as fp32 and int8 ONNX, calibrated on PublicTest, with its card."""
     with needs_lab():
         from mien.lab.export.release import release
         from mien.lab.feed.sets import load_set
-        from mien.lab.train.run import load_final
+        from mien.lab.train.run import load_final, recalibrated
 
-    trained = load_final(run)
+    trained = recalibrated(load_final(run), calibration)
     card = release(trained, load_set(data, trained.recipe), out, final=final)
     low, high = card["accuracy"]["interval"]
     split = "private" if final else "public"

@@ -15,6 +15,7 @@ def record(
     final: Annotated[
         bool, typer.Option("--final", help="Judge PrivateTest, too: once, when everything is chosen.")
     ] = False,
+    calibration: Annotated[str, typer.Option(help="vector or temperature; default: what the recipe says.")] = "",
 ) -> None:
     """Judge RUN and write its figures, log, resolved recipe, curves and, where it is small, its int8 file."""
     with needs_lab():
@@ -24,7 +25,7 @@ def record(
 
     recipe = load_final(run).recipe
     folder = out or Path("results") / recipe.name / f"seed-{recipe.seed}"
-    metrics = evidence.record(run, load_set(data, recipe), folder, final=final)
+    metrics = evidence.record(run, load_set(data, recipe), folder, final=final, calibration=calibration)
     for split, by_precision in metrics["judged"].items():
         figures = by_precision["fp32"]["all"]
         low, high = figures["interval"]

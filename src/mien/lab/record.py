@@ -35,13 +35,13 @@ from mien.lab.provenance import commit
 from mien.lab.recipe import dump
 from mien.lab.train.curves import draw_curves
 from mien.lab.train.fit import predict
-from mien.lab.train.run import Trained, load_final
+from mien.lab.train.run import Trained, load_final, recalibrated
 
 # Bytes up to which the int8 file of a run is kept beside its figures.
 KEPT_MODEL = 3 * 2**20
 
 
-def record(run: Path, faces: FaceSet, folder: Path, *, final: bool = False) -> dict[str, Any]:
+def record(run: Path, faces: FaceSet, folder: Path, *, final: bool = False, calibration: str = "") -> dict[str, Any]:
     """Judge the finished run in ``run`` and write its evidence to ``folder``; returns what ``metrics.json`` says.
 
     PublicTest is judged always, PrivateTest only where ``final`` says that everything has been chosen. ``model.onnx``
@@ -50,22 +50,22 @@ def record(run: Path, faces: FaceSet, folder: Path, *, final: bool = False) -> d
     Raises ``DataError`` for a run that is not finished and for other faces than its own, ``ModelError`` for a net that
     cannot be exported.
     """
-    trained = load_final(run)
+    trained = recalibrated(load_final(run), calibration)
     require_same_faces(trained, faces)
     if trained.recipe.data.expand_first:
         return _write(run, trained, folder, _metrics(trained, _leaky_figures(trained, faces)))
-    calibration = calibrate(trained, faces)
+    scaling = calibrate(trained, faces)
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".record-", dir=folder) as draft:
         files = {precision: Path(draft) / name for precision, name in PRECISIONS.items()}
-        export_files(trained, faces, files, calibration)
+        export_files(trained, faces, files, scaling)
         answers = answer_files(trained, faces, files, [Split.PUBLIC_TEST, *([Split.PRIVATE_TEST] if final else [])])
         judged = judge_answers(answers)
         (folder / "model.onnx").unlink(missing_ok=True)  # of a record before this one
         if int8_loss(judged) <= INT8_LOSS and files["int8"].stat().st_size <= KEPT_MODEL:
             files["int8"].replace(folder / "model.onnx")
     _write_answers(answers, folder / "answers.npz")
-    return _write(run, trained, folder, _metrics(trained, judged) | {"calibration": asdict(calibration)})
+    return _write(run, trained, folder, _metrics(trained, judged) | {"calibration": asdict(scaling)})
 
 
 def _write(run: Path, trained: Trained, folder: Path, metrics: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,10 @@ from mien.lab.train.run import Trained
 
 Row = tuple[str, ...]
 FER2013 = "FER-2013"  # as cards name it
+_CALIBRATED = {
+    "vector": "vector scaling (a factor and an offset a class)",
+    "temperature": "one temperature, which changes no answer",
+}
 
 
 def card_json(
@@ -171,7 +175,7 @@ def _making(recipe: Recipe, card: Mapping[str, Any]) -> str:
         f"command `{card['command']}` at commit `{card['commit']}`, exported at `{card['exported_at']}`",
         f"data: {card['learned_from']}",
         f"{card['parameters']:,} parameters, {card['macs'] / 1e6:.0f} MMAC a face of {side} x {side} pixels",
-        "calibrated by vector scaling (a factor and an offset a class), fitted on PublicTest and part of the graph",
+        f"calibrated by {_CALIBRATED[recipe.calibration]}, fitted on PublicTest and part of the graph",
     ]
     return "\n".join(f"- {line}" for line in lines)
 

@@ -15,7 +15,7 @@ from mien._framing import FER2013
 from mien.infer import BUNDLED, PRECISIONS, Classifier
 from mien.lab import checkpoint
 from mien.lab.data import FaceSet, Split, with_classes
-from mien.lab.export.calibrate import Calibration, fit_vector
+from mien.lab.export.calibrate import Calibration, fit_temperature, fit_vector
 from mien.lab.export.card import card_json, card_markdown, headline_split, learned_from
 from mien.lab.export.onnx_file import CALIBRATION_FACES, describe, export_fp32, export_int8, write_metadata
 from mien.lab.feed.rows import training_rows
@@ -78,9 +78,10 @@ def require_same_faces(trained: Trained, faces: FaceSet) -> None:
 
 
 def calibrate(trained: Trained, faces: FaceSet) -> Calibration:
-    """The calibration of the run, fitted on PublicTest."""
+    """The calibration that the run's recipe asks for, fitted on PublicTest."""
+    fit = fit_vector if trained.recipe.calibration == "vector" else fit_temperature
     public = with_classes(faces.split(Split.PUBLIC_TEST), trained.recipe.data.classes)
-    return fit_vector(predict(trained.net, public.images, trained.recipe.data.size), public.labels)
+    return fit(predict(trained.net, public.images, trained.recipe.data.size), public.labels)
 
 
 def answer_files(

@@ -14,6 +14,7 @@ from mien.lab.recipe.read import change
 VARIANTS = ("faithful", "tuned", "own")
 LOSSES = ("cross-entropy", "focal")
 KEEPS = ("last", "best")
+CALIBRATIONS = ("vector", "temperature")
 # What torch's generators take, whatever the epoch makes of it.
 LARGEST_SEED = 2**32 - 1
 
@@ -111,6 +112,7 @@ class Recipe:
     about: str  # what it reproduces, the published figure and split, what was chosen, the cost
     seed: int = 0  # of weights, order and augmentation
     keep: str = "last"  # the epoch whose (averaged) weights are the result; "best": of the highest PublicTest accuracy
+    calibration: str = "vector"  # on PublicTest, factor and offset a class; "temperature": no answer changes
     claim: Claim = field(default_factory=Claim)
     data: Data = field(default_factory=Data)
     target: Target = field(default_factory=Target)
@@ -125,6 +127,7 @@ class Recipe:
         """Checks what types alone cannot: raises ``RecipeError`` naming the key."""
         for key, value, allowed in (
             ("keep", self.keep, KEEPS),
+            ("calibration", self.calibration, CALIBRATIONS),
             ("claim.variant", self.claim.variant, VARIANTS),
             ("loss.name", self.loss.name, LOSSES),
         ):

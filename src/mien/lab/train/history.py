@@ -40,9 +40,10 @@ def kept_epoch(recipe: Recipe, history: Sequence[Record]) -> Record:
 
 
 def is_finished(folder: Path, recipe: Recipe, data: str) -> bool:
-    """Whether ``folder`` holds the finished run of this very recipe; its description may have changed since.
+    """Whether ``folder`` holds the finished run of this very recipe.
 
-    ``data`` is the sha256 of the faces: a run on others is not this one.
+    What does not concern the training may have changed since: its description and its calibration. ``data`` is the
+    sha256 of the faces: a run on others is not this one.
     """
     path = folder / "recipe.json"
     if not (path.is_file() and (folder / "final.pt").is_file()):
@@ -51,6 +52,7 @@ def is_finished(folder: Path, recipe: Recipe, data: str) -> bool:
         stored = json.loads(path.read_text(encoding="utf-8"))
         final = torch.load(folder / "final.pt", map_location="cpu", weights_only=True, mmap=True)  # reads no weight
         same = final["provenance"].get("data_sha256", data) == data
-        return same and parse(stored | {"about": recipe.about}, where=str(path)) == recipe
+        changed = {"about": recipe.about, "calibration": recipe.calibration}
+        return same and parse(stored | changed, where=str(path)) == recipe
     except Exception:  # damaged, or of another version: the checkpoint decides
         return False

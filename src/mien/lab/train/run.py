@@ -5,7 +5,7 @@ recipe, ``final.pt`` the net that is kept once the last epoch is trained.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +172,14 @@ def load_final(folder: Path, device: torch.device | str = "cpu") -> Trained:
     net.load_state_dict(state["net"])  # also from half precision, as small files store it
     net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Trained(net, recipe, class_set(recipe.data.classes), state["history"], state["provenance"])
+
+
+def recalibrated(trained: Trained, calibration: str) -> Trained:
+    """The run as if its recipe asked for this ``calibration``; "" leaves it.
+
+    Raises ``RecipeError`` for an unknown one.
+    """
+    return replace(trained, recipe=replace(trained.recipe, calibration=calibration)) if calibration else trained
 
 
 def build(recipe: Recipe) -> nets.Net:
