@@ -6,13 +6,14 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # FER-2013 for the tests that need it; they skip where it is absent.
 export MIEN_DATA ?= $(abspath $(CURDIR)/../shared/data)
 
-.PHONY: help demo test lint docs bench release-check clean
+.PHONY: help demo test lint docs web web-if-npm bench release-check clean
 
 help:
 	@echo "make demo           read the example picture, write demo/report.html"
 	@echo "make test           lint, types and the whole suite"
 	@echo "make lint           ruff and mypy alone"
 	@echo "make docs           write the generated pages of docs/ again"
+	@echo "make web            build the page that runs in the browser (web/dist; needs npm)"
 	@echo "make bench          measure mien on this machine"
 	@echo "make release-check  the long checks as well, and the built wheel"
 
@@ -24,7 +25,7 @@ $(VENV)/core: pyproject.toml constraints.txt
 
 # The lab and the tools of development on top.
 $(VENV)/all: $(VENV)/core
-	$(PIP) -e ".[lab,dev]"
+	$(PIP) -e ".[lab,video,serve,dev]"
 	@touch $@
 
 demo: $(VENV)/core
@@ -32,7 +33,7 @@ demo: $(VENV)/core
 	@$(BIN)/mien predict examples/astronaut.png --html demo/report.html --save demo
 	@echo "The report: demo/report.html (open it in a browser); the annotated picture: demo/astronaut.mien.png"
 
-test: $(VENV)/all lint
+test: $(VENV)/all lint web-if-npm
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/all
@@ -44,6 +45,19 @@ docs: $(VENV)/all
 	$(BIN)/python tools/write_docs.py
 	$(BIN)/python tools/write_claims.py
 
+# The page with its runtime: pinned by web/package-lock.json, 14 MB of WebAssembly that git and the wheel leave out.
+web: web/node_modules/.package-lock.json
+	@node web/build.mjs
+
+web/node_modules/.package-lock.json: web/package-lock.json
+	@npm ci --prefix web --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+# The tests of the page skip, saying why, where npm is not installed or its registry not reached.
+web-if-npm:
+	@if command -v npm > /dev/null; then $(MAKE) --no-print-directory web || echo "web/dist was not built"; \
+	else echo "npm is not installed: web/dist is not built, the tests of the page in a browser skip"; fi
+
 bench: $(VENV)/all
 	$(BIN)/mien benchmark
 
@@ -51,4 +65,4 @@ release-check: $(VENV)/all lint
 	$(BIN)/python -m pytest -m "release or not release"
 
 clean:
-	rm -rf $(VENV) demo build dist *.egg-info src/*.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) demo build dist web/dist web/node_modules src/mien/serve/page/runtime *.egg-info src/*.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -116,7 +116,7 @@ def test_labels_of_a_crowd_never_cover_each_other_and_small_faces_get_short_ones
     assert len(labels) > 0.9 * len(faces)
     assert {label.text for label in labels} == {"happy"}
     for index, area in enumerate(placed):
-        assert not any(overlay._overlap(area, other) for other in placed[:index])
+        assert not any(overlay.overlap(area, other) for other in placed[:index])
 
 
 def test_faces_smaller_than_letters_get_no_label_in_a_crowd() -> None:
@@ -129,7 +129,7 @@ def test_faces_smaller_than_letters_get_no_label_in_a_crowd() -> None:
 
 @pytest.mark.parametrize("color", [*(e.color for e in Emotion), overlay.UNSURE_COLOR])
 def test_label_ink_is_readable(color: str) -> None:
-    low, high = sorted((overlay._luminance(color), overlay._luminance(overlay._ink(color))))
+    low, high = sorted((overlay._luminance(color), overlay._luminance(overlay.ink(color))))
     assert (high + 0.05) / (low + 0.05) >= 4.5  # WCAG 2.2, AA for text
 
 

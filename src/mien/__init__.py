@@ -15,6 +15,7 @@ The path of the data, a module for each step:
     pipeline   Reader: the calls above, for one picture or a stream of them
     overlay    picture, reading -> annotated picture
     report     readings -> JSON lines | CSV | Parquet | HTML
+    stream     frames -> moments                           track: faces followed through films and cameras
     commands   the command line, each command a thin call of the above
 
 ``mien.lab`` trains the networks and needs the extra ``mien[lab]``; nothing else imports it.
@@ -35,6 +36,7 @@ from mien._errors import (
     NotAnImageError,
     OutputError,
     RecipeError,
+    SourceError,
     TooLargeError,
     TruncatedError,
 )
@@ -42,6 +44,7 @@ from mien._face import Box, Face, KeyPoints, Reading
 
 if TYPE_CHECKING:
     from mien.pipeline import Reader
+    from mien.stream import track
 
 __version__ = "0.1.0"
 
@@ -63,9 +66,11 @@ __all__ = [
     "Reader",
     "Reading",
     "RecipeError",
+    "SourceError",
     "TooLargeError",
     "TruncatedError",
     "__version__",
+    "track",
 ]
 
 
@@ -75,6 +80,10 @@ def __getattr__(name: str) -> Any:
         from mien.pipeline import Reader
 
         return Reader
+    if name == "track":
+        from mien.stream import track
+
+        return track
     raise AttributeError(f"module 'mien' has no attribute {name!r}")
 
 

@@ -23,8 +23,10 @@ from mien.commands.predict import predict
 from mien.commands.recipes import recipes
 from mien.commands.record import record
 from mien.commands.search import search
+from mien.commands.serve import serve
 from mien.commands.stress import stress
 from mien.commands.synthesize import synthesize
+from mien.commands.track import track
 from mien.commands.train import train
 
 _WRONG = 2  # as typer answers for a wrong argument
@@ -61,7 +63,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(predict)
+app.command()(track)
 app.command()(models)
+app.command()(serve)
 app.command()(benchmark)
 app.command()(recipes)
 app.command()(train)

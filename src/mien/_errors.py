@@ -5,6 +5,7 @@ MienError                 the base: what the command line prints as one line bef
 │   ├── NotAnImageError   the bytes are no image format that Pillow knows
 │   ├── TruncatedError    the image ends before its last row
 │   └── TooLargeError     more bytes or pixels than the limit
+├── SourceError           a film, camera or stream that cannot be opened, or that breaks off
 ├── ModelError            a model file that breaks the contract, or an unknown model
 ├── DataError             a data set with wrong columns, counts, labels or rows
 ├── RecipeError           an unknown key, a wrong type, a recipe that does not exist
@@ -34,6 +35,10 @@ class TruncatedError(ImageError):
 
 class TooLargeError(ImageError):
     """The image has more bytes or pixels than the limits allow."""
+
+
+class SourceError(MienError):
+    """A film, camera or stream cannot be opened, or breaks off."""
 
 
 class ModelError(MienError):

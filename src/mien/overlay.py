@@ -152,7 +152,7 @@ def _color(face: Face) -> str:
     return UNSURE_COLOR if face.emotion is None else face.emotion.color
 
 
-def _ink(background: str) -> str:
+def ink(background: str) -> str:
     """The ink that is read more easily on ``background`` (``#rrggbb``), by the contrast ratio of WCAG 2.2."""
     ground = _luminance(background)
     dark, light = (_luminance(ink) for ink in _INKS)
@@ -166,7 +166,7 @@ def _luminance(color: str) -> float:
 
 
 def _draw_box(draw: ImageDraw.ImageDraw, face: Face, size_wh: tuple[int, int]) -> None:
-    width = _line_width(face.box, size_wh)
+    width = line_width(face.box, size_wh)
     x1, y1 = (max(0, round(v)) for v in face.box[:2])
     x2, y2 = (min(side - 1, round(v)) for v, side in zip(face.box[2:], size_wh, strict=True))
     if x2 < x1 or y2 < y1:
@@ -189,7 +189,8 @@ def _cut_dashes(draw: ImageDraw.ImageDraw, corners: tuple[int, int, int, int], w
             draw.rectangle((x, y, x + width - 1, y + gap), fill=_INKS[0])
 
 
-def _line_width(box: Box, size_wh: tuple[int, int]) -> int:
+def line_width(box: Box, size_wh: tuple[int, int]) -> int:
+    """Pixels of the line around a face, for a picture of this size."""
     return max(1, round(min(min(box.width, box.height) / 40, max(size_wh) / 300)))
 
 
@@ -204,8 +205,9 @@ def _place_label(face: Face, reading: Reading, size_wh: tuple[int, int], placed:
         for text in _texts(face):
             if font.getlength(text) > 1.6 * face.box.width and text != _texts(face)[-1]:
                 continue  # a small face gets a short label
-            for area in _areas(face.box, round(font.getlength(text) + 0.8 * fontsize), round(1.5 * fontsize), size_wh):
-                if not any(_overlap(area, other) for other in taken):
+            width = round(font.getlength(text) + 0.8 * fontsize)
+            for area in label_areas(face.box, width, round(1.5 * fontsize), size_wh):
+                if not any(overlap(area, other) for other in taken):
                     return _Label(text, area, font, _color(face))
     return None
 
@@ -216,7 +218,7 @@ def _texts(face: Face) -> tuple[str, ...]:
     return (f"{face.emotion} {confidence_text(face.confidence)}", str(face.emotion))
 
 
-def _areas(box: Box, width: int, height: int, size_wh: tuple[int, int]) -> list[Box]:
+def label_areas(box: Box, width: int, height: int, size_wh: tuple[int, int]) -> list[Box]:
     """Places for a label of this size: above the box, below it, then inside its upper edge; none leaves the picture."""
     full_width, full_height = size_wh
     if width > full_width or height > full_height:
@@ -226,11 +228,12 @@ def _areas(box: Box, width: int, height: int, size_wh: tuple[int, int]) -> list[
     return [Box(left, top, left + width, top + height) for top in tops if 0 <= top <= full_height - height]
 
 
-def _overlap(one: Box, other: Box) -> bool:
+def overlap(one: Box, other: Box) -> bool:
+    """Whether two boxes share a place."""
     return one.x1 < other.x2 and other.x1 < one.x2 and one.y1 < other.y2 and other.y1 < one.y2
 
 
 def _draw_label(draw: ImageDraw.ImageDraw, label: _Label) -> None:
     x1, y1, x2, y2 = label.area
     draw.rectangle((x1, y1, x2 - 1, y2 - 1), fill=label.color)
-    draw.text(((x1 + x2) / 2, (y1 + y2) / 2), label.text, fill=_ink(label.color), font=label.font, anchor="mm")
+    draw.text(((x1 + x2) / 2, (y1 + y2) / 2), label.text, fill=ink(label.color), font=label.font, anchor="mm")

@@ -24,8 +24,12 @@ _MOST_KEPT_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True, eq=False)
-class _Prepared:
-    """A picture on its way: its reading so far (without faces), and the crops that wait for the classifier."""
+class Prepared:
+    """A picture between ``Reader.prepare`` and ``Reader.classify``: its crops wait for the classifier.
+
+    ``reading`` is the reading so far, without faces; ``crops`` (uint8 ``[N, S, S]``) and ``to_image`` (``[N, 2, 3]``)
+    stand in the order of the ``detections``.
+    """
 
     reading: Reading
     detections: Sequence[Detection]
@@ -77,7 +81,7 @@ class Reader:
         ``keep_pixels`` leaves the decoded picture in the reading. Raises an ``ImageError`` that names what is wrong
         with the picture.
         """
-        return self._finish([self._prepare(image, keep_pixels)])[0]
+        return self.classify([self.prepare(image, keep_pixels=keep_pixels)])[0]
 
     def read_many(
         self, images: Iterable[Source], *, batch: int = 64, keep_pixels: bool = False
@@ -93,13 +97,40 @@ class Reader:
             raise MienError(f"batch counts from 1, not {batch}")
         return self._read_batches(images, batch, keep_pixels)
 
+    def prepare(self, image: Source, *, keep_pixels: bool = False) -> Prepared:
+        """The first half of ``read``: decode the picture, find its faces, cut their crops.
+
+        For programs that batch the second half, ``classify``, in their own way. Raises an ``ImageError`` as ``read``.
+        """
+        picture = decode(image, **self._limits)
+        pixels = picture.pixels
+        height, width = pixels.shape[:2]
+        detections = self.detector(pixels)
+        crops, to_image = extract(pixels, detections, size=self.model.size, framing=self.model.framing)
+        reading = Reading((), picture.source, (width, height), picture.note, pixels=pixels if keep_pixels else None)
+        return Prepared(reading, detections, crops, to_image)
+
+    def classify(self, prepared: Sequence[Prepared]) -> list[Reading]:
+        """The second half of ``read``: the faces of all these pictures in one batch, a reading for each picture."""
+        if not prepared:
+            return []
+        probs, maps = self.model(np.concatenate([picture.crops for picture in prepared]))
+        answers = zip(probs, maps, strict=True)
+        return [self._complete(picture, answers) for picture in prepared]
+
+    def read_at(self, pixels: NDArray[np.uint8], detections: Sequence[Detection]) -> tuple[Face, ...]:
+        """Read the faces of an RGB uint8 ``[H, W, 3]`` picture where ``detections`` say that they are, in their order."""
+        crops, to_image = extract(pixels, detections, size=self.model.size, framing=self.model.framing)
+        answers = zip(detections, crops, to_image, *self.model(crops), strict=True)
+        return tuple(self._face(*answer) for answer in answers)
+
     def __repr__(self) -> str:
         detector = getattr(self.detector, "name", type(self.detector).__name__)
         precision = self.model.metadata["precision"]
         return f"Reader({self.model.name}, {precision}, detector={detector}, abstain={self.abstain})"
 
     def _read_batches(self, images: Iterable[Source], batch: int, keep: bool) -> Generator[Reading, None, None]:
-        pending: list[_Prepared] = []
+        pending: list[Prepared] = []
         faces = kept_bytes = 0
         prepared_ahead = self._prepare_ahead(images, batch, keep)
         try:
@@ -108,19 +139,19 @@ class Reader:
                 faces += len(prepared.detections)
                 kept_bytes += 0 if prepared.reading.pixels is None else prepared.reading.pixels.nbytes
                 if max(len(pending), faces) >= batch or kept_bytes >= _MOST_KEPT_BYTES:
-                    yield from self._finish(pending)
+                    yield from self.classify(pending)
                     pending, faces, kept_bytes = [], 0, 0
-            yield from self._finish(pending)
+            yield from self.classify(pending)
         finally:
             prepared_ahead.close()
 
-    def _prepare_ahead(self, images: Iterable[Source], batch: int, keep: bool) -> Generator[_Prepared, None, None]:
+    def _prepare_ahead(self, images: Iterable[Source], batch: int, keep: bool) -> Generator[Prepared, None, None]:
         """Prepared pictures in order. The window of running threads is short: it bounds the memory."""
         if self._workers == 1:
             yield from (self._prepare_safely(image, keep) for image in images)
             return
         window = min(2 * self._workers, batch)
-        running: deque[Future[_Prepared]] = deque()
+        running: deque[Future[Prepared]] = deque()
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="mien-decode")
         try:
             for image in images:
@@ -132,31 +163,15 @@ class Reader:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _prepare_safely(self, image: Source, keep: bool) -> _Prepared:
+    def _prepare_safely(self, image: Source, keep: bool) -> Prepared:
         try:
-            return self._prepare(image, keep)
+            return self.prepare(image, keep_pixels=keep)
         except ImageError as error:
             size = self.model.size
             reading = Reading(faces=(), source=name_of(image), size_wh=(0, 0), error=" ".join(str(error).split()))
-            return _Prepared(reading, (), np.empty((0, size, size), np.uint8), np.empty((0, 2, 3)))
+            return Prepared(reading, (), np.empty((0, size, size), np.uint8), np.empty((0, 2, 3)))
 
-    def _prepare(self, image: Source, keep: bool) -> _Prepared:
-        picture = decode(image, **self._limits)
-        pixels = picture.pixels
-        height, width = pixels.shape[:2]
-        detections = self.detector(pixels)
-        crops, to_image = extract(pixels, detections, size=self.model.size, framing=self.model.framing)
-        reading = Reading((), picture.source, (width, height), picture.note, pixels=pixels if keep else None)
-        return _Prepared(reading, detections, crops, to_image)
-
-    def _finish(self, pending: Sequence[_Prepared]) -> list[Reading]:
-        if not pending:
-            return []
-        probs, maps = self.model(np.concatenate([prepared.crops for prepared in pending]))
-        answers = zip(probs, maps, strict=True)
-        return [self._complete(prepared, answers) for prepared in pending]
-
-    def _complete(self, prepared: _Prepared, answers: Iterator[tuple[Any, Any]]) -> Reading:
+    def _complete(self, prepared: Prepared, answers: Iterator[tuple[Any, Any]]) -> Reading:
         found = zip(prepared.detections, prepared.crops, prepared.to_image, strict=True)
         # `answers` runs on through the batch: each picture takes as many as it has faces.
         faces = [self._face(detection, crop, matrix, *next(answers)) for detection, crop, matrix in found]

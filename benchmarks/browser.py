@@ -1,0 +1,186 @@
+"""How fast the page is in a real browser: frames a second from a camera, milliseconds a step, with one thread.
+
+    make web
+    python benchmarks/browser.py [--seconds 20] [--json results/live/browser.json]
+
+A film of one face (640 x 480, the astronaut swaying) is the camera of a headless Chromium without a GPU. The page is
+used as a person would: start the camera, wait, save what it saw. Frames a second are counted from the saved times,
+after some seconds of warming up, in which the browser compiles. The steps are timed by the page's own modules.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from mien._measure import machine  # noqa: E402
+from web_site import Visit, build, chromium, film, playing, serving  # noqa: E402
+
+CAMERA = ("--use-fake-device-for-media-stream", "--use-file-for-fake-video-capture={film}")
+WARM_UP = 5.0  # seconds
+STEPS = ("grab", "decode", "detect", "extract", "infer", "total")
+FOLLOW = """async (milliseconds) => {
+    const { Browser } = await import("./engine.mjs");
+    const engine = new Browser();
+    const begun = performance.now();
+    await engine.open();
+    const opened = performance.now() - begun;
+    const video = document.createElement("video");
+    video.muted = true;
+    video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { width: 640, height: 480 } });
+    await video.play();
+    const frames = [];
+    const start = performance.now();
+    while (performance.now() - start < milliseconds) {
+        const before = performance.now();
+        const bitmap = await createImageBitmap(video);
+        const grab = performance.now() - before;
+        const { searched, faces, milliseconds } = await engine.frame(bitmap, (before - start) / 1000, { smooth: 0.5 });
+        const total = performance.now() - before;
+        frames.push({ at: before - start, searched, faces: faces.length, grab, total, ...milliseconds });
+    }
+    video.srcObject.getTracks().forEach((track) => track.stop());
+    return { opened, frames };
+}"""
+READ = """async (text) => {
+    const { Browser } = await import("./engine.mjs");
+    const engine = new Browser();
+    await engine.open();
+    const blob = new Blob([Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0))]);
+    const times = [];
+    for (let turn = 0; turn < 15; turn++) {
+        const before = performance.now();
+        const { bitmap } = await engine.read(blob);
+        bitmap.close();
+        times.push(performance.now() - before);
+    }
+    return times;
+}"""
+
+
+def main() -> None:
+    """Measure, print and, if wished, write."""
+    arguments = parse()
+    report = measure(arguments.seconds)
+    camera = report["camera"]
+    print(f"camera: {camera['frames_per_second']:.1f} frames/s, slowest of 20: {camera['slowest_of_twenty_ms']:.0f} ms")
+    for kind in ("followed", "searched"):
+        print(f"{kind}: " + ", ".join(f"{step} {value:.1f} ms" for step, value in report["steps"][kind].items()))
+    print(f"a picture of 512 x 512 pixels: {report['picture_ms']:.0f} ms; opening: {report['open_ms']:.0f} ms")
+    if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each of the two measurements")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    return parser.parse_args()
+
+
+def measure(seconds: float) -> dict[str, Any]:
+    """All figures, with the machine, the browser and the commit."""
+    import tempfile
+
+    try:
+        site = build()
+    except BaseException as error:  # pytest's Skipped is no Exception
+        sys.exit(f"error: {error}")
+    with tempfile.TemporaryDirectory() as folder, serving(site) as address, playing() as player:
+        path = film(Path(folder) / "film.mjpeg")
+        with chromium(player, *(flag.format(film=path) for flag in CAMERA)) as browser:
+            camera = use_page(browser, address, seconds)
+            steps = follow(browser, address, seconds)
+            picture = read(browser, address)
+            version = browser.version
+    return {
+        "command": " ".join(["python", "benchmarks/browser.py", *sys.argv[1:]]),
+        "camera": camera,
+        **steps,
+        "picture_ms": round(statistics.median(picture[5:]), 1),
+        "browser": f"Chromium {version}, headless, no GPU",
+        "runtime": f"onnxruntime-web {package_version()}, WebAssembly, 1 thread",
+        "machine": {**machine("mien", "onnxruntime"), "load": f"{os.getloadavg()[0]:.1f}"},
+        "commit": commit(),
+    }
+
+
+def use_page(browser: Any, address: str, seconds: float) -> dict[str, Any]:
+    """Frames a second of the page as people see it, and the pause that one of twenty frames exceeds."""
+    visit = Visit(browser, address, permissions=["camera"]).ready()
+    visit.page.click("#start")
+    visit.page.locator("#people li").wait_for()
+    time.sleep(WARM_UP + seconds)
+    lines = [json.loads(line) for line in visit.saved("#camera-json").decode().splitlines()]
+    visit.page.click("#stop")
+    visit.close()
+    end = lines[-1]["seconds"]
+    times = [line["seconds"] for line in lines if line["seconds"] >= end - seconds]
+    pauses = sorted(1000 * (later - before) for before, later in pairwise(times))
+    return {
+        "frames_per_second": round((len(times) - 1) / (times[-1] - times[0]), 2),
+        "slowest_of_twenty_ms": round(pauses[int(0.95 * len(pauses))], 1),
+        "frames": len(times),
+        "faces": sorted({len(line["faces"]) for line in lines if line["seconds"] >= end - seconds}),
+        "size_wh": [640, 480],
+    }
+
+
+def follow(browser: Any, address: str, seconds: float) -> dict[str, Any]:
+    """The median milliseconds of each step, of frames that were searched and of those between."""
+    visit = Visit(browser, address, permissions=["camera"])
+    answer = visit.page.evaluate(FOLLOW, 1000 * (WARM_UP + seconds))
+    visit.close()
+    frames = [frame for frame in answer["frames"] if frame["at"] >= 1000 * WARM_UP]
+    steps = {
+        kind: {
+            step: round(statistics.median(f[step] for f in frames if f["searched"] == is_search), 2) for step in STEPS
+        }
+        for kind, is_search in (("followed", False), ("searched", True))
+    }
+    return {
+        "open_ms": round(answer["opened"], 1),
+        "steps": {**steps, "share_searched": round(sum(f["searched"] for f in frames) / len(frames), 3)},
+    }
+
+
+def read(browser: Any, address: str) -> list[float]:
+    """Milliseconds of reading the example, again and again."""
+    import base64
+
+    visit = Visit(browser, address)
+    text = base64.b64encode((ROOT / "examples" / "astronaut.png").read_bytes()).decode()
+    times: list[float] = visit.page.evaluate(READ, text)
+    visit.close()
+    return times
+
+
+def package_version() -> str:
+    """Of ONNX Runtime Web, as it is installed."""
+    package = ROOT / "web" / "node_modules" / "onnxruntime-web" / "package.json"
+    version: str = json.loads(package.read_text("utf-8"))["version"]
+    return version
+
+
+def commit() -> str:
+    """The commit of the checkout, with a plus where files were changed."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+    return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain") else "")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,321 @@
+"""How fast and how rightly are faces followed? A made film of any length; memory is looked at all along.
+
+    python benchmarks/track.py [--frames 10000] [--size 1280x720] [--every 3] [--json FILE]
+
+`tools/make_film.py` plays its scene; for a long film the coded scene is repeated, packet by packet. Four parts:
+
+speed      frames a second with one face, the detector included: reading only, with JSON lines, with the annotated film.
+           Each in a process of its own, on all cores that the machine has. Memory is the process's resident set every
+           250 frames; growth is the mean of its last fifth less that of its second fifth, which leaves out the start.
+stages     milliseconds of one core that a frame takes in each step. Decoding and annotating run on threads of their
+           own or in others' time, so that the sum is not the time between two frames.
+following  against the truth of the four-face film: faces of which 70 % or more can be seen and that were reported
+           (overlap 0.3 or more), reports where nobody is, and how often somebody's number changed.
+every      the same for other values of `--every`, with the milliseconds that a step takes.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from mien._face import Box, Detection
+from mien._measure import machine, peak_memory_mb
+from mien.detect import Detector
+from mien.pipeline import Reader
+from mien.stream import Tracker, open_source
+from mien.stream.film import FilmWriter
+from mien.stream.follow import overlap_of
+from mien.stream.tables import MomentLines
+
+ROOT = Path(__file__).resolve().parent.parent
+RATE = 30  # frames a second of the made films
+SCENE = 12  # seconds that are drawn; what is longer repeats them
+SEEN = 0.7  # share of a face that can be seen, from which it counts
+SAME = 0.3  # overlap of a reported box with the true one
+PARTS = ("reading only", "JSON lines", "annotated film")
+LOOK_EVERY = 250  # frames
+EVERY = (1, 3, 5, 10)
+Pixels = NDArray[np.uint8]
+
+
+def main() -> None:
+    """Measure, write JSON, print tables."""
+    arguments = parse()
+    if arguments.part is not None:
+        print(json.dumps(follow(arguments.film, arguments.part, arguments.every)))
+        return
+    report = measure(arguments)
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    arguments.json.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+    show(report)
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=10_000)
+    parser.add_argument("--size", default="1280x720", help="WIDTHxHEIGHT in pixels, even numbers")
+    parser.add_argument("--every", type=int, default=3, help="as of `mien track`")
+    parser.add_argument("--json", type=Path, default=ROOT / "results" / "live" / "track.json")
+    parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)  # one part, in its own process
+    parser.add_argument("--film", type=Path, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Every part, with all that is needed to get it again."""
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = min(SCENE, arguments.frames / RATE)
+        scene = make_film(Path(folder) / "one.mp4", arguments.size, seconds=seconds, faces=1)
+        film = repeat(scene, Path(folder) / "long.mp4", arguments.frames)
+        parts = [measure_part(film, part, arguments.every) for part in PARTS]
+        stages = measure_stages(scene, arguments.every, Path(folder) / "drawn.mp4")
+        crowd = make_film(Path(folder) / "four.mp4", arguments.size, seconds=seconds, faces=4)
+        following = [measure_following(crowd, every) for every in EVERY]
+    reader = Reader()
+    return {
+        "command": " ".join(["python", "benchmarks/track.py", *sys.argv[1:]]),
+        "commit": commit(),
+        "model": reader.model.name,
+        "precision": reader.model.metadata["precision"],
+        "size": arguments.size,
+        "frames": arguments.frames,
+        "every": arguments.every,
+        "machine": machine("mien", "numpy", "onnxruntime", "pillow", "av"),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "speed": parts,
+        "stages": stages,
+        "following": following,
+    }
+
+
+def make_film(path: Path, size: str, *, seconds: float, faces: int) -> Path:
+    """A film of ``tools/make_film.py``, which writes the truth beside it."""
+    tool = ROOT / "tools" / "make_film.py"
+    command = [sys.executable, tool, "--out", path, "--size", size, "--rate", RATE]
+    command += ["--seconds", seconds, "--faces", faces]
+    subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL)
+    return path
+
+
+def repeat(scene: Path, path: Path, frames: int) -> Path:
+    """The coded packets of ``scene`` again and again until there are ``frames``."""
+    written = 0
+    with av.open(str(path), "w") as copy:
+        stream = None
+        while written < frames:
+            with av.open(str(scene)) as whole:
+                source = whole.streams.video[0]
+                stream = stream or copy.add_stream_from_template(source)
+                shift = round(written / RATE / source.time_base)
+                for packet in whole.demux(source):
+                    if packet.dts is None or written >= frames:
+                        continue
+                    packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+                    packet.stream = stream
+                    copy.mux(packet)
+                    written += 1
+    return path
+
+
+def measure_part(film: Path, part: str, every: int) -> dict[str, Any]:
+    """One part in a process of its own."""
+    command = [sys.executable, __file__, "--film", str(film), "--part", part, "--every", str(every)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def follow(film: Path, part: str, every: int) -> dict[str, Any]:
+    """Follow the faces of ``film``; with JSON lines or an annotated film beside it, which are thrown away."""
+    tracker = Tracker(Reader(), every=every)
+    memory: list[float] = []
+    faces = 0
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        frames = stack.enter_context(open_source(film))
+        add = sink(part, Path(folder), stack, film)
+        cpu, start = time.process_time(), time.perf_counter()
+        for frame in frames:
+            moment = tracker.step(frame.pixels, frame.seconds)
+            add(frame.pixels, moment)
+            faces += len(moment.faces)
+            if frame.index % LOOK_EVERY == 0:
+                memory.append(resident_mb())
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    count = moment.index + 1
+    fifth = max(1, len(memory) // 5)
+    return {
+        "part": part,
+        "frames": count,
+        "faces_a_frame": round(faces / count, 3),
+        "frames_per_second": round(count / seconds, 1),
+        "cpu_ms_per_frame": round(1000 * cpu / count, 2),
+        "memory_mb": [round(value, 1) for value in memory],
+        "memory_growth_mb": round(float(np.mean(memory[-fifth:]) - np.mean(memory[fifth : 2 * fifth] or memory)), 2),
+        "peak_mb": None if (peak := peak_memory_mb()) is None else round(peak, 1),
+    }
+
+
+def sink(part: str, folder: Path, stack: ExitStack, film: Path) -> Callable[[Pixels, Any], None]:
+    """What is done with each frame and moment."""
+    if part == "JSON lines":
+        lines = MomentLines(stack.enter_context((folder / "out.jsonl").open("w", encoding="utf-8")))
+        return lambda _, moment: lines.add(moment)
+    if part == "annotated film":
+        with av.open(str(film)) as container:
+            size_wh = container.streams.video[0].width, container.streams.video[0].height
+        writer = stack.enter_context(FilmWriter(folder / "out.mp4", source=None, size_wh=size_wh, rate=float(RATE)))
+        return writer.write
+    return lambda _, __: None
+
+
+def resident_mb() -> float:
+    """What this process holds in memory now; its peak where the system does not tell."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return peak_memory_mb() or 0.0
+    kib = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmRSS"))
+    return float(kib) * 1024 / 1e6
+
+
+class Clock:
+    """Adds up the time of this thread's core by the name of what was done."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    def timed(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        """``call``, its time added to ``name``."""
+
+        def measured(*arguments: Any) -> Any:
+            start = time.thread_time()
+            answer = call(*arguments)
+            self.seconds[name] += time.thread_time() - start
+            return answer
+
+        return measured
+
+
+class TimedDetector:
+    """A detector whose searches and looks are timed."""
+
+    def __init__(self, detector: Detector, clock: Clock) -> None:
+        self.name = detector.name
+        self._search = clock.timed("search", detector)
+        self._near = clock.timed("look", detector.near)  # type: ignore[attr-defined]
+
+    def __call__(self, pixels: Pixels) -> list[Detection]:
+        """As of every detector."""
+        return self._search(pixels)
+
+    def near(self, pixels: Pixels, box: Box) -> list[Detection]:
+        """As of ``BlazeFace``."""
+        return self._near(pixels, box)
+
+
+def measure_stages(film: Path, every: int, drawn: Path) -> dict[str, float]:
+    """Milliseconds of one core a frame, step by step."""
+    clock, reader = Clock(), Reader()
+    reader.detector = TimedDetector(reader.detector, clock)
+    reader.read_at = clock.timed("extract and classify", reader.read_at)  # type: ignore[method-assign]
+    tracker = Tracker(reader, every=every)
+    step = clock.timed("step", tracker.step)
+    pictures = clock.timed("decode", lambda: next(decoding, None))
+    with av.open(str(film)) as container, ExitStack() as stack:
+        decoding = decode_all(container)
+        size_wh = container.streams.video[0].width, container.streams.video[0].height
+        writer = stack.enter_context(FilmWriter(drawn, source=None, size_wh=size_wh, rate=float(RATE)))
+        write = clock.timed("annotate and encode", writer.write)
+        count = 0
+        while (frame := pictures()) is not None:
+            write(frame[0], step(*frame))
+            count += 1
+    times = {name: 1000 * seconds / count for name, seconds in clock.seconds.items()}
+    inner = times["search"] + times["look"] + times["extract and classify"]
+    times["follow, smooth and the rest"] = times.pop("step") - inner
+    return {name: round(value, 3) for name, value in times.items()}
+
+
+def decode_all(container: Any) -> Iterator[tuple[Pixels, float]]:
+    """Every frame as RGB and its time, on this thread."""
+    from mien.stream.pictures import to_pixels
+
+    stream = container.streams.video[0]
+    stream.codec_context.thread_count = 1
+    for frame in container.decode(stream):
+        yield to_pixels(frame), frame.time
+
+
+def measure_following(film: Path, every: int) -> dict[str, Any]:
+    """The reports against the truth that lies beside the film."""
+    truth = json.loads(film.with_suffix(".json").read_text("utf-8"))["frames"]
+    tracker = Tracker(Reader(), every=every)
+    found = wanted = wrong = switches = 0
+    numbers: dict[int, int] = {}
+    seconds = 0.0
+    with open_source(film) as frames:
+        for frame, true in zip(frames, truth, strict=True):
+            start = time.thread_time()
+            faces = [face for face in tracker.step(frame.pixels, frame.seconds).faces if face.seen]
+            seconds += time.thread_time() - start
+            boxes = {face["face"]: Box(*face["box"]) for face in true["faces"]}
+            wrong += sum(all(overlap_of(face.box, box) < SAME for box in boxes.values()) for face in faces)
+            for number in (face["face"] for face in true["faces"] if face["visible"] >= SEEN):
+                wanted += 1
+                best = max(faces, key=lambda face: overlap_of(face.box, boxes[number]), default=None)
+                if best is not None and overlap_of(best.box, boxes[number]) >= SAME:
+                    found += 1
+                    switches += numbers.setdefault(number, best.id) != best.id
+                    numbers[number] = best.id
+    return {
+        "every": every,
+        "faces": wanted,
+        "found": found / wanted,
+        "wrong_reports": wrong,
+        "people": len({face["face"] for true in truth for face in true["faces"]}),
+        "changes_of_number": switches,
+        "step_cpu_ms": round(1000 * seconds / len(truth), 2),
+    }
+
+
+def show(report: dict[str, Any]) -> None:
+    """The tables for people."""
+    speed = Table("part", "frames/s", "CPU ms a frame", "memory MB", "growth MB", title="one face")
+    for row in report["speed"]:
+        figures = (row["frames_per_second"], row["cpu_ms_per_frame"], row["memory_mb"][-1], row["memory_growth_mb"])
+        speed.add_row(row["part"], *map(str, figures))
+    stages = Table("step", "CPU ms a frame", title=f"steps, every {report['every']}")
+    for name, value in report["stages"].items():
+        stages.add_row(name, str(value))
+    following = Table("every", "found", "wrong", "changes of number", "step CPU ms", title="four faces")
+    for row in report["following"]:
+        figures = (f"{row['found']:.1%}", row["wrong_reports"], row["changes_of_number"], row["step_cpu_ms"])
+        following.add_row(str(row["every"]), *map(str, figures))
+    for table in (speed, stages, following):
+        Console().print(table)
+
+
+def commit() -> str:
+    """The commit of the checkout, with a plus where files were changed."""
+    asked = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+    done = subprocess.run(asked, capture_output=True, text=True)
+    return done.stdout.strip() or "no checkout"
+
+
+if __name__ == "__main__":
+    main()

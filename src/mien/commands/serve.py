@@ -1,0 +1,158 @@
+"""``mien serve``: the reader behind HTTP and WebSocket, on this machine alone unless told otherwise."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mien._errors import MienError, MissingExtraError
+
+if TYPE_CHECKING:
+    from mien.serve.guard import Access
+
+
+def serve(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 lets the system choose; it is printed.")] = 8000,
+    host: Annotated[str, typer.Option(help="The address to listen on; any but 127.0.0.1 opens it to others.")] = (
+        "127.0.0.1"
+    ),
+    token: Annotated[
+        str | None, typer.Option(envvar="MIEN_TOKEN", show_envvar=True, help="What every request must show.")
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="An embedded model (`mien models` lists them) or the path of an ONNX file.")
+    ] = "mien-0",
+    precision: Annotated[str, typer.Option(help="The embedded model's file: int8 (small, fast) or fp32.")] = "int8",
+    detector: Annotated[
+        str, typer.Option(help="blazeface, yunet (fetched once), or none: each picture is one tight crop of a face.")
+    ] = "blazeface",
+    abstain: Annotated[float, typer.Option(min=0, max=1, help="Below this probability the answer is 'unsure'.")] = 0.0,
+    threads: Annotated[int, typer.Option(min=0, help="Pictures read side by side; 0: one for each core.")] = 0,
+    queue: Annotated[int, typer.Option(help="Pictures accepted at a time; beyond them the answer is 503.")] = 128,
+    max_bytes: Annotated[int, typer.Option(help="Bytes of a request's body, and of a stream's frame.")] = 32 * 2**20,
+    max_pixels: Annotated[int, typer.Option(help="Width x height of a picture.")] = 50_000_000,
+    max_images: Annotated[int, typer.Option(help="Pictures of one request.")] = 16,
+    timeout: Annotated[float, typer.Option(help="Seconds for a request to arrive, and again for its answer.")] = 30.0,
+    streams: Annotated[int, typer.Option(help="Streams open at a time; 0 refuses all.")] = 8,
+    idle: Annotated[float, typer.Option(help="Seconds without a frame after which a stream is closed.")] = 60.0,
+    batch_wait: Annotated[
+        float, typer.Option(min=0, max=100, help="Milliseconds to wait for crops of other requests.")
+    ] = 0.0,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A name by which others call this server; repeatable.")
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ORIGIN", help="A site (https://example.org) whose pages may use it; repeatable."),
+    ] = None,
+    runtime: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="ONNX Runtime Web (its npm package's dist): the page reads by itself."),
+    ] = None,
+    log: Annotated[bool, typer.Option("--log", help="Log a line a request: path, status, time; nothing else.")] = False,
+) -> None:
+    """Answer requests until Ctrl-C or SIGTERM; what was accepted by then is finished.
+
+    Exit status: 0 stopped by SIGTERM, 130 by Ctrl-C, 2 an argument is wrong or the port is taken.
+    """
+    try:
+        from mien.serve import Limits, create_app
+        from mien.serve.server import Server, bind
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "mien":
+            raise
+        raise MissingExtraError(error.name, "serve") from error
+    import os
+    import signal
+
+    from mien.pipeline import Reader
+
+    limits = Limits(
+        max_bytes=max_bytes,
+        max_pixels=max_pixels,
+        max_images=max_images,
+        timeout=timeout,
+        queue=queue,
+        streams=streams,
+        idle=idle,
+    )
+    access = _access(host, token, allow_host or [], allow_origin or [])
+    with bind(host, port) as listener:
+        _warn(host, token)
+        reader = Reader(model, detector=detector, precision=precision, abstain=abstain)
+        app = create_app(
+            reader,
+            threads=threads or os.cpu_count() or 1,
+            limits=limits,
+            access=access,
+            batch_wait=batch_wait / 1000,
+            lines=log,
+            runtime=_runtime(runtime),
+        )
+        address = _address(host, listener.getsockname()[1])
+        server = Server(app, started=lambda: _say(f"{address} (model {reader.model.name}; Ctrl-C stops)"))
+        _log(lines=log)
+        server.run(sockets=[listener])
+    _say("stopped")
+    raise typer.Exit(130 if server.signal == signal.SIGINT else 0)
+
+
+def _access(host: str, token: str | None, hosts: list[str], origins: list[str]) -> "Access":
+    """Who may ask. Raises ``MienError`` for a token or origin that could never match."""
+    import os
+    import socket
+
+    from mien.serve.guard import Access
+
+    if token is None and os.environ.get("MIEN_TOKEN") == "":
+        raise MienError("MIEN_TOKEN is set, but empty; give it a token, or unset it to serve without one")
+    if token is not None and (not token or not token.isascii() or not token.isprintable() or " " in token):
+        raise MienError("the token must be printable ASCII without spaces, and not empty")
+    for origin in origins:
+        scheme, _, rest = origin.partition("://")
+        if scheme not in ("http", "https") or not rest or "/" in rest:
+            raise MienError(f"--allow-origin {origin}: an origin is scheme and name alone, such as https://example.org")
+    names = {name.lower() for name in hosts}
+    if not _is_local(host):
+        names |= {host.lower(), socket.gethostname().lower()}
+    return Access(token, frozenset(names), frozenset(origins))
+
+
+def _runtime(folder: Path | None) -> Path | None:
+    """Raises ``MienError`` for a folder without the runtime: the page would say so only in the browser."""
+    if folder is not None and not (folder / "ort.wasm.min.mjs").is_file():
+        raise MienError(f"--runtime {folder}: no ort.wasm.min.mjs in it; name onnxruntime-web's dist folder")
+    return folder
+
+
+def _warn(host: str, token: str | None) -> None:
+    if _is_local(host):
+        return
+    if token is None:
+        _say(f"WARNING: everybody who reaches {host} may send pictures; set a token with --token or $MIEN_TOKEN")
+    _say(f"warning: {host} is reached by other machines, unencrypted; put a proxy with TLS in front of it")
+
+
+def _is_local(host: str) -> bool:
+    import ipaddress
+
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _address(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _log(*, lines: bool) -> None:
+    import logging
+
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+    logging.getLogger("mien.serve").setLevel(logging.INFO if lines else logging.WARNING)
+
+
+def _say(words: str) -> None:
+    print(f"mien serve: {words}", file=sys.stderr, flush=True)

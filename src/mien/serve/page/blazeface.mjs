@@ -1,0 +1,193 @@
+// BlazeFace short-range and the search that brings faces to the size it sees: mien/detect/blazeface.py, step by step.
+// That file explains every number below; here they stand once more, and a test holds both to the same faces.
+
+import { areaOf, byScore, centerOf, insideOf, overlap, SAME_FACE, suppress, widthOf } from "./suppress.mjs";
+import { cut, letterbox, Pyramid, split } from "./tiles.mjs";
+
+export const THRESHOLD = 0.65; // score from which a candidate is a face
+const SIDE = 128; // pixels; the input the network was trained for
+const FINE = { stride: 8, each: 2 }; // pixels between the cells of a head, and anchors in each of its cells
+const COARSE = { stride: 16, each: 6 };
+const MULTIPLE = 16; // pixels
+
+const TRACE = 0.2;
+const WIDE_TRACE = 0.25;
+const WIDE_TRACE_WIDTH = 20;
+const DOUBT = 0.5;
+const TRACE_SHARE = 0.7;
+const TRACE_WIDTH = 16; // pixels
+const PLAIN_WIDTH = 28; // pixels
+const PLAIN_SCORE = 0.9;
+const SECOND_LOOK_WIDTH = 32; // pixels
+const LAST_LOOK_BELOW = 48; // pixels
+const LAST_LOOK_WIDTH = 45; // pixels
+const LAST_LOOK_SIDE = 96; // pixels
+const LEVEL_STEP = 2.7;
+const LEVEL_SIDE = 512; // pixels
+const LEVEL_OVERLAP = 96; // pixels
+
+const SMALLEST = 24; // pixels
+const SMALLEST_SHARE = 0.01;
+const CLOSE_SHARE = 0.08;
+const CLOSE_OTHERS = 8;
+const SMALLEST_OF_CLOSE = 1 / 3;
+const FILLING_SHARES = [0.5, 0.6, 0.7];
+const FILLING_WIDTH = 0.5;
+
+/** Finds faces in pictures. `run(tilePicture)` answers { boxes: [A * 16], scores: [A] } of the network. */
+export class BlazeFace {
+  constructor(run, { threshold = THRESHOLD } = {}) {
+    this.run = run;
+    this.threshold = threshold;
+    this.lowest = Math.min(TRACE, threshold);
+  }
+
+  /** The faces of a picture in its pixels, largest first. Narrower ones than `atLeast` are not looked for; without it, it
+   * is what mien finds worth looking for in such a picture. */
+  async find(picture, { atLeast = 0 } = {}) {
+    const pyramid = new Pyramid(picture, (LEVEL_STEP * SIDE) / Math.max(picture.width, picture.height));
+    let faces = await this.search(pyramid, atLeast);
+    if (faces.length === 0) faces = await this.searchFilling(pyramid);
+    const exact = suppress(await this.lookClosely(pyramid, suppress(faces)));
+    return exact.sort((one, other) => areaOf(other) - areaOf(one));
+  }
+
+  /** Where a face went that was at `face` a moment ago: one small tile around it. Null when it is not there. */
+  async follow(picture, face) {
+    const side = (widthOf(face) * LAST_LOOK_SIDE) / LAST_LOOK_WIDTH;
+    const pyramid = new Pyramid(picture, 1); // nothing is reduced ahead: only the tile's own pixels are read
+    const found = suppress(await this.look([cut(pyramid, centerOf(face), side, LAST_LOOK_SIDE)], DOUBT));
+    const same = found.filter((candidate) => overlap(face, candidate)[0] >= SAME_FACE);
+    return same.length > 0 ? same[0] : null;
+  }
+
+  async search(pyramid, atLeast) {
+    const longSide = Math.max(pyramid.width, pyramid.height);
+    let [plain, traces, smallest] = [[], [], 0];
+    let scale = SIDE / longSide;
+    let widest = SIDE;
+    while (scale > 0) {
+      const tiles = split(pyramid, scale, { side: LEVEL_SIDE, overlap: LEVEL_OVERLAP, multiple: MULTIPLE });
+      const more = this.sort(await this.look(tiles, this.lowest), scale, widest);
+      plain = [...plain, ...more.plain];
+      traces = [...traces.filter((trace) => !isSurpassed(trace, scale)), ...more.traces];
+      smallest = Math.max(atLeast, smallestOf(longSide, plain, traces));
+      scale = finer(scale, smallest);
+      widest = LEVEL_OVERLAP;
+    }
+    const wanted = traces.filter((trace) => widthOf(trace) >= TRACE_SHARE * smallest && !insideOf(trace, plain));
+    return [...plain, ...(await this.look(secondLooks(pyramid, wanted), this.threshold))];
+  }
+
+  /** The faces, with box and key points of the small ones measured once more in a tile each; their scores stay. */
+  async lookClosely(pyramid, faces) {
+    const exact = faces.filter((face) => widthOf(face) >= LAST_LOOK_BELOW);
+    for (const face of faces.filter((one) => widthOf(one) < LAST_LOOK_BELOW)) {
+      const side = (widthOf(face) * LAST_LOOK_SIDE) / LAST_LOOK_WIDTH;
+      const again = suppress(await this.look([cut(pyramid, centerOf(face), side, LAST_LOOK_SIDE)], TRACE));
+      const best = again.find((candidate) => overlap(face, candidate)[0] >= SAME_FACE);
+      exact.push(best ? { ...best, score: face.score } : face);
+    }
+    return exact;
+  }
+
+  /** A face that fills the picture, as in tight crops: the network wants some surroundings, if only black. */
+  async searchFilling(pyramid) {
+    const faces = await this.look(FILLING_SHARES.map((share) => letterbox(pyramid, SIDE, share)), this.threshold);
+    const least = FILLING_WIDTH * Math.min(pyramid.width, pyramid.height);
+    return faces.filter((face) => widthOf(face) >= least);
+  }
+
+  /** What scores at least `lowest` in any of the tiles, in pixels of the picture. */
+  async look(tiles, lowest) {
+    const found = [];
+    for (const { picture, x, y, scale } of tiles) {
+      const { boxes, scores } = await this.run(picture);
+      found.push(...decode(boxes, scores, picture, lowest).map((candidate) => toPicture(candidate, x, y, scale)));
+    }
+    return found;
+  }
+
+  sort(found, scale, widest) {
+    const [plain, traces] = [[], []];
+    for (const candidate of found) {
+      const width = widthOf(candidate) * scale;
+      const isSure = candidate.score >= Math.max(this.threshold, PLAIN_SCORE);
+      if (isSure && width >= PLAIN_WIDTH && width <= widest) {
+        plain.push(candidate);
+        continue;
+      }
+      const lowest = width >= PLAIN_WIDTH ? DOUBT : width >= WIDE_TRACE_WIDTH ? WIDE_TRACE : this.lowest;
+      if (candidate.score >= lowest && width <= LEVEL_OVERLAP) traces.push(candidate);
+    }
+    return { plain, traces };
+  }
+}
+
+function smallestOf(longSide, plain, traces) {
+  const certain = [...plain, ...traces.filter(({ score }) => score >= PLAIN_SCORE)];
+  const closest = certain.reduce((most, face) => Math.max(most, widthOf(face)), 0);
+  const isPortrait = closest >= CLOSE_SHARE * longSide && countOthers(certain, closest, traces) <= CLOSE_OTHERS;
+  return Math.max(SMALLEST, SMALLEST_SHARE * longSide, isPortrait ? SMALLEST_OF_CLOSE * closest : 0);
+}
+
+function countOthers(certain, closest, traces) {
+  return suppress(traces.filter((trace) => widthOf(trace) < closest / 1.5 && !insideOf(trace, certain))).length;
+}
+
+function finer(scale, smallest) {
+  const finest = TRACE_WIDTH / smallest;
+  if (scale >= 0.8 * finest) return 0;
+  return finest <= 1.25 * LEVEL_STEP * scale ? finest : LEVEL_STEP * scale;
+}
+
+function isSurpassed(trace, scale) {
+  const width = widthOf(trace) * scale;
+  return width >= PLAIN_WIDTH && width <= LEVEL_OVERLAP && trace.score < PLAIN_SCORE;
+}
+
+/** Tiles in which the traces have the best size, strongest first; a tile serves its neighbours of like size too. */
+function* secondLooks(pyramid, traces) {
+  let rest = byScore(traces);
+  while (rest.length > 0) {
+    const [x, y] = centerOf(rest[0]);
+    const width = widthOf(rest[0]);
+    const side = (width * SIDE) / SECOND_LOOK_WIDTH;
+    yield cut(pyramid, [x, y], side, SIDE);
+    rest = rest.slice(1).filter((other) => {
+      const [otherX, otherY] = centerOf(other);
+      const isNear = Math.max(Math.abs(otherX - x), Math.abs(otherY - y)) < side / 4;
+      return !(isNear && widthOf(other) > width / 1.8 && widthOf(other) < width * 1.8);
+    });
+  }
+}
+
+function decode(offsets, scores, { width, height }, lowest) {
+  const least = Math.fround(lowest);
+  const fineAnchors = Math.trunc(height / FINE.stride) * Math.trunc(width / FINE.stride) * FINE.each;
+  const candidates = [];
+  for (let anchor = 0; anchor < scores.length; anchor++) {
+    if (!(scores[anchor] >= least)) continue;
+    const { stride, each } = anchor < fineAnchors ? FINE : COARSE;
+    const cell = Math.trunc((anchor < fineAnchors ? anchor : anchor - fineAnchors) / each);
+    const columns = Math.trunc(width / stride);
+    const x = ((cell % columns) + 0.5) * stride;
+    const y = (Math.trunc(cell / columns) + 0.5) * stride;
+    const said = offsets.subarray(anchor * 16, anchor * 16 + 16);
+    const [halfWide, halfHigh] = [Math.abs(said[2]) / 2, Math.abs(said[3]) / 2];
+    const [middleX, middleY] = [x + said[0], y + said[1]];
+    const points = [];
+    for (let k = 4; k < 16; k += 2) points.push([x + said[k], y + said[k + 1]]);
+    const box = [middleX - halfWide, middleY - halfHigh, middleX + halfWide, middleY + halfHigh];
+    candidates.push({ box, points, score: scores[anchor] });
+  }
+  return candidates;
+}
+
+function toPicture({ box, points, score }, x, y, scale) {
+  return {
+    box: box.map((side, index) => side / scale + (index % 2 === 0 ? x : y)),
+    points: points.map(([across, down]) => [across / scale + x, down / scale + y]),
+    score,
+  };
+}

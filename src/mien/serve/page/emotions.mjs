@@ -1,0 +1,48 @@
+// The colours of the emotions, as in mien/_emotions.py and mien/overlay.py; a test holds both to the same values.
+
+export const COLORS = {
+  angry: "#e5484d",
+  disgust: "#5b9a3c",
+  fear: "#8e6bd8",
+  happy: "#f2b01e",
+  sad: "#3f7fd0",
+  surprise: "#f0803c",
+  neutral: "#8b949e",
+  contempt: "#c2599a",
+};
+export const UNSURE_COLOR = "#f4f4f2";
+
+/** The most probable emotion of a face and its probability. */
+export function topOf({ probs }) {
+  return Object.entries(probs).reduce((best, pair) => (pair[1] > best[1] ? pair : best));
+}
+
+/** { emotion, top, confidence }: emotion is null ("unsure") where the top one lies below the threshold. */
+export function judge(face, threshold) {
+  const [top, confidence] = topOf(face);
+  return { emotion: confidence >= threshold ? top : null, top, confidence };
+}
+
+/** A probability as people read it: never 0 % or 100 %, which no model can know. */
+export function percent(value) {
+  const whole = Math.round(100 * value);
+  return whole < 1 ? "< 1 %" : whole > 99 ? "> 99 %" : `${whole} %`;
+}
+
+/** "happy 93 %", or "unsure, most likely sad 41 %". */
+export function headline(face, threshold) {
+  const { emotion, top, confidence } = judge(face, threshold);
+  return emotion === null ? `unsure, most likely ${top} ${percent(confidence)}` : `${emotion} ${percent(confidence)}`;
+}
+
+/** "one face: happy 93 %", for people who listen. */
+export function summary(faces, threshold) {
+  if (faces.length === 0) return "no face was found";
+  const counts = new Map();
+  for (const face of faces) {
+    const name = judge(face, threshold).emotion ?? "unsure";
+    counts.set(name, (counts.get(name) ?? 0) + 1);
+  }
+  if (faces.length === 1) return `one face: ${headline(faces[0], threshold)}`;
+  return `${faces.length} faces: ${[...counts].map(([name, count]) => `${count} ${name}`).join(", ")}`;
+}

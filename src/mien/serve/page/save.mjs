@@ -1,0 +1,89 @@
+// Readings -> files: JSON and CSV as `mien predict` and `mien track` write them, and the annotated picture.
+
+import { drawFaces } from "./draw.mjs";
+import { judge } from "./emotions.mjs";
+
+const round = (value, digits) => Number(value.toFixed(digits));
+
+/** A face as plain values, as mien's Face.to_dict(). */
+export function faceValues(face, threshold) {
+  const { emotion, confidence } = judge(face, threshold);
+  const probs = Object.entries(face.probs).map(([name, value]) => [name, round(value, 4)]);
+  return {
+    box: face.box.map((side) => round(side, 1)),
+    score: round(face.score ?? face.raw?.score ?? 0, 4),
+    emotion,
+    confidence: round(confidence, 4),
+    probs: Object.fromEntries(probs),
+  };
+}
+
+/** Readings as a JSON list, each { source, faces, error } as mien's Reading.to_dict(). */
+export function readingsToJson(readings, threshold) {
+  const plain = readings.map(({ source, faces, error }) => ({
+    source, faces: faces.map((face) => faceValues(face, threshold)), error,
+  }));
+  return `${JSON.stringify(plain, null, 2)}\n`;
+}
+
+/** Readings as CSV: one row a face; a picture without a face, or with an error, has a row of its own. */
+export function readingsToCsv(readings, threshold, emotions) {
+  const columns = ["source", "face", "x1", "y1", "x2", "y2", "score", "emotion", "confidence", ...emotions, "error"];
+  const rows = [columns];
+  for (const { source, faces, error } of readings) {
+    if (faces.length === 0) rows.push([source, ...columns.slice(2).map(() => ""), error]);
+    faces.forEach((face, index) => {
+      const { box, score, emotion, confidence, probs } = faceValues(face, threshold);
+      rows.push([source, index, ...box, score, emotion, confidence, ...emotions.map((name) => probs[name]), error]);
+    });
+  }
+  return toCsv(rows);
+}
+
+/** What a camera session saw, one row { frame, seconds, id, box, probs } a face and frame, as JSON lines. */
+export function momentsToJson(moments, threshold) {
+  const lines = moments.map(({ frame, seconds, faces }) => {
+    const said = faces.map((face) => ({ id: face.id, ...faceValues(face, threshold) }));
+    return JSON.stringify({ frame, seconds: round(seconds, 4), faces: said });
+  });
+  return lines.map((line) => `${line}\n`).join("");
+}
+
+/** The same as CSV. */
+export function momentsToCsv(moments, threshold, emotions) {
+  const rows = [["frame", "seconds", "id", "x1", "y1", "x2", "y2", "emotion", "confidence", ...emotions]];
+  for (const { frame, seconds, faces } of moments) {
+    for (const face of faces) {
+      const { box, emotion, confidence, probs } = faceValues(face, threshold);
+      const values = emotions.map((name) => probs[name]);
+      rows.push([frame, round(seconds, 4), face.id, ...box, emotion, confidence, ...values]);
+    }
+  }
+  return toCsv(rows);
+}
+
+function toCsv(rows) {
+  const cell = (value) => (/[",\n\r]/.test(String(value ?? "")) ? `"${String(value).replaceAll('"', '""')}"` : (value ?? ""));
+  return rows.map((row) => `${row.map(cell).join(",")}\n`).join("");
+}
+
+/** The picture with boxes, labels and, if wished, maps, as a PNG blob in the picture's own size. */
+export async function annotatedPng(bitmap, faces, { threshold, maps, mirrored = false }) {
+  const { width, height } = bitmap;
+  const canvas = new OffscreenCanvas(width, height);
+  const context = canvas.getContext("2d");
+  if (mirrored) context.setTransform(-1, 0, 0, 1, width, 0);
+  context.drawImage(bitmap, 0, 0);
+  drawFaces(context, faces, { threshold, width, height, maps, mirrored });
+  return canvas.convertToBlob({ type: "image/png" });
+}
+
+/** Hand a file to the user. */
+export function download(name, content, type) {
+  const address = URL.createObjectURL(content instanceof Blob ? content : new Blob([content], { type }));
+  const link = document.createElement("a");
+  link.href = address;
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(address), 60_000);
+}

@@ -1,0 +1,119 @@
+"""The page as `mien serve` hands it out: with the runtime it reads by itself, without one the server reads."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from web_site import ROOT, WEB, Visit, build, chromium, film, playing
+
+pytest.importorskip("fastapi", reason="the server needs the serve extra")
+
+from mien.pipeline import Reader
+from mien.serve import create_app
+from mien.serve.guard import Access
+from serving import Running, serving
+
+ASTRONAUT = ROOT / "examples" / "astronaut.png"
+EXAMPLE: dict[str, Any] = {"name": "a.png", "mimeType": "image/png", "buffer": ASTRONAUT.read_bytes()}
+PAGE = ROOT / "src" / "mien" / "serve" / "page"
+RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+
+
+@pytest.fixture(scope="module")
+def reader() -> Reader:
+    return Reader()
+
+
+@pytest.fixture(scope="module")
+def server(reader: Reader, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server as an installed wheel has it: without the runtime."""
+    with serving(create_app(reader, runtime=tmp_path_factory.mktemp("empty"))) as running:
+        yield running
+
+
+def test_every_file_of_the_page_comes_with_its_type(server: Running) -> None:
+    kinds = {".mjs": "text/javascript", ".css": "text/css", ".html": "text/html"}
+    for path in PAGE.glob("*.*"):
+        answer = server.ask(f"/{path.name}")
+        assert (answer.status, answer.headers["content-type"].partition(";")[0]) == (200, kinds[path.suffix])
+        assert answer.body == path.read_bytes()
+    assert server.ask("/base.css").body == (PAGE.parent.parent / "_page.css").read_bytes()
+    for name in ("blazeface-short-range", "mien-0"):
+        model = PAGE.parent.parent / "bundled" / name / "model.onnx"
+        assert server.ask(f"/models/{name}.onnx").body == model.read_bytes()
+
+
+def test_the_page_is_told_what_there_is(server: Running, reader: Reader, tmp_path: Path) -> None:
+    assert server.ask("/site.json").json() == {"server": True, "runtime": False, "token": False}
+    assert server.ask(f"/runtime/{RUNTIME[0]}").status == 404
+    for name in RUNTIME:
+        (tmp_path / name).write_text("// runtime")
+    with serving(create_app(reader, runtime=tmp_path)) as other:
+        assert other.ask("/site.json").json()["runtime"] is True
+        assert other.ask(f"/runtime/{RUNTIME[2]}").headers["content-type"] == "application/wasm"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    path = film(tmp_path_factory.mktemp("film") / "film.mjpeg")
+    flags = ("--use-fake-device-for-media-stream", f"--use-file-for-fake-video-capture={path}")
+    with playing() as player, chromium(player, *flags) as opened:
+        yield opened
+
+
+def test_the_server_reads_for_the_page(server: Running, reader: Reader, browser: Any) -> None:
+    visit = Visit(browser, f"http://127.0.0.1:{server.port}/", permissions=["camera"])
+    page = visit.page
+    page.locator("#where", has_text="Pictures are sent to").wait_for()
+    assert page.locator("#engines").is_hidden()
+    assert "mien serve --runtime" in (page.locator("#model").text_content() or "")
+    visit.read(EXAMPLE)
+    assert saved_faces(visit) == [reader.read(ASTRONAUT).faces[0].to_dict()]
+    page.locator("#cards .box").hover()
+    page.click("#start")
+    page.locator("#people .name", has_text="happy").wait_for()
+    page.locator("#rate", has_text="frames a second").wait_for()
+    page.click("#stop")
+    visit.close()
+
+
+def test_with_the_runtime_the_page_reads_by_itself(reader: Reader, browser: Any) -> None:
+    build()
+    with serving(create_app(reader, runtime=WEB / "node_modules" / "onnxruntime-web" / "dist")) as server:
+        visit = Visit(browser, f"http://127.0.0.1:{server.port}/").ready()
+        visit.read(EXAMPLE)
+        assert server.metric("mien_faces_total") == 0  # the server has seen nothing
+        (alone,) = saved_faces(visit)
+        visit.page.check("#engine-server")
+        visit.page.locator("#where", has_text="Pictures are sent to").wait_for()
+        visit.page.click("#clear")
+        visit.read(EXAMPLE)
+        (served,) = saved_faces(visit)
+        assert server.metric("mien_faces_total") == 1
+        assert all(abs(alone["probs"][name] - value) <= 1e-2 for name, value in served["probs"].items())
+        visit.close()
+
+
+def test_the_page_asks_for_the_token(reader: Reader, browser: Any, tmp_path: Path) -> None:
+    access = Access(token="a-secret")
+    with serving(create_app(reader, access=access, runtime=tmp_path)) as server:
+        visit = Visit(browser, f"http://127.0.0.1:{server.port}/", permissions=["camera"])
+        page = visit.page
+        page.locator("#where", has_text="wants its token").wait_for()
+        page.keyboard.type("a-secret")
+        page.keyboard.press("Enter")
+        page.locator("#where", has_text="Pictures are sent to").wait_for()
+        visit.read(EXAMPLE)
+        assert len(saved_faces(visit)) == 1
+        page.click("#start")
+        page.locator("#people .name", has_text="happy").wait_for()
+        page.click("#stop")
+        visit.close()
+
+
+def saved_faces(visit: Visit) -> list[dict[str, Any]]:
+    faces: list[dict[str, Any]] = json.loads(visit.saved("#save-json"))[0]["faces"]
+    return faces
