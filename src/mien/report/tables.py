@@ -5,16 +5,13 @@ import io
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TextIO
 
 from mien._emotions import Emotion
-from mien._errors import MissingExtraError
 from mien._face import Reading
-from mien.report.output import Draft, output_errors
-
-_ROWS_PER_GROUP = 4096  # rows of Parquet in memory at a time, about 1 MB
+from mien.report.output import output_errors
+from mien.report.parquet import RowGroups
 
 
 class JsonLines:
@@ -36,7 +33,7 @@ class JsonLines:
         line = json.dumps(plain, ensure_ascii=False)
         if _fitting(line, self._stream) != line:  # the stream lacks a letter; JSON can spell all of them in ASCII
             line = json.dumps(plain)
-        _write(self._stream, line + "\n")
+        write(self._stream, line + "\n")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -72,7 +69,7 @@ class Csv:
     def _write_rows(self, rows: list[list[Any]]) -> None:
         buffer = io.StringIO()
         csv.writer(buffer, lineterminator="\n").writerows(rows)
-        _write(self._stream, _fitting(buffer.getvalue(), self._stream))
+        write(self._stream, _fitting(buffer.getvalue(), self._stream))
 
 
 class Parquet:
@@ -83,63 +80,24 @@ class Parquet:
 
     def __init__(self, path: str | os.PathLike[str], *, emotions: Sequence[Emotion] = tuple(Emotion)) -> None:
         """``emotions`` names the columns of probabilities; those that a model does not know stay null."""
-        self._path = path
         self._emotions = tuple(emotions)
-        self._pending: list[dict[str, Any]] = []
+        text = ("source", "emotion", "error")
+        kinds = {"face": "int32"} | dict.fromkeys(text, "string")
+        self._rows = RowGroups(path, {name: kinds.get(name, "float32") for name in _columns(self._emotions)})
 
     def __enter__(self) -> Self:
-        try:
-            import pyarrow
-            import pyarrow.parquet
-        except ImportError as error:
-            raise MissingExtraError("pyarrow", "lab") from error
-        self._pyarrow = pyarrow
-        self._draft = Draft(self._path)
-        self._schema = pyarrow.schema([(name, self._type(name)) for name in _columns(self._emotions)])
-        try:
-            with output_errors(self._draft.name):
-                self._writer = pyarrow.parquet.ParquetWriter(self._draft.file, self._schema)
-        except BaseException:
-            self._draft.drop()
-            raise
+        self._rows.__enter__()
         return self
 
     def add(self, reading: Reading) -> None:
         """Take the rows of one picture; they are written when a row group is full."""
-        self._pending += _rows(reading, self._emotions)
-        if len(self._pending) >= _ROWS_PER_GROUP:
-            self._flush()
+        rows = _rows(reading, self._emotions)
+        self._rows.add({k: _fitting(v, None) if isinstance(v, str) else v for k, v in row.items()} for row in rows)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None:
-            self._drop()
-            return
-        try:
-            self._flush()
-            with output_errors(self._draft.name):
-                self._writer.close()
-        except BaseException:
-            self._drop()
-            raise
-        self._draft.keep()
-
-    def _drop(self) -> None:
-        with suppress(OSError, ValueError):  # pyarrow wants its writer closed before the file below it
-            self._writer.close()
-        self._draft.drop()
-
-    def _flush(self) -> None:
-        rows = [{k: _fitting(v, None) if isinstance(v, str) else v for k, v in row.items()} for row in self._pending]
-        with output_errors(self._draft.name):
-            self._writer.write_table(self._pyarrow.Table.from_pylist(rows, schema=self._schema))
-        self._pending = []
-
-    def _type(self, column: str) -> Any:
-        if column in ("source", "emotion", "error"):
-            return self._pyarrow.string()
-        return self._pyarrow.int32() if column == "face" else self._pyarrow.float32()
+        self._rows.__exit__(kind, error, trace)
 
 
 def _columns(emotions: Sequence[Emotion]) -> list[str]:
@@ -166,7 +124,8 @@ def _fitting(text: str, stream: TextIO | None) -> str:
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def _write(stream: TextIO, text: str) -> None:
+def write(stream: TextIO, text: str) -> None:
+    """Write and flush. Raises ``OutputError`` when the stream refuses."""
     with output_errors(str(getattr(stream, "name", "the output"))):
         stream.write(text)
         stream.flush()

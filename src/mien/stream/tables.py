@@ -7,16 +7,13 @@ import csv
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TextIO
 
 from mien._emotions import Emotion
-from mien._errors import MissingExtraError
-from mien.report.output import Draft, output_errors
+from mien.report.parquet import RowGroups
+from mien.report.tables import write
 from mien.stream.records import Moment
-
-_ROWS_PER_GROUP = 4096  # rows of Parquet in memory at a time, about 1 MB
 
 
 class MomentLines:
@@ -31,7 +28,7 @@ class MomentLines:
 
     def add(self, moment: Moment) -> None:
         """Write one line."""
-        _write(self._stream, json.dumps(moment.to_dict()) + "\n")
+        write(self._stream, json.dumps(moment.to_dict()) + "\n")
 
 
 class MomentCsv:
@@ -61,61 +58,23 @@ class MomentParquet:
 
     def __init__(self, path: str | os.PathLike[str], emotions: Sequence[Emotion]) -> None:
         """``emotions`` are the model's, in its order."""
-        self._path, self._emotions = path, tuple(emotions)
-        self._pending: list[dict[str, Any]] = []
+        self._emotions = tuple(emotions)
+        text = dict.fromkeys(("emotion", "raw_emotion"), "string")
+        kinds = {"frame": "int64", "seconds": "float64", "face": "int32", "seen": "bool_"} | text
+        self._rows = RowGroups(path, {name: kinds.get(name, "float32") for name in columns(self._emotions)})
 
     def __enter__(self) -> Self:
-        try:
-            import pyarrow
-            import pyarrow.parquet
-        except ImportError as error:
-            raise MissingExtraError("pyarrow", "lab") from error
-        self._pyarrow = pyarrow
-        self._schema = pyarrow.schema([(name, self._type(name)) for name in columns(self._emotions)])
-        self._draft = Draft(self._path)
-        try:
-            with output_errors(self._draft.name):
-                self._writer = pyarrow.parquet.ParquetWriter(self._draft.file, self._schema)
-        except BaseException:
-            self._draft.drop()
-            raise
+        self._rows.__enter__()
         return self
 
     def add(self, moment: Moment) -> None:
         """Take the rows of one frame; they are written when a row group is full."""
-        self._pending += rows(moment, self._emotions)
-        if len(self._pending) >= _ROWS_PER_GROUP:
-            self._flush()
+        self._rows.add(rows(moment, self._emotions))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if kind is None:
-                self._flush()
-                with output_errors(self._draft.name):
-                    self._writer.close()
-                self._draft.keep()
-        except BaseException:
-            self._drop()
-            raise
-        if kind is not None:
-            self._drop()
-
-    def _drop(self) -> None:
-        with suppress(OSError, ValueError):  # pyarrow wants its writer closed before the file below it
-            self._writer.close()
-        self._draft.drop()
-
-    def _flush(self) -> None:
-        with output_errors(self._draft.name):
-            self._writer.write_table(self._pyarrow.Table.from_pylist(self._pending, schema=self._schema))
-        self._pending = []
-
-    def _type(self, column: str) -> Any:
-        kinds = {"frame": "int64", "seconds": "float64", "face": "int32", "seen": "bool_"}
-        text = column in ("emotion", "raw_emotion")
-        return getattr(self._pyarrow, "string" if text else kinds.get(column, "float32"))()
+        self._rows.__exit__(kind, error, trace)
 
 
 def columns(emotions: Sequence[Emotion]) -> list[str]:
@@ -150,10 +109,4 @@ class _Lines:
         self._stream = stream
 
     def write(self, text: str) -> None:
-        _write(self._stream, text)
-
-
-def _write(stream: TextIO, text: str) -> None:
-    with output_errors(str(getattr(stream, "name", "the output"))):
-        stream.write(text)
-        stream.flush()
+        write(self._stream, text)
