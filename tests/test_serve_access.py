@@ -11,7 +11,7 @@ pytest.importorskip("fastapi", reason="the extra mien[serve] is not installed")
 from mien import Reader
 from mien.serve import create_app
 from mien.serve.guard import Access
-from serving import Running, encoded, serving
+from serving import Running, encoded, read_all, serving
 
 TOKEN = "s3cret-token"
 
@@ -144,3 +144,16 @@ def test_the_log_tells_neither_names_nor_queries(
         "GET other 404",
     ]
     assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize("hosts", [b"", b"Host: localhost\r\nHost: evil.example\r\n"])
+def test_a_request_has_one_host(server: Running, hosts: bytes) -> None:
+    with server.connect() as connection:
+        connection.sendall(b"GET /v1/models HTTP/1.1\r\n" + hosts + b"Connection: close\r\n\r\n")
+        assert read_all(connection).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/healthz", "/readyz", "/"])
+def test_heads_alone_may_be_asked_for(server: Running, path: str) -> None:
+    answer = server.ask(path, method="HEAD")
+    assert (answer.status, answer.body) == (200, b"")

@@ -1,6 +1,8 @@
 """`WS /v1/stream`: frames in, moments out, over a real WebSocket."""
 
+import contextlib
 import json
+import time
 from collections.abc import Iterator
 from socket import SHUT_RDWR
 from typing import Any
@@ -223,3 +225,40 @@ def test_its_own_page_may_open_a_stream(server: Running, frames: list[bytes]) ->
     with stream(server, Origin=f"http://127.0.0.1:{server.port}") as socket:
         socket.send(frames[0])
         assert len(said(socket)["faces"]) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 4000, '{"smooth": %s}' % ("9" * 4000), '{"every": %s}' % ("9" * 4000), '{"every": 1}' + " " * 5000]
+)
+def test_words_without_measure_are_a_wrong_message_and_no_fault(
+    server: Running, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with stream(server) as socket:
+        socket.send(text)
+        assert closed(socket)[0] == 1003
+    query = "?every=" + "[" * 4000
+    with stream(server, query) as socket:
+        assert closed(socket)[0] == 1003
+    assert not caplog.records
+
+
+def test_words_alone_keep_no_stream_open(reader: Reader) -> None:
+    with serving(create_app(reader, limits=Limits(idle=0.5))) as server, stream(server) as socket:
+        end = time.monotonic() + 5
+        with contextlib.suppress(ConnectionClosed):
+            while time.monotonic() < end:
+                socket.send('{"maps": true}')
+                with contextlib.suppress(TimeoutError):
+                    socket.recv(0.05)
+        assert time.monotonic() < end
+        assert closed(socket)[0] == 4408
+
+
+def test_a_wish_for_maps_forgets_nobody(server: Running, frames: list[bytes]) -> None:
+    with stream(server) as socket:
+        socket.send(frames[0])
+        assert said(socket)["frame"] == 0
+        socket.send('{"maps": true}')
+        socket.send(frames[1])
+        moment = said(socket)
+        assert (moment["frame"], "maps" in moment["faces"][0]) == (1, True)

@@ -234,6 +234,7 @@ def test_the_camera_is_followed(browser: Any, site: str) -> None:
     page.locator("#people li").wait_for()
     page.locator("#rate", has_text="frames a second").wait_for()
     page.locator("#people .name", has_text="happy").wait_for()
+    assert page.get_by_role("button", name="Person 1 happy").count() == 1  # what is seen is in what is heard
     assert page.locator("#curves .person").count() == 1
     plain = page.locator("#people .value").all_text_contents()
     assert len(plain) == 7
@@ -273,7 +274,7 @@ def test_no_camera_is_told(player: Any, site: str) -> None:
         visit.close()
 
 
-@pytest.mark.parametrize("missing", ["runtime/ort.wasm.min.mjs", "models/mien-0.onnx"])
+@pytest.mark.parametrize("missing", ["runtime/ort.wasm.min.mjs", "models/classifier.onnx"])
 def test_a_missing_file_is_told(browser: Any, site: str, missing: str) -> None:
     context_page = Visit(browser, "about:blank")
     context_page.context.route(re.compile(re.escape(missing)), lambda route: route.fulfill(status=404))

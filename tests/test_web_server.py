@@ -1,6 +1,7 @@
 """The page as `mien serve` hands it out: with the runtime it reads by itself, without one the server reads."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,13 +42,31 @@ def test_every_file_of_the_page_comes_with_its_type(server: Running) -> None:
         assert (answer.status, answer.headers["content-type"].partition(";")[0]) == (200, kinds[path.suffix])
         assert answer.body == path.read_bytes()
     assert server.ask("/base.css").body == (PAGE.parent.parent / "_page.css").read_bytes()
-    for name in ("blazeface-short-range", "mien-0"):
+    for address, name in (("blazeface-short-range", "blazeface-short-range"), ("classifier", "mien-0")):
         model = PAGE.parent.parent / "bundled" / name / "model.onnx"
-        assert server.ask(f"/models/{name}.onnx").body == model.read_bytes()
+        assert server.ask(f"/models/{address}.onnx").body == model.read_bytes()
+
+
+def test_the_page_reads_with_the_model_of_the_server(tmp_path: Path) -> None:
+    own = tmp_path / "own.onnx"
+    bundled = PAGE.parent.parent / "bundled" / "mien-0"
+    shutil.copy(bundled / "model-fp32.onnx", own)
+    with serving(create_app(Reader(str(own), abstain=0.4))) as server:
+        assert server.ask("/models/classifier.onnx").body == own.read_bytes()
+        assert server.ask("/site.json").json()["abstain"] == 0.4
+    with serving(create_app(Reader(precision="fp32"), access=Access(token="a-secret"))) as server:
+        assert server.ask("/models/classifier.onnx").body == own.read_bytes()
+    with serving(create_app(Reader(str(own)), access=Access(token="a-secret"))) as server:  # nobody else's to see
+        assert server.ask("/models/classifier.onnx").body == (bundled / "model.onnx").read_bytes()
 
 
 def test_the_page_is_told_what_there_is(server: Running, reader: Reader, tmp_path: Path) -> None:
-    assert server.ask("/site.json").json() == {"server": True, "runtime": False, "token": False}
+    assert server.ask("/site.json").json() == {
+        "server": True,
+        "runtime": False,
+        "token": False,
+        "abstain": 0.0,
+    }
     assert server.ask(f"/runtime/{RUNTIME[0]}").status == 404
     for name in RUNTIME:
         (tmp_path / name).write_text("// runtime")
@@ -95,6 +114,33 @@ def test_with_the_runtime_the_page_reads_by_itself(reader: Reader, browser: Any)
         assert server.metric("mien_faces_total") == 1
         assert all(abs(alone["probs"][name] - value) <= 1e-2 for name, value in served["probs"].items())
         visit.close()
+
+
+def test_the_page_says_which_model_reads_in_which_mode(browser: Any) -> None:
+    build()
+    reader = Reader(precision="fp32", detector="none", abstain=0.6)
+    with serving(create_app(reader, runtime=WEB / "node_modules" / "onnxruntime-web" / "dist")) as server:
+        visit = Visit(browser, f"http://127.0.0.1:{server.port}/").ready()
+        says = visit.page.locator("#model")
+        says.filter(has_text="mien-0, fp32").filter(has_text="blazeface").wait_for()
+        assert visit.page.locator("#threshold-text").text_content() == "60 %"
+        visit.page.check("#engine-server")
+        says.filter(has_text="mien-0, fp32").filter(has_text="none").wait_for()
+        visit.close()
+
+
+def test_a_server_that_ends_is_told_and_found_again(reader: Reader, browser: Any, tmp_path: Path) -> None:
+    with serving(create_app(reader, runtime=tmp_path)) as server:
+        port = server.port
+        visit = Visit(browser, f"http://127.0.0.1:{port}/", permissions=["camera"])
+        page = visit.page
+        page.locator("#where", has_text="Pictures are sent to").wait_for()
+        page.click("#start")
+        page.locator("#people .name", has_text="happy").wait_for()
+    page.locator("#errors p", has_text="Camera").wait_for()
+    visit.read(EXAMPLE)
+    page.locator("#errors p", has_text="is `mien serve` still running?").wait_for()
+    page.context.close()
 
 
 def test_the_page_asks_for_the_token(reader: Reader, browser: Any, tmp_path: Path) -> None:

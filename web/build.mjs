@@ -15,7 +15,7 @@ const SITE = join(HERE, "dist");
 
 // All that one thread of WebAssembly needs: the API, the loader and the kernels. The other builds (WebGPU, WebNN) stay out.
 const RUNTIME = ["ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"];
-const MODELS = ["blazeface-short-range", "mien-0"];
+const MODELS = { "blazeface-short-range": "blazeface-short-range", classifier: "mien-0" }; // their files, and which they are
 
 if (!existsSync(PACKAGE)) {
   console.error("onnxruntime-web is not installed; run `npm ci` in web/ first, or `make web`");
@@ -28,16 +28,16 @@ rmSync(SITE, { recursive: true, force: true });
 cpSync(PAGE, SITE, { recursive: true });
 cpSync(join(MIEN, "_page.css"), join(SITE, "base.css"));
 mkdirSync(join(SITE, "models"));
-for (const name of MODELS) {
+for (const [file, name] of Object.entries(MODELS)) {
   const folder = join(MIEN, "bundled", name);
-  cpSync(join(folder, "model.onnx"), join(SITE, "models", `${name}.onnx`));
+  cpSync(join(folder, "model.onnx"), join(SITE, "models", `${file}.onnx`));
   for (const file of ["LICENSE", "NOTICE"]) {
     if (existsSync(join(folder, file))) cpSync(join(folder, file), join(SITE, "models", `${name}.${file}`));
   }
 }
-writeFileSync(join(SITE, "site.json"), `${JSON.stringify({ server: false, runtime: true, token: false })}\n`);
+writeFileSync(join(SITE, "site.json"), `${JSON.stringify({ server: false, runtime: true, token: false, abstain: 0 })}\n`);
 for (const name of RUNTIME) tell(join("runtime", name));
-for (const name of MODELS) tell(join("models", `${name}.onnx`));
+for (const file of Object.keys(MODELS)) tell(join("models", `${file}.onnx`));
 console.log(`web/dist is the site, with ONNX Runtime Web ${version}`);
 
 function layRuntime(folder) {

@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import sys
+import threading
 from typing import Annotated, Any
 
 import typer
@@ -46,7 +47,7 @@ class _Commands(TyperGroup):
         except MienError as error:
             raise _fail(str(error), _WRONG) from error
         except KeyboardInterrupt as error:
-            raise _fail("stopped", _STOPPED) from error
+            raise _fail("stopped", getattr(error, "status", _STOPPED)) from error
         except OSError as error:
             _silence_output()
             if isinstance(error, BrokenPipeError):  # whoever read the output has seen enough
@@ -105,7 +106,16 @@ def main() -> None:
     if sys.stdout is None:  # as after `mien ... >&-`
         _fail("standard output is closed; send it to a file or to /dev/null", _WRONG)
         raise SystemExit(_WRONG)
-    app(prog_name="mien")
+    try:
+        app(prog_name="mien")
+    except SystemExit as error:
+        if any(thread.name == "mien-frames" for thread in threading.enumerate()):
+            # It hangs in the network or in a driver; FFmpeg may crash when Python is taken down around it.
+            with contextlib.suppress(OSError, ValueError):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(error.code if isinstance(error.code, int) else bool(error.code))
+        raise
 
 
 def _fail(message: str, status: int) -> typer.Exit:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mien.stream import Frames, Tracker
 
 _STDOUT = "-"
+_SUFFIXES = {"--video": ".mp4", "--jsonl": ".jsonl", "--csv": ".csv", "--parquet": ".parquet", "--html": ".html"}
 
 
 def track(
@@ -62,14 +63,16 @@ def track(
     """Follow the faces in a film, a camera or a folder of frames.
 
     What was seen of each person is printed at the end. Ctrl-C ends it like the end of the film: all until then is
-    written. Exit status: 0 done, 2 the source or an argument is wrong, or a camera went away, 130 stopped by Ctrl-C.
+    written. Exit status: 0 done, 2 the source or an argument is wrong, or a camera went away, 130 stopped by Ctrl-C,
+    143 by a service manager.
     """
     if jsonl is not None and csv is not None and str(jsonl) == str(csv) == _STDOUT:
         raise typer.BadParameter("--jsonl and --csv both write to standard output; name a file for one")
     files = {"--video": video, "--jsonl": jsonl, "--csv": csv, "--parquet": parquet, "--html": html}
-    _check_outputs(source, {name: path for name, path in files.items() if path is not None and str(path) != _STDOUT})
+    _check_outputs(source, {name: path for name, path in files.items() if path is not None})
     from mien.commands.track_outputs import Outputs
     from mien.commands.track_show import open_watch
+    from mien.commands.track_stop import stopped_by_user
     from mien.commands.track_summary import Summary
     from mien.pipeline import Reader
     from mien.stream import Tracker, open_source
@@ -81,12 +84,13 @@ def track(
         forget=forget,
     )
     summary = Summary()
-    with open_source(source, fps=fps) as frames:
+    # Signals are heard until all files are closed: whoever is impatient at the end must not lose them.
+    with open_source(source, fps=fps) as frames, stopped_by_user(frames.stop) as stop:
         ended: BaseException | None = None
         with ExitStack() as stack:
             outputs = stack.enter_context(Outputs(frames, tracker.reader, files))
             watch = stack.enter_context(open_watch(frames, live=frames.live if live is None else live))
-            ended = _follow(frames, tracker, outputs, summary, watch, duration)
+            ended = _follow(frames, tracker, outputs, summary, watch, duration) or stop.error()
             outputs.partial = ended is not None
         on_stdout = _STDOUT not in (str(jsonl), str(csv))
         summary.print(frames, notes=outputs.notes, file=sys.stdout if on_stdout else sys.stderr)
@@ -102,31 +106,42 @@ def _follow(
     watch: "Watch",
     duration: float | None,
 ) -> BaseException | None:
-    """Every frame to every output; returns what ended it before its time: Ctrl-C, or a camera that went away."""
-    from mien.commands.track_stop import stopped_by_user
-
-    with stopped_by_user(frames.stop) as stop:
-        try:
-            for frame in frames:
-                if duration is not None and frame.seconds >= duration:
-                    break
-                moment = tracker.step(frame.pixels, frame.seconds)
-                outputs.add(moment, frame.pixels)
-                summary.add(moment)
-                watch.add(moment)
-        except SourceError as error:
-            # A source without a single frame is wrong; of one that breaks off, all before is kept.
-            if not summary.frames:
-                raise
-            return error
-    return KeyboardInterrupt() if stop.is_set() else None
+    """Every frame to every output; returns what ended it before its time, as a camera that went away."""
+    try:
+        for frame in frames:
+            if duration is not None and frame.seconds >= duration:
+                break
+            moment = tracker.step(frame.pixels, frame.seconds)
+            outputs.add(moment, frame.pixels)
+            summary.add(moment)
+            watch.add(moment)
+    except SourceError as error:
+        # A source without a single frame is wrong; of one that breaks off, all before is kept.
+        if not summary.frames:
+            raise
+        return error
+    return None
 
 
 def _check_outputs(source: str, files: dict[str, Path]) -> None:
-    """Refuse to write over the source, or twice to one file, before anything is read."""
+    """Refuse to write over the source, twice to one file, or under a wrong name, before anything is read."""
     taken = {os.path.realpath(source): "the source"} if Path(source).exists() else {}
     for name, path in files.items():
+        if str(path) == _STDOUT and name in ("--jsonl", "--csv"):
+            continue
         where = os.path.realpath(path)
         if where in taken:
             raise MienError(f"{name} {path}: is {taken[where]} as well; name another file")
+        _check_name(name, path)
         taken[where] = f"the file of {name}"
+
+
+def _check_name(option: str, path: Path) -> None:
+    """Refuse a name that promises another kind of file: players and people go by it."""
+    own, suffix = _SUFFIXES[option], path.suffix.lower()
+    if str(path) == _STDOUT:
+        raise MienError(f"{option} -: only --jsonl and --csv can go to standard output; name a file")
+    if option == "--video" and suffix not in ("", own, ".m4v"):
+        raise MienError(f"{option} {path}: the film is an MP4; name it {path.with_suffix(own)}")
+    if suffix != own and suffix in _SUFFIXES.values():
+        raise MienError(f"{option} {path}: is the name of another kind of file; name it {path.with_suffix(own)}")

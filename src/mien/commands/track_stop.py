@@ -1,4 +1,4 @@
-"""Ctrl-C while frames come: the frame that is being worked on is finished, so that every file stays whole."""
+"""Ctrl-C, or being told to end, while frames come: the frame at work is finished, so that every file stays whole."""
 
 import signal
 import threading
@@ -6,23 +6,50 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+_ENDING = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, a service manager, a terminal that is closed
+
+
+class Stopped(KeyboardInterrupt):
+    """The end that a signal asked for."""
+
+    def __init__(self, number: int) -> None:
+        """``number`` is the signal's."""
+        super().__init__()
+        self.status = 128 + number  # as shells count
+
+
+class Stop:
+    """Which signal asked for the end, if any did."""
+
+    number: int | None = None
+
+    def error(self) -> BaseException | None:
+        """What to raise for it when all is written, with the exit status of the signal."""
+        return None if self.number is None else Stopped(self.number)
+
 
 @contextmanager
-def stopped_by_user(stop: Callable[[], None]) -> Iterator[threading.Event]:
-    """Within the block the first Ctrl-C calls ``stop`` and sets the event; a second one interrupts as always."""
-    pressed = threading.Event()
+def stopped_by_user(stop: Callable[[], None]) -> Iterator[Stop]:
+    """Within the block the first such signal calls ``stop`` and is noted; a second one interrupts as Ctrl-C does."""
+    asked = Stop()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        if pressed.is_set():
+        if asked.number is not None:
             signal.default_int_handler(number, frame)
-        pressed.set()
+        asked.number = number
         stop()
 
     if threading.current_thread() is not threading.main_thread():  # handlers belong to the main thread
-        yield pressed
+        yield asked
         return
-    before = signal.signal(signal.SIGINT, interrupt)
+    numbers = [getattr(signal, name) for name in _ENDING if hasattr(signal, name)]
+    # What is ignored stays so: `nohup mien track ...` goes on when the terminal is closed.
+    before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
     try:
-        yield pressed
+        for number in before:
+            signal.signal(number, interrupt)
+        yield asked
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

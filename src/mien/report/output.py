@@ -83,7 +83,11 @@ def open_output(path: str | os.PathLike[str]) -> Iterator[TextIO]:
     import io
 
     draft = Draft(path)
-    stream = io.TextIOWrapper(draft.file, encoding="utf-8", newline="")
+
+    class Text(io.TextIOWrapper):
+        name = draft.name  # which messages say, not that of the draft
+
+    stream = Text(draft.file, encoding="utf-8", newline="")
     try:
         yield stream
         with output_errors(draft.name):

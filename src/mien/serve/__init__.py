@@ -11,12 +11,14 @@
     service     what the paths share: body -> pictures -> futures -> waiting
     answers     readings -> JSON and PNG
     pictures    POST /v1/predict, POST /v1/explain
+    wish        wishes of a stream, read strictly
     stream      WS /v1/stream
     about       GET /v1/models, /healthz, /readyz, /metrics, /docs
     site        the page at /
     schemas     what the OpenAPI says of answers; spec: of everything else
     app         all of the above as one application
-    server      uvicorn: socket, slow connections, signals
+    protocol    connections that dawdle, heads without end
+    server      uvicorn: socket, signals
 
 One process: the models are loaded once, the crops of all requests meet in one batch, and the limits hold for all of
 them. The work is done outside of Python's lock (JPEG decoder, ONNX Runtime), so threads use the cores.

@@ -61,7 +61,8 @@ def create_app(
     )
     app.state.service = service
     _add_paths(app, service)
-    add_page(app, page, runtime=runtime, token=access.token is not None)
+    guarded = access.token is not None
+    add_page(app, page, model=reader.model.path, abstain=reader.abstain, runtime=runtime, token=guarded)
     app.add_exception_handler(HTTPException, _tell)
     app.add_middleware(Guard, access=access, metrics=metrics, lines=lines)
     if access.origins:
@@ -95,6 +96,8 @@ def _add_paths(app: FastAPI, service: Service) -> None:
         200: {"description": "All series.", "content": {"text/plain": {"schema": {"type": "string"}}}}
     }
     app.get("/metrics", responses={**text, **guarded}, response_class=Response)(about.metrics)
+    for path, told in (("/v1/models", about.models), ("/healthz", about.health), ("/readyz", about.ready)):
+        app.head(path, include_in_schema=False)(told)  # whoever watches a server often asks for heads alone
     app.websocket("/v1/stream")(Streams(service).run)
     _describe(app, token=service.access.token is not None)
 

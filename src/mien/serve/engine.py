@@ -73,6 +73,7 @@ class Engine:
         jobs = [_Job(sent, keep_pixels, time.perf_counter()) for sent in pictures]
         for job in jobs:
             job.future.add_done_callback(self._release)
+            job.future.add_done_callback(job.forget)  # cancelled, it still stands in the pool's line
             self._pool.submit(self._prepare, job)
         return [job.future for job in jobs]
 
@@ -157,20 +158,25 @@ class _Job:
         self.seconds: dict[str, float] = {}
         self._sent: Sent | None = sent
 
-    def take(self) -> "_Named":
+    def take(self) -> "Named":
         """The bytes as a stream with a name. The job lets go of them: decoded, they are not needed any more."""
         assert self._sent is not None
         sent, self._sent = self._sent, None
-        return _Named(sent)
+        return Named(sent)
+
+    def forget(self, _: object) -> None:
+        """Let go of the bytes."""
+        self._sent = None
 
     def note(self, stage: str, seconds: float) -> None:
         """Keep how long ``stage`` took."""
         self.seconds[stage] = seconds
 
 
-class _Named(io.BytesIO):
+class Named(io.BytesIO):
     """Bytes as a stream that has a name, which is what errors and readings call it."""
 
     def __init__(self, sent: Sent) -> None:
+        """``sent`` is not copied."""
         super().__init__(sent.data)
         self.name = sent.name

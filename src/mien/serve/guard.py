@@ -36,12 +36,15 @@ class Access:
     origins: Collection[str] = ()
 
     def check(self, headers: Headers) -> None:
-        """Raises the ``Problem`` 403 for a request that a page elsewhere has a browser send.
+        """Raises the ``Problem`` 403 for a request that a page elsewhere has a browser send, 400 without a Host.
 
         A browser calls a site by its name: when a foreign name leads here (DNS rebinding), the Host header says so.
         And it names the page's origin with everything but plain reading, WebSockets included.
         """
-        host, origin = headers.get("host", ""), headers.get("origin")
+        hosts, origin = headers.getlist("host"), headers.get("origin")
+        if len(hosts) != 1:  # two readers of the same request might each believe another one
+            raise Problem(400, f"a request has one Host header, not {len(hosts)}; name this server in it")
+        (host,) = hosts
         if not self._knows(_name(host)):
             raise Problem(403, f"this server is not known as {_name(host)[:80]!r}; start it with --allow-host NAME")
         if origin is None or origin in self.origins:

@@ -1,6 +1,5 @@
-"""Uvicorn around the application: the socket, connections that dawdle, and signals."""
+"""Uvicorn around the application: the socket, and signals."""
 
-import asyncio
 import contextlib
 import errno
 import logging
@@ -12,15 +11,12 @@ from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from mien._errors import MienError
 from mien.serve.limits import Limits
+from mien.serve.protocol import KEEP_ALIVE, Protocol
 
 _BACKLOG = 512  # connections that wait to be taken
-_KEEP_ALIVE = 30  # seconds for which an idle connection stays open
-_HEAD = 10.0  # seconds in which a request's head must arrive
-_ANSWER = 10.0  # seconds in which an answer must move on that its reader does not take
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -64,7 +60,7 @@ class Server(uvicorn.Server):
         limits: Limits = app.state.service.limits
         config = uvicorn.Config(
             app,
-            http=_Protocol,
+            http=Protocol,
             ws="websockets-sansio",
             ws_max_size=limits.max_bytes,
             ws_per_message_deflate=False,  # pictures are compressed already
@@ -73,7 +69,7 @@ class Server(uvicorn.Server):
             access_log=False,  # uvicorn's would hold queries
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=_KEEP_ALIVE,
+            timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=int(2 * limits.timeout) + 5,
         )
         super().__init__(config)
@@ -120,50 +116,3 @@ class Server(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-class _Protocol(HttpToolsProtocol):
-    """Uvicorn's HTTP, but connections that dawdle are closed: uvicorn itself waits for a head without end."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._head, self._answer = _Patience(transport), _Patience(transport)
-        self._head.start(_KEEP_ALIVE)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._head.stop()
-        self._answer.stop()
-        super().connection_lost(exc)
-
-    def on_message_begin(self) -> None:
-        self._head.start(_HEAD)
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        self._head.stop()
-        super().on_headers_complete()
-
-    def pause_writing(self) -> None:
-        self._answer.start(_ANSWER)
-        super().pause_writing()
-
-    def resume_writing(self) -> None:
-        self._answer.stop()
-        super().resume_writing()
-
-
-class _Patience:
-    """Aborts a connection when what it waits for does not come in time."""
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._timer: asyncio.TimerHandle | None = None
-
-    def start(self, seconds: float) -> None:
-        self.stop()
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._transport.abort)
-
-    def stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None

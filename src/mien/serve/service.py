@@ -64,6 +64,9 @@ class Service:
         leaving = asyncio.ensure_future(gone(receive))
         asked = [asyncio.wrap_future(future) for future in futures]
         together = asyncio.gather(*asked, return_exceptions=True)
+        together.add_done_callback(
+            lambda done: done.cancelled() or done.exception()
+        )  # else asyncio logs the cancelling
         try:
             await asyncio.wait((together, leaving), timeout=self.limits.timeout, return_when=asyncio.FIRST_COMPLETED)
             if together.done():

@@ -17,10 +17,12 @@ PACKAGE = Path(__file__).parent.parent
 FOLDER = PACKAGE / "serve" / "page"
 
 # Files of the page that stand elsewhere in the package: their addresses, and where they are.
+_BUNDLED = PACKAGE / "bundled"
+_CLASSIFIER = "models/classifier.onnx"
 _ELSEWHERE = {
     "base.css": PACKAGE / "_page.css",
-    "models/blazeface-short-range.onnx": PACKAGE / "bundled" / "blazeface-short-range" / "model.onnx",
-    "models/mien-0.onnx": PACKAGE / "bundled" / "mien-0" / "model.onnx",
+    "models/blazeface-short-range.onnx": _BUNDLED / "blazeface-short-range" / "model.onnx",
+    _CLASSIFIER: _BUNDLED / "mien-0" / "model.onnx",
 }
 # ONNX Runtime Web, of which a wheel has no room for: `make web` lays it into the page's folder.
 _RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
@@ -45,12 +47,22 @@ _POLICY = {
 }
 
 
-def add_page(app: FastAPI, folder: Path | None = None, *, runtime: Path | None = None, token: bool = False) -> None:
+def add_page(
+    app: FastAPI,
+    folder: Path | None = None,
+    *,
+    model: Path,
+    abstain: float = 0.0,
+    runtime: Path | None = None,
+    token: bool = False,
+) -> None:
     """Serve the page at ``/``, from ``folder`` or the one that comes with mien.
 
-    ``runtime`` is the folder of ONNX Runtime Web (the ``dist`` of its npm package), by default ``runtime`` in
-    ``folder``: without one the page sends pictures to the server instead of reading them itself. ``token`` tells the
-    page that it must ask for one.
+    ``model`` is the classifier that the server reads with: the page reads with the same file, unless it is somebody's
+    own and a ``token`` guards the server, for the page's files need none; then it reads with mien-0, and says so.
+    ``abstain`` is where its threshold stands at first. ``runtime`` is the folder of ONNX Runtime Web (the ``dist`` of
+    its npm package), by default ``runtime`` in ``folder``: without one the page sends pictures to the server instead
+    of reading them itself. ``token`` tells the page that it must ask for one.
     """
     folder = folder or FOLDER
     if not (folder / "index.html").is_file():
@@ -58,7 +70,10 @@ def add_page(app: FastAPI, folder: Path | None = None, *, runtime: Path | None =
         return
     runtime = runtime or folder / "runtime"
     files = _ELSEWHERE | {f"runtime/{name}": runtime / name for name in _RUNTIME}
-    said = {"server": True, "runtime": all((runtime / name).is_file() for name in _RUNTIME), "token": token}
+    if not token or model.is_relative_to(_BUNDLED):
+        files[_CLASSIFIER] = model
+    able = all((runtime / name).is_file() for name in _RUNTIME)
+    said = {"server": True, "runtime": able, "token": token, "abstain": abstain}
 
     async def site(_: Request) -> Response:
         return JSONResponse(said, headers={"cache-control": "no-cache"})

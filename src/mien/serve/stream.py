@@ -11,36 +11,27 @@ import json
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from starlette.datastructures import QueryParams
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from mien._errors import ImageError, MienError
 from mien.decode import decode
 from mien.serve.answers import maps_dict
+from mien.serve.engine import Named, Sent
 from mien.serve.guard import bearer
 from mien.serve.problems import Problem
 from mien.serve.service import Service
+from mien.serve.wish import BAD_MESSAGE, REFUSED, Wish, message_of, pairs_of, wish_of
 from mien.stream import Tracker
 
 log = logging.getLogger("mien.serve")
 
-_GREETING = 5.0  # seconds in which a connection must show its token
-_LONGEST_TEXT = 4096  # characters of a text message
-
 # Close codes: of RFC 6455 where one fits, else of the range kept for applications, after the status of HTTP.
-BAD_MESSAGE, REFUSED, FAILED, FULL, TOO_SLOW = 1003, 1008, 1011, 1013, 4408
+FAILED, FULL, TOO_SLOW = 1011, 1013, 4408
 
-
-@dataclass(frozen=True)
-class Wish:
-    """How a connection wants its faces followed."""
-
-    every: int = 3
-    smooth: float = 0.5
-    maps: bool = False
+_GREETING = 5.0  # seconds in which a connection must show its token
 
 
 class Streams:
@@ -81,7 +72,7 @@ class Streams:
 
     async def _admit(self, socket: WebSocket) -> Wish:
         """What the connection wishes, once it has shown the token."""
-        wish = _wish(_pairs(socket))
+        wish = wish_of(pairs_of(socket.scope["query_string"]))
         if not self._service.access.admits(bearer(socket.headers)):
             wish = await self._greet(socket, wish)
         return wish
@@ -93,10 +84,10 @@ class Streams:
                 message = await _receive(socket)
         except TimeoutError as error:
             raise Problem(REFUSED, 'this server wants its token; send {"token": "..."} first') from error
-        said = _object(message.get("text") or "")
+        said = message_of(message.get("text") or "")
         if not self._service.access.admits(str(said.pop("token", ""))):
             raise Problem(REFUSED, "the token is wrong; it is what the server was started with")
-        return _wish(said, wish)
+        return wish_of(said, wish)
 
 
 class _Connection:
@@ -109,12 +100,17 @@ class _Connection:
         self._received = self._dropped = 0
         self._newest: tuple[int, float, bytes] | None = None
         self._arrived = asyncio.Event()
-        self._set(wish)
+        self._wish, self._tracker = wish, self._track(wish)
 
     def _set(self, wish: Wish) -> None:
+        """Follow as wished from now on; whom it follows is forgotten only where the following itself changes."""
+        if replace(wish, maps=self._wish.maps) != self._wish:
+            self._tracker = self._track(wish)
         self._wish = wish
+
+    def _track(self, wish: Wish) -> Tracker:
         try:
-            self._tracker = Tracker(self._service.engine.reader, every=wish.every, smooth=wish.smooth)
+            return Tracker(self._service.engine.reader, every=wish.every, smooth=wish.smooth)
         except MienError as error:
             raise Problem(BAD_MESSAGE, str(error)) from error
 
@@ -131,21 +127,22 @@ class _Connection:
             await asyncio.gather(receiving, reading, return_exceptions=True)
 
     async def _receive(self) -> None:
+        idle = self._service.limits.idle
+        end = time.monotonic() + idle
         while True:
             try:
-                async with asyncio.timeout(self._service.limits.idle):
+                async with asyncio.timeout(max(0, end - time.monotonic())):
                     message = await _receive(self._socket)
             except TimeoutError as error:
-                seconds = self._service.limits.idle
-                raise Problem(
-                    TOO_SLOW, f"no frame for {seconds:g} s; open the stream again when there is one"
-                ) from error
+                detail = f"no frame for {idle:g} s; open the stream again when there is one"
+                raise Problem(TOO_SLOW, detail) from error
             if message.get("bytes") is not None:
+                end = time.monotonic() + idle  # words alone keep no stream open
                 self._take(message["bytes"])
             else:
-                said = _object(message.get("text") or "")
+                said = message_of(message.get("text") or "")
                 said.pop("token", None)
-                self._set(_wish(said, self._wish))
+                self._set(wish_of(said, self._wish))
 
     def _take(self, data: bytes) -> None:
         if self._newest is not None:
@@ -192,7 +189,7 @@ class _Connection:
 
 def _step(tracker: Tracker, data: bytes, seconds: float, maps: bool, max_pixels: int) -> dict[str, Any]:
     """One frame, in a thread of the engine."""
-    moment = tracker.step(decode(data, max_pixels=max_pixels).pixels, seconds)
+    moment = tracker.step(decode(Named(Sent("frame", data)), max_pixels=max_pixels).pixels, seconds)
     said = {**moment.to_dict(), "size_wh": list(moment.size_wh)}
     if maps:
         for face, plain in zip(moment.faces, said["faces"], strict=True):
@@ -205,42 +202,6 @@ async def _receive(socket: WebSocket) -> dict[str, Any]:
     if message["type"] == "websocket.disconnect":
         raise WebSocketDisconnect(message.get("code", 1005))
     return dict(message)
-
-
-def _pairs(socket: WebSocket) -> dict[str, Any]:
-    """The wishes in the query: numbers and flags as JSON spells them."""
-    said: dict[str, Any] = {}
-    for name, value in QueryParams(socket.scope["query_string"]).multi_items():
-        if name == "token":
-            raise Problem(REFUSED, 'an address stands in logs: send the token as a header or as {"token": "..."}')
-        try:
-            said[name] = json.loads(value)
-        except ValueError as error:
-            raise Problem(BAD_MESSAGE, f"{name[:40]} is a number, true or false, not {value[:40]!r}") from error
-    return said
-
-
-def _wish(said: dict[str, Any], before: Wish | None = None) -> Wish:
-    """``before`` (or the usual wish) with what is ``said``, each value of its right type."""
-    kinds = {"every": (int,), "smooth": (int, float), "maps": (bool,)}
-    for name, value in said.items():
-        if name not in kinds:
-            raise Problem(BAD_MESSAGE, f"{name[:40]!r} is unknown; a stream takes {', '.join(kinds)}")
-        if type(value) not in kinds[name]:
-            words = " or ".join(kind.__name__ for kind in kinds[name])
-            raise Problem(BAD_MESSAGE, f"{name} is {words}, not {str(value)[:40]!r}")
-    return replace(before or Wish(), **said)
-
-
-def _object(text: str) -> dict[str, Any]:
-    """A text message: a JSON object of wishes."""
-    try:
-        said = json.loads(text[:_LONGEST_TEXT])
-    except ValueError:
-        said = None
-    if not isinstance(said, dict):
-        raise Problem(BAD_MESSAGE, 'a text message is a JSON object such as {"every": 3, "smooth": 0.5}')
-    return said
 
 
 async def _close(socket: WebSocket, code: int, reason: str) -> None:

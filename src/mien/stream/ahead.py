@@ -2,12 +2,22 @@
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
+Answer = TypeVar("Answer")
 
 _JOIN_SECONDS = 2.0  # a camera that hangs inside of its driver must not keep the program from ending
+
+
+def aside(call: Callable[[], Answer]) -> Answer:
+    """What ``call`` answers, from a thread: so that Ctrl-C is heard while it hangs in the network or in a driver."""
+    waiting = Ahead((call() for _ in range(1)), room=1)
+    try:
+        return next(waiting)
+    finally:
+        waiting.close()
 
 
 class Ahead(Generic[Item]):
@@ -24,7 +34,7 @@ class Ahead(Generic[Item]):
         self._items, self._room, self._newest = items, room, newest
         self._waiting: deque[Item] = deque()
         self._changed = threading.Condition()
-        self._ended = self._closed = False
+        self._ended = self._closed = self._closing = False
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="mien-frames", daemon=True)
         self._thread.start()
@@ -53,6 +63,9 @@ class Ahead(Generic[Item]):
 
     def close(self) -> None:
         """``stop``, and wait for the thread. Safe to call twice."""
+        if self._closing:
+            return
+        self._closing = True
         self.stop()
         self._thread.join(_JOIN_SECONDS)
         with self._changed:

@@ -14,6 +14,7 @@ _COPIED = {"aac", "mp3", "opus", "flac", "alac", "ac3", "eac3"}
 _AAC_RATES = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000)  # hertz
 _AAC_LAYOUTS = {"mono", "stereo", "5.1", "7.1"}
 _LEAD = 0.1  # seconds of sound before the first picture that are kept: what a decoder needs to warm up
+_NEW_CLOCK = 1.0  # seconds; sound that lies further behind what came before has another clock
 _NEAR_END = 1.0  # seconds before the end of the pictures from which on they count as complete
 _OF_THE_DISK = {errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG, errno.EPIPE, errno.EROFS, errno.EACCES}
 
@@ -40,6 +41,7 @@ class Sound:
             self._add_streams()
         except (av.FFmpegError, OSError, ValueError, SourceError) as error:
             self.note = f"the sound of {source} cannot be read ({reason_of(error)})"
+        self._clocks: dict[int, tuple[int, int | None]] = {}  # by stream: ticks that are added, and where it ends
         self._packets = self._read()
 
     def until(self, seconds: float) -> None:
@@ -99,10 +101,23 @@ class Sound:
         streams = [stream for stream in self._source.streams.audio if stream.index in self._outputs]
         try:
             for packet in self._source.demux(streams):
+                self._on_one_clock(packet)
                 if packet.pts is not None and self._time(packet) > -_LEAD:
                     yield packet
         except self._damage as error:
             self._say(f"the sound breaks off ({reason_of(error)})")
+
+    def _on_one_clock(self, packet: Any) -> None:
+        """Move a packet behind the one before it, where a recording stands behind another: its clock starts anew."""
+        if packet.pts is None:
+            return
+        index = packet.stream.index
+        shift, end = self._clocks.get(index, (0, None))
+        if end is not None and packet.pts + shift < end - _NEW_CLOCK / packet.time_base:
+            shift = end - packet.pts
+        packet.pts += shift
+        packet.dts = None if packet.dts is None else packet.dts + shift
+        self._clocks[index] = shift, packet.pts + (packet.duration or 0)
 
     def _time(self, packet: Any) -> float:
         return float(packet.pts * packet.time_base) - self._zero

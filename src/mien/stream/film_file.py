@@ -10,6 +10,8 @@ from mien.stream.pictures import aspect_of, decoded, import_av, reason_of, to_pi
 
 _LEAST_SHARE = 0.9  # of the seconds that the file promises, below which it is said to end early
 _USUAL_RATE = 25.0  # frames a second, where neither frames nor file tell
+_NOT_BEHIND = 1.0  # seconds; a frame that lies further behind the last one has another clock,
+_NEW_CLOCK = 3  # where so many in a row do: a single one has a wrong time
 _LARGEST_RATE = 1000.0  # frames a second; some files state the ticks of their clock instead
 
 
@@ -32,13 +34,17 @@ class FilmFile(Frames):
     def _read(self) -> Iterator[Timed]:
         given, seconds = 0, 0.0
         first: float | None = None
+        behind = 0  # frames in a row
         step = 1 / (self.rate or _USUAL_RATE)
         try:
             for frame in decoded(self._container, self._stream, self._skip):
                 time = frame.time
                 if first is None:
-                    first = time
+                    first = self._start_of(time)
                 told = time is not None and first is not None and math.isfinite(time)
+                behind = behind + 1 if told and time - first < seconds - _NOT_BEHIND else 0
+                if behind == _NEW_CLOCK:  # as where one recording stands behind another
+                    first = time - seconds - step
                 seconds = max(seconds, time - first if told else seconds + step * (given > 0))
                 yield seconds, to_pixels(frame, aspect=self._aspect)
                 given += 1
@@ -51,6 +57,13 @@ class FilmFile(Frames):
             raise SourceError(f"{self.name}: none of its frames can be decoded{broken}; get the file again")
         if self.note is None and self._promised and seconds + step < _LEAST_SHARE * self._promised:
             self.note = f"the file ends early, after {seconds:.1f} of {self._promised:.1f} s"
+
+    def _start_of(self, time: float | None) -> float | None:
+        """Where time counts from: the first frame, also where it is broken, so that the sound stays in its place."""
+        start = self._stream.start_time
+        if not self.skipped or time is None or start is None:
+            return time
+        return min(time, float(start * self._stream.time_base))
 
     def _skip(self) -> None:
         self.skipped += 1

@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from mien._errors import SourceError
 from mien.stream.ahead import Ahead
 from mien.stream.records import Frame
 
@@ -33,6 +34,7 @@ class Frames(ABC):
         self.skipped = 0
         self.note: str | None = None
         self._ahead: Ahead[Timed] | None = None
+        self._stopped = False
 
     @property
     def dropped(self) -> int:
@@ -40,8 +42,12 @@ class Frames(ABC):
         return 0 if self._ahead is None else self._ahead.dropped
 
     def __iter__(self) -> Iterator[Frame]:
-        """The frames. Raises ``SourceError`` where the source breaks off or none of its frames can be read."""
+        """The frames, once. Raises ``SourceError`` where the source breaks off or none of its frames can be read."""
+        if self._ahead is not None:
+            raise SourceError(f"{self.name}: its frames were read already; open it again")
         self._ahead = Ahead(self._read_whole(), room=1 if self.live else _AHEAD, newest=self.live)
+        if self._stopped:
+            self._ahead.stop()
         try:
             for index, (seconds, pixels) in enumerate(self._ahead):
                 yield Frame(index, seconds, pixels)
@@ -49,7 +55,8 @@ class Frames(ABC):
             self.close()
 
     def stop(self) -> None:
-        """Let the iteration end with the frame that it is at; a signal may call it."""
+        """Let the iteration end with the frame that it is at, or before its first; a signal may call it."""
+        self._stopped = True
         if self._ahead is not None:
             self._ahead.stop()
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Generator
 from dataclasses import replace
+from typing import Any
 
 from mien.pipeline import Reader
 from mien.stream.frames import Frames
@@ -34,11 +35,14 @@ def track(
     Raises ``SourceError`` for what cannot be opened (at once) or breaks off, ``MissingExtraError`` without PyAV.
     """
     tracker = Tracker(reader or Reader(), every=every, smooth=smooth, forget=forget)
-    return _follow(open_source(source, fps=fps), tracker, keep_pixels)
+    moments = _follow(open_source(source, fps=fps), tracker, keep_pixels)
+    next(moments)  # into the block that closes the source, also where nobody asks for a moment
+    return moments
 
 
-def _follow(frames: Frames, tracker: Tracker, keep_pixels: bool) -> Generator[Moment, None, None]:
+def _follow(frames: Frames, tracker: Tracker, keep_pixels: bool) -> Generator[Any, None, None]:
     with frames:
+        yield None
         for frame in frames:
             moment = tracker.step(frame.pixels, frame.seconds)
             yield replace(moment, pixels=frame.pixels) if keep_pixels else moment

@@ -1,5 +1,7 @@
 """What film files, cameras and streams share: opening them with PyAV, and decoded frames -> upright RGB pictures."""
 
+import math
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,14 +25,20 @@ def import_av() -> Any:
 def open_container(address: str, name: str, cure: str, **settings: Any) -> Any:
     """PyAV's input container; raises ``SourceError`` about ``name`` that ends with the ``cure``."""
     av = import_av()
+    start, (patience, _) = time.monotonic(), settings.get("timeout") or (math.inf, math.inf)
     try:
         return av.open(address, **settings)
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise SourceError(f"{name}: cannot be opened ({reason_of(error)}); {cure}") from error
+        # What FFmpeg says of a server that never answers depends on where it was interrupted.
+        silent = time.monotonic() - start >= patience
+        reason = f"no answer for {patience:g} s" if silent else reason_of(error)
+        raise SourceError(f"{name}: cannot be opened ({reason}); {cure}") from error
 
 
 def reason_of(error: BaseException) -> str:
     """The system's or FFmpeg's words for ``error``, in a few words."""
+    if isinstance(error, import_av().error.ExitError):
+        return "it sends nothing more"  # FFmpeg: immediate exit requested
     text = str(getattr(error, "strerror", None) or error or type(error).__name__)
     return text.partition("\n")[0][:160].strip().lower().rstrip(".")
 

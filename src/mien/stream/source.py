@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from mien._errors import MienError, SourceError
+from mien.stream.ahead import aside
 from mien.stream.camera import OPEN_SECONDS, READ_SECONDS, Live, open_camera
 from mien.stream.film_file import FilmFile
 from mien.stream.folder import Folder
@@ -28,7 +29,9 @@ def open_source(source: str | os.PathLike[str] | int, *, fps: float = 25.0) -> F
     """
     if not 0 < fps < 1e6:
         raise MienError(f"fps is frames a second above 0, not {fps}")
-    name = os.fspath(source) if not isinstance(source, int) else str(source)
+    name = os.fsdecode(source) if not isinstance(source, int) else str(source)
+    if not name:
+        raise SourceError("the source has no name; name a film, a camera, an address or a folder of frames")
     if name.isdecimal() and not Path(name).exists():
         return open_camera(int(name))
     if _DEVICE.match(name):
@@ -59,7 +62,7 @@ def _open_address(name: str) -> Frames:
     options = {"rtsp_transport": "tcp"} if name.lower().startswith("rtsp") else {}
     cure = "check the address and that it can be reached"
     timeout = (OPEN_SECONDS, READ_SECONDS)
-    container = open_container(name, _without_password(name), cure, options=options, timeout=timeout)
+    container = aside(lambda: open_container(name, _without_password(name), cure, options=options, timeout=timeout))
     if container.duration and not name.lower().startswith("rtsp"):
         return FilmFile(container, _without_password(name))
     return Live(container, _without_password(name))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mien._emotions import Emotion
 from mien._page import head
-from mien.report.output import open_output
+from mien.report.output import open_output, output_errors
 from mien.stream.chart import Kind, duration, kind_name
 from mien.stream.people import People, Person
 from mien.stream.person import brief, card, row, share_text, spread
@@ -50,7 +50,7 @@ class Timeline:
         """Write the page; ``partial`` says on it that the film was not seen to its end. Raises ``OutputError``."""
         self._people.finish()
         text = self._page(partial=partial)
-        with open_output(path) as stream:
+        with open_output(path) as stream, output_errors(os.fspath(path)):
             stream.write(text.encode("utf-8", "backslashreplace").decode("utf-8"))
 
     def _page(self, *, partial: bool) -> str:

@@ -1,15 +1,18 @@
 // The page: what people choose, drop and paste goes to who reads; what is read becomes cards.
 
-import { Camera, refusal } from "./camera.mjs";
+import { Camera } from "./camera.mjs";
 import { Card } from "./card.mjs";
 import { byId, element } from "./dom.mjs";
 import { percent, summary } from "./emotions.mjs";
 import { Browser, Server } from "./engine.mjs";
+import { refusal } from "./frames.mjs";
 import { download, readingsToCsv, readingsToJson } from "./save.mjs";
 
 const settings = { threshold: 0, maps: false, smooth: 0.5 };
 const readings = []; // { source, file, faces, error, card }
 const engines = {}; // the ones that are there: browser, server
+let started = null; // settled when it is known which are there
+let emotions = []; // of the model that reads
 let kind = null; // which of them reads
 let queue = Promise.resolve();
 let waiting = 0;
@@ -24,7 +27,7 @@ const engine = () => engines[kind];
 const say = (words) => byId("spoken").textContent !== words && (byId("spoken").textContent = words);
 const camera = new Camera({ engine, settings, say, fail });
 
-/** What site.json says of where the page lives: { server, runtime, token }. */
+/** What site.json says of where the page lives: { server, runtime, token, abstain }. */
 async function begin() {
   const site = await fetch("site.json").then((answer) => answer.json());
   if (site.runtime) engines.browser = new Browser();
@@ -32,7 +35,10 @@ async function begin() {
   byId("engines").hidden = !(site.server && site.runtime);
   wantsToken = site.token;
   byId("token-row").hidden = !wantsToken;
-  await use(site.runtime ? "browser" : "server");
+  settings.threshold = site.abstain;
+  byId("threshold").value = site.abstain;
+  update();
+  use(site.runtime ? "browser" : "server");
 }
 
 /** Let the browser or the server read from now on. */
@@ -57,15 +63,17 @@ async function use(wanted) {
         : `Pictures are sent to ${location.host}, which reads them and keeps none.`;
     describe(model);
   } catch (error) {
+    if (engine() !== current) return;
     byId("where").textContent = "Nothing can be read yet.";
     fail(wanted === "browser" ? "The networks did not load" : location.host, error.message);
   }
 }
 
-function describe({ name, precision, emotions }) {
+function describe({ name, precision, detector, ...model }) {
+  emotions = model.emotions;
   const said = {
     classifier: `${name}, ${precision}`,
-    detector: "blazeface-short-range",
+    detector,
     emotions: emotions.join(", "),
     runs: kind === "browser" ? "ONNX Runtime Web, WebAssembly, one thread" : `mien serve at ${location.host}`,
     ...(engines.browser ? {} : { "in the browser": WITHOUT_RUNTIME }),
@@ -94,8 +102,10 @@ async function readOne(file) {
   byId("doing").textContent = `Reading ${file.name || "picture"}${waiting > 1 ? `, ${waiting - 1} more` : ""}`;
   const source = file.name || "pasted picture";
   try {
-    await engine().open();
-    const answer = await engine().read(file);
+    await started;
+    const current = engine(); // who reads may change meanwhile
+    await current.open();
+    const answer = await current.read(file);
     const reading = { source, file, error: null, ...answer };
     reading.card = new Card(reading, settings);
     readings.push(reading);
@@ -148,7 +158,7 @@ function listen() {
   });
   byId("start").addEventListener("click", async () => {
     try {
-      byId("camera").classList.remove("off");
+      await started;
       await engine().open();
       await camera.start();
     } catch (error) {
@@ -175,8 +185,9 @@ function listen() {
   byId("settings").addEventListener("submit", (event) => event.preventDefault());
   byId("save-json").addEventListener("click", () => download("mien.json", readingsToJson(readings, settings.threshold), "application/json"));
   byId("save-csv").addEventListener("click", () => {
-    const names = Object.keys(readings.find(({ faces }) => faces.length > 0)?.faces[0].probs ?? {});
-    download("mien.csv", readingsToCsv(readings, settings.threshold, names), "text/csv");
+    const names = readings.flatMap(({ faces }) => faces.flatMap(({ probs }) => Object.keys(probs)));
+    const columns = names.length > 0 ? [...new Set(names)] : emotions;
+    download("mien.csv", readingsToCsv(readings, settings.threshold, columns), "text/csv");
   });
   byId("clear").addEventListener("click", clear);
   addEventListener("paste", ({ clipboardData, target }) => {
@@ -200,4 +211,5 @@ function listen() {
 }
 
 listen();
-begin().catch((error) => fail("The page could not start", error.message));
+started = begin();
+started.catch((error) => fail("The page could not start", error.message));

@@ -3,31 +3,18 @@
 import { byId, element } from "./dom.mjs";
 import { drawFaces, drawMap } from "./draw.mjs";
 import { COLORS, headline, judge, percent, UNSURE_COLOR } from "./emotions.mjs";
+import { Clock, grab, stopTracks } from "./frames.mjs";
 import { annotatedPng, download, momentsToCsv, momentsToJson } from "./save.mjs";
 import { Timeline } from "./timeline.mjs";
 
-const LONGEST = 640; // pixels of a frame's longer side, as it is read
 const MOST_CURVES = 4; // people with curves at the same time
-const MOST_FACES_KEPT = 60_000; // rows for download: above an hour of one face; then the oldest go
+const MOST_KEPT = 120_000; // frames and faces in them, for download: above an hour of one face; then the oldest go
 const SPOKEN_EVERY = 3; // seconds between two summaries for people who listen
-
-const REFUSALS = {
-  NotAllowedError: "The camera was refused. Allow it for this page in the browser's settings, and start it again.",
-  NotFoundError: "There is no camera on this device. Connect one, or choose a picture.",
-  NotReadableError: "The camera is in use by another program. Close that program, and start the camera again.",
-  OverconstrainedError: "The camera has no picture that fits. Try another one.",
-  SecurityError: "A browser gives the camera only to pages of https or localhost.",
-};
 
 /** Who is seen, without figures: what is said anew with every percent nobody can listen to. */
 function namesOf(faces, threshold) {
   const names = faces.map((face) => `person ${face.id} ${judge(face, threshold).emotion ?? "unsure"}`);
   return names.join(", ") || "nobody";
-}
-
-/** Why the camera did not start, in one line. */
-export function refusal(error) {
-  return REFUSALS[error.name] ?? `The camera did not start (${error.message || error.name}).`;
 }
 
 export class Camera {
@@ -38,6 +25,8 @@ export class Camera {
     this.overlay = byId("over");
     this.pointed = null;
     this.wantsPicture = false;
+    this.isStarting = false;
+    this.moments = [];
     byId("stop").addEventListener("click", () => this.stop());
     byId("snap").addEventListener("click", () => (this.wantsPicture = true));
     byId("camera-json").addEventListener("click", () => this.save("jsonl", momentsToJson(this.moments, settings.threshold)));
@@ -53,18 +42,34 @@ export class Camera {
 
   /** Ask for the camera and follow it until it is stopped. Throws what getUserMedia throws. */
   async start() {
-    if (this.isRunning) return;
+    if (this.isRunning || this.isStarting) return; // a second click while the browser asks
     if (!navigator.mediaDevices) throw new DOMException("no camera here", "SecurityError");
+    this.isStarting = true;
     const wanted = { width: { ideal: 640 }, height: { ideal: 480 }, facingMode: "user" };
-    this.stream = await navigator.mediaDevices.getUserMedia({ video: wanted, audio: false });
-    const [track] = this.stream.getVideoTracks();
-    track.addEventListener("ended", () => this.isRunning && this.stop("The camera has gone."));
+    let stream = null;
+    try {
+      stream = await navigator.mediaDevices.getUserMedia({ video: wanted, audio: false });
+      this.video.srcObject = stream;
+      await this.video.play();
+    } catch (error) {
+      stopTracks(stream); // else its light stays on, and nothing on the page would turn it off
+      this.video.srcObject = null;
+      throw error;
+    } finally {
+      this.isStarting = false;
+    }
+    const [track] = stream.getVideoTracks();
+    track.addEventListener("ended", () => this.stream === stream && this.lose());
     this.mirrored = track.getSettings().facingMode !== "environment";
-    this.video.srcObject = this.stream;
-    await this.video.play();
+    this.stream = stream;
     this.clock = new Clock(this.video);
     this.begin();
-    this.follow(this.stream);
+    this.follow(stream);
+  }
+
+  lose() {
+    this.stop("The camera has gone.");
+    this.fail("Camera", "it has gone; connect it, and start it again");
   }
 
   begin() {
@@ -76,6 +81,7 @@ export class Camera {
     this.spokenAt = -Infinity;
     byId("curves").replaceChildren();
     byId("stage").classList.toggle("mirrored", this.mirrored);
+    byId("camera").classList.remove("off");
     byId("camera").hidden = false;
     byId("camera").scrollIntoView({ block: "start" });
     byId("stop").focus({ preventScroll: true });
@@ -127,8 +133,8 @@ export class Camera {
   keep({ frame, seconds, faces }) {
     const rows = faces.map(({ id, box, probs, score }) => ({ id, box, probs, score }));
     this.moments.push({ frame, seconds, faces: rows });
-    this.kept += rows.length;
-    while (this.kept > MOST_FACES_KEPT) this.kept -= this.moments.shift().faces.length;
+    this.kept += 1 + rows.length;
+    while (this.kept > MOST_KEPT) this.kept -= 1 + this.moments.shift().faces.length;
   }
 
   draw() {
@@ -155,7 +161,7 @@ export class Camera {
       const { emotion } = judge(face, threshold);
       item.style.setProperty("--c", emotion === null ? UNSURE_COLOR : COLORS[emotion]);
       item.classList.toggle("e-unsure", emotion === null);
-      item.querySelector("button").setAttribute("aria-label", `Person ${face.id}: ${headline(face, threshold)}. Show the map`);
+      item.querySelector("button").setAttribute("aria-label", `Person ${face.id} ${headline(face, threshold)}. Show the map`);
       item.querySelector(".name").textContent = emotion ?? "unsure";
       for (const row of item.querySelectorAll(".row")) {
         const value = face.probs[row.dataset.emotion];
@@ -179,7 +185,7 @@ export class Camera {
     const point = (id) => () => (this.pointed = id);
     const events = { pointerenter: point(face.id), pointerleave: point(null), focus: point(face.id), blur: point(null) };
     const name = element("span", { class: "name" });
-    const button = element("button", { type: "button", class: "who", on: events }, element("span", { class: "number", "aria-hidden": "true" }, `${face.id}`), name);
+    const button = element("button", { type: "button", class: "who", on: events }, element("span", { class: "number", "aria-hidden": "true" }, `${face.id}`), " ", name);
     const item = element("li", { "data-id": face.id }, button, ...rows);
     list.append(item);
     return item;
@@ -203,8 +209,9 @@ export class Camera {
   }
 
   stop(words = "The camera is off.") {
-    for (const track of this.stream?.getTracks() ?? []) track.stop();
+    stopTracks(this.stream);
     this.stream = null;
+    this.wantsPicture = false;
     this.video.srcObject = null;
     this.engine().forget();
     this.overlay.getContext("2d").clearRect(0, 0, this.overlay.width, this.overlay.height);
@@ -226,40 +233,5 @@ export class Camera {
 
   save(ending, text) {
     download(`camera.${ending}`, text, ending === "csv" ? "text/csv" : "application/jsonl");
-  }
-}
-
-/** The video's picture as it is now, its longer side no more than LONGEST. */
-function grab(video) {
-  const scale = Math.min(1, LONGEST / Math.max(video.videoWidth, video.videoHeight));
-  const resizeWidth = Math.round(video.videoWidth * scale);
-  const resizeHeight = Math.round(video.videoHeight * scale);
-  return createImageBitmap(video, scale < 1 ? { resizeWidth, resizeHeight, resizeQuality: "medium" } : {});
-}
-
-/** Waits for frames of a video that were not read yet: not at all where one came while the last was read. */
-class Clock {
-  constructor(video) {
-    this.video = video;
-    this.isFresh = true;
-    this.waiting = null;
-    this.listen();
-  }
-
-  next() {
-    if (!this.isFresh) return new Promise((resolve) => (this.waiting = resolve)).then(() => (this.isFresh = false));
-    this.isFresh = false;
-    return Promise.resolve();
-  }
-
-  listen() {
-    const arrived = () => {
-      this.isFresh = true;
-      this.waiting?.();
-      this.waiting = null;
-      if (this.video.srcObject !== null) this.listen();
-    };
-    if (this.video.requestVideoFrameCallback) this.video.requestVideoFrameCallback(arrived);
-    else requestAnimationFrame(arrived);
   }
 }

@@ -191,7 +191,7 @@ export class Card {
     return element(
       "section",
       {
-        class: `face${emotion === null ? " e-unsure" : ""}`, id,
+        class: `face${emotion === null ? " e-unsure" : ""}`, id, role: "group",
         "aria-label": `Face ${index + 1}: ${headline(face, threshold)}`,
         style: { "--c": emotion === null ? UNSURE_COLOR : COLORS[emotion] },
       },

@@ -16,8 +16,17 @@ export class Browser {
 
   /** Load runtime and models, once. Throws an Error whose message says what is missing. */
   open() {
-    this.opened ??= this.start();
+    this.opened ??= this.start().catch((error) => {
+      this.close();
+      throw error;
+    });
     return this.opened;
+  }
+
+  /** End the worker; the next `open` starts another one, for what was missing may be there then. */
+  close() {
+    this.worker?.terminate();
+    this.worker = this.opened = null;
   }
 
   async start() {
@@ -41,6 +50,7 @@ export class Browser {
 
   ask(task, words, transfer = []) {
     return new Promise((resolve, reject) => {
+      if (this.worker === null) throw new Error("the networks are not loaded; try again");
       this.waiting.set(++this.lastId, { resolve, reject, task });
       this.worker.postMessage({ id: this.lastId, task, ...words }, transfer);
     });
@@ -56,6 +66,7 @@ export class Browser {
   fail(message) {
     for (const { reject } of this.waiting.values()) reject(new Error(message));
     this.waiting.clear();
+    this.close();
   }
 }
 
@@ -71,7 +82,7 @@ export class Server {
   async open() {
     const said = await this.fetch("v1/models");
     const [{ name, precision, emotions, size }] = said.models;
-    return { name, precision, emotions, size };
+    return { name, precision, emotions, size, detector: said.detector };
   }
 
   async read(file) {
@@ -115,9 +126,13 @@ export class Server {
   async exchange(bytes, smooth) {
     if (this.socket === null || this.smooth !== smooth) await this.connect(smooth);
     const { socket } = this;
+    const number = this.sent++;
     return new Promise((resolve, reject) => {
       setTimeout(() => resolve(null), PATIENCE);
-      socket.onmessage = ({ data }) => resolve(JSON.parse(data));
+      socket.onmessage = ({ data }) => {
+        const said = JSON.parse(data);
+        if (said.received >= number) resolve(said); // else a late answer, to a frame that was given up
+      };
       socket.onclose = ({ reason }) => {
         this.socket = null;
         reject(new Error(reason || "the server closed the stream; start the camera again"));
@@ -136,7 +151,7 @@ export class Server {
       socket.onclose = ({ reason }) => reject(new Error(reason || "the server refused the stream"));
     });
     if (this.token) socket.send(JSON.stringify({ token: this.token }));
-    [this.socket, this.smooth] = [socket, smooth];
+    [this.socket, this.smooth, this.sent] = [socket, smooth, 0];
   }
 
   async forget() {

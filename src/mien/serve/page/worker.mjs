@@ -14,11 +14,11 @@ const canvas = new OffscreenCanvas(1, 1); // of the camera's frames
 const tasks = {
   async open() {
     const ort = await openRuntime();
-    const [detector, classifier] = await Promise.all([fetchModel("blazeface-short-range"), fetchModel("mien-0")]);
+    const [detector, classifier] = await Promise.all([fetchModel("blazeface-short-range"), fetchModel("classifier")]);
     reader = await Reader.open(ort, { detector, classifier });
     tracker = new Tracker(reader);
     const { name, precision, emotions, size } = reader.model;
-    return { name, precision, emotions, size };
+    return { name, precision, emotions, size, detector: "blazeface" };
   },
 
   async read({ blob }) {
