@@ -21,6 +21,7 @@ import typer
 
 import recipe_keys
 import write_results
+from live_figures import live
 from markdown import table
 from mien.__main__ import app
 from mien.infer import BUNDLED, bundled_models
@@ -78,7 +79,9 @@ def models() -> str:
 
 def readme() -> str:
     """README.md with the tables between its markers written anew."""
-    return _marked("README.md", {"figures": _figures(), "speed": _speed(), "paste": _paste()})
+    return _marked(
+        "README.md", {"figures": _figures(), "speed": _speed(), "live": live(RESULTS / "live"), "paste": _paste()}
+    )
 
 
 def recipes() -> str:

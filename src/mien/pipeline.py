@@ -119,7 +119,7 @@ class Reader:
         return [self._complete(picture, answers) for picture in prepared]
 
     def read_at(self, pixels: NDArray[np.uint8], detections: Sequence[Detection]) -> tuple[Face, ...]:
-        """Read the faces of an RGB uint8 ``[H, W, 3]`` picture where ``detections`` say that they are, in their order."""
+        """Read the faces of an RGB uint8 ``[H, W, 3]`` picture where ``detections`` say they are, in that order."""
         crops, to_image = extract(pixels, detections, size=self.model.size, framing=self.model.framing)
         answers = zip(detections, crops, to_image, *self.model(crops), strict=True)
         return tuple(self._face(*answer) for answer in answers)
