@@ -81,7 +81,7 @@ def test_what_was_given_up_while_it_waited_is_not_kept(small: bytes, gate: Gate)
                 connection.sendall(head(len(body)) + body)
                 until(lambda: server.service.engine.accepted == 2)
             until(lambda: server.service.engine.accepted == 1)
-        until(lambda: not [kept for kept in gc.get_objects() if isinstance(kept, Sent) and len(kept.data) == len(body)])
+        until(lambda: not [kept for kept in gc.get_objects() if type(kept) is Sent and len(kept.data) == len(body)])
         gate.open.set()
         assert first.recv(65536).startswith(b"HTTP/1.1 200 ")
 

@@ -160,8 +160,4 @@ section > img { display: block; max-width: 100%; height: auto; border-radius: 8p
 .row i { display: inline-block; width: .7rem; height: .7rem; margin-right: .4rem; border-radius: 2px; }
 .row b { font-weight: 400; color: var(--muted); }
 .row small { display: block; color: var(--muted); }
-footer { color: var(--muted); font-size: .93rem; border-top: 1px solid var(--line); }
-footer h2 { font-size: 1.15rem; }
-footer dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .3rem 1.2rem; }
-footer dd { margin: 0; color: var(--ink); overflow-wrap: anywhere; }
 """
