@@ -19,6 +19,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from contract import write_model
+from jobs import rest_of
 from mien.__main__ import app
 from mien._emotions import SEVEN
 
@@ -354,7 +355,7 @@ def test_ctrl_c_closes_the_outputs_and_says_one_line(tiny: Path, tmp_path: Path,
     assert process.stdout is not None
     first = process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=60)
+    output, errors = rest_of(process)
     assert (process.returncode, errors) == (130, "mien: stopped\n")
     read = [json.loads(line) for line in (first + output).splitlines()]
     assert 0 < len(read) < 3000

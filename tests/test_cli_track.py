@@ -23,6 +23,7 @@ pytest.importorskip("av", reason='PyAV is not installed; run: pip install "mien[
 import av
 
 from films import camera, head_of, walk, write_film, write_sound
+from jobs import rest_of
 from mien.__main__ import app
 from mien.commands.track_show import LiveView
 from mien.pipeline import Reader
@@ -202,7 +203,7 @@ def test_ctrl_c_leaves_whole_files(tmp_path: Path, pictures: list[Pixels]) -> No
             assert job.stdout is not None
             first = [job.stdout.readline() for _ in range(3)]
             job.send_signal(signal.SIGINT)
-            rest, err = job.communicate(timeout=60)
+            rest, err = rest_of(job)
         feeding.join()
     assert job.returncode == 130, err
     assert err.strip().endswith("mien: stopped")

@@ -22,6 +22,7 @@ import av
 import mien
 import mien.stream.source
 from films import break_packets, camera, shades, write_film
+from jobs import rest_of
 from mien import SourceError
 from mien.__main__ import app
 from mien.stream import open_source
@@ -63,7 +64,7 @@ def test_a_service_that_is_told_to_end_leaves_whole_files(tmp_path: Path, number
             assert job.stdout is not None
             first = [job.stdout.readline() for _ in range(3)]
             job.send_signal(number)
-            rest, err = job.communicate(timeout=60)
+            rest, err = rest_of(job)
     assert job.returncode == status, err
     assert err.strip().endswith("mien: stopped")
     with av.open(str(names["mp4"])) as container:
@@ -229,7 +230,7 @@ def test_ctrl_c_while_a_camera_hangs_ends_at_once_and_without_a_crash() -> None:
             job.stdout.readline()
             asked = time.monotonic()
             job.send_signal(signal.SIGINT)
-            _, err = job.communicate(timeout=60)
+            _, err = rest_of(job)
     assert job.returncode == 130, err
     assert err.strip().endswith("mien: stopped")
     assert time.monotonic() - asked < 3.5
