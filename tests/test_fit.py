@@ -146,6 +146,15 @@ def test_a_folder_of_another_recipe_is_refused(faces: FaceSet, tmp_path: Path) -
         fit(small("optimise.epochs=2"), faces, tmp_path, devices=CPU)
 
 
+def test_a_calibration_may_be_chosen_later_on(faces: FaceSet, tmp_path: Path) -> None:
+    """It is no part of the training: the run goes on, and a finished one is left alone."""
+    assert not fit(small("optimise.epochs=2"), faces, tmp_path, devices=CPU, time_limit=0.001)
+    assert fit(small("optimise.epochs=2", "calibration=temperature"), faces, tmp_path, devices=CPU)
+    final = (tmp_path / "final.pt").read_bytes()
+    assert fit(small("optimise.epochs=2"), faces, tmp_path, devices=CPU)
+    assert (tmp_path / "final.pt").read_bytes() == final
+
+
 def test_divergence_keeps_the_last_checkpoint(faces: FaceSet, tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match=r"lower optimise\.rate"):
         fit(small("optimise.rate=1e30", "optimise.epochs=3", "optimise.warmup=0.01"), faces, tmp_path, devices=CPU)

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from mien._errors import DataError
-from mien.lab.recipe import Recipe, parse
-from mien.lab.train.run import validated
+from mien.lab.recipe import Recipe
+from mien.lab.train.run import same_training, validated
 
 Record = dict[str, Any]
 
@@ -42,8 +42,8 @@ def kept_epoch(recipe: Recipe, history: Sequence[Record]) -> Record:
 def is_finished(folder: Path, recipe: Recipe, data: str) -> bool:
     """Whether ``folder`` holds the finished run of this very recipe.
 
-    What does not concern the training may have changed since: its description and its calibration. ``data`` is the
-    sha256 of the faces: a run on others is not this one.
+    What does not concern the training may have changed since (``same_training``). ``data`` is the sha256 of the faces:
+    a run on others is not this one.
     """
     path = folder / "recipe.json"
     if not (path.is_file() and (folder / "final.pt").is_file()):
@@ -52,7 +52,6 @@ def is_finished(folder: Path, recipe: Recipe, data: str) -> bool:
         stored = json.loads(path.read_text(encoding="utf-8"))
         final = torch.load(folder / "final.pt", map_location="cpu", weights_only=True, mmap=True)  # reads no weight
         same = final["provenance"].get("data_sha256", data) == data
-        changed = {"about": recipe.about, "calibration": recipe.calibration}
-        return same and parse(stored | changed, where=str(path)) == recipe
+        return same and same_training(stored, recipe)
     except Exception:  # damaged, or of another version: the checkpoint decides
         return False

@@ -218,7 +218,7 @@ def _restore(run: Run, state: State) -> None:
     recipe, cure = run.recipe, "name another --out, or remove the folder to start again"
     if "objective" not in state:
         raise DataError(f"{run.folder}: holds a checkpoint of an older version of mien; {cure}")
-    if not _same(state["recipe"], recipe):
+    if not same_training(state["recipe"], recipe):
         raise DataError(f"{run.folder}: holds a run of another recipe, seed or options; {cure}")
     if state.get("data", run.data) != run.data:
         raise DataError(f"{run.folder}: holds a run on other faces (sha256 {state['data'][:12]}...); {cure}")
@@ -231,10 +231,11 @@ def _restore(run: Run, state: State) -> None:
         run.optimiser_state = state["optimiser"]
 
 
-def _same(stored: State, recipe: Recipe) -> bool:
-    """Whether a stored recipe is this one; its description and claim may have changed."""
+def same_training(stored: State, recipe: Recipe) -> bool:
+    """Whether a stored recipe trains as this one; its description, claim and calibration may have changed."""
+    changed = {"about": recipe.about, "claim": recipe.claim, "calibration": recipe.calibration}
     try:
-        return parse(stored | {"about": recipe.about, "claim": recipe.claim}, where="checkpoint") == recipe
+        return parse(stored | changed, where="stored recipe") == recipe
     except RecipeError:  # of a version with other keys
         return False
 
