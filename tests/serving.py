@@ -172,3 +172,9 @@ class Gate:
             self.waiting -= 1
         height, width = pixels.shape[:2]
         return [Detection(Box(0, 0, width, height), 1.0, None)]
+
+
+def head(length: int | None, *, kind: str = "image/png", more: str = "") -> bytes:
+    """The head of a request that sends a picture; without a ``length`` its body comes in chunks."""
+    said = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
+    return f"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n{said}\r\n{more}\r\n".encode()

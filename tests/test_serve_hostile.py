@@ -12,7 +12,7 @@ pytest.importorskip("fastapi", reason="the extra mien[serve] is not installed")
 from mien import Reader
 from mien.serve import create_app
 from mien.serve.engine import Sent
-from serving import Gate, Running, encoded, read_all, serving, until
+from serving import Gate, Running, encoded, head, read_all, serving, until
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +31,6 @@ def gate() -> Iterator[Gate]:
     gate = Gate()
     yield gate
     gate.open.set()
-
-
-def head(length: int | None, *, kind: str = "image/png", more: str = "") -> bytes:
-    said = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
-    return f"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n{said}\r\n{more}\r\n".encode()
 
 
 @pytest.mark.parametrize(

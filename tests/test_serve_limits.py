@@ -15,7 +15,7 @@ pytest.importorskip("fastapi", reason="the extra mien[serve] is not installed")
 
 from mien import MienError, Reader
 from mien.serve import Limits, create_app
-from serving import FORM, Answer, Gate, Running, encoded, form, read_all, serving, until
+from serving import FORM, Answer, Gate, Running, encoded, form, head, read_all, serving, until
 
 LIMITS = Limits(max_bytes=100_000, max_pixels=10_000, max_images=3, timeout=20, queue=6)
 
@@ -43,11 +43,6 @@ def gate() -> Iterator[Gate]:
     gate = Gate()
     yield gate
     gate.open.set()
-
-
-def head(length: int | None, *, kind: str = "image/png", more: str = "") -> bytes:
-    said = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
-    return f"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n{said}\r\n{more}\r\n".encode()
 
 
 def test_too_many_bytes_are_refused_before_they_are_read(server: Running, small: bytes) -> None:
