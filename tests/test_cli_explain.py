@@ -97,6 +97,7 @@ def test_a_picture_without_a_face_makes_a_sheet(tmp_path: Path) -> None:
         ([ASTRONAUT, "--method", "gradcam"], "unknown method 'gradcam'; did you mean 'grad-cam'?"),
         ([ASTRONAUT, "--baseline", "blr"], "unknown baseline 'blr'; did you mean 'blur'?"),
         ([ASTRONAUT, "--split", "all"], "--split is for a data set"),
+        ([ASTRONAUT, "--keep", "kept"], "--keep is for a data set"),
         ([ASTRONAUT, "--emotion", "hapy"], "does not know the emotion 'hapy' (did you mean 'happy'?)"),
         (["mien-0", "--data", ASTRONAUT], "is one picture; a data set is a folder or a table of labelled faces"),
         (["mien-0", "--data", ROOT, "--split", "Test"], "there is no such split"),
@@ -191,6 +192,7 @@ def test_a_label_that_nobody_explains_names_the_option_of_this_command(folder_of
 def test_a_data_set_is_explained(model: str, method: str, run: Path, folder_of_faces: Path, tmp_path: Path) -> None:
     name = run if model == "run" else model
     words = (name, "--data", folder_of_faces, "--method", method, "--faces", 28, "--no-align", "--out", tmp_path)
+    words += ("--keep", tmp_path / "kept")
     done = explain(*words)
     assert done.exit_code == 0, done.output
     said = json.loads((tmp_path / "explanation.json").read_text())
@@ -199,6 +201,8 @@ def test_a_data_set_is_explained(model: str, method: str, run: Path, folder_of_f
     assert said["alignment"]["how"].startswith("none")
     assert {"model", "attention", "claims", "faithfulness", "sanity", "provenance"} <= said.keys()
     assert {"command", "commit", "data_sha256", "machine"} <= said["provenance"].keys()
+    kept = tmp_path / "kept" / f"{said['model']['model']}.json"
+    assert kept.read_bytes() == (tmp_path / "explanation.json").read_bytes()
     assert "Where" in (tmp_path / "report.html").read_text("utf-8")
     first = json.dumps({key: said[key] for key in ("attention", "faithfulness", "sanity")})
     assert explain(*words).exit_code == 0

@@ -138,3 +138,26 @@ def test_who_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert is_first()
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert not is_first()
+
+
+FAULTS = """
+import resource, torch
+from mien.lab.train.memory import keep_freed_memory
+
+def faults() -> int:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        torch.zeros(2**24).add_(1)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+print(faults(), keep_freed_memory(), faults(), faults())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the C library of another system gives no such choice")
+def test_memory_that_a_step_frees_is_there_for_the_next() -> None:
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
+    before, told, _, after = done.stdout.split()
+    if told == "False":
+        pytest.skip("this C library is not GNU's")
+    assert int(after) < int(before) / 10

@@ -3,8 +3,8 @@
     python tools/write_results.py            write it
     python tools/write_results.py --check    exit 1 when it is not fresh
 
-Every figure comes from results/**/seed-*/metrics.json, which `mien record` wrote, and from the cards of the embedded
-models. Nothing is measured here.
+Every figure comes from results/**/seed-*/metrics.json, which `mien record` wrote, from studies and explanations kept
+beside them, and from the cards of the embedded models. Nothing is measured here.
 """
 
 import json
@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+import results_looks
 import results_studies
 from markdown import table
 from mien._errors import RecipeError
@@ -85,6 +86,7 @@ def page(results: Path, *, cards: bool = True) -> str:
     parts += ["## What each cost", _costs(rows)]
     parts += _claims(rows)
     parts += results_studies.sections(results)
+    parts += results_looks.sections(results)
     parts += _changes(rows)
     parts += results_studies.left(results) if cards else []
     return "\n\n".join(parts) + "\n"

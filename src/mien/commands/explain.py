@@ -48,6 +48,9 @@ def explain(
     baseline: Annotated[str, typer.Option(help="What removed pixels become: blur or mean.")] = "blur",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the drawn faces and of everything random.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder to write to; default: reports/explain/...")] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="Keep the figures of a data set here, too, as MODEL.json: they hold no face.")
+    ] = None,
     precision: Annotated[str, typer.Option(help="The embedded model's file: int8 or fp32.")] = "int8",
     detector: Annotated[
         str, typer.Option(help="In pictures: blazeface, yunet, or none: each is one face.")
@@ -71,14 +74,15 @@ def explain(
         name = _model_of(what or [], model)
         folder = out or where / f"{_word(name)}-{method}"
         explain_set(
-            SetWish(name, data, split, folder, method, layer, faces, align, baseline, seed, precision, threads),
+            SetWish(name, data, split, folder, method, layer, faces, align, baseline, seed, precision, threads, keep),
             label_map or [],
         )
         return
     if not what:
         raise MienError("name pictures to explain, or a data set with --data")
-    if split or label_map:
-        raise MienError(f"{'--split' if split else '--map'} is for a data set; name one with --data, or leave it out")
+    if split or label_map or keep:
+        option = "--split" if split else "--map" if label_map else "--keep"
+        raise MienError(f"{option} is for a data set; name one with --data, or leave it out")
     from mien.commands.explain_pictures import PictureWish, explain_pictures
 
     wish = PictureWish(

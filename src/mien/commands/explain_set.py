@@ -31,6 +31,7 @@ class SetWish:
     seed: int
     precision: str
     threads: int
+    keep: Path | None = None
 
 
 def explain_set(wish: SetWish, label_map: Sequence[str]) -> None:
@@ -55,6 +56,8 @@ def explain_set(wish: SetWish, label_map: Sequence[str]) -> None:
     if model.trained is not None:
         model = open_model(wish.model, faces=faces)  # calibrated where these are its faces
     selection = select_rows(faces, model.emotions, chosen_split(wanted, faces))
+    for folder in (wish.folder, *([wish.keep] if wish.keep else [])):
+        checkpoint.require_writable(folder)
     if faces.note:
         typer.echo(faces.note, err=True)
     with Stages() as bar:
@@ -69,8 +72,10 @@ def explain_set(wish: SetWish, label_map: Sequence[str]) -> None:
         )
     source = provenance(faces.sha256)
     about = {"model": model.name, **model.about}
-    kept = {"model": about, **found.figures, "provenance": source}
-    checkpoint.save_text(wish.folder / "explanation.json", json.dumps(kept, indent=1) + "\n")
+    told = json.dumps({"model": about, **found.figures, "provenance": source}, indent=1) + "\n"
+    checkpoint.save_text(wish.folder / "explanation.json", told)
+    if wish.keep:
+        checkpoint.save_text(wish.keep / f"{model.name}.json", told)
     write_page(wish.folder / "report.html", report(found, about=about, provenance=source))
     typer.echo(words.account(found.figures))
     for said in found.figures["claims"]:

@@ -13,6 +13,7 @@ from lightning.fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
 from mien._errors import DeviceError, MienError
+from mien.lab.train.memory import keep_freed_memory
 
 _WRONG = 2  # exit status of a process whose first one says what went wrong
 
@@ -50,6 +51,8 @@ class Devices:
         if fabric.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
             torch.set_float32_matmul_precision("high")
+        if fabric.device.type == "cpu":
+            keep_freed_memory()
         return fabric
 
 
