@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from faces import cartoon_set
-from mien._errors import DataError, DivergedError, OutputError
+from mien._errors import DataError, DivergedError, OutputError, RecipeError
 from mien.lab import checkpoint
 from mien.lab.data import FaceSet
 from mien.lab.recipe import Recipe
 from mien.lab.train.fit import Devices, fit, predict
+from mien.lab.train.objective import Objective
 from mien.lab.train.run import build, load_final
 from tiny import same, tiny
 
@@ -38,6 +39,7 @@ RUNS = {
         ],
         keep="best",
     ),
+    "another size first": tiny(phases=[{"size": 24, "optimise": {"epochs": 2}}, {"optimise": {"epochs": 1}}]),
     "fallback from a plateau": tiny(
         options={"norm": False, "dropout": 0.0}, optimise={"name": "adam", "epochs": 6, **STILL, "fallback": TO_SGD}
     ),
@@ -127,6 +129,27 @@ def test_a_plateau_hands_over_to_sgd(faces: FaceSet, tmp_path: Path) -> None:
     assert 0.035 < records[3]["rate"] < 0.05
     assert records[-1]["rate"] < 0.002  # a whole cosine in the epochs that are left
     assert records[-1]["loss"] < records[0]["loss"]
+
+
+def test_a_phase_shows_the_net_faces_of_its_size(
+    faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, answer = [], Objective.forward
+    monkeypatch.setattr(
+        Objective, "forward", lambda self, x, *rest: (seen.append(x.shape[-1]), answer(self, x, *rest))[1]
+    )
+    assert fit(RUNS["another size first"], faces, tmp_path, devices=CPU)
+    steps = len(seen) // 3
+    assert seen == [24] * 2 * steps + [16] * steps
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [(4, "phase 'first': size is at least 8, or 0 for data.size, not 4"), (8, "takes no faces of a phase's size=8")],
+)
+def test_a_size_that_cannot_be_is_refused(size: int, message: str, faces: FaceSet, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=message):
+        fit(tiny(phases=[{"name": "first", "size": size}]), faces, tmp_path / "run", devices=CPU)
 
 
 def test_a_loss_that_is_no_number_goes_back_to_the_best_epoch(faces: FaceSet, tmp_path: Path) -> None:

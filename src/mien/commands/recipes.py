@@ -132,11 +132,12 @@ def _print_phases(phases: list[dict[str, Any]]) -> None:
             f"{phase['rate']:g} {phase['schedule']}",
             f"{phase['decay']:g}",
             str(phase["batch"]),
+            f"{phase['size']} px",
         )
         for phase in phases
     ]
     print()
-    print_table(("phase", "epochs", "optimiser", "rate", "decay", "batch"), rows, fold=(0,))
+    print_table(("phase", "epochs", "optimiser", "rate", "decay", "batch", "faces"), rows, fold=(0,))
     for phase in phases:
         if phase["freeze"]:  # too long for a cell
             _print_words(", ".join(phase["freeze"]), indent=f"frozen in {phase['name'] or 'it'}: ", hang=4)

@@ -96,6 +96,7 @@ def _phases(recipe: Recipe) -> list[dict[str, Any]]:
                 "schedule": choice.schedule,
                 "decay": choice.decay,
                 "batch": choice.batch,
+                "size": stage.size,
                 "freeze": list(phase.freeze),
                 "dropout": phase.dropout if phase.dropout >= 0 else None,
                 "fallback": dict(choice.fallback),

@@ -43,6 +43,7 @@ class Phase:
     name: str = ""  # for people
     freeze: tuple[str, ...] = ()  # module prefixes that do not learn, and whose batch norms keep their statistics
     dropout: float = -1.0  # of every dropout layer; below 0: as the net was built
+    size: int = 0  # side in pixels that the net learns at in this phase; 0: that of `[data]`, which it is judged at
     optimise: Mapping[str, Any] = field(default_factory=dict)  # key of `[optimise]` -> its value in this phase
 
 

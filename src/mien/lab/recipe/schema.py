@@ -140,6 +140,8 @@ class Recipe:
         for phase in self.phases:
             if phase.dropout > 1:
                 raise self._wrong(f"phase {phase.name!r}: dropout is a share up to 1, not {phase.dropout}")
+            if phase.size != 0 and phase.size < 8:
+                raise self._wrong(f"phase {phase.name!r}: size is at least 8, or 0 for data.size, not {phase.size}")
         check_optimise(self.optimise, f"recipe {self.name}: optimise")
         check_augment(self.augment, f"recipe {self.name}: augment")
         self._check_minority()

@@ -26,6 +26,7 @@ class Stage:
     optimise: Optimise
     fallback: Optimise | None
     first: int
+    size: int  # side in pixels that the net learns at
 
     @property
     def last(self) -> int:
@@ -40,7 +41,7 @@ def stages(recipe: Recipe) -> tuple[Stage, ...]:
         what = f"phase {phase.name!r}" if recipe.phases else ""
         choice = changed(recipe, recipe.optimise, phase.optimise, what)
         first = course[-1].last if course else 0
-        course.append(Stage(phase, choice, _fallback(recipe, choice, what), first))
+        course.append(Stage(phase, choice, _fallback(recipe, choice, what), first, phase.size or recipe.data.size))
     return tuple(course)
 
 

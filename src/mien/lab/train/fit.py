@@ -162,7 +162,8 @@ def _train(task: Task, run: Run, model: Any, optimiser: Any) -> dict[str, float]
     set_mode(run.net, run.stage.phase)
     kept: list[Tensor] = []
     told = -math.inf
-    views = batches(task.training, task.target, task.row_weights, task.recipe, choice.batch, task.teachers, generator)
+    faces = (task.training, task.target, task.row_weights)
+    views = batches(*faces, task.recipe, choice.batch, task.teachers, generator, size=run.stage.size)
     for step, view in enumerate(views):
         rate = choice.rate * rate_scale(choice, run.progress((step + 0.5) / steps), losses)
         set_rate(optimiser, rate)

@@ -113,7 +113,9 @@ def open_run(
     see the batch of all devices. Raises ``DataError`` for a folder of another recipe or other faces, ``RecipeError``
     for a stage that names modules which the net does not have, and for faces too small for the net.
     """
-    _check_size(recipe)
+    course = stages(recipe)
+    for side in sorted({recipe.data.size, *(stage.size for stage in course)}):
+        _check_size(recipe, side)
     torch.manual_seed(recipe.seed)
     emotions = class_set(recipe.data.classes)
     net, path = build(recipe), folder / "checkpoint.pt"
@@ -123,7 +125,7 @@ def open_run(
     objective = objective.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if sync_norms:
         objective = nn.SyncBatchNorm.convert_sync_batchnorm(objective)  # type: ignore[no-untyped-call]
-    run = Run(recipe, folder, objective, Average(objective.net, recipe.optimise.ema), stages(recipe), data=data)
+    run = Run(recipe, folder, objective, Average(objective.net, recipe.optimise.ema), course, data=data)
     _check_course(run)
     if path.exists():
         _restore(run, checkpoint.load(path))
@@ -193,16 +195,16 @@ def build(recipe: Recipe) -> nets.Net:
     return nets.build(name, channels=1, classes=len(emotions), **options)
 
 
-def _check_size(recipe: Recipe) -> None:
-    """Raises ``RecipeError`` where the net takes no faces of the recipe's size, found by a twin without storage."""
-    side = recipe.data.size
+def _check_size(recipe: Recipe, side: int) -> None:
+    """Raises ``RecipeError`` where the net takes no faces of ``side`` pixels, found by a twin without storage."""
     with torch.device("meta"):
         net, face = build(recipe).eval(), torch.empty(1, 1, side, side)
     try:
         net(face)
     except (RuntimeError, ArithmeticError) as error:
         cause = str(error).splitlines()[0]
-        raise RecipeError(f"net {recipe.net.name!r} takes no faces of data.size={side}: {cause}") from error
+        what = "data.size" if side == recipe.data.size else "a phase's size"
+        raise RecipeError(f"net {recipe.net.name!r} takes no faces of {what}={side}: {cause}") from error
 
 
 def _check_course(run: Run) -> None:

@@ -34,22 +34,25 @@ def batches(
     batch: int,
     teachers: Teachers,
     generator: Generator,
+    *,
+    size: int = 0,
 ) -> Iterator[View]:
-    """The full batches of one epoch; the rest that fills none is left out.
+    """The full batches of one epoch at ``size`` pixels (0: the recipe's); the rest that fills none is left out.
 
     Every device draws all of a batch and keeps its own part of it, so that the number of devices changes nothing.
     """
+    size = size or recipe.data.size
     rows = draw_epoch(weights, generator)
     rows = rows[: len(rows) // batch * batch].view(-1, batch)
     rare = _is_minority(faces, recipe)[rows]
     # Counted once an epoch: to count in every batch would make the device wait for this process.
     counts = rare.sum(dim=1).tolist()
     for chosen, apart, count in zip(rows, rare, counts, strict=True):
-        x, oval = _show(faces.images[chosen], apart, count, recipe, generator)
+        x, oval = _show(faces.images[chosen], apart, count, recipe, generator, size=size)
         x, mixed = mix(x, target[chosen], recipe.augment, generator)
         part = share(teachers.fabric.global_rank, teachers.fabric.world_size, batch)
         x, mixed = x[part], mixed[part]
-        yield View(normalise(x, recipe.data.size), teachers.teach(x, mixed), oval[part])
+        yield View(normalise(x, size), teachers.teach(x, mixed), oval[part])
 
 
 def share(rank: int, world: int, batch: int) -> slice:
@@ -65,9 +68,11 @@ def _is_minority(faces: FaceSet, recipe: Recipe) -> Tensor:
     return torch.isin(faces.labels, faces.labels.new_tensor(indices))
 
 
-def _show(images: Tensor, apart: Tensor, count: int, recipe: Recipe, generator: Generator) -> tuple[Tensor, Tensor]:
+def _show(
+    images: Tensor, apart: Tensor, count: int, recipe: Recipe, generator: Generator, *, size: int
+) -> tuple[Tensor, Tensor]:
     """Augmented ``images`` and their ovals; the ``count`` faces of ``apart`` go through the minority's strengths."""
-    size = recipe.data.size if recipe.loss.oval > 0 else 0
+    size = size if recipe.loss.oval > 0 else 0
     if count == 0:
         return augment_with_oval(images, recipe.augment, generator, size=size)
     order = apart.byte().argsort(descending=True, stable=True)  # the minority first
