@@ -1,5 +1,6 @@
 """The queue of trainings names real recipes, knows what is done, and runs travel whole."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from mien import DataError
+from mien.lab.recipe import dump, load, parse
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
+import crew  # noqa: E402
 import queue_file  # noqa: E402
 import reproduce  # noqa: E402
 
@@ -91,3 +94,63 @@ def test_a_parcel_brings_finished_runs_without_their_checkpoints(
     next(iter(sorted(parcel.iterdir()))).unlink()
     with pytest.raises(DataError, match="no whole parcel"):
         reproduce.unpack(parcel)
+
+
+def recipe_file(folder: Path, name: str, weights: str = "") -> queue_file.Wanted:
+    """A training whose net starts from the run ``weights``."""
+    table = dump(load("conv4")) | {"name": name}
+    table["net"]["weights"] = weights
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(table))
+    return queue_file.Wanted(str(path), name, 0, "core", 1, "a test")
+
+
+@pytest.fixture
+def trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of runs of trainings that take a second, and keep when they began and ended."""
+    script = """
+import sys, time, pathlib
+begun, run = time.monotonic(), pathlib.Path(sys.argv[1])
+time.sleep(1)
+run.mkdir(parents=True, exist_ok=True)
+(run / "final.pt").touch()
+(run / "times").write_text(f"{begun} {time.monotonic()}")
+sys.exit(3 if "fails" in str(run) else 0)
+"""
+    monkeypatch.setattr(crew, "load", lambda path: parse(json.loads(Path(path).read_text()), where=path))
+    runs, python = tmp_path / "runs", [sys.executable, "-c", script]
+    monkeypatch.setattr(crew, "_start", lambda words, *_: subprocess.Popen([*python, str(runs / words[0] / "seed-0")]))
+    return runs
+
+
+def times(run: Path) -> tuple[float, float]:
+    begun, ended = (run / "seed-0" / "times").read_text().split()
+    return float(begun), float(ended)
+
+
+def test_trainings_run_side_by_side_and_each_waits_for_what_it_starts_from(tmp_path: Path, trains: Path) -> None:
+    queue = [recipe_file(tmp_path, "second", "runs/first/seed-0")]
+    queue += [recipe_file(tmp_path, name) for name in ("first", "other", "fails")]
+    found = crew.train_all(queue, 2, lambda wanted: [wanted.name], root=tmp_path, runs=trains)
+    assert {wanted.name: status for wanted, status in found} == {"second": 0, "first": 0, "other": 0, "fails": 3}
+    assert times(trains / "first")[0] < times(trains / "other")[1]
+    assert times(trains / "other")[0] < times(trains / "first")[1]
+    assert times(trains / "second")[0] > times(trains / "first")[1]
+
+
+def test_a_training_whose_beginnings_nobody_makes_is_told_of(
+    tmp_path: Path, trains: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    queue = [recipe_file(tmp_path, "second", "runs/first/seed-0"), recipe_file(tmp_path, "other")]
+    found = dict(crew.train_all(queue, 1, lambda wanted: [wanted.name], root=tmp_path, runs=trains))
+    assert found == {queue[1]: 0, queue[0]: crew.UNREADY}
+    assert "needs runs/first/seed-0; make that first" in capfd.readouterr().err
+
+
+def test_nothing_begins_once_the_time_is_over(tmp_path: Path, trains: Path) -> None:
+    queue = [recipe_file(tmp_path, name) for name in ("one", "two")]
+    looks = iter([False, True, True])
+    found = crew.train_all(
+        queue, 1, lambda wanted: [wanted.name], root=tmp_path, runs=trains, is_over=lambda: next(looks)
+    )
+    assert [wanted.name for wanted, _ in found] == ["one"]

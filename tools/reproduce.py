@@ -2,7 +2,8 @@
 
     python tools/reproduce.py --list                       what is done, what is left, what it costs
     python tools/reproduce.py --minutes 60                 train on one core, go on where an earlier call stopped
-    python tools/reproduce.py --on accelerator --minutes 9 --train-only --parcel OUT
+    python tools/reproduce.py --jobs 2 --minutes 60        two at once, one core each
+    python tools/reproduce.py --on accelerator --jobs 4 --minutes 9 --train-only --parcel OUT
     python tools/reproduce.py --unpack OUT                 runs that came back from another machine
     python tools/reproduce.py --record                     write results/ of every finished run that has none
 
@@ -20,6 +21,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from crew import train_all
 from mien._errors import DataError, MienError
 from mien.lab.recipe import load
 from queue_file import PLACES, ROOT, Wanted, is_done, read_queue
@@ -68,19 +70,23 @@ def show(queue: Sequence[Wanted]) -> int:
 
 
 def train(queue: Sequence[Wanted], options: argparse.Namespace) -> int:
-    """Train until the time is over; a training that fails is told of, and the next one begins."""
+    """Train until the time is over; a training that fails is told of, and the others go on."""
     until = time.monotonic() + options.minutes * MINUTE - KEPT_BACK
-    failed, touched = 0, []
-    for wanted in queue:
-        if time.monotonic() >= until:
-            break
-        if not is_trained(wanted):
-            touched.append(wanted)
-            limit = f"{until - time.monotonic():.0f}"
-            device = "cpu" if options.on == "core" else "auto"
-            failed += mien(
-                "train", wanted.member, f"--seed={wanted.seed}", "--accelerator", device, "--time-limit", limit
-            )
+    trained = [wanted for wanted in queue if is_trained(wanted)]
+    failed = 0 if options.train_only else record(trained)
+    touched: list[Wanted] = []
+
+    def words(wanted: Wanted) -> list[str]:
+        touched.append(wanted)
+        device, left = "cpu" if options.on == "core" else "auto", until - time.monotonic()
+        return ["train", wanted.member, f"--seed={wanted.seed}", f"--accelerator={device}", f"--time-limit={left:.0f}"]
+
+    def is_over() -> bool:
+        return time.monotonic() >= until
+
+    rest = [wanted for wanted in queue if wanted not in trained]
+    for wanted, status in train_all(rest, options.jobs, words, root=ROOT, runs=RUNS, is_over=is_over):
+        failed += status != 0
         if is_trained(wanted) and not options.train_only:
             failed += record([wanted])
     if options.parcel:
@@ -148,6 +154,9 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--on", choices=PLACES, default="core")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="after which to stop with a checkpoint")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="trainings at once; an accelerator takes several small ones"
+    )
     parser.add_argument("--only", default="", help="trainings whose recipe begins so")
     parser.add_argument("--train-only", action="store_true")
     parser.add_argument("--parcel", type=Path, help="folder to pack the runs of this call into")
