@@ -91,9 +91,10 @@ def run(
 def test_kept_answers_against_an_embedded_model(run, faces: FaceSet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     keep(tmp_path, faces, "conv4", 0.9)
     keep(tmp_path, faces, "lenet", 0.5)
-    status, out, err = run("--no-latency")
+    status, out, err = run("--no-latency", "--keep", "kept")
     assert status == 0, err
     assert out.splitlines()[0].startswith("conv4")
+    assert json.loads((tmp_path / "kept" / "PublicTest.json").read_text())["models"][0]["name"] == "conv4"
     assert "pairs differ in accuracy by more than noise" in out
     said = json.loads((tmp_path / "reports" / "compare" / "comparison.json").read_text())
     assert [m["name"] for m in said["models"]] == ["conv4", "lenet", "mien-0"]
@@ -150,7 +151,6 @@ def test_a_family_becomes_a_study(run, faces: FaceSet, tmp_path: Path) -> None: 
         (("--grid", "conv4"), "conv4 is no family"),
         (("--grid", FAMILY), "of its 12 members none is finished; a study needs two: mien train vgg-vs-resnet/vgg16"),
         (("--grid", FAMILY, "mien-0"), "--grid finds its runs itself"),
-        (("mien-0", "conv4", "--keep", "kept"), "--keep keeps the figures of a study; name its family with --grid"),
         (("mien-0",), "needs two models, and there is mien-0"),
         (("mien-0", "mien-0"), "mien-0: named twice"),
         (("mien-0", "begun"), "begun/seed-0: the run is not finished"),

@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
+import results_pace  # noqa: E402
 import write_results  # noqa: E402
 
 
@@ -175,3 +176,37 @@ def explanation() -> dict[str, Any]:
         "sanity": {"stages": [{"layers": ["head"], "correlation": 0.1, "interval": [0.0, 0.2]}]},
         "provenance": {"command": "mien explain net", "commit": "abc", "machine": "a machine"},
     }
+
+
+def compared(name: str, accuracy: float, ms: float, *, precision: str = "fp32") -> dict[str, Any]:
+    """A model as `mien compare --keep` tells of it."""
+    timing = {"precision": precision, "batch": 1, "ms_a_face": {"ms": ms, "median": ms, "slowest": ms}}
+    common = {"accuracy": accuracy, "interval": [accuracy - 0.02, accuracy + 0.02]}
+    return {"name": name, "precision": precision, "parameters": 1_200_000, "common": common} | {
+        "cost": {"timings": [timing]}
+    }
+
+
+def test_accuracy_against_milliseconds_is_a_table_and_a_drawing(tmp_path: Path) -> None:
+    said = {
+        "split": "PrivateTest",
+        "models": [compared("slow", 0.6, 2.5), compared("fast", 0.7, 0.4, precision="int8")],
+        "common": {"n": 300, "emotions": ["happy", "sad"], "narrowed": True},
+        "measured_on": {"processor": "a processor"},
+    }
+    path = tmp_path / "comparison" / "PrivateTest.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(said))
+    page = write_results.page(tmp_path, cards=False)
+    assert "![Accuracy against milliseconds a face](images/pace.svg)" in page
+    assert "on the 300 faces of PrivateTest and the classes that all models know (happy, sad)" in page
+    assert "| `fast` | **70.0 %** | 68.0 to 72.0 | – | 0.40 | 1.20 M |\n| `slow` | **60.0 %** |" in page
+    drawn = results_pace.draw(tmp_path)
+    assert drawn is not None
+    assert drawn == results_pace.draw(tmp_path)
+    assert "prefers-color-scheme: dark" in drawn
+    assert ">fast<" in drawn
+    assert "#040404" not in drawn
+    path.write_text(json.dumps(said | {"measured_on": None}))  # compared without its times
+    assert results_pace.draw(tmp_path) is None
+    assert "milliseconds" not in write_results.page(tmp_path, cards=False)

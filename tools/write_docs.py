@@ -12,7 +12,7 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 import typer
 
 import recipe_keys
+import results_pace
 import write_results
 from live_figures import live
 from markdown import table
@@ -143,7 +144,8 @@ def _paste() -> str:
     return table(heads, rows)
 
 
-PAGES = {
+PAGES: Mapping[str, Callable[[], str | None]] = {
+    f"docs/{results_pace.DRAWING}": partial(results_pace.draw, RESULTS),
     "docs/cli.md": command_line,
     "docs/models.md": models,
     "docs/recipes.md": recipes,
@@ -157,6 +159,8 @@ def main() -> int:
     check, stale = "--check" in sys.argv[1:], []
     for name, write in PAGES.items():
         path, text = ROOT / name, write()
+        if text is None:  # nothing was measured for it
+            continue
         if check and (not path.is_file() or path.read_text() != text):
             stale.append(name)
         elif not check:

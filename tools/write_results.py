@@ -17,6 +17,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 import results_looks
+import results_pace
 import results_studies
 from markdown import table
 from mien._errors import RecipeError
@@ -83,6 +84,7 @@ def page(results: Path, *, cards: bool = True) -> str:
         if there:
             parts += [f"## {split.capitalize()}Test", _table(there, split)]
     parts += _leaky(rows)
+    parts += results_pace.sections(results)
     parts += ["## What each cost", _costs(rows)]
     parts += _claims(rows)
     parts += results_studies.sections(results)
@@ -272,14 +274,16 @@ def _told(key: str, value: float) -> str:
 
 def main() -> int:
     """Write or check the page; returns the exit status."""
-    text = page(ROOT / "results")
+    drawn = results_pace.draw(ROOT / "results")
+    files = {PAGE: page(ROOT / "results")} | ({PAGE.parent / results_pace.DRAWING: drawn} if drawn else {})
     if "--check" in sys.argv[1:]:
-        fresh = PAGE.is_file() and PAGE.read_text("utf-8") == text
-        if not fresh:
-            print("not fresh: docs/results.md; run: python tools/write_results.py", file=sys.stderr)
-        return 0 if fresh else 1
-    PAGE.write_text(text, "utf-8")
-    print("docs/results.md")
+        old = [path for path, text in files.items() if not path.is_file() or path.read_text("utf-8") != text]
+        for path in old:
+            print(f"not fresh: {path.relative_to(ROOT)}; run: python tools/write_results.py", file=sys.stderr)
+        return 1 if old else 0
+    for path, text in files.items():
+        path.write_text(text, "utf-8")
+        print(path.relative_to(ROOT))
     return 0
 
 

@@ -9,8 +9,16 @@ def head(title: str, style: str) -> str:
 
     The policy in it forbids a page to load or run anything, whatever ends up inside.
     """
-    shared = (files("mien") / "_page.css").read_text("utf-8")
-    return _HEAD.replace("$title", escape(title)).replace("$style", shared + style)
+    return _HEAD.replace("$title", escape(title)).replace("$style", _shared() + style)
+
+
+def palette() -> str:
+    """The rules that name the colours, light and dark: all that stands before the first rule of an element."""
+    return _shared().partition("* {")[0]
+
+
+def _shared() -> str:
+    return (files("mien") / "_page.css").read_text("utf-8")
 
 
 _HEAD = """<!doctype html>

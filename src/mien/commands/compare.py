@@ -24,7 +24,9 @@ def compare(
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("reports/compare"),
     latency: Annotated[bool, typer.Option(help="Time every model on one thread.")] = True,
     grid: Annotated[str, typer.Option(help="A family of recipes to study instead: vgg-vs-resnet.")] = "",
-    keep: Annotated[Path | None, typer.Option(help="Keep the figures of a study here, too, as FAMILY.json.")] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="Keep the figures here, too, as SPLIT.json, of a study as FAMILY.json.")
+    ] = None,
 ) -> None:
     """Compare models: figures with intervals, which differences are noise, cost, recall, disagreement."""
     from mien._errors import DataError
@@ -38,8 +40,6 @@ def compare(
     part = read_part(split)
     if grid and runs:
         raise DataError("--grid finds its runs itself; leave RUN out, or leave --grid out")
-    if keep and not grid:
-        raise DataError("--keep keeps the figures of a study; name its family with --grid")
     for folder in (out, *([keep] if keep else [])):
         require_writable(folder)
     with Stages(lines=False) as report:
@@ -53,6 +53,8 @@ def compare(
             named = list(runs) if runs else [*lab.found_answers(), "mien-0"]
             compared = lab.compare(named, data, part, latency=latency, report=report)
             lab.write_comparison(compared, out, provenance(compared.faces.sha256))
+            if keep:
+                lab.keep_comparison(compared, keep, provenance(compared.faces.sha256))
             lines = _of_comparison(compared)
     for line in lines:
         typer.echo(line)

@@ -8,7 +8,7 @@ from mien.lab.compare.compare import Comparison, compare, compare_entries
 from mien.lab.compare.contenders import Contender, Entries, found_answers, gather
 from mien.lab.compare.grid import Study, study
 from mien.lab.compare.report_grid import keep_study, write_study
-from mien.lab.compare.write import write_comparison
+from mien.lab.compare.write import keep_comparison, write_comparison
 
 __all__ = [
     "Comparison",
@@ -19,6 +19,7 @@ __all__ = [
     "compare_entries",
     "found_answers",
     "gather",
+    "keep_comparison",
     "keep_study",
     "study",
     "write_comparison",

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from mien._emotions import Emotion
 from mien.lab.compare.compare import Comparison
@@ -34,6 +35,12 @@ def front(points: Sequence[Point]) -> list[Point]:
 
 def pareto(points: Sequence[Point], *, label: str, good: str, caption: str) -> str:
     """What is ``good`` of ``points`` against a logarithmic cost called ``label``, the front joined by a line."""
+    figure, alt = pareto_figure(points, label=label, good=good)
+    return plot(figure, alt=alt, caption=caption)
+
+
+def pareto_figure(points: Sequence[Point], *, label: str, good: str) -> tuple[Figure, str]:
+    """The figure of ``pareto``, and what it shows in words."""
     figure, axis = new_plot(6.4, 4.2)
     best = front(points)
     axis.set_xscale("log")
@@ -52,7 +59,7 @@ def pareto(points: Sequence[Point], *, label: str, good: str, caption: str) -> s
     _plain_ticks(axis, *axis.get_xlim())
     _name(axis, points)
     names = ", ".join(f"{p.name} {100 * p.good:.1f} % at {p.cost:.3g}" for p in points)
-    return plot(figure, alt=f"{good.capitalize()} against {label}: {names}", caption=caption)
+    return figure, f"{good.capitalize()} against {label}: {names}"
 
 
 def recall_plot(comparison: Comparison, order: Sequence[int]) -> str:

@@ -24,6 +24,13 @@ def write_comparison(comparison: Comparison, folder: Path, provenance: Mapping[s
     write_page(folder / "report.html", page)
 
 
+def keep_comparison(comparison: Comparison, folder: Path, provenance: Mapping[str, str]) -> Path:
+    """Write the figures alone to ``folder`` as ``SPLIT.json``. Raises ``OutputError``."""
+    path = folder / f"{comparison.split}.json"
+    save_json(path, as_json(comparison) | {"provenance": dict(provenance)})
+    return path
+
+
 def as_json(comparison: Comparison) -> dict[str, Any]:
     """Everything but the faces, as plain values."""
     common, d = comparison.common, comparison.disagreement

@@ -6,7 +6,7 @@ Every function returns HTML as text; whatever text it is given is escaped, unles
 from mien.lab.page.blocks import columns, details, facts, headline, note, paragraph, section, table
 from mien.lab.page.faces import Tile, gallery, picture
 from mien.lab.page.page import page, write_page
-from mien.lab.page.plot import ACCENT, INK, LINE, MUTED, new_plot, plot
+from mien.lab.page.plot import ACCENT, INK, LINE, MUTED, drawing, new_plot, plot
 
 __all__ = [
     "ACCENT",
@@ -16,6 +16,7 @@ __all__ = [
     "Tile",
     "columns",
     "details",
+    "drawing",
     "facts",
     "gallery",
     "headline",

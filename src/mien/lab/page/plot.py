@@ -1,4 +1,4 @@
-"""matplotlib figures as inline SVG whose ink follows the page into the dark."""
+"""matplotlib figures as SVG whose ink follows the page into the dark."""
 
 import hashlib
 import re
@@ -6,6 +6,7 @@ from html import escape
 from io import StringIO
 
 from mien._errors import MissingExtraError
+from mien._page import palette
 
 try:
     import matplotlib as mpl
@@ -45,24 +46,35 @@ def dress(axis: Axes) -> None:
 
 def plot(figure: Figure, *, alt: str, caption: str = "") -> str:
     """``figure`` as HTML: inline SVG, ``alt`` for who cannot see it, ``caption`` below it."""
+    # The salt names what the drawing defines (clips, markers): equal names of two plots on one page would mix them up.
+    salt = hashlib.sha256(f"{alt}{caption}{id(figure)}".encode()).hexdigest()[:8]
+    below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    return f'<figure class="plot">{_drawn(figure, alt, salt)}{below}</figure>'
+
+
+def drawing(figure: Figure, *, alt: str) -> str:
+    """``figure`` as an SVG file, light or dark as its reader has it. The same figure gives the same bytes."""
+    style = f"<style>{palette()} svg {{ background: var(--paper); font-family: sans-serif }}</style>"
+    head, rest = _drawn(figure, alt, "alone").split(">", maxsplit=1)
+    return f"{head}>{style}{rest}\n"
+
+
+def _drawn(figure: Figure, alt: str, salt: str) -> str:
+    """The SVG element, its ink the variables of a page."""
     for text in (legend for axis in figure.axes for legend in (axis.get_legend(),) if legend):
         text.get_frame().set_visible(False)
         for line in text.get_texts():
             line.set_color(INK)
     stream = StringIO()
-    # The salt names what the drawing defines (clips, markers): equal names of two plots on one page would mix them up.
-    salt = hashlib.sha256(f"{alt}{caption}{id(figure)}".encode()).hexdigest()[:8]
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "svg.id": f"p{salt}"}):
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    drawing = stream.getvalue()
-    drawing = drawing[drawing.index("<svg") :]
-    drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
-    drawing = _own_names(drawing, salt)
+    drawn = stream.getvalue()
+    drawn = drawn[drawn.index("<svg") :]
+    drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
+    drawn = _own_names(drawn, salt)
     for colour, variable in _VARIABLES.items():
-        drawing = drawing.replace(colour, variable)
-    drawing = drawing.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}"', 1)
-    below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-    return f'<figure class="plot">{drawing}{below}</figure>'
+        drawn = drawn.replace(colour, variable)
+    return drawn.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}"', 1)
 
 
 def _own_names(drawing: str, salt: str) -> str:
