@@ -7,75 +7,24 @@ Every figure comes from results/**/seed-*/metrics.json, which `mien record` wrot
 beside them, and from the cards of the embedded models. Nothing is measured here.
 """
 
-import json
-import re
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean, stdev
-from typing import Any
+from statistics import fmean
 
 import results_looks
 import results_pace
 import results_studies
 from markdown import table
-from mien._errors import RecipeError
-from mien.infer import BUNDLED, bundled_models
-from mien.lab.recipe import load, parse
-from mien.lab.recipe.text import describe, differences
+from results_rows import Row, embedded, figure_of, mean, named, read, spread, told
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "results.md"
 
-SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "macro_precision")
-NAMES = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "macro_f1": "macro F1",
-    "macro_precision": "macro precision",
-    "weighted_f1": "weighted F1",
-    "log_loss": "log loss",
-}
-
-Json = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One recipe: the ``metrics.json`` of its seeds, and what its recipe says otherwise than the one it stands for."""
-
-    name: str
-    runs: tuple[Json, ...]
-    changed: str
-
-    @property
-    def first(self) -> Json:
-        """The run of the smallest seed."""
-        return self.runs[0]
-
-    @property
-    def claim(self) -> Json:
-        """What its document says of it, as the shipped recipe has it now, else as it was when it was judged."""
-        try:
-            return asdict(load(self.name).claim)
-        except RecipeError:
-            return dict(self.first.get("claim", {}))
-
-    @property
-    def document(self) -> str:
-        """The document whose system it is; empty for our own."""
-        return str(self.claim.get("document", ""))
-
-    def judged(self, split: str, part: str = "all", precision: str = "fp32") -> list[Json]:
-        """The figures of every seed that was judged so."""
-        found = (run["judged"].get(split, {}).get(precision, {}).get(part) for run in self.runs)
-        return [figures for figures in found if figures]
-
 
 def page(results: Path, *, cards: bool = True) -> str:
     """The whole page from the evidence below ``results``; ``cards``: the embedded models stand in it, too."""
-    rows = read(results) + (_embedded() if cards else [])
+    rows = read(results) + (embedded() if cards else [])
     rows = sorted(rows, key=lambda row: (row.document or "999", row.name))
     parts = ["# Results", "Written by `make docs` from `results/` and the models' cards; do not edit."]
     parts.append(_protocol(rows))
@@ -94,42 +43,6 @@ def page(results: Path, *, cards: bool = True) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def read(results: Path) -> list[Row]:
-    """One row a recipe, its seeds in order."""
-    by_name: dict[str, list[tuple[Json, Path]]] = {}
-    for path in sorted(results.rglob("seed-*/metrics.json")):
-        said = json.loads(path.read_text("utf-8"))
-        by_name.setdefault(said["recipe"], []).append((said, path.parent))
-    found = []
-    for name, runs in by_name.items():
-        runs.sort(key=lambda run: run[0]["seed"])
-        found.append(Row(name, tuple(said for said, _ in runs), _changed(name, runs[0][1])))
-    return found
-
-
-def _embedded() -> list[Row]:
-    cards = [json.loads((BUNDLED / name / "card.json").read_text("utf-8")) for name in bundled_models()]
-    return [Row(card["name"], (card | {"size": _side(card)},), "") for card in cards]
-
-
-def _side(card: Json) -> int | None:
-    try:
-        return load(card["recipe"]).data.size
-    except RecipeError:
-        return None
-
-
-def _changed(name: str, folder: Path) -> str:
-    """What the recipe as it was run has otherwise than the published system's, in words of its file."""
-    base = re.sub("-(tuned|taught|longer|narrow|scratch)$", "", name)
-    try:
-        published, run = load(base), parse(json.loads((folder / "recipe.json").read_text("utf-8")), where=str(folder))
-    except (OSError, ValueError, RecipeError):
-        return ""
-    changed = {key: value for key, value in differences(run, published).items() if not key.startswith("claim")}
-    return ", ".join(f"{key} = {describe(value)}" for key, value in changed.items() if key != "seed")
-
-
 def _protocol(rows: Sequence[Row]) -> str:
     counts = {figures["n"] for row in rows for figures in row.judged("private")}
     clean = {figures["n"] for row in rows for figures in row.judged("private", "clean")}
@@ -145,7 +58,7 @@ def _protocol(rows: Sequence[Row]) -> str:
 def _table(rows: Sequence[Row], split: str) -> str:
     heads = ["recipe", "document", "variant", "classes", "faces", "accuracy", "95 % interval", "clean", "balanced"]
     heads += ["macro F1", "log loss", "ECE", "int8", "seeds"]
-    lines = [_line(row, split) for row in sorted(rows, key=lambda row: -_mean(row.judged(split), "accuracy"))]
+    lines = [_line(row, split) for row in sorted(rows, key=lambda row: -mean(row.judged(split), "accuracy"))]
     said = (
         "Figures of the fp32 file, calibrated on PublicTest; int8: accuracy of the quantised file. ECE: expected "
         "calibration error. Fewer classes are easier: compare rows of the same number of them."
@@ -167,11 +80,11 @@ def _line(row: Row, split: str) -> list[str]:
         str(row.claim.get("variant", "own")),
         str(len(whole[0]["recall"])),
         f"{whole[0]['n']:,}",
-        f"**{_spread(whole, 'accuracy')}**",
+        f"**{spread(whole, 'accuracy')}**",
         f"{100 * low:.1f} to {100 * high:.1f}",
-        _spread(clean, "accuracy"),
-        *(_spread(whole, key) for key in ("balanced_accuracy", "macro_f1", "log_loss", "ece")),
-        _spread(int8, "accuracy"),
+        spread(clean, "accuracy"),
+        *(spread(whole, key) for key in ("balanced_accuracy", "macro_f1", "log_loss", "ece")),
+        spread(int8, "accuracy"),
         str(len(whole)),
     ]
 
@@ -182,7 +95,7 @@ def _leaky(rows: Sequence[Row]) -> list[str]:
     if not there:
         return []
     lines = [
-        (f"`{row.name}`", row.document, f"{row.judged('leaky')[0]['n']:,}", _spread(row.judged("leaky"), "accuracy"))
+        (f"`{row.name}`", row.document, f"{row.judged('leaky')[0]['n']:,}", spread(row.judged("leaky"), "accuracy"))
         for row in there
     ]
     said = "Judged on faces whose copies they have learned from: a demonstration of the leak, not a result."
@@ -211,10 +124,10 @@ def _claims(rows: Sequence[Row]) -> list[str]:
             splits[row.document] = claim["split"]
         split = "private" if row.judged("private") else "public"
         for key, theirs in claim.get("figures", {}).items():
-            ours = [value for figures in row.judged(split) if (value := _of(figures, key)) is not None]
+            ours = [value for figures in row.judged(split) if (value := figure_of(figures, key)) is not None]
             if ours:
-                cells = [f"`{row.name}`", row.document, claim["variant"], _named(key), _told(key, theirs)]
-                lines.append([*cells, _told(key, fmean(ours)), f"{split.capitalize()}Test"])
+                cells = [f"`{row.name}`", row.document, claim["variant"], named(key), told(key, theirs)]
+                lines.append([*cells, told(key, fmean(ours)), f"{split.capitalize()}Test"])
     if lines:
         heads = ("recipe", "document", "variant", "figure", "claimed", "measured", "on")
         said = "A claim was measured by its document on a split of its own, ours on ours: the two are no fair pair."
@@ -237,39 +150,6 @@ def _changes(rows: Sequence[Row]) -> list[str]:
 
 def _code(changed: str) -> str:
     return f"`{changed}`" if changed else "nothing but its name"
-
-
-def _of(figures: Json, key: str) -> float | None:
-    name, _, emotion = key.partition(".")
-    if name == "macro_precision":
-        return fmean(figures["precision"].values())
-    value = figures.get(name, {}).get(emotion) if emotion else figures.get(name)
-    return float(value) if isinstance(value, int | float) else None
-
-
-def _named(key: str) -> str:
-    name, _, emotion = key.partition(".")
-    return f"{name} of {emotion}" if emotion else NAMES.get(key, key)
-
-
-def _mean(judged: Sequence[Json], key: str) -> float:
-    return fmean(figures[key] for figures in judged)
-
-
-def _spread(judged: Sequence[Mapping[str, Any]], key: str) -> str:
-    """The mean over seeds, and their standard deviation where there are several."""
-    if not judged:
-        return "–"
-    values = [figures[key] for figures in judged]
-    if len(values) == 1:
-        return _told(key, values[0])
-    spread = f"{100 * stdev(values):.1f}" if key in SHARES else f"{stdev(values):.3f}"
-    return f"{_told(key, fmean(values))} ± {spread}"
-
-
-def _told(key: str, value: float) -> str:
-    share = key in SHARES or key.partition(".")[0] in ("recall", "precision", "f1")
-    return f"{100 * value:.1f} %" if share else f"{value:.3f}"
 
 
 def main() -> int:

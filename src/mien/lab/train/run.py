@@ -5,6 +5,7 @@ recipe, ``final.pt`` the net that is kept once the last epoch is trained.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -114,8 +115,7 @@ def open_run(
     for a stage that names modules which the net does not have, and for faces too small for the net.
     """
     course = stages(recipe)
-    for side in sorted({recipe.data.size, *(stage.size for stage in course)}):
-        _check_size(recipe, side)
+    _check_sizes(recipe, course)
     torch.manual_seed(recipe.seed)
     emotions = class_set(recipe.data.classes)
     net, path = build(recipe), folder / "checkpoint.pt"
@@ -195,16 +195,16 @@ def build(recipe: Recipe) -> nets.Net:
     return nets.build(name, channels=1, classes=len(emotions), **options)
 
 
-def _check_size(recipe: Recipe, side: int) -> None:
-    """Raises ``RecipeError`` where the net takes no faces of ``side`` pixels, found by a twin without storage."""
+def _check_sizes(recipe: Recipe, course: Sequence[Stage]) -> None:
+    """Raises ``RecipeError`` where the net takes no faces of a size it is shown, found by a twin without storage."""
     with torch.device("meta"):
-        net, face = build(recipe).eval(), torch.empty(1, 1, side, side)
-    try:
-        net(face)
-    except (RuntimeError, ArithmeticError) as error:
-        cause = str(error).splitlines()[0]
-        what = "data.size" if side == recipe.data.size else "a phase's size"
-        raise RecipeError(f"net {recipe.net.name!r} takes no faces of {what}={side}: {cause}") from error
+        net, sides = build(recipe).eval(), {recipe.data.size: "data.size"}
+        for side, what in ({stage.size: "a phase's size" for stage in course} | sides).items():
+            try:
+                net(torch.empty(1, 1, side, side))
+            except (RuntimeError, ArithmeticError) as error:
+                cause = str(error).splitlines()[0]
+                raise RecipeError(f"net {recipe.net.name!r} takes no faces of {what}={side}: {cause}") from error
 
 
 def _check_course(run: Run) -> None:
