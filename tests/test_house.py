@@ -36,6 +36,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 LAB_LAYERS = [
     {"checkpoint", "normalise", "provenance"},
     {"page"},
+    {"confusion"},
     {"augment", "data", "nets", "words"},
     {"recipe", "count", "judge"},
     {"feed", "pretrained"},

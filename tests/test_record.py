@@ -38,9 +38,12 @@ def run(faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_evidence_is_complete_and_agrees_with_itself(faces: FaceSet, run: Path, tmp_path: Path) -> None:
     metrics = record(run, faces, tmp_path, final=True)
     written = {path.name for path in tmp_path.iterdir()}
-    assert {"metrics.json", "answers.npz", "log.jsonl", "recipe.json", "curves.png"} <= written
+    assert {"metrics.json", "answers.npz", "log.jsonl", "recipe.json", "curves.png", "confusion.svg"} <= written
     assert json.loads((tmp_path / "metrics.json").read_text()) == json.loads(json.dumps(metrics))
     assert metrics["epochs"] == 12
+    assert f"PrivateTest: {100 * metrics['judged']['private']['fp32']['all']['accuracy']:.1f} %" in (
+        tmp_path / "confusion.svg"
+    ).read_text("utf-8")
     assert {"commit", "data_sha256", "judged_at", "macs", "parameters", "seed"} <= metrics.keys()
     with np.load(tmp_path / "answers.npz") as answers:
         for split, first in (("public", 196), ("private", 266)):
@@ -55,6 +58,12 @@ def test_private_faces_are_touched_only_when_asked(faces: FaceSet, run: Path, tm
     assert set(metrics["judged"]) == {"public"}
     with np.load(tmp_path / "answers.npz") as answers:
         assert set(answers.files) == {"public_rows", "public_probs"}
+
+
+def test_without_int8_there_is_neither_its_file_nor_its_figures(faces: FaceSet, run: Path, tmp_path: Path) -> None:
+    metrics = record(run, faces, tmp_path, int8=False)
+    assert set(metrics["judged"]["public"]) == {"fp32"}
+    assert not (tmp_path / "model.onnx").exists()
 
 
 def test_a_temperature_changes_no_answer_of_the_net(faces: FaceSet, run: Path, tmp_path: Path) -> None:
@@ -90,6 +99,7 @@ def test_a_leaky_run_is_judged_on_its_leaky_part_alone(faces: FaceSet, tmp_path:
         "metrics.json",
         "recipe.json",
         "log.jsonl",
+        "confusion.svg",
         "curves.png",
     }
 

@@ -54,7 +54,7 @@ def test_figures_come_from_the_files(tmp_path: Path) -> None:
     assert "| `alone` | 009 | own | accuracy | 90.0 % | 50.0 % | PrivateTest |" in page
     assert "| `alone` | 009 | own | recall of sad | 50.0 % | 25.0 % | PrivateTest |" in page
     assert "Document 009 measured on: its own." in page
-    assert "| `alone` | 48 px | 1,234 | 5.6 | 3 | 60 | a machine | abc | def |" in page
+    assert "| `alone` | 48 px | 1,234 | 5.6 | 3 | 60 | a machine | abc | def | [curves](../" in page
     assert page == write_results.page(tmp_path, cards=False)
 
 

@@ -33,6 +33,7 @@ class Row:
     name: str
     runs: tuple[Json, ...]
     changed: str
+    place: str = ""  # the folder of the first seed's evidence, as docs/ name it
 
     @property
     def first(self) -> Json:
@@ -67,7 +68,8 @@ def read(results: Path) -> list[Row]:
     found = []
     for name, runs in by_name.items():
         runs.sort(key=lambda run: run[0]["seed"])
-        found.append(Row(name, tuple(said for said, _ in runs), _changed(name, runs[0][1])))
+        place = f"../{results.name}/{runs[0][1].relative_to(results)}"
+        found.append(Row(name, tuple(said for said, _ in runs), _changed(name, runs[0][1]), place))
     return found
 
 

@@ -103,7 +103,7 @@ def _leaky(rows: Sequence[Row]) -> list[str]:
 
 
 def _costs(rows: Sequence[Row]) -> str:
-    heads = ("recipe", "input", "parameters", "MMAC", "epochs", "seconds", "trained on", "commit", "judged at")
+    heads = ("recipe", "input", "parameters", "MMAC", "epochs", "seconds", "trained on", "commit", "judged at", "drawn")
     lines = []
     for row in rows:
         run = row.first
@@ -111,8 +111,15 @@ def _costs(rows: Sequence[Row]) -> str:
         seconds = " ".join(f"{each['seconds']:,}" for each in row.runs)
         at = run.get("judged_at") or run.get("exported_at", "–")
         cells = [f"`{row.name}`", side, f"{run['parameters']:,}", f"{run['macs'] / 1e6:,.1f}", str(run["epochs"])]
-        lines.append([*cells, seconds, run["machine"], run["commit"], at])
+        lines.append([*cells, seconds, run["machine"], run["commit"], at, _drawn(row)])
     return table(heads, lines)
+
+
+def _drawn(row: Row) -> str:
+    """Links to the drawings of the evidence."""
+    if not row.place:
+        return "–"
+    return f"[curves]({row.place}/curves.png), [confusion]({row.place}/confusion.svg)"
 
 
 def _claims(rows: Sequence[Row]) -> list[str]:

@@ -15,9 +15,10 @@ def record(
     final: Annotated[
         bool, typer.Option("--final", help="Judge PrivateTest, too: once, when everything is chosen.")
     ] = False,
+    int8: Annotated[bool, typer.Option(help="Quantise, judge that, too, and keep the file where it is small.")] = True,
     calibration: Annotated[str, typer.Option(help="vector or temperature; default: what the recipe says.")] = "",
 ) -> None:
-    """Judge RUN and write its figures, log, resolved recipe, curves and, where it is small, its int8 file."""
+    """Judge RUN and write its figures, log, recipe, curves, confusion matrix and, where it is small, its int8 file."""
     with needs_lab():
         from mien.lab import record as evidence
         from mien.lab.feed.sets import load_set
@@ -25,7 +26,8 @@ def record(
 
     recipe = load_final(run).recipe
     folder = out or Path("results") / recipe.name / f"seed-{recipe.seed}"
-    metrics = evidence.record(run, load_set(data, recipe), folder, final=final, calibration=calibration)
+    faces = load_set(data, recipe)
+    metrics = evidence.record(run, faces, folder, final=final, calibration=calibration, int8=int8)
     for split, by_precision in metrics["judged"].items():
         figures = by_precision["fp32"]["all"]
         low, high = figures["interval"]

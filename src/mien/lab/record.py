@@ -6,6 +6,7 @@ What is written here holds no face of any data set.
 import io
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
@@ -17,6 +18,7 @@ from torch.nn.functional import softmax
 
 from mien.infer import PRECISIONS
 from mien.lab import checkpoint
+from mien.lab.confusion import draw_confusion
 from mien.lab.count import macs, parameters
 from mien.lab.data import FaceSet, Split
 from mien.lab.export.release import (
@@ -41,12 +43,15 @@ from mien.lab.train.run import Trained, load_final, recalibrated
 KEPT_MODEL = 3 * 2**20
 
 
-def record(run: Path, faces: FaceSet, folder: Path, *, final: bool = False, calibration: str = "") -> dict[str, Any]:
+def record(
+    run: Path, faces: FaceSet, folder: Path, *, final: bool = False, calibration: str = "", int8: bool = True
+) -> dict[str, Any]:
     """Judge the finished run in ``run`` and write its evidence to ``folder``; returns what ``metrics.json`` says.
 
     PublicTest is judged always, PrivateTest only where ``final`` says that everything has been chosen. ``model.onnx``
-    is the int8 file where it is small and loses little, else it is left out. A run of ``data.expand_first`` has learned
-    from faces of every split: it is judged on the part that validated it alone, as ``leaky``, without files or answers.
+    is the int8 file where it is small and loses little; without ``int8`` none is made or judged. A run of
+    ``data.expand_first`` has learned from faces of every split: it is judged on the part that validated it alone, as
+    ``leaky``, without files or answers.
     Raises ``DataError`` for a run that is not finished and for other faces than its own, ``ModelError`` for a net that
     cannot be exported.
     """
@@ -57,12 +62,12 @@ def record(run: Path, faces: FaceSet, folder: Path, *, final: bool = False, cali
     scaling = calibrate(trained, faces)
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".record-", dir=folder) as draft:
-        files = {precision: Path(draft) / name for precision, name in PRECISIONS.items()}
+        files = {precision: Path(draft) / name for precision, name in PRECISIONS.items() if int8 or precision != "int8"}
         export_files(trained, faces, files, scaling)
         answers = answer_files(trained, faces, files, [Split.PUBLIC_TEST, *([Split.PRIVATE_TEST] if final else [])])
         judged = judge_answers(answers)
         (folder / "model.onnx").unlink(missing_ok=True)  # of a record before this one
-        if int8_loss(judged) <= INT8_LOSS and files["int8"].stat().st_size <= KEPT_MODEL:
+        if int8 and int8_loss(judged) <= INT8_LOSS and files["int8"].stat().st_size <= KEPT_MODEL:
             files["int8"].replace(folder / "model.onnx")
     _write_answers(answers, folder / "answers.npz")
     return _write(run, trained, folder, _metrics(trained, judged) | {"calibration": asdict(scaling)})
@@ -73,7 +78,16 @@ def _write(run: Path, trained: Trained, folder: Path, metrics: dict[str, Any]) -
     checkpoint.save_text(folder / "recipe.json", json.dumps(dump(trained.recipe), indent=1) + "\n")
     shutil.copyfile(run / "log.jsonl", folder / "log.jsonl")
     draw_curves(trained.recipe, trained.history, folder / "curves.png")
+    checkpoint.save_text(folder / "confusion.svg", confusion_of(metrics))
     return metrics
+
+
+def confusion_of(metrics: Mapping[str, Any]) -> str:
+    """The confusion matrix of what ``metrics.json`` says, on the last split judged, as SVG."""
+    split, by = list(metrics["judged"].items())[-1]
+    name = "leaky part" if split == "leaky" else f"{split.capitalize()}Test"
+    figures = by["fp32"]["all"]
+    return draw_confusion(figures, f"{metrics['recipe']}, {name}: {100 * figures['accuracy']:.1f} %")
 
 
 def _leaky_figures(trained: Trained, faces: FaceSet) -> dict[str, Any]:

@@ -108,11 +108,13 @@ def int8_loss(judged: dict[str, dict[str, Any]]) -> float:
 
 
 def export_files(trained: Trained, faces: FaceSet, files: dict[str, Path], calibration: Calibration) -> None:
-    """Write the fp32 and the int8 file of the contract, int8 ranges measured on training faces."""
+    """Write the fp32 and, where ``files`` has one, the int8 file of the contract, its ranges from training faces."""
     recipe = trained.recipe
     provenance = {"commit": trained.provenance["commit"], "data_sha256": trained.provenance["data_sha256"]}
     metadata = describe(recipe.name, trained.emotions, recipe.data.size, FER2013, recipe.name, provenance)
     export_fp32(trained.net, files["fp32"], size=recipe.data.size, calibration=calibration, metadata=metadata)
+    if "int8" not in files:
+        return
     training = training_rows(faces, recipe)
     order = torch.randperm(len(training), generator=torch.Generator().manual_seed(0))
     chosen = training.select(order[:CALIBRATION_FACES])
