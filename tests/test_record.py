@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from faces import cartoon_set
 from mien._errors import DataError, RecipeError
 from mien.lab.data import FaceSet, Split
+from mien.lab.data.mix import mix
+from mien.lab.judge.recorded import recorded
 from mien.lab.record import record
 from mien.lab.train.fit import Devices, fit, predict
 from mien.lab.train.history import is_finished
@@ -58,6 +61,20 @@ def test_private_faces_are_touched_only_when_asked(faces: FaceSet, run: Path, tm
     assert set(metrics["judged"]) == {"public"}
     with np.load(tmp_path / "answers.npz") as answers:
         assert set(answers.files) == {"public_rows", "public_probs"}
+
+
+def test_faces_mixed_in_leave_the_answers_about_the_set_itself(faces: FaceSet, tmp_path: Path) -> None:
+    other = replace(faces.split(Split.TRAINING).select(torch.arange(14)), sha256="other", source="other")
+    mixed = mix(faces, [(other, 1.0)])
+    origin = {"commit": "c", "data_sha256": mixed.sha256}
+    chosen = small(*LEARNING, "optimise.epochs=2")
+    assert fit(chosen, mixed, tmp_path / "run", devices=Devices("cpu"), provenance=origin)
+    metrics = record(tmp_path / "run", mixed, tmp_path / "out", int8=False)
+    assert metrics["data_sha256"] == mixed.sha256 != faces.sha256 == metrics["judged_sha256"]
+    answers, selection = recorded(tmp_path / "out", faces, Split.PUBLIC_TEST)
+    assert answers.rows.tolist() == selection.faces.rows.tolist()
+    with pytest.raises(DataError, match="its answers are about other faces"):
+        recorded(tmp_path / "out", replace(faces, sha256="another"), Split.PUBLIC_TEST)
 
 
 def test_without_int8_there_is_neither_its_file_nor_its_figures(faces: FaceSet, run: Path, tmp_path: Path) -> None:

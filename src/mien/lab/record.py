@@ -59,6 +59,7 @@ def record(
     require_same_faces(trained, faces)
     if trained.recipe.data.expand_first:
         return _write(run, trained, folder, _metrics(trained, _leaky_figures(trained, faces)))
+    judged_on = {"judged_sha256": faces.judged_sha256} if faces.judged_sha256 else {}
     scaling = calibrate(trained, faces)
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".record-", dir=folder) as draft:
@@ -70,7 +71,7 @@ def record(
         if int8 and int8_loss(judged) <= INT8_LOSS and files["int8"].stat().st_size <= KEPT_MODEL:
             files["int8"].replace(folder / "model.onnx")
     _write_answers(answers, folder / "answers.npz")
-    return _write(run, trained, folder, _metrics(trained, judged) | {"calibration": asdict(scaling)})
+    return _write(run, trained, folder, _metrics(trained, judged) | {"calibration": asdict(scaling)} | judged_on)
 
 
 def _write(run: Path, trained: Trained, folder: Path, metrics: dict[str, Any]) -> dict[str, Any]:
