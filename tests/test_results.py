@@ -193,6 +193,7 @@ def test_accuracy_against_milliseconds_is_a_table_and_a_drawing(tmp_path: Path) 
         "models": [compared("slow", 0.6, 2.5), compared("fast", 0.7, 0.4, precision="int8")],
         "common": {"n": 300, "emotions": ["happy", "sad"], "narrowed": True},
         "measured_on": {"processor": "a processor"},
+        "provenance": {"command": "mien compare"},
     }
     path = tmp_path / "comparison" / "PrivateTest.json"
     path.parent.mkdir()

@@ -1,7 +1,7 @@
 """The part of docs/results.md that sets accuracy against milliseconds, and its drawing.
 
-Both come from results/comparison/PrivateTest.json, where `mien compare --split PrivateTest --keep results/comparison`
-wrote every trained system and every embedded model, timed in the same minutes.
+Both come from results/comparison/PrivateTest.json, where `mien compare RESULTS... --split PrivateTest --keep
+results/comparison` wrote every trained system and every embedded model, timed in the same minutes.
 """
 
 import json
@@ -15,7 +15,6 @@ from mien.lab.page import drawing
 Json = dict[str, Any]
 
 DRAWING = "images/pace.svg"  # as docs/ name it
-COMMAND = "mien compare --split PrivateTest --keep results/comparison"
 
 
 def sections(results: Path) -> list[str]:
@@ -29,7 +28,7 @@ def sections(results: Path) -> list[str]:
         f"One face at a time on one thread of {said['measured_on']['processor']}, ONNX Runtime, all models in the same "
         f"minutes. Accuracy on the {common['n']:,} faces of {said['split']} and the classes that all models know "
         f"({names}): that is the only fair ground for six classes beside seven, and easier than all seven. "
-        f"The graph of the figure is timed: int8 for an embedded model, fp32 for kept answers. `{COMMAND}`."
+        f"The graph of the figure is timed: int8 for an embedded model, fp32 for kept answers. `{said['provenance']['command']}`."
     )
     picture = f"![Accuracy against milliseconds a face]({DRAWING})"
     return ["## Accuracy against milliseconds", picture, told, _rows(said)]
