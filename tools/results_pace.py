@@ -23,12 +23,12 @@ def sections(results: Path) -> list[str]:
     if said is None:
         return []
     common = said["common"]
-    names = ", ".join(common["emotions"])
+    names, command = ", ".join(common["emotions"]), said["provenance"]["command"]
     told = (
         f"One face at a time on one thread of {said['measured_on']['processor']}, ONNX Runtime, all models in the same "
         f"minutes. Accuracy on the {common['n']:,} faces of {said['split']} and the classes that all models know "
         f"({names}): that is the only fair ground for six classes beside seven, and easier than all seven. "
-        f"The graph of the figure is timed: int8 for an embedded model, fp32 for kept answers. `{said['provenance']['command']}`."
+        f"The graph of the figure is timed: int8 for an embedded model, fp32 for kept answers. `{command}`."
     )
     picture = f"![Accuracy against milliseconds a face]({DRAWING})"
     return ["## Accuracy against milliseconds", picture, told, _rows(said)]
