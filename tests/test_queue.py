@@ -1,5 +1,6 @@
 """The queue of trainings names real recipes, knows what is done, and runs travel whole."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -68,9 +69,11 @@ def test_only_what_privatetest_has_judged_is_done(tmp_path: Path) -> None:
     assert not queue_file.is_done(wanted, tmp_path)
     place = tmp_path / wanted.run
     place.mkdir(parents=True)
+    start = dataclasses.replace(wanted, final=False)
     for judged, done in (('{"public": {}}', False), ('{"public": {}, "private": {}}', True)):
         (place / "metrics.json").write_text(f'{{"judged": {judged}}}')
         assert queue_file.is_done(wanted, tmp_path) == done
+        assert queue_file.is_done(start, tmp_path)
 
 
 def test_a_parcel_brings_finished_runs_without_their_checkpoints(

@@ -137,6 +137,19 @@ def test_what_is_left_to_train_stands_on_the_page_of_the_project_alone(tmp_path:
     assert "Still to be trained" not in write_results.page(tmp_path, cards=False)
 
 
+def test_members_of_a_study_stand_in_it_and_among_the_costs_alone(tmp_path: Path) -> None:
+    (tmp_path / "studies").mkdir()
+    told = study("f", {"parts": ["one", "two"]}, [0.02])
+    (tmp_path / "studies" / "f.json").write_text(json.dumps(told))
+    write(tmp_path, "alone", 0.6)
+    write(tmp_path, "f/one", 0.5)
+    before, costs = write_results.page(tmp_path, cards=False).split("## What each cost")
+    assert "`alone`" in before
+    assert "`f/one`" not in before
+    assert "| `f/one` | 48 px | 1,234 |" in costs
+    assert "| `f/one` | 009 |" not in costs
+
+
 def test_where_a_network_looks_is_told_with_its_claims_and_tests(tmp_path: Path) -> None:
     (tmp_path / "explain").mkdir()
     (tmp_path / "explain" / "net.json").write_text(json.dumps(explanation()))

@@ -24,6 +24,7 @@ class Wanted:
     on: str  # one of PLACES
     minutes: float
     why: str
+    final: bool = True  # judged on PrivateTest; not so a run that another one starts from
 
     @property
     def run(self) -> Path:
@@ -42,15 +43,16 @@ def read_queue(path: Path = QUEUE) -> list[Wanted]:
 
 def _expand(entry: dict[str, object], where: str) -> list[Wanted]:
     recipe, seeds, on, minutes, why = (entry.get(key) for key in ("recipe", "seeds", "on", "minutes", "why"))
+    final = bool(entry.get("final", True))
     if not (isinstance(recipe, str) and isinstance(seeds, list) and isinstance(minutes, int | float) and why):
         raise DataError(f"{where}: a run has recipe, seeds, on, minutes and why")
     if on not in PLACES:
         raise DataError(f"{where}: on is one of {', '.join(PLACES)}, not {on!r}")
     names = members(recipe) if is_family(recipe) else (recipe,)
-    return [Wanted(name, load(name).name, seed, str(on), minutes, str(why)) for seed in seeds for name in names]
+    return [Wanted(name, load(name).name, seed, str(on), minutes, str(why), final) for seed in seeds for name in names]
 
 
 def is_done(wanted: Wanted, results: Path) -> bool:
-    """Whether its evidence is there, PrivateTest and all."""
+    """Whether its evidence is there, PrivateTest and all where it is final."""
     path = results / wanted.run / "metrics.json"
-    return path.is_file() and "private" in json.loads(path.read_text("utf-8"))["judged"]
+    return path.is_file() and ("private" if wanted.final else "public") in json.loads(path.read_text("utf-8"))["judged"]

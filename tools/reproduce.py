@@ -101,7 +101,8 @@ def record(trained: Sequence[Wanted]) -> int:
         calibration = load(wanted.member).calibration  # as the recipe has it now: it is no part of the training
         out = ["--out", str(RESULTS / wanted.run), "--calibration", calibration]
         out += ["--no-int8"] if "/" in wanted.member else []  # of a study the answers are what counts
-        failed += mien("record", str(RUNS / wanted.run), *out, "--final")
+        out += ["--final"] if wanted.final else []
+        failed += mien("record", str(RUNS / wanted.run), *out)
     return failed
 
 

@@ -25,6 +25,11 @@ def sections(results: Path) -> list[str]:
     return [block for said in studies for block in _study(said)]
 
 
+def families(results: Path) -> set[str]:
+    """The families that there is a study of."""
+    return {path.stem for path in (results / "studies").glob("*.json")}
+
+
 def left(results: Path) -> list[str]:
     """What results/queue.toml still wants, and what it costs."""
     wanted = [each for each in read_queue() if not is_done(each, results)]

@@ -25,7 +25,9 @@ PAGE = ROOT / "docs" / "results.md"
 def page(results: Path, *, cards: bool = True) -> str:
     """The whole page from the evidence below ``results``; ``cards``: the embedded models stand in it, too."""
     rows = read(results) + (embedded() if cards else [])
-    rows = sorted(rows, key=lambda row: (row.document or "999", row.name))
+    every = sorted(rows, key=lambda row: (row.document or "999", row.name))
+    studied = results_studies.families(results)  # their members are told of there, side by side
+    rows = [row for row in every if row.name.partition("/")[0] not in studied]
     parts = ["# Results", "Written by `make docs` from `results/` and the models' cards; do not edit."]
     parts.append(_protocol(rows))
     for split in ("private", "public"):
@@ -34,7 +36,7 @@ def page(results: Path, *, cards: bool = True) -> str:
             parts += [f"## {split.capitalize()}Test", _table(there, split)]
     parts += _leaky(rows)
     parts += results_pace.sections(results)
-    parts += ["## What each cost", _costs(rows)]
+    parts += ["## What each cost", _costs(every)]
     parts += _claims(rows)
     parts += results_studies.sections(results)
     parts += results_looks.sections(results)
