@@ -1,5 +1,6 @@
 """The drawings of a comparison."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from mien.lab.page import ACCENT, INK, LINE, MUTED, new_plot, plot
 
 # Least distance of two names in a plot, as a share of its height.
 _NAME_GAP = 0.055
+# Width of a letter of a name, as a share of the plot's width.
+_LETTER = 0.0105
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +113,19 @@ def _plain_ticks(axis: Axes, low: float, high: float) -> None:
 def _name(axis: Axes, points: Sequence[Point]) -> None:
     """Each name right of its point, moved down where it would lie on another."""
     low, high = axis.get_ylim()
-    gap, at = _NAME_GAP * (high - low), high
+    left, right = (math.log(edge) for edge in axis.get_xlim())
+    taken: list[tuple[float, float, float]] = []  # begin, end and height of the names so far, as shares of the axes
     for point in sorted(points, key=lambda p: -p.good):
-        at = min(100 * point.good, at - gap)
+        begin = (math.log(point.cost) - left) / (right - left)
+        end, at = begin + _LETTER * (len(point.name) + 3), (100 * point.good - low) / (high - low)
+        for other_begin, other_end, other in sorted(taken, key=lambda name: -name[2]):
+            if begin < other_end and other_begin < end and abs(at - other) < _NAME_GAP:
+                at = other - _NAME_GAP
+        taken.append((begin, end, at))
         axis.annotate(
             point.name,
             (point.cost, 100 * point.good),
-            xytext=(point.cost * 1.12, at),
+            xytext=(point.cost * 1.12, low + at * (high - low)),
             color=INK,
             fontsize=8.5,
             va="center",
