@@ -14,7 +14,7 @@ from PIL import Image
 import mien.__main__ as program
 from faces import cartoon_set
 from mien._emotions import SEVEN, class_set
-from mien.infer import BUNDLED
+from mien.bundled import BUNDLED
 from mien.lab.data import FaceSet, Split
 from mien.lab.feed.test_set import load_test_set
 from mien.lab.judge.examine import select_rows

@@ -1,6 +1,7 @@
 """A trained net becomes files of the contract: the same answers as torch, in any batch, in fp32 and int8."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -243,6 +244,27 @@ def test_a_release_is_complete_and_says_everything(released: Path, run: Path) ->
     text = (released / "card.md").read_text()
     assert "PrivateTest, clean, int8" in text
     assert "cannot know what anybody feels" in " ".join(text.split())
+
+
+def test_the_card_tells_of_mirror_images_and_of_people(released: Path, faces: FaceSet) -> None:
+    card = json.loads((released / "card.json").read_text())
+    classifier, crops = Classifier(released / "model.onnx"), faces.images[546:].numpy()
+    both = classifier(crops)[0] + classifier(np.ascontiguousarray(crops[:, :, ::-1]))[0]
+    right = both.argmax(1) == faces.labels[546:].numpy()
+    said = card["beside"]["private"]
+    assert said["flip"]["all"]["accuracy"] == pytest.approx(right.mean())
+    majority = said["people"]["majority"]
+    assert 0 < majority["n"] <= 350
+    assert majority["interval"][0] <= majority["agreement"] <= majority["interval"][1]
+    text = (released / "card.md").read_text()
+    assert f"{100 * right.mean():.2f} %" in text.partition("Two views")[2]
+    assert f"{100 * majority['agreement']:.2f} %" in text.partition("Agreement with people")[2]
+
+
+def test_a_set_without_votes_has_no_people_to_agree_with(run: Path, faces: FaceSet, tmp_path: Path) -> None:
+    card = release(load_final(run), replace(faces, votes=None), tmp_path / "silent")
+    assert card["beside"]["public"]["people"] is None
+    assert "Agreement with people" not in (tmp_path / "silent" / "card.md").read_text()
 
 
 def test_int8_is_quantised_smaller_and_close(released: Path, faces: FaceSet) -> None:

@@ -8,7 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 from mien import Emotion, Reader
-from mien.infer import BUNDLED, Classifier, find_model
+from mien.bundled import BUNDLED
+from mien.infer import Classifier, find_model
 
 CARD = json.loads((BUNDLED / "mien-0" / "card.json").read_text())
 

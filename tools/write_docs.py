@@ -25,7 +25,8 @@ import write_results
 from live_figures import live
 from markdown import table
 from mien.__main__ import app
-from mien.infer import BUNDLED, bundled_models
+from mien.bundled import BUNDLED
+from mien.infer import bundled_models
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"

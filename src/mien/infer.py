@@ -18,6 +18,7 @@ from mien._emotions import Emotion
 from mien._errors import ModelError
 from mien._framing import Framing
 from mien._session import open_session
+from mien.bundled import BUNDLED
 
 CONTRACT = "1"
 METADATA = (
@@ -33,7 +34,6 @@ METADATA = (
     "licence",
 )
 PRECISIONS = {"int8": "model.onnx", "fp32": "model-fp32.onnx"}
-BUNDLED = Path(__file__).parent / "bundled"
 
 # Crops given to ONNX Runtime at once. Its memory grows with them, its speed does not: a net of 128 MMAC took 0.57 ms a
 # crop in int8 for 16 to 256 at once; in fp32 1.8 ms up to 64, but 2.7 ms from 128 on, when the cache was full.

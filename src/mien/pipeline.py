@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mien._errors import ImageError, MienError
 from mien._face import Detection, Face, Reading
+from mien.bundled import DEFAULT_MODEL
 from mien.decode import MAX_BYTES, MAX_PIXELS, Source, decode, name_of
 from mien.detect import Detector, open_detector
 from mien.extract import extract
@@ -42,7 +43,7 @@ class Reader:
 
     def __init__(
         self,
-        model: str | os.PathLike[str] = "mien-0",
+        model: str | os.PathLike[str] = DEFAULT_MODEL,
         *,
         detector: str | Detector = "blazeface",
         precision: str = "int8",

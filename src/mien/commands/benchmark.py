@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import mien
+from mien.bundled import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from mien.commands.measure import Figure
@@ -17,7 +18,7 @@ def benchmark(
     image: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A picture with one face; without it one is drawn.")
     ] = None,
-    model: Annotated[str, typer.Option(help="An embedded model or the path of an ONNX file.")] = "mien-0",
+    model: Annotated[str, typer.Option(help="An embedded model or the path of an ONNX file.")] = DEFAULT_MODEL,
     detector: Annotated[str, typer.Option(help="blazeface, yunet or none.")] = "blazeface",
     threads: Annotated[int, typer.Option(min=0, help="Cores for whole pictures (0: all); crops always use one.")] = 1,
     seconds: Annotated[

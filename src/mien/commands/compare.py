@@ -16,7 +16,7 @@ def compare(
         list[str] | None,
         typer.Argument(
             help="Folders of results/ (their kept answers), run folders, embedded models, ONNX files or TOML adapters; "
-            "none: everything under results/ and mien-0."
+            "none: everything under results/ and the embedded models."
         ),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Labelled faces; default: $MIEN_DATA.")] = None,
@@ -36,6 +36,7 @@ def compare(
         from mien.lab.checkpoint import require_writable
         from mien.lab.feed.asked import read_part
         from mien.lab.provenance import provenance
+    from mien.infer import bundled_models
 
     part = read_part(split)
     if grid and runs:
@@ -50,7 +51,7 @@ def compare(
                 lab.keep_study(study, keep, provenance(study.comparison.faces.sha256))
             compared, lines = study.comparison, _of_study(study)
         else:
-            named = list(runs) if runs else [*lab.found_answers(), "mien-0"]
+            named = list(runs) if runs else [*lab.found_answers(), *bundled_models()]
             compared = lab.compare(named, data, part, latency=latency, report=report)
             lab.write_comparison(compared, out, provenance(compared.faces.sha256))
             if keep:

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from mien._errors import MienError
+from mien.bundled import DEFAULT_MODEL
 
-_DEFAULT = "mien-0"
 # As mien.lab.explain has them, which may not be there.
 METHODS = ("map", "grad-cam", "grad-cam++", "hires-cam", "integrated-gradients")
 BASELINES = ("blur", "mean")
@@ -22,7 +22,7 @@ def explain(
         typer.Argument(metavar="[WHAT]...", help="Pictures, folders or quoted globs; with --data, the model."),
     ] = None,
     model: Annotated[
-        str, typer.Option(help=f"An embedded model, an ONNX file, or the folder of a run; default: {_DEFAULT}.")
+        str, typer.Option(help=f"An embedded model, an ONNX file, or the folder of a run; default: {DEFAULT_MODEL}.")
     ] = "",
     method: Annotated[
         str,
@@ -86,7 +86,7 @@ def explain(
     from mien.commands.explain_pictures import PictureWish, explain_pictures
 
     wish = PictureWish(
-        model or _DEFAULT, out or where / "pictures", method, layer, emotion or [], precision, detector, threads
+        model or DEFAULT_MODEL, out or where / "pictures", method, layer, emotion or [], precision, detector, threads
     )
     raise typer.Exit(explain_pictures(what, wish))
 
@@ -99,7 +99,7 @@ def _nearest(word: str, known: Sequence[str]) -> str:
 def _model_of(what: Sequence[str], model: str) -> str:
     if len(what) + bool(model) > 1:
         raise MienError("with --data, name one model: mien explain MODEL --data SET")
-    return next(iter(what), model) or _DEFAULT
+    return next(iter(what), model) or DEFAULT_MODEL
 
 
 def _word(name: str) -> str:

@@ -21,7 +21,7 @@ from mien._measure import median_ms
 from mien._session import open_session
 from mien.commands.portrait import draw_face, embed, jpeg
 from mien.decode import decode
-from mien.infer import CHUNK, Classifier, find_model
+from mien.infer import CHUNK, PRECISIONS, Classifier, find_model
 from mien.pipeline import Reader
 
 _SIZES_WH = ((640, 480), (1280, 720), (4000, 3000))
@@ -88,8 +88,7 @@ def _cold_starts(arguments: tuple[str, ...], name: str, runs: int) -> Iterator[F
 
 
 def _crops(model: str, timed: Timed) -> Iterator[Figure]:
-    for precision in ("int8",) if Path(model).is_file() else ("int8", "fp32"):
-        path = find_model(model, precision=precision)
+    for path in _files(model):
         classify, session = Classifier(path), open_session(path)
         kind = classify.metadata["precision"]
         crops = np.random.default_rng(0).integers(0, 256, (4 * _BATCH, classify.size, classify.size), dtype=np.uint8)
@@ -103,6 +102,16 @@ def _crops(model: str, timed: Timed) -> Iterator[Figure]:
         yield Figure(f"crops_per_second_{kind}", f"crops a second, {kind}", 1000 * len(crops) / ours, "1/s")
         words = f"speed beside the plain ONNX Runtime loop, {kind}"
         yield Figure(f"share_of_plain_{kind}", words, 100 * plain / ours, "%")
+
+
+def _files(model: str) -> list[Path]:
+    """The file itself, or every file of an embedded model, int8 first."""
+    first = find_model(model)
+    return (
+        [first]
+        if Path(model).is_file()
+        else [p for name in PRECISIONS.values() if (p := first.parent / name).is_file()]
+    )
 
 
 def _plain_loop(session: ort.InferenceSession, crops: NDArray[np.uint8]) -> list[list[NDArray[np.float32]]]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 import typer
 
 from mien._face import Reading
+from mien.bundled import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from mien.pipeline import Reader
@@ -79,7 +80,7 @@ def predict(
     threads: Annotated[int, typer.Option(min=0, help="Cores to use; 0 takes all.")] = 1,
     model: Annotated[
         str, typer.Option(help="An embedded model (`mien models` lists them) or the path of an ONNX file.")
-    ] = "mien-0",
+    ] = DEFAULT_MODEL,
     precision: Annotated[str, typer.Option(help="The embedded model's file: int8 (small, fast) or fp32.")] = "int8",
     batch: Annotated[int, typer.Option(min=1, help="Faces classified together.")] = 64,
 ) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mien._errors import MienError, MissingExtraError
+from mien.bundled import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from mien.serve.guard import Access
@@ -22,7 +23,7 @@ def serve(
     ] = None,
     model: Annotated[
         str, typer.Option(help="An embedded model (`mien models` lists them) or the path of an ONNX file.")
-    ] = "mien-0",
+    ] = DEFAULT_MODEL,
     precision: Annotated[str, typer.Option(help="The embedded model's file: int8 (small, fast) or fp32.")] = "int8",
     detector: Annotated[
         str, typer.Option(help="blazeface, yunet (fetched once), or none: each picture is one tight crop of a face.")

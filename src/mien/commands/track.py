@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mien._errors import MienError, SourceError
+from mien.bundled import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from mien.commands.track_outputs import Outputs
@@ -57,7 +58,7 @@ def track(
     ] = "blazeface",
     model: Annotated[
         str, typer.Option(help="An embedded model (`mien models` lists them) or the path of an ONNX file.")
-    ] = "mien-0",
+    ] = DEFAULT_MODEL,
     precision: Annotated[str, typer.Option(help="The embedded model's file: int8 (small, fast) or fp32.")] = "int8",
 ) -> None:
     """Follow the faces in a film, a camera or a folder of frames.

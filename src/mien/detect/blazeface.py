@@ -19,11 +19,12 @@ from PIL import Image
 
 from mien._face import Box, Detection
 from mien._session import open_session
+from mien.bundled import BUNDLED
 from mien.detect.candidates import Candidates, Floats, join, nothing
 from mien.detect.suppress import SAME_FACE, inside_of, overlaps, suppress
 from mien.detect.tiles import Pixels, Pyramid, Tile, cut, letterbox, split
 
-MODEL = Path(__file__).parent.parent / "bundled" / "blazeface-short-range" / "model.onnx"
+MODEL = BUNDLED / "blazeface-short-range" / "model.onnx"
 SIDE = 128  # pixels; the input the network was trained for
 STRIDES = ((8, 2), (16, 6))  # pixels between the cells of a head, and anchors in each of its cells
 MULTIPLE = 16  # pixels; sides of an input must be whole cells of the coarsest head

@@ -4,6 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from mien.bundled import DEFAULT_MODEL
+
 PROBLEM: dict[str, Any] = {
     "type": "about:blank",
     "title": "Unsupported Media Type",
@@ -39,7 +41,7 @@ UNREAD: dict[str, Any] = {
     "size_wh": [0, 0],
     "timings_ms": {},
 }
-PREDICTED: dict[str, Any] = {"model": "mien-0", "precision": "int8", "readings": [READING, UNREAD]}
+PREDICTED: dict[str, Any] = {"model": DEFAULT_MODEL, "precision": "int8", "readings": [READING, UNREAD]}
 
 
 class _Shape(BaseModel):

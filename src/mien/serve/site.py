@@ -12,17 +12,17 @@ from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
 from mien._page import head
+from mien.bundled import BUNDLED, DEFAULT_MODEL
 
 PACKAGE = Path(__file__).parent.parent
 FOLDER = PACKAGE / "serve" / "page"
 
 # Files of the page that stand elsewhere in the package: their addresses, and where they are.
-_BUNDLED = PACKAGE / "bundled"
 _CLASSIFIER = "models/classifier.onnx"
 _ELSEWHERE = {
     "base.css": PACKAGE / "_page.css",
-    "models/blazeface-short-range.onnx": _BUNDLED / "blazeface-short-range" / "model.onnx",
-    _CLASSIFIER: _BUNDLED / "mien-0" / "model.onnx",
+    "models/blazeface-short-range.onnx": BUNDLED / "blazeface-short-range" / "model.onnx",
+    _CLASSIFIER: BUNDLED / DEFAULT_MODEL / "model.onnx",
 }
 # ONNX Runtime Web, of which a wheel has no room for: `make web` lays it into the page's folder.
 _RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
@@ -59,10 +59,10 @@ def add_page(
     """Serve the page at ``/``, from ``folder`` or the one that comes with mien.
 
     ``model`` is the classifier that the server reads with: the page reads with the same file, unless it is somebody's
-    own and a ``token`` guards the server, for the page's files need none; then it reads with mien-0, and says so.
-    ``abstain`` is where its threshold stands at first. ``runtime`` is the folder of ONNX Runtime Web (the ``dist`` of
-    its npm package), by default ``runtime`` in ``folder``: without one the page sends pictures to the server instead
-    of reading them itself. ``token`` tells the page that it must ask for one.
+    own and a ``token`` guards the server, for the page's files need none; then it reads with the default model, and
+    says so. ``abstain`` is where its threshold stands at first. ``runtime`` is the folder of ONNX Runtime Web (the
+    ``dist`` of its npm package), by default ``runtime`` in ``folder``: without one the page sends pictures to the
+    server instead of reading them itself. ``token`` tells the page that it must ask for one.
     """
     folder = folder or FOLDER
     if not (folder / "index.html").is_file():
@@ -70,7 +70,7 @@ def add_page(
         return
     runtime = runtime or folder / "runtime"
     files = _ELSEWHERE | {f"runtime/{name}": runtime / name for name in _RUNTIME}
-    if not token or model.is_relative_to(_BUNDLED):
+    if not token or model.is_relative_to(BUNDLED):
         files[_CLASSIFIER] = model
     able = all((runtime / name).is_file() for name in _RUNTIME)
     said = {"server": True, "runtime": able, "token": token, "abstain": abstain}

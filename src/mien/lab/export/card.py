@@ -8,6 +8,7 @@ from typing import Any
 from mien._errors import DataError
 from mien.lab.count import macs, parameters
 from mien.lab.data import FaceSet, check_official
+from mien.lab.export.beside import rows_of
 from mien.lab.export.calibrate import Calibration
 from mien.lab.recipe import Recipe
 from mien.lab.train.run import Trained
@@ -90,6 +91,7 @@ def card_markdown(recipe: Recipe, card: Mapping[str, Any]) -> str:
             f"# {card['name']}",
             about,
             _headline(card),
+            *_beside(card),
             f"## Figures on {split}, by class (int8)\n\n" + _classes(card),
             f"## Confusion on {split} (rows: label, columns: answer)\n\n" + _confusion(card),
             "## How it was made\n\n" + _making(recipe, card),
@@ -134,6 +136,18 @@ PROTOCOL = """\
 `clean` leaves out rows whose exact pixels occur in an earlier split or row. PublicTest selected and calibrated;
 PrivateTest was judged after that. `results/<name>/choices.md` in the repository says what was tried, and how often."""
 
+FLIPS = """\
+### Two views instead of one (int8)
+
+The figures above are of one view. The mean of the probabilities of a face and its mirror image costs twice the time:"""
+PEOPLE = """\
+### Agreement with people (int8)
+
+Ten people voted on each face for FER+. "agrees with FER+": with their majority, where there is one (Barsoum et al.,
+2016); "labels agree": the labels of FER-2013 on the same faces. The rest compares the probabilities with all votes: log
+loss in nats, that of an answer which knew the votes ("of people"), and the total variation distance (0 the same, 1
+nothing in common)."""
+
 
 def _headline(card: Mapping[str, Any]) -> str:
     rows: list[Row] = [("split", "rows", "accuracy", "95 % interval", "balanced", "macro F1", "log loss", "ECE")]
@@ -165,6 +179,14 @@ def _confusion(card: Mapping[str, Any]) -> str:
     rows: list[Row] = [("", *card["emotions"])]
     rows += [(emotion, *map(str, counts)) for emotion, counts in zip(card["emotions"], card["confusion"], strict=True)]
     return _table(rows)
+
+
+def _beside(card: Mapping[str, Any]) -> list[str]:
+    """Sections on mirror images and on people, where the export has looked for them."""
+    if "beside" not in card:
+        return []
+    flips, people = rows_of(card["beside"])
+    return [f"{FLIPS}\n\n{_table(flips)}", *([f"{PEOPLE}\n\n{_table(people)}"] if people else [])]
 
 
 def _making(recipe: Recipe, card: Mapping[str, Any]) -> str:

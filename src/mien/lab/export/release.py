@@ -12,9 +12,11 @@ import torch
 
 from mien._errors import DataError, ModelError
 from mien._framing import FER2013
-from mien.infer import BUNDLED, PRECISIONS, Classifier
+from mien.bundled import BUNDLED
+from mien.infer import PRECISIONS, Classifier
 from mien.lab import checkpoint
 from mien.lab.data import FaceSet, Split, with_classes
+from mien.lab.export.beside import beside
 from mien.lab.export.calibrate import Calibration, fit_temperature, fit_vector
 from mien.lab.export.card import card_json, card_markdown, headline_split, learned_from
 from mien.lab.export.onnx_file import CALIBRATION_FACES, describe, export_fp32, export_int8, write_metadata
@@ -54,17 +56,31 @@ def _draft(trained: Trained, faces: FaceSet, folder: Path, *, final: bool) -> di
     calibration = calibrate(trained, faces)
     files = {precision: folder / name for precision, name in PRECISIONS.items()}
     export_files(trained, faces, files, calibration)
-    judged = judge_answers(answer_files(trained, faces, files, [Split.PUBLIC_TEST]))
+    answers = answer_files(trained, faces, files, [Split.PUBLIC_TEST])
+    judged = judge_answers(answers)
     loss = int8_loss(judged)
     if loss > INT8_LOSS:
         name = trained.recipe.name
         raise ModelError(f"{name}: int8 loses {loss:.2f} points on PublicTest, more than {INT8_LOSS}; not exported")
     if final:
-        judged |= judge_answers(answer_files(trained, faces, files, [Split.PRIVATE_TEST]))
+        answers |= answer_files(trained, faces, files, [Split.PRIVATE_TEST])
+        judged = judge_answers(answers)
     learned = learned_from(trained.recipe, faces)
     card = card_json(trained, judged, learned, calibration=calibration, exported_at=commit())
+    card["beside"] = _beside(trained, answers, faces, files["int8"])
     _write(trained, card, files, folder)
     return card
+
+
+def _beside(
+    trained: Trained, answers: dict[str, dict[str, Answers]], faces: FaceSet, path: Path
+) -> dict[str, dict[str, Any]]:
+    """What the int8 file's ``answers`` are worth beside their figures, by split."""
+    classifier, classes = Classifier(path), trained.recipe.data.classes
+    return {
+        split: beside(classifier, by["int8"], faces, classes, Split(f"{split.capitalize()}Test"))
+        for split, by in answers.items()
+    }
 
 
 def require_same_faces(trained: Trained, faces: FaceSet) -> None:

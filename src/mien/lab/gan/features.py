@@ -17,7 +17,8 @@ from torch import Tensor
 
 from mien._emotions import Emotion
 from mien._errors import ModelError
-from mien.infer import BUNDLED, PRECISIONS, Classifier
+from mien.bundled import BUNDLED
+from mien.infer import PRECISIONS, Classifier
 from mien.lab.data import FaceSet
 from mien.lab.judge.judge import crops_of
 
