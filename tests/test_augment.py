@@ -1,5 +1,6 @@
 """Augmentation is a pure function of batch, strengths and generator, and each step does what its name says."""
 
+import io
 import math
 from dataclasses import fields, replace
 
@@ -8,19 +9,22 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
 from scipy.ndimage import affine_transform, gaussian_filter
 from torch.nn import functional
 
 from mien._errors import RecipeError
 from mien._framing import FER2013
 from mien.lab.augment import FILLS, Augment, augment, augment_with_oval, check_augment, cutmix, mix, mixup
+from mien.lab.augment.jpeg import jpeg
 from mien.lab.augment.move import OVAL_AXES, OVAL_CENTRE, draw_moves, oval, resample
 from mien.lab.augment.spoil import blur
 
 NOTHING = Augment(flip=0)
 STRONG = Augment(
     rotate=20, shift=0.2, scale=0.2, zoom=0.2, shear=0.2, crop=0.6, light=0.3, brightness=0.2, contrast=0.4, gamma=0.3,
-    blur=1, noise=0.1, degrade=0.5, erase=0.5, mixup=0.4, cutmix=1.0,
+    blur=1, noise=0.1, degrade=0.5, jpeg=0.5, erase=0.5, mixup=0.4, cutmix=1.0,
 )  # fmt: skip
 # What document 001 names, in our keys.
 DOCUMENT_001 = Augment(rotate=35, shear=math.tan(0.4), zoom=0.4, shift=0.25, light=0.5, flip=0.5, fill="zeros")
@@ -74,8 +78,8 @@ def test_global_randomness_is_left_alone(images: torch.Tensor) -> None:
         flip=st.floats(0, 1), rotate=st.floats(0, 180), shift=st.floats(0, 1), scale=st.floats(0, 3),
         zoom=st.floats(0, 0.9), shear=st.floats(0, 2), light=st.floats(0, 1), brightness=st.floats(0, 1),
         contrast=st.floats(0, 3), gamma=st.floats(0, 3), blur=st.floats(0, 2), noise=st.floats(0, 1),
-        degrade=st.floats(0, 1), erase=st.floats(0, 1), fill=st.sampled_from(FILLS), crops=st.sampled_from((0, 5, 10)),
-        mixup=st.floats(0, 2), cutmix=st.floats(0, 2),
+        degrade=st.floats(0, 1), jpeg=st.floats(0, 1), erase=st.floats(0, 1), fill=st.sampled_from(FILLS),
+        crops=st.sampled_from((0, 5, 10)), mixup=st.floats(0, 2), cutmix=st.floats(0, 2),
     ),
     st.integers(1, 5),
     st.integers(0, 2**31),
@@ -98,8 +102,9 @@ def test_any_strengths_give_faces_and_targets_in_range(strengths: Augment, n: in
 @pytest.mark.parametrize("name", [f.name for f in fields(Augment)])
 def test_every_key_changes_something(images: torch.Tensor, name: str) -> None:
     """A key that is read and then forgotten would stand in recipes and do nothing."""
-    base = replace(NOTHING, rotate=30, noise=0.1, erase=1, crops=5)
-    other = {"fill": "zeros", "crops": 10, "erase_area": (0.3, 0.4), "degrade": 0.0, "crop_side": 0.6}.get(name, 0.5)
+    base = replace(NOTHING, rotate=30, noise=0.1, jpeg=0.9, erase=1, crops=5)
+    others = {"fill": "zeros", "crops": 10, "erase_area": (0.3, 0.4), "degrade": 0.0, "crop_side": 0.6}
+    other = others.get(name, (5, 8) if name == "jpeg_quality" else 0.5)
     if name == "crop":
         base = replace(base, crops=0)
     results = []
@@ -250,6 +255,26 @@ def test_only_the_share_to_degrade_is_blurred_and_noisy() -> None:
     noise = augment(images, replace(NOTHING, noise=0.05), seeded()) - floats(images)
     assert 0.045 < noise.flatten(1).std(1).max() < 0.06
     assert abs(noise.mean()) < 1e-3
+
+
+@pytest.mark.parametrize("side", [48, 52])
+def test_jpeg_is_that_of_pillow(side: int, astronaut: NDArray[np.uint8]) -> None:
+    grey = np.array(Image.fromarray(astronaut[20:212, 128:320]).convert("L").resize((side, side)))
+    for quality in (5, 10, 30, 49, 50, 75, 95):
+        file = io.BytesIO()
+        Image.fromarray(grey).save(file, "JPEG", quality=quality)
+        theirs = np.asarray(Image.open(file), np.float32)
+        ours = jpeg(torch.from_numpy(grey)[None, None] / 255, torch.tensor([float(quality)]))[0, 0].numpy() * 255
+        spoilt = np.abs(theirs - grey).mean()
+        assert np.abs(ours - theirs).mean() < 0.1 * spoilt, quality  # theirs is in integers, and so a little off
+        assert (np.abs(ours - theirs) > 2).mean() < 0.05  # a coefficient at the edge of a step falls to its other side
+
+
+def test_only_the_share_to_compress_is_compressed() -> None:
+    images = torch.randint(0, 256, (400, 16, 16), dtype=torch.uint8, generator=seeded())
+    shown = augment(images, replace(NOTHING, jpeg=0.3, jpeg_quality=(10, 20)), seeded())
+    touched = (shown != floats(images)).flatten(1).any(1).float().mean()
+    assert 0.22 < touched < 0.38
 
 
 def test_erasing_takes_the_share_it_says() -> None:

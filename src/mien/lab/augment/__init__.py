@@ -1,11 +1,12 @@
 """Batched augmentation on the device: pure functions of the batch, the strengths and a generator.
 
 strengths (what a recipe says) -> move (flip, rotate, crop, ...; one grid sample) -> light -> spoil (blur, noise,
-erasing) -> mix (mixup, CutMix). The whole set stays on the device as uint8: no workers, no image files in the loop.
+JPEG, erasing) -> mix (mixup, CutMix). The whole set stays on the device as uint8: no workers, no files in the loop.
 """
 
 from torch import Generator, Tensor
 
+from mien.lab.augment.jpeg import compress
 from mien.lab.augment.light import relight
 from mien.lab.augment.mix import cutmix, mix, mixup
 from mien.lab.augment.move import draw_moves, oval, resample
@@ -31,5 +32,6 @@ def augment_with_oval(images: Tensor, strengths: Augment, generator: Generator, 
         x = resample(x, moves, strengths.fill)
     x = relight(x, strengths, generator)
     x = degrade(x, strengths, generator)
-    x = erase(x.clamp_(0, 1), strengths, generator)
+    x = compress(x.clamp_(0, 1), strengths, generator)
+    x = erase(x, strengths, generator)
     return x, oval(moves, size) if size else x.new_zeros(len(x), 0)

@@ -31,6 +31,8 @@ class Augment:
     blur: float = 0.0  # pixels, largest standard deviation of a Gaussian
     noise: float = 0.0  # largest standard deviation of added Gaussian noise, images being 0..1
     degrade: float = 1.0  # share of images that get blur and noise at all
+    jpeg: float = 0.0  # share of images that are compressed as JPEG
+    jpeg_quality: tuple[float, float] = (10.0, 60.0)  # its quality, 1 to 100, uniform between these
     erase: float = 0.0  # share of images with an erased rectangle
     erase_area: tuple[float, float] = (0.02, 0.2)  # its area as share of the image
     mixup: float = 0.0  # alpha of the Beta distribution (Zhang et al., ICLR 2018)
@@ -51,7 +53,7 @@ def check_augment(strengths: Augment, where: str) -> None:
             raise RecipeError(
                 f"{where}.{key} is one of {', '.join(map(str, allowed))}, not {getattr(strengths, key)!r}"
             )
-    for key in ("flip", "degrade", "erase", "crop", "light"):
+    for key in ("flip", "degrade", "jpeg", "erase", "crop", "light"):
         if not 0 <= getattr(strengths, key) <= 1:
             raise RecipeError(f"{where}.{key} is between 0 and 1, not {getattr(strengths, key)}")
     moved, relit = ("rotate", "shift", "scale", "shear"), ("brightness", "contrast", "gamma")
@@ -66,6 +68,11 @@ def _check_areas(strengths: Augment, where: str) -> None:
         raise RecipeError(f"{where}: zoom is at least 0 and below 1, crop_side above 0 and at most 1")
     if strengths.crop > 0 and strengths.crops > 0:
         raise RecipeError(f"{where}: crop and crops both cut the face; leave one at 0")
+    worst, best = (*strengths.jpeg_quality, 0.0, 0.0)[:2]
+    if len(strengths.jpeg_quality) != 2 or not 1 <= worst <= best <= 100:
+        raise RecipeError(
+            f"{where}.jpeg_quality is a lowest and a highest quality, 1 to 100, not {list(strengths.jpeg_quality)}"
+        )
     area = strengths.erase_area
     if len(area) != 2 or not 0 < area[0] <= area[1] <= 1:
         raise RecipeError(f"{where}.erase_area is a smallest and a largest share of the image, not {list(area)}")

@@ -1,0 +1,71 @@
+"""JPEG as an augmentation: the luminance path of a baseline encoder and decoder, on whole batches at once.
+
+ITU-T T.81: 8x8 blocks, discrete cosine transform (A.3.3), quantisation by the example table K.1, scaled by quality as
+libjpeg scales it. What comes after in a file loses nothing and is left out. `tests/test_augment.py` holds it to Pillow.
+"""
+
+import math
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from mien.lab.augment.draw import uniform
+from mien.lab.augment.strengths import Augment
+
+_BLOCK = 8
+# Table K.1 of T.81: luminance quantisation at quality 50, rows of rising vertical frequency.
+_TABLE = (
+    (16, 11, 10, 16, 24, 40, 51, 61),
+    (12, 12, 14, 19, 26, 58, 60, 55),
+    (14, 13, 16, 24, 40, 57, 69, 56),
+    (14, 17, 22, 29, 51, 87, 80, 62),
+    (18, 22, 37, 56, 68, 109, 103, 77),
+    (24, 35, 55, 64, 81, 104, 113, 92),
+    (49, 64, 78, 87, 103, 121, 120, 101),
+    (72, 92, 95, 98, 112, 100, 103, 99),
+)
+
+
+def compress(x: Tensor, s: Augment, generator: Generator) -> Tensor:
+    """JPEG of uniform quality in ``s.jpeg_quality`` for the share ``s.jpeg`` of ``x`` ``[N, 1, S, S]``, in place."""
+    if s.jpeg <= 0:
+        return x
+    chosen = uniform(len(x), 0, 1, generator) < s.jpeg
+    quality = uniform(len(x), *s.jpeg_quality, generator).round()
+    if x.device.type != "cpu":  # to pick the images that need it would make the device wait for this process
+        return torch.where(chosen[:, None, None, None], jpeg(x, quality), x)
+    rows = chosen.nonzero()[:, 0]
+    x[rows] = jpeg(x[rows], quality[rows])
+    return x
+
+
+def jpeg(x: Tensor, quality: Tensor) -> Tensor:
+    """``x`` ``[N, 1, S, S]`` in 0..1 as it looks after JPEG of ``quality`` ``[N]``, 1..100; whole grey levels.
+
+    Sides that are no multiple of 8 are filled up with their last row and column, as libjpeg does.
+    """
+    n, side = len(x), x.shape[-1]
+    padded = F.pad(x.clamp(0, 1), (0, -side % _BLOCK, 0, -side % _BLOCK), mode="replicate")
+    across = padded.shape[-1] // _BLOCK
+    levels = (padded * 255).round() - 128
+    blocks = levels.view(n, across, _BLOCK, across, _BLOCK).transpose(2, 3)
+    cosines, table = _cosines(x.device), _tables(quality)[:, None, None]
+    coefficients = ((cosines @ blocks @ cosines.T) / table).round() * table
+    decoded = (cosines.T @ coefficients @ cosines).transpose(2, 3).reshape_as(padded)
+    return ((decoded + 128).round().clamp(0, 255) / 255)[..., :side, :side]
+
+
+def _cosines(device: torch.device) -> Tensor:
+    """The orthonormal cosine transform of 8 samples, ``[frequency, place]``."""
+    place = torch.arange(_BLOCK, device=device)
+    basis = torch.cos((2 * place + 1) * place[:, None] * (math.pi / (2 * _BLOCK))) * math.sqrt(2 / _BLOCK)
+    basis[0] /= math.sqrt(2)
+    return basis
+
+
+def _tables(quality: Tensor) -> Tensor:
+    """Quantisation steps ``[N, 8, 8]`` of ``quality`` ``[N]``."""
+    scale = torch.where(quality < 50, (5000 / quality).floor(), 200 - 2 * quality)
+    table = torch.tensor(_TABLE, dtype=torch.float32, device=quality.device)
+    return ((table * scale[:, None, None] + 50) / 100).floor().clamp(1, 255)
