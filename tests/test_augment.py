@@ -265,9 +265,9 @@ def test_jpeg_is_that_of_pillow(side: int, astronaut: NDArray[np.uint8]) -> None
         Image.fromarray(grey).save(file, "JPEG", quality=quality)
         theirs = np.asarray(Image.open(file), np.float32)
         ours = jpeg(torch.from_numpy(grey)[None, None] / 255, torch.tensor([float(quality)]))[0, 0].numpy() * 255
-        spoilt = np.abs(theirs - grey).mean()
-        assert np.abs(ours - theirs).mean() < 0.1 * spoilt, quality  # theirs is in integers, and so a little off
-        assert (np.abs(ours - theirs) > 2).mean() < 0.05  # a coefficient at the edge of a step falls to its other side
+        assert np.abs(ours - theirs).mean() < 0.5  # theirs is in integers: a coefficient may round to its other side
+        assert (np.abs(ours - theirs) > 2).mean() < 0.1
+        assert np.abs(theirs - grey).mean() > 1
 
 
 def test_only_the_share_to_compress_is_compressed() -> None:

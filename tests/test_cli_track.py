@@ -25,6 +25,7 @@ import av
 from films import camera, head_of, walk, write_film, write_sound
 from jobs import rest_of
 from mien.__main__ import app
+from mien.bundled import DEFAULT_MODEL
 from mien.commands.track_show import LiveView
 from mien.pipeline import Reader
 from mien.stream import Tracker, open_source
@@ -82,7 +83,7 @@ def test_every_output_at_once(film: Path, tmp_path: Path) -> None:
     assert decoded(names["video"]) == pytest.approx([i / 25 for i in range(FRAMES)], abs=1e-3)
     page = names["html"].read_text()
     assert "walk.mp4" in page
-    assert "mien-0" in page
+    assert DEFAULT_MODEL in page
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in names.values())
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 pytest.importorskip("fastapi", reason="the extra mien[serve] is not installed")
 
 from mien import Reader
+from mien.bundled import DEFAULT_MODEL
 from mien.overlay import map_over_crop
 from mien.serve import create_app
 from serving import Answer, Running, encoded, form, serving
@@ -53,7 +54,7 @@ def told(reader: Reader, data: bytes, name: str = "picture") -> dict[str, Any]:
 def readings(answer: Answer) -> list[dict[str, Any]]:
     assert answer.status == 200, answer.body
     said = answer.json()
-    assert (said["model"], said["precision"]) == ("mien-0", "int8")
+    assert (said["model"], said["precision"]) == (DEFAULT_MODEL, "int8")
     for reading in said["readings"]:
         times = reading.pop("timings_ms")
         assert set(times) == (set() if reading["error"] else {"wait", "decode", "detect", "classify"})
@@ -188,7 +189,7 @@ def test_the_server_tells_of_itself(server: Running) -> None:
     assert server.ask("/healthz").json() == {"status": "ok"}
     assert server.ask("/readyz").json() == {"status": "ready"}
     said = server.ask("/v1/models").json()
-    assert said["models"][0]["name"] == "mien-0"
+    assert said["models"][0]["name"] == DEFAULT_MODEL
     assert said["models"][0]["emotions"][3] == "happy"
     assert said["detector"] == "blazeface"
     assert said["limits"]["queue"] == 128

@@ -19,6 +19,7 @@ from golden_faces import GOLDEN, picture
 from mien._emotions import Emotion
 from mien._face import Box, Detection, Face, KeyPoints, Reading
 from mien._framing import FER2013
+from mien.bundled import DEFAULT_MODEL
 from mien.detect.candidates import Candidates
 from mien.detect.suppress import suppress
 from mien.detect.tiles import REDUCING_GAP, _cover
@@ -130,7 +131,7 @@ def test_the_filter_forgets_at_any_frame_rate() -> None:
 
 
 def test_the_metadata_of_a_model_file_is_read() -> None:
-    path = find_model("mien-0")
+    path = find_model(DEFAULT_MODEL)
     (said,) = run("metadata", [str(path)])
     assert said == dict(Classifier(path).metadata)
 

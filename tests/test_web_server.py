@@ -12,6 +12,7 @@ from web_site import ROOT, WEB, Visit, build, chromium, film, playing
 
 pytest.importorskip("fastapi", reason="the server needs the serve extra")
 
+from mien.bundled import BUNDLED, DEFAULT_MODEL
 from mien.pipeline import Reader
 from mien.serve import create_app
 from mien.serve.guard import Access
@@ -42,22 +43,21 @@ def test_every_file_of_the_page_comes_with_its_type(server: Running) -> None:
         assert (answer.status, answer.headers["content-type"].partition(";")[0]) == (200, kinds[path.suffix])
         assert answer.body == path.read_bytes()
     assert server.ask("/base.css").body == (PAGE.parent.parent / "_page.css").read_bytes()
-    for address, name in (("blazeface-short-range", "blazeface-short-range"), ("classifier", "mien-0")):
-        model = PAGE.parent.parent / "bundled" / name / "model.onnx"
+    for address, name in (("blazeface-short-range", "blazeface-short-range"), ("classifier", DEFAULT_MODEL)):
+        model = BUNDLED / name / "model.onnx"
         assert server.ask(f"/models/{address}.onnx").body == model.read_bytes()
 
 
 def test_the_page_reads_with_the_model_of_the_server(tmp_path: Path) -> None:
     own = tmp_path / "own.onnx"
-    bundled = PAGE.parent.parent / "bundled" / "mien-0"
-    shutil.copy(bundled / "model-fp32.onnx", own)
+    shutil.copy(BUNDLED / "mien-0" / "model-fp32.onnx", own)
     with serving(create_app(Reader(str(own), abstain=0.4))) as server:
         assert server.ask("/models/classifier.onnx").body == own.read_bytes()
         assert server.ask("/site.json").json()["abstain"] == 0.4
-    with serving(create_app(Reader(precision="fp32"), access=Access(token="a-secret"))) as server:
+    with serving(create_app(Reader("mien-0", precision="fp32"), access=Access(token="a-secret"))) as server:
         assert server.ask("/models/classifier.onnx").body == own.read_bytes()
     with serving(create_app(Reader(str(own)), access=Access(token="a-secret"))) as server:  # nobody else's to see
-        assert server.ask("/models/classifier.onnx").body == (bundled / "model.onnx").read_bytes()
+        assert server.ask("/models/classifier.onnx").body == (BUNDLED / DEFAULT_MODEL / "model.onnx").read_bytes()
 
 
 def test_the_page_is_told_what_there_is(server: Running, reader: Reader, tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ const SITE = join(HERE, "dist");
 
 // All that one thread of WebAssembly needs: the API, the loader and the kernels. The other builds (WebGPU, WebNN) stay out.
 const RUNTIME = ["ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"];
-const MODELS = { "blazeface-short-range": "blazeface-short-range", classifier: "mien-0" }; // their files, and which they are
+// Their files, and which they are.
+const MODELS = { "blazeface-short-range": "blazeface-short-range", classifier: defaultModel() };
 
 if (!existsSync(PACKAGE)) {
   console.error("onnxruntime-web is not installed; run `npm ci` in web/ first, or `make web`");
@@ -39,6 +40,12 @@ writeFileSync(join(SITE, "site.json"), `${JSON.stringify({ server: false, runtim
 for (const name of RUNTIME) tell(join("runtime", name));
 for (const file of Object.keys(MODELS)) tell(join("models", `${file}.onnx`));
 console.log(`web/dist is the site, with ONNX Runtime Web ${version}`);
+
+/** The model that reads where nobody names one, from the one place that says it. */
+function defaultModel() {
+  const said = readFileSync(join(MIEN, "bundled", "__init__.py"), "utf-8");
+  return /^DEFAULT_MODEL = "([^"]+)"$/m.exec(said)[1];
+}
 
 function layRuntime(folder) {
   mkdirSync(folder, { recursive: true });
