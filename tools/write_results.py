@@ -14,6 +14,7 @@ from statistics import fmean
 
 import results_looks
 import results_pace
+import results_speedrun
 import results_studies
 from markdown import table
 from results_rows import Row, embedded, figure_of, mean, named, read, spread, told
@@ -36,6 +37,7 @@ def page(results: Path, *, cards: bool = True) -> str:
             parts += [f"## {split.capitalize()}Test", _table(there, split)]
     parts += _leaky(rows)
     parts += results_pace.sections(results)
+    parts += results_speedrun.sections(results)
     parts += ["## What each cost", _costs(every)]
     parts += _claims(rows)
     parts += results_studies.sections(results)

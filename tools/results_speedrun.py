@@ -1,0 +1,45 @@
+"""The part of docs/results.md on how long a training takes to its target, from results/speedrun/*.json."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from markdown import table
+
+
+def sections(results: Path) -> list[str]:
+    """The section, where `benchmarks/speedrun.py` has written a file."""
+    files = sorted((results / "speedrun").glob("*.json"))
+    if not files:
+        return []
+    measured = [json.loads(path.read_text("utf-8")) for path in files]
+    steps = list(dict.fromkeys(step for said in measured for run in said["runs"] for step in run["on_the_way"]))
+    lines = [_line(said, steps) for said in measured]
+    heads = ("machine", "target", *(f"to {step}" for step in steps), "to the target", "reached", "best", "commit")
+    told = (
+        "Wall time from the start of `mien train speedrun` in a process of its own: imports, reading of the data and "
+        "every judgement on PublicTest counted (`python benchmarks/speedrun.py`). Means over the runs, in seconds. "
+        "PublicTest is looked at after every epoch, so these accuracies are no results."
+    )
+    return ["## The race to 70 %", told, table(heads, lines)]
+
+
+def _line(said: Mapping[str, Any], steps: list[str]) -> list[str]:
+    runs = said["runs"]
+    best = max(run["accuracy"] for run in runs)
+    return [
+        str(said["machine"]),
+        f"{100 * said['target']:.0f} %",
+        *(_mean([run["on_the_way"].get(step) for run in runs]) for step in steps),
+        _mean([run["seconds"] for run in runs]),
+        f"{said['reached']} of {said['n']}",
+        f"{100 * best:.1f} %",
+        f"{said['runs'][0]['commit']}",
+    ]
+
+
+def _mean(values: list[float | None]) -> str:
+    """The mean, where every run got there."""
+    there = [value for value in values if value is not None]
+    return f"{sum(there) / len(there):,.0f}" if len(there) == len(values) else "–"
