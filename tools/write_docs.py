@@ -21,11 +21,12 @@ import typer
 
 import recipe_keys
 import results_pace
+import side_by_side
 import write_results
 from live_figures import live
 from markdown import table
 from mien.__main__ import app
-from mien.bundled import BUNDLED
+from mien.bundled import BUNDLED, DEFAULT_MODEL
 from mien.infer import bundled_models
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,6 +74,8 @@ def _options(command: Any) -> str:
 def models() -> str:
     """docs/models.md: the cards of the embedded models, one after another."""
     parts = ["# The embedded models", "Written by `make docs` from the models' own cards; do not edit."]
+    cards = [json.loads((BUNDLED / name / "card.json").read_text()) for name in bundled_models()]
+    parts += side_by_side.side_by_side(cards, RESULTS)
     for name in bundled_models():
         card = (BUNDLED / name / "card.md").read_text().strip()
         parts.append(re.sub(r"^#", "##", card, flags=re.MULTILINE))
@@ -110,7 +113,7 @@ def _marked(page: str, parts: Mapping[str, str]) -> str:
 
 
 def _figures() -> str:
-    card = json.loads((BUNDLED / "mien-0" / "card.json").read_text())
+    card = json.loads((BUNDLED / DEFAULT_MODEL / "card.json").read_text())
     rows = []
     for part, name in (("all", "all 3,589 rows"), ("clean", "3,268 rows without a copy elsewhere")):
         f = card["judged"]["private"]["int8"][part]
@@ -132,7 +135,7 @@ def _speed() -> str:
 
 
 def _paste() -> str:
-    measured = json.loads((RESULTS / "paste.json").read_text())
+    measured = json.loads((RESULTS / "paste" / f"{DEFAULT_MODEL}.json").read_text())
     chosen = ("enlarged, not pasted", "96 px", "192 px", "192 px, +30 degrees", "384 px")
     rows = []
     for row in measured["rows"]:
