@@ -16,7 +16,7 @@ def live(folder: Path) -> str:
     machine = track["machine"]
     where = f"{machine['processor']}, {machine['cores']} cores; {browser['browser']}, {browser['runtime']}"
     commands = "`python benchmarks/track.py`, `serve_load.py`, `browser.py`"
-    return f"{table(('what', 'measured'), rows)}\n\n{where}; {commands}."
+    return f"{table(('what', 'measured'), rows)}\n\n{where}; read with `{track['model']}`; {commands}."
 
 
 def _track(said: dict[str, Any]) -> list[tuple[str, str]]:
