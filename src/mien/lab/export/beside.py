@@ -32,7 +32,7 @@ def beside(classifier: Classifier, answers: Answers, faces: FaceSet, classes: st
     }
 
 
-def rows_of(found: Mapping[str, Any]) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+def tables_of(found: Mapping[str, Any]) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
     """The tables of a card, heads first, from what ``beside`` said by split: of flips, and of people (or empty)."""
     flips: list[tuple[str, ...]] = [("split, face and mirror image", "rows", "accuracy", "95 % interval", "ECE")]
     people: list[tuple[str, ...]] = []

@@ -8,7 +8,7 @@ from typing import Any
 from mien._errors import DataError
 from mien.lab.count import macs, parameters
 from mien.lab.data import FaceSet, check_official
-from mien.lab.export.beside import rows_of
+from mien.lab.export.beside import tables_of
 from mien.lab.export.calibrate import Calibration
 from mien.lab.recipe import Recipe
 from mien.lab.train.run import Trained
@@ -185,7 +185,7 @@ def _beside(card: Mapping[str, Any]) -> list[str]:
     """Sections on mirror images and on people, where the export has looked for them."""
     if "beside" not in card:
         return []
-    flips, people = rows_of(card["beside"])
+    flips, people = tables_of(card["beside"])
     return [f"{FLIPS}\n\n{_table(flips)}", *([f"{PEOPLE}\n\n{_table(people)}"] if people else [])]
 
 
