@@ -102,6 +102,7 @@ class NetChoice:
     name: str = "mien"  # a module of `mien.lab.nets`, dashes or underscores, or `timm/NAME`
     options: Mapping[str, Any] = field(default_factory=dict)  # of the module's `build`
     weights: str = ""  # "imagenet": fetched at run time, for ResNet backbones; or the folder of a finished run
+    stay: float = 0.0  # share of these weights in the result, the rest is what was learned (Wortsman et al., CVPR 2022)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +180,8 @@ class Recipe:
     def _check_shares(self) -> None:
         """The numbers of ``[target]`` and ``[loss]``."""
         target, loss = self.target, self.loss
+        if not 0 <= self.net.stay < 1 or (self.net.stay > 0 and not self.net.weights):
+            raise self._wrong(f"net.stay is a share of net.weights, at least 0 and below 1, not {self.net.stay}")
         shares = {"smoothing": target.smoothing, "votes": target.votes, "teach": target.teach}
         for key, value in shares.items():
             if not 0 <= value <= 1:

@@ -5,13 +5,15 @@ import json
 import math
 import time
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.fabric import Fabric
 
 from mien._errors import DivergedError
 from mien.lab import checkpoint
+from mien.lab.nets import Net
+from mien.lab.pretrained import blend
 from mien.lab.recipe import dump
 from mien.lab.train.devices import together
 from mien.lab.train.run import Run, State, net_of
@@ -102,9 +104,10 @@ def save_run(run: Run, state: State, provenance: State) -> None:
 def save_final(run: Run, provenance: State) -> None:
     """Write ``final.pt`` of a run that is done: the net that its recipe keeps. Raises ``OutputError``."""
     best = run.recipe.keep == "best" and run.best
+    kept = net_of(run.best["objective"]) if best else run.average.net.state_dict()
     state = {
         "recipe": dump(run.recipe),
-        "net": net_of(run.best["objective"]) if best else run.average.net.state_dict(),
+        "net": blend(kept, cast(Net, run.average.net), run.recipe, data=run.data) if run.recipe.net.stay else kept,
         "epoch": run.best["epoch"] if best else run.epoch,
         "history": run.history,
         "provenance": provenance,
