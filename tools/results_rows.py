@@ -9,7 +9,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 from mien._errors import RecipeError
-from mien.infer import BUNDLED, bundled_models
+from mien.bundled import BUNDLED
+from mien.infer import bundled_models
 from mien.lab.recipe import load, parse
 from mien.lab.recipe.text import describe, differences
 
@@ -52,6 +53,11 @@ class Row:
     def document(self) -> str:
         """The document whose system it is; empty for our own."""
         return str(self.claim.get("document", ""))
+
+    @property
+    def by_people(self) -> bool:
+        """Whether it knows contempt, and so is judged on the majority of FER+."""
+        return any("contempt" in figures["recall"] for figures in self.judged("public") + self.judged("private"))
 
     def judged(self, split: str, part: str = "all", precision: str = "fp32") -> list[Json]:
         """The figures of every seed that was judged so."""

@@ -39,7 +39,9 @@ def _judged(card: Json) -> dict[str, str]:
     private = card["judged"].get("private", card["judged"]["public"])["int8"]
     whole, clean = private["all"], private["clean"]
     low, high = whole["interval"]
+    voted = "contempt" in whole["recall"]
     return {
+        "judged on": f"{whole['n']:,} faces, " + ("majority of FER+" if voted else "labels of FER-2013"),
         "PrivateTest accuracy": f"**{percent(whole['accuracy'], 2)}** ({percent(low)} to {percent(high)})",
         "without copies": percent(clean["accuracy"], 2),
         "balanced accuracy, macro F1": f"{percent(whole['balanced_accuracy'])}, {percent(whole['macro_f1'])}",

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mien.bundled import DEFAULT_MODEL
 from mien.commands.lab import needs_lab
 from mien.commands.progress import Stages
 
@@ -16,7 +17,7 @@ def compare(
         list[str] | None,
         typer.Argument(
             help="Folders of results/ (their kept answers), run folders, embedded models, ONNX files or TOML adapters; "
-            "none: everything under results/ and the embedded models."
+            "none: everything under results/ and the default model."
         ),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Labelled faces; default: $MIEN_DATA.")] = None,
@@ -36,7 +37,6 @@ def compare(
         from mien.lab.checkpoint import require_writable
         from mien.lab.feed.asked import read_part
         from mien.lab.provenance import provenance
-    from mien.infer import bundled_models
 
     part = read_part(split)
     if grid and runs:
@@ -51,7 +51,7 @@ def compare(
                 lab.keep_study(study, keep, provenance(study.comparison.faces.sha256))
             compared, lines = study.comparison, _of_study(study)
         else:
-            named = list(runs) if runs else [*lab.found_answers(), *bundled_models()]
+            named = list(runs) if runs else [*lab.found_answers(), DEFAULT_MODEL]
             compared = lab.compare(named, data, part, latency=latency, report=report)
             lab.write_comparison(compared, out, provenance(compared.faces.sha256))
             if keep:
