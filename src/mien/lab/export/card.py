@@ -135,6 +135,9 @@ gathered them to say. No face is in the file."""
 PROTOCOL = """\
 `clean` leaves out rows whose exact pixels occur in an earlier split or row. PublicTest selected and calibrated;
 PrivateTest was judged after that. `results/<name>/choices.md` in the repository says what was tried, and how often."""
+VOTED = """\
+The rows are the faces on which most of the ten FER+ voters agree, and that emotion is the label (Barsoum et al., 2016):
+single votes are dropped, the top needs more than half of the rest. Other rules give other rows and other figures."""
 
 FLIPS = """\
 ### Two views instead of one (int8)
@@ -164,7 +167,8 @@ def _headline(card: Mapping[str, Any]) -> str:
                 ]
                 figures += [_percent(f["macro_f1"]), f"{f['log_loss']:.3f}", f"{f['ece']:.3f}"]
                 rows.append((name, f"{f['n']:,}", *figures))
-    return f"{_table(rows)}\n\n{PROTOCOL}"
+    voted = f"\n\n{VOTED}" if "contempt" in card["emotions"] else ""
+    return f"{_table(rows)}\n\n{PROTOCOL}{voted}"
 
 
 def _classes(card: Mapping[str, Any]) -> str:
