@@ -1,7 +1,7 @@
 """The drawings of a comparison."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
@@ -11,10 +11,10 @@ from mien._emotions import Emotion
 from mien.lab.compare.compare import Comparison
 from mien.lab.page import ACCENT, INK, LINE, MUTED, new_plot, plot
 
-# Least distance of two names in a plot, as a share of its height.
-_NAME_GAP = 0.055
-# Width of a letter of a name, as a share of the plot's width.
-_LETTER = 0.0105
+# Height of a name in a plot, as a share of its height; width of a letter and half the width of a dot, of its width.
+_NAME_GAP, _LETTER, _DOT = 0.05, 0.0108, 0.012
+
+Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,22 +111,42 @@ def _plain_ticks(axis: Axes, low: float, high: float) -> None:
 
 
 def _name(axis: Axes, points: Sequence[Point]) -> None:
-    """Each name right of its point, moved down where it would lie on another."""
+    """Each name beside its point, at the first place around it where it lies on no point and on no other name."""
     low, high = axis.get_ylim()
     left, right = (math.log(edge) for edge in axis.get_xlim())
-    taken: list[tuple[float, float, float]] = []  # begin, end and height of the names so far, as shares of the axes
+    at = {p: ((math.log(p.cost) - left) / (right - left), (100 * p.good - low) / (high - low)) for p in points}
+    taken = [(x - _DOT, x + _DOT, y - _DOT, y + _DOT) for x, y in at.values()]  # begin, end, bottom, top: axes' shares
     for point in sorted(points, key=lambda p: -p.good):
-        begin = (math.log(point.cost) - left) / (right - left)
-        end, at = begin + _LETTER * (len(point.name) + 3), (100 * point.good - low) / (high - low)
-        for other_begin, other_end, other in sorted(taken, key=lambda name: -name[2]):
-            if begin < other_end and other_begin < end and abs(at - other) < _NAME_GAP:
-                at = other - _NAME_GAP
-        taken.append((begin, end, at))
+        boxes = list(_around(*at[point], _LETTER * len(point.name)))
+        box = next((box for box in boxes if not any(_meet(box, other) for other in taken)), boxes[0])
+        taken.append(box)
+        begin, end, bottom, top = box
+        leftwards = end < at[point][0]
         axis.annotate(
             point.name,
-            (point.cost, 100 * point.good),
-            xytext=(point.cost * 1.12, low + at * (high - low)),
+            at[point],
+            xycoords="axes fraction",
+            xytext=(end if leftwards else begin, (bottom + top) / 2),
+            textcoords="axes fraction",
             color=INK,
             fontsize=8.5,
             va="center",
+            ha="right" if leftwards else "left",
+            arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4}
+            | {"relpos": (float(leftwards), 0.5)},  # the line ends at the name's near end
         )
+
+
+def _around(x: float, y: float, width: float) -> Iterator[Box]:
+    """Places for a name of ``width`` about a point inside of the axes, the nearest first, right before left."""
+    for step in (0, 1, -1, 2, -2, 3, -3):
+        middle = y + step * _NAME_GAP
+        bottom, top = middle - _NAME_GAP / 2, middle + _NAME_GAP / 2
+        if bottom >= 0 and top <= 1:
+            yield x + 2 * _DOT, x + 2 * _DOT + width, bottom, top
+            if x - 2 * _DOT - width >= 0:
+                yield x - 2 * _DOT - width, x - 2 * _DOT, bottom, top
+
+
+def _meet(one: Box, other: Box) -> bool:
+    return one[0] < other[1] and other[0] < one[1] and one[2] < other[3] and other[2] < one[3]
