@@ -132,8 +132,8 @@ def _voted() -> str:
     low, high = f["interval"]
     return (
         "`mien-plus` knows the eight emotions of FER+ and agrees with the majority of its ten voters on "
-        f"{f['accuracy']:.1%} ({low:.1%} to {high:.1%}) of the {f['n']:,} faces of PrivateTest that have one; contempt it "
-        f"hardly ever names (recall {f['recall']['contempt']:.0%})."
+        f"{f['accuracy']:.1%} ({low:.1%} to {high:.1%}) of the {f['n']:,} faces of PrivateTest that have one; contempt "
+        f"it hardly ever names (recall {f['recall']['contempt']:.0%})."
     )
 
 
