@@ -16,7 +16,8 @@ from mien import infer
 from mien._emotions import CLASS_SETS, SEVEN, Emotion
 from mien._errors import ModelError
 from mien._framing import FER2013
-from mien.infer import CHUNK, Classifier, bundled_models, find_model
+from mien.bundled import BUNDLED
+from mien.infer import CHUNK, PRECISIONS, Classifier, bundled_models, find_model
 
 
 @pytest.fixture(scope="module")
@@ -201,11 +202,13 @@ def test_an_unknown_precision(tiny: Path) -> None:
         find_model(tiny, precision="int4")
 
 
-@pytest.mark.parametrize("name", bundled_models())
-@pytest.mark.parametrize("precision", ["int8", "fp32"])
-def test_every_bundled_model_holds_the_contract(name: str, precision: str) -> None:
-    model = Classifier(find_model(name, precision=precision))
-    assert (model.name, model.metadata["precision"]) == (name, precision)
+@pytest.mark.parametrize(
+    "path", sorted(BUNDLED.glob("mien-*/*.onnx")), ids=lambda path: f"{path.parent.name}-{path.stem}"
+)
+def test_every_bundled_model_holds_the_contract(path: Path) -> None:
+    model = Classifier(path)
+    assert (model.name, PRECISIONS[model.metadata["precision"]]) == (path.parent.name, path.name)
+    assert model.name in bundled_models()
     crops = random_crops(64, model.size)
     together, alone = model(crops)[0], np.concatenate([model(c[None])[0] for c in crops])
     np.testing.assert_allclose(together, alone, atol=1e-4)
