@@ -1,7 +1,8 @@
 """The part of docs/results.md that sets accuracy against milliseconds, and its drawing.
 
 Both come from results/comparison/PrivateTest.json, where `mien compare RESULTS... --split PrivateTest --keep
-results/comparison` wrote every trained system and every embedded model, timed in the same minutes.
+results/comparison` wrote every trained system and the default model, timed in the same minutes. mien-plus, judged on
+other labels, has no place there.
 """
 
 import json

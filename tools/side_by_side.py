@@ -36,7 +36,7 @@ def side_by_side(cards: Sequence[Json], results: Path) -> list[str]:
 
 
 def _judged(card: Json) -> dict[str, str]:
-    private = card["judged"].get("private", card["judged"]["public"])["int8"]
+    private = card["judged"]["private"]["int8"]  # an embedded model is a final one
     whole, clean = private["all"], private["clean"]
     low, high = whole["interval"]
     voted = "contempt" in whole["recall"]

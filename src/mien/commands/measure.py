@@ -107,11 +107,9 @@ def _crops(model: str, timed: Timed) -> Iterator[Figure]:
 def _files(model: str) -> list[Path]:
     """The file itself, or every file of an embedded model, int8 first."""
     first = find_model(model)
-    return (
-        [first]
-        if Path(model).is_file()
-        else [p for name in PRECISIONS.values() if (p := first.parent / name).is_file()]
-    )
+    if Path(model).is_file():
+        return [first]
+    return [path for name in PRECISIONS.values() if (path := first.parent / name).is_file()]
 
 
 def _plain_loop(session: ort.InferenceSession, crops: NDArray[np.uint8]) -> list[list[NDArray[np.float32]]]:

@@ -63,8 +63,8 @@ def _draft(trained: Trained, faces: FaceSet, folder: Path, *, final: bool) -> di
         name = trained.recipe.name
         raise ModelError(f"{name}: int8 loses {loss:.2f} points on PublicTest, more than {INT8_LOSS}; not exported")
     if final:
-        answers |= answer_files(trained, faces, files, [Split.PRIVATE_TEST])
-        judged = judge_answers(answers)
+        last = answer_files(trained, faces, files, [Split.PRIVATE_TEST])
+        answers, judged = answers | last, judged | judge_answers(last)
     learned = learned_from(trained.recipe, faces)
     card = card_json(trained, judged, learned, calibration=calibration, exported_at=commit())
     card["beside"] = _beside(trained, answers, faces, files["int8"])
