@@ -18,6 +18,7 @@ from mien.lab import nets
 from mien.lab.data import FaceSet
 from mien.lab.export.calibrate import Calibration
 from mien.lab.export.contract import Contract, HeadMaps, PooledMaps, fold_norms, hires_maps
+from mien.lab.export.half import store_half
 from mien.lab.export.onnx_file import _after, describe, export_fp32, export_int8
 from mien.lab.export.release import release
 from mien.lab.nets._attention import EncoderBlock
@@ -276,6 +277,32 @@ def test_int8_is_quantised_smaller_and_close(released: Path, faces: FaceSet) -> 
     assert (int8.argmax(1) == fp32.argmax(1)).mean() > 0.95
     alone = np.concatenate([Classifier(released / "model.onnx")(crop[None])[0] for crop in crops[:8]])
     np.testing.assert_allclose(alone, int8[:8], atol=1e-6)
+
+
+def test_half_the_bytes_of_the_fp32_file_say_the_same(
+    released: Path, run: Path, faces: FaceSet, tmp_path: Path
+) -> None:
+    card = release(load_final(run), faces, tmp_path / "half", half=True)
+    whole, half = released / "model-fp32.onnx", tmp_path / "half" / "model-fp32.onnx"
+    assert half.stat().st_size < 0.6 * whole.stat().st_size
+    crops = faces.images[546:].numpy()
+    expected, given = Classifier(whole)(crops), Classifier(half)(crops)
+    assert 0 < np.abs(expected[0] - given[0]).max() < 5e-3
+    assert given[0].dtype == given[1].dtype == np.float32
+    assert Classifier(half).metadata["precision"] == "fp32"
+    assert card["judged"]["public"]["fp32"]["all"]["n"] == card["judged"]["public"]["int8"]["all"]["n"]
+
+
+def test_a_weight_beyond_half_precision_stays_whole(released: Path, tmp_path: Path) -> None:
+    model = onnx.load(released / "model-fp32.onnx")
+    weight = max(model.graph.initializer, key=lambda w: len(w.raw_data))
+    values = onnx.numpy_helper.to_array(weight).copy()
+    values.flat[0] = 7e4
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    onnx.save(model, tmp_path / "large.onnx")
+    store_half(tmp_path / "large.onnx")
+    kept = {w.name: onnx.numpy_helper.to_array(w) for w in onnx.load(tmp_path / "large.onnx").graph.initializer}
+    np.testing.assert_array_equal(kept[weight.name], values)
 
 
 def test_only_the_final_release_touches_the_test_split(run: Path, faces: FaceSet, tmp_path: Path) -> None:

@@ -15,6 +15,9 @@ def export(
     final: Annotated[
         bool, typer.Option("--final", help="Judge PrivateTest, too: once, when everything is chosen.")
     ] = False,
+    half: Annotated[
+        bool, typer.Option("--half", help="Store the fp32 file's weights in half precision: half the bytes.")
+    ] = False,
     calibration: Annotated[str, typer.Option(help="vector or temperature; default: what the recipe says.")] = "",
 ) -> None:
     """Export RUN as fp32 and int8 ONNX, calibrated on PublicTest, with its card."""
@@ -24,7 +27,7 @@ def export(
         from mien.lab.train.run import load_final, recalibrated
 
     trained = recalibrated(load_final(run), calibration)
-    card = release(trained, load_set(data, trained.recipe), out, final=final)
+    card = release(trained, load_set(data, trained.recipe), out, final=final, half=half)
     low, high = card["accuracy"]["interval"]
     split = "private" if final else "public"
     accuracy, clean = card["accuracy"][split], card["accuracy"][f"{split}_clean"]

@@ -19,6 +19,7 @@ from mien.lab.data import FaceSet, Split, with_classes
 from mien.lab.export.beside import beside
 from mien.lab.export.calibrate import Calibration, fit_temperature, fit_vector
 from mien.lab.export.card import card_json, card_markdown, headline_split, learned_from
+from mien.lab.export.half import store_half
 from mien.lab.export.onnx_file import CALIBRATION_FACES, describe, export_fp32, export_int8, write_metadata
 from mien.lab.feed.rows import training_rows
 from mien.lab.judge.judge import Answers, answer, crops_of
@@ -32,30 +33,35 @@ APACHE = BUNDLED / "blazeface-short-range" / "LICENSE"
 INT8_LOSS = 0.3
 
 
-def release(trained: Trained, faces: FaceSet, folder: Path, *, final: bool = False) -> dict[str, Any]:
+def release(
+    trained: Trained, faces: FaceSet, folder: Path, *, final: bool = False, half: bool = False
+) -> dict[str, Any]:
     """Export a finished run to ``folder`` and return the figures of its card.
 
     Writes ``model.onnx`` (int8), ``model-fp32.onnx``, ``card.md``, ``card.json`` and ``LICENSE``. The calibration is
-    fitted on PublicTest. PrivateTest is judged only for the ``final`` model, after everything has been chosen. Raises
-    ``ModelError`` when a file disagrees with the trained net or int8 loses more than ``INT8_LOSS`` points on
-    PublicTest, ``DataError`` for other faces than the run's.
+    fitted on PublicTest. PrivateTest is judged only for the ``final`` model, after everything has been chosen. ``half``
+    stores the weights of the fp32 file in half precision, before it is judged. Raises ``ModelError`` when a file
+    disagrees with the trained net or int8 loses more than ``INT8_LOSS`` points on PublicTest, ``DataError`` for other
+    faces than the run's.
     """
     if trained.recipe.data.expand_first:
         raise ModelError(f"{trained.recipe.name}: has learned from test faces (data.expand_first); not exported")
     require_same_faces(trained, faces)
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".release-", dir=folder) as draft:  # a refused export leaves what was there
-        card = _draft(trained, faces, Path(draft), final=final)
+        card = _draft(trained, faces, Path(draft), final=final, half=half)
         for path in Path(draft).iterdir():
             path.replace(folder / path.name)
     return card
 
 
-def _draft(trained: Trained, faces: FaceSet, folder: Path, *, final: bool) -> dict[str, Any]:
+def _draft(trained: Trained, faces: FaceSet, folder: Path, *, final: bool, half: bool) -> dict[str, Any]:
     """Export, judge and describe in ``folder``."""
     calibration = calibrate(trained, faces)
     files = {precision: folder / name for precision, name in PRECISIONS.items()}
     export_files(trained, faces, files, calibration)
+    if half:
+        store_half(files["fp32"])
     answers = answer_files(trained, faces, files, [Split.PUBLIC_TEST])
     judged = judge_answers(answers)
     loss = int8_loss(judged)
