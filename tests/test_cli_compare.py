@@ -14,7 +14,7 @@ from PIL import Image
 import mien.__main__ as program
 from faces import cartoon_set
 from mien._emotions import SEVEN, class_set
-from mien.bundled import BUNDLED
+from mien.bundled import BUNDLED, DEFAULT_MODEL
 from mien.lab.data import FaceSet, Split
 from mien.lab.feed.test_set import load_test_set
 from mien.lab.judge.examine import select_rows
@@ -225,7 +225,7 @@ def test_faces_of_an_emotion_that_no_model_knows_are_accounted_for(  # type: ign
     shutil.copytree(folder / "val" / "fear", tmp_path / "own" / "contempt")
     status, _, err = run(
         "mien-0",
-        str(BUNDLED / "mien-0" / "model-fp32.onnx"),
+        str(BUNDLED / DEFAULT_MODEL / "model-fp32.onnx"),
         "--data",
         "own",
         "--split",

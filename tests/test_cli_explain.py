@@ -104,7 +104,7 @@ def test_a_picture_without_a_face_makes_a_sheet(tmp_path: Path) -> None:
         ([ASTRONAUT, "--method", "grad-cam"], "name a run (--model runs/NAME), or take --method map"),
         ([ASTRONAUT, "--layer", "features.2"], "needs a run's torch net"),
         ([ASTRONAUT, "--emotion", "glad"], "mien-0 does not know the emotion 'glad'"),
-        ([ASTRONAUT, "--model", "mien-9"], "unknown model 'mien-9'; did you mean 'mien-0'?"),
+        ([ASTRONAUT, "--model", "mien-00"], "unknown model 'mien-00'; did you mean 'mien-0'?"),
         (["mien-0", "mien-0", "--data", "x"], "with --data, name one model"),
         (["mien-0", "--data", "x", "--emotion", "sad"], "--emotion is for pictures"),
         (["mien-0", "--data", "x", "--method", "grad-cam"], "name a run (--model runs/NAME)"),

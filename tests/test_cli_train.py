@@ -33,7 +33,7 @@ def mien(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProc
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["train", "mien-9"], "unknown recipe 'mien-9'; did you mean 'mien-0'?"),
+        (["train", "mien-00"], "unknown recipe 'mien-00'; did you mean 'mien-0'?"),
         (["train", "mien-0", "optimise.epoch=3"], "unknown key 'epoch'; did you mean 'epochs'?"),
         (["train", "mien-0", "--data", "nowhere"], "nowhere"),
         (["export", "nowhere", "--out", "x"], "nowhere"),

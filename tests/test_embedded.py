@@ -40,7 +40,7 @@ def test_the_example_is_happy(name: str, astronaut: NDArray[np.uint8]) -> None:
 
 
 def test_int8_and_fp32_agree_on_the_example(astronaut: NDArray[np.uint8]) -> None:
-    int8, fp32 = (Reader("mien-0", precision=p).read(astronaut).faces[0] for p in ("int8", "fp32"))
+    int8, fp32 = (Reader(precision=p).read(astronaut).faces[0] for p in ("int8", "fp32"))
     assert max(abs(int8.probs[e] - fp32.probs[e]) for e in int8.probs) < 0.05
 
 
