@@ -1,6 +1,7 @@
 """Fixtures that several tests share: the public-domain example, synthetic faces, the real data where it is."""
 
 import os
+import signal
 
 # The nets of the tests are tiny: one thread is as fast, and stays so when the machine has other work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -14,6 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# A shell that runs the suite in the background lets it ignore Ctrl-C, and so would the programs that the tests start
+# and stop: what is ignored is inherited, a handler is not.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
