@@ -94,7 +94,7 @@ def _side(card: Json) -> int | None:
 
 def _changed(name: str, folder: Path) -> str:
     """What the recipe as it was run has otherwise than the published system's, in words of its file."""
-    base = re.sub("-(tuned|taught|longer|live|narrow|scratch)$", "", name)
+    base = re.sub("-(tuned|taught|longer|long|live|narrow|scratch)$", "", name)
     try:
         published, run = load(base), parse(json.loads((folder / "recipe.json").read_text("utf-8")), where=str(folder))
     except (OSError, ValueError, RecipeError):
