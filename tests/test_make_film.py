@@ -1,6 +1,6 @@
 """The film that shows `mien track`: the same every time, its truth right, its faces found and read."""
 
-import importlib.util
+import importlib
 import json
 import sys
 import types
@@ -12,17 +12,12 @@ import pytest
 from mien import Emotion, Reader
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
 
 
 @pytest.fixture(scope="module")
 def tool() -> types.ModuleType:
-    spec = importlib.util.spec_from_file_location("make_film", ROOT / "tools" / "make_film.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses look themselves up there
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("make_film")
 
 
 def by_role(faces: list[dict[str, object]]) -> dict[object, dict[str, object]]:

@@ -1,7 +1,7 @@
 """The tracker on real pictures: one face, several, cuts, patterns that are none, and what it refuses."""
 
 import csv
-import importlib.util
+import importlib
 import itertools
 import json
 import os
@@ -23,6 +23,8 @@ from mien._face import Detection
 from mien.pipeline import Reader
 from mien.stream import Moment, Tracker, open_source
 from mien.stream.follow import center_of, overlap_of
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 
 RATE = 25.0
 Pixels = NDArray[np.uint8]
@@ -372,14 +374,7 @@ def test_everybody_keeps_one_number_through_a_scene_with_a_known_truth(reader: R
 
 
 def scene_film(rate: float) -> Any:
-    path = Path(__file__).resolve().parent.parent / "tools" / "make_film.py"
-    spec = importlib.util.spec_from_file_location("make_film", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses look themselves up there
-    spec.loader.exec_module(module)
-    return module.Film(size_wh=(640, 360), rate=rate)
+    return importlib.import_module("make_film").Film(size_wh=(640, 360), rate=rate)
 
 
 def real_film(name: str) -> Path:

@@ -14,70 +14,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 
-ROOT = Path(__file__).resolve().parent.parent
-PICTURE = ROOT / "examples" / "astronaut.png"
-HEAD = (130, 2, 322, 206)  # pixels of the example: what is cut out
-MIDDLE = (226.0, 104.0)  # of the head, and half its width and height
-OVAL = (84.0, 97.0)
+from film_heads import HEAD, MIDDLE, OVAL, bend, draw_background, dress
+from film_roles import ORDER, ROLES, SCENE, Key, Role, place_at, timed
+
 FACE = (176.0, 75.0, 279.0, 178.0)  # as the detector draws it
-SCENE = 12.0  # seconds: the play lasts about as long, and begins again in a longer film
-FLASH = 0.6  # seconds that the last role is seen: less than a second in any film
 LEVELS = 17  # expressions drawn beforehand, from a frown over the smile to an open mouth
 CLOCK = 90_000  # ticks a second of the film's times
-
-
-@dataclass(frozen=True)
-class Key:
-    """Where a role is at a moment of the scene (0..1): middle and height of the head as fractions of the picture."""
-
-    at: float
-    x: float
-    y: float
-    height: float
-    tilt: float = 0.0  # degrees
-    mood: float = 0.0  # -1 a frown, 0 the smile of the example, 1 an open mouth
-
-
-@dataclass(frozen=True)
-class Role:
-    """One face of the play: how it differs from the example, and its way through the scene."""
-
-    name: str
-    tint: tuple[float, float, float]
-    gamma: float
-    mirrored: bool
-    keys: tuple[Key, ...]
-
-
-# Drawn in this order: the last stands in front.
-ROLES = (
-    Role(
-        "walker", (1.0, 0.86, 0.78), 1.15, True,
-        (Key(0.06, -0.15, 0.42, 0.40, -4, -1), Key(0.3, 0.2, 0.44, 0.42, 0, -1), Key(0.5, 0.5, 0.40, 0.42, 5, -0.6),
-         Key(0.72, 0.82, 0.42, 0.42, 0, 0), Key(0.84, 1.15, 0.44, 0.42, 4, 0)),
-    ),
-    Role(
-        "host", (1.0, 1.0, 1.0), 1.0, False,
-        (Key(0.0, 0.56, 0.5, 0.5, 0, 0), Key(0.2, 0.6, 0.48, 0.5, 4, 0), Key(0.36, 0.58, 0.5, 0.52, -6, 1),
-         Key(0.55, 0.46, 0.52, 0.5, -3, 1), Key(0.7, 0.5, 0.5, 0.54, 6, 0), Key(0.85, 0.54, 0.5, 0.5, 0, -1),
-         Key(1.0, 0.56, 0.5, 0.5, 0, 0)),
-    ),
-    Role(
-        "visitor", (0.72, 0.82, 1.0), 0.85, False,
-        (Key(0.22, 1.12, 0.24, 0.30, 8, 1), Key(0.34, 0.86, 0.24, 0.30, 10, 1), Key(0.5, 0.87, 0.22, 0.29, -8, 0),
-         Key(0.6, 0.86, 0.2, 0.30, 0, 0), Key(0.7, 0.88, -0.25, 0.30, 0, 0)),
-    ),
-    Role("flash", (0.95, 1.0, 0.8), 1.3, True, (Key(0.9, 0.14, 0.76, 0.34, 6, 0), Key(0.9, 0.2, 0.74, 0.34, 2, 0))),
-)  # fmt: skip
-ORDER = ("host", "walker", "visitor", "flash")  # who plays in a film of one, two, three, four faces
 
 
 @dataclass(frozen=True)
@@ -115,9 +64,9 @@ class Film:
         """The faces at a time: those of which a part lies in the picture."""
         present = self._present(seconds)
         found = []
-        for place, (role, key) in enumerate(present):
+        for index, (role, key) in enumerate(present):
             box = self._box(role, key)
-            visible = _visible(box, [other for _, other in present[place + 1 :]], self.size_wh)
+            visible = share_seen(box, [other for _, other in present[index + 1 :]], self.size_wh)
             if visible > 0:
                 number = self._number(role, seconds)
                 corners = [round(v, 1) for v in box]
@@ -132,7 +81,7 @@ class Film:
     def _present(self, seconds: float) -> list[tuple[Role, Key]]:
         at = seconds / self._length % 1
         players = [role for role in ROLES if role.name in ORDER[: self.faces]]
-        placed = [(role, _place(_timed(role, self._length), at)) for role in players]
+        placed = [(role, place_at(timed(role, self._length), at)) for role in players]
         return [(role, key) for role, key in placed if key is not None]
 
     def _number(self, role: Role, seconds: float) -> int:
@@ -142,13 +91,17 @@ class Film:
 
     @cached_property
     def _background(self) -> Image.Image:
-        return _draw_background(self.size_wh)
+        return draw_background(self.size_wh)
 
     @cached_property
     def _sprites(self) -> dict[tuple[str, int], Image.Image]:
         players = [role for role in ROLES if role.name in ORDER[: self.faces]]
-        heads = [_bend(mood) for mood in np.linspace(-1, 1, LEVELS)]
-        return {(role.name, level): _dress(head, role) for role in players for level, head in enumerate(heads)}
+        heads = [bend(mood) for mood in np.linspace(-1, 1, LEVELS)]
+        return {
+            (role.name, level): dress(head, role.gamma, role.tint)
+            for role in players
+            for level, head in enumerate(heads)
+        }
 
     def _matrix(self, role: Role, key: Key) -> NDArray[np.float64]:
         """Pixels of the example -> pixels of the film, affine [2, 3]."""
@@ -178,6 +131,18 @@ class Film:
         size = (x2 - x1, y2 - y1)
         turned = sprite.transform(size, Image.Transform.AFFINE, back.ravel().tolist(), Image.Resampling.BILINEAR)
         picture.paste(turned, (x1, y1), turned)
+
+
+def share_seen(box: tuple[float, ...], front: list[Key], size_wh: tuple[int, int]) -> float:
+    """The share of a box that lies in the picture and under none of the heads in front of it."""
+    width, height = size_wh
+    x, y = np.meshgrid(*(np.linspace(box[i], box[i + 2], 64) for i in (0, 1)))
+    seen = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    for key in front:
+        half = key.height * height / 2
+        aside = (x - key.x * width) / (half * OVAL[0] / OVAL[1])
+        seen &= np.hypot(aside, (y - key.y * height) / half) > 1
+    return float(seen.mean())
 
 
 def make_film(
@@ -239,104 +204,6 @@ class Tone:
     def close(self) -> None:
         """Write what the encoder still holds."""
         self._container.mux(self._stream.encode())
-
-
-def _timed(role: Role, length: float) -> tuple[Key, ...]:
-    """The keys of a role; the flash lasts as long in a short scene as in a long one."""
-    if role.name != "flash":
-        return role.keys
-    first, last = role.keys
-    return first, Key(first.at + FLASH / length, last.x, last.y, last.height, last.tilt, last.mood)
-
-
-def _place(keys: tuple[Key, ...], at: float) -> Key | None:
-    """Where the role is, between two keys with soft starts and stops; None before its first and after its last."""
-    for one, other in pairwise(keys):
-        if one.at <= at < other.at:
-            part = (at - one.at) / (other.at - one.at)
-            soft = part * part * (3 - 2 * part)
-            values = [(1 - soft) * getattr(one, name) + soft * getattr(other, name) for name in Key.__annotations__]
-            return Key(*values)
-    return None
-
-
-def _visible(box: tuple[float, ...], front: list[Key], size_wh: tuple[int, int]) -> float:
-    """The share of a box that lies in the picture and under none of the heads in front of it."""
-    width, height = size_wh
-    x, y = np.meshgrid(*(np.linspace(box[i], box[i + 2], 64) for i in (0, 1)))
-    seen = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    for key in front:
-        half = key.height * height / 2
-        aside = (x - key.x * width) / (half * OVAL[0] / OVAL[1])
-        seen &= np.hypot(aside, (y - key.y * height) / half) > 1
-    return float(seen.mean())
-
-
-def _bend(mood: float) -> NDArray[np.float32]:
-    """The head cut out of the example and bent into an expression, float32 [h, w, 4] in 0..255.
-
-    mien-0 reads -1 as angry, 0 as happy and 1 as surprised.
-    """
-    with Image.open(PICTURE) as image:
-        picture = np.asarray(image.convert("RGB"), np.float32)
-    frown, gape = max(0.0, -mood), max(0.0, mood)
-    y, x = np.mgrid[HEAD[1] : HEAD[3], HEAD[0] : HEAD[2]].astype(np.float32)
-    u = x - 224  # from the middle of the mouth; the head leans a little
-    v = y - 147 - 0.09 * u
-    down = 21 * frown * ((u / 20) ** 2 - 0.45) * np.exp(-((v / 16) ** 2) - (u / 30) ** 4)
-    down += gape * 10 * np.tanh(v / 4) * np.exp(-((v / 26) ** 2) - (u / 16) ** 4)
-    down += gape * 4 * (v > 0) * np.exp(-((u / 40) ** 4)) * np.clip(1 - abs(v - 20) / 40, 0, 1)
-    for eye_x, eye_y, side in ((205, 92, 1), (249, 96, -1)):
-        near = np.exp(-(((x - eye_x) / 22) ** 4) - ((y - eye_y) / 9) ** 2)
-        down += near * (8 * frown * (0.5 + side * (x - eye_x) / 22) - 6 * gape)
-    aside = -gape * 0.5 * u * np.exp(-((v / 18) ** 2) - (u / 34) ** 4)
-    bent = _sample(picture, x - aside, y - down)
-    mouth = np.clip(1.3 - ((u / 11) ** 2 + ((v - 1) / (11 * gape + 0.01)) ** 2), 0, 0.4)[..., None] / 0.4
-    bent += (gape > 0) * mouth * (np.float32([60, 20, 25]) - bent)
-    radius = np.hypot((x - MIDDLE[0]) / OVAL[0], (y - MIDDLE[1]) / OVAL[1])
-    alpha = 255 * np.clip((1 - radius) / 0.06, 0, 1)
-    return np.dstack([bent, alpha])
-
-
-def _sample(picture: NDArray[np.float32], x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The picture at fractional places, bilinear."""
-    x = np.clip(x, 0, picture.shape[1] - 1.001)
-    y = np.clip(y, 0, picture.shape[0] - 1.001)
-    left, top = x.astype(int), y.astype(int)
-    across, below = (x - left)[..., None], (y - top)[..., None]
-    upper = picture[top, left] * (1 - across) + picture[top, left + 1] * across
-    lower = picture[top + 1, left] * (1 - across) + picture[top + 1, left + 1] * across
-    return upper * (1 - below) + lower * below
-
-
-def _dress(head: NDArray[np.float32], role: Role) -> Image.Image:
-    """The head in the light and the tint of a role."""
-    light = 255 * (head[..., :3] / 255) ** role.gamma * np.float32(role.tint)
-    return Image.fromarray(np.rint(np.dstack([light, head[..., 3]]).clip(0, 255)).astype(np.uint8), "RGBA")
-
-
-def _draw_background(size_wh: tuple[int, int]) -> Image.Image:
-    """A room: a wall that fades, a window, a picture, a floor. Nothing in it looks like a face."""
-    width, height = size_wh
-    fade = np.linspace(0, 1, height)[:, None, None]
-    wall = (1 - fade) * [196, 205, 201] + fade * [150, 161, 160]
-    image = Image.fromarray(np.broadcast_to(wall, (height, width, 3)).astype(np.uint8))
-    draw = ImageDraw.Draw(image)
-
-    def block(x1: float, y1: float, x2: float, y2: float, color: str) -> None:
-        draw.rectangle((x1 * width, y1 * height, x2 * width, y2 * height), fill=color)
-
-    block(0, 0.86, 1, 1, "#6b5a4a")
-    block(0, 0.845, 1, 0.86, "#e8e4da")
-    block(0.06, 0.08, 0.30, 0.58, "#f2efe6")
-    for column in range(2):
-        for row in range(2):
-            left, top = 0.07 + 0.115 * column, 0.1 + 0.24 * row
-            block(left, top, left + 0.105, top + 0.22, "#a9c6d8" if row == 0 else "#bcd3dc")
-    block(0.74, 0.12, 0.95, 0.46, "#3d4650")
-    block(0.752, 0.14, 0.938, 0.44, "#d9b98a")
-    block(0.752, 0.33, 0.938, 0.44, "#7f8f6a")
-    return image
 
 
 def main(arguments: list[str] | None = None) -> None:
