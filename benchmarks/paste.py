@@ -18,13 +18,11 @@ import hashlib
 import json
 import math
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -37,40 +35,11 @@ from mien.detect import open_detector
 from mien.extract import extract
 from mien.lab.data import Split, load_fer2013
 from mien.pipeline import Reader
+from pasted import CONDITIONS, Pasted, Pixels, blow_up, enlarge, paste
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOM = 2.5  # the photograph's short side is enlarged to at least so many sides of the largest face
-FEATHER = 0.04  # of the face's side
 NEAR = 0.3  # of the side: a face whose centre lies further off is another one
-TRIES = 200  # places drawn until one lies away from the photograph's own faces
 SMALLEST = 24  # pixels; the smallest face that the detector is asked for
-Pixels = NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Condition:
-    """How faces are pasted: side in pixels, angle in degrees (clockwise), feathered or hard edge."""
-
-    name: str
-    side: int
-    angle: float = 0.0
-    feathered: bool = True
-
-
-CONDITIONS = (
-    *(Condition(f"{side} px", side) for side in (48, 72, 96, 192, 384)),
-    *(Condition(f"192 px, {angle:+d} degrees", 192, angle) for angle in (-45, -30, -15, 15, 30, 45)),
-    Condition("192 px, hard edge", 192, feathered=False),
-)
-
-
-@dataclass(frozen=True)
-class Pasted:
-    """A photograph with one more face in it, and where that face lies."""
-
-    pixels: Pixels
-    centre: tuple[float, float]
-    side: int
 
 
 def main() -> None:
@@ -141,64 +110,12 @@ def sample(arguments: argparse.Namespace) -> tuple[Pixels, NDArray[np.int64], st
     return data.images.numpy()[chosen], data.labels.numpy()[chosen], data.sha256
 
 
-def enlarge(pixels: Pixels) -> Pixels:
-    """The photograph with room for the largest face."""
-    height, width = pixels.shape[:2]
-    factor = max(1, math.ceil(ROOM * max(c.side for c in CONDITIONS) / min(height, width)))
-    size_wh = (width * factor, height * factor)
-    return np.asarray(Image.fromarray(pixels).resize(size_wh, Image.Resampling.BICUBIC))
-
-
-def blow_up(faces: Pixels, side: int = 192) -> Pixels:
-    """The faces at ``side`` pixels, as they are before they are pasted."""
-    enlarged = [Image.fromarray(face).resize((side, side), Image.Resampling.BICUBIC) for face in faces]
-    return np.stack([np.asarray(face) for face in enlarged])
-
-
 def read_crops(reader: Reader, faces: Pixels) -> NDArray[np.float32]:
     """Probabilities ``[N, C]`` of whole images, each taken as one crop."""
     whole = [Detection(Box(0, 0, *face.shape[::-1]), 1.0, None) for face in faces[:1]]
     size = reader.model.size
     crops = [extract(np.repeat(face[..., None], 3, axis=2), whole, size=size)[0][0] for face in faces]
     return reader.model(np.stack(crops))[0]
-
-
-def paste(
-    face: Pixels,
-    photograph: Pixels,
-    condition: Condition,
-    *,
-    taken: list[Box],
-    generator: np.random.Generator,
-) -> Pasted:
-    """Lay the grey ``face`` into the RGB ``photograph``; ``taken`` are boxes to stay away from."""
-    side = condition.side
-    margin = round(FEATHER * side) if condition.feathered else 0
-    layer = Image.fromarray(face).resize((side, side), Image.Resampling.BICUBIC)
-    mask = Image.new("L", (side, side), 0)
-    mask.paste(255, (margin, margin, side - margin, side - margin))
-    if margin:
-        mask = mask.filter(ImageFilter.BoxBlur(margin))
-    # Pillow turns counterclockwise. What comes in at the corners is masked out.
-    layer, mask = (part.rotate(-condition.angle, Image.Resampling.BICUBIC, expand=True) for part in (layer, mask))
-    left, top = draw_place(
-        photograph.shape[1] - layer.width, photograph.shape[0] - layer.height, layer.size, taken, generator
-    )
-    picture = Image.fromarray(photograph)
-    picture.paste(layer.convert("RGB"), (left, top), mask)
-    return Pasted(np.asarray(picture), (left + layer.width / 2, top + layer.height / 2), side)
-
-
-def draw_place(
-    right: int, bottom: int, size_wh: tuple[int, int], taken: list[Box], generator: np.random.Generator
-) -> tuple[int, int]:
-    """A random corner from which ``size_wh`` pixels touch no box, if there is one."""
-    width, height = size_wh
-    for _ in range(TRIES):
-        left, top = int(generator.integers(right + 1)), int(generator.integers(bottom + 1))
-        if all(left > b.x2 or left + width < b.x1 or top > b.y2 or top + height < b.y1 for b in taken):
-            break
-    return left, top
 
 
 def find(reader: Reader, pasted: Pasted) -> NDArray[np.float32] | None:
