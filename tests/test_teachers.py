@@ -11,6 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from faces import cartoon_set
+from losses import SHORT
 from mien._emotions import SEVEN
 from mien._errors import DataError, OutputError
 from mien.commands.logits import logits
@@ -25,7 +26,6 @@ from mien.lab.train.answers import Answers, answer, views_of
 from mien.lab.train.fit import Devices, fit, predict
 from mien.lab.train.run import Trained, load_final
 from mien.lab.train.teachers import Teachers
-from test_objective import SHORT
 
 CPU = Devices("cpu")
 

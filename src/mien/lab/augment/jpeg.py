@@ -1,7 +1,8 @@
 """JPEG as an augmentation: the luminance path of a baseline encoder and decoder, on whole batches at once.
 
 ITU-T T.81: 8x8 blocks, discrete cosine transform (A.3.3), quantisation by the example table K.1, scaled by quality as
-libjpeg scales it. What comes after in a file loses nothing and is left out. `tests/test_augment.py` holds it to Pillow.
+libjpeg scales it. What comes after in a file loses nothing and is left out. `tests/test_augment_light.py` holds it to
+Pillow.
 """
 
 import math

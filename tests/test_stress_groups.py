@@ -1,0 +1,103 @@
+"""Groups of people under stress: a gap is found where there is one, and none where chance made the groups."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from faces import cartoon_set
+from mien._errors import DataError
+from mien.lab.data import FaceSet, Split
+from mien.lab.stress.gaps import alarms, judge_groups
+from mien.lab.stress.groups import Groups, read_groups
+from stressed import ROOT, by_brightness, read
+
+
+@pytest.fixture(scope="module")
+def faces() -> FaceSet:
+    return cartoon_set(per_split=(70, 210, 0))
+
+
+def test_groups_of_chance_have_no_gap_and_real_ones_have(faces: FaceSet) -> None:
+    answers = read(by_brightness(dark=62.0), faces)
+    generator = np.random.default_rng(5)
+    rows = faces.rows.tolist()
+    top = faces.images[:, :4].float().mean(dim=(1, 2))
+    columns = {
+        "coin": {row: str(generator.choice(["a", "b", "c"])) for row in rows},
+        "background": {row: "dark" if value < 62 else "light" for row, value in zip(rows, top.tolist(), strict=True)},
+    }
+    said = judge_groups(answers, Groups("x", columns))
+    assert all(gap["p_corrected"] > 0.05 for gap in said["coin"]["gaps"].values())
+    gap = said["background"]["gaps"]["accuracy"]
+    assert (gap["largest"], gap["smallest"]) == ("light", "dark")
+    assert gap["p_corrected"] < 0.05
+    low, high = gap["interval"]
+    assert 0 < low < gap["value"] < high
+    assert any(alarm.startswith("background, accuracy") for alarm in alarms(said))
+    assert sum(group["n"] for group in said["coin"]["groups"].values()) == 210
+
+
+def test_the_mix_of_emotions_is_no_gap(faces: FaceSet) -> None:
+    """Two groups of other emotions: their accuracies differ, but only as the emotions' own do."""
+    plain = by_brightness()
+    hard = replace(plain, answer=lambda crops: (plain.answer(crops)[0] * [1, 1, 1, 0, 0, 0, 0], None))
+
+    def answer(crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], None]:
+        probs = hard.answer(crops)[0] + 1e-9
+        return (probs / probs.sum(1, keepdims=True)).astype(np.float32), None
+
+    easy = {row: "few" if label < 3 else "many" for row, label in zip(faces.rows.tolist(), faces.labels, strict=True)}
+    generator = np.random.default_rng(0)  # not all of an emotion are in one group, or nothing could be dealt anew
+    mixed = {row: group if generator.random() < 0.8 else "few" for row, group in easy.items()}
+    gap = judge_groups(read(replace(plain, answer=answer), faces), Groups("x", {"mix": mixed}))["mix"]["gaps"]
+    assert gap["accuracy"]["value"] > 0.2
+    assert gap["accuracy"]["p"] > 0.05
+    assert gap["accuracy"]["by_chance"] == pytest.approx(gap["accuracy"]["value"], abs=0.1)
+
+
+def test_small_groups_and_missing_faces_are_named_and_not_judged(faces: FaceSet) -> None:
+    rows = faces.split(Split.PUBLIC_TEST).rows.tolist()
+    column = {row: "few" if at < 10 else "many" for at, row in enumerate(rows[:150])}
+    said = judge_groups(read(by_brightness(), faces), Groups("x", {"kind": column}))["kind"]
+    assert (said["small"], said["missing"], said["gaps"]) == ({"few": 10}, 60, {})
+    assert list(said["groups"]) == ["many"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("rwo,sex\n1,f\n", 'neither a column row nor file .did you mean "row"'),
+        ("row\n1\n", "has the column row alone"),
+        ("row,sex,sex\n1,f,f\n", "named twice"),
+        ("row,sex\n1,f\n1,m\n", "row 1 .line 3.: the face '1' is named twice"),
+        ("row,sex\nx,f\n", "row 'x' is no whole number"),
+        ("row,sex\n1,f,f\n", "3 fields instead of 2"),
+        ("row,sex\n99999,f\n", "none of its rows"),
+        ("row,age\n" + "".join(f"{row},{row}\n" for row in range(30)), "30 groups"),
+        ("file,sex\na.png,f\n", "counted by row"),
+    ],
+)
+def test_a_wrong_table_of_groups_is_one_clear_line(text: str, says: str, faces: FaceSet, tmp_path: Path) -> None:
+    (tmp_path / "groups.csv").write_text(text)
+    faces = replace(faces, source=str(ROOT / "fer2013.parquet"))
+    if "by row" in says:
+        (tmp_path / "fer2013.parquet").touch()
+        faces = replace(faces, source=str(tmp_path / "fer2013.parquet"))
+    with pytest.raises(DataError, match=says):
+        read_groups(tmp_path / "groups.csv", faces)
+
+
+def test_groups_that_are_not_utf8_are_refused(faces: FaceSet, tmp_path: Path) -> None:
+    (tmp_path / "groups.csv").write_bytes("row,sex\n1,fémin\n2,fèmin\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"is not UTF-8 .byte 11.; save the table as UTF-8"):
+        read_groups(tmp_path / "groups.csv", faces)
+
+
+def test_rows_of_no_face_and_empty_cells_are_counted(faces: FaceSet, tmp_path: Path) -> None:
+    (tmp_path / "groups.csv").write_text("row;Sex;age\n1;f;\n2;;old\n99999;m;old\n")
+    groups = read_groups(tmp_path / "groups.csv", faces)
+    assert groups.columns == {"sex": {1: "f", 99999: "m"}, "age": {2: "old", 99999: "old"}}
+    assert groups.strange == 1

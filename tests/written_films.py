@@ -1,0 +1,58 @@
+"""Films that the tests write and read again."""
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from followed import SIZE, moment
+from mien.stream.film import FilmWriter
+
+av = pytest.importorskip("av", reason="films need PyAV, which the video extra brings")
+
+
+def gray(value: int, size_wh: tuple[int, int] = SIZE) -> NDArray[np.uint8]:
+    return np.full((size_wh[1], size_wh[0], 3), value, np.uint8)
+
+
+def write_film(path: Path, times: Sequence[float], *, source: Path | None = None, **settings: Any) -> FilmWriter:
+    size_wh = settings.pop("size_wh", SIZE)
+    with FilmWriter(path, source=source, size_wh=size_wh, rate=settings.pop("rate", 25)) as writer:
+        for index, seconds in enumerate(times):
+            writer.write(gray(20 + 4 * (index % 50), size_wh), moment(index, seconds, size_wh=size_wh))
+    return writer
+
+
+def frames_of(path: Path) -> list[tuple[float, NDArray[np.uint8]]]:
+    with av.open(str(path)) as container:
+        return [(frame.time, frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+
+
+def sound_of(path: Path) -> list[tuple[str, list[tuple[float, bytes]]]]:
+    """Codec and packets (time in seconds, bytes) of every stream of sound."""
+    with av.open(str(path)) as container:
+        streams = list(container.streams.audio)
+        packets = [packet for packet in container.demux(streams) if packet.size]
+        return [
+            (
+                stream.codec_context.codec.canonical_name,
+                [(float(p.pts * p.time_base), bytes(p)) for p in packets if p.stream_index == stream.index],
+            )
+            for stream in streams
+        ]
+
+
+def tone(container: Any, stream: Any, hertz: float) -> Iterator[None]:
+    done = 0
+    while True:
+        until = yield
+        while done + 1024 <= until * 48_000:
+            wave = 0.2 * np.sin(2 * np.pi * hertz * np.arange(done, done + 1024) / 48_000)
+            frame = av.AudioFrame.from_ndarray(np.repeat(wave[None].astype(np.float32), 2, 0), "fltp", "stereo")
+            frame.sample_rate, frame.pts, frame.time_base = 48_000, done, Fraction(1, 48_000)
+            container.mux(stream.encode(frame))
+            done += 1024
