@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,15 @@ def test_the_queue_is_listed_with_what_is_left() -> None:
     assert len(lines) == len(queue_file.read_queue()) + 1
     assert lines[-1].startswith("left: ")
     assert {line.split()[0] for line in lines[:-1]} <= {"done", "trained", "begun", "to"}
+
+
+def test_a_list_of_which_nobody_reads_the_end_ends_quietly() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "tools/reproduce.py", "--list"]
+    done = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_no_training_is_wanted_twice() -> None:

@@ -14,6 +14,7 @@ A training that is stopped keeps its checkpoint, and the next call resumes it. `
 
 import argparse
 import io
+import os
 import subprocess
 import sys
 import tarfile
@@ -34,15 +35,20 @@ KEPT_BACK = 30.0
 
 
 def main() -> int:
-    """Returns the exit status: 2 for what cannot be done, 1 where a training failed."""
+    """Returns the exit status: 2 for what cannot be done, 1 where a training failed, 141 where nobody reads on."""
     options = parse()
     try:
-        return act(options)
+        status = act(options)
+        sys.stdout.flush()
+        return status
     except MienError as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # the training has written its checkpoint
         return 130
+    except BrokenPipeError:  # `| head` has seen enough; what Python flushes at its end goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
 def act(options: argparse.Namespace) -> int:
