@@ -129,6 +129,7 @@ def test_a_family_becomes_a_study(run, faces: FaceSet, tmp_path: Path) -> None: 
     study = json.loads((tmp_path / "out" / "comparison.json").read_text())["study"]
     assert len(study["settings"]) == 4
     assert len(study["missing"]) == 8
+    assert [each["agrees_with_voters"] for each in study["settings"]] == [None] * 4  # a set without votes
     (optimiser,) = [
         e
         for e in study["effects_on_shared_faces"]

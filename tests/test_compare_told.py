@@ -15,8 +15,10 @@ from mien._emotions import SEVEN, Emotion
 from mien.lab.compare import Comparison, Entries, compare_entries, write_comparison
 from mien.lab.compare.cost import measure_costs
 from mien.lab.compare.effects import Cell, effects
+from mien.lab.compare.grid import agreement
 from mien.lab.compare.words import claimed
 from mien.lab.data import FaceSet, Split
+from mien.lab.judge.ferplus import against_votes
 from mien.lab.recipe import dump
 from tiny import tiny
 
@@ -155,6 +157,16 @@ def grid_cells(shares: dict[tuple[str, str], float], *, seeds: int = 1) -> dict[
         wrong = generator.random((seeds, 4000)) > share
         cells[setting] = Cell(labels, np.where(wrong, (labels + 1) % 3, labels), 3)
     return cells
+
+
+def test_voters_are_agreed_with_where_there_are_voters(comparison: Comparison, faces: FaceSet) -> None:
+    contenders = comparison.contenders
+    majority = [against_votes(c.answers, c.selection, faces) for c in contenders]
+    shares = [told["majority"]["agreement"] for told in majority if told]
+    assert agreement(comparison, (1,)) == shares[1] > shares[0]
+    assert agreement(comparison, (0, 1)) == pytest.approx((shares[0] + shares[1]) / 2)
+    silent = replace(comparison, faces=replace(faces, votes=None))
+    assert agreement(silent, (0, 1)) is None
 
 
 def test_effects_find_what_was_put_in() -> None:

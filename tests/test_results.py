@@ -131,6 +131,22 @@ def test_an_ablation_is_told_step_by_step_and_a_gain_is_a_gain(tmp_path: Path) -
     assert "| backbone | fear as sad 30.0 % |" in page
 
 
+def test_a_study_of_faces_with_votes_tells_how_often_most_voters_are_agreed_with(tmp_path: Path) -> None:
+    (tmp_path / "studies").mkdir()
+    said = study("f", {"parts": ["one", "two"]}, [0.02])
+    assert "As most voters" not in write_page_of(tmp_path, said)
+    said["settings"][0]["agrees_with_voters"], said["settings"][1]["agrees_with_voters"] = 0.75, None
+    page = write_page_of(tmp_path, said)
+    assert "As most voters" in page
+    assert "| 75.0 % | 1 |" in page
+    assert "| – | 1 |" in page
+
+
+def write_page_of(folder: Path, said: dict[str, Any]) -> str:
+    (folder / "studies" / "f.json").write_text(json.dumps(said))
+    return write_results.page(folder, cards=False)
+
+
 def test_what_is_left_to_train_stands_on_the_page_of_the_project_alone(tmp_path: Path) -> None:
     write(tmp_path, "alone", 0.5)
     assert "Still to be trained" in write_results.page(tmp_path)

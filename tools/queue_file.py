@@ -24,7 +24,7 @@ class Wanted:
     on: str  # one of PLACES
     minutes: float
     why: str
-    final: bool = True  # judged on PrivateTest; not so a run that another one starts from
+    final: bool = True  # judged on PrivateTest; not so a run that another one starts from, or that serves a choice
 
     @property
     def run(self) -> Path:

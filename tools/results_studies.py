@@ -58,22 +58,28 @@ def _study(said: Json) -> list[str]:
     about = f"{len(said['settings'])} settings, judged on {faces} faces of {split}."
     if said["missing"]:
         about += f" Not trained: {', '.join(said['missing'])}."
+    if any(each.get("agrees_with_voters") is not None for each in said["settings"]):
+        about += " As most voters: of faces of which most of ten FER+ voters name one emotion, the share read as that."
     parts = [f"## Study `{said['family']}`", about, _settings(said)]
     parts += _steps(said) if said["family"] in STEPS else _effects(said)
     return [*parts, _confusions(said)]
 
 
 def _settings(said: Json) -> str:
-    heads = [*said["axes"], "accuracy", "95 % interval", "balanced", "macro F1", "log loss", "seeds"]
-    return table(heads, [_setting(each) for each in said["settings"]])
+    heads = [*said["axes"], "accuracy", "95 % interval", "balanced", "macro F1", "log loss"]
+    voted = any(each.get("agrees_with_voters") is not None for each in said["settings"])
+    heads += ["as most voters", "seeds"] if voted else ["seeds"]
+    return table(heads, [_setting(each, voted=voted) for each in said["settings"]])
 
 
-def _setting(each: Json) -> list[str]:
+def _setting(each: Json, *, voted: bool) -> list[str]:
     f = each["figures"]
     low, high = f["interval"]
     shares = [f"{100 * f[key]:.1f} %" for key in ("balanced_accuracy", "macro_f1")]
     accuracy = [f"{100 * f['accuracy']:.1f} %", f"{100 * low:.1f} to {100 * high:.1f}"]
-    return [*each["setting"], *accuracy, *shares, f"{f['log_loss']:.3f}", str(len(each["models"]))]
+    share = each.get("agrees_with_voters")
+    voters = ["–" if share is None else f"{100 * share:.1f} %"] if voted else []
+    return [*each["setting"], *accuracy, *shares, f"{f['log_loss']:.3f}", *voters, str(len(each["models"]))]
 
 
 def _steps(said: Json) -> list[str]:

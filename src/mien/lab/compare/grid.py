@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from mien.lab.compare.compare import Comparison, compare_entries
 from mien.lab.compare.contenders import Contender, gather
 from mien.lab.compare.effects import Cell, Effect, Setting, effects
 from mien.lab.data import Split
+from mien.lab.judge.ferplus import against_votes
 from mien.lab.recipe import Claim, axes, load, members
 
 
@@ -21,6 +23,8 @@ class Study:
     """A study of ``family``, whose ``axes`` name their values.
 
     - ``settings``: places of its contenders in ``comparison``, by setting; those of one setting are its seeds
+    - ``voters``: by setting, how often it says what most of the ten FER+ voters say of a face, 0..1, a mean over seeds;
+      ``None`` for a set without votes
     - ``own``: effects on each setting's own classes and faces; ``shared``: on the faces and classes that all share
     - ``missing``: member -> what is to be done about it
     """
@@ -30,6 +34,7 @@ class Study:
     axes: Mapping[str, tuple[str, ...]]
     settings: Mapping[Setting, tuple[int, ...]]
     comparison: Comparison
+    voters: Mapping[Setting, float | None]
     own: tuple[Effect, ...]
     shared: tuple[Effect, ...]
     missing: Mapping[str, str]
@@ -72,7 +77,8 @@ def study(
     settings = _places(there)
     own, shared = (effects(grid, cells) for cells in (_own(comparison, settings), _shared(comparison, settings)))
     claim = load(next(iter(named.values()))).claim
-    return Study(family, claim, grid, settings, comparison, tuple(own), tuple(shared), missing)
+    voters = {setting: agreement(comparison, places) for setting, places in settings.items()}
+    return Study(family, claim, grid, settings, comparison, voters, tuple(own), tuple(shared), missing)
 
 
 def finished(name: str, results: Path, runs: Path) -> list[str]:
@@ -94,6 +100,14 @@ def _places(there: Mapping[Setting, list[str]]) -> dict[Setting, tuple[int, ...]
         settings[setting] = tuple(range(at, at + len(folders)))
         at += len(folders)
     return settings
+
+
+def agreement(comparison: Comparison, places: tuple[int, ...]) -> float | None:
+    """How often contenders say what most of the ten FER+ voters say, 0..1, on the mean; ``None`` without votes."""
+    contenders = [comparison.contenders[place] for place in places]
+    said = [against_votes(c.answers, c.selection, comparison.faces) for c in contenders]
+    told = [each["majority"]["agreement"] for each in said if each is not None]
+    return fmean(told) if told and None not in told else None
 
 
 def _own(comparison: Comparison, settings: Mapping[Setting, tuple[int, ...]]) -> dict[Setting, Cell]:

@@ -56,6 +56,7 @@ def study_json(study: Study) -> dict[str, Any]:
                 "setting": list(setting),
                 "models": [study.comparison.contenders[p].name for p in places],
                 "figures": _means([study.comparison.figures[p]["all"] for p in places]),
+                "agrees_with_voters": study.voters[setting],
                 "confusions": [
                     dict(zip(("label", "read_as", "share"), found, strict=True)) for found in confusions(study, places)
                 ],
@@ -109,9 +110,11 @@ def report(study: Study, provenance: Mapping[str, str]) -> str:
 
 def _settings(study: Study) -> list[str]:
     header = [*study.axes, "accuracy", "95 % interval", "balanced", "macro F1", "log loss", "ECE", "shared faces"]
-    header += ["parameters", "MMAC", "seeds"]
+    header += ["as most voters", "parameters", "MMAC", "seeds"]
     rows = [_setting_row(study, setting, places) for setting, places in study.settings.items()]
-    blocks = [table(header, rows, caption="Means over seeds, of the edges of the intervals, too.")]
+    caption = "Means over seeds, of the edges of the intervals, too. As most voters: of the faces of which most of ten "
+    caption += "FER+ voters name one emotion, the share that is read as that."
+    blocks = [table(header, rows, caption=caption)]
     if study.comparison.common.narrowed:
         known = ", ".join(study.comparison.common.emotions)
         blocks.append(
@@ -125,13 +128,14 @@ def _settings(study: Study) -> list[str]:
 
 def _setting_row(study: Study, setting: Setting, places: Sequence[int]) -> list[str | int | None]:
     own = [study.comparison.figures[p]["all"] for p in places]
-    first = study.comparison.contenders[places[0]]
+    first, voters = study.comparison.contenders[places[0]], study.voters[setting]
     return [
         *setting,
         percent(fmean(f["accuracy"] for f in own)),
         words.interval("accuracy", [fmean(f["interval"][edge] for f in own) for edge in (0, 1)]),
         *(words.figure(key, fmean(f[key] for f in own)) for key in _TOLD[1:]),
         percent(fmean(study.comparison.common_figures[p]["accuracy"] for p in places)),
+        None if voters is None else percent(voters),
         words.count(first.parameters),
         words.millions(first.macs),
         len(places),
