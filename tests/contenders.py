@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from mien._emotions import class_set
-from mien.lab.compare import Contender
+from mien.lab.compare import Comparison, Contender, Entries, compare_entries
 from mien.lab.data import FaceSet, Split
 from mien.lab.judge.examine import select_rows
 from mien.lab.judge.judge import Answers
@@ -24,3 +24,15 @@ def contender(
     probs[np.arange(len(labels)), told] += 0.7
     answers = Answers(selection.faces.rows.numpy(), probs, labels, selection.clean, selection.faces.emotions)
     return Contender(name, name, str(seed), f"results/{name}/seed-{seed}", "kept", answers, selection, **more)
+
+
+def four_compared(faces: FaceSet) -> Comparison:
+    """A poor one that a document tells of, a good one, one as good, and one of six classes."""
+    claim = {"document": "004", "variant": "faithful", "split": "test", "figures": {"accuracy": 0.5, "recall.sad": 0.4}}
+    entries = (
+        contender(faces, "poor", 0.3, claim=claim, parameters=1000),
+        contender(faces, "good", 0.9, parameters=5_000_000, macs=2_000_000),
+        contender(faces, "as-good", 0.9),
+        contender(faces, "six", 0.6, classes="six-no-neutral"),
+    )
+    return compare_entries(Entries(entries, faces), Split.PUBLIC_TEST, latency=False)

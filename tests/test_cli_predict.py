@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from contract import write_model
-from mien.__main__ import app
 from mien._emotions import SEVEN
-from predicted import EXAMPLE, ROOT, Draw, start
+from predicted import EXAMPLE, ROOT, Draw, make_album, runner, start
 
 
 @pytest.fixture(scope="module")
@@ -28,24 +27,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def predict(tiny: Path) -> Callable[..., Result]:
-    def run(*arguments: object, stdin: bytes | None = None) -> Result:
-        return CliRunner().invoke(app, ["predict", "--model", str(tiny), *map(str, arguments)], input=stdin)
-
-    return run
+    return runner(tiny)
 
 
 @pytest.fixture
 def album(tmp_path: Path, draw_face: Draw) -> Path:
-    """A folder of five pictures in three folders, and files that are none."""
-    folder = tmp_path / "album"
-    for index, name in enumerate(("b.png", "a.jpg", "sub/c.webp", "sub/deep/d.bmp", "e.JPEG")):
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(draw_face(64, seed=index)).save(path)
-    for name in ("notes.txt", ".hidden.png", ".cache/f.png", "sub/g.mien.png"):
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_bytes(b"not for reading")
-    return folder
+    return make_album(tmp_path / "album", draw_face)
 
 
 def lines(result: Result) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from contenders import contender
+from contenders import contender, four_compared
 from faces import cartoon_set
 from mien._emotions import SEVEN, Emotion
 from mien.lab.compare import Comparison, Entries, compare_entries, write_comparison
@@ -32,14 +32,7 @@ def faces() -> FaceSet:
 
 @pytest.fixture(scope="module")
 def comparison(faces: FaceSet) -> Comparison:
-    claim = {"document": "004", "variant": "faithful", "split": "test", "figures": {"accuracy": 0.5, "recall.sad": 0.4}}
-    entries = (
-        contender(faces, "poor", 0.3, claim=claim, parameters=1000),
-        contender(faces, "good", 0.9, parameters=5_000_000, macs=2_000_000),
-        contender(faces, "as-good", 0.9),
-        contender(faces, "six", 0.6, classes="six-no-neutral"),
-    )
-    return compare_entries(Entries(entries, faces), Split.PUBLIC_TEST, latency=False)
+    return four_compared(faces)
 
 
 def test_claims_stand_beside_what_is_measured(comparison: Comparison) -> None:

@@ -19,8 +19,8 @@ from fer_files import (  # noqa: E402
     VOTES_HEADER,
     assert_same,
     csv_rows,
-    make_set,
     parquet_columns,
+    twenty_one,
     votes_rows,
     write_csv,
     write_folders,
@@ -36,11 +36,7 @@ from mien.lab.recipe import load  # noqa: E402
 
 @pytest.fixture(scope="module")
 def faces(draw_face: Callable[..., np.ndarray]) -> FaceSet:
-    """Twenty-one drawn faces: every class in every split."""
-    count = 21
-    votes = np.random.default_rng(1).multinomial(10, [0.1] * 10, size=count)
-    images = [draw_face(48, seed=seed) for seed in range(count)]
-    return make_set(images, [i % 7 for i in range(count)], [i // 7 for i in range(count)], votes.tolist())
+    return twenty_one(draw_face)
 
 
 def test_parquet(faces: FaceSet, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="the lab is not installed")
 
-from fer_files import csv_rows, make_set, refuse, write_csv  # noqa: E402
+from fer_files import csv_rows, make_set, refuse, twenty_one, write_csv  # noqa: E402
 from mien._errors import DataError  # noqa: E402
 from mien.lab.data import (  # noqa: E402
     FaceSet,
@@ -32,11 +32,7 @@ DOCS = Path(__file__).resolve().parent.parent / "docs" / "data.md"
 
 @pytest.fixture(scope="module")
 def faces(draw_face: Callable[..., np.ndarray]) -> FaceSet:
-    """Twenty-one drawn faces: every class in every split."""
-    count = 21
-    votes = np.random.default_rng(1).multinomial(10, [0.1] * 10, size=count)
-    images = [draw_face(48, seed=seed) for seed in range(count)]
-    return make_set(images, [i % 7 for i in range(count)], [i // 7 for i in range(count)], votes.tolist())
+    return twenty_one(draw_face)
 
 
 SHADES = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2)), min_size=1, max_size=12)

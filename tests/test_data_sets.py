@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="the lab is not installed")
 
-from fer_files import assert_same, csv_rows, make_set, parquet_columns, write_csv, write_parquet  # noqa: E402
+from fer_files import assert_same, csv_rows, make_set, parquet_columns, twenty_one, write_csv, write_parquet  # noqa: E402
 from mien._emotions import CLASS_SETS, Emotion  # noqa: E402
 from mien._errors import DataError, MissingExtraError  # noqa: E402
 from mien.lab.data import (  # noqa: E402
@@ -27,11 +27,7 @@ from mien.lab.data import (  # noqa: E402
 
 @pytest.fixture(scope="module")
 def faces(draw_face: Callable[..., np.ndarray]) -> FaceSet:
-    """Twenty-one drawn faces: every class in every split."""
-    count = 21
-    votes = np.random.default_rng(1).multinomial(10, [0.1] * 10, size=count)
-    images = [draw_face(48, seed=seed) for seed in range(count)]
-    return make_set(images, [i % 7 for i in range(count)], [i // 7 for i in range(count)], votes.tolist())
+    return twenty_one(draw_face)
 
 
 def test_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

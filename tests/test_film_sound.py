@@ -1,42 +1,19 @@
 """The sound of films that are written: copied where it can be, in its place, and never in the way."""
 
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from written_films import frames_of, gray, sound_of, tone, write_film
+from written_films import frames_of, sound_of, write_film, write_source
 
 av = pytest.importorskip("av", reason="films need PyAV, which the video extra brings")
 
 
 @pytest.fixture
 def make_source(tmp_path: Path) -> Callable[..., Path]:
-    """A function that writes a small film with pictures of 2 seconds and a tone; returns its path."""
-
-    def make(name: str, codec: str | None, *, tones: int = 1, seconds: float = 2.0, picture_start: float = 0.0) -> Path:
-        path = tmp_path / name
-        with av.open(str(path), "w") as container:
-            video = container.add_stream("libx264", 25, width=64, height=48, options={"preset": "ultrafast"})
-            sounds = [container.add_stream(codec, 48_000, layout="stereo") for _ in range(tones if codec else 0)]
-            writers = [tone(container, stream, 440 * (i + 1)) for i, stream in enumerate(sounds)]
-            for writer in writers:
-                next(writer)
-            for index in range(50):
-                frame = av.VideoFrame.from_ndarray(gray(5 * index, (64, 48)), "rgb24")
-                frame.pts, frame.time_base = index * 40 + round(1000 * picture_start), Fraction(1, 1000)
-                container.mux(video.encode(frame))
-                for writer in writers:
-                    writer.send(min((index + 1) / 25, seconds))
-            container.mux(video.encode())
-            for writer, stream in zip(writers, sounds, strict=True):
-                writer.send(seconds)
-                container.mux(stream.encode())
-        return path
-
-    return make
+    return lambda name, codec, **how: write_source(tmp_path / name, codec, **how)
 
 
 @pytest.mark.parametrize(("name", "codec"), [("a.mp4", "aac"), ("a.mkv", "libopus"), ("a.avi", "libmp3lame")])

@@ -56,3 +56,26 @@ def tone(container: Any, stream: Any, hertz: float) -> Iterator[None]:
             frame.sample_rate, frame.pts, frame.time_base = 48_000, done, Fraction(1, 48_000)
             container.mux(stream.encode(frame))
             done += 1024
+
+
+def write_source(
+    path: Path, codec: str | None, *, tones: int = 1, seconds: float = 2.0, picture_start: float = 0.0
+) -> Path:
+    """A small film with pictures of 2 seconds and, in `codec`, a tone; returns its path."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", 25, width=64, height=48, options={"preset": "ultrafast"})
+        sounds = [container.add_stream(codec, 48_000, layout="stereo") for _ in range(tones if codec else 0)]
+        writers = [tone(container, stream, 440 * (i + 1)) for i, stream in enumerate(sounds)]
+        for writer in writers:
+            next(writer)
+        for index in range(50):
+            frame = av.VideoFrame.from_ndarray(gray(5 * index, (64, 48)), "rgb24")
+            frame.pts, frame.time_base = index * 40 + round(1000 * picture_start), Fraction(1, 1000)
+            container.mux(video.encode(frame))
+            for writer in writers:
+                writer.send(min((index + 1) / 25, seconds))
+        container.mux(video.encode())
+        for writer, stream in zip(writers, sounds, strict=True):
+            writer.send(seconds)
+            container.mux(stream.encode())
+    return path
