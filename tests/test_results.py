@@ -134,10 +134,10 @@ def test_an_ablation_is_told_step_by_step_and_a_gain_is_a_gain(tmp_path: Path) -
 def test_a_study_of_faces_with_votes_tells_how_often_most_voters_are_agreed_with(tmp_path: Path) -> None:
     (tmp_path / "studies").mkdir()
     said = study("f", {"parts": ["one", "two"]}, [0.02])
-    assert "As most voters" not in write_page_of(tmp_path, said)
+    assert "Voters:" not in write_page_of(tmp_path, said)
     said["settings"][0]["agrees_with_voters"], said["settings"][1]["agrees_with_voters"] = 0.75, None
     page = write_page_of(tmp_path, said)
-    assert "As most voters" in page
+    assert "Voters:" in page
     assert "| 75.0 % | 1 |" in page
     assert "| – | 1 |" in page
 

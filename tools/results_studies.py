@@ -59,7 +59,7 @@ def _study(said: Json) -> list[str]:
     if said["missing"]:
         about += f" Not trained: {', '.join(said['missing'])}."
     if any(each.get("agrees_with_voters") is not None for each in said["settings"]):
-        about += " As most voters: of faces of which most of ten FER+ voters name one emotion, the share read as that."
+        about += " Voters: of faces on which most of ten FER+ voters agree, the share read as they say."
     parts = [f"## Study `{said['family']}`", about, _settings(said)]
     parts += _steps(said) if said["family"] in STEPS else _effects(said)
     return [*parts, _confusions(said)]
@@ -68,7 +68,7 @@ def _study(said: Json) -> list[str]:
 def _settings(said: Json) -> str:
     heads = [*said["axes"], "accuracy", "95 % interval", "balanced", "macro F1", "log loss"]
     voted = any(each.get("agrees_with_voters") is not None for each in said["settings"])
-    heads += ["as most voters", "seeds"] if voted else ["seeds"]
+    heads += ["voters", "seeds"] if voted else ["seeds"]
     return table(heads, [_setting(each, voted=voted) for each in said["settings"]])
 
 

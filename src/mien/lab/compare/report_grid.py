@@ -110,10 +110,10 @@ def report(study: Study, provenance: Mapping[str, str]) -> str:
 
 def _settings(study: Study) -> list[str]:
     header = [*study.axes, "accuracy", "95 % interval", "balanced", "macro F1", "log loss", "ECE", "shared faces"]
-    header += ["as most voters", "parameters", "MMAC", "seeds"]
+    header += ["voters", "parameters", "MMAC", "seeds"]
     rows = [_setting_row(study, setting, places) for setting, places in study.settings.items()]
-    caption = "Means over seeds, of the edges of the intervals, too. As most voters: of the faces of which most of ten "
-    caption += "FER+ voters name one emotion, the share that is read as that."
+    caption = "Means over seeds, of the edges of the intervals, too. Voters: of faces on which most of ten FER+ voters "
+    caption += "agree, the share read as they say."
     blocks = [table(header, rows, caption=caption)]
     if study.comparison.common.narrowed:
         known = ", ".join(study.comparison.common.emotions)
