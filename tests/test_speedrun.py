@@ -3,7 +3,12 @@
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from pathlib import Path
+
+import pytest
+
+from mien._errors import MienError
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -17,7 +22,7 @@ LAPS = [Lap(10.0, 1, 0.48), Lap(20.0, 2, 0.62), Lap(30.0, 3, 0.61), Lap(40.0, 4,
 def test_the_first_epoch_that_reaches_an_accuracy_counts() -> None:
     row = speedrun.row_of(3, LAPS, 0.70)
     assert (row["seed"], row["seconds"], row["epochs"], row["accuracy"]) == (3, 40.0, 4, 0.705)
-    assert row["on_the_way"] == {"50 %": 20.0, "55 %": 20.0, "60 %": 20.0, "65 %": 40.0}
+    assert row["on_the_way"] == {"50 %": 20.0, "55 %": 20.0, "60 %": 20.0, "65 %": 40.0, "68 %": 40.0, "69 %": 40.0}
     assert "reached the target after 40.0 s" in speedrun.told(row)
 
 
@@ -64,3 +69,11 @@ def test_an_unknown_key_is_refused_before_the_clock_starts() -> None:
     assert race.returncode == 2
     assert "epochz" in race.stderr
     assert "Traceback" not in race.stderr
+
+
+def test_a_kept_run_is_never_taken_for_a_new_one(tmp_path: Path) -> None:
+    (tmp_path / "seed-0").mkdir()
+    (tmp_path / "seed-0" / "log.jsonl").write_text('{"epoch": 1, "public_accuracy": 0.9}\n', "utf-8")
+    options = Namespace(changes=[], keep=tmp_path, accelerator="cpu", target=0.7)
+    with pytest.raises(MienError, match="holds a run already"):
+        speedrun.run(0, options)
