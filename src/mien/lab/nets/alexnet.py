@@ -16,6 +16,7 @@ def build(
     classes: int,
     *,
     stem: str = "small",
+    base: int = 64,
     hidden: Sequence[int] = (4096, 4096),
     size: int = 48,
     dropout: float = 0.5,
@@ -23,16 +24,18 @@ def build(
     """Five convolutions, three max-pools, and dense layers made for images of ``size`` pixels.
 
     ``stem`` ``"imagenet"`` is the published 11x11 convolution with stride 4, after which 48 px end in no map at all;
-    ``"small"`` is 5x5 with stride 1, which ends in a map of 5x5.
+    ``"small"`` is 5x5 with stride 1, which ends in a map of 5x5. ``base`` is the width of the first convolution, 64 as
+    published; the others have 3, 6, 4 and 4 times as many channels.
     """
     check_option("stem", stem, ("small", "imagenet"))
     small = stem == "small"
-    first = nn.Conv2d(channels, 64, 5, padding=2) if small else nn.Conv2d(channels, 64, 11, stride=4, padding=2)
+    wide = (base, 3 * base, 6 * base, 4 * base, 4 * base)
+    first = nn.Conv2d(channels, base, 5, padding=2) if small else nn.Conv2d(channels, base, 11, stride=4, padding=2)
     features = nn.Sequential(
         *(first, nn.ReLU(), nn.MaxPool2d(3, stride=2)),
-        *(nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, stride=2)),
-        *(nn.Conv2d(192, 384, 3, padding=1), nn.ReLU()),
-        *(nn.Conv2d(384, 256, 3, padding=1), nn.ReLU()),
-        *(nn.Conv2d(256, 256, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, stride=2)),
+        *(nn.Conv2d(wide[0], wide[1], 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, stride=2)),
+        *(nn.Conv2d(wide[1], wide[2], 3, padding=1), nn.ReLU()),
+        *(nn.Conv2d(wide[2], wide[3], 3, padding=1), nn.ReLU()),
+        *(nn.Conv2d(wide[3], wide[4], 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, stride=2)),
     )
     return dense_net(features, channels, classes, size=size, hidden=hidden, dropout=dropout)
