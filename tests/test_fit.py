@@ -13,6 +13,7 @@ import torch
 
 from faces import cartoon_set
 from mien._errors import DataError, DivergedError, OutputError, RecipeError
+from mien.commands.progress import epoch_line
 from mien.lab import recipe as recipes
 from mien.lab.data import FaceSet
 from mien.lab.feed.rows import training_rows
@@ -81,6 +82,18 @@ def test_it_learns_the_cartoons(faces: FaceSet, tmp_path: Path) -> None:
         epochs[-1]["public_accuracy"], abs=0.02
     )
     assert len((tmp_path / "log.jsonl").read_text().splitlines()) == EPOCHS
+
+
+def test_it_tells_how_often_it_clips(faces: FaceSet, tmp_path: Path) -> None:
+    told: dict[str, list[dict]] = {"0.001": [], "1000": [], "0": []}
+    for clip, records in told.items():
+        chosen = small(f"optimise.clip={clip}", "optimise.epochs=1", "optimise.warmup=0")
+        fit(chosen, faces, tmp_path / clip, devices=CPU, report=records.append)
+    always, never, off = (records[-1] for records in told.values())
+    assert (always["clipped"], never["clipped"]) == (1.0, 0.0)
+    assert "clipped" not in off
+    assert "clipped 100% of the steps" in epoch_line(always)
+    assert "clipped" not in epoch_line(never) + epoch_line(off)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -11,6 +11,7 @@ from mien.lab import nets
 from mien.lab import recipe as recipes
 from mien.lab.count import macs, parameters
 from mien.lab.nets._net import DenseHead, PooledHead
+from mien.lab.nets._residual import Block, Bottleneck
 from mien.lab.recipe import Data, NetChoice
 from mien.lab.train.run import build
 from paper import on_paper
@@ -117,6 +118,22 @@ def test_mien_can_be_resnet18() -> None:
 def test_lenet_can_be_lenet_5() -> None:
     five = on_paper("lenet", channels=1, classes=10, widths=(6, 16), hidden=(120, 84), size=32)
     assert parameters(five) == 61_706
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_a_resnet_that_begins_as_its_shortcuts_has_a_calm_first_gradient(depth: int) -> None:
+    norms = []
+    for calm in (False, True):
+        torch.manual_seed(0)
+        net = nets.build("resnet", channels=1, classes=3, depth=depth, base=8, zero_init_residual=calm)
+        images = torch.rand(16, 1, 48, 48, generator=torch.Generator().manual_seed(1)) * 2 - 1
+        torch.nn.functional.cross_entropy(net(images), torch.arange(16) % 3).backward()
+        norms.append(torch.stack([p.grad.norm() for p in net.parameters() if p.grad is not None]).norm())
+        branches = [m for m in net.modules() if isinstance(m, Block | Bottleneck)]
+        ends = [(m.second if isinstance(m, Block) else m.third)[1].weight for m in branches]
+        assert len(ends) == (8 if depth == 18 else 16)
+        assert all(bool((end == 0).all()) == calm for end in ends)
+    assert norms[1] < norms[0] / 2
 
 
 def test_attention_resnet_has_the_printed_parameters_but_for_one_misprint() -> None:

@@ -9,6 +9,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 # Seconds over which the speed is taken for the remaining time; an epoch on a processor lasts minutes.
 _SPEED_OVER = 600.0
+# Share of clipped steps that is told: then the clipping, and not the rate, says how far a plain SGD step goes.
+_OFTEN = 0.5
 
 
 class Watch:
@@ -66,6 +68,7 @@ def epoch_line(record: Mapping[str, Any]) -> str:
         _validated(record),
         f"{record['images_per_second']:,.0f} images/s",
         f"{record['seconds']:.1f} s",
+        f"clipped {record['clipped']:.0%} of the steps" if record.get("clipped", 0) >= _OFTEN else "",
         f"back to the best epoch, on with {record['fallback']}" if "fallback" in record else "",
     ]
     return "  ".join(part for part in parts if part)

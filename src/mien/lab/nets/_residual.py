@@ -95,6 +95,21 @@ def residual_features(
     return nn.Sequential(stages)
 
 
+def start_as_shortcuts(features: nn.Module) -> None:
+    """Zero the scale of each block's last norm, so that its branch adds nothing at first (Goyal et al.,
+    arXiv:1706.02677).
+
+    Without that, branches add their variance to the shortcut's, and the gradient grows on its way back through the
+    blocks: in a new ResNet-50 its norm is 155 instead of 3 on 64 faces of 48 px, and plain SGD leaves the rails.
+    """
+    for block in features.modules():
+        if isinstance(block, (Block, Bottleneck)):
+            last = block.second if isinstance(block, Block) else block.third
+            norm = last[1]
+            assert isinstance(norm, nn.BatchNorm2d)
+            nn.init.zeros_(norm.weight)
+
+
 def residual_stem(channels: int, stem: str, base: int = 64) -> nn.Sequential:
     """``"imagenet"``: 7x7 with stride 2 and a max-pool, a quarter of the size; ``"small"``: 3x3, the same size;
     ``"half"``: 3x3 with stride 2, half the size."""
