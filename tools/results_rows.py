@@ -92,14 +92,21 @@ def _side(card: Json) -> int | None:
         return None
 
 
+def published(name: str) -> str:
+    """The recipe that is faithful to the document of the recipe ``name``: the name without our suffix."""
+    return re.sub("-(tuned|taught|longer|long|live|128|narrow|scratch)$", "", name)
+
+
 def _changed(name: str, folder: Path) -> str:
     """What the recipe as it was run has otherwise than the published system's, in words of its file."""
-    base = re.sub("-(tuned|taught|longer|long|live|narrow|scratch)$", "", name)
     try:
-        published, run = load(base), parse(json.loads((folder / "recipe.json").read_text("utf-8")), where=str(folder))
+        system, run = (
+            load(published(name)),
+            parse(json.loads((folder / "recipe.json").read_text("utf-8")), where=str(folder)),
+        )
     except (OSError, ValueError, RecipeError):
         return ""
-    changed = {key: value for key, value in differences(run, published).items() if not key.startswith("claim")}
+    changed = {key: value for key, value in differences(run, system).items() if not key.startswith("claim")}
     return ", ".join(f"{key} = {describe(value)}" for key, value in changed.items() if key != "seed")
 
 

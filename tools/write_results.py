@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
+import results_claims
 import results_looks
 import results_pace
 import results_speedrun
 import results_studies
 from markdown import table
-from results_rows import Row, embedded, figure_of, mean, named, read, spread, told
+from results_rows import Row, embedded, mean, read, spread
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "results.md"
@@ -41,7 +42,7 @@ def page(results: Path, *, cards: bool = True) -> str:
     parts += results_pace.sections(results)
     parts += results_speedrun.sections(results)
     parts += ["## What each cost", _costs(every)]
-    parts += _claims(rows)
+    parts += results_claims.sections(rows)
     parts += results_studies.sections(results)
     parts += results_looks.sections(results)
     parts += _changes(rows)
@@ -132,27 +133,6 @@ def _drawn(row: Row) -> str:
     if not row.place:
         return "–"
     return f"[curves]({row.place}/curves.png), [confusion]({row.place}/confusion.svg)"
-
-
-def _claims(rows: Sequence[Row]) -> list[str]:
-    """Every figure that a document publishes beside ours on PrivateTest (PublicTest, where that alone is judged)."""
-    parts, lines, splits = [], [], {}
-    for row in rows:
-        claim = row.claim
-        if claim.get("figures"):
-            splits[row.document] = claim["split"]
-        split = "private" if row.judged("private") else "public"
-        for key, theirs in claim.get("figures", {}).items():
-            ours = [value for figures in row.judged(split) if (value := figure_of(figures, key)) is not None]
-            if ours:
-                cells = [f"`{row.name}`", row.document, claim["variant"], named(key), told(key, theirs)]
-                lines.append([*cells, told(key, fmean(ours)), f"{split.capitalize()}Test"])
-    if lines:
-        heads = ("recipe", "document", "variant", "figure", "claimed", "measured", "on")
-        said = "A claim was measured by its document on a split of its own, ours on ours: the two are no fair pair."
-        parts += ["## Claimed and measured", said, table(heads, lines)]
-        parts.append("\n".join(f"- Document {document} measured on: {split}." for document, split in splits.items()))
-    return parts
 
 
 def _changes(rows: Sequence[Row]) -> list[str]:

@@ -1,0 +1,58 @@
+"""The part of docs/results.md that sets every figure that a document publishes beside ours."""
+
+import json
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+from markdown import table
+from results_rows import Row, figure_of, mean, named, published, told
+
+_SAID = (
+    "A claim was measured by its document on a split of its own, ours on PrivateTest: the two are no fair pair. "
+    "**Bold**: at least as good as claimed."
+)
+_LESS_IS_BETTER = ("log_loss",)
+
+
+def sections(rows: Sequence[Row]) -> list[str]:
+    """A table for each published system, its figures down and our recipes for it across."""
+    systems: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        figures = row.claim.get("figures")
+        if figures and (row.judged("private") or row.judged("public")):
+            systems.setdefault((row.document, json.dumps(figures)), []).append(row)
+    if not systems:
+        return []
+    return ["## Claimed and measured", _SAID, *(part for group in systems.values() for part in _system(group))]
+
+
+def _system(rows: Sequence[Row]) -> list[str]:
+    """Heading, where the document measured, and the table of one system."""
+    rows = sorted(
+        rows, key=lambda row: (row.claim["variant"] != "faithful", -mean(row.judged(_split(row)), "accuracy"))
+    )
+    claimed: Mapping[str, float] = rows[0].claim["figures"]
+    heads = ["figure", "claimed", *(f"`{row.name}`" + _where(row) for row in rows)]
+    lines = [
+        [named(key), told(key, value), *(_ours(row, key, value) for row in rows)] for key, value in claimed.items()
+    ]
+    heading = f"### Document {rows[0].document}: `{published(rows[0].name)}`"
+    return [heading, f"Claimed on: {rows[0].claim['split']}.", table(heads, lines)]
+
+
+def _split(row: Row) -> str:
+    return "private" if row.judged("private") else "public"
+
+
+def _where(row: Row) -> str:
+    """Runs that only PublicTest judges are named so."""
+    return "" if row.judged("private") else ", PublicTest"
+
+
+def _ours(row: Row, key: str, claimed: float) -> str:
+    values = [value for figures in row.judged(_split(row)) if (value := figure_of(figures, key)) is not None]
+    if not values:
+        return "–"
+    ours = fmean(values)
+    as_good = ours <= claimed if key in _LESS_IS_BETTER else ours >= claimed
+    return f"**{told(key, ours)}**" if as_good else told(key, ours)
