@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from markdown import table
-from results_rows import Row, figure_of, mean, named, published, told
+from mien.lab.compare.words import claimed
+from results_rows import Row, mean, named, published, told
 
 _SAID = (
     "A claim was measured by its document on a split of its own, ours on PrivateTest: the two are no fair pair. "
@@ -31,11 +32,9 @@ def _system(rows: Sequence[Row]) -> list[str]:
     rows = sorted(
         rows, key=lambda row: (row.claim["variant"] != "faithful", -mean(row.judged(_split(row)), "accuracy"))
     )
-    claimed: Mapping[str, float] = rows[0].claim["figures"]
+    theirs: Mapping[str, float] = rows[0].claim["figures"]
     heads = ["figure", "claimed", *(f"`{row.name}`" + _where(row) for row in rows)]
-    lines = [
-        [named(key), told(key, value), *(_ours(row, key, value) for row in rows)] for key, value in claimed.items()
-    ]
+    lines = [[named(key), told(key, value), *(_ours(row, key, value) for row in rows)] for key, value in theirs.items()]
     heading = f"### Document {rows[0].document}: `{published(rows[0].name)}`"
     return [heading, f"Claimed on: {rows[0].claim['split']}.", table(heads, lines)]
 
@@ -49,10 +48,12 @@ def _where(row: Row) -> str:
     return "" if row.judged("private") else ", PublicTest"
 
 
-def _ours(row: Row, key: str, claimed: float) -> str:
-    values = [value for figures in row.judged(_split(row)) if (value := figure_of(figures, key)) is not None]
+def _ours(row: Row, key: str, theirs: float) -> str:
+    """The mean over seeds, a dash where it was not measured."""
+    measured = [found for figures in row.judged(_split(row)) for found in claimed(row.claim, figures)]
+    values = [ours for name, _, ours in measured if name == key]
     if not values:
         return "–"
     ours = fmean(values)
-    as_good = ours <= claimed if key in _LESS_IS_BETTER else ours >= claimed
+    as_good = ours <= theirs if key in _LESS_IS_BETTER else ours >= theirs
     return f"**{told(key, ours)}**" if as_good else told(key, ours)

@@ -100,23 +100,12 @@ def published(name: str) -> str:
 def _changed(name: str, folder: Path) -> str:
     """What the recipe as it was run has otherwise than the published system's, in words of its file."""
     try:
-        system, run = (
-            load(published(name)),
-            parse(json.loads((folder / "recipe.json").read_text("utf-8")), where=str(folder)),
-        )
+        system = load(published(name))
+        run = parse(json.loads((folder / "recipe.json").read_text("utf-8")), where=str(folder))
     except (OSError, ValueError, RecipeError):
         return ""
     changed = {key: value for key, value in differences(run, system).items() if not key.startswith("claim")}
     return ", ".join(f"{key} = {describe(value)}" for key, value in changed.items() if key != "seed")
-
-
-def figure_of(figures: Json, key: str) -> float | None:
-    """The figure that ``key`` names as a claim does: "accuracy", "recall.angry"; ``None`` where it is not there."""
-    name, _, emotion = key.partition(".")
-    if name == "macro_precision":
-        return fmean(figures["precision"].values())
-    value = figures.get(name, {}).get(emotion) if emotion else figures.get(name)
-    return float(value) if isinstance(value, int | float) else None
 
 
 def named(key: str) -> str:

@@ -20,7 +20,8 @@ def sections(results: Path) -> list[str]:
     told = (
         "Wall time from the start of `mien train speedrun` in a process of its own: imports, reading of the data and "
         "every judgement on PublicTest counted (`python benchmarks/speedrun.py`). Means over the runs, in seconds. "
-        "PublicTest is looked at after every epoch, so these accuracies are no results."
+        "PublicTest is looked at after every epoch, so these accuracies are no results. "
+        "A row is of the recipe as it stood at its commit."
     )
     return ["## The race to 70 %", told, table(heads, lines)]
 
