@@ -51,13 +51,16 @@ class Lap:
 
 
 def main() -> int:
-    """Run, print and write; exit status 1 where a run did not reach the target."""
+    """Run, print and write; exit status 1 where a run did not reach the target, 130 where it was stopped."""
     options = parse()
     try:
         return race(options)
     except MienError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped: a race is run from its start, so this run counts for nothing; --json keeps those before it")
+        return 130
 
 
 def race(options: argparse.Namespace) -> int:

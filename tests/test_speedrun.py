@@ -71,6 +71,16 @@ def test_an_unknown_key_is_refused_before_the_clock_starts() -> None:
     assert "Traceback" not in race.stderr
 
 
+def test_ctrl_c_ends_the_race_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(_: Namespace) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["speedrun.py", "--keep", "nowhere"])
+    monkeypatch.setattr(speedrun, "race", interrupted)
+    assert speedrun.main() == 130
+    assert capsys.readouterr().out.startswith("stopped: a race is run from its start")
+
+
 def test_a_kept_run_is_never_taken_for_a_new_one(tmp_path: Path) -> None:
     (tmp_path / "seed-0").mkdir()
     (tmp_path / "seed-0" / "log.jsonl").write_text('{"epoch": 1, "public_accuracy": 0.9}\n', "utf-8")
