@@ -40,6 +40,15 @@ def test_seeds_become_mean_and_deviation(tmp_path: Path) -> None:
     assert "| 3 |" in page
 
 
+def test_seeds_of_several_machines_and_commits_name_each_once(tmp_path: Path) -> None:
+    for seed, (machine, commit) in enumerate((("one", "a" * 40), ("other", "b" * 40 + "+"), ("other", "b" * 40 + "+"))):
+        write(tmp_path, "several", 0.5, seed=seed)
+        path = tmp_path / "several" / f"seed-{seed}" / "metrics.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"machine": machine, "commit": commit}))
+    page = write_results.page(tmp_path, cards=False)
+    assert f"| 60 60 60 | one; other | {'a' * 12} {'b' * 12}+ | def |" in page
+
+
 @pytest.mark.parametrize(("split", "heading"), [("public", "## PublicTest"), ("leaky", "## Leaky on purpose")])
 def test_other_splits_stand_apart(tmp_path: Path, split: str, heading: str) -> None:
     write(tmp_path, "final", 0.6)

@@ -122,10 +122,18 @@ def _costs(rows: Sequence[Row]) -> str:
         run = row.first
         side = f"{run['size']} px" if run.get("size") else "–"
         seconds = " ".join(f"{each['seconds']:,}" for each in row.runs)
-        at = run.get("judged_at") or run.get("exported_at", "–")
+        judged = [each.get("judged_at") or each.get("exported_at", "–") for each in row.runs]
         cells = [f"`{row.name}`", side, f"{run['parameters']:,}", f"{run['macs'] / 1e6:,.1f}", str(run["epochs"])]
-        lines.append([*cells, seconds, run["machine"], run["commit"], at, _drawn(row)])
-    return table(heads, lines)
+        machines = "; ".join(dict.fromkeys(each["machine"] for each in row.runs))
+        trained = [each["commit"] for each in row.runs]
+        lines.append([*cells, seconds, machines, _commits(trained), _commits(judged), _drawn(row)])
+    said = "Of several seeds in their order; a machine or commit that several share stands once."
+    return f"{said}\n\n{table(heads, lines)}"
+
+
+def _commits(them: Sequence[str]) -> str:
+    """Each commit once, its first twelve digits; `+` where files had been changed since."""
+    return " ".join(dict.fromkeys(each[:12] + ("+" if each.endswith("+") else "") for each in them))
 
 
 def _drawn(row: Row) -> str:
