@@ -77,3 +77,13 @@ def test_the_card_says_what_the_file_does(name: str, fer2013_parquet: Path) -> N
         # Processors without VNNI round int8 sums another way.
         assert figures[part]["accuracy"] == pytest.approx(said[part]["accuracy"], abs=0.004)
         assert figures[part]["ece"] == pytest.approx(said[part]["ece"], abs=0.01)
+
+
+@EVERY
+def test_the_card_tells_of_mirror_images_and_of_people(name: str) -> None:
+    beside = card_of(name)["beside"]
+    assert set(beside) == {"public", "private"}
+    for said in beside.values():
+        assert abs(said["flip"]["all"]["accuracy"] - card_of(name)["accuracy"]["private"]) < 0.05
+        assert said["people"]["majority"]["n"] > 3000
+    assert "Agreement with people" in (BUNDLED / name / "card.md").read_text()

@@ -12,12 +12,11 @@ from pathlib import Path
 
 from mien._errors import DataError, MienError
 from mien.bundled import BUNDLED
-from mien.infer import PRECISIONS, Classifier
+from mien.infer import PRECISIONS
 from mien.lab import checkpoint
 from mien.lab.data import Split, find_fer2013, load_fer2013
-from mien.lab.export.beside import beside
 from mien.lab.export.card import card_markdown, learned_from
-from mien.lab.judge.judge import answer
+from mien.lab.export.release import answer_files, beside_splits, judge_answers, require_same_faces
 from mien.lab.train.run import load_final
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
@@ -25,21 +24,23 @@ RESULTS = Path(__file__).resolve().parent.parent / "results"
 
 def main(name: str) -> None:
     """Judge the int8 file anew, compare, and write both forms of the card."""
+    trained, faces = load_final(RESULTS / name), load_fer2013(find_fer2013(None))
+    require_same_faces(trained, faces)
     folder = BUNDLED / name
-    recipe = load_final(RESULTS / name).recipe
-    faces = load_fer2013(find_fer2013(None))
-    classifier = Classifier(folder / PRECISIONS["int8"])
-    card = json.loads((folder / "card.json").read_text("utf-8"))
-    found = {}
-    for split in card["judged"]:
-        part = Split(f"{split.capitalize()}Test")
-        answers = answer(classifier, faces, recipe.data.classes, part)
-        if (got := answers.figures()["all"]["accuracy"]) != card["accuracy"][split]:
-            raise DataError(f"{name}: {got:.2%} on {part}, where its card says {card['accuracy'][split]:.2%}")
-        found[split] = beside(classifier, answers, faces, recipe.data.classes, part)
-    card |= {"beside": found, "learned_from": learned_from(recipe, faces)}
+    path, card = folder / PRECISIONS["int8"], json.loads((folder / "card.json").read_text("utf-8"))
+    answers = answer_files(
+        trained, faces, {"int8": path}, [Split(f"{split.capitalize()}Test") for split in card["judged"]]
+    )
+    for split, by in judge_answers(answers).items():
+        got, said = by["int8"]["all"]["accuracy"], card["accuracy"][split]
+        if got != said:
+            raise DataError(f"{name}: reads {got:.2%} of the {split} test split, where its card says {said:.2%}")
+    card |= {
+        "beside": beside_splits(trained, answers, faces, path),
+        "learned_from": learned_from(trained.recipe, faces),
+    }
     checkpoint.save_text(folder / "card.json", json.dumps(card, indent=1) + "\n")
-    checkpoint.save_text(folder / "card.md", card_markdown(recipe, card))
+    checkpoint.save_text(folder / "card.md", card_markdown(trained.recipe, card))
 
 
 if __name__ == "__main__":

@@ -73,12 +73,12 @@ def _draft(trained: Trained, faces: FaceSet, folder: Path, *, final: bool, half:
         answers, judged = answers | last, judged | judge_answers(last)
     learned = learned_from(trained.recipe, faces)
     card = card_json(trained, judged, learned, calibration=calibration, exported_at=commit())
-    card["beside"] = _beside(trained, answers, faces, files["int8"])
+    card["beside"] = beside_splits(trained, answers, faces, files["int8"])
     _write(trained, card, files, folder)
     return card
 
 
-def _beside(
+def beside_splits(
     trained: Trained, answers: dict[str, dict[str, Answers]], faces: FaceSet, path: Path
 ) -> dict[str, dict[str, Any]]:
     """What the int8 file's ``answers`` are worth beside their figures, by split."""
