@@ -11,7 +11,6 @@ from PIL import Image
 
 torch = pytest.importorskip("torch", reason="the lab is not installed")
 
-
 from faces import cartoon_set  # noqa: E402
 from judged import evaluation, reader, subject  # noqa: E402
 from mien._emotions import SEVEN  # noqa: E402

@@ -1,4 +1,4 @@
-"""The rules of the house: which module may import which, what an import costs, and that public names are explained."""
+"""The rules of the house: which module imports which, what an import costs, what is explained, how long files are."""
 
 import ast
 import json
@@ -192,3 +192,12 @@ def test_every_public_name_is_documented(path: Path) -> None:
     tree = ast.parse(path.read_text("utf-8"))
     assert ast.get_docstring(tree), f"{path} has no docstring"
     assert list(undocumented(tree.body, "")) == []
+
+
+def test_files_fit_in_the_eye() -> None:
+    folders = [PACKAGE, *(ROOT / name for name in ("tests", "tools", "benchmarks"))]
+    written = [path for folder in folders for kind in ("*.py", "*.mjs") for path in folder.rglob(kind)]
+    ours = [path for path in written if "runtime" not in path.parts]
+    assert len(ours) > 500
+    long = {str(path.relative_to(ROOT)): len(path.read_text("utf-8").splitlines()) for path in ours}
+    assert {name: lines for name, lines in long.items() if lines > 250} == {}

@@ -1,12 +1,10 @@
-"""The page in a real browser: pictures, maps, downloads, bad files, keyboard, camera; quiet, and never elsewhere."""
+"""The page in a real browser: pictures, maps, downloads, bad files, keyboard; quiet, and never elsewhere."""
 
 import base64
 import csv
 import io
 import json
-import re
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,11 +13,10 @@ from PIL import Image
 
 from golden_faces import GOLDEN, Difference, differ, picture
 from mien.pipeline import Reader
-from web_site import ROOT, Visit, build, chromium, film, playing, serving
+from web_site import ROOT, Visit, build, chromium, playing, serving
 
 ASTRONAUT = ROOT / "examples" / "astronaut.png"
 EXAMPLE: dict[str, Any] = {"name": ASTRONAUT.name, "mimeType": "image/png", "buffer": ASTRONAUT.read_bytes()}
-CAMERA = ("--use-fake-device-for-media-stream", "--use-file-for-fake-video-capture={film}")
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +26,8 @@ def site() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def player() -> Iterator[Any]:
-    with playing() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def browser(player: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    path = film(tmp_path_factory.mktemp("film") / "film.mjpeg")
-    with chromium(player, *(flag.format(film=path) for flag in CAMERA)) as opened:
+def browser() -> Iterator[Any]:
+    with playing() as player, chromium(player) as opened:
         yield opened
 
 
@@ -225,64 +215,6 @@ def test_everything_is_reached_by_the_keyboard(visit: Visit) -> None:
     unnamed = "e => !(e.labels?.length || e.ariaLabel || e.textContent.trim() || e.getAttribute('aria-labelledby'))"
     controls = page.locator("button:visible, input:not([hidden])")
     assert not [index for index in range(controls.count()) if controls.nth(index).evaluate(unnamed)]
-
-
-def test_the_camera_is_followed(browser: Any, site: str) -> None:
-    visit = Visit(browser, site, permissions=["camera"]).ready()
-    page = visit.page
-    page.click("#start")
-    page.locator("#people li").wait_for()
-    page.locator("#rate", has_text="frames a second").wait_for()
-    page.locator("#people .name", has_text="happy").wait_for()
-    assert page.get_by_role("button", name="Person 1 happy").count() == 1  # what is seen is in what is heard
-    assert page.locator("#curves .person").count() == 1
-    plain = page.locator("#people .value").all_text_contents()
-    assert len(plain) == 7
-    page.locator(".who").focus()
-    assert Image.open(io.BytesIO(visit.saved("#snap"))).size == (640, 480)
-    page.wait_for_timeout(1500)
-    lines = [json.loads(line) for line in visit.saved("#camera-json").decode().splitlines()]
-    assert len(lines) >= 4
-    assert [line["frame"] for line in lines] == list(range(len(lines)))
-    assert all(one["seconds"] < two["seconds"] for one, two in pairwise(lines))
-    ids = {face["id"] for line in lines for face in line["faces"]}
-    assert ids == {1}
-    boxes = np.array([face["box"] for line in lines for face in line["faces"]])
-    assert np.ptp(boxes[:, 0]) < 60  # it sways by 32 pixels
-    rows = list(csv.DictReader(io.StringIO(visit.saved("#camera-csv").decode())))
-    assert float(rows[0]["happy"]) > 0.5
-    page.click("#stop")
-    assert page.locator("#spoken").text_content() == "The camera is off."
-    page.click("#start")
-    page.locator("#people li").wait_for()
-    visit.close()
-
-
-def test_a_refused_camera_is_told(browser: Any, site: str) -> None:
-    visit = Visit(browser, site).ready()
-    visit.page.click("#start")
-    visit.page.locator("#errors p", has_text="Allow it for this page").wait_for()
-    assert visit.page.locator("#camera").is_hidden()
-    visit.close()
-
-
-def test_no_camera_is_told(player: Any, site: str) -> None:
-    with chromium(player) as browser:
-        visit = Visit(browser, site, permissions=["camera"]).ready()
-        visit.page.click("#start")
-        visit.page.locator("#errors p", has_text="There is no camera").wait_for()
-        visit.close()
-
-
-@pytest.mark.parametrize("missing", ["runtime/ort.wasm.min.mjs", "models/classifier.onnx"])
-def test_a_missing_file_is_told(browser: Any, site: str, missing: str) -> None:
-    context_page = Visit(browser, "about:blank")
-    context_page.context.route(re.compile(re.escape(missing)), lambda route: route.fulfill(status=404))
-    page = context_page.page
-    page.goto(site)
-    page.locator("#errors p", has_text=missing).wait_for()
-    assert "make web" in page.locator("#errors p").text_content() or "again" in page.locator("#errors p").text_content()
-    context_page.context.close()
 
 
 def test_it_fits_a_phone(visit: Visit) -> None:

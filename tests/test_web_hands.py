@@ -126,6 +126,17 @@ def test_who_comes_back_finds_what_the_controls_say(visit: Visit) -> None:
     assert (shown, page.locator("#maps").is_checked()) == (0, False)
 
 
+@pytest.mark.parametrize("missing", ["runtime/ort.wasm.min.mjs", "models/classifier.onnx"])
+def test_a_missing_file_is_told(browser: Any, site: str, missing: str) -> None:
+    context_page = Visit(browser, "about:blank")
+    context_page.context.route(re.compile(re.escape(missing)), lambda route: route.fulfill(status=404))
+    page = context_page.page
+    page.goto(site)
+    page.locator("#errors p", has_text=missing).wait_for()
+    assert "make web" in page.locator("#errors p").text_content() or "again" in page.locator("#errors p").text_content()
+    context_page.context.close()
+
+
 def test_a_model_that_was_missing_is_asked_for_again(browser: Any, site: str) -> None:
     visit = Visit(browser, "about:blank")
     page = visit.page
