@@ -130,6 +130,7 @@ def test_a_family_becomes_a_study(run, faces: FaceSet, tmp_path: Path) -> None: 
     assert len(study["settings"]) == 4
     assert len(study["missing"]) == 8
     assert [each["agrees_with_voters"] for each in study["settings"]] == [None] * 4  # a set without votes
+    assert [each["milliseconds"] for each in study["settings"]] == [None] * 4  # --no-latency
     (optimiser,) = [
         e
         for e in study["effects_on_shared_faces"]

@@ -16,6 +16,7 @@ Json = dict[str, Any]
 
 # Families whose settings stand in an order, each with one thing more than the one before.
 STEPS = ("hybrid-ablation", "hybrid-ablation-narrow")
+_MANY = 4  # values of an axis, beyond which not every pair of them is told
 FIGURES = {"accuracy": "accuracy", "balanced_accuracy": "balanced", "macro_f1": "macro F1"}
 
 
@@ -60,6 +61,8 @@ def _study(said: Json) -> list[str]:
         about += f" Not trained: {', '.join(said['missing'])}."
     if any(each.get("agrees_with_voters") is not None for each in said["settings"]):
         about += " Voters: of faces on which most of ten FER+ voters agree, the share read as they say."
+    if any(each.get("milliseconds") for each in said["settings"]):
+        about += f" Milliseconds: of one face on one thread of {said['provenance']['machine'].partition(',')[0]}."
     parts = [f"## Study `{said['family']}`", about, _settings(said)]
     parts += _steps(said) if said["family"] in STEPS else _effects(said)
     return [*parts, _confusions(said)]
@@ -68,18 +71,21 @@ def _study(said: Json) -> list[str]:
 def _settings(said: Json) -> str:
     heads = [*said["axes"], "accuracy", "95 % interval", "balanced", "macro F1", "log loss"]
     voted = any(each.get("agrees_with_voters") is not None for each in said["settings"])
-    heads += ["voters", "seeds"] if voted else ["seeds"]
-    return table(heads, [_setting(each, voted=voted) for each in said["settings"]])
+    timed = any(each.get("milliseconds") for each in said["settings"])
+    heads += [*(["voters"] if voted else []), *(["ms fp32", "ms int8"] if timed else []), "seeds"]
+    return table(heads, [_setting(each, voted=voted, timed=timed) for each in said["settings"]])
 
 
-def _setting(each: Json, *, voted: bool) -> list[str]:
+def _setting(each: Json, *, voted: bool, timed: bool) -> list[str]:
     f = each["figures"]
     low, high = f["interval"]
     shares = [f"{100 * f[key]:.1f} %" for key in ("balanced_accuracy", "macro_f1")]
     accuracy = [f"{100 * f['accuracy']:.1f} %", f"{100 * low:.1f} to {100 * high:.1f}"]
     share = each.get("agrees_with_voters")
     voters = ["–" if share is None else f"{100 * share:.1f} %"] if voted else []
-    return [*each["setting"], *accuracy, *shares, f"{f['log_loss']:.3f}", *voters, str(len(each["models"]))]
+    ms = each.get("milliseconds") or {}
+    times = [f"{ms[precision]:.2f}" if precision in ms else "–" for precision in ("fp32", "int8")] if timed else []
+    return [*each["setting"], *accuracy, *shares, f"{f['log_loss']:.3f}", *voters, *times, str(len(each["models"]))]
 
 
 def _steps(said: Json) -> list[str]:
@@ -106,8 +112,9 @@ def _added(effect: Json | None) -> list[str]:
 
 
 def _effects(said: Json) -> list[str]:
-    """Main effects on the faces that all settings share."""
-    main = [e for e in said["effects_on_shared_faces"] if e["within"] is None]
+    """Main effects on the faces that all settings share; of an axis of many values, its first over the rest."""
+    few = {axis: values[0] if len(values) > _MANY else None for axis, values in said["axes"].items()}
+    main = [e for e in said["effects_on_shared_faces"] if e["within"] is None and few[e["axis"]] in (None, e["first"])]
     contrasts = dict.fromkeys((e["axis"], e["first"], e["second"], e["matched"]) for e in main)
     found = {(e["axis"], e["first"], e["second"], e["figure"]): e for e in main}
     lines = []

@@ -57,6 +57,7 @@ def study_json(study: Study) -> dict[str, Any]:
                 "models": [study.comparison.contenders[p].name for p in places],
                 "figures": _means([study.comparison.figures[p]["all"] for p in places]),
                 "agrees_with_voters": study.voters[setting],
+                "milliseconds": _milliseconds(study, places),
                 "confusions": [
                     dict(zip(("label", "read_as", "share"), found, strict=True)) for found in confusions(study, places)
                 ],
@@ -73,6 +74,15 @@ def _means(figures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Means over seeds, of the edges of the interval, too."""
     means = {key: fmean(f[key] for f in figures) for key in _TOLD}
     return {"n": figures[0]["n"], **means, "interval": [fmean(f["interval"][edge] for f in figures) for edge in (0, 1)]}
+
+
+def _milliseconds(study: Study, places: Sequence[int]) -> dict[str, float] | None:
+    """Of one face on one thread, by precision; the seeds of a setting share a graph. ``None`` where none was timed."""
+    if study.comparison.costs is None:
+        return None
+    cost = study.comparison.costs.each[places[0]]
+    timed = {precision: cost.timing(precision, 1) for precision in ("fp32", "int8")}
+    return {precision: timing.ms for precision, timing in timed.items() if timing}
 
 
 def _plain(effect: Effect) -> dict[str, Any]:
