@@ -3,7 +3,6 @@
 import io
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,38 +10,18 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from mien._face import Box, Detection, KeyPoints
-from mien._framing import FER2013, Framing
+from framed import UPRIGHT, framed, whole
+from mien._face import Box, Detection
+from mien._framing import Framing
 from mien.detect import open_detector
 from mien.extract import extract
 from mien.infer import Classifier, find_model
 
 Draw = Callable[..., NDArray[np.uint8]]
 
-# FER-2013's framing with every rotation removed, where a test wants to know exactly what comes out.
-UPRIGHT = replace(FER2013, tilt=0.0)
-
 
 def rgb(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.repeat(grey[..., None], 3, axis=2)
-
-
-def whole(width: float, height: float) -> Detection:
-    return Detection(Box(0, 0, width, height), 1.0, None)
-
-
-def framed(centre: tuple[float, float], side: float, angle: float = 0.0, framing: Framing = FER2013) -> Detection:
-    """What a perfect detector answers for a face whose crop has this centre, side and angle (degrees, clockwise)."""
-    cosine, sine = math.cos(math.radians(angle)) * side, math.sin(math.radians(angle)) * side
-
-    def at(fraction: tuple[float, float]) -> tuple[float, float]:
-        x, y = fraction[0] - 0.5, fraction[1] - 0.5
-        return centre[0] + cosine * x - sine * y, centre[1] + sine * x + cosine * y
-
-    x, y = at((0.5, 0.6))
-    half = 0.42 * side
-    points = KeyPoints(at(framing.right_eye), at(framing.left_eye), at(framing.nose), at(framing.mouth))
-    return Detection(Box(x - half, y - half, x + half, y + half), 1.0, points)
 
 
 def corners(to_image: NDArray[np.float64], size: int) -> NDArray[np.float64]:

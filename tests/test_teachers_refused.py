@@ -8,18 +8,14 @@ import pytest
 import torch
 
 from faces import cartoon_set
-from losses import SHORT
 from mien._emotions import SEVEN
 from mien._errors import DataError
-from mien.lab import recipe as recipes
-from mien.lab.data import FaceSet, Split
-from mien.lab.recipe import Recipe, Target
+from mien.lab.data import FaceSet
+from mien.lab.recipe import Target
 from mien.lab.train.answers import Answers, answer
-from mien.lab.train.fit import Devices, fit
 from mien.lab.train.run import Trained, load_final
 from mien.lab.train.teachers import Teachers
-
-CPU = Devices("cpu")
+from taught import CPU, training, two_runs
 
 
 @pytest.fixture(scope="module")
@@ -29,27 +25,12 @@ def faces() -> FaceSet:
 
 @pytest.fixture(scope="module")
 def folders(faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two finished runs of different seeds, a little trained."""
-    places = [tmp_path_factory.mktemp("teachers") / f"seed-{seed}" for seed in (0, 1)]
-    for seed, place in enumerate(places):
-        assert fit(recipes.with_seed(short(), seed), faces, place, devices=CPU)
-    return places
+    return two_runs(tmp_path_factory.mktemp("teachers"), faces)
 
 
 @pytest.fixture(scope="module")
 def trained(folders: list[Path]) -> list[Trained]:
     return [load_final(folder) for folder in folders]
-
-
-def short(*more: str) -> Recipe:
-    return recipes.load("mien-plain", [*SHORT, "optimise.epochs=8", "optimise.ema=0", *more])
-
-
-def training(faces: FaceSet) -> FaceSet:
-    return faces.split(Split.TRAINING)
-
-
-# Mistakes
 
 
 def test_answers_for_other_data_classes_or_rows_are_refused(trained: list[Trained], faces: FaceSet) -> None:
