@@ -98,9 +98,12 @@ def _steps(said: Json) -> list[str]:
     ]
     heads = ["step", *(cell for name in FIGURES.values() for cell in (name, "95 % interval"))]
     told = "What each step adds, in points. **Bold**: more than noise of the faces that it was judged on."
+    return [told + _chance(said, "step"), table(heads, lines)]
+
+
+def _chance(said: Json, what: str) -> str:
     several = max(len(setting["models"]) for setting in said["settings"]) > 1
-    told += "" if several else " One seed a step: chance in training is not in the intervals."
-    return [told, table(heads, lines)]
+    return "" if several else f" One seed a {what}: chance in training is not in the intervals."
 
 
 def _added(effect: Json | None) -> list[str]:
@@ -122,8 +125,11 @@ def _effects(said: Json) -> list[str]:
         effects = [found[axis, first, second, figure] for figure in ("accuracy", "macro_f1")]
         lines.append([f"{axis}: {first} over {second}", *(cell for e in effects for cell in _plain(e)), str(matched)])
     heads = ["effect", "accuracy", "95 % interval", "macro F1", "95 % interval", "matched settings"]
-    told = "Main effects on the faces and classes that all settings share, in points. **Bold**: more than noise."
-    return [told, table(heads, lines)] if lines else []
+    told = (
+        "Main effects on the faces and classes that all settings share, in points. **Bold**: more than noise of the "
+        "faces that they were judged on."
+    )
+    return [told + _chance(said, "setting"), table(heads, lines)] if lines else []
 
 
 def _plain(effect: Json) -> list[str]:
