@@ -85,6 +85,7 @@ def test_of_many_values_the_first_alone_is_held_against_the_others(tmp_path: Pat
     page = write_page_of(tmp_path, study("f", many, [0.02] * 4))
     assert "parts: one over two" in page
     assert "One seed a setting" in page
+    assert "Of more than 4 values, the first against each other one." in page
     assert "parts: three over four" not in page
 
 

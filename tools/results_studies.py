@@ -129,6 +129,7 @@ def _effects(said: Json) -> list[str]:
         "Main effects on the faces and classes that all settings share, in points. **Bold**: more than noise of the "
         "faces that they were judged on."
     )
+    told += f" Of more than {_MANY} values, the first against each other one." if any(few.values()) else ""
     return [told + _chance(said, "setting"), table(heads, lines)] if lines else []
 
 
