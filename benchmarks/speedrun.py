@@ -11,7 +11,8 @@ course. Each run has its own seed; a run whose course ends below the target coun
 given. No teacher, no weights from before: what a training is given is counted with it.
 
 PublicTest is what the race is run on, so its accuracy is the best of several looks: no figure for a table of results.
-The file is written after every run, and runs that stand in it with the same recipe and machine are not run again.
+The file is written after every run, and runs that stand in it are not run again; a file of another recipe, target or
+machine is refused.
 Use a quiet machine: on a processor the training takes all of its cores.
 """
 
@@ -29,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mien._errors import MienError
+from mien._errors import DataError, MienError
 from mien.lab import checkpoint
 from mien.lab import recipe as recipes
 from mien.lab.data import find_fer2013, load_fer2013
@@ -69,8 +70,7 @@ def race(options: argparse.Namespace) -> int:
     origin = provenance(load_fer2013(find_fer2013(None)).sha256)
     said = dump(recipe) | {"about": ""}
     header = {"recipe": said, "target": options.target, "machine": origin["machine"]}
-    kept = json.loads(options.json.read_text("utf-8")) if options.json and options.json.is_file() else {}
-    rows = list(kept.get("runs", [])) if all(kept.get(key) == value for key, value in header.items()) else []
+    rows = kept_rows(options.json, header) if options.json and options.json.is_file() else []
     for seed in range(len(rows), options.runs):
         row = run(seed, options)
         rows.append(row | {"commit": origin["commit"]})
@@ -80,6 +80,16 @@ def race(options: argparse.Namespace) -> int:
             checkpoint.save_text(options.json, json.dumps(result, indent=1) + "\n")
     print(json.dumps(summary(rows)))
     return 0 if all(row["seconds"] for row in rows) else 1
+
+
+def kept_rows(path: Path, header: dict[str, Any]) -> list[dict[str, Any]]:
+    """The runs in the file ``path``. Raises ``DataError`` where it was written under another ``header``."""
+    kept = json.loads(path.read_text("utf-8"))
+    for key, value in json.loads(json.dumps(header)).items():  # as a file gives it back: a tuple as a list
+        if kept.get(key) != value:
+            raise DataError(f"{path}: holds runs of another {key}; name another file with --json")
+    rows: list[dict[str, Any]] = kept["runs"]
+    return rows
 
 
 def run(seed: int, options: argparse.Namespace) -> dict[str, Any]:

@@ -1,10 +1,13 @@
 """The race to 70 % reads its clock rightly."""
 
+import json
 import subprocess
 import sys
 import time
 from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -69,6 +72,30 @@ def test_an_unknown_key_is_refused_before_the_clock_starts() -> None:
     assert race.returncode == 2
     assert "epochz" in race.stderr
     assert "Traceback" not in race.stderr
+
+
+def test_a_race_goes_on_where_its_file_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, seeds = tmp_path / "race.json", list[int]()
+
+    def ran(seed: int, _: Namespace) -> dict[str, Any]:
+        seeds.append(seed)
+        return speedrun.row_of(seed, LAPS, 0.70)
+
+    monkeypatch.setattr(speedrun, "run", ran)
+    monkeypatch.setattr(speedrun, "load_fer2013", lambda _: SimpleNamespace(sha256="0" * 64))
+    monkeypatch.setattr(speedrun, "find_fer2013", lambda _: None)
+    options = Namespace(changes=[], keep=None, accelerator="cpu", target=0.7, runs=1, json=file)
+    assert speedrun.race(options) == 0
+    assert speedrun.race(Namespace(**vars(options) | {"runs": 3})) == 0
+    assert seeds == [0, 1, 2]
+    assert json.loads(file.read_text("utf-8"))["n"] == 3
+    before = file.read_bytes()
+    with pytest.raises(MienError, match="holds runs of another recipe; name another file"):
+        speedrun.race(Namespace(**vars(options) | {"changes": ["optimise.epochs=3"]}))
+    assert file.read_bytes() == before
+    assert "seed 2: reached the target" in capsys.readouterr().out
 
 
 def test_ctrl_c_ends_the_race_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
