@@ -42,7 +42,7 @@ LAB_LAYERS = [
     {"feed", "pretrained"},
     {"train"},
     {"export", "overview"},
-    {"gan", "model", "record", "search"},
+    {"gan", "join", "model", "record", "search"},
     {"explain"},
     {"audit", "evaluate", "stress"},
     {"compare"},

@@ -86,6 +86,8 @@ def embedded() -> list[Row]:
 
 
 def _side(card: Json) -> int | None:
+    if "size" in card:
+        return int(card["size"])
     try:
         return load(card["recipe"]).data.size
     except RecipeError:

@@ -121,13 +121,17 @@ def _costs(rows: Sequence[Row]) -> str:
     for row in rows:
         run = row.first
         side = f"{run['size']} px" if run.get("size") else "–"
-        seconds = " ".join(f"{each['seconds']:,}" for each in row.runs)
+        trainings = [part for each in row.runs for part in each.get("parts", [each])]  # a joined net has several
+        seconds = " ".join(f"{each['seconds']:,}" for each in trainings)
         judged = [each.get("judged_at") or each.get("exported_at", "–") for each in row.runs]
         cells = [f"`{row.name}`", side, f"{run['parameters']:,}", f"{run['macs'] / 1e6:,.1f}", str(run["epochs"])]
-        machines = "; ".join(dict.fromkeys(each["machine"] for each in row.runs))
-        trained = [each["commit"] for each in row.runs]
+        machines = "; ".join(dict.fromkeys(each["machine"] for each in trainings))
+        trained = [each["commit"] for each in trainings]
         lines.append([*cells, seconds, machines, _commits(trained), _commits(judged), _drawn(row)])
-    said = "Of several seeds in their order; a machine or commit that several share stands once."
+    said = (
+        "Of several seeds, or of the parts of a joined net, in their order; a machine or commit that several share "
+        "stands once."
+    )
     return f"{said}\n\n{table(heads, lines)}"
 
 

@@ -18,6 +18,7 @@ from mien.commands.compare import compare
 from mien.commands.evaluate import evaluate
 from mien.commands.explain import explain
 from mien.commands.export import export
+from mien.commands.join import join
 from mien.commands.logits import logits
 from mien.commands.models import models
 from mien.commands.predict import predict
@@ -73,6 +74,7 @@ app.command()(train)
 app.command()(search)
 app.command()(synthesize)
 app.command()(logits)
+app.command()(join)
 app.command()(record)
 app.command()(audit)
 app.command()(export)

@@ -180,7 +180,9 @@ def find_model(name_or_path: str | os.PathLike[str], *, precision: str = "int8")
         path = path / PRECISIONS[precision]
         if not path.is_file():
             other = any((path.parent / name).is_file() for name in PRECISIONS.values())
-            cure = "choose the other precision" if other else "name a folder that holds a model, or its file"
+            having = [name for name in known if (BUNDLED / name / PRECISIONS[precision]).is_file()]
+            beside = f", or an embedded model that has one ({', '.join(having)})" if having else ""
+            cure = f"choose the other precision{beside}" if other else "name a folder that holds a model, or its file"
             raise ModelError(f"{wanted} has no {precision} file ({path.name}); {cure}")
     if path.is_file():
         return path

@@ -41,6 +41,7 @@ def card_json(
         "name": recipe.name,
         "accuracy": accuracy | {"interval": headline["interval"]},
         **{key: headline[key] for key in shown},
+        "size": recipe.data.size,
         "parameters": parameters(net),
         "macs": macs(net, recipe.data.size),
         "calibration": asdict(calibration),
@@ -194,16 +195,24 @@ def _beside(card: Mapping[str, Any]) -> list[str]:
 
 
 def _making(recipe: Recipe, card: Mapping[str, Any]) -> str:
-    run = f"{card['epochs']} epochs, {card['seconds']:,} s on {card['machine']} (torch {card['torch']})"
     side = recipe.data.size
+    parts = [
+        f"{_run(part)}, command `{part['command']}` at commit `{part['commit']}`" for part in card.get("parts", ())
+    ]
     lines = [
-        f"recipe `{recipe.name}`, seed {recipe.seed}, {run}",
+        *(parts or [_run(card)]),  # a joined run was not trained itself
         f"command `{card['command']}` at commit `{card['commit']}`, exported at `{card['exported_at']}`",
         f"data: {card['learned_from']}",
         f"{card['parameters']:,} parameters, {card['macs'] / 1e6:.0f} MMAC a face of {side} x {side} pixels",
         f"calibrated by {_CALIBRATED[recipe.calibration]}, fitted on PublicTest and part of the graph",
     ]
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _run(said: Mapping[str, Any]) -> str:
+    """One training: its recipe, seed, cost and machine."""
+    cost = f"{said['epochs']} epochs, {said['seconds']:,} s on {said['machine']} (torch {said['torch']})"
+    return f"recipe `{said['recipe']}`, seed {said['seed']}, {cost}"
 
 
 def _table(rows: list[Row]) -> str:

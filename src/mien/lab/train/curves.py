@@ -49,7 +49,7 @@ def draw_curves(recipe: Recipe, history: Records, path: Path) -> None:
     _mark_phases(axes, course, len(epochs))
     _mark_events(axes, history)
     axes[2].set_xlabel("epoch")
-    axes[2].set_xlim(0.5, max(course[-1].last if len(epochs) > 0.5 * course[-1].last else len(epochs), 1) + 0.5)
+    axes[2].set_xlim(0.5, max(course[-1].last if len(epochs) > 0.5 * course[-1].last else 1, len(epochs), 1) + 0.5)
     axes[2].xaxis.set_major_locator(MaxNLocator(integer=True))
     save_figure(figure, path)
 
@@ -107,12 +107,17 @@ def _mark_phases(axes: Sequence[Axes], course: Sequence[Stage], epochs: int) -> 
 
 
 def _mark_events(axes: Sequence[Axes], history: Records) -> None:
-    """A dashed line where a fallback took over, a dot on the best validated epoch."""
+    """A dashed line where a fallback took over or another net's epochs begin, a dot on the best validated epoch."""
     for record in history:
+        if "net" in record:  # of a joined run
+            for axis in axes:
+                axis.axvline(record["epoch"] - 0.5, color=QUIET, linestyle=":", linewidth=1.5)
+            place: dict[str, Any] = {"transform": axes[2].get_xaxis_transform(), "ha": "left", "va": "bottom"}
+            axes[2].text(record["epoch"] - 0.4, 0.03, record["net"], fontsize=8, **place)
         if "fallback" in record:
             for axis in axes:
                 axis.axvline(record["epoch"] + 0.5, color="#d55e00", linestyle="--", linewidth=2)
-            place: dict[str, Any] = {"transform": axes[2].get_xaxis_transform(), "ha": "left", "va": "top"}
+            place = {"transform": axes[2].get_xaxis_transform(), "ha": "left", "va": "top"}
             axes[2].text(record["epoch"] + 0.6, 0.97, f"fallback: {record['fallback']}", fontsize=8, **place)
     judged = [(validated(record, "accuracy"), record["epoch"]) for record in history]
     known = [pair for pair in judged if pair[0] == pair[0]]

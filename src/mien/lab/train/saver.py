@@ -95,7 +95,7 @@ def save_run(run: Run, state: State, provenance: State) -> None:
 
     The checkpoint comes last: after a kill in between, the epochs since the one before are trained and written again.
     """
-    checkpoint.save_text(run.folder / "log.jsonl", "".join(_line(record) for record in state["history"]))
+    checkpoint.save_text(run.folder / "log.jsonl", "".join(line_of(record) for record in state["history"]))
     if run.done:
         save_final(run, provenance)
     checkpoint.save(run.folder / "checkpoint.pt", state)
@@ -115,7 +115,7 @@ def save_final(run: Run, provenance: State) -> None:
     checkpoint.save(run.folder / "final.pt", state)
 
 
-def _line(record: State) -> str:
+def line_of(record: State) -> str:
     """A record as a line of strict JSON, which has no word for a loss that is not a number."""
     known = {key: None if isinstance(x, float) and not math.isfinite(x) else x for key, x in record.items()}
     return json.dumps(known, allow_nan=False) + "\n"
