@@ -97,7 +97,7 @@ def test_kept_answers_against_an_embedded_model(run, faces: FaceSet, tmp_path: P
     assert json.loads((tmp_path / "kept" / "PublicTest.json").read_text())["models"][0]["name"] == "conv4"
     assert "pairs differ in accuracy by more than noise" in out
     said = json.loads((tmp_path / "reports" / "compare" / "comparison.json").read_text())
-    assert [m["name"] for m in said["models"]] == ["conv4", "lenet", "mien-0"]
+    assert [m["name"] for m in said["models"]] == ["conv4", "lenet", DEFAULT_MODEL]
     assert said["models"][0]["claim"]["figures"]["accuracy"] == 0.518
     assert said["models"][2]["int8_bytes"] > 1_000_000
     assert said["common"]["n"] == 180
@@ -227,7 +227,7 @@ def test_faces_of_an_emotion_that_no_model_knows_are_accounted_for(  # type: ign
     shutil.copytree(folder / "val" / "fear", tmp_path / "own" / "contempt")
     status, _, err = run(
         "mien-0",
-        str(BUNDLED / DEFAULT_MODEL / "model-fp32.onnx"),
+        str(BUNDLED / "mien-0" / "model-fp32.onnx"),
         "--data",
         "own",
         "--split",

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from mien.__main__ import app
 from mien._emotions import SEVEN, Emotion
+from mien.bundled import DEFAULT_MODEL
 from mien.commands.explain import BASELINES, METHODS, _word
 from mien.commands.map_page import PAGE
 from mien.commands.map_sheet import asked, numbered, sheet
@@ -103,7 +104,7 @@ def test_a_picture_without_a_face_makes_a_sheet(tmp_path: Path) -> None:
         (["mien-0", "--data", ROOT, "--split", "Test"], "there is no such split"),
         ([ASTRONAUT, "--method", "grad-cam"], "name a run (--model runs/NAME), or take --method map"),
         ([ASTRONAUT, "--layer", "features.2"], "needs a run's torch net"),
-        ([ASTRONAUT, "--emotion", "glad"], "mien-0 does not know the emotion 'glad'"),
+        ([ASTRONAUT, "--emotion", "glad"], f"{DEFAULT_MODEL} does not know the emotion 'glad'"),
         ([ASTRONAUT, "--model", "mien-00"], "unknown model 'mien-00'; did you mean 'mien-0'?"),
         (["mien-0", "mien-0", "--data", "x"], "with --data, name one model"),
         (["mien-0", "--data", "x", "--emotion", "sad"], "--emotion is for pictures"),

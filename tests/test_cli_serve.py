@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from mien.bundled import DEFAULT_MODEL
+
 pytest.importorskip("fastapi", reason="the extra mien[serve] is not installed")
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -74,7 +76,7 @@ def post(port: int, **headers: str) -> int:
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_it_serves_until_a_signal_ends_it_in_order(number: signal.Signals, status: int) -> None:
     with started("--threads", "1", "--log") as (process, port, lines):
-        assert lines[-1].startswith(f"mien serve: http://127.0.0.1:{port} (model mien-0")
+        assert lines[-1].startswith(f"mien serve: http://127.0.0.1:{port} (model {DEFAULT_MODEL}")
         assert post(port) == 200
         process.send_signal(number)
         assert process.wait(30) == status

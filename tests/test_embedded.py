@@ -15,7 +15,11 @@ from mien.infer import Classifier, bundled_models, find_model
 EVERY = pytest.mark.parametrize("name", bundled_models())
 # What the project set for each model, as measured when it was exported: least accuracy, the same without copies, least
 # recall of fear, largest calibration error.
-ASKED = {"mien-0": (0.695, 0.69, 0.40, 0.03), "mien-plus": (0.86, 0.86, 0.40, 0.03)}
+ASKED = {
+    "mien-0": (0.695, 0.69, 0.40, 0.03),
+    "mien-1": (0.71, 0.70, 0.45, 0.02),
+    "mien-plus": (0.86, 0.86, 0.40, 0.03),
+}
 
 
 def card_of(name: str) -> dict[str, Any]:
@@ -40,7 +44,7 @@ def test_the_example_is_happy(name: str, astronaut: NDArray[np.uint8]) -> None:
 
 
 def test_int8_and_fp32_agree_on_the_example(astronaut: NDArray[np.uint8]) -> None:
-    int8, fp32 = (Reader(precision=p).read(astronaut).faces[0] for p in ("int8", "fp32"))
+    int8, fp32 = (Reader("mien-0", precision=p).read(astronaut).faces[0] for p in ("int8", "fp32"))
     assert max(abs(int8.probs[e] - fp32.probs[e]) for e in int8.probs) < 0.05
 
 

@@ -12,7 +12,6 @@ from contract import write_model
 from faces import cartoon_set
 from mien._emotions import CLASS_SETS, SEVEN, Emotion
 from mien._errors import DataError, ModelError
-from mien.bundled import DEFAULT_MODEL
 from mien.lab.data import FaceSet, Split
 from mien.lab.data.faces import FERPLUS_COLUMNS
 from mien.lab.judge.examine import FERPLUS_PROTOCOL, examine, select_rows
@@ -53,7 +52,7 @@ def test_the_embedded_model_by_its_name() -> None:
     check(model)
     assert (model.name, model.emotions, model.trained) == ("mien-0", SEVEN, None)
     assert model.about["precision"] == "int8"
-    assert open_model(DEFAULT_MODEL, precision="fp32").about["precision"] == "fp32"
+    assert open_model("mien-0", precision="fp32").about["precision"] == "fp32"
     maps = model(crops())[1]
     assert maps is not None
     assert maps.shape[:2] == (5, 7)

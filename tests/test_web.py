@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from golden_faces import GOLDEN, Difference, differ, picture
+from mien.bundled import DEFAULT_MODEL
 from mien.pipeline import Reader
 from web_site import ROOT, Visit, build, chromium, playing, serving
 
@@ -235,5 +236,5 @@ def test_it_fits_a_phone(visit: Visit) -> None:
 def test_the_build_carries_the_licences_of_what_it_carries() -> None:
     dist = build()
     assert "MIT License" in (dist / "runtime" / "LICENSE").read_text()
-    assert "Apache License" in (dist / "models" / "mien-0.LICENSE").read_text()
+    assert "Apache License" in (dist / "models" / f"{DEFAULT_MODEL}.LICENSE").read_text()
     assert (dist / "models" / "blazeface-short-range.NOTICE").is_file()

@@ -50,11 +50,11 @@ def test_every_file_of_the_page_comes_with_its_type(server: Running) -> None:
 
 def test_the_page_reads_with_the_model_of_the_server(tmp_path: Path) -> None:
     own = tmp_path / "own.onnx"
-    shutil.copy(BUNDLED / DEFAULT_MODEL / "model-fp32.onnx", own)
+    shutil.copy(BUNDLED / "mien-0" / "model-fp32.onnx", own)
     with serving(create_app(Reader(str(own), abstain=0.4))) as server:
         assert server.ask("/models/classifier.onnx").body == own.read_bytes()
         assert server.ask("/site.json").json()["abstain"] == 0.4
-    with serving(create_app(Reader(precision="fp32"), access=Access(token="a-secret"))) as server:
+    with serving(create_app(Reader("mien-0", precision="fp32"), access=Access(token="a-secret"))) as server:
         assert server.ask("/models/classifier.onnx").body == own.read_bytes()
     with serving(create_app(Reader(str(own)), access=Access(token="a-secret"))) as server:  # nobody else's to see
         assert server.ask("/models/classifier.onnx").body == (BUNDLED / DEFAULT_MODEL / "model.onnx").read_bytes()
@@ -118,14 +118,14 @@ def test_with_the_runtime_the_page_reads_by_itself(reader: Reader, browser: Any)
 
 def test_the_page_says_which_model_reads_in_which_mode(browser: Any) -> None:
     build()
-    reader = Reader(precision="fp32", detector="none", abstain=0.6)
+    reader = Reader("mien-0", precision="fp32", detector="none", abstain=0.6)
     with serving(create_app(reader, runtime=WEB / "node_modules" / "onnxruntime-web" / "dist")) as server:
         visit = Visit(browser, f"http://127.0.0.1:{server.port}/").ready()
         says = visit.page.locator("#model")
-        says.filter(has_text=f"{DEFAULT_MODEL}, fp32").filter(has_text="blazeface").wait_for()
+        says.filter(has_text="mien-0, fp32").filter(has_text="blazeface").wait_for()
         assert visit.page.locator("#threshold-text").text_content() == "60 %"
         visit.page.check("#engine-server")
-        says.filter(has_text=f"{DEFAULT_MODEL}, fp32").filter(has_text="none").wait_for()
+        says.filter(has_text="mien-0, fp32").filter(has_text="none").wait_for()
         visit.close()
 
 

@@ -4,8 +4,8 @@
     python tools/write_docs.py --check    exit 1 and name the pages that are not fresh
 
 docs/cli.md comes from the program, docs/models.md from the models' cards, the tables of docs/recipes.md from the code
-that reads recipes, and the tables of the README from the card of mien-0 and from the files that `mien benchmark --json`
-and `benchmarks/paste.py --json` wrote into results/.
+that reads recipes, and the tables of the README from the card of the default model and from the files that
+`mien benchmark --json` and `benchmarks/paste.py --json` wrote into results/.
 """
 
 import inspect
@@ -139,7 +139,8 @@ def _voted() -> str:
 
 def _speed() -> str:
     measured = json.loads((RESULTS / "benchmark.json").read_text())
-    rows = [(name, shape.format(measured["figures"][key])) for name, (key, shape) in SPEED.items()]
+    figures = measured["figures"]  # without those of an fp32 file where the model has none
+    rows = [(name, shape.format(figures[key])) for name, (key, shape) in SPEED.items() if key in figures]
     machine, setting = measured["machine"], measured["setting"]
     where = f"{machine['processor']}, {machine['cores']} cores, onnxruntime {machine['onnxruntime']}"
     return f"{table(('what', 'median'), rows)}\n\n{where}; `mien benchmark --threads {setting['threads']}`."

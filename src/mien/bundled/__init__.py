@@ -3,4 +3,4 @@
 from pathlib import Path
 
 BUNDLED = Path(__file__).parent  # a folder a model: model.onnx, its card and licence
-DEFAULT_MODEL = "mien-0"
+DEFAULT_MODEL = "mien-1"
