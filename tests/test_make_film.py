@@ -79,7 +79,7 @@ def test_faces_stand_where_the_truth_says_and_are_read(
     tool: types.ModuleType, seconds: float, emotions: dict[str, Emotion]
 ) -> None:
     film = tool.Film()
-    faces = Reader().read(film.draw(seconds)).faces
+    faces = Reader("mien-0").read(film.draw(seconds)).faces  # whose reading the heads were bent for
     truth = by_role(film.truth(seconds))
     for role, emotion in emotions.items():
         box = truth[role]["box"]
