@@ -1,7 +1,7 @@
 """Finished runs -> one finished run, whose net is theirs side by side and whose logits are the mean of theirs.
 
-Nets that err differently are better together: the mean answer of several is right where most of them are. What that
-costs is time, the sum of theirs, and no training.
+Nets that err differently are often better together: the mean answer of several is right where most of them are. What
+that costs is time, the sum of theirs, and no training.
 """
 
 import json
