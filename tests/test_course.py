@@ -143,7 +143,7 @@ def groups(net: nn.Module, choice: Optimise) -> dict[str, tuple[float, float]]:
     return {names[p]: (group["lr"], group["weight_decay"]) for group in optimiser.param_groups for p in group["params"]}
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "muon"])
 def test_the_longest_prefix_gives_rate_and_decay_and_vectors_have_none(name: str) -> None:
     net = build(tiny())
     choice = Optimise(

@@ -86,7 +86,7 @@ def test_a_race_goes_on_where_its_file_ends(
     monkeypatch.setattr(speedrun, "run", ran)
     monkeypatch.setattr(speedrun, "load_fer2013", lambda _: SimpleNamespace(sha256="0" * 64))
     monkeypatch.setattr(speedrun, "find_fer2013", lambda _: None)
-    options = Namespace(changes=[], keep=None, accelerator="cpu", target=0.7, runs=1, json=file)
+    options = Namespace(recipe="speedrun", changes=[], keep=None, accelerator="cpu", target=0.7, runs=1, json=file)
     assert speedrun.race(options) == 0
     assert speedrun.race(Namespace(**vars(options) | {"runs": 3})) == 0
     assert seeds == [0, 1, 2]
@@ -94,6 +94,8 @@ def test_a_race_goes_on_where_its_file_ends(
     before = file.read_bytes()
     with pytest.raises(MienError, match="holds runs of another recipe; name another file"):
         speedrun.race(Namespace(**vars(options) | {"changes": ["optimise.epochs=3"]}))
+    with pytest.raises(MienError, match="holds runs of another recipe"):
+        speedrun.race(Namespace(**vars(options) | {"recipe": "speedrun-muon"}))
     assert file.read_bytes() == before
     assert "seed 2: reached the target" in capsys.readouterr().out
 
@@ -111,6 +113,6 @@ def test_ctrl_c_ends_the_race_in_one_line(monkeypatch: pytest.MonkeyPatch, capsy
 def test_a_kept_run_is_never_taken_for_a_new_one(tmp_path: Path) -> None:
     (tmp_path / "seed-0").mkdir()
     (tmp_path / "seed-0" / "log.jsonl").write_text('{"epoch": 1, "public_accuracy": 0.9}\n', "utf-8")
-    options = Namespace(changes=[], keep=tmp_path, accelerator="cpu", target=0.7)
+    options = Namespace(recipe="speedrun", changes=[], keep=tmp_path, accelerator="cpu", target=0.7)
     with pytest.raises(MienError, match="holds a run already"):
         speedrun.run(0, options)

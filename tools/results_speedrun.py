@@ -1,4 +1,4 @@
-"""The part of docs/results.md on how long a training takes to its target, from results/speedrun/*.json."""
+"""The part of docs/results.md on how long a training takes to its target, from results/speedrun*/*.json."""
 
 import json
 from collections.abc import Mapping
@@ -10,16 +10,26 @@ from markdown import table
 
 def sections(results: Path) -> list[str]:
     """The section, where `benchmarks/speedrun.py` has written a file."""
-    files = sorted((results / "speedrun").glob("*.json"))
+    files = sorted(results.glob("speedrun*/*.json"))
     if not files:
         return []
     measured = [json.loads(path.read_text("utf-8")) for path in files]
     steps = list(dict.fromkeys(step for said in measured for run in said["runs"] for step in run["on_the_way"]))
     lines = [_line(said, steps) for said in measured]
-    heads = ("machine", "target", *(f"to {step}" for step in steps), "to the target", "reached", "best", "commit")
+    heads = (
+        "recipe",
+        "machine",
+        "target",
+        *(f"to {step}" for step in steps),
+        "to the target",
+        "reached",
+        "best",
+        "commit",
+    )
     told = (
-        "Wall time from the start of `mien train speedrun` in a process of its own: imports, reading of the data and "
-        "every judgement on PublicTest counted (`python benchmarks/speedrun.py`). Means over the runs, in seconds. "
+        "Wall time from the start of `mien train RECIPE` in a process of its own: imports, reading of the data and "
+        "every judgement on PublicTest counted (`python benchmarks/speedrun.py --recipe RECIPE`). Means over the runs, "
+        "in seconds. "
         "PublicTest is looked at after every epoch, so these accuracies are no results. "
         "A row is of the recipe as it stood at its commit."
     )
@@ -30,6 +40,7 @@ def _line(said: Mapping[str, Any], steps: list[str]) -> list[str]:
     runs = said["runs"]
     best = max(run["accuracy"] for run in runs)
     return [
+        f"`{said['recipe']['name']}`",
         str(said["machine"]),
         f"{100 * said['target']:.0f} %",
         *(_mean([run["on_the_way"].get(step) for run in runs]) for step in steps),

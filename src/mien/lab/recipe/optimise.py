@@ -6,7 +6,7 @@ from typing import Any
 
 from mien._errors import RecipeError
 
-OPTIMISERS = ("sgd", "adam", "adamw")
+OPTIMISERS = ("sgd", "adam", "adamw", "muon")
 SCHEDULES = ("cosine", "constant", "plateau", "one-cycle")
 PRECISIONS = ("32-true", "bf16-mixed")
 
@@ -15,9 +15,10 @@ PRECISIONS = ("32-true", "bf16-mixed")
 class Optimise:
     """The optimiser and the course of its learning rate."""
 
-    name: str = "sgd"  # "sgd" (Nesterov), "adam" (decay as L2 penalty) or "adamw" (decoupled decay)
+    name: str = "sgd"  # "sgd" (Nesterov), "adam" (decay as L2 penalty), "adamw" (decoupled decay) or
+    # "muon" (orthogonal steps of convolutions, decoupled decay; Nesterov SGD for the rest)
     rate: float = 0.1  # the largest learning rate
-    momentum: float = 0.9  # of SGD; the Adams have (0.9, 0.999)
+    momentum: float = 0.9  # of SGD and Muon; the Adams have (0.9, 0.999)
     decay: float = 5e-4  # weight decay of convolution and linear weights; norms and biases have none
     rates: Mapping[str, float] = field(default_factory=dict)  # module prefix -> factor on its rate
     decays: Mapping[str, float] = field(default_factory=dict)  # module prefix -> its own weight decay

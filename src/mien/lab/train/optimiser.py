@@ -6,6 +6,7 @@ from torch import nn
 from mien._errors import RecipeError
 from mien.lab.recipe import Optimise, nearest
 from mien.lab.train.course import within
+from mien.lab.train.muon import Muon
 
 
 def build_optimiser(objective: nn.Module, choice: Optimise) -> torch.optim.Optimizer:
@@ -32,6 +33,8 @@ def build_optimiser(objective: nn.Module, choice: Optimise) -> torch.optim.Optim
         return torch.optim.AdamW(listed)
     if choice.name == "adam":
         return torch.optim.Adam(listed)
+    if choice.name == "muon":
+        return Muon(listed, lr=choice.rate, momentum=choice.momentum)
     return torch.optim.SGD(listed, lr=choice.rate, momentum=choice.momentum, nesterov=choice.momentum > 0)
 
 
