@@ -26,7 +26,7 @@ def test_figures_come_from_the_files(tmp_path: Path) -> None:
     write(tmp_path, "alone", 0.5)
     page = write_results.page(tmp_path, cards=False)
     assert "| `alone` | 009 | own | 2 | 100 | **50.0 %** | 45.0 to 55.0 | 40.0 % | 40.0 % | 30.0 % | 1.250 |" in page
-    assert "| `alone` | 48 px | 1,234 | 5.6 | 3 | 60 | a machine | abc | def | [curves](../" in page
+    assert "| `alone` | 48 px | 1,234 | 5.6 | 3 | 60 | – | a machine | abc | def | [curves](../" in page
     assert page == write_results.page(tmp_path, cards=False)
 
 
@@ -45,7 +45,7 @@ def test_seeds_of_several_machines_and_commits_name_each_once(tmp_path: Path) ->
         path = tmp_path / "several" / f"seed-{seed}" / "metrics.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"machine": machine, "commit": commit}))
     page = write_results.page(tmp_path, cards=False)
-    assert f"| 60 60 60 | one; other | {'a' * 12} {'b' * 12}+ | def |" in page
+    assert f"| 60 60 60 | – | one; other | {'a' * 12} {'b' * 12}+ | def |" in page
 
 
 @pytest.mark.parametrize(("split", "heading"), [("public", "## PublicTest"), ("leaky", "## Leaky on purpose")])
@@ -65,6 +65,22 @@ def test_what_a_tuned_recipe_changes_is_told_from_its_file(tmp_path: Path) -> No
     changed = dump(load("conv4", ["optimise.epochs=7"]))
     (tmp_path / "conv4" / "seed-0" / "recipe.json").write_text(json.dumps(changed))
     assert "- `conv4`: `optimise.epochs = 7`" in write_results.page(tmp_path, cards=False)
+
+
+def test_costs_name_the_runs_that_a_run_was_built_on(tmp_path: Path) -> None:
+    from mien.lab.recipe import dump, load
+
+    changes = [
+        "net.weights=runs/first/seed-0",
+        "target.teachers=['runs/wise.npz','results/old/seed-2']",
+        "target.teach=1",
+    ]
+    for name, recipe in (("later", load("mien-0", changes)), ("fetched", load("mien-0", ["net.weights=imagenet"]))):
+        write(tmp_path, name, 0.6)
+        (tmp_path / name / "seed-0" / "recipe.json").write_text(json.dumps(dump(recipe)))
+    page = write_results.page(tmp_path, cards=False)
+    assert "| 60 | `first`, `wise`, `old` | a machine |" in page
+    assert "| 60 | – | a machine |" in page
 
 
 def test_what_is_left_to_train_stands_on_the_page_of_the_project_alone(tmp_path: Path) -> None:

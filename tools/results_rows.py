@@ -35,6 +35,7 @@ class Row:
     runs: tuple[Json, ...]
     changed: str
     place: str = ""  # the folder of the first seed's evidence, as docs/ name it
+    needs: tuple[str, ...] = ()  # the runs whose weights it began with, or whose answers it was taught
 
     @property
     def first(self) -> Json:
@@ -75,14 +76,30 @@ def read(results: Path) -> list[Row]:
     for name, runs in by_name.items():
         runs.sort(key=lambda run: run[0]["seed"])
         place = f"../{results.name}/{runs[0][1].relative_to(results)}"
-        found.append(Row(name, tuple(said for said, _ in runs), _changed(name, runs[0][1]), place))
+        needs = _needs([folder / "recipe.json" for _, folder in runs])
+        found.append(Row(name, tuple(said for said, _ in runs), _changed(name, runs[0][1]), place, needs))
     return found
 
 
-def embedded() -> list[Row]:
-    """One row an embedded model, from its card."""
-    cards = [json.loads((BUNDLED / name / "card.json").read_text("utf-8")) for name in bundled_models()]
-    return [Row(card["name"], (card | {"size": _side(card)},), "") for card in cards]
+def embedded(results: Path) -> list[Row]:
+    """One row an embedded model, from its card, and from its recipes, which may lie below ``results``."""
+    found = []
+    for name in bundled_models():
+        card = json.loads((BUNDLED / name / "card.json").read_text("utf-8"))
+        needs = _needs(sorted((results / name).rglob("recipe.json")))
+        found.append(Row(card["name"], (card | {"size": _side(card)},), "", needs=needs))
+    return found
+
+
+def _needs(recipes: Sequence[Path]) -> tuple[str, ...]:
+    """The runs that those recipes, resolved, name as teachers or as weights to begin with, each once."""
+    them: dict[str, None] = {}
+    for path in (path for path in recipes if path.is_file()):
+        said = json.loads(path.read_text("utf-8"))
+        net, target = said["net"], said["target"]  # of older runs without these keys
+        them |= dict.fromkeys([net.get("weights", ""), *target.get("teachers", ())])
+    names = (re.sub(r"^(runs|results)/|/seed-\d+$|\.npz$", "", run) for run in them if run not in ("", "imagenet"))
+    return tuple(dict.fromkeys(names))
 
 
 def _side(card: Json) -> int | None:

@@ -26,7 +26,7 @@ PAGE = ROOT / "docs" / "results.md"
 
 def page(results: Path, *, cards: bool = True) -> str:
     """The whole page from the evidence below ``results``; ``cards``: the embedded models stand in it, too."""
-    rows = read(results) + (embedded() if cards else [])
+    rows = read(results) + (embedded(results) if cards else [])
     every = sorted(rows, key=lambda row: (row.document or "999", row.name))
     studied = results_studies.families(results)  # their members are told of there, side by side
     rows = [row for row in every if row.name.partition("/")[0] not in studied]
@@ -116,7 +116,8 @@ def _leaky(rows: Sequence[Row]) -> list[str]:
 
 
 def _costs(rows: Sequence[Row]) -> str:
-    heads = ("recipe", "input", "parameters", "MMAC", "epochs", "seconds", "trained on", "commit", "judged at", "drawn")
+    cost = ("recipe", "input", "parameters", "MMAC", "epochs", "seconds")
+    heads = (*cost, "built on", "trained on", "commit", "judged at", "drawn")
     lines = []
     for row in rows:
         run = row.first
@@ -127,10 +128,12 @@ def _costs(rows: Sequence[Row]) -> str:
         cells = [f"`{row.name}`", side, f"{run['parameters']:,}", f"{run['macs'] / 1e6:,.1f}", str(run["epochs"])]
         machines = "; ".join(dict.fromkeys(each["machine"] for each in trainings))
         trained = [each["commit"] for each in trainings]
-        lines.append([*cells, seconds, machines, _commits(trained), _commits(judged), _drawn(row)])
+        cells += [seconds, ", ".join(f"`{name}`" for name in row.needs) or "–", machines]
+        lines.append([*cells, _commits(trained), _commits(judged), _drawn(row)])
     said = (
         "Of several seeds, or of the parts of a joined net, in their order; a machine or commit that several share "
-        "stands once."
+        "stands once. Built on: the runs that it took its first weights or its teachers' answers from, whose seconds "
+        "are not among its own."
     )
     return f"{said}\n\n{table(heads, lines)}"
 

@@ -14,6 +14,7 @@ from mien.lab.recipe.read import change
 VARIANTS = ("faithful", "tuned", "own")
 LOSSES = ("cross-entropy", "focal")
 KEEPS = ("last", "best")
+VIEWS = ("one", "flip")
 CALIBRATIONS = ("vector", "temperature")
 # What torch's generators take, whatever the epoch makes of it.
 LARGEST_SEED = 2**32 - 1
@@ -113,6 +114,7 @@ class Recipe:
     about: str  # what it reproduces, the published figure and split, what was chosen, the cost
     seed: int = 0  # of weights, order and augmentation
     keep: str = "last"  # the epoch whose (averaged) weights are the result; "best": of the highest PublicTest accuracy
+    views: str = "one"  # of a face after each epoch; "flip": the mean probabilities of it and its mirror image
     calibration: str = "vector"  # on PublicTest, factor and offset a class; "temperature": no answer changes
     claim: Claim = field(default_factory=Claim)
     data: Data = field(default_factory=Data)
@@ -128,6 +130,7 @@ class Recipe:
         """Checks what types alone cannot: raises ``RecipeError`` naming the key."""
         for key, value, allowed in (
             ("keep", self.keep, KEEPS),
+            ("views", self.views, VIEWS),
             ("calibration", self.calibration, CALIBRATIONS),
             ("claim.variant", self.claim.variant, VARIANTS),
             ("loss.name", self.loss.name, LOSSES),

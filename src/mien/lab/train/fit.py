@@ -223,10 +223,19 @@ def _validate(task: Task, net: nn.Module) -> dict[str, float]:
         return {}
     part = share(fabric.global_rank, fabric.world_size, len(faces))
     with fabric.autocast():
-        logits = predict(net, faces.images[part], task.recipe.data.size)
+        logits = _look(net, faces.images[part], task.recipe)
     right = (logits.argmax(1) == faces.labels[part]).float().sum()
     loss = F.cross_entropy(logits, faces.labels[part], reduction="sum")
     sums = fabric.all_reduce(torch.stack([right, loss]), reduce_op="sum")
     accuracy, log_loss = (float(total) / len(faces) for total in sums)
     name = validation_name(task.recipe)
     return {f"{name}_accuracy": accuracy, f"{name}_log_loss": log_loss}
+
+
+def _look(net: nn.Module, images: Tensor, recipe: Recipe) -> Tensor:
+    """Logits float32 ``[N, C]`` whose softmax is the mean over the recipe's views of each face."""
+    logits = predict(net, images, recipe.data.size)
+    if recipe.views == "one":
+        return logits
+    mirrored = predict(net, images.flip(2), recipe.data.size)
+    return torch.logaddexp(logits.log_softmax(1), mirrored.log_softmax(1))
