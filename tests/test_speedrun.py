@@ -91,6 +91,11 @@ def test_a_race_goes_on_where_its_file_ends(
     assert speedrun.race(Namespace(**vars(options) | {"runs": 3})) == 0
     assert seeds == [0, 1, 2]
     assert json.loads(file.read_text("utf-8"))["n"] == 3
+    older = json.loads(file.read_text("utf-8"))
+    del older["recipe"]["views"]  # as the files of a version before that key
+    file.write_text(json.dumps(older), "utf-8")
+    assert speedrun.race(Namespace(**vars(options) | {"runs": 4})) == 0
+    assert seeds == [0, 1, 2, 3]
     before = file.read_bytes()
     with pytest.raises(MienError, match="holds runs of another recipe; name another file"):
         speedrun.race(Namespace(**vars(options) | {"changes": ["optimise.epochs=3"]}))
