@@ -84,6 +84,15 @@ def test_whatever_a_log_holds_can_be_drawn(history: list[dict], tmp_path: Path) 
     assert pixels(tmp_path / "curves.png").std() > 5
 
 
+def test_the_line_runs_on_between_epochs_that_were_judged(tmp_path: Path) -> None:
+    judged = [record(epoch) for epoch in range(1, 61)]
+    some = [r if r["epoch"] % 3 == 0 else {k: v for k, v in r.items() if "public" not in k} for r in judged]
+    for name, history in (("all", judged), ("some", some)):
+        draw_curves(recipes.load("mien-0"), history, tmp_path / f"{name}.png")
+    blue = [np.abs(pixels(tmp_path / f"{name}.png") - (0, 114, 178)).sum(axis=2) < 12 for name in ("all", "some")]
+    assert blue[1].sum() > 0.9 * blue[0].sum()
+
+
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match=r"curves\.png: cannot be written"):

@@ -84,16 +84,6 @@ def test_it_learns_the_cartoons(faces: FaceSet, tmp_path: Path) -> None:
     assert len((tmp_path / "log.jsonl").read_text().splitlines()) == EPOCHS
 
 
-def test_it_may_judge_the_mean_of_a_face_and_its_mirror_image(faces: FaceSet, tmp_path: Path) -> None:
-    records: list[dict] = []
-    assert fit(small("optimise.epochs=2", "views=flip"), faces, tmp_path, devices=CPU, report=records.append)
-    net, images, labels = load_final(tmp_path).net, faces.images[196:266], faces.labels[196:266]
-    probs = (predict(net, images, 48).softmax(1) + predict(net, images.flip(2), 48).softmax(1)) / 2
-    assert records[-1]["public_accuracy"] == pytest.approx(float((probs.argmax(1) == labels).float().mean()))
-    surprise = -probs.gather(1, labels[:, None]).log().mean()
-    assert records[-1]["public_log_loss"] == pytest.approx(float(surprise), rel=1e-4)
-
-
 def test_it_tells_how_often_it_clips(faces: FaceSet, tmp_path: Path) -> None:
     told: dict[str, list[dict]] = {"0.001": [], "1000": [], "0": []}
     for clip, records in told.items():

@@ -198,6 +198,13 @@ def test_a_recipe_may_train_towers_from_nothing(apart: str, faces: FaceSet, tmp_
     assert np.isfinite(load_final(tmp_path / "run").history[-1]["loss"])
 
 
+def test_a_share_of_a_batch_without_a_face_is_refused_in_one_line(faces: FaceSet, tmp_path: Path) -> None:
+    options = "net.options={parts=[{widths=[8, 8, 16]}, {widths=[8, 8, 16]}], apart=true}"
+    recipe = short("net.name=towers", options, "optimise.batch=8", "optimise.accumulate=8")
+    with pytest.raises(RecipeError, match=r"a batch has 1 of the faces that 2 towers share.* optimise\.accumulate"):
+        fit(recipe, faces, tmp_path / "run", devices=Devices("cpu"))
+
+
 def test_the_command_says_what_it_made_and_refuses_in_one_line(parts: list[Path], tmp_path: Path) -> None:
     words = ["join", *map(str, parts), "--out", str(tmp_path / "both")]
     done = CliRunner().invoke(app, words)

@@ -15,7 +15,7 @@ from mien.lab.data.faces import FERPLUS_COLUMNS, FaceSet, Split
 from mien.lab.data.find import find_fer2013
 from mien.lab.data.load import load_fer2013
 from mien.lab.data.official import check_official
-from mien.lab.data.relabel import vote_distribution, with_classes
+from mien.lab.data.relabel import usable_votes, vote_distribution, with_classes
 
 __all__ = [
     "FERPLUS_COLUMNS",
@@ -27,6 +27,7 @@ __all__ = [
     "find_fer2013",
     "leaked_into_tests",
     "load_fer2013",
+    "usable_votes",
     "vote_distribution",
     "with_classes",
 ]

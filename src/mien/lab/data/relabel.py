@@ -39,10 +39,17 @@ def vote_distribution(faces: FaceSet) -> torch.Tensor:
     A row without usable votes (none for these emotions, or pixels from JPEG, whose votes may be another picture's) is
     all zero: fall back to the label there. Raises ``DataError`` when the set has no votes.
     """
-    votes = _require_votes(faces)[:, [_VOTE_COLUMN[emotion] for emotion in faces.emotions]].float()
-    if faces.pixels_from_jpeg is not None:
-        votes = votes * ~faces.pixels_from_jpeg[:, None]
+    votes = usable_votes(faces)[:, [_VOTE_COLUMN[emotion] for emotion in faces.emotions]].float()
     return votes / votes.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def usable_votes(faces: FaceSet) -> torch.Tensor:
+    """FER+ votes uint8 ``[N, 10]``, columns as ``FERPLUS_COLUMNS``; none for pixels from JPEG.
+
+    Raises ``DataError`` when the set has no votes.
+    """
+    votes = _require_votes(faces)
+    return votes if faces.pixels_from_jpeg is None else votes * ~faces.pixels_from_jpeg[:, None]
 
 
 def _require_votes(faces: FaceSet) -> torch.Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mien._errors import RecipeError
 from mien.lab import nets
 from mien.lab.nets._net import Net, PooledHead
 
@@ -30,11 +31,18 @@ class Towers(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Raises ``RuntimeError`` where the parts' maps of ``x`` ``[N, channels, S, S]`` have different sides.
 
+        Raises ``RecipeError`` in training ``apart``, where there are fewer faces than parts.
+
         In training ``apart``, a face has the features of one part, as many times as there are parts; the rest are zero.
         So what the head answers is that part's own answer, and later, when all see a face, the mean of theirs.
         """
         if not (self.apart and self.training):
             return torch.cat([part(x) for part in self.parts], dim=1)
+        if len(x) < len(self.parts):
+            raise RecipeError(
+                f"a batch has {len(x)} of the faces that {len(self.parts)} towers share, and so none for one of them; "
+                "take a larger optimise.batch, a smaller optimise.accumulate, or net.options.apart=false"
+            )
         shares = torch.tensor_split(x, len(self.parts))
         seen = [part(own) * len(self.parts) for part, own in zip(self.parts, shares, strict=True)]
         widths = [features.shape[1] for features in seen]

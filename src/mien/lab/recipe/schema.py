@@ -15,6 +15,7 @@ VARIANTS = ("faithful", "tuned", "own")
 LOSSES = ("cross-entropy", "focal")
 KEEPS = ("last", "best")
 VIEWS = ("one", "flip")
+VOTES_AS = ("emotions", "labels")
 CALIBRATIONS = ("vector", "temperature")
 # What torch's generators take, whatever the epoch makes of it.
 LARGEST_SEED = 2**32 - 1
@@ -63,10 +64,11 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What the net is told: ``(1 - votes) * smoothed label + votes * FER+ distribution``, or what its teachers say."""
+    """What the net is told: ``(1 - votes) * smoothed label + votes * what FER+ says``, or what its teachers say."""
 
     smoothing: float = 0.0  # share of the label that all classes share (Szegedy et al., CVPR 2016)
     votes: float = 0.0  # share of the FER+ distribution, where a face has votes (Barsoum et al., ICMI 2016)
+    votes_as: str = "emotions"  # the distribution as voted; "labels": how often faces with such votes bear each label
     weights: float = 0.0  # each class's loss is multiplied by its inverse frequency to this power
     effective: float = 0.0  # beta: by the inverse effective number of samples instead (Cui et al., CVPR 2019)
     teach: float = 0.0  # share of the teachers' answer in the target
@@ -115,6 +117,7 @@ class Recipe:
     seed: int = 0  # of weights, order and augmentation
     keep: str = "last"  # the epoch whose (averaged) weights are the result; "best": of the highest PublicTest accuracy
     views: str = "one"  # of a face after each epoch; "flip": the mean probabilities of it and its mirror image
+    judge: int = 1  # every how many epochs the (averaged) weights are judged; after the last one they always are
     calibration: str = "vector"  # on PublicTest, factor and offset a class; "temperature": no answer changes
     claim: Claim = field(default_factory=Claim)
     data: Data = field(default_factory=Data)
@@ -133,10 +136,13 @@ class Recipe:
             ("views", self.views, VIEWS),
             ("calibration", self.calibration, CALIBRATIONS),
             ("claim.variant", self.claim.variant, VARIANTS),
+            ("target.votes_as", self.target.votes_as, VOTES_AS),
             ("loss.name", self.loss.name, LOSSES),
         ):
             if value not in allowed:
                 raise self._wrong(f"{key} is one of {', '.join(allowed)}, not {value!r}")
+        if self.judge < 1:
+            raise self._wrong(f"judge is at least 1, not {self.judge}")
         if not 0 <= self.seed <= LARGEST_SEED:
             raise self._wrong(f"seed is from 0 to {LARGEST_SEED}, not {self.seed}")
         self._check_data()

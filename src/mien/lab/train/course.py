@@ -62,6 +62,10 @@ def changed(recipe: Recipe, base: Optimise, changes: Mapping[str, Any], what: st
     check_optimise(choice, where)
     if choice.precision != recipe.optimise.precision:
         raise RecipeError(f"{where}.precision is that of the whole training, {recipe.optimise.precision!r}")
+    if choice.schedule == "plateau" and recipe.judge > 1:
+        raise RecipeError(
+            f"{where}.schedule 'plateau' needs a loss of every epoch; leave judge at 1, not {recipe.judge}"
+        )
     return choice
 
 

@@ -34,7 +34,7 @@ def draw_curves(recipe: Recipe, history: Records, path: Path) -> None:
     figure = Figure(figsize=(8, 7), dpi=110, layout="constrained")
     axes = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1.3])
     epochs = [record["epoch"] for record in history]
-    named = history[0] if history else {}
+    named = {key for record in history for key in record}
     split = next((name for name in ("fold", "leaky") if f"{name}_accuracy" in named), "PublicTest")
     _pair(axes[0], epochs, history, "loss", "log_loss", split)
     _pair(axes[1], epochs, history, "accuracy", "accuracy", split)
@@ -72,9 +72,10 @@ def plain(axis: Axes) -> None:
 
 def _pair(axis: Axes, epochs: list[int], history: Records, training: str, validation: str, split: str) -> None:
     """One figure on the training faces and on those that select."""
-    judged = [validated(record, validation) for record in history]
     axis.plot(epochs, [r[training] for r in history], color=TRAINING, linewidth=1.8, label="training", **_dots(epochs))
-    axis.plot(epochs, judged, color=VALIDATION, linewidth=1.8, label=split, **_dots(epochs))
+    known = [record for record in history if any(key.endswith(f"_{validation}") for key in record)]
+    judged, seen = [validated(record, validation) for record in known], [record["epoch"] for record in known]
+    axis.plot(seen, judged, color=VALIDATION, linewidth=1.8, label=split, **_dots(seen))
     axis.legend(frameon=False, fontsize=9, loc="best")
 
 

@@ -123,7 +123,9 @@ def _epoch(task: Task, run: Run, model: Any, optimiser: Any) -> dict[str, Any]:
     trained = time.monotonic() - begun
     run.average.settle()
     agree(task.fabric, (run.net, run.average.net))
-    record = {"epoch": run.epoch + 1, **figures, **_validate(task, run.average.net)}
+    number = run.epoch + 1
+    judged = number % task.recipe.judge == 0 or number == run.course[-1].last
+    record = {"epoch": number, **figures, **(_validate(task, run.average.net) if judged else {})}
     record["seconds"] = time.monotonic() - begun
     record["images_per_second"] = task.steps(choice.batch) * choice.batch / trained
     _close_epoch(task, run, record)
