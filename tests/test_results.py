@@ -149,10 +149,15 @@ def test_the_race_tells_of_every_machine_and_of_runs_that_did_not_get_there(tmp_
     (folder / "fast.json").write_text(
         json.dumps(said | {"reached": 2, "runs": [run(1200.0, 100.0), run(1300.0, 200.0)]})
     )
-    (folder / "slow.json").write_text(json.dumps(said | {"reached": 1, "runs": [run(None, 100.0), run(9.0, 90.0)]}))
+    (folder / "slow.json").write_text(
+        json.dumps(
+            said
+            | {"recipe": {"name": "quick", "views": "flip"}, "reached": 1, "runs": [run(None, 100.0), run(9.0, 90.0)]}
+        )
+    )
     page = write_results.page(tmp_path, cards=False)
-    assert "| `quick` | a machine | 70 % | 150 | 1,250 | 2 of 2 | 69.0 % | abc |" in page
-    assert "| `quick` | a machine | 70 % | 95 | – | 1 of 2 | 69.0 % | abc |" in page
+    assert "| `quick` | a machine | faces | 70 % | 150 | 1,250 | 2 of 2 | 69.0 % | abc |" in page
+    assert "| `quick` | a machine | faces and mirror images | 70 % | 95 | – | 1 of 2 | 69.0 % | abc |" in page
 
 
 def test_accuracy_against_milliseconds_is_a_table_and_a_drawing(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ def sections(results: Path) -> list[str]:
     heads = (
         "recipe",
         "machine",
+        "judged on",
         "target",
         *(f"to {step}" for step in steps),
         "to the target",
@@ -30,7 +31,7 @@ def sections(results: Path) -> list[str]:
         "Wall time from the start of `mien train RECIPE` in a process of its own: imports, reading of the data and "
         "every judgement on PublicTest counted (`python benchmarks/speedrun.py --recipe RECIPE`). Means over the runs, "
         "in seconds. "
-        "PublicTest is looked at after every epoch, so these accuracies are no results. "
+        "PublicTest is looked at after every epoch or every second one, so these accuracies are no results. "
         "A row is of the recipe as it stood at its commit."
     )
     return ["## The race to 70 %", told, table(heads, lines)]
@@ -42,6 +43,7 @@ def _line(said: Mapping[str, Any], steps: list[str]) -> list[str]:
     return [
         f"`{said['recipe']['name']}`",
         str(said["machine"]),
+        {"one": "faces", "flip": "faces and mirror images"}[said["recipe"].get("views", "one")],
         f"{100 * said['target']:.0f} %",
         *(_mean([run["on_the_way"].get(step) for run in runs]) for step in steps),
         _mean([run["seconds"] for run in runs]),

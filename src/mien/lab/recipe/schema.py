@@ -53,6 +53,7 @@ class Data:
     votes: str = ""  # FER+'s fer2013new.csv, where a table of FER-2013 holds no votes itself
     also: tuple[Source, ...] = ()  # further sets, mixed in
     limit: int = 0  # at most so many faces a class (the first of an order drawn by the seed); 0: all
+    undecided: bool = False  # with "eight": learn from faces without a majority of votes, too
     share: float = 1.0  # share of the training faces to learn from, for trials
     balance: float = 0.0  # classes drawn as often as count**-balance says: 0 as they come, 1 all equally often
     repeat: Mapping[str, float] = field(default_factory=dict)  # emotion -> how often its faces come in an epoch
@@ -171,6 +172,8 @@ class Recipe:
             raise self._wrong(f"data.{error}") from error
         if data.size < 8 or not 0 < data.share <= 1 or data.limit < 0 or data.expand < 0:
             raise self._wrong("data.size is at least 8, data.share in (0, 1], data.limit and data.expand at least 0")
+        if data.undecided and (data.classes != "eight" or data.also or data.folds or data.expand_first):
+            raise self._wrong("data.undecided needs data.classes 'eight', one set and neither folds nor expand_first")
         if data.folds < 0 or data.folds == 1:
             raise self._wrong(f"data.folds is 0, for none, or at least 2, not {data.folds}")
         if not 0 <= data.fold < max(data.folds, 1):
