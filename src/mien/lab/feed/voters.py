@@ -2,9 +2,8 @@
 
 FER+ voters and the annotators of FER-2013 read the same faces, but not alike: what most voters call neutral is often
 labelled sad. Their shares of the emotions are therefore biased targets for a net that is judged on labels. The
-probability of each label under the votes is not, and has less noise than one annotator's label: it may have a large
-share of the target. Among the knowledge that only training has, this is the "privileged information" of Lopez-Paz et
-al. (ICLR 2016).
+probability of each label under the votes is not, and has less noise than one annotator's label. It is an answer from
+what training alone knows, the "privileged information" of Lopez-Paz et al. (ICLR 2016).
 """
 
 import numpy as np
