@@ -16,10 +16,12 @@ from PIL import Image, ImageDraw
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# A shell that runs the suite in the background lets it ignore Ctrl-C, and so would the programs that the tests start
-# and stop: what is ignored is inherited, a handler is not.
+# A shell that runs the suite in the background lets it ignore Ctrl-C, nohup lets it ignore that the terminal is closed,
+# and so would the programs that the tests start and stop: what is ignored is inherited, a handler is not.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
