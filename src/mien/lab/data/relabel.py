@@ -78,11 +78,9 @@ def _keep_classes(faces: FaceSet, emotions: tuple[Emotion, ...]) -> FaceSet:
 
 
 def _majority_labels(faces: FaceSet, undecided: bool) -> FaceSet:
-    counted = _require_votes(faces).long()
+    counted = usable_votes(faces).long()
     counted = torch.where(counted > _NOISE, counted, 0)
-    top, winner = counted.max(dim=1)  # more than half is never a tie, so the order of the columns cannot decide
+    top, winner = counted.max(dim=1)  # more than half is no tie: their order decides undecided rows alone
     decided = (top > 0) if undecided else (2 * top > counted.sum(dim=1))
     keep = decided & (winner < FERPLUS_COLUMNS.index("unknown"))
-    if faces.pixels_from_jpeg is not None:
-        keep &= ~faces.pixels_from_jpeg
     return replace(faces, labels=winner, emotions=CLASS_SETS["eight"]).select(keep)
