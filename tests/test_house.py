@@ -34,7 +34,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 # The lab's own, as docs/architecture.md tells it.
 LAB_LAYERS = [
-    {"checkpoint", "normalise", "provenance"},
+    {"checkpoint", "looks", "normalise", "provenance"},
     {"page"},
     {"confusion"},
     {"augment", "data", "nets", "words"},

@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from faces import cartoon_set
 from mien._errors import RecipeError
 from mien.commands.progress import epoch_line
 from mien.lab.data import FaceSet
+from mien.lab.looks import VIEWS, views_of
 from mien.lab.train.fit import Devices, fit, predict
 from mien.lab.train.run import load_final
 from taught import short
@@ -25,6 +27,18 @@ def test_it_may_judge_the_mean_of_a_face_and_its_mirror_image(faces: FaceSet, tm
     assert fit(short("optimise.epochs=2", "views=flip"), faces, tmp_path, devices=CPU, report=records.append)
     net, images, labels = load_final(tmp_path).net, faces.images[196:266], faces.labels[196:266]
     probs = (predict(net, images, 48).softmax(1) + predict(net, images.flip(2), 48).softmax(1)) / 2
+    assert records[-1]["public_accuracy"] == pytest.approx(float((probs.argmax(1) == labels).float().mean()))
+    surprise = -probs.gather(1, labels[:, None]).log().mean()
+    assert records[-1]["public_log_loss"] == pytest.approx(float(surprise), rel=1e-4)
+
+
+@pytest.mark.parametrize("views", ["six", "ten"])
+def test_it_may_judge_the_mean_of_more_views(faces: FaceSet, tmp_path: Path, views: str) -> None:
+    records: list[dict] = []
+    assert fit(short("optimise.epochs=1", f"views={views}"), faces, tmp_path, devices=CPU, report=records.append)
+    net, labels = load_final(tmp_path).net, faces.labels[196:266]
+    seen = views_of(faces.images[196:266].unsqueeze(1), VIEWS[views])
+    probs = torch.stack([predict(net, view.squeeze(1), 48).softmax(1) for view in seen]).mean(0)
     assert records[-1]["public_accuracy"] == pytest.approx(float((probs.argmax(1) == labels).float().mean()))
     surprise = -probs.gather(1, labels[:, None]).log().mean()
     assert records[-1]["public_log_loss"] == pytest.approx(float(surprise), rel=1e-4)

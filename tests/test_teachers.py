@@ -8,6 +8,7 @@ import pytest
 import torch
 import typer
 from PIL import Image
+from torch.nn import functional
 from typer.testing import CliRunner
 
 from faces import cartoon_set
@@ -18,9 +19,10 @@ from mien.lab.augment import mix
 from mien.lab.data import FaceSet
 from mien.lab.feed.sets import load_set
 from mien.lab.feed.target import targets
+from mien.lab.looks import views_of
 from mien.lab.normalise import normalise
 from mien.lab.recipe import Target
-from mien.lab.train.answers import Answers, answer, views_of
+from mien.lab.train.answers import Answers, answer
 from mien.lab.train.fit import fit, predict
 from mien.lab.train.run import Trained, load_final
 from mien.lab.train.teachers import Teachers
@@ -108,6 +110,16 @@ def test_ten_views_are_five_crops_and_their_mirror_images(trained: list[Trained]
         expected = trained[0].net(normalise(crop, 48)).softmax(dim=1)
     logits = torch.from_numpy(answer(trained[:1], ours, 10).logits).float()
     torch.testing.assert_close(logits[:, 2].softmax(dim=1), expected, atol=1e-3, rtol=0)
+
+
+def test_six_views_are_three_sizes_and_their_mirror_images() -> None:
+    x = torch.arange(2 * 48.0 * 48).view(2, 1, 48, 48).to(torch.uint8)
+    seen = views_of(x, 6)
+    assert [view.shape[-1] for view in seen] == [48, 48, 44, 44, 52, 52]
+    assert torch.equal(seen[0], x)
+    assert torch.equal(seen[2], x[:, :, 2:46, 2:46])
+    assert torch.equal(seen[4], functional.pad(x.float(), (2, 2, 2, 2), mode="replicate").to(torch.uint8))
+    assert all(torch.equal(a.flip(3), b) for a, b in zip(seen[::2], seen[1::2], strict=True))
 
 
 def test_temperature_softens_each_view(trained: list[Trained], faces: FaceSet) -> None:

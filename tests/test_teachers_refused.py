@@ -67,7 +67,7 @@ def test_another_npz_file_and_a_file_of_wrong_shape_are_named(tmp_path: Path) ->
 
 
 def test_views_and_teachers_that_do_not_fit_are_refused(trained: list[Trained], faces: FaceSet) -> None:
-    with pytest.raises(DataError, match="views is one of 1, 2, 10, not 3"):
+    with pytest.raises(DataError, match="views is one of 1, 2, 6, 10, not 3"):
         answer(trained, training(faces), 3)
     odd = replace(trained[1], emotions=SEVEN[:3])
     with pytest.raises(DataError, match="teachers must answer for the same classes"):

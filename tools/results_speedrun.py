@@ -7,6 +7,9 @@ from typing import Any
 
 from markdown import table
 
+# What `looks.VIEWS` is called here.
+_JUDGED_ON = {"one": "faces", "flip": "faces and mirror images", "six": "six views", "ten": "ten views"}
+
 
 def sections(results: Path) -> list[str]:
     """The section, where `benchmarks/speedrun.py` has written a file."""
@@ -30,8 +33,8 @@ def sections(results: Path) -> list[str]:
     told = (
         "Wall time from the start of `mien train RECIPE` in a process of its own: imports, reading of the data and "
         "every judgement on PublicTest counted (`python benchmarks/speedrun.py --recipe RECIPE`). Means over the runs, "
-        "in seconds. "
-        "PublicTest is looked at after every epoch or every second one, so these accuracies are no results. "
+        "in seconds. Six views are the face in three sizes and their mirror images. "
+        "PublicTest is looked at after every epoch or every few of them, so these accuracies are no results. "
         "A row is of the recipe as it stood at its commit."
     )
     return ["## The race to 70 %", told, table(heads, lines)]
@@ -43,7 +46,7 @@ def _line(said: Mapping[str, Any], steps: list[str]) -> list[str]:
     return [
         f"`{said['recipe']['name']}`",
         str(said["machine"]),
-        {"one": "faces", "flip": "faces and mirror images"}[said["recipe"].get("views", "one")],
+        _JUDGED_ON[said["recipe"].get("views", "one")],
         f"{100 * said['target']:.0f} %",
         *(_mean([run["on_the_way"].get(step) for run in runs]) for step in steps),
         _mean([run["seconds"] for run in runs]),

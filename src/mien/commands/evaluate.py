@@ -37,7 +37,9 @@ def evaluate(
     ] = None,
     views: Annotated[
         str,
-        typer.Option(help="one: each face as it is; flip: and its mirror image; ten: five crops and their mirrors."),
+        typer.Option(
+            help="one: each face as it is; flip: also mirrored; six: also larger and smaller; ten: five crops."
+        ),
     ] = "one",
     precision: Annotated[str, typer.Option(help="int8 or fp32: which file of a model.")] = "int8",
 ) -> None:

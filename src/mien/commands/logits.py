@@ -14,7 +14,7 @@ def logits(
     out: Annotated[Path, typer.Option(help="File to write, ending in .npz; a recipe's target.teachers names it.")],
     data: Annotated[Path | None, typer.Option(help="What the student learns from; default: $MIEN_DATA.")] = None,
     views: Annotated[
-        int, typer.Option(help="1: each face; 2: and its mirror image; 10: five crops and their mirror images.")
+        int, typer.Option(help="1: each face; 2: also mirrored; 6: also larger and smaller; 10: five crops, mirrored.")
     ] = 1,
     recipe: Annotated[
         str, typer.Option(help="The student's recipe, where it mixes in sets that the first teacher's does not.")

@@ -11,14 +11,12 @@ from mien._errors import DataError, ModelError
 from mien.lab.data import FaceSet
 from mien.lab.export.contract import hires_maps
 from mien.lab.judge.judge import crops_of
+from mien.lab.looks import VIEWS, views_of
 from mien.lab.model import Model
 from mien.lab.nets._net import Net
 from mien.lab.normalise import normalise
-from mien.lab.train.answers import views_of
 from mien.lab.train.run import Trained
 
-# What each of --views looks at; ten are five crops of 44 of 48 pixels (the middle and the corners) and their mirrors.
-VIEWS = {"one": 1, "flip": 2, "ten": 10}
 _PIECE = 256  # faces read at once: bounds the memory, and tells how far it is
 _MAP_PIECE = 32  # as many for maps, whose gradients take more
 

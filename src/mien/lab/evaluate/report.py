@@ -7,7 +7,8 @@ from mien.lab.evaluate.evaluation import Evaluation
 from mien.lab.evaluate.plots import training_plots
 from mien.lab.evaluate.report_classes import classes_section, confusion_section, mistakes_section
 from mien.lab.evaluate.report_confidence import confidence_section, silence_section, votes_sections
-from mien.lab.evaluate.words import FIGURES, HEAD, VIEWS_SAID, shown, span, split_name
+from mien.lab.evaluate.words import FIGURES, HEAD, shown, span, split_name
+from mien.lab.looks import VIEWS_SAID
 from mien.lab.page import columns, facts, headline, note, page, paragraph, section, table
 from mien.lab.page.blocks import Section
 
@@ -69,7 +70,7 @@ def _brackets(found: Mapping[str, Any], name: str) -> str:
 def _what_was_judged(e: Evaluation) -> Section:
     terms = {"model": e.subject.name, **e.subject.about}
     terms |= {"labels": e.selection.protocol, "data": f"{e.test.name}, {split_name(e.selection.split)}"}
-    terms["views of a face"] = VIEWS_SAID.get(e.views, "the face as it is")
+    terms["views of a face"] = VIEWS_SAID[e.views]
     account = [[reason, f"{count:,}"] for reason, count in e.selection.account.items()]
     total = [["judged", f"{len(e.answers.labels):,}"], *account, ["rows in all", f"{e.selection.total:,}"]]
     return section("What was judged", facts(terms), table(["rows", ""], total))

@@ -15,7 +15,6 @@ FIGURES = {
 }
 # Those that stand first.
 HEAD = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "ece")
-VIEWS_SAID = {"flip": "each face and its mirror image, averaged", "ten": "five crops and their mirrors, averaged"}
 
 
 def split_name(split: str) -> str:

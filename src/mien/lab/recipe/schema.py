@@ -8,13 +8,13 @@ from typing import Any
 from mien._emotions import Emotion, class_set
 from mien._errors import RecipeError
 from mien.lab.augment import Augment, check_augment
+from mien.lab.looks import VIEWS
 from mien.lab.recipe.optimise import Optimise, Phase, check_optimise
 from mien.lab.recipe.read import change
 
 VARIANTS = ("faithful", "tuned", "own")
 LOSSES = ("cross-entropy", "focal")
 KEEPS = ("last", "best")
-VIEWS = ("one", "flip")
 VOTES_AS = ("emotions", "labels")
 CALIBRATIONS = ("vector", "temperature")
 # What torch's generators take, whatever the epoch makes of it.
@@ -117,7 +117,7 @@ class Recipe:
     about: str  # what it reproduces, the published figure and split, what was chosen, the cost
     seed: int = 0  # of weights, order and augmentation
     keep: str = "last"  # the epoch whose (averaged) weights are the result; "best": of the highest PublicTest accuracy
-    views: str = "one"  # of a face after each epoch; "flip": the mean probabilities of it and its mirror image
+    views: str = "one"  # of a face, over which it is judged as the mean: as `mien evaluate --views`
     judge: int = 1  # every how many epochs the (averaged) weights are judged; after the last one they always are
     calibration: str = "vector"  # on PublicTest, factor and offset a class; "temperature": no answer changes
     claim: Claim = field(default_factory=Claim)
@@ -134,7 +134,7 @@ class Recipe:
         """Checks what types alone cannot: raises ``RecipeError`` naming the key."""
         for key, value, allowed in (
             ("keep", self.keep, KEEPS),
-            ("views", self.views, VIEWS),
+            ("views", self.views, tuple(VIEWS)),
             ("calibration", self.calibration, CALIBRATIONS),
             ("claim.variant", self.claim.variant, VARIANTS),
             ("target.votes_as", self.target.votes_as, VOTES_AS),

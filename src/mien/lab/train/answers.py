@@ -1,7 +1,7 @@
 """Cached answers of teachers: one file of logits for the training faces of one data set, read instead of the nets.
 
 A distillation from cached answers costs a student nothing a step. What it loses: the teachers saw each face as it is
-(and its mirror image, or ten crops), never the view that the student sees.
+(or the views of it that a file is asked for), never the view that the student sees.
 """
 
 import io
@@ -21,12 +21,10 @@ from mien._emotions import Emotion
 from mien._errors import DataError
 from mien.lab import checkpoint
 from mien.lab.data import FaceSet
+from mien.lab.looks import VIEWS, views_of
 from mien.lab.normalise import normalise
 from mien.lab.train.run import Trained
 
-VIEWS = (1, 2, 10)
-# Share of a face's side that each of the five crops of ten views keeps.
-_CROP = 11 / 12
 # Keeps the logarithm of a probability that rounds to 0 finite.
 _LEAST = 1e-6
 _CURE = "write it again with `mien logits`"
@@ -100,13 +98,13 @@ def answer(
 ) -> Answers:
     """The answers of ``teachers`` for all ``faces``, which lie on their device; ``report`` is told the faces done.
 
-    ``views`` is 1 (the face), 2 (and its mirror image) or 10 (five crops of 44 in 48 pixels, and their mirror images).
+    ``views`` is how many ``looks.views_of`` are asked for.
     The mean over teachers is one of probabilities, as for teachers that answer live: a mean of logits would let the
     surest teacher, whose logits are the largest, outvote the others. Raises ``DataError`` for other ``views`` and for
     teachers of different classes.
     """
-    if views not in VIEWS:
-        raise DataError(f"views is one of {', '.join(map(str, VIEWS))}, not {views}")
+    if views not in VIEWS.values():
+        raise DataError(f"views is one of {', '.join(map(str, VIEWS.values()))}, not {views}")
     emotions = same_classes(teachers)
     parts = []
     for start in range(0, len(faces), batch):
@@ -122,20 +120,6 @@ def answer(
         data_sha256=faces.sha256,
         teachers=tuple(teacher.recipe.name for teacher in teachers),
     )
-
-
-def views_of(x: Tensor, views: int) -> list[Tensor]:
-    """The ``views`` of images ``[N, 1, S, S]``: each of their own size, to be resized by whoever looks at them."""
-    if views == 1:
-        return [x]
-    if views == 2:
-        return [x, x.flip(3)]
-    side = x.shape[-1]
-    crop = round(_CROP * side)
-    rest = side - crop
-    corners = [(0, 0), (0, rest), (rest, 0), (rest, rest), (rest // 2, rest // 2)]
-    crops = [x[:, :, top : top + crop, left : left + crop] for top, left in corners]
-    return [view for one in crops for view in (one, one.flip(3))]
 
 
 def same_classes(teachers: Sequence[Trained]) -> tuple[Emotion, ...]:

@@ -20,6 +20,7 @@ from mien._errors import DataError, DivergedError
 from mien.lab.data import FaceSet
 from mien.lab.feed.rows import validation_name
 from mien.lab.feed.target import class_weights
+from mien.lab.looks import VIEWS, views_of
 from mien.lab.normalise import normalise
 from mien.lab.recipe import Recipe
 from mien.lab.train.course import plateau, rate_scale, set_mode
@@ -236,8 +237,6 @@ def _validate(task: Task, net: nn.Module) -> dict[str, float]:
 
 def _look(net: nn.Module, images: Tensor, recipe: Recipe) -> Tensor:
     """Logits float32 ``[N, C]`` whose softmax is the mean over the recipe's views of each face."""
-    logits = predict(net, images, recipe.data.size)
-    if recipe.views == "one":
-        return logits
-    mirrored = predict(net, images.flip(2), recipe.data.size)
-    return torch.logaddexp(logits.log_softmax(1), mirrored.log_softmax(1))
+    seen = views_of(images.unsqueeze(1), VIEWS[recipe.views])
+    logits = [predict(net, view.squeeze(1), recipe.data.size) for view in seen]
+    return logits[0] if len(logits) == 1 else torch.stack([each.log_softmax(1) for each in logits]).logsumexp(0)
