@@ -12,7 +12,7 @@ from scipy.ndimage import affine_transform
 from torch.nn import functional
 
 from augmented import DOCUMENT_001, NOTHING, floats, seeded
-from mien.lab.augment import FILLS, Augment, augment, augment_with_oval, check_augment, mix
+from mien.lab.augment import FILLS, RESAMPLES, Augment, augment, augment_with_oval, check_augment, mix
 from mien.lab.augment.move import draw_moves, resample
 
 STRONG = Augment(
@@ -59,6 +59,7 @@ def test_global_randomness_is_left_alone(images: torch.Tensor) -> None:
         zoom=st.floats(0, 0.9), shear=st.floats(0, 2), light=st.floats(0, 1), brightness=st.floats(0, 1),
         contrast=st.floats(0, 3), gamma=st.floats(0, 3), blur=st.floats(0, 2), noise=st.floats(0, 1),
         degrade=st.floats(0, 1), jpeg=st.floats(0, 1), erase=st.floats(0, 1), fill=st.sampled_from(FILLS),
+        resample=st.sampled_from(RESAMPLES),
         crops=st.sampled_from((0, 5, 10)), mixup=st.floats(0, 2), cutmix=st.floats(0, 2),
     ),
     st.integers(1, 5),
@@ -83,7 +84,14 @@ def test_any_strengths_give_faces_and_targets_in_range(strengths: Augment, n: in
 def test_every_key_changes_something(images: torch.Tensor, name: str) -> None:
     """A key that is read and then forgotten would stand in recipes and do nothing."""
     base = replace(NOTHING, rotate=30, noise=0.1, jpeg=0.9, erase=1, crops=5)
-    others = {"fill": "zeros", "crops": 10, "erase_area": (0.3, 0.4), "degrade": 0.0, "crop_side": 0.6}
+    others = {
+        "fill": "zeros",
+        "crops": 10,
+        "erase_area": (0.3, 0.4),
+        "degrade": 0.0,
+        "crop_side": 0.6,
+        "resample": "bicubic",
+    }
     other = others.get(name, (5, 8) if name == "jpeg_quality" else 0.5)
     if name == "crop":
         base = replace(base, crops=0)
@@ -106,6 +114,27 @@ def test_a_map_of_90_degrees_is_rot90_and_of_six_pixels_is_roll(images: torch.Te
     moved = resample(x, move((1, 0, 2 * 6 / 48), (0, 1, -2 * 3 / 48)).repeat(16, 1, 1), "zeros")
     expected = functional.pad(x, (0, 6, 3, 0))[:, :, :48, 6:]
     torch.testing.assert_close(moved, expected, atol=1e-4, rtol=0)
+
+
+def test_bicubic_moves_weigh_four_pixels_a_side_and_stay_in_range(images: torch.Tensor) -> None:
+    x = images.unsqueeze(1).float() / 255
+    half = move((1, 0, 1 / 48), (0, 1, 0)).repeat(16, 1, 1)  # half a pixel to the side
+    weights = x.new_tensor([-3 / 32, 19 / 32, 19 / 32, -3 / 32]).view(1, 1, 1, 4)  # Keys' kernel, a = -3/4
+    expected = functional.conv2d(functional.pad(x, (1, 2, 0, 0), mode="replicate"), weights)
+    assert expected.max() > 1 or expected.min() < 0
+    torch.testing.assert_close(resample(x, half, "border", "bicubic"), expected.clamp(0, 1), atol=1e-4, rtol=0)
+
+
+def test_bicubic_moves_keep_most_of_the_detail_that_bilinear_ones_lose() -> None:
+    noise = torch.randint(0, 256, (200, 48, 48), generator=seeded(), dtype=torch.uint8)
+    strengths = Augment(rotate=15, shift=0.12, scale=0.2, shear=0.1)
+    soft, sharp = (
+        augment(noise, replace(strengths, resample=mode), seeded(1))[:, :, 12:36, 12:36].var()
+        for mode in ("bilinear", "bicubic")
+    )
+    kept = torch.stack([soft, sharp]) / (noise.float() / 255).var()
+    assert kept[0] < 0.55
+    assert kept[1] > 0.7
 
 
 @pytest.mark.parametrize(

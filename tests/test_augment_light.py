@@ -182,6 +182,7 @@ def test_both_mixings_share_a_batch() -> None:
     ("key", "value", "words"),
     [
         ("fill", "mirror", "fill is one of border, zeros, reflection"),
+        ("resample", "nearest", "resample is one of bilinear, bicubic"),
         ("crops", 4, "crops is one of 0, 5, 10"),
         ("flip", 1.5, "flip is between 0 and 1"),
         ("light", -0.1, "light is between 0 and 1"),

@@ -11,9 +11,9 @@ from mien.lab.augment.light import relight
 from mien.lab.augment.mix import cutmix, mix, mixup
 from mien.lab.augment.move import draw_moves, oval, resample
 from mien.lab.augment.spoil import degrade, erase
-from mien.lab.augment.strengths import FILLS, Augment, check_augment
+from mien.lab.augment.strengths import FILLS, RESAMPLES, Augment, check_augment
 
-__all__ = ["FILLS", "Augment", "augment", "augment_with_oval", "check_augment", "cutmix", "mix", "mixup"]
+__all__ = ["FILLS", "RESAMPLES", "Augment", "augment", "augment_with_oval", "check_augment", "cutmix", "mix", "mixup"]
 
 
 def augment(images: Tensor, strengths: Augment, generator: Generator) -> Tensor:
@@ -29,7 +29,7 @@ def augment_with_oval(images: Tensor, strengths: Augment, generator: Generator, 
     x = images.unsqueeze(1).float().div_(255)  # new, so all that follows may work in place
     moves = draw_moves(len(x), strengths, generator)
     if strengths.moves:
-        x = resample(x, moves, strengths.fill)
+        x = resample(x, moves, strengths.fill, strengths.resample)
     x = relight(x, strengths, generator)
     x = degrade(x, strengths, generator)
     x = compress(x.clamp_(0, 1), strengths, generator)

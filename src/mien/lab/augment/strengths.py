@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from mien._errors import RecipeError
 
 FILLS = ("border", "zeros", "reflection")  # edge repeated, black, mirrored
+RESAMPLES = ("bilinear", "bicubic")  # soft and quick, sharp
 CROPS = (0, 5, 10)
 
 
@@ -38,6 +39,7 @@ class Augment:
     mixup: float = 0.0  # alpha of the Beta distribution (Zhang et al., ICLR 2018)
     cutmix: float = 0.0  # alpha of CutMix (Yun et al., ICCV 2019); with mixup too, each face gets one of both by chance
     fill: str = "border"  # what lies outside of the image: one of FILLS
+    resample: str = "bilinear"  # between pixels; "bicubic" keeps moved faces as sharp as those that are judged
 
     @property
     def moves(self) -> bool:
@@ -48,7 +50,7 @@ class Augment:
 
 def check_augment(strengths: Augment, where: str) -> None:
     """Raises ``RecipeError`` naming the key of ``where`` that has a value it cannot have."""
-    for key, allowed in (("fill", FILLS), ("crops", CROPS)):
+    for key, allowed in (("fill", FILLS), ("resample", RESAMPLES), ("crops", CROPS)):
         if getattr(strengths, key) not in allowed:
             raise RecipeError(
                 f"{where}.{key} is one of {', '.join(map(str, allowed))}, not {getattr(strengths, key)!r}"
