@@ -155,12 +155,13 @@ def test_the_race_tells_of_every_machine_and_of_runs_that_did_not_get_there(tmp_
             | {"recipe": {"name": "quick", "views": "flip"}, "reached": 1, "runs": [run(None, 100.0), run(9.0, 90.0)]}
         )
     )
-    six = said | {"recipe": {"name": "quick", "views": "six"}, "reached": 0, "n": 1, "runs": [run(None, 80.0)]}
+    sharp = {"name": "quick", "views": "six", "augment": {"resample": "bicubic"}}
+    six = said | {"recipe": sharp, "reached": 0, "n": 1, "runs": [run(None, 80.0)]}
     (folder / "wide.json").write_text(json.dumps(six))
     page = write_results.page(tmp_path, cards=False)
-    assert "| `quick` | a machine | six views | 70 % | 80 | – | 0 of 1 | 69.0 % | abc |" in page
-    assert "| `quick` | a machine | faces | 70 % | 150 | 1,250 | 2 of 2 | 69.0 % | abc |" in page
-    assert "| `quick` | a machine | faces and mirror images | 70 % | 95 | – | 1 of 2 | 69.0 % | abc |" in page
+    assert "| `quick` | a machine | six views | bicubic | 70 % | 80 | – | 0 of 1 | 69.0 % | abc |" in page
+    assert "| `quick` | a machine | faces | bilinear | 70 % | 150 | 1,250 | 2 of 2 | 69.0 % | abc |" in page
+    assert "| faces and mirror images | bilinear | 70 % | 95 | – | 1 of 2 | 69.0 % | abc |" in page
 
 
 def test_accuracy_against_milliseconds_is_a_table_and_a_drawing(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ def sections(results: Path) -> list[str]:
         "recipe",
         "machine",
         "judged on",
+        "moves",
         "target",
         *(f"to {step}" for step in steps),
         "to the target",
@@ -33,7 +34,8 @@ def sections(results: Path) -> list[str]:
     told = (
         "Wall time from the start of `mien train RECIPE` in a process of its own: imports, reading of the data and "
         "every judgement on PublicTest counted (`python benchmarks/speedrun.py --recipe RECIPE`). Means over the runs, "
-        "in seconds. Six views are the face in three sizes and their mirror images. "
+        "in seconds. Six views are the face in three sizes and their mirror images; training faces are moved "
+        "bilinearly or bicubically, which is sharper. "
         "PublicTest is looked at after every epoch or every few of them, so these accuracies are no results. "
         "A row is of the recipe as it stood at its commit."
     )
@@ -47,6 +49,7 @@ def _line(said: Mapping[str, Any], steps: list[str]) -> list[str]:
         f"`{said['recipe']['name']}`",
         str(said["machine"]),
         _JUDGED_ON[said["recipe"].get("views", "one")],
+        said["recipe"].get("augment", {}).get("resample", "bilinear"),
         f"{100 * said['target']:.0f} %",
         *(_mean([run["on_the_way"].get(step) for run in runs]) for step in steps),
         _mean([run["seconds"] for run in runs]),
