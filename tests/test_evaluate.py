@@ -8,6 +8,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the lab is not installed")
 
 from scipy import stats  # noqa: E402
+from torch.nn import functional  # noqa: E402
 
 from faces import cartoon_set  # noqa: E402
 from judged import evaluation, reader  # noqa: E402
@@ -19,7 +20,7 @@ from mien.lab.evaluate.pairs import Direction, find_pairs, surest_mistakes  # no
 from mien.lab.evaluate.report import write_report  # noqa: E402
 from mien.lab.feed.asked import read_split  # noqa: E402
 from mien.lab.judge.ferplus import against_votes  # noqa: E402
-from mien.lab.judge.judge import Answers  # noqa: E402
+from mien.lab.judge.judge import Answers, crops_of  # noqa: E402
 
 
 def test_seven_classes_against_the_majority_of_votes() -> None:
@@ -112,6 +113,12 @@ def test_views_are_means_over_what_they_say() -> None:
     both = read_faces(model, replace(faces, images=faces.images.flip(2)), views="ten", report=lambda *_: None)
     assert np.allclose(ten, both, atol=1e-5)  # a mirrored face has the same ten views
     assert not np.allclose(ten, flip, atol=1e-4)
+    six = read_faces(model, faces, views="six", report=lambda *_: None)
+    small = functional.pad(faces.images[:, None].float(), (2, 2, 2, 2), mode="replicate").byte()[:, 0]
+    sizes = [faces.images, faces.images[:, 2:46, 2:46], small]
+    seen = [crops_of(replace(faces, images=view), model.size) for size in sizes for view in (size, size.flip(2))]
+    expected = np.mean([model(np.ascontiguousarray(crops))[0] for crops in seen], axis=0)
+    assert np.allclose(six, expected, atol=1e-6)
 
 
 def test_missing_classes_are_named_and_the_account_adds_up() -> None:
