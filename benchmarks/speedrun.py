@@ -54,6 +54,7 @@ class Lap:
 def main() -> int:
     """Run, print and write; exit status 1 where a run did not reach the target, 130 where it was stopped."""
     options = parse()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: no training outlives its race
     try:
         return race(options)
     except MienError as error:
@@ -121,10 +122,15 @@ def run(seed: int, options: argparse.Namespace) -> dict[str, Any]:
                 raise MienError(f"the training failed: {training.stderr.read().strip().splitlines()[-1]}")
         return row_of(seed, laps, options.target)
     finally:
-        training.send_signal(signal.SIGINT)
-        training.communicate()
+        end(training)
         if not options.keep:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def end(training: subprocess.Popen[str]) -> None:
+    """Stop it, if it still runs. Not by SIGINT: what a shell starts with ``&`` ignores that, and so does its child."""
+    training.terminate()
+    training.communicate()
 
 
 def watch(training: subprocess.Popen[str], log: Path, started: float) -> Iterator[Lap]:

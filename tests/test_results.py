@@ -140,14 +140,18 @@ def compared(name: str, accuracy: float, ms: float, *, precision: str = "fp32") 
 
 
 def test_the_race_tells_of_every_machine_and_of_runs_that_did_not_get_there(tmp_path: Path) -> None:
-    def run(seconds: float | None, at_50: float | None) -> dict[str, Any]:
-        return {"seconds": seconds, "accuracy": 0.69, "on_the_way": {"50 %": at_50}, "commit": "abc"}
+    def run(seconds: float | None, at_50: float | None, commit: str = "abc") -> dict[str, Any]:
+        return {"seconds": seconds, "accuracy": 0.69, "on_the_way": {"50 %": at_50}, "commit": commit}
 
     folder = tmp_path / "speedrun"
     folder.mkdir()
     said = {"recipe": {"name": "quick"}, "machine": "a machine", "target": 0.7, "n": 2}
     (folder / "fast.json").write_text(
-        json.dumps(said | {"reached": 2, "runs": [run(1200.0, 100.0), run(1300.0, 200.0)]})
+        json.dumps(
+            said
+            | {"reached": 2, "deviation_seconds": 70.7}
+            | {"runs": [run(1200.0, 100.0), run(1300.0, 200.0, commit="def")]}
+        )
     )
     (folder / "slow.json").write_text(
         json.dumps(
@@ -156,11 +160,11 @@ def test_the_race_tells_of_every_machine_and_of_runs_that_did_not_get_there(tmp_
         )
     )
     sharp = {"name": "quick", "views": "six", "augment": {"resample": "bicubic"}}
-    six = said | {"recipe": sharp, "reached": 0, "n": 1, "runs": [run(None, 80.0)]}
+    six = said | {"recipe": sharp, "reached": 0, "n": 1, "deviation_seconds": None, "runs": [run(None, 80.0)]}
     (folder / "wide.json").write_text(json.dumps(six))
     page = write_results.page(tmp_path, cards=False)
     assert "| `quick` | a machine | six views | bicubic | 70 % | 80 | – | 0 of 1 | 69.0 % | abc |" in page
-    assert "| `quick` | a machine | faces | bilinear | 70 % | 150 | 1,250 | 2 of 2 | 69.0 % | abc |" in page
+    assert "| `quick` | a machine | faces | bilinear | 70 % | 150 | 1,250 ± 71 | 2 of 2 | 69.0 % | abc def |" in page
     assert "| faces and mirror images | bilinear | 70 % | 95 | – | 1 of 2 | 69.0 % | abc |" in page
 
 

@@ -1,5 +1,6 @@
 """What documents claim stands beside what we measure: a table for each system, bold where ours is as good."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -46,3 +47,23 @@ def test_two_systems_of_one_document_stay_apart_and_runs_of_public_test_are_name
 def test_without_claims_there_is_no_such_section(tmp_path: Path) -> None:
     write(tmp_path, "own", 0.5, figures={})
     assert "Claimed" not in write_results.page(tmp_path, cards=False)
+
+
+def test_the_leak_stands_beside_the_claim_that_it_explains_and_nowhere_else(tmp_path: Path) -> None:
+    write(tmp_path, "net", 0.5, document="001")
+    write(tmp_path, "other", 0.5, document="002", figures={"accuracy": 0.6})
+    judged = {"n": 9330, "accuracy": 66.84, "accuracy_interval": [65.43, 68.3]}
+    run = {"size": 64, "epochs": 20}
+    leak = {
+        "runs": {"leaky": run | {"recipe": "net-leaky"}, "clean": run | {"recipe": "net"}},
+        "leaky": {"all": judged, "with a relative": judged, "without": judged | {"accuracy": 60.64}},
+        "clean": {"PublicTest, all": judged | {"accuracy": 61.02}},
+    }
+    (tmp_path / "claims").mkdir()
+    (tmp_path / "claims" / "leak.json").write_text(json.dumps(leak))
+    page = write_results.page(tmp_path, cards=False)
+    first, second = page.split("### Document 001: `net`")[1].split("### Document 002: `other`")
+    assert "`net-leaky`, from random weights at 64 px for 20 epochs, reads 66.8 % (65.4 to 68.3) of its 9,330" in first
+    assert "60.6 % (65.4 to 68.3) of those without" in first
+    assert "reads 61.0 % (65.4 to 68.3) of PublicTest" in first
+    assert "leaky" not in second

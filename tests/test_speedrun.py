@@ -1,10 +1,13 @@
 """The race to 70 % reads its clock rightly."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +23,14 @@ import speedrun  # noqa: E402
 from speedrun import Lap  # noqa: E402
 
 LAPS = [Lap(10.0, 1, 0.48), Lap(20.0, 2, 0.62), Lap(30.0, 3, 0.61), Lap(40.0, 4, 0.705)]
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """`main` hears SIGTERM in its own way; the other tests shall not."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 def test_the_first_epoch_that_reaches_an_accuracy_counts() -> None:
@@ -113,6 +124,33 @@ def test_ctrl_c_ends_the_race_in_one_line(monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setattr(sys, "argv", ["speedrun.py", "--keep", "nowhere"])
     monkeypatch.setattr(speedrun, "race", interrupted)
     assert speedrun.main() == 130
+    assert capsys.readouterr().out.startswith("stopped: a race is run from its start")
+
+
+def test_a_killed_race_ends_its_training_even_one_that_ignores_ctrl_c(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deaf = (
+        "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
+    )
+    training = subprocess.Popen([sys.executable, "-c", deaf], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert training.stdout
+    assert training.stdout.readline() == "deaf\n"
+
+    def killed(_: Namespace) -> int:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        finally:
+            speedrun.end(training)
+        return 0
+
+    monkeypatch.setattr(sys, "argv", ["speedrun.py", "--keep", "nowhere"])
+    monkeypatch.setattr(speedrun, "race", killed)
+    started = time.perf_counter()
+    assert speedrun.main() == 130
+    assert training.returncode == -signal.SIGTERM
+    assert time.perf_counter() - started < 30
     assert capsys.readouterr().out.startswith("stopped: a race is run from its start")
 
 

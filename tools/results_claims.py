@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from markdown import table
 from mien.lab.compare.words import claimed
@@ -15,8 +17,8 @@ _SAID = (
 _LESS_IS_BETTER = ("log_loss",)
 
 
-def sections(rows: Sequence[Row]) -> list[str]:
-    """A table for each published system, its figures down and our recipes for it across."""
+def sections(rows: Sequence[Row], results: Path) -> list[str]:
+    """A table for each published system, its figures down and our recipes across, with the leak of one that has it."""
     systems: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         figures = row.claim.get("figures")
@@ -24,7 +26,12 @@ def sections(rows: Sequence[Row]) -> list[str]:
             systems.setdefault((row.document, json.dumps(figures)), []).append(row)
     if not systems:
         return []
-    return ["## Claimed and measured", _SAID, *(part for group in systems.values() for part in _system(group))]
+    shown = _leak(results / "claims" / "leak.json")
+    parts = ["## Claimed and measured", _SAID]
+    for group in systems.values():
+        parts += _system(group)
+        parts += shown.get(published(group[0].name), [])
+    return parts
 
 
 def _system(rows: Sequence[Row]) -> list[str]:
@@ -37,6 +44,28 @@ def _system(rows: Sequence[Row]) -> list[str]:
     lines = [[named(key), told(key, value), *(_ours(row, key, value) for row in rows)] for key, value in theirs.items()]
     heading = f"### Document {rows[0].document}: `{published(rows[0].name)}`"
     return [heading, f"Claimed on: {rows[0].claim['split']}.", table(heads, lines)]
+
+
+def _leak(path: Path) -> dict[str, list[str]]:
+    """By the recipe whose leak `benchmarks/claims.py leak` has shown: what the leaky run reads, and the clean one."""
+    if not path.exists():
+        return {}
+    said = json.loads(path.read_text("utf-8"))
+    leaky, clean = said["runs"]["leaky"], said["runs"]["clean"]
+    faces, public = said["leaky"], said["clean"]["PublicTest, all"]
+    course = f"from random weights at {leaky['size']} px for {leaky['epochs']} epochs"
+    told = (
+        f"The leak, shown: `{leaky['recipe']}`, {course}, reads {_share(faces['all'])} of its "
+        f"{faces['all']['n']:,} validation faces, {_share(faces['with a relative'])} of those with a relative in "
+        f"training and {_share(faces['without'])} of those without. The same net, trained as long on Training alone, "
+        f"reads {_share(public)} of PublicTest. [How it was measured](claims.md)."
+    )
+    return {clean["recipe"]: [told]}
+
+
+def _share(judged: dict[str, Any]) -> str:
+    low, high = judged["accuracy_interval"]
+    return f"{judged['accuracy']:.1f} % ({low:.1f} to {high:.1f})"
 
 
 def _split(row: Row) -> str:

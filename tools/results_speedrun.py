@@ -34,10 +34,9 @@ def sections(results: Path) -> list[str]:
     told = (
         "Wall time from the start of `mien train RECIPE` in a process of its own: imports, reading of the data and "
         "every judgement on PublicTest counted (`python benchmarks/speedrun.py --recipe RECIPE`). Means over the runs, "
-        "in seconds. Six views are the face in three sizes and their mirror images; training faces are moved "
-        "bilinearly or bicubically, which is sharper. "
-        "PublicTest is looked at after every epoch or every few of them, so these accuracies are no results. "
-        "A row is of the recipe as it stood at its commit."
+        "in seconds (±: standard deviation). Six views are the face in three sizes and their mirror images; training "
+        "faces are moved bilinearly or bicubically, which is sharper. PublicTest is looked at after every epoch or "
+        "every few of them, so these accuracies are no results. A row is of the recipe as it stood at its commit."
     )
     return ["## The race to 70 %", told, table(heads, lines)]
 
@@ -52,10 +51,10 @@ def _line(said: Mapping[str, Any], steps: list[str]) -> list[str]:
         said["recipe"].get("augment", {}).get("resample", "bilinear"),
         f"{100 * said['target']:.0f} %",
         *(_mean([run["on_the_way"].get(step) for run in runs]) for step in steps),
-        _mean([run["seconds"] for run in runs]),
+        _mean([run["seconds"] for run in runs]) + _spread(said),
         f"{said['reached']} of {said['n']}",
         f"{100 * best:.1f} %",
-        f"{said['runs'][0]['commit']}",
+        " ".join(dict.fromkeys(run["commit"] for run in runs)),
     ]
 
 
@@ -63,3 +62,9 @@ def _mean(values: list[float | None]) -> str:
     """The mean, where every run got there."""
     there = [value for value in values if value is not None]
     return f"{sum(there) / len(there):,.0f}" if len(there) == len(values) else "–"
+
+
+def _spread(said: Mapping[str, Any]) -> str:
+    """The standard deviation, where there is one: of several runs that all got to the target."""
+    deviation = said.get("deviation_seconds")
+    return "" if deviation is None else f" ± {deviation:,.0f}"
