@@ -35,7 +35,7 @@ def resample(x: Tensor, moves: Tensor, fill: str, mode: str = "bilinear") -> Ten
     """``x`` ``[N, 1, S, S]`` in 0..1 with every pixel fetched, by ``mode``, from where ``moves`` ``[N, 2, 3]`` say.
 
     Between pixels "bilinear" takes a mean of four, so moved faces are softer than those that a net is asked about;
-    "bicubic" (Keys, 1981; of 16 pixels) keeps them about as sharp.
+    "bicubic" (Keys, 1981; of 16 pixels) keeps most of that detail.
     """
     grid = _places(moves, x.shape[-1]).permute(0, 2, 3, 1)
     moved = F.grid_sample(x, grid, mode=mode, padding_mode=fill, align_corners=False)

@@ -39,7 +39,7 @@ class Augment:
     mixup: float = 0.0  # alpha of the Beta distribution (Zhang et al., ICLR 2018)
     cutmix: float = 0.0  # alpha of CutMix (Yun et al., ICCV 2019); with mixup too, each face gets one of both by chance
     fill: str = "border"  # what lies outside of the image: one of FILLS
-    resample: str = "bilinear"  # between pixels; "bicubic" keeps moved faces as sharp as those that are judged
+    resample: str = "bilinear"  # between pixels; "bicubic" keeps most of the detail that "bilinear" blurs
 
     @property
     def moves(self) -> bool:
