@@ -28,8 +28,9 @@ from mien.lab.train.devices import Devices, agree, end_all
 from mien.lab.train.optimiser import set_rate
 from mien.lab.train.run import Run, fall_back, open_run, remember_best, start_leg
 from mien.lab.train.saver import Saver
+from mien.lab.train.step import take_step
 from mien.lab.train.task import Report, Task, prepare
-from mien.lab.train.views import View, batches, share
+from mien.lab.train.views import batches, share
 
 __all__ = ["Devices", "Report", "fit", "predict"]
 
@@ -174,7 +175,7 @@ def _train(task: Task, run: Run, model: Any, optimiser: Any) -> dict[str, float]
     for step, view in enumerate(views):
         rate = choice.rate * rate_scale(choice, run.progress((step + 0.5) / steps), losses)
         set_rate(optimiser, rate)
-        kept.append(_step(task, model, optimiser, view, choice.accumulate, choice.clip))
+        kept.append(take_step(task.fabric, model, optimiser, view, choice))
         run.average.update()
         if task.report and time.monotonic() - told >= REPORT_EVERY:
             task.report({**_progress(task, run, step), "loss": float(kept[-1][0])})
@@ -197,26 +198,6 @@ def _progress(task: Task, run: Run, step: int) -> dict[str, int]:
     lengths = [(stage.first, stage.last, task.steps(stage.optimise.batch)) for stage in run.course]
     before = sum(steps * (min(last, run.epoch) - first) for first, last, steps in lengths if first < run.epoch)
     return {"step": before + step + 1, "steps": sum(steps * (last - first) for first, last, steps in lengths)}
-
-
-def _step(task: Task, model: Any, optimiser: Any, view: View, parts: int, clip: float) -> Tensor:
-    """One step of the optimiser, its batch computed in ``parts``; mean loss, share of right answers, if clipped."""
-    optimiser.zero_grad()
-    figures = []
-    for i, part in enumerate(zip(*(torch.chunk(column, parts) for column in view), strict=True)):
-        with task.fabric.no_backward_sync(model, enabled=i < parts - 1):
-            loss, logits = model(*part)
-            task.fabric.backward(loss / parts)
-        right = (logits.argmax(1) == part[1].argmax(1)).float().mean()
-        figures.append(torch.stack([loss.detach().float(), right]))
-    clipped = torch.zeros((), device=task.fabric.device)
-    if clip > 0:
-        # A norm that is not finite shows at the end of the epoch, where a fallback may catch it.
-        norm = task.fabric.clip_gradients(model, optimiser, max_norm=clip, error_if_nonfinite=False)
-        assert norm is not None  # of the gradients as they were
-        clipped = (norm > clip).float()
-    optimiser.step()
-    return torch.cat([torch.stack(figures).mean(0), clipped[None]])
 
 
 def _validate(task: Task, net: nn.Module) -> dict[str, float]:
