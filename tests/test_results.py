@@ -168,7 +168,8 @@ def test_the_race_tells_of_every_machine_and_of_runs_that_did_not_get_there(tmp_
     assert "| faces and mirror images | bilinear | 70 % | 95 | – | 1 of 2 | 69.0 % | abc |" in page
 
 
-def test_accuracy_against_milliseconds_is_a_table_and_a_drawing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ground", results_pace.GROUNDS, ids=lambda ground: ground.folder)
+def test_accuracy_against_milliseconds_is_a_table_and_a_drawing(ground: results_pace.Ground, tmp_path: Path) -> None:
     said = {
         "split": "PrivateTest",
         "models": [compared("slow", 0.6, 2.5), compared("fast", 0.7, 0.4, precision="int8")],
@@ -176,19 +177,20 @@ def test_accuracy_against_milliseconds_is_a_table_and_a_drawing(tmp_path: Path) 
         "measured_on": {"processor": "a processor"},
         "provenance": {"command": "mien compare"},
     }
-    path = tmp_path / "comparison" / "PrivateTest.json"
+    path = tmp_path / ground.folder / "PrivateTest.json"
     path.parent.mkdir()
     path.write_text(json.dumps(said))
     page = write_results.page(tmp_path, cards=False)
-    assert "![Accuracy against milliseconds a face](images/pace.svg)" in page
-    assert "on the 300 faces of PrivateTest and the classes that all models know (happy, sad)" in page
+    assert f"\n\n{ground.heading}\n\n![{ground.alt}]({ground.drawing})\n\n" in page
+    assert "on the 300 faces of PrivateTest " in page
+    assert "the classes that all models know (happy, sad)" in page
     assert "| `fast` | **70.0 %** | 68.0 to 72.0 | – | 0.40 | 1.20 M |\n| `slow` | **60.0 %** |" in page
-    drawn = results_pace.draw(tmp_path)
+    drawn = results_pace.draw(tmp_path, ground)
     assert drawn is not None
-    assert drawn == results_pace.draw(tmp_path)
+    assert drawn == results_pace.draw(tmp_path, ground)
     assert "prefers-color-scheme: dark" in drawn
     assert ">fast<" in drawn
     assert "#040404" not in drawn
     path.write_text(json.dumps(said | {"measured_on": None}))  # compared without its times
-    assert results_pace.draw(tmp_path) is None
+    assert results_pace.draw(tmp_path, ground) is None
     assert "milliseconds" not in write_results.page(tmp_path, cards=False)

@@ -11,6 +11,7 @@ from typing import Any
 from markdown import table
 from mien.lab.page.words import percent
 from mien.lab.stress.words import between, ratio
+from results_pace import AGREED, milliseconds
 
 Json = Mapping[str, Any]
 
@@ -86,10 +87,8 @@ def _stress(path: Path, name: str) -> dict[str, str]:
 
 def _cost(card: Json, results: Path) -> dict[str, str]:
     rows = {"parameters, MMAC": f"{card['parameters'] / 1e6:.2f} M, {card['macs'] / 1e6:.0f}"}
-    path = results / "comparison" / "PrivateTest.json"
-    models = json.loads(path.read_text("utf-8"))["models"] if path.is_file() else []
-    for model in models:
+    said = AGREED.read(results)  # which has them all
+    for model in said["models"] if said else []:
         if model["name"] == card["name"]:
-            timings = {(t["precision"], t["batch"]): t["ms_a_face"]["ms"] for t in model["cost"]["timings"]}
-            rows["milliseconds a face"] = f"{timings['int8', 1]:.2f}"
+            rows["milliseconds a face"] = f"{milliseconds(model, 'int8'):.2f}"
     return rows

@@ -161,7 +161,7 @@ def _paste() -> str:
 
 
 PAGES: Mapping[str, Callable[[], str | None]] = {
-    f"docs/{results_pace.DRAWING}": partial(results_pace.draw, RESULTS),
+    **{f"docs/{ground.drawing}": partial(results_pace.draw, RESULTS, ground) for ground in results_pace.GROUNDS},
     "docs/cli.md": command_line,
     "docs/models.md": models,
     "docs/recipes.md": recipes,

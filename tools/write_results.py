@@ -168,8 +168,10 @@ def _code(changed: str) -> str:
 
 def main() -> int:
     """Write or check the page; returns the exit status."""
-    drawn = results_pace.draw(ROOT / "results")
-    files = {PAGE: page(ROOT / "results")} | ({PAGE.parent / results_pace.DRAWING: drawn} if drawn else {})
+    files = {PAGE: page(ROOT / "results")}
+    for ground in results_pace.GROUNDS:
+        if drawn := results_pace.draw(ROOT / "results", ground):
+            files[PAGE.parent / ground.drawing] = drawn
     if "--check" in sys.argv[1:]:
         old = [path for path, text in files.items() if not path.is_file() or path.read_text("utf-8") != text]
         for path in old:
