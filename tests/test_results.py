@@ -168,6 +168,26 @@ def test_the_race_tells_of_every_machine_and_of_runs_that_did_not_get_there(tmp_
     assert "| faces and mirror images | bilinear | 70 % | 95 | – | 1 of 2 | 69.0 % | abc |" in page
 
 
+def test_times_of_two_days_are_set_beside_each_other(tmp_path: Path) -> None:
+    for folder, factor in (("comparison", 1.0), ("agreed", 1.5)):
+        models = [
+            compared("a", 0.6, 2.0 * factor, precision="int8"),
+            compared("b", 0.7, 0.4 * factor, precision="int8"),
+        ]
+        said = {
+            "split": "PrivateTest",
+            "models": [*models, compared("c", 0.8, 9.0)],
+            "common": {"n": 300, "emotions": ["happy", "sad"], "narrowed": False},
+            "measured_on": {"processor": f"of {folder}", "system": "Linux"},
+            "provenance": {"command": "mien compare"},
+        }
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "PrivateTest.json").write_text(json.dumps(said))
+    page = write_results.page(tmp_path, cards=False)
+    assert page.count("times as long here") == 1
+    assert "The 2 int8 files of the table above took 1.50 times as long here" in page
+
+
 @pytest.mark.parametrize("ground", results_pace.GROUNDS, ids=lambda ground: ground.folder)
 def test_accuracy_against_milliseconds_is_a_table_and_a_drawing(ground: results_pace.Ground, tmp_path: Path) -> None:
     said = {

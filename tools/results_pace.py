@@ -8,6 +8,7 @@ results/agreed these and mien-plus, which is judged by voters, on the faces wher
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from markdown import table
@@ -70,7 +71,24 @@ def _section(ground: Ground, results: Path) -> list[str]:
         f"minutes. {faces} The graph of the figure is timed: int8 for an embedded model, fp32 for kept answers. "
         f"`{said['provenance']['command']}`."
     )
-    return [ground.heading, f"![{ground.alt}]({ground.drawing})", told, _rows(said)]
+    slower = _beside(said, LABELLED.read(results)) if ground is not LABELLED else ""
+    return [ground.heading, f"![{ground.alt}]({ground.drawing})", told + slower, _rows(said)]
+
+
+def _beside(said: Json, other: Json | None) -> str:
+    """A sentence that says how far two tables lie apart whose times were measured on different days."""
+    if other is None:
+        return ""
+    before = {m["name"]: milliseconds(m, "int8") for m in other["models"]}
+    now = {m["name"]: milliseconds(m, "int8") for m in said["models"]}
+    ratios = [now[name] / ms for name, ms in before.items() if ms and now.get(name)]
+    if not ratios:
+        return ""
+    return (
+        f" The {len(ratios)} int8 files of the table above took {median(ratios):.2f} times as long here "
+        f"(median; there {other['measured_on']['processor']}, {other['measured_on']['system']}, here "
+        f"{said['measured_on']['processor']}, {said['measured_on']['system']}): compare times within one table."
+    )
 
 
 def draw(results: Path, ground: Ground) -> str | None:
