@@ -39,7 +39,7 @@ def faces() -> FaceSet:
 def parts(faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two runs whose nets have other widths and depths; the second is kept in half precision."""
     folder = tmp_path_factory.mktemp("parts")
-    chosen = [short("optimise.epochs=6"), short("optimise.epochs=4", "net.options.widths=[8,16,24]", "seed=1")]
+    chosen = [short("optimise.epochs=6"), short("optimise.epochs=4", "net.options.widths=[16,16,24]", "seed=1")]
     for recipe, place in zip(chosen, (folder / "first", folder / "second"), strict=True):
         said = {"commit": "c", "data_sha256": faces.sha256, "machine": "abacus", "torch": "2", "command": "mien train"}
         assert fit(recipe, faces, place, devices=Devices("cpu"), provenance=said)
@@ -191,7 +191,7 @@ def test_towers_trained_apart_learn_from_their_own_faces_and_answer_together() -
 
 @pytest.mark.parametrize("apart", ["false", "true"])
 def test_a_recipe_may_train_towers_from_nothing(apart: str, faces: FaceSet, tmp_path: Path) -> None:
-    small = "{stem=8, widths=[8, 16, 16], depths=[1, 1, 1]}"
+    small = "{stem=16, widths=[16, 16, 16], depths=[1, 1, 1]}"
     options = f"net.options={{parts=[{small}, {small}], apart={apart}}}"
     recipe = short("net.name=towers", "optimise.epochs=2", options)
     assert fit(recipe, faces, tmp_path / "run", devices=Devices("cpu"))
@@ -199,7 +199,7 @@ def test_a_recipe_may_train_towers_from_nothing(apart: str, faces: FaceSet, tmp_
 
 
 def test_a_share_of_a_batch_without_a_face_is_refused_in_one_line(faces: FaceSet, tmp_path: Path) -> None:
-    options = "net.options={parts=[{widths=[8, 8, 16]}, {widths=[8, 8, 16]}], apart=true}"
+    options = "net.options={parts=[{widths=[16, 16, 16]}, {widths=[16, 16, 16]}], apart=true}"
     recipe = short("net.name=towers", options, "optimise.batch=8", "optimise.accumulate=8")
     with pytest.raises(RecipeError, match=r"a batch has 1 of the faces that 2 towers share.* optimise\.accumulate"):
         fit(recipe, faces, tmp_path / "run", devices=Devices("cpu"))
