@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 from mien._measure import machine  # noqa: E402
-from web_site import Visit, build, chromium, film, playing, serving  # noqa: E402
+from support.browser import Visit, build, chromium, film, playing, serving  # noqa: E402
 
 CAMERA = ("--use-fake-device-for-media-stream", "--use-file-for-fake-video-capture={film}")
 WARM_UP = 5.0  # seconds

@@ -1,9 +1,9 @@
-"""Fixtures that several tests share: the public-domain example, synthetic faces, the real data where it is."""
+"""Shared fixtures: the public-domain example image, synthetic faces, and the real data if present."""
 
 import os
 import signal
 
-# The nets of the tests are tiny: one thread is as fast, and stays so when the machine has other work.
+# The nets of the tests are tiny: one thread is as fast, and does not slow down on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Callable
@@ -14,10 +14,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-ROOT = Path(__file__).resolve().parent.parent
+pytest.register_assert_rewrite("support")  # before its first import
 
-# A shell that runs the suite in the background lets it ignore Ctrl-C, nohup lets it ignore that the terminal is closed,
-# and so would the programs that the tests start and stop: what is ignored is inherited, a handler is not.
+from support.paths import DATA, ROOT  # noqa: E402
+
+# A background shell makes its programs ignore SIGINT, and nohup SIGHUP. Ignored signals are inherited by the programs
+# that the tests start and stop; handlers are not.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
@@ -33,17 +35,16 @@ def astronaut() -> NDArray[np.uint8]:
 
 @pytest.fixture(scope="session")
 def fer2013_parquet() -> Path:
-    """The real FER-2013 table, from $MIEN_DATA or beside the checkout; the test is skipped where it is absent."""
-    folder = Path(os.environ.get("MIEN_DATA", ROOT.parent / "shared" / "data"))
-    for path in (folder, folder / "fer2013.parquet", folder / "fer2013" / "fer2013.parquet"):
+    """The real FER-2013 table, from $MIEN_DATA or beside the checkout; skips the test if it is absent."""
+    for path in (DATA, DATA / "fer2013.parquet", DATA / "fer2013" / "fer2013.parquet"):
         if path.is_file():
             return path
-    pytest.skip(f"FER-2013 is not here: set MIEN_DATA to the folder of fer2013.parquet (looked in {folder})")
+    pytest.skip(f"FER-2013 is not here: set MIEN_DATA to the folder of fer2013.parquet (looked in {DATA})")
 
 
 @pytest.fixture(scope="session")
 def draw_face() -> Callable[..., NDArray[np.uint8]]:
-    """A function that draws a cartoon face, uint8 [size, size]: enough structure for tests, nobody's likeness."""
+    """A function that draws a cartoon face, uint8 [size, size]."""
     return _draw_face
 
 

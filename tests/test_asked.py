@@ -6,12 +6,12 @@ import pytest
 
 pytest.importorskip("torch")
 
-from faces import cartoon_set
 from mien._errors import DataError, MissingExtraError
 from mien.commands.lab import needs_lab
 from mien.commands.progress import Stages
 from mien.lab.data import Split
 from mien.lab.feed.asked import ALL, chosen_split, read_map, read_part, read_split
+from support.synthetic_faces import cartoon_set
 
 
 @pytest.mark.parametrize(

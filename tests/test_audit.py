@@ -8,8 +8,6 @@ import pytest
 import torch
 from scipy.fft import dctn
 
-from audited import planted, random_images, with_images
-from faces import cartoon_set
 from mien._emotions import CLASS_SETS, SEVEN
 from mien._errors import DataError
 from mien.lab.audit import Audit, audit, exclude_text, figures, listed, read_reasons
@@ -20,7 +18,9 @@ from mien.lab.audit.fingerprint import correlations, fingerprints, mirror_signs
 from mien.lab.audit.near import near_pairs
 from mien.lab.data import FERPLUS_COLUMNS, FaceSet
 from mien.lab.feed.rows import read_exclude, training_rows
-from test_fit import small
+from support.defective_faces import planted, random_images, with_images
+from support.short_runs import small
+from support.synthetic_faces import cartoon_set
 
 
 @pytest.fixture(scope="module")

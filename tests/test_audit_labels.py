@@ -6,8 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from audited import planted, random_images, with_images
-from faces import cartoon_set
 from mien._emotions import SEVEN
 from mien._errors import DataError, RecipeError
 from mien.lab.audit import Audit, audit, exclude_text, figures, report
@@ -30,7 +28,9 @@ from mien.lab.data import FaceSet, load_fer2013
 from mien.lab.feed.rows import training_rows, validation_rows
 from mien.lab.model import open_model
 from mien.lab.train.fit import Devices
-from test_fit import small
+from support.defective_faces import planted, random_images, with_images
+from support.short_runs import small
+from support.synthetic_faces import cartoon_set
 
 
 @pytest.fixture(scope="module")

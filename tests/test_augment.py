@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from scipy.ndimage import affine_transform
 from torch.nn import functional
 
-from augmented import DOCUMENT_001, NOTHING, floats, seeded
 from mien.lab.augment import FILLS, RESAMPLES, Augment, augment, augment_with_oval, check_augment, mix
 from mien.lab.augment.move import draw_moves, resample
+from support.augmentations import DOCUMENT_001, NOTHING, floats, seeded
 
 STRONG = Augment(
     rotate=20, shift=0.2, scale=0.2, zoom=0.2, shear=0.2, crop=0.6, light=0.3, brightness=0.2, contrast=0.4, gamma=0.3,

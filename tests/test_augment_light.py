@@ -12,13 +12,13 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from torch.nn import functional
 
-from augmented import DOCUMENT_001, NOTHING, floats, seeded
 from mien._errors import RecipeError
 from mien._framing import FER2013
 from mien.lab.augment import Augment, augment, augment_with_oval, check_augment, cutmix, mix, mixup
 from mien.lab.augment.jpeg import jpeg
 from mien.lab.augment.move import OVAL_AXES, OVAL_CENTRE, draw_moves, oval
 from mien.lab.augment.spoil import blur
+from support.augmentations import DOCUMENT_001, NOTHING, floats, seeded
 
 
 @pytest.fixture

@@ -12,20 +12,17 @@ import torch
 from scipy.stats import norm
 from torch.nn import functional
 
-from faces import cartoon_set
+import claims
+import claims_epoch
+import claims_leak
+import write_claims
 from mien._errors import DataError
 from mien.lab.data import FaceSet
 from mien.lab.feed.rows import training_rows, validation_rows
 from mien.lab.train.fit import fit
-from tiny import tiny
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tools")]
-
-import claims  # noqa: E402
-import claims_epoch  # noqa: E402
-import claims_leak  # noqa: E402
-import write_claims  # noqa: E402
+from support.paths import ROOT
+from support.synthetic_faces import cartoon_set
+from support.tiny_recipe import tiny
 
 LEAKY = {"expand": 0.3, "expand_first": True, "exclude_leaked": False}
 

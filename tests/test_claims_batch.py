@@ -1,19 +1,13 @@
 """What batches give away: faces sorted by class leak through attention over a batch, and through nothing else."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
-from faces import cartoon_set
+import claims_batch
 from mien.lab.data import FaceSet, Split
 from mien.lab.model import open_model
-
-sys.path[:0] = [str(Path(__file__).resolve().parent.parent / "benchmarks")]
-
-import claims_batch  # noqa: E402
+from support.synthetic_faces import cartoon_set
 
 
 @pytest.fixture(scope="module")

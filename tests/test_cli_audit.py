@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from faces import cartoon_set
 from mien.__main__ import app
 from mien._emotions import SEVEN
 from mien.lab.audit.sets import load_any
 from mien.lab.feed.rows import read_exclude
+from support.synthetic_faces import cartoon_set
 
 PER_CLASS = 6
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import mien.__main__ as program
-from faces import cartoon_set
+import results_studies
 from mien._emotions import SEVEN, class_set
 from mien.bundled import BUNDLED, DEFAULT_MODEL
 from mien.lab.data import FaceSet, Split
@@ -20,10 +20,7 @@ from mien.lab.feed.test_set import load_test_set
 from mien.lab.judge.examine import select_rows
 from mien.lab.judge.judge import Answers
 from mien.lab.recipe import dump, load
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
-
-import results_studies
+from support.synthetic_faces import cartoon_set
 
 FAMILY = "vgg-vs-resnet"
 

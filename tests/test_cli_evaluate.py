@@ -13,11 +13,11 @@ from typer.testing import CliRunner, Result
 
 torch = pytest.importorskip("torch", reason="the lab is not installed")
 
-from faces import cartoon_set  # noqa: E402
 from mien.__main__ import app  # noqa: E402
 from mien._emotions import SEVEN  # noqa: E402
 from mien.lab.train.fit import Devices, fit  # noqa: E402
-from tiny import tiny  # noqa: E402
+from support.synthetic_faces import cartoon_set  # noqa: E402
+from support.tiny_recipe import tiny  # noqa: E402
 
 Draw = Callable[..., np.ndarray]
 

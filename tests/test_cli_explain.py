@@ -20,8 +20,8 @@ from mien.commands.explain import BASELINES, METHODS, _word
 from mien.commands.map_page import PAGE
 from mien.commands.map_sheet import asked, numbered, sheet
 from mien.pipeline import Reader
+from support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 ASTRONAUT = ROOT / "examples" / "astronaut.png"
 runner = CliRunner()
 
@@ -141,9 +141,9 @@ def test_the_folder_is_named_after_the_model() -> None:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trained run, small enough for a test, on cartoons."""
-    from faces import cartoon_set
     from mien.lab.train.fit import Devices, fit
-    from tiny import tiny
+    from support.synthetic_faces import cartoon_set
+    from support.tiny_recipe import tiny
 
     folder = tmp_path_factory.mktemp("run")
     said = {"commit": "abc", "data_sha256": "0" * 64}
@@ -154,7 +154,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def folder_of_faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Cartoons in a folder for each emotion, as people keep their own."""
-    from faces import cartoon_set
+    from support.synthetic_faces import cartoon_set
 
     root, faces = tmp_path_factory.mktemp("own"), cartoon_set(per_split=(42, 7, 7))
     for row, (image, label) in enumerate(zip(faces.images.numpy(), faces.labels.tolist(), strict=True)):

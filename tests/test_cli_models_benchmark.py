@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from contract import write_model
 from mien import _measure, infer
 from mien.__main__ import app
 from mien.commands.portrait import draw_face
 from mien.detect import DETECTORS, open_detector
 from mien.infer import bundled_models
+from support.onnx_models import write_model
+from support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 CARD: dict[str, Any] = {
     "name": "mien-9",
     "accuracy": {"private": 0.7012, "private_clean": 0.695, "interval": [0.686, 0.716]},

@@ -15,9 +15,10 @@ import pytest
 from PIL import Image
 from typer.testing import Result
 
-from contract import write_model
 from mien._emotions import SEVEN
-from predicted import EXAMPLE, ROOT, Draw, make_album, runner, start
+from support.onnx_models import write_model
+from support.paths import ROOT
+from support.predict_command import EXAMPLE, Draw, make_album, runner, start
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,10 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from contract import write_model
-from jobs import rest_of
 from mien.__main__ import app
-from predicted import EXAMPLE, Draw, make_album, runner, start
+from support.onnx_models import write_model
+from support.predict_command import EXAMPLE, Draw, make_album, runner, start
+from support.processes import rest_of
 
 
 @pytest.fixture(scope="module")

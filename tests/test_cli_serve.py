@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from mien.bundled import DEFAULT_MODEL
+from support.paths import ROOT
 
 pytest.importorskip("fastapi", reason="the extra mien[serve] is not installed")
 
-ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "examples" / "astronaut.png"
 
 

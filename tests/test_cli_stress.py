@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from faces import cartoon_set
 from mien.__main__ import app
 from mien._emotions import SEVEN
 from mien.lab.stress.spoilings import SPOILINGS
+from support.synthetic_faces import cartoon_set
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from faces import cartoon_set
 from mien._emotions import SEVEN
+from support.synthetic_faces import cartoon_set
 
 
 def mien(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -22,13 +22,13 @@ pytest.importorskip("av", reason='PyAV is not installed; run: pip install "mien[
 
 import av
 
-from films import camera, head_of, walk, write_film, write_sound
-from jobs import rest_of
 from mien.__main__ import app
 from mien.bundled import DEFAULT_MODEL
 from mien.commands.track_show import LiveView
 from mien.pipeline import Reader
 from mien.stream import Tracker, open_source
+from support.processes import rest_of
+from support.videos import camera, head_of, walk, write_film, write_sound
 
 Pixels = NDArray[np.uint8]
 FRAMES = 24

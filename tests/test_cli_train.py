@@ -14,11 +14,12 @@ import pytest
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
-from faces import cartoon_set
 from mien._emotions import SEVEN
 from mien._errors import MissingExtraError, RecipeError
 from mien.lab import recipe as recipes
 from mien.lab.train.loggers import Logs
+from support.encoded_images import encode
+from support.synthetic_faces import cartoon_set
 
 TINY = ["net.options.stem=16", "net.options.widths=[16]", "net.options.depths=[1]", "net.options.strides=[2]"]
 
@@ -56,15 +57,9 @@ def test_no_data_says_how_to_get_it(tmp_path: Path) -> None:
 def test_a_data_set_with_wrong_counts_is_refused(tmp_path: Path) -> None:
     faces = cartoon_set()
     usage = ["Training", "PublicTest", "PrivateTest"]
-    from io import BytesIO
-
-    def png(pixels: object) -> bytes:
-        stream = BytesIO()
-        Image.fromarray(pixels).save(stream, "png")  # type: ignore[arg-type]
-        return stream.getvalue()
 
     table = {
-        "image": [png(image.numpy()) for image in faces.images],
+        "image": [encode(image.numpy()) for image in faces.images],
         "label": pa.array(faces.labels.tolist(), pa.uint8()),
         "usage": [usage[i] for i in faces.usage.tolist()],
     }

@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import jensenshannon
 
-from contenders import contender, four_compared
-from faces import cartoon_set
 from mien._emotions import SEVEN, Emotion
 from mien._errors import DataError
 from mien.lab.compare import Comparison, Contender, Entries, compare_entries
@@ -19,6 +17,8 @@ from mien.lab.compare.pairs import compare_pairs
 from mien.lab.compare.plots import Point, front
 from mien.lab.compare.words import differences_in_words
 from mien.lab.data import FaceSet, Split
+from support.compared_models import contender, four_compared
+from support.synthetic_faces import cartoon_set
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from contenders import contender, four_compared
-from faces import cartoon_set
 from mien._emotions import SEVEN, Emotion
 from mien.lab.compare import Comparison, Entries, compare_entries, write_comparison
 from mien.lab.compare.cost import measure_costs
@@ -20,7 +18,9 @@ from mien.lab.compare.words import claimed
 from mien.lab.data import FaceSet, Split
 from mien.lab.judge.ferplus import against_votes
 from mien.lab.recipe import dump
-from tiny import tiny
+from support.compared_models import contender, four_compared
+from support.synthetic_faces import cartoon_set
+from support.tiny_recipe import tiny
 
 PLAIN = {"command": "mien compare", "commit": "c"}
 

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from mien.detect.blazeface import MODEL, SIDE
 
-ROOT = Path(__file__).resolve().parent.parent
-
 # By picture of `sample_images`: the anchor with the highest logit, the logit, its offsets (input pixels). Printed by
 # `run_tflite` of the tool, which asked ai-edge-litert 2.3.0.
 REFERENCE = {
@@ -23,7 +21,6 @@ REFERENCE = {
 
 
 pytest.importorskip("onnx", reason="the conversion needs onnx, which the lab extra brings")
-sys.path.insert(0, str(ROOT / "tools"))
 
 graph, origin, twins = (importlib.import_module(f"blazeface_{part}") for part in ("graph", "origin", "twins"))
 

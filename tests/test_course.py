@@ -13,7 +13,7 @@ from mien.lab.train.average import Average
 from mien.lab.train.course import choices, freeze, plateau, rate_scale, set_mode, stage_at, stages
 from mien.lab.train.optimiser import build_optimiser, set_rate
 from mien.lab.train.run import build
-from tiny import tiny
+from support.tiny_recipe import tiny
 
 
 def rates(choice: Optimise, at: list[float]) -> list[float]:

@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from followed import moment, tracked
 from mien.stream.chart import areas, axis, band, clock, duration, slices, values_text
 from mien.stream.curves import MOST_BINS, Curve
 from mien.stream.people import MOST_PEOPLE, People
 from mien.stream.thumbnails import Thumbnails
-from timed import ANGRY, HAPPY, SAD, picture
+from support.frame_results import ANGRY, HAPPY, SAD, moment, picture, tracked
 
 
 def test_a_curve_keeps_means_and_gaps() -> None:

@@ -14,7 +14,13 @@ from PIL import Image
 
 torch = pytest.importorskip("torch", reason="the lab is not installed")
 
-from fer_files import (  # noqa: E402
+from mien._emotions import SEVEN  # noqa: E402
+from mien._errors import DataError  # noqa: E402
+from mien.lab.data import FaceSet, Split, load_fer2013, with_classes  # noqa: E402
+from mien.lab.feed import sets  # noqa: E402
+from mien.lab.feed.sets import load_set  # noqa: E402
+from mien.lab.recipe import load  # noqa: E402
+from support.fer2013_files import (  # noqa: E402
     SPLITS,
     VOTES_HEADER,
     assert_same,
@@ -26,12 +32,6 @@ from fer_files import (  # noqa: E402
     write_folders,
     write_parquet,
 )
-from mien._emotions import SEVEN  # noqa: E402
-from mien._errors import DataError  # noqa: E402
-from mien.lab.data import FaceSet, Split, load_fer2013, with_classes  # noqa: E402
-from mien.lab.feed import sets  # noqa: E402
-from mien.lab.feed.sets import load_set  # noqa: E402
-from mien.lab.recipe import load  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the lab is not installed")
 
-from faces import cartoon_set  # noqa: E402
 from mien._emotions import CLASS_SETS, SEVEN, Emotion  # noqa: E402
 from mien._errors import MienError  # noqa: E402
 from mien.lab import recipe as recipes  # noqa: E402
@@ -21,9 +20,10 @@ from mien.lab.data.mix import mix  # noqa: E402
 from mien.lab.feed.rows import training_rows, validation_rows  # noqa: E402
 from mien.lab.feed.sets import load_set  # noqa: E402
 from mien.lab.feed.target import targets  # noqa: E402
-from own_files import Draw, fill, lines_of, put, recipe, table  # noqa: E402
+from support.custom_datasets import Draw, fill, lines_of, put, recipe, table  # noqa: E402
+from support.paths import ROOT  # noqa: E402
+from support.synthetic_faces import cartoon_set  # noqa: E402
 
-ROOT = Path(__file__).resolve().parent.parent
 TINY = ["net.options.stem=16", "net.options.widths=[16]", "net.options.depths=[1]", "net.options.strides=[2]"]
 
 

@@ -15,7 +15,8 @@ from mien.lab.data import FaceSet, Split  # noqa: E402
 from mien.lab.data.read_pictures import read_picture  # noqa: E402
 from mien.lab.feed.rows import training_rows, validation_rows  # noqa: E402
 from mien.lab.feed.sets import load_set  # noqa: E402
-from own_files import Draw, fill, put, recipe, sizes  # noqa: E402
+from support.custom_datasets import Draw, fill, put, recipe, sizes  # noqa: E402
+from support.encoded_images import encode  # noqa: E402
 
 
 def in_split(faces: FaceSet, split: Split) -> FaceSet:
@@ -118,12 +119,6 @@ def test_own_faces_are_stored_as_large_as_the_net_sees_them(tmp_path: Path, draw
     assert load_set(tmp_path, recipe("data.size=32")).images.shape[1:] == (48, 48)
 
 
-def encoded(picture: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    stream = io.BytesIO()
-    picture.save(stream, kind, **options)
-    return stream.getvalue()
-
-
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "P", "CMYK", "I;16", "1", "F"])
 def test_modes(mode: str, draw_face: Draw) -> None:
     grey = draw_face(48)
@@ -136,13 +131,13 @@ def test_modes(mode: str, draw_face: Draw) -> None:
     else:
         picture = Image.fromarray(grey).convert("RGB").convert(mode)
     expected = np.asarray(Image.fromarray(grey).convert("1").convert("L")) if mode == "1" else grey
-    read = read_picture(encoded(picture, "TIFF"), 48, where="x")
+    read = read_picture(encode(picture, "TIFF"), 48, where="x")
     assert np.abs(read.astype(int) - expected).max() <= 1
 
 
 def test_transparency_is_laid_over_white() -> None:
     clear = Image.new("RGBA", (48, 48), (0, 0, 0, 0))
-    assert read_picture(encoded(clear), 48, where="x").min() == 255
+    assert read_picture(encode(clear), 48, where="x").min() == 255
 
 
 def test_exif_turns_and_the_middle_square_is_kept() -> None:
@@ -151,8 +146,8 @@ def test_exif_turns_and_the_middle_square_is_kept() -> None:
     pixels[:20, 20:60] = 100
     exif = Image.Exif()
     exif[0x0112] = 3
-    upright = read_picture(encoded(Image.fromarray(pixels)), 40, where="x")
-    turned = read_picture(encoded(Image.fromarray(pixels), exif=exif), 40, where="x")
+    upright = read_picture(encode(Image.fromarray(pixels)), 40, where="x")
+    turned = read_picture(encode(Image.fromarray(pixels), exif=exif), 40, where="x")
     assert (upright[:20] == 100).all()
     assert (upright[20:] == 0).all()
     assert np.array_equal(turned, upright[::-1, ::-1])
@@ -160,7 +155,7 @@ def test_exif_turns_and_the_middle_square_is_kept() -> None:
 
 def test_a_large_jpeg_is_read_as_pillow_reads_it_whole(draw_face: Draw) -> None:
     large = Image.fromarray(draw_face(500)).convert("RGB")
-    content = encoded(large, "JPEG", quality=95)
+    content = encode(large, "JPEG", quality=95)
     with Image.open(io.BytesIO(content)) as picture:
         whole = np.asarray(picture.convert("L").resize((48, 48), Image.Resampling.BICUBIC)).astype(int)
     assert np.abs(read_picture(content, 48, where="x") - whole).mean() < 1.5

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="the lab is not installed")
 
-from fer_files import csv_rows, make_set, refuse, twenty_one, write_csv  # noqa: E402
 from mien._errors import DataError  # noqa: E402
 from mien.lab.data import (  # noqa: E402
     FaceSet,
@@ -27,8 +26,10 @@ from mien.lab.data import (  # noqa: E402
 from mien.lab.data.official import OFFICIAL_COUNTS  # noqa: E402
 from mien.lab.data.read_csv import read_csv  # noqa: E402
 from mien.lab.feed.voters import label_probabilities  # noqa: E402
+from support.fer2013_files import csv_rows, make_set, refuse, twenty_one, write_csv  # noqa: E402
+from support.paths import ROOT  # noqa: E402
 
-DOCS = Path(__file__).resolve().parent.parent / "docs" / "data.md"
+DOCS = ROOT / "docs" / "data.md"
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,12 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the lab is not installed")
 
-from fer_files import (  # noqa: E402
+from mien.lab.data import FaceSet, load_fer2013  # noqa: E402
+from support.encoded_images import encode  # noqa: E402
+from support.fer2013_files import (  # noqa: E402
     VOTES_HEADER,
     csv_rows,
     parquet_columns,
-    png,
     refuse,
     twenty_one,
     votes_rows,
@@ -21,7 +22,6 @@ from fer_files import (  # noqa: E402
     write_folders,
     write_parquet,
 )
-from mien.lab.data import FaceSet, load_fer2013  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def test_votes_where_they_cannot_be_joined(faces: FaceSet, tmp_path: Path) -> No
 
 
 def broken_png(image: np.ndarray) -> bytes:
-    content = bytearray(png(image))
+    content = bytearray(encode(image))
     content[60] ^= 0xFF
     return bytes(content)
 
@@ -133,9 +133,9 @@ def broken_png(image: np.ndarray) -> bytes:
     [
         ("image", b"no picture", r"f\.parquet, row 5: not a readable PNG or JPEG"),
         ("image", b"", r"row 5: not a readable PNG or JPEG"),
-        ("image", png(np.zeros((48, 47), np.uint8)), r"row 5: the image is 47x48; FER-2013 faces are 48x48"),
-        ("image", png(np.zeros((48, 48), np.uint16)), r"row 5: the image has mode I;16; 8-bit grey"),
-        ("image", png(np.full((48, 48), 9, np.uint8))[:-40], r"row 5: not a readable PNG or JPEG"),
+        ("image", encode(np.zeros((48, 47), np.uint8)), r"row 5: the image is 47x48; FER-2013 faces are 48x48"),
+        ("image", encode(np.zeros((48, 48), np.uint16)), r"row 5: the image has mode I;16; 8-bit grey"),
+        ("image", encode(np.full((48, 48), 9, np.uint8))[:-40], r"row 5: not a readable PNG or JPEG"),
         ("image", broken_png(np.eye(48, dtype=np.uint8)), r"row 5: not a readable PNG or JPEG"),
         ("image", None, r'row 5: column "image" holds nothing; bytes is expected'),
         ("label", 7, r"row 5: label '7'"),
@@ -196,10 +196,10 @@ def test_bad_folders(faces: FaceSet, tmp_path: Path) -> None:
         file.unlink()
     refuse(r"train.sad: is empty", folder)
     folder = fresh("loose")
-    (folder / "train" / "a.png").write_bytes(png(np.zeros((48, 48), np.uint8)))
+    (folder / "train" / "a.png").write_bytes(encode(np.zeros((48, 48), np.uint8)))
     refuse(r"a\.png: is a file where only folders of emotions belong", folder)
     folder = fresh("contradiction")
-    (folder / "train" / "sad" / "PublicTest_9.png").write_bytes(png(np.zeros((48, 48), np.uint8)))
+    (folder / "train" / "sad" / "PublicTest_9.png").write_bytes(encode(np.zeros((48, 48), np.uint8)))
     refuse(r"PublicTest_9\.png: its name says PublicTest, its folder Training", folder)
     folder = fresh("notes")
     (folder / "test" / "sad" / "notes.txt").write_text("x")

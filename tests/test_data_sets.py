@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="the lab is not installed")
 
-from fer_files import assert_same, csv_rows, make_set, parquet_columns, twenty_one, write_csv, write_parquet  # noqa: E402
 from mien._emotions import CLASS_SETS, Emotion  # noqa: E402
 from mien._errors import DataError, MissingExtraError  # noqa: E402
 from mien.lab.data import (  # noqa: E402
@@ -23,6 +22,7 @@ from mien.lab.data import (  # noqa: E402
     vote_distribution,
     with_classes,
 )
+from support.fer2013_files import assert_same, csv_rows, make_set, parquet_columns, twenty_one, write_csv, write_parquet  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from mien.lab.data import vote_distribution, with_classes  # noqa: E402
 from mien.lab.data.read_pictures import read_picture  # noqa: E402
 from mien.lab.feed.sets import load_set  # noqa: E402
 from mien.lab.feed.target import targets  # noqa: E402
-from own_files import Draw, fill, lines_of, put, recipe, sizes, table  # noqa: E402
+from support.custom_datasets import Draw, fill, lines_of, put, recipe, sizes, table  # noqa: E402
 
 
 @pytest.mark.parametrize(

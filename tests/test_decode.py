@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from encoded import encode
 from mien.decode import Picture, decode
+from support.encoded_images import encode
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from encoded import encode
 from mien._errors import ImageError, NotAnImageError, TooLargeError, TruncatedError
 from mien.decode import MAX_PIXELS, decode
+from support.encoded_images import encode
 
 
 @pytest.fixture

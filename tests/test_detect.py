@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detected import Pixels, at, gradient, pasted, share
 from mien._errors import ModelError
 from mien._face import Box, Detection
 from mien.detect import Detector, open_detector
+from support.detector_images import Pixels, at, gradient, pasted, share
 
 FACE = (172, 74, 276, 178)  # where the astronaut's face lies in the example, in pixels
 EYES = ((203, 104), (245, 105))

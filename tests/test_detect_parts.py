@@ -10,15 +10,14 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from detected import Pixels, at, gradient, pasted, share
 from mien._download import cache_folder
 from mien.detect import DETECTORS, Detector, open_detector
 from mien.detect.blazeface import LEVEL_STEP, MODEL, SIDE, TRACE_WIDTH, anchor_centers, decode, finer, surpassed
 from mien.detect.candidates import Candidates
 from mien.detect.suppress import suppress
 from mien.detect.tiles import Pyramid, cut, letterbox, split
-
-ROOT = Path(__file__).resolve().parent.parent
+from support.detector_images import Pixels, at, gradient, pasted, share
+from support.paths import ROOT
 
 
 @pytest.fixture(scope="module")

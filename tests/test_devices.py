@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from faces import cartoon_set
 from mien._errors import DeviceError
 from mien.lab.recipe import Recipe, dump
 from mien.lab.train.devices import Devices, is_first
 from mien.lab.train.fit import fit
 from mien.lab.train.run import load_final
-from tiny import same, tiny
+from support.paths import TESTS
+from support.synthetic_faces import cartoon_set
+from support.tiny_recipe import same, tiny
 
 # What the processes run: they start themselves again with the same words, as those of `mien train` do.
 SCRIPT = """
@@ -24,7 +25,7 @@ sys.path.insert(0, sys.argv[1])
 from mien._errors import RecipeError
 from mien.lab.train.fit import Devices, fit
 from mien.lab.recipe import parse
-from faces import cartoon_set
+from support.synthetic_faces import cartoon_set
 for job in json.loads(sys.argv[2]):
     recipe = parse(job["recipe"], where="job")
     try:
@@ -38,7 +39,7 @@ for job in json.loads(sys.argv[2]):
 def launch(jobs: list[dict], *launcher: str) -> subprocess.CompletedProcess[str]:
     path = Path(jobs[0]["folder"]).parent / "script.py"
     path.write_text(SCRIPT)
-    words = [sys.executable, *launcher, str(path), str(Path(__file__).parent), json.dumps(jobs)]
+    words = [sys.executable, *launcher, str(path), str(TESTS), json.dumps(jobs)]
     return subprocess.run(words, capture_output=True, text=True, check=False, timeout=280)
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from support.paths import ROOT
+
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 # docs/data.md needs the real data; tests/test_data_real.py runs its snippets where that is present.
 RUN = [page for page in PAGES if page.name != "data.md"]

@@ -10,8 +10,6 @@ torch = pytest.importorskip("torch", reason="the lab is not installed")
 from scipy import stats  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
-from faces import cartoon_set  # noqa: E402
-from judged import evaluation, reader  # noqa: E402
 from mien._emotions import CLASS_SETS, SEVEN, Emotion  # noqa: E402
 from mien._errors import DataError, ModelError  # noqa: E402
 from mien.lab.data import Split  # noqa: E402
@@ -21,6 +19,8 @@ from mien.lab.evaluate.report import write_report  # noqa: E402
 from mien.lab.feed.asked import read_split  # noqa: E402
 from mien.lab.judge.ferplus import against_votes  # noqa: E402
 from mien.lab.judge.judge import Answers, crops_of  # noqa: E402
+from support.linear_classifier import evaluation, reader  # noqa: E402
+from support.synthetic_faces import cartoon_set  # noqa: E402
 
 
 def test_seven_classes_against_the_majority_of_votes() -> None:

@@ -11,8 +11,6 @@ from PIL import Image
 
 torch = pytest.importorskip("torch", reason="the lab is not installed")
 
-from faces import cartoon_set  # noqa: E402
-from judged import evaluation, reader, subject  # noqa: E402
 from mien._emotions import SEVEN  # noqa: E402
 from mien._errors import DataError, ModelError  # noqa: E402
 from mien.lab.data import FaceSet, Split  # noqa: E402
@@ -22,6 +20,8 @@ from mien.lab.evaluate.sets import TestSet, load_tests, select  # noqa: E402
 from mien.lab.evaluate.subject import find_subjects  # noqa: E402
 from mien.lab.feed.asked import read_map  # noqa: E402
 from mien.lab.judge.examine import select_rows  # noqa: E402
+from support.linear_classifier import evaluation, reader, subject  # noqa: E402
+from support.synthetic_faces import cartoon_set  # noqa: E402
 
 Draw = Callable[..., np.ndarray]
 

@@ -6,13 +6,13 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the lab is not installed")
 
-from faces import cartoon_set  # noqa: E402
 from mien._errors import RecipeError  # noqa: E402
 from mien.lab import recipe as recipes  # noqa: E402
 from mien.lab.data import FaceSet, load_fer2013  # noqa: E402
 from mien.lab.feed.expand import expand, fifth, transform  # noqa: E402
 from mien.lab.feed.rows import training_rows, validation_rows  # noqa: E402
 from mien.lab.recipe import Recipe  # noqa: E402
+from support.synthetic_faces import cartoon_set  # noqa: E402
 
 
 def recipe(*overrides: str) -> Recipe:

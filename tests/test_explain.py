@@ -7,7 +7,6 @@ import pytest
 import torch
 from captum.attr import LayerGradCam
 
-from explained import CENTRE, detection, pictures
 from mien._emotions import SEVEN
 from mien._errors import MienError, ModelError
 from mien._face import Box, Detection
@@ -22,6 +21,7 @@ from mien.lab.export.calibrate import Calibration
 from mien.lab.export.onnx_file import describe, export_fp32
 from mien.lab.nets._net import PooledHead
 from mien.lab.normalise import normalise
+from support.explained_faces import CENTRE, detection, pictures
 
 
 def make(name: str, **options) -> nets.Net:

@@ -7,9 +7,6 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from contract import write_model
-from explained import CENTRE, detection, pictures
-from faces import cartoon_set
 from mien._emotions import SEVEN
 from mien._errors import DataError, MienError, ModelError
 from mien.lab.data import Split
@@ -25,6 +22,9 @@ from mien.lab.explain.words import sound
 from mien.lab.judge.examine import select_rows
 from mien.lab.judge.metrics import bootstrap_interval
 from mien.lab.model import Model, open_model
+from support.explained_faces import CENTRE, detection, pictures
+from support.onnx_models import write_model
+from support.synthetic_faces import cartoon_set
 
 
 def planted(region_of: dict[int, str], count: int = 20) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ from mien.lab.export.onnx_file import describe, export_fp32
 from mien.lab.nets._attention import EncoderBlock
 from mien.lab.nets._pull import pull
 from mien.lab.train.fit import predict
-from variants import CALIBRATION, PROVENANCE, VARIANTS, variant
+from support.random_nets import CALIBRATION, PROVENANCE, VARIANTS, variant
 
 # The heads whose maps come from gradients, and one that is pooled and linear.
 HEADS = ["conv4", "lenet", "hybrid_resnet50", "hybrid_resnet50 branches", "resnet", *VARIANTS]

@@ -10,12 +10,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from framed import UPRIGHT, framed, whole
 from mien._face import Box, Detection
 from mien._framing import Framing
 from mien.detect import open_detector
 from mien.extract import extract
 from mien.infer import Classifier, find_model
+from support.detections import UPRIGHT, framed, whole
 
 Draw = Callable[..., NDArray[np.uint8]]
 

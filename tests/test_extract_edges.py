@@ -7,10 +7,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from framed import UPRIGHT, framed, whole
 from mien._errors import MienError
 from mien._face import Box, Detection
 from mien.extract import extract
+from support.detections import UPRIGHT, framed, whole
 
 
 def test_the_edge_goes_on_outside_of_the_picture(astronaut: NDArray[np.uint8]) -> None:

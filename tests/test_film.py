@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from followed import SIZE, moment
 from mien.stream.film import FilmWriter
-from written_films import frames_of, gray, write_film
+from support.annotated_videos import frames_of, gray, write_film
+from support.frame_results import SIZE, moment
 
 av = pytest.importorskip("av", reason="films need PyAV, which the video extra brings")
 

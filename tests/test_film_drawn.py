@@ -5,16 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from followed import moment, tracked
 from mien import Emotion
 from mien._emotions import SEVEN
 from mien.overlay import UNSURE_COLOR
 from mien.stream.film import FilmWriter
 from mien.stream.paint import Painter
-from written_films import frames_of, gray
+from support.annotated_videos import frames_of, gray
+from support.frame_results import moment, tracked
+from support.paths import PICTURES
 
 av = pytest.importorskip("av", reason="films need PyAV, which the video extra brings")
-PICTURES = Path(__file__).resolve().parent.parent.parent / "shared" / "pictures"
 
 
 def rgb(color: str) -> tuple[int, ...]:

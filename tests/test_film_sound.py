@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from written_films import frames_of, sound_of, write_film, write_source
+from support.annotated_videos import frames_of, sound_of, write_film, write_source
 
 av = pytest.importorskip("av", reason="films need PyAV, which the video extra brings")
 

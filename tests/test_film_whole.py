@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from followed import SIZE, moment
 from mien._errors import MienError, OutputError
 from mien.stream.film import FilmWriter
-from written_films import frames_of, gray, sound_of, write_film, write_source
+from support.annotated_videos import frames_of, gray, sound_of, write_film, write_source
+from support.frame_results import SIZE, moment
 
 av = pytest.importorskip("av", reason="films need PyAV, which the video extra brings")
 

@@ -11,56 +11,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from faces import cartoon_set
 from mien._errors import DataError, DivergedError, OutputError, RecipeError
 from mien.commands.progress import epoch_line
-from mien.lab import recipe as recipes
 from mien.lab.data import FaceSet
 from mien.lab.feed.rows import training_rows
-from mien.lab.recipe import Optimise, Recipe
+from mien.lab.recipe import Optimise
 from mien.lab.train.course import rate_scale
-from mien.lab.train.fit import Devices, fit, predict
+from mien.lab.train.fit import fit, predict
 from mien.lab.train.run import load_final
-
-CPU = Devices("cpu")
-
-SMALL = [
-    "net.options.stem=16",
-    "net.options.widths=[16,32]",
-    "net.options.depths=[1,1]",
-    "net.options.strides=[2,2]",
-    "optimise.batch=28",
-    "optimise.precision=32-true",
-    "optimise.rate=0.05",
-]
-
-# What learns the cartoons to the last face: they differ in their teeth alone and bear no strong distortion.
-EPOCHS = 40
-LEARNING = [
-    f"optimise.epochs={EPOCHS}",
-    "optimise.name=adamw",
-    "optimise.rate=0.005",
-    "optimise.ema=0.8",
-    "augment.flip=0",
-    "target.votes=0",
-    "target.weights=0",
-    "augment.rotate=5",
-    "augment.shift=0.05",
-    "augment.scale=0.05",
-    "augment.shear=0",
-    "augment.degrade=0",
-    "augment.brightness=0",
-    "augment.contrast=0.1",
-    "augment.gamma=0",
-    "augment.erase=0",
-    "augment.mixup=0",
-    "target.smoothing=0",
-    "net.options.dropout=0",
-]
-
-
-def small(*more: str) -> Recipe:
-    return recipes.load("mien-0", [*SMALL, *more])
+from support.paths import TESTS
+from support.short_runs import CPU, EPOCHS, LEARNING, small
+from support.synthetic_faces import cartoon_set
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +77,8 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 import mien.lab.train.fit as loop, mien.lab.train.saver as saver
-from test_fit import CPU, small
-from faces import cartoon_set
+from support.short_runs import CPU, small
+from support.synthetic_faces import cartoon_set
 saver.SAVE_EVERY = 0
 loop.fit(small("optimise.epochs=6"), cartoon_set(), Path(sys.argv[1]), devices=CPU,
          report=lambda r: print(r, flush=True) if "epoch" in r else None)
@@ -126,7 +87,7 @@ loop.fit(small("optimise.epochs=6"), cartoon_set(), Path(sys.argv[1]), devices=C
 
 def test_kill_minus_nine_loses_nothing_but_the_epoch(faces: FaceSet, tmp_path: Path) -> None:
     chosen, folder = small("optimise.epochs=6"), tmp_path / "killed"
-    words = [sys.executable, "-c", KILLED, str(folder), str(Path(__file__).parent)]
+    words = [sys.executable, "-c", KILLED, str(folder), str(TESTS)]
     child = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     for line in child.stdout:

@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from faces import cartoon_set
 from mien._emotions import Emotion
 from mien._errors import DataError, OutputError
 from mien.lab.data import FaceSet, Split
@@ -22,6 +21,7 @@ from mien.lab.gan.nets import Discriminator, Generator
 from mien.lab.gan.perturb import mirror, perturb
 from mien.lab.gan.sample import make_faces, write_faces
 from mien.lab.gan.synthesize import Wish, choose_emotions, faces_of, synthesize
+from support.synthetic_faces import cartoon_set
 
 TINY = Settings(batch=16, noise=8, widths=(16, 8, 8), critic_widths=(8, 8, 16, 16), precision="32-true")
 

@@ -5,13 +5,13 @@ import onnx
 import pytest
 import torch
 
-from faces import cartoon_set
 from mien._emotions import Emotion
 from mien.lab.data import FaceSet, Split
 from mien.lab.gan.features import JUDGE, Eye
 from mien.lab.gan.judge import judge_made, yardstick
 from mien.lab.gan.kernel import kernel_distance
 from mien.lab.gan.neighbours import nearest_face, share_below
+from support.synthetic_faces import cartoon_set
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import mien
+from support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "mien"
 FILES = sorted(PACKAGE.rglob("*.py"))
 

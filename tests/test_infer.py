@@ -11,13 +11,13 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto
 
-from contract import TEMPERATURE, write_model
 from mien import infer
 from mien._emotions import CLASS_SETS, SEVEN, Emotion
 from mien._errors import ModelError
 from mien._framing import FER2013
 from mien.bundled import BUNDLED
 from mien.infer import CHUNK, PRECISIONS, Classifier, bundled_models, find_model
+from support.onnx_models import TEMPERATURE, write_model
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from faces import cartoon_set
 from mien.__main__ import app
 from mien._errors import DataError, MienError, RecipeError
 from mien.lab import checkpoint, nets
@@ -25,7 +24,8 @@ from mien.lab.record import record
 from mien.lab.train.fit import Devices, fit, predict
 from mien.lab.train.history import read_log
 from mien.lab.train.run import load_final
-from taught import short
+from support.short_runs import short
+from support.synthetic_faces import cartoon_set
 
 PLAIN = Calibration(scale=(1.0,) * 7, offset=(0.0,) * 7)
 

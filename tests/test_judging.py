@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from faces import cartoon_set
 from mien._errors import RecipeError
 from mien.commands.progress import epoch_line
 from mien.lab.data import FaceSet
 from mien.lab.looks import VIEWS, views_of
 from mien.lab.train.fit import Devices, fit, predict
 from mien.lab.train.run import load_final
-from taught import short
+from support.short_runs import short
+from support.synthetic_faces import cartoon_set
 
 CPU = Devices("cpu")
 

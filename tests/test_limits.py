@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from faces import cartoon_set
 from mien._errors import DataError, DivergedError, RecipeError
 from mien.lab import nets
 from mien.lab.data import FaceSet
 from mien.lab.recipe import Recipe, dump, load, parse, put
 from mien.lab.train.fit import Devices, fit
 from mien.lab.train.teachers import Teachers
-from tiny import tiny
+from support.synthetic_faces import cartoon_set
+from support.tiny_recipe import tiny
 
 CPU = Devices("cpu")
 EXPLODES = {"rate": 1e30, "clip": 1.0, "schedule": "plateau", "warmup": 0.0}

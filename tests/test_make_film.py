@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import sys
 import types
 from pathlib import Path
 
@@ -10,9 +9,6 @@ import numpy as np
 import pytest
 
 from mien import Emotion, Reader
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import torch
 from sklearn import metrics as reference
 from torchmetrics.classification import MulticlassCalibrationError
 
-from faces import cartoon_set
 from mien._emotions import SEVEN
 from mien._errors import DataError
 from mien.lab.export.calibrate import fit_temperature, fit_vector
@@ -14,6 +13,7 @@ from mien.lab.feed.target import class_weights, targets
 from mien.lab.judge.metrics import bootstrap_interval, count_figures, expected_calibration_error, figures
 from mien.lab.recipe import Loss, Target
 from mien.lab.train.objective import class_loss
+from support.synthetic_faces import cartoon_set
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from contract import write_model
-from faces import cartoon_set
 from mien._emotions import CLASS_SETS, SEVEN, Emotion
 from mien._errors import DataError, ModelError
 from mien.lab.data import FaceSet, Split
@@ -17,7 +15,9 @@ from mien.lab.data.faces import FERPLUS_COLUMNS
 from mien.lab.judge.examine import FERPLUS_PROTOCOL, examine, select_rows
 from mien.lab.model import Model, open_model
 from mien.lab.train.fit import Devices, fit
-from tiny import tiny
+from support.onnx_models import write_model
+from support.synthetic_faces import cartoon_set
+from support.tiny_recipe import tiny
 
 
 def crops(count: int = 5, side: int = 48) -> np.ndarray:

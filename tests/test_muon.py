@@ -8,7 +8,7 @@ from mien.lab.recipe import Optimise
 from mien.lab.train.muon import Muon, orthogonal
 from mien.lab.train.optimiser import build_optimiser
 from mien.lab.train.run import build
-from tiny import tiny
+from support.tiny_recipe import tiny
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

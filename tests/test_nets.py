@@ -14,7 +14,7 @@ from mien.lab.nets._net import DenseHead, PooledHead
 from mien.lab.nets._residual import Block, Bottleneck
 from mien.lab.recipe import Data, NetChoice
 from mien.lab.train.run import build
-from paper import on_paper
+from support.weightless_nets import on_paper
 
 
 @pytest.fixture(params=nets.names())

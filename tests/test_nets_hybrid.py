@@ -11,7 +11,7 @@ from mien.lab.nets import hybrid_resnet50
 from mien.lab.nets._attention import EncoderBlock
 from mien.lab.nets._net import PooledHead, drop_branch
 from mien.lab.nets._reparam import Branched
-from paper import on_paper
+from support.weightless_nets import on_paper
 
 
 @pytest.fixture(params=nets.names())

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from faces import cartoon_set
-from losses import ONES, one_hot
 from mien._emotions import SEVEN, Emotion
 from mien._errors import DataError
 from mien.lab.data import FaceSet
 from mien.lab.feed.target import class_weights, targets
 from mien.lab.recipe import Loss, Target
 from mien.lab.train.losses import class_loss, contrastive_loss
+from support.objectives import ONES, one_hot
+from support.synthetic_faces import cartoon_set
 
 
 @pytest.fixture(autouse=True)

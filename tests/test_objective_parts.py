@@ -12,17 +12,19 @@ import pytest
 import torch
 from torch.nn import functional
 
-from faces import cartoon_set
-from losses import ONES, SHORT, TINY, objective, one_hot
 from mien._errors import RecipeError
 from mien.lab import checkpoint, nets
 from mien.lab import recipe as recipes
-from mien.lab.recipe import Loss, Optimise, Recipe
+from mien.lab.recipe import Loss, Optimise
 from mien.lab.train.fit import Devices, fit
 from mien.lab.train.losses import class_loss, class_maps, outside_share
 from mien.lab.train.objective import Objective
 from mien.lab.train.optimiser import build_optimiser
 from mien.lab.train.run import build, load_final
+from support.objectives import ONES, TINY, objective, one_hot
+from support.paths import TESTS
+from support.short_runs import SHORT, with_everything
+from support.synthetic_faces import cartoon_set
 
 ALL = Loss(contrast=0.2, words=0.5, oval=0.5)
 
@@ -142,18 +144,14 @@ def test_each_recipe_trains_and_its_loss_falls(name: str, tmp_path: Path) -> Non
     assert load_final(tmp_path).net.state_dict().keys() == build(chosen).state_dict().keys()
 
 
-def with_everything() -> Recipe:
-    return recipes.load("mien-oval", [*SHORT, "loss.contrast=0.2", "loss.words=0.5", "optimise.accumulate=5"])
-
-
 KILLED = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 import mien.lab.train.saver as saver
-from faces import cartoon_set
+from support.synthetic_faces import cartoon_set
 from mien.lab.train.fit import Devices, fit
-from test_objective_parts import with_everything
+from support.short_runs import with_everything
 saver.SAVE_EVERY = 0
 fit(with_everything(), cartoon_set(per_split=(70, 14, 0)), Path(sys.argv[1]), devices=Devices("cpu"),
     report=lambda r: print(r, flush=True) if "epoch" in r else None)
@@ -162,7 +160,7 @@ fit(with_everything(), cartoon_set(per_split=(70, 14, 0)), Path(sys.argv[1]), de
 
 def test_a_killed_run_with_auxiliary_losses_ends_with_the_same_bits(tmp_path: Path) -> None:
     folder, whole, faces = tmp_path / "killed", tmp_path / "whole", cartoon_set(per_split=(70, 14, 0))
-    code = [sys.executable, "-c", KILLED, str(folder), str(Path(__file__).parent)]
+    code = [sys.executable, "-c", KILLED, str(folder), str(TESTS)]
     with subprocess.Popen(code, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         for line in child.stdout:

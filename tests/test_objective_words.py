@@ -10,14 +10,13 @@ import pytest
 import torch
 from torch.nn import functional
 
-from losses import TINY, objective, one_hot
 from mien._emotions import CLASS_SETS, SEVEN, Emotion
 from mien._errors import RecipeError
 from mien.lab import nets, words
 from mien.lab.recipe import Loss
 from mien.lab.train.losses import class_maps, outside_share
-
-ROOT = Path(__file__).resolve().parent.parent
+from support.objectives import TINY, objective, one_hot
+from support.paths import ROOT
 
 
 @pytest.fixture(autouse=True)

@@ -17,8 +17,8 @@ from mien._errors import DataError  # noqa: E402
 from mien.lab.data import FaceSet, Split  # noqa: E402
 from mien.lab.evaluate.sets import load_tests, select  # noqa: E402
 from mien.lab.feed.asked import read_map  # noqa: E402
+from support.paths import ROOT  # noqa: E402
 
-ROOT = Path(__file__).resolve().parent.parent
 Draw = Callable[..., np.ndarray]
 
 RAFDB = "1=surprise 2=fear 3=disgust 4=happy 5=sad 6=angry 7=neutral"

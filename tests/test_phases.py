@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from faces import cartoon_set
 from mien._errors import DataError, OutputError, RecipeError
 from mien.lab import checkpoint
 from mien.lab.data import FaceSet
@@ -19,7 +18,8 @@ from mien.lab.recipe import Recipe
 from mien.lab.train.fit import Devices, fit, predict
 from mien.lab.train.objective import Objective
 from mien.lab.train.run import load_final
-from tiny import same, tiny
+from support.synthetic_faces import cartoon_set
+from support.tiny_recipe import same, tiny
 
 CPU = Devices("cpu")
 STILL = {"rate": 1e-12, "ema": 0.0, "schedule": "plateau", "patience": 0, "factor": 0.5, "floor": 0.9, "warmup": 0.0}

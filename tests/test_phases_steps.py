@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from faces import cartoon_set
 from mien._errors import DivergedError
 from mien.lab import checkpoint
 from mien.lab.data import FaceSet
 from mien.lab.train.fit import Devices, fit
 from mien.lab.train.run import build, load_final
-from tiny import same, tiny
+from support.synthetic_faces import cartoon_set
+from support.tiny_recipe import same, tiny
 
 CPU = Devices("cpu")
 

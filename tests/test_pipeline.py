@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contract import write_model
-from mien import Box, Emotion, Reader
-from read_pictures import Draw, png, values
+from mien import Box, Emotion, Reader, Reading
+from support.encoded_images import encode
+from support.onnx_models import write_model
+
+Draw = Callable[..., np.ndarray]
+
+
+def values(readings: list[Reading]) -> list[list[list[float]]]:
+    return [[list(face.probs.values()) for face in reading.faces] for reading in readings]
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +74,8 @@ def test_no_detector_reads_the_whole_picture_as_one_crop(crop_reader: Reader, dr
 def test_every_kind_of_source_gives_the_same(crop_reader: Reader, draw_face: Draw, tmp_path: Path) -> None:
     crop = draw_face(64, seed=1)
     path = tmp_path / "face.png"
-    path.write_bytes(png(crop))
-    sources: list[Any] = [str(path), path, png(crop), io.BytesIO(png(crop)), crop, Image.fromarray(crop)]
+    path.write_bytes(encode(crop))
+    sources: list[Any] = [str(path), path, encode(crop), io.BytesIO(encode(crop)), crop, Image.fromarray(crop)]
     first, *others = values([crop_reader.read(source) for source in sources])
     assert all(other == first for other in others)
 

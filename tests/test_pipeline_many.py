@@ -5,7 +5,7 @@ import pickle
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from contract import write_model
-from mien import Box, Face, MienError, ModelError, NotAnImageError, Reader, pipeline
+from mien import Box, Face, MienError, ModelError, NotAnImageError, Reader, Reading, pipeline
 from mien._face import Detection
-from read_pictures import Draw, png, values
+from support.encoded_images import encode
+from support.onnx_models import write_model
+
+Draw = Callable[..., np.ndarray]
+
+
+def values(readings: list[Reading]) -> list[list[list[float]]]:
+    return [[list(face.probs.values()) for face in reading.faces] for reading in readings]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +59,7 @@ def test_many_are_read_as_one_by_one_and_in_order(
 @pytest.mark.parametrize("threads", [1, 4])
 def test_a_picture_that_cannot_be_read_is_a_reading(tiny: Path, draw_face: Draw, tmp_path: Path, threads: int) -> None:
     reader = Reader(tiny, detector="none", threads=threads)
-    whole = png(draw_face(64))
+    whole = encode(draw_face(64))
     sources: list[Any] = [
         whole,
         b"no picture",

@@ -9,15 +9,12 @@ from pathlib import Path
 
 import pytest
 
+import crew
+import queue_file
+import reproduce
 from mien import DataError
 from mien.lab.recipe import dump, load, parse
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
-
-import crew  # noqa: E402
-import queue_file  # noqa: E402
-import reproduce  # noqa: E402
+from support.paths import ROOT
 
 ENTRY = '[[run]]\nrecipe = "{}"\nseeds = [0, 1]\non = "{}"\nminutes = 3\nwhy = "a reason"\n'
 

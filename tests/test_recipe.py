@@ -8,7 +8,6 @@ import pytest
 import torch
 from PIL import Image
 
-from faces import cartoon_set
 from mien._emotions import CLASS_SETS, SEVEN
 from mien._errors import RecipeError
 from mien.lab import nets, recipe
@@ -22,6 +21,7 @@ from mien.lab.train.devices import Devices
 from mien.lab.train.run import build, open_run, start_leg
 from mien.lab.train.task import prepare
 from mien.lab.train.views import batches
+from support.synthetic_faces import cartoon_set
 
 MINIMAL = 'name = "x"\nabout = "y"\n'
 MEMBERS = [member for name in recipe.names() for member in recipe.members(name)]

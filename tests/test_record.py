@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from faces import cartoon_set
 from mien._errors import DataError, RecipeError
 from mien.lab.data import FaceSet, Split
 from mien.lab.data.mix import mix
@@ -17,7 +16,8 @@ from mien.lab.record import record
 from mien.lab.train.fit import Devices, fit, predict
 from mien.lab.train.history import is_finished
 from mien.lab.train.run import load_final
-from test_fit import LEARNING, small
+from support.short_runs import LEARNING, small
+from support.synthetic_faces import cartoon_set
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import onnx
 import pytest
 import torch
 
-from faces import cartoon_set
 from mien._emotions import SEVEN
 from mien._errors import ModelError
 from mien._framing import FER2013
@@ -24,8 +23,9 @@ from mien.lab.export.release import release
 from mien.lab.nets._reparam import Branched
 from mien.lab.train.fit import Devices, fit, predict
 from mien.lab.train.run import load_final
-from test_fit import LEARNING, small
-from variants import CALIBRATION, PROVENANCE, randomised, variant
+from support.random_nets import CALIBRATION, PROVENANCE, randomised, variant
+from support.short_runs import LEARNING, small
+from support.synthetic_faces import cartoon_set
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import pytest
 from mien._emotions import CLASS_SETS, SEVEN
 from mien._errors import MissingExtraError, OutputError
 from mien.report import Csv, Html, JsonLines, Parquet, open_output
-from readings import failed, interrupt, leftovers, make_face, make_reading, some_readings
+from support.readings import failed, interrupt, leftovers, make_face, make_reading, some_readings
 
 FULL = Path("/dev/full")
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")

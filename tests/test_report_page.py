@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mien._emotions import CLASS_SETS, Emotion
 from mien._face import Reading
 from mien.report import Html
-from readings import failed, interrupt, leftovers, make_face, make_reading, some_readings
+from support.readings import failed, interrupt, leftovers, make_face, make_reading, some_readings
 
 MODEL = {"Name": "test-net", "Accuracy": "69 % <of a test set>"}
 VOID = {"meta", "img", "input", "br", "hr", "link", "source", "track", "wbr"}

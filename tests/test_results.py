@@ -8,12 +8,10 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
-
-import results_pace  # noqa: E402
-import write_results  # noqa: E402
-from evidence import write  # noqa: E402
+import results_pace
+import write_results
+from support.paths import ROOT
+from support.run_records import write
 
 
 def test_the_page_is_fresh() -> None:

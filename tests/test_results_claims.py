@@ -1,13 +1,10 @@
 """What documents claim stands beside what we measure: a table for each system, bold where ours is as good."""
 
 import json
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
-
 import write_results
-from evidence import write
+from support.run_records import write
 
 
 def test_a_system_has_one_table_with_its_recipes_across(tmp_path: Path) -> None:

@@ -1,15 +1,12 @@
 """How docs/results.md tells of studies: step by step, with voters, with milliseconds, and not every pair of many."""
 
 import json
-import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
-
 import write_results
-from evidence import write
+from support.run_records import write
 
 
 def study(family: str, axes: dict[str, list[str]], values: list[float]) -> dict[str, Any]:

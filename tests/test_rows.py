@@ -9,7 +9,6 @@ import pytest
 torch = pytest.importorskip("torch", reason="the lab is not installed")
 model_selection = pytest.importorskip("sklearn.model_selection", reason="the lab is not installed")
 
-from faces import cartoon_set  # noqa: E402
 from mien._errors import DataError, ModelError, RecipeError  # noqa: E402
 from mien.lab import recipe as recipes  # noqa: E402
 from mien.lab.data import FaceSet  # noqa: E402
@@ -18,6 +17,7 @@ from mien.lab.feed.rows import training_rows, validation_name, validation_rows  
 from mien.lab.recipe import Recipe  # noqa: E402
 from mien.lab.train.fit import Devices, fit  # noqa: E402
 from mien.lab.train.run import load_final, validated  # noqa: E402
+from support.synthetic_faces import cartoon_set  # noqa: E402
 
 TINY = ["net.options.stem=16", "net.options.widths=[16]", "net.options.depths=[1]", "net.options.strides=[2]"]
 

@@ -9,13 +9,13 @@ torch = pytest.importorskip("torch", reason="the lab is not installed")
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from faces import cartoon_set  # noqa: E402
 from mien._emotions import Emotion  # noqa: E402
 from mien._errors import RecipeError  # noqa: E402
 from mien.lab import recipe as recipes  # noqa: E402
 from mien.lab.data import FaceSet  # noqa: E402
 from mien.lab.feed.sampling import draw_epoch, epoch_length, row_weights  # noqa: E402
 from mien.lab.recipe import Recipe  # noqa: E402
+from support.synthetic_faces import cartoon_set  # noqa: E402
 
 
 def recipe(*overrides: str) -> Recipe:

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from faces import cartoon_set
 from mien.__main__ import app
 from mien._emotions import SEVEN
 from mien._errors import DataError
@@ -23,7 +22,8 @@ from mien.lab.search.space import read_space
 from mien.lab.search.study import Plan, open_study
 from mien.lab.train.fit import Devices, fit
 from mien.lab.train.history import read_log
-from searched import SPACE, tiny
+from support.search_recipe import SPACE, tiny
+from support.synthetic_faces import cartoon_set
 
 
 @pytest.fixture(scope="module")

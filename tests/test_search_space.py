@@ -7,7 +7,7 @@ import pytest
 from mien._errors import RecipeError
 from mien.lab import recipe as recipes
 from mien.lab.search.space import Choices, Range, read_space
-from searched import tiny
+from support.search_recipe import tiny
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ import io
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,9 +17,9 @@ from mien import Reader
 from mien.bundled import DEFAULT_MODEL
 from mien.overlay import map_over_crop
 from mien.serve import create_app
-from serving import Answer, Running, encoded, form, serving
-
-ROOT = Path(__file__).resolve().parent.parent
+from support.encoded_images import encode
+from support.http_server import Answer, Running, form, serving
+from support.paths import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +35,12 @@ def server(reader: Reader) -> Iterator[Running]:
 
 @pytest.fixture(scope="module")
 def portrait(astronaut: np.ndarray) -> bytes:
-    return encoded(astronaut[::2, ::2])
+    return encode(astronaut[::2, ::2])
 
 
 @pytest.fixture(scope="module")
 def blank() -> bytes:
-    return encoded(np.zeros((60, 80, 3), np.uint8))
+    return encode(np.zeros((60, 80, 3), np.uint8))
 
 
 def told(reader: Reader, data: bytes, name: str = "picture") -> dict[str, Any]:
@@ -168,7 +167,7 @@ def test_explain_says_what_it_cannot_do(server: Running, portrait: bytes, blank:
 def test_requests_at_the_same_time_are_answered_each_its_own(
     server: Running, reader: Reader, astronaut: np.ndarray
 ) -> None:
-    pictures = [encoded(astronaut[i : i + 300, 60 : 360 + i], "JPEG") for i in range(0, 96, 4)]
+    pictures = [encode(astronaut[i : i + 300, 60 : 360 + i], "JPEG") for i in range(0, 96, 4)]
     before = server.metric("mien_batch_crops_count")
     with ThreadPoolExecutor(12) as pool:
         answers = list(pool.map(lambda data: readings(server.ask("/v1/predict", data))[0], pictures))

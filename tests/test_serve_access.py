@@ -11,7 +11,8 @@ pytest.importorskip("fastapi", reason="the extra mien[serve] is not installed")
 from mien import Reader
 from mien.serve import create_app
 from mien.serve.guard import Access
-from serving import Running, encoded, read_all, serving
+from support.encoded_images import encode
+from support.http_server import Running, read_all, serving
 
 TOKEN = "s3cret-token"
 
@@ -30,7 +31,7 @@ def server(reader: Reader) -> Iterator[Running]:
 
 @pytest.fixture(scope="module")
 def small() -> bytes:
-    return encoded(np.zeros((48, 48), np.uint8))
+    return encode(np.zeros((48, 48), np.uint8))
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the extra mien[serve] is not installed")
 
-from limited import LIMITS
 from mien import MienError, Reader
 from mien.serve import Limits, create_app
-from serving import Answer, Gate, Running, encoded, head, read_all, serving, until
+from support.encoded_images import encode
+from support.http_server import LIMITS, Answer, Gate, Running, head, read_all, serving, until
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def server() -> Iterator[Running]:
 
 @pytest.fixture(scope="module")
 def small() -> bytes:
-    return encoded(np.random.default_rng(0).integers(0, 255, (48, 48), np.uint8))
+    return encode(np.random.default_rng(0).integers(0, 255, (48, 48), np.uint8))
 
 
 @pytest.fixture

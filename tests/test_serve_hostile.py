@@ -12,7 +12,8 @@ pytest.importorskip("fastapi", reason="the extra mien[serve] is not installed")
 from mien import Reader
 from mien.serve import create_app
 from mien.serve.engine import Sent
-from serving import Gate, Running, encoded, head, read_all, serving, until
+from support.encoded_images import encode
+from support.http_server import Gate, Running, head, read_all, serving, until
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def server() -> Iterator[Running]:
 
 @pytest.fixture(scope="module")
 def small() -> bytes:
-    return encoded(np.random.default_rng(0).integers(0, 255, (48, 48), np.uint8))
+    return encode(np.random.default_rng(0).integers(0, 255, (48, 48), np.uint8))
 
 
 @pytest.fixture

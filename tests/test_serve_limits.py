@@ -12,10 +12,10 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the extra mien[serve] is not installed")
 
-from limited import LIMITS
 from mien import Reader
 from mien.serve import Limits, create_app
-from serving import FORM, Running, encoded, form, head, read_all, serving, until
+from support.encoded_images import encode
+from support.http_server import FORM, LIMITS, Running, form, head, read_all, serving, until
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def hasty() -> Iterator[Running]:
 
 @pytest.fixture(scope="module")
 def small() -> bytes:
-    return encoded(np.random.default_rng(0).integers(0, 255, (48, 48), np.uint8))
+    return encode(np.random.default_rng(0).integers(0, 255, (48, 48), np.uint8))
 
 
 def test_too_many_bytes_are_refused_before_they_are_read(server: Running, small: bytes) -> None:
@@ -65,7 +65,7 @@ def test_who_sends_too_much_and_then_listens_gets_the_answer(server: Running, sm
 
 
 def test_too_many_pixels_and_pictures_are_refused(server: Running, small: bytes) -> None:
-    large = server.ask("/v1/predict", encoded(np.zeros((101, 100), np.uint8)))
+    large = server.ask("/v1/predict", encode(np.zeros((101, 100), np.uint8)))
     assert (large.status, "100 x 101 pixels" in large.json()["detail"]) == (413, True)
     many = server.form("/v1/predict", *[("a.png", small)] * 4)
     assert (many.status, "more than 3 pictures" in many.json()["detail"]) == (422, True)

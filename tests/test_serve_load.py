@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("fastapi", reason="the extra mien[serve] is not installed")
+from support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
+pytest.importorskip("fastapi", reason="the extra mien[serve] is not installed")
 
 
 @pytest.mark.release

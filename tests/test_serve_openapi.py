@@ -11,7 +11,8 @@ pytest.importorskip("fastapi", reason="the extra mien[serve] is not installed")
 
 from mien import Reader
 from mien.serve import create_app, schemas
-from serving import encoded, serving
+from support.encoded_images import encode
+from support.http_server import serving
 
 # Any bytes fit the schema of a picture, which cannot say what a picture is: Schemathesis is given real ones. Bytes that
 # are none are sent by tests/test_serve_limits.py.
@@ -31,8 +32,8 @@ WORDS = ("--max-examples", "100", "--seed", "1", "--no-color")
 @pytest.mark.timeout(900)
 def test_schemathesis_finds_nothing(tmp_path: Path, astronaut: np.ndarray) -> None:
     pytest.importorskip("schemathesis", reason="pip install schemathesis")
-    (tmp_path / "a.png").write_bytes(encoded(astronaut[::2, ::2]))
-    (tmp_path / "b.jpg").write_bytes(encoded(np.zeros((40, 60, 3), np.uint8), "JPEG"))
+    (tmp_path / "a.png").write_bytes(encode(astronaut[::2, ::2]))
+    (tmp_path / "b.jpg").write_bytes(encode(np.zeros((40, 60, 3), np.uint8), "JPEG"))
     (tmp_path / "hooks.py").write_text(HOOKS.format(folder=str(tmp_path)))
     with serving(create_app(Reader(), threads=2)) as server:
         done = subprocess.run(
@@ -52,7 +53,7 @@ def test_examples_have_the_shape_that_the_api_promises() -> None:
 
 
 def test_answers_have_the_shape_that_the_api_promises(astronaut: np.ndarray) -> None:
-    portrait = encoded(astronaut[::2, ::2])
+    portrait = encode(astronaut[::2, ::2])
     with serving(create_app(Reader())) as server:
         schemas.Predicted.model_validate(server.ask("/v1/predict?maps=true", portrait).json())
         schemas.Predicted.model_validate(server.form("/v1/predict", ("a", portrait), ("b", b"no")).json())

@@ -11,7 +11,7 @@ pytest.importorskip("fastapi", reason="the extra mien[serve] is not installed")
 from mien import Reader
 from mien.bundled import DEFAULT_MODEL
 from mien.serve import create_app
-from serving import Running, serving
+from support.http_server import Running, serving
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,9 @@ pytest.importorskip("fastapi", reason="the extra mien[serve] is not installed")
 from mien import Reader
 from mien.serve import Limits, create_app
 from mien.stream import Tracker
-from serving import SECONDS, Gate, Running, encoded, serving, until
-from streamed import closed, said, stream
+from support.encoded_images import encode
+from support.http_server import SECONDS, Gate, Running, serving, until
+from support.websocket_client import closed, said, stream
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def server(reader: Reader) -> Iterator[Running]:
 @pytest.fixture(scope="module")
 def frames(astronaut: np.ndarray) -> list[bytes]:
     """The portrait, moving to the left by four pixels a frame."""
-    return [encoded(astronaut[:256, 60 + 4 * i : 380 + 4 * i], "JPEG") for i in range(6)]
+    return [encode(astronaut[:256, 60 + 4 * i : 380 + 4 * i], "JPEG") for i in range(6)]
 
 
 def test_frames_are_followed_as_the_tracker_does(server: Running, reader: Reader, frames: list[bytes]) -> None:
@@ -89,7 +90,7 @@ def test_a_frame_that_cannot_be_read_is_said_and_the_stream_goes_on(server: Runn
         for bad, words in ((b"no", "not a picture"), (frames[0][:900], "cut off"), (b"", "no bytes")):
             socket.send(bad)
             assert words in said(socket)["error"]
-        socket.send(encoded(np.zeros((600, 600), np.uint8)))
+        socket.send(encode(np.zeros((600, 600), np.uint8)))
         assert "pixels exceed the limit" in said(socket)["error"]
         socket.send(frames[0])
         answer = said(socket)

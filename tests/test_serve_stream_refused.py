@@ -15,8 +15,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from mien import Reader
 from mien.serve import Limits, create_app
 from mien.serve.guard import Access
-from serving import SECONDS, Running, encoded, serving, until
-from streamed import closed, said, stream
+from support.encoded_images import encode
+from support.http_server import SECONDS, Running, serving, until
+from support.websocket_client import closed, said, stream
 
 TOKEN = "s3cret-token"
 
@@ -36,7 +37,7 @@ def server(reader: Reader) -> Iterator[Running]:
 @pytest.fixture(scope="module")
 def frames(astronaut: np.ndarray) -> list[bytes]:
     """The portrait, moving to the left by four pixels a frame."""
-    return [encoded(astronaut[:256, 60 + 4 * i : 380 + 4 * i], "JPEG") for i in range(6)]
+    return [encode(astronaut[:256, 60 + 4 * i : 380 + 4 * i], "JPEG") for i in range(6)]
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,9 @@ from PIL import Image
 
 pytest.importorskip("av", reason='PyAV is not installed; run: pip install "mien[video]"')
 
-from films import break_packets, shade_of, shades, write_film, write_sound
 from mien import MienError, MissingExtraError, SourceError
 from mien.stream import Frame, open_source
-from sources import times
+from support.videos import break_packets, shade_of, shades, times, write_film, write_sound
 
 
 def frames_of(source: str | Path, **options: float) -> list[Frame]:

@@ -10,11 +10,10 @@ import pytest
 pytest.importorskip("av", reason='PyAV is not installed; run: pip install "mien[video]"')
 
 import mien.stream.camera
-from films import camera, shade_of, shades, write_film
 from mien import SourceError
 from mien.stream import Frame, open_source
 from mien.stream.ahead import Ahead
-from sources import times
+from support.videos import camera, shade_of, shades, times, write_film
 
 THREADS = "mien-frames"
 

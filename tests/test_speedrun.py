@@ -14,13 +14,10 @@ from typing import Any
 
 import pytest
 
+import speedrun
 from mien._errors import MienError
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-import speedrun  # noqa: E402
-from speedrun import Lap  # noqa: E402
+from speedrun import Lap
+from support.paths import ROOT
 
 LAPS = [Lap(10.0, 1, 0.48), Lap(20.0, 2, 0.62), Lap(30.0, 3, 0.61), Lap(40.0, 4, 0.705)]
 

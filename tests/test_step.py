@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from faces import cartoon_set
 from mien._errors import RecipeError
 from mien.lab.recipe import Optimise, check_optimise
 from mien.lab.train.devices import Devices
@@ -15,7 +14,8 @@ from mien.lab.train.fit import fit
 from mien.lab.train.run import load_final
 from mien.lab.train.step import take_step, uphill
 from mien.lab.train.views import View
-from tiny import same, tiny
+from support.synthetic_faces import cartoon_set
+from support.tiny_recipe import same, tiny
 
 
 class Bowl(nn.Module):

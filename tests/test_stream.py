@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from films import head_of, walk
 from mien import Box, ImageError, MienError
 from mien._face import Detection
 from mien.pipeline import Reader
 from mien.stream import Tracker
 from mien.stream.follow import center_of, overlap_of
-from stepped import Pixels, ids, step_through
+from support.tracker_steps import Pixels, ids, step_through
+from support.videos import head_of, walk
 
 
 @pytest.fixture(scope="module")

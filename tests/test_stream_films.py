@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 
 import mien
-from films import head_of, walk
 from mien import Box, SourceError
 from mien.pipeline import Reader
 from mien.stream import Tracker, open_source
 from mien.stream.follow import overlap_of
-from stepped import Pixels, ids, step_through
+from support.paths import PICTURES, ROOT
+from support.tracker_steps import Pixels, ids, step_through
+from support.videos import head_of, walk
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,7 @@ def test_lines_csv_and_parquet_say_the_same(reader: Reader, head: Pixels, tmp_pa
 
 def test_track_is_a_generator_that_cleans_up(head: Pixels, tmp_path: Path) -> None:
     pytest.importorskip("av", reason='PyAV is not installed; run: pip install "mien[video]"')
-    from films import write_film
+    from support.videos import write_film
 
     path = write_film(tmp_path / "film.mp4", walk(head, [(100 + 2 * i, 60) for i in range(30)]), np.arange(30) / 30)
     before = threading.active_count()
@@ -129,8 +130,7 @@ def scene_film(rate: float) -> Any:
 
 def real_film(name: str) -> Path:
     pytest.importorskip("av", reason='PyAV is not installed; run: pip install "mien[video]"')
-    beside = Path(__file__).resolve().parents[2] / "shared" / "pictures"
-    path = Path(os.environ.get("MIEN_PICTURES", beside)) / name
+    path = Path(os.environ.get("MIEN_PICTURES", PICTURES)) / name
     if not path.is_file():
         pytest.skip(f"{name} is not here: it may not be shipped (looked in {path.parent})")
     return path
@@ -153,11 +153,10 @@ def test_a_cut_between_two_real_films_makes_somebody_new(reader: Reader) -> None
 @pytest.mark.release
 def test_the_benchmark_runs_and_memory_stays(tmp_path: Path) -> None:
     pytest.importorskip("av", reason='PyAV is not installed; run: pip install "mien[video]"')
-    root = Path(__file__).resolve().parent.parent
     report = tmp_path / "track.json"
     command = [
         sys.executable,
-        root / "benchmarks" / "track.py",
+        ROOT / "benchmarks" / "track.py",
         "--size",
         "320x180",
         "--frames",
@@ -165,7 +164,7 @@ def test_the_benchmark_runs_and_memory_stays(tmp_path: Path) -> None:
         "--json",
         report,
     ]
-    environment = {**os.environ, "PYTHONPATH": str(root / "src")}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     subprocess.run(list(map(str, command)), check=True, capture_output=True, env=environment)
     said = json.loads(report.read_text())
     assert [row["frames"] for row in said["speed"]] == [2500] * 3

@@ -9,7 +9,7 @@ from mien._face import Detection
 from mien.pipeline import Reader
 from mien.stream import Moment, Tracker
 from mien.stream.follow import overlap_of
-from stepped import RATE, Pixels, ids
+from support.tracker_steps import RATE, Pixels, ids
 
 
 class Places:

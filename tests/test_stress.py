@@ -8,7 +8,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from faces import cartoon_set
 from mien._emotions import SEVEN
 from mien._errors import DataError
 from mien.lab.data import FaceSet, Split
@@ -23,7 +22,8 @@ from mien.lab.stress.read import read_spoilt
 from mien.lab.stress.reference import Reference, pack, read_reference, reference_of
 from mien.lab.stress.spoilings import choose
 from mien.lab.stress.stress import Trial, stress
-from stressed import BY_NAME, by_brightness, read
+from support.brightness_classifier import BY_NAME, by_brightness, read
+from support.synthetic_faces import cartoon_set
 
 SETTING = {"data_sha256": "0" * 64, "side": 48, "seed": 0}
 

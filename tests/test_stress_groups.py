@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from faces import cartoon_set
 from mien._errors import DataError
 from mien.lab.data import FaceSet, Split
 from mien.lab.stress.gaps import alarms, judge_groups
 from mien.lab.stress.groups import Groups, read_groups
-from stressed import ROOT, by_brightness, read
+from support.brightness_classifier import by_brightness, read
+from support.paths import ROOT
+from support.synthetic_faces import cartoon_set
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from PIL import Image
 from skimage.filters import gaussian
 from skimage.transform import rotate
 
-from faces import cartoon_set
 from mien import Reader
 from mien._errors import DataError
 from mien.lab.stress import move
@@ -17,7 +16,9 @@ from mien.lab.stress.detail import path
 from mien.lab.stress.draw import generators
 from mien.lab.stress.sheet import example_face
 from mien.lab.stress.spoilings import SPOILINGS, STRENGTHS, Kind, Spoiling, choose
-from stressed import BY_NAME, ROOT
+from support.brightness_classifier import BY_NAME
+from support.paths import ROOT
+from support.synthetic_faces import cartoon_set
 
 each_spoiling = pytest.mark.parametrize("spoiling", SPOILINGS, ids=lambda spoiling: spoiling.name)
 

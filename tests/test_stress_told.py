@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from faces import cartoon_set
 from mien._emotions import SEVEN
 from mien._errors import DataError
 from mien.lab.data import FaceSet, Split
@@ -16,7 +15,9 @@ from mien.lab.stress.report import report
 from mien.lab.stress.spoilings import SPOILINGS, choose
 from mien.lab.stress.stress import Trial, name_models, stress
 from mien.lab.stress.tables import filled
-from stressed import ROOT, by_brightness
+from support.brightness_classifier import by_brightness
+from support.paths import ROOT
+from support.synthetic_faces import cartoon_set
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 
 from mien._emotions import CLASS_SETS
 from mien.lab import recipe
-from systems import at
+from support.recipe_values import at
 
 # Every row of the table of docs/systems.md: recipe or family -> document.
 SYSTEMS = {

@@ -10,7 +10,7 @@ from mien._emotions import CLASS_SETS
 from mien.lab import nets, recipe
 from mien.lab.recipe import Recipe
 from mien.lab.train.course import freeze, stages, within
-from systems import at
+from support.recipe_values import at
 
 
 def first(name: str) -> Recipe:

@@ -11,7 +11,6 @@ from PIL import Image
 from torch.nn import functional
 from typer.testing import CliRunner
 
-from faces import cartoon_set
 from mien._emotions import SEVEN
 from mien._errors import OutputError
 from mien.commands.logits import logits
@@ -26,7 +25,8 @@ from mien.lab.train.answers import Answers, answer
 from mien.lab.train.fit import fit, predict
 from mien.lab.train.run import Trained, load_final
 from mien.lab.train.teachers import Teachers
-from taught import CPU, short, training, two_runs
+from support.short_runs import CPU, short, training, two_runs
+from support.synthetic_faces import cartoon_set
 
 
 @pytest.fixture(scope="module")

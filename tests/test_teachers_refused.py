@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from faces import cartoon_set
 from mien._emotions import SEVEN
 from mien._errors import DataError
 from mien.lab.data import FaceSet
@@ -15,7 +14,8 @@ from mien.lab.recipe import Target
 from mien.lab.train.answers import Answers, answer
 from mien.lab.train.run import Trained, load_final
 from mien.lab.train.teachers import Teachers
-from taught import CPU, training, two_runs
+from support.short_runs import CPU, training, two_runs
+from support.synthetic_faces import cartoon_set
 
 
 @pytest.fixture(scope="module")

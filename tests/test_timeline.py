@@ -10,14 +10,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from followed import moment, tracked
 from mien._emotions import SEVEN
 from mien._errors import OutputError
 from mien.stream.timeline import Timeline
-from timed import ANGRY, HAPPY, SAD, picture
-
-ROOT = Path(__file__).resolve().parent.parent
-PICTURES = ROOT.parent / "shared" / "pictures"
+from support.frame_results import ANGRY, HAPPY, SAD, moment, picture, tracked
+from support.paths import PICTURES
 
 
 def filled(seconds: float = 4.0, *, rate: float = 20, title: str = "film.mp4") -> Timeline:

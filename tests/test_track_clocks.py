@@ -10,9 +10,9 @@ pytest.importorskip("av", reason='PyAV is not installed; run: pip install "mien[
 
 import av
 
-from films import break_packets, shades, write_film
 from mien.__main__ import app
 from mien.stream import open_source
+from support.videos import break_packets, shades, write_film
 
 
 def run(*arguments: object) -> tuple[int, str, str]:

@@ -19,11 +19,11 @@ import av
 
 import mien
 import mien.stream.source
-from films import camera, shades, write_film
-from jobs import rest_of
 from mien import SourceError
 from mien.__main__ import app
 from mien.stream import open_source
+from support.processes import rest_of
+from support.videos import camera, shades, write_film
 
 UNIX = pytest.mark.skipif(sys.platform == "win32", reason="signals and devices are others there")
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 from lightning.fabric import Fabric
 
-from faces import cartoon_set
 from mien._errors import RecipeError
 from mien.lab.augment import Augment
 from mien.lab.data import FaceSet, Split
@@ -15,6 +14,7 @@ from mien.lab.normalise import MEAN, STD
 from mien.lab.recipe import Data, Loss, Minority, Recipe, Target, load, minority_augment
 from mien.lab.train.teachers import Teachers
 from mien.lab.train.views import View, batches, share
+from support.synthetic_faces import cartoon_set
 
 STILL = Augment(flip=0)
 BATCH = 28

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from golden_faces import GOLDEN, Difference, differ, picture
 from mien.bundled import DEFAULT_MODEL
 from mien.pipeline import Reader
-from web_site import ROOT, Visit, build, chromium, playing, serving
+from support.browser import Visit, build, chromium, playing, serving
+from support.encoded_images import encode
+from support.golden_readings import GOLDEN, Difference, differ, picture
+from support.paths import ROOT
 
 ASTRONAUT = ROOT / "examples" / "astronaut.png"
 EXAMPLE: dict[str, Any] = {"name": ASTRONAUT.name, "mimeType": "image/png", "buffer": ASTRONAUT.read_bytes()}
@@ -47,18 +49,12 @@ def visit(shared: Visit) -> Visit:
     return shared
 
 
-def png(pixels: Any) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "PNG")
-    return stream.getvalue()
-
-
 def file(name: str, content: bytes, kind: str = "image/png") -> dict[str, Any]:
     return {"name": name, "mimeType": kind, "buffer": content}
 
 
 def test_the_browser_reads_the_golden_pictures_as_python_does(visit: Visit, capsys: pytest.CaptureFixture[str]) -> None:
-    visit.read(*(file(f"{name}.png", png(picture(name))) for name in GOLDEN))
+    visit.read(*(file(f"{name}.png", encode(picture(name))) for name in GOLDEN))
     readings = {reading["source"].removesuffix(".png"): reading for reading in json.loads(visit.saved("#save-json"))}
     assert list(readings) == list(GOLDEN)
     worst = Difference()
@@ -82,7 +78,7 @@ def test_the_browser_cuts_the_crops_that_python_cuts(visit: Visit) -> None:
         return faces.map(({ crop, box }) => ({ crop: [...crop], box }));
     }"""
     pixels = picture("several")
-    faces = visit.page.evaluate(script, base64.b64encode(png(pixels)).decode())
+    faces = visit.page.evaluate(script, base64.b64encode(encode(pixels)).decode())
     expected = Reader().read(pixels).faces
     assert len(faces) == len(expected)
     for face, wanted in zip(faces, expected, strict=True):
@@ -121,7 +117,7 @@ def changed(one: bytes, other: bytes) -> float:
 
 
 def test_readings_are_handed_out_as_json_csv_and_png(visit: Visit) -> None:
-    visit.read(EXAMPLE, file("plain.png", png(np.full((64, 64, 3), 128, np.uint8))))
+    visit.read(EXAMPLE, file("plain.png", encode(np.full((64, 64, 3), 128, np.uint8))))
     one, other = json.loads(visit.saved("#save-json"))
     assert (one["source"], other["source"], other["faces"]) == ("astronaut.png", "plain.png", [])
     expected = Reader().read(ASTRONAUT).to_dict()["faces"][0]
@@ -138,7 +134,7 @@ def test_readings_are_handed_out_as_json_csv_and_png(visit: Visit) -> None:
 
 def test_the_threshold_makes_faces_unsure(visit: Visit) -> None:
     page = visit.page
-    visit.read(EXAMPLE, file("sour.png", png(picture("sour"))))
+    visit.read(EXAMPLE, file("sour.png", encode(picture("sour"))))
     assert page.locator(".box.e-unsure").count() == 0
     page.locator("#threshold").focus()
     page.keyboard.press("End")
@@ -183,7 +179,7 @@ def test_a_crowd_and_nobody(visit: Visit) -> None:
     for index in range(50):
         y, x = 8 + 104 * (index // 10), 8 + 104 * (index % 10)
         crowd[y : y + 96, x : x + 96] = head
-    visit.read(file("crowd.png", png(crowd)), file("nobody.png", png(picture("nobody"))))
+    visit.read(file("crowd.png", encode(crowd)), file("nobody.png", encode(picture("nobody"))))
     found = visit.page.locator(".card", has_text="crowd.png").locator(".box").count()
     assert found == len(Reader().read(crowd).faces)
     assert found >= 45
@@ -221,7 +217,7 @@ def test_everything_is_reached_by_the_keyboard(visit: Visit) -> None:
 def test_it_fits_a_phone(visit: Visit) -> None:
     page = visit.page
     page.set_viewport_size({"width": 390, "height": 780})
-    visit.read(file("several.png", png(picture("several"))))
+    visit.read(file("several.png", encode(picture("several"))))
     grounds = []
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)

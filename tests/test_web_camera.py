@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from web_site import Visit, build, chromium, film, playing, serving
+from support.browser import Visit, build, chromium, film, playing, serving
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from golden_faces import GOLDEN, TOOL, differ, picture
 from mien.pipeline import Reader
+from support.golden_readings import GOLDEN, TOOL, differ, picture
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from web_site import ROOT, Visit, build, chromium, film, playing, serving
+from support.browser import Visit, build, chromium, film, playing, serving
+from support.paths import ROOT
 
 ASTRONAUT = ROOT / "examples" / "astronaut.png"
 EXAMPLE: dict[str, Any] = {"name": ASTRONAUT.name, "mimeType": "image/png", "buffer": ASTRONAUT.read_bytes()}

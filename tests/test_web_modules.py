@@ -6,7 +6,6 @@ import json
 import math
 import shutil
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from golden_faces import GOLDEN, picture
 from mien._emotions import Emotion
 from mien._face import Box, Detection, Face, KeyPoints, Reading
 from mien._framing import FER2013
@@ -27,9 +25,10 @@ from mien.extract import extract
 from mien.infer import Classifier, find_model
 from mien.overlay import UNSURE_COLOR, confidence_text, heat
 from mien.report import Csv, JsonLines
+from support.golden_readings import GOLDEN, picture
+from support.paths import ROOT, TESTS
 
-HERE = Path(__file__).resolve().parent
-PAGE = HERE.parent / "src" / "mien" / "serve" / "page"
+PAGE = ROOT / "src" / "mien" / "serve" / "page"
 # Since Pillow 13 a picture that loses more height than width is resized in the other order, which changes roundings.
 SAME_ORDER = int(PIL.__version__.partition(".")[0]) >= 13
 
@@ -39,7 +38,7 @@ pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="the page's
 def run(task: str, words: Any) -> Any:
     asked = json.dumps({"task": task, "words": words})
     done = subprocess.run(
-        ["node", HERE / "web_modules.mjs"], input=asked, capture_output=True, text=True, check=False, timeout=120
+        ["node", TESTS / "web_modules.mjs"], input=asked, capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -218,9 +217,9 @@ def test_no_module_loads_anything_from_elsewhere() -> None:
 
 
 def test_one_version_of_the_runtime_is_pinned_and_named() -> None:
-    web = HERE.parent / "web"
+    web = ROOT / "web"
     wanted = json.loads((web / "package.json").read_text("utf-8"))["dependencies"]["onnxruntime-web"]
     locked = json.loads((web / "package-lock.json").read_text("utf-8"))["packages"]
     assert locked["node_modules/onnxruntime-web"]["version"] == wanted
-    assert f"onnxruntime-web@{wanted}" in (HERE.parent / "docs" / "browser.md").read_text("utf-8")
+    assert f"onnxruntime-web@{wanted}" in (ROOT / "docs" / "browser.md").read_text("utf-8")
     assert not [package for package, said in locked.items() if "resolved" in said], "no registry's address belongs here"

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from web_site import ROOT, WEB, Visit, build, chromium, film, playing
+from support.browser import WEB, Visit, build, chromium, film, playing
+from support.paths import ROOT
 
 pytest.importorskip("fastapi", reason="the server needs the serve extra")
 
@@ -16,7 +17,7 @@ from mien.bundled import BUNDLED, DEFAULT_MODEL
 from mien.pipeline import Reader
 from mien.serve import create_app
 from mien.serve.guard import Access
-from serving import Running, serving
+from support.http_server import Running, serving
 
 ASTRONAUT = ROOT / "examples" / "astronaut.png"
 EXAMPLE: dict[str, Any] = {"name": "a.png", "mimeType": "image/png", "buffer": ASTRONAUT.read_bytes()}

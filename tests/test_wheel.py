@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from support.paths import ROOT
+
 WHEEL_BYTES, INSTALL_BYTES = 10e6, 250e6  # budgets
 
 

@@ -1,0 +1,81 @@
+"""Videos written with the library, and read back."""
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from mien.stream.film import FilmWriter
+from support.frame_results import SIZE, moment
+
+av = pytest.importorskip("av", reason="films need PyAV, which the video extra brings")
+
+
+def gray(value: int, size_wh: tuple[int, int] = SIZE) -> NDArray[np.uint8]:
+    return np.full((size_wh[1], size_wh[0], 3), value, np.uint8)
+
+
+def write_film(path: Path, times: Sequence[float], *, source: Path | None = None, **settings: Any) -> FilmWriter:
+    size_wh = settings.pop("size_wh", SIZE)
+    with FilmWriter(path, source=source, size_wh=size_wh, rate=settings.pop("rate", 25)) as writer:
+        for index, seconds in enumerate(times):
+            writer.write(gray(20 + 4 * (index % 50), size_wh), moment(index, seconds, size_wh=size_wh))
+    return writer
+
+
+def frames_of(path: Path) -> list[tuple[float, NDArray[np.uint8]]]:
+    with av.open(str(path)) as container:
+        return [(frame.time, frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+
+
+def sound_of(path: Path) -> list[tuple[str, list[tuple[float, bytes]]]]:
+    """Codec and packets (time in seconds, bytes) of every audio stream."""
+    with av.open(str(path)) as container:
+        streams = list(container.streams.audio)
+        packets = [packet for packet in container.demux(streams) if packet.size]
+        return [
+            (
+                stream.codec_context.codec.canonical_name,
+                [(float(p.pts * p.time_base), bytes(p)) for p in packets if p.stream_index == stream.index],
+            )
+            for stream in streams
+        ]
+
+
+def tone(container: Any, stream: Any, hertz: float) -> Iterator[None]:
+    done = 0
+    while True:
+        until = yield
+        while done + 1024 <= until * 48_000:
+            wave = 0.2 * np.sin(2 * np.pi * hertz * np.arange(done, done + 1024) / 48_000)
+            frame = av.AudioFrame.from_ndarray(np.repeat(wave[None].astype(np.float32), 2, 0), "fltp", "stereo")
+            frame.sample_rate, frame.pts, frame.time_base = 48_000, done, Fraction(1, 48_000)
+            container.mux(stream.encode(frame))
+            done += 1024
+
+
+def write_source(
+    path: Path, codec: str | None, *, tones: int = 1, seconds: float = 2.0, picture_start: float = 0.0
+) -> Path:
+    """Write a video of 2 seconds with a tone encoded by `codec`; returns its path."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", 25, width=64, height=48, options={"preset": "ultrafast"})
+        sounds = [container.add_stream(codec, 48_000, layout="stereo") for _ in range(tones if codec else 0)]
+        writers = [tone(container, stream, 440 * (i + 1)) for i, stream in enumerate(sounds)]
+        for writer in writers:
+            next(writer)
+        for index in range(50):
+            frame = av.VideoFrame.from_ndarray(gray(5 * index, (64, 48)), "rgb24")
+            frame.pts, frame.time_base = index * 40 + round(1000 * picture_start), Fraction(1, 1000)
+            container.mux(video.encode(frame))
+            for writer in writers:
+                writer.send(min((index + 1) / 25, seconds))
+        container.mux(video.encode())
+        for writer, stream in zip(writers, sounds, strict=True):
+            writer.send(seconds)
+            container.mux(stream.encode())
+    return path

@@ -1,0 +1,37 @@
+"""A model that classifies by brightness alone, for the tests of robustness."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mien._emotions import SEVEN
+from mien.lab.data import FaceSet, Split
+from mien.lab.model import Model
+from mien.lab.stress.faces import draw_faces, selected
+from mien.lab.stress.read import Read, read_spoilt
+from mien.lab.stress.spoilings import SPOILINGS, choose
+
+BY_NAME = {spoiling.name: spoiling for spoiling in SPOILINGS}
+
+
+def by_brightness(name: str = "light", emotions: tuple = SEVEN, dark: float = 0.0) -> Model:
+    """A model that classifies by the mean grey of the mouth; wrong on faces darker than ``dark``."""
+
+    def answer(crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], None]:
+        mouth = crops[:, 28:43, 13:36].mean(axis=(1, 2), dtype=np.float64)
+        logits = -(((mouth[:, None] - 45) / 12 - np.arange(len(emotions))) ** 2)
+        odds = np.exp(logits - logits.max(1, keepdims=True))
+        odds /= odds.sum(1, keepdims=True)
+        if dark:
+            low = crops[:, :4].mean(axis=(1, 2)) < dark
+            odds[low] = np.roll(odds[low], 1, axis=1)
+        return odds.astype(np.float32), None
+
+    return Model(name, tuple(emotions), 48, {"kind": "test"}, Path(), answer)
+
+
+def read(model: Model, faces: FaceSet, names: tuple[str, ...] = ("gaussian-noise", "cover-mouth"), **how: int) -> Read:
+    drawn = draw_faces(faces, Split.PUBLIC_TEST, 0, seed=0)
+    selection = selected(faces, drawn, model.emotions, Split.PUBLIC_TEST)
+    return read_spoilt({model.name: model}, {model.name: selection}, drawn, choose(names), seed=0, **how)[0]
