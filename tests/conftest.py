@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 
 pytest.register_assert_rewrite("support")  # before its first import
 
-from support.paths import DATA, ROOT  # noqa: E402
+from support.paths import DATA, ROOT
 
 # A background shell makes its programs ignore SIGINT, and nohup SIGHUP. Ignored signals are inherited by the programs
 # that the tests start and stop; handlers are not.

@@ -11,7 +11,7 @@ import pytest
 from support.paths import ROOT
 
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
-# docs/data.md needs the real data; tests/test_data_real.py runs its snippets where that is present.
+# docs/data.md needs the real data; tests/lab/data/test_duplicates.py runs its snippets where that is present.
 RUN = [page for page in PAGES if page.name != "data.md"]
 
 

@@ -9,10 +9,10 @@ from PIL import Image
 
 torch = pytest.importorskip("torch", reason="the lab is not installed")
 
-from mien._emotions import SEVEN  # noqa: E402
-from mien.lab import recipe as recipes  # noqa: E402
-from mien.lab.data import FaceSet, Split  # noqa: E402
-from mien.lab.recipe import Recipe  # noqa: E402
+from mien._emotions import SEVEN
+from mien.lab import recipe as recipes
+from mien.lab.data import FaceSet, Split
+from mien.lab.recipe import Recipe
 
 Draw = Callable[..., np.ndarray]
 

@@ -11,10 +11,10 @@ torch = pytest.importorskip("torch", reason="the lab is not installed")
 pa = pytest.importorskip("pyarrow", reason="the lab is not installed")
 pq = pytest.importorskip("pyarrow.parquet", reason="the lab is not installed")
 
-from mien._emotions import SEVEN  # noqa: E402
-from mien._errors import DataError  # noqa: E402
-from mien.lab.data import FERPLUS_COLUMNS, FaceSet, Split, load_fer2013  # noqa: E402
-from support.encoded_images import encode  # noqa: E402
+from mien._emotions import SEVEN
+from mien._errors import DataError
+from mien.lab.data import FERPLUS_COLUMNS, FaceSet, Split, load_fer2013
+from support.encoded_images import encode
 
 SPLITS = tuple(Split)
 

@@ -8,13 +8,13 @@ import pytest
 torch = pytest.importorskip("torch", reason="the lab is not installed")
 
 
-from mien._emotions import SEVEN, Emotion  # noqa: E402
-from mien.lab.data import FaceSet, Split  # noqa: E402
-from mien.lab.evaluate.evaluation import judge, prepare  # noqa: E402
-from mien.lab.evaluate.sets import TestSet  # noqa: E402
-from mien.lab.evaluate.subject import Subject  # noqa: E402
-from mien.lab.model import Model  # noqa: E402
-from support.synthetic_faces import cartoon_set  # noqa: E402
+from mien._emotions import SEVEN, Emotion
+from mien.lab.data import FaceSet, Split
+from mien.lab.evaluate.evaluation import judge, prepare
+from mien.lab.evaluate.sets import TestSet
+from mien.lab.evaluate.subject import Subject
+from mien.lab.model import Model
+from support.synthetic_faces import cartoon_set
 
 
 def reader(emotions: tuple[Emotion, ...] = SEVEN, *, seed: int = 0) -> Model:

@@ -1,7 +1,7 @@
 """Figures of a classifier from its probabilities, with bootstrap intervals.
 
 What scikit-learn has comes from scikit-learn; what a bootstrap needs two thousand times over is counted here, and
-`tests/test_metrics.py` holds the two together.
+`tests/lab/evaluate/test_metrics.py` holds the two together.
 """
 
 from collections.abc import Callable

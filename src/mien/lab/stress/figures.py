@@ -1,7 +1,7 @@
 """Figures of many conditions from the same draws of the faces, so that differences are those of pairs.
 
 `mien.lab.judge.metrics` defines the figures; here a matrix of weights gives all draws of one at once, and
-`tests/test_stress.py` holds the two together.
+`tests/lab/robustness/test_robustness.py` holds the two together.
 """
 
 from collections.abc import Iterator

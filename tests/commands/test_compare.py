@@ -1,0 +1,241 @@
+"""`mien compare` on recorded predictions, studies of a family, and mistakes."""
+
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import mien.__main__ as program
+import results_studies
+from mien._emotions import SEVEN, class_set
+from mien.bundled import BUNDLED, DEFAULT_MODEL
+from mien.lab.data import FaceSet, Split
+from mien.lab.feed.test_set import load_test_set
+from mien.lab.judge.examine import select_rows
+from mien.lab.judge.judge import Answers
+from mien.lab.recipe import dump, load
+from support.synthetic_faces import cartoon_set
+
+FAMILY = "vgg-vs-resnet"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A labelled folder of 7 training and 210 validation cartoons."""
+    faces, root = cartoon_set(per_split=(7, 210, 0)), tmp_path_factory.mktemp("drawn")
+    for row, (image, label, usage) in enumerate(zip(faces.images, faces.labels, faces.usage, strict=True)):
+        place = root / ("train", "val")[int(usage)] / SEVEN[int(label)]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.numpy()).save(place / f"{row:05d}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def faces(folder: Path) -> FaceSet:
+    return load_test_set(folder, SEVEN)
+
+
+def keep(root: Path, faces: FaceSet, name: str, right: float, *, seed: int = 0) -> Path:
+    """The evidence of a recipe whose answers name the label on a share ``right`` of the faces."""
+    recipe = load(name)
+    selection = select_rows(faces, class_set(recipe.data.classes), Split.PUBLIC_TEST)
+    labels, classes = selection.faces.labels.numpy(), len(selection.faces.emotions)
+    generator = np.random.default_rng([seed, *map(ord, name)])
+    told = np.where(generator.random(len(labels)) < right, labels, generator.integers(0, classes, len(labels)))
+    probs = np.full((len(labels), classes), 0.2 / classes, np.float32)
+    probs[np.arange(len(labels)), told] += 0.8
+    rows = selection.faces.rows.numpy()
+    figures = Answers(rows, probs, labels, selection.clean, selection.faces.emotions).figures()
+    place = root / "results" / name / f"seed-{seed}"
+    place.mkdir(parents=True)
+    said = {"recipe": name, "seed": seed, "claim": asdict(recipe.claim), "judged": {"public": {"fp32": figures}}}
+    cost = {"parameters": 10, "macs": 20, "size": recipe.data.size, "epochs": 1, "seconds": 2, "machine": "m"}
+    said |= cost | {"commit": "c", "judged_at": "c", "data_sha256": faces.sha256}
+    (place / "metrics.json").write_text(json.dumps(said))
+    (place / "recipe.json").write_text(json.dumps(dump(recipe)))
+    np.savez(place / "answers.npz", public_rows=rows, public_probs=probs)
+    return place
+
+
+def mien(*words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> tuple[int, str, str]:
+    """Run the command in this process, as the shell would: status, output, errors."""
+    monkeypatch.setattr(sys, "argv", ["mien", *words])
+    with pytest.raises(SystemExit) as left:
+        program.main()
+    said = capsys.readouterr()
+    return int(left.value.code or 0), said.out, said.err
+
+
+@pytest.fixture
+def run(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> "Sequence[object]":
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MIEN_DATA", str(folder))
+
+    def command(*words: str) -> tuple[int, str, str]:
+        return mien("compare", *words, capsys=capsys, monkeypatch=monkeypatch)
+
+    return command  # type: ignore[return-value]
+
+
+def test_kept_answers_against_an_embedded_model(run, faces: FaceSet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    keep(tmp_path, faces, "conv4", 0.9)
+    keep(tmp_path, faces, "lenet", 0.5)
+    status, out, err = run("--no-latency", "--keep", "kept")
+    assert status == 0, err
+    assert out.splitlines()[0].startswith("conv4")
+    assert json.loads((tmp_path / "kept" / "PublicTest.json").read_text())["models"][0]["name"] == "conv4"
+    assert "pairs differ in accuracy by more than noise" in out
+    said = json.loads((tmp_path / "reports" / "compare" / "comparison.json").read_text())
+    assert [m["name"] for m in said["models"]] == ["conv4", "lenet", DEFAULT_MODEL]
+    assert said["models"][0]["claim"]["figures"]["accuracy"] == 0.518
+    assert said["models"][2]["int8_bytes"] > 1_000_000
+    assert said["common"]["n"] == 180
+    assert said["provenance"]["data_sha256"] == faces.sha256
+
+
+def test_seeds_below_a_folder_are_all_taken(run, faces: FaceSet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    for seed in (0, 1):
+        keep(tmp_path, faces, "conv4", 0.7, seed=seed)
+    status, _, err = run("results/conv4", "--no-latency", "--out", "out")
+    assert status == 0, err
+    said = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert said["seeds"]["conv4"]["n"] == 2
+    assert "Over seeds" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_family_becomes_a_study(run, faces: FaceSet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    shares = {"vgg16-48-three-sgd": 0.5, "vgg16-48-three-adam": 0.9, "vgg19-48-three-sgd": 0.5}
+    for member, share in (shares | {"vgg16-48-six-sgd": 0.5}).items():
+        keep(tmp_path, faces, f"{FAMILY}/{member}", share)
+    unfinished = tmp_path / "runs" / FAMILY / "resnet50-48-six-sgd" / "seed-0"
+    unfinished.mkdir(parents=True)
+    (unfinished / "checkpoint.pt").write_bytes(b"")
+    status, out, err = run("--grid", FAMILY, "--no-latency", "--out", "out", "--keep", "results/studies")
+    assert status == 0, err
+    assert "optimiser: sgd over adam -" in out
+    assert f"missing {FAMILY}/vgg19-48-six-adam: not trained: mien train {FAMILY}/vgg19-48-six-adam" in out
+    assert f"missing {FAMILY}/resnet50-48-six-sgd: begun, not finished" in out
+    study = json.loads((tmp_path / "out" / "comparison.json").read_text())["study"]
+    assert len(study["settings"]) == 4
+    assert len(study["missing"]) == 8
+    assert [each["agrees_with_voters"] for each in study["settings"]] == [None] * 4  # a set without votes
+    assert [each["milliseconds"] for each in study["settings"]] == [None] * 4  # --no-latency
+    (optimiser,) = [
+        e
+        for e in study["effects_on_shared_faces"]
+        if e["axis"] == "optimiser" and e["figure"] == "accuracy" and e["within"] is None
+    ]
+    assert (optimiser["matched"], optimiser["interval"][1] < 0) == (1, True)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "What each factor does" in page
+    assert "fear as happy" in page
+    told = "\n".join(results_studies.sections(tmp_path / "results"))
+    assert f"## Study `{FAMILY}`\n4 settings, judged on " in told
+    assert "| optimiser: sgd over adam | **-" in told
+    assert "| vgg16-48 | three | adam | 9" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--grid", "vgg-vs-resnt"), "unknown recipe 'vgg-vs-resnt'; did you mean 'vgg-vs-resnet'?"),
+        (("--grid", "conv4"), "conv4 is no family"),
+        (("--grid", FAMILY), "of its 12 members none is finished; a study needs two: mien train vgg-vs-resnet/vgg16"),
+        (("--grid", FAMILY, "mien-0"), "--grid finds its runs itself"),
+        (("mien-0",), "needs two models, and there is mien-0"),
+        (("mien-0", "mien-0"), "mien-0: named twice"),
+        (("mien-0", "begun"), "begun/seed-0: the run is not finished"),
+        (("mien-0", "figures-alone"), "figures-alone: holds figures but no answers"),
+        (("mien-0", "mein-0"), "did you mean 'mien-0'?"),
+        (("mien-0", "results/conv4", "--split", "PublicTst"), 'no such split (did you mean "PublicTest"?)'),
+        (("mien-0", "results/conv4", "--split", "all"), "keeps answers for single splits"),
+        (("results/conv4", "mien-0", "--split", "PrivateTest"), "PrivateTest was not judged"),
+        (("mien-0", "results/other-data"), "its answers are about other faces than"),
+    ],
+)
+def test_what_is_wrong_is_one_line(run, faces: FaceSet, tmp_path: Path, words: tuple[str, ...], message: str) -> None:  # type: ignore[no-untyped-def]
+    keep(tmp_path, faces, "conv4", 0.7)
+    other = keep(tmp_path, faces, "lenet", 0.7).rename(tmp_path / "results" / "other-data")
+    told = json.loads((other / "metrics.json").read_text())
+    (other / "metrics.json").write_text(json.dumps(told | {"data_sha256": "0" * 64}))
+    (tmp_path / "begun" / "seed-0").mkdir(parents=True)
+    (tmp_path / "begun" / "seed-0" / "checkpoint.pt").write_bytes(b"")
+    (tmp_path / "figures-alone").mkdir()
+    (tmp_path / "figures-alone" / "metrics.json").write_text("{}")
+    status, out, err = run(*words, "--no-latency", "--out", "out")
+    assert status == 2
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert out == ""
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda probs: np.zeros_like(probs), "210 rows do not, the first (number 0) sums to 0.0000"),
+        (lambda probs: np.where(np.arange(len(probs))[:, None] == 5, np.nan, probs), "1 rows do not, the first"),
+        (lambda probs: probs[:, :6], "probabilities have shape [210, 6], not [210, 7]"),
+        (lambda probs: probs[:-1], "probabilities have shape [209, 7], not [210, 7]"),
+    ],
+)
+def test_kept_answers_that_are_none(run, faces: FaceSet, tmp_path: Path, change, message: str) -> None:  # type: ignore[no-untyped-def]
+    place = keep(tmp_path, faces, "conv4", 0.7)
+    with np.load(place / "answers.npz") as kept:
+        rows, probs = kept["public_rows"], kept["public_probs"]
+    np.savez(place / "answers.npz", public_rows=rows, public_probs=change(probs))
+    status, _, err = run("results/conv4", "mien-0", "--no-latency", "--out", "out")
+    assert status == 2
+    assert message in err
+    assert "answers.npz" in err
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_place_that_cannot_be_written_is_said_before_the_work(run, faces: FaceSet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    keep(tmp_path, faces, "conv4", 0.7)
+    (tmp_path / "file").write_text("here already")
+    status, _, err = run("results/conv4", "no-such-model", "--out", "file")
+    assert (status, err) == (2, "mien: file: cannot be written (File exists); name another --out\n")
+    assert (tmp_path / "file").read_text() == "here already"
+
+
+def test_a_report_is_no_run(run, faces: FaceSet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    place = keep(tmp_path, faces, "conv4", 0.7)
+    (place / "metrics.json").write_text(json.dumps({"model": "conv4", "about": {}}))
+    status, _, err = run("results/conv4", "mien-0", "--no-latency")
+    assert status == 2
+    assert "is a report of `mien evaluate`, no run" in err
+
+
+def test_faces_of_an_emotion_that_no_model_knows_are_accounted_for(  # type: ignore[no-untyped-def]
+    run, folder: Path, tmp_path: Path
+) -> None:
+    for label in ("happy", "sad"):
+        shutil.copytree(folder / "val" / label, tmp_path / "own" / label)
+    shutil.copytree(folder / "val" / "fear", tmp_path / "own" / "contempt")
+    status, _, err = run(
+        "mien-0",
+        str(BUNDLED / "mien-0" / "model-fp32.onnx"),
+        "--data",
+        "own",
+        "--split",
+        "all",
+        "--no-latency",
+        "--out",
+        "out",
+    )
+    assert status == 0, err
+    said = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert said["common"]["n"] == 60
+    assert {tuple(m["left_out"].items()) for m in said["models"]} == {
+        (("contempt: not among the model's classes", 30),)
+    }

@@ -1,0 +1,179 @@
+"""`mien serve` as a process: output, exit status, signals, and wrong arguments."""
+
+import http.client
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("fastapi", reason="the extra mien[serve] is not installed")
+
+from mien.bundled import DEFAULT_MODEL
+from support.paths import ROOT
+
+PICTURE = ROOT / "examples" / "astronaut.png"
+
+
+def environment(**more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name != "MIEN_TOKEN"}
+    return {**kept, "PYTHONPATH": str(ROOT / "src"), **more}
+
+
+@contextmanager
+def started(*words: str, **more: str) -> Iterator[tuple[subprocess.Popen[str], int, list[str]]]:
+    """The process, its port, and the lines that it printed until it was ready."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mien", "serve", "--port", "0", *words],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment(**more),
+    )
+    assert process.stderr is not None
+    assert process.stdout is not None
+    try:
+        lines = []
+        for line in process.stderr:
+            lines.append(line.rstrip())
+            if match := re.search(r"http://(?:[\d.]+|\[::1\]):(\d+)", line):
+                yield process, int(match[1]), lines
+                break
+        else:
+            pytest.fail(f"mien serve ended: {lines}")
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+        process.stdout.close()
+
+
+def run(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mien", "serve", *words],
+        capture_output=True,
+        text=True,
+        env=environment(**more),
+        timeout=60,
+        check=False,
+    )
+
+
+def post(port: int, **headers: str) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("POST", "/v1/predict", PICTURE.read_bytes(), {"Content-Type": "image/png", **headers})
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_it_serves_until_a_signal_ends_it_in_order(number: signal.Signals, status: int) -> None:
+    with started("--threads", "1", "--log") as (process, port, lines):
+        assert lines[-1].startswith(f"mien serve: http://127.0.0.1:{port} (model {DEFAULT_MODEL}")
+        assert post(port) == 200
+        process.send_signal(number)
+        assert process.wait(30) == status
+        assert process.stderr is not None
+        rest = process.stderr.read()
+        assert re.search(r"POST /v1/predict 200 [\d.]+ ms", rest)
+        assert rest.splitlines()[-1] == "mien serve: stopped"
+        assert "Traceback" not in rest
+
+
+def test_work_that_was_accepted_is_finished_after_sigterm() -> None:
+    """The request's last bytes come after the signal: it was accepted before."""
+    data = PICTURE.read_bytes()
+    with started("--threads", "1") as (process, port, _):
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+            head = f"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n"
+            connection.sendall(head.encode() + data[:-1000])
+            connection.settimeout(0.5)
+            with pytest.raises(TimeoutError):
+                connection.recv(1)
+            process.send_signal(signal.SIGTERM)
+            with pytest.raises(TimeoutError):  # it waits for the rest
+                connection.recv(1)
+            connection.settimeout(30)
+            connection.sendall(data[-1000:])
+            assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
+        assert process.wait(30) == 0
+
+
+def test_a_second_ctrl_c_does_not_wait() -> None:
+    with started("--threads", "1", "--timeout", "60") as (process, port, _):
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+            connection.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n")
+            connection.settimeout(0.5)
+            with pytest.raises(TimeoutError):
+                connection.recv(1)
+            for number in (signal.SIGTERM, signal.SIGTERM):
+                process.send_signal(number)
+                with pytest.raises(subprocess.TimeoutExpired):
+                    process.wait(0.5)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(10) == 0
+        assert process.stderr is not None
+        assert process.stderr.read().splitlines()[-1] == "mien serve: stopped"
+
+
+def test_a_taken_port_is_one_clear_line() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = run("--port", str(port))
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"mien: port {port} of 127.0.0.1 is taken; choose another with --port, or --port 0 for a free one\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--host", "256.1.1.1"], "no address of this machine"),
+        (["--host", "192.0.2.1", "--port", "0"], "no address of this machine"),
+        (["--port", "0", "--model", "mien-9"], "unknown model 'mien-9'"),
+        (["--port", "0", "--queue", "0"], "--queue counts from 1"),
+        (["--port", "0", "--timeout", "nan"], "--timeout is a number"),
+        (["--port", "0", "--token", ""], "the token must be printable ASCII"),
+        (["--port", "0", "--allow-origin", "example.org"], "an origin is scheme and name alone"),
+    ],
+)
+def test_wrong_arguments_are_one_line_each(words: list[str], line: str) -> None:
+    done = run(*words)
+    assert done.returncode == 2
+    assert line in done.stderr
+    assert [said for said in done.stderr.splitlines() if said.startswith("mien: ")] == done.stderr.splitlines()[-1:]
+    assert "Traceback" not in done.stderr
+
+
+def test_other_addresses_are_warned_of_and_the_token_comes_from_the_environment() -> None:
+    with started("--host", "0.0.0.0") as (_, port, lines):
+        assert "WARNING: everybody who reaches 0.0.0.0" in lines[0]
+        assert "unencrypted" in lines[1]
+        assert post(port) == 200
+    with started("--host", "0.0.0.0", MIEN_TOKEN="abc") as (_, port, lines):
+        assert not any("WARNING" in line or "abc" in line for line in lines)
+        assert post(port) == 401
+        assert post(port, Authorization="Bearer abc") == 200
+
+
+def test_an_empty_token_in_the_environment_is_no_open_door() -> None:
+    done = run("--port", "0", MIEN_TOKEN="")
+    assert done.returncode == 2
+    assert done.stderr.startswith("mien: MIEN_TOKEN is set, but empty")
+
+
+def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "fastapi.py").write_text("raise ModuleNotFoundError(\"No module named 'fastapi'\", name='fastapi')")
+    done = run("--port", "0", PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT / 'src'}")
+    assert done.returncode == 2
+    assert done.stderr == 'mien: fastapi is not installed; run: pip install "mien[serve]"\n'

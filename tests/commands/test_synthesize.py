@@ -1,0 +1,99 @@
+"""`mien synthesize`: synthetic faces from a custom folder, training with them, and mistakes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from mien._emotions import SEVEN
+from support.synthetic_faces import cartoon_set
+
+
+def mien(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mien", *words]
+    environment = {**os.environ, "MIEN_DATA": "", "COLUMNS": "200"}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A labelled folder of 18 training and 8 validation cartoons a class."""
+    faces = cartoon_set(per_split=(126, 56, 0))
+    root = tmp_path_factory.mktemp("drawn")
+    for row, (image, label, usage) in enumerate(zip(faces.images, faces.labels, faces.usage, strict=True)):
+        folder = root / ("train", "val")[int(usage)] / SEVEN[int(label)]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.numpy()).save(folder / f"{row:05d}.png")
+    return root
+
+
+def test_made_faces_are_written_judged_and_learned_from(drawn: Path, tmp_path: Path) -> None:
+    command = ("synthesize", "disgust", "fear", "-n", "12", "--data", str(drawn), "--out", "made", "--steps", "3")
+    made = mien(*command, "--accelerator", "cpu", "--precision", "32-true", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert "step 3" in made.stderr
+    lines = made.stdout.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["disgust", "fear"]
+    assert "kernel distance" in lines[0]
+    judgement = json.loads((tmp_path / "made" / "judgement.json").read_text())
+    assert judgement["provenance"]["command"].startswith("mien synthesize disgust fear")
+    assert judgement["emotions"]["fear"]["held_out"] == 8
+    assert {p.name for p in (tmp_path / "made").iterdir()} == {
+        ".gan",
+        "contact.png",
+        "disgust",
+        "fear",
+        "judgement.json",
+    }
+    assert len(list((tmp_path / "made" / "disgust").glob("0*.png"))) == 12
+
+    tiny = ["net.options.stem=16", "net.options.widths=[16]", "net.options.depths=[1]", "net.options.strides=[2]"]
+    short = ["optimise.epochs=1", "optimise.batch=25", "optimise.precision=32-true"]
+    also = 'data.also=[{path="made"}]'
+    trained = mien("train", "mien-plain", *tiny, *short, also, "--data", str(drawn), "--out", "run", cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    assert "24 faces of made mixed into Training" in trained.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["disgusst"], "did you mean 'disgust'?"),
+        (["contempt"], "no emotion 'contempt'"),
+        (["disgust", "--classes", "nine"], "data.classes are one of"),
+        (["disgust", "--precision", "int4"], "precision"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_two(words: list[str], says: str, drawn: Path, tmp_path: Path) -> None:
+    done = mien("synthesize", *words, "--data", str(drawn), "--out", "made", cwd=tmp_path)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_faces_at_all_are_no_wish(drawn: Path, tmp_path: Path) -> None:
+    done = mien("synthesize", "disgust", "-n", "0", "--data", str(drawn), "--out", "made", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "-n" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unusable_folder_is_said_at_once(drawn: Path, tmp_path: Path) -> None:
+    (tmp_path / "made").touch()
+    done = mien("synthesize", "disgust", "--data", str(drawn), "--out", "made", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "cannot be written" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_the_time_limit_stops_with_a_checkpoint(drawn: Path, tmp_path: Path) -> None:
+    command = ("synthesize", "disgust", "--data", str(drawn), "--out", "made", "--time-limit", "0.001")
+    done = mien(*command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "the same command goes on" in done.stdout
+    assert not (tmp_path / "made" / "disgust").exists()

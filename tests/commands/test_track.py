@@ -1,0 +1,468 @@
+"""`mien track`: outputs, refusals, signals, full disks, cameras that stop, damaged frames, jumping clocks."""
+
+import csv
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from typer.testing import CliRunner
+
+pytest.importorskip("av", reason='PyAV is not installed; run: pip install "mien[video]"')
+
+import av
+
+import mien
+import mien.stream.source
+from mien import SourceError
+from mien.__main__ import app
+from mien.bundled import DEFAULT_MODEL
+from mien.commands.track_show import LiveView
+from mien.pipeline import Reader
+from mien.stream import Tracker, open_source
+from support.processes import rest_of
+from support.videos import break_packets, camera, head_of, shades, walk, write_film, write_sound
+
+Pixels = NDArray[np.uint8]
+FRAMES = 24
+
+
+@pytest.fixture(scope="module")
+def pictures(astronaut: Pixels) -> list[Pixels]:
+    return walk(head_of(astronaut), [(60 + 6 * i, 60) for i in range(FRAMES)])
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory, pictures: list[Pixels]) -> Path:
+    return write_film(tmp_path_factory.mktemp("film") / "walk.mp4", pictures, [i / 25 for i in range(FRAMES)])
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    done = CliRunner().invoke(app, ["track", *map(str, arguments)])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.stdout, done.stderr
+
+
+def decoded(path: Path) -> list[float]:
+    """The times of all frames of a film; PyAV raises where it cannot be played."""
+    with av.open(str(path)) as container:
+        return [frame.time for frame in container.decode(video=0)]
+
+
+def test_without_an_output_it_says_what_was_seen(film: Path) -> None:
+    code, out, err = run(film)
+    assert (code, err) == (0, "")
+    assert "person" in out
+    assert "1 person" in out
+    assert f"{FRAMES} frames" in out
+    assert "frames/s" in out
+
+
+def test_every_output_at_once(film: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    import pyarrow.parquet as parquet
+
+    names = {option: tmp_path / f"out.{option}" for option in ("jsonl", "csv", "parquet", "html")} | {
+        "video": tmp_path / "out.mp4"
+    }
+    code, out, err = run(film, *(part for option, path in names.items() for part in (f"--{option}", path)))
+    assert (code, err) == (0, "")
+    assert "1 person" in out
+    lines = [json.loads(line) for line in names["jsonl"].read_text().splitlines()]
+    assert [line["frame"] for line in lines] == list(range(FRAMES))
+    assert {face["id"] for line in lines for face in line["faces"]} == {1}
+    assert len(list(csv.DictReader(names["csv"].read_text().splitlines()))) == FRAMES
+    assert parquet.read_table(names["parquet"]).num_rows == FRAMES
+    assert decoded(names["video"]) == pytest.approx([i / 25 for i in range(FRAMES)], abs=1e-3)
+    page = names["html"].read_text()
+    assert "walk.mp4" in page
+    assert DEFAULT_MODEL in page
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in names.values())
+
+
+def test_standard_output_holds_the_lines_alone(film: Path) -> None:
+    code, out, err = run(film, "--jsonl", "-", "--every", 5)
+    assert code == 0
+    assert [json.loads(line)["frame"] for line in out.splitlines()] == list(range(FRAMES))
+    assert "1 person" in err
+    code, out, err = run(film, "--csv", "-", "--duration", "0.2")
+    assert code == 0
+    assert [row["frame"] for row in csv.DictReader(out.splitlines())] == list("01234")
+
+
+def test_a_folder_of_frames(tmp_path: Path, pictures: list[Pixels]) -> None:
+    for number, picture in enumerate(pictures[:4]):
+        Image.fromarray(picture).save(tmp_path / f"{number}.png")
+    code, out, _ = run(tmp_path, "--fps", 10, "--jsonl", "-", "--smooth", 0)
+    assert code == 0
+    assert [json.loads(line)["seconds"] for line in out.splitlines()] == [0.0, 0.1, 0.2, 0.3]
+
+
+def test_a_film_without_a_face_is_no_failure(tmp_path: Path) -> None:
+    path = write_film(tmp_path / "empty.mp4", [np.full((48, 64, 3), 80, np.uint8)] * 4, [0, 0.1, 0.2, 0.3])
+    code, out, err = run(
+        path, "--csv", tmp_path / "a.csv", "--video", tmp_path / "b.mp4", "--html", tmp_path / "c.html"
+    )
+    assert (code, err) == (0, "")
+    assert "no face found" in out
+    assert len(decoded(tmp_path / "b.mp4")) == 4
+    assert len((tmp_path / "a.csv").read_text().splitlines()) == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nowhere.mp4"], "nowhere.mp4: no such film; check the path"),
+        (["notes.mp4"], "notes.mp4: cannot be opened"),
+        (["song.m4a"], "song.m4a: there is no video in it"),
+        (["folder"], "folder: no pictures in this folder"),
+        (["97"], "camera 97: there is no such camera"),
+        (["FILM", "--jsonl", "FILM"], "is the source as well; name another file"),
+        (["FILM", "--csv", "a", "--jsonl", "./a"], "is the file of --jsonl as well; name another file"),
+        (["FILM", "--csv", "none/a.csv"], "none/a.csv: cannot be written, its folder does not exist"),
+        (["FILM", "--html", "none/a.html"], "none/a.html: cannot be written, its folder does not exist"),
+        (["FILM", "--video", "folder"], "folder: is a folder; name a file in it"),
+        (["FILM", "--model", "nobody"], "unknown model 'nobody'"),
+    ],
+)
+def test_what_it_refuses(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.mp4").write_text("these are words")
+    (tmp_path / "folder").mkdir()
+    write_sound(tmp_path / "song.m4a")
+    before = sorted(path.name for path in tmp_path.rglob("*")), film.read_bytes()
+    code, out, err = run(*(str(film) if part == "FILM" else part for part in arguments))
+    assert (code, out) == (2, "")
+    assert said in err
+    assert len(err.strip().splitlines()) == 1
+    assert (sorted(path.name for path in tmp_path.rglob("*")), film.read_bytes()) == before
+
+
+def test_numbers_out_of_range_and_two_on_standard_output(film: Path) -> None:
+    for wrong in (["--every", "0"], ["--smooth", "-1"], ["--fps", "0"], ["--jsonl", "-", "--csv", "-"]):
+        code, _, err = run(film, *wrong)
+        assert code == 2
+        assert "Traceback" not in err
+
+
+def test_pyav_is_named_where_it_is_missing(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    code, _, err = run(film)
+    assert code == 2
+    assert 'pip install "mien[video]"' in err
+
+
+def test_a_film_that_is_cut_off_is_read_and_said(film: Path, tmp_path: Path) -> None:
+    with av.open(str(film)) as whole, av.open(str(tmp_path / "whole.mkv"), "w") as copy:
+        stream = copy.add_stream_from_template(whole.streams.video[0])
+        for packet in whole.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                copy.mux(packet)
+    data = (tmp_path / "whole.mkv").read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(data[: len(data) // 2])
+    code, out, _ = run(tmp_path / "cut.mkv", "--jsonl", tmp_path / "a.jsonl")
+    assert code == 0
+    assert "the file ends early" in out
+    assert 5 < len((tmp_path / "a.jsonl").read_text().splitlines()) < FRAMES
+
+
+def test_a_camera_that_goes_away_leaves_whole_files_and_a_clear_line(tmp_path: Path, pictures: list[Pixels]) -> None:
+    with camera(pictures) as server:
+        server.release(len(pictures))
+        code, out, err = run(server.address, "--video", tmp_path / "a.mp4", "--jsonl", tmp_path / "a.jsonl")
+    assert code == 2
+    assert "the camera or stream ended after" in err
+    assert "frames dropped" in out
+    lines = (tmp_path / "a.jsonl").read_text().splitlines()
+    assert lines
+    assert len(decoded(tmp_path / "a.mp4")) == len(lines)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is another signal there")
+def test_ctrl_c_leaves_whole_files(tmp_path: Path, pictures: list[Pixels]) -> None:
+    """A camera that never ends, stopped after its third line."""
+    with camera(pictures * 40, hangs=True) as server:
+        feeding = threading.Thread(target=server.release, args=(len(pictures) * 40,))
+        feeding.start()
+        names = {name: tmp_path / f"out.{name}" for name in ("csv", "html", "mp4")}
+        command = [sys.executable, "-m", "mien", "track", server.address, "--jsonl", "-", "--csv", str(names["csv"])]
+        command += ["--html", str(names["html"]), "--video", str(names["mp4"])]
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        ) as job:
+            assert job.stdout is not None
+            first = [job.stdout.readline() for _ in range(3)]
+            job.send_signal(signal.SIGINT)
+            rest, err = rest_of(job)
+        feeding.join()
+    assert job.returncode == 130, err
+    assert err.strip().endswith("mien: stopped")
+    lines = [json.loads(line) for line in (*first, *rest.splitlines())]
+    rows = list(csv.DictReader(names["csv"].read_text().splitlines()))
+    assert rows[-1]["frame"] == str(lines[-1]["frame"])
+    assert len(decoded(names["mp4"])) == len(lines)
+    assert "Interrupted" in names["html"].read_text()
+    assert not list(tmp_path.glob(".mien-*")), "no draft is left behind"
+
+
+def test_the_live_view_shows_every_face_and_its_bars(film: Path) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
+    with open_source(film) as frames, LiveView(frames, console) as view:
+        tracker = Tracker(Reader())
+        for frame in frames:
+            moment = tracker.step(frame.pixels, frame.seconds)
+            view.add(moment)
+        shown = Console(file=io.StringIO(), width=80, color_system=None)
+        shown.print(view.view(moment))
+    text = shown.file.getvalue()  # type: ignore[attr-defined]
+    face = moment.faces[0]
+    assert f"person {face.id}" in text
+    assert f"{face.emotion} {face.confidence:.0%}" in text
+    assert "frames/s" in text
+    assert all(str(emotion) in text for emotion in face.probs)
+    assert "\u2588" in text
+    assert "person 1" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.fixture(autouse=True)
+def _no_threads_left() -> Iterator[None]:
+    yield
+    assert not [thread for thread in threading.enumerate() if thread.name == "mien-frames"]
+
+
+UNIX = pytest.mark.skipif(sys.platform == "win32", reason="signals and devices are others there")
+
+
+@pytest.fixture(scope="module")
+def gray_film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_film(tmp_path_factory.mktemp("film") / "film.mp4", shades(12), [i / 25 for i in range(12)])
+
+
+def start(*arguments: object) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "mien", "track", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def opened(path: Path) -> int:
+    """How often this process holds a file open."""
+    return sum(number.resolve() == path for number in Path("/proc/self/fd").iterdir())
+
+
+@UNIX
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_service_that_is_told_to_end_leaves_whole_files(tmp_path: Path, number: int, status: int) -> None:
+    names = {name: tmp_path / f"out.{name}" for name in ("csv", "html", "mp4")}
+    with camera(shades(40) * 40, hangs=True) as server:
+        server.release(1600)
+        options = ["--csv", names["csv"], "--html", names["html"], "--video", names["mp4"]]
+        with start(server.address, "--jsonl", "-", *options) as job:
+            assert job.stdout is not None
+            first = [job.stdout.readline() for _ in range(3)]
+            job.send_signal(number)
+            rest, err = rest_of(job)
+    assert job.returncode == status, err
+    assert err.strip().endswith("mien: stopped")
+    with av.open(str(names["mp4"])) as container:
+        assert sum(1 for _ in container.decode(video=0)) == len(first) + len(rest.splitlines())
+    assert "Interrupted" in names["html"].read_text()
+    assert not list(tmp_path.glob(".mien-*")), "no draft is left behind"
+
+
+@UNIX
+def test_ctrl_c_while_the_files_are_closed_waits_for_them(
+    gray_film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mien.stream.timeline import Timeline
+
+    write = Timeline.write
+
+    def pressed(self: Timeline, path: str, *, partial: bool = False) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        write(self, path, partial=partial)
+
+    monkeypatch.setattr(Timeline, "write", pressed)
+    code, _, _ = run(gray_film, "--html", tmp_path / "a.html", "--csv", tmp_path / "a.csv")
+    assert code == 0
+    assert "Interrupted" not in (tmp_path / "a.html").read_text()
+    assert len((tmp_path / "a.csv").read_text().splitlines()) == 13
+
+
+def test_a_stop_before_the_first_frame_is_heard(gray_film: Path) -> None:
+    with open_source(gray_film) as frames:
+        frames.stop()
+        assert list(frames) == []
+
+
+@UNIX
+def test_ctrl_c_while_a_server_lets_one_wait() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        with start(f"http://127.0.0.1:{silent.getsockname()[1]}/film.mp4") as job:
+            silent.settimeout(30)
+            line, _ = silent.accept()
+            asked = time.monotonic()
+            job.send_signal(signal.SIGINT)
+            _, err = job.communicate(timeout=60)
+        line.close()
+    assert time.monotonic() - asked < 8
+    assert (job.returncode, err.strip()) == (130, "mien: stopped")
+
+
+@pytest.mark.parametrize("scheme", ["http", "rtsp"])
+def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    monkeypatch.setattr(mien.stream.source, "OPEN_SECONDS", 0.4)
+    said = r"cannot be opened \(no answer for 0\.4 s\)"
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(SourceError, match=said):
+        open_source(f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/film.mp4")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--video", "-"], "--video -: only --jsonl and --csv can go to standard output; name a file"),
+        (["--html", "-"], "--html -: only --jsonl and --csv can go to standard output; name a file"),
+        (["--parquet", "-"], "--parquet -: only"),
+        (["--video", "out.avi"], "--video out.avi: the film is an MP4; name it out.mp4"),
+        (["--video", "out.jpg"], "--video out.jpg: the film is an MP4; name it out.mp4"),
+        (["--html", "out.mp4"], "--html out.mp4: is the name of another kind of file; name it out.html"),
+        (["--csv", "out.PARQUET"], "--csv out.PARQUET: is the name of another kind of file; name it out.csv"),
+    ],
+)
+def test_names_that_belong_to_other_files(
+    gray_film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: Sequence[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(gray_film, *arguments)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert len(err.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_name_is_no_folder() -> None:
+    code, _, err = run("")
+    assert code == 2
+    assert "name a film, a camera, an address or a folder" in err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("option", ["--video", "--jsonl", "--csv", "--parquet", "--html"])
+def test_a_full_disk_names_the_file(gray_film: Path, tmp_path: Path, option: str) -> None:
+    if option == "--parquet":
+        pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    full = tmp_path / "full"
+    full.symlink_to("/dev/full")
+    code, _, err = run(gray_film, option, full)
+    assert code == 2
+    assert err.startswith(f"mien: {full}: ")
+    assert "no space left on device" in err
+    assert len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="limits of file size need a Unix system")
+def test_a_refused_table_is_called_by_its_own_name(gray_film: Path, tmp_path: Path) -> None:
+    """The draft beside it has a name that the user never gave."""
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200));"
+        "from mien.__main__ import main; sys.argv = ['mien', *sys.argv[1:]]; main()"
+    )
+    command = [sys.executable, "-c", code, "track", str(gray_film), "--jsonl", str(tmp_path / "a.jsonl")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"mien: {tmp_path / 'a.jsonl'}: cannot be written (file too large)")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="there is no /proc")
+def test_a_generator_that_nobody_reads_closes_its_film(gray_film: Path) -> None:
+    reader = mien.Reader()
+    moments = mien.track(gray_film, reader=reader)
+    assert opened(gray_film)
+    moments.close()
+    assert not opened(gray_film)
+    moments = mien.track(gray_film, reader=reader)
+    del moments
+    assert not opened(gray_film)
+    assert not [thread for thread in threading.enumerate() if thread.name == "mien-frames"]
+
+
+def test_frames_are_gone_through_once(gray_film: Path) -> None:
+    with open_source(gray_film) as frames:
+        assert len(list(frames)) == 12
+        with pytest.raises(SourceError, match="its frames were read already; open it again"):
+            list(frames)
+    with open_source(os.fsencode(gray_film)) as frames:  # type: ignore[arg-type]
+        assert len(list(frames)) == 12, "a name in bytes is a name"
+
+
+@UNIX
+def test_ctrl_c_while_a_camera_hangs_ends_at_once_and_without_a_crash() -> None:
+    with camera(shades(9), hangs=True) as server:
+        server.release(9)
+        with start(server.address, "--jsonl", "-") as job:
+            assert job.stdout is not None
+            job.stdout.readline()
+            asked = time.monotonic()
+            job.send_signal(signal.SIGINT)
+            _, err = rest_of(job)
+    assert job.returncode == 130, err
+    assert err.strip().endswith("mien: stopped")
+    assert time.monotonic() - asked < 3.5
+
+
+def test_sound_and_time_stay_in_place_where_the_first_frames_are_broken(tmp_path: Path) -> None:
+    """What comes before the first whole frame takes its time all the same."""
+    path = write_film(tmp_path / "film.mkv", shades(20), [i / 25 for i in range(20)], codec="mjpeg")
+    break_packets(path, range(5))
+    with open_source(path) as frames:
+        given = [frame.seconds for frame in frames]
+    assert given == pytest.approx([i / 25 for i in range(5, 20)], abs=2e-3)
+
+
+def test_a_clock_that_starts_anew_goes_on(tmp_path: Path) -> None:
+    """Recordings of broadcasts, one put behind the other: the second one's clock starts where the first one's did."""
+    path = write_film(tmp_path / "film.ts", shades(40), [i / 10 for i in range(40)])
+    twice = tmp_path / "twice.ts"
+    twice.write_bytes(2 * path.read_bytes())
+    with open_source(twice) as frames:
+        given = [frame.seconds for frame in frames]
+    assert len(given) == 80
+    assert given == sorted(given)
+    assert 7.4 <= given[-1] <= 8.0
+
+
+def test_sound_goes_on_with_the_clock_that_starts_anew(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "film.ts"), "w") as container:
+        pictures, sound = container.add_stream("libx264", 10), container.add_stream("aac", 48000, layout="mono")
+        pictures.width, pictures.height, pictures.pix_fmt = 64, 48, "yuv420p"
+        for number, picture in enumerate(shades(40)):
+            container.mux(pictures.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            tone = av.AudioFrame.from_ndarray(np.zeros((1, 4800), np.float32), format="fltp", layout="mono")
+            tone.sample_rate, tone.pts = 48000, 4800 * number
+            container.mux(sound.encode(tone))
+        container.mux(pictures.encode())
+        container.mux(sound.encode())
+    twice = tmp_path / "twice.ts"
+    twice.write_bytes(2 * (tmp_path / "film.ts").read_bytes())
+    code, _, err = run(twice, "--video", tmp_path / "out.mp4")
+    assert (code, err) == (0, "")
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        ends = [float(stream.duration * stream.time_base) for stream in container.streams]
+    assert ends == pytest.approx([8.0, 8.0], abs=0.4)

@@ -1,0 +1,226 @@
+"""`mien train` and `mien export`: a small run, its resumption, and mistakes."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from tensorboardX.proto.event_pb2 import Event
+
+from mien._emotions import SEVEN
+from mien._errors import MissingExtraError, RecipeError
+from mien.lab import recipe as recipes
+from mien.lab.train.loggers import Logs
+from support.encoded_images import encode
+from support.synthetic_faces import cartoon_set
+
+TINY = ["net.options.stem=16", "net.options.widths=[16]", "net.options.depths=[1]", "net.options.strides=[2]"]
+
+
+def mien(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mien", *words]
+    return subprocess.run(
+        command, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["train", "mien-00"], "unknown recipe 'mien-00'; did you mean 'mien-0'?"),
+        (["train", "mien-0", "optimise.epoch=3"], "unknown key 'epoch'; did you mean 'epochs'?"),
+        (["train", "mien-0", "--data", "nowhere"], "nowhere"),
+        (["export", "nowhere", "--out", "x"], "nowhere"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_two(words: list[str], says: str, tmp_path: Path) -> None:
+    done = mien(*words, cwd=tmp_path, MIEN_DATA="")
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_data_says_how_to_get_it(tmp_path: Path) -> None:
+    done = mien("train", "mien-0", cwd=tmp_path, MIEN_DATA="")
+    assert done.returncode == 2
+    assert "MIEN_DATA" in done.stderr
+
+
+def test_a_data_set_with_wrong_counts_is_refused(tmp_path: Path) -> None:
+    faces = cartoon_set()
+    usage = ["Training", "PublicTest", "PrivateTest"]
+
+    table = {
+        "image": [encode(image.numpy()) for image in faces.images],
+        "label": pa.array(faces.labels.tolist(), pa.uint8()),
+        "usage": [usage[i] for i in faces.usage.tolist()],
+    }
+    pq.write_table(pa.table(table), tmp_path / "small.parquet")
+    done = mien("train", "mien-0", "--data", "small.parquet", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "official=False" in done.stderr or "28,709" in done.stderr
+
+
+FAMILY = """
+name = "pair"
+about = "Two small nets for cartoons."
+[data]
+size = 16
+[net.options]
+stem = 16
+widths = [16]
+depths = [1]
+strides = [2]
+[optimise]
+name = "adamw"
+rate = 3e-3
+batch = 28
+epochs = 2
+ema = 0
+[grid.rate.slow]
+"optimise.rate" = 1e-4
+[grid.rate.fast]
+"optimise.rate" = 3e-3
+"""
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of one's own labelled pictures beside the recipe of a family."""
+    root = tmp_path_factory.mktemp("own")
+    (root / "pair.toml").write_text(FAMILY)
+    faces = cartoon_set(per_split=(84, 0, 0))
+    for number, (image, label) in enumerate(zip(faces.images, faces.labels, strict=True)):
+        folder = root / "faces" / str(SEVEN[int(label)])
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.numpy()).save(folder / f"{number}.png")
+    return root
+
+
+def test_a_family_is_trained_member_by_member_and_then_left_alone(pictures: Path) -> None:
+    words = ["train", "pair.toml", "--data", "faces", "--accelerator", "cpu"]
+    done = mien(*words, cwd=pictures)
+    assert done.returncode == 0, done.stderr
+    runs = [pictures / "runs" / "pair" / member / "seed-0" for member in ("slow", "fast")]
+    for run in runs:
+        found = {path.name for path in run.iterdir()}
+        assert found == {"checkpoint.pt", "curves.png", "final.pt", "log.jsonl", "recipe.json"}
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["pair/slow", "pair/fast"]
+    assert "PublicTest" in done.stdout
+    assert done.stderr.count("no validation split") == 1
+    assert "Automatic Mixed Precision" not in done.stderr
+    finals = [(run / "final.pt").read_bytes() for run in runs]
+    again = mien(*words, cwd=pictures)
+    assert again.returncode == 0
+    assert again.stdout.count("finished already") == 2
+    assert "epoch" not in again.stderr
+    assert [(run / "final.pt").read_bytes() for run in runs] == finals
+
+
+def heed_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def test_ctrl_c_says_how_to_go_on_and_loses_no_finished_epoch(pictures: Path) -> None:
+    words = [
+        "train",
+        "pair.toml/fast",
+        "optimise.epochs=400",
+        "--data",
+        "faces",
+        "--accelerator",
+        "cpu",
+        "--out",
+        "cut",
+    ]
+    command = [sys.executable, "-m", "mien", *words]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    # A suite that runs in the background ignores Ctrl-C, and so would its children.
+    child = subprocess.Popen(command, cwd=pictures, text=True, preexec_fn=heed_interrupts, **pipes)
+    assert child.stderr is not None
+    for line in child.stderr:
+        if line.startswith("epoch 3 "):
+            break
+    child.send_signal(signal.SIGINT)
+    _, said = child.communicate()
+    assert child.returncode == 130
+    assert "the same command goes on" in said
+    assert "Traceback" not in said
+    epochs = len((pictures / "cut" / "log.jsonl").read_text().splitlines())
+    assert epochs >= 3
+    assert (pictures / "cut" / "checkpoint.pt").is_file()
+    assert (pictures / "cut" / "curves.png").is_file()
+    more = mien(*words, "--time-limit", "0.001", cwd=pictures)
+    assert more.returncode == 0
+    assert "stopped at the time limit" in more.stdout
+    assert len((pictures / "cut" / "log.jsonl").read_text().splitlines()) == epochs
+    other = mien(*words[:2], "--data", "faces", "--accelerator", "cpu", "--out", "cut", cwd=pictures)
+    assert other.returncode == 2
+    assert "another recipe" in other.stderr
+
+
+def test_two_processes_speak_and_write_once(pictures: Path) -> None:
+    words = ["train", "pair.toml", "--data", "faces", "--accelerator", "cpu", "--devices", "2", "--out", "both"]
+    done = mien(*words, "optimise.precision=32-true", cwd=pictures)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("finished") == 2
+    assert done.stderr.count("epoch 1 ") == 2  # of either member
+    assert done.stderr.count("no validation split") == 1
+    assert (pictures / "both" / "slow" / "final.pt").is_file()
+    assert (pictures / "both" / "fast" / "final.pt").is_file()
+
+
+def epoch(number: int, loss: float) -> dict:
+    return {"epoch": number, "loss": loss, "accuracy": 0.5, "rate": 0.1, "public_accuracy": 0.4, "note": "text"}
+
+
+def points(folder: Path, tag: str) -> list[tuple[int, float]]:
+    """Step and value of what TensorBoard's files hold (records of length, checksum, message, checksum)."""
+    found = []
+    for path in sorted(folder.glob("events*")):
+        content = path.read_bytes()
+        while content:
+            length = int.from_bytes(content[:8], "little")
+            event = Event.FromString(content[12 : 12 + length])
+            found += [(event.step, value.simple_value) for value in event.summary.value if value.tag == tag]
+            content = content[16 + length :]
+    return sorted(found)
+
+
+@pytest.mark.filterwarnings("ignore:.*noload.*")  # of SQLAlchemy, at what MLflow asks of it
+def test_a_resumed_run_goes_on_in_the_same_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lightning.pytorch.loggers import MLFlowLogger
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    chosen = recipes.load("mien-0")
+    (tmp_path / "log.jsonl").write_text(json.dumps(epoch(1, 3.0)) + "\n")  # trained before the logs were asked for
+    for number, loss in ((2, 2.0), (3, math.nan), (4, 1.0)):
+        logs = Logs(["tensorboard", "mlflow"], chosen, tmp_path)
+        logs({"step": 1, "steps": 9, "loss": 9.0})
+        logs(epoch(number, loss))
+        logs.finished = number == 4
+        logs.close()
+    run = (tmp_path / "mlflow-run.txt").read_text().strip()
+    client = MLFlowLogger(run_id=run, tracking_uri="sqlite:///mlflow.db").experiment
+    losses = [(metric.step, metric.value) for metric in client.get_metric_history(run, "loss")]
+    assert losses == [(1, 3.0), (2, 2.0), (4, 1.0)]
+    assert client.get_run(run).info.status == "FINISHED"
+    assert client.get_run(run).data.params["optimise.batch"] == "256"
+    assert points(tmp_path / "tensorboard", "loss") == [(1, 3.0), (2, 2.0), (4, 1.0)]
+
+
+def test_loggers_are_checked_before_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RecipeError, match="did you mean 'mlflow'"):
+        Logs(["mlflo"], recipes.load("mien-0"), tmp_path)
+    monkeypatch.setattr("mien.lab.train.loggers.find_spec", lambda _: None)
+    with pytest.raises(MissingExtraError, match=r"mien\[track\]"):
+        Logs(["tensorboard"], recipes.load("mien-0"), tmp_path)

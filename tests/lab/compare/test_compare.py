@@ -1,0 +1,376 @@
+"""Comparison on common rows: intervals, verdicts, agreement, seeds; claims, costs, files and effects of settings."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import jensenshannon
+
+from mien._emotions import SEVEN, Emotion, class_set
+from mien._errors import DataError
+from mien.lab.compare import Comparison, Contender, Entries, compare_entries, write_comparison
+from mien.lab.compare.common import common_ground
+from mien.lab.compare.compare import over_seeds
+from mien.lab.compare.contenders import named_apart
+from mien.lab.compare.cost import measure_costs
+from mien.lab.compare.disagree import disagreement
+from mien.lab.compare.effects import Cell, effects
+from mien.lab.compare.grid import agreement
+from mien.lab.compare.pairs import compare_pairs
+from mien.lab.compare.plots import Point, front
+from mien.lab.compare.words import claimed, differences_in_words
+from mien.lab.data import FaceSet, Split
+from mien.lab.judge.examine import select_rows
+from mien.lab.judge.ferplus import against_votes
+from mien.lab.judge.judge import Answers
+from mien.lab.recipe import dump
+from support.synthetic_faces import cartoon_set
+from support.tiny_recipe import tiny
+
+
+def contender(
+    faces: FaceSet, name: str, right: float, *, classes: str = "seven", seed: int = 0, **more: Any
+) -> Contender:
+    """Predictions for PublicTest: the label on a share ``right`` of the faces, else a random class."""
+    emotions = class_set(classes)
+    selection = select_rows(faces, emotions, Split.PUBLIC_TEST)
+    labels = selection.faces.labels.numpy()
+    generator = np.random.default_rng(sum(map(ord, name)) + seed)
+    told = np.where(generator.random(len(labels)) < right, labels, generator.integers(0, len(emotions), len(labels)))
+    probs = np.full((len(labels), len(emotions)), 0.3 / len(emotions), np.float32)
+    probs[np.arange(len(labels)), told] += 0.7
+    answers = Answers(selection.faces.rows.numpy(), probs, labels, selection.clean, selection.faces.emotions)
+    return Contender(name, name, str(seed), f"results/{name}/seed-{seed}", "kept", answers, selection, **more)
+
+
+def four_compared(faces: FaceSet) -> Comparison:
+    """A poor model with a published claim, a good one, an equally good one, and one with six classes."""
+    claim = {"document": "004", "variant": "faithful", "split": "test", "figures": {"accuracy": 0.5, "recall.sad": 0.4}}
+    entries = (
+        contender(faces, "poor", 0.3, claim=claim, parameters=1000),
+        contender(faces, "good", 0.9, parameters=5_000_000, macs=2_000_000),
+        contender(faces, "as-good", 0.9),
+        contender(faces, "six", 0.6, classes="six-no-neutral"),
+    )
+    return compare_entries(Entries(entries, faces), Split.PUBLIC_TEST, latency=False)
+
+
+@pytest.fixture(scope="module")
+def faces() -> FaceSet:
+    return cartoon_set(per_split=(70, 350, 0))
+
+
+@pytest.fixture(scope="module")
+def comparison(faces: FaceSet) -> Comparison:
+    return four_compared(faces)
+
+
+def test_models_of_other_classes_are_asked_the_same_question(faces: FaceSet) -> None:
+    seven, three = contender(faces, "a", 0.5), contender(faces, "b", 0.5, classes="three")
+    common = common_ground([seven, three])
+    assert common.emotions == (Emotion.ANGRY, Emotion.FEAR, Emotion.HAPPY)
+    assert common.narrowed
+    assert len(common.rows) == 150
+    assert common.probs.sum(2) == pytest.approx(1, abs=1e-6)
+    of_rows = {int(row): int(label) for row, label in zip(seven.answers.rows, seven.answers.labels, strict=True)}
+    for row, label in zip(common.rows.tolist(), common.labels, strict=True):
+        assert SEVEN[of_rows[row]] == common.emotions[label]
+    at = np.searchsorted(seven.answers.rows, common.rows)
+    best = seven.answers.probs[at][:, [0, 2, 3]].argmax(1)
+    assert (common.guesses[0] == best).all()
+
+
+def test_a_model_that_gives_the_common_classes_nothing_guesses_evenly(faces: FaceSet) -> None:
+    seven, three = contender(faces, "a", 0.5), contender(faces, "b", 0.5, classes="three")
+    probs = np.zeros_like(seven.answers.probs)
+    probs[:, 6] = 1
+    common = common_ground([replace(seven, answers=replace(seven.answers, probs=probs)), three])
+    assert common.probs[0] == pytest.approx(1 / 3)
+
+
+def test_nothing_in_common_is_an_error(faces: FaceSet) -> None:
+    one, two = contender(faces, "a", 0.5, classes="angry, sad"), contender(faces, "b", 0.5, classes="happy, fear")
+    with pytest.raises(DataError, match="a and b: the classes that all know are none"):
+        common_ground([one, two])
+    a = contender(faces, "a", 0.5)
+    others = replace(a, name="c", answers=replace(a.answers, rows=a.answers.rows + 10_000))
+    with pytest.raises(DataError, match="a and c: no face is answered by all"):
+        common_ground([a, others])
+
+
+def test_faces_that_are_labelled_otherwise_do_not_count(faces: FaceSet) -> None:
+    a = contender(faces, "a", 0.5)
+    labels = a.answers.labels.copy()
+    labels[:40] = (labels[:40] + 1) % 7
+    common = common_ground([a, replace(a, name="b", answers=replace(a.answers, labels=labels))])
+    assert len(common.rows) == len(labels) - 40
+
+
+def test_verdicts_tell_noise_from_difference(comparison: Comparison) -> None:
+    pair, sign = comparison.pair(1, 0)
+    assert pair.accuracy_differs
+    assert pair.f1_differs
+    assert sign * pair.accuracy.value > 0.3
+    same, _ = comparison.pair(1, 2)
+    assert not same.accuracy_differs
+    assert not same.f1_differs
+    sentence = differences_in_words(comparison, "accuracy")[0]
+    assert "poor by" in sentence
+    assert "not to be told from" in sentence
+
+
+def test_pairs_of_models_alike_are_those_tested_alone(faces: FaceSet) -> None:
+    """That models of one class set share their draws changes nothing about a pair."""
+    three = [contender(faces, name, share) for name, share in (("a", 0.4), ("b", 0.5), ("c", 0.8))]
+    alone = compare_pairs(three[:2])[0]
+    together = compare_pairs(three)[0]
+    assert together.accuracy == alone.accuracy
+    assert together.macro_f1 == alone.macro_f1
+    assert together.accuracy_holm >= alone.accuracy_holm
+
+
+def test_disagreement_is_counted_face_by_face(comparison: Comparison) -> None:
+    d, right, guesses = comparison.disagreement, comparison.common.right, comparison.common.guesses
+    assert d.oracle == pytest.approx(np.mean([any(column) for column in right.T]))
+    assert d.all_right + d.all_wrong <= 1
+    assert d.differ[0, 1] == pytest.approx(np.mean(guesses[0] != guesses[1]))
+    assert d.double_fault[0, 0] == pytest.approx(1 - d.accuracy[0])
+
+
+def test_the_divergence_of_two_is_that_of_scipy(faces: FaceSet) -> None:
+    common = common_ground([contender(faces, "a", 0.3), contender(faces, "b", 0.6)])
+    expected = [jensenshannon(*pair) ** 2 for pair in common.probs.swapaxes(0, 1).astype(float)]
+    assert disagreement(common).divergence == pytest.approx(np.array(expected), abs=1e-6)
+
+
+def test_a_majority_outvotes_and_a_tie_goes_to_the_surer(faces: FaceSet) -> None:
+    a = contender(faces, "a", 1.0)
+    label, other = a.answers.labels, (a.answers.labels + 1) % 7
+
+    def sure(places: np.ndarray, share: float) -> Contender:
+        probs = np.full((len(places), 7), (1 - share) / 7, np.float32)
+        probs[np.arange(len(places)), places] += share
+        return replace(a, answers=replace(a.answers, probs=probs))
+
+    assert disagreement(common_ground([sure(label, 0.3), sure(label, 0.3), sure(other, 0.99)])).majority == 1
+    assert disagreement(common_ground([sure(label, 0.9), sure(other, 0.5)])).majority == 1
+    assert disagreement(common_ground([sure(label, 0.5), sure(other, 0.9)])).majority == 0
+
+
+def test_one_model_is_no_comparison(faces: FaceSet) -> None:
+    with pytest.raises(DataError, match="needs two models, and there is a;"):
+        compare_entries(Entries((contender(faces, "a", 0.5),), faces), Split.PUBLIC_TEST, latency=False)
+
+
+def test_names_are_told_apart(faces: FaceSet) -> None:
+    seeds = [contender(faces, "a", 0.5, seed=seed) for seed in (0, 1)]
+    assert [c.name for c in named_apart(seeds)] == ["a (seed 0)", "a (seed 1)"]
+    twice = [contender(faces, "a", 0.5), replace(contender(faces, "a", 0.5), source="runs/a")]
+    assert len({c.name for c in named_apart(twice)}) == 2
+
+
+def test_seeds_of_a_recipe_become_mean_and_deviation(faces: FaceSet) -> None:
+    seeds = named_apart([contender(faces, "a", 0.5, seed=seed) for seed in (0, 1, 2)])
+    found = over_seeds(compare_entries(Entries(seeds, faces), Split.PUBLIC_TEST, latency=False))
+    values = [c.answers.figures()["all"]["accuracy"] for c in seeds]
+    assert found["a"]["n"] == 3
+    assert found["a"]["accuracy"] == {
+        "mean": pytest.approx(np.mean(values)),
+        "sd": pytest.approx(np.std(values, ddof=1)),
+    }
+
+
+def test_the_front_holds_what_nothing_beats() -> None:
+    points = [
+        Point(name, cost, good, (good, good))
+        for name, cost, good in (("a", 1, 0.5), ("b", 2, 0.4), ("c", 3, 0.7), ("d", 3, 0.6))
+    ]
+    assert [p.name for p in front(points)] == ["a", "c"]
+
+
+PLAIN = {"command": "mien compare", "commit": "c"}
+
+
+def test_claims_stand_beside_what_is_measured(comparison: Comparison) -> None:
+    figures = comparison.figures[0]["all"]
+    rows = claimed(comparison.contenders[0].claim, figures)
+    assert rows == [("accuracy", 0.5, figures["accuracy"]), ("recall.sad", 0.4, figures["recall"]["sad"])]
+
+
+def test_costs_are_measured_of_the_graph_that_the_recipe_exports(faces: FaceSet) -> None:
+    plan = dump(tiny())
+    entries = [contender(faces, "a", 0.5, plan=plan), contender(faces, "b", 0.5, plan=plan, seed=1)]
+    costs = measure_costs(entries, seconds=0, rounds=2)
+    assert costs.each[0] is costs.each[1]
+    timing = costs.each[0].timing("fp32", 64)
+    assert timing is not None
+    assert 0 < timing.ms <= timing.median <= timing.slowest
+    assert costs.each[0].bytes["int8"] > 0
+    assert costs.setting["threads"] == "1"
+
+
+def test_what_cannot_be_timed_says_why(faces: FaceSet) -> None:
+    plan = dump(tiny()) | {"net": {"name": "lenet", "options": {"size": 32}, "weights": ""}}  # of faces of 16 pixels
+    costs = measure_costs([contender(faces, "a", 0.5, plan=plan)], seconds=0, rounds=1)
+    assert costs.each[0].timings == {}
+    assert costs.each[0].reason.startswith("cannot be exported (")
+
+
+def test_a_published_figure_stands_in_the_unit_of_ours(faces: FaceSet, tmp_path: Path) -> None:
+    figures = {"f1.sad": 0.43, "weighted_f1": 0.61, "macro_precision": 0.72, "log_loss": 1.25}
+    claim = {"document": "003", "variant": "tuned", "split": "test", "figures": figures}
+    entries = (contender(faces, "a", 0.5, claim=claim), contender(faces, "b", 0.5))
+    write_comparison(compare_entries(Entries(entries, faces), Split.PUBLIC_TEST, latency=False), tmp_path, PLAIN)
+    page = (tmp_path / "report.html").read_text()
+    for said in ("43.0 %", "61.0 %", "72.0 %", ">1.250<", "F1 of sad", "weighted F1"):
+        assert said in page
+    assert ">0.430<" not in page
+
+
+def test_an_emotion_without_a_face_has_no_recall(faces: FaceSet, tmp_path: Path) -> None:
+    few = faces.select(faces.labels != SEVEN.index(Emotion.DISGUST))
+    entries = (contender(few, "a", 0.5), contender(few, "b", 0.9))
+    found = compare_entries(Entries(entries, few), Split.PUBLIC_TEST, latency=False)
+    assert set(found.recall(0)) == set(SEVEN) - {Emotion.DISGUST}
+    write_comparison(found, tmp_path, PLAIN)
+    table = (tmp_path / "report.html").read_text().partition("Recall in per cent")[2].partition("</table>")[0]
+    assert table.count("–") == 2
+
+
+def test_a_set_of_copies_has_no_clean_figures(tmp_path: Path) -> None:
+    once = cartoon_set(per_split=(70, 0, 0))
+    usage = torch.cat([once.usage, once.usage + 1])
+    twice = replace(
+        once,
+        images=once.images.repeat(2, 1, 1),
+        labels=once.labels.repeat(2),
+        usage=usage,
+        rows=torch.arange(140),
+        votes=None,
+        pixels_from_jpeg=None,
+    )
+    entries = (contender(twice, "a", 0.5), contender(twice, "b", 0.9))
+    found = compare_entries(Entries(entries, twice), Split.PUBLIC_TEST, latency=False)
+    assert all("clean" not in figures for figures in found.figures)
+    assert any("No row is clean" in warning for warning in found.warnings())
+    write_comparison(found, tmp_path, PLAIN)
+    rows = csv.DictReader((tmp_path / "table.csv").read_text().splitlines())
+    assert {row["clean_accuracy"] for row in rows} == {""}
+
+
+def test_what_a_model_has_learned_from_is_said(faces: FaceSet) -> None:
+    entries = (contender(faces, "a", 0.5, learned_from=faces.sha256), contender(faces, "b", 0.9))
+    found = compare_entries(Entries(entries, faces), Split.PUBLIC_TEST, latency=False)
+    assert found.warnings() == [w for w in found.warnings() if "PublicTest chose" in w and w.endswith(": a.")] != []
+    assert "have learned from" in replace(found, split="Training").warnings()[0]
+    assert "have learned from" in replace(found, split="all").warnings()[0]
+    assert replace(found, split="PrivateTest").warnings() == []
+
+
+def test_files_hold_everything_and_no_face_but_the_page(comparison: Comparison, tmp_path: Path) -> None:
+    write_comparison(comparison, tmp_path, PLAIN)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["comparison.json", "report.html", "table.csv"]
+    said = json.loads((tmp_path / "comparison.json").read_text())
+    assert [m["name"] for m in said["models"]] == ["poor", "good", "as-good", "six"]
+    assert len(said["pairs"]) == 6
+    assert said["common"]["narrowed"] is True
+    assert said["models"][3]["left_out"] == {"neutral: not among the model's classes": 50}
+    assert said["provenance"] == PLAIN
+    rows = list(csv.DictReader((tmp_path / "table.csv").read_text().splitlines()))
+    assert {row["model"] for row in rows} == {"poor", "good", "as-good", "six"}
+    good = next(row for row in rows if row["model"] == "good")
+    assert float(good["accuracy"]) == pytest.approx(comparison.figures[1]["all"]["accuracy"])
+    page = (tmp_path / "report.html").read_text()
+    for words in ("Which differences are noise", "noise", "Published figures", "do not publish", "Nothing was timed"):
+        assert words in page
+    assert 'src="http' not in page
+    assert "url(http" not in page
+    assert "data:image" not in (tmp_path / "comparison.json").read_text()
+
+
+def test_names_are_escaped(faces: FaceSet, tmp_path: Path) -> None:
+    entries = tuple(contender(faces, name, 0.5) for name in ("<b>a</b>", "b & c"))
+    found = compare_entries(Entries(entries, faces), Split.PUBLIC_TEST, latency=False)
+    write_comparison(found, tmp_path, PLAIN)
+    assert "<b>a</b>" not in (tmp_path / "report.html").read_text()
+
+
+AXES = {"net": ("a", "b", "c"), "optimiser": ("sgd", "adam")}
+
+
+def grid_cells(shares: dict[tuple[str, str], float], *, seeds: int = 1) -> dict[tuple[str, ...], Cell]:
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 3, 4000)
+    cells: dict[tuple[str, ...], Cell] = {}
+    for setting, share in shares.items():
+        wrong = generator.random((seeds, 4000)) > share
+        cells[setting] = Cell(labels, np.where(wrong, (labels + 1) % 3, labels), 3)
+    return cells
+
+
+def test_voters_are_agreed_with_where_there_are_voters(comparison: Comparison, faces: FaceSet) -> None:
+    contenders = comparison.contenders
+    majority = [against_votes(c.answers, c.selection, faces) for c in contenders]
+    shares = [told["majority"]["agreement"] for told in majority if told]
+    assert agreement(comparison, (1,)) == shares[1] > shares[0]
+    assert agreement(comparison, (0, 1)) == pytest.approx((shares[0] + shares[1]) / 2)
+    silent = replace(comparison, faces=replace(faces, votes=None))
+    assert agreement(silent, (0, 1)) is None
+
+
+def test_effects_find_what_was_put_in() -> None:
+    shares = {("a", "sgd"): 0.5, ("a", "adam"): 0.6, ("b", "sgd"): 0.7, ("b", "adam"): 0.9}
+    found = {
+        (e.axis, e.first, e.second, e.within): e
+        for e in effects(AXES, grid_cells(shares), resamples=400)
+        if e.figure == "accuracy"
+    }
+    net, optimiser = found["net", "a", "b", None], found["optimiser", "sgd", "adam", None]
+    assert net.value == pytest.approx(-0.25, abs=0.02)
+    assert optimiser.value == pytest.approx(-0.15, abs=0.02)
+    assert net.matched == optimiser.matched == 2
+    assert net.interval[1] < 0
+    crossed = found["net", "a", "b", ("optimiser", "sgd", "adam")]
+    assert crossed.value == pytest.approx((0.5 - 0.7) - (0.6 - 0.9), abs=0.03)
+    assert crossed.matched == 1
+    assert not any("c" in key[1:3] for key in found)
+
+
+def test_a_grid_with_holes_compares_matched_settings_alone() -> None:
+    """The hole is the strong optimiser's: means over what is there would blame the net."""
+    shares = {("a", "sgd"): 0.5, ("b", "sgd"): 0.5, ("b", "adam"): 0.9}
+    net = next(e for e in effects(AXES, grid_cells(shares), resamples=200) if e.axis == "net")
+    assert net.matched == 1
+    assert net.value == pytest.approx(0, abs=0.03)
+    assert net.interval[0] < 0 < net.interval[1]
+
+
+def test_seeds_that_differ_widen_the_interval() -> None:
+    cells = grid_cells({("a", "sgd"): 0.7, ("b", "sgd"): 0.7}, seeds=2)
+    labels = cells["a", "sgd"].labels
+    half_wrong = np.where(np.arange(4000) % 5 < 2, labels, (labels + 1) % 3)
+    apart = {
+        **cells,
+        ("a", "sgd"): replace(cells["a", "sgd"], guesses=np.stack([labels, half_wrong])),
+    }
+    widths = [
+        e.interval[1] - e.interval[0]
+        for each in (cells, apart)
+        for e in effects(AXES, each, resamples=400)
+        if e.axis == "net" and e.figure == "accuracy"
+    ]
+    assert widths[1] > 3 * widths[0]
+
+
+def test_faces_that_a_setting_is_not_judged_on_do_not_count() -> None:
+    cells = grid_cells({("a", "sgd"): 1.0, ("b", "sgd"): 0.0})
+    labels = cells["a", "sgd"].labels.copy()
+    labels[::2] = -1
+    cells["b", "sgd"] = replace(cells["b", "sgd"], labels=labels)
+    net = effects(AXES, cells, resamples=100)[0]
+    assert net.value == pytest.approx(1)

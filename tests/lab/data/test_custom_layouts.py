@@ -1,0 +1,201 @@
+"""The layouts of docs/own-data.md, each built from cartoon faces and read as documented."""
+
+import importlib.util
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+torch = pytest.importorskip("torch", reason="the lab is not installed")
+
+from mien._emotions import SEVEN
+from mien._errors import DataError
+from mien.lab.data import FaceSet, Split
+from mien.lab.evaluate.sets import load_tests, select
+from mien.lab.feed.asked import read_map
+from support.paths import ROOT
+
+Draw = Callable[..., np.ndarray]
+
+RAFDB = "1=surprise 2=fear 3=disgust 4=happy 5=sad 6=angry 7=neutral"
+AFFECTNET = "0=neutral 1=happy 2=sad 3=surprise 4=fear 5=disgust 6=angry 7=contempt"
+
+
+@pytest.fixture(scope="module")
+def tool() -> types.ModuleType:
+    spec = importlib.util.spec_from_file_location("list_faces", ROOT / "tools" / "list_faces.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def put(draw_face: Draw) -> Callable[..., Path]:
+    """Draws a face of its own at a path."""
+    count = iter(range(10**6))
+
+    def draw(path: Path, *, size: int = 60) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw_face(size, seed=next(count))).save(path)
+        return path
+
+    return draw
+
+
+def read(path: Path, words: str = "") -> FaceSet:
+    return load_tests([path], SEVEN, size=48, label_map=read_map(words.split()))[0].faces
+
+
+def names(faces: FaceSet, split: Split | None = None) -> list[str]:
+    chosen = faces.split(split) if split else faces
+    return [str(chosen.emotions[label]) for label in chosen.labels.tolist()]
+
+
+# Read as they are
+
+
+def test_numbered_folders_of_rafdb_and_affectnet(tmp_path: Path, put: Callable[..., Path]) -> None:
+    for code in range(1, 8):
+        for split in ("train", "test"):
+            put(tmp_path / "rafdb" / split / str(code) / f"{split}_0000{code}_aligned.jpg")
+    faces = read(tmp_path / "rafdb", RAFDB)
+    expected = ["surprise", "fear", "disgust", "happy", "sad", "angry", "neutral"]
+    assert names(faces, Split.PRIVATE_TEST) == names(faces, Split.TRAINING) == expected
+    for code in range(8):
+        for split in ("train", "val"):
+            put(tmp_path / "affectnet" / split / str(code) / f"{code}.jpg")
+    (test,) = load_tests([tmp_path / "affectnet"], SEVEN, size=48, label_map=read_map(AFFECTNET.split()))
+    selection = select(test, SEVEN, None)
+    assert selection.split == "PublicTest"
+    assert sorted(names(selection.faces)) == sorted(map(str, SEVEN))
+    assert selection.account == {"contempt: not among the model's classes": 1}
+
+
+def test_the_folders_of_ck48(tmp_path: Path, put: Callable[..., Path]) -> None:
+    for name in ("anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise"):
+        put(tmp_path / name / "S010_004_00000017.png", size=48)
+    assert names(read(tmp_path)) == ["angry", "disgust", "fear", "happy", "sad", "surprise"]
+
+
+def test_the_table_of_affectnet(tmp_path: Path, put: Callable[..., Path]) -> None:
+    """training.csv, put beside the folders of pictures that it names."""
+    head = "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence,arousal"
+    rows = [f"{code}/face.jpg,0,0,60,60,1;2;3;4,{code},0.1,0.2" for code in (*range(8), 10)]
+    for code in (*range(8), 10):
+        put(tmp_path / str(code) / "face.jpg")
+    (tmp_path / "training.csv").write_text("\n".join([head, *rows]) + "\n")
+    faces = read(tmp_path / "training.csv", f"{AFFECTNET} 10=")
+    assert names(faces) == ["neutral", "happy", "sad", "surprise", "fear", "disgust", "angry"]
+
+
+# Listed by the tool
+
+
+def listed(tool: types.ModuleType, kind: str, folder: Path, out: Path, **how: bool) -> FaceSet:
+    tool.list_faces(kind, folder, out, **how)
+    return read(out / "faces.csv")
+
+
+def test_the_list_of_rafdb(tool: types.ModuleType, tmp_path: Path, put: Callable[..., Path]) -> None:
+    top, lines = tmp_path / "basic", []
+    for code in range(1, 8):
+        for split in ("train", "test"):
+            put(top / "Image" / "aligned" / f"{split}_{code:05d}_aligned.jpg")
+            lines.append(f"{split}_{code:05d}.jpg {code}")
+    (top / "EmoLabel").mkdir()
+    (top / "EmoLabel" / "list_patition_label.txt").write_text("\n".join(lines) + "\n")
+    faces = listed(tool, "rafdb", top, tmp_path / "out")
+    expected = ["surprise", "fear", "disgust", "happy", "sad", "angry", "neutral"]
+    assert names(faces, Split.PRIVATE_TEST) == names(faces, Split.TRAINING) == expected
+    (top / "EmoLabel" / "list_patition_label.txt").write_text("train_00001.jpg 9\n")
+    with pytest.raises(DataError, match=r"line 1: '9' is no label"):
+        tool.list_faces("rafdb", top, tmp_path / "out")
+
+
+def test_the_annotations_of_affectnet(tool: types.ModuleType, tmp_path: Path, put: Callable[..., Path]) -> None:
+    for top in ("train_set", "val_set"):
+        for code in range(8):
+            put(tmp_path / top / "images" / f"{code}.jpg")
+            (tmp_path / top / "annotations").mkdir(exist_ok=True)
+            np.save(tmp_path / top / "annotations" / f"{code}_exp.npy", np.array(str(code)))
+    faces = listed(tool, "affectnet", tmp_path, tmp_path / "out")
+    expected = ["neutral", "happy", "sad", "surprise", "fear", "disgust", "angry"]
+    assert names(faces, Split.PUBLIC_TEST) == names(faces, Split.TRAINING) == expected
+
+
+def test_the_sequences_of_ckplus(tool: types.ModuleType, tmp_path: Path, put: Callable[..., Path]) -> None:
+    last = {}
+    for sequence, code in (("001", 3), ("002", 7), ("003", None)):
+        for frame in range(1, 4):
+            name = f"S005_{sequence}_{frame:08d}"
+            last[sequence] = put(tmp_path / "cohn-kanade-images" / "S005" / sequence / f"{name}.png")
+        if code is not None:
+            note = tmp_path / "Emotion" / "S005" / sequence / f"{name}_emotion.txt"
+            note.parent.mkdir(parents=True)
+            note.write_text(f"   {code}.0000000e+00\n")
+    faces = listed(tool, "ckplus", tmp_path, tmp_path / "out")
+    assert names(faces) == ["disgust", "neutral", "surprise", "neutral"]  # the sequence without a note is left out
+    assert faces.groups is not None
+    assert len(set(faces.groups.tolist())) == 1
+    with Image.open(last["002"]) as picture:
+        expected = np.asarray(picture.resize((48, 48), Image.Resampling.BICUBIC))
+    assert np.abs(faces.images[2].numpy().astype(int) - expected).max() <= 1
+
+
+def test_the_names_of_jaffe_and_kdef(tool: types.ModuleType, tmp_path: Path, put: Callable[..., Path]) -> None:
+    for name in ("KA.AN1.39", "KA.DI2.43", "KA.FE1.45", "KL.HA1.158", "KL.NE1.155", "KL.SA1.161", "KL.SU1.164"):
+        put(tmp_path / "jaffe" / f"{name}.tiff")
+    (tmp_path / "jaffe" / "README").write_text("of the set")
+    faces = listed(tool, "jaffe", tmp_path / "jaffe", tmp_path / "out-jaffe")
+    assert names(faces) == ["angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"]
+    assert faces.groups is not None
+    assert [faces.groups.tolist().count(group) for group in (0, 1)] == [3, 4]
+    for code in ("AF", "AN", "DI", "HA", "NE", "SA", "SU"):
+        for angle in ("S", "HL", "FR"):
+            put(tmp_path / "kdef" / "AF01" / f"AF01{code}{angle}.JPG")
+    faces = listed(tool, "kdef", tmp_path / "kdef", tmp_path / "out-kdef")
+    assert names(faces) == ["fear", "angry", "disgust", "happy", "neutral", "sad", "surprise"]
+
+
+def test_the_boxes_of_expw(tool: types.ModuleType, tmp_path: Path, astronaut: np.ndarray) -> None:
+    """Two scenes: one with a face where its box is, one without any."""
+    origin = tmp_path / "image" / "origin"
+    origin.mkdir(parents=True)
+    Image.fromarray(astronaut).save(origin / "scene.png")
+    Image.fromarray(np.full((200, 200, 3), 127, np.uint8)).save(origin / "empty.png")
+    (tmp_path / "label").mkdir()
+    lines = ["scene.png 0 70 175 275 185 90.5 3", "empty.png 0 20 20 80 80 45.1 4"]
+    (tmp_path / "label" / "label.lst").write_text("\n".join(lines) + "\n")
+    counts = tool.list_faces("expw", tmp_path, tmp_path / "out")
+    assert counts == {"happy": 1, "not found": 1}
+    assert (tmp_path / "out" / "not_found.txt").read_text() == "empty.png sad\n"
+    faces = read(tmp_path / "out" / "faces.csv")
+    assert names(faces) == ["happy"]
+    assert faces.images.float().std() > 20
+
+
+def test_faces_are_cut_as_readings_frame_them(tool: types.ModuleType, tmp_path: Path, astronaut: np.ndarray) -> None:
+    from mien import Reader
+
+    (tmp_path / "kdef").mkdir()
+    Image.fromarray(astronaut).save(tmp_path / "kdef" / "AF01HAS.JPG", quality=95)
+    faces = listed(tool, "kdef", tmp_path / "kdef", tmp_path / "out", crop=True)
+    (face,) = Reader().read(astronaut).faces
+    crop = face.crop.astype(float)
+    assert np.corrcoef(crop.ravel(), faces.images[0].numpy().astype(float).ravel())[0, 1] > 0.97
+
+
+def test_another_layout_is_refused(tool: types.ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there is no such folder"):
+        tool.list_faces("kdef", tmp_path / "nowhere", tmp_path / "out")
+    for kind in tool.SETS:
+        with pytest.raises(DataError, match=r"own-data\.md"):
+            tool.list_faces(kind, tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

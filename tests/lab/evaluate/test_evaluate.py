@@ -1,0 +1,289 @@
+"""Evaluations: votes, confused pairs, mistakes, custom sets, several sets and seeds, and refusals."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+torch = pytest.importorskip("torch", reason="the lab is not installed")
+
+from scipy import stats
+from torch.nn import functional
+
+from mien._emotions import CLASS_SETS, SEVEN, Emotion
+from mien._errors import DataError, ModelError
+from mien.lab.data import FaceSet, Split
+from mien.lab.evaluate.answer import map_faces, read_faces
+from mien.lab.evaluate.evaluate import Wish, evaluate
+from mien.lab.evaluate.evaluation import Task, judge, prepare
+from mien.lab.evaluate.pairs import Direction, find_pairs, surest_mistakes
+from mien.lab.evaluate.report import write_report
+from mien.lab.evaluate.sets import TestSet, load_tests, select
+from mien.lab.evaluate.subject import find_subjects
+from mien.lab.feed.asked import read_map, read_split
+from mien.lab.judge.examine import select_rows
+from mien.lab.judge.ferplus import against_votes
+from mien.lab.judge.judge import Answers, crops_of
+from support.linear_classifier import evaluation, reader, subject
+from support.synthetic_faces import cartoon_set
+
+
+def test_seven_classes_against_the_majority_of_votes() -> None:
+    faces = cartoon_set()
+    votes = faces.votes.clone()
+    first = int((faces.usage == 1).nonzero()[0])
+    votes[first] = torch.tensor([5, 5, 0, 0, 0, 0, 0, 0, 0, 0])  # no majority
+    votes[first + 1] = torch.tensor([0, 0, 0, 0, 0, 0, 0, 9, 1, 0])  # contempt
+    votes[first + 2] = torch.tensor([0, 9, 0, 0, 0, 0, 0, 0, 1, 0])  # happiness, where the label says fear
+    faces = replace(faces, votes=votes)
+    found = evaluation(faces, reader())
+    told = found.votes["majority"]
+    assert (told["n"], told["of"]) == (68, 70)
+    assert told["account"] == {
+        "no majority, or pixels from JPEG": 1,
+        "majority for an emotion that the model does not know": 1,
+    }
+    guess = found.answers.probs.argmax(1)
+    wanted = found.answers.labels.copy()
+    wanted[2] = SEVEN.index(Emotion.HAPPY)
+    assert told["agreement"] == pytest.approx((guess == wanted)[2:].mean())
+    assert told["agreement_of_the_labels"] == pytest.approx(67 / 68)
+    assert found.votes["distribution"]["n"] == 69  # contempt alone is no vote for the seven
+
+
+def test_eight_classes_are_judged_on_the_majority() -> None:
+    found = evaluation(cartoon_set(), reader(CLASS_SETS["eight"]))
+    assert "FER+ majority" in found.selection.protocol
+    assert found.votes["majority"]["agreement"] == pytest.approx(found.judged["all"]["accuracy"])
+    told = found.votes["distribution"]
+    assert told["log_loss"] == pytest.approx(told["kl"] + told["entropy_of_the_votes"])
+    assert told["entropy_of_the_votes"] == pytest.approx(stats.entropy([0.8, 0.2]) * 6 / 7, rel=0.02)
+    text = write_report(found, {})
+    assert "majority accuracy" in text
+    assert "single votes dropped as noise" in text
+
+
+def test_a_set_without_votes_has_no_such_section() -> None:
+    faces = cartoon_set(votes=False)
+    found = evaluation(faces, reader())
+    assert found.votes is None
+    assert "crowd of FER+" not in write_report(found, {})
+    assert against_votes(found.answers, found.selection, faces) is None
+
+
+def test_pairs_are_counted_both_ways_and_ranked() -> None:
+    confusion = np.diag([10] * 7)
+    confusion[2, 4], confusion[4, 2], confusion[2, 3], confusion[0, 1] = 7, 5, 1, 2
+    pairs = {(p.there.truth, p.there.told): p for p in find_pairs(confusion.tolist(), SEVEN)}
+    assert list(pairs)[:4] == [("fear", "happy"), ("angry", "happy"), ("fear", "surprise"), ("neutral", "sad")]
+    assert list(pairs)[4:] == [("fear", "sad"), ("angry", "disgust")]
+    top = pairs[Emotion.FEAR, Emotion.SAD]
+    assert (top.rank, top.there.count, top.back.count, top.there.support) == (1, 7, 5, 18)
+    assert top.there.rate == pytest.approx(7 / 18)
+    three = find_pairs([[1, 0, 0], [0, 1, 0], [0, 0, 0]], CLASS_SETS["three"])
+    assert [p.there.rate for p in three] == [0.0, 0.0]
+    assert [p.back.rate for p in three] == [None, None]
+
+
+def test_the_surest_mistakes_come_first_and_copies_once() -> None:
+    faces = cartoon_set().select(torch.tensor([0, 7, 14, 21, 21, 28]))  # all angry; the fourth twice
+    probs = np.full((6, 7), 0.01, np.float32)
+    probs[:, 4] = [0.5, 0.9, 0.6, 0.8, 0.8, 0.3]
+    probs[5, 0] = 0.6
+    probs /= probs.sum(1, keepdims=True)
+    answers = Answers(faces.rows.numpy(), probs, faces.labels.numpy(), np.ones(6, bool), SEVEN)
+    found = surest_mistakes(answers, faces, Direction(Emotion.ANGRY, Emotion.SAD, 5, 6), most=3)
+    assert found.tolist() == [1, 3, 2]
+    assert len(surest_mistakes(answers, faces, Direction(Emotion.SAD, Emotion.ANGRY, 0, 0))) == 0
+
+
+def test_the_gallery_shows_the_map_of_the_wrong_emotion() -> None:
+    faces, model = cartoon_set().select(torch.arange(40)), reader()
+    maps = map_faces(model, faces)
+    assert np.array_equal(maps, model(faces.images.numpy())[1])
+    assert map_faces(None, faces) is None
+
+
+def test_views_are_means_over_what_they_say() -> None:
+    faces, model = cartoon_set().select(torch.arange(300)), reader()
+    images, heard = faces.images.numpy(), []
+    one = read_faces(model, faces, report=lambda *words: heard.append(words))
+    assert np.allclose(one, model(images)[0])
+    assert [words[1:] for words in heard] == [(256, 300), (300, 300)]
+    flip = read_faces(model, faces, views="flip", report=lambda *_: None)
+    mirrored = model(np.ascontiguousarray(images[:, :, ::-1]))[0]
+    assert np.allclose(flip, (model(images)[0] + mirrored) / 2, atol=1e-6)
+    ten = read_faces(model, faces, views="ten", report=lambda *_: None)
+    assert np.allclose(ten.sum(1), 1, atol=1e-5)
+    both = read_faces(model, replace(faces, images=faces.images.flip(2)), views="ten", report=lambda *_: None)
+    assert np.allclose(ten, both, atol=1e-5)  # a mirrored face has the same ten views
+    assert not np.allclose(ten, flip, atol=1e-4)
+    six = read_faces(model, faces, views="six", report=lambda *_: None)
+    small = functional.pad(faces.images[:, None].float(), (2, 2, 2, 2), mode="replicate").byte()[:, 0]
+    sizes = [faces.images, faces.images[:, 2:46, 2:46], small]
+    seen = [crops_of(replace(faces, images=view), model.size) for size in sizes for view in (size, size.flip(2))]
+    expected = np.mean([model(np.ascontiguousarray(crops))[0] for crops in seen], axis=0)
+    assert np.allclose(six, expected, atol=1e-6)
+
+
+def test_missing_classes_are_named_and_the_account_adds_up() -> None:
+    faces = cartoon_set()
+    found = evaluation(faces.select(faces.labels != 1), reader())
+    assert found.judged["all"]["absent"] == ["disgust"]
+    assert any("No face of disgust" in warning for warning in found.warnings())
+    assert "disgust" not in found.recall_intervals
+    write_report(found, {})
+    three = evaluation(faces, reader(CLASS_SETS["three"]))
+    told = three.metrics()
+    assert told["judged"] + sum(told["left_out"].values()) == told["total"] == 70
+    assert told["left_out"]["disgust: not among the model's classes"] == 10
+
+
+def test_what_cannot_be_judged_is_refused() -> None:
+    faces = cartoon_set()
+    with pytest.raises(DataError, match="one class alone"):
+        evaluation(faces.select(faces.labels == 3), reader())
+    with pytest.raises(DataError, match="no row is left"):
+        evaluation(faces.select(faces.labels == 6), reader(CLASS_SETS["three"]))
+    with pytest.raises(DataError, match=r"no rows in PrivateTest; it has Training, PublicTest; name one"):
+        evaluation(faces.select(faces.usage < 2), reader(), Split.PRIVATE_TEST)
+    with pytest.raises(DataError, match="name one with --split, or all"):
+        evaluation(faces.select(faces.usage != 1), reader())
+    with pytest.raises(DataError, match=r"such split.*PublicTest"):
+        read_split("Public")
+
+
+def test_answers_that_are_no_probabilities_are_refused() -> None:
+    good = reader()
+    spoiled = {
+        "sum is off 1": lambda crops: (good(crops)[0] * 2, None),
+        "labels do not match": lambda crops: (good(crops)[0][:, :5], None),
+        "no numbers": lambda crops: (good(crops)[0] * np.nan, None),
+    }
+    for says, answer in spoiled.items():
+        with pytest.raises(ModelError, match=says):
+            evaluation(cartoon_set(), replace(good, answer=answer))
+
+
+Draw = Callable[..., np.ndarray]
+
+
+def test_a_set_that_nobody_parted_is_judged_whole_unless_it_was_learned_from() -> None:
+    faces = replace(cartoon_set(), usage=torch.zeros(336, dtype=torch.long))
+    assert evaluation(faces, reader()).selection.split == "all"
+    learned = replace(reader(), about={"data_sha256": faces.sha256})
+    found = evaluation(faces, learned)
+    assert found.selection.split == "PublicTest"
+    assert 40 < len(found.answers.labels) < 60
+    assert any("PublicTest chose this model" in warning for warning in found.warnings())
+    assert any("it has learned from" in w for w in evaluation(faces, learned, "all").warnings())
+
+
+def fill(folder: Path, names: list[str], draw: Draw, *, count: int = 6, seed: int = 0) -> Path:
+    for number, name in enumerate(names):
+        for face in range(count):
+            path = folder / name / f"{face}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(draw(60, seed=seed + 1000 * number + face)).save(path)
+    return folder
+
+
+def test_rows_that_a_map_leaves_out_are_accounted_for(tmp_path: Path, draw_face: Draw) -> None:
+    own = fill(tmp_path / "own", ["smile", "sad", "fear", "contempt", "other"], draw_face)
+    (test,) = load_tests([own], SEVEN, size=48, label_map=read_map(["Smile=happy", "other="]))
+    selection = select(test, SEVEN, None)
+    assert selection.account == {
+        "contempt: not among the model's classes": 6,
+        "label other: left out by --map": 6,
+    }
+    assert (selection.total, len(selection.faces)) == (30, 18)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["smile"], "say LABEL=EMOTION"),
+        (["smile=hapy"], r"'hapy' is no emotion \(did you mean \"happy\"\?\)"),
+        (["grin=happy"], r"no such label.*the labels are .*smile"),
+        ([], r"'smile' is no emotion that mien knows.*--map smile=happy"),
+    ],
+)
+def test_maps_that_mean_nothing(tmp_path: Path, draw_face: Draw, words: list[str], says: str) -> None:
+    own = fill(tmp_path / "own", ["smile", "sad"], draw_face, count=1)
+    with pytest.raises(DataError, match=says):
+        load_tests([own], SEVEN, size=48, label_map=read_map(words))
+
+
+def test_a_set_may_be_a_test_set_alone(tmp_path: Path, draw_face: Draw) -> None:
+    own = fill(tmp_path / "own", ["test/happy", "test/sad"], draw_face)
+    (test,) = load_tests([own], SEVEN, size=48, label_map={})
+    with pytest.raises(DataError, match="no rows in PublicTest; it has PrivateTest; name one with --split"):
+        select(test, SEVEN, None)
+    assert len(select(test, SEVEN, Split.PRIVATE_TEST).faces) == 12
+
+
+def kept_run(folder: Path, faces: FaceSet, seed: int) -> None:
+    """A folder as `mien record` writes it: real answers of a linear classifier to PublicTest."""
+    chosen = select_rows(faces, SEVEN, Split.PUBLIC_TEST).faces
+    folder.mkdir(parents=True)
+    probs = reader(seed=seed)(chosen.images.numpy())[0]
+    np.savez(folder / "answers.npz", public_rows=chosen.rows.numpy(), public_probs=probs)
+    told = {"recipe": "linear", "seed": seed, "judged": {}, "data_sha256": faces.sha256, "commit": "c"}
+    (folder / "metrics.json").write_text(json.dumps(told))
+    (folder / "recipe.json").write_text(json.dumps({"data": {"classes": "seven", "size": 48}}))
+
+
+def test_seeds_are_summed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    faces = cartoon_set()
+    for seed in (0, 1, 2):
+        kept_run(tmp_path / "linear" / f"seed-{seed}", faces, seed)
+    monkeypatch.setattr(
+        "mien.lab.evaluate.evaluate.load_tests", lambda *_, **__: [TestSet(faces, "FER-2013")]
+    )  # the cartoons stand for a file of FER-2013, which no test may hold
+    wish = Wish(out=tmp_path / "out")
+    folder, judged = evaluate(str(tmp_path / "linear"), wish=wish)
+    told = json.loads((folder / "metrics.json").read_text())
+    accuracies = [e.judged["all"]["accuracy"] for e in judged["FER-2013"]]
+    assert len(set(accuracies)) == 3
+    spread = told["summary"]["all"]["accuracy"]
+    assert spread == pytest.approx({"mean": np.mean(accuracies), "std": np.std(accuracies, ddof=1), "n": 3})
+    assert [seed["seed"] for seed in told["seeds"]] == ["0", "1", "2"]
+    assert "3 seeds" in (folder / "report.html").read_text()
+    text = (folder / "seed-1" / "report.html").read_text()
+    assert "no model here that could draw maps" in text
+    with np.load(folder / "seed-1" / "answers.npz") as file:
+        assert set(file.files) == {"rows", "labels", "probs", "clean", "emotions"}
+    with pytest.raises(DataError, match="leave --views out"):
+        evaluate(str(tmp_path / "linear"), wish=replace(wish, views="flip"))
+    with pytest.raises(DataError, match="single splits"):
+        evaluate(str(tmp_path / "linear"), wish=replace(wish, split="all"))
+
+
+def test_seeds_of_a_folder_without_anything(tmp_path: Path) -> None:
+    (tmp_path / "seed-0").mkdir()
+    with pytest.raises(ModelError):
+        find_subjects(str(tmp_path))
+
+
+def test_two_sets_show_what_transfers(tmp_path: Path, draw_face: Draw) -> None:
+    one = fill(tmp_path / "one", [str(e) for e in SEVEN], draw_face, count=3)
+    other = fill(tmp_path / "x" / "one", ["grin", "sad", "fear"], draw_face, count=4, seed=77)
+    wish = Wish(out=tmp_path / "out", label_map=read_map(["grin=happy"]))
+    folder, judged = evaluate("mien-0", [one, other], wish=wish)
+    assert list(judged) == ["one", "one-2"]
+    told = json.loads((folder / "metrics.json").read_text())
+    assert told["sets"]["one-2"]["all"]["absent"] == ["angry", "disgust", "surprise", "neutral"]
+    assert told["sets"]["one"]["judged"] == 21
+    text = (folder / "report.html").read_text()
+    assert 'href="one-2/report.html"' in text
+    assert (folder / "one-2" / "metrics.json").is_file()
+
+
+def test_what_is_prepared_is_what_is_judged() -> None:
+    task = prepare(subject(reader()), TestSet(cartoon_set(), "cartoons"), Split.TRAINING)
+    assert isinstance(task, Task)
+    assert judge(task, report=lambda *_: None).answers.rows.tolist() == task.selection.faces.rows.tolist()

@@ -1,0 +1,224 @@
+"""Releases of a run: int8, folded, calibrated, half precision, with a card, complete or not at all."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from mien._emotions import SEVEN
+from mien._errors import ModelError
+from mien._framing import FER2013
+from mien.infer import Classifier
+from mien.lab import nets
+from mien.lab.data import FaceSet
+from mien.lab.export.calibrate import Calibration
+from mien.lab.export.contract import fold_norms
+from mien.lab.export.half import store_half
+from mien.lab.export.onnx_file import _after, describe, export_fp32, export_int8
+from mien.lab.export.release import release
+from mien.lab.nets._reparam import Branched
+from mien.lab.train.fit import Devices, fit, predict
+from mien.lab.train.run import load_final
+from support.random_nets import CALIBRATION, PROVENANCE, randomised, variant
+from support.short_runs import LEARNING, small
+from support.synthetic_faces import cartoon_set
+
+
+@pytest.fixture(scope="module")
+def faces() -> FaceSet:
+    return cartoon_set(per_split=(196, 350, 350))
+
+
+@pytest.fixture(scope="module")
+def run(faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    fit(
+        small(*LEARNING),
+        faces,
+        folder,
+        devices=Devices("cpu"),
+        provenance=PROVENANCE,
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def released(run: Path, faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("release") / "tiny"
+    release(load_final(run), faces, folder, final=True)
+    return folder
+
+
+@pytest.mark.parametrize("case", ["conv4", "mobilenetv3_small dense"])
+@torch.no_grad()
+def test_int8_leaves_the_answers_in_fp32(case: str, faces: FaceSet, tmp_path: Path) -> None:
+    metadata = describe(case, SEVEN, 48, FER2013, case, PROVENANCE)
+    net, crops = variant(case), faces.images[:64].numpy()
+    export_fp32(net, tmp_path / "fp32.onnx", size=48, calibration=CALIBRATION, metadata=metadata)
+    export_int8(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", crops)
+    graph = onnx.load(tmp_path / "int8.onnx").graph
+    dequantised = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    assert all({*node.input[:2]} <= dequantised for node in convolutions)
+    after = set(_after(graph, "features"))
+    head = [node for node in graph.node if node.name in after]
+    assert {"Gemm", "MatMul", "Einsum", "Softmax"} <= {node.op_type for node in head}
+    assert not {"QuantizeLinear", "DequantizeLinear"} & {node.op_type for node in head}
+    int8, fp32 = (Classifier(tmp_path / f"{precision}.onnx")(crops)[0] for precision in ("int8", "fp32"))
+    assert np.abs(int8 - fp32).mean() < 0.02
+
+
+def test_of_a_pooled_net_only_the_maps_are_not_quantised(released: Path) -> None:
+    graph = onnx.load(released / "model.onnx").graph
+    dequantised = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    assert [node.output[0] for node in convolutions if node.input[1] not in dequantised] == ["maps"]
+    assert [output.name for output in graph.output] == ["probs", "maps"]
+
+
+def test_a_file_without_features_is_not_quantised(released: Path, tmp_path: Path) -> None:
+    model = onnx.load(released / "model-fp32.onnx")
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = ["other" if name == "features" else name for name in names]
+    onnx.save(model, tmp_path / "fp32.onnx")
+    with pytest.raises(ModelError, match="has no value 'features'; export it again"):
+        export_int8(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", np.zeros((1, 48, 48), np.uint8))
+
+
+@torch.no_grad()
+def test_folding_changes_no_answer_of_a_branched_net() -> None:
+    net = variant("mien reparam")
+    folded = fold_norms(net.features)
+    assert not any(isinstance(layer, (Branched, torch.nn.BatchNorm2d)) for layer in folded.modules())
+    assert any(isinstance(layer, Branched) for layer in net.modules())
+    x = torch.randn(3, 1, 48, 48)
+    torch.testing.assert_close(folded(x), net.features(x), rtol=1e-3, atol=1e-4)
+
+
+@torch.no_grad()
+def test_folding_batch_norm_changes_no_answer() -> None:
+    net = randomised(nets.build("vgg", channels=1, classes=7, depth=11))
+    x = torch.randn(3, 1, 48, 48)
+    folded = fold_norms(net.features)
+    assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in folded.modules())
+    torch.testing.assert_close(folded(x), net.features(x), rtol=1e-3, atol=1e-4)
+
+
+def test_a_release_is_complete_and_says_everything(released: Path, run: Path) -> None:
+    assert {p.name for p in released.iterdir()} == {"model.onnx", "model-fp32.onnx", "card.md", "card.json", "LICENSE"}
+    int8, fp32 = Classifier(released / "model.onnx"), Classifier(released / "model-fp32.onnx")
+    assert (int8.metadata["precision"], fp32.metadata["precision"]) == ("int8", "fp32")
+    assert int8.emotions == SEVEN
+    assert int8.framing == FER2013
+    card = json.loads((released / "card.json").read_text())
+    assert json.loads(int8.metadata["accuracy"])["accuracy"] == round(card["accuracy"]["private"], 4)
+    assert card["judged"]["private"]["int8"]["all"]["n"] == 350
+    assert card["parameters"] == sum(p.numel() for p in load_final(run).net.parameters())
+    text = (released / "card.md").read_text()
+    assert "PrivateTest, clean, int8" in text
+    assert "cannot know what anybody feels" in " ".join(text.split())
+
+
+def test_the_card_tells_of_mirror_images_and_of_people(released: Path, faces: FaceSet) -> None:
+    card = json.loads((released / "card.json").read_text())
+    classifier, crops = Classifier(released / "model.onnx"), faces.images[546:].numpy()
+    both = classifier(crops)[0] + classifier(np.ascontiguousarray(crops[:, :, ::-1]))[0]
+    right = both.argmax(1) == faces.labels[546:].numpy()
+    said = card["beside"]["private"]
+    assert said["flip"]["all"]["accuracy"] == pytest.approx(right.mean())
+    majority = said["people"]["majority"]
+    assert 0 < majority["n"] <= 350
+    assert majority["interval"][0] <= majority["agreement"] <= majority["interval"][1]
+    text = (released / "card.md").read_text()
+    assert f"{100 * right.mean():.2f} %" in text.partition("Two views")[2]
+    assert f"{100 * majority['agreement']:.2f} %" in text.partition("Agreement with people")[2]
+
+
+def test_a_set_without_votes_has_no_people_to_agree_with(run: Path, faces: FaceSet, tmp_path: Path) -> None:
+    card = release(load_final(run), replace(faces, votes=None), tmp_path / "silent")
+    assert card["beside"]["public"]["people"] is None
+    assert "Agreement with people" not in (tmp_path / "silent" / "card.md").read_text()
+
+
+def test_int8_is_quantised_smaller_and_close(released: Path, faces: FaceSet) -> None:
+    operators = {node.op_type for node in onnx.load(released / "model.onnx").graph.node}
+    assert {"QuantizeLinear", "DequantizeLinear"} <= operators
+    crops = faces.images[546:].numpy()
+    int8, fp32 = (Classifier(released / name)(crops)[0] for name in ("model.onnx", "model-fp32.onnx"))
+    assert np.abs(int8 - fp32).mean() < 0.02
+    assert (int8.argmax(1) == fp32.argmax(1)).mean() > 0.95
+    alone = np.concatenate([Classifier(released / "model.onnx")(crop[None])[0] for crop in crops[:8]])
+    np.testing.assert_allclose(alone, int8[:8], atol=1e-6)
+
+
+def test_half_the_bytes_of_the_fp32_file_say_the_same(
+    released: Path, run: Path, faces: FaceSet, tmp_path: Path
+) -> None:
+    card = release(load_final(run), faces, tmp_path / "half", half=True)
+    whole, half = released / "model-fp32.onnx", tmp_path / "half" / "model-fp32.onnx"
+    assert half.stat().st_size < 0.6 * whole.stat().st_size
+    crops = faces.images[546:].numpy()
+    expected, given = Classifier(whole)(crops), Classifier(half)(crops)
+    assert 0 < np.abs(expected[0] - given[0]).max() < 5e-3
+    assert given[0].dtype == given[1].dtype == np.float32
+    said = Classifier(half).metadata
+    assert said["precision"] == "fp32"
+    assert json.loads(said["accuracy"])["log_loss"] == round(card["judged"]["public"]["fp32"]["all"]["log_loss"], 4)
+
+
+def test_a_weight_beyond_half_precision_stays_whole(released: Path, tmp_path: Path) -> None:
+    model = onnx.load(released / "model-fp32.onnx")
+    weight = max(model.graph.initializer, key=lambda w: len(w.raw_data))
+    values = onnx.numpy_helper.to_array(weight).copy()
+    values.flat[0] = 7e4
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    onnx.save(model, tmp_path / "large.onnx")
+    store_half(tmp_path / "large.onnx")
+    kept = {w.name: onnx.numpy_helper.to_array(w) for w in onnx.load(tmp_path / "large.onnx").graph.initializer}
+    np.testing.assert_array_equal(kept[weight.name], values)
+
+
+def test_only_the_final_release_touches_the_test_split(run: Path, faces: FaceSet, tmp_path: Path) -> None:
+    card = release(load_final(run), faces, tmp_path / "draft")
+    assert set(card["judged"]) == {"public"}
+    assert "PrivateTest, all" not in (tmp_path / "draft" / "card.md").read_text()
+    blind = faces.select(faces.usage < 2)
+    assert release(load_final(run), blind, tmp_path / "blind")["accuracy"] == card["accuracy"]
+
+
+def test_a_refused_release_leaves_the_folder_as_it_was(
+    released: Path, run: Path, faces: FaceSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path.name: path.read_bytes() for path in released.iterdir()}
+    monkeypatch.setattr("mien.lab.export.release.INT8_LOSS", -100)
+    with pytest.raises(ModelError, match="int8 loses"):
+        release(load_final(run), faces, released)
+    assert {path.name: path.read_bytes() for path in released.iterdir()} == before
+
+
+def test_the_calibration_is_in_the_graph(released: Path, run: Path, faces: FaceSet) -> None:
+    card = json.loads((released / "card.json").read_text())
+    logits = predict(load_final(run).net, faces.images[:50], 48)
+    expected = torch.softmax(Calibration(**card["calibration"])(logits), 1).numpy()
+    np.testing.assert_allclose(
+        Classifier(released / "model-fp32.onnx")(faces.images[:50].numpy())[0], expected, atol=1e-3
+    )
+
+
+def test_a_file_that_disagrees_with_its_net_is_not_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    net = randomised(nets.build("mien", channels=1, classes=7, stem=16, widths=(16,), depths=(1,), strides=(2,)))
+    monkeypatch.setattr("mien.lab.export.onnx_file.PARITY", 1e-12)
+    with pytest.raises(ModelError, match="probabilities differ from torch"):
+        export_fp32(
+            net,
+            tmp_path / "m.onnx",
+            size=48,
+            calibration=CALIBRATION,
+            metadata=describe("x", SEVEN, 48, FER2013, "x", PROVENANCE),
+        )

@@ -1,0 +1,220 @@
+"""The GAN: nets, training that survives kills, and the faces it writes."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
+
+from mien._emotions import Emotion
+from mien._errors import DataError, OutputError
+from mien.lab.data import FaceSet, Split
+from mien.lab.gan.kernel import kernel_distance
+from mien.lab.gan.learn import Settings, class_draw, train
+from mien.lab.gan.neighbours import outlook
+from mien.lab.gan.nets import Discriminator, Generator
+from mien.lab.gan.perturb import mirror, perturb
+from mien.lab.gan.sample import make_faces, write_faces
+from mien.lab.gan.synthesize import Wish, choose_emotions, faces_of, synthesize
+from support.synthetic_faces import cartoon_set
+
+TINY = Settings(batch=16, noise=8, widths=(16, 8, 8), critic_widths=(8, 8, 16, 16), precision="32-true")
+
+
+@pytest.fixture(scope="module")
+def cartoons() -> FaceSet:
+    return cartoon_set(per_split=(126, 56, 70))
+
+
+@pytest.fixture(scope="module")
+def training(cartoons: FaceSet) -> FaceSet:
+    return cartoons.split(Split.TRAINING)
+
+
+def tensors(state: Any) -> list[torch.Tensor]:
+    """Every tensor of a checkpoint, in order."""
+    if isinstance(state, torch.Tensor):
+        return [state]
+    inner = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
+    return [tensor for value in inner for tensor in tensors(value)]
+
+
+def same(first: Path, second: Path) -> bool:
+    a, b = (tensors(torch.load(path / "checkpoint.pt", weights_only=True)) for path in (first, second))
+    return len(a) == len(b) > 50 and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_the_nets_fit_two_cores() -> None:
+    generator, discriminator = Generator(7), Discriminator(7)
+    labels = torch.arange(7)
+    with FlopCounterMode(display=False) as counter:
+        made = generator(torch.randn(7, generator.noise), labels)
+        scores = discriminator(made, labels)
+    assert made.shape == (7, 1, 48, 48)
+    assert made.abs().max() <= 1
+    assert scores.shape == (7,)
+    assert counter.get_total_flops() / 2 / 7 < 20e6  # multiply-adds a face, both nets
+    scores.sum().backward()
+    for net in (generator, discriminator):
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+def test_the_class_changes_the_face_and_the_score() -> None:
+    torch.manual_seed(0)
+    generator, discriminator = Generator(7).eval(), Discriminator(7).eval()
+    z = torch.randn(1, generator.noise).expand(7, -1)
+    made = generator(z, torch.arange(7))
+    assert torch.cdist(made.flatten(1), made.flatten(1)).add(torch.eye(7)).min() > 0.1
+    assert len(discriminator(made[:1].expand(7, -1, -1, -1), torch.arange(7)).unique()) == 7
+
+
+def test_perturbing_is_differentiable_and_moves_light_and_place() -> None:
+    x = torch.linspace(-0.5, 0.5, 48).expand(32, 1, 48, 48).clone().requires_grad_()
+    changed = perturb(x, torch.Generator().manual_seed(0))
+    again = perturb(x, torch.Generator().manual_seed(0))
+    assert changed.shape == x.shape
+    assert torch.equal(changed, again)
+    assert changed.detach().mean(dim=(1, 2, 3)).std() > 0.1  # light
+    holes = (changed == 0).float().mean(dim=(1, 2, 3))
+    assert (holes > 0.01).all()  # a cut-out and the border that moved in
+    assert (holes < 0.5).all()
+    changed.sum().backward()
+    assert x.grad is not None
+    assert (x.grad != 0).float().mean() > 0.5
+
+
+def test_mirroring_turns_about_half() -> None:
+    x = torch.arange(48.0).expand(400, 1, 48, 48)
+    turned = mirror(x, torch.Generator().manual_seed(0))[:, 0, 0, 0] == 47
+    assert 150 < int(turned.sum()) < 250
+
+
+def test_a_killed_training_ends_to_the_bit_like_one_that_was_not(
+    training: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mien.lab.gan.learn.REPORT_EVERY", 10)
+    whole = train(training, tmp_path / "whole", steps=30, settings=TINY)
+    monkeypatch.setattr("mien.lab.gan.learn.SAVE_EVERY", 0.0)
+
+    def die(record: dict[str, Any]) -> None:
+        if record["step"] == 20:  # reported before it is saved: the checkpoint is of step 10
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(training, tmp_path / "killed", steps=30, settings=TINY, report=die)
+    assert torch.load(tmp_path / "killed" / "checkpoint.pt", weights_only=True)["step"] == 10
+    resumed = train(training, tmp_path / "killed", steps=30, settings=TINY)
+    assert same(tmp_path / "whole", tmp_path / "killed")
+    assert torch.equal(make_faces(whole.maker, 1, 5), make_faces(resumed.maker, 1, 5))
+    losses = [[r["loss"] for r in gan.history] for gan in (whole, resumed)]
+    assert losses[0] == losses[1]
+
+
+def test_another_seed_is_another_training(training: FaceSet, tmp_path: Path) -> None:
+    train(training, tmp_path / "0", steps=3, settings=TINY)
+    other = replace(TINY, seed=1)
+    train(training, tmp_path / "1", steps=3, settings=other)
+    assert not same(tmp_path / "0", tmp_path / "1")
+    with pytest.raises(DataError, match="another kind \\(its settings differ\\)"):
+        train(training, tmp_path / "0", steps=3, settings=other)
+    with pytest.raises(DataError, match="another kind \\(its faces differ\\)"):
+        train(training.select(torch.arange(80)), tmp_path / "0", steps=3, settings=TINY)
+
+
+def test_a_trained_one_is_reused_and_the_time_limit_stops_with_a_checkpoint(training: FaceSet, tmp_path: Path) -> None:
+    begun = train(training, tmp_path, steps=5, settings=TINY)
+    reused = train(training, tmp_path, steps=3, settings=TINY, time_limit=0)
+    assert begun.step == reused.step == 5
+    assert train(training, tmp_path, steps=50, settings=TINY, time_limit=0).step == 5
+    assert train(training, tmp_path, steps=10, settings=TINY).step == 10
+
+
+def test_rare_classes_are_drawn_more_often_than_they_come(training: FaceSet) -> None:
+    rare = training.select((training.labels != 1) | (torch.cumsum(training.labels == 1, 0) <= 4))
+    draw = class_draw(rare, 0.75)
+    share = torch.stack([draw[rare.labels == c].sum() for c in range(7)]) / draw.sum()
+    assert share[1] == pytest.approx(4**0.25 / (4**0.25 + 6 * 18**0.25), rel=1e-4)
+
+
+def test_the_training_teaches(training: FaceSet, tmp_path: Path) -> None:
+    """After eighty steps the made cartoons are nearer to real ones than those of the untrained generator."""
+    settings = replace(TINY, rate=2e-3, critic_rate=4e-3, ema=0.9)
+    first = make_faces(train(training, tmp_path / "0", steps=1, settings=settings).maker, 6, 64)
+    last = make_faces(train(training, tmp_path / "1", steps=80, settings=settings).maker, 6, 64)
+    real = outlook(training.images)
+    before, after = (kernel_distance(outlook(made) * 20, real * 20, halves=0).value for made in (first, last))
+    assert after < 0.5 * before
+
+
+def test_faces_of_a_seed_are_the_same_and_the_first_ones_whatever_the_count() -> None:
+    generator = Generator(7, noise=8, widths=(16, 8, 8)).eval()
+    made = make_faces(generator, 1, 300, seed=3)
+    assert made.shape == (300, 48, 48)
+    assert made.dtype == torch.uint8
+    assert torch.equal(made[:7], make_faces(generator, 1, 7, seed=3)[:7])
+    assert not torch.equal(made, make_faces(generator, 1, 300, seed=4))
+    assert not torch.equal(made[0], make_faces(generator, 2, 1, seed=3)[0])
+
+
+def test_a_written_set_replaces_only_what_mien_made(tmp_path: Path) -> None:
+    images = torch.randint(0, 256, (12, 48, 48), dtype=torch.uint8)
+    write_faces(images, tmp_path, Emotion.DISGUST)
+    write_faces(images[:3], tmp_path, Emotion.DISGUST)
+    assert [p.name for p in sorted((tmp_path / "disgust").iterdir())] == ["00001.png", "00002.png", "00003.png"]
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "disgust" / "00002.png")), images[1].numpy())
+    (tmp_path / "disgust" / "aunt.png").touch()
+    with pytest.raises(OutputError, match=r"aunt\.png"):
+        write_faces(images, tmp_path, Emotion.DISGUST)
+    assert (tmp_path / "disgust" / "aunt.png").exists()
+
+
+def test_synthesize_writes_faces_judgement_and_sheet(cartoons: FaceSet, tmp_path: Path) -> None:
+    wish = Wish((Emotion.DISGUST, Emotion.FEAR), 9, steps=4, settings=TINY)
+    said = []
+    judgement = synthesize(wish, cartoons, tmp_path, report=said.append)
+    assert json.loads((tmp_path / "judgement.json").read_text()) == judgement
+    assert [len(list((tmp_path / e).glob("*.png"))) for e in ("disgust", "fear")] == [9, 9]
+    assert judgement["emotions"]["disgust"]["training"] == 18
+    assert judgement["steps"] == 4
+    with Image.open(tmp_path / "contact.png") as sheet:
+        assert sheet.height > 2 * 6 * 72
+        assert np.asarray(sheet).std() > 20
+    assert {"step", "steps", "loss", "critic_loss", "images_per_second"} <= set(said[0])
+
+
+def test_what_cannot_be_made_is_said(cartoons: FaceSet, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no emotion 'disgusst' to make faces of; did you mean 'disgust'"):
+        choose_emotions(["disgusst"], faces_of())
+    assert choose_emotions(["fear", "disgust", "fear"], faces_of()) == (Emotion.FEAR, Emotion.DISGUST)
+    few = cartoons.select((cartoons.labels != 1) | (cartoons.usage != 0))
+    with pytest.raises(DataError, match="0 Training faces of disgust are too few"):
+        synthesize(Wish((Emotion.DISGUST,), 9, settings=TINY), few, tmp_path)
+    alone = cartoons.split(Split.TRAINING)
+    with pytest.raises(DataError, match="0 PublicTest faces are too few"):
+        synthesize(Wish((Emotion.DISGUST,), 9, steps=1, settings=TINY), alone, tmp_path)
+    large = replace(cartoons, images=cartoons.images.repeat_interleave(2, 1).repeat_interleave(2, 2))
+    with pytest.raises(DataError, match="96 pixels a side; 48 are needed"):
+        synthesize(Wish((Emotion.DISGUST,), 9, steps=1, settings=TINY), large, tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_training(training: FaceSet, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot be written"):
+        train(training, tmp_path / "file" / "run", steps=1, settings=TINY)
+
+
+def test_the_leaked_faces_are_not_learned(cartoons: FaceSet, tmp_path: Path) -> None:
+    """A training row whose pixels stand in PublicTest is left out of what the GAN counts as training."""
+    images = cartoons.images.clone()
+    public = int((cartoons.usage == 1).nonzero()[0])
+    same_class = int(((cartoons.usage == 0) & (cartoons.labels == 1)).nonzero()[0])
+    images[same_class] = images[public]
+    judgement = synthesize(
+        Wish((Emotion.DISGUST,), 8, steps=1, settings=TINY), replace(cartoons, images=images), tmp_path
+    )
+    assert judgement["emotions"]["disgust"]["training"] == 17

@@ -1,0 +1,140 @@
+"""Impossible recipes are refused in one line before the first epoch."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mien._errors import DataError, DivergedError, RecipeError
+from mien.lab import nets
+from mien.lab.data import FaceSet
+from mien.lab.recipe import Recipe, dump, load, parse, put
+from mien.lab.train.fit import Devices, fit
+from mien.lab.train.teachers import Teachers
+from support.synthetic_faces import cartoon_set
+from support.tiny_recipe import tiny
+
+CPU = Devices("cpu")
+EXPLODES = {"rate": 1e30, "clip": 1.0, "schedule": "plateau", "warmup": 0.0}
+
+
+@pytest.fixture(scope="module")
+def faces() -> FaceSet:
+    return cartoon_set()
+
+
+def changed(key: str, value: Any) -> Recipe:
+    table = dump(tiny())
+    put(table, key, value)
+    return parse(table, where="tiny")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("optimise.rate", float("nan")),
+        ("optimise.momentum", -1.0),
+        ("optimise.momentum", 2.0),
+        ("optimise.decay", -1.0),
+        ("optimise.ema", 2.0),
+        ("optimise.clip", -1.0),
+        ("optimise.patience", -1),
+        ("optimise.floor", 0.0),
+        ("optimise.rates", {"features": -1.0}),
+        ("optimise.decays", {"features": float("nan")}),
+        ("data.expand", float("inf")),
+        ("data.folds", 1),
+        ("data.fold", 1),
+        ("target.weights", -1.0),
+        ("augment.rotate", float("nan")),
+        ("augment.mixup", -1.0),
+        ("augment.cutmix", float("nan")),
+        ("net.options.dropout", float("nan")),
+        ("phases", [{"dropout": 3.0}]),
+        ("seed", -1),
+        ("seed", 2**32),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_by_its_key(key: str, value: Any) -> None:
+    with pytest.raises(RecipeError, match=key.rpartition(".")[2].removesuffix("s")):
+        changed(key, value)
+
+
+@pytest.mark.parametrize(
+    "options", [{"dropout": 2}, {"hidden": [-3]}, {"widths": [0]}, {"kernel": 0}, {"kernel": 99}], ids=str
+)
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_an_option_that_torch_refuses_names_the_net(options: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match="net 'lenet': "):
+        nets.build("lenet", channels=1, classes=7, **options)
+
+
+@pytest.mark.parametrize(
+    ("last", "says"),
+    [
+        ({"freeze": ["featurs"]}, "no module 'featurs'; did you mean 'features'"),
+        ({"freeze": ["features", "head"]}, "every module is frozen"),
+        ({"optimise": {"rates": {"heat": 1.0}}}, "no module 'heat'"),
+        ({"optimise": {"schedule": "plateau", "fallback": {"decays": {"heat": 1.0}}}}, "no module 'heat'"),
+    ],
+)
+def test_what_the_last_phase_names_is_looked_for_before_the_first(
+    last: dict[str, Any], says: str, faces: FaceSet, tmp_path: Path
+) -> None:
+    records: list[dict[str, Any]] = []
+    with pytest.raises(RecipeError, match=says):
+        fit(tiny(phases=[{}, last]), faces, tmp_path / "run", devices=CPU, report=records.append)
+    assert records == []
+    assert not (tmp_path / "run").exists()
+
+
+def test_faces_too_small_for_a_pooled_net_are_refused(faces: FaceSet, tmp_path: Path) -> None:
+    recipe = parse({**dump(tiny()), "data": {"size": 8}, "net": {"name": "vgg"}}, where="vgg")
+    with pytest.raises(RecipeError, match=r"net 'vgg' takes no faces of data\.size=8: .*too small"):
+        fit(recipe, faces, tmp_path, devices=CPU)
+
+
+def test_a_clipped_training_that_explodes_diverges_or_falls_back(faces: FaceSet, tmp_path: Path) -> None:
+    with pytest.raises(DivergedError):
+        fit(tiny(optimise=EXPLODES), faces, tmp_path / "diverged", devices=CPU)
+    caught = {"epochs": 2, **EXPLODES, "fallback": {"name": "sgd", "rate": 0.05}}
+    records: list[dict[str, Any]] = []
+    recipe = tiny(phases=[{"optimise": {"epochs": 1}}, {"optimise": caught}])
+    assert fit(recipe, faces, tmp_path / "caught", devices=CPU, report=records.append)
+    assert [record.get("fallback") for record in records if "epoch" in record] == [None, "sgd", None]
+
+
+def test_a_run_that_has_learned_from_test_faces_teaches_nobody(faces: FaceSet, tmp_path: Path) -> None:
+    leaky = tiny(data={"expand": 0.3, "expand_first": True}, optimise={"epochs": 1})
+    fit(leaky, faces, tmp_path / "leaky", devices=CPU)
+    student = tiny(target={"teach": 0.5, "teachers": [str(tmp_path / "leaky")]})
+    with pytest.raises(DataError, match="has learned from test faces"):
+        Teachers(student.target, CPU.launch("32-true"), faces.emotions)
+    with pytest.raises(DataError, match="has learned from test faces"):
+        fit(tiny(net={"weights": str(tmp_path / "leaky")}), faces, tmp_path / "started", devices=CPU)
+
+
+def test_weights_that_know_the_fold_are_refused(faces: FaceSet, tmp_path: Path) -> None:
+    origin = {"data_sha256": faces.sha256}
+    one = {"optimise": {"epochs": 1}}
+    fit(tiny(**one), faces, tmp_path / "all", devices=CPU, provenance=origin)
+    fit(tiny(data={"folds": 4, "fold": 2}, **one), faces, tmp_path / "fold", devices=CPU, provenance=origin)
+    started = {"data": {"folds": 4, "fold": 2}, **one}
+    with pytest.raises(DataError, match="learned from faces of the fold"):
+        fit(tiny(net={"weights": str(tmp_path / "all")}, **started), faces, tmp_path / "a", devices=CPU)
+    assert fit(tiny(net={"weights": str(tmp_path / "fold")}, **started), faces, tmp_path / "b", devices=CPU)
+
+
+def test_a_key_of_one_phase_is_overridden_by_its_place() -> None:
+    recipe = load("hybrid-resnet50", ["phases.1.optimise.epochs=3"])
+    assert [phase.optimise["epochs"] for phase in recipe.phases] == [30, 3, 15, 20, 20]
+    for override in ("phases.9.name=x", "phases.one.name=x", "phases.0=x"):
+        with pytest.raises(RecipeError, match="override 'phases"):
+            load("hybrid-resnet50", [override])
+
+
+def test_a_recipe_file_that_is_no_text_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "r.toml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RecipeError, match=r"r\.toml: cannot be read"):
+        load(str(path))

@@ -1,0 +1,198 @@
+"""Recipes are read strictly, changed by dotted overrides, and survive a round trip."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from mien._emotions import CLASS_SETS, SEVEN
+from mien._errors import RecipeError
+from mien.lab import nets, recipe
+from mien.lab.data import FaceSet
+from mien.lab.data.mix import mix
+from mien.lab.data.read_own import read_own
+from mien.lab.feed.target import class_weights
+from mien.lab.recipe import Recipe
+from mien.lab.train.course import freeze, set_mode, stages
+from mien.lab.train.devices import Devices
+from mien.lab.train.run import build, open_run, start_leg
+from mien.lab.train.task import prepare
+from mien.lab.train.views import batches
+from support.synthetic_faces import cartoon_set
+
+MINIMAL = 'name = "x"\nabout = "y"\n'
+MEMBERS = [member for name in recipe.names() for member in recipe.members(name)]
+DOCUMENTED = [name for name in MEMBERS if recipe.load(name).claim.document]
+
+
+def on_meta(loaded: Recipe) -> nets.Net:
+    """The recipe's net without memory."""
+    classes = len(CLASS_SETS[loaded.data.classes])
+    with torch.device("meta"):
+        return nets.build(loaded.net.name, channels=1, classes=classes, **loaded.net.options)
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_every_shipped_recipe_loads_builds_and_survives_a_round_trip(name: str) -> None:
+    loaded = recipe.load(name)
+    assert loaded.name == name
+    assert loaded.about.strip()
+    assert recipe.parse(recipe.dump(loaded), where="test") == loaded
+    net = on_meta(loaded)
+    assert isinstance(net, nets.Net)
+    for stage in stages(loaded):
+        freeze(net, stage.phase.freeze)  # refuses a module that the net does not have
+        assert any(parameter.requires_grad for parameter in net.parameters())
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_a_recipe_of_a_document_says_what_it_reproduces_and_why_it_differs(name: str) -> None:
+    loaded = recipe.load(name)
+    words = " ".join(loaded.about.split())
+    assert loaded.claim.document in ("000", "001", "002", "003", "004")
+    assert f"document {loaded.claim.document}" in words
+    assert loaded.claim.split
+    assert "figure" in words or "ublished" in words or "claim" in words or loaded.claim.document == "004"
+    if loaded.claim.variant == "faithful":
+        assert not name.endswith(("-tuned", "-scratch"))
+        assert "osen here" in words or "stand here" in words or "is chosen" in words
+    else:
+        assert loaded.claim.variant == "tuned"
+        assert "Tuned" in words or "conv4-ideas" in name
+
+
+def test_own_recipes_claim_nothing() -> None:
+    own = [recipe.load(name) for name in MEMBERS if name not in DOCUMENTED]
+    assert own
+    for loaded in own:
+        assert (loaded.claim.variant, dict(loaded.claim.figures)) == ("own", {})
+
+
+@pytest.mark.parametrize("name", [name for name in recipe.names() if recipe.search_space(name)])
+def test_every_key_of_a_search_space_is_one_of_the_recipe(name: str) -> None:
+    for key, values in recipe.search_space(name).items():
+        for value in values if isinstance(values, list) else (values["low"], values["high"]):
+            assert recipe.load(recipe.members(name)[0], [f"{key}={value}"])
+
+
+# Members of a family whose net, loss and faces stand in another member that takes the step.
+SAME = ("vgg19-48-", "-three-adam", "-six-sgd", "resnet50-48-", "hybrid-ablation/attention", "hybrid-ablation/weights")
+STEPPING = [name for name in MEMBERS if not any(part in name for part in SAME)]
+
+
+@pytest.fixture(scope="module")
+def faces() -> FaceSet:
+    return cartoon_set(per_split=(28, 14, 7))
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory, draw_face: Callable[..., Any]) -> Path:
+    """Faces of disgust in a labelled folder, as `mien synthesize` leaves them."""
+    folder = tmp_path_factory.mktemp("synthetic")
+    (folder / "disgust").mkdir()
+    for seed in range(4):
+        Image.fromarray(draw_face(seed=seed)).save(folder / "disgust" / f"{seed}.png")
+    return folder
+
+
+def cheap(name: str) -> Recipe:
+    """The recipe in small batches, at 48 px at most, without what must be trained or fetched first."""
+    table = recipe.dump(recipe.load(name))
+    table["optimise"] |= {"batch": 8, "accumulate": 1}
+    table["data"]["size"] = min(48, table["data"]["size"])
+    table["target"] |= {"teach": 0.0, "teachers": ()}
+    table["net"] |= {"weights": "", "stay": 0.0}
+    if table["net"]["name"] == "alexnet" or table["net"]["options"].get("head") == "dense":
+        table["net"]["options"]["hidden"] = [64, 64]
+    return recipe.parse(table, where=name)
+
+
+@pytest.mark.parametrize("name", STEPPING)
+def test_every_recipe_takes_a_step(name: str, faces: FaceSet, drawn: Path, tmp_path: Path) -> None:
+    chosen = cheap(name)
+    if chosen.data.also:
+        faces = mix(faces, [(read_own(drawn, label_map={}, emotions=SEVEN, side=48), 1.0)])
+    task = prepare(chosen, faces, Devices("cpu").launch("32-true"), None)
+    run = open_run(chosen, tmp_path, torch.device("cpu"), class_weights(task.training, chosen.target))
+    optimiser = start_leg(run)
+    set_mode(run.net, run.stage.phase)
+    before = {key: value.clone() for key, value in run.net.head.named_parameters()}
+    generator = torch.Generator().manual_seed(0)
+    views = batches(task.training, task.target, task.row_weights, chosen, 8, task.teachers, generator)
+    loss, logits = run.objective(*next(views))
+    loss.backward()
+    optimiser.step()
+    assert torch.isfinite(loss)
+    assert logits.shape == (8, len(CLASS_SETS[chosen.data.classes]))
+    assert any(not torch.equal(before[key], value) for key, value in run.net.head.named_parameters())
+
+
+def test_overrides_reach_sections_options_and_lists() -> None:
+    changed = recipe.load(
+        "mien-0", ["optimise.epochs=3", "net.options.widths=[16,32,48]", "augment.fill=zeros", "seed=7"]
+    )
+    assert changed.optimise.epochs == 3
+    assert changed.net.options["widths"] == [16, 32, 48]
+    assert changed.augment.fill == "zeros"
+    assert changed.seed == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[optimise]\nepoch = 3", "unknown key 'epoch'; did you mean 'epochs'?"),
+        ("[optimize]\nepochs = 3", "did you mean 'optimise'?"),
+        ('[optimise]\nepochs = "3"', "epochs is of type int"),
+        ("[optimise]\nepochs = true", "epochs is of type int"),
+        ("[optimise]\nepochs = 0", "epochs must be at least 1"),
+        ('[data]\nclasses = "nine"', "data.classes are one of seven"),
+        ('[augment]\nfill = "wrap"', "augment.fill"),
+        ("[target]\nteach = 0.5", "target.teachers names no run"),
+        ('[optimise]\nname = "lion"', "optimise.name"),
+        ("optimise = 3", "is a section"),
+        ("[augment]\nerase_area = 0.1", "is a list"),
+        ("= 3", "not valid TOML"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, text: str, says: str) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text(MINIMAL + text)
+    with pytest.raises(RecipeError, match=says.replace("?", r"\?").replace("[", r"\[")):
+        recipe.load(str(path))
+
+
+def test_unknown_recipes_files_and_overrides_are_named(tmp_path) -> None:
+    with pytest.raises(RecipeError, match="did you mean 'mien-0'"):
+        recipe.load("mien0")
+    with pytest.raises(RecipeError, match="no such recipe file"):
+        recipe.load(str(tmp_path / "none.toml"))
+    with pytest.raises(RecipeError, match=r"section\.key=value"):
+        recipe.load("mien-0", ["epochs"])
+    with pytest.raises(RecipeError, match="is not a section"):
+        recipe.load("mien-0", ["name.x=1"])
+    path = tmp_path / "short.toml"
+    path.write_text('name = "x"\n')
+    with pytest.raises(RecipeError, match="about"):
+        recipe.load(str(path))
+
+
+def test_unknown_nets_and_options_are_named() -> None:
+    with pytest.raises(RecipeError, match="did you mean 'vgg'"):
+        nets.build("vgg16", channels=1, classes=7)
+    with pytest.raises(RecipeError, match="depht"):
+        nets.build("vgg", channels=1, classes=7, depht=16)
+    with pytest.raises(RecipeError, match="same length"):
+        nets.build("mien", channels=1, classes=7, widths=[16])
+    with pytest.raises(RecipeError, match="depth is one of"):
+        nets.build("vgg", channels=1, classes=7, depth=12)
+
+
+def test_classes_may_be_a_list_of_emotions_in_any_order() -> None:
+    chosen = recipe.load("mien-0", ["data.classes=sad, happy"])
+    assert build(chosen).head(torch.zeros(1, 192, 6, 6)).shape == (1, 2)
+    for wrong in ("happy", "happy, happy", "happy, joy"):
+        with pytest.raises(RecipeError, match="list of at least two of angry"):
+            recipe.load("mien-0", [f"data.classes={wrong}"])

@@ -1,0 +1,263 @@
+"""The search: pruning, stopping, resuming, the resulting recipe, and search spaces."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import optuna
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from mien.__main__ import app
+from mien._emotions import SEVEN
+from mien._errors import DataError, RecipeError
+from mien.lab import nets
+from mien.lab import recipe as recipes
+from mien.lab.search.findings import write_findings
+from mien.lab.search.search import search
+from mien.lab.search.space import Choices, Range, read_space
+from mien.lab.search.study import Plan, open_study
+from mien.lab.train.fit import Devices, fit
+from mien.lab.train.history import read_log
+from support.synthetic_faces import cartoon_set
+
+TINY = """
+name = "tiny"
+about = "A net of one block for cartoons."
+[data]
+size = 16
+[net.options]
+stem = 16
+widths = [16]
+depths = [1]
+strides = [2]
+[optimise]
+name = "adamw"
+rate = 3e-3
+batch = 28
+epochs = 2
+ema = 0
+precision = "32-true"
+[claim]
+document = "004"
+variant = "faithful"
+"""
+SPACE = """
+[search]
+"optimise.rate" = { low = 1e-4, high = 1e-2, log = true }
+"optimise.batch" = [14, 28]
+"net.options.widths" = [[16], [32]]
+"optimise.epochs" = { low = 1, high = 2 }
+"""
+
+
+def tiny(folder: Path, space: str = SPACE) -> str:
+    """A small recipe with ``space``, written to ``folder``: its name for `mien search`."""
+    path = folder / "tiny.toml"
+    path.write_text(TINY + space)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One's own labelled pictures, as `--data` takes them."""
+    root = tmp_path_factory.mktemp("pictures")
+    faces = cartoon_set(per_split=(84, 0, 0))
+    for number, (image, label) in enumerate(zip(faces.images, faces.labels, strict=True)):
+        folder = root / str(SEVEN[int(label)])
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(image.numpy()).save(folder / f"{number}.png")
+    return root
+
+
+@pytest.fixture
+def plan(pictures: Path, tmp_path: Path) -> Callable[..., Plan]:
+    name = tiny(tmp_path)
+    return lambda **more: Plan(name, tmp_path / "out", data=pictures, accelerator="cpu", **more)
+
+
+def test_a_search_goes_on_to_its_number_and_ends_in_a_recipe(plan: Callable[..., Plan], tmp_path: Path) -> None:
+    events: list[dict] = []
+    search(plan(trials=2), events.append)
+    search(plan(trials=5), events.append)
+    search(plan(trials=5), events.append)  # nothing is left to do
+    ends = [event for event in events if "state" in event]
+    assert [event["trial"] for event in ends] == [0, 1, 2, 3, 4]
+    assert ends[0]["params"] | {"optimise.rate": 3e-3, "optimise.batch": 28} == ends[0]["params"]  # the recipe itself
+    assert len({json.dumps(event["params"]) for event in ends}) > 3
+
+    found = write_findings(plan(trials=5))
+    assert found["counts"] == {"finished": 5, "pruned": 0}
+    assert found["trials"][0]["value"] == max(event["value"] for event in ends)
+    assert json.loads((tmp_path / "out" / "search.json").read_text()) == found
+    assert {"command", "commit", "data_sha256", "machine"} <= set(found)
+    best = recipes.load(str(tmp_path / "out" / "best.toml"))
+    assert best.optimise.rate == found["trials"][0]["params"]["optimise.rate"]
+    assert best.net.options["widths"] == found["trials"][0]["params"]["net.options.widths"]
+    assert best.name == "tiny-best"
+    assert best.claim.variant == "tuned"
+    assert "seed 0" in best.about
+    for picture in ("history.png", "importance.png"):
+        with Image.open(tmp_path / "out" / picture) as image:
+            assert image.width > 600
+    kept = {path.name for path in (tmp_path / "out" / "trials").rglob("*") if path.is_file()}
+    assert kept == {"log.jsonl", "recipe.json"}
+
+
+def test_the_same_seed_makes_the_same_search(pictures: Path, tmp_path: Path) -> None:
+    def made(out: str) -> list[tuple]:
+        events: list[dict] = []
+        search(Plan(tiny(tmp_path), tmp_path / out, data=pictures, trials=2, accelerator="cpu"), events.append)
+        return [(event["params"], event["value"]) for event in events if "state" in event]
+
+    assert made("one") == made("two")
+
+
+def test_an_interrupted_trial_goes_on_where_it_stood(plan: Callable[..., Plan], tmp_path: Path) -> None:
+    def stop(event: dict) -> None:
+        if event.get("trial") == 0 and event.get("epoch") == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(plan(trials=1), stop)
+    assert (tmp_path / "out" / "trials" / "0000" / "checkpoint.pt").is_file()
+    events: list[dict] = []
+    search(plan(trials=1), events.append)
+    assert [event["epoch"] for event in events if "epoch" in event] in ([2], [])  # the first epoch is not made again
+    assert events[-1]["state"] == "finished"
+    with open_study(plan(trials=1)) as study:
+        states = [trial.state.name for trial in study.trials]
+        steps = list(study.trials[-1].intermediate_values)
+    assert states == ["FAIL", "COMPLETE"]
+    assert steps[0] == 1
+    assert [path.name for path in (tmp_path / "out" / "trials").iterdir()] == ["0000"]
+
+
+def test_a_folder_of_another_search_is_refused(plan: Callable[..., Plan], tmp_path: Path) -> None:
+    search(plan(trials=1))
+    tiny(tmp_path, SPACE.replace("1e-4", "1e-3"))
+    with pytest.raises(DataError, match="another recipe, seed or space"):
+        search(plan(trials=2))
+
+
+def test_a_search_does_not_go_on_with_other_faces(plan: Callable[..., Plan], pictures: Path, tmp_path: Path) -> None:
+    search(plan(trials=1))
+    shutil.copytree(pictures, tmp_path / "other")
+    next((tmp_path / "other" / "happy").iterdir()).unlink()
+    with pytest.raises(DataError, match="holds a search on other faces"):
+        search(replace(plan(trials=2), data=tmp_path / "other"))
+
+
+def test_the_first_trial_has_the_net_s_own_default_where_the_recipe_is_silent(tmp_path: Path) -> None:
+    name = tiny(tmp_path, '[search]\n"net.options.block" = ["plain", "residual"]\n')
+    space, recipe = read_space(name), recipes.load(name)
+    assert "block" not in recipe.net.options
+    assert space.shown(space.starting_point(recipe)) == {"net.options.block": "residual"}
+    assert nets.default("mien", "nothing") is None
+
+
+def test_a_trial_is_stopped_within_its_training_and_leaves_a_sound_run(tmp_path: Path) -> None:
+    def prune(record: dict) -> None:
+        if record.get("epoch") == 1:
+            raise optuna.TrialPruned
+
+    chosen, faces = recipes.load(tiny(tmp_path)), cartoon_set(per_split=(56, 28, 0))
+    with pytest.raises(optuna.TrialPruned):
+        fit(chosen, faces, tmp_path / "run", devices=Devices("cpu"), report=prune)
+    assert fit(chosen, faces, tmp_path / "run", devices=Devices("cpu"))
+    assert [record["epoch"] for record in read_log(tmp_path / "run")] == [1, 2]
+
+
+def test_trials_that_lag_behind_are_pruned(pictures: Path, tmp_path: Path) -> None:
+    rates = "[3e-3, 4e-3, 5e-3, 1e-9]"  # with the last one, nothing is learned
+    name = tiny(tmp_path, f'[search]\nobjective = "log_loss"\n"optimise.rate" = {rates}\n')
+    out = Plan(name, tmp_path / "out", ("optimise.epochs=5",), pictures, trials=9, accelerator="cpu")
+    search(out)
+    rows = write_findings(out)["trials"]
+    pruned = [row for row in rows if row["state"] == "pruned"]
+    assert all(row["epochs"] < 5 and row["value"] is None for row in pruned)
+    assert all(row["epochs"] == 5 for row in rows if row["state"] == "finished")
+    assert pruned
+    with open_study(out) as study:
+        steps = {trial.number: trial.intermediate_values for trial in study.trials}
+    for row in pruned:
+        others = [steps[other["trial"]][row["epochs"]] for other in rows if other["state"] == "finished"]
+        assert min(steps[row["trial"]].values()) > min(others)
+
+
+def test_two_workers_share_the_trials(plan: Callable[..., Plan]) -> None:
+    events: list[dict] = []
+    search(plan(trials=4, workers=2), events.append)
+    ends = [event for event in events if "state" in event]
+    assert sorted(event["trial"] for event in ends) == [0, 1, 2, 3]
+    assert all(event["state"] == "finished" for event in ends)
+
+
+def test_a_worker_says_what_went_wrong(plan: Callable[..., Plan], tmp_path: Path) -> None:
+    lost = Plan(plan().recipe, tmp_path / "lost", data=tmp_path / "nowhere", trials=2, workers=2, accelerator="cpu")
+    with pytest.raises(Exception, match="nowhere"):
+        search(lost)
+
+
+def test_the_command_shows_the_best_trials_and_names_their_recipe(pictures: Path, tmp_path: Path) -> None:
+    words = ["search", tiny(tmp_path), "optimise.ema=0.5", "--data", str(pictures), "--trials", "2", "--seed", "7"]
+    done = CliRunner().invoke(app, [*words, "--accelerator", "cpu", "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    heads, *rows = [line.split("\t") for line in done.stdout.splitlines() if "\t" in line]
+    assert heads == ["trial", "accuracy", "rate", "batch", "widths", "epochs", "epochs", "seconds"]
+    assert len(rows) == 2
+    assert "2 trials finished, 0 pruned" in done.stdout
+    assert f"mien train {tmp_path / 'out' / 'best.toml'}" in done.stdout
+    best = recipes.load(str(tmp_path / "out" / "best.toml"))
+    assert best.optimise.ema == 0.5
+    assert "optimise.ema=0.5" in best.about
+    refused = CliRunner().invoke(app, ["search", "conv4"])
+    assert refused.exit_code == 2
+    assert "has no [search] section" in refused.output
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('"optimise.rat" = [0.1]', r"'optimise.rat' cannot be 0.1: .*unknown key 'rat'; did you mean 'rate'"),
+        ('"optimise.rate" = { low = 1, high = 0.1 }', r"'optimise.rate': low \(1\) must be below high"),
+        ('"optimise.rate" = { low = 0.1 }', "high is missing"),
+        ('"optimise.rate" = { low = 0, high = 1, log = true }', "begins above 0"),
+        ('"optimise.rate" = { low = "a", high = 1 }', "low is a number"),
+        ('"optimise.rate" = { low = 0.1, high = 1, stp = 2 }', "unknown key 'stp'; did you mean 'step'"),
+        ('"optimise.rate" = { low = 0.1, high = 1, step = 2 }', "step"),
+        ('"optimise.rate" = { low = -0.1, high = 1 }', r"'optimise.rate' cannot be -0.1: .*rate is above 0"),
+        ('"optimise.batch" = { low = 16.5, high = 32 }', "batch is of type int"),
+        ('"optimise.batch" = []', "choices is a list of values"),
+        ('"optimise.batch" = [32, 32]', "names a value twice"),
+        ('"optimise.batch" = 32', "is a list of choices or a table"),
+        ('"optimise.batch" = { choices = [32], low = 1 }', "choices stand alone"),
+        ('objective = "recall"', "objective is one of accuracy, log_loss"),
+        ('objective = "accuracy"', "names no key"),
+    ],
+)
+def test_a_wrong_space_is_one_clear_line(line: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=says):
+        read_space(tiny(tmp_path, f"[search]\n{line}\n"))
+
+
+def test_a_recipe_without_a_space_says_how_to_write_one(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"has no \[search\] section"):
+        read_space(tiny(tmp_path, ""))
+
+
+def test_the_space_is_what_the_file_says(tmp_path: Path) -> None:
+    nested = '[search]\nobjective = "log_loss"\n[search.optimise]\nrate = { low = 0.1, high = 0.2 }\nbatch = [14, 28]\n'
+    space = read_space(tiny(tmp_path, nested))
+    assert space.keys == {"optimise.rate": Range(0.1, 0.2), "optimise.batch": Choices((14, 28))}
+    assert space.direction == "minimize"
+    # The recipe's own rate lies outside of the range, so the first trial starts from its batch alone.
+    assert space.starting_point(recipes.load(str(tmp_path / "tiny.toml"))) == {"optimise.batch": "28"}
+
+
+@pytest.mark.parametrize("name", [name for name in recipes.names() if recipes.search_space(name)])
+def test_every_shipped_space_holds(name: str) -> None:
+    assert read_space(name).keys

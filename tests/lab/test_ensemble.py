@@ -1,0 +1,218 @@
+"""Ensembles of runs: mean logits, provenance of every member, and use as any other run."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+from mien.__main__ import app
+from mien._errors import DataError, MienError, RecipeError
+from mien.lab import checkpoint, nets
+from mien.lab import recipe as recipes
+from mien.lab.data import FaceSet, Split
+from mien.lab.export.calibrate import Calibration
+from mien.lab.export.contract import Contract
+from mien.lab.export.release import release
+from mien.lab.join import join
+from mien.lab.recipe import parse
+from mien.lab.record import record
+from mien.lab.train.fit import Devices, fit, predict
+from mien.lab.train.history import read_log
+from mien.lab.train.run import load_final
+from support.short_runs import short
+from support.synthetic_faces import cartoon_set
+
+PLAIN = Calibration(scale=(1.0,) * 7, offset=(0.0,) * 7)
+
+
+@pytest.fixture(scope="module")
+def faces() -> FaceSet:
+    return cartoon_set(per_split=(70, 14, 7))
+
+
+@pytest.fixture(scope="module")
+def parts(faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two runs whose nets have other widths and depths; the second is kept in half precision."""
+    folder = tmp_path_factory.mktemp("parts")
+    chosen = [short("optimise.epochs=6"), short("optimise.epochs=4", "net.options.widths=[16,16,24]", "seed=1")]
+    for recipe, place in zip(chosen, (folder / "first", folder / "second"), strict=True):
+        said = {"commit": "c", "data_sha256": faces.sha256, "machine": "abacus", "torch": "2", "command": "mien train"}
+        assert fit(recipe, faces, place, devices=Devices("cpu"), provenance=said)
+    state = checkpoint.load(folder / "second" / "final.pt")
+    state["net"] = {key: v.half() if v.is_floating_point() else v for key, v in state["net"].items()}
+    checkpoint.save(folder / "second" / "final.pt", state)
+    return [folder / "first", folder / "second"]
+
+
+@pytest.fixture(scope="module")
+def joined(parts: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("joined") / "pair"
+    assert join(parts, out, name="pair").name == "pair"
+    return out
+
+
+def test_its_logits_are_the_mean_of_the_parts_logits(parts: list[Path], joined: Path, faces: FaceSet) -> None:
+    public = faces.split(Split.PUBLIC_TEST).images
+    first, second, both = (predict(load_final(folder).net, public, 48) for folder in (*parts, joined))
+    torch.testing.assert_close(both, (first + second) / 2, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(first, second, atol=1e-2)
+
+
+def test_its_maps_are_the_mean_of_the_parts_maps(parts: list[Path], joined: Path, faces: FaceSet) -> None:
+    crops = faces.split(Split.PUBLIC_TEST).images
+    first, second, both = (Contract(load_final(folder).net, PLAIN)(crops)[1] for folder in (*parts, joined))
+    torch.testing.assert_close(both, (first + second) / 2, rtol=1e-3, atol=1e-3)
+
+
+def test_it_tells_of_all_parts_and_of_their_whole_cost(parts: list[Path], joined: Path) -> None:
+    trained = load_final(joined)
+    first, second = (load_final(part) for part in parts)
+    assert [record["epoch"] for record in trained.history] == list(range(1, 11))
+    assert [(r["epoch"], r["net"]) for r in trained.history if "net" in r] == [
+        (1, "mien-plain, seed 0"),
+        (7, "mien-plain, seed 1"),
+    ]
+    assert sum(r["seconds"] for r in trained.history) == pytest.approx(
+        sum(r["seconds"] for part in (first, second) for r in part.history)
+    )
+    assert [(p["recipe"], p["seed"], p["epochs"], p["machine"]) for p in trained.provenance["parts"]] == [
+        ("mien-plain", 0, 6, "abacus"),
+        ("mien-plain", 1, 4, "abacus"),
+    ]
+    assert "side by side" in trained.recipe.about
+    assert parse(json.loads((joined / "recipe.json").read_text("utf-8")), where="recipe.json") == trained.recipe
+    assert len(read_log(joined)) == 10
+
+
+def test_it_is_recorded_and_exported_as_any_run(joined: Path, faces: FaceSet, tmp_path: Path) -> None:
+    metrics = record(joined, faces, tmp_path / "record")
+    assert metrics["epochs"] == 10
+    assert len(metrics["parts"]) == 2
+    assert (tmp_path / "record" / "curves.png").stat().st_size > 10_000
+    card = release(load_final(joined), faces, tmp_path / "model")
+    assert card["name"] == "pair"
+    made = (tmp_path / "model" / "card.md").read_text("utf-8").partition("## How it was made")[2]
+    assert "- recipe `mien-plain`, seed 0, 6 epochs" in made
+    assert "- recipe `mien-plain`, seed 1, 4 epochs" in made
+    assert made.count("on abacus (torch 2), command `mien train` at commit `c`") == 2
+
+
+def test_a_joined_run_is_joined_again(parts: list[Path], joined: Path, faces: FaceSet, tmp_path: Path) -> None:
+    """Its share is that of one run: whoever wants three equal ones names three."""
+    join([joined, parts[0]], tmp_path / "more", name="more")
+    public = faces.split(Split.PUBLIC_TEST).images
+    pair, first, more = (predict(load_final(f).net, public, 48) for f in (joined, parts[0], tmp_path / "more"))
+    torch.testing.assert_close(more, (pair + first) / 2, rtol=1e-4, atol=1e-4)
+
+
+def changed(run: Path, out: Path, **sections: dict[str, object]) -> Path:
+    """A copy of the finished run whose recipe says otherwise."""
+    state = checkpoint.load(run / "final.pt")
+    for section, values in sections.items():
+        state["recipe"][section] = {**state["recipe"][section], **values}
+    checkpoint.save(out / "final.pt", state)
+    return out
+
+
+def test_what_cannot_stand_side_by_side_is_refused_before_anything_is_written(
+    parts: list[Path], joined: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(DataError, match="name two or more"):
+        join(parts[:1], out, name="one")
+    with pytest.raises(DataError, match="pair: holds a run already"):
+        join(parts, joined, name="pair")
+    with pytest.raises(DataError, match=r"part: its recipe's \[data\] differs from that of"):
+        join([parts[0], changed(parts[1], tmp_path / "part", data={"limit": 3})], out, name="x")
+    state = checkpoint.load(parts[1] / "final.pt")
+    state["provenance"]["data_sha256"] = "1" * 64
+    checkpoint.save(tmp_path / "others" / "final.pt", state)
+    with pytest.raises(DataError, match="others: was trained on other faces than"):
+        join([parts[0], tmp_path / "others"], out, name="x")
+    leaky = [changed(part, tmp_path / part.name, data={"expand_first": True, "expand": 0.1}) for part in parts]
+    with pytest.raises(DataError, match="first: has learned from test faces"):
+        join(leaky, out, name="x")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("net", "options", "why"),
+    [
+        ("conv4", {}, "other: conv4 has no pooled linear head"),
+        ("mien", {"strides": [1, 1, 2]}, "other: its maps have 24 places a side, those of .* 6"),
+    ],
+)
+def test_nets_that_do_not_fit_are_refused(
+    net: str, options: dict[str, object], why: str, parts: list[Path], tmp_path: Path
+) -> None:
+    recipe = replace(load_final(parts[0]).recipe, net=recipes.load("mien-plain").net)
+    recipe = replace(recipe, net=replace(recipe.net, name=net, options=options))
+    weights = nets.build(net, channels=1, classes=7, **options).state_dict()
+    said = load_final(parts[0]).provenance
+    state = {"recipe": recipes.dump(recipe), "net": weights, "history": [], "provenance": said}
+    checkpoint.save(tmp_path / "other" / "final.pt", state)
+    with pytest.raises(DataError, match=why):
+        join([parts[0], tmp_path / "other"], tmp_path / "out", name="x")
+
+
+def test_towers_are_a_net_of_parts_with_pooled_heads() -> None:
+    net = nets.build("towers", channels=1, classes=7, parts=[{"strides": [1, 2, 2]}, {"name": "resnet", "depth": 18}])
+    with pytest.raises(RuntimeError, match="Sizes of tensors must match"):
+        net(torch.zeros(1, 1, 48, 48))
+    with pytest.raises(RecipeError, match="part 2 has no pooled linear head"):
+        nets.build("towers", channels=1, classes=7, parts=[{}, {"name": "conv4"}])
+    with pytest.raises(RecipeError, match="parts names no net"):
+        nets.build("towers", channels=1, classes=7, parts=[])
+    with pytest.raises(RecipeError, match="no option 'width'; did you mean 'widths'"):
+        nets.build("towers", channels=1, classes=7, parts=[{"width": 3}])
+
+
+def test_towers_trained_apart_learn_from_their_own_faces_and_answer_together() -> None:
+    parts = [{"widths": [16, 16, 32]}, {"widths": [16, 32, 48], "depths": [1, 1, 1]}]
+    net = nets.build("towers", channels=1, classes=7, parts=parts, apart=True, dropout=0.0)
+    a, b = torch.rand(2, 3, 1, 48, 48, generator=torch.Generator().manual_seed(0))
+    together = net.eval()(a)
+    net.features.train()
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()  # so that a face is seen alike, whatever stands beside it
+    first, second = net(torch.cat([a, b]))[:3], net(torch.cat([b, a]))[3:]
+    torch.testing.assert_close((first + second) / 2, together, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(first, second, atol=1e-3)
+    first.sum().backward()
+    learned = [{p.grad is not None and bool(p.grad.any()) for p in part.parameters()} for part in net.features.parts]
+    assert learned == [{True}, {False}]
+
+
+@pytest.mark.parametrize("apart", ["false", "true"])
+def test_a_recipe_may_train_towers_from_nothing(apart: str, faces: FaceSet, tmp_path: Path) -> None:
+    small = "{stem=16, widths=[16, 16, 16], depths=[1, 1, 1]}"
+    options = f"net.options={{parts=[{small}, {small}], apart={apart}}}"
+    recipe = short("net.name=towers", "optimise.epochs=2", options)
+    assert fit(recipe, faces, tmp_path / "run", devices=Devices("cpu"))
+    assert np.isfinite(load_final(tmp_path / "run").history[-1]["loss"])
+
+
+def test_a_share_of_a_batch_without_a_face_is_refused_in_one_line(faces: FaceSet, tmp_path: Path) -> None:
+    options = "net.options={parts=[{widths=[16, 16, 16]}, {widths=[16, 16, 16]}], apart=true}"
+    recipe = short("net.name=towers", options, "optimise.batch=8", "optimise.accumulate=8")
+    with pytest.raises(RecipeError, match=r"a batch has 1 of the faces that 2 towers share.* optimise\.accumulate"):
+        fit(recipe, faces, tmp_path / "run", devices=Devices("cpu"))
+
+
+def test_the_command_says_what_it_made_and_refuses_in_one_line(parts: list[Path], tmp_path: Path) -> None:
+    words = ["join", *map(str, parts), "--out", str(tmp_path / "both")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith("both: 2 nets side by side, ")
+    assert "MMAC a face" in done.output
+    again = CliRunner().invoke(app, words)
+    assert again.exit_code == 2
+    assert isinstance(again.exception, SystemExit | MienError)
+    assert "holds a run already" in again.stderr
+    assert "Traceback" not in again.output

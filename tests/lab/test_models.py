@@ -1,0 +1,284 @@
+"""`open_model`: names, files, folders, runs and foreign ONNX files, and the rows they are evaluated on."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from mien._emotions import CLASS_SETS, SEVEN, Emotion
+from mien._errors import DataError, ModelError
+from mien.lab.data import FaceSet, Split
+from mien.lab.data.faces import FERPLUS_COLUMNS
+from mien.lab.judge.examine import FERPLUS_PROTOCOL, examine, select_rows
+from mien.lab.model import Model, open_model
+from mien.lab.train.fit import Devices, fit
+from support.onnx_models import write_model
+from support.synthetic_faces import cartoon_set
+from support.tiny_recipe import tiny
+
+
+def crops(count: int = 5, side: int = 48) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, side, side), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def faces() -> FaceSet:
+    return cartoon_set(per_split=(56, 28, 14))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, faces: FaceSet) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "tiny" / "seed-0"
+    said = {"commit": "abc", "data_sha256": faces.sha256}
+    fit(tiny(optimise={"epochs": 1}), faces, folder, devices=Devices("cpu"), provenance=said)
+    return folder
+
+
+def check(model: Model) -> np.ndarray:
+    seen = crops(5, model.size)
+    probs, _ = model(seen)
+    assert probs.dtype == np.float32
+    assert probs.shape == (5, len(model.emotions))
+    np.testing.assert_allclose(probs.sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(model(seen[:1])[0], probs[:1], atol=2e-3)  # int8 is scaled by what it reads together
+    return probs
+
+
+def test_the_embedded_model_by_its_name() -> None:
+    model = open_model("mien-0")
+    check(model)
+    assert (model.name, model.emotions, model.trained) == ("mien-0", SEVEN, None)
+    assert model.about["precision"] == "int8"
+    assert open_model("mien-0", precision="fp32").about["precision"] == "fp32"
+    maps = model(crops())[1]
+    assert maps is not None
+    assert maps.shape[:2] == (5, 7)
+
+
+def test_a_file_of_the_contract_and_a_folder_that_holds_one(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "seed-3" / "model.onnx")
+    assert "seed" not in open_model(path).about
+    (path.parent / "metrics.json").write_text('{"seed": 3}')
+    model = open_model(path.parent)
+    np.testing.assert_array_equal(check(model), check(open_model(path)))
+    assert model.about["seed"] == "3"
+
+
+def test_a_run_is_the_torch_net_calibrated_on_its_own_faces_alone(run: Path, faces: FaceSet) -> None:
+    plain = open_model(run)
+    check(plain)
+    assert plain.trained is not None
+    assert plain.about["calibration"] == "none: probabilities as trained"
+    assert plain.about["commit"] == "abc"
+    np.testing.assert_array_equal(check(open_model(run.parent)), check(plain))  # the recipe's folder with one run
+    calibrated = open_model(run, faces=faces)
+    assert calibrated.about["calibration"].startswith("fitted on PublicTest")
+    assert np.abs(check(calibrated) - check(plain)).max() > 1e-4
+    other = open_model(run, faces=replace(faces, sha256="1" * 64))
+    np.testing.assert_array_equal(check(other), check(plain))
+
+
+def test_several_runs_of_a_recipe_have_to_be_told_apart(run: Path, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        shutil.copytree(run, tmp_path / f"seed-{seed}")
+    with pytest.raises(ModelError, match=r"several runs \(seed-0, seed-1\); name one of them"):
+        open_model(tmp_path)
+
+
+def test_kept_answers_are_no_model(tmp_path: Path) -> None:
+    (tmp_path / "answers.npz").write_bytes(b"")
+    with pytest.raises(ModelError, match="holds the answers of a run, but no model"):
+        open_model(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelError, match=r"no int8 file \(model.onnx\); name a folder that holds a model"):
+        open_model(tmp_path / "empty")
+    with pytest.raises(ModelError, match=r"unknown model 'mien-00'; did you mean 'mien-0'\?"):
+        open_model("mien-00")
+
+
+def test_other_crops_and_other_answers_are_refused(tmp_path: Path) -> None:
+    model = open_model(write_model(tmp_path / "m.onnx"))
+    with pytest.raises(ModelError, match=r"reads crops of uint8 \[N, 48, 48\], not uint8 \[2, 40, 40\]"):
+        model(crops(2, 40))
+    with pytest.raises(ModelError, match=r"not float64 \[5, 48, 48\]"):
+        model(crops().astype(float))  # type: ignore[arg-type]
+
+    def says(probs: np.ndarray) -> Model:
+        return Model("wrong", SEVEN, 48, {}, tmp_path, lambda _: (probs, None))
+
+    with pytest.raises(ModelError, match="values that are no numbers"):
+        says(np.full((5, 7), np.nan, np.float32))(crops())
+    with pytest.raises(ModelError, match=r'no probabilities: .* for logits, say outputs = "logits"'):
+        says(np.ones((5, 7), np.float32))(crops())
+    with pytest.raises(ModelError, match="a row is negative"):
+        says(np.tile(np.float32([2, -1, 0, 0, 0, 0, 0]), (5, 1)))(crops())
+
+
+def answering(emotions: tuple[Emotion, ...]) -> Model:
+    even = 1 / len(emotions)
+    return Model("even", emotions, 48, {}, Path(), lambda c: (np.full((len(c), len(emotions)), even, np.float32), None))
+
+
+def test_every_row_is_judged_or_accounted_for(faces: FaceSet) -> None:
+    seven = select_rows(faces, SEVEN, Split.PUBLIC_TEST)
+    assert (seven.total, len(seven.faces), seven.account) == (28, 28, {})
+    six = tuple(emotion for emotion in SEVEN if emotion is not Emotion.DISGUST)
+    chosen = select_rows(faces, six, Split.PUBLIC_TEST)
+    assert chosen.account == {"disgust: not among the model's classes": 4}
+    assert len(chosen.faces) + sum(chosen.account.values()) == chosen.total
+    assert select_rows(faces, SEVEN).total == len(faces)
+    answers = examine(answering(six), chosen)
+    truth = {row: faces.emotions[label] for row, label in zip(faces.rows.tolist(), faces.labels.tolist(), strict=True)}
+    assert [six[label] for label in answers.labels] == [truth[row] for row in answers.rows]
+
+
+def test_a_model_that_knows_contempt_is_judged_on_the_majority_of_votes(faces: FaceSet) -> None:
+    votes = faces.votes.clone()  # type: ignore[union-attr]
+    public = np.flatnonzero(faces.usage.numpy() == 1)
+    contempt, happiness = FERPLUS_COLUMNS.index("contempt"), FERPLUS_COLUMNS.index("happiness")
+    votes[public[0]] = torch.eye(10, dtype=torch.uint8)[contempt] * 10
+    votes[public[1]] = (torch.eye(10, dtype=torch.uint8)[contempt] + torch.eye(10, dtype=torch.uint8)[happiness]) * 5
+    jpeg = faces.pixels_from_jpeg.clone()  # type: ignore[union-attr]
+    jpeg[public[2]] = True
+    chosen = select_rows(replace(faces, votes=votes, pixels_from_jpeg=jpeg), CLASS_SETS["eight"], Split.PUBLIC_TEST)
+    assert chosen.protocol == FERPLUS_PROTOCOL
+    assert chosen.account == {
+        "pixels from JPEG, whose votes may be another picture's": 1,
+        "no majority of votes for one emotion": 1,
+    }
+    assert len(chosen.faces) == 26
+    assert chosen.faces.emotions[int(chosen.faces.labels[0])] is Emotion.CONTEMPT
+
+
+def test_where_nothing_can_be_judged_the_set_is_named(faces: FaceSet) -> None:
+    with pytest.raises(DataError, match=r"one class alone \(happy\) is left"):
+        select_rows(faces.select(faces.labels == SEVEN.index("happy")), SEVEN, Split.PUBLIC_TEST)
+    with pytest.raises(DataError, match="cartoons: has no rows in PrivateTest; it has Training, PublicTest"):
+        select_rows(faces.select(faces.usage < 2), SEVEN, Split.PRIVATE_TEST)
+
+
+LABELS = '["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"]'
+
+
+def foreign(
+    folder: Path,
+    text: str = "",
+    *,
+    channels: int = 1,
+    layout: str = "nchw",
+    softmax: bool = False,
+    labels: str = LABELS,
+) -> Path:
+    """A linear ONNX classifier of its mean grey by channel, and the TOML file that describes it."""
+    shape = ["n", channels, 48, 48] if layout == "nchw" else ["n", 48, 48, channels]
+    axes = [2, 3] if layout == "nchw" else [1, 2]
+    weight = np.linspace(-3, 3, channels * 7, dtype=np.float32).reshape(channels, 7)
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["mean"], axes=axes, keepdims=0),
+        helper.make_node("MatMul", ["mean", "w"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["said"], axis=1),
+    ]
+    out = "said" if softmax else "logits"
+    graph = helper.make_graph(
+        nodes if softmax else nodes[:2],
+        "foreign",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info(out, TensorProto.FLOAT, ["n", 7])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (folder / "their.onnx").write_bytes(model.SerializeToString())
+    outputs = "probabilities" if softmax else "logits"
+    said = f'model = "their.onnx"\nlabels = {labels}\nsize = 48\nlayout = "{layout}"\noutputs = "{outputs}"\n{text}\n'
+    (folder / "their.toml").write_text(said)
+    return folder / "their.toml"
+
+
+def expected(mean: list[float], std: list[float]) -> np.ndarray:
+    grey = crops().reshape(5, -1).mean(axis=1) / 255
+    seen = (grey[:, None] - np.array(mean)) / np.array(std)
+    odds = np.exp(seen @ np.linspace(-3, 3, len(mean) * 7).reshape(len(mean), 7))
+    return odds / odds.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("softmax", [False, True])
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize(
+    ("channels", "text", "mean", "std"),
+    [
+        (1, "", [0], [1]),
+        (1, "mean = 0.5\nstd = 0.25\nbatch = 2", [0.5], [0.25]),
+        (3, 'channels = "rgb"\nmean = [0.4, 0.5, 0.6]\nstd = [0.2, 0.25, 0.5]', [0.4, 0.5, 0.6], [0.2, 0.25, 0.5]),
+        (3, 'channels = "bgr"\nstd = 0.5', [0, 0, 0], [0.5] * 3),
+    ],
+)
+def test_a_foreign_file_gets_what_its_description_says(
+    channels: int, text: str, mean: list[float], std: list[float], layout: str, softmax: bool, tmp_path: Path
+) -> None:
+    model = open_model(foreign(tmp_path, text, channels=channels, layout=layout, softmax=softmax))
+    np.testing.assert_allclose(model(crops())[0], expected(mean, std), atol=1e-5)
+    assert model(crops())[1] is None
+    assert (model.name, model.about["file"]) == ("their", "their.onnx")
+    assert model(crops(0))[0].shape == (0, 7)
+
+
+@pytest.mark.parametrize("softmax", [False, True])
+def test_outputs_that_are_no_emotion_are_left_out_and_the_rest_sums_to_one(softmax: bool, tmp_path: Path) -> None:
+    labels = '["angry", "-", "fear", "happy", "sad", "surprise", "-"]'
+    model = open_model(foreign(tmp_path, 'name = "five"', softmax=softmax, labels=labels))
+    assert model.name == "five"
+    assert model.emotions == tuple(map(Emotion, ("angry", "fear", "happy", "sad", "surprise")))
+    whole = expected([0], [1])[:, [0, 2, 3, 4, 5]]
+    np.testing.assert_allclose(model(crops())[0], whole / whole.sum(axis=1, keepdims=True), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "labels", "message"),
+    [
+        ('labls = ["a"]', LABELS, r'unknown key \'labls\' \(did you mean "labels"\?\)'),
+        ('channels = "gray"', LABELS, "channels is one of grey, rgb, bgr, not 'gray'"),
+        ("mean = [0.1, 0.2]", LABELS, "mean is a number or 1 of them"),
+        ("std = 0", LABELS, "std not 0"),
+        ("batch = 0", LABELS, "batch is a whole number above 0"),
+        ('input = "y"', LABELS, "set input to one of x, not 'y'"),
+        ("", '["angry", "hapy"]', r'label \'hapy\' is no emotion of mien\'s \(did you mean "happy"\?\)'),
+        ("", '["angry", "angry"]', "at least two emotions, each once"),
+        ("", '"angry"', "labels is a list of names"),
+        ("= 3", LABELS, "cannot be read as TOML"),
+    ],
+)
+def test_a_wrong_description_names_its_key(text: str, labels: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=message):
+        open_model(foreign(tmp_path, text, labels=labels))
+
+
+def test_a_description_without_its_file_or_keys(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text('model = "b.onnx"')
+    with pytest.raises(ModelError, match="lacks labels, size"):
+        open_model(tmp_path / "a.toml")
+    (tmp_path / "a.toml").write_text(f'model = "b.onnx"\nlabels = {LABELS}\nsize = 48')
+    with pytest.raises(ModelError, match=r"b\.onnx"):
+        open_model(tmp_path / "a.toml")
+    with pytest.raises(ModelError, match="cannot be read as TOML"):
+        open_model(tmp_path / "none.toml")
+
+
+def test_labels_and_shapes_are_held_against_what_the_file_answers(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"names 2 labels, but the model answers \[5, 7\]"):
+        open_model(foreign(tmp_path, labels='["angry", "happy"]'))(crops())
+    with pytest.raises(ModelError, match=r"cannot read input \[5, 3, 48, 48\] .* check .*their\.toml"):
+        open_model(foreign(tmp_path, 'channels = "rgb"'))(crops())
+    path = foreign(tmp_path)
+    path.write_text(path.read_text().replace("logits", "probabilities"))
+    with pytest.raises(ModelError, match="answers no probabilities"):
+        open_model(path)(crops())
+
+
+def test_written_models_pass_onnx(tmp_path: Path) -> None:
+    """What the tests above read is a valid file: its errors are ours, not a broken fixture's."""
+    onnx.checker.check_model(str(foreign(tmp_path).with_name("their.onnx")))

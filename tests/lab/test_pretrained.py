@@ -1,0 +1,258 @@
+"""Initial weights: torchvision's names and shapes, finished runs, and one clear line for errors."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from mien._emotions import CLASS_SETS
+from mien._errors import DataError, DownloadError, RecipeError
+from mien.lab import checkpoint, nets
+from mien.lab import recipe as recipes
+from mien.lab.pretrained import blend, load_torchvision, start
+from mien.lab.recipe import Data, NetChoice, Recipe
+from mien.lab.train.run import build, open_run
+
+DEPTHS = {18: (1, (2, 2, 2, 2)), 34: (1, (3, 4, 6, 3)), 50: (4, (3, 4, 6, 3))}  # expansion, blocks of each stage
+
+
+def torchvision_shapes(depth: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Every entry of torchvision's state dict of a ResNet, written down from its source, not from ours."""
+
+    def norm(name: str, width: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+        yield from ((f"{name}.{part}", (width,)) for part in ("weight", "bias", "running_mean", "running_var"))
+        yield f"{name}.num_batches_tracked", ()
+
+    expansion, blocks = DEPTHS[depth]
+    yield "conv1.weight", (64, 3, 7, 7)
+    yield from norm("bn1", 64)
+    inputs = 64
+    for stage, count in enumerate(blocks):
+        width = 64 * 2**stage
+        for block in range(count):
+            name = f"layer{stage + 1}.{block}"
+            kernels = [(width, inputs, 3), (width, width, 3)]
+            if expansion == 4:
+                kernels = [(width, inputs, 1), (width, width, 3), (4 * width, width, 1)]
+            for i, (outputs, given, side) in enumerate(kernels, start=1):
+                yield f"{name}.conv{i}.weight", (outputs, given, side, side)
+                yield from norm(f"{name}.bn{i}", outputs)
+            if block == 0 and (stage > 0 or expansion == 4):
+                yield f"{name}.downsample.0.weight", (width * expansion, inputs, 1, 1)
+                yield from norm(f"{name}.downsample.1", width * expansion)
+            inputs = width * expansion
+    yield "fc.weight", (1000, inputs)
+    yield "fc.bias", (1000,)
+
+
+def torchvision_state(depth: int) -> dict[str, Tensor]:
+    """Random weights of that shape, of a scale that keeps the signal alive."""
+    generator = torch.Generator().manual_seed(depth)
+    state: dict[str, Tensor] = {}
+    for name, shape in torchvision_shapes(depth):
+        values = torch.rand(shape, generator=generator)
+        if len(shape) == 4:
+            values = (values - 0.5) * (12 / values[0].numel()) ** 0.5
+        elif name.endswith(("running_var", "weight")) and len(shape) == 1:
+            values = values + 0.5
+        state[name] = values if shape else torch.tensor(7)
+    return state
+
+
+def reference_features(state: dict[str, Tensor], x: Tensor, depth: int) -> Tensor:
+    """torchvision's ResNet up to its pooling, on its own names; a bottleneck's stride is its 3x3 convolution's."""
+
+    def norm(name: str, x: Tensor) -> Tensor:
+        parts = (state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
+        return F.batch_norm(x, *parts)
+
+    def convolve(name: str, x: Tensor, stride: int = 1) -> Tensor:
+        weight = state[f"{name}.weight"]
+        return F.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2)
+
+    expansion, blocks = DEPTHS[depth]
+    x = F.max_pool2d(norm("bn1", convolve("conv1", x, 2)).relu(), 3, stride=2, padding=1)
+    for stage, count in enumerate(blocks):
+        for block in range(count):
+            name, stride = f"layer{stage + 1}.{block}", 2 if stage > 0 and block == 0 else 1
+            strides = (stride, 1) if expansion == 1 else (1, stride, 1)
+            y = x
+            for i, each in enumerate(strides, start=1):
+                y = norm(f"{name}.bn{i}", convolve(f"{name}.conv{i}", y, each))
+                y = y.relu() if i < len(strides) else y
+            if f"{name}.downsample.0.weight" in state:
+                x = norm(f"{name}.downsample.1", convolve(f"{name}.downsample.0", x, stride))
+            x = (x + y).relu()
+    return x
+
+
+def resnet(channels: int, depth: int) -> nets.Net:
+    return nets.build("resnet", channels=channels, classes=7, depth=depth, stem="imagenet").eval()
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+@torch.no_grad()
+def test_torchvision_weights_give_torchvisions_features(depth: int) -> None:
+    state, net = torchvision_state(depth), resnet(3, depth)
+    load_torchvision(net.features, state)
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    expected = reference_features(state, x, depth)
+    assert 1e-3 < expected.std() < 1e3
+    torch.testing.assert_close(net.features(x), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_every_entry_but_the_classifier_arrives() -> None:
+    state = torchvision_state(50)
+    assert len(state) == 320
+    net = resnet(3, 50)
+    load_torchvision(net.features, state)
+    arrived = sorted(value.double().sum().item() for value in net.features.state_dict().values())
+    sent = sorted(value.double().sum().item() for name, value in state.items() if not name.startswith("fc."))
+    assert len(sent) == 318
+    assert arrived == sent
+
+
+@torch.no_grad()
+def test_a_grey_net_answers_a_grey_image_as_the_coloured_one() -> None:
+    state, grey = torchvision_state(18), resnet(1, 18)
+    load_torchvision(grey.features, state)
+    x = torch.randn(1, 1, 64, 64)
+    torch.testing.assert_close(
+        grey.features(x), reference_features(state, x.expand(-1, 3, -1, -1), 18), rtol=1e-3, atol=1e-4
+    )
+
+
+def test_older_files_without_counters_are_taken_and_others_refused() -> None:
+    state = {name: v for name, v in torchvision_state(18).items() if not name.endswith("num_batches_tracked")}
+    load_torchvision(resnet(1, 18).features, state)
+    del state["layer3.1.bn2.bias"]
+    with pytest.raises(DataError, match=r"stage3\.1\.second\.1\.bias is missing there, \[256\] here"):
+        load_torchvision(resnet(1, 18).features, state)
+    with pytest.raises(DataError, match="torchvision's file does not fit the net"):
+        load_torchvision(resnet(1, 34).features, torchvision_state(18))
+
+
+def with_net(name: str, weights: str, classes: str = "seven", **options: object) -> Recipe:
+    return replace(recipes.load("conv4"), data=Data(classes=classes), net=NetChoice(name, options, weights))
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
+    """A cache that holds a file of torchvision's name whose sha256 is the expected one."""
+    import hashlib
+
+    from mien.lab import pretrained
+
+    state = torchvision_state(50)
+    path = tmp_path / "resnet50-0676ba61.pth"
+    torch.save(state, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setenv("MIEN_CACHE", str(tmp_path))
+    monkeypatch.setattr(pretrained, "_RESNETS", {50: (path.name, digest, path.stat().st_size)})
+    return state
+
+
+def test_the_hybrid_starts_from_imagenet_in_its_backbone_behind_three_greys(published: dict[str, Tensor]) -> None:
+    recipe = with_net("hybrid_resnet50", "imagenet")
+    torch.manual_seed(0)
+    net, untouched = build(recipe), build(recipe)
+    untouched.load_state_dict(net.state_dict())
+    start(net, recipe)
+    assert torch.equal(net.features.backbone.stem[0][0].weight, published["conv1.weight"])
+    changed = {n for n, v in net.state_dict().items() if not torch.equal(v, untouched.state_dict()[n])}
+    adapter = net.features.adapter
+    assert torch.equal(adapter.weight, torch.ones(3, 1, 1, 1))
+    assert not adapter.bias.any()
+    assert {name.split(".")[1] for name in changed} == {"adapter", "backbone"}
+    assert len(changed) == 318 + 1
+
+
+def test_a_wrong_file_in_the_cache_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIEN_CACHE", str(tmp_path))
+    (tmp_path / "resnet18-f37072fd.pth").write_bytes(b"not the weights")
+    recipe = with_net("resnet", "imagenet", stem="imagenet")
+    with pytest.raises(DownloadError, match="damaged; delete it"):
+        start(build(recipe), recipe)
+
+
+def test_offline_is_one_line_that_names_the_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIEN_CACHE", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.delenv("no_proxy", raising=False)
+    recipe = with_net("resnet", "imagenet", stem="imagenet")
+    with pytest.raises(DownloadError) as caught:
+        start(build(recipe), recipe)
+    said = str(caught.value)
+    assert "\n" not in said
+    assert all(part in said for part in ('net.weights = "imagenet"', "resnet18-f37072fd.pth", 'net.weights=""'))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("resnet", {"stem": "small"}, 'needs the published stem: set net.options.stem="imagenet"'),
+        ("conv4", {}, "is for ResNet-18, 34 and 50"),
+        ("attention_resnet", {}, "is for ResNet-18, 34 and 50"),
+    ],
+)
+def test_nets_without_such_weights_are_refused(name: str, options: dict[str, str], message: str) -> None:
+    recipe = with_net(name, "imagenet", **options)
+    with pytest.raises(RecipeError, match=message):
+        start(build(recipe), recipe)
+
+
+def finished(folder: Path, recipe: Recipe, seed: int) -> dict[str, Tensor]:
+    torch.manual_seed(seed)
+    state = build(recipe).state_dict()
+    checkpoint.save(folder / "final.pt", {"recipe": recipes.dump(recipe), "net": state})
+    return state
+
+
+@pytest.mark.parametrize("classes", CLASS_SETS)
+def test_a_run_can_start_from_a_finished_one(tmp_path: Path, classes: str) -> None:
+    """The features always; the head with the same classes, but of other ones a row means another emotion."""
+    state = finished(tmp_path / "old", with_net("lenet", "", norm=True), seed=1)
+    recipe = with_net("lenet", str(tmp_path / "old"), classes, norm=True)
+    weights = torch.ones(len(CLASS_SETS[classes]))
+    net = open_run(recipe, tmp_path / "new", torch.device("cpu"), weights).net.state_dict()
+    same = {name for name, value in net.items() if torch.equal(value, state[name])}
+    assert {name for name in net if name.startswith("features.")} <= same
+    assert ("head.layers.0.weight" in same) == (classes == "seven")
+
+
+def test_of_a_head_with_other_layers_what_fits_is_taken(tmp_path: Path) -> None:
+    state = finished(tmp_path, with_net("conv4", ""), seed=1)
+    recipe = with_net("conv4", str(tmp_path), hidden=(512, 64))
+    net = build(recipe)
+    start(net, recipe)
+    assert torch.equal(net.head.layers[0].weight, state["head.layers.0.weight"])
+    assert net.head.layers[3].weight.shape == (64, 512)
+
+
+@pytest.mark.parametrize("classes", ["seven", "eight"])
+def test_a_net_is_drawn_towards_its_beginning(tmp_path: Path, classes: str) -> None:
+    first = finished(tmp_path, with_net("lenet", "", norm=True), seed=1)
+    recipe = with_net("lenet", str(tmp_path), classes, norm=True)
+    recipe = replace(recipe, net=replace(recipe.net, stay=0.25))
+    net = build(recipe)
+    learned = {name: value.clone() for name, value in net.state_dict().items()}
+    mixed = blend(learned, net, recipe)
+    assert list(mixed) == list(learned)
+    for name, value in mixed.items():
+        begun = name.startswith("features.") or classes == "seven"  # the head of other classes had no beginning
+        drawn = 0.75 * learned[name] + 0.25 * first[name] if begun and value.is_floating_point() else learned[name]
+        torch.testing.assert_close(value, drawn)
+
+
+def test_a_run_of_another_net_or_none_is_refused(tmp_path: Path) -> None:
+    finished(tmp_path, with_net("conv4", ""), seed=1)
+    recipe = with_net("lenet", str(tmp_path))
+    with pytest.raises(DataError, match=r"\(conv4\) does not fit the net: 0\.0\.weight"):
+        start(build(recipe), recipe)
+    recipe = with_net("lenet", str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match="no such file; train the run first"):
+        start(build(recipe), recipe)

@@ -1,0 +1,134 @@
+"""`mien record` writes the predictions of the net, and no face."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mien._errors import DataError, RecipeError
+from mien.lab.data import FaceSet, Split
+from mien.lab.data.mix import mix
+from mien.lab.judge.recorded import recorded
+from mien.lab.record import record
+from mien.lab.train.fit import Devices, fit, predict
+from mien.lab.train.history import is_finished
+from mien.lab.train.run import load_final
+from support.short_runs import LEARNING, small
+from support.synthetic_faces import cartoon_set
+
+
+@pytest.fixture(scope="module")
+def faces() -> FaceSet:
+    return cartoon_set()
+
+
+@pytest.fixture(scope="module")
+def run(faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    assert fit(
+        small(*LEARNING, "optimise.epochs=12"),
+        faces,
+        folder,
+        devices=Devices("cpu"),
+        provenance={"commit": "c", "data_sha256": faces.sha256},
+    )
+    return folder
+
+
+def test_the_evidence_is_complete_and_agrees_with_itself(faces: FaceSet, run: Path, tmp_path: Path) -> None:
+    metrics = record(run, faces, tmp_path, final=True)
+    written = {path.name for path in tmp_path.iterdir()}
+    assert {"metrics.json", "answers.npz", "log.jsonl", "recipe.json", "curves.png", "confusion.svg"} <= written
+    assert json.loads((tmp_path / "metrics.json").read_text()) == json.loads(json.dumps(metrics))
+    assert metrics["epochs"] == 12
+    assert f"PrivateTest: {100 * metrics['judged']['private']['fp32']['all']['accuracy']:.1f} %" in (
+        tmp_path / "confusion.svg"
+    ).read_text("utf-8")
+    assert {"commit", "data_sha256", "judged_at", "macs", "parameters", "seed"} <= metrics.keys()
+    with np.load(tmp_path / "answers.npz") as answers:
+        for split, first in (("public", 196), ("private", 266)):
+            rows, probs = answers[f"{split}_rows"], answers[f"{split}_probs"]
+            assert rows.tolist() == list(range(first, first + 70))
+            right = float((probs.argmax(1) == faces.labels.numpy()[rows]).mean())
+            assert right == pytest.approx(metrics["judged"][split]["fp32"]["all"]["accuracy"], abs=0.02)
+
+
+def test_private_faces_are_touched_only_when_asked(faces: FaceSet, run: Path, tmp_path: Path) -> None:
+    metrics = record(run, faces, tmp_path)
+    assert set(metrics["judged"]) == {"public"}
+    with np.load(tmp_path / "answers.npz") as answers:
+        assert set(answers.files) == {"public_rows", "public_probs"}
+
+
+def test_faces_mixed_in_leave_the_answers_about_the_set_itself(faces: FaceSet, tmp_path: Path) -> None:
+    other = replace(faces.split(Split.TRAINING).select(torch.arange(14)), sha256="other", source="other")
+    mixed = mix(faces, [(other, 1.0)])
+    origin = {"commit": "c", "data_sha256": mixed.sha256}
+    chosen = small(*LEARNING, "optimise.epochs=2")
+    assert fit(chosen, mixed, tmp_path / "run", devices=Devices("cpu"), provenance=origin)
+    metrics = record(tmp_path / "run", mixed, tmp_path / "out", int8=False)
+    assert metrics["data_sha256"] == mixed.sha256 != faces.sha256 == metrics["judged_sha256"]
+    answers, selection = recorded(tmp_path / "out", faces, Split.PUBLIC_TEST)
+    assert answers.rows.tolist() == selection.faces.rows.tolist()
+    with pytest.raises(DataError, match="its answers are about other faces"):
+        recorded(tmp_path / "out", replace(faces, sha256="another"), Split.PUBLIC_TEST)
+
+
+def test_without_int8_there_is_neither_its_file_nor_its_figures(faces: FaceSet, run: Path, tmp_path: Path) -> None:
+    metrics = record(run, faces, tmp_path, int8=False)
+    assert set(metrics["judged"]["public"]) == {"fp32"}
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_a_temperature_changes_no_answer_of_the_net(faces: FaceSet, run: Path, tmp_path: Path) -> None:
+    said = record(run, faces, tmp_path, calibration="temperature")["calibration"]
+    assert len(set(said["scale"])) == 1
+    assert set(said["offset"]) == {0.0}
+    assert json.loads((tmp_path / "recipe.json").read_text())["calibration"] == "temperature"
+    trained, public = load_final(run), faces.split(Split.PUBLIC_TEST)
+    with np.load(tmp_path / "answers.npz") as answers:
+        told = answers["public_probs"].argmax(1).tolist()
+    assert told == predict(trained.net, public.images, trained.recipe.data.size).argmax(1).tolist()
+    with pytest.raises(RecipeError, match="calibration is one of vector, temperature, not 'platt'"):
+        record(run, faces, tmp_path, calibration="platt")
+    assert is_finished(run, replace(trained.recipe, calibration="temperature"), faces.sha256)
+
+
+def test_other_faces_than_the_runs_are_refused(faces: FaceSet, run: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"holds other faces .* than .* was trained on"):
+        record(run, replace(faces, sha256="1" * 64), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_leaky_run_is_judged_on_its_leaky_part_alone(faces: FaceSet, tmp_path: Path) -> None:
+    chosen = small(*LEARNING, "optimise.epochs=2", "data.expand=0.3", "data.expand_first=true")
+    fit(
+        chosen, faces, tmp_path / "run", devices=Devices("cpu"), provenance={"commit": "c", "data_sha256": faces.sha256}
+    )
+    metrics = record(tmp_path / "run", faces, tmp_path / "out", final=True)
+    assert set(metrics["judged"]) == {"leaky"}
+    figures, last = metrics["judged"]["leaky"]["fp32"]["all"], load_final(tmp_path / "run").history[-1]
+    assert (figures["n"], figures["accuracy"]) == (87, pytest.approx(last["leaky_accuracy"]))
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "metrics.json",
+        "recipe.json",
+        "log.jsonl",
+        "confusion.svg",
+        "curves.png",
+    }
+
+
+def test_an_unfinished_run_is_refused(faces: FaceSet, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="train the run first"):
+        record(tmp_path, faces, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_names_no_folder_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mien.lab.provenance import provenance
+
+    monkeypatch.setattr("sys.argv", ["mien", "train", "conv4", "--data", "/home/someone/fer2013", "--out", "runs/x"])
+    assert provenance("0")["command"] == "mien train conv4 --data .../fer2013 --out runs/x"

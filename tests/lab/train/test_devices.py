@@ -1,0 +1,164 @@
+"""Several processes train the same weights as one, started by Fabric or by torchrun, on one CPU."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mien._errors import DeviceError
+from mien.lab.recipe import Recipe, dump
+from mien.lab.train.devices import Devices, is_first
+from mien.lab.train.fit import fit
+from mien.lab.train.run import load_final
+from support.paths import TESTS
+from support.synthetic_faces import cartoon_set
+from support.tiny_recipe import same, tiny
+
+# What the processes run: they start themselves again with the same words, as those of `mien train` do.
+SCRIPT = """
+import json, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from mien._errors import RecipeError
+from mien.lab.train.fit import Devices, fit
+from mien.lab.recipe import parse
+from support.synthetic_faces import cartoon_set
+for job in json.loads(sys.argv[2]):
+    recipe = parse(job["recipe"], where="job")
+    try:
+        done = fit(recipe, cartoon_set(), Path(job["folder"]), devices=Devices("cpu", devices=job["devices"]),
+                   time_limit=job.get("limit", 1e9), report=lambda r: print(json.dumps(r), flush=True))
+    except RecipeError as error:
+        print(error, file=sys.stderr)
+"""
+
+
+def launch(jobs: list[dict], *launcher: str) -> subprocess.CompletedProcess[str]:
+    path = Path(jobs[0]["folder"]).parent / "script.py"
+    path.write_text(SCRIPT)
+    words = [sys.executable, *launcher, str(path), str(TESTS), json.dumps(jobs)]
+    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=280)
+
+
+def job(recipe: Recipe, folder: Path, **more: object) -> dict:
+    return {"recipe": dump(recipe), "folder": str(folder), "devices": 2, **more}
+
+
+def apart(a: Path, b: Path) -> float:
+    """The largest difference between the weights of two runs."""
+    mine, theirs = load_final(a).net.state_dict(), load_final(b).net.state_dict()
+    return max(float((mine[key].float() - theirs[key].float()).abs().max()) for key in mine)
+
+
+# Without norms and dropout, whose statistics and draws are each process's own.
+PLAIN = tiny(options={"norm": False, "dropout": 0.0}, optimise={"epochs": 2, "accumulate": 2, "clip": 1.0})
+PHASES = tiny(
+    phases=[{"freeze": ["features"], "optimise": {"epochs": 1}}, {"optimise": {"epochs": 2, "name": "adamw"}}]
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("devices")
+
+
+@pytest.fixture(scope="module")
+def done(folder: Path) -> subprocess.CompletedProcess[str]:
+    """One pair of processes that does it all, for starting one takes seconds."""
+    (folder / "file").write_text("in the way")
+    return launch(
+        [
+            job(PLAIN, folder / "plain"),
+            job(PHASES, folder / "whole"),
+            job(PHASES, folder / "parts", limit=1e-9),  # over before an epoch can start
+            job(PHASES, folder / "parts", limit=0.01),  # or after the first one
+            job(PHASES, folder / "parts"),
+            job(tiny(optimise={"batch": 27}), folder / "odd"),
+            job(PLAIN, folder / "file" / "run"),
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def one(folder: Path) -> Path:
+    assert fit(PLAIN, cartoon_set(), folder / "one", devices=Devices("cpu"))
+    return folder / "one"
+
+
+def test_two_processes_train_what_one_trains(done: subprocess.CompletedProcess[str], folder: Path, one: Path) -> None:
+    assert apart(folder / "plain", one) < 1e-4, done.stderr
+    single, double = load_final(one).history, load_final(folder / "plain").history
+    for key in ("loss", "accuracy", "public_accuracy", "public_log_loss"):
+        assert [record[key] for record in double] == pytest.approx([record[key] for record in single], abs=1e-3)
+
+
+def test_the_first_process_alone_speaks(done: subprocess.CompletedProcess[str]) -> None:
+    epochs = [json.loads(line)["epoch"] for line in done.stdout.splitlines() if '"epoch"' in line]
+    assert epochs == [1, 2, 1, 2, 3, 1, 2, 3], done.stderr
+
+
+def test_phases_in_two_processes_stop_in_time_and_go_on_to_the_same_bits(
+    done: subprocess.CompletedProcess[str], folder: Path
+) -> None:
+    assert (folder / "parts" / "final.pt").exists(), done.stderr
+    whole, parts = load_final(folder / "whole").net, load_final(folder / "parts").net
+    assert same(whole.state_dict(), parts.state_dict())
+
+
+def test_mistakes_end_all_processes_with_one_word(done: subprocess.CompletedProcess[str]) -> None:
+    assert "must be a multiple of 2: devices x accumulate" in done.stderr
+    assert done.returncode != 0
+    assert done.stderr.count("OutputError") == 1
+    assert "cannot be written" in done.stderr
+
+
+def test_torchrun_says_how_many_there_are(folder: Path, one: Path) -> None:
+    finished = launch(
+        [job(PLAIN, folder / "torchrun", devices=1)],
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert apart(folder / "torchrun", one) < 1e-4
+
+
+def test_devices_that_are_not_there_are_named() -> None:
+    for devices in (Devices("warp"), *([] if torch.cuda.is_available() else [Devices("cuda")])):
+        with pytest.raises(DeviceError, match="cannot be used"):
+            devices.launch("32-true")
+
+
+def test_who_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    assert is_first()
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert not is_first()
+
+
+FAULTS = """
+import resource, torch
+from mien.lab.train.memory import keep_freed_memory
+
+def faults() -> int:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        torch.zeros(2**24).add_(1)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+print(faults(), keep_freed_memory(), faults(), faults())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the C library of another system gives no such choice")
+def test_memory_that_a_step_frees_is_there_for_the_next() -> None:
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
+    before, told, _, after = done.stdout.split()
+    if told == "False":
+        pytest.skip("this C library is not GNU's")
+    assert int(after) < int(before) / 10

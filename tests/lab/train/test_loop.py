@@ -1,0 +1,234 @@
+"""The training loop: learning, time limits, kill -9 without losing a bit, validation, and error messages."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from mien._errors import DataError, DivergedError, OutputError, RecipeError
+from mien.commands.progress import epoch_line
+from mien.lab.data import FaceSet
+from mien.lab.feed.rows import training_rows
+from mien.lab.looks import VIEWS, views_of
+from mien.lab.recipe import Optimise
+from mien.lab.train.course import rate_scale
+from mien.lab.train.fit import fit, predict
+from mien.lab.train.run import load_final
+from support.paths import TESTS
+from support.short_runs import CPU, EPOCHS, LEARNING, short, small
+from support.synthetic_faces import cartoon_set
+
+
+@pytest.fixture(scope="module")
+def faces() -> FaceSet:
+    return cartoon_set()
+
+
+def test_it_learns_the_cartoons(faces: FaceSet, tmp_path: Path) -> None:
+    records: list[dict] = []
+    chosen = small(*LEARNING)
+    assert fit(chosen, faces, tmp_path, devices=CPU, report=records.append)
+    epochs = [r for r in records if "epoch" in r]
+    assert len(epochs) == EPOCHS
+    assert epochs[-1]["loss"] < epochs[0]["loss"]
+    assert epochs[-1]["public_accuracy"] > 0.9
+    trained = load_final(tmp_path)
+    logits = predict(trained.net, faces.images[196:266], 48)
+    assert float((logits.argmax(1) == faces.labels[196:266]).float().mean()) == pytest.approx(
+        epochs[-1]["public_accuracy"], abs=0.02
+    )
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == EPOCHS
+
+
+def test_it_tells_how_often_it_clips(faces: FaceSet, tmp_path: Path) -> None:
+    told: dict[str, list[dict]] = {"0.001": [], "1000": [], "0": []}
+    for clip, records in told.items():
+        chosen = small(f"optimise.clip={clip}", "optimise.epochs=1", "optimise.warmup=0")
+        fit(chosen, faces, tmp_path / clip, devices=CPU, report=records.append)
+    always, never, off = (records[-1] for records in told.values())
+    assert (always["clipped"], never["clipped"]) == (1.0, 0.0)
+    assert "clipped" not in off
+    assert "clipped 100% of the steps" in epoch_line(always)
+    assert "clipped" not in epoch_line(never) + epoch_line(off)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_final(folder).net.state_dict()
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(faces: FaceSet, tmp_path: Path) -> None:
+    chosen = small("optimise.epochs=4")
+    assert fit(chosen, faces, tmp_path / "whole", devices=CPU)
+    # The first limit is over before an epoch can start, the next ones let one epoch start and refuse the second.
+    for limit in (1e-9, 0.1, 0.1):
+        assert not fit(chosen, faces, tmp_path / "parts", devices=CPU, time_limit=limit)
+    assert fit(chosen, faces, tmp_path / "parts", devices=CPU)
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+import mien.lab.train.fit as loop, mien.lab.train.saver as saver
+from support.short_runs import CPU, small
+from support.synthetic_faces import cartoon_set
+saver.SAVE_EVERY = 0
+loop.fit(small("optimise.epochs=6"), cartoon_set(), Path(sys.argv[1]), devices=CPU,
+         report=lambda r: print(r, flush=True) if "epoch" in r else None)
+"""
+
+
+def test_kill_minus_nine_loses_nothing_but_the_epoch(faces: FaceSet, tmp_path: Path) -> None:
+    chosen, folder = small("optimise.epochs=6"), tmp_path / "killed"
+    words = [sys.executable, "-c", KILLED, str(folder), str(TESTS)]
+    child = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    for line in child.stdout:
+        if "'epoch': 2" in line:
+            break
+    deadline = time.monotonic() + 20
+    while not (folder / "checkpoint.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    assert (folder / "checkpoint.pt").exists()
+    assert fit(chosen, faces, folder, devices=CPU)
+    assert fit(chosen, faces, tmp_path / "whole", devices=CPU)
+    killed, whole = weights(folder), weights(tmp_path / "whole")
+    assert all(torch.equal(whole[key], killed[key]) for key in whole)
+
+
+def test_a_finished_run_is_left_alone(faces: FaceSet, tmp_path: Path) -> None:
+    chosen = small("optimise.epochs=1")
+    assert fit(chosen, faces, tmp_path, devices=CPU, provenance={"command": "first"})
+    final = (tmp_path / "final.pt").read_bytes()
+    assert fit(chosen, faces, tmp_path, devices=CPU, provenance={"command": "second"})
+    assert (tmp_path / "final.pt").read_bytes() == final
+
+
+def test_a_folder_of_another_recipe_is_refused(faces: FaceSet, tmp_path: Path) -> None:
+    fit(small("optimise.epochs=1"), faces, tmp_path, devices=CPU)
+    with pytest.raises(DataError, match="another recipe"):
+        fit(small("optimise.epochs=2"), faces, tmp_path, devices=CPU)
+
+
+def test_a_calibration_may_be_chosen_later_on(faces: FaceSet, tmp_path: Path) -> None:
+    """It is no part of the training: the run goes on, and a finished one is left alone."""
+    assert not fit(small("optimise.epochs=2"), faces, tmp_path, devices=CPU, time_limit=0.001)
+    assert fit(small("optimise.epochs=2", "calibration=temperature"), faces, tmp_path, devices=CPU)
+    final = (tmp_path / "final.pt").read_bytes()
+    assert fit(small("optimise.epochs=2"), faces, tmp_path, devices=CPU)
+    assert (tmp_path / "final.pt").read_bytes() == final
+
+
+def test_what_stays_of_the_beginning_can_be_chosen_when_all_is_trained(faces: FaceSet, tmp_path: Path) -> None:
+    fit(small("optimise.epochs=1"), faces, tmp_path / "old", devices=CPU)
+    after = [f"net.weights={tmp_path / 'old'}", "optimise.epochs=1", "seed=1"]
+    fit(small(*after), faces, tmp_path / "new", devices=CPU)
+    first, learned = (load_final(tmp_path / name).net.state_dict() for name in ("old", "new"))
+    (tmp_path / "new" / "final.pt").unlink()
+    fit(small(*after, "net.stay=0.5"), faces, tmp_path / "new", devices=CPU)  # trains nothing anew
+    for name, value in load_final(tmp_path / "new").net.state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, (first[name] + learned[name]) / 2)
+    with pytest.raises(RecipeError, match=r"net\.stay is a share of net\.weights"):
+        small("net.stay=0.5")
+
+
+def test_divergence_keeps_the_last_checkpoint(faces: FaceSet, tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match=r"lower optimise\.rate"):
+        fit(small("optimise.rate=1e30", "optimise.epochs=3", "optimise.warmup=0.01"), faces, tmp_path, devices=CPU)
+
+
+def test_a_place_that_cannot_be_written_is_one_clear_line(faces: FaceSet, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="cannot be written"):
+        fit(small("optimise.epochs=1"), faces, tmp_path / "file" / "run", devices=CPU)
+
+
+def test_missing_and_damaged_runs_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="train the run first"):
+        load_final(tmp_path)
+    (tmp_path / "final.pt").write_bytes(b"PK\x03\x04 half a file")
+    with pytest.raises(DataError, match="damaged"):
+        load_final(tmp_path)
+
+
+def test_a_student_learns_from_its_teacher(faces: FaceSet, tmp_path: Path) -> None:
+    fit(small("optimise.epochs=2"), faces, tmp_path / "teacher", devices=CPU)
+    taught = small("optimise.epochs=2", "target.teach=1.0", f'target.teachers=["{tmp_path / "teacher"}"]')
+    assert fit(taught, faces, tmp_path / "student", devices=CPU)
+    with pytest.raises(DataError, match="train the run first"):
+        fit(
+            small("target.teach=1.0", f'target.teachers=["{tmp_path / "none"}"]'),
+            faces,
+            tmp_path / "x",
+            devices=CPU,
+        )
+
+
+def test_leaked_rows_are_left_out_on_the_full_set_before_classes_are_chosen(faces: FaceSet) -> None:
+    images = faces.images.clone()
+    images[0] = images[200]  # a Training row of class angry that stands in PublicTest
+    leaky = replace(faces, images=images)
+    assert len(training_rows(leaky, small())) == 195
+    assert len(training_rows(leaky, small("data.exclude_leaked=false"))) == 196
+    assert len(training_rows(leaky, small("data.classes=three"))) == 3 * 28 - 1
+    with pytest.raises(DataError, match="make no batch"):
+        training_rows(leaky, small("optimise.batch=500"))
+
+
+def test_the_learning_rate_rises_then_falls_to_zero() -> None:
+    choice = Optimise(rate=0.1, warmup=0.1)
+    assert [rate_scale(choice, at, []) for at in (0.05, 0.1, 0.55, 1.0)] == pytest.approx([0.5, 1.0, 0.5, 0.0])
+
+
+def test_it_may_judge_the_mean_of_a_face_and_its_mirror_image(faces: FaceSet, tmp_path: Path) -> None:
+    records: list[dict] = []
+    assert fit(short("optimise.epochs=2", "views=flip"), faces, tmp_path, devices=CPU, report=records.append)
+    net, images, labels = load_final(tmp_path).net, faces.images[196:266], faces.labels[196:266]
+    probs = (predict(net, images, 48).softmax(1) + predict(net, images.flip(2), 48).softmax(1)) / 2
+    assert records[-1]["public_accuracy"] == pytest.approx(float((probs.argmax(1) == labels).float().mean()))
+    surprise = -probs.gather(1, labels[:, None]).log().mean()
+    assert records[-1]["public_log_loss"] == pytest.approx(float(surprise), rel=1e-4)
+
+
+@pytest.mark.parametrize("views", ["six", "ten"])
+def test_it_may_judge_the_mean_of_more_views(faces: FaceSet, tmp_path: Path, views: str) -> None:
+    records: list[dict] = []
+    assert fit(short("optimise.epochs=1", f"views={views}"), faces, tmp_path, devices=CPU, report=records.append)
+    net, labels = load_final(tmp_path).net, faces.labels[196:266]
+    seen = views_of(faces.images[196:266].unsqueeze(1), VIEWS[views])
+    probs = torch.stack([predict(net, view.squeeze(1), 48).softmax(1) for view in seen]).mean(0)
+    assert records[-1]["public_accuracy"] == pytest.approx(float((probs.argmax(1) == labels).float().mean()))
+    surprise = -probs.gather(1, labels[:, None]).log().mean()
+    assert records[-1]["public_log_loss"] == pytest.approx(float(surprise), rel=1e-4)
+
+
+def test_it_may_judge_every_few_epochs_and_after_the_last(faces: FaceSet, tmp_path: Path) -> None:
+    records: list[dict] = []
+    chosen = short("optimise.epochs=5", "judge=2", "keep=best")
+    assert fit(chosen, faces, tmp_path, devices=CPU, report=records.append)
+    judged = {r["epoch"]: r["public_accuracy"] for r in records if "public_accuracy" in r}
+    assert list(judged) == [2, 4, 5]
+    assert "PublicTest" in epoch_line(records[-1])
+    kept = load_final(tmp_path).net
+    logits = predict(kept, faces.images[196:266], 48)
+    right = float((logits.argmax(1) == faces.labels[196:266]).float().mean())
+    assert right == pytest.approx(max(judged.values()), abs=0.02)
+
+
+def test_a_plateau_needs_every_epoch_judged(faces: FaceSet, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="schedule 'plateau' needs a loss of every epoch; leave judge at 1, not 2"):
+        fit(short("judge=2", "optimise.schedule=plateau"), faces, tmp_path, devices=CPU)
+    with pytest.raises(RecipeError, match="judge is at least 1, not 0"):
+        short("judge=0")

@@ -1,0 +1,218 @@
+"""Readings as JSON lines, CSV and Parquet; outputs appear complete or not at all."""
+
+import csv
+import io
+import json
+import os
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mien._emotions import CLASS_SETS, SEVEN
+from mien._errors import MissingExtraError, OutputError
+from mien.report import Csv, Html, JsonLines, Parquet, open_output
+from support.readings import failed, interrupt, leftovers, make_face, make_reading, some_readings
+
+FULL = Path("/dev/full")
+needs_full = pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
+
+
+def test_json_lines_round_trip() -> None:
+    stream = io.StringIO()
+    with JsonLines(stream) as sink:
+        for reading in some_readings():
+            sink.add(reading)
+    lines = stream.getvalue().splitlines()
+    assert [json.loads(line) for line in lines] == [reading.to_dict() for reading in some_readings()]
+    assert "größe 写真" in lines[0]
+    assert set(json.loads(lines[2])) == {"source", "faces", "error"}
+
+
+def test_json_lines_flush_every_line(tmp_path: Path) -> None:
+    with (tmp_path / "out.jsonl").open("w", encoding="utf-8") as stream, JsonLines(stream) as sink:
+        sink.add(make_reading())
+        assert (tmp_path / "out.jsonl").read_text("utf-8").count("\n") == 1
+
+
+@pytest.mark.parametrize(("encoding", "source"), [("ascii", "größe.jpg"), ("utf-8", "bad\udcff.jpg")])
+def test_json_lines_spell_out_what_the_stream_cannot_hold(encoding: str, source: str) -> None:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding=encoding)
+    JsonLines(stream).add(make_reading(source))
+    assert json.loads(raw.getvalue().decode("ascii"))["source"] == source
+
+
+def test_csv_reads_back() -> None:
+    stream = io.StringIO()
+    with Csv(stream, SEVEN) as sink:
+        for reading in some_readings():
+            sink.add(reading)
+    rows = list(csv.DictReader(io.StringIO(stream.getvalue())))
+    sure, unsure, empty, broken = rows
+    expected = some_readings()[0].faces[0]
+    names = ["source", "face", "x1", "y1", "x2", "y2", "score", "emotion", "confidence", *map(str, SEVEN), "error"]
+    assert list(sure) == names
+    assert sure["source"] == 'größe 写真, "1".jpg'
+    assert (sure["face"], unsure["face"]) == ("0", "1")
+    assert sure["emotion"] == expected.emotion
+    assert [float(sure[str(e)]) for e in SEVEN] == pytest.approx(list(expected.probs.values()), abs=1e-4)
+    assert float(sure["x2"]) == pytest.approx(expected.box.x2, abs=0.05)
+    assert unsure["emotion"] == ""
+    assert float(unsure["confidence"]) > 0
+    assert empty["source"] == "empty.png"
+    assert {value for key, value in empty.items() if key != "source"} == {""}
+    assert broken["error"] == "broken.jpg: cut off; copy it again"
+    assert broken["face"] == ""
+
+
+def test_csv_without_readings_has_its_header_and_unencodable_names_are_spelled_out() -> None:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="utf-8")
+    with Csv(stream, CLASS_SETS["three"]) as sink:
+        assert raw.getvalue().decode().endswith("confidence,angry,fear,happy,error\n")
+        sink.add(failed("bad\udcff.jpg", "no"))
+    assert "bad\\udcff.jpg" in raw.getvalue().decode()
+
+
+def test_open_output_appears_whole_with_the_rights_of_the_umask(tmp_path: Path) -> None:
+    target = tmp_path / "table.csv"
+    target.write_text("old", "utf-8")
+    with open_output(target) as stream:
+        stream.write("größe\n")
+        assert target.read_text("utf-8") == "old"
+    assert target.read_bytes() == "größe\n".encode()
+    assert leftovers(tmp_path) == ["table.csv"]
+    if os.name == "posix":
+        plain = tmp_path / "plain"
+        plain.touch()
+        assert stat.S_IMODE(target.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+
+
+def test_open_output_keeps_the_old_file_when_the_block_fails(tmp_path: Path) -> None:
+    target = tmp_path / "table.csv"
+    target.write_text("old", "utf-8")
+    with pytest.raises(RuntimeError):
+        write_half(target)
+    assert target.read_text("utf-8") == "old"
+    assert leftovers(tmp_path) == ["table.csv"]
+
+
+def write_half(target: Path) -> None:
+    with open_output(target) as stream:
+        stream.write("half")
+        raise RuntimeError
+
+
+@pytest.mark.skipif(os.name != "posix", reason="symbolic links need rights elsewhere")
+def test_a_symbolic_link_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "real").write_text("old", "utf-8")
+    (tmp_path / "link").symlink_to("real")
+    with open_output(tmp_path / "link") as stream:
+        stream.write("new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_text("utf-8") == "new"
+
+
+def file_sinks() -> list[Callable[[Path], Any]]:
+    return [open_output, lambda path: Html(path, title="x", model={}), Parquet]
+
+
+@pytest.mark.parametrize("sink", file_sinks(), ids=["text", "html", "parquet"])
+def test_places_that_cannot_be_written_are_one_clear_line(tmp_path: Path, sink: Callable[[Path], Any]) -> None:
+    if sink is Parquet:
+        pytest.importorskip("pyarrow")
+    for path, words in [(tmp_path / "no" / "f", "folder does not exist"), (tmp_path, "is a folder")]:
+        with pytest.raises(OutputError, match=words) as caught, sink(path):
+            pass
+        assert "\n" not in str(caught.value)
+        assert str(path) in str(caught.value)
+    assert leftovers(tmp_path) == []
+
+
+def write_something(sink: Any) -> None:
+    with sink as opened:
+        if hasattr(opened, "add"):
+            opened.add(make_reading("a.jpg", make_face(1), size=400))
+        else:
+            opened.write("text")
+
+
+@needs_full
+@pytest.mark.parametrize("sink", file_sinks(), ids=["text", "html", "parquet"])
+def test_a_full_disk_is_an_output_error_and_the_device_stays(sink: Callable[[Path], Any]) -> None:
+    if sink is Parquet:
+        pytest.importorskip("pyarrow")
+    with pytest.raises(OutputError, match="no space left"):
+        write_something(sink(FULL))
+    assert stat.S_ISCHR(FULL.stat().st_mode)
+
+
+@needs_full
+@pytest.mark.parametrize("kind", ["json", "csv"])
+def test_a_full_disk_under_a_stream_is_an_output_error(kind: str) -> None:
+    stream = FULL.open("w", encoding="utf-8")
+    with pytest.raises(OutputError, match="no space left") as caught:
+        JsonLines(stream).add(make_reading()) if kind == "json" else Csv(stream, SEVEN).__enter__()
+    assert "/dev/full" in str(caught.value)
+    with pytest.raises(OSError, match="No space"):
+        stream.close()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes close otherwise elsewhere")
+def test_a_closed_pipe_stays_a_broken_pipe() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    stream = open(writer, "w", encoding="utf-8")  # noqa: PTH123, SIM115 (a descriptor; closed below)
+    with pytest.raises(BrokenPipeError):
+        JsonLines(stream).add(make_reading())
+    with pytest.raises(BrokenPipeError):
+        stream.close()
+
+
+def test_parquet_round_trip(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "table.parquet"
+    with Parquet(path) as sink:
+        for reading in [*some_readings(), make_reading("bad\udcff.jpg")]:
+            sink.add(reading)
+    rows = parquet.read_table(path).to_pylist()
+    expected = some_readings()[0].faces[0].to_dict()
+    assert len(rows) == 5
+    assert rows[0]["source"] == 'größe 写真, "1".jpg'
+    assert [rows[0][k] for k in ("x1", "y1", "x2", "y2")] == pytest.approx(expected["box"], rel=1e-6)
+    assert {e: rows[0][e] for e in expected["probs"]} == pytest.approx(expected["probs"], abs=1e-6)
+    assert rows[0]["contempt"] is None
+    assert [row["face"] for row in rows] == [0, 1, None, None, None]
+    assert rows[1]["emotion"] is None
+    assert rows[3]["error"] == "broken.jpg: cut off; copy it again"
+    assert rows[4]["source"] == "bad\\udcff.jpg"
+
+
+def test_parquet_streams_in_row_groups_and_may_be_empty(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    with Parquet(tmp_path / "many.parquet", emotions=SEVEN) as sink:
+        for _ in range(9000):
+            sink.add(failed())
+    with Parquet(tmp_path / "none.parquet") as sink:
+        pass
+    many = parquet.ParquetFile(tmp_path / "many.parquet")
+    assert (many.metadata.num_rows, many.metadata.num_row_groups) == (9000, 3)
+    assert parquet.read_table(tmp_path / "none.parquet").num_rows == 0
+
+
+def test_parquet_leaves_nothing_after_an_exception(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    with pytest.raises(KeyboardInterrupt):
+        interrupt(Parquet(tmp_path / "table.parquet"))
+    assert leftovers(tmp_path) == []
+
+
+def test_parquet_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)  # the import then fails, as where it is not installed
+    with pytest.raises(MissingExtraError, match=r"mien\[lab\]"), Parquet(tmp_path / "table.parquet"):
+        pass
+    assert leftovers(tmp_path) == []

@@ -1,0 +1,67 @@
+"""The OpenAPI document is correct: Schemathesis asks every path in many ways."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("fastapi", reason="the extra mien[serve] is not installed")
+
+from mien import Reader
+from mien.serve import create_app, schemas
+from support.encoded_images import encode
+from support.http_server import serving
+
+# Any bytes fit the schema of a picture, which cannot say what a picture is: Schemathesis is given real ones. Bytes that
+# are none are sent by tests/serve/test_uploads.py.
+HOOKS = """
+import pathlib
+import schemathesis
+from hypothesis import strategies
+
+pictures = strategies.sampled_from([path.read_bytes() for path in sorted(pathlib.Path({folder!r}).glob("*.*g"))])
+for kind in ("image/jpeg", "image/png", "image/webp", "application/octet-stream"):
+    schemathesis.openapi.media_type(kind, pictures)
+"""
+WORDS = ("--max-examples", "100", "--seed", "1", "--no-color")
+
+
+@pytest.mark.release
+@pytest.mark.timeout(900)
+def test_schemathesis_finds_nothing(tmp_path: Path, astronaut: np.ndarray) -> None:
+    pytest.importorskip("schemathesis", reason="pip install schemathesis")
+    (tmp_path / "a.png").write_bytes(encode(astronaut[::2, ::2]))
+    (tmp_path / "b.jpg").write_bytes(encode(np.zeros((40, 60, 3), np.uint8), "JPEG"))
+    (tmp_path / "hooks.py").write_text(HOOKS.format(folder=str(tmp_path)))
+    with serving(create_app(Reader(), threads=2)) as server:
+        done = subprocess.run(
+            [sys.executable, "-m", "schemathesis.cli", "run", f"http://127.0.0.1:{server.port}/openapi.json", *WORDS],
+            cwd=tmp_path,
+            env={"SCHEMATHESIS_HOOKS": "hooks", "PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+
+
+def test_examples_have_the_shape_that_the_api_promises() -> None:
+    schemas.Predicted.model_validate(schemas.PREDICTED)
+    schemas.Problem.model_validate(schemas.PROBLEM)
+
+
+def test_answers_have_the_shape_that_the_api_promises(astronaut: np.ndarray) -> None:
+    portrait = encode(astronaut[::2, ::2])
+    with serving(create_app(Reader())) as server:
+        schemas.Predicted.model_validate(server.ask("/v1/predict?maps=true", portrait).json())
+        schemas.Predicted.model_validate(server.form("/v1/predict", ("a", portrait), ("b", b"no")).json())
+        schemas.Explanation.model_validate(server.ask("/v1/explain", portrait).json())
+        schemas.Models.model_validate(server.ask("/v1/models").json())
+        schemas.Problem.model_validate(server.ask("/v1/predict", b"no").json())
+        paths = server.ask("/openapi.json").json()["paths"]
+    assert set(paths) == {"/v1/predict", "/v1/explain", "/v1/models", "/healthz", "/readyz", "/metrics"}
+    good = paths["/v1/predict"]["post"]["responses"]["200"]["content"]["application/json"]
+    assert good["schema"] == {"$ref": "#/components/schemas/Predicted"}
+    assert good["example"] == schemas.PREDICTED

@@ -1,0 +1,93 @@
+"""The embedded models: they read the example, keep their budgets, and match their cards."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from mien import Emotion, Reader
+from mien.bundled import BUNDLED, DEFAULT_MODEL
+from mien.infer import Classifier, bundled_models, find_model
+
+EVERY = pytest.mark.parametrize("name", bundled_models())
+# What the project set for each model, as measured when it was exported: least accuracy, the same without copies, least
+# recall of fear, largest calibration error.
+ASKED = {
+    "mien-0": (0.695, 0.69, 0.40, 0.03),
+    "mien-1": (0.71, 0.70, 0.45, 0.02),
+    "mien-plus": (0.86, 0.86, 0.40, 0.03),
+}
+
+
+def card_of(name: str) -> dict[str, Any]:
+    card: dict[str, Any] = json.loads((BUNDLED / name / "card.json").read_text())
+    return card
+
+
+def test_the_default_model_is_embedded() -> None:
+    assert DEFAULT_MODEL in bundled_models()
+    assert Reader().model.name == DEFAULT_MODEL
+
+
+@EVERY
+def test_the_example_is_happy(name: str, astronaut: NDArray[np.uint8]) -> None:
+    (face,) = Reader(name).read(astronaut).faces
+    assert face.emotion is Emotion.HAPPY
+    assert face.confidence > 0.8
+    assert face.maps.shape == (len(card_of(name)["emotions"]), 6, 6)
+    logits = face.maps.mean((1, 2))
+    softmax = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    np.testing.assert_allclose(softmax, list(face.probs.values()), atol=1e-3)
+
+
+def test_int8_and_fp32_agree_on_the_example(astronaut: NDArray[np.uint8]) -> None:
+    int8, fp32 = (Reader("mien-0", precision=p).read(astronaut).faces[0] for p in ("int8", "fp32"))
+    assert max(abs(int8.probs[e] - fp32.probs[e]) for e in int8.probs) < 0.05
+
+
+@EVERY
+def test_the_file_is_small(name: str) -> None:
+    assert find_model(name).stat().st_size <= 5e6
+
+
+@EVERY
+def test_the_card_keeps_what_was_asked_of_it(name: str) -> None:
+    card, (accuracy, clean, fear, ece) = card_of(name), ASKED[name]
+    assert card["accuracy"]["private"] >= accuracy
+    assert card["accuracy"]["private_clean"] >= clean
+    assert card["recall"]["fear"] >= fear
+    assert card["ece"] <= ece
+    public = {precision: figures["all"]["accuracy"] for precision, figures in card["judged"]["public"].items()}
+    assert public["fp32"] - public["int8"] <= 0.003
+    assert {"command", "commit", "data_sha256", "machine", "seed", "recipe"} <= card.keys()
+
+
+@EVERY
+def test_the_card_says_what_the_file_does(name: str, fer2013_parquet: Path) -> None:
+    """PublicTest again, through the file that is shipped: PrivateTest is not touched by a test."""
+    from mien.lab.data import Split, load_fer2013
+    from mien.lab.judge.judge import judge
+
+    faces, card = load_fer2013(fer2013_parquet), card_of(name)
+    assert faces.sha256 == card["data_sha256"]
+    classes = "eight" if "contempt" in card["emotions"] else "seven"
+    figures = judge(Classifier(find_model(name)), faces, classes, Split.PUBLIC_TEST)
+    said = card["judged"]["public"]["int8"]
+    for part in ("all", "clean"):
+        assert figures[part]["n"] == said[part]["n"]
+        # Processors without VNNI round int8 sums another way.
+        assert figures[part]["accuracy"] == pytest.approx(said[part]["accuracy"], abs=0.004)
+        assert figures[part]["ece"] == pytest.approx(said[part]["ece"], abs=0.01)
+
+
+@EVERY
+def test_the_card_tells_of_mirror_images_and_of_people(name: str) -> None:
+    beside = card_of(name)["beside"]
+    assert set(beside) == {"public", "private"}
+    for said in beside.values():
+        assert abs(said["flip"]["all"]["accuracy"] - card_of(name)["accuracy"]["private"]) < 0.05
+        assert said["people"]["majority"]["n"] > 3000
+    assert "Agreement with people" in (BUNDLED / name / "card.md").read_text()

@@ -1,0 +1,301 @@
+"""The reader: contents of a reading, every source, order, laziness, batches, threads, and refusals."""
+
+import copy
+import dataclasses
+import io
+import pickle
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mien import Box, Emotion, Face, MienError, ModelError, NotAnImageError, Reader, Reading, pipeline
+from mien._face import Detection
+from support.encoded_images import encode
+from support.onnx_models import write_model
+
+Draw = Callable[..., np.ndarray]
+
+
+def values(readings: list[Reading]) -> list[list[list[float]]]:
+    return [[list(face.probs.values()) for face in reading.faces] for reading in readings]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
+
+
+@pytest.fixture(scope="module")
+def reader(tiny: Path) -> Reader:
+    return Reader(tiny)
+
+
+@pytest.fixture(scope="module")
+def crop_reader(tiny: Path) -> Reader:
+    return Reader(tiny, detector="none")
+
+
+def test_a_portrait_gives_a_frozen_reading(reader: Reader, astronaut: np.ndarray) -> None:
+    before = astronaut.copy()
+    reading = reader.read(astronaut)
+    assert (reading.size_wh, reading.error, reading.note, reading.pixels) == ((512, 512), None, None, None)
+    face = reading.faces[0]
+    assert 150 < face.box.x1 < 260 < face.box.x2 - 10
+    assert 20 < face.box.y1 < 130
+    assert face.points is not None
+    assert face.emotion is face.top
+    assert face.confidence == max(face.probs.values())
+    assert sum(face.probs.values()) == pytest.approx(1, abs=1e-5)
+    assert tuple(face.probs) == reader.model.emotions
+    assert (face.maps.shape, face.crop.shape, face.to_image.shape) == ((7, 6, 6), (48, 48), (2, 3))
+    assert not any(array.flags.writeable for array in (face.maps, face.crop, face.to_image))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        face.emotion = Emotion.HAPPY  # type: ignore[misc]
+    np.testing.assert_array_equal(astronaut, before)
+
+
+def test_the_face_is_what_the_classifier_says_of_its_crop(reader: Reader, astronaut: np.ndarray) -> None:
+    face = reader.read(astronaut).faces[0]
+    probs, maps = reader.model(face.crop[None])
+    np.testing.assert_allclose(list(face.probs.values()), probs[0], atol=1e-6)
+    np.testing.assert_allclose(face.maps, maps[0], atol=1e-5)
+
+
+def test_no_detector_reads_the_whole_picture_as_one_crop(crop_reader: Reader, draw_face: Draw) -> None:
+    crop = draw_face(48, seed=3)
+    (face,) = crop_reader.read(crop).faces
+    assert face.box == Box(0, 0, 48, 48)
+    assert face.points is None
+    np.testing.assert_array_equal(face.crop, crop)
+    np.testing.assert_allclose(list(face.probs.values()), crop_reader.model(crop[None])[0][0], atol=1e-6)
+
+
+def test_every_kind_of_source_gives_the_same(crop_reader: Reader, draw_face: Draw, tmp_path: Path) -> None:
+    crop = draw_face(64, seed=1)
+    path = tmp_path / "face.png"
+    path.write_bytes(encode(crop))
+    sources: list[Any] = [str(path), path, encode(crop), io.BytesIO(encode(crop)), crop, Image.fromarray(crop)]
+    first, *others = values([crop_reader.read(source) for source in sources])
+    assert all(other == first for other in others)
+
+
+def test_abstain_answers_unsure_below_it(tiny: Path, draw_face: Draw) -> None:
+    crop = draw_face(seed=1)
+    sure = Reader(tiny, detector="none").read(crop).faces[0]
+    assert sure.emotion is sure.top
+    unsure = Reader(tiny, detector="none", abstain=min(1.0, sure.confidence + 1e-3)).read(crop).faces[0]
+    assert unsure.emotion is None
+    assert (unsure.top, unsure.confidence) == (sure.top, sure.confidence)
+    assert unsure.to_dict()["emotion"] is None
+    exact = Reader(tiny, detector="none", abstain=sure.confidence).read(crop).faces[0]
+    assert exact.emotion is sure.top
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize("batch", [1, 3, 64])
+def test_many_are_read_as_one_by_one_and_in_order(
+    tiny: Path, astronaut: np.ndarray, draw_face: Draw, threads: int, batch: int
+) -> None:
+    reader = Reader(tiny, threads=threads)
+    blank = np.zeros((40, 50, 3), np.uint8)
+    turned = [astronaut, blank, astronaut[:, ::-1], draw_face(64), blank[:30], astronaut[20:, 30:]] * 2
+    together = list(reader.read_many(iter(turned), batch=batch))
+    alone = [reader.read(picture) for picture in turned]
+    assert [r.size_wh for r in together] == [(p.shape[1], p.shape[0]) for p in turned]
+    for one, other in zip(values(together), values(alone), strict=True):
+        assert len(one) == len(other)
+        np.testing.assert_allclose(np.array(one), np.array(other), atol=1e-5)
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_picture_that_cannot_be_read_is_a_reading(tiny: Path, draw_face: Draw, tmp_path: Path, threads: int) -> None:
+    reader = Reader(tiny, detector="none", threads=threads)
+    whole = encode(draw_face(64))
+    sources: list[Any] = [
+        whole,
+        b"no picture",
+        tmp_path / "gone.jpg",
+        whole[: len(whole) // 2],
+        None,
+        np.zeros(3),
+        whole,
+    ]
+    readings = list(reader.read_many(sources))
+    assert [reading.error is None for reading in readings] == [True, False, False, False, False, False, True]
+    assert [len(reading.faces) for reading in readings] == [1, 0, 0, 0, 0, 0, 1]
+    assert readings[2].source == str(tmp_path / "gone.jpg")
+    assert [readings[i].source for i in (1, 5)] == ["<bytes>", "<array>"]
+    for reading in readings[1:6]:
+        assert reading.error is not None
+        assert "\n" not in reading.error
+        assert reading.to_dict()["faces"] == []
+
+
+def test_one_picture_raises_what_is_wrong_with_it(reader: Reader) -> None:
+    with pytest.raises(NotAnImageError):
+        reader.read(b"no picture")
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_other_errors_are_raised(tiny: Path, draw_face: Draw, threads: int) -> None:
+    def images() -> Iterator[np.ndarray]:
+        yield draw_face(64)
+        raise OSError("the camera was unplugged")
+
+    reader = Reader(tiny, detector="none", threads=threads)
+    with pytest.raises(OSError, match="unplugged"):
+        list(reader.read_many(images()))
+
+    class Broken:
+        name = "broken"
+
+        def __call__(self, pixels: np.ndarray) -> list[Detection]:  # noqa: ARG002
+            raise RuntimeError("detector is broken")
+
+    with pytest.raises(RuntimeError, match="detector is broken"):
+        list(Reader(tiny, detector=Broken(), threads=threads).read_many([draw_face(64)]))
+    assert not decoding_threads()
+
+
+def decoding_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("mien-decode")]
+
+
+@pytest.mark.parametrize(("threads", "batch", "most"), [(1, 1, 1), (1, 16, 16), (4, 1, 1), (4, 16, 24)])
+def test_reading_is_lazy_and_closing_it_stops_the_threads(
+    tiny: Path, draw_face: Draw, threads: int, batch: int, most: int
+) -> None:
+    taken = 0
+
+    def endless() -> Iterator[np.ndarray]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield draw_face(48)
+
+    readings = Reader(tiny, detector="none", threads=threads).read_many(endless(), batch=batch)
+    assert taken == 0
+    next(readings)
+    assert 1 <= taken <= most
+    readings.close()
+    assert not decoding_threads()
+
+
+class Counting:
+    """A detector that knows how many of the pictures it was shown are still in memory."""
+
+    name = "counting"
+
+    def __init__(self) -> None:
+        self.most = 0
+        self._alive: list[weakref.ref[Any]] = []
+        self._lock = threading.Lock()
+
+    def __call__(self, pixels: np.ndarray) -> list[Detection]:
+        with self._lock:
+            self._alive = [ref for ref in self._alive if ref() is not None] + [weakref.ref(pixels)]
+            self.most = max(self.most, len(self._alive))
+        time.sleep(0.001)
+        height, width = pixels.shape[:2]
+        return [Detection(Box(0, 0, width, height), 1.0, None)]
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_decoded_pictures_do_not_pile_up(tiny: Path, draw_face: Draw, threads: int) -> None:
+    counting = Counting()
+    reader = Reader(tiny, detector=counting, threads=threads)
+    assert len(list(reader.read_many([draw_face(64)] * 100))) == 100
+    assert counting.most <= threads + 1
+
+
+def test_kept_pictures_close_a_batch_early(tiny: Path, draw_face: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "_MOST_KEPT_BYTES", 2 * 64 * 64 * 3)
+    counting = Counting()
+    reader = Reader(tiny, detector=counting)
+    for reading in reader.read_many([draw_face(64)] * 50, keep_pixels=True):
+        assert reading.pixels is not None
+        assert reading.pixels.shape == (64, 64, 3)
+    assert counting.most <= 6
+
+
+def test_faces_of_a_crowd_go_beyond_a_batch(tiny: Path, draw_face: Draw) -> None:
+    class Crowd:
+        name = "crowd"
+
+        def __call__(self, pixels: np.ndarray) -> list[Detection]:
+            return [Detection(Box(x, 0, x + 48, 48), 0.9, None) for x in range(0, pixels.shape[1], 48)]
+
+    faces = [draw_face(48, seed=seed) for seed in range(150)]
+    reader = Reader(tiny, detector=Crowd())
+    crowd, pair = reader.read_many([np.hstack(faces), np.hstack(faces[:2])], batch=10)
+    assert (len(crowd.faces), len(pair.faces)) == (150, 2)
+    np.testing.assert_array_equal(np.stack([face.crop for face in crowd.faces]), np.stack(faces))
+    np.testing.assert_allclose(values([pair])[0], values([crowd])[0][:2], atol=1e-6)
+
+
+def test_eight_threads_share_a_reader(reader: Reader, astronaut: np.ndarray) -> None:
+    pictures = [np.roll(astronaut, 7 * shift, axis=1) for shift in range(24)]
+    serial = [reader.read(picture).to_dict()["faces"] for picture in pictures]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda p: reader.read(p).to_dict()["faces"], pictures))
+        streams = list(pool.map(lambda _: [r.to_dict()["faces"] for r in reader.read_many(pictures[:6])], range(8)))
+    assert any(serial)
+    assert together == serial
+    assert all(len(faces) == len(expected) for s in streams for faces, expected in zip(s, serial[:6], strict=True))
+
+
+def test_readings_can_be_pickled_and_copied(reader: Reader, astronaut: np.ndarray) -> None:
+    reading = reader.read(astronaut, keep_pixels=True)
+    for other in (pickle.loads(pickle.dumps(reading)), copy.deepcopy(reading)):
+        assert other.to_dict() == reading.to_dict()
+        np.testing.assert_array_equal(other.faces[0].maps, reading.faces[0].maps)
+        np.testing.assert_array_equal(other.pixels, astronaut)
+
+
+def test_a_kept_face_does_not_hold_its_batch(crop_reader: Reader, draw_face: Draw) -> None:
+    face: Face = next(crop_reader.read_many([draw_face(48)] * 20)).faces[0]
+    assert all(array.base is None for array in (face.maps, face.crop, face.to_image))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"abstain": 1.5}, "abstain is a probability from 0 to 1, not 1.5"),
+        ({"abstain": float("nan")}, "abstain is a probability"),
+        ({"threads": -1}, "threads counts from 0"),
+        ({"detector": "haar"}, "unknown detector 'haar'"),
+        ({"providers": ("tpu",)}, "unknown provider 'tpu'"),
+        ({"precision": "int4"}, "unknown precision 'int4'"),
+    ],
+)
+def test_wrong_arguments_are_one_line(tiny: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(MienError, match=message) as caught:
+        Reader(tiny, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_model_and_wrong_batch(reader: Reader) -> None:
+    with pytest.raises(ModelError, match="unknown model 'resnet'"):
+        Reader("resnet")
+    with pytest.raises(MienError, match="batch counts from 1, not 0"):
+        reader.read_many([], batch=0)
+
+
+def test_limits_reach_the_decoder(tiny: Path, draw_face: Draw) -> None:
+    reader = Reader(tiny, detector="none", max_pixels=100, max_bytes=10_000_000)
+    (reading,) = reader.read_many([draw_face(48)])
+    assert reading.error is not None
+    assert "100" in reading.error
+
+
+def test_the_reader_says_what_it_is(crop_reader: Reader) -> None:
+    assert repr(crop_reader) == "Reader(tiny, fp32, detector=none, abstain=0.0)"
+    assert repr(crop_reader.model) == "Classifier(tiny, fp32, 7 emotions, 48x48)"

@@ -1,0 +1,59 @@
+// Runs the page's plain modules for tests/web/test_modules.py: a task as JSON on standard input, its answer on standard
+// output. Bytes travel as base64.
+
+import { readFileSync } from "node:fs";
+
+const PAGE = new URL("../../src/mien/serve/page/", import.meta.url);
+const load = (name) => import(new URL(`${name}.mjs`, PAGE).href);
+const bytes = (text) => new Uint8Array(Buffer.from(text, "base64"));
+const packed = (data) => Buffer.from(data).toString("base64");
+const picture = ({ width, height, data }) => ({ width, height, data: bytes(data) });
+
+const tasks = {
+  async resize(cases) {
+    const { resize, reduce } = await load("resize");
+    return cases.map(({ picture: given, size, box, gap, factors }) => {
+      const source = picture(given);
+      return [packed(resize(source, ...size, box, gap).data), packed(reduce(source, ...factors).data)];
+    });
+  },
+  async extract(cases) {
+    const { extract } = await load("extract");
+    return cases.map(({ picture: given, detection, size, framing }) => {
+      const { crop, toImage } = extract(picture(given), detection, size, framing);
+      return { crop: packed(crop), toImage };
+    });
+  },
+  async suppress(cases) {
+    const { suppress } = await load("suppress");
+    return cases.map((candidates) => suppress(candidates));
+  },
+  async cover(cases) {
+    const { cover } = await load("tiles");
+    return cases.map((words) => cover(...words));
+  },
+  async smooth({ values, seconds, constant }) {
+    const { Smoother } = await load("follow");
+    const smoother = new Smoother();
+    return values.map((value, index) => smoother.step(value, seconds[index], constant));
+  },
+  async metadata(paths) {
+    const { readMetadata } = await load("onnx");
+    return paths.map((path) => readMetadata(readFileSync(path)));
+  },
+  async header(files) {
+    const { readHeader } = await load("header");
+    return files.map((file) => readHeader(bytes(file)));
+  },
+  async look() {
+    const [{ heatRamp }, { COLORS, UNSURE_COLOR, percent }] = await Promise.all([load("draw"), load("emotions")]);
+    return { ramp: heatRamp(), colors: COLORS, unsure: UNSURE_COLOR, percents: [0.001, 0.5, 0.999].map(percent) };
+  },
+  async save({ readings, threshold, emotions }) {
+    const { readingsToJson, readingsToCsv } = await load("save");
+    return [readingsToJson(readings, threshold), readingsToCsv(readings, threshold, emotions)];
+  },
+};
+
+const { task, words } = JSON.parse(readFileSync(0, "utf-8"));
+process.stdout.write(JSON.stringify(await tasks[task](words)));

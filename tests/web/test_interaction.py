@@ -1,0 +1,171 @@
+"""Interactions with the page: paste, drop, double click, return; and errors during use."""
+
+import base64
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from support.browser import Visit, build, chromium, film, playing, serving
+from support.paths import ROOT
+
+ASTRONAUT = ROOT / "examples" / "astronaut.png"
+EXAMPLE: dict[str, Any] = {"name": ASTRONAUT.name, "mimeType": "image/png", "buffer": ASTRONAUT.read_bytes()}
+
+# Hands files to the page as a browser does, and tells whether the page took them.
+GIVE = """([kind, names, text]) => {
+    const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+    const given = new DataTransfer();
+    for (const name of names) given.items.add(new File([bytes], name, { type: "image/png" }));
+    if (names.length === 0) given.setData("text/plain", "https://example.org/picture.png");
+    const words = { bubbles: true, cancelable: true };
+    const event = kind === "paste"
+        ? new ClipboardEvent(kind, { ...words, clipboardData: given })
+        : new DragEvent(kind, { ...words, dataTransfer: given });
+    document.getElementById("drop").dispatchEvent(event);
+    return event.defaultPrevented;
+}"""
+
+# Keeps every camera that the page was given, for `live` to count those that are still on.
+WATCH = """() => {
+    window.given = [];
+    const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+    navigator.mediaDevices.getUserMedia = async (wanted) => {
+        window.given.push(await ask(wanted));
+        return window.given.at(-1);
+    };
+}"""
+LIVE = "() => given.flatMap((stream) => stream.getTracks()).filter(({ readyState }) => readyState === 'live').length"
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[str]:
+    with serving(build()) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    path = film(tmp_path_factory.mktemp("film") / "film.mjpeg")
+    flags = ("--use-fake-device-for-media-stream", f"--use-file-for-fake-video-capture={path}")
+    with playing() as player, chromium(player, *flags) as opened:
+        yield opened
+
+
+@pytest.fixture
+def visit(browser: Any, site: str) -> Iterator[Visit]:
+    opened = Visit(browser, site, permissions=["camera"]).ready()
+    yield opened
+    opened.close()
+
+
+def give(visit: Visit, kind: str, *names: str) -> bool:
+    taken: bool = visit.page.evaluate(GIVE, [kind, names, base64.b64encode(EXAMPLE["buffer"]).decode()])
+    return taken
+
+
+@pytest.mark.parametrize("kind", ["paste", "drop"])
+def test_pictures_are_pasted_and_dropped(visit: Visit, kind: str) -> None:
+    page = visit.page
+    if kind == "drop":
+        give(visit, "dragenter", "one.png")
+        page.locator("#drop.over").wait_for()
+        assert give(visit, "dragover", "one.png")  # else the browser opens the file instead of the page
+    assert give(visit, kind, "one.png", "two.png") is (kind == "drop")
+    page.locator("#total", has_text="2 pictures, 2 faces").wait_for()
+    assert page.locator("#drop.over").count() == 0
+    assert [reading["source"] for reading in json.loads(visit.saved("#save-json"))] == ["one.png", "two.png"]
+    give(visit, kind)
+    page.locator("#errors p", has_text="no picture in it" if kind == "paste" else "no file in it").wait_for()
+
+
+def test_one_camera_is_opened_however_often_it_is_started(visit: Visit) -> None:
+    page = visit.page
+    page.evaluate(WATCH)
+    page.evaluate("() => { for (let k = 0; k < 3; k++) document.getElementById('start').click(); }")
+    page.locator("#people li").wait_for()
+    assert page.evaluate("() => given.length") == 1
+    page.click("#stop")
+    assert page.evaluate(LIVE) == 0
+    assert page.locator("#errors p").count() == 0
+
+
+def test_a_camera_that_goes_away_is_told(visit: Visit) -> None:
+    page = visit.page
+    page.evaluate(WATCH)
+    page.click("#start")
+    page.locator("#people li").wait_for()
+    page.evaluate(
+        "() => { const [track] = given[0].getTracks(); track.stop(); track.dispatchEvent(new Event('ended')); }"
+    )
+    page.locator("#errors p", has_text="it has gone").wait_for()
+    assert page.locator("#stage").is_hidden()
+
+
+def test_a_camera_that_does_not_play_is_turned_off(visit: Visit) -> None:
+    page = visit.page
+    page.evaluate(WATCH)
+    page.evaluate(
+        "() => { HTMLVideoElement.prototype.play = () => Promise.reject(new DOMException('no', 'AbortError')); }"
+    )
+    page.click("#start")
+    page.locator("#errors p", has_text="did not start").wait_for()
+    assert page.evaluate(LIVE) == 0
+
+
+def test_who_comes_back_finds_what_the_controls_say(visit: Visit) -> None:
+    page = visit.page
+    page.locator("#threshold").fill("0.5")
+    page.locator("#maps").check()
+    page.goto("about:blank")
+    page.go_back()
+    visit.ready()
+    shown = float(page.locator("#threshold").input_value())
+    assert page.locator("#threshold-text").text_content() == f"{100 * shown:.0f} %"
+    assert (shown, page.locator("#maps").is_checked()) == (0, False)
+
+
+@pytest.mark.parametrize("missing", ["runtime/ort.wasm.min.mjs", "models/classifier.onnx"])
+def test_a_missing_file_is_told(browser: Any, site: str, missing: str) -> None:
+    context_page = Visit(browser, "about:blank")
+    context_page.context.route(re.compile(re.escape(missing)), lambda route: route.fulfill(status=404))
+    page = context_page.page
+    page.goto(site)
+    page.locator("#errors p", has_text=missing).wait_for()
+    assert "make web" in page.locator("#errors p").text_content() or "again" in page.locator("#errors p").text_content()
+    context_page.context.close()
+
+
+def test_a_model_that_was_missing_is_asked_for_again(browser: Any, site: str) -> None:
+    visit = Visit(browser, "about:blank")
+    page = visit.page
+    missing = re.compile("models/classifier.onnx")
+    visit.context.route(missing, lambda route: route.fulfill(status=404))
+    page.goto(site)
+    page.locator("#errors p", has_text="classifier.onnx is missing").wait_for()
+    visit.context.unroute(missing)
+    visit.read(EXAMPLE)
+    assert page.locator("#cards .card").count() == 1
+    visit.context.close()
+
+
+def test_a_picture_chosen_while_the_page_loads_is_read(browser: Any, site: str) -> None:
+    visit = Visit(browser, "about:blank")
+    page = visit.page
+    held: list[Any] = []
+    visit.context.route(re.compile("site.json"), lambda route: held.append(route))
+    page.goto(site)
+    page.set_input_files("#files", [EXAMPLE])
+    page.locator("#busy").wait_for()
+    assert page.locator("#errors p").count() == 0
+    held[0].continue_()
+    page.locator("#total", has_text="1 picture, 1 face").wait_for()
+    visit.context.close()
+
+
+def test_a_table_without_faces_has_all_its_columns(visit: Visit) -> None:
+    visit.read({"name": "notes.png", "mimeType": "image/png", "buffer": b"no picture"})
+    head = visit.saved("#save-csv").decode().splitlines()[0].split(",")
+    assert head[-8:] == ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral", "error"]

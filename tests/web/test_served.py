@@ -1,0 +1,165 @@
+"""The page served by `mien serve`: inference in the browser, or on the server without the runtime."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("fastapi", reason="the server needs the serve extra")
+
+from mien.bundled import BUNDLED, DEFAULT_MODEL
+from mien.pipeline import Reader
+from mien.serve import create_app
+from mien.serve.guard import Access
+from support.browser import WEB, Visit, build, chromium, film, playing
+from support.http_server import Running, serving
+from support.paths import ROOT
+
+ASTRONAUT = ROOT / "examples" / "astronaut.png"
+EXAMPLE: dict[str, Any] = {"name": "a.png", "mimeType": "image/png", "buffer": ASTRONAUT.read_bytes()}
+PAGE = ROOT / "src" / "mien" / "serve" / "page"
+RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+
+
+@pytest.fixture(scope="module")
+def reader() -> Reader:
+    return Reader()
+
+
+@pytest.fixture(scope="module")
+def server(reader: Reader, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server as an installed wheel has it: without the runtime."""
+    with serving(create_app(reader, runtime=tmp_path_factory.mktemp("empty"))) as running:
+        yield running
+
+
+def test_every_file_of_the_page_comes_with_its_type(server: Running) -> None:
+    kinds = {".mjs": "text/javascript", ".css": "text/css", ".html": "text/html"}
+    for path in PAGE.glob("*.*"):
+        answer = server.ask(f"/{path.name}")
+        assert (answer.status, answer.headers["content-type"].partition(";")[0]) == (200, kinds[path.suffix])
+        assert answer.body == path.read_bytes()
+    assert server.ask("/base.css").body == (PAGE.parent.parent / "_page.css").read_bytes()
+    for address, name in (("blazeface-short-range", "blazeface-short-range"), ("classifier", DEFAULT_MODEL)):
+        model = BUNDLED / name / "model.onnx"
+        assert server.ask(f"/models/{address}.onnx").body == model.read_bytes()
+
+
+def test_the_page_reads_with_the_model_of_the_server(tmp_path: Path) -> None:
+    own = tmp_path / "own.onnx"
+    shutil.copy(BUNDLED / "mien-0" / "model-fp32.onnx", own)
+    with serving(create_app(Reader(str(own), abstain=0.4))) as server:
+        assert server.ask("/models/classifier.onnx").body == own.read_bytes()
+        assert server.ask("/site.json").json()["abstain"] == 0.4
+    with serving(create_app(Reader("mien-0", precision="fp32"), access=Access(token="a-secret"))) as server:
+        assert server.ask("/models/classifier.onnx").body == own.read_bytes()
+    with serving(create_app(Reader(str(own)), access=Access(token="a-secret"))) as server:  # nobody else's to see
+        assert server.ask("/models/classifier.onnx").body == (BUNDLED / DEFAULT_MODEL / "model.onnx").read_bytes()
+
+
+def test_the_page_is_told_what_there_is(server: Running, reader: Reader, tmp_path: Path) -> None:
+    assert server.ask("/site.json").json() == {
+        "server": True,
+        "runtime": False,
+        "token": False,
+        "abstain": 0.0,
+    }
+    assert server.ask(f"/runtime/{RUNTIME[0]}").status == 404
+    for name in RUNTIME:
+        (tmp_path / name).write_text("// runtime")
+    with serving(create_app(reader, runtime=tmp_path)) as other:
+        assert other.ask("/site.json").json()["runtime"] is True
+        assert other.ask(f"/runtime/{RUNTIME[2]}").headers["content-type"] == "application/wasm"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    path = film(tmp_path_factory.mktemp("film") / "film.mjpeg")
+    flags = ("--use-fake-device-for-media-stream", f"--use-file-for-fake-video-capture={path}")
+    with playing() as player, chromium(player, *flags) as opened:
+        yield opened
+
+
+def test_the_server_reads_for_the_page(server: Running, reader: Reader, browser: Any) -> None:
+    visit = Visit(browser, f"http://127.0.0.1:{server.port}/", permissions=["camera"])
+    page = visit.page
+    page.locator("#where", has_text="Pictures are sent to").wait_for()
+    assert page.locator("#engines").is_hidden()
+    assert "mien serve --runtime" in (page.locator("#model").text_content() or "")
+    visit.read(EXAMPLE)
+    assert saved_faces(visit) == [reader.read(ASTRONAUT).faces[0].to_dict()]
+    page.locator("#cards .box").hover()
+    page.click("#start")
+    page.locator("#people .name", has_text="happy").wait_for()
+    page.locator("#rate", has_text="frames a second").wait_for()
+    page.click("#stop")
+    visit.close()
+
+
+def test_with_the_runtime_the_page_reads_by_itself(reader: Reader, browser: Any) -> None:
+    build()
+    with serving(create_app(reader, runtime=WEB / "node_modules" / "onnxruntime-web" / "dist")) as server:
+        visit = Visit(browser, f"http://127.0.0.1:{server.port}/").ready()
+        visit.read(EXAMPLE)
+        assert server.metric("mien_faces_total") == 0  # the server has seen nothing
+        (alone,) = saved_faces(visit)
+        visit.page.check("#engine-server")
+        visit.page.locator("#where", has_text="Pictures are sent to").wait_for()
+        visit.page.click("#clear")
+        visit.read(EXAMPLE)
+        (served,) = saved_faces(visit)
+        assert server.metric("mien_faces_total") == 1
+        assert all(abs(alone["probs"][name] - value) <= 1e-2 for name, value in served["probs"].items())
+        visit.close()
+
+
+def test_the_page_says_which_model_reads_in_which_mode(browser: Any) -> None:
+    build()
+    reader = Reader("mien-0", precision="fp32", detector="none", abstain=0.6)
+    with serving(create_app(reader, runtime=WEB / "node_modules" / "onnxruntime-web" / "dist")) as server:
+        visit = Visit(browser, f"http://127.0.0.1:{server.port}/").ready()
+        says = visit.page.locator("#model")
+        says.filter(has_text="mien-0, fp32").filter(has_text="blazeface").wait_for()
+        assert visit.page.locator("#threshold-text").text_content() == "60 %"
+        visit.page.check("#engine-server")
+        says.filter(has_text="mien-0, fp32").filter(has_text="none").wait_for()
+        visit.close()
+
+
+def test_a_server_that_ends_is_told_and_found_again(reader: Reader, browser: Any, tmp_path: Path) -> None:
+    with serving(create_app(reader, runtime=tmp_path)) as server:
+        port = server.port
+        visit = Visit(browser, f"http://127.0.0.1:{port}/", permissions=["camera"])
+        page = visit.page
+        page.locator("#where", has_text="Pictures are sent to").wait_for()
+        page.click("#start")
+        page.locator("#people .name", has_text="happy").wait_for()
+    page.locator("#errors p", has_text="Camera").wait_for()
+    visit.read(EXAMPLE)
+    page.locator("#errors p", has_text="is `mien serve` still running?").wait_for()
+    page.context.close()
+
+
+def test_the_page_asks_for_the_token(reader: Reader, browser: Any, tmp_path: Path) -> None:
+    access = Access(token="a-secret")
+    with serving(create_app(reader, access=access, runtime=tmp_path)) as server:
+        visit = Visit(browser, f"http://127.0.0.1:{server.port}/", permissions=["camera"])
+        page = visit.page
+        page.locator("#where", has_text="wants its token").wait_for()
+        page.keyboard.type("a-secret")
+        page.keyboard.press("Enter")
+        page.locator("#where", has_text="Pictures are sent to").wait_for()
+        visit.read(EXAMPLE)
+        assert len(saved_faces(visit)) == 1
+        page.click("#start")
+        page.locator("#people .name", has_text="happy").wait_for()
+        page.click("#stop")
+        visit.close()
+
+
+def saved_faces(visit: Visit) -> list[dict[str, Any]]:
+    faces: list[dict[str, Any]] = json.loads(visit.saved("#save-json"))[0]["faces"]
+    return faces
