@@ -1,7 +1,7 @@
 """JPEG as an augmentation: the luminance path of a baseline encoder and decoder, on whole batches at once.
 
 ITU-T T.81: 8x8 blocks, discrete cosine transform (A.3.3), quantisation by the example table K.1, scaled by quality as
-libjpeg scales it. The lossless steps after it are left out. `tests/lab/augment/test_augment.py` compares it with Pillow.
+libjpeg scales it. The lossless steps are left out. `tests/lab/augment/test_augment.py` compares it with Pillow.
 """
 
 import math
