@@ -152,7 +152,7 @@ def shorten(recipe: Recipe, *, share: float, size: int, memory: float) -> Recipe
 def values(recipe: Recipe) -> int:
     """How many values the layers of the recipe's net give out for one face."""
     with torch.device("meta"):
-        net = build(replace(recipe, net=replace(recipe.net, weights="", stay=0.0))).eval()
+        net = build(replace(recipe, net=replace(recipe.net, weights=""))).eval()
     counted: list[int] = []
 
     def count(_layer: nn.Module, _inputs: Any, output: Any) -> None:

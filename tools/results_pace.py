@@ -41,7 +41,8 @@ LABELLED = Ground(
     "images/pace.svg",
     "Accuracy against milliseconds a face",
     "Accuracy on the {n:,} faces of {split} and the classes that all models know ({names}): that is the only fair "
-    "ground for six classes beside seven, and easier than all seven.",
+    "ground for six classes beside seven, and easier than all seven. `mien-1-blend` is no longer a recipe: "
+    "[experiments](experiments.md).",
 )
 AGREED = Ground(
     "agreed",

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
 from typer.testing import CliRunner
 
 from mien.__main__ import app
@@ -172,37 +171,11 @@ def test_towers_are_a_net_of_parts_with_pooled_heads() -> None:
         nets.build("towers", channels=1, classes=7, parts=[{"width": 3}])
 
 
-def test_towers_trained_apart_learn_from_their_own_faces_and_answer_together() -> None:
-    parts = [{"widths": [16, 16, 32]}, {"widths": [16, 32, 48], "depths": [1, 1, 1]}]
-    net = nets.build("towers", channels=1, classes=7, parts=parts, apart=True, dropout=0.0)
-    a, b = torch.rand(2, 3, 1, 48, 48, generator=torch.Generator().manual_seed(0))
-    together = net.eval()(a)
-    net.features.train()
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eval()  # so that a face is seen alike, whatever stands beside it
-    first, second = net(torch.cat([a, b]))[:3], net(torch.cat([b, a]))[3:]
-    torch.testing.assert_close((first + second) / 2, together, rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(first, second, atol=1e-3)
-    first.sum().backward()
-    learned = [{p.grad is not None and bool(p.grad.any()) for p in part.parameters()} for part in net.features.parts]
-    assert learned == [{True}, {False}]
-
-
-@pytest.mark.parametrize("apart", ["false", "true"])
-def test_a_recipe_may_train_towers_from_nothing(apart: str, faces: FaceSet, tmp_path: Path) -> None:
+def test_a_recipe_may_train_towers_from_nothing(faces: FaceSet, tmp_path: Path) -> None:
     small = "{stem=16, widths=[16, 16, 16], depths=[1, 1, 1]}"
-    options = f"net.options={{parts=[{small}, {small}], apart={apart}}}"
-    recipe = short("net.name=towers", "optimise.epochs=2", options)
+    recipe = short("net.name=towers", "optimise.epochs=2", f"net.options={{parts=[{small}, {small}]}}")
     assert fit(recipe, faces, tmp_path / "run", devices=Devices("cpu"))
     assert np.isfinite(load_final(tmp_path / "run").history[-1]["loss"])
-
-
-def test_a_share_of_a_batch_without_a_face_is_refused_in_one_line(faces: FaceSet, tmp_path: Path) -> None:
-    options = "net.options={parts=[{widths=[16, 16, 16]}, {widths=[16, 16, 16]}], apart=true}"
-    recipe = short("net.name=towers", options, "optimise.batch=8", "optimise.accumulate=8")
-    with pytest.raises(RecipeError, match=r"a batch has 1 of the faces that 2 towers share.* optimise\.accumulate"):
-        fit(recipe, faces, tmp_path / "run", devices=Devices("cpu"))
 
 
 def test_the_command_says_what_it_made_and_refuses_in_one_line(parts: list[Path], tmp_path: Path) -> None:

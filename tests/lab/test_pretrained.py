@@ -13,7 +13,7 @@ from mien._emotions import CLASS_SETS
 from mien._errors import DataError, DownloadError, RecipeError
 from mien.lab import checkpoint, nets
 from mien.lab import recipe as recipes
-from mien.lab.pretrained import blend, load_torchvision, start
+from mien.lab.pretrained import load_torchvision, start
 from mien.lab.recipe import Data, NetChoice, Recipe
 from mien.lab.train.run import build, open_run
 
@@ -231,21 +231,6 @@ def test_of_a_head_with_other_layers_what_fits_is_taken(tmp_path: Path) -> None:
     start(net, recipe)
     assert torch.equal(net.head.layers[0].weight, state["head.layers.0.weight"])
     assert net.head.layers[3].weight.shape == (64, 512)
-
-
-@pytest.mark.parametrize("classes", ["seven", "eight"])
-def test_a_net_is_drawn_towards_its_beginning(tmp_path: Path, classes: str) -> None:
-    first = finished(tmp_path, with_net("lenet", "", norm=True), seed=1)
-    recipe = with_net("lenet", str(tmp_path), classes, norm=True)
-    recipe = replace(recipe, net=replace(recipe.net, stay=0.25))
-    net = build(recipe)
-    learned = {name: value.clone() for name, value in net.state_dict().items()}
-    mixed = blend(learned, net, recipe)
-    assert list(mixed) == list(learned)
-    for name, value in mixed.items():
-        begun = name.startswith("features.") or classes == "seven"  # the head of other classes had no beginning
-        drawn = 0.75 * learned[name] + 0.25 * first[name] if begun and value.is_floating_point() else learned[name]
-        torch.testing.assert_close(value, drawn)
 
 
 def test_a_run_of_another_net_or_none_is_refused(tmp_path: Path) -> None:

@@ -4,13 +4,11 @@ ImageNet's are the files that torchvision publishes for ResNet-18, 34 and 50 (it
 the first use and checked; for a timm net, timm's own. Their classifier is left out.
 """
 
-import copy
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 
 from mien._download import RemoteFile, fetch
@@ -65,24 +63,6 @@ def start(net: Net, recipe: Recipe, *, data: str = "") -> None:
         start_from_imagenet(net)
     elif named:
         _start_from_run(net, recipe, Path(named), data)
-
-
-@torch.no_grad()
-def blend(state: State, net: Net, recipe: Recipe, *, data: str = "") -> dict[str, Tensor]:
-    """``state``, what ``net`` has learned, drawn towards the weights that it started from by ``recipe.net.stay``.
-
-    Weights trained on lie close enough to those before for points between them to be nets, too, often better ones than
-    either end (Wortsman et al., CVPR 2022). A head that started from random weights stays as it was learned. Raises as
-    ``start``.
-    """
-    first = copy.deepcopy(net)
-    first.load_state_dict(state)
-    start(first, recipe, data=data)
-    mixed = dict(state)
-    for name, value in first.state_dict().items():
-        if value.is_floating_point():
-            mixed[name] = torch.lerp(mixed[name], value.to(mixed[name]), recipe.net.stay)
-    return mixed
 
 
 def start_from_imagenet(net: Net) -> None:

@@ -142,17 +142,6 @@ def test_majority_rule(votes: dict[str, int], winner: Emotion | None) -> None:
     assert [eight.emotions[i] for i in eight.labels.tolist()] == ([] if winner is None else [winner])
 
 
-def test_rows_without_a_majority_may_stay_under_their_top_emotion() -> None:
-    faces = vote_set(
-        {"contempt": 5, "anger": 5}, {"unknown": 6, "sadness": 4}, {"neutral": 4, "fear": 3, "anger": 3}, {"anger": 9},
-        dict.fromkeys(FERPLUS_COLUMNS, 1), {"fear": 5, "sadness": 5},
-        jpeg=[False, False, False, False, False, True],
-    )  # fmt: skip
-    told = with_classes(faces, "eight", undecided=True)
-    assert told.rows.tolist() == [0, 2, 3]
-    assert [told.emotions[i] for i in told.labels.tolist()] == [Emotion.ANGRY, Emotion.NEUTRAL, Emotion.ANGRY]
-
-
 def test_majority_drops_jpeg_rows() -> None:
     faces = vote_set({"neutral": 10}, {"anger": 9}, jpeg=[True, False])
     assert with_classes(faces, "eight").rows.tolist() == [1]

@@ -36,22 +36,6 @@ def rows_of(faces: FaceSet) -> list[int]:
     return faces.rows.tolist()
 
 
-def test_faces_without_a_majority_are_learned_from_on_request_and_never_judged(faces: FaceSet) -> None:
-    assert faces.votes is not None
-    ballots = faces.votes.clone()
-    ballots[[0, 196]] = torch.tensor([0, 4, 4, 0, 0, 0, 0, 2, 0, 0], dtype=torch.uint8)
-    split = replace(faces, votes=ballots)
-    sure, all_of_them = recipe("data.classes=eight"), recipe("data.classes=eight", "data.undecided=true")
-    assert rows_of(training_rows(split, all_of_them)) == list(range(196))
-    assert rows_of(training_rows(split, sure)) == list(range(1, 196))
-    assert 196 not in rows_of(validation_rows(split, all_of_them))
-    for more in ("data.classes=seven", "data.folds=3"):
-        with pytest.raises(
-            RecipeError, match=r"data\.undecided needs data\.classes 'eight', one set and neither folds"
-        ):
-            recipe("data.classes=eight", "data.undecided=true", more)
-
-
 # Folds
 
 

@@ -104,7 +104,7 @@ def cheap(name: str) -> Recipe:
     table["optimise"] |= {"batch": 8, "accumulate": 1}
     table["data"]["size"] = min(48, table["data"]["size"])
     table["target"] |= {"teach": 0.0, "teachers": ()}
-    table["net"] |= {"weights": "", "stay": 0.0}
+    table["net"]["weights"] = ""
     if table["net"]["name"] == "alexnet" or table["net"]["options"].get("head") == "dense":
         table["net"]["options"]["hidden"] = [64, 64]
     return recipe.parse(table, where=name)

@@ -130,20 +130,6 @@ def test_a_calibration_may_be_chosen_later_on(faces: FaceSet, tmp_path: Path) ->
     assert (tmp_path / "final.pt").read_bytes() == final
 
 
-def test_what_stays_of_the_beginning_can_be_chosen_when_all_is_trained(faces: FaceSet, tmp_path: Path) -> None:
-    fit(small("optimise.epochs=1"), faces, tmp_path / "old", devices=CPU)
-    after = [f"net.weights={tmp_path / 'old'}", "optimise.epochs=1", "seed=1"]
-    fit(small(*after), faces, tmp_path / "new", devices=CPU)
-    first, learned = (load_final(tmp_path / name).net.state_dict() for name in ("old", "new"))
-    (tmp_path / "new" / "final.pt").unlink()
-    fit(small(*after, "net.stay=0.5"), faces, tmp_path / "new", devices=CPU)  # trains nothing anew
-    for name, value in load_final(tmp_path / "new").net.state_dict().items():
-        if value.is_floating_point():
-            torch.testing.assert_close(value, (first[name] + learned[name]) / 2)
-    with pytest.raises(RecipeError, match=r"net\.stay is a share of net\.weights"):
-        small("net.stay=0.5")
-
-
 def test_divergence_keeps_the_last_checkpoint(faces: FaceSet, tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match=r"lower optimise\.rate"):
         fit(small("optimise.rate=1e30", "optimise.epochs=3", "optimise.warmup=0.01"), faces, tmp_path, devices=CPU)

@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 
 from mien._emotions import CLASS_SETS, SEVEN, Emotion
-from mien._errors import DataError, RecipeError
+from mien._errors import RecipeError
 from mien.lab import nets, words
 from mien.lab.data import FaceSet
 from mien.lab.feed.target import class_weights, targets
@@ -157,31 +157,6 @@ def test_a_batch_without_two_of_a_class_has_no_contrast_but_still_a_gradient(lab
     loss.backward()
     assert loss.item() == 0
     assert torch.equal(embedded.grad, torch.zeros_like(embedded))
-
-
-def test_votes_may_stand_for_the_labels_that_such_faces_bear() -> None:
-    """Voters who call every second sad face neutral: their shares mislead, what they tell of the label does not."""
-    faces = cartoon_set(per_split=(700, 0, 0))
-    assert faces.votes is not None
-    ballots = faces.votes.clone()
-    sad = (faces.labels == SEVEN.index(Emotion.SAD)).nonzero().squeeze(1)[::2]
-    ballots[sad] = ballots[faces.labels == SEVEN.index(Emotion.NEUTRAL)][0]
-    ballots[5] = 0
-    told = targets(replace(faces, votes=ballots), Target(votes=1.0, votes_as="labels", smoothing=0.1))
-    torch.testing.assert_close(told.sum(dim=1), torch.ones(700))
-    columns = [SEVEN.index(Emotion.SAD), SEVEN.index(Emotion.NEUTRAL)]
-    assert told[sad[0], columns].tolist() == pytest.approx([1 / 3, 2 / 3], abs=0.03)  # 50 of 150 with these votes
-    assert told[5].max() == pytest.approx(0.9 + 0.1 / 7)  # its label, as nobody voted
-    as_voted = targets(replace(faces, votes=ballots), Target(votes=1.0))
-    assert as_voted[sad[0], columns].tolist() == [0, 1]
-
-
-def test_votes_of_faces_of_one_label_stand_for_it() -> None:
-    alone = uneven(12, 0, 0)
-    told = targets(alone, Target(votes=1.0, votes_as="labels"))
-    assert torch.equal(told, torch.nn.functional.one_hot(alone.labels, len(alone.emotions)).float())
-    with pytest.raises(DataError, match="has no FER\\+ votes"):
-        targets(replace(alone, votes=None), Target(votes=1.0, votes_as="labels"))
 
 
 def test_every_emotion_is_described_and_has_a_direction_of_its_own() -> None:

@@ -14,15 +14,14 @@ _VOTE_COLUMN = {emotion: column for column, emotion in enumerate(CLASS_SETS["eig
 _NOISE = 1  # votes; a single vote for an emotion is taken for a slip of the voter
 
 
-def with_classes(faces: FaceSet, classes: str, *, undecided: bool = False) -> FaceSet:
+def with_classes(faces: FaceSet, classes: str) -> FaceSet:
     """The faces of a class set (``class_set``), labels re-indexed in its order, rows of other classes dropped.
 
     ``"eight"`` replaces the labels by the FER+ majority (the rule of Barsoum et al., ICMI 2016): single votes are
     dropped as noise, the top of all ten columns needs more than half of what remains, rows won by ``unknown`` or
     ``not_face`` go. Rows whose pixels come from JPEG go too: their votes may be another picture's. 3,152 rows of
-    PrivateTest remain. ``undecided`` keeps the rows that have no majority under their top emotion, the first of equals:
-    for nets that learn from the votes themselves. Raises ``DataError`` for an unknown set, for classes that the faces
-    no longer have, and for ``"eight"`` without votes.
+    PrivateTest remain. Raises ``DataError`` for an unknown set, for classes that the faces no longer have, and for
+    ``"eight"`` without votes.
     """
     try:
         emotions = class_set(classes)
@@ -31,7 +30,7 @@ def with_classes(faces: FaceSet, classes: str, *, undecided: bool = False) -> Fa
     if emotions == faces.emotions:
         return faces
     _require_classes(faces, classes)
-    return _majority_labels(faces, undecided) if classes == "eight" else _keep_classes(faces, emotions)
+    return _majority_labels(faces) if classes == "eight" else _keep_classes(faces, emotions)
 
 
 def vote_distribution(faces: FaceSet) -> torch.Tensor:
@@ -77,10 +76,9 @@ def _keep_classes(faces: FaceSet, emotions: tuple[Emotion, ...]) -> FaceSet:
     return replace(faces, labels=labels, emotions=emotions).select(labels >= 0)
 
 
-def _majority_labels(faces: FaceSet, undecided: bool) -> FaceSet:
+def _majority_labels(faces: FaceSet) -> FaceSet:
     counted = usable_votes(faces).long()
     counted = torch.where(counted > _NOISE, counted, 0)
-    top, winner = counted.max(dim=1)  # more than half is no tie: their order decides undecided rows alone
-    decided = (top > 0) if undecided else (2 * top > counted.sum(dim=1))
-    keep = decided & (winner < FERPLUS_COLUMNS.index("unknown"))
+    top, winner = counted.max(dim=1)
+    keep = (2 * top > counted.sum(dim=1)) & (winner < FERPLUS_COLUMNS.index("unknown"))
     return replace(faces, labels=winner, emotions=CLASS_SETS["eight"]).select(keep)

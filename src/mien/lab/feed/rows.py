@@ -4,7 +4,7 @@ What is done, in this order, to a set of all splits, further sets mixed in (``se
 
 1. Training rows alone; without those whose pixels stand in a test split (``data.exclude_leaked``)
 2. without the rows that ``data.exclude`` lists
-3. without the faces outside of ``data.classes``; with ``data.undecided`` those without a majority of votes stay
+3. without the faces outside of ``data.classes``
 4. with ``data.folds``: without fold ``data.fold``, which validates, and without what belongs to it: copies, groups
 5. a random ``data.share`` of them, then at most ``data.limit`` a class, both drawn by the seed
 6. with ``data.expand``: made faces beside them
@@ -68,8 +68,7 @@ def _fold(faces: FaceSet, recipe: Recipe, *, validation: bool) -> FaceSet:
 
     Faces of further sets are never validated on.
     """
-    rows = faces.select(_chosen(faces, recipe))
-    training = with_classes(rows, recipe.data.classes, undecided=recipe.data.undecided)
+    training = with_classes(faces.select(_chosen(faces, recipe)), recipe.data.classes)
     if not recipe.data.folds:
         return training
     own = torch.ones(len(training), dtype=torch.bool) if training.mixed_in is None else ~training.mixed_in

@@ -5,7 +5,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mien.lab.data import FaceSet, vote_distribution
-from mien.lab.feed.voters import label_probabilities
 from mien.lab.recipe import Target
 
 
@@ -13,15 +12,14 @@ def targets(faces: FaceSet, choice: Target) -> Tensor:
     """float32 ``[N, C]``, rows sum to 1: the smoothed label and, where a face has votes, a share of their distribution.
 
     A face without usable votes keeps the smoothed label alone. Label smoothing is Szegedy et al. (CVPR 2016), vote
-    distributions as targets are Barsoum et al. (ICMI 2016); ``label_probabilities`` instead of them with ``votes_as``
-    "labels". Raises ``DataError`` for votes from a set without.
+    distributions as targets are Barsoum et al. (ICMI 2016). Raises ``DataError`` for votes from a set without.
     """
     classes = len(faces.emotions)
     hard = F.one_hot(faces.labels, classes).float()
     label = hard * (1 - choice.smoothing) + choice.smoothing / classes
     if choice.votes <= 0:
         return label
-    votes = (label_probabilities if choice.votes_as == "labels" else vote_distribution)(faces).to(label.device)
+    votes = vote_distribution(faces).to(label.device)
     share = choice.votes * (votes.sum(dim=1, keepdim=True) > 0)
     return label * (1 - share) + votes * share
 

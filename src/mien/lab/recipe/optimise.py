@@ -33,8 +33,6 @@ class Optimise:
     batch: int = 128  # faces a step, over all devices
     accumulate: int = 1  # parts that a batch is computed in
     clip: float = 0.0  # largest gradient norm, 0: no clipping
-    sharpness: float = 0.0  # how far uphill of the weights gradients are taken (sharpness-aware steps), 0: at them
-    scouts: float = 0.25  # with sharpness: the share of a batch whose gradients say which way is uphill
     ema: float = 0.999  # decay of the averaged weights, 0: none
     precision: str = "bf16-mixed"  # as Lightning Fabric names it
 
@@ -68,9 +66,7 @@ def check_optimise(choice: Optimise, where: str) -> None:
     for key in ("warmup", "momentum", "ema"):
         if not 0 <= getattr(choice, key) < 1:
             raise RecipeError(f"{where}.{key} is at least 0 and below 1, not {getattr(choice, key)}")
-    if not 0 < choice.scouts <= 1:
-        raise RecipeError(f"{where}.scouts is above 0 and at most 1, not {choice.scouts}")
-    single = {key: getattr(choice, key) for key in ("decay", "patience", "clip", "sharpness")}
+    single = {key: getattr(choice, key) for key in ("decay", "patience", "clip")}
     groups = {f"{key}.{name}": x for key in ("rates", "decays") for name, x in getattr(choice, key).items()}
     for key, value in (single | groups).items():
         if value < 0:

@@ -15,7 +15,6 @@ from mien.lab.recipe.read import change
 VARIANTS = ("faithful", "tuned", "own")
 LOSSES = ("cross-entropy", "focal")
 KEEPS = ("last", "best")
-VOTES_AS = ("emotions", "labels")
 CALIBRATIONS = ("vector", "temperature")
 # What torch's generators take, whatever the epoch makes of it.
 LARGEST_SEED = 2**32 - 1
@@ -53,7 +52,6 @@ class Data:
     votes: str = ""  # FER+'s fer2013new.csv, where a table of FER-2013 holds no votes itself
     also: tuple[Source, ...] = ()  # further sets, mixed in
     limit: int = 0  # at most so many faces a class (the first of an order drawn by the seed); 0: all
-    undecided: bool = False  # with "eight": learn from faces without a majority of votes, too
     share: float = 1.0  # share of the training faces to learn from, for trials
     balance: float = 0.0  # classes drawn as often as count**-balance says: 0 as they come, 1 all equally often
     repeat: Mapping[str, float] = field(default_factory=dict)  # emotion -> how often its faces come in an epoch
@@ -69,7 +67,6 @@ class Target:
 
     smoothing: float = 0.0  # share of the label that all classes share (Szegedy et al., CVPR 2016)
     votes: float = 0.0  # share of the FER+ distribution, where a face has votes (Barsoum et al., ICMI 2016)
-    votes_as: str = "emotions"  # the distribution as voted; "labels": how often faces with such votes bear each label
     weights: float = 0.0  # each class's loss is multiplied by its inverse frequency to this power
     effective: float = 0.0  # beta: by the inverse effective number of samples instead (Cui et al., CVPR 2019)
     teach: float = 0.0  # share of the teachers' answer in the target
@@ -106,7 +103,6 @@ class NetChoice:
     name: str = "mien"  # a module of `mien.lab.nets`, dashes or underscores, or `timm/NAME`
     options: Mapping[str, Any] = field(default_factory=dict)  # of the module's `build`
     weights: str = ""  # "imagenet": fetched at run time, for ResNet backbones; or the folder of a finished run
-    stay: float = 0.0  # share of these weights in the result, the rest is what was learned (Wortsman et al., CVPR 2022)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +133,6 @@ class Recipe:
             ("views", self.views, tuple(VIEWS)),
             ("calibration", self.calibration, CALIBRATIONS),
             ("claim.variant", self.claim.variant, VARIANTS),
-            ("target.votes_as", self.target.votes_as, VOTES_AS),
             ("loss.name", self.loss.name, LOSSES),
         ):
             if value not in allowed:
@@ -172,8 +167,6 @@ class Recipe:
             raise self._wrong(f"data.{error}") from error
         if data.size < 8 or not 0 < data.share <= 1 or data.limit < 0 or data.expand < 0:
             raise self._wrong("data.size is at least 8, data.share in (0, 1], data.limit and data.expand at least 0")
-        if data.undecided and (data.classes != "eight" or data.also or data.folds or data.expand_first):
-            raise self._wrong("data.undecided needs data.classes 'eight', one set and neither folds nor expand_first")
         if data.folds < 0 or data.folds == 1:
             raise self._wrong(f"data.folds is 0, for none, or at least 2, not {data.folds}")
         if not 0 <= data.fold < max(data.folds, 1):
@@ -192,8 +185,6 @@ class Recipe:
     def _check_shares(self) -> None:
         """The numbers of ``[target]`` and ``[loss]``."""
         target, loss = self.target, self.loss
-        if not 0 <= self.net.stay < 1 or (self.net.stay > 0 and not self.net.weights):
-            raise self._wrong(f"net.stay is a share of net.weights, at least 0 and below 1, not {self.net.stay}")
         shares = {"smoothing": target.smoothing, "votes": target.votes, "teach": target.teach}
         for key, value in shares.items():
             if not 0 <= value <= 1:

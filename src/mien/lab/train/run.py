@@ -236,7 +236,6 @@ def _restore(run: Run, state: State) -> None:
 def same_training(stored: State, recipe: Recipe) -> bool:
     """Whether a stored recipe trains as this one; what is said of it or done with the result may have changed."""
     changed = {"about": recipe.about, "claim": recipe.claim, "calibration": recipe.calibration}
-    changed["net"] = {**stored["net"], "stay": recipe.net.stay}
     try:
         return parse(stored | changed, where="stored recipe") == recipe
     except RecipeError:  # of a version with other keys

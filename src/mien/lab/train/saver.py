@@ -5,15 +5,13 @@ import json
 import math
 import time
 from types import TracebackType
-from typing import Any, cast
+from typing import Any
 
 import torch
 from lightning.fabric import Fabric
 
 from mien._errors import DivergedError
 from mien.lab import checkpoint
-from mien.lab.nets import Net
-from mien.lab.pretrained import blend
 from mien.lab.recipe import dump
 from mien.lab.train.devices import together
 from mien.lab.train.run import Run, State, net_of
@@ -107,7 +105,7 @@ def save_final(run: Run, provenance: State) -> None:
     kept = net_of(run.best["objective"]) if best else run.average.net.state_dict()
     state = {
         "recipe": dump(run.recipe),
-        "net": blend(kept, cast(Net, run.average.net), run.recipe, data=run.data) if run.recipe.net.stay else kept,
+        "net": kept,
         "epoch": run.best["epoch"] if best else run.epoch,
         "history": run.history,
         "provenance": provenance,
