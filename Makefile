@@ -42,8 +42,7 @@ lint: $(VENV)/all
 	$(BIN)/mypy
 
 docs: $(VENV)/all
-	$(BIN)/python tools/write_docs.py
-	$(BIN)/python tools/write_claims.py
+	$(BIN)/python tools/docs_pages.py
 
 # The page with its runtime: pinned by web/package-lock.json, 14 MB of WebAssembly that git and the wheel leave out.
 web: web/node_modules/.package-lock.json

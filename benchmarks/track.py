@@ -2,7 +2,7 @@
 
     python benchmarks/track.py [--frames 10000] [--size 1280x720] [--every 3] [--json FILE]
 
-`tools/make_film.py` plays its scene; for a long film the coded scene is repeated, packet by packet. Four parts:
+`tools/make_video.py` plays its scene; for a long film the coded scene is repeated, packet by packet. Four parts:
 
 speed      frames a second with one face, the detector included: reading only, with JSON lines, with the annotated film.
            Each in a process of its own, on all cores that the machine has. Memory is the process's resident set every
@@ -73,11 +73,11 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Every part, with all that is needed to get it again."""
     with tempfile.TemporaryDirectory() as folder:
         seconds = min(SCENE, arguments.frames / RATE)
-        scene = make_film(Path(folder) / "one.mp4", arguments.size, seconds=seconds, faces=1)
+        scene = make_video(Path(folder) / "one.mp4", arguments.size, seconds=seconds, faces=1)
         film = repeat(scene, Path(folder) / "long.mp4", arguments.frames)
         parts = [measure_part(film, part, arguments.every) for part in PARTS]
         stages = measure_stages(scene, arguments.every, Path(folder) / "drawn.mp4")
-        crowd = make_film(Path(folder) / "four.mp4", arguments.size, seconds=seconds, faces=4)
+        crowd = make_video(Path(folder) / "four.mp4", arguments.size, seconds=seconds, faces=4)
         following = [measure_following(crowd, every) for every in EVERY]
     reader = Reader()
     return {
@@ -96,9 +96,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def make_film(path: Path, size: str, *, seconds: float, faces: int) -> Path:
-    """A film of ``tools/make_film.py``, which writes the truth beside it."""
-    tool = ROOT / "tools" / "make_film.py"
+def make_video(path: Path, size: str, *, seconds: float, faces: int) -> Path:
+    """A film of ``tools/make_video.py``, which writes the truth beside it."""
+    tool = ROOT / "tools" / "make_video.py"
     command = [sys.executable, tool, "--out", path, "--size", size, "--rate", RATE]
     command += ["--seconds", seconds, "--faces", faces]
     subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL)

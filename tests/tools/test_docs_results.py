@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-import results_pace
-import write_results
+import docs_results
+import docs_tables
 from support.paths import ROOT
 
 CLAIMED = {"accuracy": 0.9, "recall.sad": 0.5}
@@ -44,23 +44,33 @@ def write(root: Path, name: str, accuracy: float, *, seed: int = 0, split: str =
 
 
 def test_the_page_is_fresh() -> None:
-    command = [sys.executable, "tools/write_results.py", "--check"]
+    command = [sys.executable, "tools/docs_results.py", "--check"]
     check = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert check.returncode == 0, check.stderr
 
 
+def test_the_results_stay_small() -> None:
+    """No drawings and no weights but those that recipes start from or learn from (docs/reproducing.md)."""
+    listed = subprocess.run(["git", "ls-files", "results"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout")
+    files = [ROOT / name for name in listed.stdout.split()]
+    assert {path.suffix for path in files} <= {".json", ".jsonl", ".md", ".npz", ".pt", ".toml"}
+    assert sum(path.stat().st_size for path in files) < 20e6
+
+
 def test_figures_come_from_the_files(tmp_path: Path) -> None:
     write(tmp_path, "alone", 0.5)
-    page = write_results.page(tmp_path, cards=False)
+    page = docs_results.page(tmp_path, cards=False)
     assert "| `alone` | 009 | own | 2 | 100 | **50.0 %** | 45.0 to 55.0 | 40.0 % | 40.0 % | 30.0 % | 1.250 |" in page
-    assert "| `alone` | 48 px | 1,234 | 5.6 | 3 | 60 | – | a machine | abc | def | [curves](../" in page
-    assert page == write_results.page(tmp_path, cards=False)
+    assert "| `alone` | 48 px | 1,234 | 5.6 | 3 | 60 | – | a machine | abc | def |\n" in page
+    assert page == docs_results.page(tmp_path, cards=False)
 
 
 def test_seeds_become_mean_and_deviation(tmp_path: Path) -> None:
     for seed, accuracy in enumerate((0.5, 0.52, 0.54)):
         write(tmp_path, "several", accuracy, seed=seed)
-    page = write_results.page(tmp_path, cards=False)
+    page = docs_results.page(tmp_path, cards=False)
     assert "**52.0 % ± 2.0**" in page
     assert "standard deviation over seeds" in page
     assert "| 3 |" in page
@@ -71,7 +81,7 @@ def test_seeds_of_several_machines_and_commits_name_each_once(tmp_path: Path) ->
         write(tmp_path, "several", 0.5, seed=seed)
         path = tmp_path / "several" / f"seed-{seed}" / "metrics.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"machine": machine, "commit": commit}))
-    page = write_results.page(tmp_path, cards=False)
+    page = docs_results.page(tmp_path, cards=False)
     assert f"| 60 60 60 | – | one; other | {'a' * 12} {'b' * 12}+ | def |" in page
 
 
@@ -79,7 +89,7 @@ def test_seeds_of_several_machines_and_commits_name_each_once(tmp_path: Path) ->
 def test_other_splits_stand_apart(tmp_path: Path, split: str, heading: str) -> None:
     write(tmp_path, "final", 0.6)
     write(tmp_path, "other", 0.7, split=split)
-    page = write_results.page(tmp_path, cards=False)
+    page = docs_results.page(tmp_path, cards=False)
     private, rest = page.split(heading)
     assert "`other`" not in private
     assert "`other`" in rest
@@ -91,7 +101,7 @@ def test_what_a_tuned_recipe_changes_is_told_from_its_file(tmp_path: Path) -> No
     write(tmp_path, "conv4", 0.6)
     changed = dump(load("conv4", ["optimise.epochs=7"]))
     (tmp_path / "conv4" / "seed-0" / "recipe.json").write_text(json.dumps(changed))
-    assert "- `conv4`: `optimise.epochs = 7`" in write_results.page(tmp_path, cards=False)
+    assert "- `conv4`: `optimise.epochs = 7`" in docs_results.page(tmp_path, cards=False)
 
 
 def test_costs_name_the_runs_that_a_run_was_built_on(tmp_path: Path) -> None:
@@ -105,24 +115,24 @@ def test_costs_name_the_runs_that_a_run_was_built_on(tmp_path: Path) -> None:
     for name, recipe in (("later", load("mien-0", changes)), ("fetched", load("mien-0", ["net.weights=imagenet"]))):
         write(tmp_path, name, 0.6)
         (tmp_path / name / "seed-0" / "recipe.json").write_text(json.dumps(dump(recipe)))
-    page = write_results.page(tmp_path, cards=False)
+    page = docs_results.page(tmp_path, cards=False)
     assert "| 60 | `first`, `wise`, `old` | a machine |" in page
     assert "| 60 | – | a machine |" in page
 
 
 def test_what_is_left_to_train_stands_on_the_page_of_the_project_alone(tmp_path: Path) -> None:
     write(tmp_path, "alone", 0.5)
-    assert "Still to be trained" in write_results.page(tmp_path)
-    assert "Still to be trained" not in write_results.page(tmp_path, cards=False)
+    assert "Still to be trained" in docs_results.page(tmp_path)
+    assert "Still to be trained" not in docs_results.page(tmp_path, cards=False)
 
 
 def test_where_a_network_looks_is_told_with_its_claims_and_tests(tmp_path: Path) -> None:
     (tmp_path / "explain").mkdir()
     (tmp_path / "explain" / "net.json").write_text(json.dumps(explanation()))
-    page = write_results.page(tmp_path, cards=False)
+    page = docs_results.page(tmp_path, cards=False)
     assert "## Where `net` looks" in page
     assert "Maps by grad-cam at `features`, 8x8 places. 40 faces of PublicTest (50 rows)" in page
-    assert "| read as | faces | rightly | eyes | mouth |" in page
+    assert "| prediction | faces | correct | eyes | mouth |" in page
     assert "| happy | 20 | 15 | 0.90 (0.70–1.10) | **1.60 (1.40–1.80)** |" in page
     assert "- Document 000, mouth for happy: Holds. More than chance: yes, 1.60 times chance" in page
     assert "insertion: better than random maps as coarse (+0.100, +0.050 to +0.150)" in page
@@ -189,7 +199,7 @@ def test_the_race_tells_of_every_machine_and_of_runs_that_did_not_get_there(tmp_
     sharp = {"name": "quick", "views": "six", "augment": {"resample": "bicubic"}}
     six = said | {"recipe": sharp, "reached": 0, "n": 1, "deviation_seconds": None, "runs": [run(None, 80.0)]}
     (folder / "wide.json").write_text(json.dumps(six))
-    page = write_results.page(tmp_path, cards=False)
+    page = docs_results.page(tmp_path, cards=False)
     assert "| `quick` | a machine | six views | bicubic | 70 % | 80 | – | 0 of 1 | 69.0 % | abc |" in page
     assert "| `quick` | a machine | faces | bilinear | 70 % | 150 | 1,250 ± 71 | 2 of 2 | 69.0 % | abc def |" in page
     assert "| faces and mirror images | bilinear | 70 % | 95 | – | 1 of 2 | 69.0 % | abc |" in page
@@ -210,13 +220,15 @@ def test_times_of_two_days_are_set_beside_each_other(tmp_path: Path) -> None:
         }
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "PrivateTest.json").write_text(json.dumps(said))
-    page = write_results.page(tmp_path, cards=False)
+    page = docs_results.page(tmp_path, cards=False)
     assert page.count("times as long here") == 1
     assert "The 2 int8 files of the table above took 1.50 times as long here" in page
 
 
-@pytest.mark.parametrize("ground", results_pace.GROUNDS, ids=lambda ground: ground.folder)
-def test_accuracy_against_milliseconds_is_a_table_and_a_drawing(ground: results_pace.Ground, tmp_path: Path) -> None:
+@pytest.mark.parametrize("comparison", docs_tables.COMPARISONS, ids=lambda each: each.folder)
+def test_accuracy_against_milliseconds_is_a_table_and_a_drawing(
+    comparison: docs_tables.Comparison, tmp_path: Path
+) -> None:
     said = {
         "split": "PrivateTest",
         "models": [compared("slow", 0.6, 2.5), compared("fast", 0.7, 0.4, precision="int8")],
@@ -224,34 +236,34 @@ def test_accuracy_against_milliseconds_is_a_table_and_a_drawing(ground: results_
         "measured_on": {"processor": "a processor"},
         "provenance": {"command": "mien compare"},
     }
-    path = tmp_path / ground.folder / "PrivateTest.json"
+    path = tmp_path / comparison.folder / "PrivateTest.json"
     path.parent.mkdir()
     path.write_text(json.dumps(said))
-    page = write_results.page(tmp_path, cards=False)
-    assert f"\n\n{ground.heading}\n\n![{ground.alt}]({ground.drawing})\n\n" in page
+    page = docs_results.page(tmp_path, cards=False)
+    assert f"\n\n{comparison.heading}\n\n![{comparison.alt}]({comparison.plot})\n\n" in page
     assert "on the 300 faces of PrivateTest " in page
     assert "the classes that all models know (happy, sad)" in page
     assert "| `fast` | **70.0 %** | 68.0 to 72.0 | – | 0.40 | 1.20 M |\n| `slow` | **60.0 %** |" in page
-    drawn = results_pace.draw(tmp_path, ground)
+    drawn = docs_results.draw(tmp_path, comparison)
     assert drawn is not None
-    assert drawn == results_pace.draw(tmp_path, ground)
+    assert drawn == docs_results.draw(tmp_path, comparison)
     assert "prefers-color-scheme: dark" in drawn
     assert ">fast<" in drawn
     assert "#040404" not in drawn
     path.write_text(json.dumps(said | {"measured_on": None}))  # compared without its times
-    assert results_pace.draw(tmp_path, ground) is None
-    assert "milliseconds" not in write_results.page(tmp_path, cards=False)
+    assert docs_results.draw(tmp_path, comparison) is None
+    assert "milliseconds" not in docs_results.page(tmp_path, cards=False)
 
 
 def test_a_system_has_one_table_with_its_recipes_across(tmp_path: Path) -> None:
     write(tmp_path, "net", 0.5, variant="faithful")
     write(tmp_path, "net-narrow", 0.85, variant="tuned")
     write(tmp_path, "net-tuned", 0.92, variant="tuned")
-    page = write_results.page(tmp_path, cards=False)
+    page = docs_results.page(tmp_path, cards=False)
     assert page.count("### Document 009: `net`") == 1
     assert "Claimed on: its own." in page
     # The faithful one first, then the best.
-    assert "| figure | claimed | `net` | `net-tuned` | `net-narrow` |" in page
+    assert "| metric | claimed | `net` | `net-tuned` | `net-narrow` |" in page
     assert "| accuracy | 90.0 % | 50.0 % | **92.0 %** | 85.0 % |" in page
     assert "| recall of sad | 50.0 % | 25.0 % | 25.0 % | 25.0 % |" in page
 
@@ -259,7 +271,7 @@ def test_a_system_has_one_table_with_its_recipes_across(tmp_path: Path) -> None:
 def test_of_log_loss_less_is_better_and_what_was_not_measured_has_a_dash(tmp_path: Path) -> None:
     write(tmp_path, "worse", 0.5, document="001", figures={"log_loss": 1.2, "recall.fear": 0.4})
     write(tmp_path, "better", 0.5, document="002", figures={"log_loss": 1.3})
-    page = write_results.page(tmp_path, cards=False)
+    page = docs_results.page(tmp_path, cards=False)
     assert "| log loss | 1.200 | 1.250 |" in page
     assert "| recall of fear | 40.0 % | – |" in page
     assert "| log loss | 1.300 | **1.250** |" in page
@@ -270,16 +282,16 @@ def test_two_systems_of_one_document_stay_apart_and_runs_of_public_test_are_name
     write(tmp_path, "two", 0.5, figures={"accuracy": 0.6}, split="public")
     write(tmp_path, "none", 0.5, figures={})
     write(tmp_path, "leak", 0.9, figures={"accuracy": 0.7}, split="leaky")
-    claims = write_results.page(tmp_path, cards=False).split("## Claimed and measured")[1].split("## What")[0]
-    assert "| figure | claimed | `one` |" in claims
-    assert "| figure | claimed | `two`, PublicTest |" in claims
+    claims = docs_results.page(tmp_path, cards=False).split("## Claimed and measured")[1].split("## What")[0]
+    assert "| metric | claimed | `one` |" in claims
+    assert "| metric | claimed | `two`, PublicTest |" in claims
     assert "`none`" not in claims
     assert "`leak`" not in claims
 
 
 def test_without_claims_there_is_no_such_section(tmp_path: Path) -> None:
     write(tmp_path, "own", 0.5, figures={})
-    assert "Claimed" not in write_results.page(tmp_path, cards=False)
+    assert "Claimed" not in docs_results.page(tmp_path, cards=False)
 
 
 def test_the_leak_stands_beside_the_claim_that_it_explains_and_nowhere_else(tmp_path: Path) -> None:
@@ -294,11 +306,12 @@ def test_the_leak_stands_beside_the_claim_that_it_explains_and_nowhere_else(tmp_
     }
     (tmp_path / "claims").mkdir()
     (tmp_path / "claims" / "leak.json").write_text(json.dumps(leak))
-    page = write_results.page(tmp_path, cards=False)
+    page = docs_results.page(tmp_path, cards=False)
     first, second = page.split("### Document 001: `net`")[1].split("### Document 002: `other`")
-    assert "`net-leaky`, from random weights at 64 px for 20 epochs, reads 66.8 % (65.4 to 68.3) of its 9,330" in first
-    assert "60.6 % (65.4 to 68.3) of those without" in first
-    assert "reads 61.0 % (65.4 to 68.3) of PublicTest" in first
+    assert "`net-leaky`, from random weights at 64 px for 20 epochs, has an accuracy of 66.8 % (65.4 to 68.3)" in first
+    assert "66.8 % (65.4 to 68.3) on its 9,330 validation faces" in first
+    assert "60.6 % (65.4 to 68.3) on those without" in first
+    assert "has 61.0 % (65.4 to 68.3) on PublicTest" in first
     assert "leaky" not in second
 
 
@@ -338,11 +351,11 @@ def test_an_ablation_is_told_step_by_step_and_a_gain_is_a_gain(tmp_path: Path) -
     (tmp_path / "studies").mkdir()
     said = study("hybrid-ablation-narrow", {"parts": ["backbone", "attention", "branches"]}, [0.02, -0.005])
     (tmp_path / "studies" / "hybrid-ablation-narrow.json").write_text(json.dumps(said))
-    page = write_results.page(tmp_path, cards=False)
+    page = docs_results.page(tmp_path, cards=False)
     gain, loss = "| **+2.0** | +1.0 to +3.0 ", "| -0.5 | -1.5 to +0.5 "
     assert f"| + attention {gain * 3}|" in page
     assert f"| + branches {loss * 3}|" in page
-    assert "One seed a step" in page
+    assert "One seed per step" in page
     assert "Not trained: f/gan." in page
     assert "| backbone | fear as sad 30.0 % |" in page
 
@@ -374,14 +387,14 @@ def test_of_many_values_the_first_alone_is_held_against_the_others(tmp_path: Pat
     assert "parts: three over four" in write_page_of(tmp_path, study("f", few, [0.02] * 3))
     page = write_page_of(tmp_path, study("f", many, [0.02] * 4))
     assert "parts: one over two" in page
-    assert "One seed a setting" in page
+    assert "One seed per setting" in page
     assert "Of more than 4 values, the first against each other one." in page
     assert "parts: three over four" not in page
 
 
 def write_page_of(folder: Path, said: dict[str, Any]) -> str:
     (folder / "studies" / "f.json").write_text(json.dumps(said))
-    return write_results.page(folder, cards=False)
+    return docs_results.page(folder, cards=False)
 
 
 def test_members_of_a_study_stand_in_it_and_among_the_costs_alone(tmp_path: Path) -> None:
@@ -390,7 +403,7 @@ def test_members_of_a_study_stand_in_it_and_among_the_costs_alone(tmp_path: Path
     (tmp_path / "studies" / "f.json").write_text(json.dumps(told))
     write(tmp_path, "alone", 0.6)
     write(tmp_path, "f/one", 0.5)
-    before, costs = write_results.page(tmp_path, cards=False).split("## What each cost")
+    before, costs = docs_results.page(tmp_path, cards=False).split("## What each cost")
     assert "`alone`" in before
     assert "`f/one`" not in before
     assert "| `f/one` | 48 px | 1,234 |" in costs

@@ -13,7 +13,7 @@ from mien import Emotion, Reader
 
 @pytest.fixture(scope="module")
 def tool() -> types.ModuleType:
-    return importlib.import_module("make_film")
+    return importlib.import_module("make_video")
 
 
 def by_role(faces: list[dict[str, object]]) -> dict[object, dict[str, object]]:
@@ -21,7 +21,7 @@ def by_role(faces: list[dict[str, object]]) -> dict[object, dict[str, object]]:
 
 
 def test_the_same_film_twice(tool: types.ModuleType) -> None:
-    one, other = (tool.Film(size_wh=(320, 180)) for _ in range(2))
+    one, other = (tool.Video(size_wh=(320, 180)) for _ in range(2))
     for seconds in (0.0, 5.1, 11.0):
         np.testing.assert_array_equal(one.draw(seconds), other.draw(seconds))
         assert one.truth(seconds) == other.truth(seconds)
@@ -29,17 +29,17 @@ def test_the_same_film_twice(tool: types.ModuleType) -> None:
 
 
 def test_times_are_even_or_vary(tool: types.ModuleType) -> None:
-    even = np.diff(tool.Film(seconds=2, rate=25).times())
+    even = np.diff(tool.Video(seconds=2, rate=25).times())
     assert len(even) == 49
     np.testing.assert_allclose(even, 0.04, atol=1e-5)
-    varied = np.diff(tool.Film(seconds=2, rate=25, variable=True).times())
+    varied = np.diff(tool.Video(seconds=2, rate=25, variable=True).times())
     assert varied.min() == pytest.approx(0.02, abs=1e-4)
     assert varied.max() == pytest.approx(0.08, abs=1e-4)
     assert varied.mean() == pytest.approx(0.04, abs=2e-3)
 
 
 def test_faces_enter_leave_and_hide_each_other(tool: types.ModuleType) -> None:
-    film = tool.Film(size_wh=(640, 360))
+    film = tool.Video(size_wh=(640, 360))
     seen = {seconds: by_role(film.truth(seconds)) for seconds in np.arange(0, 12, 0.1)}
     counts = [len(faces) for faces in seen.values()]
     assert set(counts) == {1, 2, 3}
@@ -52,12 +52,12 @@ def test_faces_enter_leave_and_hide_each_other(tool: types.ModuleType) -> None:
 
 
 def test_who_comes_back_in_the_next_scene_has_a_new_number(tool: types.ModuleType) -> None:
-    film = tool.Film(seconds=24, size_wh=(320, 180))
+    film = tool.Video(seconds=24, size_wh=(320, 180))
     first, second = by_role(film.truth(3.0)), by_role(film.truth(15.0))
     assert first["host"]["face"] == second["host"]["face"] == 1
     assert first["walker"]["face"] != second["walker"]["face"]
     assert first["walker"]["box"] == second["walker"]["box"]
-    assert {face["role"] for face in tool.Film(seconds=12, faces=1).truth(3.0)} == {"host"}
+    assert {face["role"] for face in tool.Video(seconds=12, faces=1).truth(3.0)} == {"host"}
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_who_comes_back_in_the_next_scene_has_a_new_number(tool: types.ModuleTyp
 def test_faces_stand_where_the_truth_says_and_are_read(
     tool: types.ModuleType, seconds: float, emotions: dict[str, Emotion]
 ) -> None:
-    film = tool.Film()
+    film = tool.Video()
     faces = Reader("mien-0").read(film.draw(seconds)).faces  # whose reading the heads were bent for
     truth = by_role(film.truth(seconds))
     for role, emotion in emotions.items():
@@ -116,9 +116,9 @@ def test_the_file_holds_film_sound_and_truth(
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
 def test_a_turned_film_is_shown_upright(tool: types.ModuleType, tmp_path: Path, degrees: int) -> None:
     av = pytest.importorskip("av", reason="films need PyAV, which the video extra brings")
-    film = tool.Film(seconds=0.2, size_wh=(320, 180), rate=10)
+    film = tool.Video(seconds=0.2, size_wh=(320, 180), rate=10)
     out = tmp_path / "film.mp4"
-    tool.make_film(out, film, rotate=degrees)
+    tool.make_video(out, film, rotate=degrees)
     with av.open(str(out)) as container:
         frame = next(container.decode(video=0))
         shown = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-import crew
-import queue_file
 import reproduce
 from mien import DataError
 from mien.lab.recipe import dump, load, parse
@@ -31,7 +29,7 @@ def test_the_queue_is_listed_with_what_is_left() -> None:
     )
     assert listed.returncode == 0, listed.stderr
     lines = listed.stdout.splitlines()
-    assert len(lines) == len(queue_file.read_queue()) + 1
+    assert len(lines) == len(reproduce.read_queue()) + 1
     assert lines[-1].startswith("left: ")
     assert {line.split()[0] for line in lines[:-1]} <= {"done", "trained", "begun", "to"}
 
@@ -46,13 +44,13 @@ def test_a_list_of_which_nobody_reads_the_end_ends_quietly() -> None:
 
 
 def test_no_training_is_wanted_twice() -> None:
-    runs = [(wanted.run, wanted.on) for wanted in queue_file.read_queue()]
+    runs = [(training.run, training.on) for training in reproduce.read_queue()]
     assert len(set(runs)) == len(runs)
 
 
 def test_a_family_is_its_members_and_each_seed_a_training(tmp_path: Path) -> None:
-    queue = queue_file.read_queue(write(tmp_path, ENTRY.format("conv4-ideas", "core")))
-    assert [wanted.seed for wanted in queue] == [0] * 4 + [1] * 4
+    queue = reproduce.read_queue(write(tmp_path, ENTRY.format("conv4-ideas", "core")))
+    assert [training.seed for training in queue] == [0] * 4 + [1] * 4
     assert queue[0].member == "conv4-ideas/published"
     assert queue[0].run == Path("conv4-ideas/published/seed-0")
 
@@ -68,30 +66,30 @@ def test_a_family_is_its_members_and_each_seed_a_training(tmp_path: Path) -> Non
 )
 def test_a_wrong_queue_is_one_clear_error(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        queue_file.read_queue(write(tmp_path, text))
+        reproduce.read_queue(write(tmp_path, text))
 
 
 def test_only_what_privatetest_has_judged_is_done(tmp_path: Path) -> None:
-    wanted = queue_file.read_queue(write(tmp_path, ENTRY.format("conv4", "core")))[0]
-    assert not queue_file.is_done(wanted, tmp_path)
-    place = tmp_path / wanted.run
+    training = reproduce.read_queue(write(tmp_path, ENTRY.format("conv4", "core")))[0]
+    assert not reproduce.is_done(training, tmp_path)
+    place = tmp_path / training.run
     place.mkdir(parents=True)
-    start = dataclasses.replace(wanted, final=False)
+    start = dataclasses.replace(training, final=False)
     for judged, done in (('{"public": {}}', False), ('{"public": {}, "private": {}}', True)):
         (place / "metrics.json").write_text(f'{{"judged": {judged}}}')
-        assert queue_file.is_done(wanted, tmp_path) == done
-        assert queue_file.is_done(start, tmp_path)
+        assert reproduce.is_done(training, tmp_path) == done
+        assert reproduce.is_done(start, tmp_path)
 
 
 def test_a_parcel_brings_finished_runs_without_their_checkpoints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    finished, begun = queue_file.read_queue(write(tmp_path, ENTRY.format("conv4", "core")))
+    finished, begun = reproduce.read_queue(write(tmp_path, ENTRY.format("conv4", "core")))
     there, here, parcel = tmp_path / "there", tmp_path / "here", tmp_path / "parcel"
-    for wanted, files in ((finished, ("final.pt", "checkpoint.pt")), (begun, ("checkpoint.pt",))):
-        (there / wanted.run).mkdir(parents=True)
+    for training, files in ((finished, ("final.pt", "checkpoint.pt")), (begun, ("checkpoint.pt",))):
+        (there / training.run).mkdir(parents=True)
         for name in files:
-            (there / wanted.run / name).write_bytes(bytes(range(256)) * 10)
+            (there / training.run / name).write_bytes(bytes(range(256)) * 10)
     monkeypatch.setattr(reproduce, "RUNS", there)
     monkeypatch.setattr(reproduce, "PART", 100)  # bytes, so that there are several parts
     reproduce.parcel([finished, begun], parcel)
@@ -102,17 +100,17 @@ def test_a_parcel_brings_finished_runs_without_their_checkpoints(
     assert sorted(path.name for path in (here / finished.run).iterdir()) == ["final.pt"]
     assert (here / begun.run / "checkpoint.pt").read_bytes() == bytes(range(256)) * 10
     next(iter(sorted(parcel.iterdir()))).unlink()
-    with pytest.raises(DataError, match="no whole parcel"):
+    with pytest.raises(DataError, match="not a complete parcel"):
         reproduce.unpack(parcel)
 
 
-def recipe_file(folder: Path, name: str, weights: str = "") -> queue_file.Wanted:
+def recipe_file(folder: Path, name: str, weights: str = "") -> reproduce.Training:
     """A training whose net starts from the run ``weights``."""
     table = dump(load("conv4")) | {"name": name}
     table["net"]["weights"] = weights
     path = folder / f"{name}.json"
     path.write_text(json.dumps(table))
-    return queue_file.Wanted(str(path), name, 0, "core", 1, "a test")
+    return reproduce.Training(str(path), name, 0, "core", 1, "a test")
 
 
 @pytest.fixture
@@ -127,9 +125,11 @@ run.mkdir(parents=True, exist_ok=True)
 (run / "times").write_text(f"{begun} {time.monotonic()}")
 sys.exit(3 if "fails" in str(run) else 0)
 """
-    monkeypatch.setattr(crew, "load", lambda path: parse(json.loads(Path(path).read_text()), where=path))
+    monkeypatch.setattr(reproduce, "load", lambda path: parse(json.loads(Path(path).read_text()), where=path))
     runs, python = tmp_path / "runs", [sys.executable, "-c", script]
-    monkeypatch.setattr(crew, "_start", lambda words, *_: subprocess.Popen([*python, str(runs / words[0] / "seed-0")]))
+    monkeypatch.setattr(
+        reproduce, "_start", lambda arguments, *_: subprocess.Popen([*python, str(runs / arguments[0] / "seed-0")])
+    )
     return runs
 
 
@@ -141,8 +141,8 @@ def times(run: Path) -> tuple[float, float]:
 def test_trainings_run_side_by_side_and_each_waits_for_what_it_starts_from(tmp_path: Path, trains: Path) -> None:
     queue = [recipe_file(tmp_path, "second", "runs/first/seed-0")]
     queue += [recipe_file(tmp_path, name) for name in ("first", "other", "fails")]
-    found = crew.train_all(queue, 2, lambda wanted: [wanted.name], root=tmp_path, runs=trains)
-    assert {wanted.name: status for wanted, status in found} == {"second": 0, "first": 0, "other": 0, "fails": 3}
+    found = reproduce.run_queue(queue, 2, lambda training: [training.name], root=tmp_path, runs=trains)
+    assert {training.name: status for training, status in found} == {"second": 0, "first": 0, "other": 0, "fails": 3}
     assert times(trains / "first")[0] < times(trains / "other")[1]
     assert times(trains / "other")[0] < times(trains / "first")[1]
     assert times(trains / "second")[0] > times(trains / "first")[1]
@@ -152,15 +152,15 @@ def test_a_training_whose_beginnings_nobody_makes_is_told_of(
     tmp_path: Path, trains: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     queue = [recipe_file(tmp_path, "second", "runs/first/seed-0"), recipe_file(tmp_path, "other")]
-    found = dict(crew.train_all(queue, 1, lambda wanted: [wanted.name], root=tmp_path, runs=trains))
-    assert found == {queue[1]: 0, queue[0]: crew.UNREADY}
-    assert "needs runs/first/seed-0; make that first" in capfd.readouterr().err
+    found = dict(reproduce.run_queue(queue, 1, lambda training: [training.name], root=tmp_path, runs=trains))
+    assert found == {queue[1]: 0, queue[0]: reproduce.UNREADY}
+    assert "needs runs/first/seed-0; train that first" in capfd.readouterr().err
 
 
 def test_nothing_begins_once_the_time_is_over(tmp_path: Path, trains: Path) -> None:
     queue = [recipe_file(tmp_path, name) for name in ("one", "two")]
     looks = iter([False, True, True])
-    found = crew.train_all(
-        queue, 1, lambda wanted: [wanted.name], root=tmp_path, runs=trains, is_over=lambda: next(looks)
+    found = reproduce.run_queue(
+        queue, 1, lambda training: [training.name], root=tmp_path, runs=trains, is_over=lambda: next(looks)
     )
-    assert [wanted.name for wanted, _ in found] == ["one"]
+    assert [training.name for training, _ in found] == ["one"]

@@ -373,7 +373,7 @@ def test_everybody_keeps_one_number_through_a_scene_with_a_known_truth(reader: R
 
 
 def scene_film(rate: float) -> Any:
-    return importlib.import_module("make_film").Film(size_wh=(640, 360), rate=rate)
+    return importlib.import_module("make_video").Video(size_wh=(640, 360), rate=rate)
 
 
 def real_film(name: str) -> Path:

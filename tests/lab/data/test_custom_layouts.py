@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch", reason="the lab is not installed")
 
+from mien.__main__ import app
 from mien._emotions import SEVEN
 from mien._errors import DataError
 from mien.lab.data import FaceSet, Split
+from mien.lab.data.public_sets import PUBLIC_SETS, prepare_public_set
 from mien.lab.evaluate.sets import load_tests, select
 from mien.lab.feed.asked import read_map
 from support.paths import ROOT
@@ -23,17 +26,6 @@ Draw = Callable[..., np.ndarray]
 
 RAFDB = "1=surprise 2=fear 3=disgust 4=happy 5=sad 6=angry 7=neutral"
 AFFECTNET = "0=neutral 1=happy 2=sad 3=surprise 4=fear 5=disgust 6=angry 7=contempt"
-
-
-@pytest.fixture(scope="module")
-def tool() -> types.ModuleType:
-    spec = importlib.util.spec_from_file_location("list_faces", ROOT / "tools" / "list_faces.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -95,15 +87,15 @@ def test_the_table_of_affectnet(tmp_path: Path, put: Callable[..., Path]) -> Non
     assert names(faces) == ["neutral", "happy", "sad", "surprise", "fear", "disgust", "angry"]
 
 
-# Listed by the tool
+# Listed by `mien prepare`
 
 
-def listed(tool: types.ModuleType, kind: str, folder: Path, out: Path, **how: bool) -> FaceSet:
-    tool.list_faces(kind, folder, out, **how)
+def listed(kind: str, folder: Path, out: Path, **how: bool) -> FaceSet:
+    prepare_public_set(kind, folder, out, **how)
     return read(out / "faces.csv")
 
 
-def test_the_list_of_rafdb(tool: types.ModuleType, tmp_path: Path, put: Callable[..., Path]) -> None:
+def test_the_list_of_rafdb(tmp_path: Path, put: Callable[..., Path]) -> None:
     top, lines = tmp_path / "basic", []
     for code in range(1, 8):
         for split in ("train", "test"):
@@ -111,26 +103,26 @@ def test_the_list_of_rafdb(tool: types.ModuleType, tmp_path: Path, put: Callable
             lines.append(f"{split}_{code:05d}.jpg {code}")
     (top / "EmoLabel").mkdir()
     (top / "EmoLabel" / "list_patition_label.txt").write_text("\n".join(lines) + "\n")
-    faces = listed(tool, "rafdb", top, tmp_path / "out")
+    faces = listed("rafdb", top, tmp_path / "out")
     expected = ["surprise", "fear", "disgust", "happy", "sad", "angry", "neutral"]
     assert names(faces, Split.PRIVATE_TEST) == names(faces, Split.TRAINING) == expected
     (top / "EmoLabel" / "list_patition_label.txt").write_text("train_00001.jpg 9\n")
     with pytest.raises(DataError, match=r"line 1: '9' is no label"):
-        tool.list_faces("rafdb", top, tmp_path / "out")
+        prepare_public_set("rafdb", top, tmp_path / "out")
 
 
-def test_the_annotations_of_affectnet(tool: types.ModuleType, tmp_path: Path, put: Callable[..., Path]) -> None:
+def test_the_annotations_of_affectnet(tmp_path: Path, put: Callable[..., Path]) -> None:
     for top in ("train_set", "val_set"):
         for code in range(8):
             put(tmp_path / top / "images" / f"{code}.jpg")
             (tmp_path / top / "annotations").mkdir(exist_ok=True)
             np.save(tmp_path / top / "annotations" / f"{code}_exp.npy", np.array(str(code)))
-    faces = listed(tool, "affectnet", tmp_path, tmp_path / "out")
+    faces = listed("affectnet", tmp_path, tmp_path / "out")
     expected = ["neutral", "happy", "sad", "surprise", "fear", "disgust", "angry"]
     assert names(faces, Split.PUBLIC_TEST) == names(faces, Split.TRAINING) == expected
 
 
-def test_the_sequences_of_ckplus(tool: types.ModuleType, tmp_path: Path, put: Callable[..., Path]) -> None:
+def test_the_sequences_of_ckplus(tmp_path: Path, put: Callable[..., Path]) -> None:
     last = {}
     for sequence, code in (("001", 3), ("002", 7), ("003", None)):
         for frame in range(1, 4):
@@ -140,7 +132,7 @@ def test_the_sequences_of_ckplus(tool: types.ModuleType, tmp_path: Path, put: Ca
             note = tmp_path / "Emotion" / "S005" / sequence / f"{name}_emotion.txt"
             note.parent.mkdir(parents=True)
             note.write_text(f"   {code}.0000000e+00\n")
-    faces = listed(tool, "ckplus", tmp_path, tmp_path / "out")
+    faces = listed("ckplus", tmp_path, tmp_path / "out")
     assert names(faces) == ["disgust", "neutral", "surprise", "neutral"]  # the sequence without a note is left out
     assert faces.groups is not None
     assert len(set(faces.groups.tolist())) == 1
@@ -149,22 +141,22 @@ def test_the_sequences_of_ckplus(tool: types.ModuleType, tmp_path: Path, put: Ca
     assert np.abs(faces.images[2].numpy().astype(int) - expected).max() <= 1
 
 
-def test_the_names_of_jaffe_and_kdef(tool: types.ModuleType, tmp_path: Path, put: Callable[..., Path]) -> None:
+def test_the_names_of_jaffe_and_kdef(tmp_path: Path, put: Callable[..., Path]) -> None:
     for name in ("KA.AN1.39", "KA.DI2.43", "KA.FE1.45", "KL.HA1.158", "KL.NE1.155", "KL.SA1.161", "KL.SU1.164"):
         put(tmp_path / "jaffe" / f"{name}.tiff")
     (tmp_path / "jaffe" / "README").write_text("of the set")
-    faces = listed(tool, "jaffe", tmp_path / "jaffe", tmp_path / "out-jaffe")
+    faces = listed("jaffe", tmp_path / "jaffe", tmp_path / "out-jaffe")
     assert names(faces) == ["angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"]
     assert faces.groups is not None
     assert [faces.groups.tolist().count(group) for group in (0, 1)] == [3, 4]
     for code in ("AF", "AN", "DI", "HA", "NE", "SA", "SU"):
         for angle in ("S", "HL", "FR"):
             put(tmp_path / "kdef" / "AF01" / f"AF01{code}{angle}.JPG")
-    faces = listed(tool, "kdef", tmp_path / "kdef", tmp_path / "out-kdef")
+    faces = listed("kdef", tmp_path / "kdef", tmp_path / "out-kdef")
     assert names(faces) == ["fear", "angry", "disgust", "happy", "neutral", "sad", "surprise"]
 
 
-def test_the_boxes_of_expw(tool: types.ModuleType, tmp_path: Path, astronaut: np.ndarray) -> None:
+def test_the_boxes_of_expw(tmp_path: Path, astronaut: np.ndarray) -> None:
     """Two scenes: one with a face where its box is, one without any."""
     origin = tmp_path / "image" / "origin"
     origin.mkdir(parents=True)
@@ -173,7 +165,7 @@ def test_the_boxes_of_expw(tool: types.ModuleType, tmp_path: Path, astronaut: np
     (tmp_path / "label").mkdir()
     lines = ["scene.png 0 70 175 275 185 90.5 3", "empty.png 0 20 20 80 80 45.1 4"]
     (tmp_path / "label" / "label.lst").write_text("\n".join(lines) + "\n")
-    counts = tool.list_faces("expw", tmp_path, tmp_path / "out")
+    counts = prepare_public_set("expw", tmp_path, tmp_path / "out")
     assert counts == {"happy": 1, "not found": 1}
     assert (tmp_path / "out" / "not_found.txt").read_text() == "empty.png sad\n"
     faces = read(tmp_path / "out" / "faces.csv")
@@ -181,21 +173,34 @@ def test_the_boxes_of_expw(tool: types.ModuleType, tmp_path: Path, astronaut: np
     assert faces.images.float().std() > 20
 
 
-def test_faces_are_cut_as_readings_frame_them(tool: types.ModuleType, tmp_path: Path, astronaut: np.ndarray) -> None:
+def test_faces_are_cut_as_readings_frame_them(tmp_path: Path, astronaut: np.ndarray) -> None:
     from mien import Reader
 
     (tmp_path / "kdef").mkdir()
     Image.fromarray(astronaut).save(tmp_path / "kdef" / "AF01HAS.JPG", quality=95)
-    faces = listed(tool, "kdef", tmp_path / "kdef", tmp_path / "out", crop=True)
+    faces = listed("kdef", tmp_path / "kdef", tmp_path / "out", crop=True)
     (face,) = Reader().read(astronaut).faces
     crop = face.crop.astype(float)
     assert np.corrcoef(crop.ravel(), faces.images[0].numpy().astype(float).ravel())[0, 1] > 0.97
 
 
-def test_another_layout_is_refused(tool: types.ModuleType, tmp_path: Path) -> None:
+def test_another_layout_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no such folder"):
-        tool.list_faces("kdef", tmp_path / "nowhere", tmp_path / "out")
-    for kind in tool.SETS:
+        prepare_public_set("kdef", tmp_path / "nowhere", tmp_path / "out")
+    for kind in PUBLIC_SETS:
         with pytest.raises(DataError, match=r"own-data\.md"):
-            tool.list_faces(kind, tmp_path, tmp_path / "out")
+            prepare_public_set(kind, tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_command_writes_the_table(tmp_path: Path, put: Callable[..., Path]) -> None:
+    put(tmp_path / "kdef" / "AF01HAS.JPG")
+    result = CliRunner().invoke(app, ["prepare", "kdef", str(tmp_path / "kdef"), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    assert "happy 1" in result.output
+    assert names(read(tmp_path / "out" / "faces.csv")) == ["happy"]
+
+
+def test_an_unknown_set_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="known are rafdb, affectnet"):
+        prepare_public_set("fer", tmp_path, tmp_path / "out")

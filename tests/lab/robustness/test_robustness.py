@@ -26,7 +26,6 @@ from mien.lab.stress.reference import Reference, pack, read_reference, reference
 from mien.lab.stress.report import report
 from mien.lab.stress.spoilings import SPOILINGS, choose
 from mien.lab.stress.stress import Trial, name_models, stress
-from mien.lab.stress.tables import filled
 from support.brightness_classifier import BY_NAME, by_brightness, read
 from support.paths import ROOT
 from support.synthetic_faces import cartoon_set
@@ -193,11 +192,6 @@ def test_two_models_of_one_name_are_told_apart() -> None:
     assert list(name_models(["runs/x", "x.onnx", "y"], models)) == ["runs/x", "x.onnx", "y"]
     with pytest.raises(DataError, match="named twice"):
         name_models(["x", "x"], models[:2])
-
-
-def test_the_tables_of_the_docs_are_fresh() -> None:
-    text = (ROOT / "docs" / "robustness.md").read_text()
-    assert filled(text, ROOT / "results" / "stress") == text, "run: python -m mien.lab.stress.tables"
 
 
 def test_the_kept_figures_hold_together() -> None:

@@ -1,0 +1,27 @@
+"""``mien prepare``: a public data set -> a table that the other commands read."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mien.commands.lab import needs_lab
+
+
+def prepare(
+    name: Annotated[str, typer.Argument(metavar="SET", help="rafdb, affectnet, ckplus, jaffe, kdef or expw.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Folder of the unpacked set; nothing in it changes.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write faces.csv (and crops/) to.")],
+    crop: Annotated[
+        bool, typer.Option("--crop", help="Detect the face in each image and crop it as FER-2013 does; expw always.")
+    ] = False,
+) -> None:
+    """Write a table of the faces of a public data set, for --data of the other commands."""
+    with needs_lab():
+        from mien.lab.data.public_sets import prepare_public_set
+
+    counts = prepare_public_set(name, folder, out, crop=crop)
+    typer.echo(", ".join(f"{label} {count:,}" for label, count in counts.items()))
+    typer.echo(str(out / "faces.csv"))

@@ -1,0 +1,216 @@
+"""Public data sets that code the emotion in file names or lists of their own -> a table that mien reads."""
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mien._errors import DataError
+from mien.decode import decode
+from mien.detect import open_detector
+from mien.extract import extract
+from mien.lab.checkpoint import save_text
+
+_CROP_SIZE = 96  # pixels a side of a cropped face: twice what FER-2013 has, so that larger nets lose nothing
+_MARGIN = 0.5  # of the box's sides, added on each side: a box that ends at the chin is too tight for the detector
+
+_Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
+
+
+class _Sample(NamedTuple):
+    """One labelled image; ``group`` is the person, ``box`` the face as the set gives it."""
+
+    path: Path
+    label: str
+    split: str = ""
+    group: str = ""
+    box: _Box | None = None
+
+
+_RAFDB = dict(enumerate(("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral"), start=1))
+_AFFECTNET = dict(enumerate(("neutral", "happy", "sad", "surprise", "fear", "disgust", "angry", "contempt")))
+_CKPLUS = dict(enumerate(("neutral", "angry", "contempt", "disgust", "fear", "happy", "sad", "surprise")))
+_EXPW = dict(enumerate(("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")))
+_LETTERS = {"AN": "angry", "DI": "disgust", "FE": "fear", "HA": "happy", "NE": "neutral", "SA": "sad", "SU": "surprise"}
+_JAFFE = re.compile(r"([A-Z]{2})\.(AN|DI|FE|HA|NE|SA|SU)\d\.\d+\.tiff?", re.IGNORECASE)
+_KDEF = re.compile(r"[AB]([FM]\d\d)(AF|AN|DI|HA|NE|SA|SU)S\.jpe?g", re.IGNORECASE)
+
+
+def _read_rafdb(folder: Path) -> Iterator[_Sample]:
+    """``EmoLabel/list_patition_label.txt`` (sic), one ``train_00001.jpg 5`` a line, and ``Image/aligned/``."""
+    aligned = _find(folder, "aligned", directory=True)
+    for where, (name, code) in _lines(_find(folder, "list_patition_label.txt"), 2):
+        image = aligned / f"{Path(name).stem}_aligned{Path(name).suffix}"
+        split = "train" if name.startswith("train") else "test"
+        yield _Sample(image, _label(_RAFDB, code, where), split)
+
+
+def _read_affectnet(folder: Path) -> Iterator[_Sample]:
+    """``train_set/`` and ``val_set/`` with ``images/N.jpg`` and ``annotations/N_exp.npy``."""
+    for top, split in (("train_set", "train"), ("val_set", "val")):
+        for note in sorted((folder / top / "annotations").glob("*_exp.npy")):
+            image = folder / top / "images" / f"{note.name.removesuffix('_exp.npy')}.jpg"
+            yield _Sample(image, _label(_AFFECTNET, str(np.load(note).item()), str(note)), split)
+
+
+def _read_ckplus(folder: Path) -> Iterator[_Sample]:
+    """The last frame of every sequence that has an ``_emotion.txt``; its first frame is neutral."""
+    images = _find(folder, "cohn-kanade-images", directory=True)
+    for note in sorted(folder.rglob("S*_emotion.txt")):
+        person, sequence = note.name.split("_")[:2]
+        frames = sorted((images / person / sequence).glob("*.png"))
+        if not frames:
+            raise DataError(f"{images / person / sequence}: has no frame for {note.name}")
+        yield _Sample(frames[-1], _label(_CKPLUS, note.read_text("ascii"), str(note)), group=person)
+        if len(frames) > 1:
+            yield _Sample(frames[0], "neutral", group=person)
+
+
+def _read_jaffe(folder: Path) -> Iterator[_Sample]:
+    """``KA.AN1.39.tiff``: person, emotion and number of the take, number of the image."""
+    for path in sorted(folder.rglob("*")):
+        if match := _JAFFE.fullmatch(path.name):
+            yield _Sample(path, _LETTERS[match[2].upper()], group=match[1].upper())
+
+
+def _read_kdef(folder: Path) -> Iterator[_Sample]:
+    """``AF01ANS.JPG``: session, sex and person, emotion, angle; only the frontal ones (S). AF is afraid."""
+    for path in sorted(folder.rglob("*")):
+        if match := _KDEF.fullmatch(path.name):
+            code = match[2].upper()
+            yield _Sample(path, "fear" if code == "AF" else _LETTERS[code], group=match[1].upper())
+
+
+def _read_expw(folder: Path) -> Iterator[_Sample]:
+    """``label.lst``: image, number of the face, box (top, left, right, bottom), confidence, label; ``origin/``."""
+    origin = _find(folder, "origin", directory=True)
+    for where, cells in _lines(_find(folder, "label.lst"), 8):
+        top, left, right, bottom = (int(cell) for cell in cells[2:6])
+        yield _Sample(origin / cells[0], _label(_EXPW, cells[7], where), box=(left, top, right, bottom))
+
+
+_READERS: dict[str, Callable[[Path], Iterator[_Sample]]] = {
+    "rafdb": _read_rafdb,
+    "affectnet": _read_affectnet,
+    "ckplus": _read_ckplus,
+    "jaffe": _read_jaffe,
+    "kdef": _read_kdef,
+    "expw": _read_expw,
+}
+PUBLIC_SETS = tuple(_READERS)
+
+
+def prepare_public_set(name: str, folder: Path, out: Path, *, crop: bool = False) -> Counter[str]:
+    """Write a table of the faces of a public data set, which mien reads like any other table.
+
+    ``out/faces.csv`` has the columns path and label, and split and group where the set has them. With ``crop`` (always
+    for expw, whose images are scenes) ``out/crops`` holds each face as the detector finds it, framed like the faces of
+    FER-2013. Images in which no face is found are left out and listed in ``out/not_found.txt``. Nothing changes in
+    ``folder``. docs/own-data.md describes the layout of every set.
+
+    Args:
+        name: One of ``PUBLIC_SETS``.
+        folder: Folder of the unpacked set.
+        out: Folder to write to; it is created where needed.
+        crop: Whether to detect the faces and crop them to 96 x 96 pixels.
+
+    Returns:
+        How many faces each label has; ``not found`` counts the images in which no face was found.
+
+    Raises:
+        DataError: Where ``name`` is unknown, ``folder`` has another layout, or a listed image is missing.
+
+    Example:
+        >>> prepare_public_set("kdef", Path("KDEF"), Path("kdef_faces"), crop=True)  # doctest: +SKIP
+        Counter({'fear': 140, 'angry': 140, ...})
+    """
+    if name not in _READERS:
+        raise DataError(f"{name}: no such public set; known are {', '.join(PUBLIC_SETS)}")
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there is no such folder")
+    samples = list(_READERS[name](folder))
+    if not samples:
+        raise DataError(f"{folder}: holds nothing with the layout of {name}; see docs/own-data.md")
+    for sample in samples:
+        if not sample.path.is_file():
+            raise DataError(f"{sample.path}: is listed in the set, but missing; unpack the archive again")
+    kept = _crop_faces(samples, out) if crop or name == "expw" else samples
+    _write_table(out, kept)
+    counts = Counter(sample.label for sample in kept)
+    counts["not found"] = len(samples) - len(kept)
+    return counts
+
+
+def _crop_faces(samples: Sequence[_Sample], out: Path) -> list[_Sample]:
+    """The samples with a detected face, each with the path of its crop in ``out/crops``."""
+    detector, kept, lost = open_detector("blazeface"), [], []
+    (out / "crops").mkdir(parents=True, exist_ok=True)
+    for number, sample in enumerate(samples):
+        pixels = _surroundings(decode(sample.path).pixels, sample.box)
+        faces = detector(pixels)
+        if not faces:
+            lost.append(f"{sample.path.name} {sample.label}\n")
+            continue
+        largest = max(faces, key=lambda face: face.box.width)
+        path = out / "crops" / f"{number:06d}.png"
+        Image.fromarray(extract(pixels, [largest], size=_CROP_SIZE)[0][0]).save(path)
+        kept.append(sample._replace(path=path))
+    save_text(out / "not_found.txt", "".join(lost))
+    return kept
+
+
+def _surroundings(pixels: NDArray[np.uint8], box: _Box | None) -> NDArray[np.uint8]:
+    """The image, or the box in it with a margin."""
+    if box is None:
+        return pixels
+    left, top, right, bottom = box
+    across, down = round(_MARGIN * (right - left)), round(_MARGIN * (bottom - top))
+    part = pixels[max(top - down, 0) : bottom + down, max(left - across, 0) : right + across]
+    return part if part.size else pixels
+
+
+def _write_table(out: Path, samples: Sequence[_Sample]) -> None:
+    """``faces.csv``, without the columns that are empty in every row."""
+    rows = [(str(_relative(s.path, out)), s.label, s.split, s.group) for s in samples]
+    columns = {"path": True, "label": True, "split": any(r[2] for r in rows), "group": any(r[3] for r in rows)}
+    chosen = [index for index, wanted in enumerate(columns.values()) if wanted]
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "faces.csv").open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows([row[index] for index in chosen] for row in (tuple(columns), *rows))
+
+
+def _relative(path: Path, out: Path) -> Path:
+    """Relative to the table's folder where the image is below it, else absolute."""
+    absolute, base = path.resolve(), out.resolve()
+    return absolute.relative_to(base) if absolute.is_relative_to(base) else absolute
+
+
+def _find(folder: Path, name: str, *, directory: bool = False) -> Path:
+    """The first file (or folder) called ``name`` at any depth of ``folder``."""
+    for path in sorted(folder.rglob(name)):
+        if path.is_dir() == directory:
+            return path
+    raise DataError(f"{folder}: holds no {name}; see docs/own-data.md for the layout")
+
+
+def _lines(path: Path, cells: int) -> Iterator[tuple[str, list[str]]]:
+    """Place (for messages) and cells of every line that is not empty."""
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+        words = line.split()
+        if words and len(words) != cells:
+            raise DataError(f"{path}, line {number}: holds {len(words)} words, not {cells}")
+        if words:
+            yield f"{path}, line {number}", words
+
+
+def _label(names: dict[int, str], code: str, where: str) -> str:
+    try:
+        return names[int(float(code))]
+    except (ValueError, KeyError) as error:
+        raise DataError(f"{where}: {code.strip()[:20]!r} is no label of this set") from error

@@ -1,0 +1,364 @@
+"""Write the generated pages and tables of the docs; a test checks that they are fresh.
+
+    python tools/docs_pages.py            write them
+    python tools/docs_pages.py --check    exit 1 and name the pages that are not fresh
+
+docs/cli.md comes from the program, docs/models.md from the models' cards, the tables of docs/recipes.md from the code
+that reads recipes, and everything that was measured from results/, where the commands and benchmarks write it.
+"""
+
+import inspect
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, Field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import typer
+
+import docs_claims
+import docs_results
+import docs_robustness
+from docs_tables import AGREED, RESULTS, ROOT, Json, milliseconds, read_card, replace_marked, table, write_pages
+from mien.__main__ import app
+from mien.bundled import BUNDLED, DEFAULT_MODEL
+from mien.infer import bundled_models
+from mien.lab.page.words import percent
+from mien.lab.recipe import Recipe, load, members, names
+from mien.lab.recipe.text import describe
+from mien.lab.stress.words import between, ratio
+
+SPEED = {
+    "one crop: probabilities and map, one core": ("crop_ms_int8_batch_1", "{:.2f} ms"),
+    "the same in batches of 64": ("crop_ms_int8_batch_64", "{:.2f} ms"),
+    "the same, fp32": ("crop_ms_fp32_batch_64", "{:.2f} ms"),
+    "crops a second, one core": ("crops_per_second_int8", "{:,.0f}"),
+    "share of a plain ONNX Runtime loop": ("share_of_plain_int8", "{:.0f} %"),
+    "detection, 1280x720 with one face": ("detect_ms_1280x720", "{:.1f} ms"),
+    "JPEG to reading, 640x480": ("read_ms_640x480", "{:.1f} ms"),
+    "JPEG to reading, 1280x720": ("read_ms_1280x720", "{:.1f} ms"),
+    "JPEG to reading, 4000x3000": ("read_ms_4000x3000", "{:.0f} ms"),
+    "`import mien`": ("import_s", "{:.2f} s"),
+    "cold `mien predict photo.jpg`, 640x480": ("cold_predict_s_640x480", "{:.2f} s"),
+    "its peak memory": ("cold_predict_memory_mb_640x480", "{:.0f} MB"),
+}
+
+
+def command_line() -> str:
+    """docs/cli.md: every command with its arguments and options, from the program itself."""
+    group: Any = typer.main.get_command(app)
+    parts = ["# The command line", "Written by `make docs` from the program itself; do not edit."]
+    parts.append(
+        "Exit status: 0 fine; 1 some files failed, the others were read; 2 wrong use, or none was read; 130 stopped."
+    )
+    for name, command in sorted(group.commands.items()):
+        parts += [f"## mien {name}", command.help or "", _options(command)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _options(command: Any) -> str:
+    rows = []
+    for parameter in command.params:
+        names = ", ".join(f"`{o}`" for o in (*parameter.opts, *parameter.secondary_opts) if o.startswith("-"))
+        names = names or f"`{(parameter.metavar or parameter.name.upper()).strip('[]')}`"
+        plain = isinstance(parameter.default, str | int | float) and parameter.default not in (False, "")
+        text = " ".join((getattr(parameter, "help", None) or "").split()).replace("|", "\\|")
+        rows.append((names, text, f"`{parameter.default}`" if plain else ""))
+    return table(("option", "meaning", "default"), rows)
+
+
+def models() -> str:
+    """docs/models.md: the embedded models side by side, then their cards."""
+    parts = ["# The embedded models", "Written by `make docs` from the models' own cards; do not edit."]
+    parts += _side_by_side([read_card(name) for name in bundled_models()])
+    for name in bundled_models():
+        card = (BUNDLED / name / "card.md").read_text("utf-8").strip()
+        parts.append(re.sub(r"^#", "##", card, flags=re.MULTILINE))
+    return "\n\n".join(parts) + "\n"
+
+
+def _side_by_side(cards: Sequence[Json]) -> list[str]:
+    """The section, where there are two models or more; a dash marks what was not measured of one."""
+    if len(cards) < 2:
+        return []
+    names = [card["name"] for card in cards]
+    columns = [
+        _judged(card) | _people(card) | _paste(RESULTS / "paste" / f"{card['name']}.json")
+        | _stress(RESULTS / "stress" / f"{card['name']}.json", card["name"]) | _cost(card)
+        for card in cards
+    ]  # fmt: skip
+    wanted = list(dict.fromkeys(key for column in columns for key in column))
+    rows = [(key, *(column.get(key, "–") for column in columns)) for key in wanted]
+    note = (
+        "int8 files. Corrupted: mean over 19 corruptions of PublicTest faces in five strengths (docs/robustness.md). "
+        "Pasted: faces of PublicTest pasted into a photograph, detected and cropped again (`benchmarks/paste.py`). "
+        "Milliseconds: one face, one thread, all in the same minutes (docs/results.md)."
+    )
+    return ["## Side by side", table(("", *(f"`{name}`" for name in names)), rows), note]
+
+
+def _judged(card: Json) -> dict[str, str]:
+    private = card["judged"]["private"]["int8"]  # an embedded model is a final one
+    whole, clean = private["all"], private["clean"]
+    low, high = whole["interval"]
+    voted = "contempt" in whole["recall"]
+    return {
+        "evaluated on": f"{whole['n']:,} faces, " + ("majority of FER+" if voted else "labels of FER-2013"),
+        "PrivateTest accuracy": f"**{percent(whole['accuracy'], 2)}** ({percent(low)} to {percent(high)})",
+        "without copies": percent(clean["accuracy"], 2),
+        "balanced accuracy, macro F1": f"{percent(whole['balanced_accuracy'])}, {percent(whole['macro_f1'])}",
+        "log loss, calibration error": f"{whole['log_loss']:.3f}, {whole['ece']:.3f}",
+    }
+
+
+def _people(card: Json) -> dict[str, str]:
+    said = card.get("beside", {}).get("private")
+    if not said:
+        return {}
+    rows = {"with its mirror image": percent(said["flip"]["all"]["accuracy"], 2)}
+    if said["people"]:
+        rows["agrees with the FER+ majority"] = percent(said["people"]["majority"]["agreement"], 2)
+        rows["log loss to the votes"] = f"{said['people']['distribution']['log_loss']:.3f}"
+    return rows
+
+
+def _paste(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    by = {row["condition"]: row for row in json.loads(path.read_text("utf-8"))["rows"]}
+    shown = {"192 px": "192 px", "48 px": "48 px", "192 px, +30 degrees": "192 px, tilted by 30 degrees"}
+    return {
+        f"pasted, {words}: same top emotion, accuracy": f"{by[key]['agreement']:.0%}, {by[key]['accuracy']:.0%}"
+        for key, words in shown.items()
+    }
+
+
+def _stress(path: Path, name: str) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    model = next(m for m in json.loads(path.read_text("utf-8"))["models"] if m["name"] == name)
+    return {
+        "corrupted accuracy": between(model["mean"]["accuracy"]),
+        "mean corruption": ratio(model, "mce"),
+        "predictions changed by corruption": percent(model["mean"]["flips"]),
+        "calibration error, clean → corrupted": f"{percent(model['clean']['ece']['value'])} → "
+        f"{percent(model['mean']['ece']['value'])}",
+    }
+
+
+def _cost(card: Json) -> dict[str, str]:
+    rows = {"parameters, MMAC": f"{card['parameters'] / 1e6:.2f} M, {card['macs'] / 1e6:.0f}"}
+    comparison = AGREED.read(RESULTS)  # it has all embedded models
+    for model in comparison["models"] if comparison else []:
+        if model["name"] == card["name"]:
+            rows["milliseconds a face"] = f"{milliseconds(model, 'int8'):.2f}"
+    return rows
+
+
+def readme() -> str:
+    """README.md with its tables."""
+    parts = {"figures": _accuracy(), "speed": _speed(), "live": _live(RESULTS / "live"), "paste": _pasted()}
+    return replace_marked(ROOT / "README.md", parts)
+
+
+def _accuracy() -> str:
+    card = read_card(DEFAULT_MODEL)
+    rows = []
+    for part, name in (("all", "all 3,589 rows"), ("clean", "3,268 rows without a copy elsewhere")):
+        f = card["judged"]["private"]["int8"][part]
+        low, high = f["interval"]
+        interval = f"{low:.1%} to {high:.1%}"
+        shares = (f"{f[key]:.1%}" for key in ("balanced_accuracy", "macro_f1"))
+        rows.append((name, f"**{f['accuracy']:.1%}**", interval, *shares, f"{f['log_loss']:.3f}", f"{f['ece']:.3f}"))
+    heads = ("PrivateTest", "accuracy", "95 % interval", "balanced", "macro F1", "log loss", "calibration error")
+    recalls = ", ".join(f"{emotion} {recall:.0%}" for emotion, recall in card["recall"].items())
+    return f"{table(heads, rows)}\n\nRecall: {recalls}.\n\n{_voted()}"
+
+
+def _voted() -> str:
+    card = read_card("mien-plus")
+    f = card["judged"]["private"]["int8"]["all"]
+    low, high = f["interval"]
+    return (
+        "`mien-plus` knows the eight emotions of FER+ and agrees with the majority of its ten voters on "
+        f"{f['accuracy']:.1%} ({low:.1%} to {high:.1%}) of the {f['n']:,} faces of PrivateTest that have one; contempt "
+        f"it hardly ever names (recall {f['recall']['contempt']:.0%})."
+    )
+
+
+def _speed() -> str:
+    measured = json.loads((RESULTS / "benchmark.json").read_text("utf-8"))
+    figures = measured["figures"]  # without those of an fp32 file where the model has none
+    rows = [(name, shape.format(figures[key])) for name, (key, shape) in SPEED.items() if key in figures]
+    machine, setting = measured["machine"], measured["setting"]
+    where = f"{machine['processor']}, {machine['cores']} cores, onnxruntime {machine['onnxruntime']}"
+    return f"{table(('what', 'median'), rows)}\n\n{where}; `mien benchmark --threads {setting['threads']}`."
+
+
+def _pasted() -> str:
+    measured = json.loads((RESULTS / "paste" / f"{DEFAULT_MODEL}.json").read_text("utf-8"))
+    chosen = ("enlarged, not pasted", "96 px", "192 px", "192 px, +30 degrees", "384 px")
+    rows = []
+    for row in measured["rows"]:
+        if row["condition"] in chosen:
+            low, high = row["interval"]
+            agreement = f"{row['agreement']:.0%} ({low:.0%} to {high:.0%})"
+            right = f"{row['accuracy']:.0%} ({row['accuracy_original']:.0%})"
+            rows.append((row["condition"], f"{row['found']:.0%}", agreement, f"{row['total_variation']:.2f}", right))
+    heads = ("pasted face", "found", "same top emotion", "total variation", "accuracy (of the original crops)")
+    return table(heads, rows)
+
+
+def _live(folder: Path) -> str:
+    """The table, and where it was measured."""
+    track, serve, browser = (
+        json.loads((folder / f"{name}.json").read_text("utf-8")) for name in ("track", "serve", "browser")
+    )
+    rows = [*_track(track), *_serve(serve), *_browser(browser)]
+    machine = track["machine"]
+    where = f"{machine['processor']}, {machine['cores']} cores; {browser['browser']}, {browser['runtime']}"
+    commands = "`python benchmarks/track.py`, `serve_load.py`, `browser.py`"
+    return f"{table(('what', 'measured'), rows)}\n\n{where}; read with `{track['model']}`; {commands}."
+
+
+def _track(said: dict[str, Any]) -> list[tuple[str, str]]:
+    parts = {part["part"]: part for part in said["speed"]}
+    following = next(row for row in said["following"] if row["every"] == said["every"])
+    growth = parts["reading only"]["memory_growth_mb"]
+    film = f"film {said['size']}, one face"
+    return [
+        (f"{film}: followed and read", f"{parts['reading only']['frames_per_second']:.0f} frames/s"),
+        (f"{film}: with the annotated copy", f"{parts['annotated film']['frames_per_second']:.0f} frames/s"),
+        (f"growth of memory over {said['frames']:,} frames", f"{growth:+.1f} MB"),
+        (
+            "four faces that move, cross and leave: seen, changes of number",
+            f"{following['found']:.1%}, {following['changes_of_number']}",
+        ),
+    ]
+
+
+def _serve(said: dict[str, Any]) -> list[tuple[str, str]]:
+    requests = sum(said["answers"]["statuses"].values())
+    memory, overload = said["memory_mb"], said["overload"]
+    width, height = said["picture"]["size_wh"]
+    return [
+        (
+            f"server, {said['clients']} clients, JPEG {width}x{height}: share of the pipeline without HTTP",
+            f"{said['throughput_share']['median']:.0%}",
+        ),
+        (
+            f"{requests:,} requests: wrong answers, 99th percentile",
+            f"{said['answers']['wrong']}, {_ms(said['answers'])}",
+        ),
+        ("memory along them", f"{memory['along'][0]:.0f} to {memory['along'][-1]:.0f} MB"),
+        (f"overload, queue of {overload['queue']}: 99th percentile", _ms(overload)),
+    ]
+
+
+def _browser(said: dict[str, Any]) -> list[tuple[str, str]]:
+    steps = said["steps"]["followed"]
+    wide, high = said["camera"]["size_wh"]
+    return [
+        (f"page, camera {wide}x{high}, one face", f"{said['camera']['frames_per_second']:.0f} frames/s"),
+        ("of it, a frame's own work", f"{steps['total']:.0f} ms"),
+    ]
+
+
+def _ms(said: dict[str, Any]) -> str:
+    return f"{said['p99_ms']:.0f} ms"
+
+
+def recipes() -> str:
+    """docs/recipes.md with its list of recipes and its tables of keys."""
+    parts = []
+    for heading, kind in _sections(Recipe):
+        about = inspect.cleandoc(kind.__doc__ or "").replace("``", "`")
+        parts += [f"### `{heading}`" if heading else "### Above all sections", about]
+        parts.append(table(("key", "default", "meaning"), _keys(kind)))
+    shipped = table(("recipe", "document", "net", "size", "epochs"), _shipped())
+    return replace_marked(ROOT / "docs" / "recipes.md", {"shipped": shipped, "keys": "\n\n".join(parts)})
+
+
+def _sections(kind: type, path: str = "") -> Iterator[tuple[str, type]]:
+    """Heading and dataclass of every section of a recipe file, the keys above all sections first."""
+    if not path:
+        yield "", kind
+    for key, hint in get_type_hints(kind).items():
+        listed = bool(get_args(hint)) and is_dataclass(get_args(hint)[0])
+        inner = get_args(hint)[0] if listed else hint
+        if is_dataclass(inner):
+            assert isinstance(inner, type)
+            yield (f"[[{path}{key}]]" if listed else f"[{path}{key}]"), inner
+            yield from _sections(inner, f"{path}{key}.")
+
+
+def _keys(kind: type) -> list[tuple[str, str, str]]:
+    """Key, default and meaning of every plain value of a section."""
+    comments = _comments(kind)
+    plain = [field for field in fields(kind) if not _is_section(kind, field)]
+    return [(f"`{field.name}`", _default(field), comments.get(field.name, "")) for field in plain]
+
+
+def _is_section(kind: type, field: Field[Any]) -> bool:
+    hint = get_type_hints(kind)[field.name]
+    return is_dataclass(hint) or (bool(get_args(hint)) and is_dataclass(get_args(hint)[0]))
+
+
+def _default(field: Field[Any]) -> str:
+    if field.default is not MISSING:
+        return f"`{describe(field.default)}`"
+    return f"`{describe(field.default_factory())}`" if field.default_factory is not MISSING else ""
+
+
+def _comments(kind: type) -> dict[str, str]:
+    """Field -> its comment in the source, which may continue on further lines."""
+    found: dict[str, str] = {}
+    key = ""
+    for line in inspect.getsource(kind).splitlines():
+        here = re.match(r"    (\w+): [^#]*(?:  # (.*))?$", line)
+        further = re.match(r"    # (.*)$", line)
+        if here:
+            key = here[1]
+            found[key] = here[2] or ""
+        elif further and found.get(key):
+            found[key] += f" {further[1]}"
+        else:
+            key = ""
+    return {name: comment.replace("|", "\\|") for name, comment in found.items()}
+
+
+def _shipped() -> list[Sequence[str]]:
+    """Name, document, variant, net, size and length of every recipe file."""
+    rows = []
+    for name in names():
+        all_members = members(name)
+        first = load(all_members[0])
+        family = f" ({len(all_members)} members)" if all_members != (name,) else ""
+        document = f"{first.claim.document} {first.claim.variant}".strip()
+        net = ", ".join(dict.fromkeys(load(member).net.name for member in all_members))
+        rows.append((f"`{name}`{family}", document, f"`{net}`", f"{first.data.size} px", str(_epochs(first))))
+    return rows
+
+
+def _epochs(recipe: Recipe) -> int:
+    if not recipe.phases:
+        return recipe.optimise.epochs
+    return sum(phase.optimise.get("epochs", recipe.optimise.epochs) for phase in recipe.phases)
+
+
+PAGES: Mapping[str, Callable[[], str | None]] = {
+    **docs_results.PAGES,
+    "docs/cli.md": command_line,
+    "docs/models.md": models,
+    "docs/recipes.md": recipes,
+    "docs/claims.md": lambda: replace_marked(ROOT / "docs" / "claims.md", docs_claims.parts(RESULTS / "claims")),
+    "docs/robustness.md": lambda: replace_marked(
+        ROOT / "docs" / "robustness.md", docs_robustness.parts(RESULTS / "stress")
+    ),
+    "README.md": readme,
+}
+
+if __name__ == "__main__":
+    sys.exit(write_pages(PAGES, check="--check" in sys.argv[1:]))

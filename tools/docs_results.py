@@ -1,0 +1,524 @@
+"""Write docs/results.md and its plots from results/; a test checks that they are fresh.
+
+    python tools/docs_results.py            write them
+    python tools/docs_results.py --check    exit 1 when they are not fresh
+
+Every number comes from results/**/seed-*/metrics.json, which `mien record` wrote, from the studies, explanations,
+comparisons and races in results/, and from the cards of the embedded models. Nothing is measured here.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from statistics import fmean, median
+
+from docs_tables import (
+    COMPARISONS,
+    LABELLED,
+    RESULTS,
+    Comparison,
+    Json,
+    Row,
+    embedded_rows,
+    interval,
+    mean,
+    metric_name,
+    metric_text,
+    milliseconds,
+    published,
+    read_rows,
+    share,
+    spread,
+    table,
+    write_pages,
+)
+from mien.lab.compare.plots import Point, pareto_figure
+from mien.lab.compare.words import claimed
+from mien.lab.explain import words
+from mien.lab.page import drawing
+from reproduce import PLACES, is_done, read_queue
+
+
+def page(results: Path, *, cards: bool = True) -> str:
+    """The whole page from the files below ``results``; ``cards`` adds the embedded models and what is left to train."""
+    rows = read_rows(results) + (embedded_rows(results) if cards else [])
+    every = sorted(rows, key=lambda row: (row.document or "999", row.name))
+    studies = [_read(path) for path in sorted((results / "studies").glob("*.json"))]
+    families = {study["family"] for study in studies}  # their members are compared in a section of their own
+    rows = [row for row in every if row.name.partition("/")[0] not in families]
+    parts = ["# Results", "Written by `make docs` from `results/` and the models' cards; do not edit."]
+    parts.append(_protocol(rows))
+    for split in ("private", "public"):
+        there = [row for row in rows if row.judged(split) and (split == "private" or not row.judged("private"))]
+        if labelled := [row for row in there if not row.by_people]:
+            parts += [f"## {split.capitalize()}Test", _metrics(labelled, split)]
+        if voted := [row for row in there if row.by_people]:
+            parts += [f"## {split.capitalize()}Test, eight emotions", _VOTED, _metrics(voted, split)]
+    parts += _leaky(rows)
+    parts += [part for comparison in COMPARISONS for part in _compared(comparison, results)]
+    parts += _races(results)
+    parts += ["## What each cost", _costs(every)]
+    parts += _claims(rows, results)
+    parts += [part for study in studies for part in _study(study)]
+    parts += [part for path in sorted((results / "explain").glob("*.json")) for part in _explained(_read(path))]
+    parts += _changes(rows)
+    parts += _left_to_train(results) if cards else []
+    return "\n\n".join(parts) + "\n"
+
+
+def _read(path: Path) -> Json:
+    content: Json = json.loads(path.read_text("utf-8"))
+    return content
+
+
+_VOTED = (
+    "Evaluated on the majority of ten FER+ voters, where there is one (Barsoum et al., 2016), instead of the labels of "
+    "FER-2013. Faces and labels differ from those above, so the two tables are not comparable."
+)
+
+
+def _protocol(rows: Sequence[Row]) -> str:
+    counts = {metrics["n"] for row in rows for metrics in row.judged("private")}
+    clean = {metrics["n"] for row in rows for metrics in row.judged("private", "clean")}
+    whole = f"{max(counts):,} rows of PrivateTest" if counts else "PrivateTest"
+    rest = f"the {max(clean):,} of them" if clean else "those"
+    return (
+        "Trained on Training without the rows whose pixels also occur in a test split; everything was chosen on "
+        f"PublicTest. Then each system is evaluated once on {whole}: accuracy with its 95 % bootstrap interval, and "
+        f"accuracy on {rest} without an exact copy in another split (clean)."
+    )
+
+
+def _metrics(rows: Sequence[Row], split: str) -> str:
+    heads = ["recipe", "document", "variant", "classes", "faces", "accuracy", "95 % interval", "clean", "balanced"]
+    heads += ["macro F1", "log loss", "ECE", "int8", "seeds"]
+    lines = [_metrics_line(row, split) for row in sorted(rows, key=lambda row: -mean(row.judged(split), "accuracy"))]
+    note = (
+        "Metrics of the fp32 file, calibrated on PublicTest; int8: accuracy of the quantised file. ECE: expected "
+        "calibration error. Fewer classes are easier: compare rows with the same number of classes."
+    )
+    several = any(len(row.judged(split)) > 1 for row in rows)
+    seeds = " ±: standard deviation over seeds; intervals: mean over seeds." if several else ""
+    return f"{table(heads, lines)}\n\n{note}{seeds}"
+
+
+def _metrics_line(row: Row, split: str) -> list[str]:
+    whole, clean, int8 = row.judged(split), row.judged(split, "clean"), row.judged(split, precision="int8")
+    return [
+        f"`{row.name}`",
+        row.document or "own",
+        str(row.claim.get("variant", "own")),
+        str(len(whole[0]["recall"])),
+        f"{whole[0]['n']:,}",
+        f"**{spread(whole, 'accuracy')}**",
+        interval([fmean(metrics["interval"][edge] for metrics in whole) for edge in (0, 1)]),
+        spread(clean, "accuracy"),
+        *(spread(whole, key) for key in ("balanced_accuracy", "macro_f1", "log_loss", "ece")),
+        spread(int8, "accuracy"),
+        str(len(whole)),
+    ]
+
+
+def _leaky(rows: Sequence[Row]) -> list[str]:
+    """Runs that were trained on copies of their validation faces: in a section of their own, as they are no results."""
+    there = [row for row in rows if row.judged("leaky")]
+    if not there:
+        return []
+    lines = [
+        (f"`{row.name}`", row.document, f"{row.judged('leaky')[0]['n']:,}", spread(row.judged("leaky"), "accuracy"))
+        for row in there
+    ]
+    note = "Evaluated on faces whose copies were in the training set: a demonstration of the leak, not a result."
+    return ["## Leaky on purpose", note, table(("recipe", "document", "faces", "accuracy"), lines)]
+
+
+def _costs(rows: Sequence[Row]) -> str:
+    heads = ("recipe", "input", "parameters", "MMAC", "epochs", "seconds")
+    heads += ("built on", "trained on", "commit", "evaluated at")
+    note = (
+        "Several seeds, or the parts of an ensemble, are listed in order; a machine or commit that several share is "
+        "listed once. Built on: the runs that gave the first weights or the teachers' answers; their seconds are not "
+        "included."
+    )
+    return f"{note}\n\n{table(heads, [_costs_line(row) for row in rows])}"
+
+
+def _costs_line(row: Row) -> list[str]:
+    run = row.first
+    trainings = [part for each in row.runs for part in each.get("parts", [each])]  # an ensemble has several
+    return [
+        f"`{row.name}`",
+        f"{run['size']} px" if run.get("size") else "–",
+        f"{run['parameters']:,}",
+        f"{run['macs'] / 1e6:,.1f}",
+        str(run["epochs"]),
+        " ".join(f"{each['seconds']:,}" for each in trainings),
+        ", ".join(f"`{name}`" for name in row.needs) or "–",
+        "; ".join(dict.fromkeys(each["machine"] for each in trainings)),
+        _commits([each["commit"] for each in trainings]),
+        _commits([each.get("judged_at") or each.get("exported_at", "–") for each in row.runs]),
+    ]
+
+
+def _commits(commits: Sequence[str]) -> str:
+    """Each commit once, its first twelve digits; `+` marks uncommitted changes."""
+    return " ".join(dict.fromkeys(each[:12] + ("+" if each.endswith("+") else "") for each in commits))
+
+
+def _changes(rows: Sequence[Row]) -> list[str]:
+    tuned = [row for row in rows if row.claim.get("variant") == "tuned" or row.changed]
+    if not tuned:
+        return []
+    lines = [f"- `{row.name}`: " + (f"`{row.changed}`" if row.changed else "nothing but its name") for row in tuned]
+    note = (
+        "A faithful recipe is trained as its document says. A tuned recipe is not, and its file says why. These are "
+        "all keys in which it differs from the faithful one:"
+    )
+    return ["## What was changed", note, "\n".join(lines)]
+
+
+def _left_to_train(results: Path) -> list[str]:
+    """The trainings of results/queue.toml that are not done, and their cost."""
+    left = [each for each in read_queue() if not is_done(each, results)]
+    title = "## Still to be trained"
+    if not left:
+        return [title, "Nothing: every training of `results/queue.toml` is done."]
+    families: dict[tuple[str, str, float, str], int] = {}
+    for each in left:
+        key = (each.member.partition("/")[0], each.on, each.minutes, each.why)
+        families[key] = families.get(key, 0) + 1
+    lines = [
+        [f"`{name}`", str(count), on, f"{count * minutes:g} min", why]
+        for (name, on, minutes, why), count in families.items()
+    ]
+    totals = {on: sum(each.minutes for each in left if each.on == on) for on in PLACES}
+    note = (
+        "`results/queue.toml` in its order of worth; `python tools/reproduce.py` trains it and resumes where it was "
+        "stopped. " + ", ".join(f"{minutes:g} minutes on one {on}" for on, minutes in totals.items() if minutes) + "."
+    )
+    return [title, note, table(("recipe", "runs", "on", "cost, estimated", "for"), lines)]
+
+
+# Claims of the documents
+
+
+def _claims(rows: Sequence[Row], results: Path) -> list[str]:
+    """A table for each published system: its metrics down, our recipes across; and the leak where it was shown."""
+    systems: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        claims = row.claim.get("figures")
+        if claims and (row.judged("private") or row.judged("public")):
+            systems.setdefault((row.document, json.dumps(claims)), []).append(row)
+    if not systems:
+        return []
+    leaks = _leak(results / "claims" / "leak.json")
+    note = (
+        "A document measured its claim on a split of its own, we measured on PrivateTest: the two are not a fair pair. "
+        "**Bold**: at least as good as claimed."
+    )
+    parts = ["## Claimed and measured", note]
+    for group in systems.values():
+        parts += _system(group)
+        parts += leaks.get(published(group[0].name), [])
+    return parts
+
+
+def _system(rows: Sequence[Row]) -> list[str]:
+    """Heading, split of the claim, and table of one system."""
+    rows = sorted(
+        rows, key=lambda row: (row.claim["variant"] != "faithful", -mean(row.judged(_split(row)), "accuracy"))
+    )
+    claims: Mapping[str, float] = rows[0].claim["figures"]
+    names = [f"`{row.name}`" + ("" if row.judged("private") else ", PublicTest") for row in rows]
+    lines = [
+        [metric_name(key), metric_text(key, claim), *(_ours(row, key, claim) for row in rows)]
+        for key, claim in claims.items()
+    ]
+    heading = f"### Document {rows[0].document}: `{published(rows[0].name)}`"
+    return [heading, f"Claimed on: {rows[0].claim['split']}.", table(["metric", "claimed", *names], lines)]
+
+
+def _split(row: Row) -> str:
+    return "private" if row.judged("private") else "public"
+
+
+def _ours(row: Row, key: str, claim: float) -> str:
+    """The mean over seeds, bold where it reaches the claim; a dash where it was not measured."""
+    measured = [each for metrics in row.judged(_split(row)) for each in claimed(row.claim, metrics)]
+    values = [ours for name, _, ours in measured if name == key]
+    if not values:
+        return "–"
+    ours = fmean(values)
+    reached = ours <= claim if key == "log_loss" else ours >= claim
+    return f"**{metric_text(key, ours)}**" if reached else metric_text(key, ours)
+
+
+def _leak(path: Path) -> dict[str, list[str]]:
+    """The recipe whose leak `benchmarks/claims.py leak` measured -> a sentence on the leaky run and the clean one."""
+    if not path.exists():
+        return {}
+    measured = _read(path)
+    leaky, clean = measured["runs"]["leaky"], measured["runs"]["clean"]
+    faces, public = measured["leaky"], measured["clean"]["PublicTest, all"]
+    sentence = (
+        f"The leak, shown: `{leaky['recipe']}`, from random weights at {leaky['size']} px for {leaky['epochs']} "
+        f"epochs, has an accuracy of {_accuracy(faces['all'])} on its {faces['all']['n']:,} validation faces: "
+        f"{_accuracy(faces['with a relative'])} on those with a relative in training and "
+        f"{_accuracy(faces['without'])} on those without. The same net, trained as long on Training alone, has "
+        f"{_accuracy(public)} on PublicTest. [How it was measured](claims.md)."
+    )
+    return {clean["recipe"]: [sentence]}
+
+
+def _accuracy(measured: Json) -> str:
+    low, high = measured["accuracy_interval"]
+    return f"{measured['accuracy']:.1f} % ({low:.1f} to {high:.1f})"
+
+
+# Accuracy against milliseconds
+
+
+def _compared(comparison: Comparison, results: Path) -> list[str]:
+    """The section of a comparison, where it was kept with its times."""
+    kept = comparison.read(results)
+    if kept is None:
+        return []
+    common = kept["common"]
+    faces = comparison.faces.format(n=common["n"], split=kept["split"], names=", ".join(common["emotions"]))
+    note = (
+        f"One face at a time on one thread of {kept['measured_on']['processor']}, ONNX Runtime, all models in the same "
+        f"minutes. {faces} The plot shows the time of int8 for an embedded model, of fp32 for recorded answers. "
+        f"`{kept['provenance']['command']}`."
+    )
+    note += _ratio_of_times(kept, LABELLED.read(results)) if comparison is not LABELLED else ""
+    return [comparison.heading, f"![{comparison.alt}]({comparison.plot})", note, _compared_models(kept)]
+
+
+def _ratio_of_times(kept: Json, other: Json | None) -> str:
+    """A sentence on the ratio of the times of two tables that were measured on different days."""
+    if other is None:
+        return ""
+    before = {model["name"]: milliseconds(model, "int8") for model in other["models"]}
+    now = {model["name"]: milliseconds(model, "int8") for model in kept["models"]}
+    ratios = [now[name] / ms for name, ms in before.items() if ms and now.get(name)]
+    if not ratios:
+        return ""
+    return (
+        f" The {len(ratios)} int8 files of the table above took {median(ratios):.2f} times as long here "
+        f"(median; there {other['measured_on']['processor']}, {other['measured_on']['system']}, here "
+        f"{kept['measured_on']['processor']}, {kept['measured_on']['system']}): compare times within one table."
+    )
+
+
+def _compared_models(kept: Json) -> str:
+    lines = []
+    for model in sorted(kept["models"], key=lambda model: -model["common"]["accuracy"]):
+        common = model["common"]
+        times = [f"{ms:.2f}" if (ms := milliseconds(model, precision)) else "–" for precision in ("fp32", "int8")]
+        size = f"{model['parameters'] / 1e6:.2f} M" if model["parameters"] else "–"
+        accuracy = [f"**{share(common['accuracy'])}**", interval(common["interval"])]
+        lines.append([f"`{model['name']}`", *accuracy, *times, size])
+    return table(["model", "accuracy", "95 % interval", "fp32, ms", "int8, ms", "parameters"], lines)
+
+
+def draw(results: Path, comparison: Comparison) -> str | None:
+    """The plot of ``comparison`` as SVG; ``None`` where it was not kept."""
+    kept = comparison.read(results)
+    if kept is None:
+        return None
+    times = [(model, milliseconds(model, model["precision"])) for model in kept["models"]]
+    points = [Point(m["name"], ms, m["common"]["accuracy"], tuple(m["common"]["interval"])) for m, ms in times if ms]
+    good = "accuracy on the common faces" if kept["common"]["narrowed"] else "accuracy"
+    figure, alt = pareto_figure(points, label="milliseconds a face, one thread", good=good)
+    return drawing(figure, alt=alt)
+
+
+# The race to 70 %
+
+_VIEWS = {"one": "faces", "flip": "faces and mirror images", "six": "six views", "ten": "ten views"}
+
+
+def _races(results: Path) -> list[str]:
+    """The section on the time to the target accuracy, where `benchmarks/speedrun.py` has written a file."""
+    races = [_read(path) for path in sorted(results.glob("speedrun*/*.json"))]
+    if not races:
+        return []
+    steps = list(dict.fromkeys(step for race in races for run in race["runs"] for step in run["on_the_way"]))
+    heads = ["recipe", "machine", "evaluated on", "moves", "target", *(f"to {step}" for step in steps)]
+    heads += ["to the target", "reached", "best", "commit"]
+    note = (
+        "Wall time from the start of `mien train RECIPE` in its own process, including imports, reading the data and "
+        "every evaluation on PublicTest (`python benchmarks/speedrun.py --recipe RECIPE`). Means over the runs, in "
+        "seconds (±: standard deviation). Six views are the face in three sizes and their mirror images; training "
+        "faces are moved bilinearly or bicubically, which is sharper. PublicTest is evaluated after every epoch or "
+        "every few epochs, so these accuracies are not results. Each row is of the recipe at its commit."
+    )
+    return ["## The race to 70 %", note, table(heads, [_race(race, steps) for race in races])]
+
+
+def _race(race: Json, steps: Sequence[str]) -> list[str]:
+    runs, recipe, deviation = race["runs"], race["recipe"], race.get("deviation_seconds")
+    spread_of_times = "" if deviation is None else f" ± {deviation:,.0f}"
+    return [
+        f"`{recipe['name']}`",
+        str(race["machine"]),
+        _VIEWS[recipe.get("views", "one")],
+        recipe.get("augment", {}).get("resample", "bilinear"),
+        f"{100 * race['target']:.0f} %",
+        *(_mean_seconds([run["on_the_way"].get(step) for run in runs]) for step in steps),
+        _mean_seconds([run["seconds"] for run in runs]) + spread_of_times,
+        f"{race['reached']} of {race['n']}",
+        share(max(run["accuracy"] for run in runs)),
+        " ".join(dict.fromkeys(run["commit"] for run in runs)),
+    ]
+
+
+def _mean_seconds(values: Sequence[float | None]) -> str:
+    """The mean, where every run reached the step."""
+    reached = [value for value in values if value is not None]
+    return f"{fmean(reached):,.0f}" if len(reached) == len(values) else "–"
+
+
+# Studies: families of recipes, compared by `mien compare --grid FAMILY --keep results/studies`
+
+# Families whose settings are in an order, each with one thing more than the one before.
+_STEPS = ("hybrid-ablation", "hybrid-ablation-narrow")
+_MANY = 4  # values of an axis from which on only the first is compared with the others
+_STEP_METRICS = {"accuracy": "accuracy", "balanced_accuracy": "balanced", "macro_f1": "macro F1"}
+
+
+def _study(study: Json) -> list[str]:
+    settings = study["settings"]
+    faces = " or ".join(f"{n:,}" for n in sorted({each["figures"]["n"] for each in settings}, reverse=True))
+    about = f"{len(settings)} settings, evaluated on {faces} faces of {study['split']}."
+    if study["missing"]:
+        about += f" Not trained: {', '.join(study['missing'])}."
+    if voted := any(each.get("agrees_with_voters") is not None for each in settings):
+        about += " Voters: share of the faces with a majority of ten FER+ voters on which the net agrees with it."
+    if timed := any(each.get("milliseconds") for each in settings):
+        about += f" Milliseconds: of one face on one thread of {study['provenance']['machine'].partition(',')[0]}."
+    heads = [*study["axes"], "accuracy", "95 % interval", "balanced", "macro F1", "log loss"]
+    heads += [*(["voters"] if voted else []), *(["ms fp32", "ms int8"] if timed else []), "seeds"]
+    lines = [_setting(each, voted=voted, timed=timed) for each in settings]
+    effects = _steps(study) if study["family"] in _STEPS else _effects(study)
+    return [f"## Study `{study['family']}`", about, table(heads, lines), *effects, _confusions(study)]
+
+
+def _setting(setting: Json, *, voted: bool, timed: bool) -> list[str]:
+    metrics, agreed, ms = setting["figures"], setting.get("agrees_with_voters"), setting.get("milliseconds") or {}
+    return [
+        *setting["setting"],
+        share(metrics["accuracy"]),
+        interval(metrics["interval"]),
+        *(share(metrics[key]) for key in ("balanced_accuracy", "macro_f1")),
+        f"{metrics['log_loss']:.3f}",
+        *(["–" if agreed is None else share(agreed)] if voted else []),
+        *([f"{ms[key]:.2f}" if key in ms else "–" for key in ("fp32", "int8")] if timed else []),
+        str(len(setting["models"])),
+    ]
+
+
+def _steps(study: Json) -> list[str]:
+    """What each step adds to the one before; the file holds the effect of the earlier over the later."""
+    (axis, names), *_ = study["axes"].items()
+    effects = {(e["first"], e["second"], e["figure"]): e for e in study["effects_on_own_classes"] if e["axis"] == axis}
+    lines = [
+        [f"+ {step}", *(cell for key in _STEP_METRICS for cell in _points(effects.get((before, step, key)), sign=-1))]
+        for before, step in pairwise(names)
+    ]
+    heads = ["step", *(cell for name in _STEP_METRICS.values() for cell in (name, "95 % interval"))]
+    note = "What each step adds, in points. **Bold**: the 95 % interval over faces excludes zero."
+    return [note + _one_seed(study, "step"), table(heads, lines)]
+
+
+def _effects(study: Json) -> list[str]:
+    """Main effects on the faces that all settings share; of an axis with many values, the first over the others."""
+    many = {axis: values[0] if len(values) > _MANY else None for axis, values in study["axes"].items()}
+    main = [
+        e for e in study["effects_on_shared_faces"] if e["within"] is None and many[e["axis"]] in (None, e["first"])
+    ]
+    effects = {(e["axis"], e["first"], e["second"], e["figure"]): e for e in main}
+    lines = []
+    for axis, first, second, matched in dict.fromkeys((e["axis"], e["first"], e["second"], e["matched"]) for e in main):
+        cells = [cell for key in ("accuracy", "macro_f1") for cell in _points(effects[axis, first, second, key])]
+        lines.append([f"{axis}: {first} over {second}", *cells, str(matched)])
+    heads = ["effect", "accuracy", "95 % interval", "macro F1", "95 % interval", "matched settings"]
+    note = (
+        "Main effects on the faces and classes that all settings share, in points. **Bold**: the 95 % interval over "
+        "faces excludes zero."
+    )
+    note += f" Of more than {_MANY} values, the first against each other one." if any(many.values()) else ""
+    return [note + _one_seed(study, "setting"), table(heads, lines)] if lines else []
+
+
+def _points(effect: Json | None, *, sign: int = 1) -> list[str]:
+    """Effect and interval in percentage points; bold where the interval excludes zero."""
+    if effect is None:
+        return ["–", "–"]
+    low, high = sorted(100 * sign * edge for edge in effect["interval"])
+    value = f"{100 * sign * effect['value']:+.1f}"
+    return [f"**{value}**" if low > 0 or high < 0 else value, f"{low:+.1f} to {high:+.1f}"]
+
+
+def _one_seed(study: Json, what: str) -> str:
+    several = max(len(setting["models"]) for setting in study["settings"]) > 1
+    return "" if several else f" One seed per {what}: the intervals do not include the variation between trainings."
+
+
+def _confusions(study: Json) -> str:
+    lines = [
+        [*each["setting"], *(f"{c['label']} as {c['read_as']} {share(c['share'])}" for c in each["confusions"])]
+        for each in study["settings"]
+    ]
+    places = range(1, len(lines[0]) - len(study["axes"]) + 1)
+    return table([*study["axes"], *(f"{place}. most confused" for place in places)], lines)
+
+
+# Explanations: `mien explain MODEL --data SET --keep results/explain`
+
+
+def _explained(explanation: Json) -> list[str]:
+    """Where a network looks: attention by region of the face, the document's claims, and the sanity tests."""
+    method = "class activation maps" if explanation["method"] == "map" else f"maps by {explanation['method']}"
+    height, width = explanation["map"]
+    how = f"{method.capitalize()} at `{explanation['layer']}`, {height}x{width} places. {words.account(explanation)}"
+    note = "Times chance: 1 is what a map without information would have. **Bold**: more or less than chance."
+    claims = [
+        f"- Document {c['document']}, {c['region']} for {c['emotion']}: {words.claim(c)}" for c in explanation["claims"]
+    ]
+    tests = [words.faithful(explanation["faithfulness"]), words.sound(explanation["sanity"])]
+    source = explanation["provenance"]
+    return [
+        f"## Where `{explanation['model']['model']}` looks",
+        how,
+        f"{note}\n\n{_attention(explanation)}",
+        "\n".join([*claims, *(f"- {test}" for test in tests)]),
+        f"`{source['command']}` at commit `{source['commit']}`, {source['machine']}.",
+    ]
+
+
+def _attention(explanation: Json) -> str:
+    regions = [name for name in explanation["regions"]["area"] if name != "rest"]
+    lines = []
+    for emotion, found in explanation["attention"].items():
+        cells = [_times_chance(found["regions"][region]) for region in regions if region in found["regions"]]
+        lines.append([emotion, str(found["faces"]), str(found["right"]), *cells])
+    return table(["prediction", "faces", "correct", *regions], lines)
+
+
+def _times_chance(region: Json) -> str:
+    low, high = region["relative_interval"]
+    text = words.times(region)
+    return f"**{text}**" if low > 1 or high < 1 else text
+
+
+PAGES: Mapping[str, Callable[[], str | None]] = {
+    **{f"docs/{comparison.plot}": partial(draw, RESULTS, comparison) for comparison in COMPARISONS},
+    "docs/results.md": partial(page, RESULTS),
+}
+
+if __name__ == "__main__":
+    sys.exit(write_pages(PAGES, check="--check" in sys.argv[1:]))
