@@ -14,6 +14,7 @@ import claims
 import claims_batch
 import claims_epoch
 import claims_leak
+import docs_claims
 from mien._errors import DataError
 from mien.lab.data import FaceSet, Split
 from mien.lab.feed.rows import training_rows, validation_rows

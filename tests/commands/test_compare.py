@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import docs_results
 import mien.__main__ as program
 from mien._emotions import SEVEN, class_set
 from mien.bundled import BUNDLED, DEFAULT_MODEL
