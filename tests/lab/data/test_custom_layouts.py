@@ -1,8 +1,5 @@
 """The layouts of docs/own-data.md, each built from cartoon faces and read as documented."""
 
-import importlib.util
-import sys
-import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +17,6 @@ from mien.lab.data import FaceSet, Split
 from mien.lab.data.public_sets import PUBLIC_SETS, prepare_public_set
 from mien.lab.evaluate.sets import load_tests, select
 from mien.lab.feed.asked import read_map
-from support.paths import ROOT
 
 Draw = Callable[..., np.ndarray]
 
