@@ -25,9 +25,8 @@ from PIL import Image
 from mien._emotions import SEVEN
 from mien.commands.audit import _face_finder
 from mien.lab.audit import audit, exclude_text, figures, listed, report
-from mien.lab.audit.fingerprint import correlations
-from mien.lab.audit.near import THRESHOLD
-from mien.lab.audit.sets import load_any
+from mien.lab.audit.audit import load_any
+from mien.lab.audit.duplicates import THRESHOLD, correlations
 from mien.lab.checkpoint import save_text
 from mien.lab.provenance import machine
 

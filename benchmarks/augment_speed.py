@@ -15,9 +15,8 @@ from torch import Tensor
 
 from mien.lab import recipe as recipes
 from mien.lab.augment import Augment, augment, mix
-from mien.lab.augment.light import relight
-from mien.lab.augment.move import draw_moves, oval, resample
-from mien.lab.augment.spoil import degrade, erase
+from mien.lab.augment.geometry import draw_moves, oval, resample
+from mien.lab.augment.photometric import degrade, erase, relight
 
 REPEATS = 100
 SIDE = 48  # pixels

@@ -23,7 +23,7 @@ from mien._errors import MienError
 from mien.lab import checkpoint
 from mien.lab import recipe as recipes
 from mien.lab.data import FaceSet
-from mien.lab.feed.sets import load_set
+from mien.lab.data.datasets import load_set
 from mien.lab.provenance import provenance
 
 ROOT = Path(__file__).resolve().parent.parent

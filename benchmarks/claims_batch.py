@@ -18,10 +18,10 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from mien.lab.data import FaceSet, Split
-from mien.lab.feed.rows import training_rows
-from mien.lab.judge.judge import crops_of
-from mien.lab.model import Model, open_model
-from mien.lab.normalise import normalise
+from mien.lab.data.selection import training_rows
+from mien.lab.inference import normalise
+from mien.lab.models import Model, open_model
+from mien.lab.predictions import crops_of
 from mien.lab.train.run import load_final
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -21,15 +21,15 @@ from numpy.typing import NDArray
 from scipy.stats import t
 
 from mien._errors import DataError
-from mien.commands.progress import epoch_line
+from mien.commands._progress import epoch_line
 from mien.lab import recipe as recipes
 from mien.lab.data import FaceSet, Split
-from mien.lab.feed.target import class_weights
+from mien.lab.data.targets import class_weights
 from mien.lab.recipe import Recipe, dump
-from mien.lab.train import fit as loop
+from mien.lab.train import loop
 from mien.lab.train.devices import Devices
+from mien.lab.train.loop import prepare
 from mien.lab.train.run import open_run, start_leg
-from mien.lab.train.task import prepare
 
 RECIPE = "baseline-cnn-tuned"
 # Small enough for a minute or two a run on one core: half of the training faces (others for each seed), seen at 24 px.

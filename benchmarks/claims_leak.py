@@ -20,13 +20,12 @@ from torch.nn import functional
 
 from mien._errors import DataError
 from mien.lab.data import FaceSet, Split
-from mien.lab.data.copies import same_pixels
-from mien.lab.feed.rows import training_rows, validation_rows
-from mien.lab.judge.examine import select_rows
-from mien.lab.judge.judge import Answers
-from mien.lab.judge.metrics import figures
+from mien.lab.data.duplicates import same_pixels
+from mien.lab.data.selection import training_rows, validation_rows
+from mien.lab.metrics import figures
+from mien.lab.predictions import Answers, select_rows
 from mien.lab.recipe import Recipe
-from mien.lab.train.fit import predict
+from mien.lab.train.loop import predict
 from mien.lab.train.run import Trained, load_final
 
 RESAMPLES = 2000

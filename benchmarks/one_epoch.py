@@ -31,19 +31,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import mien.lab.train.fit as loop
+import mien.lab.train.loop as loop
 from mien._errors import MienError
 from mien.lab import checkpoint
 from mien.lab import recipe as recipes
 from mien.lab.data import FaceSet
-from mien.lab.feed.sets import load_set
-from mien.lab.feed.target import class_weights
+from mien.lab.data.datasets import load_set
+from mien.lab.data.targets import class_weights
 from mien.lab.provenance import provenance
 from mien.lab.recipe import Recipe
-from mien.lab.train.course import stages
+from mien.lab.train.batches import batches
+from mien.lab.train.loop import prepare
 from mien.lab.train.run import build, open_run
-from mien.lab.train.task import prepare
-from mien.lab.train.views import batches
+from mien.lab.train.schedule import stages
 
 ROOT = Path(__file__).resolve().parent.parent
 # Autograd keeps about so many bytes for each value that a layer gives out: itself, its norm's input, its rectifier's.

@@ -34,7 +34,7 @@ from mien.decode import decode
 from mien.detect import open_detector
 from mien.extract import extract
 from mien.lab.data import Split, load_fer2013
-from mien.pipeline import Reader
+from mien.reader import Reader
 from pasted import CONDITIONS, Pasted, Pixels, blow_up, enlarge, paste
 
 ROOT = Path(__file__).resolve().parent.parent

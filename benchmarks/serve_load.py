@@ -35,7 +35,7 @@ from rich.table import Table
 
 from mien._measure import machine, median_ms
 from mien.decode import decode
-from mien.pipeline import Reader
+from mien.reader import Reader
 from serve_clients import SIZE_WH, Served, Tally, load
 
 ROOT = Path(__file__).resolve().parent.parent

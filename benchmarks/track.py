@@ -32,10 +32,10 @@ from rich.console import Console
 from rich.table import Table
 
 from mien._measure import machine, peak_memory_mb
-from mien.pipeline import Reader
-from mien.stream import Tracker, open_source
-from mien.stream.film import FilmWriter
-from mien.stream.tables import MomentLines
+from mien.reader import Reader
+from mien.video import Tracker, open_source
+from mien.video.tables import MomentLines
+from mien.video.video_writer import FilmWriter
 from track_steps import RATE, Pixels, measure_following, measure_stages
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from mien._face import Box, Detection
 from mien.detect import Detector
-from mien.pipeline import Reader
-from mien.stream import Tracker, open_source
-from mien.stream.film import FilmWriter
-from mien.stream.follow import overlap_of
+from mien.reader import Reader
+from mien.video import Tracker, open_source
+from mien.video.association import overlap_of
+from mien.video.video_writer import FilmWriter
 
 RATE = 30  # frames a second of the made films
 SEEN = 0.7  # share of a face that can be seen, from which it counts
@@ -85,7 +85,7 @@ def measure_stages(film: Path, every: int, drawn: Path) -> dict[str, float]:
 
 def decode_all(container: Any) -> Iterator[tuple[Pixels, float]]:
     """Every frame as RGB and its time, on this thread."""
-    from mien.stream.pictures import to_pixels
+    from mien.video.sources import to_pixels
 
     stream = container.streams.video[0]
     stream.codec_context.thread_count = 1

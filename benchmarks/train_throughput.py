@@ -29,15 +29,15 @@ from torch import nn
 from mien._errors import MienError
 from mien.lab import recipe as recipes
 from mien.lab.data import FaceSet, find_fer2013, load_fer2013
-from mien.lab.feed.target import class_weights
+from mien.lab.data.targets import class_weights
 from mien.lab.provenance import provenance
 from mien.lab.recipe import Recipe
-from mien.lab.train import fit as loop
+from mien.lab.train import loop
+from mien.lab.train.batches import batches
 from mien.lab.train.devices import Devices
-from mien.lab.train.optimiser import build_optimiser
+from mien.lab.train.loop import Task, prepare
+from mien.lab.train.optim import build_optimiser
 from mien.lab.train.run import Run, build, open_run, start_leg
-from mien.lab.train.task import Task, prepare
-from mien.lab.train.views import batches
 
 SMALL_ATTENTION = "attention-resnet data.size=48 net.options.stem=small optimise.batch=64"
 RECIPES = ("mien-0", "conv4", SMALL_ATTENTION, "mobilenetv3-small")
@@ -48,7 +48,7 @@ from pathlib import Path
 from mien._measure import peak_memory_mb
 from mien.lab import recipe as recipes
 from mien.lab.data import find_fer2013, load_fer2013
-from mien.lab.train.fit import Devices, fit
+from mien.lab.train.loop import Devices, fit
 def first(record):
     print(imports, read, peak_memory_mb(), flush=True)
     raise SystemExit

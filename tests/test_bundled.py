@@ -69,7 +69,7 @@ def test_the_card_keeps_what_was_asked_of_it(name: str) -> None:
 def test_the_card_says_what_the_file_does(name: str, fer2013_parquet: Path) -> None:
     """PublicTest again, through the file that is shipped: PrivateTest is not touched by a test."""
     from mien.lab.data import Split, load_fer2013
-    from mien.lab.judge.judge import judge
+    from mien.lab.predictions import judge
 
     faces, card = load_fer2013(fer2013_parquet), card_of(name)
     assert faces.sha256 == card["data_sha256"]

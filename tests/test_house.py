@@ -19,13 +19,13 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Lowest first; a module sees only what stands above it in this list, and its own package.
 LAYERS = [
-    {"_emotions", "_errors", "bundled"},
-    {"_framing", "_session", "_download", "_measure", "_page"},
+    {"_emotions", "_errors", "_format", "_progress", "_suggest", "bundled"},
+    {"_download", "_framing", "_measure", "_metrics", "_page", "_session"},
     {"_face"},
     {"decode", "detect", "extract", "infer", "overlay"},
-    {"pipeline"},
+    {"reader"},
     {"report"},
-    {"stream"},
+    {"video"},
     {"serve"},
     {"commands"},
     {"__main__"},
@@ -34,17 +34,13 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 # The lab's own, as docs/architecture.md tells it.
 LAB_LAYERS = [
-    {"checkpoint", "looks", "normalise", "provenance"},
-    {"page"},
-    {"confusion"},
-    {"augment", "data", "nets", "words"},
-    {"recipe", "count", "judge"},
-    {"feed", "pretrained"},
-    {"train"},
-    {"export", "overview"},
-    {"gan", "join", "model", "record", "search"},
-    {"explain"},
-    {"audit", "evaluate", "stress"},
+    {"augment", "checkpoint", "emotion_text", "inference", "metrics", "nets", "provenance"},
+    {"count", "html", "recipe", "significance"},
+    {"data", "pretrained"},
+    {"predictions", "train"},
+    {"ensemble", "export", "gan", "overview", "search"},
+    {"models", "record"},
+    {"audit", "evaluate", "explain", "robustness"},
     {"compare"},
 ]
 LAB_USES = {"bundled", "decode", "detect", "extract", "infer"}  # what the lab imports of the package around it

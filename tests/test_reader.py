@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mien import Box, Emotion, Face, MienError, ModelError, NotAnImageError, Reader, Reading, pipeline
+from mien import Box, Emotion, Face, MienError, ModelError, NotAnImageError, Reader, Reading
+from mien import reader as pipeline
 from mien._face import Detection
 from support.encoded_images import encode
 from support.onnx_models import write_model

@@ -25,10 +25,10 @@ from docs_tables import AGREED, RESULTS, ROOT, Json, milliseconds, read_card, re
 from mien.__main__ import app
 from mien.bundled import BUNDLED, DEFAULT_MODEL
 from mien.infer import bundled_models
-from mien.lab.page.words import percent
+from mien.lab.html.blocks import percent
 from mien.lab.recipe import Recipe, load, members, names
 from mien.lab.recipe.text import describe
-from mien.lab.stress.words import between, ratio
+from mien.lab.robustness.report import between, ratio
 
 SPEED = {
     "one crop: probabilities and map, one core": ("crop_ms_int8_batch_1", "{:.2f} ms"),

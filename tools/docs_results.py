@@ -36,9 +36,9 @@ from docs_tables import (
     write_pages,
 )
 from mien.lab.compare.plots import Point, pareto_figure
-from mien.lab.compare.words import claimed
-from mien.lab.explain import words
-from mien.lab.page import drawing
+from mien.lab.compare.report import claimed
+from mien.lab.explain import report as words
+from mien.lab.html import drawing
 from reproduce import PLACES, is_done, read_queue
 
 

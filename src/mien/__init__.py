@@ -43,8 +43,8 @@ from mien._errors import (
 from mien._face import Box, Face, KeyPoints, Reading
 
 if TYPE_CHECKING:
-    from mien.pipeline import Reader
-    from mien.stream import track
+    from mien.reader import Reader
+    from mien.video import track
 
 __version__ = "0.1.0"
 
@@ -77,11 +77,11 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # ONNX Runtime and Pillow take longer to import than all of mien: they are loaded with the first use of a Reader.
     if name == "Reader":
-        from mien.pipeline import Reader
+        from mien.reader import Reader
 
         return Reader
     if name == "track":
-        from mien.stream import track
+        from mien.video import track
 
         return track
     raise AttributeError(f"module 'mien' has no attribute {name!r}")

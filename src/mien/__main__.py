@@ -17,14 +17,11 @@ from mien.commands.benchmark import benchmark
 from mien.commands.compare import compare
 from mien.commands.evaluate import evaluate
 from mien.commands.explain import explain
-from mien.commands.export import export
-from mien.commands.join import join
-from mien.commands.logits import logits
 from mien.commands.models import models
 from mien.commands.predict import predict
 from mien.commands.prepare import prepare
 from mien.commands.recipes import recipes
-from mien.commands.record import record
+from mien.commands.runs import export, join, logits, record
 from mien.commands.search import search
 from mien.commands.serve import serve
 from mien.commands.stress import stress

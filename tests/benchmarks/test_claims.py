@@ -17,9 +17,9 @@ import claims_leak
 import docs_claims
 from mien._errors import DataError
 from mien.lab.data import FaceSet, Split
-from mien.lab.feed.rows import training_rows, validation_rows
-from mien.lab.model import open_model
-from mien.lab.train.fit import fit
+from mien.lab.data.selection import training_rows, validation_rows
+from mien.lab.models import open_model
+from mien.lab.train.loop import fit
 from support.synthetic_faces import cartoon_set
 from support.tiny_recipe import tiny
 

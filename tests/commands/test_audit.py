@@ -10,8 +10,8 @@ from typer.testing import CliRunner, Result
 
 from mien.__main__ import app
 from mien._emotions import SEVEN
-from mien.lab.audit.sets import load_any
-from mien.lab.feed.rows import read_exclude
+from mien.lab.audit.audit import load_any
+from mien.lab.data.selection import read_exclude
 from support.synthetic_faces import cartoon_set
 
 PER_CLASS = 6

@@ -16,9 +16,8 @@ import mien.__main__ as program
 from mien._emotions import SEVEN, class_set
 from mien.bundled import BUNDLED, DEFAULT_MODEL
 from mien.lab.data import FaceSet, Split
-from mien.lab.feed.test_set import load_test_set
-from mien.lab.judge.examine import select_rows
-from mien.lab.judge.judge import Answers
+from mien.lab.data.datasets import load_test_set
+from mien.lab.predictions import Answers, select_rows
 from mien.lab.recipe import dump, load
 from support.synthetic_faces import cartoon_set
 

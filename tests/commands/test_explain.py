@@ -17,9 +17,8 @@ from mien.__main__ import app
 from mien._emotions import SEVEN, Emotion
 from mien.bundled import DEFAULT_MODEL
 from mien.commands.explain import BASELINES, METHODS, _word
-from mien.commands.map_page import PAGE
-from mien.commands.map_sheet import asked, numbered, sheet
-from mien.pipeline import Reader
+from mien.commands.explain_images import PAGE, asked, numbered, sheet
+from mien.reader import Reader
 from support.paths import ROOT
 
 ASTRONAUT = ROOT / "examples" / "astronaut.png"
@@ -126,7 +125,7 @@ def test_what_cannot_be_done_is_one_line(
 
 def test_the_methods_are_those_of_the_lab() -> None:
     from mien.lab import explain as lab
-    from mien.lab.explain import faithful
+    from mien.lab.explain import faithfulness as faithful
 
     assert METHODS == lab.METHODS
     assert tuple(faithful.BASELINES) == BASELINES
@@ -141,7 +140,7 @@ def test_the_folder_is_named_after_the_model() -> None:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trained run, small enough for a test, on cartoons."""
-    from mien.lab.train.fit import Devices, fit
+    from mien.lab.train.loop import Devices, fit
     from support.synthetic_faces import cartoon_set
     from support.tiny_recipe import tiny
 

@@ -314,7 +314,7 @@ def test_wrong_usage_is_status_2(predict: Callable[..., Result], arguments: list
 
 
 def test_a_terminal_on_standard_input_is_said(predict: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
-    import mien.commands.gather
+    import mien.commands._inputs
 
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -323,7 +323,7 @@ def test_a_terminal_on_standard_input_is_said(predict: Callable[..., Result], mo
     class System:
         stdin = Terminal()
 
-    monkeypatch.setattr(mien.commands.gather, "sys", System)
+    monkeypatch.setattr(mien.commands._inputs, "sys", System)
     result = predict("-")
     assert result.exit_code == 2
     assert "standard input is a terminal" in result.stderr

@@ -7,10 +7,10 @@ import pytest
 pytest.importorskip("torch")
 
 from mien._errors import DataError, MissingExtraError
-from mien.commands.lab import needs_lab
-from mien.commands.progress import Stages
+from mien.commands._extra import needs_lab
+from mien.commands._progress import Stages
 from mien.lab.data import Split
-from mien.lab.feed.asked import ALL, chosen_split, read_map, read_part, read_split
+from mien.lab.data.datasets import ALL, chosen_split, read_map, read_part, read_split
 from support.synthetic_faces import cartoon_set
 
 

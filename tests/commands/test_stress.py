@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from mien.__main__ import app
 from mien._emotions import SEVEN
-from mien.lab.stress.spoilings import SPOILINGS
+from mien.lab.robustness.corruptions import SPOILINGS
 from support.synthetic_faces import cartoon_set
 
 

@@ -25,13 +25,13 @@ pytest.importorskip("av", reason='PyAV is not installed; run: pip install "mien[
 import av
 
 import mien
-import mien.stream.source
+import mien.video.sources
 from mien import SourceError
 from mien.__main__ import app
 from mien.bundled import DEFAULT_MODEL
-from mien.commands.track_show import LiveView
-from mien.pipeline import Reader
-from mien.stream import Tracker, open_source
+from mien.commands.track_display import LiveView
+from mien.reader import Reader
+from mien.video import Tracker, open_source
 from support.processes import rest_of
 from support.videos import break_packets, camera, head_of, shades, walk, write_film, write_sound
 
@@ -289,7 +289,7 @@ def test_a_service_that_is_told_to_end_leaves_whole_files(tmp_path: Path, number
 def test_ctrl_c_while_the_files_are_closed_waits_for_them(
     gray_film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mien.stream.timeline import Timeline
+    from mien.video.timeline import Timeline
 
     write = Timeline.write
 
@@ -326,7 +326,7 @@ def test_ctrl_c_while_a_server_lets_one_wait() -> None:
 
 @pytest.mark.parametrize("scheme", ["http", "rtsp"])
 def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
-    monkeypatch.setattr(mien.stream.source, "OPEN_SECONDS", 0.4)
+    monkeypatch.setattr(mien.video.sources, "OPEN_SECONDS", 0.4)
     said = r"cannot be opened \(no answer for 0\.4 s\)"
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(SourceError, match=said):
         open_source(f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/film.mp4")

@@ -17,7 +17,7 @@ from tensorboardX.proto.event_pb2 import Event
 from mien._emotions import SEVEN
 from mien._errors import MissingExtraError, RecipeError
 from mien.lab import recipe as recipes
-from mien.lab.train.loggers import Logs
+from mien.lab.train.logging import Logs
 from support.encoded_images import encode
 from support.synthetic_faces import cartoon_set
 
@@ -221,6 +221,6 @@ def test_a_resumed_run_goes_on_in_the_same_logs(tmp_path: Path, monkeypatch: pyt
 def test_loggers_are_checked_before_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RecipeError, match="did you mean 'mlflow'"):
         Logs(["mlflo"], recipes.load("mien-0"), tmp_path)
-    monkeypatch.setattr("mien.lab.train.loggers.find_spec", lambda _: None)
+    monkeypatch.setattr("mien.lab.train.logging.find_spec", lambda _: None)
     with pytest.raises(MissingExtraError, match=r"mien\[track\]"):
         Logs(["tensorboard"], recipes.load("mien-0"), tmp_path)

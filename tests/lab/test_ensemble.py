@@ -14,15 +14,14 @@ from mien._errors import DataError, MienError, RecipeError
 from mien.lab import checkpoint, nets
 from mien.lab import recipe as recipes
 from mien.lab.data import FaceSet, Split
+from mien.lab.ensemble import join
 from mien.lab.export.calibrate import Calibration
-from mien.lab.export.contract import Contract
+from mien.lab.export.onnx import Contract
 from mien.lab.export.release import release
-from mien.lab.join import join
 from mien.lab.recipe import parse
 from mien.lab.record import record
-from mien.lab.train.fit import Devices, fit, predict
-from mien.lab.train.history import read_log
-from mien.lab.train.run import load_final
+from mien.lab.train.loop import Devices, fit, predict
+from mien.lab.train.run import load_final, read_log
 from support.short_runs import short
 from support.synthetic_faces import cartoon_set
 

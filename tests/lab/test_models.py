@@ -13,10 +13,10 @@ from onnx import TensorProto, helper, numpy_helper
 from mien._emotions import CLASS_SETS, SEVEN, Emotion
 from mien._errors import DataError, ModelError
 from mien.lab.data import FaceSet, Split
-from mien.lab.data.faces import FERPLUS_COLUMNS
-from mien.lab.judge.examine import FERPLUS_PROTOCOL, examine, select_rows
-from mien.lab.model import Model, open_model
-from mien.lab.train.fit import Devices, fit
+from mien.lab.data.faceset import FERPLUS_COLUMNS
+from mien.lab.models import Model, open_model
+from mien.lab.predictions import FERPLUS_PROTOCOL, examine, select_rows
+from mien.lab.train.loop import Devices, fit
 from support.onnx_models import write_model
 from support.synthetic_faces import cartoon_set
 from support.tiny_recipe import tiny

@@ -10,7 +10,7 @@ pytest.importorskip("fastapi", reason="the extra mien[serve] is not installed")
 
 from mien import Reader
 from mien.serve import create_app
-from mien.serve.guard import Access
+from mien.serve.auth import Access
 from support.encoded_images import encode
 from support.http_server import Running, read_all, serving
 

@@ -136,8 +136,8 @@ def test_a_trickling_upload_is_given_up(hasty: Running, small: bytes) -> None:
 def test_a_head_that_does_not_arrive_ends_the_connection(
     server: Running, small: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mien.serve.protocol._HEAD", 0.2)
-    monkeypatch.setattr("mien.serve.protocol.KEEP_ALIVE", 0.2)
+    monkeypatch.setattr("mien.serve.server._HEAD", 0.2)
+    monkeypatch.setattr("mien.serve.server.KEEP_ALIVE", 0.2)
     for said in (b"", b"POST /v1/pre", head(5)[:-2]):
         with server.connect() as connection:
             connection.sendall(said)
@@ -148,7 +148,7 @@ def test_a_head_that_does_not_arrive_ends_the_connection(
 def test_who_does_not_read_the_answers_is_cut_off(
     server: Running, small: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mien.serve.protocol._ANSWER", 0.2)
+    monkeypatch.setattr("mien.serve.server._ANSWER", 0.2)
     with server.connect() as connection:
         connection.settimeout(0.1)
         with contextlib.suppress(OSError):

@@ -18,8 +18,8 @@ from websockets.exceptions import InvalidStatus
 
 from mien import Reader
 from mien.serve import Limits, create_app
-from mien.serve.guard import Access
-from mien.stream import Tracker
+from mien.serve.auth import Access
+from mien.video import Tracker
 from support.encoded_images import encode
 from support.http_server import SECONDS, Gate, Running, serving, until
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mien.stream.film import FilmWriter
+from mien.video.video_writer import FilmWriter
 from support.frame_results import SIZE, moment
 
 av = pytest.importorskip("av", reason="films need PyAV, which the video extra brings")

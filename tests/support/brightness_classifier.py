@@ -7,10 +7,9 @@ from numpy.typing import NDArray
 
 from mien._emotions import SEVEN
 from mien.lab.data import FaceSet, Split
-from mien.lab.model import Model
-from mien.lab.stress.faces import draw_faces, selected
-from mien.lab.stress.read import Read, read_spoilt
-from mien.lab.stress.spoilings import SPOILINGS, choose
+from mien.lab.models import Model
+from mien.lab.robustness.corruptions import SPOILINGS, choose
+from mien.lab.robustness.predictions import Read, draw_faces, read_spoilt, selected
 
 BY_NAME = {spoiling.name: spoiling for spoiling in SPOILINGS}
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from mien._face import Box, Detection, KeyPoints
 from mien._framing import FER2013
-from mien.lab.explain.align import BORDER, FACE_SIDE
+from mien.lab.explain.attention import BORDER, FACE_SIDE
 
 CENTRE = {"right_eye": FER2013.right_eye, "left_eye": FER2013.left_eye, "nose": FER2013.nose, "mouth": FER2013.mouth}
 

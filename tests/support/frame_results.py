@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from mien import Box, Emotion, Face
 from mien._emotions import SEVEN
-from mien.stream.records import Moment, TrackedFace
+from mien.video.types import Moment, TrackedFace
 
 SIZE = (160, 120)
 HAPPY, SAD, ANGRY = Emotion.HAPPY, Emotion.SAD, Emotion.ANGRY

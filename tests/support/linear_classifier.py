@@ -11,9 +11,8 @@ torch = pytest.importorskip("torch", reason="the lab is not installed")
 from mien._emotions import SEVEN, Emotion
 from mien.lab.data import FaceSet, Split
 from mien.lab.evaluate.evaluation import judge, prepare
-from mien.lab.evaluate.sets import TestSet
-from mien.lab.evaluate.subject import Subject
-from mien.lab.model import Model
+from mien.lab.evaluate.subjects import Subject, TestSet
+from mien.lab.models import Model
 from support.synthetic_faces import cartoon_set
 
 

@@ -5,7 +5,7 @@ from torch.nn import functional
 
 from mien.lab import nets
 from mien.lab.recipe import Loss
-from mien.lab.train.objective import Objective
+from mien.lab.train.losses import Objective
 
 ONES = torch.ones(7)
 TINY = {"stem": 8, "widths": (8, 16), "depths": (1, 1), "strides": (2, 2)}

@@ -5,7 +5,7 @@ from pathlib import Path
 from mien.lab import recipe as recipes
 from mien.lab.data import FaceSet, Split
 from mien.lab.recipe import Recipe
-from mien.lab.train.fit import Devices, fit
+from mien.lab.train.loop import Devices, fit
 
 CPU = Devices("cpu")
 

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mien._face import Box
-from mien.stream.follow import Follower, Path, center_of, overlap_of
-from mien.stream.smooth import Smoother, share_of_new
+from mien.video.association import Follower, Path, Smoother, center_of, overlap_of, share_of_new
 
 numbers = st.floats(0, 1000, allow_nan=False)
 boxes = st.builds(lambda x, y, w, h: Box(x, y, x + w, y + h), numbers, numbers, st.floats(5, 200), st.floats(5, 200))

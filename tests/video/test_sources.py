@@ -14,10 +14,10 @@ from PIL import Image
 
 pytest.importorskip("av", reason='PyAV is not installed; run: pip install "mien[video]"')
 
-import mien.stream.camera
+import mien.video.sources
 from mien import MienError, MissingExtraError, SourceError
-from mien.stream import Frame, open_source
-from mien.stream.ahead import Ahead
+from mien.video import Frame, open_source
+from mien.video.prefetch import Ahead
 from support.videos import break_packets, camera, shade_of, shades, times, write_film, write_sound
 
 
@@ -229,8 +229,8 @@ def test_a_live_stream_that_ends_is_an_error_after_its_frames() -> None:
 
 
 def test_a_camera_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mien.stream.source.READ_SECONDS", 1.0)
-    monkeypatch.setattr(mien.stream.camera, "READ_SECONDS", 1.0)
+    monkeypatch.setattr("mien.video.sources.READ_SECONDS", 1.0)
+    monkeypatch.setattr(mien.video.sources, "READ_SECONDS", 1.0)
     given: list[Frame] = []
     with camera(shades(30), hangs=True) as server:
         server.release(30)

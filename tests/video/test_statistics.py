@@ -7,10 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mien.stream.chart import areas, axis, band, clock, duration, slices, values_text
-from mien.stream.curves import MOST_BINS, Curve
-from mien.stream.people import MOST_PEOPLE, People
-from mien.stream.thumbnails import Thumbnails
+from mien.video.statistics import MOST_BINS, MOST_PEOPLE, Curve, People, Thumbnails
+from mien.video.timeline import areas, axis, band, clock, duration, slices, values_text
 from support.frame_results import ANGRY, HAPPY, SAD, moment, picture, tracked
 
 
@@ -132,7 +130,7 @@ def test_thumbnails_leave_out_faces_that_are_cut_missed_or_unsure() -> None:
 
 
 def test_a_slow_rise_is_not_a_picture_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
-    import mien.stream.thumbnails as module
+    import mien.video.statistics as module
 
     taken = []
     original = module._take

@@ -12,7 +12,7 @@ from PIL import Image
 
 from mien._emotions import SEVEN
 from mien._errors import OutputError
-from mien.stream.timeline import Timeline
+from mien.video.timeline import Timeline
 from support.frame_results import ANGRY, HAPPY, SAD, moment, picture, tracked
 from support.paths import PICTURES
 
@@ -201,8 +201,8 @@ def test_in_a_browser_it_reads_out_by_pointer_and_keyboard(tmp_path: Path) -> No
 def test_a_real_film_has_its_person(tmp_path: Path) -> None:
     pytest.importorskip("av", reason="films need PyAV, which the video extra brings")
     from mien import Reader
-    from mien.stream import Tracker
-    from mien.stream.source import open_source
+    from mien.video import Tracker
+    from mien.video.sources import open_source
 
     tracker, timeline = Tracker(Reader()), Timeline(title="film-1")
     with open_source(PICTURES / "film-1.mp4") as frames:

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 import mien
 from mien import Box, ImageError, KeyPoints, MienError, SourceError
 from mien._face import Detection
-from mien.pipeline import Reader
-from mien.stream import Moment, Tracker, open_source
-from mien.stream.follow import center_of, overlap_of
+from mien.reader import Reader
+from mien.video import Moment, Tracker, open_source
+from mien.video.association import center_of, overlap_of
 from support.paths import PICTURES, ROOT
 from support.videos import head_of, walk
 
@@ -294,7 +294,7 @@ def test_a_moment_is_plain_json_with_both_readings(reader: Reader, head: Pixels)
 
 def test_lines_csv_and_parquet_say_the_same(reader: Reader, head: Pixels, tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
-    from mien.stream.tables import MomentCsv, MomentLines, MomentParquet
+    from mien.video.tables import MomentCsv, MomentLines, MomentParquet
 
     frames = walk(head, [(100, 60)] * 4 + [(900, 60)] * 8)
     moments = step_through(Tracker(reader), frames)

@@ -14,8 +14,7 @@ from mien import Emotion
 from mien._emotions import SEVEN
 from mien._errors import MienError, OutputError
 from mien.overlay import UNSURE_COLOR
-from mien.stream.film import FilmWriter
-from mien.stream.paint import Painter
+from mien.video.video_writer import FilmWriter, Painter
 from support.annotated_videos import frames_of, gray, sound_of, write_film, write_source
 from support.frame_results import SIZE, moment, tracked
 from support.paths import PICTURES
@@ -145,8 +144,8 @@ def test_letters_keep_their_size_while_a_face_trembles() -> None:
 @pytest.mark.skipif(not PICTURES.is_dir(), reason=f"the films for trials are not here ({PICTURES})")
 def test_a_real_film_keeps_its_frames_and_times(tmp_path: Path) -> None:
     from mien import Reader
-    from mien.stream import Tracker
-    from mien.stream.source import open_source
+    from mien.video import Tracker
+    from mien.video.sources import open_source
 
     source, out = PICTURES / "film-1.mp4", tmp_path / "film.mp4"
     tracker, times, faces = Tracker(Reader()), [], 0

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mien.pipeline import Reader
+from mien.reader import Reader
 from support.golden_readings import GOLDEN, TOOL, differ, picture
 
 

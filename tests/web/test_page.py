@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from mien.bundled import DEFAULT_MODEL
-from mien.pipeline import Reader
+from mien.reader import Reader
 from support.browser import Visit, build, chromium, playing, serving
 from support.encoded_images import encode
 from support.golden_readings import GOLDEN, Difference, differ, picture

@@ -11,9 +11,9 @@ import pytest
 pytest.importorskip("fastapi", reason="the server needs the serve extra")
 
 from mien.bundled import BUNDLED, DEFAULT_MODEL
-from mien.pipeline import Reader
+from mien.reader import Reader
 from mien.serve import create_app
-from mien.serve.guard import Access
+from mien.serve.auth import Access
 from support.browser import WEB, Visit, build, chromium, film, playing
 from support.http_server import Running, serving
 from support.paths import ROOT

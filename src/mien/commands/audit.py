@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from mien._errors import DataError
-from mien.commands.lab import needs_lab
-from mien.commands.progress import Stages
+from mien.commands._extra import needs_lab
+from mien.commands._progress import Stages
 
 # A face is looked for on a border of its own, half its side wide, enlarged to a size at which the detector is sure.
 _BORDER = 0.25
@@ -67,9 +67,9 @@ def audit(
     with needs_lab():
         from mien.lab.audit import audit as find
         from mien.lab.audit import read_reasons
-        from mien.lab.audit.sets import load_any
+        from mien.lab.audit.audit import load_any
         from mien.lab.checkpoint import require_writable
-        from mien.lab.feed.asked import read_map
+        from mien.lab.data.datasets import read_map
 
     reasons = read_reasons(exclude)
     _check(near, label_errors, probabilities, model, overrides or ())
@@ -111,7 +111,7 @@ def _opinion(
     accelerator: str,
 ) -> Any:
     """The probabilities that label errors are found by, ``None`` where nobody asked for them."""
-    from mien.lab.audit.folds import ask, knows, read_opinion
+    from mien.lab.audit.label_errors import ask, knows, read_opinion
 
     if probabilities:
         return read_opinion(probabilities, faces)
@@ -119,7 +119,7 @@ def _opinion(
         return _train(faces, folder, recipe, overrides, accelerator)
     if not model:
         return None
-    from mien.lab.model import open_model
+    from mien.lab.models import open_model
 
     opened = open_model(model)
     if knows(opened, faces):
@@ -131,11 +131,11 @@ def _opinion(
 
 
 def _train(faces: Any, folder: Path, name: str, overrides: Sequence[str], accelerator: str) -> Any:
-    from mien.commands.progress import Watch, silence_lightning
+    from mien.commands._progress import Watch, silence_lightning
     from mien.lab import recipe as recipes
-    from mien.lab.audit.folds import folds_folder, save_opinion, train_folds
+    from mien.lab.audit.label_errors import folds_folder, save_opinion, train_folds
     from mien.lab.provenance import provenance
-    from mien.lab.train.fit import Devices
+    from mien.lab.train.loop import Devices
 
     silence_lightning()
     recipe = recipes.load(name, list(overrides))
@@ -184,7 +184,7 @@ def _write(found: Any, folder: Path, reasons: Sequence[str], figures_to: Path | 
 
     from mien.lab.audit import exclude_text, figures, listed, report
     from mien.lab.checkpoint import save_text
-    from mien.lab.page import write_page
+    from mien.lab.html import write_page
     from mien.lab.provenance import provenance
 
     origin = provenance(found.faces.sha256)

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from mien.bundled import DEFAULT_MODEL
-from mien.commands.lab import needs_lab
-from mien.commands.progress import Stages
+from mien.commands._extra import needs_lab
+from mien.commands._progress import Stages
 
 _LINES = 4  # sentences about differences that the terminal shows; the report has all
 
@@ -35,7 +35,7 @@ def compare(
     with needs_lab():
         from mien.lab import compare as lab
         from mien.lab.checkpoint import require_writable
-        from mien.lab.feed.asked import read_part
+        from mien.lab.data.datasets import read_part
         from mien.lab.provenance import provenance
 
     part = read_part(split)
@@ -65,7 +65,7 @@ def compare(
 
 
 def _of_comparison(comparison: Any, *, sentences: bool = True) -> list[str]:
-    from mien.lab.compare import words
+    from mien.lab.compare import report as words
 
     width = max(len(c.name) for c in comparison.contenders)
     lines = []

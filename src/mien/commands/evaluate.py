@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from mien.commands.lab import needs_lab
-from mien.commands.progress import Stages
+from mien.commands._extra import needs_lab
+from mien.commands._progress import Stages
 
 
 def evaluate(
@@ -45,9 +45,9 @@ def evaluate(
 ) -> None:
     """Judge MODEL on labelled faces and write metrics.json, answers.npz and report.html."""
     with needs_lab():
+        from mien.lab.data.datasets import read_map
         from mien.lab.evaluate.evaluate import Wish
         from mien.lab.evaluate.evaluate import evaluate as judge
-        from mien.lab.feed.asked import read_map
 
     wish = Wish(split, out, read_map(label_map or []), views, precision)
     paths: list[Path | None] = [*data] if data else [None]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mien.commands.lab import needs_lab
+from mien.commands._extra import needs_lab
 
 
 def prepare(

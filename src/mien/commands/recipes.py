@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mien.commands.lab import needs_lab
+from mien.commands._extra import needs_lab
 
 Rows = Sequence[tuple[str, ...]]
 
@@ -184,7 +184,7 @@ def print_table(heads: tuple[str, ...], rows: Rows, *, fold: tuple[int, ...] = (
     from rich.table import Table
     from rich.text import Text
 
-    from mien.commands.show import TableConsole
+    from mien.commands.predict import TableConsole
 
     console = TableConsole(highlight=False)
     if keep:

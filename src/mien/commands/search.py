@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mien.commands.lab import needs_lab
+from mien.commands._extra import needs_lab
 
 _SHOWN = 10  # trials in the table at the end
 
@@ -32,9 +32,9 @@ def search(
     with needs_lab():
         from mien.lab.recipe import load
         from mien.lab.search.findings import write_findings
-        from mien.lab.search.search import search as run
         from mien.lab.search.study import Plan
-        from mien.lab.train.loggers import silence_lightning
+        from mien.lab.search.study import search as run
+        from mien.lab.train.logging import silence_lightning
 
     silence_lightning()
     folder = out or Path("runs", "search", load(recipe, overrides or ()).name)

@@ -10,7 +10,7 @@ from mien._errors import MienError, MissingExtraError
 from mien.bundled import DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from mien.serve.guard import Access
+    from mien.serve.auth import Access
 
 
 def serve(
@@ -67,7 +67,7 @@ def serve(
     import os
     import signal
 
-    from mien.pipeline import Reader
+    from mien.reader import Reader
 
     limits = Limits(
         max_bytes=max_bytes,
@@ -104,7 +104,7 @@ def _access(host: str, token: str | None, hosts: list[str], origins: list[str]) 
     import os
     import socket
 
-    from mien.serve.guard import Access
+    from mien.serve.auth import Access
 
     if token is None and os.environ.get("MIEN_TOKEN") == "":
         raise MienError("MIEN_TOKEN is set, but empty; give it a token, or unset it to serve without one")

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from mien.commands.lab import needs_lab
-from mien.commands.progress import Stages
+from mien.commands._extra import needs_lab
+from mien.commands._progress import Stages
 
 
 def stress(
@@ -47,15 +47,15 @@ def stress(
     """
     with needs_lab():
         from mien.lab.checkpoint import require_writable
-        from mien.lab.feed.asked import read_map, read_part
+        from mien.lab.data.datasets import read_map, read_part
         from mien.lab.provenance import provenance
-        from mien.lab.stress import kept, spoilings
-        from mien.lab.stress.faces import DEFAULT_COUNT
-        from mien.lab.stress.groups import read_groups
-        from mien.lab.stress.prepare import choose_reference, open_all
-        from mien.lab.stress.report import write_report
-        from mien.lab.stress.stress import Trial, name_models
-        from mien.lab.stress.stress import stress as judge
+        from mien.lab.robustness import corruptions as spoilings
+        from mien.lab.robustness import report as kept
+        from mien.lab.robustness.groups import read_groups
+        from mien.lab.robustness.predictions import DEFAULT_COUNT
+        from mien.lab.robustness.report import write_report
+        from mien.lab.robustness.run import Trial, choose_reference, name_models, open_all
+        from mien.lab.robustness.run import stress as judge
 
     chosen = spoilings.choose(only or [])
     for folder in (out, *([keep] if keep else [])):  # before the work, not after it

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mien.commands.lab import needs_lab
+from mien.commands._extra import needs_lab
 
 
 def synthesize(
@@ -35,13 +35,13 @@ def synthesize(
     them beside real ones: that picture is yours to keep, not to pass on.
     """
     with needs_lab():
-        from mien.lab.feed.sets import load_set
-        from mien.lab.gan.learn import Settings
+        from mien.lab.data.datasets import load_set
         from mien.lab.gan.synthesize import Wish, choose_emotions, faces_of
         from mien.lab.gan.synthesize import synthesize as make
+        from mien.lab.gan.train import Settings
         from mien.lab.provenance import provenance
         from mien.lab.train.devices import Devices
-        from mien.lab.train.loggers import silence_lightning
+        from mien.lab.train.logging import silence_lightning
 
     silence_lightning()
     recipe = faces_of(classes)

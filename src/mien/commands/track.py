@@ -1,23 +1,169 @@
 """``mien track``: a film, camera or folder of frames in; annotated film, lines, tables, a page or a live view out."""
 
 import os
+import signal
 import sys
-from contextlib import ExitStack
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Annotated, Protocol, Self, TextIO
 
+import numpy as np
 import typer
+from numpy.typing import NDArray
 
 from mien._errors import MienError, SourceError
 from mien.bundled import DEFAULT_MODEL
+from mien.report.output import Draft, open_output
+from mien.video import Frames, Moment
 
 if TYPE_CHECKING:
-    from mien.commands.track_outputs import Outputs
-    from mien.commands.track_show import Watch
-    from mien.commands.track_summary import Summary
-    from mien.stream import Frames, Tracker
+    from mien.commands.track_display import Summary, Watch
+    from mien.reader import Reader
+    from mien.video import Frames, Tracker
+    from mien.video.timeline import Timeline
+    from mien.video.video_writer import FilmWriter
+
+_USUAL_RATE = 25.0  # frames a second, where the source does not tell
+
+
+class _Sink(Protocol):
+    def add(self, moment: Moment) -> None: ...
+
+
+class Outputs:
+    """Takes moments with their frames. Leaving the block closes the files; after an error, none of the tables appears.
+
+    ``notes`` holds what is to be said of them at the end. Set ``partial`` where the source was not seen to its end.
+    """
+
+    def __init__(self, frames: Frames, reader: "Reader", files: Mapping[str, Path | None]) -> None:
+        """``files`` maps ``--video``, ``--jsonl``, ``--csv``, ``--parquet`` and ``--html`` to their paths."""
+        self.notes: list[str] = []
+        self.partial = False
+        self._frames, self._reader, self._files = frames, reader, files
+        self._stack = ExitStack()
+        self._sinks: list[_Sink] = []
+        self._film: FilmWriter | None = None
+        self._timeline: Timeline | None = None
+
+    def __enter__(self) -> Self:
+        with self._stack:
+            self._open_tables()
+            self._open_page()
+            if (video := self._files["--video"]) is not None:
+                Draft(video).drop()  # says at once where a film cannot be written
+            self._stack = self._stack.pop_all()
+        return self
+
+    def add(self, moment: Moment, pixels: NDArray[np.uint8]) -> None:
+        """Write one frame everywhere."""
+        for sink in self._sinks:
+            sink.add(moment)
+        if self._timeline is not None:
+            self._timeline.add(moment, pixels)
+        if self._files["--video"] is not None:
+            self._film = self._film or self._open_film(self._files["--video"], moment.size_wh)
+            self._film.write(pixels, moment)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+        if self._film is not None and self._film.note:
+            self.notes.append(self._film.note)
+        if self._timeline is not None and self._files["--html"] is not None and kind is None:
+            self._timeline.write(self._files["--html"], partial=self.partial)
+
+    def _open_tables(self) -> None:
+        from mien.video.tables import MomentCsv, MomentLines, MomentParquet
+
+        emotions = self._reader.model.emotions
+        if (jsonl := self._files["--jsonl"]) is not None:
+            self._sinks.append(MomentLines(self._text(jsonl)))
+        if (csv := self._files["--csv"]) is not None:
+            self._sinks.append(MomentCsv(self._text(csv), emotions))
+        if (parquet := self._files["--parquet"]) is not None:
+            self._sinks.append(self._stack.enter_context(MomentParquet(parquet, emotions)))
+
+    def _text(self, path: Path) -> TextIO:
+        return sys.stdout if str(path) == "-" else self._stack.enter_context(open_output(path))
+
+    def _open_page(self) -> None:
+        html = self._files["--html"]
+        if html is None:
+            return
+        from mien.commands.predict import model_facts
+        from mien.video.timeline import Timeline
+
+        Draft(html).drop()  # a page is written last: whether it can be must be known first
+        name = self._frames.name
+        facts = {"source": name, **model_facts(self._reader)}
+        self._timeline = Timeline(title=f"Faces in {Path(name).name or name}", facts=facts)
+
+    def _open_film(self, path: Path, size_wh: tuple[int, int]) -> "FilmWriter":
+        from mien.video.video_writer import FilmWriter
+
+        source = Path(self._frames.name)
+        with_sound = source if not self._frames.live and source.is_file() else None
+        rate = self._frames.rate or _USUAL_RATE
+        return self._stack.enter_context(FilmWriter(path, source=with_sound, size_wh=size_wh, rate=rate))
+
+
+_ENDING = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, a service manager, a terminal that is closed
+
+
+class Stopped(KeyboardInterrupt):
+    """The end that a signal asked for."""
+
+    def __init__(self, number: int) -> None:
+        """``number`` is the signal's."""
+        super().__init__()
+        self.status = 128 + number  # as shells count
+
+
+class Stop:
+    """Which signal asked for the end, if any did."""
+
+    number: int | None = None
+
+    def error(self) -> BaseException | None:
+        """What to raise for it when all is written, with the exit status of the signal."""
+        return None if self.number is None else Stopped(self.number)
+
+
+@contextmanager
+def stopped_by_user(stop: Callable[[], None]) -> Iterator[Stop]:
+    """Within the block the first such signal calls ``stop`` and is noted; a second one interrupts as Ctrl-C does."""
+    asked = Stop()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if asked.number is not None:
+            signal.default_int_handler(number, frame)
+        asked.number = number
+        stop()
+
+    if threading.current_thread() is not threading.main_thread():  # handlers belong to the main thread
+        yield asked
+        return
+    numbers = [getattr(signal, name) for name in _ENDING if hasattr(signal, name)]
+    # What is ignored stays so: `nohup mien track ...` goes on when the terminal is closed.
+    before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+    try:
+        for number in before:
+            signal.signal(number, interrupt)
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
 
 _STDOUT = "-"
+
+
 _SUFFIXES = {"--video": ".mp4", "--jsonl": ".jsonl", "--csv": ".csv", "--parquet": ".parquet", "--html": ".html"}
 
 
@@ -71,12 +217,9 @@ def track(
         raise typer.BadParameter("--jsonl and --csv both write to standard output; name a file for one")
     files = {"--video": video, "--jsonl": jsonl, "--csv": csv, "--parquet": parquet, "--html": html}
     _check_outputs(source, {name: path for name, path in files.items() if path is not None})
-    from mien.commands.track_outputs import Outputs
-    from mien.commands.track_show import open_watch
-    from mien.commands.track_stop import stopped_by_user
-    from mien.commands.track_summary import Summary
-    from mien.pipeline import Reader
-    from mien.stream import Tracker, open_source
+    from mien.commands.track_display import Summary, open_watch
+    from mien.reader import Reader
+    from mien.video import Tracker, open_source
 
     tracker = Tracker(
         Reader(model, detector=detector, precision=precision, abstain=abstain),

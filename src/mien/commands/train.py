@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mien.commands.lab import needs_lab
+from mien.commands._extra import needs_lab
 
 
 def train(
@@ -43,8 +43,8 @@ def train(
     with needs_lab():
         from mien.lab import recipe as recipes
         from mien.lab.overview import is_family
-        from mien.lab.train.fit import Devices
-        from mien.lab.train.loggers import silence_lightning
+        from mien.lab.train.logging import silence_lightning
+        from mien.lab.train.loop import Devices
     silence_lightning()
     names = recipes.members(recipe) if is_family(recipe) else (recipe,)
     changes = [*(overrides or ()), *([] if seed is None else [f"seed={seed}"])]
@@ -66,9 +66,9 @@ def _train_all(
     """Train what is not finished. The time limit is that of all together."""
     import time
 
-    from mien.lab.feed.shelf import Shelf
-    from mien.lab.train.history import is_finished
-    from mien.lab.train.loggers import Logs
+    from mien.lab.data.datasets import Shelf
+    from mien.lab.train.logging import Logs
+    from mien.lab.train.run import is_finished
 
     started = time.monotonic()
     loggers = [Logs(log, recipe, folder) for recipe, folder in runs]  # a missing package shows before the first run
@@ -90,9 +90,9 @@ def _train_all(
 def _train_one(recipe: Any, folder: Path, faces: Any, devices: Any, time_limit: float, logs: Any) -> bool:
     """One run, to its end or to the limit; its curves are drawn either way. Returns whether it is finished."""
     from mien._errors import DivergedError
-    from mien.commands.progress import Watch
+    from mien.commands._progress import Watch
     from mien.lab.provenance import provenance
-    from mien.lab.train.fit import fit
+    from mien.lab.train.loop import fit
 
     origin, done = provenance(faces.sha256), False
     try:
@@ -121,7 +121,7 @@ def _tell_all(listeners: Sequence[Any], record: dict[str, Any]) -> None:
 def _draw(recipe: Any, folder: Path) -> None:
     from mien.lab.train.curves import draw_curves
     from mien.lab.train.devices import is_first
-    from mien.lab.train.history import read_log
+    from mien.lab.train.run import read_log
 
     history = read_log(folder) if is_first() else []
     if history:
@@ -130,8 +130,7 @@ def _draw(recipe: Any, folder: Path) -> None:
 
 def _judged(recipe: Any, folder: Path) -> str:
     """The validation accuracy of the epoch that was kept."""
-    from mien.lab.train.history import kept_epoch, read_log
-    from mien.lab.train.run import validated
+    from mien.lab.train.run import kept_epoch, read_log, validated
 
     history = read_log(folder)
     if not history:

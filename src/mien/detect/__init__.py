@@ -7,11 +7,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien._errors import ModelError
-from mien._face import Detection
+from mien._face import Box, Detection
+from mien.detect.tiles import Pixels
 
 __all__ = ["DETECTORS", "THRESHOLD", "Detector", "open_detector"]
 
+
+class Whole:
+    """Answers the whole picture as one face without key points: for sets of pictures that are crops already."""
+
+    name = "none"
+
+    def __call__(self, pixels: Pixels) -> list[Detection]:
+        """One detection that covers the RGB uint8 ``[H, W, 3]`` picture, with score 1."""
+        height, width = pixels.shape[:2]
+        return [Detection(Box(0.0, 0.0, float(width), float(height)), 1.0, None)]
+
+
 DETECTORS = ("blazeface", "yunet", "none")
+
+
 THRESHOLD = 0.65  # score from which a candidate is a face
 
 
@@ -49,8 +64,6 @@ def open_detector(
     """
     _check(name, threshold, min_face)
     if name == "none":
-        from mien.detect.whole import Whole
-
         return Whole()
     if name == "yunet":
         from mien.detect.yunet import YuNet

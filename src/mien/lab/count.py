@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mien.lab.nets._attention import EncoderBlock
+from mien.lab.nets._layers import EncoderBlock
 
 
 def parameters(net: nn.Module) -> int:

@@ -8,8 +8,8 @@ import torch
 from mien.lab import count
 from mien.lab.recipe import Recipe, dump, load, members, search_space
 from mien.lab.recipe.text import as_toml, differences
-from mien.lab.train.course import stages
 from mien.lab.train.run import build
+from mien.lab.train.schedule import stages
 
 
 def summary(name: str) -> dict[str, Any]:

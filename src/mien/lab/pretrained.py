@@ -15,8 +15,8 @@ from mien._download import RemoteFile, fetch
 from mien._errors import DataError, DownloadError, RecipeError
 from mien.lab import checkpoint
 from mien.lab.nets import Net
-from mien.lab.nets._hub import PREFIX, pretrained_features
-from mien.lab.nets._residual import Block, Bottleneck
+from mien.lab.nets._layers import Block, Bottleneck
+from mien.lab.nets._timm import PREFIX, pretrained_features
 from mien.lab.recipe import Recipe
 
 State = Mapping[str, Tensor]

@@ -18,9 +18,9 @@ from torch.nn.functional import softmax
 
 from mien.infer import PRECISIONS
 from mien.lab import checkpoint
-from mien.lab.confusion import draw_confusion
 from mien.lab.count import macs, parameters
 from mien.lab.data import FaceSet, Split
+from mien.lab.data.selection import validation_rows
 from mien.lab.export.release import (
     INT8_LOSS,
     answer_files,
@@ -30,13 +30,13 @@ from mien.lab.export.release import (
     judge_answers,
     require_same_faces,
 )
-from mien.lab.feed.rows import validation_rows
-from mien.lab.judge.judge import Answers
-from mien.lab.judge.metrics import figures
+from mien.lab.html.figures import draw_confusion
+from mien.lab.metrics import figures
+from mien.lab.predictions import Answers
 from mien.lab.provenance import commit
 from mien.lab.recipe import dump
 from mien.lab.train.curves import draw_curves
-from mien.lab.train.fit import predict
+from mien.lab.train.loop import predict
 from mien.lab.train.run import Trained, load_final, recalibrated
 
 # Bytes up to which the int8 file of a run is kept beside its figures.

@@ -1,20 +1,196 @@
 """Readings as one page to look at: a single HTML file that loads nothing, written picture by picture."""
 
+import base64
+import io
 import os
 from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
 from html import escape
 from importlib.resources import files
+from pathlib import PurePath
 from string import Template
 from types import TracebackType
 from typing import Self
 
+import numpy as np
+from PIL import Image
+
 from mien._emotions import Emotion
-from mien._face import Reading
+from mien._face import Face, Reading
 from mien._page import head
-from mien.report.cards import card, error_item
+from mien.overlay import confidence_text, enlarge, heat, opacity
 from mien.report.output import Draft, output_errors
+
+_LONGEST = 960  # pixels of a thumbnail's longer side
+
+
+_JPEG_QUALITY = 82
+
+
+_OPEN_FACES = 8  # faces shown at once; the smaller ones of a crowd are folded away
+
+
+_NAMED_FACES = 4  # up to so many boxes carry a name; in a crowd a number has to do
+
+
+_NAMED = 0.08  # of the picture's width: a name is about so wide, narrower boxes carry a number
+
+
+_SMALL = 0.03  # of the picture's width: narrower boxes show their label only when pointed at
+
+
+def card(reading: Reading, number: int) -> str:
+    """The article of picture ``number``; ``reading.pixels`` must be there."""
+    faces = reading.faces
+    marks = [f"has-{_kind(face)}" for face in faces] if faces else ["has-nobody"]
+    layout = "one" if len(faces) < 2 else "many"
+    parts = [
+        f'<article class="card {layout} {" ".join(dict.fromkeys(marks))}" id="p{number}">',
+        f"<h2><bdi>{escape(_name(reading.source))}</bdi></h2>",
+        _about(reading),
+        _picture(reading, number),
+        _faces(faces, number) if faces else '<p class="nobody">No face was found in this picture.</p>',
+        "</article>\n",
+    ]
+    return "\n".join(parts)
+
+
+def error_item(source: str, error: str) -> str:
+    """The list item of a picture that could not be read, with the one line that says why."""
+    return f"<li><bdi>{escape(source)}</bdi><span>{escape(error)}</span></li>\n"
+
+
+def _kind(face: Face) -> str:
+    return "unsure" if face.emotion is None else str(face.emotion)
+
+
+def _name(source: str) -> str:
+    return PurePath(source.replace("\\", "/")).name or source
+
+
+def _percent(value: float) -> str:
+    return escape(confidence_text(value)).replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def _headline(face: Face) -> str:
+    if face.emotion is None:
+        return f"unsure, most likely {face.top} {_percent(face.confidence)}"
+    return f"{face.emotion} {_percent(face.confidence)}"
+
+
+def _about(reading: Reading) -> str:
+    width, height = reading.size_wh
+    count = len(reading.faces)
+    facts = [f"{count} faces" if count > 1 else "1 face" if count else "no face", f"{width} × {height} pixels"]
+    if reading.source != _name(reading.source):
+        facts.insert(0, reading.source)
+    if reading.note is not None:
+        facts.append(reading.note)
+    return '<p class="about">' + "".join(f"<span>{escape(fact)}</span>" for fact in facts) + "</p>"
+
+
+def _data_uri(picture: Image.Image, kind: str, **options: object) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+def _picture(reading: Reading, number: int) -> str:
+    picture = Image.fromarray(np.asarray(reading.pixels))
+    picture.thumbnail((_LONGEST, _LONGEST), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    readings = "; ".join(_headline(face) for face in reading.faces[:_OPEN_FACES]) or "no face"
+    more = f"; and {len(reading.faces) - _OPEN_FACES} more faces" if len(reading.faces) > _OPEN_FACES else ""
+    alt = f"Picture {escape(_name(reading.source))}: {readings}{more}"
+    boxes = "".join(_box(reading, number, index) for index in reversed(range(len(reading.faces))))
+    return (
+        f'<div class="picture"><img loading="lazy" decoding="async" width="{picture.width}" height="{picture.height}" '
+        f'alt="{alt}" src="{_data_uri(picture, "JPEG", quality=_JPEG_QUALITY, optimize=True)}">{boxes}</div>'
+    )
+
+
+def _box(reading: Reading, number: int, index: int) -> str:
+    face, (width, height) = reading.faces[index], reading.size_wh
+    x1, x2 = (min(max(v / width, 0), 1) for v in (face.box.x1, face.box.x2))
+    y1, y2 = (min(max(v / height, 0), 1) for v in (face.box.y1, face.box.y2))
+    crowded = len(reading.faces) > _NAMED_FACES
+    flags = [f"e-{_kind(face)}"]
+    flags += ["under"] if y1 < 0.08 else []
+    flags += ["right"] if x1 > 0.7 else []
+    flags += ["narrow"] if crowded and x2 - x1 < _NAMED else []
+    flags += ["small"] if crowded and x2 - x1 < _SMALL else []
+    name = "unsure" if face.emotion is None else _headline(face)
+    if len(reading.faces) == 1:
+        label = name
+    else:
+        label = f"{index + 1}" if crowded or x2 - x1 < _NAMED else f"{index + 1}<b> {name}</b>"
+    place = f"left:{x1:.2%};top:{y1:.2%};width:{x2 - x1:.2%};height:{y2 - y1:.2%}"
+    return (
+        f'<a class="box {" ".join(flags)}" style="{place}" href="#p{number}f{index + 1}" '
+        f'aria-label="Face {index + 1}: {_headline(face)}"><span>{label}</span></a>'
+    )
+
+
+def _faces(faces: tuple[Face, ...], number: int) -> str:
+    panels = [_panel(face, number, index + 1, alone=len(faces) == 1) for index, face in enumerate(faces)]
+    page = '<div class="faces">' + "".join(panels[:_OPEN_FACES]) + "</div>"
+    if rest := panels[_OPEN_FACES:]:
+        noun = "face" if len(rest) == 1 else "faces"
+        page += (
+            f'<details><summary>{len(rest)} smaller {noun}</summary><div class="faces">{"".join(rest)}</div></details>'
+        )
+    return page
+
+
+def _panel(face: Face, number: int, index: int, *, alone: bool) -> str:
+    order = list(face.probs)
+    crop = _data_uri(Image.fromarray(face.crop), "PNG")
+    side = face.crop.shape[0]
+    image = f'width="{side}" height="{side}" src="{crop}"'
+    badge = "" if alone else f'<span class="number">{index}</span>'
+    rows = "".join(_row(face, emotion, f"p{number}f{index}") for emotion in order)
+    return f"""<section class="face e-{_kind(face)}" id="p{number}f{index}" aria-label="Face {index}: {_headline(face)}"
+ style="--n:{len(order)}">
+<h3>{badge}{_title(face)}</h3>
+<div class="views">
+<figure><img {image} alt="Face {index}, cut out and turned upright">
+<figcaption>what the network saw</figcaption></figure>
+<figure><div class="seen" role="img" aria-label="Face {index} under the map of the marked emotion">
+<img {image} alt=""><i class="map" style="--map:url({_map_strip(face)})"></i></div>
+<figcaption>where it found the marked emotion</figcaption></figure>
+</div>
+<fieldset class="pick"><legend class="hidden">Probabilities of face {index}; choose an emotion to see its map</legend>
+{rows}</fieldset>
+</section>
+"""
+
+
+def _title(face: Face) -> str:
+    if face.emotion is None:
+        return f'<span class="name">unsure</span><small>most likely {face.top}, {_percent(face.confidence)}</small>'
+    return f'<span class="name">{face.emotion}</span><small>{_percent(face.confidence)}</small>'
+
+
+def _row(face: Face, emotion: Emotion, group: str) -> str:
+    probability = face.probs[emotion]
+    checked = " checked" if emotion is face.top else ""
+    return (
+        f'<label class="e-{emotion}"><input type="radio" name="{group}" value="{emotion}"{checked}>'
+        f"<span>{emotion}</span>"
+        f'<span class="bar"><i style="--p:{probability:.2%}"></i></span>'
+        f'<span class="value">{_percent(probability)}</span></label>\n'
+    )
+
+
+def _map_strip(face: Face) -> str:
+    """The maps of all emotions side by side, each as large as the crop, as one translucent PNG with a palette."""
+    side = face.crop.shape[0]
+    values = np.hstack([enlarge(face.map(emotion), side) for emotion in face.probs])
+    steps = np.linspace(0, 1, 256)
+    strip = Image.fromarray(np.rint(255 * values).astype(np.uint8))
+    strip.putpalette(heat(steps).tobytes())
+    return _data_uri(strip, "PNG", transparency=np.rint(255 * opacity(steps)).astype(np.uint8).tobytes())
+
 
 # The summary stands before the pictures but is known after them: so many bytes are kept free for it. Its size is bound
 # by the number of emotions, not of pictures.

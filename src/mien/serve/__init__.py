@@ -27,6 +27,6 @@ Needs the extra ``mien[serve]``.
 """
 
 from mien.serve.app import create_app
-from mien.serve.limits import Limits
+from mien.serve.engine import Limits
 
 __all__ = ["Limits", "create_app"]

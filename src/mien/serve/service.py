@@ -10,12 +10,10 @@ from typing import TypeVar
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope
 
-from mien.serve.bodies import Body, Held, gone
-from mien.serve.engine import Engine, Sent
-from mien.serve.guard import Access
-from mien.serve.limits import Limits
-from mien.serve.metrics import Metrics
+from mien.serve.auth import Access
+from mien.serve.engine import Engine, Limits, Metrics, Sent
 from mien.serve.problems import Problem
+from mien.serve.uploads import Body, Held, gone
 
 _T = TypeVar("_T")
 

@@ -11,13 +11,11 @@ from scipy.fft import dctn
 from mien._emotions import CLASS_SETS, SEVEN
 from mien._errors import DataError
 from mien.lab.audit import Audit, audit, exclude_text, figures, listed, read_reasons
-from mien.lab.audit import near as near_module
-from mien.lab.audit.against import overlap, overlap_counts
+from mien.lab.audit import duplicates as near_module
 from mien.lab.audit.content import flatness, look
-from mien.lab.audit.fingerprint import correlations, fingerprints, mirror_signs
-from mien.lab.audit.near import near_pairs
+from mien.lab.audit.duplicates import correlations, fingerprints, mirror_signs, near_pairs, overlap, overlap_counts
 from mien.lab.data import FERPLUS_COLUMNS, FaceSet
-from mien.lab.feed.rows import read_exclude, training_rows
+from mien.lab.data.selection import read_exclude, training_rows
 from support.defective_faces import planted, random_images, with_images
 from support.short_runs import small
 from support.synthetic_faces import cartoon_set

@@ -9,11 +9,15 @@ import pytest
 from mien._emotions import SEVEN
 from mien._errors import DataError, RecipeError
 from mien.lab.audit import Audit, audit, exclude_text, figures, report
-from mien.lab.audit.copies import contradicting
-from mien.lab.audit.folds import (
+from mien.lab.audit.audit import load_any
+from mien.lab.audit.duplicates import contradicting
+from mien.lab.audit.label_errors import (
     FOLDS,
     Opinion,
+    against_votes,
+    agreement,
     ask,
+    find_label_errors,
     fold_recipes,
     folds_folder,
     knows,
@@ -21,13 +25,10 @@ from mien.lab.audit.folds import (
     save_opinion,
     train_folds,
 )
-from mien.lab.audit.label_errors import against_votes, find_label_errors
-from mien.lab.audit.sets import load_any
-from mien.lab.audit.votes import agreement
 from mien.lab.data import FaceSet, load_fer2013
-from mien.lab.feed.rows import training_rows, validation_rows
-from mien.lab.model import open_model
-from mien.lab.train.fit import Devices
+from mien.lab.data.selection import training_rows, validation_rows
+from mien.lab.models import open_model
+from mien.lab.train.loop import Devices
 from support.defective_faces import planted, random_images, with_images
 from support.short_runs import small
 from support.synthetic_faces import cartoon_set

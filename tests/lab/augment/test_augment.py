@@ -17,9 +17,9 @@ from torch.nn import functional
 from mien._errors import RecipeError
 from mien._framing import FER2013
 from mien.lab.augment import FILLS, RESAMPLES, Augment, augment, augment_with_oval, check_augment, cutmix, mix, mixup
+from mien.lab.augment.geometry import OVAL_AXES, OVAL_CENTRE, draw_moves, oval, resample
 from mien.lab.augment.jpeg import jpeg
-from mien.lab.augment.move import OVAL_AXES, OVAL_CENTRE, draw_moves, oval, resample
-from mien.lab.augment.spoil import blur
+from mien.lab.augment.photometric import blur
 
 STRONG = Augment(
     rotate=20, shift=0.2, scale=0.2, zoom=0.2, shear=0.2, crop=0.6, light=0.3, brightness=0.2, contrast=0.4, gamma=0.3,

@@ -14,20 +14,14 @@ from scipy.spatial.distance import jensenshannon
 from mien._emotions import SEVEN, Emotion, class_set
 from mien._errors import DataError
 from mien.lab.compare import Comparison, Contender, Entries, compare_entries, write_comparison
-from mien.lab.compare.common import common_ground
-from mien.lab.compare.compare import over_seeds
-from mien.lab.compare.contenders import named_apart
-from mien.lab.compare.cost import measure_costs
-from mien.lab.compare.disagree import disagreement
-from mien.lab.compare.effects import Cell, effects
-from mien.lab.compare.grid import agreement
-from mien.lab.compare.pairs import compare_pairs
+from mien.lab.compare.compare import common_ground, compare_pairs, disagreement, over_seeds
+from mien.lab.compare.entries import named_apart
+from mien.lab.compare.latency import measure_costs
 from mien.lab.compare.plots import Point, front
-from mien.lab.compare.words import claimed, differences_in_words
+from mien.lab.compare.report import claimed, differences_in_words
+from mien.lab.compare.study import Cell, agreement, effects
 from mien.lab.data import FaceSet, Split
-from mien.lab.judge.examine import select_rows
-from mien.lab.judge.ferplus import against_votes
-from mien.lab.judge.judge import Answers
+from mien.lab.predictions import Answers, against_votes, select_rows
 from mien.lab.recipe import dump
 from support.synthetic_faces import cartoon_set
 from support.tiny_recipe import tiny

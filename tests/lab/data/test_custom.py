@@ -15,10 +15,10 @@ torch = pytest.importorskip("torch", reason="the lab is not installed")
 from mien._emotions import CLASS_SETS, SEVEN, Emotion
 from mien._errors import DataError, RecipeError
 from mien.lab.data import FaceSet, Split, vote_distribution, with_classes
-from mien.lab.data.read_pictures import read_picture
-from mien.lab.feed.rows import training_rows, validation_rows
-from mien.lab.feed.sets import load_set
-from mien.lab.feed.target import targets
+from mien.lab.data.datasets import load_set
+from mien.lab.data.images import read_picture
+from mien.lab.data.selection import training_rows, validation_rows
+from mien.lab.data.targets import targets
 from support.custom_datasets import Draw, fill, lines_of, put, recipe, sizes, table
 from support.encoded_images import encode
 

@@ -14,9 +14,9 @@ from mien.__main__ import app
 from mien._emotions import SEVEN
 from mien._errors import DataError
 from mien.lab.data import FaceSet, Split
+from mien.lab.data.datasets import read_map
 from mien.lab.data.public_sets import PUBLIC_SETS, prepare_public_set
-from mien.lab.evaluate.sets import load_tests, select
-from mien.lab.feed.asked import read_map
+from mien.lab.evaluate.subjects import load_tests, select
 
 Draw = Callable[..., np.ndarray]
 

@@ -16,10 +16,9 @@ from mien._emotions import CLASS_SETS, SEVEN, Emotion
 from mien._errors import MienError
 from mien.lab import recipe as recipes
 from mien.lab.data import vote_distribution
-from mien.lab.data.mix import mix
-from mien.lab.feed.rows import training_rows, validation_rows
-from mien.lab.feed.sets import load_set
-from mien.lab.feed.target import targets
+from mien.lab.data.datasets import load_set, mix
+from mien.lab.data.selection import training_rows, validation_rows
+from mien.lab.data.targets import targets
 from support.custom_datasets import Draw, fill, lines_of, put, recipe, table
 from support.paths import ROOT
 from support.synthetic_faces import cartoon_set

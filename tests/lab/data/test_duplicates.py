@@ -23,8 +23,7 @@ from mien.lab.data import (
     vote_distribution,
     with_classes,
 )
-from mien.lab.data.official import OFFICIAL_COUNTS
-from mien.lab.data.read_csv import read_csv
+from mien.lab.data.fer2013 import OFFICIAL_COUNTS, read_csv
 from support.fer2013_files import csv_rows, make_set, refuse, twenty_one, write_csv
 from support.paths import ROOT
 

@@ -18,8 +18,8 @@ torch = pytest.importorskip("torch", reason="the lab is not installed")
 from mien._emotions import SEVEN
 from mien._errors import DataError
 from mien.lab.data import FaceSet, Split, load_fer2013, with_classes
-from mien.lab.feed import sets
-from mien.lab.feed.sets import load_set
+from mien.lab.data import datasets as sets
+from mien.lab.data.datasets import load_set
 from mien.lab.recipe import load
 from support.encoded_images import encode
 from support.fer2013_files import (

@@ -12,11 +12,10 @@ model_selection = pytest.importorskip("sklearn.model_selection", reason="the lab
 from mien._errors import DataError, ModelError, RecipeError
 from mien.lab import recipe as recipes
 from mien.lab.data import FaceSet, load_fer2013
-from mien.lab.data.divide import clusters, divide
-from mien.lab.feed.expand import expand, fifth, transform
-from mien.lab.feed.rows import training_rows, validation_name, validation_rows
+from mien.lab.data.duplicates import clusters, divide
+from mien.lab.data.selection import expand, fifth, training_rows, transform, validation_name, validation_rows
 from mien.lab.recipe import Recipe
-from mien.lab.train.fit import Devices, fit
+from mien.lab.train.loop import Devices, fit
 from mien.lab.train.run import load_final, validated
 from support.synthetic_faces import cartoon_set
 

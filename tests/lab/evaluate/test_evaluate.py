@@ -17,17 +17,21 @@ from torch.nn import functional
 from mien._emotions import CLASS_SETS, SEVEN, Emotion
 from mien._errors import DataError, ModelError
 from mien.lab.data import FaceSet, Split
-from mien.lab.evaluate.answer import map_faces, read_faces
+from mien.lab.data.datasets import read_map, read_split
 from mien.lab.evaluate.evaluate import Wish, evaluate
-from mien.lab.evaluate.evaluation import Task, judge, prepare
-from mien.lab.evaluate.pairs import Direction, find_pairs, surest_mistakes
+from mien.lab.evaluate.evaluation import (
+    Direction,
+    Task,
+    find_pairs,
+    judge,
+    map_faces,
+    prepare,
+    read_faces,
+    surest_mistakes,
+)
 from mien.lab.evaluate.report import write_report
-from mien.lab.evaluate.sets import TestSet, load_tests, select
-from mien.lab.evaluate.subject import find_subjects
-from mien.lab.feed.asked import read_map, read_split
-from mien.lab.judge.examine import select_rows
-from mien.lab.judge.ferplus import against_votes
-from mien.lab.judge.judge import Answers, crops_of
+from mien.lab.evaluate.subjects import TestSet, find_subjects, load_tests, select
+from mien.lab.predictions import Answers, against_votes, crops_of, select_rows
 from support.linear_classifier import evaluation, reader, subject
 from support.synthetic_faces import cartoon_set
 

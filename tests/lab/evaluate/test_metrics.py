@@ -11,13 +11,13 @@ from scipy import stats
 
 from mien._emotions import SEVEN
 from mien._errors import DataError
-from mien.lab.evaluate.curves import abstention, precision_recall, reliability, selective, share_interval
+from mien.lab.data.targets import class_weights, targets
+from mien.lab.evaluate.plots import abstention, precision_recall, reliability, selective, share_interval
 from mien.lab.export.calibrate import fit_temperature, fit_vector
-from mien.lab.feed.target import class_weights, targets
-from mien.lab.judge.ferplus import distances
-from mien.lab.judge.metrics import bootstrap_interval, brier, count_figures, expected_calibration_error, figures
+from mien.lab.metrics import bootstrap_interval, brier, count_figures, expected_calibration_error, figures
+from mien.lab.predictions import distances
 from mien.lab.recipe import Loss, Target
-from mien.lab.train.objective import class_loss
+from mien.lab.train.losses import class_loss
 from support.synthetic_faces import cartoon_set
 
 

@@ -6,7 +6,7 @@ from scipy.stats import binom
 from sklearn.metrics import f1_score
 
 from mien._errors import DataError
-from mien.lab.judge.paired import accuracy_difference, f1_differences, f1_draws, holm, mcnemar, row_draws
+from mien.lab.significance import accuracy_difference, f1_differences, f1_draws, holm, mcnemar, row_draws
 
 
 def columns(both: int, first: int, second: int, neither: int) -> tuple[np.ndarray, np.ndarray]:

@@ -14,13 +14,11 @@ from mien._framing import FER2013
 from mien.infer import Classifier
 from mien.lab import nets
 from mien.lab.explain import METHODS, explain
-from mien.lab.explain.align import align, as_they_lie, warp
-from mien.lab.explain.attention import attend, resolvable
-from mien.lab.explain.regions import REGIONS, masks, polygons, shares
+from mien.lab.explain.attention import REGIONS, align, as_they_lie, attend, masks, polygons, resolvable, shares, warp
 from mien.lab.export.calibrate import Calibration
-from mien.lab.export.onnx_file import describe, export_fp32
-from mien.lab.nets._net import PooledHead
-from mien.lab.normalise import normalise
+from mien.lab.export.onnx import describe, export_fp32
+from mien.lab.inference import normalise
+from mien.lab.nets._layers import PooledHead
 from support.explained_faces import CENTRE, detection, pictures
 
 

@@ -10,18 +10,35 @@ from scipy.stats import spearmanr
 from mien._emotions import SEVEN
 from mien._errors import DataError, MienError, ModelError
 from mien.lab.data import Split
-from mien.lab.explain.align import Alignment, as_they_lie
-from mien.lab.explain.attention import attend, attention_table, bootstrap_means, enlarge, judge_claims
-from mien.lab.explain.faithful import BASELINES, POINTS, area, empty, faithfulness, rank
-from mien.lab.explain.look import Looker
-from mien.lab.explain.regions import REGIONS, masks
-from mien.lab.explain.report import report
-from mien.lab.explain.sanity import STAGES, correlation, sanity, staged
+from mien.lab.explain.attention import (
+    REGIONS,
+    Alignment,
+    as_they_lie,
+    attend,
+    attention_table,
+    bootstrap_means,
+    enlarge,
+    judge_claims,
+    masks,
+)
+from mien.lab.explain.faithfulness import (
+    BASELINES,
+    POINTS,
+    STAGES,
+    area,
+    correlation,
+    empty,
+    faithfulness,
+    rank,
+    sanity,
+    staged,
+)
+from mien.lab.explain.methods import Looker
+from mien.lab.explain.report import report, sound
 from mien.lab.explain.study import draw_evenly, study
-from mien.lab.explain.words import sound
-from mien.lab.judge.examine import select_rows
-from mien.lab.judge.metrics import bootstrap_interval
-from mien.lab.model import Model, open_model
+from mien.lab.metrics import bootstrap_interval
+from mien.lab.models import Model, open_model
+from mien.lab.predictions import select_rows
 from support.explained_faces import CENTRE, detection, pictures
 from support.onnx_models import write_model
 from support.synthetic_faces import cartoon_set

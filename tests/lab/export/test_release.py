@@ -16,12 +16,10 @@ from mien.infer import Classifier
 from mien.lab import nets
 from mien.lab.data import FaceSet
 from mien.lab.export.calibrate import Calibration
-from mien.lab.export.contract import fold_norms
-from mien.lab.export.half import store_half
-from mien.lab.export.onnx_file import _after, describe, export_fp32, export_int8
+from mien.lab.export.onnx import _after, describe, export_fp32, export_int8, fold_norms, store_half
 from mien.lab.export.release import release
-from mien.lab.nets._reparam import Branched
-from mien.lab.train.fit import Devices, fit, predict
+from mien.lab.nets._layers import Branched
+from mien.lab.train.loop import Devices, fit, predict
 from mien.lab.train.run import load_final
 from support.random_nets import CALIBRATION, PROVENANCE, randomised, variant
 from support.short_runs import LEARNING, small
@@ -213,7 +211,7 @@ def test_the_calibration_is_in_the_graph(released: Path, run: Path, faces: FaceS
 def test_a_file_that_disagrees_with_its_net_is_not_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     net = randomised(nets.build("mien", channels=1, classes=7, stem=16, widths=(16,), depths=(1,), strides=(2,)))
-    monkeypatch.setattr("mien.lab.export.onnx_file.PARITY", 1e-12)
+    monkeypatch.setattr("mien.lab.export.onnx.PARITY", 1e-12)
     with pytest.raises(ModelError, match="probabilities differ from torch"):
         export_fp32(
             net,

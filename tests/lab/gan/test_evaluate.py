@@ -7,10 +7,7 @@ import torch
 
 from mien._emotions import Emotion
 from mien.lab.data import FaceSet, Split
-from mien.lab.gan.features import JUDGE, Eye
-from mien.lab.gan.judge import judge_made, yardstick
-from mien.lab.gan.kernel import kernel_distance
-from mien.lab.gan.neighbours import nearest_face, share_below
+from mien.lab.gan.evaluate import JUDGE, Eye, judge_made, kernel_distance, nearest_face, share_below, yardstick
 from support.synthetic_faces import cartoon_set
 
 

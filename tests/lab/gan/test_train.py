@@ -14,13 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from mien._emotions import Emotion
 from mien._errors import DataError, OutputError
 from mien.lab.data import FaceSet, Split
-from mien.lab.gan.kernel import kernel_distance
-from mien.lab.gan.learn import Settings, class_draw, train
-from mien.lab.gan.neighbours import outlook
+from mien.lab.gan.evaluate import kernel_distance, outlook
 from mien.lab.gan.nets import Discriminator, Generator
-from mien.lab.gan.perturb import mirror, perturb
-from mien.lab.gan.sample import make_faces, write_faces
-from mien.lab.gan.synthesize import Wish, choose_emotions, faces_of, synthesize
+from mien.lab.gan.synthesize import Wish, choose_emotions, faces_of, make_faces, synthesize, write_faces
+from mien.lab.gan.train import Settings, class_draw, mirror, perturb, train
 from support.synthetic_faces import cartoon_set
 
 TINY = Settings(batch=16, noise=8, widths=(16, 8, 8), critic_widths=(8, 8, 16, 16), precision="32-true")
@@ -97,9 +94,9 @@ def test_mirroring_turns_about_half() -> None:
 def test_a_killed_training_ends_to_the_bit_like_one_that_was_not(
     training: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mien.lab.gan.learn.REPORT_EVERY", 10)
+    monkeypatch.setattr("mien.lab.gan.train.REPORT_EVERY", 10)
     whole = train(training, tmp_path / "whole", steps=30, settings=TINY)
-    monkeypatch.setattr("mien.lab.gan.learn.SAVE_EVERY", 0.0)
+    monkeypatch.setattr("mien.lab.gan.train.SAVE_EVERY", 0.0)
 
     def die(record: dict[str, Any]) -> None:
         if record["step"] == 20:  # reported before it is saved: the checkpoint is of step 10

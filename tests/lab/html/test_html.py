@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mien._errors import OutputError
-from mien.lab.page import (
+from mien.lab.html import (
     ACCENT,
     INK,
     LINE,
@@ -28,8 +28,8 @@ from mien.lab.page import (
     table,
     write_page,
 )
-from mien.lab.page.faces import blend
-from mien.lab.page.words import p_value, percent, percent_within, points, points_within, short_count, within
+from mien.lab.html.blocks import p_value, percent, percent_within, points, points_within, short_count, within
+from mien.lab.html.figures import blend
 
 EVIL = "<script>alert(\"1\")</script> & 'co'"
 

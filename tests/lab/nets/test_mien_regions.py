@@ -9,10 +9,10 @@ from mien._framing import FER2013
 from mien.infer import Classifier
 from mien.lab import nets
 from mien.lab.export.calibrate import Calibration
-from mien.lab.export.onnx_file import describe, export_fp32
-from mien.lab.nets._net import Net
+from mien.lab.export.onnx import describe, export_fp32
+from mien.lab.inference import normalise
+from mien.lab.nets._layers import Net
 from mien.lab.nets.mien_regions import RegionFeatures, cells, regions_of
-from mien.lab.normalise import normalise
 
 BROWS, MOUTH = regions_of(FER2013)
 TINY = {"stem": 8, "widths": (8, 16, 16), "depths": (1, 1, 1), "region_stem": 8, "region_widths": (8, 16)}

@@ -12,10 +12,7 @@ from mien.lab import nets
 from mien.lab import recipe as recipes
 from mien.lab.count import macs, parameters, weightless
 from mien.lab.nets import hybrid_resnet50
-from mien.lab.nets._attention import EncoderBlock
-from mien.lab.nets._net import DenseHead, PooledHead, drop_branch
-from mien.lab.nets._reparam import Branched
-from mien.lab.nets._residual import Block, Bottleneck
+from mien.lab.nets._layers import Block, Bottleneck, Branched, DenseHead, EncoderBlock, PooledHead, drop_branch
 from mien.lab.recipe import Data, NetChoice
 from mien.lab.train.run import build
 

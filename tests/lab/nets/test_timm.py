@@ -8,7 +8,7 @@ import torch
 
 from mien._errors import MissingExtraError, RecipeError
 from mien.lab import nets
-from mien.lab.nets._net import PooledHead
+from mien.lab.nets._layers import PooledHead
 
 
 def timm_works() -> bool:

@@ -10,7 +10,7 @@ from torch import nn
 from mien._emotions import CLASS_SETS
 from mien.lab import nets, recipe
 from mien.lab.recipe import Recipe
-from mien.lab.train.course import freeze, stages, within
+from mien.lab.train.schedule import freeze, stages, within
 
 
 def at(chosen: Recipe, key: str) -> Any:

@@ -9,8 +9,8 @@ from mien._errors import DataError, DivergedError, RecipeError
 from mien.lab import nets
 from mien.lab.data import FaceSet
 from mien.lab.recipe import Recipe, dump, load, parse, put
-from mien.lab.train.fit import Devices, fit
-from mien.lab.train.teachers import Teachers
+from mien.lab.train.distillation import Teachers
+from mien.lab.train.loop import Devices, fit
 from support.synthetic_faces import cartoon_set
 from support.tiny_recipe import tiny
 

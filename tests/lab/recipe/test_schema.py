@@ -12,15 +12,15 @@ from mien._emotions import CLASS_SETS, SEVEN
 from mien._errors import RecipeError
 from mien.lab import nets, recipe
 from mien.lab.data import FaceSet
-from mien.lab.data.mix import mix
-from mien.lab.data.read_own import read_own
-from mien.lab.feed.target import class_weights
+from mien.lab.data.custom import read_own
+from mien.lab.data.datasets import mix
+from mien.lab.data.targets import class_weights
 from mien.lab.recipe import Recipe
-from mien.lab.train.course import freeze, set_mode, stages
+from mien.lab.train.batches import batches
 from mien.lab.train.devices import Devices
+from mien.lab.train.loop import prepare
 from mien.lab.train.run import build, open_run, start_leg
-from mien.lab.train.task import prepare
-from mien.lab.train.views import batches
+from mien.lab.train.schedule import freeze, set_mode, stages
 from support.synthetic_faces import cartoon_set
 
 MINIMAL = 'name = "x"\nabout = "y"\n'

@@ -11,11 +11,9 @@ from skimage.transform import rotate
 
 from mien import Reader
 from mien._errors import DataError
-from mien.lab.stress import move
-from mien.lab.stress.detail import path
-from mien.lab.stress.draw import generators
-from mien.lab.stress.sheet import example_face
-from mien.lab.stress.spoilings import SPOILINGS, STRENGTHS, Kind, Spoiling, choose
+from mien.lab.robustness import corruptions as move
+from mien.lab.robustness.corruptions import SPOILINGS, STRENGTHS, Kind, Spoiling, choose, generators, path
+from mien.lab.robustness.plots import example_face
 from support.brightness_classifier import BY_NAME
 from support.paths import ROOT
 from support.synthetic_faces import cartoon_set

@@ -12,20 +12,15 @@ from numpy.typing import NDArray
 from mien._emotions import SEVEN
 from mien._errors import DataError
 from mien.lab.data import FaceSet, Split
-from mien.lab.judge.metrics import bootstrap_figures, figures
-from mien.lab.model import Model, open_model
-from mien.lab.stress.corruption import corruption
-from mien.lab.stress.faces import draw_faces, from_ranges, selected, to_ranges
-from mien.lab.stress.figures import FIGURES, draw_weights, figures_of, point
-from mien.lab.stress.gaps import alarms, judge_groups
-from mien.lab.stress.groups import Groups, read_groups
-from mien.lab.stress.judge import judge
-from mien.lab.stress.kept import write_each, write_json
-from mien.lab.stress.read import read_spoilt
-from mien.lab.stress.reference import Reference, pack, read_reference, reference_of
-from mien.lab.stress.report import report
-from mien.lab.stress.spoilings import SPOILINGS, choose
-from mien.lab.stress.stress import Trial, name_models, stress
+from mien.lab.metrics import bootstrap_figures, figures
+from mien.lab.models import Model, open_model
+from mien.lab.robustness.corruptions import SPOILINGS, choose
+from mien.lab.robustness.groups import Groups, alarms, judge_groups, read_groups
+from mien.lab.robustness.metrics import FIGURES, corruption, draw_weights, figures_of, point
+from mien.lab.robustness.predictions import draw_faces, from_ranges, read_spoilt, selected, to_ranges
+from mien.lab.robustness.reference import Reference, pack, read_reference, reference_of
+from mien.lab.robustness.report import report, write_each, write_json
+from mien.lab.robustness.run import Trial, judge, name_models, stress
 from support.brightness_classifier import BY_NAME, by_brightness, read
 from support.paths import ROOT
 from support.synthetic_faces import cartoon_set

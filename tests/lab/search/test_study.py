@@ -17,11 +17,10 @@ from mien._errors import DataError, RecipeError
 from mien.lab import nets
 from mien.lab import recipe as recipes
 from mien.lab.search.findings import write_findings
-from mien.lab.search.search import search
 from mien.lab.search.space import Choices, Range, read_space
-from mien.lab.search.study import Plan, open_study
-from mien.lab.train.fit import Devices, fit
-from mien.lab.train.history import read_log
+from mien.lab.search.study import Plan, open_study, search
+from mien.lab.train.loop import Devices, fit
+from mien.lab.train.run import read_log
 from support.synthetic_faces import cartoon_set
 
 TINY = """

@@ -9,11 +9,11 @@ from lightning.fabric import Fabric
 from mien._errors import RecipeError
 from mien.lab.augment import Augment
 from mien.lab.data import FaceSet, Split
-from mien.lab.feed.sampling import row_weights
-from mien.lab.normalise import MEAN, STD
+from mien.lab.data.sampling import row_weights
+from mien.lab.inference import MEAN, STD
 from mien.lab.recipe import Data, Loss, Minority, Recipe, Target, load, minority_augment
-from mien.lab.train.teachers import Teachers
-from mien.lab.train.views import View, batches, share
+from mien.lab.train.batches import View, batches, share
+from mien.lab.train.distillation import Teachers
 from support.synthetic_faces import cartoon_set
 
 STILL = Augment(flip=0)

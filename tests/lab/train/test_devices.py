@@ -11,7 +11,7 @@ import torch
 from mien._errors import DeviceError
 from mien.lab.recipe import Recipe, dump
 from mien.lab.train.devices import Devices, is_first
-from mien.lab.train.fit import fit
+from mien.lab.train.loop import fit
 from mien.lab.train.run import load_final
 from support.paths import TESTS
 from support.synthetic_faces import cartoon_set
@@ -23,7 +23,7 @@ import json, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from mien._errors import RecipeError
-from mien.lab.train.fit import Devices, fit
+from mien.lab.train.loop import Devices, fit
 from mien.lab.recipe import parse
 from support.synthetic_faces import cartoon_set
 for job in json.loads(sys.argv[2]):
@@ -143,7 +143,7 @@ def test_who_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 FAULTS = """
 import resource, torch
-from mien.lab.train.memory import keep_freed_memory
+from mien.lab.train.devices import keep_freed_memory
 
 def faults() -> int:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -13,18 +13,16 @@ from typer.testing import CliRunner
 
 from mien._emotions import SEVEN
 from mien._errors import DataError, OutputError
-from mien.commands.logits import logits
+from mien.commands.runs import logits
 from mien.lab.augment import mix
 from mien.lab.data import FaceSet
-from mien.lab.feed.sets import load_set
-from mien.lab.feed.target import targets
-from mien.lab.looks import views_of
-from mien.lab.normalise import normalise
+from mien.lab.data.datasets import load_set
+from mien.lab.data.targets import targets
+from mien.lab.inference import normalise, views_of
 from mien.lab.recipe import Target
-from mien.lab.train.answers import Answers, answer
-from mien.lab.train.fit import fit, predict
+from mien.lab.train.distillation import Answers, Teachers, answer
+from mien.lab.train.loop import fit, predict
 from mien.lab.train.run import Trained, load_final
-from mien.lab.train.teachers import Teachers
 from support.short_runs import CPU, short, training, two_runs
 from support.synthetic_faces import cartoon_set
 

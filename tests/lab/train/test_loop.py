@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from mien._errors import DataError, DivergedError, OutputError, RecipeError
-from mien.commands.progress import epoch_line
+from mien.commands._progress import epoch_line
 from mien.lab.data import FaceSet
-from mien.lab.feed.rows import training_rows
-from mien.lab.looks import VIEWS, views_of
+from mien.lab.data.selection import training_rows
+from mien.lab.inference import VIEWS, views_of
 from mien.lab.recipe import Optimise
-from mien.lab.train.course import rate_scale
-from mien.lab.train.fit import fit, predict
+from mien.lab.train.loop import fit, predict
 from mien.lab.train.run import load_final
+from mien.lab.train.schedule import rate_scale
 from support.paths import TESTS
 from support.short_runs import CPU, EPOCHS, LEARNING, short, small
 from support.synthetic_faces import cartoon_set
@@ -77,7 +77,7 @@ KILLED = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-import mien.lab.train.fit as loop, mien.lab.train.saver as saver
+import mien.lab.train.loop as loop, mien.lab.train.checkpoint as saver
 from support.short_runs import CPU, small
 from support.synthetic_faces import cartoon_set
 saver.SAVE_EVERY = 0

@@ -14,9 +14,10 @@ from torch.nn import functional
 
 from mien._emotions import CLASS_SETS, SEVEN, Emotion
 from mien._errors import RecipeError
-from mien.lab import nets, words
+from mien.lab import emotion_text as words
+from mien.lab import nets
 from mien.lab.data import FaceSet
-from mien.lab.feed.target import class_weights, targets
+from mien.lab.data.targets import class_weights, targets
 from mien.lab.recipe import Loss, Target
 from mien.lab.train.losses import class_loss, class_maps, contrastive_loss, outside_share
 from support.objectives import ONES, TINY, objective, one_hot

@@ -16,10 +16,9 @@ from mien._errors import RecipeError
 from mien.lab import checkpoint, nets
 from mien.lab import recipe as recipes
 from mien.lab.recipe import Loss, Optimise
-from mien.lab.train.fit import Devices, fit
-from mien.lab.train.losses import class_loss, class_maps, outside_share
-from mien.lab.train.objective import Objective
-from mien.lab.train.optimiser import build_optimiser
+from mien.lab.train.loop import Devices, fit
+from mien.lab.train.losses import Objective, class_loss, class_maps, outside_share
+from mien.lab.train.optim import build_optimiser
 from mien.lab.train.run import build, load_final
 from support.objectives import ONES, TINY, objective, one_hot
 from support.paths import TESTS
@@ -148,9 +147,9 @@ KILLED = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-import mien.lab.train.saver as saver
+import mien.lab.train.checkpoint as saver
 from support.synthetic_faces import cartoon_set
-from mien.lab.train.fit import Devices, fit
+from mien.lab.train.loop import Devices, fit
 from support.short_runs import with_everything
 saver.SAVE_EVERY = 0
 fit(with_everything(), cartoon_set(per_split=(70, 14, 0)), Path(sys.argv[1]), devices=Devices("cpu"),

@@ -5,8 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from mien.lab.recipe import Optimise
-from mien.lab.train.muon import Muon, orthogonal
-from mien.lab.train.optimiser import build_optimiser
+from mien.lab.train.optim import Muon, build_optimiser, orthogonal
 from mien.lab.train.run import build
 from support.tiny_recipe import tiny
 

@@ -16,8 +16,8 @@ from mien._errors import DataError, DivergedError, OutputError, RecipeError
 from mien.lab import checkpoint
 from mien.lab.data import FaceSet
 from mien.lab.recipe import Recipe
-from mien.lab.train.fit import Devices, fit, predict
-from mien.lab.train.objective import Objective
+from mien.lab.train.loop import Devices, fit, predict
+from mien.lab.train.losses import Objective
 from mien.lab.train.run import build, load_final
 from support.synthetic_faces import cartoon_set
 from support.tiny_recipe import same, tiny
@@ -67,7 +67,7 @@ def faces() -> FaceSet:
 
 @pytest.fixture
 def always_save(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mien.lab.train.saver.SAVE_EVERY", 0.0)
+    monkeypatch.setattr("mien.lab.train.checkpoint.SAVE_EVERY", 0.0)
 
 
 def weights(folder: Path) -> dict[str, Tensor]:

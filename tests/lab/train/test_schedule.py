@@ -9,10 +9,9 @@ from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
 from mien._errors import RecipeError
 from mien.lab.recipe import Optimise, Phase
-from mien.lab.train.average import Average
-from mien.lab.train.course import choices, freeze, plateau, rate_scale, set_mode, stage_at, stages
-from mien.lab.train.optimiser import build_optimiser, set_rate
+from mien.lab.train.optim import Average, build_optimiser, set_rate
 from mien.lab.train.run import build
+from mien.lab.train.schedule import choices, freeze, plateau, rate_scale, set_mode, stage_at, stages
 from support.tiny_recipe import tiny
 
 

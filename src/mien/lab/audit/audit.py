@@ -1,27 +1,47 @@
 """All findings about one set of faces, as values, as counts for a file, and as lists of rows."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from mien.lab.audit.against import Overlap, overlap, overlap_counts
+from mien._emotions import CLASS_SETS, SEVEN, Emotion
 from mien.lab.audit.content import DARK_SPREAD, FLAT_SHARE, Content, FindsFace, look
-from mien.lab.audit.copies import (
+from mien.lab.audit.duplicates import (
+    THRESHOLD,
     Copies,
+    Overlap,
+    Progress,
     contradicting,
     extra_by_split,
     find_copies,
     leaks,
+    overlap,
+    overlap_counts,
     within_one_split,
 )
-from mien.lab.audit.folds import Opinion
-from mien.lab.audit.label_errors import LabelErrors, against_votes, find_label_errors
-from mien.lab.audit.near import THRESHOLD, Progress
-from mien.lab.audit.votes import Agreement, agreement
+from mien.lab.audit.label_errors import Agreement, LabelErrors, Opinion, against_votes, agreement, find_label_errors
 from mien.lab.data import FaceSet, Split
+from mien.lab.data.datasets import load_test_set
+
+_EIGHT = CLASS_SETS["eight"]
+
+
+def load_any(path: Path | None, labels: Mapping[str, str]) -> FaceSet:
+    """The faces at ``path`` (``None``: at $MIEN_DATA) at 48 pixels; with contempt in eight classes, else in seven.
+
+    ``labels`` say what the set's labels mean. Raises ``DataError`` and ``RecipeError`` as ``load_test_set`` does.
+    """
+    faces = load_test_set(path, _EIGHT, labels=labels)
+    if faces.emotions != _EIGHT or bool((faces.labels == _EIGHT.index(Emotion.CONTEMPT)).any()):
+        return faces
+    places = torch.tensor([SEVEN.index(emotion) if emotion in SEVEN else -1 for emotion in _EIGHT])
+    return replace(faces, labels=places[faces.labels], emotions=SEVEN)
+
 
 _VERY_NEAR = 0.999  # Pearson correlation, counted beside the threshold
 

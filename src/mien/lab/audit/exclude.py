@@ -6,7 +6,7 @@ import numpy as np
 
 from mien._errors import DataError
 from mien.lab.audit.audit import Audit, leaked
-from mien.lab.audit.copies import contradicting
+from mien.lab.audit.duplicates import contradicting
 from mien.lab.data import Split
 
 REASONS = {

@@ -1,20 +1,150 @@
 """An audit as a page for people: counts, contact sheets, and what was not looked for. For this computer alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mien.lab.audit.against import overlap_counts
 from mien.lab.audit.audit import Audit, figures
-from mien.lab.audit.copies import contradicting
+from mien.lab.audit.duplicates import contradicting, overlap_counts
 from mien.lab.audit.exclude import REASONS
-from mien.lab.audit.report_labels import ferplus_section, label_error_section
-from mien.lab.audit.sheets import MOST_GROUPS, groups, sheet, tile
-from mien.lab.page import Tile, details, facts, headline, note, page, paragraph, section, table
-from mien.lab.page.blocks import Section
-from mien.lab.page.words import percent
+from mien.lab.data import FaceSet, Split
+from mien.lab.html import Tile, details, facts, gallery, headline, note, page, paragraph, section, table
+from mien.lab.html.blocks import Section, percent
+
+MOST_TILES = 60  # of a sheet
+
+
+MOST_GROUPS = 24  # of copies
+
+
+_MOST_IN_GROUP = 8
+
+
+def sheet(faces: FaceSet, places: NDArray[np.int64], *, what: str, say: Callable[[int], str] | None = None) -> str:
+    """The first faces at ``places``. ``what`` they are stands in the line above; ``say`` gives the n-th more words."""
+    shown = places[:MOST_TILES].tolist()
+    tiles = [tile(faces, place, "" if say is None else say(n)) for n, place in enumerate(shown)]
+    return _first(len(shown), len(places), what) + gallery(tiles)
+
+
+def groups(sets: Sequence[Sequence[Tile]], *, total: int, what: str) -> str:
+    """Groups of tiles, each in a frame. ``total`` says how many there are of ``what``."""
+    framed = "".join(f"<div>{gallery(tiles[:_MOST_IN_GROUP])}{_more(len(tiles))}</div>" for tiles in sets)
+    return _first(len(sets), total, what) + f'<div class="groups">{framed}</div>'
+
+
+def tile(faces: FaceSet, place: int, more: str = "") -> Tile:
+    """One face with its row, split and label, and ``more``."""
+    split, label = tuple(Split)[int(faces.usage[place])], faces.emotions[int(faces.labels[place])]
+    said = f"row {int(faces.rows[place])}, {split}, {label}"
+    return Tile(faces.images[place].numpy(), f"{said}: {more}" if more else said)
+
+
+def _first(shown: int, total: int, what: str) -> str:
+    if not total:
+        return paragraph(f"No {what}.")
+    return paragraph(f"{total:,} {what}." if shown == total else f"The first {shown:,} of {total:,} {what}.")
+
+
+def _more(count: int) -> str:
+    left = count - _MOST_IN_GROUP
+    return f"<p>{escape(f'and {left:,} more')}</p>" if left > 0 else ""
+
+
+def ferplus_section(found: Audit, said: Mapping[str, Any]) -> Section:
+    """How often label and majority agree. ``said`` are the figures of ``ferplus``."""
+    agreed, faces = found.agreement, found.faces
+    assert agreed is not None
+    counts = agreed.table
+    shade = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    rows = [
+        [str(emotion), *(f"{n:,}" for n in line)] for emotion, line in zip(faces.emotions, counts.tolist(), strict=True)
+    ]
+    words = (
+        f"Label and majority agree on {said['agree']:,} of {said['n']:,} faces ({percent(said['agree'] / said['n'])})."
+    )
+    strong = _strong_disagreement(found)
+    return section(
+        "FER-2013 labels against FER+",
+        paragraph(words),
+        note(f"Rule: {said['rule']}. {len(faces) - said['n']:,} of {len(faces):,} rows are left out so."),
+        table(
+            ["label", *said["columns"]], rows, shade=shade.tolist(), caption="Rows: the label; columns: the majority."
+        ),
+        table(
+            ["split", "faces", "agree", "share"],
+            [
+                [split, f"{c['n']:,}", f"{c['agree']:,}", f"{percent(c['agree'] / max(c['n'], 1))}"]
+                for split, c in said["by_split"].items()
+            ],
+        ),
+        details(
+            "Where the voters contradict the label",
+            sheet(
+                faces,
+                agreed.places[strong],
+                what="faces whose majority is another emotion, the clearest first",
+                say=lambda n: f"FER+ says {agreed.classes[int(agreed.majority[strong[n]])]}",
+            ),
+        ),
+    )
+
+
+def _strong_disagreement(found: Audit) -> NDArray[np.int64]:
+    """Indices into the judged faces: those that disagree, by the share of votes for their majority."""
+    agreed, votes = found.agreement, found.faces.votes
+    assert agreed is not None
+    assert votes is not None
+    most = votes.numpy()[agreed.places, agreed.majority]
+    other = np.flatnonzero(~agreed.agree)
+    return other[np.argsort(-most[other].astype(np.int64), kind="stable")]
+
+
+def label_error_section(found: Audit, said: Mapping[str, Any]) -> Section:
+    """The likely label errors, least likely label first. ``said`` are the figures of ``label_errors``."""
+    errors, faces = found.label_errors, found.faces
+    assert errors is not None
+    counts = np.array(said["given_by_suggested"])
+    names = said["emotions"]
+    rows = [[name, *(f"{n:,}" for n in line)] for name, line in zip(names, counts.tolist(), strict=True)]
+    left_out = "; ".join(f"{n:,} {reason}" for reason, n in said["not_judged"].items())
+    blocks = [
+        paragraph(
+            f"{said['flagged']:,} of {said['judged']:,} judged faces are flagged. The probabilities come from "
+            f"{said['origin']}; they favour the given label in {percent(said['accuracy'])}. Method: {said['method']}."
+        ),
+        note(f"Not judged: {left_out or 'none'}."),
+        note("A flag says that the probabilities disagree with the label: weak ones raise many that are wrong."),
+    ]
+    if said["against_ferplus"]:
+        blocks.append(paragraph(_checked(said["against_ferplus"])))
+    blocks += [
+        table(
+            ["given", *names], rows, shade=(counts / max(int(counts.max()), 1)).tolist(), caption="Columns: suggested."
+        ),
+        sheet(
+            faces,
+            errors.places,
+            what="likely label errors, the least likely label first",
+            say=lambda n: (
+                f"rather {faces.emotions[int(errors.suggested[n])]} ({percent(errors.quality[n])} for the label)"
+            ),
+        ),
+    ]
+    return section("Likely label errors", *blocks)
+
+
+def _checked(said: Mapping[str, Any]) -> str:
+    return (
+        f"An honest check: of the flagged faces with a FER+ majority ({said['flagged']:,}) the voters contradict the "
+        f"label in {percent(said['flagged_contradicted'])}, of all judged ones ({said['judged']:,}) in "
+        f"{percent(said['judged_contradicted'])}, of the {said['first']:,} least likely labels in "
+        f"{percent(said['first_contradicted'])}. The suggested label is what they say in "
+        f"{percent(said['suggestion_is_majority'])} of the flagged ones."
+    )
 
 
 def report(found: Audit, excluded: Mapping[str, int], *, provenance: Mapping[str, str]) -> str:

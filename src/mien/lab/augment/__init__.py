@@ -6,12 +6,11 @@ JPEG, erasing) -> mix (mixup, CutMix). The whole set stays on the device as uint
 
 from torch import Generator, Tensor
 
+from mien.lab.augment.config import FILLS, RESAMPLES, Augment, check_augment
+from mien.lab.augment.geometry import draw_moves, oval, resample
 from mien.lab.augment.jpeg import compress
-from mien.lab.augment.light import relight
-from mien.lab.augment.mix import cutmix, mix, mixup
-from mien.lab.augment.move import draw_moves, oval, resample
-from mien.lab.augment.spoil import degrade, erase
-from mien.lab.augment.strengths import FILLS, RESAMPLES, Augment, check_augment
+from mien.lab.augment.mixing import cutmix, mix, mixup
+from mien.lab.augment.photometric import degrade, erase, relight
 
 __all__ = ["FILLS", "RESAMPLES", "Augment", "augment", "augment_with_oval", "check_augment", "cutmix", "mix", "mixup"]
 

@@ -10,8 +10,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from mien.lab.augment.draw import uniform
-from mien.lab.augment.strengths import Augment
+from mien.lab.augment.config import Augment
+from mien.lab.augment.photometric import uniform
 
 _BLOCK = 8
 # Table K.1 of T.81: luminance quantisation at quality 50, rows of rising vertical frequency.

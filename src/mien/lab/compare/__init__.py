@@ -5,9 +5,9 @@ a family -> its finished members -> Comparison, effects -> Study -> files
 """
 
 from mien.lab.compare.compare import Comparison, compare, compare_entries
-from mien.lab.compare.contenders import Contender, Entries, found_answers, gather
-from mien.lab.compare.grid import Study, study
-from mien.lab.compare.report_grid import keep_study, write_study
+from mien.lab.compare.entries import Contender, Entries, found_answers, gather
+from mien.lab.compare.report_study import keep_study, write_study
+from mien.lab.compare.study import Study, study
 from mien.lab.compare.write import keep_comparison, write_comparison
 
 __all__ = [

@@ -1,20 +1,252 @@
 """Contenders -> everything that a comparison says of them, as one value."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mien._emotions import Emotion
 from mien._errors import DataError
-from mien.lab.compare.common import Common, common_ground
-from mien.lab.compare.contenders import Contender, Entries, gather
-from mien.lab.compare.cost import Costs, measure_costs
-from mien.lab.compare.disagree import Disagreement, disagreement
-from mien.lab.compare.pairs import Pair, compare_pairs
+from mien.lab.compare.entries import Contender, Entries, gather
+from mien.lab.compare.latency import Costs, measure_costs
 from mien.lab.data import FaceSet, Split
-from mien.lab.judge.metrics import figures
+from mien.lab.metrics import checked, figures
+from mien.lab.predictions import Answers
+from mien.lab.significance import Difference, accuracy_difference, f1_differences, holm, mcnemar
+
+
+@dataclass(frozen=True, eq=False)
+class Common:
+    """``rows`` int64 ``[N]`` of the set with their ``labels`` ``[N]`` in ``emotions``, and ``probs`` ``[M, N, C]``.
+
+    ``clean`` bool ``[N]``: rows whose pixels are no earlier row's; ``narrowed``: of any model, classes were left out.
+    """
+
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    clean: NDArray[np.bool_]
+    probs: NDArray[np.float32]
+    emotions: tuple[Emotion, ...]
+    narrowed: bool
+
+    @property
+    def guesses(self) -> NDArray[np.int64]:
+        """The likeliest class of every model for every row, ``[M, N]``."""
+        return np.asarray(self.probs.argmax(2))
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether it is the label, ``[M, N]``."""
+        return np.asarray(self.guesses == self.labels)
+
+
+def common_ground(contenders: Sequence[Contender]) -> Common:
+    """The faces and classes that all ``contenders`` share. Raises ``DataError`` where nothing is left to compare."""
+    names = " and ".join(c.name for c in contenders) if len(contenders) < 4 else f"these {len(contenders)} models"
+    emotions = tuple(e for e in contenders[0].emotions if all(e in c.emotions for c in contenders))
+    if len(emotions) < 2:
+        known = f"{emotions[0]} alone" if emotions else "none"
+        raise DataError(f"{names}: the classes that all know are {known}; nothing can be compared")
+    rows = _shared_rows([c.answers for c in contenders], emotions)
+    if not len(rows):
+        raise DataError(f"{names}: no face is answered by all; compare them on the same split of the same set")
+    places = [np.searchsorted(c.answers.rows, rows) for c in contenders]
+    labels = [_labels(c.answers, place, emotions) for c, place in zip(contenders, places, strict=True)]
+    if any(not np.array_equal(labels[0], other) for other in labels[1:]):
+        return _agreeing(contenders, rows, np.stack(labels), emotions)
+    return _of(contenders, places, rows, labels[0], emotions)
+
+
+def _agreeing(
+    contenders: Sequence[Contender], rows: NDArray[np.int64], labels: NDArray[np.int64], emotions: tuple[Emotion, ...]
+) -> Common:
+    """A model of FER+ is judged by its votes, others by the labels of FER-2013: faces that both label alike."""
+    same = (labels == labels[0]).all(0)
+    if not same.any():
+        raise DataError("the models are judged by other labels, and no face has the same in all; compare fewer of them")
+    places = [np.searchsorted(c.answers.rows, rows[same]) for c in contenders]
+    return _of(contenders, places, rows[same], labels[0][same], emotions)
+
+
+def _of(
+    contenders: Sequence[Contender],
+    places: Sequence[NDArray[np.int64]],
+    rows: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    emotions: tuple[Emotion, ...],
+) -> Common:
+    probs = [_narrowed(c.answers, place, emotions) for c, place in zip(contenders, places, strict=True)]
+    narrowed = any(set(c.emotions) != set(emotions) for c in contenders)
+    clean = contenders[0].answers.clean[places[0]]
+    return Common(rows, labels, clean, np.stack(probs), emotions, narrowed)
+
+
+def _shared_rows(answers: Sequence[Answers], emotions: tuple[Emotion, ...]) -> NDArray[np.int64]:
+    """Rows, ascending, that all answer and whose label is one of ``emotions`` for all."""
+    shared: NDArray[np.int64] | None = None
+    for each in answers:
+        known = np.array([emotion in emotions for emotion in each.emotions])
+        rows = each.rows[known[each.labels]]
+        if (np.diff(each.rows) <= 0).any():
+            raise DataError("answers must stand in the order of their rows, each once; write them again")
+        shared = rows if shared is None else np.intersect1d(shared, rows)
+    return shared if shared is not None else np.zeros(0, np.int64)
+
+
+def _labels(answers: Answers, place: NDArray[np.int64], emotions: tuple[Emotion, ...]) -> NDArray[np.int64]:
+    index = np.array([emotions.index(e) if e in emotions else -1 for e in answers.emotions])
+    return np.asarray(index[answers.labels[place]], np.int64)
+
+
+def _narrowed(answers: Answers, place: NDArray[np.int64], emotions: tuple[Emotion, ...]) -> NDArray[np.float32]:
+    chosen = answers.probs[place][:, [answers.emotions.index(e) for e in emotions]].astype(np.float64)
+    total = chosen.sum(1, keepdims=True)
+    even = np.full_like(chosen, 1 / len(emotions))  # where a model gives all of them nothing
+    return np.asarray(np.where(total > 0, chosen / np.where(total > 0, total, 1), even), np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Disagreement:
+    """Of M models on N common faces; all but ``divergence`` are shares of those faces.
+
+    - ``differ`` ``[M, M]``: two answer differently; ``double_fault`` ``[M, M]``: both are wrong (Giacinto and Roli,
+      2001), on the diagonal the error of each
+    - ``accuracy`` ``[M]``; ``oracle``: at least one is right; ``all_right``, ``all_wrong``
+    - ``majority``: the answer of most is right, ties going to the higher mean probability; ``mean``: that of the mean
+    - ``divergence`` ``[N]``: Jensen-Shannon divergence of their probabilities in nats (Lin, 1991), 0 where all agree
+    """
+
+    differ: NDArray[np.float64]
+    double_fault: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+    oracle: float
+    all_right: float
+    all_wrong: float
+    majority: float
+    mean: float
+    divergence: NDArray[np.float64]
+
+
+def disagreement(common: Common) -> Disagreement:
+    """How the models of ``common`` disagree on its faces."""
+    guesses, right = common.guesses, common.right
+    wrong, mean = ~right, common.probs.mean(0, dtype=np.float64)
+    return Disagreement(
+        (guesses[:, None] != guesses[None]).mean(2),
+        (wrong[:, None] & wrong[None]).mean(2),
+        right.mean(1),
+        float(right.any(0).mean()),
+        float(right.all(0).mean()),
+        float(wrong.all(0).mean()),
+        float((_majority(guesses, mean) == common.labels).mean()),
+        float((mean.argmax(1) == common.labels).mean()),
+        _divergence(common, mean),
+    )
+
+
+def _majority(guesses: NDArray[np.int64], mean: NDArray[np.float64]) -> NDArray[np.int64]:
+    votes = np.stack([(guesses == place).sum(0) for place in range(mean.shape[1])], axis=1)
+    return np.asarray((votes + mean / 2).argmax(1))  # a mean probability never outweighs a vote
+
+
+def _divergence(common: Common, mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    single = np.stack([_entropy(checked(probs, common.labels, mean.shape[1])) for probs in common.probs])
+    return np.asarray((_entropy(mean) - single.mean(0)).clip(min=0))
+
+
+def _entropy(probs: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(-(probs * np.log(np.maximum(probs, np.finfo(np.float64).tiny))).sum(1))
+
+
+# Chance of one false alarm among all pairs of a report.
+ALPHA = 0.05
+
+
+# Draws of the bootstrap. Its smallest p is 2 / (draws + 1): with many pairs none could stand the correction otherwise.
+RESAMPLES = 10_000
+
+
+_RESAMPLES_A_PAIR = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two models by their places, on the ``n`` faces of ``emotions`` that both answer.
+
+    ``accuracy`` and ``macro_f1`` are the first less the second with uncorrected p; ``accuracy_holm`` and ``f1_holm``
+    are corrected for all pairs. ``first_alone``, ``second_alone``: faces that only one of them reads rightly.
+    """
+
+    first: int
+    second: int
+    n: int
+    emotions: tuple[Emotion, ...]
+    first_alone: int
+    second_alone: int
+    accuracy: Difference
+    macro_f1: Difference
+    accuracy_holm: float = 1.0
+    f1_holm: float = 1.0
+
+    @property
+    def accuracy_differs(self) -> bool:
+        """Whether the accuracies differ by more than noise."""
+        return self.accuracy_holm < ALPHA
+
+    @property
+    def f1_differs(self) -> bool:
+        """Whether the macro F1 differ by more than noise."""
+        return self.f1_holm < ALPHA
+
+
+def compare_pairs(contenders: Sequence[Contender], *, seed: int = 0) -> tuple[Pair, ...]:
+    """Paired tests of all pairs, corrected for their number after Holm, each figure for itself."""
+    places = list(combinations(range(len(contenders)), 2))
+    resamples = max(RESAMPLES, _RESAMPLES_A_PAIR * len(places))
+    found: dict[tuple[int, int], Pair] = {}
+    for group in _alike(contenders):
+        found |= _pairs_of(contenders, group, resamples, seed)
+    for first, second in places:
+        if (first, second) not in found:
+            found |= _pairs_of(contenders, (first, second), resamples, seed)
+    pairs = [found[place] for place in places]
+    by_accuracy, by_f1 = holm([p.accuracy.p for p in pairs]), holm([p.macro_f1.p for p in pairs])
+    corrected = zip(pairs, by_accuracy, by_f1, strict=True)
+    return tuple(replace(pair, accuracy_holm=a, f1_holm=f) for pair, a, f in corrected)
+
+
+def _alike(contenders: Sequence[Contender]) -> list[tuple[int, ...]]:
+    """Places of models that answer the same rows in the same classes: one set of draws serves all their pairs."""
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for place, c in enumerate(contenders):
+        key = (frozenset(c.emotions), c.answers.rows.tobytes(), c.selection.protocol)
+        groups.setdefault(key, []).append(place)
+    return [tuple(group) for group in groups.values() if len(group) > 1]
+
+
+def _pairs_of(
+    contenders: Sequence[Contender], group: tuple[int, ...], resamples: int, seed: int
+) -> dict[tuple[int, int], Pair]:
+    common = common_ground([contenders[place] for place in group])
+    differences = f1_differences(common.labels, common.guesses, len(common.emotions), resamples=resamples, seed=seed)
+    return {
+        (group[a], group[b]): _pair(common, (a, b), (group[a], group[b]), macro_f1)
+        for (a, b), macro_f1 in differences.items()
+    }
+
+
+def _pair(common: Common, inside: tuple[int, int], places: tuple[int, int], macro_f1: Difference) -> Pair:
+    first, second = (np.asarray(common.right[each]) for each in inside)
+    test = mcnemar(first, second)
+    accuracy = accuracy_difference(first, second)
+    alone = test.first_alone, test.second_alone
+    return Pair(*places, len(common.rows), common.emotions, *alone, accuracy, macro_f1)
+
 
 # What the table of a comparison shows of each model, as `metrics.figures` names it; True: more is better.
 FIGURES = {

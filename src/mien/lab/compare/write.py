@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from mien.lab import checkpoint
-from mien.lab.compare import words
+from mien.lab.compare import report as words
 from mien.lab.compare.compare import Comparison, over_seeds
-from mien.lab.compare.cost import Cost
+from mien.lab.compare.latency import Cost
 from mien.lab.compare.report import int8_bytes, report
-from mien.lab.page import write_page
+from mien.lab.html import write_page
 
 
 def write_comparison(comparison: Comparison, folder: Path, provenance: Mapping[str, str]) -> None:

@@ -10,12 +10,10 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtraError("torch", "lab") from error
 
-from mien.lab.data.copies import clean_rows, extra_copies, leaked_into_tests
-from mien.lab.data.faces import FERPLUS_COLUMNS, FaceSet, Split
-from mien.lab.data.find import find_fer2013
-from mien.lab.data.load import load_fer2013
-from mien.lab.data.official import check_official
-from mien.lab.data.relabel import usable_votes, vote_distribution, with_classes
+from mien.lab.data.duplicates import clean_rows, extra_copies, leaked_into_tests
+from mien.lab.data.faceset import FERPLUS_COLUMNS, FaceSet, Split, usable_votes, vote_distribution, with_classes
+from mien.lab.data.fer2013 import check_official, load_fer2013
+from mien.lab.data.folders import find_fer2013
 
 __all__ = [
     "FERPLUS_COLUMNS",

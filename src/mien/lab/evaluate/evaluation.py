@@ -1,17 +1,22 @@
 """One subject judged on one selection: everything that its files and its page say, worked out once."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from io import BytesIO
+from itertools import combinations
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
-from mien._errors import DataError
+from mien._emotions import Emotion
+from mien._errors import DataError, ModelError
 from mien.lab.data import FaceSet, Split
-from mien.lab.evaluate.answer import Report, read_faces
-from mien.lab.evaluate.curves import (
+from mien.lab.data.datasets import ALL
+from mien.lab.data.duplicates import same_pixels
+from mien.lab.evaluate.plots import (
     Selective,
     abstention,
     average_precision,
@@ -20,14 +25,142 @@ from mien.lab.evaluate.curves import (
     selective,
     share_interval,
 )
-from mien.lab.evaluate.pairs import Pair, find_pairs
-from mien.lab.evaluate.sets import TestSet, select
-from mien.lab.evaluate.subject import Subject, calibrated, learned_from
-from mien.lab.feed.asked import ALL
-from mien.lab.judge.examine import Selection
-from mien.lab.judge.ferplus import against_votes
-from mien.lab.judge.judge import Answers
-from mien.lab.judge.recorded import recorded
+from mien.lab.evaluate.subjects import Subject, TestSet, calibrated, learned_from, select
+from mien.lab.export.onnx import hires_maps
+from mien.lab.inference import VIEWS, normalise, views_of
+from mien.lab.models import Model
+from mien.lab.nets._layers import Net
+from mien.lab.predictions import Answers, Selection, against_votes, crops_of, recorded
+from mien.lab.train.run import Trained
+
+_PIECE = 256  # faces read at once: bounds the memory, and tells how far it is
+
+
+_MAP_PIECE = 32  # as many for maps, whose gradients take more
+
+
+Report = Callable[[str, int, int], None]
+
+
+def check_views(views: str) -> None:
+    """Raises ``DataError`` for a word that names no views."""
+    if views not in VIEWS:
+        raise DataError(f"--views is one of {', '.join(VIEWS)}, not {views!r}")
+
+
+def read_faces(model: Model, faces: FaceSet, *, views: str = "one", report: Report) -> NDArray[np.float32]:
+    """Probabilities float32 ``[N, C]``: the mean over the views of each face. ``report`` hears how many are read."""
+    probs = np.zeros((len(faces), len(model.emotions)), np.float64)
+    for start in range(0, len(faces), _PIECE):
+        piece = faces.select(torch.arange(start, min(start + _PIECE, len(faces))))
+        seen = views_of(piece.images.unsqueeze(1), VIEWS[views])
+        for view in seen:
+            crops = crops_of(replace(piece, images=view.squeeze(1)), model.size)
+            probs[start : start + len(piece)] += model(np.ascontiguousarray(crops))[0] / len(seen)
+        report(f"{model.name} reads", start + len(piece), len(faces))
+    return probs.astype(np.float32)
+
+
+def map_faces(model: Model | None, faces: FaceSet) -> NDArray[np.float32] | None:
+    """Maps float32 ``[N, C, h, w]`` of the faces as they are, in logits by place; ``None`` where there are none.
+
+    Of a run they are HiResCAM of its net, which for a pooled linear head is the class activation map.
+    """
+    if model is None or not len(faces):
+        return None
+    parts = []
+    for start in range(0, len(faces), _MAP_PIECE):
+        crops = crops_of(faces.select(torch.arange(start, min(start + _MAP_PIECE, len(faces)))), model.size)
+        maps = _of_net(model.trained, crops) if model.trained else model(np.ascontiguousarray(crops))[1]
+        if maps is None:
+            return None
+        parts.append(maps)
+    return np.concatenate(parts)
+
+
+@torch.no_grad()
+def _of_net(trained: Trained, crops: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+    net = trained.net
+    if not isinstance(net, Net):
+        return None
+    x = normalise(torch.from_numpy(crops).unsqueeze(1).float() / 255, trained.recipe.data.size)
+    try:
+        return np.asarray(hires_maps(net.head, net.features(x)).numpy(), np.float32)
+    except ModelError:  # a head whose gradient has no closed form here
+        return None
+
+
+# Document 002 reports the first two; the others are the pairs that classifiers of FER-2013 take for each other most.
+NAMED = {
+    (Emotion.FEAR, Emotion.HAPPY): "named by document 002",
+    (Emotion.ANGRY, Emotion.HAPPY): "named by document 002",
+    (Emotion.FEAR, Emotion.SURPRISE): "known to be close",
+    (Emotion.NEUTRAL, Emotion.SAD): "known to be close",
+}
+
+
+_MOST = 4  # pairs beyond the named ones
+
+
+@dataclass(frozen=True, slots=True)
+class Direction:
+    """Faces of ``truth`` that were read as ``told``: ``count`` of the ``support``; ``rate`` is their share."""
+
+    truth: Emotion
+    told: Emotion
+    count: int
+    support: int
+
+    @property
+    def rate(self) -> float | None:
+        """Share of the faces of ``truth``, ``None`` where there are none."""
+        return self.count / self.support if self.support else None
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two emotions, how often each is read as the other, the ``rank`` among all pairs by mistakes, and why it shows."""
+
+    there: Direction
+    back: Direction
+    rank: int
+    why: str
+
+
+def find_pairs(confusion: Sequence[Sequence[int]], emotions: tuple[Emotion, ...]) -> list[Pair]:
+    """The named pairs, then those with the most mistakes beside them. ``confusion`` counts by truth, then answer."""
+    counts = np.asarray(confusion)
+    support = counts.sum(1)
+
+    def direction(truth: Emotion, told: Emotion) -> Direction:
+        i, j = emotions.index(truth), emotions.index(told)
+        return Direction(truth, told, int(counts[i, j]), int(support[i]))
+
+    def mistakes(pair: tuple[Emotion, Emotion]) -> int:
+        return direction(*pair).count + direction(*pair[::-1]).count
+
+    ranked = sorted(combinations(emotions, 2), key=lambda pair: -mistakes(pair))
+    rank = {frozenset(pair): place for place, pair in enumerate(ranked, start=1)}
+    named = [pair for pair in NAMED if set(pair) <= set(emotions)]
+    apart = {frozenset(pair) for pair in named}
+    top = [pair for pair in ranked if frozenset(pair) not in apart and mistakes(pair)][:_MOST]
+    return [
+        Pair(
+            direction(*pair), direction(*pair[::-1]), rank[frozenset(pair)], NAMED.get(pair, "among the most frequent")
+        )
+        for pair in [*named, *top]
+    ]
+
+
+def surest_mistakes(answers: Answers, faces: FaceSet, direction: Direction, *, most: int = 6) -> NDArray[np.int64]:
+    """Places in ``answers`` of the mistakes of this kind with the highest confidence, exact copies of a face once."""
+    truth, told = (answers.emotions.index(e) for e in (direction.truth, direction.told))
+    wrong = np.flatnonzero((answers.labels == truth) & (answers.probs.argmax(1) == told))
+    wrong = wrong[np.argsort(-answers.probs[wrong, told], kind="stable")]
+    if not len(wrong):
+        return wrong
+    first = np.unique(same_pixels(faces.select(torch.from_numpy(wrong))))
+    return wrong[first][:most]
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from mien._emotions import Emotion
-from mien.lab.explain.faithful import ORDERS
-from mien.lab.explain.regions import REGIONS, polygons
-from mien.lab.page import ACCENT, INK, LINE, MUTED, new_plot, plot
+from mien.lab.explain.attention import REGIONS, polygons
+from mien.lab.explain.faithfulness import ORDERS
+from mien.lab.html import ACCENT, INK, LINE, MUTED, new_plot, plot
 
 Figures = Mapping[str, Any]
 _SIDE = 336  # pixels of the drawn regions

@@ -8,14 +8,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien._errors import DataError
-from mien.lab.explain.align import Alignment, Locate, align, as_they_lie, warp
-from mien.lab.explain.attention import Attention, attend, attention_table, judge_claims, resolvable
-from mien.lab.explain.faithful import ORDERS, POINTS, faithfulness
-from mien.lab.explain.look import Looker
-from mien.lab.explain.regions import REGIONS, masks
-from mien.lab.explain.sanity import sanity
-from mien.lab.judge.examine import Selection
-from mien.lab.judge.judge import crops_of
+from mien.lab.explain.attention import (
+    REGIONS,
+    Alignment,
+    Attention,
+    Locate,
+    align,
+    as_they_lie,
+    attend,
+    attention_table,
+    judge_claims,
+    masks,
+    resolvable,
+    warp,
+)
+from mien.lab.explain.faithfulness import ORDERS, POINTS, faithfulness, sanity
+from mien.lab.explain.methods import Looker
+from mien.lab.predictions import Selection, crops_of
 
 # What is being done, how much of it is done, and how much there is.
 Report = Callable[[str, int, int], None]

@@ -1,20 +1,75 @@
 """The card of an exported model, from one set of values: for machines (card.json) and for people (card.md)."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mien._errors import DataError
+from mien.infer import Classifier
 from mien.lab.count import macs, parameters
-from mien.lab.data import FaceSet, check_official
-from mien.lab.export.beside import tables_of
+from mien.lab.data import FaceSet, Split, check_official, with_classes
 from mien.lab.export.calibrate import Calibration
+from mien.lab.predictions import Answers, Selection, against_votes, crops_of
 from mien.lab.recipe import Recipe
 from mien.lab.train.run import Trained
 
+_KEPT = ("n", "accuracy", "interval", "log_loss", "ece")
+
+
+def beside(classifier: Classifier, answers: Answers, faces: FaceSet, classes: str, split: Split) -> dict[str, Any]:
+    """``flip`` and ``people`` for ``answers`` of ``classifier`` to ``split`` of ``faces``, the full set.
+
+    ``flip`` holds the figures of the mean probabilities of each face and its mirror image, by part of the rows: two
+    passes instead of one. ``people`` is what ``against_votes`` says of the answers as they are, ``None`` for a set
+    without votes.
+    """
+    part = faces.split(split)
+    chosen = with_classes(part, classes)
+    mirrored, _ = classifier(np.ascontiguousarray(crops_of(chosen, classifier.size)[:, :, ::-1]))
+    both = replace(answers, probs=((answers.probs + mirrored) / 2).astype(np.float32)).figures()
+    return {
+        "flip": {name: {key: figures[key] for key in _KEPT} for name, figures in both.items()},
+        "people": against_votes(answers, Selection(chosen, answers.clean, str(split), len(part)), part),
+    }
+
+
+def tables_of(found: Mapping[str, Any]) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+    """The tables of a card, heads first, from what ``beside`` said by split: of flips, and of people (or empty)."""
+    flips: list[tuple[str, ...]] = [("split, face and mirror image", "rows", "accuracy", "95 % interval", "ECE")]
+    people: list[tuple[str, ...]] = []
+    for split, said in sorted(found.items()):
+        for part, figures in said["flip"].items():
+            low, high = figures["interval"]
+            told = (f"{100 * figures['accuracy']:.2f} %", f"{100 * low:.2f} % to {100 * high:.2f} %")
+            flips.append((f"{split.capitalize()}Test, {part}", f"{figures['n']:,}", *told, f"{figures['ece']:.3f}"))
+        if said["people"] and said["people"]["majority"]["n"] and said["people"]["distribution"]["n"]:
+            people.append(_row(split, said["people"]))
+    heads = ("split", "rows", "agrees with FER+", "95 % interval", "labels agree", "log loss", "of people", "distance")
+    return flips, [heads, *people] if people else []
+
+
+def _row(split: str, said: Mapping[str, Any]) -> tuple[str, ...]:
+    majority, votes = said["majority"], said["distribution"]
+    low, high = majority["interval"]
+    return (
+        f"{split.capitalize()}Test",
+        f"{majority['n']:,}",
+        f"{100 * majority['agreement']:.2f} %",
+        f"{100 * low:.2f} % to {100 * high:.2f} %",
+        f"{100 * majority['agreement_of_the_labels']:.2f} %",
+        *(f"{votes[key]:.3f}" for key in ("log_loss", "entropy_of_the_votes", "total_variation")),
+    )
+
+
 Row = tuple[str, ...]
+
+
 FER2013 = "FER-2013"  # as cards name it
+
+
 _CALIBRATED = {
     "vector": "vector scaling (a factor and an offset a class)",
     "temperature": "one temperature, which changes no answer",
@@ -114,11 +169,13 @@ LIMITS = """\
 - Do not use it to decide about people: hiring, schooling, policing, credit, health, border control. Emotion inference
   at work and in schools is prohibited in the European Union (Regulation 2024/1689, Article 5)."""
 
+
 LICENCE = """\
 The file is under Apache-2.0. It was trained on FER-2013 (Goodfellow et al., 2013), which came without a licence file
 and is treated as research data: whether weights trained on it may serve a commercial product is for you and your
 counsel to judge. The FER+ votes (Barsoum et al., 2016) are under the MIT licence, Copyright (c) Microsoft Corporation.
 No face of the data set is in the file."""
+
 
 OWN_LIMITS = """\
 - It names the expression that people who labelled its training faces would most likely have named. It cannot know what
@@ -128,22 +185,29 @@ OWN_LIMITS = """\
 - Do not use it to decide about people: hiring, schooling, policing, credit, health, border control. Emotion inference
   at work and in schools is prohibited in the European Union (Regulation 2024/1689, Article 5)."""
 
+
 OWN_LICENCE = """\
 The file is under Apache-2.0, as far as mien goes. Whether the faces it was trained on may be used so is for those who
 gathered them to say. No face is in the file."""
+
 
 # Said once below the table of figures.
 PROTOCOL = """\
 `clean` leaves out rows whose exact pixels occur in an earlier split or row. PublicTest selected and calibrated;
 PrivateTest was judged after that. `results/<name>/choices.md` in the repository says what was tried, and how often."""
+
+
 VOTED = """\
 The rows are the faces on which most of the ten FER+ voters agree, and that emotion is the label (Barsoum et al., 2016):
 single votes are dropped, the top needs more than half of the rest. Other rules give other rows and other figures."""
+
 
 FLIPS = """\
 ### Two views instead of one (int8)
 
 The figures above are of one view. The mean of the probabilities of a face and its mirror image costs twice the time:"""
+
+
 PEOPLE = """\
 ### Agreement with people (int8)
 

@@ -16,15 +16,13 @@ from mien.bundled import BUNDLED
 from mien.infer import PRECISIONS, Classifier
 from mien.lab import checkpoint
 from mien.lab.data import FaceSet, Split, with_classes
-from mien.lab.export.beside import beside
+from mien.lab.data.selection import training_rows
 from mien.lab.export.calibrate import Calibration, fit_temperature, fit_vector
-from mien.lab.export.card import card_json, card_markdown, headline_split, learned_from
-from mien.lab.export.half import store_half
-from mien.lab.export.onnx_file import CALIBRATION_FACES, describe, export_fp32, export_int8, write_metadata
-from mien.lab.feed.rows import training_rows
-from mien.lab.judge.judge import Answers, answer, crops_of
+from mien.lab.export.card import beside, card_json, card_markdown, headline_split, learned_from
+from mien.lab.export.onnx import CALIBRATION_FACES, describe, export_fp32, export_int8, store_half, write_metadata
+from mien.lab.predictions import Answers, answer, crops_of
 from mien.lab.provenance import commit
-from mien.lab.train.fit import predict
+from mien.lab.train.loop import predict
 from mien.lab.train.run import Trained
 
 # The text of Apache-2.0, which the embedded detector carries, too.

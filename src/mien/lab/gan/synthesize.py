@@ -1,29 +1,143 @@
 """A data set -> made faces of some of its classes in a folder, with their judgement and contact sheet."""
 
+import io
 import json
 import math
+import re
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
 from mien._emotions import Emotion, class_set
-from mien._errors import DataError
+from mien._errors import DataError, OutputError
 from mien.lab import checkpoint
 from mien.lab.data import FaceSet
-from mien.lab.feed.rows import training_rows, validation_rows
-from mien.lab.gan.features import Eye
-from mien.lab.gan.judge import judge_made, yardstick
-from mien.lab.gan.learn import Gan, Settings, train
-from mien.lab.gan.nets import SIDE
-from mien.lab.gan.sample import make_faces, write_faces
-from mien.lab.gan.sheet import Band, contact_sheet
+from mien.lab.data.selection import training_rows, validation_rows
+from mien.lab.gan.evaluate import Eye, Pairs, judge_made, yardstick
+from mien.lab.gan.nets import SIDE, Generator
+from mien.lab.gan.train import Gan, Settings, train
 from mien.lab.recipe import Data, Optimise, Recipe, nearest
+
+# Faces made at once.
+CHUNK = 256
+
+
+# Digits of a file name; the first face is 00001.png.
+DIGITS = 5
+
+
+@torch.no_grad()
+def make_faces(generator: Generator, label: int, count: int, *, seed: int = 0) -> Tensor:
+    """``count`` faces of the class ``label``, uint8 ``[count, 48, 48]`` on the CPU; the same for the same ``seed``.
+
+    The first faces are the same however many are made. ``generator`` is taken in the mode it is in: hand over the
+    averaged one, which is in eval mode.
+    """
+    device = next(generator.parameters()).device
+    # Noise of another stream than the training's, and of each class another: drawn on the CPU for any device.
+    source = torch.Generator().manual_seed((seed * 1_000_003 + label) * 2 + 1)
+    made = []
+    for start in range(0, count, CHUNK):
+        z = torch.randn(CHUNK, generator.noise, generator=source)[: count - start].to(device)
+        x = generator(z, torch.full((len(z),), label, device=device))
+        made.append(((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).squeeze(1).cpu())
+    return torch.cat(made)
+
+
+def write_faces(images: Tensor, folder: Path, emotion: Emotion) -> None:
+    """Write ``images`` uint8 ``[N, S, S]`` to ``folder/EMOTION/00001.png`` and so on, in place of an earlier set.
+
+    The earlier set stays until the new one is complete. Raises ``OutputError`` when ``folder`` cannot be written or
+    its folder of the emotion holds anything but numbered PNGs, which may be somebody's own.
+    """
+    target, draft = folder / emotion, folder / f".{emotion}.new"
+    _refuse_strangers(target)
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        for number, image in enumerate(images.numpy(), start=1):
+            Image.fromarray(image).save(draft / f"{number:0{DIGITS}d}.png")
+        shutil.rmtree(target, ignore_errors=True)
+        draft.rename(target)
+    except OSError as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        cause = (error.strerror or str(error)).lower()
+        raise OutputError(f"{target}: cannot be written ({cause}); free space or name another --out") from error
+
+
+def _refuse_strangers(target: Path) -> None:
+    if target.exists() and not target.is_dir():
+        raise OutputError(f"{target}: is a file where a folder of faces would be written; name another --out")
+    for entry in target.iterdir() if target.is_dir() else ():
+        if not re.fullmatch(rf"\d{{{DIGITS},}}\.png", entry.name):
+            raise OutputError(f"{target}: holds {entry.name}, which mien did not make; name another --out")
+
+
+# Faces in a row and rows of a block; side of a face, height of a title and space between blocks in pixels.
+COLUMNS, ROWS = 10, 4
+
+
+CELL, TITLE, GAP = 72, 26, 16
+
+
+_WIDTH = 2 * COLUMNS * CELL + 3 * GAP
+
+
+_HEIGHT = 2 * TITLE + (ROWS + 2) * CELL + 2 * GAP  # of a band
+
+
+class Band(NamedTuple):
+    """What the sheet shows of one emotion: made faces uint8 ``[N, S, S]`` and their nearest training faces."""
+
+    emotion: Emotion
+    made: Tensor
+    pairs: Pairs
+
+
+def contact_sheet(bands: Sequence[Band], training: FaceSet) -> bytes:
+    """A PNG, a band for each emotion: made faces left, real ones right; below, the closest pairs, made above real."""
+    sheet = Image.new("L", (_WIDTH, len(bands) * _HEIGHT + GAP), 255)
+    for number, band in enumerate(bands):
+        _draw_band(sheet, band, training, top=GAP + number * _HEIGHT)
+    stream = io.BytesIO()
+    sheet.save(stream, "png")
+    return stream.getvalue()
+
+
+def _draw_band(sheet: Image.Image, band: Band, training: FaceSet, *, top: int) -> None:
+    emotion, made, pairs = band
+    real = training.images[training.labels == training.emotions.index(emotion)]
+    right = 2 * GAP + COLUMNS * CELL
+    _draw_block(sheet, f"{emotion}: made", made[: ROWS * COLUMNS], COLUMNS, at=(GAP, top))
+    _draw_block(sheet, f"{emotion}: real, of Training", real[: ROWS * COLUMNS], COLUMNS, at=(right, top))
+    closest = pairs.distance.argsort()[: 2 * COLUMNS]
+    both = torch.cat([made[closest], training.images[pairs.row[closest]]])
+    title = "the made faces that are nearest to a training face, and that face below each"
+    _draw_block(sheet, title, both, len(closest), at=(GAP, top + TITLE + ROWS * CELL + GAP))
+
+
+def _draw_block(sheet: Image.Image, title: str, faces: Tensor, columns: int, *, at: tuple[int, int]) -> None:
+    left, top = at
+    ImageDraw.Draw(sheet).text((left, top), title, fill=0, font=ImageFont.load_default(16))
+    for number, face in enumerate(faces.numpy()):
+        row, column = divmod(number, columns)
+        picture = Image.fromarray(face).resize((CELL - 2, CELL - 2), Image.Resampling.BICUBIC)
+        sheet.paste(picture, (left + column * CELL, top + TITLE + row * CELL))
+
 
 # Training faces of a class below which it cannot be learned.
 FEWEST = 16
+
+
 # Where a folder of made faces keeps the training; data sets are read without names that begin with a dot.
 TRAINING_FOLDER = ".gan"
+
 
 Report = Callable[[dict[str, Any]], None]
 

@@ -20,8 +20,8 @@ from typing import Any
 from torch import nn
 
 from mien._errors import RecipeError
-from mien.lab.nets import _hub
-from mien.lab.nets._net import Dense, Net
+from mien.lab.nets import _timm as _hub
+from mien.lab.nets._layers import Dense, Net
 
 __all__ = ["Net", "build", "default", "names", "options"]
 

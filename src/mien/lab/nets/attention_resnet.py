@@ -9,8 +9,7 @@ million") are those of one, which is the default. The last of them is misprinted
 import torch
 from torch import Tensor, nn
 
-from mien.lab.nets._net import Net, PooledHead
-from mien.lab.nets._residual import Block, residual_features
+from mien.lab.nets._layers import Block, Net, PooledHead, residual_features
 
 
 class PointAttention(nn.Module):

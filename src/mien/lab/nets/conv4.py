@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from mien.lab.nets._net import Net, conv_norm, dense_net
+from mien.lab.nets._layers import Net, conv_norm, dense_net
 
 
 def build(

@@ -8,8 +8,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from mien.lab.nets._inverted import EPS, Inverted
-from mien.lab.nets._net import Net, PooledHead, Squeeze, check_option, conv_norm, divisible
+from mien.lab.nets._layers import EPS, Inverted, Net, PooledHead, Squeeze, check_option, conv_norm, divisible
 
 # Width and depth relative to B0, and dropout.
 _VARIANTS = {0: (1.0, 1.0, 0.2), 1: (1.0, 1.1, 0.2), 2: (1.1, 1.2, 0.3), 3: (1.2, 1.4, 0.3)}

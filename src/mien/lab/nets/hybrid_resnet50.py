@@ -14,10 +14,19 @@ import torch
 from torch import Tensor, nn
 
 from mien._emotions import Emotion
-from mien.lab.nets._attention import EncoderBlock, SpatialAttention
-from mien.lab.nets._net import Dense, Net, PooledHead, Squeeze, check_option
-from mien.lab.nets._pull import Back, pull
-from mien.lab.nets._residual import Block, Bottleneck, residual_features
+from mien.lab.nets._layers import (
+    Block,
+    Bottleneck,
+    Dense,
+    EncoderBlock,
+    Net,
+    PooledHead,
+    SpatialAttention,
+    Squeeze,
+    check_option,
+    residual_features,
+)
+from mien.lab.nets._pullback import Back, pull
 
 # The backbones: their block, and how many of them each stage has.
 _BACKBONES: dict[int, tuple[type[Block] | type[Bottleneck], tuple[int, ...]]] = {

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from mien.lab.nets._net import Net, dense_net
+from mien.lab.nets._layers import Net, dense_net
 
 
 def build(

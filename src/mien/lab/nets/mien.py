@@ -14,9 +14,7 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from mien.lab.nets._net import Net, PooledHead, check_option, conv_norm
-from mien.lab.nets._reparam import Branched
-from mien.lab.nets._residual import Block
+from mien.lab.nets._layers import Block, Branched, Net, PooledHead, check_option, conv_norm
 
 
 def build(

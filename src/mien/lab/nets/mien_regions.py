@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from mien._framing import FER2013, Framing
 from mien.lab.nets import mien
-from mien.lab.nets._net import Net, PooledHead
+from mien.lab.nets._layers import Net, PooledHead
 
 # Sides of a region as fractions of the face's: left, top, right, bottom.
 Region = tuple[float, float, float, float]

@@ -7,8 +7,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from mien.lab.nets._inverted import EPS, Inverted
-from mien.lab.nets._net import Dense, Net, PooledHead, Squeeze, check_option, conv_norm, divisible
+from mien.lab.nets._layers import EPS, Dense, Inverted, Net, PooledHead, Squeeze, check_option, conv_norm, divisible
 
 # Kernel, inner channels, outputs, squeeze-and-excitation, hard swish (else ReLU), stride: table 2 of the paper.
 _BLOCKS = (

@@ -3,8 +3,15 @@
 Published, with 3 channels, 1000 classes and ``stem="imagenet"``: 11,689,512, 21,797,672 and 25,557,032 parameters.
 """
 
-from mien.lab.nets._net import Net, PooledHead, check_option
-from mien.lab.nets._residual import Block, Bottleneck, residual_features, start_as_shortcuts
+from mien.lab.nets._layers import (
+    Block,
+    Bottleneck,
+    Net,
+    PooledHead,
+    check_option,
+    residual_features,
+    start_as_shortcuts,
+)
 
 _DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 

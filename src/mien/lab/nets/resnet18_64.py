@@ -5,7 +5,7 @@ map is 8x8.
 """
 
 from mien.lab.nets import resnet
-from mien.lab.nets._net import Net
+from mien.lab.nets._layers import Net
 
 
 def build(channels: int, classes: int, *, base: int = 64, dropout: float = 0.3, drop_path: float = 0.0) -> Net:

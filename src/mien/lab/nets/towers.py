@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mien.lab import nets
-from mien.lab.nets._net import Net, PooledHead
+from mien.lab.nets._layers import Net, PooledHead
 
 
 class Towers(nn.Module):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from mien.lab.nets._net import Net, PooledHead, check_option, conv_norm, dense_net
+from mien.lab.nets._layers import Net, PooledHead, check_option, conv_norm, dense_net
 
 # Convolutions of each of the five blocks; a 2x2 max-pool stands between the blocks.
 _BLOCKS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}

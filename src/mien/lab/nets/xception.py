@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from mien.lab.nets._net import Net, PooledHead, check_option, conv_norm
+from mien.lab.nets._layers import Net, PooledHead, check_option, conv_norm
 
 _MIDDLE = 728
 

@@ -3,21 +3,24 @@
 load -> Recipe (schema) -> dump; members, axes -> the recipes of a family; search_space -> what `mien search` varies
 """
 
-from mien.lab.recipe.optimise import Optimise, Phase, check_optimise
-from mien.lab.recipe.read import change, nearest
+from mien.lab.recipe.load import axes, dump, load, members, names, parse, put, search_space
 from mien.lab.recipe.schema import (
     Claim,
     Data,
     Loss,
     Minority,
     NetChoice,
+    Optimise,
+    Phase,
     Recipe,
     Source,
     Target,
+    change,
+    check_optimise,
     minority_augment,
+    nearest,
     with_seed,
 )
-from mien.lab.recipe.shipped import axes, dump, load, members, names, parse, put, search_space
 
 __all__ = [
     "Claim",

@@ -1,21 +1,167 @@
 """What a recipe can say, section by section. The defaults are those of the `mien` family."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from difflib import get_close_matches
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from mien._emotions import Emotion, class_set
 from mien._errors import RecipeError
 from mien.lab.augment import Augment, check_augment
-from mien.lab.looks import VIEWS
-from mien.lab.recipe.optimise import Optimise, Phase, check_optimise
-from mien.lab.recipe.read import change
+from mien.lab.inference import VIEWS
+
+OPTIMISERS = ("sgd", "adam", "adamw", "muon")
+
+
+SCHEDULES = ("cosine", "constant", "plateau", "one-cycle")
+
+
+PRECISIONS = ("32-true", "bf16-mixed")
+
+
+@dataclass(frozen=True, slots=True)
+class Optimise:
+    """The optimiser and the course of its learning rate."""
+
+    name: str = "sgd"  # "sgd" (Nesterov), "adam" (decay as L2 penalty), "adamw" (decoupled decay) or
+    # "muon" (orthogonal steps of convolutions, decoupled decay; Nesterov SGD for the rest)
+    rate: float = 0.1  # the largest learning rate
+    momentum: float = 0.9  # of SGD and Muon; the Adams have (0.9, 0.999)
+    decay: float = 5e-4  # weight decay of convolution and linear weights; norms and biases have none
+    rates: Mapping[str, float] = field(default_factory=dict)  # module prefix -> factor on its rate
+    decays: Mapping[str, float] = field(default_factory=dict)  # module prefix -> its own weight decay
+    epochs: int = 100  # of the training, or of the phase
+    schedule: str = "cosine"  # "cosine" to zero, "constant", "plateau" or "one-cycle"
+    warmup: float = 0.1  # share of all steps, linear; the rise of one-cycle
+    patience: int = 5  # plateau: epochs without a better validation loss before the rate falls
+    factor: float = 0.1  # plateau: what the rate is multiplied by then
+    floor: float = 1e-3  # plateau: the smallest share of the first rate
+    fallback: Mapping[str, Any] = field(default_factory=dict)  # changes of this section that take over from the best
+    # epoch so far once the plateau's floor is reached and its patience is over again, or the loss is not finite
+    batch: int = 128  # faces a step, over all devices
+    accumulate: int = 1  # parts that a batch is computed in
+    clip: float = 0.0  # largest gradient norm, 0: no clipping
+    ema: float = 0.999  # decay of the averaged weights, 0: none
+    precision: str = "bf16-mixed"  # as Lightning Fabric names it
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A part of the training with epochs, rates and optimiser of its own: ``optimise`` changes keys of the recipe's."""
+
+    name: str = ""  # for people
+    freeze: tuple[str, ...] = ()  # module prefixes that do not learn, and whose batch norms keep their statistics
+    dropout: float = -1.0  # of every dropout layer; below 0: as the net was built
+    size: int = 0  # side in pixels that the net learns at in this phase; 0: that of `[data]`, which it is judged at
+    optimise: Mapping[str, Any] = field(default_factory=dict)  # key of `[optimise]` -> its value in this phase
+
+
+def check_optimise(choice: Optimise, where: str) -> None:
+    """Raises ``RecipeError`` naming the key of ``where`` that has a value it cannot have."""
+    for key, value, allowed in (
+        ("name", choice.name, OPTIMISERS),
+        ("schedule", choice.schedule, SCHEDULES),
+        ("precision", choice.precision, PRECISIONS),
+    ):
+        if value not in allowed:
+            raise RecipeError(f"{where}.{key} is one of {', '.join(allowed)}, not {value!r}")
+    if choice.epochs < 1 or choice.batch < 2:
+        raise RecipeError(f"{where}.epochs must be at least 1 and {where}.batch at least 2")
+    if choice.accumulate < 1 or choice.batch % choice.accumulate:
+        raise RecipeError(f"{where}.batch ({choice.batch}) must be a multiple of accumulate ({choice.accumulate})")
+    if choice.rate <= 0 or not 0 < choice.factor < 1 or not 0 < choice.floor <= 1:
+        raise RecipeError(f"{where}: rate is above 0, factor between 0 and 1, floor above 0 and at most 1")
+    for key in ("warmup", "momentum", "ema"):
+        if not 0 <= getattr(choice, key) < 1:
+            raise RecipeError(f"{where}.{key} is at least 0 and below 1, not {getattr(choice, key)}")
+    single = {key: getattr(choice, key) for key in ("decay", "patience", "clip")}
+    groups = {f"{key}.{name}": x for key in ("rates", "decays") for name, x in getattr(choice, key).items()}
+    for key, value in (single | groups).items():
+        if value < 0:
+            raise RecipeError(f"{where}.{key} is at least 0, not {value}")
+    if choice.fallback and choice.schedule != "plateau":
+        raise RecipeError(f"{where}.fallback waits for a plateau: set schedule = 'plateau'")
+
+
+T = TypeVar("T")
+
+
+def read(kind: type[T], table: Mapping[str, Any], *, where: str) -> T:
+    """An instance of the dataclass ``kind`` from ``table``.
+
+    Raises ``RecipeError`` for unknown keys, wrong types and numbers that are not finite.
+    """
+    hints = get_type_hints(kind)
+    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    for key in table:
+        if key not in known:
+            raise RecipeError(f"{where}: unknown key {key!r}{nearest(key, known)}")
+    values = {key: _value(hints[key], value, where=f"{where}: {key}") for key, value in table.items()}
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise RecipeError(f"{where}: {error}") from error
+
+
+def change(base: T, changes: Mapping[str, Any], *, where: str) -> T:
+    """``base`` with the keys of ``changes`` replaced, read as strictly."""
+    kept = {f.name: getattr(base, f.name) for f in fields(base)}  # type: ignore[arg-type]
+    return read(type(base), {**kept, **changes}, where=where)
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """A hint at the known word that ``word`` is most like, or nothing."""
+    near = get_close_matches(word, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _value(kind: Any, value: Any, *, where: str) -> Any:
+    if is_dataclass(kind):
+        return _section(kind, value, where=where)
+    if get_origin(kind) is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise RecipeError(f"{where} is a list, not {value!r}")
+        return tuple(_value(get_args(kind)[0], v, where=where) for v in value)
+    if get_origin(kind) is not None:
+        return _mapping(get_args(kind)[1], value, where=where)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RecipeError(f"{where} is a finite number, not {value}")
+    if kind is Any:
+        return value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise RecipeError(f"{where} is of type {kind.__name__}, not {value!r}")
+    return value
+
+
+def _section(kind: Any, value: Any, *, where: str) -> Any:
+    if isinstance(value, kind):
+        return value
+    if not isinstance(value, Mapping):
+        raise RecipeError(f"{where} is a section with keys, not {value!r}")
+    return read(kind, value, where=where)
+
+
+def _mapping(kind: Any, value: Any, *, where: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise RecipeError(f"{where} is a table with keys, not {value!r}")
+    return {key: _value(kind, v, where=f"{where}: {key}") for key, v in value.items()}
+
 
 VARIANTS = ("faithful", "tuned", "own")
+
+
 LOSSES = ("cross-entropy", "focal")
+
+
 KEEPS = ("last", "best")
+
+
 CALIBRATIONS = ("vector", "temperature")
+
+
 # What torch's generators take, whatever the epoch makes of it.
 LARGEST_SEED = 2**32 - 1
 

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from mien.lab.recipe.optimise import Phase
-from mien.lab.recipe.schema import Recipe, Source
-from mien.lab.recipe.shipped import dump
+from mien.lab.recipe.load import dump
+from mien.lab.recipe.schema import Phase, Recipe, Source
 
 _WIDTH = 116
 _BARE = re.compile(r"[A-Za-z0-9_-]+")

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from optuna.trial import TrialState
 
 from mien.lab import checkpoint
-from mien.lab.feed.shelf import Shelf
+from mien.lab.data.datasets import Shelf
 from mien.lab.provenance import provenance
 from mien.lab.recipe import Recipe
 from mien.lab.recipe.text import as_toml

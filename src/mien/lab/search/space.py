@@ -19,7 +19,7 @@ from mien._errors import RecipeError
 from mien.lab import nets
 from mien.lab.recipe import Recipe, load, nearest, search_space
 from mien.lab.recipe.text import describe
-from mien.lab.train.course import stages
+from mien.lab.train.schedule import stages
 
 OBJECTIVES = ("accuracy", "log_loss")
 _RANGE = ("low", "high", "log", "step", "choices")

@@ -16,8 +16,8 @@ except ModuleNotFoundError as error:
 
 from mien.lab.checkpoint import save_bytes
 from mien.lab.recipe import Recipe
-from mien.lab.train.course import Stage, stages
 from mien.lab.train.run import validated
+from mien.lab.train.schedule import Stage, stages
 
 Records = Sequence[dict[str, Any]]
 

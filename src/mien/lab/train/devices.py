@@ -1,8 +1,10 @@
 """What trains, and how several processes agree: one on each device, started by Fabric, torchrun or SLURM."""
 
 import atexit
+import ctypes
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NoReturn
@@ -13,7 +15,26 @@ from lightning.fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
 from mien._errors import DeviceError, MienError
-from mien.lab.train.memory import keep_freed_memory
+
+# What mallopt of the GNU C library calls them (malloc.h), and their values: large blocks come from the heap as small
+# ones do, and its end stays where it is.
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+
+
+_NEVER, _AHEAD = 2**31 - 1, 2**28  # bytes
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep what it frees, for its next allocation. Returns whether the C library can be told so."""
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except AttributeError:  # another C library than GNU's
+        return False
+    told = [mallopt(_M_MMAP_MAX, 0), mallopt(_M_TRIM_THRESHOLD, _NEVER), mallopt(_M_TOP_PAD, _AHEAD)]
+    return all(told)
+
 
 _WRONG = 2  # exit status of a process whose first one says what went wrong
 

@@ -4,6 +4,7 @@
 recipe, ``final.pt`` the net that is kept once the last epoch is trained.
 """
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -18,12 +19,13 @@ from mien._errors import DataError, RecipeError
 from mien.lab import checkpoint, nets
 from mien.lab.pretrained import start
 from mien.lab.recipe import Optimise, Recipe, parse
-from mien.lab.train.average import Average
-from mien.lab.train.course import Stage, freeze, stage_at, stages
-from mien.lab.train.objective import Objective
-from mien.lab.train.optimiser import build_optimiser
+from mien.lab.train.losses import Objective
+from mien.lab.train.optim import Average, build_optimiser
+from mien.lab.train.schedule import Stage, freeze, stage_at, stages
 
 State = dict[str, Any]
+
+
 _NET = "net."  # what the names of the net's tensors begin with in an objective
 
 
@@ -245,3 +247,48 @@ def same_training(stored: State, recipe: Recipe) -> bool:
 def net_of(objective: State) -> State:
     """The net's part of an objective's state."""
     return {name.removeprefix(_NET): value for name, value in objective.items() if name.startswith(_NET)}
+
+
+Record = dict[str, Any]
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """The records of ``log.jsonl``, none where there is no log; NaN for what was not finite.
+
+    Raises ``DataError`` where it is damaged.
+    """
+    path = folder / "log.jsonl"
+    if not path.is_file():
+        return []
+    try:
+        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except ValueError as error:
+        raise DataError(f"{path}: damaged ({error}); remove it and run the same command again") from error
+    return [{key: math.nan if value is None else value for key, value in record.items()} for record in records]
+
+
+def kept_epoch(recipe: Recipe, history: Sequence[Record]) -> Record:
+    """The record of the epoch whose weights are the result, as ``recipe.keep`` says."""
+    judged = [(validated(record, "accuracy"), record) for record in history]
+    known = [pair for pair in judged if not math.isnan(pair[0])]
+    if recipe.keep == "best" and known:
+        return max(known, key=lambda pair: pair[0])[1]  # the first of equals, as the run keeps it
+    return history[-1]
+
+
+def is_finished(folder: Path, recipe: Recipe, data: str) -> bool:
+    """Whether ``folder`` holds the finished run of this very recipe.
+
+    What does not concern the training may have changed since (``same_training``). ``data`` is the sha256 of the faces:
+    a run on others is not this one.
+    """
+    path = folder / "recipe.json"
+    if not (path.is_file() and (folder / "final.pt").is_file()):
+        return False
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        final = torch.load(folder / "final.pt", map_location="cpu", weights_only=True, mmap=True)  # reads no weight
+        same = final["provenance"].get("data_sha256", data) == data
+        return same and same_training(stored, recipe)
+    except Exception:  # damaged, or of another version: the checkpoint decides
+        return False

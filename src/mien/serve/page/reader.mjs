@@ -1,4 +1,4 @@
-// Reader: detect, extract, infer, for one picture (mien/pipeline.py).
+// Reader: detect, extract, infer, for one picture (mien/reader.py).
 
 import { BlazeFace } from "./blazeface.mjs";
 import { extract } from "./extract.mjs";

@@ -1,0 +1,104 @@
+"""The table of metrics: the key, name, format and direction of every metric that mien reports.
+
+``mien.lab.metrics`` computes them. Reports, pages, model cards, comparisons and the docs read their names and
+formats here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mien._format import interval, percent, percent_interval
+
+__all__ = ["HEADLINE", "METRICS", "Metric", "format_metric", "format_metric_interval", "metric_name"]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric of a classifier.
+
+    Attributes:
+        key: Its key in JSON files.
+        name: Its name in text.
+        heading: Its short name, for the heads of tables.
+        is_share: Whether it is a share from 0 to 1, printed in per cent; others have three decimals.
+        higher_is_better: Whether a larger value is better.
+    """
+
+    key: str
+    name: str
+    heading: str
+    is_share: bool = True
+    higher_is_better: bool = True
+
+
+METRICS = {
+    metric.key: metric
+    for metric in (
+        Metric("accuracy", "accuracy", "accuracy"),
+        Metric("balanced_accuracy", "balanced accuracy", "balanced"),
+        Metric("macro_f1", "macro F1", "macro F1"),
+        Metric("weighted_f1", "weighted F1", "weighted F1"),
+        Metric("macro_precision", "macro precision", "macro precision"),
+        Metric("top2", "top-2 accuracy", "top-2"),
+        Metric("log_loss", "log loss", "log loss", is_share=False, higher_is_better=False),
+        Metric("brier", "Brier score", "Brier", is_share=False, higher_is_better=False),
+        Metric("ece", "expected calibration error", "ECE", is_share=False, higher_is_better=False),
+    )
+}
+# The metrics that reports show first.
+HEADLINE = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "ece")
+
+
+def metric_name(key: str, *, short: bool = False) -> str:
+    """Return the name of a metric for people.
+
+    Args:
+        key: A key of ``METRICS``, or one of a class such as ``recall.sad``.
+        short: Whether to return the short name, for the head of a table.
+
+    Returns:
+        For example ``macro F1``, or ``recall of sad`` for ``recall.sad``.
+
+    Example:
+        >>> metric_name("recall.sad")
+        'recall of sad'
+    """
+    if key in METRICS:
+        return METRICS[key].heading if short else METRICS[key].name
+    return key.replace(".", " of ").replace("_", " ").replace("f1", "F1")
+
+
+def format_metric(key: str, value: float | None) -> str:
+    """Format the value of a metric.
+
+    Args:
+        key: A key of ``METRICS``, or one of a class such as ``recall.sad``.
+        value: The value, or ``None`` where it is not known.
+
+    Returns:
+        A share in per cent (``70.5 %``), any other metric with three decimals, or ``–`` for ``None``.
+
+    Example:
+        >>> format_metric("log_loss", 0.7812)
+        '0.781'
+    """
+    if value is None:
+        return "–"
+    return percent(value) if _is_share(key) else f"{value:.3f}"
+
+
+def format_metric_interval(key: str, edges: Sequence[float]) -> str:
+    """Format the interval of a metric, without its unit.
+
+    Args:
+        key: A key of ``METRICS``, or one of a class such as ``recall.sad``.
+        edges: Lower and upper edge.
+
+    Returns:
+        For example ``69.0 to 72.1`` for a share and ``0.412 to 0.431`` for any other metric.
+    """
+    return percent_interval(edges) if _is_share(key) else interval(edges)
+
+
+def _is_share(key: str) -> bool:
+    return key not in METRICS or METRICS[key].is_share

@@ -1,0 +1,46 @@
+"""The nearest known word to one that is not known, for error messages."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = ["nearest_words", "suggest"]
+
+
+def nearest_words(word: str, known: Iterable[str], *, n: int = 1, cutoff: float = 0.6) -> list[str]:
+    """Return the known words that are most similar to ``word``; upper and lower case count as equal.
+
+    Args:
+        word: The word that was given.
+        known: The words that are allowed, in their own spelling.
+        n: The largest number of words to return.
+        cutoff: Smallest similarity from 0 to 1 (as ``difflib`` measures it).
+
+    Returns:
+        At most ``n`` known words, the most similar first.
+
+    Example:
+        >>> nearest_words("hapy", ["happy", "sad"])
+        ['happy']
+    """
+    spelling = {each.lower(): each for each in known}
+    return [spelling[each] for each in get_close_matches(word.strip().lower(), list(spelling), n=n, cutoff=cutoff)]
+
+
+def suggest(word: str, known: Iterable[str], *, n: int = 1, cutoff: float = 0.6) -> str:
+    """Return the end of an error message that names the nearest known words.
+
+    Args:
+        word: The word that was given.
+        known: The words that are allowed.
+        n: The largest number of words to name.
+        cutoff: Smallest similarity from 0 to 1.
+
+    Returns:
+        ``"; did you mean 'happy'?"``, or an empty string where no known word is similar.
+
+    Example:
+        >>> suggest("hapy", ["happy", "sad"])
+        "; did you mean 'happy'?"
+    """
+    near = nearest_words(word, known, n=n, cutoff=cutoff)
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""

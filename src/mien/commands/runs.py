@@ -1,0 +1,129 @@
+"""``mien record``: the evidence of a finished run, as results/ keeps it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mien.commands._extra import needs_lab
+from mien.commands._progress import Stages, silence_lightning
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run, as `mien train` names it.")],
+    out: Annotated[Path, typer.Option(help="Folder to write model.onnx, model-fp32.onnx, card and licence to.")],
+    data: Annotated[Path | None, typer.Option(help="The set it was trained on; default: $MIEN_DATA.")] = None,
+    final: Annotated[
+        bool, typer.Option("--final", help="Judge PrivateTest, too: once, when everything is chosen.")
+    ] = False,
+    half: Annotated[
+        bool, typer.Option("--half", help="Store the fp32 file's weights in half precision: half the bytes.")
+    ] = False,
+    calibration: Annotated[str, typer.Option(help="vector or temperature; default: what the recipe says.")] = "",
+) -> None:
+    """Export RUN as fp32 and int8 ONNX, calibrated on PublicTest, with its card."""
+    with needs_lab():
+        from mien.lab.data.datasets import load_set
+        from mien.lab.export.release import release
+        from mien.lab.train.run import load_final, recalibrated
+
+    trained = recalibrated(load_final(run), calibration)
+    card = release(trained, load_set(data, trained.recipe), out, final=final, half=half)
+    low, high = card["accuracy"]["interval"]
+    split = "private" if final else "public"
+    accuracy, clean = card["accuracy"][split], card["accuracy"][f"{split}_clean"]
+    figures = f"{accuracy:.2%} ({low:.2%} to {high:.2%}), clean {clean:.2%}, ECE {card['ece']:.3f}"
+    typer.echo(f"{card['name']}: {split.capitalize()}Test {figures}. {out}")
+
+
+def join(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs, two or more.")],
+    out: Annotated[Path, typer.Option(help="Folder of the joined run.")],
+    name: Annotated[str, typer.Option(help="What it is called; default: the name of the folder.")] = "",
+    about: Annotated[str, typer.Option(help="What its card says of it; default: which nets it is made of.")] = "",
+) -> None:
+    """Put the nets of RUNS side by side: one net that answers the mean of their logits, without further training.
+
+    The result is a finished run as `mien train` leaves it: evaluate it, record it, export it.
+    """
+    with needs_lab():
+        from mien.lab.count import macs, parameters
+        from mien.lab.ensemble import join as write
+        from mien.lab.train.run import load_final
+
+    recipe = write(runs, out, name=name or out.resolve().name, about=about)
+    net = load_final(out).net
+    cost = f"{parameters(net):,} parameters, {macs(net, recipe.data.size) / 1e6:.0f} MMAC a face"
+    typer.echo(f"{recipe.name}: {len(runs)} nets side by side, {cost}. {out}")
+
+
+def logits(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs; several answer as their mean.")],
+    out: Annotated[Path, typer.Option(help="File to write, ending in .npz; a recipe's target.teachers names it.")],
+    data: Annotated[Path | None, typer.Option(help="What the student learns from; default: $MIEN_DATA.")] = None,
+    views: Annotated[
+        int, typer.Option(help="1: each face; 2: also mirrored; 6: also larger and smaller; 10: five crops, mirrored.")
+    ] = 1,
+    recipe: Annotated[
+        str, typer.Option(help="The student's recipe, where it mixes in sets that the first teacher's does not.")
+    ] = "",
+    accelerator: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
+) -> None:
+    """Write the answers of RUNS for the Training faces to a file. No test face is answered."""
+    from mien._errors import OutputError
+
+    with needs_lab():
+        from mien.lab import recipe as recipes
+        from mien.lab.data import Split
+        from mien.lab.data.datasets import load_set
+        from mien.lab.train.devices import Devices
+        from mien.lab.train.distillation import answer
+        from mien.lab.train.run import load_final
+
+    if out.suffix != ".npz":
+        raise OutputError(f"{out}: a file of cached logits ends in .npz; name it so")
+    silence_lightning()
+    device = Devices(accelerator).launch("32-true").device
+    teachers = [load_final(run, device) for run in runs]
+    student = recipes.load(recipe) if recipe else teachers[0].recipe
+    faces = load_set(data, student).split(Split.TRAINING).to(device)
+    with Stages(lines=False) as bar:
+        answers = answer(teachers, faces, views, report=lambda done: bar("answering", done, len(faces)))
+    answers.save(out)
+    names = ", ".join(answers.teachers)
+    typer.echo(f"{names}: {len(answers.rows):,} faces, {views} {'view' if views == 1 else 'views'} each. {out}")
+
+
+def record(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run, as `mien train` names it.")],
+    out: Annotated[Path | None, typer.Option(help="Folder to write to; default: results/RECIPE/seed-SEED.")] = None,
+    data: Annotated[Path | None, typer.Option(help="The set it was trained on; default: $MIEN_DATA.")] = None,
+    final: Annotated[
+        bool, typer.Option("--final", help="Judge PrivateTest, too: once, when everything is chosen.")
+    ] = False,
+    int8: Annotated[bool, typer.Option(help="Quantise, judge that, too, and keep the file where it is small.")] = True,
+    calibration: Annotated[str, typer.Option(help="vector or temperature; default: what the recipe says.")] = "",
+) -> None:
+    """Judge RUN and write its figures, log, recipe, curves, confusion matrix and, where it is small, its int8 file."""
+    with needs_lab():
+        from mien.lab import record as evidence
+        from mien.lab.data.datasets import load_set
+        from mien.lab.train.run import load_final
+
+    recipe = load_final(run).recipe
+    folder = out or Path("results") / recipe.name / f"seed-{recipe.seed}"
+    faces = load_set(data, recipe)
+    metrics = evidence.record(run, faces, folder, final=final, calibration=calibration, int8=int8)
+    for split, by_precision in metrics["judged"].items():
+        figures = by_precision["fp32"]["all"]
+        low, high = figures["interval"]
+        clean = f"clean {by_precision['fp32']['clean']['accuracy']:.2%}, " if split != "leaky" else ""
+        named = f"{split.capitalize()}Test" if split != "leaky" else "leaky part (copies of training faces)"
+        typer.echo(
+            f"{recipe.name}, {named}: {figures['accuracy']:.2%} ({low:.2%} to {high:.2%}), "
+            f"{clean}balanced {figures['balanced_accuracy']:.2%}, macro F1 {figures['macro_f1']:.2%}, "
+            f"log loss {figures['log_loss']:.3f}"
+        )
+    if "accuracy" in metrics["claim"]["figures"]:
+        typer.echo(f"claimed by document {metrics['claim']['document']}: {metrics['claim']['figures']['accuracy']:.2%}")
+    typer.echo(str(folder))

@@ -1,0 +1,196 @@
+"""Picture folders -> FaceSet: ``train/<emotion>/*.jpg`` and ``test/<emotion>/*.jpg`` as on Kaggle."""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from mien._emotions import SEVEN
+from mien._errors import DataError
+from mien.lab.data.faceset import SIZE, FaceSet, Split, assemble, list_sha256, nearest, split_index
+from mien.lab.data.images import read_image
+
+# Split folders of the picture form, as the public copies name them (lower case).
+TRAIN_FOLDERS = ("train", "training")
+
+
+_FILES = ("fer2013.parquet", "fer2013.csv", "icml_face_data.csv")
+
+
+_HOW_TO_GET = (
+    "FER-2013 may not be shipped with mien: download it from Kaggle "
+    "(challenges-in-representation-learning-facial-expression-recognition-challenge, or msambare/fer2013), "
+    "then give its path or set MIEN_DATA to its folder"
+)
+
+
+def find_fer2013(path: str | os.PathLike[str] | None = None) -> Path:
+    """The file or picture folder that ``load_fer2013`` can read: ``path``, or else ``$MIEN_DATA``.
+
+    A folder is fine when it, or ``fer2013/`` in it, holds fer2013.parquet, fer2013.csv, icml_face_data.csv or
+    ``train/``, tried in this order. Raises ``DataError`` that says how to get the data.
+    """
+    given = path if path is not None else os.environ.get("MIEN_DATA")
+    if not given:
+        raise DataError(f"no path of FER-2013 was given and MIEN_DATA is not set; {_HOW_TO_GET}")
+    start = Path(given).expanduser()
+    if start.is_file():
+        return start
+    if not start.is_dir():
+        raise DataError(f"{start}: there is no such file or folder; {_HOW_TO_GET}")
+    for folder in (start, start / "fer2013"):
+        for name in _FILES:
+            if (folder / name).is_file():
+                return folder / name
+        if is_picture_folder(folder):
+            return folder
+    raise DataError(f"{start}: holds none of {', '.join(_FILES)}, train/; {_HOW_TO_GET}")
+
+
+def is_picture_folder(folder: Path) -> bool:
+    """Whether ``folder`` is laid out as ``train/<emotion>/*.jpg``."""
+    return folder.is_dir() and any(entry.name.lower() in TRAIN_FOLDERS and entry.is_dir() for entry in folder.iterdir())
+
+
+# The splits that the pictures of a folder may be from. Where there are two, the name of a file decides, else the first.
+_TESTS = (Split.PUBLIC_TEST, Split.PRIVATE_TEST)
+
+
+_VALIDATION_FOLDERS = ("validation", "valid", "val")
+
+
+_FOLDERS: dict[str, tuple[Split, ...]] = {
+    **dict.fromkeys(TRAIN_FOLDERS, (Split.TRAINING,)),
+    **dict.fromkeys(_VALIDATION_FOLDERS, _TESTS),
+    "test": _TESTS,
+    "publictest": (Split.PUBLIC_TEST,),
+    "privatetest": (Split.PRIVATE_TEST,),
+}
+
+
+# Other spellings in public copies of the set.
+_ALIASES = {
+    "anger": "angry",
+    "disgusted": "disgust",
+    "fearful": "fear",
+    "happiness": "happy",
+    "sadness": "sad",
+    "surprised": "surprise",
+}
+
+
+_LABELS = {str(emotion): label for label, emotion in enumerate(SEVEN)}
+
+
+_EMOTION_NAMES = (*_LABELS, *_ALIASES)
+
+
+_NAME = re.compile(r"(Training|PublicTest|PrivateTest)_(\d{1,18})", re.ASCII)
+
+
+_CLUTTER = ("thumbs.db", "desktop.ini")  # left behind by Windows; names with a leading dot are skipped as well
+
+
+class _Picture(NamedTuple):
+    """One file; sorting by the fields gives the order of the set."""
+
+    split: int
+    number: int  # of a name like PublicTest_123.jpg, else 0
+    label: int
+    name: str  # path below the folder, with forward slashes
+    named: bool  # whether file or folder say which split it is from
+
+
+def read_folders(folder: Path) -> FaceSet:
+    """Read PNG and JPEG files below ``train/`` and ``test/`` (and ``validation/``), one folder an emotion.
+
+    The split is what the file name says (``PublicTest_123.jpg``). Other names below ``test/`` become PublicTest, and
+    the note says so; where there is a ``validation/``, that is PublicTest and ``test/`` is PrivateTest. Order: split,
+    number in the name, emotion, name. These numbers are not rows of fer2013.csv.
+    Raises ``DataError`` for unknown or empty folders, other files, unreadable pictures, and names that contradict
+    their folder.
+    """
+    pictures = sorted(_list_pictures(folder))
+    images = np.empty((len(pictures), SIZE, SIZE), np.uint8)
+    digests = []
+    for image, picture in zip(images, pictures, strict=True):
+        content = (folder / picture.name).read_bytes()
+        image[:] = read_image(content, where=str(folder / picture.name))
+        digests.append((picture.name, hashlib.sha256(content).hexdigest()))
+    return assemble(
+        images,
+        np.array([picture.label for picture in pictures], np.int64),
+        usage=np.array([picture.split for picture in pictures], np.int64),
+        pixels_from_jpeg=np.array([not picture.name.lower().endswith(".png") for picture in pictures], np.bool_),
+        sha256=list_sha256(digests),
+        source=str(folder),
+        note=_note(sum(not picture.named for picture in pictures)),
+    )
+
+
+def _note(unnamed: int) -> str | None:
+    if not unnamed:
+        return None
+    return f"{unnamed:,} test pictures do not name their split: all are taken for PublicTest, none for PrivateTest"
+
+
+def _list_pictures(folder: Path) -> Iterator[_Picture]:
+    splits = [entry for entry in _visible(folder) if entry.name.lower() in _FOLDERS and entry.is_dir()]
+    has_validation = any(split.name.lower() in _VALIDATION_FOLDERS for split in splits)
+    for split in splits:
+        possible = _FOLDERS[split.name.lower()]
+        if has_validation and split.name.lower() == "test":
+            possible = possible[::-1]
+        for file, label in _list_split(split):
+            said, number = _read_name(file, possible)
+            name = file.relative_to(folder).as_posix()
+            named = said is not None or len(possible) == 1 or has_validation
+            yield _Picture(split_index(said or possible[0]), number, label, name, named)
+
+
+def _list_split(split: Path) -> Iterator[tuple[Path, int]]:
+    """Every picture of a split's folder with its label."""
+    emotions = _visible(split)
+    if not emotions:
+        raise DataError(f"{split}: is empty; a folder for each of {', '.join(SEVEN)} is expected")
+    for emotion in emotions:
+        label = _read_emotion(emotion)
+        files = _visible(emotion)
+        if not files:
+            raise DataError(f"{emotion}: is empty; unpack the archive again, or remove the folder")
+        for file in files:
+            yield file, label
+
+
+def _visible(folder: Path) -> list[Path]:
+    entries = sorted(folder.iterdir())
+    return [entry for entry in entries if not entry.name.startswith(".") and entry.name.lower() not in _CLUTTER]
+
+
+def _read_emotion(folder: Path) -> int:
+    name = folder.name.lower()
+    if not folder.is_dir():
+        raise DataError(f"{folder}: is a file where only folders of emotions belong; remove it or sort it into one")
+    if name not in _EMOTION_NAMES:
+        raise DataError(
+            f'{folder}: "{folder.name}" is no emotion of FER-2013{nearest(name, _EMOTION_NAMES)}; '
+            f"the folders are {', '.join(SEVEN)}"
+        )
+    return _LABELS[_ALIASES.get(name, name)]
+
+
+def _read_name(file: Path, possible: tuple[Split, ...]) -> tuple[Split | None, int]:
+    """The split that a file names, if it names one, and its number."""
+    if file.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise DataError(f"{file}: is not a .png, .jpg or .jpeg file; remove it")
+    match = _NAME.fullmatch(file.stem)
+    if match is None:
+        return None, 0
+    said = Split(match[1])
+    if said not in possible:
+        raise DataError(f"{file}: its name says {said}, its folder {' or '.join(sorted(possible))}; move or rename it")
+    return said, int(match[2])

@@ -1,1 +1,0 @@
-"""What a classifier's answers are worth."""

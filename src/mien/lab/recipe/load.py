@@ -1,0 +1,155 @@
+"""Recipe files: the shipped ones by name, one's own by path; dotted overrides; families that are a grid in one file.
+
+A file may hold two sections beside those of the schema. ``[grid.AXIS]`` names the values of an axis, each a table of
+dotted overrides; the members of the family are all combinations, ``FILE/value-value-...``. ``[search]`` is the space of
+`mien search`.
+"""
+
+import itertools
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from mien._errors import RecipeError
+from mien.lab.recipe.schema import Recipe, nearest, read
+
+
+def names() -> tuple[str, ...]:
+    """The recipe files that mien ships; a family's counts once."""
+    folder = resources.files("mien.lab").joinpath("recipes")
+    return tuple(sorted(Path(f.name).stem for f in folder.iterdir() if f.name.endswith(".toml")))
+
+
+def load(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of that name, ``section.key=value`` overrides applied.
+
+    A name is that of a shipped recipe, the path of a TOML file, or either with ``/member`` where the file is a family.
+    Raises ``RecipeError`` for an unknown recipe, key or override (naming the nearest), for a value of the wrong type,
+    and for a family without a member.
+    """
+    name, member = _split(name_or_path)
+    table = _table(name)
+    grid, where = table.pop("grid", {}), f"recipe {name_or_path}"
+    table.pop("search", None)
+    if member or grid:
+        for key, value in _member(name, grid, member).items():
+            put(table, key, value)
+        table["name"] = f"{table.get('name', name)}/{member}"
+    for override in overrides:
+        put(table, *_parse_override(override))
+    return parse(table, where=where)
+
+
+def members(name_or_path: str) -> tuple[str, ...]:
+    """The full names of all members of a family; the name itself for a recipe that is none."""
+    grid = _table(name_or_path).get("grid", {})
+    return tuple(f"{name_or_path}/{member}" for member in _combinations(name_or_path, grid)) or (name_or_path,)
+
+
+def axes(name_or_path: str) -> dict[str, tuple[str, ...]]:
+    """Axis -> the names of its values, in the order in which a family's members join them; empty for no family."""
+    return {axis: tuple(values) for axis, values in _table(name_or_path).get("grid", {}).items()}
+
+
+def search_space(name_or_path: str) -> dict[str, Any]:
+    """The ``[search]`` section of a recipe file as plain values; empty where it has none."""
+    space: dict[str, Any] = _table(_split(name_or_path)[0]).get("search", {})
+    return space
+
+
+def parse(table: Mapping[str, Any], *, where: str) -> Recipe:
+    """A recipe from plain values, as they stand in a TOML file or a checkpoint."""
+    return read(Recipe, table, where=where)
+
+
+def dump(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as plain values: ``parse(dump(recipe))`` is the same recipe."""
+    return asdict(recipe)
+
+
+def put(table: dict[str, Any], key: str, value: Any) -> None:
+    """Set the dotted ``key`` of a nested ``table``, a list of sections counted from 0: ``phases.0.optimise.epochs``.
+
+    Raises ``RecipeError`` where the path meets a plain value or a place that a list does not have.
+    """
+    *sections, last = key.split(".")
+    at: Any = table
+    for section in sections:
+        if isinstance(at, list):
+            if section not in map(str, range(len(at))):
+                raise RecipeError(f"override {key!r}: {section!r} is no place in a list of {len(at)}, counted from 0")
+            at = at[int(section)]
+        else:
+            at = at.setdefault(section, {})
+        if not isinstance(at, (dict, list)):
+            raise RecipeError(f"override {key!r}: {section!r} is not a section")
+    if isinstance(at, list):
+        raise RecipeError(f"override {key!r}: a list of sections is set as a whole, or key by key of one of them")
+    at[last] = value
+
+
+def _split(name: str) -> tuple[str, str]:
+    """A recipe's name and, where there is one, the member of its family."""
+    if name.endswith(".toml"):
+        return name, ""
+    head, _, member = name.rpartition("/")
+    return (head, member) if head.endswith(".toml") or head in names() else (name, "")
+
+
+def _table(name: str) -> dict[str, Any]:
+    if name.endswith(".toml"):
+        if not Path(name).is_file():
+            raise RecipeError(f"{name}: no such recipe file")
+        try:
+            text = Path(name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"{name}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    elif name in names():
+        text = resources.files("mien.lab").joinpath("recipes", f"{name}.toml").read_text(encoding="utf-8")
+    else:
+        meant = f"{name}.toml"  # beside the user
+        hint = f"; did you mean the file {meant!r}?" if Path(meant).is_file() else nearest(name, names())
+        raise RecipeError(f"unknown recipe {name!r}{hint or '; a file ends in .toml'} (`mien recipes` lists them)")
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"recipe {name}: not valid TOML: {error}") from error
+
+
+def _parse_override(override: str) -> tuple[str, Any]:
+    key, sign, value = override.partition("=")
+    if not sign:
+        raise RecipeError(f"override {override!r} must read section.key=value")
+    try:
+        return key.strip(), tomllib.loads(f"v = {value}")["v"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()  # a bare word is a string
+
+
+def _member(name: str, grid: Mapping[str, Any], member: str) -> dict[str, Any]:
+    """The overrides of one member of a family."""
+    known = _combinations(name, grid)
+    if not grid:
+        raise RecipeError(f"recipe {name} is no family: it has no member {member!r}")
+    if not member:
+        raise RecipeError(f"recipe {name} is a family of {len(known)}; name one: {name}/{next(iter(known))}, ...")
+    if member not in known:
+        raise RecipeError(
+            f"recipe {name} has no member {member!r}{nearest(member, list(known))} (`mien recipes {name}` lists them)"
+        )
+    return known[member]
+
+
+def _combinations(name: str, grid: Any) -> dict[str, dict[str, Any]]:
+    """Member -> its overrides, all axes combined in the order of the file."""
+    axes = list(grid.values()) if isinstance(grid, Mapping) else []
+    sound = isinstance(grid, Mapping) and all(isinstance(axis, Mapping) for axis in axes)
+    if not sound or not all(isinstance(value, Mapping) for axis in axes for value in axis.values()):
+        raise RecipeError(f"recipe {name}: [grid.AXIS] holds one table of dotted overrides for each value of the axis")
+    if not axes:
+        return {}
+    choices = itertools.product(*(axis.items() for axis in axes))
+    return {"-".join(v for v, _ in choice): {k: x for _, t in choice for k, x in t.items()} for choice in choices}
