@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-# FER-2013 for the tests that need it; they skip where it is absent.
+# Two worker processes; the tests of a file share its fixtures, so they stay in one process.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+# FER-2013 for the tests that need it; they are skipped if it is absent.
 export MIEN_DATA ?= $(abspath $(CURDIR)/../shared/data)
 
 .PHONY: help demo test lint docs web web-if-npm bench release-check clean
@@ -34,7 +36,7 @@ demo: $(VENV)/core
 	@echo "The report: demo/report.html (open it in a browser); the annotated picture: demo/astronaut.mien.png"
 
 test: $(VENV)/all lint web-if-npm
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: $(VENV)/all
 	$(BIN)/ruff check .
@@ -61,7 +63,7 @@ bench: $(VENV)/all
 	$(BIN)/mien benchmark
 
 release-check: $(VENV)/all lint
-	$(BIN)/python -m pytest -m "release or not release"
+	$(PYTEST) -m "release or not release"
 
 clean:
 	rm -rf $(VENV) demo build dist web/dist web/node_modules src/mien/serve/page/runtime *.egg-info src/*.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -1,8 +1,10 @@
 """The page as a static site: built, served locally, and opened in Chromium."""
 
+import fcntl
 import functools
 import io
 import math
+import os
 import shutil
 import subprocess
 import threading
@@ -45,7 +47,15 @@ def build() -> Path:
     """web/dist of this checkout; skips the test if it cannot be built."""
     if shutil.which("node") is None or not (WEB / "node_modules" / "onnxruntime-web").is_dir():
         pytest.skip("the page needs node and the packages of web/package-lock.json: run `make web`")
-    subprocess.run(["node", WEB / "build.mjs"], check=True, capture_output=True)
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+    with (WEB / "node_modules" / ".test-run").open("a+", encoding="utf-8") as built:
+        # Once in a run: a second worker must not delete the site while the first one serves it.
+        fcntl.flock(built, fcntl.LOCK_EX)
+        built.seek(0)
+        if built.read() != run:
+            subprocess.run(["node", WEB / "build.mjs"], check=True, capture_output=True)
+            built.truncate(0)
+            built.write(run)
     return WEB / "dist"
 
 
