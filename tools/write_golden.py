@@ -1,9 +1,9 @@
-"""Write the golden readings, tests/golden/*.json: they hold mien in Python and mien in the browser to the same answers.
+"""Write the golden readings, tests/golden/*.json: mien in Python and mien in the browser must both reproduce them.
 
     python tools/write_golden.py
 
-The pictures are made of examples/astronaut.png in whole numbers alone, so that every machine makes the same ones; their
-sha256 stands with the readings. Boxes are in pixels; probabilities are those of the embedded int8 model.
+The images are derived from examples/astronaut.png with integer arithmetic only, so that they are the same on every
+machine; the files hold their sha256. Boxes are in pixels; probabilities are those of the embedded int8 model.
 """
 
 import hashlib
@@ -22,16 +22,16 @@ from mien.reader import Reader
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "tests" / "golden"
 HEAD = (128, 0, 320, 192)  # pixels of the example, x1 y1 x2 y2: the head
-TURN = (12, 5, 13)  # cosine and sine of 22.6 degrees as whole numbers over a whole number
+TURN = (12, 5, 13)  # cosine and sine of 22.6 degrees: 12 / 13 and 5 / 13
 Pixels = NDArray[np.uint8]
 
 
 def main() -> None:
-    """Read every picture and write its file."""
+    """Read every image and write its file."""
     FOLDER.mkdir(exist_ok=True)
     reader = Reader()
     model = hashlib.sha256(reader.model.path.read_bytes()).hexdigest()
-    for name, make in PICTURES.items():
+    for name, make in IMAGES.items():
         pixels = make(example())
         golden = {
             "picture": name,
@@ -47,17 +47,17 @@ def main() -> None:
 
 def example() -> Pixels:
     """The astronaut, RGB uint8 [512, 512, 3]."""
-    with Image.open(ROOT / "examples" / "astronaut.png") as picture:
-        return np.asarray(picture.convert("RGB"))
+    with Image.open(ROOT / "examples" / "astronaut.png") as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def digest(pixels: Pixels) -> str:
-    """The sha256 of the bytes of a picture."""
+    """The sha256 of the pixels of an image."""
     return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
 def values(face: Face) -> dict[str, Any]:
-    """What of a face is held: box, score, key points, probabilities and the place of its crop."""
+    """The values of a face that are compared: box, score, key points, probabilities, affine of the crop."""
     assert face.points is not None
     return {
         "box": [round(v, 3) for v in face.box],
@@ -77,25 +77,25 @@ def shrink(pixels: Pixels, factor: int) -> Pixels:
 
 
 def tilt(pixels: Pixels, *, clockwise: bool = True) -> Pixels:
-    """Turned by 22.6 degrees about the middle, interpolated in whole numbers; what comes in is the edge."""
-    cosine, sine, whole = TURN
+    """Rotated by 22.6 degrees about the centre, with integer interpolation; edges are repeated."""
+    cosine, sine, unit = TURN
     sine = sine if clockwise else -sine
     height, width = pixels.shape[:2]
     y, x = np.mgrid[:height, :width] - np.array([height // 2, width // 2])[:, None, None]
-    across = np.clip(cosine * x + sine * y + whole * (width // 2), 0, whole * (width - 1))
-    down = np.clip(cosine * y - sine * x + whole * (height // 2), 0, whole * (height - 1))
-    left, top = across // whole, down // whole
+    across = np.clip(cosine * x + sine * y + unit * (width // 2), 0, unit * (width - 1))
+    down = np.clip(cosine * y - sine * x + unit * (height // 2), 0, unit * (height - 1))
+    left, top = across // unit, down // unit
     right, low = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1)
-    share_x, share_y = (across % whole)[..., None], (down % whole)[..., None]
+    share_x, share_y = (across % unit)[..., None], (down % unit)[..., None]
     wide = pixels.astype(np.int64)
-    upper = wide[top, left] * (whole - share_x) + wide[top, right] * share_x
-    lower = wide[low, left] * (whole - share_x) + wide[low, right] * share_x
-    total = upper * (whole - share_y) + lower * share_y
-    return ((total + whole * whole // 2) // (whole * whole)).astype(np.uint8)
+    upper = wide[top, left] * (unit - share_x) + wide[top, right] * share_x
+    lower = wide[low, left] * (unit - share_x) + wide[low, right] * share_x
+    total = upper * (unit - share_y) + lower * share_y
+    return ((total + unit * unit // 2) // (unit * unit)).astype(np.uint8)
 
 
 def several(pixels: Pixels) -> Pixels:
-    """Six heads of three sizes, some mirrored and tilted, on a plain ground."""
+    """Six heads of three sizes, some mirrored and tilted, on a plain background."""
     x1, y1, x2, y2 = HEAD
     head = pixels[y1:y2, x1:x2]
     canvas = np.full((520, 760, 3), (96, 104, 112), np.uint8)
@@ -113,34 +113,34 @@ def several(pixels: Pixels) -> Pixels:
 
 
 def nobody(pixels: Pixels) -> Pixels:
-    """A ramp of colours of the same size, without a face."""
+    """A colour gradient of the same size, without a face."""
     y, x = np.mgrid[: pixels.shape[0], : pixels.shape[1]]
     return np.stack([x // 2, y // 2, (x + y) // 4], axis=2).astype(np.uint8)
 
 
 def dark(pixels: Pixels) -> Pixels:
-    """Mirrored, at two fifths of the light."""
+    """Mirrored, at two fifths of the brightness."""
     return (pixels[:, ::-1].astype(np.int64) * 2 // 5).astype(np.uint8)
 
 
 def sour(pixels: Pixels) -> Pixels:
-    """With the mouth upside down."""
+    """With the mouth flipped upside down."""
     changed = pixels.copy()
     changed[137:165, 202:252] = changed[137:165, 202:252][::-1]
     return changed
 
 
 def tight(pixels: Pixels) -> Pixels:
-    """The face alone, filling the picture."""
+    """Only the face, which fills the image."""
     return pixels[70:185, 170:285].copy()
 
 
 def wide(pixels: Pixels) -> Pixels:
-    """Every pixel thrice as large: a photograph of 1536 x 1536 pixels, which is reduced before it is searched."""
+    """Enlarged three times to 1536 x 1536 pixels, which the detector reduces first."""
     return pixels.repeat(3, axis=0).repeat(3, axis=1)
 
 
-PICTURES: dict[str, Callable[[Pixels], Pixels]] = {
+IMAGES: dict[str, Callable[[Pixels], Pixels]] = {
     "astronaut": lambda pixels: pixels,
     "half": lambda pixels: shrink(pixels, 2),
     "third": lambda pixels: shrink(pixels, 3),

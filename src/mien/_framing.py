@@ -38,8 +38,8 @@ class Framing:
             raise ModelError(f"the model's framing is not readable ({error}); export the model again") from error
 
 
-# Medians over 1,500 training faces of FER-2013, BlazeFace's key points: `python tools/measure_framing.py DATA`. With
-# this tilt mien-0 reads detected PublicTest faces best: `python tools/compare_tilts.py DATA`.
+# Medians of BlazeFace's key points over 1,500 training faces (`python tools/measure_framing.py points FER2013`).
+# With this tilt mien-0 reads detected PublicTest faces best (`python tools/measure_framing.py tilts DATA`).
 FER2013 = Framing(
     right_eye=(0.314, 0.397), left_eye=(0.668, 0.391), nose=(0.496, 0.581), mouth=(0.498, 0.752), tilt=15.0
 )

@@ -23,7 +23,7 @@ def _tool() -> Any:
 
 TOOL = _tool()
 GOLDEN: dict[str, dict[str, Any]] = {
-    name: json.loads((ROOT / "tests" / "golden" / f"{name}.json").read_text("utf-8")) for name in TOOL.PICTURES
+    name: json.loads((ROOT / "tests" / "golden" / f"{name}.json").read_text("utf-8")) for name in TOOL.IMAGES
 }
 
 
@@ -43,7 +43,7 @@ class Difference(NamedTuple):
 
 def picture(name: str) -> NDArray[np.uint8]:
     """A golden image, RGB uint8 [H, W, 3], checked against its sha256."""
-    pixels: NDArray[np.uint8] = TOOL.PICTURES[name](TOOL.example())
+    pixels: NDArray[np.uint8] = TOOL.IMAGES[name](TOOL.example())
     assert TOOL.digest(pixels) == GOLDEN[name]["sha256"], name
     return pixels
 
