@@ -20,7 +20,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Lowest first; a module sees only what stands above it in this list, and its own package.
 LAYERS = [
     {"_emotions", "_errors", "_format", "_progress", "_suggest", "bundled"},
-    {"_download", "_framing", "_measure", "_metrics", "_page", "_session"},
+    {"_download", "_framing", "_measure", "_metrics", "_output", "_page", "_session"},
     {"_face"},
     {"decode", "detect", "extract", "infer", "overlay"},
     {"reader"},

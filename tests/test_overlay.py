@@ -8,7 +8,8 @@ from PIL import Image, ImageFont
 from mien import overlay
 from mien._emotions import SEVEN, Emotion
 from mien._face import Box, Face, Reading
-from mien.overlay import annotate, confidence_text, enlarge, heat, map_over_crop, opacity
+from mien._format import probability_percent
+from mien.overlay import annotate, enlarge, heat, map_over_crop, opacity
 
 CROP = 48
 
@@ -137,7 +138,7 @@ def test_the_default_font_has_every_letter_of_a_label() -> None:
     font = ImageFont.load_default(20)
     missing = bytes(font.getmask("\uffff"))
     letters = (
-        {c for e in Emotion for c in e} | set("unsure") | {c for v in range(101) for c in confidence_text(v / 100)}
+        {c for e in Emotion for c in e} | set("unsure") | {c for v in range(101) for c in probability_percent(v / 100)}
     )
     assert not [c for c in letters - {" "} if bytes(font.getmask(c)) == missing]
 
@@ -146,7 +147,7 @@ def test_the_default_font_has_every_letter_of_a_label() -> None:
     ("value", "text"), [(0.0, "< 1 %"), (0.004, "< 1 %"), (0.93, "93 %"), (0.991, "99 %"), (0.999, "> 99 %")]
 )
 def test_confidence_is_never_nothing_or_certain(value: float, text: str) -> None:
-    assert confidence_text(value) == text
+    assert probability_percent(value) == text
 
 
 def test_heat_grows_lighter_evenly() -> None:

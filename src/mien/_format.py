@@ -10,6 +10,7 @@ __all__ = [
     "percent_interval",
     "points",
     "points_interval",
+    "probability_percent",
     "short_count",
 ]
 
@@ -57,6 +58,23 @@ def percent_interval(edges: Sequence[float], decimals: int = 1) -> str:
         For example ``69.0 to 72.1``.
     """
     return interval(edges, f".{decimals}f", factor=100)
+
+
+def probability_percent(probability: float) -> str:
+    """Format a probability of a model in per cent, never as 0 % or 100 %, because no model can be certain.
+
+    Args:
+        probability: The probability from 0 to 1.
+
+    Returns:
+        For example ``93 %``, ``< 1 %`` or ``> 99 %``.
+
+    Example:
+        >>> probability_percent(0.999)
+        '> 99 %'
+    """
+    rounded = round(100 * probability)
+    return "< 1 %" if rounded < 1 else "> 99 %" if rounded > 99 else f"{rounded} %"
 
 
 def points(difference: float, decimals: int = 1) -> str:

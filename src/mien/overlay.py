@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mien._emotions import Emotion
 from mien._face import Box, Face, Reading
+from mien._format import probability_percent
 
 UNSURE_COLOR = "#f4f4f2"  # no emotion has it: an abstained face must not look neutral
 _INKS = ("#0a0a0c", "#ffffff")
@@ -66,12 +67,6 @@ def map_over_crop(face: Face, emotion: Emotion | None = None, *, size: int = 192
     """The crop of ``face`` under its map of ``emotion`` (default: the top one), RGB uint8 ``[size, size, 3]``."""
     crop = Image.fromarray(face.crop).resize((size, size), Image.Resampling.BICUBIC)
     return _blend(np.asarray(crop.convert("RGB")), enlarge(face.map(emotion), size))
-
-
-def confidence_text(value: float) -> str:
-    """A probability as people read it: ``93 %``, and never 0 % or 100 %, which no model can know."""
-    percent = round(100 * value)
-    return "< 1 %" if percent < 1 else "> 99 %" if percent > 99 else f"{percent} %"
 
 
 @cache
@@ -215,7 +210,7 @@ def _place_label(face: Face, reading: Reading, size_wh: tuple[int, int], placed:
 def _texts(face: Face) -> tuple[str, ...]:
     if face.emotion is None:
         return ("unsure",)
-    return (f"{face.emotion} {confidence_text(face.confidence)}", str(face.emotion))
+    return (f"{face.emotion} {probability_percent(face.confidence)}", str(face.emotion))
 
 
 def label_areas(box: Box, width: int, height: int, size_wh: tuple[int, int]) -> list[Box]:

@@ -1,5 +1,6 @@
 """Reader: decode, detect, extract, infer, for one picture or for a stream of them with their faces batched."""
 
+import json
 import os
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from mien._errors import ImageError, MienError
 from mien._face import Detection, Face, Reading
+from mien._metrics import METRICS, format_metric, metric_name
 from mien.bundled import DEFAULT_MODEL
 from mien.decode import MAX_BYTES, MAX_PIXELS, Source, decode, name_of
 from mien.detect import Detector, open_detector
@@ -125,10 +127,32 @@ class Reader:
         answers = zip(detections, crops, to_image, *self.model(crops), strict=True)
         return tuple(self._face(*answer) for answer in answers)
 
+    def describe(self) -> dict[str, str]:
+        """Describe the model and the detector for people, as ``Html`` shows them.
+
+        Returns:
+            Terms and texts in the order to show them: model, emotions, measured metrics, detector, recipe, commit,
+            licence. A term that the model's file does not state is left out.
+        """
+        metadata = self.model.metadata
+        facts = {
+            "model": f"{metadata['name']} ({metadata['precision']})",
+            "emotions": ", ".join(self.model.emotions),
+            **_measured(metadata["accuracy"]),
+            "detector": self._detector_name,
+            "recipe": metadata["recipe"],
+            "commit": metadata["commit"][:12],
+            "licence": metadata["licence"],
+        }
+        return {term: text for term, text in facts.items() if text}
+
     def __repr__(self) -> str:
-        detector = getattr(self.detector, "name", type(self.detector).__name__)
         precision = self.model.metadata["precision"]
-        return f"Reader({self.model.name}, {precision}, detector={detector}, abstain={self.abstain})"
+        return f"Reader({self.model.name}, {precision}, detector={self._detector_name}, abstain={self.abstain})"
+
+    @property
+    def _detector_name(self) -> str:
+        return getattr(self.detector, "name", type(self.detector).__name__)
 
     def _read_batches(self, images: Iterable[Source], batch: int, keep: bool) -> Generator[Reading, None, None]:
         pending: list[Prepared] = []
@@ -200,6 +224,19 @@ class Reader:
             crop=_own(crop),
             to_image=_own(to_image),
         )
+
+
+def _measured(text: str) -> dict[str, str]:
+    """The metrics in a model file's metadata, by name; none where the text is not a JSON object of numbers."""
+    try:
+        values = json.loads(text)
+    except ValueError:
+        return {}
+    if not isinstance(values, dict):
+        return {}
+    known = {key: values[key] for key in METRICS if isinstance(values.get(key), int | float)}
+    shown = {metric_name(key): format_metric(key, value) for key, value in known.items()}
+    return {"measured on": str(values.get("split", "an unnamed split")), **shown} if shown else {}
 
 
 def _own(view: NDArray[Any]) -> NDArray[Any]:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from mien import _measure, infer
 from mien.__main__ import app
-from mien.commands.benchmark import draw_face
+from mien.commands._benchmark import draw_face
 from mien.detect import DETECTORS, open_detector
 from mien.infer import bundled_models
 from support.onnx_models import write_model

@@ -156,7 +156,7 @@ def test_five_hundred_mixed_files_with_broken_ones_among_them(
     assert {Path(line["source"]).name for line in read if line["error"]} == broken
     assert all(len(line["faces"]) == (line["error"] is None) for line in read)
     assert result.stderr.splitlines() == [
-        f"mien: 480 pictures, {480 - len(broken)} faces, {len(broken)} not read, 20 files of other kinds left out"
+        f"mien: 480 images, {480 - len(broken)} faces, {len(broken)} not read, 20 files of other kinds left out"
     ]
 
 
@@ -413,7 +413,7 @@ def test_progress_is_for_terminals_only(tiny: Path, album: Path) -> None:
         seen += part
     assert process.wait(timeout=60) == 0
     assert b"reading" in seen
-    assert b"5 pictures, 5 faces, 0 not read" in seen
+    assert b"5 images, 5 faces, 0 not read" in seen
     assert process.stdout is not None
     assert len(process.stdout.read().splitlines()) == 5
     process.stdout.close()

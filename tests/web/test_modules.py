@@ -16,6 +16,7 @@ from PIL import Image
 
 from mien._emotions import Emotion
 from mien._face import Box, Detection, Face, KeyPoints, Reading
+from mien._format import probability_percent
 from mien._framing import FER2013
 from mien.bundled import DEFAULT_MODEL
 from mien.detect.candidates import Candidates
@@ -23,7 +24,7 @@ from mien.detect.suppress import suppress
 from mien.detect.tiles import REDUCING_GAP, _cover
 from mien.extract import extract
 from mien.infer import Classifier, find_model
-from mien.overlay import UNSURE_COLOR, confidence_text, heat
+from mien.overlay import UNSURE_COLOR, heat
 from mien.report import Csv, JsonLines
 from support.golden_readings import GOLDEN, picture
 from support.paths import ROOT, TESTS
@@ -154,7 +155,7 @@ def test_colours_are_those_of_mien() -> None:
     assert look["colors"] == {str(emotion): emotion.color for emotion in Emotion}
     assert look["unsure"] == UNSURE_COLOR
     assert np.abs(np.array(look["ramp"]) - heat(np.linspace(0, 1, 256))).max() <= 1
-    assert look["percents"] == [confidence_text(value) for value in (0.001, 0.5, 0.999)]
+    assert look["percents"] == [probability_percent(value) for value in (0.001, 0.5, 0.999)]
 
 
 def test_files_are_written_as_mien_writes_them() -> None:

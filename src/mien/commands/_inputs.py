@@ -6,17 +6,20 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mien._errors import MienError
 from mien._face import Reading
-from mien.decode import FORMATS, Source
+
+if TYPE_CHECKING:
+    from mien.decode import Source
 
 
 @dataclass
 class Gathered:
     """``sources`` in the order to read them, readings for folders that ``failed``, the number of files ``skipped``."""
 
-    sources: list[Source] = field(default_factory=list)
+    sources: "list[Source]" = field(default_factory=list)
     failed: list[Reading] = field(default_factory=list)
     skipped: int = 0
 
@@ -46,7 +49,7 @@ def _expand(path: str) -> list[str]:
     return sorted(glob.glob(path, recursive=True)) or [path]  # noqa: PTH207 (a Path takes no absolute pattern)
 
 
-def _standard_input() -> Source:
+def _standard_input() -> "Source":
     if sys.stdin.isatty():
         raise MienError("standard input is a terminal; send a picture's bytes to it: mien predict - < photo.jpg")
     return sys.stdin.buffer
@@ -85,5 +88,7 @@ def _failed(folder: str, why: str) -> Reading:
 
 def _suffixes() -> set[str]:
     from PIL import Image
+
+    from mien.decode import FORMATS
 
     return {suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
@@ -20,12 +20,11 @@ from mien.bundled import DEFAULT_MODEL
 from mien.commands._extra import needs_lab
 from mien.commands._inputs import gather
 from mien.commands._progress import Stages
-from mien.commands.explain_images import PAGE, MapPage, asked
-from mien.commands.predict import ErrorLines, Tally, _with_progress, model_facts
-from mien.decode import Source, decode, name_of
-from mien.detect import Detector, open_detector
-from mien.extract import extract
-from mien.reader import Reader
+from mien.commands._terminal import ErrorLines, Tally, with_progress
+
+if TYPE_CHECKING:
+    from mien.decode import Source
+    from mien.detect import Detector
 
 _MEANING = "Bright places speak for it, places without colour do not. It shows what the network used, not what is felt."
 
@@ -49,6 +48,8 @@ class PictureWish:
 
 def explain_pictures(what: Sequence[str], wish: PictureWish) -> int:
     """Write the maps of the pictures that ``what`` names; returns the exit status of ``mien predict``."""
+    from mien.commands.explain_images import PAGE, MapPage
+
     found = gather(what)
     emotions, about, readings = _open(wish, found.sources)
     method = wish.method + ("" if wish.layer == "features" else f" of layer {wish.layer}")
@@ -56,7 +57,7 @@ def explain_pictures(what: Sequence[str], wish: PictureWish) -> int:
     count = len(found.failed) + len(found.sources)
     page = MapPage(wish.folder, emotions, about=about, method=method, meaning=_MEANING)
     with page, closing(readings):
-        for reading in _with_progress(chain(found.failed, readings), count, bar=True):
+        for reading in with_progress(chain(found.failed, readings), count):
             for sink in (tally, errors, page):
                 sink.add(reading)
     typer.echo(f"{tally}. {wish.folder / PAGE}")
@@ -69,7 +70,7 @@ def is_run(model: str) -> bool:
     return (path / "final.pt").is_file() or any(path.glob("seed-*/final.pt"))
 
 
-def _open(wish: PictureWish, sources: Sequence[Source]) -> tuple[list[Emotion], dict[str, str], Readings]:
+def _open(wish: PictureWish, sources: Sequence["Source"]) -> tuple[list[Emotion], dict[str, str], Readings]:
     """The emotions that are asked for, what is said of the model, and the readings."""
     if is_run(wish.model):
         return _by_run(wish, sources)
@@ -78,12 +79,16 @@ def _open(wish: PictureWish, sources: Sequence[Source]) -> tuple[list[Emotion], 
             f"{wish.method} of {wish.layer} needs a run's torch net, and {wish.model} is an ONNX file; "
             "name a run (--model runs/NAME), or take --method map"
         )
+    from mien.reader import Reader
+
     reader = Reader(wish.model, detector=wish.detector, precision=wish.precision, threads=wish.threads)
     emotions = _emotions(wish.emotions, reader.model.emotions, reader.model.name)
-    return emotions, model_facts(reader), reader.read_many(sources, keep_pixels=True)
+    return emotions, reader.describe(), reader.read_many(sources, keep_pixels=True)
 
 
-def _by_run(wish: PictureWish, sources: Sequence[Source]) -> tuple[list[Emotion], dict[str, str], Readings]:
+def _by_run(wish: PictureWish, sources: Sequence["Source"]) -> tuple[list[Emotion], dict[str, str], Readings]:
+    from mien.detect import open_detector
+
     with needs_lab():
         from mien.lab.explain.methods import Looker
         from mien.lab.models import open_model
@@ -105,8 +110,12 @@ def _emotions(names: Sequence[str], known: Sequence[Emotion], model: str) -> lis
     return [emotion for emotion in known if emotion in names or "all" in names]
 
 
-def _read(looker: Any, sources: Iterable[Source], emotions: Sequence[Emotion], find: Detector) -> Readings:
+def _read(looker: Any, sources: Iterable["Source"], emotions: Sequence[Emotion], find: "Detector") -> Readings:
     """As the core's reader reads, but with a ``Looker`` and the asked maps alone: each costs a pass of its own."""
+    from mien.commands.explain_images import asked
+    from mien.decode import decode, name_of
+    from mien.extract import extract
+
     for source in sources:
         try:
             picture = decode(source)
@@ -155,6 +164,8 @@ class SetWish:
 
 def explain_set(wish: SetWish, label_map: Sequence[str]) -> None:
     """Explain the model on the data set, write ``explanation.json`` and ``report.html``, and say what was found."""
+    from mien.detect import open_detector
+
     with needs_lab():
         from mien.lab import checkpoint
         from mien.lab.data.datasets import chosen_split, load_test_set, read_map, read_split

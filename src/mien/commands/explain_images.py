@@ -15,9 +15,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mien._emotions import Emotion
 from mien._face import Face, Reading
+from mien._format import probability_percent
+from mien._output import Draft, output_errors
 from mien._page import head
-from mien.overlay import confidence_text, map_over_crop
-from mien.report.output import Draft, output_errors
+from mien.overlay import map_over_crop
 
 # Pixels.
 _TILE_MAP_SHEET, _GAP, _LABEL, _MARGIN = 168, 12, 40, 28
@@ -75,7 +76,9 @@ def numbered(reading: Reading, most_wh: tuple[int, int]) -> Image.Image:
 
 def tiles(face: Face, emotions: Sequence[Emotion], *, size: int) -> list[tuple[Emotion, str, NDArray[np.uint8]]]:
     """Emotion, probability as text, and the crop under the map, RGB uint8 ``[size, size, 3]``, of each asked one."""
-    return [(e, confidence_text(face.probs[e]), map_over_crop(face, e, size=size)) for e in asked(face.top, emotions)]
+    return [
+        (e, probability_percent(face.probs[e]), map_over_crop(face, e, size=size)) for e in asked(face.top, emotions)
+    ]
 
 
 def _row(canvas: Image.Image, at: tuple[int, int], face: Face, emotions: Sequence[Emotion], name: str) -> None:

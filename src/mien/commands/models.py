@@ -67,7 +67,7 @@ def read_card(name: str) -> dict[str, Any]:
 def _print_card(name: str) -> None:
     from rich.markdown import Markdown
 
-    from mien.commands.predict import TableConsole
+    from mien.commands._terminal import TableConsole
     from mien.infer import find_model
 
     path = find_model(name).parent / "card.md"
@@ -87,7 +87,7 @@ def _print_table(cards: list[dict[str, Any]], detectors: tuple[str, ...]) -> Non
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from mien.commands.predict import TableConsole
+    from mien.commands._terminal import TableConsole
 
     console = TableConsole(highlight=False)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")

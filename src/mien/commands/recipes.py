@@ -184,7 +184,7 @@ def print_table(heads: tuple[str, ...], rows: Rows, *, fold: tuple[int, ...] = (
     from rich.table import Table
     from rich.text import Text
 
-    from mien.commands.predict import TableConsole
+    from mien.commands._terminal import TableConsole
 
     console = TableConsole(highlight=False)
     if keep:

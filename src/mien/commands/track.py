@@ -15,14 +15,13 @@ import typer
 from numpy.typing import NDArray
 
 from mien._errors import MienError, SourceError
+from mien._output import Draft, open_output
 from mien.bundled import DEFAULT_MODEL
-from mien.report.output import Draft, open_output
-from mien.video import Frames, Moment
 
 if TYPE_CHECKING:
     from mien.commands.track_display import Summary, Watch
     from mien.reader import Reader
-    from mien.video import Frames, Tracker
+    from mien.video import Frames, Moment, Tracker
     from mien.video.timeline import Timeline
     from mien.video.video_writer import FilmWriter
 
@@ -30,7 +29,7 @@ _USUAL_RATE = 25.0  # frames a second, where the source does not tell
 
 
 class _Sink(Protocol):
-    def add(self, moment: Moment) -> None: ...
+    def add(self, moment: "Moment") -> None: ...
 
 
 class Outputs:
@@ -39,7 +38,7 @@ class Outputs:
     ``notes`` holds what is to be said of them at the end. Set ``partial`` where the source was not seen to its end.
     """
 
-    def __init__(self, frames: Frames, reader: "Reader", files: Mapping[str, Path | None]) -> None:
+    def __init__(self, frames: "Frames", reader: "Reader", files: Mapping[str, Path | None]) -> None:
         """``files`` maps ``--video``, ``--jsonl``, ``--csv``, ``--parquet`` and ``--html`` to their paths."""
         self.notes: list[str] = []
         self.partial = False
@@ -58,7 +57,7 @@ class Outputs:
             self._stack = self._stack.pop_all()
         return self
 
-    def add(self, moment: Moment, pixels: NDArray[np.uint8]) -> None:
+    def add(self, moment: "Moment", pixels: NDArray[np.uint8]) -> None:
         """Write one frame everywhere."""
         for sink in self._sinks:
             sink.add(moment)
@@ -95,12 +94,11 @@ class Outputs:
         html = self._files["--html"]
         if html is None:
             return
-        from mien.commands.predict import model_facts
         from mien.video.timeline import Timeline
 
         Draft(html).drop()  # a page is written last: whether it can be must be known first
         name = self._frames.name
-        facts = {"source": name, **model_facts(self._reader)}
+        facts = {"source": name, **self._reader.describe()}
         self._timeline = Timeline(title=f"Faces in {Path(name).name or name}", facts=facts)
 
     def _open_film(self, path: Path, size_wh: tuple[int, int]) -> "FilmWriter":

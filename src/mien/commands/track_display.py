@@ -61,7 +61,7 @@ class Summary:
 
     def print(self, frames: "Frames", *, notes: Sequence[str], file: TextIO) -> None:
         """The table of people and the lines about the source."""
-        from mien.commands.predict import TableConsole, printable
+        from mien.commands._terminal import TableConsole, printable
 
         console = TableConsole(file=file, highlight=False)
         if self._people:

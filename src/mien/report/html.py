@@ -18,9 +18,10 @@ from PIL import Image
 
 from mien._emotions import Emotion
 from mien._face import Face, Reading
+from mien._format import probability_percent
+from mien._output import Draft, output_errors
 from mien._page import head
-from mien.overlay import confidence_text, enlarge, heat, opacity
-from mien.report.output import Draft, output_errors
+from mien.overlay import enlarge, heat, opacity
 
 _LONGEST = 960  # pixels of a thumbnail's longer side
 
@@ -70,7 +71,7 @@ def _name(source: str) -> str:
 
 
 def _percent(value: float) -> str:
-    return escape(confidence_text(value)).replace(" ", "\N{NO-BREAK SPACE}")
+    return escape(probability_percent(value)).replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _headline(face: Face) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Self, TextIO
 from mien._emotions import Emotion
 from mien._errors import MissingExtraError
 from mien._face import Reading
-from mien.report.output import Draft, output_errors
+from mien._output import Draft, output_errors
 
 _ROWS_PER_GROUP = 4096  # rows in memory at a time, about 1 MB
 

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien._emotions import Emotion
+from mien._format import probability_percent
+from mien._output import open_output, output_errors
 from mien._page import head
-from mien.overlay import confidence_text
-from mien.report.output import open_output, output_errors
 from mien.video.statistics import People, Person, Samples, Thumbnail
 from mien.video.types import Moment
 
@@ -62,7 +62,7 @@ def values_text(emotions: Sequence[Emotion], sample: NDArray[np.float64]) -> str
     order = np.argsort(-probs, kind="stable")[:_MOST_NAMED]
     named = [i for rank, i in enumerate(order) if rank == 0 or probs[i] >= _NAMED]
     return ("unsure: " if unsure else "") + ", ".join(
-        f"{emotions[i]} {confidence_text(float(probs[i]))}" for i in named
+        f"{emotions[i]} {probability_percent(float(probs[i]))}" for i in named
     )
 
 
@@ -231,7 +231,7 @@ def share_text(share: float) -> str:
 
 
 def _percent(probability: float) -> str:
-    return escape(confidence_text(probability)).replace(" ", "\N{NO-BREAK SPACE}")
+    return escape(probability_percent(probability)).replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _span(person: Person, film: tuple[float, float]) -> tuple[tuple[float, float], bool]:

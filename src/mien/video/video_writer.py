@@ -15,8 +15,9 @@ from PIL import Image, ImageDraw, ImageFont
 from mien._emotions import Emotion
 from mien._errors import MienError, OutputError
 from mien._face import Box
-from mien.overlay import UNSURE_COLOR, confidence_text, ink, label_areas, line_width, overlap
-from mien.report.output import Draft
+from mien._format import probability_percent
+from mien._output import Draft
+from mien.overlay import UNSURE_COLOR, ink, label_areas, line_width, overlap
 from mien.video.audio import Sound
 from mien.video.sources import import_av, reason_of
 from mien.video.types import Moment, TrackedFace
@@ -127,7 +128,7 @@ class Painter:
 def _texts(face: TrackedFace) -> tuple[str, ...]:
     if face.emotion is None:
         return ("unsure", "")
-    return (f"{face.emotion} {confidence_text(face.confidence)}", str(face.emotion), "")
+    return (f"{face.emotion} {probability_percent(face.confidence)}", str(face.emotion), "")
 
 
 def _color(face: TrackedFace) -> str:
