@@ -13,47 +13,77 @@ import inspect
 import math
 import pkgutil
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
 from torch import nn
 
 from mien._errors import RecipeError
-from mien.lab.nets import _timm as _hub
+from mien._suggest import suggest
+from mien.lab.nets import _timm
 from mien.lab.nets._layers import Dense, Net
 
 __all__ = ["Net", "build", "default", "names", "options"]
 
 
 def names() -> tuple[str, ...]:
-    """The nets that a recipe can name: the modules of this folder without an underscore."""
+    """Return the nets that a recipe can name: the modules of this package without an underscore."""
     return tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")))
 
 
 def options(name: str) -> tuple[str, ...]:
-    """The options of the net ``name``. Raises ``RecipeError`` for an unknown net."""
+    """Return the options of a net.
+
+    Args:
+        name: One of ``names()``, or ``timm/NAME``.
+
+    Returns:
+        The names of its keyword-only arguments.
+
+    Raises:
+        RecipeError: There is no such net.
+    """
     parameters = inspect.signature(_builder(name)).parameters.values()
     return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
 
 
 def default(name: str, option: str) -> Any:
-    """What ``build`` of the net takes where ``option`` is not set, ``None`` where it has no such option."""
+    """Return the default of a net's option.
+
+    Args:
+        name: One of ``names()``, or ``timm/NAME``.
+        option: Name of the option.
+
+    Returns:
+        The default, or ``None`` where the net has no such option.
+    """
     found = inspect.signature(_builder(name)).parameters.get(option)
     return None if found is None or found.default is found.empty else found.default
 
 
 def build(name: str, *, channels: int, classes: int, **options: Any) -> Net:
-    """The net ``name`` for inputs of ``channels`` channels and ``classes`` classes, with random weights.
+    """Build a net with random weights.
 
-    ``name`` is one of ``names()`` (dashes may stand for its underscores) or ``timm/NAME``. Raises ``RecipeError`` for
-    an unknown net and for an option that the net does not have or a value it does not take.
+    Args:
+        name: One of ``names()`` (dashes may replace its underscores), or ``timm/NAME``.
+        channels: Channels of the images, 1 for grey.
+        classes: Number of classes.
+        **options: Options of that net.
+
+    Returns:
+        A net that maps normalised images ``[N, channels, S, S]`` to logits ``[N, classes]``.
+
+    Raises:
+        RecipeError: The net or an option is unknown, or the net does not take a value.
+
+    Example:
+        >>> net = build("mien", channels=1, classes=7, widths=(16, 32), depths=(1, 1), strides=(2, 2))
     """
     _check_options(name, tuple(options))
     try:
         net = _builder(name)(channels, classes, **options)
-        # A net of timm knows how its features begin.
-        for layer in (net.head if name.startswith(_hub.PREFIX) else net).modules():
+        # timm initialises its features itself.
+        for layer in (net.head if name.startswith(_timm.PREFIX) else net).modules():
             _initialise(layer)
     except (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:  # torch's for odd values
         raise RecipeError(f"net {name!r}: {(str(error) or type(error).__name__).splitlines()[0]}") from error
@@ -67,28 +97,26 @@ def _check_options(name: str, given: Sequence[str]) -> None:
     known = options(name)
     for option in given:
         if option not in known:
-            near = get_close_matches(option, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = suggest(option, known)
             raise RecipeError(f"net {name!r} has no option {option!r}{hint} (it has: {', '.join(known)})")
 
 
 def _builder(name: str) -> Callable[..., Net]:
-    if name.startswith(_hub.PREFIX):
-        return partial(_hub.build, name)
+    if name.startswith(_timm.PREFIX):
+        return partial(_timm.build, name)
     module_name = name.replace("-", "_")
     if module_name not in names():
-        near = get_close_matches(module_name, names(), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = suggest(module_name, names())
         raise RecipeError(f"unknown net {name!r}{hint} (there are: {', '.join(names())}, and timm/NAME)")
     build: Callable[..., Net] = importlib.import_module(f"{__name__}.{module_name}").build
     return build
 
 
 def _initialise(layer: nn.Module) -> None:
-    """He et al. (ICCV 2015) for what stands before a rectifier; small normal weights for every other linear layer.
+    """Initialise a layer: He et al. (ICCV 2015) before a ReLU, small normal weights for every other linear layer.
 
-    Fan-out for convolutions (a group's own outputs, or depthwise ones would start far too small), fan-in for dense
-    layers, which have no norm to set their scale right.
+    Convolutions use the fan-out of one group, or depthwise ones would start far too small. Dense layers use the fan-in,
+    because no norm corrects their scale.
     """
     if isinstance(layer, nn.Conv2d):
         fan = layer.weight[:, 0].numel() // layer.groups

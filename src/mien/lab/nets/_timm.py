@@ -1,6 +1,5 @@
 """Any convolutional net of timm (github.com/huggingface/pytorch-image-models), under our pooled head: ``mien[hub]``."""
 
-from difflib import get_close_matches
 from types import ModuleType
 from typing import Any
 
@@ -8,17 +7,29 @@ import torch
 from torch import Tensor, nn
 
 from mien._errors import DownloadError, MissingExtraError, RecipeError
+from mien._suggest import suggest
 from mien.lab.nets._layers import Net, PooledHead
 
 PREFIX = "timm/"
 
 
 def build(name: str, channels: int, classes: int, *, size: int = 64, dropout: float = 0.0, **options: Any) -> Net:
-    """timm's net ``name`` (after ``timm/``) without its pooling and classifier, and our head, with random weights.
+    """Build a net of timm without its pooling and classifier, under a pooled head, with random weights.
 
-    ``options`` are timm's own, ``drop_path_rate`` for one. ``size`` is the side in pixels of the images. Raises
-    ``MissingExtraError`` without timm, ``RecipeError`` for a name that timm does not know (naming the nearest) and for
-    a net whose features are no map ``[N, K, h, w]``.
+    Args:
+        name: ``timm/`` and the name that timm gives the net.
+        channels: Channels of the images, 1 for grey.
+        classes: Number of classes.
+        size: Side of the images in pixels.
+        dropout: Dropout rate before the classifier, from 0 to 1.
+        **options: Options that timm passes to the net, such as ``drop_path_rate``.
+
+    Returns:
+        The net.
+
+    Raises:
+        MissingExtraError: timm is not installed.
+        RecipeError: timm has no such net, or its features are not maps ``[N, K, h, w]``.
     """
     features = _features(name, channels, **options)
     with torch.device("meta"):  # a twin without storage finds the map's shape, at no cost
@@ -33,9 +44,17 @@ def build(name: str, channels: int, classes: int, *, size: int = 64, dropout: fl
 
 
 def pretrained_features(name: str, like: nn.Module) -> dict[str, Tensor]:
-    """timm's pretrained weights for ``like``, the features of the net ``name``; timm fits the first convolution.
+    """Load the pretrained weights of timm; timm adapts the first convolution to the number of channels.
 
-    Raises ``DownloadError`` where timm has none or cannot fetch them.
+    Args:
+        name: ``timm/`` and the name that timm gives the net.
+        like: The features of that net, which the weights are for.
+
+    Returns:
+        The state dictionary of the features.
+
+    Raises:
+        DownloadError: timm has no weights for it or cannot fetch them.
     """
     channels = next(p for p in like.parameters() if p.ndim == 4).shape[1]
     try:
@@ -52,15 +71,10 @@ def pretrained_features(name: str, like: nn.Module) -> dict[str, Tensor]:
 def _features(name: str, channels: int, **options: Any) -> nn.Module:
     timm, short = _timm(), name.removeprefix(PREFIX)
     if not timm.is_model(short):
-        near = _nearest(short, timm.list_models())
-        raise RecipeError(f"timm has no net {short!r}{near}; timm.list_models() names all")
+        hint = suggest(short, timm.list_models())
+        raise RecipeError(f"timm has no net {short!r}{hint}; timm.list_models() names all")
     features: nn.Module = timm.create_model(short, in_chans=channels, num_classes=0, global_pool="", **options)
     return features
-
-
-def _nearest(word: str, known: list[str]) -> str:
-    near = get_close_matches(word, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _timm() -> ModuleType:

@@ -21,11 +21,23 @@ def build(
     size: int = 48,
     dropout: float = 0.5,
 ) -> Net:
-    """Five convolutions, three max-pools, and dense layers made for images of ``size`` pixels.
+    """Build an AlexNet: five convolutions, three max-pools, dense layers.
 
-    ``stem`` ``"imagenet"`` is the published 11x11 convolution with stride 4, after which 48 px end in no map at all;
-    ``"small"`` is 5x5 with stride 1, which ends in a map of 5x5. ``base`` is the width of the first convolution, 64 as
-    published; the others have 3, 6, 4 and 4 times as many channels.
+    Args:
+        channels: Channels of the images, 1 for grey.
+        classes: Number of classes.
+        stem: ``"imagenet"`` is the published 11x11 convolution of stride 4, too coarse for 48 px; ``"small"`` is
+            5x5 with stride 1 and ends in a 5x5 map.
+        base: Channels of the first convolution, 64 as published; the others have 3, 6, 4 and 4 times as many.
+        hidden: Widths of the hidden dense layers.
+        size: Side in pixels of the images that the dense layers fit.
+        dropout: Dropout rate after each hidden layer, from 0 to 1.
+
+    Returns:
+        The net.
+
+    Raises:
+        TypeError: ``stem`` is unknown, or the images are too small for the net.
     """
     check_option("stem", stem, ("small", "imagenet"))
     small = stem == "small"

@@ -34,11 +34,23 @@ def build(
     attention: bool = True,
     dropout: float = 0.5,
 ) -> Net:
-    """``depth`` basic blocks in each of four stages.
+    """Build the attention ResNet.
 
-    ``stem`` ``"imagenet"`` is the published 7x7 convolution and max-pool, made for 224 px: a map of 7x7 there, of 2x2
-    at 48 px. ``"small"`` is one 3x3 convolution, a map of 6x6 at 48 px; ``"half"`` one with stride 2, a map of 3x3.
-    ``base`` is the width of the first stage, 64 as published. ``attention`` can be switched off.
+    Args:
+        channels: Channels of the images, 1 for grey.
+        classes: Number of classes.
+        depth: Basic blocks in each of the four stages; 1 gives the published number of parameters.
+        stem: ``"imagenet"`` is the published 7x7 convolution and max-pool (a 2x2 map at 48 px), ``"small"`` one 3x3
+            convolution (6x6), ``"half"`` one 3x3 convolution of stride 2 (3x3).
+        base: Channels of the first stage; 64 as published.
+        attention: Whether the last map is scaled by spatial attention.
+        dropout: Dropout rate before the classifier, from 0 to 1.
+
+    Returns:
+        The net.
+
+    Raises:
+        TypeError: ``depth`` is below 1, or ``stem`` is unknown.
     """
     if depth < 1:
         raise TypeError(f"depth is the number of blocks in each stage, at least 1, not {depth}")

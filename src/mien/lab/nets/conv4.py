@@ -21,9 +21,22 @@ def build(
     size: int = 48,
     dropout: float = 0.5,
 ) -> Net:
-    """One convolution for each of ``widths``, one dense layer for each of ``hidden``, and the classifier.
+    """Build the four-layer CNN.
 
-    ``size`` is the side in pixels of the images that the dense layers are made for; at 48 the last map is 3x3.
+    Args:
+        channels: Channels of the images, 1 for grey.
+        classes: Number of classes.
+        widths: Channels of each convolution, one block each.
+        kernel: Kernel size of the convolutions in pixels.
+        hidden: Widths of the hidden dense layers.
+        size: Side in pixels of the images that the dense layers fit.
+        dropout: Dropout rate after each hidden layer, from 0 to 1.
+
+    Returns:
+        The net.
+
+    Raises:
+        TypeError: The images are too small for the net.
     """
     layers: list[nn.Module] = []
     inputs = channels

@@ -34,10 +34,22 @@ def build(
     dropout: float | None = None,
     drop_path: float = 0.2,
 ) -> Net:
-    """EfficientNet-B ``variant`` (0 to 3); ``dropout`` is that of the variant when not given.
+    """Build an EfficientNet.
 
-    ``stem`` ``"imagenet"`` has the published stride 2, a map of 2x2 at 48 px; ``"small"`` has stride 1, a map of 3x3.
-    ``drop_path`` is the stochastic depth that the blocks grow towards, from 0 at the first.
+    Args:
+        channels: Channels of the images, 1 for grey.
+        classes: Number of classes.
+        variant: 0 to 3, for B0 to B3.
+        stem: ``"imagenet"`` has the published stride 2 (a 2x2 map at 48 px), ``"small"`` has stride 1 (3x3).
+        dropout: Dropout rate before the classifier; by default that of the variant.
+        drop_path: Stochastic depth rate of the last block, from 0 to 1; it grows linearly from 0 at the first
+            block.
+
+    Returns:
+        The net.
+
+    Raises:
+        TypeError: ``variant`` or ``stem`` is unknown.
     """
     check_option("variant", variant, tuple(_VARIANTS))
     check_option("stem", stem, ("small", "imagenet"))

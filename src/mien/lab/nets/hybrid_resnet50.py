@@ -152,18 +152,34 @@ def build(
     hidden: int = 256,
     dropout: float = 0.3,
 ) -> Net:
-    """``attention`` is ``"both"``, ``"channel"``, ``"spatial"`` or ``"none"``; ``branches`` lists the classes of each.
+    """Build the hybrid ResNet; each of its modules can be switched off.
 
-    Classes are named by emotion or by index. Names that the net has no class for are passed over, and classes that no
-    branch names share one more, so that the default serves any class set. ``emotions`` are the names of the classes in
-    order, by default those of mien. An empty ``branches`` is one linear layer for all classes; without the transformer
-    as well, the head is the pooled one.
+    Without the transformer and branches the head is the pooled one.
 
-    Without ``adapter`` the grey channel is used three times. ``width`` and ``heads`` are the transformer's, ``hidden``
-    the width of a branch's dense layer, which the document does not give; ``dropout`` follows it. The backbone is a
-    ResNet of ``depth`` 18, 34 or 50, the published one. ``stem`` ``"imagenet"`` is the published one; ``"small"``
-    leaves a map of 6x6 at 48 px, ``"half"`` one of 3x3. ``base`` is the width of the backbone's first stage, 64 as
-    published; its last map has 8 times as many channels, or 32 times at depth 50.
+    Args:
+        channels: Channels of the images, 1 for grey.
+        classes: Number of classes.
+        adapter: Whether a learnable 1x1 convolution makes three channels; else the grey channel is repeated.
+        attention: ``"both"``, ``"channel"``, ``"spatial"`` or ``"none"``.
+        transformer: Whether one encoder block reads the last map as tokens.
+        branches: The classes of each branch, by name or index. Names that the net has no class for are skipped; the
+            classes that no branch names share one more branch. Empty: one linear layer for all classes.
+        emotions: Names of the classes in order; by default those of mien.
+        depth: 18, 34 or 50 (as published).
+        stem: ``"imagenet"`` is the published 7x7 convolution and max-pool (a 2x2 map at 48 px), ``"small"`` one 3x3
+            convolution (6x6), ``"half"`` one 3x3 convolution of stride 2 (3x3).
+        base: Channels of the backbone's first stage; 64 as published. Its last map has 8 times as many (32 times at
+            depth 50).
+        width: Width of the transformer.
+        heads: Its attention heads.
+        hidden: Width of the dense layer of each branch; the document does not give it.
+        dropout: Dropout rate after that layer, from 0 to 1.
+
+    Returns:
+        The net.
+
+    Raises:
+        TypeError: Options have values that are not allowed, or do not fit each other.
     """
     check_option("attention", attention, ("both", "channel", "spatial", "none"))
     check_option("depth", depth, tuple(_BACKBONES))

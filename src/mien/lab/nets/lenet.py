@@ -23,9 +23,23 @@ def build(
     size: int = 48,
     dropout: float = 0.5,
 ) -> Net:
-    """One convolution for each of ``widths``, one dense layer for each of ``hidden``, and the classifier.
+    """Build a LeNet: one convolution for each of ``widths``, then dense layers.
 
-    ``norm`` adds batch norm, ``size`` is the side in pixels of the images that the dense layers are made for.
+    Args:
+        channels: Channels of the images, 1 for grey.
+        classes: Number of classes.
+        widths: Channels of the convolutions.
+        kernel: Their kernel size in pixels.
+        norm: Whether each has batch norm.
+        hidden: Widths of the hidden dense layers.
+        size: Side in pixels of the images that the dense layers fit.
+        dropout: Dropout rate after each hidden layer, from 0 to 1.
+
+    Returns:
+        The net.
+
+    Raises:
+        TypeError: The images are too small for the net.
     """
     layers: list[nn.Module] = []
     inputs = channels

@@ -31,11 +31,26 @@ def build(
     dropout: float = 0.2,
     drop_path: float = 0.0,
 ) -> Net:
-    """A net of one stem and ``len(widths)`` stages; stage i has ``depths[i]`` blocks of ``widths[i]`` channels.
+    """Build a net of one stem and ``len(widths)`` stages.
 
-    The first block of a stage has ``strides[i]``. ``block`` is ``"residual"``, ``"plain"`` or ``"reparam"``.
-    ``dropout`` is before the classifier; ``drop_path`` the stochastic depth of the last block, growing linearly from 0
-    at the first; it and ``squeeze`` are the residual block's.
+    Args:
+        channels: Channels of the images, 1 for grey.
+        classes: Number of classes.
+        stem: Channels of the stem, a 3x3 convolution.
+        stem_stride: Its stride.
+        widths: Channels of each stage; multiples of 16 are fast in int8.
+        depths: Blocks of each stage.
+        strides: Stride of the first block of each stage.
+        block: ``"residual"``, ``"plain"`` or ``"reparam"``.
+        squeeze: Whether residual blocks have squeeze-and-excitation.
+        dropout: Dropout rate before the classifier, from 0 to 1.
+        drop_path: Stochastic depth rate of the last residual block; it grows linearly from 0 at the first block.
+
+    Returns:
+        The net.
+
+    Raises:
+        TypeError: Options have values that are not allowed, or do not fit each other.
     """
     check_option("block", block, ("residual", "plain", "reparam"))
     if block != "residual" and (squeeze or drop_path > 0):

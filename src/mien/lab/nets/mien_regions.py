@@ -85,7 +85,26 @@ def build(
     dropout: float = 0.2,
     drop_path: float = 0.0,
 ) -> Net:
-    """The net ``mien`` of the same options as trunk, and two branches of ``region_*``, built in the same way."""
+    """Build the net ``mien`` as trunk and one branch for each of the two regions.
+
+    Args:
+        channels: Channels of the images, 1 for grey.
+        classes: Number of classes.
+        stem: Channels of the trunk's stem.
+        stem_stride: Its stride.
+        widths: Channels of each stage of the trunk.
+        depths: Blocks of each stage of the trunk.
+        strides: Stride of each stage of the trunk.
+        region_stem: Channels of a branch's stem.
+        region_widths: Channels of each stage of a branch.
+        region_depths: Blocks of each stage of a branch.
+        region_strides: Stride of each stage of a branch.
+        dropout: Dropout rate before the classifier, from 0 to 1.
+        drop_path: Stochastic depth rate of the trunk's last block.
+
+    Returns:
+        The net.
+    """
     whole = mien.build(
         channels,
         classes,

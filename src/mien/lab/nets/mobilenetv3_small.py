@@ -27,11 +27,21 @@ _STEM, _LAST, _HIDDEN = 16, 576, 1024
 
 
 def build(channels: int, classes: int, *, stem: str = "small", head: str = "pooled", dropout: float = 0.2) -> Net:
-    """``head`` ``"dense"`` is the published one, with a hidden layer of 1024 after the pooling.
+    """Build a MobileNetV3-Small.
 
-    ``"pooled"``, the usual one of nets that are fine-tuned, goes without it, has class activation maps and can be
-    exported. ``stem`` ``"imagenet"`` has the published stride 2, a map of 2x2 at 48 px; ``"small"`` has stride 1, a map
-    of 3x3.
+    Args:
+        channels: Channels of the images, 1 for grey.
+        classes: Number of classes.
+        stem: ``"imagenet"`` has the published stride 2 (a 2x2 map at 48 px), ``"small"`` has stride 1 (3x3).
+        head: ``"dense"`` is published, with a hidden layer of 1024 after the pooling; ``"pooled"`` has none, so
+            that the net has class activation maps and can be exported.
+        dropout: Dropout rate before the classifier, from 0 to 1.
+
+    Returns:
+        The net.
+
+    Raises:
+        TypeError: ``stem`` or ``head`` is unknown.
     """
     check_option("stem", stem, ("small", "imagenet"))
     check_option("head", head, ("pooled", "dense"))

@@ -27,12 +27,26 @@ def build(
     drop_path: float = 0.0,
     zero_init_residual: bool = False,
 ) -> Net:
-    """ResNet of ``depth`` 18, 34 or 50; the stages are ``features.stem`` and ``features.stage1`` to ``stage4``.
+    """Build a ResNet; its stages are ``features.stem`` and ``features.stage1`` to ``features.stage4``.
 
-    ``stem`` ``"imagenet"`` is the published 7x7 convolution and max-pool, a map of 2x2 at 48 px; ``"small"`` is one 3x3
-    convolution with stride 1, a map of 6x6; ``"half"`` one with stride 2, a map of 3x3. ``base`` is the width of the
-    first stage, 64 as published. ``drop_path`` is the stochastic depth of the last block.
-    ``zero_init_residual`` lets every block begin as its shortcut.
+    Args:
+        channels: Channels of the images, 1 for grey.
+        classes: Number of classes.
+        depth: 18, 34 or 50.
+        stem: ``"imagenet"`` is the published 7x7 convolution and max-pool (a 2x2 map at 48 px), ``"small"`` one 3x3
+            convolution (6x6), ``"half"`` one 3x3 convolution of stride 2 (3x3).
+        base: Channels of the first stage; 64 as published.
+        dropout: Dropout rate before the classifier, from 0 to 1.
+        drop_path: Stochastic depth rate of the last block, from 0 to 1; it grows linearly from 0 at the first
+            block.
+        zero_init_residual: Whether the last batch norm of every block starts at 0, so that the block starts as its
+            shortcut.
+
+    Returns:
+        The net.
+
+    Raises:
+        TypeError: An option has a value that is not allowed.
     """
     check_option("depth", depth, tuple(_DEPTHS))
     block = Bottleneck if depth >= 50 else Block

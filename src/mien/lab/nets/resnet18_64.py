@@ -9,8 +9,17 @@ from mien.lab.nets._layers import Net
 
 
 def build(channels: int, classes: int, *, base: int = 64, dropout: float = 0.3, drop_path: float = 0.0) -> Net:
-    """ResNet-18 with the small-image stem.
+    """Build a ResNet-18 with the small stem.
 
-    ``base`` is the width of the first stage, 64 as published; ``drop_path`` the stochastic depth of the last block.
+    Args:
+        channels: Channels of the images, 1 for grey.
+        classes: Number of classes.
+        base: Channels of the first stage; 64 as published.
+        dropout: Dropout rate before the classifier, from 0 to 1.
+        drop_path: Stochastic depth rate of the last block, from 0 to 1; it grows linearly from 0 at the first
+            block.
+
+    Returns:
+        The net.
     """
     return resnet.build(channels, classes, depth=18, stem="small", base=base, dropout=dropout, drop_path=drop_path)

@@ -28,12 +28,29 @@ def build(
     dropout: float = 0.5,
     last_pool: bool | None = None,
 ) -> Net:
-    """VGG of ``depth`` 11, 13, 16 or 19; ``head`` is ``"pooled"`` or ``"dense"``.
+    """Build a VGG.
 
-    ``base`` is the width of the first block, 64 as published. ``hidden`` are the layers of the dense head, ``size`` the
-    side in pixels of the images it is made for. ``last_pool`` is the max-pool after the last block: by default with the
-    dense head only, as at 48 px it leaves a map of 1x1 instead of 3x3. Without ``norm`` it is the net of the paper,
-    which started the deeper ones from the weights of depth 11; with He's initialisation they need no such start.
+    Without batch norm this is the net of the paper, which started the deeper nets from the weights of depth 11.
+    With He initialisation that is not needed.
+
+    Args:
+        channels: Channels of the images, 1 for grey.
+        classes: Number of classes.
+        depth: 11, 13, 16 or 19.
+        base: Channels of the first block; 64 as published.
+        norm: Whether convolutions have batch norm; the paper has none.
+        head: ``"pooled"`` (global average pooling) or ``"dense"`` (as published).
+        hidden: Widths of the hidden layers of the dense head.
+        size: Side in pixels of the images that the dense layers fit.
+        dropout: Dropout rate of the head, from 0 to 1.
+        last_pool: Whether a max-pool follows the last block; by default only with the dense head, because at 48 px
+            it leaves a 1x1 map.
+
+    Returns:
+        The net.
+
+    Raises:
+        TypeError: An option has a value that is not allowed.
     """
     check_option("depth", depth, tuple(_BLOCKS))
     check_option("head", head, ("pooled", "dense"))

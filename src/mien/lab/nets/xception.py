@@ -44,9 +44,19 @@ def separable(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def build(channels: int, classes: int, *, stem: str = "small", dropout: float = 0.5) -> Net:
-    """The stages are ``features.stem``, ``entry``, ``middle`` and ``exit``, the flows of the paper's figure 5.
+    """Build an Xception; its stages are ``features.stem``, ``entry``, ``middle`` and ``exit`` (figure 5 of the paper).
 
-    ``stem`` ``"imagenet"`` has the published stride 2, a map of 2x2 at 48 px; ``"small"`` has stride 1, a map of 3x3.
+    Args:
+        channels: Channels of the images, 1 for grey.
+        classes: Number of classes.
+        stem: ``"imagenet"`` has the published stride 2 (a 2x2 map at 48 px), ``"small"`` has stride 1 (3x3).
+        dropout: Dropout rate before the classifier, from 0 to 1.
+
+    Returns:
+        The net.
+
+    Raises:
+        TypeError: ``stem`` is unknown.
     """
     check_option("stem", stem, ("small", "imagenet"))
     flows: OrderedDict[str, nn.Module] = OrderedDict(stem=_stem(channels, small=stem == "small"))
