@@ -25,6 +25,7 @@ from mien.commands._progress import epoch_line
 from mien.lab import recipe as recipes
 from mien.lab.data import FaceSet, Split
 from mien.lab.data.targets import class_weights
+from mien.lab.inference import predict
 from mien.lab.recipe import Recipe, dump
 from mien.lab.train import loop
 from mien.lab.train.devices import Devices
@@ -118,7 +119,7 @@ def train(recipe: Recipe, faces: FaceSet, folder: Path) -> Rights:
     model, stepper = fabric.setup(run.objective, optimiser)
     while not run.done:
         record = loop._epoch(task, run, model, stepper)
-        logits = loop.predict(run.average.net, public.images, recipe.data.size)
+        logits = predict(run.average.net, public.images, recipe.data.size)
         right.append((logits.argmax(1) == public.labels).numpy())
         print(f"{folder.name}  {epoch_line(record)}", file=sys.stderr, flush=True)
     return np.stack(right)

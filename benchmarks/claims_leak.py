@@ -22,10 +22,10 @@ from mien._errors import DataError
 from mien.lab.data import FaceSet, Split
 from mien.lab.data.duplicates import same_pixels
 from mien.lab.data.selection import training_rows, validation_rows
+from mien.lab.inference import predict
 from mien.lab.metrics import figures
 from mien.lab.predictions import Answers, select_rows
 from mien.lab.recipe import Recipe
-from mien.lab.train.loop import predict
 from mien.lab.train.run import Trained, load_final
 
 RESAMPLES = 2000

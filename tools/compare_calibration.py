@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from mien.lab.data import Split, find_fer2013, load_fer2013, with_classes
 from mien.lab.export.calibrate import fit_temperature, fit_vector
+from mien.lab.inference import predict
 from mien.lab.metrics import expected_calibration_error
-from mien.lab.train.loop import predict
 from mien.lab.train.run import load_final
 
 FOLDS = 10

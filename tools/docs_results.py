@@ -338,7 +338,7 @@ def draw(results: Path, comparison: Comparison) -> str | None:
 
 # The race to 70 %
 
-_VIEWS = {"one": "faces", "flip": "faces and mirror images", "six": "six views", "ten": "ten views"}
+_VIEWS = {"none": "faces", "flip": "faces and mirror images", "six": "six views", "ten": "ten views"}
 
 
 def _races(results: Path) -> list[str]:
@@ -365,7 +365,7 @@ def _race(race: Json, steps: Sequence[str]) -> list[str]:
     return [
         f"`{recipe['name']}`",
         str(race["machine"]),
-        _VIEWS[recipe.get("views", "one")],
+        _VIEWS[recipe.get("views", "none")],
         recipe.get("augment", {}).get("resample", "bilinear"),
         f"{100 * race['target']:.0f} %",
         *(_mean_seconds([run["on_the_way"].get(step) for run in runs]) for step in steps),

@@ -18,9 +18,10 @@ from mien.lab.ensemble import join
 from mien.lab.export.calibrate import Calibration
 from mien.lab.export.onnx import Contract
 from mien.lab.export.release import release
+from mien.lab.inference import predict
 from mien.lab.recipe import parse
 from mien.lab.record import record
-from mien.lab.train.loop import Devices, fit, predict
+from mien.lab.train.loop import Devices, fit
 from mien.lab.train.run import load_final, read_log
 from support.short_runs import short
 from support.synthetic_faces import cartoon_set

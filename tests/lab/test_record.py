@@ -11,9 +11,10 @@ import torch
 from mien._errors import DataError, RecipeError
 from mien.lab.data import FaceSet, Split
 from mien.lab.data.datasets import mix
+from mien.lab.inference import predict
 from mien.lab.predictions import recorded
 from mien.lab.record import record
-from mien.lab.train.loop import Devices, fit, predict
+from mien.lab.train.loop import Devices, fit
 from mien.lab.train.run import is_finished, load_final
 from support.short_runs import LEARNING, small
 from support.synthetic_faces import cartoon_set

@@ -109,10 +109,10 @@ class Stages:
     def __exit__(self, *error: object) -> None:
         self._bar.stop()
 
-    def __call__(self, doing: str, done: int = 0, total: int = 0) -> None:
-        """``done`` of ``total`` parts of ``doing``; a ``total`` of 0 or 1 says that nobody knows how long it takes."""
-        if doing != self._doing and self._lines:
+    def __call__(self, stage: str, done: int = 0, total: int = 0) -> None:
+        """``done`` of ``total`` parts of ``stage``; a ``total`` of 0 or 1 says that nobody knows how long it takes."""
+        if stage != self._doing and self._lines:
             far = f": from {done / total:.0%}" if self._whole and total else ""
-            self._console.print(f"{doing}{far}", highlight=False, markup=False, soft_wrap=True)
-        self._doing = doing
-        self._bar.update(self._task, description=escape(doing), completed=done, total=total if total > 1 else None)
+            self._console.print(f"{stage}{far}", highlight=False, markup=False, soft_wrap=True)
+        self._doing = stage
+        self._bar.update(self._task, description=escape(stage), completed=done, total=total if total > 1 else None)

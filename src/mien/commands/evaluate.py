@@ -38,9 +38,9 @@ def evaluate(
     views: Annotated[
         str,
         typer.Option(
-            help="one: each face as it is; flip: also mirrored; six: also larger and smaller; ten: five crops."
+            help="none: each face as it is; flip: also mirrored; six: also larger and smaller; ten: five crops."
         ),
-    ] = "one",
+    ] = "none",
     precision: Annotated[str, typer.Option(help="int8 or fp32: which file of a model.")] = "int8",
 ) -> None:
     """Judge MODEL on labelled faces and write metrics.json, answers.npz and report.html."""
@@ -67,7 +67,7 @@ def _line(name: str, evaluation: Any) -> str:
     found, selection = evaluation.judged["all"], evaluation.selection
     low, high = found["interval"]
     seed = f", seed {evaluation.subject.seed}" if evaluation.subject.seed else ""
-    views = f", views {evaluation.views}" if evaluation.views != "one" else ""
+    views = f", views {evaluation.views}" if evaluation.views != "none" else ""
     clean = f"clean {evaluation.judged['clean']['accuracy']:.2%}, " if "clean" in evaluation.judged else ""
     kept = "" if evaluation.subject.model is not None else " (kept answers: no maps)"
     left = sum(selection.account.values())

@@ -61,9 +61,9 @@ def logits(
     runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs; several answer as their mean.")],
     out: Annotated[Path, typer.Option(help="File to write, ending in .npz; a recipe's target.teachers names it.")],
     data: Annotated[Path | None, typer.Option(help="What the student learns from; default: $MIEN_DATA.")] = None,
-    views: Annotated[
-        int, typer.Option(help="1: each face; 2: also mirrored; 6: also larger and smaller; 10: five crops, mirrored.")
-    ] = 1,
+    tta: Annotated[
+        str, typer.Option(help="none: each face; flip: also mirrored; six: also larger and smaller; ten: five crops.")
+    ] = "none",
     recipe: Annotated[
         str, typer.Option(help="The student's recipe, where it mixes in sets that the first teacher's does not.")
     ] = "",
@@ -77,7 +77,7 @@ def logits(
         from mien.lab.data import Split
         from mien.lab.data.datasets import load_set
         from mien.lab.train.devices import Devices
-        from mien.lab.train.distillation import answer
+        from mien.lab.train.distillation import cache_logits
         from mien.lab.train.run import load_final
 
     if out.suffix != ".npz":
@@ -88,10 +88,10 @@ def logits(
     student = recipes.load(recipe) if recipe else teachers[0].recipe
     faces = load_set(data, student).split(Split.TRAINING).to(device)
     with Stages(lines=False) as bar:
-        answers = answer(teachers, faces, views, report=lambda done: bar("answering", done, len(faces)))
-    answers.save(out)
-    names = ", ".join(answers.teachers)
-    typer.echo(f"{names}: {len(answers.rows):,} faces, {views} {'view' if views == 1 else 'views'} each. {out}")
+        cached = cache_logits(teachers, faces, tta=tta, progress=bar)
+    cached.save(out)
+    names = ", ".join(cached.teachers)
+    typer.echo(f"{names}: {len(cached.rows):,} faces, {cached.logits.shape[1]} views of each. {out}")
 
 
 def record(

@@ -1,64 +1,115 @@
-"""The one normalisation of every net here, in training and inside every exported graph."""
+"""Inference of a trained net: normalisation, prediction in batches, and test-time augmentation (TTA)."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
-
-# How many views each word stands for.
-VIEWS = {"one": 1, "flip": 2, "six": 6, "ten": 10}
-
-
-VIEWS_SAID = {
-    "one": "the face as it is",
-    "flip": "each face and its mirror image, averaged",
-    "six": "each face as it is, an eleventh larger and a thirteenth smaller, with their mirrors, averaged",
-    "ten": "five crops and their mirrors, averaged",
-}
-
-
-# Share of a face's side that a crop keeps (44 of 48 pixels), and by which a border widens it on each side (2 pixels).
-_CROP, _BORDER = 11 / 12, 1 / 24
-
-
-def views_of(x: Tensor, views: int) -> list[Tensor]:
-    """The ``views`` of images ``[N, 1, S, S]``: each of their own size, to be resized by whoever looks at them.
-
-    1: the face. 2: and its mirror image. 6: the face, its middle and the face within a border that repeats its edge,
-    which is seen larger and smaller after resizing, and their mirror images. 10: the crops of the four corners and of
-    the middle, and their mirror images (Krizhevsky et al., NeurIPS 2012).
-    """
-    if views == 1:
-        return [x]
-    if views == 2:
-        return [x, x.flip(3)]
-    crops = [x, _middle(x), _bordered(x)] if views == 6 else [*_corners(x), _middle(x)]
-    return [view for one in crops for view in (one, one.flip(3))]
-
-
-def _middle(x: Tensor) -> Tensor:
-    crop = round(_CROP * x.shape[-1])
-    first = (x.shape[-1] - crop) // 2
-    return x[:, :, first : first + crop, first : first + crop]
-
-
-def _corners(x: Tensor) -> list[Tensor]:
-    crop = round(_CROP * x.shape[-1])
-    ends = (slice(None, crop), slice(x.shape[-1] - crop, None))
-    return [x[:, :, rows, columns] for rows in ends for columns in ends]
-
-
-def _bordered(x: Tensor) -> Tensor:
-    side, border = x.shape[-1], round(_BORDER * x.shape[-1])
-    where = torch.arange(-border, side + border, device=x.device).clamp(0, side - 1)
-    return x[:, :, where][:, :, :, where]
-
 
 # Mean and standard deviation of the pixels of FER-2013 Training, in 0..1 (measured: 0.5077, 0.2550).
 MEAN, STD = 0.508, 0.255
 
+# The kinds of test-time augmentation: name -> the views of a face whose probabilities are averaged.
+TTA = {
+    "none": "the face as it is",
+    "flip": "each face and its mirror image, averaged",
+    "six": "each face as it is, an eleventh larger and a thirteenth smaller, with their mirror images, averaged",
+    "ten": "five crops and their mirror images, averaged",
+}
+
+# Share of a face's side that a crop keeps (44 of 48 pixels), and that a border adds on each side (2 pixels).
+_CROP, _BORDER = 11 / 12, 1 / 24
+
+
+@torch.no_grad()
+def predict(net: nn.Module, images: Tensor, size: int, *, batch_size: int = 512) -> Tensor:
+    """Compute the logits of a net for grey faces.
+
+    Args:
+        net: A net in eval mode that takes float ``[N, 1, size, size]``.
+        images: uint8 ``[N, S, S]``, on the device of the net.
+        size: Side in pixels that the net sees; faces of another side are resized.
+        batch_size: Faces in one forward pass.
+
+    Returns:
+        float32 ``[N, C]`` on the device of the images.
+
+    Example:
+        >>> net = nn.Sequential(nn.Flatten(), nn.Linear(16 * 16, 7))
+        >>> predict(net, torch.zeros(3, 48, 48, dtype=torch.uint8), 16).shape
+        torch.Size([3, 7])
+    """
+    parts = [net(normalise(part.unsqueeze(1).float() / 255, size)) for part in torch.split(images, batch_size)]
+    return torch.cat(parts).float()
+
+
+def predict_tta(net: nn.Module, images: Tensor, size: int, tta: str) -> Tensor:
+    """Compute logits whose softmax is the mean of the probabilities over the views of each face.
+
+    Args:
+        net: As for ``predict``.
+        images: uint8 ``[N, S, S]``, on the device of the net.
+        size: Side in pixels that the net sees.
+        tta: A key of ``TTA``.
+
+    Returns:
+        float32 ``[N, C]``: logits for ``"none"``, else logarithms of unnormalised mean probabilities.
+    """
+    logits = [predict(net, view.squeeze(1), size) for view in tta_views(images.unsqueeze(1), tta)]
+    return logits[0] if len(logits) == 1 else torch.stack([each.log_softmax(1) for each in logits]).logsumexp(0)
+
 
 def normalise(images: Tensor, size: int) -> Tensor:
-    """float ``[N, 1, S, S]`` in 0..1 -> ``[N, 1, size, size]`` of mean 0 and variance 1 over the training set."""
+    """Resize faces and scale them to mean 0 and variance 1 over the training set.
+
+    Every net is trained on this normalisation, and every exported graph contains it.
+
+    Args:
+        images: float ``[N, 1, S, S]`` in 0..1.
+        size: Side of the result in pixels.
+
+    Returns:
+        float ``[N, 1, size, size]`` in channels-last layout.
+    """
     if images.shape[-1] != size:
         images = F.interpolate(images, size=size, mode="bicubic", align_corners=False)
     return ((images - MEAN) / STD).contiguous(memory_format=torch.channels_last)
+
+
+def tta_views(images: Tensor, tta: str) -> list[Tensor]:
+    """Return the views of faces that test-time augmentation averages.
+
+    The ten views are the crops of the four corners and of the middle and their mirror images (Krizhevsky et al.,
+    NeurIPS 2012). The six views are the face, its middle and the face within a border that repeats its edge, and their
+    mirror images: after resizing, the face is seen in three sizes.
+
+    Args:
+        images: ``[N, 1, S, S]`` of any type.
+        tta: A key of ``TTA``.
+
+    Returns:
+        One tensor ``[N, 1, V, V]`` a view. Views differ in their side V and must be resized.
+    """
+    crops = {
+        "none": lambda: [images],
+        "flip": lambda: [images],
+        "six": lambda: [images, _middle(images), _bordered(images)],
+        "ten": lambda: [*_corners(images), _middle(images)],
+    }[tta]()
+    return crops if tta == "none" else [view for crop in crops for view in (crop, crop.flip(3))]
+
+
+def _middle(images: Tensor) -> Tensor:
+    crop = round(_CROP * images.shape[-1])
+    first = (images.shape[-1] - crop) // 2
+    return images[:, :, first : first + crop, first : first + crop]
+
+
+def _corners(images: Tensor) -> list[Tensor]:
+    crop = round(_CROP * images.shape[-1])
+    ends = (slice(None, crop), slice(images.shape[-1] - crop, None))
+    return [images[:, :, rows, columns] for rows in ends for columns in ends]
+
+
+def _bordered(images: Tensor) -> Tensor:
+    side, border = images.shape[-1], round(_BORDER * images.shape[-1])
+    index = torch.arange(-border, side + border, device=images.device).clamp(0, side - 1)
+    return images[:, :, index][:, :, :, index]

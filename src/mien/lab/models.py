@@ -24,7 +24,7 @@ from mien.lab.data import FaceSet
 from mien.lab.data.faceset import nearest
 from mien.lab.export.calibrate import Calibration
 from mien.lab.export.release import calibrate
-from mien.lab.train.loop import predict
+from mien.lab.inference import predict
 from mien.lab.train.run import Trained, load_final
 
 __all__ = ["Model", "open_model"]

@@ -31,12 +31,12 @@ from mien.lab.export.release import (
     require_same_faces,
 )
 from mien.lab.html.figures import draw_confusion
+from mien.lab.inference import predict
 from mien.lab.metrics import figures
 from mien.lab.predictions import Answers
 from mien.lab.provenance import commit
 from mien.lab.recipe import dump
 from mien.lab.train.curves import draw_curves
-from mien.lab.train.loop import predict
 from mien.lab.train.run import Trained, load_final, recalibrated
 
 # Bytes up to which the int8 file of a run is kept beside its figures.

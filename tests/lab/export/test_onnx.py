@@ -12,9 +12,9 @@ from mien._framing import FER2013
 from mien.infer import Classifier
 from mien.lab import nets
 from mien.lab.export.onnx import Contract, HeadMaps, PooledMaps, describe, export_fp32, hires_maps
+from mien.lab.inference import predict
 from mien.lab.nets._layers import EncoderBlock
 from mien.lab.nets._pullback import pull
-from mien.lab.train.loop import predict
 from support.random_nets import CALIBRATION, PROVENANCE, VARIANTS, variant
 
 # The heads whose maps come from gradients, and one that is pooled and linear.

@@ -18,8 +18,9 @@ from mien.lab.data import FaceSet
 from mien.lab.export.calibrate import Calibration
 from mien.lab.export.onnx import _after, describe, export_fp32, export_int8, fold_norms, store_half
 from mien.lab.export.release import release
+from mien.lab.inference import predict
 from mien.lab.nets._layers import Branched
-from mien.lab.train.loop import Devices, fit, predict
+from mien.lab.train.loop import Devices, fit
 from mien.lab.train.run import load_final
 from support.random_nets import CALIBRATION, PROVENANCE, randomised, variant
 from support.short_runs import LEARNING, small

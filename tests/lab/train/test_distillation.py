@@ -18,10 +18,10 @@ from mien.lab.augment import mix
 from mien.lab.data import FaceSet
 from mien.lab.data.datasets import load_set
 from mien.lab.data.targets import targets
-from mien.lab.inference import normalise, views_of
+from mien.lab.inference import normalise, predict, tta_views
 from mien.lab.recipe import Target
-from mien.lab.train.distillation import Answers, Teachers, answer
-from mien.lab.train.loop import fit, predict
+from mien.lab.train.distillation import CachedLogits, Teachers, cache_logits
+from mien.lab.train.loop import fit
 from mien.lab.train.run import Trained, load_final
 from support.short_runs import CPU, short, training, two_runs
 from support.synthetic_faces import cartoon_set
@@ -51,9 +51,9 @@ def probabilities(teacher: Trained, images: torch.Tensor) -> torch.Tensor:
     return predict(teacher.net, images, 48).softmax(dim=1)
 
 
-def cached(folder: Path, teachers: list[Trained], faces: FaceSet, views: int = 1) -> Path:
-    path = folder / f"answers-{len(teachers)}-{views}.npz"
-    answer(teachers, training(faces), views).save(path)
+def cached(folder: Path, teachers: list[Trained], faces: FaceSet, tta: str = "none") -> Path:
+    path = folder / f"logits-{len(teachers)}-{tta}.npz"
+    cache_logits(teachers, training(faces), tta=tta).save(path)
     return path
 
 
@@ -61,9 +61,9 @@ def cached(folder: Path, teachers: list[Trained], faces: FaceSet, views: int = 1
 
 
 def test_answers_survive_their_file(trained: list[Trained], faces: FaceSet, tmp_path: Path) -> None:
-    answers = answer(trained, training(faces), 2, batch=32)
+    answers = cache_logits(trained, training(faces), tta="flip", batch_size=32)
     answers.save(tmp_path / "a.npz")
-    loaded = Answers.load(tmp_path / "a.npz")
+    loaded = CachedLogits.load(tmp_path / "a.npz")
     assert loaded.logits.dtype == np.float16
     assert loaded.logits.shape == (70, 2, 7)
     assert np.array_equal(loaded.logits, answers.logits)
@@ -75,30 +75,30 @@ def test_answers_survive_their_file(trained: list[Trained], faces: FaceSet, tmp_
 def test_several_teachers_answer_with_their_mean_probability(trained: list[Trained], faces: FaceSet) -> None:
     ours = training(faces)
     expected = torch.stack([probabilities(teacher, ours.images) for teacher in trained]).mean(0)
-    given = answer(trained, ours, 1).probabilities(ours, 1.0, source="x")
+    given = cache_logits(trained, ours).probabilities(ours, 1.0, source="x")
     torch.testing.assert_close(given, expected, atol=1e-3, rtol=0)  # float16
     assert (probabilities(trained[0], ours.images) - expected).abs().max() > 0.01
 
 
 def test_progress_is_told_in_faces(trained: list[Trained], faces: FaceSet) -> None:
-    done: list[int] = []
-    answer(trained[:1], training(faces), 1, batch=32, report=done.append)
-    assert done == [32, 64, 70]
+    done: list[tuple[int, int]] = []
+    cache_logits(trained[:1], training(faces), batch_size=32, progress=lambda _, n, total: done.append((n, total)))
+    assert done == [(32, 70), (64, 70), (70, 70)]
 
 
 def test_two_views_are_the_face_and_its_mirror_image(trained: list[Trained], faces: FaceSet) -> None:
     ours = training(faces)
-    logits = torch.from_numpy(answer(trained[:1], ours, 2).logits).float()
+    logits = torch.from_numpy(cache_logits(trained[:1], ours, tta="flip").logits).float()
     for view, images in enumerate((ours.images, ours.images.flip(2))):
         expected = probabilities(trained[0], images)
         torch.testing.assert_close(logits[:, view].softmax(dim=1), expected, atol=1e-3, rtol=0)
-    mean = answer(trained[:1], ours, 2).probabilities(ours, 1.0, source="x")
+    mean = cache_logits(trained[:1], ours, tta="flip").probabilities(ours, 1.0, source="x")
     torch.testing.assert_close(mean, logits.softmax(dim=2).mean(dim=1))
 
 
 def test_ten_views_are_five_crops_and_their_mirror_images(trained: list[Trained], faces: FaceSet) -> None:
     x = torch.arange(48.0 * 48).view(1, 1, 48, 48)
-    seen = views_of(x, 10)
+    seen = tta_views(x, "ten")
     assert {view.shape for view in seen} == {(1, 1, 44, 44)}
     assert [int(view[0, 0, 0, 0]) for view in seen[::2]] == [0, 4, 4 * 48, 4 * 48 + 4, 2 * 48 + 2]
     assert all(torch.equal(a.flip(3), b) for a, b in zip(seen[::2], seen[1::2], strict=True))
@@ -106,13 +106,13 @@ def test_ten_views_are_five_crops_and_their_mirror_images(trained: list[Trained]
     crop = ours.images[:, None, :44, 4:].float() / 255
     with torch.no_grad():
         expected = trained[0].net(normalise(crop, 48)).softmax(dim=1)
-    logits = torch.from_numpy(answer(trained[:1], ours, 10).logits).float()
+    logits = torch.from_numpy(cache_logits(trained[:1], ours, tta="ten").logits).float()
     torch.testing.assert_close(logits[:, 2].softmax(dim=1), expected, atol=1e-3, rtol=0)
 
 
 def test_six_views_are_three_sizes_and_their_mirror_images() -> None:
     x = torch.arange(2 * 48.0 * 48).view(2, 1, 48, 48).to(torch.uint8)
-    seen = views_of(x, 6)
+    seen = tta_views(x, "six")
     assert [view.shape[-1] for view in seen] == [48, 48, 44, 44, 52, 52]
     assert torch.equal(seen[0], x)
     assert torch.equal(seen[2], x[:, :, 2:46, 2:46])
@@ -123,16 +123,16 @@ def test_six_views_are_three_sizes_and_their_mirror_images() -> None:
 def test_temperature_softens_each_view(trained: list[Trained], faces: FaceSet) -> None:
     ours = training(faces)
     expected = (predict(trained[0].net, ours.images, 48) / 4).softmax(dim=1)
-    given = answer(trained[:1], ours, 1).probabilities(ours, 4.0, source="x")
+    given = cache_logits(trained[:1], ours).probabilities(ours, 4.0, source="x")
     torch.testing.assert_close(given, expected, atol=1e-3, rtol=0)
 
 
 def test_answers_find_their_faces_whatever_the_order(trained: list[Trained], faces: FaceSet) -> None:
     ours = training(faces)
     order = torch.randperm(70, generator=torch.Generator().manual_seed(0))
-    shuffled = answer(trained[:1], ours.select(order), 1)
+    shuffled = cache_logits(trained[:1], ours.select(order))
     some = ours.select(torch.tensor([5, 60, 5, 0]))
-    straight = answer(trained[:1], some, 1).probabilities(some, 1.0, source="x")
+    straight = cache_logits(trained[:1], some).probabilities(some, 1.0, source="x")
     torch.testing.assert_close(shuffled.probabilities(some, 1.0, source="x"), straight, atol=1e-3, rtol=0)
 
 
@@ -155,7 +155,7 @@ def test_a_target_has_the_shares_of_label_cached_and_live_teachers(
     ):
         for teach in (0.6, 1.0):
             teachers = opened(*named, teach=teach)
-            given = teachers.teach(x, teachers.fold(label, ours))
+            given = teachers.add_live(x, teachers.add_cached(label, ours))
             expected = (1 - teach) * label + teach * torch.stack(answers).mean(0)
             torch.testing.assert_close(given, expected, atol=2e-3, rtol=0)
 
@@ -166,7 +166,7 @@ def test_mixed_faces_have_their_answers_mixed_with_the_same_shares(
     """Each face's own image stands for its answer: what mixing does to the one it does to the other."""
     ours = training(faces)
     teachers = opened(cached(tmp_path, trained, faces))
-    told = teachers.fold(targets(ours, Target()), ours)
+    told = teachers.add_cached(targets(ours, Target()), ours)
     flat = told[:, :1, None, None].expand(-1, 1, 48, 48).contiguous()  # a grey as bright as its first probability
     mixed_x, mixed = mix(flat, told, replace(short().augment, mixup=0.4), torch.Generator().manual_seed(0))
     torch.testing.assert_close(mixed_x.mean(dim=(1, 2, 3)), mixed[:, 0])
@@ -176,7 +176,7 @@ def test_mixed_faces_have_their_answers_mixed_with_the_same_shares(
 def test_without_teaching_no_teacher_is_opened(tmp_path: Path) -> None:
     idle = opened(tmp_path / "none.npz", tmp_path / "none", teach=0.0)
     x, target = torch.rand(2, 1, 48, 48), torch.rand(2, 7)
-    assert idle.teach(x, idle.fold(target, cartoon_set())) is target
+    assert idle.add_live(x, idle.add_cached(target, cartoon_set())) is target
 
 
 def test_a_student_learns_from_cached_answers_as_well_as_from_the_teacher_itself(
@@ -211,12 +211,12 @@ def test_the_command_answers_the_training_faces_of_any_set(
     app.command()(logits)
     out = tmp_path / "answers.npz"
     words = [*map(str, folders), "--data", str(tmp_path / "mine"), "--out", str(out), "--accelerator", "cpu"]
-    done = CliRunner().invoke(app, [*words, "--views", "2"], catch_exceptions=False)
+    done = CliRunner().invoke(app, [*words, "--tta", "flip"], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     ours = training(load_set(tmp_path / "mine", short()))
-    assert f"{len(ours)} faces, 2 views each" in done.output
+    assert f"{len(ours)} faces, 2 views of each" in done.output
     views = [torch.stack([probabilities(t, x) for t in trained]).mean(0) for x in (ours.images, ours.images.flip(2))]
-    given = Answers.load(out).probabilities(ours, 1.0, source="x")
+    given = CachedLogits.load(out).probabilities(ours, 1.0, source="x")
     torch.testing.assert_close(given, torch.stack(views).mean(0), atol=1e-3, rtol=0)
     with pytest.raises(OutputError, match=r"ends in \.npz"):
         CliRunner().invoke(app, [*words[:-3], str(tmp_path / "answers.pt")], catch_exceptions=False)
@@ -224,16 +224,16 @@ def test_the_command_answers_the_training_faces_of_any_set(
 
 def test_answers_for_other_data_classes_or_rows_are_refused(trained: list[Trained], faces: FaceSet) -> None:
     ours = training(faces)
-    answers = answer(trained[:1], ours.select(torch.arange(60)), 1)
-    with pytest.raises(DataError, match=r"a\.npz: its answers are for another data set than cartoons"):
+    answers = cache_logits(trained[:1], ours.select(torch.arange(60)))
+    with pytest.raises(DataError, match=r"a\.npz: its logits are of another data set than cartoons"):
         answers.probabilities(replace(ours, sha256="1" * 64), 1.0, source="a.npz")
-    with pytest.raises(DataError, match=r"a\.npz: answers for the classes angry, .*; the recipe learns angry, fear"):
+    with pytest.raises(DataError, match=r"a\.npz: logits for the classes angry, .*; the recipe learns angry, fear"):
         answers.probabilities(replace(ours, emotions=SEVEN[:1] + SEVEN[2:3]), 1.0, source="a.npz")
-    with pytest.raises(DataError, match=r"a\.npz: has no answer for some rows"):
+    with pytest.raises(DataError, match=r"a\.npz: has no logits for some rows"):
         answers.probabilities(ours, 1.0, source="a.npz")
     assert len(answers.probabilities(ours.select(torch.arange(50)), 1.0, source="a.npz")) == 50
-    with pytest.raises(DataError, match="no answer for some rows"):
-        answer(trained[:1], ours.select(torch.arange(0)), 1).probabilities(ours, 1.0, source="a.npz")
+    with pytest.raises(DataError, match="no logits for some rows"):
+        cache_logits(trained[:1], ours.select(torch.arange(0))).probabilities(ours, 1.0, source="a.npz")
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a file of numpy", b"PK\x03\x04 half of one"])
@@ -241,31 +241,31 @@ def test_a_missing_or_damaged_file_is_one_clear_line(content: bytes | None, tmp_
     path = tmp_path / "a.npz"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(DataError, match=r"a\.npz: .*`mien logits`"):
-        Answers.load(path)
+    with pytest.raises(DataError, match=r"a\.npz: .*`cache_logits`"):
+        CachedLogits.load(path)
 
 
 def test_another_npz_file_and_a_file_of_wrong_shape_are_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
-    with pytest.raises(DataError, match="is no file of cached logits"):
-        Answers.load(tmp_path / "other.npz")
-    short_one = Answers(np.arange(3), np.zeros((2, 1, 7), np.float16), SEVEN, "0" * 64, ("x",))
+    with pytest.raises(DataError, match="not a file of cached logits"):
+        CachedLogits.load(tmp_path / "other.npz")
+    short_one = CachedLogits(np.arange(3), np.zeros((2, 1, 7), np.float16), SEVEN, "0" * 64, ("x",))
     short_one.save(tmp_path / "short.npz")
     with pytest.raises(DataError, match=r"damaged \(logits of shape \[2, 1, 7\]\)"):
-        Answers.load(tmp_path / "short.npz")
+        CachedLogits.load(tmp_path / "short.npz")
 
 
 def test_views_and_teachers_that_do_not_fit_are_refused(trained: list[Trained], faces: FaceSet) -> None:
-    with pytest.raises(DataError, match="views is one of 1, 2, 6, 10, not 3"):
-        answer(trained, training(faces), 3)
+    with pytest.raises(DataError, match="tta is one of none, flip, six, ten, not"):
+        cache_logits(trained, training(faces), tta="three")
     odd = replace(trained[1], emotions=SEVEN[:3])
-    with pytest.raises(DataError, match="teachers must answer for the same classes"):
-        answer([trained[0], odd], training(faces), 1)
+    with pytest.raises(DataError, match="teachers must have the same classes"):
+        cache_logits([trained[0], odd], training(faces))
 
 
 def test_a_live_teacher_of_other_classes_is_refused(folders: list[Path]) -> None:
     choice = Target(teach=1.0, teachers=(str(folders[0]),))
     with pytest.raises(
-        DataError, match=r"teacher mien-plain knows the classes angry, .*; the recipe learns angry, disgust"
+        DataError, match=r"teacher mien-plain has the classes angry, .*; the recipe learns angry, disgust"
     ):
         Teachers(choice, CPU.launch("32-true"), SEVEN[:2])

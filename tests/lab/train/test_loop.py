@@ -15,9 +15,9 @@ from mien._errors import DataError, DivergedError, OutputError, RecipeError
 from mien.commands._progress import epoch_line
 from mien.lab.data import FaceSet
 from mien.lab.data.selection import training_rows
-from mien.lab.inference import VIEWS, views_of
+from mien.lab.inference import predict, tta_views
 from mien.lab.recipe import Optimise
-from mien.lab.train.loop import fit, predict
+from mien.lab.train.loop import fit
 from mien.lab.train.run import load_final
 from mien.lab.train.schedule import rate_scale
 from support.paths import TESTS
@@ -193,7 +193,7 @@ def test_it_may_judge_the_mean_of_more_views(faces: FaceSet, tmp_path: Path, vie
     records: list[dict] = []
     assert fit(short("optimise.epochs=1", f"views={views}"), faces, tmp_path, devices=CPU, report=records.append)
     net, labels = load_final(tmp_path).net, faces.labels[196:266]
-    seen = views_of(faces.images[196:266].unsqueeze(1), VIEWS[views])
+    seen = tta_views(faces.images[196:266].unsqueeze(1), views)
     probs = torch.stack([predict(net, view.squeeze(1), 48).softmax(1) for view in seen]).mean(0)
     assert records[-1]["public_accuracy"] == pytest.approx(float((probs.argmax(1) == labels).float().mean()))
     surprise = -probs.gather(1, labels[:, None]).log().mean()

@@ -15,8 +15,9 @@ from torch import Tensor
 from mien._errors import DataError, DivergedError, OutputError, RecipeError
 from mien.lab import checkpoint
 from mien.lab.data import FaceSet
+from mien.lab.inference import predict
 from mien.lab.recipe import Recipe
-from mien.lab.train.loop import Devices, fit, predict
+from mien.lab.train.loop import Devices, fit
 from mien.lab.train.losses import Objective
 from mien.lab.train.run import build, load_final
 from support.synthetic_faces import cartoon_set

@@ -20,11 +20,12 @@ from mien.lab import checkpoint
 from mien.lab.data import FaceSet, Split, with_classes
 from mien.lab.data.datasets import is_fer2013
 from mien.lab.data.selection import validation_rows
+from mien.lab.inference import predict
 from mien.lab.metrics import checked
 from mien.lab.models import Model, open_model
 from mien.lab.predictions import FERPLUS_PROTOCOL, Reader, examine, select_rows
 from mien.lab.recipe import Recipe, dump
-from mien.lab.train.loop import Devices, fit, predict
+from mien.lab.train.loop import Devices, fit
 from mien.lab.train.run import is_finished, load_final
 
 FOLDS = 5

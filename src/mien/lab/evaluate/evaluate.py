@@ -177,7 +177,7 @@ class Wish:
     split: str | None = None
     out: Path | None = None
     label_map: Mapping[str, str] = field(default_factory=dict)
-    views: str = "one"
+    views: str = "none"
     precision: str = "int8"
 
 

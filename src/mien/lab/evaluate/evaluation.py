@@ -27,7 +27,7 @@ from mien.lab.evaluate.plots import (
 )
 from mien.lab.evaluate.subjects import Subject, TestSet, calibrated, learned_from, select
 from mien.lab.export.onnx import hires_maps
-from mien.lab.inference import VIEWS, normalise, views_of
+from mien.lab.inference import TTA, normalise, tta_views
 from mien.lab.models import Model
 from mien.lab.nets._layers import Net
 from mien.lab.predictions import Answers, Selection, against_votes, crops_of, recorded
@@ -44,16 +44,16 @@ Report = Callable[[str, int, int], None]
 
 def check_views(views: str) -> None:
     """Raises ``DataError`` for a word that names no views."""
-    if views not in VIEWS:
-        raise DataError(f"--views is one of {', '.join(VIEWS)}, not {views!r}")
+    if views not in TTA:
+        raise DataError(f"--views is one of {', '.join(TTA)}, not {views!r}")
 
 
-def read_faces(model: Model, faces: FaceSet, *, views: str = "one", report: Report) -> NDArray[np.float32]:
+def read_faces(model: Model, faces: FaceSet, *, views: str = "none", report: Report) -> NDArray[np.float32]:
     """Probabilities float32 ``[N, C]``: the mean over the views of each face. ``report`` hears how many are read."""
     probs = np.zeros((len(faces), len(model.emotions)), np.float64)
     for start in range(0, len(faces), _PIECE):
         piece = faces.select(torch.arange(start, min(start + _PIECE, len(faces))))
-        seen = views_of(piece.images.unsqueeze(1), VIEWS[views])
+        seen = tta_views(piece.images.unsqueeze(1), views)
         for view in seen:
             crops = crops_of(replace(piece, images=view.squeeze(1)), model.size)
             probs[start : start + len(piece)] += model(np.ascontiguousarray(crops))[0] / len(seen)
@@ -171,7 +171,7 @@ class Evaluation:
     test: TestSet
     selection: Selection
     answers: Answers
-    views: str = "one"
+    views: str = "none"
 
     @property
     def faces(self) -> FaceSet:
@@ -253,7 +253,7 @@ class Evaluation:
             "protocol": self.selection.protocol,
             "warnings": self.warnings(),
         }
-        if self.views != "one":
+        if self.views != "none":
             told["views"] = self.views
         return told | {
             **self.judged,
@@ -284,7 +284,7 @@ class Task:
     kept: Answers | None = None
 
 
-def prepare(subject: Subject, test: TestSet, split: Split | str | None, *, views: str = "one") -> Task:
+def prepare(subject: Subject, test: TestSet, split: Split | str | None, *, views: str = "none") -> Task:
     """``subject`` on ``split`` of ``test``. Raises ``DataError`` for rows that cannot be judged, and for kept answers
     that are damaged or about other faces.
 
@@ -293,7 +293,7 @@ def prepare(subject: Subject, test: TestSet, split: Split | str | None, *, views
     if learned_from(subject, test.faces) and test.undivided and split is None:
         test = test.held_out()
     selection = select(test, subject.emotions, split)
-    if subject.model is None and views != "one":
+    if subject.model is None and views != "none":
         raise DataError(f"{subject.path}: holds answers, but no model that could look again; leave --views out")
     if subject.model is None and selection.split == ALL:
         raise DataError(f"{subject.path}: holds the answers of single splits; name one with --split")
@@ -301,7 +301,7 @@ def prepare(subject: Subject, test: TestSet, split: Split | str | None, *, views
     return Task(subject, test, selection, kept)
 
 
-def judge(task: Task, *, views: str = "one", report: Report) -> Evaluation:
+def judge(task: Task, *, views: str = "none", report: Report) -> Evaluation:
     """The answers to ``task``; ``report`` hears what is being done, how far it is and of how much.
 
     Raises ``ModelError`` for answers that are no probabilities.

@@ -19,7 +19,7 @@ from mien.lab.evaluate.plots import (
 )
 from mien.lab.html import Tile, columns, details, facts, gallery, headline, note, page, paragraph, section, table
 from mien.lab.html.blocks import Section
-from mien.lab.inference import VIEWS_SAID
+from mien.lab.inference import TTA
 
 _OPEN = 4  # pairs whose faces show without being asked for
 
@@ -291,7 +291,7 @@ def _brackets(found: Mapping[str, Any], name: str) -> str:
 def _what_was_judged(e: Evaluation) -> Section:
     terms = {"model": e.subject.name, **e.subject.about}
     terms |= {"labels": e.selection.protocol, "data": f"{e.test.name}, {split_name(e.selection.split)}"}
-    terms["views of a face"] = VIEWS_SAID[e.views]
+    terms["views of a face"] = TTA[e.views]
     account = [[reason, f"{count:,}"] for reason, count in e.selection.account.items()]
     total = [["judged", f"{len(e.answers.labels):,}"], *account, ["rows in all", f"{e.selection.total:,}"]]
     return section("What was judged", facts(terms), table(["rows", ""], total))

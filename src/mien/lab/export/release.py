@@ -20,9 +20,9 @@ from mien.lab.data.selection import training_rows
 from mien.lab.export.calibrate import Calibration, fit_temperature, fit_vector
 from mien.lab.export.card import beside, card_json, card_markdown, headline_split, learned_from
 from mien.lab.export.onnx import CALIBRATION_FACES, describe, export_fp32, export_int8, store_half, write_metadata
+from mien.lab.inference import predict
 from mien.lab.predictions import Answers, answer, crops_of
 from mien.lab.provenance import commit
-from mien.lab.train.loop import predict
 from mien.lab.train.run import Trained
 
 # The text of Apache-2.0, which the embedded detector carries, too.

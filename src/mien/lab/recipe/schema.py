@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from mien._emotions import Emotion, class_set
 from mien._errors import RecipeError
 from mien.lab.augment import Augment, check_augment
-from mien.lab.inference import VIEWS
+from mien.lab.inference import TTA
 
 OPTIMISERS = ("sgd", "adam", "adamw", "muon")
 
@@ -259,7 +259,7 @@ class Recipe:
     about: str  # what it reproduces, the published figure and split, what was chosen, the cost
     seed: int = 0  # of weights, order and augmentation
     keep: str = "last"  # the epoch whose (averaged) weights are the result; "best": of the highest PublicTest accuracy
-    views: str = "one"  # of a face, over which it is judged as the mean: as `mien evaluate --views`
+    views: str = "none"  # of a face, over which it is judged as the mean: as `mien evaluate --views`
     judge: int = 1  # every how many epochs the (averaged) weights are judged; after the last one they always are
     calibration: str = "vector"  # on PublicTest, factor and offset a class; "temperature": no answer changes
     claim: Claim = field(default_factory=Claim)
@@ -276,7 +276,7 @@ class Recipe:
         """Checks what types alone cannot: raises ``RecipeError`` naming the key."""
         for key, value, allowed in (
             ("keep", self.keep, KEEPS),
-            ("views", self.views, tuple(VIEWS)),
+            ("views", self.views, tuple(TTA)),
             ("calibration", self.calibration, CALIBRATIONS),
             ("claim.variant", self.claim.variant, VARIANTS),
             ("loss.name", self.loss.name, LOSSES),

@@ -52,7 +52,7 @@ def batches(
         x, mixed = mix(x, target[chosen], recipe.augment, generator)
         part = share(teachers.fabric.global_rank, teachers.fabric.world_size, batch)
         x, mixed = x[part], mixed[part]
-        yield View(normalise(x, size), teachers.teach(x, mixed), oval[part])
+        yield View(normalise(x, size), teachers.add_live(x, mixed), oval[part])
 
 
 def share(rank: int, world: int, batch: int) -> slice:

@@ -22,7 +22,7 @@ from mien.lab.data import FaceSet
 from mien.lab.data.sampling import epoch_length, row_weights
 from mien.lab.data.selection import training_rows, validation_name, validation_rows
 from mien.lab.data.targets import class_weights, targets
-from mien.lab.inference import VIEWS, normalise, views_of
+from mien.lab.inference import predict_tta
 from mien.lab.recipe import Optimise, Recipe
 from mien.lab.train.batches import View, batches, share
 from mien.lab.train.checkpoint import Saver
@@ -32,7 +32,7 @@ from mien.lab.train.optim import set_rate
 from mien.lab.train.run import Run, fall_back, open_run, remember_best, start_leg
 from mien.lab.train.schedule import choices, plateau, rate_scale, set_mode, stages
 
-__all__ = ["Devices", "Report", "fit", "predict"]
+__all__ = ["Devices", "Report", "fit"]
 
 
 def take_step(fabric: Fabric, model: Any, optimiser: Any, view: View, choice: Optimise) -> Tensor:
@@ -91,7 +91,7 @@ def prepare(recipe: Recipe, faces: FaceSet, fabric: Fabric, report: Report | Non
         recipe=recipe,
         fabric=fabric,
         training=training,
-        target=teachers.fold(targets(training, recipe.target), training),
+        target=teachers.add_cached(targets(training, recipe.target), training),
         row_weights=row_weights(training, recipe),
         teachers=teachers,
         validation=validation_rows(faces, recipe).to(fabric.device),
@@ -167,13 +167,6 @@ def fit(
             if not _train_leg(task, run, saver, clock):
                 return False
     return True
-
-
-@torch.no_grad()
-def predict(net: nn.Module, images: Tensor, size: int, *, batch: int = 512) -> Tensor:
-    """Logits float32 ``[N, C]`` of uint8 ``images`` ``[N, S, S]`` seen at ``size`` pixels, on the images' device."""
-    parts = [net(normalise(part.unsqueeze(1).float() / 255, size)) for part in torch.split(images, batch)]
-    return torch.cat(parts).float()
 
 
 def _check_shared(fabric: Fabric, run: Run) -> None:
@@ -288,17 +281,10 @@ def _validate(task: Task, net: nn.Module) -> dict[str, float]:
         return {}
     part = share(fabric.global_rank, fabric.world_size, len(faces))
     with fabric.autocast():
-        logits = _look(net, faces.images[part], task.recipe)
+        logits = predict_tta(net, faces.images[part], task.recipe.data.size, task.recipe.views)
     right = (logits.argmax(1) == faces.labels[part]).float().sum()
     loss = F.cross_entropy(logits, faces.labels[part], reduction="sum")
     sums = fabric.all_reduce(torch.stack([right, loss]), reduce_op="sum")
     accuracy, log_loss = (float(total) / len(faces) for total in sums)
     name = validation_name(task.recipe)
     return {f"{name}_accuracy": accuracy, f"{name}_log_loss": log_loss}
-
-
-def _look(net: nn.Module, images: Tensor, recipe: Recipe) -> Tensor:
-    """Logits float32 ``[N, C]`` whose softmax is the mean over the recipe's views of each face."""
-    seen = views_of(images.unsqueeze(1), VIEWS[recipe.views])
-    logits = [predict(net, view.squeeze(1), recipe.data.size) for view in seen]
-    return logits[0] if len(logits) == 1 else torch.stack([each.log_softmax(1) for each in logits]).logsumexp(0)
