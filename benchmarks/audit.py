@@ -27,7 +27,7 @@ from mien.commands.audit import _face_finder
 from mien.lab.audit import audit, exclude_text, figures, listed, report
 from mien.lab.audit.audit import load_any
 from mien.lab.audit.duplicates import THRESHOLD, correlations
-from mien.lab.checkpoint import save_text
+from mien.lab.files import save_text
 from mien.lab.provenance import machine
 
 SIDE = 48

@@ -20,10 +20,10 @@ from typing import Any
 import torch
 
 from mien._errors import MienError
-from mien.lab import checkpoint
 from mien.lab import recipe as recipes
 from mien.lab.data import FaceSet
 from mien.lab.data.datasets import load_set
+from mien.lab.files import save_text
 from mien.lab.provenance import provenance
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,7 +37,7 @@ def main(words: list[str] | None = None) -> int:
         found = measure(options, faces)
         text = json.dumps({**found, "provenance": told(faces, options)}, indent=1)
         if options.json:
-            checkpoint.save_text(options.json, text + "\n")
+            save_text(options.json, text + "\n")
     except MienError as error:
         print(error, file=sys.stderr)
         return 2

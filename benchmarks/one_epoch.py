@@ -33,11 +33,11 @@ from torch import Tensor, nn
 
 import mien.lab.train.loop as loop
 from mien._errors import MienError
-from mien.lab import checkpoint
 from mien.lab import recipe as recipes
 from mien.lab.data import FaceSet
 from mien.lab.data.datasets import load_set
 from mien.lab.data.targets import class_weights
+from mien.lab.files import save_text
 from mien.lab.provenance import provenance
 from mien.lab.recipe import Recipe
 from mien.lab.train.batches import batches
@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
             continue
         row = measure(name, faces, options)
         rows = [each for each in rows if each["recipe"] != name] + [row]
-        checkpoint.save_text(options.json, json.dumps({"what": __doc__.splitlines()[0], "rows": rows}, indent=1) + "\n")
+        save_text(options.json, json.dumps({"what": __doc__.splitlines()[0], "rows": rows}, indent=1) + "\n")
         print(sentence(row), flush=True)
     mine = [row for row in rows if row["recipe"] in chosen]
     return 1 if any(row.get("fell") is False for row in mine) else 0

@@ -31,9 +31,9 @@ from pathlib import Path
 from typing import Any
 
 from mien._errors import DataError, MienError
-from mien.lab import checkpoint
 from mien.lab import recipe as recipes
 from mien.lab.data import find_fer2013, load_fer2013
+from mien.lab.files import save_text
 from mien.lab.provenance import provenance
 from mien.lab.recipe import dump
 
@@ -78,7 +78,7 @@ def race(options: argparse.Namespace) -> int:
         print(told(row), flush=True)
         result = {"what": __doc__.splitlines()[0]} | header | {"runs": rows, **summary(rows)} | origin
         if options.json:
-            checkpoint.save_text(options.json, json.dumps(result, indent=1) + "\n")
+            save_text(options.json, json.dumps(result, indent=1) + "\n")
     print(json.dumps(summary(rows)))
     return 0 if all(row["seconds"] for row in rows) else 1
 

@@ -34,7 +34,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 # The lab's own, as docs/architecture.md tells it.
 LAB_LAYERS = [
-    {"augment", "checkpoint", "emotion_text", "inference", "metrics", "nets", "provenance"},
+    {"augment", "emotion_text", "files", "inference", "metrics", "nets", "provenance"},
     {"count", "html", "recipe", "significance"},
     {"data", "pretrained"},
     {"predictions", "train"},

@@ -11,13 +11,14 @@ from typer.testing import CliRunner
 
 from mien.__main__ import app
 from mien._errors import DataError, MienError, RecipeError
-from mien.lab import checkpoint, nets
+from mien.lab import nets
 from mien.lab import recipe as recipes
 from mien.lab.data import FaceSet, Split
 from mien.lab.ensemble import join
 from mien.lab.export.calibrate import Calibration
 from mien.lab.export.onnx import Contract
 from mien.lab.export.release import release
+from mien.lab.files import load_state, save_state
 from mien.lab.inference import predict
 from mien.lab.recipe import parse
 from mien.lab.record import record
@@ -42,9 +43,9 @@ def parts(faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> list[Path
     for recipe, place in zip(chosen, (folder / "first", folder / "second"), strict=True):
         said = {"commit": "c", "data_sha256": faces.sha256, "machine": "abacus", "torch": "2", "command": "mien train"}
         assert fit(recipe, faces, place, devices=Devices("cpu"), provenance=said)
-    state = checkpoint.load(folder / "second" / "final.pt")
+    state = load_state(folder / "second" / "final.pt")
     state["net"] = {key: v.half() if v.is_floating_point() else v for key, v in state["net"].items()}
-    checkpoint.save(folder / "second" / "final.pt", state)
+    save_state(folder / "second" / "final.pt", state)
     return [folder / "first", folder / "second"]
 
 
@@ -111,10 +112,10 @@ def test_a_joined_run_is_joined_again(parts: list[Path], joined: Path, faces: Fa
 
 def changed(run: Path, out: Path, **sections: dict[str, object]) -> Path:
     """A copy of the finished run whose recipe says otherwise."""
-    state = checkpoint.load(run / "final.pt")
+    state = load_state(run / "final.pt")
     for section, values in sections.items():
         state["recipe"][section] = {**state["recipe"][section], **values}
-    checkpoint.save(out / "final.pt", state)
+    save_state(out / "final.pt", state)
     return out
 
 
@@ -128,9 +129,9 @@ def test_what_cannot_stand_side_by_side_is_refused_before_anything_is_written(
         join(parts, joined, name="pair")
     with pytest.raises(DataError, match=r"part: its recipe's \[data\] differs from that of"):
         join([parts[0], changed(parts[1], tmp_path / "part", data={"limit": 3})], out, name="x")
-    state = checkpoint.load(parts[1] / "final.pt")
+    state = load_state(parts[1] / "final.pt")
     state["provenance"]["data_sha256"] = "1" * 64
-    checkpoint.save(tmp_path / "others" / "final.pt", state)
+    save_state(tmp_path / "others" / "final.pt", state)
     with pytest.raises(DataError, match="others: was trained on other faces than"):
         join([parts[0], tmp_path / "others"], out, name="x")
     leaky = [changed(part, tmp_path / part.name, data={"expand_first": True, "expand": 0.1}) for part in parts]
@@ -154,7 +155,7 @@ def test_nets_that_do_not_fit_are_refused(
     weights = nets.build(net, channels=1, classes=7, **options).state_dict()
     said = load_final(parts[0]).provenance
     state = {"recipe": recipes.dump(recipe), "net": weights, "history": [], "provenance": said}
-    checkpoint.save(tmp_path / "other" / "final.pt", state)
+    save_state(tmp_path / "other" / "final.pt", state)
     with pytest.raises(DataError, match=why):
         join([parts[0], tmp_path / "other"], tmp_path / "out", name="x")
 

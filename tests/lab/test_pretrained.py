@@ -11,8 +11,9 @@ from torch.nn import functional as F  # noqa: N812
 
 from mien._emotions import CLASS_SETS
 from mien._errors import DataError, DownloadError, RecipeError
-from mien.lab import checkpoint, nets
+from mien.lab import nets
 from mien.lab import recipe as recipes
+from mien.lab.files import save_state
 from mien.lab.pretrained import load_torchvision, start
 from mien.lab.recipe import Data, NetChoice, Recipe
 from mien.lab.train.run import build, open_run
@@ -208,7 +209,7 @@ def test_nets_without_such_weights_are_refused(name: str, options: dict[str, str
 def finished(folder: Path, recipe: Recipe, seed: int) -> dict[str, Tensor]:
     torch.manual_seed(seed)
     state = build(recipe).state_dict()
-    checkpoint.save(folder / "final.pt", {"recipe": recipes.dump(recipe), "net": state})
+    save_state(folder / "final.pt", {"recipe": recipes.dump(recipe), "net": state})
     return state
 
 

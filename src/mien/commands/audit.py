@@ -68,8 +68,8 @@ def audit(
         from mien.lab.audit import audit as find
         from mien.lab.audit import read_reasons
         from mien.lab.audit.audit import load_any
-        from mien.lab.checkpoint import require_writable
         from mien.lab.data.datasets import read_map
+        from mien.lab.files import require_writable
 
     reasons = read_reasons(exclude)
     _check(near, label_errors, probabilities, model, overrides or ())
@@ -183,7 +183,7 @@ def _write(found: Any, folder: Path, reasons: Sequence[str], figures_to: Path | 
     import json
 
     from mien.lab.audit import exclude_text, figures, listed, report
-    from mien.lab.checkpoint import save_text
+    from mien.lab.files import save_text
     from mien.lab.html import write_page
     from mien.lab.provenance import provenance
 

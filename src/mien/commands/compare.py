@@ -34,8 +34,8 @@ def compare(
 
     with needs_lab():
         from mien.lab import compare as lab
-        from mien.lab.checkpoint import require_writable
         from mien.lab.data.datasets import read_part
+        from mien.lab.files import require_writable
         from mien.lab.provenance import provenance
 
     part = read_part(split)

@@ -167,12 +167,12 @@ def explain_set(wish: SetWish, label_map: Sequence[str]) -> None:
     from mien.detect import open_detector
 
     with needs_lab():
-        from mien.lab import checkpoint
         from mien.lab.data.datasets import chosen_split, load_test_set, read_map, read_split
         from mien.lab.explain import report as words
         from mien.lab.explain.methods import Looker
         from mien.lab.explain.report import report
         from mien.lab.explain.study import study
+        from mien.lab.files import require_writable, save_text
         from mien.lab.html import write_page
         from mien.lab.models import open_model
         from mien.lab.predictions import select_rows
@@ -186,7 +186,7 @@ def explain_set(wish: SetWish, label_map: Sequence[str]) -> None:
         model = open_model(wish.model, faces=faces)  # calibrated where these are its faces
     selection = select_rows(faces, model.emotions, chosen_split(wanted, faces))
     for folder in (wish.folder, *([wish.keep] if wish.keep else [])):
-        checkpoint.require_writable(folder)
+        require_writable(folder)
     if faces.note:
         typer.echo(faces.note, err=True)
     with Stages() as bar:
@@ -202,9 +202,9 @@ def explain_set(wish: SetWish, label_map: Sequence[str]) -> None:
     source = provenance(faces.sha256)
     about = {"model": model.name, **model.about}
     told = json.dumps({"model": about, **found.figures, "provenance": source}, indent=1) + "\n"
-    checkpoint.save_text(wish.folder / "explanation.json", told)
+    save_text(wish.folder / "explanation.json", told)
     if wish.keep:
-        checkpoint.save_text(wish.keep / f"{model.name}.json", told)
+        save_text(wish.keep / f"{model.name}.json", told)
     write_page(wish.folder / "report.html", report(found, about=about, provenance=source))
     typer.echo(words.account(found.figures))
     for said in found.figures["claims"]:

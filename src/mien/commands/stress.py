@@ -46,8 +46,8 @@ def stress(
     The same seed spoils the same faces alike for every model. The report shows no face of the data set.
     """
     with needs_lab():
-        from mien.lab.checkpoint import require_writable
         from mien.lab.data.datasets import read_map, read_part
+        from mien.lab.files import require_writable
         from mien.lab.provenance import provenance
         from mien.lab.robustness import corruptions as spoilings
         from mien.lab.robustness import report as kept

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from mien._errors import DataError
-from mien.lab import checkpoint, nets
+from mien.lab import nets
 from mien.lab.count import weightless
+from mien.lab.files import save_state, save_text
 from mien.lab.nets._layers import PooledHead
 from mien.lab.provenance import provenance
 from mien.lab.recipe import NetChoice, Recipe, dump
@@ -47,9 +48,9 @@ def join(runs: Sequence[Path], out: Path, *, name: str, about: str = "") -> Reci
     weights = joined_state(trained)
     build(recipe).load_state_dict(weights)  # what is written can be read
     state = {"recipe": dump(recipe), "net": weights, "epoch": len(history), "history": history}
-    checkpoint.save_text(out / "recipe.json", json.dumps(dump(recipe), indent=1) + "\n")
-    checkpoint.save_text(out / "log.jsonl", "".join(line_of(record) for record in history))
-    checkpoint.save(out / "final.pt", state | {"provenance": origin})
+    save_text(out / "recipe.json", json.dumps(dump(recipe), indent=1) + "\n")
+    save_text(out / "log.jsonl", "".join(line_of(record) for record in history))
+    save_state(out / "final.pt", state | {"provenance": origin})
     return recipe
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mien._download import RemoteFile, fetch
 from mien._errors import DataError, DownloadError, RecipeError
-from mien.lab import checkpoint
+from mien.lab.files import load_state
 from mien.lab.nets import Net
 from mien.lab.nets._layers import Block, Bottleneck
 from mien.lab.nets._timm import PREFIX, pretrained_features
@@ -77,7 +77,7 @@ def start_from_imagenet(net: Net) -> None:
         path = fetch(RemoteFile(name=name, url=_HOST + name, sha256=sha256, size=size))
     except DownloadError as error:
         raise DownloadError(f'net.weights = "imagenet": {error}; net.weights="" trains from scratch') from error
-    load_torchvision(backbone, checkpoint.load(path))
+    load_torchvision(backbone, load_state(path))
     adapter = getattr(net.features, "adapter", None)
     if isinstance(adapter, nn.Conv2d):
         nn.init.constant_(adapter.weight, 1 / adapter.in_channels)
@@ -134,7 +134,7 @@ def _depth(backbone: nn.Module) -> int:
 
 def _start_from_run(net: Net, recipe: Recipe, folder: Path, data: str) -> None:
     """The features always; the head's tensors whose shapes agree, where the classes are the same ones."""
-    finished = checkpoint.load(folder / "final.pt")
+    finished = load_state(folder / "final.pt")
     learned = finished["recipe"]["data"]
     if learned.get("expand_first") and not recipe.data.expand_first:
         raise DataError(f"net.weights: {folder} has learned from test faces (data.expand_first); name another run")

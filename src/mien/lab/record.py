@@ -17,7 +17,6 @@ import numpy as np
 from torch.nn.functional import softmax
 
 from mien.infer import PRECISIONS
-from mien.lab import checkpoint
 from mien.lab.count import macs, parameters
 from mien.lab.data import FaceSet, Split
 from mien.lab.data.selection import validation_rows
@@ -30,6 +29,7 @@ from mien.lab.export.release import (
     judge_answers,
     require_same_faces,
 )
+from mien.lab.files import save_bytes, save_text
 from mien.lab.html.figures import draw_confusion
 from mien.lab.inference import predict
 from mien.lab.metrics import figures
@@ -75,11 +75,11 @@ def record(
 
 
 def _write(run: Path, trained: Trained, folder: Path, metrics: dict[str, Any]) -> dict[str, Any]:
-    checkpoint.save_text(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
-    checkpoint.save_text(folder / "recipe.json", json.dumps(dump(trained.recipe), indent=1) + "\n")
+    save_text(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+    save_text(folder / "recipe.json", json.dumps(dump(trained.recipe), indent=1) + "\n")
     shutil.copyfile(run / "log.jsonl", folder / "log.jsonl")
     draw_curves(trained.recipe, trained.history, folder / "curves.png")
-    checkpoint.save_text(folder / "confusion.svg", confusion_of(metrics))
+    save_text(folder / "confusion.svg", confusion_of(metrics))
     return metrics
 
 
@@ -104,7 +104,7 @@ def _write_answers(answers: dict[str, dict[str, Answers]], path: Path) -> None:
     columns |= {f"{split}_probs": by["fp32"].probs.astype(np.float32) for split, by in answers.items()}
     content = io.BytesIO()
     np.savez_compressed(content, **columns)
-    checkpoint.save_bytes(path, content.getvalue())
+    save_bytes(path, content.getvalue())
 
 
 def _metrics(trained: Trained, judged: dict[str, Any]) -> dict[str, Any]:

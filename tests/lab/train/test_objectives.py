@@ -13,8 +13,9 @@ import torch
 from torch.nn import functional
 
 from mien._errors import RecipeError
-from mien.lab import checkpoint, nets
+from mien.lab import nets
 from mien.lab import recipe as recipes
+from mien.lab.files import load_state
 from mien.lab.recipe import Loss, Optimise
 from mien.lab.train.loop import Devices, fit
 from mien.lab.train.losses import Objective, class_loss, class_maps, outside_share
@@ -166,7 +167,7 @@ def test_a_killed_run_with_auxiliary_losses_ends_with_the_same_bits(tmp_path: Pa
             if "'epoch': 3" in line:  # the epochs before it are written
                 break
         os.kill(child.pid, signal.SIGKILL)
-    state = checkpoint.load(folder / "checkpoint.pt")
+    state = load_state(folder / "checkpoint.pt")
     assert 2 <= state["epoch"] <= 6
     assert {name.split(".")[1] for name in state["objective"] if name.startswith("auxiliary")} == {"contrast", "words"}
     for place in (folder, whole):
@@ -176,7 +177,7 @@ def test_a_killed_run_with_auxiliary_losses_ends_with_the_same_bits(tmp_path: Pa
 
 def digest(folder: Path) -> str:
     """Of all that learned: the net, its average, and the auxiliary parts."""
-    state = checkpoint.load(folder / "checkpoint.pt")
+    state = load_state(folder / "checkpoint.pt")
     tensors = [state[part][key] for part in ("objective", "average") for key in sorted(state[part])]
     return hashlib.sha256(b"".join(tensor.contiguous().numpy().tobytes() for tensor in tensors)).hexdigest()
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from mien._errors import DataError, DivergedError, OutputError, RecipeError
-from mien.lab import checkpoint
 from mien.lab.data import FaceSet
+from mien.lab.files import load_state
 from mien.lab.inference import predict
 from mien.lab.recipe import Recipe
 from mien.lab.train.loop import Devices, fit
@@ -183,7 +183,7 @@ def test_the_best_epoch_is_kept_where_the_recipe_asks(faces: FaceSet, tmp_path: 
     found = [record["public_accuracy"] for record in load_final(tmp_path).history]
     assert found[-1] < max(found)
     assert accuracy(tmp_path, faces) == pytest.approx(max(found))
-    assert checkpoint.load(tmp_path / "final.pt")["epoch"] == found.index(max(found)) + 1
+    assert load_state(tmp_path / "final.pt")["epoch"] == found.index(max(found)) + 1
 
 
 @pytest.fixture
@@ -205,7 +205,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(faces: FaceSet, tmp_path: Pa
     with pytest.raises(OutputError, match="cannot be written"):
         fit(recipe, faces, tmp_path / "full", devices=CPU, report=fill)
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert checkpoint.load(tmp_path / "full" / "checkpoint.pt")["epoch"] == 1
+    assert load_state(tmp_path / "full" / "checkpoint.pt")["epoch"] == 1
     assert not list((tmp_path / "full").glob(".*"))
     assert fit(recipe, faces, tmp_path / "full", devices=CPU)
     assert fit(recipe, faces, tmp_path / "whole", devices=CPU)
@@ -238,7 +238,7 @@ def test_divergence_keeps_the_epochs_before(decay: float, faces: FaceSet, tmp_pa
     recipe = tiny(phases=[{"optimise": {"epochs": 2}}, {"optimise": diverges}])
     with pytest.raises(DivergedError, match=r"in epoch 3; lower optimise\.rate"):
         fit(recipe, faces, tmp_path, devices=CPU)
-    state = checkpoint.load(tmp_path / "checkpoint.pt")
+    state = load_state(tmp_path / "checkpoint.pt")
     assert state["epoch"] == 2
     assert all(value.isfinite().all() for value in state["objective"].values())
 
@@ -273,8 +273,8 @@ def test_gradients_are_clipped(faces: FaceSet, tmp_path: Path) -> None:
 def test_an_average_runs_on_through_the_phases(faces: FaceSet, tmp_path: Path) -> None:
     phases = [{"optimise": {"epochs": 1}}, {"optimise": {"epochs": 1, "batch": 49}}]
     assert fit(tiny(phases=phases), faces, tmp_path / "runs", devices=CPU)
-    assert checkpoint.load(tmp_path / "runs" / "checkpoint.pt")["steps"] == 196 // 28 + 196 // 49
+    assert load_state(tmp_path / "runs" / "checkpoint.pt")["steps"] == 196 // 28 + 196 // 49
     assert fit(tiny(phases=[*phases, {"optimise": {"epochs": 1, "ema": 0.0}}]), faces, tmp_path / "ends", devices=CPU)
-    state = checkpoint.load(tmp_path / "ends" / "checkpoint.pt")
+    state = load_state(tmp_path / "ends" / "checkpoint.pt")
     learned = {name.removeprefix("net."): value for name, value in state["objective"].items()}
     assert same(learned, state["average"])

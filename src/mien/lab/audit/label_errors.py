@@ -16,10 +16,10 @@ from torch.nn import functional as F
 
 from mien._emotions import CLASS_SETS, Emotion, class_set
 from mien._errors import DataError, MissingExtraError, RecipeError
-from mien.lab import checkpoint
 from mien.lab.data import FaceSet, Split, with_classes
 from mien.lab.data.datasets import is_fer2013
 from mien.lab.data.selection import validation_rows
+from mien.lab.files import save_bytes
 from mien.lab.inference import predict
 from mien.lab.metrics import checked
 from mien.lab.models import Model, open_model
@@ -157,7 +157,7 @@ def save_opinion(path: Path, opinion: Opinion) -> None:
     content = io.BytesIO()
     names = np.array([str(emotion) for emotion in opinion.emotions])
     np.savez_compressed(content, rows=opinion.rows, probs=opinion.probs, emotions=names)
-    checkpoint.save_bytes(path, content.getvalue())
+    save_bytes(path, content.getvalue())
 
 
 def _follows_validation(recipe: Recipe) -> bool:

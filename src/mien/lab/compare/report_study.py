@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien._emotions import Emotion
-from mien.lab import checkpoint
 from mien.lab.compare import report as words
 from mien.lab.compare.plots import effect_plot
 from mien.lab.compare.report import claims_sections, cost_section, disagreement_section, noise_section, seeds_sections
 from mien.lab.compare.study import FIGURES, Effect, Setting, Study
 from mien.lab.compare.write import as_csv, as_json, save_json, table_rows
+from mien.lab.files import save_text
 from mien.lab.html import details, facts, note, page, paragraph, section, table, write_page
 from mien.lab.html.blocks import Section, p_value, percent, points
 
@@ -37,7 +37,7 @@ def write_study(study: Study, folder: Path, provenance: Mapping[str, str]) -> No
     text = report(study, provenance)
     said = as_json(study.comparison) | {"study": study_json(study), "provenance": dict(provenance)}
     save_json(folder / "comparison.json", said)
-    checkpoint.save_text(folder / "table.csv", as_csv(_csv_rows(study)))
+    save_text(folder / "table.csv", as_csv(_csv_rows(study)))
     write_page(folder / "report.html", text)
 
 

@@ -8,11 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mien.lab import checkpoint
 from mien.lab.compare import report as words
 from mien.lab.compare.compare import Comparison, over_seeds
 from mien.lab.compare.latency import Cost
 from mien.lab.compare.report import int8_bytes, report
+from mien.lab.files import save_text
 from mien.lab.html import write_page
 
 
@@ -20,7 +20,7 @@ def write_comparison(comparison: Comparison, folder: Path, provenance: Mapping[s
     """Write the three files to ``folder``. Raises ``OutputError``."""
     page = report(comparison, provenance)
     save_json(folder / "comparison.json", as_json(comparison) | {"provenance": dict(provenance)})
-    checkpoint.save_text(folder / "table.csv", as_csv(table_rows(comparison)))
+    save_text(folder / "table.csv", as_csv(table_rows(comparison)))
     write_page(folder / "report.html", page)
 
 
@@ -138,7 +138,7 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def save_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write plain values to ``path``, atomically. Raises ``OutputError``."""
-    checkpoint.save_text(path, json.dumps(content, indent=1) + "\n")
+    save_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def portable(source: str) -> str:

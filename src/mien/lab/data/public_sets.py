@@ -15,7 +15,7 @@ from mien._errors import DataError
 from mien.decode import decode
 from mien.detect import open_detector
 from mien.extract import extract
-from mien.lab.checkpoint import save_text
+from mien.lab.files import save_text
 
 _CROP_SIZE = 96  # pixels a side of a cropped face: twice what FER-2013 has, so that larger nets lose nothing
 _MARGIN = 0.5  # of the box's sides, added on each side: a box that ends at the chin is too tight for the detector

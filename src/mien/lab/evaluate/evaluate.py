@@ -8,12 +8,12 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from mien.lab import checkpoint
 from mien.lab.data.datasets import is_fer2013, read_split, start_of
 from mien.lab.evaluate.evaluation import Evaluation, Report, Task, check_views, judge, prepare
 from mien.lab.evaluate.plots import transfer_plot
 from mien.lab.evaluate.report import FIGURES, HEAD, shown, span, split_name, write_report
 from mien.lab.evaluate.subjects import find_subjects, load_tests
+from mien.lab.files import require_writable, save_bytes, save_text
 from mien.lab.html import headline, note, page, paragraph, section, table, write_page
 from mien.lab.provenance import provenance
 
@@ -199,7 +199,7 @@ def evaluate(
     tests = load_tests(data, subjects[0].emotions, size=subjects[0].size, label_map=wish.label_map)
     tasks = {test.name: [prepare(each, test, split, views=wish.views) for each in subjects] for test in tests}
     out = wish.out or Path("reports") / "evaluate" / _name(tasks, data)
-    checkpoint.require_writable(out)
+    require_writable(out)
     judged = {
         name: _judge_seeds(each, out if len(tasks) == 1 else out / name, wish, report) for name, each in tasks.items()
     }
@@ -225,13 +225,13 @@ def _judge_one(task: Task, folder: Path, wish: Wish, report: Report) -> Evaluati
     origin = provenance(evaluation.test.faces.sha256)
     metrics = evaluation.metrics() | {"provenance": origin}
     text = write_report(evaluation, origin)
-    checkpoint.save_bytes(folder / "answers.npz", evaluation.answers_file())
+    save_bytes(folder / "answers.npz", evaluation.answers_file())
     _write(folder, metrics, text)
     return evaluation
 
 
 def _write(folder: Path, metrics: Mapping[str, Any], text: str) -> None:
-    checkpoint.save_text(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+    save_text(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
     write_page(folder / "report.html", text)
 
 

@@ -14,12 +14,12 @@ from mien._errors import DataError, ModelError
 from mien._framing import FER2013
 from mien.bundled import BUNDLED
 from mien.infer import PRECISIONS, Classifier
-from mien.lab import checkpoint
 from mien.lab.data import FaceSet, Split, with_classes
 from mien.lab.data.selection import training_rows
 from mien.lab.export.calibrate import Calibration, fit_temperature, fit_vector
 from mien.lab.export.card import beside, card_json, card_markdown, headline_split, learned_from
 from mien.lab.export.onnx import CALIBRATION_FACES, describe, export_fp32, export_int8, store_half, write_metadata
+from mien.lab.files import save_text
 from mien.lab.inference import predict
 from mien.lab.predictions import Answers, answer, crops_of
 from mien.lab.provenance import commit
@@ -152,6 +152,6 @@ def _write(trained: Trained, card: dict[str, Any], files: dict[str, Path], folde
             key: round(figures[key], 4) for key in ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "ece")
         }
         write_metadata(model, path, said | {"accuracy": json.dumps({"split": f"{split.capitalize()}Test", **short})})
-    checkpoint.save_text(folder / "card.json", json.dumps(card, indent=1) + "\n")
-    checkpoint.save_text(folder / "card.md", card_markdown(trained.recipe, card))
+    save_text(folder / "card.json", json.dumps(card, indent=1) + "\n")
+    save_text(folder / "card.md", card_markdown(trained.recipe, card))
     shutil.copyfile(APACHE, folder / "LICENSE")

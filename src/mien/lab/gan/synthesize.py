@@ -16,9 +16,9 @@ from torch import Tensor
 
 from mien._emotions import Emotion, class_set
 from mien._errors import DataError, OutputError
-from mien.lab import checkpoint
 from mien.lab.data import FaceSet
 from mien.lab.data.selection import training_rows, validation_rows
+from mien.lab.files import save_bytes, save_text
 from mien.lab.gan.evaluate import Eye, Pairs, judge_made, yardstick
 from mien.lab.gan.nets import SIDE, Generator
 from mien.lab.gan.train import Gan, Settings, train
@@ -234,6 +234,6 @@ def _make(
         bands.append(Band(emotion, made, pairs))
     last = gan.history[-1] if gan.history else {}
     judgement = {"emotions": judged, "steps": gan.step, "judge": by.eye.name, "losses": last, "provenance": provenance}
-    checkpoint.save_text(folder / "judgement.json", json.dumps(judgement, indent=1) + "\n")
-    checkpoint.save_bytes(folder / "contact.png", contact_sheet(bands, training))
+    save_text(folder / "judgement.json", json.dumps(judgement, indent=1) + "\n")
+    save_bytes(folder / "contact.png", contact_sheet(bands, training))
     return judgement

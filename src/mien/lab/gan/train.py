@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from mien._emotions import Emotion
 from mien._errors import DataError, DivergedError, RecipeError
-from mien.lab import checkpoint
 from mien.lab.data import FaceSet
+from mien.lab.files import load_state, save_state
 from mien.lab.gan.nets import SIDE, Discriminator, Generator
 from mien.lab.train.optim import Average
 
@@ -181,7 +181,7 @@ def open_gan(faces: FaceSet, folder: Path, settings: Settings, device: torch.dev
     gan = Gan(settings, faces.emotions, generator, discriminator, Average(generator, settings.ema), optimisers)
     path = folder / "checkpoint.pt"
     if path.exists():
-        _restore(gan, faces, checkpoint.load(path), folder)
+        _restore(gan, faces, load_state(path), folder)
     return gan
 
 
@@ -198,7 +198,7 @@ def save(gan: Gan, faces: FaceSet, folder: Path) -> None:
         "step": gan.step,
         "history": gan.history,
     }
-    checkpoint.save(folder / "checkpoint.pt", state)
+    save_state(folder / "checkpoint.pt", state)
 
 
 def class_draw(faces: FaceSet, balance: float) -> Tensor:

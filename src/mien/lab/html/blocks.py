@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Template
 
 from mien._page import head
-from mien.lab.checkpoint import save_text
+from mien.lab.files import save_text
 
 Cell = str | int | float | None
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mien.lab.checkpoint import save_text
+from mien.lab.files import save_text
 from mien.lab.html import columns, details, facts, headline, note, page, paragraph, section, table, write_page
 from mien.lab.html.blocks import Section, percent, percent_within, points, points_within
 from mien.lab.robustness.corruptions import SPOILINGS, Kind

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from optuna.trial import TrialState
 
-from mien.lab import checkpoint
 from mien.lab.data.datasets import Shelf
+from mien.lab.files import save_text
 from mien.lab.provenance import provenance
 from mien.lab.recipe import Recipe
 from mien.lab.recipe.text import as_toml
@@ -50,9 +50,9 @@ def write_findings(plan: Plan) -> dict[str, Any]:
         "trials": rows,
         **provenance(Shelf(plan.data)(base).sha256),
     }
-    checkpoint.save_text(plan.out / "search.json", json.dumps(found, indent=1) + "\n")
+    save_text(plan.out / "search.json", json.dumps(found, indent=1) + "\n")
     if rows and rows[0]["value"] is not None:
-        checkpoint.save_text(plan.out / "best.toml", as_toml(best_recipe(plan, rows)))
+        save_text(plan.out / "best.toml", as_toml(best_recipe(plan, rows)))
         _draw_history(rows, space, plan)
     if importance:
         _draw_importance(importance, plan)

@@ -11,7 +11,7 @@ import torch
 from lightning.fabric import Fabric
 
 from mien._errors import DivergedError
-from mien.lab import checkpoint
+from mien.lab.files import remove_partial_files, save_state, save_text
 from mien.lab.recipe import dump
 from mien.lab.train.devices import together
 from mien.lab.train.run import Run, State, net_of
@@ -55,8 +55,8 @@ class Saver:
     def _begin(self) -> None:
         """For people; and a folder that cannot be written shows before the first epoch is lost."""
         run = self.run
-        checkpoint.remove_parts(run.folder)
-        checkpoint.save_text(run.folder / "recipe.json", json.dumps(dump(run.recipe), indent=1) + "\n")
+        remove_partial_files(run.folder)
+        save_text(run.folder / "recipe.json", json.dumps(dump(run.recipe), indent=1) + "\n")
         if run.done and not (run.folder / "final.pt").exists():  # somebody removed it
             save_final(run, self.provenance)
 
@@ -93,10 +93,10 @@ def save_run(run: Run, state: State, provenance: State) -> None:
 
     The checkpoint comes last: after a kill in between, the epochs since the one before are trained and written again.
     """
-    checkpoint.save_text(run.folder / "log.jsonl", "".join(line_of(record) for record in state["history"]))
+    save_text(run.folder / "log.jsonl", "".join(line_of(record) for record in state["history"]))
     if run.done:
         save_final(run, provenance)
-    checkpoint.save(run.folder / "checkpoint.pt", state)
+    save_state(run.folder / "checkpoint.pt", state)
 
 
 def save_final(run: Run, provenance: State) -> None:
@@ -110,7 +110,7 @@ def save_final(run: Run, provenance: State) -> None:
         "history": run.history,
         "provenance": provenance,
     }
-    checkpoint.save(run.folder / "final.pt", state)
+    save_state(run.folder / "final.pt", state)
 
 
 def line_of(record: State) -> str:

@@ -14,7 +14,7 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtraError("matplotlib", "lab") from error
 
-from mien.lab.checkpoint import save_bytes
+from mien.lab.files import save_bytes
 from mien.lab.recipe import Recipe
 from mien.lab.train.run import validated
 from mien.lab.train.schedule import Stage, stages

@@ -22,8 +22,8 @@ from torch.nn import functional as F
 from mien._emotions import Emotion
 from mien._errors import DataError
 from mien._progress import Progress, no_progress
-from mien.lab import checkpoint
 from mien.lab.data import FaceSet
+from mien.lab.files import save_bytes
 from mien.lab.inference import TTA, normalise, tta_views
 from mien.lab.recipe import Target
 from mien.lab.train.run import Trained, load_final
@@ -64,7 +64,7 @@ class CachedLogits:
         stream = io.BytesIO()
         about = {"emotions": self.emotions, "data_sha256": self.data_sha256, "teachers": self.teachers}
         np.savez_compressed(stream, rows=self.rows, logits=self.logits, about=np.array(json.dumps(about)))
-        checkpoint.save_bytes(path, stream.getvalue())
+        save_bytes(path, stream.getvalue())
 
     @classmethod
     def load(cls, path: Path) -> "CachedLogits":

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mien._errors import MissingExtraError, RecipeError
-from mien.lab import checkpoint
+from mien.lab.files import save_text
 from mien.lab.recipe import Recipe, dump, nearest
 from mien.lab.train.run import Record, read_log
 
@@ -101,7 +101,7 @@ def _mlflow(recipe: Recipe, folder: Path, epoch: int) -> tuple[Any, bool]:  # no
     )
     if known is not None:
         logger.experiment.update_run(known, status="RUNNING")
-    checkpoint.save_text(kept, f"{logger.run_id}\n")
+    save_text(kept, f"{logger.run_id}\n")
     return logger, known is None
 
 

@@ -16,7 +16,8 @@ from torch import nn
 
 from mien._emotions import Emotion, class_set
 from mien._errors import DataError, RecipeError
-from mien.lab import checkpoint, nets
+from mien.lab import nets
+from mien.lab.files import load_state
 from mien.lab.pretrained import start
 from mien.lab.recipe import Optimise, Recipe, parse
 from mien.lab.train.losses import Objective
@@ -130,7 +131,7 @@ def open_run(
     run = Run(recipe, folder, objective, Average(objective.net, recipe.optimise.ema), course, data=data)
     _check_course(run)
     if path.exists():
-        _restore(run, checkpoint.load(path))
+        _restore(run, load_state(path))
     return run
 
 
@@ -170,7 +171,7 @@ def remember_best(run: Run) -> None:
 
 def load_final(folder: Path, device: torch.device | str = "cpu") -> Trained:
     """The finished run in ``folder``, its net on ``device``. Raises ``DataError`` where there is none."""
-    state = checkpoint.load(folder / "final.pt")
+    state = load_state(folder / "final.pt")
     recipe = parse(state["recipe"], where=str(folder))
     net = build(recipe).eval().requires_grad_(False)
     net.load_state_dict(state["net"])  # also from half precision, as small files store it

@@ -1,0 +1,121 @@
+"""Atomic writing of the lab's files: after a kill at any moment, the old file or the new one is there as a whole."""
+
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mien._errors import DataError, OutputError
+
+
+def save_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, atomically.
+
+    Args:
+        path: The file; its folder is made where it is missing.
+        text: Its content.
+
+    Raises:
+        OutputError: The disk is full, or the right to write is missing.
+    """
+    _replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def save_bytes(path: Path, content: bytes) -> None:
+    """Write a binary file, atomically.
+
+    Args:
+        path: The file; its folder is made where it is missing.
+        content: Its content.
+
+    Raises:
+        OutputError: The disk is full, or the right to write is missing.
+    """
+    _replace(path, lambda temporary: temporary.write_bytes(content))
+
+
+def save_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Write tensors and plain values with ``torch.save``, atomically.
+
+    Args:
+        path: The file; its folder is made where it is missing.
+        state: What to write.
+
+    Raises:
+        OutputError: The disk is full, or the right to write is missing.
+    """
+    _replace(path, lambda temporary: torch.save(dict(state), temporary))
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read a file that ``save_state`` wrote.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its content, tensors on the CPU.
+
+    Raises:
+        DataError: The file is missing or damaged.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; train the run first") from error
+    except Exception as error:  # torch raises half a dozen classes for a damaged file
+        raise DataError(f"{path}: damaged ({type(error).__name__}); remove it and train again") from error
+    return state
+
+
+def require_writable(folder: Path) -> None:
+    """Check that files can be written to a folder, before long work begins. The folder stays as it was.
+
+    Args:
+        folder: The folder; it need not exist.
+
+    Raises:
+        OutputError: Nothing can be written there.
+    """
+    probe, created = folder / f".probe-{os.getpid()}", list[Path]()
+    try:
+        created = [each for each in (folder, *folder.parents) if not each.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written ({error.strerror or error}); name another folder") from error
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+            for each in created:
+                each.rmdir()
+
+
+def remove_partial_files(folder: Path) -> None:
+    """Remove the temporary files that a kill during writing left in a folder.
+
+    Args:
+        folder: The folder.
+    """
+    for partial in folder.glob(".*.part-*"):
+        partial.unlink(missing_ok=True)
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    temporary = path.with_name(f".{path.name}.part-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise _output_error(path, error) from error
+
+
+def _output_error(path: Path, error: Exception) -> OutputError:
+    cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+    return OutputError(f"{path}: cannot be written ({cause}); free space or name another folder, then run it again")
