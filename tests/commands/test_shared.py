@@ -8,7 +8,7 @@ pytest.importorskip("torch")
 
 from mien._errors import DataError, MissingExtraError
 from mien.commands._extra import needs_lab
-from mien.commands._progress import Stages
+from mien.commands._progress import TerminalProgress
 from mien.lab.data import Split
 from mien.lab.data.datasets import ALL, chosen_split, read_map, read_part, read_split
 from support.synthetic_faces import cartoon_set
@@ -57,15 +57,15 @@ def test_a_wrong_map_names_its_option(word: str, message: str) -> None:
 
 
 def test_outside_of_a_terminal_every_new_thing_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    with Stages() as bar:
+    with TerminalProgress() as bar:
         for done in range(3):
             bar("maps [bold]", done, 2)
         bar("writing")
     assert capsys.readouterr().err.splitlines() == ["maps [bold]", "writing"]
-    with Stages(lines=False) as bar:
+    with TerminalProgress(lines=False) as bar:
         bar("reading")
     assert capsys.readouterr().err == ""
-    with Stages(whole=True) as bar:
+    with TerminalProgress(overall=True) as bar:
         bar("blur", 1, 4)
         bar("noise", 3, 4)
     assert capsys.readouterr().err.splitlines() == ["blur: from 25%", "noise: from 75%"]

@@ -1,30 +1,65 @@
-"""How a training is watched: a bar with its figures in a terminal, one line an epoch anywhere else."""
+"""How commands show progress: a bar in a terminal, plain lines anywhere else."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-# Seconds over which the speed is taken for the remaining time; an epoch on a processor lasts minutes.
-_SPEED_OVER = 600.0
-# Share of clipped steps that is told: then the clipping, and not the rate, says how far a plain SGD step goes.
+# Seconds over which the speed is averaged for the remaining time: an epoch on a CPU takes minutes.
+_SPEED_WINDOW = 600.0
+# Share of clipped steps from which it is reported: then clipping, not the learning rate, sets the size of most steps.
 _OFTEN = 0.5
 
 
-class Watch:
-    """Takes what ``fit`` reports of one run. Nothing shows before the first report: only the first process has any."""
+class TerminalProgress:
+    """A ``mien._progress.Progress``: a bar in a terminal, anywhere else one line for each new stage."""
+
+    def __init__(self, *, lines: bool = True, overall: bool = False) -> None:
+        """Start with no stage.
+
+        Args:
+            lines: Whether to print the lines outside of a terminal.
+            overall: Whether ``done`` counts all of the work instead of one stage; the lines then show the share done.
+        """
+        self._console = Console(stderr=True)
+        columns = (TextColumn("[bold]{task.description}"), BarColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=self._console, disable=not self._console.is_terminal, transient=True)
+        self._task = self._bar.add_task("", total=None)
+        self._stage, self._lines, self._overall = "", lines and not self._console.is_terminal, overall
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, stage: str, done: int = 0, total: int = 0) -> None:
+        """Show ``done`` of ``total`` parts of ``stage``; a ``total`` of 0 or 1 means that the duration is unknown."""
+        if stage != self._stage and self._lines:
+            share = f": from {done / total:.0%}" if self._overall and total else ""
+            self._console.print(f"{stage}{share}", highlight=False, markup=False, soft_wrap=True)
+        self._stage = stage
+        self._bar.update(self._task, description=escape(stage), completed=done, total=total if total > 1 else None)
+
+
+class TrainingProgress:
+    """Shows the records of one training run: a bar with its metrics in a terminal, and one line for each epoch.
+
+    Nothing is shown before the first record, because only the first process of a distributed run gets any.
+    """
 
     def __init__(self, name: str) -> None:
-        """``name`` stands before the bar."""
+        """``name`` is printed before the bar."""
         self._name = name
         self._console = Console(stderr=True)
         self._bar: Progress | None = None
         self._epoch: Mapping[str, Any] = {}
-        self.epochs = 0  # seen by this watch
+        self.epochs = 0  # seen so far
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -32,7 +67,7 @@ class Watch:
             self._bar.stop()
 
     def __call__(self, record: dict[str, Any]) -> None:
-        """Show the progress of an epoch, or its figures once it is over."""
+        """Show the progress within an epoch, or the metrics of a finished epoch."""
         if "epoch" in record:
             self._epoch, self.epochs = record, self.epochs + 1
             self._console.print(epoch_line(record), highlight=False, soft_wrap=True)
@@ -42,30 +77,30 @@ class Watch:
     def _show(self, record: Mapping[str, Any]) -> None:
         if self._bar is None:
             self._bar = self._start(record)
-        figures = f"loss {record['loss']:.3f}" + (f"  {_validated(self._epoch)}" if self._epoch else "")
-        self._bar.update(self._bar.task_ids[0], completed=record["step"], total=record["steps"], figures=figures)
+        metrics = f"loss {record['loss']:.3f}" + (f"  {_validation(self._epoch)}" if self._epoch else "")
+        self._bar.update(self._bar.task_ids[0], completed=record["step"], total=record["steps"], metrics=metrics)
 
     def _start(self, record: Mapping[str, Any]) -> Progress:
         columns = (
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=24),
-            TextColumn("{task.percentage:>3.0f} %  {task.fields[figures]}"),
+            TextColumn("{task.percentage:>3.0f} %  {task.fields[metrics]}"),
             TimeRemainingColumn(),
         )
-        bar = Progress(*columns, console=self._console, speed_estimate_period=_SPEED_OVER, transient=True)
-        # A resumed run starts where it stands, or its steps so far would count for its speed.
-        bar.add_task(self._name, total=record["steps"], completed=record["step"], figures="")
+        bar = Progress(*columns, console=self._console, speed_estimate_period=_SPEED_WINDOW, transient=True)
+        # A resumed run starts at its step: steps of earlier calls must not count for the speed.
+        bar.add_task(self._name, total=record["steps"], completed=record["step"], metrics="")
         bar.start()
         return bar
 
 
 def epoch_line(record: Mapping[str, Any]) -> str:
-    """The figures of an epoch for people."""
+    """The record of a finished epoch as one line for people."""
     parts = [
         f"epoch {record['epoch']}",
         f"loss {record['loss']:.3f}",
         f"training {record['accuracy']:.2%}",
-        _validated(record),
+        _validation(record),
         f"{record['images_per_second']:,.0f} images/s",
         f"{record['seconds']:.1f} s",
         f"clipped {record['clipped']:.0%} of the steps" if record.get("clipped", 0) >= _OFTEN else "",
@@ -74,45 +109,8 @@ def epoch_line(record: Mapping[str, Any]) -> str:
     return "  ".join(part for part in parts if part)
 
 
-def _validated(record: Mapping[str, Any]) -> str:
+def _validation(record: Mapping[str, Any]) -> str:
     for key, name in (("public", "PublicTest"), ("fold", "fold"), ("leaky", "leaky (copies of training faces)")):
         if f"{key}_accuracy" in record:
             return f"{name} {record[f'{key}_accuracy']:.2%}"
     return ""
-
-
-def silence_lightning() -> None:
-    """As of ``mien.lab.train.logging``, which is imported now: call it where a missing lab has been seen to."""
-    from mien.lab.train.logging import silence_lightning as silence
-
-    silence()
-
-
-class Stages:
-    """What is being done and how much of it: a bar in a terminal, anywhere else a plain line for every new thing."""
-
-    def __init__(self, *, lines: bool = True, whole: bool = False) -> None:
-        """``lines=False`` leaves the plain lines out.
-
-        ``whole`` says that ``done`` counts all of the work, not one stage: a plain line then tells how far it is.
-        """
-        self._console = Console(stderr=True)
-        columns = (TextColumn("[bold]{task.description}"), BarColumn(), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=self._console, disable=not self._console.is_terminal, transient=True)
-        self._task = self._bar.add_task("", total=None)
-        self._doing, self._lines, self._whole = "", lines and not self._console.is_terminal, whole
-
-    def __enter__(self) -> "Stages":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.stop()
-
-    def __call__(self, stage: str, done: int = 0, total: int = 0) -> None:
-        """``done`` of ``total`` parts of ``stage``; a ``total`` of 0 or 1 says that nobody knows how long it takes."""
-        if stage != self._doing and self._lines:
-            far = f": from {done / total:.0%}" if self._whole and total else ""
-            self._console.print(f"{stage}{far}", highlight=False, markup=False, soft_wrap=True)
-        self._doing = stage
-        self._bar.update(self._task, description=escape(stage), completed=done, total=total if total > 1 else None)

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from mien._errors import DataError
+from mien.commands import _options
 from mien.commands._extra import needs_lab
-from mien.commands._progress import Stages
+from mien.commands._progress import TerminalProgress
 
 # A face is looked for on a border of its own, half its side wide, enlarged to a size at which the detector is sure.
 _BORDER = 0.25
@@ -19,7 +20,7 @@ _SCORE = 0.5  # from which a face counts as found: 2 % of FER-2013's faces are m
 def audit(
     data: Annotated[
         Path | None,
-        typer.Argument(help="FER-2013 in any of its forms, or a labelled folder or CSV; default: $MIEN_DATA."),
+        typer.Argument(help=_options.DATA_HELP),
     ] = None,
     against: Annotated[
         list[Path] | None, typer.Option(help="Another set: which faces of DATA stand in it? May be given repeatedly.")
@@ -75,7 +76,7 @@ def audit(
     _check(near, label_errors, probabilities, model, overrides or ())
     if "label-error" in reasons and exclude.strip() != "all" and not (label_errors or probabilities or model):
         raise DataError("--exclude label-error needs --label-errors RECIPE, --probabilities FILE or --model MODEL")
-    with Stages(lines=False) as bar:
+    with TerminalProgress(lines=False) as bar:
         bar("reading")
         faces = load_any(data, read_map(labels or ()))
         others = [load_any(path, read_map(against_labels or (), option="--against-map")) for path in against or ()]
@@ -83,7 +84,7 @@ def audit(
     for place in (folder, *([figures_to.parent] if figures_to else [])):  # before the work, not after it
         require_writable(place)
     opinion = _opinion(faces, folder, label_errors, overrides or (), probabilities, model, accelerator)
-    with Stages(lines=False) as bar:
+    with TerminalProgress(lines=False) as bar:
         found = find(faces, others, opinion=opinion, finds_face=_face_finder(), threshold=near, progress=bar)
         bar("writing")
         said = _write(found, folder, reasons, figures_to)
@@ -131,10 +132,11 @@ def _opinion(
 
 
 def _train(faces: Any, folder: Path, name: str, overrides: Sequence[str], accelerator: str) -> Any:
-    from mien.commands._progress import Watch, silence_lightning
+    from mien.commands._progress import TrainingProgress
     from mien.lab import recipe as recipes
     from mien.lab.audit.label_errors import folds_folder, save_opinion, train_folds
     from mien.lab.provenance import provenance
+    from mien.lab.train.logging import silence_lightning
     from mien.lab.train.loop import Devices
 
     silence_lightning()
@@ -145,7 +147,7 @@ def _train(faces: Any, folder: Path, name: str, overrides: Sequence[str], accele
         folds_folder(folder, recipe),
         devices=Devices(accelerator),
         provenance=provenance(faces.sha256),
-        watching=_watching(Watch),
+        watching=_watching(TrainingProgress),
     )
     save_opinion(folder / "out-of-fold.npz", opinion)
     return opinion

@@ -10,6 +10,7 @@ import typer
 import mien
 from mien._measure import machine
 from mien.bundled import DEFAULT_MODEL
+from mien.commands import _options
 from mien.commands._terminal import TableConsole, new_table
 
 if TYPE_CHECKING:
@@ -20,13 +21,13 @@ def benchmark(
     image: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A picture with one face; without it one is drawn.")
     ] = None,
-    model: Annotated[str, typer.Option(help="An embedded model or the path of an ONNX file.")] = DEFAULT_MODEL,
-    detector: Annotated[str, typer.Option(help="blazeface, yunet or none.")] = "blazeface",
+    model: _options.Model = DEFAULT_MODEL,
+    detector: _options.Detector = "blazeface",
     threads: Annotated[int, typer.Option(min=0, help="Cores for whole pictures (0: all); crops always use one.")] = 1,
     seconds: Annotated[
         float, typer.Option(min=0, help="Time for each measurement, at least five runs; 0: one run, to see it works.")
     ] = 1.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: _options.Json = False,
 ) -> None:
     """Measure mien on this machine: start, crops, detector, whole pictures, memory."""
     from mien.commands._benchmark import measure

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from mien.bundled import DEFAULT_MODEL
+from mien.commands import _options
 from mien.commands._extra import needs_lab
-from mien.commands._progress import Stages
+from mien.commands._progress import TerminalProgress
 
 _LINES = 4  # sentences about differences that the terminal shows; the report has all
 
@@ -20,7 +21,7 @@ def compare(
             "none: everything under results/ and the default model."
         ),
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Labelled faces; default: $MIEN_DATA.")] = None,
+    data: _options.Data = None,
     split: Annotated[str, typer.Option(help="PublicTest, PrivateTest, Training or all.")] = "PublicTest",
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("reports/compare"),
     latency: Annotated[bool, typer.Option(help="Time every model on one thread.")] = True,
@@ -43,7 +44,7 @@ def compare(
         raise DataError("--grid finds its runs itself; leave RUN out, or leave --grid out")
     for folder in (out, *([keep] if keep else [])):
         require_writable(folder)
-    with Stages(lines=False) as report:
+    with TerminalProgress(lines=False) as report:
         if grid:
             study = lab.study(grid, data, part, latency=latency, report=report)
             lab.write_study(study, out, provenance(study.comparison.faces.sha256))

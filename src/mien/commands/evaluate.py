@@ -5,8 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
+from mien.commands import _options
 from mien.commands._extra import needs_lab
-from mien.commands._progress import Stages
+from mien.commands._progress import TerminalProgress
 
 
 def evaluate(
@@ -19,29 +20,13 @@ def evaluate(
     ],
     data: Annotated[
         list[Path] | None,
-        typer.Option(
-            help="FER-2013 in any of its forms, or a labelled folder or CSV; default: $MIEN_DATA. "
-            "Several show what transfers."
-        ),
+        typer.Option(help=f"{_options.DATA_HELP} Several show what transfers."),
     ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            help="PublicTest, PrivateTest, Training or all; default: PublicTest, or all of a set without splits."
-        ),
-    ] = None,
+    split: _options.Split = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write to; default: reports/evaluate/MODEL-SPLIT.")] = None,
-    label_map: Annotated[
-        list[str] | None,
-        typer.Option("--map", help="LABEL=EMOTION: what a label of one's own means; LABEL= leaves its faces out."),
-    ] = None,
-    views: Annotated[
-        str,
-        typer.Option(
-            help="none: each face as it is; flip: also mirrored; six: also larger and smaller; ten: five crops."
-        ),
-    ] = "none",
-    precision: Annotated[str, typer.Option(help="int8 or fp32: which file of a model.")] = "int8",
+    label_map: _options.LabelMap = None,
+    views: _options.Tta = "none",
+    precision: _options.Precision = "int8",
 ) -> None:
     """Judge MODEL on labelled faces and write metrics.json, answers.npz and report.html."""
     with needs_lab():
@@ -51,7 +36,7 @@ def evaluate(
 
     wish = Wish(split, out, read_map(label_map or []), views, precision)
     paths: list[Path | None] = [*data] if data else [None]
-    with Stages() as bar:
+    with TerminalProgress() as bar:
         folder, judged = judge(model, paths, wish=wish, report=bar)
     for name, evaluations in judged.items():
         for evaluation in evaluations:

@@ -17,9 +17,10 @@ from mien._emotions import Emotion
 from mien._errors import ImageError, MienError, ModelError
 from mien._face import Face, Reading
 from mien.bundled import DEFAULT_MODEL
+from mien.commands import _options
 from mien.commands._extra import needs_lab
 from mien.commands._inputs import gather
-from mien.commands._progress import Stages
+from mien.commands._progress import TerminalProgress
 from mien.commands._terminal import ErrorLines, Tally, with_progress
 
 if TYPE_CHECKING:
@@ -189,7 +190,7 @@ def explain_set(wish: SetWish, label_map: Sequence[str]) -> None:
         require_writable(folder)
     if faces.note:
         typer.echo(faces.note, err=True)
-    with Stages() as bar:
+    with TerminalProgress() as bar:
         found = study(
             Looker(model, wish.method, layer=wish.layer),
             selection,
@@ -239,15 +240,8 @@ def explain(
         typer.Option(help="In pictures: also this emotion's map; may come several times; all shows every one."),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="A data set to explain the model on, instead of pictures.")] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            help="PublicTest, PrivateTest, Training or all; default: PublicTest, or all of a set without splits."
-        ),
-    ] = None,
-    label_map: Annotated[
-        list[str] | None, typer.Option("--map", metavar="LABEL=EMOTION", help="What a label of the data means.")
-    ] = None,
+    split: _options.Split = None,
+    label_map: _options.LabelMap = None,
     faces: Annotated[int, typer.Option(min=20, help="Faces of the data set at most, evenly from its classes.")] = 600,
     align: Annotated[bool, typer.Option(help="Lay faces on each other by eyes, nose and mouth.")] = True,
     baseline: Annotated[str, typer.Option(help="What removed pixels become: blur or mean.")] = "blur",
@@ -256,10 +250,8 @@ def explain(
     keep: Annotated[
         Path | None, typer.Option(help="Keep the figures of a data set here, too, as MODEL.json: they hold no face.")
     ] = None,
-    precision: Annotated[str, typer.Option(help="The embedded model's file: int8 or fp32.")] = "int8",
-    detector: Annotated[
-        str, typer.Option(help="In pictures: blazeface, yunet, or none: each is one face.")
-    ] = "blazeface",
+    precision: _options.Precision = "int8",
+    detector: _options.Detector = "blazeface",
     threads: Annotated[int, typer.Option(min=1, help="Cores to use.")] = 1,
 ) -> None:
     """Show where a model looks: in WHAT, a face and its maps; with --data, mean maps, attention by region and tests.

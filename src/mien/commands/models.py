@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from mien.commands import _options
+
 # What a card measures: its key, the words for it, and how the value is shown.
 _FIGURES = {
     "accuracy.private": ("accuracy, PrivateTest", "percent"),
@@ -25,7 +27,7 @@ _FIGURES = {
 
 def models(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Print the card of this model.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: _options.Json = False,
 ) -> None:
     """List the embedded models with the figures of their cards, and the detectors."""
     if name is not None:

@@ -11,6 +11,7 @@ import typer
 
 from mien._face import Reading
 from mien.bundled import DEFAULT_MODEL
+from mien.commands import _options
 from mien.commands._inputs import gather
 from mien.commands._terminal import ErrorLines, FaceTable, TableConsole, Tally, with_progress
 
@@ -36,15 +37,11 @@ def predict(
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a page with the pictures, their faces and maps.")
     ] = None,
-    detector: Annotated[
-        str, typer.Option(help="blazeface, yunet (fetched once), or none: each picture is one tight crop of a face.")
-    ] = "blazeface",
-    abstain: Annotated[float, typer.Option(min=0, max=1, help="Below this probability the answer is 'unsure'.")] = 0.0,
-    threads: Annotated[int, typer.Option(min=0, help="Cores to use; 0 takes all.")] = 1,
-    model: Annotated[
-        str, typer.Option(help="An embedded model (`mien models` lists them) or the path of an ONNX file.")
-    ] = DEFAULT_MODEL,
-    precision: Annotated[str, typer.Option(help="The embedded model's file: int8 (small, fast) or fp32.")] = "int8",
+    detector: _options.Detector = "blazeface",
+    abstain: _options.Abstain = 0.0,
+    threads: _options.Threads = 1,
+    model: _options.Model = DEFAULT_MODEL,
+    precision: _options.Precision = "int8",
     batch: Annotated[int, typer.Option(min=1, help="Faces classified together.")] = 64,
 ) -> None:
     """Read the faces in pictures.

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mien.commands import _options
 from mien.commands._extra import needs_lab
 
 Rows = Sequence[tuple[str, ...]]
@@ -27,7 +28,7 @@ def recipes(
     everything: Annotated[
         bool, typer.Option("--all", help="Show every key of the recipe, also those at their defaults.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: _options.Json = False,
 ) -> None:
     """List the recipes, or explain RECIPE: what it reproduces, its net and cost, phases, members and search space."""
     with needs_lab():

@@ -5,21 +5,20 @@ from typing import Annotated
 
 import typer
 
+from mien.commands import _options
 from mien.commands._extra import needs_lab
-from mien.commands._progress import Stages, silence_lightning
+from mien.commands._progress import TerminalProgress
 
 
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run, as `mien train` names it.")],
     out: Annotated[Path, typer.Option(help="Folder to write model.onnx, model-fp32.onnx, card and licence to.")],
-    data: Annotated[Path | None, typer.Option(help="The set it was trained on; default: $MIEN_DATA.")] = None,
-    final: Annotated[
-        bool, typer.Option("--final", help="Judge PrivateTest, too: once, when everything is chosen.")
-    ] = False,
+    data: _options.TrainingData = None,
+    final: _options.FinalTest = False,
     half: Annotated[
         bool, typer.Option("--half", help="Store the fp32 file's weights in half precision: half the bytes.")
     ] = False,
-    calibration: Annotated[str, typer.Option(help="vector or temperature; default: what the recipe says.")] = "",
+    calibration: _options.Calibration = "",
 ) -> None:
     """Export RUN as fp32 and int8 ONNX, calibrated on PublicTest, with its card."""
     with needs_lab():
@@ -61,13 +60,11 @@ def logits(
     runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs; several answer as their mean.")],
     out: Annotated[Path, typer.Option(help="File to write, ending in .npz; a recipe's target.teachers names it.")],
     data: Annotated[Path | None, typer.Option(help="What the student learns from; default: $MIEN_DATA.")] = None,
-    tta: Annotated[
-        str, typer.Option(help="none: each face; flip: also mirrored; six: also larger and smaller; ten: five crops.")
-    ] = "none",
+    tta: _options.Tta = "none",
     recipe: Annotated[
         str, typer.Option(help="The student's recipe, where it mixes in sets that the first teacher's does not.")
     ] = "",
-    accelerator: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
+    accelerator: _options.Accelerator = "auto",
 ) -> None:
     """Write the answers of RUNS for the Training faces to a file. No test face is answered."""
     from mien._errors import OutputError
@@ -78,6 +75,7 @@ def logits(
         from mien.lab.data.datasets import load_set
         from mien.lab.train.devices import Devices
         from mien.lab.train.distillation import cache_logits
+        from mien.lab.train.logging import silence_lightning
         from mien.lab.train.run import load_final
 
     if out.suffix != ".npz":
@@ -87,7 +85,7 @@ def logits(
     teachers = [load_final(run, device) for run in runs]
     student = recipes.load(recipe) if recipe else teachers[0].recipe
     faces = load_set(data, student).split(Split.TRAINING).to(device)
-    with Stages(lines=False) as bar:
+    with TerminalProgress(lines=False) as bar:
         cached = cache_logits(teachers, faces, tta=tta, progress=bar)
     cached.save(out)
     names = ", ".join(cached.teachers)
@@ -97,12 +95,10 @@ def logits(
 def record(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run, as `mien train` names it.")],
     out: Annotated[Path | None, typer.Option(help="Folder to write to; default: results/RECIPE/seed-SEED.")] = None,
-    data: Annotated[Path | None, typer.Option(help="The set it was trained on; default: $MIEN_DATA.")] = None,
-    final: Annotated[
-        bool, typer.Option("--final", help="Judge PrivateTest, too: once, when everything is chosen.")
-    ] = False,
+    data: _options.TrainingData = None,
+    final: _options.FinalTest = False,
     int8: Annotated[bool, typer.Option(help="Quantise, judge that, too, and keep the file where it is small.")] = True,
-    calibration: Annotated[str, typer.Option(help="vector or temperature; default: what the recipe says.")] = "",
+    calibration: _options.Calibration = "",
 ) -> None:
     """Judge RUN and write its figures, log, recipe, curves, confusion matrix and, where it is small, its int8 file."""
     with needs_lab():

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mien.commands import _options
 from mien.commands._extra import needs_lab
 
 _SHOWN = 10  # trials in the table at the end
@@ -18,12 +19,12 @@ def search(
         list[str] | None, typer.Argument(help="Changes for every trial: section.key=value, as in data.share=0.1.")
     ] = None,
     trials: Annotated[int, typer.Option(help="Trials in total, those of earlier calls included.", min=1)] = 20,
-    data: Annotated[Path | None, typer.Option(help="As of `mien train`; default: $MIEN_DATA.")] = None,
+    data: _options.Data = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the search; default: runs/search/RECIPE.")] = None,
     workers: Annotated[int, typer.Option(help="Processes that train at the same time.", min=1)] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the choices and of every trial's training.")] = 0,
     prune: Annotated[bool, typer.Option(help="Stop trials that lag behind the median of the others.")] = True,
-    accelerator: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
+    accelerator: _options.Accelerator = "auto",
 ) -> None:
     """Search RECIPE's [search] space with Optuna (TPE), judged on the validation faces; the same command goes on.
 

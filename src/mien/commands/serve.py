@@ -8,6 +8,7 @@ import typer
 
 from mien._errors import MienError, MissingExtraError
 from mien.bundled import DEFAULT_MODEL
+from mien.commands import _options
 
 if TYPE_CHECKING:
     from mien.serve.auth import Access
@@ -21,14 +22,10 @@ def serve(
     token: Annotated[
         str | None, typer.Option(envvar="MIEN_TOKEN", show_envvar=True, help="What every request must show.")
     ] = None,
-    model: Annotated[
-        str, typer.Option(help="An embedded model (`mien models` lists them) or the path of an ONNX file.")
-    ] = DEFAULT_MODEL,
-    precision: Annotated[str, typer.Option(help="The embedded model's file: int8 (small, fast) or fp32.")] = "int8",
-    detector: Annotated[
-        str, typer.Option(help="blazeface, yunet (fetched once), or none: each picture is one tight crop of a face.")
-    ] = "blazeface",
-    abstain: Annotated[float, typer.Option(min=0, max=1, help="Below this probability the answer is 'unsure'.")] = 0.0,
+    model: _options.Model = DEFAULT_MODEL,
+    precision: _options.Precision = "int8",
+    detector: _options.Detector = "blazeface",
+    abstain: _options.Abstain = 0.0,
     threads: Annotated[int, typer.Option(min=0, help="Pictures read side by side; 0: one for each core.")] = 0,
     queue: Annotated[int, typer.Option(help="Pictures accepted at a time; beyond them the answer is 503.")] = 128,
     max_bytes: Annotated[int, typer.Option(help="Bytes of a request's body, and of a stream's frame.")] = 32 * 2**20,

@@ -6,17 +6,16 @@ from typing import Annotated, Any
 
 import typer
 
+from mien.commands import _options
 from mien.commands._extra import needs_lab
-from mien.commands._progress import Stages
+from mien.commands._progress import TerminalProgress
 
 
 def stress(
     models: Annotated[
         list[str], typer.Argument(metavar="MODEL...", help="Names, ONNX files, run folders, or TOML of foreign models.")
     ],
-    data: Annotated[
-        Path | None, typer.Option(help="FER-2013 in any form, or a labelled folder or CSV; default: $MIEN_DATA.")
-    ] = None,
+    data: _options.Data = None,
     split: Annotated[str, typer.Option(help="Training, PublicTest, PrivateTest, or all.")] = "PublicTest",
     faces: Annotated[
         int | None,
@@ -36,9 +35,7 @@ def stress(
         "reports/stress"
     ),
     keep: Annotated[Path | None, typer.Option(help="Keep the figures of each model here, too, as NAME.json.")] = None,
-    label_map: Annotated[
-        list[str] | None, typer.Option("--map", metavar="LABEL=EMOTION", help="What a label of the data means.")
-    ] = None,
+    label_map: _options.LabelMap = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the faces drawn and of all noise.")] = 0,
 ) -> None:
     """Spoil faces in 19 ways at five strengths and report what the answers of each MODEL are worth then.
@@ -70,7 +67,7 @@ def stress(
     known, beside = choose_reference(alike.get(reference or "", reference), named, labelled, trial)
     if labelled.note:
         typer.echo(labelled.note, err=True)
-    with Stages(whole=True) as bar:
+    with TerminalProgress(overall=True) as bar:
         said = judge(
             named,
             labelled,

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mien.commands import _options
 from mien.commands._extra import needs_lab
 
 
@@ -15,18 +16,15 @@ def synthesize(
     ],
     out: Annotated[Path, typer.Option(help="Folder of the made faces, their judgement and the training.")],
     count: Annotated[int, typer.Option("-n", "--count", help="Faces of each class.", min=1)] = 2000,
-    data: Annotated[
-        Path | None,
-        typer.Option(help="FER-2013 in any of its forms, or a labelled folder or CSV; default: $MIEN_DATA."),
-    ] = None,
+    data: _options.Data = None,
     classes: Annotated[str, typer.Option(help="Class set that is learned; eight adds contempt.")] = "seven",
     steps: Annotated[
         int, typer.Option(help="Steps of training, 32 faces each; those done are not done again.", min=1)
     ] = 20_000,
     seed: Annotated[int, typer.Option(help="Seed of weights, order, augmentation and noise.")] = 0,
-    accelerator: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
+    accelerator: _options.Accelerator = "auto",
     precision: Annotated[str, typer.Option(help="bf16-mixed, or 32-true where bf16 is slow.")] = "bf16-mixed",
-    time_limit: Annotated[float, typer.Option(help="Seconds after which to stop with a checkpoint; 0: no limit.")] = 0,
+    time_limit: _options.TimeLimit = 0,
     threads: Annotated[int, typer.Option(help="Cores that judge the faces.", min=1)] = 1,
 ) -> None:
     """Train a small conditional GAN (or go on, or reuse it) and make faces of EMOTIONs for `data.also` of a recipe.

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mien._errors import MienError, SourceError
 from mien._output import Draft, open_output
 from mien.bundled import DEFAULT_MODEL
+from mien.commands import _options
 
 if TYPE_CHECKING:
     from mien.commands.track_display import Summary, Watch
@@ -196,14 +197,10 @@ def track(
         float | None, typer.Option(min=0, metavar="SECONDS", help="Stop after so many seconds of the source.")
     ] = None,
     fps: Annotated[float, typer.Option(min=0.001, help="Frames a second of a folder of frames.")] = 25.0,
-    abstain: Annotated[float, typer.Option(min=0, max=1, help="Below this probability the answer is 'unsure'.")] = 0.0,
-    detector: Annotated[
-        str, typer.Option(help="blazeface, yunet (fetched once), or none: each frame is one tight crop of a face.")
-    ] = "blazeface",
-    model: Annotated[
-        str, typer.Option(help="An embedded model (`mien models` lists them) or the path of an ONNX file.")
-    ] = DEFAULT_MODEL,
-    precision: Annotated[str, typer.Option(help="The embedded model's file: int8 (small, fast) or fp32.")] = "int8",
+    abstain: _options.Abstain = 0.0,
+    detector: _options.Detector = "blazeface",
+    model: _options.Model = DEFAULT_MODEL,
+    precision: _options.Precision = "int8",
 ) -> None:
     """Follow the faces in a film, a camera or a folder of frames.
 

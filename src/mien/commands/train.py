@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mien.commands import _options
 from mien.commands._extra import needs_lab
 
 
@@ -20,18 +21,15 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Changes: section.key=value, as in optimise.epochs=40.")
     ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(help="FER-2013 in any of its forms, or a labelled folder or CSV; default: $MIEN_DATA."),
-    ] = None,
+    data: _options.Data = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; default: runs/RECIPE/seed-SEED.")] = None,
     seed: Annotated[
         int | None, typer.Option(help="Seed of weights, order and augmentation; default: the recipe's, else 0.")
     ] = None,
-    accelerator: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
+    accelerator: _options.Accelerator = "auto",
     devices: Annotated[int, typer.Option(help="Processes or GPUs on this machine.", min=1)] = 1,
     nodes: Annotated[int, typer.Option(help="Machines, each started by torchrun.", min=1)] = 1,
-    time_limit: Annotated[float, typer.Option(help="Seconds after which to stop with a checkpoint; 0: no limit.")] = 0,
+    time_limit: _options.TimeLimit = 0,
     log: Annotated[
         list[str] | None, typer.Option(help="Log to tensorboard or mlflow, too; may be given for both.")
     ] = None,
@@ -90,13 +88,13 @@ def _train_all(
 def _train_one(recipe: Any, folder: Path, faces: Any, devices: Any, time_limit: float, logs: Any) -> bool:
     """One run, to its end or to the limit; its curves are drawn either way. Returns whether it is finished."""
     from mien._errors import DivergedError
-    from mien.commands._progress import Watch
+    from mien.commands._progress import TrainingProgress
     from mien.lab.provenance import provenance
     from mien.lab.train.loop import fit
 
     origin, done = provenance(faces.sha256), False
     try:
-        with closing(logs), Watch(recipe.name) as watch:
+        with closing(logs), TrainingProgress(recipe.name) as watch:
             report = partial(_tell_all, (watch, logs))
             done = fit(recipe, faces, folder, devices=devices, time_limit=time_limit, provenance=origin, report=report)
             logs.finished = done
