@@ -35,10 +35,10 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # The lab's own, as docs/architecture.md tells it.
 LAB_LAYERS = [
     {"augment", "emotion_text", "files", "inference", "metrics", "nets", "provenance"},
-    {"count", "html", "recipe", "significance"},
+    {"complexity", "html", "recipe", "significance"},
     {"data", "pretrained"},
     {"predictions", "train"},
-    {"ensemble", "export", "gan", "overview", "search"},
+    {"ensemble", "export", "gan", "recipe_summary", "search"},
     {"models", "record"},
     {"audit", "evaluate", "explain", "robustness"},
     {"compare"},

@@ -27,8 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mien._errors import DataError, MienError
-from mien.lab.overview import is_family
 from mien.lab.recipe import load, members
+from mien.lab.recipe_summary import is_family
 
 ROOT = Path(__file__).resolve().parent.parent
 QUEUE = ROOT / "results" / "queue.toml"

@@ -11,8 +11,8 @@ from typer.testing import CliRunner, Result
 
 from mien.__main__ import app
 from mien.lab import recipe as recipes
-from mien.lab.overview import explanation, first_sentence
 from mien.lab.recipe.text import as_toml
+from mien.lab.recipe_summary import explanation, first_sentence
 from mien.lab.train.run import build
 
 FILES = recipes.names()

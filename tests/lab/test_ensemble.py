@@ -14,7 +14,7 @@ from mien._errors import DataError, MienError, RecipeError
 from mien.lab import nets
 from mien.lab import recipe as recipes
 from mien.lab.data import FaceSet, Split
-from mien.lab.ensemble import join
+from mien.lab.ensemble import combine_runs
 from mien.lab.export.calibrate import Calibration
 from mien.lab.export.onnx import Contract
 from mien.lab.export.release import release
@@ -52,7 +52,7 @@ def parts(faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> list[Path
 @pytest.fixture(scope="module")
 def joined(parts: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("joined") / "pair"
-    assert join(parts, out, name="pair").name == "pair"
+    assert combine_runs(parts, out, name="pair").name == "pair"
     return out
 
 
@@ -69,7 +69,7 @@ def test_its_maps_are_the_mean_of_the_parts_maps(parts: list[Path], joined: Path
     torch.testing.assert_close(both, (first + second) / 2, rtol=1e-3, atol=1e-3)
 
 
-def test_it_tells_of_all_parts_and_of_their_whole_cost(parts: list[Path], joined: Path) -> None:
+def test_it_records_all_members_and_their_total_cost(parts: list[Path], joined: Path) -> None:
     trained = load_final(joined)
     first, second = (load_final(part) for part in parts)
     assert [record["epoch"] for record in trained.history] == list(range(1, 11))
@@ -84,7 +84,7 @@ def test_it_tells_of_all_parts_and_of_their_whole_cost(parts: list[Path], joined
         ("mien-plain", 0, 6, "abacus"),
         ("mien-plain", 1, 4, "abacus"),
     ]
-    assert "side by side" in trained.recipe.about
+    assert "the mean of their logits" in trained.recipe.about
     assert parse(json.loads((joined / "recipe.json").read_text("utf-8")), where="recipe.json") == trained.recipe
     assert len(read_log(joined)) == 10
 
@@ -104,7 +104,7 @@ def test_it_is_recorded_and_exported_as_any_run(joined: Path, faces: FaceSet, tm
 
 def test_a_joined_run_is_joined_again(parts: list[Path], joined: Path, faces: FaceSet, tmp_path: Path) -> None:
     """Its share is that of one run: whoever wants three equal ones names three."""
-    join([joined, parts[0]], tmp_path / "more", name="more")
+    combine_runs([joined, parts[0]], tmp_path / "more", name="more")
     public = faces.split(Split.PUBLIC_TEST).images
     pair, first, more = (predict(load_final(f).net, public, 48) for f in (joined, parts[0], tmp_path / "more"))
     torch.testing.assert_close(more, (pair + first) / 2, rtol=1e-4, atol=1e-4)
@@ -119,24 +119,31 @@ def changed(run: Path, out: Path, **sections: dict[str, object]) -> Path:
     return out
 
 
-def test_what_cannot_stand_side_by_side_is_refused_before_anything_is_written(
+def test_runs_that_do_not_fit_are_refused_before_anything_is_written(
     parts: list[Path], joined: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    with pytest.raises(DataError, match="name two or more"):
-        join(parts[:1], out, name="one")
+    with pytest.raises(DataError, match="needs at least two runs"):
+        combine_runs(parts[:1], out, name="one")
     with pytest.raises(DataError, match="pair: holds a run already"):
+<<<<<<< HEAD
         join(parts, joined, name="pair")
     with pytest.raises(DataError, match=r"part: its recipe's \[data\] differs from that of"):
         join([parts[0], changed(parts[1], tmp_path / "part", data={"limit": 3})], out, name="x")
     state = load_state(parts[1] / "final.pt")
+=======
+        combine_runs(parts, joined, name="pair")
+    with pytest.raises(DataError, match=r"part: \[data\] of its recipe differs from that of"):
+        combine_runs([parts[0], changed(parts[1], tmp_path / "part", data={"limit": 3})], out, name="x")
+    state = checkpoint.load(parts[1] / "final.pt")
+>>>>>>> 844f54d (Several nets in one are an ensemble; complexity.py counts parameters and MACs; recipe_summary.py)
     state["provenance"]["data_sha256"] = "1" * 64
     save_state(tmp_path / "others" / "final.pt", state)
     with pytest.raises(DataError, match="others: was trained on other faces than"):
-        join([parts[0], tmp_path / "others"], out, name="x")
+        combine_runs([parts[0], tmp_path / "others"], out, name="x")
     leaky = [changed(part, tmp_path / part.name, data={"expand_first": True, "expand": 0.1}) for part in parts]
-    with pytest.raises(DataError, match="first: has learned from test faces"):
-        join(leaky, out, name="x")
+    with pytest.raises(DataError, match="first: has learned from validation faces"):
+        combine_runs(leaky, out, name="x")
     assert not out.exists()
 
 
@@ -144,7 +151,7 @@ def test_what_cannot_stand_side_by_side_is_refused_before_anything_is_written(
     ("net", "options", "why"),
     [
         ("conv4", {}, "other: conv4 has no pooled linear head"),
-        ("mien", {"strides": [1, 1, 2]}, "other: its maps have 24 places a side, those of .* 6"),
+        ("mien", {"strides": [1, 1, 2]}, "other: its maps are 24 cells wide, those of .* 6"),
     ],
 )
 def test_nets_that_do_not_fit_are_refused(
@@ -157,24 +164,24 @@ def test_nets_that_do_not_fit_are_refused(
     state = {"recipe": recipes.dump(recipe), "net": weights, "history": [], "provenance": said}
     save_state(tmp_path / "other" / "final.pt", state)
     with pytest.raises(DataError, match=why):
-        join([parts[0], tmp_path / "other"], tmp_path / "out", name="x")
+        combine_runs([parts[0], tmp_path / "other"], tmp_path / "out", name="x")
 
 
-def test_towers_are_a_net_of_parts_with_pooled_heads() -> None:
-    net = nets.build("towers", channels=1, classes=7, parts=[{"strides": [1, 2, 2]}, {"name": "resnet", "depth": 18}])
+def test_ensembles_are_a_net_of_parts_with_pooled_heads() -> None:
+    net = nets.build("ensemble", channels=1, classes=7, parts=[{"strides": [1, 2, 2]}, {"name": "resnet", "depth": 18}])
     with pytest.raises(RuntimeError, match="Sizes of tensors must match"):
         net(torch.zeros(1, 1, 48, 48))
     with pytest.raises(RecipeError, match="part 2 has no pooled linear head"):
-        nets.build("towers", channels=1, classes=7, parts=[{}, {"name": "conv4"}])
+        nets.build("ensemble", channels=1, classes=7, parts=[{}, {"name": "conv4"}])
     with pytest.raises(RecipeError, match="parts names no net"):
-        nets.build("towers", channels=1, classes=7, parts=[])
+        nets.build("ensemble", channels=1, classes=7, parts=[])
     with pytest.raises(RecipeError, match="no option 'width'; did you mean 'widths'"):
-        nets.build("towers", channels=1, classes=7, parts=[{"width": 3}])
+        nets.build("ensemble", channels=1, classes=7, parts=[{"width": 3}])
 
 
-def test_a_recipe_may_train_towers_from_nothing(faces: FaceSet, tmp_path: Path) -> None:
+def test_a_recipe_may_train_ensembles_from_nothing(faces: FaceSet, tmp_path: Path) -> None:
     small = "{stem=16, widths=[16, 16, 16], depths=[1, 1, 1]}"
-    recipe = short("net.name=towers", "optimise.epochs=2", f"net.options={{parts=[{small}, {small}]}}")
+    recipe = short("net.name=ensemble", "optimise.epochs=2", f"net.options={{parts=[{small}, {small}]}}")
     assert fit(recipe, faces, tmp_path / "run", devices=Devices("cpu"))
     assert np.isfinite(load_final(tmp_path / "run").history[-1]["loss"])
 

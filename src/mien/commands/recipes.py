@@ -32,8 +32,8 @@ def recipes(
 ) -> None:
     """List the recipes, or explain RECIPE: what it reproduces, its net and cost, phases, members and search space."""
     with needs_lab():
-        from mien.lab.overview import explanation, summary
         from mien.lab.recipe import names
+        from mien.lab.recipe_summary import explanation, summary
 
     if recipe is None:
         rows = sorted((summary(name) for name in names()), key=lambda row: (row["document"] or "~", row["name"]))

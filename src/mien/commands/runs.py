@@ -46,13 +46,13 @@ def join(
     The result is a finished run as `mien train` leaves it: evaluate it, record it, export it.
     """
     with needs_lab():
-        from mien.lab.count import macs, parameters
-        from mien.lab.ensemble import join as write
+        from mien.lab.complexity import count_macs, count_parameters
+        from mien.lab.ensemble import combine_runs
         from mien.lab.train.run import load_final
 
-    recipe = write(runs, out, name=name or out.resolve().name, about=about)
+    recipe = combine_runs(runs, out, name=name or out.resolve().name, about=about)
     net = load_final(out).net
-    cost = f"{parameters(net):,} parameters, {macs(net, recipe.data.size) / 1e6:.0f} MMAC a face"
+    cost = f"{count_parameters(net):,} parameters, {count_macs(net, recipe.data.size) / 1e6:.0f} MMAC a face"
     typer.echo(f"{recipe.name}: {len(runs)} nets side by side, {cost}. {out}")
 
 

@@ -40,7 +40,7 @@ def train(
     """
     with needs_lab():
         from mien.lab import recipe as recipes
-        from mien.lab.overview import is_family
+        from mien.lab.recipe_summary import is_family
         from mien.lab.train.logging import silence_lightning
         from mien.lab.train.loop import Devices
     silence_lightning()

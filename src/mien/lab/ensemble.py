@@ -1,7 +1,7 @@
-"""Finished runs -> one finished run, whose net is theirs side by side and whose logits are the mean of theirs.
+"""Finished runs -> one finished run whose logits are the mean of theirs.
 
-Nets that err differently are often better together: the mean answer of several is right where most of them are. What
-that costs is time, the sum of theirs, and no training.
+Nets that make different mistakes are often better together. The ensemble needs no training and costs the sum of their
+times.
 """
 
 import json
@@ -14,39 +14,58 @@ import torch
 from torch import Tensor
 
 from mien._errors import DataError
+<<<<<<< HEAD
 from mien.lab import nets
 from mien.lab.count import weightless
 from mien.lab.files import save_state, save_text
+=======
+from mien.lab import checkpoint, nets
+from mien.lab.complexity import to_meta
+>>>>>>> 844f54d (Several nets in one are an ensemble; complexity.py counts parameters and MACs; recipe_summary.py)
 from mien.lab.nets._layers import PooledHead
 from mien.lab.provenance import provenance
 from mien.lab.recipe import NetChoice, Recipe, dump
 from mien.lab.train.checkpoint import line_of
 from mien.lab.train.run import State, Trained, build, load_final
 
-# Of each part's provenance.
+__all__ = ["combine_runs", "ensemble_state"]
+
+# What the provenance of the ensemble keeps of each member's.
 _KEPT = ("machine", "torch", "command", "commit")
 
 
-def join(runs: Sequence[Path], out: Path, *, name: str, about: str = "") -> Recipe:
-    """Write the joined run of ``runs`` to the folder ``out``, as recipe ``name``; returns its recipe.
+def combine_runs(runs: Sequence[Path], out: Path, *, name: str, about: str = "") -> Recipe:
+    """Combine finished runs into one run whose net is their ensemble.
 
-    That recipe is the first run's but for its net, name and ``about``. ``final.pt`` tells of every part, and the log
-    holds the epochs of one after another, so that the cost is that of all. Raises ``DataError`` for fewer than two
-    runs, for nets that cannot be joined, that learned from other faces or classes, and for a folder that holds a run.
+    The recipe of the new run is that of the first run except for its net, name and ``about``. Its ``final.pt`` records
+    the origin of every member. Its log holds the epochs of all members, so that its cost is the sum of theirs.
+
+    Args:
+        runs: Folders of two or more finished runs.
+        out: Folder of the new run.
+        name: Name of the new recipe.
+        about: Description of the new recipe; by default it names the members.
+
+    Returns:
+        The recipe of the new run.
+
+    Raises:
+        DataError: There are fewer than two runs, their nets, data or classes do not fit each other, or ``out`` holds a
+            run already.
     """
     if len(runs) < 2:
-        raise DataError("one run is a net already; name two or more")
+        raise DataError("an ensemble needs at least two runs")
     if (out / "final.pt").exists() or (out / "checkpoint.pt").exists():
-        raise DataError(f"{out}: holds a run already; name another --out, or remove the folder")
+        raise DataError(f"{out}: holds a run already; choose another folder, or remove this one")
     trained = [load_final(run) for run in runs]
-    _require_alike(runs, trained)
+    _check_compatible(runs, trained)
     parts = [{"name": t.recipe.net.name, **t.recipe.net.options} for t in trained]
-    said = about or f"{_names(trained)} side by side: the mean of their logits, without further training."
-    recipe = replace(trained[0].recipe, name=name, about=said, net=NetChoice("towers", {"parts": parts}))
-    history = _histories(trained)
+    about = about or f"Ensemble of {_list_names(trained)}: the mean of their logits, without further training."
+    recipe = replace(trained[0].recipe, name=name, about=about, net=NetChoice("ensemble", {"parts": parts}))
+    history = _concatenate_histories(trained)
     origin = provenance(trained[0].provenance.get("data_sha256", "")) | {"parts": [_source(each) for each in trained]}
-    weights = joined_state(trained)
-    build(recipe).load_state_dict(weights)  # what is written can be read
+    weights = ensemble_state(trained)
+    build(recipe).load_state_dict(weights)  # fails here rather than when the file is read
     state = {"recipe": dump(recipe), "net": weights, "epoch": len(history), "history": history}
     save_text(out / "recipe.json", json.dumps(dump(recipe), indent=1) + "\n")
     save_text(out / "log.jsonl", "".join(line_of(record) for record in history))
@@ -54,8 +73,15 @@ def join(runs: Sequence[Path], out: Path, *, name: str, about: str = "") -> Reci
     return recipe
 
 
-def joined_state(trained: Sequence[Trained]) -> dict[str, Tensor]:
-    """The weights of ``towers`` that answer the mean of the logits of ``trained``."""
+def ensemble_state(trained: Sequence[Trained]) -> dict[str, Tensor]:
+    """Build the weights of the net ``ensemble`` whose logits are the mean of the members' logits.
+
+    Args:
+        trained: The members; their nets have pooled linear heads.
+
+    Returns:
+        A state dictionary.
+    """
     state: dict[str, Tensor] = {}
     heads = []
     for number, each in enumerate(trained):
@@ -70,34 +96,31 @@ def joined_state(trained: Sequence[Trained]) -> dict[str, Tensor]:
     return state
 
 
-def _require_alike(runs: Sequence[Path], trained: Sequence[Trained]) -> None:
-    """Raises ``DataError`` naming the first run that cannot stand beside the first one, and why."""
-    first, place = trained[0], _place(trained[0])
+def _check_compatible(runs: Sequence[Path], trained: Sequence[Trained]) -> None:
+    """Raise ``DataError`` naming the first run that does not fit the first one, and why."""
+    first, side = trained[0], _map_side(trained[0])
     for run, each in zip(runs, trained, strict=True):
         if each.recipe.data != first.recipe.data:
-            raise DataError(
-                f"{run}: its recipe's [data] differs from that of {runs[0]}; runs of the same faces are joined"
-            )
+            raise DataError(f"{run}: [data] of its recipe differs from that of {runs[0]}; members need the same faces")
         if each.provenance.get("data_sha256") != first.provenance.get("data_sha256"):
-            raise DataError(f"{run}: was trained on other faces than {runs[0]}; runs of the same faces are joined")
+            raise DataError(f"{run}: was trained on other faces than {runs[0]}; members need the same faces")
         if each.recipe.data.expand_first:
-            raise DataError(f"{run}: has learned from test faces (data.expand_first); it is not joined")
+            raise DataError(f"{run}: has learned from validation faces (data.expand_first); it cannot be a member")
         head = each.net.head
         if not isinstance(head, PooledHead):
-            raise DataError(f"{run}: {each.recipe.net.name} has no pooled linear head, which alone can be joined")
-        if _place(each) != place:
-            raise DataError(f"{run}: its maps have {_place(each)} places a side, those of {runs[0]} {place}")
+            raise DataError(f"{run}: {each.recipe.net.name} has no pooled linear head, which members need")
+        if _map_side(each) != side:
+            raise DataError(f"{run}: its maps are {_map_side(each)} cells wide, those of {runs[0]} {side}")
 
 
-def _place(trained: Trained) -> int:
-    """The side of the net's map of a face."""
-    size, net = trained.recipe.data.size, weightless(trained.net)
+def _map_side(trained: Trained) -> int:
+    size, net = trained.recipe.data.size, to_meta(trained.net)
     assert isinstance(net, nets.Net)
     return int(net.features(torch.empty(1, 1, size, size, device="meta")).shape[-1])
 
 
-def _histories(trained: Sequence[Trained]) -> list[State]:
-    """The records of all epochs, numbered through; the first of each net names it."""
+def _concatenate_histories(trained: Sequence[Trained]) -> list[State]:
+    """The records of all epochs, numbered consecutively; the first record of each member names it."""
     records: list[State] = []
     for each in trained:
         offset = len(records)
@@ -108,7 +131,7 @@ def _histories(trained: Sequence[Trained]) -> list[State]:
 
 
 def _source(trained: Trained) -> dict[str, Any]:
-    """What the card says of one part."""
+    """What the model card says of one member."""
     seconds = round(sum(record["seconds"] for record in trained.history))
     cost = {"epochs": len(trained.history), "seconds": seconds}
     kept = {key: trained.provenance[key] for key in _KEPT if key in trained.provenance}
@@ -119,6 +142,6 @@ def _name(trained: Trained) -> str:
     return f"{trained.recipe.name}, seed {trained.recipe.seed}"
 
 
-def _names(trained: Sequence[Trained]) -> str:
+def _list_names(trained: Sequence[Trained]) -> str:
     *most, last = [f"`{each.recipe.name}` (seed {each.recipe.seed})" for each in trained]
     return f"{', '.join(most)} and {last}"

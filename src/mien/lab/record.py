@@ -17,7 +17,12 @@ import numpy as np
 from torch.nn.functional import softmax
 
 from mien.infer import PRECISIONS
+<<<<<<< HEAD
 from mien.lab.count import macs, parameters
+=======
+from mien.lab import checkpoint
+from mien.lab.complexity import count_macs, count_parameters
+>>>>>>> 844f54d (Several nets in one are an ensemble; complexity.py counts parameters and MACs; recipe_summary.py)
 from mien.lab.data import FaceSet, Split
 from mien.lab.data.selection import validation_rows
 from mien.lab.export.release import (
@@ -114,8 +119,8 @@ def _metrics(trained: Trained, judged: dict[str, Any]) -> dict[str, Any]:
         "seed": recipe.seed,
         "claim": asdict(recipe.claim),
         "judged": judged,
-        "parameters": parameters(trained.net),
-        "macs": macs(trained.net, recipe.data.size),
+        "parameters": count_parameters(trained.net),
+        "macs": count_macs(trained.net, recipe.data.size),
         "size": recipe.data.size,
         "epochs": len(history),
         "seconds": round(sum(epoch["seconds"] for epoch in history)),

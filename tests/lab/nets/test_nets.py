@@ -10,7 +10,7 @@ from mien._emotions import CLASS_SETS, SEVEN
 from mien._errors import RecipeError
 from mien.lab import nets
 from mien.lab import recipe as recipes
-from mien.lab.count import macs, parameters, weightless
+from mien.lab.complexity import count_macs, count_parameters, to_meta
 from mien.lab.nets import hybrid_resnet50
 from mien.lab.nets._layers import Block, Bottleneck, Branched, DenseHead, EncoderBlock, PooledHead, drop_branch
 from mien.lab.recipe import Data, NetChoice
@@ -60,9 +60,9 @@ def test_training_starts_from_answers_that_differ_little_but_differ(net: nets.Ne
 def test_parameters_and_macs_are_reported(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     net = on_paper(name, channels=1, classes=7)
     with capsys.disabled():
-        print(f"\n{name}: {parameters(net):,} parameters, {macs(net, 48) / 1e6:.1f} MMAC at 48 px", end="")
-    assert parameters(net) > 1e5
-    assert macs(net, 48) > 1e6
+        print(f"\n{name}: {count_parameters(net):,} parameters, {count_macs(net, 48) / 1e6:.1f} MMAC at 48 px", end="")
+    assert count_parameters(net) > 1e5
+    assert count_macs(net, 48) > 1e6
 
 
 @pytest.mark.parametrize("name", nets.names())
@@ -110,7 +110,7 @@ PUBLISHED = [
 @pytest.mark.parametrize(("name", "options", "size", "published", "gmacs"), PUBLISHED)
 def test_standard_nets_are_the_published_ones(name, options, size, published, gmacs) -> None:
     net = on_paper(name, **options)
-    assert parameters(net) == published
+    assert count_parameters(net) == published
     with FlopCounterMode(display=False) as counter:
         net(torch.empty(1, 3, size, size, device="meta"))
     assert round(counter.get_total_flops() / 2e9, 2) == gmacs
@@ -123,7 +123,7 @@ def test_mien_can_be_resnet18() -> None:
 
 def test_lenet_can_be_lenet_5() -> None:
     five = on_paper("lenet", channels=1, classes=10, widths=(6, 16), hidden=(120, 84), size=32)
-    assert parameters(five) == 61_706
+    assert count_parameters(five) == 61_706
 
 
 @pytest.mark.parametrize("depth", [18, 50])
@@ -145,10 +145,10 @@ def test_a_resnet_that_begins_as_its_shortcuts_has_a_calm_first_gradient(depth: 
 def test_attention_resnet_has_the_printed_parameters_but_for_one_misprint() -> None:
     net = on_paper("attention_resnet", classes=7)
     names = ("stem", "stage1", "stage2", "stage3", "stage4", "attention")
-    counted = [parameters(net.features.get_submodule(name)) for name in names]
+    counted = [count_parameters(net.features.get_submodule(name)) for name in names]
     assert counted == [9_408 + 128, 73_984, 230_144, 919_040, 3_673_600 - 512, 513]
-    assert parameters(net.head) == 3_591
-    assert parameters(net) == 4_910_408 - 512
+    assert count_parameters(net.head) == 3_591
+    assert count_parameters(net) == 4_910_408 - 512
     deep = on_paper("attention_resnet", classes=7, depth=2)
     assert [len(deep.features.get_submodule(f"stage{i}")) for i in (1, 2, 3, 4)] == [2, 2, 2, 2]
 
@@ -185,8 +185,8 @@ def test_the_small_stem_leaves_a_map_to_look_at(name: str) -> None:
 @pytest.mark.parametrize("name", ["resnet", "attention_resnet", "hybrid_resnet50", "vgg"])
 def test_half_of_the_base_is_about_a_quarter_of_the_net(name: str) -> None:
     whole, half = (on_paper(name, channels=1, classes=7, base=base) for base in (64, 32))
-    assert parameters(half) < 0.45 * parameters(whole)  # the hybrid's transformer keeps its width
-    assert macs(half, 64) < 0.3 * macs(whole, 64)
+    assert count_parameters(half) < 0.45 * count_parameters(whole)  # the hybrid's transformer keeps its width
+    assert count_macs(half, 64) < 0.3 * count_macs(whole, 64)
     assert type(half) is type(whole)
 
 
@@ -226,7 +226,9 @@ def test_the_hybrid_can_stand_on_resnet18() -> None:
     net = nets.build("hybrid_resnet50", channels=1, classes=7, depth=18, base=16, stem="half", width=32).eval()
     assert net.features(torch.zeros(1, 1, 48, 48)).shape == (1, 128, 3, 3)
     assert net(torch.rand(2, 1, 48, 48)).shape == (2, 7)
-    assert parameters(on_paper("hybrid_resnet50", depth=18)) < parameters(on_paper("hybrid_resnet50", depth=34))
+    assert count_parameters(on_paper("hybrid_resnet50", depth=18)) < count_parameters(
+        on_paper("hybrid_resnet50", depth=34)
+    )
 
 
 def test_the_hybrid_without_transformer_and_branches_has_the_pooled_head() -> None:
@@ -299,7 +301,7 @@ def test_stochastic_depth_drops_whole_branches_and_keeps_the_mean() -> None:
 
 
 def test_a_name_may_have_dashes() -> None:
-    assert parameters(on_paper("resnet18-64")) == parameters(on_paper("resnet18_64"))
+    assert count_parameters(on_paper("resnet18-64")) == count_parameters(on_paper("resnet18_64"))
 
 
 @pytest.mark.parametrize(
@@ -330,7 +332,7 @@ def test_a_wrong_option_is_one_clear_error(name: str, options: dict, message: st
 def test_macs_are_counted_by_hand_and_counting_changes_nothing() -> None:
     one = nets.build("mien", channels=1, classes=7, stem=16, widths=(16,), depths=(1,), strides=(1,)).train()
     before = {name: value.clone() for name, value in one.state_dict().items()}
-    assert macs(one, 48) == 48 * 48 * (9 * 16 + 2 * 9 * 16 * 16) + 16 * 7
+    assert count_macs(one, 48) == 48 * 48 * (9 * 16 + 2 * 9 * 16 * 16) + 16 * 7
     assert one.training
     assert all(torch.equal(value, before[name]) for name, value in one.state_dict().items())
     assert not any(module._forward_hooks for module in one.modules())
@@ -340,7 +342,7 @@ def test_macs_of_attention_are_counted() -> None:
     block = EncoderBlock(32, 4, hidden=64)
     tokens = torch.nn.Sequential(torch.nn.Conv2d(1, 32, 1), torch.nn.Flatten(2), Swap(), block)
     places, linear = 6 * 6, 3 * 32 * 32 + 32 * 32 + 2 * 32 * 64
-    assert macs(tokens, 6) == places * (32 + linear) + 2 * places * places * 32
+    assert count_macs(tokens, 6) == places * (32 + linear) + 2 * places * places * 32
 
 
 class Swap(torch.nn.Module):
@@ -350,7 +352,7 @@ class Swap(torch.nn.Module):
 
 def test_a_weightless_twin_shares_nothing_with_its_net() -> None:
     net = nets.build("lenet", channels=1, classes=7, norm=True)
-    twin = weightless(net)
+    twin = to_meta(net)
     assert {t.device.type for t in [*twin.parameters(), *twin.buffers()]} == {"meta"}
     assert {t.device.type for t in [*net.parameters(), *net.buffers()]} == {"cpu"}
     assert [p.shape for p in twin.parameters()] == [p.shape for p in net.parameters()]

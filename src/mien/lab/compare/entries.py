@@ -10,7 +10,7 @@ from typing import Any
 from mien._emotions import Emotion, class_set
 from mien._errors import DataError, ModelError, RecipeError
 from mien.infer import PRECISIONS, Classifier
-from mien.lab.count import macs, parameters
+from mien.lab.complexity import count_macs, count_parameters
 from mien.lab.data import FaceSet, Split
 from mien.lab.data.datasets import ALL
 from mien.lab.evaluate.subjects import TestSet, load_tests, select
@@ -215,7 +215,7 @@ def _known_of(model: Model) -> dict[str, Any]:
     if model.trained is not None:
         net, recipe = model.trained.net, model.trained.recipe
         claim = _claim(recipe.name, asdict(recipe.claim))
-        return {"parameters": parameters(net), "macs": macs(net, recipe.data.size), "claim": claim}
+        return {"parameters": count_parameters(net), "macs": count_macs(net, recipe.data.size), "claim": claim}
     said: dict[str, Any] = {}
     for name in ("card.json", "metrics.json"):
         beside = model.path.parent / name

@@ -9,7 +9,7 @@ import numpy as np
 
 from mien._errors import DataError
 from mien.infer import Classifier
-from mien.lab.count import macs, parameters
+from mien.lab.complexity import count_macs, count_parameters
 from mien.lab.data import FaceSet, Split, check_official, with_classes
 from mien.lab.export.calibrate import Calibration
 from mien.lab.predictions import Answers, Selection, against_votes, crops_of
@@ -97,8 +97,8 @@ def card_json(
         "accuracy": accuracy | {"interval": headline["interval"]},
         **{key: headline[key] for key in shown},
         "size": recipe.data.size,
-        "parameters": parameters(net),
-        "macs": macs(net, recipe.data.size),
+        "parameters": count_parameters(net),
+        "macs": count_macs(net, recipe.data.size),
         "calibration": asdict(calibration),
         "emotions": list(headline["recall"]),
         "recipe": recipe.name,

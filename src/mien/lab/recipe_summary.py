@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from mien.lab import count
+from mien.lab.complexity import count_macs, count_parameters
 from mien.lab.recipe import Recipe, dump, load, members, search_space
 from mien.lab.recipe.text import as_toml, differences
 from mien.lab.train.run import build
@@ -79,8 +79,8 @@ def _cost(recipe: Recipe) -> dict[str, Any]:
     """Name, parameters and multiply-accumulates of one face, counted without building anything in memory."""
     with torch.device("meta"):
         net = build(recipe)
-    macs = count.macs(net, recipe.data.size)
-    return {"name": recipe.net.name, "size": recipe.data.size, "parameters": count.parameters(net), "macs": macs}
+    macs = count_macs(net, recipe.data.size)
+    return {"name": recipe.net.name, "size": recipe.data.size, "parameters": count_parameters(net), "macs": macs}
 
 
 def _phases(recipe: Recipe) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What a net costs: its parameters, and the multiply-accumulates of one face. Counting computes and changes nothing."""
+"""Parameters and multiply-accumulates (MACs) of a net, counted without computing anything."""
 
 import copy
 from typing import Any
@@ -8,16 +8,35 @@ from torch import Tensor, nn
 
 from mien.lab.nets._layers import EncoderBlock
 
+__all__ = ["count_macs", "count_parameters", "to_meta"]
 
-def parameters(net: nn.Module) -> int:
-    """The trained numbers of ``net``."""
+
+def count_parameters(net: nn.Module) -> int:
+    """Return the number of parameters of ``net``.
+
+    Args:
+        net: Any module.
+    """
     return sum(p.numel() for p in net.parameters())
 
 
-def macs(net: nn.Module, size: int, *, channels: int = 1) -> int:
-    """Multiply-accumulates of one image of ``size`` pixels: convolutions, linear layers and attention scores.
+def count_macs(net: nn.Module, size: int, *, channels: int = 1) -> int:
+    """Count the multiply-accumulates of one image: convolutions, linear layers and attention scores.
 
-    Norms, activations, pooling and gates are not counted, as in the papers' tables.
+    Norms, activations, pooling and gates are not counted, as in the tables of the papers.
+
+    Args:
+        net: The net; it is not changed.
+        size: Side of the image in pixels.
+        channels: Channels of the image.
+
+    Returns:
+        The number of multiply-accumulates.
+
+    Example:
+        >>> from torch import nn
+        >>> count_macs(nn.Conv2d(1, 16, 3, padding=1), 48)
+        331776
     """
     total = 0
 
@@ -25,7 +44,7 @@ def macs(net: nn.Module, size: int, *, channels: int = 1) -> int:
         nonlocal total
         total += _macs_of(layer, inputs[0], output)
 
-    twin = weightless(net).eval()
+    twin = to_meta(net).eval()
     for module in twin.modules():
         module.register_forward_hook(add)
     with torch.no_grad():
@@ -33,8 +52,15 @@ def macs(net: nn.Module, size: int, *, channels: int = 1) -> int:
     return total
 
 
-def weightless(net: nn.Module) -> nn.Module:
-    """A copy of ``net`` without storage (on torch's meta device): it knows shapes only, and costs nothing to run."""
+def to_meta(net: nn.Module) -> nn.Module:
+    """Copy ``net`` to torch's meta device, which knows shapes only: running the copy costs nothing.
+
+    Args:
+        net: Any module; it is not changed.
+
+    Returns:
+        The copy.
+    """
     tensors = [*net.parameters(), *net.buffers()]
     twins: dict[int, Any] = {id(t): torch.empty_like(t, device="meta", requires_grad=False) for t in tensors}
     for p in net.parameters():
