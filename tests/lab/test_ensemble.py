@@ -126,17 +126,10 @@ def test_runs_that_do_not_fit_are_refused_before_anything_is_written(
     with pytest.raises(DataError, match="needs at least two runs"):
         combine_runs(parts[:1], out, name="one")
     with pytest.raises(DataError, match="pair: holds a run already"):
-<<<<<<< HEAD
-        join(parts, joined, name="pair")
-    with pytest.raises(DataError, match=r"part: its recipe's \[data\] differs from that of"):
-        join([parts[0], changed(parts[1], tmp_path / "part", data={"limit": 3})], out, name="x")
-    state = load_state(parts[1] / "final.pt")
-=======
         combine_runs(parts, joined, name="pair")
     with pytest.raises(DataError, match=r"part: \[data\] of its recipe differs from that of"):
         combine_runs([parts[0], changed(parts[1], tmp_path / "part", data={"limit": 3})], out, name="x")
-    state = checkpoint.load(parts[1] / "final.pt")
->>>>>>> 844f54d (Several nets in one are an ensemble; complexity.py counts parameters and MACs; recipe_summary.py)
+    state = load_state(parts[1] / "final.pt")
     state["provenance"]["data_sha256"] = "1" * 64
     save_state(tmp_path / "others" / "final.pt", state)
     with pytest.raises(DataError, match="others: was trained on other faces than"):

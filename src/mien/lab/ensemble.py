@@ -14,14 +14,9 @@ import torch
 from torch import Tensor
 
 from mien._errors import DataError
-<<<<<<< HEAD
 from mien.lab import nets
-from mien.lab.count import weightless
-from mien.lab.files import save_state, save_text
-=======
-from mien.lab import checkpoint, nets
 from mien.lab.complexity import to_meta
->>>>>>> 844f54d (Several nets in one are an ensemble; complexity.py counts parameters and MACs; recipe_summary.py)
+from mien.lab.files import save_state, save_text
 from mien.lab.nets._layers import PooledHead
 from mien.lab.provenance import provenance
 from mien.lab.recipe import NetChoice, Recipe, dump

@@ -17,12 +17,7 @@ import numpy as np
 from torch.nn.functional import softmax
 
 from mien.infer import PRECISIONS
-<<<<<<< HEAD
-from mien.lab.count import macs, parameters
-=======
-from mien.lab import checkpoint
 from mien.lab.complexity import count_macs, count_parameters
->>>>>>> 844f54d (Several nets in one are an ensemble; complexity.py counts parameters and MACs; recipe_summary.py)
 from mien.lab.data import FaceSet, Split
 from mien.lab.data.selection import validation_rows
 from mien.lab.export.release import (
