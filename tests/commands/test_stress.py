@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from mien.__main__ import app
 from mien._emotions import SEVEN
-from mien.lab.robustness.corruptions import SPOILINGS
+from mien.lab.robustness.corruptions import CORRUPTIONS
 from support.synthetic_faces import cartoon_set
 
 
@@ -103,4 +103,4 @@ def test_mistakes_are_one_line_and_status_two(
 def test_the_help_counts_the_spoilings() -> None:
     from mien.commands.stress import stress
 
-    assert f"in {len(SPOILINGS)} ways" in (stress.__doc__ or "")
+    assert f"in {len(CORRUPTIONS)} ways" in (stress.__doc__ or "")

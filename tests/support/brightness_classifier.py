@@ -8,10 +8,15 @@ from numpy.typing import NDArray
 from mien._emotions import SEVEN
 from mien.lab.data import FaceSet, Split
 from mien.lab.models import Model
-from mien.lab.robustness.corruptions import SPOILINGS, choose
-from mien.lab.robustness.predictions import Read, draw_faces, read_spoilt, selected
+from mien.lab.robustness.corruptions import CORRUPTIONS, choose_corruptions
+from mien.lab.robustness.predictions import (
+    CorruptedPredictions,
+    predict_corrupted,
+    sample_faces,
+    select_sample,
+)
 
-BY_NAME = {spoiling.name: spoiling for spoiling in SPOILINGS}
+BY_NAME = {corruption.name: corruption for corruption in CORRUPTIONS}
 
 
 def by_brightness(name: str = "light", emotions: tuple = SEVEN, dark: float = 0.0) -> Model:
@@ -30,7 +35,11 @@ def by_brightness(name: str = "light", emotions: tuple = SEVEN, dark: float = 0.
     return Model(name, tuple(emotions), 48, {"kind": "test"}, Path(), answer)
 
 
-def read(model: Model, faces: FaceSet, names: tuple[str, ...] = ("gaussian-noise", "cover-mouth"), **how: int) -> Read:
-    drawn = draw_faces(faces, Split.PUBLIC_TEST, 0, seed=0)
-    selection = selected(faces, drawn, model.emotions, Split.PUBLIC_TEST)
-    return read_spoilt({model.name: model}, {model.name: selection}, drawn, choose(names), seed=0, **how)[0]
+def corrupted_predictions(
+    model: Model, faces: FaceSet, names: tuple[str, ...] = ("gaussian-noise", "cover-mouth"), **options: int
+) -> CorruptedPredictions:
+    sample = sample_faces(faces, Split.PUBLIC_TEST, 0, seed=0)
+    selection = select_sample(faces, sample, model.emotions, Split.PUBLIC_TEST)
+    return predict_corrupted(
+        {model.name: model}, {model.name: selection}, sample, choose_corruptions(names), seed=0, **options
+    )[0]

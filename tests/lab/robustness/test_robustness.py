@@ -14,14 +14,28 @@ from mien._errors import DataError
 from mien.lab.data import FaceSet, Split
 from mien.lab.metrics import bootstrap_figures, figures
 from mien.lab.models import Model, open_model
-from mien.lab.robustness.corruptions import SPOILINGS, choose
-from mien.lab.robustness.groups import Groups, alarms, judge_groups, read_groups
-from mien.lab.robustness.metrics import FIGURES, corruption, draw_weights, figures_of, point
-from mien.lab.robustness.predictions import draw_faces, from_ranges, read_spoilt, selected, to_ranges
-from mien.lab.robustness.reference import Reference, pack, read_reference, reference_of
-from mien.lab.robustness.report import report, write_each, write_json
-from mien.lab.robustness.run import Trial, judge, name_models, stress
-from support.brightness_classifier import BY_NAME, by_brightness, read
+from mien.lab.robustness.corruptions import CORRUPTIONS, choose_corruptions
+from mien.lab.robustness.groups import GroupTable, compare_groups, read_groups, significant_gaps
+from mien.lab.robustness.metrics import (
+    CORRUPTION_METRICS,
+    bootstrap_weights,
+    corruption_error,
+    corruption_metrics,
+    metric_values,
+    weighted_metrics,
+)
+from mien.lab.robustness.predictions import predict_corrupted, sample_faces, select_sample
+from mien.lab.robustness.reference import (
+    CorruptionReference,
+    format_ranges,
+    pack_reference,
+    parse_ranges,
+    read_reference,
+    reference_of,
+)
+from mien.lab.robustness.report import robustness_page, write_models, write_robustness_json
+from mien.lab.robustness.run import RobustnessOptions, evaluate_robustness, name_models
+from support.brightness_classifier import BY_NAME, by_brightness, corrupted_predictions
 from support.paths import ROOT
 from support.synthetic_faces import cartoon_set
 
@@ -33,25 +47,25 @@ def test_figures_and_intervals_are_those_of_the_judge() -> None:
     labels = generator.integers(0, 7, 400)
     probs = generator.dirichlet(np.ones(7) * 0.4, 400)
     said, drawn = figures(probs, labels, SEVEN, resamples=20), bootstrap_figures(probs, labels, resamples=1000)
-    assert point(probs, labels) == pytest.approx([said[name] for name in FIGURES])
-    draws = figures_of(probs, labels, draw_weights(400))
-    for at, name in enumerate(FIGURES):  # the same draws of the same seed, so the same intervals
+    assert metric_values(probs, labels) == pytest.approx([said[name] for name in CORRUPTION_METRICS])
+    draws = weighted_metrics(probs, labels, bootstrap_weights(400))
+    for at, name in enumerate(CORRUPTION_METRICS):  # the same draws of the same seed, so the same intervals
         assert np.percentile(draws[:, at], [2.5, 97.5]) == pytest.approx(drawn[name])
 
 
 def test_faces_are_drawn_by_class_and_more_faces_hold_the_fewer() -> None:
     faces = cartoon_set()
-    few, more = (draw_faces(faces, Split.PUBLIC_TEST, count, seed=0) for count in (14, 35))
+    few, more = (sample_faces(faces, Split.PUBLIC_TEST, count, seed=0) for count in (14, 35))
     assert torch.bincount(few.labels).tolist() == [2] * 7
     assert set(few.rows.tolist()) < set(more.rows.tolist())
-    assert len(draw_faces(faces, Split.PUBLIC_TEST, 0, seed=0)) == 70
-    assert few.rows.tolist() != draw_faces(faces, Split.PUBLIC_TEST, 14, seed=1).rows.tolist()
+    assert len(sample_faces(faces, Split.PUBLIC_TEST, 0, seed=0)) == 70
+    assert few.rows.tolist() != sample_faces(faces, Split.PUBLIC_TEST, 14, seed=1).rows.tolist()
 
 
 def test_ranges_come_back() -> None:
     for rows in ([3], [3, 4, 5, 9, 11, 12], list(range(50))):
-        assert from_ranges(to_ranges(rows)) == rows
-    assert to_ranges([3, 4, 5, 9]) == "3-5,9"
+        assert parse_ranges(format_ranges(rows)) == rows
+    assert format_ranges([3, 4, 5, 9]) == "3-5,9"
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +76,7 @@ def faces() -> FaceSet:
 def test_answers_do_not_depend_on_how_many_are_handled_at_once(faces: FaceSet) -> None:
     model = open_model("mien-0")
     few = faces.select(torch.arange(60, 90))
-    one, many = (read(model, few, ("shot-noise", "rotation"), piece=piece) for piece in (1, 64))
+    one, many = (corrupted_predictions(model, few, ("shot-noise", "rotation"), piece=piece) for piece in (1, 64))
     assert np.array_equal(one.clean, many.clean)
     for name in one.spoilt:
         assert np.array_equal(np.stack(one.spoilt[name]), np.stack(many.spoilt[name]))
@@ -76,19 +90,19 @@ def test_models_of_other_classes_see_the_same_pixels(faces: FaceSet) -> None:
         return replace(plain, answer=lambda crops: (seen[name].append(crops), plain.answer(crops))[1])
 
     models = {"a": watching("a", SEVEN), "b": watching("b", SEVEN[:3])}
-    drawn = draw_faces(faces, Split.PUBLIC_TEST, 70, seed=0)
-    selections = {n: selected(faces, drawn, m.emotions, Split.PUBLIC_TEST) for n, m in models.items()}
-    read_spoilt(models, selections, drawn, choose(["gaussian-noise"]), seed=0)
+    drawn = sample_faces(faces, Split.PUBLIC_TEST, 70, seed=0)
+    selections = {n: select_sample(faces, drawn, m.emotions, Split.PUBLIC_TEST) for n, m in models.items()}
+    predict_corrupted(models, selections, drawn, choose_corruptions(["gaussian-noise"]), seed=0)
     known = np.isin(selections["a"].faces.rows, selections["b"].faces.rows)
     assert 0 < known.sum() < 70
     for all_seven, three in zip(seen["a"], seen["b"], strict=True):
         assert np.array_equal(all_seven[known], three)
-    assert selections["b"].account["not drawn for this test"] == 60
+    assert selections["b"].account["not in the sample"] == 60
     assert sum(selections["b"].account.values()) + len(selections["b"].faces) == 210
 
 
 def test_a_model_is_judged_in_pairs_with_its_clean_faces(faces: FaceSet) -> None:
-    said = judge(read(by_brightness(), faces), choose(["gaussian-noise", "cover-mouth"]))
+    said = corruption_metrics(corrupted_predictions(by_brightness(), faces), choose_corruptions(["gaussian-noise", "cover-mouth"]))
     clean, worst = said["clean"], said["spoilt"]["cover-mouth"][4]
     assert worst["accuracy"]["value"] < clean["accuracy"]["value"] - 0.2
     low, high = worst["accuracy"]["difference_interval"]
@@ -98,31 +112,31 @@ def test_a_model_is_judged_in_pairs_with_its_clean_faces(faces: FaceSet) -> None
     assert worst["flips"] > said["spoilt"]["cover-mouth"][0]["flips"]
 
 
-def reference(name: str, wrong: dict[str, list[int]], clean: int = 10, count: int = 100) -> Reference:
+def reference(name: str, wrong: dict[str, list[int]], clean: int = 10, count: int = 100) -> CorruptionReference:
     """A model that makes as many mistakes, the first faces being the wrong ones."""
     rows = np.arange(count)
     spoilt = {key: np.stack([rows >= number for number in five]) for key, five in wrong.items()}
     amounts = {key: BY_NAME[key].amounts for key in wrong}
-    return Reference(name, tuple(map(str, SEVEN)), SETTING, rows, rows >= clean, spoilt, amounts)
+    return CorruptionReference(name, tuple(map(str, SEVEN)), SETTING, rows, rows >= clean, spoilt, amounts)
 
 
 def test_mean_corruption_is_the_papers_sum_of_errors() -> None:
     one = reference("one", {"jpeg": [20, 30, 40, 50, 60], "mask": [10, 20, 30, 40, 50]}, clean=20)
     two = reference("two", {"jpeg": [20, 20, 20, 20, 20], "mask": [15, 15, 15, 15, 15]}, clean=10)
-    said = corruption(one, two)
-    assert said["by_spoiling"]["jpeg"]["ce"]["value"] == pytest.approx(200 / 100)
+    said = corruption_error(one, two)
+    assert said["by_corruption"]["jpeg"]["ce"]["value"] == pytest.approx(200 / 100)
     assert said["mce"]["value"] == pytest.approx((200 / 100 + 150 / 75) / 2)
     assert said["relative_mce"]["value"] == pytest.approx(((200 - 100) / (100 - 50) + (150 - 100) / (75 - 50)) / 2)
     low, high = said["mce"]["interval"]
     assert low < said["mce"]["value"] < high
-    assert corruption(two, two)["mce"] == {"value": 1, "interval": [1, 1]}
+    assert corruption_error(two, two)["mce"] == {"value": 1, "interval": [1, 1]}
 
 
 def test_a_ratio_to_nothing_is_left_out_and_named() -> None:
     two = reference("two", {"jpeg": [0] * 5, "mask": [10] * 5}, clean=10)
-    said = corruption(reference("one", {"jpeg": [20] * 5, "mask": [20] * 5}), two)
-    assert said["left_out"] == {"mce": ["jpeg"], "relative_mce": ["jpeg", "mask"]}
-    assert said["by_spoiling"]["jpeg"]["ce"] is None
+    said = corruption_error(reference("one", {"jpeg": [20] * 5, "mask": [20] * 5}), two)
+    assert said["excluded"] == {"mce": ["jpeg"], "relative_mce": ["jpeg", "mask"]}
+    assert said["by_corruption"]["jpeg"]["ce"] is None
     assert said["relative_mce"] is None
     assert said["mce"]["value"] == pytest.approx(2)
 
@@ -134,48 +148,48 @@ def test_a_ratio_to_nothing_is_left_out_and_named() -> None:
         ({"setting": {**SETTING, "seed": 1}}, "another seed"),
         ({"setting": {**SETTING, "data_sha256": "1"}}, "other data"),
         ({"rows": np.arange(1, 101)}, "other faces"),
-        ({"amounts": {"jpeg": (1, 2, 3, 4, 5)}}, "other strengths of jpeg"),
+        ({"amounts": {"jpeg": (1, 2, 3, 4, 5)}}, "other amounts of jpeg"),
     ],
 )
 def test_an_unfit_reference_gives_no_figure_but_a_reason(change: dict, why: str) -> None:
     one = reference("one", {"jpeg": [20] * 5})
-    assert why in corruption(one, replace(one, **change))["why"]
+    assert why in corruption_error(one, replace(one, **change))["reason"]
 
 
 def test_a_kept_reference_serves_a_part_of_its_faces(faces: FaceSet, tmp_path: Path) -> None:
-    trial = Trial(Split.PUBLIC_TEST, 0, choose(["gaussian-noise", "mask"]))
+    options = RobustnessOptions(Split.PUBLIC_TEST, 0, choose_corruptions(["gaussian-noise", "mask"]))
     model = by_brightness()
-    said = stress({"light": model}, faces, trial, provenance={"command": "mien stress"})
-    (file,) = write_each(said, tmp_path)
+    said = evaluate_robustness({"light": model}, faces, options)
+    (file,) = write_models(said, tmp_path)
     kept = read_reference(file)
-    again = read(model, faces, ("gaussian-noise", "mask"))
-    assert pack(kept) == pack(reference_of(again, trial.spoilings, SETTING))
-    part = stress(
-        {"light": model}, faces, replace(trial, faces=35), provenance={"command": "mien stress"}, reference=kept
+    again = corrupted_predictions(model, faces, ("gaussian-noise", "mask"))
+    assert pack_reference(kept) == pack_reference(reference_of(again, options.corruptions, SETTING))
+    part = evaluate_robustness(
+        {"light": model}, faces, replace(options, faces=35), reference=kept
     )
     assert part["models"][0]["corruption"]["mce"] == {"value": 1, "interval": [1, 1]}
     file.write_text(file.read_text()[:2000])
-    with pytest.raises(DataError, match=r"is no stress\.json"):
+    with pytest.raises(DataError, match=r"not a robustness file"):
         read_reference(file)
 
 
 def test_the_file_and_the_page_say_what_was_found(faces: FaceSet, tmp_path: Path) -> None:
     halves = {row: "even" if row % 2 == 0 else "odd" for row in faces.rows.tolist()}
     models = {"light": by_brightness("light"), "<b>": by_brightness("<b>", SEVEN[:3])}
-    trial = Trial(Split.PUBLIC_TEST, 0, choose(["jpeg", "glasses"]))
-    said = stress(
-        models, faces, trial, provenance={"command": "mien stress"}, groups=Groups("h.csv", {"half": halves}, 2)
+    options = RobustnessOptions(Split.PUBLIC_TEST, 0, choose_corruptions(["jpeg", "glasses"]))
+    said = evaluate_robustness(
+        models, faces, options, groups=GroupTable("h.csv", {"half": halves}, 2)
     )
-    write_json(said, tmp_path / "stress.json")
+    write_robustness_json(said, tmp_path / "stress.json")
     assert json.loads((tmp_path / "stress.json").read_text()) == json.loads(json.dumps(said))
-    kept = {path.name: json.loads(path.read_text()) for path in write_each(said, tmp_path / "kept")}
+    kept = {path.name: json.loads(path.read_text()) for path in write_models(said, tmp_path / "kept")}
     assert set(kept) == {"light.json", "groups-light.json", "b.json", "groups-b.json"}
     assert "groups" not in kept["light.json"]["models"][0]
     assert kept["groups-light.json"]["models"][0]["groups"] == json.loads(json.dumps(said["models"][0]["groups"]))
-    text = report(said)
-    for each in (f"{said['models'][0]['clean']['accuracy']['value']:.1%}".replace("%", " %"), "2 rows of h.csv"):
+    text = robustness_page(said)
+    for each in (f"{said['models'][0]['clean']['accuracy']['value']:.1%}".replace("%", " %"), "2 rows of h.csv are not in the data set"):
         assert each in text
-    assert "no mean corruption; light tells other emotions apart" in text
+    assert "no mean corruption error; light has other emotions" in text
     assert "<b>" not in text
     assert "&lt;b&gt;" in text
     assert "keep it on this computer" not in text.lower()
@@ -198,11 +212,11 @@ def test_the_kept_figures_hold_together() -> None:
         assert kept.clean.mean() == pytest.approx(model["clean"]["accuracy"]["value"], abs=1e-6)
         for name, five in model["spoilt"].items():
             assert kept.spoilt[name].mean(axis=1) == pytest.approx([c["accuracy"]["value"] for c in five], abs=1e-6)
-        assert {s["name"]: tuple(s["amounts"]) for s in said["spoilings"]} == {s.name: s.amounts for s in SPOILINGS}
+        assert {s["name"]: tuple(s["amounts"]) for s in said["spoilings"]} == {s.name: s.amounts for s in CORRUPTIONS}
 
 
 def test_groups_of_chance_have_no_gap_and_real_ones_have(faces: FaceSet) -> None:
-    answers = read(by_brightness(dark=62.0), faces)
+    answers = corrupted_predictions(by_brightness(dark=62.0), faces)
     generator = np.random.default_rng(5)
     rows = faces.rows.tolist()
     top = faces.images[:, :4].float().mean(dim=(1, 2))
@@ -210,14 +224,14 @@ def test_groups_of_chance_have_no_gap_and_real_ones_have(faces: FaceSet) -> None
         "coin": {row: str(generator.choice(["a", "b", "c"])) for row in rows},
         "background": {row: "dark" if value < 62 else "light" for row, value in zip(rows, top.tolist(), strict=True)},
     }
-    said = judge_groups(answers, Groups("x", columns))
+    said = compare_groups(answers, GroupTable("x", columns))
     assert all(gap["p_corrected"] > 0.05 for gap in said["coin"]["gaps"].values())
     gap = said["background"]["gaps"]["accuracy"]
     assert (gap["largest"], gap["smallest"]) == ("light", "dark")
     assert gap["p_corrected"] < 0.05
     low, high = gap["interval"]
     assert 0 < low < gap["value"] < high
-    assert any(alarm.startswith("background, accuracy") for alarm in alarms(said))
+    assert any(alarm.startswith("background, accuracy") for alarm in significant_gaps(said))
     assert sum(group["n"] for group in said["coin"]["groups"].values()) == 210
 
 
@@ -233,7 +247,7 @@ def test_the_mix_of_emotions_is_no_gap(faces: FaceSet) -> None:
     easy = {row: "few" if label < 3 else "many" for row, label in zip(faces.rows.tolist(), faces.labels, strict=True)}
     generator = np.random.default_rng(0)  # not all of an emotion are in one group, or nothing could be dealt anew
     mixed = {row: group if generator.random() < 0.8 else "few" for row, group in easy.items()}
-    gap = judge_groups(read(replace(plain, answer=answer), faces), Groups("x", {"mix": mixed}))["mix"]["gaps"]
+    gap = compare_groups(corrupted_predictions(replace(plain, answer=answer), faces), GroupTable("x", {"mix": mixed}))["mix"]["gaps"]
     assert gap["accuracy"]["value"] > 0.2
     assert gap["accuracy"]["p"] > 0.05
     assert gap["accuracy"]["by_chance"] == pytest.approx(gap["accuracy"]["value"], abs=0.1)
@@ -242,7 +256,7 @@ def test_the_mix_of_emotions_is_no_gap(faces: FaceSet) -> None:
 def test_small_groups_and_missing_faces_are_named_and_not_judged(faces: FaceSet) -> None:
     rows = faces.split(Split.PUBLIC_TEST).rows.tolist()
     column = {row: "few" if at < 10 else "many" for at, row in enumerate(rows[:150])}
-    said = judge_groups(read(by_brightness(), faces), Groups("x", {"kind": column}))["kind"]
+    said = compare_groups(corrupted_predictions(by_brightness(), faces), GroupTable("x", {"kind": column}))["kind"]
     assert (said["small"], said["missing"], said["gaps"]) == ({"few": 10}, 60, {})
     assert list(said["groups"]) == ["many"]
 
@@ -250,21 +264,21 @@ def test_small_groups_and_missing_faces_are_named_and_not_judged(faces: FaceSet)
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("rwo,sex\n1,f\n", 'neither a column row nor file .did you mean "row"'),
-        ("row\n1\n", "has the column row alone"),
+        ("rwo,sex\n1,f\n", 'neither a column row nor file .did you mean 'row''),
+        ("row\n1\n", "has only the column row"),
         ("row,sex,sex\n1,f,f\n", "named twice"),
         ("row,sex\n1,f\n1,m\n", "row 1 .line 3.: the face '1' is named twice"),
-        ("row,sex\nx,f\n", "row 'x' is no whole number"),
+        ("row,sex\nx,f\n", "row 'x' is not a whole number"),
         ("row,sex\n1,f,f\n", "3 fields instead of 2"),
         ("row,sex\n99999,f\n", "none of its rows"),
         ("row,age\n" + "".join(f"{row},{row}\n" for row in range(30)), "30 groups"),
-        ("file,sex\na.png,f\n", "counted by row"),
+        ("file,sex\na.png,f\n", "has rows, not files"),
     ],
 )
 def test_a_wrong_table_of_groups_is_one_clear_line(text: str, says: str, faces: FaceSet, tmp_path: Path) -> None:
     (tmp_path / "groups.csv").write_text(text)
     faces = replace(faces, source=str(ROOT / "fer2013.parquet"))
-    if "by row" in says:
+    if "rows, not" in says:
         (tmp_path / "fer2013.parquet").touch()
         faces = replace(faces, source=str(tmp_path / "fer2013.parquet"))
     with pytest.raises(DataError, match=says):
@@ -281,4 +295,4 @@ def test_rows_of_no_face_and_empty_cells_are_counted(faces: FaceSet, tmp_path: P
     (tmp_path / "groups.csv").write_text("row;Sex;age\n1;f;\n2;;old\n99999;m;old\n")
     groups = read_groups(tmp_path / "groups.csv", faces)
     assert groups.columns == {"sex": {1: "f", 99999: "m"}, "age": {2: "old", 99999: "old"}}
-    assert groups.strange == 1
+    assert groups.unknown_rows == 1

@@ -1,4 +1,8 @@
-"""Every way in which faces are spoilt, and what its five strengths mean. The one place of these numbers."""
+"""The table of corruptions: 19 ways of degrading a face, each at the severities 1 to 5.
+
+The vocabulary is that of ImageNet-C (Hendrycks and Dietterich, ICLR 2019). ``CORRUPTIONS`` holds every number. A
+corruption is one function and one row of that table.
+"""
 
 import io
 import math
@@ -15,152 +19,157 @@ from scipy.ndimage import affine_transform, convolve, gaussian_filter
 
 from mien._errors import DataError
 from mien._framing import FER2013
-from mien.lab.data.faceset import nearest
+from mien._suggest import suggest
 
-Images = NDArray[np.uint8]
+_Images = NDArray[np.uint8]
+_Floats = NDArray[np.float32]
+_Grid = NDArray[np.float64]
+_Generators = Sequence[Generator]
+_Inside = Callable[[_Grid, _Grid], NDArray[np.bool_]]  # x and y as fractions of the side -> which points are covered
+
+SEVERITIES = (1, 2, 3, 4, 5)
 
 
-Generators = Sequence[Generator]
+class CorruptionKind(StrEnum):
+    """What a corruption takes away. Document 002 asks for an evaluation under noisy and partial cues."""
+
+    NOISY = "noisy cues"
+    DETAIL = "lost detail"
+    LIGHT = "light"
+    FRAMING = "framing"
+    PARTIAL = "partial cues"
 
 
-Floats = NDArray[np.float32]
+@dataclass(frozen=True, slots=True)
+class Corruption:
+    """One way of corrupting faces.
+
+    Attributes:
+        name: Its name. The random numbers depend on it.
+        kind: What it takes away.
+        unit: The unit of ``amounts``.
+        amounts: The amount at each of the severities 1 to 5.
+        description: What it does, in a few words.
+        apply: The function: images uint8 ``[N, S, S]``, one amount, one generator per face -> images of that shape.
+    """
+
+    name: str
+    kind: CorruptionKind
+    unit: str
+    amounts: tuple[float, float, float, float, float]
+    description: str
+    apply: Callable[[_Images, float, _Generators], _Images]
+
+    def __call__(self, images: _Images, severity: int, generators: _Generators) -> _Images:
+        """Corrupt faces. A result depends on the face's own pixels and its own generator alone.
+
+        Args:
+            images: Faces, uint8 ``[N, S, S]``. They are not changed.
+            severity: 1 (weak) to 5 (strong).
+            generators: One generator per face, from ``corruption_generators``.
+
+        Returns:
+            The corrupted faces, uint8 ``[N, S, S]``.
+
+        Raises:
+            DataError: The severity, the shape of the images or the number of generators is wrong.
+
+        Example:
+            >>> face = np.full((1, 48, 48), 200, np.uint8)
+            >>> CORRUPTIONS[0](face, 3, corruption_generators(0, "gaussian-noise", [0])).shape
+            (1, 48, 48)
+        """
+        if severity not in SEVERITIES:
+            raise DataError(f"{self.name}: severity is 1 to 5, not {severity}")
+        if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1] != images.shape[2]:
+            raise DataError(f"{self.name} takes uint8 [N, S, S], not {images.dtype} {list(images.shape)}")
+        if len(generators) != len(images):
+            raise DataError(f"{self.name}: {len(images)} faces need as many generators, not {len(generators)}")
+        return self.apply(images, self.amounts[severity - 1], generators) if len(images) else images.copy()
 
 
-def generators(seed: int, name: str, rows: Sequence[int]) -> list[Generator]:
-    """A generator for each of ``rows`` (rows of the data set, 0 or more), made of ``seed``, the spoiling's ``name``.
+def corruption_generators(seed: int, name: str, rows: Sequence[int]) -> list[Generator]:
+    """Return one random generator per face.
 
-    The strength is not part of it: a stronger noise is the same noise, stronger.
+    The severity is not part of the seed: a higher severity of noise is the same noise with a larger amplitude.
+
+    Args:
+        seed: Seed of the whole test, at least 0.
+        name: Name of the corruption.
+        rows: Row of each face in its data set, from 0.
+
+    Returns:
+        As many generators as there are rows.
     """
     key = crc32(name.encode())
     return [np.random.default_rng([seed, key, int(row)]) for row in rows]
 
 
-def each(faces: Generators, draw: Callable[[Generator], NDArray[np.floating]]) -> Floats:
-    """What ``draw`` gives for every face, stacked: float32 ``[N, ...]``."""
-    return np.stack([draw(generator) for generator in faces]).astype(np.float32)
+# Noise
 
 
-def to_pixels(values: NDArray[np.floating]) -> Images:
-    """Grey levels of any kind as uint8, rounded, cut at black and white."""
-    return np.asarray(np.rint(values).clip(0, 255), np.uint8)
+def _gaussian_noise(images: _Images, sigma: float, generators: _Generators) -> _Images:
+    """Independent normal noise in every pixel, ``sigma`` in grey levels."""
+    return _to_pixels(images + np.float32(sigma) * _standard_normal(images, generators))
 
 
-_Floats = NDArray[np.float64]
+def _shot_noise(images: _Images, photons: float, generators: _Generators) -> _Images:
+    """Poisson noise of light that brings ``photons`` to a white pixel."""
+    counts = [g.poisson(image * (photons / 255)) for image, g in zip(images, generators, strict=True)]
+    return _to_pixels(np.stack(counts) * (255 / photons))
 
 
-_EYES = (np.array(FER2013.right_eye), np.array(FER2013.left_eye))
+# The weights of bilinear demosaicing: each missing colour is the mean of its neighbours on the Bayer pattern.
+_GREEN = np.array([[0, 1, 0], [1, 4, 1], [0, 1, 0]], np.float32) / 4
+_RED_BLUE = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], np.float32) / 4
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
-_EYE_LINE = float((_EYES[0][1] + _EYES[1][1]) / 2)
+def _camera_noise(images: _Images, sigma: float, generators: _Generators) -> _Images:
+    """Noise of a colour sensor, ``sigma`` grey levels per photosite, smoothed by demosaicing of a Bayer pattern.
 
-
-_MIDDLE = float((_EYES[0][0] + _EYES[1][0]) / 2)
-
-
-_EYE_DISTANCE = float(np.linalg.norm(_EYES[1] - _EYES[0]))  # as are all lengths here: shares of the side
-
-
-_JAW = (0.42, 0.48)  # half axes of a mask's outline, about the middle of the crop
-
-
-_FINE = 4  # points a pixel and direction, so that edges are smooth
-
-
-_DARK, _WHITE = 20, 210  # grey levels of tinted glass and of a mask
-
-
-def cover_eyes(images: Images, height: float, _: Generators) -> Images:
-    """A bar over both eyes and the bridge, ``height`` eye distances high, of the face's mean grey."""
-    bar = _box(_MIDDLE, _EYE_LINE, 2.3 * _EYE_DISTANCE, height * _EYE_DISTANCE)
-    return _covered(images, _coverage(images, bar), _mean(images))
-
-
-def cover_mouth(images: Images, width: float, _: Generators) -> Images:
-    """A patch over the mouth, ``width`` eye distances wide and 0.6 times as high, of the face's mean grey."""
-    patch = _box(FER2013.mouth[0], FER2013.mouth[1], width * _EYE_DISTANCE, 0.6 * width * _EYE_DISTANCE)
-    return _covered(images, _coverage(images, patch), _mean(images))
-
-
-def cover_left(images: Images, share: float, _: Generators) -> Images:
-    """``share`` of the width from the left of the picture (the subject's right), of the face's mean grey."""
-    return _covered(images, _coverage(images, lambda x, _y: x < share), _mean(images))
-
-
-def cover_right(images: Images, share: float, _: Generators) -> Images:
-    """``share`` of the width from the right of the picture (the subject's left), of the face's mean grey."""
-    return _covered(images, _coverage(images, lambda x, _y: x > 1 - share), _mean(images))
-
-
-def glasses(images: Images, tint: float, _: Generators) -> Images:
-    """Dark glasses: frame, bridge and temples opaque, both lenses with a ``tint`` of 0 (clear) to 1 (black)."""
-    lenses, rims = _coverage(images, _lenses(1.0)), _coverage(images, _lenses(1.18))
-    bars = _coverage(
-        images, lambda x, y: (abs(y - _EYE_LINE + 0.02) < 0.012) & (abs(x - _MIDDLE) < 1.25 * _EYE_DISTANCE)
+    Neighbouring pixels share photosites, so that this noise is correlated, unlike ``_gaussian_noise``.
+    """
+    noise = np.float32(sigma) * _standard_normal(images, generators)
+    row, column = np.indices(images.shape[1:]) % 2
+    sites = (row + column == 0, row + column == 1, row + column == 2)  # red, green, blue
+    kernels = (_RED_BLUE, _GREEN, _RED_BLUE)
+    grain = sum(
+        weight * convolve(noise * site, kernel[None], mode="mirror")
+        for weight, site, kernel in zip(_LUMA, sites, kernels, strict=True)
     )
-    frame = np.maximum(rims, bars)
-    return _covered(images, np.maximum(frame - lenses, 0) + tint * lenses, _DARK)
+    return _to_pixels(images + grain)
 
 
-def mask(images: Images, top: float, _: Generators) -> Images:
-    """A light mask from the chin up to ``top`` (share of the side from above), higher over the nose than beside it."""
+# Lost detail
 
-    def inside(x: _Floats, y: _Floats) -> NDArray[np.bool_]:
-        across = (x - _MIDDLE) / _JAW[0]
-        jaw = across**2 + ((y - 0.5) / _JAW[1]) ** 2 < 1
-        return jaw & (y > top + 0.10 * across**2)
-
-    return _covered(images, _coverage(images, inside), _WHITE)
+_REFERENCE_SIDE = 48  # pixels: lengths in pixels refer to crops of this side
 
 
-def _lenses(size: float) -> Callable[[_Floats, _Floats], NDArray[np.bool_]]:
-    half = 0.40 * _EYE_DISTANCE * size, 0.31 * _EYE_DISTANCE * size
-
-    def inside(x: _Floats, y: _Floats) -> NDArray[np.bool_]:
-        away = [((x - eye[0]) / half[0]) ** 4 + ((y - eye[1] - 0.01) / half[1]) ** 4 for eye in _EYES]
-        return np.asarray(np.minimum(*away) < 1)
-
-    return inside
+def _gaussian_blur(images: _Images, sigma: float, _: _Generators) -> _Images:
+    """Gaussian blur with standard deviation ``sigma``: out of focus."""
+    width = sigma * images.shape[-1] / _REFERENCE_SIDE
+    return _to_pixels(gaussian_filter(images.astype(np.float32), (0, width, width), mode="nearest"))
 
 
-def _box(x0: float, y0: float, width: float, height: float) -> Callable[[_Floats, _Floats], NDArray[np.bool_]]:
-    return lambda x, y: np.asarray((abs(x - x0) < width / 2) & (abs(y - y0) < height / 2))
-
-
-def _coverage(images: Images, inside: Callable[[_Floats, _Floats], NDArray[np.bool_]]) -> _Floats:
-    """Share of every pixel that lies ``inside`` (of x and y as shares of the side): ``[S, S]`` in 0..1."""
-    side = images.shape[-1]
-    at = (np.arange(side * _FINE) + 0.5) / (side * _FINE)
-    fine = inside(*np.meshgrid(at, at))
-    return np.asarray(fine.reshape(side, _FINE, side, _FINE).mean(axis=(1, 3)))
-
-
-def _mean(images: Images) -> _Floats:
-    return np.asarray(images.mean(axis=(1, 2), keepdims=True, dtype=np.float64))
-
-
-def _covered(images: Images, cover: _Floats, grey: _Floats | float) -> Images:
-    return to_pixels(images * (1 - cover) + grey * cover)
-
-
-SIDE = 48  # pixels a side, to which lengths refer
-
-
-def gaussian_blur(images: Images, sigma: float, _: Generators) -> Images:
-    """A Gaussian of standard deviation ``sigma``: out of focus."""
-    width = sigma * images.shape[-1] / SIDE
-    return to_pixels(gaussian_filter(images.astype(np.float32), (0, width, width), mode="nearest"))
-
-
-def motion_blur(images: Images, length: float, generators: Generators) -> Images:
-    """A straight move over ``length`` pixels while the picture is taken, in a direction of chance for every face."""
-    length = length * images.shape[-1] / SIDE
+def _motion_blur(images: _Images, length: float, generators: _Generators) -> _Images:
+    """Straight motion over ``length`` pixels in a random direction for every face."""
+    length = length * images.shape[-1] / _REFERENCE_SIDE
     angles = [g.uniform(0, math.pi) for g in generators]
     pairs = zip(images.astype(np.float32), angles, strict=True)
-    return to_pixels(np.stack([convolve(image, path(length, angle), mode="nearest") for image, angle in pairs]))
+    return _to_pixels(np.stack([convolve(image, motion_kernel(length, angle), mode="nearest") for image, angle in pairs]))
 
 
-def path(length: float, angle: float) -> NDArray[np.float32]:
-    """The kernel of a move over ``length`` pixels at ``angle`` radians: odd sides, sum 1, even along the line."""
+def motion_kernel(length: float, angle: float) -> _Floats:
+    """Return the kernel of straight motion.
+
+    Args:
+        length: Length of the motion in pixels.
+        angle: Its direction in radians.
+
+    Returns:
+        float32 with odd sides and sum 1, even along the line.
+    """
     reach = math.ceil(length / 2)
     at = np.linspace(-length / 2, length / 2, 8 * math.ceil(length) + 1)
     kernel = np.zeros((2 * reach + 3, 2 * reach + 3), np.float32)
@@ -173,233 +182,248 @@ def path(length: float, angle: float) -> NDArray[np.float32]:
     return np.asarray(kernel / kernel.sum())
 
 
-def jpeg(images: Images, quality: float, _: Generators) -> Images:
-    """Through a grey JPEG of libjpeg's ``quality`` (1..95) and back, by Pillow."""
+def _jpeg(images: _Images, quality: float, _: _Generators) -> _Images:
+    """Grey JPEG of libjpeg's ``quality``, written and read by Pillow."""
     return np.stack([_through_jpeg(image, int(quality)) for image in images])
 
 
-def low_resolution(images: Images, side: float, _: Generators) -> Images:
-    """Down to ``side`` pixels (area average) and up again (bicubic): a face far away. Pillow's own filters."""
-    full, small = images.shape[-1], min(int(side), images.shape[-1])
-    return np.stack(
-        [
-            np.asarray(
-                Image.fromarray(image)
-                .resize((small, small), Image.Resampling.BOX)
-                .resize((full, full), Image.Resampling.BICUBIC)
-            )
-            for image in images
-        ]
-    )
-
-
-def _through_jpeg(image: Images, quality: int) -> Images:
+def _through_jpeg(image: _Images, quality: int) -> _Images:
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, "JPEG", quality=quality)
-    with Image.open(stream) as picture:
-        return np.asarray(picture)
+    with Image.open(stream) as decoded:
+        return np.asarray(decoded)
 
 
-_DARK_NOISE = 4.0  # grey levels: the noise of a sensor that has little light to read
+def _low_resolution(images: _Images, side: float, _: _Generators) -> _Images:
+    """Down to ``side`` pixels (area average) and up again (bicubic), by Pillow: a face far away."""
+    full, small = images.shape[-1], min(int(side), images.shape[-1])
+    down = (Image.fromarray(image).resize((small, small), Image.Resampling.BOX) for image in images)
+    return np.stack([np.asarray(image.resize((full, full), Image.Resampling.BICUBIC)) for image in down])
 
 
-def brighter(images: Images, added: float, _: Generators) -> Images:
-    """``added`` (share of white) on every pixel; what passes white is lost."""
-    return to_pixels(images + np.float32(255 * added))
+# Light
+
+_DARK_NOISE = 4.0  # grey levels, standard deviation: noise of a sensor in low light
 
 
-def low_light(images: Images, gamma: float, generators: Generators) -> Images:
-    """Dark by ``gamma``, level ** gamma on 0..1, and with the noise of the dark: normal, 4 grey levels."""
-    noise = each(generators, lambda g: g.standard_normal(images.shape[1:], np.float32))
-    return to_pixels(255 * (images / np.float32(255)) ** np.float32(gamma) + _DARK_NOISE * noise)
+def _brighter(images: _Images, added: float, _: _Generators) -> _Images:
+    """``added`` (fraction of white) on every pixel, clipped at white."""
+    return _to_pixels(images + np.float32(255 * added))
 
 
-def low_contrast(images: Images, factor: float, _: Generators) -> Images:
-    """Every level's distance from the face's mean times ``factor``, in whole grey levels again."""
-    mean = images.mean(axis=(1, 2), keepdims=True, dtype=np.float64)
-    return to_pixels(mean + factor * (images - mean))
+def _low_light(images: _Images, gamma: float, generators: _Generators) -> _Images:
+    """Level ** ``gamma`` on levels from 0 to 1, plus normal noise of ``_DARK_NOISE``."""
+    noise = _standard_normal(images, generators)
+    return _to_pixels(255 * (images / np.float32(255)) ** np.float32(gamma) + _DARK_NOISE * noise)
 
 
-_Matrix = NDArray[np.float64]
+def _low_contrast(images: _Images, factor: float, _: _Generators) -> _Images:
+    """Every level's distance from the face's mean times ``factor``, rounded to whole grey levels."""
+    mean = _mean_grey(images)
+    return _to_pixels(mean + factor * (images - mean))
 
 
-def rotation(images: Images, degrees: float, generators: Generators) -> Images:
-    """Turned by ``degrees`` about the middle, to a side of chance for every face."""
-    return _moved(images, [_turn(math.radians(degrees) * _sign(g)) for g in generators])
+# Framing
 
 
-def shift(images: Images, share: float, generators: Generators) -> Images:
-    """Moved by ``share`` of the side, in a direction of chance for every face."""
-    way = share * images.shape[-1]
+def _rotation(images: _Images, degrees: float, generators: _Generators) -> _Images:
+    """Rotation by ``degrees`` about the centre, left or right at random."""
+    angles = [math.radians(degrees) * _random_sign(g) for g in generators]
+    turns = [np.array([[math.cos(a), -math.sin(a)], [math.sin(a), math.cos(a)]]) for a in angles]
+    return _transform(images, turns)
+
+
+def _shift(images: _Images, fraction: float, generators: _Generators) -> _Images:
+    """Shift by ``fraction`` of the side in a random direction."""
+    length = fraction * images.shape[-1]
     angles = [g.uniform(0, 2 * math.pi) for g in generators]
-    moves = [np.array([math.sin(angle), math.cos(angle)]) * way for angle in angles]
-    return _moved(images, [np.eye(2)] * len(images), moves)
+    shifts = [np.array([math.sin(angle), math.cos(angle)]) * length for angle in angles]
+    return _transform(images, [np.eye(2)] * len(images), shifts)
 
 
-def scale(images: Images, factor: float, generators: Generators) -> Images:
-    """Larger or smaller by ``factor`` about the middle, by chance for every face."""
-    return _moved(images, [np.eye(2) * factor ** _sign(g) for g in generators])
+def _scale(images: _Images, factor: float, generators: _Generators) -> _Images:
+    """Larger or smaller by ``factor`` about the centre, at random."""
+    return _transform(images, [np.eye(2) * factor ** _random_sign(g) for g in generators])
 
 
-def _moved(images: Images, matrices: Sequence[_Matrix], moves: Sequence[_Matrix] | None = None) -> Images:
-    """Bilinear: each pixel from where its ``matrix`` about the middle, then its move (rows, columns), put it."""
-    middle = (images.shape[-1] - 1) / 2
-    shown = []
+def _transform(images: _Images, matrices: Sequence[_Grid], shifts: Sequence[_Grid] | None = None) -> _Images:
+    """Bilinear resampling: ``matrices`` ``[2, 2]`` act about the centre, ``shifts`` are rows and columns in pixels."""
+    centre = (images.shape[-1] - 1) / 2
+    moved = []
     for index, (image, matrix) in enumerate(zip(images.astype(np.float32), matrices, strict=True)):
-        back = middle + (moves[index] if moves else 0)
-        offset = middle - matrix @ np.broadcast_to(back, 2)
-        shown.append(affine_transform(image, matrix, offset, order=1, mode="nearest"))
-    return to_pixels(np.stack(shown))
+        offset = centre - matrix @ np.broadcast_to(centre + (shifts[index] if shifts else 0), 2)
+        moved.append(affine_transform(image, matrix, offset, order=1, mode="nearest"))
+    return _to_pixels(np.stack(moved))
 
 
-def _turn(angle: float) -> _Matrix:
-    cos, sin = math.cos(angle), math.sin(angle)
-    return np.array([[cos, -sin], [sin, cos]])
-
-
-def _sign(generator: np.random.Generator) -> int:
+def _random_sign(generator: Generator) -> int:
     return 1 if generator.random() < 0.5 else -1
 
 
-# What a demosaicing adds of its neighbours to a missing colour: bilinear, green at every second photosite.
-_GREEN = np.array([[0, 1, 0], [1, 4, 1], [0, 1, 0]], np.float32) / 4
+# Partial cues. All lengths are fractions of the side.
+
+_EYES = (np.array(FER2013.right_eye), np.array(FER2013.left_eye))
+_EYE_LINE = float((_EYES[0][1] + _EYES[1][1]) / 2)
+_MIDDLE = float((_EYES[0][0] + _EYES[1][0]) / 2)
+_EYE_DISTANCE = float(np.linalg.norm(_EYES[1] - _EYES[0]))
+_JAW = (0.42, 0.48)  # half axes of the outline of a mask, about the centre of the crop
+_SUBPIXELS = 4  # points per pixel and direction, for smooth edges
+_DARK, _LIGHT = 20, 210  # grey levels of tinted glass and of a mask
 
 
-_RED_BLUE = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], np.float32) / 4
+def _cover_eyes(images: _Images, height: float, _: _Generators) -> _Images:
+    """A bar over both eyes, ``height`` eye distances high, in the face's mean grey."""
+    return _cover(images, _box(_MIDDLE, _EYE_LINE, 2.3 * _EYE_DISTANCE, height * _EYE_DISTANCE))
 
 
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as pictures turn grey
+def _cover_mouth(images: _Images, width: float, _: _Generators) -> _Images:
+    """A patch over the mouth, ``width`` eye distances wide and 0.6 times as high, in the face's mean grey."""
+    return _cover(images, _box(*FER2013.mouth, width * _EYE_DISTANCE, 0.6 * width * _EYE_DISTANCE))
 
 
-def gaussian_noise(images: Images, sigma: float, generators: Generators) -> Images:
-    """Independent normal noise of ``sigma`` grey levels in every pixel."""
-    return to_pixels(images + np.float32(sigma) * _normal(images, generators))
+def _cover_left(images: _Images, fraction: float, _: _Generators) -> _Images:
+    """``fraction`` of the width from the left edge of the image (the subject's right), in the face's mean grey."""
+    return _cover(images, lambda x, _y: x < fraction)
 
 
-def shot_noise(images: Images, photons: float, generators: Generators) -> Images:
-    """Poisson noise of light that brings ``photons`` to a white pixel."""
-    counts = [g.poisson(image * (photons / 255)) for image, g in zip(images, generators, strict=True)]
-    return to_pixels(np.stack(counts) * (255 / photons))
+def _cover_right(images: _Images, fraction: float, _: _Generators) -> _Images:
+    """``fraction`` of the width from the right edge of the image (the subject's left), in the face's mean grey."""
+    return _cover(images, lambda x, _y: x > 1 - fraction)
 
 
-def camera_noise(images: Images, sigma: float, generators: Generators) -> Images:
-    """Noise of a colour camera: ``sigma`` grey levels at a photosite, spread by the demosaicing of a Bayer pattern.
-
-    Neighbouring pixels share photosites, so the noise has grain, unlike ``gaussian_noise``.
-    """
-    noise = np.float32(sigma) * _normal(images, generators)
-    side = images.shape[-1]
-    row, column = np.indices((side, side)) % 2
-    masks = (row + column == 0, row + column == 1, row + column == 2)  # red, green, blue
-    kernels = (_RED_BLUE, _GREEN, _RED_BLUE)
-    grain = sum(
-        weight * convolve(noise * mask, kernel[None], mode="mirror")
-        for weight, mask, kernel in zip(_LUMA, masks, kernels, strict=True)
+def _glasses(images: _Images, tint: float, _: _Generators) -> _Images:
+    """Glasses: frame, bridge and temples are opaque, the lenses have a ``tint`` from 0 (clear) to 1 (black)."""
+    lenses, rims = _coverage(images, _lenses(1.0)), _coverage(images, _lenses(1.18))
+    bars = _coverage(
+        images, lambda x, y: (abs(y - _EYE_LINE + 0.02) < 0.012) & (abs(x - _MIDDLE) < 1.25 * _EYE_DISTANCE)
     )
-    return to_pixels(images + grain)
+    frame = np.maximum(rims, bars)
+    return _blend(images, np.maximum(frame - lenses, 0) + tint * lenses, _DARK)
 
 
-def _normal(images: Images, generators: Generators) -> Floats:
-    return each(generators, lambda g: g.standard_normal(images.shape[1:], np.float32))
+def _mask(images: _Images, top: float, _: _Generators) -> _Images:
+    """A light mask from the chin up to ``top`` (fraction of the side from above), higher over the nose."""
+
+    def inside(x: _Grid, y: _Grid) -> NDArray[np.bool_]:
+        across = (x - _MIDDLE) / _JAW[0]
+        jaw = across**2 + ((y - 0.5) / _JAW[1]) ** 2 < 1
+        return jaw & (y > top + 0.10 * across**2)
+
+    return _blend(images, _coverage(images, inside), _LIGHT)
 
 
-STRENGTHS = (1, 2, 3, 4, 5)
+def _lenses(size: float) -> _Inside:
+    half = 0.40 * _EYE_DISTANCE * size, 0.31 * _EYE_DISTANCE * size
+
+    def inside(x: _Grid, y: _Grid) -> NDArray[np.bool_]:
+        radii = [((x - eye[0]) / half[0]) ** 4 + ((y - eye[1] - 0.01) / half[1]) ** 4 for eye in _EYES]
+        return np.asarray(np.minimum(*radii) < 1)
+
+    return inside
 
 
-class Kind(StrEnum):
-    """What a spoiling takes away. Noisy and partial cues are those that document 002 asks to evaluate."""
-
-    NOISY = "noisy cues"
-    DETAIL = "lost detail"
-    LIGHT = "light"
-    FRAMING = "framing"
-    PARTIAL = "partial cues"
+def _box(x0: float, y0: float, width: float, height: float) -> _Inside:
+    return lambda x, y: np.asarray((abs(x - x0) < width / 2) & (abs(y - y0) < height / 2))
 
 
-@dataclass(frozen=True, slots=True)
-class Spoiling:
-    """One way of spoiling a face.
-
-    ``amounts`` are the values of its strengths 1..5 in ``unit``; ``does`` says in words what happens; ``change`` does
-    it to images uint8 ``[N, S, S]`` for one amount, with a generator for every face.
-    """
-
-    name: str
-    kind: Kind
-    unit: str
-    amounts: tuple[float, float, float, float, float]
-    does: str
-    change: Callable[[Images, float, Generators], Images]
-
-    def __call__(self, images: Images, strength: int, generators: Generators) -> Images:
-        """Spoilt faces, uint8 ``[N, S, S]``; ``images`` stay as they are. ``strength`` is 1..5.
-
-        A face depends on its own pixels and its own generator alone. Raises ``DataError`` for what is no such input.
-        """
-        if strength not in STRENGTHS:
-            raise DataError(f"{self.name}: strength is one of 1 to 5, not {strength}")
-        if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1] != images.shape[2]:
-            raise DataError(f"{self.name} spoils uint8 [N, S, S], not {images.dtype} {list(images.shape)}")
-        if len(generators) != len(images):
-            raise DataError(f"{self.name}: {len(images)} faces need as many generators, not {len(generators)}")
-        return self.change(images, self.amounts[strength - 1], generators) if len(images) else images.copy()
+def _cover(images: _Images, inside: _Inside) -> _Images:
+    """Paint what is ``inside`` in the mean grey of each face."""
+    return _blend(images, _coverage(images, inside), _mean_grey(images))
 
 
-SPOILINGS: tuple[Spoiling, ...] = (
-    Spoiling("gaussian-noise", Kind.NOISY, "grey levels of standard deviation", (5, 10, 20, 30, 45),
-             "normal noise, independent in every pixel", gaussian_noise),
-    Spoiling("shot-noise", Kind.NOISY, "photons a white pixel", (250, 100, 50, 25, 12),
-             "Poisson noise of little light", shot_noise),
-    Spoiling("camera-noise", Kind.NOISY, "grey levels at a photosite", (10, 20, 35, 50, 75),
-             "noise of a colour camera, spread by the demosaicing of a Bayer pattern", camera_noise),
-    Spoiling("gaussian-blur", Kind.DETAIL, "pixels of 48, standard deviation", (0.5, 1.0, 1.5, 2.0, 3.0),
-             "out of focus", gaussian_blur),
-    Spoiling("motion-blur", Kind.DETAIL, "pixels of 48", (3, 5, 7, 10, 14),
-             "a straight move in a direction of chance", motion_blur),
-    Spoiling("jpeg", Kind.DETAIL, "JPEG quality", (50, 30, 18, 10, 5),
-             "compressed by libjpeg", jpeg),
-    Spoiling("low-resolution", Kind.DETAIL, "pixels a side", (32, 24, 16, 12, 8),
-             "a face far away: area average down, bicubic up", low_resolution),
-    Spoiling("brighter", Kind.LIGHT, "share of white added", (0.1, 0.2, 0.3, 0.4, 0.5),
-             "too much light; what passes white is lost", brighter),
-    Spoiling("low-light", Kind.LIGHT, "gamma", (1.5, 2.0, 2.75, 3.5, 5.0),
-             "dark, with the noise of the dark (4 grey levels)", low_light),
-    Spoiling("low-contrast", Kind.LIGHT, "of the contrast is left", (0.6, 0.4, 0.25, 0.15, 0.08),
-             "every level nearer to the mean, in whole grey levels", low_contrast),
-    Spoiling("rotation", Kind.FRAMING, "degrees", (8, 15, 25, 35, 50),
-             "turned to a side of chance", rotation),
-    Spoiling("shift", Kind.FRAMING, "of the side", (0.05, 0.1, 0.15, 0.2, 0.25),
-             "moved in a direction of chance", shift),
-    Spoiling("scale", Kind.FRAMING, "times larger or smaller", (1.1, 1.2, 1.35, 1.5, 1.75),
-             "too near or too far, by chance", scale),
-    Spoiling("cover-eyes", Kind.PARTIAL, "eye distances high", (0.15, 0.3, 0.45, 0.65, 0.9),
-             "a grey bar over both eyes, in the end over the brows", cover_eyes),
-    Spoiling("cover-mouth", Kind.PARTIAL, "eye distances wide", (0.4, 0.7, 1.0, 1.3, 1.6),
-             "a grey patch over the mouth", cover_mouth),
-    Spoiling("cover-left", Kind.PARTIAL, "of the width", (0.1, 0.2, 0.3, 0.4, 0.5),
-             "grey from the left of the picture, the subject's right, in the end half of the face", cover_left),
-    Spoiling("cover-right", Kind.PARTIAL, "of the width", (0.1, 0.2, 0.3, 0.4, 0.5),
-             "grey from the right of the picture, the subject's left, in the end half of the face", cover_right),
-    Spoiling("glasses", Kind.PARTIAL, "of the light is kept out by the lenses", (0.2, 0.4, 0.6, 0.8, 1.0),
-             "glasses with a dark frame, from tinted to black", glasses),
-    Spoiling("mask", Kind.PARTIAL, "of the height is free above its middle", (0.84, 0.74, 0.66, 0.58, 0.5),
-             "a light mask from the chin, in the end over mouth and nose", mask),
+def _coverage(images: _Images, inside: _Inside) -> _Grid:
+    """The fraction of every pixel that is ``inside``: ``[S, S]`` from 0 to 1."""
+    side = images.shape[-1]
+    at = (np.arange(side * _SUBPIXELS) + 0.5) / (side * _SUBPIXELS)
+    fine = inside(*np.meshgrid(at, at))
+    return np.asarray(fine.reshape(side, _SUBPIXELS, side, _SUBPIXELS).mean(axis=(1, 3)))
+
+
+def _blend(images: _Images, cover: _Grid, grey: _Grid | float) -> _Images:
+    return _to_pixels(images * (1 - cover) + grey * cover)
+
+
+def _mean_grey(images: _Images) -> _Grid:
+    return np.asarray(images.mean(axis=(1, 2), keepdims=True, dtype=np.float64))
+
+
+def _standard_normal(images: _Images, generators: _Generators) -> _Floats:
+    return np.stack([g.standard_normal(images.shape[1:], np.float32) for g in generators])
+
+
+def _to_pixels(values: NDArray[np.floating]) -> _Images:
+    """Grey levels as uint8, rounded and clipped to 0..255."""
+    return np.asarray(np.rint(values).clip(0, 255), np.uint8)
+
+
+_NOISY, _DETAIL, _LIGHTING, _FRAMING, _PARTIAL = CorruptionKind
+CORRUPTIONS: tuple[Corruption, ...] = (
+    Corruption("gaussian-noise", _NOISY, "grey levels of standard deviation", (5, 10, 20, 30, 45),
+               "normal noise, independent in every pixel", _gaussian_noise),
+    Corruption("shot-noise", _NOISY, "photons per white pixel", (250, 100, 50, 25, 12),
+               "Poisson noise of little light", _shot_noise),
+    Corruption("camera-noise", _NOISY, "grey levels per photosite", (10, 20, 35, 50, 75),
+               "noise of a colour camera after demosaicing of a Bayer pattern", _camera_noise),
+    Corruption("gaussian-blur", _DETAIL, "pixels of 48, standard deviation", (0.5, 1.0, 1.5, 2.0, 3.0),
+               "out of focus", _gaussian_blur),
+    Corruption("motion-blur", _DETAIL, "pixels of 48", (3, 5, 7, 10, 14),
+               "straight motion in a random direction", _motion_blur),
+    Corruption("jpeg", _DETAIL, "JPEG quality", (50, 30, 18, 10, 5),
+               "compressed by libjpeg", _jpeg),
+    Corruption("low-resolution", _DETAIL, "pixels per side", (32, 24, 16, 12, 8),
+               "a face far away: area average down, bicubic up", _low_resolution),
+    Corruption("brighter", _LIGHTING, "fraction of white added", (0.1, 0.2, 0.3, 0.4, 0.5),
+               "too much light, clipped at white", _brighter),
+    Corruption("low-light", _LIGHTING, "gamma", (1.5, 2.0, 2.75, 3.5, 5.0),
+               "dark, with sensor noise of 4 grey levels", _low_light),
+    Corruption("low-contrast", _LIGHTING, "fraction of the contrast that remains", (0.6, 0.4, 0.25, 0.15, 0.08),
+               "every level nearer to the mean, in whole grey levels", _low_contrast),
+    Corruption("rotation", _FRAMING, "degrees", (8, 15, 25, 35, 50),
+               "rotated to the left or to the right at random", _rotation),
+    Corruption("shift", _FRAMING, "fraction of the side", (0.05, 0.1, 0.15, 0.2, 0.25),
+               "shifted in a random direction", _shift),
+    Corruption("scale", _FRAMING, "times larger or smaller", (1.1, 1.2, 1.35, 1.5, 1.75),
+               "too near or too far, at random", _scale),
+    Corruption("cover-eyes", _PARTIAL, "eye distances high", (0.15, 0.3, 0.45, 0.65, 0.9),
+               "a grey bar over both eyes; at severity 5 also over the brows", _cover_eyes),
+    Corruption("cover-mouth", _PARTIAL, "eye distances wide", (0.4, 0.7, 1.0, 1.3, 1.6),
+               "a grey patch over the mouth", _cover_mouth),
+    Corruption("cover-left", _PARTIAL, "fraction of the width", (0.1, 0.2, 0.3, 0.4, 0.5),
+               "grey from the left of the image (the subject's right), up to half of the face", _cover_left),
+    Corruption("cover-right", _PARTIAL, "fraction of the width", (0.1, 0.2, 0.3, 0.4, 0.5),
+               "grey from the right of the image (the subject's left), up to half of the face", _cover_right),
+    Corruption("glasses", _PARTIAL, "fraction of the light absorbed by the lenses", (0.2, 0.4, 0.6, 0.8, 1.0),
+               "glasses with a dark frame, from tinted to black", _glasses),
+    Corruption("mask", _PARTIAL, "fraction of the height that stays free in the middle", (0.84, 0.74, 0.66, 0.58, 0.5),
+               "a light mask from the chin; at severity 5 over mouth and nose", _mask),
 )  # fmt: skip
 
 
-def choose(names: Sequence[str]) -> tuple[Spoiling, ...]:
-    """The spoilings called ``names``, or of the kinds called so (all of them for none), in the order of the table.
+def choose_corruptions(names: Sequence[str]) -> tuple[Corruption, ...]:
+    """Choose corruptions by name or by kind.
 
-    Raises ``DataError`` naming the nearest.
+    Args:
+        names: Names of corruptions, or the first word of a kind (``noisy``, ``lost``, ``light``, ``framing``,
+            ``partial``). Empty: all corruptions.
+
+    Returns:
+        The chosen corruptions in the order of ``CORRUPTIONS``.
+
+    Raises:
+        DataError: A name is unknown. The message suggests the nearest one.
+
+    Example:
+        >>> [corruption.name for corruption in choose_corruptions(["jpeg", "framing"])]
+        ['jpeg', 'rotation', 'shift', 'scale']
     """
-    known = {spoiling.name for spoiling in SPOILINGS} | {_short(spoiling.kind) for spoiling in SPOILINGS}
+    known = {corruption.name for corruption in CORRUPTIONS} | {_word(kind) for kind in CorruptionKind}
     for name in names:
         if name not in known:
-            listed = ", ".join(spoiling.name for spoiling in SPOILINGS)
-            kinds = ", ".join(_short(kind) for kind in Kind)
-            raise DataError(f"no spoiling {name!r}{nearest(name, known)}; there are {listed}; or a kind: {kinds}")
-    return tuple(s for s in SPOILINGS if not names or s.name in names or _short(s.kind) in names)
+            listed = ", ".join(corruption.name for corruption in CORRUPTIONS)
+            kinds = ", ".join(_word(kind) for kind in CorruptionKind)
+            raise DataError(f"no corruption {name!r}{suggest(name, known)}; known are {listed}; or a kind: {kinds}")
+    return tuple(c for c in CORRUPTIONS if not names or c.name in names or _word(c.kind) in names)
 
 
-def _short(kind: Kind) -> str:
+def _word(kind: CorruptionKind) -> str:
     return kind.split()[0]

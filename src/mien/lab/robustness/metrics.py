@@ -1,157 +1,332 @@
-"""Figures of many conditions from the same draws of the faces, so that differences are those of pairs.
+"""Metrics under corruption with paired bootstrap intervals, and the mean corruption error (mCE).
 
-`mien.lab.metrics` defines the figures; here a matrix of weights gives all draws of one at once, and
-`tests/lab/robustness/test_robustness.py` holds the two together.
+All conditions share the bootstrap draws of the faces, so that differences between them are paired. ``mien.lab.metrics``
+defines the metrics. Here one matrix product computes all draws of a metric, and
+``tests/lab/robustness/test_robustness.py`` checks that both agree.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mien.lab.metrics import BINS, checked
-from mien.lab.robustness.reference import Reference
+from mien.lab.robustness.corruptions import SEVERITIES, Corruption
+from mien.lab.robustness.predictions import CorruptedPredictions
+from mien.lab.robustness.reference import CorruptionReference
 
-Floats = NDArray[np.float64]
+_Floats = NDArray[np.float64]
+_Weights = NDArray[np.uint8]
 
-
-Weights = NDArray[np.uint8]
-
-
-FIGURES = ("accuracy", "balanced_accuracy", "log_loss", "ece")
-
-
-RESAMPLES = 1000
-
-
+CORRUPTION_METRICS = ("accuracy", "balanced_accuracy", "log_loss", "ece")
+_RESAMPLES = 1000
 _BLOCK = 32 * 2**20  # bytes of weights that are multiplied at once
+_DIGITS = 6  # in files
 
 
-_DIGITS = 6
+class Estimate(TypedDict):
+    """A value with its 95 % bootstrap interval over faces.
+
+    Attributes:
+        value: The value.
+        interval: Lower and upper edge.
+        difference: The difference to the clean faces; missing for clean faces.
+        difference_interval: Lower and upper edge of the difference, from paired draws.
+    """
+
+    value: float
+    interval: list[float]
+    difference: NotRequired[float]
+    difference_interval: NotRequired[list[float]]
 
 
-def draw_weights(count: int, *, resamples: int = RESAMPLES, seed: int = 0) -> Weights:
-    """How often each of ``count`` faces comes in each of the ``resamples`` of a bootstrap, uint8 ``[R, N]``."""
+class Condition(TypedDict):
+    """The metrics of one model in one condition, or their means over several conditions.
+
+    Attributes:
+        severity: 1 to 5; missing for clean faces and for means.
+        amount: The amount of the corruption; missing for clean faces and for means.
+        metrics: ``CORRUPTION_METRICS`` by key.
+        flip_rate: Fraction of the faces whose prediction differs from that of the clean face.
+    """
+
+    severity: NotRequired[int]
+    amount: NotRequired[float]
+    metrics: dict[str, Estimate]
+    flip_rate: float
+
+
+class CorruptionMetrics(TypedDict):
+    """The metrics of one model.
+
+    Attributes:
+        clean: On clean faces.
+        corrupted: By name of the corruption, at the severities 1 to 5.
+        by_corruption: Means over the severities.
+        by_severity: Means over the corruptions.
+        mean: Mean over all corruptions and severities.
+    """
+
+    clean: Condition
+    corrupted: dict[str, list[Condition]]
+    by_corruption: dict[str, Condition]
+    by_severity: list[Condition]
+    mean: Condition
+
+
+class CorruptionError(TypedDict, total=False):
+    """The mean corruption error of one model (Hendrycks and Dietterich, ICLR 2019).
+
+    Attributes:
+        reason: Why there is no corruption error; all other keys are missing then.
+        reference: Name of the reference model.
+        mce: Mean over corruptions of the error rates summed over the severities, relative to the reference's sum.
+        relative_mce: The same for the errors beyond those on clean faces.
+        by_corruption: ``ce`` and ``relative_ce`` of every corruption.
+        excluded: By metric, the corruptions without a ratio: the reference makes no error, or loses no accuracy.
+    """
+
+    reason: str
+    reference: str
+    mce: Estimate | None
+    relative_mce: Estimate | None
+    by_corruption: dict[str, dict[str, Estimate | None]]
+    excluded: dict[str, list[str]]
+
+
+def corruption_metrics(predictions: CorruptedPredictions, corruptions: Sequence[Corruption]) -> CorruptionMetrics:
+    """Compute the metrics of one model in all conditions.
+
+    Args:
+        predictions: The predictions of the model.
+        corruptions: The corruptions that were applied.
+
+    Returns:
+        Metrics of every condition and their means.
+    """
+    weights = bootstrap_weights(len(predictions.labels))
+    clean = _Measured(predictions, predictions.clean, weights)
+    measured = {
+        c.name: [_Measured(predictions, probs, weights) for probs in predictions.corrupted[c.name]]
+        for c in corruptions
+    }
+    return {
+        "clean": clean.condition(None),
+        "corrupted": {
+            c.name: [
+                {"severity": severity, "amount": amount, **each.condition(clean)}
+                for severity, amount, each in zip(SEVERITIES, c.amounts, measured[c.name], strict=True)
+            ]
+            for c in corruptions
+        },
+        "by_corruption": {name: _mean_condition(each, clean) for name, each in measured.items()},
+        "by_severity": [
+            _mean_condition([each[at] for each in measured.values()], clean) for at in range(len(SEVERITIES))
+        ],
+        "mean": _mean_condition([each for severities in measured.values() for each in severities], clean),
+    }
+
+
+class _Measured:
+    """``CORRUPTION_METRICS`` of one condition: their values ``[4]`` and bootstrap draws ``[R, 4]``."""
+
+    def __init__(self, predictions: CorruptedPredictions, probs: NDArray[np.float32], weights: _Weights) -> None:
+        self.values = metric_values(probs, predictions.labels)
+        self.draws = weighted_metrics(probs, predictions.labels, weights)
+        self.flip_rate = float((probs.argmax(1) != predictions.clean.argmax(1)).mean())
+
+    def condition(self, clean: "_Measured | None") -> Condition:
+        return _condition(self.values, self.draws, self.flip_rate, clean)
+
+
+def _mean_condition(conditions: Sequence[_Measured], clean: _Measured) -> Condition:
+    values = np.mean([each.values for each in conditions], axis=0)
+    draws = np.mean([each.draws for each in conditions], axis=0)
+    return _condition(values, draws, float(np.mean([each.flip_rate for each in conditions])), clean)
+
+
+def _condition(values: _Floats, draws: _Floats, flip_rate: float, clean: _Measured | None) -> Condition:
+    metrics: dict[str, Estimate] = {}
+    for at, key in enumerate(CORRUPTION_METRICS):
+        metrics[key] = estimate(values[at], draws[:, at])
+        if clean:
+            metrics[key]["difference"] = round(float(values[at] - clean.values[at]), _DIGITS)
+            metrics[key]["difference_interval"] = rounded_interval(draws[:, at] - clean.draws[:, at])
+    return {"metrics": metrics, "flip_rate": round(flip_rate, _DIGITS)}
+
+
+def bootstrap_weights(count: int, *, resamples: int = _RESAMPLES, seed: int = 0) -> _Weights:
+    """Draw bootstrap samples of faces.
+
+    Args:
+        count: Number of faces N.
+        resamples: Number of draws R.
+        seed: Seed of the draws.
+
+    Returns:
+        How often each face is in each draw, uint8 ``[R, N]``.
+    """
     generator = np.random.default_rng(seed)
     draws = (generator.integers(0, count, count) for _ in range(resamples))
     return np.stack([np.bincount(rows, minlength=count).astype(np.uint8) for rows in draws])
 
 
-def weigh(weights: NDArray[Any], columns: NDArray[Any]) -> Floats:
-    """``weights`` ``[R, N]`` times ``columns`` ``[N, ...]``, a block of draws at a time."""
+def weighted_sums(weights: NDArray[Any], columns: NDArray[Any]) -> _Floats:
+    """Multiply weights by columns, in blocks of bounded memory.
+
+    Args:
+        weights: ``[R, N]``.
+        columns: ``[N, ...]``.
+
+    Returns:
+        ``[R, ...]``.
+    """
     return np.concatenate([block @ columns for block in _blocks(weights)])
 
 
-def figures_of(probs: NDArray[np.floating[Any]], labels: NDArray[np.int64], weights: NDArray[Any]) -> Floats:
-    """``FIGURES`` of ``probs`` ``[N, C]`` against ``labels``, once for each row of ``weights`` ``[R, N]``: ``[R, 4]``.
+def weighted_metrics(
+    probs: NDArray[np.floating[Any]], labels: NDArray[np.int64], weights: NDArray[Any]
+) -> _Floats:
+    """Compute ``CORRUPTION_METRICS`` for many weightings of the faces at once.
 
-    Rows of ones give the figures themselves. Classes without weight do not count in the balanced accuracy. Raises
-    ``DataError`` for probabilities that are none.
+    Args:
+        probs: Probabilities ``[N, C]``.
+        labels: True classes ``[N]``.
+        weights: ``[R, N]``; a row of ones gives the metrics themselves.
+
+    Returns:
+        ``[R, 4]``. Classes without weight do not count in the balanced accuracy.
+
+    Raises:
+        DataError: The rows of ``probs`` are not probabilities.
     """
     classes = probs.shape[1]
-    sums = weigh(weights, _columns(checked(probs, labels, classes), labels))
-    total = sums[:, :1]
-    right, log_loss, gaps = sums[:, 1], sums[:, 2], sums[:, 3 + 2 * classes :]
-    truth, found = sums[:, 3 : 3 + classes], sums[:, 3 + classes : 3 + 2 * classes]
-    recall = np.divide(found, truth, out=np.full_like(found, np.nan), where=truth > 0)
+    sums = weighted_sums(weights, _columns(checked(probs, labels, classes), labels))
+    total, correct, log_loss = sums[:, 0], sums[:, 1], sums[:, 2]
+    support, hits, gaps = np.split(sums[:, 3:], [classes, 2 * classes], axis=1)
+    recall = np.divide(hits, support, out=np.full_like(hits, np.nan), where=support > 0)
     ece = np.abs(gaps).sum(1)
-    return np.stack(
-        [right / total[:, 0], np.nanmean(recall, axis=1), log_loss / total[:, 0], ece / total[:, 0]], axis=1
-    )
+    return np.stack([correct / total, np.nanmean(recall, axis=1), log_loss / total, ece / total], axis=1)
 
 
-def point(probs: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> Floats:
-    """``FIGURES`` of all rows, ``[4]``."""
-    return np.asarray(figures_of(probs, labels, np.ones((1, len(labels)), np.uint8))[0])
+def metric_values(probs: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> _Floats:
+    """Compute ``CORRUPTION_METRICS`` of all rows.
+
+    Args:
+        probs: Probabilities ``[N, C]``.
+        labels: True classes ``[N]``.
+
+    Returns:
+        The values ``[4]``.
+    """
+    return np.asarray(weighted_metrics(probs, labels, np.ones((1, len(labels)), np.uint8))[0])
 
 
-def interval(draws: Floats) -> list[float]:
-    """The 95 % percentile interval of ``draws``, rounded as files keep it."""
+def rounded_interval(draws: _Floats) -> list[float]:
+    """Return the 95 % percentile interval of bootstrap draws, rounded for files.
+
+    Args:
+        draws: Bootstrap draws ``[R]``.
+
+    Returns:
+        Lower and upper edge.
+    """
     return [round(float(edge), _DIGITS) for edge in np.percentile(draws, [2.5, 97.5])]
 
 
-def with_interval(value: float, draws: Floats) -> dict[str, Any]:
-    """``value`` and the interval of its bootstrap ``draws``, as files keep them."""
-    return {"value": round(float(value), _DIGITS), "interval": interval(draws)}
+def estimate(value: float, draws: _Floats) -> Estimate:
+    """Return a value with the interval of its draws, rounded for files.
+
+    Args:
+        value: The value.
+        draws: Its bootstrap draws ``[R]``.
+
+    Returns:
+        The estimate.
+    """
+    return {"value": round(float(value), _DIGITS), "interval": rounded_interval(draws)}
 
 
-def _columns(probs: Floats, labels: NDArray[np.int64]) -> Floats:
-    """One, right, log loss, one-hot truth, the same if right, gap of confidence by bin: ``[N, 3 + 2 C + BINS]``."""
+def _columns(probs: _Floats, labels: NDArray[np.int64]) -> _Floats:
+    """``[N, 3 + 2 C + BINS]``: 1, correct, log loss, one-hot label, the same if correct, confidence gap by bin."""
     count, classes = probs.shape
     rows = np.arange(count)
-    right = (probs.argmax(1) == labels).astype(np.float64)
+    correct = (probs.argmax(1) == labels).astype(np.float64)
     smallest = np.finfo(np.float64).eps  # as scikit-learn clips
     log_loss = -np.log(probs[rows, labels].clip(smallest, 1))
-    truth = np.eye(classes)[labels]
+    one_hot = np.eye(classes)[labels]
     confidence = probs.max(1)
     gaps = np.zeros((count, BINS))
-    gaps[rows, np.minimum((confidence * BINS).astype(np.int64), BINS - 1)] = right - confidence
-    return np.column_stack([np.ones(count), right, log_loss, truth, truth * right[:, None], gaps])
+    gaps[rows, np.minimum((confidence * BINS).astype(np.int64), BINS - 1)] = correct - confidence
+    return np.column_stack([np.ones(count), correct, log_loss, one_hot, one_hot * correct[:, None], gaps])
 
 
-def _blocks(weights: NDArray[Any]) -> Iterator[Floats]:
+def _blocks(weights: NDArray[Any]) -> Iterator[_Floats]:
     step = max(1, _BLOCK // (8 * weights.shape[1]))
     return (weights[start : start + step].astype(np.float64) for start in range(0, len(weights), step))
 
 
-def corruption(model: Reference, reference: Reference) -> dict[str, Any]:
-    """``mce`` and ``relative_mce`` of ``model`` with 95 % intervals over faces, and both ``by_spoiling``.
+def corruption_error(model: CorruptionReference, reference: CorruptionReference) -> CorruptionError:
+    """Compute the mean corruption error and the relative mean corruption error.
 
-    The error of a spoiling is the sum of the error rates over its five strengths, as a share of the reference's sum;
-    the relative one counts only what passes the error on clean faces. 1 is as bad as the reference, less is better.
-    ``left_out`` names the spoilings whose ratio does not exist: the reference makes no mistake, or (for the relative
-    one) loses nothing that passes chance. ``why`` says why there is no figure at all. The draws of the intervals are of
-    the same faces for both.
+    1 is as many errors as the reference makes; lower is better. Model and reference share the bootstrap draws.
+
+    Args:
+        model: Which predictions of the model are correct.
+        reference: The same for the reference model.
+
+    Returns:
+        Both errors with their intervals, by corruption and on average; or the reason why there are none.
     """
-    why = reference.unfit(model)
-    if why:
-        return {"why": why}
-    reference, weights = reference.at(model.rows), draw_weights(len(model.rows))
-    plain = _ratios(_mistakes(model), _mistakes(reference), weights, surely=False)
-    relative = _ratios(_mistakes(model, beyond=True), _mistakes(reference, beyond=True), weights, surely=True)
+    reason = reference.mismatch(model)
+    if reason:
+        return {"reason": reason}
+    reference, weights = reference.at(model.rows), bootstrap_weights(len(model.rows))
+    plain = _ratios(_errors(model), _errors(reference), weights, significant=False)
+    beyond = (_errors(each, beyond_clean=True) for each in (model, reference))
+    relative = _ratios(*beyond, weights, significant=True)
     return {
         "reference": reference.name,
-        "mce": _mean(plain),
-        "relative_mce": _mean(relative),
-        "by_spoiling": {
-            name: {"ce": _said(plain.get(name)), "relative_ce": _said(relative.get(name))} for name in model.spoilt
+        "mce": _mean_ratio(plain),
+        "relative_mce": _mean_ratio(relative),
+        "by_corruption": {
+            name: {"ce": _ratio_estimate(plain.get(name)), "relative_ce": _ratio_estimate(relative.get(name))}
+            for name in model.corrupted
         },
-        "left_out": {
-            "mce": [name for name in model.spoilt if name not in plain],
-            "relative_mce": [name for name in model.spoilt if name not in relative],
+        "excluded": {
+            "mce": [name for name in model.corrupted if name not in plain],
+            "relative_mce": [name for name in model.corrupted if name not in relative],
         },
     }
 
 
-def _mistakes(model: Reference, *, beyond: bool = False) -> dict[str, Floats]:
-    """How many of its five versions are read wrongly, face by face; ``beyond``: less five times the clean face's."""
-    less = len(next(iter(model.spoilt.values()))) * ~model.clean.astype(np.bool_) if beyond else 0
-    return {name: (~right).sum(0) - np.asarray(less, np.float64) for name, right in model.spoilt.items()}
+def _errors(model: CorruptionReference, *, beyond_clean: bool = False) -> dict[str, _Floats]:
+    """Errors summed over the severities, ``[N]`` by corruption; ``beyond_clean`` subtracts the clean face's errors."""
+    clean = len(SEVERITIES) * ~model.clean.astype(np.bool_) if beyond_clean else 0
+    return {name: (~correct).sum(0) - np.asarray(clean, np.float64) for name, correct in model.corrupted.items()}
 
 
 def _ratios(
-    model: Mapping[str, Floats], reference: Mapping[str, Floats], weights: Weights, *, surely: bool
-) -> dict[str, tuple[float, Floats]]:
-    """By spoiling the ratio and its draws; where the reference's mistakes are (``surely``) more than none."""
+    model: Mapping[str, _Floats], reference: Mapping[str, _Floats], weights: _Weights, *, significant: bool
+) -> dict[str, tuple[float, _Floats]]:
+    """By corruption the ratio and its draws; only where the reference has errors (``significant``: beyond chance)."""
     ratios = {}
-    for name, mine in model.items():
-        theirs = reference[name]
-        below, drawn = theirs.sum(), weigh(weights, theirs)
-        lowest = np.percentile(drawn, 2.5) if surely else below
-        if below > 0 and lowest > 0:
-            # A draw without a mistake of the reference has no ratio; an interval that it would stretch is without it.
-            share = np.divide(weigh(weights, mine), drawn, out=np.full(len(drawn), np.nan), where=drawn > 0)
-            ratios[name] = float(mine.sum() / below), share
+    for name, errors in model.items():
+        total, draws = reference[name].sum(), weighted_sums(weights, reference[name])
+        if total > 0 and (not significant or np.percentile(draws, 2.5) > 0):
+            # A draw without an error of the reference has no ratio.
+            ratio = np.divide(weighted_sums(weights, errors), draws, out=np.full(len(draws), np.nan), where=draws > 0)
+            ratios[name] = float(errors.sum() / total), ratio
     return ratios
 
 
-def _mean(ratios: Mapping[str, tuple[float, Floats]]) -> dict[str, Any] | None:
+def _mean_ratio(ratios: Mapping[str, tuple[float, _Floats]]) -> Estimate | None:
     if not ratios:
         return None
     values, draws = zip(*ratios.values(), strict=True)
-    return _said((float(np.mean(values)), np.mean(draws, axis=0)))
+    return _ratio_estimate((float(np.mean(values)), np.mean(draws, axis=0)))
 
 
-def _said(ratio: tuple[float, Floats] | None) -> dict[str, Any] | None:
-    return with_interval(ratio[0], ratio[1][np.isfinite(ratio[1])]) if ratio else None
+def _ratio_estimate(ratio: tuple[float, _Floats] | None) -> Estimate | None:
+    return estimate(ratio[0], ratio[1][np.isfinite(ratio[1])]) if ratio else None

@@ -1,6 +1,6 @@
-"""Small plots of a figure by strength, several models in each, on one scale."""
+"""Plots of metrics by severity, several models in each, and example images of the corruptions."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from typing import Any
@@ -8,135 +8,164 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
+from numpy.typing import NDArray
 from PIL import Image
 
+from mien._metrics import format_metric, metric_name
 from mien.lab.html import ACCENT, INK, MUTED, new_plot, picture, plot
-from mien.lab.robustness.corruptions import STRENGTHS, Images, Spoiling, generators
+from mien.lab.robustness.corruptions import SEVERITIES, Corruption, corruption_generators
+from mien.lab.robustness.metrics import Condition
+from mien.lab.robustness.run import ModelRobustness
 
-_SHOWN = 96  # pixels a side
+_Images = NDArray[np.uint8]
+
+_THUMB = 96  # pixels per side
+# Distinct in light and dark mode; markers distinguish lines where colours do not.
+_COLOURS = (ACCENT, "#2f7fc1", "#3b9a5f", "#b45fb0", "#d0832b", "#8a857b")
+_MARKERS = "osD^vP"
 
 
-def example_face() -> Images:
-    """NASA's portrait of Eileen Collins (public domain), cut as FER-2013 frames faces: uint8 ``[48, 48]``.
+def example_face() -> _Images:
+    """Return NASA's portrait of Eileen Collins (public domain), cropped as mien crops `examples/astronaut.png`.
 
-    It is the face that mien cuts from `examples/astronaut.png`.
+    Returns:
+        uint8 ``[48, 48]``.
     """
     with files("mien.lab.robustness").joinpath("face.png").open("rb") as stream, Image.open(stream) as face:
         return np.asarray(face.convert("L"))
 
 
-def sheet(spoilings: Sequence[Spoiling], *, seed: int = 0) -> str:
-    """The example face, clean and then at strengths 1 to 5 of every one of ``spoilings``, as a table of pictures."""
+def corruption_sheet(corruptions: Sequence[Corruption], *, seed: int = 0) -> str:
+    """Return a table of images: the example face, clean and at the severities 1 to 5 of every corruption.
+
+    Args:
+        corruptions: The corruptions to show.
+        seed: Seed of random corruptions.
+
+    Returns:
+        HTML.
+    """
     face = example_face()
-    head = "".join(f'<th scope="col">{text}</th>' for text in ("", "clean", *map(str, STRENGTHS)))
-    rows = "".join(_row(spoiling, face, seed) for spoiling in spoilings)
+    head = "".join(f'<th scope="col">{text}</th>' for text in ("", "clean", *map(str, SEVERITIES)))
+    rows = "".join(_sheet_row(corruption, face, seed) for corruption in corruptions)
     return (
         f'<div class="scroll" tabindex="0"><table class="sheet"><thead><tr>{head}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
     )
 
 
-def spoilt_faces(spoiling: Spoiling, face: Images, seed: int) -> list[Images]:
-    """``face`` uint8 ``[S, S]`` at strengths 1 to 5."""
-    return [spoiling(face[None], strength, generators(seed, spoiling.name, [0]))[0] for strength in STRENGTHS]
-
-
-def _row(spoiling: Spoiling, face: Images, seed: int) -> str:
-    shown = "".join(
-        f"<td>{_cell(image, spoiling.name)}<small>{amount:g}</small></td>"
-        for image, amount in zip(spoilt_faces(spoiling, face, seed), spoiling.amounts, strict=True)
+def _sheet_row(corruption: Corruption, face: _Images, seed: int) -> str:
+    name = corruption.name
+    images = (corruption(face[None], each, corruption_generators(seed, name, [0]))[0] for each in SEVERITIES)
+    cells = "".join(
+        f"<td>{_thumb(image, name)}<small>{amount:g}</small></td>"
+        for image, amount in zip(images, corruption.amounts, strict=True)
     )
-    what = f"{escape(spoiling.name)}<small>{escape(spoiling.does)}; {escape(spoiling.unit)}</small>"
-    return f'<tr><th scope="row">{what}</th><td>{_cell(face, "clean")}<small>–</small></td>{shown}</tr>'
+    what = f"{escape(name)}<small>{escape(corruption.description)}; {escape(corruption.unit)}</small>"
+    return f'<tr><th scope="row">{what}</th><td>{_thumb(face, "clean")}<small>–</small></td>{cells}</tr>'
 
 
-def _cell(image: Images, alt: str) -> str:
-    large = Image.fromarray(image).resize((_SHOWN, _SHOWN), Image.Resampling.NEAREST)
+def _thumb(image: _Images, alt: str) -> str:
+    large = Image.fromarray(image).resize((_THUMB, _THUMB), Image.Resampling.NEAREST)
     return picture(np.asarray(large), alt=alt)
 
 
-# Told apart in light and dark, and by their marks where colours are not.
-_COLOURS = (ACCENT, "#2f7fc1", "#3b9a5f", "#b45fb0", "#d0832b", "#8a857b")
+def model_key(models: Sequence[ModelRobustness]) -> str:
+    """Return the legend of the plots: the colour of every model.
 
+    Args:
+        models: The results of the models.
 
-_MARKS = "osD^vP"
-
-
-Five = Callable[[Mapping[str, Any]], Sequence[Mapping[str, Any]]]  # model -> its five conditions
-
-
-def key(models: Sequence[Mapping[str, Any]]) -> str:
-    """Which colour is which model."""
+    Returns:
+        HTML.
+    """
+    colours = ("var(--accent)" if _colour(at) == ACCENT else _colour(at) for at in range(len(models)))
     items = (
-        f'<li><span style="background:{_css(at)}"></span>{escape(model["name"])}</li>'
-        for at, model in enumerate(models)
+        f'<li><span style="background:{colour}"></span>{escape(model["name"])}</li>'
+        for colour, model in zip(colours, models, strict=True)
     )
     return f'<ul class="key">{"".join(items)}</ul>'
 
 
-def multiples(
-    models: Sequence[Mapping[str, Any]], spoilings: Sequence[Mapping[str, Any]], figure: str, label: str
-) -> str:
-    """A small plot of ``figure`` for every spoiling, all on the same scale."""
-    top = _top(models, figure)
-    drawn = [_panel(models, spoiling, figure, label, top) for spoiling in spoilings]
-    return f'<div class="multiples">{"".join(drawn)}</div>'
+def small_multiples(models: Sequence[ModelRobustness], corruptions: Sequence[Mapping[str, Any]], key: str) -> str:
+    """Plot a metric by severity, one plot per corruption, all on the same scale.
+
+    Args:
+        models: The results of the models.
+        corruptions: Corruptions as a result describes them.
+        key: The metric.
+
+    Returns:
+        HTML.
+    """
+    plots = [_panel(models, corruption, key) for corruption in corruptions]
+    return f'<div class="multiples">{"".join(plots)}</div>'
 
 
-def mean_plot(models: Sequence[Mapping[str, Any]], figure: str, label: str) -> str:
-    """The mean of ``figure`` over all spoilings, by strength."""
-    drawing, axis = new_plot(4.6, 3.2)
-    _lines(axis, models, figure, lambda model: model["by_strength"])
-    axis.set_xticks(range(6), ["clean", *"12345"])
-    axis.set_xlabel("strength, mean of all spoilings")
-    axis.set_ylabel(label)
-    axis.set_ylim(0, _top(models, figure))
-    return plot(drawing, alt=f"{label} by strength, mean of all spoilings")
+def mean_plot(models: Sequence[ModelRobustness], key: str) -> str:
+    """Plot the mean of a metric over all corruptions, by severity.
+
+    Args:
+        models: The results of the models.
+        key: The metric.
+
+    Returns:
+        HTML.
+    """
+    figure, axis = new_plot(4.6, 3.2)
+    _lines(axis, models, key, [model["by_severity"] for model in models])
+    axis.set_xticks(range(6), ["clean", *map(str, SEVERITIES)])
+    axis.set_xlabel("severity, mean of all corruptions")
+    axis.set_ylabel(metric_name(key))
+    axis.set_ylim(0, _top(models, key))
+    return plot(figure, alt=f"{metric_name(key)} by severity, mean of all corruptions")
 
 
-def _panel(
-    models: Sequence[Mapping[str, Any]], spoiling: Mapping[str, Any], figure: str, label: str, top: float
-) -> str:
-    drawing, axis = new_plot(2.9, 2.35)
-    _lines(axis, models, figure, lambda model: model["spoilt"][spoiling["name"]])
-    axis.set_xticks(range(6), ["clean", *(f"{amount:g}" for amount in spoiling["amounts"])])
-    axis.set_title(spoiling["name"], fontsize=10.5, loc="left", color=INK)
-    axis.set_xlabel(spoiling["unit"], fontsize=8.5)
-    axis.set_ylim(0, top)
-    said = "; ".join(
-        f"{model['name']} from {model['clean'][figure]['value']:.0%} to "
-        f"{model['spoilt'][spoiling['name']][-1][figure]['value']:.0%}"
+def _panel(models: Sequence[ModelRobustness], corruption: Mapping[str, Any], key: str) -> str:
+    figure, axis = new_plot(2.9, 2.35)
+    name = corruption["name"]
+    _lines(axis, models, key, [model["corrupted"][name] for model in models])
+    axis.set_xticks(range(6), ["clean", *(f"{amount:g}" for amount in corruption["amounts"])])
+    axis.set_title(name, fontsize=10.5, loc="left", color=INK)
+    axis.set_xlabel(corruption["unit"], fontsize=8.5)
+    axis.set_ylim(0, _top(models, key))
+    ranges = "; ".join(
+        f"{model['name']} from {_value(model['clean'], key)} to {_value(model['corrupted'][name][-1], key)}"
         for model in models
     )
-    return plot(drawing, alt=f"{label} under {spoiling['name']}: {said}")
+    return plot(figure, alt=f"{metric_name(key)} under {name}: {ranges}")
 
 
-def _lines(axis: Axes, models: Sequence[Mapping[str, Any]], figure: str, five: Five) -> None:
-    """A line a model from its clean faces on, that level dotted; of one model alone the interval, too."""
-    for at, model in enumerate(models):
-        conditions = [model["clean"], *five(model)]
-        values = [condition[figure]["value"] for condition in conditions]
-        colour = _COLOURS[at % len(_COLOURS)]
-        axis.axhline(values[0], color=colour, linewidth=0.9, linestyle=":")
-        axis.plot(values, color=colour, marker=_MARKS[at % len(_MARKS)], markersize=3.5, linewidth=1.6)
+def _value(condition: Condition, key: str) -> str:
+    return format_metric(key, condition["metrics"][key]["value"])
+
+
+def _lines(
+    axis: Axes, models: Sequence[ModelRobustness], key: str, corrupted: Sequence[Sequence[Condition]]
+) -> None:
+    """One line per model that starts at its clean faces (dotted); for a single model also the interval."""
+    for at, (model, conditions) in enumerate(zip(models, corrupted, strict=True)):
+        estimates = [condition["metrics"][key] for condition in (model["clean"], *conditions)]
+        values = [estimate["value"] for estimate in estimates]
+        axis.axhline(values[0], color=_colour(at), linewidth=0.9, linestyle=":")
+        axis.plot(values, color=_colour(at), marker=_MARKERS[at % len(_MARKERS)], markersize=3.5, linewidth=1.6)
         if len(models) == 1:
-            low, high = zip(*(condition[figure]["interval"] for condition in conditions), strict=True)
+            low, high = zip(*(estimate["interval"] for estimate in estimates), strict=True)
             axis.fill_between(range(len(values)), low, high, color=MUTED, alpha=0.25, linewidth=0)
     axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axis.tick_params(labelsize=8)
 
 
-def _top(models: Sequence[Mapping[str, Any]], figure: str) -> float:
-    """The end of the scale that all plots of ``figure`` share."""
-    most = max(
-        condition[figure]["value"]
+def _top(models: Sequence[ModelRobustness], key: str) -> float:
+    """The end of the scale that all plots of a metric share."""
+    highest = max(
+        condition["metrics"][key]["value"]
         for model in models
-        for five in ([model["clean"]], *model["spoilt"].values())
-        for condition in five
+        for conditions in ([model["clean"]], *model["corrupted"].values())
+        for condition in conditions
     )
-    return min(1.0, float(most) * 1.12 + 0.01)
+    return min(1.0, highest * 1.12 + 0.01)
 
 
-def _css(at: int) -> str:
-    colour = _COLOURS[at % len(_COLOURS)]
-    return "var(--accent)" if colour == ACCENT else colour
+def _colour(at: int) -> str:
+    return _COLOURS[at % len(_COLOURS)]

@@ -1,6 +1,6 @@
-"""Models read the same spoilt faces: every spoiling is done once, whoever looks."""
+"""Predictions of several models on the same corrupted faces. Every corruption is computed once for all models."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,158 +9,182 @@ from numpy.typing import NDArray
 
 from mien._emotions import Emotion
 from mien._errors import DataError
+from mien._progress import Progress, no_progress
 from mien.lab.data import FaceSet, Split
 from mien.lab.models import Model
 from mien.lab.predictions import Selection, crops_of, select_rows
-from mien.lab.robustness.corruptions import STRENGTHS, Images, Spoiling, generators
+from mien.lab.robustness.corruptions import SEVERITIES, Corruption, corruption_generators
 
-DEFAULT_COUNT = 1500  # faces: with 95 spoilings of each, two minutes of mien-0 on one core
+_Probs = NDArray[np.float32]
 
-
-def draw_faces(faces: FaceSet, split: Split | None, count: int, *, seed: int) -> FaceSet:
-    """``count`` faces of ``split`` (0, or more than there are: all), each class with its share, in their order.
-
-    What is drawn depends on the set and ``seed`` alone, so that every model is judged on the same faces. Raises
-    ``DataError`` for an empty split.
-    """
-    part = faces.split(split) if split else faces
-    if not len(part):
-        there = ", ".join(s for s in Split if len(faces.split(s)))
-        raise DataError(f"{faces.source}: has no rows in {split}; it has {there}")
-    if not 0 < count < len(part):
-        return part
-    generator = np.random.default_rng([seed, len(part)])
-    labels = part.labels.numpy()
-    # A place of chance within its class, as a share of the class: the lowest shares keep the proportions.
-    place = np.empty(len(part))
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        place[rows] = (generator.permutation(len(rows)) + 0.5) / len(rows)
-    chosen = np.sort(np.argsort(place, kind="stable")[:count])
-    return part.select(torch.from_numpy(chosen))
-
-
-def selected(faces: FaceSet, drawn: FaceSet, emotions: tuple[Emotion, ...], split: Split | None) -> Selection:
-    """The rows among ``drawn`` that a model of ``emotions`` can be judged on; the account tells of all others.
-
-    Raises ``DataError`` when one class alone is left.
-    """
-    selection = select_rows(faces, emotions, split)
-    kept = np.isin(selection.faces.rows.numpy(), drawn.rows.numpy())
-    chosen = selection.faces.select(torch.from_numpy(kept))
-    if len(torch.unique(chosen.labels)) < 2:
-        raise DataError(f"{faces.source}: the faces drawn ({len(drawn)}) leave one class at most; draw more of them")
-    left = {"not drawn for this test": int((~kept).sum())} if not kept.all() else {}
-    return replace(selection, faces=chosen, clean=selection.clean[kept], account={**selection.account, **left})
-
-
-def to_ranges(rows: Sequence[int]) -> str:
-    """Ascending numbers as text, ``"3-5,9"``."""
-    parts: list[list[int]] = []
-    for row in rows:
-        if parts and row == parts[-1][1] + 1:
-            parts[-1][1] = row
-        else:
-            parts.append([row, row])
-    return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in parts)
-
-
-def from_ranges(text: str) -> list[int]:
-    """The numbers of ``to_ranges``. Raises ``ValueError`` for other text."""
-    rows: list[int] = []
-    for part in text.split(","):
-        low, _, high = part.partition("-")
-        rows += range(int(low), int(high or low) + 1)
-    return rows
-
-
-Probs = NDArray[np.float32]
-
-
-Report = Callable[[int, int, str], None]  # faces read, of how many, what is being read
-
-
-PIECE = 256  # faces at once
+DEFAULT_FACES = 1500  # with 95 corrupted versions of each: two minutes of mien-0 on one core
+_BATCH = 256  # faces that are corrupted at once
 
 
 @dataclass(frozen=True, eq=False)
-class Read:
-    """What ``model`` says of the faces of ``selection``: float32 ``[N, C]`` clean, and a list of five by spoiling."""
+class CorruptedPredictions:
+    """The probabilities of one model on clean and corrupted faces.
+
+    Attributes:
+        model: The model.
+        name: Its name in this test.
+        selection: The faces that it was tested on.
+        clean: Probabilities of the clean faces, float32 ``[N, C]``.
+        corrupted: By name of the corruption, the probabilities at the severities 1 to 5, each float32 ``[N, C]``.
+    """
 
     model: Model
     name: str
     selection: Selection
-    clean: Probs
-    spoilt: Mapping[str, Sequence[Probs]]
+    clean: _Probs
+    corrupted: Mapping[str, Sequence[_Probs]]
 
     @property
     def rows(self) -> NDArray[np.int64]:
-        """The rows of the data set that were read."""
+        """The rows of the data set, int64 ``[N]``."""
         return self.selection.faces.rows.numpy()
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """The truth, an index into the model's emotions."""
+        """The true classes, int64 ``[N]``, as indices into the model's emotions."""
         return self.selection.faces.labels.numpy()
 
-    def right(self, probs: Probs) -> NDArray[np.bool_]:
-        """Which faces are read rightly."""
+    def correct(self, probs: _Probs) -> NDArray[np.bool_]:
+        """Return which predictions are correct.
+
+        Args:
+            probs: Probabilities of the same faces, float32 ``[N, C]``.
+
+        Returns:
+            bool ``[N]``.
+        """
         return np.asarray(probs.argmax(1) == self.labels)
 
 
-def read_spoilt(
+def sample_faces(faces: FaceSet, split: Split | None, count: int, *, seed: int) -> FaceSet:
+    """Draw faces of a split, stratified by class. The sample depends on the set and the seed alone.
+
+    Args:
+        faces: The whole data set.
+        split: The split to draw from; ``None``: all rows.
+        count: How many faces to draw; 0, or more than there are: all.
+        seed: Seed of the sample. A smaller sample of the same seed is part of a larger one.
+
+    Returns:
+        The faces in the order of the set.
+
+    Raises:
+        DataError: The split is empty.
+    """
+    part = faces.split(split) if split else faces
+    if not len(part):
+        known = ", ".join(s for s in Split if len(faces.split(s)))
+        raise DataError(f"{faces.source}: has no rows in {split}; it has {known}")
+    if not 0 < count < len(part):
+        return part
+    generator = np.random.default_rng([seed, len(part)])
+    labels = part.labels.numpy()
+    # Each face gets a random quantile within its class. The faces with the lowest quantiles keep the proportions.
+    quantile = np.empty(len(part))
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        quantile[rows] = (generator.permutation(len(rows)) + 0.5) / len(rows)
+    chosen = np.sort(np.argsort(quantile, kind="stable")[:count])
+    return part.select(torch.from_numpy(chosen))
+
+
+def select_sample(faces: FaceSet, sample: FaceSet, emotions: tuple[Emotion, ...], split: Split | None) -> Selection:
+    """Select the faces of a sample that a model can be tested on.
+
+    Args:
+        faces: The whole data set.
+        sample: The sample, from ``sample_faces``.
+        emotions: The emotions of the model.
+        split: The split of the sample; ``None``: all rows.
+
+    Returns:
+        The selection. Its ``account`` says how many rows were left out, and why.
+
+    Raises:
+        DataError: Fewer than two classes are left.
+    """
+    selection = select_rows(faces, emotions, split)
+    kept = np.isin(selection.faces.rows.numpy(), sample.rows.numpy())
+    chosen = selection.faces.select(torch.from_numpy(kept))
+    if len(torch.unique(chosen.labels)) < 2:
+        raise DataError(f"{faces.source}: a sample of {len(sample)} faces has fewer than two classes; draw more faces")
+    left_out = {"not in the sample": int((~kept).sum())} if not kept.all() else {}
+    account = {**selection.account, **left_out}
+    return replace(selection, faces=chosen, clean=selection.clean[kept], account=account)
+
+
+def predict_corrupted(
     models: Mapping[str, Model],
     selections: Mapping[str, Selection],
-    drawn: FaceSet,
-    spoilings: Sequence[Spoiling],
+    sample: FaceSet,
+    corruptions: Sequence[Corruption],
     *,
     seed: int,
-    report: Report | None = None,
-    piece: int = PIECE,
-) -> list[Read]:
-    """The answers of every one of ``models`` for its ``selections`` of ``drawn``, clean and under all ``spoilings``.
+    progress: Progress = no_progress,
+    batch_size: int = _BATCH,
+) -> list[CorruptedPredictions]:
+    """Predict the clean faces and all their corrupted versions with every model.
 
-    Models are given by name. A face is spoilt by its row and ``seed`` alone: neither ``piece``, how many are handled at
-    once, nor the other faces or models matter. ``report`` hears of progress.
+    A corrupted face depends on its row and the seed alone, not on the batch, the other faces or the models.
+
+    Args:
+        models: The models by name.
+        selections: By the same names, the faces of each model.
+        sample: All sampled faces.
+        corruptions: The corruptions to apply, at all severities.
+        seed: Seed of all random corruptions.
+        progress: Called with the number of faces done after every batch.
+        batch_size: Faces that are corrupted and predicted at once.
+
+    Returns:
+        The predictions in the order of ``models``.
     """
-    reader = _Reader(models, selections, drawn, seed, piece, report, total=len(drawn) * (1 + 5 * len(spoilings)))
-    clean = reader.read("clean faces", None, 0)
-    spoilt: dict[str, dict[str, list[Probs]]] = {name: {} for name in models}
-    for spoiling in spoilings:
-        for strength in STRENGTHS:
-            answers = reader.read(spoiling.name, spoiling, strength)
-            for name, probs in answers.items():
-                spoilt[name].setdefault(spoiling.name, []).append(probs)
-    return [Read(model, name, selections[name], clean[name], spoilt[name]) for name, model in models.items()]
+    predictor = _Predictor(models, selections, sample, seed, batch_size, progress, len(corruptions))
+    clean = predictor.predict("clean faces", None, 0)
+    corrupted: dict[str, dict[str, list[_Probs]]] = {name: {c.name: [] for c in corruptions} for name in models}
+    for corruption in corruptions:
+        for severity in SEVERITIES:
+            for name, probs in predictor.predict(corruption.name, corruption, severity).items():
+                corrupted[name][corruption.name].append(probs)
+    return [
+        CorruptedPredictions(model, name, selections[name], clean[name], corrupted[name])
+        for name, model in models.items()
+    ]
 
 
-@dataclass(eq=False)
-class _Reader:
-    models: Mapping[str, Model]
-    selections: Mapping[str, Selection]
-    drawn: FaceSet
-    seed: int
-    piece: int
-    report: Report | None
-    total: int
-    done: int = 0
+class _Predictor:
+    def __init__(
+        self,
+        models: Mapping[str, Model],
+        selections: Mapping[str, Selection],
+        sample: FaceSet,
+        seed: int,
+        batch_size: int,
+        progress: Progress,
+        corruptions: int,
+    ) -> None:
+        self._models, self._selections, self._sample = models, selections, sample
+        self._seed, self._batch_size, self._progress = seed, batch_size, progress
+        self._done, self._total = 0, len(sample) * (1 + len(SEVERITIES) * corruptions)
 
-    def read(self, doing: str, spoiling: Spoiling | None, strength: int) -> dict[str, Probs]:
-        """What every model says of its faces, spoilt so."""
-        parts: dict[str, list[Probs]] = {name: [] for name in self.models}
-        for start in range(0, len(self.drawn), self.piece):
-            faces = self.drawn.select(torch.arange(start, min(start + self.piece, len(self.drawn))))
-            if spoiling:
-                faces = replace(faces, images=torch.from_numpy(self._spoil(faces, spoiling, strength)))
-            for name, model in self.models.items():
-                known = np.isin(faces.rows.numpy(), self.selections[name].faces.rows.numpy())
-                if known.any():
-                    parts[name].append(model(crops_of(faces.select(torch.from_numpy(known)), model.size))[0])
-            self.done += len(faces)
-            if self.report:
-                self.report(self.done, self.total, doing)
-        return {name: np.concatenate(answers) for name, answers in parts.items()}
-
-    def _spoil(self, faces: FaceSet, spoiling: Spoiling, strength: int) -> Images:
-        rows = faces.rows.tolist()
-        return spoiling(faces.images.numpy(), strength, generators(self.seed, spoiling.name, rows))
+    def predict(self, stage: str, corruption: Corruption | None, severity: int) -> dict[str, _Probs]:
+        """The probabilities of every model for its faces under one corruption."""
+        parts: dict[str, list[_Probs]] = {name: [] for name in self._models}
+        for start in range(0, len(self._sample), self._batch_size):
+            faces = self._sample.select(torch.arange(start, min(start + self._batch_size, len(self._sample))))
+            if corruption:
+                generators = corruption_generators(self._seed, corruption.name, faces.rows.tolist())
+                images = corruption(faces.images.numpy(), severity, generators)
+                faces = replace(faces, images=torch.from_numpy(images))
+            for name, model in self._models.items():
+                own = np.isin(faces.rows.numpy(), self._selections[name].faces.rows.numpy())
+                if own.any():
+                    parts[name].append(model(crops_of(faces.select(torch.from_numpy(own)), model.size))[0])
+            self._done += len(faces)
+            self._progress(stage, self._done, self._total)
+        return {name: np.concatenate(batches) for name, batches in parts.items()}

@@ -1,380 +1,427 @@
-"""stress.json as a page to read. It shows no face of the data set."""
+"""Files of a robustness test: ``stress.json``, ``stress.csv`` and an HTML report. None of them shows a tested face."""
 
 import csv
 import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
-from mien.lab.files import save_text
+from mien._format import p_value, percent, percent_interval, points, points_interval
+from mien._metrics import format_metric, format_metric_interval, metric_name
+from mien.lab.checkpoint import save_text
 from mien.lab.html import columns, details, facts, headline, note, page, paragraph, section, table, write_page
-from mien.lab.html.blocks import Section, percent, percent_within, points, points_within
-from mien.lab.robustness.corruptions import SPOILINGS, Kind
-from mien.lab.robustness.groups import PERMUTATIONS, SMALLEST, alarms
-from mien.lab.robustness.metrics import FIGURES
-from mien.lab.robustness.plots import key, mean_plot, multiples, sheet
+from mien.lab.html.blocks import Section
+from mien.lab.robustness.corruptions import CORRUPTIONS, CorruptionKind
+from mien.lab.robustness.groups import (
+    GROUP_METRICS,
+    GROUP_PERMUTATIONS,
+    MIN_GROUP_FACES,
+    GroupComparison,
+    GroupGap,
+    significant_gaps,
+)
+from mien.lab.robustness.metrics import CORRUPTION_METRICS, Condition, Estimate
+from mien.lab.robustness.plots import corruption_sheet, mean_plot, model_key, small_multiples
+from mien.lab.robustness.run import ModelRobustness, RobustnessResult
+
+# One row per model, in the report and in the docs; the first cell is the name of the model.
+ROBUSTNESS_HEADINGS = ("model", "faces", "clean accuracy", "corrupted accuracy", "mCE", "relative mCE", "flips", "ECE")
 
 
-def between(figure: Mapping[str, Any], *, decimals: int = 1) -> str:
-    """A share and its interval: ``70.5 % (68.9 to 72.0)``."""
-    return f"{percent(figure['value'], decimals)} ({percent_within(figure['interval'], decimals)})"
+def robustness_row(model: ModelRobustness) -> tuple[str, ...]:
+    """Return the row of a model under ``ROBUSTNESS_HEADINGS``.
 
+    Args:
+        model: The result of the model.
 
-def gain(figure: Mapping[str, Any]) -> str:
-    """The difference to clean faces in percentage points and its interval; empty for clean faces themselves."""
-    if "difference" not in figure:
-        return "–"
-    said = f"{points(figure['difference'])} ({points_within(figure['difference_interval'])})"
-    return said.replace("-", "\u2212")
-
-
-# A row a model, on the page and in the docs.
-HEADLINE = ("model", "faces", "clean accuracy", "spoilt accuracy", "mean corruption", "relative", "flips", "ECE")
-
-
-def headline_row(model: Mapping[str, Any]) -> tuple[str, ...]:
-    """What ``HEADLINE`` names, but for the model's name."""
+    Returns:
+        The cells after the name.
+    """
+    clean, mean = model["clean"]["metrics"], model["mean"]["metrics"]
     return (
         f"{model['n']:,}",
-        between(model["clean"]["accuracy"]),
-        between(model["mean"]["accuracy"]),
-        ratio(model, "mce"),
-        ratio(model, "relative_mce"),
-        percent(model["mean"]["flips"]),
-        f"{percent(model['clean']['ece']['value'])} → {percent(model['mean']['ece']['value'])}",
+        format_estimate("accuracy", clean["accuracy"]),
+        format_estimate("accuracy", mean["accuracy"]),
+        format_ratio(model["corruption_error"].get("mce")),
+        format_ratio(model["corruption_error"].get("relative_mce")),
+        percent(model["mean"]["flip_rate"]),
+        f"{format_metric('ece', clean['ece']['value'])} → {format_metric('ece', mean['ece']['value'])}",
     )
 
 
-def ratio(model: Mapping[str, Any], name: str, spoiling: str = "") -> str:
-    """A corruption figure against the reference, of one ``spoiling`` or of all; a dash where there is none."""
-    said = model["corruption"]
-    figure = said.get("by_spoiling", {}).get(spoiling, {}).get(name) if spoiling else said.get(name)
-    return between(figure, decimals=0) if figure else "–"
+def format_estimate(key: str, estimate: Estimate) -> str:
+    """Format a metric with its interval.
+
+    Args:
+        key: The metric.
+        estimate: Its value.
+
+    Returns:
+        For example ``70.5 % (68.9 to 72.0)``.
+    """
+    return f"{format_metric(key, estimate['value'])} ({format_metric_interval(key, estimate['interval'])})"
 
 
-_NAMES = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "log_loss": "log loss",
-    "ece": "calibration error",
-    "spoilt_accuracy": "spoilt accuracy",
-}
+def format_difference(estimate: Estimate) -> str:
+    """Format the difference of a share to the clean faces, in percentage points.
+
+    Args:
+        estimate: The share.
+
+    Returns:
+        For example ``−11.5 (−13.1 to −10.0)``; a dash for clean faces.
+    """
+    if "difference" not in estimate:
+        return "–"
+    text = f"{points(estimate['difference'])} ({points_interval(estimate['difference_interval'])})"
+    return text.replace("-", "\u2212")
 
 
-def group_section(said: Mapping[str, Any]) -> Section:
-    """Every model's groups, division by division."""
-    text = (
-        "The same figures by group, on clean faces and (spoilt) as the mean of all spoilings. A gap is the largest "
-        f"figure less the smallest. Its p says how often {PERMUTATIONS:,} deals of the groups among faces of the same "
-        "emotion gave as large a gap, so that neither chance nor the mix of emotions counts; it is corrected for all "
-        "gaps of a model (Holm). A gap is no cause: groups differ in more than their name. "
-        "The calibration error of few faces is raised by chance, and its bootstrap interval once more: that may lie "
-        "above the figure itself. The p of its gap allows for it."
-    )
-    parts = [paragraph(text)]
-    strange = said["groups"]["strange"]
-    if strange:
-        parts.append(note(f"{strange:,} rows of {said['groups']['source']} are no faces of the data set."))
-    for model in said["models"]:
-        parts.append(f"<h3>{_escaped(model['name'])}</h3>")
-        found = alarms(model["groups"])
-        parts.append(
-            paragraph(f"Not explained by chance or mix: {'; '.join(found)}." if found else "No gap passes chance.")
-        )
-        for division, judged in model["groups"].items():
-            parts += _division(division, judged)
-    return section("Groups", *parts)
+def format_ratio(ratio: Estimate | None) -> str:
+    """Format a corruption error relative to the reference.
+
+    Args:
+        ratio: The error; ``None`` where there is none.
+
+    Returns:
+        For example ``96 % (95 to 97)``, or a dash.
+    """
+    return f"{percent(ratio['value'], 0)} ({percent_interval(ratio['interval'], 0)})" if ratio else "–"
 
 
-def _division(name: str, judged: Mapping[str, Any]) -> list[str]:
-    parts = []
-    if judged["groups"]:
-        rows = [
-            [group, f"{each['n']:,}", *(_told(each, f) for f in _NAMES)] for group, each in judged["groups"].items()
-        ]
-        parts.append(table([name, "faces", *_NAMES.values()], rows))
-    if judged["gaps"]:
-        parts.append(table(_GAP_HEAD, [[_NAMES[f], *_gap(f, gap)] for f, gap in judged["gaps"].items()]))
-        parts.append(_spoilt(name, judged))
-    else:
-        parts.append(note(f"{name}: fewer than two groups of {SMALLEST} faces; no gap is judged."))
-    small = ", ".join(f"{group} ({count})" for group, count in judged["small"].items())
-    absent = "; ".join(f"{g} has no {', '.join(e['absent'])}" for g, e in judged["groups"].items() if e["absent"])
-    texts = {
-        "faces without a group": f"{judged['missing']:,}" if judged["missing"] else "",
-        f"fewer than {SMALLEST} faces, not judged": small,
-        "balanced accuracies are of unlike emotions": absent,
-    }
-    return [*parts, *(note(f"{name}: {what}: {text}.") for what, text in texts.items() if text)]
+def write_robustness(result: RobustnessResult, folder: Path, *, keep: Path | None = None) -> Path:
+    """Write the result as ``stress.json``, ``stress.csv`` and ``report.html``.
+
+    Args:
+        result: The result.
+        folder: The folder to write to.
+        keep: A folder for one file per model as well, see ``write_models``.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        OutputError: A file cannot be written.
+    """
+    write_robustness_json(result, folder / "stress.json")
+    _write_csv(result, folder / "stress.csv")
+    write_page(folder / "report.html", robustness_page(result))
+    if keep:
+        write_models(result, keep)
+    return folder / "report.html"
 
 
-_GAP_HEAD = ["gap", "size", "largest", "smallest", "by chance and mix", "p", "p corrected"]
+def write_robustness_json(result: Mapping[str, Any], path: Path) -> None:
+    """Write a result as JSON with one condition per line.
+
+    Args:
+        result: The result, or a part of it.
+        path: The file. It is replaced atomically.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    text = json.dumps(result, indent=1)
+    for innermost in (r"\[[^\[\]{}]*\]", r"\{[^{}]*\}"):  # innermost lists and objects on one line
+        text = re.sub(innermost, _one_line, text)
+    save_text(path, text + "\n")
 
 
-def _spoilt(name: str, judged: Mapping[str, Any]) -> str:
-    groups = judged["groups"]
-    spoilings = next(iter(groups.values()))["by_spoiling"]
-    rows = [[spoiling, *(between(each["by_spoiling"][spoiling]) for each in groups.values())] for spoiling in spoilings]
-    caption = "Accuracy, mean of the five strengths, with 95 % intervals."
-    return details(f"{name}: by spoiling", table(["spoiling", *groups], rows, caption=caption))
+def _one_line(match: re.Match[str]) -> str:
+    return re.sub(r"(?<=[\[{]) | (?=[\]}])", "", re.sub(r"\s*\n\s*", " ", match[0]))
 
 
-def _told(group: Mapping[str, Any], figure: str) -> str:
-    if figure != "log_loss":
-        return between(group[figure])
-    low, high = group[figure]["interval"]
-    return f"{group[figure]['value']:.3f} ({low:.3f} to {high:.3f})"
+def write_models(result: RobustnessResult, folder: Path) -> list[Path]:
+    """Write one ``NAME.json`` per model, which can be a reference later, and ``groups-NAME.json`` for its groups.
 
+    Args:
+        result: The result.
+        folder: The folder to write to.
 
-def _gap(figure: str, gap: Mapping[str, Any]) -> list[str]:
-    times, unit = (1, "") if figure == "log_loss" else (100, " points")
-    low, high = gap["interval"]
-    size = f"{times * gap['value']:.2f}{unit} ({times * low:.2f} to {times * high:.2f})"
-    by_chance = f"{times * gap['by_chance']:.2f}{unit}"
-    return [size, gap["largest"], gap["smallest"], by_chance, f"{gap['p']:.4f}", f"{gap['p_corrected']:.4f}"]
+    Returns:
+        The files.
 
-
-def _escaped(text: str) -> str:
-    from html import escape
-
-    return escape(text)
-
-
-def write_json(said: Mapping[str, Any], path: Path) -> None:
-    """Write ``said`` atomically, one line a condition. Raises ``OutputError``."""
-    text = json.dumps(said, indent=1)
-    # Innermost lists and objects on one line: a third of the lines, and as easy to compare.
-    text = re.sub(r"\[[^\[\]{}]*\]", _flat, text)
-    save_text(path, re.sub(r"\{[^{}]*\}", _flat, text) + "\n")
-
-
-def write_table(said: Mapping[str, Any], path: Path) -> None:
-    """Write a row for every model, spoiling and strength as CSV, atomically. Raises ``OutputError``."""
-    text = io.StringIO()
-    ends = ("", "_low", "_high", "_difference", "_difference_low", "_difference_high")
-    fields = [figure + end for figure in FIGURES for end in ends]
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["model", "spoiling", "strength", "amount", "unit", "n", "flips", *fields])
-    for model in said["models"]:
-        units = {each["name"]: each["unit"] for each in said["spoilings"]}
-        for name, strength, amount, condition in _conditions(model):
-            cells = [cell for figure in FIGURES for cell in _cells(condition[figure])]
-            first = [model["name"], name, strength, amount, units.get(name, "")]
-            table.writerow([*first, model["n"], condition.get("flips", 0), *cells])
-    save_text(path, text.getvalue())
-
-
-def write_each(said: Mapping[str, Any], folder: Path) -> list[Path]:
-    """A ``stress.json`` of each model alone, ``NAME.json``, as a reference for later; returns the files.
-
-    Groups, which a reference does without, stand in a ``groups-NAME.json`` of their own.
+    Raises:
+        OutputError: A file cannot be written.
     """
     files = []
-    for model in said["models"]:
+    for model in result["models"]:
         name = re.sub(r"[^\w.-]+", "-", model["name"]).strip("-.")
         alone = {key: value for key, value in model.items() if key != "groups"}
-        parts = {f"{name}.json": {**said, "groups": None, "models": [alone]}}
+        parts: dict[str, Mapping[str, Any]] = {f"{name}.json": {**result, "groups": None, "models": [alone]}}
         if "groups" in model:
-            parts[f"groups-{name}.json"] = _of_groups(said, model)
+            shared = {key: result[key] for key in ("provenance", "setting", "source", "groups")}  # type: ignore[literal-required]
+            own = {"name": model["name"], "about": model["about"], "n": model["n"], "groups": model["groups"]}
+            parts[f"groups-{name}.json"] = {**shared, "models": [own]}
         for file, part in parts.items():
-            write_json(part, folder / file)
+            write_robustness_json(part, folder / file)
             files.append(folder / file)
     return files
 
 
-def _of_groups(said: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
-    shared = {key: said[key] for key in ("provenance", "setting", "source", "groups")}
-    return {**shared, "models": [{key: model[key] for key in ("name", "about", "n", "groups")}]}
+def _write_csv(result: RobustnessResult, path: Path) -> None:
+    """One row per model, corruption and severity."""
+    text = io.StringIO()
+    ends = ("", "_low", "_high", "_difference", "_difference_low", "_difference_high")
+    fields = [key + end for key in CORRUPTION_METRICS for end in ends]
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["model", "corruption", "severity", "amount", "unit", "n", "flip_rate", *fields])
+    units = {each["name"]: each["unit"] for each in result["corruptions"]}
+    for model in result["models"]:
+        for name, condition in _conditions(model):
+            cells = [cell for key in CORRUPTION_METRICS for cell in _cells(condition["metrics"][key])]
+            first = [model["name"], name, condition.get("severity", 0), condition.get("amount", ""), units.get(name, "")]
+            rows.writerow([*first, model["n"], condition["flip_rate"], *cells])
+    save_text(path, text.getvalue())
 
 
-def _conditions(model: Mapping[str, Any]) -> Iterator[tuple[str, int, Any, Mapping[str, Any]]]:
-    yield "clean", 0, "", model["clean"]
-    for name, five in model["spoilt"].items():
-        for condition in five:
-            yield name, condition["strength"], condition["amount"], condition
+def _conditions(model: ModelRobustness) -> Iterator[tuple[str, Condition]]:
+    yield "clean", model["clean"]
+    for name, conditions in model["corrupted"].items():
+        yield from ((name, condition) for condition in conditions)
 
 
-def _cells(figure: Mapping[str, Any]) -> list[Any]:
-    if "difference" not in figure:
-        return [figure["value"], *figure["interval"], 0, 0, 0]
-    return [figure["value"], *figure["interval"], figure["difference"], *figure["difference_interval"]]
+def _cells(estimate: Estimate) -> list[float]:
+    difference = estimate.get("difference", 0)
+    return [estimate["value"], *estimate["interval"], difference, *estimate.get("difference_interval", [0, 0])]
 
 
-def _flat(match: re.Match[str]) -> str:
-    return re.sub(r"(?<=[\[{]) | (?=[\]}])", "", re.sub(r"\s*\n\s*", " ", match[0]))
+def robustness_page(result: RobustnessResult) -> str:
+    """Return the HTML report. It loads nothing and shows no face of the data set.
 
+    Args:
+        result: The result.
 
-Model = Mapping[str, Any]
-
-
-_FIGURES = {"accuracy": "accuracy", "ece": "expected calibration error"}
-
-
-def write_report(said: Mapping[str, Any], path: Path) -> None:
-    """Write what ``stress.json`` says as a page that carries everything. Raises ``OutputError``."""
-    write_page(path, report(said))
-
-
-def report(said: Mapping[str, Any]) -> str:
-    """The page of ``said``, the contents of a ``stress.json``."""
-    models, setting = said["models"], said["setting"]
+    Returns:
+        The page.
+    """
+    models, setting = result["models"], result["setting"]
     names = " · ".join(model["name"] for model in models)
-    drawn = f"{setting['drawn']:,} of the {setting['of']:,} faces of {setting['split']}"
-    lead = f"{drawn}, spoilt in {len(said['spoilings'])} ways at five strengths: what the answers are worth then."
+    lead = (
+        f"{setting['drawn']:,} of the {setting['of']:,} faces of {setting['split']} under "
+        f"{len(result['corruptions'])} corruptions at five severities."
+    )
     sections = [
-        _in_short(said),
-        _by_strength(said),
-        _accuracy(said),
-        _calibration(said),
-        _corruption(said),
-        *([group_section(said)] if said["groups"] else []),
-        _looks(said),
-        _figures(models),
-        _judged(models),
+        _summary(result),
+        _by_severity(models),
+        _accuracy(result),
+        _calibration(result),
+        _mean_corruption(result),
+        *([_groups(result, result["groups"])] if result["groups"] else []),
+        _examples(result),
+        _all_metrics(models),
+        _evaluated(models),
     ]
-    return page(f"Stress: {names}", sections, lead=lead, provenance=said["provenance"])
+    return page(f"Robustness: {names}", sections, lead=lead, provenance=result["provenance"])
 
 
-def _in_short(said: Mapping[str, Any]) -> Section:
-    models = said["models"]
-    rows = [[model["name"], *headline_row(model)] for model in models]
+def _summary(result: RobustnessResult) -> Section:
+    models = result["models"]
     first = models[0]
+    clean, mean = (first[key]["metrics"]["accuracy"] for key in ("clean", "mean"))  # type: ignore[literal-required]
     large = {
-        f"{first['name']}: clean accuracy": (percent(first["clean"]["accuracy"]["value"]), _edges(first["clean"])),
-        "spoilt, mean of all": (percent(first["mean"]["accuracy"]["value"]), _edges(first["mean"])),
-        "answers that flip": (percent(first["mean"]["flips"]), "another emotion than on the clean face"),
+        f"{first['name']}: clean accuracy": (percent(clean["value"]), f"{percent_interval(clean['interval'])} %"),
+        "mean accuracy under corruption": (percent(mean["value"]), f"{percent_interval(mean['interval'])} %"),
+        "flip rate": (percent(first["mean"]["flip_rate"]), "predictions that differ from the clean face's"),
     }
+    reference = result["reference"]
+    source = "whose recorded predictions of the same pixels were used" if reference["recorded"] else "tested in this run"
     texts = [
-        "Spoilt figures are means over all spoilings and strengths. In brackets, here and below: 95 % bootstrap "
-        "intervals over faces. Flips is the share of answers that are another emotion than on the clean face. ECE is "
-        "the expected calibration error, clean → spoilt: runs and their files were calibrated on PublicTest, so clean "
-        "it is flattered there.",
-        _about_reference(said),
+        "Corrupted metrics are means over all corruptions and severities. Brackets hold 95 % bootstrap intervals over "
+        "faces. Flips is the fraction of predictions that differ from the prediction of the clean face. ECE is the "
+        "expected calibration error, clean → corrupted. Runs and their files were calibrated on PublicTest, so that "
+        "their ECE on its clean faces is too low.",
+        f"The mean corruption error (mCE) is relative to {reference['name']}, {source}: 100 % is as many errors. The "
+        "relative mCE counts only errors beyond those on clean faces. A model with a low clean accuracy can have a low "
+        "relative mCE.",
     ]
-    caption = "Every model saw the same pixels."
-    return section("In short", headline(large), table(HEADLINE, rows, caption=caption), *map(paragraph, texts))
+    rows = [[model["name"], *robustness_row(model)] for model in models]
+    shown = table(ROBUSTNESS_HEADINGS, rows, caption="All models were tested on the same pixels.")
+    return section("Summary", headline(large), shown, *map(paragraph, texts))
 
 
-def _by_strength(said: Mapping[str, Any]) -> Section:
-    drawn = [mean_plot(said["models"], figure, label) for figure, label in _FIGURES.items()]
-    return section("By strength", key(said["models"]), columns(*drawn))
+def _by_severity(models: Sequence[ModelRobustness]) -> Section:
+    return section("By severity", model_key(models), columns(*(mean_plot(models, key) for key in ("accuracy", "ece"))))
 
 
-def _accuracy(said: Mapping[str, Any]) -> Section:
-    parts = [_explain(said), key(said["models"])]
-    for kind in Kind:
-        chosen = [spoiling for spoiling in said["spoilings"] if spoiling["kind"] == kind]
-        if chosen:
-            parts += [f"<h3>{kind.capitalize()}</h3>", multiples(said["models"], chosen, "accuracy", "accuracy")]
-    return section("Accuracy by spoiling", *parts)
-
-
-def _explain(said: Mapping[str, Any]) -> str:
-    shaded = " The shade is the 95 % interval." if len(said["models"]) == 1 else ""
-    return paragraph(
-        "Noisy and partial cues are what document 002 names as the evaluation still to be done. The dotted line is the "
-        f"accuracy on clean faces; below each plot stands what its strengths 1 to 5 are.{shaded}"
-    )
-
-
-def _calibration(said: Mapping[str, Any]) -> Section:
+def _accuracy(result: RobustnessResult) -> Section:
+    models = result["models"]
+    shaded = " The shaded band is the 95 % interval." if len(models) == 1 else ""
     text = (
-        "How far confidence and accuracy are apart (expected calibration error, 15 bins; Guo et al., 2017). A model "
-        "that is unsure when it sees little stays low; one that is sure of what it cannot see rises. "
-        "Resampling raises this error, so an interval may lie above the figure itself."
+        "Document 002 names the evaluation under noisy and partial cues as future work. The dotted line is the accuracy "
+        f"on clean faces. The axis shows the amount of the corruption at the severities 1 to 5.{shaded}"
     )
-    drawn = multiples(said["models"], said["spoilings"], "ece", "expected calibration error")
-    return section("Calibration by spoiling", paragraph(text), key(said["models"]), drawn)
+    parts = [paragraph(text), model_key(models)]
+    for kind in CorruptionKind:
+        chosen = [corruption for corruption in result["corruptions"] if corruption["kind"] == kind]
+        if chosen:
+            parts += [f"<h3>{kind.capitalize()}</h3>", small_multiples(models, chosen, "accuracy")]
+    return section("Accuracy by corruption", *parts)
 
 
-def _corruption(said: Mapping[str, Any]) -> Section:
-    models = said["models"]
-    losses = [[-m["by_spoiling"][s["name"]]["accuracy"]["difference"] for m in models] for s in said["spoilings"]]
-    most = max(max(max(row) for row in losses), 1e-9)
+def _calibration(result: RobustnessResult) -> Section:
+    text = (
+        "The expected calibration error is the gap between confidence and accuracy (15 bins; Guo et al., 2017). It stays "
+        "low where a model becomes less confident on faces that it cannot read. Resampling raises this error, so that "
+        "an interval can be above its value."
+    )
+    shown = small_multiples(result["models"], result["corruptions"], "ece")
+    return section("Calibration by corruption", paragraph(text), model_key(result["models"]), shown)
+
+
+def _mean_corruption(result: RobustnessResult) -> Section:
+    models = result["models"]
+    losses = {
+        each["name"]: [-_accuracy_of(model, each["name"]).get("difference", 0) for model in models]
+        for each in result["corruptions"]
+    }
+    largest = max(max(max(row) for row in losses.values()), 1e-9)
     rows, shades = [], []
-    for spoiling, row in zip(said["spoilings"], losses, strict=True):
-        cells: list[str | None] = [spoiling["name"]]
+    for name, row in losses.items():
+        cells: list[str | None] = [name]
         shade: list[float | None] = []
         for model, loss in zip(models, row, strict=True):
-            cells += [gain(model["by_spoiling"][spoiling["name"]]["accuracy"]), ratio(model, "ce", spoiling["name"])]
-            shade += [max(loss, 0) / most, None]
+            ratio = model["corruption_error"].get("by_corruption", {}).get(name, {}).get("ce")
+            cells += [format_difference(_accuracy_of(model, name)), format_ratio(ratio)]
+            shade += [max(loss, 0) / largest, None]
         rows.append(cells)
         shades.append(shade)
-    head = ["spoiling", *(text for m in models for text in (f"{m['name']}: points of accuracy", "corruption error"))]
+    head = ["corruption", *(text for m in models for text in (f"{m['name']}: points of accuracy", "corruption error"))]
     text = (
-        "The difference in accuracy to clean faces, mean of the five strengths, in percentage points with its 95 % "
-        "interval; and the corruption error, the error rates summed over the strengths as a share of the reference's "
-        "sum (Hendrycks and Dietterich, 2019): 100 % is as bad as the reference, less is better."
+        "The difference in accuracy to clean faces, mean of the five severities, in percentage points with its 95 % "
+        "interval; and the corruption error: the error rates summed over the severities, relative to the reference's "
+        "sum (Hendrycks and Dietterich, 2019). Lower is better."
     )
-    return section("Mean corruption", paragraph(text), table(head, rows, shade=shades), *_left_out(models))
+    notes = dict.fromkeys(text for model in models for text in _exclusions(model))
+    return section("Corruption error", paragraph(text), table(head, rows, shade=shades), *map(note, notes))
 
 
-def _left_out(models: Sequence[Model]) -> list[str]:
-    notes = [f"{m['name']}: no mean corruption; {m['corruption']['why']}." for m in models if "why" in m["corruption"]]
+def _accuracy_of(model: ModelRobustness, corruption: str) -> Estimate:
+    return model["by_corruption"][corruption]["metrics"]["accuracy"]
+
+
+def _exclusions(model: ModelRobustness) -> Iterator[str]:
+    error = model["corruption_error"]
+    if "reason" in error:
+        yield f"{model['name']}: no mean corruption error; {error['reason']}."
     texts = {
-        "mce": "{} makes no mistake under {}: no corruption error there.",
-        "relative_mce": "{} loses nothing that passes chance under {}: no relative figure there, for any model.",
+        "mce": "{} makes no error under {}: no corruption error there.",
+        "relative_mce": "{} loses no significant accuracy under {}: no relative corruption error there, for any model.",
     }
-    for model in models:
-        left, of = model["corruption"].get("left_out", {}), model["corruption"].get("reference")
-        notes += [text.format(of, ", ".join(left[name])) for name, text in texts.items() if left.get(name)]
-    notes = list(dict.fromkeys(notes))  # what is the reference's own is the same for every model
-    return [note(text) for text in notes]
+    for key, names in error.get("excluded", {}).items():
+        if names:
+            yield texts[key].format(error["reference"], ", ".join(names))
 
 
-def _about_reference(said: Mapping[str, Any]) -> str:
-    name, kept = said["reference"]["name"], said["reference"]["kept"]
-    how = "whose kept answers for the same pixels were used" if kept else "which read the same pixels in this run"
-    return (
-        f"Mean corruption is relative to {name}, {how}: 100 % is as bad. The relative figure counts only what is lost "
-        "beyond the error on clean faces, so a model that starts low and loses little has a low one."
-    )
-
-
-def _looks(said: Mapping[str, Any]) -> Section:
-    chosen = {spoiling["name"] for spoiling in said["spoilings"]}
+def _groups(result: RobustnessResult, source: Mapping[str, Any]) -> Section:
     text = (
-        "NASA's portrait of Eileen Collins (public domain) as mien cuts faces, at the strengths 1 to 5; below each "
-        "picture its amount. Patches lie where the median face of FER-2013 has eyes and mouth."
+        "Metrics by group, on clean faces and (corrupted) as the mean of all corruptions. A gap is the largest value of "
+        f"a group minus the smallest. Its p-value comes from {GROUP_PERMUTATIONS:,} permutations of the groups among "
+        "faces of the same emotion, so that a gap is neither chance nor the effect of different emotions. It is "
+        "corrected for all gaps of a model (Holm). A gap does not prove a cause. Few faces raise the calibration error, "
+        "and resampling raises it again: its interval can be above its value. The permutations are raised alike, so "
+        "that its p-value is valid."
     )
-    shown = sheet([s for s in SPOILINGS if s.name in chosen], seed=said["setting"]["seed"])
-    return section("What the spoilings look like", paragraph(text), shown)
+    parts = [paragraph(text)]
+    if source["unknown_rows"]:
+        parts.append(note(f"{source['unknown_rows']:,} rows of {source['source']} are not in the data set."))
+    for model in result["models"]:
+        found = significant_gaps(model["groups"])
+        gaps = f"Significant gaps: {'; '.join(found)}." if found else "No gap is significant."
+        parts += [f"<h3>{escape(model['name'])}</h3>", paragraph(gaps)]
+        for column, comparison in model["groups"].items():
+            parts += _group_column(column, comparison)
+    return section("Groups", *parts)
 
 
-def _figures(models: Sequence[Model]) -> Section:
-    head = ["spoiling", "strength", "amount", "accuracy", "difference", "balanced", "log loss", "ECE", "flips"]
-    parts = []
-    for model in models:
-        rows = [["clean", "–", "–", *_row(model["clean"])]]
-        for name, five in model["spoilt"].items():
-            rows += [[name, c["strength"], f"{c['amount']:g}", *_row(c)] for c in five]
-        parts.append(details(model["name"], table(head, rows)))
-    return section("Every figure", paragraph("With 95 % intervals. stress.csv holds the same for programs."), *parts)
+def _group_column(name: str, comparison: GroupComparison) -> list[str]:
+    parts, groups = [], comparison["groups"]
+    if groups:
+        rows = [
+            [group, f"{each['n']:,}", *(format_estimate(key, each["metrics"][key]) for key in GROUP_METRICS)]
+            for group, each in groups.items()
+        ]
+        parts.append(table([name, "faces", *map(metric_name, GROUP_METRICS)], rows))
+    if comparison["gaps"]:
+        head = ["gap", "size", "largest", "smallest", "by chance", "p", "p corrected"]
+        rows = [[metric_name(key), *gap_cells(key, gap)] for key, gap in comparison["gaps"].items()]
+        parts += [table(head, rows), _group_corruptions(name, comparison)]
+    else:
+        parts.append(note(f"{name}: fewer than two groups of {MIN_GROUP_FACES} faces; gaps are not computed."))
+    small = ", ".join(f"{group} ({count})" for group, count in comparison["small"].items())
+    absent = "; ".join(f"{group} has no {', '.join(g['absent'])}" for group, g in groups.items() if g["absent"])
+    notes = {
+        "faces without a group": f"{comparison['missing']:,}" if comparison["missing"] else "",
+        f"fewer than {MIN_GROUP_FACES} faces, not evaluated": small,
+        "the balanced accuracies are of different emotions": absent,
+    }
+    return [*parts, *(note(f"{name}: {what}: {text}.") for what, text in notes.items() if text)]
 
 
-def _row(condition: Mapping[str, Any]) -> list[str]:
-    loss = condition["log_loss"]
-    return [
-        between(condition["accuracy"]),
-        gain(condition["accuracy"]),
-        between(condition["balanced_accuracy"]),
-        f"{loss['value']:.3f} ({loss['interval'][0]:.3f} to {loss['interval'][1]:.3f})",
-        between(condition["ece"]),
-        percent(condition.get("flips", 0)),
+def gap_cells(key: str, gap: GroupGap) -> list[str]:
+    """Format the gap between two groups.
+
+    Args:
+        key: The metric.
+        gap: The gap.
+
+    Returns:
+        Size with interval, largest and smallest group, gap by chance, p-value, corrected p-value.
+    """
+    size = format_metric(key, gap["value"])
+    edges = format_metric_interval(key, gap["interval"])
+    chance = format_metric(key, gap["by_chance"])
+    return [f"{size} ({edges})", gap["largest"], gap["smallest"], chance, p_value(gap["p"]), p_value(gap["p_corrected"])]
+
+
+def _group_corruptions(name: str, comparison: GroupComparison) -> str:
+    groups = comparison["groups"]
+    names = next(iter(groups.values()))["by_corruption"]
+    rows = [
+        [corruption, *(format_estimate("accuracy", group["by_corruption"][corruption]) for group in groups.values())]
+        for corruption in names
     ]
+    caption = "Accuracy, mean of the five severities, with 95 % intervals."
+    return details(f"{name}: by corruption", table(["corruption", *groups], rows, caption=caption))
 
 
-def _judged(models: Sequence[Model]) -> Section:
+def _examples(result: RobustnessResult) -> Section:
+    chosen = {corruption["name"] for corruption in result["corruptions"]}
+    text = (
+        "NASA's portrait of Eileen Collins (public domain), cropped by mien, at the severities 1 to 5, with the amount "
+        "below each image. Patches are placed where the median face of FER-2013 has eyes and mouth."
+    )
+    shown = corruption_sheet([c for c in CORRUPTIONS if c.name in chosen], seed=result["setting"]["seed"])
+    return section("Examples of the corruptions", paragraph(text), shown)
+
+
+def _all_metrics(models: Sequence[ModelRobustness]) -> Section:
+    names = [metric_name(key, short=True) for key in CORRUPTION_METRICS]
+    head = ["corruption", "severity", "amount", *names, "accuracy, difference", "flips"]
     parts = []
     for model in models:
-        account = {f"not judged: {why}": f"{count:,} faces" for why, count in model["account"].items()}
-        told = {"emotions": ", ".join(model["emotions"]), "labels": model["protocol"], "faces": f"{model['n']:,}"}
-        parts.append(details(model["name"], facts({**told, **account, **model["about"]})))
-    return section("What was judged", *parts)
+        rows = [
+            [
+                name,
+                str(condition.get("severity", "–")),
+                f"{condition['amount']:g}" if "amount" in condition else "–",
+                *(format_estimate(key, condition["metrics"][key]) for key in CORRUPTION_METRICS),
+                format_difference(condition["metrics"]["accuracy"]),
+                percent(condition["flip_rate"]),
+            ]
+            for name, condition in _conditions(model)
+        ]
+        parts.append(details(model["name"], table(head, rows)))
+    return section("All metrics", paragraph("With 95 % intervals. stress.csv holds the same values."), *parts)
 
 
-def _edges(condition: Mapping[str, Any]) -> str:
-    low, high = condition["accuracy"]["interval"]
-    return f"{100 * low:.1f} to {100 * high:.1f} %"
+def _evaluated(models: Sequence[ModelRobustness]) -> Section:
+    parts = []
+    for model in models:
+        left_out = {f"left out: {why}": f"{count:,} faces" for why, count in model["left_out"].items()}
+        terms = {"emotions": ", ".join(model["emotions"]), "labels": model["protocol"], "faces": f"{model['n']:,}"}
+        parts.append(details(model["name"], facts({**terms, **left_out, **model["about"]})))
+    return section("Models and faces", *parts)

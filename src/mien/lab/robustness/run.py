@@ -1,211 +1,281 @@
-"""Models, faces and spoilings -> one account of figures, as it stands in stress.json."""
+"""The robustness test: models, faces and corruptions -> metrics under corruption."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, NotRequired, TypedDict
 
 from mien._errors import DataError
+from mien._progress import Progress, no_progress
 from mien.lab.data import FaceSet, Split
 from mien.lab.data.datasets import load_test_set
 from mien.lab.models import Model, open_model
-from mien.lab.predictions import Selection
-from mien.lab.robustness.corruptions import SPOILINGS, STRENGTHS, Spoiling
-from mien.lab.robustness.groups import Groups, judge_groups
-from mien.lab.robustness.metrics import (
-    FIGURES,
-    Floats,
-    Weights,
-    corruption,
-    draw_weights,
-    figures_of,
-    interval,
-    point,
-    with_interval,
+from mien.lab.provenance import provenance
+from mien.lab.robustness.corruptions import CORRUPTIONS, Corruption
+from mien.lab.robustness.groups import GroupComparison, GroupTable, compare_groups, read_groups
+from mien.lab.robustness.metrics import CorruptionError, CorruptionMetrics, corruption_error, corruption_metrics
+from mien.lab.robustness.predictions import (
+    DEFAULT_FACES,
+    CorruptedPredictions,
+    predict_corrupted,
+    sample_faces,
+    select_sample,
 )
-from mien.lab.robustness.predictions import Probs, Read, Report, draw_faces, read_spoilt, selected
-from mien.lab.robustness.reference import Reference, pack, read_reference, reference_of
+from mien.lab.robustness.reference import CorruptionReference, pack_reference, read_reference, reference_of
 
-
-def judge(read: Read, spoilings: Sequence[Spoiling]) -> dict[str, Any]:
-    """``clean`` figures, those ``spoilt`` by name and strength, and their means, as plain values.
-
-    A ``difference`` is that to the clean faces, its interval from the same draws of the faces. ``flips`` is the share
-    of faces whose answer is another than on the clean face.
-    """
-    weights = draw_weights(len(read.labels))
-    clean = _Figures(read, read.clean, weights)
-    spoilt = {s.name: [_Figures(read, probs, weights) for probs in read.spoilt[s.name]] for s in spoilings}
-    return {
-        "clean": clean.said(),
-        "spoilt": {
-            s.name: [
-                {"strength": strength, "amount": amount, **each.said(clean), "flips": each.flips}
-                for strength, amount, each in zip(STRENGTHS, s.amounts, spoilt[s.name], strict=True)
-            ]
-            for s in spoilings
-        },
-        "by_spoiling": {name: _mean(five, clean) for name, five in spoilt.items()},
-        "by_strength": [_mean([five[at] for five in spoilt.values()], clean) for at in range(len(STRENGTHS))],
-        "mean": _mean([each for five in spoilt.values() for each in five], clean),
-    }
-
-
-class _Figures:
-    """``FIGURES`` of one condition: their values ``[4]`` and their draws ``[R, 4]``."""
-
-    def __init__(self, read: Read, probs: Probs, weights: Weights) -> None:
-        self.values = point(probs, read.labels)
-        self.draws = figures_of(probs, read.labels, weights)
-        self.flips = round(float((probs.argmax(1) != read.clean.argmax(1)).mean()), 6)
-
-    def said(self, clean: "_Figures | None" = None) -> dict[str, Any]:
-        return _said(self.values, self.draws, clean)
-
-
-def _mean(conditions: Sequence[_Figures], clean: _Figures) -> dict[str, Any]:
-    values = np.mean([each.values for each in conditions], axis=0)
-    draws = np.mean([each.draws for each in conditions], axis=0)
-    flips = round(float(np.mean([each.flips for each in conditions])), 6)
-    return {**_said(values, draws, clean), "flips": flips}
-
-
-def _said(values: Floats, draws: Floats, clean: _Figures | None) -> dict[str, Any]:
-    said: dict[str, Any] = {}
-    for at, name in enumerate(FIGURES):
-        said[name] = with_interval(values[at], draws[:, at])
-        if clean:
-            said[name]["difference"] = round(float(values[at] - clean.values[at]), 6)
-            said[name]["difference_interval"] = interval(draws[:, at] - clean.draws[:, at])
-    return said
+DEFAULT_REFERENCE = "mien-0"
+# Its predictions of FER-2013, recorded in the repository; an installed package has none.
+_RECORDED = Path(__file__).parents[4] / "results" / "stress" / f"{DEFAULT_REFERENCE}.json"
 
 
 @dataclass(frozen=True)
-class Trial:
-    """What is asked: the ``split`` (``None``: all rows), how many ``faces`` (0: all), which ``spoilings``, the seed."""
+class RobustnessOptions:
+    """The faces and corruptions of a robustness test.
+
+    Attributes:
+        split: The split of the data set; ``None``: all rows.
+        faces: Number of faces, stratified by class; 0: all.
+        corruptions: The corruptions to apply.
+        seed: Seed of the sample and of all random corruptions, at least 0.
+    """
 
     split: Split | None = Split.PUBLIC_TEST
-    faces: int = 0
-    spoilings: Sequence[Spoiling] = SPOILINGS
+    faces: int = DEFAULT_FACES
+    corruptions: Sequence[Corruption] = CORRUPTIONS
     seed: int = 0
 
 
-def stress(
+class ModelRobustness(CorruptionMetrics):
+    """The result of one model: its metrics, and what follows.
+
+    Attributes:
+        name: Its name in this test.
+        about: Facts about the model, term to text.
+        emotions: Its emotions.
+        n: Number of faces that it was tested on.
+        left_out: By reason, the number of rows that were left out.
+        protocol: Where the labels come from.
+        corruption_error: Its mean corruption error.
+        groups: By column of the table of groups, the metrics by group; missing without groups.
+        correct: Rows and correct predictions, one bit per face.
+    """
+
+    name: str
+    about: dict[str, str]
+    emotions: list[str]
+    n: int
+    left_out: dict[str, int]
+    protocol: str
+    corruption_error: CorruptionError
+    groups: NotRequired[dict[str, GroupComparison]]
+    correct: dict[str, Any]
+
+
+class RobustnessResult(TypedDict):
+    """The result of a robustness test: plain values, as in ``stress.json``.
+
+    Attributes:
+        provenance: Command, commit, machine and versions.
+        setting: ``data_sha256``, ``side``, ``seed``, ``split``, ``drawn`` (faces of the sample) and ``of`` (faces of
+            the split).
+        source: Name of the data set's file or folder.
+        note: Remarks of the reader of the data set; empty where there are none.
+        reference: ``name`` of the reference model, and whether its predictions were ``recorded``.
+        corruptions: Name, kind, unit, amounts and description of every corruption.
+        groups: ``source`` of the table of groups and its ``unknown_rows``; ``None`` without groups.
+        models: The results of the models.
+    """
+
+    provenance: dict[str, str]
+    setting: dict[str, Any]
+    source: str
+    note: str
+    reference: dict[str, Any]
+    corruptions: list[dict[str, Any]]
+    groups: dict[str, Any] | None
+    models: list[ModelRobustness]
+
+
+def run_robustness(
+    models: Sequence[str],
+    data: Path | None = None,
+    *,
+    options: RobustnessOptions | None = None,
+    reference: str | None = None,
+    groups: Path | None = None,
+    labels: Mapping[str, str] | None = None,
+    progress: Progress = no_progress,
+) -> RobustnessResult:
+    """Test models on corrupted faces. The same seed corrupts the same faces alike for every model.
+
+    Args:
+        models: What ``open_model`` opens: names, ONNX files, run folders, or TOML files of other models.
+        data: The data set; ``None``: the one at ``$MIEN_DATA``.
+        options: Faces and corruptions; ``None``: the defaults.
+        reference: What the mean corruption error is relative to: one of ``models``, another model, or a robustness file
+            (``.json``). ``None``: mien-0; its recorded predictions are used where they are of the same pixels.
+        groups: A table of the groups of faces, see ``read_groups``.
+        labels: What the labels of the data set mean, label to emotion.
+        progress: Called with the number of faces done.
+
+    Returns:
+        The result. ``write_robustness`` writes it as JSON, CSV and HTML.
+
+    Raises:
+        DataError: The data set, the groups or the reference cannot be used, or a model is named twice.
+        ModelError: A model cannot be opened or does not predict probabilities.
+
+    Example:
+        >>> result = run_robustness(["mien-1"], options=RobustnessOptions(faces=100))  # doctest: +SKIP
+        >>> [model["name"] for model in result["models"]]  # doctest: +SKIP
+        ['mien-1']
+    """
+    options = options or RobustnessOptions()
+    opened = [open_model(each) for each in models]  # before the data set: a wrong name fails at once
+    emotions = tuple({emotion: None for model in opened for emotion in model.emotions})
+    faces = load_test_set(data, emotions, size=max(model.size for model in opened), labels=labels)
+    # Runs are calibrated on their own faces, as their exported files are.
+    opened = [open_model(each, faces=faces) if m.trained else m for each, m in zip(models, opened, strict=True)]
+    named = name_models(models, opened)
+    by_argument = dict(zip(models, named, strict=True))
+    return evaluate_robustness(
+        named,
+        faces,
+        options,
+        groups=read_groups(groups, faces) if groups else None,
+        reference=_find_reference(by_argument.get(reference or "", reference), named, faces, options),
+        progress=progress,
+    )
+
+
+def evaluate_robustness(
     models: Mapping[str, Model],
     faces: FaceSet,
-    trial: Trial,
+    options: RobustnessOptions,
     *,
-    provenance: Mapping[str, str],
-    reference: Reference | None = None,
-    beside: Mapping[str, Model] | None = None,
-    groups: Groups | None = None,
-    report: Report | None = None,
-) -> dict[str, Any]:
-    """Everything that ``stress.json`` says of ``models``, given by name.
+    reference: CorruptionReference | tuple[str, Model] | None = None,
+    groups: GroupTable | None = None,
+    progress: Progress = no_progress,
+) -> RobustnessResult:
+    """Test open models on corrupted faces of a data set that was read before.
 
-    Mean corruption is relative to the kept ``reference``; without one, to the one model ``beside``, which is read for
-    this alone; without either, to the first of ``models``. Raises ``DataError`` for faces that no model can be judged
-    on, ``ModelError`` for a model that does not answer with probabilities.
+    Args:
+        models: The models by name.
+        faces: The whole data set.
+        options: Faces and corruptions.
+        reference: What the mean corruption error is relative to: recorded predictions, or name and model; ``None``:
+            the first of ``models``.
+        groups: The groups of the faces.
+        progress: Called with the number of faces done.
+
+    Returns:
+        The result.
+
+    Raises:
+        DataError: The faces cannot be used to test a model.
+        ModelError: A model does not predict probabilities.
     """
-    drawn = draw_faces(faces, trial.split, trial.faces, seed=trial.seed)
-    every = {**models, **(beside or {})}
-    selections = {name: selected(faces, drawn, model.emotions, trial.split) for name, model in every.items()}
-    reads = read_spoilt(every, selections, drawn, trial.spoilings, seed=trial.seed, report=report)
-    setting = setting_of(faces, trial)
-    known = {read.name: reference_of(read, trial.spoilings, setting) for read in reads}
-    held = reference or known[next(iter(beside or models))]
-    part = faces.split(trial.split) if trial.split else faces
+    sample = sample_faces(faces, options.split, options.faces, seed=options.seed)
+    every = {**models, **(dict([reference]) if isinstance(reference, tuple) else {})}
+    selections = {name: select_sample(faces, sample, model.emotions, options.split) for name, model in every.items()}
+    predictions = predict_corrupted(
+        every, selections, sample, options.corruptions, seed=options.seed, progress=progress
+    )
+    setting = _pixel_setting(faces, options)
+    correct = {each.name: reference_of(each, options.corruptions, setting) for each in predictions}
+    recorded = isinstance(reference, CorruptionReference)
+    if not isinstance(reference, CorruptionReference):
+        reference = correct[reference[0] if reference else next(iter(models))]
+    part = faces.split(options.split) if options.split else faces
     return {
-        "provenance": dict(provenance),
-        "setting": {**setting, "split": str(trial.split or "all"), "drawn": len(drawn), "of": len(part)},
+        "provenance": provenance(faces.sha256),
+        "setting": {**setting, "split": str(options.split or "all"), "drawn": len(sample), "of": len(part)},
         "source": Path(faces.source).name,
-        "reference": {"name": held.name, "kept": reference is not None},
-        "spoilings": [_told(spoiling) for spoiling in trial.spoilings],
-        "groups": {"source": Path(groups.source).name, "strange": groups.strange} if groups else None,
+        "note": faces.note or "",
+        "reference": {"name": reference.name, "recorded": recorded},
+        "corruptions": [_describe(corruption) for corruption in options.corruptions],
+        "groups": {"source": Path(groups.source).name, "unknown_rows": groups.unknown_rows} if groups else None,
         "models": [
-            _of_model(read, trial.spoilings)
-            | {"corruption": corruption(known[read.name], held)}
-            | ({"groups": judge_groups(read, groups, seed=trial.seed)} if groups else {})
-            | {"right": pack(known[read.name])}
-            for read in reads
-            if read.name in models
+            _model_result(each, correct[each.name], reference, groups, options)
+            for each in predictions
+            if each.name in models
         ],
     }
 
 
-def setting_of(faces: FaceSet, trial: Trial) -> dict[str, Any]:
-    """What must be equal for a face to be spoilt to the same pixels."""
-    return {"data_sha256": faces.sha256, "side": int(faces.images.shape[-1]), "seed": trial.seed}
+def name_models(arguments: Sequence[str], models: Sequence[Model]) -> dict[str, Model]:
+    """Name models by their own names, or by their arguments where two have the same name.
 
+    Args:
+        arguments: What each model was opened from.
+        models: The models.
 
-def name_models(given: Sequence[str], models: Sequence[Model]) -> dict[str, Model]:
-    """The models by name; where two have one name, by what the user called them. Raises ``DataError`` for one twice."""
+    Returns:
+        The models by name.
+
+    Raises:
+        DataError: A model is named twice.
+    """
     names = [model.name for model in models]
-    called = [what if names.count(name) > 1 else name for what, name in zip(given, names, strict=True)]
-    twice = next((name for name in called if called.count(name) > 1), None)
+    chosen = [what if names.count(name) > 1 else name for what, name in zip(arguments, names, strict=True)]
+    twice = next((name for name in chosen if chosen.count(name) > 1), None)
     if twice:
         raise DataError(f"{twice} is named twice; name every model once")
-    return dict(zip(called, models, strict=True))
+    return dict(zip(chosen, models, strict=True))
 
 
-def _of_model(read: Read, spoilings: Sequence[Spoiling]) -> dict[str, Any]:
-    selection: Selection = read.selection
-    return {
-        "name": read.name,
-        "about": dict(read.model.about),
-        "emotions": [str(emotion) for emotion in read.model.emotions],
-        "n": len(read.labels),
-        "account": dict(selection.account),
+def _find_reference(
+    wanted: str | None, models: Mapping[str, Model], faces: FaceSet, options: RobustnessOptions
+) -> CorruptionReference | tuple[str, Model]:
+    """Recorded predictions of the same pixels, or the model that is predicted in this run."""
+    name = wanted or DEFAULT_REFERENCE
+    given = name.endswith(".json")
+    if given or (wanted is None and name not in models and _RECORDED.is_file()):
+        recorded = read_reference(Path(name) if given else _RECORDED)
+        sample = sample_faces(faces, options.split, options.faces, seed=options.seed)
+        amounts = {corruption.name: corruption.amounts for corruption in options.corruptions}
+        mismatch = recorded.pixel_mismatch(_pixel_setting(faces, options), sample.rows.numpy(), amounts)
+        if not mismatch:
+            return recorded
+        if given:
+            raise DataError(f"{name}: {mismatch}; name a model instead, which is then tested on the same faces")
+    return name, models[name] if name in models else open_model(name, faces=faces)
+
+
+def _pixel_setting(faces: FaceSet, options: RobustnessOptions) -> dict[str, Any]:
+    """What must be equal for corrupted faces to have the same pixels."""
+    return {"data_sha256": faces.sha256, "side": int(faces.images.shape[-1]), "seed": options.seed}
+
+
+def _model_result(
+    predictions: CorruptedPredictions,
+    correct: CorruptionReference,
+    reference: CorruptionReference,
+    groups: GroupTable | None,
+    options: RobustnessOptions,
+) -> ModelRobustness:
+    model, selection = predictions.model, predictions.selection
+    result: ModelRobustness = {
+        "name": predictions.name,
+        "about": dict(model.about),
+        "emotions": [str(emotion) for emotion in model.emotions],
+        "n": len(predictions.labels),
+        "left_out": dict(selection.account),
         "protocol": selection.protocol,
-        **judge(read, spoilings),
+        **corruption_metrics(predictions, options.corruptions),
+        "corruption_error": corruption_error(correct, reference),
+        "correct": pack_reference(correct),
     }
+    if groups:
+        result["groups"] = compare_groups(predictions, groups, seed=options.seed)
+    return result
 
 
-def _told(spoiling: Spoiling) -> dict[str, Any]:
+def _describe(corruption: Corruption) -> dict[str, Any]:
     return {
-        "name": spoiling.name,
-        "kind": str(spoiling.kind),
-        "unit": spoiling.unit,
-        "amounts": list(spoiling.amounts),
-        "does": spoiling.does,
+        "name": corruption.name,
+        "kind": str(corruption.kind),
+        "unit": corruption.unit,
+        "amounts": list(corruption.amounts),
+        "description": corruption.description,
     }
-
-
-# Figures of mien-0 that stand in the repository; elsewhere mien-0 is read beside the models.
-REFERENCE, KEPT = "mien-0", Path("results/stress/mien-0.json")
-
-
-def open_all(given: Sequence[str], data: Path | None, labels: Mapping[str, str]) -> tuple[FaceSet, list[Model]]:
-    """The faces at ``data``, as large as the largest model sees them, and the models, runs calibrated on them.
-
-    Raises ``ModelError`` and ``DataError`` as ``open_model`` and ``load_test_set`` do.
-    """
-    first = [open_model(what) for what in given]  # before the faces: a wrong name is said at once
-    emotions = tuple({emotion: None for model in first for emotion in model.emotions})
-    faces = load_test_set(data, emotions, size=max(model.size for model in first), labels=labels)
-    return faces, [open_model(what, faces=faces) if m.trained else m for what, m in zip(given, first, strict=True)]
-
-
-def choose_reference(
-    given: str | None, models: Mapping[str, Model], faces: FaceSet, trial: Trial
-) -> tuple[Reference | None, dict[str, Model] | None]:
-    """A kept reference, or a model that is read beside the others or is one of them.
-
-    ``given`` is a stress.json, a model, or ``None``: mien-0, as one of the models, as kept where that fits, or read.
-    Raises ``DataError`` for a given file of other pixels.
-    """
-    wanted = given or REFERENCE
-    if wanted.endswith(".json") or (given is None and wanted not in models and KEPT.is_file()):
-        known = read_reference(Path(wanted) if wanted.endswith(".json") else KEPT)
-        drawn = draw_faces(faces, trial.split, trial.faces, seed=trial.seed)
-        amounts = {spoiling.name: spoiling.amounts for spoiling in trial.spoilings}
-        why = known.differs(setting_of(faces, trial), drawn.rows.numpy(), amounts)
-        if not why:
-            return known, None
-        if given is not None:
-            raise DataError(f"{given}: {why}; name a model instead, which is then read beside the others")
-    if wanted in models:
-        return None, {wanted: models[wanted]}
-    return None, {wanted: open_model(wanted, faces=faces)}
