@@ -28,7 +28,7 @@ from mien.infer import bundled_models
 from mien.lab.html.blocks import percent
 from mien.lab.recipe import Recipe, load, members, names
 from mien.lab.recipe.text import describe
-from mien.lab.robustness.report import between, ratio
+from mien.lab.robustness.report import format_estimate, format_ratio, robustness_row
 
 SPEED = {
     "one crop: probabilities and map, one core": ("crop_ms_int8_batch_1", "{:.2f} ms"),
@@ -140,11 +140,10 @@ def _stress(path: Path, name: str) -> dict[str, str]:
         return {}
     model = next(m for m in json.loads(path.read_text("utf-8"))["models"] if m["name"] == name)
     return {
-        "corrupted accuracy": between(model["mean"]["accuracy"]),
-        "mean corruption": ratio(model, "mce"),
-        "predictions changed by corruption": percent(model["mean"]["flips"]),
-        "calibration error, clean → corrupted": f"{percent(model['clean']['ece']['value'])} → "
-        f"{percent(model['mean']['ece']['value'])}",
+        "corrupted accuracy": format_estimate("accuracy", model["mean"]["metrics"]["accuracy"]),
+        "mean corruption error": format_ratio(model["corruption_error"]["mce"]),
+        "predictions changed by corruption": percent(model["mean"]["flip_rate"]),
+        "calibration error, clean → corrupted": robustness_row(model)[-1],
     }
 
 

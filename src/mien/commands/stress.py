@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mien._format import percent, percent_interval
+from mien.commands import _options
 from mien.commands._extra import needs_lab
-from mien.commands._progress import Stages
+from mien.commands._progress import TerminalProgress
 
 if TYPE_CHECKING:
     from mien.lab.robustness.run import ModelRobustness
@@ -17,9 +18,7 @@ def stress(
     models: Annotated[
         list[str], typer.Argument(metavar="MODEL...", help="Names, ONNX files, run folders, or TOML of foreign models.")
     ],
-    data: Annotated[
-        Path | None, typer.Option(help="FER-2013 in any form, or a labelled folder or CSV; default: $MIEN_DATA.")
-    ] = None,
+    data: _options.Data = None,
     split: Annotated[str, typer.Option(help="Training, PublicTest, PrivateTest, or all.")] = "PublicTest",
     faces: Annotated[
         int | None,
@@ -39,9 +38,7 @@ def stress(
         "reports/stress"
     ),
     keep: Annotated[Path | None, typer.Option(help="Folder for the metrics of each model as NAME.json.")] = None,
-    label_map: Annotated[
-        list[str] | None, typer.Option("--map", metavar="LABEL=EMOTION", help="What a label of the data means.")
-    ] = None,
+    label_map: _options.LabelMap = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the sample and of all noise.")] = 0,
 ) -> None:
     """Corrupt faces at five severities and report the metrics of each MODEL.
@@ -49,8 +46,8 @@ def stress(
     The same seed corrupts the same faces alike for every model. The report shows no face of the data set.
     """
     with needs_lab():
-        from mien.lab.checkpoint import require_writable
         from mien.lab.data.datasets import read_map, read_part
+        from mien.lab.files import require_writable
         from mien.lab.robustness import RobustnessOptions, choose_corruptions, run_robustness
         from mien.lab.robustness.predictions import DEFAULT_FACES
         from mien.lab.robustness.report import write_robustness
@@ -60,7 +57,7 @@ def stress(
     for folder in (out, *([keep] if keep else [])):  # before the work
         require_writable(folder)
     labels = read_map(label_map or [])
-    with Stages(whole=True) as progress:
+    with TerminalProgress(overall=True) as progress:
         result = run_robustness(
             models, data, options=options, reference=reference, groups=groups, labels=labels, progress=progress
         )

@@ -53,13 +53,21 @@ def test_a_corruption_keeps_shape_and_input_and_grows_with_its_severity(
 
 
 @each_corruption
-def test_a_corrupted_face_depends_on_itself_and_its_seed_alone(corruption: Corruption, images: NDArray[np.uint8]) -> None:
+def test_a_corrupted_face_depends_on_itself_and_its_seed_alone(
+    corruption: Corruption, images: NDArray[np.uint8]
+) -> None:
     together = corrupt(corruption, images, 3)
     assert np.array_equal(together, corrupt(corruption, images, 3))
-    alone = [corruption(images[at : at + 1], 3, corruption_generators(0, corruption.name, [at]))[0] for at in range(len(images))]
+    alone = [
+        corruption(images[at : at + 1], 3, corruption_generators(0, corruption.name, [at]))[0]
+        for at in range(len(images))
+    ]
     assert np.array_equal(together, np.stack(alone))
     chance = not np.array_equal(together, corrupt(corruption, images, 3, seed=1))
-    assert chance == (corruption.kind in (CorruptionKind.NOISY, CorruptionKind.FRAMING) or corruption.name in ("motion-blur", "low-light"))
+    assert chance == (
+        corruption.kind in (CorruptionKind.NOISY, CorruptionKind.FRAMING)
+        or corruption.name in ("motion-blur", "low-light")
+    )
 
 
 @each_corruption
@@ -170,6 +178,11 @@ def test_patches_cover_what_they_are_named_after() -> None:
 
 def test_names_and_kinds_choose_corruptions() -> None:
     assert choose_corruptions([]) == CORRUPTIONS
-    assert [each.name for each in choose_corruptions(["jpeg", "noisy"])] == ["gaussian-noise", "shot-noise", "camera-noise", "jpeg"]
+    assert [each.name for each in choose_corruptions(["jpeg", "noisy"])] == [
+        "gaussian-noise",
+        "shot-noise",
+        "camera-noise",
+        "jpeg",
+    ]
     with pytest.raises(DataError, match="did you mean 'glasses'"):
         choose_corruptions(["glases"])

@@ -155,9 +155,9 @@ def _gaussian_blur(images: _Images, sigma: float, _: _Generators) -> _Images:
 def _motion_blur(images: _Images, length: float, generators: _Generators) -> _Images:
     """Straight motion over ``length`` pixels in a random direction for every face."""
     length = length * images.shape[-1] / _REFERENCE_SIDE
-    angles = [g.uniform(0, math.pi) for g in generators]
-    pairs = zip(images.astype(np.float32), angles, strict=True)
-    return _to_pixels(np.stack([convolve(image, motion_kernel(length, angle), mode="nearest") for image, angle in pairs]))
+    kernels = [motion_kernel(length, g.uniform(0, math.pi)) for g in generators]
+    pairs = zip(images.astype(np.float32), kernels, strict=True)
+    return _to_pixels(np.stack([convolve(image, kernel, mode="nearest") for image, kernel in pairs]))
 
 
 def motion_kernel(length: float, angle: float) -> _Floats:

@@ -108,8 +108,7 @@ def corruption_metrics(predictions: CorruptedPredictions, corruptions: Sequence[
     weights = bootstrap_weights(len(predictions.labels))
     clean = _Measured(predictions, predictions.clean, weights)
     measured = {
-        c.name: [_Measured(predictions, probs, weights) for probs in predictions.corrupted[c.name]]
-        for c in corruptions
+        c.name: [_Measured(predictions, probs, weights) for probs in predictions.corrupted[c.name]] for c in corruptions
     }
     return {
         "clean": clean.condition(None),
@@ -185,9 +184,7 @@ def weighted_sums(weights: NDArray[Any], columns: NDArray[Any]) -> _Floats:
     return np.concatenate([block @ columns for block in _blocks(weights)])
 
 
-def weighted_metrics(
-    probs: NDArray[np.floating[Any]], labels: NDArray[np.int64], weights: NDArray[Any]
-) -> _Floats:
+def weighted_metrics(probs: NDArray[np.floating[Any]], labels: NDArray[np.int64], weights: NDArray[Any]) -> _Floats:
     """Compute ``CORRUPTION_METRICS`` for many weightings of the faces at once.
 
     Args:
@@ -284,8 +281,8 @@ def corruption_error(model: CorruptionReference, reference: CorruptionReference)
         return {"reason": reason}
     reference, weights = reference.at(model.rows), bootstrap_weights(len(model.rows))
     plain = _ratios(_errors(model), _errors(reference), weights, significant=False)
-    beyond = (_errors(each, beyond_clean=True) for each in (model, reference))
-    relative = _ratios(*beyond, weights, significant=True)
+    beyond, reference_beyond = (_errors(each, beyond_clean=True) for each in (model, reference))
+    relative = _ratios(beyond, reference_beyond, weights, significant=True)
     return {
         "reference": reference.name,
         "mce": _mean_ratio(plain),

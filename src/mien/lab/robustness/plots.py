@@ -140,9 +140,7 @@ def _value(condition: Condition, key: str) -> str:
     return format_metric(key, condition["metrics"][key]["value"])
 
 
-def _lines(
-    axis: Axes, models: Sequence[ModelRobustness], key: str, corrupted: Sequence[Sequence[Condition]]
-) -> None:
+def _lines(axis: Axes, models: Sequence[ModelRobustness], key: str, corrupted: Sequence[Sequence[Condition]]) -> None:
     """One line per model that starts at its clean faces (dotted); for a single model also the interval."""
     for at, (model, conditions) in enumerate(zip(models, corrupted, strict=True)):
         estimates = [condition["metrics"][key] for condition in (model["clean"], *conditions)]

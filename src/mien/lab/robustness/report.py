@@ -11,7 +11,7 @@ from typing import Any
 
 from mien._format import p_value, percent, percent_interval, points, points_interval
 from mien._metrics import format_metric, format_metric_interval, metric_name
-from mien.lab.checkpoint import save_text
+from mien.lab.files import save_text
 from mien.lab.html import columns, details, facts, headline, note, page, paragraph, section, table, write_page
 from mien.lab.html.blocks import Section
 from mien.lab.robustness.corruptions import CORRUPTIONS, CorruptionKind
@@ -153,7 +153,7 @@ def write_models(result: RobustnessResult, folder: Path) -> list[Path]:
         alone = {key: value for key, value in model.items() if key != "groups"}
         parts: dict[str, Mapping[str, Any]] = {f"{name}.json": {**result, "groups": None, "models": [alone]}}
         if "groups" in model:
-            shared = {key: result[key] for key in ("provenance", "setting", "source", "groups")}  # type: ignore[literal-required]
+            shared = {key: result[key] for key in ("provenance", "setting", "source", "groups")}
             own = {"name": model["name"], "about": model["about"], "n": model["n"], "groups": model["groups"]}
             parts[f"groups-{name}.json"] = {**shared, "models": [own]}
         for file, part in parts.items():
@@ -173,7 +173,13 @@ def _write_csv(result: RobustnessResult, path: Path) -> None:
     for model in result["models"]:
         for name, condition in _conditions(model):
             cells = [cell for key in CORRUPTION_METRICS for cell in _cells(condition["metrics"][key])]
-            first = [model["name"], name, condition.get("severity", 0), condition.get("amount", ""), units.get(name, "")]
+            first = [
+                model["name"],
+                name,
+                condition.get("severity", 0),
+                condition.get("amount", ""),
+                units.get(name, ""),
+            ]
             rows.writerow([*first, model["n"], condition["flip_rate"], *cells])
     save_text(path, text.getvalue())
 
@@ -221,14 +227,16 @@ def robustness_page(result: RobustnessResult) -> str:
 def _summary(result: RobustnessResult) -> Section:
     models = result["models"]
     first = models[0]
-    clean, mean = (first[key]["metrics"]["accuracy"] for key in ("clean", "mean"))  # type: ignore[literal-required]
+    clean, mean = (first[key]["metrics"]["accuracy"] for key in ("clean", "mean"))
     large = {
         f"{first['name']}: clean accuracy": (percent(clean["value"]), f"{percent_interval(clean['interval'])} %"),
         "mean accuracy under corruption": (percent(mean["value"]), f"{percent_interval(mean['interval'])} %"),
         "flip rate": (percent(first["mean"]["flip_rate"]), "predictions that differ from the clean face's"),
     }
     reference = result["reference"]
-    source = "whose recorded predictions of the same pixels were used" if reference["recorded"] else "tested in this run"
+    source = (
+        "whose recorded predictions of the same pixels were used" if reference["recorded"] else "tested in this run"
+    )
     texts = [
         "Corrupted metrics are means over all corruptions and severities. Brackets hold 95 % bootstrap intervals over "
         "faces. Flips is the fraction of predictions that differ from the prediction of the clean face. ECE is the "
@@ -251,8 +259,8 @@ def _accuracy(result: RobustnessResult) -> Section:
     models = result["models"]
     shaded = " The shaded band is the 95 % interval." if len(models) == 1 else ""
     text = (
-        "Document 002 names the evaluation under noisy and partial cues as future work. The dotted line is the accuracy "
-        f"on clean faces. The axis shows the amount of the corruption at the severities 1 to 5.{shaded}"
+        "Document 002 names the evaluation under noisy and partial cues as future work. The dotted line is the "
+        f"accuracy on clean faces. The axis shows the amount of the corruption at the severities 1 to 5.{shaded}"
     )
     parts = [paragraph(text), model_key(models)]
     for kind in CorruptionKind:
@@ -264,9 +272,9 @@ def _accuracy(result: RobustnessResult) -> Section:
 
 def _calibration(result: RobustnessResult) -> Section:
     text = (
-        "The expected calibration error is the gap between confidence and accuracy (15 bins; Guo et al., 2017). It stays "
-        "low where a model becomes less confident on faces that it cannot read. Resampling raises this error, so that "
-        "an interval can be above its value."
+        "The expected calibration error is the gap between confidence and accuracy (15 bins; Guo et al., 2017). It "
+        "stays low where a model becomes less confident on faces that it cannot read. Resampling raises this error, "
+        "so that an interval can be above its value."
     )
     shown = small_multiples(result["models"], result["corruptions"], "ece")
     return section("Calibration by corruption", paragraph(text), model_key(result["models"]), shown)
@@ -318,12 +326,12 @@ def _exclusions(model: ModelRobustness) -> Iterator[str]:
 
 def _groups(result: RobustnessResult, source: Mapping[str, Any]) -> Section:
     text = (
-        "Metrics by group, on clean faces and (corrupted) as the mean of all corruptions. A gap is the largest value of "
-        f"a group minus the smallest. Its p-value comes from {GROUP_PERMUTATIONS:,} permutations of the groups among "
-        "faces of the same emotion, so that a gap is neither chance nor the effect of different emotions. It is "
-        "corrected for all gaps of a model (Holm). A gap does not prove a cause. Few faces raise the calibration error, "
-        "and resampling raises it again: its interval can be above its value. The permutations are raised alike, so "
-        "that its p-value is valid."
+        "Metrics by group, on clean faces and (corrupted) as the mean of all corruptions. A gap is the largest value "
+        f"of a group minus the smallest. Its p-value comes from {GROUP_PERMUTATIONS:,} permutations of the groups "
+        "among faces of the same emotion, so that a gap is neither chance nor the effect of different emotions. It is "
+        "corrected for all gaps of a model (Holm). A gap does not prove a cause. Few faces raise the calibration "
+        "error, and resampling raises it again: its interval can be above its value. The permutations are raised "
+        "alike, so that its p-value is valid."
     )
     parts = [paragraph(text)]
     if source["unknown_rows"]:
@@ -374,7 +382,14 @@ def gap_cells(key: str, gap: GroupGap) -> list[str]:
     size = format_metric(key, gap["value"])
     edges = format_metric_interval(key, gap["interval"])
     chance = format_metric(key, gap["by_chance"])
-    return [f"{size} ({edges})", gap["largest"], gap["smallest"], chance, p_value(gap["p"]), p_value(gap["p_corrected"])]
+    return [
+        f"{size} ({edges})",
+        gap["largest"],
+        gap["smallest"],
+        chance,
+        p_value(gap["p"]),
+        p_value(gap["p_corrected"]),
+    ]
 
 
 def _group_corruptions(name: str, comparison: GroupComparison) -> str:

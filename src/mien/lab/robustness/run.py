@@ -255,6 +255,7 @@ def _model_result(
     options: RobustnessOptions,
 ) -> ModelRobustness:
     model, selection = predictions.model, predictions.selection
+    metrics = corruption_metrics(predictions, options.corruptions)
     result: ModelRobustness = {
         "name": predictions.name,
         "about": dict(model.about),
@@ -262,7 +263,11 @@ def _model_result(
         "n": len(predictions.labels),
         "left_out": dict(selection.account),
         "protocol": selection.protocol,
-        **corruption_metrics(predictions, options.corruptions),
+        "clean": metrics["clean"],
+        "corrupted": metrics["corrupted"],
+        "by_corruption": metrics["by_corruption"],
+        "by_severity": metrics["by_severity"],
+        "mean": metrics["mean"],
         "corruption_error": corruption_error(correct, reference),
         "correct": pack_reference(correct),
     }
