@@ -35,19 +35,19 @@ def test_made_faces_are_written_judged_and_learned_from(drawn: Path, tmp_path: P
     command = ("synthesize", "disgust", "fear", "-n", "12", "--data", str(drawn), "--out", "made", "--steps", "3")
     made = mien(*command, "--accelerator", "cpu", "--precision", "32-true", cwd=tmp_path)
     assert made.returncode == 0, made.stderr
-    assert "step 3" in made.stderr
+    assert "training the GAN" in made.stderr
     lines = made.stdout.splitlines()
     assert [line.split(":")[0] for line in lines] == ["disgust", "fear"]
     assert "kernel distance" in lines[0]
-    judgement = json.loads((tmp_path / "made" / "judgement.json").read_text())
-    assert judgement["provenance"]["command"].startswith("mien synthesize disgust fear")
-    assert judgement["emotions"]["fear"]["held_out"] == 8
+    evaluation = json.loads((tmp_path / "made" / "evaluation.json").read_text())
+    assert evaluation["provenance"]["command"].startswith("mien synthesize disgust fear")
+    assert evaluation["emotions"]["fear"]["held_out"] == 8
     assert {p.name for p in (tmp_path / "made").iterdir()} == {
         ".gan",
         "contact.png",
         "disgust",
         "fear",
-        "judgement.json",
+        "evaluation.json",
     }
     assert len(list((tmp_path / "made" / "disgust").glob("0*.png"))) == 12
 
@@ -76,7 +76,7 @@ def test_mistakes_are_one_line_and_status_two(words: list[str], says: str, drawn
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_faces_at_all_are_no_wish(drawn: Path, tmp_path: Path) -> None:
+def test_no_faces_at_all_are_refused(drawn: Path, tmp_path: Path) -> None:
     done = mien("synthesize", "disgust", "-n", "0", "--data", str(drawn), "--out", "made", cwd=tmp_path)
     assert done.returncode == 2
     assert "-n" in done.stderr
@@ -95,5 +95,5 @@ def test_the_time_limit_stops_with_a_checkpoint(drawn: Path, tmp_path: Path) -> 
     command = ("synthesize", "disgust", "--data", str(drawn), "--out", "made", "--time-limit", "0.001")
     done = mien(*command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "the same command goes on" in done.stdout
+    assert "the same command resumes" in done.stdout
     assert not (tmp_path / "made" / "disgust").exists()

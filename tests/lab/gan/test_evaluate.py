@@ -7,7 +7,15 @@ import torch
 
 from mien._emotions import Emotion
 from mien.lab.data import FaceSet, Split
-from mien.lab.gan.evaluate import JUDGE, Eye, judge_made, kernel_distance, nearest_face, share_below, yardstick
+from mien.lab.gan.evaluate import (
+    REFERENCE_MODEL,
+    FeatureExtractor,
+    evaluate_faces,
+    kernel_distance,
+    nearest_faces,
+    read_reference,
+    share_below,
+)
 from support.synthetic_faces import cartoon_set
 
 
@@ -58,32 +66,32 @@ def test_the_standard_error_is_that_of_repetition() -> None:
 def test_copies_are_found_whatever_their_light_and_side(cartoons: FaceSet) -> None:
     training, new = cartoons.split(Split.TRAINING).images, cartoons.split(Split.PUBLIC_TEST).images
     copies = (training[:20].flip(2).float() * 0.6 + 40).round().to(torch.uint8)
-    distance, row = nearest_face(copies, training)
+    distance, row = nearest_faces(copies, training)
     assert torch.equal(row, torch.arange(20))
-    real, _ = nearest_face(new, training)
+    real, _ = nearest_faces(new, training)
     assert share_below(distance, real, 0.01) == 1
     assert share_below(real, real, 0.01) <= 0.03
 
 
 def test_the_features_are_those_that_the_maps_are_made_of(cartoons: FaceSet) -> None:
-    seen = Eye()(cartoons.split(Split.PUBLIC_TEST))
+    readings = FeatureExtractor()(cartoons.split(Split.PUBLIC_TEST))
     weights = {  # large ones are stored in half precision
         w.name.removesuffix(".half"): torch.from_numpy(onnx.numpy_helper.to_array(w).copy()).float()
-        for w in onnx.load(JUDGE).graph.initializer
+        for w in onnx.load(REFERENCE_MODEL).graph.initializer
     }
-    logits = seen.features @ weights["maps.weight"].flatten(1).T + weights["maps.bias"]
-    torch.testing.assert_close(logits.softmax(1), seen.probs, atol=1e-4, rtol=0)
+    logits = readings.features @ weights["maps.weight"].flatten(1).T + weights["maps.bias"]
+    torch.testing.assert_close(logits.softmax(1), readings.probs, atol=1e-4, rtol=0)
 
 
-def test_the_judgement_tells_new_faces_from_copies_and_noise(cartoons: FaceSet) -> None:
+def test_the_evaluation_separates_new_faces_from_copies_and_noise(cartoons: FaceSet) -> None:
     training, held_out, new = (cartoons.split(split) for split in Split)
-    by = yardstick(Eye(), training, held_out)
+    by = read_reference(FeatureExtractor(), training, held_out)
     disgust = [faces.images[faces.labels == 1] for faces in (training, new)]
-    copied, _ = judge_made(disgust[0], Emotion.DISGUST, by)
-    fresh, pairs = judge_made(disgust[1], Emotion.DISGUST, by)
-    noise, _ = judge_made(torch.randint(0, 256, (20, 48, 48), dtype=torch.uint8), Emotion.DISGUST, by)
-    assert copied["memorised"]["by_looks"] == copied["memorised"]["by_features"] == 1
-    assert fresh["memorised"]["by_looks"] <= 0.2
+    copied, _ = evaluate_faces(disgust[0], Emotion.DISGUST, by)
+    fresh, pairs = evaluate_faces(disgust[1], Emotion.DISGUST, by)
+    noise, _ = evaluate_faces(torch.randint(0, 256, (20, 48, 48), dtype=torch.uint8), Emotion.DISGUST, by)
+    assert copied["memorised"]["by_appearance"] == copied["memorised"]["by_features"] == 1
+    assert fresh["memorised"]["by_appearance"] <= 0.2
     assert len(pairs.row) == len(disgust[1])
     distance = fresh["kernel_distance"]
     assert distance["made"]["value"] < distance["noise"]["value"] / 10
@@ -91,4 +99,4 @@ def test_the_judgement_tells_new_faces_from_copies_and_noise(cartoons: FaceSet) 
     assert abs(distance["halves"]["value"]) < 3 * distance["halves"]["standard_deviation"]
     assert sum(fresh["read_as"].values()) == pytest.approx(1)
     one = disgust[1][:1].expand(20, -1, -1)
-    assert judge_made(one, Emotion.DISGUST, by)[0]["variety"]["made"] < 1e-2 < fresh["variety"]["made"]
+    assert evaluate_faces(one, Emotion.DISGUST, by)[0]["variety"]["made"] < 1e-2 < fresh["variety"]["made"]

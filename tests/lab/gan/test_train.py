@@ -14,13 +14,20 @@ from torch.utils.flop_counter import FlopCounterMode
 from mien._emotions import Emotion
 from mien._errors import DataError, OutputError
 from mien.lab.data import FaceSet, Split
-from mien.lab.gan.evaluate import kernel_distance, outlook
+from mien.lab.gan.evaluate import appearance, kernel_distance
 from mien.lab.gan.nets import Discriminator, Generator
-from mien.lab.gan.synthesize import Wish, choose_emotions, faces_of, make_faces, synthesize, write_faces
-from mien.lab.gan.train import Settings, class_draw, mirror, perturb, train
+from mien.lab.gan.synthesize import (
+    SynthesisOptions,
+    choose_emotions,
+    gan_recipe,
+    generate_faces,
+    synthesize,
+    write_faces,
+)
+from mien.lab.gan.train import GanConfig, augment, flip_half, sampling_weights, train_gan
 from support.synthetic_faces import cartoon_set
 
-TINY = Settings(batch=16, noise=8, widths=(16, 8, 8), critic_widths=(8, 8, 16, 16), precision="32-true")
+TINY = GanConfig(batch_size=16, noise=8, widths=(16, 8, 8), discriminator_widths=(8, 8, 16, 16), precision="32-true")
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +79,8 @@ def test_the_class_changes_the_face_and_the_score() -> None:
 
 def test_perturbing_is_differentiable_and_moves_light_and_place() -> None:
     x = torch.linspace(-0.5, 0.5, 48).expand(32, 1, 48, 48).clone().requires_grad_()
-    changed = perturb(x, torch.Generator().manual_seed(0))
-    again = perturb(x, torch.Generator().manual_seed(0))
+    changed = augment(x, torch.Generator().manual_seed(0))
+    again = augment(x, torch.Generator().manual_seed(0))
     assert changed.shape == x.shape
     assert torch.equal(changed, again)
     assert changed.detach().mean(dim=(1, 2, 3)).std() > 0.1  # light
@@ -87,7 +94,7 @@ def test_perturbing_is_differentiable_and_moves_light_and_place() -> None:
 
 def test_mirroring_turns_about_half() -> None:
     x = torch.arange(48.0).expand(400, 1, 48, 48)
-    turned = mirror(x, torch.Generator().manual_seed(0))[:, 0, 0, 0] == 47
+    turned = flip_half(x, torch.Generator().manual_seed(0))[:, 0, 0, 0] == 47
     assert 150 < int(turned.sum()) < 250
 
 
@@ -95,67 +102,67 @@ def test_a_killed_training_ends_to_the_bit_like_one_that_was_not(
     training: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mien.lab.gan.train.REPORT_EVERY", 10)
-    whole = train(training, tmp_path / "whole", steps=30, settings=TINY)
+    whole = train_gan(training, tmp_path / "whole", steps=30, config=TINY)
     monkeypatch.setattr("mien.lab.gan.train.SAVE_EVERY", 0.0)
 
-    def die(record: dict[str, Any]) -> None:
-        if record["step"] == 20:  # reported before it is saved: the checkpoint is of step 10
+    def die(_stage: str, done: int = 0, _total: int = 0) -> None:
+        if done == 20:  # reported before it is saved: the checkpoint is of step 10
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(training, tmp_path / "killed", steps=30, settings=TINY, report=die)
+        train_gan(training, tmp_path / "killed", steps=30, config=TINY, progress=die)
     assert torch.load(tmp_path / "killed" / "checkpoint.pt", weights_only=True)["step"] == 10
-    resumed = train(training, tmp_path / "killed", steps=30, settings=TINY)
+    resumed = train_gan(training, tmp_path / "killed", steps=30, config=TINY)
     assert same(tmp_path / "whole", tmp_path / "killed")
-    assert torch.equal(make_faces(whole.maker, 1, 5), make_faces(resumed.maker, 1, 5))
+    assert torch.equal(generate_faces(whole.averaged, 1, 5), generate_faces(resumed.averaged, 1, 5))
     losses = [[r["loss"] for r in gan.history] for gan in (whole, resumed)]
     assert losses[0] == losses[1]
 
 
 def test_another_seed_is_another_training(training: FaceSet, tmp_path: Path) -> None:
-    train(training, tmp_path / "0", steps=3, settings=TINY)
+    train_gan(training, tmp_path / "0", steps=3, config=TINY)
     other = replace(TINY, seed=1)
-    train(training, tmp_path / "1", steps=3, settings=other)
+    train_gan(training, tmp_path / "1", steps=3, config=other)
     assert not same(tmp_path / "0", tmp_path / "1")
-    with pytest.raises(DataError, match="another kind \\(its settings differ\\)"):
-        train(training, tmp_path / "0", steps=3, settings=other)
-    with pytest.raises(DataError, match="another kind \\(its faces differ\\)"):
-        train(training.select(torch.arange(80)), tmp_path / "0", steps=3, settings=TINY)
+    with pytest.raises(DataError, match="another training \\(its config differ\\)"):
+        train_gan(training, tmp_path / "0", steps=3, config=other)
+    with pytest.raises(DataError, match="another training \\(its faces differ\\)"):
+        train_gan(training.select(torch.arange(80)), tmp_path / "0", steps=3, config=TINY)
 
 
 def test_a_trained_one_is_reused_and_the_time_limit_stops_with_a_checkpoint(training: FaceSet, tmp_path: Path) -> None:
-    begun = train(training, tmp_path, steps=5, settings=TINY)
-    reused = train(training, tmp_path, steps=3, settings=TINY, time_limit=0)
+    begun = train_gan(training, tmp_path, steps=5, config=TINY)
+    reused = train_gan(training, tmp_path, steps=3, config=TINY, time_limit=0)
     assert begun.step == reused.step == 5
-    assert train(training, tmp_path, steps=50, settings=TINY, time_limit=0).step == 5
-    assert train(training, tmp_path, steps=10, settings=TINY).step == 10
+    assert train_gan(training, tmp_path, steps=50, config=TINY, time_limit=0).step == 5
+    assert train_gan(training, tmp_path, steps=10, config=TINY).step == 10
 
 
 def test_rare_classes_are_drawn_more_often_than_they_come(training: FaceSet) -> None:
     rare = training.select((training.labels != 1) | (torch.cumsum(training.labels == 1, 0) <= 4))
-    draw = class_draw(rare, 0.75)
+    draw = sampling_weights(rare, 0.75)
     share = torch.stack([draw[rare.labels == c].sum() for c in range(7)]) / draw.sum()
     assert share[1] == pytest.approx(4**0.25 / (4**0.25 + 6 * 18**0.25), rel=1e-4)
 
 
 def test_the_training_teaches(training: FaceSet, tmp_path: Path) -> None:
     """After eighty steps the made cartoons are nearer to real ones than those of the untrained generator."""
-    settings = replace(TINY, rate=2e-3, critic_rate=4e-3, ema=0.9)
-    first = make_faces(train(training, tmp_path / "0", steps=1, settings=settings).maker, 6, 64)
-    last = make_faces(train(training, tmp_path / "1", steps=80, settings=settings).maker, 6, 64)
-    real = outlook(training.images)
-    before, after = (kernel_distance(outlook(made) * 20, real * 20, halves=0).value for made in (first, last))
+    config = replace(TINY, lr=2e-3, discriminator_lr=4e-3, ema_decay=0.9)
+    first = generate_faces(train_gan(training, tmp_path / "0", steps=1, config=config).averaged, 6, 64)
+    last = generate_faces(train_gan(training, tmp_path / "1", steps=80, config=config).averaged, 6, 64)
+    real = appearance(training.images)
+    before, after = (kernel_distance(appearance(made) * 20, real * 20, halves=0).value for made in (first, last))
     assert after < 0.5 * before
 
 
 def test_faces_of_a_seed_are_the_same_and_the_first_ones_whatever_the_count() -> None:
     generator = Generator(7, noise=8, widths=(16, 8, 8)).eval()
-    made = make_faces(generator, 1, 300, seed=3)
+    made = generate_faces(generator, 1, 300, seed=3)
     assert made.shape == (300, 48, 48)
     assert made.dtype == torch.uint8
-    assert torch.equal(made[:7], make_faces(generator, 1, 7, seed=3)[:7])
-    assert not torch.equal(made, make_faces(generator, 1, 300, seed=4))
-    assert not torch.equal(made[0], make_faces(generator, 2, 1, seed=3)[0])
+    assert torch.equal(made[:7], generate_faces(generator, 1, 7, seed=3)[:7])
+    assert not torch.equal(made, generate_faces(generator, 1, 300, seed=4))
+    assert not torch.equal(made[0], generate_faces(generator, 2, 1, seed=3)[0])
 
 
 def test_a_written_set_replaces_only_what_mien_made(tmp_path: Path) -> None:
@@ -170,39 +177,39 @@ def test_a_written_set_replaces_only_what_mien_made(tmp_path: Path) -> None:
     assert (tmp_path / "disgust" / "aunt.png").exists()
 
 
-def test_synthesize_writes_faces_judgement_and_sheet(cartoons: FaceSet, tmp_path: Path) -> None:
-    wish = Wish((Emotion.DISGUST, Emotion.FEAR), 9, steps=4, settings=TINY)
-    said = []
-    judgement = synthesize(wish, cartoons, tmp_path, report=said.append)
-    assert json.loads((tmp_path / "judgement.json").read_text()) == judgement
+def test_synthesize_writes_faces_evaluation_and_sheet(cartoons: FaceSet, tmp_path: Path) -> None:
+    options = SynthesisOptions((Emotion.DISGUST, Emotion.FEAR), 9, steps=4, config=TINY)
+    reports: list[tuple[object, ...]] = []
+    evaluation = synthesize(options, cartoons, tmp_path, progress=lambda *report: reports.append(report))
+    assert json.loads((tmp_path / "evaluation.json").read_text()) == evaluation
     assert [len(list((tmp_path / e).glob("*.png"))) for e in ("disgust", "fear")] == [9, 9]
-    assert judgement["emotions"]["disgust"]["training"] == 18
-    assert judgement["steps"] == 4
+    assert evaluation["emotions"]["disgust"]["training"] == 18
+    assert evaluation["steps"] == 4
     with Image.open(tmp_path / "contact.png") as sheet:
         assert sheet.height > 2 * 6 * 72
         assert np.asarray(sheet).std() > 20
-    assert {"step", "steps", "loss", "critic_loss", "images_per_second"} <= set(said[0])
+    assert reports[0] == ("training the GAN", 4, 4)
 
 
 def test_what_cannot_be_made_is_said(cartoons: FaceSet, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no emotion 'disgusst' to make faces of; did you mean 'disgust'"):
-        choose_emotions(["disgusst"], faces_of())
-    assert choose_emotions(["fear", "disgust", "fear"], faces_of()) == (Emotion.FEAR, Emotion.DISGUST)
+        choose_emotions(["disgusst"], gan_recipe())
+    assert choose_emotions(["fear", "disgust", "fear"], gan_recipe()) == (Emotion.FEAR, Emotion.DISGUST)
     few = cartoons.select((cartoons.labels != 1) | (cartoons.usage != 0))
     with pytest.raises(DataError, match="0 Training faces of disgust are too few"):
-        synthesize(Wish((Emotion.DISGUST,), 9, settings=TINY), few, tmp_path)
+        synthesize(SynthesisOptions((Emotion.DISGUST,), 9, config=TINY), few, tmp_path)
     alone = cartoons.split(Split.TRAINING)
     with pytest.raises(DataError, match="0 PublicTest faces are too few"):
-        synthesize(Wish((Emotion.DISGUST,), 9, steps=1, settings=TINY), alone, tmp_path)
+        synthesize(SynthesisOptions((Emotion.DISGUST,), 9, steps=1, config=TINY), alone, tmp_path)
     large = replace(cartoons, images=cartoons.images.repeat_interleave(2, 1).repeat_interleave(2, 2))
     with pytest.raises(DataError, match="96 pixels a side; 48 are needed"):
-        synthesize(Wish((Emotion.DISGUST,), 9, steps=1, settings=TINY), large, tmp_path)
+        synthesize(SynthesisOptions((Emotion.DISGUST,), 9, steps=1, config=TINY), large, tmp_path)
 
 
 def test_a_folder_that_cannot_be_written_is_said_before_training(training: FaceSet, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be written"):
-        train(training, tmp_path / "file" / "run", steps=1, settings=TINY)
+        train_gan(training, tmp_path / "file" / "run", steps=1, config=TINY)
 
 
 def test_the_leaked_faces_are_not_learned(cartoons: FaceSet, tmp_path: Path) -> None:
@@ -211,7 +218,7 @@ def test_the_leaked_faces_are_not_learned(cartoons: FaceSet, tmp_path: Path) -> 
     public = int((cartoons.usage == 1).nonzero()[0])
     same_class = int(((cartoons.usage == 0) & (cartoons.labels == 1)).nonzero()[0])
     images[same_class] = images[public]
-    judgement = synthesize(
-        Wish((Emotion.DISGUST,), 8, steps=1, settings=TINY), replace(cartoons, images=images), tmp_path
+    evaluation = synthesize(
+        SynthesisOptions((Emotion.DISGUST,), 8, steps=1, config=TINY), replace(cartoons, images=images), tmp_path
     )
-    assert judgement["emotions"]["disgust"]["training"] == 17
+    assert evaluation["emotions"]["disgust"]["training"] == 17

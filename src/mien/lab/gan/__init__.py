@@ -1,4 +1,4 @@
-"""A small conditional GAN that makes faces of the rare classes (document 001), and says how good they are.
+"""A small conditional GAN that generates faces of rare classes (document 001), and the evaluation of its faces.
 
-synthesize: learn (nets, perturb) -> sample -> judge (features, kernel, neighbours) -> sheet
+synthesize: train (nets) -> generate -> evaluate -> contact sheet
 """

@@ -1,7 +1,7 @@
-"""How good made faces are, in figures: kernel distance, recognition, memorisation; for one emotion at a time.
+"""How good synthetic faces are: kernel distance, recognition, memorisation and variety, for one emotion at a time.
 
-Made faces are held against PublicTest, whose faces the GAN has not seen and which `mien-0` was not trained on.
-PrivateTest stays untouched.
+Synthetic faces are compared with PublicTest, which neither the GAN nor ``mien-0`` was trained on. PrivateTest is not
+used.
 """
 
 from dataclasses import dataclass
@@ -24,26 +24,46 @@ from mien.infer import PRECISIONS, Classifier
 from mien.lab.data import FaceSet
 from mien.lab.predictions import crops_of
 
-# The model that judges, in fp32, so that rounding blurs no distance.
-JUDGE = BUNDLED / "mien-0" / PRECISIONS["fp32"]
+# The model whose features are compared; in fp32, so that rounding does not change distances.
+REFERENCE_MODEL = BUNDLED / "mien-0" / PRECISIONS["fp32"]
+# Faces that are read, and whose distances are computed, at once (512 x 56,000 distances take 115 MB).
+_READ_BATCH, _DISTANCE_BATCH = 64, 512
+# Faces of a set in a kernel distance, at most: its cost grows with the square.
+_MAX_FACES = 1000
+# Half-samples of the standard error, and random partitions that show what a distance of 0 looks like.
+_HALVES, _PARTITIONS = 200, 50
+# Real faces of a class that an evaluation needs, and the quantile of their distances that a copy is below.
+MIN_FACES, QUANTILE = 8, 0.01
+# Standard deviation of the blur, in pixels of a 48-pixel face: faces that differ by noise alone shall look the same.
+_BLUR = 1.0
+
+Metrics = dict[str, Any]
 
 
-# Faces read at once.
-CHUNK = 64
+class Readings(NamedTuple):
+    """What the reference model reads in faces.
 
-
-class Seen(NamedTuple):
-    """``probs`` float32 ``[N, C]`` in the order of ``Eye.emotions``; ``features`` float32 ``[N, D]``."""
+    Attributes:
+        probs: float32 ``[N, C]``.
+        features: float32 ``[N, D]``, averaged over the map.
+    """
 
     probs: Tensor
     features: Tensor
 
 
-class Eye:
-    """A classifier of the contract, opened to its features. ``emotions`` are its classes, ``name`` is its name."""
+class FeatureExtractor:
+    """A classifier's ONNX file with its features as a second output.
 
-    def __init__(self, path: Path = JUDGE, *, threads: int = 1) -> None:
-        """Raises ``ModelError`` for a file that breaks the contract, or whose maps are no convolution of features."""
+    Args:
+        path: The file; its maps are a convolution of its features.
+        threads: Threads of one call.
+
+    Raises:
+        ModelError: The file breaks the contract, or its maps are not made by a convolution.
+    """
+
+    def __init__(self, path: Path = REFERENCE_MODEL, *, threads: int = 1) -> None:
         classifier = Classifier(path)
         self.name, self.size = classifier.name, classifier.size
         self.emotions: tuple[Emotion, ...] = classifier.emotions
@@ -53,58 +73,57 @@ class Eye:
         graph = _with_features(onnx.load(path), path).SerializeToString()
         self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
-    def __call__(self, faces: FaceSet) -> Seen:
-        """Look at ``faces``, on the CPU."""
+    def __call__(self, faces: FaceSet) -> Readings:
+        """Read ``faces`` on the CPU."""
         crops: NDArray[np.uint8] = crops_of(faces, self.size)
-        parts = [self._run(crops[i : i + CHUNK]) for i in range(0, len(crops), CHUNK)]
+        starts = range(0, len(crops), _READ_BATCH)
+        parts = [self._session.run(["probs", "features"], {"crops": crops[i : i + _READ_BATCH]}) for i in starts]
         probs, features = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return Seen(torch.from_numpy(probs), torch.from_numpy(features))
-
-    def _run(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        probs, features = self._session.run(["probs", "features"], {"crops": np.ascontiguousarray(crops)})
-        return probs, features
+        return Readings(torch.from_numpy(probs), torch.from_numpy(features))
 
 
 def _with_features(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
-    """``model`` with the output ``features`` ``[N, D]``: what its maps are made of, averaged over the places."""
+    """``model`` with the output ``features`` ``[N, D]``: the input of its maps, averaged over the places."""
     graph = model.graph
     makers = [node for node in graph.node if "maps" in node.output and node.op_type == "Conv"]
     if not makers:
         raise ModelError(f"{path}: its maps are not made by a convolution, so it has no features to compare faces by")
-    axes = helper.make_tensor("mien_axes", onnx.TensorProto.INT64, [2], [2, 3])
-    graph.initializer.append(axes)
+    graph.initializer.append(helper.make_tensor("mien_axes", onnx.TensorProto.INT64, [2], [2, 3]))
     graph.node.append(helper.make_node("ReduceMean", [makers[0].input[0], "mien_axes"], ["features"], keepdims=0))
     graph.output.append(helper.make_tensor_value_info("features", onnx.TensorProto.FLOAT, None))
     return model
 
 
-# Faces of a set that are compared, at most: the cost grows with the square.
-MOST = 1000
-
-
-# Half-samples that the standard error is taken from.
-HALVES = 200
-
-
 class Distance(NamedTuple):
-    """``value`` is unbiased, so it may be a little below 0 for sets of one distribution."""
+    """A kernel distance. The value is unbiased, so it may be slightly negative for sets of one distribution."""
 
     value: float
     standard_error: float
 
 
-def kernel_distance(x: Tensor, y: Tensor, *, seed: int = 0, halves: int = HALVES) -> Distance:
-    """The squared maximum mean discrepancy of ``x`` ``[N, D]`` and ``y`` ``[M, D]`` under ``(x.y / D + 1) ** 3``.
+def kernel_distance(x: Tensor, y: Tensor, *, seed: int = 0, halves: int = _HALVES) -> Distance:
+    """Estimate the squared maximum mean discrepancy of two sets under the kernel ``(x.y / D + 1) ** 3``.
 
-    The unbiased estimate of Gretton et al. (JMLR 2012), of at most ``MOST`` rows each. The standard error is the
-    spread of the same estimate over random halves of both sets about the estimate of the whole (the delete-half
-    jackknife, Shao and Wu 1989), which is a little too large where the sets are of one distribution; with ``halves``
-    0 it is 0. Raises ``ValueError`` for a set of less than four rows.
+    This is the kernel inception distance (Binkowski et al., ICLR 2018) with the features of ``mien-0``: the unbiased
+    estimate of Gretton et al. (JMLR 2012). The standard error is that of the delete-half jackknife (Shao & Wu, 1989);
+    it is slightly too large where both sets are of one distribution.
+
+    Args:
+        x: Features ``[N, D]``; at most 1,000 random rows are used.
+        y: Features ``[M, D]``.
+        seed: Seed of the random rows.
+        halves: Random halves for the standard error; with 0 it is 0.
+
+    Returns:
+        The distance.
+
+    Raises:
+        ValueError: A set has less than four rows.
     """
     if min(len(x), len(y)) < 4:
         raise ValueError(f"a kernel distance needs four faces of each set, not {len(x)} and {len(y)}")
     generator = torch.Generator().manual_seed(seed)
-    x, y = (_some(rows.double(), MOST, generator) for rows in (x, y))
+    x, y = (rows.double()[torch.randperm(len(rows), generator=generator)[:_MAX_FACES]] for rows in (x, y))
     xx, yy, xy = _kernel(x, x), _kernel(y, y), _kernel(x, y)
     value = _discrepancy(xx, yy, xy)
     squares = 0.0
@@ -112,10 +131,6 @@ def kernel_distance(x: Tensor, y: Tensor, *, seed: int = 0, halves: int = HALVES
         i, j = (torch.randperm(len(rows), generator=generator)[: len(rows) // 2] for rows in (x, y))
         squares += (_discrepancy(xx[i][:, i], yy[j][:, j], xy[i][:, j]) - value) ** 2
     return Distance(value, (squares / max(1, halves)) ** 0.5)
-
-
-def _some(rows: Tensor, most: int, generator: torch.Generator) -> Tensor:
-    return rows[torch.randperm(len(rows), generator=generator)[:most]]
 
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:
@@ -128,21 +143,18 @@ def _discrepancy(xx: Tensor, yy: Tensor, xy: Tensor) -> float:
     return float(within - 2 * xy.mean())
 
 
-# Standard deviation of the blur, in pixels of a 48-pixel face: what differs by noise alone shall look the same.
-BLUR = 1.0
+def appearance(images: Tensor) -> Tensor:
+    """Describe faces by their pixels, independent of brightness and contrast.
 
+    Args:
+        images: uint8 ``[N, S, S]``.
 
-# Faces compared at once; 512 x 56,000 distances are 115 MB.
-CHUNK_NEIGHBOURS = 512
-
-
-def outlook(images: Tensor) -> Tensor:
-    """uint8 ``[N, S, S]`` -> float32 ``[N, S*S/4]``: blurred, halved, brightness and contrast taken out.
-
-    Each row has mean 0 and length 1, so the distance of two rows is ``sqrt(2 - 2 r)`` of their correlation r.
+    Returns:
+        float32 ``[N, S*S/4]``: blurred and halved. Each row has mean 0 and length 1, so the distance of two rows is
+        ``sqrt(2 - 2 r)`` for their correlation r.
     """
     at = torch.arange(-3, 4, device=images.device)
-    kernel = torch.exp(-0.5 * (at / BLUR) ** 2)
+    kernel = torch.exp(-0.5 * (at / _BLUR) ** 2)
     kernel = (kernel / kernel.sum())[None, None, :, None]
     rows = []
     for part in torch.split(images, 1024):
@@ -152,128 +164,166 @@ def outlook(images: Tensor) -> Tensor:
     return torch.cat(rows)
 
 
-def nearest(queries: Tensor, references: Tensor) -> tuple[Tensor, Tensor]:
-    """For each of ``queries`` ``[N, D]`` the Euclidean distance to the nearest of ``references`` and its row."""
-    found = [torch.cdist(part, references).min(dim=1) for part in torch.split(queries, CHUNK_NEIGHBOURS)]
-    return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
-
-
-def nearest_face(images: Tensor, training: Tensor) -> tuple[Tensor, Tensor]:
-    """As ``nearest``, for uint8 faces by ``outlook``; a training face counts as it is and mirrored."""
-    references = outlook(torch.cat([training, training.flip(2)]))
-    distance, row = nearest(outlook(images), references)
-    return distance, row % len(training)
-
-
-def share_below(distances: Tensor, real: Tensor, quantile: float) -> float:
-    """Share of ``distances`` below that ``quantile`` of the distances of new ``real`` faces.
-
-    Made faces that are as new as real ones have the share ``quantile``; copies have a share near 1.
-    """
-    return float((distances < torch.quantile(real, quantile)).float().mean())
-
-
-# Real faces of the class needed to judge by, and the quantile of their distances that a copy lies below.
-FEWEST, QUANTILE = 8, 0.01
-
-
-# Random partitions of the held-out faces whose distance shows what 0 looks like.
-PARTITIONS = 50
-
-
-Figures = dict[str, Any]
-
-
-class Pairs(NamedTuple):
-    """Made faces and their nearest training faces by looks: distance ``[N]`` and row of the training set ``[N]``."""
+class Neighbours(NamedTuple):
+    """The nearest training face of each face: its distance ``[N]`` and its row in the training set ``[N]``."""
 
     distance: Tensor
     row: Tensor
 
 
-@dataclass(frozen=True)
-class Yardstick:
-    """All that judging needs of the real faces, looked at once; everything on the CPU."""
+def nearest_faces(images: Tensor, training: Tensor) -> Neighbours:
+    """Find the nearest training face of each image by appearance; training faces count mirrored, too.
 
-    eye: Eye
+    Args:
+        images: uint8 ``[N, S, S]``.
+        training: uint8 ``[M, S, S]``.
+
+    Returns:
+        Distances and rows.
+    """
+    found = _nearest_rows(appearance(images), appearance(torch.cat([training, training.flip(2)])))
+    return Neighbours(found.distance, found.row % len(training))
+
+
+def _nearest_rows(queries: Tensor, references: Tensor) -> Neighbours:
+    found = [torch.cdist(part, references).min(dim=1) for part in torch.split(queries, _DISTANCE_BATCH)]
+    return Neighbours(torch.cat([f.values for f in found]), torch.cat([f.indices for f in found]))
+
+
+def share_below(distances: Tensor, real: Tensor, quantile: float) -> float:
+    """Return the share of ``distances`` below a quantile of the distances of new real faces.
+
+    Args:
+        distances: Distances of synthetic faces to their nearest training face, ``[N]``.
+        real: The same of real faces that are not in the training set, ``[M]``.
+        quantile: The quantile, from 0 to 1.
+
+    Returns:
+        About ``quantile`` for faces as new as real ones, nearly 1 for copies.
+    """
+    return float((distances < torch.quantile(real, quantile)).float().mean())
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Everything an evaluation needs of the real faces, read once, on the CPU.
+
+    Attributes:
+        extractor: The reference model.
+        training: The faces that the GAN learned from.
+        held_out: Real faces that it did not see.
+        training_readings: Readings of ``training``.
+        held_out_readings: Readings of ``held_out``.
+        appearance_distances: Distance of each held-out face to the nearest training face by appearance, ``[M]``.
+        feature_distances: The same by features.
+    """
+
+    extractor: FeatureExtractor
     training: FaceSet
     held_out: FaceSet
-    seen_training: Seen
-    seen_held_out: Seen
-    newness: Tensor  # of held-out faces, float32 [M]: distance to the nearest training face by looks
-    newness_features: Tensor  # ... and in the features
+    training_readings: Readings
+    held_out_readings: Readings
+    appearance_distances: Tensor
+    feature_distances: Tensor
 
     def features(self, emotion: Emotion) -> Tensor:
-        """Features of the held-out faces of ``emotion``, ``[m, D]``."""
-        return self.seen_held_out.features[self.held_out.labels == self.held_out.emotions.index(emotion)]
+        """Return the features of the held-out faces of ``emotion``, ``[m, D]``."""
+        return self.held_out_readings.features[self.held_out.labels == self.held_out.emotions.index(emotion)]
 
 
-def yardstick(eye: Eye, training: FaceSet, held_out: FaceSet) -> Yardstick:
-    """Look at the real faces. Raises ``DataError`` when there is nothing held out to judge by."""
-    if len(held_out) < FEWEST:
+def read_reference(extractor: FeatureExtractor, training: FaceSet, held_out: FaceSet) -> Reference:
+    """Read the real faces that synthetic ones are compared with.
+
+    Args:
+        extractor: The reference model.
+        training: The faces that the GAN learned from.
+        held_out: Real faces that it did not see.
+
+    Returns:
+        The reference.
+
+    Raises:
+        DataError: There are too few held-out faces.
+    """
+    if len(held_out) < MIN_FACES:
         raise DataError(
-            f"{training.source}: {len(held_out)} PublicTest faces are too few to judge made ones by ({FEWEST} needed)"
+            f"{training.source}: {len(held_out)} PublicTest faces are too few to evaluate synthetic ones "
+            f"({MIN_FACES} needed)"
         )
-    seen_training, seen_held_out = eye(training), eye(held_out)
-    return Yardstick(
-        eye=eye,
+    known, new = extractor(training), extractor(held_out)
+    return Reference(
+        extractor=extractor,
         training=training,
         held_out=held_out,
-        seen_training=seen_training,
-        seen_held_out=seen_held_out,
-        newness=nearest_face(held_out.images, training.images)[0],
-        newness_features=nearest(seen_held_out.features, seen_training.features)[0],
+        training_readings=known,
+        held_out_readings=new,
+        appearance_distances=nearest_faces(held_out.images, training.images).distance,
+        feature_distances=_nearest_rows(new.features, known.features).distance,
     )
 
 
-def judge_made(made: Tensor, emotion: Emotion, by: Yardstick, *, seed: int = 0) -> tuple[Figures, Pairs]:
-    """The figures of ``made`` uint8 ``[N, 48, 48]``, and each face's nearest training face."""
-    label = by.held_out.emotions.index(emotion)
-    seen = by.eye(_as_faces(made, label, by.held_out))
-    pairs = Pairs(*nearest_face(made, by.training.images))
-    distance_features, _ = nearest(seen.features, by.seen_training.features)
-    figures = {
-        "made": len(made),
-        "training": int((by.training.labels == label).sum()),
-        "held_out": int((by.held_out.labels == label).sum()),
-        "kernel_distance": _distances(seen.features, emotion, by, seed),
-        "read_as": _readings(seen.probs, by.eye),
-        "real_read_as": _readings(by.seen_held_out.probs[by.held_out.labels == label], by.eye),
+def evaluate_faces(
+    images: Tensor, emotion: Emotion, reference: Reference, *, seed: int = 0
+) -> tuple[Metrics, Neighbours]:
+    """Evaluate the synthetic faces of one emotion.
+
+    Args:
+        images: uint8 ``[N, 48, 48]``.
+        emotion: What they shall show.
+        reference: The real faces.
+        seed: Seed of random rows and partitions.
+
+    Returns:
+        Plain values for a JSON file, and the nearest training face of each image.
+    """
+    label = reference.held_out.emotions.index(emotion)
+    readings = reference.extractor(_as_face_set(images, label, reference.held_out))
+    neighbours = nearest_faces(images, reference.training.images)
+    feature_distances = _nearest_rows(readings.features, reference.training_readings.features).distance
+    emotions = reference.extractor.emotions
+    real = reference.held_out_readings.probs[reference.held_out.labels == label]
+    metrics = {
+        "made": len(images),
+        "training": int((reference.training.labels == label).sum()),
+        "held_out": int((reference.held_out.labels == label).sum()),
+        "kernel_distance": _kernel_distances(readings.features, emotion, reference, seed),
+        "read_as": _shares(readings.probs, emotions),
+        "real_read_as": _shares(real, emotions),
         "memorised": {
             "quantile": QUANTILE,
-            "by_looks": share_below(pairs.distance, by.newness, QUANTILE),
-            "by_features": share_below(distance_features, by.newness_features, QUANTILE),
-            "median_distance": _medians(pairs.distance, by.newness),
-            "median_distance_features": _medians(distance_features, by.newness_features),
+            "by_appearance": share_below(neighbours.distance, reference.appearance_distances, QUANTILE),
+            "by_features": share_below(feature_distances, reference.feature_distances, QUANTILE),
+            "median_distance": _medians(neighbours.distance, reference.appearance_distances),
+            "median_distance_features": _medians(feature_distances, reference.feature_distances),
         },
-        "variety": _variety(made, by.training.images[by.training.labels == label]),
+        "variety": _variety(images, reference.training.images[reference.training.labels == label]),
     }
-    return figures, pairs
+    return metrics, neighbours
 
 
-def _distances(made: Tensor, emotion: Emotion, by: Yardstick, seed: int) -> Figures | None:
+def _kernel_distances(features: Tensor, emotion: Emotion, reference: Reference, seed: int) -> Metrics | None:
     """Kernel distance of several sets to the held-out faces of the class; ``None`` where those are too few."""
-    held_out = by.features(emotion)
-    if min(len(held_out), len(made)) < FEWEST:
+    held_out = reference.features(emotion)
+    if min(len(held_out), len(features)) < MIN_FACES:
         return None
     source = torch.Generator().manual_seed(seed)
-    label = by.training.emotions.index(emotion)
-    noise = torch.randint(0, 256, (256, *by.held_out.images.shape[1:]), generator=source, dtype=torch.uint8)
+    label = reference.training.emotions.index(emotion)
+    noise = torch.randint(0, 256, (256, *reference.held_out.images.shape[1:]), generator=source, dtype=torch.uint8)
     sets = {
-        "made": made,
-        "training": by.seen_training.features[by.training.labels == label],
-        "noise": by.eye(_as_faces(noise, label, by.held_out)).features,
-        **{str(other): by.features(other) for other in by.held_out.emotions if other != emotion},
+        "made": features,
+        "training": reference.training_readings.features[reference.training.labels == label],
+        "noise": reference.extractor(_as_face_set(noise, label, reference.held_out)).features,
+        **{str(other): reference.features(other) for other in reference.held_out.emotions if other != emotion},
     }
     found = {name: kernel_distance(rows, held_out, seed=seed)._asdict() for name, rows in sets.items() if len(rows) > 3}
-    return {**found, "halves": _halves(held_out, seed)}
+    return {**found, "halves": _half_distances(held_out, seed)}
 
 
-def _halves(rows: Tensor, seed: int) -> Figures:
+def _half_distances(rows: Tensor, seed: int) -> Metrics:
     """The distance of one half of ``rows`` to the other, over random partitions: its mean and its spread."""
     source = torch.Generator().manual_seed(seed)
     values = []
-    for _ in range(PARTITIONS):
+    for _ in range(_PARTITIONS):
         order = torch.randperm(len(rows), generator=source)
         half = len(rows) // 2
         values.append(kernel_distance(rows[order[:half]], rows[order[half:]], halves=0).value)
@@ -281,12 +331,10 @@ def _halves(rows: Tensor, seed: int) -> Figures:
     return {"value": float(spread.mean()), "standard_deviation": float(spread.std())}
 
 
-def _readings(probs: Tensor, eye: Eye) -> dict[str, float]:
-    """Share of the faces that the classifier reads as each emotion."""
-    counts = torch.bincount(probs.argmax(1), minlength=len(eye.emotions))
-    return {
-        str(emotion): float(count) / max(1, len(probs)) for emotion, count in zip(eye.emotions, counts, strict=True)
-    }
+def _shares(probs: Tensor, emotions: tuple[Emotion, ...]) -> dict[str, float]:
+    """The share of the faces that the classifier reads as each emotion."""
+    counts = torch.bincount(probs.argmax(1), minlength=len(emotions)) / max(1, len(probs))
+    return {str(emotion): float(share) for emotion, share in zip(emotions, counts, strict=True)}
 
 
 def _medians(made: Tensor, real: Tensor) -> dict[str, float]:
@@ -294,21 +342,21 @@ def _medians(made: Tensor, real: Tensor) -> dict[str, float]:
 
 
 def _variety(made: Tensor, real: Tensor) -> dict[str, float]:
-    """Median distance by looks from a face to the nearest other of its own set; equally many of both sets.
+    """Median distance from a face to the nearest other face of its set, by appearance; equally many of both sets.
 
-    Of made faces that collapsed to a few it is near 0.
+    It is near 0 for a generator that collapsed to a few faces.
     """
     count = min(len(made), len(real))
     return {name: _spread(images[:count]) for name, images in (("made", made), ("training", real))}
 
 
 def _spread(images: Tensor) -> float:
-    rows = outlook(images)
+    rows = appearance(images)
     distances = torch.cdist(rows, rows).fill_diagonal_(torch.inf)
     return float(distances.min(1).values.median())
 
 
-def _as_faces(images: Tensor, label: int, like: FaceSet) -> FaceSet:
+def _as_face_set(images: Tensor, label: int, like: FaceSet) -> FaceSet:
     """``images`` as a set of one class, so that they are read exactly as real ones are."""
     count = len(images)
     return FaceSet(
@@ -320,5 +368,5 @@ def _as_faces(images: Tensor, label: int, like: FaceSet) -> FaceSet:
         pixels_from_jpeg=None,
         emotions=like.emotions,
         sha256="",
-        source="made faces",
+        source="synthetic faces",
     )

@@ -19,7 +19,16 @@ _BASE = 6
 
 
 class Generator(nn.Module):
-    """Noise and class -> face: a linear layer to 6 x 6, transposed convolutions to 24 x 24, sub-pixel to 48 x 48."""
+    """Noise and class -> face: a linear layer to 6 x 6, transposed convolutions to 24 x 24, sub-pixel to 48 x 48.
+
+    Args:
+        classes: Number of classes.
+        noise: Length of the noise vector.
+        widths: Channels at 6, 12 and 24 pixels.
+
+    Raises:
+        TypeError: ``widths`` are not three.
+    """
 
     def __init__(self, classes: int, *, noise: int = 64, widths: Sequence[int] = (128, 64, 32)) -> None:
         super().__init__()
@@ -31,12 +40,20 @@ class Generator(nn.Module):
         self.norms = nn.ModuleList(_StyledNorm(width, 2 * noise) for width in widths)
         pairs = list(pairwise(widths))
         self.ups = nn.ModuleList(nn.ConvTranspose2d(a, b, 4, stride=2, padding=1, bias=False) for a, b in pairs)
-        # Convolving at half the side and dealing out four channels costs a quarter (Shi et al., CVPR 2016).
+        # A convolution at half the side whose four channels become pixels costs a quarter (Shi et al., CVPR 2016).
         self.last = nn.Conv2d(widths[-1], 4, 3, padding=1)
-        _start(self)
+        _initialise(self)
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
-        """``z`` float ``[N, noise]``, standard normal; ``labels`` int64 ``[N]`` -> ``[N, 1, 48, 48]`` in -1..1."""
+        """Generate faces.
+
+        Args:
+            z: Standard normal noise ``[N, noise]``.
+            labels: Classes, int64 ``[N]``.
+
+        Returns:
+            Faces ``[N, 1, 48, 48]`` in -1..1.
+        """
         style = torch.cat([z, self.name(labels)], dim=1)
         x = self.base(style).unflatten(1, (-1, _BASE, _BASE))
         for up, norm in zip(self.ups, self.norms, strict=False):
@@ -46,7 +63,15 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Face and class -> how real: strided convolutions under spectral norm, a projection on the class."""
+    """Face and class -> score: strided convolutions under spectral norm, a projection on the class.
+
+    Args:
+        classes: Number of classes.
+        widths: Channels at 24, 12, 6 and 3 pixels.
+
+    Raises:
+        TypeError: ``widths`` are not four.
+    """
 
     def __init__(self, classes: int, *, widths: Sequence[int] = (24, 48, 96, 128)) -> None:
         super().__init__()
@@ -59,7 +84,15 @@ class Discriminator(nn.Module):
         self.name = spectral_norm(nn.Embedding(classes, widths[-1]))
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        """``x`` ``[N, 1, 48, 48]`` in -1..1, ``labels`` int64 ``[N]`` -> scores ``[N]``, high for real."""
+        """Score faces.
+
+        Args:
+            x: Faces ``[N, 1, 48, 48]`` in -1..1.
+            labels: Classes, int64 ``[N]``.
+
+        Returns:
+            Scores ``[N]``, high for real faces.
+        """
         for down in self.downs:
             x = F.leaky_relu(down(x), 0.2)
         x = F.leaky_relu(self.mix(_with_spread(x)), 0.2).sum(dim=(2, 3))
@@ -82,15 +115,15 @@ class _StyledNorm(nn.Module):
 
 
 def _with_spread(x: Tensor) -> Tensor:
-    """``x`` and one channel more, the mean deviation within the batch: a collapsed generator shows (Karras, 2018)."""
+    """``x`` with one more channel, the mean deviation within the batch, which exposes a collapse (Karras, 2018)."""
     spread = (x.var(0, unbiased=False) + 1e-8).sqrt().mean()
     return torch.cat([x, spread.expand(len(x), 1, *x.shape[2:])], dim=1)
 
 
-def _start(net: nn.Module) -> None:
+def _initialise(net: nn.Module) -> None:
     """Orthogonal first weights (Brock et al., ICLR 2019).
 
-    Classes differ little at first: what they share is learned once, and it is the noise that makes faces differ.
+    Classes start almost equal, so that what they share is learned once and the noise makes the faces differ.
     """
     for name, module in net.named_modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):

@@ -1,11 +1,11 @@
-"""A data set -> made faces of some of its classes in a folder, with their judgement and contact sheet."""
+"""A data set -> synthetic faces of some of its classes in a folder, with their evaluation and a contact sheet."""
 
 import io
 import json
 import math
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,110 +16,268 @@ from torch import Tensor
 
 from mien._emotions import Emotion, class_set
 from mien._errors import DataError, OutputError
+from mien._progress import Progress, no_progress
+from mien._suggest import suggest
 from mien.lab.data import FaceSet
 from mien.lab.data.selection import training_rows, validation_rows
 from mien.lab.files import save_bytes, save_text
-from mien.lab.gan.evaluate import Eye, Pairs, judge_made, yardstick
+from mien.lab.gan.evaluate import FeatureExtractor, Neighbours, evaluate_faces, read_reference
 from mien.lab.gan.nets import SIDE, Generator
-from mien.lab.gan.train import Gan, Settings, train
-from mien.lab.recipe import Data, Optimise, Recipe, nearest
+from mien.lab.gan.train import Gan, GanConfig, train_gan
+from mien.lab.recipe import Data, Optimise, Recipe
 
-# Faces made at once.
-CHUNK = 256
+# Training faces that a class needs to be learned.
+MIN_TRAINING_FACES = 16
+# Where the output folder keeps the training; readers of data sets skip names that begin with a dot.
+TRAINING_FOLDER = ".gan"
+# Faces generated at once, and digits of a file name (the first face is 00001.png).
+_BATCH, _DIGITS = 256, 5
+# The contact sheet: faces in a row, rows of a block; side of a face, height of a title and space between blocks in
+# pixels.
+_COLUMNS, _ROWS = 10, 4
+_CELL, _TITLE, _GAP = 72, 26, 16
+_SHEET_WIDTH = 2 * _COLUMNS * _CELL + 3 * _GAP
+_BAND_HEIGHT = 2 * _TITLE + (_ROWS + 2) * _CELL + 2 * _GAP
 
 
-# Digits of a file name; the first face is 00001.png.
-DIGITS = 5
+def gan_recipe(classes: str = "seven") -> Recipe:
+    """Return the recipe that selects the faces of a GAN, as it would those of any training.
+
+    Args:
+        classes: A class set, or the names of emotions, separated by commas.
+    """
+    return Recipe("gan", "", data=Data(classes=classes, size=SIDE), optimise=Optimise(batch=2))
+
+
+@dataclass(frozen=True, slots=True)
+class SynthesisOptions:
+    """What is generated, and after which training.
+
+    Attributes:
+        emotions: The emotions of the faces.
+        count: Faces of each emotion.
+        steps: Training steps of the GAN.
+        recipe: Selects the training and validation faces.
+        config: Settings of the training.
+        time_limit: Seconds after which the training stops with a checkpoint.
+        device: Where it runs, as torch names it.
+        threads: Threads that read faces for the evaluation.
+    """
+
+    emotions: tuple[Emotion, ...]
+    count: int
+    steps: int = 20_000
+    recipe: Recipe = field(default_factory=gan_recipe)
+    config: GanConfig = field(default_factory=GanConfig)
+    time_limit: float = math.inf
+    device: str = "cpu"
+    threads: int = 1
+
+
+def choose_emotions(names: Sequence[str], recipe: Recipe) -> tuple[Emotion, ...]:
+    """Turn names into emotions, each once.
+
+    Args:
+        names: Names of emotions.
+        recipe: The recipe whose classes are allowed.
+
+    Returns:
+        The emotions, in the given order.
+
+    Raises:
+        DataError: A name is no class of the recipe.
+    """
+    known = [str(emotion) for emotion in class_set(recipe.data.classes)]
+    for name in names:
+        if name not in known:
+            raise DataError(f"no emotion {name!r} to make faces of{suggest(name, known)}; there are {', '.join(known)}")
+    return tuple(dict.fromkeys(Emotion(name) for name in names))
+
+
+def synthesize(
+    options: SynthesisOptions,
+    faces: FaceSet,
+    folder: Path,
+    *,
+    provenance: dict[str, Any] | None = None,
+    progress: Progress = no_progress,
+) -> dict[str, Any]:
+    """Train a GAN (or resume or reuse its training), then generate, write and evaluate faces.
+
+    Writes ``EMOTION/00001.png`` and so on, ``evaluation.json`` and ``contact.png``; the training is kept in ``.gan``.
+
+    Args:
+        options: What to generate.
+        faces: The data set; the GAN learns from its Training rows.
+        folder: Where to write.
+        provenance: What ``evaluation.json`` records of its origin.
+        progress: Called with the progress.
+
+    Returns:
+        The content of ``evaluation.json``, or ``{}`` where the time limit came first; the same call then resumes.
+
+    Raises:
+        DataError: There are too few faces.
+        OutputError: The folder cannot be written.
+        DivergedError: A loss is not finite.
+    """
+    training, held_out = _select_rows(faces, options)
+    gan = train_gan(
+        training,
+        folder / TRAINING_FOLDER,
+        steps=options.steps,
+        config=options.config,
+        device=options.device,
+        time_limit=options.time_limit,
+        progress=progress,
+    )
+    if gan.step < options.steps:
+        return {}
+    return _write_all(options, gan, training, held_out, folder, provenance or {}, progress)
+
+
+def _select_rows(faces: FaceSet, options: SynthesisOptions) -> tuple[FaceSet, FaceSet]:
+    """What the GAN learns from, without rows that also occur in a test split, and what its faces are compared with."""
+    training, held_out = training_rows(faces, options.recipe), validation_rows(faces, options.recipe)
+    for emotion in options.emotions:
+        count = int((training.labels == training.emotions.index(emotion)).sum())
+        if count < MIN_TRAINING_FACES:
+            raise DataError(
+                f"{faces.source}: {count} Training faces of {emotion!s} are too few to learn from; "
+                f"{MIN_TRAINING_FACES} are needed"
+            )
+    return training, held_out
+
+
+def _write_all(
+    options: SynthesisOptions,
+    gan: Gan,
+    training: FaceSet,
+    held_out: FaceSet,
+    folder: Path,
+    provenance: dict[str, Any],
+    progress: Progress,
+) -> dict[str, Any]:
+    progress("reading the real faces")
+    reference = read_reference(FeatureExtractor(threads=options.threads), training, held_out)
+    metrics: dict[str, Any] = {}
+    bands = []
+    for emotion in options.emotions:
+        progress(f"generating and evaluating {emotion}")
+        label = gan.emotions.index(emotion)
+        made = generate_faces(gan.averaged, label, options.count, seed=gan.config.seed)
+        write_faces(made, folder, emotion)
+        metrics[str(emotion)], neighbours = evaluate_faces(made, emotion, reference, seed=gan.config.seed)
+        bands.append(Band(emotion, made, neighbours))
+    evaluation = {
+        "emotions": metrics,
+        "steps": gan.step,
+        "model": reference.extractor.name,
+        "losses": gan.history[-1] if gan.history else {},
+        "provenance": provenance,
+    }
+    save_text(folder / "evaluation.json", json.dumps(evaluation, indent=1) + "\n")
+    save_bytes(folder / "contact.png", contact_sheet(bands, training))
+    return evaluation
 
 
 @torch.no_grad()
-def make_faces(generator: Generator, label: int, count: int, *, seed: int = 0) -> Tensor:
-    """``count`` faces of the class ``label``, uint8 ``[count, 48, 48]`` on the CPU; the same for the same ``seed``.
+def generate_faces(generator: Generator, label: int, count: int, *, seed: int = 0) -> Tensor:
+    """Generate faces of one class; the first faces are the same however many are generated.
 
-    The first faces are the same however many are made. ``generator`` is taken in the mode it is in: hand over the
-    averaged one, which is in eval mode.
+    Args:
+        generator: The averaged generator, in eval mode.
+        label: Index of the class.
+        count: Number of faces.
+        seed: Seed of the noise.
+
+    Returns:
+        uint8 ``[count, 48, 48]`` on the CPU.
     """
     device = next(generator.parameters()).device
-    # Noise of another stream than the training's, and of each class another: drawn on the CPU for any device.
+    # Another stream of noise than the training's, and another for each class; drawn on the CPU for any device.
     source = torch.Generator().manual_seed((seed * 1_000_003 + label) * 2 + 1)
     made = []
-    for start in range(0, count, CHUNK):
-        z = torch.randn(CHUNK, generator.noise, generator=source)[: count - start].to(device)
+    for start in range(0, count, _BATCH):
+        z = torch.randn(_BATCH, generator.noise, generator=source)[: count - start].to(device)
         x = generator(z, torch.full((len(z),), label, device=device))
         made.append(((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).squeeze(1).cpu())
     return torch.cat(made)
 
 
 def write_faces(images: Tensor, folder: Path, emotion: Emotion) -> None:
-    """Write ``images`` uint8 ``[N, S, S]`` to ``folder/EMOTION/00001.png`` and so on, in place of an earlier set.
+    """Write faces as numbered PNG files; an earlier set is replaced when the new one is complete.
 
-    The earlier set stays until the new one is complete. Raises ``OutputError`` when ``folder`` cannot be written or
-    its folder of the emotion holds anything but numbered PNGs, which may be somebody's own.
+    Args:
+        images: uint8 ``[N, S, S]``.
+        folder: The files are ``folder/EMOTION/00001.png`` and so on.
+        emotion: Their emotion.
+
+    Raises:
+        OutputError: The folder cannot be written, or holds anything but numbered PNG files, which mien did not write.
     """
     target, draft = folder / emotion, folder / f".{emotion}.new"
-    _refuse_strangers(target)
+    _check_replaceable(target)
     try:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         for number, image in enumerate(images.numpy(), start=1):
-            Image.fromarray(image).save(draft / f"{number:0{DIGITS}d}.png")
+            Image.fromarray(image).save(draft / f"{number:0{_DIGITS}d}.png")
         shutil.rmtree(target, ignore_errors=True)
         draft.rename(target)
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
         cause = (error.strerror or str(error)).lower()
-        raise OutputError(f"{target}: cannot be written ({cause}); free space or name another --out") from error
+        raise OutputError(f"{target}: cannot be written ({cause}); free space or choose another folder") from error
 
 
-def _refuse_strangers(target: Path) -> None:
+def _check_replaceable(target: Path) -> None:
     if target.exists() and not target.is_dir():
-        raise OutputError(f"{target}: is a file where a folder of faces would be written; name another --out")
+        raise OutputError(f"{target}: is a file where a folder of faces would be written; choose another folder")
     for entry in target.iterdir() if target.is_dir() else ():
-        if not re.fullmatch(rf"\d{{{DIGITS},}}\.png", entry.name):
-            raise OutputError(f"{target}: holds {entry.name}, which mien did not make; name another --out")
-
-
-# Faces in a row and rows of a block; side of a face, height of a title and space between blocks in pixels.
-COLUMNS, ROWS = 10, 4
-
-
-CELL, TITLE, GAP = 72, 26, 16
-
-
-_WIDTH = 2 * COLUMNS * CELL + 3 * GAP
-
-
-_HEIGHT = 2 * TITLE + (ROWS + 2) * CELL + 2 * GAP  # of a band
+        if not re.fullmatch(rf"\d{{{_DIGITS},}}\.png", entry.name):
+            raise OutputError(f"{target}: holds {entry.name}, which mien did not write; choose another folder")
 
 
 class Band(NamedTuple):
-    """What the sheet shows of one emotion: made faces uint8 ``[N, S, S]`` and their nearest training faces."""
+    """What the contact sheet shows of one emotion: synthetic faces uint8 ``[N, S, S]`` and their neighbours."""
 
     emotion: Emotion
     made: Tensor
-    pairs: Pairs
+    neighbours: Neighbours
 
 
 def contact_sheet(bands: Sequence[Band], training: FaceSet) -> bytes:
-    """A PNG, a band for each emotion: made faces left, real ones right; below, the closest pairs, made above real."""
-    sheet = Image.new("L", (_WIDTH, len(bands) * _HEIGHT + GAP), 255)
+    """Draw a PNG with a band for each emotion.
+
+    Synthetic faces are on the left, real ones on the right. Below are the synthetic faces that are nearest to a
+    training face, each above that face.
+
+    Args:
+        bands: What to show.
+        training: The real faces.
+
+    Returns:
+        The bytes of the PNG.
+    """
+    sheet = Image.new("L", (_SHEET_WIDTH, len(bands) * _BAND_HEIGHT + _GAP), 255)
     for number, band in enumerate(bands):
-        _draw_band(sheet, band, training, top=GAP + number * _HEIGHT)
+        _draw_band(sheet, band, training, top=_GAP + number * _BAND_HEIGHT)
     stream = io.BytesIO()
     sheet.save(stream, "png")
     return stream.getvalue()
 
 
 def _draw_band(sheet: Image.Image, band: Band, training: FaceSet, *, top: int) -> None:
-    emotion, made, pairs = band
+    emotion, made, neighbours = band
     real = training.images[training.labels == training.emotions.index(emotion)]
-    right = 2 * GAP + COLUMNS * CELL
-    _draw_block(sheet, f"{emotion}: made", made[: ROWS * COLUMNS], COLUMNS, at=(GAP, top))
-    _draw_block(sheet, f"{emotion}: real, of Training", real[: ROWS * COLUMNS], COLUMNS, at=(right, top))
-    closest = pairs.distance.argsort()[: 2 * COLUMNS]
-    both = torch.cat([made[closest], training.images[pairs.row[closest]]])
-    title = "the made faces that are nearest to a training face, and that face below each"
-    _draw_block(sheet, title, both, len(closest), at=(GAP, top + TITLE + ROWS * CELL + GAP))
+    right = 2 * _GAP + _COLUMNS * _CELL
+    _draw_block(sheet, f"{emotion}: synthetic", made[: _ROWS * _COLUMNS], _COLUMNS, at=(_GAP, top))
+    _draw_block(sheet, f"{emotion}: real (Training)", real[: _ROWS * _COLUMNS], _COLUMNS, at=(right, top))
+    closest = neighbours.distance.argsort()[: 2 * _COLUMNS]
+    both = torch.cat([made[closest], training.images[neighbours.row[closest]]])
+    title = "the synthetic faces nearest to a training face, each above that face"
+    _draw_block(sheet, title, both, len(closest), at=(_GAP, top + _TITLE + _ROWS * _CELL + _GAP))
 
 
 def _draw_block(sheet: Image.Image, title: str, faces: Tensor, columns: int, *, at: tuple[int, int]) -> None:
@@ -127,113 +285,5 @@ def _draw_block(sheet: Image.Image, title: str, faces: Tensor, columns: int, *, 
     ImageDraw.Draw(sheet).text((left, top), title, fill=0, font=ImageFont.load_default(16))
     for number, face in enumerate(faces.numpy()):
         row, column = divmod(number, columns)
-        picture = Image.fromarray(face).resize((CELL - 2, CELL - 2), Image.Resampling.BICUBIC)
-        sheet.paste(picture, (left + column * CELL, top + TITLE + row * CELL))
-
-
-# Training faces of a class below which it cannot be learned.
-FEWEST = 16
-
-
-# Where a folder of made faces keeps the training; data sets are read without names that begin with a dot.
-TRAINING_FOLDER = ".gan"
-
-
-Report = Callable[[dict[str, Any]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What shall be made: ``count`` faces of each of ``emotions``, after ``steps`` steps of training."""
-
-    emotions: tuple[Emotion, ...]
-    count: int
-    steps: int = 20_000
-    recipe: Recipe = field(default_factory=lambda: faces_of())
-    settings: Settings = field(default_factory=Settings)
-    time_limit: float = math.inf  # seconds, of the training
-    device: str = "cpu"
-    threads: int = 1  # that look at the faces when they are judged
-
-
-def faces_of(classes: str = "seven") -> Recipe:
-    """Which faces are learned from, as a recipe of any training would say it: ``classes`` is a ``class_set``."""
-    return Recipe("gan", "", data=Data(classes=classes, size=SIDE), optimise=Optimise(batch=2))
-
-
-def choose_emotions(names: Sequence[str], recipe: Recipe) -> tuple[Emotion, ...]:
-    """The emotions of those names, each once. Raises ``DataError`` for one that is no class of the recipe."""
-    known = [str(emotion) for emotion in class_set(recipe.data.classes)]
-    for name in names:
-        if name not in known:
-            raise DataError(f"no emotion {name!r} to make faces of{nearest(name, known)}; there are {', '.join(known)}")
-    return tuple(dict.fromkeys(Emotion(name) for name in names))
-
-
-def synthesize(
-    wish: Wish,
-    faces: FaceSet,
-    folder: Path,
-    *,
-    provenance: dict[str, Any] | None = None,
-    report: Report = lambda _: None,
-) -> dict[str, Any]:
-    """Train on the Training rows of ``faces`` (or go on, or reuse), then make, write and judge what ``wish`` says.
-
-    Writes ``EMOTION/00001.png`` and so on, ``judgement.json`` and ``contact.png`` into ``folder``, the training into
-    ``.gan``. Returns the judgement, or ``{}`` when the time limit came first; the same call goes on then. Raises
-    ``DataError`` for too few faces, ``OutputError`` where ``folder`` cannot be written, ``DivergedError``.
-    """
-    training, held_out = _rows(faces, wish)
-    gan = train(
-        training,
-        folder / TRAINING_FOLDER,
-        steps=wish.steps,
-        settings=wish.settings,
-        device=wish.device,
-        time_limit=wish.time_limit,
-        report=report,
-    )
-    if gan.step < wish.steps:
-        return {}
-    return _make(wish, gan, training, held_out, folder, provenance or {}, report)
-
-
-def _rows(faces: FaceSet, wish: Wish) -> tuple[FaceSet, FaceSet]:
-    """What the GAN learns from, without rows that stand in a test split, and what its faces are judged by."""
-    training, held_out = training_rows(faces, wish.recipe), validation_rows(faces, wish.recipe)
-    for emotion in wish.emotions:
-        count = int((training.labels == training.emotions.index(emotion)).sum())
-        if count < FEWEST:
-            raise DataError(
-                f"{faces.source}: {count} Training faces of {emotion!s} are too few to learn from; {FEWEST} are needed"
-            )
-    return training, held_out
-
-
-def _make(
-    wish: Wish,
-    gan: Gan,
-    training: FaceSet,
-    held_out: FaceSet,
-    folder: Path,
-    provenance: dict[str, Any],
-    report: Report,
-) -> dict[str, Any]:
-    """Faces, judgement and sheet of a trained GAN; the judgement."""
-    report({"doing": "looking at the real faces"})
-    by = yardstick(Eye(threads=wish.threads), training, held_out)
-    judged: dict[str, Any] = {}
-    bands = []
-    for emotion in wish.emotions:
-        report({"doing": f"making and judging {emotion}"})
-        label = gan.emotions.index(emotion)
-        made = make_faces(gan.maker, label, wish.count, seed=gan.settings.seed)
-        write_faces(made, folder, emotion)
-        judged[str(emotion)], pairs = judge_made(made, emotion, by, seed=gan.settings.seed)
-        bands.append(Band(emotion, made, pairs))
-    last = gan.history[-1] if gan.history else {}
-    judgement = {"emotions": judged, "steps": gan.step, "judge": by.eye.name, "losses": last, "provenance": provenance}
-    save_text(folder / "judgement.json", json.dumps(judgement, indent=1) + "\n")
-    save_bytes(folder / "contact.png", contact_sheet(bands, training))
-    return judgement
+        image = Image.fromarray(face).resize((_CELL - 2, _CELL - 2), Image.Resampling.BICUBIC)
+        sheet.paste(image, (left + column * _CELL, top + _TITLE + row * _CELL))
