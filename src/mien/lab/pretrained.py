@@ -19,7 +19,7 @@ from mien.lab.nets._layers import Block, Bottleneck
 from mien.lab.nets._timm import PREFIX, pretrained_features
 from mien.lab.recipe import Recipe
 
-State = Mapping[str, Tensor]
+_State = Mapping[str, Tensor]
 
 _HOST = "https://download.pytorch.org/models/"
 _RESNETS = {
@@ -84,7 +84,7 @@ def start_from_imagenet(net: Net) -> None:
         nn.init.zeros_(cast(nn.Parameter, adapter.bias))
 
 
-def load_torchvision(backbone: nn.Module, state: State) -> None:
+def load_torchvision(backbone: nn.Module, state: _State) -> None:
     """Load a ResNet's ``state`` in torchvision's names into ``backbone``, a ``residual_features``.
 
     Of a grey net's first convolution the filters of red, green and blue are added: it answers a grey image as the
@@ -97,7 +97,7 @@ def load_torchvision(backbone: nn.Module, state: State) -> None:
     load_same(backbone, ours, "torchvision's file")
 
 
-def load_same(module: nn.Module, state: State, source: str) -> None:
+def load_same(module: nn.Module, state: _State, source: str) -> None:
     """Load ``state`` into ``module``, all of it. Raises ``DataError`` naming the first tensor that does not fit.
 
     Only the batch norms' counters of steps may be missing, as they are in older files; nothing here uses them.

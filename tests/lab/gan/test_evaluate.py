@@ -13,7 +13,7 @@ from mien.lab.gan.evaluate import (
     evaluate_faces,
     kernel_distance,
     nearest_faces,
-    read_reference,
+    read_real_faces,
     share_below,
 )
 from support.synthetic_faces import cartoon_set
@@ -85,7 +85,7 @@ def test_the_features_are_those_that_the_maps_are_made_of(cartoons: FaceSet) -> 
 
 def test_the_evaluation_separates_new_faces_from_copies_and_noise(cartoons: FaceSet) -> None:
     training, held_out, new = (cartoons.split(split) for split in Split)
-    by = read_reference(FeatureExtractor(), training, held_out)
+    by = read_real_faces(FeatureExtractor(), training, held_out)
     disgust = [faces.images[faces.labels == 1] for faces in (training, new)]
     copied, _ = evaluate_faces(disgust[0], Emotion.DISGUST, by)
     fresh, pairs = evaluate_faces(disgust[1], Emotion.DISGUST, by)

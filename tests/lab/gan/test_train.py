@@ -24,7 +24,7 @@ from mien.lab.gan.synthesize import (
     synthesize,
     write_faces,
 )
-from mien.lab.gan.train import GanConfig, augment, flip_half, sampling_weights, train_gan
+from mien.lab.gan.train import GanConfig, diff_augment, flip_half, sampling_weights, train_gan
 from support.synthetic_faces import cartoon_set
 
 TINY = GanConfig(batch_size=16, noise=8, widths=(16, 8, 8), discriminator_widths=(8, 8, 16, 16), precision="32-true")
@@ -77,10 +77,10 @@ def test_the_class_changes_the_face_and_the_score() -> None:
     assert len(discriminator(made[:1].expand(7, -1, -1, -1), torch.arange(7)).unique()) == 7
 
 
-def test_perturbing_is_differentiable_and_moves_light_and_place() -> None:
+def test_diff_augment_is_differentiable_and_moves_light_and_place() -> None:
     x = torch.linspace(-0.5, 0.5, 48).expand(32, 1, 48, 48).clone().requires_grad_()
-    changed = augment(x, torch.Generator().manual_seed(0))
-    again = augment(x, torch.Generator().manual_seed(0))
+    changed = diff_augment(x, torch.Generator().manual_seed(0))
+    again = diff_augment(x, torch.Generator().manual_seed(0))
     assert changed.shape == x.shape
     assert torch.equal(changed, again)
     assert changed.detach().mean(dim=(1, 2, 3)).std() > 0.1  # light

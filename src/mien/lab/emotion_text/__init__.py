@@ -1,7 +1,7 @@
-"""The emotions described in words, and the place of each description in a sentence encoder's space.
+"""The emotions described in words, and the embedding of each description in the space of a sentence encoder.
 
-``descriptions.toml`` holds the sentences, ``class_vectors.npz`` what `tools/embed_words.py` made of them, so that
-training needs no encoder. The file says which encoder and which sentences it is of.
+``descriptions.toml`` holds the sentences. ``class_vectors.npz`` holds their embeddings, which `tools/embed_words.py`
+wrote, so that training needs no encoder; the file names its encoder and sentences.
 """
 
 import hashlib
@@ -21,19 +21,31 @@ _FILE = "class_vectors.npz"
 
 
 def descriptions() -> dict[Emotion, tuple[str, ...]]:
-    """The sentences that describe each emotion on a face, in the order of ``Emotion``."""
-    said = tomllib.loads(_read("descriptions.toml").decode("utf-8"))
-    return {emotion: tuple(said[emotion]) for emotion in Emotion}
+    """Return the sentences that describe each emotion on a face, in the order of ``Emotion``."""
+    sentences = tomllib.loads(_read("descriptions.toml").decode("utf-8"))
+    return {emotion: tuple(sentences[emotion]) for emotion in Emotion}
 
 
 def descriptions_sha256() -> str:
-    """Hash of the sentences, by which ``class_vectors.npz`` names what it was made of."""
+    """Return the hash of the sentences, which ``class_vectors.npz`` records."""
     lines = (f"{emotion}: {sentence}\n" for emotion, sentences in descriptions().items() for sentence in sentences)
     return hashlib.sha256("".join(lines).encode("utf-8")).hexdigest()
 
 
-def vectors(emotions: Sequence[Emotion]) -> Vectors:
-    """float32 ``[C, 384]``, of length 1: the mean direction of each emotion's sentences."""
+def class_vectors(emotions: Sequence[Emotion]) -> Vectors:
+    """Return the embedding of each emotion: the mean direction of its sentences.
+
+    Args:
+        emotions: The emotions.
+
+    Returns:
+        float32 ``[C, 384]`` with rows of length 1.
+
+    Example:
+        >>> from mien import Emotion
+        >>> class_vectors([Emotion.HAPPY, Emotion.SAD]).shape
+        (2, 384)
+    """
     with np.load(io.BytesIO(_read(_FILE)), allow_pickle=False) as file:
         order = file["emotions"].tolist()
         everything = file["vectors"]
@@ -41,14 +53,22 @@ def vectors(emotions: Sequence[Emotion]) -> Vectors:
     return chosen
 
 
-def provenance() -> dict[str, str]:
-    """What ``class_vectors.npz`` was made with and of: ``encoder``, ``package``, ``descriptions_sha256``."""
+def vectors_provenance() -> dict[str, str]:
+    """Return the origin of ``class_vectors.npz``: ``encoder``, ``package`` and ``descriptions_sha256``."""
     with np.load(io.BytesIO(_read(_FILE)), allow_pickle=False) as file:
         return {key: str(file[key]) for key in ("encoder", "package", "descriptions_sha256")}
 
 
 def mean_directions(embedded: Vectors, counts: Sequence[int]) -> Vectors:
-    """Unit vectors ``[C, D]``: the mean of the normalised rows of ``embedded`` ``[sum(counts), D]``, class by class."""
+    """Average the normalised embeddings of each class.
+
+    Args:
+        embedded: Embeddings ``[sum(counts), D]``, class by class.
+        counts: Number of sentences of each class.
+
+    Returns:
+        Unit vectors ``[C, D]``.
+    """
     unit = embedded / np.linalg.norm(embedded, axis=1, keepdims=True)
     means = np.stack([part.mean(axis=0) for part in np.split(unit, np.cumsum(counts)[:-1])])
     directions: Vectors = (means / np.linalg.norm(means, axis=1, keepdims=True)).astype(np.float32)

@@ -37,10 +37,10 @@ MIN_FACES, QUANTILE = 8, 0.01
 # Standard deviation of the blur, in pixels of a 48-pixel face: faces that differ by noise alone shall look the same.
 _BLUR = 1.0
 
-Metrics = dict[str, Any]
+_Metrics = dict[str, Any]
 
 
-class Readings(NamedTuple):
+class FaceReadings(NamedTuple):
     """What the reference model reads in faces.
 
     Attributes:
@@ -73,13 +73,13 @@ class FeatureExtractor:
         graph = _with_features(onnx.load(path), path).SerializeToString()
         self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
-    def __call__(self, faces: FaceSet) -> Readings:
+    def __call__(self, faces: FaceSet) -> FaceReadings:
         """Read ``faces`` on the CPU."""
         crops: NDArray[np.uint8] = crops_of(faces, self.size)
         starts = range(0, len(crops), _READ_BATCH)
         parts = [self._session.run(["probs", "features"], {"crops": crops[i : i + _READ_BATCH]}) for i in starts]
         probs, features = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return Readings(torch.from_numpy(probs), torch.from_numpy(features))
+        return FaceReadings(torch.from_numpy(probs), torch.from_numpy(features))
 
 
 def _with_features(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
@@ -212,8 +212,8 @@ class Reference:
         extractor: The reference model.
         training: The faces that the GAN learned from.
         held_out: Real faces that it did not see.
-        training_readings: Readings of ``training``.
-        held_out_readings: Readings of ``held_out``.
+        training_readings: FaceReadings of ``training``.
+        held_out_readings: FaceReadings of ``held_out``.
         appearance_distances: Distance of each held-out face to the nearest training face by appearance, ``[M]``.
         feature_distances: The same by features.
     """
@@ -221,8 +221,8 @@ class Reference:
     extractor: FeatureExtractor
     training: FaceSet
     held_out: FaceSet
-    training_readings: Readings
-    held_out_readings: Readings
+    training_readings: FaceReadings
+    held_out_readings: FaceReadings
     appearance_distances: Tensor
     feature_distances: Tensor
 
@@ -231,7 +231,7 @@ class Reference:
         return self.held_out_readings.features[self.held_out.labels == self.held_out.emotions.index(emotion)]
 
 
-def read_reference(extractor: FeatureExtractor, training: FaceSet, held_out: FaceSet) -> Reference:
+def read_real_faces(extractor: FeatureExtractor, training: FaceSet, held_out: FaceSet) -> Reference:
     """Read the real faces that synthetic ones are compared with.
 
     Args:
@@ -264,7 +264,7 @@ def read_reference(extractor: FeatureExtractor, training: FaceSet, held_out: Fac
 
 def evaluate_faces(
     images: Tensor, emotion: Emotion, reference: Reference, *, seed: int = 0
-) -> tuple[Metrics, Neighbours]:
+) -> tuple[_Metrics, Neighbours]:
     """Evaluate the synthetic faces of one emotion.
 
     Args:
@@ -301,7 +301,7 @@ def evaluate_faces(
     return metrics, neighbours
 
 
-def _kernel_distances(features: Tensor, emotion: Emotion, reference: Reference, seed: int) -> Metrics | None:
+def _kernel_distances(features: Tensor, emotion: Emotion, reference: Reference, seed: int) -> _Metrics | None:
     """Kernel distance of several sets to the held-out faces of the class; ``None`` where those are too few."""
     held_out = reference.features(emotion)
     if min(len(held_out), len(features)) < MIN_FACES:
@@ -319,7 +319,7 @@ def _kernel_distances(features: Tensor, emotion: Emotion, reference: Reference, 
     return {**found, "halves": _half_distances(held_out, seed)}
 
 
-def _half_distances(rows: Tensor, seed: int) -> Metrics:
+def _half_distances(rows: Tensor, seed: int) -> _Metrics:
     """The distance of one half of ``rows`` to the other, over random partitions: its mean and its spread."""
     source = torch.Generator().manual_seed(seed)
     values = []

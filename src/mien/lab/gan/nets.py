@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 # Both nets halve or double the side of the face at every stage, from 6 x 6 on.
-SIDE = 48
+FACE_SIDE = 48
 _BASE = 6
 
 

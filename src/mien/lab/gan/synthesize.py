@@ -21,8 +21,8 @@ from mien._suggest import suggest
 from mien.lab.data import FaceSet
 from mien.lab.data.selection import training_rows, validation_rows
 from mien.lab.files import save_bytes, save_text
-from mien.lab.gan.evaluate import FeatureExtractor, Neighbours, evaluate_faces, read_reference
-from mien.lab.gan.nets import SIDE, Generator
+from mien.lab.gan.evaluate import FeatureExtractor, Neighbours, evaluate_faces, read_real_faces
+from mien.lab.gan.nets import FACE_SIDE, Generator
 from mien.lab.gan.train import Gan, GanConfig, train_gan
 from mien.lab.recipe import Data, Optimise, Recipe
 
@@ -46,7 +46,7 @@ def gan_recipe(classes: str = "seven") -> Recipe:
     Args:
         classes: A class set, or the names of emotions, separated by commas.
     """
-    return Recipe("gan", "", data=Data(classes=classes, size=SIDE), optimise=Optimise(batch=2))
+    return Recipe("gan", "", data=Data(classes=classes, size=FACE_SIDE), optimise=Optimise(batch=2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,7 @@ def _write_all(
     progress: Progress,
 ) -> dict[str, Any]:
     progress("reading the real faces")
-    reference = read_reference(FeatureExtractor(threads=options.threads), training, held_out)
+    reference = read_real_faces(FeatureExtractor(threads=options.threads), training, held_out)
     metrics: dict[str, Any] = {}
     bands = []
     for emotion in options.emotions:

@@ -20,18 +20,17 @@ from mien._errors import DataError, DivergedError, RecipeError
 from mien._progress import Progress, no_progress
 from mien.lab.data import FaceSet
 from mien.lab.files import load_state, save_state
-from mien.lab.gan.nets import SIDE, Discriminator, Generator
+from mien.lab.gan.nets import FACE_SIDE, Discriminator, Generator
+from mien.lab.recipe.schema import PRECISIONS
 from mien.lab.train.optim import Average
 
 # Seconds between two checkpoints, and steps between two reports of progress.
 SAVE_EVERY, REPORT_EVERY = 30.0, 20
-# Precisions in the words of Lightning Fabric; on CPUs without bf16 instructions the second is faster.
-PRECISIONS = ("bf16-mixed", "32-true")
 # In sides of the face: the largest shift, as in the paper, and the side of the square that is cut out. The paper cuts
 # out a half; a discriminator that learns for minutes only does not work under that.
 _SHIFT, _CUT = 1 / 8, 1 / 4
 
-State = dict[str, Any]
+_State = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ class GanConfig:
     discriminator_lr: float = 8e-4  # two time scales (Heusel et al., NeurIPS 2017)
     betas: tuple[float, ...] = (0.0, 0.9)  # of Adam
     ema_decay: float = 0.999
-    precision: str = "bf16-mixed"  # one of PRECISIONS
+    precision: str = "bf16-mixed"  # or "32-true", faster on CPUs without bf16 instructions
 
     def __post_init__(self) -> None:
         """Refuse an unknown precision."""
@@ -67,7 +66,7 @@ class Gan:
     average: Average
     optimizers: tuple[torch.optim.Optimizer, torch.optim.Optimizer]  # of generator and discriminator
     step: int = 0
-    history: list[State] = field(default_factory=list)
+    history: list[_State] = field(default_factory=list)
 
     @property
     def averaged(self) -> Generator:
@@ -204,8 +203,8 @@ def sampling_weights(faces: FaceSet, balance: float) -> Tensor:
 
 
 def _check_size(faces: FaceSet) -> FaceSet:
-    if faces.images.shape[1:] != (SIDE, SIDE):
-        raise DataError(f"{faces.source}: the faces are {faces.images.shape[-1]} pixels a side; {SIDE} are needed")
+    if faces.images.shape[1:] != (FACE_SIDE, FACE_SIDE):
+        raise DataError(f"{faces.source}: the faces are {faces.images.shape[-1]} pixels a side; {FACE_SIDE} are needed")
     return faces
 
 
@@ -222,15 +221,15 @@ def _take_step(gan: Gan, faces: FaceSet, weights: Tensor) -> Tensor:
     gan.discriminator.requires_grad_(True)
     with torch.no_grad():
         made = gan.generator(z, labels)
-    scores_real = gan.discriminator(augment(x, generator), labels)
-    scores_made = gan.discriminator(augment(made, generator), labels)
+    scores_real = gan.discriminator(diff_augment(x, generator), labels)
+    scores_made = gan.discriminator(diff_augment(made, generator), labels)
     discriminator_loss = F.relu(1 - scores_real).mean() + F.relu(1 + scores_made).mean()
     discriminator_optimizer.zero_grad()
     torch.autograd.backward(discriminator_loss)
     discriminator_optimizer.step()
 
     gan.discriminator.requires_grad_(False)
-    loss = -gan.discriminator(augment(gan.generator(other, labels), generator), labels).mean()
+    loss = -gan.discriminator(diff_augment(gan.generator(other, labels), generator), labels).mean()
     generator_optimizer.zero_grad()
     torch.autograd.backward(loss)
     generator_optimizer.step()
@@ -249,12 +248,12 @@ def _record(gan: Gan, losses: list[Tensor], images_per_second: float) -> None:
     gan.history.append({"step": gan.step, **losses_of_step, "images_per_second": images_per_second})
 
 
-def _identity(gan: Gan, faces: FaceSet) -> State:
+def _identity(gan: Gan, faces: FaceSet) -> _State:
     plain = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(gan.config).items()}
     return {"config": plain, "emotions": [str(e) for e in gan.emotions], "data": faces.sha256, "faces": len(faces)}
 
 
-def _restore(gan: Gan, faces: FaceSet, state: State, folder: Path) -> None:
+def _restore(gan: Gan, faces: FaceSet, state: _State, folder: Path) -> None:
     for key, value in _identity(gan, faces).items():
         if state.get(key) != value:
             raise DataError(
@@ -269,7 +268,7 @@ def _restore(gan: Gan, faces: FaceSet, state: State, folder: Path) -> None:
     gan.step, gan.history = state["step"], state["history"]
 
 
-def augment(x: Tensor, generator: torch.Generator) -> Tensor:
+def diff_augment(x: Tensor, generator: torch.Generator) -> Tensor:
     """Change brightness and contrast, shift and cut out a square of each image: DiffAugment (Zhao et al., 2020).
 
     Args:

@@ -14,7 +14,7 @@ from mien.lab.nets._layers import Net, PooledHead, check_option, conv_norm
 _MIDDLE = 728
 
 
-class Block(nn.Module):
+class SeparableBlock(nn.Module):
     """Separable convolutions from ``widths[0]`` to ``widths[-1]`` channels, a ReLU before each, and a shortcut.
 
     ``halve`` ends the branch in a max-pool with stride 2 and puts a 1x1 convolution with that stride into the shortcut.
@@ -61,13 +61,13 @@ def build(channels: int, classes: int, *, stem: str = "small", dropout: float = 
     check_option("stem", stem, ("small", "imagenet"))
     flows: OrderedDict[str, nn.Module] = OrderedDict(stem=_stem(channels, small=stem == "small"))
     flows["entry"] = nn.Sequential(
-        Block((64, 128, 128), halve=True, relu=False),
-        Block((128, 256, 256), halve=True),
-        Block((256, _MIDDLE, _MIDDLE), halve=True),
+        SeparableBlock((64, 128, 128), halve=True, relu=False),
+        SeparableBlock((128, 256, 256), halve=True),
+        SeparableBlock((256, _MIDDLE, _MIDDLE), halve=True),
     )
-    flows["middle"] = nn.Sequential(*(Block((_MIDDLE,) * 4, halve=False) for _ in range(8)))
+    flows["middle"] = nn.Sequential(*(SeparableBlock((_MIDDLE,) * 4, halve=False) for _ in range(8)))
     flows["exit"] = nn.Sequential(
-        Block((_MIDDLE, _MIDDLE, 1024), halve=True),
+        SeparableBlock((_MIDDLE, _MIDDLE, 1024), halve=True),
         *(separable(1024, 1536), nn.ReLU()),
         *(separable(1536, 2048), nn.ReLU()),
     )

@@ -25,7 +25,7 @@ from mien.lab.train.curves import QUIET, TRAINING, VALIDATION, plain, save_figur
 # Finished trials below which nothing can be said of what matters.
 _ENOUGH = 4
 
-Row = dict[str, Any]
+_Row = dict[str, Any]
 
 
 def write_findings(plan: Plan) -> dict[str, Any]:
@@ -59,14 +59,14 @@ def write_findings(plan: Plan) -> dict[str, Any]:
     return found
 
 
-def trial_rows(study: Any, space: Space) -> list[Row]:
+def trial_rows(study: Any, space: Space) -> list[_Row]:
     """Number, state, value, parameters, epochs and seconds of every trial made; the best first, pruned ones last."""
     sign = -1 if space.direction == "maximize" else 1
     rows = [_row(trial, space) for trial in study.get_trials(states=MADE)]
     return sorted(rows, key=lambda row: (row["value"] is None, sign * (row["value"] or 0.0), row["trial"]))
 
 
-def best_recipe(plan: Plan, rows: Sequence[Row]) -> Recipe:
+def best_recipe(plan: Plan, rows: Sequence[_Row]) -> Recipe:
     """The recipe of the best trial, whose ``about`` says where it comes from."""
     best, base = rows[0], plan.chosen({})
     counts = _counts(rows)
@@ -92,7 +92,7 @@ def shown(objective: str, value: float | None) -> str:
     return f"{value:.2%}" if objective == "accuracy" else f"{value:.4f}"
 
 
-def _row(trial: Any, space: Space) -> Row:
+def _row(trial: Any, space: Space) -> _Row:
     steps = trial.intermediate_values
     seconds = (trial.datetime_complete - trial.datetime_start).total_seconds()
     return {
@@ -106,7 +106,7 @@ def _row(trial: Any, space: Space) -> Row:
     }
 
 
-def _counts(rows: Sequence[Row]) -> dict[str, int]:
+def _counts(rows: Sequence[_Row]) -> dict[str, int]:
     return {state: sum(row["state"] == state for row in rows) for state in ("finished", "pruned")}
 
 
@@ -122,7 +122,7 @@ def _importance(study: Any) -> dict[str, float]:
     return {key: float(share) for key, share in shares.items() if math.isfinite(share)}
 
 
-def _draw_history(rows: Sequence[Row], space: Space, plan: Plan) -> None:
+def _draw_history(rows: Sequence[_Row], space: Space, plan: Plan) -> None:
     """Every trial's figure in the order of the trials, and the best so far."""
     figure = Figure(figsize=(8, 4), dpi=110, layout="constrained")
     axis = figure.subplots()

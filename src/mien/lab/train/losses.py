@@ -162,7 +162,7 @@ def _auxiliary(net: Net, choice: Loss, emotions: Sequence[Emotion]) -> dict[str,
     if choice.contrast > 0:
         parts["contrast"] = Contrast(_width(net), choice.contrast_temperature)
     if choice.words > 0:
-        vectors = torch.from_numpy(words.vectors(emotions))
+        vectors = torch.from_numpy(words.class_vectors(emotions))
         parts["words"] = Alignment(_width(net), vectors, choice.words_temperature)
     return parts
 
