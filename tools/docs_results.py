@@ -37,7 +37,7 @@ from docs_tables import (
 )
 from mien.lab.compare.plots import Point, pareto_figure
 from mien.lab.compare.report import claimed
-from mien.lab.explain import report as words
+from mien.lab.explain import report as explained
 from mien.lab.html import drawing
 from reproduce import PLACES, is_done, read_queue
 
@@ -483,13 +483,18 @@ def _confusions(study: Json) -> str:
 def _explained(explanation: Json) -> list[str]:
     """Where a network looks: attention by region of the face, the document's claims, and the sanity tests."""
     method = "class activation maps" if explanation["method"] == "map" else f"maps by {explanation['method']}"
-    height, width = explanation["map"]
-    how = f"{method.capitalize()} at `{explanation['layer']}`, {height}x{width} places. {words.account(explanation)}"
+    height, width = explanation["map_size"]
+    places = f"{method.capitalize()} at `{explanation['layer']}`, {height}x{width} places."
+    how = f"{places} {explained.describe_faces(explanation)}"
     note = "Times chance: 1 is what a map without information would have. **Bold**: more or less than chance."
     claims = [
-        f"- Document {c['document']}, {c['region']} for {c['emotion']}: {words.claim(c)}" for c in explanation["claims"]
+        f"- Document {c['document']}, {c['region']} for {c['emotion']}: {explained.describe_claim(c)}"
+        for c in explanation["claims"]
     ]
-    tests = [words.faithful(explanation["faithfulness"]), words.sound(explanation["sanity"])]
+    tests = [
+        explained.describe_faithfulness(explanation["faithfulness"]),
+        explained.describe_randomisation(explanation["randomisation"]),
+    ]
     source = explanation["provenance"]
     return [
         f"## Where `{explanation['model']['model']}` looks",
@@ -505,13 +510,13 @@ def _attention(explanation: Json) -> str:
     lines = []
     for emotion, found in explanation["attention"].items():
         cells = [_times_chance(found["regions"][region]) for region in regions if region in found["regions"]]
-        lines.append([emotion, str(found["faces"]), str(found["right"]), *cells])
+        lines.append([emotion, str(found["faces"]), str(found["correct"]), *cells])
     return table(["prediction", "faces", "correct", *regions], lines)
 
 
 def _times_chance(region: Json) -> str:
     low, high = region["relative_interval"]
-    text = words.times(region)
+    text = explained.format_relative(region)
     return f"**{text}**" if low > 1 or high < 1 else text
 
 

@@ -7,18 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner
 
 from mien.__main__ import app
-from mien._emotions import SEVEN, Emotion
+from mien._emotions import SEVEN
 from mien.bundled import DEFAULT_MODEL
-from mien.commands.explain import BASELINES, METHODS, _word
-from mien.commands.explain_images import PAGE, asked, numbered, sheet
-from mien.reader import Reader
+from mien.commands.explain import _file_name
+from mien.lab.explain import METHODS
+from mien.report.maps import MAP_PAGE
 from support.paths import ROOT
 
 ASTRONAUT = ROOT / "examples" / "astronaut.png"
@@ -29,7 +27,7 @@ def explain(*words: object):
     return runner.invoke(app, ["explain", *map(str, words)])
 
 
-def test_a_picture_is_explained_without_torch(tmp_path: Path) -> None:
+def test_an_image_is_explained_without_torch(tmp_path: Path) -> None:
     """In an environment where torch, the lab and what it needs cannot be imported."""
     block = (
         "import sys\n"
@@ -45,12 +43,12 @@ def test_a_picture_is_explained_without_torch(tmp_path: Path) -> None:
     command = [sys.executable, "-c", block, "explain", str(ASTRONAUT), "--emotion", "sad", "--out", str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    page = (tmp_path / PAGE).read_text("utf-8")
+    page = (tmp_path / MAP_PAGE).read_text("utf-8")
     assert "under the map of happy" in page
     assert "under the map of sad" in page
     assert "under the map of fear" not in page
-    with Image.open(tmp_path / "astronaut.maps.mien.png") as picture:
-        assert picture.size[0] > 500
+    with Image.open(tmp_path / "astronaut.maps.mien.png") as image:
+        assert image.size[0] > 500
     needs_lab = subprocess.run(
         [*command[:4], "mien-0", "--data", "x"], env=environment, capture_output=True, text=True, check=False
     )
@@ -58,56 +56,45 @@ def test_a_picture_is_explained_without_torch(tmp_path: Path) -> None:
     assert 'run: pip install "mien[lab]"' in needs_lab.stderr
 
 
-def test_every_emotion_has_its_map_and_bad_pictures_are_told(tmp_path: Path) -> None:
+def test_every_emotion_has_its_map_and_unreadable_images_are_reported(tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
     done = explain(ASTRONAUT, broken, "--emotion", "all", "--out", tmp_path / "out")
     assert done.exit_code == 1
     assert "2 images, 1 faces, 1 not read" in done.output
-    page = (tmp_path / "out" / PAGE).read_text("utf-8")
+    page = (tmp_path / "out" / MAP_PAGE).read_text("utf-8")
     for emotion in SEVEN:
         assert f"under the map of {emotion}" in page
     assert "broken.png" in page
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["astronaut.maps.mien.png", PAGE]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["astronaut.maps.mien.png", MAP_PAGE]
 
 
-def test_the_sheet_shows_the_map_that_overlay_draws(astronaut: NDArray[np.uint8]) -> None:
-    from mien.overlay import map_over_crop
-
-    reading = Reader().read(astronaut, keep_pixels=True)
-    drawn = sheet(reading, [])
-    tile = map_over_crop(reading.faces[0], size=168)
-    top = 28 + numbered(reading, (760, 420)).height + 28
-    assert np.array_equal(drawn[top : top + 168, 28 + 180 : 28 + 180 + 168], tile)
-    assert asked(Emotion.SAD, [Emotion.HAPPY, Emotion.SAD]) == [Emotion.SAD, Emotion.HAPPY]
-
-
-def test_a_picture_without_a_face_makes_a_sheet(tmp_path: Path) -> None:
+def test_an_image_without_a_face_has_a_sheet(tmp_path: Path) -> None:
     Image.new("RGB", (80, 60), "grey").save(tmp_path / "empty.png")
     assert explain(tmp_path / "empty.png", "--out", tmp_path).exit_code == 0
-    assert "No face was found" in (tmp_path / PAGE).read_text("utf-8")
-    with Image.open(tmp_path / "empty.maps.mien.png") as picture:
-        assert picture.size == (136, 116)
+    assert "No face was found" in (tmp_path / MAP_PAGE).read_text("utf-8")
+    with Image.open(tmp_path / "empty.maps.mien.png") as image:
+        assert image.size == (136, 116)
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "name pictures to explain, or a data set with --data"),
+        ([], "name images to explain, or a data set with --data"),
         ([ASTRONAUT, "--method", "gradcam"], "unknown method 'gradcam'; did you mean 'grad-cam'?"),
-        ([ASTRONAUT, "--baseline", "blr"], "unknown baseline 'blr'; did you mean 'blur'?"),
+        (["mien-0", "--data", ROOT, "--baseline", "blr"], "unknown baseline 'blr'; did you mean 'blur'?"),
         ([ASTRONAUT, "--split", "all"], "--split is for a data set"),
         ([ASTRONAUT, "--keep", "kept"], "--keep is for a data set"),
-        ([ASTRONAUT, "--emotion", "hapy"], "does not know the emotion 'hapy' (did you mean 'happy'?)"),
+        ([ASTRONAUT, "--emotion", "hapy"], "has no emotion 'hapy'; did you mean 'happy'?"),
         (["mien-0", "--data", ASTRONAUT], "is one picture; a data set is a folder or a table of labelled faces"),
         (["mien-0", "--data", ROOT, "--split", "Test"], "there is no such split"),
-        ([ASTRONAUT, "--method", "grad-cam"], "name a run (--model runs/NAME), or take --method map"),
-        ([ASTRONAUT, "--layer", "features.2"], "needs a run's torch net"),
-        ([ASTRONAUT, "--emotion", "glad"], f"{DEFAULT_MODEL} does not know the emotion 'glad'"),
+        ([ASTRONAUT, "--method", "grad-cam"], "explain the run, or use the method map"),
+        ([ASTRONAUT, "--layer", "features.2"], "needs the torch net of a run"),
+        ([ASTRONAUT, "--emotion", "glad"], f"{DEFAULT_MODEL} has no emotion 'glad'"),
         ([ASTRONAUT, "--model", "mien-00"], "unknown model 'mien-00'; did you mean 'mien-0'?"),
         (["mien-0", "mien-0", "--data", "x"], "with --data, name one model"),
-        (["mien-0", "--data", "x", "--emotion", "sad"], "--emotion is for pictures"),
-        (["mien-0", "--data", "x", "--method", "grad-cam"], "name a run (--model runs/NAME)"),
+        (["mien-0", "--data", "x", "--emotion", "sad"], "--emotion is for images"),
+        (["mien-0", "--data", "x", "--method", "grad-cam"], "grad-cam needs the torch net of a run"),
         (["mien-0", "--data", "nowhere"], "nowhere"),
         (["mien-0", "--data", "x", "--map", "glad"], "say LABEL=EMOTION"),
     ],
@@ -123,18 +110,10 @@ def test_what_cannot_be_done_is_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_methods_are_those_of_the_lab() -> None:
-    from mien.lab import explain as lab
-    from mien.lab.explain import faithfulness as faithful
-
-    assert METHODS == lab.METHODS
-    assert tuple(faithful.BASELINES) == BASELINES
-
-
 def test_the_folder_is_named_after_the_model() -> None:
-    assert _word("mien-0") == "mien-0"
-    assert _word("runs/conv4/") == "conv4"
-    assert _word("runs/conv4/seed-0") == "conv4-seed-0"
+    assert _file_name("mien-0") == "mien-0"
+    assert _file_name("runs/conv4/") == "conv4"
+    assert _file_name("runs/conv4/seed-0") == "conv4-seed-0"
 
 
 @pytest.fixture(scope="module")
@@ -145,8 +124,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from support.tiny_recipe import tiny
 
     folder = tmp_path_factory.mktemp("run")
-    said = {"commit": "abc", "data_sha256": "0" * 64}
-    fit(tiny(optimise={"epochs": 1}), cartoon_set(), folder, devices=Devices("cpu"), provenance=said)
+    result = {"commit": "abc", "data_sha256": "0" * 64}
+    fit(tiny(optimise={"epochs": 1}), cartoon_set(), folder, devices=Devices("cpu"), provenance=result)
     return folder
 
 
@@ -164,10 +143,10 @@ def folder_of_faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_run_explains_a_picture_by_every_method(run: Path, method: str, tmp_path: Path) -> None:
+def test_a_run_explains_an_image_by_every_method(run: Path, method: str, tmp_path: Path) -> None:
     done = explain(ASTRONAUT, "--model", run, "--method", method, "--out", tmp_path)
     assert done.exit_code == 0, done.output
-    page = (tmp_path / PAGE).read_text("utf-8")
+    page = (tmp_path / MAP_PAGE).read_text("utf-8")
     assert page.count("under the map of") == 1
     assert "probabilities as trained" in page
 
@@ -175,11 +154,11 @@ def test_a_run_explains_a_picture_by_every_method(run: Path, method: str, tmp_pa
 def test_a_layer_that_is_not_there_leaves_nothing(run: Path, tmp_path: Path) -> None:
     done = explain(ASTRONAUT, "--model", run, "--method", "grad-cam", "--layer", "featurs", "--out", tmp_path / "out")
     assert done.exit_code == 2
-    assert "no layer 'featurs'; near are features" in done.stderr
+    assert "no layer 'featurs'; similar are features" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_label_that_nobody_explains_names_the_option_of_this_command(folder_of_faces: Path, tmp_path: Path) -> None:
+def test_an_unknown_label_is_an_error_that_names_the_option(folder_of_faces: Path, tmp_path: Path) -> None:
     own = tmp_path / "own"
     shutil.copytree(folder_of_faces, own)
     (own / "happy").rename(own / "smile")
@@ -195,16 +174,16 @@ def test_a_data_set_is_explained(model: str, method: str, run: Path, folder_of_f
     words += ("--keep", tmp_path / "kept")
     done = explain(*words)
     assert done.exit_code == 0, done.output
-    said = json.loads((tmp_path / "explanation.json").read_text())
-    assert said["method"] == method
-    assert said["faces"]["explained"] == 28
-    assert said["alignment"]["how"].startswith("none")
-    assert {"model", "attention", "claims", "faithfulness", "sanity", "provenance"} <= said.keys()
-    assert {"command", "commit", "data_sha256", "machine"} <= said["provenance"].keys()
-    kept = tmp_path / "kept" / f"{said['model']['model']}.json"
+    result = json.loads((tmp_path / "explanation.json").read_text())
+    assert result["method"] == method
+    assert result["faces"]["explained"] == 28
+    assert result["alignment"]["how"].startswith("none")
+    assert {"model", "attention", "claims", "faithfulness", "randomisation", "provenance"} <= result.keys()
+    assert {"command", "commit", "data_sha256", "machine"} <= result["provenance"].keys()
+    kept = tmp_path / "kept" / f"{result['model']['model']}.json"
     assert kept.read_bytes() == (tmp_path / "explanation.json").read_bytes()
     assert "Where" in (tmp_path / "report.html").read_text("utf-8")
-    first = json.dumps({key: said[key] for key in ("attention", "faithfulness", "sanity")})
+    first = json.dumps({key: result[key] for key in ("attention", "faithfulness", "randomisation")})
     assert explain(*words).exit_code == 0
     again = json.loads((tmp_path / "explanation.json").read_text())
-    assert json.dumps({key: again[key] for key in ("attention", "faithfulness", "sanity")}) == first
+    assert json.dumps({key: again[key] for key in ("attention", "faithfulness", "randomisation")}) == first

@@ -133,9 +133,9 @@ def test_where_a_network_looks_is_told_with_its_claims_and_tests(tmp_path: Path)
     assert "## Where `net` looks" in page
     assert "Maps by grad-cam at `features`, 8x8 places. 40 faces of PublicTest (50 rows)" in page
     assert "| prediction | faces | correct | eyes | mouth |" in page
-    assert "| happy | 20 | 15 | 0.90 (0.70–1.10) | **1.60 (1.40–1.80)** |" in page
+    assert "| happy | 20 | 15 | 0.90 (0.70 to 1.10) | **1.60 (1.40 to 1.80)** |" in page
     assert "- Document 000, mouth for happy: Holds. More than chance: yes, 1.60 times chance" in page
-    assert "insertion: better than random maps as coarse (+0.100, +0.050 to +0.150)" in page
+    assert "insertion AUC: better than random maps (+0.100, +0.050 to +0.150)" in page
     assert "`mien explain net` at commit `abc`, a machine." in page
 
 
@@ -149,20 +149,20 @@ def explanation() -> dict[str, Any]:
     claim |= dict.fromkeys(("more_than_chance", "more_than_any_other_region", "more_than_for_other_emotions"), True)
     claim |= {"relative": 1.6, "relative_interval": [1.4, 1.8], "over_rival": 0.9, "over_rival_interval": [0.5, 1.3]}
     claim |= {"over_other_emotions": 0.05, "over_other_emotions_interval": [0.02, 0.08]}
-    areas = {"map": {"less": {"random": {"difference": 0.1, "interval": [0.05, 0.15]}}}}
+    areas = {"map": {"differences": {"random": {"difference": 0.1, "interval": [0.05, 0.15]}}}}
     return {
         "model": {"model": "net"},
         "method": "grad-cam",
         "layer": "features",
-        "map": [8, 8],
+        "map_size": [8, 8],
         "faces": {"explained": 40, "split": "PublicTest", "total": 50, "drawn": "all", "left_out": {}}
-        | {"read_rightly": 30, "protocol": "the labels of the set"},
+        | {"correct": 30, "protocol": "the labels of the set"},
         "alignment": {"how": "none", "key_points_not_found": 0, "map_without_evidence": 0},
         "regions": {"area": {"eyes": 0.1, "mouth": 0.1, "rest": 0.8}},
-        "attention": {"happy": {"faces": 20, "right": 15, "regions": regions}},
+        "attention": {"happy": {"faces": 20, "correct": 15, "regions": regions}},
         "claims": [claim],
         "faithfulness": {"deletion": areas, "insertion": areas},
-        "sanity": {"stages": [{"layers": ["head"], "correlation": 0.1, "interval": [0.0, 0.2]}]},
+        "randomisation": {"stages": [{"layers": ["head"], "correlation": 0.1, "interval": [0.0, 0.2]}]},
         "provenance": {"command": "mien explain net", "commit": "abc", "machine": "a machine"},
     }
 

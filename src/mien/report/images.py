@@ -36,7 +36,7 @@ class AnnotatedImages:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self._folder = Path(folder)
-        self._names: set[str] = set()
+        self._names = ImageNames()
 
     def __enter__(self) -> Self:
         with output_errors(str(self._folder)):
@@ -55,30 +55,59 @@ class AnnotatedImages:
         if reading.pixels is None:
             return
         image = Image.fromarray(annotate(reading.pixels, reading, maps=True))
-        draft = Draft(self._folder / self._free_name(reading.source))
-        try:
-            with output_errors(draft.name):
-                if draft.name.endswith(".png"):
-                    image.save(draft.file, "PNG", compress_level=3)
-                else:
-                    image.save(draft.file, "JPEG", quality=_JPEG_QUALITY)
-        except BaseException:
-            draft.drop()
-            raise
-        draft.keep()
+        suffix = Path(reading.source).suffix.lower()
+        suffix = suffix if suffix in _JPEG_SUFFIXES else ".png"
+        save_image(image, self._folder / self._names.unused(reading.source, f".mien{suffix}"))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         return None
 
-    def _free_name(self, source: str) -> str:
-        path = Path(source)
-        stem = path.stem.strip("<>") or "image"
-        suffix = path.suffix.lower() if path.suffix.lower() in _JPEG_SUFFIXES else ".png"
-        name, number = f"{stem}.mien{suffix}", 1
-        while name.lower() in self._names:  # some file systems do not distinguish A.jpg from a.jpg
+
+class ImageNames:
+    """File names for images that are written for readings, each used once."""
+
+    def __init__(self) -> None:
+        self._used: set[str] = set()
+
+    def unused(self, source: str, ending: str) -> str:
+        """Return a name that was not returned before.
+
+        Args:
+            source: Name of the image that was read.
+            ending: End of the new name, such as ``.mien.png``.
+
+        Returns:
+            The stem of ``source``, a number where the name was used before, and ``ending``.
+        """
+        stem = Path(source).stem.strip("<>") or "image"
+        name, number = f"{stem}{ending}", 1
+        while name.lower() in self._used:  # some file systems do not distinguish A.jpg from a.jpg
             number += 1
-            name = f"{stem}-{number}.mien{suffix}"
-        self._names.add(name.lower())
+            name = f"{stem}-{number}{ending}"
+        self._used.add(name.lower())
         return name
+
+
+def save_image(image: Image.Image, path: Path) -> None:
+    """Write an image atomically as PNG or JPEG.
+
+    Args:
+        image: The image.
+        path: The file; its suffix decides the format.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    draft = Draft(path)
+    try:
+        with output_errors(draft.name):
+            if path.suffix == ".png":
+                image.save(draft.file, "PNG", compress_level=3)
+            else:
+                image.save(draft.file, "JPEG", quality=_JPEG_QUALITY)
+    except BaseException:
+        draft.drop()
+        raise
+    draft.keep()

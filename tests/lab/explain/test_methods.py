@@ -13,13 +13,23 @@ from mien._face import Box, Detection
 from mien._framing import FER2013
 from mien.infer import Classifier
 from mien.lab import nets
-from mien.lab.explain import METHODS, explain
-from mien.lab.explain.attention import REGIONS, align, as_they_lie, attend, masks, polygons, resolvable, shares, warp
+from mien.lab.explain import METHODS, saliency_maps
+from mien.lab.explain.attention import (
+    REGIONS,
+    align_faces,
+    identity_alignment,
+    max_region_shares,
+    measure_attention,
+    region_masks,
+    region_polygons,
+    region_shares,
+    warp_to_framing,
+)
 from mien.lab.export.calibrate import Calibration
 from mien.lab.export.onnx import describe, export_fp32
 from mien.lab.inference import normalise
 from mien.lab.nets._layers import PooledHead
-from support.explained_faces import CENTRE, detection, pictures
+from support.explained_faces import CENTRE, detection, random_crops
 
 
 def make(name: str, **options) -> nets.Net:
@@ -34,10 +44,10 @@ def seen(crops: np.ndarray) -> torch.Tensor:
 @pytest.mark.parametrize("name", nets.names())
 def test_every_net_is_explained_by_every_method(name: str) -> None:
     options = {"stem": "small"} if "stem" in nets.options(name) and isinstance(nets.default(name, "stem"), str) else {}
-    net, crops = make(name, **options), pictures()
+    net, crops = make(name, **options), random_crops()
     places = net.features(seen(crops)).shape[2:]
     for method in METHODS:
-        maps = explain(net, crops, [3, 5], method=method, steps=2)
+        maps = saliency_maps(net, crops, [3, 5], method=method, steps=2)
         assert maps.dtype == np.float32
         assert maps.shape == (2, *((48, 48) if method == "integrated-gradients" else places))
         assert np.isfinite(maps).all()
@@ -48,36 +58,38 @@ def test_every_net_is_explained_by_every_method(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["mien", "resnet", "vgg"])
 def test_of_a_pooled_linear_head_grad_cam_is_the_class_activation_map(name: str) -> None:
-    net, crops = make(name), pictures(3)
+    net, crops = make(name), random_crops(3)
     assert isinstance(net.head, PooledHead)
     with torch.no_grad():
         features = net.features(seen(crops))
         activation = torch.einsum("nkhw,k->nhw", features, net.head.linear.weight[4])
     places = activation[0].numel()
     for method in ("grad-cam", "hires-cam"):
-        np.testing.assert_allclose(places * explain(net, crops, 4, method=method), activation, rtol=1e-3, atol=1e-5)
-    as_exported = explain(net, crops, 4, method="map") - net.head.linear.bias[4].item()
+        np.testing.assert_allclose(
+            places * saliency_maps(net, crops, 4, method=method), activation, rtol=1e-3, atol=1e-5
+        )
+    as_exported = saliency_maps(net, crops, 4, method="map") - net.head.linear.bias[4].item()
     np.testing.assert_allclose(as_exported, activation, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["conv4", "lenet", "resnet"])
 def test_hires_cam_is_the_map_of_the_exported_file_but_for_its_even_rest(name: str, tmp_path: Path) -> None:
-    net, crops, even = make(name), pictures(3), Calibration((1.0,) * 7, (0.0,) * 7)
+    net, crops, even = make(name), random_crops(3), Calibration((1.0,) * 7, (0.0,) * 7)
     provenance = {"command": "", "commit": "", "data_sha256": "", "machine": "", "torch": "", "date": ""}
     metadata = describe(name, SEVEN, 48, FER2013, name, provenance)
     export_fp32(net, tmp_path / "m.onnx", size=48, calibration=even, metadata=metadata)
     exported = Classifier(tmp_path / "m.onnx")(crops)[1][:, 2]
-    np.testing.assert_allclose(explain(net, crops, 2, method="map"), exported, rtol=1e-2, atol=1e-4)
-    ours = explain(net, crops, 2, method="hires-cam") * exported[0].size
+    np.testing.assert_allclose(saliency_maps(net, crops, 2, method="map"), exported, rtol=1e-2, atol=1e-4)
+    ours = saliency_maps(net, crops, 2, method="hires-cam") * exported[0].size
     centred = [m - m.mean(axis=(1, 2), keepdims=True) for m in (ours, exported)]
     np.testing.assert_allclose(*centred, rtol=1e-2, atol=1e-4)
 
 
 @pytest.mark.parametrize(("name", "layer"), [("conv4", "features"), ("resnet", "features"), ("lenet", "features.3")])
 def test_grad_cam_is_captums(name: str, layer: str) -> None:
-    net, crops, target = make(name), pictures(3), [1, 0, 6]
+    net, crops, target = make(name), random_crops(3), [1, 0, 6]
     theirs = LayerGradCam(net, net.get_submodule(layer)).attribute(seen(crops), torch.tensor(target))
-    ours = explain(net, crops, target, method="grad-cam", layer=layer)
+    ours = saliency_maps(net, crops, target, method="grad-cam", layer=layer)
     np.testing.assert_allclose(ours, theirs.squeeze(1).detach(), rtol=1e-4, atol=1e-7)
 
 
@@ -93,77 +105,77 @@ def test_grad_cam_plus_plus_by_hand() -> None:
     crop = np.full((1, 1, 1), 255, np.uint8)
     a = seen(crop).item()
     expected = 1 / (2 + a) * a
-    assert explain(net.eval(), crop, 0, method="grad-cam++").item() == pytest.approx(expected, rel=1e-5)
+    assert saliency_maps(net.eval(), crop, 0, method="grad-cam++").item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_integrated_gradients_add_up_to_the_logit_less_that_of_mean_grey() -> None:
-    net, crops = make("lenet"), pictures(2)
+    net, crops = make("lenet"), random_crops(2)
     x = seen(crops)
     with torch.no_grad():
         wanted = net(x)[:, 3] - net(torch.zeros_like(x))[:, 3]
-    maps = explain(net, crops, 3, method="integrated-gradients", steps=200)
+    maps = saliency_maps(net, crops, 3, method="integrated-gradients", steps=200)
     np.testing.assert_allclose(maps.sum(axis=(1, 2)), wanted, rtol=0.02, atol=1e-3)
 
 
 def test_a_map_depends_neither_on_the_batch_nor_changes_the_net() -> None:
-    net, crops = make("conv4"), pictures(5)
+    net, crops = make("conv4"), random_crops(5)
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    together, alone = explain(net, crops, 2), explain(net, crops, 2, batch=1)
+    together, alone = saliency_maps(net, crops, 2), saliency_maps(net, crops, 2, batch_size=1)
     np.testing.assert_allclose(together, alone, rtol=1e-3, atol=1e-6)
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
-    assert explain(net, crops[:0], 2).shape[0] == 0
+    assert saliency_maps(net, crops[:0], 2).shape[0] == 0
 
 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
         ({"method": "gradcam"}, MienError, r"unknown method 'gradcam'; did you mean 'grad-cam'\?"),
-        ({"target": 7}, MienError, "names class 7; the net has 7"),
+        ({"target": 7}, MienError, "is class 7; the net has 7"),
         ({"target": [1, 2, 3]}, MienError, "one for each of the 2 images"),
-        ({"layer": "featurse"}, ModelError, "no layer 'featurse'; near are features"),
-        ({"layer": "head.layers"}, ModelError, "has no places"),
+        ({"layer": "featurse"}, ModelError, "no layer 'featurse'; similar are features"),
+        ({"layer": "head.layers"}, ModelError, "without places"),
         ({"method": "map", "layer": "features.0"}, MienError, "map has no layer to choose"),
     ],
 )
-def test_what_cannot_be_explained_is_one_clear_error(options: dict, error: type, message: str) -> None:
+def test_what_cannot_be_explained_is_an_error(options: dict, error: type, message: str) -> None:
     with pytest.raises(error, match=message):
-        explain(make("lenet"), pictures(), options.pop("target", 0), **options)
+        saliency_maps(make("lenet"), random_crops(), options.pop("target", 0), **options)
 
 
 def test_a_net_in_training_mode_is_refused() -> None:
     with pytest.raises(ModelError, match=r"call net\.eval\(\)"):
-        explain(make("lenet").train(), pictures(), 0)
+        saliency_maps(make("lenet").train(), random_crops(), 0)
 
 
 def test_regions_do_not_overlap_and_hold_the_key_points() -> None:
-    parts = masks(96)
+    parts = region_masks(96)
     assert parts.shape == (len(REGIONS), 96, 96)
     assert (parts > -1e-9).all()
     np.testing.assert_allclose(parts.sum(axis=0), 1)
     for region, point in (("eyes", FER2013.right_eye), ("eyes", FER2013.left_eye), ("nose", FER2013.nose)):
         assert parts[REGIONS.index(region), int(96 * point[1]), int(96 * point[0])] == 1
     assert parts[REGIONS.index("mouth"), int(96 * FER2013.mouth[1]), int(96 * FER2013.mouth[0])] == 1
-    assert set(polygons()) == set(REGIONS[:-1])
+    assert set(region_polygons()) == set(REGIONS[:-1])
 
 
 def test_shares_of_an_even_map_are_areas_and_of_a_region_all_its_own() -> None:
-    even = shares(np.ones((1, 48, 48), np.float32))[0]
-    np.testing.assert_allclose(even, masks(48).mean(axis=(1, 2)), atol=1e-12)
-    mouth = (masks(48)[3:4] == 1).astype(np.float32)
-    assert shares(mouth)[0].tolist() == pytest.approx([0, 0, 0, 1, 0])
-    assert np.isnan(shares(np.zeros((1, 48, 48)))).all()
-    fine, coarse = resolvable((48, 48), 48), resolvable((6, 6), 48)
+    even = region_shares(np.ones((1, 48, 48), np.float32))[0]
+    np.testing.assert_allclose(even, region_masks(48).mean(axis=(1, 2)), atol=1e-12)
+    mouth = (region_masks(48)[3:4] == 1).astype(np.float32)
+    assert region_shares(mouth)[0].tolist() == pytest.approx([0, 0, 0, 1, 0])
+    assert np.isnan(region_shares(np.zeros((1, 48, 48)))).all()
+    fine, coarse = max_region_shares((48, 48), 48), max_region_shares((6, 6), 48)
     assert all(coarse[region] < fine[region] <= 1 for region in REGIONS[:-1])
 
 
 def test_alignment_brings_a_shifted_face_back() -> None:
     shift = 0.125
     moved = {key: (x + shift, y) for key, (x, y) in CENTRE.items()}
-    found = align(pictures(1), lambda _: [detection(moved)])
+    found = align_faces(random_crops(1), lambda _: [detection(moved)])
     np.testing.assert_allclose(found.affine[0], [[1, 0, shift], [0, 1, 0]], atol=1e-9)
     map_ = np.zeros((1, 48, 48), np.float32)
     map_[0, 20, 30] = 1  # 6 pixels right of where it belongs
-    assert np.unravel_index(warp(map_, found.affine)[0].argmax(), (48, 48)) == (20, 24)
+    assert np.unravel_index(warp_to_framing(map_, found.affine)[0].argmax(), (48, 48)) == (20, 24)
 
 
 def test_faces_that_are_not_found_or_far_too_stretched_are_left_out() -> None:
@@ -171,9 +183,9 @@ def test_faces_that_are_not_found_or_far_too_stretched_are_left_out() -> None:
     mirrored = {key: (1 - x, y) for key, (x, y) in CENTRE.items()}
     small = Detection(Box(0, 0, 20, 20), 0.9, detection(CENTRE).points)
     answers = iter([[], [detection(flat)], [detection(mirrored)], [small], [detection(CENTRE)]])
-    found = align(pictures(5), lambda _: next(answers))
+    found = align_faces(random_crops(5), lambda _: next(answers))
     assert found.found.tolist() == [False, False, False, False, True]
-    attention = attend(np.ones((5, 6, 6), np.float32), np.zeros(5, np.int64), found, 48)
+    attention = measure_attention(np.ones((5, 6, 6), np.float32), np.zeros(5, np.int64), found, 48)
     assert attention.kept.tolist() == found.found.tolist()
     assert attention.maps.sum() == pytest.approx(1)
 
@@ -182,7 +194,7 @@ def test_a_place_hardly_above_its_negative_neighbours_is_a_place_not_a_speck() -
     """Cut after the enlargement, all of this face's attention would lie on a few pixels of one place."""
     maps = np.full((1, 3, 3), -1, np.float32)
     maps[0, 0, 0] = 0.01
-    attention = attend(maps, np.zeros(1, np.int64), as_they_lie(1), 48)
+    attention = measure_attention(maps, np.zeros(1, np.int64), identity_alignment(1), 48)
     assert (attention.maps > 0).sum() > 16 * 16
     assert attention.maps.max() < 1 / 128
     assert attention.maps[0, 24:, 24:].max() == 0

@@ -13,33 +13,33 @@ from mien.lab.data import Split
 from mien.lab.explain.attention import (
     REGIONS,
     Alignment,
-    as_they_lie,
-    attend,
-    attention_table,
+    attention_by_emotion,
     bootstrap_means,
-    enlarge,
-    judge_claims,
-    masks,
+    evaluate_claims,
+    identity_alignment,
+    measure_attention,
+    region_masks,
+    upsample,
 )
 from mien.lab.explain.faithfulness import (
     BASELINES,
-    POINTS,
-    STAGES,
-    area,
-    correlation,
-    empty,
+    CURVE_POINTS,
+    RANDOMISATION_STAGES,
+    area_under_curve,
+    baseline_images,
     faithfulness,
-    rank,
-    sanity,
-    staged,
+    pixel_ranks,
+    randomisation_stages,
+    randomisation_test,
+    rank_correlation,
 )
-from mien.lab.explain.methods import Looker
-from mien.lab.explain.report import report, sound
-from mien.lab.explain.study import draw_evenly, study
+from mien.lab.explain.methods import Explainer
+from mien.lab.explain.report import describe_randomisation, explanation_page
+from mien.lab.explain.study import draw_evenly, explain_faces
 from mien.lab.metrics import bootstrap_interval
 from mien.lab.models import Model, open_model
 from mien.lab.predictions import select_rows
-from support.explained_faces import CENTRE, detection, pictures
+from support.explained_faces import CENTRE, detection, random_crops
 from support.onnx_models import write_model
 from support.synthetic_faces import cartoon_set
 
@@ -48,7 +48,7 @@ def planted(region_of: dict[int, str], count: int = 20) -> tuple[np.ndarray, np.
     """Maps ``[N, 48, 48]`` whose class looks at one region alone, with some noise everywhere."""
     generator = np.random.default_rng(0)
     targets = np.repeat(list(region_of), count)
-    hot = np.stack([masks(48)[REGIONS.index(region_of[t])] for t in targets])
+    hot = np.stack([region_masks(48)[REGIONS.index(region_of[t])] for t in targets])
     return (hot + 0.1 * generator.random(hot.shape)).astype(np.float32), targets
 
 
@@ -61,24 +61,24 @@ def test_a_claim_holds_where_it_was_planted_and_fails_where_not() -> None:
     ]
     for regions, verdicts in cases:
         maps, targets = planted(regions)
-        attention = attend(maps, targets, as_they_lie(len(maps)), 48)
-        assert [said["verdict"] for said in judge_claims(attention, SEVEN)] == verdicts
-        table = attention_table(attention, np.ones(len(maps), bool), SEVEN)
+        attention = measure_attention(maps, targets, identity_alignment(len(maps)), 48)
+        assert [result["verdict"] for result in evaluate_claims(attention, SEVEN)] == verdicts
+        table = attention_by_emotion(attention, np.ones(len(maps), bool), SEVEN)
         assert set(table) == {"surprise", "happy", "sad"}
-        for said in table.values():
-            assert sum(region["share"] for region in said["regions"].values()) == pytest.approx(1)
+        for result in table.values():
+            assert sum(region["share"] for region in result["regions"].values()) == pytest.approx(1)
     maps, targets = planted({surprise: "eyes", happy: "mouth"}, count=3)
-    few = judge_claims(attend(maps, targets, as_they_lie(6), 48), SEVEN)
-    assert {said["verdict"] for said in few} == {"not measured"}
+    few = evaluate_claims(measure_attention(maps, targets, identity_alignment(6), 48), SEVEN)
+    assert {result["verdict"] for result in few} == {"not measured"}
 
 
 def test_an_even_map_gets_what_chance_gives_also_where_faces_are_moved() -> None:
     shifted = Alignment(np.tile([[1, 0, 0.2], [0, 1, 0.1]], (4, 1, 1)), np.ones(4, bool))
-    attention = attend(np.ones((4, 6, 6), np.float32), np.zeros(4, np.int64), shifted, 48)
+    attention = measure_attention(np.ones((4, 6, 6), np.float32), np.zeros(4, np.int64), shifted, 48)
     np.testing.assert_allclose(attention.shares, attention.chance, atol=1e-6)
 
 
-def test_bootstrapped_intervals_are_those_of_the_judge() -> None:
+def test_bootstrapped_intervals_equal_those_of_the_metrics() -> None:
     values = np.random.default_rng(3).normal(5, 2, 80)
     low, high = bootstrap_interval(values, np.mean)
     ours = np.percentile(bootstrap_means(values[:, None])[:, 0], [2.5, 97.5])
@@ -86,7 +86,7 @@ def test_bootstrapped_intervals_are_those_of_the_judge() -> None:
 
 
 def test_a_faithful_map_beats_random_ones_and_its_reverse_loses() -> None:
-    """A reader that sees one corner alone: only the map of that corner is faithful."""
+    """A predictor that sees only one corner: only the map of that corner is faithful."""
     crops = np.random.default_rng(0).integers(0, 256, (12, 24, 24), dtype=np.uint8)
     crops[:, :8, :8] = 255 * (np.indices((8, 8)).sum(axis=0) % 2)
 
@@ -99,20 +99,20 @@ def test_a_faithful_map_beats_random_ones_and_its_reverse_loses() -> None:
     targets = np.zeros(12, np.int64)
     good = faithfulness(read, crops, targets, maps)
     bad = faithfulness(read, crops, targets, -maps)
-    assert good["deletion"]["map"]["less"]["random"]["interval"][1] < 0
-    assert good["insertion"]["map"]["less"]["centre"]["interval"][0] > 0
-    assert bad["deletion"]["map"]["less"]["random"]["interval"][0] > 0
+    assert good["deletion"]["map"]["differences"]["random"]["interval"][1] < 0
+    assert good["insertion"]["map"]["differences"]["centre"]["interval"][0] > 0
+    assert bad["deletion"]["map"]["differences"]["random"]["interval"][0] > 0
     assert good["deletion"]["map"]["curve"][0] == pytest.approx(good["insertion"]["map"]["curve"][-1])
 
 
 def test_areas_ranks_and_baselines() -> None:
-    assert area(np.linspace(1, 0, POINTS)) == pytest.approx(0.5)
-    assert area(np.ones(POINTS)) == pytest.approx(1)
-    ranks = rank(np.array([[[0.1, 0.9], [0.5, 0.5]]]), 0)[0]
+    assert area_under_curve(np.linspace(1, 0, CURVE_POINTS)) == pytest.approx(0.5)
+    assert area_under_curve(np.ones(CURVE_POINTS)) == pytest.approx(1)
+    ranks = pixel_ranks(np.array([[[0.1, 0.9], [0.5, 0.5]]]), 0)[0]
     assert (ranks[0, 1], ranks[0, 0]) == (0, 3)
-    crops = pictures(2)
-    assert np.ptp(empty(crops, "mean")[1]) == 0
-    assert empty(crops, "blur").std() < 0.2 * crops.std()
+    crops = random_crops(2)
+    assert np.ptp(baseline_images(crops, "mean")[1]) == 0
+    assert baseline_images(crops, "blur").std() < 0.2 * crops.std()
     assert set(BASELINES) == {"blur", "mean"}
     with pytest.raises(MienError, match="unknown baseline 'black'"):
         faithfulness(lambda x: x, crops, np.zeros(2, int), np.ones((2, 2, 2), np.float32), baseline="black")
@@ -121,25 +121,25 @@ def test_areas_ranks_and_baselines() -> None:
 def test_rank_correlation_is_scipys() -> None:
     one, other = np.random.default_rng(0).integers(0, 9, (2, 4, 6, 6)).astype(np.float32)
     theirs = [spearmanr(a.ravel(), b.ravel()).statistic for a, b in zip(one, other, strict=True)]
-    np.testing.assert_allclose(correlation(one, other), theirs)
-    assert correlation(one, one) == pytest.approx([1] * 4)
-    assert np.isnan(correlation(one, np.ones_like(one))).all()
+    np.testing.assert_allclose(rank_correlation(one, other), theirs)
+    assert rank_correlation(one, one) == pytest.approx([1] * 4)
+    assert np.isnan(rank_correlation(one, np.ones_like(one))).all()
 
 
 def test_the_cascade_begins_with_the_last_layer_and_reaches_every_one() -> None:
-    stages = staged(list(range(30)))
+    stages = randomisation_stages(list(range(30)))
     assert stages[0] == [29]
-    assert len(stages) == STAGES
+    assert len(stages) == RANDOMISATION_STAGES
     assert [layer for stage in stages for layer in stage] == list(range(29, -1, -1))
-    assert staged([1]) == [[1]]
-    assert staged([1, 2]) == [[2], [1]]
+    assert randomisation_stages([1]) == [[1]]
+    assert randomisation_stages([1, 2]) == [[2], [1]]
 
 
 def test_randomised_weights_change_the_maps_of_a_file_and_leave_the_file(tmp_path: Path) -> None:
     path = write_model(tmp_path / "model.onnx")
     before = path.read_bytes()
-    looker = Looker(open_model(path))
-    found = sanity(looker, pictures(6), np.zeros(6, np.int64))
+    explainer = Explainer(open_model(path))
+    found = randomisation_test(explainer, random_crops(6), np.zeros(6, np.int64))
     assert [stage["layers"] for stage in found["stages"]] == [["head"], ["features"]]
     assert found["stages"][-1]["correlation"] < 0.9
     assert path.read_bytes() == before
@@ -159,56 +159,56 @@ def onnx_model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     return open_model(write_model(tmp_path_factory.mktemp("model") / "model.onnx"))
 
 
-def test_a_study_accounts_for_every_face_and_makes_a_page(onnx_model: Model) -> None:
+def test_an_explanation_counts_every_face_and_has_a_page(onnx_model: Model) -> None:
     faces = cartoon_set(per_split=(7, 70, 7))
     selection = select_rows(faces, onnx_model.emotions, Split.PUBLIC_TEST)
     answers = iter([[detection(CENTRE)], []] * 30)
     heard = set()
-    found = study(
-        Looker(onnx_model),
+    found = explain_faces(
+        Explainer(onnx_model),
         selection,
-        locate=lambda _: next(answers),
+        detector=lambda _: next(answers),
         faces=42,
         curve_faces=14,
-        sanity_faces=7,
-        report=lambda doing, done, total: heard.add((doing, done == total)),
+        randomisation_faces=7,
+        progress=lambda doing, done, total: heard.add((doing, done == total)),
     )
-    figures = found.figures
-    assert figures["faces"]["explained"] == sum(figures["faces"]["by_answer"].values()) == 42
-    assert figures["alignment"]["key_points_not_found"] == 21
-    explained = sum(said["faces"] for said in figures["attention"].values())
-    assert explained == 21 - figures["alignment"]["map_without_evidence"]
-    things = {"reading", "maps", "eyes, nose, mouth", "deletion and insertion", "randomised weights"}
+    metrics = found.metrics
+    assert metrics["faces"]["explained"] == sum(metrics["faces"]["by_prediction"].values()) == 42
+    assert metrics["alignment"]["key_points_not_found"] == 21
+    explained = sum(result["faces"] for result in metrics["attention"].values())
+    assert explained == 21 - metrics["alignment"]["map_without_evidence"]
+    things = {"predictions", "maps", "face alignment", "deletion and insertion", "randomisation test"}
     assert {doing for doing, done in heard if done} == things
-    text = report(found, about={"model": "tiny"}, provenance={"commit": "abc"})
-    assert "Randomised weights" in text
+    text = explanation_page(found)
+    assert "Randomisation test" in text
     assert "do not publish" in text
-    for emotion in figures["attention"]:
+    for emotion in metrics["attention"]:
         assert f'<th scope="row">{emotion} (' in text
 
 
-def test_where_no_face_is_found_the_study_says_how_to_go_on(onnx_model: Model) -> None:
+def test_no_aligned_face_is_an_error_with_a_remedy(onnx_model: Model) -> None:
     selection = select_rows(cartoon_set(per_split=(7, 35, 7)), onnx_model.emotions, Split.PUBLIC_TEST)
-    with pytest.raises(DataError, match="found in no face; take them as they lie"):
-        study(Looker(onnx_model), selection, locate=lambda _: [], faces=21)
+    with pytest.raises(DataError, match="found in no face; do not align the faces"):
+        explain_faces(Explainer(onnx_model), selection, detector=lambda _: [], faces=21)
 
 
-def test_an_onnx_file_has_no_gradients_and_a_map_of_one_place_says_nothing(onnx_model: Model) -> None:
-    with pytest.raises(ModelError, match=r"name a run \(--model runs/NAME\), or take --method map"):
-        Looker(onnx_model, "grad-cam")
+def test_an_onnx_file_has_no_gradients_and_a_map_of_one_place_is_refused(onnx_model: Model) -> None:
+    with pytest.raises(ModelError, match="explain the run, or use the method map"):
+        Explainer(onnx_model, "grad-cam")
     with pytest.raises(MienError, match="unknown method"):
-        Looker(onnx_model, "lime")
+        Explainer(onnx_model, "lime")
     blind = Model("blind", SEVEN, 48, {}, Path(), lambda crops: (onnx_model(crops)[0], None))
-    with pytest.raises(ModelError, match="gives no maps"):
-        Looker(blind).maps(pictures(), np.zeros(2, np.int64))
+    with pytest.raises(ModelError, match="has no maps"):
+        Explainer(blind).maps(random_crops(), np.zeros(2, np.int64))
     dot = Model("dot", SEVEN, 48, {}, Path(), lambda c: (onnx_model(c)[0], np.ones((len(c), 7, 1, 1), np.float32)))
-    with pytest.raises(ModelError, match="1x1 places, which say nothing"):
-        Looker(dot).maps(pictures(), np.zeros(2, np.int64))
+    with pytest.raises(ModelError, match="only 1x1 places"):
+        Explainer(dot).maps(random_crops(), np.zeros(2, np.int64))
 
 
 def test_maps_are_enlarged_between_the_centres_of_places() -> None:
     ramp = np.arange(6, dtype=np.float32)[None, None].repeat(6, axis=1)
-    wide = enlarge(ramp, 48)
+    wide = upsample(ramp, 48)
     assert wide.shape == (1, 48, 48)
     assert wide[0, 0, 4 + 8 * 2 - 1 : 4 + 8 * 2 + 1].mean() == pytest.approx(2)
 
@@ -216,14 +216,17 @@ def test_maps_are_enlarged_between_the_centres_of_places() -> None:
 @pytest.mark.parametrize(
     ("stages", "message"),
     [
-        ([(0.1, [0.0, 0.2]), (-0.3, [-0.4, -0.2])], "all weights shuffled -0.30 .* what the network has learned"),
-        ([(0.9, [0.8, 1.0]), (0.9, [0.8, 1.0])], "stay alike without what was learned"),
-        ([(0.1, [0.0, 0.2]), (-0.9, [-1.0, -0.8])], "stay alike without what was learned"),
-        ([(0.1, [0.0, 0.2]), (0.5, [0.4, 0.6])], "do not settle how much"),
-        ([(0.1, [0.0, 0.2]), (None, None)], "1 stages of 2 shuffled .* Further on every map is flat: no more"),
+        (
+            [(0.1, [0.0, 0.2]), (-0.3, [-0.4, -0.2])],
+            "all weights shuffled -0.30 .* depend on what the network has learned",
+        ),
+        ([(0.9, [0.8, 1.0]), (0.9, [0.8, 1.0])], "stay similar without what was learned"),
+        ([(0.1, [0.0, 0.2]), (-0.9, [-1.0, -0.8])], "stay similar without what was learned"),
+        ([(0.1, [0.0, 0.2]), (0.5, [0.4, 0.6])], "more faces are needed"),
+        ([(0.1, [0.0, 0.2]), (None, None)], "1 stages of 2 shuffled .* After further stages every map is flat"),
         ([(None, None)], "nothing to compare"),
     ],
 )
-def test_the_words_for_randomised_weights_follow_the_figures(stages: list, message: str) -> None:
-    said = sound({"stages": [{"correlation": value, "interval": edges} for value, edges in stages]})
-    assert re.search(message, said)
+def test_the_description_of_the_randomisation_test_follows_its_metrics(stages: list, message: str) -> None:
+    result = describe_randomisation({"stages": [{"correlation": value, "interval": edges} for value, edges in stages]})
+    assert re.search(message, result)

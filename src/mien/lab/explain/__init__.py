@@ -1,8 +1,9 @@
-"""Where a network looked: maps by several methods, and how far they can be believed.
+"""Explanations of a network: saliency maps by several methods, and tests of how faithful they are.
 
-explain(net, faces, classes) -> maps; study(model, faces) -> mean maps, attention by region, faithfulness, sanity
+methods -> attention, faithfulness -> study -> report, plots
 """
 
-from mien.lab.explain.methods import METHODS, explain
+from mien.lab.explain.methods import METHODS, Explainer, saliency_maps
+from mien.lab.explain.study import DatasetExplanation, explain_dataset
 
-__all__ = ["METHODS", "explain"]
+__all__ = ["METHODS", "DatasetExplanation", "Explainer", "explain_dataset", "saliency_maps"]

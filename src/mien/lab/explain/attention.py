@@ -1,6 +1,6 @@
-"""Maps -> how attention is shared among the parts of the face, emotion by emotion, and what that says of a claim."""
+"""Attention by region of the face: align faces, share their maps among regions, and evaluate claims about them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -12,64 +12,115 @@ from PIL import Image
 from torch.nn import functional as F
 
 from mien._emotions import Emotion
-from mien._face import Detection
 from mien._framing import FER2013, Fraction, Framing
+from mien._progress import Progress, no_progress
+from mien.detect import Detector
 
-# RGB uint8 [H, W, 3] -> the faces in it, largest first.
-Locate = Callable[[NDArray[np.uint8]], Sequence[Detection]]
+_Floats = NDArray[np.float64]
+_Polygon = tuple[Fraction, ...]
 
+# Pixels: a crop is enlarged and placed on a grey canvas with this border, so that the detector finds its face.
+ALIGNMENT_SIDE, ALIGNMENT_BORDER = 192, 104
+_MIN_WIDTH = 0.4  # of the crop's side: a smaller detection is not the face of the crop
+_MAX_STRETCH = 2.0  # in one direction: beyond it the key points are wrong, or the face is in full profile
 
-FACE_SIDE, BORDER = 192, 104  # pixels: a crop is enlarged, and laid on a border as wide, for the detector to find it
+REGIONS = ("brows", "eyes", "nose", "mouth", "rest")
+_NAMED_REGIONS = REGIONS[:-1]
+_SUBPIXELS = 8  # points per pixel and direction, for the part of a pixel inside a region
 
-
-_LEAST_WIDTH = 0.4  # of the crop's side: what is narrower is not the face that fills it
-
-
-# Largest factor by which one direction may be stretched or shrunk: beyond it the points are wrong, or in full profile.
-_MOST_STRETCH = 2.0
+# Document 000: "eyes for surprise, mouth for happiness".
+CLAIMS = ((Emotion.SURPRISE, "eyes"), (Emotion.HAPPY, "mouth"))
+_MIN_CLAIM_FACES = 10  # of an emotion; a claim is not evaluated on fewer
+_RESAMPLES = 2000
 
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """For N crops: ``affine`` float64 ``[N, 2, 3]``, from places in the framing to places in the crop.
+    """Where the key points of N faces are.
 
-    Places are ``(x, y, 1)`` in fractions of a side. ``found`` bool ``[N]`` says which are known; the others hold NaN.
+    Attributes:
+        affine: float64 ``[N, 2, 3]``, from places ``(x, y, 1)`` of the framing to places of the crop, in fractions of
+            the side; NaN where no key points were found.
+        found: bool ``[N]``.
     """
 
-    affine: NDArray[np.float64]
+    affine: _Floats
     found: NDArray[np.bool_]
 
 
-def as_they_lie(count: int) -> Alignment:
-    """Crops that are taken to lie in the framing already."""
+def identity_alignment(count: int) -> Alignment:
+    """Return the alignment of faces that are already framed.
+
+    Args:
+        count: Number of faces.
+
+    Returns:
+        Identity maps, all found.
+    """
     return Alignment(np.tile(np.eye(2, 3), (count, 1, 1)), np.ones(count, np.bool_))
 
 
-def align(
-    crops: NDArray[np.uint8],
-    locate: Locate,
-    *,
-    framing: Framing = FER2013,
-    report: Callable[[int], None] = lambda _: None,
+def align_faces(
+    crops: NDArray[np.uint8], detector: Detector, *, framing: Framing = FER2013, progress: Progress = no_progress
 ) -> Alignment:
-    """Find eyes, nose and mouth of each of ``crops`` uint8 ``[N, S, S]`` and fit the affine map, by least squares.
+    """Fit an affine map to eyes, nose and mouth of every face (least squares).
 
-    A crop without a face of its own size, or whose points would stretch it more than twofold, is not found.
+    Args:
+        crops: Grey faces, uint8 ``[N, S, S]``.
+        detector: Finds the key points.
+        framing: The framing that faces are aligned with.
+        progress: Called with the number of faces done.
+
+    Returns:
+        The alignment. A face is not found where the detector sees none of the crop's size, or where the map would
+        stretch it more than twofold.
     """
     affine = np.full((len(crops), 2, 3), np.nan)
     wanted = np.array([framing.right_eye, framing.left_eye, framing.nose, framing.mouth])
     for index, crop in enumerate(crops):
-        points = _points(crop, locate)
+        points = _key_points(crop, detector)
         if points is not None:
             affine[index] = _fit(wanted, points)
-        report(index + 1)
-    found = np.array([_usable(each) for each in affine], np.bool_)
+        progress("face alignment", index + 1, len(crops))
+    found = np.array([_is_usable(each) for each in affine], np.bool_)
     affine[~found] = np.nan
     return Alignment(affine, found)
 
 
-def warp(maps: NDArray[np.floating] | NDArray[np.uint8], affine: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Square ``maps`` ``[N, S, S]`` as they lie in the framing (bilinear), float32; outside of a crop they are 0."""
+def _key_points(crop: NDArray[np.uint8], detector: Detector) -> _Floats | None:
+    """Right eye, left eye, nose and mouth as fractions of the crop's side, ``[4, 2]``."""
+    canvas = np.full((ALIGNMENT_SIDE + 2 * ALIGNMENT_BORDER,) * 2, round(float(crop.mean())), np.uint8)
+    enlarged = Image.fromarray(crop).resize((ALIGNMENT_SIDE, ALIGNMENT_SIDE), Image.Resampling.BICUBIC)
+    inside = slice(ALIGNMENT_BORDER, ALIGNMENT_BORDER + ALIGNMENT_SIDE)
+    canvas[inside, inside] = np.asarray(enlarged)
+    faces = detector(np.repeat(canvas[..., None], 3, axis=2))
+    if not faces or faces[0].points is None or faces[0].box.width < _MIN_WIDTH * ALIGNMENT_SIDE:
+        return None
+    return (np.array(faces[0].points[:4], np.float64) - ALIGNMENT_BORDER) / ALIGNMENT_SIDE
+
+
+def _fit(source: _Floats, target: _Floats) -> _Floats:
+    known = np.column_stack([source, np.ones(len(source))])
+    return np.asarray(np.linalg.lstsq(known, target, rcond=None)[0].T)
+
+
+def _is_usable(affine: _Floats) -> bool:
+    if not np.isfinite(affine).all() or np.linalg.det(affine[:, :2]) <= 0:
+        return False
+    stretch = np.linalg.svd(affine[:, :2], compute_uv=False)
+    return bool(stretch.max() <= _MAX_STRETCH and stretch.min() >= 1 / _MAX_STRETCH)
+
+
+def warp_to_framing(maps: NDArray[np.floating] | NDArray[np.uint8], affine: _Floats) -> NDArray[np.float32]:
+    """Resample maps or faces into the framing (bilinear).
+
+    Args:
+        maps: ``[N, S, S]``.
+        affine: float64 ``[N, 2, 3]``, as in ``Alignment``.
+
+    Returns:
+        float32 ``[N, S, S]``; 0 outside of a crop.
+    """
     if not len(maps):  # torch makes no empty grid
         return np.zeros(maps.shape, np.float32)
     # torch counts places from -1 to 1: p = 2 q - 1.
@@ -80,254 +131,279 @@ def warp(maps: NDArray[np.floating] | NDArray[np.uint8], affine: NDArray[np.floa
     return np.asarray(F.grid_sample(source, grid, align_corners=False).squeeze(1).numpy())
 
 
-def _points(crop: NDArray[np.uint8], locate: Locate) -> NDArray[np.float64] | None:
-    """Right eye, left eye, nose and mouth as fractions of the crop's side, ``[4, 2]``."""
-    canvas = np.full((FACE_SIDE + 2 * BORDER,) * 2, round(float(crop.mean())), np.uint8)
-    enlarged = Image.fromarray(crop).resize((FACE_SIDE, FACE_SIDE), Image.Resampling.BICUBIC)
-    canvas[BORDER : BORDER + FACE_SIDE, BORDER : BORDER + FACE_SIDE] = np.asarray(enlarged)
-    faces = locate(np.repeat(canvas[..., None], 3, axis=2))
-    if not faces or faces[0].points is None or faces[0].box.width < _LEAST_WIDTH * FACE_SIDE:
-        return None
-    return (np.array(faces[0].points[:4], np.float64) - BORDER) / FACE_SIDE
+def region_polygons(framing: Framing = FER2013) -> dict[str, tuple[_Polygon, ...]]:
+    """Return the outlines of the named regions, for a neutral face. The box of the mouth has room for an open mouth.
 
+    Args:
+        framing: Where eyes, nose and mouth are.
 
-def _fit(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
-    known = np.column_stack([source, np.ones(len(source))])
-    return np.asarray(np.linalg.lstsq(known, target, rcond=None)[0].T)
-
-
-def _usable(affine: NDArray[np.float64]) -> bool:
-    if not np.isfinite(affine).all() or np.linalg.det(affine[:, :2]) <= 0:
-        return False
-    stretch = np.linalg.svd(affine[:, :2], compute_uv=False)
-    return bool(stretch.max() <= _MOST_STRETCH and stretch.min() >= 1 / _MOST_STRETCH)
-
-
-REGIONS = ("brows", "eyes", "nose", "mouth", "rest")
-
-
-Polygon = tuple[Fraction, ...]
-
-
-_FINE = 8  # places drawn along a side of a pixel: how finely an edge through a pixel is shared
-
-
-def polygons(framing: Framing = FER2013) -> dict[str, tuple[Polygon, ...]]:
-    """The outlines of the named regions, corners ``(x, y)`` as fractions of the crop's side; the rest has none.
-
-    Heights are those of a neutral face: brows rise and jaws drop, so that the mouth's box leaves room below.
+    Returns:
+        By region, polygons with corners ``(x, y)`` in fractions of the side. The region ``rest`` has none.
     """
     right, left, nose, mouth = framing.right_eye, framing.left_eye, framing.nose, framing.mouth
     middle, level = (right[0] + left[0]) / 2, (right[1] + left[1]) / 2
     bridge, wings, root, base = 0.045, 0.105, level - 0.02, nose[1] + 0.07
     return {
-        "brows": tuple(_box(x - 0.135, y - 0.19, x + 0.135, y - 0.06) for x, y in (right, left)),
-        "eyes": tuple(_box(x - 0.115, y - 0.06, x + 0.115, y + 0.06) for x, y in (right, left)),
+        "brows": tuple(_rectangle(x - 0.135, y - 0.19, x + 0.135, y - 0.06) for x, y in (right, left)),
+        "eyes": tuple(_rectangle(x - 0.115, y - 0.06, x + 0.115, y + 0.06) for x, y in (right, left)),
         "nose": (((middle - bridge, root), (middle + bridge, root), (nose[0] + wings, base), (nose[0] - wings, base)),),
-        "mouth": (_box(mouth[0] - 0.175, mouth[1] - 0.09, mouth[0] + 0.175, mouth[1] + 0.12),),
+        "mouth": (_rectangle(mouth[0] - 0.175, mouth[1] - 0.09, mouth[0] + 0.175, mouth[1] + 0.12),),
     }
 
 
-@cache
-def masks(size: int, framing: Framing = FER2013) -> NDArray[np.float64]:
-    """How much of each pixel belongs to each of ``REGIONS``: ``[5, size, size]``, 0..1, which sum to 1 everywhere."""
-    named = np.stack([_cover(outlines, size) for outlines in polygons(framing).values()])
-    every = np.concatenate([named, 1 - named.sum(axis=0, keepdims=True)])
-    every.flags.writeable = False
-    return every
-
-
-def shares(maps: NDArray[np.floating], *, framing: Framing = FER2013) -> NDArray[np.float64]:
-    """How the sum of each map ``[N, S, S]``, none negative, is shared among ``REGIONS``: ``[N, 5]``, rows sum to 1.
-
-    A map without anything gets a row of NaN.
-    """
-    inside = np.tensordot(maps.astype(np.float64), masks(maps.shape[-1], framing), axes=((1, 2), (1, 2)))
-    total = inside.sum(axis=1, keepdims=True)
-    return np.asarray(np.where(total > 0, inside / np.where(total > 0, total, 1), np.nan))
-
-
-def _box(x1: float, y1: float, x2: float, y2: float) -> Polygon:
+def _rectangle(x1: float, y1: float, x2: float, y2: float) -> _Polygon:
     return (x1, y1), (x2, y1), (x2, y2), (x1, y2)
 
 
-def _cover(outlines: Sequence[Polygon], size: int) -> NDArray[np.float64]:
-    fine = np.any([_inside(outline, size * _FINE) for outline in outlines], axis=0)
-    return np.asarray(fine.reshape(size, _FINE, size, _FINE).mean(axis=(1, 3)))
+@cache
+def region_masks(size: int, framing: Framing = FER2013) -> _Floats:
+    """Return the part of each pixel that belongs to each of ``REGIONS``.
 
+    Args:
+        size: Side in pixels.
+        framing: Where eyes, nose and mouth are.
 
-def _inside(outline: Polygon, side: int) -> NDArray[np.bool_]:
-    """Which centres of ``side`` x ``side`` places lie in ``outline``: a ray to the right crosses it oddly often.
-
-    Outlines that touch share no place.
+    Returns:
+        ``[5, size, size]`` from 0 to 1, read-only; the regions sum to 1 in every pixel.
     """
-    places = (np.arange(side) + 0.5) / side
+    named = np.stack([_cover(outlines, size) for outlines in region_polygons(framing).values()])
+    masks = np.concatenate([named, 1 - named.sum(axis=0, keepdims=True)])
+    masks.flags.writeable = False
+    return masks
+
+
+def _cover(outlines: Sequence[_Polygon], size: int) -> _Floats:
+    fine = np.any([_inside(outline, size * _SUBPIXELS) for outline in outlines], axis=0)
+    return np.asarray(fine.reshape(size, _SUBPIXELS, size, _SUBPIXELS).mean(axis=(1, 3)))
+
+
+def _inside(outline: _Polygon, side: int) -> NDArray[np.bool_]:
+    """Which of ``side`` x ``side`` points are in ``outline``: a ray to the right crosses it an odd number of times.
+
+    No point is in two polygons that touch.
+    """
+    points = (np.arange(side) + 0.5) / side
     inside = np.zeros((side, side), np.bool_)
     for (x1, y1), (x2, y2) in zip(outline, outline[1:] + outline[:1], strict=True):
         if y1 != y2:
-            crosses = (y1 > places) != (y2 > places)
-            at = x1 + (places - y1) * (x2 - x1) / (y2 - y1)
-            inside ^= crosses[:, None] & (places < at[:, None])
+            crosses = (y1 > points) != (y2 > points)
+            at = x1 + (points - y1) * (x2 - x1) / (y2 - y1)
+            inside ^= crosses[:, None] & (points < at[:, None])
     return inside
 
 
-Floats = NDArray[np.float64]
+def region_shares(maps: NDArray[np.floating], *, framing: Framing = FER2013) -> _Floats:
+    """Share the sum of each map among ``REGIONS``.
 
+    Args:
+        maps: ``[N, S, S]``, at least 0.
+        framing: Where eyes, nose and mouth are.
 
-RESAMPLES = 2000
-
-
-FEWEST = 10  # faces of an emotion below which nothing is concluded from them
-
-
-NAMED = REGIONS[:-1]
-
-
-# "Eyes for surprise, mouth for happiness" (document 000).
-CLAIMS = ((Emotion.SURPRISE, "eyes"), (Emotion.HAPPY, "mouth"))
-
-
-@dataclass(frozen=True, eq=False)
-class Attention:
-    """Of N faces laid on each other: ``maps`` float32 ``[N, S, S]``, none negative, each of sum 1, in the framing.
-
-    ``shares`` ``[N, 5]`` by region sum to 1, ``chance`` ``[N, 5]`` are those of a map spread evenly over the crop,
-    ``targets`` ``[N]`` the class that each map explains. ``kept`` bool are the faces, of all that were given, in it.
+    Returns:
+        ``[N, 5]``; rows sum to 1, and are NaN for maps that are 0 everywhere.
     """
-
-    maps: NDArray[np.float32]
-    shares: Floats
-    chance: Floats
-    targets: NDArray[np.int64]
-    kept: NDArray[np.bool_]
+    sums = np.tensordot(maps.astype(np.float64), region_masks(maps.shape[-1], framing), axes=((1, 2), (1, 2)))
+    total = sums.sum(axis=1, keepdims=True)
+    return np.asarray(np.where(total > 0, sums / np.where(total > 0, total, 1), np.nan))
 
 
-def enlarge(maps: NDArray[np.float32], side: int) -> NDArray[np.float32]:
-    """``maps`` ``[N, h, w]`` at ``side`` x ``side`` (bilinear, between the centres of places), float32."""
+def max_region_shares(grid: tuple[int, int], side: int) -> dict[str, float]:
+    """Return the share of each named region for a coarse map that covers exactly this region.
+
+    Args:
+        grid: Rows and columns of the map.
+        side: Side of the crop in pixels.
+
+    Returns:
+        By region, a share from 0 to 1. Near 1, the region can be distinguished from its neighbours.
+    """
+    masks = torch.from_numpy(region_masks(side)[: len(_NAMED_REGIONS)].copy()).unsqueeze(1)
+    coarse = F.adaptive_avg_pool2d(masks, grid).squeeze(1).float().numpy()
+    return dict(zip(_NAMED_REGIONS, np.diagonal(region_shares(upsample(coarse, side))).tolist(), strict=True))
+
+
+def upsample(maps: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    """Enlarge maps (bilinear, between the centres of places).
+
+    Args:
+        maps: float32 ``[N, h, w]``.
+        side: Side in pixels.
+
+    Returns:
+        float32 ``[N, side, side]``.
+    """
     if not len(maps):
         return np.zeros((0, side, side), np.float32)
     wide = F.interpolate(torch.from_numpy(maps).unsqueeze(1), size=(side, side), mode="bilinear", align_corners=False)
     return np.asarray(wide.squeeze(1).numpy())
 
 
-def attend(maps: NDArray[np.float32], targets: NDArray[np.int64], alignment: Alignment, side: int) -> Attention:
-    """What is positive in ``maps`` ``[N, h, w]``, laid into the framing; faces without place or without any are left.
+@dataclass(frozen=True, eq=False)
+class Attention:
+    """The attention of N aligned faces.
 
-    The sum of each is 1: every face counts alike, however sure the network was.
+    Attributes:
+        maps: Positive parts of the maps in the framing, float32 ``[N, S, S]``, each with sum 1.
+        shares: By region, ``[N, 5]``; rows sum to 1.
+        chance: The shares of a map that is constant over the crop, ``[N, 5]``.
+        targets: The class that each map explains, ``[N]``.
+        kept: Which of all given faces these are, bool.
+    """
+
+    maps: NDArray[np.float32]
+    shares: _Floats
+    chance: _Floats
+    targets: NDArray[np.int64]
+    kept: NDArray[np.bool_]
+
+
+def measure_attention(
+    maps: NDArray[np.float32], targets: NDArray[np.int64], alignment: Alignment, side: int
+) -> Attention:
+    """Measure the attention by region. Every face counts alike, however confident its prediction is.
+
+    Args:
+        maps: Signed maps, float32 ``[N, h, w]``.
+        targets: The class that each map explains, ``[N]``.
+        alignment: Where the key points of the faces are.
+        side: Side of the crops in pixels.
+
+    Returns:
+        The attention. Faces without alignment, and maps without a positive place, are left out.
     """
     found = alignment.found
     affine = alignment.affine[found]
-    # Cut before it is enlarged, as the papers do and the pictures show it: cut afterwards, a place that is hardly above
-    # the negative ones around it would shrink to a speck, which then weighs as much as a whole map.
-    positive = warp(enlarge(np.maximum(maps[found], 0), side), affine)
+    # Rectify before upsampling, as the papers do. Afterwards, a weakly positive place among negative ones would shrink
+    # to a few pixels, which would then weigh as much as a whole map.
+    positive = warp_to_framing(upsample(np.maximum(maps[found], 0), side), affine)
     total = positive.sum(axis=(1, 2), dtype=np.float64)
-    there = total > 0
-    positive = (positive[there] / total[there, None, None]).astype(np.float32)
-    even = warp(np.ones((int(there.sum()), side, side), np.float32), affine[there])
+    some = total > 0
+    positive = (positive[some] / total[some, None, None]).astype(np.float32)
+    constant = warp_to_framing(np.ones((int(some.sum()), side, side), np.float32), affine[some])
     kept = found.copy()
-    kept[found] = there
-    return Attention(positive, shares(positive), shares(even), targets[kept], kept)
+    kept[found] = some
+    return Attention(positive, region_shares(positive), region_shares(constant), targets[kept], kept)
 
 
-def resolvable(grid: tuple[int, int], side: int) -> dict[str, float]:
-    """The share that each named region would get of a map of ``grid`` places which covers that region and no more.
-
-    Places are coarse: part of the best map of the brows lies on the eyes. A share near 1 can be told from its
-    neighbours.
-    """
-    masked = torch.from_numpy(masks(side)[: len(NAMED)].copy()).unsqueeze(1)
-    coarse = F.adaptive_avg_pool2d(masked, grid).squeeze(1).float().numpy()
-    return dict(zip(NAMED, np.diagonal(shares(enlarge(coarse, side))).tolist(), strict=True))
-
-
-def attention_table(
-    attention: Attention, right: NDArray[np.bool_], emotions: Sequence[Emotion], *, seed: int = 0
+def attention_by_emotion(
+    attention: Attention, correct: NDArray[np.bool_], emotions: Sequence[Emotion], *, seed: int = 0
 ) -> dict[str, Any]:
-    """Mean share of each region for each emotion, absolute and over chance, with 95 % bootstrap intervals over faces.
+    """Average the attention of the faces of each predicted emotion, with 95 % bootstrap intervals.
 
-    ``right`` ``[N]`` says which faces of ``attention`` were read rightly. Emotions without a face are left out.
+    Args:
+        attention: The attention of the faces.
+        correct: Which predictions are correct, bool ``[N]``.
+        emotions: The emotions of the model.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        By emotion, the number of ``faces``, how many are ``correct``, and by region its ``share``, the ``chance`` and
+        their ratio (``relative``).
     """
-    table: dict[str, Any] = {}
+    table = {}
     for index, emotion in enumerate(emotions):
         rows = attention.targets == index
         if rows.any():
             regions = _by_region(attention.shares[rows], attention.chance[rows], seed)
-            table[str(emotion)] = {"faces": int(rows.sum()), "right": int(right[rows].sum()), "regions": regions}
+            table[str(emotion)] = {"faces": int(rows.sum()), "correct": int(correct[rows].sum()), "regions": regions}
     return table
 
 
-def judge_claims(attention: Attention, emotions: Sequence[Emotion], *, seed: int = 0) -> list[dict[str, Any]]:
-    """Each of ``CLAIMS`` against the shares: three questions, each answered by a 95 % interval, and a verdict."""
-    return [
-        _judge(attention, emotions.index(emotion), str(emotion), region, seed)
-        for emotion, region in CLAIMS
-        if emotion in emotions
-    ]
-
-
-def bootstrap_means(values: Floats, *, seed: int = 0) -> Floats:
-    """Means of ``values`` ``[N, K]`` over ``RESAMPLES`` draws of N rows: ``[RESAMPLES, K]`` (Efron, 1979)."""
-    count = len(values)
-    times = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
-    return np.asarray(times @ values / count)
-
-
-def interval(draws: Floats) -> list[float]:
-    """The 95 % percentile interval of ``draws`` ``[R]``."""
-    return [float(edge) for edge in np.percentile(draws, [2.5, 97.5])]
-
-
-def _by_region(share: Floats, chance: Floats, seed: int) -> dict[str, Any]:
-    draws, draws_chance = _draws(share, chance, seed)
+def _by_region(share: _Floats, chance: _Floats, seed: int) -> dict[str, Any]:
+    draws, draws_chance = _bootstrap(share, chance, seed)
     means, means_chance = share.mean(axis=0), chance.mean(axis=0)
     return {
         region: {
             "share": float(means[i]),
-            "interval": interval(draws[:, i]),
+            "interval": percentile_interval(draws[:, i]),
             "chance": float(means_chance[i]),
             "relative": float(means[i] / means_chance[i]),
-            "relative_interval": interval(draws[:, i] / draws_chance[:, i]),
+            "relative_interval": percentile_interval(draws[:, i] / draws_chance[:, i]),
         }
         for i, region in enumerate(REGIONS)
     }
 
 
-def _draws(share: Floats, chance: Floats, seed: int) -> tuple[Floats, Floats]:
+def _bootstrap(share: _Floats, chance: _Floats, seed: int) -> tuple[_Floats, _Floats]:
     both = bootstrap_means(np.concatenate([share, chance], axis=1), seed=seed)
     return both[:, : len(REGIONS)], both[:, len(REGIONS) :]
 
 
-def _judge(attention: Attention, index: int, emotion: str, region: str, seed: int) -> dict[str, Any]:
+def evaluate_claims(attention: Attention, emotions: Sequence[Emotion], *, seed: int = 0) -> list[dict[str, Any]]:
+    """Evaluate each of ``CLAIMS``: three questions, each answered by a 95 % interval, and a verdict.
+
+    Args:
+        attention: The attention of the faces.
+        emotions: The emotions of the model. Claims about other emotions are left out.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        One dictionary per claim.
+    """
+    return [
+        _evaluate_claim(attention, emotions.index(emotion), str(emotion), region, seed)
+        for emotion, region in CLAIMS
+        if emotion in emotions
+    ]
+
+
+def _evaluate_claim(attention: Attention, index: int, emotion: str, region: str, seed: int) -> dict[str, Any]:
     rows, place = attention.targets == index, REGIONS.index(region)
-    said: dict[str, Any] = {"document": "000", "emotion": emotion, "region": region, "faces": int(rows.sum())}
-    if min(rows.sum(), (~rows).sum()) < FEWEST:
-        return said | {"verdict": "not measured", "why": f"fewer than {FEWEST} faces to compare"}
-    share, chance = _draws(attention.shares[rows], attention.chance[rows], seed)
+    claim: dict[str, Any] = {"document": "000", "emotion": emotion, "region": region, "faces": int(rows.sum())}
+    if min(rows.sum(), (~rows).sum()) < _MIN_CLAIM_FACES:
+        return claim | {"verdict": "not measured", "reason": f"fewer than {_MIN_CLAIM_FACES} faces to compare"}
+    share, chance = _bootstrap(attention.shares[rows], attention.chance[rows], seed)
     relative = share / chance
     means = attention.shares[rows].mean(axis=0) / attention.chance[rows].mean(axis=0)
-    rival = max((i for i in range(len(NAMED)) if i != place), key=lambda i: float(means[i]))
-    elsewhere = bootstrap_means(attention.shares[~rows], seed=seed + 1)
-    said |= {
+    rival = max((i for i in range(len(_NAMED_REGIONS)) if i != place), key=lambda i: float(means[i]))
+    others = bootstrap_means(attention.shares[~rows], seed=seed + 1)
+    difference = attention.shares[rows].mean(axis=0) - attention.shares[~rows].mean(axis=0)
+    claim |= {
         "relative": float(means[place]),
-        "relative_interval": interval(relative[:, place]),
+        "relative_interval": percentile_interval(relative[:, place]),
         "rival": REGIONS[rival],
         "over_rival": float(means[place] - means[rival]),
-        "over_rival_interval": interval(relative[:, place] - relative[:, rival]),
-        "over_other_emotions": float(
-            (attention.shares[rows].mean(axis=0) - attention.shares[~rows].mean(axis=0))[place]
-        ),
-        "over_other_emotions_interval": interval(share[:, place] - elsewhere[:, place]),
+        "over_rival_interval": percentile_interval(relative[:, place] - relative[:, rival]),
+        "over_other_emotions": float(difference[place]),
+        "over_other_emotions_interval": percentile_interval(share[:, place] - others[:, place]),
     }
-    return said | _verdict(said)
+    return claim | _verdict(claim)
 
 
-def _verdict(said: Mapping[str, Any]) -> dict[str, Any]:
+def _verdict(claim: Mapping[str, Any]) -> dict[str, Any]:
     answers = {
-        "more_than_chance": said["relative_interval"][0] > 1,
-        "more_than_any_other_region": said["over_rival_interval"][0] > 0,
-        "more_than_for_other_emotions": said["over_other_emotions_interval"][0] > 0,
+        "more_than_chance": claim["relative_interval"][0] > 1,
+        "more_than_any_other_region": claim["over_rival_interval"][0] > 0,
+        "more_than_for_other_emotions": claim["over_other_emotions_interval"][0] > 0,
     }
-    # A region near the centre is above chance for every emotion: that alone says nothing of this one.
+    # A region near the centre is above chance for every emotion: this alone does not support a claim about one.
     part = answers["more_than_chance"] and answers["more_than_for_other_emotions"]
     verdict = "holds" if all(answers.values()) else "holds in part" if part else "does not hold"
     return {**answers, "verdict": verdict}
+
+
+def bootstrap_means(values: _Floats, *, seed: int = 0) -> _Floats:
+    """Return the means of bootstrap samples of rows (Efron, 1979).
+
+    Args:
+        values: ``[N, K]``.
+        seed: Seed of the draws.
+
+    Returns:
+        ``[2000, K]``.
+    """
+    count = len(values)
+    times = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=_RESAMPLES)
+    return np.asarray(times @ values / count)
+
+
+def percentile_interval(draws: _Floats) -> list[float]:
+    """Return the 95 % percentile interval of bootstrap draws.
+
+    Args:
+        draws: ``[R]``.
+
+    Returns:
+        Lower and upper edge.
+    """
+    return [float(edge) for edge in np.percentile(draws, [2.5, 97.5])]

@@ -1,14 +1,16 @@
-"""Is what a map marks what the network needs? Deletion and insertion (Petsiuk et al., RISE, BMVC 2018).
+"""Faithfulness of saliency maps: deletion AUC and insertion AUC, and the model parameter randomisation test.
 
-Deletion takes the most marked pixels away first: the better the map, the faster the probability falls. Insertion gives
-them back first, to a face without any: the better, the faster it rises. The order of the map stands against that of
-random maps, as coarse as itself, and of a blob at the centre of the crop, where faces lie.
+Deletion removes the most salient pixels first: a faithful map lets the probability fall fast, so that a low AUC is
+better. Insertion restores them first: a high AUC is better (Petsiuk et al., RISE, BMVC 2018). The order of the map is
+compared with random maps of the same size and with a blob at the centre of the crop.
+
+The randomisation test shuffles the weights of a model from the last layer to the first. A map that stays the same does
+not depend on what the model has learned (Adebayo et al., NeurIPS 2018).
 """
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,79 +24,255 @@ from scipy.stats import rankdata
 from torch import nn
 
 from mien._errors import MienError, ModelError
+from mien._progress import Progress, no_progress
+from mien._suggest import suggest
 from mien.infer import Classifier
-from mien.lab.explain.attention import bootstrap_means, enlarge, interval
-from mien.lab.explain.methods import Looker
+from mien.lab.explain.attention import bootstrap_means, percentile_interval, upsample
+from mien.lab.explain.methods import Explainer
 from mien.lab.models import Model
 
-STAGES = 8  # of the cascade, at most: one layer, or several of a deep net together
+_Crops = NDArray[np.uint8]
+_Floats = NDArray[np.float64]
+_Targets = NDArray[np.int64]
+_Maps = NDArray[np.float32]
+_Predict = Callable[[_Crops], NDArray[np.float32]]
+_Item = TypeVar("_Item")
+
+BASELINES = {
+    "blur": "the face after a Gaussian blur of an eighth of its side",
+    "mean": "the mean grey of the face",
+}
+ORDERS = ("map", "random", "centre")
+CURVE_POINTS = 13  # 0, 1/12, ... 1 of all pixels
+RANDOMISATION_STAGES = 8  # at most: one layer, or several layers of a deep net together
+_BLUR = 1 / 8  # standard deviation, of the crop's side
 
 
-Item = TypeVar("Item")
-
-
-Maps = NDArray[np.float32]
-
-
-def sanity(
-    looker: Looker,
-    crops: NDArray[np.uint8],
-    targets: NDArray[np.int64],
+def faithfulness(
+    predict: _Predict,
+    crops: _Crops,
+    targets: _Targets,
+    maps: _Maps,
     *,
+    baseline: str = "blur",
     seed: int = 0,
-    report: Callable[[int, int], None] = lambda _, __: None,
+    progress: Progress = no_progress,
 ) -> dict[str, Any]:
-    """The mean rank correlation of maps after each stage of the cascade with those before, with 95 % intervals.
+    """Compute deletion and insertion curves and the areas under them (AUC).
 
-    ``report`` hears how many stages of how many are done.
+    Args:
+        predict: Crops -> probabilities ``[N, C]``.
+        crops: Grey faces, uint8 ``[N, S, S]``.
+        targets: The classes whose probability is measured, ``[N]``.
+        maps: Signed saliency maps, float32 ``[N, h, w]``.
+        baseline: What replaces a removed pixel: one of ``BASELINES``.
+        seed: Seed of random maps, ties and bootstrap.
+        progress: Called with the number of curve points done.
+
+    Returns:
+        For ``deletion`` and ``insertion`` and each of ``ORDERS`` the mean ``curve``, the ``auc`` from 0 to 1 with its
+        95 % bootstrap interval over faces, and for the map its paired ``differences`` to the other orders.
+
+    Raises:
+        MienError: The baseline is unknown.
     """
-    before = looker.maps(crops, targets)
+    require_baseline(baseline)
+    empty = baseline_images(crops, baseline)
+    curves: dict[str, dict[str, _Floats]] = {"deletion": {}, "insertion": {}}
+    done, total = 0, len(ORDERS) * len(curves)
+    for order, ranks in _orders(maps, crops.shape[-1], seed).items():
+        for kind, start, end in (("deletion", crops, empty), ("insertion", empty, crops)):
+            curves[kind][order] = _curve(predict, start, end, ranks, targets)
+            done += 1
+            progress("deletion and insertion", done, total)
+    return {
+        "faces": len(crops),
+        "baseline": BASELINES[baseline],
+        "fractions": np.linspace(0, 1, CURVE_POINTS).tolist(),
+        **{kind: _summaries(by_order, seed) for kind, by_order in curves.items()},
+    }
+
+
+def require_baseline(baseline: str) -> None:
+    """Check the name of a baseline.
+
+    Args:
+        baseline: One of ``BASELINES``.
+
+    Raises:
+        MienError: It is unknown.
+    """
+    if baseline not in BASELINES:
+        known = ", ".join(BASELINES)
+        raise MienError(f"unknown baseline {baseline!r}{suggest(baseline, BASELINES)} (known: {known})")
+
+
+def baseline_images(crops: _Crops, baseline: str) -> _Crops:
+    """Return what replaces removed pixels.
+
+    Args:
+        crops: Grey faces, uint8 ``[N, S, S]``.
+        baseline: One of ``BASELINES``.
+
+    Returns:
+        uint8 ``[N, S, S]``.
+    """
+    if baseline == "mean":
+        means = crops.mean(axis=(1, 2)).round().astype(np.uint8)
+        return np.broadcast_to(means[:, None, None], crops.shape).copy()
+    blur = ImageFilter.GaussianBlur(_BLUR * crops.shape[-1])
+    return np.stack([np.asarray(Image.fromarray(crop).filter(blur)) for crop in crops])
+
+
+def area_under_curve(curves: _Floats) -> _Floats:
+    """Return the area under each curve, by trapezoids.
+
+    Args:
+        curves: ``[..., P]``, at evenly spaced fractions from 0 to 1.
+
+    Returns:
+        ``[...]``.
+    """
+    return np.asarray((curves[..., 1:] + curves[..., :-1]).mean(axis=-1) / 2)
+
+
+def pixel_ranks(importance: NDArray[np.floating], seed: int) -> NDArray[np.int64]:
+    """Rank the pixels of each image by falling importance.
+
+    Args:
+        importance: ``[N, S, S]``.
+        seed: Seed for the order of equal pixels.
+
+    Returns:
+        Ranks from 0, ``[N, S, S]``.
+    """
+    flat = importance.reshape(len(importance), -1)
+    chance = np.random.default_rng(seed).random(flat.shape)
+    order = np.lexsort((chance, -flat), axis=1)
+    ranks = np.empty_like(order)
+    np.put_along_axis(ranks, order, np.arange(flat.shape[1])[None], axis=1)
+    return ranks.reshape(importance.shape)
+
+
+def _orders(maps: _Maps, side: int, seed: int) -> dict[str, NDArray[np.int64]]:
+    noise = np.random.default_rng(seed).standard_normal(maps.shape).astype(np.float32)
+    squared = np.square(np.arange(side) - (side - 1) / 2)
+    centre = np.broadcast_to(-(squared[:, None] + squared), (len(maps), side, side))
+    importance = {"map": upsample(maps, side), "random": upsample(noise, side), "centre": centre}
+    return {order: pixel_ranks(values, seed) for order, values in importance.items()}
+
+
+def _curve(predict: _Predict, start: _Crops, end: _Crops, ranks: NDArray[np.int64], targets: _Targets) -> _Floats:
+    """The probability ``[N, CURVE_POINTS]`` while pixels change from ``start`` to ``end`` in the order of ``ranks``."""
+    pixels = ranks.shape[1] * ranks.shape[2]
+    curve = np.empty((len(start), CURVE_POINTS))
+    for point, fraction in enumerate(np.linspace(0, 1, CURVE_POINTS)):
+        probs = predict(np.where(ranks < fraction * pixels, end, start))
+        curve[:, point] = probs[np.arange(len(start)), targets]
+    return curve
+
+
+def _summaries(curves: Mapping[str, _Floats], seed: int) -> dict[str, Any]:
+    areas = {order: area_under_curve(curve) for order, curve in curves.items()}
+    return {order: _summary(curves[order], areas, order, seed) for order in curves}
+
+
+def _summary(curve: _Floats, areas: Mapping[str, _Floats], order: str, seed: int) -> dict[str, Any]:
+    others = [other for other in areas if other != order] if order == "map" else []
+    columns = np.stack([areas[order], *(areas[order] - areas[other] for other in others)], axis=1)
+    draws = bootstrap_means(columns, seed=seed)
+    return {
+        "curve": curve.mean(axis=0).tolist(),
+        "auc": float(columns[:, 0].mean()),
+        "interval": percentile_interval(draws[:, 0]),
+        "differences": {
+            other: {"difference": float(columns[:, i].mean()), "interval": percentile_interval(draws[:, i])}
+            for i, other in enumerate(others, start=1)
+        },
+    }
+
+
+def randomisation_test(
+    explainer: Explainer, crops: _Crops, targets: _Targets, *, seed: int = 0, progress: Progress = no_progress
+) -> dict[str, Any]:
+    """Shuffle the weights from the last layer to the first, and correlate the maps with those of the trained model.
+
+    Args:
+        explainer: The model and its method. It is not changed.
+        crops: Grey faces, uint8 ``[N, S, S]``.
+        targets: The classes that the maps explain, ``[N]``.
+        seed: Seed of the shuffles and the bootstrap.
+        progress: Called with the number of stages done.
+
+    Returns:
+        By stage the ``layers`` that were shuffled, the mean rank ``correlation`` with its 95 % interval over faces, and
+        the number of ``flat_maps``, which have no correlation.
+
+    Raises:
+        ModelError: The file of the model does not contain its weights.
+    """
+    before = explainer.maps(crops, targets)
     stages = []
-    for number, count, names, model in _cascade(looker.model, seed):
-        alike = correlation(before, replace(looker, model=model).maps(crops, targets))
-        known = alike[np.isfinite(alike)]
-        stages.append({"layers": names, **_mean(known, seed), "without_a_map": len(alike) - len(known)})
-        report(number, count)
+    for number, count, layers, model in _cascade(explainer.model, seed):
+        correlations = rank_correlation(before, replace(explainer, model=model).maps(crops, targets))
+        known = correlations[np.isfinite(correlations)]
+        stages.append({"layers": layers, **_mean(known, seed), "flat_maps": len(correlations) - len(known)})
+        progress("randomisation test", number, count)
     return {"faces": len(crops), "stages": stages}
 
 
-def correlation(one: Maps, other: Maps) -> NDArray[np.float64]:
-    """Spearman's rank correlation ``[N]`` of each map ``[N, h, w]`` with its other; NaN where one is flat."""
-    ranks = [rankdata(maps.reshape(len(maps), -1), axis=1) for maps in (one, other)]
-    first, second = (rank - rank.mean(axis=1, keepdims=True) for rank in ranks)
-    scale = np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
-    return np.asarray(np.where(scale > 0, (first * second).sum(axis=1) / np.where(scale > 0, scale, 1), np.nan))
+def rank_correlation(first: _Maps, second: _Maps) -> _Floats:
+    """Compute Spearman's rank correlation of pairs of maps.
+
+    Args:
+        first: ``[N, h, w]``.
+        second: ``[N, h, w]``.
+
+    Returns:
+        ``[N]``, from -1 to 1; NaN where a map is flat.
+    """
+    ranks = [rankdata(maps.reshape(len(maps), -1), axis=1) for maps in (first, second)]
+    one, other = (rank - rank.mean(axis=1, keepdims=True) for rank in ranks)
+    scale = np.sqrt((one**2).sum(axis=1) * (other**2).sum(axis=1))
+    return np.asarray(np.where(scale > 0, (one * other).sum(axis=1) / np.where(scale > 0, scale, 1), np.nan))
 
 
-def staged(items: Sequence[Item]) -> list[list[Item]]:
-    """``items``, last first, in at most ``STAGES`` groups: the last alone, the others as evenly as it goes."""
-    last_first = list(reversed(items))
-    count = min(STAGES - 1, len(last_first) - 1)
+def randomisation_stages(layers: Sequence[_Item]) -> list[list[_Item]]:
+    """Group layers into stages: the last one alone, the others evenly.
+
+    Args:
+        layers: At least one layer, first layer first.
+
+    Returns:
+        At most ``RANDOMISATION_STAGES`` groups, last layer first.
+    """
+    last_first = list(reversed(layers))
+    count = min(RANDOMISATION_STAGES - 1, len(last_first) - 1)
     edges = np.linspace(1, len(last_first), count + 1).round().astype(int)
     return [last_first[:1], *(last_first[a:b] for a, b in pairwise(edges))]
 
 
-def _mean(values: NDArray[np.float64], seed: int) -> dict[str, Any]:
+def _mean(values: _Floats, seed: int) -> dict[str, Any]:
     if not len(values):
         return {"correlation": None, "interval": None}
     draws = bootstrap_means(values[:, None], seed=seed)
-    return {"correlation": float(values.mean()), "interval": interval(draws[:, 0])}
+    return {"correlation": float(values.mean()), "interval": percentile_interval(draws[:, 0])}
 
 
-Stage = tuple[int, int, list[str], Model]
+# After each stage: its number, how many there are, the layers newly shuffled, and the model so far.
+_Stage = tuple[int, int, list[str], Model]
 
 
-def _cascade(model: Model, seed: int) -> Iterator[Stage]:
-    """After each stage: its number, how many there are, the layers newly shuffled, and the model so far."""
-    return _of_net(model, seed) if model.trained is not None else _of_file(model, seed)
+def _cascade(model: Model, seed: int) -> Iterator[_Stage]:
+    return _cascade_of_net(model, seed) if model.trained is not None else _cascade_of_file(model, seed)
 
 
-def _of_net(model: Model, seed: int) -> Iterator[Stage]:
+def _cascade_of_net(model: Model, seed: int) -> Iterator[_Stage]:
     assert model.trained is not None
     net = copy.deepcopy(model.trained.net)
     generator = torch.Generator().manual_seed(seed)
     layers = [(name, layer) for name, layer in net.named_modules() if list(layer.parameters(recurse=False))]
-    stages = staged(layers)
+    stages = randomisation_stages(layers)
     for number, stage in enumerate(stages, start=1):
         for _, layer in stage:
             _shuffle(layer, generator)
@@ -109,14 +287,14 @@ def _shuffle(layer: nn.Module, generator: torch.Generator) -> None:
         weights.copy_(weights.flatten()[order].view_as(weights))
 
 
-def _of_file(model: Model, seed: int) -> Iterator[Stage]:
+def _cascade_of_file(model: Model, seed: int) -> Iterator[_Stage]:
     import onnx
     from onnx import numpy_helper
 
     graph = onnx.load(str(model.path))
     generator = np.random.default_rng(seed)
-    stages = staged(_weights(graph))
-    with TemporaryDirectory(prefix="mien-sanity-") as folder:
+    stages = randomisation_stages(_weights(graph))
+    with TemporaryDirectory(prefix="mien-randomisation-") as folder:
         for number, stage in enumerate(stages, start=1):
             for tensor in stage:
                 values = numpy_helper.to_array(tensor)
@@ -130,137 +308,9 @@ def _of_file(model: Model, seed: int) -> Iterator[Stage]:
 
 def _weights(graph: Any) -> list[Any]:
     """The initialisers that are weights, in the order in which the graph uses them."""
-    there = {tensor.name: tensor for tensor in graph.graph.initializer if len(tensor.dims) >= 2}
-    used = dict.fromkeys(name for node in graph.graph.node for name in node.input if name in there)
-    weights = [there[name] for name in used if np.prod(there[name].dims) > 1]
+    initialisers = {tensor.name: tensor for tensor in graph.graph.initializer if len(tensor.dims) >= 2}
+    used = dict.fromkeys(name for node in graph.graph.node for name in node.input if name in initialisers)
+    weights = [initialisers[name] for name in used if np.prod(initialisers[name].dims) > 1]
     if len(weights) < 2:
-        raise ModelError("the file keeps its weights elsewhere: no sanity check; explain the run that it was made of")
+        raise ModelError("the file does not contain its weights: no randomisation test; explain the run instead")
     return weights
-
-
-Crops = NDArray[np.uint8]
-
-
-Floats = NDArray[np.float64]
-
-
-Ranks = NDArray[np.int64]
-
-
-Read = Callable[[Crops], NDArray[np.float32]]
-
-
-BASELINES = {
-    "blur": "the face itself under a Gaussian blur of an eighth of its side",
-    "mean": "the mean grey of the face",
-}
-
-
-ORDERS = ("map", "random", "centre")
-
-
-POINTS = 13  # of a curve: 0, 1/12, ... 1 of all pixels
-
-
-_BLUR = 1 / 8  # standard deviation, of the crop's side
-
-
-def faithfulness(
-    read: Read,
-    crops: Crops,
-    targets: NDArray[np.int64],
-    maps: NDArray[np.float32],
-    *,
-    baseline: str = "blur",
-    seed: int = 0,
-    report: Callable[[int], None] = lambda _: None,
-) -> dict[str, Any]:
-    """Curves and areas of the probability of class ``targets`` ``[N]`` for ``crops`` uint8 ``[N, S, S]``.
-
-    ``read`` answers probabilities ``[N, C]``, ``maps`` ``[N, h, w]`` say what matters. Areas under the mean curves lie
-    in 0..1; those of the map come with the paired difference to each other order, and 95 % bootstrap intervals over
-    faces. ``report`` hears of every point that is done, of ``2 * len(ORDERS) * POINTS``.
-    """
-    if baseline not in BASELINES:
-        raise MienError(f"unknown baseline {baseline!r} (there are: {', '.join(BASELINES)})")
-    emptied = empty(crops, baseline)
-    curves: dict[str, dict[str, Floats]] = {"deletion": {}, "insertion": {}}
-    for number, (order, ranks) in enumerate(_orders(maps, crops.shape[-1], seed).items()):
-        for second, (kind, start, end) in enumerate((("deletion", crops, emptied), ("insertion", emptied, crops))):
-            done = (2 * number + second) * POINTS
-            curves[kind][order] = _curve(read, start, end, ranks, targets, partial(_further, report, done))
-    return {
-        "faces": len(crops),
-        "baseline": BASELINES[baseline],
-        "fractions": np.linspace(0, 1, POINTS).tolist(),
-        **{kind: _figures(by_order, seed) for kind, by_order in curves.items()},
-    }
-
-
-def empty(crops: Crops, baseline: str) -> Crops:
-    """What stands in the place of removed pixels, uint8 ``[N, S, S]``; ``baseline`` is one of ``BASELINES``."""
-    if baseline == "mean":
-        means = crops.mean(axis=(1, 2)).round().astype(np.uint8)
-        return np.broadcast_to(means[:, None, None], crops.shape).copy()
-    blur = ImageFilter.GaussianBlur(_BLUR * crops.shape[-1])
-    return np.stack([np.asarray(Image.fromarray(crop).filter(blur)) for crop in crops])
-
-
-def area(curves: Floats) -> Floats:
-    """The area under each curve ``[..., POINTS]`` over 0..1, by trapezoids."""
-    return np.asarray((curves[..., 1:] + curves[..., :-1]).mean(axis=-1) / 2)
-
-
-def rank(importance: NDArray[np.floating], seed: int) -> Ranks:
-    """The place of each pixel in the order of falling ``importance`` ``[N, S, S]``, from 0; ties fall at random."""
-    flat = importance.reshape(len(importance), -1)
-    chance = np.random.default_rng(seed).random(flat.shape)
-    order = np.lexsort((chance, -flat), axis=1)
-    ranks = np.empty_like(order)
-    np.put_along_axis(ranks, order, np.arange(flat.shape[1])[None], axis=1)
-    return ranks.reshape(importance.shape)
-
-
-def _orders(maps: NDArray[np.float32], side: int, seed: int) -> dict[str, Ranks]:
-    noise = np.random.default_rng(seed).standard_normal(maps.shape).astype(np.float32)
-    away = np.square(np.arange(side) - (side - 1) / 2)
-    centre = np.broadcast_to(-(away[:, None] + away), (len(maps), side, side))
-    importance = {"map": enlarge(maps, side), "random": enlarge(noise, side), "centre": centre}
-    return {order: rank(values, seed) for order, values in importance.items()}
-
-
-def _curve(
-    read: Read, start: Crops, end: Crops, ranks: Ranks, targets: NDArray[np.int64], report: Callable[[int], None]
-) -> Floats:
-    """The probability ``[N, POINTS]`` on the way from ``start`` to ``end``, pixels following their ``ranks``."""
-    pixels = ranks.shape[1] * ranks.shape[2]
-    curve = np.empty((len(start), POINTS))
-    for point, fraction in enumerate(np.linspace(0, 1, POINTS)):
-        probs = read(np.where(ranks < fraction * pixels, end, start))
-        curve[:, point] = probs[np.arange(len(start)), targets]
-        report(point + 1)
-    return curve
-
-
-def _further(report: Callable[[int], None], before: int, done: int) -> None:
-    report(before + done)
-
-
-def _figures(curves: Mapping[str, Floats], seed: int) -> dict[str, Any]:
-    areas = {order: area(curve) for order, curve in curves.items()}
-    return {order: _of_order(curves[order], areas, order, seed) for order in curves}
-
-
-def _of_order(curve: Floats, areas: Mapping[str, Floats], order: str, seed: int) -> dict[str, Any]:
-    others = [other for other in areas if other != order] if order == "map" else []
-    columns = np.stack([areas[order], *(areas[order] - areas[other] for other in others)], axis=1)
-    draws = bootstrap_means(columns, seed=seed)
-    return {
-        "curve": curve.mean(axis=0).tolist(),
-        "area": float(columns[:, 0].mean()),
-        "interval": interval(draws[:, 0]),
-        "less": {
-            other: {"difference": float(columns[:, i].mean()), "interval": interval(draws[:, i])}
-            for i, other in enumerate(others, start=1)
-        },
-    }

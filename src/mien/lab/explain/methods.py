@@ -1,26 +1,32 @@
-"""Maps of any net of the lab: which places of a face speak for a class.
+"""Saliency maps of any net of the lab: which places of a face raise the logit of a class.
 
-    map                    the maps of the exported file: class activation maps, or HiResCAM and an even rest
+    map                    the maps of the exported file: class activation maps (CAM), or HiResCAM plus a constant
     grad-cam               Selvaraju et al., ICCV 2017
     grad-cam++             Chattopadhyay et al., WACV 2018
     hires-cam              Draelos & Carin, arXiv:2011.08891
     integrated-gradients   Sundararajan et al., ICML 2017, through Captum
 
-All explain the logit of one class. Their sign is kept: what is positive speaks for the class, what is negative against
-it. The rectifier with which the papers end is left to those who draw.
+Maps keep their sign: positive places raise the logit, negative places lower it. The papers end with a rectifier. Here
+plots and attention shares apply it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mien._errors import MienError, MissingExtraError, ModelError
+from mien._emotions import Emotion
+from mien._errors import ImageError, MienError, MissingExtraError, ModelError
+from mien._face import Face, Reading
+from mien._progress import Progress, no_progress
+from mien._suggest import nearest_words, suggest
+from mien.decode import Source, decode, name_of
+from mien.detect import Detector
+from mien.extract import extract
 from mien.lab.export.onnx import hires_maps
 from mien.lab.inference import normalise
 from mien.lab.models import Model
@@ -28,119 +34,123 @@ from mien.lab.nets import Net
 from mien.lab.train.run import Trained
 
 METHODS = ("map", "grad-cam", "grad-cam++", "hires-cam", "integrated-gradients")
+FEATURES = "features"  # the first half of every net of mien
+_STEPS = 32  # of integrated gradients
+_CHUNK = 256  # faces predicted at once: it bounds the memory for the maps of all classes
+
+_Maps = NDArray[np.float32]
+_Crops = NDArray[np.uint8]
+_Classes = int | Sequence[int] | NDArray[np.integer]
+# Activations and their gradients [N, K, h, w] -> maps [N, h, w].
+_Weigh = Callable[[Tensor, Tensor], Tensor]
 
 
-LAYER = "features"  # what every net of mien calls its first half
-
-
-STEPS = 32  # of the path that integrated gradients sums over
-
-
-Maps = NDArray[np.float32]
-
-
-Classes = int | Sequence[int] | NDArray[np.integer]
-
-
-# Activations and their gradients [N, K, h, w] -> map [N, h, w].
-Weigh = Callable[[Tensor, Tensor], Tensor]
-
-
-def explain(
-    trained_or_net: Trained | nn.Module,
-    images: NDArray[np.uint8] | Tensor,
-    target: Classes,
+def saliency_maps(
+    net: Trained | nn.Module,
+    images: _Crops | Tensor,
+    target: _Classes,
     *,
     method: str = "grad-cam",
-    layer: str = LAYER,
+    layer: str = FEATURES,
     size: int = 0,
-    steps: int = STEPS,
-    batch: int = 64,
-    report: Callable[[int], None] = lambda _: None,
-) -> Maps:
-    """The map of class ``target`` (one for all, or ``[N]``) for each of ``images``, uint8 ``[N, S, S]`` grey.
+    steps: int = _STEPS,
+    batch_size: int = 64,
+    progress: Progress = no_progress,
+) -> _Maps:
+    """Compute the saliency map of one class for every image.
 
-    Returns float32 ``[N, h, w]``: places of the features, or of ``layer``, a dotted name of a module of the net that
-    answers ``[N, K, h, w]``; for integrated gradients, pixels of the input. ``size`` is the side that the net sees in
-    pixels, by default that of the run, of a bare net that of ``images``. ``steps`` are those of integrated gradients,
-    whose path begins at the mean grey of the training faces. ``batch`` images run at once, and ``report`` hears how
-    many are done. The net must be in eval mode.
+    Args:
+        net: A trained run, or a net in eval mode.
+        images: Grey faces, uint8 ``[N, S, S]``.
+        target: Index of the class: one for all images, or ``[N]``.
+        method: One of ``METHODS``.
+        layer: Dotted name of a module of the net that returns ``[N, K, h, w]``; for ``map`` and integrated gradients
+            only the default.
+        size: Side in pixels of the net's input; 0: that of the run, or of ``images`` for a net.
+        steps: Steps of integrated gradients. Their path starts at the mean grey of the training faces.
+        batch_size: Images that run at once.
+        progress: Called with the number of images done.
 
-    Raises ``MienError`` for an unknown method and wrong targets, ``ModelError`` for a layer that is not there or has no
-    places.
+    Returns:
+        float32 ``[N, h, w]``: places of ``layer``; for integrated gradients pixels of the input.
+
+    Raises:
+        MienError: The method or a target is unknown.
+        ModelError: The layer is unknown or returns no places.
+
+    Example:
+        >>> from mien.lab import nets
+        >>> net = nets.build("lenet", channels=1, classes=7).eval()
+        >>> saliency_maps(net, np.zeros((2, 48, 48), np.uint8), [3, 5], method="hires-cam").shape
+        (2, 2, 2)
     """
-    net = trained_or_net.net if isinstance(trained_or_net, Trained) else trained_or_net
-    if isinstance(trained_or_net, Trained):
-        size = size or trained_or_net.recipe.data.size
+    if isinstance(net, Trained):
+        net, size = net.net, size or net.recipe.data.size
     pixels = torch.as_tensor(images)
-    classes = _targets(target, len(pixels))
-    explainer = _choose(net, method, layer, steps)
+    classes = _target_classes(target, len(pixels))
+    method_of = _choose(net, method, layer, steps)
     device = next(net.parameters()).device
     maps = []
-    for start in range(0, len(pixels), batch):
-        part = slice(start, start + batch)
-        seen = normalise(pixels[part].to(device).unsqueeze(1).float() / 255, size or pixels.shape[-1])
-        maps.append(explainer(seen, classes[part].to(device)).detach().float().cpu().numpy())
-        report(min(start + batch, len(pixels)))
+    for start in range(0, len(pixels), batch_size):
+        part = slice(start, start + batch_size)
+        inputs = normalise(pixels[part].to(device).unsqueeze(1).float() / 255, size or pixels.shape[-1])
+        maps.append(method_of(inputs, classes[part].to(device)).detach().float().cpu().numpy())
+        progress("maps", min(start + batch_size, len(pixels)), len(pixels))
     return np.concatenate(maps) if maps else np.zeros((0, 1, 1), np.float32)
 
 
-def check_method(net: nn.Module, method: str, layer: str) -> None:
-    """Raise what ``explain`` would for a ``method`` and a ``layer`` that ``net`` does not have, at no cost."""
-    _choose(net, method, layer, STEPS)
-    _module(net, layer)
-
-
-def _targets(target: Classes, count: int) -> Tensor:
+def _target_classes(target: _Classes, count: int) -> Tensor:
     classes = torch.as_tensor(np.asarray(target)).long()
     classes = classes.expand(count) if classes.ndim == 0 else classes
     if classes.shape != (count,):
-        raise MienError(f"target names one class, or one for each of the {count} images, not {list(classes.shape)}")
+        raise MienError(f"target is one class, or one for each of the {count} images, not {list(classes.shape)}")
     return classes
 
 
 def _choose(net: nn.Module, method: str, layer: str, steps: int) -> Callable[[Tensor, Tensor], Tensor]:
+    _require_method(method)
     if net.training:
-        raise ModelError("the net is in training mode, in which its answers change; call net.eval() first")
+        raise ModelError("the net is in training mode, in which its outputs change; call net.eval() first")
     if method in _WEIGH:
         return lambda x, classes: _by_gradient(net, x, classes, layer, _WEIGH[method])
-    if layer != LAYER:
-        raise MienError(f"{method} has no layer to choose; leave it out, or take one of {', '.join(_WEIGH)}")
+    if layer != FEATURES:
+        raise MienError(f"{method} has no layer to choose; leave it out, or choose one of {', '.join(_WEIGH)}")
     if method == "map":
         return lambda x, classes: _as_exported(net, x, classes)
-    if method == "integrated-gradients":
-        return lambda x, classes: _integrated(net, x, classes, steps)
-    near = get_close_matches(method, METHODS, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise MienError(f"unknown method {method!r}{hint} (there are: {', '.join(METHODS)})")
+    return lambda x, classes: _integrated(net, x, classes, steps)
 
 
-def _by_gradient(net: nn.Module, x: Tensor, classes: Tensor, layer: str, weigh: Weigh) -> Tensor:
-    with _watched(net, layer) as seen:
+def _require_method(method: str) -> None:
+    if method not in METHODS:
+        raise MienError(f"unknown method {method!r}{suggest(method, METHODS)} (known: {', '.join(METHODS)})")
+
+
+def _by_gradient(net: nn.Module, x: Tensor, classes: Tensor, layer: str, weigh: _Weigh) -> Tensor:
+    with _activations(net, layer) as activations:
         logits = net(x)
-        if len(seen) != 1:
-            raise ModelError(f"layer {layer!r} runs {len(seen)} times in one pass; choose one that runs once")
+        if len(activations) != 1:
+            raise ModelError(f"layer {layer!r} runs {len(activations)} times in one pass; choose one that runs once")
         # In eval mode no image's logit depends on another image: the gradient of the sum is that of each.
-        (gradients,) = torch.autograd.grad(_chosen(logits, classes).sum(), seen)
-    return weigh(seen[0].detach(), gradients)
+        (gradients,) = torch.autograd.grad(_target_logits(logits, classes).sum(), activations)
+    return weigh(activations[0].detach(), gradients)
 
 
 @contextmanager
-def _watched(net: nn.Module, layer: str) -> Iterator[list[Tensor]]:
-    """The answers of ``layer``, as the begin of all gradients: what lies below it costs none."""
-    seen: list[Tensor] = []
+def _activations(net: nn.Module, layer: str) -> Iterator[list[Tensor]]:
+    """The outputs of ``layer`` as leaves of the graph, so that no gradient is computed below it."""
+    outputs: list[Tensor] = []
 
-    def watch(_: nn.Module, __: object, output: object) -> Tensor:
+    def hook(_: nn.Module, __: object, output: object) -> Tensor:
         if not isinstance(output, Tensor) or output.ndim != 4:
             shape = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise ModelError(f"layer {layer!r} answers {shape}, which has no places; choose one that answers [N,K,h,w]")
-        seen.append(output.detach().requires_grad_())
-        return seen[-1].clone()  # what follows may work in place, which a leaf does not allow
+            raise ModelError(f"layer {layer!r} returns {shape}, without places; choose one that returns [N,K,h,w]")
+        outputs.append(output.detach().requires_grad_())
+        return outputs[-1].clone()  # later layers may work in place, which a leaf does not allow
 
-    handle = _module(net, layer).register_forward_hook(watch)
+    handle = _module(net, layer).register_forward_hook(hook)
     try:
         with torch.enable_grad():
-            yield seen
+            yield outputs
     finally:
         handle.remove()
 
@@ -148,139 +158,187 @@ def _watched(net: nn.Module, layer: str) -> Iterator[list[Tensor]]:
 def _module(net: nn.Module, layer: str) -> nn.Module:
     known = [name for name, _ in net.named_modules() if name]
     if layer not in known:
-        near = get_close_matches(layer, known, n=3)
-        raise ModelError(
-            f"the net has no layer {layer!r}; {'near are ' if near else 'it has '}{', '.join(near or known[:8])}"
-        )
+        near = nearest_words(layer, known, n=3)
+        listed = ", ".join(near or known[:8])
+        raise ModelError(f"the net has no layer {layer!r}; {'similar are' if near else 'it has'} {listed}")
     return net.get_submodule(layer)
 
 
-def _chosen(logits: Tensor, classes: Tensor) -> Tensor:
-    _check_classes(logits, classes)
+def _target_logits(logits: Tensor, classes: Tensor) -> Tensor:
+    _require_classes(logits, classes)
     return logits.gather(1, classes[:, None]).squeeze(1)
 
 
-def _check_classes(logits: Tensor, classes: Tensor) -> None:
+def _require_classes(logits: Tensor, classes: Tensor) -> None:
     if len(classes) and not 0 <= int(classes.min()) <= int(classes.max()) < logits.shape[1]:
-        raise MienError(f"target names class {int(classes.max())}; the net has {logits.shape[1]}, counted from 0")
+        raise MienError(f"target is class {int(classes.max())}; the net has {logits.shape[1]}, counted from 0")
 
 
-def _grad_cam(features: Tensor, gradients: Tensor) -> Tensor:
-    return (gradients.mean(dim=(2, 3), keepdim=True) * features).sum(dim=1)
+def _grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
+    return (gradients.mean(dim=(2, 3), keepdim=True) * activations).sum(dim=1)
 
 
-def _hires_cam(features: Tensor, gradients: Tensor) -> Tensor:
-    return (gradients * features).sum(dim=1)
+def _hires_cam(activations: Tensor, gradients: Tensor) -> Tensor:
+    return (gradients * activations).sum(dim=1)
 
 
-def _grad_cam_plus_plus(features: Tensor, gradients: Tensor) -> Tensor:
+def _grad_cam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
     """Equation 19 of the paper; its second and third derivatives are powers of the first for exp(logit)."""
-    total = features.sum(dim=(2, 3), keepdim=True)
+    total = activations.sum(dim=(2, 3), keepdim=True)
     below = 2 * gradients.square() + total * gradients.pow(3)
     shares = torch.where(below == 0, 0.0, gradients.square() / torch.where(below == 0, 1.0, below))
     weights = (shares * gradients.clamp(min=0)).sum(dim=(2, 3), keepdim=True)
-    return (weights * features).sum(dim=1)
+    return (weights * activations).sum(dim=1)
 
 
-_WEIGH: dict[str, Weigh] = {"grad-cam": _grad_cam, "grad-cam++": _grad_cam_plus_plus, "hires-cam": _hires_cam}
+_WEIGH: dict[str, _Weigh] = {"grad-cam": _grad_cam, "grad-cam++": _grad_cam_plus_plus, "hires-cam": _hires_cam}
 
 
 @torch.no_grad()
 def _as_exported(net: nn.Module, x: Tensor, classes: Tensor) -> Tensor:
     if not isinstance(net, Net):
-        raise ModelError("only nets of two halves, features and head, have the maps of an exported file")
+        raise ModelError("the method map needs a net with the two halves features and head")
     maps = hires_maps(net.head, net.features(x))
-    _check_classes(maps, classes)
+    _require_classes(maps, classes)
     return maps[torch.arange(len(x), device=x.device), classes]
 
 
 def _integrated(net: nn.Module, x: Tensor, classes: Tensor, steps: int) -> Tensor:
-    """The gradient's mean along the way from mean grey, times the way: its sum is the logit less that of mean grey."""
+    """The mean gradient along the path from mean grey times the path: it sums to the difference of the logits."""
     try:
         from captum.attr import IntegratedGradients
     except ModuleNotFoundError as error:
         raise MissingExtraError("captum", "lab") from error
-    _check_classes(net(x[:1]), classes)  # Captum's own complaint about a wrong class names none
+    _require_classes(net(x[:1]), classes)  # Captum's own message about a wrong class does not name it
     attribution: Tensor = IntegratedGradients(net).attribute(
         x, torch.zeros_like(x), target=classes, n_steps=steps, internal_batch_size=64
     )
     return attribution.sum(dim=1)
 
 
-Crops = NDArray[np.uint8]
-
-
-Targets = NDArray[np.int64]
-
-
-_CHUNK = 256  # faces read at once: the maps of all classes are held for no more
-
-
 @dataclass(frozen=True, eq=False)
-class Looker:
-    """``model`` as ``method`` explains it; ``layer`` and ``steps`` as for ``explain``."""
+class Explainer:
+    """A model with the method that explains it.
+
+    Attributes:
+        model: An ONNX file, which allows the method ``map`` only, or a run.
+        method: One of ``METHODS``.
+        layer: As for ``saliency_maps``.
+
+    Raises:
+        MienError: The method is unknown.
+        ModelError: The model does not allow the method or the layer.
+    """
 
     model: Model
     method: str = "map"
-    layer: str = LAYER
-    steps: int = STEPS
+    layer: str = FEATURES
 
     def __post_init__(self) -> None:
-        """Raises ``MienError`` for a method or layer that is unknown, or that this model does not allow."""
-        if self.method not in METHODS:
-            raise MienError(f"unknown method {self.method!r} (there are: {', '.join(METHODS)})")
-        if self.model.trained is None and self.method != "map":
-            raise ModelError(needs_run(self.method, self.model.name))
-        if self.model.trained is None and self.layer != LAYER:
-            raise MienError(f"{self.model.name} is an ONNX file, whose layers are hidden; name a run to choose --layer")
+        """Check method and layer before any face is read."""
+        _require_method(self.method)
+        if self.model.trained is None and (self.method != "map" or self.layer != FEATURES):
+            wanted = self.method if self.method != "map" else f"layer {self.layer!r}"
+            raise ModelError(
+                f"{wanted} needs the torch net of a run, and {self.model.name} is an ONNX file; "
+                "explain the run, or use the method map"
+            )
         if self.model.trained is not None:
-            check_method(self.model.trained.net, self.method, self.layer)
+            _choose(self.model.trained.net, self.method, self.layer, _STEPS)
+            _module(self.model.trained.net, self.layer)
 
-    def read(self, crops: Crops, report: Callable[[int], None] = lambda _: None) -> NDArray[np.float32]:
-        """Probabilities float32 ``[N, C]`` of ``crops`` uint8 ``[N, S, S]``."""
+    def predict(self, crops: _Crops, *, progress: Progress = no_progress) -> NDArray[np.float32]:
+        """Predict the probabilities of faces.
+
+        Args:
+            crops: Grey faces, uint8 ``[N, S, S]``.
+            progress: Called with the number of faces done.
+
+        Returns:
+            float32 ``[N, C]``.
+        """
         parts = [np.zeros((0, len(self.model.emotions)), np.float32)]
         for start in range(0, len(crops), _CHUNK):
             parts.append(self.model(crops[start : start + _CHUNK])[0])
-            report(min(start + _CHUNK, len(crops)))
+            progress("predictions", min(start + _CHUNK, len(crops)), len(crops))
         return np.concatenate(parts)
 
-    def maps(self, crops: Crops, targets: Targets, report: Callable[[int], None] = lambda _: None) -> Maps:
-        """Maps float32 ``[N, h, w]``, signed, of class ``targets`` ``[N]``. Raises ``ModelError`` where it has none."""
+    def maps(self, crops: _Crops, targets: NDArray[np.int64], *, progress: Progress = no_progress) -> _Maps:
+        """Compute the map of one class for every face.
+
+        Args:
+            crops: Grey faces, uint8 ``[N, S, S]``.
+            targets: Indices of the classes ``[N]``.
+            progress: Called with the number of faces done.
+
+        Returns:
+            Signed maps, float32 ``[N, h, w]``.
+
+        Raises:
+            ModelError: The model has no maps, or fewer than four places.
+        """
         if self.model.trained is not None:
-            maps = explain(
-                self.model.trained,
-                crops,
-                targets,
-                method=self.method,
-                layer=self.layer,
-                steps=self.steps,
-                report=report,
+            maps = saliency_maps(
+                self.model.trained, crops, targets, method=self.method, layer=self.layer, progress=progress
             )
         else:
-            maps = self._of_file(crops, targets, report)
+            maps = self._maps_of_file(crops, targets, progress)
         if len(maps) and maps.shape[1] * maps.shape[2] < 4:
             height, width = maps.shape[1:]
             raise ModelError(
-                f"{self.model.name}: its map has {height}x{width} places, which say nothing; "
-                "choose a --layer before it, or integrated-gradients"
+                f"{self.model.name}: its map has only {height}x{width} places; choose an earlier layer, or "
+                "integrated-gradients"
             )
         return maps
 
-    def _of_file(self, crops: Crops, targets: Targets, report: Callable[[int], None]) -> Maps:
-        parts = []
+    def _maps_of_file(self, crops: _Crops, targets: NDArray[np.int64], progress: Progress) -> _Maps:
+        parts = [np.zeros((0, 1, 1), np.float32)] if not len(crops) else []
         for start in range(0, len(crops), _CHUNK):
             part = slice(start, start + _CHUNK)
             maps = self.model(crops[part])[1]
             if maps is None:
-                raise ModelError(f"{self.model.name} gives no maps; a run or a file of mien's contract does")
+                raise ModelError(f"{self.model.name} has no maps; explain a run, or an ONNX file that mien exported")
             parts.append(maps[np.arange(len(maps)), targets[part]])
-            report(min(start + _CHUNK, len(crops)))
-        return np.concatenate(parts) if parts else np.zeros((0, 1, 1), np.float32)
+            progress("maps", min(start + _CHUNK, len(crops)), len(crops))
+        return np.concatenate(parts)
 
+    def read_images(
+        self, sources: Iterable[Source], emotions: Sequence[Emotion], detector: Detector
+    ) -> Generator[Reading, None, None]:
+        """Read images as ``mien.Reader`` does, with the maps of this method.
 
-def needs_run(method: str, name: str) -> str:
-    """What is said where gradients are asked of an ONNX file."""
-    return (
-        f"{method} needs the gradients of a run's torch net, and {name} is an ONNX file; "
-        "name a run (--model runs/NAME), or take --method map"
-    )
+        Args:
+            sources: The images.
+            emotions: Emotions whose maps are computed, besides the most probable one of each face. All other maps of a
+                face are zero, because each costs a pass of its own.
+            detector: The face detector.
+
+        Yields:
+            One reading per image, with its pixels. An image that cannot be read gives a reading with an error.
+        """
+        for source in sources:
+            try:
+                image = decode(source)
+            except ImageError as error:
+                yield Reading((), name_of(source), (0, 0), error=" ".join(str(error).split()))
+                continue
+            detections = detector(image.pixels)
+            crops, to_image = extract(image.pixels, detections, size=self.model.size)
+            faces = []
+            for detection, crop, matrix, row in zip(detections, crops, to_image, self.predict(crops), strict=True):
+                probs = dict(zip(self.model.emotions, row.tolist(), strict=True))
+                top = self.model.emotions[int(row.argmax())]
+                maps = self._maps_of_face(crop, [top, *emotions])
+                box, score, points = detection.box, detection.score, detection.points
+                faces.append(Face(box, score, points, top, probs[top], probs, maps, crop, matrix))
+            height, width = image.pixels.shape[:2]
+            yield Reading(tuple(faces), image.source, (width, height), image.note, pixels=image.pixels)
+
+    def _maps_of_face(self, crop: _Crops, emotions: Sequence[Emotion]) -> _Maps:
+        """The maps of ``emotions``, float32 ``[C, h, w]``; those of other emotions are zero."""
+        known = self.model.emotions
+        targets = np.array([known.index(emotion) for emotion in dict.fromkeys(emotions)])
+        chosen = self.maps(np.repeat(crop[None], len(targets), axis=0), targets)
+        maps = np.zeros((len(known), *chosen.shape[1:]), np.float32)
+        maps[targets] = chosen
+        return maps

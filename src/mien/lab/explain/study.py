@@ -1,50 +1,68 @@
-"""A model on a data set: mean maps, attention by region, faithfulness and sanity, as figures and as arrays to draw."""
+"""Explain a model on a data set: mean maps, attention by region, faithfulness and the randomisation test."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from mien._errors import DataError
+from mien._progress import Progress, no_progress
+from mien.detect import Detector, open_detector
+from mien.lab.data.datasets import chosen_split, load_test_set, read_split
 from mien.lab.explain.attention import (
     REGIONS,
     Alignment,
     Attention,
-    Locate,
-    align,
-    as_they_lie,
-    attend,
-    attention_table,
-    judge_claims,
-    masks,
-    resolvable,
-    warp,
+    align_faces,
+    attention_by_emotion,
+    evaluate_claims,
+    identity_alignment,
+    max_region_shares,
+    measure_attention,
+    region_masks,
+    warp_to_framing,
 )
-from mien.lab.explain.faithfulness import ORDERS, POINTS, faithfulness, sanity
-from mien.lab.explain.methods import Looker
-from mien.lab.predictions import Selection, crops_of
+from mien.lab.explain.faithfulness import faithfulness, randomisation_test, require_baseline
+from mien.lab.explain.methods import FEATURES, Explainer
+from mien.lab.models import open_model
+from mien.lab.predictions import Selection, crops_of, select_rows
+from mien.lab.provenance import provenance
 
-# What is being done, how much of it is done, and how much there is.
-Report = Callable[[str, int, int], None]
-
-FACES = 600
-# Curves read every face some eighty times, the cascade looks at it eight times: fewer faces are enough there.
-CURVE_FACES, SANITY_FACES = 140, 70
+# A curve predicts every face about eighty times, the randomisation test about eight times: fewer faces are enough.
+_FACES, _CURVE_FACES, _RANDOMISATION_FACES = 600, 140, 70
+# An aligned crop is enlarged to 192 pixels, and its face fills most of it.
+_THRESHOLD, _MIN_FACE = 0.5, 80.0
 
 
 @dataclass(frozen=True, eq=False)
-class Study:
-    """``figures`` are plain values for a JSON file. The arrays are for a report that stays on this computer.
+class DatasetExplanation:
+    """The explanation of a model on N faces of a data set.
 
-    ``crops`` uint8 ``[N, S, S]`` are the faces, ``maps`` float32 ``[N, h, w]`` those of the class ``targets`` ``[N]``
-    that each was read as, ``probs`` float32 ``[N, C]``, ``labels`` ``[N]``; ``attention`` holds the aligned maps and
-    ``mean_faces`` float32 ``[C, S, S]``, 0..255, the aligned faces' means by answer, NaN where there is none.
+    Attributes:
+        metrics: Plain values for a JSON file, without faces.
+        about: Facts about the model, term to text.
+        provenance: Command, commit, machine and versions.
+        note: Remarks of the reader of the data set; empty where there are none.
+        explainer: The model and its method.
+        crops: The faces, uint8 ``[N, S, S]``.
+        maps: The map of each face's predicted class, float32 ``[N, h, w]``.
+        probs: Probabilities, float32 ``[N, C]``.
+        labels: True classes ``[N]``.
+        targets: Predicted classes ``[N]``.
+        attention: The attention of the aligned faces.
+        mean_faces: Mean of the aligned faces of each predicted class, float32 ``[C, S, S]`` from 0 to 255; NaN where
+            there is none.
     """
 
-    figures: Mapping[str, Any]
-    looker: Looker
+    metrics: Mapping[str, Any]
+    about: Mapping[str, str]
+    provenance: Mapping[str, str]
+    note: str
+    explainer: Explainer
     crops: NDArray[np.uint8]
     maps: NDArray[np.float32]
     probs: NDArray[np.float32]
@@ -53,76 +71,173 @@ class Study:
     attention: Attention
     mean_faces: NDArray[np.float32]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything that a file may hold: model, metrics and provenance, without faces."""
+        return {"model": dict(self.about), **self.metrics, "provenance": dict(self.provenance)}
 
-def study(
-    looker: Looker,
+
+def explain_dataset(
+    model: str,
+    data: Path | None = None,
+    *,
+    split: str | None = None,
+    method: str = "map",
+    layer: str = FEATURES,
+    faces: int = _FACES,
+    align: bool = True,
+    baseline: str = "blur",
+    labels: Mapping[str, str] | None = None,
+    precision: str = "int8",
+    threads: int = 1,
+    seed: int = 0,
+    progress: Progress = no_progress,
+) -> DatasetExplanation:
+    """Explain the predictions of a model on a data set. Every face is explained for its predicted class.
+
+    Args:
+        model: What ``open_model`` opens: a name, an ONNX file or a run folder.
+        data: The data set; ``None``: the one at ``$MIEN_DATA``.
+        split: ``PublicTest``, ``PrivateTest``, ``Training`` or ``all``; ``None``: PublicTest, or all rows of a data set
+            without splits.
+        method: One of ``METHODS``.
+        layer: Module of a run's net, as for ``saliency_maps``.
+        faces: Largest number of faces, drawn evenly from the classes of the labels.
+        align: Whether to align faces by eyes, nose and mouth.
+        baseline: What replaces removed pixels: one of ``BASELINES``.
+        labels: What the labels of the data set mean, label to emotion.
+        precision: The file of an embedded model: ``int8`` or ``fp32``.
+        threads: Threads per prediction.
+        seed: Seed of the drawn faces and of everything random.
+        progress: Called with stage, number of parts done, and number of parts.
+
+    Returns:
+        The explanation. ``write_explanation`` writes it as JSON and HTML.
+
+    Raises:
+        DataError: The data set cannot be used.
+        MienError: Method, layer or baseline are unknown.
+        ModelError: The model cannot be opened, or has no maps.
+
+    Example:
+        >>> explanation = explain_dataset("mien-0", faces=100)  # doctest: +SKIP
+        >>> explanation.metrics["attention"]["happy"]["regions"]["mouth"].keys()  # doctest: +SKIP
+        dict_keys(['share', 'interval', 'chance', 'relative', 'relative_interval'])
+    """
+    wanted = read_split(split)
+    opened = open_model(model, precision=precision, threads=threads)
+    Explainer(opened, method, layer)  # checks before the faces are read
+    require_baseline(baseline)
+    loaded = load_test_set(data, opened.emotions, size=opened.size, labels=labels)
+    if opened.trained is not None:
+        opened = open_model(model, faces=loaded)  # calibrated where these are its faces
+    return explain_faces(
+        Explainer(opened, method, layer),
+        select_rows(loaded, opened.emotions, chosen_split(wanted, loaded)),
+        detector=open_detector(threshold=_THRESHOLD, min_face=_MIN_FACE) if align else None,
+        faces=faces,
+        baseline=baseline,
+        seed=seed,
+        progress=progress,
+    )
+
+
+def explain_faces(
+    explainer: Explainer,
     selection: Selection,
     *,
-    locate: Locate | None,
-    faces: int = FACES,
-    curve_faces: int = CURVE_FACES,
-    sanity_faces: int = SANITY_FACES,
+    detector: Detector | None,
+    faces: int = _FACES,
+    curve_faces: int = _CURVE_FACES,
+    randomisation_faces: int = _RANDOMISATION_FACES,
     baseline: str = "blur",
     seed: int = 0,
-    report: Report = lambda *_: None,
-) -> Study:
-    """Explain what ``looker`` answers for ``faces`` of ``selection`` at most, drawn evenly from its classes.
+    progress: Progress = no_progress,
+) -> DatasetExplanation:
+    """Explain the predictions of an open model on selected faces.
 
-    Every face's map is that of the emotion it was read as. ``locate`` finds the face in a picture, by whose key points
-    faces are laid on each other; ``None`` takes them as they lie. ``curve_faces`` and ``sanity_faces`` are how many of
-    them serve deletion and insertion, and the randomised weights. Raises ``ModelError`` for a model without maps,
-    ``DataError`` where no face is left.
+    Args:
+        explainer: The model and its method.
+        selection: The faces.
+        detector: Finds the key points that faces are aligned by; ``None``: faces are not aligned.
+        faces: Largest number of faces, drawn evenly from the classes of the labels.
+        curve_faces: How many of them are used for deletion and insertion.
+        randomisation_faces: How many of them are used for the randomisation test.
+        baseline: What replaces removed pixels: one of ``BASELINES``.
+        seed: Seed of everything random.
+        progress: Called with stage, number of parts done, and number of parts.
+
+    Returns:
+        The explanation.
+
+    Raises:
+        ModelError: The model has no maps.
+        DataError: No face could be aligned.
     """
     rows = draw_evenly(selection.faces.labels.numpy(), faces, seed)
     labels = selection.faces.labels.numpy()[rows]
-    crops = crops_of(selection.faces.select(_index(rows)), looker.model.size)
-    count = len(crops)
-    probs = looker.read(crops, lambda n: report("reading", n, count))
+    crops = crops_of(selection.faces.select(torch.from_numpy(rows)), explainer.model.size)
+    probs = explainer.predict(crops, progress=progress)
     targets = probs.argmax(axis=1)
-    maps = looker.maps(crops, targets, lambda n: report("maps", n, count))
-    alignment = _align(crops, locate, report)
-    attention = attend(maps, targets, alignment, crops.shape[-1])
+    maps = explainer.maps(crops, targets, progress=progress)
+    alignment = align_faces(crops, detector, progress=progress) if detector else identity_alignment(len(crops))
+    attention = measure_attention(maps, targets, alignment, crops.shape[-1])
     if not len(attention.maps):
-        raise DataError(f"{selection.faces.source}: eyes, nose and mouth were found in no face; take them as they lie")
-    few = draw_evenly(labels, curve_faces, seed)
-    fewer = draw_evenly(labels, sanity_faces, seed)
-    curves = faithfulness(
-        looker.read,
-        crops[few],
-        targets[few],
-        maps[few],
-        baseline=baseline,
-        seed=seed,
-        report=lambda n: report("deletion and insertion", n, 2 * len(ORDERS) * POINTS),
-    )
-    checked = sanity(
-        looker, crops[fewer], targets[fewer], seed=seed, report=lambda n, of: report("randomised weights", n, of)
-    )
-    emotions = looker.model.emotions
-    right = (targets == labels)[attention.kept]
-    figures = {
-        "method": looker.method,
-        "layer": looker.layer,
-        "map": list(maps.shape[1:]),
-        "faces": _faces(looker, selection, labels, targets, seed),
-        "alignment": _aligned(attention, alignment, locate is not None),
-        "regions": _regions(maps, crops.shape[-1]),
-        "attention": attention_table(attention, right, emotions, seed=seed),
-        "claims": judge_claims(attention, emotions, seed=seed),
-        "faithfulness": curves,
-        "sanity": checked,
+        raise DataError(f"{selection.faces.source}: eyes, nose and mouth were found in no face; do not align the faces")
+    curves = draw_evenly(labels, curve_faces, seed)
+    few = draw_evenly(labels, randomisation_faces, seed)
+    emotions = explainer.model.emotions
+    metrics = {
+        "method": explainer.method,
+        "layer": explainer.layer,
+        "map_size": list(maps.shape[1:]),
+        "faces": _face_counts(explainer, selection, labels, targets, seed),
+        "alignment": _alignment_counts(attention, alignment, aligned=detector is not None),
+        "regions": _region_sizes(maps, crops.shape[-1]),
+        "attention": attention_by_emotion(attention, (targets == labels)[attention.kept], emotions, seed=seed),
+        "claims": evaluate_claims(attention, emotions, seed=seed),
+        "faithfulness": faithfulness(
+            explainer.predict,
+            crops[curves],
+            targets[curves],
+            maps[curves],
+            baseline=baseline,
+            seed=seed,
+            progress=progress,
+        ),
+        "randomisation": randomisation_test(explainer, crops[few], targets[few], seed=seed, progress=progress),
     }
-    means = _mean_faces(crops, alignment, attention, len(emotions))
-    return Study(figures, looker, crops, maps, probs, labels, targets, attention, means)
+    return DatasetExplanation(
+        metrics=metrics,
+        about={"model": explainer.model.name, **explainer.model.about},
+        provenance=provenance(selection.faces.sha256),
+        note=selection.faces.note or "",
+        explainer=explainer,
+        crops=crops,
+        maps=maps,
+        probs=probs,
+        labels=labels,
+        targets=targets,
+        attention=attention,
+        mean_faces=_mean_faces(crops, alignment, attention, len(emotions)),
+    )
 
 
 def draw_evenly(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
-    """``count`` places of ``labels`` (all, where there are no more), as many of each class as there are; sorted."""
+    """Draw rows with as equal class counts as possible.
+
+    Args:
+        labels: Class of every row, ``[N]``.
+        count: Number of rows to draw; all, where there are no more.
+        seed: Seed of the draw.
+
+    Returns:
+        Row numbers in ascending order.
+    """
     generator = np.random.default_rng(seed)
     classes, sizes = np.unique(labels, return_counts=True)
     chosen: list[NDArray[np.int64]] = []
     left = min(count, len(labels))
-    for place, index in enumerate(np.argsort(sizes, kind="stable")):  # small classes first: the others fill up
+    for place, index in enumerate(np.argsort(sizes, kind="stable")):  # small classes first: larger ones fill up
         take = min(int(sizes[index]), left // (len(classes) - place))
         rows = np.flatnonzero(labels == classes[index])
         chosen.append(generator.permutation(rows)[:take])
@@ -130,22 +245,10 @@ def draw_evenly(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.
     return np.sort(np.concatenate(chosen))
 
 
-def _index(rows: NDArray[np.int64]) -> Any:
-    import torch
-
-    return torch.from_numpy(rows)
-
-
-def _align(crops: NDArray[np.uint8], locate: Locate | None, report: Report) -> Alignment:
-    if locate is None:
-        return as_they_lie(len(crops))
-    return align(crops, locate, report=lambda n: report("eyes, nose, mouth", n, len(crops)))
-
-
-def _faces(
-    looker: Looker, selection: Selection, labels: NDArray[np.int64], targets: NDArray[np.int64], seed: int
+def _face_counts(
+    explainer: Explainer, selection: Selection, labels: NDArray[np.int64], targets: NDArray[np.int64], seed: int
 ) -> dict[str, Any]:
-    emotions = looker.model.emotions
+    emotions = explainer.model.emotions
     return {
         "split": selection.split,
         "protocol": selection.protocol,
@@ -155,35 +258,32 @@ def _faces(
         "drawn": "evenly from the classes of the labels" if len(labels) < len(selection.faces) else "all",
         "seed": seed,
         "by_label": {str(e): int((labels == i).sum()) for i, e in enumerate(emotions)},
-        "by_answer": {str(e): int((targets == i).sum()) for i, e in enumerate(emotions)},
-        "read_rightly": int((labels == targets).sum()),
+        "by_prediction": {str(e): int((targets == i).sum()) for i, e in enumerate(emotions)},
+        "correct": int((labels == targets).sum()),
     }
 
 
-def _aligned(attention: Attention, alignment: Alignment, by_points: bool) -> dict[str, Any]:
+def _alignment_counts(attention: Attention, alignment: Alignment, *, aligned: bool) -> dict[str, Any]:
     found = int(alignment.found.sum())
     return {
-        "how": "affine map of eyes, nose and mouth to the framing of FER-2013" if by_points else "none: as they lie",
+        "how": "affine map of eyes, nose and mouth to the framing of FER-2013" if aligned else "none",
         "aligned": found,
         "key_points_not_found": len(alignment.found) - found,
         "map_without_evidence": found - len(attention.maps),
     }
 
 
-def _regions(maps: NDArray[np.float32], side: int) -> dict[str, Any]:
-    area = masks(side).mean(axis=(1, 2))
+def _region_sizes(maps: NDArray[np.float32], side: int) -> dict[str, Any]:
+    area = region_masks(side).mean(axis=(1, 2))
     grid = (int(maps.shape[1]), int(maps.shape[2]))
-    return {
-        "area": dict(zip(REGIONS, area.tolist(), strict=True)),
-        "resolvable": resolvable(grid, side),
-    }
+    return {"area": dict(zip(REGIONS, area.tolist(), strict=True)), "max_share": max_region_shares(grid, side)}
 
 
 def _mean_faces(
     crops: NDArray[np.uint8], alignment: Alignment, attention: Attention, classes: int
 ) -> NDArray[np.float32]:
-    laid = warp(crops[attention.kept], alignment.affine[attention.kept])
-    means = np.full((classes, *laid.shape[1:]), np.nan, np.float32)
+    aligned = warp_to_framing(crops[attention.kept], alignment.affine[attention.kept])
+    means = np.full((classes, *aligned.shape[1:]), np.nan, np.float32)
     for index in np.unique(attention.targets):
-        means[index] = laid[attention.targets == index].mean(axis=0)
+        means[index] = aligned[attention.targets == index].mean(axis=0)
     return means
