@@ -22,7 +22,7 @@ def nearest_words(word: str, known: Iterable[str], *, n: int = 1, cutoff: float 
         >>> nearest_words("hapy", ["happy", "sad"])
         ['happy']
     """
-    spelling = {each.lower(): each for each in known}
+    spelling = {each.lower(): str(each) for each in known}
     return [spelling[each] for each in get_close_matches(word.strip().lower(), list(spelling), n=n, cutoff=cutoff)]
 
 

@@ -85,7 +85,8 @@ def saliency_maps(
         (2, 2, 2)
     """
     if isinstance(net, Trained):
-        net, size = net.net, size or net.recipe.data.size
+        size = size or net.recipe.data.size
+        net = net.net
     pixels = torch.as_tensor(images)
     classes = _target_classes(target, len(pixels))
     method_of = _choose(net, method, layer, steps)
