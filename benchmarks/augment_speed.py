@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mien.lab import recipe as recipes
-from mien.lab.augment import Augment, augment, mix
+from mien.lab.augment import AugmentConfig, augment, mix
 from mien.lab.augment.geometry import draw_moves, oval, resample
 from mien.lab.augment.photometric import degrade, erase, relight
 
@@ -35,7 +35,7 @@ def measure(work: Callable[[], object]) -> list[float]:
     return seconds
 
 
-def steps(images: Tensor, s: Augment, generator: torch.Generator) -> dict[str, Callable[[], object]]:
+def steps(images: Tensor, s: AugmentConfig, generator: torch.Generator) -> dict[str, Callable[[], object]]:
     """The steps of ``augment`` and ``mix``, each on its own input."""
     n, x = len(images), images.unsqueeze(1).float() / 255
     moves, target = draw_moves(n, s, generator), torch.full((n, 7), 1 / 7, device=images.device)

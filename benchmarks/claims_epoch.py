@@ -34,7 +34,7 @@ from mien.lab.train.run import open_run, start_leg
 
 RECIPE = "baseline-cnn-tuned"
 # Small enough for a minute or two a run on one core: half of the training faces (others for each seed), seen at 24 px.
-OVERRIDES = ("data.size=24", "data.share=0.5", "optimise.epochs=15")
+OVERRIDES = ("data.size=24", "data.fraction=0.5", "train.epochs=15")
 SCHEDULES = ("cosine", "constant")
 LAST = (1, 5, 10)  # epochs, from the last backwards, that the best is chosen among
 SPLITS = 1000
@@ -71,7 +71,7 @@ def measure(faces: FaceSet, folder: Path, *, seeds: int) -> dict[str, Any]:
     """Train what ``folder`` does not hold yet, and the figures of every schedule."""
     rows: dict[str, Any] = {}
     chosen = {
-        (schedule, seed): recipes.load(RECIPE, [*OVERRIDES, f"optimise.schedule={schedule}", f"seed={seed}"])
+        (schedule, seed): recipes.load(RECIPE, [*OVERRIDES, f"train.schedule={schedule}", f"seed={seed}"])
         for seed in range(seeds)
         for schedule in SCHEDULES
     }
@@ -83,7 +83,7 @@ def measure(faces: FaceSet, folder: Path, *, seeds: int) -> dict[str, Any]:
         "recipe": RECIPE,
         "overrides": list(OVERRIDES),
         "seeds": list(range(seeds)),
-        "epochs": sample.optimise.epochs,
+        "epochs": sample.train.epochs,
         "n": len(faces.split(Split.PUBLIC_TEST)),
         "splits": SPLITS,
         "schedules": rows,
@@ -111,7 +111,7 @@ def answers(recipe: Recipe, faces: FaceSet, folder: Path) -> Rights:
 
 def train(recipe: Recipe, faces: FaceSet, folder: Path) -> Rights:
     """Train ``recipe``, whose course is one leg; what it had right after every epoch, as ``answers``."""
-    fabric = Devices("cpu").launch(recipe.optimise.precision)
+    fabric = Devices("cpu").launch(recipe.train.precision)
     task, public = prepare(recipe, faces, fabric, None), faces.split(Split.PUBLIC_TEST)
     run = open_run(recipe, folder, fabric.device, class_weights(task.training, recipe.target), data=faces.sha256)
     right: list[Rights] = []

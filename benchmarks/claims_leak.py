@@ -173,8 +173,8 @@ def about(run: Trained) -> dict[str, Any]:
         "recipe": recipe.name,
         "seed": recipe.seed,
         "size": recipe.data.size,
-        "epochs": recipe.optimise.epochs,
-        "schedule": recipe.optimise.schedule,
+        "epochs": recipe.train.epochs,
+        "schedule": recipe.train.schedule,
         "kept_epoch": _kept(run),
         "provenance": run.provenance,
     }
@@ -182,7 +182,7 @@ def about(run: Trained) -> dict[str, Any]:
 
 def _kept(run: Trained) -> int:
     """The epoch whose weights were kept."""
-    if run.recipe.keep != "best":
+    if run.recipe.checkpoint != "best":
         return len(run.history)
     name = "leaky_accuracy" if run.recipe.data.expand_first else "public_accuracy"
     return int(np.argmax([record[name] for record in run.history])) + 1

@@ -124,12 +124,12 @@ def measure(name: str, faces: FaceSet, options: argparse.Namespace) -> Row:
         "size_of_recipe": whole.data.size,
         "phase": whole.phases[0].name if whole.phases else "",
         "course_epochs": stages(whole)[-1].last,
-        "batch": chosen.optimise.batch,
-        "parts_of_batch": chosen.optimise.accumulate,
+        "batch": chosen.train.batch_size,
+        "parts_of_batch": chosen.train.accumulate_steps,
     }
     started = time.monotonic()
     try:
-        own = load_set(options.data, chosen) if chosen.data.also else faces
+        own = load_set(options.data, chosen) if chosen.data.extra else faces
         row |= one_epoch(chosen, own, options.accelerator)
     except MienError as error:
         row["error"] = str(error)
@@ -140,13 +140,13 @@ def measure(name: str, faces: FaceSet, options: argparse.Namespace) -> Row:
 
 def shorten(recipe: Recipe, *, share: float, size: int, memory: float) -> Recipe:
     """The recipe on ``share`` of its faces, its batches in parts that fit into ``memory`` bytes."""
-    data = replace(recipe.data, share=share * recipe.data.share, size=min(recipe.data.size, size))
+    data = replace(recipe.data, fraction=share * recipe.data.fraction, size=min(recipe.data.size, size))
     short = replace(recipe, data=data)
-    needed = short.optimise.batch * BYTES_A_VALUE * values(short)
+    needed = short.train.batch_size * BYTES_A_VALUE * values(short)
     parts = next(
-        n for n in range(1, short.optimise.batch + 1) if short.optimise.batch % n == 0 and needed / n <= memory
+        n for n in range(1, short.train.batch_size + 1) if short.train.batch_size % n == 0 and needed / n <= memory
     )
-    return replace(short, optimise=replace(short.optimise, accumulate=max(parts, short.optimise.accumulate)))
+    return replace(short, train=replace(short.train, accumulate_steps=max(parts, short.train.accumulate_steps)))
 
 
 def values(recipe: Recipe) -> int:
@@ -192,13 +192,13 @@ def one_epoch(recipe: Recipe, faces: FaceSet, accelerator: str) -> Row:
 @torch.no_grad()
 def viewed_loss(recipe: Recipe, faces: FaceSet, folder: Path, devices: loop.Devices) -> float:
     """The recipe's mean loss over the same ``VIEWED`` augmented faces, by the net that ``folder`` holds."""
-    fabric = devices.launch(recipe.optimise.precision)
+    fabric = devices.launch(recipe.train.precision)
     task = prepare(recipe, faces, fabric, None)
     weights = class_weights(task.training, recipe.target)
     # In training mode: after some forty steps the running means of batch norms are still those of other weights.
     objective = open_run(recipe, folder, fabric.device, weights, data=faces.sha256).objective.train()
     torch.manual_seed(0)  # of dropout
-    batch = recipe.optimise.batch // recipe.optimise.accumulate
+    batch = recipe.train.batch_size // recipe.train.accumulate_steps
     generator = torch.Generator(fabric.device).manual_seed(0)
     views = batches(task.training, task.target, task.row_weights, recipe, batch, task.teachers, generator)
     losses = []

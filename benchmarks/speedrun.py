@@ -186,7 +186,7 @@ def told(row: dict[str, Any]) -> str:
 def parse() -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("changes", nargs="*", help="changes of the recipe, as in optimise.epochs=30")
+    parser.add_argument("changes", nargs="*", help="changes of the recipe, as in train.epochs=30")
     parser.add_argument("--recipe", default=RECIPE)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--target", type=float, default=0.70)

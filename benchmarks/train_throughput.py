@@ -39,7 +39,7 @@ from mien.lab.train.loop import Task, prepare
 from mien.lab.train.optim import build_optimiser
 from mien.lab.train.run import Run, build, open_run, start_leg
 
-SMALL_ATTENTION = "attention-resnet data.size=48 net.options.stem=small optimise.batch=64"
+SMALL_ATTENTION = "attention-resnet data.size=48 net.options.stem=small train.batch_size=64"
 RECIPES = ("mien-0", "conv4", SMALL_ATTENTION, "mobilenetv3-small")
 
 START = """
@@ -93,17 +93,17 @@ def parse() -> argparse.Namespace:
 def row(words: list[str], faces: FaceSet, options: argparse.Namespace) -> dict[str, Any]:
     """Measure one recipe."""
     name, *overrides = words
-    overrides += [f"optimise.precision={options.precision}"] if options.precision else []
+    overrides += [f"train.precision={options.precision}"] if options.precision else []
     begin = start(name, overrides, options)
     recipe = recipes.load(name, overrides)
-    batch = recipe.optimise.batch
+    batch = recipe.train.batch_size
     share = min(1.0, (options.steps + 0.5) * batch / 28_000)  # an epoch of so many steps
-    recipe = recipes.load(name, [*overrides, f"data.share={share}"])
+    recipe = recipes.load(name, [*overrides, f"data.fraction={share}"])
     with tempfile.TemporaryDirectory() as folder:
         found = measure(recipe, faces, Path(folder), options)
     data = sum(x.nbytes for x in (faces.images, faces.votes, faces.labels, faces.usage, faces.rows) if x is not None)
     begin |= {"data_mb": data / 1e6, "net_mb": net_mb(recipe)}
-    measured = {"recipe": " ".join(words), "batch": batch, "precision": recipe.optimise.precision, **found, **begin}
+    measured = {"recipe": " ".join(words), "batch": batch, "precision": recipe.train.precision, **found, **begin}
     print("  ".join(f"{key} {x:.4g}" if isinstance(x, float) else f"{key} {x}" for key, x in measured.items()))
     return measured
 
@@ -125,19 +125,19 @@ def cpu_seconds() -> float:
 
 def measure(recipe: Recipe, faces: FaceSet, folder: Path, options: argparse.Namespace) -> dict[str, float]:
     """Images/s of both loops, in turns, and what the parts of ours cost."""
-    fabric = Devices(options.accelerator).launch(recipe.optimise.precision)
+    fabric = Devices(options.accelerator).launch(recipe.train.precision)
     task = prepare(recipe, faces, fabric, lambda _: None)
     run = open_run(recipe, folder, fabric.device, class_weights(task.training, recipe.target))
     model, stepper = fabric.setup(run.objective, start_leg(run))
     bare = Bare(task)
-    images = task.steps(recipe.optimise.batch) * recipe.optimise.batch
+    images = task.steps(recipe.train.batch_size) * recipe.train.batch_size
     loop._train(task, run, model, stepper)
     bare(1)
     ours, theirs = [], []
     for _ in range(options.rounds):
-        theirs.append(images / seconds(lambda: bare(images // recipe.optimise.batch), fabric.device))
+        theirs.append(images / seconds(lambda: bare(images // recipe.train.batch_size), fabric.device))
         ours.append(images / seconds(lambda: loop._train(task, run, model, stepper), fabric.device))
-    steps = images / recipe.optimise.batch
+    steps = images / recipe.train.batch_size
     views = seconds(lambda: list(shown(task, run)), fabric.device) / steps
     average = seconds(run.average.update, fabric.device)
     return {
@@ -152,7 +152,7 @@ def measure(recipe: Recipe, faces: FaceSet, folder: Path, options: argparse.Name
 def shown(task: Task, run: Run) -> Any:
     """The views of one epoch."""
     generator = torch.Generator(task.fabric.device).manual_seed(0)
-    batch = run.choice.batch
+    batch = run.choice.batch_size
     for view in batches(task.training, task.target, task.row_weights, task.recipe, batch, task.teachers, generator):
         yield view.x.shape  # and not the view: an epoch of them need not be held
 
@@ -163,8 +163,8 @@ class Bare:
     def __init__(self, task: Task) -> None:
         recipe, device = task.recipe, task.fabric.device
         self.net = build(recipe).to(device, memory_format=torch.channels_last).train()
-        self.optimiser = build_optimiser(self.net, recipe.optimise)
-        size, batch = recipe.data.size, recipe.optimise.batch
+        self.optimiser = build_optimiser(self.net, recipe.train)
+        size, batch = recipe.data.size, recipe.train.batch_size
         self.x = torch.randn(batch, 1, size, size, device=device).contiguous(memory_format=torch.channels_last)
         self.target = task.target[:batch]
         self.autocast = task.fabric.autocast
@@ -181,7 +181,7 @@ class Bare:
 
 def net_mb(recipe: Recipe) -> float:
     """Weights, their average and gradients, and one or two numbers a weight for the optimiser."""
-    copies = 3 + (1 if recipe.optimise.name == "sgd" else 2)
+    copies = 3 + (1 if recipe.train.optimizer == "sgd" else 2)
     return copies * sum(p.nbytes for p in build(recipe).parameters()) / 1e6
 
 

@@ -343,8 +343,8 @@ def _shipped() -> list[Sequence[str]]:
 
 def _epochs(recipe: Recipe) -> int:
     if not recipe.phases:
-        return recipe.optimise.epochs
-    return sum(phase.optimise.get("epochs", recipe.optimise.epochs) for phase in recipe.phases)
+        return recipe.train.epochs
+    return sum(phase.train.get("epochs", recipe.train.epochs) for phase in recipe.phases)
 
 
 PAGES: Mapping[str, Callable[[], str | None]] = {

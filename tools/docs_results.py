@@ -209,7 +209,7 @@ def _claims(rows: Sequence[Row], results: Path) -> list[str]:
     """A table for each published system: its metrics down, our recipes across; and the leak where it was shown."""
     systems: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        claims = row.claim.get("figures")
+        claims = row.claim.get("metrics")
         if claims and (row.judged("private") or row.judged("public")):
             systems.setdefault((row.document, json.dumps(claims)), []).append(row)
     if not systems:
@@ -231,7 +231,7 @@ def _system(rows: Sequence[Row]) -> list[str]:
     rows = sorted(
         rows, key=lambda row: (row.claim["variant"] != "faithful", -mean(row.judged(_split(row)), "accuracy"))
     )
-    claims: Mapping[str, float] = rows[0].claim["figures"]
+    claims: Mapping[str, float] = rows[0].claim["metrics"]
     names = [f"`{row.name}`" + ("" if row.judged("private") else ", PublicTest") for row in rows]
     lines = [
         [metric_name(key), metric_text(key, claim), *(_ours(row, key, claim) for row in rows)]
@@ -365,8 +365,8 @@ def _race(race: Json, steps: Sequence[str]) -> list[str]:
     return [
         f"`{recipe['name']}`",
         str(race["machine"]),
-        _VIEWS[recipe.get("views", "none")],
-        recipe.get("augment", {}).get("resample", "bilinear"),
+        _VIEWS[recipe.get("tta", "none")],
+        recipe.get("augment", {}).get("interpolation", "bilinear"),
         f"{100 * race['target']:.0f} %",
         *(_mean_seconds([run["on_the_way"].get(step) for run in runs]) for step in steps),
         _mean_seconds([run["seconds"] for run in runs]) + spread_of_times,

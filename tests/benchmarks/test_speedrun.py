@@ -73,7 +73,7 @@ def test_epochs_are_seen_as_they_are_written_half_lines_and_the_last_one_too(tmp
 
 def test_an_unknown_key_is_refused_before_the_clock_starts() -> None:
     race = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "speedrun.py"), "optimise.epochz=3"],
+        [sys.executable, str(ROOT / "benchmarks" / "speedrun.py"), "train.epochz=3"],
         capture_output=True,
         text=True,
         check=False,
@@ -101,13 +101,13 @@ def test_a_race_goes_on_where_its_file_ends(
     assert seeds == [0, 1, 2]
     assert json.loads(file.read_text("utf-8"))["n"] == 3
     older = json.loads(file.read_text("utf-8"))
-    del older["recipe"]["views"]  # as the files of a version before that key
+    del older["recipe"]["tta"]  # as the files of a version before that key
     file.write_text(json.dumps(older), "utf-8")
     assert speedrun.race(Namespace(**vars(options) | {"runs": 4})) == 0
     assert seeds == [0, 1, 2, 3]
     before = file.read_bytes()
     with pytest.raises(MienError, match="holds runs of another recipe; name another file"):
-        speedrun.race(Namespace(**vars(options) | {"changes": ["optimise.epochs=3"]}))
+        speedrun.race(Namespace(**vars(options) | {"changes": ["train.epochs=3"]}))
     with pytest.raises(MienError, match="holds runs of another recipe"):
         speedrun.race(Namespace(**vars(options) | {"recipe": "speedrun-muon"}))
     assert file.read_bytes() == before

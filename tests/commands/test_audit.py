@@ -114,7 +114,7 @@ def test_what_is_wrong_is_one_line(folder: Path, tmp_path: Path) -> None:
     assert "is no reason" in fails(folder, "--exclude", "blanks")
     assert "--near" in fails(folder, "--near", "2")
     assert "name one of them" in fails(folder, "--model", "mien-0", "--label-errors", "lenet")
-    assert "--set changes the recipe" in fails(folder, "--set", "optimise.epochs=1")
+    assert "--set changes the recipe" in fails(folder, "--set", "train.epochs=1")
     assert "needs --label-errors" in fails(folder, "--exclude", "label-error")
     assert "say LABEL=EMOTION" in fails(folder, "--map", "joy")
     assert "holds no arrays" in fails(folder, "--probabilities", tmp_path / "none.npz")
@@ -141,13 +141,13 @@ def test_folds_are_trained_and_kept(folder: Path, tmp_path: Path) -> None:
         tmp_path / "out",
     ]
     small = (
-        "optimise.epochs=1",
-        "optimise.batch=8",
+        "train.epochs=1",
+        "train.batch_size=8",
         "net.options.widths=[4]",
         "net.options.hidden=[8]",
         "data.size=16",
     )
-    for change in (*small, "optimise.precision=32-true"):
+    for change in (*small, "train.precision=32-true"):
         words += ["--set", change]
     first = run(folder, *words)
     assert first.exit_code == 0, first.output

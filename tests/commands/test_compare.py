@@ -94,7 +94,7 @@ def test_kept_answers_against_an_embedded_model(run, faces: FaceSet, tmp_path: P
     assert "pairs differ in accuracy by more than noise" in out
     said = json.loads((tmp_path / "reports" / "compare" / "comparison.json").read_text())
     assert [m["name"] for m in said["models"]] == ["conv4", "lenet", DEFAULT_MODEL]
-    assert said["models"][0]["claim"]["figures"]["accuracy"] == 0.518
+    assert said["models"][0]["claim"]["metrics"]["accuracy"] == 0.518
     assert said["models"][2]["int8_bytes"] > 1_000_000
     assert said["common"]["n"] == 180
     assert said["provenance"]["data_sha256"] == faces.sha256

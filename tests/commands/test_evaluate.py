@@ -85,7 +85,7 @@ def test_a_run_with_its_curves_and_maps(own: Path, tmp_path: Path) -> None:
     """The folder of a recipe with one run in it, as `mien train` leaves it."""
     faces = cartoon_set()
     run = tmp_path / "tiny" / "seed-0"
-    recipe = tiny(data={"size": 16}, optimise={"epochs": 2})
+    recipe = tiny(data={"size": 16}, train={"epochs": 2})
     assert fit(recipe, faces, run, devices=Devices("cpu"), provenance={"commit": "c", "data_sha256": faces.sha256})
     done = evaluate(str(tmp_path / "tiny"), "--data", str(own), "--out", str(tmp_path / "out"))
     assert done.exit_code == 0, done.output

@@ -125,7 +125,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("run")
     result = {"commit": "abc", "data_sha256": "0" * 64}
-    fit(tiny(optimise={"epochs": 1}), cartoon_set(), folder, devices=Devices("cpu"), provenance=result)
+    fit(tiny(train={"epochs": 1}), cartoon_set(), folder, devices=Devices("cpu"), provenance=result)
     return folder
 
 

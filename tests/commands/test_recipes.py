@@ -39,7 +39,7 @@ def test_the_list_holds_every_recipe_on_a_line_of_its_own() -> None:
 def test_the_list_as_json_has_the_same_recipes_with_their_claims() -> None:
     listed = {row["name"]: row for row in json.loads(mien("--json").stdout)["recipes"]}
     assert set(listed) == set(FILES)
-    assert listed["conv4"]["figures"]["accuracy"] == 0.518
+    assert listed["conv4"]["metrics"]["accuracy"] == 0.518
     assert listed["conv4"]["members"] == 0
 
 

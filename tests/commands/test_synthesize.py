@@ -52,8 +52,8 @@ def test_made_faces_are_written_judged_and_learned_from(drawn: Path, tmp_path: P
     assert len(list((tmp_path / "made" / "disgust").glob("0*.png"))) == 12
 
     tiny = ["net.options.stem=16", "net.options.widths=[16]", "net.options.depths=[1]", "net.options.strides=[2]"]
-    short = ["optimise.epochs=1", "optimise.batch=25", "optimise.precision=32-true"]
-    also = 'data.also=[{path="made"}]'
+    short = ["train.epochs=1", "train.batch_size=25", "train.precision=32-true"]
+    also = 'data.extra=[{path="made"}]'
     trained = mien("train", "mien-plain", *tiny, *short, also, "--data", str(drawn), "--out", "run", cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
     assert "24 faces of made mixed into Training" in trained.stderr

@@ -35,7 +35,7 @@ def mien(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProc
     ("words", "says"),
     [
         (["train", "mien-00"], "unknown recipe 'mien-00'; did you mean 'mien-0'?"),
-        (["train", "mien-0", "optimise.epoch=3"], "unknown key 'epoch'; did you mean 'epochs'?"),
+        (["train", "mien-0", "train.epoch=3"], "unknown key 'epoch'; did you mean 'epochs'?"),
         (["train", "mien-0", "--data", "nowhere"], "nowhere"),
         (["export", "nowhere", "--out", "x"], "nowhere"),
     ],
@@ -79,16 +79,16 @@ stem = 16
 widths = [16]
 depths = [1]
 strides = [2]
-[optimise]
-name = "adamw"
-rate = 3e-3
-batch = 28
+[train]
+optimizer = "adamw"
+lr = 3e-3
+batch_size = 28
 epochs = 2
-ema = 0
+ema_decay = 0
 [grid.rate.slow]
-"optimise.rate" = 1e-4
+"train.lr" = 1e-4
 [grid.rate.fast]
-"optimise.rate" = 3e-3
+"train.lr" = 3e-3
 """
 
 
@@ -133,7 +133,7 @@ def test_ctrl_c_says_how_to_go_on_and_loses_no_finished_epoch(pictures: Path) ->
     words = [
         "train",
         "pair.toml/fast",
-        "optimise.epochs=400",
+        "train.epochs=400",
         "--data",
         "faces",
         "--accelerator",
@@ -169,7 +169,7 @@ def test_ctrl_c_says_how_to_go_on_and_loses_no_finished_epoch(pictures: Path) ->
 
 def test_two_processes_speak_and_write_once(pictures: Path) -> None:
     words = ["train", "pair.toml", "--data", "faces", "--accelerator", "cpu", "--devices", "2", "--out", "both"]
-    done = mien(*words, "optimise.precision=32-true", cwd=pictures)
+    done = mien(*words, "train.precision=32-true", cwd=pictures)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("finished") == 2
     assert done.stderr.count("epoch 1 ") == 2  # of either member
@@ -214,7 +214,7 @@ def test_a_resumed_run_goes_on_in_the_same_logs(tmp_path: Path, monkeypatch: pyt
     losses = [(metric.step, metric.value) for metric in client.get_metric_history(run, "loss")]
     assert losses == [(1, 3.0), (2, 2.0), (4, 1.0)]
     assert client.get_run(run).info.status == "FINISHED"
-    assert client.get_run(run).data.params["optimise.batch"] == "256"
+    assert client.get_run(run).data.params["train.batch_size"] == "256"
     assert points(tmp_path / "tensorboard", "loss") == [(1, 3.0), (2, 2.0), (4, 1.0)]
 
 

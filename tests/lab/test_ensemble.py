@@ -39,7 +39,7 @@ def faces() -> FaceSet:
 def parts(faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two runs whose nets have other widths and depths; the second is kept in half precision."""
     folder = tmp_path_factory.mktemp("parts")
-    chosen = [short("optimise.epochs=6"), short("optimise.epochs=4", "net.options.widths=[16,16,24]", "seed=1")]
+    chosen = [short("train.epochs=6"), short("train.epochs=4", "net.options.widths=[16,16,24]", "seed=1")]
     for recipe, place in zip(chosen, (folder / "first", folder / "second"), strict=True):
         said = {"commit": "c", "data_sha256": faces.sha256, "machine": "abacus", "torch": "2", "command": "mien train"}
         assert fit(recipe, faces, place, devices=Devices("cpu"), provenance=said)
@@ -128,7 +128,7 @@ def test_runs_that_do_not_fit_are_refused_before_anything_is_written(
     with pytest.raises(DataError, match="pair: holds a run already"):
         combine_runs(parts, joined, name="pair")
     with pytest.raises(DataError, match=r"part: \[data\] of its recipe differs from that of"):
-        combine_runs([parts[0], changed(parts[1], tmp_path / "part", data={"limit": 3})], out, name="x")
+        combine_runs([parts[0], changed(parts[1], tmp_path / "part", data={"max_per_class": 3})], out, name="x")
     state = load_state(parts[1] / "final.pt")
     state["provenance"]["data_sha256"] = "1" * 64
     save_state(tmp_path / "others" / "final.pt", state)
@@ -174,7 +174,7 @@ def test_ensembles_are_a_net_of_parts_with_pooled_heads() -> None:
 
 def test_a_recipe_may_train_ensembles_from_nothing(faces: FaceSet, tmp_path: Path) -> None:
     small = "{stem=16, widths=[16, 16, 16], depths=[1, 1, 1]}"
-    recipe = short("net.name=ensemble", "optimise.epochs=2", f"net.options={{parts=[{small}, {small}]}}")
+    recipe = short("net.name=ensemble", "train.epochs=2", f"net.options={{parts=[{small}, {small}]}}")
     assert fit(recipe, faces, tmp_path / "run", devices=Devices("cpu"))
     assert np.isfinite(load_final(tmp_path / "run").history[-1]["loss"])
 

@@ -35,7 +35,7 @@ def faces() -> FaceSet:
 def run(tmp_path_factory: pytest.TempPathFactory, faces: FaceSet) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "tiny" / "seed-0"
     said = {"commit": "abc", "data_sha256": faces.sha256}
-    fit(tiny(optimise={"epochs": 1}), faces, folder, devices=Devices("cpu"), provenance=said)
+    fit(tiny(train={"epochs": 1}), faces, folder, devices=Devices("cpu"), provenance=said)
     return folder
 
 

@@ -15,7 +15,7 @@ from mien.lab import nets
 from mien.lab import recipe as recipes
 from mien.lab.files import save_state
 from mien.lab.pretrained import load_torchvision, start
-from mien.lab.recipe import Data, NetChoice, Recipe
+from mien.lab.recipe import DataConfig, NetConfig, Recipe
 from mien.lab.train.run import build, open_run
 
 DEPTHS = {18: (1, (2, 2, 2, 2)), 34: (1, (3, 4, 6, 3)), 50: (4, (3, 4, 6, 3))}  # expansion, blocks of each stage
@@ -138,7 +138,7 @@ def test_older_files_without_counters_are_taken_and_others_refused() -> None:
 
 
 def with_net(name: str, weights: str, classes: str = "seven", **options: object) -> Recipe:
-    return replace(recipes.load("conv4"), data=Data(classes=classes), net=NetChoice(name, options, weights))
+    return replace(recipes.load("conv4"), data=DataConfig(classes=classes), net=NetConfig(name, options, weights))
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def faces() -> FaceSet:
 def run(faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     assert fit(
-        small(*LEARNING, "optimise.epochs=12"),
+        small(*LEARNING, "train.epochs=12"),
         faces,
         folder,
         devices=Devices("cpu"),
@@ -67,7 +67,7 @@ def test_faces_mixed_in_leave_the_answers_about_the_set_itself(faces: FaceSet, t
     other = replace(faces.split(Split.TRAINING).select(torch.arange(14)), sha256="other", source="other")
     mixed = mix(faces, [(other, 1.0)])
     origin = {"commit": "c", "data_sha256": mixed.sha256}
-    chosen = small(*LEARNING, "optimise.epochs=2")
+    chosen = small(*LEARNING, "train.epochs=2")
     assert fit(chosen, mixed, tmp_path / "run", devices=Devices("cpu"), provenance=origin)
     metrics = record(tmp_path / "run", mixed, tmp_path / "out", int8=False)
     assert metrics["data_sha256"] == mixed.sha256 != faces.sha256 == metrics["judged_sha256"]
@@ -104,7 +104,7 @@ def test_other_faces_than_the_runs_are_refused(faces: FaceSet, run: Path, tmp_pa
 
 
 def test_a_leaky_run_is_judged_on_its_leaky_part_alone(faces: FaceSet, tmp_path: Path) -> None:
-    chosen = small(*LEARNING, "optimise.epochs=2", "data.expand=0.3", "data.expand_first=true")
+    chosen = small(*LEARNING, "train.epochs=2", "data.expand=0.3", "data.expand_first=true")
     fit(
         chosen, faces, tmp_path / "run", devices=Devices("cpu"), provenance={"commit": "c", "data_sha256": faces.sha256}
     )

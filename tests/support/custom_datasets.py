@@ -18,7 +18,7 @@ Draw = Callable[..., np.ndarray]
 
 
 def recipe(*overrides: str) -> Recipe:
-    return recipes.load("mien-0", ["optimise.batch=4", *overrides])
+    return recipes.load("mien-0", ["train.batch_size=4", *overrides])
 
 
 def put(path: Path, pixels: np.ndarray) -> None:

@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional
 
 from mien.lab import nets
-from mien.lab.recipe import Loss
+from mien.lab.recipe import LossConfig
 from mien.lab.train.losses import Objective
 
 ONES = torch.ones(7)
@@ -15,6 +15,6 @@ def one_hot(labels: torch.Tensor) -> torch.Tensor:
     return functional.one_hot(labels, 7).float()
 
 
-def objective(choice: Loss, name: str = "mien", **options: object) -> Objective:
+def objective(choice: LossConfig, name: str = "mien", **options: object) -> Objective:
     torch.manual_seed(0)
     return Objective(nets.build(name, channels=1, classes=7, **options), choice, ONES)

@@ -14,11 +14,11 @@ CPU = Devices("cpu")
 SHORT = [
     "net.options.stem=16",
     "net.options.widths=[16,16,16]",
-    "optimise.batch=35",
-    "optimise.epochs=6",
-    "optimise.name=adamw",
-    "optimise.rate=0.01",
-    "augment.erase=0",
+    "train.batch_size=35",
+    "train.epochs=6",
+    "train.optimizer=adamw",
+    "train.lr=0.01",
+    "augment.random_erasing=0",
 ]
 
 SMALL = [
@@ -26,32 +26,32 @@ SMALL = [
     "net.options.widths=[16,32]",
     "net.options.depths=[1,1]",
     "net.options.strides=[2,2]",
-    "optimise.batch=28",
-    "optimise.precision=32-true",
-    "optimise.rate=0.05",
+    "train.batch_size=28",
+    "train.precision=32-true",
+    "train.lr=0.05",
 ]
 
 # What learns the cartoons to the last face: they differ in their teeth alone and bear no strong distortion.
 EPOCHS = 40
 LEARNING = [
-    f"optimise.epochs={EPOCHS}",
-    "optimise.name=adamw",
-    "optimise.rate=0.005",
-    "optimise.ema=0.8",
+    f"train.epochs={EPOCHS}",
+    "train.optimizer=adamw",
+    "train.lr=0.005",
+    "train.ema_decay=0.8",
     "augment.flip=0",
-    "target.votes=0",
-    "target.weights=0",
+    "target.vote_weight=0",
+    "target.class_weight_power=0",
     "augment.rotate=5",
     "augment.shift=0.05",
     "augment.scale=0.05",
     "augment.shear=0",
-    "augment.degrade=0",
-    "augment.brightness=0",
+    "augment.blur_noise_share=0",
+    "augment.brightness_shift=0",
     "augment.contrast=0.1",
     "augment.gamma=0",
-    "augment.erase=0",
+    "augment.random_erasing=0",
     "augment.mixup=0",
-    "target.smoothing=0",
+    "target.label_smoothing=0",
     "net.options.dropout=0",
 ]
 
@@ -62,7 +62,7 @@ def small(*more: str) -> Recipe:
 
 def short(*more: str) -> Recipe:
     """Eight epochs of a small net, with ``more`` overrides."""
-    return recipes.load("mien-plain", [*SHORT, "optimise.epochs=8", "optimise.ema=0", *more])
+    return recipes.load("mien-plain", [*SHORT, "train.epochs=8", "train.ema_decay=0", *more])
 
 
 def training(faces: FaceSet) -> FaceSet:
@@ -80,4 +80,6 @@ def two_runs(folder: Path, faces: FaceSet) -> list[Path]:
 
 def with_everything() -> Recipe:
     """A short run with every kind of auxiliary loss, and batches in parts."""
-    return recipes.load("mien-oval", [*SHORT, "loss.contrast=0.2", "loss.words=0.5", "optimise.accumulate=5"])
+    return recipes.load(
+        "mien-oval", [*SHORT, "loss.contrastive=0.2", "loss.text_alignment=0.5", "train.accumulate_steps=5"]
+    )

@@ -13,7 +13,7 @@ BASE: dict[str, dict[str, Any]] = {
         "name": "lenet",
         "options": {"widths": [8, 8], "kernel": 3, "hidden": [16], "size": 16, "norm": True, "dropout": 0.2},
     },
-    "optimise": {"rate": 0.05, "epochs": 3, "batch": 28, "ema": 0.9, "precision": "32-true"},
+    "train": {"lr": 0.05, "epochs": 3, "batch_size": 28, "ema_decay": 0.9, "precision": "32-true"},
 }
 
 

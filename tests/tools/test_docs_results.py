@@ -39,7 +39,7 @@ def write(root: Path, name: str, accuracy: float, *, seed: int = 0, split: str =
     by = {"all": figures(accuracy), "clean": figures(accuracy - 0.1, 90)}
     said = {"recipe": name, "seed": seed, "judged": {split: {"fp32": by}}, "parameters": 1234, "macs": 5_600_000}
     said |= {"size": 48, "epochs": 3, "seconds": 60, "machine": "a machine", "commit": "abc", "judged_at": "def"}
-    stated = {"document": "009", "variant": "own", "split": "its own", "figures": CLAIMED} | claim
+    stated = {"document": "009", "variant": "own", "split": "its own", "metrics": CLAIMED} | claim
     (place / "metrics.json").write_text(json.dumps(said | {"claim": stated}))
 
 
@@ -99,9 +99,9 @@ def test_what_a_tuned_recipe_changes_is_told_from_its_file(tmp_path: Path) -> No
     from mien.lab.recipe import dump, load
 
     write(tmp_path, "conv4", 0.6)
-    changed = dump(load("conv4", ["optimise.epochs=7"]))
+    changed = dump(load("conv4", ["train.epochs=7"]))
     (tmp_path / "conv4" / "seed-0" / "recipe.json").write_text(json.dumps(changed))
-    assert "- `conv4`: `optimise.epochs = 7`" in docs_results.page(tmp_path, cards=False)
+    assert "- `conv4`: `train.epochs = 7`" in docs_results.page(tmp_path, cards=False)
 
 
 def test_costs_name_the_runs_that_a_run_was_built_on(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_costs_name_the_runs_that_a_run_was_built_on(tmp_path: Path) -> None:
     changes = [
         "net.weights=runs/first/seed-0",
         "target.teachers=['runs/wise.npz','results/old/seed-2']",
-        "target.teach=1",
+        "target.distillation=1",
     ]
     for name, recipe in (("later", load("mien-0", changes)), ("fetched", load("mien-0", ["net.weights=imagenet"]))):
         write(tmp_path, name, 0.6)
@@ -193,10 +193,10 @@ def test_the_race_tells_of_every_machine_and_of_runs_that_did_not_get_there(tmp_
     (folder / "slow.json").write_text(
         json.dumps(
             said
-            | {"recipe": {"name": "quick", "views": "flip"}, "reached": 1, "runs": [run(None, 100.0), run(9.0, 90.0)]}
+            | {"recipe": {"name": "quick", "tta": "flip"}, "reached": 1, "runs": [run(None, 100.0), run(9.0, 90.0)]}
         )
     )
-    sharp = {"name": "quick", "views": "six", "augment": {"resample": "bicubic"}}
+    sharp = {"name": "quick", "tta": "six", "augment": {"interpolation": "bicubic"}}
     six = said | {"recipe": sharp, "reached": 0, "n": 1, "deviation_seconds": None, "runs": [run(None, 80.0)]}
     (folder / "wide.json").write_text(json.dumps(six))
     page = docs_results.page(tmp_path, cards=False)
@@ -269,8 +269,8 @@ def test_a_system_has_one_table_with_its_recipes_across(tmp_path: Path) -> None:
 
 
 def test_of_log_loss_less_is_better_and_what_was_not_measured_has_a_dash(tmp_path: Path) -> None:
-    write(tmp_path, "worse", 0.5, document="001", figures={"log_loss": 1.2, "recall.fear": 0.4})
-    write(tmp_path, "better", 0.5, document="002", figures={"log_loss": 1.3})
+    write(tmp_path, "worse", 0.5, document="001", metrics={"log_loss": 1.2, "recall.fear": 0.4})
+    write(tmp_path, "better", 0.5, document="002", metrics={"log_loss": 1.3})
     page = docs_results.page(tmp_path, cards=False)
     assert "| log loss | 1.200 | 1.250 |" in page
     assert "| recall of fear | 40.0 % | – |" in page
@@ -278,10 +278,10 @@ def test_of_log_loss_less_is_better_and_what_was_not_measured_has_a_dash(tmp_pat
 
 
 def test_two_systems_of_one_document_stay_apart_and_runs_of_public_test_are_named(tmp_path: Path) -> None:
-    write(tmp_path, "one", 0.5, figures={"accuracy": 0.4})
-    write(tmp_path, "two", 0.5, figures={"accuracy": 0.6}, split="public")
-    write(tmp_path, "none", 0.5, figures={})
-    write(tmp_path, "leak", 0.9, figures={"accuracy": 0.7}, split="leaky")
+    write(tmp_path, "one", 0.5, metrics={"accuracy": 0.4})
+    write(tmp_path, "two", 0.5, metrics={"accuracy": 0.6}, split="public")
+    write(tmp_path, "none", 0.5, metrics={})
+    write(tmp_path, "leak", 0.9, metrics={"accuracy": 0.7}, split="leaky")
     claims = docs_results.page(tmp_path, cards=False).split("## Claimed and measured")[1].split("## What")[0]
     assert "| metric | claimed | `one` |" in claims
     assert "| metric | claimed | `two`, PublicTest |" in claims
@@ -290,13 +290,13 @@ def test_two_systems_of_one_document_stay_apart_and_runs_of_public_test_are_name
 
 
 def test_without_claims_there_is_no_such_section(tmp_path: Path) -> None:
-    write(tmp_path, "own", 0.5, figures={})
+    write(tmp_path, "own", 0.5, metrics={})
     assert "Claimed" not in docs_results.page(tmp_path, cards=False)
 
 
 def test_the_leak_stands_beside_the_claim_that_it_explains_and_nowhere_else(tmp_path: Path) -> None:
     write(tmp_path, "net", 0.5, document="001")
-    write(tmp_path, "other", 0.5, document="002", figures={"accuracy": 0.6})
+    write(tmp_path, "other", 0.5, document="002", metrics={"accuracy": 0.6})
     judged = {"n": 9330, "accuracy": 66.84, "accuracy_interval": [65.43, 68.3]}
     run = {"size": 64, "epochs": 20}
     leak = {

@@ -29,7 +29,7 @@ def audit(
         str, typer.Option(metavar="RECIPE", help="Look for wrong labels: train 5 folds of RECIPE for probabilities.")
     ] = "",
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="A change of RECIPE, as in optimise.epochs=4; repeatable.")
+        list[str] | None, typer.Option("--set", help="A change of RECIPE, as in train.epochs=4; repeatable.")
     ] = None,
     probabilities: Annotated[
         Path | None, typer.Option(help="Look for wrong labels by these: .npz of rows and out-of-fold probs.")

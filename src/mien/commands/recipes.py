@@ -55,7 +55,7 @@ def _print_list(rows: list[dict[str, Any]]) -> None:
             ", ".join(row["classes"]),
             ", ".join(map(str, row["size"])),
             f"{row['document']} {row['variant']}".strip(),
-            headline(row["figures"]),
+            headline(row["metrics"]),
             f"{row['about']} ({row['members']} members)" if row["members"] else row["about"],
         )
         for row in rows
@@ -89,8 +89,8 @@ def _print_one(told: dict[str, Any]) -> None:
         _print_line("reproduces", f"document {claim['document']}, {claim['variant']}")
     else:
         _print_line("reproduces", "nothing published: our own")
-    if claim["figures"]:
-        claimed = ", ".join(f"{_words(key)} {_figure(key, value)}" for key, value in claim["figures"].items())
+    if claim["metrics"]:
+        claimed = ", ".join(f"{_words(key)} {_figure(key, value)}" for key, value in claim["metrics"].items())
         _print_line("claimed", claimed)
     for key in ("split", "cost"):
         if claim[key]:

@@ -120,6 +120,6 @@ def record(
             f"{clean}balanced {figures['balanced_accuracy']:.2%}, macro F1 {figures['macro_f1']:.2%}, "
             f"log loss {figures['log_loss']:.3f}"
         )
-    if "accuracy" in metrics["claim"]["figures"]:
-        typer.echo(f"claimed by document {metrics['claim']['document']}: {metrics['claim']['figures']['accuracy']:.2%}")
+    if "accuracy" in metrics["claim"]["metrics"]:
+        typer.echo(f"claimed by document {metrics['claim']['document']}: {metrics['claim']['metrics']['accuracy']:.2%}")
     typer.echo(str(folder))

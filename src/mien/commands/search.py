@@ -16,7 +16,7 @@ _SHOWN = 10  # trials in the table at the end
 def search(
     recipe: Annotated[str, typer.Argument(help="A recipe with a [search] section, or the path of a .toml file.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Changes for every trial: section.key=value, as in data.share=0.1.")
+        list[str] | None, typer.Argument(help="Changes for every trial: section.key=value, as in data.fraction=0.1.")
     ] = None,
     trials: Annotated[int, typer.Option(help="Trials in total, those of earlier calls included.", min=1)] = 20,
     data: _options.Data = None,

@@ -19,7 +19,7 @@ def train(
         typer.Argument(help="A shipped recipe (`mien recipes`), FAMILY, FAMILY/MEMBER or the path of a .toml file."),
     ],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Changes: section.key=value, as in optimise.epochs=40.")
+        list[str] | None, typer.Argument(help="Changes: section.key=value, as in train.epochs=40.")
     ] = None,
     data: _options.Data = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; default: runs/RECIPE/seed-SEED.")] = None,

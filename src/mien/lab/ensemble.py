@@ -19,7 +19,7 @@ from mien.lab.complexity import to_meta
 from mien.lab.files import save_state, save_text
 from mien.lab.nets._layers import PooledHead
 from mien.lab.provenance import provenance
-from mien.lab.recipe import NetChoice, Recipe, dump
+from mien.lab.recipe import NetConfig, Recipe, dump
 from mien.lab.train.checkpoint import line_of
 from mien.lab.train.run import State, Trained, build, load_final
 
@@ -56,7 +56,7 @@ def combine_runs(runs: Sequence[Path], out: Path, *, name: str, about: str = "")
     _check_compatible(runs, trained)
     parts = [{"name": t.recipe.net.name, **t.recipe.net.options} for t in trained]
     about = about or f"Ensemble of {_list_names(trained)}: the mean of their logits, without further training."
-    recipe = replace(trained[0].recipe, name=name, about=about, net=NetChoice("ensemble", {"parts": parts}))
+    recipe = replace(trained[0].recipe, name=name, about=about, net=NetConfig("ensemble", {"parts": parts}))
     history = _concatenate_histories(trained)
     origin = provenance(trained[0].provenance.get("data_sha256", "")) | {"parts": [_source(each) for each in trained]}
     weights = ensemble_state(trained)

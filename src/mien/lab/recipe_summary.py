@@ -25,7 +25,7 @@ def summary(name: str) -> dict[str, Any]:
         "document": first.claim.document,
         "variant": first.claim.variant,
         "split": first.claim.split,
-        "figures": dict(first.claim.figures),
+        "metrics": dict(first.claim.metrics),
         "cost": first.claim.cost,
         "about": first_sentence(first.about),
         "members": len(all_members) if is_family(name) else 0,
@@ -86,16 +86,16 @@ def _cost(recipe: Recipe) -> dict[str, Any]:
 def _phases(recipe: Recipe) -> list[dict[str, Any]]:
     found = []
     for stage in stages(recipe):
-        choice, phase = stage.optimise, stage.phase
+        choice, phase = stage.train, stage.phase
         found.append(
             {
                 "name": phase.name,
                 "epochs": choice.epochs,
-                "optimiser": choice.name,
-                "rate": choice.rate,
+                "optimiser": choice.optimizer,
+                "rate": choice.lr,
                 "schedule": choice.schedule,
-                "decay": choice.decay,
-                "batch": choice.batch,
+                "decay": choice.weight_decay,
+                "batch": choice.batch_size,
                 "size": stage.size,
                 "freeze": list(phase.freeze),
                 "dropout": phase.dropout if phase.dropout >= 0 else None,

@@ -137,7 +137,7 @@ def test_every_training_face_is_read_by_a_net_that_has_not_seen_it(faces: FaceSe
     images[:20] = images[100:120]  # copies, some of them under other labels
     images[30] = images[200]  # a leak, which no fold learns from or is asked about
     copied = replace(faces, images=images, sha256="1" * 64)
-    recipe = small("optimise.epochs=1", "keep=best")
+    recipe = small("train.epochs=1", "checkpoint=best")
     folder = folds_folder(tmp_path, recipe)
     opinion = train_folds(recipe, copied, folder, devices=Devices("cpu"))
     assert sorted(opinion.rows.tolist()) == [row for row in range(196) if row != 30]
@@ -156,17 +156,17 @@ def test_every_training_face_is_read_by_a_net_that_has_not_seen_it(faces: FaceSe
 
 
 def test_recipes_whose_nets_have_seen_the_faces_are_refused() -> None:
-    for change in ('net.weights="runs/x"', 'data.also=[{path="x"}]'):
-        with pytest.raises(RecipeError, match="leave out data.also" if "also" in change else "take a recipe without"):
+    for change in ('net.weights="runs/x"', 'data.extra=[{path="x"}]'):
+        with pytest.raises(RecipeError, match="leave out data.extra" if "also" in change else "take a recipe without"):
             fold_recipes(small(change))
-    folds = fold_recipes(small("keep=best"))
+    folds = fold_recipes(small("checkpoint=best"))
     assert [one.data.fold for one in folds] == list(range(FOLDS))
     assert {one.keep for one in folds} == {"last"}
 
 
 def test_a_fold_must_not_steer_the_rate_of_the_net_that_judges_it() -> None:
-    in_a_phase = 'phases=[{name="first", optimise={epochs=1, schedule="plateau"}}]'
-    for change in ('optimise.schedule="plateau"', in_a_phase):
+    in_a_phase = 'phases=[{name="first", train={epochs=1, schedule="plateau"}}]'
+    for change in ('train.schedule="plateau"', in_a_phase):
         with pytest.raises(RecipeError, match="a plateau would let every fold steer"):
             fold_recipes(small(change))
 

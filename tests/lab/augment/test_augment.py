@@ -16,14 +16,25 @@ from torch.nn import functional
 
 from mien._errors import RecipeError
 from mien._framing import FER2013
-from mien.lab.augment import FILLS, RESAMPLES, Augment, augment, augment_with_oval, check_augment, cutmix, mix, mixup
+from mien.lab.augment import (
+    FILLS,
+    RESAMPLES,
+    AugmentConfig,
+    augment,
+    augment_with_oval,
+    check_augment,
+    cutmix,
+    mix,
+    mixup,
+)
 from mien.lab.augment.geometry import OVAL_AXES, OVAL_CENTRE, draw_moves, oval, resample
 from mien.lab.augment.jpeg import jpeg
 from mien.lab.augment.photometric import blur
 
-STRONG = Augment(
-    rotate=20, shift=0.2, scale=0.2, zoom=0.2, shear=0.2, crop=0.6, light=0.3, brightness=0.2, contrast=0.4, gamma=0.3,
-    blur=1, noise=0.1, degrade=0.5, jpeg=0.5, erase=0.5, mixup=0.4, cutmix=1.0,
+STRONG = AugmentConfig(
+    rotate=20, shift=0.2, scale=0.2, zoom=0.2, shear=0.2, min_crop_area=0.6, brightness=0.3,
+    brightness_shift=0.2, contrast=0.4, gamma=0.3,
+    blur=1, noise=0.1, blur_noise_share=0.5, jpeg=0.5, random_erasing=0.5, mixup=0.4, cutmix=1.0,
 )  # fmt: skip
 
 
@@ -43,7 +54,7 @@ def test_no_strength_changes_nothing(images: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("fill", FILLS)
 def test_same_generator_same_result_and_inputs_stay(images: torch.Tensor, fill: str) -> None:
-    strong, before = replace(STRONG, fill=fill), images.clone()
+    strong, before = replace(STRONG, padding_mode=fill), images.clone()
     first, second = augment(images, strong, seeded(3)), augment(images, strong, seeded(3))
     assert torch.equal(first, second)
     assert not torch.equal(first, augment(images, strong, seeded(4)))
@@ -60,19 +71,20 @@ def test_global_randomness_is_left_alone(images: torch.Tensor) -> None:
 
 @given(
     st.builds(
-        Augment,
+        AugmentConfig,
         flip=st.floats(0, 1), rotate=st.floats(0, 180), shift=st.floats(0, 1), scale=st.floats(0, 3),
-        zoom=st.floats(0, 0.9), shear=st.floats(0, 2), light=st.floats(0, 1), brightness=st.floats(0, 1),
+        zoom=st.floats(0, 0.9), shear=st.floats(0, 2), brightness=st.floats(0, 1), brightness_shift=st.floats(0, 1),
         contrast=st.floats(0, 3), gamma=st.floats(0, 3), blur=st.floats(0, 2), noise=st.floats(0, 1),
-        degrade=st.floats(0, 1), jpeg=st.floats(0, 1), erase=st.floats(0, 1), fill=st.sampled_from(FILLS),
-        resample=st.sampled_from(RESAMPLES),
-        crops=st.sampled_from((0, 5, 10)), mixup=st.floats(0, 2), cutmix=st.floats(0, 2),
+        blur_noise_share=st.floats(0, 1), jpeg=st.floats(0, 1), random_erasing=st.floats(0, 1),
+        padding_mode=st.sampled_from(FILLS),
+        interpolation=st.sampled_from(RESAMPLES),
+        n_crops=st.sampled_from((0, 5, 10)), mixup=st.floats(0, 2), cutmix=st.floats(0, 2),
     ),
     st.integers(1, 5),
     st.integers(0, 2**31),
 )  # fmt: skip
 @settings(max_examples=40, deadline=None)
-def test_any_strengths_give_faces_and_targets_in_range(strengths: Augment, n: int, seed: int) -> None:
+def test_any_strengths_give_faces_and_targets_in_range(strengths: AugmentConfig, n: int, seed: int) -> None:
     check_augment(strengths, "augment")
     images = torch.randint(0, 256, (n, 24, 24), dtype=torch.uint8, generator=seeded(seed))
     x, where = augment_with_oval(images, strengths, seeded(seed), size=16)
@@ -86,21 +98,21 @@ def test_any_strengths_give_faces_and_targets_in_range(strengths: Augment, n: in
     assert target.min() >= 0
 
 
-@pytest.mark.parametrize("name", [f.name for f in fields(Augment)])
+@pytest.mark.parametrize("name", [f.name for f in fields(AugmentConfig)])
 def test_every_key_changes_something(images: torch.Tensor, name: str) -> None:
     """A key that is read and then forgotten would stand in recipes and do nothing."""
-    base = replace(NOTHING, rotate=30, noise=0.1, jpeg=0.9, erase=1, crops=5)
+    base = replace(NOTHING, rotate=30, noise=0.1, jpeg=0.9, random_erasing=1, n_crops=5)
     others = {
-        "fill": "zeros",
-        "crops": 10,
-        "erase_area": (0.3, 0.4),
-        "degrade": 0.0,
-        "crop_side": 0.6,
-        "resample": "bicubic",
+        "padding_mode": "zeros",
+        "n_crops": 10,
+        "erasing_area": (0.3, 0.4),
+        "blur_noise_share": 0.0,
+        "crop_fraction": 0.6,
+        "interpolation": "bicubic",
     }
     other = others.get(name, (5, 8) if name == "jpeg_quality" else 0.5)
-    if name == "crop":
-        base = replace(base, crops=0)
+    if name == "min_crop_area":
+        base = replace(base, n_crops=0)
     results = []
     for strengths in (base, replace(base, **{name: other})):
         generator = seeded(5)
@@ -109,7 +121,7 @@ def test_every_key_changes_something(images: torch.Tensor, name: str) -> None:
 
 
 def test_flip_mirrors(images: torch.Tensor) -> None:
-    flipped = augment(images, Augment(flip=1), seeded())
+    flipped = augment(images, AugmentConfig(flip=1), seeded())
     torch.testing.assert_close(flipped, floats(images).flip(-1), atol=1e-4, rtol=0)
 
 
@@ -133,9 +145,9 @@ def test_bicubic_moves_weigh_four_pixels_a_side_and_stay_in_range(images: torch.
 
 def test_bicubic_moves_keep_most_of_the_detail_that_bilinear_ones_lose() -> None:
     noise = torch.randint(0, 256, (200, 48, 48), generator=seeded(), dtype=torch.uint8)
-    strengths = Augment(rotate=15, shift=0.12, scale=0.2, shear=0.1)
+    strengths = AugmentConfig(rotate=15, shift=0.12, scale=0.2, shear=0.1)
     soft, sharp = (
-        augment(noise, replace(strengths, resample=mode), seeded(1))[:, :, 12:36, 12:36].var()
+        augment(noise, replace(strengths, interpolation=mode), seeded(1))[:, :, 12:36, 12:36].var()
         for mode in ("bilinear", "bicubic")
     )
     kept = torch.stack([soft, sharp]) / (noise.float() / 255).var()
@@ -147,7 +159,9 @@ def test_bicubic_moves_keep_most_of_the_detail_that_bilinear_ones_lose() -> None
     ("fill", "mode"), [("border", "nearest"), ("zeros", "grid-constant"), ("reflection", "reflect")]
 )
 def test_drawn_moves_are_those_of_scipy_with_every_fill(images: torch.Tensor, fill: str, mode: str) -> None:
-    strengths = Augment(rotate=40, shift=0.3, scale=0.3, zoom=0.3, shear=0.4, crop=0.5, flip=0.5, fill=fill)
+    strengths = AugmentConfig(
+        rotate=40, shift=0.3, scale=0.3, zoom=0.3, shear=0.4, min_crop_area=0.5, flip=0.5, padding_mode=fill
+    )
     moves = draw_moves(16, strengths, seeded(1))
     ours = augment(images, strengths, seeded(1))[:, 0]
     for i in range(16):
@@ -185,12 +199,12 @@ def _is_uniform(values: torch.Tensor, low: float, high: float) -> None:
 
 
 def test_scale_is_log_uniform() -> None:
-    area = draw_moves(4000, Augment(flip=0, scale=0.25), seeded())[:, :, :2].det()
+    area = draw_moves(4000, AugmentConfig(flip=0, scale=0.25), seeded())[:, :, :2].det()
     _is_uniform(area.log() / 2, -math.log(1.25), math.log(1.25))
 
 
 def test_a_random_crop_keeps_its_area_and_stays_within_the_image() -> None:
-    moves = draw_moves(4000, Augment(flip=0, crop=0.3), seeded())
+    moves = draw_moves(4000, AugmentConfig(flip=0, min_crop_area=0.3), seeded())
     assert (moves[:, 0, 1] == 0).all()
     width, height = moves[:, 0, 0], moves[:, 1, 1]
     _is_uniform(width * height, 0.3, 1.0)
@@ -209,7 +223,7 @@ def test_crops_are_the_corners_and_the_centre_resized(images: torch.Tensor, crop
     windows = [x[..., a : a + 36, b : b + 36] for a, b in ((0, 0), (0, 12), (12, 0), (12, 12), (6, 6))]
     windows += [w.flip(-1) for w in windows] if crops == 10 else []
     expected = torch.cat([functional.interpolate(w, size=48, mode="bilinear", align_corners=False) for w in windows])
-    shown = augment(images[3:4].repeat(400, 1, 1), Augment(flip=0, crops=crops, crop_side=0.75), seeded())
+    shown = augment(images[3:4].repeat(400, 1, 1), AugmentConfig(flip=0, n_crops=crops, crop_fraction=0.75), seeded())
     inner = (..., slice(1, -1), slice(1, -1))  # at its rim a crop sees half a pixel beyond the window
     distance = (shown[inner][:, None, 0] - expected[inner][None, :, 0]).abs().amax((2, 3))
     assert distance.min(1).values.max() < 1e-4
@@ -221,8 +235,8 @@ def test_crops_are_the_corners_and_the_centre_resized(images: torch.Tensor, crop
 @pytest.mark.parametrize(
     ("key", "inverse"),
     [
-        ("light", lambda y, x: (y / x, 0.6, 1.4)),
-        ("brightness", lambda y, x: (y - x, -0.4, 0.4)),
+        ("brightness", lambda y, x: (y / x, 0.6, 1.4)),
+        ("brightness_shift", lambda y, x: (y - x, -0.4, 0.4)),
         ("gamma", lambda y, x: (y.log() / x.log(), 1 / 1.4, 1.4)),
     ],
 )
@@ -257,7 +271,10 @@ def test_blur_is_the_gaussian_of_scipy_and_none_for_sigma_0(images: torch.Tensor
 
 def test_only_the_share_to_degrade_is_blurred_and_noisy() -> None:
     images = torch.randint(100, 156, (400, 12, 12), dtype=torch.uint8, generator=seeded())
-    for strengths in (replace(NOTHING, blur=1.0, degrade=0.3), replace(NOTHING, noise=0.05, degrade=0.3)):
+    for strengths in (
+        replace(NOTHING, blur=1.0, blur_noise_share=0.3),
+        replace(NOTHING, noise=0.05, blur_noise_share=0.3),
+    ):
         shown = augment(images, strengths, seeded())
         touched = (shown != floats(images)).flatten(1).any(1).float().mean()
         assert 0.22 < touched < 0.38
@@ -288,7 +305,7 @@ def test_only_the_share_to_compress_is_compressed() -> None:
 
 def test_erasing_takes_the_share_it_says() -> None:
     grey = torch.full((400, 48, 48), 128, dtype=torch.uint8)
-    out = augment(grey, Augment(flip=0, erase=0.5, erase_area=(0.1, 0.1)), seeded())[:, 0]
+    out = augment(grey, AugmentConfig(flip=0, random_erasing=0.5, erasing_area=(0.1, 0.1)), seeded())[:, 0]
     changed = ((out - 128 / 255).abs() > 1e-3).float()
     assert 0.35 < (changed.mean((1, 2)) > 0).float().mean() < 0.6
     assert changed.mean((1, 2)).max() <= 0.13
@@ -316,8 +333,8 @@ def test_the_oval_goes_where_the_face_goes(size: int) -> None:
     """A picture of the oval itself, augmented as a face, is the mask."""
     still = draw_moves(1, NOTHING, seeded())
     pictures = (oval(still, 48)[:, 0] * 255).byte().repeat(32, 1, 1)
-    strengths = replace(DOCUMENT_001, crop=0.5)
-    shown, mask = augment_with_oval(pictures, replace(strengths, light=0), seeded(2), size=size)
+    strengths = replace(DOCUMENT_001, min_crop_area=0.5)
+    shown, mask = augment_with_oval(pictures, replace(strengths, brightness=0), seeded(2), size=size)
     shown = functional.interpolate(shown, size=size, mode="bilinear", align_corners=False)
     assert ((shown > 0.5) != (mask > 0.5)).float().mean() < 0.01
     assert torch.equal(
@@ -362,7 +379,7 @@ def test_cutmix_takes_one_rectangle_and_the_labels_by_its_area() -> None:
 
 def test_both_mixings_share_a_batch() -> None:
     x = torch.arange(500).float()[:, None, None, None].expand(500, 1, 16, 16).contiguous()
-    mixed, target = mix(x, torch.eye(500), Augment(mixup=0.4, cutmix=1.0), seeded())
+    mixed, target = mix(x, torch.eye(500), AugmentConfig(mixup=0.4, cutmix=1.0), seeded())
     constant = mixed.flatten(1).std(1) == 0
     blended = constant & (mixed[:, 0, 0, 0] != x[:, 0, 0, 0])
     assert 0.3 < blended.float().mean() < 0.6
@@ -373,16 +390,16 @@ def test_both_mixings_share_a_batch() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("fill", "mirror", "fill is one of border, zeros, reflection"),
-        ("resample", "nearest", "resample is one of bilinear, bicubic"),
-        ("crops", 4, "crops is one of 0, 5, 10"),
+        ("padding_mode", "mirror", "padding_mode is one of border, zeros, reflection"),
+        ("interpolation", "nearest", "interpolation is one of bilinear, bicubic"),
+        ("n_crops", 4, "n_crops is one of 0, 5, 10"),
         ("flip", 1.5, "flip is between 0 and 1"),
-        ("light", -0.1, "light is between 0 and 1"),
+        ("brightness", -0.1, "brightness is between 0 and 1"),
         ("rotate", -3.0, "rotate is at least 0"),
         ("zoom", 1.0, "below 1"),
-        ("crop_side", 0.0, "crop_side above 0"),
-        ("erase_area", (0.3, 0.2), "erase_area"),
-        ("erase_area", (0.3,), "erase_area"),
+        ("crop_fraction", 0.0, "crop_fraction above 0"),
+        ("erasing_area", (0.3, 0.2), "erasing_area"),
+        ("erasing_area", (0.3,), "erasing_area"),
     ],
 )
 def test_a_wrong_strength_is_named(key: str, value: object, words: str) -> None:
@@ -393,13 +410,15 @@ def test_a_wrong_strength_is_named(key: str, value: object, words: str) -> None:
 
 def test_two_ways_to_crop_exclude_each_other() -> None:
     with pytest.raises(RecipeError, match="leave one at 0"):
-        check_augment(replace(NOTHING, crop=0.5, crops=5), "augment")
+        check_augment(replace(NOTHING, min_crop_area=0.5, n_crops=5), "augment")
     check_augment(DOCUMENT_001, "augment")
 
 
-NOTHING = Augment(flip=0)
+NOTHING = AugmentConfig(flip=0)
 # The augmentation of document 001.
-DOCUMENT_001 = Augment(rotate=35, shear=math.tan(0.4), zoom=0.4, shift=0.25, light=0.5, flip=0.5, fill="zeros")
+DOCUMENT_001 = AugmentConfig(
+    rotate=35, shear=math.tan(0.4), zoom=0.4, shift=0.25, brightness=0.5, flip=0.5, padding_mode="zeros"
+)
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -261,7 +261,7 @@ def test_a_few_emotions_say_which_class_sets_they_make(tmp_path: Path, draw_face
         load_set(tmp_path / "four", recipe())
     assert len(load_set(tmp_path / "four", recipe("data.classes=three"))) == 32
     fill(tmp_path / "rest", [e for e in SEVEN if e not in ("happy", "sad")], draw_face, seed=90_000)
-    joint = load_set(tmp_path / "two", recipe(f'data.also=[{{path="{tmp_path / "rest"}"}}]'))
+    joint = load_set(tmp_path / "two", recipe(f'data.extra=[{{path="{tmp_path / "rest"}"}}]'))
     assert sorted(set(joint.labels.tolist())) == list(range(7))
 
 
@@ -294,10 +294,10 @@ def test_fer2013_as_pictures_is_known_by_its_names(tmp_path: Path, draw_face: Dr
 
 
 def test_a_recipe_with_votes_learns_labels_alone(tmp_path: Path, draw_face: Draw) -> None:
-    chosen = recipe("target.votes=0.5", "target.smoothing=0")
+    chosen = recipe("target.vote_weight=0.5", "target.label_smoothing=0")
     faces = load_set(fill(tmp_path, SEVEN, draw_face), chosen)
-    assert "no FER+ votes: target.votes=0.5 has no effect" in str(faces.note)
+    assert "no FER+ votes: target.vote_weight=0.5 has no effect" in str(faces.note)
     assert float(vote_distribution(faces).sum()) == 0
     assert torch.equal(targets(faces, chosen.target).argmax(1), faces.labels)
     assert float(targets(faces, chosen.target).max(1).values.min()) == 1
-    assert load_set(tmp_path, recipe("target.votes=0")).votes is None
+    assert load_set(tmp_path, recipe("target.vote_weight=0")).votes is None

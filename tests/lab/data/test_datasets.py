@@ -32,7 +32,7 @@ def test_sets_mix_with_weights(tmp_path: Path, draw_face: Draw) -> None:
     fill(tmp_path / "more" / "train", ["angry", "grin"], draw_face, seed=700_000)
     fill(tmp_path / "third", ["fear/ann", "fear/ben"], draw_face, seed=800_000)
     also = (
-        f"""data.also=[{{path="{tmp_path}/more", weight=0.5, labels={{grin="happy"}}}}, {{path="{tmp_path}/third"}}]"""
+        f"""data.extra=[{{path="{tmp_path}/more", weight=0.5, labels={{grin="happy"}}}}, {{path="{tmp_path}/third"}}]"""
     )
     chosen = recipe(also, "data.size=64")
     faces, alone = load_set(tmp_path / "main", chosen), load_set(tmp_path / "main", recipe("data.size=64"))
@@ -59,7 +59,7 @@ def test_copies_of_test_faces_are_not_mixed_in(tmp_path: Path, draw_face: Draw) 
     for top, seed in (("train", 0), ("val", 10_000), ("test", 20_000)):
         fill(tmp_path / "main" / top, SEVEN, draw_face, count=4, seed=seed)
     fill(tmp_path / "more", SEVEN, draw_face, count=4, seed=20_000)  # the very faces of test/
-    also = f'data.also=[{{path="{tmp_path}/more"}}]'
+    also = f'data.extra=[{{path="{tmp_path}/more"}}]'
     assert len(training_rows(load_set(tmp_path / "main", recipe(also)), recipe(also))) == 28
     kept = recipe(also, "data.exclude_leaked=false")
     assert len(training_rows(load_set(tmp_path / "main", kept), kept)) == 56
@@ -67,19 +67,19 @@ def test_copies_of_test_faces_are_not_mixed_in(tmp_path: Path, draw_face: Draw) 
 
 def test_votes_of_one_set_stay_with_it(tmp_path: Path, draw_face: Draw) -> None:
     voted = cartoon_set(per_split=(28, 14, 14))
-    own = load_set(fill(tmp_path, SEVEN, draw_face), recipe("target.votes=0"))
+    own = load_set(fill(tmp_path, SEVEN, draw_face), recipe("target.vote_weight=0"))
     joint = mix(voted, [(own, 2.0)])
     spread = vote_distribution(joint)
     assert torch.equal(spread[: len(voted)], vote_distribution(voted))
     assert float(spread[len(voted) :].sum()) == 0
-    told = targets(joint, recipe("target.votes=0.5", "target.smoothing=0").target)
+    told = targets(joint, recipe("target.vote_weight=0.5", "target.label_smoothing=0").target)
     assert torch.allclose(told.sum(1), torch.ones(len(joint)))
     assert (told[len(voted) :].max(1).values == 1).all()
 
 
 def test_the_eight_mix_with_votes_that_become_labels(tmp_path: Path, draw_face: Draw, fer2013_parquet: Path) -> None:
     fill(tmp_path, ["contempt", "happy"], draw_face)
-    chosen = recipe("data.classes=eight", f'data.also=[{{path="{tmp_path}"}}]')
+    chosen = recipe("data.classes=eight", f'data.extra=[{{path="{tmp_path}"}}]')
     faces = load_set(fer2013_parquet, chosen)
     assert faces.emotions == CLASS_SETS["eight"]
     training = training_rows(faces, chosen)
@@ -102,7 +102,7 @@ def test_bad_mixtures(tmp_path: Path, draw_face: Draw, monkeypatch: pytest.Monke
     fill(tmp_path / "main", SEVEN, draw_face, count=3)
     fill(tmp_path / "more", ["grin"], draw_face, count=3)
     with pytest.raises(MienError) as caught:
-        load_set(Path("main"), recipe(f"data.also=[{also}]"))
+        load_set(Path("main"), recipe(f"data.extra=[{also}]"))
     assert says in str(caught.value)
 
 
@@ -119,7 +119,7 @@ def mien(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def test_one_line_trains_on_a_folder(tmp_path: Path, draw_face: Draw) -> None:
     fill(tmp_path / "mine", SEVEN, draw_face)
-    tiny = [*TINY, "optimise.batch=8", "optimise.epochs=1", "optimise.precision=32-true"]
+    tiny = [*TINY, "train.batch_size=8", "train.epochs=1", "train.precision=32-true"]
     done = mien("train", "mien-0", *tiny, "--data", "mine", "--out", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "validate as PublicTest" in done.stderr
@@ -164,7 +164,7 @@ def test_the_commands_of_the_docs_run(tmp_path: Path, draw_face: Draw, monkeypat
     table(tmp_path, draw_face, lines_of("path,label,split", "pictures/{n}.png,{emotion},{split}"), name="faces.csv")
     (tmp_path / "bad_rows.txt").write_text("3  # two faces\n\n4\n")
     monkeypatch.chdir(tmp_path)
-    tiny = [*TINY, "optimise.batch=4", "optimise.epochs=1", "optimise.precision=32-true"]
+    tiny = [*TINY, "train.batch_size=4", "train.epochs=1", "train.precision=32-true"]
     commands = [line for block in documented("bash") for line in block.splitlines() if line.startswith("mien train")]
     assert len(commands) >= 5
     for number, command in enumerate(commands):

@@ -44,15 +44,18 @@ def test_as_they_come(faces: FaceSet) -> None:
 
 
 def test_balance(faces: FaceSet) -> None:
-    assert totals(faces, row_weights(faces, recipe("data.balance=1.0"))) == pytest.approx([90 / 7] * 7, abs=0.01)
-    half = totals(faces, row_weights(faces, recipe("data.balance=0.5")))
+    assert totals(faces, row_weights(faces, recipe("data.balance_power=1.0"))) == pytest.approx([90 / 7] * 7, abs=0.01)
+    half = totals(faces, row_weights(faces, recipe("data.balance_power=0.5")))
     assert sum(half) == pytest.approx(90, abs=0.01)
     assert half[0] / half[2] == pytest.approx(2, abs=0.01)  # 40 and 10 faces: as the roots of their counts
 
 
 def test_repetition_multiplies_also_what_is_balanced(faces: FaceSet) -> None:
     chosen = recipe(
-        "data.balance=1.0", "data.repeat.happy=2.0", 'minority.classes=["happy","disgust"]', "minority.repeat=3.0"
+        "data.balance_power=1.0",
+        "data.oversample.happy=2.0",
+        'minority.classes=["happy","disgust"]',
+        "minority.oversample=3.0",
     )
     each = 90 / 7
     assert totals(faces, row_weights(faces, chosen)) == pytest.approx(
@@ -63,22 +66,22 @@ def test_repetition_multiplies_also_what_is_balanced(faces: FaceSet) -> None:
 def test_weights_of_sets_count_before_classes_are_balanced(faces: FaceSet) -> None:
     mixed = replace(faces, weights=torch.where(faces.labels == 0, 0.5, 1.0))
     assert totals(mixed, row_weights(mixed, recipe())) == [20, 20, 10, 5, 5, 5, 5]
-    assert totals(mixed, row_weights(mixed, recipe("data.balance=1.0"))) == pytest.approx([10] * 7, abs=0.01)
+    assert totals(mixed, row_weights(mixed, recipe("data.balance_power=1.0"))) == pytest.approx([10] * 7, abs=0.01)
     assert mixed.weights is not None
     assert float(mixed.weights.max()) == 1  # nothing was changed in place
 
 
 def test_an_emotion_outside_of_the_classes_is_no_mistake(faces: FaceSet) -> None:
-    assert (row_weights(faces, recipe(f"data.repeat.{Emotion.CONTEMPT}=3.0")) == 1).all()
+    assert (row_weights(faces, recipe(f"data.oversample.{Emotion.CONTEMPT}=3.0")) == 1).all()
 
 
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("data.balance=-1.0", "balance is at least 0"),
-        ("data.balance=nan", "balance is a finite number"),
-        ("data.repeat.happy=-2.0", "happy cannot come -2.0 times"),
-        ("data.repeat.happy=inf", "happy is a finite number"),
+        ("data.balance_power=-1.0", "balance_power is at least 0"),
+        ("data.balance_power=nan", "balance_power is a finite number"),
+        ("data.oversample.happy=-2.0", "happy cannot come -2.0 times"),
+        ("data.oversample.happy=inf", "happy is a finite number"),
     ],
 )
 def test_what_cannot_be(faces: FaceSet, override: str, says: str) -> None:

@@ -23,7 +23,7 @@ TINY = ["net.options.stem=16", "net.options.widths=[16]", "net.options.depths=[1
 
 
 def recipe(*overrides: str) -> Recipe:
-    return recipes.load("mien-0", ["optimise.batch=4", *overrides])
+    return recipes.load("mien-0", ["train.batch_size=4", *overrides])
 
 
 @pytest.fixture(scope="module")
@@ -154,24 +154,24 @@ def test_a_missing_exclude_file(faces: FaceSet, tmp_path: Path) -> None:
 
 
 def test_a_limit_a_class(faces: FaceSet) -> None:
-    first, again = (training_rows(faces, recipe("data.limit=5")) for _ in range(2))
-    other = training_rows(faces, recipe("data.limit=5", "seed=1"))
-    larger = training_rows(faces, recipe("data.limit=9"))
+    first, again = (training_rows(faces, recipe("data.max_per_class=5")) for _ in range(2))
+    other = training_rows(faces, recipe("data.max_per_class=5", "seed=1"))
+    larger = training_rows(faces, recipe("data.max_per_class=9"))
     assert torch.bincount(first.labels).tolist() == [5] * 7
     assert rows_of(first) == rows_of(again) != rows_of(other)
     assert set(rows_of(first)) < set(rows_of(larger))
-    assert torch.bincount(training_rows(faces, recipe("data.limit=999")).labels).tolist() == [28] * 7
+    assert torch.bincount(training_rows(faces, recipe("data.max_per_class=999")).labels).tolist() == [28] * 7
 
 
 def test_share_then_limit_within_the_classes(faces: FaceSet) -> None:
-    chosen = training_rows(faces, recipe("data.share=0.5", "data.limit=3", "data.classes=three"))
+    chosen = training_rows(faces, recipe("data.fraction=0.5", "data.max_per_class=3", "data.classes=three"))
     assert torch.bincount(chosen.labels).tolist() == [3, 3, 3]
-    assert len(training_rows(faces, recipe("data.share=0.5"))) == 98
+    assert len(training_rows(faces, recipe("data.fraction=0.5"))) == 98
 
 
 def test_too_few_faces_for_a_batch(faces: FaceSet) -> None:
-    with pytest.raises(DataError, match=r"make no batch of 256; lower optimise\.batch"):
-        training_rows(faces, recipe("optimise.batch=256"))
+    with pytest.raises(DataError, match=r"make no batch of 256; lower train\.batch_size"):
+        training_rows(faces, recipe("train.batch_size=256"))
     light = replace(faces, weights=torch.full((len(faces),), 0.01))
     with pytest.raises(DataError, match="make no batch of 4"):
         training_rows(light, recipe())
@@ -184,7 +184,7 @@ SHOWN = ("data.expand=0.3", "data.expand_first=true")
     ("overrides", "name"), [((), "public"), (("data.folds=4",), "fold"), (SHOWN, "leaky")], ids=lambda v: str(v)[:8]
 )
 def test_the_records_name_what_validated(faces: FaceSet, tmp_path: Path, overrides: tuple[str, ...], name: str) -> None:
-    chosen = recipe(*TINY, *overrides, "optimise.batch=28", "optimise.epochs=1", "optimise.precision=32-true")
+    chosen = recipe(*TINY, *overrides, "train.batch_size=28", "train.epochs=1", "train.precision=32-true")
     assert validation_name(chosen) == name
     fit(chosen, faces, tmp_path, devices=Devices("cpu"))
     trained = load_final(tmp_path)
@@ -270,7 +270,7 @@ def test_expanded_first_the_halves_share_faces(faces: FaceSet) -> None:
     both = set(rows_of(rest)) & set(rows_of(held))
     assert both  # that is the leak
     assert {0, 1, 2} == set(rest.usage.tolist()) == set(held.usage.tolist())
-    assert torch.bincount(training_rows(faces, recipe(*SHOWN, "data.limit=6")).labels).tolist() == [6] * 7
+    assert torch.bincount(training_rows(faces, recipe(*SHOWN, "data.max_per_class=6")).labels).tolist() == [6] * 7
 
 
 @pytest.mark.parametrize("more", ["data.folds=3", "data.expand=0.0", "data.exclude=x.txt"])

@@ -16,7 +16,7 @@ from mien.lab.evaluate.plots import abstention, precision_recall, reliability, s
 from mien.lab.export.calibrate import fit_temperature, fit_vector
 from mien.lab.metrics import bootstrap_interval, brier, count_figures, expected_calibration_error, figures
 from mien.lab.predictions import distances
-from mien.lab.recipe import Loss, Target
+from mien.lab.recipe import LossConfig, TargetConfig
 from mien.lab.train.losses import class_loss
 from support.synthetic_faces import cartoon_set
 
@@ -126,27 +126,27 @@ def test_a_dozen_faces_change_little() -> None:
 
 def test_targets_mix_label_smoothing_and_votes() -> None:
     faces = cartoon_set()
-    mixed = targets(faces, Target(smoothing=0.1, votes=0.5))
+    mixed = targets(faces, TargetConfig(label_smoothing=0.1, vote_weight=0.5))
     torch.testing.assert_close(mixed.sum(1), torch.ones(len(faces)))
     angry = mixed[0]  # label angry; 8 votes of 10 anger, 2 neutral
     assert float(angry[0]) == pytest.approx(0.5 * (0.9 + 0.1 / 7) + 0.5 * 0.8, abs=1e-6)
     assert float(angry[6]) == pytest.approx(0.5 * 0.1 / 7 + 0.5 * 0.2, abs=1e-6)
-    plain = targets(cartoon_set(votes=False), Target())
+    plain = targets(cartoon_set(votes=False), TargetConfig())
     assert torch.equal(plain.argmax(1), faces.labels)
 
 
 def test_soft_cross_entropy_is_torchs_on_hard_targets() -> None:
     logits, labels = torch.randn(32, 7), torch.arange(32) % 7
-    ours = class_loss(logits, torch.nn.functional.one_hot(labels, 7).float(), torch.ones(7), Loss())
+    ours = class_loss(logits, torch.nn.functional.one_hot(labels, 7).float(), torch.ones(7), LossConfig())
     torch.testing.assert_close(ours, torch.nn.functional.cross_entropy(logits, labels))
 
 
 def test_class_weights_lift_rare_classes_and_keep_the_mean() -> None:
     faces = cartoon_set().select(torch.cat([torch.arange(0, 196, 7), torch.arange(7)]))  # 29 angry, one of each other
-    weights = class_weights(faces, Target(weights=1.0))
+    weights = class_weights(faces, TargetConfig(class_weight_power=1.0))
     assert float(weights[1] / weights[0]) == pytest.approx(29)
     assert float(weights[faces.labels].mean()) == pytest.approx(1)
-    assert torch.equal(class_weights(faces, Target()), torch.ones(7))
+    assert torch.equal(class_weights(faces, TargetConfig()), torch.ones(7))
 
 
 @pytest.fixture(scope="module")

@@ -52,13 +52,13 @@ RIVALS = ("baseline-cnn", "efficientnet-b3", "xception", "mobilenetv3-small")
 # What the documents print: recipe, dotted key, value.
 FACTS: list[tuple[str, str, Any]] = [
     *((name, "data.classes", "six-no-neutral") for name in SURVEY),
-    *((name, "optimise.name", "adam") for name in SURVEY),
-    ("resnet18-64", "optimise.rate", 1e-3),
-    *((name, "optimise.decay", 1e-4) for name in SURVEY),
-    *((name, "optimise.schedule", "plateau") for name in SURVEY),
-    *((name, "optimise.fallback.name", "sgd") for name in SURVEY),
+    *((name, "train.optimizer", "adam") for name in SURVEY),
+    ("resnet18-64", "train.lr", 1e-3),
+    *((name, "train.weight_decay", 1e-4) for name in SURVEY),
+    *((name, "train.schedule", "plateau") for name in SURVEY),
+    *((name, "train.fallback.optimizer", "sgd") for name in SURVEY),
     *((name, "loss.name", "cross-entropy") for name in SURVEY),
-    *((name, "target.weights", 1.0) for name in SURVEY),
+    *((name, "target.class_weight_power", 1.0) for name in SURVEY),
     *((name, "net.options.dropout", 0.3) for name in SURVEY),
     ("resnet18-64", "data.size", 64),
     ("hybrid-resnet50", "data.size", 224),
@@ -66,37 +66,37 @@ FACTS: list[tuple[str, str, Any]] = [
     ("hybrid-resnet50", "net.options.width", 512),
     ("hybrid-resnet50", "net.options.heads", 8),
     ("hybrid-resnet50", "net.options.dropout", 0.3),
-    ("hybrid-resnet50", "optimise.name", "adamw"),
+    ("hybrid-resnet50", "train.optimizer", "adamw"),
     ("efficientnet-b3", "data.size", 300),
     ("xception", "data.size", 299),
     ("mobilenetv3-small", "data.size", 224),
     *((name, "data.classes", "seven") for name in ("hybrid-resnet50", *RIVALS)),
     *((name, "loss.name", "cross-entropy") for name in ("hybrid-resnet50", *RIVALS)),
-    *((name, "target.weights", 1.0) for name in ("hybrid-resnet50", *RIVALS)),
+    *((name, "target.class_weight_power", 1.0) for name in ("hybrid-resnet50", *RIVALS)),
     *((name, "augment.rotate", 35) for name in ("hybrid-resnet50", *RIVALS)),
     *((name, "augment.shear", 0.4228) for name in ("hybrid-resnet50", *RIVALS)),  # tan(0.4 rad)
     *((name, "augment.zoom", 0.4) for name in ("hybrid-resnet50", *RIVALS)),
     *((name, "augment.shift", 0.25) for name in ("hybrid-resnet50", *RIVALS)),
-    *((name, "augment.light", 0.5) for name in ("hybrid-resnet50", *RIVALS)),
+    *((name, "augment.brightness", 0.5) for name in ("hybrid-resnet50", *RIVALS)),
     *((name, "augment.flip", 0.5) for name in ("hybrid-resnet50", *RIVALS)),
-    *((name, "augment.fill", "zeros") for name in ("hybrid-resnet50", *RIVALS)),
-    *((name, "minority.repeat", 3) for name in ("hybrid-resnet50", *RIVALS)),
+    *((name, "augment.padding_mode", "zeros") for name in ("hybrid-resnet50", *RIVALS)),
+    *((name, "minority.oversample", 3) for name in ("hybrid-resnet50", *RIVALS)),
     *((name, "minority.augment.rotate", 35) for name in ("hybrid-resnet50", *RIVALS)),
     *((name, "minority.augment.shear", 0.4663) for name in ("hybrid-resnet50", *RIVALS)),  # tan(25 degrees)
     *((name, "data.size", 224) for name in ("attention-resnet", "attention-resnet-leaky")),
     *((name, "data.expand", 0.3) for name in ("attention-resnet", "attention-resnet-leaky")),
     *((name, "loss.name", "focal") for name in ("attention-resnet", "attention-resnet-leaky")),
-    *((name, "optimise.name", "adamw") for name in ("attention-resnet", "attention-resnet-leaky")),
-    *((name, "optimise.schedule", "plateau") for name in ("attention-resnet", "attention-resnet-leaky")),
+    *((name, "train.optimizer", "adamw") for name in ("attention-resnet", "attention-resnet-leaky")),
+    *((name, "train.schedule", "plateau") for name in ("attention-resnet", "attention-resnet-leaky")),
     *((name, "net.options.dropout", 0.5) for name in ("attention-resnet", "attention-resnet-leaky")),
     ("attention-resnet", "data.expand_first", False),
     ("attention-resnet", "data.exclude_leaked", True),
     ("attention-resnet-leaky", "data.expand_first", True),
     ("attention-resnet-leaky", "data.exclude_leaked", False),
-    ("conv4", "optimise.name", "adam"),
-    ("conv4", "optimise.rate", 1e-3),
-    ("conv4", "optimise.batch", 64),
-    ("conv4", "optimise.epochs", 15),
+    ("conv4", "train.optimizer", "adam"),
+    ("conv4", "train.lr", 1e-3),
+    ("conv4", "train.batch_size", 64),
+    ("conv4", "train.epochs", 15),
     ("conv4", "loss.name", "cross-entropy"),
     ("conv4", "augment.flip", 0),
     ("conv4", "data.classes", "seven"),
@@ -146,7 +146,7 @@ def test_what_the_document_says_stands_in_the_recipe(name: str, key: str, value:
 
 @pytest.mark.parametrize(("name", "percent"), CLAIMS.items())
 def test_the_claims_are_the_printed_figures(name: str, percent: dict[str, float]) -> None:
-    claimed = recipe.load(name).claim.figures
+    claimed = recipe.load(name).claim.metrics
     assert claimed == pytest.approx({key: value / 100 for key, value in percent.items()})
 
 
@@ -159,7 +159,7 @@ def test_recipes_of_one_system_claim_the_same(document: str) -> None:
         "003": ("attention-resnet", "attention-resnet-leaky"),
         "004": ("conv4", "conv4-ideas"),
     }[document]
-    claims = [recipe.load(member).claim.figures for name in families for member in recipe.members(name)]
+    claims = [recipe.load(member).claim.metrics for name in families for member in recipe.members(name)]
     assert all(claim == claims[0] for claim in claims)
     assert (claims[0] == {}) == (document in ("000", "002"))
 
@@ -179,11 +179,11 @@ def on_meta(chosen: Recipe) -> nn.Module:
 def test_000_searches_the_five_hyperparameters_that_it_lists() -> None:
     space = recipe.search_space("resnet18-64")
     assert set(space) == {
-        "optimise.rate",
-        "optimise.decay",
+        "train.lr",
+        "train.weight_decay",
         "net.options.dropout",
-        "optimise.batch",
-        "optimise.name",
+        "train.batch_size",
+        "train.optimizer",
     }
     chosen = recipe.load("resnet18-64")
     for key, values in space.items():
@@ -194,16 +194,16 @@ def test_000_searches_the_five_hyperparameters_that_it_lists() -> None:
 
 def test_000_falls_back_to_sgd_with_momentum() -> None:
     (stage,) = stages(recipe.load("resnet18-64"))
-    assert stage.optimise.fallback == {"name": "sgd", "momentum": 0.9}
+    assert stage.train.fallback == {"optimizer": "sgd", "momentum": 0.9}
 
 
 def test_001_has_five_parts_in_three_phases() -> None:
     course = stages(recipe.load("hybrid-resnet50"))
-    assert [stage.optimise.epochs for stage in course] == [30, 15, 15, 20, 20]
-    assert [stage.optimise.rate for stage in course] == [1e-5, 1e-5, 5e-6, 1e-6, 1e-7]
-    assert course[0].optimise.schedule == "cosine"
+    assert [stage.train.epochs for stage in course] == [30, 15, 15, 20, 20]
+    assert [stage.train.lr for stage in course] == [1e-5, 1e-5, 5e-6, 1e-6, 1e-7]
+    assert course[0].train.schedule == "cosine"
     assert course[-1].phase.dropout == 0.3
-    assert course[-1].optimise.decays == {"head.branches": 1e-4}
+    assert course[-1].train.decays == {"head.branches": 1e-4}
 
 
 # The Keras layers at which the blocks of ResNet-50 begin: conv4 (our stage3) and conv5 (our stage4).
@@ -253,9 +253,9 @@ def test_001_ablation_adds_one_part_after_the_other() -> None:
             step.net.options.get("attention", "both") != "none",
             step.net.options.get("transformer", True),
             step.net.options.get("branches", [[0]]) != [],
-            step.target.weights > 0,
+            step.target.class_weight_power > 0,
             step.minority.classes != (),
-            step.data.also != (),
+            step.data.extra != (),
         ]
         for step in steps
     ]
@@ -279,9 +279,9 @@ def test_002_is_architecture_x_classes_x_optimiser_at_48_px() -> None:
         chosen = recipe.load(member)
         assert chosen.data.size == 48
         assert chosen.data.classes == ("three" if "-three-" in member else "six-no-disgust")
-        assert chosen.optimise.name == member.rpartition("-")[2]
+        assert chosen.train.optimizer == member.rpartition("-")[2]
         assert chosen.loss.name == "cross-entropy"
-        assert chosen.optimise.schedule != "constant"
+        assert chosen.train.schedule != "constant"
 
 
 @pytest.mark.parametrize(("net", "depth"), [("vgg16-48", 16), ("vgg19-48", 19)])
@@ -294,7 +294,7 @@ def test_002_dense_head_starts_from_512_values(net: str, depth: int) -> None:
 
 
 def test_003_gives_backbone_and_head_rates_of_their_own() -> None:
-    rates = recipe.load("attention-resnet").optimise.rates
+    rates = recipe.load("attention-resnet").train.lr_factors
     assert set(rates) == {"features", "head"}
     assert rates["features"] != rates["head"]
 
@@ -330,5 +330,5 @@ def test_004_ideas_differ_from_the_published_net_in_the_idea_alone() -> None:
             section for section, value in recipe.dump(idea).items() if value != recipe.dump(published)[section]
         } - {"name", "about", "claim"}
         assert changed == {"published": set(), "trimmed": {"data"}, "no-disgust": {"data"}, "affine": {"augment"}}[name]
-    assert 200 <= ideas["trimmed"].data.limit <= 300
+    assert 200 <= ideas["trimmed"].data.max_per_class <= 300
     assert ideas["no-disgust"].data.classes == "six-no-disgust"

@@ -15,7 +15,7 @@ from support.synthetic_faces import cartoon_set
 from support.tiny_recipe import tiny
 
 CPU = Devices("cpu")
-EXPLODES = {"rate": 1e30, "clip": 1.0, "schedule": "plateau", "warmup": 0.0}
+EXPLODES = {"lr": 1e30, "clip_grad": 1.0, "schedule": "plateau", "warmup": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -32,20 +32,20 @@ def changed(key: str, value: Any) -> Recipe:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("optimise.rate", float("nan")),
-        ("optimise.momentum", -1.0),
-        ("optimise.momentum", 2.0),
-        ("optimise.decay", -1.0),
-        ("optimise.ema", 2.0),
-        ("optimise.clip", -1.0),
-        ("optimise.patience", -1),
-        ("optimise.floor", 0.0),
-        ("optimise.rates", {"features": -1.0}),
-        ("optimise.decays", {"features": float("nan")}),
+        ("train.lr", float("nan")),
+        ("train.momentum", -1.0),
+        ("train.momentum", 2.0),
+        ("train.weight_decay", -1.0),
+        ("train.ema_decay", 2.0),
+        ("train.clip_grad", -1.0),
+        ("train.patience", -1),
+        ("train.min_lr_factor", 0.0),
+        ("train.lr_factors", {"features": -1.0}),
+        ("train.weight_decays", {"features": float("nan")}),
         ("data.expand", float("inf")),
         ("data.folds", 1),
         ("data.fold", 1),
-        ("target.weights", -1.0),
+        ("target.class_weight_power", -1.0),
         ("augment.rotate", float("nan")),
         ("augment.mixup", -1.0),
         ("augment.cutmix", float("nan")),
@@ -74,8 +74,8 @@ def test_an_option_that_torch_refuses_names_the_net(options: dict[str, Any]) -> 
     [
         ({"freeze": ["featurs"]}, "no module 'featurs'; did you mean 'features'"),
         ({"freeze": ["features", "head"]}, "every module is frozen"),
-        ({"optimise": {"rates": {"heat": 1.0}}}, "no module 'heat'"),
-        ({"optimise": {"schedule": "plateau", "fallback": {"decays": {"heat": 1.0}}}}, "no module 'heat'"),
+        ({"train": {"lr_factors": {"heat": 1.0}}}, "no module 'heat'"),
+        ({"train": {"schedule": "plateau", "fallback": {"weight_decays": {"heat": 1.0}}}}, "no module 'heat'"),
     ],
 )
 def test_what_the_last_phase_names_is_looked_for_before_the_first(
@@ -96,18 +96,18 @@ def test_faces_too_small_for_a_pooled_net_are_refused(faces: FaceSet, tmp_path: 
 
 def test_a_clipped_training_that_explodes_diverges_or_falls_back(faces: FaceSet, tmp_path: Path) -> None:
     with pytest.raises(DivergedError):
-        fit(tiny(optimise=EXPLODES), faces, tmp_path / "diverged", devices=CPU)
-    caught = {"epochs": 2, **EXPLODES, "fallback": {"name": "sgd", "rate": 0.05}}
+        fit(tiny(train=EXPLODES), faces, tmp_path / "diverged", devices=CPU)
+    caught = {"epochs": 2, **EXPLODES, "fallback": {"optimizer": "sgd", "lr": 0.05}}
     records: list[dict[str, Any]] = []
-    recipe = tiny(phases=[{"optimise": {"epochs": 1}}, {"optimise": caught}])
+    recipe = tiny(phases=[{"train": {"epochs": 1}}, {"train": caught}])
     assert fit(recipe, faces, tmp_path / "caught", devices=CPU, report=records.append)
     assert [record.get("fallback") for record in records if "epoch" in record] == [None, "sgd", None]
 
 
 def test_a_run_that_has_learned_from_test_faces_teaches_nobody(faces: FaceSet, tmp_path: Path) -> None:
-    leaky = tiny(data={"expand": 0.3, "expand_first": True}, optimise={"epochs": 1})
+    leaky = tiny(data={"expand": 0.3, "expand_first": True}, train={"epochs": 1})
     fit(leaky, faces, tmp_path / "leaky", devices=CPU)
-    student = tiny(target={"teach": 0.5, "teachers": [str(tmp_path / "leaky")]})
+    student = tiny(target={"distillation": 0.5, "teachers": [str(tmp_path / "leaky")]})
     with pytest.raises(DataError, match="has learned from test faces"):
         Teachers(student.target, CPU.launch("32-true"), faces.emotions)
     with pytest.raises(DataError, match="has learned from test faces"):
@@ -116,7 +116,7 @@ def test_a_run_that_has_learned_from_test_faces_teaches_nobody(faces: FaceSet, t
 
 def test_weights_that_know_the_fold_are_refused(faces: FaceSet, tmp_path: Path) -> None:
     origin = {"data_sha256": faces.sha256}
-    one = {"optimise": {"epochs": 1}}
+    one = {"train": {"epochs": 1}}
     fit(tiny(**one), faces, tmp_path / "all", devices=CPU, provenance=origin)
     fit(tiny(data={"folds": 4, "fold": 2}, **one), faces, tmp_path / "fold", devices=CPU, provenance=origin)
     started = {"data": {"folds": 4, "fold": 2}, **one}
@@ -126,8 +126,8 @@ def test_weights_that_know_the_fold_are_refused(faces: FaceSet, tmp_path: Path) 
 
 
 def test_a_key_of_one_phase_is_overridden_by_its_place() -> None:
-    recipe = load("hybrid-resnet50", ["phases.1.optimise.epochs=3"])
-    assert [phase.optimise["epochs"] for phase in recipe.phases] == [30, 3, 15, 20, 20]
+    recipe = load("hybrid-resnet50", ["phases.1.train.epochs=3"])
+    assert [phase.train["epochs"] for phase in recipe.phases] == [30, 3, 15, 20, 20]
     for override in ("phases.9.name=x", "phases.one.name=x", "phases.0=x"):
         with pytest.raises(RecipeError, match="override 'phases"):
             load("hybrid-resnet50", [override])

@@ -68,7 +68,7 @@ def test_own_recipes_claim_nothing() -> None:
     own = [recipe.load(name) for name in MEMBERS if name not in DOCUMENTED]
     assert own
     for loaded in own:
-        assert (loaded.claim.variant, dict(loaded.claim.figures)) == ("own", {})
+        assert (loaded.claim.variant, dict(loaded.claim.metrics)) == ("own", {})
 
 
 @pytest.mark.parametrize("name", [name for name in recipe.names() if recipe.search_space(name)])
@@ -101,9 +101,9 @@ def drawn(tmp_path_factory: pytest.TempPathFactory, draw_face: Callable[..., Any
 def cheap(name: str) -> Recipe:
     """The recipe in small batches, at 48 px at most, without what must be trained or fetched first."""
     table = recipe.dump(recipe.load(name))
-    table["optimise"] |= {"batch": 8, "accumulate": 1}
+    table["train"] |= {"batch_size": 8, "accumulate_steps": 1}
     table["data"]["size"] = min(48, table["data"]["size"])
-    table["target"] |= {"teach": 0.0, "teachers": ()}
+    table["target"] |= {"distillation": 0.0, "teachers": ()}
     table["net"]["weights"] = ""
     if table["net"]["name"] == "alexnet" or table["net"]["options"].get("head") == "dense":
         table["net"]["options"]["hidden"] = [64, 64]
@@ -113,7 +113,7 @@ def cheap(name: str) -> Recipe:
 @pytest.mark.parametrize("name", STEPPING)
 def test_every_recipe_takes_a_step(name: str, faces: FaceSet, drawn: Path, tmp_path: Path) -> None:
     chosen = cheap(name)
-    if chosen.data.also:
+    if chosen.data.extra:
         faces = mix(faces, [(read_own(drawn, label_map={}, emotions=SEVEN, side=48), 1.0)])
     task = prepare(chosen, faces, Devices("cpu").launch("32-true"), None)
     run = open_run(chosen, tmp_path, torch.device("cpu"), class_weights(task.training, chosen.target))
@@ -132,27 +132,27 @@ def test_every_recipe_takes_a_step(name: str, faces: FaceSet, drawn: Path, tmp_p
 
 def test_overrides_reach_sections_options_and_lists() -> None:
     changed = recipe.load(
-        "mien-0", ["optimise.epochs=3", "net.options.widths=[16,32,48]", "augment.fill=zeros", "seed=7"]
+        "mien-0", ["train.epochs=3", "net.options.widths=[16,32,48]", "augment.padding_mode=zeros", "seed=7"]
     )
-    assert changed.optimise.epochs == 3
+    assert changed.train.epochs == 3
     assert changed.net.options["widths"] == [16, 32, 48]
-    assert changed.augment.fill == "zeros"
+    assert changed.augment.padding_mode == "zeros"
     assert changed.seed == 7
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("[optimise]\nepoch = 3", "unknown key 'epoch'; did you mean 'epochs'?"),
-        ("[optimize]\nepochs = 3", "did you mean 'optimise'?"),
-        ('[optimise]\nepochs = "3"', "epochs is of type int"),
-        ("[optimise]\nepochs = true", "epochs is of type int"),
-        ("[optimise]\nepochs = 0", "epochs must be at least 1"),
+        ("[train]\nepoch = 3", "unknown key 'epoch'; did you mean 'epochs'?"),
+        ("[trian]\nepochs = 3", "did you mean 'train'?"),
+        ('[train]\nepochs = "3"', "epochs is of type int"),
+        ("[train]\nepochs = true", "epochs is of type int"),
+        ("[train]\nepochs = 0", "epochs must be at least 1"),
         ('[data]\nclasses = "nine"', "data.classes are one of seven"),
-        ('[augment]\nfill = "wrap"', "augment.fill"),
+        ('[augment]\nfill = "wrap"', "augment.padding_mode"),
         ("[target]\nteach = 0.5", "target.teachers names no run"),
-        ('[optimise]\nname = "lion"', "optimise.name"),
-        ("optimise = 3", "is a section"),
+        ('[train]\noptimizer = "lion"', "train.optimizer"),
+        ("train = 3", "is a section"),
         ("[augment]\nerase_area = 0.1", "is a list"),
         ("= 3", "not valid TOML"),
     ],

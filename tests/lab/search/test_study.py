@@ -33,12 +33,12 @@ stem = 16
 widths = [16]
 depths = [1]
 strides = [2]
-[optimise]
-name = "adamw"
-rate = 3e-3
-batch = 28
+[train]
+optimizer = "adamw"
+lr = 3e-3
+batch_size = 28
 epochs = 2
-ema = 0
+ema_decay = 0
 precision = "32-true"
 [claim]
 document = "004"
@@ -46,10 +46,10 @@ variant = "faithful"
 """
 SPACE = """
 [search]
-"optimise.rate" = { low = 1e-4, high = 1e-2, log = true }
-"optimise.batch" = [14, 28]
+"train.lr" = { low = 1e-4, high = 1e-2, log = true }
+"train.batch_size" = [14, 28]
 "net.options.widths" = [[16], [32]]
-"optimise.epochs" = { low = 1, high = 2 }
+"train.epochs" = { low = 1, high = 2 }
 """
 
 
@@ -85,7 +85,7 @@ def test_a_search_goes_on_to_its_number_and_ends_in_a_recipe(plan: Callable[...,
     search(plan(trials=5), events.append)  # nothing is left to do
     ends = [event for event in events if "state" in event]
     assert [event["trial"] for event in ends] == [0, 1, 2, 3, 4]
-    assert ends[0]["params"] | {"optimise.rate": 3e-3, "optimise.batch": 28} == ends[0]["params"]  # the recipe itself
+    assert ends[0]["params"] | {"train.lr": 3e-3, "train.batch_size": 28} == ends[0]["params"]  # the recipe itself
     assert len({json.dumps(event["params"]) for event in ends}) > 3
 
     found = write_findings(plan(trials=5))
@@ -94,7 +94,7 @@ def test_a_search_goes_on_to_its_number_and_ends_in_a_recipe(plan: Callable[...,
     assert json.loads((tmp_path / "out" / "search.json").read_text()) == found
     assert {"command", "commit", "data_sha256", "machine"} <= set(found)
     best = recipes.load(str(tmp_path / "out" / "best.toml"))
-    assert best.optimise.rate == found["trials"][0]["params"]["optimise.rate"]
+    assert best.train.lr == found["trials"][0]["params"]["train.lr"]
     assert best.net.options["widths"] == found["trials"][0]["params"]["net.options.widths"]
     assert best.name == "tiny-best"
     assert best.claim.variant == "tuned"
@@ -172,8 +172,8 @@ def test_a_trial_is_stopped_within_its_training_and_leaves_a_sound_run(tmp_path:
 
 def test_trials_that_lag_behind_are_pruned(pictures: Path, tmp_path: Path) -> None:
     rates = "[3e-3, 4e-3, 5e-3, 1e-9]"  # with the last one, nothing is learned
-    name = tiny(tmp_path, f'[search]\nobjective = "log_loss"\n"optimise.rate" = {rates}\n')
-    out = Plan(name, tmp_path / "out", ("optimise.epochs=5",), pictures, trials=9, accelerator="cpu")
+    name = tiny(tmp_path, f'[search]\nobjective = "log_loss"\n"train.lr" = {rates}\n')
+    out = Plan(name, tmp_path / "out", ("train.epochs=5",), pictures, trials=9, accelerator="cpu")
     search(out)
     rows = write_findings(out)["trials"]
     pruned = [row for row in rows if row["state"] == "pruned"]
@@ -202,7 +202,7 @@ def test_a_worker_says_what_went_wrong(plan: Callable[..., Plan], tmp_path: Path
 
 
 def test_the_command_shows_the_best_trials_and_names_their_recipe(pictures: Path, tmp_path: Path) -> None:
-    words = ["search", tiny(tmp_path), "optimise.ema=0.5", "--data", str(pictures), "--trials", "2", "--seed", "7"]
+    words = ["search", tiny(tmp_path), "train.ema_decay=0.5", "--data", str(pictures), "--trials", "2", "--seed", "7"]
     done = CliRunner().invoke(app, [*words, "--accelerator", "cpu", "--out", str(tmp_path / "out")])
     assert done.exit_code == 0, done.output
     heads, *rows = [line.split("\t") for line in done.stdout.splitlines() if "\t" in line]
@@ -211,8 +211,8 @@ def test_the_command_shows_the_best_trials_and_names_their_recipe(pictures: Path
     assert "2 trials finished, 0 pruned" in done.stdout
     assert f"mien train {tmp_path / 'out' / 'best.toml'}" in done.stdout
     best = recipes.load(str(tmp_path / "out" / "best.toml"))
-    assert best.optimise.ema == 0.5
-    assert "optimise.ema=0.5" in best.about
+    assert best.train.ema_decay == 0.5
+    assert "train.ema_decay=0.5" in best.about
     refused = CliRunner().invoke(app, ["search", "conv4"])
     assert refused.exit_code == 2
     assert "has no [search] section" in refused.output
@@ -221,19 +221,19 @@ def test_the_command_shows_the_best_trials_and_names_their_recipe(pictures: Path
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ('"optimise.rat" = [0.1]', r"'optimise.rat' cannot be 0.1: .*unknown key 'rat'; did you mean 'rate'"),
-        ('"optimise.rate" = { low = 1, high = 0.1 }', r"'optimise.rate': low \(1\) must be below high"),
-        ('"optimise.rate" = { low = 0.1 }', "high is missing"),
-        ('"optimise.rate" = { low = 0, high = 1, log = true }', "begins above 0"),
-        ('"optimise.rate" = { low = "a", high = 1 }', "low is a number"),
-        ('"optimise.rate" = { low = 0.1, high = 1, stp = 2 }', "unknown key 'stp'; did you mean 'step'"),
-        ('"optimise.rate" = { low = 0.1, high = 1, step = 2 }', "step"),
-        ('"optimise.rate" = { low = -0.1, high = 1 }', r"'optimise.rate' cannot be -0.1: .*rate is above 0"),
-        ('"optimise.batch" = { low = 16.5, high = 32 }', "batch is of type int"),
-        ('"optimise.batch" = []', "choices is a list of values"),
-        ('"optimise.batch" = [32, 32]', "names a value twice"),
-        ('"optimise.batch" = 32', "is a list of choices or a table"),
-        ('"optimise.batch" = { choices = [32], low = 1 }', "choices stand alone"),
+        ('"train.rat" = [0.1]', r"'train.rat' cannot be 0.1: .*unknown key 'rat'; did you mean 'rate'"),
+        ('"train.lr" = { low = 1, high = 0.1 }', r"'train.lr': low \(1\) must be below high"),
+        ('"train.lr" = { low = 0.1 }', "high is missing"),
+        ('"train.lr" = { low = 0, high = 1, log = true }', "begins above 0"),
+        ('"train.lr" = { low = "a", high = 1 }', "low is a number"),
+        ('"train.lr" = { low = 0.1, high = 1, stp = 2 }', "unknown key 'stp'; did you mean 'step'"),
+        ('"train.lr" = { low = 0.1, high = 1, step = 2 }', "step"),
+        ('"train.lr" = { low = -0.1, high = 1 }', r"'train.lr' cannot be -0.1: .*rate is above 0"),
+        ('"train.batch_size" = { low = 16.5, high = 32 }', "batch is of type int"),
+        ('"train.batch_size" = []', "choices is a list of values"),
+        ('"train.batch_size" = [32, 32]', "names a value twice"),
+        ('"train.batch_size" = 32', "is a list of choices or a table"),
+        ('"train.batch_size" = { choices = [32], low = 1 }', "choices stand alone"),
         ('objective = "recall"', "objective is one of accuracy, log_loss"),
         ('objective = "accuracy"', "names no key"),
     ],
@@ -249,12 +249,12 @@ def test_a_recipe_without_a_space_says_how_to_write_one(tmp_path: Path) -> None:
 
 
 def test_the_space_is_what_the_file_says(tmp_path: Path) -> None:
-    nested = '[search]\nobjective = "log_loss"\n[search.optimise]\nrate = { low = 0.1, high = 0.2 }\nbatch = [14, 28]\n'
+    nested = '[search]\nobjective = "log_loss"\n[search.train]\nlr = { low = 0.1, high = 0.2 }\nbatch_size = [14, 28]\n'
     space = read_space(tiny(tmp_path, nested))
-    assert space.keys == {"optimise.rate": Range(0.1, 0.2), "optimise.batch": Choices((14, 28))}
+    assert space.keys == {"train.lr": Range(0.1, 0.2), "train.batch_size": Choices((14, 28))}
     assert space.direction == "minimize"
     # The recipe's own rate lies outside of the range, so the first trial starts from its batch alone.
-    assert space.starting_point(recipes.load(str(tmp_path / "tiny.toml"))) == {"optimise.batch": "28"}
+    assert space.starting_point(recipes.load(str(tmp_path / "tiny.toml"))) == {"train.batch_size": "28"}
 
 
 @pytest.mark.parametrize("name", [name for name in recipes.names() if recipes.search_space(name)])

@@ -7,16 +7,16 @@ import torch
 from lightning.fabric import Fabric
 
 from mien._errors import RecipeError
-from mien.lab.augment import Augment
+from mien.lab.augment import AugmentConfig
 from mien.lab.data import FaceSet, Split
 from mien.lab.data.sampling import row_weights
 from mien.lab.inference import MEAN, STD
-from mien.lab.recipe import Data, Loss, Minority, Recipe, Target, load, minority_augment
+from mien.lab.recipe import DataConfig, LossConfig, MinorityConfig, Recipe, TargetConfig, load, minority_augment
 from mien.lab.train.batches import View, batches, share
 from mien.lab.train.distillation import Teachers
 from support.synthetic_faces import cartoon_set
 
-STILL = Augment(flip=0)
+STILL = AugmentConfig(flip=0)
 BATCH = 28
 
 
@@ -31,7 +31,7 @@ def recipe_of(**sections: object) -> Recipe:
 
 def views_of(faces: FaceSet, recipe: Recipe, *, seed: int = 0) -> list[View]:
     fabric = Fabric(accelerator="cpu", devices=1)
-    teachers = Teachers(Target(), fabric, faces.emotions)
+    teachers = Teachers(TargetConfig(), fabric, faces.emotions)
     target, generator = torch.eye(7)[faces.labels], torch.Generator().manual_seed(seed)
     return list(batches(faces, target, row_weights(faces, recipe), recipe, BATCH, teachers, generator))
 
@@ -56,14 +56,14 @@ def test_an_epoch_shows_every_face_once_with_its_label(faces: FaceSet) -> None:
 
 
 def test_a_seed_gives_the_same_epoch_again(faces: FaceSet) -> None:
-    recipe = recipe_of(augment=Augment(rotate=20, noise=0.1, mixup=0.2, cutmix=1.0))
+    recipe = recipe_of(augment=AugmentConfig(rotate=20, noise=0.1, mixup=0.2, cutmix=1.0))
     first, again, other = (views_of(faces, recipe, seed=seed) for seed in (1, 1, 2))
     assert all(torch.equal(a.x, b.x) and torch.equal(a.target, b.target) for a, b in zip(first, again, strict=True))
     assert not torch.equal(first[0].x, other[0].x)
 
 
 def test_only_minority_faces_go_through_the_strengths_of_the_minority(faces: FaceSet) -> None:
-    minority = Minority(classes=("disgust", "fear"), repeat=2, augment={"light": 1.0, "shift": 0.3})
+    minority = MinorityConfig(classes=("disgust", "fear"), oversample=2, augment={"brightness": 1.0, "shift": 0.3})
     views = views_of(faces, recipe_of(minority=minority))
     originals = {image.numpy().tobytes() for image in faces.images}
     changed = torch.tensor([image.numpy().tobytes() not in originals for image in pixels(views)])
@@ -74,7 +74,9 @@ def test_only_minority_faces_go_through_the_strengths_of_the_minority(faces: Fac
 
 def test_faces_keep_their_labels_where_the_minority_is_flipped(faces: FaceSet) -> None:
     """Groups are augmented apart and put back: pixels, targets and ovals must still belong together."""
-    recipe = recipe_of(minority=Minority(classes=("happy",), augment={"flip": 1.0}), loss=Loss(oval=0.1))
+    recipe = recipe_of(
+        minority=MinorityConfig(classes=("happy",), augment={"flip": 1.0}), loss=LossConfig(face_region=0.1)
+    )
     views = views_of(faces, recipe)
     known = {}
     for image, label in zip(faces.images, faces.labels, strict=True):
@@ -90,24 +92,26 @@ def test_faces_keep_their_labels_where_the_minority_is_flipped(faces: FaceSet) -
 
 
 def test_a_batch_of_nothing_but_the_minority(faces: FaceSet) -> None:
-    recipe = recipe_of(minority=Minority(classes=faces.emotions, augment={"flip": 1.0}))
+    recipe = recipe_of(minority=MinorityConfig(classes=faces.emotions, augment={"flip": 1.0}))
     flipped = sorted(image.flip(-1).numpy().tobytes() for image in faces.images)
     assert sorted(image.numpy().tobytes() for image in pixels(views_of(faces, recipe))) == flipped
 
 
 def test_ovals_have_the_size_that_the_net_sees_and_move_with_the_face(faces: FaceSet) -> None:
-    recipe = recipe_of(augment=Augment(flip=0, shift=0.2), loss=Loss(oval=0.1), data=Data(size=64))
+    recipe = recipe_of(
+        augment=AugmentConfig(flip=0, shift=0.2), loss=LossConfig(face_region=0.1), data=DataConfig(size=64)
+    )
     for view in views_of(faces, recipe):
         assert view.oval.shape == view.x.shape == (BATCH, 1, 64, 64)
         assert set(view.oval.unique().tolist()) == {0.0, 1.0}
     assert not torch.equal(view.oval[0], view.oval[1])
-    plain = replace(recipe, loss=Loss())
+    plain = replace(recipe, loss=LossConfig())
     assert all(torch.equal(a.x, b.x) for a, b in zip(views_of(faces, plain), views_of(faces, recipe), strict=True))
 
 
 def test_mixing_crosses_the_groups(faces: FaceSet) -> None:
-    minority = Minority(classes=("happy",), augment={"rotate": 20})
-    views = views_of(faces, recipe_of(augment=Augment(flip=0, cutmix=1.0), minority=minority))
+    minority = MinorityConfig(classes=("happy",), augment={"rotate": 20})
+    views = views_of(faces, recipe_of(augment=AugmentConfig(flip=0, cutmix=1.0), minority=minority))
     targets = torch.cat([v.target for v in views])
     torch.testing.assert_close(targets.sum(1), torch.ones(len(targets)))
     with_happy = targets[(targets[:, 3] > 0) & (targets[:, 3] < 1)]
@@ -127,13 +131,13 @@ def test_devices_divide_a_batch(world: int) -> None:
         ({"rotat": 3}, "did you mean 'rotate'"),
         ({"rotate": "much"}, "rotate is of type float"),
         ({"zoom": 2.0}, "zoom is at least 0 and below 1"),
-        ({"fill": "mirror"}, "fill is one of"),
+        ({"padding_mode": "mirror"}, "padding_mode is one of"),
         ({"mixup": 0.3}, "whole batches are mixed"),
     ],
 )
 def test_wrong_minority_strengths_are_named_when_the_recipe_is_read(changes: dict[str, object], words: str) -> None:
     with pytest.raises(RecipeError, match=words) as caught:
-        recipe_of(minority=Minority(classes=("disgust",), augment=changes))
+        recipe_of(minority=MinorityConfig(classes=("disgust",), augment=changes))
     assert "minority.augment" in str(caught.value)
 
 

@@ -16,9 +16,9 @@ PHASES = """
 name = "phased"
 about = "Two phases and a fallback."
 keep = "best"
-[optimise]
+[train]
 schedule = "plateau"
-fallback = { name = "sgd" }
+fallback = { optimizer = "sgd" }
 epochs = 6
 [[phases]]
 name = "head alone"

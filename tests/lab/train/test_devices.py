@@ -54,10 +54,8 @@ def apart(a: Path, b: Path) -> float:
 
 
 # Without norms and dropout, whose statistics and draws are each process's own.
-PLAIN = tiny(options={"norm": False, "dropout": 0.0}, optimise={"epochs": 2, "accumulate": 2, "clip": 1.0})
-PHASES = tiny(
-    phases=[{"freeze": ["features"], "optimise": {"epochs": 1}}, {"optimise": {"epochs": 2, "name": "adamw"}}]
-)
+PLAIN = tiny(options={"norm": False, "dropout": 0.0}, train={"epochs": 2, "accumulate_steps": 2, "clip_grad": 1.0})
+PHASES = tiny(phases=[{"freeze": ["features"], "train": {"epochs": 1}}, {"train": {"epochs": 2, "optimizer": "adamw"}}])
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +74,7 @@ def done(folder: Path) -> subprocess.CompletedProcess[str]:
             job(PHASES, folder / "parts", limit=1e-9),  # over before an epoch can start
             job(PHASES, folder / "parts", limit=0.01),  # or after the first one
             job(PHASES, folder / "parts"),
-            job(tiny(optimise={"batch": 27}), folder / "odd"),
+            job(tiny(train={"batch_size": 27}), folder / "odd"),
             job(PLAIN, folder / "file" / "run"),
         ]
     )

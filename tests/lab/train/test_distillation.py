@@ -19,7 +19,7 @@ from mien.lab.data import FaceSet
 from mien.lab.data.datasets import load_set
 from mien.lab.data.targets import targets
 from mien.lab.inference import normalise, predict, tta_views
-from mien.lab.recipe import Target
+from mien.lab.recipe import TargetConfig
 from mien.lab.train.distillation import CachedLogits, Teachers, cache_logits
 from mien.lab.train.loop import fit
 from mien.lab.train.run import Trained, load_final
@@ -43,7 +43,7 @@ def trained(folders: list[Path]) -> list[Trained]:
 
 
 def opened(*teachers: Path, teach: float = 1.0, temperature: float = 1.0) -> Teachers:
-    choice = Target(teach=teach, teachers=tuple(map(str, teachers)), temperature=temperature)
+    choice = TargetConfig(distillation=teach, teachers=tuple(map(str, teachers)), distillation_temperature=temperature)
     return Teachers(choice, CPU.launch("32-true"), SEVEN)
 
 
@@ -143,7 +143,7 @@ def test_a_target_has_the_shares_of_label_cached_and_live_teachers(
     folders: list[Path], trained: list[Trained], faces: FaceSet, tmp_path: Path
 ) -> None:
     ours = training(faces)
-    label = targets(ours, Target(smoothing=0.1))
+    label = targets(ours, TargetConfig(label_smoothing=0.1))
     x = ours.images.unsqueeze(1).float() / 255
     live, kept = (probabilities(teacher, ours.images) for teacher in trained)
     file = cached(tmp_path, trained[1:], faces)
@@ -166,7 +166,7 @@ def test_mixed_faces_have_their_answers_mixed_with_the_same_shares(
     """Each face's own image stands for its answer: what mixing does to the one it does to the other."""
     ours = training(faces)
     teachers = opened(cached(tmp_path, trained, faces))
-    told = teachers.add_cached(targets(ours, Target()), ours)
+    told = teachers.add_cached(targets(ours, TargetConfig()), ours)
     flat = told[:, :1, None, None].expand(-1, 1, 48, 48).contiguous()  # a grey as bright as its first probability
     mixed_x, mixed = mix(flat, told, replace(short().augment, mixup=0.4), torch.Generator().manual_seed(0))
     torch.testing.assert_close(mixed_x.mean(dim=(1, 2, 3)), mixed[:, 0])
@@ -186,7 +186,7 @@ def test_a_student_learns_from_cached_answers_as_well_as_from_the_teacher_itself
     still = [f"augment.{key}=0" for key in ("flip", "rotate", "shift", "scale", "contrast", "brightness")]
     students = []
     for name in (folders[0], cached(tmp_path, trained[:1], faces)):
-        taught = short(*still, "target.teach=1.0", f'target.teachers=["{name}"]')
+        taught = short(*still, "target.distillation=1.0", f'target.teachers=["{name}"]')
         place = tmp_path / f"by-{name.name}"
         assert fit(taught, faces, place, devices=CPU)
         students.append(probabilities(load_final(place), faces.images))
@@ -264,7 +264,7 @@ def test_views_and_teachers_that_do_not_fit_are_refused(trained: list[Trained], 
 
 
 def test_a_live_teacher_of_other_classes_is_refused(folders: list[Path]) -> None:
-    choice = Target(teach=1.0, teachers=(str(folders[0]),))
+    choice = TargetConfig(distillation=1.0, teachers=(str(folders[0]),))
     with pytest.raises(
         DataError, match=r"teacher mien-plain has the classes angry, .*; the recipe learns angry, disgust"
     ):

@@ -16,7 +16,7 @@ from mien.commands._progress import epoch_line
 from mien.lab.data import FaceSet
 from mien.lab.data.selection import training_rows
 from mien.lab.inference import predict, tta_views
-from mien.lab.recipe import Optimise
+from mien.lab.recipe import TrainConfig
 from mien.lab.train.loop import fit
 from mien.lab.train.run import load_final
 from mien.lab.train.schedule import rate_scale
@@ -49,7 +49,7 @@ def test_it_learns_the_cartoons(faces: FaceSet, tmp_path: Path) -> None:
 def test_it_tells_how_often_it_clips(faces: FaceSet, tmp_path: Path) -> None:
     told: dict[str, list[dict]] = {"0.001": [], "1000": [], "0": []}
     for clip, records in told.items():
-        chosen = small(f"optimise.clip={clip}", "optimise.epochs=1", "optimise.warmup=0")
+        chosen = small(f"train.clip_grad={clip}", "train.epochs=1", "train.warmup=0")
         fit(chosen, faces, tmp_path / clip, devices=CPU, report=records.append)
     always, never, off = (records[-1] for records in told.values())
     assert (always["clipped"], never["clipped"]) == (1.0, 0.0)
@@ -63,7 +63,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_a_stopped_run_goes_on_to_the_same_bits(faces: FaceSet, tmp_path: Path) -> None:
-    chosen = small("optimise.epochs=4")
+    chosen = small("train.epochs=4")
     assert fit(chosen, faces, tmp_path / "whole", devices=CPU)
     # The first limit is over before an epoch can start, the next ones let one epoch start and refuse the second.
     for limit in (1e-9, 0.1, 0.1):
@@ -81,13 +81,13 @@ import mien.lab.train.loop as loop, mien.lab.train.checkpoint as saver
 from support.short_runs import CPU, small
 from support.synthetic_faces import cartoon_set
 saver.SAVE_EVERY = 0
-loop.fit(small("optimise.epochs=6"), cartoon_set(), Path(sys.argv[1]), devices=CPU,
+loop.fit(small("train.epochs=6"), cartoon_set(), Path(sys.argv[1]), devices=CPU,
          report=lambda r: print(r, flush=True) if "epoch" in r else None)
 """
 
 
 def test_kill_minus_nine_loses_nothing_but_the_epoch(faces: FaceSet, tmp_path: Path) -> None:
-    chosen, folder = small("optimise.epochs=6"), tmp_path / "killed"
+    chosen, folder = small("train.epochs=6"), tmp_path / "killed"
     words = [sys.executable, "-c", KILLED, str(folder), str(TESTS)]
     child = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
@@ -108,7 +108,7 @@ def test_kill_minus_nine_loses_nothing_but_the_epoch(faces: FaceSet, tmp_path: P
 
 
 def test_a_finished_run_is_left_alone(faces: FaceSet, tmp_path: Path) -> None:
-    chosen = small("optimise.epochs=1")
+    chosen = small("train.epochs=1")
     assert fit(chosen, faces, tmp_path, devices=CPU, provenance={"command": "first"})
     final = (tmp_path / "final.pt").read_bytes()
     assert fit(chosen, faces, tmp_path, devices=CPU, provenance={"command": "second"})
@@ -116,29 +116,29 @@ def test_a_finished_run_is_left_alone(faces: FaceSet, tmp_path: Path) -> None:
 
 
 def test_a_folder_of_another_recipe_is_refused(faces: FaceSet, tmp_path: Path) -> None:
-    fit(small("optimise.epochs=1"), faces, tmp_path, devices=CPU)
+    fit(small("train.epochs=1"), faces, tmp_path, devices=CPU)
     with pytest.raises(DataError, match="another recipe"):
-        fit(small("optimise.epochs=2"), faces, tmp_path, devices=CPU)
+        fit(small("train.epochs=2"), faces, tmp_path, devices=CPU)
 
 
 def test_a_calibration_may_be_chosen_later_on(faces: FaceSet, tmp_path: Path) -> None:
     """It is no part of the training: the run goes on, and a finished one is left alone."""
-    assert not fit(small("optimise.epochs=2"), faces, tmp_path, devices=CPU, time_limit=0.001)
-    assert fit(small("optimise.epochs=2", "calibration=temperature"), faces, tmp_path, devices=CPU)
+    assert not fit(small("train.epochs=2"), faces, tmp_path, devices=CPU, time_limit=0.001)
+    assert fit(small("train.epochs=2", "calibration=temperature"), faces, tmp_path, devices=CPU)
     final = (tmp_path / "final.pt").read_bytes()
-    assert fit(small("optimise.epochs=2"), faces, tmp_path, devices=CPU)
+    assert fit(small("train.epochs=2"), faces, tmp_path, devices=CPU)
     assert (tmp_path / "final.pt").read_bytes() == final
 
 
 def test_divergence_keeps_the_last_checkpoint(faces: FaceSet, tmp_path: Path) -> None:
-    with pytest.raises(DivergedError, match=r"lower optimise\.rate"):
-        fit(small("optimise.rate=1e30", "optimise.epochs=3", "optimise.warmup=0.01"), faces, tmp_path, devices=CPU)
+    with pytest.raises(DivergedError, match=r"lower train\.lr"):
+        fit(small("train.lr=1e30", "train.epochs=3", "train.warmup=0.01"), faces, tmp_path, devices=CPU)
 
 
 def test_a_place_that_cannot_be_written_is_one_clear_line(faces: FaceSet, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="cannot be written"):
-        fit(small("optimise.epochs=1"), faces, tmp_path / "file" / "run", devices=CPU)
+        fit(small("train.epochs=1"), faces, tmp_path / "file" / "run", devices=CPU)
 
 
 def test_missing_and_damaged_runs_are_named(tmp_path: Path) -> None:
@@ -150,12 +150,12 @@ def test_missing_and_damaged_runs_are_named(tmp_path: Path) -> None:
 
 
 def test_a_student_learns_from_its_teacher(faces: FaceSet, tmp_path: Path) -> None:
-    fit(small("optimise.epochs=2"), faces, tmp_path / "teacher", devices=CPU)
-    taught = small("optimise.epochs=2", "target.teach=1.0", f'target.teachers=["{tmp_path / "teacher"}"]')
+    fit(small("train.epochs=2"), faces, tmp_path / "teacher", devices=CPU)
+    taught = small("train.epochs=2", "target.distillation=1.0", f'target.teachers=["{tmp_path / "teacher"}"]')
     assert fit(taught, faces, tmp_path / "student", devices=CPU)
     with pytest.raises(DataError, match="train the run first"):
         fit(
-            small("target.teach=1.0", f'target.teachers=["{tmp_path / "none"}"]'),
+            small("target.distillation=1.0", f'target.teachers=["{tmp_path / "none"}"]'),
             faces,
             tmp_path / "x",
             devices=CPU,
@@ -170,17 +170,17 @@ def test_leaked_rows_are_left_out_on_the_full_set_before_classes_are_chosen(face
     assert len(training_rows(leaky, small("data.exclude_leaked=false"))) == 196
     assert len(training_rows(leaky, small("data.classes=three"))) == 3 * 28 - 1
     with pytest.raises(DataError, match="make no batch"):
-        training_rows(leaky, small("optimise.batch=500"))
+        training_rows(leaky, small("train.batch_size=500"))
 
 
 def test_the_learning_rate_rises_then_falls_to_zero() -> None:
-    choice = Optimise(rate=0.1, warmup=0.1)
+    choice = TrainConfig(lr=0.1, warmup=0.1)
     assert [rate_scale(choice, at, []) for at in (0.05, 0.1, 0.55, 1.0)] == pytest.approx([0.5, 1.0, 0.5, 0.0])
 
 
 def test_it_may_judge_the_mean_of_a_face_and_its_mirror_image(faces: FaceSet, tmp_path: Path) -> None:
     records: list[dict] = []
-    assert fit(short("optimise.epochs=2", "views=flip"), faces, tmp_path, devices=CPU, report=records.append)
+    assert fit(short("train.epochs=2", "tta=flip"), faces, tmp_path, devices=CPU, report=records.append)
     net, images, labels = load_final(tmp_path).net, faces.images[196:266], faces.labels[196:266]
     probs = (predict(net, images, 48).softmax(1) + predict(net, images.flip(2), 48).softmax(1)) / 2
     assert records[-1]["public_accuracy"] == pytest.approx(float((probs.argmax(1) == labels).float().mean()))
@@ -191,7 +191,7 @@ def test_it_may_judge_the_mean_of_a_face_and_its_mirror_image(faces: FaceSet, tm
 @pytest.mark.parametrize("views", ["six", "ten"])
 def test_it_may_judge_the_mean_of_more_views(faces: FaceSet, tmp_path: Path, views: str) -> None:
     records: list[dict] = []
-    assert fit(short("optimise.epochs=1", f"views={views}"), faces, tmp_path, devices=CPU, report=records.append)
+    assert fit(short("train.epochs=1", f"tta={views}"), faces, tmp_path, devices=CPU, report=records.append)
     net, labels = load_final(tmp_path).net, faces.labels[196:266]
     seen = tta_views(faces.images[196:266].unsqueeze(1), views)
     probs = torch.stack([predict(net, view.squeeze(1), 48).softmax(1) for view in seen]).mean(0)
@@ -202,7 +202,7 @@ def test_it_may_judge_the_mean_of_more_views(faces: FaceSet, tmp_path: Path, vie
 
 def test_it_may_judge_every_few_epochs_and_after_the_last(faces: FaceSet, tmp_path: Path) -> None:
     records: list[dict] = []
-    chosen = short("optimise.epochs=5", "judge=2", "keep=best")
+    chosen = short("train.epochs=5", "validate_every=2", "checkpoint=best")
     assert fit(chosen, faces, tmp_path, devices=CPU, report=records.append)
     judged = {r["epoch"]: r["public_accuracy"] for r in records if "public_accuracy" in r}
     assert list(judged) == [2, 4, 5]
@@ -215,6 +215,6 @@ def test_it_may_judge_every_few_epochs_and_after_the_last(faces: FaceSet, tmp_pa
 
 def test_a_plateau_needs_every_epoch_judged(faces: FaceSet, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="schedule 'plateau' needs a loss of every epoch; leave judge at 1, not 2"):
-        fit(short("judge=2", "optimise.schedule=plateau"), faces, tmp_path, devices=CPU)
+        fit(short("validate_every=2", "train.schedule=plateau"), faces, tmp_path, devices=CPU)
     with pytest.raises(RecipeError, match="judge is at least 1, not 0"):
-        short("judge=0")
+        short("validate_every=0")

@@ -18,7 +18,7 @@ from mien.lab import emotion_text as words
 from mien.lab import nets
 from mien.lab.data import FaceSet
 from mien.lab.data.targets import class_weights, targets
-from mien.lab.recipe import Loss, Target
+from mien.lab.recipe import LossConfig, TargetConfig
 from mien.lab.train.losses import class_loss, class_maps, contrastive_loss, outside_share
 from support.objectives import ONES, TINY, objective, one_hot
 from support.paths import ROOT
@@ -38,14 +38,14 @@ def soft() -> torch.Tensor:
 def test_soft_weighted_cross_entropy_is_torchs(soft: torch.Tensor) -> None:
     logits, weights = torch.randn(16, 7), torch.rand(7) + 0.5
     torch.testing.assert_close(
-        class_loss(logits, soft, weights, Loss()), functional.cross_entropy(logits, soft, weights)
+        class_loss(logits, soft, weights, LossConfig()), functional.cross_entropy(logits, soft, weights)
     )
 
 
 def test_smoothed_labels_are_torchs_label_smoothing() -> None:
     faces = cartoon_set(per_split=(35, 0, 0))
     logits = torch.randn(35, 7)
-    ours = class_loss(logits, targets(faces, Target(smoothing=0.1)), ONES, Loss())
+    ours = class_loss(logits, targets(faces, TargetConfig(label_smoothing=0.1)), ONES, LossConfig())
     torch.testing.assert_close(ours, functional.cross_entropy(logits, faces.labels, label_smoothing=0.1))
 
 
@@ -54,16 +54,18 @@ def test_focal_loss_of_one_right_class_is_that_of_lin_et_al(gamma: float) -> Non
     logits, labels = 3 * torch.randn(32, 7), torch.randint(0, 7, (32,))
     prob = logits.softmax(dim=1)[torch.arange(32), labels]
     expected = (-((1 - prob) ** gamma) * prob.log()).mean()
-    torch.testing.assert_close(class_loss(logits, one_hot(labels), ONES, Loss("focal", gamma)), expected)
+    torch.testing.assert_close(class_loss(logits, one_hot(labels), ONES, LossConfig("focal", gamma)), expected)
 
 
 def test_focal_loss_with_gamma_0_is_cross_entropy(soft: torch.Tensor) -> None:
     logits = torch.randn(16, 7)
-    assert torch.equal(class_loss(logits, soft, ONES, Loss("focal", 0.0)), class_loss(logits, soft, ONES, Loss()))
+    assert torch.equal(
+        class_loss(logits, soft, ONES, LossConfig("focal", 0.0)), class_loss(logits, soft, ONES, LossConfig())
+    )
 
 
-@pytest.mark.parametrize("choice", [Loss(), Loss("focal", 1.0), Loss("focal", 2.0)])
-def test_a_soft_target_is_what_the_loss_draws_answers_to(choice: Loss) -> None:
+@pytest.mark.parametrize("choice", [LossConfig(), LossConfig("focal", 1.0), LossConfig("focal", 2.0)])
+def test_a_soft_target_is_what_the_loss_draws_answers_to(choice: LossConfig) -> None:
     target = torch.tensor([[0.6, 0.25, 0.15]])
     logits = torch.zeros(1, 3, requires_grad=True)
     optimiser = torch.optim.Adam([logits], lr=0.02)
@@ -77,7 +79,7 @@ def test_a_soft_target_is_what_the_loss_draws_answers_to(choice: Loss) -> None:
 @pytest.mark.parametrize("gamma", [0.5, 2.0])
 def test_focal_loss_of_a_perfect_answer_has_a_finite_slope(gamma: float) -> None:
     logits = torch.tensor([[200.0, 0, 0]], requires_grad=True)
-    class_loss(logits, torch.tensor([[1.0, 0, 0]]), torch.ones(3), Loss("focal", gamma)).backward()
+    class_loss(logits, torch.tensor([[1.0, 0, 0]]), torch.ones(3), LossConfig("focal", gamma)).backward()
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
 
@@ -93,11 +95,11 @@ def test_inverse_frequency_is_that_of_scikit_learn() -> None:
 
     faces = uneven(50, 5, 20)
     expected = compute_class_weight("balanced", classes=np.arange(3), y=faces.labels.numpy())
-    ours = class_weights(faces, Target(weights=1.0))
+    ours = class_weights(faces, TargetConfig(class_weight_power=1.0))
     torch.testing.assert_close(ours, torch.from_numpy(expected).float())
-    half = class_weights(faces, Target(weights=0.5))
+    half = class_weights(faces, TargetConfig(class_weight_power=0.5))
     assert half[1] / half[0] == pytest.approx(math.sqrt(10))
-    assert class_weights(faces, Target()).tolist() == pytest.approx([1, 1, 1])
+    assert class_weights(faces, TargetConfig()).tolist() == pytest.approx([1, 1, 1])
 
 
 @pytest.mark.parametrize("beta", [0.9, 0.999, 0.9999999])
@@ -105,13 +107,13 @@ def test_effective_number_is_that_of_cui_et_al(beta: float) -> None:
     counts = [500, 5, 20]
     inverse = [1 / sum(beta**i for i in range(n)) for n in counts]  # the number itself, not its closed form
     mean = sum(w * n for w, n in zip(inverse, counts, strict=True)) / sum(counts)
-    weights = class_weights(uneven(*counts), Target(effective=beta))
+    weights = class_weights(uneven(*counts), TargetConfig(effective_number_beta=beta))
     assert weights.tolist() == pytest.approx([w / mean for w in inverse], rel=1e-4)
 
 
 def test_a_class_without_faces_leaves_the_mean_at_1() -> None:
     faces = uneven(30, 0, 10)
-    for choice in (Target(weights=1.0), Target(effective=0.99)):
+    for choice in (TargetConfig(class_weight_power=1.0), TargetConfig(effective_number_beta=0.99)):
         weights = class_weights(faces, choice)
         assert weights.isfinite().all()
         assert weights[faces.labels].mean() == pytest.approx(1)
@@ -125,7 +127,7 @@ def test_votes_become_their_distribution_and_faces_without_keep_the_label() -> N
         [0, 5, 0, 0, 3, 0, 0, 2, 9, 1]
     )  # happy 5, angry 3; contempt, unknown, no face do not count
     ballots[4] = torch.tensor([0, 0, 0, 0, 0, 0, 0, 0, 10, 0])
-    given = targets(replace(faces, votes=ballots), Target(votes=0.5, smoothing=0.2))
+    given = targets(replace(faces, votes=ballots), TargetConfig(vote_weight=0.5, label_smoothing=0.2))
     label = torch.full((7,), 0.2 / 7)
     label[faces.labels[3]] += 0.8
     voted = torch.zeros(7)
@@ -204,7 +206,7 @@ def test_mean_directions_are_means_of_unit_vectors_class_by_class() -> None:
 
 
 def test_alignment_is_cross_entropy_of_cosine_over_temperature(soft: torch.Tensor) -> None:
-    part = objective(Loss(words=1.0, words_temperature=0.07), **TINY).auxiliary["words"]
+    part = objective(LossConfig(text_alignment=1.0, text_temperature=0.07), **TINY).auxiliary["text_alignment"]
     pooled, given = torch.randn(16, 16), torch.from_numpy(words.class_vectors(SEVEN))
     cosines = functional.cosine_similarity(part.project(pooled)[:, None], given[None], dim=2)
     expected = -(soft * (cosines / 0.07).log_softmax(dim=1)).sum(dim=1).mean()
@@ -231,7 +233,7 @@ def test_the_share_outside_is_counted_by_hand() -> None:
 
 
 def test_training_on_the_oval_alone_moves_the_maps_inside() -> None:
-    module = objective(Loss(oval=100.0), **TINY)
+    module = objective(LossConfig(face_region=100.0), **TINY)
     x, labels, oval = torch.randn(32, 1, 48, 48), torch.arange(32) % 7, torch.zeros(32, 1, 48, 48)
     oval[:, :, 12:36, 12:36] = 1
     optimiser = torch.optim.SGD(module.parameters(), lr=1e-3)
@@ -249,5 +251,5 @@ def test_training_on_the_oval_alone_moves_the_maps_inside() -> None:
 
 
 def test_a_net_without_pooled_head_has_no_maps_to_guide() -> None:
-    with pytest.raises(RecipeError, match=r"loss\.oval looks at class activation maps"):
-        objective(Loss(oval=0.5), "conv4")
+    with pytest.raises(RecipeError, match=r"loss\.face_region looks at class activation maps"):
+        objective(LossConfig(face_region=0.5), "conv4")

@@ -16,7 +16,7 @@ from mien._errors import RecipeError
 from mien.lab import nets
 from mien.lab import recipe as recipes
 from mien.lab.files import load_state
-from mien.lab.recipe import Loss, Optimise
+from mien.lab.recipe import LossConfig, TrainConfig
 from mien.lab.train.loop import Devices, fit
 from mien.lab.train.losses import Objective, class_loss, class_maps, outside_share
 from mien.lab.train.optim import build_optimiser
@@ -26,7 +26,7 @@ from support.paths import TESTS
 from support.short_runs import SHORT, with_everything
 from support.synthetic_faces import cartoon_set
 
-ALL = Loss(contrast=0.2, words=0.5, oval=0.5)
+ALL = LossConfig(contrastive=0.2, text_alignment=0.5, face_region=0.5)
 
 
 @pytest.fixture(autouse=True)
@@ -45,14 +45,14 @@ def test_the_loss_is_the_weighted_sum_of_its_parts() -> None:
     loss, logits = module(x, target, oval)
     features = module.net.features(x)
     pooled, classes = features.mean(dim=(2, 3)), target.argmax(dim=1)
-    contrast, aligned = (module.auxiliary[name](pooled, target) for name in ("contrast", "words"))
+    contrast, aligned = (module.auxiliary[name](pooled, target) for name in ("contrastive", "text_alignment"))
     outside = outside_share(class_maps(features, module.net.head.linear.weight, classes), oval)
     expected = functional.cross_entropy(logits, classes) + 0.2 * contrast + 0.5 * aligned + 0.5 * outside
     torch.testing.assert_close(loss, expected)
 
 
 def test_auxiliary_losses_leave_the_net_of_the_same_seed_as_it_is() -> None:
-    plain, more = objective(Loss(), **TINY).net.state_dict(), objective(ALL, **TINY).net.state_dict()
+    plain, more = objective(LossConfig(), **TINY).net.state_dict(), objective(ALL, **TINY).net.state_dict()
     assert all(torch.equal(plain[key], more[key]) for key in plain)
 
 
@@ -72,7 +72,9 @@ def test_under_bf16_autocast_auxiliary_losses_keep_their_digits() -> None:
         features = module.net.features(x)
     assert features.dtype == torch.bfloat16
     pooled = features.mean(dim=(2, 3), dtype=torch.float32)
-    extra = 0.2 * module.auxiliary["contrast"](pooled, target) + 0.5 * module.auxiliary["words"](pooled, target)
+    extra = 0.2 * module.auxiliary["contrastive"](pooled, target) + 0.5 * module.auxiliary["text_alignment"](
+        pooled, target
+    )
     maps = class_maps(features, module.net.head.linear.weight, target.argmax(dim=1))
     expected = class_loss(logits, target, ONES, ALL) + extra + 0.5 * outside_share(maps, oval)
     torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-6)
@@ -90,31 +92,31 @@ def test_any_net_has_features_to_contrast_and_align(name: str) -> None:
     with torch.device("meta"):
         net = nets.build(name, channels=1, classes=7)
         width = net.features(torch.empty(2, 1, 48, 48)).shape[1]
-    module = Objective(net, Loss(contrast=0.1, words=0.1), ONES)
-    assert module.auxiliary["contrast"].project[0].in_features == width
-    assert module.auxiliary["words"].project.in_features == width
+    module = Objective(net, LossConfig(contrastive=0.1, text_alignment=0.1), ONES)
+    assert module.auxiliary["contrastive"].project[0].in_features == width
+    assert module.auxiliary["text_alignment"].project.in_features == width
 
 
 def test_auxiliary_parameters_are_optimised_under_their_own_names() -> None:
     module = objective(ALL, **TINY)
-    optimiser = build_optimiser(module, Optimise(rates={"auxiliary.words": 0.5, "auxiliary": 2.0}))
+    optimiser = build_optimiser(module, TrainConfig(lr_factors={"auxiliary.text_alignment": 0.5, "auxiliary": 2.0}))
     shares = {id(p): group["share"] for group in optimiser.param_groups for p in group["params"]}
     assert len(shares) == len(list(module.parameters()))
-    assert shares[id(module.auxiliary["words"].project.weight)] == 0.5
-    assert shares[id(module.auxiliary["contrast"].project[0].weight)] == 2.0
+    assert shares[id(module.auxiliary["text_alignment"].project.weight)] == 0.5
+    assert shares[id(module.auxiliary["contrastive"].project[0].weight)] == 2.0
     assert shares[id(module.net.head.linear.weight)] == 1.0
 
 
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("target.smoothing=1.5", r"target\.smoothing is a share from 0 to 1, not 1\.5"),
-        ("target.votes=-0.1", r"target\.votes is a share"),
-        ("target.effective=1.0", r"target\.effective is at least 0 and below 1"),
-        ("target.temperature=0", r"target\.temperature is above 0"),
+        ("target.label_smoothing=1.5", r"target\.label_smoothing is a share from 0 to 1, not 1\.5"),
+        ("target.vote_weight=-0.1", r"target\.vote_weight is a share"),
+        ("target.effective_number_beta=1.0", r"target\.effective_number_beta is at least 0 and below 1"),
+        ("target.distillation_temperature=0", r"target\.distillation_temperature is above 0"),
         ("loss.gamma=-1", r"loss\.gamma is at least 0"),
-        ("loss.words=nan", "loss: words is a finite number"),
-        ("loss.contrast_temperature=0", r"loss\.contrast_temperature is above 0"),
+        ("loss.text_alignment=nan", "loss: text_alignment is a finite number"),
+        ("loss.contrastive_temperature=0", r"loss\.contrastive_temperature is above 0"),
     ],
 )
 def test_numbers_that_mean_nothing_are_refused(override: str, says: str) -> None:
@@ -169,7 +171,10 @@ def test_a_killed_run_with_auxiliary_losses_ends_with_the_same_bits(tmp_path: Pa
         os.kill(child.pid, signal.SIGKILL)
     state = load_state(folder / "checkpoint.pt")
     assert 2 <= state["epoch"] <= 6
-    assert {name.split(".")[1] for name in state["objective"] if name.startswith("auxiliary")} == {"contrast", "words"}
+    assert {name.split(".")[1] for name in state["objective"] if name.startswith("auxiliary")} == {
+        "contrastive",
+        "text_alignment",
+    }
     for place in (folder, whole):
         assert fit(with_everything(), faces, place, devices=Devices("cpu"))
     assert digest(folder) == digest(whole)
@@ -184,9 +189,9 @@ def digest(folder: Path) -> str:
 
 def test_a_fallback_takes_the_auxiliary_parts_back_as_well(tmp_path: Path) -> None:
     """A first rate that blows everything up after a good epoch; the fallback goes on from that epoch's weights."""
-    changes = ["optimise.schedule=plateau", "optimise.ema=0", "loss.contrast=0.2", "optimise.epochs=8"]
+    changes = ["train.schedule=plateau", "train.ema_decay=0", "loss.contrastive=0.2", "train.epochs=8"]
     chosen = recipes.load(
-        "mien-plain", [*SHORT, *changes, "optimise.warmup=0.99", "optimise.rate=1e8", "optimise.fallback.rate=0.001"]
+        "mien-plain", [*SHORT, *changes, "train.warmup=0.99", "train.lr=1e8", "train.fallback.lr=0.001"]
     )
     records: list[dict] = []
     assert fit(chosen, cartoon_set(per_split=(70, 14, 0)), tmp_path, devices=Devices("cpu"), report=records.append)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mien.lab.recipe import Optimise
+from mien.lab.recipe import TrainConfig
 from mien.lab.train.optim import Muon, build_optimiser, orthogonal
 from mien.lab.train.run import build
 from support.tiny_recipe import tiny
@@ -58,7 +58,7 @@ def test_all_else_moves_as_under_sgd(shape: tuple[int, ...]) -> None:
 
 
 def test_a_recipe_that_asks_for_muon_gets_it_with_its_momentum_and_decay() -> None:
-    optimiser = build_optimiser(build(tiny()), Optimise(name="muon", rate=0.02, momentum=0.8, decay=0.01))
+    optimiser = build_optimiser(build(tiny()), TrainConfig(optimizer="muon", lr=0.02, momentum=0.8, weight_decay=0.01))
     assert isinstance(optimiser, Muon)
     groups = {group["weight_decay"]: group for group in optimiser.param_groups}
     assert set(groups) == {0.0, 0.01}

@@ -24,34 +24,42 @@ from support.synthetic_faces import cartoon_set
 from support.tiny_recipe import same, tiny
 
 CPU = Devices("cpu")
-STILL = {"rate": 1e-12, "ema": 0.0, "schedule": "plateau", "patience": 0, "factor": 0.5, "floor": 0.9, "warmup": 0.0}
-TO_SGD = {"name": "sgd", "rate": 0.05, "schedule": "cosine"}
-EXPLODES = {"rate": 1e30, "schedule": "plateau", "warmup": 0.0}
+STILL = {
+    "lr": 1e-12,
+    "ema_decay": 0.0,
+    "schedule": "plateau",
+    "patience": 0,
+    "factor": 0.5,
+    "min_lr_factor": 0.9,
+    "warmup": 0.0,
+}
+TO_SGD = {"optimizer": "sgd", "lr": 0.05, "schedule": "cosine"}
+EXPLODES = {"lr": 1e30, "schedule": "plateau", "warmup": 0.0}
 
 # Every way in which a run can be in the middle of something.
 RUNS = {
-    "one phase": tiny(optimise={"schedule": "one-cycle", "name": "adam", "rate": 0.01}),
-    "plateau": tiny(optimise={"schedule": "plateau", "patience": 0, "rate": 1e-4, "warmup": 0.0, "epochs": 4}),
+    "one phase": tiny(train={"schedule": "one-cycle", "optimizer": "adam", "lr": 0.01}),
+    "plateau": tiny(train={"schedule": "plateau", "patience": 0, "lr": 1e-4, "warmup": 0.0, "epochs": 4}),
     "phases": tiny(
         phases=[
-            {"freeze": ["features"], "dropout": 0.5, "optimise": {"epochs": 2, "name": "adamw", "rate": 0.01}},
-            {"freeze": ["features.0", "features.1"], "optimise": {"epochs": 1, "batch": 56, "ema": 0.5}},
-            {"optimise": {"epochs": 2, "clip": 0.5, "accumulate": 2}},
+            {"freeze": ["features"], "dropout": 0.5, "train": {"epochs": 2, "optimizer": "adamw", "lr": 0.01}},
+            {"freeze": ["features.0", "features.1"], "train": {"epochs": 1, "batch_size": 56, "ema_decay": 0.5}},
+            {"train": {"epochs": 2, "clip_grad": 0.5, "accumulate_steps": 2}},
         ],
         keep="best",
     ),
-    "another size first": tiny(phases=[{"size": 24, "optimise": {"epochs": 2}}, {"optimise": {"epochs": 1}}]),
+    "another size first": tiny(phases=[{"size": 24, "train": {"epochs": 2}}, {"train": {"epochs": 1}}]),
     "fallback from a plateau": tiny(
-        options={"norm": False, "dropout": 0.0}, optimise={"name": "adam", "epochs": 6, **STILL, "fallback": TO_SGD}
+        options={"norm": False, "dropout": 0.0}, train={"optimizer": "adam", "epochs": 6, **STILL, "fallback": TO_SGD}
     ),
     "fallback from a loss that is no number": tiny(
-        phases=[{"optimise": {"epochs": 2}}, {"optimise": {"epochs": 3, **EXPLODES, "fallback": TO_SGD}}],
+        phases=[{"train": {"epochs": 2}}, {"train": {"epochs": 3, **EXPLODES, "fallback": TO_SGD}}],
     ),
     "fallback in the last epoch of a phase": tiny(
         phases=[
-            {"optimise": {"epochs": 1}},
-            {"optimise": {"epochs": 1, **EXPLODES, "fallback": TO_SGD}},
-            {"optimise": {"epochs": 1, "name": "adam", "rate": 1e-3}},
+            {"train": {"epochs": 1}},
+            {"train": {"epochs": 1, **EXPLODES, "fallback": TO_SGD}},
+            {"train": {"epochs": 1, "optimizer": "adam", "lr": 1e-3}},
         ],
     ),
 }
@@ -101,7 +109,7 @@ def test_a_run_killed_after_every_epoch_ends_with_the_same_bits(name: str, faces
 def test_a_kill_between_any_two_files_loses_nothing(
     faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe, replace, written = tiny(optimise={"epochs": 2}), Path.replace, 0
+    recipe, replace, written = tiny(train={"epochs": 2}), Path.replace, 0
 
     def kill(temporary: Path, path: Path) -> Path:
         nonlocal written
@@ -162,7 +170,7 @@ def test_a_loss_that_is_no_number_goes_back_to_the_best_epoch(faces: FaceSet, tm
 
 
 def test_a_last_epoch_without_a_number_leaves_the_best(faces: FaceSet, tmp_path: Path) -> None:
-    phases = [{"optimise": {"epochs": 2}}, {"optimise": {"epochs": 1, **EXPLODES, "fallback": TO_SGD}}]
+    phases = [{"train": {"epochs": 2}}, {"train": {"epochs": 1, **EXPLODES, "fallback": TO_SGD}}]
     assert fit(tiny(phases=phases), faces, tmp_path / "falls", devices=CPU)
     best = max(record["public_accuracy"] for record in load_final(tmp_path / "falls").history)
     assert accuracy(tmp_path / "falls", faces) == pytest.approx(best)
@@ -176,9 +184,9 @@ def accuracy(folder: Path, faces: FaceSet) -> float:
 
 
 def test_the_best_epoch_is_kept_where_the_recipe_asks(faces: FaceSet, tmp_path: Path) -> None:
-    spoils = {"epochs": 2, "rate": 2.0, "ema": 0.0, "warmup": 0.0, "schedule": "constant"}
-    learns = {"epochs": 6, "name": "adam", "rate": 0.01}
-    recipe = tiny(phases=[{"optimise": learns}, {"optimise": spoils}], keep="best", augment={"flip": 0.0})
+    spoils = {"epochs": 2, "lr": 2.0, "ema_decay": 0.0, "warmup": 0.0, "schedule": "constant"}
+    learns = {"epochs": 6, "optimizer": "adam", "lr": 0.01}
+    recipe = tiny(phases=[{"train": learns}, {"train": spoils}], checkpoint="best", augment={"flip": 0.0})
     assert fit(recipe, faces, tmp_path, devices=CPU)
     found = [record["public_accuracy"] for record in load_final(tmp_path).history]
     assert found[-1] < max(found)
@@ -213,18 +221,18 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(faces: FaceSet, tmp_path: Pa
 
 
 def test_a_final_that_was_removed_is_written_again_and_other_faces_are_refused(faces: FaceSet, tmp_path: Path) -> None:
-    assert fit(tiny(keep="best"), faces, tmp_path, devices=CPU)
+    assert fit(tiny(checkpoint="best"), faces, tmp_path, devices=CPU)
     before = weights(tmp_path)
     (tmp_path / "final.pt").unlink()
-    assert fit(tiny(keep="best"), faces, tmp_path, devices=CPU)
+    assert fit(tiny(checkpoint="best"), faces, tmp_path, devices=CPU)
     assert same(before, weights(tmp_path))
     with pytest.raises(DataError, match="run on other faces"):
-        fit(tiny(keep="best"), dataclasses.replace(faces, sha256="1" * 64), tmp_path, devices=CPU)
+        fit(tiny(checkpoint="best"), dataclasses.replace(faces, sha256="1" * 64), tmp_path, devices=CPU)
 
 
 def test_a_choice_that_needs_validation_is_refused_without(faces: FaceSet, tmp_path: Path) -> None:
     training: FaceSet = faces.select(faces.usage == 0)
-    needs: list[Recipe] = [tiny(keep="best"), RUNS["plateau"]]
+    needs: list[Recipe] = [tiny(checkpoint="best"), RUNS["plateau"]]
     for recipe in needs:
         with pytest.raises(DataError, match="no faces to validate on"):
             fit(recipe, training, tmp_path, devices=CPU)
@@ -234,9 +242,9 @@ def test_a_choice_that_needs_validation_is_refused_without(faces: FaceSet, tmp_p
 @pytest.mark.parametrize("decay", [0.0, 1e30], ids=["the loss", "the weights alone"])
 def test_divergence_keeps_the_epochs_before(decay: float, faces: FaceSet, tmp_path: Path) -> None:
     # With one step an epoch, the loss of that step still is a number.
-    diverges = {"epochs": 2, "rate": 1e30, "decay": decay, "batch": 196 if decay else 28, "warmup": 0.0}
-    recipe = tiny(phases=[{"optimise": {"epochs": 2}}, {"optimise": diverges}])
-    with pytest.raises(DivergedError, match=r"in epoch 3; lower optimise\.rate"):
+    diverges = {"epochs": 2, "lr": 1e30, "weight_decay": decay, "batch_size": 196 if decay else 28, "warmup": 0.0}
+    recipe = tiny(phases=[{"train": {"epochs": 2}}, {"train": diverges}])
+    with pytest.raises(DivergedError, match=r"in epoch 3; lower train\.lr"):
         fit(recipe, faces, tmp_path, devices=CPU)
     state = load_state(tmp_path / "checkpoint.pt")
     assert state["epoch"] == 2
@@ -253,7 +261,7 @@ def test_what_is_frozen_stays_as_it_was(faces: FaceSet, tmp_path: Path) -> None:
 
 def test_a_batch_in_parts_is_the_whole_batch(faces: FaceSet, tmp_path: Path) -> None:
     for parts in (1, 4):
-        recipe = tiny(options={"norm": False, "dropout": 0.0}, optimise={"accumulate": parts, "clip": 1.0})
+        recipe = tiny(options={"norm": False, "dropout": 0.0}, train={"accumulate_steps": parts, "clip_grad": 1.0})
         assert fit(recipe, faces, tmp_path / str(parts), devices=CPU)
     whole, parts_of_it = weights(tmp_path / "1"), weights(tmp_path / "4")
     assert all(torch.allclose(whole[name], parts_of_it[name], atol=1e-5) for name in whole)
@@ -261,8 +269,8 @@ def test_a_batch_in_parts_is_the_whole_batch(faces: FaceSet, tmp_path: Path) -> 
 
 
 def test_gradients_are_clipped(faces: FaceSet, tmp_path: Path) -> None:
-    clipped = {"clip": 1e-6, "momentum": 0.0, "rate": 1.0, "decay": 0.0, "ema": 0.0}
-    recipe = tiny(options={"norm": False}, optimise={**clipped, "schedule": "constant", "warmup": 0.0, "epochs": 1})
+    clipped = {"clip_grad": 1e-6, "momentum": 0.0, "lr": 1.0, "weight_decay": 0.0, "ema_decay": 0.0}
+    recipe = tiny(options={"norm": False}, train={**clipped, "schedule": "constant", "warmup": 0.0, "epochs": 1})
     assert fit(recipe, faces, tmp_path, devices=CPU)
     torch.manual_seed(0)
     before, after = build(recipe).state_dict(), weights(tmp_path)
@@ -271,10 +279,12 @@ def test_gradients_are_clipped(faces: FaceSet, tmp_path: Path) -> None:
 
 
 def test_an_average_runs_on_through_the_phases(faces: FaceSet, tmp_path: Path) -> None:
-    phases = [{"optimise": {"epochs": 1}}, {"optimise": {"epochs": 1, "batch": 49}}]
+    phases = [{"train": {"epochs": 1}}, {"train": {"epochs": 1, "batch_size": 49}}]
     assert fit(tiny(phases=phases), faces, tmp_path / "runs", devices=CPU)
     assert load_state(tmp_path / "runs" / "checkpoint.pt")["steps"] == 196 // 28 + 196 // 49
-    assert fit(tiny(phases=[*phases, {"optimise": {"epochs": 1, "ema": 0.0}}]), faces, tmp_path / "ends", devices=CPU)
+    assert fit(
+        tiny(phases=[*phases, {"train": {"epochs": 1, "ema_decay": 0.0}}]), faces, tmp_path / "ends", devices=CPU
+    )
     state = load_state(tmp_path / "ends" / "checkpoint.pt")
     learned = {name.removeprefix("net."): value for name, value in state["objective"].items()}
     assert same(learned, state["average"])

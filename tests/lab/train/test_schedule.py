@@ -8,23 +8,23 @@ from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
 from mien._errors import RecipeError
-from mien.lab.recipe import Optimise, Phase
+from mien.lab.recipe import Phase, TrainConfig
 from mien.lab.train.optim import Average, build_optimiser, set_rate
 from mien.lab.train.run import build
 from mien.lab.train.schedule import choices, freeze, plateau, rate_scale, set_mode, stage_at, stages
 from support.tiny_recipe import tiny
 
 
-def rates(choice: Optimise, at: list[float]) -> list[float]:
+def rates(choice: TrainConfig, at: list[float]) -> list[float]:
     return [rate_scale(choice, progress, []) for progress in at]
 
 
 def test_the_rate_rises_then_falls_to_zero_or_stays() -> None:
     at = [0.05, 0.1, 0.55, 1.0]
-    assert rates(Optimise(warmup=0.1), at) == pytest.approx([0.5, 1.0, 0.5, 0.0])
-    assert rates(Optimise(warmup=0.1, schedule="constant"), at) == pytest.approx([0.5, 1.0, 1.0, 1.0])
-    assert rates(Optimise(warmup=0, schedule="constant"), at) == [1.0] * 4
-    assert rates(Optimise(warmup=0), [0.0, 0.5]) == pytest.approx([1.0, 0.5])
+    assert rates(TrainConfig(warmup=0.1), at) == pytest.approx([0.5, 1.0, 0.5, 0.0])
+    assert rates(TrainConfig(warmup=0.1, schedule="constant"), at) == pytest.approx([0.5, 1.0, 1.0, 1.0])
+    assert rates(TrainConfig(warmup=0, schedule="constant"), at) == [1.0] * 4
+    assert rates(TrainConfig(warmup=0), [0.0, 0.5]) == pytest.approx([1.0, 0.5])
 
 
 @pytest.mark.parametrize("warmup", [0.1, 0.3])
@@ -32,7 +32,7 @@ def test_one_cycle_is_torchs(warmup: float) -> None:
     steps, rate = 4000, 0.2
     optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=rate)
     theirs = OneCycleLR(optimiser, rate, steps, pct_start=warmup, cycle_momentum=False, final_div_factor=1e9)
-    choice = Optimise(rate=rate, schedule="one-cycle", warmup=warmup)
+    choice = TrainConfig(lr=rate, schedule="one-cycle", warmup=warmup)
     for step in range(steps):
         ours = rate * rate_scale(choice, (step + 0.5) / steps, [])
         assert ours == pytest.approx(optimiser.param_groups[0]["lr"], abs=rate * 2e-3)
@@ -46,21 +46,21 @@ def test_a_plateau_is_torchs(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     losses = (torch.rand(60, generator=generator) * (1 + 2 * torch.arange(60, 0, -1) / 60)).tolist()
     losses[7] = losses[21] = math.nan
-    choice = Optimise(schedule="plateau", patience=seed % 5, factor=(0.1, 0.5)[seed % 2], floor=1e-2)
+    choice = TrainConfig(schedule="plateau", patience=seed % 5, factor=(0.1, 0.5)[seed % 2], min_lr_factor=1e-2)
     optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-    theirs = ReduceLROnPlateau(optimiser, factor=choice.factor, patience=choice.patience, min_lr=choice.floor)
+    theirs = ReduceLROnPlateau(optimiser, factor=choice.factor, patience=choice.patience, min_lr=choice.min_lr_factor)
     for epoch, loss in enumerate(losses):
         theirs.step(loss)
         assert plateau(losses[: epoch + 1], choice)[0] == pytest.approx(optimiser.param_groups[0]["lr"])
 
 
 def test_a_first_loss_that_is_no_number_does_not_spoil_the_plateau() -> None:
-    choice = Optimise(schedule="plateau", patience=1)
+    choice = TrainConfig(schedule="plateau", patience=1)
     assert plateau([math.nan, 3.0, 2.0, 1.0, 0.5], choice) == (1.0, False)
 
 
 def test_a_plateau_is_over_when_its_floor_is_waited_out() -> None:
-    choice = Optimise(schedule="plateau", patience=0, factor=0.1, floor=1e-2)
+    choice = TrainConfig(schedule="plateau", patience=0, factor=0.1, min_lr_factor=1e-2)
     assert [plateau([1.0] * n, choice) for n in range(1, 5)] == [
         (1.0, False),
         (0.1, False),
@@ -70,21 +70,24 @@ def test_a_plateau_is_over_when_its_floor_is_waited_out() -> None:
 
 
 def test_phases_follow_each_other_with_changes_of_their_own() -> None:
-    changes = [{"name": "warm", "optimise": {"epochs": 2, "rate": 0.5}}, {"optimise": {"name": "adam"}}]
-    first, second = stages(tiny(phases=changes, optimise={"epochs": 4}))
+    changes = [{"name": "warm", "train": {"epochs": 2, "lr": 0.5}}, {"train": {"optimizer": "adam"}}]
+    first, second = stages(tiny(phases=changes, train={"epochs": 4}))
     assert (first.first, first.last, second.first, second.last) == (0, 2, 2, 6)
-    assert (first.optimise.rate, first.optimise.name, second.optimise.name) == (0.5, "sgd", "adam")
+    assert (first.train.lr, first.train.optimizer, second.train.optimizer) == (0.5, "sgd", "adam")
     assert [stage_at((first, second), epoch) for epoch in (0, 1, 2, 5, 6)] == [first, first, second, second, second]
 
 
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"phases": [{"name": "warm", "optimise": {"epoch": 2}}]}, "phase 'warm': optimise: unknown key 'epoch'"),
-        ({"phases": [{"optimise": {"rate": -1}}]}, "rate is above 0"),
-        ({"phases": [{"optimise": {"precision": "bf16-mixed"}}]}, "precision is that of the whole training"),
-        ({"optimise": {"schedule": "plateau", "fallback": {"nam": "sgd"}}}, "unknown key 'nam'; did you mean 'name'?"),
-        ({"optimise": {"schedule": "plateau", "fallback": {"epochs": 3}}}, "fallback: epochs are those"),
+        ({"phases": [{"name": "warm", "train": {"epoch": 2}}]}, "phase 'warm': train: unknown key 'epoch'"),
+        ({"phases": [{"train": {"lr": -1}}]}, "lr is above 0"),
+        ({"phases": [{"train": {"precision": "bf16-mixed"}}]}, "precision is that of the whole training"),
+        (
+            {"train": {"schedule": "plateau", "fallback": {"optimize": "sgd"}}},
+            "unknown key 'optimize'; did you mean 'optimizer'?",
+        ),
+        ({"train": {"schedule": "plateau", "fallback": {"epochs": 3}}}, "fallback: epochs are those"),
     ],
 )
 def test_wrong_phases_and_fallbacks_show_before_the_first_epoch(changes: dict, says: str) -> None:
@@ -93,8 +96,8 @@ def test_wrong_phases_and_fallbacks_show_before_the_first_epoch(changes: dict, s
 
 
 def test_all_choices_are_listed() -> None:
-    recipe = tiny(optimise={"schedule": "plateau", "fallback": {"name": "sgd", "batch": 14}})
-    assert [choice.batch for choice in choices(stages(recipe))] == [28, 14]
+    recipe = tiny(train={"schedule": "plateau", "fallback": {"optimizer": "sgd", "batch_size": 14}})
+    assert [choice.batch_size for choice in choices(stages(recipe))] == [28, 14]
 
 
 def test_frozen_modules_do_not_learn_and_keep_their_statistics() -> None:
@@ -127,15 +130,15 @@ def test_an_unknown_module_names_the_nearest() -> None:
     net = build(tiny())
     with pytest.raises(RecipeError, match=r"no module 'feature'; did you mean 'features'\?"):
         freeze(net, ["feature"])
-    for key in ("rates", "decays"):
+    for key in ("lr_factors", "weight_decays"):
         with pytest.raises(RecipeError, match=r"no module 'heat'; did you mean 'head'\?"):
-            build_optimiser(net, Optimise(**{key: {"heat": 0.1}}))
+            build_optimiser(net, TrainConfig(**{key: {"heat": 0.1}}))
     freeze(net, ["features", "head"])
     with pytest.raises(RecipeError, match="something to learn"):
-        build_optimiser(net, Optimise())
+        build_optimiser(net, TrainConfig())
 
 
-def groups(net: nn.Module, choice: Optimise) -> dict[str, tuple[float, float]]:
+def groups(net: nn.Module, choice: TrainConfig) -> dict[str, tuple[float, float]]:
     """Parameter -> its rate and its decay."""
     optimiser = build_optimiser(net, choice)
     names = {parameter: name for name, parameter in net.named_parameters()}
@@ -145,12 +148,12 @@ def groups(net: nn.Module, choice: Optimise) -> dict[str, tuple[float, float]]:
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "muon"])
 def test_the_longest_prefix_gives_rate_and_decay_and_vectors_have_none(name: str) -> None:
     net = build(tiny())
-    choice = Optimise(
-        name=name,
-        rate=0.1,
-        decay=1e-3,
-        rates={"features": 0.1, "features.4": 0.5},
-        decays={"head": 1e-2, "head.layers.3": 0.0},
+    choice = TrainConfig(
+        optimizer=name,
+        lr=0.1,
+        weight_decay=1e-3,
+        lr_factors={"features": 0.1, "features.4": 0.5},
+        weight_decays={"head": 1e-2, "head.layers.3": 0.0},
     )
     found = groups(net, choice)
     assert found.keys() == dict(net.named_parameters()).keys()
@@ -168,7 +171,7 @@ def test_the_longest_prefix_gives_rate_and_decay_and_vectors_have_none(name: str
 
 def test_a_rate_reaches_every_group_as_its_share() -> None:
     net = build(tiny())
-    optimiser = build_optimiser(net, Optimise(rates={"features": 0.1}))
+    optimiser = build_optimiser(net, TrainConfig(lr_factors={"features": 0.1}))
     set_rate(optimiser, 3.0)
     assert {round(group["lr"], 6) for group in optimiser.param_groups} == {0.3, 3.0}
 
@@ -176,9 +179,9 @@ def test_a_rate_reaches_every_group_as_its_share() -> None:
 def test_sgd_is_nesterovs_and_adam_torchs_own() -> None:
     weight = nn.Linear(3, 2, bias=False)
     for name, kind in (("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)):
-        assert type(build_optimiser(weight, Optimise(name=name))) is kind
-    assert build_optimiser(weight, Optimise()).param_groups[0]["nesterov"]
-    assert not build_optimiser(weight, Optimise(momentum=0)).param_groups[0]["nesterov"]
+        assert type(build_optimiser(weight, TrainConfig(optimizer=name))) is kind
+    assert build_optimiser(weight, TrainConfig()).param_groups[0]["nesterov"]
+    assert not build_optimiser(weight, TrainConfig(momentum=0)).param_groups[0]["nesterov"]
 
 
 def test_an_average_forgets_the_first_weights_and_follows_the_last() -> None:

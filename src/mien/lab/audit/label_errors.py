@@ -53,22 +53,22 @@ def fold_recipes(recipe: Recipe) -> list[Recipe]:
 
     The last epoch is kept and no plateau is waited for, so that no fold chooses the weights that judge it.
     """
-    if recipe.data.also or recipe.data.expand_first:
+    if recipe.data.extra or recipe.data.expand_first:
         raise RecipeError(
-            f"recipe {recipe.name}: an audit learns from its set alone; leave out data.also, expand_first"
+            f"recipe {recipe.name}: an audit learns from its set alone; leave out data.extra, expand_first"
         )
-    if recipe.target.teach > 0 or recipe.net.weights not in ("", "imagenet"):
+    if recipe.target.distillation > 0 or recipe.net.weights not in ("", "imagenet"):
         raise RecipeError(
             f"recipe {recipe.name}: its teachers or first weights may have learned from the faces they would be asked "
-            "about; take a recipe without target.teach and net.weights"
+            "about; take a recipe without target.distillation and net.weights"
         )
     if _follows_validation(recipe):
         raise RecipeError(
             f"recipe {recipe.name}: a plateau would let every fold steer the rate of the net that judges it; "
-            "take a recipe with another optimise.schedule, or change it with --set"
+            "take a recipe with another train.schedule, or change it with --set"
         )
     data = [replace(recipe.data, folds=FOLDS, fold=fold) for fold in range(FOLDS)]
-    return [replace(recipe, data=one, keep="last") for one in data]
+    return [replace(recipe, data=one, checkpoint="last") for one in data]
 
 
 def folds_folder(out: Path, recipe: Recipe) -> Path:
@@ -101,7 +101,7 @@ def train_folds(
         logits = predict(load_final(run).net, asked.images, chosen.data.size)
         rows.append(asked.rows.numpy())
         probs.append(F.softmax(logits, dim=1).numpy())
-    epochs = f"{recipe.optimise.epochs} epochs" if not recipe.phases else f"{len(recipe.phases)} phases"
+    epochs = f"{recipe.train.epochs} epochs" if not recipe.phases else f"{len(recipe.phases)} phases"
     origin = f"{FOLDS} folds of {recipe.name} ({epochs}), each asked about the Training faces it has not learned from"
     return Opinion(np.concatenate(rows), np.concatenate(probs), class_set(recipe.data.classes), origin)
 
@@ -161,8 +161,8 @@ def save_opinion(path: Path, opinion: Opinion) -> None:
 
 
 def _follows_validation(recipe: Recipe) -> bool:
-    own = recipe.optimise.schedule
-    schedules = [phase.optimise.get("schedule", own) for phase in recipe.phases] or [own]
+    own = recipe.train.schedule
+    schedules = [phase.train.get("schedule", own) for phase in recipe.phases] or [own]
     return "plateau" in schedules
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from mien.lab.augment.config import Augment
+from mien.lab.augment.config import AugmentConfig
 from mien.lab.augment.photometric import factor, uniform
 
 # Aspect ratios of a random crop reach from 3/4 to 4/3 (Szegedy et al., CVPR 2015).
@@ -21,13 +21,13 @@ _ASPECT = 4 / 3
 OVAL_CENTRE, OVAL_AXES = (0.494, 0.500), (0.385, 0.480)
 
 
-def draw_moves(n: int, s: Augment, generator: Generator) -> Tensor:
+def draw_moves(n: int, s: AugmentConfig, generator: Generator) -> Tensor:
     """float32 ``[n, 2, 3]``: a map for every image of a batch."""
     moves = _affine(n, s, generator)
-    if s.crop > 0:
-        return _within(moves, *_random_windows(n, s.crop, generator))
-    if s.crops > 0:
-        return _within(moves, *_fixed_windows(n, s.crop_side, generator))
+    if s.min_crop_area > 0:
+        return _within(moves, *_random_windows(n, s.min_crop_area, generator))
+    if s.n_crops > 0:
+        return _within(moves, *_fixed_windows(n, s.crop_fraction, generator))
     return moves
 
 
@@ -50,11 +50,11 @@ def oval(moves: Tensor, size: int) -> Tensor:
     return (places.square().sum(1, keepdim=True) <= 1).float()
 
 
-def _affine(n: int, s: Augment, generator: Generator) -> Tensor:
+def _affine(n: int, s: AugmentConfig, generator: Generator) -> Tensor:
     angle = uniform(n, -s.rotate, s.rotate, generator) * (math.pi / 180)
     size = 1 / factor(n, s.scale, generator)
     shear = uniform(n, -s.shear, s.shear, generator)
-    flip = 0.5 if s.crops == 10 else s.flip
+    flip = 0.5 if s.n_crops == 10 else s.flip
     mirror = torch.where(uniform(n, 0, 1, generator) < flip, -1.0, 1.0)
     # The map spans -1..1, so a shift of the whole side is 2.
     dx, dy = (2 * uniform(n, -s.shift, s.shift, generator) for _ in range(2))

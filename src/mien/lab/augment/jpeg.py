@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from mien.lab.augment.config import Augment
+from mien.lab.augment.config import AugmentConfig
 from mien.lab.augment.photometric import uniform
 
 _BLOCK = 8
@@ -27,7 +27,7 @@ _TABLE = (
 )
 
 
-def compress(x: Tensor, s: Augment, generator: Generator) -> Tensor:
+def compress(x: Tensor, s: AugmentConfig, generator: Generator) -> Tensor:
     """JPEG of uniform quality in ``s.jpeg_quality`` for the share ``s.jpeg`` of ``x`` ``[N, 1, S, S]``, in place."""
     if s.jpeg <= 0:
         return x

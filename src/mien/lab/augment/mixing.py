@@ -3,11 +3,11 @@
 import torch
 from torch import Generator, Tensor
 
-from mien.lab.augment.config import Augment
+from mien.lab.augment.config import AugmentConfig
 from mien.lab.augment.photometric import uniform
 
 
-def mix(x: Tensor, target: Tensor, s: Augment, generator: Generator) -> tuple[Tensor, Tensor]:
+def mix(x: Tensor, target: Tensor, s: AugmentConfig, generator: Generator) -> tuple[Tensor, Tensor]:
     """``x`` ``[N, 1, S, S]`` and ``target`` ``[N, C]`` mixed alike; both unchanged where neither alpha is above 0.
 
     With both alphas above 0 each face gets mixup or CutMix with equal chance, so that both are in every batch.
@@ -23,15 +23,15 @@ def mix(x: Tensor, target: Tensor, s: Augment, generator: Generator) -> tuple[Te
 
 def mixup(x: Tensor, target: Tensor, alpha: float, generator: Generator) -> tuple[Tensor, Tensor]:
     """Every sample of ``x`` and its ``target`` ``[N, C]`` mixed with one other of the batch; unchanged for alpha 0."""
-    return mix(x, target, Augment(mixup=alpha), generator)
+    return mix(x, target, AugmentConfig(mixup=alpha), generator)
 
 
 def cutmix(x: Tensor, target: Tensor, alpha: float, generator: Generator) -> tuple[Tensor, Tensor]:
     """A rectangle of every sample taken from one other (Yun et al., ICCV 2019), its ``target`` by the areas."""
-    return mix(x, target, Augment(cutmix=alpha), generator)
+    return mix(x, target, AugmentConfig(cutmix=alpha), generator)
 
 
-def _own_share(x: Tensor, s: Augment, generator: Generator) -> Tensor:
+def _own_share(x: Tensor, s: AugmentConfig, generator: Generator) -> Tensor:
     """How much of each pixel stays the sample's own: ``[N, 1, 1, 1]`` or ``[N, 1, S, S]``."""
     if s.cutmix <= 0:
         return _mixup_share(len(x), s.mixup, generator)

@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from mien.lab.augment.config import Augment
+from mien.lab.augment.config import AugmentConfig
 
 
 def uniform(count: int, low: float, high: float, generator: Generator) -> Tensor:
@@ -20,7 +20,7 @@ def factor(count: int, strength: float, generator: Generator) -> Tensor:
     return uniform(count, -edge, edge, generator).exp()
 
 
-def relight(x: Tensor, s: Augment, generator: Generator) -> Tensor:
+def relight(x: Tensor, s: AugmentConfig, generator: Generator) -> Tensor:
     """``x`` ``[N, 1, S, S]`` in 0..1, changed in place; the result may leave 0..1."""
     n = len(x)
     if s.gamma > 0:
@@ -28,10 +28,10 @@ def relight(x: Tensor, s: Augment, generator: Generator) -> Tensor:
     if s.contrast > 0:
         mean = x.mean(dim=(1, 2, 3), keepdim=True)
         x.sub_(mean).mul_(_each(factor(n, s.contrast, generator))).add_(mean)
-    if s.light > 0:
-        x.mul_(_each(uniform(n, 1 - s.light, 1 + s.light, generator)))
     if s.brightness > 0:
-        x.add_(_each(uniform(n, -s.brightness, s.brightness, generator)))
+        x.mul_(_each(uniform(n, 1 - s.brightness, 1 + s.brightness, generator)))
+    if s.brightness_shift > 0:
+        x.add_(_each(uniform(n, -s.brightness_shift, s.brightness_shift, generator)))
     return x
 
 
@@ -39,10 +39,10 @@ def _each(values: Tensor) -> Tensor:
     return values[:, None, None, None]
 
 
-def degrade(x: Tensor, s: Augment, generator: Generator) -> Tensor:
-    """Blur and noise, in place, for the share ``s.degrade`` of the images ``[N, 1, S, S]``."""
+def degrade(x: Tensor, s: AugmentConfig, generator: Generator) -> Tensor:
+    """Blur and noise, in place, for the share ``s.blur_noise_share`` of the images ``[N, 1, S, S]``."""
     n = len(x)
-    chosen = (uniform(n, 0, 1, generator) < s.degrade).float()
+    chosen = (uniform(n, 0, 1, generator) < s.blur_noise_share).float()
     if s.blur > 0:
         x = _blur_some(x, chosen * uniform(n, 0, s.blur, generator), radius=max(3, math.ceil(3 * s.blur)))
     if s.noise > 0:
@@ -76,19 +76,19 @@ def blur(x: Tensor, sigma: Tensor, *, radius: int) -> Tensor:
     return flat.transpose(0, 1)
 
 
-def erase(x: Tensor, s: Augment, generator: Generator) -> Tensor:
+def erase(x: Tensor, s: AugmentConfig, generator: Generator) -> Tensor:
     """Random erasing (Zhong et al., AAAI 2020), in place: one rectangle of uniform grey in a share of the images."""
-    if s.erase <= 0:
+    if s.random_erasing <= 0:
         return x
     n, side = len(x), x.shape[-1]
-    area = uniform(n, *s.erase_area, generator)
+    area = uniform(n, *s.erasing_area, generator)
     aspect = factor(n, 1.0, generator)
     half_w, half_h = (area * aspect).sqrt() / 2, (area / aspect).sqrt() / 2
     cx, cy, grey = (uniform(n, 0, 1, generator) for _ in range(3))
     at = (torch.arange(side, device=x.device) + 0.5) / side
     columns = ((at - cx[:, None]).abs() < half_w[:, None]).float()[:, None, None, :]
     rows = ((at - cy[:, None]).abs() < half_h[:, None]).float()
-    rows = (rows * (uniform(n, 0, 1, generator) < s.erase)[:, None])[:, None, :, None]
+    rows = (rows * (uniform(n, 0, 1, generator) < s.random_erasing)[:, None])[:, None, :, None]
     # Products of zeros and ones are exact, and faster here than a choice by a mask.
     x.sub_((x * rows).mul_(columns))
     return x.addcmul_(rows, columns * grey[:, None, None, None])

@@ -96,7 +96,7 @@ def account(reasons: Mapping[str, int]) -> str:
 def claimed(claim: Mapping[str, Any], measured: Mapping[str, Any]) -> list[tuple[str, float, float]]:
     """Figure, what a document claims, what is measured; only where both say it."""
     rows = []
-    for key, value in claim.get("figures", {}).items():
+    for key, value in claim.get("metrics", {}).items():
         name, _, emotion = key.partition(".")
         ours = measured.get(name, {}).get(emotion) if emotion else measured.get(name)
         if name == "macro_precision":

@@ -74,7 +74,7 @@ def _model(comparison: Comparison, place: int) -> dict[str, Any]:
         "int8_bytes": int8_bytes(comparison, place),
         "figures": comparison.figures[place],
         "common": comparison.common_figures[place],
-        "claim": dict(c.claim) | ({"figures": dict(c.claim["figures"])} if c.claim else {}),
+        "claim": dict(c.claim) | ({"metrics": dict(c.claim["metrics"])} if c.claim else {}),
     }
     return said | ({"cost": _cost(comparison.costs.each[place])} if comparison.costs else {})
 

@@ -31,7 +31,7 @@ from mien.lab.data.faceset import (
 )
 from mien.lab.data.fer2013 import OFFICIAL_COUNTS
 from mien.lab.data.images import SUFFIXES, resize
-from mien.lab.recipe import Recipe, Source
+from mien.lab.recipe import ExtraData, Recipe
 
 
 def mix(main: FaceSet, others: Sequence[tuple[FaceSet, float]]) -> FaceSet:
@@ -155,7 +155,7 @@ _TABLES = (".csv", ".tsv", ".txt")
 
 
 def load_set(path: Path | None, recipe: Recipe) -> FaceSet:
-    """The faces at ``path`` (``None``: at $MIEN_DATA), all splits, with the sets of ``data.also`` mixed into Training.
+    """The faces at ``path`` (``None``: at $MIEN_DATA), all splits, with the sets of ``data.extra`` mixed into Training.
 
     One's own faces are stored at ``max(48, data.size)`` pixels, in the eight classes of FER+ for ``data.classes =
     "eight"``, else in the seven. Where they have no validation split, 15 % of Training become PublicTest; the note says
@@ -169,9 +169,9 @@ def load_set(path: Path | None, recipe: Recipe) -> FaceSet:
     own = not is_fer2013(start)
     if own:
         faces = hold_out(faces)
-    if recipe.data.also:
-        faces = mix(_in_classes(faces, recipe), [_further(source, faces, recipe) for source in recipe.data.also])
-    if own or recipe.data.also:
+    if recipe.data.extra:
+        faces = mix(_in_classes(faces, recipe), [_further(source, faces, recipe) for source in recipe.data.extra])
+    if own or recipe.data.extra:
         _require_classes(faces, recipe)
         faces = _with_votes(faces, recipe)
     return faces
@@ -227,11 +227,11 @@ def _in_classes(faces: FaceSet, recipe: Recipe) -> FaceSet:
     return with_classes(faces, "eight")
 
 
-def _further(source: Source, main: FaceSet, recipe: Recipe) -> tuple[FaceSet, float]:
+def _further(source: ExtraData, main: FaceSet, recipe: Recipe) -> tuple[FaceSet, float]:
     if not source.path:
-        raise RecipeError(f"recipe {recipe.name}: data.also: a set has no path")
+        raise RecipeError(f"recipe {recipe.name}: data.extra: a set has no path")
     if not (math.isfinite(source.weight) and source.weight > 0):
-        raise RecipeError(f"recipe {recipe.name}: data.also: weight is above 0, not {source.weight}; or leave it out")
+        raise RecipeError(f"recipe {recipe.name}: data.extra: weight is above 0, not {source.weight}; or leave it out")
     faces = _read(start_of(Path(source.path)), source.labels, recipe, side=main.images.shape[-1])
     eight = recipe.data.classes == "eight" and faces.emotions != CLASS_SETS["eight"]
     return (with_classes(faces, "eight") if eight else faces), source.weight
@@ -251,7 +251,7 @@ def _require_classes(faces: FaceSet, recipe: Recipe) -> None:
 
 def _cure(there: set[Emotion]) -> str:
     fitting = [name for name, emotions in CLASS_SETS.items() if there.issuperset(emotions)]
-    mixing = "mix in a set that has them with data.also"
+    mixing = "mix in a set that has them with data.extra"
     if len(there) > 1:
         fitting.append(f"'{','.join(emotion for emotion in Emotion if emotion in there)}'")
     return f"set data.classes={' or '.join(fitting)}, or {mixing}" if fitting else mixing
@@ -259,9 +259,11 @@ def _cure(there: set[Emotion]) -> str:
 
 def _with_votes(faces: FaceSet, recipe: Recipe) -> FaceSet:
     """With empty votes where the recipe asks for votes and the set has none: its labels alone are learned."""
-    if faces.votes is not None or recipe.target.votes <= 0:
+    if faces.votes is not None or recipe.target.vote_weight <= 0:
         return faces
-    note = f"no FER+ votes: target.votes={recipe.target.votes:g} has no effect, the labels alone are learned"
+    note = (
+        f"no FER+ votes: target.vote_weight={recipe.target.vote_weight:g} has no effect, the labels alone are learned"
+    )
     votes = torch.zeros(len(faces), len(FERPLUS_COLUMNS), dtype=torch.uint8)
     return replace(faces, votes=votes, note="; ".join(filter(None, (faces.note, note))))
 
@@ -278,8 +280,8 @@ class Shelf:
     def __call__(self, recipe: Recipe) -> FaceSet:
         """The faces at the path as ``recipe`` needs them. Raises what ``load_set`` raises."""
         data = recipe.data
-        read = (data.classes, data.size, data.labels, data.votes, data.also, data.exclude_leaked)
-        key = (*read, recipe.target.votes > 0)
+        read = (data.classes, data.size, data.labels, data.votes, data.extra, data.exclude_leaked)
+        key = (*read, recipe.target.vote_weight > 0)
         if self._faces is None or key != self._key:
             self._key, self._faces = key, load_set(self._path, recipe)
         return self._faces

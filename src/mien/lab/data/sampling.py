@@ -13,16 +13,16 @@ from mien.lab.recipe import Recipe
 def row_weights(faces: FaceSet, recipe: Recipe) -> Tensor:
     """float32 ``[N]``: how often each face comes in an epoch, on average.
 
-    The product of its set's weight, its class's balance and its class's repetition (``data.repeat`` times
-    ``minority.repeat``). Balancing keeps the length of an epoch: faces of large classes come less than once, those of
-    small ones more often. Repetition makes the epoch longer, also of balanced classes. Raises ``RecipeError`` for a
-    repetition or balance below 0.
+    The product of its set's weight, its class's balance and its class's repetition (``data.oversample`` times
+    ``minority.oversample``). Balancing keeps the length of an epoch: faces of large classes come less than once,
+    those of small ones more often. Repetition makes the epoch longer, also of balanced classes.
+    Raises ``RecipeError`` for a repetition or balance below 0.
     """
     repeats = _repeats(recipe)
     weights = torch.ones(len(faces), device=faces.labels.device) if faces.weights is None else faces.weights.clone()
-    if recipe.data.balance > 0:
+    if recipe.data.balance_power > 0:
         counts = torch.zeros(len(faces.emotions), device=weights.device).index_add_(0, faces.labels, weights)
-        balanced = weights * counts.clamp(min=1e-9)[faces.labels] ** -recipe.data.balance
+        balanced = weights * counts.clamp(min=1e-9)[faces.labels] ** -recipe.data.balance_power
         weights = balanced * weights.sum() / balanced.sum()
     for emotion, times in repeats.items():
         if emotion in faces.emotions:
@@ -65,11 +65,11 @@ def _steps(ends: Tensor, start: float, length: int) -> Tensor:
 
 def _repeats(recipe: Recipe) -> dict[str, float]:
     """Emotion -> how often its faces come."""
-    if not (math.isfinite(recipe.data.balance) and recipe.data.balance >= 0):
-        raise RecipeError(f"recipe {recipe.name}: data.balance is at least 0, not {recipe.data.balance}")
-    repeats = dict(recipe.data.repeat)
+    if not (math.isfinite(recipe.data.balance_power) and recipe.data.balance_power >= 0):
+        raise RecipeError(f"recipe {recipe.name}: data.balance_power is at least 0, not {recipe.data.balance_power}")
+    repeats = dict(recipe.data.oversample)
     for emotion in recipe.minority.classes:
-        repeats[emotion] = repeats.get(emotion, 1.0) * recipe.minority.repeat
+        repeats[emotion] = repeats.get(emotion, 1.0) * recipe.minority.oversample
     for emotion, times in repeats.items():
         if not (math.isfinite(times) and times >= 0):
             raise RecipeError(f"recipe {recipe.name}: {emotion} cannot come {times} times: repeat is at least 0")

@@ -6,7 +6,7 @@ What is done, in this order, to a set of all splits, further sets mixed in (``se
 2. without the rows that ``data.exclude`` lists
 3. without the faces outside of ``data.classes``
 4. with ``data.folds``: without fold ``data.fold``, which validates, and without what belongs to it: copies, groups
-5. a random ``data.share`` of them, then at most ``data.limit`` a class, both drawn by the seed
+5. a random ``data.fraction`` of them, then at most ``data.max_per_class`` a class, both drawn by the seed
 6. with ``data.expand``: made faces beside them
 
 How often each of these faces then comes in an epoch is told in ``sampling``. Nothing here changes PublicTest or
@@ -129,10 +129,10 @@ def training_rows(faces: FaceSet, recipe: Recipe) -> FaceSet:
         training = _trimmed(_fold(faces, recipe, validation=False), recipe)
         if recipe.data.expand > 0:
             training = expand(training, recipe.data.expand, seed=recipe.seed)
-    if epoch_length(row_weights(training, recipe)) < recipe.optimise.batch:
-        cure = "lower optimise.batch or check the Usage column"
+    if epoch_length(row_weights(training, recipe)) < recipe.train.batch_size:
+        cure = "lower train.batch_size or check the Usage column"
         raise DataError(
-            f"{faces.source}: {len(training)} Training rows make no batch of {recipe.optimise.batch}; {cure}"
+            f"{faces.source}: {len(training)} Training rows make no batch of {recipe.train.batch_size}; {cure}"
         )
     return training
 
@@ -206,7 +206,7 @@ def read_exclude(path: Path, faces: FaceSet) -> torch.Tensor:
 
 def _trimmed(training: FaceSet, recipe: Recipe) -> FaceSet:
     """Step 5."""
-    share, limit = recipe.data.share, recipe.data.limit
+    share, limit = recipe.data.fraction, recipe.data.max_per_class
     if share < 1:
         order = torch.randperm(len(training), generator=torch.Generator().manual_seed(recipe.seed))
         training = training.select(order[: round(share * len(training))])

@@ -116,8 +116,8 @@ def card_json(
 def learned_from(recipe: Recipe, faces: FaceSet) -> str:
     """The data of a run in words: its set by name, and what the recipe makes of it."""
     data = recipe.data
-    votes = " with FER+ votes" if recipe.target.votes > 0 or data.classes == "eight" else ""
-    further = f", {len(data.also)} further sets mixed in" if data.also else ""
+    votes = " with FER+ votes" if recipe.target.vote_weight > 0 or data.classes == "eight" else ""
+    further = f", {len(data.extra)} further sets mixed in" if data.extra else ""
     copies = "without Training rows copied in a test split" if data.exclude_leaked else "copies of test faces included"
     name = FER2013 if _is_fer2013(faces) else Path(faces.source).name
     return f"{name}{votes}{further}, sha256 `{faces.sha256}`, {copies}"

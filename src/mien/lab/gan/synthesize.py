@@ -24,7 +24,7 @@ from mien.lab.files import save_bytes, save_text
 from mien.lab.gan.evaluate import FeatureExtractor, Neighbours, evaluate_faces, read_real_faces
 from mien.lab.gan.nets import FACE_SIDE, Generator
 from mien.lab.gan.train import Gan, GanConfig, train_gan
-from mien.lab.recipe import Data, Optimise, Recipe
+from mien.lab.recipe import DataConfig, Recipe, TrainConfig
 
 # Training faces that a class needs to be learned.
 MIN_TRAINING_FACES = 16
@@ -46,7 +46,7 @@ def gan_recipe(classes: str = "seven") -> Recipe:
     Args:
         classes: A class set, or the names of emotions, separated by commas.
     """
-    return Recipe("gan", "", data=Data(classes=classes, size=FACE_SIDE), optimise=Optimise(batch=2))
+    return Recipe("gan", "", data=DataConfig(classes=classes, size=FACE_SIDE), train=TrainConfig(batch_size=2))
 
 
 @dataclass(frozen=True, slots=True)

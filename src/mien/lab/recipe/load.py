@@ -71,7 +71,7 @@ def dump(recipe: Recipe) -> dict[str, Any]:
 
 
 def put(table: dict[str, Any], key: str, value: Any) -> None:
-    """Set the dotted ``key`` of a nested ``table``, a list of sections counted from 0: ``phases.0.optimise.epochs``.
+    """Set the dotted ``key`` of a nested ``table``, a list of sections counted from 0: ``phases.0.train.epochs``.
 
     Raises ``RecipeError`` where the path meets a plain value or a place that a list does not have.
     """

@@ -7,7 +7,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from mien.lab.recipe.load import dump
-from mien.lab.recipe.schema import Phase, Recipe, Source
+from mien.lab.recipe.schema import ExtraData, Phase, Recipe
 
 _WIDTH = 116
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -21,7 +21,7 @@ def as_toml(recipe: Recipe, *, whole: bool = False) -> str:
         kept = ("name", "about")
         table = {key: value for key, value in _differing(table, defaults).items() if key not in kept}
         _shorten(table, ("phases",), asdict(Phase()))
-        _shorten(table, ("data", "also"), asdict(Source()))
+        _shorten(table, ("data", "extra"), asdict(ExtraData()))
         table = {"name": recipe.name, "about": recipe.about, **table}
     return "\n".join(_section(table, "")) + "\n"
 
@@ -89,7 +89,7 @@ def _is_section(key: str, value: Any, path: str) -> bool:
     if isinstance(value, (list, tuple)):
         return bool(value) and isinstance(value[0], Mapping)
     named = {field.name for field in fields(Recipe)}
-    return isinstance(value, Mapping) and ((not path and key in named) or key in ("options", "figures", "augment"))
+    return isinstance(value, Mapping) and ((not path and key in named) or key in ("options", "metrics", "augment"))
 
 
 def _text(value: str) -> str:

@@ -3,9 +3,9 @@
 ```toml
 [search]
 objective = "accuracy"                                       # or "log_loss"; of the faces that select
-"optimise.rate" = { low = 1e-4, high = 1e-2, log = true }    # a range; whole numbers when both ends are
+"train.lr" = { low = 1e-4, high = 1e-2, log = true }    # a range; whole numbers when both ends are
 "net.options.dropout" = { low = 0.1, high = 0.5, step = 0.1 }
-"optimise.batch" = [32, 64, 128]                             # or { choices = [32, 64, 128] }
+"train.batch_size" = [32, 64, 128]                             # or { choices = [32, 64, 128] }
 ```
 """
 

@@ -72,7 +72,7 @@ def _show(
     images: Tensor, apart: Tensor, count: int, recipe: Recipe, generator: Generator, *, size: int
 ) -> tuple[Tensor, Tensor]:
     """Augmented ``images`` and their ovals; the ``count`` faces of ``apart`` go through the minority's strengths."""
-    size = size if recipe.loss.oval > 0 else 0
+    size = size if recipe.loss.face_region > 0 else 0
     if count == 0:
         return augment_with_oval(images, recipe.augment, generator, size=size)
     order = apart.byte().argsort(descending=True, stable=True)  # the minority first

@@ -101,7 +101,7 @@ def save_run(run: Run, state: State, provenance: State) -> None:
 
 def save_final(run: Run, provenance: State) -> None:
     """Write ``final.pt`` of a run that is done: the net that its recipe keeps. Raises ``OutputError``."""
-    best = run.recipe.keep == "best" and run.best
+    best = run.recipe.checkpoint == "best" and run.best
     kept = net_of(run.best["objective"]) if best else run.average.net.state_dict()
     state = {
         "recipe": dump(run.recipe),

@@ -41,7 +41,7 @@ def draw_curves(recipe: Recipe, history: Records, path: Path) -> None:
     axes[1].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes[2].plot(epochs, [record["rate"] for record in history], color=QUIET, linewidth=1.6, **_dots(epochs))
     rates = [record["rate"] for record in history if record["rate"] > 0]
-    stepwise = len(recipe.phases) > 1 or recipe.optimise.schedule == "plateau"  # steps of factors, not of sums
+    stepwise = len(recipe.phases) > 1 or recipe.train.schedule == "plateau"  # steps of factors, not of sums
     if stepwise and rates and max(rates) > 20 * min(rates):
         axes[2].set_yscale("log")
     _titles(axes, recipe, history)

@@ -25,7 +25,7 @@ from mien._progress import Progress, no_progress
 from mien.lab.data import FaceSet
 from mien.lab.files import save_bytes
 from mien.lab.inference import TTA, normalise, tta_views
-from mien.lab.recipe import Target
+from mien.lab.recipe import TargetConfig
 from mien.lab.train.run import Trained, load_final
 
 # Smallest probability in a file, so that the logarithm of one that rounds to 0 is finite.
@@ -196,7 +196,7 @@ class Teachers:
     mixed, ``add_live`` the part of the live teachers after. No teacher is loaded where ``distillation`` is 0.
     """
 
-    def __init__(self, config: Target, fabric: Fabric, emotions: Sequence[Emotion]) -> None:
+    def __init__(self, config: TargetConfig, fabric: Fabric, emotions: Sequence[Emotion]) -> None:
         """Load the teachers.
 
         Args:
@@ -209,7 +209,7 @@ class Teachers:
         """
         self.config = config
         self.fabric = fabric
-        names = config.teachers if config.teach > 0 else ()
+        names = config.teachers if config.distillation > 0 else ()
         self.cached = {name: CachedLogits.load(Path(name)) for name in names if name.endswith(".npz")}
         self.live = [load_final(Path(name), fabric.device) for name in names if not name.endswith(".npz")]
         for teacher in self.live:
@@ -222,7 +222,7 @@ class Teachers:
     def live_share(self) -> float:
         """The share of the final target that comes from the live teachers."""
         count = len(self.live) + len(self.cached)
-        return self.config.teach * len(self.live) / count if count else 0.0
+        return self.config.distillation * len(self.live) / count if count else 0.0
 
     def add_cached(self, target: Tensor, faces: FaceSet) -> Tensor:
         """Add the cached teachers to targets, in a share that ``add_live`` completes.
@@ -239,9 +239,9 @@ class Teachers:
         """
         if not self.cached:
             return target
-        temperature = self.config.temperature
+        temperature = self.config.distillation_temperature
         probs = [each.probabilities(faces, temperature, source=name) for name, each in self.cached.items()]
-        share = (self.config.teach - self.live_share) / (1 - self.live_share)
+        share = (self.config.distillation - self.live_share) / (1 - self.live_share)
         return target * (1 - share) + share * torch.stack(probs).mean(0)
 
     @torch.no_grad()
@@ -259,7 +259,7 @@ class Teachers:
             return target
         with self.fabric.autocast():
             logits = [t.net(normalise(x, t.recipe.data.size)).float() for t in self.live]
-        probs = [F.softmax(each / self.config.temperature, dim=1) for each in logits]
+        probs = [F.softmax(each / self.config.distillation_temperature, dim=1) for each in logits]
         return target * (1 - self.live_share) + self.live_share * torch.stack(probs).mean(0)
 
 

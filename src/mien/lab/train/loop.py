@@ -23,7 +23,7 @@ from mien.lab.data.sampling import epoch_length, row_weights
 from mien.lab.data.selection import training_rows, validation_name, validation_rows
 from mien.lab.data.targets import class_weights, targets
 from mien.lab.inference import predict_tta
-from mien.lab.recipe import Optimise, Recipe
+from mien.lab.recipe import Recipe, TrainConfig
 from mien.lab.train.batches import View, batches, share
 from mien.lab.train.checkpoint import Saver
 from mien.lab.train.devices import Devices, agree, end_all
@@ -35,17 +35,19 @@ from mien.lab.train.schedule import choices, plateau, rate_scale, set_mode, stag
 __all__ = ["Devices", "Report", "fit"]
 
 
-def take_step(fabric: Fabric, model: Any, optimiser: Any, view: View, choice: Optimise) -> Tensor:
+def take_step(fabric: Fabric, model: Any, optimiser: Any, view: View, choice: TrainConfig) -> Tensor:
     """Move ``model`` by one step on ``view``; returns mean loss, share of right answers, and if it was clipped."""
     optimiser.zero_grad()
-    parts = [View(*part) for part in zip(*(torch.chunk(column, choice.accumulate) for column in view), strict=True)]
+    parts = [
+        View(*part) for part in zip(*(torch.chunk(column, choice.accumulate_steps) for column in view), strict=True)
+    ]
     figures = _gradients(fabric, model, parts)
     clipped = torch.zeros((), device=fabric.device)
-    if choice.clip > 0:
+    if choice.clip_grad > 0:
         # A norm that is not finite shows at the end of the epoch, where a fallback may catch it.
-        norm = fabric.clip_gradients(model, optimiser, max_norm=choice.clip, error_if_nonfinite=False)
+        norm = fabric.clip_gradients(model, optimiser, max_norm=choice.clip_grad, error_if_nonfinite=False)
         assert norm is not None  # of the gradients as they were
-        clipped = (norm > choice.clip).float()
+        clipped = (norm > choice.clip_grad).float()
     optimiser.step()
     return torch.cat([figures, clipped[None]])
 
@@ -105,13 +107,13 @@ def _check(task: Task) -> None:
     """What would otherwise show in the middle of a training."""
     course, world = choices(stages(task.recipe)), task.fabric.world_size
     for choice in course:
-        if choice.batch % (world * choice.accumulate):
-            parts = f"{world * choice.accumulate}: devices x accumulate"
-            raise RecipeError(f"optimise.batch ({choice.batch}) must be a multiple of {parts}")
-        if task.steps(choice.batch) == 0:
+        if choice.batch_size % (world * choice.accumulate_steps):
+            parts = f"{world * choice.accumulate_steps}: devices x accumulate"
+            raise RecipeError(f"train.batch_size ({choice.batch_size}) must be a multiple of {parts}")
+        if task.steps(choice.batch_size) == 0:
             length = epoch_length(task.row_weights)
-            raise DataError(f"an epoch of {length} faces makes no batch of {choice.batch}; lower optimise.batch")
-    if not len(task.validation) and (task.recipe.keep == "best" or any(c.schedule == "plateau" for c in course)):
+            raise DataError(f"an epoch of {length} faces makes no batch of {choice.batch_size}; lower train.batch_size")
+    if not len(task.validation) and (task.recipe.checkpoint == "best" or any(c.schedule == "plateau" for c in course)):
         raise DataError("there are no faces to validate on: set keep = 'last', and a schedule other than 'plateau'")
 
 
@@ -151,7 +153,7 @@ def fit(
     With several devices, every process calls this and gets the same answer; the first one alone reports and writes.
     """
     clock = _Clock(time_limit)
-    fabric = (devices or Devices()).launch(recipe.optimise.precision)
+    fabric = (devices or Devices()).launch(recipe.train.precision)
     task = prepare(recipe, faces, fabric, report if fabric.is_global_zero else None)
     run = open_run(
         recipe,
@@ -200,10 +202,10 @@ def _epoch(task: Task, run: Run, model: Any, optimiser: Any) -> dict[str, Any]:
     run.average.settle()
     agree(task.fabric, (run.net, run.average.net))
     number = run.epoch + 1
-    judged = number % task.recipe.judge == 0 or number == run.course[-1].last
+    judged = number % task.recipe.validate_every == 0 or number == run.course[-1].last
     record = {"epoch": number, **figures, **(_validate(task, run.average.net) if judged else {})}
     record["seconds"] = time.monotonic() - begun
-    record["images_per_second"] = task.steps(choice.batch) * choice.batch / trained
+    record["images_per_second"] = task.steps(choice.batch_size) * choice.batch_size / trained
     _close_epoch(task, run, record)
     return record
 
@@ -214,7 +216,7 @@ def _close_epoch(task: Task, run: Run, record: dict[str, Any]) -> None:
     finite = math.isfinite(record["loss"]) and _is_finite(run.net)
     if not finite and not (choice.fallback and run.best):
         what = f"the loss is {record['loss']}" if not math.isfinite(record["loss"]) else "the weights are not finite"
-        error = f"{what} in epoch {record['epoch']}; lower optimise.rate (the epochs before are kept)"
+        error = f"{what} in epoch {record['epoch']}; lower train.lr (the epochs before are kept)"
         end_all(task.fabric, DivergedError(error))
     run.history.append(record)
     over = bool(choice.fallback) and plateau(run.losses, choice)[1]
@@ -223,7 +225,7 @@ def _close_epoch(task: Task, run: Run, record: dict[str, Any]) -> None:
         remember_best(run)
     if not finite or (over and not run.done):
         fall_back(run)
-        record["fallback"] = run.choice.name
+        record["fallback"] = run.choice.optimizer
 
 
 @torch.no_grad()
@@ -239,15 +241,15 @@ def _train(task: Task, run: Run, model: Any, optimiser: Any) -> dict[str, float]
     rate than its recipe says, which Adam does not mind.
     """
     choice, losses = run.choice, run.losses
-    steps = task.steps(choice.batch)
+    steps = task.steps(choice.batch_size)
     generator = _seed(task, run.epoch)
     set_mode(run.net, run.stage.phase)
     kept: list[Tensor] = []
     told = -math.inf
     faces = (task.training, task.target, task.row_weights)
-    views = batches(*faces, task.recipe, choice.batch, task.teachers, generator, size=run.stage.size)
+    views = batches(*faces, task.recipe, choice.batch_size, task.teachers, generator, size=run.stage.size)
     for step, view in enumerate(views):
-        rate = choice.rate * rate_scale(choice, run.progress((step + 0.5) / steps), losses)
+        rate = choice.lr * rate_scale(choice, run.progress((step + 0.5) / steps), losses)
         set_rate(optimiser, rate)
         kept.append(take_step(task.fabric, model, optimiser, view, choice))
         run.average.update()
@@ -256,7 +258,7 @@ def _train(task: Task, run: Run, model: Any, optimiser: Any) -> dict[str, float]
             told = time.monotonic()
     figures = task.fabric.all_reduce(torch.stack(kept).mean(0))
     assert isinstance(figures, Tensor)
-    clipped = {"clipped": float(figures[2])} if choice.clip > 0 else {}
+    clipped = {"clipped": float(figures[2])} if choice.clip_grad > 0 else {}
     return {"loss": float(figures[0]), "accuracy": float(figures[1]), "rate": rate, **clipped}
 
 
@@ -269,7 +271,7 @@ def _seed(task: Task, epoch: int) -> Generator:
 
 def _progress(task: Task, run: Run, step: int) -> dict[str, int]:
     """The steps of the whole training, and those that are taken."""
-    lengths = [(stage.first, stage.last, task.steps(stage.optimise.batch)) for stage in run.course]
+    lengths = [(stage.first, stage.last, task.steps(stage.train.batch_size)) for stage in run.course]
     before = sum(steps * (min(last, run.epoch) - first) for first, last, steps in lengths if first < run.epoch)
     return {"step": before + step + 1, "steps": sum(steps * (last - first) for first, last, steps in lengths)}
 
@@ -281,7 +283,7 @@ def _validate(task: Task, net: nn.Module) -> dict[str, float]:
         return {}
     part = share(fabric.global_rank, fabric.world_size, len(faces))
     with fabric.autocast():
-        logits = predict_tta(net, faces.images[part], task.recipe.data.size, task.recipe.views)
+        logits = predict_tta(net, faces.images[part], task.recipe.data.size, task.recipe.tta)
     right = (logits.argmax(1) == faces.labels[part]).float().sum()
     loss = F.cross_entropy(logits, faces.labels[part], reduction="sum")
     sums = fabric.all_reduce(torch.stack([right, loss]), reduce_op="sum")

@@ -12,7 +12,7 @@ from mien._errors import RecipeError
 from mien.lab import emotion_text as words
 from mien.lab.nets import Net
 from mien.lab.nets._layers import PooledHead
-from mien.lab.recipe import Loss
+from mien.lab.recipe import LossConfig
 
 
 class Alignment(nn.Module):
@@ -40,7 +40,7 @@ class Alignment(nn.Module):
 _TINY = 1e-6
 
 
-def class_loss(logits: Tensor, target: Tensor, weights: Tensor, choice: Loss) -> Tensor:
+def class_loss(logits: Tensor, target: Tensor, weights: Tensor, choice: LossConfig) -> Tensor:
     """Batch mean of the cross-entropy or focal loss of ``logits`` ``[N, C]`` against ``target`` ``[N, C]``.
 
     ``weights`` ``[C]`` multiply each class's part. The focal loss (Lin et al., ICCV 2017) is written for one right
@@ -124,13 +124,13 @@ class Objective(nn.Module):
     seed gives the same net with and without it; it is trained and checkpointed with the net and thrown away at the end.
     """
 
-    def __init__(self, net: Net, choice: Loss, weights: Tensor, *, emotions: Sequence[Emotion] = SEVEN) -> None:
+    def __init__(self, net: Net, choice: LossConfig, weights: Tensor, *, emotions: Sequence[Emotion] = SEVEN) -> None:
         """``weights`` float32 ``[C]`` of the classes ``emotions``. Raises ``RecipeError`` where net and loss clash."""
         super().__init__()
-        if choice.oval > 0 and not isinstance(net.head, PooledHead):
+        if choice.face_region > 0 and not isinstance(net.head, PooledHead):
             raise RecipeError(
-                "loss.oval looks at class activation maps, which only a net with a pooled head has; "
-                "set loss.oval to 0 or name another net"
+                "loss.face_region looks at class activation maps, which only a net with a pooled head has; "
+                "set loss.face_region to 0 or name another net"
             )
         self.net = net
         self.choice = choice
@@ -146,8 +146,8 @@ class Objective(nn.Module):
             for name, part in self.auxiliary.items():
                 pooled = features.mean(dim=(2, 3), dtype=_dtype(part))
                 loss = loss + getattr(self.choice, name) * part(pooled, target)
-            if self.choice.oval > 0:
-                loss = loss + self.choice.oval * self._outside(features, target, oval)
+            if self.choice.face_region > 0:
+                loss = loss + self.choice.face_region * self._outside(features, target, oval)
         return loss, logits
 
     def _outside(self, features: Tensor, target: Tensor, oval: Tensor) -> Tensor:
@@ -156,14 +156,14 @@ class Objective(nn.Module):
         return outside_share(class_maps(features, head.linear.weight, target.argmax(dim=1)), oval)
 
 
-def _auxiliary(net: Net, choice: Loss, emotions: Sequence[Emotion]) -> dict[str, nn.Module]:
+def _auxiliary(net: Net, choice: LossConfig, emotions: Sequence[Emotion]) -> dict[str, nn.Module]:
     """The parts whose weights are above 0, under the names of these weights."""
     parts: dict[str, nn.Module] = {}
-    if choice.contrast > 0:
-        parts["contrast"] = Contrast(_width(net), choice.contrast_temperature)
-    if choice.words > 0:
+    if choice.contrastive > 0:
+        parts["contrastive"] = Contrast(_width(net), choice.contrastive_temperature)
+    if choice.text_alignment > 0:
         vectors = torch.from_numpy(words.class_vectors(emotions))
-        parts["words"] = Alignment(_width(net), vectors, choice.words_temperature)
+        parts["text_alignment"] = Alignment(_width(net), vectors, choice.text_temperature)
     return parts
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mien._errors import RecipeError
-from mien.lab.recipe import Optimise, nearest
+from mien.lab.recipe import TrainConfig, nearest
 from mien.lab.train.schedule import within
 
 
@@ -104,33 +104,33 @@ class Muon(torch.optim.Optimizer):
         parameter.add_(ahead, alpha=-group["lr"])
 
 
-def build_optimiser(objective: nn.Module, choice: Optimise) -> torch.optim.Optimizer:
+def build_optimiser(objective: nn.Module, choice: TrainConfig) -> torch.optim.Optimizer:
     """An optimiser of all parameters of ``objective`` that learn, each group with its ``share`` of the rate.
 
-    ``choice.rates`` and ``choice.decays`` name modules: the longest prefix of a parameter's name counts. Norms and
-    biases, which are vectors, are never decayed. Raises ``RecipeError`` for a prefix that no module has.
+    ``choice.lr_factors`` and ``choice.weight_decays`` name modules: the longest prefix of a parameter's name counts.
+    Norms and biases, which are vectors, are never decayed. Raises ``RecipeError`` for a prefix that no module has.
     """
     _check_prefixes(objective, choice)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for full_name, parameter in objective.named_parameters():
         name = full_name.removeprefix("net.")  # of the objective, whose other parts are few
         if parameter.requires_grad:
-            share = choice.rates.get(_longest(name, tuple(choice.rates)), 1.0)
-            decay = choice.decays.get(_longest(name, tuple(choice.decays)), choice.decay)
+            share = choice.lr_factors.get(_longest(name, tuple(choice.lr_factors)), 1.0)
+            decay = choice.weight_decays.get(_longest(name, tuple(choice.weight_decays)), choice.weight_decay)
             groups.setdefault((share, decay if parameter.ndim > 1 else 0.0), []).append(parameter)
     if not groups:
         raise RecipeError("every module is frozen; a phase must leave something to learn")
     listed = [
-        {"params": parameters, "weight_decay": decay, "share": share, "lr": choice.rate * share}
+        {"params": parameters, "weight_decay": decay, "share": share, "lr": choice.lr * share}
         for (share, decay), parameters in groups.items()
     ]
-    if choice.name == "adamw":
+    if choice.optimizer == "adamw":
         return torch.optim.AdamW(listed)
-    if choice.name == "adam":
+    if choice.optimizer == "adam":
         return torch.optim.Adam(listed)
-    if choice.name == "muon":
-        return Muon(listed, lr=choice.rate, momentum=choice.momentum)
-    return torch.optim.SGD(listed, lr=choice.rate, momentum=choice.momentum, nesterov=choice.momentum > 0)
+    if choice.optimizer == "muon":
+        return Muon(listed, lr=choice.lr, momentum=choice.momentum)
+    return torch.optim.SGD(listed, lr=choice.lr, momentum=choice.momentum, nesterov=choice.momentum > 0)
 
 
 def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
@@ -143,8 +143,8 @@ def _longest(name: str, prefixes: tuple[str, ...]) -> str:
     return max((prefix for prefix in prefixes if within(name, [prefix])), key=len, default="")
 
 
-def _check_prefixes(objective: nn.Module, choice: Optimise) -> None:
+def _check_prefixes(objective: nn.Module, choice: TrainConfig) -> None:
     known = [name.removeprefix("net.") for name, _ in objective.named_modules() if name]
-    for prefix in (*choice.rates, *choice.decays):
+    for prefix in (*choice.lr_factors, *choice.weight_decays):
         if prefix not in known:
-            raise RecipeError(f"optimise.rates and decays: the net has no module {prefix!r}{nearest(prefix, known)}")
+            raise RecipeError(f"train.lr_factors and decays: the net has no module {prefix!r}{nearest(prefix, known)}")

@@ -19,7 +19,7 @@ from mien._errors import DataError, RecipeError
 from mien.lab import nets
 from mien.lab.files import load_state
 from mien.lab.pretrained import start
-from mien.lab.recipe import Optimise, Recipe, parse
+from mien.lab.recipe import Recipe, TrainConfig, parse
 from mien.lab.train.losses import Objective
 from mien.lab.train.optim import Average, build_optimiser
 from mien.lab.train.schedule import Stage, freeze, stage_at, stages
@@ -68,10 +68,10 @@ class Run:
         return self.stage.first, self.fallen if self.fallen >= self.stage.first else -1
 
     @property
-    def choice(self) -> Optimise:
+    def choice(self) -> TrainConfig:
         """The optimisation of this leg."""
         stage = self.stage
-        return stage.optimise if self.leg[1] < 0 or stage.fallback is None else stage.fallback
+        return stage.train if self.leg[1] < 0 or stage.fallback is None else stage.fallback
 
     def progress(self, within: float) -> float:
         """How much of this leg is over, 0..1, at the share ``within`` of the next epoch."""
@@ -128,7 +128,7 @@ def open_run(
     objective = objective.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if sync_norms:
         objective = nn.SyncBatchNorm.convert_sync_batchnorm(objective)  # type: ignore[no-untyped-call]
-    run = Run(recipe, folder, objective, Average(objective.net, recipe.optimise.ema), course, data=data)
+    run = Run(recipe, folder, objective, Average(objective.net, recipe.train.ema_decay), course, data=data)
     _check_course(run)
     if path.exists():
         _restore(run, load_state(path))
@@ -141,7 +141,7 @@ def start_leg(run: Run) -> torch.optim.Optimizer:
     Raises ``RecipeError`` for modules that the net does not have.
     """
     freeze(run.net, run.stage.phase.freeze)
-    run.average.decay = run.choice.ema
+    run.average.decay = run.choice.ema_decay
     optimiser = build_optimiser(run.objective, run.choice)
     run.optimiser_leg = run.leg
     if run.optimiser_state is not None:
@@ -160,7 +160,7 @@ def fall_back(run: Run) -> None:
 
 def remember_best(run: Run) -> None:
     """Keep the averaged weights of the last epoch when it is the best so far and somebody will ask for them."""
-    asked = run.recipe.keep == "best" or any(stage.fallback for stage in run.course)
+    asked = run.recipe.checkpoint == "best" or any(stage.fallback for stage in run.course)
     accuracy = validated(run.history[-1], "accuracy")
     if asked and accuracy > run.best.get("accuracy", -math.inf):
         state = run.objective.state_dict()  # what is learned beside the net has no average
@@ -214,7 +214,7 @@ def _check_course(run: Run) -> None:
     """What every stage names is there: else it would show after the epochs before it."""
     for stage in run.course:
         freeze(run.net, stage.phase.freeze)
-        for choice in (stage.optimise, stage.fallback):
+        for choice in (stage.train, stage.fallback):
             if choice is not None:
                 build_optimiser(run.objective, choice)
 
@@ -269,10 +269,10 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
 
 
 def kept_epoch(recipe: Recipe, history: Sequence[Record]) -> Record:
-    """The record of the epoch whose weights are the result, as ``recipe.keep`` says."""
+    """The record of the epoch whose weights are the result, as ``recipe.checkpoint`` says."""
     judged = [(validated(record, "accuracy"), record) for record in history]
     known = [pair for pair in judged if not math.isnan(pair[0])]
-    if recipe.keep == "best" and known:
+    if recipe.checkpoint == "best" and known:
         return max(known, key=lambda pair: pair[0])[1]  # the first of equals, as the run keeps it
     return history[-1]
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd  # what all dropout layers are
 
 from mien._errors import RecipeError
-from mien.lab.recipe import Optimise, Phase, Recipe, change, check_optimise, nearest
+from mien.lab.recipe import Phase, Recipe, TrainConfig, change, check_train, nearest
 
 # A loss must fall by this share of itself to count as better, as in torch's ReduceLROnPlateau.
 _BETTER = 1e-4
@@ -23,15 +23,15 @@ class Stage:
     """A phase in its place: epochs ``first`` to ``last - 1`` of the run, counted from 0."""
 
     phase: Phase
-    optimise: Optimise
-    fallback: Optimise | None
+    train: TrainConfig
+    fallback: TrainConfig | None
     first: int
     size: int  # side in pixels that the net learns at
 
     @property
     def last(self) -> int:
         """The epoch after its last one."""
-        return self.first + self.optimise.epochs
+        return self.first + self.train.epochs
 
 
 def stages(recipe: Recipe) -> tuple[Stage, ...]:
@@ -39,7 +39,7 @@ def stages(recipe: Recipe) -> tuple[Stage, ...]:
     course: list[Stage] = []
     for phase in recipe.phases or (Phase(),):
         what = f"phase {phase.name!r}" if recipe.phases else ""
-        choice = changed(recipe, recipe.optimise, phase.optimise, what)
+        choice = changed(recipe, recipe.train, phase.train, what)
         first = course[-1].last if course else 0
         course.append(Stage(phase, choice, _fallback(recipe, choice, what), first, phase.size or recipe.data.size))
     return tuple(course)
@@ -50,21 +50,21 @@ def stage_at(course: Sequence[Stage], epoch: int) -> Stage:
     return next((stage for stage in course if epoch < stage.last), course[-1])
 
 
-def choices(course: Sequence[Stage]) -> tuple[Optimise, ...]:
+def choices(course: Sequence[Stage]) -> tuple[TrainConfig, ...]:
     """Every optimisation that the course may come to, fallbacks included."""
-    return tuple(choice for stage in course for choice in (stage.optimise, stage.fallback) if choice is not None)
+    return tuple(choice for stage in course for choice in (stage.train, stage.fallback) if choice is not None)
 
 
-def changed(recipe: Recipe, base: Optimise, changes: Mapping[str, Any], what: str) -> Optimise:
+def changed(recipe: Recipe, base: TrainConfig, changes: Mapping[str, Any], what: str) -> TrainConfig:
     """``base`` with some keys changed, checked as strictly as the recipe itself."""
-    where = ": ".join(part for part in (f"recipe {recipe.name}", what, "optimise") if part)
+    where = ": ".join(part for part in (f"recipe {recipe.name}", what, "train") if part)
     choice = change(base, changes, where=where)
-    check_optimise(choice, where)
-    if choice.precision != recipe.optimise.precision:
-        raise RecipeError(f"{where}.precision is that of the whole training, {recipe.optimise.precision!r}")
-    if choice.schedule == "plateau" and recipe.judge > 1:
+    check_train(choice, where)
+    if choice.precision != recipe.train.precision:
+        raise RecipeError(f"{where}.precision is that of the whole training, {recipe.train.precision!r}")
+    if choice.schedule == "plateau" and recipe.validate_every > 1:
         raise RecipeError(
-            f"{where}.schedule 'plateau' needs a loss of every epoch; leave judge at 1, not {recipe.judge}"
+            f"{where}.schedule 'plateau' needs a loss of every epoch; leave judge at 1, not {recipe.validate_every}"
         )
     return choice
 
@@ -98,7 +98,7 @@ def within(name: str, prefixes: Sequence[str]) -> bool:
     return any(name == prefix or name.startswith(prefix + ".") for prefix in prefixes)
 
 
-def rate_scale(choice: Optimise, progress: float, losses: Sequence[float]) -> float:
+def rate_scale(choice: TrainConfig, progress: float, losses: Sequence[float]) -> float:
     """The share of the rate at ``progress`` 0..1 of the leg, after the validation ``losses`` of its epochs so far.
 
     A leg is a stage, or the part of it before or after its fallback took over.
@@ -116,7 +116,7 @@ def rate_scale(choice: Optimise, progress: float, losses: Sequence[float]) -> fl
     return plateau(losses, choice)[0] if choice.schedule == "plateau" else 1.0
 
 
-def plateau(losses: Sequence[float], choice: Optimise) -> tuple[float, bool]:
+def plateau(losses: Sequence[float], choice: TrainConfig) -> tuple[float, bool]:
     """The share of the rate after ``losses``, and whether its floor has been reached and waited out as well.
 
     The rule of torch's ReduceLROnPlateau. A loss that is not a number is not better than any.
@@ -128,12 +128,12 @@ def plateau(losses: Sequence[float], choice: Optimise) -> tuple[float, bool]:
         else:
             waited += 1
         if waited > choice.patience:
-            over = share <= choice.floor * (1 + 1e-9)  # rounding: 0.1 ** 3 is a little more than 1e-3
-            share, waited = max(share * choice.factor, choice.floor), 0
+            over = share <= choice.min_lr_factor * (1 + 1e-9)  # rounding: 0.1 ** 3 is a little more than 1e-3
+            share, waited = max(share * choice.factor, choice.min_lr_factor), 0
     return share, over
 
 
-def _fallback(recipe: Recipe, choice: Optimise, what: str) -> Optimise | None:
+def _fallback(recipe: Recipe, choice: TrainConfig, what: str) -> TrainConfig | None:
     """What takes over in a stage of ``choice``, checked before the first epoch and not when it is needed."""
     if not choice.fallback:
         return None
