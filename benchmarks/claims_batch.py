@@ -21,7 +21,7 @@ from mien.lab.data import FaceSet, Split
 from mien.lab.data.selection import training_rows
 from mien.lab.inference import normalise
 from mien.lab.models import Model, open_model
-from mien.lab.predictions import crops_of
+from mien.lab.predictions import resize_faces
 from mien.lab.train.run import load_final
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -149,7 +149,7 @@ def answer(head: nn.Module, x: Tensor, batches: list[Tensor]) -> Tensor:
 
 def shipped(model: Model, public: FaceSet) -> dict[str, Any]:
     """The embedded model in the same arrangements: its accuracy, and how far its probabilities differ."""
-    crops, truth = crops_of(public, model.size), public.labels
+    crops, truth = resize_faces(public, model.size), public.labels
     probs: dict[str, NDArray[np.float32]] = {}
     for name, batches in arrangements(truth, seed=0).items():
         table = np.empty((len(truth), len(model.emotions)), np.float32)

@@ -23,8 +23,8 @@ from mien.lab.data import FaceSet, Split
 from mien.lab.data.duplicates import same_pixels
 from mien.lab.data.selection import training_rows, validation_rows
 from mien.lab.inference import predict
-from mien.lab.metrics import figures
-from mien.lab.predictions import Answers, select_rows
+from mien.lab.metrics import compute_metrics
+from mien.lab.predictions import Predictions, select_rows
 from mien.lab.recipe import Recipe
 from mien.lab.train.run import Trained, load_final
 
@@ -74,7 +74,7 @@ def measure(faces: FaceSet, leaky_folder: Path, clean_folder: Path) -> dict[str,
     probs, labels = probabilities(leaky, validation), validation.labels.numpy()
     right = probs.argmax(1) == labels
     selection = select_rows(faces, clean.emotions, Split.PUBLIC_TEST)
-    answers = Answers(
+    answers = Predictions(
         selection.faces.rows.numpy(),
         probabilities(clean, selection.faces),
         selection.faces.labels.numpy(),
@@ -83,7 +83,7 @@ def measure(faces: FaceSet, leaky_folder: Path, clean_folder: Path) -> dict[str,
     )
     right_clean = answers.probs.argmax(1) == answers.labels
     groups = {name: told(probs[rows], labels[rows], leaky) for name, rows in kin.groups().items() if rows.any()}
-    public = {name: chosen(f) for name, f in answers.figures().items()}
+    public = {name: chosen(f) for name, f in answers.metrics().items()}
     return {
         "runs": {"leaky": about(leaky), "clean": about(clean)},
         "n_training": len(training),
@@ -140,7 +140,7 @@ def probabilities(run: Trained, faces: FaceSet) -> Probs:
 
 def told(probs: Probs, labels: NDArray[np.int64], run: Trained) -> dict[str, Any]:
     """The figures of some validation faces."""
-    return chosen(figures(probs, labels, run.emotions))
+    return chosen(compute_metrics(probs, labels, run.emotions))
 
 
 def chosen(found: dict[str, Any]) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def test_the_card_keeps_what_was_asked_of_it(name: str) -> None:
     assert card["accuracy"]["private_clean"] >= clean
     assert card["recall"]["fear"] >= fear
     assert card["ece"] <= ece
-    public = {precision: figures["all"]["accuracy"] for precision, figures in card["judged"]["public"].items()}
+    public = {precision: figures["all"]["accuracy"] for precision, figures in card["metrics"]["public"].items()}
     assert public["fp32"] - public["int8"] <= 0.003
     assert {"command", "commit", "data_sha256", "machine", "seed", "recipe"} <= card.keys()
 
@@ -78,13 +78,13 @@ def test_the_card_keeps_what_was_asked_of_it(name: str) -> None:
 def test_the_card_says_what_the_file_does(name: str, fer2013_parquet: Path) -> None:
     """PublicTest again, through the file that is shipped: PrivateTest is not touched by a test."""
     from mien.lab.data import Split, load_fer2013
-    from mien.lab.predictions import judge
+    from mien.lab.predictions import evaluate_split
 
     faces, card = load_fer2013(fer2013_parquet), card_of(name)
     assert faces.sha256 == card["data_sha256"]
     classes = "eight" if "contempt" in card["emotions"] else "seven"
-    figures = judge(Classifier(find_model(name)), faces, classes, Split.PUBLIC_TEST)
-    said = card["judged"]["public"]["int8"]
+    figures = evaluate_split(Classifier(find_model(name)), faces, classes, Split.PUBLIC_TEST)
+    said = card["metrics"]["public"]["int8"]
     for part in ("all", "clean"):
         assert figures[part]["n"] == said[part]["n"]
         # Processors without VNNI round int8 sums another way.
@@ -94,9 +94,9 @@ def test_the_card_says_what_the_file_does(name: str, fer2013_parquet: Path) -> N
 
 @EVERY
 def test_the_card_tells_of_mirror_images_and_of_people(name: str) -> None:
-    beside = card_of(name)["beside"]
+    beside = card_of(name)["additional"]
     assert set(beside) == {"public", "private"}
     for said in beside.values():
         assert abs(said["flip"]["all"]["accuracy"] - card_of(name)["accuracy"]["private"]) < 0.05
-        assert said["people"]["majority"]["n"] > 3000
+        assert said["votes"]["majority"]["n"] > 3000
     assert "Agreement with people" in (BUNDLED / name / "card.md").read_text()

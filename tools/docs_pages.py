@@ -23,9 +23,9 @@ import docs_results
 import docs_robustness
 from docs_tables import AGREED, RESULTS, ROOT, Json, milliseconds, read_card, replace_marked, table, write_pages
 from mien.__main__ import app
+from mien._format import percent
 from mien.bundled import BUNDLED, DEFAULT_MODEL
 from mien.infer import bundled_models
-from mien.lab.html.blocks import percent
 from mien.lab.recipe import Recipe, load, members, names
 from mien.lab.recipe.text import describe
 from mien.lab.robustness.report import format_estimate, format_ratio, robustness_row
@@ -100,7 +100,7 @@ def _side_by_side(cards: Sequence[Json]) -> list[str]:
 
 
 def _judged(card: Json) -> dict[str, str]:
-    private = card["judged"]["private"]["int8"]  # an embedded model is a final one
+    private = card["metrics"]["private"]["int8"]  # an embedded model is a final one
     whole, clean = private["all"], private["clean"]
     low, high = whole["interval"]
     voted = "contempt" in whole["recall"]
@@ -114,12 +114,12 @@ def _judged(card: Json) -> dict[str, str]:
 
 
 def _people(card: Json) -> dict[str, str]:
-    said = card.get("beside", {}).get("private")
+    said = card.get("additional", {}).get("private")
     if not said:
         return {}
     rows = {"with its mirror image": percent(said["flip"]["all"]["accuracy"], 2)}
-    if said["people"]:
-        rows["agrees with the FER+ majority"] = percent(said["people"]["majority"]["agreement"], 2)
+    if said["votes"]:
+        rows["agrees with the FER+ majority"] = percent(said["votes"]["majority"]["agreement"], 2)
         rows["log loss to the votes"] = f"{said['people']['distribution']['log_loss']:.3f}"
     return rows
 
@@ -166,7 +166,7 @@ def _accuracy() -> str:
     card = read_card(DEFAULT_MODEL)
     rows = []
     for part, name in (("all", "all 3,589 rows"), ("clean", "3,268 rows without a copy elsewhere")):
-        f = card["judged"]["private"]["int8"][part]
+        f = card["metrics"]["private"]["int8"][part]
         low, high = f["interval"]
         interval = f"{low:.1%} to {high:.1%}"
         shares = (f"{f[key]:.1%}" for key in ("balanced_accuracy", "macro_f1"))
@@ -178,7 +178,7 @@ def _accuracy() -> str:
 
 def _voted() -> str:
     card = read_card("mien-plus")
-    f = card["judged"]["private"]["int8"]["all"]
+    f = card["metrics"]["private"]["int8"]["all"]
     low, high = f["interval"]
     return (
         "`mien-plus` knows the eight emotions of FER+ and agrees with the majority of its ten voters on "

@@ -159,7 +159,7 @@ def _costs_line(row: Row) -> list[str]:
         ", ".join(f"`{name}`" for name in row.needs) or "–",
         "; ".join(dict.fromkeys(each["machine"] for each in trainings)),
         _commits([each["commit"] for each in trainings]),
-        _commits([each.get("judged_at") or each.get("exported_at", "–") for each in row.runs]),
+        _commits([each.get("evaluated_at") or each.get("exported_at", "–") for each in row.runs]),
     ]
 
 

@@ -102,7 +102,7 @@ class Row:
 
     def judged(self, split: str, part: str = "all", precision: str = "fp32") -> list[Json]:
         """The metrics of every seed that was evaluated so."""
-        found = (run["judged"].get(split, {}).get(precision, {}).get(part) for run in self.runs)
+        found = (run["metrics"].get(split, {}).get(precision, {}).get(part) for run in self.runs)
         return [metrics for metrics in found if metrics]
 
 

@@ -81,7 +81,7 @@ def is_done(training: Training, results: Path) -> bool:
     """Whether its results exist, on PrivateTest too where it is final."""
     path = results / training.run / "metrics.json"
     return (
-        path.is_file() and ("private" if training.final else "public") in json.loads(path.read_text("utf-8"))["judged"]
+        path.is_file() and ("private" if training.final else "public") in json.loads(path.read_text("utf-8"))["metrics"]
     )
 
 
@@ -255,7 +255,7 @@ def draw(results: Path) -> int:
     """Draw the curves and the confusion matrix of every recorded run beside its metrics; git ignores the files."""
     # Here, as a machine that only trains may lack the exporter that `record` imports.
     from mien.lab.recipe import parse as parse_recipe
-    from mien.lab.record import confusion_of
+    from mien.lab.record import confusion_svg
     from mien.lab.train.curves import draw_curves
     from mien.lab.train.run import read_log
 
@@ -263,7 +263,7 @@ def draw(results: Path) -> int:
         folder = path.parent
         recipe = parse_recipe(json.loads((folder / "recipe.json").read_text("utf-8")), where=str(folder))
         draw_curves(recipe, read_log(folder), folder / "curves.png")
-        (folder / "confusion.svg").write_text(confusion_of(json.loads(path.read_text("utf-8"))), "utf-8")
+        (folder / "confusion.svg").write_text(confusion_svg(json.loads(path.read_text("utf-8"))), "utf-8")
     return 0
 
 

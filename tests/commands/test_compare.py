@@ -17,7 +17,7 @@ from mien._emotions import SEVEN, class_set
 from mien.bundled import BUNDLED, DEFAULT_MODEL
 from mien.lab.data import FaceSet, Split
 from mien.lab.data.datasets import load_test_set
-from mien.lab.predictions import Answers, select_rows
+from mien.lab.predictions import Predictions, select_rows
 from mien.lab.recipe import dump, load
 from support.synthetic_faces import cartoon_set
 
@@ -50,15 +50,15 @@ def keep(root: Path, faces: FaceSet, name: str, right: float, *, seed: int = 0) 
     probs = np.full((len(labels), classes), 0.2 / classes, np.float32)
     probs[np.arange(len(labels)), told] += 0.8
     rows = selection.faces.rows.numpy()
-    figures = Answers(rows, probs, labels, selection.clean, selection.faces.emotions).figures()
+    figures = Predictions(rows, probs, labels, selection.clean, selection.faces.emotions).metrics()
     place = root / "results" / name / f"seed-{seed}"
     place.mkdir(parents=True)
-    said = {"recipe": name, "seed": seed, "claim": asdict(recipe.claim), "judged": {"public": {"fp32": figures}}}
+    said = {"recipe": name, "seed": seed, "claim": asdict(recipe.claim), "metrics": {"public": {"fp32": figures}}}
     cost = {"parameters": 10, "macs": 20, "size": recipe.data.size, "epochs": 1, "seconds": 2, "machine": "m"}
-    said |= cost | {"commit": "c", "judged_at": "c", "data_sha256": faces.sha256}
+    said |= cost | {"commit": "c", "evaluated_at": "c", "data_sha256": faces.sha256}
     (place / "metrics.json").write_text(json.dumps(said))
     (place / "recipe.json").write_text(json.dumps(dump(recipe)))
-    np.savez(place / "answers.npz", public_rows=rows, public_probs=probs)
+    np.savez(place / "predictions.npz", public_rows=rows, public_probs=probs)
     return place
 
 
@@ -188,13 +188,13 @@ def test_what_is_wrong_is_one_line(run, faces: FaceSet, tmp_path: Path, words: t
 )
 def test_kept_answers_that_are_none(run, faces: FaceSet, tmp_path: Path, change, message: str) -> None:  # type: ignore[no-untyped-def]
     place = keep(tmp_path, faces, "conv4", 0.7)
-    with np.load(place / "answers.npz") as kept:
+    with np.load(place / "predictions.npz") as kept:
         rows, probs = kept["public_rows"], kept["public_probs"]
-    np.savez(place / "answers.npz", public_rows=rows, public_probs=change(probs))
+    np.savez(place / "predictions.npz", public_rows=rows, public_probs=change(probs))
     status, _, err = run("results/conv4", "mien-0", "--no-latency", "--out", "out")
     assert status == 2
     assert message in err
-    assert "answers.npz" in err
+    assert "predictions.npz" in err
     assert len(err.splitlines()) == 1
     assert not (tmp_path / "out").exists()
 

@@ -49,12 +49,12 @@ def evaluate(*words: str) -> Result:
 
 def test_an_own_folder(own: Path, report: Path) -> None:
     told = json.loads((report / "metrics.json").read_text())
-    assert (told["split"], told["judged"], told["total"]) == ("all", 71, 71)
+    assert (told["split"], told["evaluated"], told["total"]) == ("all", 71, 71)
     assert (told["all"]["n"], told["clean"]["n"]) == (71, 70)
-    assert "views" not in told
+    assert "tta" not in told
     assert {"command", "commit", "data_sha256", "machine"} <= told["provenance"].keys()
     assert told["provenance"]["data_sha256"] == told["data_sha256"]
-    with np.load(report / "answers.npz") as file:
+    with np.load(report / "predictions.npz") as file:
         right = float((file["probs"].argmax(1) == file["labels"]).mean())
         assert file["emotions"].tolist() == [str(e) for e in SEVEN]
     assert right == pytest.approx(told["all"]["accuracy"])
@@ -74,10 +74,10 @@ def test_the_page_says_everything_and_loads_nothing(report: Path) -> None:
 
 
 def test_views_are_named_only_where_asked_for(own: Path, tmp_path: Path) -> None:
-    done = evaluate("mien-0", "--data", str(own), "--out", str(tmp_path), "--views", "ten")
+    done = evaluate("mien-0", "--data", str(own), "--out", str(tmp_path), "--tta", "ten")
     assert done.exit_code == 0, done.output
-    assert "views ten" in done.stdout
-    assert json.loads((tmp_path / "metrics.json").read_text())["views"] == "ten"
+    assert "TTA ten" in done.stdout
+    assert json.loads((tmp_path / "metrics.json").read_text())["tta"] == "ten"
     assert "five crops and their mirrors" in (tmp_path / "report.html").read_text()
 
 
@@ -143,7 +143,7 @@ def test_a_foreign_model_by_its_toml(own: Path, tmp_path: Path) -> None:
         (["no-such-model"], "no-such-model"),
         (["mien-0", "--split", "Public"], "there is no such split"),
         (["mien-0", "--split", "PrivateTest"], "has no rows in PrivateTest; it has Training"),
-        (["mien-0", "--views", "three"], "--views is one of none, flip, six, ten"),
+        (["mien-0", "--tta", "three"], "--tta is one of none, flip, six, ten"),
         (["mien-0", "--map", "sad=glum"], "is no emotion"),
         (["mien-0", "--map", "grin=happy"], "there is no such label"),
     ],

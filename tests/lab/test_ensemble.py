@@ -17,7 +17,7 @@ from mien.lab.data import FaceSet, Split
 from mien.lab.ensemble import combine_runs
 from mien.lab.export.calibrate import Calibration
 from mien.lab.export.onnx import Contract
-from mien.lab.export.release import release
+from mien.lab.export.release import export_model
 from mien.lab.files import load_state, save_state
 from mien.lab.inference import predict
 from mien.lab.recipe import parse
@@ -94,7 +94,7 @@ def test_it_is_recorded_and_exported_as_any_run(joined: Path, faces: FaceSet, tm
     assert metrics["epochs"] == 10
     assert len(metrics["parts"]) == 2
     assert (tmp_path / "record" / "curves.png").stat().st_size > 10_000
-    card = release(load_final(joined), faces, tmp_path / "model")
+    card = export_model(load_final(joined), faces, tmp_path / "model")
     assert card["name"] == "pair"
     made = (tmp_path / "model" / "card.md").read_text("utf-8").partition("## How it was made")[2]
     assert "- recipe `mien-plain`, seed 0, 6 epochs" in made

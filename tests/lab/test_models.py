@@ -15,7 +15,7 @@ from mien._errors import DataError, ModelError
 from mien.lab.data import FaceSet, Split
 from mien.lab.data.faceset import FERPLUS_COLUMNS
 from mien.lab.models import Model, open_model
-from mien.lab.predictions import FERPLUS_PROTOCOL, examine, select_rows
+from mien.lab.predictions import FERPLUS_PROTOCOL, predict_selection, select_rows
 from mien.lab.train.loop import Devices, fit
 from support.onnx_models import write_model
 from support.synthetic_faces import cartoon_set
@@ -91,7 +91,7 @@ def test_several_runs_of_a_recipe_have_to_be_told_apart(run: Path, tmp_path: Pat
 
 
 def test_kept_answers_are_no_model(tmp_path: Path) -> None:
-    (tmp_path / "answers.npz").write_bytes(b"")
+    (tmp_path / "predictions.npz").write_bytes(b"")
     with pytest.raises(ModelError, match="holds the answers of a run, but no model"):
         open_model(tmp_path)
     (tmp_path / "empty").mkdir()
@@ -132,7 +132,7 @@ def test_every_row_is_judged_or_accounted_for(faces: FaceSet) -> None:
     assert chosen.account == {"disgust: not among the model's classes": 4}
     assert len(chosen.faces) + sum(chosen.account.values()) == chosen.total
     assert select_rows(faces, SEVEN).total == len(faces)
-    answers = examine(answering(six), chosen)
+    answers = predict_selection(answering(six), chosen)
     truth = {row: faces.emotions[label] for row, label in zip(faces.rows.tolist(), faces.labels.tolist(), strict=True)}
     assert [six[label] for label in answers.labels] == [truth[row] for row in answers.rows]
 

@@ -12,7 +12,7 @@ from mien._errors import DataError, RecipeError
 from mien.lab.data import FaceSet, Split
 from mien.lab.data.datasets import mix
 from mien.lab.inference import predict
-from mien.lab.predictions import recorded
+from mien.lab.predictions import load_recorded
 from mien.lab.record import record
 from mien.lab.train.loop import Devices, fit
 from mien.lab.train.run import is_finished, load_final
@@ -41,25 +41,25 @@ def run(faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_evidence_is_complete_and_agrees_with_itself(faces: FaceSet, run: Path, tmp_path: Path) -> None:
     metrics = record(run, faces, tmp_path, final=True)
     written = {path.name for path in tmp_path.iterdir()}
-    assert {"metrics.json", "answers.npz", "log.jsonl", "recipe.json", "curves.png", "confusion.svg"} <= written
+    assert {"metrics.json", "predictions.npz", "log.jsonl", "recipe.json", "curves.png", "confusion.svg"} <= written
     assert json.loads((tmp_path / "metrics.json").read_text()) == json.loads(json.dumps(metrics))
     assert metrics["epochs"] == 12
     assert f"PrivateTest: {100 * metrics['judged']['private']['fp32']['all']['accuracy']:.1f} %" in (
         tmp_path / "confusion.svg"
     ).read_text("utf-8")
-    assert {"commit", "data_sha256", "judged_at", "macs", "parameters", "seed"} <= metrics.keys()
-    with np.load(tmp_path / "answers.npz") as answers:
+    assert {"commit", "data_sha256", "evaluated_at", "macs", "parameters", "seed"} <= metrics.keys()
+    with np.load(tmp_path / "predictions.npz") as answers:
         for split, first in (("public", 196), ("private", 266)):
             rows, probs = answers[f"{split}_rows"], answers[f"{split}_probs"]
             assert rows.tolist() == list(range(first, first + 70))
             right = float((probs.argmax(1) == faces.labels.numpy()[rows]).mean())
-            assert right == pytest.approx(metrics["judged"][split]["fp32"]["all"]["accuracy"], abs=0.02)
+            assert right == pytest.approx(metrics["metrics"][split]["fp32"]["all"]["accuracy"], abs=0.02)
 
 
 def test_private_faces_are_touched_only_when_asked(faces: FaceSet, run: Path, tmp_path: Path) -> None:
     metrics = record(run, faces, tmp_path)
-    assert set(metrics["judged"]) == {"public"}
-    with np.load(tmp_path / "answers.npz") as answers:
+    assert set(metrics["metrics"]) == {"public"}
+    with np.load(tmp_path / "predictions.npz") as answers:
         assert set(answers.files) == {"public_rows", "public_probs"}
 
 
@@ -70,16 +70,16 @@ def test_faces_mixed_in_leave_the_answers_about_the_set_itself(faces: FaceSet, t
     chosen = small(*LEARNING, "train.epochs=2")
     assert fit(chosen, mixed, tmp_path / "run", devices=Devices("cpu"), provenance=origin)
     metrics = record(tmp_path / "run", mixed, tmp_path / "out", int8=False)
-    assert metrics["data_sha256"] == mixed.sha256 != faces.sha256 == metrics["judged_sha256"]
-    answers, selection = recorded(tmp_path / "out", faces, Split.PUBLIC_TEST)
+    assert metrics["data_sha256"] == mixed.sha256 != faces.sha256 == metrics["evaluation_sha256"]
+    answers, selection = load_recorded(tmp_path / "out", faces, Split.PUBLIC_TEST)
     assert answers.rows.tolist() == selection.faces.rows.tolist()
     with pytest.raises(DataError, match="its answers are about other faces"):
-        recorded(tmp_path / "out", replace(faces, sha256="another"), Split.PUBLIC_TEST)
+        load_recorded(tmp_path / "out", replace(faces, sha256="another"), Split.PUBLIC_TEST)
 
 
 def test_without_int8_there_is_neither_its_file_nor_its_figures(faces: FaceSet, run: Path, tmp_path: Path) -> None:
     metrics = record(run, faces, tmp_path, int8=False)
-    assert set(metrics["judged"]["public"]) == {"fp32"}
+    assert set(metrics["metrics"]["public"]) == {"fp32"}
     assert not (tmp_path / "model.onnx").exists()
 
 
@@ -89,7 +89,7 @@ def test_a_temperature_changes_no_answer_of_the_net(faces: FaceSet, run: Path, t
     assert set(said["offset"]) == {0.0}
     assert json.loads((tmp_path / "recipe.json").read_text())["calibration"] == "temperature"
     trained, public = load_final(run), faces.split(Split.PUBLIC_TEST)
-    with np.load(tmp_path / "answers.npz") as answers:
+    with np.load(tmp_path / "predictions.npz") as answers:
         told = answers["public_probs"].argmax(1).tolist()
     assert told == predict(trained.net, public.images, trained.recipe.data.size).argmax(1).tolist()
     with pytest.raises(RecipeError, match="calibration is one of vector, temperature, not 'platt'"):
@@ -109,8 +109,8 @@ def test_a_leaky_run_is_judged_on_its_leaky_part_alone(faces: FaceSet, tmp_path:
         chosen, faces, tmp_path / "run", devices=Devices("cpu"), provenance={"commit": "c", "data_sha256": faces.sha256}
     )
     metrics = record(tmp_path / "run", faces, tmp_path / "out", final=True)
-    assert set(metrics["judged"]) == {"leaky"}
-    figures, last = metrics["judged"]["leaky"]["fp32"]["all"], load_final(tmp_path / "run").history[-1]
+    assert set(metrics["metrics"]) == {"leaky"}
+    figures, last = metrics["metrics"]["leaky"]["fp32"]["all"], load_final(tmp_path / "run").history[-1]
     assert (figures["n"], figures["accuracy"]) == (87, pytest.approx(last["leaky_accuracy"]))
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "metrics.json",

@@ -37,8 +37,8 @@ def write(root: Path, name: str, accuracy: float, *, seed: int = 0, split: str =
     place = root / name / f"seed-{seed}"
     place.mkdir(parents=True)
     by = {"all": figures(accuracy), "clean": figures(accuracy - 0.1, 90)}
-    said = {"recipe": name, "seed": seed, "judged": {split: {"fp32": by}}, "parameters": 1234, "macs": 5_600_000}
-    said |= {"size": 48, "epochs": 3, "seconds": 60, "machine": "a machine", "commit": "abc", "judged_at": "def"}
+    said = {"recipe": name, "seed": seed, "metrics": {split: {"fp32": by}}, "parameters": 1234, "macs": 5_600_000}
+    said |= {"size": 48, "epochs": 3, "seconds": 60, "machine": "a machine", "commit": "abc", "evaluated_at": "def"}
     stated = {"document": "009", "variant": "own", "split": "its own", "metrics": CLAIMED} | claim
     (place / "metrics.json").write_text(json.dumps(said | {"claim": stated}))
 

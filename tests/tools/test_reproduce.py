@@ -76,7 +76,7 @@ def test_only_what_privatetest_has_judged_is_done(tmp_path: Path) -> None:
     place.mkdir(parents=True)
     start = dataclasses.replace(training, final=False)
     for judged, done in (('{"public": {}}', False), ('{"public": {}, "private": {}}', True)):
-        (place / "metrics.json").write_text(f'{{"judged": {judged}}}')
+        (place / "metrics.json").write_text(f'{{"metrics": {judged}}}')
         assert reproduce.is_done(training, tmp_path) == done
         assert reproduce.is_done(start, tmp_path)
 

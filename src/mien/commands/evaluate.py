@@ -25,19 +25,19 @@ def evaluate(
     split: _options.Split = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write to; default: reports/evaluate/MODEL-SPLIT.")] = None,
     label_map: _options.LabelMap = None,
-    views: _options.Tta = "none",
+    tta: _options.Tta = "none",
     precision: _options.Precision = "int8",
 ) -> None:
-    """Judge MODEL on labelled faces and write metrics.json, answers.npz and report.html."""
+    """Judge MODEL on labelled faces and write metrics.json, predictions.npz and report.html."""
     with needs_lab():
         from mien.lab.data.datasets import read_map
-        from mien.lab.evaluate.evaluate import Wish
+        from mien.lab.evaluate.evaluate import EvaluateOptions
         from mien.lab.evaluate.evaluate import evaluate as judge
 
-    wish = Wish(split, out, read_map(label_map or []), views, precision)
+    options = EvaluateOptions(split, out, read_map(label_map or []), tta, precision)
     paths: list[Path | None] = [*data] if data else [None]
     with TerminalProgress() as bar:
-        folder, judged = judge(model, paths, wish=wish, report=bar)
+        folder, judged = judge(model, paths, options=options, report=bar)
     for name, evaluations in judged.items():
         for evaluation in evaluations:
             typer.echo(_line(name, evaluation))
@@ -49,16 +49,16 @@ def evaluate(
 
 def _line(name: str, evaluation: Any) -> str:
     """The figures of an evaluation in a line."""
-    found, selection = evaluation.judged["all"], evaluation.selection
+    found, selection = evaluation.metrics["all"], evaluation.selection
     low, high = found["interval"]
     seed = f", seed {evaluation.subject.seed}" if evaluation.subject.seed else ""
-    views = f", views {evaluation.views}" if evaluation.views != "none" else ""
-    clean = f"clean {evaluation.judged['clean']['accuracy']:.2%}, " if "clean" in evaluation.judged else ""
+    tta = f", TTA {evaluation.tta}" if evaluation.tta != "none" else ""
+    clean = f"clean {evaluation.metrics['clean']['accuracy']:.2%}, " if "clean" in evaluation.metrics else ""
     kept = "" if evaluation.subject.model is not None else " (kept answers: no maps)"
     left = sum(selection.account.values())
     account = f"; {left:,} of {selection.total:,} rows not judged, see the report" if left else ""
     return (
-        f"{evaluation.subject.name}{seed}, {name} {selection.split}{views}{kept}: "
+        f"{evaluation.subject.name}{seed}, {name} {selection.split}{tta}{kept}: "
         f"{found['accuracy']:.2%} ({low:.2%} to {high:.2%}), {clean}balanced {found['balanced_accuracy']:.2%}, "
         f"macro F1 {found['macro_f1']:.2%}, log loss {found['log_loss']:.3f}, ECE {found['ece']:.3f}{account}"
     )

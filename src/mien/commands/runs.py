@@ -23,11 +23,11 @@ def export(
     """Export RUN as fp32 and int8 ONNX, calibrated on PublicTest, with its card."""
     with needs_lab():
         from mien.lab.data.datasets import load_set
-        from mien.lab.export.release import release
+        from mien.lab.export.release import export_model
         from mien.lab.train.run import load_final, recalibrated
 
     trained = recalibrated(load_final(run), calibration)
-    card = release(trained, load_set(data, trained.recipe), out, final=final, half=half)
+    card = export_model(trained, load_set(data, trained.recipe), out, final=final, half=half)
     low, high = card["accuracy"]["interval"]
     split = "private" if final else "public"
     accuracy, clean = card["accuracy"][split], card["accuracy"][f"{split}_clean"]
@@ -110,7 +110,7 @@ def record(
     folder = out or Path("results") / recipe.name / f"seed-{recipe.seed}"
     faces = load_set(data, recipe)
     metrics = evidence.record(run, faces, folder, final=final, calibration=calibration, int8=int8)
-    for split, by_precision in metrics["judged"].items():
+    for split, by_precision in metrics["metrics"].items():
         figures = by_precision["fp32"]["all"]
         low, high = figures["interval"]
         clean = f"clean {by_precision['fp32']['clean']['accuracy']:.2%}, " if split != "leaky" else ""

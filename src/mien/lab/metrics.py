@@ -22,7 +22,9 @@ BINS = 15  # of confidence, equally wide
 _SUM_ERROR = 1e-3
 
 
-def figures(probs: Floats, labels: Ints, emotions: tuple[Emotion, ...], *, resamples: int = 2000) -> dict[str, Any]:
+def compute_metrics(
+    probs: Floats, labels: Ints, emotions: tuple[Emotion, ...], *, resamples: int = 2000
+) -> dict[str, Any]:
     """Every figure of ``probs`` ``[N, C]`` against ``labels`` ``[N]``, as plain values for a JSON file.
 
     Classes without a face count neither in the balanced accuracy nor in the macro F1, and are named in ``absent``.
@@ -35,7 +37,7 @@ def figures(probs: Floats, labels: Ints, emotions: tuple[Emotion, ...], *, resam
         labels, guess, labels=classes, zero_division=0
     )
     second = np.argsort(-probs, axis=1, kind="stable")[:, :2]
-    intervals = bootstrap_figures(probs, labels, resamples=resamples)
+    intervals = bootstrap_metrics(probs, labels, resamples=resamples)
     return {
         "n": len(labels),
         "accuracy": float(np.mean(guess == labels)),
@@ -98,7 +100,7 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def bootstrap_figures(probs: Floats, labels: Ints, *, resamples: int = 2000, seed: int = 0) -> dict[str, list[float]]:
+def bootstrap_metrics(probs: Floats, labels: Ints, *, resamples: int = 2000, seed: int = 0) -> dict[str, list[float]]:
     """95 % intervals of the figures that stand first in a report, all from the same draws of the rows."""
     generator, n = np.random.default_rng(seed), len(labels)
     guess, log_losses, briers = probs.argmax(1), _log_losses(probs, labels), brier(probs, labels)
@@ -107,14 +109,14 @@ def bootstrap_figures(probs: Floats, labels: Ints, *, resamples: int = 2000, see
     for _ in range(resamples):
         rows = generator.integers(0, n, n)
         gaps = np.bincount(place[rows], weights=gap[rows], minlength=BINS)
-        drawn = count_figures(labels[rows], guess[rows], probs.shape[1])
+        drawn = count_metrics(labels[rows], guess[rows], probs.shape[1])
         drawn |= {"log_loss": log_losses[rows].mean(), "brier": briers[rows].mean(), "ece": np.abs(gaps).sum() / n}
         for name, value in drawn.items():
             draws.setdefault(name, []).append(float(value))
     return {name: [float(edge) for edge in np.percentile(values, [2.5, 97.5])] for name, values in draws.items()}
 
 
-def count_figures(labels: Ints, guess: Ints, classes: int) -> dict[str, float]:
+def count_metrics(labels: Ints, guess: Ints, classes: int) -> dict[str, float]:
     """Accuracy, balanced accuracy and macro F1 from counts; classes without a face do not count."""
     table = np.bincount(labels * classes + guess, minlength=classes * classes).reshape(classes, classes)
     right, truth, told = table.diagonal(), table.sum(1), table.sum(0)

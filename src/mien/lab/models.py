@@ -242,7 +242,7 @@ def open_model(
     run = _run_folder(path)
     if run is not None:
         return _of_run(run, faces)
-    if path.is_dir() and (path / "answers.npz").is_file() and not (path / "model.onnx").is_file():
+    if path.is_dir() and (path / "predictions.npz").is_file() and not (path / "model.onnx").is_file():
         raise ModelError(f"{path}: holds the answers of a run, but no model; name the run's folder under runs/")
     return _of_file(find_model(what, precision=precision), threads)
 

@@ -16,10 +16,10 @@ from mien._emotions import Emotion, class_set
 from mien._errors import DataError
 from mien.infer import Classifier
 from mien.lab.data import FaceSet, Split, clean_rows, vote_distribution, with_classes
-from mien.lab.metrics import bootstrap_interval, checked, figures
+from mien.lab.metrics import bootstrap_interval, checked, compute_metrics
 
 
-def crops_of(faces: FaceSet, size: int) -> NDArray[np.uint8]:
+def resize_faces(faces: FaceSet, size: int) -> NDArray[np.uint8]:
     """The faces as the file takes them: uint8 ``[N, size, size]``, resized (bicubic) where their own size differs."""
     if faces.images.shape[-1] == size:
         return faces.images.numpy()
@@ -31,7 +31,7 @@ def crops_of(faces: FaceSet, size: int) -> NDArray[np.uint8]:
 
 
 @dataclass(frozen=True)
-class Answers:
+class Predictions:
     """What a classifier says of a split: ``rows`` int64 ``[N]`` of the data set, ``probs`` float32 ``[N, C]``.
 
     ``labels`` int64 ``[N]`` are the truth, ``clean`` bool ``[N]`` the rows whose pixels are no earlier row's.
@@ -43,17 +43,17 @@ class Answers:
     clean: NDArray[np.bool_]
     emotions: tuple[Emotion, ...]
 
-    def figures(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, Any]:
         """Figures of ``all`` rows and of the ``clean`` ones; the latter only where there are any."""
-        found = {"all": figures(self.probs, self.labels, self.emotions)}
+        found = {"all": compute_metrics(self.probs, self.labels, self.emotions)}
         if self.clean.all():
             found["clean"] = found["all"]
         elif self.clean.any():
-            found["clean"] = figures(self.probs[self.clean], self.labels[self.clean], self.emotions)
+            found["clean"] = compute_metrics(self.probs[self.clean], self.labels[self.clean], self.emotions)
         return found
 
 
-def answer(classifier: Classifier, faces: FaceSet, classes: str, split: Split) -> Answers:
+def predict_split(classifier: Classifier, faces: FaceSet, classes: str, split: Split) -> Predictions:
     """Every answer of ``classifier`` on ``split``.
 
     ``faces`` is the full set of seven classes, from which copies are known; ``classes`` names the classifier's
@@ -65,13 +65,13 @@ def answer(classifier: Classifier, faces: FaceSet, classes: str, split: Split) -
     if len(chosen) == 0:
         raise DataError(f"{faces.source}: no rows left to judge {classifier.name} on; check the Usage column")
     clean = np.isin(chosen.rows.numpy(), faces.rows[clean_rows(faces, split)].numpy())
-    probs, _ = classifier(crops_of(chosen, classifier.size))
-    return Answers(chosen.rows.numpy(), probs, chosen.labels.numpy(), clean, chosen.emotions)
+    probs, _ = classifier(resize_faces(chosen, classifier.size))
+    return Predictions(chosen.rows.numpy(), probs, chosen.labels.numpy(), clean, chosen.emotions)
 
 
-def judge(classifier: Classifier, faces: FaceSet, classes: str, split: Split) -> dict[str, Any]:
+def evaluate_split(classifier: Classifier, faces: FaceSet, classes: str, split: Split) -> dict[str, Any]:
     """Figures of the file on ``split``: of ``all`` rows, and of the ``clean`` ones. Raises as ``answer``."""
-    return answer(classifier, faces, classes, split).figures()
+    return predict_split(classifier, faces, classes, split).metrics()
 
 
 class Reader(Protocol):
@@ -142,11 +142,11 @@ def select_rows(faces: FaceSet, emotions: tuple[Emotion, ...], split: Split | No
     return Selection(chosen, clean, name, len(part), account, protocol)
 
 
-def examine(reader: Reader, selection: Selection) -> Answers:
+def predict_selection(reader: Reader, selection: Selection) -> Predictions:
     """The answers of ``reader`` for the selected rows."""
     faces = selection.faces
-    probs, _ = reader(crops_of(faces, reader.size))
-    return Answers(faces.rows.numpy(), probs, faces.labels.numpy(), selection.clean, faces.emotions)
+    probs, _ = reader(resize_faces(faces, reader.size))
+    return Predictions(faces.rows.numpy(), probs, faces.labels.numpy(), selection.clean, faces.emotions)
 
 
 def _ferplus_account(part: FaceSet, kept: int) -> dict[str, int]:
@@ -178,7 +178,7 @@ def _clean(faces: FaceSet, split: Split | None) -> torch.Tensor:
 Floats = NDArray[np.floating[Any]]
 
 
-def against_votes(answers: Answers, selection: Selection, part: FaceSet) -> dict[str, Any] | None:
+def compare_with_votes(answers: Predictions, selection: Selection, part: FaceSet) -> dict[str, Any] | None:
     """``majority`` and ``distribution`` for answers to ``selection`` of ``part``; ``None`` for a set without votes.
 
     ``part`` is the split as it was read, in the seven classes and with its votes.
@@ -206,7 +206,7 @@ def distances(probs: Floats, votes: Floats) -> dict[str, NDArray[np.float64]]:
     return {"kl": surprise - entropy, "total_variation": np.abs(p - v).sum(1) / 2, "log_loss": surprise}
 
 
-def _majority(answers: Answers, part: FaceSet) -> dict[str, Any]:
+def _majority(answers: Predictions, part: FaceSet) -> dict[str, Any]:
     """Agreement with the majority, on the judged rows that have one among the model's classes."""
     voted = with_classes(part, "eight")
     winner = dict(zip(voted.rows.tolist(), (voted.emotions[i] for i in voted.labels.tolist()), strict=True))
@@ -222,19 +222,19 @@ def _majority(answers: Answers, part: FaceSet) -> dict[str, Any]:
     labels = np.array([own[row] == winner[row] for row, _ in shared], np.float64)
     return {
         "n": len(shared),
-        "of": len(rows),
+        "total": len(rows),
         "account": {reason: count for reason, count in account.items() if count},
         "agreement": float(right.mean()) if len(shared) else None,
         "interval": list(bootstrap_interval(right, np.mean)) if len(shared) else None,
-        "agreement_of_the_labels": float(labels.mean()) if len(shared) else None,
+        "label_agreement": float(labels.mean()) if len(shared) else None,
     }
 
 
-def _distribution(answers: Answers, faces: FaceSet) -> dict[str, Any]:
+def _distribution(answers: Predictions, faces: FaceSet) -> dict[str, Any]:
     """Distances to the votes for the model's classes, on the judged rows that have any."""
     votes = vote_distribution(faces).numpy()
     usable = votes.sum(1) > 0
-    told: dict[str, Any] = {"n": int(usable.sum()), "of": len(usable)}
+    told: dict[str, Any] = {"n": int(usable.sum()), "total": len(usable)}
     if not usable.any():
         return told
     chosen = votes[usable].astype(np.float64)
@@ -242,7 +242,7 @@ def _distribution(answers: Answers, faces: FaceSet) -> dict[str, Any]:
     for name, values in distances(answers.probs[usable], rest).items():
         told[name] = float(values.mean())
         told[f"{name}_interval"] = list(bootstrap_interval(values, np.mean))
-    told["entropy_of_the_votes"] = told["log_loss"] - told["kl"]
+    told["vote_entropy"] = told["log_loss"] - told["kl"]
     return told
 
 
@@ -255,19 +255,19 @@ def read_metrics(folder: Path) -> dict[str, Any]:
         raise DataError(f"{path}: cannot be read ({error}); write it with `mien record`") from error
     if isinstance(said, dict) and {"model", "about"} <= said.keys():
         raise DataError(f"{folder}: is a report of `mien evaluate`, no run; name the model that it is about")
-    if not isinstance(said, dict) or not {"recipe", "seed", "judged", "data_sha256"} <= said.keys():
+    if not isinstance(said, dict) or not {"recipe", "seed", "metrics", "data_sha256"} <= said.keys():
         raise DataError(f"{path}: holds no figures of a run; write it again with `mien record`")
     return said
 
 
-def recorded(folder: Path, faces: FaceSet, split: Split) -> tuple[Answers, Selection]:
+def load_recorded(folder: Path, faces: FaceSet, split: Split) -> tuple[Predictions, Selection]:
     """The kept answers (fp32, calibrated) for ``split`` of ``faces``, and the selection that they answer.
 
     Raises ``DataError`` for answers about other faces, for a split that was not judged, and for a damaged file.
     """
-    said, path = read_metrics(folder), folder / "answers.npz"
+    said, path = read_metrics(folder), folder / "predictions.npz"
     # A run that further sets were mixed into has a hash of all; it is judged on one of them.
-    if said.get("judged_sha256", said["data_sha256"]) != (faces.judged_sha256 or faces.sha256):
+    if said.get("evaluation_sha256", said["data_sha256"]) != (faces.evaluation_sha256 or faces.sha256):
         raise DataError(f"{folder}: its answers are about other faces than {faces.source}; name those with --data")
     name = split.removesuffix("Test").lower()
     try:
@@ -288,4 +288,4 @@ def recorded(folder: Path, faces: FaceSet, split: Split) -> tuple[Answers, Selec
         probs = checked(probs, labels, len(emotions)).astype(np.float32)
     except DataError as error:
         raise DataError(f"{path}: {error}; write it again with `mien record`") from error
-    return Answers(rows, probs, labels, selection.clean, emotions), selection
+    return Predictions(rows, probs, labels, selection.clean, emotions), selection

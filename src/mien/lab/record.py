@@ -22,18 +22,18 @@ from mien.lab.data import FaceSet, Split
 from mien.lab.data.selection import validation_rows
 from mien.lab.export.release import (
     INT8_LOSS,
-    answer_files,
     calibrate,
+    compute_split_metrics,
     export_files,
     int8_loss,
-    judge_answers,
+    predict_files,
     require_same_faces,
 )
 from mien.lab.files import save_bytes, save_text
-from mien.lab.html.figures import draw_confusion
+from mien.lab.html.figures import plot_confusion
 from mien.lab.inference import predict
-from mien.lab.metrics import figures
-from mien.lab.predictions import Answers
+from mien.lab.metrics import compute_metrics
+from mien.lab.predictions import Predictions
 from mien.lab.provenance import commit
 from mien.lab.recipe import dump
 from mien.lab.train.curves import draw_curves
@@ -59,18 +59,18 @@ def record(
     require_same_faces(trained, faces)
     if trained.recipe.data.expand_first:
         return _write(run, trained, folder, _metrics(trained, _leaky_figures(trained, faces)))
-    judged_on = {"judged_sha256": faces.judged_sha256} if faces.judged_sha256 else {}
+    judged_on = {"evaluation_sha256": faces.evaluation_sha256} if faces.evaluation_sha256 else {}
     scaling = calibrate(trained, faces)
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".record-", dir=folder) as draft:
         files = {precision: Path(draft) / name for precision, name in PRECISIONS.items() if int8 or precision != "int8"}
         export_files(trained, faces, files, scaling)
-        answers = answer_files(trained, faces, files, [Split.PUBLIC_TEST, *([Split.PRIVATE_TEST] if final else [])])
-        judged = judge_answers(answers)
+        answers = predict_files(trained, faces, files, [Split.PUBLIC_TEST, *([Split.PRIVATE_TEST] if final else [])])
+        judged = compute_split_metrics(answers)
         (folder / "model.onnx").unlink(missing_ok=True)  # of a record before this one
         if int8 and int8_loss(judged) <= INT8_LOSS and files["int8"].stat().st_size <= KEPT_MODEL:
             files["int8"].replace(folder / "model.onnx")
-    _write_answers(answers, folder / "answers.npz")
+    _write_answers(answers, folder / "predictions.npz")
     return _write(run, trained, folder, _metrics(trained, judged) | {"calibration": asdict(scaling)} | judged_on)
 
 
@@ -79,26 +79,26 @@ def _write(run: Path, trained: Trained, folder: Path, metrics: dict[str, Any]) -
     save_text(folder / "recipe.json", json.dumps(dump(trained.recipe), indent=1) + "\n")
     shutil.copyfile(run / "log.jsonl", folder / "log.jsonl")
     draw_curves(trained.recipe, trained.history, folder / "curves.png")
-    save_text(folder / "confusion.svg", confusion_of(metrics))
+    save_text(folder / "confusion.svg", confusion_svg(metrics))
     return metrics
 
 
-def confusion_of(metrics: Mapping[str, Any]) -> str:
+def confusion_svg(metrics: Mapping[str, Any]) -> str:
     """The confusion matrix of what ``metrics.json`` says, on the last split judged, as SVG."""
-    split, by = list(metrics["judged"].items())[-1]
+    split, by = list(metrics["metrics"].items())[-1]
     name = "leaky part" if split == "leaky" else f"{split.capitalize()}Test"
     figures = by["fp32"]["all"]
-    return draw_confusion(figures, f"{metrics['recipe']}, {name}: {100 * figures['accuracy']:.1f} %")
+    return plot_confusion(figures, f"{metrics['recipe']}, {name}: {100 * figures['accuracy']:.1f} %")
 
 
 def _leaky_figures(trained: Trained, faces: FaceSet) -> dict[str, Any]:
     """Shaped as the figures of files are: of the net itself, on faces whose copies it has learned from."""
     rows = validation_rows(faces, trained.recipe)
     probs = softmax(predict(trained.net, rows.images, trained.recipe.data.size), dim=1)
-    return {"leaky": {"fp32": {"all": figures(probs.numpy(), rows.labels.numpy(), rows.emotions)}}}
+    return {"leaky": {"fp32": {"all": compute_metrics(probs.numpy(), rows.labels.numpy(), rows.emotions)}}}
 
 
-def _write_answers(answers: dict[str, dict[str, Answers]], path: Path) -> None:
+def _write_answers(answers: dict[str, dict[str, Predictions]], path: Path) -> None:
     """Rows and probabilities of the fp32 file, for paired tests: neither faces nor labels."""
     columns: dict[str, Any] = {f"{split}_rows": by["fp32"].rows for split, by in answers.items()}
     columns |= {f"{split}_probs": by["fp32"].probs.astype(np.float32) for split, by in answers.items()}
@@ -113,7 +113,7 @@ def _metrics(trained: Trained, judged: dict[str, Any]) -> dict[str, Any]:
         "recipe": recipe.name,
         "seed": recipe.seed,
         "claim": asdict(recipe.claim),
-        "judged": judged,
+        "metrics": judged,
         "parameters": count_parameters(trained.net),
         "macs": count_macs(trained.net, recipe.data.size),
         "size": recipe.data.size,
@@ -121,5 +121,5 @@ def _metrics(trained: Trained, judged: dict[str, Any]) -> dict[str, Any]:
         "seconds": round(sum(epoch["seconds"] for epoch in history)),
         "images_per_second": round(median(epoch["images_per_second"] for epoch in history)),
         **trained.provenance,
-        "judged_at": commit(),
+        "evaluated_at": commit(),
     }

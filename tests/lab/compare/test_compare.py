@@ -21,7 +21,7 @@ from mien.lab.compare.plots import Point, front
 from mien.lab.compare.report import claimed, differences_in_words
 from mien.lab.compare.study import Cell, agreement, effects
 from mien.lab.data import FaceSet, Split
-from mien.lab.predictions import Answers, against_votes, select_rows
+from mien.lab.predictions import Predictions, compare_with_votes, select_rows
 from mien.lab.recipe import dump
 from support.synthetic_faces import cartoon_set
 from support.tiny_recipe import tiny
@@ -38,7 +38,7 @@ def contender(
     told = np.where(generator.random(len(labels)) < right, labels, generator.integers(0, len(emotions), len(labels)))
     probs = np.full((len(labels), len(emotions)), 0.3 / len(emotions), np.float32)
     probs[np.arange(len(labels)), told] += 0.7
-    answers = Answers(selection.faces.rows.numpy(), probs, labels, selection.clean, selection.faces.emotions)
+    answers = Predictions(selection.faces.rows.numpy(), probs, labels, selection.clean, selection.faces.emotions)
     return Contender(name, name, str(seed), f"results/{name}/seed-{seed}", "kept", answers, selection, **more)
 
 
@@ -171,7 +171,7 @@ def test_names_are_told_apart(faces: FaceSet) -> None:
 def test_seeds_of_a_recipe_become_mean_and_deviation(faces: FaceSet) -> None:
     seeds = named_apart([contender(faces, "a", 0.5, seed=seed) for seed in (0, 1, 2)])
     found = over_seeds(compare_entries(Entries(seeds, faces), Split.PUBLIC_TEST, latency=False))
-    values = [c.answers.figures()["all"]["accuracy"] for c in seeds]
+    values = [c.answers.metrics()["all"]["accuracy"] for c in seeds]
     assert found["a"]["n"] == 3
     assert found["a"]["accuracy"] == {
         "mean": pytest.approx(np.mean(values)),
@@ -309,7 +309,7 @@ def grid_cells(shares: dict[tuple[str, str], float], *, seeds: int = 1) -> dict[
 
 def test_voters_are_agreed_with_where_there_are_voters(comparison: Comparison, faces: FaceSet) -> None:
     contenders = comparison.contenders
-    majority = [against_votes(c.answers, c.selection, faces) for c in contenders]
+    majority = [compare_with_votes(c.answers, c.selection, faces) for c in contenders]
     shares = [told["majority"]["agreement"] for told in majority if told]
     assert agreement(comparison, (1,)) == shares[1] > shares[0]
     assert agreement(comparison, (0, 1)) == pytest.approx((shares[0] + shares[1]) / 2)

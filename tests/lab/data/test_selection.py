@@ -191,10 +191,10 @@ def test_the_records_name_what_validated(faces: FaceSet, tmp_path: Path, overrid
     assert {key for key in trained.history[0] if key.endswith("_log_loss")} == {f"{name}_log_loss"}
     assert validated(trained.history[0], "accuracy") == trained.history[0][f"{name}_accuracy"]
     if name == "leaky":
-        from mien.lab.export.release import release
+        from mien.lab.export.release import export_model
 
         with pytest.raises(ModelError, match="has learned from test faces"):
-            release(trained, faces, tmp_path / "out")
+            export_model(trained, faces, tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
 

@@ -18,20 +18,20 @@ from mien._emotions import CLASS_SETS, SEVEN, Emotion
 from mien._errors import DataError, ModelError
 from mien.lab.data import FaceSet, Split
 from mien.lab.data.datasets import read_map, read_split
-from mien.lab.evaluate.evaluate import Wish, evaluate
+from mien.lab.evaluate.evaluate import EvaluateOptions, evaluate
 from mien.lab.evaluate.evaluation import (
     Direction,
     Task,
+    evaluate_task,
     find_pairs,
-    judge,
     map_faces,
+    most_confident_mistakes,
     prepare,
     read_faces,
-    surest_mistakes,
 )
 from mien.lab.evaluate.report import write_report
 from mien.lab.evaluate.subjects import TestSet, find_subjects, load_tests, select
-from mien.lab.predictions import Answers, against_votes, crops_of, select_rows
+from mien.lab.predictions import Predictions, compare_with_votes, resize_faces, select_rows
 from support.linear_classifier import evaluation, reader, subject
 from support.synthetic_faces import cartoon_set
 
@@ -46,26 +46,26 @@ def test_seven_classes_against_the_majority_of_votes() -> None:
     faces = replace(faces, votes=votes)
     found = evaluation(faces, reader())
     told = found.votes["majority"]
-    assert (told["n"], told["of"]) == (68, 70)
+    assert (told["n"], told["total"]) == (68, 70)
     assert told["account"] == {
         "no majority, or pixels from JPEG": 1,
         "majority for an emotion that the model does not know": 1,
     }
-    guess = found.answers.probs.argmax(1)
-    wanted = found.answers.labels.copy()
+    guess = found.predictions.probs.argmax(1)
+    wanted = found.predictions.labels.copy()
     wanted[2] = SEVEN.index(Emotion.HAPPY)
     assert told["agreement"] == pytest.approx((guess == wanted)[2:].mean())
-    assert told["agreement_of_the_labels"] == pytest.approx(67 / 68)
+    assert told["label_agreement"] == pytest.approx(67 / 68)
     assert found.votes["distribution"]["n"] == 69  # contempt alone is no vote for the seven
 
 
 def test_eight_classes_are_judged_on_the_majority() -> None:
     found = evaluation(cartoon_set(), reader(CLASS_SETS["eight"]))
     assert "FER+ majority" in found.selection.protocol
-    assert found.votes["majority"]["agreement"] == pytest.approx(found.judged["all"]["accuracy"])
+    assert found.votes["majority"]["agreement"] == pytest.approx(found.metrics["all"]["accuracy"])
     told = found.votes["distribution"]
-    assert told["log_loss"] == pytest.approx(told["kl"] + told["entropy_of_the_votes"])
-    assert told["entropy_of_the_votes"] == pytest.approx(stats.entropy([0.8, 0.2]) * 6 / 7, rel=0.02)
+    assert told["log_loss"] == pytest.approx(told["kl"] + told["vote_entropy"])
+    assert told["vote_entropy"] == pytest.approx(stats.entropy([0.8, 0.2]) * 6 / 7, rel=0.02)
     text = write_report(found, {})
     assert "majority accuracy" in text
     assert "single votes dropped as noise" in text
@@ -76,7 +76,7 @@ def test_a_set_without_votes_has_no_such_section() -> None:
     found = evaluation(faces, reader())
     assert found.votes is None
     assert "crowd of FER+" not in write_report(found, {})
-    assert against_votes(found.answers, found.selection, faces) is None
+    assert compare_with_votes(found.predictions, found.selection, faces) is None
 
 
 def test_pairs_are_counted_both_ways_and_ranked() -> None:
@@ -99,10 +99,10 @@ def test_the_surest_mistakes_come_first_and_copies_once() -> None:
     probs[:, 4] = [0.5, 0.9, 0.6, 0.8, 0.8, 0.3]
     probs[5, 0] = 0.6
     probs /= probs.sum(1, keepdims=True)
-    answers = Answers(faces.rows.numpy(), probs, faces.labels.numpy(), np.ones(6, bool), SEVEN)
-    found = surest_mistakes(answers, faces, Direction(Emotion.ANGRY, Emotion.SAD, 5, 6), most=3)
+    answers = Predictions(faces.rows.numpy(), probs, faces.labels.numpy(), np.ones(6, bool), SEVEN)
+    found = most_confident_mistakes(answers, faces, Direction(Emotion.ANGRY, Emotion.SAD, 5, 6), most=3)
     assert found.tolist() == [1, 3, 2]
-    assert len(surest_mistakes(answers, faces, Direction(Emotion.SAD, Emotion.ANGRY, 0, 0))) == 0
+    assert len(most_confident_mistakes(answers, faces, Direction(Emotion.SAD, Emotion.ANGRY, 0, 0))) == 0
 
 
 def test_the_gallery_shows_the_map_of_the_wrong_emotion() -> None:
@@ -118,18 +118,18 @@ def test_views_are_means_over_what_they_say() -> None:
     one = read_faces(model, faces, report=lambda *words: heard.append(words))
     assert np.allclose(one, model(images)[0])
     assert [words[1:] for words in heard] == [(256, 300), (300, 300)]
-    flip = read_faces(model, faces, views="flip", report=lambda *_: None)
+    flip = read_faces(model, faces, tta="flip", report=lambda *_: None)
     mirrored = model(np.ascontiguousarray(images[:, :, ::-1]))[0]
     assert np.allclose(flip, (model(images)[0] + mirrored) / 2, atol=1e-6)
-    ten = read_faces(model, faces, views="ten", report=lambda *_: None)
+    ten = read_faces(model, faces, tta="ten", report=lambda *_: None)
     assert np.allclose(ten.sum(1), 1, atol=1e-5)
-    both = read_faces(model, replace(faces, images=faces.images.flip(2)), views="ten", report=lambda *_: None)
+    both = read_faces(model, replace(faces, images=faces.images.flip(2)), tta="ten", report=lambda *_: None)
     assert np.allclose(ten, both, atol=1e-5)  # a mirrored face has the same ten views
     assert not np.allclose(ten, flip, atol=1e-4)
-    six = read_faces(model, faces, views="six", report=lambda *_: None)
+    six = read_faces(model, faces, tta="six", report=lambda *_: None)
     small = functional.pad(faces.images[:, None].float(), (2, 2, 2, 2), mode="replicate").byte()[:, 0]
     sizes = [faces.images, faces.images[:, 2:46, 2:46], small]
-    seen = [crops_of(replace(faces, images=view), model.size) for size in sizes for view in (size, size.flip(2))]
+    seen = [resize_faces(replace(faces, images=view), model.size) for size in sizes for view in (size, size.flip(2))]
     expected = np.mean([model(np.ascontiguousarray(crops))[0] for crops in seen], axis=0)
     assert np.allclose(six, expected, atol=1e-6)
 
@@ -137,14 +137,14 @@ def test_views_are_means_over_what_they_say() -> None:
 def test_missing_classes_are_named_and_the_account_adds_up() -> None:
     faces = cartoon_set()
     found = evaluation(faces.select(faces.labels != 1), reader())
-    assert found.judged["all"]["absent"] == ["disgust"]
+    assert found.metrics["all"]["absent"] == ["disgust"]
     assert any("No face of disgust" in warning for warning in found.warnings())
     assert "disgust" not in found.recall_intervals
     write_report(found, {})
     three = evaluation(faces, reader(CLASS_SETS["three"]))
-    told = three.metrics()
-    assert told["judged"] + sum(told["left_out"].values()) == told["total"] == 70
-    assert told["left_out"]["disgust: not among the model's classes"] == 10
+    told = three.to_json()
+    assert told["evaluated"] + sum(told["excluded"].values()) == told["total"] == 70
+    assert told["excluded"]["disgust: not among the model's classes"] == 10
 
 
 def test_what_cannot_be_judged_is_refused() -> None:
@@ -182,7 +182,7 @@ def test_a_set_that_nobody_parted_is_judged_whole_unless_it_was_learned_from() -
     learned = replace(reader(), about={"data_sha256": faces.sha256})
     found = evaluation(faces, learned)
     assert found.selection.split == "PublicTest"
-    assert 40 < len(found.answers.labels) < 60
+    assert 40 < len(found.predictions.labels) < 60
     assert any("PublicTest chose this model" in warning for warning in found.warnings())
     assert any("it has learned from" in w for w in evaluation(faces, learned, "all").warnings())
 
@@ -235,7 +235,7 @@ def kept_run(folder: Path, faces: FaceSet, seed: int) -> None:
     chosen = select_rows(faces, SEVEN, Split.PUBLIC_TEST).faces
     folder.mkdir(parents=True)
     probs = reader(seed=seed)(chosen.images.numpy())[0]
-    np.savez(folder / "answers.npz", public_rows=chosen.rows.numpy(), public_probs=probs)
+    np.savez(folder / "predictions.npz", public_rows=chosen.rows.numpy(), public_probs=probs)
     told = {"recipe": "linear", "seed": seed, "judged": {}, "data_sha256": faces.sha256, "commit": "c"}
     (folder / "metrics.json").write_text(json.dumps(told))
     (folder / "recipe.json").write_text(json.dumps({"data": {"classes": "seven", "size": 48}}))
@@ -248,10 +248,10 @@ def test_seeds_are_summed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(
         "mien.lab.evaluate.evaluate.load_tests", lambda *_, **__: [TestSet(faces, "FER-2013")]
     )  # the cartoons stand for a file of FER-2013, which no test may hold
-    wish = Wish(out=tmp_path / "out")
-    folder, judged = evaluate(str(tmp_path / "linear"), wish=wish)
+    options = EvaluateOptions(out=tmp_path / "out")
+    folder, judged = evaluate(str(tmp_path / "linear"), options=options)
     told = json.loads((folder / "metrics.json").read_text())
-    accuracies = [e.judged["all"]["accuracy"] for e in judged["FER-2013"]]
+    accuracies = [e.metrics["all"]["accuracy"] for e in judged["FER-2013"]]
     assert len(set(accuracies)) == 3
     spread = told["summary"]["all"]["accuracy"]
     assert spread == pytest.approx({"mean": np.mean(accuracies), "std": np.std(accuracies, ddof=1), "n": 3})
@@ -259,12 +259,12 @@ def test_seeds_are_summed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "3 seeds" in (folder / "report.html").read_text()
     text = (folder / "seed-1" / "report.html").read_text()
     assert "no model here that could draw maps" in text
-    with np.load(folder / "seed-1" / "answers.npz") as file:
+    with np.load(folder / "seed-1" / "predictions.npz") as file:
         assert set(file.files) == {"rows", "labels", "probs", "clean", "emotions"}
-    with pytest.raises(DataError, match="leave --views out"):
-        evaluate(str(tmp_path / "linear"), wish=replace(wish, views="flip"))
+    with pytest.raises(DataError, match="leave --tta out"):
+        evaluate(str(tmp_path / "linear"), options=replace(options, tta="flip"))
     with pytest.raises(DataError, match="single splits"):
-        evaluate(str(tmp_path / "linear"), wish=replace(wish, split="all"))
+        evaluate(str(tmp_path / "linear"), options=replace(options, split="all"))
 
 
 def test_seeds_of_a_folder_without_anything(tmp_path: Path) -> None:
@@ -276,12 +276,12 @@ def test_seeds_of_a_folder_without_anything(tmp_path: Path) -> None:
 def test_two_sets_show_what_transfers(tmp_path: Path, draw_face: Draw) -> None:
     one = fill(tmp_path / "one", [str(e) for e in SEVEN], draw_face, count=3)
     other = fill(tmp_path / "x" / "one", ["grin", "sad", "fear"], draw_face, count=4, seed=77)
-    wish = Wish(out=tmp_path / "out", label_map=read_map(["grin=happy"]))
-    folder, judged = evaluate("mien-0", [one, other], wish=wish)
+    options = EvaluateOptions(out=tmp_path / "out", label_map=read_map(["grin=happy"]))
+    folder, judged = evaluate("mien-0", [one, other], options=options)
     assert list(judged) == ["one", "one-2"]
     told = json.loads((folder / "metrics.json").read_text())
     assert told["sets"]["one-2"]["all"]["absent"] == ["angry", "disgust", "surprise", "neutral"]
-    assert told["sets"]["one"]["judged"] == 21
+    assert told["sets"]["one"]["evaluated"] == 21
     text = (folder / "report.html").read_text()
     assert 'href="one-2/report.html"' in text
     assert (folder / "one-2" / "metrics.json").is_file()
@@ -290,4 +290,4 @@ def test_two_sets_show_what_transfers(tmp_path: Path, draw_face: Draw) -> None:
 def test_what_is_prepared_is_what_is_judged() -> None:
     task = prepare(subject(reader()), TestSet(cartoon_set(), "cartoons"), Split.TRAINING)
     assert isinstance(task, Task)
-    assert judge(task, report=lambda *_: None).answers.rows.tolist() == task.selection.faces.rows.tolist()
+    assert evaluate_task(task, report=lambda *_: None).predictions.rows.tolist() == task.selection.faces.rows.tolist()

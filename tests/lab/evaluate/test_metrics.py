@@ -14,7 +14,7 @@ from mien._errors import DataError
 from mien.lab.data.targets import class_weights, targets
 from mien.lab.evaluate.plots import abstention, precision_recall, reliability, selective, share_interval
 from mien.lab.export.calibrate import fit_temperature, fit_vector
-from mien.lab.metrics import bootstrap_interval, brier, count_figures, expected_calibration_error, figures
+from mien.lab.metrics import bootstrap_interval, brier, compute_metrics, count_metrics, expected_calibration_error
 from mien.lab.predictions import distances
 from mien.lab.recipe import LossConfig, TargetConfig
 from mien.lab.train.losses import class_loss
@@ -38,7 +38,7 @@ def test_calibration_error_is_that_of_torchmetrics(guesses) -> None:
 
 def test_figures_agree_with_counting(guesses) -> None:
     probs, labels = guesses
-    f = figures(probs, labels, SEVEN, resamples=200)
+    f = compute_metrics(probs, labels, SEVEN, resamples=200)
     guess = probs.argmax(1)
     assert f["accuracy"] == pytest.approx((guess == labels).mean())
     assert f["recall"]["fear"] == pytest.approx((guess[labels == 2] == 2).mean())
@@ -51,8 +51,8 @@ def test_figures_agree_with_counting(guesses) -> None:
 
 def test_figures_are_those_of_scikit_learn(guesses) -> None:
     probs, labels = guesses
-    f, guess = figures(probs, labels, SEVEN, resamples=50), probs.argmax(1)
-    counted = count_figures(labels, guess, 7)
+    f, guess = compute_metrics(probs, labels, SEVEN, resamples=50), probs.argmax(1)
+    counted = count_metrics(labels, guess, 7)
     one_hot = np.eye(7)[labels]
     assert f["balanced_accuracy"] == pytest.approx(reference.balanced_accuracy_score(labels, guess))
     assert f["macro_f1"] == pytest.approx(reference.f1_score(labels, guess, average="macro"))
@@ -69,7 +69,7 @@ def test_figures_are_those_of_scikit_learn(guesses) -> None:
 def test_a_class_without_faces_is_named_and_does_not_count(guesses) -> None:
     probs, labels = guesses
     rows = labels != 1
-    f = figures(probs[rows], labels[rows], SEVEN, resamples=20)
+    f = compute_metrics(probs[rows], labels[rows], SEVEN, resamples=20)
     assert f["absent"] == ["disgust"]
     present = reference.recall_score(labels[rows], probs[rows].argmax(1), labels=[0, 2, 3, 4, 5, 6], average="macro")
     assert f["balanced_accuracy"] == pytest.approx(present)
@@ -87,9 +87,9 @@ def test_a_class_without_faces_is_named_and_does_not_count(guesses) -> None:
 def test_what_is_no_table_of_probabilities_is_refused(guesses, spoil, says: str) -> None:
     probs, labels = guesses
     with pytest.raises(DataError, match=says):
-        figures(spoil(probs), labels, SEVEN)
+        compute_metrics(spoil(probs), labels, SEVEN)
     with pytest.raises(DataError, match="no rows"):
-        figures(probs[:0], labels[:0], SEVEN)
+        compute_metrics(probs[:0], labels[:0], SEVEN)
 
 
 def test_bootstrap_interval_is_near_the_normal_one() -> None:

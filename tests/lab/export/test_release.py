@@ -17,7 +17,7 @@ from mien.lab import nets
 from mien.lab.data import FaceSet
 from mien.lab.export.calibrate import Calibration
 from mien.lab.export.onnx import _after, describe, export_fp32, export_int8, fold_norms, store_half
-from mien.lab.export.release import release
+from mien.lab.export.release import export_model
 from mien.lab.inference import predict
 from mien.lab.nets._layers import Branched
 from mien.lab.train.loop import Devices, fit
@@ -48,7 +48,7 @@ def run(faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def released(run: Path, faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("release") / "tiny"
-    release(load_final(run), faces, folder, final=True)
+    export_model(load_final(run), faces, folder, final=True)
     return folder
 
 
@@ -116,7 +116,7 @@ def test_a_release_is_complete_and_says_everything(released: Path, run: Path) ->
     assert int8.framing == FER2013
     card = json.loads((released / "card.json").read_text())
     assert json.loads(int8.metadata["accuracy"])["accuracy"] == round(card["accuracy"]["private"], 4)
-    assert card["judged"]["private"]["int8"]["all"]["n"] == 350
+    assert card["metrics"]["private"]["int8"]["all"]["n"] == 350
     assert card["parameters"] == sum(p.numel() for p in load_final(run).net.parameters())
     text = (released / "card.md").read_text()
     assert "PrivateTest, clean, int8" in text
@@ -128,9 +128,9 @@ def test_the_card_tells_of_mirror_images_and_of_people(released: Path, faces: Fa
     classifier, crops = Classifier(released / "model.onnx"), faces.images[546:].numpy()
     both = classifier(crops)[0] + classifier(np.ascontiguousarray(crops[:, :, ::-1]))[0]
     right = both.argmax(1) == faces.labels[546:].numpy()
-    said = card["beside"]["private"]
+    said = card["additional"]["private"]
     assert said["flip"]["all"]["accuracy"] == pytest.approx(right.mean())
-    majority = said["people"]["majority"]
+    majority = said["votes"]["majority"]
     assert 0 < majority["n"] <= 350
     assert majority["interval"][0] <= majority["agreement"] <= majority["interval"][1]
     text = (released / "card.md").read_text()
@@ -139,8 +139,8 @@ def test_the_card_tells_of_mirror_images_and_of_people(released: Path, faces: Fa
 
 
 def test_a_set_without_votes_has_no_people_to_agree_with(run: Path, faces: FaceSet, tmp_path: Path) -> None:
-    card = release(load_final(run), replace(faces, votes=None), tmp_path / "silent")
-    assert card["beside"]["public"]["people"] is None
+    card = export_model(load_final(run), replace(faces, votes=None), tmp_path / "silent")
+    assert card["additional"]["public"]["votes"] is None
     assert "Agreement with people" not in (tmp_path / "silent" / "card.md").read_text()
 
 
@@ -158,7 +158,7 @@ def test_int8_is_quantised_smaller_and_close(released: Path, faces: FaceSet) -> 
 def test_half_the_bytes_of_the_fp32_file_say_the_same(
     released: Path, run: Path, faces: FaceSet, tmp_path: Path
 ) -> None:
-    card = release(load_final(run), faces, tmp_path / "half", half=True)
+    card = export_model(load_final(run), faces, tmp_path / "half", half=True)
     whole, half = released / "model-fp32.onnx", tmp_path / "half" / "model-fp32.onnx"
     assert half.stat().st_size < 0.6 * whole.stat().st_size
     crops = faces.images[546:].numpy()
@@ -167,7 +167,7 @@ def test_half_the_bytes_of_the_fp32_file_say_the_same(
     assert given[0].dtype == given[1].dtype == np.float32
     said = Classifier(half).metadata
     assert said["precision"] == "fp32"
-    assert json.loads(said["accuracy"])["log_loss"] == round(card["judged"]["public"]["fp32"]["all"]["log_loss"], 4)
+    assert json.loads(said["accuracy"])["log_loss"] == round(card["metrics"]["public"]["fp32"]["all"]["log_loss"], 4)
 
 
 def test_a_weight_beyond_half_precision_stays_whole(released: Path, tmp_path: Path) -> None:
@@ -183,11 +183,11 @@ def test_a_weight_beyond_half_precision_stays_whole(released: Path, tmp_path: Pa
 
 
 def test_only_the_final_release_touches_the_test_split(run: Path, faces: FaceSet, tmp_path: Path) -> None:
-    card = release(load_final(run), faces, tmp_path / "draft")
-    assert set(card["judged"]) == {"public"}
+    card = export_model(load_final(run), faces, tmp_path / "draft")
+    assert set(card["metrics"]) == {"public"}
     assert "PrivateTest, all" not in (tmp_path / "draft" / "card.md").read_text()
     blind = faces.select(faces.usage < 2)
-    assert release(load_final(run), blind, tmp_path / "blind")["accuracy"] == card["accuracy"]
+    assert export_model(load_final(run), blind, tmp_path / "blind")["accuracy"] == card["accuracy"]
 
 
 def test_a_refused_release_leaves_the_folder_as_it_was(
@@ -196,7 +196,7 @@ def test_a_refused_release_leaves_the_folder_as_it_was(
     before = {path.name: path.read_bytes() for path in released.iterdir()}
     monkeypatch.setattr("mien.lab.export.release.INT8_LOSS", -100)
     with pytest.raises(ModelError, match="int8 loses"):
-        release(load_final(run), faces, released)
+        export_model(load_final(run), faces, released)
     assert {path.name: path.read_bytes() for path in released.iterdir()} == before
 
 

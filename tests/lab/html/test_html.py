@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mien._errors import OutputError
+from mien._format import interval, p_value, percent, percent_interval, points, points_interval, short_count
 from mien.lab.html import (
     ACCENT,
     INK,
@@ -28,7 +29,6 @@ from mien.lab.html import (
     table,
     write_page,
 )
-from mien.lab.html.blocks import p_value, percent, percent_within, points, points_within, short_count, within
 from mien.lab.html.figures import blend
 
 EVIL = "<script>alert(\"1\")</script> & 'co'"
@@ -152,10 +152,10 @@ def test_a_page_with_a_name_that_is_no_text_is_written(tmp_path: Path) -> None:
 def test_figures_are_told_alike_everywhere() -> None:
     assert percent(0.7053) == "70.5 %"
     assert percent(0.7053, 0) == "71 %"
-    assert within([0.4123, 0.4312]) == "0.412 to 0.431"
-    assert within([-0.1, 0.2], "+.2f") == "-0.10 to +0.20"
-    assert percent_within([0.69, 0.721]) == "69.0 to 72.1"
+    assert interval([0.4123, 0.4312]) == "0.412 to 0.431"
+    assert interval([-0.1, 0.2], "+.2f") == "-0.10 to +0.20"
+    assert percent_interval([0.69, 0.721]) == "69.0 to 72.1"
     assert points(-0.0123) == "-1.2"
-    assert points_within([-0.004, 0.028]) == "-0.4 to +2.8"
+    assert points_interval([-0.004, 0.028]) == "-0.4 to +2.8"
     assert [p_value(p) for p in (0.0, 0.00099, 0.001, 0.25)] == ["< 0.001", "< 0.001", "0.001", "0.250"]
     assert [short_count(n) for n in (12, 783_400, 1_560_000, 2.5e9)] == ["12", "783 k", "1.56 M", "2.5 G"]

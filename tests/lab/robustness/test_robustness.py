@@ -13,7 +13,7 @@ from mien._emotions import SEVEN
 from mien._errors import DataError
 from mien._format import percent
 from mien.lab.data import FaceSet, Split
-from mien.lab.metrics import bootstrap_figures, figures
+from mien.lab.metrics import bootstrap_metrics, compute_metrics
 from mien.lab.models import Model, open_model
 from mien.lab.robustness.corruptions import CORRUPTIONS, choose_corruptions
 from mien.lab.robustness.groups import GroupTable, compare_groups, read_groups, significant_gaps
@@ -47,7 +47,10 @@ def test_metrics_and_intervals_equal_those_of_the_evaluation() -> None:
     generator = np.random.default_rng(3)
     labels = generator.integers(0, 7, 400)
     probs = generator.dirichlet(np.ones(7) * 0.4, 400)
-    expected, intervals = figures(probs, labels, SEVEN, resamples=20), bootstrap_figures(probs, labels, resamples=1000)
+    expected, intervals = (
+        compute_metrics(probs, labels, SEVEN, resamples=20),
+        bootstrap_metrics(probs, labels, resamples=1000),
+    )
     assert metric_values(probs, labels) == pytest.approx([expected[name] for name in CORRUPTION_METRICS])
     draws = weighted_metrics(probs, labels, bootstrap_weights(400))
     for at, name in enumerate(CORRUPTION_METRICS):  # the same draws of the same seed, so the same intervals

@@ -23,7 +23,7 @@ from mien.lab.files import save_bytes
 from mien.lab.inference import predict
 from mien.lab.metrics import checked
 from mien.lab.models import Model, open_model
-from mien.lab.predictions import FERPLUS_PROTOCOL, Reader, examine, select_rows
+from mien.lab.predictions import FERPLUS_PROTOCOL, Reader, predict_selection, select_rows
 from mien.lab.recipe import Recipe, dump
 from mien.lab.train.loop import Devices, fit
 from mien.lab.train.run import is_finished, load_final
@@ -120,7 +120,7 @@ def knows(model: Model, faces: FaceSet) -> bool:
 def ask(model: Reader, faces: FaceSet) -> Opinion:
     """What a model that has not learned from ``faces`` says of Training and PublicTest; PrivateTest is not asked."""
     splits = [split for split in (Split.TRAINING, Split.PUBLIC_TEST) if len(faces.split(split))]
-    answers = [examine(model, select_rows(faces, model.emotions, split)) for split in splits]
+    answers = [predict_selection(model, select_rows(faces, model.emotions, split)) for split in splits]
     rows, probs = (np.concatenate([getattr(answer, name) for answer in answers]) for name in ("rows", "probs"))
     return Opinion(rows, probs, model.emotions, f"{model.name}, which has not learned from this set")
 

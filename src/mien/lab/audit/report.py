@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mien._format import percent
 from mien.lab.audit.audit import Audit, figures
 from mien.lab.audit.duplicates import contradicting, overlap_counts
 from mien.lab.audit.exclude import REASONS
 from mien.lab.data import FaceSet, Split
 from mien.lab.html import Tile, details, facts, gallery, headline, note, page, paragraph, section, table
-from mien.lab.html.blocks import Section, percent
+from mien.lab.html.blocks import Section
 
 MOST_TILES = 60  # of a sheet
 

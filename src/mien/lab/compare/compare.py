@@ -15,8 +15,8 @@ from mien._errors import DataError
 from mien.lab.compare.entries import Contender, Entries, gather
 from mien.lab.compare.latency import Costs, measure_costs
 from mien.lab.data import FaceSet, Split
-from mien.lab.metrics import checked, figures
-from mien.lab.predictions import Answers
+from mien.lab.metrics import checked, compute_metrics
+from mien.lab.predictions import Predictions
 from mien.lab.significance import Difference, accuracy_difference, f1_differences, holm, mcnemar
 
 
@@ -86,7 +86,7 @@ def _of(
     return Common(rows, labels, clean, np.stack(probs), emotions, narrowed)
 
 
-def _shared_rows(answers: Sequence[Answers], emotions: tuple[Emotion, ...]) -> NDArray[np.int64]:
+def _shared_rows(answers: Sequence[Predictions], emotions: tuple[Emotion, ...]) -> NDArray[np.int64]:
     """Rows, ascending, that all answer and whose label is one of ``emotions`` for all."""
     shared: NDArray[np.int64] | None = None
     for each in answers:
@@ -98,12 +98,12 @@ def _shared_rows(answers: Sequence[Answers], emotions: tuple[Emotion, ...]) -> N
     return shared if shared is not None else np.zeros(0, np.int64)
 
 
-def _labels(answers: Answers, place: NDArray[np.int64], emotions: tuple[Emotion, ...]) -> NDArray[np.int64]:
+def _labels(answers: Predictions, place: NDArray[np.int64], emotions: tuple[Emotion, ...]) -> NDArray[np.int64]:
     index = np.array([emotions.index(e) if e in emotions else -1 for e in answers.emotions])
     return np.asarray(index[answers.labels[place]], np.int64)
 
 
-def _narrowed(answers: Answers, place: NDArray[np.int64], emotions: tuple[Emotion, ...]) -> NDArray[np.float32]:
+def _narrowed(answers: Predictions, place: NDArray[np.int64], emotions: tuple[Emotion, ...]) -> NDArray[np.float32]:
     chosen = answers.probs[place][:, [answers.emotions.index(e) for e in emotions]].astype(np.float64)
     total = chosen.sum(1, keepdims=True)
     even = np.full_like(chosen, 1 / len(emotions))  # where a model gives all of them nothing
@@ -331,8 +331,8 @@ def compare_entries(
         raise DataError(f"a comparison needs two models, and there is {named}; name another one")
     report("figures")
     common = common_ground(contenders)
-    own = tuple(c.answers.figures() for c in contenders)
-    shared = tuple(figures(probs, common.labels, common.emotions) for probs in common.probs)
+    own = tuple(c.answers.metrics() for c in contenders)
+    shared = tuple(compute_metrics(probs, common.labels, common.emotions) for probs in common.probs)
     report("paired tests")
     pairs, apart = compare_pairs(contenders), disagreement(common)
     costs = measure_costs(contenders, report=report) if latency else None

@@ -15,7 +15,7 @@ from mien.lab.data import FaceSet, Split
 from mien.lab.data.datasets import ALL
 from mien.lab.evaluate.subjects import TestSet, load_tests, select
 from mien.lab.models import Model, open_model
-from mien.lab.predictions import Answers, Selection, examine, read_metrics, recorded
+from mien.lab.predictions import Predictions, Selection, load_recorded, predict_selection, read_metrics
 from mien.lab.recipe import load
 
 Report = Callable[[str], object]
@@ -39,7 +39,7 @@ class Contender:
     seed: str
     source: str
     kind: str
-    answers: Answers
+    answers: Predictions
     selection: Selection
     parameters: int | None = None
     macs: int | None = None
@@ -72,7 +72,7 @@ class Entries:
 
 def found_answers(root: Path = Path("results")) -> list[str]:
     """Every folder below ``root`` that holds kept answers, sorted."""
-    return sorted(str(path.parent) for path in root.rglob("answers.npz"))
+    return sorted(str(path.parent) for path in root.rglob("predictions.npz"))
 
 
 def gather(given: Sequence[str], data: Path | None, split: Split | None, *, report: Report = lambda _: None) -> Entries:
@@ -129,7 +129,7 @@ def _refuse_unfinished(path: Path) -> None:
 
 
 def _is_kept(path: Path) -> bool:
-    return (path / "answers.npz").is_file()
+    return (path / "predictions.npz").is_file()
 
 
 def _identity(place: str) -> str:
@@ -166,7 +166,7 @@ def _kept(folder: Path, test: TestSet, split: Split | None) -> Contender:
     if split is None:
         raise DataError(f"{folder}: keeps answers for single splits; name one with --split, or name the run itself")
     said = read_metrics(folder)
-    answers, _ = recorded(folder, test.faces, split)
+    answers, _ = load_recorded(folder, test.faces, split)
     selection = select(test, answers.emotions, split)
     file = folder / "model.onnx"
     return Contender(
@@ -199,7 +199,7 @@ def _asked(place: str, model: Model, test: TestSet, split: Split | None) -> Cont
         about.get("seed", str(known.get("seed", ""))),
         place,
         kind,
-        examine(model, selection),
+        predict_selection(model, selection),
         selection,
         known.get("parameters"),
         known.get("macs"),

@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien._emotions import Emotion
+from mien._format import p_value, percent, percent_interval, points, short_count
+from mien._metrics import format_metric_interval
 from mien.lab.compare.compare import ALPHA, FIGURES, Comparison, Pair, over_seeds
 from mien.lab.compare.latency import BATCHES, Cost, Timing
 from mien.lab.compare.plots import Point, pareto, recall_plot
 from mien.lab.html import Tile, columns, details, facts, gallery, headline, note, page, paragraph, section, table
-from mien.lab.html.blocks import Section, p_value, percent, percent_within, points, short_count, within
+from mien.lab.html.blocks import Section
 from mien.lab.significance import Difference
 
 # Figure -> its heading.
@@ -37,11 +39,6 @@ def figure(key: str, value: float) -> str:
 def heading(key: str) -> str:
     """A figure for people: ``recall.sad`` is the recall of sad."""
     return HEADINGS.get(key, key.replace(".", " of ").replace("_", " ").replace("f1", "F1"))
-
-
-def interval(key: str, edges: Sequence[float]) -> str:
-    """A 95 % interval without its unit, as ``69.0 to 72.1``."""
-    return within(edges) if key in PLAIN else percent_within(edges)
 
 
 def count(value: float | None) -> str | None:
@@ -321,11 +318,11 @@ def _test(comparison: Comparison, pair: Pair) -> list[str]:
         str(pair.first_alone),
         str(pair.second_alone),
         points(accuracy.value),
-        interval("accuracy", accuracy.interval),
+        format_metric_interval("accuracy", accuracy.interval),
         p_value(accuracy.p),
         p_value(pair.accuracy_holm),
         points(f1.value),
-        interval("macro_f1", f1.interval),
+        format_metric_interval("macro_f1", f1.interval),
         p_value(f1.p),
         p_value(pair.f1_holm),
         verdict(first, second, pair),
@@ -378,7 +375,7 @@ def _headline(comparison: Comparison) -> str:
         {
             f"accuracy of {best.name}, the best": (
                 percent(common[first]["accuracy"]),
-                f"{interval('accuracy', common[first]['interval'])}, on the {common[first]['n']:,} common faces",
+                f"{percent_interval(common[first]['interval'])}, on the {common[first]['n']:,} common faces",
             ),
             "ahead of the next": (
                 f"{100 * lead:.1f} points",
@@ -427,7 +424,7 @@ def _row(comparison: Comparison, place: int) -> list[str | int | None]:
     return [
         c.name,
         percent(f["accuracy"]),
-        interval("accuracy", f["interval"]),
+        format_metric_interval("accuracy", f["interval"]),
         percent(own["clean"]["accuracy"]) if "clean" in own else None,
         *(figure(key, f[key]) for key in list(FIGURES)[1:]),
         percent(comparison.common_figures[place]["accuracy"]),

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien._emotions import Emotion
+from mien._format import p_value, percent, points
+from mien._metrics import format_metric_interval
 from mien.lab.compare import report as words
 from mien.lab.compare.plots import effect_plot
 from mien.lab.compare.report import claims_sections, cost_section, disagreement_section, noise_section, seeds_sections
@@ -16,7 +18,7 @@ from mien.lab.compare.study import FIGURES, Effect, Setting, Study
 from mien.lab.compare.write import as_csv, as_json, save_json, table_rows
 from mien.lab.files import save_text
 from mien.lab.html import details, facts, note, page, paragraph, section, table, write_page
-from mien.lab.html.blocks import Section, p_value, percent, points
+from mien.lab.html.blocks import Section
 
 # What document 002 finds confused, in both directions: its Results.
 NAMED_PAIRS = ((Emotion.FEAR, Emotion.HAPPY), (Emotion.ANGRY, Emotion.HAPPY))
@@ -137,7 +139,7 @@ def _setting_row(study: Study, setting: Setting, places: Sequence[int]) -> list[
     return [
         *setting,
         percent(fmean(f["accuracy"] for f in own)),
-        words.interval("accuracy", [fmean(f["interval"][edge] for f in own) for edge in (0, 1)]),
+        format_metric_interval("accuracy", [fmean(f["interval"][edge] for f in own) for edge in (0, 1)]),
         *(words.figure(key, fmean(f[key] for f in own)) for key in _TOLD[1:]),
         percent(fmean(study.comparison.common_figures[p]["accuracy"] for p in places)),
         None if voters is None else percent(voters),
@@ -189,7 +191,7 @@ def _effect_table(found: Sequence[Effect], caption: str) -> str:
             cells = [f"{cells[0]}, {axis} {one} against {two}"]
         for name in FIGURES:
             each = figures[name]
-            cells += [points(each.value), words.interval(name, each.interval), p_value(each.p)]
+            cells += [points(each.value), format_metric_interval(name, each.interval), p_value(each.p)]
         rows.append([*cells, effect.matched])
     header = [cell for name in FIGURES for cell in (words.heading(name), "95 % interval", "p")]
     return table(["effect", *header, "matched settings"], rows, caption=caption)

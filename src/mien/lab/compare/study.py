@@ -13,7 +13,7 @@ from mien._errors import DataError, RecipeError
 from mien.lab.compare.compare import Comparison, compare_entries
 from mien.lab.compare.entries import Contender, gather
 from mien.lab.data import Split
-from mien.lab.predictions import against_votes
+from mien.lab.predictions import compare_with_votes
 from mien.lab.recipe import Claim, axes, load, members
 from mien.lab.significance import difference, one_hot, row_draws
 
@@ -270,7 +270,7 @@ def study(
 
 def finished(name: str, results: Path, runs: Path) -> list[str]:
     """Folders of the seeds of recipe ``name``: kept answers, and finished runs of seeds that have none."""
-    kept = {path.parent.name: path.parent for path in sorted((results / name).glob("seed-*/answers.npz"))}
+    kept = {path.parent.name: path.parent for path in sorted((results / name).glob("seed-*/predictions.npz"))}
     run = {path.parent.name: path.parent for path in sorted((runs / name).glob("seed-*/final.pt"))}
     return [str(folder) for _, folder in sorted((run | kept).items())]
 
@@ -292,7 +292,7 @@ def _places(there: Mapping[Setting, list[str]]) -> dict[Setting, tuple[int, ...]
 def agreement(comparison: Comparison, places: tuple[int, ...]) -> float | None:
     """How often contenders say what most of the ten FER+ voters say, 0..1, on the mean; ``None`` without votes."""
     contenders = [comparison.contenders[place] for place in places]
-    said = [against_votes(c.answers, c.selection, comparison.faces) for c in contenders]
+    said = [compare_with_votes(c.answers, c.selection, comparison.faces) for c in contenders]
     told = [each["majority"]["agreement"] for each in said if each is not None]
     return fmean(told) if told and None not in told else None
 

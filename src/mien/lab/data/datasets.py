@@ -64,7 +64,7 @@ def mix(main: FaceSet, others: Sequence[tuple[FaceSet, float]]) -> FaceSet:
     return replace(
         concatenate(*mixed),
         sha256=list_sha256([(f"{number:04} {each.source}", each.sha256) for number, each in enumerate(sets)]),
-        judged_sha256=main.sha256,
+        evaluation_sha256=main.sha256,
         source=" + ".join(each.source for each in sets),
         note="; ".join(filter(None, [_note(each, number) for number, each in enumerate(sets)])) or None,
     )

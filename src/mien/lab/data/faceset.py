@@ -53,7 +53,7 @@ class FaceSet:
     - ``weights``: float32 ``[N]``, how often each comes in an epoch; ``None``: once
     - ``mixed_in``: bool ``[N]``, faces of further sets: learned from, never validated on; ``None``: there are none
     - ``sha256``: hash of what was read; ``source``: its path; ``note``: what a reader of results must know, if anything
-    - ``judged_sha256``: where further sets are mixed in, that of the set which is validated and judged on, alone
+    - ``evaluation_sha256``: where further sets are mixed in, that of the set which is validated and judged on, alone
     """
 
     images: torch.Tensor
@@ -69,7 +69,7 @@ class FaceSet:
     groups: torch.Tensor | None = None
     weights: torch.Tensor | None = None
     mixed_in: torch.Tensor | None = None
-    judged_sha256: str = ""
+    evaluation_sha256: str = ""
 
     def __post_init__(self) -> None:
         """Refuse columns of different lengths."""

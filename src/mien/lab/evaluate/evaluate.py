@@ -9,7 +9,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from mien.lab.data.datasets import is_fer2013, read_split, start_of
-from mien.lab.evaluate.evaluation import Evaluation, Report, Task, check_views, judge, prepare
+from mien.lab.evaluate.evaluation import Evaluation, Report, Task, check_tta, evaluate_task, prepare
 from mien.lab.evaluate.plots import transfer_plot
 from mien.lab.evaluate.report import FIGURES, HEAD, shown, span, split_name, write_report
 from mien.lab.evaluate.subjects import find_subjects, load_tests
@@ -18,12 +18,12 @@ from mien.lab.html import headline, note, page, paragraph, section, table, write
 from mien.lab.provenance import provenance
 
 
-def over_seeds(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+def summarize_seeds(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     """Mean, sample standard deviation and number of seeds of every figure and recall; of ``all`` and ``clean`` rows."""
     summary: dict[str, Any] = {}
     for part in ("all", "clean"):
-        if all(part in e.judged for e in evaluations):
-            found = [e.judged[part] for e in evaluations]
+        if all(part in e.metrics for e in evaluations):
+            found = [e.metrics[part] for e in evaluations]
             summary[part] = {name: _spread([f[name] for f in found]) for name in FIGURES}
             there = [name for name in found[0]["recall"] if name not in found[0]["absent"]]
             summary[part]["recall"] = {name: _spread([f["recall"][name] for f in found]) for name in there}
@@ -32,26 +32,26 @@ def over_seeds(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
 
 def seeds_metrics(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     """``metrics.json`` of several seeds; each seed's own stands in its folder."""
-    first = evaluations[0].metrics()
-    kept = ("model", "emotions", "data", "data_sha256", "split", "total", "judged", "left_out", "protocol", "views")
+    first = evaluations[0].to_json()
+    kept = ("model", "emotions", "data", "data_sha256", "split", "total", "evaluated", "excluded", "protocol", "tta")
     return {key: first[key] for key in kept if key in first} | {
         "seeds": [
-            {"seed": e.subject.seed, "all": e.judged["all"], "clean": e.judged.get("clean")} for e in evaluations
+            {"seed": e.subject.seed, "all": e.metrics["all"], "clean": e.metrics.get("clean")} for e in evaluations
         ],
-        "summary": over_seeds(evaluations),
+        "summary": summarize_seeds(evaluations),
     }
 
 
 def seeds_page(evaluations: Sequence[Evaluation], folders: Sequence[str], provenance: Mapping[str, str]) -> str:
     """The page over several seeds, with links to the page of each."""
-    first, summary = evaluations[0], over_seeds(evaluations)
+    first, summary = evaluations[0], summarize_seeds(evaluations)
     heads = {
         FIGURES[name][0]: (shown(summary["all"][name]["mean"], name), f"± {shown(summary['all'][name]['std'], name)}")
         for name in HEAD
     }
     parts = {"all": "all rows"} | ({"clean": "clean rows"} if "clean" in summary else {})
     rows = [[said, *(plus_minus(summary[part][name], name) for part in parts)] for name, (said, _) in FIGURES.items()]
-    each = [[f"seed {e.subject.seed}", *(shown(e.judged["all"][name], name) for name in FIGURES)] for e in evaluations]
+    each = [[f"seed {e.subject.seed}", *(shown(e.metrics["all"][name], name) for name in FIGURES)] for e in evaluations]
     recall = [[name, plus_minus(value, "accuracy")] for name, value in summary["all"]["recall"].items()]
     n = len(evaluations)
     return page(
@@ -66,7 +66,7 @@ def seeds_page(evaluations: Sequence[Evaluation], folders: Sequence[str], proven
             section("Each seed", table(["", *(said for said, _ in FIGURES.values())], each), _links(folders)),
             section("Recall by emotion", table(["emotion", "recall"], recall)),
         ],
-        lead=f"{split_name(first.selection.split)}: {len(first.answers.labels):,} labelled faces, read by {n} seeds.",
+        lead=f"{split_name(first.selection.split)}: {len(first.predictions.labels):,} labelled faces, {n} seeds.",
         provenance=provenance,
     )
 
@@ -75,11 +75,11 @@ def transfer_metrics(sets: Mapping[str, Sequence[Evaluation]]) -> dict[str, Any]
     """``metrics.json`` of several sets; each set's own stands in its folder."""
     told = {}
     for name, evaluations in sets.items():
-        first = evaluations[0].metrics()
-        kept = ("data_sha256", "split", "total", "judged", "left_out", "protocol", "warnings", "recall_intervals")
+        first = evaluations[0].to_json()
+        kept = ("data_sha256", "split", "total", "evaluated", "excluded", "protocol", "warnings", "recall_intervals")
         told[name] = {key: first[key] for key in kept} | {"all": first["all"], "clean": first.get("clean")}
         if len(evaluations) > 1:
-            told[name]["summary"] = over_seeds(evaluations)
+            told[name]["summary"] = summarize_seeds(evaluations)
     model = next(iter(sets.values()))[0].subject
     return {"model": model.name, "about": dict(model.about), "sets": told}
 
@@ -102,10 +102,10 @@ def transfer_page(sets: Mapping[str, Sequence[Evaluation]], provenance: Mapping[
             section(
                 "Recall by emotion",
                 table(["emotion", *sets], _recall_rows(sets), caption="In brackets: 95 % intervals (Wilson)."),
-                transfer_plot({name: e.judged["all"] for name, e in firsts.items()}),
+                transfer_plot({name: e.metrics["all"] for name, e in firsts.items()}),
                 note("Sets differ in how faces were found, cut and labelled; a gap is not the model's alone."),
             ),
-            section("Rows left out", table(["set", "judged", "left out", "why"], _accounts(firsts), wrap=True)),
+            section("Rows left out", table(["set", "evaluated", "left out", "why"], _accounts(firsts), wrap=True)),
         ],
         lead="The same model, the same classes, other faces.",
         provenance=provenance,
@@ -123,11 +123,11 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
 
 def _row(name: str, evaluations: Sequence[Evaluation]) -> list[str]:
     first = evaluations[0]
-    cells = [name, split_name(first.selection.split), f"{len(first.answers.labels):,}"]
+    cells = [name, split_name(first.selection.split), f"{len(first.predictions.labels):,}"]
     if len(evaluations) > 1:
-        summary = over_seeds(evaluations)["all"]
+        summary = summarize_seeds(evaluations)["all"]
         return cells + [plus_minus(summary[figure], figure) for figure in FIGURES]
-    found = first.judged["all"]
+    found = first.metrics["all"]
     for figure in FIGURES:
         interval = span(found["intervals"].get(figure), figure)
         cells.append(shown(found[figure], figure) + (f" ({interval})" if interval else ""))
@@ -146,11 +146,11 @@ def _how_to_read(sets: Mapping[str, Sequence[Evaluation]]) -> str:
 def _recall_rows(sets: Mapping[str, Sequence[Evaluation]]) -> list[list[str | None]]:
     firsts = [evaluations[0] for evaluations in sets.values()]
     rows: list[list[str | None]] = []
-    for emotion in firsts[0].answers.emotions:
+    for emotion in firsts[0].predictions.emotions:
         name = str(emotion)
         spans = [e.recall_intervals.get(name) for e in firsts]
         cells = [
-            None if interval is None else f"{e.judged['all']['recall'][name]:.1%} ({span(interval, 'accuracy')})"
+            None if interval is None else f"{e.metrics['all']['recall'][name]:.1%} ({span(interval, 'accuracy')})"
             for e, interval in zip(firsts, spans, strict=True)
         ]
         rows.append([name, *cells])
@@ -161,7 +161,7 @@ def _accounts(firsts: Mapping[str, Evaluation]) -> list[list[str]]:
     rows = []
     for name, e in firsts.items():
         why = "; ".join(f"{count:,}: {reason}" for reason, count in e.selection.account.items()) or "nothing"
-        rows.append([name, f"{len(e.answers.labels):,}", f"{sum(e.selection.account.values()):,}", why])
+        rows.append([name, f"{len(e.predictions.labels):,}", f"{sum(e.selection.account.values()):,}", why])
     return rows
 
 
@@ -171,37 +171,42 @@ def _links(folders: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Wish:
+class EvaluateOptions:
     """How to evaluate: ``split`` (``None``: PublicTest, or all of an undivided set), folder ``out`` and the rest."""
 
     split: str | None = None
     out: Path | None = None
     label_map: Mapping[str, str] = field(default_factory=dict)
-    views: str = "none"
+    tta: str = "none"
     precision: str = "int8"
 
 
 def evaluate(
-    what: str, data: Sequence[Path | None] = (None,), *, wish: Wish | None = None, report: Report = lambda *_: None
+    what: str,
+    data: Sequence[Path | None] = (None,),
+    *,
+    options: EvaluateOptions | None = None,
+    report: Report = lambda *_: None,
 ) -> tuple[Path, dict[str, list[Evaluation]]]:
     """Evaluate ``what`` (see ``find_subjects``) on every set of ``data``; write files; answer the folder and results.
 
     The results are by the name of the set, one for each seed. A single evaluation writes ``metrics.json``,
-    ``answers.npz`` and ``report.html``; several seeds or sets a folder for each and a page over all. Nothing is read by
-    the model before everything else has been checked. ``report`` hears what is done, how far it is, and of how much.
+    ``predictions.npz`` and ``report.html``; several seeds or sets a folder for each and a page over all. Everything
+    is checked before the model reads a face. ``report`` hears what is done, how far it is, and of how much.
     Raises ``ModelError``, ``DataError`` and ``OutputError``.
     """
-    wish = wish or Wish()
-    check_views(wish.views)
-    split = read_split(wish.split)
-    subjects = find_subjects(what, precision=wish.precision)
+    options = options or EvaluateOptions()
+    check_tta(options.tta)
+    split = read_split(options.split)
+    subjects = find_subjects(what, precision=options.precision)
     report("reading faces", 0, 1)
-    tests = load_tests(data, subjects[0].emotions, size=subjects[0].size, label_map=wish.label_map)
-    tasks = {test.name: [prepare(each, test, split, views=wish.views) for each in subjects] for test in tests}
-    out = wish.out or Path("reports") / "evaluate" / _name(tasks, data)
+    tests = load_tests(data, subjects[0].emotions, size=subjects[0].size, label_map=options.label_map)
+    tasks = {test.name: [prepare(each, test, split, tta=options.tta) for each in subjects] for test in tests}
+    out = options.out or Path("reports") / "evaluate" / _name(tasks, data)
     require_writable(out)
     judged = {
-        name: _judge_seeds(each, out if len(tasks) == 1 else out / name, wish, report) for name, each in tasks.items()
+        name: _judge_seeds(each, out if len(tasks) == 1 else out / name, options, report)
+        for name, each in tasks.items()
     }
     if len(judged) > 1:
         origin = provenance(", ".join(dict.fromkeys(each[0].test.faces.sha256 for each in judged.values())))
@@ -209,23 +214,23 @@ def evaluate(
     return out, judged
 
 
-def _judge_seeds(tasks: Sequence[Task], folder: Path, wish: Wish, report: Report) -> list[Evaluation]:
+def _judge_seeds(tasks: Sequence[Task], folder: Path, options: EvaluateOptions, report: Report) -> list[Evaluation]:
     if len(tasks) == 1:
-        return [_judge_one(tasks[0], folder, wish, report)]
+        return [_judge_one(tasks[0], folder, options, report)]
     names = [f"seed-{task.subject.seed}" for task in tasks]
-    found = [_judge_one(task, folder / name, wish, report) for task, name in zip(tasks, names, strict=True)]
+    found = [_judge_one(task, folder / name, options, report) for task, name in zip(tasks, names, strict=True)]
     origin = provenance(found[0].test.faces.sha256)
     _write(folder, seeds_metrics(found) | {"provenance": origin}, seeds_page(found, names, origin))
     return found
 
 
-def _judge_one(task: Task, folder: Path, wish: Wish, report: Report) -> Evaluation:
-    evaluation = judge(task, views=wish.views, report=report)
+def _judge_one(task: Task, folder: Path, options: EvaluateOptions, report: Report) -> Evaluation:
+    evaluation = evaluate_task(task, tta=options.tta, report=report)
     report(f"writing {folder}", 0, 1)
     origin = provenance(evaluation.test.faces.sha256)
-    metrics = evaluation.metrics() | {"provenance": origin}
+    metrics = evaluation.to_json() | {"provenance": origin}
     text = write_report(evaluation, origin)
-    save_bytes(folder / "answers.npz", evaluation.answers_file())
+    save_bytes(folder / "predictions.npz", evaluation.predictions_file())
     _write(folder, metrics, text)
     return evaluation
 

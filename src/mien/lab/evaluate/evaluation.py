@@ -30,7 +30,7 @@ from mien.lab.export.onnx import hires_maps
 from mien.lab.inference import TTA, normalise, tta_views
 from mien.lab.models import Model
 from mien.lab.nets._layers import Net
-from mien.lab.predictions import Answers, Selection, against_votes, crops_of, recorded
+from mien.lab.predictions import Predictions, Selection, compare_with_votes, load_recorded, resize_faces
 from mien.lab.train.run import Trained
 
 _PIECE = 256  # faces read at once: bounds the memory, and tells how far it is
@@ -42,20 +42,20 @@ _MAP_PIECE = 32  # as many for maps, whose gradients take more
 Report = Callable[[str, int, int], None]
 
 
-def check_views(views: str) -> None:
-    """Raises ``DataError`` for a word that names no views."""
-    if views not in TTA:
-        raise DataError(f"--views is one of {', '.join(TTA)}, not {views!r}")
+def check_tta(tta: str) -> None:
+    """Raises ``DataError`` for a word that names no tta."""
+    if tta not in TTA:
+        raise DataError(f"--tta is one of {', '.join(TTA)}, not {tta!r}")
 
 
-def read_faces(model: Model, faces: FaceSet, *, views: str = "none", report: Report) -> NDArray[np.float32]:
+def read_faces(model: Model, faces: FaceSet, *, tta: str = "none", report: Report) -> NDArray[np.float32]:
     """Probabilities float32 ``[N, C]``: the mean over the views of each face. ``report`` hears how many are read."""
     probs = np.zeros((len(faces), len(model.emotions)), np.float64)
     for start in range(0, len(faces), _PIECE):
         piece = faces.select(torch.arange(start, min(start + _PIECE, len(faces))))
-        seen = tta_views(piece.images.unsqueeze(1), views)
+        seen = tta_views(piece.images.unsqueeze(1), tta)
         for view in seen:
-            crops = crops_of(replace(piece, images=view.squeeze(1)), model.size)
+            crops = resize_faces(replace(piece, images=view.squeeze(1)), model.size)
             probs[start : start + len(piece)] += model(np.ascontiguousarray(crops))[0] / len(seen)
         report(f"{model.name} reads", start + len(piece), len(faces))
     return probs.astype(np.float32)
@@ -70,7 +70,7 @@ def map_faces(model: Model | None, faces: FaceSet) -> NDArray[np.float32] | None
         return None
     parts = []
     for start in range(0, len(faces), _MAP_PIECE):
-        crops = crops_of(faces.select(torch.arange(start, min(start + _MAP_PIECE, len(faces)))), model.size)
+        crops = resize_faces(faces.select(torch.arange(start, min(start + _MAP_PIECE, len(faces)))), model.size)
         maps = _of_net(model.trained, crops) if model.trained else model(np.ascontiguousarray(crops))[1]
         if maps is None:
             return None
@@ -152,7 +152,9 @@ def find_pairs(confusion: Sequence[Sequence[int]], emotions: tuple[Emotion, ...]
     ]
 
 
-def surest_mistakes(answers: Answers, faces: FaceSet, direction: Direction, *, most: int = 6) -> NDArray[np.int64]:
+def most_confident_mistakes(
+    answers: Predictions, faces: FaceSet, direction: Direction, *, most: int = 6
+) -> NDArray[np.int64]:
     """Places in ``answers`` of the mistakes of this kind with the highest confidence, exact copies of a face once."""
     truth, told = (answers.emotions.index(e) for e in (direction.truth, direction.told))
     wrong = np.flatnonzero((answers.labels == truth) & (answers.probs.argmax(1) == told))
@@ -170,8 +172,8 @@ class Evaluation:
     subject: Subject
     test: TestSet
     selection: Selection
-    answers: Answers
-    views: str = "none"
+    predictions: Predictions
+    tta: str = "none"
 
     @property
     def faces(self) -> FaceSet:
@@ -179,38 +181,38 @@ class Evaluation:
         return self.selection.faces
 
     @cached_property
-    def judged(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, Any]:
         """Figures of ``all`` rows, and of the ``clean`` ones where there are any."""
-        return self.answers.figures()
+        return self.predictions.metrics()
 
     @cached_property
     def curve(self) -> Selective:
         """Risk against coverage."""
-        return selective(self.answers.probs, self.answers.labels)
+        return selective(self.predictions.probs, self.predictions.labels)
 
     @cached_property
     def abstention(self) -> dict[str, Any]:
         """The threshold for 90 % precision."""
-        return abstention(self.answers.probs, self.answers.labels)
+        return abstention(self.predictions.probs, self.predictions.labels)
 
     @cached_property
     def pairs(self) -> list[Pair]:
         """Emotions taken for each other."""
-        return find_pairs(self.judged["all"]["confusion"], self.answers.emotions)
+        return find_pairs(self.metrics["all"]["confusion"], self.predictions.emotions)
 
     @cached_property
     def votes(self) -> dict[str, Any] | None:
         """Against the crowd of FER+, where the set has votes."""
         split = self.selection.split
         part = self.test.faces if split == ALL else self.test.faces.split(Split(split))
-        return against_votes(self.answers, self.selection, part)
+        return compare_with_votes(self.predictions, self.selection, part)
 
     @cached_property
     def recall_intervals(self) -> dict[str, list[float]]:
         """Wilson's interval of every emotion that the selection has."""
-        found = self.judged["all"]
+        found = self.metrics["all"]
         right = np.asarray(found["confusion"]).diagonal()
-        pairs = zip(self.answers.emotions, right, strict=True)
+        pairs = zip(self.predictions.emotions, right, strict=True)
         spans = {str(emotion): share_interval(int(hits), found["support"][str(emotion)]) for emotion, hits in pairs}
         return {name: span for name, span in spans.items() if span is not None}
 
@@ -224,21 +226,21 @@ class Evaluation:
                 "PublicTest chose this model (its epoch, and where it is calibrated its temperature): "
                 "its figures are a little too good there."
             )
-        if self.judged["all"]["absent"]:
-            names = ", ".join(self.judged["all"]["absent"])
+        if self.metrics["all"]["absent"]:
+            names = ", ".join(self.metrics["all"]["absent"])
             told.append(
                 f"No face of {names}: these classes count neither in the balanced accuracy nor in the macro F1, "
                 "but the model can still answer them."
             )
-        if "clean" not in self.judged:
+        if "clean" not in self.metrics:
             told.append("No row is clean: the exact pixels of every face stand in an earlier split or row, too.")
         if self.test.faces.note:
             told.append(f"{self.test.name}: {self.test.faces.note}.")
         return told
 
-    def metrics(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Everything as plain values for a JSON file; ``views`` stands there only where each face had several."""
-        probs, labels, emotions = self.answers.probs, self.answers.labels, self.answers.emotions
+        probs, labels, emotions = self.predictions.probs, self.predictions.labels, self.predictions.emotions
         told: dict[str, Any] = {
             "model": self.subject.name,
             "about": dict(self.subject.about),
@@ -248,15 +250,15 @@ class Evaluation:
             "data_sha256": self.test.faces.sha256,
             "split": self.selection.split,
             "total": self.selection.total,
-            "judged": len(labels),
-            "left_out": dict(self.selection.account),
+            "evaluated": len(labels),
+            "excluded": dict(self.selection.account),
             "protocol": self.selection.protocol,
             "warnings": self.warnings(),
         }
-        if self.views != "none":
-            told["views"] = self.views
+        if self.tta != "none":
+            told["tta"] = self.tta
         return told | {
-            **self.judged,
+            **self.metrics,
             "recall_intervals": self.recall_intervals,
             "average_precision": average_precision(probs, labels, emotions),
             "reliability": bins_as_values(reliability(probs, labels)),
@@ -265,11 +267,11 @@ class Evaluation:
             **({"ferplus": self.votes} if self.votes else {}),
         }
 
-    def answers_file(self) -> bytes:
-        """The content of ``answers.npz``: rows, labels, probabilities, clean rows and the emotions' names; no face."""
+    def predictions_file(self) -> bytes:
+        """The content of ``predictions.npz``: rows, labels, probabilities, clean rows and emotions."""
         stream = BytesIO()
-        names = np.array([str(emotion) for emotion in self.answers.emotions])
-        a = self.answers
+        names = np.array([str(emotion) for emotion in self.predictions.emotions])
+        a = self.predictions
         np.savez_compressed(stream, rows=a.rows, labels=a.labels, probs=a.probs, clean=a.clean, emotions=names)
         return stream.getvalue()
 
@@ -281,10 +283,10 @@ class Task:
     subject: Subject
     test: TestSet
     selection: Selection
-    kept: Answers | None = None
+    kept: Predictions | None = None
 
 
-def prepare(subject: Subject, test: TestSet, split: Split | str | None, *, views: str = "none") -> Task:
+def prepare(subject: Subject, test: TestSet, split: Split | str | None, *, tta: str = "none") -> Task:
     """``subject`` on ``split`` of ``test``. Raises ``DataError`` for rows that cannot be judged, and for kept answers
     that are damaged or about other faces.
 
@@ -293,15 +295,15 @@ def prepare(subject: Subject, test: TestSet, split: Split | str | None, *, views
     if learned_from(subject, test.faces) and test.undivided and split is None:
         test = test.held_out()
     selection = select(test, subject.emotions, split)
-    if subject.model is None and views != "none":
-        raise DataError(f"{subject.path}: holds answers, but no model that could look again; leave --views out")
+    if subject.model is None and tta != "none":
+        raise DataError(f"{subject.path}: holds answers, but no model that could look again; leave --tta out")
     if subject.model is None and selection.split == ALL:
         raise DataError(f"{subject.path}: holds the answers of single splits; name one with --split")
-    kept = recorded(subject.path, test.faces, Split(selection.split))[0] if subject.model is None else None
+    kept = load_recorded(subject.path, test.faces, Split(selection.split))[0] if subject.model is None else None
     return Task(subject, test, selection, kept)
 
 
-def judge(task: Task, *, views: str = "none", report: Report) -> Evaluation:
+def evaluate_task(task: Task, *, tta: str = "none", report: Report) -> Evaluation:
     """The answers to ``task``; ``report`` hears what is being done, how far it is and of how much.
 
     Raises ``ModelError`` for answers that are no probabilities.
@@ -313,10 +315,10 @@ def judge(task: Task, *, views: str = "none", report: Report) -> Evaluation:
     report(f"{subject.name} opens", 0, 1)
     model = calibrated(subject.model, test.faces)
     subject = replace(subject, model=model, about=model.about)
-    probs = read_faces(model, selection.faces, views=views, report=report)
+    probs = read_faces(model, selection.faces, tta=tta, report=report)
     labels = selection.faces.labels.numpy()
-    answers = Answers(selection.faces.rows.numpy(), probs, labels, selection.clean, selection.faces.emotions)
-    return Evaluation(subject, test, selection, answers, views)
+    answers = Predictions(selection.faces.rows.numpy(), probs, labels, selection.clean, selection.faces.emotions)
+    return Evaluation(subject, test, selection, answers, tta)
 
 
 def _pair(pair: Pair) -> dict[str, Any]:

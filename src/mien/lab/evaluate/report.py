@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mien.lab.evaluate.evaluation import Direction, Evaluation, Pair, map_faces, surest_mistakes
+from mien.lab.evaluate.evaluation import Direction, Evaluation, Pair, map_faces, most_confident_mistakes
 from mien.lab.evaluate.plots import (
     average_precision,
     precision_plot,
@@ -26,10 +26,10 @@ _OPEN = 4  # pairs whose faces show without being asked for
 
 def confusion_section(e: Evaluation) -> Section:
     """Who is taken for whom: counts and rates."""
-    counts = np.asarray(e.judged["all"]["confusion"])
+    counts = np.asarray(e.metrics["all"]["confusion"])
     support = counts.sum(1, keepdims=True)
     rates = counts / support.clip(min=1)
-    names = [str(emotion) for emotion in e.answers.emotions]
+    names = [str(emotion) for emotion in e.predictions.emotions]
     shade = [[float(rate) if n else None for rate in row] for row, n in zip(rates, support[:, 0], strict=True)]
     count_rows = [[name, *(f"{n:,}" for n in row)] for name, row in zip(names, counts, strict=True)]
     rate_rows = [
@@ -50,8 +50,8 @@ def confusion_section(e: Evaluation) -> Section:
 
 def classes_section(e: Evaluation) -> Section:
     """Recall with its intervals, precision against recall, and every figure by emotion."""
-    found = e.judged["all"]
-    precisions = average_precision(e.answers.probs, e.answers.labels, e.answers.emotions)
+    found = e.metrics["all"]
+    precisions = average_precision(e.predictions.probs, e.predictions.labels, e.predictions.emotions)
     rows = [
         [
             name,
@@ -64,7 +64,7 @@ def classes_section(e: Evaluation) -> Section:
         ]
         for name in found["recall"]
     ]
-    curves = precision_recall(e.answers.probs, e.answers.labels, e.answers.emotions)
+    curves = precision_recall(e.predictions.probs, e.predictions.labels, e.predictions.emotions)
     return section(
         "By emotion",
         columns(
@@ -110,7 +110,7 @@ def _gallery(e: Evaluation, pair: Pair) -> str:
 def _galleries(e: Evaluation, pair: Pair) -> list[str]:
     parts = []
     for direction in (pair.there, pair.back):
-        places = surest_mistakes(e.answers, e.faces, direction)
+        places = most_confident_mistakes(e.predictions, e.faces, direction)
         if len(places):
             parts.append(f"<h3>{direction.truth}, read as {direction.told}</h3>")
             parts.append(gallery(_tiles(e, places, direction)))
@@ -119,13 +119,13 @@ def _galleries(e: Evaluation, pair: Pair) -> list[str]:
 
 def _tiles(e: Evaluation, places: Any, direction: Direction) -> list[Tile]:
     faces = e.faces.select(torch.from_numpy(places))
-    told, truth = (e.answers.emotions.index(emotion) for emotion in (direction.told, direction.truth))
+    told, truth = (e.predictions.emotions.index(emotion) for emotion in (direction.told, direction.truth))
     maps = map_faces(e.subject.model, faces)
     return [
         Tile(
             faces.images[number].numpy(),
-            f"row {e.answers.rows[place]}: {e.answers.probs[place, told]:.0%} {direction.told}, "
-            f"{e.answers.probs[place, truth]:.0%} {direction.truth}",
+            f"row {e.predictions.rows[place]}: {e.predictions.probs[place, told]:.0%} {direction.told}, "
+            f"{e.predictions.probs[place, truth]:.0%} {direction.truth}",
             None if maps is None else maps[number, told],
         )
         for number, place in enumerate(places)
@@ -168,7 +168,7 @@ def span(interval: Sequence[float] | None, name: str) -> str:
 
 def confidence_section(e: Evaluation) -> Section:
     """Whether answers are right as often as they claim."""
-    error, bins = e.judged["all"]["ece"], reliability(e.answers.probs, e.answers.labels)
+    error, bins = e.metrics["all"]["ece"], reliability(e.predictions.probs, e.predictions.labels)
     said = (
         f"The expected calibration error is {error:.3f}: over {len(bins)} bins of confidence, this is the mean "
         "distance between what the model claims and how often it is right."
@@ -205,13 +205,13 @@ def votes_sections(e: Evaluation) -> list[Section]:
     if not e.votes:
         return []
     majority, far = e.votes["majority"], e.votes["distribution"]
-    eight = "contempt" in e.judged["all"]["recall"]
+    eight = "contempt" in e.metrics["all"]["recall"]
     heads = {}
     if majority["agreement"] is not None:
         name = "majority accuracy" if eight else "agrees with the majority"
         heads[name] = (f"{majority['agreement']:.1%}", span(majority["interval"], "accuracy"))
-    if not eight and majority["agreement_of_the_labels"] is not None:
-        heads["the labels agree with it"] = (f"{majority['agreement_of_the_labels']:.1%}", "on the same faces")
+    if not eight and majority["label_agreement"] is not None:
+        heads["the labels agree with it"] = (f"{majority['label_agreement']:.1%}", "on the same faces")
     for key, said in (
         ("kl", "distance to the votes, KL"),
         ("total_variation", "total variation"),
@@ -220,17 +220,13 @@ def votes_sections(e: Evaluation) -> list[Section]:
         if key in far:
             heads[said] = (f"{far[key]:.3f}", " to ".join(f"{edge:.3f}" for edge in far[f"{key}_interval"]))
     left = "".join(f" {count:,}: {reason}." for reason, count in majority["account"].items())
-    rule = (
-        f"Rule: {e.votes['rule']}. {majority['n']:,} of the {majority['of']:,} judged faces have such a majority.{left}"
-    )
+    rule = f"Rule: {e.votes['rule']}. {majority['n']:,} of the {majority['total']:,} faces have such a majority.{left}"
     spread = (
-        f"The distances compare the answered probabilities with all votes for the model's {len(e.answers.emotions)} "
+        f"The distances compare the probabilities with all votes for the model's {len(e.predictions.emotions)} "
         f"emotions on {far['n']:,} faces, in nats; total variation lies between 0 and 1."
     )
-    if "entropy_of_the_votes" in far:
-        spread += (
-            f" The people disagree among themselves: no answer has a log loss below {far['entropy_of_the_votes']:.3f}."
-        )
+    if "vote_entropy" in far:
+        spread += f" The people disagree among themselves: no answer has a log loss below {far['vote_entropy']:.3f}."
     return [section("Against the crowd of FER+", headline(heads), paragraph(rule), paragraph(spread))]
 
 
@@ -251,21 +247,24 @@ def write_report(evaluation: Evaluation, provenance: Mapping[str, str]) -> str:
     return page(
         f"{e.subject.name} on {e.test.name}",
         sections,
-        lead=f"{split_name(e.selection.split)}: {len(e.answers.labels):,} labelled faces, read one by one.",
+        lead=f"{split_name(e.selection.split)}: {len(e.predictions.labels):,} labelled faces, read one by one.",
         provenance=provenance,
         faces=True,
     )
 
 
 def _figures(e: Evaluation) -> Section:
-    found = e.judged["all"]
+    found = e.metrics["all"]
     heads = {FIGURES[name][0]: (shown(found[name], name), span(found["intervals"].get(name), name)) for name in HEAD}
-    parts = {"all": "all rows"} | ({"clean": "clean rows"} if "clean" in e.judged else {})
+    parts = {"all": "all rows"} | ({"clean": "clean rows"} if "clean" in e.metrics else {})
     rows = [
-        [FIGURES[name][0], *(f"{shown(e.judged[part][name], name)}{_brackets(e.judged[part], name)}" for part in parts)]
+        [
+            FIGURES[name][0],
+            *(f"{shown(e.metrics[part][name], name)}{_brackets(e.metrics[part], name)}" for part in parts),
+        ]
         for name in FIGURES
     ]
-    counts = "; ".join(f"{said}: {e.judged[part]['n']:,}" for part, said in parts.items())
+    counts = "; ".join(f"{said}: {e.metrics[part]['n']:,}" for part, said in parts.items())
     clean = (
         " Clean rows are those whose exact pixels stand neither in an earlier split nor earlier in the same one."
         if "clean" in parts
@@ -291,9 +290,9 @@ def _brackets(found: Mapping[str, Any], name: str) -> str:
 def _what_was_judged(e: Evaluation) -> Section:
     terms = {"model": e.subject.name, **e.subject.about}
     terms |= {"labels": e.selection.protocol, "data": f"{e.test.name}, {split_name(e.selection.split)}"}
-    terms["views of a face"] = TTA[e.views]
+    terms["views of a face"] = TTA[e.tta]
     account = [[reason, f"{count:,}"] for reason, count in e.selection.account.items()]
-    total = [["judged", f"{len(e.answers.labels):,}"], *account, ["rows in all", f"{e.selection.total:,}"]]
+    total = [["judged", f"{len(e.predictions.labels):,}"], *account, ["rows in all", f"{e.selection.total:,}"]]
     return section("What was judged", facts(terms), table(["rows", ""], total))
 
 

@@ -145,7 +145,7 @@ def _names(starts: Iterable[Path]) -> list[str]:
 _MODELS = ("final.pt", "model.onnx")
 
 
-_ANSWERS = "answers.npz"
+_ANSWERS = "predictions.npz"
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,7 +29,7 @@ from mien.lab.explain.attention import (
 from mien.lab.explain.faithfulness import faithfulness, randomisation_test, require_baseline
 from mien.lab.explain.methods import FEATURES, Explainer
 from mien.lab.models import open_model
-from mien.lab.predictions import Selection, crops_of, select_rows
+from mien.lab.predictions import Selection, resize_faces, select_rows
 from mien.lab.provenance import provenance
 
 # A curve predicts every face about eighty times, the randomisation test about eight times: fewer faces are enough.
@@ -175,7 +175,7 @@ def explain_faces(
     """
     rows = draw_evenly(selection.faces.labels.numpy(), faces, seed)
     labels = selection.faces.labels.numpy()[rows]
-    crops = crops_of(selection.faces.select(torch.from_numpy(rows)), explainer.model.size)
+    crops = resize_faces(selection.faces.select(torch.from_numpy(rows)), explainer.model.size)
     probs = explainer.predict(crops, progress=progress)
     targets = probs.argmax(axis=1)
     maps = explainer.maps(crops, targets, progress=progress)

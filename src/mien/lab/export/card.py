@@ -12,27 +12,27 @@ from mien.infer import Classifier
 from mien.lab.complexity import count_macs, count_parameters
 from mien.lab.data import FaceSet, Split, check_official, with_classes
 from mien.lab.export.calibrate import Calibration
-from mien.lab.predictions import Answers, Selection, against_votes, crops_of
+from mien.lab.predictions import Predictions, Selection, compare_with_votes, resize_faces
 from mien.lab.recipe import Recipe
 from mien.lab.train.run import Trained
 
 _KEPT = ("n", "accuracy", "interval", "log_loss", "ece")
 
 
-def beside(classifier: Classifier, answers: Answers, faces: FaceSet, classes: str, split: Split) -> dict[str, Any]:
+def beside(classifier: Classifier, answers: Predictions, faces: FaceSet, classes: str, split: Split) -> dict[str, Any]:
     """``flip`` and ``people`` for ``answers`` of ``classifier`` to ``split`` of ``faces``, the full set.
 
     ``flip`` holds the figures of the mean probabilities of each face and its mirror image, by part of the rows: two
-    passes instead of one. ``people`` is what ``against_votes`` says of the answers as they are, ``None`` for a set
+    passes instead of one. ``people`` is what ``compare_with_votes`` says of the answers as they are, ``None`` for a set
     without votes.
     """
     part = faces.split(split)
     chosen = with_classes(part, classes)
-    mirrored, _ = classifier(np.ascontiguousarray(crops_of(chosen, classifier.size)[:, :, ::-1]))
-    both = replace(answers, probs=((answers.probs + mirrored) / 2).astype(np.float32)).figures()
+    mirrored, _ = classifier(np.ascontiguousarray(resize_faces(chosen, classifier.size)[:, :, ::-1]))
+    both = replace(answers, probs=((answers.probs + mirrored) / 2).astype(np.float32)).metrics()
     return {
         "flip": {name: {key: figures[key] for key in _KEPT} for name, figures in both.items()},
-        "people": against_votes(answers, Selection(chosen, answers.clean, str(split), len(part)), part),
+        "votes": compare_with_votes(answers, Selection(chosen, answers.clean, str(split), len(part)), part),
     }
 
 
@@ -45,8 +45,8 @@ def tables_of(found: Mapping[str, Any]) -> tuple[list[tuple[str, ...]], list[tup
             low, high = figures["interval"]
             told = (f"{100 * figures['accuracy']:.2f} %", f"{100 * low:.2f} % to {100 * high:.2f} %")
             flips.append((f"{split.capitalize()}Test, {part}", f"{figures['n']:,}", *told, f"{figures['ece']:.3f}"))
-        if said["people"] and said["people"]["majority"]["n"] and said["people"]["distribution"]["n"]:
-            people.append(_row(split, said["people"]))
+        if said["votes"] and said["votes"]["majority"]["n"] and said["votes"]["distribution"]["n"]:
+            people.append(_row(split, said["votes"]))
     heads = ("split", "rows", "agrees with FER+", "95 % interval", "labels agree", "log loss", "of people", "distance")
     return flips, [heads, *people] if people else []
 
@@ -59,8 +59,8 @@ def _row(split: str, said: Mapping[str, Any]) -> tuple[str, ...]:
         f"{majority['n']:,}",
         f"{100 * majority['agreement']:.2f} %",
         f"{100 * low:.2f} % to {100 * high:.2f} %",
-        f"{100 * majority['agreement_of_the_labels']:.2f} %",
-        *(f"{votes[key]:.3f}" for key in ("log_loss", "entropy_of_the_votes", "total_variation")),
+        f"{100 * majority['label_agreement']:.2f} %",
+        *(f"{votes[key]:.3f}" for key in ("log_loss", "vote_entropy", "total_variation")),
     )
 
 
@@ -105,7 +105,7 @@ def card_json(
         "seed": recipe.seed,
         "epochs": len(trained.history),
         "learned_from": learned,
-        "judged": judged,
+        "metrics": judged,
         "licence": "Apache-2.0",
         **trained.provenance,
         "seconds": round(sum(record["seconds"] for record in trained.history)),
@@ -140,7 +140,7 @@ def headline_split(judged: Mapping[str, Any]) -> str:
 def card_markdown(recipe: Recipe, card: Mapping[str, Any]) -> str:
     """The card for people, in Markdown."""
     about = " ".join(recipe.about.split())
-    split = f"{headline_split(card['judged']).capitalize()}Test"
+    split = f"{headline_split(card['metrics']).capitalize()}Test"
     limits, licence = (LIMITS, LICENCE) if card["learned_from"].startswith(FER2013) else (OWN_LIMITS, OWN_LICENCE)
     return "\n\n".join(
         [
@@ -219,10 +219,10 @@ nothing in common)."""
 
 def _headline(card: Mapping[str, Any]) -> str:
     rows: list[Row] = [("split", "rows", "accuracy", "95 % interval", "balanced", "macro F1", "log loss", "ECE")]
-    for split in sorted(card["judged"]):
+    for split in sorted(card["metrics"]):
         for precision in ("int8", "fp32"):
             for part in ("all", "clean"):
-                f = card["judged"][split][precision][part]
+                f = card["metrics"][split][precision][part]
                 name = f"{split.capitalize()}Test, {part}, {precision}"
                 low, high = f["interval"]
                 figures = [
@@ -252,9 +252,9 @@ def _confusion(card: Mapping[str, Any]) -> str:
 
 def _beside(card: Mapping[str, Any]) -> list[str]:
     """Sections on mirror images and on people, where the export has looked for them."""
-    if "beside" not in card:
+    if "additional" not in card:
         return []
-    flips, people = tables_of(card["beside"])
+    flips, people = tables_of(card["additional"])
     return [f"{FLIPS}\n\n{_table(flips)}", *([f"{PEOPLE}\n\n{_table(people)}"] if people else [])]
 
 

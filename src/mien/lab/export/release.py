@@ -21,7 +21,7 @@ from mien.lab.export.card import beside, card_json, card_markdown, headline_spli
 from mien.lab.export.onnx import CALIBRATION_FACES, describe, export_fp32, export_int8, store_half, write_metadata
 from mien.lab.files import save_text
 from mien.lab.inference import predict
-from mien.lab.predictions import Answers, answer, crops_of
+from mien.lab.predictions import Predictions, predict_split, resize_faces
 from mien.lab.provenance import commit
 from mien.lab.train.run import Trained
 
@@ -31,7 +31,7 @@ APACHE = BUNDLED / "blazeface-short-range" / "LICENSE"
 INT8_LOSS = 0.3
 
 
-def release(
+def export_model(
     trained: Trained, faces: FaceSet, folder: Path, *, final: bool = False, half: bool = False
 ) -> dict[str, Any]:
     """Export a finished run to ``folder`` and return the figures of its card.
@@ -60,24 +60,24 @@ def _draft(trained: Trained, faces: FaceSet, folder: Path, *, final: bool, half:
     export_files(trained, faces, files, calibration)
     if half:
         store_half(files["fp32"])
-    answers = answer_files(trained, faces, files, [Split.PUBLIC_TEST])
-    judged = judge_answers(answers)
+    answers = predict_files(trained, faces, files, [Split.PUBLIC_TEST])
+    judged = compute_split_metrics(answers)
     loss = int8_loss(judged)
     if loss > INT8_LOSS:
         name = trained.recipe.name
         raise ModelError(f"{name}: int8 loses {loss:.2f} points on PublicTest, more than {INT8_LOSS}; not exported")
     if final:
-        last = answer_files(trained, faces, files, [Split.PRIVATE_TEST])
-        answers, judged = answers | last, judged | judge_answers(last)
+        last = predict_files(trained, faces, files, [Split.PRIVATE_TEST])
+        answers, judged = answers | last, judged | compute_split_metrics(last)
     learned = learned_from(trained.recipe, faces)
     card = card_json(trained, judged, learned, calibration=calibration, exported_at=commit())
-    card["beside"] = beside_splits(trained, answers, faces, files["int8"])
+    card["additional"] = measure_additional(trained, answers, faces, files["int8"])
     _write(trained, card, files, folder)
     return card
 
 
-def beside_splits(
-    trained: Trained, answers: dict[str, dict[str, Answers]], faces: FaceSet, path: Path
+def measure_additional(
+    trained: Trained, answers: dict[str, dict[str, Predictions]], faces: FaceSet, path: Path
 ) -> dict[str, dict[str, Any]]:
     """What the int8 file's ``answers`` are worth beside their figures, by split."""
     classifier, classes = Classifier(path), trained.recipe.data.classes
@@ -104,21 +104,21 @@ def calibrate(trained: Trained, faces: FaceSet) -> Calibration:
     return fit(predict(trained.net, public.images, trained.recipe.data.size), public.labels)
 
 
-def answer_files(
+def predict_files(
     trained: Trained, faces: FaceSet, files: dict[str, Path], splits: Sequence[Split]
-) -> dict[str, dict[str, Answers]]:
-    """Answers of exported ``files``: by split (``public``, ``private``) and precision."""
+) -> dict[str, dict[str, Predictions]]:
+    """Predictions of exported ``files``: by split (``public``, ``private``) and precision."""
     opened = {precision: Classifier(path) for precision, path in files.items()}
     classes = trained.recipe.data.classes
     return {
-        split.removesuffix("Test").lower(): {p: answer(c, faces, classes, split) for p, c in opened.items()}
+        split.removesuffix("Test").lower(): {p: predict_split(c, faces, classes, split) for p, c in opened.items()}
         for split in splits
     }
 
 
-def judge_answers(answers: dict[str, dict[str, Answers]]) -> dict[str, dict[str, Any]]:
+def compute_split_metrics(answers: dict[str, dict[str, Predictions]]) -> dict[str, dict[str, Any]]:
     """Figures of ``answers``: by split, precision and part of the rows."""
-    return {split: {p: a.figures() for p, a in by_precision.items()} for split, by_precision in answers.items()}
+    return {split: {p: a.metrics() for p, a in by_precision.items()} for split, by_precision in answers.items()}
 
 
 def int8_loss(judged: dict[str, dict[str, Any]]) -> float:
@@ -138,16 +138,16 @@ def export_files(trained: Trained, faces: FaceSet, files: dict[str, Path], calib
     training = training_rows(faces, recipe)
     order = torch.randperm(len(training), generator=torch.Generator().manual_seed(0))
     chosen = training.select(order[:CALIBRATION_FACES])
-    export_int8(files["fp32"], files["int8"], crops_of(chosen, recipe.data.size))
+    export_int8(files["fp32"], files["int8"], resize_faces(chosen, recipe.data.size))
 
 
 def _write(trained: Trained, card: dict[str, Any], files: dict[str, Path], folder: Path) -> None:
     """The card, and its headline figures into the files' own metadata."""
-    split = headline_split(card["judged"])
+    split = headline_split(card["metrics"])
     for precision, path in files.items():
         model = onnx.load(path)
         said = {entry.key: entry.value for entry in model.metadata_props}
-        figures = card["judged"][split][precision]["all"]
+        figures = card["metrics"][split][precision]["all"]
         short = {
             key: round(figures[key], 4) for key in ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "ece")
         }

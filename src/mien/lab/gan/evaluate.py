@@ -22,7 +22,7 @@ from mien._errors import DataError, ModelError
 from mien.bundled import BUNDLED
 from mien.infer import PRECISIONS, Classifier
 from mien.lab.data import FaceSet
-from mien.lab.predictions import crops_of
+from mien.lab.predictions import resize_faces
 
 # The model whose features are compared; in fp32, so that rounding does not change distances.
 REFERENCE_MODEL = BUNDLED / "mien-0" / PRECISIONS["fp32"]
@@ -75,7 +75,7 @@ class FeatureExtractor:
 
     def __call__(self, faces: FaceSet) -> FaceReadings:
         """Read ``faces`` on the CPU."""
-        crops: NDArray[np.uint8] = crops_of(faces, self.size)
+        crops: NDArray[np.uint8] = resize_faces(faces, self.size)
         starts = range(0, len(crops), _READ_BATCH)
         parts = [self._session.run(["probs", "features"], {"crops": crops[i : i + _READ_BATCH]}) for i in starts]
         probs, features = (np.concatenate(column) for column in zip(*parts, strict=True))

@@ -21,7 +21,7 @@ from mien._page import palette
 _DARKEST = 0.75
 
 
-def draw_confusion(figures: Mapping[str, Any], title: str) -> str:
+def plot_confusion(figures: Mapping[str, Any], title: str) -> str:
     """The ``confusion`` of ``figures`` (of ``judge.figures``: rows labels, columns answers) as an SVG file.
 
     A cell is darker the larger its share of the row; its number is that share in percent.

@@ -12,7 +12,7 @@ from mien._errors import DataError
 from mien._progress import Progress, no_progress
 from mien.lab.data import FaceSet, Split
 from mien.lab.models import Model
-from mien.lab.predictions import Selection, crops_of, select_rows
+from mien.lab.predictions import Selection, resize_faces, select_rows
 from mien.lab.robustness.corruptions import SEVERITIES, Corruption, corruption_generators
 
 _Probs = NDArray[np.float32]
@@ -184,7 +184,7 @@ class _Predictor:
             for name, model in self._models.items():
                 own = np.isin(faces.rows.numpy(), self._selections[name].faces.rows.numpy())
                 if own.any():
-                    parts[name].append(model(crops_of(faces.select(torch.from_numpy(own)), model.size))[0])
+                    parts[name].append(model(resize_faces(faces.select(torch.from_numpy(own)), model.size))[0])
             self._done += len(faces)
             self._progress(stage, self._done, self._total)
         return {name: np.concatenate(batches) for name, batches in parts.items()}
