@@ -236,7 +236,7 @@ def kept_run(folder: Path, faces: FaceSet, seed: int) -> None:
     folder.mkdir(parents=True)
     probs = reader(seed=seed)(chosen.images.numpy())[0]
     np.savez(folder / "predictions.npz", public_rows=chosen.rows.numpy(), public_probs=probs)
-    told = {"recipe": "linear", "seed": seed, "judged": {}, "data_sha256": faces.sha256, "commit": "c"}
+    told = {"recipe": "linear", "seed": seed, "metrics": {}, "data_sha256": faces.sha256, "commit": "c"}
     (folder / "metrics.json").write_text(json.dumps(told))
     (folder / "recipe.json").write_text(json.dumps({"data": {"classes": "seven", "size": 48}}))
 
