@@ -16,7 +16,7 @@ from mien._suggest import suggest
 from mien.bundled import DEFAULT_MODEL
 from mien.commands import _options
 from mien.commands._extra import needs_lab
-from mien.commands._inputs import gather
+from mien.commands._inputs import Gathered, gather
 from mien.commands._progress import TerminalProgress
 from mien.commands._terminal import ErrorLines, Tally, with_progress
 
@@ -71,9 +71,15 @@ def explain(
                 raise MienError(f"{option} is for a data set; name one with --data, or leave it out")
         if not what:
             raise MienError("name images to explain, or a data set with --data")
-        name, folder = model or DEFAULT_MODEL, out or _FOLDER / "images"
-        status = _explain_images(what, name, folder, method, layer, emotion or [], precision, detector, threads)
-        raise typer.Exit(status)
+        name, found = model or DEFAULT_MODEL, gather(what)
+        needs_run = _is_run(name) or method != _MAP or layer != _FEATURES
+        opened = (
+            _open_run(name, method, layer, emotion or [], found.sources, detector)
+            if needs_run
+            else _open_reader(name, emotion or [], found.sources, precision, detector, threads)
+        )
+        shown = method if layer == _FEATURES else f"{method} of layer {layer}"
+        raise typer.Exit(_write_maps(opened, found, out or _FOLDER / "images", shown))
 
     if emotion:
         raise MienError("--emotion is for images; a data set is explained for every predicted emotion")
@@ -111,30 +117,13 @@ def explain(
         typer.echo(str(line))
 
 
-def _explain_images(
-    what: Sequence[str],
-    model: str,
-    folder: Path,
-    method: str,
-    layer: str,
-    emotions: Sequence[str],
-    precision: str,
-    detector: str,
-    threads: int,
-) -> int:
+def _write_maps(opened: _Opened, found: Gathered, folder: Path, method: str) -> int:
     """Write the maps of images; return the exit status."""
     from mien.report.maps import MAP_PAGE, MapReport
 
-    found = gather(what)
-    needs_run = _is_run(model) or method != _MAP or layer != _FEATURES
-    chosen, about, readings = (
-        _open_run(model, method, layer, emotions, found.sources, detector)
-        if needs_run
-        else _open_reader(model, emotions, found.sources, precision, detector, threads)
-    )
+    emotions, about, readings = opened
     tally, errors = Tally(), ErrorLines()
-    shown = method if layer == _FEATURES else f"{method} of layer {layer}"
-    with MapReport(folder, chosen, about=about, method=shown) as report, closing(readings):
+    with MapReport(folder, emotions, about=about, method=method) as report, closing(readings):
         for reading in with_progress(chain(found.failed, readings), len(found.failed) + len(found.sources)):
             for sink in (tally, errors, report):
                 sink.add(reading)

@@ -1,4 +1,4 @@
-"""Maps of every method against formulas and captum; regions of the face."""
+"""Saliency maps of every method, compared with formulas and with Captum."""
 
 from pathlib import Path
 
@@ -9,27 +9,15 @@ from captum.attr import LayerGradCam
 
 from mien._emotions import SEVEN
 from mien._errors import MienError, ModelError
-from mien._face import Box, Detection
 from mien._framing import FER2013
 from mien.infer import Classifier
 from mien.lab import nets
 from mien.lab.explain import METHODS, saliency_maps
-from mien.lab.explain.attention import (
-    REGIONS,
-    align_faces,
-    identity_alignment,
-    max_region_shares,
-    measure_attention,
-    region_masks,
-    region_polygons,
-    region_shares,
-    warp_to_framing,
-)
 from mien.lab.export.calibrate import Calibration
 from mien.lab.export.onnx import describe, export_fp32
 from mien.lab.inference import normalise
 from mien.lab.nets._layers import PooledHead
-from support.explained_faces import CENTRE, detection, random_crops
+from support.explained_faces import random_crops
 
 
 def make(name: str, **options) -> nets.Net:
@@ -145,56 +133,3 @@ def test_what_cannot_be_explained_is_an_error(options: dict, error: type, messag
 def test_a_net_in_training_mode_is_refused() -> None:
     with pytest.raises(ModelError, match=r"call net\.eval\(\)"):
         saliency_maps(make("lenet").train(), random_crops(), 0)
-
-
-def test_regions_do_not_overlap_and_hold_the_key_points() -> None:
-    parts = region_masks(96)
-    assert parts.shape == (len(REGIONS), 96, 96)
-    assert (parts > -1e-9).all()
-    np.testing.assert_allclose(parts.sum(axis=0), 1)
-    for region, point in (("eyes", FER2013.right_eye), ("eyes", FER2013.left_eye), ("nose", FER2013.nose)):
-        assert parts[REGIONS.index(region), int(96 * point[1]), int(96 * point[0])] == 1
-    assert parts[REGIONS.index("mouth"), int(96 * FER2013.mouth[1]), int(96 * FER2013.mouth[0])] == 1
-    assert set(region_polygons()) == set(REGIONS[:-1])
-
-
-def test_shares_of_an_even_map_are_areas_and_of_a_region_all_its_own() -> None:
-    even = region_shares(np.ones((1, 48, 48), np.float32))[0]
-    np.testing.assert_allclose(even, region_masks(48).mean(axis=(1, 2)), atol=1e-12)
-    mouth = (region_masks(48)[3:4] == 1).astype(np.float32)
-    assert region_shares(mouth)[0].tolist() == pytest.approx([0, 0, 0, 1, 0])
-    assert np.isnan(region_shares(np.zeros((1, 48, 48)))).all()
-    fine, coarse = max_region_shares((48, 48), 48), max_region_shares((6, 6), 48)
-    assert all(coarse[region] < fine[region] <= 1 for region in REGIONS[:-1])
-
-
-def test_alignment_brings_a_shifted_face_back() -> None:
-    shift = 0.125
-    moved = {key: (x + shift, y) for key, (x, y) in CENTRE.items()}
-    found = align_faces(random_crops(1), lambda _: [detection(moved)])
-    np.testing.assert_allclose(found.affine[0], [[1, 0, shift], [0, 1, 0]], atol=1e-9)
-    map_ = np.zeros((1, 48, 48), np.float32)
-    map_[0, 20, 30] = 1  # 6 pixels right of where it belongs
-    assert np.unravel_index(warp_to_framing(map_, found.affine)[0].argmax(), (48, 48)) == (20, 24)
-
-
-def test_faces_that_are_not_found_or_far_too_stretched_are_left_out() -> None:
-    flat = {key: (x, 0.5 + 0.1 * (y - 0.5)) for key, (x, y) in CENTRE.items()}
-    mirrored = {key: (1 - x, y) for key, (x, y) in CENTRE.items()}
-    small = Detection(Box(0, 0, 20, 20), 0.9, detection(CENTRE).points)
-    answers = iter([[], [detection(flat)], [detection(mirrored)], [small], [detection(CENTRE)]])
-    found = align_faces(random_crops(5), lambda _: next(answers))
-    assert found.found.tolist() == [False, False, False, False, True]
-    attention = measure_attention(np.ones((5, 6, 6), np.float32), np.zeros(5, np.int64), found, 48)
-    assert attention.kept.tolist() == found.found.tolist()
-    assert attention.maps.sum() == pytest.approx(1)
-
-
-def test_a_place_hardly_above_its_negative_neighbours_is_a_place_not_a_speck() -> None:
-    """Cut after the enlargement, all of this face's attention would lie on a few pixels of one place."""
-    maps = np.full((1, 3, 3), -1, np.float32)
-    maps[0, 0, 0] = 0.01
-    attention = measure_attention(maps, np.zeros(1, np.int64), identity_alignment(1), 48)
-    assert (attention.maps > 0).sum() > 16 * 16
-    assert attention.maps.max() < 1 / 128
-    assert attention.maps[0, 24:, 24:].max() == 0

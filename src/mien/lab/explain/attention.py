@@ -35,7 +35,7 @@ _RESAMPLES = 2000
 
 
 @dataclass(frozen=True, eq=False)
-class Alignment:
+class FaceAlignment:
     """Where the key points of N faces are.
 
     Attributes:
@@ -48,7 +48,7 @@ class Alignment:
     found: NDArray[np.bool_]
 
 
-def identity_alignment(count: int) -> Alignment:
+def identity_alignment(count: int) -> FaceAlignment:
     """Return the alignment of faces that are already framed.
 
     Args:
@@ -57,12 +57,12 @@ def identity_alignment(count: int) -> Alignment:
     Returns:
         Identity maps, all found.
     """
-    return Alignment(np.tile(np.eye(2, 3), (count, 1, 1)), np.ones(count, np.bool_))
+    return FaceAlignment(np.tile(np.eye(2, 3), (count, 1, 1)), np.ones(count, np.bool_))
 
 
 def align_faces(
     crops: NDArray[np.uint8], detector: Detector, *, framing: Framing = FER2013, progress: Progress = no_progress
-) -> Alignment:
+) -> FaceAlignment:
     """Fit an affine map to eyes, nose and mouth of every face (least squares).
 
     Args:
@@ -84,7 +84,7 @@ def align_faces(
         progress("face alignment", index + 1, len(crops))
     found = np.array([_is_usable(each) for each in affine], np.bool_)
     affine[~found] = np.nan
-    return Alignment(affine, found)
+    return FaceAlignment(affine, found)
 
 
 def _key_points(crop: NDArray[np.uint8], detector: Detector) -> _Floats | None:
@@ -116,7 +116,7 @@ def warp_to_framing(maps: NDArray[np.floating] | NDArray[np.uint8], affine: _Flo
 
     Args:
         maps: ``[N, S, S]``.
-        affine: float64 ``[N, 2, 3]``, as in ``Alignment``.
+        affine: float64 ``[N, 2, 3]``, as in ``FaceAlignment``.
 
     Returns:
         float32 ``[N, S, S]``; 0 outside of a crop.
@@ -258,7 +258,7 @@ class Attention:
 
 
 def measure_attention(
-    maps: NDArray[np.float32], targets: NDArray[np.int64], alignment: Alignment, side: int
+    maps: NDArray[np.float32], targets: NDArray[np.int64], alignment: FaceAlignment, side: int
 ) -> Attention:
     """Measure the attention by region. Every face counts alike, however confident its prediction is.
 

@@ -34,7 +34,7 @@ from mien.lab.nets import Net
 from mien.lab.train.run import Trained
 
 METHODS = ("map", "grad-cam", "grad-cam++", "hires-cam", "integrated-gradients")
-FEATURES = "features"  # the first half of every net of mien
+FEATURES_LAYER = "features"  # the first half of every net of mien
 _STEPS = 32  # of integrated gradients
 _CHUNK = 256  # faces predicted at once: it bounds the memory for the maps of all classes
 
@@ -51,7 +51,7 @@ def saliency_maps(
     target: _Classes,
     *,
     method: str = "grad-cam",
-    layer: str = FEATURES,
+    layer: str = FEATURES_LAYER,
     size: int = 0,
     steps: int = _STEPS,
     batch_size: int = 64,
@@ -114,7 +114,7 @@ def _choose(net: nn.Module, method: str, layer: str, steps: int) -> Callable[[Te
         raise ModelError("the net is in training mode, in which its outputs change; call net.eval() first")
     if method in _WEIGH:
         return lambda x, classes: _by_gradient(net, x, classes, layer, _WEIGH[method])
-    if layer != FEATURES:
+    if layer != FEATURES_LAYER:
         raise MienError(f"{method} has no layer to choose; leave it out, or choose one of {', '.join(_WEIGH)}")
     if method == "map":
         return lambda x, classes: _as_exported(net, x, classes)
@@ -233,12 +233,12 @@ class Explainer:
 
     model: Model
     method: str = "map"
-    layer: str = FEATURES
+    layer: str = FEATURES_LAYER
 
     def __post_init__(self) -> None:
         """Check method and layer before any face is read."""
         _require_method(self.method)
-        if self.model.trained is None and (self.method != "map" or self.layer != FEATURES):
+        if self.model.trained is None and (self.method != "map" or self.layer != FEATURES_LAYER):
             wanted = self.method if self.method != "map" else f"layer {self.layer!r}"
             raise ModelError(
                 f"{wanted} needs the torch net of a run, and {self.model.name} is an ONNX file; "

@@ -15,8 +15,8 @@ from mien.detect import Detector, open_detector
 from mien.lab.data.datasets import chosen_split, load_test_set, read_split
 from mien.lab.explain.attention import (
     REGIONS,
-    Alignment,
     Attention,
+    FaceAlignment,
     align_faces,
     attention_by_emotion,
     evaluate_claims,
@@ -27,7 +27,7 @@ from mien.lab.explain.attention import (
     warp_to_framing,
 )
 from mien.lab.explain.faithfulness import faithfulness, randomisation_test, require_baseline
-from mien.lab.explain.methods import FEATURES, Explainer
+from mien.lab.explain.methods import FEATURES_LAYER, Explainer
 from mien.lab.models import open_model
 from mien.lab.predictions import Selection, resize_faces, select_rows
 from mien.lab.provenance import provenance
@@ -82,7 +82,7 @@ def explain_dataset(
     *,
     split: str | None = None,
     method: str = "map",
-    layer: str = FEATURES,
+    layer: str = FEATURES_LAYER,
     faces: int = _FACES,
     align: bool = True,
     baseline: str = "blur",
@@ -263,7 +263,7 @@ def _face_counts(
     }
 
 
-def _alignment_counts(attention: Attention, alignment: Alignment, *, aligned: bool) -> dict[str, Any]:
+def _alignment_counts(attention: Attention, alignment: FaceAlignment, *, aligned: bool) -> dict[str, Any]:
     found = int(alignment.found.sum())
     return {
         "how": "affine map of eyes, nose and mouth to the framing of FER-2013" if aligned else "none",
@@ -280,7 +280,7 @@ def _region_sizes(maps: NDArray[np.float32], side: int) -> dict[str, Any]:
 
 
 def _mean_faces(
-    crops: NDArray[np.uint8], alignment: Alignment, attention: Attention, classes: int
+    crops: NDArray[np.uint8], alignment: FaceAlignment, attention: Attention, classes: int
 ) -> NDArray[np.float32]:
     aligned = warp_to_framing(crops[attention.kept], alignment.affine[attention.kept])
     means = np.full((classes, *aligned.shape[1:]), np.nan, np.float32)

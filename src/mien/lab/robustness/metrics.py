@@ -2,7 +2,7 @@
 
 All conditions share the bootstrap draws of the faces, so that differences between them are paired. ``mien.lab.metrics``
 defines the metrics. Here one matrix product computes all draws of a metric, and
-``tests/lab/robustness/test_robustness.py`` checks that both agree.
+``tests/lab/robustness/test_metrics.py`` checks that both agree.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
