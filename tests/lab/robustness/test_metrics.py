@@ -15,9 +15,7 @@ from mien.lab.robustness.metrics import (
     metric_values,
     weighted_metrics,
 )
-from mien.lab.robustness.reference import (
-    CorruptionReference,
-)
+from mien.lab.robustness.reference import CorruptionReference
 from support.brightness_classifier import BY_NAME, by_brightness, corrupted_predictions
 from support.synthetic_faces import cartoon_set
 
@@ -28,7 +26,8 @@ def test_metrics_and_intervals_equal_those_of_the_evaluation() -> None:
     generator = np.random.default_rng(3)
     labels = generator.integers(0, 7, 400)
     probs = generator.dirichlet(np.ones(7) * 0.4, 400)
-    expected, intervals = compute_metrics(probs, labels, SEVEN, resamples=20), bootstrap_metrics(probs, labels, resamples=1000)
+    expected = compute_metrics(probs, labels, SEVEN, resamples=20)
+    intervals = bootstrap_metrics(probs, labels, resamples=1000)
     assert metric_values(probs, labels) == pytest.approx([expected[name] for name in CORRUPTION_METRICS])
     draws = weighted_metrics(probs, labels, bootstrap_weights(400))
     for at, name in enumerate(CORRUPTION_METRICS):  # the same draws of the same seed, so the same intervals
