@@ -16,9 +16,9 @@ from mien._emotions import SEVEN
 from mien._errors import DataError, RecipeError
 from mien.lab import nets
 from mien.lab import recipe as recipes
-from mien.lab.search.findings import write_findings
+from mien.lab.search.results import write_results
 from mien.lab.search.space import Choices, Range, read_space
-from mien.lab.search.study import Plan, open_study, search
+from mien.lab.search.study import SearchPlan, TrialEvent, open_study, run_search
 from mien.lab.train.loop import Devices, fit
 from mien.lab.train.run import read_log
 from support.synthetic_faces import cartoon_set
@@ -73,24 +73,24 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def plan(pictures: Path, tmp_path: Path) -> Callable[..., Plan]:
+def plan(pictures: Path, tmp_path: Path) -> Callable[..., SearchPlan]:
     name = tiny(tmp_path)
-    return lambda **more: Plan(name, tmp_path / "out", data=pictures, accelerator="cpu", **more)
+    return lambda **more: SearchPlan(name, tmp_path / "out", data=pictures, accelerator="cpu", **more)
 
 
-def test_a_search_goes_on_to_its_number_and_ends_in_a_recipe(plan: Callable[..., Plan], tmp_path: Path) -> None:
-    events: list[dict] = []
-    search(plan(trials=2), events.append)
-    search(plan(trials=5), events.append)
-    search(plan(trials=5), events.append)  # nothing is left to do
-    ends = [event for event in events if "state" in event]
-    assert [event["trial"] for event in ends] == [0, 1, 2, 3, 4]
-    assert ends[0]["params"] | {"train.lr": 3e-3, "train.batch_size": 28} == ends[0]["params"]  # the recipe itself
-    assert len({json.dumps(event["params"]) for event in ends}) > 3
+def test_a_search_goes_on_to_its_number_and_ends_in_a_recipe(plan: Callable[..., SearchPlan], tmp_path: Path) -> None:
+    events: list[TrialEvent] = []
+    run_search(plan(trials=2), events.append)
+    run_search(plan(trials=5), events.append)
+    run_search(plan(trials=5), events.append)  # all trials are finished
+    ends = [event for event in events if event.state != "running"]
+    assert [event.trial for event in ends] == [0, 1, 2, 3, 4]
+    assert ends[0].params | {"train.lr": 3e-3, "train.batch_size": 28} == ends[0].params  # the recipe itself
+    assert len({json.dumps(event.params) for event in ends}) > 3
 
-    found = write_findings(plan(trials=5))
+    found = write_results(plan(trials=5))
     assert found["counts"] == {"finished": 5, "pruned": 0}
-    assert found["trials"][0]["value"] == max(event["value"] for event in ends)
+    assert found["trials"][0]["value"] == max(event.value for event in ends)
     assert json.loads((tmp_path / "out" / "search.json").read_text()) == found
     assert {"command", "commit", "data_sha256", "machine"} <= set(found)
     best = recipes.load(str(tmp_path / "out" / "best.toml"))
@@ -108,25 +108,27 @@ def test_a_search_goes_on_to_its_number_and_ends_in_a_recipe(plan: Callable[...,
 
 def test_the_same_seed_makes_the_same_search(pictures: Path, tmp_path: Path) -> None:
     def made(out: str) -> list[tuple]:
-        events: list[dict] = []
-        search(Plan(tiny(tmp_path), tmp_path / out, data=pictures, trials=2, accelerator="cpu"), events.append)
-        return [(event["params"], event["value"]) for event in events if "state" in event]
+        events: list[TrialEvent] = []
+        run_search(
+            SearchPlan(tiny(tmp_path), tmp_path / out, data=pictures, trials=2, accelerator="cpu"), events.append
+        )
+        return [(event.params, event.value) for event in events if event.state != "running"]
 
     assert made("one") == made("two")
 
 
-def test_an_interrupted_trial_goes_on_where_it_stood(plan: Callable[..., Plan], tmp_path: Path) -> None:
-    def stop(event: dict) -> None:
-        if event.get("trial") == 0 and event.get("epoch") == 1:
+def test_an_interrupted_trial_goes_on_where_it_stood(plan: Callable[..., SearchPlan], tmp_path: Path) -> None:
+    def stop(event: TrialEvent) -> None:
+        if event.trial == 0 and event.epoch == 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        search(plan(trials=1), stop)
+        run_search(plan(trials=1), stop)
     assert (tmp_path / "out" / "trials" / "0000" / "checkpoint.pt").is_file()
-    events: list[dict] = []
-    search(plan(trials=1), events.append)
-    assert [event["epoch"] for event in events if "epoch" in event] in ([2], [])  # the first epoch is not made again
-    assert events[-1]["state"] == "finished"
+    events: list[TrialEvent] = []
+    run_search(plan(trials=1), events.append)
+    assert [event.epoch for event in events if event.epoch] in ([2], [])  # the first epoch is not repeated
+    assert events[-1].state == "finished"
     with open_study(plan(trials=1)) as study:
         states = [trial.state.name for trial in study.trials]
         steps = list(study.trials[-1].intermediate_values)
@@ -135,19 +137,21 @@ def test_an_interrupted_trial_goes_on_where_it_stood(plan: Callable[..., Plan], 
     assert [path.name for path in (tmp_path / "out" / "trials").iterdir()] == ["0000"]
 
 
-def test_a_folder_of_another_search_is_refused(plan: Callable[..., Plan], tmp_path: Path) -> None:
-    search(plan(trials=1))
+def test_a_folder_of_another_search_is_refused(plan: Callable[..., SearchPlan], tmp_path: Path) -> None:
+    run_search(plan(trials=1))
     tiny(tmp_path, SPACE.replace("1e-4", "1e-3"))
     with pytest.raises(DataError, match="another recipe, seed or space"):
-        search(plan(trials=2))
+        run_search(plan(trials=2))
 
 
-def test_a_search_does_not_go_on_with_other_faces(plan: Callable[..., Plan], pictures: Path, tmp_path: Path) -> None:
-    search(plan(trials=1))
+def test_a_search_does_not_go_on_with_other_faces(
+    plan: Callable[..., SearchPlan], pictures: Path, tmp_path: Path
+) -> None:
+    run_search(plan(trials=1))
     shutil.copytree(pictures, tmp_path / "other")
     next((tmp_path / "other" / "happy").iterdir()).unlink()
     with pytest.raises(DataError, match="holds a search on other faces"):
-        search(replace(plan(trials=2), data=tmp_path / "other"))
+        run_search(replace(plan(trials=2), data=tmp_path / "other"))
 
 
 def test_the_first_trial_has_the_net_s_own_default_where_the_recipe_is_silent(tmp_path: Path) -> None:
@@ -173,9 +177,9 @@ def test_a_trial_is_stopped_within_its_training_and_leaves_a_sound_run(tmp_path:
 def test_trials_that_lag_behind_are_pruned(pictures: Path, tmp_path: Path) -> None:
     rates = "[3e-3, 4e-3, 5e-3, 1e-9]"  # with the last one, nothing is learned
     name = tiny(tmp_path, f'[search]\nobjective = "log_loss"\n"train.lr" = {rates}\n')
-    out = Plan(name, tmp_path / "out", ("train.epochs=5",), pictures, trials=9, accelerator="cpu")
-    search(out)
-    rows = write_findings(out)["trials"]
+    out = SearchPlan(name, tmp_path / "out", ("train.epochs=5",), pictures, trials=9, accelerator="cpu")
+    run_search(out)
+    rows = write_results(out)["trials"]
     pruned = [row for row in rows if row["state"] == "pruned"]
     assert all(row["epochs"] < 5 and row["value"] is None for row in pruned)
     assert all(row["epochs"] == 5 for row in rows if row["state"] == "finished")
@@ -187,18 +191,20 @@ def test_trials_that_lag_behind_are_pruned(pictures: Path, tmp_path: Path) -> No
         assert min(steps[row["trial"]].values()) > min(others)
 
 
-def test_two_workers_share_the_trials(plan: Callable[..., Plan]) -> None:
-    events: list[dict] = []
-    search(plan(trials=4, workers=2), events.append)
-    ends = [event for event in events if "state" in event]
-    assert sorted(event["trial"] for event in ends) == [0, 1, 2, 3]
-    assert all(event["state"] == "finished" for event in ends)
+def test_two_workers_share_the_trials(plan: Callable[..., SearchPlan]) -> None:
+    events: list[TrialEvent] = []
+    run_search(plan(trials=4, workers=2), events.append)
+    ends = [event for event in events if event.state != "running"]
+    assert sorted(event.trial for event in ends) == [0, 1, 2, 3]
+    assert all(event.state == "finished" for event in ends)
 
 
-def test_a_worker_says_what_went_wrong(plan: Callable[..., Plan], tmp_path: Path) -> None:
-    lost = Plan(plan().recipe, tmp_path / "lost", data=tmp_path / "nowhere", trials=2, workers=2, accelerator="cpu")
+def test_a_worker_says_what_went_wrong(plan: Callable[..., SearchPlan], tmp_path: Path) -> None:
+    lost = SearchPlan(
+        plan().recipe, tmp_path / "lost", data=tmp_path / "nowhere", trials=2, workers=2, accelerator="cpu"
+    )
     with pytest.raises(Exception, match="nowhere"):
-        search(lost)
+        run_search(lost)
 
 
 def test_the_command_shows_the_best_trials_and_names_their_recipe(pictures: Path, tmp_path: Path) -> None:
@@ -206,7 +212,7 @@ def test_the_command_shows_the_best_trials_and_names_their_recipe(pictures: Path
     done = CliRunner().invoke(app, [*words, "--accelerator", "cpu", "--out", str(tmp_path / "out")])
     assert done.exit_code == 0, done.output
     heads, *rows = [line.split("\t") for line in done.stdout.splitlines() if "\t" in line]
-    assert heads == ["trial", "accuracy", "rate", "batch", "widths", "epochs", "epochs", "seconds"]
+    assert heads == ["trial", "accuracy", "lr", "batch_size", "widths", "epochs", "epochs", "seconds"]
     assert len(rows) == 2
     assert "2 trials finished, 0 pruned" in done.stdout
     assert f"mien train {tmp_path / 'out' / 'best.toml'}" in done.stdout
@@ -221,19 +227,19 @@ def test_the_command_shows_the_best_trials_and_names_their_recipe(pictures: Path
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ('"train.rat" = [0.1]', r"'train.rat' cannot be 0.1: .*unknown key 'rat'; did you mean 'rate'"),
+        ('"train.lrr" = [0.1]', r"'train.lrr' cannot be 0.1: .*unknown key 'lrr'; did you mean 'lr'"),
         ('"train.lr" = { low = 1, high = 0.1 }', r"'train.lr': low \(1\) must be below high"),
         ('"train.lr" = { low = 0.1 }', "high is missing"),
-        ('"train.lr" = { low = 0, high = 1, log = true }', "begins above 0"),
+        ('"train.lr" = { low = 0, high = 1, log = true }', "starts above 0"),
         ('"train.lr" = { low = "a", high = 1 }', "low is a number"),
         ('"train.lr" = { low = 0.1, high = 1, stp = 2 }', "unknown key 'stp'; did you mean 'step'"),
         ('"train.lr" = { low = 0.1, high = 1, step = 2 }', "step"),
-        ('"train.lr" = { low = -0.1, high = 1 }', r"'train.lr' cannot be -0.1: .*rate is above 0"),
-        ('"train.batch_size" = { low = 16.5, high = 32 }', "batch is of type int"),
+        ('"train.lr" = { low = -0.1, high = 1 }', r"'train.lr' cannot be -0.1: .*lr is above 0"),
+        ('"train.batch_size" = { low = 16.5, high = 32 }', "batch_size is of type int"),
         ('"train.batch_size" = []', "choices is a list of values"),
         ('"train.batch_size" = [32, 32]', "names a value twice"),
         ('"train.batch_size" = 32', "is a list of choices or a table"),
-        ('"train.batch_size" = { choices = [32], low = 1 }', "choices stand alone"),
+        ('"train.batch_size" = { choices = [32], low = 1 }', "choices cannot have low"),
         ('objective = "recall"', "objective is one of accuracy, log_loss"),
         ('objective = "accuracy"', "names no key"),
     ],

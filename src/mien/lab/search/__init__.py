@@ -1,1 +1,1 @@
-"""`mien search`: a recipe's space, its trials, and what they found."""
+"""Hyperparameter search: the search space of a recipe, its trials, and their results."""

@@ -1,4 +1,8 @@
-"""The database of a search: one study on disk, which is one recipe, one space and one set of faces."""
+"""Hyperparameter search: one Optuna study on disk, which is one recipe, one search space and one data set.
+
+``run_search`` makes trials until their number is reached, in this process or in several. The trials of an interrupted
+search resume from their checkpoints.
+"""
 
 import os
 import shutil
@@ -12,42 +16,70 @@ from pathlib import Path
 from queue import Empty
 from typing import Any
 
-import optuna
 import torch
-from optuna.trial import TrialState
 
 from mien._errors import DataError, DivergedError, MienError, MissingExtraError, OutputError, RecipeError
 from mien.lab.data import FaceSet
 from mien.lab.data.datasets import Shelf
 from mien.lab.recipe import Recipe, dump, load, parse, with_seed
-from mien.lab.search.space import Space, as_override, read_space
+from mien.lab.search.space import SearchSpace, as_override, read_space
 from mien.lab.train.logging import silence_lightning
 from mien.lab.train.loop import Devices, fit
 from mien.lab.train.run import kept_epoch, read_log, validated
 
 try:
     import optuna
+    from optuna.trial import TrialState
 except ModuleNotFoundError as error:
     raise MissingExtraError("optuna", "lab") from error
 
-
-Event = dict[str, Any]
-
-
-Report = Callable[[Event], None]
-
-
-# What counts as a trial that has been made.
-MADE = (TrialState.COMPLETE, TrialState.PRUNED)
+# States of trials that count.
+COMPLETED = (TrialState.COMPLETE, TrialState.PRUNED)
+# Seconds that a worker waits while another one writes to the database.
+_DATABASE_TIMEOUT = 60
 
 
-# Seconds that a worker waits for another one's writing.
-_PATIENCE = 60
+@dataclass(frozen=True, slots=True)
+class TrialEvent:
+    """What a search reports: an epoch of a trial, or its end.
+
+    Attributes:
+        trial: Number of the trial.
+        params: The values that it tries, by dotted key.
+        state: ``"running"``, ``"finished"``, ``"pruned"``, ``"diverged"`` or ``"out of memory"``.
+        value: The objective, where it is known.
+        epoch: The epoch, of a running trial.
+        seconds: Duration of the trial, at its end.
+        completed: Trials that are finished or pruned so far, at its end.
+    """
+
+    trial: int
+    params: dict[str, Any]
+    state: str = "running"
+    value: float | None = None
+    epoch: int = 0
+    seconds: float = 0.0
+    completed: int = 0
+
+
+OnEvent = Callable[[TrialEvent], None]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A search: what is searched, on which faces, how often. ``trials`` counts those of earlier runs of it as well."""
+class SearchPlan:
+    """A search: what is searched, on which data, with how many trials.
+
+    Attributes:
+        recipe: Name or path of a recipe with a ``[search]`` section.
+        out: Folder of the search.
+        overrides: ``section.key=value`` for every trial.
+        data: The data set; by default ``$MIEN_DATA``.
+        trials: Number of trials, including those of earlier calls.
+        workers: Processes that train at the same time.
+        seed: Seed of the sampler and of every training.
+        prune: Whether trials that are worse than the median of the others are stopped.
+        accelerator: ``cpu``, ``cuda``, ``mps`` or ``auto``.
+    """
 
     recipe: str
     out: Path
@@ -60,33 +92,68 @@ class Plan:
     accelerator: str = "auto"
 
     @property
-    def space(self) -> Space:
-        """What varies. Raises ``RecipeError``."""
+    def space(self) -> SearchSpace:
+        """The search space. Raises ``RecipeError``."""
         return read_space(self.recipe, self.overrides)
 
-    def chosen(self, values: dict[str, Any]) -> Recipe:
-        """The recipe with ``values`` for some of its keys."""
+    def recipe_with(self, values: dict[str, Any]) -> Recipe:
+        """Return the recipe with ``values`` for some of its keys."""
         changes = [as_override(key, value) for key, value in values.items()]
         return with_seed(load(self.recipe, [*self.overrides, *changes]), self.seed)
 
 
+def run_search(plan: SearchPlan, on_event: OnEvent = lambda _: None) -> None:
+    """Make trials until ``plan.trials`` of them are finished or pruned.
+
+    An interrupted search resumes with the same call.
+
+    Args:
+        plan: The search.
+        on_event: Called after every epoch and at the end of every trial.
+
+    Raises:
+        RecipeError: The search space is wrong.
+        DataError: The folder holds another search, or one on other faces.
+        OutputError: The folder cannot be written.
+    """
+    with open_study(plan) as study:
+        _check_identity(plan, study, Shelf(plan.data)(plan.recipe_with({})).sha256)
+        _requeue_running(study)
+        if not study.trials:
+            study.enqueue_trial(plan.space.starting_point(plan.recipe_with({})))  # the recipe itself is the baseline
+        missing = plan.trials - len(study.get_trials(states=COMPLETED))
+    if missing > 0:
+        _run_here(plan, missing, on_event) if plan.workers == 1 else _run_workers(plan, missing, on_event)
+
+
 @contextmanager
-def open_study(plan: Plan, *, worker: int = 0) -> Iterator[Any]:
-    """The study in the plan's folder, or a new one. Raises ``OutputError`` where it cannot be written."""
+def open_study(plan: SearchPlan, *, worker: int = 0) -> Iterator[Any]:
+    """Open the study in the folder of the plan, or create it.
+
+    Args:
+        plan: The search.
+        worker: Number of the process; each draws other trials.
+
+    Yields:
+        The Optuna study.
+
+    Raises:
+        OutputError: The database cannot be opened.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     path = plan.out / "study.db"
     space = plan.space
     try:
         plan.out.mkdir(parents=True, exist_ok=True)
-        engine = {"connect_args": {"timeout": _PATIENCE}}
+        engine = {"connect_args": {"timeout": _DATABASE_TIMEOUT}}
         storage = optuna.storages.RDBStorage(f"sqlite:///{path.resolve()}", engine_kwargs=engine)
     except Exception as error:  # of the operating system, or any of the database's own
-        raise OutputError(f"{path}: cannot be opened ({type(error).__name__}); name another --out") from error
+        raise OutputError(f"{path}: cannot be opened ({type(error).__name__}); choose another folder") from error
     try:
         study = optuna.create_study(
             storage=storage, study_name="search", direction=space.direction, pruner=_pruner(plan), load_if_exists=True
         )
-        # Another seed for every worker and every start, or all would draw the same first trials.
+        # Every worker and every start needs another seed, or all would draw the same first trials.
         study.sampler = optuna.samplers.TPESampler(seed=plan.seed + 1_000 * worker + 100_000 * len(study.trials))
         yield study
     finally:
@@ -94,133 +161,134 @@ def open_study(plan: Plan, *, worker: int = 0) -> Iterator[Any]:
         storage.engine.dispose()
 
 
-def _pruner(plan: Plan) -> Any:
+def _pruner(plan: SearchPlan) -> Any:
     if not plan.prune:
         return optuna.pruners.NopPruner()
     from mien.lab.train.schedule import stages
 
-    epochs = stages(plan.chosen({}))[-1].last
+    epochs = stages(plan.recipe_with({}))[-1].last
     return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=max(1, epochs // 5))
 
 
-def check_same(plan: Plan, study: Any, data: str) -> None:
-    """One database is one search: same recipe, same space, same faces (``data`` is their sha256).
-
-    Raises ``DataError`` otherwise.
-    """
-    recipe, space = plan.chosen({}), repr(plan.space)
+def _check_identity(plan: SearchPlan, study: Any, data: str) -> None:
+    """Raise ``DataError`` unless the study has the same recipe, space and faces (``data`` is their sha256)."""
+    recipe, space = plan.recipe_with({}), repr(plan.space)
     known = study.user_attrs.get("identity")
     if known is None:
         study.set_user_attr("identity", {"recipe": dump(recipe), "space": space, "data": data})
-    elif known["space"] != space or not _is(known["recipe"], recipe):
+    elif known["space"] != space or not _is_same(known["recipe"], recipe):
         raise DataError(
-            f"{plan.out}: holds a search of another recipe, seed or space; name another --out, or remove it"
+            f"{plan.out}: holds a search of another recipe, seed or space; choose another folder, or remove it"
         )
     elif known["data"] != data:
-        raise DataError(f"{plan.out}: holds a search on other faces; name another --out, or remove it")
+        raise DataError(f"{plan.out}: holds a search on other faces; choose another folder, or remove it")
 
 
-def _is(stored: Any, recipe: Recipe) -> bool:
-    """Whether a stored recipe is this one; keys that a later version has added stand at their defaults."""
+def _is_same(stored: Any, recipe: Recipe) -> bool:
+    """Whether a stored recipe is this one; keys that a later version added have their defaults."""
     try:
         return parse(stored | {"about": recipe.about, "claim": recipe.claim}, where="search") == recipe
     except (RecipeError, TypeError):  # of a version with other keys
         return False
 
 
-def take_up(study: Any) -> None:
-    """Trials that a killed search left behind are asked for again, in the folders that hold their checkpoints."""
+def _requeue_running(study: Any) -> None:
+    """Queue the trials that a killed search left unfinished again, with the folders of their checkpoints."""
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         study.tell(trial.number, state=TrialState.FAIL)
         if trial.params:
-            study.enqueue_trial(trial.params, user_attrs={"folder": folder_of(trial)})
+            study.enqueue_trial(trial.params, user_attrs={"folder": _folder_name(trial)})
 
 
-def folder_of(trial: Any) -> str:
-    """The name of the folder that holds a trial's checkpoints: of a trial taken up again, that of its first attempt."""
-    kept: str = trial.user_attrs.get("folder", f"{trial.number:04d}")
-    return kept
+def _folder_name(trial: Any) -> str:
+    """The folder of a trial's checkpoints; a resumed trial keeps that of its first attempt."""
+    name: str = trial.user_attrs.get("folder", f"{trial.number:04d}")
+    return name
 
 
-def make_trial(plan: Plan, study: Any, shelf: Shelf, report: Report, *, asking: Any = None) -> None:
-    """One trial, from its question to its answer."""
+def _make_trial(plan: SearchPlan, study: Any, shelf: Shelf, on_event: OnEvent, *, asking: Any = None) -> None:
     space = plan.space
     with asking or nullcontext():  # SQLite lets two workers take the same waiting trial
         trial = study.ask()
     values = space.suggest(trial)
-    recipe, name = plan.chosen(values), folder_of(trial)
+    recipe, name = plan.recipe_with(values), _folder_name(trial)
     trial.set_user_attr("folder", name)
     folder = plan.out / "trials" / name
-    told = {"trial": trial.number, "params": values}
     started = time.monotonic()
+
+    def report(epoch: int, value: float) -> None:
+        on_event(TrialEvent(trial.number, values, value=value, epoch=epoch))
+
+    value, state = None, "finished"
     try:
-        value = _train(plan, recipe, shelf(recipe), folder, trial, lambda event: report(told | event))
+        value = _train(recipe, shelf(recipe), folder, trial, report, plan=plan)
         study.tell(trial, value)
-        state = "finished"
     except (optuna.TrialPruned, DivergedError) as error:
         study.tell(trial, state=TrialState.PRUNED)
-        value, state = None, "diverged" if isinstance(error, DivergedError) else "pruned"
+        state = "diverged" if isinstance(error, DivergedError) else "pruned"
     except torch.OutOfMemoryError:
         study.tell(trial, state=TrialState.FAIL)
-        value, state = None, "out of memory"
+        state = "out of memory"
     for large in ("checkpoint.pt", "final.pt"):
         (folder / large).unlink(missing_ok=True)
-    made = len(study.get_trials(states=MADE))
-    report(told | {"state": state, "value": value, "seconds": time.monotonic() - started, "made": made})
+    seconds, completed = time.monotonic() - started, len(study.get_trials(states=COMPLETED))
+    on_event(TrialEvent(trial.number, values, state, value, seconds=seconds, completed=completed))
 
 
-def _train(plan: Plan, recipe: Recipe, faces: FaceSet, folder: Path, trial: Any, report: Report) -> float:
-    """The figure of one training; raises ``TrialPruned`` as soon as it lags behind the others."""
-    figure = plan.space.objective
+def _train(
+    recipe: Recipe, faces: FaceSet, folder: Path, trial: Any, report: Callable[[int, float], None], *, plan: SearchPlan
+) -> float:
+    """The objective of one training; raises ``TrialPruned`` as soon as it is worse than the median of the others."""
+    objective = plan.space.objective
     known: set[int] = set()
     if (folder / "checkpoint.pt").is_file():
         for record in read_log(folder):
-            trial.report(validated(record, figure), record["epoch"])
+            trial.report(validated(record, objective), record["epoch"])
             known.add(record["epoch"])
     else:
         shutil.rmtree(folder, ignore_errors=True)
 
-    def take(record: Event) -> None:
+    def take(record: dict[str, Any]) -> None:
         if "epoch" not in record:
             return
-        value = validated(record, figure)
+        value = validated(record, objective)
         if value != value:
             raise DataError(f"{faces.source}: no faces to validate on, so trials cannot be compared")
-        report({"epoch": record["epoch"], "figure": value})
+        report(record["epoch"], value)
         if record["epoch"] not in known:
             trial.report(value, record["epoch"])
         if trial.should_prune():
             raise optuna.TrialPruned
 
     fit(recipe, faces, folder, devices=Devices(plan.accelerator), report=take)
-    return validated(kept_epoch(recipe, read_log(folder)), figure)
+    return validated(kept_epoch(recipe, read_log(folder)), objective)
 
 
-def work_alone(plan: Plan, trials: int, report: Report) -> None:
+def _run_here(plan: SearchPlan, trials: int, on_event: OnEvent) -> None:
     """Make ``trials`` trials in this process."""
     shelf = Shelf(plan.data)
     with open_study(plan) as study:
         for _ in range(trials):
-            make_trial(plan, study, shelf, report)
+            _make_trial(plan, study, shelf, on_event)
 
 
-def work_together(plan: Plan, trials: int, report: Report) -> None:
-    """Several processes, each making trials as long as there are tickets."""
+def _run_workers(plan: SearchPlan, trials: int, on_event: OnEvent) -> None:
+    """Make ``trials`` trials in several processes."""
     context = get_context("spawn")
-    tickets, events = context.Value("i", trials), context.Queue()
+    remaining, events = context.Value("i", trials), context.Queue()
     workers = [
-        context.Process(target=_work, args=(plan, tickets, events, number), daemon=True)
+        context.Process(target=_run_worker, args=(plan, remaining, events, number), daemon=True)
         for number in range(min(plan.workers, trials))
     ]
     try:
         for worker in workers:
             worker.start()
         while any(worker.is_alive() for worker in workers):
-            _listen(events, report)
-        while _listen(events, report):
+            _forward_event(events, on_event)
+        while _forward_event(events, on_event):
             pass
         if any(worker.exitcode for worker in workers):
-            raise MienError("a worker of the search ended early; its trial goes on when the same command is run again")
+            raise MienError("a worker of the search ended early; run the search again to resume its trial")
     finally:
         for worker in workers:
             if worker.pid is not None:
@@ -228,66 +296,49 @@ def work_together(plan: Plan, trials: int, report: Report) -> None:
                 worker.join()
 
 
-def _listen(events: Any, report: Report) -> bool:
-    """Pass on one event, if one comes soon. Raises the error that a worker met."""
+def _forward_event(events: Any, on_event: OnEvent) -> bool:
+    """Pass on one event if one arrives soon. Raises the error of a worker."""
     try:
         event = events.get(timeout=0.3)
     except Empty:
         return False
     if isinstance(event, MienError):
         raise event
-    report(event)
+    on_event(event)
     return True
 
 
-def _work(plan: Plan, tickets: Any, events: Any, number: int) -> None:
-    """The life of one worker process. Ctrl-C is the business of the one that started it."""
+def _run_worker(plan: SearchPlan, remaining: Any, events: Any, number: int) -> None:
+    """One worker process. Ctrl-C is handled by the process that started it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     silence_lightning()
     _share_machine(plan.workers, number)
     shelf = Shelf(plan.data)
 
-    def report(event: Event) -> None:
+    def send(event: TrialEvent) -> None:
         parent = parent_process()
         if parent is not None and not parent.is_alive():
-            raise SystemExit(1)  # nobody is left to end this process
+            raise SystemExit(1)  # the main process is gone
         events.put(event)
 
     try:
         with open_study(plan, worker=number) as study:
-            while _take(tickets):
-                make_trial(plan, study, shelf, report, asking=tickets.get_lock())
+            while _take(remaining):
+                _make_trial(plan, study, shelf, send, asking=remaining.get_lock())
     except MienError as error:
         events.put(MienError(str(error)))
 
 
-def _take(tickets: Any) -> bool:
-    with tickets.get_lock():
-        tickets.value -= 1
-        return bool(tickets.value >= 0)
+def _take(remaining: Any) -> bool:
+    with remaining.get_lock():
+        remaining.value -= 1
+        return bool(remaining.value >= 0)
 
 
 def _share_machine(workers: int, number: int) -> None:
-    """A worker's part of the cores, and one GPU after another where there are several."""
+    """Give a worker its part of the cores, and one of the GPUs."""
     torch.set_num_threads(max(1, torch.get_num_threads() // workers))
     with suppress(RuntimeError):
         gpus = torch.cuda.device_count()
         if gpus > 1 and "CUDA_VISIBLE_DEVICES" not in os.environ:
             os.environ["CUDA_VISIBLE_DEVICES"] = str(number % gpus)
-
-
-def search(plan: Plan, report: Report = lambda _: None) -> None:
-    """Make trials until ``plan.trials`` of them are finished or pruned; an interrupted one goes on where it stood.
-
-    ``report`` gets an event for every epoch and every end of a trial. Raises ``RecipeError`` for a wrong space,
-    ``DataError`` for a folder of another search, or of one on other faces; ``KeyboardInterrupt`` passes, and the same
-    call goes on later.
-    """
-    with open_study(plan) as study:
-        check_same(plan, study, Shelf(plan.data)(plan.chosen({})).sha256)
-        take_up(study)
-        if not study.trials:
-            study.enqueue_trial(plan.space.starting_point(plan.chosen({})))  # what is to be beaten
-        missing = plan.trials - len(study.get_trials(states=MADE))
-    if missing > 0:
-        work_alone(plan, missing, report) if plan.workers == 1 else work_together(plan, missing, report)

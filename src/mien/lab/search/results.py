@@ -1,4 +1,4 @@
-"""What a search found: its trials as plain values, the best one as a recipe file, pictures of how it went."""
+"""The results of a search: its trials as plain values, the best one as a recipe file, plots."""
 
 import json
 import math
@@ -18,28 +18,35 @@ from mien.lab.files import save_text
 from mien.lab.provenance import provenance
 from mien.lab.recipe import Recipe
 from mien.lab.recipe.text import as_toml
-from mien.lab.search.space import Space
-from mien.lab.search.study import MADE, Plan, open_study
+from mien.lab.search.space import SearchSpace
+from mien.lab.search.study import COMPLETED, SearchPlan, open_study
 from mien.lab.train.curves import QUIET, TRAINING, VALIDATION, plain, save_figure
 
-# Finished trials below which nothing can be said of what matters.
+# Finished trials from which the importance of keys is computed.
 _ENOUGH = 4
 
 _Row = dict[str, Any]
 
 
-def write_findings(plan: Plan) -> dict[str, Any]:
-    """Write ``best.toml``, ``search.json``, ``history.png`` and ``importance.png`` into the plan's folder.
+def write_results(plan: SearchPlan) -> dict[str, Any]:
+    """Write ``search.json``, ``best.toml``, ``history.png`` and ``importance.png`` into the folder of the plan.
 
-    Returns what ``search.json`` holds: the trials, the best first, the importance of each key, and where all of it
-    comes from. Without a finished trial there is no ``best.toml``, with few of them no ``importance.png``. Raises
-    ``OutputError`` where the folder cannot be written.
+    Without a finished trial there is no ``best.toml``, with less than four no ``importance.png``.
+
+    Args:
+        plan: The search.
+
+    Returns:
+        The content of ``search.json``: the trials (the best first), the importance of each key, the provenance.
+
+    Raises:
+        OutputError: The folder cannot be written.
     """
     space = plan.space
     with open_study(plan) as study:
         rows = trial_rows(study, space)
         importance = _importance(study)
-    base = plan.chosen({})
+    base = plan.recipe_with({})
     found = {
         "recipe": base.name,
         "objective": space.objective,
@@ -59,40 +66,56 @@ def write_findings(plan: Plan) -> dict[str, Any]:
     return found
 
 
-def trial_rows(study: Any, space: Space) -> list[_Row]:
-    """Number, state, value, parameters, epochs and seconds of every trial made; the best first, pruned ones last."""
+def trial_rows(study: Any, space: SearchSpace) -> list[_Row]:
+    """Return one row for each completed trial, the best first, pruned ones last.
+
+    Args:
+        study: The Optuna study.
+        space: Its search space.
+    """
     sign = -1 if space.direction == "maximize" else 1
-    rows = [_row(trial, space) for trial in study.get_trials(states=MADE)]
+    rows = [_row(trial, space) for trial in study.get_trials(states=COMPLETED)]
     return sorted(rows, key=lambda row: (row["value"] is None, sign * (row["value"] or 0.0), row["trial"]))
 
 
-def best_recipe(plan: Plan, rows: Sequence[_Row]) -> Recipe:
-    """The recipe of the best trial, whose ``about`` says where it comes from."""
-    best, base = rows[0], plan.chosen({})
+def best_recipe(plan: SearchPlan, rows: Sequence[_Row]) -> Recipe:
+    """Return the recipe of the best trial; its ``about`` says where it comes from.
+
+    Args:
+        plan: The search.
+        rows: Its trials, the best first.
+    """
+    best, base = rows[0], plan.recipe_with({})
     counts = _counts(rows)
     own = next((row["value"] for row in rows if row["trial"] == 0), None)
-    figure = plan.space.objective
+    objective = plan.space.objective
     source = (
         f"Found by `mien search {plan.recipe}`: trial {best['trial']} of {len(rows)} ({counts['pruned']} pruned), seed "
-        f"{plan.seed}, by the {figure.replace('_', ' ')} on the validation faces, {shown(figure, best['value'])}"
-        + (f" where the first trial gave {shown(figure, own)}" if own is not None and best["trial"] else "")
+        f"{plan.seed}, by the {objective.replace('_', ' ')} on the validation faces, "
+        f"{format_value(objective, best['value'])}"
+        + (f" where the first trial gave {format_value(objective, own)}" if own is not None and best["trial"] else "")
         + (f"; with {', '.join(plan.overrides)}" if plan.overrides else "")
-        + ". These faces chose it, so the figure flatters it."
+        + ". These faces selected it, so the value is too good."
     )
-    about = "\n".join([*textwrap.wrap(source, 118), "What was searched:", base.about.strip()])
-    recipe = replace(plan.chosen(best["params"]), name=f"{base.name.replace('/', '-')}-best", about=about)
+    about = "\n".join([*textwrap.wrap(source, 118), "Searched recipe:", base.about.strip()])
+    recipe = replace(plan.recipe_with(best["params"]), name=f"{base.name.replace('/', '-')}-best", about=about)
     claim = replace(recipe.claim, variant="tuned" if recipe.claim.document else "own", cost="")
     return replace(recipe, claim=claim)
 
 
-def shown(objective: str, value: float | None) -> str:
-    """The figure of a trial for people."""
+def format_value(objective: str, value: float | None) -> str:
+    """Format the objective of a trial.
+
+    Args:
+        objective: ``"accuracy"`` or ``"log_loss"``.
+        value: Its value, or ``None``.
+    """
     if value is None:
         return "-"
     return f"{value:.2%}" if objective == "accuracy" else f"{value:.4f}"
 
 
-def _row(trial: Any, space: Space) -> _Row:
+def _row(trial: Any, space: SearchSpace) -> _Row:
     steps = trial.intermediate_values
     seconds = (trial.datetime_complete - trial.datetime_start).total_seconds()
     return {
@@ -111,7 +134,7 @@ def _counts(rows: Sequence[_Row]) -> dict[str, int]:
 
 
 def _importance(study: Any) -> dict[str, float]:
-    """The share of each key in what the finished trials' figures vary by (fANOVA; Hutter et al., ICML 2014)."""
+    """The share of each key in the variance of the objective (fANOVA; Hutter et al., ICML 2014)."""
     finished = study.get_trials(states=(TrialState.COMPLETE,))
     if len(finished) < _ENOUGH or len({trial.value for trial in finished}) < 2:
         return {}
@@ -122,8 +145,8 @@ def _importance(study: Any) -> dict[str, float]:
     return {key: float(share) for key, share in shares.items() if math.isfinite(share)}
 
 
-def _draw_history(rows: Sequence[_Row], space: Space, plan: Plan) -> None:
-    """Every trial's figure in the order of the trials, and the best so far."""
+def _draw_history(rows: Sequence[_Row], space: SearchSpace, plan: SearchPlan) -> None:
+    """Plot the objective of every trial, and the best so far."""
     figure = Figure(figsize=(8, 4), dpi=110, layout="constrained")
     axis = figure.subplots()
     made = sorted(rows, key=lambda row: row["trial"])
@@ -146,14 +169,14 @@ def _draw_history(rows: Sequence[_Row], space: Space, plan: Plan) -> None:
     save_figure(figure, plan.out / "history.png")
 
 
-def _draw_importance(importance: Mapping[str, float], plan: Plan) -> None:
-    """A bar a key, the most important on top."""
+def _draw_importance(importance: Mapping[str, float], plan: SearchPlan) -> None:
+    """Plot one bar for each key, the most important on top."""
     figure = Figure(figsize=(8, 0.8 + 0.45 * len(importance)), dpi=110, layout="constrained")
     axis = figure.subplots()
     keys = sorted(importance, key=lambda key: importance[key])
     bars = axis.barh(keys, [importance[key] for key in keys], color=VALIDATION, height=0.6)
     axis.bar_label(bars, labels=[f" {importance[key]:.0%}" for key in keys], fontsize=9)
-    axis.set_title("share of each key in how the finished trials differ (fANOVA)", loc="left", fontsize=10)
+    axis.set_title("share of each key in the variance of the objective (fANOVA)", loc="left", fontsize=10)
     axis.set_xlim(0, 1.1 * max(importance.values()))
     plain(axis)
     axis.grid(visible=False)
