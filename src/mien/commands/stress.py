@@ -1,17 +1,13 @@
 """``mien stress``: robustness of models to noise, blur, bad light, shifted and partly covered faces."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from mien._format import percent, percent_interval
 from mien.commands import _options
 from mien.commands._extra import needs_lab
 from mien.commands._progress import TerminalProgress
-
-if TYPE_CHECKING:
-    from mien.lab.robustness.run import ModelRobustness
 
 
 def stress(
@@ -50,7 +46,7 @@ def stress(
         from mien.lab.files import require_writable
         from mien.lab.robustness import RobustnessOptions, choose_corruptions, run_robustness
         from mien.lab.robustness.predictions import DEFAULT_FACES
-        from mien.lab.robustness.report import write_robustness
+        from mien.lab.robustness.report import describe_robustness, write_robustness
 
     count = faces if faces is not None else 0 if groups else DEFAULT_FACES
     options = RobustnessOptions(read_part(split), count, choose_corruptions(only or []), seed)
@@ -64,24 +60,5 @@ def stress(
     if result["note"]:
         typer.echo(result["note"], err=True)
     report = write_robustness(result, out, keep=keep)
-    for model in result["models"]:
-        _print(model)
-    typer.echo(str(report))
-
-
-def _print(model: "ModelRobustness") -> None:
-    clean, mean, error = model["clean"]["metrics"]["accuracy"], model["mean"]["metrics"]["accuracy"], _error(model)
-    typer.echo(
-        f"{model['name']}: {model['n']:,} faces, clean accuracy {percent(clean['value'], 2)} "
-        f"({percent_interval(clean['interval'], 2)}), corrupted {percent(mean['value'], 2)}, "
-        f"flip rate {percent(model['mean']['flip_rate'])}" + (f", {error}" if error else "")
-    )
-    left_out = "; ".join(f"{count:,} {why}" for why, count in model["left_out"].items())
-    if left_out:
-        typer.echo(f"  left out: {left_out}")
-
-
-def _error(model: "ModelRobustness") -> str:
-    error = model["corruption_error"]
-    mce = error.get("mce")
-    return error.get("reason") or (f"mCE {percent(mce['value'])} of {error['reference']}'s" if mce else "")
+    for line in (*describe_robustness(result), report):
+        typer.echo(str(line))

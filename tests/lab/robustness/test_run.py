@@ -67,4 +67,5 @@ def test_recorded_metrics_agree_with_recorded_predictions() -> None:
                 [c["metrics"]["accuracy"]["value"] for c in conditions], abs=1e-6
             )
         amounts = {each["name"]: tuple(each["amounts"]) for each in result["corruptions"]}
-        assert amounts == {corruption.name: corruption.amounts for corruption in CORRUPTIONS}
+        table = {corruption.name: corruption.amounts for corruption in CORRUPTIONS}
+        assert amounts.items() <= table.items()  # a new corruption needs no new results of old models

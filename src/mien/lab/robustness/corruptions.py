@@ -1,4 +1,4 @@
-"""The table of corruptions: 19 ways of degrading a face, each at the severities 1 to 5.
+"""The table of corruptions: ways of degrading a face, each at the severities 1 to 5.
 
 The vocabulary is that of ImageNet-C (Hendrycks and Dietterich, ICLR 2019). ``CORRUPTIONS`` holds every number. A
 corruption is one function and one row of that table.

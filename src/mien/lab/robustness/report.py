@@ -92,6 +92,31 @@ def format_ratio(ratio: Estimate | None) -> str:
     return f"{percent(ratio['value'], 0)} ({percent_interval(ratio['interval'], 0)})" if ratio else "–"
 
 
+def describe_robustness(result: RobustnessResult) -> list[str]:
+    """Describe the main results.
+
+    Args:
+        result: The result.
+
+    Returns:
+        For each model one line with its metrics, and one with the rows that were left out, if any.
+    """
+    lines = []
+    for model in result["models"]:
+        clean, mean = model["clean"]["metrics"]["accuracy"], model["mean"]["metrics"]["accuracy"]
+        error = model["corruption_error"]
+        mce = error.get("mce")
+        relative = error.get("reason") or (f"mCE {percent(mce['value'])} of {error['reference']}'s" if mce else "")
+        lines.append(
+            f"{model['name']}: {model['n']:,} faces, clean accuracy {percent(clean['value'], 2)} "
+            f"({percent_interval(clean['interval'], 2)}), corrupted {percent(mean['value'], 2)}, "
+            f"flip rate {percent(model['mean']['flip_rate'])}" + (f", {relative}" if relative else "")
+        )
+        if model["left_out"]:
+            lines.append("  left out: " + "; ".join(f"{count:,} {why}" for why, count in model["left_out"].items()))
+    return lines
+
+
 def write_robustness(result: RobustnessResult, folder: Path, *, keep: Path | None = None) -> Path:
     """Write the result as ``stress.json``, ``stress.csv`` and ``report.html``.
 
