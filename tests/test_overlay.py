@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFont
 
 from mien import overlay
-from mien._emotions import SEVEN, Emotion
+from mien._emotions import SEVEN, UNSURE_COLOR, Emotion
 from mien._face import Box, Face, Reading
 from mien._format import probability_percent
 from mien.overlay import annotate, enlarge, heat, map_over_crop, opacity
@@ -70,7 +70,7 @@ def test_unsure_has_its_own_colour_and_dashes() -> None:
     pixels = grey(200, 200)
     result = annotate(pixels, make_reading(pixels, make_face((50, 60, 150, 160), emotion=None)))
     left_edge = {tuple(int(v) for v in pixel) for pixel in result[60:160, 50]}
-    assert {rgb(overlay.UNSURE_COLOR), rgb(overlay._INKS[0])} <= left_edge
+    assert {rgb(UNSURE_COLOR), rgb(overlay._INKS[0])} <= left_edge
     assert rgb(Emotion.NEUTRAL.color) not in left_edge
 
 
@@ -128,7 +128,7 @@ def test_faces_smaller_than_letters_get_no_label_in_a_crowd() -> None:
     assert overlay._place_label(alone.faces[0], alone, (900, 300), []) is not None
 
 
-@pytest.mark.parametrize("color", [*(e.color for e in Emotion), overlay.UNSURE_COLOR])
+@pytest.mark.parametrize("color", [*(e.color for e in Emotion), UNSURE_COLOR])
 def test_label_ink_is_readable(color: str) -> None:
     low, high = sorted((overlay._luminance(color), overlay._luminance(overlay.ink(color))))
     assert (high + 0.05) / (low + 0.05) >= 4.5  # WCAG 2.2, AA for text

@@ -4,7 +4,8 @@
     python tools/docs_pages.py --check    exit 1 and name the pages that are not fresh
 
 docs/cli.md comes from the program, docs/models.md from the models' cards, the tables of docs/recipes.md from the code
-that reads recipes, and everything that was measured from results/, where the commands and benchmarks write it.
+that reads recipes, the colours of the web page from mien/_emotions.py, and everything that was measured from results/,
+where the commands and benchmarks write it.
 """
 
 import inspect
@@ -23,6 +24,7 @@ import docs_results
 import docs_robustness
 from docs_tables import AGREED, RESULTS, ROOT, Json, milliseconds, read_card, replace_marked, table, write_pages
 from mien.__main__ import app
+from mien._emotions import UNSURE_COLOR, Emotion
 from mien._format import percent
 from mien.bundled import BUNDLED, DEFAULT_MODEL
 from mien.infer import bundled_models
@@ -347,9 +349,19 @@ def _epochs(recipe: Recipe) -> int:
     return sum(phase.train.get("epochs", recipe.train.epochs) for phase in recipe.phases)
 
 
+def page_colors() -> str:
+    """src/mien/serve/page/colors.mjs: the emotions and their colours, from mien/_emotions.py."""
+    colors = "".join(f'  {emotion}: "{emotion.color}",\n' for emotion in Emotion)
+    return (
+        "// Written by tools/docs_pages.py from mien/_emotions.py; do not edit.\n\n"
+        f'export const COLORS = {{\n{colors}}};\nexport const UNSURE_COLOR = "{UNSURE_COLOR}";\n'
+    )
+
+
 PAGES: Mapping[str, Callable[[], str | None]] = {
     **docs_results.PAGES,
     "docs/cli.md": command_line,
+    "src/mien/serve/page/colors.mjs": page_colors,
     "docs/models.md": models,
     "docs/recipes.md": recipes,
     "docs/claims.md": lambda: replace_marked(ROOT / "docs" / "claims.md", docs_claims.parts(RESULTS / "claims")),

@@ -33,6 +33,8 @@ _COLORS = {
     Emotion.CONTEMPT: "#c2599a",
 }
 
+UNSURE_COLOR = "#f4f4f2"  # of a face below the threshold; no emotion has it: such a face must not look neutral
+
 SEVEN = tuple(Emotion)[:7]
 
 # A class set is data: its name and the classes in the order a network answers them.

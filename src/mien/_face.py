@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mien._emotions import Emotion
+from mien._emotions import UNSURE_COLOR, Emotion
 
 Point = tuple[float, float]
 
@@ -78,6 +78,11 @@ class Face:
     def top(self) -> Emotion:
         """The most probable emotion, also when the reader abstains."""
         return max(self.probs, key=self.probs.__getitem__)
+
+    @property
+    def color(self) -> str:
+        """The colour of the face's box and label, as ``#rrggbb``: that of its emotion, or a neutral one if unsure."""
+        return UNSURE_COLOR if self.emotion is None else self.emotion.color
 
     def map(self, emotion: Emotion | None = None) -> NDArray[np.float32]:
         """Where the model saw ``emotion`` (default: the top one): float32 ``[h, w]`` scaled to 0..1, negatives cut."""

@@ -11,7 +11,6 @@ from mien._emotions import Emotion
 from mien._face import Box, Face, Reading
 from mien._format import probability_percent
 
-UNSURE_COLOR = "#f4f4f2"  # no emotion has it: an abstained face must not look neutral
 _INKS = ("#0a0a0c", "#ffffff")
 _GRID = 96  # pixels: the side to which a map is enlarged (bicubic) before it is laid over a face
 _FADE = 0.08  # fraction of the crop's side over which a map fades out towards the edge of the crop
@@ -143,10 +142,6 @@ class _Label(NamedTuple):
     color: str
 
 
-def _color(face: Face) -> str:
-    return UNSURE_COLOR if face.emotion is None else face.emotion.color
-
-
 def ink(background: str) -> str:
     """The ink that is read more easily on ``background`` (``#rrggbb``), by the contrast ratio of WCAG 2.2."""
     ground = _luminance(background)
@@ -168,7 +163,7 @@ def _draw_box(draw: ImageDraw.ImageDraw, face: Face, size_wh: tuple[int, int]) -
         return  # the box lies outside the picture
     if width > 1:  # a dark hairline around the colour keeps it visible on a bright ground
         draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=_INKS[0])
-    draw.rectangle((x1, y1, x2, y2), outline=_color(face), width=width)
+    draw.rectangle((x1, y1, x2, y2), outline=face.color, width=width)
     if face.emotion is None:
         _cut_dashes(draw, (x1, y1, x2, y2), width)
 
@@ -203,7 +198,7 @@ def _place_label(face: Face, reading: Reading, size_wh: tuple[int, int], placed:
             width = round(font.getlength(text) + 0.8 * fontsize)
             for area in label_areas(face.box, width, round(1.5 * fontsize), size_wh):
                 if not any(overlap(area, other) for other in taken):
-                    return _Label(text, area, font, _color(face))
+                    return _Label(text, area, font, face.color)
     return None
 
 

@@ -11,9 +11,8 @@ import pytest
 av = pytest.importorskip("av", reason="films need PyAV, which the video extra brings")
 
 from mien import Emotion
-from mien._emotions import SEVEN
+from mien._emotions import SEVEN, UNSURE_COLOR
 from mien._errors import MienError, OutputError
-from mien.overlay import UNSURE_COLOR
 from mien.video.video_writer import FilmWriter, Painter
 from support.annotated_videos import frames_of, gray, sound_of, write_film, write_source
 from support.frame_results import SIZE, moment, tracked

@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from mien._emotions import Emotion
+from mien._emotions import UNSURE_COLOR, Emotion
 from mien._face import Box, Detection, Face, KeyPoints, Reading
 from mien._format import probability_percent
 from mien._framing import FER2013
@@ -24,7 +24,7 @@ from mien.detect.suppress import suppress
 from mien.detect.tiles import REDUCING_GAP, _cover
 from mien.extract import extract
 from mien.infer import Classifier, find_model
-from mien.overlay import UNSURE_COLOR, heat
+from mien.overlay import heat
 from mien.report import Csv, JsonLines
 from support.golden_readings import GOLDEN, picture
 from support.paths import ROOT, TESTS

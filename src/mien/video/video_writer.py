@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from mien._emotions import Emotion
+from mien._emotions import UNSURE_COLOR, Emotion
 from mien._errors import MienError, OutputError
 from mien._face import Box
 from mien._format import probability_percent
 from mien._output import Draft
-from mien.overlay import UNSURE_COLOR, ink, label_areas, line_width, overlap
+from mien.overlay import ink, label_areas, line_width, overlap
 from mien.video.audio import Sound
 from mien.video.sources import import_av, reason_of
 from mien.video.types import Moment, TrackedFace

@@ -1,16 +1,6 @@
-// The colours of the emotions, as in mien/_emotions.py and mien/overlay.py; a test holds both to the same values.
+// What the page says about a face: its emotion, its probability in per cent, its headline.
 
-export const COLORS = {
-  angry: "#e5484d",
-  disgust: "#5b9a3c",
-  fear: "#8e6bd8",
-  happy: "#f2b01e",
-  sad: "#3f7fd0",
-  surprise: "#f0803c",
-  neutral: "#8b949e",
-  contempt: "#c2599a",
-};
-export const UNSURE_COLOR = "#f4f4f2";
+export { COLORS, UNSURE_COLOR } from "./colors.mjs";
 
 /** The most probable emotion of a face and its probability. */
 export function topOf({ probs }) {
