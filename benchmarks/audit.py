@@ -23,10 +23,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mien._emotions import SEVEN
-from mien.commands.audit import _face_finder
-from mien.lab.audit import audit, exclude_text, figures, listed, report
-from mien.lab.audit.audit import load_any
-from mien.lab.audit.duplicates import THRESHOLD, correlations
+from mien.lab.audit import audit, audit_counts, audit_page, audit_rows, exclude_list, load_faces
+from mien.lab.audit.duplicates import NEAR_DUPLICATE, correlations
 from mien.lab.files import save_text
 from mien.lab.provenance import machine
 
@@ -102,7 +100,7 @@ def copy(kind: str, image: NDArray[np.uint8], generator: np.random.Generator) ->
     if kind == "near":
         lit = (image * generator.uniform(0.8, 0.95) + generator.uniform(0, 10)).clip(0, 255).astype(np.uint8)
         drawn = compressed(lit, quality=int(generator.integers(80, 96)))
-        return drawn if correlations(image[None], drawn[None])[0] > THRESHOLD else lit
+        return drawn if correlations(image[None], drawn[None])[0] > NEAR_DUPLICATE else lit
     return np.ascontiguousarray(image[:, ::-1]) if kind == "mirrored" else image
 
 
@@ -116,16 +114,18 @@ def compressed(image: NDArray[np.uint8], *, quality: int) -> NDArray[np.uint8]:
 def measure(folder: Path, planted: dict[str, list[tuple[int, int]]]) -> dict[str, Any]:
     """Read and audit the folder as the command does; seconds, memory, and what was found of what was planted."""
     started, used = time.monotonic(), time.process_time()
-    faces = load_any(folder, {})
+    faces = load_faces(folder)
     read, read_cpu = time.monotonic() - started, time.process_time() - used
-    found = audit(faces, finds_face=_face_finder())
-    text, excluded = exclude_text(found, ("blank", "copies"))
-    written = report(found, excluded, provenance={}), figures(found), text
+    found = audit(
+        faces,
+    )
+    text, excluded = exclude_list(found, ("blank", "duplicates"))
+    written = audit_page(found, excluded, provenance={}), audit_counts(found), text
     seconds, cpu = time.monotonic() - started, time.process_time() - used
-    lists = listed(found)
+    lists = audit_rows(found)
     near = {(a, b) for a, b, _ in lists["near_pairs"]}
     mirrored = {(a, b) for a, b, _ in lists["mirrored_pairs"]}
-    first = faces.rows.numpy()[found.copies.first]
+    first = faces.rows.numpy()[found.duplicates.first]
     blank = set(lists["near_blank"])
     hits = {
         "exact": sum(first[a] == first[b] for a, b in planted["exact"]),

@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from mien.__main__ import app
 from mien._emotions import SEVEN
-from mien.lab.audit.audit import load_any
+from mien.lab.audit import load_faces
 from mien.lab.data.selection import read_exclude
 from support.synthetic_faces import cartoon_set
 
@@ -47,28 +47,28 @@ def fails(*words: str | Path) -> str:
 
 def test_a_folder_is_audited(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    result = run(folder, "--out", out, "--figures", tmp_path / "figures.json", "--near", "0.999")
+    result = run(folder, "--out", out, "--counts", tmp_path / "counts.json", "--near", "0.999")
     assert result.exit_code == 0, result.output
     assert {path.name for path in out.iterdir()} == {"audit.json", "report.html", "exclude.txt"}
     said = json.loads((out / "audit.json").read_text())
     assert said["faces"] == 14 * PER_CLASS + 3
-    assert said["copies"]["training_rows_in_tests"] == 2
-    assert said["copies"]["contradicting"]["rows"] == 3
+    assert said["duplicates"]["training_rows_in_tests"] == 2
+    assert said["duplicates"]["contradicting"]["rows"] == 3
     assert said["content"]["near_blank"] == 1
     assert said["label_errors"] is None
-    assert said["provenance"]["data_sha256"] == load_any(folder, {}).sha256
+    assert said["provenance"]["data_sha256"] == load_faces(folder, {}).sha256
     assert "contradicting labels: 1 groups of 3 rows" in result.stdout
     assert str(tmp_path) not in (out / "audit.json").read_text()
-    figures = json.loads((tmp_path / "figures.json").read_text())
-    assert "rows" not in figures
-    assert figures.items() <= said.items()
-    faces = load_any(folder, {})
+    counts = json.loads((tmp_path / "counts.json").read_text())
+    assert "rows" not in counts
+    assert counts.items() <= said.items()
+    faces = load_faces(folder, {})
     listed = read_exclude(out / "exclude.txt", faces)
     assert len(listed) == sum(said["excluded"].values()) - 2  # two rows have two reasons
 
 
 def test_label_errors_from_a_file_go_into_the_list(folder: Path, tmp_path: Path) -> None:
-    faces = load_any(folder, {})
+    faces = load_faces(folder, {})
     training = faces.select(faces.usage == 0)
     told = training.labels.numpy().copy()
     told[4] = (told[4] + 2) % 7
@@ -96,9 +96,9 @@ def test_a_set_is_held_against_another(folder: Path, tmp_path: Path) -> None:
     words = (folder, "--against", other, "--near", "0.999", "--out", tmp_path / "out")
     result = run(*words)
     assert result.exit_code == 0, result.output
-    assert "against other: 1 rows stand in it" in result.stdout
+    assert "against other: 1 rows have a duplicate in it" in result.stdout
     text = (tmp_path / "out" / "exclude.txt").read_text()
-    assert "leaked: copy of row 1 of other (Training)" in text
+    assert "leaked: duplicate of row 1 of other (Training)" in text
     assert "is no label here" in fails(*words, "--map", "glee=happy")
 
 
@@ -106,12 +106,12 @@ def test_a_model_that_does_not_know_the_set_is_asked(folder: Path, tmp_path: Pat
     result = run(folder, "--model", "mien-0", "--out", tmp_path / "out", "--near", "0.999")
     assert result.exit_code == 0, result.output
     said = json.loads((tmp_path / "out" / "audit.json").read_text())["label_errors"]
-    assert said["judged"] == 14 * PER_CLASS + 3
+    assert said["evaluated"] == 14 * PER_CLASS + 3
     assert "mien-0, which has not learned from this set" in said["origin"]
 
 
 def test_what_is_wrong_is_one_line(folder: Path, tmp_path: Path) -> None:
-    assert "is no reason" in fails(folder, "--exclude", "blanks")
+    assert "unknown reason" in fails(folder, "--exclude", "blanks")
     assert "--near" in fails(folder, "--near", "2")
     assert "name one of them" in fails(folder, "--model", "mien-0", "--label-errors", "lenet")
     assert "--set changes the recipe" in fails(folder, "--set", "train.epochs=1")
@@ -126,7 +126,7 @@ def test_what_is_wrong_is_one_line(folder: Path, tmp_path: Path) -> None:
 def test_a_model_that_has_learned_from_the_set_is_refused(fer2013_parquet: Path, tmp_path: Path) -> None:
     line = fails(fer2013_parquet, "--model", "mien-0", "--out", tmp_path / "out")
     assert "has learned from" in line
-    assert "--label-errors" in line
+    assert "train folds of a recipe" in line
 
 
 def test_folds_are_trained_and_kept(folder: Path, tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_folds_are_trained_and_kept(folder: Path, tmp_path: Path) -> None:
     again = run(folder, *words)
     assert "fold 5 of 5" not in again.stderr
     said = json.loads((tmp_path / "out" / "audit.json").read_text())["label_errors"]
-    assert said["judged"] == 7 * PER_CLASS + 2 - 2  # Training, less the two copies of a validation face
+    assert said["evaluated"] == 7 * PER_CLASS + 2 - 2  # Training, less the two duplicates of a validation face
     # The same probabilities, from the file that was kept.
     kept = run(
         folder, "--probabilities", tmp_path / "out" / "out-of-fold.npz", "--out", tmp_path / "two", "--near", "0.999"

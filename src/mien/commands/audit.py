@@ -1,20 +1,20 @@
-"""``mien audit``: what is wrong with a set of faces, as figures, as a page, and as rows to leave out."""
+"""``mien audit``: what is wrong with a set of faces, as counts, as a page, and as rows to leave out."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mien._errors import DataError
 from mien.commands import _options
 from mien.commands._extra import needs_lab
-from mien.commands._progress import TerminalProgress
+from mien.commands._progress import TerminalProgress, TrainingProgress
 
-# A face is looked for on a border of its own, half its side wide, enlarged to a size at which the detector is sure.
-_BORDER = 0.25
-_SEEN_AT = 192  # pixels
-_SCORE = 0.5  # from which a face counts as found: 2 % of FER-2013's faces are missed
+if TYPE_CHECKING:
+    from mien.lab.audit import OutOfFold
+    from mien.lab.data import FaceSet
 
 
 def audit(
@@ -23,7 +23,7 @@ def audit(
         typer.Argument(help=_options.DATA_HELP),
     ] = None,
     against: Annotated[
-        list[Path] | None, typer.Option(help="Another set: which faces of DATA stand in it? May be given repeatedly.")
+        list[Path] | None, typer.Option(help="Another set: which faces of DATA are also in it? Repeatable.")
     ] = None,
     label_errors: Annotated[
         str, typer.Option(metavar="RECIPE", help="Look for wrong labels: train 5 folds of RECIPE for probabilities.")
@@ -35,15 +35,16 @@ def audit(
         Path | None, typer.Option(help="Look for wrong labels by these: .npz of rows and out-of-fold probs.")
     ] = None,
     model: Annotated[
-        str, typer.Option(help="Look for wrong labels by what this model says; it must not know DATA.")
+        str, typer.Option(help="Look for wrong labels by the predictions of this model, not trained on DATA.")
     ] = "",
     exclude: Annotated[
         str,
         typer.Option(
-            help="What goes into exclude.txt: blank, not-face, leaked, contradicting, copies, label-error; all; none."
+            help="What goes into exclude.txt: blank, not-face, leaked, contradicting, duplicates, label-error; all; "
+            "none."
         ),
     ] = "blank,not-face,leaked,contradicting",
-    near: Annotated[float, typer.Option(help="Pearson correlation above which two images are copies.")] = 0.99,
+    near: Annotated[float, typer.Option(help="Pearson correlation above which two images are duplicates.")] = 0.99,
     labels: Annotated[
         list[str] | None, typer.Option("--map", metavar="LABEL=EMOTION", help="What a label of DATA means; repeatable.")
     ] = None,
@@ -54,43 +55,43 @@ def audit(
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write to; default: reports/audit-DATA.")] = None,
-    figures_to: Annotated[
-        Path | None, typer.Option("--figures", help="Write the counts to this file, too: neither rows nor faces.")
+    counts: Annotated[
+        Path | None, typer.Option(help="Also write the counts to this file, without rows and faces.")
     ] = None,
-    accelerator: Annotated[str, typer.Option(help="That trains the folds: cpu, cuda, mps or auto.")] = "auto",
+    accelerator: Annotated[str, typer.Option(help="What trains the folds: cpu, cuda, mps or auto.")] = "auto",
 ) -> None:
-    """Find copies, leaks, contradicting labels, blanks, non-faces and likely label errors in DATA.
+    """Find duplicates, leaks, contradicting labels, blanks, non-faces and likely label errors in DATA.
 
-    OUT/audit.json holds counts and rows, OUT/report.html shows them (with faces: yours to keep, not to publish), and
+    OUT/audit.json holds counts and rows, OUT/report.html shows them (with faces: do not publish it), and
     OUT/exclude.txt lists the rows that `mien train RECIPE data.exclude=OUT/exclude.txt` leaves out. Trained folds are
-    kept in OUT/.folds: the same command goes on where it stopped.
+    kept in OUT/.folds: the same command continues where it stopped.
     """
     with needs_lab():
-        from mien.lab.audit import audit as find
-        from mien.lab.audit import read_reasons
-        from mien.lab.audit.audit import load_any
+        from mien.lab import audit as lab
         from mien.lab.data.datasets import read_map
         from mien.lab.files import require_writable
+        from mien.lab.provenance import provenance
 
-    reasons = read_reasons(exclude)
+    reasons = lab.read_reasons(exclude)
     _check(near, label_errors, probabilities, model, overrides or ())
     if "label-error" in reasons and exclude.strip() != "all" and not (label_errors or probabilities or model):
         raise DataError("--exclude label-error needs --label-errors RECIPE, --probabilities FILE or --model MODEL")
-    with TerminalProgress(lines=False) as bar:
-        bar("reading")
-        faces = load_any(data, read_map(labels or ()))
-        others = [load_any(path, read_map(against_labels or (), option="--against-map")) for path in against or ()]
+    with TerminalProgress(lines=False) as progress:
+        progress("reading")
+        faces = lab.load_faces(data, read_map(labels or ()))
+        other_labels = read_map(against_labels or (), option="--against-map")
+        others = [lab.load_faces(path, other_labels) for path in against or ()]
     folder = out or Path("reports", f"audit-{Path(faces.source).stem}")
-    for place in (folder, *([figures_to.parent] if figures_to else [])):  # before the work, not after it
+    for place in (folder, *([counts.parent] if counts else [])):  # before the work, not after it
         require_writable(place)
-    opinion = _opinion(faces, folder, label_errors, overrides or (), probabilities, model, accelerator)
-    with TerminalProgress(lines=False) as bar:
-        found = find(faces, others, opinion=opinion, finds_face=_face_finder(), threshold=near, progress=bar)
-        bar("writing")
-        said = _write(found, folder, reasons, figures_to)
-    for line in _summary(said):
+    predicted = _probabilities(faces, folder, label_errors, overrides or (), probabilities, model, accelerator)
+    origin = provenance(faces.sha256)
+    with TerminalProgress(lines=False) as progress:
+        found = lab.audit(faces, others, probabilities=predicted, threshold=near, progress=progress)
+        progress("writing")
+        excluded = lab.write_audit(found, folder, provenance=origin, reasons=reasons, counts_file=counts)
+    for line in (*lab.summarize_audit(found, excluded), str(folder)):
         typer.echo(line)
-    typer.echo(str(folder))
 
 
 def _check(near: float, label_errors: str, probabilities: Path | None, model: str, overrides: Sequence[str]) -> None:
@@ -102,129 +103,47 @@ def _check(near: float, label_errors: str, probabilities: Path | None, model: st
         raise DataError("--set changes the recipe of --label-errors, which is not named")
 
 
-def _opinion(
-    faces: Any,
+def _probabilities(
+    faces: "FaceSet",
     folder: Path,
     recipe: str,
     overrides: Sequence[str],
-    probabilities: Path | None,
+    file: Path | None,
     model: str,
     accelerator: str,
-) -> Any:
-    """The probabilities that label errors are found by, ``None`` where nobody asked for them."""
-    from mien.lab.audit.label_errors import ask, knows, read_opinion
-
-    if probabilities:
-        return read_opinion(probabilities, faces)
-    if recipe:
-        return _train(faces, folder, recipe, overrides, accelerator)
-    if not model:
-        return None
+) -> "OutOfFold | None":
+    """The probabilities that label errors are found by; ``None`` where they are not looked for."""
+    from mien.lab import audit as lab
     from mien.lab.models import open_model
 
-    opened = open_model(model)
-    if knows(opened, faces):
-        raise DataError(
-            f"{opened.name} has learned from {faces.source}: it would repeat the labels it was told; "
-            "use --label-errors RECIPE, whose folds are asked about faces they have not seen"
-        )
-    return ask(opened, faces)
+    if file:
+        return lab.read_probabilities(file, faces)
+    if recipe:
+        found = _train_folds(faces, folder, recipe, overrides, accelerator)
+        lab.save_probabilities(folder / "out-of-fold.npz", found)
+        return found
+    return lab.predict_unseen(open_model(model), faces) if model else None
 
 
-def _train(faces: Any, folder: Path, name: str, overrides: Sequence[str], accelerator: str) -> Any:
-    from mien.commands._progress import TrainingProgress
-    from mien.lab import recipe as recipes
-    from mien.lab.audit.label_errors import folds_folder, save_opinion, train_folds
+def _train_folds(faces: "FaceSet", folder: Path, name: str, overrides: Sequence[str], accelerator: str) -> "OutOfFold":
+    from mien.lab import audit as lab
     from mien.lab.provenance import provenance
+    from mien.lab.recipe import load
     from mien.lab.train.logging import silence_lightning
     from mien.lab.train.loop import Devices
 
     silence_lightning()
-    recipe = recipes.load(name, list(overrides))
-    opinion = train_folds(
+    recipe = load(name, list(overrides))
+    return lab.train_folds(
         recipe,
         faces,
-        folds_folder(folder, recipe),
+        lab.folds_folder(folder, recipe),
         devices=Devices(accelerator),
         provenance=provenance(faces.sha256),
-        watching=_watching(TrainingProgress),
+        watch=_watch,
     )
-    save_opinion(folder / "out-of-fold.npz", opinion)
-    return opinion
 
 
-def _watching(watch: Any) -> Any:
-    def announce(name: str) -> Any:
-        typer.echo(name, err=True)
-        return watch(name)
-
-    return announce
-
-
-def _face_finder() -> Any:
-    """A function that says whether a face is in a grey uint8 ``[S, S]`` image, by the embedded detector."""
-    import numpy as np
-    from PIL import Image
-
-    from mien.detect import open_detector
-
-    detector = open_detector("blazeface", threshold=_SCORE)
-
-    def finds(image: Any) -> bool:
-        edge = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
-        border = round(_BORDER * image.shape[0])
-        framed = np.pad(image, border, constant_values=int(np.median(edge)))
-        seen = Image.fromarray(framed).resize((_SEEN_AT, _SEEN_AT), Image.Resampling.BILINEAR)
-        return bool(detector(np.asarray(seen.convert("RGB"))))
-
-    return finds
-
-
-def _write(found: Any, folder: Path, reasons: Sequence[str], figures_to: Path | None) -> dict[str, Any]:
-    """All files; returns what ``audit.json`` says."""
-    import json
-
-    from mien.lab.audit import exclude_text, figures, listed, report
-    from mien.lab.files import save_text
-    from mien.lab.html import write_page
-    from mien.lab.provenance import provenance
-
-    origin = provenance(found.faces.sha256)
-    text, excluded = exclude_text(found, reasons, head=f"Made by: {origin['command']}")
-    counts = figures(found) | {"excluded": excluded, "provenance": origin}
-    save_text(folder / "audit.json", json.dumps(counts | {"rows": listed(found)}, separators=(",", ":")) + "\n")
-    save_text(folder / "exclude.txt", text)
-    write_page(folder / "report.html", report(found, excluded, provenance=origin))
-    if figures_to:
-        save_text(figures_to, json.dumps(counts, indent=1) + "\n")
-    return counts
-
-
-def _summary(said: dict[str, Any]) -> list[str]:
-    """What was found, in a few lines."""
-    copies, content = said["copies"], said["content"]
-    extra = ", ".join(
-        f"{split} {n:,}" for split, n in copies["extra_by_split"].items() if n or split in said["classes"]
-    )
-    near, torn = copies["near"], copies["contradicting"]
-    lines = [
-        f"{said['faces']:,} faces, {copies['distinct']:,} different images; further copies within {extra}",
-        f"Training rows with a copy in a test split: {copies['training_rows_in_tests']:,} exact, "
-        f"{copies['training_rows_in_tests_near']:,} with near copies",
-        f"near copies: {near['pairs']:,} pairs above {near['threshold']:g}, {near['mirrored_pairs']:,} mirrored",
-        f"contradicting labels: {torn['groups']:,} groups of {torn['rows']:,} rows",
-        f"blank: {content['near_blank']:,}, all black {content['all_black']:,}; no face found: {content['faceless']:,}",
-    ]
-    lines += [
-        f"against {each['source']}: {each['found']:,} rows stand in it, in {each['pairs']:,} pairs"
-        for each in said["against"]
-    ]
-    if said["ferplus"] and said["ferplus"]["n"]:
-        lines.append(
-            f"label and FER+ majority agree on {said['ferplus']['rate']:.1%} of {said['ferplus']['n']:,} faces"
-        )
-    if said["label_errors"]:
-        errors = said["label_errors"]
-        lines.append(f"likely label errors: {errors['flagged']:,} of {errors['judged']:,} judged")
-    lines.append(f"exclude.txt: {', '.join(f'{reason} {n:,}' for reason, n in said['excluded'].items()) or 'empty'}")
-    return lines
+def _watch(fold: str) -> "AbstractContextManager[TrainingProgress]":
+    typer.echo(fold, err=True)
+    return TrainingProgress(fold)

@@ -1,4 +1,4 @@
-"""The audit finds planted copies, blanks and suspects, and nothing else."""
+"""The audit finds planted duplicates, blanks and suspects, and nothing else."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +10,10 @@ from scipy.fft import dctn
 
 from mien._emotions import CLASS_SETS, SEVEN
 from mien._errors import DataError
-from mien.lab.audit import Audit, audit, exclude_text, figures, listed, read_reasons
-from mien.lab.audit import duplicates as near_module
-from mien.lab.audit.content import flatness, look
-from mien.lab.audit.duplicates import correlations, fingerprints, mirror_signs, near_pairs, overlap, overlap_counts
-from mien.lab.data import FERPLUS_COLUMNS, FaceSet
+from mien.lab.audit import Audit, audit, audit_counts, audit_rows, duplicates, exclude_list, read_reasons
+from mien.lab.audit.content import flatness, inspect_images
+from mien.lab.audit.duplicates import Leak, correlations, find_overlap, fingerprints, mirror_signs, near_pairs
+from mien.lab.data import FERPLUS_COLUMNS, FaceSet, Split
 from mien.lab.data.selection import read_exclude, training_rows
 from support.defective_faces import planted, random_images, with_images
 from support.short_runs import small
@@ -58,8 +57,8 @@ def test_no_fingerprint_bound_is_below_the_correlation() -> None:
 
 @pytest.mark.parametrize("side", [8, 33, 48])
 def test_the_search_finds_what_comparing_everything_finds(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(near_module, "_ROWS", 32)  # many blocks and windows
-    monkeypatch.setattr(near_module, "_COLUMNS", 48)
+    monkeypatch.setattr(duplicates, "_ROWS", 32)  # many blocks and windows
+    monkeypatch.setattr(duplicates, "_COLUMNS", 48)
     images = random_images(300, seed=4, side=side)
     generator = np.random.default_rng(5)
     for place, strength in enumerate(np.linspace(1, 40, 100)):
@@ -83,31 +82,31 @@ def test_the_search_finds_what_comparing_everything_finds(side: int, monkeypatch
 
 
 def test_too_many_pairs_are_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(near_module, "MOST_PAIRS", 100)
+    monkeypatch.setattr(duplicates, "MAX_PAIRS", 100)
     images = np.repeat(random_images(1), 30, axis=0)
     images[:, 0, 0] = np.arange(30)
     with pytest.raises(DataError, match="frames of videos"):
         near_pairs(images)
 
 
-def test_planted_copies_are_found_and_nothing_else(found: Audit) -> None:
-    rows, said = listed(found), figures(found)
-    assert rows["copies"] == [[0, 200], [1, 270], [2, 3]]
+def test_planted_duplicates_are_found_and_nothing_else(found: Audit) -> None:
+    rows, said = audit_rows(found), audit_counts(found)
+    assert rows["duplicates"] == [[0, 200], [1, 270], [2, 3]]
     assert [pair[:2] for pair in rows["near_pairs"]] == [[5, 205]]
     assert [pair[:2] for pair in rows["mirrored_pairs"]] == [[6, 7]]
     assert rows["contradicting"] == [[1, 270], [2, 3]]
     assert rows["leaked"] == [0, 1, 5]
-    assert said["copies"]["extra_by_split"] == {"Training": 1, "PublicTest": 0, "PrivateTest": 0}
-    leaks = {(leak["of"], leak["into"]): leak for leak in said["copies"]["leaks"]}
+    assert said["duplicates"]["repeats_by_split"] == {"Training": 1, "PublicTest": 0, "PrivateTest": 0}
+    leaks = {(leak["of"], leak["into"]): leak for leak in said["duplicates"]["leaks"]}
     assert leaks["PublicTest", "Training"]["exact"] == 1
     assert leaks["PublicTest", "Training"]["same_label"] == 1
     assert leaks["PublicTest", "Training"]["near"] == 2
     assert leaks["PrivateTest", "Training"]["same_label"] == 0
-    assert said["copies"]["contradicting"]["groups_within_one_split"] == 1
+    assert said["duplicates"]["contradicting"]["groups_within_one_split"] == 1
 
 
 def test_blanks_and_placeholders_are_found(found: Audit) -> None:
-    rows = listed(found)
+    rows = audit_rows(found)
     assert rows["near_blank"] == [8, 9]
     assert rows["faceless"] == [10]
     assert found.content.black.tolist() == [8]
@@ -128,25 +127,25 @@ def test_votes_make_suspects_and_a_found_face_clears_them(faces: FaceSet) -> Non
     votes[20] = 0
     votes[20, FERPLUS_COLUMNS.index("not_face")] = 10
     voted = replace(faces, votes=votes)
-    assert look(voted, lambda _: True).faceless.tolist() == []
-    seen = look(voted, lambda _: False)
+    assert inspect_images(voted, lambda _: True).faceless.tolist() == []
+    seen = inspect_images(voted, lambda _: False)
     assert seen.faceless.tolist() == [20]
     assert seen.all_votes.tolist() == [20]
-    unasked = look(voted)
-    assert unasked.faceless.tolist() == []
-    assert unasked.not_asked == 1
+    unchecked = inspect_images(voted)
+    assert unchecked.faceless.tolist() == []
+    assert unchecked.not_checked == 1
 
 
 def test_the_list_is_what_training_reads_and_says_why(found: Audit, tmp_path: Path) -> None:
-    text, counts = exclude_text(
-        found, read_reasons("blank,not-face,leaked,contradicting,copies"), head="Made by a test"
+    text, counts = exclude_list(
+        found, read_reasons("blank,not-face,leaked,contradicting,duplicates"), comment="Made by a test"
     )
     path = tmp_path / "exclude.txt"
     path.write_text(text)
     assert read_exclude(path, found.faces).tolist() == [0, 1, 2, 3, 5, 8, 9, 10]
-    assert counts == {"blank": 2, "not-face": 1, "leaked": 3, "contradicting": 3, "copies": 1}
-    assert "\n1  # leaked: copy in PrivateTest; contradicting: copies are disgust and fear\n" in text
-    assert "\n5  # leaked: near copy in PublicTest\n" in text
+    assert counts == {"blank": 2, "not-face": 1, "leaked": 3, "contradicting": 3, "duplicates": 1}
+    assert "\n1  # leaked: duplicate in PrivateTest; contradicting: duplicates are labelled disgust and fear\n" in text
+    assert "\n5  # leaked: near duplicate in PublicTest\n" in text
     chosen = small(f'data.exclude="{path}"')
     assert not {0, 1, 2, 3, 5, 8, 9, 10} & set(training_rows(found.faces, chosen).rows.tolist())
 
@@ -155,7 +154,7 @@ def test_reasons_are_read_strictly() -> None:
     assert read_reasons("leaked, blank") == ("blank", "leaked")
     assert read_reasons("none") == ()
     assert len(read_reasons("all")) == 6
-    with pytest.raises(DataError, match="'blanks' is no reason"):
+    with pytest.raises(DataError, match="'blanks'; did you mean 'blank'"):
         read_reasons("blanks")
 
 
@@ -169,18 +168,15 @@ def test_faces_of_one_set_are_found_in_another(faces: FaceSet) -> None:
     labels[30] = faces.labels[40]
     eight = CLASS_SETS["eight"]  # the same emotions in another order
     moved = torch.tensor([eight.index(emotion) for emotion in SEVEN])[labels]
-    found = overlap(faces, replace(other, images=torch.from_numpy(images), labels=moved, emotions=eight))
-    pairs = zip(found.place.tolist(), found.theirs.tolist(), found.exact.tolist(), found.mirrored.tolist(), strict=True)
+    found = find_overlap(faces, replace(other, images=torch.from_numpy(images), labels=moved, emotions=eight))
+    pairs = zip(
+        found.index.tolist(), found.other_index.tolist(), found.exact.tolist(), found.mirrored.tolist(), strict=True
+    )
     assert set(pairs) == {(40, 30, True, False), (41, 31, False, True), (42, 300, False, False)}
-    counts = {(row["of"], row["into"]): row for row in overlap_counts(found, faces)}
-    assert counts["Training", "Training"] | {"of": "", "into": ""} == {
-        "of": "",
-        "into": "",
-        "exact": 1,
-        "same_label": 1,
-        "near": 2,
-    }
-    assert counts["Training", "PrivateTest"]["near"] == 1
+    leaks = {(leak.of, leak.into): leak for leak in found.leaks}
+    training = Split.TRAINING
+    assert leaks[training, training] == Leak(training, training, exact=1, same_label=1, near=2)
+    assert leaks[training, Split.PRIVATE_TEST].near == 1
 
 
 def test_a_leak_into_another_set_goes_into_the_list(faces: FaceSet) -> None:
@@ -188,6 +184,6 @@ def test_a_leak_into_another_set_goes_into_the_list(faces: FaceSet) -> None:
     mine = faces.select(torch.arange(0, 100))
     images = mine.images.clone()
     images[4] = other.images[3]
-    text, counts = exclude_text(audit(replace(mine, images=images), [other]), ("leaked",))
+    text, counts = exclude_list(audit(replace(mine, images=images), [other]), ("leaked",))
     assert counts == {"leaked": 1}
-    assert "\n4  # leaked: copy of row 233 of other set (PublicTest)\n" in text
+    assert "\n4  # leaked: duplicate of row 233 of other set (PublicTest)\n" in text

@@ -1,6 +1,6 @@
 """The audit of labels: predictions of nets trained on other folds, votes, and the report."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -8,22 +8,21 @@ import pytest
 
 from mien._emotions import SEVEN
 from mien._errors import DataError, RecipeError
-from mien.lab.audit import Audit, audit, exclude_text, figures, report
-from mien.lab.audit.audit import load_any
+from mien.lab.audit import Audit, audit, audit_counts, audit_page, exclude_list, load_faces
 from mien.lab.audit.duplicates import contradicting
 from mien.lab.audit.label_errors import (
     FOLDS,
-    Opinion,
-    against_votes,
-    agreement,
-    ask,
+    OutOfFold,
+    check_with_votes,
     find_label_errors,
     fold_recipes,
     folds_folder,
-    knows,
-    read_opinion,
-    save_opinion,
+    predict_unseen,
+    read_probabilities,
+    save_probabilities,
     train_folds,
+    vote_agreement,
+    was_trained_on,
 )
 from mien.lab.data import FaceSet, load_fer2013
 from mien.lab.data.selection import training_rows, validation_rows
@@ -44,39 +43,39 @@ def found(faces: FaceSet) -> Audit:
     return audit(planted(faces), finds_face=lambda image: int(np.median(image)) < 240)
 
 
-def opinion_of(faces: FaceSet, *, wrong: list[int], by: int = 3) -> Opinion:
+def probabilities_of(faces: FaceSet, *, wrong: list[int], by: int = 3) -> OutOfFold:
     """Sure and right about all Training faces but those whose label it contradicts."""
     rows = faces.rows[:196].numpy()
     told = faces.labels[:196].numpy().copy()
     told[wrong] = (told[wrong] + by) % 7
     probs = np.full((196, 7), 0.02, np.float32)
     probs[np.arange(196), told] = 0.88
-    return Opinion(rows, probs, SEVEN, "a test")
+    return OutOfFold(rows, probs, SEVEN, "a test")
 
 
 def test_planted_label_errors_are_found_with_their_cure(faces: FaceSet) -> None:
     wrong = [3, 50, 51, 120]
-    errors = find_label_errors(faces, opinion_of(faces, wrong=wrong))
-    assert sorted(errors.places.tolist()) == wrong
-    given = faces.labels.numpy()[errors.places]
+    errors = find_label_errors(faces, probabilities_of(faces, wrong=wrong))
+    assert sorted(errors.index.tolist()) == wrong
+    given = faces.labels.numpy()[errors.index]
     assert (errors.suggested == (given + 3) % 7).all()
     assert errors.quality == pytest.approx([0.02] * 4)
-    assert len(errors.judged) == 196
-    assert sum(errors.account.values()) == 140
+    assert len(errors.evaluated) == 196
+    assert sum(errors.left_out.values()) == 140
     assert errors.accuracy == pytest.approx(192 / 196)
 
 
 def test_flagged_faces_are_checked_against_the_votes(faces: FaceSet) -> None:
     assert faces.votes is not None
     votes = faces.votes.clone()
-    votes[3] = votes[(int(faces.labels[3]) + 3) % 7]  # the voters say what the opinion says
+    votes[3] = votes[(int(faces.labels[3]) + 3) % 7]  # the voters say what the probabilities say
     voted = replace(faces, votes=votes)
-    errors = find_label_errors(voted, opinion_of(faces, wrong=[3, 50]))
-    agreed = agreement(voted)
+    errors = find_label_errors(voted, probabilities_of(faces, wrong=[3, 50]))
+    agreed = vote_agreement(voted)
     assert agreed is not None
-    assert against_votes(errors, agreed, voted) == {
-        "judged": 196,
-        "judged_contradicted": pytest.approx(1 / 196),
+    assert asdict(check_with_votes(errors, agreed, voted)) == {
+        "evaluated": 196,
+        "evaluated_contradicted": pytest.approx(1 / 196),
         "flagged": 2,
         "flagged_contradicted": 0.5,
         "first": 2,
@@ -86,97 +85,97 @@ def test_flagged_faces_are_checked_against_the_votes(faces: FaceSet) -> None:
 
 
 def test_the_agreement_counts_labels_against_majorities(faces: FaceSet) -> None:
-    agreed = agreement(faces)
+    agreed = vote_agreement(faces)
     assert agreed is not None
     assert agreed.agree.all()
-    assert agreed.table.sum() == len(faces) == len(agreed.places)
+    assert agreed.table.sum() == len(faces) == len(agreed.index)
     assert agreed.by_split["PublicTest"] == (70, 70)
-    assert agreement(cartoon_set(votes=False)) is None
+    assert vote_agreement(cartoon_set(votes=False)) is None
 
 
 def test_classes_that_the_set_lacks_do_not_count(faces: FaceSet) -> None:
     some = faces.select(faces.labels < 3)
-    opinion = opinion_of(faces, wrong=[7], by=1)
-    kept = np.isin(opinion.rows, some.rows.numpy())
-    errors = find_label_errors(some, replace_opinion(opinion, kept))
-    assert some.rows[errors.places].tolist() == [7]
+    probabilities = probabilities_of(faces, wrong=[7], by=1)
+    kept = np.isin(probabilities.rows, some.rows.numpy())
+    errors = find_label_errors(some, select_probabilities(probabilities, kept))
+    assert some.rows[errors.index].tolist() == [7]
     one = faces.select(faces.labels == 0)
-    kept = np.isin(opinion.rows, one.rows.numpy())
+    kept = np.isin(probabilities.rows, one.rows.numpy())
     with pytest.raises(DataError, match="fewer than two of its classes"):
-        find_label_errors(one, replace_opinion(opinion, kept))
+        find_label_errors(one, select_probabilities(probabilities, kept))
 
 
-def replace_opinion(opinion: Opinion, kept: np.ndarray) -> Opinion:
-    return replace(opinion, rows=opinion.rows[kept], probs=opinion.probs[kept])
+def select_probabilities(probabilities: OutOfFold, kept: np.ndarray) -> OutOfFold:
+    return replace(probabilities, rows=probabilities.rows[kept], probs=probabilities.probs[kept])
 
 
 def test_probabilities_are_read_back_and_refused_when_wrong(faces: FaceSet, tmp_path: Path) -> None:
     path = tmp_path / "p.npz"
-    opinion = opinion_of(faces, wrong=[])
-    save_opinion(path, opinion)
-    back = read_opinion(path, faces)
-    assert (back.rows == opinion.rows).all()
-    assert back.probs == pytest.approx(opinion.probs, abs=1e-6)
+    probabilities = probabilities_of(faces, wrong=[])
+    save_probabilities(path, probabilities)
+    back = read_probabilities(path, faces)
+    assert (back.rows == probabilities.rows).all()
+    assert back.probs == pytest.approx(probabilities.probs, abs=1e-6)
     assert back.emotions == SEVEN
-    np.savez(path, rows=opinion.rows, probs=opinion.probs * 2)
+    np.savez(path, rows=probabilities.rows, probs=probabilities.probs * 2)
     with pytest.raises(DataError, match="sum to 1"):
-        read_opinion(path, faces)
-    np.savez(path, rows=opinion.rows + 300, probs=opinion.probs)
+        read_probabilities(path, faces)
+    np.savez(path, rows=probabilities.rows + 300, probs=probabilities.probs)
     with pytest.raises(DataError, match="has no row 336"):
-        read_opinion(path, faces)
-    np.savez(path, rows=opinion.rows * 0, probs=opinion.probs)
+        read_probabilities(path, faces)
+    np.savez(path, rows=probabilities.rows * 0, probs=probabilities.probs)
     with pytest.raises(DataError, match="each once"):
-        read_opinion(path, faces)
+        read_probabilities(path, faces)
     path.write_bytes(b"no archive")
     with pytest.raises(DataError, match="holds no arrays rows"):
-        read_opinion(path, faces)
+        read_probabilities(path, faces)
 
 
 def test_every_training_face_is_read_by_a_net_that_has_not_seen_it(faces: FaceSet, tmp_path: Path) -> None:
     images = faces.images.clone()
-    images[:20] = images[100:120]  # copies, some of them under other labels
-    images[30] = images[200]  # a leak, which no fold learns from or is asked about
+    images[:20] = images[100:120]  # duplicates, some of them under other labels
+    images[30] = images[200]  # a leak, which no fold trains on or predicts
     copied = replace(faces, images=images, sha256="1" * 64)
     recipe = small("train.epochs=1", "checkpoint=best")
     folder = folds_folder(tmp_path, recipe)
-    opinion = train_folds(recipe, copied, folder, devices=Devices("cpu"))
-    assert sorted(opinion.rows.tolist()) == [row for row in range(196) if row != 30]
-    asked = 0
+    probabilities = train_folds(recipe, copied, folder, devices=Devices("cpu"))
+    assert sorted(probabilities.rows.tolist()) == [row for row in range(196) if row != 30]
+    start = 0
     for chosen in fold_recipes(recipe):
-        learned, judged = training_rows(copied, chosen), validation_rows(copied, chosen)
+        learned, unseen = training_rows(copied, chosen), validation_rows(copied, chosen)
         seen = {image.numpy().tobytes() for image in learned.images}
-        assert not any(image.numpy().tobytes() in seen for image in judged.images)
-        assert opinion.rows[asked : asked + len(judged)].tolist() == judged.rows.tolist()
-        asked += len(judged)
+        assert not any(image.numpy().tobytes() in seen for image in unseen.images)
+        assert probabilities.rows[start : start + len(unseen)].tolist() == unseen.rows.tolist()
+        start += len(unseen)
     stamps = [(folder / f"fold-{n}" / "final.pt").stat().st_mtime_ns for n in range(FOLDS)]
     again = train_folds(recipe, copied, folder, devices=Devices("cpu"))
-    assert (again.probs == opinion.probs).all()
+    assert (again.probs == probabilities.probs).all()
     assert [(folder / f"fold-{n}" / "final.pt").stat().st_mtime_ns for n in range(FOLDS)] == stamps
     assert folds_folder(tmp_path, small()) != folder
 
 
 def test_recipes_whose_nets_have_seen_the_faces_are_refused() -> None:
     for change in ('net.weights="runs/x"', 'data.extra=[{path="x"}]'):
-        with pytest.raises(RecipeError, match="leave out data.extra" if "also" in change else "take a recipe without"):
+        with pytest.raises(RecipeError, match="leave out data.extra" if "extra" in change else "take a recipe without"):
             fold_recipes(small(change))
     folds = fold_recipes(small("checkpoint=best"))
     assert [one.data.fold for one in folds] == list(range(FOLDS))
     assert {one.keep for one in folds} == {"last"}
 
 
-def test_a_fold_must_not_steer_the_rate_of_the_net_that_judges_it() -> None:
+def test_a_fold_must_not_set_the_learning_rate_of_the_net_that_predicts_it() -> None:
     in_a_phase = 'phases=[{name="first", train={epochs=1, schedule="plateau"}}]'
     for change in ('train.schedule="plateau"', in_a_phase):
-        with pytest.raises(RecipeError, match="a plateau would let every fold steer"):
+        with pytest.raises(RecipeError, match="a plateau would let each fold set the learning rate"):
             fold_recipes(small(change))
 
 
 def test_a_model_knows_fer2013_in_every_form(tmp_path: Path) -> None:
     (tmp_path / "faces.csv").write_text("emotion,pixels,Usage\n")
     other_form = replace(cartoon_set(), source=str(tmp_path / "faces.csv"), sha256="1" * 64)
-    assert knows(open_model("mien-0"), other_form)
+    assert was_trained_on(open_model("mien-0"), other_form)
     (tmp_path / "own" / "happy").mkdir(parents=True)
-    assert not knows(open_model("mien-0"), replace(other_form, source=str(tmp_path / "own")))
+    assert not was_trained_on(open_model("mien-0"), replace(other_form, source=str(tmp_path / "own")))
 
 
 def test_a_model_is_asked_about_all_but_private_faces() -> None:
@@ -188,8 +187,8 @@ def test_a_model_is_asked_about_all_but_private_faces() -> None:
             probs[:, 0] = 0.4
             return probs, None
 
-    opinion = ask(Sure(), cartoon_set())
-    assert sorted(opinion.rows.tolist()) == list(range(266))
+    probabilities = predict_unseen(Sure(), cartoon_set())
+    assert sorted(probabilities.rows.tolist()) == list(range(266))
 
 
 def test_own_faces_keep_contempt_and_else_are_the_seven(tmp_path: Path) -> None:
@@ -199,40 +198,48 @@ def test_own_faces_keep_contempt_and_else_are_the_seven(tmp_path: Path) -> None:
         for name in names:
             (tmp_path / folder / name).mkdir(parents=True)
             Image.fromarray(random_images(1)[0]).save(tmp_path / folder / name / "1.png")
-    seven, eight = load_any(tmp_path / "seven", {}), load_any(tmp_path / "eight", {})
+    seven, eight = load_faces(tmp_path / "seven", {}), load_faces(tmp_path / "eight", {})
     assert seven.emotions == SEVEN
     assert [seven.emotions[label] for label in seven.labels] == ["happy", "sad"]
     assert [eight.emotions[label] for label in eight.labels] == ["contempt", "happy"]
-    assert figures(audit(eight))["copies"]["groups"] == 1
+    assert audit_counts(audit(eight))["duplicates"]["groups"] == 1
 
 
 def test_the_page_shows_every_finding_and_escapes_what_it_is_told(found: Audit) -> None:
     strange = replace(found, faces=replace(found.faces, source="<b>set</b>", note="<i>a note</i>"))
-    html = report(strange, {"blank": 2}, provenance={"command": "mien audit"})
+    html = audit_page(strange, {"blank": 2}, provenance={"command": "mien audit"})
     assert "row 205, PublicTest" in html
     assert "&lt;i&gt;a note" in html
     assert "<i>a note" not in html
     assert "do not publish it" in html
     assert "No blank" not in html
-    for title in ("Copies", "Contradicting labels", "Blanks and non-faces", "Rows to leave out", "What is not found"):
+    for title in (
+        "Duplicates",
+        "Contradicting labels",
+        "Blanks and non-faces",
+        "Rows to leave out",
+        "What is not found",
+    ):
         assert f"<h2>{title}</h2>" in html
 
 
 def test_fer2013_has_exactly_the_known_defects(fer2013_parquet: Path) -> None:
     faces = load_fer2013(fer2013_parquet)
     found = audit(faces)
-    said = figures(found)
-    copies, content = said["copies"], said["content"]
-    assert (copies["distinct"], copies["groups"], copies["rows_in_groups"]) == (34034, 1516, 3369)
-    assert copies["extra_by_split"] == {"Training": 1236, "PublicTest": 26, "PrivateTest": 17}
-    leaks = {(leak["of"], leak["into"]): (leak["exact"], leak["same_label"], leak["near"]) for leak in copies["leaks"]}
+    said = audit_counts(found)
+    duplicates, content = said["duplicates"], said["content"]
+    assert (duplicates["distinct"], duplicates["groups"], duplicates["rows_in_groups"]) == (34034, 1516, 3369)
+    assert duplicates["repeats_by_split"] == {"Training": 1236, "PublicTest": 26, "PrivateTest": 17}
+    leaks = {
+        (leak["of"], leak["into"]): (leak["exact"], leak["same_label"], leak["near"]) for leak in duplicates["leaks"]
+    }
     assert leaks["PublicTest", "Training"] == (280, 273, 295)
     assert leaks["PrivateTest", "Training"] == (288, 279, 310)
     assert leaks["PrivateTest", "PublicTest"][0] == 44
-    assert copies["training_rows_in_tests"] == 703
-    near = copies["near"]
+    assert duplicates["training_rows_in_tests"] == 703
+    near = duplicates["near"]
     assert (near["pairs"], near["pairs_above_0.999"], near["mirrored_pairs"]) == (155, 81, 0)
-    assert copies["contradicting"] == {
+    assert duplicates["contradicting"] == {
         "groups": 57,
         "rows": 160,
         "groups_within_one_split": 41,
@@ -240,7 +247,8 @@ def test_fer2013_has_exactly_the_known_defects(fer2013_parquet: Path) -> None:
     }
     assert content["all_black_by_split"] == {"Training": 11, "PublicTest": 1, "PrivateTest": 0}
     assert (content["near_blank"], content["all_votes_not_face"]) == (15, 176)
+    assert (content["suspects"], content["faceless"]) == (410, 82)
     assert said["ferplus"]["n"] == 25059 + 3199 + 3152
-    assert len(contradicting(found.copies, faces)) == 57
-    text, _ = exclude_text(found, ("leaked",))
-    assert text.count("# leaked: copy in") == 703
+    assert len(contradicting(found.duplicates, faces)) == 57
+    text, _ = exclude_list(found, ("leaked",))
+    assert text.count("# leaked: duplicate in") == 703

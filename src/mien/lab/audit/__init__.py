@@ -1,20 +1,39 @@
-"""What is wrong with a set of faces: copies, leaks, contradictions, blanks, non-faces, labels that are likely wrong.
+"""Audit of a data set: duplicates, leaks, contradicting labels, blanks, images without a face, likely label errors.
 
-faces -> fingerprint -> near -> copies; content; votes; folds -> label_errors; against -> audit -> exclude, report
+duplicates, content, label_errors -> audit -> exclude (list of rows), report (JSON files and HTML page)
 """
 
-from mien.lab.audit.audit import Audit, audit, figures, listed
-from mien.lab.audit.exclude import DEFAULT_REASONS, REASONS, exclude_text, read_reasons
-from mien.lab.audit.report import report
+from mien.lab.audit.audit import Audit, audit, audit_counts, audit_rows, load_faces
+from mien.lab.audit.content import face_finder
+from mien.lab.audit.exclude import DEFAULT_REASONS, REASONS, exclude_list, read_reasons
+from mien.lab.audit.label_errors import (
+    OutOfFold,
+    folds_folder,
+    predict_unseen,
+    read_probabilities,
+    save_probabilities,
+    train_folds,
+)
+from mien.lab.audit.report import audit_page, summarize_audit, write_audit
 
 __all__ = [
     "DEFAULT_REASONS",
     "REASONS",
     "Audit",
+    "OutOfFold",
     "audit",
-    "exclude_text",
-    "figures",
-    "listed",
+    "audit_counts",
+    "audit_page",
+    "audit_rows",
+    "exclude_list",
+    "face_finder",
+    "folds_folder",
+    "load_faces",
+    "predict_unseen",
+    "read_probabilities",
     "read_reasons",
-    "report",
+    "save_probabilities",
+    "summarize_audit",
+    "train_folds",
+    "write_audit",
 ]

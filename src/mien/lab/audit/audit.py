@@ -1,7 +1,7 @@
-"""All findings about one set of faces, as values, as counts for a file, and as lists of rows."""
+"""The audit of one data set: its findings, their counts, and the rows behind the counts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,51 +10,54 @@ import torch
 from numpy.typing import NDArray
 
 from mien._emotions import CLASS_SETS, SEVEN, Emotion
-from mien.lab.audit.content import DARK_SPREAD, FLAT_SHARE, Content, FindsFace, look
+from mien._progress import Progress, no_progress
+from mien.lab.audit.content import BLANK_SPREAD, FLAT_SHARE, Content, FindsFace, face_finder, inspect_images
 from mien.lab.audit.duplicates import (
-    THRESHOLD,
-    Copies,
+    NEAR_DUPLICATE,
+    Duplicates,
+    Leak,
     Overlap,
-    Progress,
     contradicting,
-    extra_by_split,
-    find_copies,
+    find_duplicates,
+    find_overlap,
+    leaked_into_splits,
     leaks,
-    overlap,
-    overlap_counts,
+    repeats_by_split,
     within_one_split,
 )
-from mien.lab.audit.label_errors import Agreement, LabelErrors, Opinion, against_votes, agreement, find_label_errors
+from mien.lab.audit.label_errors import (
+    LabelErrors,
+    OutOfFold,
+    VoteAgreement,
+    check_with_votes,
+    find_label_errors,
+    vote_agreement,
+)
 from mien.lab.data import FaceSet, Split
 from mien.lab.data.datasets import load_test_set
-
-_EIGHT = CLASS_SETS["eight"]
-
-
-def load_any(path: Path | None, labels: Mapping[str, str]) -> FaceSet:
-    """The faces at ``path`` (``None``: at $MIEN_DATA) at 48 pixels; with contempt in eight classes, else in seven.
-
-    ``labels`` say what the set's labels mean. Raises ``DataError`` and ``RecipeError`` as ``load_test_set`` does.
-    """
-    faces = load_test_set(path, _EIGHT, labels=labels)
-    if faces.emotions != _EIGHT or bool((faces.labels == _EIGHT.index(Emotion.CONTEMPT)).any()):
-        return faces
-    places = torch.tensor([SEVEN.index(emotion) if emotion in SEVEN else -1 for emotion in _EIGHT])
-    return replace(faces, labels=places[faces.labels], emotions=SEVEN)
-
 
 _VERY_NEAR = 0.999  # Pearson correlation, counted beside the threshold
 
 
 @dataclass(frozen=True, eq=False)
 class Audit:
-    """Everything that was found about ``faces``; places, not rows, are told. ``threshold`` is that of near copies."""
+    """The findings about a data set, as indices (not rows) of the set.
+
+    Attributes:
+        faces: The set.
+        threshold: Pearson correlation above which two images are near duplicates.
+        duplicates: Exact and near duplicates.
+        content: Images that show no face.
+        agreement: Labels against FER+ votes; ``None`` for a set without votes.
+        overlaps: Duplicates in other sets, one for each.
+        label_errors: Likely label errors; ``None`` where they were not looked for.
+    """
 
     faces: FaceSet
     threshold: float
-    copies: Copies
+    duplicates: Duplicates
     content: Content
-    agreement: Agreement | None
+    agreement: VoteAgreement | None
     overlaps: tuple[Overlap, ...]
     label_errors: LabelErrors | None
 
@@ -63,98 +66,123 @@ def audit(
     faces: FaceSet,
     against: Sequence[FaceSet] = (),
     *,
-    opinion: Opinion | None = None,
-    finds_face: FindsFace | None = None,
-    threshold: float = THRESHOLD,
-    progress: Progress = lambda *_: None,
+    probabilities: OutOfFold | None = None,
+    finds_face: FindsFace | bool = True,
+    threshold: float = NEAR_DUPLICATE,
+    progress: Progress = no_progress,
 ) -> Audit:
-    """Find what is wrong with ``faces`` (all splits), and which of them stand in the sets ``against``.
+    """Find duplicates, leaks between splits, contradicting labels, blanks, non-faces and likely label errors.
 
-    ``opinion`` are out-of-fold probabilities, without which no label errors are looked for; ``finds_face`` says whether
-    a face is in a uint8 ``[S, S]`` image, without which suspected placeholders are not confirmed. ``threshold`` is the
-    Pearson correlation above which two images are copies. ``progress`` is told a stage, and how much of it is done.
-    Raises ``DataError``.
+    Args:
+        faces: The set with all its splits, as ``load_faces`` reads it.
+        against: Other sets in which the faces of this one are looked for.
+        probabilities: Probabilities of nets that were not trained on these faces, as of ``train_folds``,
+            ``predict_unseen`` or ``read_probabilities``; without them no label errors are looked for.
+        finds_face: Says of an image uint8 ``[S, S]`` whether it shows a face. ``True``: the embedded detector;
+            ``False``: suspected non-faces are not checked.
+        threshold: Pearson correlation above which two images are near duplicates, from 0.9 to below 1.
+        progress: Called with the number of images that are compared.
+
+    Returns:
+        The findings. ``audit_counts`` and ``audit_rows`` turn them into plain values, ``write_audit`` into files.
+
+    Raises:
+        DataError: There are too many near duplicates, or the probabilities have fewer than two classes of the set.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from mien.lab.audit import audit, audit_counts, load_faces
+        >>> found = audit(load_faces(Path("my_faces")))  # doctest: +SKIP
+        >>> audit_counts(found)["duplicates"]["groups"]  # doctest: +SKIP
+        3
     """
+    check = (face_finder() if finds_face else None) if isinstance(finds_face, bool) else finds_face
     return Audit(
         faces,
         threshold,
-        find_copies(faces, threshold=threshold, progress=progress),
-        look(faces, finds_face),
-        agreement(faces),
-        tuple(overlap(faces, other, threshold=threshold, progress=progress) for other in against),
-        None if opinion is None else find_label_errors(faces, opinion),
+        find_duplicates(faces, threshold=threshold, progress=progress),
+        inspect_images(faces, check),
+        vote_agreement(faces),
+        tuple(find_overlap(faces, other, threshold=threshold, progress=progress) for other in against),
+        None if probabilities is None else find_label_errors(faces, probabilities),
     )
 
 
-def figures(found: Audit) -> dict[str, Any]:
-    """The counts, as plain values for a file: no rows and no faces."""
-    faces, copies = found.faces, found.copies
-    groups = contradicting(copies, faces)
-    alone = within_one_split(groups, faces, aside=found.content.constant)
+def load_faces(path: Path | None, labels: Mapping[str, str] | None = None) -> FaceSet:
+    """Read a data set for an audit, at 48 pixels; in eight classes where it has contempt, else in seven.
+
+    Args:
+        path: FER-2013 in any of its forms, a labelled folder or a table; ``None`` for the path in $MIEN_DATA.
+        labels: Label of the set -> emotion, where the names differ.
+
+    Returns:
+        All faces, with the splits that the set has.
+
+    Raises:
+        DataError: The set cannot be read.
+    """
+    eight = CLASS_SETS["eight"]
+    faces = load_test_set(path, eight, labels=labels or {})
+    if faces.emotions != eight or bool((faces.labels == eight.index(Emotion.CONTEMPT)).any()):
+        return faces
+    to_seven = torch.tensor([SEVEN.index(emotion) if emotion in SEVEN else -1 for emotion in eight])
+    return replace(faces, labels=to_seven[faces.labels], emotions=SEVEN)
+
+
+def audit_counts(found: Audit) -> dict[str, Any]:
+    """Return the counts of an audit as plain values for a JSON file, without rows and faces.
+
+    Args:
+        found: The audit.
+
+    Returns:
+        Counts by subject: ``classes``, ``duplicates``, ``content``, ``ferplus``, ``against``, ``label_errors``.
+    """
+    faces = found.faces
     return {
         "faces": len(faces),
         "note": faces.note,
         "classes": _classes(faces),
-        "copies": {
-            "distinct": len(np.unique(copies.first)),
-            "groups": len(copies.groups),
-            "rows_in_groups": _count(copies.groups),
-            "extra_by_split": extra_by_split(copies, faces),
-            "leaks": [vars(leak) | {"of": str(leak.of), "into": str(leak.into)} for leak in leaks(copies, faces)],
-            "training_rows_in_tests": int(leaked(copies.exact_in, faces).sum()),
-            "training_rows_in_tests_near": int(leaked(copies.near_in, faces).sum()),
-            "near": _near(found),
-            "contradicting": {
-                "groups": len(groups),
-                "rows": _count(groups),
-                "groups_within_one_split": len(alone),
-                "rows_within_one_split": _count(alone),
-            },
-        },
+        "duplicates": _duplicates(found),
         "content": _content(found.content, faces),
-        "ferplus": None if found.agreement is None else _agreement(found.agreement),
+        "ferplus": None if found.agreement is None else _ferplus(found.agreement),
         "against": [
-            {"source": each.other.source.rpartition("/")[2], "data_sha256": each.other.sha256}
-            | {"pairs": len(each.place), "found": len(np.unique(each.place)), "rows": overlap_counts(each, faces)}
+            {"source": each.name, "data_sha256": each.other.sha256, "pairs": len(each.index)}
+            | {"found": len(np.unique(each.index)), "rows": _leaks(each.leaks)}
             for each in found.overlaps
         ],
-        "label_errors": None if found.label_errors is None else _label_errors(found),
+        "label_errors": None if found.label_errors is None else _label_errors(found, found.label_errors),
     }
 
 
-def listed(found: Audit) -> dict[str, Any]:
-    """The rows behind the counts, as plain values for a file; rows are those of the set's table."""
-    faces, copies, content, errors = found.faces, found.copies, found.content, found.label_errors
+def audit_rows(found: Audit) -> dict[str, Any]:
+    """Return the rows behind the counts as plain values for a JSON file.
+
+    Args:
+        found: The audit.
+
+    Returns:
+        Rows of the set's table by finding.
+    """
+    faces, near, content, agreed = found.faces, found.duplicates.near, found.content, found.agreement
     rows = faces.rows.numpy()
-    near = copies.near
     pairs = list(zip(rows[near.first].tolist(), rows[near.second].tolist(), near.r.round(5).tolist(), strict=True))
     return {
-        "copies": [rows[group].tolist() for group in copies.groups],
+        "duplicates": [rows[group].tolist() for group in found.duplicates.groups],
         "near_pairs": [list(pair) for pair, mirrored in zip(pairs, near.mirrored, strict=True) if not mirrored],
         "mirrored_pairs": [list(pair) for pair, mirrored in zip(pairs, near.mirrored, strict=True) if mirrored],
-        "contradicting": [rows[group].tolist() for group in contradicting(copies, faces)],
-        "leaked": rows[leaked(copies.near_in, faces)].tolist(),
+        "contradicting": [rows[group].tolist() for group in contradicting(found.duplicates, faces)],
+        "leaked": rows[leaked_into_splits(found.duplicates.near_in, faces)].tolist(),
         "near_blank": rows[content.near_blank].tolist(),
         "not_face_votes": rows[content.majority].tolist(),
         "faceless": rows[content.faceless].tolist(),
-        "ferplus_disagrees": []
-        if found.agreement is None
-        else rows[found.agreement.places[~found.agreement.agree]].tolist(),
+        "ferplus_disagrees": [] if agreed is None else rows[agreed.index[~agreed.agree]].tolist(),
         "against": [
-            np.stack([rows[each.place], each.other.rows.numpy()[each.theirs]], axis=1).tolist()
+            np.stack([rows[each.index], each.other.rows.numpy()[each.other_index]], axis=1).tolist()
             for each in found.overlaps
         ],
-        "label_errors": [] if errors is None else _listed_errors(errors, faces),
+        "label_errors": [] if found.label_errors is None else _label_error_rows(found.label_errors, faces),
     }
-
-
-def leaked(stands_in: NDArray[np.bool_], faces: FaceSet) -> NDArray[np.bool_]:
-    """Training rows with a copy in a test split, bool ``[N]``; ``stands_in`` is ``exact_in`` or ``near_in``."""
-    return np.asarray((faces.usage.numpy() == 0) & stands_in[:, 1:].any(axis=1))
-
-
-def _count(groups: Sequence[NDArray[np.int64]]) -> int:
-    return sum(map(len, groups))
 
 
 def _classes(faces: FaceSet) -> dict[str, dict[str, int]]:
@@ -163,74 +191,105 @@ def _classes(faces: FaceSet) -> dict[str, dict[str, int]]:
     for index, split in enumerate(Split):
         counts = np.bincount(labels[usage == index], minlength=len(faces.emotions))
         if counts.sum():
-            table[str(split)] = {str(emotion): int(n) for emotion, n in zip(faces.emotions, counts, strict=True)}
+            table[str(split)] = _by_emotion(faces, counts)
     return table
 
 
+def _by_emotion(faces: FaceSet, counts: NDArray[np.int64]) -> dict[str, int]:
+    """Counts of the set's emotions, in the order of ``Emotion``."""
+    order = sorted(range(len(faces.emotions)), key=lambda index: tuple(Emotion).index(faces.emotions[index]))
+    return {str(faces.emotions[index]): int(counts[index]) for index in order}
+
+
+def _duplicates(found: Audit) -> dict[str, Any]:
+    duplicates, faces = found.duplicates, found.faces
+    groups = contradicting(duplicates, faces)
+    within = within_one_split(groups, faces, ignore=found.content.constant)
+    return {
+        "distinct": len(np.unique(duplicates.first)),
+        "groups": len(duplicates.groups),
+        "rows_in_groups": _rows_in(duplicates.groups),
+        "repeats_by_split": {str(split): n for split, n in repeats_by_split(duplicates, faces).items()},
+        "leaks": _leaks(leaks(duplicates, faces)),
+        "training_rows_in_tests": int(leaked_into_splits(duplicates.exact_in, faces).sum()),
+        "training_rows_in_tests_near": int(leaked_into_splits(duplicates.near_in, faces).sum()),
+        "near": _near(found),
+        "contradicting": {
+            "groups": len(groups),
+            "rows": _rows_in(groups),
+            "groups_within_one_split": len(within),
+            "rows_within_one_split": _rows_in(within),
+        },
+    }
+
+
+def _leaks(found: Sequence[Leak]) -> list[dict[str, str | int]]:
+    return [asdict(leak) | {"of": str(leak.of), "into": str(leak.into)} for leak in found]
+
+
+def _rows_in(groups: Sequence[NDArray[np.int64]]) -> int:
+    return sum(map(len, groups))
+
+
 def _near(found: Audit) -> dict[str, Any]:
-    near, labels = found.copies.near, found.faces.labels.numpy()
-    other = labels[near.first] != labels[near.second]
+    near, labels = found.duplicates.near, found.faces.labels.numpy()
     return {
         "threshold": found.threshold,
         "pairs": int((~near.mirrored).sum()),
         f"pairs_above_{_VERY_NEAR}": int((~near.mirrored & (near.r > _VERY_NEAR)).sum()),
         "mirrored_pairs": int(near.mirrored.sum()),
-        "pairs_of_different_labels": int(other.sum()),
+        "pairs_of_different_labels": int((labels[near.first] != labels[near.second]).sum()),
     }
 
 
 def _content(content: Content, faces: FaceSet) -> dict[str, Any]:
-    usage = faces.usage.numpy()
-    counts = np.bincount(usage[content.black], minlength=len(Split))
+    black = np.bincount(faces.usage.numpy()[content.black], minlength=len(Split))
     return {
         "one_grey_level": len(content.constant),
         "all_black": len(content.black),
-        "all_black_by_split": {str(split): int(count) for split, count in zip(Split, counts, strict=True)},
+        "all_black_by_split": {str(split): int(count) for split, count in zip(Split, black, strict=True)},
         "near_blank": len(content.near_blank),
-        "near_blank_below": DARK_SPREAD,
+        "near_blank_below": BLANK_SPREAD,
         "all_votes_not_face": len(content.all_votes),
         "majority_not_face": len(content.majority),
         "suspects": len(content.suspects),
         "suspects_flat_above": FLAT_SHARE,
-        "suspects_not_asked": content.not_asked,
+        "suspects_not_checked": content.not_checked,
         "faceless": len(content.faceless),
     }
 
 
-def _agreement(agreed: Agreement) -> dict[str, Any]:
+def _ferplus(agreed: VoteAgreement) -> dict[str, Any]:
     return {
         "rule": agreed.rule,
-        "n": len(agreed.places),
+        "n": len(agreed.index),
         "agree": int(agreed.agree.sum()),
         "rate": float(agreed.agree.mean()) if len(agreed.agree) else None,
-        "by_split": {split: {"n": n, "agree": agree} for split, (n, agree) in agreed.by_split.items()},
-        "columns": [str(emotion) for emotion in agreed.classes],
+        "by_split": {str(split): {"n": n, "agree": agree} for split, (n, agree) in agreed.by_split.items()},
+        "columns": [str(emotion) for emotion in agreed.emotions],
         "table": agreed.table.tolist(),
     }
 
 
-def _label_errors(found: Audit) -> dict[str, Any]:
-    errors, faces = found.label_errors, found.faces
-    assert errors is not None
-    given = faces.labels.numpy()[errors.places]
+def _label_errors(found: Audit, errors: LabelErrors) -> dict[str, Any]:
+    faces, agreed = found.faces, found.agreement
     table = np.zeros((len(faces.emotions), len(faces.emotions)), np.int64)
-    np.add.at(table, (given, errors.suggested), 1)
-    checked = None if found.agreement is None else against_votes(errors, found.agreement, faces)
+    np.add.at(table, (faces.labels.numpy()[errors.index], errors.suggested), 1)
     return {
         "origin": errors.origin,
         "method": "confident learning, cleanlab prune_by_noise_rate, ranked by self-confidence",
-        "judged": len(errors.judged),
+        "evaluated": len(errors.evaluated),
         "accuracy": errors.accuracy,
-        "not_judged": dict(errors.account),
-        "flagged": len(errors.places),
+        "left_out": dict(errors.left_out),
+        "flagged": len(errors.index),
         "emotions": [str(emotion) for emotion in faces.emotions],
         "given_by_suggested": table.tolist(),
-        "against_ferplus": checked,
+        "against_ferplus": None if agreed is None else asdict(check_with_votes(errors, agreed, faces)),
     }
 
 
-def _listed_errors(errors: LabelErrors, faces: FaceSet) -> list[list[Any]]:
+def _label_error_rows(errors: LabelErrors, faces: FaceSet) -> list[list[Any]]:
     """Row, given label, suggested label, probability of the given label; least likely first."""
-    rows, labels = faces.rows.numpy()[errors.places], faces.labels.numpy()[errors.places]
+    rows, labels = faces.rows.numpy()[errors.index], faces.labels.numpy()[errors.index]
     values = zip(rows.tolist(), labels.tolist(), errors.suggested.tolist(), errors.quality.tolist(), strict=True)
     return [[row, str(faces.emotions[a]), str(faces.emotions[b]), round(q, 4)] for row, a, b, q in values]

@@ -1,115 +1,133 @@
-"""Findings -> the list of rows that a training leaves out (`data.exclude`), each with its reasons."""
+"""The list of Training rows that a training leaves out (`data.exclude`), each with its reasons."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from mien._errors import DataError
-from mien.lab.audit.audit import Audit, leaked
-from mien.lab.audit.duplicates import contradicting
+from mien._suggest import suggest
+from mien.lab.audit.audit import Audit
+from mien.lab.audit.duplicates import contradicting, leaked_into_splits
 from mien.lab.data import Split
 
 REASONS = {
     "blank": "pixels of almost one grey level",
-    "not-face": "no face found, in an image that is flat or that the voters of FER+ call no face",
-    "leaked": "an exact or near copy stands in a test split, or in a set named by --against",
-    "contradicting": "exact copies carry different labels",
-    "copies": "an exact copy of an earlier Training face",
+    "not-face": "no face found, in an image that is flat or that FER+ annotators call no face",
+    "leaked": "an exact or near duplicate is in a test split, or in another set that was compared",
+    "contradicting": "exact duplicates carry different labels",
+    "duplicates": "an exact duplicate of an earlier Training face",
     "label-error": "the label is likely wrong",
 }
 DEFAULT_REASONS = ("blank", "not-face", "leaked", "contradicting")
 
 
 def read_reasons(text: str) -> tuple[str, ...]:
-    """The reasons in a list such as ``"blank,leaked"``; ``"none"`` and ``"all"`` are known. Raises ``DataError``."""
+    """Read a list of reasons.
+
+    Args:
+        text: Keys of ``REASONS`` with commas, ``"all"`` or ``"none"``.
+
+    Returns:
+        The reasons in the order of ``REASONS``.
+
+    Raises:
+        DataError: A reason is unknown.
+
+    Example:
+        >>> read_reasons("leaked, blank")
+        ('blank', 'leaked')
+    """
     if text.strip() in ("none", "all"):
         return tuple(REASONS) if text.strip() == "all" else ()
     words = [word.strip() for word in text.split(",")]
-    strange = [word for word in words if word not in REASONS]
-    if strange:
-        raise DataError(f"--exclude: {strange[0]!r} is no reason; there are {', '.join(REASONS)}, all and none")
+    for word in words:
+        if word not in REASONS:
+            known = f"known are {', '.join(REASONS)}, all and none"
+            raise DataError(f"unknown reason to exclude a row {word!r}{suggest(word, REASONS)}; {known}")
     return tuple(reason for reason in REASONS if reason in words)
 
 
-def exclude_text(found: Audit, reasons: Sequence[str], *, head: str = "") -> tuple[str, dict[str, int]]:
-    """The text of the list, and how many rows each of ``reasons`` names; a row may have several.
+def exclude_list(
+    found: Audit, reasons: Sequence[str] = DEFAULT_REASONS, *, comment: str = ""
+) -> tuple[str, dict[str, int]]:
+    """Write the list of Training rows to leave out; other splits are not trained on.
 
-    Training rows alone are listed: no training learns from others. ``head`` is a first line of comment.
+    Args:
+        found: The audit.
+        reasons: Keys of ``REASONS``.
+        comment: A first line of comment.
+
+    Returns:
+        The text of the list, and the number of rows of each reason; a row may have several.
     """
     every = _by_reason(found)
     chosen: dict[int, list[str]] = {}
     for reason in reasons:
-        for place, why in every[reason].items():
-            chosen.setdefault(place, []).append(f"{reason}: {why}")
+        for index, why in every[reason].items():
+            chosen.setdefault(index, []).append(f"{reason}: {why}")
     rows = found.faces.rows.numpy()
-    lines = [f"{rows[place]}  # {'; '.join(chosen[place])}" for place in sorted(chosen)]
-    said = [head, f"{len(lines)} Training rows to leave out: data.exclude=THIS_FILE. Reasons: {', '.join(reasons)}."]
-    counts = {reason: len(every[reason]) for reason in reasons}
-    return "\n".join([*(f"# {line}" for line in said if line), *lines]) + "\n", counts
+    lines = [f"{rows[index]}  # {'; '.join(chosen[index])}" for index in sorted(chosen)]
+    head = [comment, f"{len(lines)} Training rows to leave out: data.exclude=THIS_FILE. Reasons: {', '.join(reasons)}."]
+    text = "\n".join([*(f"# {line}" for line in head if line), *lines]) + "\n"
+    return text, {reason: len(every[reason]) for reason in reasons}
 
 
 def _by_reason(found: Audit) -> dict[str, dict[int, str]]:
-    """Reason -> place of a Training face -> what exactly."""
+    """Reason -> index of a Training face -> explanation."""
     usage = found.faces.usage.numpy()
     every = {
         "blank": _blank(found),
         "not-face": dict.fromkeys(found.content.faceless.tolist(), "no face found"),
         "leaked": _leaked(found),
         "contradicting": _contradicting(found),
-        "copies": _copies(found),
+        "duplicates": _duplicates(found),
         "label-error": _label_errors(found),
     }
-    return {
-        reason: {place: why for place, why in places.items() if usage[place] == 0} for reason, places in every.items()
-    }
+    return {reason: {at: why for at, why in indices.items() if usage[at] == 0} for reason, indices in every.items()}
 
 
 def _blank(found: Audit) -> dict[int, str]:
     constant = set(found.content.constant.tolist())
-    places = found.content.near_blank.tolist()
-    return {place: "one grey level" if place in constant else "nearly one grey level" for place in places}
+    indices = found.content.near_blank.tolist()
+    return {index: "one grey level" if index in constant else "nearly one grey level" for index in indices}
 
 
 def _leaked(found: Audit) -> dict[int, str]:
-    copies, splits = found.copies, tuple(Split)
+    duplicates, splits = found.duplicates, tuple(Split)
     reasons: dict[int, str] = {}
-    for place in np.flatnonzero(leaked(copies.near_in, found.faces)).tolist():
-        exact = copies.exact_in[place, 1:].any()
-        stands = (copies.exact_in if exact else copies.near_in)[place, 1:]
-        where = " and ".join(str(split) for split, there in zip(splits[1:], stands, strict=True) if there)
-        reasons[place] = f"{'copy' if exact else 'near copy'} in {where}"
+    for index in np.flatnonzero(leaked_into_splits(duplicates.near_in, found.faces)).tolist():
+        exact = duplicates.exact_in[index, 1:].any()
+        in_split = (duplicates.exact_in if exact else duplicates.near_in)[index, 1:]
+        where = " and ".join(str(split) for split, occurs in zip(splits[1:], in_split, strict=True) if occurs)
+        reasons[index] = f"{'duplicate' if exact else 'near duplicate'} in {where}"
     for each in found.overlaps:
-        name, rows = each.other.source.rpartition("/")[2], each.other.rows.numpy()
-        for place, theirs in zip(each.place.tolist(), each.theirs.tolist(), strict=True):
-            split = splits[int(each.other.usage[theirs])]
-            reasons.setdefault(place, f"copy of row {rows[theirs]} of {_one_line(name)} ({split})")
+        name, rows = " ".join(each.name.split()), each.other.rows.numpy()
+        for index, other in zip(each.index.tolist(), each.other_index.tolist(), strict=True):
+            split = splits[int(each.other.usage[other])]
+            reasons.setdefault(index, f"duplicate of row {rows[other]} of {name} ({split})")
     return reasons
 
 
 def _contradicting(found: Audit) -> dict[int, str]:
     labels, emotions = found.faces.labels.numpy(), found.faces.emotions
     return {
-        place: f"copies are {' and '.join(str(emotions[label]) for label in np.unique(labels[group]))}"
-        for group in contradicting(found.copies, found.faces)
-        for place in group.tolist()
+        index: f"duplicates are labelled {' and '.join(str(emotions[label]) for label in np.unique(labels[group]))}"
+        for group in contradicting(found.duplicates, found.faces)
+        for index in group.tolist()
     }
 
 
-def _copies(found: Audit) -> dict[int, str]:
-    """Every Training face that repeats an earlier Training face."""
+def _duplicates(found: Audit) -> dict[int, str]:
+    """Each Training face that repeats an earlier Training face."""
     usage, rows = found.faces.usage.numpy(), found.faces.rows.numpy()
-    training = [group[usage[group] == 0] for group in found.copies.groups]
-    return {place: f"copy of row {rows[group[0]]}" for group in training for place in group[1:].tolist()}
+    training = [group[usage[group] == 0] for group in found.duplicates.groups]
+    return {index: f"duplicate of row {rows[group[0]]}" for group in training for index in group[1:].tolist()}
 
 
 def _label_errors(found: Audit) -> dict[int, str]:
     errors, emotions = found.label_errors, found.faces.emotions
     if errors is None:
         return {}
-    given = found.faces.labels.numpy()[errors.places]
-    values = zip(errors.places.tolist(), given.tolist(), errors.suggested.tolist(), strict=True)
-    return {place: f"{emotions[label]}, rather {emotions[better]}" for place, label, better in values}
-
-
-def _one_line(name: str) -> str:
-    return " ".join(name.split())
+    given = found.faces.labels.numpy()[errors.index]
+    values = zip(errors.index.tolist(), given.tolist(), errors.suggested.tolist(), strict=True)
+    return {index: f"{emotions[label]}, rather {emotions[suggested]}" for index, label, suggested in values}

@@ -1,4 +1,9 @@
-"""Labels that are likely wrong: confident learning (Northcutt et al., JAIR 2021) as cleanlab does it."""
+"""Likely label errors by confident learning (Northcutt et al., JAIR 2021), as cleanlab implements it.
+
+They need probabilities from nets that were not trained on the faces they predict: ``train_folds`` makes them by
+cross-validation, ``predict_unseen`` takes them from a model that was trained on other data, ``read_probabilities`` from
+a file. FER+ votes are an independent check of what is found.
+"""
 
 import hashlib
 import io
@@ -28,18 +33,28 @@ from mien.lab.recipe import Recipe, dump
 from mien.lab.train.loop import Devices, fit
 from mien.lab.train.run import is_finished, load_final
 
+try:
+    from cleanlab.filter import find_label_issues  # type: ignore[import-untyped]
+    from cleanlab.rank import get_label_quality_scores  # type: ignore[import-untyped]
+except ModuleNotFoundError as error:
+    raise MissingExtraError(error.name or "cleanlab", "lab") from error
+
 FOLDS = 5
+# Shows the training of one fold: takes its name and returns a context with a callback for the records of ``fit``.
+WatchFold = Callable[[str], AbstractContextManager[Callable[[dict[str, Any]], None]]]
 
-
-# What watches the training of a fold: its name -> a context that takes the records of ``fit``.
-Watching = Callable[[str], AbstractContextManager[Callable[[dict[str, Any]], None]]]
+_FIRST = 500  # label errors, least likely label first, that are also checked on their own
 
 
 @dataclass(frozen=True, eq=False)
-class Opinion:
-    """Probabilities ``probs`` float32 ``[M, C]`` of ``rows`` int64 ``[M]``, in the order of ``emotions``.
+class OutOfFold:
+    """Probabilities of M faces from nets that were not trained on them.
 
-    ``origin`` says in a sentence where they come from.
+    Attributes:
+        rows: Rows of the set, int64 ``[M]``.
+        probs: Probabilities, float32 ``[M, C]``.
+        emotions: The C classes, in the order of ``probs``.
+        origin: Where the probabilities come from, for people.
     """
 
     rows: NDArray[np.int64]
@@ -48,33 +63,118 @@ class Opinion:
     origin: str
 
 
-def fold_recipes(recipe: Recipe) -> list[Recipe]:
-    """``recipe`` once for every fold. Raises ``RecipeError`` where the recipe would let a net see what it is asked.
+@dataclass(frozen=True, eq=False)
+class LabelErrors:
+    """The K likely label errors, the least likely label first.
 
-    The last epoch is kept and no plateau is waited for, so that no fold chooses the weights that judge it.
+    Attributes:
+        index: Indices in the set, int64 ``[K]``.
+        suggested: Suggested labels as indices into the set's emotions, int64 ``[K]``.
+        quality: Probability of the given label, float64 ``[K]``.
+        evaluated: Indices of all faces that were evaluated, int64.
+        accuracy: Share of these whose label has the highest probability.
+        left_out: Reason -> number of faces that were not evaluated.
+        origin: Where the probabilities come from.
     """
-    if recipe.data.extra or recipe.data.expand_first:
-        raise RecipeError(
-            f"recipe {recipe.name}: an audit learns from its set alone; leave out data.extra, expand_first"
-        )
-    if recipe.target.distillation > 0 or recipe.net.weights not in ("", "imagenet"):
-        raise RecipeError(
-            f"recipe {recipe.name}: its teachers or first weights may have learned from the faces they would be asked "
-            "about; take a recipe without target.distillation and net.weights"
-        )
-    if _follows_validation(recipe):
-        raise RecipeError(
-            f"recipe {recipe.name}: a plateau would let every fold steer the rate of the net that judges it; "
-            "take a recipe with another train.schedule, or change it with --set"
-        )
-    data = [replace(recipe.data, folds=FOLDS, fold=fold) for fold in range(FOLDS)]
-    return [replace(recipe, data=one, checkpoint="last") for one in data]
+
+    index: NDArray[np.int64]
+    suggested: NDArray[np.int64]
+    quality: NDArray[np.float64]
+    evaluated: NDArray[np.int64]
+    accuracy: float
+    left_out: Mapping[str, int]
+    origin: str
 
 
-def folds_folder(out: Path, recipe: Recipe) -> Path:
-    """Where below ``out`` the folds of this very recipe lie: another one of its name finds another folder."""
-    digest = hashlib.sha256(json.dumps(dump(recipe), sort_keys=True).encode()).hexdigest()[:8]
-    return out / ".folds" / f"{recipe.name.replace('/', '-')}-{digest}"
+@dataclass(frozen=True, eq=False)
+class VoteAgreement:
+    """How the labels of a set agree with the majority of FER+ votes, on the M faces that have a majority.
+
+    Attributes:
+        index: Indices in the set, int64 ``[M]``.
+        majority: The majority as an index into ``emotions``, int64 ``[M]``.
+        agree: Whether label and majority are equal, bool ``[M]``.
+        table: Counts of label (the set's emotions) x majority (``emotions``), int64 ``[C, 8]``.
+        by_split: Split -> number of faces, and of those that agree.
+        emotions: The eight emotions that FER+ votes for, in the order of ``Emotion``.
+        rule: How a majority is made.
+    """
+
+    index: NDArray[np.int64]
+    majority: NDArray[np.int64]
+    agree: NDArray[np.bool_]
+    table: NDArray[np.int64]
+    by_split: Mapping[Split, tuple[int, int]]
+    emotions: tuple[Emotion, ...] = tuple(Emotion)
+    rule: str = FERPLUS_PROTOCOL
+
+
+@dataclass(frozen=True)
+class VoteCheck:
+    """How often FER+ votes contradict labels, among faces with a majority; a share of no faces is NaN.
+
+    Attributes:
+        evaluated: Number of faces that were evaluated.
+        evaluated_contradicted: Share of these whose label the votes contradict.
+        flagged: Number of likely label errors.
+        flagged_contradicted: Share of these whose label the votes contradict.
+        first: Number of the likeliest label errors that are counted on their own.
+        first_contradicted: Share of these whose label the votes contradict.
+        suggestion_is_majority: Share of likely label errors whose suggested label is the majority.
+    """
+
+    evaluated: int
+    evaluated_contradicted: float
+    flagged: int
+    flagged_contradicted: float
+    first: int
+    first_contradicted: float
+    suggestion_is_majority: float
+
+
+def find_label_errors(faces: FaceSet, probabilities: OutOfFold) -> LabelErrors:
+    """Find the faces whose label the probabilities contradict (``prune_by_noise_rate`` of cleanlab).
+
+    Of each class, as many faces are flagged as the confident joint estimates. Faces without probabilities, and those
+    whose label is no class of the probabilities, are left out.
+
+    Args:
+        faces: The set.
+        probabilities: Probabilities of nets that were not trained on these faces.
+
+    Returns:
+        The likely label errors.
+
+    Raises:
+        DataError: The probabilities have fewer than two of the set's classes.
+    """
+    index = _indices(faces, probabilities.rows)
+    labels = faces.labels.numpy()[index]
+    present = {faces.emotions[label] for label in set(labels)}
+    classes = [emotion for emotion in probabilities.emotions if emotion in present]
+    if len(classes) < 2:
+        raise DataError(
+            f"{faces.source}: the probabilities have fewer than two of its classes; at least two are needed"
+        )
+    to_class = np.array([classes.index(emotion) if emotion in classes else -1 for emotion in faces.emotions])
+    to_set = np.array([faces.emotions.index(emotion) for emotion in classes])
+    known = to_class[labels] >= 0
+    probs, given, index = _among(probabilities, classes)[known], to_class[labels][known], index[known]
+    order = find_label_issues(given, probs, return_indices_ranked_by="self_confidence", n_jobs=1)
+    quality = get_label_quality_scores(given, probs, method="self_confidence")
+    left_out = {
+        "without probabilities (not Training, or left out of the folds)": len(faces) - len(probabilities.rows),
+        "whose label is no class of the probabilities": int((~known).sum()),
+    }
+    return LabelErrors(
+        index[order],
+        to_set[probs.argmax(axis=1)][order],
+        quality[order],
+        index,
+        float((probs.argmax(axis=1) == given).mean()),
+        {reason: count for reason, count in left_out.items() if count},
+        probabilities.origin,
+    )
 
 
 def train_folds(
@@ -84,52 +184,145 @@ def train_folds(
     *,
     devices: Devices | None = None,
     provenance: dict[str, Any] | None = None,
-    watching: Watching = lambda _: nullcontext(lambda _: None),
-) -> Opinion:
-    """Train the folds of ``recipe`` on the Training faces, or go on where a call before stopped, and ask each its fold.
+    watch: WatchFold = lambda _: nullcontext(lambda _: None),
+) -> OutOfFold:
+    """Predict the Training faces by cross-validation: each by a net that was trained on the other folds.
 
-    Each fold is a run in ``folder``/fold-N. Training rows that the recipe leaves out (copies of test faces, other
-    classes) get no opinion. Raises what ``fit`` raises.
+    Finished folds in ``folder`` are not trained again, and an unfinished fold continues from its checkpoint.
+    Training rows that the recipe leaves out (duplicates of test faces, other classes) get no probabilities.
+
+    Args:
+        recipe: The recipe of each fold.
+        faces: The set.
+        folder: Holds one run for each fold, ``fold-0`` to ``fold-4``.
+        devices: What to train on; ``None`` for the default.
+        provenance: Written into each run.
+        watch: Shows the training of a fold.
+
+    Returns:
+        The probabilities.
+
+    Raises:
+        RecipeError: With this recipe a net could be influenced by the faces it predicts.
     """
     rows, probs = [], []
     for fold, chosen in enumerate(fold_recipes(recipe)):
         run = folder / f"fold-{fold}"
         if not is_finished(run, chosen, faces.sha256):
-            with watching(f"{recipe.name}, fold {fold + 1} of {FOLDS}") as report:
+            with watch(f"{recipe.name}, fold {fold + 1} of {FOLDS}") as report:
                 fit(chosen, faces, run, devices=devices, provenance=provenance, report=report)
-        asked = validation_rows(faces, chosen)
-        logits = predict(load_final(run).net, asked.images, chosen.data.size)
-        rows.append(asked.rows.numpy())
+        unseen = validation_rows(faces, chosen)
+        logits = predict(load_final(run).net, unseen.images, chosen.data.size)
+        rows.append(unseen.rows.numpy())
         probs.append(F.softmax(logits, dim=1).numpy())
     epochs = f"{recipe.train.epochs} epochs" if not recipe.phases else f"{len(recipe.phases)} phases"
-    origin = f"{FOLDS} folds of {recipe.name} ({epochs}), each asked about the Training faces it has not learned from"
-    return Opinion(np.concatenate(rows), np.concatenate(probs), class_set(recipe.data.classes), origin)
+    origin = f"{FOLDS} folds of {recipe.name} ({epochs}), each evaluated on Training faces it was not trained on"
+    return OutOfFold(np.concatenate(rows), np.concatenate(probs), class_set(recipe.data.classes), origin)
 
 
-def knows(model: Model, faces: FaceSet) -> bool:
-    """Whether ``model`` says that it has learned from ``faces``, or from FER-2013 in another of its forms than this.
+def fold_recipes(recipe: Recipe) -> list[Recipe]:
+    """Return the recipe of each fold.
 
-    Each form has a hash of its own; the one that mien-0 has learned from is known here.
+    The last epoch is kept, so that no fold chooses the weights that it is evaluated with.
+
+    Args:
+        recipe: The recipe.
+
+    Returns:
+        One recipe for each of the ``FOLDS`` folds.
+
+    Raises:
+        RecipeError: With this recipe a net could be influenced by the faces it predicts.
     """
-    learned = model.about.get("data_sha256", "")
-    if learned == faces.sha256:
-        return True
-    return is_fer2013(Path(faces.source)) and learned == open_model("mien-0").about["data_sha256"]
+    if recipe.data.extra or recipe.data.expand_first:
+        raise RecipeError(
+            f"recipe {recipe.name}: an audit trains on its set alone; leave out data.extra and data.expand_first"
+        )
+    if recipe.target.distillation > 0 or recipe.net.weights not in ("", "imagenet"):
+        raise RecipeError(
+            f"recipe {recipe.name}: its teachers or initial weights may have been trained on the faces to predict; "
+            "take a recipe without target.distillation and net.weights"
+        )
+    own = recipe.train.schedule
+    if "plateau" in ([phase.train.get("schedule", own) for phase in recipe.phases] or [own]):
+        raise RecipeError(
+            f"recipe {recipe.name}: a plateau would let each fold set the learning rate of the net that predicts it; "
+            "take another train.schedule"
+        )
+    data = [replace(recipe.data, folds=FOLDS, fold=fold) for fold in range(FOLDS)]
+    return [replace(recipe, data=one, checkpoint="last") for one in data]
 
 
-def ask(model: Reader, faces: FaceSet) -> Opinion:
-    """What a model that has not learned from ``faces`` says of Training and PublicTest; PrivateTest is not asked."""
+def folds_folder(out: Path, recipe: Recipe) -> Path:
+    """Return the folder of the folds of a recipe; a changed recipe of the same name has another folder.
+
+    Args:
+        out: Folder of the audit.
+        recipe: The recipe.
+
+    Returns:
+        A folder below ``out``.
+    """
+    digest = hashlib.sha256(json.dumps(dump(recipe), sort_keys=True).encode()).hexdigest()[:8]
+    return out / ".folds" / f"{recipe.name.replace('/', '-')}-{digest}"
+
+
+def predict_unseen(model: Reader, faces: FaceSet) -> OutOfFold:
+    """Predict Training and PublicTest with a model that was not trained on the set; PrivateTest stays untouched.
+
+    Args:
+        model: The model.
+        faces: The set.
+
+    Returns:
+        The probabilities.
+
+    Raises:
+        DataError: The model was trained on these faces.
+    """
+    if isinstance(model, Model) and was_trained_on(model, faces):
+        raise DataError(
+            f"{model.name} has learned from {faces.source} and would repeat its labels; "
+            "train folds of a recipe, which predict faces that they have not seen"
+        )
     splits = [split for split in (Split.TRAINING, Split.PUBLIC_TEST) if len(faces.split(split))]
-    answers = [predict_selection(model, select_rows(faces, model.emotions, split)) for split in splits]
-    rows, probs = (np.concatenate([getattr(answer, name) for answer in answers]) for name in ("rows", "probs"))
-    return Opinion(rows, probs, model.emotions, f"{model.name}, which has not learned from this set")
+    found = [predict_selection(model, select_rows(faces, model.emotions, split)) for split in splits]
+    rows, probs = np.concatenate([each.rows for each in found]), np.concatenate([each.probs for each in found])
+    return OutOfFold(rows, probs, model.emotions, f"{model.name}, which has not learned from this set")
 
 
-def read_opinion(path: Path, faces: FaceSet) -> Opinion:
-    """Probabilities from a file: ``rows`` ``[M]`` and ``probs`` ``[M, C]``; ``emotions`` ``[C]`` where not the set's.
+def was_trained_on(model: Model, faces: FaceSet) -> bool:
+    """Return whether a model names the set as its training data.
 
-    Raises ``DataError`` for a file without them, for rows that ``faces`` does not have or that come twice, and for
-    probabilities that are none.
+    Each form of FER-2013 has a hash of its own. A model that was trained on the file that mien-0 was trained on counts
+    as trained on every form.
+
+    Args:
+        model: The model.
+        faces: The set.
+
+    Returns:
+        Whether it was; also ``False`` where the model does not name its training data.
+    """
+    trained_on = model.about.get("data_sha256", "")
+    if trained_on == faces.sha256:
+        return True
+    return is_fer2013(Path(faces.source)) and trained_on == open_model("mien-0").about["data_sha256"]
+
+
+def read_probabilities(path: Path, faces: FaceSet) -> OutOfFold:
+    """Read out-of-fold probabilities from an .npz file.
+
+    Args:
+        path: File with the arrays ``rows`` ``[M]`` and ``probs`` ``[M, C]``; the classes are those of the set, or in
+            ``emotions`` ``[C]``.
+        faces: The set.
+
+    Returns:
+        The probabilities.
+
+    Raises:
+        DataError: Arrays are missing, rows are unknown or repeated, or values are no probabilities.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -141,29 +334,89 @@ def read_opinion(path: Path, faces: FaceSet) -> Opinion:
         ) from error
     emotions = _emotions(names, path)
     if rows.ndim != 1 or len(np.unique(rows)) < len(rows):
-        raise DataError(f"{path}: rows are one whole number a face, each once")
-    strange = np.setdiff1d(rows, faces.rows.numpy())
-    if len(strange):
-        raise DataError(f"{path}: {faces.source} has no row {strange[0]}; give the probabilities of this set's rows")
+        raise DataError(f"{path}: rows must be one whole number for each face, each once")
+    unknown = np.setdiff1d(rows, faces.rows.numpy())
+    if len(unknown):
+        raise DataError(f"{path}: {faces.source} has no row {unknown[0]}; give the probabilities of this set's rows")
     try:
         probs = checked(probs, np.zeros(len(rows), np.int64), len(emotions)).astype(np.float32)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
-    return Opinion(rows, probs, emotions, f"the probabilities in {path.name}")
+    return OutOfFold(rows, probs, emotions, f"the probabilities in {path.name}")
 
 
-def save_opinion(path: Path, opinion: Opinion) -> None:
-    """Write what ``read_opinion`` reads. Raises ``OutputError``."""
+def save_probabilities(path: Path, probabilities: OutOfFold) -> None:
+    """Write a file that ``read_probabilities`` reads.
+
+    Args:
+        path: The .npz file.
+        probabilities: What to write.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
     content = io.BytesIO()
-    names = np.array([str(emotion) for emotion in opinion.emotions])
-    np.savez_compressed(content, rows=opinion.rows, probs=opinion.probs, emotions=names)
+    names = np.array([str(emotion) for emotion in probabilities.emotions])
+    np.savez_compressed(content, rows=probabilities.rows, probs=probabilities.probs, emotions=names)
     save_bytes(path, content.getvalue())
 
 
-def _follows_validation(recipe: Recipe) -> bool:
-    own = recipe.train.schedule
-    schedules = [phase.train.get("schedule", own) for phase in recipe.phases] or [own]
-    return "plateau" in schedules
+def vote_agreement(faces: FaceSet) -> VoteAgreement | None:
+    """Compare the labels of a set with the majority of its FER+ votes.
+
+    Args:
+        faces: The set.
+
+    Returns:
+        The agreement; ``None`` for a set without votes, or whose labels are the majority already.
+    """
+    voted_classes = CLASS_SETS["eight"]
+    if faces.votes is None or faces.emotions == voted_classes:
+        return None
+    voted, emotions = with_classes(faces, "eight"), tuple(Emotion)
+    index = np.searchsorted(faces.rows.numpy(), voted.rows.numpy())  # rows of a set are ascending
+    labels, usage = faces.labels.numpy()[index], faces.usage.numpy()[index]
+    majority = np.array([emotions.index(emotion) for emotion in voted_classes])[voted.labels.numpy()]
+    agree = np.array([emotions.index(emotion) for emotion in faces.emotions])[labels] == majority
+    table = np.zeros((len(faces.emotions), len(emotions)), np.int64)
+    np.add.at(table, (labels, majority), 1)
+    by_split = {
+        split: (int((usage == place).sum()), int(agree[usage == place].sum()))
+        for place, split in enumerate(Split)
+        if (usage == place).any()
+    }
+    return VoteAgreement(index, majority, agree, table, by_split)
+
+
+def check_with_votes(errors: LabelErrors, agreement: VoteAgreement, faces: FaceSet) -> VoteCheck:
+    """Check likely label errors with FER+ votes, which the probabilities do not know.
+
+    Args:
+        errors: Likely label errors.
+        agreement: The agreement of labels and votes.
+        faces: The set.
+
+    Returns:
+        How often the votes contradict flagged labels and all labels; faces without a majority do not count.
+    """
+    contradicted = dict(zip(agreement.index.tolist(), (~agreement.agree).tolist(), strict=True))
+    evaluated = [contradicted[at] for at in errors.evaluated.tolist() if at in contradicted]
+    flagged = [contradicted[at] for at in errors.index.tolist() if at in contradicted]
+    position = {emotion: at for at, emotion in enumerate(faces.emotions)}
+    to_set = [position.get(emotion, -1) for emotion in agreement.emotions]
+    votes = zip(agreement.index.tolist(), agreement.majority.tolist(), strict=True)
+    majority = {at: to_set[vote] for at, vote in votes}
+    suggested = zip(errors.index.tolist(), errors.suggested.tolist(), strict=True)
+    same = [majority[at] == label for at, label in suggested if at in majority]
+    return VoteCheck(
+        len(evaluated),
+        _share(evaluated),
+        len(flagged),
+        _share(flagged),
+        min(_FIRST, len(flagged)),
+        _share(flagged[:_FIRST]),
+        _share(same),
+    )
 
 
 def _emotions(names: Sequence[str], path: Path) -> tuple[Emotion, ...]:
@@ -173,151 +426,18 @@ def _emotions(names: Sequence[str], path: Path) -> tuple[Emotion, ...]:
         raise DataError(f"{path}: {error}; emotions are {', '.join(Emotion)}") from error
 
 
-@dataclass(frozen=True, eq=False)
-class Agreement:
-    """The judged faces: ``places`` int64 ``[M]``, their ``majority`` int64 ``[M]`` as an index into the eight classes.
-
-    ``table`` int64 ``[C, 8]`` counts label against majority, ``agree`` bool ``[M]`` says where they are the same;
-    ``by_split`` gives faces and agreeing faces of every split, ``rule`` how a majority is made.
-    """
-
-    places: NDArray[np.int64]
-    majority: NDArray[np.int64]
-    agree: NDArray[np.bool_]
-    table: NDArray[np.int64]
-    by_split: dict[str, tuple[int, int]]
-    classes: tuple[Emotion, ...] = CLASS_SETS["eight"]
-    rule: str = FERPLUS_PROTOCOL
-
-
-def agreement(faces: FaceSet) -> Agreement | None:
-    """The agreement of labels and votes, ``None`` for a set without both."""
-    eight = CLASS_SETS["eight"]
-    if faces.votes is None or faces.emotions == eight:
-        return None
-    voted = with_classes(faces, "eight")
-    places = np.searchsorted(faces.rows.numpy(), voted.rows.numpy())  # rows of a set rise
-    majority = voted.labels.numpy()
-    labels, usage = faces.labels.numpy()[places], faces.usage.numpy()[places]
-    meant = np.array([eight.index(emotion) for emotion in faces.emotions])[labels]
-    table = np.zeros((len(faces.emotions), len(eight)), np.int64)
-    np.add.at(table, (labels, majority), 1)
-    agree = meant == majority
-    by_split = {
-        str(split): (int((usage == index).sum()), int(agree[usage == index].sum()))
-        for index, split in enumerate(Split)
-        if (usage == index).any()
-    }
-    return Agreement(places, majority, agree, table, by_split)
-
-
-try:
-    from cleanlab.filter import find_label_issues  # type: ignore[import-untyped]
-    from cleanlab.rank import get_label_quality_scores  # type: ignore[import-untyped]
-except ModuleNotFoundError as error:
-    raise MissingExtraError(error.name or "cleanlab", "lab") from error
-
-
-_FIRST = 500  # flags, least likely label first: as many as somebody would look through
-
-
-@dataclass(frozen=True, eq=False)
-class LabelErrors:
-    """The likely label errors, least likely label first.
-
-    - ``places`` int64 ``[K]`` in the set; ``suggested`` int64 ``[K]``, indices into the set's ``emotions``
-    - ``quality`` float64 ``[K]``: the probability of the given label
-    - ``judged``: places of all faces that were looked at; ``account``: how many were not, and why
-    - ``accuracy``: share of judged faces whose label the probabilities favour
-    """
-
-    places: NDArray[np.int64]
-    suggested: NDArray[np.int64]
-    quality: NDArray[np.float64]
-    judged: NDArray[np.int64]
-    accuracy: float
-    account: Mapping[str, int]
-    origin: str
-
-
-def find_label_errors(faces: FaceSet, opinion: Opinion) -> LabelErrors:
-    """The faces whose label the opinion contradicts, as many of each class as the confident joint estimates.
-
-    ``prune_by_noise_rate`` of cleanlab. Faces without an opinion, and those whose label the opinion does not know, are
-    left out and counted. Raises ``DataError`` where fewer than two classes are left.
-    """
-    places = _places(faces, opinion.rows)
-    labels = faces.labels.numpy()[places]
-    classes = [emotion for emotion in opinion.emotions if emotion in {faces.emotions[label] for label in set(labels)}]
-    if len(classes) < 2:
-        raise DataError(
-            f"{faces.source}: the probabilities know fewer than two of its classes; nothing can be confused"
-        )
-    index = np.array([classes.index(emotion) if emotion in classes else -1 for emotion in faces.emotions])
-    known = index[labels] >= 0
-    probs = _among(opinion, classes)[known]
-    given, places = index[labels][known], places[known]
-    order = find_label_issues(given, probs, return_indices_ranked_by="self_confidence", n_jobs=1)
-    quality = get_label_quality_scores(given, probs, method="self_confidence")
-    to_set = np.array([faces.emotions.index(emotion) for emotion in classes])
-    account = {
-        "without an opinion (not Training, or left out of the folds)": len(faces) - len(opinion.rows),
-        "whose label the probabilities do not know": int((~known).sum()),
-    }
-    return LabelErrors(
-        places[order],
-        to_set[probs.argmax(axis=1)][order],
-        quality[order],
-        places,
-        float((probs.argmax(axis=1) == given).mean()),
-        {reason: count for reason, count in account.items() if count},
-        opinion.origin,
-    )
-
-
-def against_votes(errors: LabelErrors, agreement: Agreement, faces: FaceSet) -> dict[str, float | int]:
-    """An honest check: how often FER+ contradicts the label of a flagged face, against all judged faces.
-
-    ``suggestion_is_majority`` is the share of flagged faces whose suggested label is what the voters say; faces without
-    a majority count nowhere.
-    """
-    contradicted = {int(place): not agree for place, agree in zip(agreement.places, agreement.agree, strict=True)}
-    judged = [contradicted[place] for place in errors.judged.tolist() if place in contradicted]
-    flagged = [contradicted[place] for place in errors.places.tolist() if place in contradicted]
-    majority = dict(zip(agreement.places.tolist(), _majority(agreement, faces), strict=True))
-    same = [
-        majority[place] == suggested
-        for place, suggested in zip(errors.places.tolist(), errors.suggested.tolist(), strict=True)
-        if place in majority
-    ]
-    return {
-        "judged": len(judged),
-        "judged_contradicted": _share(judged),
-        "flagged": len(flagged),
-        "flagged_contradicted": _share(flagged),
-        "first": min(_FIRST, len(flagged)),
-        "first_contradicted": _share(flagged[:_FIRST]),
-        "suggestion_is_majority": _share(same),
-    }
-
-
-def _majority(agreement: Agreement, faces: FaceSet) -> list[int]:
-    """The majority as an index into the set's emotions, -1 for contempt in a set without."""
-    names: dict[Emotion, int] = {emotion: index for index, emotion in enumerate(faces.emotions)}
-    return [names.get(agreement.classes[winner], -1) for winner in agreement.majority.tolist()]
-
-
 def _share(values: list[bool]) -> float:
     return sum(values) / len(values) if values else float("nan")
 
 
-def _places(faces: FaceSet, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    place = {row: at for at, row in enumerate(faces.rows.tolist())}
-    return np.array([place[row] for row in rows.tolist()], np.int64)
+def _indices(faces: FaceSet, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    index = {row: at for at, row in enumerate(faces.rows.tolist())}
+    return np.array([index[row] for row in rows.tolist()], np.int64)
 
 
-def _among(opinion: Opinion, classes: list[Emotion]) -> NDArray[np.float64]:
-    """The probabilities among the classes that the set has, which a face must be one of."""
-    chosen = opinion.probs[:, [opinion.emotions.index(emotion) for emotion in classes]].astype(np.float64)
+def _among(probabilities: OutOfFold, classes: list[Emotion]) -> NDArray[np.float64]:
+    """The probabilities of ``classes`` alone, made to sum to 1: each face belongs to one of the set's classes."""
+    columns = [probabilities.emotions.index(emotion) for emotion in classes]
+    chosen = probabilities.probs[:, columns].astype(np.float64)
     total = chosen.sum(axis=1, keepdims=True)
     return np.where(total > 0, chosen / np.maximum(total, 1e-12), 1 / len(classes))
