@@ -122,7 +122,7 @@ def _people(card: Json) -> dict[str, str]:
     rows = {"with its mirror image": percent(said["flip"]["all"]["accuracy"], 2)}
     if said["votes"]:
         rows["agrees with the FER+ majority"] = percent(said["votes"]["majority"]["agreement"], 2)
-        rows["log loss to the votes"] = f"{said['people']['distribution']['log_loss']:.3f}"
+        rows["log loss to the votes"] = f"{said['votes']['distribution']['log_loss']:.3f}"
     return rows
 
 
