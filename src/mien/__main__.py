@@ -21,7 +21,7 @@ from mien.commands.models import models
 from mien.commands.predict import predict
 from mien.commands.prepare import prepare
 from mien.commands.recipes import recipes
-from mien.commands.runs import export, join, logits, record
+from mien.commands.runs import ensemble, export, logits, record
 from mien.commands.search import search
 from mien.commands.serve import serve
 from mien.commands.stress import stress
@@ -73,7 +73,7 @@ app.command()(train)
 app.command()(search)
 app.command()(synthesize)
 app.command()(logits)
-app.command()(join)
+app.command()(ensemble)
 app.command()(record)
 app.command()(audit)
 app.command()(export)

@@ -4,12 +4,21 @@
 formats here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mien._format import interval, percent, percent_interval
 
-__all__ = ["HEADLINE", "METRICS", "Metric", "format_metric", "format_metric_interval", "metric_name"]
+__all__ = [
+    "HEADLINE",
+    "METRICS",
+    "Metric",
+    "format_metric",
+    "format_metric_interval",
+    "headline_metrics",
+    "metric_name",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +77,13 @@ def metric_name(key: str, *, short: bool = False) -> str:
     return key.replace(".", " of ").replace("_", " ").replace("f1", "F1")
 
 
-def format_metric(key: str, value: float | None) -> str:
+def format_metric(key: str, value: float | None, decimals: int = 1) -> str:
     """Format the value of a metric.
 
     Args:
         key: A key of ``METRICS``, or one of a class such as ``recall.sad``.
         value: The value, or ``None`` where it is not known.
+        decimals: Digits after the point of a share in per cent.
 
     Returns:
         A share in per cent (``70.5 %``), any other metric with three decimals, or ``–`` for ``None``.
@@ -84,20 +94,38 @@ def format_metric(key: str, value: float | None) -> str:
     """
     if value is None:
         return "–"
-    return percent(value) if _is_share(key) else f"{value:.3f}"
+    return percent(value, decimals) if _is_share(key) else f"{value:.3f}"
 
 
-def format_metric_interval(key: str, edges: Sequence[float]) -> str:
+def format_metric_interval(key: str, edges: Sequence[float], decimals: int = 1) -> str:
     """Format the interval of a metric, without its unit.
 
     Args:
         key: A key of ``METRICS``, or one of a class such as ``recall.sad``.
         edges: Lower and upper edge.
+        decimals: Digits after the point of a share in per cent.
 
     Returns:
         For example ``69.0 to 72.1`` for a share and ``0.412 to 0.431`` for any other metric.
     """
-    return percent_interval(edges) if _is_share(key) else interval(edges)
+    return percent_interval(edges, decimals) if _is_share(key) else interval(edges)
+
+
+def headline_metrics(metrics: Mapping[str, Any], clean: Mapping[str, Any] | None = None) -> str:
+    """Format the headline metrics of an evaluation in one line.
+
+    Args:
+        metrics: Metrics as ``mien.lab.metrics.compute_metrics`` returns them.
+        clean: The same of the clean rows, whose accuracy is added.
+
+    Returns:
+        For example ``70.52 % (69.02 to 72.07), clean 69.41 %, balanced 66.10 %, macro F1 66.90 %, log loss 0.812``.
+    """
+    first, *others = (key for key in HEADLINE if key in metrics)
+    parts = [f"{format_metric(first, metrics[first], 2)} ({percent_interval(metrics['interval'], 2)})"]
+    parts += [f"clean {format_metric(first, clean[first], 2)}"] if clean else []
+    parts += [f"{metric_name(key, short=True)} {format_metric(key, metrics[key], 2)}" for key in others]
+    return ", ".join(parts)
 
 
 def _is_share(key: str) -> bool:

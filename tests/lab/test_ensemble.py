@@ -21,7 +21,7 @@ from mien.lab.export.release import export_model
 from mien.lab.files import load_state, save_state
 from mien.lab.inference import predict
 from mien.lab.recipe import parse
-from mien.lab.record import record
+from mien.lab.record import record_run
 from mien.lab.train.loop import Devices, fit
 from mien.lab.train.run import load_final, read_log
 from support.short_runs import short
@@ -90,7 +90,7 @@ def test_it_records_all_members_and_their_total_cost(parts: list[Path], joined: 
 
 
 def test_it_is_recorded_and_exported_as_any_run(joined: Path, faces: FaceSet, tmp_path: Path) -> None:
-    metrics = record(joined, faces, tmp_path / "record")
+    metrics = record_run(joined, faces, tmp_path / "record")
     assert metrics["epochs"] == 10
     assert len(metrics["parts"]) == 2
     assert (tmp_path / "record" / "curves.png").stat().st_size > 10_000
@@ -180,10 +180,10 @@ def test_a_recipe_may_train_ensembles_from_nothing(faces: FaceSet, tmp_path: Pat
 
 
 def test_the_command_says_what_it_made_and_refuses_in_one_line(parts: list[Path], tmp_path: Path) -> None:
-    words = ["join", *map(str, parts), "--out", str(tmp_path / "both")]
+    words = ["ensemble", *map(str, parts), "--out", str(tmp_path / "both")]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
-    assert done.output.startswith("both: 2 nets side by side, ")
+    assert done.output.startswith("both: 2 nets, ")
     assert "MMAC a face" in done.output
     again = CliRunner().invoke(app, words)
     assert again.exit_code == 2

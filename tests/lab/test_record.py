@@ -13,7 +13,7 @@ from mien.lab.data import FaceSet, Split
 from mien.lab.data.datasets import mix
 from mien.lab.inference import predict
 from mien.lab.predictions import load_recorded
-from mien.lab.record import record
+from mien.lab.record import record_run
 from mien.lab.train.loop import Devices, fit
 from mien.lab.train.run import is_finished, load_final
 from support.short_runs import LEARNING, small
@@ -39,7 +39,7 @@ def run(faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_evidence_is_complete_and_agrees_with_itself(faces: FaceSet, run: Path, tmp_path: Path) -> None:
-    metrics = record(run, faces, tmp_path, final=True)
+    metrics = record_run(run, faces, tmp_path, final=True)
     written = {path.name for path in tmp_path.iterdir()}
     assert {"metrics.json", "predictions.npz", "log.jsonl", "recipe.json", "curves.png", "confusion.svg"} <= written
     assert json.loads((tmp_path / "metrics.json").read_text()) == json.loads(json.dumps(metrics))
@@ -57,7 +57,7 @@ def test_the_evidence_is_complete_and_agrees_with_itself(faces: FaceSet, run: Pa
 
 
 def test_private_faces_are_touched_only_when_asked(faces: FaceSet, run: Path, tmp_path: Path) -> None:
-    metrics = record(run, faces, tmp_path)
+    metrics = record_run(run, faces, tmp_path)
     assert set(metrics["metrics"]) == {"public"}
     with np.load(tmp_path / "predictions.npz") as answers:
         assert set(answers.files) == {"public_rows", "public_probs"}
@@ -69,7 +69,7 @@ def test_faces_mixed_in_leave_the_answers_about_the_set_itself(faces: FaceSet, t
     origin = {"commit": "c", "data_sha256": mixed.sha256}
     chosen = small(*LEARNING, "train.epochs=2")
     assert fit(chosen, mixed, tmp_path / "run", devices=Devices("cpu"), provenance=origin)
-    metrics = record(tmp_path / "run", mixed, tmp_path / "out", int8=False)
+    metrics = record_run(tmp_path / "run", mixed, tmp_path / "out", int8=False)
     assert metrics["data_sha256"] == mixed.sha256 != faces.sha256 == metrics["evaluation_sha256"]
     answers, selection = load_recorded(tmp_path / "out", faces, Split.PUBLIC_TEST)
     assert answers.rows.tolist() == selection.faces.rows.tolist()
@@ -78,13 +78,13 @@ def test_faces_mixed_in_leave_the_answers_about_the_set_itself(faces: FaceSet, t
 
 
 def test_without_int8_there_is_neither_its_file_nor_its_figures(faces: FaceSet, run: Path, tmp_path: Path) -> None:
-    metrics = record(run, faces, tmp_path, int8=False)
+    metrics = record_run(run, faces, tmp_path, int8=False)
     assert set(metrics["metrics"]["public"]) == {"fp32"}
     assert not (tmp_path / "model.onnx").exists()
 
 
 def test_a_temperature_changes_no_answer_of_the_net(faces: FaceSet, run: Path, tmp_path: Path) -> None:
-    said = record(run, faces, tmp_path, calibration="temperature")["calibration"]
+    said = record_run(run, faces, tmp_path, calibration="temperature")["calibration"]
     assert len(set(said["scale"])) == 1
     assert set(said["offset"]) == {0.0}
     assert json.loads((tmp_path / "recipe.json").read_text())["calibration"] == "temperature"
@@ -93,13 +93,13 @@ def test_a_temperature_changes_no_answer_of_the_net(faces: FaceSet, run: Path, t
         told = answers["public_probs"].argmax(1).tolist()
     assert told == predict(trained.net, public.images, trained.recipe.data.size).argmax(1).tolist()
     with pytest.raises(RecipeError, match="calibration is one of vector, temperature, not 'platt'"):
-        record(run, faces, tmp_path, calibration="platt")
+        record_run(run, faces, tmp_path, calibration="platt")
     assert is_finished(run, replace(trained.recipe, calibration="temperature"), faces.sha256)
 
 
 def test_other_faces_than_the_runs_are_refused(faces: FaceSet, run: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"holds other faces .* than .* was trained on"):
-        record(run, replace(faces, sha256="1" * 64), tmp_path / "out")
+        record_run(run, replace(faces, sha256="1" * 64), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -108,7 +108,7 @@ def test_a_leaky_run_is_judged_on_its_leaky_part_alone(faces: FaceSet, tmp_path:
     fit(
         chosen, faces, tmp_path / "run", devices=Devices("cpu"), provenance={"commit": "c", "data_sha256": faces.sha256}
     )
-    metrics = record(tmp_path / "run", faces, tmp_path / "out", final=True)
+    metrics = record_run(tmp_path / "run", faces, tmp_path / "out", final=True)
     assert set(metrics["metrics"]) == {"leaky"}
     figures, last = metrics["metrics"]["leaky"]["fp32"]["all"], load_final(tmp_path / "run").history[-1]
     assert (figures["n"], figures["accuracy"]) == (87, pytest.approx(last["leaky_accuracy"]))
@@ -123,7 +123,7 @@ def test_a_leaky_run_is_judged_on_its_leaky_part_alone(faces: FaceSet, tmp_path:
 
 def test_an_unfinished_run_is_refused(faces: FaceSet, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="train the run first"):
-        record(tmp_path, faces, tmp_path / "out")
+        record_run(tmp_path, faces, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

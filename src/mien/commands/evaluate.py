@@ -1,13 +1,17 @@
-"""``mien evaluate``: what a model is worth on labelled faces, as figures, answers and a page."""
+"""``mien evaluate``: the metrics of a model on labelled faces."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mien._metrics import headline_metrics
 from mien.commands import _options
 from mien.commands._extra import needs_lab
 from mien.commands._progress import TerminalProgress
+
+if TYPE_CHECKING:
+    from mien.lab.evaluate.evaluation import Evaluation
 
 
 def evaluate(
@@ -15,12 +19,12 @@ def evaluate(
         str,
         typer.Argument(
             help="An embedded model, an ONNX file or its folder, a TOML file that describes a foreign ONNX file, "
-            "a run, or a folder of results/. The folder of a recipe with several seeds is all of them."
+            "a run, or a folder of results/. The folder of a recipe with several seeds evaluates all of them."
         ),
     ],
     data: Annotated[
         list[Path] | None,
-        typer.Option(help=f"{_options.DATA_HELP} Several show what transfers."),
+        typer.Option(help=f"{_options.DATA_HELP} Several are compared."),
     ] = None,
     split: _options.Split = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write to; default: reports/evaluate/MODEL-SPLIT.")] = None,
@@ -28,37 +32,32 @@ def evaluate(
     tta: _options.Tta = "none",
     precision: _options.Precision = "int8",
 ) -> None:
-    """Judge MODEL on labelled faces and write metrics.json, predictions.npz and report.html."""
+    """Evaluate MODEL on labelled faces and write metrics.json, predictions.npz and report.html."""
     with needs_lab():
         from mien.lab.data.datasets import read_map
         from mien.lab.evaluate.evaluate import EvaluateOptions
-        from mien.lab.evaluate.evaluate import evaluate as judge
+        from mien.lab.evaluate.evaluate import evaluate as run_evaluation
 
     options = EvaluateOptions(split, out, read_map(label_map or []), tta, precision)
-    paths: list[Path | None] = [*data] if data else [None]
-    with TerminalProgress() as bar:
-        folder, judged = judge(model, paths, options=options, report=bar)
-    for name, evaluations in judged.items():
+    with TerminalProgress() as progress:
+        folder, found = run_evaluation(model, data or [None], options=options, progress=progress)
+    for name, evaluations in found.items():
         for evaluation in evaluations:
             typer.echo(_line(name, evaluation))
-    every = (warning for evaluations in judged.values() for each in evaluations for warning in each.warnings())
-    for warning in dict.fromkeys(every):
+    warnings = (warning for evaluations in found.values() for each in evaluations for warning in each.warnings())
+    for warning in dict.fromkeys(warnings):
         typer.echo(f"note: {warning}", err=True)
     typer.echo(str(folder / "report.html"))
 
 
-def _line(name: str, evaluation: Any) -> str:
-    """The figures of an evaluation in a line."""
-    found, selection = evaluation.metrics["all"], evaluation.selection
-    low, high = found["interval"]
+def _line(name: str, evaluation: "Evaluation") -> str:
+    """The headline metrics of an evaluation in a line."""
+    metrics, selection = evaluation.metrics["all"], evaluation.selection
     seed = f", seed {evaluation.subject.seed}" if evaluation.subject.seed else ""
     tta = f", TTA {evaluation.tta}" if evaluation.tta != "none" else ""
-    clean = f"clean {evaluation.metrics['clean']['accuracy']:.2%}, " if "clean" in evaluation.metrics else ""
-    kept = "" if evaluation.subject.model is not None else " (kept answers: no maps)"
-    left = sum(selection.account.values())
-    account = f"; {left:,} of {selection.total:,} rows not judged, see the report" if left else ""
-    return (
-        f"{evaluation.subject.name}{seed}, {name} {selection.split}{tta}{kept}: "
-        f"{found['accuracy']:.2%} ({low:.2%} to {high:.2%}), {clean}balanced {found['balanced_accuracy']:.2%}, "
-        f"macro F1 {found['macro_f1']:.2%}, log loss {found['log_loss']:.3f}, ECE {found['ece']:.3f}{account}"
-    )
+    recorded = "" if evaluation.subject.model is not None else " (recorded predictions: no maps)"
+    excluded = sum(selection.account.values())
+    account = f"; {excluded:,} of {selection.total:,} rows not evaluated, see the report" if excluded else ""
+    clean = evaluation.metrics.get("clean")
+    title = f"{evaluation.subject.name}{seed}, {name} {selection.split}{tta}{recorded}"
+    return f"{title}: {headline_metrics(metrics, clean)}{account}"

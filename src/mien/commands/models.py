@@ -1,4 +1,4 @@
-"""``mien models``: the embedded models and the detectors, with the figures of their cards."""
+"""``mien models``: the embedded models and the detectors, with the metrics of their cards."""
 
 import json
 import sys
@@ -6,18 +6,17 @@ from typing import Annotated, Any
 
 import typer
 
+from mien._format import percent_interval
+from mien._metrics import HEADLINE, format_metric, metric_name
 from mien.commands import _options
 
-# What a card measures: its key, the words for it, and how the value is shown.
-_FIGURES = {
-    "accuracy.private": ("accuracy, PrivateTest", "percent"),
+# Rows of the table: key in a card, name, and how the value is formatted.
+_ROWS = {
+    "accuracy.private": ("accuracy, PrivateTest", "metric"),
     "accuracy.interval": ("95 % interval", "interval"),
-    "accuracy.private_clean": ("accuracy, PrivateTest without copies", "percent"),
-    "accuracy.public": ("accuracy, PublicTest", "percent"),
-    "balanced_accuracy": ("balanced accuracy", "percent"),
-    "macro_f1": ("macro F1", "percent"),
-    "ece": ("expected calibration error", "decimal"),
-    "log_loss": ("log loss", "decimal"),
+    "accuracy.private_clean": ("accuracy, PrivateTest without copies", "metric"),
+    "accuracy.public": ("accuracy, PublicTest", "metric"),
+    **{key: (metric_name(key), "metric") for key in HEADLINE[1:]},
     "parameters": ("parameters", "count"),
     "macs": ("multiply-adds a crop", "count"),
     "files.int8": ("int8 file", "bytes"),
@@ -29,7 +28,7 @@ def models(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Print the card of this model.")] = None,
     as_json: _options.Json = False,
 ) -> None:
-    """List the embedded models with the figures of their cards, and the detectors."""
+    """List the embedded models with the metrics of their cards, and the detectors."""
     if name is not None:
         _print_json(read_card(name)) if as_json else _print_card(name)
         return
@@ -44,9 +43,9 @@ def models(
 
 
 def read_card(name: str) -> dict[str, Any]:
-    """The figures of an embedded model as its ``card.json`` states them, and the sizes of its files in bytes.
+    """Read the card of an embedded model, and the sizes of its files in bytes.
 
-    A figure that the card lacks is absent here. A model file without a card gives its metadata. Raises ``ModelError``
+    A model file without a card gives its metadata. Raises ``ModelError``
     for an unknown name or a card that is no JSON object.
     """
     from mien._errors import ModelError
@@ -96,25 +95,28 @@ def _print_table(cards: list[dict[str, Any]], detectors: tuple[str, ...]) -> Non
     table.add_column("model")
     for card in cards:
         table.add_column(str(card["name"]), justify="right")
-    for key, (words, kind) in _FIGURES.items():
-        values = [_figure(card, key) for card in cards]
+    for key, (words, kind) in _ROWS.items():
+        values = [_value(card, key) for card in cards]
         if any(value is not None for value in values):
-            table.add_row(words, *(_shown(value, kind) for value in values))
+            table.add_row(words, *(_cell(key, value, kind) for value in values))
     console.print(table if cards else "no classifier is embedded; --model takes the path of an ONNX file")
     console.print(f"detectors: {', '.join(detectors)}    (--detector; the first is the default)", style="dim")
 
 
-def _figure(card: dict[str, Any], key: str) -> Any:
+def _value(card: dict[str, Any], key: str) -> Any:
     value: Any = card
     for part in key.split("."):
         value = value.get(part) if isinstance(value, dict) else None
     return value
 
 
-def _shown(value: Any, kind: str) -> str:
+def _cell(key: str, value: Any, kind: str) -> str:
     if kind == "interval" and isinstance(value, list) and len(value) == 2:
-        return f"{100 * value[0]:.1f} to {100 * value[1]:.1f} %"
+        return f"{percent_interval(value)} %"
     if not isinstance(value, int | float):
         return "-"
-    shown = {"percent": f"{100 * value:.1f} %", "decimal": f"{value:.3f}", "bytes": f"{value / 1e6:.2f} MB"}
-    return shown.get(kind) or (f"{value / 1e6:.1f} M" if value >= 1e6 else f"{value:,.0f}")
+    if kind == "metric":
+        return format_metric(key.split(".")[0], value)
+    if kind == "bytes":
+        return f"{value / 1e6:.2f} MB"
+    return f"{value / 1e6:.1f} M" if value >= 1e6 else f"{value:,.0f}"

@@ -1,10 +1,11 @@
-"""``mien record``: the evidence of a finished run, as results/ keeps it."""
+"""``mien export``, ``mien ensemble``, ``mien logits`` and ``mien record``: what follows a finished training."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from mien._metrics import headline_metrics
 from mien.commands import _options
 from mien.commands._extra import needs_lab
 from mien.commands._progress import TerminalProgress
@@ -28,22 +29,20 @@ def export(
 
     trained = recalibrated(load_final(run), calibration)
     card = export_model(trained, load_set(data, trained.recipe), out, final=final, half=half)
-    low, high = card["accuracy"]["interval"]
     split = "private" if final else "public"
-    accuracy, clean = card["accuracy"][split], card["accuracy"][f"{split}_clean"]
-    figures = f"{accuracy:.2%} ({low:.2%} to {high:.2%}), clean {clean:.2%}, ECE {card['ece']:.3f}"
-    typer.echo(f"{card['name']}: {split.capitalize()}Test {figures}. {out}")
+    found = card["metrics"][split]["int8"]
+    typer.echo(f"{card['name']}: {split.capitalize()}Test {headline_metrics(found['all'], found.get('clean'))}. {out}")
 
 
-def join(
+def ensemble(
     runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs, two or more.")],
-    out: Annotated[Path, typer.Option(help="Folder of the joined run.")],
-    name: Annotated[str, typer.Option(help="What it is called; default: the name of the folder.")] = "",
-    about: Annotated[str, typer.Option(help="What its card says of it; default: which nets it is made of.")] = "",
+    out: Annotated[Path, typer.Option(help="Folder of the ensemble.")],
+    name: Annotated[str, typer.Option(help="Name of the ensemble; default: the name of the folder.")] = "",
+    about: Annotated[str, typer.Option(help="Description in its card; default: the nets that it consists of.")] = "",
 ) -> None:
-    """Put the nets of RUNS side by side: one net that answers the mean of their logits, without further training.
+    """Combine the nets of RUNS into one net that returns the mean of their logits, without further training.
 
-    The result is a finished run as `mien train` leaves it: evaluate it, record it, export it.
+    The result is a finished run, as `mien train` writes it: it can be evaluated, recorded and exported.
     """
     with needs_lab():
         from mien.lab.complexity import count_macs, count_parameters
@@ -53,7 +52,7 @@ def join(
     recipe = combine_runs(runs, out, name=name or out.resolve().name, about=about)
     net = load_final(out).net
     cost = f"{count_parameters(net):,} parameters, {count_macs(net, recipe.data.size) / 1e6:.0f} MMAC a face"
-    typer.echo(f"{recipe.name}: {len(runs)} nets side by side, {cost}. {out}")
+    typer.echo(f"{recipe.name}: {len(runs)} nets, {cost}. {out}")
 
 
 def logits(
@@ -97,29 +96,23 @@ def record(
     out: Annotated[Path | None, typer.Option(help="Folder to write to; default: results/RECIPE/seed-SEED.")] = None,
     data: _options.TrainingData = None,
     final: _options.FinalTest = False,
-    int8: Annotated[bool, typer.Option(help="Quantise, judge that, too, and keep the file where it is small.")] = True,
+    int8: Annotated[bool, typer.Option(help="Quantise, evaluate that, too, and keep the file if it is small.")] = True,
     calibration: _options.Calibration = "",
 ) -> None:
-    """Judge RUN and write its figures, log, recipe, curves, confusion matrix and, where it is small, its int8 file."""
+    """Evaluate RUN and write its metrics, log, recipe, curves, confusion matrix and, if it is small, its int8 file."""
     with needs_lab():
-        from mien.lab import record as evidence
         from mien.lab.data.datasets import load_set
+        from mien.lab.record import record_run
         from mien.lab.train.run import load_final
 
     recipe = load_final(run).recipe
     folder = out or Path("results") / recipe.name / f"seed-{recipe.seed}"
     faces = load_set(data, recipe)
-    metrics = evidence.record(run, faces, folder, final=final, calibration=calibration, int8=int8)
+    metrics = record_run(run, faces, folder, final=final, calibration=calibration, int8=int8)
     for split, by_precision in metrics["metrics"].items():
-        figures = by_precision["fp32"]["all"]
-        low, high = figures["interval"]
-        clean = f"clean {by_precision['fp32']['clean']['accuracy']:.2%}, " if split != "leaky" else ""
-        named = f"{split.capitalize()}Test" if split != "leaky" else "leaky part (copies of training faces)"
-        typer.echo(
-            f"{recipe.name}, {named}: {figures['accuracy']:.2%} ({low:.2%} to {high:.2%}), "
-            f"{clean}balanced {figures['balanced_accuracy']:.2%}, macro F1 {figures['macro_f1']:.2%}, "
-            f"log loss {figures['log_loss']:.3f}"
-        )
+        found = by_precision["fp32"]
+        name = f"{split.capitalize()}Test" if split != "leaky" else "leaky part (copies of training faces)"
+        typer.echo(f"{recipe.name}, {name}: {headline_metrics(found['all'], found.get('clean'))}")
     if "accuracy" in metrics["claim"]["metrics"]:
         typer.echo(f"claimed by document {metrics['claim']['document']}: {metrics['claim']['metrics']['accuracy']:.2%}")
     typer.echo(str(folder))

@@ -1,7 +1,8 @@
-"""Figures of a classifier from its probabilities, with bootstrap intervals.
+"""Metrics of a classifier from its probabilities, with bootstrap intervals.
 
-What scikit-learn has comes from scikit-learn; what a bootstrap needs two thousand times over is counted here, and
-`tests/lab/evaluate/test_metrics.py` holds the two together.
+``compute_metrics`` computes every metric once, most of them with scikit-learn. The bootstrap needs each of its metrics
+two thousand times and counts them itself; ``tests/lab/evaluate/test_metrics.py`` compares both. A new metric needs a
+line in ``compute_metrics`` and one in the table ``mien._metrics.METRICS``; reports, cards and comparisons follow.
 """
 
 from collections.abc import Callable
@@ -17,35 +18,53 @@ from mien._errors import DataError
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
 
-BINS = 15  # of confidence, equally wide
-# Rounding of float32 alone stays far below this.
+BINS = 15  # equal-width bins of confidence
+# Largest distance of a row's sum from 1; rounding of float32 stays far below.
 _SUM_ERROR = 1e-3
 
 
 def compute_metrics(
     probs: Floats, labels: Ints, emotions: tuple[Emotion, ...], *, resamples: int = 2000
 ) -> dict[str, Any]:
-    """Every figure of ``probs`` ``[N, C]`` against ``labels`` ``[N]``, as plain values for a JSON file.
+    """Compute every metric of a classifier on labelled faces.
 
-    Classes without a face count neither in the balanced accuracy nor in the macro F1, and are named in ``absent``.
-    ``intervals`` are the 95 % percentile bootstrap intervals over ``resamples`` draws of the rows; ``interval`` is that
-    of the accuracy. Raises ``DataError`` for no rows and for probabilities that are none.
+    Args:
+        probs: Probabilities ``[N, C]``; every row sums to 1.
+        labels: Index of the true class of every row, ``[N]`` in 0..C-1.
+        emotions: The C classes, in the order of the columns of ``probs``.
+        resamples: Number of bootstrap draws of the rows.
+
+    Returns:
+        Plain values for a JSON file: the metrics of ``mien._metrics.METRICS``, ``n`` rows, the values of each class
+        (``recall``, ``precision``, ``f1``, ``support``), the ``confusion`` matrix (rows are labels), the classes
+        without a face (``absent``; they do not count in macro means), and 95 % percentile bootstrap ``intervals``.
+        ``interval`` is that of the accuracy.
+
+    Raises:
+        DataError: If there are no rows, or the values are not probabilities.
+
+    Example:
+        >>> from mien._emotions import Emotion
+        >>> probs = np.array([[0.9, 0.1], [0.4, 0.6], [0.7, 0.3]])
+        >>> found = compute_metrics(probs, np.array([0, 1, 1]), (Emotion.HAPPY, Emotion.SAD), resamples=10)
+        >>> round(found["accuracy"], 3), found["confusion"]
+        (0.667, [[1, 0], [1, 1]])
     """
-    probs = checked(probs, labels, len(emotions))
-    guess, classes = probs.argmax(1), np.arange(len(emotions))
+    probs = check_probabilities(probs, labels, len(emotions))
+    predicted, classes = probs.argmax(1), np.arange(len(emotions))
     precision, recall, f1, support = reference.precision_recall_fscore_support(
-        labels, guess, labels=classes, zero_division=0
+        labels, predicted, labels=classes, zero_division=0
     )
-    second = np.argsort(-probs, axis=1, kind="stable")[:, :2]
+    top2 = np.argsort(-probs, axis=1, kind="stable")[:, :2]
     intervals = bootstrap_metrics(probs, labels, resamples=resamples)
     return {
         "n": len(labels),
-        "accuracy": float(np.mean(guess == labels)),
+        "accuracy": float(np.mean(predicted == labels)),
         "interval": intervals["accuracy"],
         "balanced_accuracy": float(recall[support > 0].mean()),
         "macro_f1": float(f1[support > 0].mean()),
         "weighted_f1": float(np.average(f1, weights=support)),
-        "top2": float((second == labels[:, None]).any(1).mean()),
+        "top2": float((top2 == labels[:, None]).any(1).mean()),
         "log_loss": float(reference.log_loss(labels, probs, labels=classes)),
         "brier": float(brier(probs, labels).mean()),
         "ece": expected_calibration_error(probs, labels),
@@ -55,36 +74,65 @@ def compute_metrics(
         "f1": _by_emotion(emotions, f1, float),
         "support": _by_emotion(emotions, support, int),
         "absent": [str(e) for e, n in zip(emotions, support, strict=True) if n == 0],
-        "confusion": reference.confusion_matrix(labels, guess, labels=classes).tolist(),
+        "confusion": reference.confusion_matrix(labels, predicted, labels=classes).tolist(),
     }
 
 
-def checked(probs: Floats, labels: Ints, classes: int) -> NDArray[np.float64]:
-    """``probs`` as float64 whose rows sum to 1. Raises ``DataError`` for anything that is no table of probabilities."""
+def check_probabilities(probs: Floats, labels: Ints, classes: int) -> NDArray[np.float64]:
+    """Check a table of probabilities and normalise its rows.
+
+    Args:
+        probs: ``[N, C]``.
+        labels: One label for every row, ``[N]``.
+        classes: The number of classes C.
+
+    Returns:
+        ``probs`` as float64 whose rows sum to 1.
+
+    Raises:
+        DataError: If there are no rows, the shape differs, or a row is negative or does not sum to 1.
+    """
     if len(labels) == 0:
-        raise DataError("no rows to judge; check the split and the class set")
+        raise DataError("no rows to evaluate; check the split and the class set")
     if probs.shape != (len(labels), classes):
         raise DataError(f"probabilities have shape {list(probs.shape)}, not [{len(labels)}, {classes}]")
     total = probs.sum(axis=1, keepdims=True, dtype=np.float64)
-    if not (np.isfinite(probs).all() and (probs >= 0).all() and (abs(total - 1) <= _SUM_ERROR).all()):
-        wrong = ~(np.isfinite(probs).all(1) & (probs >= 0).all(1) & (abs(total[:, 0] - 1) <= _SUM_ERROR))
-        worst, place = float(total[wrong][0, 0]), int(np.flatnonzero(wrong)[0])
+    valid = np.isfinite(probs).all(1) & (probs >= 0).all(1) & (abs(total[:, 0] - 1) <= _SUM_ERROR)
+    if not valid.all():
+        first = int(np.flatnonzero(~valid)[0])
         raise DataError(
             "probabilities must be at least 0 and sum to 1 in every row; "
-            f"{int(wrong.sum()):,} rows do not, the first (number {place}) sums to {worst:.4f}"
+            f"{int((~valid).sum()):,} rows do not, the first (number {first}) sums to {float(total[first, 0]):.4f}"
         )
     return np.asarray(probs / total, dtype=np.float64)
 
 
 def brier(probs: Floats, labels: Ints) -> NDArray[np.float64]:
-    """Squared distance of each row of ``probs`` to its one-hot label, ``[N]`` in 0..2 (Brier, 1950)."""
+    """Compute the Brier score of every row (Brier, 1950).
+
+    Args:
+        probs: ``[N, C]``.
+        labels: ``[N]`` in 0..C-1.
+
+    Returns:
+        Squared distance to the one-hot label, ``[N]`` in 0..2.
+    """
     distance = np.array(probs, dtype=np.float64)
     distance[np.arange(len(labels)), labels] -= 1
     return np.asarray((distance**2).sum(1))
 
 
 def expected_calibration_error(probs: Floats, labels: Ints, *, bins: int = BINS) -> float:
-    """Mean gap between confidence and accuracy over ``bins`` equal-width bins of confidence (Guo et al., ICML 2017)."""
+    """Compute the mean gap between confidence and accuracy over bins of confidence (Guo et al., ICML 2017).
+
+    Args:
+        probs: ``[N, C]``.
+        labels: ``[N]`` in 0..C-1.
+        bins: Number of equal-width bins.
+
+    Returns:
+        The error from 0 to 1.
+    """
     gaps = np.zeros(bins)
     np.add.at(gaps, _bin(probs, bins), (probs.argmax(1) == labels) - probs.max(1))
     return float(np.abs(gaps).sum() / len(labels))
@@ -93,7 +141,17 @@ def expected_calibration_error(probs: Floats, labels: Ints, *, bins: int = BINS)
 def bootstrap_interval(
     values: NDArray[Any], statistic: Callable[[NDArray[Any]], Any], *, resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of ``statistic`` over the first axis of ``values`` (Efron, 1979)."""
+    """Compute a 95 % percentile bootstrap interval (Efron, 1979).
+
+    Args:
+        values: The sample; its first axis is drawn from, with replacement.
+        statistic: Maps a drawn sample to a number.
+        resamples: Number of draws.
+        seed: Seed of the draws.
+
+    Returns:
+        Lower and upper edge.
+    """
     generator = np.random.default_rng(seed)
     draws = [float(statistic(values[generator.integers(0, len(values), len(values))])) for _ in range(resamples)]
     low, high = np.percentile(draws, [2.5, 97.5])
@@ -101,29 +159,48 @@ def bootstrap_interval(
 
 
 def bootstrap_metrics(probs: Floats, labels: Ints, *, resamples: int = 2000, seed: int = 0) -> dict[str, list[float]]:
-    """95 % intervals of the figures that stand first in a report, all from the same draws of the rows."""
+    """Compute 95 % percentile bootstrap intervals of the main metrics, all from the same draws of the rows.
+
+    Args:
+        probs: ``[N, C]``; every row sums to 1.
+        labels: ``[N]`` in 0..C-1.
+        resamples: Number of draws.
+        seed: Seed of the draws.
+
+    Returns:
+        Key of the metric -> lower and upper edge.
+    """
     generator, n = np.random.default_rng(seed), len(labels)
-    guess, log_losses, briers = probs.argmax(1), _log_losses(probs, labels), brier(probs, labels)
-    place, gap = _bin(probs, BINS), (probs.argmax(1) == labels) - probs.max(1)
+    predicted, log_losses, briers = probs.argmax(1), _log_losses(probs, labels), brier(probs, labels)
+    index, gap = _bin(probs, BINS), (probs.argmax(1) == labels) - probs.max(1)
     draws: dict[str, list[float]] = {}
     for _ in range(resamples):
         rows = generator.integers(0, n, n)
-        gaps = np.bincount(place[rows], weights=gap[rows], minlength=BINS)
-        drawn = count_metrics(labels[rows], guess[rows], probs.shape[1])
+        gaps = np.bincount(index[rows], weights=gap[rows], minlength=BINS)
+        drawn = count_metrics(labels[rows], predicted[rows], probs.shape[1])
         drawn |= {"log_loss": log_losses[rows].mean(), "brier": briers[rows].mean(), "ece": np.abs(gaps).sum() / n}
         for name, value in drawn.items():
             draws.setdefault(name, []).append(float(value))
     return {name: [float(edge) for edge in np.percentile(values, [2.5, 97.5])] for name, values in draws.items()}
 
 
-def count_metrics(labels: Ints, guess: Ints, classes: int) -> dict[str, float]:
-    """Accuracy, balanced accuracy and macro F1 from counts; classes without a face do not count."""
-    table = np.bincount(labels * classes + guess, minlength=classes * classes).reshape(classes, classes)
-    right, truth, told = table.diagonal(), table.sum(1), table.sum(0)
-    present = truth > 0
-    recall = right[present] / truth[present]
-    f1 = 2 * right[present] / (truth[present] + told[present])
-    return {"accuracy": right.sum() / len(labels), "balanced_accuracy": recall.mean(), "macro_f1": f1.mean()}
+def count_metrics(labels: Ints, predicted: Ints, classes: int) -> dict[str, float]:
+    """Compute accuracy, balanced accuracy and macro F1 from the confusion matrix.
+
+    Args:
+        labels: ``[N]`` in 0..classes-1; classes without a label do not count in the means.
+        predicted: Index of the predicted class, ``[N]``.
+        classes: The number of classes.
+
+    Returns:
+        The three metrics by key.
+    """
+    table = np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
+    correct, true, claimed = table.diagonal(), table.sum(1), table.sum(0)
+    present = true > 0
+    recall = correct[present] / true[present]
+    f1 = 2 * correct[present] / (true[present] + claimed[present])
+    return {"accuracy": correct.sum() / len(labels), "balanced_accuracy": recall.mean(), "macro_f1": f1.mean()}
 
 
 def _log_losses(probs: Floats, labels: Ints) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""An exported file against the splits of a data set, through the same code that readers use."""
+"""Predictions of a classifier on labelled faces: which rows are evaluated, and how they compare with FER+ votes."""
 
 import json
 from collections.abc import Mapping
@@ -16,11 +16,19 @@ from mien._emotions import Emotion, class_set
 from mien._errors import DataError
 from mien.infer import Classifier
 from mien.lab.data import FaceSet, Split, clean_rows, vote_distribution, with_classes
-from mien.lab.metrics import bootstrap_interval, checked, compute_metrics
+from mien.lab.metrics import Floats, bootstrap_interval, check_probabilities, compute_metrics
 
 
 def resize_faces(faces: FaceSet, size: int) -> NDArray[np.uint8]:
-    """The faces as the file takes them: uint8 ``[N, size, size]``, resized (bicubic) where their own size differs."""
+    """Resize faces to the side that a model takes (bicubic); faces of that side are returned as they are.
+
+    Args:
+        faces: N faces.
+        size: Side of the result in pixels.
+
+    Returns:
+        uint8 ``[N, size, size]``.
+    """
     if faces.images.shape[-1] == size:
         return faces.images.numpy()
     images = faces.images.unsqueeze(1).float()
@@ -32,9 +40,14 @@ def resize_faces(faces: FaceSet, size: int) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a classifier says of a split: ``rows`` int64 ``[N]`` of the data set, ``probs`` float32 ``[N, C]``.
+    """The predictions of a classifier for labelled faces.
 
-    ``labels`` int64 ``[N]`` are the truth, ``clean`` bool ``[N]`` the rows whose pixels are no earlier row's.
+    Attributes:
+        rows: Row numbers in the data set, int64 ``[N]``.
+        probs: Probabilities, float32 ``[N, C]``.
+        labels: True classes, int64 ``[N]`` in 0..C-1.
+        clean: Whether no earlier row has the same pixels, bool ``[N]``.
+        emotions: The C classes.
     """
 
     rows: NDArray[np.int64]
@@ -44,7 +57,7 @@ class Predictions:
     emotions: tuple[Emotion, ...]
 
     def metrics(self) -> dict[str, Any]:
-        """Figures of ``all`` rows and of the ``clean`` ones; the latter only where there are any."""
+        """Compute the metrics of ``all`` rows and, where there are any, of the ``clean`` ones."""
         found = {"all": compute_metrics(self.probs, self.labels, self.emotions)}
         if self.clean.all():
             found["clean"] = found["all"]
@@ -54,51 +67,65 @@ class Predictions:
 
 
 def predict_split(classifier: Classifier, faces: FaceSet, classes: str, split: Split) -> Predictions:
-    """Every answer of ``classifier`` on ``split``.
+    """Predict a split with a classifier of the core.
 
-    ``faces`` is the full set of seven classes, from which copies are known; ``classes`` names the classifier's
-    class set. Raises ``DataError`` for a classifier of other classes and for an empty split.
+    Args:
+        classifier: An ONNX file of the contract.
+        faces: The full set in seven classes; copies are found in it.
+        classes: Name of the class set of the classifier.
+        split: The split to predict.
+
+    Returns:
+        The predictions for every row of the split that has one of the classes.
+
+    Raises:
+        DataError: If the classifier has other classes, or no row is left.
     """
     if class_set(classes) != classifier.emotions:
-        raise DataError(f"{classifier.name} answers {', '.join(classifier.emotions)}: not the class set {classes!r}")
+        raise DataError(f"{classifier.name} predicts {', '.join(classifier.emotions)}, not the class set {classes!r}")
     chosen = with_classes(faces.split(split), classes)
     if len(chosen) == 0:
-        raise DataError(f"{faces.source}: no rows left to judge {classifier.name} on; check the Usage column")
+        raise DataError(f"{faces.source}: no rows left to evaluate {classifier.name} on; check the Usage column")
     clean = np.isin(chosen.rows.numpy(), faces.rows[clean_rows(faces, split)].numpy())
     probs, _ = classifier(resize_faces(chosen, classifier.size))
     return Predictions(chosen.rows.numpy(), probs, chosen.labels.numpy(), clean, chosen.emotions)
 
 
 def evaluate_split(classifier: Classifier, faces: FaceSet, classes: str, split: Split) -> dict[str, Any]:
-    """Figures of the file on ``split``: of ``all`` rows, and of the ``clean`` ones. Raises as ``answer``."""
+    """Compute the metrics of a classifier on a split; arguments and errors as for ``predict_split``."""
     return predict_split(classifier, faces, classes, split).metrics()
 
 
-class Reader(Protocol):
-    """What is examined: a ``Model`` of the lab or a ``Classifier`` of the core."""
+class FaceClassifier(Protocol):
+    """What can be evaluated: a ``Model`` of the lab or a ``Classifier`` of the core."""
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """Its name."""
 
     @property
     def emotions(self) -> tuple[Emotion, ...]:
-        """Its classes, in the order of its answers."""
+        """Its classes, in the order of its probabilities."""
 
     @property
     def size(self) -> int:
-        """The side of its crops in pixels."""
+        """Side of its crops in pixels."""
 
     def __call__(self, crops: NDArray[np.uint8], /) -> tuple[NDArray[np.float32], Any]:
-        """Crops uint8 ``[N, size, size]`` -> probabilities float32 ``[N, C]``, and maps."""
+        """Return probabilities float32 ``[N, C]`` and maps for crops uint8 ``[N, size, size]``."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The faces of a test: ``faces`` labelled in the model's classes, ``clean`` bool ``[N]``, and the ``account``.
+    """The rows that a model is evaluated on.
 
-    ``split`` names the part ("PublicTest", or "all"); ``total`` is the number of its rows, ``account`` says of those
-    that are not judged how many and why; ``protocol`` how the labels came about.
+    Attributes:
+        faces: The rows, labelled in the classes of the model.
+        clean: Whether no earlier row has the same pixels, bool ``[N]``.
+        split: Name of the split, or ``"all"``.
+        total: Number of rows of the split.
+        account: Reason -> number of rows that are not evaluated.
+        protocol: How the labels were chosen.
     """
 
     faces: FaceSet
@@ -116,17 +143,27 @@ FERPLUS_PROTOCOL = (
 
 
 def select_rows(faces: FaceSet, emotions: tuple[Emotion, ...], split: Split | None = None) -> Selection:
-    """The rows of ``split`` (``None``: all) that a model of ``emotions`` can be judged on, labelled in its order.
+    """Select the rows that a model can be evaluated on, labelled in the order of its classes.
 
-    A model that knows contempt is judged on the FER+ majority where the set has votes, else on the set's labels. Faces
-    whose emotion the model does not know are left out and counted. ``faces`` is the whole set: copies in earlier
-    splits are known from it. Raises ``DataError`` when no row, or one class alone, is left.
+    A model that knows contempt is evaluated on the FER+ majority where the set has votes, else on the labels of the
+    set. Faces of an emotion that the model does not know are excluded and counted.
+
+    Args:
+        faces: The whole set; copies in earlier splits are found in it.
+        emotions: The classes of the model.
+        split: The split, or ``None`` for all rows.
+
+    Returns:
+        The selection.
+
+    Raises:
+        DataError: If no row, or only one class, is left.
     """
     part = faces.split(split) if split else faces
     name = str(split) if split else "all"
     if not len(part):
         there = ", ".join(s for s in Split if len(faces.split(s)))
-        raise DataError(f"{faces.source}: has no rows in {name}; it has {there}; name one with --split, or all")
+        raise DataError(f"{faces.source}: has no rows in {name}; it has {there}; choose one of these, or all")
     account: dict[str, int] = {}
     protocol, chosen = "the labels of the set", part
     if Emotion.CONTEMPT in emotions and faces.votes is not None and Emotion.CONTEMPT not in faces.emotions:
@@ -142,23 +179,31 @@ def select_rows(faces: FaceSet, emotions: tuple[Emotion, ...], split: Split | No
     return Selection(chosen, clean, name, len(part), account, protocol)
 
 
-def predict_selection(reader: Reader, selection: Selection) -> Predictions:
-    """The answers of ``reader`` for the selected rows."""
+def predict_selection(model: FaceClassifier, selection: Selection) -> Predictions:
+    """Predict the selected rows.
+
+    Args:
+        model: The model.
+        selection: Rows as ``select_rows`` gives them for the classes of the model.
+
+    Returns:
+        One prediction for every selected row.
+    """
     faces = selection.faces
-    probs, _ = reader(resize_faces(faces, reader.size))
+    probs, _ = model(resize_faces(faces, model.size))
     return Predictions(faces.rows.numpy(), probs, faces.labels.numpy(), selection.clean, faces.emotions)
 
 
 def _ferplus_account(part: FaceSet, kept: int) -> dict[str, int]:
     jpeg = 0 if part.pixels_from_jpeg is None else int(part.pixels_from_jpeg.sum())
     rest = len(part) - kept - jpeg
-    account = {"pixels from JPEG, whose votes may be another picture's": jpeg}
+    account = {"pixels from JPEG, whose votes may be those of another image": jpeg}
     account["no majority of votes for one emotion"] = rest
     return {reason: count for reason, count in account.items() if count}
 
 
 def _in_order(faces: FaceSet, emotions: tuple[Emotion, ...]) -> tuple[FaceSet, dict[str, int]]:
-    """``faces`` labelled in the order of ``emotions``; those of other emotions are left out, and counted."""
+    """Faces labelled in the order of ``emotions``; those of other emotions are excluded and counted."""
     index = torch.tensor([emotions.index(e) if e in emotions else -1 for e in faces.emotions])
     labels = index[faces.labels]
     counts = {
@@ -175,50 +220,58 @@ def _clean(faces: FaceSet, split: Split | None) -> torch.Tensor:
     return faces.rows[torch.stack(masks).any(dim=0)]
 
 
-Floats = NDArray[np.floating[Any]]
+def compare_with_votes(predictions: Predictions, selection: Selection, part: FaceSet) -> dict[str, Any] | None:
+    """Compare predictions with the votes of FER+.
 
+    Args:
+        predictions: The predictions for ``selection``.
+        selection: The evaluated rows.
+        part: The split as it was read, in the seven classes and with its votes.
 
-def compare_with_votes(answers: Predictions, selection: Selection, part: FaceSet) -> dict[str, Any] | None:
-    """``majority`` and ``distribution`` for answers to ``selection`` of ``part``; ``None`` for a set without votes.
-
-    ``part`` is the split as it was read, in the seven classes and with its votes.
+    Returns:
+        Plain values: the ``rule`` of the majority, the agreement with the ``majority``, and the distances to the
+        ``distribution`` of all votes. ``None`` for a set without votes.
     """
     if part.votes is None:
         return None
     return {
         "rule": FERPLUS_PROTOCOL,
-        "majority": _majority(answers, part),
-        "distribution": _distribution(answers, selection.faces),
+        "majority": _majority(predictions, part),
+        "distribution": _distribution(predictions, selection.faces),
     }
 
 
-def distances(probs: Floats, votes: Floats) -> dict[str, NDArray[np.float64]]:
-    """Three distances of ``probs`` to ``votes``, both ``[N, C]`` with rows that sum to 1; each is ``[N]``.
+def vote_distances(probs: Floats, votes: Floats) -> dict[str, NDArray[np.float64]]:
+    """Compute three distances between probabilities and vote shares.
 
-    - ``kl``: Kullback-Leibler divergence of the answer from the votes, in nats
-    - ``total_variation``: half the sum of absolute differences, 0..1
-    - ``log_loss``: cross-entropy of the answer under the votes, in nats; ``kl`` plus the entropy of the votes
+    Args:
+        probs: ``[N, C]``; every row sums to 1.
+        votes: Shares of the votes, ``[N, C]``; every row sums to 1.
+
+    Returns:
+        Each ``[N]``: ``kl``, the Kullback-Leibler divergence in nats; ``total_variation``, half the sum of absolute
+        differences, 0..1; ``log_loss``, the cross-entropy under the votes in nats, which is ``kl`` plus their entropy.
     """
     p, v = np.asarray(probs, np.float64), np.asarray(votes, np.float64)
     logs = np.log(p.clip(np.finfo(np.float64).eps, 1))
-    surprise = -(v * logs).sum(1)
+    cross_entropy = -(v * logs).sum(1)
     entropy = -(v * np.log(np.where(v > 0, v, 1))).sum(1)
-    return {"kl": surprise - entropy, "total_variation": np.abs(p - v).sum(1) / 2, "log_loss": surprise}
+    return {"kl": cross_entropy - entropy, "total_variation": np.abs(p - v).sum(1) / 2, "log_loss": cross_entropy}
 
 
-def _majority(answers: Predictions, part: FaceSet) -> dict[str, Any]:
-    """Agreement with the majority, on the judged rows that have one among the model's classes."""
+def _majority(predictions: Predictions, part: FaceSet) -> dict[str, Any]:
+    """Agreement with the majority, on the evaluated rows that have one among the model's classes."""
     voted = with_classes(part, "eight")
     winner = dict(zip(voted.rows.tolist(), (voted.emotions[i] for i in voted.labels.tolist()), strict=True))
     own = dict(zip(part.rows.tolist(), (part.emotions[i] for i in part.labels.tolist()), strict=True))
-    rows, guess = answers.rows.tolist(), answers.probs.argmax(1).tolist()
-    judged = [(row, answers.emotions[place]) for row, place in zip(rows, guess, strict=True) if row in winner]
-    shared = [(row, told) for row, told in judged if winner[row] in answers.emotions]
+    rows, guesses = predictions.rows.tolist(), predictions.probs.argmax(1).tolist()
+    known = [(row, predictions.emotions[place]) for row, place in zip(rows, guesses, strict=True) if row in winner]
+    shared = [(row, guess) for row, guess in known if winner[row] in predictions.emotions]
     account = {
-        "no majority, or pixels from JPEG": len(rows) - len(judged),
-        "majority for an emotion that the model does not know": len(judged) - len(shared),
+        "no majority, or pixels from JPEG": len(rows) - len(known),
+        "majority for an emotion that the model does not know": len(known) - len(shared),
     }
-    right = np.array([told == winner[row] for row, told in shared], np.float64)
+    right = np.array([guess == winner[row] for row, guess in shared], np.float64)
     labels = np.array([own[row] == winner[row] for row, _ in shared], np.float64)
     return {
         "n": len(shared),
@@ -230,62 +283,81 @@ def _majority(answers: Predictions, part: FaceSet) -> dict[str, Any]:
     }
 
 
-def _distribution(answers: Predictions, faces: FaceSet) -> dict[str, Any]:
-    """Distances to the votes for the model's classes, on the judged rows that have any."""
+def _distribution(predictions: Predictions, faces: FaceSet) -> dict[str, Any]:
+    """Distances to the votes for the model's classes, on the evaluated rows that have any."""
     votes = vote_distribution(faces).numpy()
     usable = votes.sum(1) > 0
-    told: dict[str, Any] = {"n": int(usable.sum()), "total": len(usable)}
+    found: dict[str, Any] = {"n": int(usable.sum()), "total": len(usable)}
     if not usable.any():
-        return told
+        return found
     chosen = votes[usable].astype(np.float64)
-    rest = chosen / chosen.sum(1, keepdims=True)
-    for name, values in distances(answers.probs[usable], rest).items():
-        told[name] = float(values.mean())
-        told[f"{name}_interval"] = list(bootstrap_interval(values, np.mean))
-    told["vote_entropy"] = told["log_loss"] - told["kl"]
-    return told
+    shares = chosen / chosen.sum(1, keepdims=True)
+    for name, values in vote_distances(predictions.probs[usable], shares).items():
+        found[name] = float(values.mean())
+        found[f"{name}_interval"] = list(bootstrap_interval(values, np.mean))
+    found["vote_entropy"] = found["log_loss"] - found["kl"]
+    return found
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
-    """``metrics.json`` of a folder of results/. Raises ``DataError`` where there is none, or half of one."""
+    """Read ``metrics.json`` of a recorded run.
+
+    Args:
+        folder: The folder that ``record_run`` wrote.
+
+    Returns:
+        Its content.
+
+    Raises:
+        DataError: If the file is missing, damaged, or the report of an evaluation.
+    """
     path = folder / "metrics.json"
     try:
-        said = json.loads(path.read_text("utf-8"))
+        content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); write it with `mien record`") from error
-    if isinstance(said, dict) and {"model", "about"} <= said.keys():
-        raise DataError(f"{folder}: is a report of `mien evaluate`, no run; name the model that it is about")
-    if not isinstance(said, dict) or not {"recipe", "seed", "metrics", "data_sha256"} <= said.keys():
-        raise DataError(f"{path}: holds no figures of a run; write it again with `mien record`")
-    return said
+        raise DataError(f"{path}: cannot be read ({error}); record the run again") from error
+    if isinstance(content, dict) and {"model", "about"} <= content.keys():
+        raise DataError(f"{folder}: is the report of an evaluation, not a run; name its model instead")
+    if not isinstance(content, dict) or not {"recipe", "seed", "metrics", "data_sha256"} <= content.keys():
+        raise DataError(f"{path}: holds no metrics of a run; record the run again")
+    return content
 
 
 def load_recorded(folder: Path, faces: FaceSet, split: Split) -> tuple[Predictions, Selection]:
-    """The kept answers (fp32, calibrated) for ``split`` of ``faces``, and the selection that they answer.
+    """Load the recorded predictions (fp32, calibrated) of a run.
 
-    Raises ``DataError`` for answers about other faces, for a split that was not judged, and for a damaged file.
+    Args:
+        folder: The folder that ``record_run`` wrote.
+        faces: The data set that the run was evaluated on.
+        split: The split.
+
+    Returns:
+        The predictions, and the selection that they belong to.
+
+    Raises:
+        DataError: If the faces are others, the split was not evaluated, or the file is damaged.
     """
-    said, path = read_metrics(folder), folder / "predictions.npz"
-    # A run that further sets were mixed into has a hash of all; it is judged on one of them.
-    if said.get("evaluation_sha256", said["data_sha256"]) != (faces.evaluation_sha256 or faces.sha256):
-        raise DataError(f"{folder}: its answers are about other faces than {faces.source}; name those with --data")
+    recorded, path = read_metrics(folder), folder / "predictions.npz"
+    # A run with extra data sets has a hash of all of them, but is evaluated on the main one.
+    if recorded.get("evaluation_sha256", recorded["data_sha256"]) != (faces.evaluation_sha256 or faces.sha256):
+        raise DataError(f"{folder}: its predictions belong to other faces than {faces.source}; use those of the run")
     name = split.removesuffix("Test").lower()
     try:
         classes = json.loads((folder / "recipe.json").read_text("utf-8"))["data"]["classes"]
         with np.load(path, allow_pickle=False) as file:
             if f"{name}_rows" not in file:
-                raise DataError(f"{folder}: {split} was not judged; `mien record RUN --final` judges PrivateTest")
+                raise DataError(f"{folder}: {split} was not evaluated; record the run as final to evaluate PrivateTest")
             rows, probs = file[f"{name}_rows"], file[f"{name}_probs"].astype(np.float32)
     except FileNotFoundError as error:
-        raise DataError(f"{error.filename}: no such file; write it with `mien record`") from error
+        raise DataError(f"{error.filename}: no such file; record the run again") from error
     except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
-        raise DataError(f"{path}: damaged ({type(error).__name__}); write it again with `mien record`") from error
+        raise DataError(f"{path}: damaged ({type(error).__name__}); record the run again") from error
     selection = select_rows(faces, class_set(classes), split)
     if not np.array_equal(rows, selection.faces.rows.numpy()):
-        raise DataError(f"{path}: answers other rows of {split} than are judged now; write it again with `mien record`")
+        raise DataError(f"{path}: holds other rows of {split} than are evaluated now; record the run again")
     emotions, labels = selection.faces.emotions, selection.faces.labels.numpy()
     try:
-        probs = checked(probs, labels, len(emotions)).astype(np.float32)
+        probs = check_probabilities(probs, labels, len(emotions)).astype(np.float32)
     except DataError as error:
-        raise DataError(f"{path}: {error}; write it again with `mien record`") from error
+        raise DataError(f"{path}: {error}; record the run again") from error
     return Predictions(rows, probs, labels, selection.clean, emotions), selection

@@ -1,6 +1,6 @@
-"""The evidence of a finished run, as it stands in results/: figures, answers, log, recipe, curves, small model.
+"""Recorded results of a finished run: metrics, predictions, log, recipe, curves and a small model.
 
-What is written here holds no face of any data set.
+No file contains a face of a data set.
 """
 
 import io
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from torch.nn.functional import softmax
 
+from mien._format import percent
 from mien.infer import PRECISIONS
 from mien.lab.complexity import count_macs, count_parameters
 from mien.lab.data import FaceSet, Split
@@ -39,39 +40,55 @@ from mien.lab.recipe import dump
 from mien.lab.train.curves import draw_curves
 from mien.lab.train.run import Trained, load_final, recalibrated
 
-# Bytes up to which the int8 file of a run is kept beside its figures.
-KEPT_MODEL = 3 * 2**20
+# Largest int8 file in bytes that is recorded.
+LARGEST_MODEL = 3 * 2**20
 
 
-def record(
+def record_run(
     run: Path, faces: FaceSet, folder: Path, *, final: bool = False, calibration: str = "", int8: bool = True
 ) -> dict[str, Any]:
-    """Judge the finished run in ``run`` and write its evidence to ``folder``; returns what ``metrics.json`` says.
+    """Evaluate a finished run and record the results.
 
-    PublicTest is judged always, PrivateTest only where ``final`` says that everything has been chosen. ``model.onnx``
-    is the int8 file where it is small and loses little; without ``int8`` none is made or judged. A run of
-    ``data.expand_first`` has learned from faces of every split: it is judged on the part that validated it alone, as
-    ``leaky``, without files or answers.
-    Raises ``DataError`` for a run that is not finished and for other faces than its own, ``ModelError`` for a net that
-    cannot be exported.
+    A recipe with ``data.expand_first`` learns from faces of every split. Its run is evaluated only on its validation
+    faces, as ``leaky``, without model files or predictions.
+
+    Args:
+        run: Folder of the run.
+        faces: The data set that the run was trained on.
+        folder: Folder to write to, usually ``results/RECIPE/seed-SEED``.
+        final: Whether to evaluate PrivateTest, too: once, when everything has been chosen.
+        calibration: ``"vector"`` or ``"temperature"``; empty for what the recipe says.
+        int8: Whether to quantise the model and evaluate that, too. The file is recorded if it is small and exact.
+
+    Returns:
+        The content of ``metrics.json``.
+
+    Raises:
+        DataError: If the run is not finished, or the faces are not those of the run.
+        ModelError: If the net cannot be exported.
+
+    Example:
+        >>> record_run(Path("runs/conv4/seed-0"), faces, Path("results/conv4/seed-0"))  # doctest: +SKIP
     """
     trained = recalibrated(load_final(run), calibration)
     require_same_faces(trained, faces)
     if trained.recipe.data.expand_first:
-        return _write(run, trained, folder, _metrics(trained, _leaky_figures(trained, faces)))
-    judged_on = {"evaluation_sha256": faces.evaluation_sha256} if faces.evaluation_sha256 else {}
+        return _write(run, trained, folder, _content(trained, _leaky_metrics(trained, faces)))
+    evaluated_on = {"evaluation_sha256": faces.evaluation_sha256} if faces.evaluation_sha256 else {}
     scaling = calibrate(trained, faces)
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".record-", dir=folder) as draft:
         files = {precision: Path(draft) / name for precision, name in PRECISIONS.items() if int8 or precision != "int8"}
         export_files(trained, faces, files, scaling)
-        answers = predict_files(trained, faces, files, [Split.PUBLIC_TEST, *([Split.PRIVATE_TEST] if final else [])])
-        judged = compute_split_metrics(answers)
-        (folder / "model.onnx").unlink(missing_ok=True)  # of a record before this one
-        if int8 and int8_loss(judged) <= INT8_LOSS and files["int8"].stat().st_size <= KEPT_MODEL:
+        predictions = predict_files(
+            trained, faces, files, [Split.PUBLIC_TEST, *([Split.PRIVATE_TEST] if final else [])]
+        )
+        metrics = compute_split_metrics(predictions)
+        (folder / "model.onnx").unlink(missing_ok=True)  # of an earlier record
+        if int8 and int8_loss(metrics) <= INT8_LOSS and files["int8"].stat().st_size <= LARGEST_MODEL:
             files["int8"].replace(folder / "model.onnx")
-    _write_answers(answers, folder / "predictions.npz")
-    return _write(run, trained, folder, _metrics(trained, judged) | {"calibration": asdict(scaling)} | judged_on)
+    _write_predictions(predictions, folder / "predictions.npz")
+    return _write(run, trained, folder, _content(trained, metrics) | {"calibration": asdict(scaling)} | evaluated_on)
 
 
 def _write(run: Path, trained: Trained, folder: Path, metrics: dict[str, Any]) -> dict[str, Any]:
@@ -84,36 +101,43 @@ def _write(run: Path, trained: Trained, folder: Path, metrics: dict[str, Any]) -
 
 
 def confusion_svg(metrics: Mapping[str, Any]) -> str:
-    """The confusion matrix of what ``metrics.json`` says, on the last split judged, as SVG."""
+    """Draw the confusion matrix of the last evaluated split.
+
+    Args:
+        metrics: The content of ``metrics.json``.
+
+    Returns:
+        An SVG file.
+    """
     split, by = list(metrics["metrics"].items())[-1]
     name = "leaky part" if split == "leaky" else f"{split.capitalize()}Test"
-    figures = by["fp32"]["all"]
-    return plot_confusion(figures, f"{metrics['recipe']}, {name}: {100 * figures['accuracy']:.1f} %")
+    found = by["fp32"]["all"]
+    return plot_confusion(found, f"{metrics['recipe']}, {name}: {percent(found['accuracy'])}")
 
 
-def _leaky_figures(trained: Trained, faces: FaceSet) -> dict[str, Any]:
-    """Shaped as the figures of files are: of the net itself, on faces whose copies it has learned from."""
+def _leaky_metrics(trained: Trained, faces: FaceSet) -> dict[str, Any]:
+    """Metrics of the net on faces whose copies it was trained on, in the form of ``compute_split_metrics``."""
     rows = validation_rows(faces, trained.recipe)
     probs = softmax(predict(trained.net, rows.images, trained.recipe.data.size), dim=1)
     return {"leaky": {"fp32": {"all": compute_metrics(probs.numpy(), rows.labels.numpy(), rows.emotions)}}}
 
 
-def _write_answers(answers: dict[str, dict[str, Predictions]], path: Path) -> None:
+def _write_predictions(predictions: dict[str, dict[str, Predictions]], path: Path) -> None:
     """Rows and probabilities of the fp32 file, for paired tests: neither faces nor labels."""
-    columns: dict[str, Any] = {f"{split}_rows": by["fp32"].rows for split, by in answers.items()}
-    columns |= {f"{split}_probs": by["fp32"].probs.astype(np.float32) for split, by in answers.items()}
+    columns: dict[str, Any] = {f"{split}_rows": by["fp32"].rows for split, by in predictions.items()}
+    columns |= {f"{split}_probs": by["fp32"].probs.astype(np.float32) for split, by in predictions.items()}
     content = io.BytesIO()
     np.savez_compressed(content, **columns)
     save_bytes(path, content.getvalue())
 
 
-def _metrics(trained: Trained, judged: dict[str, Any]) -> dict[str, Any]:
+def _content(trained: Trained, metrics: dict[str, Any]) -> dict[str, Any]:
     recipe, history = trained.recipe, trained.history
     return {
         "recipe": recipe.name,
         "seed": recipe.seed,
         "claim": asdict(recipe.claim),
-        "metrics": judged,
+        "metrics": metrics,
         "parameters": count_parameters(trained.net),
         "macs": count_macs(trained.net, recipe.data.size),
         "size": recipe.data.size,

@@ -26,8 +26,8 @@ from mien.lab.evaluate.evaluation import (
     find_pairs,
     map_faces,
     most_confident_mistakes,
+    predict_faces,
     prepare,
-    read_faces,
 )
 from mien.lab.evaluate.report import write_report
 from mien.lab.evaluate.subjects import TestSet, find_subjects, load_tests, select
@@ -75,22 +75,22 @@ def test_a_set_without_votes_has_no_such_section() -> None:
     faces = cartoon_set(votes=False)
     found = evaluation(faces, reader())
     assert found.votes is None
-    assert "crowd of FER+" not in write_report(found, {})
+    assert "votes of FER+" not in write_report(found, {})
     assert compare_with_votes(found.predictions, found.selection, faces) is None
 
 
 def test_pairs_are_counted_both_ways_and_ranked() -> None:
     confusion = np.diag([10] * 7)
     confusion[2, 4], confusion[4, 2], confusion[2, 3], confusion[0, 1] = 7, 5, 1, 2
-    pairs = {(p.there.truth, p.there.told): p for p in find_pairs(confusion.tolist(), SEVEN)}
+    pairs = {(p.forward.label, p.forward.predicted): p for p in find_pairs(confusion.tolist(), SEVEN)}
     assert list(pairs)[:4] == [("fear", "happy"), ("angry", "happy"), ("fear", "surprise"), ("neutral", "sad")]
     assert list(pairs)[4:] == [("fear", "sad"), ("angry", "disgust")]
     top = pairs[Emotion.FEAR, Emotion.SAD]
-    assert (top.rank, top.there.count, top.back.count, top.there.support) == (1, 7, 5, 18)
-    assert top.there.rate == pytest.approx(7 / 18)
+    assert (top.rank, top.forward.count, top.backward.count, top.forward.support) == (1, 7, 5, 18)
+    assert top.forward.rate == pytest.approx(7 / 18)
     three = find_pairs([[1, 0, 0], [0, 1, 0], [0, 0, 0]], CLASS_SETS["three"])
-    assert [p.there.rate for p in three] == [0.0, 0.0]
-    assert [p.back.rate for p in three] == [None, None]
+    assert [p.forward.rate for p in three] == [0.0, 0.0]
+    assert [p.backward.rate for p in three] == [None, None]
 
 
 def test_the_surest_mistakes_come_first_and_copies_once() -> None:
@@ -100,7 +100,7 @@ def test_the_surest_mistakes_come_first_and_copies_once() -> None:
     probs[5, 0] = 0.6
     probs /= probs.sum(1, keepdims=True)
     answers = Predictions(faces.rows.numpy(), probs, faces.labels.numpy(), np.ones(6, bool), SEVEN)
-    found = most_confident_mistakes(answers, faces, Direction(Emotion.ANGRY, Emotion.SAD, 5, 6), most=3)
+    found = most_confident_mistakes(answers, faces, Direction(Emotion.ANGRY, Emotion.SAD, 5, 6), limit=3)
     assert found.tolist() == [1, 3, 2]
     assert len(most_confident_mistakes(answers, faces, Direction(Emotion.SAD, Emotion.ANGRY, 0, 0))) == 0
 
@@ -115,18 +115,18 @@ def test_the_gallery_shows_the_map_of_the_wrong_emotion() -> None:
 def test_views_are_means_over_what_they_say() -> None:
     faces, model = cartoon_set().select(torch.arange(300)), reader()
     images, heard = faces.images.numpy(), []
-    one = read_faces(model, faces, report=lambda *words: heard.append(words))
+    one = predict_faces(model, faces, progress=lambda *words: heard.append(words))
     assert np.allclose(one, model(images)[0])
     assert [words[1:] for words in heard] == [(256, 300), (300, 300)]
-    flip = read_faces(model, faces, tta="flip", report=lambda *_: None)
+    flip = predict_faces(model, faces, tta="flip")
     mirrored = model(np.ascontiguousarray(images[:, :, ::-1]))[0]
     assert np.allclose(flip, (model(images)[0] + mirrored) / 2, atol=1e-6)
-    ten = read_faces(model, faces, tta="ten", report=lambda *_: None)
+    ten = predict_faces(model, faces, tta="ten")
     assert np.allclose(ten.sum(1), 1, atol=1e-5)
-    both = read_faces(model, replace(faces, images=faces.images.flip(2)), tta="ten", report=lambda *_: None)
+    both = predict_faces(model, replace(faces, images=faces.images.flip(2)), tta="ten")
     assert np.allclose(ten, both, atol=1e-5)  # a mirrored face has the same ten views
     assert not np.allclose(ten, flip, atol=1e-4)
-    six = read_faces(model, faces, tta="six", report=lambda *_: None)
+    six = predict_faces(model, faces, tta="six")
     small = functional.pad(faces.images[:, None].float(), (2, 2, 2, 2), mode="replicate").byte()[:, 0]
     sizes = [faces.images, faces.images[:, 2:46, 2:46], small]
     seen = [resize_faces(replace(faces, images=view), model.size) for size in sizes for view in (size, size.flip(2))]
@@ -153,9 +153,9 @@ def test_what_cannot_be_judged_is_refused() -> None:
         evaluation(faces.select(faces.labels == 3), reader())
     with pytest.raises(DataError, match="no row is left"):
         evaluation(faces.select(faces.labels == 6), reader(CLASS_SETS["three"]))
-    with pytest.raises(DataError, match=r"no rows in PrivateTest; it has Training, PublicTest; name one"):
+    with pytest.raises(DataError, match=r"no rows in PrivateTest; it has Training, PublicTest; choose one"):
         evaluation(faces.select(faces.usage < 2), reader(), Split.PRIVATE_TEST)
-    with pytest.raises(DataError, match="name one with --split, or all"):
+    with pytest.raises(DataError, match="choose one of these, or all"):
         evaluation(faces.select(faces.usage != 1), reader())
     with pytest.raises(DataError, match=r"such split.*PublicTest"):
         read_split("Public")
@@ -183,8 +183,8 @@ def test_a_set_that_nobody_parted_is_judged_whole_unless_it_was_learned_from() -
     found = evaluation(faces, learned)
     assert found.selection.split == "PublicTest"
     assert 40 < len(found.predictions.labels) < 60
-    assert any("PublicTest chose this model" in warning for warning in found.warnings())
-    assert any("it has learned from" in w for w in evaluation(faces, learned, "all").warnings())
+    assert any("PublicTest selected this model" in warning for warning in found.warnings())
+    assert any("contains training faces" in w for w in evaluation(faces, learned, "all").warnings())
 
 
 def fill(folder: Path, names: list[str], draw: Draw, *, count: int = 6, seed: int = 0) -> Path:
@@ -202,7 +202,7 @@ def test_rows_that_a_map_leaves_out_are_accounted_for(tmp_path: Path, draw_face:
     selection = select(test, SEVEN, None)
     assert selection.account == {
         "contempt: not among the model's classes": 6,
-        "label other: left out by --map": 6,
+        "label other: excluded by the label map": 6,
     }
     assert (selection.total, len(selection.faces)) == (30, 18)
 
@@ -212,8 +212,8 @@ def test_rows_that_a_map_leaves_out_are_accounted_for(tmp_path: Path, draw_face:
     [
         (["smile"], "say LABEL=EMOTION"),
         (["smile=hapy"], r"'hapy' is no emotion \(did you mean \"happy\"\?\)"),
-        (["grin=happy"], r"no such label.*the labels are .*smile"),
-        ([], r"'smile' is no emotion that mien knows.*--map smile=happy"),
+        (["grin=happy"], r"there is no label 'grin'.*the labels are .*smile"),
+        ([], r"'smile' is no emotion that mien knows.*smile=happy"),
     ],
 )
 def test_maps_that_mean_nothing(tmp_path: Path, draw_face: Draw, words: list[str], says: str) -> None:
@@ -225,7 +225,7 @@ def test_maps_that_mean_nothing(tmp_path: Path, draw_face: Draw, words: list[str
 def test_a_set_may_be_a_test_set_alone(tmp_path: Path, draw_face: Draw) -> None:
     own = fill(tmp_path / "own", ["test/happy", "test/sad"], draw_face)
     (test,) = load_tests([own], SEVEN, size=48, label_map={})
-    with pytest.raises(DataError, match="no rows in PublicTest; it has PrivateTest; name one with --split"):
+    with pytest.raises(DataError, match="no rows in PublicTest; it has PrivateTest; choose one"):
         select(test, SEVEN, None)
     assert len(select(test, SEVEN, Split.PRIVATE_TEST).faces) == 12
 
@@ -258,10 +258,10 @@ def test_seeds_are_summed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert [seed["seed"] for seed in told["seeds"]] == ["0", "1", "2"]
     assert "3 seeds" in (folder / "report.html").read_text()
     text = (folder / "seed-1" / "report.html").read_text()
-    assert "no model here that could draw maps" in text
+    assert "without a model there are no maps" in text
     with np.load(folder / "seed-1" / "predictions.npz") as file:
         assert set(file.files) == {"rows", "labels", "probs", "clean", "emotions"}
-    with pytest.raises(DataError, match="leave --tta out"):
+    with pytest.raises(DataError, match="no test-time augmentation"):
         evaluate(str(tmp_path / "linear"), options=replace(options, tta="flip"))
     with pytest.raises(DataError, match="single splits"):
         evaluate(str(tmp_path / "linear"), options=replace(options, split="all"))
@@ -290,4 +290,4 @@ def test_two_sets_show_what_transfers(tmp_path: Path, draw_face: Draw) -> None:
 def test_what_is_prepared_is_what_is_judged() -> None:
     task = prepare(subject(reader()), TestSet(cartoon_set(), "cartoons"), Split.TRAINING)
     assert isinstance(task, Task)
-    assert evaluate_task(task, report=lambda *_: None).predictions.rows.tolist() == task.selection.faces.rows.tolist()
+    assert evaluate_task(task).predictions.rows.tolist() == task.selection.faces.rows.tolist()

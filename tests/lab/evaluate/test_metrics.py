@@ -15,7 +15,7 @@ from mien.lab.data.targets import class_weights, targets
 from mien.lab.evaluate.plots import abstention, precision_recall, reliability, selective, share_interval
 from mien.lab.export.calibrate import fit_temperature, fit_vector
 from mien.lab.metrics import bootstrap_interval, brier, compute_metrics, count_metrics, expected_calibration_error
-from mien.lab.predictions import distances
+from mien.lab.predictions import vote_distances
 from mien.lab.recipe import LossConfig, TargetConfig
 from mien.lab.train.losses import class_loss
 from support.synthetic_faces import cartoon_set
@@ -238,7 +238,7 @@ def test_distances_to_votes_are_those_of_scipy(double_guesses) -> None:
     probs = double_guesses[0][:50]
     votes = np.random.default_rng(1).dirichlet(np.ones(7), 50)
     votes[0] = np.eye(7)[2]
-    found = distances(probs, votes)
+    found = vote_distances(probs, votes)
     assert found["kl"] == pytest.approx(stats.entropy(votes, probs, axis=1))
     assert found["log_loss"] == pytest.approx(stats.entropy(votes, axis=1) + stats.entropy(votes, probs, axis=1))
     assert found["total_variation"] == pytest.approx(0.5 * np.abs(votes - probs).sum(1))

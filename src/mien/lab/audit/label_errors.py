@@ -26,9 +26,9 @@ from mien.lab.data.datasets import is_fer2013
 from mien.lab.data.selection import validation_rows
 from mien.lab.files import save_bytes
 from mien.lab.inference import predict
-from mien.lab.metrics import checked
+from mien.lab.metrics import check_probabilities
 from mien.lab.models import Model, open_model
-from mien.lab.predictions import FERPLUS_PROTOCOL, Reader, predict_selection, select_rows
+from mien.lab.predictions import FERPLUS_PROTOCOL, FaceClassifier, predict_selection, select_rows
 from mien.lab.recipe import Recipe, dump
 from mien.lab.train.loop import Devices, fit
 from mien.lab.train.run import is_finished, load_final
@@ -267,7 +267,7 @@ def folds_folder(out: Path, recipe: Recipe) -> Path:
     return out / ".folds" / f"{recipe.name.replace('/', '-')}-{digest}"
 
 
-def predict_unseen(model: Reader, faces: FaceSet) -> OutOfFold:
+def predict_unseen(model: FaceClassifier, faces: FaceSet) -> OutOfFold:
     """Predict Training and PublicTest with a model that was not trained on the set; PrivateTest stays untouched.
 
     Args:
@@ -339,7 +339,7 @@ def read_probabilities(path: Path, faces: FaceSet) -> OutOfFold:
     if len(unknown):
         raise DataError(f"{path}: {faces.source} has no row {unknown[0]}; give the probabilities of this set's rows")
     try:
-        probs = checked(probs, np.zeros(len(rows), np.int64), len(emotions)).astype(np.float32)
+        probs = check_probabilities(probs, np.zeros(len(rows), np.int64), len(emotions)).astype(np.float32)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
     return OutOfFold(rows, probs, emotions, f"the probabilities in {path.name}")

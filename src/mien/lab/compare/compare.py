@@ -15,7 +15,7 @@ from mien._errors import DataError
 from mien.lab.compare.entries import Contender, Entries, gather
 from mien.lab.compare.latency import Costs, measure_costs
 from mien.lab.data import FaceSet, Split
-from mien.lab.metrics import checked, compute_metrics
+from mien.lab.metrics import check_probabilities, compute_metrics
 from mien.lab.predictions import Predictions
 from mien.lab.significance import Difference, accuracy_difference, f1_differences, holm, mcnemar
 
@@ -155,7 +155,7 @@ def _majority(guesses: NDArray[np.int64], mean: NDArray[np.float64]) -> NDArray[
 
 
 def _divergence(common: Common, mean: NDArray[np.float64]) -> NDArray[np.float64]:
-    single = np.stack([_entropy(checked(probs, common.labels, mean.shape[1])) for probs in common.probs])
+    single = np.stack([_entropy(check_probabilities(probs, common.labels, mean.shape[1])) for probs in common.probs])
     return np.asarray((_entropy(mean) - single.mean(0)).clip(min=0))
 
 

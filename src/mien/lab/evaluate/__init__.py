@@ -1,4 +1,4 @@
-"""One model on labelled faces, for people to believe and to look at: figures, answers and a page.
+"""Evaluation of a model on labelled faces: metrics, predictions and an HTML report.
 
-find_subjects -> load_tests -> read_faces -> Evaluation -> metrics.json, predictions.npz, report.html
+find_subjects -> load_tests -> prepare -> evaluate_task -> Evaluation -> metrics.json, predictions.npz, report.html
 """

@@ -1,7 +1,7 @@
-"""One subject judged on one selection: everything that its files and its page say, worked out once."""
+"""The evaluation of one model on one selection of faces: predictions, metrics, confused pairs and warnings."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from io import BytesIO
 from itertools import combinations
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from mien._emotions import Emotion
 from mien._errors import DataError, ModelError
+from mien._progress import Progress, no_progress
+from mien._suggest import suggest
 from mien.lab.data import FaceSet, Split
 from mien.lab.data.datasets import ALL
 from mien.lab.data.duplicates import same_pixels
@@ -33,45 +35,66 @@ from mien.lab.nets._layers import Net
 from mien.lab.predictions import Predictions, Selection, compare_with_votes, load_recorded, resize_faces
 from mien.lab.train.run import Trained
 
-_PIECE = 256  # faces read at once: bounds the memory, and tells how far it is
-
-
-_MAP_PIECE = 32  # as many for maps, whose gradients take more
-
-
-Report = Callable[[str, int, int], None]
+_BATCH = 256  # faces predicted at once: bounds the memory
+_MAP_BATCH = 32  # faces whose maps are computed at once; their gradients take more memory
 
 
 def check_tta(tta: str) -> None:
-    """Raises ``DataError`` for a word that names no tta."""
+    """Check the name of a test-time augmentation.
+
+    Args:
+        tta: The name.
+
+    Raises:
+        DataError: If it is not a key of ``mien.lab.inference.TTA``.
+    """
     if tta not in TTA:
-        raise DataError(f"--tta is one of {', '.join(TTA)}, not {tta!r}")
+        raise DataError(f"test-time augmentation is one of {', '.join(TTA)}, not {tta!r}{suggest(tta, TTA)}")
 
 
-def read_faces(model: Model, faces: FaceSet, *, tta: str = "none", report: Report) -> NDArray[np.float32]:
-    """Probabilities float32 ``[N, C]``: the mean over the views of each face. ``report`` hears how many are read."""
+def predict_faces(
+    model: Model, faces: FaceSet, *, tta: str = "none", progress: Progress = no_progress
+) -> NDArray[np.float32]:
+    """Predict faces with test-time augmentation.
+
+    Args:
+        model: The model.
+        faces: N faces of any size.
+        tta: A key of ``mien.lab.inference.TTA``; the probabilities of the views are averaged.
+        progress: Called with the number of faces done.
+
+    Returns:
+        Probabilities float32 ``[N, C]``.
+    """
     probs = np.zeros((len(faces), len(model.emotions)), np.float64)
-    for start in range(0, len(faces), _PIECE):
-        piece = faces.select(torch.arange(start, min(start + _PIECE, len(faces))))
-        seen = tta_views(piece.images.unsqueeze(1), tta)
-        for view in seen:
-            crops = resize_faces(replace(piece, images=view.squeeze(1)), model.size)
-            probs[start : start + len(piece)] += model(np.ascontiguousarray(crops))[0] / len(seen)
-        report(f"{model.name} reads", start + len(piece), len(faces))
+    for start in range(0, len(faces), _BATCH):
+        batch = faces.select(torch.arange(start, min(start + _BATCH, len(faces))))
+        views = tta_views(batch.images.unsqueeze(1), tta)
+        for view in views:
+            crops = resize_faces(replace(batch, images=view.squeeze(1)), model.size)
+            probs[start : start + len(batch)] += model(np.ascontiguousarray(crops))[0] / len(views)
+        progress(f"{model.name} predicts", start + len(batch), len(faces))
     return probs.astype(np.float32)
 
 
 def map_faces(model: Model | None, faces: FaceSet) -> NDArray[np.float32] | None:
-    """Maps float32 ``[N, C, h, w]`` of the faces as they are, in logits by place; ``None`` where there are none.
+    """Compute the maps of faces without augmentation.
 
-    Of a run they are HiResCAM of its net, which for a pooled linear head is the class activation map.
+    The maps of a run are HiResCAM of its net; for a pooled linear head these are the class activation maps.
+
+    Args:
+        model: The model, or ``None`` for recorded predictions.
+        faces: N faces of any size.
+
+    Returns:
+        Logits by place, float32 ``[N, C, h, w]``; ``None`` if the model has no maps.
     """
     if model is None or not len(faces):
         return None
     parts = []
-    for start in range(0, len(faces), _MAP_PIECE):
-        crops = resize_faces(faces.select(torch.arange(start, min(start + _MAP_PIECE, len(faces)))), model.size)
-        maps = _of_net(model.trained, crops) if model.trained else model(np.ascontiguousarray(crops))[1]
+    for start in range(0, len(faces), _MAP_BATCH):
+        crops = resize_faces(faces.select(torch.arange(start, min(start + _MAP_BATCH, len(faces)))), model.size)
+        maps = _maps_of_run(model.trained, crops) if model.trained else model(np.ascontiguousarray(crops))[1]
         if maps is None:
             return None
         parts.append(maps)
@@ -79,7 +102,7 @@ def map_faces(model: Model | None, faces: FaceSet) -> NDArray[np.float32] | None
 
 
 @torch.no_grad()
-def _of_net(trained: Trained, crops: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+def _maps_of_run(trained: Trained, crops: NDArray[np.uint8]) -> NDArray[np.float32] | None:
     net = trained.net
     if not isinstance(net, Net):
         return None
@@ -90,84 +113,125 @@ def _of_net(trained: Trained, crops: NDArray[np.uint8]) -> NDArray[np.float32] |
         return None
 
 
-# Document 002 reports the first two; the others are the pairs that classifiers of FER-2013 take for each other most.
-NAMED = {
+# Document 002 reports the first two; the others are the pairs that classifiers of FER-2013 confuse most.
+NAMED_PAIRS = {
     (Emotion.FEAR, Emotion.HAPPY): "named by document 002",
     (Emotion.ANGRY, Emotion.HAPPY): "named by document 002",
     (Emotion.FEAR, Emotion.SURPRISE): "known to be close",
     (Emotion.NEUTRAL, Emotion.SAD): "known to be close",
 }
-
-
-_MOST = 4  # pairs beyond the named ones
+_FREQUENT_PAIRS = 4  # most frequent pairs that are reported beside the named ones
 
 
 @dataclass(frozen=True, slots=True)
 class Direction:
-    """Faces of ``truth`` that were read as ``told``: ``count`` of the ``support``; ``rate`` is their share."""
+    """Faces of one emotion that were predicted as another.
 
-    truth: Emotion
-    told: Emotion
+    Attributes:
+        label: The true emotion.
+        predicted: The emotion that the model predicted.
+        count: Number of such faces.
+        support: Number of all faces of ``label``.
+    """
+
+    label: Emotion
+    predicted: Emotion
     count: int
     support: int
 
     @property
     def rate(self) -> float | None:
-        """Share of the faces of ``truth``, ``None`` where there are none."""
+        """``count`` as a share of ``support``; ``None`` if there are no faces."""
         return self.count / self.support if self.support else None
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two emotions, how often each is read as the other, the ``rank`` among all pairs by mistakes, and why it shows."""
+    """Two emotions that are confused with each other.
 
-    there: Direction
-    back: Direction
+    Attributes:
+        forward: Faces of the first emotion, predicted as the second.
+        backward: Faces of the second emotion, predicted as the first.
+        rank: Place among all pairs by the number of mistakes in both directions, from 1.
+        reason: Why the pair is reported.
+    """
+
+    forward: Direction
+    backward: Direction
     rank: int
-    why: str
+    reason: str
 
 
 def find_pairs(confusion: Sequence[Sequence[int]], emotions: tuple[Emotion, ...]) -> list[Pair]:
-    """The named pairs, then those with the most mistakes beside them. ``confusion`` counts by truth, then answer."""
+    """Find the pairs of emotions that are confused most.
+
+    Args:
+        confusion: Counts ``[C, C]`` by label, then prediction.
+        emotions: The C classes.
+
+    Returns:
+        The pairs of ``NAMED_PAIRS`` whose classes are known, then the most frequent others.
+    """
     counts = np.asarray(confusion)
     support = counts.sum(1)
 
-    def direction(truth: Emotion, told: Emotion) -> Direction:
-        i, j = emotions.index(truth), emotions.index(told)
-        return Direction(truth, told, int(counts[i, j]), int(support[i]))
+    def direction(label: Emotion, predicted: Emotion) -> Direction:
+        i, j = emotions.index(label), emotions.index(predicted)
+        return Direction(label, predicted, int(counts[i, j]), int(support[i]))
 
     def mistakes(pair: tuple[Emotion, Emotion]) -> int:
         return direction(*pair).count + direction(*pair[::-1]).count
 
     ranked = sorted(combinations(emotions, 2), key=lambda pair: -mistakes(pair))
-    rank = {frozenset(pair): place for place, pair in enumerate(ranked, start=1)}
-    named = [pair for pair in NAMED if set(pair) <= set(emotions)]
+    ranks = {frozenset(pair): rank for rank, pair in enumerate(ranked, start=1)}
+    named = [pair for pair in NAMED_PAIRS if set(pair) <= set(emotions)]
     apart = {frozenset(pair) for pair in named}
-    top = [pair for pair in ranked if frozenset(pair) not in apart and mistakes(pair)][:_MOST]
+    top = [pair for pair in ranked if frozenset(pair) not in apart and mistakes(pair)][:_FREQUENT_PAIRS]
     return [
         Pair(
-            direction(*pair), direction(*pair[::-1]), rank[frozenset(pair)], NAMED.get(pair, "among the most frequent")
+            direction(*pair),
+            direction(*pair[::-1]),
+            ranks[frozenset(pair)],
+            NAMED_PAIRS.get(pair, "among the most frequent"),
         )
         for pair in [*named, *top]
     ]
 
 
 def most_confident_mistakes(
-    answers: Predictions, faces: FaceSet, direction: Direction, *, most: int = 6
+    predictions: Predictions, faces: FaceSet, direction: Direction, *, limit: int = 6
 ) -> NDArray[np.int64]:
-    """Places in ``answers`` of the mistakes of this kind with the highest confidence, exact copies of a face once."""
-    truth, told = (answers.emotions.index(e) for e in (direction.truth, direction.told))
-    wrong = np.flatnonzero((answers.labels == truth) & (answers.probs.argmax(1) == told))
-    wrong = wrong[np.argsort(-answers.probs[wrong, told], kind="stable")]
+    """Find the mistakes of one kind with the highest confidence.
+
+    Args:
+        predictions: The predictions.
+        faces: The evaluated faces, in the order of ``predictions``.
+        direction: The kind of mistake.
+        limit: The largest number of mistakes.
+
+    Returns:
+        Indices into ``predictions``, the most confident first; exact copies of a face appear once.
+    """
+    label, predicted = (predictions.emotions.index(e) for e in (direction.label, direction.predicted))
+    wrong = np.flatnonzero((predictions.labels == label) & (predictions.probs.argmax(1) == predicted))
+    wrong = wrong[np.argsort(-predictions.probs[wrong, predicted], kind="stable")]
     if not len(wrong):
         return wrong
     first = np.unique(same_pixels(faces.select(torch.from_numpy(wrong))))
-    return wrong[first][:most]
+    return wrong[first][:limit]
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """The ``answers`` of ``subject`` for the ``selection`` of ``test``; ``views`` says how each face was looked at."""
+    """The evaluation of one model on one set; every value is computed once, when it is first needed.
+
+    Attributes:
+        subject: What was evaluated.
+        test: The data set.
+        selection: The evaluated rows of it.
+        predictions: The predictions for these rows.
+        tta: The test-time augmentation, a key of ``mien.lab.inference.TTA``.
+    """
 
     subject: Subject
     test: TestSet
@@ -177,39 +241,39 @@ class Evaluation:
 
     @property
     def faces(self) -> FaceSet:
-        """The judged faces, in the order of the answers."""
+        """The evaluated faces, in the order of the predictions."""
         return self.selection.faces
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        """Figures of ``all`` rows, and of the ``clean`` ones where there are any."""
+        """Metrics of ``all`` rows and, where there are any, of the ``clean`` ones."""
         return self.predictions.metrics()
 
     @cached_property
     def curve(self) -> Selective:
-        """Risk against coverage."""
+        """The risk-coverage curve."""
         return selective(self.predictions.probs, self.predictions.labels)
 
     @cached_property
     def abstention(self) -> dict[str, Any]:
-        """The threshold for 90 % precision."""
+        """The threshold of confidence for 90 % precision."""
         return abstention(self.predictions.probs, self.predictions.labels)
 
     @cached_property
     def pairs(self) -> list[Pair]:
-        """Emotions taken for each other."""
+        """The pairs of emotions that are confused most."""
         return find_pairs(self.metrics["all"]["confusion"], self.predictions.emotions)
 
     @cached_property
     def votes(self) -> dict[str, Any] | None:
-        """Against the crowd of FER+, where the set has votes."""
+        """Comparison with the votes of FER+; ``None`` for a set without votes."""
         split = self.selection.split
         part = self.test.faces if split == ALL else self.test.faces.split(Split(split))
         return compare_with_votes(self.predictions, self.selection, part)
 
     @cached_property
     def recall_intervals(self) -> dict[str, list[float]]:
-        """Wilson's interval of every emotion that the selection has."""
+        """Wilson's 95 % interval of the recall of every emotion that has faces."""
         found = self.metrics["all"]
         right = np.asarray(found["confusion"]).diagonal()
         pairs = zip(self.predictions.emotions, right, strict=True)
@@ -217,31 +281,31 @@ class Evaluation:
         return {name: span for name, span in spans.items() if span is not None}
 
     def warnings(self) -> list[str]:
-        """What a reader must know before believing a figure."""
-        told, split = [], self.selection.split
+        """Return what limits the metrics, as sentences for the report."""
+        found, split = [], self.selection.split
         if learned_from(self.subject, self.test.faces) and split in (ALL, Split.TRAINING):
-            told.append(f"The model was trained on this set, and {split} holds faces that it has learned from.")
+            found.append(f"The model was trained on this set, and {split} contains training faces.")
         elif learned_from(self.subject, self.test.faces) and split == Split.PUBLIC_TEST:
-            told.append(
-                "PublicTest chose this model (its epoch, and where it is calibrated its temperature): "
-                "its figures are a little too good there."
+            found.append(
+                "PublicTest selected this model (its epoch and, where it is calibrated, its temperature): "
+                "its metrics are slightly too good there."
             )
         if self.metrics["all"]["absent"]:
             names = ", ".join(self.metrics["all"]["absent"])
-            told.append(
+            found.append(
                 f"No face of {names}: these classes count neither in the balanced accuracy nor in the macro F1, "
-                "but the model can still answer them."
+                "but the model can still predict them."
             )
         if "clean" not in self.metrics:
-            told.append("No row is clean: the exact pixels of every face stand in an earlier split or row, too.")
+            found.append("No row is clean: the exact pixels of every face occur in an earlier split or row, too.")
         if self.test.faces.note:
-            told.append(f"{self.test.name}: {self.test.faces.note}.")
-        return told
+            found.append(f"{self.test.name}: {self.test.faces.note}.")
+        return found
 
     def to_json(self) -> dict[str, Any]:
-        """Everything as plain values for a JSON file; ``views`` stands there only where each face had several."""
+        """Return everything as plain values for a JSON file; ``tta`` is there only where a face has several views."""
         probs, labels, emotions = self.predictions.probs, self.predictions.labels, self.predictions.emotions
-        told: dict[str, Any] = {
+        content: dict[str, Any] = {
             "model": self.subject.name,
             "about": dict(self.subject.about),
             "seed": self.subject.seed,
@@ -256,8 +320,8 @@ class Evaluation:
             "warnings": self.warnings(),
         }
         if self.tta != "none":
-            told["tta"] = self.tta
-        return told | {
+            content["tta"] = self.tta
+        return content | {
             **self.metrics,
             "recall_intervals": self.recall_intervals,
             "average_precision": average_precision(probs, labels, emotions),
@@ -268,67 +332,88 @@ class Evaluation:
         }
 
     def predictions_file(self) -> bytes:
-        """The content of ``predictions.npz``: rows, labels, probabilities, clean rows and emotions."""
+        """Return the content of ``predictions.npz``: rows, labels, probabilities, clean rows and emotions; no face."""
         stream = BytesIO()
         names = np.array([str(emotion) for emotion in self.predictions.emotions])
-        a = self.predictions
-        np.savez_compressed(stream, rows=a.rows, labels=a.labels, probs=a.probs, clean=a.clean, emotions=names)
+        p = self.predictions
+        np.savez_compressed(stream, rows=p.rows, labels=p.labels, probs=p.probs, clean=p.clean, emotions=names)
         return stream.getvalue()
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What is to be judged: nothing has been read yet, but everything that could be refused before has been."""
+    """One evaluation that has been checked and can run: no face has been predicted yet.
+
+    Attributes:
+        subject: What is evaluated.
+        test: The data set.
+        selection: The rows to evaluate.
+        recorded: Recorded predictions, where there is no model.
+    """
 
     subject: Subject
     test: TestSet
     selection: Selection
-    kept: Predictions | None = None
+    recorded: Predictions | None = None
 
 
 def prepare(subject: Subject, test: TestSet, split: Split | str | None, *, tta: str = "none") -> Task:
-    """``subject`` on ``split`` of ``test``. Raises ``DataError`` for rows that cannot be judged, and for kept answers
-    that are damaged or about other faces.
+    """Check everything that an evaluation needs, before it starts.
 
-    Where nobody has parted the set and the subject has learned from it, it is judged on what its training held out.
+    A data set without splits is evaluated as a whole; a model that was trained on it is evaluated on the faces that
+    its training held out.
+
+    Args:
+        subject: What is evaluated.
+        test: The data set.
+        split: The split, ``"all"``, or ``None`` for the default of the set.
+        tta: A key of ``mien.lab.inference.TTA``.
+
+    Returns:
+        The task.
+
+    Raises:
+        DataError: If there are no rows to evaluate, or recorded predictions are damaged or of other faces.
     """
     if learned_from(subject, test.faces) and test.undivided and split is None:
         test = test.held_out()
     selection = select(test, subject.emotions, split)
     if subject.model is None and tta != "none":
-        raise DataError(f"{subject.path}: holds answers, but no model that could look again; leave --tta out")
+        raise DataError(f"{subject.path}: holds recorded predictions and no model; use no test-time augmentation")
     if subject.model is None and selection.split == ALL:
-        raise DataError(f"{subject.path}: holds the answers of single splits; name one with --split")
-    kept = load_recorded(subject.path, test.faces, Split(selection.split))[0] if subject.model is None else None
-    return Task(subject, test, selection, kept)
+        raise DataError(f"{subject.path}: holds the predictions of single splits; choose one of them")
+    recorded = load_recorded(subject.path, test.faces, Split(selection.split))[0] if subject.model is None else None
+    return Task(subject, test, selection, recorded)
 
 
-def evaluate_task(task: Task, *, tta: str = "none", report: Report) -> Evaluation:
-    """The answers to ``task``; ``report`` hears what is being done, how far it is and of how much.
+def evaluate_task(task: Task, *, tta: str = "none", progress: Progress = no_progress) -> Evaluation:
+    """Predict the faces of a task.
 
-    Raises ``ModelError`` for answers that are no probabilities.
+    Args:
+        task: The task.
+        tta: A key of ``mien.lab.inference.TTA``.
+        progress: Called with the number of faces done.
+
+    Returns:
+        The evaluation.
+
+    Raises:
+        ModelError: If the model does not return probabilities.
     """
     subject, test, selection = task.subject, task.test, task.selection
-    if task.kept is not None:
-        return Evaluation(subject, test, selection, task.kept)
-    assert subject.model is not None  # as ``prepare`` holds
-    report(f"{subject.name} opens", 0, 1)
+    if task.recorded is not None:
+        return Evaluation(subject, test, selection, task.recorded)
+    assert subject.model is not None  # as ``prepare`` ensures
+    progress(f"opening {subject.name}")
     model = calibrated(subject.model, test.faces)
     subject = replace(subject, model=model, about=model.about)
-    probs = read_faces(model, selection.faces, tta=tta, report=report)
-    labels = selection.faces.labels.numpy()
-    answers = Predictions(selection.faces.rows.numpy(), probs, labels, selection.clean, selection.faces.emotions)
-    return Evaluation(subject, test, selection, answers, tta)
+    faces = selection.faces
+    probs = predict_faces(model, faces, tta=tta, progress=progress)
+    predictions = Predictions(faces.rows.numpy(), probs, faces.labels.numpy(), selection.clean, faces.emotions)
+    return Evaluation(subject, test, selection, predictions, tta)
 
 
 def _pair(pair: Pair) -> dict[str, Any]:
-    def told(direction: Any) -> Mapping[str, Any]:
-        return {
-            "truth": str(direction.truth),
-            "told": str(direction.told),
-            "count": direction.count,
-            "support": direction.support,
-            "rate": direction.rate,
-        }
-
-    return {"why": pair.why, "rank": pair.rank, "there": told(pair.there), "back": told(pair.back)}
+    directions = {"forward": pair.forward, "backward": pair.backward}
+    counts = {key: asdict(each) | {"rate": each.rate} for key, each in directions.items()}
+    return {"reason": pair.reason, "rank": pair.rank, **counts}

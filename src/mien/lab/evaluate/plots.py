@@ -1,4 +1,4 @@
-"""The drawings of a report, in the colours of its page."""
+"""Calibration, abstention and precision-recall curves of an evaluation, and its plots."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,24 +12,21 @@ from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
 from mien._emotions import Emotion
+from mien._format import percent
 from mien.lab.html import ACCENT, INK, MUTED, new_plot, plot
 from mien.lab.html.figures import dress
 from mien.lab.metrics import BINS, Floats, Ints
 from mien.lab.train.run import validated
 
-# Share of right answers among those that are given, for which a threshold is looked for.
+# Precision that an abstention threshold must reach.
 TARGET = 0.9
-
-
-_HALVES = 100  # random halves on which a threshold is chosen, to be judged on the other
-
-
-_POINTS = 240  # of a curve that a report draws: more than a screen shows
+_HALVES = 100  # random halves on which a threshold is chosen, to be evaluated on the other half
+_POINTS = 240  # largest number of points of a plotted curve
 
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """Answers whose confidence lies in ``low``..``high``: how many, their mean confidence and accuracy."""
+    """Predictions with a confidence in ``low``..``high``: their number, mean confidence and accuracy."""
 
     low: float
     high: float
@@ -39,7 +36,16 @@ class Bin:
 
 
 def reliability(probs: Floats, labels: Ints, *, bins: int = BINS) -> list[Bin]:
-    """The equal-width bins of confidence that the expected calibration error sums over (Guo et al., ICML 2017)."""
+    """Compute the bins of a reliability diagram (Guo et al., ICML 2017).
+
+    Args:
+        probs: ``[N, C]``.
+        labels: ``[N]`` in 0..C-1.
+        bins: Number of equal-width bins of confidence.
+
+    Returns:
+        The bins that the expected calibration error sums over.
+    """
     confidence, right = probs.max(1), probs.argmax(1) == labels
     place = np.minimum((confidence * bins).astype(np.int64), bins - 1)
     found = []
@@ -53,9 +59,14 @@ def reliability(probs: Floats, labels: Ints, *, bins: int = BINS) -> list[Bin]:
 
 @dataclass(frozen=True, eq=False)
 class Selective:
-    """Answering only where confidence is at least ``threshold``: ``coverage`` of the faces, ``risk`` of a mistake.
+    """The risk-coverage curve of a classifier that abstains below a confidence.
 
-    All ``[K]``, from the surest answers to all; faces of equal confidence are answered or left together.
+    Faces of equal confidence are answered or left out together.
+
+    Attributes:
+        threshold: Smallest confidence that is answered, ``[K]``, descending.
+        coverage: Share of the faces that are answered, ``[K]``.
+        risk: Share of mistakes among these, ``[K]``.
     """
 
     threshold: NDArray[np.float64]
@@ -64,17 +75,17 @@ class Selective:
 
     @property
     def area(self) -> float:
-        """Area under the risk-coverage curve, AURC (Geifman & El-Yaniv, NeurIPS 2017): the mean risk over coverage."""
+        """Area under the risk-coverage curve (AURC): the mean risk over coverage (Geifman & El-Yaniv, NeurIPS 2017)."""
         return float((self.risk * np.diff(self.coverage, prepend=0)).sum())
 
     def reach(self, target: float = TARGET) -> int | None:
-        """The place with the largest coverage where at least ``target`` of the answers are right, or ``None``."""
+        """Return the index with the largest coverage at a precision of ``target`` or more, or ``None``."""
         good = np.flatnonzero(1 - self.risk >= target)
         return int(good[-1]) if len(good) else None
 
 
 def selective(probs: Floats, labels: Ints) -> Selective:
-    """The risk-coverage curve of ``probs`` ``[N, C]`` by their highest value."""
+    """Compute the risk-coverage curve of probabilities ``[N, C]`` against labels ``[N]``."""
     confidence, right = np.asarray(probs.max(1), np.float64), probs.argmax(1) == labels
     order = np.argsort(-confidence, kind="stable")
     confidence, right = confidence[order], right[order]
@@ -84,24 +95,34 @@ def selective(probs: Floats, labels: Ints) -> Selective:
 
 
 def abstention(probs: Floats, labels: Ints, *, target: float = TARGET, seed: int = 0) -> dict[str, Any]:
-    """The threshold of confidence above which ``target`` of the answers are right, and what it is worth elsewhere.
+    """Find the threshold of confidence for a precision.
 
-    A threshold chosen on the faces that judge it flatters itself. So it is also chosen on random halves and judged on
-    the other halves: ``elsewhere`` is the mean over those, ``None`` where no half reached the target.
+    A threshold that is chosen and evaluated on the same faces looks better than it is. So it is also chosen on random
+    halves and evaluated on the other halves.
+
+    Args:
+        probs: ``[N, C]``.
+        labels: ``[N]`` in 0..C-1.
+        target: The precision, from 0 to 1.
+        seed: Seed of the halves.
+
+    Returns:
+        ``target``, ``aurc`` and ``threshold`` (``None`` if the target is not reached) with its ``coverage`` and
+        ``precision``; ``elsewhere`` holds their means over the other halves, or ``None``.
     """
     curve = selective(probs, labels)
     place = curve.reach(target)
-    told: dict[str, Any] = {"target": target, "aurc": curve.area, "threshold": None}
+    found: dict[str, Any] = {"target": target, "aurc": curve.area, "threshold": None}
     if place is not None:
-        told["threshold"] = float(curve.threshold[place])
-        told["coverage"] = float(curve.coverage[place])
-        told["precision"] = float(1 - curve.risk[place])
-    told["elsewhere"] = _elsewhere(probs, labels, target, seed)
-    return told
+        found["threshold"] = float(curve.threshold[place])
+        found["coverage"] = float(curve.coverage[place])
+        found["precision"] = float(1 - curve.risk[place])
+    found["elsewhere"] = _elsewhere(probs, labels, target, seed)
+    return found
 
 
 def precision_recall(probs: Floats, labels: Ints, emotions: tuple[Emotion, ...]) -> dict[Emotion, tuple[Any, Any]]:
-    """Precision and recall of every emotion that the labels have, as its probability's threshold falls."""
+    """Compute the precision-recall curve of every emotion that has labels."""
     curves = {}
     for place, emotion in enumerate(emotions):
         truth = labels == place
@@ -114,13 +135,13 @@ def precision_recall(probs: Floats, labels: Ints, emotions: tuple[Emotion, ...])
 
 
 def average_precision(probs: Floats, labels: Ints, emotions: tuple[Emotion, ...]) -> dict[str, float]:
-    """Average precision of every emotion that the labels have."""
+    """Compute the average precision of every emotion that has labels."""
     there = [place for place in range(len(emotions)) if (labels == place).any()]
     return {str(emotions[p]): float(average_precision_score(labels == p, probs[:, p])) for p in there}
 
 
 def share_interval(right: int, n: int) -> list[float] | None:
-    """Wilson's 95 % interval of a share (Wilson, 1927); ``None`` where there is nothing to share."""
+    """Compute Wilson's 95 % interval of the share ``right / n`` (Wilson, 1927); ``None`` for ``n`` of 0."""
     if not n:
         return None
     found = binomtest(right, n).proportion_ci(0.95, method="wilson")
@@ -128,7 +149,7 @@ def share_interval(right: int, n: int) -> list[float] | None:
 
 
 def bins_as_values(bins: list[Bin]) -> list[dict[str, Any]]:
-    """For a JSON file."""
+    """Return bins as plain values for a JSON file."""
     return [asdict(each) for each in bins]
 
 
@@ -152,7 +173,7 @@ def _elsewhere(probs: Floats, labels: Ints, target: float, seed: int) -> dict[st
 
 
 def recall_plot(recall: Mapping[str, float], intervals: Mapping[str, Any], *, mean: float) -> str:
-    """Recall of every class with its interval, the lowest first, and a line at their mean."""
+    """Plot the recall of every class with its interval, the lowest first, and a line at the mean."""
     names = sorted(intervals, key=lambda name: recall[name])
     figure, axis = new_plot(6.0, 0.9 + 0.36 * len(names))
     for place, name in enumerate(names):
@@ -168,12 +189,12 @@ def recall_plot(recall: Mapping[str, float], intervals: Mapping[str, Any], *, me
     _shares(axis.xaxis)
     axis.set_xlim(0, 1)
     axis.set_xlabel("recall")
-    said = ", ".join(f"{name} {recall[name]:.0%}" for name in names)
-    return plot(figure, alt=f"Recall by emotion: {said}", caption="Bars are 95 % intervals (Wilson).")
+    text = ", ".join(f"{name} {percent(recall[name], 0)}" for name in names)
+    return plot(figure, alt=f"Recall by emotion: {text}", caption="Bars are 95 % intervals (Wilson).")
 
 
 def reliability_plot(bins: Sequence[Bin], *, error: float) -> str:
-    """Accuracy against confidence over the bins of the calibration error, and how many answers each holds."""
+    """Plot a reliability diagram and the number of predictions in each bin."""
     figure, top = new_plot(6.0, 4.6)
     figure.clear()
     top, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
@@ -185,7 +206,7 @@ def reliability_plot(bins: Sequence[Bin], *, error: float) -> str:
         [b.low for b in filled], [b.accuracy or 0 for b in filled], _width(bins), align="edge", color=ACCENT, alpha=0.4
     )
     top.plot([b.confidence or 0 for b in filled], [b.accuracy or 0 for b in filled], "o-", color=ACCENT, markersize=5)
-    top.set_ylabel("share right")
+    top.set_ylabel("accuracy")
     _shares(top.yaxis)
     below.bar([b.low for b in bins], [b.n for b in bins], _width(bins), align="edge", color=ACCENT, alpha=0.7)
     below.set_ylabel("faces")
@@ -194,35 +215,37 @@ def reliability_plot(bins: Sequence[Bin], *, error: float) -> str:
     below.set_xlim(0, 1)
     top.set_ylim(0, 1)
     _shares(below.xaxis)
-    caption = "On the dashed line an answer is right as often as it claims. Below: how many answers claim that much."
+    caption = "On the dashed line, accuracy equals confidence. Below: the number of faces with this confidence."
     return plot(figure, alt=f"Reliability diagram; expected calibration error {error:.3f}", caption=caption)
 
 
 def risk_plot(curve: Selective, *, target: float = TARGET) -> str:
-    """The share of mistakes among the answers that are given, against the share of faces that are answered."""
+    """Plot risk against coverage, with the point of the target precision."""
     figure, axis = new_plot(6.0, 3.8)
     chosen = np.unique(np.linspace(0, len(curve.coverage) - 1, 400).astype(int))
     axis.plot(curve.coverage[chosen], curve.risk[chosen], color=ACCENT, linewidth=2)
     axis.axhline(1 - target, color=MUTED, linewidth=1.2, linestyle="--")
     place = curve.reach(target)
-    said = f"{target:.0%} precision is not reached"
+    text = f"{percent(target, 0)} precision is not reached"
     if place is not None:
         x, y = float(curve.coverage[place]), float(curve.risk[place])
         axis.plot([x], [y], "o", color=INK, markersize=8)
-        said = f"{target:.0%} precision at {x:.0%} coverage"
-        axis.annotate(f"{x:.0%} answered", (x, y), xytext=(8, -14), textcoords="offset points", color=INK, fontsize=9)
+        text = f"{percent(target, 0)} precision at {percent(x, 0)} coverage"
+        axis.annotate(
+            f"{percent(x, 0)} answered", (x, y), xytext=(8, -14), textcoords="offset points", color=INK, fontsize=9
+        )
     axis.set_xlabel("coverage: share of faces answered")
-    axis.set_ylabel("risk: share of these wrong")
+    axis.set_ylabel("risk: share of mistakes among these")
     axis.set_xlim(0, 1)
     axis.set_ylim(0, max(float(curve.risk[chosen].max()) * 1.08, 2 * (1 - target)))
     for side in (axis.xaxis, axis.yaxis):
         _shares(side)
-    caption = f"The surest answers first. The dashed line is {1 - target:.0%} mistakes."
-    return plot(figure, alt=f"Risk-coverage curve; {said}", caption=caption)
+    caption = f"The most confident predictions first. The dashed line is a risk of {percent(1 - target, 0)}."
+    return plot(figure, alt=f"Risk-coverage curve; {text}", caption=caption)
 
 
 def precision_plot(curves: Mapping[Emotion, tuple[Any, Any]]) -> str:
-    """Precision against recall of every emotion."""
+    """Plot precision against recall of every emotion."""
     figure, axis = new_plot(6.0, 4.2)
     for emotion, (precision, recall) in curves.items():
         axis.plot(recall, precision, color=emotion.color, linewidth=1.8, label=str(emotion))
@@ -233,21 +256,21 @@ def precision_plot(curves: Mapping[Emotion, tuple[Any, Any]]) -> str:
     for side in (axis.xaxis, axis.yaxis):
         _shares(side)
     axis.legend(fontsize=9, ncols=2, loc="lower left")
-    said = ", ".join(map(str, curves))
-    return plot(figure, alt=f"Precision-recall curves of {said}", caption="Each emotion against all others.")
+    text = ", ".join(map(str, curves))
+    return plot(figure, alt=f"Precision-recall curves of {text}", caption="Each emotion against all others.")
 
 
 def training_plots(history: Sequence[dict[str, Any]]) -> tuple[str, str]:
-    """Loss, and accuracy, over the epochs, on the faces learned from and on those that selected."""
+    """Plot loss and accuracy over the epochs, on training and validation faces."""
     epochs = [record["epoch"] for record in history]
     marker = "o" if len(epochs) <= 30 else ""
     drawn = []
     for name, validation in (("loss", "log_loss"), ("accuracy", "accuracy")):
         figure, axis = new_plot(6.0, 3.4)
         learned = [float(record.get(name, math.nan)) for record in history]
-        judged = [validated(record, validation) for record in history]
+        validating = [validated(record, validation) for record in history]
         axis.plot(epochs, learned, color=MUTED, marker=marker, markersize=3.5, label="training")
-        axis.plot(epochs, judged, color=ACCENT, marker=marker, markersize=3.5, label="validation")
+        axis.plot(epochs, validating, color=ACCENT, marker=marker, markersize=3.5, label="validation")
         axis.set_xlabel("epoch")
         axis.set_ylabel(name)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -259,12 +282,12 @@ def training_plots(history: Sequence[dict[str, Any]]) -> tuple[str, str]:
 
 
 def transfer_plot(sets: Mapping[str, Mapping[str, Any]]) -> str:
-    """Recall by emotion, a line of dots for every set; ``sets``: name -> figures."""
+    """Plot the recall by emotion of several sets; ``sets`` maps a name to metrics."""
     emotions = list(next(iter(sets.values()))["recall"])
     figure, axis = new_plot(6.0, 0.9 + 0.4 * len(emotions))
     marks = "osD^vP*X"
-    for number, (name, figures) in enumerate(sets.items()):
-        known = [(figures["recall"][e], place) for place, e in enumerate(emotions) if e not in figures["absent"]]
+    for number, (name, metrics) in enumerate(sets.items()):
+        known = [(metrics["recall"][e], place) for place, e in enumerate(emotions) if e not in metrics["absent"]]
         style: dict[str, Any] = {"color": ACCENT} if number == 0 else {"color": INK, "markerfacecolor": "none"}
         axis.plot(
             *zip(*known, strict=True), marks[number % len(marks)], linestyle="", markersize=8, label=name, **style

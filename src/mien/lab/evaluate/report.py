@@ -1,11 +1,13 @@
-"""An evaluation -> a page that people read: headline, tables, drawings, and the faces that were misread."""
+"""The HTML report of one evaluation: metrics, tables, plots, and the faces that were misclassified."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
+from mien._format import interval, percent, percent_interval
+from mien._metrics import HEADLINE, METRICS, format_metric, format_metric_interval, metric_name
 from mien.lab.evaluate.evaluation import Direction, Evaluation, Pair, map_faces, most_confident_mistakes
 from mien.lab.evaluate.plots import (
     average_precision,
@@ -20,12 +22,13 @@ from mien.lab.evaluate.plots import (
 from mien.lab.html import Tile, columns, details, facts, gallery, headline, note, page, paragraph, section, table
 from mien.lab.html.blocks import Section
 from mien.lab.inference import TTA
+from mien.lab.metrics import Ints
 
-_OPEN = 4  # pairs whose faces show without being asked for
+_OPEN = 4  # pairs whose faces are shown without a click
 
 
 def confusion_section(e: Evaluation) -> Section:
-    """Who is taken for whom: counts and rates."""
+    """Build the confusion matrix: counts and shares of the label."""
     counts = np.asarray(e.metrics["all"]["confusion"])
     support = counts.sum(1, keepdims=True)
     rates = counts / support.clip(min=1)
@@ -37,10 +40,10 @@ def confusion_section(e: Evaluation) -> Section:
         for name, row, n in zip(names, rates, support[:, 0], strict=True)
     ]
     diagonal = [[x == y for x in range(len(names))] for y in range(len(names))]
-    head = ["is \\ read as", *names]
+    head = ["label \\ predicted", *names]
     return section(
         "Confusion",
-        paragraph("A row is what the label says, a column what the model reads."),
+        paragraph("Rows are labels, columns are predictions."),
         columns(
             table(head, count_rows, caption="Faces", shade=shade, best=diagonal),
             table(head, rate_rows, caption="Share of the row", shade=shade, best=diagonal),
@@ -49,7 +52,7 @@ def confusion_section(e: Evaluation) -> Section:
 
 
 def classes_section(e: Evaluation) -> Section:
-    """Recall with its intervals, precision against recall, and every figure by emotion."""
+    """Build the section on single emotions: recall with intervals, precision against recall, and a table."""
     found = e.metrics["all"]
     precisions = average_precision(e.predictions.probs, e.predictions.labels, e.predictions.emotions)
     rows = [
@@ -57,10 +60,10 @@ def classes_section(e: Evaluation) -> Section:
             name,
             f"{found['support'][name]:,}",
             *(
-                None if name in found["absent"] else f"{found[part][name]:.1%}"
+                None if name in found["absent"] else percent(found[part][name])
                 for part in ("precision", "recall", "f1")
             ),
-            f"{precisions[name]:.1%}" if name in precisions else None,
+            percent(precisions[name]) if name in precisions else None,
         ]
         for name in found["recall"]
     ]
@@ -75,171 +78,181 @@ def classes_section(e: Evaluation) -> Section:
 
 
 def mistakes_section(e: Evaluation) -> Section:
-    """The pairs that are confused most, with the faces of the surest mistakes."""
-    rows = [[f"{p.there.truth} / {p.there.told}", _said(p.there), _said(p.back), f"{p.rank}", p.why] for p in e.pairs]
-    head = ["pair", "first read as second", "second read as first", "rank", "why it is here"]
+    """Build the section on confused pairs, with the faces of the most confident mistakes."""
+    rows = [[_pair_name(p), _count(p.forward), _count(p.backward), f"{p.rank}", p.reason] for p in e.pairs]
+    head = ["pair", "first predicted as second", "second predicted as first", "rank", "reason"]
     caption = "Rank: place among all pairs by the number of mistakes in both directions."
     maps = (
-        "Beside each face: where the network found the emotion that it wrongly named."
+        "Beside each face: where the network found the emotion that it predicted."
         if e.subject.model is not None
-        else "These are kept answers: there is no model here that could draw maps."
+        else "These are recorded predictions: without a model there are no maps."
     )
     return section(
         "Most confused pairs",
         paragraph(
-            "Document 002 saw its nets take fear for happiness and anger for happiness. Here are these pairs, two more "
-            "that are known to be close, and those that this model confuses most."
+            "Document 002 reports that its nets confuse fear with happiness and anger with happiness. The table has "
+            "these pairs, two more that are known to be close, and those that this model confuses most."
         ),
         table(head, rows, caption=caption),
-        paragraph(f"Below, of every pair, the mistakes that the model was surest of. {maps}"),
-        *(_gallery(e, pair) for pair in e.pairs if pair.there.count + pair.back.count),
+        paragraph(f"Below: the most confident mistakes of every pair. {maps}"),
+        *(_gallery(e, pair) for pair in e.pairs if pair.forward.count + pair.backward.count),
     )
 
 
-def _said(direction: Direction) -> str:
-    rate = "no faces" if direction.rate is None else f"{direction.rate:.1%}"
+def _pair_name(pair: Pair) -> str:
+    return f"{pair.forward.label} / {pair.forward.predicted}"
+
+
+def _count(direction: Direction) -> str:
+    rate = "no faces" if direction.rate is None else percent(direction.rate)
     return f"{direction.count:,} ({rate})"
 
 
 def _gallery(e: Evaluation, pair: Pair) -> str:
-    """The faces of a pair: open for the most frequent ones, behind its name for the others."""
+    """The faces of a pair: shown for the most frequent pairs, behind a click for the others."""
     parts = _galleries(e, pair)
-    return "".join(parts) if pair.rank <= _OPEN else details(f"{pair.there.truth} / {pair.there.told}", *parts)
+    return "".join(parts) if pair.rank <= _OPEN else details(_pair_name(pair), *parts)
 
 
 def _galleries(e: Evaluation, pair: Pair) -> list[str]:
     parts = []
-    for direction in (pair.there, pair.back):
-        places = most_confident_mistakes(e.predictions, e.faces, direction)
-        if len(places):
-            parts.append(f"<h3>{direction.truth}, read as {direction.told}</h3>")
-            parts.append(gallery(_tiles(e, places, direction)))
+    for direction in (pair.forward, pair.backward):
+        indices = most_confident_mistakes(e.predictions, e.faces, direction)
+        if len(indices):
+            parts.append(f"<h3>{direction.label}, predicted as {direction.predicted}</h3>")
+            parts.append(gallery(_tiles(e, indices, direction)))
     return parts
 
 
-def _tiles(e: Evaluation, places: Any, direction: Direction) -> list[Tile]:
-    faces = e.faces.select(torch.from_numpy(places))
-    told, truth = (e.predictions.emotions.index(emotion) for emotion in (direction.told, direction.truth))
+def _tiles(e: Evaluation, indices: Ints, direction: Direction) -> list[Tile]:
+    faces = e.faces.select(torch.from_numpy(indices))
+    label, predicted = (e.predictions.emotions.index(each) for each in (direction.label, direction.predicted))
     maps = map_faces(e.subject.model, faces)
     return [
         Tile(
             faces.images[number].numpy(),
-            f"row {e.predictions.rows[place]}: {e.predictions.probs[place, told]:.0%} {direction.told}, "
-            f"{e.predictions.probs[place, truth]:.0%} {direction.truth}",
-            None if maps is None else maps[number, told],
+            f"row {e.predictions.rows[index]}: {percent(e.predictions.probs[index, predicted], 0)} "
+            f"{direction.predicted}, {percent(e.predictions.probs[index, label], 0)} {direction.label}",
+            None if maps is None else maps[number, predicted],
         )
-        for number, place in enumerate(places)
+        for number, index in enumerate(indices)
     ]
 
 
-# How the figures are called, and whether they are shares.
-FIGURES = {
-    "accuracy": ("accuracy", True),
-    "balanced_accuracy": ("balanced accuracy", True),
-    "macro_f1": ("macro F1", True),
-    "weighted_f1": ("weighted F1", True),
-    "top2": ("top-2 accuracy", True),
-    "log_loss": ("log loss", False),
-    "brier": ("Brier score", False),
-    "ece": ("calibration error", False),
-}
-
-
-# Those that stand first.
-HEAD = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "ece")
-
-
 def split_name(split: str) -> str:
-    """A split as a page names it."""
+    """Return the name of a split for reports."""
     return "all splits" if split == "all" else split
 
 
-def shown(value: float | None, name: str) -> str:
-    """A figure for people."""
-    if value is None:
-        return "–"
-    return f"{value:.1%}" if FIGURES.get(name, ("", True))[1] else f"{value:.3f}"
+def metric_keys(metrics: Mapping[str, Any]) -> list[str]:
+    """Return the keys of the table of metrics that ``metrics`` contains, in the order of the table."""
+    return [key for key in METRICS if key in metrics]
 
 
-def span(interval: Sequence[float] | None, name: str) -> str:
-    """An interval for people."""
-    return f"{shown(interval[0], name)} to {shown(interval[1], name)}" if interval else ""
+def headline_of(metrics: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Return the headline metrics for ``headline``: name -> value and interval."""
+    return {
+        metric_name(key): (format_metric(key, metrics[key]), _interval(metrics, key))
+        for key in HEADLINE
+        if key in metrics
+    }
+
+
+def with_interval(metrics: Mapping[str, Any], key: str) -> str:
+    """Return the value of a metric, with its 95 % interval in brackets where it has one."""
+    edges = _interval(metrics, key)
+    return format_metric(key, metrics[key]) + (f" ({edges})" if edges else "")
+
+
+def _interval(metrics: Mapping[str, Any], key: str) -> str:
+    edges = metrics["intervals"].get(key)
+    return format_metric_interval(key, edges) if edges else ""
 
 
 def confidence_section(e: Evaluation) -> Section:
-    """Whether answers are right as often as they claim."""
+    """Build the section on calibration."""
     error, bins = e.metrics["all"]["ece"], reliability(e.predictions.probs, e.predictions.labels)
-    said = (
-        f"The expected calibration error is {error:.3f}: over {len(bins)} bins of confidence, this is the mean "
-        "distance between what the model claims and how often it is right."
+    text = (
+        f"The expected calibration error is {error:.3f}: the mean difference between confidence and accuracy over "
+        f"{len(bins)} bins of confidence."
     )
     drawn = reliability_plot(bins, error=error)
-    return section("Is its confidence right?", columns(drawn, paragraph(said)))
+    return section("Calibration", columns(drawn, paragraph(text)))
 
 
-def silence_section(e: Evaluation) -> Section:
-    """Risk against coverage, and the threshold that gives 90 % precision."""
+def abstention_section(e: Evaluation) -> Section:
+    """Build the section on abstention: risk against coverage, and the threshold for 90 % precision."""
     found = e.abstention
     if found["threshold"] is None:
-        said = f"No threshold of confidence makes {found['target']:.0%} of its answers right on these faces."
+        text = f"No threshold of confidence gives a precision of {percent(found['target'], 0)} on these faces."
     else:
-        said = (
-            f"With the threshold {found['threshold']:.3f} it answers {found['coverage']:.1%} of the faces, and "
-            f"{found['precision']:.1%} of these answers are right: the largest coverage with at least "
-            f"{found['target']:.0%}."
+        text = (
+            f"With a threshold of {found['threshold']:.3f} the model answers for {percent(found['coverage'])} of the "
+            f"faces, and {percent(found['precision'])} of these answers are correct. This is the largest coverage with "
+            f"a precision of at least {percent(found['target'], 0)}."
         )
-    words = "A threshold chosen on the faces that judge it is too good to be true."
+    words = "A threshold that is chosen and evaluated on the same faces looks better than it is."
     if found["elsewhere"]:
-        there = found["elsewhere"]
+        other = found["elsewhere"]
         words += (
-            f" Chosen on a random half and tried on the other, it answers {there['coverage']:.1%} with "
-            f"{there['precision']:.1%} right (mean of {there['halves']} halves)."
+            f" Chosen on a random half and evaluated on the other half, the model answers for "
+            f"{percent(other['coverage'])} with a precision of {percent(other['precision'])} (mean of "
+            f"{other['halves']} halves)."
         )
-    area = f"Area under the curve: {found['aurc']:.3f}, the mean risk over all coverages; lower is better."
-    text = paragraph(said) + note(words) + paragraph(area)
-    return section("When should it stay silent?", columns(risk_plot(e.curve), text))
+    area = f"Area under the curve: {found['aurc']:.3f}, the mean risk over all coverages (AURC); lower is better."
+    text = paragraph(text) + note(words) + paragraph(area)
+    return section("Abstention", columns(risk_plot(e.curve), text))
 
 
 def votes_sections(e: Evaluation) -> list[Section]:
-    """Agreement with the voters of FER+; no section where the set has no votes."""
+    """Build the section on FER+ votes; no section for a set without votes."""
     if not e.votes:
         return []
-    majority, far = e.votes["majority"], e.votes["distribution"]
+    majority, distribution = e.votes["majority"], e.votes["distribution"]
     eight = "contempt" in e.metrics["all"]["recall"]
     heads = {}
     if majority["agreement"] is not None:
-        name = "majority accuracy" if eight else "agrees with the majority"
-        heads[name] = (f"{majority['agreement']:.1%}", span(majority["interval"], "accuracy"))
+        name = "majority accuracy" if eight else "agreement with the majority"
+        heads[name] = (percent(majority["agreement"]), percent_interval(majority["interval"]))
     if not eight and majority["label_agreement"] is not None:
-        heads["the labels agree with it"] = (f"{majority['label_agreement']:.1%}", "on the same faces")
-    for key, said in (
+        heads["agreement of the labels"] = (percent(majority["label_agreement"]), "on the same faces")
+    for key, name in (
         ("kl", "distance to the votes, KL"),
         ("total_variation", "total variation"),
         ("log_loss", "log loss to the votes"),
     ):
-        if key in far:
-            heads[said] = (f"{far[key]:.3f}", " to ".join(f"{edge:.3f}" for edge in far[f"{key}_interval"]))
+        if key in distribution:
+            heads[name] = (f"{distribution[key]:.3f}", interval(distribution[f"{key}_interval"]))
     left = "".join(f" {count:,}: {reason}." for reason, count in majority["account"].items())
     rule = f"Rule: {e.votes['rule']}. {majority['n']:,} of the {majority['total']:,} faces have such a majority.{left}"
     spread = (
         f"The distances compare the probabilities with all votes for the model's {len(e.predictions.emotions)} "
-        f"emotions on {far['n']:,} faces, in nats; total variation lies between 0 and 1."
+        f"emotions on {distribution['n']:,} faces, in nats; total variation is between 0 and 1."
     )
-    if "vote_entropy" in far:
-        spread += f" The people disagree among themselves: no answer has a log loss below {far['vote_entropy']:.3f}."
-    return [section("Against the crowd of FER+", headline(heads), paragraph(rule), paragraph(spread))]
+    if "vote_entropy" in distribution:
+        entropy = distribution["vote_entropy"]
+        spread += f" The voters disagree among themselves: no prediction has a log loss below {entropy:.3f}."
+    return [section("Comparison with the votes of FER+", headline(heads), paragraph(rule), paragraph(spread))]
 
 
 def write_report(evaluation: Evaluation, provenance: Mapping[str, str]) -> str:
-    """The whole page, self-contained; faces of the set stand in it."""
+    """Build the report of one evaluation; it contains faces of the data set.
+
+    Args:
+        evaluation: The evaluation.
+        provenance: Shown at the end of the report.
+
+    Returns:
+        A self-contained HTML page.
+    """
     e = evaluation
     sections = [
-        _figures(e),
-        _what_was_judged(e),
+        _metrics(e),
+        _inputs(e),
         confusion_section(e),
         classes_section(e),
         confidence_section(e),
-        silence_section(e),
+        abstention_section(e),
         *votes_sections(e),
         *_training(e),
         mistakes_section(e),
@@ -247,60 +260,46 @@ def write_report(evaluation: Evaluation, provenance: Mapping[str, str]) -> str:
     return page(
         f"{e.subject.name} on {e.test.name}",
         sections,
-        lead=f"{split_name(e.selection.split)}: {len(e.predictions.labels):,} labelled faces, read one by one.",
+        lead=f"{split_name(e.selection.split)}: {len(e.predictions.labels):,} labelled faces.",
         provenance=provenance,
         faces=True,
     )
 
 
-def _figures(e: Evaluation) -> Section:
-    found = e.metrics["all"]
-    heads = {FIGURES[name][0]: (shown(found[name], name), span(found["intervals"].get(name), name)) for name in HEAD}
+def _metrics(e: Evaluation) -> Section:
     parts = {"all": "all rows"} | ({"clean": "clean rows"} if "clean" in e.metrics else {})
-    rows = [
-        [
-            FIGURES[name][0],
-            *(f"{shown(e.metrics[part][name], name)}{_brackets(e.metrics[part], name)}" for part in parts),
-        ]
-        for name in FIGURES
-    ]
-    counts = "; ".join(f"{said}: {e.metrics[part]['n']:,}" for part, said in parts.items())
+    keys = metric_keys(e.metrics["all"])
+    rows = [[metric_name(key), *(with_interval(e.metrics[part], key) for part in parts)] for key in keys]
+    counts = "; ".join(f"{name}: {e.metrics[part]['n']:,}" for part, name in parts.items())
     clean = (
-        " Clean rows are those whose exact pixels stand neither in an earlier split nor earlier in the same one."
+        " Clean rows are those whose exact pixels do not occur in an earlier split or earlier in the same split."
         if "clean" in parts
         else ""
     )
     return section(
-        "Figures",
+        "Metrics",
         *(note(warning) for warning in e.warnings()),
-        headline(heads),
+        headline(headline_of(e.metrics["all"])),
         table(["", *parts.values()], rows, caption=f"{counts}. In brackets: 95 % intervals."),
         paragraph(
-            "The intervals come from 2,000 bootstrap draws of the rows. That of the calibration error leans upwards, "
-            f"as every draw adds noise to its bins.{clean}"
+            "The intervals come from 2,000 bootstrap draws of the rows. The interval of the calibration error is "
+            f"biased upwards, because every draw adds noise to its bins.{clean}"
         ),
     )
 
 
-def _brackets(found: Mapping[str, Any], name: str) -> str:
-    said = span(found["intervals"].get(name), name)
-    return f" ({said})" if said else ""
-
-
-def _what_was_judged(e: Evaluation) -> Section:
+def _inputs(e: Evaluation) -> Section:
     terms = {"model": e.subject.name, **e.subject.about}
     terms |= {"labels": e.selection.protocol, "data": f"{e.test.name}, {split_name(e.selection.split)}"}
     terms["views of a face"] = TTA[e.tta]
     account = [[reason, f"{count:,}"] for reason, count in e.selection.account.items()]
-    total = [["judged", f"{len(e.predictions.labels):,}"], *account, ["rows in all", f"{e.selection.total:,}"]]
-    return section("What was judged", facts(terms), table(["rows", ""], total))
+    total = [["evaluated", f"{len(e.predictions.labels):,}"], *account, ["total", f"{e.selection.total:,}"]]
+    return section("Model and data", facts(terms), table(["rows", ""], total))
 
 
 def _training(e: Evaluation) -> list[Section]:
     if not e.subject.history:
         return []
     last = e.subject.history[-1]
-    said = (
-        f"{len(e.subject.history)} epochs; the last ended with a training loss of {last.get('loss', float('nan')):.3f}."
-    )
-    return [section("Training", paragraph(said), columns(*training_plots(e.subject.history)))]
+    text = f"{len(e.subject.history)} epochs; training loss of the last epoch: {last.get('loss', float('nan')):.3f}."
+    return [section("Training", paragraph(text), columns(*training_plots(e.subject.history)))]

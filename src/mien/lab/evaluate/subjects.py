@@ -1,4 +1,4 @@
-"""MODEL -> what is evaluated: a model that reads faces, or the kept answers of a run; one for every seed."""
+"""What is evaluated: the models or recorded predictions that a name stands for, and the data sets."""
 
 import json
 from collections import Counter
@@ -9,10 +9,11 @@ from typing import Any
 
 from mien._emotions import CLASS_SETS, SEVEN, Emotion, class_set
 from mien._errors import DataError
+from mien._suggest import suggest
 from mien.lab.data import FaceSet, Split
 from mien.lab.data.custom import KNOWN, hold_out, list_folder, list_table
 from mien.lab.data.datasets import chosen_split, is_fer2013, load_test_set, start_of
-from mien.lab.data.faceset import nearest, quote
+from mien.lab.data.faceset import quote
 from mien.lab.data.images import Entry
 from mien.lab.models import Model, open_model
 from mien.lab.predictions import Selection, read_metrics, select_rows
@@ -21,34 +22,46 @@ from mien.lab.train.run import read_log
 
 @dataclass(frozen=True, eq=False)
 class TestSet:
-    """A set to be judged on: its ``faces``, all splits, a short ``name``, and the rows that were never read.
+    """A data set to evaluate on.
 
-    ``left_out`` counts these by split and reason.
+    Attributes:
+        faces: The faces of all splits.
+        name: A short name.
+        excluded: (split, reason) -> number of rows that were not read.
     """
 
-    __test__ = False  # no test of pytest's
+    __test__ = False  # pytest must not collect this class
 
     faces: FaceSet
     name: str
-    left_out: Mapping[tuple[Split, str], int] = field(default_factory=dict)
+    excluded: Mapping[tuple[Split, str], int] = field(default_factory=dict)
 
     @property
     def undivided(self) -> bool:
-        """Whether nobody has parted it: every face is Training."""
+        """Whether the set has no splits: every face is Training."""
         return bool((self.faces.usage == 0).all())
 
     def held_out(self) -> "TestSet":
-        """The same set with the share held out as PublicTest that a training on it validates on."""
+        """Return the set with the faces as PublicTest that a training on it holds out for validation."""
         return replace(self, faces=hold_out(self.faces))
 
 
 def load_tests(
     paths: Iterable[Path | None], emotions: tuple[Emotion, ...], *, size: int, label_map: Mapping[str, str]
 ) -> list[TestSet]:
-    """The sets at ``paths`` (``None``: $MIEN_DATA), labels translated by ``label_map`` where a set has them.
+    """Load the data sets to evaluate on.
 
-    ``emotions`` and ``size`` are the model's. Raises ``DataError`` for a label that no set has, for one that nobody
-    explains, and for whatever ``load_test_set`` refuses.
+    Args:
+        paths: Files or folders; ``None`` is the one that ``$MIEN_DATA`` names.
+        emotions: The classes of the model.
+        size: Side of the model's crops in pixels.
+        label_map: Label -> name of an emotion, or ``""`` to exclude its faces; used where a set has the label.
+
+    Returns:
+        The sets, each with its own name.
+
+    Raises:
+        DataError: If a label of the map is in no set, a label of a set has no emotion, or a set cannot be read.
     """
     starts = [start_of(path) for path in paths]
     listed = [None if is_fer2013(start) else _entries(start) for start in starts]
@@ -63,13 +76,22 @@ def load_tests(
 
 
 def select(test: TestSet, emotions: tuple[Emotion, ...], wanted: Split | str | None) -> Selection:
-    """The rows to be judged. By default PublicTest, or all of a set that nobody has parted.
+    """Select the rows to evaluate.
 
-    Raises ``DataError`` as ``select_rows``.
+    Args:
+        test: The data set.
+        emotions: The classes of the model.
+        wanted: A split, ``"all"``, or ``None`` for PublicTest, or for all rows of a set without splits.
+
+    Returns:
+        The selection; its account includes the rows that were not read.
+
+    Raises:
+        DataError: If no row, or only one class, is left.
     """
     split = chosen_split(wanted, test.faces)
     selection = select_rows(test.faces, emotions, split)
-    missing = {reason: count for (part, reason), count in test.left_out.items() if split in (None, part)}
+    missing = {reason: count for (part, reason), count in test.excluded.items() if split in (None, part)}
     account = Counter(missing) + Counter(selection.account)
     return replace(selection, account=dict(account), total=selection.total + sum(missing.values()))
 
@@ -96,14 +118,14 @@ def _load(
     used = {label: target for label, target in label_map.items() if label in labels}
     meaning = _meaning(labels, used, start)
     known = CLASS_SETS["eight"] if Emotion.CONTEMPT in emotions else SEVEN
-    left_out: Counter[tuple[Split, str]] = Counter()
+    excluded: Counter[tuple[Split, str]] = Counter()
     for entry in entries:
         emotion = meaning[entry.label.strip().lower()]
         if emotion is None:
-            left_out[entry.split, f"label {entry.label}: left out by --map"] += 1
+            excluded[entry.split, f"label {entry.label}: excluded by the label map"] += 1
         elif emotion not in known:
-            left_out[entry.split, f"{emotion}: not among the model's classes"] += 1
-    return TestSet(load_test_set(start, emotions, size=size, labels=used), name, dict(left_out))
+            excluded[entry.split, f"{emotion}: not among the model's classes"] += 1
+    return TestSet(load_test_set(start, emotions, size=size, labels=used), name, dict(excluded))
 
 
 def _meaning(labels: Iterable[str], label_map: Mapping[str, str], start: Path) -> dict[str, Emotion | None]:
@@ -112,8 +134,8 @@ def _meaning(labels: Iterable[str], label_map: Mapping[str, str], start: Path) -
         word = label_map.get(label, label)
         if word and word not in KNOWN:
             raise DataError(
-                f"{start}: {quote(label)} is no emotion that mien knows{nearest(label, KNOWN)}; say which it is with "
-                f"--map {label}=happy, or leave its faces out with --map {label}="
+                f"{start}: {quote(label)} is no emotion that mien knows{suggest(label, KNOWN)}; map the label to an "
+                f"emotion ({label}=happy), or to nothing to exclude its faces ({label}=)"
             )
         meaning[label] = KNOWN.get(word)
     return meaning
@@ -121,18 +143,18 @@ def _meaning(labels: Iterable[str], label_map: Mapping[str, str], start: Path) -
 
 def _require_used(label_map: Mapping[str, str], listed: list[list[Entry]]) -> None:
     if label_map and not listed:
-        raise DataError("--map: the labels of FER-2013 are known; leave it out")
+        raise DataError("the labels of FER-2013 are known; use no label map")
     there = {entry.label.strip().lower() for entries in listed for entry in entries}
     for label in label_map:
         if label not in there:
             raise DataError(
-                f"--map {label}=...: there is no such label{nearest(label, there)}; the labels are "
+                f"label map: there is no label {quote(label)}{suggest(label, there)}; the labels are "
                 f"{', '.join(sorted(there))}"
             )
 
 
 def _names(starts: Iterable[Path]) -> list[str]:
-    """A short name for every set, each its own: the last part of its path, with a number where that comes again."""
+    """A unique short name for every set: the last part of its path, with a number where it occurs again."""
     names: list[str] = []
     for start in starts:
         stem = start.resolve().stem if start.is_file() else start.resolve().name
@@ -143,16 +165,22 @@ def _names(starts: Iterable[Path]) -> list[str]:
 
 
 _MODELS = ("final.pt", "model.onnx")
-
-
-_ANSWERS = "predictions.npz"
+_PREDICTIONS = "predictions.npz"
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """Something that answered, or will: ``model``, or where that is ``None`` the answers kept in the folder ``path``.
+    """One model, or the recorded predictions of one run.
 
-    ``seed`` is "" where nobody says; ``history`` holds the records of its training's epochs, where a log stands beside.
+    Attributes:
+        name: Its name.
+        emotions: Its classes.
+        size: Side of its crops in pixels.
+        path: Its file or folder.
+        about: What a report says about it, term -> text.
+        seed: Seed of its training; empty where it is not known.
+        model: The model; ``None`` for recorded predictions.
+        history: Records of the training epochs, where there is a log.
     """
 
     name: str
@@ -166,36 +194,46 @@ class Subject:
 
 
 def find_subjects(what: str, *, precision: str = "int8") -> tuple[Subject, ...]:
-    """What ``what`` names: all that ``open_model`` takes; a recipe's folder with several ``seed-*`` is one for each.
+    """Find what is evaluated.
 
-    A folder of results/ without a model is its kept answers. Where one seed of several has no model, all are judged by
-    what was kept, so that their figures compare. Raises ``ModelError`` or ``DataError``.
+    Args:
+        what: What ``open_model`` accepts; the folder of a recorded run; or the folder of a recipe with several
+            ``seed-*`` folders, which stands for all of them.
+        precision: Which file of a model is used, ``"int8"`` or ``"fp32"``.
+
+    Returns:
+        One subject, or one for each seed. If one seed has only recorded predictions, these are used for all seeds, so
+        that their metrics can be compared.
+
+    Raises:
+        ModelError: If a model cannot be opened.
+        DataError: If a recorded run is damaged, or the seeds have different classes.
     """
     path = Path(what)
-    folders = [] if _holds(path, *_MODELS, _ANSWERS) else _seeds(path)
+    folders = [] if _holds(path, *_MODELS, _PREDICTIONS) else _seeds(path)
     if not folders:
-        kept = _is_kept(path, precision)
-        return (_kept(path) if kept else _opened(what, precision),)
-    kept = any(_is_kept(folder, precision) for folder in folders)
-    subjects = tuple(_kept(folder) if kept else _opened(str(folder), precision) for folder in folders)
+        recorded = _has_predictions_only(path, precision)
+        return (_recorded(path) if recorded else _opened(what, precision),)
+    recorded = any(_has_predictions_only(folder, precision) for folder in folders)
+    subjects = tuple(_recorded(folder) if recorded else _opened(str(folder), precision) for folder in folders)
     for other in subjects[1:]:
         if other.emotions != subjects[0].emotions:
-            raise DataError(f"{what}: its seeds answer for different classes; evaluate them one by one")
+            raise DataError(f"{what}: its seeds have different classes; evaluate them one by one")
     return subjects
 
 
 def calibrated(model: Model, faces: FaceSet) -> Model:
-    """``model``; a run is opened again so that it is calibrated on ``faces`` where it was trained on them."""
+    """Return the model, calibrated on ``faces`` if it is a run that was trained on them."""
     return model if model.trained is None else open_model(model.path, faces=faces)
 
 
 def learned_from(subject: Subject, faces: FaceSet) -> bool:
-    """Whether the subject says that it was trained on this very set."""
+    """Return whether the subject was trained on this data set."""
     return subject.about.get("data_sha256") == faces.sha256
 
 
 def _seeds(path: Path) -> list[Path]:
-    seeds = [entry for entry in path.glob("seed-*") if _holds(entry, *_MODELS, _ANSWERS)] if path.is_dir() else []
+    seeds = [entry for entry in path.glob("seed-*") if _holds(entry, *_MODELS, _PREDICTIONS)] if path.is_dir() else []
     return sorted(seeds, key=lambda seed: (len(seed.name), seed.name))
 
 
@@ -203,10 +241,10 @@ def _holds(path: Path, *names: str) -> bool:
     return any((path / name).is_file() for name in names)
 
 
-def _is_kept(path: Path, precision: str) -> bool:
-    """Whether ``path`` has answers and no model of this precision: results/ keep a small int8 file at most."""
+def _has_predictions_only(path: Path, precision: str) -> bool:
+    """Whether ``path`` has predictions and no model of this precision; recorded runs have at most an int8 file."""
     wanted = ("final.pt", "model.onnx" if precision == "int8" else "model-fp32.onnx")
-    return _holds(path, _ANSWERS) and not _holds(path, *wanted)
+    return _holds(path, _PREDICTIONS) and not _holds(path, *wanted)
 
 
 def _opened(what: str, precision: str) -> Subject:
@@ -216,17 +254,17 @@ def _opened(what: str, precision: str) -> Subject:
     return Subject(model.name, model.emotions, model.size, model.path, model.about, seed, model, read_log(folder))
 
 
-def _kept(folder: Path) -> Subject:
-    said = read_metrics(folder)
+def _recorded(folder: Path) -> Subject:
+    content = read_metrics(folder)
     try:
         data = json.loads((folder / "recipe.json").read_text("utf-8"))["data"]
         emotions, size = class_set(data["classes"]), int(data["size"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{folder / 'recipe.json'}: cannot be read ({error}); write it with `mien record`") from error
+        raise DataError(f"{folder / 'recipe.json'}: cannot be read ({error}); record the run again") from error
     about = {
-        "kind": "kept answers of a run (fp32, calibrated)",
-        "recipe": str(said["recipe"]),
-        "seed": str(said["seed"]),
+        "kind": "recorded predictions of a run (fp32, calibrated)",
+        "recipe": str(content["recipe"]),
+        "seed": str(content["seed"]),
     }
-    about |= {key: str(said[key]) for key in ("commit", "data_sha256", "machine") if key in said}
-    return Subject(str(said["recipe"]), emotions, size, folder, about, str(said["seed"]), None, read_log(folder))
+    about |= {key: str(content[key]) for key in ("commit", "data_sha256", "machine") if key in content}
+    return Subject(str(content["recipe"]), emotions, size, folder, about, str(content["seed"]), None, read_log(folder))

@@ -1,6 +1,6 @@
-"""The card of an exported model, from one set of values: for machines (card.json) and for people (card.md)."""
+"""The card of an exported model: card.json for programs, and card.md with the same values."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from mien._errors import DataError
+from mien._format import percent
+from mien._metrics import HEADLINE, format_metric, metric_name
 from mien.infer import Classifier
 from mien.lab.complexity import count_macs, count_parameters
 from mien.lab.data import FaceSet, Split, check_official, with_classes
@@ -16,58 +18,64 @@ from mien.lab.predictions import Predictions, Selection, compare_with_votes, res
 from mien.lab.recipe import Recipe
 from mien.lab.train.run import Trained
 
-_KEPT = ("n", "accuracy", "interval", "log_loss", "ece")
+Row = tuple[str, ...]
+
+_FLIP_METRICS = ("n", "accuracy", "interval", "log_loss", "ece")
 
 
-def beside(classifier: Classifier, answers: Predictions, faces: FaceSet, classes: str, split: Split) -> dict[str, Any]:
-    """``flip`` and ``people`` for ``answers`` of ``classifier`` to ``split`` of ``faces``, the full set.
+def additional_metrics(
+    classifier: Classifier, predictions: Predictions, faces: FaceSet, classes: str, split: Split
+) -> dict[str, Any]:
+    """Measure test-time augmentation and the agreement with FER+ votes.
 
-    ``flip`` holds the figures of the mean probabilities of each face and its mirror image, by part of the rows: two
-    passes instead of one. ``people`` is what ``compare_with_votes`` says of the answers as they are, ``None`` for a set
-    without votes.
+    Args:
+        classifier: The exported file.
+        predictions: Its predictions for ``split``.
+        faces: The full data set.
+        classes: Name of its class set.
+        split: The split.
+
+    Returns:
+        ``flip``: part of the rows -> metrics of the mean probabilities of each face and its mirror image. ``votes``:
+        what ``compare_with_votes`` returns.
     """
     part = faces.split(split)
     chosen = with_classes(part, classes)
     mirrored, _ = classifier(np.ascontiguousarray(resize_faces(chosen, classifier.size)[:, :, ::-1]))
-    both = replace(answers, probs=((answers.probs + mirrored) / 2).astype(np.float32)).metrics()
+    both = replace(predictions, probs=((predictions.probs + mirrored) / 2).astype(np.float32)).metrics()
     return {
-        "flip": {name: {key: figures[key] for key in _KEPT} for name, figures in both.items()},
-        "votes": compare_with_votes(answers, Selection(chosen, answers.clean, str(split), len(part)), part),
+        "flip": {name: {key: metrics[key] for key in _FLIP_METRICS} for name, metrics in both.items()},
+        "votes": compare_with_votes(predictions, Selection(chosen, predictions.clean, str(split), len(part)), part),
     }
 
 
-def tables_of(found: Mapping[str, Any]) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
-    """The tables of a card, heads first, from what ``beside`` said by split: of flips, and of people (or empty)."""
-    flips: list[tuple[str, ...]] = [("split, face and mirror image", "rows", "accuracy", "95 % interval", "ECE")]
-    people: list[tuple[str, ...]] = []
-    for split, said in sorted(found.items()):
-        for part, figures in said["flip"].items():
-            low, high = figures["interval"]
-            told = (f"{100 * figures['accuracy']:.2f} %", f"{100 * low:.2f} % to {100 * high:.2f} %")
-            flips.append((f"{split.capitalize()}Test, {part}", f"{figures['n']:,}", *told, f"{figures['ece']:.3f}"))
-        if said["votes"] and said["votes"]["majority"]["n"] and said["votes"]["distribution"]["n"]:
-            people.append(_row(split, said["votes"]))
-    heads = ("split", "rows", "agrees with FER+", "95 % interval", "labels agree", "log loss", "of people", "distance")
-    return flips, [heads, *people] if people else []
+def _additional_tables(additional: Mapping[str, Any]) -> tuple[list[Row], list[Row]]:
+    """The tables of a card, heads first, from ``additional_metrics`` by split: flips, and votes (may be empty)."""
+    flips: list[Row] = [("split, face and mirror image", "rows", "accuracy", "95 % interval", "ECE")]
+    votes: list[Row] = []
+    for split, found in sorted(additional.items()):
+        for part, metrics in found["flip"].items():
+            cells = (_percent(metrics["accuracy"]), _percent_interval(metrics["interval"]))
+            flips.append((f"{split.capitalize()}Test, {part}", f"{metrics['n']:,}", *cells, f"{metrics['ece']:.3f}"))
+        if found["votes"] and found["votes"]["majority"]["n"] and found["votes"]["distribution"]["n"]:
+            votes.append(_votes_row(split, found["votes"]))
+    head = ("split", "rows", "agrees with FER+", "95 % interval", "labels agree", "log loss", "of people", "distance")
+    return flips, [head, *votes] if votes else []
 
 
-def _row(split: str, said: Mapping[str, Any]) -> tuple[str, ...]:
-    majority, votes = said["majority"], said["distribution"]
-    low, high = majority["interval"]
+def _votes_row(split: str, found: Mapping[str, Any]) -> Row:
+    majority, distribution = found["majority"], found["distribution"]
     return (
         f"{split.capitalize()}Test",
         f"{majority['n']:,}",
-        f"{100 * majority['agreement']:.2f} %",
-        f"{100 * low:.2f} % to {100 * high:.2f} %",
-        f"{100 * majority['label_agreement']:.2f} %",
-        *(f"{votes[key]:.3f}" for key in ("log_loss", "vote_entropy", "total_variation")),
+        _percent(majority["agreement"]),
+        _percent_interval(majority["interval"]),
+        _percent(majority["label_agreement"]),
+        *(f"{distribution[key]:.3f}" for key in ("log_loss", "vote_entropy", "total_variation")),
     )
 
 
-Row = tuple[str, ...]
-
-
-FER2013 = "FER-2013"  # as cards name it
+FER2013 = "FER-2013"  # its name in cards
 
 
 _CALIBRATED = {
@@ -77,21 +85,27 @@ _CALIBRATED = {
 
 
 def card_json(
-    trained: Trained, judged: Mapping[str, Any], learned: str, *, calibration: Calibration, exported_at: str
+    trained: Trained, metrics: Mapping[str, Any], learned: str, *, calibration: Calibration, exported_at: str
 ) -> dict[str, Any]:
-    """The figures of the int8 file as plain values.
+    """Build the content of ``card.json``.
 
-    ``judged`` maps split (``public``, and ``private`` once the model is final), precision and part to ``figures``.
-    ``learned`` is what ``learned_from`` says, ``exported_at`` the commit of the exporting code. The figures outside of
-    ``judged`` are those of the last split judged, all its rows.
+    Args:
+        trained: The exported run.
+        metrics: Metrics by split (``public``, and ``private`` for a final model), precision and part of the rows.
+        learned: Description of the training data, from ``learned_from``.
+        calibration: The calibration of the files.
+        exported_at: Commit of the exporting code.
+
+    Returns:
+        Plain values. The metrics outside of ``metrics`` are those of all rows of the headline split (int8).
     """
     accuracy = {}
-    for split, by_precision in judged.items():
-        for part, figures in by_precision["int8"].items():
-            accuracy[split if part == "all" else f"{split}_{part}"] = figures["accuracy"]
+    for split, by_precision in metrics.items():
+        for part, found in by_precision["int8"].items():
+            accuracy[split if part == "all" else f"{split}_{part}"] = found["accuracy"]
     recipe, net = trained.recipe, trained.net
-    headline = judged[headline_split(judged)]["int8"]["all"]
-    shown = ("balanced_accuracy", "macro_f1", "ece", "log_loss", "recall", "precision", "confusion")
+    headline = metrics[headline_split(metrics)]["int8"]["all"]
+    shown = (*HEADLINE[1:], "recall", "precision", "confusion")
     return {
         "name": recipe.name,
         "accuracy": accuracy | {"interval": headline["interval"]},
@@ -105,7 +119,7 @@ def card_json(
         "seed": recipe.seed,
         "epochs": len(trained.history),
         "learned_from": learned,
-        "metrics": judged,
+        "metrics": metrics,
         "licence": "Apache-2.0",
         **trained.provenance,
         "seconds": round(sum(record["seconds"] for record in trained.history)),
@@ -114,7 +128,7 @@ def card_json(
 
 
 def learned_from(recipe: Recipe, faces: FaceSet) -> str:
-    """The data of a run in words: its set by name, and what the recipe makes of it."""
+    """Describe the training data of a run: its set, and what the recipe changes in it."""
     data = recipe.data
     votes = " with FER+ votes" if recipe.target.vote_weight > 0 or data.classes == "eight" else ""
     further = f", {len(data.extra)} further sets mixed in" if data.extra else ""
@@ -132,13 +146,13 @@ def _is_fer2013(faces: FaceSet) -> bool:
     return True
 
 
-def headline_split(judged: Mapping[str, Any]) -> str:
-    """The split whose figures stand first: ``private`` once it was touched, else ``public``."""
-    return "private" if "private" in judged else "public"
+def headline_split(metrics: Mapping[str, Any]) -> str:
+    """Return the split of the headline metrics: ``private`` for a final model, else ``public``."""
+    return "private" if "private" in metrics else "public"
 
 
 def card_markdown(recipe: Recipe, card: Mapping[str, Any]) -> str:
-    """The card for people, in Markdown."""
+    """Build ``card.md`` from the recipe and the content of ``card.json``."""
     about = " ".join(recipe.about.split())
     split = f"{headline_split(card['metrics']).capitalize()}Test"
     limits, licence = (LIMITS, LICENCE) if card["learned_from"].startswith(FER2013) else (OWN_LIMITS, OWN_LICENCE)
@@ -147,8 +161,8 @@ def card_markdown(recipe: Recipe, card: Mapping[str, Any]) -> str:
             f"# {card['name']}",
             about,
             _headline(card),
-            *_beside(card),
-            f"## Figures on {split}, by class (int8)\n\n" + _classes(card),
+            *_additional(card),
+            f"## Metrics on {split}, by class (int8)\n\n" + _classes(card),
             f"## Confusion on {split} (rows: label, columns: answer)\n\n" + _confusion(card),
             "## How it was made\n\n" + _making(recipe, card),
             "## What it is not\n\n" + limits,
@@ -191,7 +205,7 @@ The file is under Apache-2.0, as far as mien goes. Whether the faces it was trai
 gathered them to say. No face is in the file."""
 
 
-# Said once below the table of figures.
+# Below the table of metrics.
 PROTOCOL = """\
 `clean` leaves out rows whose exact pixels occur in an earlier split or row. PublicTest selected and calibrated;
 PrivateTest was judged after that. `results/<name>/choices.md` in the repository says what was tried, and how often."""
@@ -218,20 +232,16 @@ nothing in common)."""
 
 
 def _headline(card: Mapping[str, Any]) -> str:
-    rows: list[Row] = [("split", "rows", "accuracy", "95 % interval", "balanced", "macro F1", "log loss", "ECE")]
+    first, *others = HEADLINE
+    rows: list[Row] = [("split", "rows", first, "95 % interval", *(metric_name(key, short=True) for key in others))]
     for split in sorted(card["metrics"]):
         for precision in ("int8", "fp32"):
             for part in ("all", "clean"):
-                f = card["metrics"][split][precision][part]
+                found = card["metrics"][split][precision][part]
                 name = f"{split.capitalize()}Test, {part}, {precision}"
-                low, high = f["interval"]
-                figures = [
-                    _percent(f["accuracy"]),
-                    f"{_percent(low)} to {_percent(high)}",
-                    _percent(f["balanced_accuracy"]),
-                ]
-                figures += [_percent(f["macro_f1"]), f"{f['log_loss']:.3f}", f"{f['ece']:.3f}"]
-                rows.append((name, f"{f['n']:,}", *figures))
+                cells = (format_metric(key, found[key], 2) for key in others)
+                accuracy = (_percent(found[first]), _percent_interval(found["interval"]))
+                rows.append((name, f"{found['n']:,}", *accuracy, *cells))
     voted = f"\n\n{VOTED}" if "contempt" in card["emotions"] else ""
     return f"{_table(rows)}\n\n{PROTOCOL}{voted}"
 
@@ -250,12 +260,12 @@ def _confusion(card: Mapping[str, Any]) -> str:
     return _table(rows)
 
 
-def _beside(card: Mapping[str, Any]) -> list[str]:
-    """Sections on mirror images and on people, where the export has looked for them."""
+def _additional(card: Mapping[str, Any]) -> list[str]:
+    """Sections on mirror images and on FER+ votes, where the export has measured them."""
     if "additional" not in card:
         return []
-    flips, people = tables_of(card["additional"])
-    return [f"{FLIPS}\n\n{_table(flips)}", *([f"{PEOPLE}\n\n{_table(people)}"] if people else [])]
+    flips, votes = _additional_tables(card["additional"])
+    return [f"{FLIPS}\n\n{_table(flips)}", *([f"{PEOPLE}\n\n{_table(votes)}"] if votes else [])]
 
 
 def _making(recipe: Recipe, card: Mapping[str, Any]) -> str:
@@ -264,7 +274,7 @@ def _making(recipe: Recipe, card: Mapping[str, Any]) -> str:
         f"{_run(part)}, command `{part['command']}` at commit `{part['commit']}`" for part in card.get("parts", ())
     ]
     lines = [
-        *(parts or [_run(card)]),  # a joined run was not trained itself
+        *(parts or [_run(card)]),  # an ensemble was not trained itself
         f"command `{card['command']}` at commit `{card['commit']}`, exported at `{card['exported_at']}`",
         f"data: {card['learned_from']}",
         f"{card['parameters']:,} parameters, {card['macs'] / 1e6:.0f} MMAC a face of {side} x {side} pixels",
@@ -273,10 +283,10 @@ def _making(recipe: Recipe, card: Mapping[str, Any]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _run(said: Mapping[str, Any]) -> str:
+def _run(run: Mapping[str, Any]) -> str:
     """One training: its recipe, seed, cost and machine."""
-    cost = f"{said['epochs']} epochs, {said['seconds']:,} s on {said['machine']} (torch {said['torch']})"
-    return f"recipe `{said['recipe']}`, seed {said['seed']}, {cost}"
+    cost = f"{run['epochs']} epochs, {run['seconds']:,} s on {run['machine']} (torch {run['torch']})"
+    return f"recipe `{run['recipe']}`, seed {run['seed']}, {cost}"
 
 
 def _table(rows: list[Row]) -> str:
@@ -285,4 +295,8 @@ def _table(rows: list[Row]) -> str:
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:.2f} %"
+    return percent(value, 2)
+
+
+def _percent_interval(edges: Sequence[float]) -> str:
+    return " to ".join(map(_percent, edges))

@@ -11,7 +11,7 @@ from typing import Any, NotRequired, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from mien.lab.metrics import BINS, checked
+from mien.lab.metrics import BINS, check_probabilities
 from mien.lab.robustness.corruptions import SEVERITIES, Corruption
 from mien.lab.robustness.predictions import CorruptedPredictions
 from mien.lab.robustness.reference import CorruptionReference
@@ -199,7 +199,7 @@ def weighted_metrics(probs: NDArray[np.floating[Any]], labels: NDArray[np.int64]
         DataError: The rows of ``probs`` are not probabilities.
     """
     classes = probs.shape[1]
-    sums = weighted_sums(weights, _columns(checked(probs, labels, classes), labels))
+    sums = weighted_sums(weights, _columns(check_probabilities(probs, labels, classes), labels))
     total, correct, log_loss = sums[:, 0], sums[:, 1], sums[:, 2]
     support, hits, gaps = np.split(sums[:, 3:], [classes, 2 * classes], axis=1)
     recall = np.divide(hits, support, out=np.full_like(hits, np.nan), where=support > 0)
