@@ -63,10 +63,10 @@ def test_an_own_folder(own: Path, report: Path) -> None:
 
 def test_the_page_says_everything_and_loads_nothing(report: Path) -> None:
     text = (report / "report.html").read_text()
-    for heading in ("Figures", "Confusion", "By emotion", "Is its confidence right?", "Most confused pairs"):
+    for heading in ("Metrics", "Confusion", "By emotion", "Calibration", "Abstention", "Most confused pairs"):
         assert f"<h2>{heading}</h2>" in text
     assert "every draw adds noise" in text
-    assert "A threshold chosen on the faces that judge it" in text
+    assert "A threshold that is chosen and evaluated on the same faces" in text
     links = re.findall(r'(?:src|href)="([^"]{0,40})', text)
     assert all(link.startswith(("data:", "#")) for link in links)
     assert 'alt="map"' in text
@@ -78,7 +78,7 @@ def test_views_are_named_only_where_asked_for(own: Path, tmp_path: Path) -> None
     assert done.exit_code == 0, done.output
     assert "TTA ten" in done.stdout
     assert json.loads((tmp_path / "metrics.json").read_text())["tta"] == "ten"
-    assert "five crops and their mirrors" in (tmp_path / "report.html").read_text()
+    assert "five crops and their mirror images" in (tmp_path / "report.html").read_text()
 
 
 def test_a_run_with_its_curves_and_maps(own: Path, tmp_path: Path) -> None:
@@ -143,9 +143,9 @@ def test_a_foreign_model_by_its_toml(own: Path, tmp_path: Path) -> None:
         (["no-such-model"], "no-such-model"),
         (["mien-0", "--split", "Public"], "there is no such split"),
         (["mien-0", "--split", "PrivateTest"], "has no rows in PrivateTest; it has Training"),
-        (["mien-0", "--tta", "three"], "--tta is one of none, flip, six, ten"),
+        (["mien-0", "--tta", "three"], "is one of none, flip, six, ten"),
         (["mien-0", "--map", "sad=glum"], "is no emotion"),
-        (["mien-0", "--map", "grin=happy"], "there is no such label"),
+        (["mien-0", "--map", "grin=happy"], "there is no label 'grin'"),
     ],
 )
 def test_mistakes_are_one_line(own: Path, tmp_path: Path, words: list[str], says: str) -> None:
@@ -167,7 +167,7 @@ def test_a_place_that_cannot_be_written_is_said_before_the_work(own: Path, tmp_p
     done = evaluate("mien-0", "--data", str(own), "--out", str(tmp_path / "file" / "out"))
     assert done.exit_code == 2
     assert "cannot be written" in done.output
-    assert "mien-0 reads" not in done.output
+    assert "mien-0 predicts" not in done.output
     assert (tmp_path / "file").read_text() == "here already"
 
 

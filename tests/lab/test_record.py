@@ -44,7 +44,7 @@ def test_the_evidence_is_complete_and_agrees_with_itself(faces: FaceSet, run: Pa
     assert {"metrics.json", "predictions.npz", "log.jsonl", "recipe.json", "curves.png", "confusion.svg"} <= written
     assert json.loads((tmp_path / "metrics.json").read_text()) == json.loads(json.dumps(metrics))
     assert metrics["epochs"] == 12
-    assert f"PrivateTest: {100 * metrics['judged']['private']['fp32']['all']['accuracy']:.1f} %" in (
+    assert f"PrivateTest: {100 * metrics['metrics']['private']['fp32']['all']['accuracy']:.1f} %" in (
         tmp_path / "confusion.svg"
     ).read_text("utf-8")
     assert {"commit", "data_sha256", "evaluated_at", "macs", "parameters", "seed"} <= metrics.keys()
