@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mien._errors import ImageError, NotAnImageError, TooLargeError, TruncatedError
-from mien.decode import MAX_PIXELS, Picture, decode
+from mien.decode import MAX_PIXELS, DecodedImage, decode
 from support.encoded_images import encode
 
 
@@ -59,7 +59,7 @@ def test_every_kind_of_source_gives_the_same_pixels(rgb: NDArray[np.uint8], tmp_
 
 
 def test_a_picture_comes_back_unchanged(rgb: NDArray[np.uint8]) -> None:
-    picture = Picture(rgb, "mine", "a note")
+    picture = DecodedImage(rgb, "mine", "a note")
     assert decode(picture) is picture
 
 
@@ -299,7 +299,7 @@ def test_a_cut_in_the_header_counts_as_truncated(data: bytes) -> None:
 def test_other_files_are_no_image(data: bytes) -> None:
     with pytest.raises(NotAnImageError) as caught:
         decode(data)
-    one_line(caught, "<bytes>", "not a picture", "convert it")
+    one_line(caught, "<bytes>", "not an image", "convert it")
 
 
 def test_nothing_to_read_says_so(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What mien finds in a picture: boxes, key points, faces and readings. All frozen; arrays in them are read-only."""
+"""What mien finds in an image: boxes, key points, faces and readings. All frozen; arrays in them are read-only."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,12 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien._emotions import UNSURE_COLOR, Emotion
+from mien._errors import ModelError
+from mien._suggest import suggest
 
 Point = tuple[float, float]
 
 
 class Box(NamedTuple):
-    """A rectangle in pixels of the picture, corners ``(x1, y1)`` top left and ``(x2, y2)`` bottom right."""
+    """A rectangle in pixels of the image, corners ``(x1, y1)`` top left and ``(x2, y2)`` bottom right."""
 
     x1: float
     y1: float
@@ -33,7 +35,7 @@ class Box(NamedTuple):
 
 
 class KeyPoints(NamedTuple):
-    """Landmarks in pixels ``(x, y)``. Left and right are the subject's: the right eye is on the left of the picture."""
+    """Landmarks in pixels ``(x, y)``. Left and right are the subject's: the right eye is on the left of the image."""
 
     right_eye: Point
     left_eye: Point
@@ -45,7 +47,7 @@ class KeyPoints(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """A face as a detector found it: where, how sure (0..1), and its key points (``None`` for a whole-image crop)."""
+    """A face as a detector found it: box, score (0..1) and key points (``None`` for a whole-image crop)."""
 
     box: Box
     score: float
@@ -56,12 +58,17 @@ class Detection:
 class Face:
     """One face that was read.
 
-    ``emotion`` is ``None`` when the highest probability lies below the reader's ``abstain`` threshold ("unsure").
-    ``probs`` maps every emotion of the model to its calibrated probability; they sum to 1.
-    ``maps`` is float32 ``[C, h, w]``: the class activation maps (Zhou et al., CVPR 2016), in the order of ``probs``;
-    their spatial mean is the calibrated logit of the class.
-    ``crop`` is the uint8 ``[S, S]`` grey picture that the network saw, and ``to_image`` the affine ``[2, 3]`` taking
-    crop pixels to picture pixels.
+    Attributes:
+        box: Where the face is, in pixels of the image.
+        score: The detector's score, 0..1.
+        points: Key points, ``None`` if the detector has none.
+        emotion: The most probable emotion; ``None`` ("unsure") if its probability is below the reader's ``abstain``.
+        confidence: The highest probability, 0..1.
+        probs: Calibrated probability of every emotion of the model; they sum to 1.
+        maps: Class activation maps (Zhou et al., CVPR 2016), float32 ``[C, h, w]`` in the order of ``probs``. The
+            spatial mean of a map is the calibrated logit of its class.
+        crop: The grey image that the network read, uint8 ``[S, S]``.
+        to_image: Affine transform, float64 ``[2, 3]``, from pixels of the crop to pixels of the image.
     """
 
     box: Box
@@ -84,10 +91,30 @@ class Face:
         """The colour of the face's box and label, as ``#rrggbb``: that of its emotion, or a neutral one if unsure."""
         return UNSURE_COLOR if self.emotion is None else self.emotion.color
 
-    def map(self, emotion: Emotion | None = None) -> NDArray[np.float32]:
-        """Where the model saw ``emotion`` (default: the top one): float32 ``[h, w]`` scaled to 0..1, negatives cut."""
-        index = list(self.probs).index(emotion or self.top)
-        positive = np.maximum(self.maps[index], 0)
+    def map(self, emotion: Emotion | str | None = None) -> NDArray[np.float32]:
+        """Where the model saw an emotion.
+
+        Args:
+            emotion: An emotion of the model, or its name; the default is the most probable one.
+
+        Returns:
+            The class activation map, float32 ``[h, w]``, scaled to 0..1 with negative values cut to 0.
+
+        Raises:
+            ModelError: The model does not know the emotion.
+
+        Example:
+            >>> face = Reader().read("examples/astronaut.png").faces[0]  # doctest: +SKIP
+            >>> face.map("happy").shape  # doctest: +SKIP
+            (12, 12)
+        """
+        emotion = emotion or self.top
+        names = [str(known) for known in self.probs]
+        if emotion not in names:
+            raise ModelError(
+                f"the model has no emotion {str(emotion)!r}; it has {', '.join(names)}{suggest(emotion, names)}"
+            )
+        positive = np.maximum(self.maps[names.index(emotion)], 0)
         peak = float(positive.max())
         scaled: NDArray[np.float32] = positive / peak if peak > 0 else positive
         return scaled
@@ -110,10 +137,15 @@ class Face:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """What mien read in one picture: its faces, largest first, and the picture's source, size and note.
+    """What mien read in one image.
 
-    ``error`` is the one line that says why a picture of a batch could not be read; such a reading has no faces.
-    ``pixels`` is the RGB uint8 ``[H, W, 3]`` picture, kept only where the caller asked for it.
+    Attributes:
+        faces: The faces, largest first.
+        source: The name of the image: its path, or what kind of source it was.
+        size_wh: Width and height of the image in pixels.
+        note: What users should know, for example that only the first frame of an animation was read.
+        error: Why an image of a batch could not be read, one line; such a reading has no faces.
+        pixels: The image, RGB uint8 ``[H, W, 3]``; kept only on request (``keep_pixels=True``).
     """
 
     faces: tuple[Face, ...]

@@ -1,4 +1,4 @@
-"""Source -> picture: a path, bytes, a stream, an array or a Pillow image becomes RGB uint8, the right way up."""
+"""Source -> image: a path, bytes, a stream, an array or a Pillow image becomes RGB uint8, upright."""
 
 import io
 import os
@@ -13,29 +13,14 @@ from PIL import ExifTags, Image
 
 from mien._errors import ImageError, NotAnImageError, TooLargeError, TruncatedError
 
-__all__ = ["FORMATS", "MAX_BYTES", "MAX_PIXELS", "Picture", "Source", "decode", "name_of"]
+__all__ = ["FORMATS", "MAX_BYTES", "MAX_PIXELS", "DecodedImage", "Source", "decode", "name_of"]
 
-
-def why(error: Exception, name: str) -> ImageError:
-    """Our error for what Pillow raised while it read a header or pixels."""
-    if isinstance(error, MemoryError):
-        return TooLargeError(f"{name}: not enough memory for this picture; scale it down")
-    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
-        return TooLargeError(f"{name}: {first_line(error)}; scale it down")
-    return TruncatedError(f"{name}: the picture is cut off or damaged ({first_line(error)}); get the file again")
-
-
-def first_line(error: Exception) -> str:
-    """What ``error`` says, or what it is called where it says nothing."""
-    return str(error).strip().partition("\n")[0][:200] or type(error).__name__
-
-
-# What people keep photographs in. Left out on purpose: EPS, which Pillow hands to Ghostscript, and formats without a
+# Formats of photographs. Left out on purpose: EPS, which Pillow hands to Ghostscript, and formats without a
 # signature, as which any text file could pass. HEIF counts where pillow-heif has registered it.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "HEIF", "JPEG2000", "PPM")
-
-
-# Formats with several frames, and what the note calls them. A JPEG's further pictures (MPO) are previews: no note.
+MAX_BYTES = 64 * 2**20  # bytes of one image file
+MAX_PIXELS = 100_000_000  # width x height; as RGB that is 300 MB of memory
+# Formats with several frames, and what the note calls them. A JPEG's further images (MPO) are previews: no note.
 _FRAMES = {
     "GIF": "animated, {} frames",
     "PNG": "animated, {} frames",
@@ -43,9 +28,154 @@ _FRAMES = {
     "AVIF": "animated, {} frames",
     "TIFF": "{} pages",
 }
+# Exif 2.32, tag 0x0112: how a stored image is turned upright.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# How decoded pixels become an array: 0.9 MP at once take 0.6 ms, in strips 0.8; 12 MP 45 ms, in strips 16.
+_AT_ONCE_BYTES = 16 * 2**20
+_STRIP_BYTES = 2**18
 
 
-def open_image(data: bytes, name: str) -> Image.Image:
+@dataclass(frozen=True, eq=False)
+class DecodedImage:
+    """A decoded image.
+
+    Attributes:
+        pixels: RGB uint8 ``[H, W, 3]``, read-only and upright.
+        source: The name of the image in messages.
+        note: What users should know, for example that only the first frame of an animation was read.
+    """
+
+    pixels: NDArray[np.uint8] = field(repr=False)
+    source: str
+    note: str | None = None
+
+
+Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | NDArray[Any] | Image.Image | DecodedImage
+
+
+def decode(source: Source, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> DecodedImage:
+    """Read one image.
+
+    EXIF orientation is applied. Transparent pixels are laid over white; colours hidden below them have no effect. Grey
+    of 16 bits is scaled to 8 bits, not cut. Of several frames the first is read.
+
+    Args:
+        source: A path, the bytes of an image file, a binary stream (read from its position to its end), an array
+            (uint8; RGB ``[H, W, 3]``, RGBA ``[H, W, 4]``, grey ``[H, W]`` or ``[H, W, 1]``), a Pillow image (its
+            current frame), or a ``DecodedImage``, which is returned unchanged.
+        max_bytes: Largest size of a file in bytes.
+        max_pixels: Largest width x height.
+
+    Returns:
+        The image. Its pixels are a copy: an array may be reused for the next frame.
+
+    Raises:
+        TooLargeError: ``max_bytes`` (checked before the whole file is read) or ``max_pixels`` (checked before
+            decoding) is exceeded.
+        NotAnImageError: The bytes are in no format that mien reads.
+        TruncatedError: The file is cut off or damaged.
+        ImageError: Anything else that makes the image unreadable.
+
+    Example:
+        >>> decode("examples/astronaut.png").pixels.shape
+        (512, 512, 3)
+    """
+    if isinstance(source, DecodedImage):
+        return source
+    if isinstance(source, np.ndarray):
+        return DecodedImage(_from_array(source, name_of(source), max_pixels), name_of(source))
+    if isinstance(source, Image.Image):
+        return DecodedImage(_from_image(source, name_of(source), max_pixels), name_of(source))
+    name, data = _read_bytes(source, max_bytes)
+    image = _open(data, name)
+    return DecodedImage(_from_image(image, name, max_pixels), name, _frames_note(data, image.format))
+
+
+def name_of(source: object) -> str:
+    """The name of ``source`` in messages and readings: its path, the name of its stream, or its kind."""
+    if isinstance(source, str | os.PathLike):
+        return os.fsdecode(source)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return "<bytes>"
+    if isinstance(source, np.ndarray | Image.Image):
+        return "<array>" if isinstance(source, np.ndarray) else "<image>"
+    label = getattr(source, "name", None)
+    return label if isinstance(label, str) else "<stream>"
+
+
+def _read_bytes(source: object, max_bytes: int) -> tuple[str, bytes]:
+    """The name and the bytes of ``source``. Raises ``TooLargeError`` above ``max_bytes``, and ``ImageError``."""
+    name = name_of(source)
+    if isinstance(source, bytes | bytearray | memoryview):
+        _check_bytes(memoryview(source).nbytes, name, max_bytes)
+        data = bytes(source)
+    elif isinstance(source, str | os.PathLike):
+        data = _read_file(name, max_bytes)
+    elif hasattr(source, "read"):
+        data = _read_stream(source, name, max_bytes)
+    else:
+        kind = type(source).__name__
+        raise ImageError(
+            f"a {kind} is not an image; give a path, bytes, a binary stream, a numpy array or a Pillow image"
+        )
+    if not data:
+        raise NotAnImageError(
+            f"{name}: there are no bytes to read; the file is empty or the stream already read to its end"
+        )
+    return name, data
+
+
+def _read_file(name: str, max_bytes: int) -> bytes:
+    try:
+        status = Path(name).stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise ImageError(f"{name}: this is a folder; give the image files in it")
+        _check_bytes(status.st_size, name, max_bytes)
+        with Path(name).open("rb") as stream:
+            return _read_stream(stream, name, max_bytes)
+    except FileNotFoundError as error:
+        raise ImageError(f"{name}: no such file; check the path") from error
+    except PermissionError as error:
+        raise ImageError(f"{name}: no permission to read it; change its access rights or run as its owner") from error
+    except (OSError, ValueError) as error:  # ValueError: a path with a null character
+        raise ImageError(f"{name!r}: cannot be opened ({_first_line(error)}); check the path") from error
+
+
+def _read_stream(stream: Any, name: str, max_bytes: int) -> bytes:
+    """At most one byte more than the limit, in as many reads as a pipe or socket needs."""
+    parts: list[bytes] = []
+    missing = max_bytes + 1
+    while missing > 0:
+        try:
+            part = stream.read(missing)
+        except (OSError, ValueError) as error:  # ValueError: the stream is closed, or text that is not UTF-8
+            raise ImageError(f"{name}: reading failed ({_first_line(error)}); give an open binary stream") from error
+        if isinstance(part, str):
+            raise ImageError(f"{name}: the stream gives text; open it in binary mode ('rb')")
+        if not part:
+            break
+        parts.append(part)
+        missing -= len(part)
+    _check_bytes(sum(map(len, parts)), name, max_bytes)
+    return b"".join(parts)
+
+
+def _check_bytes(size: int, name: str, max_bytes: int) -> None:
+    if size > max_bytes:
+        raise TooLargeError(
+            f"{name}: the file exceeds the limit of {max_bytes:,} bytes; make it smaller or raise max_bytes"
+        )
+
+
+def _open(data: bytes, name: str) -> Image.Image:
     """The header of an image file, its pixels not yet decoded.
 
     ``Image.open`` would warn or refuse by its own limit, a global of the process that is not ours to change; so the
@@ -61,42 +191,23 @@ def open_image(data: bytes, name: str) -> Image.Image:
             try:
                 return factory(io.BytesIO(data), "")
             except Exception as error:  # a reader may raise anything at all on damaged bytes
-                raise why(error, name) from error
-    raise NotAnImageError(f"{name}: not a picture that mien reads; convert it to {FORMATS[0]} or {FORMATS[1]}")
+                raise _pillow_error(error, name) from error
+    raise NotAnImageError(f"{name}: not an image that mien reads; convert it to {FORMATS[0]} or {FORMATS[1]}")
 
 
-def frames_note(data: bytes, format_name: str | None) -> str | None:
-    """What is said about further frames. They are counted in a second reader, as counting moves a reader's place."""
+def _frames_note(data: bytes, format_name: str | None) -> str | None:
+    """The note about further frames. A second reader counts them, because counting moves the position."""
     if format_name not in _FRAMES:
         return None
     try:
-        count = getattr(open_image(data, ""), "n_frames", 1)
+        count = getattr(_open(data, ""), "n_frames", 1)
     except Exception:  # a later frame is damaged, which does not touch the first
         return "several frames, some damaged: the first was read"
     return f"{_FRAMES[format_name].format(count)}: the first was read" if count > 1 else None
 
 
-# Exif 2.32, tag 0x0112: what turns a stored picture upright.
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-
-# How decoded pixels become an array: 0.9 MP at once take 0.6 ms, in strips 0.8; 12 MP 45 ms, in strips 16.
-_AT_ONCE_BYTES = 16 * 2**20
-
-
-_STRIP_BYTES = 2**18
-
-
-def from_array(array: NDArray[Any], name: str, max_pixels: int) -> NDArray[np.uint8]:
-    """The pixels of an array: a copy, read-only, RGB ``[H, W, 3]``. Raises ``ImageError`` for what is no picture."""
+def _from_array(array: NDArray[Any], name: str, max_pixels: int) -> NDArray[np.uint8]:
+    """The pixels of an array: a copy, read-only, RGB ``[H, W, 3]``. Raises ``ImageError`` for what is no image."""
     if array.dtype != np.uint8:
         raise ImageError(f"{name}: the array is {array.dtype}; give uint8 with values 0..255")
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
@@ -110,7 +221,7 @@ def from_array(array: NDArray[Any], name: str, max_pixels: int) -> NDArray[np.ui
     return _frozen(np.array(np.broadcast_to(grey, (*array.shape[:2], 3)), order="C"))
 
 
-def from_image(image: Image.Image, name: str, max_pixels: int) -> NDArray[np.uint8]:
+def _from_image(image: Image.Image, name: str, max_pixels: int) -> NDArray[np.uint8]:
     """The pixels of a Pillow image, decoded, upright and read-only, RGB ``[H, W, 3]``.
 
     Raises ``TooLargeError`` before decoding, ``TruncatedError`` and ``ImageError``.
@@ -119,15 +230,25 @@ def from_image(image: Image.Image, name: str, max_pixels: int) -> NDArray[np.uin
     try:
         image.load()
     except Exception as error:  # OSError, SyntaxError, ValueError, struct.error, ...: no common base
-        raise why(error, name) from error
+        raise _pillow_error(error, name) from error
     try:
         upright = _to_rgb(image)
     except (ValueError, OSError, ImportError) as error:
         raise ImageError(
-            f"{name}: colour mode {image.mode} cannot be read ({first_line(error)}); convert it to RGB"
+            f"{name}: colour mode {image.mode} cannot be read ({_first_line(error)}); convert it to RGB"
         ) from error
     turn = _UPRIGHT.get(_orientation(image))
     return _frozen(_to_array(upright if turn is None else upright.transpose(turn)))
+
+
+def _check_pixels(size_wh: tuple[int, int], name: str, max_pixels: int) -> None:
+    width, height = size_wh
+    if width < 1 or height < 1:
+        raise ImageError(f"{name}: the image has no pixels ({width} x {height}); give one of at least 1 x 1")
+    if width * height > max_pixels:
+        raise TooLargeError(
+            f"{name}: {width} x {height} pixels exceed the limit of {max_pixels:,}; scale it down or raise max_pixels"
+        )
 
 
 def _orientation(image: Image.Image) -> int:
@@ -147,18 +268,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         straight = image.convert("LA") if image.mode == "La" else image
         return _over_white(straight.convert("RGBA"))
     return image.convert("RGB")
-
-
-def _to_array(rgb: Image.Image) -> NDArray[np.uint8]:
-    """The pixels; of a large picture in strips, because Pillow copies whole ones thrice into memory newly asked for."""
-    if 3 * rgb.width * rgb.height <= _AT_ONCE_BYTES:
-        return np.asarray(rgb)
-    pixels = np.empty((rgb.height, rgb.width, 3), np.uint8)
-    rows = max(1, _STRIP_BYTES // (3 * rgb.width))
-    for top in range(0, rgb.height, rows):
-        bottom = min(top + rows, rgb.height)
-        pixels[top:bottom] = np.asarray(rgb.crop((0, top, rgb.width, bottom)))
-    return pixels
 
 
 def _over_white(rgba: Image.Image) -> Image.Image:
@@ -185,138 +294,32 @@ def _to_eight_bits(image: Image.Image) -> NDArray[np.uint8]:
     return rounded.astype(np.uint8)
 
 
+def _to_array(rgb: Image.Image) -> NDArray[np.uint8]:
+    """The pixels; of a large image in strips, because Pillow copies a whole one three times into new memory."""
+    if 3 * rgb.width * rgb.height <= _AT_ONCE_BYTES:
+        return np.asarray(rgb)
+    pixels = np.empty((rgb.height, rgb.width, 3), np.uint8)
+    rows = max(1, _STRIP_BYTES // (3 * rgb.width))
+    for top in range(0, rgb.height, rows):
+        bottom = min(top + rows, rgb.height)
+        pixels[top:bottom] = np.asarray(rgb.crop((0, top, rgb.width, bottom)))
+    return pixels
+
+
 def _frozen(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     pixels.flags.writeable = False
     return pixels
 
 
-def _check_pixels(size_wh: tuple[int, int], name: str, max_pixels: int) -> None:
-    width, height = size_wh
-    if width < 1 or height < 1:
-        raise ImageError(f"{name}: the picture has no pixels ({width} x {height}); give one of at least 1 x 1")
-    if width * height > max_pixels:
-        raise TooLargeError(
-            f"{name}: {width} x {height} pixels exceed the limit of {max_pixels:,}; scale it down or raise max_pixels"
-        )
+def _pillow_error(error: Exception, name: str) -> ImageError:
+    """The ``ImageError`` for an exception of Pillow."""
+    if isinstance(error, MemoryError):
+        return TooLargeError(f"{name}: not enough memory for this image; scale it down")
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return TooLargeError(f"{name}: {_first_line(error)}; scale it down")
+    return TruncatedError(f"{name}: the image is cut off or damaged ({_first_line(error)}); get the file again")
 
 
-def name_of(source: object) -> str:
-    """What messages and readings call ``source``: its path or the name of its stream, else what kind of thing it is."""
-    if isinstance(source, str | os.PathLike):
-        return os.fsdecode(source)
-    if isinstance(source, bytes | bytearray | memoryview):
-        return "<bytes>"
-    if isinstance(source, np.ndarray | Image.Image):
-        return "<array>" if isinstance(source, np.ndarray) else "<image>"
-    label = getattr(source, "name", None)
-    return label if isinstance(label, str) else "<stream>"
-
-
-def read_bytes(source: object, max_bytes: int) -> tuple[str, bytes]:
-    """What ``source`` is called, and its bytes. Raises ``TooLargeError`` above ``max_bytes``, and ``ImageError``."""
-    name = name_of(source)
-    if isinstance(source, bytes | bytearray | memoryview):
-        _check_bytes(memoryview(source).nbytes, name, max_bytes)
-        data = bytes(source)
-    elif isinstance(source, str | os.PathLike):
-        data = _read_file(name, max_bytes)
-    elif hasattr(source, "read"):
-        data = _read_stream(source, name, max_bytes)
-    else:
-        kind = type(source).__name__
-        raise ImageError(
-            f"a {kind} is no picture; give a path, bytes, a binary stream, a numpy array or a Pillow image"
-        )
-    if not data:
-        raise NotAnImageError(
-            f"{name}: there are no bytes to read; the file is empty or the stream already read to its end"
-        )
-    return name, data
-
-
-def _read_file(name: str, max_bytes: int) -> bytes:
-    try:
-        status = Path(name).stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise ImageError(f"{name}: this is a folder; give the picture files in it")
-        _check_bytes(status.st_size, name, max_bytes)
-        with Path(name).open("rb") as stream:
-            return _read_stream(stream, name, max_bytes)
-    except FileNotFoundError as error:
-        raise ImageError(f"{name}: no such file; check the path") from error
-    except PermissionError as error:
-        raise ImageError(f"{name}: no permission to read it; change its access rights or run as its owner") from error
-    except (OSError, ValueError) as error:  # ValueError: a path with a null character
-        raise ImageError(f"{name!r}: cannot be opened ({first_line(error)}); check the path") from error
-
-
-def _read_stream(stream: Any, name: str, max_bytes: int) -> bytes:
-    """At most one byte more than the limit, in as many reads as a pipe or socket needs."""
-    parts: list[bytes] = []
-    missing = max_bytes + 1
-    while missing > 0:
-        try:
-            part = stream.read(missing)
-        except (OSError, ValueError) as error:  # ValueError: the stream is closed, or text that is not UTF-8
-            raise ImageError(f"{name}: reading failed ({first_line(error)}); give an open binary stream") from error
-        if isinstance(part, str):
-            raise ImageError(f"{name}: the stream gives text; open it in binary mode ('rb')")
-        if not part:
-            break
-        parts.append(part)
-        missing -= len(part)
-    _check_bytes(sum(map(len, parts)), name, max_bytes)
-    return b"".join(parts)
-
-
-def _check_bytes(size: int, name: str, max_bytes: int) -> None:
-    if size > max_bytes:
-        raise TooLargeError(
-            f"{name}: the file exceeds the limit of {max_bytes:,} bytes; make it smaller or raise max_bytes"
-        )
-
-
-MAX_BYTES = 64 * 2**20  # bytes of one image file
-
-
-MAX_PIXELS = 100_000_000  # width x height; as RGB that is 300 MB of memory
-
-
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """A decoded picture: ``pixels`` RGB uint8 ``[H, W, 3]``, read-only and upright.
-
-    ``source`` is what messages call it; ``note`` says what a reader should know, such as that only the first frame of
-    an animation was read.
-    """
-
-    pixels: NDArray[np.uint8] = field(repr=False)
-    source: str
-    note: str | None = None
-
-
-Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | NDArray[Any] | Image.Image | Picture
-
-
-def decode(source: Source, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> Picture:
-    """Read one picture.
-
-    ``source`` is a path, the bytes of an image file, a binary stream (read from where it stands to its end), an array
-    (uint8; RGB ``[H, W, 3]``, RGBA ``[H, W, 4]``, grey ``[H, W]`` or ``[H, W, 1]``), a Pillow image (its current frame)
-    or a ``Picture``, which is returned as it is. The pixels are a copy: an array may be reused for the next frame.
-
-    EXIF orientation is applied. Transparent pixels are laid over white, as a page shows them; what colours lie hidden
-    below them means nothing. Grey of 16 bits is scaled to 8, not cut. Of several frames the first is read.
-
-    Raises ``TooLargeError`` above ``max_bytes`` (before reading a file whole) or ``max_pixels`` (before decoding),
-    ``NotAnImageError``, ``TruncatedError``, and ``ImageError`` for everything else that cannot be read.
-    """
-    if isinstance(source, Picture):
-        return source
-    if isinstance(source, np.ndarray):
-        return Picture(from_array(source, name_of(source), max_pixels), name_of(source))
-    if isinstance(source, Image.Image):
-        return Picture(from_image(source, name_of(source), max_pixels), name_of(source))
-    name, data = read_bytes(source, max_bytes)
-    image = open_image(data, name)
-    return Picture(from_image(image, name, max_pixels), name, frames_note(data, image.format))
+def _first_line(error: Exception) -> str:
+    """The first line of the message of ``error``, or its type if it has none."""
+    return str(error).strip().partition("\n")[0][:200] or type(error).__name__

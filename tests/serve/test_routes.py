@@ -80,15 +80,15 @@ def test_a_picture_that_cannot_be_read_among_others_has_its_error(
 ) -> None:
     files = [("no.txt", b"no picture"), ("cut.png", portrait[:2000]), ("a.png", portrait)]
     no, cut, good = readings(server.form("/v1/predict", *files))
-    assert "no.txt: not a picture" in no["error"]
-    assert "cut.png: the picture is cut off" in cut["error"]
+    assert "no.txt: not an image" in no["error"]
+    assert "cut.png: the image is cut off" in cut["error"]
     assert no["faces"] == cut["faces"] == []
     assert good == told(reader, portrait, "a.png")
 
 
 @pytest.mark.parametrize(
     ("cut", "status", "words"),
-    [(slice(0, 2000), 422, "cut off"), (slice(5, 3000), 415, "not a picture"), (slice(0, 0), 400, "empty")],
+    [(slice(0, 2000), 422, "cut off"), (slice(5, 3000), 415, "not an image"), (slice(0, 0), 400, "empty")],
 )
 def test_a_single_picture_that_cannot_be_read_is_a_problem(
     server: Running, portrait: bytes, cut: slice, status: int, words: str

@@ -113,7 +113,7 @@ def test_the_newest_frame_wins(frames: list[bytes]) -> None:
 
 def test_a_frame_that_cannot_be_read_is_said_and_the_stream_goes_on(server: Running, frames: list[bytes]) -> None:
     with stream(server) as socket:
-        for bad, words in ((b"no", "not a picture"), (frames[0][:900], "cut off"), (b"", "no bytes")):
+        for bad, words in ((b"no", "not an image"), (frames[0][:900], "cut off"), (b"", "no bytes")):
             socket.send(bad)
             assert words in said(socket)["error"]
         socket.send(encode(np.zeros((600, 600), np.uint8)))

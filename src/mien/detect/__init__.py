@@ -1,43 +1,76 @@
-"""Picture -> faces: where they are, how sure, and their key points."""
+"""Image -> detections: where the faces are, how certain the detector is, and their key points.
+
+To add a detector, write a class with ``name``, ``__init__`` and ``__call__`` as ``BlazeFace`` has them in a module of
+this package, add a line to ``_MODULES``, and name it in the help of the option ``--detector``
+(``mien/commands/_options.py``).
+"""
 
 from collections.abc import Sequence
-from typing import Protocol
+from importlib import import_module
+from typing import Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mien._errors import ModelError
 from mien._face import Box, Detection
-from mien.detect.tiles import Pixels
+from mien._suggest import suggest
 
 __all__ = ["DETECTORS", "THRESHOLD", "Detector", "open_detector"]
 
-
-class Whole:
-    """Answers the whole picture as one face without key points: for sets of pictures that are crops already."""
-
-    name = "none"
-
-    def __call__(self, pixels: Pixels) -> list[Detection]:
-        """One detection that covers the RGB uint8 ``[H, W, 3]`` picture, with score 1."""
-        height, width = pixels.shape[:2]
-        return [Detection(Box(0.0, 0.0, float(width), float(height)), 1.0, None)]
-
-
-DETECTORS = ("blazeface", "yunet", "none")
-
-
+# Module and class of each detector; a module is imported when its detector is opened.
+_MODULES = {
+    "blazeface": ("mien.detect.blazeface", "BlazeFace"),
+    "yunet": ("mien.detect.yunet", "YuNet"),
+    "none": ("mien.detect", "WholeImage"),
+}
+DETECTORS = tuple(_MODULES)
 THRESHOLD = 0.65  # score from which a candidate is a face
 
 
 class Detector(Protocol):
-    """Anything that finds faces in a picture. mien calls it from several threads at once."""
+    """Anything that finds faces in an image. mien calls it from several threads at once.
+
+    Attributes:
+        name: A short name for people.
+
+    Example:
+        A detector of your own that returns one fixed box:
+
+        >>> from mien import Box, Reader
+        >>> class Fixed:
+        ...     name = "fixed"
+        ...     def __call__(self, pixels):
+        ...         return [Detection(Box(10, 10, 90, 90), score=1.0, points=None)]
+        >>> reader = Reader(detector=Fixed())
+    """
 
     name: str
 
     def __call__(self, pixels: NDArray[np.uint8]) -> list[Detection]:
-        """The faces of an RGB uint8 ``[H, W, 3]`` picture in its pixels, largest first."""
+        """Find the faces in an image.
+
+        Args:
+            pixels: The image, RGB uint8 ``[H, W, 3]``. It must not be changed.
+
+        Returns:
+            One ``Detection`` for each face, in pixels of the image, largest first.
+        """
         ...
+
+
+class WholeImage:
+    """Returns the whole image as one face without key points: for images that are tight crops of a face."""
+
+    name = "none"
+
+    def __init__(self, **settings: object) -> None:
+        """``settings`` are those of ``open_detector``; none has an effect."""
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> list[Detection]:
+        """One detection with score 1 that covers ``pixels``, RGB uint8 ``[H, W, 3]``."""
+        height, width = pixels.shape[:2]
+        return [Detection(Box(0.0, 0.0, float(width), float(height)), 1.0, None)]
 
 
 def open_detector(
@@ -48,36 +81,36 @@ def open_detector(
     threads: int = 1,
     providers: Sequence[str] = ("cpu",),
 ) -> Detector:
-    """Open a detector by its name in ``DETECTORS``; its calls are thread-safe.
+    """Open a detector by its name. Its calls are thread-safe.
 
-    ``threshold`` (0..1) is the score from which a candidate is a face.
+    Args:
+        name: One of ``DETECTORS``: ``"blazeface"``; ``"yunet"``, which is downloaded when it is first opened, into the
+            folder that ``mien._download`` documents; or ``"none"``, which returns the whole image as one face.
+        threshold: Score from 0 to 1 from which a candidate is a face.
+        min_face: Width in pixels of the smallest face to look for, 8 or more. The time grows with the pixels of the
+            image divided by the square of this width. The default is 24 pixels, but at least 1 % of the image's long
+            side. In portraits and video calls (one face is wider than 8 % of that side, and there is no crowd) the
+            default of BlazeFace leaves out faces less than a third as wide as the largest one.
+        threads: Threads of ONNX Runtime for one call; 0 uses all cores.
+        providers: Execution providers of ONNX Runtime, first choice first, as of ``Reader``.
 
-    ``min_face`` is the width in pixels of the smallest face to look for; the time grows with the pixels of the picture
-    over its square. By default it is 24 pixels, but not less than 1 % of the picture's long side. In portraits and
-    video calls (one face is wider than 8 % of that side, and no crowd shows behind it) BlazeFace leaves out who is less
-    than a third as wide as that face. Name a number, such as 24, to look for all.
+    Returns:
+        The detector.
 
-    ``threads`` and ``providers`` are those of ONNX Runtime. "yunet" is downloaded when it is first opened, into the
-    folder that ``mien._download`` documents; "none" answers the whole picture as one face.
+    Raises:
+        ModelError: The name is unknown or a setting is out of range.
+        DownloadError: The file of the detector cannot be downloaded.
 
-    Raises ``ModelError`` for an unknown name or a setting out of range, ``DownloadError`` when a file cannot be had.
+    Example:
+        >>> from mien import Reader, open_detector
+        >>> reader = Reader(detector=open_detector("blazeface", min_face=24))
     """
-    _check(name, threshold, min_face)
-    if name == "none":
-        return Whole()
-    if name == "yunet":
-        from mien.detect.yunet import YuNet
-
-        return YuNet(threshold=threshold, min_face=min_face, threads=threads, providers=providers)
-    from mien.detect.blazeface import BlazeFace
-
-    return BlazeFace(threshold=threshold, min_face=min_face, threads=threads, providers=providers)
-
-
-def _check(name: str, threshold: float, min_face: float | None) -> None:
     if name not in DETECTORS:
-        raise ModelError(f"unknown detector {name!r}; mien knows {', '.join(DETECTORS)}")
+        raise ModelError(f"unknown detector {name!r}; mien knows {', '.join(DETECTORS)}{suggest(name, DETECTORS)}")
     if not 0 < threshold < 1:
-        raise ModelError(f"the detector's threshold is {threshold}; it must lie between 0 and 1, such as {THRESHOLD}")
+        raise ModelError(f"the detector's threshold is {threshold}; it must be between 0 and 1, such as {THRESHOLD}")
     if min_face is not None and not min_face >= 8:
         raise ModelError(f"min_face is {min_face}; the smallest width of a face in pixels must be 8 or more")
+    module, kind = _MODULES[name]
+    opener = getattr(import_module(module), kind)
+    return cast(Detector, opener(threshold=threshold, min_face=min_face, threads=threads, providers=providers))

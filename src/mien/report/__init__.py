@@ -1,7 +1,12 @@
-"""Readings -> JSON lines, CSV, Parquet or a page to look at. Every sink is a context manager with ``add(reading)``."""
+"""Readings -> JSON lines, CSV, Parquet, an HTML page or annotated images.
+
+Every writer is a context manager with ``add(reading)``. To add an output format, write such a class in a module of this
+package, export it here, and give ``mien predict`` an option that opens it.
+"""
 
 from mien._output import open_output
 from mien.report.html import Html
+from mien.report.images import AnnotatedImages
 from mien.report.tables import Csv, JsonLines, Parquet
 
-__all__ = ["Csv", "Html", "JsonLines", "Parquet", "open_output"]
+__all__ = ["AnnotatedImages", "Csv", "Html", "JsonLines", "Parquet", "open_output"]

@@ -10,7 +10,7 @@ PROBLEM: dict[str, Any] = {
     "type": "about:blank",
     "title": "Unsupported Media Type",
     "status": 415,
-    "detail": "notes.txt: not a picture that mien reads; convert it to JPEG or PNG",
+    "detail": "notes.txt: not an image that mien reads; convert it to JPEG or PNG",
 }
 FACE: dict[str, Any] = {
     "box": [186.2, 77.5, 267.1, 177.0],
@@ -37,7 +37,7 @@ READING: dict[str, Any] = {
 UNREAD: dict[str, Any] = {
     "source": "notes.txt",
     "faces": [],
-    "error": "notes.txt: not a picture that mien reads; convert it to JPEG or PNG",
+    "error": "notes.txt: not an image that mien reads; convert it to JPEG or PNG",
     "size_wh": [0, 0],
     "timings_ms": {},
 }
