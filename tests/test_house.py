@@ -1,4 +1,4 @@
-"""The rules of the house: which module imports which, what an import costs, what is explained, how long files are."""
+"""Rules of the source tree: the order of imports, what an import costs, docstrings, unique names, length of files."""
 
 import ast
 import json
@@ -17,7 +17,7 @@ from support.paths import ROOT
 PACKAGE = ROOT / "src" / "mien"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-# Lowest first; a module sees only what stands above it in this list, and its own package.
+# Lowest first; a module imports only from the lines above its own, and from its own package.
 LAYERS = [
     {"_emotions", "_errors", "_format", "_progress", "_suggest", "bundled"},
     {"_download", "_framing", "_measure", "_metrics", "_output", "_page", "_session"},
@@ -32,7 +32,7 @@ LAYERS = [
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
-# The lab's own, as docs/architecture.md tells it.
+# The order within the lab, as docs/architecture.md shows it.
 LAB_LAYERS = [
     {"augment", "emotion_text", "files", "inference", "metrics", "nets", "provenance"},
     {"complexity", "html", "recipe", "significance"},
@@ -43,7 +43,7 @@ LAB_LAYERS = [
     {"audit", "evaluate", "explain", "robustness"},
     {"compare"},
 ]
-LAB_USES = {"bundled", "decode", "detect", "extract", "infer"}  # what the lab imports of the package around it
+LAB_USES = {"bundled", "decode", "detect", "extract", "infer"}  # what the lab may import from the core
 LAB_RANK = {name: rank for rank, names in enumerate(LAB_LAYERS) for name in names}
 
 CORE_PACKAGES = {"numpy", "onnxruntime", "PIL", "typer", "rich"}
@@ -53,20 +53,18 @@ HEAVY = ("torch", "torchvision", "cv2", "matplotlib", "sklearn", "pyarrow", "av"
 
 
 def part(path: Path) -> str:
-    """The name under which a file stands in LAYERS: its first folder, or its own name."""
+    """The name of a file in LAYERS: its first folder, or its own name."""
     inside = path.relative_to(PACKAGE)
     return inside.parts[0] if len(inside.parts) > 1 else inside.stem
 
 
 def imports(path: Path) -> Iterator[tuple[str, bool]]:
-    """Every imported module as a dotted name, and whether it is imported with the file (not inside of a function)."""
+    """Every imported module as a dotted name, and whether importing the file imports it.
+
+    Imports inside of functions and below ``if TYPE_CHECKING`` are not executed then.
+    """
     tree = ast.parse(path.read_text("utf-8"))
-    inner = {
-        id(node)
-        for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        for node in ast.walk(function)
-    }
+    inner = {id(node) for parent in ast.walk(tree) if _is_deferred(parent) for node in ast.walk(parent)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.name, id(node) not in inner) for alias in node.names)
@@ -76,6 +74,12 @@ def imports(path: Path) -> Iterator[tuple[str, bool]]:
                 yield from ((f"mien.{alias.name}", id(node) not in inner) for alias in node.names)
             else:
                 yield node.module or "", id(node) not in inner
+
+
+def _is_deferred(node: ast.AST) -> bool:
+    if isinstance(node, ast.If):
+        return ast.unparse(node.test) == "TYPE_CHECKING"
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
 
 
 LAB_FILES = sorted(path for path in (PACKAGE / "lab").rglob("*.py"))
@@ -88,11 +92,11 @@ def test_the_lab_runs_one_way(path: Path) -> None:
     for module, _ in lab_imports(path):
         there = module.split(".")[2]
         if here not in ("__init__", there):
-            assert LAB_RANK[there] < LAB_RANK[here], f"lab/{inside} imports {module}, which stands above it"
+            assert LAB_RANK[there] < LAB_RANK[here], f"lab/{inside} imports {module}, which is above it"
 
 
 def lab_imports(path: Path) -> Iterator[tuple[str, bool]]:
-    """The imports of modules of the lab, ``from mien.lab import x`` told as ``mien.lab.x``."""
+    """The imports of modules of the lab, ``from mien.lab import x`` as ``mien.lab.x``."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module == "mien.lab":
             yield from ((f"mien.lab.{alias.name}", True) for alias in node.names)
@@ -114,7 +118,7 @@ def test_imports_run_one_way(path: Path) -> None:
             assert here == "commands", f"{here} imports {module}"
             assert not at_top, f"{path} imports {module} before it is needed"
         elif there not in RANK and here in ("commands", "__main__"):
-            assert there in mien.__all__, f"{here} imports {module}, which stands in no layer"
+            assert there in mien.__all__, f"{here} imports {module}, which is in no layer"
         else:
             assert RANK[there] < RANK[here], f"{here} imports {module}"
 
