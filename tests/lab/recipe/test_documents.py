@@ -203,7 +203,7 @@ def test_001_has_five_parts_in_three_phases() -> None:
     assert [stage.train.lr for stage in course] == [1e-5, 1e-5, 5e-6, 1e-6, 1e-7]
     assert course[0].train.schedule == "cosine"
     assert course[-1].phase.dropout == 0.3
-    assert course[-1].train.decays == {"head.branches": 1e-4}
+    assert course[-1].train.weight_decays == {"head.branches": 1e-4}
 
 
 # The Keras layers at which the blocks of ResNet-50 begin: conv4 (our stage3) and conv5 (our stage4).
