@@ -145,7 +145,8 @@ def test_a_recipe_file_says_all_of_document_001(tmp_path) -> None:
     file = tmp_path / "001.toml"
     file.write_text(
         'name = "001"\nabout = ""\n[augment]\nrotate = 35\nshear = 0.4228\nzoom = 0.4\nshift = 0.25\nbrightness = 0.5\n'
-        'padding_mode = "zeros"\n[minority]\nclasses = ["disgust"]\noversample = 3\n[minority.augment]\nshear = 0.4663\n'
+        'padding_mode = "zeros"\n[minority]\nclasses = ["disgust"]\noversample = 3\n'
+        "[minority.augment]\nshear = 0.4663\n"
     )
     recipe = load(str(file))
     assert minority_augment(recipe) == replace(recipe.augment, shear=0.4663)

@@ -46,7 +46,7 @@ RUNS = {
             {"freeze": ["features.0", "features.1"], "train": {"epochs": 1, "batch_size": 56, "ema_decay": 0.5}},
             {"train": {"epochs": 2, "clip_grad": 0.5, "accumulate_steps": 2}},
         ],
-        keep="best",
+        checkpoint="best",
     ),
     "another size first": tiny(phases=[{"size": 24, "train": {"epochs": 2}}, {"train": {"epochs": 1}}]),
     "fallback from a plateau": tiny(

@@ -7,7 +7,6 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from PIL import Image
 
 from mien._emotions import CLASS_SETS, SEVEN, Emotion, class_set
 from mien._errors import DataError, RecipeError
+from mien._suggest import nearest_words
 from mien.lab.data import find_fer2013, leaked_into_tests, load_fer2013, with_classes
 from mien.lab.data.custom import KNOWN, header, hold_out, read_own
 from mien.lab.data.faceset import (
@@ -109,7 +109,7 @@ def read_split(word: str | None) -> Split | str | None:
     known = {str(split).lower(): split for split in Split} | {ALL: ALL}
     key = word.strip().lower()
     if key not in known:
-        close = get_close_matches(key, known, n=1)
+        close = nearest_words(key, known)
         hint = f' (did you mean "{known[close[0]]}"?)' if close else ""
         raise DataError(f"--split {quote(word)}: there is no such split{hint}; say {', '.join(Split)} or {ALL}")
     return known[key]

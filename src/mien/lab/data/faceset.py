@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from enum import StrEnum
 from typing import Any
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from mien._emotions import CLASS_SETS, SEVEN, Emotion, class_set
 from mien._errors import DataError
+from mien._suggest import nearest_words
 
 SIZE = 48  # pixels a side, of every FER-2013 face
 
@@ -176,7 +176,7 @@ _SPLITS = {str(split): index for index, split in enumerate(Split)}
 
 def nearest(word: str, choices: Iterable[str]) -> str:
     """`` (did you mean "x"?)`` for the choice that ``word`` most resembles, or nothing."""
-    close = get_close_matches(word.strip().lower(), list(choices), n=1)
+    close = nearest_words(word, choices)
     return f' (did you mean "{close[0]}"?)' if close else ""
 
 
@@ -190,7 +190,7 @@ def require_columns(found: Sequence[str], wanted: Sequence[str], *, source: str)
     """Raise ``DataError`` naming the first wanted column that is missing, what was found and the nearest name."""
     for name in wanted:
         if name not in found:
-            near = get_close_matches(name, found, n=1)
+            near = nearest_words(name, found)
             hint = f' (is "{near[0]}" meant?)' if near else ""
             names = ", ".join(quote(column) for column in found[:16])
             raise DataError(f'{source}: column "{name}" is missing{hint}; found {names}; expected {", ".join(wanted)}')
@@ -201,7 +201,7 @@ def read_split(value: object, *, where: str) -> int:
     text = str(value).strip()
     if text not in _SPLITS:
         lowered = {name.lower(): name for name in _SPLITS}
-        close = get_close_matches(text.lower(), lowered, n=1)
+        close = nearest_words(text, lowered)
         hint = f' (did you mean "{lowered[close[0]]}"?)' if close else ""
         raise DataError(f"{where}: unknown Usage {quote(value)}{hint}; it must be one of {', '.join(_SPLITS)}")
     return _SPLITS[text]

@@ -18,7 +18,6 @@ from mien.lab.recipe.schema import (
     change,
     check_train,
     minority_augment,
-    nearest,
     with_seed,
 )
 
@@ -41,7 +40,6 @@ __all__ = [
     "members",
     "minority_augment",
     "names",
-    "nearest",
     "parse",
     "put",
     "search_space",

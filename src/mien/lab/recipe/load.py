@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from mien._errors import RecipeError
-from mien.lab.recipe.schema import Recipe, nearest, read
+from mien._suggest import suggest
+from mien.lab.recipe.schema import Recipe, read
 
 
 def names() -> tuple[str, ...]:
@@ -111,7 +112,7 @@ def _table(name: str) -> dict[str, Any]:
         text = resources.files("mien.lab").joinpath("recipes", f"{name}.toml").read_text(encoding="utf-8")
     else:
         meant = f"{name}.toml"  # beside the user
-        hint = f"; did you mean the file {meant!r}?" if Path(meant).is_file() else nearest(name, names())
+        hint = f"; did you mean the file {meant!r}?" if Path(meant).is_file() else suggest(name, names())
         raise RecipeError(f"unknown recipe {name!r}{hint or '; a file ends in .toml'} (`mien recipes` lists them)")
     try:
         return tomllib.loads(text)
@@ -138,7 +139,7 @@ def _member(name: str, grid: Mapping[str, Any], member: str) -> dict[str, Any]:
         raise RecipeError(f"recipe {name} is a family of {len(known)}; name one: {name}/{next(iter(known))}, ...")
     if member not in known:
         raise RecipeError(
-            f"recipe {name} has no member {member!r}{nearest(member, list(known))} (`mien recipes {name}` lists them)"
+            f"recipe {name} has no member {member!r}{suggest(member, list(known))} (`mien recipes {name}` lists them)"
         )
     return known[member]
 

@@ -1,13 +1,13 @@
 """What a recipe can say, section by section. The defaults are those of the `mien` family."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from difflib import get_close_matches
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from mien._emotions import Emotion, class_set
 from mien._errors import RecipeError
+from mien._suggest import suggest
 from mien.lab.augment import AugmentConfig, check_augment
 from mien.lab.inference import TTA
 
@@ -98,7 +98,7 @@ def read(kind: type[T], table: Mapping[str, Any], *, where: str) -> T:
     known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     for key in table:
         if key not in known:
-            raise RecipeError(f"{where}: unknown key {key!r}{nearest(key, known)}")
+            raise RecipeError(f"{where}: unknown key {key!r}{suggest(key, known)}")
     values = {key: _value(hints[key], value, where=f"{where}: {key}") for key, value in table.items()}
     try:
         return kind(**values)
@@ -110,12 +110,6 @@ def change(base: T, changes: Mapping[str, Any], *, where: str) -> T:
     """``base`` with the keys of ``changes`` replaced, read as strictly."""
     kept = {f.name: getattr(base, f.name) for f in fields(base)}  # type: ignore[arg-type]
     return read(type(base), {**kept, **changes}, where=where)
-
-
-def nearest(word: str, known: Sequence[str]) -> str:
-    """A hint at the known word that ``word`` is most like, or nothing."""
-    near = get_close_matches(word, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _value(kind: Any, value: Any, *, where: str) -> Any:

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from mien._errors import MissingExtraError, RecipeError
+from mien._suggest import suggest
 from mien.lab.files import save_text
-from mien.lab.recipe import Recipe, dump, nearest
+from mien.lab.recipe import Recipe, dump
 from mien.lab.train.run import Record, read_log
 
 
@@ -115,7 +116,7 @@ LOGGERS: Mapping[str, tuple[Opener, tuple[str, ...]]] = {
 
 def _opener(name: str) -> Opener:
     if name not in LOGGERS:
-        raise RecipeError(f"unknown logger {name!r}{nearest(name, list(LOGGERS))}; there are: {', '.join(LOGGERS)}")
+        raise RecipeError(f"unknown logger {name!r}{suggest(name, list(LOGGERS))}; there are: {', '.join(LOGGERS)}")
     opener, packages = LOGGERS[name]
     if not any(find_spec(package) for package in packages):
         raise MissingExtraError(packages[0], "track")

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from mien._errors import RecipeError
-from mien.lab.recipe import TrainConfig, nearest
+from mien._suggest import suggest
+from mien.lab.recipe import TrainConfig
 from mien.lab.train.schedule import within
 
 
@@ -147,4 +148,6 @@ def _check_prefixes(objective: nn.Module, choice: TrainConfig) -> None:
     known = [name.removeprefix("net.") for name, _ in objective.named_modules() if name]
     for prefix in (*choice.lr_factors, *choice.weight_decays):
         if prefix not in known:
-            raise RecipeError(f"train.lr_factors and decays: the net has no module {prefix!r}{nearest(prefix, known)}")
+            raise RecipeError(
+                f"train.lr_factors and weight_decays: the net has no module {prefix!r}{suggest(prefix, known)}"
+            )

@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd  # what all dropout layers are
 
 from mien._errors import RecipeError
-from mien.lab.recipe import Phase, Recipe, TrainConfig, change, check_train, nearest
+from mien._suggest import suggest
+from mien.lab.recipe import Phase, Recipe, TrainConfig, change, check_train
 
 # A loss must fall by this share of itself to count as better, as in torch's ReduceLROnPlateau.
 _BETTER = 1e-4
@@ -77,7 +78,7 @@ def freeze(net: nn.Module, prefixes: Sequence[str]) -> None:
     known = [name for name, _ in net.named_modules() if name]
     for prefix in prefixes:
         if prefix not in known:
-            raise RecipeError(f"freeze: the net has no module {prefix!r}{nearest(prefix, known)}")
+            raise RecipeError(f"freeze: the net has no module {prefix!r}{suggest(prefix, known)}")
     for name, parameter in net.named_parameters():
         parameter.requires_grad_(not within(name, prefixes))
 
