@@ -1,8 +1,10 @@
-"""The application: a reader behind HTTP and WebSocket."""
+"""The application: endpoints and middleware around a reader, the web page at / and the documentation at /docs."""
 
+import json
 import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -20,38 +22,26 @@ import mien
 from mien._page import head
 from mien.bundled import BUNDLED, DEFAULT_MODEL
 from mien.reader import Reader
-from mien.serve import routes as spec
-from mien.serve import schemas
 from mien.serve.auth import Access, Guard
 from mien.serve.engine import Engine, Limits, Metrics
 from mien.serve.problems import Problem
-from mien.serve.routes import About, Pictures, docs_page
+from mien.serve.routes import add_routes
+from mien.serve.schemas import SUMMARY, complete_openapi
 from mien.serve.service import Service
-from mien.serve.uploads import Held
-from mien.serve.websocket import Streams
+from mien.serve.uploads import HeldBytes
 
-PACKAGE = Path(__file__).parent.parent
-
-
-FOLDER = PACKAGE / "serve" / "page"
-
-
-# Files of the page that stand elsewhere in the package: their addresses, and where they are.
+_PACKAGE = Path(__file__).parent.parent
+_PAGE = _PACKAGE / "serve" / "page"
 _CLASSIFIER = "models/classifier.onnx"
-
-
+# Addresses of the page whose files are elsewhere in the package.
 _ELSEWHERE = {
-    "base.css": PACKAGE / "_page.css",
+    "base.css": _PACKAGE / "_page.css",
     "models/blazeface-short-range.onnx": BUNDLED / "blazeface-short-range" / "model.onnx",
     _CLASSIFIER: BUNDLED / DEFAULT_MODEL / "model.onnx",
 }
-
-
-# ONNX Runtime Web, of which a wheel has no room for: `make web` lays it into the page's folder.
+# ONNX Runtime Web is too large for the wheel; `make web` copies it into the page's folder.
 _RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
-
-
-# Files whose type Python does not know everywhere; a browser refuses a module or WebAssembly of another type.
+# Python does not know these types on every system; a browser refuses modules and WebAssembly of another type.
 _TYPES = {
     ".mjs": "text/javascript",
     ".js": "text/javascript",
@@ -59,9 +49,8 @@ _TYPES = {
     ".onnx": "application/octet-stream",
     ".webmanifest": "application/manifest+json",
 }
-
-
-# The page loads from here alone and talks to here alone; nobody may frame it. The last two let WebAssembly use threads.
+# The page loads from and talks to this server only, and no other page may frame it. The cross-origin headers let
+# WebAssembly use threads.
 _POLICY = {
     "content-security-policy": "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self' "
     "'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' blob:; worker-src 'self' blob:; frame-ancestors "
@@ -71,45 +60,118 @@ _POLICY = {
     "cross-origin-embedder-policy": "require-corp",
     "cache-control": "no-cache",
 }
+_NO_PAGE = """<body><main><h1>mien is running</h1>
+<p>This installation has no web page. The interface for programs: <a href="docs">docs</a>,
+<a href="openapi.json">openapi.json</a>.</p></main></body></html>"""
+_DOCS_STYLE = """
+main { max-width: 52rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
+section { border-top: 1px solid var(--line); padding-top: .5rem; margin-top: 2rem; }
+h2 { font-family: ui-monospace, monospace; overflow-wrap: anywhere; }
+h2 small { opacity: .6; }
+h3 { margin: 1rem 0 .25rem; font-size: 1rem; }
+ul { margin: 0; padding-left: 1.25rem; }
+pre { overflow-x: auto; padding: .75rem; background: var(--track); font-size: .85rem; }
+"""
+_MISSING = {404: "there is nothing at this path; /docs lists all paths", 405: "this path takes another method"}
 
 
-def add_page(
-    app: FastAPI,
-    folder: Path | None = None,
+def create_app(
+    reader: Reader,
     *,
-    model: Path,
-    abstain: float = 0.0,
+    threads: int = 1,
+    limits: Limits | None = None,
+    access: Access | None = None,
+    batch_wait: float = 0.0,
+    log_requests: bool = False,
+    page: Path | None = None,
     runtime: Path | None = None,
-    token: bool = False,
-) -> None:
-    """Serve the page at ``/``, from ``folder`` or the one that comes with mien.
+) -> FastAPI:
+    """Create the application around a reader. Its threads end with the server's lifespan.
 
-    ``model`` is the classifier that the server reads with: the page reads with the same file, unless it is somebody's
-    own and a ``token`` guards the server, for the page's files need none; then it reads with the default model, and
-    says so. ``abstain`` is where its threshold stands at first. ``runtime`` is the folder of ONNX Runtime Web (the
-    ``dist`` of its npm package), by default ``runtime`` in ``folder``: without one the page sends pictures to the
-    server instead of reading them itself. ``token`` tells the page that it must ask for one.
+    Args:
+        reader: Reads the images.
+        threads: Number of images that are decoded and searched for faces at the same time.
+        limits: Limits of requests and streams; the default ones if ``None``.
+        access: Rules of access. ``None`` admits every client that uses ``localhost`` or an address as host.
+        batch_wait: Seconds to wait for crops of other requests before a batch is classified.
+        log_requests: Log one line for each request.
+        page: Folder of the web page at ``/``; the page of the package if ``None``.
+        runtime: Folder of ONNX Runtime Web (``dist`` of its npm package), ``runtime`` in the page's folder if
+            ``None``. Without these files the page sends images to the server instead of reading them itself.
+
+    Returns:
+        The application; ``app.state.service`` is the state that its endpoints share.
+
+    Example:
+        >>> from mien import Reader
+        >>> app = create_app(Reader(), limits=Limits(queue=16))
     """
-    folder = folder or FOLDER
+    limits, access, metrics = limits or Limits(), access or Access(), Metrics()
+    engine = Engine(reader, threads=threads, limits=limits, metrics=metrics, batch_wait=batch_wait)
+    service = Service(engine, limits, metrics, access, HeldBytes(limits.held_bytes, metrics))
+    token = access.token is not None
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        engine.close()
+
+    app = FastAPI(
+        title="mien",
+        version=mien.__version__,
+        description=SUMMARY,
+        docs_url=None,  # FastAPI's pages load scripts from other sites
+        redoc_url=None,
+        # No data leaves this machine, even where the environment configures OpenTelemetry.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    app.state.service = service
+    add_routes(app, service)
+    complete_openapi(app, token=token)
+    app.get("/docs", include_in_schema=False)(lambda: _docs_page(app.openapi()))
+    _add_page(app, page or _PAGE, runtime=runtime, reader=reader, token=token)
+    app.add_exception_handler(HTTPException, _missing)
+    app.add_middleware(Guard, access=access, metrics=metrics, log_requests=log_requests)
+    if access.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(access.origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type"],
+        )
+    return app
+
+
+async def _missing(_: Request, error: Exception) -> Response:
+    """Answer unknown paths and methods with a problem."""
+    assert isinstance(error, HTTPException)
+    detail = _MISSING.get(error.status_code, error.detail)
+    return Problem(error.status_code, detail, headers=error.headers).to_response()
+
+
+def _add_page(app: FastAPI, folder: Path, *, runtime: Path | None, reader: Reader, token: bool) -> None:
+    """Serve the web page at ``/``.
+
+    The page reads with the server's classifier, except where a token guards a model of the user: the page's files need
+    no token, so that page reads with the default model and says so.
+    """
     if not (folder / "index.html").is_file():
-        app.get("/", include_in_schema=False)(_plain)
+        app.get("/", include_in_schema=False)(lambda: HTMLResponse(head("mien", "") + _NO_PAGE))
         return
     runtime = runtime or folder / "runtime"
     files = _ELSEWHERE | {f"runtime/{name}": runtime / name for name in _RUNTIME}
-    if not token or model.is_relative_to(BUNDLED):
-        files[_CLASSIFIER] = model
-    able = all((runtime / name).is_file() for name in _RUNTIME)
-    said = {"server": True, "runtime": able, "token": token, "abstain": abstain}
-
-    async def site(_: Request) -> Response:
-        return JSONResponse(said, headers={"cache-control": "no-cache"})
-
-    app.get("/site.json", include_in_schema=False)(site)
-    # Not mounted: a mount at / would also answer for the API's paths when they are asked by a wrong method.
-    app.router.default = _Site(folder, files)
+    if not token or reader.model.path.is_relative_to(BUNDLED):
+        files[_CLASSIFIER] = reader.model.path
+    has_runtime = all((runtime / name).is_file() for name in _RUNTIME)
+    site = {"server": True, "runtime": has_runtime, "token": token, "abstain": reader.abstain}
+    app.get("/site.json", include_in_schema=False)(lambda: JSONResponse(site, headers={"cache-control": "no-cache"}))
+    # Not mounted: a mount at / would also answer wrong methods of the API's paths.
+    app.router.default = _Page(folder, files)
 
 
-class _Site(StaticFiles):
+class _Page(StaticFiles):
     """Static files with the right types and the page's policy."""
 
     def __init__(self, folder: Path, elsewhere: dict[str, Path]) -> None:
@@ -117,7 +179,6 @@ class _Site(StaticFiles):
         self._elsewhere = elsewhere
 
     def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
-        """A file of the folder, or one of those that stand elsewhere."""
         file = self._elsewhere.get(path.replace(os.sep, "/"))
         if file is None:
             return super().lookup_path(path)
@@ -140,128 +201,44 @@ class _Site(StaticFiles):
         await super().__call__(scope, receive, send_with_policy)
 
 
-async def _plain(_: Request) -> Response:
-    return HTMLResponse(head("mien", "") + _PLAIN)
-
-
-_PLAIN = """<body><main><h1>mien is here</h1>
-<p>This installation has no page to try it with. What programs can ask: <a href="docs">docs</a>,
-<a href="openapi.json">openapi.json</a>.</p></main></body></html>"""
-
-
-def create_app(
-    reader: Reader,
-    *,
-    threads: int = 1,
-    limits: Limits | None = None,
-    access: Access | None = None,
-    batch_wait: float = 0.0,
-    lines: bool = False,
-    page: Path | None = None,
-    runtime: Path | None = None,
-) -> FastAPI:
-    """The application around ``reader``; its threads end with the server's lifespan.
-
-    ``threads`` pictures are read side by side. ``access`` says who may ask: without it everybody who calls the server
-    by ``localhost`` or an address. ``batch_wait`` is in seconds (see ``Batcher``). ``lines`` logs a line a request.
-    ``page`` is the folder of the page at ``/`` (default: the one that comes with mien), ``runtime`` that of ONNX
-    Runtime Web, with which the page reads pictures itself. ``app.state.service`` is what the paths share.
-    """
-    limits, access, metrics = limits or Limits(), access or Access(), Metrics()
-    engine = Engine(reader, threads=threads, limits=limits, metrics=metrics, batch_wait=batch_wait)
-    service = Service(engine, limits, metrics, access, Held(limits.held_bytes, metrics))
-    app = FastAPI(
-        title="mien",
-        version=mien.__version__,
-        description=spec.SUMMARY,
-        docs_url=None,  # FastAPI's pages load scripts from elsewhere
-        redoc_url=None,
-        # Nothing leaves this machine, also where the environment has OpenTelemetry set up.
-        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
-        lifespan=_lifespan(engine),
-        redirect_slashes=False,
+def _docs_page(api: dict[str, Any]) -> Response:
+    """The OpenAPI document as a page that loads nothing."""
+    info = api["info"]
+    title = f"{info['title']} {info['version']}"
+    summary = escape(info["description"]).replace("\n\n", "</p><p>")
+    sections = [_section(path, name, each) for path, methods in api["paths"].items() for name, each in methods.items()]
+    return HTMLResponse(
+        f"{head(title, _DOCS_STYLE)}<body><main><h1>{escape(title)}</h1><p>{summary}</p>"
+        f'<p>For programs: <a href="openapi.json">openapi.json</a></p>{"".join(sections)}</main></body></html>'
     )
-    app.state.service = service
-    _add_paths(app, service)
-    guarded = access.token is not None
-    add_page(app, page, model=reader.model.path, abstain=reader.abstain, runtime=runtime, token=guarded)
-    app.add_exception_handler(HTTPException, _tell)
-    app.add_middleware(Guard, access=access, metrics=metrics, lines=lines)
-    if access.origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=list(access.origins),
-            allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-type"],
-        )
-    return app
 
 
-def _add_paths(app: FastAPI, service: Service) -> None:
-    pictures, about = Pictures(service), About(service)
-    emotions = tuple(map(str, service.engine.reader.model.emotions))
-    guarded = spec.problems(401)
-    app.post("/v1/predict", responses=spec.predicted(), openapi_extra=spec.predict(service.limits))(pictures.predict)
-    app.post("/v1/explain", responses=spec.explained(), openapi_extra=spec.explain(emotions))(pictures.explain)
-    app.get("/v1/models", responses={200: {"model": schemas.Models, "description": "What is loaded."}, **guarded})(
-        about.models
+def _section(path: str, method: str, operation: dict[str, Any]) -> str:
+    parameters = [
+        f"<code>{escape(each['name'])}</code> {escape(_type(each['schema']))}: {escape(each.get('description', ''))}"
+        for each in operation.get("parameters", ())
+    ]
+    bodies = [f"<code>{escape(kind)}</code>" for kind in operation.get("requestBody", {}).get("content", ())]
+    answers = operation["responses"]
+    statuses = [f"<b>{status}</b> {escape(each.get('description', ''))}" for status, each in answers.items()]
+    example = answers.get("200", {}).get("content", {}).get("application/json", {}).get("example")
+    return (
+        f"<section><h2><small>{method.upper()}</small> {escape(path)}</h2>"
+        f"<p>{escape(operation.get('description', ''))}</p>"
+        + _list("Query", parameters)
+        + _list("Body", bodies)
+        + _list("Responses", statuses)
+        + ("" if example is None else f"<h3>Example</h3><pre>{escape(json.dumps(example, indent=2))}</pre>")
+        + "</section>"
     )
-    app.get("/healthz", responses={200: {"model": schemas.Health, "description": "Alive."}, **spec.problems()})(
-        about.health
-    )
-    ready: dict[int | str, dict[str, Any]] = {
-        200: {"model": schemas.Health, "description": "A picture sent now would be accepted."},
-        503: {"model": schemas.Health, "description": "The queue is full, or the server is stopping."},
-    }
-    app.get("/readyz", responses={**spec.problems(), **ready})(about.ready)
-    text: dict[int | str, dict[str, Any]] = {
-        200: {"description": "All series.", "content": {"text/plain": {"schema": {"type": "string"}}}}
-    }
-    app.get("/metrics", responses={**text, **guarded}, response_class=Response)(about.metrics)
-    for path, told in (("/v1/models", about.models), ("/healthz", about.health), ("/readyz", about.ready)):
-        app.head(path, include_in_schema=False)(told)  # whoever watches a server often asks for heads alone
-    app.websocket("/v1/stream")(Streams(service).run)
-    _describe(app, token=service.access.token is not None)
-
-    async def docs(_: Request) -> Response:
-        return docs_page(app.openapi())
-
-    app.get("/docs", include_in_schema=False)(docs)
 
 
-def _describe(app: FastAPI, *, token: bool) -> None:
-    """Add to the OpenAPI what FastAPI cannot know: the shape of problems, and the token where one is wanted."""
-    made = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            said = made()
-            parts = said.setdefault("components", {})
-            parts.setdefault("schemas", {})["Problem"] = schemas.Problem.model_json_schema()
-            good = said["paths"]["/v1/predict"]["post"]["responses"]["200"]["content"]["application/json"]
-            good["example"] = schemas.PREDICTED  # FastAPI itself leaves every null out
-            if token:
-                parts["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-                for path in (path for path in said["paths"] if path.startswith(("/v1/", "/metrics"))):
-                    for method in said["paths"][path].values():
-                        method["security"] = [{"token": []}]
-        assert app.openapi_schema is not None
-        return app.openapi_schema
-
-    app.openapi = openapi  # type: ignore[method-assign]
+def _list(title: str, items: list[str]) -> str:
+    return f"<h3>{title}</h3><ul>{''.join(f'<li>{item}</li>' for item in items)}</ul>" if items else ""
 
 
-def _lifespan(engine: Engine) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        engine.close()
-
-    return lifespan
-
-
-async def _tell(_: Request, error: Exception) -> Response:
-    """Paths and methods that do not exist, as problems."""
-    assert isinstance(error, HTTPException)
-    words = {404: "there is nothing at this path; /docs lists the paths", 405: "this path takes another method"}
-    return Problem(error.status_code, words.get(error.status_code, error.detail), headers=error.headers).to_response()
+def _type(schema: dict[str, Any]) -> str:
+    if "enum" in schema:
+        return " | ".join(map(str, schema["enum"]))
+    bounds = f" {schema['minimum']}..{schema['maximum']}" if "minimum" in schema else ""
+    return f"{schema.get('type', '')}{bounds}"

@@ -1,4 +1,4 @@
-"""Who may ask: host, origin, token. Around the whole application, so that nothing can be reached past it."""
+"""Access by host, origin and token: a middleware around the whole application that also counts and logs requests."""
 
 import contextlib
 import hmac
@@ -13,11 +13,11 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mien.serve.engine import Metrics
-from mien.serve.problems import Problem
+from mien.serve.problems import Problem, internal_error
 
-log = logging.getLogger("mien.serve")
+_log = logging.getLogger("mien.serve")
 
-# Paths whose answers a token guards; page, docs and health hold nothing of anybody.
+# Paths that need the token. Page, documentation and health contain no data of users.
 _GUARDED = ("/v1/", "/metrics")
 _HEADERS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
 _PRIVATE = ((b"cache-control", b"no-store"), (b"cross-origin-resource-policy", b"same-origin"))
@@ -25,10 +25,12 @@ _PRIVATE = ((b"cache-control", b"no-store"), (b"cross-origin-resource-policy", b
 
 @dataclass(frozen=True)
 class Access:
-    """Who may ask. ``hosts`` are names by which the server may be called, besides addresses and ``localhost``.
+    """Rules of access.
 
-    ``origins`` are the origins (``https://example.org``) of other pages that may use it; ``token`` is what every
-    request must show, if it is set.
+    Attributes:
+        token: Token that every request must send; ``None`` requires none.
+        hosts: Names of the server, in lower case. Addresses and ``localhost`` are always accepted.
+        origins: Origins (``https://example.org``) of other web pages that may use the server.
     """
 
     token: str | None = None
@@ -36,46 +38,68 @@ class Access:
     origins: Collection[str] = ()
 
     def check(self, headers: Headers) -> None:
-        """Raises the ``Problem`` 403 for a request that a page elsewhere has a browser send, 400 without a Host.
+        """Refuse requests that a foreign web page makes a browser send.
 
-        A browser calls a site by its name: when a foreign name leads here (DNS rebinding), the Host header says so.
-        And it names the page's origin with everything but plain reading, WebSockets included.
+        Under DNS rebinding, a foreign name leads to this server: the Host header then contains that name. A browser
+        sends the page's origin with every request except plain reading, WebSockets included.
+
+        Args:
+            headers: Headers of the request.
+
+        Raises:
+            Problem: 400 without exactly one Host header, 403 for a foreign host or origin.
         """
         hosts, origin = headers.getlist("host"), headers.get("origin")
-        if len(hosts) != 1:  # two readers of the same request might each believe another one
+        if len(hosts) != 1:  # a proxy and this server might each use another one
             raise Problem(400, f"a request has one Host header, not {len(hosts)}; name this server in it")
-        (host,) = hosts
-        if not self._knows(_name(host)):
-            raise Problem(403, f"this server is not known as {_name(host)[:80]!r}; start it with --allow-host NAME")
+        name = _host_name(hosts[0])
+        if not self._knows(name):
+            raise Problem(403, f"this server is not known as {name[:80]!r}; add the name to its allowed hosts")
         if origin is None or origin in self.origins:
             return
-        if origin.partition("://")[2].lower() != host.lower():
-            raise Problem(403, f"pages of {origin[:80]!r} may not use this server; start it with --allow-origin")
+        if origin.partition("://")[2].lower() != hosts[0].lower():
+            raise Problem(
+                403, f"pages of {origin[:80]!r} may not use this server; add the origin to its allowed origins"
+            )
 
-    def admits(self, offered: str | None) -> bool:
-        """Whether ``offered`` is the token; compared in constant time. Without a token everybody is admitted."""
+    def admits(self, token: str | None) -> bool:
+        """Compare a token in constant time.
+
+        Args:
+            token: The token that a client sent, if any.
+
+        Returns:
+            Whether it is the server's token, or the server has none.
+        """
         if self.token is None:
             return True
-        return hmac.compare_digest((offered or "").encode("utf-8", "replace"), self.token.encode("utf-8", "replace"))
+        return hmac.compare_digest((token or "").encode("utf-8", "replace"), self.token.encode("utf-8", "replace"))
 
     def _knows(self, name: str) -> bool:
         if name == "localhost" or name.endswith(".localhost") or name in self.hosts:
             return True
         try:
-            ipaddress.ip_address(name)  # an address is nobody's to point elsewhere
+            ipaddress.ip_address(name)  # no DNS can redirect an address
         except ValueError:
             return False
         return True
 
 
-def bearer(headers: Headers) -> str | None:
-    """The token of an ``Authorization: Bearer`` header."""
+def bearer_token(headers: Headers) -> str | None:
+    """Return the token of an ``Authorization: Bearer`` header.
+
+    Args:
+        headers: Headers of a request.
+
+    Returns:
+        The token, or ``None`` without such a header.
+    """
     kind, _, token = headers.get("authorization", "").partition(" ")
     return token.strip() if kind.lower() == "bearer" else None
 
 
-def _name(host: str) -> str:
-    """The name in a Host header: without port, brackets, final dot; in small letters."""
+def _host_name(host: str) -> str:
+    """The name in a Host header, in lower case: without port, brackets and final dot."""
     try:
         return (urlsplit(f"//{host}").hostname or "").rstrip(".")
     except ValueError:
@@ -83,83 +107,80 @@ def _name(host: str) -> str:
 
 
 class Guard:
-    """Checks, counts and logs every request; adds the headers that all answers have."""
+    """ASGI middleware that checks, counts and logs every request and adds the common headers to responses."""
 
-    def __init__(self, app: ASGIApp, *, access: Access, metrics: Metrics, lines: bool) -> None:
-        """``lines`` logs a line for each request: method, path, status, milliseconds; no query, no names."""
+    def __init__(self, app: ASGIApp, *, access: Access, metrics: Metrics, log_requests: bool) -> None:
+        """Wrap an application.
+
+        Args:
+            app: The application.
+            access: Rules of access.
+            metrics: Counts requests and seconds.
+            log_requests: Log method, path, status and milliseconds of each request; never its query or file names.
+        """
         self._app = app
         self._access = access
         self._metrics = metrics
-        self._lines = lines
+        self._log_requests = log_requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request or WebSocket."""
+        """Handle one request or WebSocket."""
         if scope["type"] == "http":
-            await _Exchange(scope, send, self._metrics, lines=self._lines).answer(self._app, self._access, receive)
-        elif scope["type"] == "websocket":
+            await self._handle_request(scope, receive, send)
+            return
+        if scope["type"] == "websocket":
             try:
                 self._access.check(Headers(scope=scope))
             except Problem as problem:
                 await _refuse_socket(problem, scope, receive, send)
-            else:
-                await self._app(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
+    async def _handle_request(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        guarded = scope["path"].startswith(_GUARDED)
+        status = 0
 
-class _Exchange:
-    """One request and its answer."""
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), *_HEADERS, *(_PRIVATE if guarded else ())]
+            await send(message)
 
-    def __init__(self, scope: Scope, send: Send, metrics: Metrics, *, lines: bool) -> None:
-        self._scope, self._send, self._metrics, self._lines = scope, send, metrics, lines
-        self._started = time.perf_counter()
-        self._status = 0
-
-    async def answer(self, app: ASGIApp, access: Access, receive: Receive) -> None:
-        headers = Headers(scope=self._scope)
         try:
-            self._check(access, headers)
-            await app(self._scope, receive, self.send)
+            self._check(scope, guarded)
+            await self._app(scope, receive, send_with_headers)
         except Problem as problem:
-            await problem.to_response()(self._scope, receive, self.send)
-        except ConnectionError:  # the sender has gone: there is nobody to answer
-            self._status = 499
+            await problem.to_response()(scope, receive, send_with_headers)
+        except ConnectionError:  # the client has left: nothing can be answered
+            status = 499
         except Exception:
-            log.exception("%s %s failed", self._scope["method"], self._path())
-            if not self._status:
-                await Problem(500, "the server failed to answer; its log says why").to_response()(
-                    self._scope, receive, self.send
-                )
+            _log.exception("%s %s failed", scope["method"], _route(scope))
+            if not status:
+                await internal_error().to_response()(scope, receive, send_with_headers)
         finally:
-            self._count()
+            self._count(scope, status, time.perf_counter() - started)
 
-    def _check(self, access: Access, headers: Headers) -> None:
-        access.check(headers)
-        path = self._scope["path"]
-        # A preflight carries no token by the rules of CORS; it reads nothing.
-        if path.startswith(_GUARDED) and self._scope["method"] != "OPTIONS" and not access.admits(bearer(headers)):
-            detail = "this server wants its token; send the header Authorization: Bearer TOKEN"
+    def _check(self, scope: Scope, guarded: bool) -> None:
+        headers = Headers(scope=scope)
+        self._access.check(headers)
+        # By the rules of CORS, a preflight request has no token; it reads nothing.
+        if guarded and scope["method"] != "OPTIONS" and not self._access.admits(bearer_token(headers)):
+            detail = "this server requires its token; send the header Authorization: Bearer TOKEN"
             raise Problem(401, detail, headers={"WWW-Authenticate": "Bearer"})
 
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self._status = message["status"]
-            extra = [*_HEADERS, *(_PRIVATE if self._scope["path"].startswith(_GUARDED) else ())]
-            message["headers"] = [*message.get("headers", ()), *extra]
-        await self._send(message)
-
-    def _count(self) -> None:
-        seconds = time.perf_counter() - self._started
-        path = self._path()
-        self._metrics.requests.labels(path, str(self._status)).inc()
+    def _count(self, scope: Scope, status: int, seconds: float) -> None:
+        path = _route(scope)
+        self._metrics.requests.labels(path, str(status)).inc()
         self._metrics.seconds.labels(path).observe(seconds)
-        if self._lines:
-            log.info("%s %s %d %.1f ms", self._scope["method"], path, self._status, 1000 * seconds)
+        if self._log_requests:
+            _log.info("%s %s %d %.1f ms", scope["method"], path, status, 1000 * seconds)
 
-    def _path(self) -> str:
-        """The route's path: a made-up one must neither grow the metrics nor write into the log."""
-        route = self._scope.get("route")
-        return getattr(route, "path", "") or "other"
+
+def _route(scope: Scope) -> str:
+    """The path of the route: invented paths must neither add metrics nor write into the log."""
+    return getattr(scope.get("route"), "path", "") or "other"
 
 
 async def _refuse_socket(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
@@ -168,8 +189,7 @@ async def _refuse_socket(problem: Problem, scope: Scope, receive: Receive, send:
     if "websocket.http.response" in scope.get("extensions", {}):
         body = problem.to_response()
         headers = [pair for pair in body.raw_headers if pair[0] != b"content-length"]  # uvicorn adds its own
-        start = {"status": body.status_code, "headers": headers}
-        await send({"type": "websocket.http.response.start", **start})
+        await send({"type": "websocket.http.response.start", "status": body.status_code, "headers": headers})
         await send({"type": "websocket.http.response.body", "body": body.body})
     else:
         with contextlib.suppress(RuntimeError):

@@ -1,4 +1,4 @@
-"""Errors as problem details for HTTP APIs (RFC 9457): one JSON object with the status, its name and a clear line."""
+"""Errors as problem details for HTTP APIs (RFC 9457)."""
 
 import json
 from collections.abc import Mapping
@@ -12,40 +12,51 @@ from mien._errors import ImageError, NotAnImageError, TooLargeError
 MEDIA_TYPE = "application/problem+json"
 
 
-class Problem(Exception):  # noqa: N818 -- RFC 9457 calls it so
-    """A request that is not answered as it wished; ``detail`` is one line that names the cause and the cure."""
+class Problem(Exception):  # noqa: N818 -- the name in RFC 9457
+    """An error response."""
 
     def __init__(self, status: int, detail: str, *, headers: Mapping[str, str] | None = None) -> None:
-        """``status`` is the HTTP status, ``headers`` go with the answer."""
+        """Create a problem.
+
+        Args:
+            status: HTTP status; in the WebSocket endpoint the close code.
+            detail: One line that names the cause and what to do.
+            headers: Additional response headers.
+        """
         super().__init__(detail)
         self.status = status
         self.detail = " ".join(detail.split())
         self.headers = dict(headers or {})
 
     def to_dict(self) -> dict[str, Any]:
-        """The members of RFC 9457; the type ``about:blank`` says that the status tells all."""
-        return {
-            "type": "about:blank",
-            "title": HTTPStatus(self.status).phrase,
-            "status": self.status,
-            "detail": self.detail,
-        }
+        """Return the members of RFC 9457. The type ``about:blank`` means that the status is the type."""
+        title = HTTPStatus(self.status).phrase
+        return {"type": "about:blank", "title": title, "status": self.status, "detail": self.detail}
 
     def to_response(self) -> Response:
-        """The answer."""
+        """Return the HTTP response."""
         return Response(json.dumps(self.to_dict()), self.status, self.headers, MEDIA_TYPE)
 
 
-def problem_of(error: Exception) -> Problem:
-    """What a picture's error is in HTTP: 413 too large, 415 no picture, 422 damaged."""
+def to_problem(error: Exception) -> Problem:
+    """Convert an error of an image to a problem.
+
+    Args:
+        error: The error that decoding or reading raised.
+
+    Returns:
+        Status 413 (too large), 415 (not an image), 422 (damaged image) or, for any other error, 500.
+    """
     if isinstance(error, Problem):
         return error
-    if isinstance(error, TooLargeError):
-        return Problem(413, str(error))
-    if isinstance(error, NotAnImageError):
-        return Problem(415, str(error))
-    if isinstance(error, ImageError):
-        return Problem(422, str(error))
     if isinstance(error, MemoryError):
-        return Problem(413, "not enough memory for this picture; scale it down")
-    return Problem(500, "the server failed to answer; its log says why")
+        return Problem(413, "not enough memory for this image; scale it down")
+    for kind, status in ((TooLargeError, 413), (NotAnImageError, 415), (ImageError, 422)):
+        if isinstance(error, kind):
+            return Problem(status, str(error))
+    return internal_error()
+
+
+def internal_error() -> Problem:
+    """Return the problem of an unexpected error; details are in the log only."""
+    return Problem(500, "the server failed; its log has the details")

@@ -1,4 +1,4 @@
-"""Readings -> what goes back over the wire: plain JSON values and PNG."""
+"""Responses: readings and saliency maps as JSON and PNG."""
 
 import base64
 import io
@@ -12,38 +12,67 @@ from starlette.responses import Response
 from mien._emotions import Emotion
 from mien._face import Face, Reading
 from mien.overlay import map_over_crop
-from mien.serve.engine import Read
+from mien.serve.engine import TimedReading
 
-_PNG_LEVEL = 3  # of 9: a third of the time of the usual 6, files a tenth larger
+_PNG_LEVEL = 3  # of 9: takes a third of the time of the default 6, files are a tenth larger
 
 
 def json_response(value: dict[str, Any], status: int = 200) -> Response:
-    """``value`` as a JSON answer."""
+    """Return a JSON response.
+
+    Args:
+        value: JSON values.
+        status: HTTP status.
+
+    Returns:
+        The response.
+    """
     return Response(json.dumps(value, ensure_ascii=False, separators=(",", ":")), status, media_type="application/json")
 
 
-def reading_dict(read: Read, *, maps: bool) -> dict[str, Any]:
-    """``Reading.to_dict()`` with size and timings, and with ``maps`` what is needed to draw every face's maps."""
-    reading = read.reading
-    plain = reading.to_dict()
-    plain["size_wh"] = list(reading.size_wh)
-    plain["timings_ms"] = {stage: round(1000 * seconds, 2) for stage, seconds in read.seconds.items()}
+def reading_dict(timed: TimedReading, *, maps: bool) -> dict[str, Any]:
+    """Convert a reading to JSON values.
+
+    Args:
+        timed: The reading and its durations.
+        maps: Add the saliency maps of every face (see ``maps_dict``).
+
+    Returns:
+        ``Reading.to_dict()`` with ``size_wh`` (pixels) and ``timings_ms``.
+    """
+    reading = timed.reading
+    values = reading.to_dict()
+    values["size_wh"] = list(reading.size_wh)
+    values["timings_ms"] = {stage: round(1000 * seconds, 2) for stage, seconds in timed.seconds.items()}
     if maps:
-        for face, said in zip(reading.faces, plain["faces"], strict=True):
-            said.update(maps_dict(face))
-    return plain
+        for face, face_values in zip(reading.faces, values["faces"], strict=True):
+            face_values.update(maps_dict(face))
+    return values
 
 
 def failed_dict(name: str, error: str) -> dict[str, Any]:
-    """The reading of a picture that could not be read, among others that could."""
+    """Convert the error of one image among several to the JSON values of a reading.
+
+    Args:
+        name: Name of the image.
+        error: Why it could not be read.
+
+    Returns:
+        A reading without faces.
+    """
     return {**Reading((), name, (0, 0), error=error).to_dict(), "size_wh": [0, 0], "timings_ms": {}}
 
 
 def maps_dict(face: Face) -> dict[str, Any]:
-    """The maps of ``face`` in a few hundred bytes, and where they lie in the picture.
+    """Convert the saliency maps of a face to a few hundred bytes.
 
-    ``data`` is base64 of bytes ``[C, h, w]``: each map 0..255 of its own ``peak``, negative values cut. ``to_image``
-    takes crop pixels ``(x, y, 1)`` to the picture; a crop, and so each map, spans 0..``crop_size``.
+    Args:
+        face: The face; its maps are ``[C, h, w]``.
+
+    Returns:
+        ``maps`` with ``data`` (base64 of bytes ``[C, h, w]``: each map scaled to 0..255 of its own peak, negative
+        values 0), ``to_image`` (affine ``[2, 3]`` from crop pixels ``(x, y, 1)`` to the image) and ``crop_size``: a map
+        spans 0..``crop_size`` of the crop.
     """
     positive = np.maximum(face.maps, 0)
     peaks = positive.max(axis=(1, 2))
@@ -53,25 +82,42 @@ def maps_dict(face: Face) -> dict[str, Any]:
             "emotions": [str(emotion) for emotion in face.probs],
             "shape": list(scaled.shape),
             "peaks": [round(float(peak), 4) for peak in peaks],
-            "data": base64.b64encode(scaled.tobytes()).decode("ascii"),
+            "data": _base64(scaled.tobytes()),
         },
         "to_image": [[round(float(value), 4) for value in row] for row in face.to_image],
         "crop_size": face.crop.shape[0],
     }
 
 
-def overlay_png(face: Face, emotion: Emotion, size: int) -> bytes:
-    """The crop of ``face`` under its map of ``emotion``, a PNG of ``size`` x ``size`` pixels."""
+def overlay_png(face: Face, emotion: Emotion, *, size: int) -> bytes:
+    """Draw the saliency map of an emotion over the crop of a face.
+
+    Args:
+        face: The face.
+        emotion: Whose map to draw.
+        size: Side of the square image in pixels.
+
+    Returns:
+        A PNG file.
+    """
     stream = io.BytesIO()
     Image.fromarray(map_over_crop(face, emotion, size=size)).save(stream, "PNG", compress_level=_PNG_LEVEL)
     return stream.getvalue()
 
 
 def explained_dict(face: Face, emotion: Emotion, png: bytes) -> dict[str, Any]:
-    """A face with its map of one emotion: as values, and as a PNG laid over its crop (base64)."""
-    return {
-        **face.to_dict(),
-        **maps_dict(face),
-        "explained": str(emotion),
-        "overlay_png": base64.b64encode(png).decode("ascii"),
-    }
+    """Convert a face with the saliency map of one emotion to JSON values.
+
+    Args:
+        face: The face.
+        emotion: The emotion of the overlay.
+        png: The overlay, a PNG file.
+
+    Returns:
+        ``Face.to_dict()`` with the maps, the emotion and the overlay in base64.
+    """
+    return {**face.to_dict(), **maps_dict(face), "explained": str(emotion), "overlay_png": _base64(png)}
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")

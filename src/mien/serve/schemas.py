@@ -1,11 +1,44 @@
-"""What answers look like, for the OpenAPI alone: answers are made elsewhere, and not checked again at run time."""
+"""What requests and responses look like: query parameters, JSON shapes, and the OpenAPI document.
 
+The JSON shapes describe responses in the OpenAPI document; responses are not checked against them at run time.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.datastructures import QueryParams
+from starlette.requests import Request
 
+from mien._suggest import suggest
 from mien.bundled import DEFAULT_MODEL
+from mien.serve import problems
+from mien.serve.uploads import FIELD
 
+SUMMARY = """Reads facial expressions: calibrated probabilities of emotions for each face, and saliency maps.
+
+Images are read in memory; they are neither stored nor logged. Errors are problem details (RFC 9457) with one line that
+names the cause and what to do. WS /v1/stream reads the frames of a camera and tracks the faces in them; its messages
+are described in docs/serving.md."""
+
+_IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp")
+_PROBLEMS = {
+    400: "The body is broken or empty.",
+    401: "The token is missing or wrong.",
+    403: "The page's origin or the server's name is not allowed.",
+    404: "The image has no face of this number.",
+    408: "The body did not arrive in time.",
+    413: "Too many bytes or pixels.",
+    415: "The type of the body or of the image is not supported.",
+    422: "The image is damaged, there are too many images, or the query or form is wrong.",
+    500: "The server failed.",
+    503: "The queue is full or the server is stopping; Retry-After gives the seconds to wait.",
+    504: "The images were not read in time.",
+}
+
+# Examples in the OpenAPI document.
 PROBLEM: dict[str, Any] = {
     "type": "about:blank",
     "title": "Unsupported Media Type",
@@ -34,14 +67,14 @@ READING: dict[str, Any] = {
     "size_wh": [640, 480],
     "timings_ms": {"wait": 0.1, "decode": 1.1, "detect": 8.4, "classify": 0.6},
 }
-UNREAD: dict[str, Any] = {
+FAILED: dict[str, Any] = {
     "source": "notes.txt",
     "faces": [],
-    "error": "notes.txt: not an image that mien reads; convert it to JPEG or PNG",
+    "error": PROBLEM["detail"],
     "size_wh": [0, 0],
     "timings_ms": {},
 }
-PREDICTED: dict[str, Any] = {"model": DEFAULT_MODEL, "precision": "int8", "readings": [READING, UNREAD]}
+PREDICTED: dict[str, Any] = {"model": DEFAULT_MODEL, "precision": "int8", "readings": [READING, FAILED]}
 
 
 class _Shape(BaseModel):
@@ -49,55 +82,55 @@ class _Shape(BaseModel):
 
 
 class Maps(_Shape):
-    """The maps of one face, one for each emotion."""
+    """The saliency maps of one face, one for each emotion."""
 
     emotions: list[str] = Field(description="In the order of the maps.")
     shape: list[int] = Field(description="[C, h, w]: emotions, rows, columns.", min_length=3, max_length=3)
-    peaks: list[float] = Field(description="What 255 stands for in each map; 0 for a map without positive values.")
+    peaks: list[float] = Field(description="The value of 255 in each map; 0 for a map without positive values.")
     data: str = Field(description="Base64 of C*h*w bytes, row by row, each map scaled to 0..255 of its own peak.")
 
 
 class Face(_Shape):
-    """A face that was read."""
+    """A face in an image."""
 
-    box: list[float] = Field(description="x1, y1, x2, y2 in pixels of the picture.", min_length=4, max_length=4)
-    score: float = Field(description="How sure the detector is, 0..1.")
-    emotion: str | None = Field(description="The most probable emotion; null when it is not sure enough.")
+    box: list[float] = Field(description="x1, y1, x2, y2 in pixels of the image.", min_length=4, max_length=4)
+    score: float = Field(description="Confidence of the detector, 0..1.")
+    emotion: str | None = Field(description="The most probable emotion; null below the server's threshold.")
     confidence: float = Field(description="The highest probability, 0..1.")
     probs: dict[str, float] = Field(description="Calibrated probabilities; they sum to 1.")
     maps: Maps | None = Field(None, description="With maps=true.")
     to_image: list[list[float]] | None = Field(
-        None, description="With maps=true: affine [2, 3] that takes crop pixels (x, y, 1) to the picture."
+        None, description="With maps=true: affine [2, 3] from crop pixels (x, y, 1) to the image."
     )
     crop_size: int | None = Field(None, description="With maps=true: a map spans 0..crop_size of the crop.")
 
 
 class ExplainedFace(Face):
-    """A face with its map of one emotion laid over its crop."""
+    """A face with the saliency map of one emotion drawn over its crop."""
 
     explained: str = Field(description="The emotion of the overlay.")
     overlay_png: str = Field(description="Base64 of a PNG.")
 
 
 class Reading(_Shape):
-    """What was read in one picture, its faces from largest to smallest."""
+    """The faces in one image, from largest to smallest."""
 
-    source: str = Field(description="The file name that was sent, or 'picture'.")
+    source: str = Field(description="The file name that was sent, or 'image'.")
     faces: list[Face]
-    error: str | None = Field(description="Why the picture could not be read.")
+    error: str | None = Field(description="Why the image could not be read.")
     size_wh: list[int] = Field(description="Width and height in pixels, upright.", min_length=2, max_length=2)
     timings_ms: dict[str, float] = Field(description="wait, decode, detect, classify.")
-    note: str | None = Field(None, description="Such as: of an animation the first frame was read.")
+    note: str | None = Field(None, description="For example: only the first frame of an animation was read.")
 
 
 class Explained(Reading):
-    """A reading whose faces are explained."""
+    """A reading with explained faces."""
 
     faces: list[ExplainedFace]  # type: ignore[assignment]
 
 
 class Predicted(_Shape):
-    """The answer of /v1/predict: a reading for each picture, in their order."""
+    """The response of /v1/predict: a reading for each image, in their order."""
 
     model: str
     precision: str
@@ -105,7 +138,7 @@ class Predicted(_Shape):
 
 
 class Explanation(_Shape):
-    """The answer of /v1/explain."""
+    """The response of /v1/explain."""
 
     model: str
     precision: str
@@ -113,18 +146,18 @@ class Explanation(_Shape):
 
 
 class Model(_Shape):
-    """The model that reads."""
+    """The loaded model."""
 
     name: str
     precision: str
-    emotions: list[str] = Field(description="In the order of its answers.")
+    emotions: list[str] = Field(description="In the order of the model's outputs.")
     size: int = Field(description="Side of a crop in pixels.")
     licence: str
-    accuracy: Any = Field(description="The figures that the model's file states, with the split they were measured on.")
+    accuracy: Any = Field(description="The metrics in the model file, with the split they were measured on.")
 
 
 class Models(_Shape):
-    """What is loaded, and what it accepts."""
+    """The loaded model, and what the server accepts."""
 
     models: list[Model]
     detector: str
@@ -133,7 +166,7 @@ class Models(_Shape):
 
 
 class Health(_Shape):
-    """Whether the server lives, or is ready."""
+    """Whether the server is alive, or ready."""
 
     status: str
 
@@ -145,4 +178,164 @@ class Problem(_Shape):
     type: str
     title: str
     status: int
-    detail: str = Field(description="One line that names the cause and the cure.")
+    detail: str = Field(description="One line that names the cause and what to do.")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A query parameter: one declaration parses it and describes it in the OpenAPI document.
+
+    Attributes:
+        name: Name in the query.
+        default: Value without the parameter; its type is the parameter's type.
+        description: Description in the OpenAPI document.
+        choices: Allowed words of a ``str`` parameter.
+        bounds: Smallest and largest value of an ``int`` parameter.
+    """
+
+    name: str
+    default: str | int | bool
+    description: str
+    choices: Sequence[str] = ()
+    bounds: tuple[int, int] = (0, 0)
+
+    def parse(self, text: str) -> str | int | bool:
+        """Parse a value.
+
+        Args:
+            text: The value in the query.
+
+        Returns:
+            A value of the type of ``default``.
+
+        Raises:
+            Problem: 422, the value is not allowed.
+        """
+        shown = repr(text[:40])
+        if isinstance(self.default, int) and not isinstance(self.default, bool):
+            low, high = self.bounds
+            if not (text.isascii() and text.isdecimal() and len(text) < 10 and low <= int(text) <= high):
+                raise problems.Problem(422, f"{self.name} must be an integer from {low} to {high}, not {shown}")
+            return int(text)
+        choices = ("false", "true") if isinstance(self.default, bool) else self.choices
+        if text not in choices:
+            hint = suggest(text[:40], choices)
+            raise problems.Problem(422, f"{self.name} must be one of {', '.join(choices)}, not {shown}{hint}")
+        return text == "true" if isinstance(self.default, bool) else text
+
+    def to_openapi(self) -> dict[str, Any]:
+        """Return the parameter object of OpenAPI."""
+        schema: dict[str, Any] = {"type": "string", "enum": list(self.choices)}
+        if isinstance(self.default, bool):
+            schema = {"type": "boolean"}
+        elif isinstance(self.default, int):
+            schema = {"type": "integer", "minimum": self.bounds[0], "maximum": self.bounds[1]}
+        schema["default"] = self.default
+        return {
+            "name": self.name,
+            "in": "query",
+            "required": False,
+            "schema": schema,
+            "description": self.description,
+        }
+
+
+def parse_query(request: Request, parameters: Sequence[Parameter]) -> dict[str, Any]:
+    """Parse the query of a request.
+
+    Args:
+        request: The request.
+        parameters: The parameters of its path.
+
+    Returns:
+        The value of every parameter by name.
+
+    Raises:
+        Problem: 422, an unknown parameter, one that is given twice, or a wrong value.
+    """
+    known = {parameter.name: parameter for parameter in parameters}
+    texts: dict[str, str] = {}
+    for name, text in QueryParams(request.scope["query_string"]).multi_items():
+        if name not in known:
+            raise problems.Problem(422, f"{name[:40]!r} is unknown; this path takes: {', '.join(known) or 'none'}")
+        if name in texts:
+            raise problems.Problem(422, f"{name!r} is given twice in the query; give it once")
+        texts[name] = text
+    return {name: each.parse(texts[name]) if name in texts else each.default for name, each in known.items()}
+
+
+def responses(description: str, shape: type[BaseModel] | None, *statuses: int, **content: Any) -> Any:
+    """Describe the responses of a path.
+
+    Args:
+        description: Describes the response 200.
+        shape: Its JSON shape, if it has one.
+        *statuses: Statuses of the path's problems; 403 and 500 are always added.
+        **content: Further members of the response 200.
+
+    Returns:
+        The argument ``responses`` of FastAPI.
+    """
+    described = {
+        status: {
+            "description": _PROBLEMS[status],
+            "content": {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+            **({"headers": {"Retry-After": {"schema": {"type": "integer"}}}} if status == 503 else {}),
+        }
+        for status in sorted({*statuses, 403, 500})
+    }
+    return {200: {"description": description, **({"model": shape} if shape else {}), **content}, **described}
+
+
+def request_with_images(parameters: Sequence[Parameter], max_images: int) -> dict[str, Any]:
+    """Describe a request that carries images.
+
+    Args:
+        parameters: Query parameters.
+        max_images: Largest number of images.
+
+    Returns:
+        The argument ``openapi_extra`` of FastAPI.
+    """
+    image = {"type": "string", "format": "binary"}
+    files = {"type": "array", "items": image, "minItems": 1, "maxItems": max_images}
+    form = {"type": "object", "properties": {FIELD: files}, "required": [FIELD], "additionalProperties": False}
+    encoding = {FIELD: {"contentType": ", ".join(_IMAGE_TYPES)}}
+    return {
+        "parameters": [parameter.to_openapi() for parameter in parameters],
+        "requestBody": {
+            "required": True,
+            "description": f"An image as the body, or up to {max_images} in the form field {FIELD!r}.",
+            "content": {
+                "multipart/form-data": {"schema": form, "encoding": encoding},
+                **dict.fromkeys((*_IMAGE_TYPES, "application/octet-stream"), {"schema": image}),
+            },
+        },
+    }
+
+
+def complete_openapi(app: FastAPI, *, token: bool) -> None:
+    """Add to an application's OpenAPI document the shape of problems, the example of /v1/predict and the token.
+
+    Args:
+        app: The application.
+        token: Whether the server requires a token.
+    """
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = generate()
+            components = document.setdefault("components", {})
+            components.setdefault("schemas", {})["Problem"] = Problem.model_json_schema()
+            predict = document["paths"]["/v1/predict"]["post"]["responses"]["200"]
+            predict["content"]["application/json"]["example"] = PREDICTED  # FastAPI leaves out every null
+            if token:
+                components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+                for path, methods in document["paths"].items():
+                    for method in methods.values() if path.startswith(("/v1/", "/metrics")) else ():
+                        method["security"] = [{"token": []}]
+        assert app.openapi_schema is not None
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,7 +1,7 @@
-"""``WS /v1/stream``: frames of a camera in, moments out; every connection follows its own faces.
+"""``WS /v1/stream``: frames of a camera in, frame results out; each connection tracks its own faces.
 
-A client that sends faster than frames are read loses the older ones: the newest waits, the others are counted as
-dropped. A connection so holds one frame that is read and one that waits, however fast it sends.
+A client may send frames faster than they are read: the newest frame waits, older ones are dropped and counted. A
+connection therefore holds at most two frames, the one that is read and the one that waits.
 """
 
 import asyncio
@@ -19,107 +19,95 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from mien._errors import ImageError, MienError
 from mien.decode import decode
-from mien.serve.auth import bearer
-from mien.serve.engine import Named, Sent
+from mien.serve.auth import bearer_token
+from mien.serve.engine import Upload
 from mien.serve.problems import Problem
 from mien.serve.responses import maps_dict
 from mien.serve.service import Service
 from mien.video import Tracker
 
-BAD_MESSAGE, REFUSED = 1003, 1008  # close codes of RFC 6455
+_log = logging.getLogger("mien.serve")
 
-
-_LONGEST = 4096  # characters of a text message
-
-
-_MOST = 1_000_000  # frames or seconds that a wish may name: Python's whole numbers have no end
+# Close codes of RFC 6455 where one fits, else of the range for applications, after the HTTP status 408.
+_BAD_MESSAGE, _REFUSED, _FAILED, _FULL, _IDLE = 1003, 1008, 1011, 1013, 4408
+_TOKEN_SECONDS = 5.0  # in which a connection must send its token
+_MAX_MESSAGE = 4096  # characters of a text message
+_MAX_OPTION = 1_000_000  # frames or seconds of an option: JSON integers have no limit
+_TYPES: dict[str, tuple[type, ...]] = {"every": (int,), "smooth": (int, float), "maps": (bool,)}
 
 
 @dataclass(frozen=True)
-class Wish:
-    """How a connection wants its faces followed."""
+class StreamOptions:
+    """Options of a stream.
+
+    Attributes:
+        every: Detect faces in the whole image on every n-th frame.
+        smooth: Time constant of the smoothing in seconds.
+        maps: Whether results contain saliency maps.
+    """
 
     every: int = 3
     smooth: float = 0.5
     maps: bool = False
 
+    def updated(self, values: dict[str, Any]) -> "StreamOptions":
+        """Return these options with new values.
 
-def pairs_of(query: bytes) -> dict[str, Any]:
-    """The wishes in a query: numbers and flags as JSON spells them. Raises ``Problem`` with a close code."""
-    said: dict[str, Any] = {}
-    for name, value in QueryParams(query).multi_items():
-        if name == "token":
-            raise Problem(REFUSED, 'an address stands in logs: send the token as a header or as {"token": "..."}')
-        try:
-            said[name] = json.loads(value)
-        except (ValueError, RecursionError) as error:
-            raise Problem(BAD_MESSAGE, f"{name[:40]} is a number, true or false, not {value[:40]!r}") from error
-    return said
+        Args:
+            values: JSON values by name.
 
+        Returns:
+            The new options.
 
-def message_of(text: str) -> dict[str, Any]:
-    """The JSON object of a text message. Raises ``Problem`` with a close code."""
-    try:
-        said = json.loads(text) if len(text) <= _LONGEST else None
-    except (ValueError, RecursionError):
-        said = None
-    if not isinstance(said, dict):
-        raise Problem(BAD_MESSAGE, 'a text message is a JSON object such as {"every": 3, "smooth": 0.5}')
-    return said
+        Raises:
+            Problem: 1003, an unknown name, or a value of a wrong type or size.
+        """
+        for name, value in values.items():
+            if name not in _TYPES:
+                raise Problem(_BAD_MESSAGE, f"{name[:40]!r} is unknown; a stream takes {', '.join(_TYPES)}")
+            if type(value) not in _TYPES[name]:
+                types = " or ".join(each.__name__ for each in _TYPES[name])
+                raise Problem(_BAD_MESSAGE, f"{name} must be {types}, not {str(value)[:40]!r}")
+            if type(value) is int and abs(value) > _MAX_OPTION:
+                raise Problem(_BAD_MESSAGE, f"{name} must be at most {_MAX_OPTION:,}")
+        return replace(self, **values)
 
 
-def wish_of(said: dict[str, Any], before: Wish | None = None) -> Wish:
-    """``before`` (or the usual wish) with what is ``said``. Raises ``Problem`` for a value of another type or size."""
-    kinds = {"every": (int,), "smooth": (int, float), "maps": (bool,)}
-    for name, value in said.items():
-        if name not in kinds:
-            raise Problem(BAD_MESSAGE, f"{name[:40]!r} is unknown; a stream takes {', '.join(kinds)}")
-        if type(value) not in kinds[name]:
-            words = " or ".join(kind.__name__ for kind in kinds[name])
-            raise Problem(BAD_MESSAGE, f"{name} is {words}, not {str(value)[:40]!r}")
-        if type(value) is int and abs(value) > _MOST:
-            raise Problem(BAD_MESSAGE, f"{name} is at most {_MOST:,}")
-    return replace(before or Wish(), **said)
-
-
-log = logging.getLogger("mien.serve")
-
-
-# Close codes: of RFC 6455 where one fits, else of the range kept for applications, after the status of HTTP.
-FAILED, FULL, TOO_SLOW = 1011, 1013, 4408
-
-
-_GREETING = 5.0  # seconds in which a connection must show its token
-
-
-class Streams:
-    """The path of streams."""
+class StreamEndpoint:
+    """The endpoint of streams."""
 
     def __init__(self, service: Service) -> None:
-        """``service`` reads the frames."""
+        """Create the endpoint.
+
+        Args:
+            service: Shared state of the endpoints.
+        """
         self._service = service
 
     async def run(self, socket: WebSocket) -> None:
-        """One connection, from its handshake to its end."""
+        """Serve one connection until it ends.
+
+        Args:
+            socket: The connection, not accepted yet.
+        """
         await socket.accept()
         try:
-            wish = await self._admit(socket)
-            with self._place():
-                await _Connection(socket, self._service, wish).run()
+            options = await self._admit(socket)
+            with self._count_stream():
+                await _Connection(socket, self._service, options).run()
         except Problem as problem:
             await _close(socket, problem.status, problem.detail)
         except (WebSocketDisconnect, ConnectionError):
             pass
         except Exception:
-            log.exception("a stream failed")
-            await _close(socket, FAILED, "the server failed; its log says why")
+            _log.exception("a stream failed")
+            await _close(socket, _FAILED, "the server failed; its log has the details")
 
     @contextlib.contextmanager
-    def _place(self) -> Iterator[None]:
-        """One of the streams that may be open; only who was admitted takes one."""
+    def _count_stream(self) -> Iterator[None]:
         service = self._service
         if service.draining or service.streams >= service.limits.streams:
-            raise Problem(FULL, f"{service.streams} of {service.limits.streams} streams are open; try again later")
+            raise Problem(_FULL, f"{service.streams} of {service.limits.streams} streams are open; try again later")
         service.streams += 1
         service.metrics.streams.inc()
         try:
@@ -128,63 +116,58 @@ class Streams:
             service.streams -= 1
             service.metrics.streams.dec()
 
-    async def _admit(self, socket: WebSocket) -> Wish:
-        """What the connection wishes, once it has shown the token."""
-        wish = wish_of(pairs_of(socket.scope["query_string"]))
-        if not self._service.access.admits(bearer(socket.headers)):
-            wish = await self._greet(socket, wish)
-        return wish
-
-    async def _greet(self, socket: WebSocket, wish: Wish) -> Wish:
-        """Wait for the message that shows the token: browsers cannot send headers with a WebSocket."""
-        try:
-            async with asyncio.timeout(_GREETING):
+    async def _admit(self, socket: WebSocket) -> StreamOptions:
+        """Check the token, in a header or in the first message; return the options."""
+        options = StreamOptions().updated(_query_values(socket))
+        if self._service.access.admits(bearer_token(socket.headers)):
+            return options
+        try:  # browsers cannot send headers with a WebSocket
+            async with asyncio.timeout(_TOKEN_SECONDS):
                 message = await _receive(socket)
         except TimeoutError as error:
-            raise Problem(REFUSED, 'this server wants its token; send {"token": "..."} first') from error
-        said = message_of(message.get("text") or "")
-        if not self._service.access.admits(str(said.pop("token", ""))):
-            raise Problem(REFUSED, "the token is wrong; it is what the server was started with")
-        return wish_of(said, wish)
+            raise Problem(_REFUSED, 'this server requires its token; send {"token": "..."} first') from error
+        values = _parse_message(message)
+        if not self._service.access.admits(str(values.pop("token", ""))):
+            raise Problem(_REFUSED, "the token is wrong; send the token that the server was started with")
+        return options.updated(values)
 
 
 class _Connection:
-    """One stream: a task that receives, and the loop that reads the newest frame."""
+    """One stream: a task that receives messages, and one that reads the newest frame."""
 
-    def __init__(self, socket: WebSocket, service: Service, wish: Wish) -> None:
+    def __init__(self, socket: WebSocket, service: Service, options: StreamOptions) -> None:
         self._socket = socket
         self._service = service
         self._started = time.perf_counter()
         self._received = self._dropped = 0
         self._newest: tuple[int, float, bytes] | None = None
         self._arrived = asyncio.Event()
-        self._wish, self._tracker = wish, self._track(wish)
+        self._options, self._tracker = options, self._new_tracker(options)
 
-    def _set(self, wish: Wish) -> None:
-        """Follow as wished from now on; whom it follows is forgotten only where the following itself changes."""
-        if replace(wish, maps=self._wish.maps) != self._wish:
-            self._tracker = self._track(wish)
-        self._wish = wish
-
-    def _track(self, wish: Wish) -> Tracker:
+    def _new_tracker(self, options: StreamOptions) -> Tracker:
         try:
-            return Tracker(self._service.engine.reader, every=wish.every, smooth=wish.smooth)
+            return Tracker(self._service.engine.reader, every=options.every, smooth=options.smooth)
         except MienError as error:
-            raise Problem(BAD_MESSAGE, str(error)) from error
+            raise Problem(_BAD_MESSAGE, str(error)) from error
+
+    def _set_options(self, options: StreamOptions) -> None:
+        """Use new options; tracking starts again only where its own options change."""
+        if replace(options, maps=self._options.maps) != self._options:
+            self._tracker = self._new_tracker(options)
+        self._options = options
 
     async def run(self) -> None:
-        receiving = asyncio.create_task(self._receive())
-        reading = asyncio.create_task(self._read())
+        tasks = [asyncio.create_task(self._receive_messages()), asyncio.create_task(self._read_frames())]
         try:
-            done, _ = await asyncio.wait((receiving, reading), return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
-            for task in (receiving, reading):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(receiving, reading, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _receive(self) -> None:
+    async def _receive_messages(self) -> None:
         idle = self._service.limits.idle
         end = time.monotonic() + idle
         while True:
@@ -192,15 +175,14 @@ class _Connection:
                 async with asyncio.timeout(max(0, end - time.monotonic())):
                     message = await _receive(self._socket)
             except TimeoutError as error:
-                detail = f"no frame for {idle:g} s; open the stream again when there is one"
-                raise Problem(TOO_SLOW, detail) from error
+                raise Problem(_IDLE, f"no frame for {idle:g} s; open a new stream when there is one") from error
             if message.get("bytes") is not None:
-                end = time.monotonic() + idle  # words alone keep no stream open
+                end = time.monotonic() + idle  # text messages alone do not keep a stream open
                 self._take(message["bytes"])
             else:
-                said = message_of(message.get("text") or "")
-                said.pop("token", None)
-                self._set(wish_of(said, self._wish))
+                values = _parse_message(message)
+                values.pop("token", None)
+                self._set_options(self._options.updated(values))
 
     def _take(self, data: bytes) -> None:
         if self._newest is not None:
@@ -213,46 +195,70 @@ class _Connection:
         self._dropped += 1
         self._service.metrics.frames["dropped"].inc()
 
-    async def _read(self) -> None:
+    async def _read_frames(self) -> None:
         while True:
             await self._arrived.wait()
             self._arrived.clear()
             if self._newest is None:
                 continue
             (number, seconds, data), self._newest = self._newest, None
-            answer = await self._answer(number, seconds, data)
+            result = await self._read(number, seconds, data)
             del data
-            if answer is not None:
-                await self._socket.send_text(json.dumps(answer, separators=(",", ":")))
+            if result is not None:
+                await self._socket.send_text(json.dumps(result, separators=(",", ":")))
 
-    async def _answer(self, number: int, seconds: float, data: bytes) -> dict[str, Any] | None:
-        """What is said of a frame; nothing when the queue is full, which drops it."""
-        metrics = self._service.metrics
-        limits = self._service.limits
-        work = functools.partial(_step, self._tracker, data, seconds, self._wish.maps, limits.max_pixels)
-        counted = {"received": number, "dropped": self._dropped}
-        begun = time.perf_counter()
+    async def _read(self, number: int, seconds: float, data: bytes) -> dict[str, Any] | None:
+        """Read a frame; ``None`` where the queue is full, which drops the frame."""
+        metrics, limits = self._service.metrics, self._service.limits
+        work = functools.partial(_read_frame, self._tracker, data, seconds, self._options.maps, limits.max_pixels)
+        counts = {"received": number, "dropped": self._dropped}
+        started = time.perf_counter()
         try:
-            moment = await asyncio.wrap_future(self._service.engine.run(work))
+            result = await asyncio.wrap_future(self._service.engine.run(work))
         except Problem:
             self._drop()
             return None
         except ImageError as error:
             metrics.frames["error"].inc()
-            return {**counted, "error": " ".join(str(error).split())}
+            return {**counts, "error": " ".join(str(error).split())}
         metrics.frames["read"].inc()
-        metrics.faces.inc(len(moment["faces"]))
-        return {**moment, **counted, "ms": round(1000 * (time.perf_counter() - begun), 2)}
+        metrics.faces.inc(len(result["faces"]))
+        return {**result, **counts, "ms": round(1000 * (time.perf_counter() - started), 2)}
 
 
-def _step(tracker: Tracker, data: bytes, seconds: float, maps: bool, max_pixels: int) -> dict[str, Any]:
-    """One frame, in a thread of the engine."""
-    moment = tracker.step(decode(Named(Sent("frame", data)), max_pixels=max_pixels).pixels, seconds)
-    said = {**moment.to_dict(), "size_wh": list(moment.size_wh)}
+def _read_frame(tracker: Tracker, data: bytes, seconds: float, maps: bool, max_pixels: int) -> dict[str, Any]:
+    """Decode a frame and track its faces, in a thread of the engine."""
+    result = tracker.step(decode(Upload("frame", data).open(), max_pixels=max_pixels).pixels, seconds)
+    values = {**result.to_dict(), "size_wh": list(result.size_wh)}
     if maps:
-        for face, plain in zip(moment.faces, said["faces"], strict=True):
-            plain.update(maps_dict(face.face))
-    return said
+        for face, face_values in zip(result.faces, values["faces"], strict=True):
+            face_values.update(maps_dict(face.face))
+    return values
+
+
+def _query_values(socket: WebSocket) -> dict[str, Any]:
+    """The options in the query; their values are JSON."""
+    values: dict[str, Any] = {}
+    for name, text in QueryParams(socket.scope["query_string"]).multi_items():
+        if name == "token":
+            raise Problem(_REFUSED, 'addresses end up in logs; send the token as a header or as {"token": "..."}')
+        try:
+            values[name] = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise Problem(_BAD_MESSAGE, f"{name[:40]} must be a number, true or false, not {text[:40]!r}") from error
+    return values
+
+
+def _parse_message(message: dict[str, Any]) -> dict[str, Any]:
+    """The JSON object of a text message."""
+    text = message.get("text") or ""
+    try:
+        values = json.loads(text) if len(text) <= _MAX_MESSAGE else None
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict):
+        raise Problem(_BAD_MESSAGE, 'a text message must be a JSON object such as {"every": 3, "smooth": 0.5}')
+    return values
 
 
 async def _receive(socket: WebSocket) -> dict[str, Any]:
@@ -263,6 +269,6 @@ async def _receive(socket: WebSocket) -> dict[str, Any]:
 
 
 async def _close(socket: WebSocket, code: int, reason: str) -> None:
-    # A reason has room for 123 bytes (RFC 6455, section 5.5).
+    # A reason has at most 123 bytes (RFC 6455, section 5.5).
     with contextlib.suppress(RuntimeError, ConnectionError, WebSocketDisconnect):
         await socket.close(code, reason.encode()[:123].decode("utf-8", "ignore"))
