@@ -130,21 +130,19 @@ def test_a_taken_port_is_one_clear_line() -> None:
         port = taken.getsockname()[1]
         done = run("--port", str(port))
     assert done.returncode == 2
-    assert done.stderr == (
-        f"mien: port {port} of 127.0.0.1 is taken; choose another with --port, or --port 0 for a free one\n"
-    )
+    assert done.stderr == (f"mien: port {port} of 127.0.0.1 is in use; choose another port, or port 0 for a free one\n")
 
 
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["--host", "256.1.1.1"], "no address of this machine"),
-        (["--host", "192.0.2.1", "--port", "0"], "no address of this machine"),
+        (["--host", "256.1.1.1"], "not an address of this machine"),
+        (["--host", "192.0.2.1", "--port", "0"], "not an address of this machine"),
         (["--port", "0", "--model", "mien-9"], "unknown model 'mien-9'"),
-        (["--port", "0", "--queue", "0"], "--queue counts from 1"),
-        (["--port", "0", "--timeout", "nan"], "--timeout is a number"),
+        (["--port", "0", "--queue", "0"], "queue must be at least 1"),
+        (["--port", "0", "--timeout", "nan"], "timeout must be a number"),
         (["--port", "0", "--token", ""], "the token must be printable ASCII"),
-        (["--port", "0", "--allow-origin", "example.org"], "an origin is scheme and name alone"),
+        (["--port", "0", "--allow-origin", "example.org"], "an origin is a scheme and a name only"),
     ],
 )
 def test_wrong_arguments_are_one_line_each(words: list[str], line: str) -> None:
@@ -157,7 +155,7 @@ def test_wrong_arguments_are_one_line_each(words: list[str], line: str) -> None:
 
 def test_other_addresses_are_warned_of_and_the_token_comes_from_the_environment() -> None:
     with started("--host", "0.0.0.0") as (_, port, lines):
-        assert "WARNING: everybody who reaches 0.0.0.0" in lines[0]
+        assert "WARNING: every machine that reaches 0.0.0.0" in lines[0]
         assert "unencrypted" in lines[1]
         assert post(port) == 200
     with started("--host", "0.0.0.0", MIEN_TOKEN="abc") as (_, port, lines):

@@ -38,14 +38,14 @@ def test_a_full_queue_answers_503_and_when_to_ask_again(small: bytes, gate: Gate
         waiting = [pool.submit(server.ask, "/v1/predict", small) for _ in range(2)]
         until(lambda: server.service.engine.accepted == 2)
         too_many = server.form("/v1/predict", ("a", small), ("b", small))
-        assert (too_many.status, "2 of 3 pictures" in too_many.json()["detail"]) == (503, True)
+        assert (too_many.status, "2 of 3 images" in too_many.json()["detail"]) == (503, True)
         assert int(too_many.headers["retry-after"]) >= 1
         waiting.append(pool.submit(server.ask, "/v1/predict", small))
         until(lambda: server.service.engine.accepted == 3)
         assert server.ask("/v1/predict", small).status == 503
         assert server.ask("/v1/explain", small).status == 503
         assert (server.ask("/readyz").status, server.ask("/healthz").status) == (503, 200)
-        assert server.metric("mien_queue_pictures") == 3
+        assert server.metric("mien_queue_images") == 3
         gate.open.set()
         assert [future.result().status for future in waiting] == [200] * 3
         assert server.serves(small)
@@ -89,11 +89,11 @@ def test_what_takes_too_long_is_answered_504_and_not_begun(small: bytes, gate: G
     with serving(app) as server, ThreadPoolExecutor(3) as pool:
         answers: list[Answer] = list(pool.map(lambda _: server.ask("/v1/predict", small), range(3)))
         assert [answer.status for answer in answers] == [504] * 3
-        assert "no answer within 1 s" in answers[0].json()["detail"]
+        assert "no result within 1 s" in answers[0].json()["detail"]
         until(lambda: server.service.engine.accepted == 1)  # one has begun; the others were taken back
         gate.open.set()
         assert server.serves(small)
-        assert server.metric('mien_pictures_total{result="read"}') == 2
+        assert server.metric('mien_images_total{result="read"}') == 2
 
 
 def test_who_leaves_while_waiting_is_not_read(small: bytes, gate: Gate) -> None:
@@ -109,7 +109,7 @@ def test_who_leaves_while_waiting_is_not_read(small: bytes, gate: Gate) -> None:
             gate.open.set()
             assert first.recv(65536).startswith(b"HTTP/1.1 200 ")
         assert server.serves(small)
-        assert server.metric('mien_pictures_total{result="read"}') == 2
+        assert server.metric('mien_images_total{result="read"}') == 2
         assert server.metric('mien_requests_total{path="/v1/predict",status="499"}') == 3
 
 
@@ -155,12 +155,12 @@ def test_a_fault_of_the_detector_is_a_problem_and_no_end(small: bytes, caplog: p
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"queue": 0}, "--queue counts from 1"),
-        ({"max_bytes": -1}, "--max-bytes counts from 1"),
-        ({"timeout": 0}, "--timeout is a number of seconds above 0"),
-        ({"idle": float("nan")}, "--idle is a number"),
-        ({"streams": -1}, "--streams counts from 0"),
-        ({"queue": 4, "max_images": 5}, "does not fit into --queue 4"),
+        ({"queue": 0}, "queue must be at least 1"),
+        ({"max_bytes": -1}, "max_bytes must be at least 1"),
+        ({"timeout": 0}, "timeout must be a number of seconds above 0"),
+        ({"idle": float("nan")}, "idle must be a number"),
+        ({"streams": -1}, "streams must be at least 0"),
+        ({"queue": 4, "max_images": 5}, "must not exceed queue"),
     ],
 )
 def test_limits_that_let_nothing_through_are_refused(wrong: dict[str, float], words: str) -> None:

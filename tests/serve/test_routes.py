@@ -43,7 +43,7 @@ def blank() -> bytes:
     return encode(np.zeros((60, 80, 3), np.uint8))
 
 
-def told(reader: Reader, data: bytes, name: str = "picture") -> dict[str, Any]:
+def told(reader: Reader, data: bytes, name: str = "image") -> dict[str, Any]:
     """What the server must say of a picture, but for the time it took."""
     reading = reader.read(data)
     return {**reading.to_dict(), "source": name, "size_wh": list(reading.size_wh)}
@@ -103,7 +103,7 @@ def test_a_single_picture_that_cannot_be_read_is_a_problem(
 def test_names_are_shown_as_one_safe_line(server: Running, blank: bytes) -> None:
     names = ["../../etc/passwd", "C:\\photos\\a.png", "a\x1b[31m.png", "x" * 500 + ".png", ""]
     said = readings(server.form("/v1/predict", *[(name, blank) for name in names]))
-    assert [r["source"] for r in said] == ["passwd", "a.png", "a[31m.png", "x" * 200, "picture"]
+    assert [r["source"] for r in said] == ["passwd", "a.png", "a[31m.png", "x" * 200, "image"]
 
 
 def test_maps_say_enough_to_draw_them(server: Running, reader: Reader, portrait: bytes) -> None:
@@ -149,17 +149,17 @@ def test_explain_says_what_it_cannot_do(server: Running, portrait: bytes, blank:
         "/v1/explain?face=0": "from 1 to",
         "/v1/explain?face=%C2%B2": "from 1 to",
         "/v1/explain?colour=red": "'colour' is unknown",
-        "/v1/explain?format=json&format=png": "stands twice",
-        "/v1/predict?maps=1": "maps is false, true",
+        "/v1/explain?format=json&format=png": "is given twice",
+        "/v1/predict?maps=1": "maps must be one of false, true",
     }
     for path, words in wrong.items():
         answer = server.ask(path, portrait)
         assert answer.status == 422
         assert words in answer.json()["detail"]
     missing = server.ask("/v1/explain?format=png&face=2", portrait)
-    assert (missing.status, missing.json()["detail"]) == (404, "the picture has no face 2; mien found 1")
+    assert (missing.status, missing.json()["detail"]) == (404, "the image has no face 2; mien found 1")
     several = server.form("/v1/explain", ("a.png", blank), ("b.png", blank))
-    assert (several.status, "takes one picture" in several.json()["detail"]) == (422, True)
+    assert (several.status, "takes 1 image" in several.json()["detail"]) == (422, True)
     nobody = server.ask("/v1/explain", blank).json()
     assert nobody["reading"]["faces"] == []
 
@@ -189,10 +189,10 @@ def test_everything_is_counted(server: Running, portrait: bytes, blank: bytes) -
         'mien_request_seconds_count{path="/v1/predict"}': 1,
         'mien_stage_seconds_count{stage="detect"}': 2,
         'mien_stage_seconds_count{stage="receive"}': 1,
-        'mien_pictures_total{result="read"}': 2,
-        'mien_pictures_total{result="error"}': 1,
+        'mien_images_total{result="read"}': 2,
+        'mien_images_total{result="error"}': 1,
         "mien_faces_total": 1,
-        "mien_queue_pictures": 0,
+        "mien_queue_images": 0,
         "mien_held_bytes": 0,
     }
     before = {name: server.metric(name) for name in series}

@@ -11,7 +11,7 @@ pytest.importorskip("fastapi", reason="the extra mien[serve] is not installed")
 
 from mien import Reader
 from mien.serve import create_app
-from mien.serve.engine import Sent
+from mien.serve.engine import Upload
 from support.encoded_images import encode
 from support.http_server import Gate, Running, head, read_all, serving, until
 
@@ -77,7 +77,7 @@ def test_what_was_given_up_while_it_waited_is_not_kept(small: bytes, gate: Gate)
                 connection.sendall(head(len(body)) + body)
                 until(lambda: server.service.engine.accepted == 2)
             until(lambda: server.service.engine.accepted == 1)
-        until(lambda: not [kept for kept in gc.get_objects() if type(kept) is Sent and len(kept.data) == len(body)])
+        until(lambda: not [kept for kept in gc.get_objects() if type(kept) is Upload and len(kept.data) == len(body)])
         gate.open.set()
         assert first.recv(65536).startswith(b"HTTP/1.1 200 ")
 

@@ -68,7 +68,7 @@ def test_too_many_pixels_and_pictures_are_refused(server: Running, small: bytes)
     large = server.ask("/v1/predict", encode(np.zeros((101, 100), np.uint8)))
     assert (large.status, "100 x 101 pixels" in large.json()["detail"]) == (413, True)
     many = server.form("/v1/predict", *[("a.png", small)] * 4)
-    assert (many.status, "more than 3 pictures" in many.json()["detail"]) == (422, True)
+    assert (many.status, "more than 3 images" in many.json()["detail"]) == (422, True)
     assert server.form("/v1/predict", *[("a.png", small)] * 3).status == 200
 
 
@@ -83,7 +83,7 @@ def test_too_many_pixels_and_pictures_are_refused(server: Running, small: bytes)
         (FORM, b"", 400, "ends before"),
         (FORM, b"no form", 400, "broken"),
         (FORM, form(("a.png", b"x"))[:-20], 400, "ends before"),
-        (FORM, form(), 422, "holds no picture"),
+        (FORM, form(), 422, "has no image"),
         (FORM, form(("a.png", b"x"), field="image"), 422, "field 'image'"),
         (FORM, form(("a" * 9000, b"x")), 400, "broken|exceed"),
         (FORM, form(*[("a", b"")] * 99, field="x"), 422, "more than"),
@@ -136,8 +136,8 @@ def test_a_trickling_upload_is_given_up(hasty: Running, small: bytes) -> None:
 def test_a_head_that_does_not_arrive_ends_the_connection(
     server: Running, small: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mien.serve.server._HEAD", 0.2)
-    monkeypatch.setattr("mien.serve.server.KEEP_ALIVE", 0.2)
+    monkeypatch.setattr("mien.serve.server._HEAD_SECONDS", 0.2)
+    monkeypatch.setattr("mien.serve.server._KEEP_ALIVE_SECONDS", 0.2)
     for said in (b"", b"POST /v1/pre", head(5)[:-2]):
         with server.connect() as connection:
             connection.sendall(said)
@@ -148,7 +148,7 @@ def test_a_head_that_does_not_arrive_ends_the_connection(
 def test_who_does_not_read_the_answers_is_cut_off(
     server: Running, small: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mien.serve.server._ANSWER", 0.2)
+    monkeypatch.setattr("mien.serve.server._STALL_SECONDS", 0.2)
     with server.connect() as connection:
         connection.settimeout(0.1)
         with contextlib.suppress(OSError):

@@ -166,15 +166,15 @@ TOKEN = "s3cret-token"
     ("query", "text", "words"),
     [
         ("?every=0", None, "every counts from 1"),
-        ("?every=two", None, "every is a number"),
+        ("?every=two", None, "every must be a number"),
         ("?smooth=-1", None, "seconds from 0"),
         ("?smooth=NaN", None, "seconds from 0"),
-        ("?maps=1", None, "maps is bool"),
+        ("?maps=1", None, "maps must be bool"),
         ("?fast=true", None, "'fast' is unknown"),
-        ("", "hello", "is a JSON object"),
-        ("", "[1]", "is a JSON object"),
-        ("", '{"every": true}', "every is int"),
-        ("", "{" * 9000, "is a JSON object"),
+        ("", "hello", "must be a JSON object"),
+        ("", "[1]", "must be a JSON object"),
+        ("", '{"every": true}', "every must be int"),
+        ("", "{" * 9000, "must be a JSON object"),
     ],
 )
 def test_wrong_wishes_end_the_stream(server: Running, query: str, text: str | None, words: str) -> None:
@@ -224,7 +224,7 @@ def test_a_stream_wants_the_token_as_header_or_first_message(reader: Reader, fra
             assert closed(socket)[0] in (1003, 1008)
         with stream(server, f"?token={TOKEN}") as socket:
             code, reason = closed(socket)
-            assert (code, "an address stands in logs" in reason) == (1008, True)
+            assert (code, "addresses end up in logs" in reason) == (1008, True)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""``mien serve``: the reader behind HTTP and WebSocket, on this machine alone unless told otherwise."""
+"""``mien serve``: an HTTP and WebSocket server, for this machine only by default."""
 
 import sys
 from pathlib import Path
@@ -15,44 +15,48 @@ if TYPE_CHECKING:
 
 
 def serve(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 lets the system choose; it is printed.")] = 8000,
-    host: Annotated[str, typer.Option(help="The address to listen on; any but 127.0.0.1 opens it to others.")] = (
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free port, which is printed.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on; any but 127.0.0.1 admits other machines.")] = (
         "127.0.0.1"
     ),
     token: Annotated[
-        str | None, typer.Option(envvar="MIEN_TOKEN", show_envvar=True, help="What every request must show.")
+        str | None, typer.Option(envvar="MIEN_TOKEN", show_envvar=True, help="The token that every request must send.")
     ] = None,
     model: _options.Model = DEFAULT_MODEL,
     precision: _options.Precision = "int8",
     detector: _options.Detector = "blazeface",
     abstain: _options.Abstain = 0.0,
-    threads: Annotated[int, typer.Option(min=0, help="Pictures read side by side; 0: one for each core.")] = 0,
-    queue: Annotated[int, typer.Option(help="Pictures accepted at a time; beyond them the answer is 503.")] = 128,
+    threads: Annotated[int, typer.Option(min=0, help="Images read at the same time; 0: one for each core.")] = 0,
+    queue: Annotated[int, typer.Option(help="Images accepted at a time; more are answered with 503.")] = 128,
     max_bytes: Annotated[int, typer.Option(help="Bytes of a request's body, and of a stream's frame.")] = 32 * 2**20,
-    max_pixels: Annotated[int, typer.Option(help="Width x height of a picture.")] = 50_000_000,
-    max_images: Annotated[int, typer.Option(help="Pictures of one request.")] = 16,
-    timeout: Annotated[float, typer.Option(help="Seconds for a request to arrive, and again for its answer.")] = 30.0,
-    streams: Annotated[int, typer.Option(help="Streams open at a time; 0 refuses all.")] = 8,
+    max_pixels: Annotated[int, typer.Option(help="Width x height of an image.")] = 50_000_000,
+    max_images: Annotated[int, typer.Option(help="Images in one request.")] = 16,
+    timeout: Annotated[float, typer.Option(help="Seconds for a request to arrive, and again for its response.")] = 30.0,
+    streams: Annotated[int, typer.Option(help="Streams open at the same time; 0 refuses all.")] = 8,
     idle: Annotated[float, typer.Option(help="Seconds without a frame after which a stream is closed.")] = 60.0,
     batch_wait: Annotated[
         float, typer.Option(min=0, max=100, help="Milliseconds to wait for crops of other requests.")
     ] = 0.0,
     allow_host: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="A name by which others call this server; repeatable.")
+        list[str] | None, typer.Option(metavar="NAME", help="Another name of this server; repeatable.")
     ] = None,
     allow_origin: Annotated[
         list[str] | None,
-        typer.Option(metavar="ORIGIN", help="A site (https://example.org) whose pages may use it; repeatable."),
+        typer.Option(metavar="ORIGIN", help="A site (https://example.org) whose pages may use the server; repeatable."),
     ] = None,
     runtime: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="ONNX Runtime Web (its npm package's dist): the page reads by itself."),
+        typer.Option(
+            metavar="FOLDER", help="ONNX Runtime Web (its npm package's dist), with which the page reads images."
+        ),
     ] = None,
-    log: Annotated[bool, typer.Option("--log", help="Log a line a request: path, status, time; nothing else.")] = False,
+    log: Annotated[
+        bool, typer.Option("--log", help="Log path, status and time of each request; nothing else.")
+    ] = False,
 ) -> None:
-    """Answer requests until Ctrl-C or SIGTERM; what was accepted by then is finished.
+    """Serve until Ctrl-C or SIGTERM, then finish all accepted requests.
 
-    Exit status: 0 stopped by SIGTERM, 130 by Ctrl-C, 2 an argument is wrong or the port is taken.
+    Exit status: 0 stopped by SIGTERM, 130 by Ctrl-C, 2 a wrong argument or a port in use.
     """
     try:
         from mien.serve import Limits, create_app
@@ -85,7 +89,7 @@ def serve(
             limits=limits,
             access=access,
             batch_wait=batch_wait / 1000,
-            lines=log,
+            log_requests=log,
             runtime=_runtime(runtime),
         )
         address = _address(host, listener.getsockname()[1])
@@ -97,7 +101,7 @@ def serve(
 
 
 def _access(host: str, token: str | None, hosts: list[str], origins: list[str]) -> "Access":
-    """Who may ask. Raises ``MienError`` for a token or origin that could never match."""
+    """Rules of access. Raises ``MienError`` for a token or origin that could never match."""
     import os
     import socket
 
@@ -110,7 +114,9 @@ def _access(host: str, token: str | None, hosts: list[str], origins: list[str]) 
     for origin in origins:
         scheme, _, rest = origin.partition("://")
         if scheme not in ("http", "https") or not rest or "/" in rest:
-            raise MienError(f"--allow-origin {origin}: an origin is scheme and name alone, such as https://example.org")
+            raise MienError(
+                f"--allow-origin {origin}: an origin is a scheme and a name only, such as https://example.org"
+            )
     names = {name.lower() for name in hosts}
     if not _is_local(host):
         names |= {host.lower(), socket.gethostname().lower()}
@@ -118,7 +124,7 @@ def _access(host: str, token: str | None, hosts: list[str], origins: list[str]) 
 
 
 def _runtime(folder: Path | None) -> Path | None:
-    """Raises ``MienError`` for a folder without the runtime: the page would say so only in the browser."""
+    """Raises ``MienError`` for a folder without the runtime, which else only the browser would report."""
     if folder is not None and not (folder / "ort.wasm.min.mjs").is_file():
         raise MienError(f"--runtime {folder}: no ort.wasm.min.mjs in it; name onnxruntime-web's dist folder")
     return folder
@@ -128,8 +134,8 @@ def _warn(host: str, token: str | None) -> None:
     if _is_local(host):
         return
     if token is None:
-        _say(f"WARNING: everybody who reaches {host} may send pictures; set a token with --token or $MIEN_TOKEN")
-    _say(f"warning: {host} is reached by other machines, unencrypted; put a proxy with TLS in front of it")
+        _say(f"WARNING: every machine that reaches {host} may send images; set a token with --token or $MIEN_TOKEN")
+    _say(f"warning: other machines reach {host} unencrypted; put a proxy with TLS in front of the server")
 
 
 def _is_local(host: str) -> bool:
@@ -152,5 +158,5 @@ def _log(*, lines: bool) -> None:
     logging.getLogger("mien.serve").setLevel(logging.INFO if lines else logging.WARNING)
 
 
-def _say(words: str) -> None:
-    print(f"mien serve: {words}", file=sys.stderr, flush=True)
+def _say(message: str) -> None:
+    print(f"mien serve: {message}", file=sys.stderr, flush=True)

@@ -312,7 +312,7 @@ class _Batcher:
     """Classifies the crops of all waiting images in batches of about ``CHUNK`` crops.
 
     The next batch fills up while one is classified, so waiting (``wait``, in seconds) is off by default: on a
-    processor, a crop in a batch of 64 takes only a tenth less time than alone, and detection takes twenty times as long.
+    processor, a crop in a batch of 64 takes a tenth less time than alone, and detection takes twenty times as long.
     """
 
     def __init__(self, classify: Callable[[Sequence[Prepared]], list[Reading]], metrics: Metrics, wait: float) -> None:

@@ -1,4 +1,4 @@
-"""The HTTP endpoints. A new endpoint is a method here and a line in ``add_routes``; its JSON shape is in ``schemas``."""
+"""The HTTP endpoints. A new one is a method and a line in ``add_routes``; its JSON shape belongs into ``schemas``."""
 
 import dataclasses
 import functools

@@ -43,7 +43,7 @@ PROBLEM: dict[str, Any] = {
     "type": "about:blank",
     "title": "Unsupported Media Type",
     "status": 415,
-    "detail": "notes.txt: not an image that mien reads; convert it to JPEG or PNG",
+    "detail": "notes.txt: not a picture that mien reads; convert it to JPEG or PNG",
 }
 FACE: dict[str, Any] = {
     "box": [186.2, 77.5, 267.1, 177.0],
@@ -308,7 +308,7 @@ def request_with_images(parameters: Sequence[Parameter], max_images: int) -> dic
             "description": f"An image as the body, or up to {max_images} in the form field {FIELD!r}.",
             "content": {
                 "multipart/form-data": {"schema": form, "encoding": encoding},
-                **dict.fromkeys((*_IMAGE_TYPES, "application/octet-stream"), {"schema": image}),
+                **{kind: {"schema": image} for kind in (*_IMAGE_TYPES, "application/octet-stream")},
             },
         },
     }

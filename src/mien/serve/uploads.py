@@ -187,9 +187,7 @@ class _Form:
             raise Problem(400, "the multipart body ends before its last boundary; send it whole")
         if self._others:
             fields = ", ".join(repr(name[:40]) for name in self._others[:3])
-            raise Problem(
-                422, f"the form has the field {fields}; images belong into {FIELD!r}, options into the query"
-            )
+            raise Problem(422, f"the form has the field {fields}; images belong into {FIELD!r}, options into the query")
         if not self._files:
             raise Problem(422, f"the form has no image; put each into a field named {FIELD!r}")
         return self._files
