@@ -43,7 +43,7 @@ PROBLEM: dict[str, Any] = {
     "type": "about:blank",
     "title": "Unsupported Media Type",
     "status": 415,
-    "detail": "notes.txt: not a picture that mien reads; convert it to JPEG or PNG",
+    "detail": "notes.txt: not an image that mien reads; convert it to JPEG or PNG",
 }
 FACE: dict[str, Any] = {
     "box": [186.2, 77.5, 267.1, 177.0],
