@@ -17,7 +17,7 @@ _SHOWN = 10  # trials in the table at the end
 
 
 def search(
-    recipe: Annotated[str, typer.Argument(help="A recipe with a [search] section, or the path of a .toml file.")],
+    recipe: Annotated[str, typer.Argument(help="A recipe with a search section, or the path of a .toml file.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Changes for every trial: section.key=value, as in data.fraction=0.1.")
     ] = None,
@@ -29,7 +29,7 @@ def search(
     prune: Annotated[bool, typer.Option(help="Stop trials that are worse than the median of the others.")] = True,
     accelerator: _options.Accelerator = "auto",
 ) -> None:
-    """Search RECIPE's [search] space with Optuna (TPE), on the validation faces; the same command resumes.
+    """Search the hyperparameters of RECIPE (its `search` section) with Optuna's TPE; the same command resumes.
 
     Writes best.toml (a recipe), search.json, history.png and importance.png.
     """
