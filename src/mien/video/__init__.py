@@ -1,14 +1,17 @@
-"""Frames -> moments: the faces of a film or a camera, followed from frame to frame, their readings smoothed in time.
+"""Track faces through videos, cameras, streams and folders of frames, and smooth their readings over time.
 
-source      path | address | camera | folder -> frames   rotation applied, broken frames skipped, newest if live
-tracker     frame -> moment                               search, look, follow, read and smooth, a frame at a time
-follow      places -> ids                                 motion predicted, lost and found again
-smooth      values -> smoothed values                     a time constant in seconds, at any frame rate
-moments     track: all of it in one call
+sources        path | address | camera | folder -> frames
+prefetch       decodes frames ahead on a thread
+association    boxes of one frame -> tracks, by predicted motion
+tracker        frame -> FrameResult; ``track`` does all of it in one call
+types          Frame, TrackedFace, FrameResult
+tables         results -> JSON lines, CSV, Parquet
+video_writer   results -> annotated MP4; ``audio`` copies the sound
+statistics     results -> time by emotion of each track; ``timeline`` shows it as an HTML page
 """
 
-from mien.video.sources import Frames, open_source
+from mien.video.sources import FrameSource, open_source
 from mien.video.tracker import Tracker, track
-from mien.video.types import Frame, Moment, TrackedFace
+from mien.video.types import Frame, FrameResult, TrackedFace
 
-__all__ = ["Frame", "Frames", "Moment", "TrackedFace", "Tracker", "open_source", "track"]
+__all__ = ["Frame", "FrameResult", "FrameSource", "TrackedFace", "Tracker", "open_source", "track"]

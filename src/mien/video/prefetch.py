@@ -1,4 +1,4 @@
-"""Ahead: an iterator that runs on a thread of its own, with a bounded number of its items waiting."""
+"""Run an iterator on a thread and keep a bounded number of its items ready."""
 
 import threading
 from collections import deque
@@ -6,35 +6,37 @@ from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
-Answer = TypeVar("Answer")
 
-_JOIN_SECONDS = 2.0  # a camera that hangs inside of its driver must not keep the program from ending
+_JOIN_SECONDS = 2.0  # a camera whose driver hangs must not keep the program from ending
 
 
-def aside(call: Callable[[], Answer]) -> Answer:
-    """What ``call`` answers, from a thread: so that Ctrl-C is heard while it hangs in the network or in a driver."""
-    waiting = Ahead((call() for _ in range(1)), room=1)
+def run_in_thread(call: Callable[[], Item]) -> Item:
+    """Return the result of ``call``, run on a thread, so that Ctrl-C works while it waits for network or driver."""
+    prefetcher = Prefetcher((call() for _ in range(1)), capacity=1)
     try:
-        return next(waiting)
+        return next(prefetcher)
     finally:
-        waiting.close()
+        prefetcher.close()
 
 
-class Ahead(Generic[Item]):
-    """Runs ``items`` on a thread and gives them out in their order.
+class Prefetcher(Generic[Item]):
+    """Iterator that runs ``items`` on a thread, which starts at once.
 
-    Where ``newest`` is set, nobody waits for the reader: an item that finds no room takes the place of the oldest, and
-    ``dropped`` counts those that are lost so. Else the thread waits for room. What ``items`` raises is raised by
-    ``next``, after the items before it. ``close`` ends the thread, also in the middle.
+    Exceptions of ``items`` are raised by ``next``, after the items before them.
+
+    Args:
+        items: What to run. A generator is closed on the thread.
+        capacity: How many items may wait, at least 1.
+        newest: Drop the oldest waiting item when there is no room, instead of pausing the thread. ``dropped`` counts
+            these items.
     """
 
-    def __init__(self, items: Iterator[Item], *, room: int, newest: bool = False) -> None:
-        """``room`` is how many items may wait, at least 1. The thread starts at once."""
+    def __init__(self, items: Iterator[Item], *, capacity: int, newest: bool = False) -> None:
         self.dropped = 0
-        self._items, self._room, self._newest = items, room, newest
+        self._items, self._capacity, self._newest = items, capacity, newest
         self._waiting: deque[Item] = deque()
         self._changed = threading.Condition()
-        self._ended = self._closed = self._closing = False
+        self._ended = self._stopped = self._closed = False
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="mien-frames", daemon=True)
         self._thread.start()
@@ -44,28 +46,28 @@ class Ahead(Generic[Item]):
 
     def __next__(self) -> Item:
         with self._changed:
-            # A time limit, so that Ctrl-C is heard on every system while the thread waits for a camera.
-            while not (self._waiting or self._ended or self._closed):
+            # With a time limit, so that Ctrl-C works on every system while the thread waits for a camera.
+            while not (self._waiting or self._ended or self._stopped):
                 self._changed.wait(0.5)
-            if self._waiting and not self._closed:
+            if self._waiting and not self._stopped:
                 item = self._waiting.popleft()
                 self._changed.notify_all()
                 return item
-            if self._error is not None and not self._closed:
+            if self._error is not None and not self._stopped:
                 raise self._error
             raise StopIteration
 
     def stop(self) -> None:
-        """End the iteration; items that wait are lost. Does not wait for the thread, so that a signal may call it."""
-        with self._changed:  # reentrant: the signal may come while this very thread holds it
-            self._closed = True
+        """End the iteration and discard waiting items. Does not wait for the thread: signal handlers may call it."""
+        with self._changed:  # reentrant: the signal may arrive while this thread holds it
+            self._stopped = True
             self._changed.notify_all()
 
     def close(self) -> None:
-        """``stop``, and wait for the thread. Safe to call twice."""
-        if self._closing:
+        """Stop, and wait for the thread. Safe to call twice."""
+        if self._closed:
             return
-        self._closing = True
+        self._closed = True
         self.stop()
         self._thread.join(_JOIN_SECONDS)
         with self._changed:
@@ -76,10 +78,10 @@ class Ahead(Generic[Item]):
             for item in self._items:
                 if not self._put(item):
                     break
-        except BaseException as error:  # whatever it is belongs to the one who reads
+        except BaseException as error:  # raised by __next__
             self._error = error
         finally:
-            close = getattr(self._items, "close", None)  # a generator's `finally` runs on this thread
+            close = getattr(self._items, "close", None)
             if close is not None:
                 close()
             with self._changed:
@@ -87,9 +89,9 @@ class Ahead(Generic[Item]):
                 self._changed.notify_all()
 
     def _put(self, item: Item) -> bool:
-        """Whether anybody still wants items."""
+        """Queue an item; returns False when the iteration was stopped."""
         with self._changed:
-            while len(self._waiting) >= self._room and not self._closed:
+            while len(self._waiting) >= self._capacity and not self._stopped:
                 if self._newest:
                     self._waiting.popleft()
                     self.dropped += 1
@@ -97,4 +99,4 @@ class Ahead(Generic[Item]):
                     self._changed.wait()
             self._waiting.append(item)
             self._changed.notify_all()
-            return not self._closed
+            return not self._stopped

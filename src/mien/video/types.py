@@ -1,4 +1,4 @@
-"""What following faces answers: frames, moments and the faces in them. All frozen; arrays in them are read-only."""
+"""Data classes of face tracking: frames, tracked faces and the result of a frame. All are frozen."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,9 +13,12 @@ from mien._face import Box, Face
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One picture of a film: ``pixels`` RGB uint8 ``[H, W, 3]``, upright, at ``seconds`` of presentation time.
+    """One decoded frame of a video.
 
-    ``index`` counts the frames that were given out, from 0.
+    Args:
+        index: Number of the frame among those delivered, from 0.
+        seconds: Presentation time in seconds.
+        pixels: Upright RGB image, uint8 ``[H, W, 3]``, read-only.
     """
 
     index: int
@@ -25,34 +28,36 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class TrackedFace:
-    """One face that is followed.
+    """One face of a track, in one frame.
 
-    ``id`` is the person's number, from 1, as long as the face is followed. ``face`` is the reading of this very frame.
-    ``probs`` are its probabilities smoothed in time (they sum to 1), ``confidence`` the highest of them, ``emotion``
-    its name, ``None`` where it lies below the reader's ``abstain`` threshold ("unsure"). ``box`` is the place, smoothed
-    lightly so that it does not tremble.
-
-    ``seen`` is false where the detector missed the face for a moment and its place was carried on from its motion.
+    Args:
+        track_id: Number of the track, from 1. It stays the same as long as the face is tracked.
+        face: The reading of this frame alone.
+        probs: Probability of each emotion, smoothed over time; they sum to 1.
+        emotion: The most probable emotion; ``None`` ("unsure") below the reader's ``abstain`` threshold.
+        confidence: The highest of ``probs``.
+        box: The face's box in pixels, smoothed lightly so that it does not jitter.
+        detected: False where the detector missed the face in this frame; ``box`` is then predicted from its motion.
     """
 
-    id: int
+    track_id: int
     face: Face
     probs: Mapping[Emotion, float]
     emotion: Emotion | None
     confidence: float
     box: Box
-    seen: bool = True
+    detected: bool = True
 
     @property
     def top(self) -> Emotion:
-        """The most probable emotion of the smoothed probabilities, also when the reader abstains."""
+        """The emotion with the highest smoothed probability, also when the reader abstains."""
         return max(self.probs, key=self.probs.__getitem__)
 
     def to_dict(self) -> dict[str, Any]:
-        """The face as plain JSON values: id, box and smoothed reading, and under ``raw`` the reading of this frame."""
+        """Return JSON values: track, box and smoothed reading, and under ``raw`` the reading of this frame alone."""
         return {
-            "id": self.id,
-            "seen": self.seen,
+            "track_id": self.track_id,
+            "detected": self.detected,
             "box": [round(v, 1) for v in self.box],
             "emotion": None if self.emotion is None else str(self.emotion),
             "confidence": round(self.confidence, 4),
@@ -63,15 +68,19 @@ class TrackedFace:
     def __repr__(self) -> str:
         x1, y1, x2, y2 = (round(v) for v in self.box)
         place = f"{x1},{y1} {x2 - x1}x{y2 - y1}"
-        return f"TrackedFace({self.id}: {self.emotion or 'unsure'} {self.confidence:.2f} at {place})"
+        return f"TrackedFace({self.track_id}: {self.emotion or 'unsure'} {self.confidence:.2f} at {place})"
 
 
 @dataclass(frozen=True, eq=False)
-class Moment:
-    """The faces of one frame, by their ids.
+class FrameResult:
+    """The tracked faces of one frame.
 
-    ``index`` and ``seconds`` are the frame's, ``size_wh`` its width and height in pixels. ``pixels`` is the RGB uint8
-    ``[H, W, 3]`` frame, kept only where the caller asked for it.
+    Args:
+        index: Number of the frame, from 0.
+        seconds: Presentation time in seconds.
+        size_wh: Width and height of the frame in pixels.
+        faces: The tracked faces, sorted by ``track_id``.
+        pixels: The RGB frame, uint8 ``[H, W, 3]``; kept only with ``keep_pixels``.
     """
 
     index: int
@@ -81,9 +90,9 @@ class Moment:
     pixels: NDArray[np.uint8] | None = field(default=None, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """``{"frame", "seconds", "faces"}`` as plain JSON values."""
+        """Return ``{"frame", "seconds", "faces"}`` as JSON values."""
         faces = [face.to_dict() for face in self.faces]
         return {"frame": self.index, "seconds": round(self.seconds, 4), "faces": faces}
 
     def __repr__(self) -> str:
-        return f"Moment({self.index} at {self.seconds:.3f} s: {len(self.faces)} faces {list(self.faces)})"
+        return f"FrameResult({self.index} at {self.seconds:.3f} s: {len(self.faces)} faces {list(self.faces)})"
