@@ -34,8 +34,8 @@ from rich.table import Table
 from mien._measure import machine, peak_memory_mb
 from mien.reader import Reader
 from mien.video import Tracker, open_source
-from mien.video.tables import MomentLines
-from mien.video.video_writer import FilmWriter
+from mien.video.tables import FrameJsonLines
+from mien.video.video_writer import VideoWriter
 from track_steps import RATE, Pixels, measure_following, measure_stages
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -143,13 +143,13 @@ def follow(film: Path, part: str, every: int) -> dict[str, Any]:
         add = sink(part, Path(folder), stack, film)
         cpu, start = time.process_time(), time.perf_counter()
         for frame in frames:
-            moment = tracker.step(frame.pixels, frame.seconds)
-            add(frame.pixels, moment)
-            faces += len(moment.faces)
+            result = tracker.step(frame.pixels, frame.seconds)
+            add(frame.pixels, result)
+            faces += len(result.faces)
             if frame.index % LOOK_EVERY == 0:
                 memory.append(resident_mb())
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    count = moment.index + 1
+    count = result.index + 1
     fifth = max(1, len(memory) // 5)
     return {
         "part": part,
@@ -164,14 +164,14 @@ def follow(film: Path, part: str, every: int) -> dict[str, Any]:
 
 
 def sink(part: str, folder: Path, stack: ExitStack, film: Path) -> Callable[[Pixels, Any], None]:
-    """What is done with each frame and moment."""
+    """What is done with each frame and result."""
     if part == "JSON lines":
-        lines = MomentLines(stack.enter_context((folder / "out.jsonl").open("w", encoding="utf-8")))
-        return lambda _, moment: lines.add(moment)
+        lines = FrameJsonLines(stack.enter_context((folder / "out.jsonl").open("w", encoding="utf-8")))
+        return lambda _, result: lines.add(result)
     if part == "annotated film":
         with av.open(str(film)) as container:
             size_wh = container.streams.video[0].width, container.streams.video[0].height
-        writer = stack.enter_context(FilmWriter(folder / "out.mp4", source=None, size_wh=size_wh, rate=float(RATE)))
+        writer = stack.enter_context(VideoWriter(folder / "out.mp4", source=None, size_wh=size_wh, rate=float(RATE)))
         return writer.write
     return lambda _, __: None
 

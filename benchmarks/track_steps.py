@@ -16,8 +16,8 @@ from mien._face import Box, Detection
 from mien.detect import Detector
 from mien.reader import Reader
 from mien.video import Tracker, open_source
-from mien.video.association import overlap_of
-from mien.video.video_writer import FilmWriter
+from mien.video.association import iou
+from mien.video.video_writer import VideoWriter
 
 RATE = 30  # frames a second of the made films
 SEEN = 0.7  # share of a face that can be seen, from which it counts
@@ -71,7 +71,7 @@ def measure_stages(film: Path, every: int, drawn: Path) -> dict[str, float]:
     with av.open(str(film)) as container, ExitStack() as stack:
         decoding = decode_all(container)
         size_wh = container.streams.video[0].width, container.streams.video[0].height
-        writer = stack.enter_context(FilmWriter(drawn, source=None, size_wh=size_wh, rate=float(RATE)))
+        writer = stack.enter_context(VideoWriter(drawn, source=None, size_wh=size_wh, rate=float(RATE)))
         write = clock.timed("annotate and encode", writer.write)
         count = 0
         while (frame := pictures()) is not None:
@@ -103,17 +103,17 @@ def measure_following(film: Path, every: int) -> dict[str, Any]:
     with open_source(film) as frames:
         for frame, true in zip(frames, truth, strict=True):
             start = time.thread_time()
-            faces = [face for face in tracker.step(frame.pixels, frame.seconds).faces if face.seen]
+            faces = [face for face in tracker.step(frame.pixels, frame.seconds).faces if face.detected]
             seconds += time.thread_time() - start
             boxes = {face["face"]: Box(*face["box"]) for face in true["faces"]}
-            wrong += sum(all(overlap_of(face.box, box) < SAME for box in boxes.values()) for face in faces)
+            wrong += sum(all(iou(face.box, box) < SAME for box in boxes.values()) for face in faces)
             for number in (face["face"] for face in true["faces"] if face["visible"] >= SEEN):
                 wanted += 1
-                best = max(faces, key=lambda face: overlap_of(face.box, boxes[number]), default=None)
-                if best is not None and overlap_of(best.box, boxes[number]) >= SAME:
+                best = max(faces, key=lambda face: iou(face.box, boxes[number]), default=None)
+                if best is not None and iou(best.box, boxes[number]) >= SAME:
                     found += 1
-                    switches += numbers.setdefault(number, best.id) != best.id
-                    numbers[number] = best.id
+                    switches += numbers.setdefault(number, best.track_id) != best.track_id
+                    numbers[number] = best.track_id
     return {
         "every": every,
         "faces": wanted,

@@ -64,8 +64,8 @@ def decoded(path: Path) -> list[float]:
 def test_without_an_output_it_says_what_was_seen(film: Path) -> None:
     code, out, err = run(film)
     assert (code, err) == (0, "")
-    assert "person" in out
-    assert "1 person" in out
+    assert "track" in out
+    assert "1 track" in out
     assert f"{FRAMES} frames" in out
     assert "frames/s" in out
 
@@ -79,10 +79,10 @@ def test_every_output_at_once(film: Path, tmp_path: Path) -> None:
     }
     code, out, err = run(film, *(part for option, path in names.items() for part in (f"--{option}", path)))
     assert (code, err) == (0, "")
-    assert "1 person" in out
+    assert "1 track" in out
     lines = [json.loads(line) for line in names["jsonl"].read_text().splitlines()]
     assert [line["frame"] for line in lines] == list(range(FRAMES))
-    assert {face["id"] for line in lines for face in line["faces"]} == {1}
+    assert {face["track_id"] for line in lines for face in line["faces"]} == {1}
     assert len(list(csv.DictReader(names["csv"].read_text().splitlines()))) == FRAMES
     assert parquet.read_table(names["parquet"]).num_rows == FRAMES
     assert decoded(names["video"]) == pytest.approx([i / 25 for i in range(FRAMES)], abs=1e-3)
@@ -96,7 +96,7 @@ def test_standard_output_holds_the_lines_alone(film: Path) -> None:
     code, out, err = run(film, "--jsonl", "-", "--every", 5)
     assert code == 0
     assert [json.loads(line)["frame"] for line in out.splitlines()] == list(range(FRAMES))
-    assert "1 person" in err
+    assert "1 track" in err
     code, out, err = run(film, "--csv", "-", "--duration", "0.2")
     assert code == 0
     assert [row["frame"] for row in csv.DictReader(out.splitlines())] == list("01234")
@@ -124,10 +124,10 @@ def test_a_film_without_a_face_is_no_failure(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nowhere.mp4"], "nowhere.mp4: no such film; check the path"),
+        (["nowhere.mp4"], "nowhere.mp4: no such video; check the path"),
         (["notes.mp4"], "notes.mp4: cannot be opened"),
         (["song.m4a"], "song.m4a: there is no video in it"),
-        (["folder"], "folder: no pictures in this folder"),
+        (["folder"], "folder: no images in this folder"),
         (["97"], "camera 97: there is no such camera"),
         (["FILM", "--jsonl", "FILM"], "is the source as well; name another file"),
         (["FILM", "--csv", "a", "--jsonl", "./a"], "is the file of --jsonl as well; name another file"),
@@ -226,18 +226,18 @@ def test_the_live_view_shows_every_face_and_its_bars(film: Path) -> None:
     with open_source(film) as frames, LiveView(frames, console) as view:
         tracker = Tracker(Reader())
         for frame in frames:
-            moment = tracker.step(frame.pixels, frame.seconds)
-            view.add(moment)
+            result = tracker.step(frame.pixels, frame.seconds)
+            view.add(result)
         shown = Console(file=io.StringIO(), width=80, color_system=None)
-        shown.print(view.view(moment))
+        shown.print(view.view(result))
     text = shown.file.getvalue()  # type: ignore[attr-defined]
-    face = moment.faces[0]
-    assert f"person {face.id}" in text
+    face = result.faces[0]
+    assert f"track {face.track_id}" in text
     assert f"{face.emotion} {face.confidence:.0%}" in text
     assert "frames/s" in text
     assert all(str(emotion) in text for emotion in face.probs)
     assert "\u2588" in text
-    assert "person 1" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "track 1" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 @pytest.fixture(autouse=True)
@@ -338,8 +338,8 @@ def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch
         (["--video", "-"], "--video -: only --jsonl and --csv can go to standard output; name a file"),
         (["--html", "-"], "--html -: only --jsonl and --csv can go to standard output; name a file"),
         (["--parquet", "-"], "--parquet -: only"),
-        (["--video", "out.avi"], "--video out.avi: the film is an MP4; name it out.mp4"),
-        (["--video", "out.jpg"], "--video out.jpg: the film is an MP4; name it out.mp4"),
+        (["--video", "out.avi"], "--video out.avi: the video is an MP4; name it out.mp4"),
+        (["--video", "out.jpg"], "--video out.jpg: the video is an MP4; name it out.mp4"),
         (["--html", "out.mp4"], "--html out.mp4: is the name of another kind of file; name it out.html"),
         (["--csv", "out.PARQUET"], "--csv out.PARQUET: is the name of another kind of file; name it out.csv"),
     ],
@@ -358,7 +358,7 @@ def test_names_that_belong_to_other_files(
 def test_no_name_is_no_folder() -> None:
     code, _, err = run("")
     assert code == 2
-    assert "name a film, a camera, an address or a folder" in err
+    assert "name a video, a camera, an address or a folder" in err
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
@@ -393,12 +393,12 @@ def test_a_refused_table_is_called_by_its_own_name(gray_film: Path, tmp_path: Pa
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="there is no /proc")
 def test_a_generator_that_nobody_reads_closes_its_film(gray_film: Path) -> None:
     reader = mien.Reader()
-    moments = mien.track(gray_film, reader=reader)
+    results = mien.track(gray_film, reader=reader)
     assert opened(gray_film)
-    moments.close()
+    results.close()
     assert not opened(gray_film)
-    moments = mien.track(gray_film, reader=reader)
-    del moments
+    results = mien.track(gray_film, reader=reader)
+    del results
     assert not opened(gray_film)
     assert not [thread for thread in threading.enumerate() if thread.name == "mien-frames"]
 

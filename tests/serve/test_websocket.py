@@ -73,7 +73,7 @@ def test_frames_are_followed_as_the_tracker_does(server: Running, reader: Reader
             assert (answer["frame"], answer["received"], answer["dropped"]) == (number, number, 0)
             assert answer["size_wh"] == [320, 256]
             (face,), (other,) = answer["faces"], expected["faces"]
-            assert face["id"] == other["id"] == 1
+            assert face["track_id"] == other["track_id"] == 1
             assert face["emotion"] == other["emotion"]
             # The answer's seconds are rounded, which moves predicted places by hundredths of a pixel.
             assert face["box"] == pytest.approx(other["box"], abs=0.5)
@@ -90,7 +90,7 @@ def test_every_connection_follows_its_own_faces(server: Running, frames: list[by
         other.send(frames[5])
         first, second = said(one), said(other)
         assert (first["frame"], second["frame"]) == (1, 0)
-        assert [face["id"] for face in first["faces"] + second["faces"]] == [1, 1]
+        assert [face["track_id"] for face in first["faces"] + second["faces"]] == [1, 1]
         assert server.metric("mien_streams") == 2
     until(lambda: server.metric("mien_streams") == 0)
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mien.video.video_writer import FilmWriter
-from support.frame_results import SIZE, moment
+from mien.video.video_writer import VideoWriter
+from support.frame_results import SIZE, frame_result
 
 av = pytest.importorskip("av", reason="films need PyAV, which the video extra brings")
 
@@ -19,11 +19,11 @@ def gray(value: int, size_wh: tuple[int, int] = SIZE) -> NDArray[np.uint8]:
     return np.full((size_wh[1], size_wh[0], 3), value, np.uint8)
 
 
-def write_film(path: Path, times: Sequence[float], *, source: Path | None = None, **settings: Any) -> FilmWriter:
+def write_film(path: Path, times: Sequence[float], *, source: Path | None = None, **settings: Any) -> VideoWriter:
     size_wh = settings.pop("size_wh", SIZE)
-    with FilmWriter(path, source=source, size_wh=size_wh, rate=settings.pop("rate", 25)) as writer:
+    with VideoWriter(path, source=source, size_wh=size_wh, rate=settings.pop("rate", 25)) as writer:
         for index, seconds in enumerate(times):
-            writer.write(gray(20 + 4 * (index % 50), size_wh), moment(index, seconds, size_wh=size_wh))
+            writer.write(gray(20 + 4 * (index % 50), size_wh), frame_result(index, seconds, size_wh=size_wh))
     return writer
 
 

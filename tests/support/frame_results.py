@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from mien import Box, Emotion, Face
 from mien._emotions import SEVEN
-from mien.video.types import Moment, TrackedFace
+from mien.video.types import FrameResult, TrackedFace
 
 SIZE = (160, 120)
 HAPPY, SAD, ANGRY = Emotion.HAPPY, Emotion.SAD, Emotion.ANGRY
@@ -16,7 +16,7 @@ def tracked(
     emotion: Emotion | None = Emotion.HAPPY,
     *,
     number: int = 1,
-    seen: bool = True,
+    detected: bool = True,
     probability: float = 0.7,
 ) -> TrackedFace:
     """A face whose most probable emotion is ``emotion`` (``None``: unsure) with ``probability``."""
@@ -25,12 +25,12 @@ def tracked(
     blank = np.zeros((7, 6, 6), np.float32)
     crop = np.zeros((48, 48), np.uint8)
     face = Face(Box(*box), 0.9, None, emotion, probability, probs, blank, crop, np.eye(2, 3))
-    return TrackedFace(number, face, probs, emotion, probability, Box(*box), seen)
+    return TrackedFace(number, face, probs, emotion, probability, Box(*box), detected)
 
 
-def moment(index: int, seconds: float, *faces: TrackedFace, size_wh: tuple[int, int] = SIZE) -> Moment:
+def frame_result(index: int, seconds: float, *faces: TrackedFace, size_wh: tuple[int, int] = SIZE) -> FrameResult:
     """The faces of a frame."""
-    return Moment(index, seconds, size_wh, faces)
+    return FrameResult(index, seconds, size_wh, faces)
 
 
 def picture(value: int = 120) -> NDArray[np.uint8]:

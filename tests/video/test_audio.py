@@ -41,7 +41,7 @@ def test_sound_that_mp4_players_do_not_know_becomes_aac(tmp_path: Path, make_sou
     codec, packets = sound_of(tmp_path / "film.mp4")[0]
     assert codec == "aac"
     assert packets[-1][0] == pytest.approx(1.96, abs=0.05)
-    assert writer.note == "the sound (pcm_s16le) is encoded anew as AAC, which players of MP4 know"
+    assert writer.note == "the sound (pcm_s16le) is re-encoded as AAC, which players of MP4 know"
     with av.open(str(tmp_path / "film.mp4")) as container:
         sound = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
     frequencies = np.abs(np.fft.rfft(sound[4800:52_800]))

@@ -17,7 +17,7 @@ pytest.importorskip("av", reason='PyAV is not installed; run: pip install "mien[
 import mien.video.sources
 from mien import MienError, MissingExtraError, SourceError
 from mien.video import Frame, open_source
-from mien.video.prefetch import Ahead
+from mien.video.prefetch import Prefetcher
 from support.videos import break_packets, camera, shade_of, shades, times, write_film, write_sound
 
 
@@ -123,7 +123,7 @@ def test_a_film_without_one_whole_frame_says_so(tmp_path: Path) -> None:
     ("name", "content", "said"),
     [
         ("text.mp4", b"these are only words\n" * 30, "cannot be opened"),
-        ("notes.txt", b"these are only words\n" * 30, "is no film"),  # FFmpeg would play it as a terminal's art
+        ("notes.txt", b"these are only words\n" * 30, "is not a video"),  # FFmpeg would play it as a terminal's art
         ("empty.mp4", b"", "cannot be opened"),
     ],
 )
@@ -131,14 +131,14 @@ def test_what_is_no_film_is_named(tmp_path: Path, name: str, content: bytes, sai
     (tmp_path / name).write_bytes(content)
     with pytest.raises(SourceError, match=said) as caught:
         open_source(tmp_path / name)
-    assert "name a film such as MP4" in str(caught.value)
+    assert "name a video such as MP4" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_sound_alone_and_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="there is no video in it"):
         open_source(write_sound(tmp_path / "song.m4a"))
-    with pytest.raises(SourceError, match="no such film; check the path"):
+    with pytest.raises(SourceError, match="no such video; check the path"):
         open_source(tmp_path / "nowhere.mp4")
     with pytest.raises(MienError, match="fps is frames a second"):
         open_source(tmp_path, fps=0)
@@ -172,12 +172,12 @@ def test_pictures_that_cannot_be_read_are_skipped_but_time_goes_on(tmp_path: Pat
         assert frames.skipped == 1
     for number in (0, 2, 3):
         (tmp_path / f"{number}.png").write_bytes(b"broken")
-    with pytest.raises(SourceError, match=r"none of its 4 pictures can be read; the first: .*0\.png"):
+    with pytest.raises(SourceError, match=r"none of its 4 images can be read; the first: .*0\.png"):
         frames_of(tmp_path)
 
 
 def test_an_empty_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="no pictures in this folder"):
+    with pytest.raises(SourceError, match="no images in this folder"):
         open_source(tmp_path)
 
 
@@ -234,7 +234,7 @@ def test_a_camera_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> Non
     given: list[Frame] = []
     with camera(shades(30), hangs=True) as server:
         server.release(30)
-        with pytest.raises(SourceError, match=r"no picture for 1 s"):
+        with pytest.raises(SourceError, match=r"no image for 1 s"):
             _collect(server.address, given)
     assert given
 
@@ -273,7 +273,7 @@ def test_ahead_keeps_order_bounds_its_items_and_hands_on_errors() -> None:
             yield i
         raise KeyError("the source is broken")
 
-    ahead = Ahead(items(), room=2)
+    ahead = Prefetcher(items(), capacity=2)
     given = []
     with pytest.raises(KeyError, match="broken"):  # noqa: PT012
         for item in ahead:
@@ -293,7 +293,7 @@ def test_ahead_closes_a_generator_on_its_own_thread() -> None:
         finally:
             closed.append(threading.current_thread().name)
 
-    ahead = Ahead(items(), room=1)
+    ahead = Prefetcher(items(), capacity=1)
     next(ahead)
     ahead.close()
     ahead.close()

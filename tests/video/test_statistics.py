@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mien.video.statistics import MOST_BINS, MOST_PEOPLE, Curve, People, Thumbnails
+from mien.video.statistics import MAX_BINS, MAX_TRACKS, ProbabilityCurve, Thumbnails, VideoStatistics
 from mien.video.timeline import areas, axis, band, clock, duration, slices, values_text
-from support.frame_results import ANGRY, HAPPY, SAD, moment, picture, tracked
+from support.frame_results import ANGRY, HAPPY, SAD, frame_result, picture, tracked
 
 
 def test_a_curve_keeps_means_and_gaps() -> None:
-    curve = Curve(10.0, 2)
+    curve = ProbabilityCurve(10.0, 2)
     for index in range(100):
         if not 40 <= index < 60:
             at = 10 + index / 20
@@ -27,7 +27,7 @@ def test_a_curve_keeps_means_and_gaps() -> None:
 
 
 def test_a_curve_weighs_by_time_at_any_rate() -> None:
-    curve = Curve(0.0, 1)
+    curve = ProbabilityCurve(0.0, 1)
     curve.add(0.0, 3.0, [1.0])  # one slow frame
     for index in range(100):
         curve.add(3 + index / 100, 3 + (index + 1) / 100, [0.0])
@@ -36,71 +36,71 @@ def test_a_curve_weighs_by_time_at_any_rate() -> None:
 
 
 def test_a_curve_of_hours_stays_small_and_right() -> None:
-    curve = Curve(5.0, 3)
+    curve = ProbabilityCurve(5.0, 3)
     generator = np.random.default_rng(0)
     values = generator.dirichlet([1, 1, 1], 20_000)
     for index, probs in enumerate(values):
         curve.add(5 + 0.5 * index, 5.5 + 0.5 * index, probs.tolist())
     assert curve.bin_seconds == pytest.approx(0.1 * 2**6)
-    samples = curve.samples(MOST_BINS)
-    assert len(samples.means) <= MOST_BINS
+    samples = curve.samples(MAX_BINS)
+    assert len(samples.means) <= MAX_BINS
     held = np.repeat(values, 5, axis=0)  # by tenths of a second
     per_sample = round(samples.step / 0.1)
     whole = len(held) // per_sample
     expected = held[: whole * per_sample].reshape(whole, per_sample, 3).mean(axis=1)
     np.testing.assert_allclose(samples.means[:whole], expected, atol=1e-6)
-    assert curve._sums.shape[0] <= MOST_BINS
+    assert curve._sums.shape[0] <= MAX_BINS
     np.testing.assert_allclose(samples.means.sum(axis=1), 1)
 
 
 def test_a_curve_without_time_has_no_sample() -> None:
-    curve = Curve(1.0, 2)
+    curve = ProbabilityCurve(1.0, 2)
     curve.add(1.0, 1.0, [0.5, 0.5])
     assert len(curve.samples(10).means) == 0
 
 
 def test_a_frame_stands_until_the_next_one() -> None:
-    people = People()
+    statistics = VideoStatistics()
     for index, (seconds, emotion) in enumerate([(0.0, HAPPY), (0.5, HAPPY), (2.0, SAD), (2.1, SAD)]):
-        people.add(moment(index, seconds, tracked(emotion=emotion)))
-    people.finish()
-    (person,) = people
-    assert person.shares == {HAPPY: pytest.approx(2.0), SAD: pytest.approx(0.2)}
-    assert (person.first, person.last) == (0.0, pytest.approx(2.2))
-    assert person.seconds == pytest.approx(2.2)
+        statistics.add(frame_result(index, seconds, tracked(emotion=emotion)))
+    statistics.finish()
+    (track,) = statistics
+    assert track.shares == {HAPPY: pytest.approx(2.0), SAD: pytest.approx(0.2)}
+    assert (track.first, track.last) == (0.0, pytest.approx(2.2))
+    assert track.seconds == pytest.approx(2.2)
 
 
 def test_a_pause_of_the_camera_is_not_counted_as_time_in_sight() -> None:
-    people = People()
+    statistics = VideoStatistics()
     for index, seconds in enumerate([0.0, 0.1, 500.0, 500.1]):
-        people.add(moment(index, seconds, tracked()))
-    people.finish()
-    (person,) = people
-    assert person.seconds == pytest.approx(2.3)
+        statistics.add(frame_result(index, seconds, tracked()))
+    statistics.finish()
+    (track,) = statistics
+    assert track.seconds == pytest.approx(2.3)
 
 
 def test_a_crowd_passing_by_is_bounded_and_counted() -> None:
-    people = People()
+    statistics = VideoStatistics()
     for index in range(1000):
         passing = [tracked(number=2 + index // 2)]
-        people.add(moment(index, index / 10, tracked(), *passing))
-    people.finish()
-    kept = list(people)
-    assert len(kept) == MOST_PEOPLE
-    assert kept[0].id == 1
-    assert people.count == 501
-    assert people.merged == 501 - MOST_PEOPLE
-    assert people.merged_seconds == pytest.approx(0.2)
-    assert sum(person.seconds for person in kept) == pytest.approx(100 + 0.2 * (MOST_PEOPLE - 1), abs=0.3)
+        statistics.add(frame_result(index, index / 10, tracked(), *passing))
+    statistics.finish()
+    kept = list(statistics)
+    assert len(kept) == MAX_TRACKS
+    assert kept[0].track_id == 1
+    assert statistics.count == 501
+    assert statistics.merged == 501 - MAX_TRACKS
+    assert statistics.merged_seconds == pytest.approx(0.2)
+    assert sum(track.seconds for track in kept) == pytest.approx(100 + 0.2 * (MAX_TRACKS - 1), abs=0.3)
 
 
 def test_a_crowd_all_at_once_is_bounded_and_counted_once() -> None:
-    people = People()
+    statistics = VideoStatistics()
     crowd = [tracked(number=i + 1) for i in range(100)]
     for index in range(30):
-        assert len(people.add(moment(index, index / 10, *crowd))) == MOST_PEOPLE
-    assert (people.count, people.merged) == (100, 100 - MOST_PEOPLE)
-    assert [person.id for person in people] == list(range(1, MOST_PEOPLE + 1))
+        assert len(statistics.add(frame_result(index, index / 10, *crowd))) == MAX_TRACKS
+    assert (statistics.count, statistics.merged) == (100, 100 - MAX_TRACKS)
+    assert [track.track_id for track in statistics] == list(range(1, MAX_TRACKS + 1))
 
 
 def test_thumbnails_are_the_moments_of_the_highest_probability() -> None:
@@ -121,7 +121,7 @@ def test_thumbnails_are_the_moments_of_the_highest_probability() -> None:
 
 def test_thumbnails_leave_out_faces_that_are_cut_missed_or_unsure() -> None:
     thumbnails = Thumbnails()
-    for face in (tracked((-40, 30, 30, 100)), tracked(seen=False), tracked((500, 500, 600, 600))):
+    for face in (tracked((-40, 30, 30, 100)), tracked(detected=False), tracked((500, 500, 600, 600))):
         thumbnails.consider(face, 0.0, picture())
     assert thumbnails.portrait is None
     thumbnails.consider(tracked(emotion=None), 1.0, picture())
@@ -143,7 +143,7 @@ def test_a_slow_rise_is_not_a_picture_a_frame(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_areas_are_stacked_and_broken_where_someone_is_away() -> None:
-    curve = Curve(0.0, 3)
+    curve = ProbabilityCurve(0.0, 3)
     curve.add(0.0, 1.0, [0.25, 0.75, 0])
     curve.add(2.0, 3.0, [0.5, 0.5, 1])
     paths = re.findall(r'<path class="e-(\w+)" d="([^"]+)"', areas(curve.samples(30), (HAPPY, SAD), 0.0, 4.0))
@@ -156,7 +156,7 @@ def test_areas_are_stacked_and_broken_where_someone_is_away() -> None:
 
 
 def test_bands_show_the_most_probable_emotion() -> None:
-    curve = Curve(0.0, 3)
+    curve = ProbabilityCurve(0.0, 3)
     curve.add(0.0, 1.0, [0.75, 0.25, 0])
     curve.add(1.0, 1.5, [0.1, 0.9, 0])
     curve.add(2.5, 3.0, [0.4, 0.6, 1])
@@ -201,7 +201,7 @@ def test_times_as_people_say_them() -> None:
 
 
 def test_the_read_out_tells_every_moment() -> None:
-    curve = Curve(0.0, 3)
+    curve = ProbabilityCurve(0.0, 3)
     curve.add(0.0, 1.0, [0.75, 0.25, 0])
     curve.add(2.0, 3.0, [0.25, 0.75, 1])
     told = re.findall(r"<b>([\d:.]+)</b> ([^<]+)<", slices(curve.samples(3), (HAPPY, SAD), "at-1", 0.0, 3.0))

@@ -13,12 +13,12 @@ from PIL import Image
 from mien._emotions import SEVEN
 from mien._errors import OutputError
 from mien.video.timeline import Timeline
-from support.frame_results import ANGRY, HAPPY, SAD, moment, picture, tracked
+from support.frame_results import ANGRY, HAPPY, SAD, frame_result, picture, tracked
 from support.paths import PICTURES
 
 
 def filled(seconds: float = 4.0, *, rate: float = 20, title: str = "film.mp4") -> Timeline:
-    """Person 1 happy, then sad; person 2 angry in the second and fourth quarter; person 3 for a moment."""
+    """Track 1 happy, then sad; track 2 angry in the second and fourth quarter; track 3 for a result."""
     timeline = Timeline(title=title, facts={"model": "mien-0 <int8>"})
     count = round(seconds * rate)
     for index in range(count):
@@ -28,7 +28,7 @@ def filled(seconds: float = 4.0, *, rate: float = 20, title: str = "film.mp4") -
             faces.append(tracked((100, 10, 150, 60), ANGRY, number=2))
         if 0.3 <= part < 0.3 + 0.5 / seconds:
             faces.append(tracked((0, 60, 40, 100), None, number=3, probability=0.3))
-        timeline.add(moment(index, index / rate, *faces), picture(60 + index % 100))
+        timeline.add(frame_result(index, index / rate, *faces), picture(60 + index % 100))
     return timeline
 
 
@@ -38,14 +38,14 @@ def page_of(timeline: Timeline, tmp_path: Path, **settings: bool) -> str:
 
 
 def article(page: str, number: int) -> str:
-    found = re.search(rf'<article [^>]*id="person-{number}".*?</article>', page, re.DOTALL)
+    found = re.search(rf'<article [^>]*id="track-{number}".*?</article>', page, re.DOTALL)
     assert found is not None
     return found[0]
 
 
 def test_the_page_tells_who_was_seen_when_and_how(tmp_path: Path) -> None:
     page = page_of(filled(), tmp_path)
-    assert "<dt>people</dt><dd>3</dd>" in page
+    assert "<dt>tracks</dt><dd>3</dd>" in page
     assert "<dt>frames</dt><dd>80</dd>" in page
     assert "<dt>long</dt><dd>4.0 s</dd>" in page
     first, second = article(page, 1), article(page, 2)
@@ -59,8 +59,8 @@ def test_the_page_tells_who_was_seen_when_and_how(tmp_path: Path) -> None:
     assert second.count("<path") == 2 * len(SEVEN)  # two stretches with a gap between
     assert ">away<" in second
     assert len(re.findall(r'<li class="e-\w+"><figure><img', first)) == 2
-    assert 'id="person-3"' not in page
-    assert "1 person in sight for less than a second" in page
+    assert 'id="track-3"' not in page
+    assert "1 track in sight for less than a second" in page
     assert "unsure throughout" in page
 
 
@@ -117,7 +117,7 @@ def test_a_film_without_faces_and_without_frames(tmp_path: Path) -> None:
     empty = Timeline(title="nothing")
     assert "No face was found" in page_of(empty, tmp_path)
     for index in range(5):
-        empty.add(moment(index, index / 10), picture())
+        empty.add(frame_result(index, index / 10), picture())
     page = page_of(empty, tmp_path)
     assert "No face was found" in page
     assert "<dt>frames</dt><dd>5</dd>" in page
@@ -125,8 +125,8 @@ def test_a_film_without_faces_and_without_frames(tmp_path: Path) -> None:
 
 def test_a_single_frame(tmp_path: Path) -> None:
     timeline = Timeline(title="one")
-    timeline.add(moment(0, 0.0, tracked()), picture())
-    assert "1 person in sight for less than a second" in page_of(timeline, tmp_path)
+    timeline.add(frame_result(0, 0.0, tracked()), picture())
+    assert "1 track in sight for less than a second" in page_of(timeline, tmp_path)
 
 
 def test_an_interrupted_page_says_so(tmp_path: Path) -> None:
@@ -138,10 +138,10 @@ def test_someone_seen_briefly_in_a_long_film_gets_an_own_axis(tmp_path: Path) ->
     timeline = Timeline(title="long")
     for index in range(600):
         faces = [tracked()] + ([tracked((100, 10, 150, 60), SAD, number=2)] if 300 <= index < 320 else [])
-        timeline.add(moment(index, index / 10, *faces), picture())
+        timeline.add(frame_result(index, index / 10, *faces), picture())
     page = page_of(timeline, tmp_path)
-    assert "only the part of the film" in article(page, 2)
-    assert "only the part of the film" not in article(page, 1)
+    assert "only the part of the video" in article(page, 2)
+    assert "only the part of the video" not in article(page, 1)
     assert re.findall(r"<i>(0:[\d.]+)</i>", article(page, 2))[0] == "0:30.0"
 
 
@@ -162,10 +162,10 @@ def test_size_and_memory_do_not_grow_with_the_film(tmp_path: Path) -> None:
         before = tracemalloc.get_traced_memory()[0]
         timeline = Timeline(title="long")
         for index in range(count):
-            timeline.add(moment(index, index * 0.5, tracked(number=1 + index // 100)), picture())
+            timeline.add(frame_result(index, index * 0.5, tracked(number=1 + index // 100)), picture())
         sizes[count] = (len(page_of(timeline, tmp_path)), tracemalloc.get_traced_memory()[1] - before)
     tracemalloc.stop()
-    assert sizes[4000][0] < 1.1 * (40 / 10) * sizes[1000][0]  # as many times the people
+    assert sizes[4000][0] < 1.1 * (40 / 10) * sizes[1000][0]  # as many times the statistics
     assert sizes[4000][1] < 25e6
 
 
@@ -182,11 +182,11 @@ def test_in_a_browser_it_reads_out_by_pointer_and_keyboard(tmp_path: Path) -> No
         page.on("console", lambda message: said.append(message.text))
         page.goto((tmp_path / "page.html").as_uri())
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
-        curve = page.locator("#person-1 .slices")
+        curve = page.locator("#track-1 .slices")
         curve.scroll_into_view_if_needed()
         area = curve.bounding_box()
         page.mouse.move(area["x"] + 0.25 * area["width"], area["y"] + 0.5 * area["height"])
-        shown = page.locator("#person-1 .slices span:visible")
+        shown = page.locator("#track-1 .slices span:visible")
         assert re.fullmatch(r"0:01\.\d happy \d\d %", " ".join(shown.all_inner_texts()))
         page.mouse.move(0, 0)
         curve.locator("input").first.focus()

@@ -20,8 +20,8 @@ import mien
 from mien import Box, ImageError, KeyPoints, MienError, SourceError
 from mien._face import Detection
 from mien.reader import Reader
-from mien.video import Moment, Tracker, open_source
-from mien.video.association import center_of, overlap_of
+from mien.video import FrameResult, Tracker, open_source
+from mien.video.association import center_of, iou
 from support.paths import PICTURES, ROOT
 from support.videos import head_of, walk
 
@@ -29,12 +29,14 @@ RATE = 25.0
 Pixels = NDArray[np.uint8]
 
 
-def step_through(tracker: Tracker, frames: Sequence[Pixels], *, rate: float = RATE, start: int = 0) -> list[Moment]:
+def step_through(
+    tracker: Tracker, frames: Sequence[Pixels], *, rate: float = RATE, start: int = 0
+) -> list[FrameResult]:
     return [tracker.step(frame, (start + i) / rate) for i, frame in enumerate(frames)]
 
 
-def ids(moments: Sequence[Moment]) -> list[tuple[int, ...]]:
-    return [tuple(face.id for face in moment.faces) for moment in moments]
+def ids(results: Sequence[FrameResult]) -> list[tuple[int, ...]]:
+    return [tuple(face.track_id for face in result.faces) for result in results]
 
 
 @pytest.fixture(scope="module")
@@ -50,21 +52,21 @@ def head(astronaut: Pixels) -> Pixels:
 @pytest.mark.parametrize("every", [1, 3, 8])
 def test_a_face_that_walks_keeps_its_id_and_its_box(reader: Reader, head: Pixels, every: int) -> None:
     places = [(20 + 6 * i, 60 + round(15 * np.sin(i / 4))) for i in range(36)]
-    moments = step_through(Tracker(reader, every=every), walk(head, places))
-    assert set(ids(moments)) == {(1,)}
-    assert [moment.index for moment in moments] == list(range(36))
+    results = step_through(Tracker(reader, every=every), walk(head, places))
+    assert set(ids(results)) == {(1,)}
+    assert [result.index for result in results] == list(range(36))
     truth = Tracker(reader, every=1).step(walk(head, [places[0]])[0], 0.0).faces[0].box
-    for moment, (x, y) in zip(moments, places, strict=True):
-        face = moment.faces[0]
+    for result, (x, y) in zip(results, places, strict=True):
+        face = result.faces[0]
         wanted = center_of(Box(*(v + d for v, d in zip(truth, (x - 20, y - 60) * 2, strict=True))))
         assert np.hypot(*np.subtract(center_of(face.box), wanted)) < 0.12 * truth.width
-        assert face.seen
+        assert face.detected
         assert sum(face.probs.values()) == pytest.approx(1)
         assert sum(face.face.probs.values()) == pytest.approx(1, abs=1e-4)
         assert face.confidence == max(face.probs.values())
         assert face.emotion == face.top
         assert face.face.crop.shape == (48, 48)
-    assert moments[-1].size_wh == (480, 270)
+    assert results[-1].size_wh == (480, 270)
 
 
 def test_smoothing_calms_the_readings_and_keeps_the_raw_ones(reader: Reader, head: Pixels) -> None:
@@ -85,13 +87,13 @@ def test_smoothing_calms_the_readings_and_keeps_the_raw_ones(reader: Reader, hea
 
 def test_who_leaves_is_missed_and_who_comes_back_late_is_new(reader: Reader, head: Pixels) -> None:
     there, gone = walk(head, [(100, 60)])[0], walk(head, [(900, 60)])[0]
-    moments = step_through(Tracker(reader, forget=0.5), [there] * 5 + [gone] * 8 + [there] * 5 + [gone] * 20 + [there])
-    assert ids(moments[:5]) == [(1,)] * 5
-    held = [moment.faces for moment in moments[5:13]]
+    results = step_through(Tracker(reader, forget=0.5), [there] * 5 + [gone] * 8 + [there] * 5 + [gone] * 20 + [there])
+    assert ids(results[:5]) == [(1,)] * 5
+    held = [result.faces for result in results[5:13]]
     assert [len(faces) for faces in held] == [1] * 5 + [0] * 3, "0.2 s at 25 frames a second"
-    assert not any(face.seen for faces in held for face in faces)
-    assert (1,) in ids(moments[13:17]), "found again within its time"
-    assert ids(moments)[-1] in ((), (2,)), "given up by now; a new face is searched on every third frame"
+    assert not any(face.detected for faces in held for face in faces)
+    assert (1,) in ids(results[13:17]), "found again within its time"
+    assert ids(results)[-1] in ((), (2,)), "given up by now; a new face is searched on every third frame"
     later = step_through(Tracker(reader, forget=0.5), [there] * 3 + [gone] * 20 + [there] * 4)
     assert ids(later)[-1] == (2,)
 
@@ -109,11 +111,11 @@ class Plain:
 
 def test_a_detector_of_ones_own_looks_into_cut_outs(reader: Reader, head: Pixels) -> None:
     own = Plain(reader)
-    moments = step_through(Tracker(Reader(detector=own), every=5), walk(head, [(20 + 8 * i, 60) for i in range(20)]))
-    assert set(ids(moments)) == {(1,)}
+    results = step_through(Tracker(Reader(detector=own), every=5), walk(head, [(20 + 8 * i, 60) for i in range(20)]))
+    assert set(ids(results)) == {(1,)}
     assert own.seen.count((270, 480, 3)) == 4
     assert max(shape[1] for shape in own.seen if shape != (270, 480, 3)) < 200
-    way = moments[-1].faces[0].face.box.x1 - moments[0].faces[0].face.box.x1
+    way = results[-1].faces[0].face.box.x1 - results[0].faces[0].face.box.x1
     assert way == pytest.approx(8 * 19, abs=8)
 
 
@@ -124,7 +126,7 @@ def test_a_look_sees_what_a_search_sees_also_at_the_edges(reader: Reader, head: 
         (found,) = reader.detector(frame)
         shifted = Box(*(v + 0.3 * found.box.width for v in found.box))
         (looked,) = near(frame, shifted)
-        assert overlap_of(found.box, looked.box) > 0.75
+        assert iou(found.box, looked.box) > 0.75
         assert np.hypot(*np.subtract(looked.points.right_eye, found.points.right_eye)) < 0.1 * found.box.width
     for beyond in (Box(-500, -500, -400, -400), Box(900, 50, 1000, 150), Box(5, 5, 5, 5)):
         assert near(frame, beyond) == []
@@ -138,9 +140,9 @@ def test_two_faces_keep_their_ids_in_any_order_of_size(reader: Reader, astronaut
         both = frame.copy()
         both[80:170, 360 - 2 * i : 450 - 2 * i] = far
         frames.append(both)
-    moments = step_through(Tracker(reader), frames)
-    assert set(ids(moments)) == {(1, 2)}
-    first, second = moments[-1].faces
+    results = step_through(Tracker(reader), frames)
+    assert set(ids(results)) == {(1, 2)}
+    first, second = results[-1].faces
     assert first.box.width > second.box.width
     assert first.box.x1 < second.box.x1
 
@@ -155,31 +157,31 @@ def test_fifty_faces_are_followed(reader: Reader, astronaut: Pixels) -> None:
                 y, x = 25 + 138 * row, 5 + shift + 126 * column
                 frame[y : y + 110, x : x + 110] = head
         frames.append(frame)
-    moments = step_through(Tracker(reader), frames)
-    assert [len(moment.faces) for moment in moments] == [50] * 4
-    assert set(ids(moments)) == {tuple(range(1, 51))}
+    results = step_through(Tracker(reader), frames)
+    assert [len(result.faces) for result in results] == [50] * 4
+    assert set(ids(results)) == {tuple(range(1, 51))}
     for number in range(50):
-        way = center_of(moments[-1].faces[number].face.box)[0] - center_of(moments[0].faces[number].face.box)[0]
+        way = center_of(results[-1].faces[number].face.box)[0] - center_of(results[0].faces[number].face.box)[0]
         assert way == pytest.approx(9, abs=3)
 
 
 def test_no_face_in_the_whole_film_is_no_failure(reader: Reader) -> None:
-    moments = step_through(Tracker(reader), [np.full((90, 120, 3), 80, np.uint8)] * 5)
-    assert ids(moments) == [()] * 5
-    assert moments[0].to_dict() == {"frame": 0, "seconds": 0.0, "faces": []}
+    results = step_through(Tracker(reader), [np.full((90, 120, 3), 80, np.uint8)] * 5)
+    assert ids(results) == [()] * 5
+    assert results[0].to_dict() == {"frame": 0, "seconds": 0.0, "faces": []}
 
 
 def test_without_a_detector_each_frame_is_one_face(head: Pixels) -> None:
-    moments = step_through(Tracker(Reader(detector="none"), every=5), [head] * 7)
-    assert set(ids(moments)) == {(1,)}
-    assert moments[-1].faces[0].face.box == Box(0, 0, 150, 150)
+    results = step_through(Tracker(Reader(detector="none"), every=5), [head] * 7)
+    assert set(ids(results)) == {(1,)}
+    assert results[-1].faces[0].face.box == Box(0, 0, 150, 150)
 
 
 def test_unsure_is_said_of_the_smoothed_reading(head: Pixels) -> None:
-    moment = step_through(Tracker(Reader(abstain=1.0)), walk(head, [(100, 60)]))[0]
-    assert moment.faces[0].emotion is None
-    assert moment.to_dict()["faces"][0]["emotion"] is None
-    assert "unsure" in repr(moment)
+    result = step_through(Tracker(Reader(abstain=1.0)), walk(head, [(100, 60)]))[0]
+    assert result.faces[0].emotion is None
+    assert result.to_dict()["faces"][0]["emotion"] is None
+    assert "unsure" in repr(result)
 
 
 def test_a_frame_of_another_size_starts_anew(reader: Reader, head: Pixels) -> None:
@@ -197,7 +199,7 @@ def test_what_the_tracker_refuses(reader: Reader) -> None:
     tracker, frame = Tracker(reader), np.zeros((40, 40, 3), np.uint8)
     tracker.step(frame, 1.0)
     tracker.step(frame, 1.0)
-    with pytest.raises(MienError, match="frames come in their order"):
+    with pytest.raises(MienError, match="frames must be in order of time"):
         tracker.step(frame, 0.5)
     for wrong_frame in (frame[..., 0], frame.astype(np.float32), np.zeros((0, 4, 3), np.uint8)):
         with pytest.raises(ImageError, match="a frame is RGB uint8"):
@@ -217,13 +219,13 @@ class Places:
         return [detection(score, box) for score, box in self.script[self.frame]]
 
     def near(self, _: Pixels, box: Box) -> list[Detection]:
-        return [detection(s, b) for s, b in self.script[self.frame] if overlap_of(b, box) > 0]
+        return [detection(s, b) for s, b in self.script[self.frame] if iou(b, box) > 0]
 
-    def run(self, tracker: Tracker, frames: Sequence[Pixels], *, rate: float = RATE) -> list[Moment]:
-        moments = []
+    def run(self, tracker: Tracker, frames: Sequence[Pixels], *, rate: float = RATE) -> list[FrameResult]:
+        results = []
         for self.frame, pixels in enumerate(frames):
-            moments.append(tracker.step(pixels, self.frame / rate))
-        return moments
+            results.append(tracker.step(pixels, self.frame / rate))
+        return results
 
 
 def detection(score: float, box: Box) -> Detection:
@@ -244,12 +246,12 @@ def test_a_cut_makes_new_people_and_a_flash_does_not() -> None:
     places = Places([[(0.95, box)]] * 20)
     scene = noise(1)
     for other in (noise(2), np.ascontiguousarray(scene[::-1, ::-1])):  # other colours, and the same elsewhere
-        moments = places.run(Tracker(Reader(detector=places)), [scene] * 8 + [other] * 8)
-        assert ids(moments) == [(1,)] * 8 + [(2,)] * 8
+        results = places.run(Tracker(Reader(detector=places)), [scene] * 8 + [other] * 8)
+        assert ids(results) == [(1,)] * 8 + [(2,)] * 8
     bright = (scene // 2 + 127).astype(np.uint8)
     places = Places([[(0.95, box)]] * 20)
-    moments = places.run(Tracker(Reader(detector=places)), [scene] * 8 + [bright] * 8)
-    assert set(ids(moments)) == {(1,)}
+    results = places.run(Tracker(Reader(detector=places)), [scene] * 8 + [bright] * 8)
+    assert set(ids(results)) == {(1,)}
 
 
 def test_the_whole_picture_is_searched_on_each_nth_frame_and_when_a_face_is_lost() -> None:
@@ -269,47 +271,47 @@ def test_a_pattern_that_passes_for_a_face_for_a_moment_is_none() -> None:
     weak = Places([[face]] * 4 + [[face, (0.67, box)]] + [[face, (0.52, box)]] * 12 + [[face]] * 13)
     assert set(ids(weak.run(Tracker(Reader(detector=weak), every=1), frames))) == {(1,)}
     steady = Places([[face]] * 4 + [[face, (0.67, box)]] * 26)
-    moments = steady.run(Tracker(Reader(detector=steady), every=1), frames)
-    assert ids(moments)[-1] == (1, 2), "a face that is hard to see shows itself in time"
-    assert ids(moments)[5] == (1,)
+    results = steady.run(Tracker(Reader(detector=steady), every=1), frames)
+    assert ids(results)[-1] == (1, 2), "a face that is hard to see shows itself in time"
+    assert ids(results)[5] == (1,)
     sure = Places([[face]] * 4 + [[face, (0.9, box)]] * 26)
     assert ids(sure.run(Tracker(Reader(detector=sure), every=1), frames))[4] == (1, 2)
 
 
 def test_single_pictures_have_no_time_to_prove_anything() -> None:
     places = Places([[(0.66, Box(50, 30, 110, 90))]] * 5)
-    moments = places.run(Tracker(Reader(detector=places)), [noise(1)] * 5, rate=1)
-    assert set(ids(moments)) == {(1,)}
+    results = places.run(Tracker(Reader(detector=places)), [noise(1)] * 5, rate=1)
+    assert set(ids(results)) == {(1,)}
 
 
 def test_a_moment_is_plain_json_with_both_readings(reader: Reader, head: Pixels) -> None:
-    moment = step_through(Tracker(reader), walk(head, [(100, 60)] * 2))[1]
-    plain = json.loads(json.dumps(moment.to_dict()))
+    result = step_through(Tracker(reader), walk(head, [(100, 60)] * 2))[1]
+    plain = json.loads(json.dumps(result.to_dict()))
     (face,) = plain["faces"]
     assert list(plain) == ["frame", "seconds", "faces"]
-    assert list(face) == ["id", "seen", "box", "emotion", "confidence", "probs", "raw"]
-    assert face["raw"] == moment.faces[0].face.to_dict()
-    assert (plain["frame"], plain["seconds"], face["id"]) == (1, 0.04, 1)
+    assert list(face) == ["track_id", "detected", "box", "emotion", "confidence", "probs", "raw"]
+    assert face["raw"] == result.faces[0].face.to_dict()
+    assert (plain["frame"], plain["seconds"], face["track_id"]) == (1, 0.04, 1)
 
 
 def test_lines_csv_and_parquet_say_the_same(reader: Reader, head: Pixels, tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
-    from mien.video.tables import MomentCsv, MomentLines, MomentParquet
+    from mien.video.tables import FrameCsv, FrameJsonLines, FrameParquet
 
     frames = walk(head, [(100, 60)] * 4 + [(900, 60)] * 8)
-    moments = step_through(Tracker(reader), frames)
+    results = step_through(Tracker(reader), frames)
     lines, table, file = (tmp_path / name for name in ("a.jsonl", "a.csv", "a.parquet"))
     emotions = reader.model.emotions
-    with lines.open("w") as one, table.open("w") as other, MomentParquet(file, emotions) as third:
-        sinks = (MomentLines(one), MomentCsv(other, emotions), third)
-        for moment in moments:
+    with lines.open("w") as one, table.open("w") as other, FrameParquet(file, emotions) as third:
+        sinks = (FrameJsonLines(one), FrameCsv(other, emotions), third)
+        for result in results:
             for sink in sinks:
-                sink.add(moment)
+                sink.add(result)
     plain = [json.loads(line) for line in lines.read_text().splitlines()]
-    assert plain == [moment.to_dict() for moment in moments]
+    assert plain == [result.to_dict() for result in results]
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert [row["frame"] for row in rows] == [str(i) for i in range(12)], "a frame without a face has a row, too"
-    assert (rows[0]["face"], rows[-1]["face"]) == ("1", "")
+    assert (rows[0]["track_id"], rows[-1]["track_id"]) == ("1", "")
     said = plain[2]["faces"][0]
     assert float(rows[2]["happy"]) == said["probs"]["happy"]
     assert float(rows[2]["raw_happy"]) == said["raw"]["probs"]["happy"]
@@ -317,8 +319,8 @@ def test_lines_csv_and_parquet_say_the_same(reader: Reader, head: Pixels, tmp_pa
     columns = parquet.read_table(file).to_pydict()
     assert list(columns) == list(rows[0])
     assert columns["happy"][2] == pytest.approx(said["probs"]["happy"])
-    assert columns["face"][-1] is None
-    assert columns["seen"][0] is True
+    assert columns["track_id"][-1] is None
+    assert columns["detected"][0] is True
 
 
 def test_track_is_a_generator_that_cleans_up(head: Pixels, tmp_path: Path) -> None:
@@ -327,13 +329,13 @@ def test_track_is_a_generator_that_cleans_up(head: Pixels, tmp_path: Path) -> No
 
     path = write_film(tmp_path / "film.mp4", walk(head, [(100 + 2 * i, 60) for i in range(30)]), np.arange(30) / 30)
     before = threading.active_count()
-    moments = mien.track(path, keep_pixels=True)
+    results = mien.track(path, keep_pixels=True)
     assert threading.active_count() == before, "nothing runs before the first moment is asked for"
-    first = next(moments)
+    first = next(results)
     assert first.faces
     assert first.pixels is not None
     assert first.pixels.shape == (270, 480, 3)
-    moments.close()
+    results.close()
     assert threading.active_count() == before
     path.unlink()
     assert set(ids(list(mien.track(_folder(tmp_path, head), fps=5, smooth=0)))) == {(1,)}
@@ -358,15 +360,15 @@ def test_everybody_keeps_one_number_through_a_scene_with_a_known_truth(reader: R
     numbers: dict[int, set[int]] = {}
     wanted = found = 0
     for pixels, seconds, truth in scene_film(rate).frames():
-        moment = tracker.step(pixels, seconds)
+        result = tracker.step(pixels, seconds)
         for true in truth:
             if true["visible"] < 0.7:
                 continue
             wanted += 1
-            best = max(moment.faces, key=lambda face: overlap_of(face.box, Box(*true["box"])), default=None)
-            if best is not None and overlap_of(best.box, Box(*true["box"])) >= 0.3:
+            best = max(result.faces, key=lambda face: iou(face.box, Box(*true["box"])), default=None)
+            if best is not None and iou(best.box, Box(*true["box"])) >= 0.3:
                 found += 1
-                numbers.setdefault(true["face"], set()).add(best.id)
+                numbers.setdefault(true["face"], set()).add(best.track_id)
     assert {face: len(given) for face, given in numbers.items()} == {1: 1, 2: 1, 3: 1, 4: 1}
     assert len(set.union(*numbers.values())) == 4
     assert found / wanted > 0.95
@@ -386,16 +388,16 @@ def real_film(name: str) -> Path:
 
 @pytest.mark.parametrize("name", ["film-1.mp4", "film-2.mp4"])
 def test_a_real_film_of_one_person_has_one_person(name: str) -> None:
-    moments = list(itertools.islice(mien.track(real_film(name)), 150))
-    assert set(ids(moments)) == {(1,)}
-    assert all(face.seen for moment in moments for face in moment.faces)
+    results = list(itertools.islice(mien.track(real_film(name)), 150))
+    assert set(ids(results)) == {(1,)}
+    assert all(face.detected for result in results for face in result.faces)
 
 
 def test_a_cut_between_two_real_films_makes_somebody_new(reader: Reader) -> None:
     """Two people, each in the middle of the picture and of the same size."""
     one, other = ([f.pixels for f in itertools.islice(open_source(real_film(f"film-{n}.mp4")), 20)] for n in (1, 2))
-    moments = step_through(Tracker(reader), [*one[:10], *other, *one[10:]])
-    assert ids(moments) == [(1,)] * 10 + [(2,)] * 20 + [(3,)] * 10
+    results = step_through(Tracker(reader), [*one[:10], *other, *one[10:]])
+    assert ids(results) == [(1,)] * 10 + [(2,)] * 20 + [(3,)] * 10
 
 
 @pytest.mark.release

@@ -13,9 +13,9 @@ av = pytest.importorskip("av", reason="films need PyAV, which the video extra br
 from mien import Emotion
 from mien._emotions import SEVEN, UNSURE_COLOR
 from mien._errors import MienError, OutputError
-from mien.video.video_writer import FilmWriter, Painter
+from mien.video.video_writer import FrameAnnotator, VideoWriter
 from support.annotated_videos import frames_of, gray, sound_of, write_film, write_source
-from support.frame_results import SIZE, moment, tracked
+from support.frame_results import SIZE, frame_result, tracked
 from support.paths import PICTURES
 
 
@@ -41,9 +41,9 @@ def test_browsers_can_play_it_from_the_first_bytes(tmp_path: Path) -> None:
 
 def test_colors_survive(tmp_path: Path) -> None:
     colors = [(229, 72, 77), (63, 127, 208), (242, 176, 30), (20, 160, 40)]
-    with FilmWriter(tmp_path / "film.mp4", source=None, size_wh=SIZE, rate=25) as writer:
+    with VideoWriter(tmp_path / "film.mp4", source=None, size_wh=SIZE, rate=25) as writer:
         for index, color in enumerate(colors):
-            writer.write(np.broadcast_to(np.uint8(color), (120, 160, 3)), moment(index, index / 25))
+            writer.write(np.broadcast_to(np.uint8(color), (120, 160, 3)), frame_result(index, index / 25))
     with av.open(str(tmp_path / "film.mp4")) as container:
         assert container.streams.video[0].codec_context.colorspace == 1  # BT.709, as players read it
         shown = [f.reformat(format="rgb24", src_colorspace="itu709").to_ndarray() for f in container.decode(video=0)]
@@ -60,9 +60,9 @@ def test_odd_sizes_get_one_more_pixel(tmp_path: Path, size_wh: tuple[int, int], 
 
 
 def test_frames_of_another_size_are_fitted_in(tmp_path: Path) -> None:
-    with FilmWriter(tmp_path / "film.mp4", source=None, size_wh=SIZE, rate=25) as writer:
-        writer.write(gray(200), moment(0, 0))
-        writer.write(gray(200, (120, 160)), moment(1, 0.04, size_wh=(120, 160)))
+    with VideoWriter(tmp_path / "film.mp4", source=None, size_wh=SIZE, rate=25) as writer:
+        writer.write(gray(200), frame_result(0, 0))
+        writer.write(gray(200, (120, 160)), frame_result(1, 0.04, size_wh=(120, 160)))
     _, turned = frames_of(tmp_path / "film.mp4")[1]
     assert turned.shape == (120, 160, 3)
     assert abs(turned[:, 70:90].astype(int) - 200).mean() < 6
@@ -89,7 +89,7 @@ def test_a_face_gets_box_label_and_bars() -> None:
     pixels = gray(128, (640, 360))
     pixels.flags.writeable = False
     face = tracked((200, 100, 350, 250))
-    drawn = Painter().paint(pixels, moment(0, 0, face, size_wh=(640, 360)))
+    drawn = FrameAnnotator().annotate(pixels, frame_result(0, 0, face, size_wh=(640, 360)))
     assert (pixels == 128).all()
     yellow = (drawn == rgb(Emotion.HAPPY.color)).all(axis=-1)
     assert yellow[175, 200]  # the left side of the box
@@ -104,8 +104,8 @@ def test_a_face_gets_box_label_and_bars() -> None:
 def test_unsure_and_missed_faces_look_different() -> None:
     pixels = gray(128)
     sure, unsure = tracked((40, 40, 120, 110)), tracked((40, 40, 120, 110), None)
-    missed = tracked((40, 40, 120, 110), seen=False)
-    images = [Painter().paint(pixels, moment(0, 0, face)) for face in (sure, unsure, missed)]
+    missed = tracked((40, 40, 120, 110), detected=False)
+    images = [FrameAnnotator().annotate(pixels, frame_result(0, 0, face)) for face in (sure, unsure, missed)]
     left = [image[42:108, 40] for image in images]
     assert {tuple(color) for color in left[0].tolist()} == {rgb(Emotion.HAPPY.color)}
     assert {tuple(color) for color in left[1].tolist()} == {rgb(UNSURE_COLOR), (10, 10, 12)}
@@ -116,7 +116,7 @@ def test_unsure_and_missed_faces_look_different() -> None:
     "box", [(-50, -50, 20, 20), (140, 100, 300, 300), (-10, -10, 170, 130), (500, 500, 600, 600), (30, 30, 31, 30.5)]
 )
 def test_faces_over_the_edge_are_drawn_as_far_as_they_go(box: tuple[float, float, float, float]) -> None:
-    drawn = Painter().paint(gray(90), moment(0, 0, tracked(box)))
+    drawn = FrameAnnotator().annotate(gray(90), frame_result(0, 0, tracked(box)))
     assert drawn.shape == (120, 160, 3)
 
 
@@ -124,18 +124,20 @@ def test_labels_of_a_crowd_do_not_cover_each_other() -> None:
     generator = np.random.default_rng(3)
     corners = generator.uniform(0, 560, (50, 2)) * [1, 0.55]
     faces = [tracked((x, y, x + 60, y + 60), number=i + 1) for i, (x, y) in enumerate(corners)]
-    painter = Painter()
+    annotator = FrameAnnotator()
     for index in range(3):
-        drawn = painter.paint(gray(90, (640, 360)), moment(index, index / 25, *faces, size_wh=(640, 360)))
+        drawn = annotator.annotate(gray(90, (640, 360)), frame_result(index, index / 25, *faces, size_wh=(640, 360)))
     assert (drawn != 90).any()
 
 
 def test_letters_keep_their_size_while_a_face_trembles() -> None:
-    painter = Painter()
+    annotator = FrameAnnotator()
     heights = set()
     for index in range(20):
         box = (200, 150, 300 + 3 * (index % 2), 250 + 3 * (index % 2))
-        drawn = painter.paint(gray(90, (640, 360)), moment(index, index / 25, tracked(box), size_wh=(640, 360)))
+        drawn = annotator.annotate(
+            gray(90, (640, 360)), frame_result(index, index / 25, tracked(box), size_wh=(640, 360))
+        )
         heights.add(int((drawn[:150, 205] != 90).any(axis=-1).sum()))
     assert len(heights) == 1
 
@@ -150,7 +152,7 @@ def test_a_real_film_keeps_its_frames_and_times(tmp_path: Path) -> None:
     tracker, times, faces = Tracker(Reader()), [], 0
     with (
         open_source(source) as frames,
-        FilmWriter(out, source=source, size_wh=(596, 336), rate=frames.rate or 25) as writer,
+        VideoWriter(out, source=source, size_wh=(596, 336), rate=frames.rate or 25) as writer,
     ):
         for frame in frames:
             followed = tracker.step(frame.pixels, frame.seconds)
@@ -172,9 +174,9 @@ def test_what_was_written_before_the_end_can_be_played(
 ) -> None:
     source = make_source("a.mp4", "aac")
     out = tmp_path / "film.mp4"
-    with pytest.raises(error), FilmWriter(out, source=source, size_wh=SIZE, rate=25) as writer:  # noqa: PT012
+    with pytest.raises(error), VideoWriter(out, source=source, size_wh=SIZE, rate=25) as writer:  # noqa: PT012
         for index in range(20):
-            writer.write(gray(100), moment(index, index / 25))
+            writer.write(gray(100), frame_result(index, index / 25))
         raise error
     assert len(frames_of(out)) == 20
     assert 0.6 < sound_of(out)[0][1][-1][0] < 0.8
@@ -184,8 +186,8 @@ def test_what_was_written_before_the_end_can_be_played(
 def test_the_old_film_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
     out = tmp_path / "film.mp4"
     out.write_bytes(b"old")
-    with FilmWriter(out, source=None, size_wh=SIZE, rate=25) as writer:
-        writer.write(gray(100), moment(0, 0))
+    with VideoWriter(out, source=None, size_wh=SIZE, rate=25) as writer:
+        writer.write(gray(100), frame_result(0, 0))
         assert out.read_bytes() == b"old"
     assert len(frames_of(out)) == 1
 
@@ -201,12 +203,12 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="is a folder"):
         write_film(tmp_path, [0])
     with pytest.raises(MienError, match="at least one pixel"):
-        FilmWriter(tmp_path / "film.mp4", source=None, size_wh=(0, 10), rate=25)
+        VideoWriter(tmp_path / "film.mp4", source=None, size_wh=(0, 10), rate=25)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full on this system")
 def test_a_full_disk_is_one_line() -> None:
-    with pytest.raises(OutputError, match=r"^/dev/full: the film cannot be written \(.*\); free space"):
+    with pytest.raises(OutputError, match=r"^/dev/full: the video cannot be written \(.*\); free space"):
         write_film(Path("/dev/full"), np.arange(400) / 25)
 
 

@@ -52,7 +52,7 @@ def test_the_camera_is_followed(browser: Any, site: str) -> None:
     assert len(lines) >= 4
     assert [line["frame"] for line in lines] == list(range(len(lines)))
     assert all(one["seconds"] < two["seconds"] for one, two in pairwise(lines))
-    ids = {face["id"] for line in lines for face in line["faces"]}
+    ids = {face["track_id"] for line in lines for face in line["faces"]}
     assert ids == {1}
     boxes = np.array([face["box"] for line in lines for face in line["faces"]])
     assert np.ptp(boxes[:, 0]) < 60  # it sways by 32 pixels

@@ -1,4 +1,4 @@
-"""``mien track``: a film, camera or folder of frames in; annotated film, lines, tables, a page or a live view out."""
+"""``mien track``: a video, camera or folder of frames in; annotated video, lines, tables, a page or a live view out."""
 
 import os
 import signal
@@ -22,31 +22,31 @@ from mien.commands import _options
 if TYPE_CHECKING:
     from mien.commands.track_display import Summary, Watch
     from mien.reader import Reader
-    from mien.video import Frames, Moment, Tracker
+    from mien.video import FrameResult, FrameSource, Tracker
     from mien.video.timeline import Timeline
-    from mien.video.video_writer import FilmWriter
+    from mien.video.video_writer import VideoWriter
 
 _USUAL_RATE = 25.0  # frames a second, where the source does not tell
 
 
 class _Sink(Protocol):
-    def add(self, moment: "Moment") -> None: ...
+    def add(self, result: "FrameResult") -> None: ...
 
 
 class Outputs:
-    """Takes moments with their frames. Leaving the block closes the files; after an error, none of the tables appears.
+    """Takes results with their frames. Leaving the block closes the files; after an error, none of the tables appears.
 
     ``notes`` holds what is to be said of them at the end. Set ``partial`` where the source was not seen to its end.
     """
 
-    def __init__(self, frames: "Frames", reader: "Reader", files: Mapping[str, Path | None]) -> None:
+    def __init__(self, frames: "FrameSource", reader: "Reader", files: Mapping[str, Path | None]) -> None:
         """``files`` maps ``--video``, ``--jsonl``, ``--csv``, ``--parquet`` and ``--html`` to their paths."""
         self.notes: list[str] = []
         self.partial = False
         self._frames, self._reader, self._files = frames, reader, files
         self._stack = ExitStack()
         self._sinks: list[_Sink] = []
-        self._film: FilmWriter | None = None
+        self._video: VideoWriter | None = None
         self._timeline: Timeline | None = None
 
     def __enter__(self) -> Self:
@@ -54,39 +54,39 @@ class Outputs:
             self._open_tables()
             self._open_page()
             if (video := self._files["--video"]) is not None:
-                Draft(video).drop()  # says at once where a film cannot be written
+                Draft(video).drop()  # says at once where a video cannot be written
             self._stack = self._stack.pop_all()
         return self
 
-    def add(self, moment: "Moment", pixels: NDArray[np.uint8]) -> None:
+    def add(self, result: "FrameResult", pixels: NDArray[np.uint8]) -> None:
         """Write one frame everywhere."""
         for sink in self._sinks:
-            sink.add(moment)
+            sink.add(result)
         if self._timeline is not None:
-            self._timeline.add(moment, pixels)
+            self._timeline.add(result, pixels)
         if self._files["--video"] is not None:
-            self._film = self._film or self._open_film(self._files["--video"], moment.size_wh)
-            self._film.write(pixels, moment)
+            self._video = self._video or self._open_video(self._files["--video"], result.size_wh)
+            self._video.write(pixels, result)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.__exit__(kind, error, trace)
-        if self._film is not None and self._film.note:
-            self.notes.append(self._film.note)
+        if self._video is not None and self._video.note:
+            self.notes.append(self._video.note)
         if self._timeline is not None and self._files["--html"] is not None and kind is None:
             self._timeline.write(self._files["--html"], partial=self.partial)
 
     def _open_tables(self) -> None:
-        from mien.video.tables import MomentCsv, MomentLines, MomentParquet
+        from mien.video.tables import FrameCsv, FrameJsonLines, FrameParquet
 
         emotions = self._reader.model.emotions
         if (jsonl := self._files["--jsonl"]) is not None:
-            self._sinks.append(MomentLines(self._text(jsonl)))
+            self._sinks.append(FrameJsonLines(self._text(jsonl)))
         if (csv := self._files["--csv"]) is not None:
-            self._sinks.append(MomentCsv(self._text(csv), emotions))
+            self._sinks.append(FrameCsv(self._text(csv), emotions))
         if (parquet := self._files["--parquet"]) is not None:
-            self._sinks.append(self._stack.enter_context(MomentParquet(parquet, emotions)))
+            self._sinks.append(self._stack.enter_context(FrameParquet(parquet, emotions)))
 
     def _text(self, path: Path) -> TextIO:
         return sys.stdout if str(path) == "-" else self._stack.enter_context(open_output(path))
@@ -102,13 +102,13 @@ class Outputs:
         facts = {"source": name, **self._reader.describe()}
         self._timeline = Timeline(title=f"Faces in {Path(name).name or name}", facts=facts)
 
-    def _open_film(self, path: Path, size_wh: tuple[int, int]) -> "FilmWriter":
-        from mien.video.video_writer import FilmWriter
+    def _open_video(self, path: Path, size_wh: tuple[int, int]) -> "VideoWriter":
+        from mien.video.video_writer import VideoWriter
 
         source = Path(self._frames.name)
         with_sound = source if not self._frames.live and source.is_file() else None
         rate = self._frames.rate or _USUAL_RATE
-        return self._stack.enter_context(FilmWriter(path, source=with_sound, size_wh=size_wh, rate=rate))
+        return self._stack.enter_context(VideoWriter(path, source=with_sound, size_wh=size_wh, rate=rate))
 
 
 _ENDING = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, a service manager, a terminal that is closed
@@ -170,11 +170,11 @@ def track(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="SOURCE", help="A film, a camera (0, 1, /dev/video0), an RTSP or HTTP address, a folder of frames."
+            metavar="SOURCE", help="A video, a camera (0, 1, /dev/video0), an RTSP or HTTP address, a folder of frames."
         ),
     ],
     video: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the film with boxes and bars, MP4 with its sound.")
+        Path | None, typer.Option(metavar="FILE", help="Write the video with boxes and bars, MP4 with its sound.")
     ] = None,
     jsonl: Annotated[
         Path | None,
@@ -185,26 +185,26 @@ def track(
     ] = None,
     parquet: Annotated[Path | None, typer.Option(metavar="FILE", help="The rows of --csv as Parquet.")] = None,
     html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a page with the curves and shares of each person.")
+        Path | None, typer.Option(metavar="FILE", help="Write a page with the curves and shares of each track.")
     ] = None,
     live: Annotated[
         bool | None, typer.Option("--live/--no-live", help="Show the faces as they change; the default for cameras.")
     ] = None,
-    every: Annotated[int, typer.Option(min=1, help="Search the whole picture on each n-th frame.")] = 3,
+    every: Annotated[int, typer.Option(min=1, help="Search the whole frame on each n-th frame.")] = 3,
     smooth: Annotated[float, typer.Option(min=0, help="Time constant of the smoothing in seconds; 0 for none.")] = 0.5,
-    forget: Annotated[float, typer.Option(min=0, help="Seconds until a lost face is given up.")] = 1.0,
+    forget: Annotated[float, typer.Option(min=0, help="Seconds until the track of a lost face ends.")] = 1.0,
     duration: Annotated[
         float | None, typer.Option(min=0, metavar="SECONDS", help="Stop after so many seconds of the source.")
     ] = None,
-    fps: Annotated[float, typer.Option(min=0.001, help="Frames a second of a folder of frames.")] = 25.0,
+    fps: Annotated[float, typer.Option(min=0.001, help="Frames per second of a folder of frames.")] = 25.0,
     abstain: _options.Abstain = 0.0,
     detector: _options.Detector = "blazeface",
     model: _options.Model = DEFAULT_MODEL,
     precision: _options.Precision = "int8",
 ) -> None:
-    """Follow the faces in a film, a camera or a folder of frames.
+    """Track the faces in a video, a camera or a folder of frames.
 
-    What was seen of each person is printed at the end. Ctrl-C ends it like the end of the film: all until then is
+    A table of the tracks is printed at the end. Ctrl-C ends the run like the end of the video: all results until then are
     written. Exit status: 0 done, 2 the source or an argument is wrong, or a camera went away, 130 stopped by Ctrl-C,
     143 by a service manager.
     """
@@ -238,7 +238,7 @@ def track(
 
 
 def _follow(
-    frames: "Frames",
+    frames: "FrameSource",
     tracker: "Tracker",
     outputs: "Outputs",
     summary: "Summary",
@@ -250,10 +250,10 @@ def _follow(
         for frame in frames:
             if duration is not None and frame.seconds >= duration:
                 break
-            moment = tracker.step(frame.pixels, frame.seconds)
-            outputs.add(moment, frame.pixels)
-            summary.add(moment)
-            watch.add(moment)
+            result = tracker.step(frame.pixels, frame.seconds)
+            outputs.add(result, frame.pixels)
+            summary.add(result)
+            watch.add(result)
     except SourceError as error:
         # A source without a single frame is wrong; of one that breaks off, all before is kept.
         if not summary.frames:
@@ -281,6 +281,6 @@ def _check_name(option: str, path: Path) -> None:
     if str(path) == _STDOUT:
         raise MienError(f"{option} -: only --jsonl and --csv can go to standard output; name a file")
     if option == "--video" and suffix not in ("", own, ".m4v"):
-        raise MienError(f"{option} {path}: the film is an MP4; name it {path.with_suffix(own)}")
+        raise MienError(f"{option} {path}: the video is an MP4; name it {path.with_suffix(own)}")
     if suffix != own and suffix in _SUFFIXES.values():
         raise MienError(f"{option} {path}: is the name of another kind of file; name it {path.with_suffix(own)}")

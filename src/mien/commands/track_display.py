@@ -1,4 +1,4 @@
-"""What is seen in a terminal while ``mien track`` works: a bar for films, the faces themselves for cameras."""
+"""What is seen in a terminal while ``mien track`` works: a bar for videos, the faces themselves for cameras."""
 
 import time
 from collections import deque
@@ -17,12 +17,12 @@ from rich.text import Text
 from mien._emotions import Emotion
 
 if TYPE_CHECKING:
-    from mien.video import Frames, Moment, TrackedFace
+    from mien.video import FrameResult, FrameSource, TrackedFace
 
 _LONGEST_STEP = 1.0  # seconds; a reading says nothing about more time than this
 
 
-_ROWS = 20  # people in the table, those seen longest
+_ROWS = 20  # tracks in the table, those seen longest
 
 
 _NAMED = 3  # emotions of each
@@ -40,43 +40,43 @@ class _Seen:
 
 
 class Summary:
-    """Counts moments as they come."""
+    """Counts results as they come."""
 
     def __init__(self) -> None:
         self.frames = 0
-        self._people: dict[int, _Seen] = {}
+        self._tracks: dict[int, _Seen] = {}
         self._last: float | None = None
         self._start = time.perf_counter()
 
-    def add(self, moment: "Moment") -> None:
-        """Count one moment."""
+    def add(self, result: "FrameResult") -> None:
+        """Count one result."""
         if self._last is None:  # opening the source took its time; speed is that of the frames
             self._start = time.perf_counter()
-        step = 0.0 if self._last is None else min(moment.seconds - self._last, _LONGEST_STEP)
-        self.frames, self._last = self.frames + 1, moment.seconds
-        for face in moment.faces:
-            seen = self._people.setdefault(face.id, _Seen(moment.seconds, moment.seconds))
-            seen.last = moment.seconds
+        step = 0.0 if self._last is None else min(result.seconds - self._last, _LONGEST_STEP)
+        self.frames, self._last = self.frames + 1, result.seconds
+        for face in result.faces:
+            seen = self._tracks.setdefault(face.track_id, _Seen(result.seconds, result.seconds))
+            seen.last = result.seconds
             seen.seconds[face.emotion] = seen.seconds.get(face.emotion, 0.0) + step
 
-    def print(self, frames: "Frames", *, notes: Sequence[str], file: TextIO) -> None:
-        """The table of people and the lines about the source."""
+    def print(self, frames: "FrameSource", *, notes: Sequence[str], file: TextIO) -> None:
+        """The table of tracks and the lines about the source."""
         from mien.commands._terminal import TableConsole, printable
 
         console = TableConsole(file=file, highlight=False)
-        if self._people:
+        if self._tracks:
             console.print(self._table())
         for line in (self._line(frames, printable(frames.name)), frames.note, *notes):
             if line:
                 console.print(Text(line), soft_wrap=True)
 
-    def _line(self, frames: "Frames", name: str) -> str:
+    def _line(self, frames: "FrameSource", name: str) -> str:
         took = time.perf_counter() - self._start
         speed = f", {(self.frames - 1) / took:.0f} frames/s" if self.frames > 1 and took > 0 else ""
-        count = len(self._people)
+        count = len(self._tracks)
         parts = [
             f"{self.frames:,} frame{'s' * (self.frames != 1)} ({self._last or 0.0:.1f} s) in {took:.1f} s{speed}",
-            "no face found" if count == 0 else "1 person" if count == 1 else f"{count:,} people",
+            "no face found" if count == 0 else "1 track" if count == 1 else f"{count:,} tracks",
             f"{frames.skipped:,} broken frame{'s' * (frames.skipped != 1)} skipped" if frames.skipped else "",
             f"{frames.dropped:,} frames dropped" if frames.live else "",
         ]
@@ -84,16 +84,16 @@ class Summary:
 
     def _table(self) -> Table:
         table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
-        for heading in ("person", "from", "to", "seen"):
+        for heading in ("track", "from", "to", "seen"):
             table.add_column(heading, justify="right", no_wrap=True)
         table.add_column("mostly")
-        longest = sorted(self._people, key=lambda i: -self._people[i].total)[:_ROWS]
+        longest = sorted(self._tracks, key=lambda i: -self._tracks[i].total)[:_ROWS]
         for i in sorted(longest):
-            seen = self._people[i]
+            seen = self._tracks[i]
             times = (f"{value:.1f} s" for value in (seen.first, seen.last, seen.total))
             table.add_row(str(i), *times, _mostly(seen))
-        if len(self._people) > _ROWS:
-            table.add_row("...", "", "", "", Text(f"{len(self._people) - _ROWS} more, seen more briefly", style="dim"))
+        if len(self._tracks) > _ROWS:
+            table.add_row("...", "", "", "", Text(f"{len(self._tracks) - _ROWS} more, seen more briefly", style="dim"))
         return table
 
 
@@ -123,7 +123,7 @@ _MOST_FACES = 6  # shown; the others are counted
 
 
 class Watch(Protocol):
-    """Something to look at while moments come."""
+    """Something to look at while results come."""
 
     def __enter__(self) -> Self: ...
 
@@ -131,20 +131,20 @@ class Watch(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def add(self, moment: "Moment") -> None:
-        """Show one moment."""
+    def add(self, result: "FrameResult") -> None:
+        """Show one result."""
 
 
-def open_watch(frames: "Frames", *, live: bool) -> Watch:
+def open_watch(frames: "FrameSource", *, live: bool) -> Watch:
     """The live view, or the bar; nothing moves where standard error is no terminal."""
     console = Console(stderr=True)
     return LiveView(frames, console) if live and console.is_terminal else Bar(frames, console)
 
 
 class Bar:
-    """How much of a film is done."""
+    """How much of a video is done."""
 
-    def __init__(self, frames: "Frames", console: Console) -> None:
+    def __init__(self, frames: "FrameSource", console: Console) -> None:
         """Shows nothing where ``console`` is no terminal."""
         columns = (TextColumn("tracking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
@@ -159,15 +159,15 @@ class Bar:
     ) -> None:
         self._progress.stop()
 
-    def add(self, moment: "Moment") -> None:
+    def add(self, result: "FrameResult") -> None:
         """One frame more."""
-        self._progress.update(self._task, completed=moment.index + 1)
+        self._progress.update(self._task, completed=result.index + 1)
 
 
 class LiveView:
     """Bars of every face, as they change."""
 
-    def __init__(self, frames: "Frames", console: Console) -> None:
+    def __init__(self, frames: "FrameSource", console: Console) -> None:
         """``console`` is rich's, on a terminal."""
         self._frames = frames
         self._live = Live(console=console, auto_refresh=False, transient=True)
@@ -183,30 +183,30 @@ class LiveView:
     ) -> None:
         self._live.stop()
 
-    def add(self, moment: "Moment") -> None:
-        """Draw one moment, where the last was drawn long enough ago."""
+    def add(self, result: "FrameResult") -> None:
+        """Draw one result, where the last was drawn long enough ago."""
         now = time.monotonic()
         self._times.append(now)
         if now - self._drawn >= 1 / _REDRAWN:
             self._drawn = now
-            self._live.update(self.view(moment), refresh=True)
+            self._live.update(self.view(result), refresh=True)
 
-    def view(self, moment: "Moment") -> Group:
-        """What is drawn of a moment."""
-        shown = sorted(moment.faces[:_MOST_FACES], key=lambda face: face.id)
+    def view(self, result: "FrameResult") -> Group:
+        """What is drawn of a result."""
+        shown = sorted(result.faces[:_MOST_FACES], key=lambda face: face.track_id)
         grid = Table.grid(padding=(0, 3))
         grid.add_row(*(_card(face) for face in shown))
-        more = len(moment.faces) - len(shown)
+        more = len(result.faces) - len(shown)
         nobody = Text("no face in sight", style="dim")
         rest = [Text(f"and {more} more", style="dim")] if more else []
-        return Group(self._status(moment), grid if shown else nobody, *rest)
+        return Group(self._status(result), grid if shown else nobody, *rest)
 
-    def _status(self, moment: "Moment") -> Text:
+    def _status(self, result: "FrameResult") -> Text:
         lasted = self._times[-1] - self._times[0] if len(self._times) > 1 else 0.0
         speed = f"  {(len(self._times) - 1) / lasted:.0f} frames/s" if lasted > 0 else ""
         dropped = f"  {self._frames.dropped:,} dropped" if self._frames.live else ""
         broken = f"  {self._frames.skipped:,} broken" if self._frames.skipped else ""
-        return Text(f"{moment.seconds:8.1f} s{speed}{dropped}{broken}  Ctrl-C ends", style="dim")
+        return Text(f"{result.seconds:8.1f} s{speed}{dropped}{broken}  Ctrl-C ends", style="dim")
 
 
 def _card(face: "TrackedFace") -> Table:
@@ -214,7 +214,7 @@ def _card(face: "TrackedFace") -> Table:
     card = Table.grid(padding=(0, 1))
     name = face.emotion or "unsure"
     style = face.top.color if face.emotion else "dim"
-    card.add_row(Text(f"person {face.id}", style="bold"), Text(f"{name} {face.confidence:.0%}", style=style))
+    card.add_row(Text(f"track {face.track_id}", style="bold"), Text(f"{name} {face.confidence:.0%}", style=style))
     for emotion, probability in face.probs.items():
         filled = round(probability * _BAR_CELLS)
         bar = Text("\u2588" * filled, style=emotion.color).append("\u2500" * (_BAR_CELLS - filled), style="dim")

@@ -1,4 +1,4 @@
-"""The sound of a film, carried into another film packet by packet: no sample changes where MP4 can hold its codec."""
+"""The sound of a video, carried into another video packet by packet: no sample changes where MP4 can hold its codec."""
 
 import errno
 from collections.abc import Generator, Iterator
@@ -19,8 +19,8 @@ _NEAR_END = 1.0  # seconds before the end of the pictures from which on they cou
 _OF_THE_DISK = {errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG, errno.EPIPE, errno.EROFS, errno.EACCES}
 
 
-class Sound:
-    """All sound of the film ``source``, muxed into ``container`` as its pictures get there.
+class AudioCopier:
+    """All sound of the video ``source``, muxed into ``container`` as its pictures get there.
 
     Times count from the first picture of ``source``, as those of its frames do. ``note`` says what could not be carried
     over as it was: sound that had to be encoded anew (as AAC), sound that breaks off, a stream that cannot be decoded.
@@ -83,7 +83,7 @@ class Sound:
                 self._say("sound that cannot be decoded is left out")
                 continue
             if kind is _Encoded:
-                self._say(f"the sound ({codec}) is encoded anew as AAC, which players of MP4 know")
+                self._say(f"the sound ({codec}) is re-encoded as AAC, which players of MP4 know")
 
     def _packets_until(self, seconds: float) -> Iterator[tuple[Any, float, "_Copied | _Encoded"]]:
         while (packet := next(self._packets, None) if self._ahead is None else self._ahead) is not None:

@@ -1,4 +1,4 @@
-"""What the user names -> frames: a film, a camera, an address, a folder."""
+"""What the user names -> frames: a video, a camera, an address, a folder."""
 
 import math
 import os
@@ -17,7 +17,7 @@ from PIL import Image
 
 from mien._errors import ImageError, MienError, MissingExtraError, SourceError
 from mien.decode import FORMATS, decode
-from mien.video.prefetch import Ahead, aside
+from mien.video.prefetch import Prefetcher, run_in_thread
 from mien.video.types import Frame
 
 _AHEAD = 4  # frames decoded before they are asked for: evens out key frames, 11 MB at 1280x720
@@ -26,7 +26,7 @@ _AHEAD = 4  # frames decoded before they are asked for: evens out key frames, 11
 Timed = tuple[float, NDArray[np.uint8]]
 
 
-class Frames(ABC):
+class FrameSource(ABC):
     """The frames of one source, to be gone through once: ``with open_source(...) as frames: for frame in frames``.
 
     ``name`` is what messages call it. A ``live`` source gives its newest frame and drops those that nobody fetched in
@@ -42,19 +42,19 @@ class Frames(ABC):
         self.rate = rate
         self.skipped = 0
         self.note: str | None = None
-        self._ahead: Ahead[Timed] | None = None
+        self._ahead: Prefetcher[Timed] | None = None
         self._stopped = False
 
     @property
     def dropped(self) -> int:
-        """Frames of a live source that were lost because newer ones came before they were fetched."""
+        """Frames of a live source that were dropped for newer ones."""
         return 0 if self._ahead is None else self._ahead.dropped
 
     def __iter__(self) -> Iterator[Frame]:
         """The frames, once. Raises ``SourceError`` where the source breaks off or none of its frames can be read."""
         if self._ahead is not None:
             raise SourceError(f"{self.name}: its frames were read already; open it again")
-        self._ahead = Ahead(self._read_whole(), room=1 if self.live else _AHEAD, newest=self.live)
+        self._ahead = Prefetcher(self._read_whole(), capacity=1 if self.live else _AHEAD, newest=self.live)
         if self._stopped:
             self._ahead.stop()
         try:
@@ -133,12 +133,12 @@ def reason_of(error: BaseException) -> str:
 
 
 def video_stream(container: Any, name: str) -> Any:
-    """The film in a container; the cover of a song is none. Raises ``SourceError`` where there is none."""
+    """The video in a container; the cover of a song is none. Raises ``SourceError`` where there is none."""
     for stream in container.streams.video:
         if not stream.disposition & stream.disposition.__class__.attached_pic and stream.codec_context is not None:
             return stream
     container.close()
-    raise SourceError(f"{name}: there is no video in it; name a film, a camera or a folder of frames")
+    raise SourceError(f"{name}: there is no video in it; name a video, a camera or a folder of frames")
 
 
 def decoded(container: Any, stream: Any, skip: Callable[[], None]) -> Iterator[Any]:
@@ -195,7 +195,7 @@ _NEW_CLOCK = 3  # where so many in a row do: a single one has a wrong time
 _LARGEST_RATE = 1000.0  # frames a second; some files state the ticks of their clock instead
 
 
-class FilmFile(Frames):
+class VideoFile(FrameSource):
     """The frames of an open container. Broken ones are skipped; a file that is cut off gives what there is."""
 
     def __init__(self, container: Any, name: str) -> None:
@@ -250,13 +250,13 @@ class FilmFile(Frames):
 
 
 def rate_of(stream: Any) -> float | None:
-    """Frames a second, as far as the stream says something that can be."""
+    """Frames per second, as far as the stream says something that can be."""
     rates = (float(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate)
     return next((rate for rate in rates if 0 < rate <= _LARGEST_RATE), None)
 
 
 def _seconds(container: Any, stream: Any) -> float | None:
-    """How long the film is, as far as the file says it of the film alone: sound may go on longer."""
+    """How long the video is, as far as the file says it of the video alone: sound may go on longer."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     if container.duration and not container.streams.audio:
@@ -264,10 +264,10 @@ def _seconds(container: Any, stream: Any) -> float | None:
     return None
 
 
-OPEN_SECONDS, READ_SECONDS = 15.0, 10.0  # so long may a stream take to open, and to send its next picture
+OPEN_SECONDS, READ_SECONDS = 15.0, 10.0  # so long may a stream take to open, and to send its next image
 
 
-class Live(Frames):
+class LiveStream(FrameSource):
     """The frames of an open camera or live stream. It has no end: when it stops, that is a ``SourceError``.
 
     ``seconds`` count on this machine's clock from the first frame: what cameras say of time is often a guess.
@@ -290,7 +290,7 @@ class Live(Frames):
                 now = time.monotonic()
                 first = now if first is None else first
                 yield now - first, to_pixels(frame)
-            why = "it sent no more pictures"
+            why = "it sent no more images"
         except import_av().FFmpegError as error:
             why = _why(error)
         lasted = time.monotonic() - (start if first is None else first)
@@ -306,11 +306,11 @@ class Live(Frames):
 def _why(error: BaseException) -> str:
     av = import_av()
     if isinstance(error, av.error.ExitError | av.error.TimeoutError):
-        return f"no picture for {READ_SECONDS:.0f} s"
+        return f"no image for {READ_SECONDS:.0f} s"
     return reason_of(error)
 
 
-def open_camera(camera: int | str) -> Live:
+def open_camera(camera: int | str) -> LiveStream:
     """The camera of this number (0 is the first), or at a path such as ``/dev/video0``."""
     name = f"camera {camera}" if isinstance(camera, int) else camera
     cure = "check that it is connected, that no other program uses it, and that you may use it"
@@ -321,7 +321,7 @@ def open_camera(camera: int | str) -> Live:
     else:
         address, settings = f"/dev/video{camera}" if isinstance(camera, int) else camera, {"format": "v4l2"}
         _check_device(address, name)
-    return Live(open_container(address, name, cure, **settings), name)
+    return LiveStream(open_container(address, name, cure, **settings), name)
 
 
 def _check_device(address: str, name: str) -> None:
@@ -341,14 +341,14 @@ def _windows_name(camera: int | str, name: str) -> str:
     return str(cameras[camera])
 
 
-class Folder(Frames):
-    """The pictures in one folder (not below it). Those that cannot be read are skipped; the time goes on."""
+class ImageFolder(FrameSource):
+    """The images in one folder (not below it). Those that cannot be read are skipped; the time goes on."""
 
     def __init__(self, path: Path, *, rate: float) -> None:
-        """``rate`` is frames a second. Raises ``SourceError`` where there is no picture."""
-        self._files = _pictures(path)
+        """``rate`` is frames a second. Raises ``SourceError`` where there is no image."""
+        self._files = _image_files(path)
         if not self._files:
-            raise SourceError(f"{path}: no pictures in this folder; name a folder of frames, or a film")
+            raise SourceError(f"{path}: no images in this folder; name a folder of frames, or a video")
         super().__init__(str(path), count=len(self._files), rate=rate)
         self._rate = rate
 
@@ -356,17 +356,17 @@ class Folder(Frames):
         why = ""
         for index, path in enumerate(self._files):
             try:
-                picture = decode(path)
+                image = decode(path)
             except ImageError as error:
                 self.skipped += 1
                 why = why or str(error)
                 continue
-            yield index / self._rate, picture.pixels
+            yield index / self._rate, image.pixels
         if self.skipped == len(self._files):
-            raise SourceError(f"{self.name}: none of its {self.skipped} pictures can be read; the first: {why}")
+            raise SourceError(f"{self.name}: none of its {self.skipped} images can be read; the first: {why}")
 
 
-def _pictures(folder: Path) -> list[Path]:
+def _image_files(folder: Path) -> list[Path]:
     Image.init()  # names the suffixes of all formats
     suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS}
     try:
@@ -391,16 +391,16 @@ _ADDRESS = re.compile(r"^(rtsps?|https?|rtmps?|udp|tcp|srt)://", re.IGNORECASE)
 _DEVICE = re.compile(r"^/dev/video\d+$")
 
 
-# FFmpeg would play some texts as films: subtitles, and the art of terminals.
-_NO_FILMS = frozenset({"tty", "bin", "xbin", "adf", "idf", "ffmetadata", "lavfi"})
+# FFmpeg would play some texts as videos: subtitles, and the art of terminals.
+_NOT_VIDEOS = frozenset({"tty", "bin", "xbin", "adf", "idf", "ffmetadata", "lavfi"})
 
 
-def open_source(source: str | os.PathLike[str] | int, *, fps: float = 25.0) -> Frames:
+def open_source(source: str | os.PathLike[str] | int, *, fps: float = 25.0) -> FrameSource:
     """Open what ``source`` names.
 
     A number is a camera (0 the first), as is ``/dev/videoN``. ``rtsp://``, ``http://`` and the like are streams: one
-    that knows its end is read whole like a file, any other is live. A folder is the frames of a film at ``fps`` frames
-    a second. Everything else is a film in a file.
+    that knows its end is read whole like a file, any other is live. A folder is the frames of a video at ``fps`` frames
+    a second. Everything else is a video in a file.
 
     Raises ``SourceError`` that says what is wrong with it, ``MissingExtraError`` without PyAV (folders need none).
     """
@@ -408,7 +408,7 @@ def open_source(source: str | os.PathLike[str] | int, *, fps: float = 25.0) -> F
         raise MienError(f"fps is frames a second above 0, not {fps}")
     name = os.fsdecode(source) if not isinstance(source, int) else str(source)
     if not name:
-        raise SourceError("the source has no name; name a film, a camera, an address or a folder of frames")
+        raise SourceError("the source has no name; name a video, a camera, an address or a folder of frames")
     if name.isdecimal() and not Path(name).exists():
         return open_camera(int(name))
     if _DEVICE.match(name):
@@ -416,33 +416,35 @@ def open_source(source: str | os.PathLike[str] | int, *, fps: float = 25.0) -> F
     if _ADDRESS.match(name):
         return _open_address(name)
     if Path(name).is_dir():
-        return Folder(Path(name), rate=fps)
+        return ImageFolder(Path(name), rate=fps)
     return _open_file(name)
 
 
-def _open_file(name: str) -> Frames:
+def _open_file(name: str) -> FrameSource:
     path = Path(name)
     if not path.exists():
-        raise SourceError(f"{name}: no such film; check the path")
+        raise SourceError(f"{name}: no such video; check the path")
     if not os.access(path, os.R_OK):
         raise SourceError(f"{name}: no permission to read it; change its access rights or run as its owner")
-    cure = "name a film such as MP4, or get the file again"
+    cure = "name a video such as MP4, or get the file again"
     # "file:" keeps FFmpeg from taking a name such as "a:b.mp4" for an address.
     container = open_container(f"file:{name}", name, cure)
-    if container.format.name in _NO_FILMS:
+    if container.format.name in _NOT_VIDEOS:
         container.close()
-        raise SourceError(f"{name}: is no film; {cure}")
-    return FilmFile(container, name)
+        raise SourceError(f"{name}: is not a video; {cure}")
+    return VideoFile(container, name)
 
 
-def _open_address(name: str) -> Frames:
+def _open_address(name: str) -> FrameSource:
     options = {"rtsp_transport": "tcp"} if name.lower().startswith("rtsp") else {}
     cure = "check the address and that it can be reached"
     timeout = (OPEN_SECONDS, READ_SECONDS)
-    container = aside(lambda: open_container(name, _without_password(name), cure, options=options, timeout=timeout))
+    container = run_in_thread(
+        lambda: open_container(name, _without_password(name), cure, options=options, timeout=timeout)
+    )
     if container.duration and not name.lower().startswith("rtsp"):
-        return FilmFile(container, _without_password(name))
-    return Live(container, _without_password(name))
+        return VideoFile(container, _without_password(name))
+    return LiveStream(container, _without_password(name))
 
 
 def _without_password(address: str) -> str:

@@ -1,4 +1,4 @@
-"""Everyone who is seen in a film: when, for how long, with which emotions. Bounded, however many people pass by."""
+"""Everyone who is seen in a video: when, for how long, with which emotions. Bounded, however many tracks pass by."""
 
 import base64
 import io
@@ -12,21 +12,21 @@ from PIL import Image
 
 from mien._emotions import Emotion
 from mien._face import Box
-from mien.video.types import Moment, TrackedFace
+from mien.video.types import FrameResult, TrackedFace
 
-MOST_BINS = 2048  # kept of one person: more than a page has pixels
-
-
-_FIRST_BIN = 0.1  # seconds; about three frames of a film, so that a bin is never empty by chance
+MAX_BINS = 2048  # kept of one track: more than a page has pixels
 
 
-_FIRST_ROOM = 64  # bins; most people are seen for seconds
+_FIRST_BIN = 0.1  # seconds; about three frames of a video, so that a bin is never empty by chance
 
 
-class Samples(NamedTuple):
+_FIRST_ROOM = 64  # bins; most tracks are seen for seconds
+
+
+class CurveSamples(NamedTuple):
     """A curve at even steps: sample ``i`` covers ``start + i * step`` to ``start + (i + 1) * step``, in seconds.
 
-    ``means`` is float64 ``[N, C]``, the mean probabilities of each step, and NaN where the person was away.
+    ``means`` is float64 ``[N, C]``, the mean probabilities of each step, and NaN where the track was away.
     """
 
     start: float
@@ -39,7 +39,7 @@ class Samples(NamedTuple):
         return self.start + self.step * len(self.means)
 
 
-class Curve:
+class ProbabilityCurve:
     """Mean probabilities by bin, weighted with the time for which they held."""
 
     def __init__(self, start: float, classes: int) -> None:
@@ -64,7 +64,7 @@ class Curve:
             at, index = max(at, until), index + 1
         self._used = max(self._used, index)
 
-    def samples(self, most: int) -> Samples:
+    def samples(self, most: int) -> CurveSamples:
         """The curve in at most ``most`` steps, neighbours merged."""
         merged = max(1, -(-self._used // most))
         count = -(-self._used // merged)
@@ -73,18 +73,18 @@ class Curve:
         sums[: self._used], weights[: self._used] = self._sums[: self._used], self._weights[: self._used]
         weight = weights.reshape(count, merged).sum(axis=1)
         mean = sums.reshape(count, merged, sums.shape[1]).sum(axis=1) / np.where(weight > 0, weight, np.nan)[:, None]
-        return Samples(self.start, self.bin_seconds * merged, mean)
+        return CurveSamples(self.start, self.bin_seconds * merged, mean)
 
     def _make_room(self, end: float) -> None:
         """Bins up to ``end``: more of them, and once there are too many, half as many twice as long."""
-        while (end - self.start) / self.bin_seconds >= MOST_BINS - 1:
-            self._sums = _with_room(self._sums, MOST_BINS).reshape(MOST_BINS // 2, 2, -1).sum(axis=1)
-            self._weights = _with_room(self._weights, MOST_BINS).reshape(-1, 2).sum(axis=1)
+        while (end - self.start) / self.bin_seconds >= MAX_BINS - 1:
+            self._sums = _with_room(self._sums, MAX_BINS).reshape(MAX_BINS // 2, 2, -1).sum(axis=1)
+            self._weights = _with_room(self._weights, MAX_BINS).reshape(-1, 2).sum(axis=1)
             self._used = -(-self._used // 2)
             self.bin_seconds *= 2
         needed = int((end - self.start) / self.bin_seconds) + 2
         if needed > len(self._weights):
-            room = min(MOST_BINS, max(needed, 2 * len(self._weights)))
+            room = min(MAX_BINS, max(needed, 2 * len(self._weights)))
             self._sums, self._weights = _with_room(self._sums, room), _with_room(self._weights, room)
 
 
@@ -119,7 +119,7 @@ _LARGER = 1.5  # times the area: a better portrait
 
 
 class Thumbnail(NamedTuple):
-    """A picture of a face, with the moment in seconds and the smoothed probability of the emotion it shows."""
+    """A picture of a face, with the result in seconds and the smoothed probability of the emotion it shows."""
 
     seconds: float
     emotion: Emotion | None
@@ -133,7 +133,7 @@ class Thumbnail(NamedTuple):
 
 
 class Thumbnails:
-    """The best moment of every emotion of one person, and a portrait: at most one picture more than emotions."""
+    """The best moment of every emotion of one track, and a portrait: at most one picture more than emotions."""
 
     def __init__(self) -> None:
         self.portrait: Thumbnail | None = None
@@ -142,8 +142,8 @@ class Thumbnails:
         self._area = 0.0
 
     def consider(self, face: TrackedFace, seconds: float, pixels: NDArray[np.uint8]) -> None:
-        """Keep the face of this moment, cut out of ``pixels``, where it is the best of its emotion so far."""
-        if not face.seen or _inside(face.box, pixels.shape[1], pixels.shape[0]) < _INSIDE:
+        """Keep the face of this result, cut out of ``pixels``, where it is the best of its emotion so far."""
+        if not face.detected or _inside(face.box, pixels.shape[1], pixels.shape[0]) < _INSIDE:
             return
         area = face.box.width * face.box.height
         if area > _LARGER * self._area:
@@ -153,7 +153,7 @@ class Thumbnails:
             self._best[face.emotion] = _take(face, seconds, pixels)
 
     def peaks(self, most: int) -> list[Thumbnail]:
-        """The moments of the ``most`` emotions that were read most surely, in the order of time."""
+        """The results of the ``most`` emotions that were read most surely, in the order of time."""
         surest = sorted(self._best.values(), key=lambda thumbnail: thumbnail.probability, reverse=True)
         return sorted(surest[:most], key=lambda thumbnail: thumbnail.seconds)
 
@@ -191,61 +191,61 @@ def _inside(box: Box, width: int, height: int) -> float:
     return x * y / max(box.width * box.height, 1e-9)
 
 
-MOST_PEOPLE = 64  # kept with curve and thumbnails, about 200 kB each; beyond them the briefest are only counted
+MAX_TRACKS = 64  # kept with curve and thumbnails, about 200 kB each; beyond them the briefest are only counted
 
 
 _LONGEST_STEP = 2.0  # seconds for which a frame stands at most: a camera may pause
 
 
-_USUAL_STEP = 1 / 25  # seconds for which the only frame of a film stands
+_USUAL_STEP = 1 / 25  # seconds for which the only frame of a video stands
 
 
 _REMEMBERED = 60.0  # seconds for which someone who is only counted is known again
 
 
 @dataclass(eq=False)
-class Person:
+class TrackStatistics:
     """One face as long as it was followed: times in seconds, ``shares`` the seconds by emotion (``None``: unsure).
 
     The columns of ``curve`` are the probabilities, and in the last one 1 where the reader was unsure, else 0.
     """
 
-    id: int
+    track_id: int
     first: float
     last: float
-    curve: Curve
+    curve: ProbabilityCurve
     seconds: float = 0.0
     shares: dict[Emotion | None, float] = field(default_factory=dict)
     thumbnails: Thumbnails = field(default_factory=Thumbnails)
 
 
-class People:
-    """Takes moments in their order. A frame stands until the next one comes, the last as long as the one before it."""
+class VideoStatistics:
+    """Takes results in their order. A frame stands until the next one comes, the last as long as the one before it."""
 
     def __init__(self) -> None:
         self.emotions: tuple[Emotion, ...] = ()
         self.count = 0
         self.merged = 0  # of them only counted
         self.merged_seconds = 0.0  # how long one of these was in sight, at most
-        self._kept: dict[int, Person] = {}
+        self._kept: dict[int, TrackStatistics] = {}
         self._merged_at: dict[int, float] = {}
         self._standing: tuple[TrackedFace, ...] = ()
         self._at: float | None = None
         self._step = _USUAL_STEP
 
-    def __iter__(self) -> Iterator[Person]:
-        return iter(sorted(self._kept.values(), key=lambda person: person.id))
+    def __iter__(self) -> Iterator[TrackStatistics]:
+        return iter(sorted(self._kept.values(), key=lambda track: track.track_id))
 
-    def add(self, moment: Moment) -> list[tuple[Person, TrackedFace]]:
-        """Take a moment; returns its faces beside the people whom they belong to, without those only counted."""
-        if self._at is not None and moment.seconds > self._at:
-            self._step = moment.seconds - self._at
-            self._settle(moment.seconds)
-        self._at = moment.seconds
-        self._standing = moment.faces
-        present = {face.id for face in moment.faces}
-        found = [(self._person(face, moment.seconds, present), face) for face in moment.faces]
-        return [(person, face) for person, face in found if person is not None]
+    def add(self, result: FrameResult) -> list[tuple[TrackStatistics, TrackedFace]]:
+        """Take a moment; returns its faces beside the tracks whom they belong to, without those only counted."""
+        if self._at is not None and result.seconds > self._at:
+            self._step = result.seconds - self._at
+            self._settle(result.seconds)
+        self._at = result.seconds
+        self._standing = result.faces
+        present = {face.track_id for face in result.faces}
+        found = [(self._track(face, result.seconds, present), face) for face in result.faces]
+        return [(track, face) for track, face in found if track is not None]
 
     def finish(self) -> None:
         """Let the last moment stand for its time."""
@@ -258,36 +258,36 @@ class People:
         start = self._at or 0.0
         end = min(until, start + _LONGEST_STEP)
         for face in self._standing:
-            person = self._kept.get(face.id)
-            if person is not None:
-                person.last = end
-                person.seconds += end - start
-                person.shares[face.emotion] = person.shares.get(face.emotion, 0.0) + end - start
-                person.curve.add(start, end, [*face.probs.values(), float(face.emotion is None)])
+            track = self._kept.get(face.track_id)
+            if track is not None:
+                track.last = end
+                track.seconds += end - start
+                track.shares[face.emotion] = track.shares.get(face.emotion, 0.0) + end - start
+                track.curve.add(start, end, [*face.probs.values(), float(face.emotion is None)])
 
-    def _person(self, face: TrackedFace, seconds: float, present: set[int]) -> Person | None:
-        if face.id in self._kept:
-            return self._kept[face.id]
-        if face.id in self._merged_at:
-            self._merged_at[face.id] = seconds
+    def _track(self, face: TrackedFace, seconds: float, present: set[int]) -> TrackStatistics | None:
+        if face.track_id in self._kept:
+            return self._kept[face.track_id]
+        if face.track_id in self._merged_at:
+            self._merged_at[face.track_id] = seconds
             return None
         self.count += 1
         self.emotions = self.emotions or tuple(face.probs)
-        if len(self._kept) >= MOST_PEOPLE and not self._merge_briefest(seconds, present):
-            self._merge(face.id, seconds, 0.0)
+        if len(self._kept) >= MAX_TRACKS and not self._merge_briefest(seconds, present):
+            self._merge(face.track_id, seconds, 0.0)
             return None
-        person = Person(face.id, seconds, seconds, Curve(seconds, len(face.probs) + 1))
-        self._kept[face.id] = person
-        return person
+        track = TrackStatistics(face.track_id, seconds, seconds, ProbabilityCurve(seconds, len(face.probs) + 1))
+        self._kept[face.track_id] = track
+        return track
 
     def _merge_briefest(self, seconds: float, present: set[int]) -> bool:
         """Make room by only counting the one seen for the shortest time of those not seen now, if there is any."""
-        away = [person for person in self._kept.values() if person.id not in present]
+        away = [track for track in self._kept.values() if track.track_id not in present]
         if not away:
             return False
-        briefest = min(away, key=lambda person: person.seconds)
-        del self._kept[briefest.id]
-        self._merge(briefest.id, seconds, briefest.seconds)
+        briefest = min(away, key=lambda track: track.seconds)
+        del self._kept[briefest.track_id]
+        self._merge(briefest.track_id, seconds, briefest.seconds)
         return True
 
     def _merge(self, number: int, seconds: float, duration: float) -> None:

@@ -1,4 +1,4 @@
-"""A film as one page to look at: who was seen when, with which emotions. A single HTML file that loads nothing."""
+"""A video as one page to look at: who was seen when, with which emotions. A single HTML file that loads nothing."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,8 +14,8 @@ from mien._emotions import Emotion
 from mien._format import probability_percent
 from mien._output import open_output, output_errors
 from mien._page import head
-from mien.video.statistics import People, Person, Samples, Thumbnail
-from mien.video.types import Moment
+from mien.video.statistics import CurveSamples, Thumbnail, TrackStatistics, VideoStatistics
+from mien.video.types import FrameResult
 
 Kind = Emotion | None  # None: unsure
 
@@ -57,7 +57,7 @@ def kind_name(kind: Kind) -> str:
 
 
 def values_text(emotions: Sequence[Emotion], sample: NDArray[np.float64]) -> str:
-    """A sample of a person's curve in words: ``happy 93 %, neutral 5 %``, or ``unsure: sad 30 %, fear 28 %``."""
+    """A sample of a track's curve in words: ``happy 93 %, neutral 5 %``, or ``unsure: sad 30 %, fear 28 %``."""
     probs, unsure = sample[:-1], sample[-1] > 0.5
     order = np.argsort(-probs, kind="stable")[:_MOST_NAMED]
     named = [i for rank, i in enumerate(order) if rank == 0 or probs[i] >= _NAMED]
@@ -66,7 +66,7 @@ def values_text(emotions: Sequence[Emotion], sample: NDArray[np.float64]) -> str
     )
 
 
-def areas(samples: Samples, emotions: Sequence[Emotion], start: float, end: float) -> str:
+def areas(samples: CurveSamples, emotions: Sequence[Emotion], start: float, end: float) -> str:
     """The probabilities stacked, in the order of ``emotions`` from below, as paths; nothing where someone is away."""
     parts = []
     for first, last in _runs(~np.isnan(samples.means[:, 0])):
@@ -82,7 +82,7 @@ def areas(samples: Samples, emotions: Sequence[Emotion], start: float, end: floa
     return "".join(parts)
 
 
-def band(samples: Samples, emotions: Sequence[Emotion], start: float, end: float) -> str:
+def band(samples: CurveSamples, emotions: Sequence[Emotion], start: float, end: float) -> str:
     """What was read over time, the most probable emotion or unsure, as rectangles; nothing where someone is away."""
     away, unsure = np.isnan(samples.means[:, 0]), samples.means[:, -1] > 0.5
     tops = np.where(unsure, len(emotions), np.argmax(np.nan_to_num(samples.means[:, :-1]), axis=1))
@@ -120,8 +120,8 @@ def axis(start: float, end: float) -> str:
     return f'<div class="axis" aria-hidden="true">{"".join(marks)}</div>'
 
 
-def slices(samples: Samples, emotions: Sequence[Emotion], name: str, start: float, end: float) -> str:
-    """The read-out of a curve without a script: a choice of one of many moments, by pointing, tapping or arrow keys."""
+def slices(samples: CurveSamples, emotions: Sequence[Emotion], name: str, start: float, end: float) -> str:
+    """The read-out of a curve without a script: a choice of one of many results, by pointing, tapping or arrow keys."""
     labels = []
     for index, values in enumerate(samples.means):
         x1 = _share(samples.start + index * samples.step, start, end)
@@ -135,7 +135,7 @@ def slices(samples: Samples, emotions: Sequence[Emotion], name: str, start: floa
     return "".join(labels)
 
 
-def rows(samples: Samples) -> Iterator[tuple[str, NDArray[np.float64] | None]]:
+def rows(samples: CurveSamples) -> Iterator[tuple[str, NDArray[np.float64] | None]]:
     """The curve for a table: the time of each sample, and its probabilities, ``None`` where someone is away."""
     for index, values in enumerate(samples.means):
         yield clock(samples.start + index * samples.step), None if np.isnan(values[0]) else values[:-1]
@@ -162,7 +162,7 @@ _POINTS = 400  # of a curve that is drawn
 _BAND_POINTS = 300
 
 
-_SLICES = 80  # moments that the read-out tells apart
+_SLICES = 80  # results that the read-out tells apart
 
 
 _ROWS = 24  # of the table
@@ -171,44 +171,44 @@ _ROWS = 24  # of the table
 _PEAKS = 5
 
 
-_WHOLE = 0.25  # share of the film from which on a person's curve is drawn on the axis of the whole film
+_WHOLE = 0.25  # share of the video from which on a track's curve is drawn on the axis of the whole video
 
 
-def row(person: Person, emotions: Sequence[Emotion], span: tuple[float, float]) -> str:
-    """The line of a person in the overview: when in sight, and which emotion was the most probable."""
-    inside = band(person.curve.samples(_BAND_POINTS), emotions, *span)
-    label = f"{_seen(person)}; {_mostly(person.shares)}"
-    return f'<li><a href="#person-{person.id}">Person {person.id}</a>{drawing(inside, label)}</li>'
+def row(track: TrackStatistics, emotions: Sequence[Emotion], span: tuple[float, float]) -> str:
+    """The line of a track in the overview: when in sight, and which emotion was the most probable."""
+    inside = band(track.curve.samples(_BAND_POINTS), emotions, *span)
+    label = f"{_seen(track)}; {_mostly(track.shares)}"
+    return f'<li><a href="#track-{track.track_id}">Track {track.track_id}</a>{drawing(inside, label)}</li>'
 
 
-def card(person: Person, emotions: Sequence[Emotion], film: tuple[float, float]) -> str:
-    """The article of a person who was seen for a while."""
-    span, zoomed = _span(person, film)
-    portrait = person.thumbnails.portrait
+def card(track: TrackStatistics, emotions: Sequence[Emotion], video: tuple[float, float]) -> str:
+    """The article of a track who was seen for a while."""
+    span, zoomed = _span(track, video)
+    portrait = track.thumbnails.portrait
     picture = "" if portrait is None else f'<img src="{portrait.uri}" width="64" height="64" alt="">'
-    facts = [_seen(person), f"{duration(person.seconds)} in sight", _mostly(person.shares)]
-    return f"""<article class="card person" id="person-{person.id}" aria-label="Person {person.id}">
-<header>{picture}<div><h2>Person {person.id}</h2>
+    facts = [_seen(track), f"{duration(track.seconds)} in sight", _mostly(track.shares)]
+    return f"""<article class="card track" id="track-{track.track_id}" aria-label="Track {track.track_id}">
+<header>{picture}<div><h2>Track {track.track_id}</h2>
 <p class="about">{"".join(f"<span>{escape(fact)}</span>" for fact in facts)}</p></div></header>
-{_curve(person, emotions, span, zoomed=zoomed)}
-<div class="below">{_peaks(person)}{_shares(person)}</div>
-{_table(person, emotions)}
+{_curve(track, emotions, span, zoomed=zoomed)}
+<div class="below">{_peaks(track)}{_shares(track)}</div>
+{_table(track, emotions)}
 </article>
 """
 
 
-def brief(person: Person, emotions: Sequence[Emotion]) -> str:
-    """The list item of a person who was seen for a moment."""
-    portrait = person.thumbnails.portrait
+def brief(track: TrackStatistics, emotions: Sequence[Emotion]) -> str:
+    """The list item of a track who was seen for a result."""
+    portrait = track.thumbnails.portrait
     picture = (
         '<span class="none"></span>'
         if portrait is None
         else f'<img src="{portrait.uri}" width="64" height="64" alt="">'
     )
-    known = [kind for kind in person.shares if kind in emotions or kind is None]
-    said = _mostly({kind: person.shares[kind] for kind in known})
-    facts = f"at {clock(person.first)} for {duration(person.seconds)}"
-    return f"<li>{picture}<div><b>Person {person.id}</b> {facts}<br>{escape(said)}</div></li>"
+    known = [kind for kind in track.shares if kind in emotions or kind is None]
+    said = _mostly({kind: track.shares[kind] for kind in known})
+    facts = f"at {clock(track.first)} for {duration(track.seconds)}"
+    return f"<li>{picture}<div><b>Track {track.track_id}</b> {facts}<br>{escape(said)}</div></li>"
 
 
 def spread(shares: Mapping[Kind, float], name: str) -> str:
@@ -234,15 +234,15 @@ def _percent(probability: float) -> str:
     return escape(probability_percent(probability)).replace(" ", "\N{NO-BREAK SPACE}")
 
 
-def _span(person: Person, film: tuple[float, float]) -> tuple[tuple[float, float], bool]:
-    """The times between which a curve is drawn: the film's, or for someone seen briefly in a long film one's own."""
-    if person.last - person.first >= _WHOLE * (film[1] - film[0]):
-        return film, False
-    return (person.first, person.last), True
+def _span(track: TrackStatistics, video: tuple[float, float]) -> tuple[tuple[float, float], bool]:
+    """The times between which a curve is drawn: the video's, or for someone seen briefly in a long video one's own."""
+    if track.last - track.first >= _WHOLE * (video[1] - video[0]):
+        return video, False
+    return (track.first, track.last), True
 
 
-def _seen(person: Person) -> str:
-    return f"seen from {clock(person.first)} to {clock(person.last)}"
+def _seen(track: TrackStatistics) -> str:
+    return f"seen from {clock(track.first)} to {clock(track.last)}"
 
 
 def _mostly(shares: Mapping[Kind, float]) -> str:
@@ -255,18 +255,21 @@ def _mostly(shares: Mapping[Kind, float]) -> str:
     return "mostly " + ", then ".join(f"{kind_name(kind)} ({share_text(shares[kind] / total)})" for kind in ranked[:2])
 
 
-def _curve(person: Person, emotions: Sequence[Emotion], span: tuple[float, float], *, zoomed: bool) -> str:
-    label = f"Probabilities of person {person.id} over time: {_mostly(person.shares)}; the table below has the values"
+def _curve(track: TrackStatistics, emotions: Sequence[Emotion], span: tuple[float, float], *, zoomed: bool) -> str:
+    label = (
+        f"Probabilities of track {track.track_id} over time: {_mostly(track.shares)}; the table below has the values"
+    )
     marks = "".join(
         f'<i class="mark e-{kind_name(peak.emotion)}" style="left:{_left(peak, span):.2%}">{number}</i>'
-        for number, peak in enumerate(person.thumbnails.peaks(_PEAKS), 1)
+        for number, peak in enumerate(track.thumbnails.peaks(_PEAKS), 1)
     )
-    note = "<figcaption>The axis shows only the part of the film in which this person is in sight.</figcaption>"
-    readout = slices(person.curve.samples(_SLICES), emotions, f"at-{person.id}", *span)
+    note = "<figcaption>The axis shows only the part of the video in which this track is in sight.</figcaption>"
+    readout = slices(track.curve.samples(_SLICES), emotions, f"at-{track.track_id}", *span)
     return f"""<figure class="curve"><div class="marks" aria-hidden="true">{marks}</div>
 <div class="plot"><span class="scale" aria-hidden="true"><i>100 %</i><i>50 %</i><i>0</i></span>
-{drawing(areas(person.curve.samples(_POINTS), emotions, *span), label)}{axis(*span)}
-<fieldset class="slices"><legend class="hidden">Values of person {person.id} at a moment; arrow keys change it</legend>
+{drawing(areas(track.curve.samples(_POINTS), emotions, *span), label)}{axis(*span)}
+<fieldset class="slices">
+<legend class="hidden">Values of track {track.track_id} at one time; arrow keys change it</legend>
 {readout}</fieldset></div>{note if zoomed else ""}</figure>"""
 
 
@@ -274,39 +277,39 @@ def _left(peak: Thumbnail, span: tuple[float, float]) -> float:
     return min(max((peak.seconds - span[0]) / max(span[1] - span[0], 1e-9), 0), 1)
 
 
-def _peaks(person: Person) -> str:
+def _peaks(track: TrackStatistics) -> str:
     items = "".join(
         f'<li class="e-{kind_name(peak.emotion)}"><figure><img src="{peak.uri}" width="112" height="112" '
-        f'alt="Person {person.id} at {clock(peak.seconds)}"><figcaption><span class="number">{number}</span>'
+        f'alt="Track {track.track_id} at {clock(peak.seconds)}"><figcaption><span class="number">{number}</span>'
         f"<span><b>{kind_name(peak.emotion)}</b> {_percent(peak.probability)}<br>"
         f"{clock(peak.seconds)}</span></figcaption></figure></li>"
-        for number, peak in enumerate(person.thumbnails.peaks(_PEAKS), 1)
+        for number, peak in enumerate(track.thumbnails.peaks(_PEAKS), 1)
     )
     return f'<div><h3>At their height</h3><ol class="peaks">{items}</ol></div>' if items else ""
 
 
-def _shares(person: Person) -> str:
-    total = sum(person.shares.values()) or 1.0
-    ranked = sorted(person.shares, key=lambda kind: person.shares[kind], reverse=True)
+def _shares(track: TrackStatistics) -> str:
+    total = sum(track.shares.values()) or 1.0
+    ranked = sorted(track.shares, key=lambda kind: track.shares[kind], reverse=True)
     lines = "".join(
         f'<tr class="e-{kind_name(kind)}"><th scope="row">{kind_name(kind)}</th>'
-        f'<td class="fill"><span class="bar"><i style="--p:{person.shares[kind] / total:.2%}"></i></span></td>'
-        f"<td>{share_text(person.shares[kind] / total)}</td><td>{duration(person.shares[kind])}</td></tr>"
+        f'<td class="fill"><span class="bar"><i style="--p:{track.shares[kind] / total:.2%}"></i></span></td>'
+        f"<td>{share_text(track.shares[kind] / total)}</td><td>{duration(track.shares[kind])}</td></tr>"
         for kind in ranked
     )
     return (
-        f"<div><h3>Time by emotion</h3>{spread(person.shares, f'Time of person {person.id} by emotion')}"
-        f'<table class="shares"><caption class="hidden">Time of person {person.id} by emotion</caption>'
+        f"<div><h3>Time by emotion</h3>{spread(track.shares, f'Time of track {track.track_id} by emotion')}"
+        f'<table class="shares"><caption class="hidden">Time of track {track.track_id} by emotion</caption>'
         f'<thead class="hidden"><tr><th scope="col">emotion</th><td></td><th scope="col">share</th>'
         f'<th scope="col">time</th></tr></thead>'
         f"<tbody>{lines}</tbody></table></div>"
     )
 
 
-def _table(person: Person, emotions: Sequence[Emotion]) -> str:
+def _table(track: TrackStatistics, emotions: Sequence[Emotion]) -> str:
     header = "".join(f'<th scope="col">{emotion}</th>' for emotion in emotions)
     lines = []
-    for at, probs in rows(person.curve.samples(_ROWS)):
+    for at, probs in rows(track.curve.samples(_ROWS)):
         cells = (
             f'<td colspan="{len(emotions)}">away</td>'
             if probs is None
@@ -315,44 +318,44 @@ def _table(person: Person, emotions: Sequence[Emotion]) -> str:
         lines.append(f'<tr><th scope="row">{at}</th>{cells}</tr>')
     return (
         f"<details><summary>The curve as a table</summary>"
-        f'<div class="scroll" tabindex="0" role="region" aria-label="The curve of person {person.id} as a table">'
-        f"<table><caption>Mean probabilities of person {person.id} from each time on</caption>"
+        f'<div class="scroll" tabindex="0" role="region" aria-label="The curve of track {track.track_id} as a table">'
+        f"<table><caption>Mean probabilities of track {track.track_id} from each time on</caption>"
         f'<thead><tr><th scope="col">from</th>{header}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div></details>"
     )
 
 
-_BRIEF = 1.0  # seconds: people seen for less are folded away
+_BRIEF = 1.0  # seconds: tracks seen for less are folded away
 
 
 class Timeline:
-    """Collects moments and writes their page: curves, faces at their most expressive, shares of time, for each person.
+    """Collects results and writes their page: curves, faces at their most expressive, shares of time, for each track.
 
-    Memory does not grow with the length of the film, nor with the number of people. The page shows faces.
+    Memory does not grow with the length of the video, nor with the number of tracks. The page shows faces.
     """
 
     def __init__(self, *, title: str, facts: Mapping[str, str] | None = None) -> None:
-        """``title`` heads the page; ``facts`` holds what is said of film and model, term to text, in their order."""
+        """``title`` heads the page; ``facts`` holds what is said of video and model, term to text, in their order."""
         self._title = title
         self._facts = dict(facts or {})
-        self._people = People()
+        self._statistics = VideoStatistics()
         self._frames = 0
         self._faces = 0
         self._first: float | None = None
         self._last = 0.0
 
-    def add(self, moment: Moment, pixels: NDArray[np.uint8]) -> None:
+    def add(self, result: FrameResult, pixels: NDArray[np.uint8]) -> None:
         """Take the next moment and its frame, RGB uint8 ``[H, W, 3]``."""
         self._frames += 1
-        self._faces += len(moment.faces)
-        self._first = moment.seconds if self._first is None else self._first
-        self._last = moment.seconds
-        for person, face in self._people.add(moment):
-            person.thumbnails.consider(face, moment.seconds, pixels)
+        self._faces += len(result.faces)
+        self._first = result.seconds if self._first is None else self._first
+        self._last = result.seconds
+        for track, face in self._statistics.add(result):
+            track.thumbnails.consider(face, result.seconds, pixels)
 
     def write(self, path: str | os.PathLike[str], *, partial: bool = False) -> None:
-        """Write the page; ``partial`` says on it that the film was not seen to its end. Raises ``OutputError``."""
-        self._people.finish()
+        """Write the page; ``partial`` says on it that the video was not seen to its end. Raises ``OutputError``."""
+        self._statistics.finish()
         text = self._page(partial=partial)
         with open_output(path) as stream, output_errors(os.fspath(path)):
             stream.write(text.encode("utf-8", "backslashreplace").decode("utf-8"))
@@ -368,32 +371,32 @@ class Timeline:
             made=made.isoformat(timespec="seconds"),
             made_text=f"{made:%Y-%m-%d, %H:%M}",
             summary=self._summary(partial=partial),
-            people=self._sections(),
+            tracks=self._sections(),
             facts="\n".join(f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in self._facts.items()),
         )
 
     def _summary(self, *, partial: bool) -> str:
-        count = self._people.count
+        count = self._statistics.count
         figures = {
-            "person" if count == 1 else "people": f"{count:,}",
+            "track" if count == 1 else "tracks": f"{count:,}",
             "long": duration(self._end - self._start),
             "frames": f"{self._frames:,}",
             "faces a frame": f"{self._faces / max(1, self._frames):.1f}",
         }
-        notice = '<p class="partial" role="status">Interrupted: this page shows the film up to there.</p>'
+        notice = '<p class="partial" role="status">Interrupted: this page shows the video up to there.</p>'
         entries = "".join(f"<div><dt>{term}</dt><dd>{value}</dd></div>" for term, value in figures.items())
         shares: dict[Kind, float] = {}
-        for person in self._people:
-            for kind, seconds in person.shares.items():
+        for track in self._statistics:
+            for kind, seconds in track.shares.items():
                 shares[kind] = shares.get(kind, 0.0) + seconds
         return (
             f'{notice if partial else ""}<dl class="figures">{entries}</dl>'
-            f"{spread(shares, 'Time of all people by emotion')}{self._legend(shares)}"
+            f"{spread(shares, 'Time of all tracks by emotion')}{self._legend(shares)}"
         )
 
     def _legend(self, shares: Mapping[Kind, float]) -> str:
         total = sum(shares.values())
-        kinds: list[Kind] = [*self._people.emotions, *([None] if shares.get(None) else [])]
+        kinds: list[Kind] = [*self._statistics.emotions, *([None] if shares.get(None) else [])]
         if not total:
             return ""
         named = [(kind_name(kind), share_text(shares.get(kind, 0.0) / total)) for kind in kinds]
@@ -401,22 +404,22 @@ class Timeline:
         return f'<ul class="legend" aria-label="Colours, and shares of all time in sight">{items}</ul>'
 
     def _sections(self) -> str:
-        long = [person for person in self._people if person.seconds >= _BRIEF]
-        short = [person for person in self._people if person.seconds < _BRIEF]
+        long = [track for track in self._statistics if track.seconds >= _BRIEF]
+        short = [track for track in self._statistics if track.seconds < _BRIEF]
         if not long and not short:
-            return '<p class="nobody">No face was found in this film.</p>'
-        emotions, span = self._people.emotions, (self._start, self._end)
+            return '<p class="nobody">No face was found in this video.</p>'
+        emotions, span = self._statistics.emotions, (self._start, self._end)
         parts = []
         if long:
-            bands = "".join(row(person, emotions, span) for person in long)
-            parts.append(f'<section class="who"><h2>Who is seen when</h2><ol>{bands}</ol></section>')
-        parts += [card(person, emotions, span) for person in long]
+            bands = "".join(row(track, emotions, span) for track in long)
+            parts.append(f'<section class="overview"><h2>Who is seen when</h2><ol>{bands}</ol></section>')
+        parts += [card(track, emotions, span) for track in long]
         if short:
             parts.append(_folded(short, emotions))
-        if self._people.merged:
+        if self._statistics.merged:
             parts.append(
-                f'<p class="merged">{self._people.merged:,} more people, each in sight for at most '
-                f"{duration(self._people.merged_seconds)}, are only counted.</p>"
+                f'<p class="merged">{self._statistics.merged:,} more tracks, each in sight for at most '
+                f"{duration(self._statistics.merged_seconds)}, are only counted.</p>"
             )
         return "\n".join(parts)
 
@@ -426,12 +429,12 @@ class Timeline:
 
     @property
     def _end(self) -> float:
-        """Where the last frame ends, by what is known of its people, or begins."""
-        return max([self._last, *(person.last for person in self._people)])
+        """Where the last frame ends, by what is known of its tracks, or begins."""
+        return max([self._last, *(track.last for track in self._statistics)])
 
 
-def _folded(people: list[Person], emotions: tuple[Emotion, ...]) -> str:
-    noun = "person" if len(people) == 1 else "people"
-    items = "".join(brief(person, emotions) for person in people)
-    summary = f"{len(people)} {noun} in sight for less than a second"
+def _folded(tracks: list[TrackStatistics], emotions: tuple[Emotion, ...]) -> str:
+    noun = "track" if len(tracks) == 1 else "tracks"
+    items = "".join(brief(track, emotions) for track in tracks)
+    summary = f"{len(tracks)} {noun} in sight for less than a second"
     return f'<details class="brief"><summary>{summary}</summary><ul>{items}</ul></details>'

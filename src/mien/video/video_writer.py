@@ -1,4 +1,4 @@
-"""Frames and their moments -> a film that people watch: annotated, at its own pace, with its own sound."""
+"""Write an annotated video: boxes, labels and bars drawn on each frame, with the sound of the source."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -18,9 +18,9 @@ from mien._face import Box
 from mien._format import probability_percent
 from mien._output import Draft
 from mien.overlay import ink, label_areas, line_width, overlap
-from mien.video.audio import Sound
+from mien.video.audio import AudioCopier
 from mien.video.sources import import_av, reason_of
-from mien.video.types import Moment, TrackedFace
+from mien.video.types import FrameResult, TrackedFace
 
 _DARK = "#0a0a0c"
 
@@ -45,10 +45,10 @@ class _Panel(NamedTuple):
     bars: tuple[tuple[int, int, int, int], ...]  # x1, y1, x2, y2 of every full bar
 
 
-class Painter:
-    """Draws moment after moment of one film: only pixels of boxes, labels and bars are touched, rendered text is kept.
+class FrameAnnotator:
+    """Draws moment after moment of one video: only pixels of boxes, labels and bars are touched, rendered text is kept.
 
-    It remembers the sizes of letters and the sides of the bars of the last moment, so that neither jumps.
+    It remembers the sizes of letters and the sides of the bars of the last result, so that neither jumps.
     """
 
     def __init__(self) -> None:
@@ -57,14 +57,14 @@ class Painter:
         self._sizes: dict[tuple[int, str], int] = {}
         self._left: set[int] = set()  # faces whose bars stand on the left
 
-    def paint(self, pixels: NDArray[np.uint8], moment: Moment) -> NDArray[np.uint8]:
+    def annotate(self, pixels: NDArray[np.uint8], result: FrameResult) -> NDArray[np.uint8]:
         """A new RGB uint8 ``[H, W, 3]`` array: ``pixels`` with box, id, emotion and confidence of every face.
 
         Where a face is large enough and there is room, bars of its smoothed probabilities stand beside it. A face
         without an emotion ("unsure") has a dashed box; one that the detector missed on this frame a pale one.
         """
         canvas = pixels.copy()
-        faces = sorted(moment.faces, key=lambda face: face.box.width * face.box.height, reverse=True)
+        faces = sorted(result.faces, key=lambda face: face.box.width * face.box.height, reverse=True)
         for face in reversed(faces):  # the largest last, so that its box is whole
             _draw_box(canvas, face)
         boxes = [face.box for face in faces]
@@ -73,7 +73,7 @@ class Painter:
             self._add_label(canvas, face, boxes[:index] + boxes[index + 1 :], taken)
         for index, face in enumerate(faces):
             self._add_bars(canvas, face, boxes[:index] + boxes[index + 1 :] + taken, taken)
-        present = {face.id for face in faces}
+        present = {face.track_id for face in faces}
         self._sizes = {key: size for key, size in self._sizes.items() if key[0] in present}
         self._left &= present
         return canvas
@@ -82,10 +82,10 @@ class Painter:
         """The longest label that finds a free place; over another face if there is none; never over another label."""
         size_wh = (canvas.shape[1], canvas.shape[0])
         ideal = min(0.16 * min(face.box.width, face.box.height), max(size_wh) / 50)
-        fontsize = self._steady((face.id, "label"), ideal)
+        fontsize = self._steady((face.track_id, "label"), ideal)
         for avoided in (taken + others, taken):
             for text in _texts(face):
-                tile = self._label(str(face.id), text, _color(face), fontsize)
+                tile = self._label(str(face.track_id), text, _color(face), fontsize)
                 height, width = tile.shape[:2]
                 if text and width > max(1.6 * face.box.width, 4 * fontsize):
                     continue  # a small face gets a short label
@@ -100,7 +100,7 @@ class Painter:
         frame = Box(0, 0, canvas.shape[1], canvas.shape[0])
         room = 1.1 * face.box.height  # the bars stand at most so high
         ideal = min(face.box.height / (1.4 * len(emotions)), max(canvas.shape[:2]) / 72)
-        panel = self._panel(emotions, self._steady((face.id, "bars"), ideal))
+        panel = self._panel(emotions, self._steady((face.track_id, "bars"), ideal))
         if panel.veil.shape[0] > room:
             panel = self._panel(emotions, max(_MIN_FONT, int(ideal)))
         height, width = panel.veil.shape[:2]
@@ -109,12 +109,12 @@ class Painter:
         gap = line_width(face.box, (canvas.shape[1], canvas.shape[0])) + 3
         top = min(max(0, round(face.box.y1)), canvas.shape[0] - height)
         right, left = round(face.box.x2) + gap, round(face.box.x1) - gap - width
-        for x in (left, right) if face.id in self._left else (right, left):
+        for x in (left, right) if face.track_id in self._left else (right, left):
             area = Box(x, top, x + width, top + height)
             if _inside(area, frame) and not any(overlap(area, other) for other in avoided):
                 _draw_bars(_window(canvas, area), panel, face)
                 taken.append(area)
-                (self._left.add if x == left else self._left.discard)(face.id)
+                (self._left.add if x == left else self._left.discard)(face.track_id)
                 return
 
     def _steady(self, key: tuple[int, str], ideal: float) -> int:
@@ -156,11 +156,11 @@ def _draw_box(canvas: NDArray[np.uint8], face: TrackedFace) -> None:
     if x2 - x1 <= 2 * line or y2 - y1 <= 2 * line:
         return  # the box lies outside the picture, or is a dot
     color, dark = _rgb(_color(face)), _rgb(_DARK)
-    if line > 1 and face.seen:  # a dark hairline around the colour keeps it visible on a bright ground
+    if line > 1 and face.detected:  # a dark hairline around the colour keeps it visible on a bright ground
         for edge in _edges(canvas, max(0, x1 - 1), max(0, y1 - 1), min(width, x2 + 1), min(height, y2 + 1), 1):
             edge[:] = dark
     for edge in _edges(canvas, x1, y1, x2, y2, line):
-        edge[:] = color if face.seen else edge // 2 + color // 2
+        edge[:] = color if face.detected else edge // 2 + color // 2
         if face.emotion is None:
             _cut_dashes(edge, 3 * line, dark)
 
@@ -242,30 +242,36 @@ _USUAL_RATE = Fraction(25)
 _BT709 = 1  # FFmpeg's number of the colours of HD video, which players assume
 
 
-class FilmWriter:
-    """Writes an MP4 (H.264, yuv420p) that any browser plays from its first bytes, as a context manager.
+class VideoWriter:
+    """Writes an MP4 (H.264, yuv420p) that browsers can stream, as a context manager.
 
-    Every frame keeps its presentation time, also at a varying frame rate. The sound of ``source`` is copied without a
-    change (``note`` says where it could not be). The film appears at ``path`` when the block ends; after Ctrl-C or an
-    error it holds the frames written until then, and can be played. Memory does not grow with its length. Where no
-    frame was written there is no film.
+    Every frame keeps its presentation time, also at a variable frame rate. The file appears at ``path`` when the block
+    ends. After Ctrl-C or another error it holds the frames written so far, and can be played; without a frame there is
+    no file. Memory does not grow with the length. ``note`` says which sound could not be copied unchanged.
+
+    Args:
+        path: The file to write.
+        source: Video whose sound is copied; ``None`` for none.
+        size_wh: Width and height in pixels. An odd side gets one more pixel, as yuv420p requires. Frames of another
+            size are scaled to fit.
+        rate: Approximate frames per second.
+
+    Raises:
+        MienError: If ``size_wh`` is empty.
+        OutputError: If the file cannot be written.
     """
 
     def __init__(
         self, path: str | Path, *, source: Path | None, size_wh: tuple[int, int], rate: Fraction | float
     ) -> None:
-        """``size_wh`` is in pixels; an odd side gets one more, as yuv420p needs. Frames of another size are fitted in.
-
-        ``source`` is the film whose sound is taken, ``rate`` about how many frames a second will come.
-        """
         if min(size_wh) < 1:
-            raise MienError(f"a film has at least one pixel, not {size_wh[0]}x{size_wh[1]}")
+            raise MienError(f"a video has at least one pixel, not {size_wh[0]}x{size_wh[1]}")
         self.note: str | None = None
         self.frames = 0
         self._path, self._source = path, source
         self._size_wh = size_wh
         self._rate = _usable(rate)
-        self._painter = Painter()
+        self._annotator = FrameAnnotator()
         self._refusal: OutputError | None = None
         self._ticks = -1
         self._zero: float | None = None if source is None else 0.0
@@ -280,15 +286,15 @@ class FilmWriter:
             raise
         return self
 
-    def write(self, pixels: NDArray[np.uint8], moment: Moment) -> None:
+    def write(self, pixels: NDArray[np.uint8], result: FrameResult) -> None:
         """Add the frame ``pixels``, RGB uint8 ``[H, W, 3]``, with the faces of its moment drawn on it.
 
-        Raises ``OutputError`` when the film cannot be written.
+        Raises ``OutputError`` when the video cannot be written.
         """
-        picture = _fit(self._painter.paint(pixels, moment), self._size_wh)
+        picture = _fit(self._annotator.annotate(pixels, result), self._size_wh)
         if self._zero is None:
-            self._zero = moment.seconds
-        seconds = moment.seconds - self._zero
+            self._zero = result.seconds
+        seconds = result.seconds - self._zero
         frame = self._av.VideoFrame.from_numpy_buffer(picture, "rgb24")
         frame = frame.reformat(format="yuv420p", dst_colorspace="itu709", threads=1)
         self._ticks = max(self._ticks + 1, round(seconds * _CLOCK))  # two frames cannot stand at one time
@@ -332,7 +338,7 @@ class FilmWriter:
             )
             for name in ("colorspace", "color_primaries", "color_trc", "color_range"):
                 setattr(self._video, name, _BT709)  # 1 is also FFmpeg's number of the range 16 to 235
-            self._sound = None if self._source is None else Sound(self._source, self._container)
+            self._sound = None if self._source is None else AudioCopier(self._source, self._container)
         except (self._av.FFmpegError, OSError, ValueError) as error:
             raise self._refused(error) from error
 
@@ -347,7 +353,7 @@ class FilmWriter:
             raise self._refused(error) from error
 
     def _let_go(self) -> None:
-        """Close what is open, without a word: the film is not kept."""
+        """Close what is open, without a word: the video is not kept."""
         for part in (self._sound, self._container):
             try:
                 if part is not None:
@@ -357,7 +363,7 @@ class FilmWriter:
 
     def _refused(self, error: BaseException) -> OutputError:
         reason = reason_of(error)
-        return OutputError(f"{self._path}: the film cannot be written ({reason}); free space, or name another place")
+        return OutputError(f"{self._path}: the video cannot be written ({reason}); free space, or name another place")
 
 
 def _usable(rate: Fraction | float) -> Fraction:

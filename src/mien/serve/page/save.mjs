@@ -43,7 +43,7 @@ export function readingsToCsv(readings, threshold, emotions) {
 /** What a camera session saw, one row { frame, seconds, id, box, probs } a face and frame, as JSON lines. */
 export function momentsToJson(moments, threshold) {
   const lines = moments.map(({ frame, seconds, faces }) => {
-    const said = faces.map((face) => ({ id: face.id, ...faceValues(face, threshold) }));
+    const said = faces.map((face) => ({ track_id: face.id, ...faceValues(face, threshold) }));
     return JSON.stringify({ frame, seconds: round(seconds, 4), faces: said });
   });
   return lines.map((line) => `${line}\n`).join("");
@@ -51,7 +51,7 @@ export function momentsToJson(moments, threshold) {
 
 /** The same as CSV. */
 export function momentsToCsv(moments, threshold, emotions) {
-  const rows = [["frame", "seconds", "id", "x1", "y1", "x2", "y2", "emotion", "confidence", ...emotions]];
+  const rows = [["frame", "seconds", "track_id", "x1", "y1", "x2", "y2", "emotion", "confidence", ...emotions]];
   for (const { frame, seconds, faces } of moments) {
     for (const face of faces) {
       const { box, emotion, confidence, probs } = faceValues(face, threshold);
