@@ -339,7 +339,7 @@ def test_track_is_a_generator_that_cleans_up(head: Pixels, tmp_path: Path) -> No
     assert threading.active_count() == before
     path.unlink()
     assert set(ids(list(mien.track(_folder(tmp_path, head), fps=5, smooth=0)))) == {(1,)}
-    with pytest.raises(SourceError, match="no such film"):
+    with pytest.raises(SourceError, match="no such video"):
         mien.track(path)
 
 
