@@ -10,6 +10,25 @@ import torch
 
 from mien._errors import DataError, OutputError
 
+_CHECKOUT = Path(__file__).parents[3]  # the folder of results/, where the package is not installed
+
+
+def find_input(name: str) -> Path:
+    """Return the path of a run or file that a recipe names.
+
+    Recorded results are part of the repository: ``results/...`` is looked up there first, so that a shipped recipe
+    finds them from any working directory.
+
+    Args:
+        name: An absolute path, ``~/...``, ``results/...``, or a path relative to the working directory.
+
+    Returns:
+        The path; it need not exist.
+    """
+    path = Path(name).expanduser()
+    recorded = _CHECKOUT / path
+    return recorded if path.parts[:1] == ("results",) and recorded.exists() else path
+
 
 def save_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, atomically.

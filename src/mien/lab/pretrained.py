@@ -6,14 +6,13 @@ the first use and checked; for a timm net, timm's own. Their classifier is left 
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import cast
 
 from torch import Tensor, nn
 
 from mien._download import RemoteFile, fetch
 from mien._errors import DataError, DownloadError, RecipeError
-from mien.lab.files import load_state
+from mien.lab.files import find_input, load_state
 from mien.lab.nets import Net
 from mien.lab.nets._layers import Block, Bottleneck
 from mien.lab.nets._timm import PREFIX, pretrained_features
@@ -62,7 +61,7 @@ def start(net: Net, recipe: Recipe, *, data: str = "") -> None:
     elif named == "imagenet":
         start_from_imagenet(net)
     elif named:
-        _start_from_run(net, recipe, Path(named), data)
+        _start_from_run(net, recipe, data)
 
 
 def start_from_imagenet(net: Net) -> None:
@@ -132,8 +131,9 @@ def _depth(backbone: nn.Module) -> int:
     return depth
 
 
-def _start_from_run(net: Net, recipe: Recipe, folder: Path, data: str) -> None:
-    """The features always; the head's tensors whose shapes agree, where the classes are the same ones."""
+def _start_from_run(net: Net, recipe: Recipe, data: str) -> None:
+    """Load the features, and where the classes are the same, the tensors of the head that have the same shape."""
+    folder = find_input(recipe.net.weights)
     finished = load_state(folder / "final.pt")
     learned = finished["recipe"]["data"]
     if learned.get("expand_first") and not recipe.data.expand_first:

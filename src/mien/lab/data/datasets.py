@@ -31,6 +31,7 @@ from mien.lab.data.faceset import (
 )
 from mien.lab.data.fer2013 import OFFICIAL_COUNTS
 from mien.lab.data.images import SUFFIXES, resize
+from mien.lab.files import find_input
 from mien.lab.recipe import ExtraData, Recipe
 
 
@@ -195,7 +196,7 @@ def _read(path: Path, labels: Mapping[str, str], recipe: Recipe, *, side: int, v
             raise DataError(f"{error.filename or path}: cannot be read ({error.strerror or error})") from error
     if labels:
         raise RecipeError(f"{path}: is FER-2013, whose labels are known; leave data.labels out of the recipe")
-    return load_fer2013(path, votes=Path(votes).expanduser() if votes else None)
+    return load_fer2013(path, votes=find_input(votes) if votes else None)
 
 
 def is_fer2013(path: Path) -> bool:
@@ -232,7 +233,7 @@ def _further(source: ExtraData, main: FaceSet, recipe: Recipe) -> tuple[FaceSet,
         raise RecipeError(f"recipe {recipe.name}: data.extra: a set has no path")
     if not (math.isfinite(source.weight) and source.weight > 0):
         raise RecipeError(f"recipe {recipe.name}: data.extra: weight is above 0, not {source.weight}; or leave it out")
-    faces = _read(start_of(Path(source.path)), source.labels, recipe, side=main.images.shape[-1])
+    faces = _read(start_of(find_input(source.path)), source.labels, recipe, side=main.images.shape[-1])
     eight = recipe.data.classes == "eight" and faces.emotions != CLASS_SETS["eight"]
     return (with_classes(faces, "eight") if eight else faces), source.weight
 

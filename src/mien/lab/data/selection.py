@@ -27,6 +27,7 @@ from mien.lab.data import FaceSet, Split, leaked_into_tests, with_classes
 from mien.lab.data.duplicates import clusters, divide
 from mien.lab.data.faceset import concatenate, split_index
 from mien.lab.data.sampling import epoch_length, row_weights
+from mien.lab.files import find_input
 from mien.lab.recipe import Recipe
 
 ROTATE = 15.0  # degrees, up to
@@ -177,7 +178,7 @@ def _chosen(faces: FaceSet, recipe: Recipe) -> torch.Tensor:
     if recipe.data.exclude_leaked:
         chosen &= ~leaked_into_tests(faces)
     if recipe.data.exclude:
-        chosen &= ~torch.isin(faces.rows, read_exclude(Path(recipe.data.exclude), faces))
+        chosen &= ~torch.isin(faces.rows, read_exclude(find_input(recipe.data.exclude), faces))
     return chosen
 
 
@@ -187,7 +188,7 @@ def read_exclude(path: Path, faces: FaceSet) -> torch.Tensor:
     Raises ``DataError`` naming the line for anything else, and for a row that ``faces`` does not have.
     """
     try:
-        lines = path.expanduser().read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: data.exclude cannot be read ({getattr(error, 'strerror', None) or error})") from error
     known, rows = set(faces.rows.tolist()), []

@@ -23,7 +23,7 @@ from mien._emotions import Emotion
 from mien._errors import DataError
 from mien._progress import Progress, no_progress
 from mien.lab.data import FaceSet
-from mien.lab.files import save_bytes
+from mien.lab.files import find_input, save_bytes
 from mien.lab.inference import TTA, normalise, tta_views
 from mien.lab.recipe import TargetConfig
 from mien.lab.train.run import Trained, load_final
@@ -210,8 +210,8 @@ class Teachers:
         self.config = config
         self.fabric = fabric
         names = config.teachers if config.distillation > 0 else ()
-        self.cached = {name: CachedLogits.load(Path(name)) for name in names if name.endswith(".npz")}
-        self.live = [load_final(Path(name), fabric.device) for name in names if not name.endswith(".npz")]
+        self.cached = {name: CachedLogits.load(find_input(name)) for name in names if name.endswith(".npz")}
+        self.live = [load_final(find_input(name), fabric.device) for name in names if not name.endswith(".npz")]
         for teacher in self.live:
             _check_teacher(teacher)
             if teacher.emotions != tuple(emotions):
