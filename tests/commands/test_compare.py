@@ -156,8 +156,8 @@ def test_a_family_becomes_a_study(run, faces: FaceSet, tmp_path: Path) -> None: 
         (("mien-0", "mein-0"), "did you mean 'mien-0'?"),
         (("mien-0", "results/conv4", "--split", "PublicTst"), 'no such split (did you mean "PublicTest"?)'),
         (("mien-0", "results/conv4", "--split", "all"), "keeps answers for single splits"),
-        (("results/conv4", "mien-0", "--split", "PrivateTest"), "PrivateTest was not judged"),
-        (("mien-0", "results/other-data"), "its answers are about other faces than"),
+        (("results/conv4", "mien-0", "--split", "PrivateTest"), "PrivateTest was not evaluated"),
+        (("mien-0", "results/other-data"), "its predictions belong to other faces than"),
     ],
 )
 def test_what_is_wrong_is_one_line(run, faces: FaceSet, tmp_path: Path, words: tuple[str, ...], message: str) -> None:  # type: ignore[no-untyped-def]

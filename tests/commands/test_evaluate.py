@@ -208,4 +208,4 @@ def test_mien_0_on_public_test_is_as_its_card_says(fer2013_parquet: Path, tmp_pa
     assert told["all"]["n"] == told["total"] == 3589
     assert told["all"]["accuracy"] == pytest.approx(0.705, abs=0.002)
     assert told["ferplus"]["majority"]["n"] == 3186
-    assert "PublicTest chose this model" in told["warnings"][0]
+    assert "PublicTest selected this model" in told["warnings"][0]

@@ -148,7 +148,7 @@ def test_a_model_that_knows_contempt_is_judged_on_the_majority_of_votes(faces: F
     chosen = select_rows(replace(faces, votes=votes, pixels_from_jpeg=jpeg), CLASS_SETS["eight"], Split.PUBLIC_TEST)
     assert chosen.protocol == FERPLUS_PROTOCOL
     assert chosen.account == {
-        "pixels from JPEG, whose votes may be another picture's": 1,
+        "pixels from JPEG, whose votes may be those of another image": 1,
         "no majority of votes for one emotion": 1,
     }
     assert len(chosen.faces) == 26

@@ -73,7 +73,7 @@ def test_faces_mixed_in_leave_the_answers_about_the_set_itself(faces: FaceSet, t
     assert metrics["data_sha256"] == mixed.sha256 != faces.sha256 == metrics["evaluation_sha256"]
     answers, selection = load_recorded(tmp_path / "out", faces, Split.PUBLIC_TEST)
     assert answers.rows.tolist() == selection.faces.rows.tolist()
-    with pytest.raises(DataError, match="its answers are about other faces"):
+    with pytest.raises(DataError, match="its predictions belong to other faces"):
         load_recorded(tmp_path / "out", replace(faces, sha256="another"), Split.PUBLIC_TEST)
 
 
