@@ -122,7 +122,7 @@ BREAKS: dict[str, tuple[dict[str, Any], str]] = {
     "fixed batch": ({"batch": 1}, "crops has shape"),
     "output name": ({"probs_name": "scores"}, r"outputs are \['scores', 'maps'\]"),
     "no maps": ({"maps_output": False}, r"outputs are \['probs'\]"),
-    "no softmax": ({"softmax": False}, "probs are no probabilities"),
+    "no softmax": ({"softmax": False}, "probs are not probabilities"),
 }
 
 

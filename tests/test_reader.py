@@ -218,7 +218,7 @@ def test_decoded_pictures_do_not_pile_up(tiny: Path, draw_face: Draw, threads: i
 
 
 def test_kept_pictures_close_a_batch_early(tiny: Path, draw_face: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "_MOST_KEPT_BYTES", 2 * 64 * 64 * 3)
+    monkeypatch.setattr(pipeline, "_MAX_KEPT_BYTES", 2 * 64 * 64 * 3)
     counting = Counting()
     reader = Reader(tiny, detector=counting)
     for reading in reader.read_many([draw_face(64)] * 50, keep_pixels=True):
@@ -269,9 +269,9 @@ def test_a_kept_face_does_not_hold_its_batch(crop_reader: Reader, draw_face: Dra
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"abstain": 1.5}, "abstain is a probability from 0 to 1, not 1.5"),
-        ({"abstain": float("nan")}, "abstain is a probability"),
-        ({"threads": -1}, "threads counts from 0"),
+        ({"abstain": 1.5}, "abstain is 1.5; it must be a probability from 0 to 1"),
+        ({"abstain": float("nan")}, "abstain is nan"),
+        ({"threads": -1}, "threads is -1; it must be 0"),
         ({"detector": "haar"}, "unknown detector 'haar'"),
         ({"providers": ("tpu",)}, "unknown provider 'tpu'"),
         ({"precision": "int4"}, "unknown precision 'int4'"),
@@ -286,7 +286,7 @@ def test_wrong_arguments_are_one_line(tiny: Path, options: dict[str, Any], messa
 def test_unknown_model_and_wrong_batch(reader: Reader) -> None:
     with pytest.raises(ModelError, match="unknown model 'resnet'"):
         Reader("resnet")
-    with pytest.raises(MienError, match="batch counts from 1, not 0"):
+    with pytest.raises(MienError, match="batch is 0; it must be 1 or more"):
         reader.read_many([], batch=0)
 
 

@@ -1,4 +1,4 @@
-"""How mien opens an ONNX file: one place for threads, execution providers and the errors of both."""
+"""Opens ONNX files: threads, execution providers and their errors."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ import onnxruntime as ort
 
 from mien._errors import ModelError
 
-# The short names that users type, and ONNX Runtime's.
+# Short names of execution providers, and ONNX Runtime's names.
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
@@ -18,21 +18,29 @@ PROVIDERS = {
 
 
 def open_session(path: Path, *, threads: int = 1, providers: Sequence[str] = ("cpu",)) -> ort.InferenceSession:
-    """Open the ONNX file at ``path``.
+    """Open an ONNX file.
 
-    ``threads`` is the number of threads one call may use (0: all cores); ``providers`` are keys of ``PROVIDERS``, first
-    choice first. Raises ``ModelError`` for a missing or damaged file and for a provider that this installation lacks.
+    Args:
+        path: The file.
+        threads: Threads for one call; 0 uses all cores.
+        providers: Execution providers, keys of ``PROVIDERS``, first choice first.
+
+    Returns:
+        The session.
+
+    Raises:
+        ModelError: The file is missing or damaged, or a provider is unknown or not installed.
     """
     if not path.is_file():
-        raise ModelError(f"{path}: no such model file; `mien models` lists the embedded ones")
+        raise ModelError(f"{path}: no such model file")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # A thread that spins between calls steals the core from the rest of the pipeline.
+    # A thread that spins between calls takes the core from the other steps.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # x86 cores without VNNI add pairs of int8 products in 16 bits, which saturate: the embedded models lost 3 points of
-    # accuracy there. This chooses an exact kernel on such cores (a third slower) and changes nothing on any other.
+    # accuracy there. This selects an exact kernel on such cores (a third slower) and changes nothing on others.
     options.add_session_config_entry("session.x64quantprecision", "1")
     try:
         return ort.InferenceSession(str(path), options, providers=[_full_name(p) for p in providers])
@@ -40,7 +48,7 @@ def open_session(path: Path, *, threads: int = 1, providers: Sequence[str] = ("c
         raise
     except Exception as error:  # ONNX Runtime's own classes share no base below Exception
         raise ModelError(
-            f"{path}: not a usable ONNX file ({_first_line(error)}); install mien again or export it anew"
+            f"{path}: not a usable ONNX file ({_first_line(error)}); install mien again or export it again"
         ) from error
 
 

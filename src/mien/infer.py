@@ -1,10 +1,9 @@
-"""Crops -> probabilities and maps: the one place that runs a classifier, and that refuses a file breaking the contract.
+"""Crops -> probabilities and maps: runs a classifier, and refuses a file that breaks the contract.
 
 The contract: input ``crops`` uint8 ``[N, S, S]`` grey; outputs ``probs`` float32 ``[N, C]``, calibrated, and ``maps``
-float32 ``[N, C, h, w]``; everything else that a reader must know stands in the file's metadata.
+float32 ``[N, C, h, w]``. Everything else that a reader must know is in the metadata of the file.
 """
 
-import difflib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from mien._emotions import Emotion
 from mien._errors import ModelError
 from mien._framing import Framing
 from mien._session import open_session
+from mien._suggest import nearest_words
 from mien.bundled import BUNDLED
 
 CONTRACT = "1"
@@ -35,16 +35,21 @@ METADATA = (
 )
 PRECISIONS = {"int8": "model.onnx", "fp32": "model-fp32.onnx"}
 
-# Crops given to ONNX Runtime at once. Its memory grows with them, its speed does not: a net of 128 MMAC took 0.57 ms a
-# crop in int8 for 16 to 256 at once; in fp32 1.8 ms up to 64, but 2.7 ms from 128 on, when the cache was full.
+# Crops in one call of ONNX Runtime. More crops need more memory but are not faster: a network of 128 MMAC took 0.57 ms
+# a crop in int8 for 16 to 256 crops; in fp32 it took 1.8 ms up to 64, but 2.7 ms from 128 on, when the cache was full.
 CHUNK = 64
 
 
 class Classifier:
-    """A network that was opened from an ONNX file of the contract. Calls are thread-safe.
+    """A network opened from an ONNX file that follows the contract. Calls are thread-safe.
 
-    ``name`` is the model's, ``emotions`` are its classes in the order of its answers, ``size`` is the side S of its
-    crops in pixels, ``framing`` says how a face lies in them, ``metadata`` holds all that the file says about itself.
+    Attributes:
+        name: The name of the model.
+        emotions: Its C classes, in the order of its outputs.
+        size: The side S of its crops, in pixels.
+        framing: Where the eyes and the mouth are in its crops.
+        metadata: The metadata of the file.
+        path: The file.
     """
 
     name: str
@@ -54,19 +59,34 @@ class Classifier:
     metadata: Mapping[str, str]
 
     def __init__(self, path: Path, *, threads: int = 1, providers: Sequence[str] = ("cpu",)) -> None:
-        """Open ``path``; raises ``ModelError`` that names the part of the contract which the file breaks."""
+        """Open a file and check it against the contract.
+
+        Args:
+            path: The ONNX file.
+            threads: Threads of ONNX Runtime for one call; 0 uses all cores.
+            providers: Execution providers of ONNX Runtime, first choice first, as of ``Reader``.
+
+        Raises:
+            ModelError: The file is missing or damaged, or breaks the contract; the message names the part.
+        """
         self.path = path
         self._session = open_session(path, threads=threads, providers=providers)
         self.metadata = MappingProxyType(dict(self._session.get_modelmeta().custom_metadata_map))
         self._read_metadata()
         self._check_signature()
-        self._map_hw = self._try()
+        self._map_hw = self._check_outputs()
 
     def __call__(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Read ``crops``, uint8 ``[N, S, S]`` grey: ``probs`` float32 ``[N, C]`` and ``maps`` float32 ``[N, C, h, w]``.
+        """Classify crops.
 
-        N may be 0 or any number: long batches run in pieces of bounded memory. Raises ``ModelError`` for another shape
-        or type.
+        Args:
+            crops: Grey crops, uint8 ``[N, S, S]``. N may be 0 or large: long batches run in parts of bounded memory.
+
+        Returns:
+            The probabilities, float32 ``[N, C]``, and the maps, float32 ``[N, C, h, w]``.
+
+        Raises:
+            ModelError: The crops have another shape or type.
         """
         if crops.dtype != np.uint8 or crops.shape[1:] != (self.size, self.size):
             wanted, given = f"uint8 [N, {self.size}, {self.size}]", f"{crops.dtype} {list(crops.shape)}"
@@ -91,21 +111,21 @@ class Classifier:
         return ModelError(f"{self.path}: not a mien classifier: {what}; export the model again")
 
     def _read_metadata(self) -> None:
-        said = self.metadata
-        if "mien_contract" not in said:
+        metadata = self.metadata
+        if "mien_contract" not in metadata:
             raise self._broken("its metadata has no mien_contract")
-        if said["mien_contract"] != CONTRACT:
-            raise self._broken(f"it follows contract {said['mien_contract']!r}, this mien reads {CONTRACT!r}")
-        missing = [key for key in METADATA if key not in said]
+        if metadata["mien_contract"] != CONTRACT:
+            raise self._broken(f"it follows contract {metadata['mien_contract']!r}, this mien reads {CONTRACT!r}")
+        missing = [key for key in METADATA if key not in metadata]
         if missing:
             raise self._broken(f"its metadata lacks {', '.join(missing)}")
-        if said["precision"] not in PRECISIONS:
-            raise self._broken(f"its precision {said['precision']!r} is none of {', '.join(PRECISIONS)}")
-        self.name = said["name"]
-        self.emotions = self._read_emotions(said["emotions"])
-        self.size = self._read_size(said["size"])
+        if metadata["precision"] not in PRECISIONS:
+            raise self._broken(f"its precision {metadata['precision']!r} is none of {', '.join(PRECISIONS)}")
+        self.name = metadata["name"]
+        self.emotions = self._read_emotions(metadata["emotions"])
+        self.size = self._read_size(metadata["size"])
         try:
-            self.framing = Framing.from_json(said["framing"])
+            self.framing = Framing.from_json(metadata["framing"])
         except ModelError as error:
             raise self._broken(str(error).partition(";")[0]) from error
 
@@ -121,7 +141,7 @@ class Classifier:
 
     def _read_size(self, text: str) -> int:
         if not text.isdecimal() or int(text) < 1:
-            raise self._broken(f"its size {text!r} is no positive number of pixels")
+            raise self._broken(f"its size {text!r} is not a positive number of pixels")
         return int(text)
 
     def _check_signature(self) -> None:
@@ -143,8 +163,8 @@ class Classifier:
             if not _agrees(value.shape, shape):
                 raise self._broken(f"{value.name} has shape {value.shape}, not {['N', *shape[1:]]}")
 
-    def _try(self) -> tuple[int, int]:
-        """Read two blank crops, for what a graph declares and answers may differ; returns height and width of maps."""
+    def _check_outputs(self) -> tuple[int, int]:
+        """Run two blank crops, for outputs may differ from the declared ones; return height and width of the maps."""
         blank = np.zeros((2, self.size, self.size), np.uint8)
         try:
             probs, maps = self._run(blank)
@@ -152,24 +172,31 @@ class Classifier:
             raise self._broken(f"it cannot read two crops ({str(error).splitlines()[0][:160]})") from error
         classes = len(self.emotions)
         if probs.shape != (2, classes) or maps.ndim != 4 or maps.shape[:2] != (2, classes):
-            raise self._broken(f"for two crops it answers probs {list(probs.shape)} and maps {list(maps.shape)}")
+            raise self._broken(f"for two crops it returns probs {list(probs.shape)} and maps {list(maps.shape)}")
         if not np.isfinite(maps).all() or not np.allclose(probs.sum(axis=1), 1, atol=1e-3) or (probs < 0).any():
-            raise self._broken("its probs are no probabilities (each row must be >= 0 and sum to 1)")
+            raise self._broken("its probs are not probabilities (each row must be >= 0 and sum to 1)")
         return int(maps.shape[2]), int(maps.shape[3])
 
 
 def bundled_models() -> tuple[str, ...]:
-    """The names of the classifiers that come with mien, sorted."""
+    """Return the names of the embedded classifiers, sorted."""
     if not BUNDLED.is_dir():
         return ()
     return tuple(sorted(folder.name for folder in BUNDLED.iterdir() if _is_classifier(folder / PRECISIONS["int8"])))
 
 
 def find_model(name_or_path: str | os.PathLike[str], *, precision: str = "int8") -> Path:
-    """The ONNX file of an embedded model's name, of a folder laid out like one, or of a path to a file.
+    """Find the ONNX file of a model.
 
-    ``precision`` chooses between the files of a name or folder, ``"int8"`` or ``"fp32"``; a path to a file is taken as
-    it is. Raises ``ModelError`` for anything that is not there, naming the nearest embedded model.
+    Args:
+        name_or_path: The name of an embedded model, a folder with the same files as one, or the path of an ONNX file.
+        precision: The file of a name or folder to choose, ``"int8"`` or ``"fp32"``. It has no effect on a file.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        ModelError: There is no such model or file; the message names the nearest embedded model.
     """
     if precision not in PRECISIONS:
         raise ModelError(f"unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
@@ -187,19 +214,19 @@ def find_model(name_or_path: str | os.PathLike[str], *, precision: str = "int8")
     if path.is_file():
         return path
     if path.suffix == ".onnx" or path.name != wanted:
-        raise ModelError(f"{wanted}: no such model file; `mien models` lists the embedded models")
-    near = difflib.get_close_matches(wanted, known, n=1, cutoff=0.4)
+        raise ModelError(f"{wanted}: no such model file; embedded models: {', '.join(known) or 'none'}")
+    near = nearest_words(wanted, known, cutoff=0.4)
     hint = f"did you mean {near[0]!r}?" if near else "give the path of an ONNX file"
     raise ModelError(f"unknown model {wanted!r}; {hint} (embedded: {', '.join(known) or 'none'})")
 
 
 def _is_classifier(path: Path) -> bool:
-    # Metadata lies in an ONNX file as plain bytes: looking for its key costs a millisecond, opening a session thirty.
+    # Metadata is plain bytes in an ONNX file: a search for its key takes 1 ms, opening a session 30 ms.
     return path.is_file() and b"mien_contract" in path.read_bytes()
 
 
 def _agrees(shape: Sequence[int | str | None], wanted: Sequence[int | None]) -> bool:
-    """A dimension that the file leaves open agrees with every wanted one; N itself must be open."""
+    """Whether a declared shape fits. An open dimension fits every wanted one; N itself must be open."""
     if len(shape) != len(wanted) or isinstance(shape[0], int):
         return False
     return all(w is None or not isinstance(s, int) or s == w for s, w in zip(shape, wanted, strict=True))

@@ -1,4 +1,4 @@
-"""Reader: decode, detect, extract, infer, for one picture or for a stream of them with their faces batched."""
+"""Reader: decode, detect, extract and infer, for one image or for many with their faces in batches."""
 
 import json
 import os
@@ -20,18 +20,21 @@ from mien.detect import Detector, open_detector
 from mien.extract import extract
 from mien.infer import Classifier, find_model
 
-# Pictures decoded at the same time: a 12-megapixel photograph takes 36 MB and its tiles as much again.
-_MOST_WORKERS = 8
-# Bytes of kept pictures at which a batch is closed early, so that 64 large photographs do not fill the memory.
-_MOST_KEPT_BYTES = 256 * 2**20
+# Images decoded at the same time: a photograph of 12 megapixels takes 36 MB, and its tiles take as much again.
+_MAX_WORKERS = 8
+# Bytes of kept pixels at which a batch is closed early, so that 64 large photographs do not fill the memory.
+_MAX_KEPT_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A picture between ``Reader.prepare`` and ``Reader.classify``: its crops wait for the classifier.
+    """An image between ``Reader.prepare`` and ``Reader.classify``.
 
-    ``reading`` is the reading so far, without faces; ``crops`` (uint8 ``[N, S, S]``) and ``to_image`` (``[N, 2, 3]``)
-    stand in the order of the ``detections``.
+    Attributes:
+        reading: The reading so far, without faces.
+        detections: The N faces that the detector found.
+        crops: One grey crop for each detection, uint8 ``[N, S, S]``.
+        to_image: The transform of each crop to the image, float64 ``[N, 2, 3]``, as ``mien.extract`` returns it.
     """
 
     reading: Reading
@@ -41,7 +44,21 @@ class Prepared:
 
 
 class Reader:
-    """Reads faces: opens the models once, then answers a ``Reading`` for every picture. Threads may share a reader."""
+    """Reads faces in images. It opens its models once; threads may share a reader.
+
+    Attributes:
+        model: The classifier, a ``mien.infer.Classifier``.
+        detector: The detector.
+        abstain: Probability from 0 to 1 below which a face gets no emotion.
+
+    Example:
+        >>> import numpy as np
+        >>> from mien import Reader
+        >>> reader = Reader()
+        >>> reading = reader.read(np.zeros((120, 160, 3), np.uint8))
+        >>> reading.size_wh, reading.faces
+        ((160, 120), ())
+    """
 
     def __init__(
         self,
@@ -55,77 +72,149 @@ class Reader:
         max_bytes: int = MAX_BYTES,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
-        """Open ``model`` (an embedded name, or the path of an ONNX file of mien's contract) and ``detector``.
+        """Open the classifier and the detector.
 
-        ``detector`` is ``"blazeface"``, ``"yunet"``, ``"none"`` (each picture is one tight crop of a face) or a
-        callable of your own. ``precision`` chooses an embedded model's file, ``"int8"`` or ``"fp32"``. ``threads`` is
-        in how many pictures ``read_many`` looks for faces at once, and how many cores may classify a batch (0: all).
-        ``providers`` are ONNX Runtime's, first choice first: ``"cpu"``, ``"cuda"``, ``"coreml"``, ``"openvino"``,
-        ``"directml"``. A face whose highest probability lies below ``abstain`` (0..1) gets the emotion ``None``.
-        ``max_bytes`` and ``max_pixels`` limit every picture.
+        Args:
+            model: The name of an embedded model, or the path of an ONNX file that follows mien's contract.
+            detector: ``"blazeface"``, ``"yunet"``, ``"none"`` (each image is one tight crop of a face), or an object
+                that follows the protocol ``mien.detect.Detector``.
+            precision: The file of an embedded model to use, ``"int8"`` or ``"fp32"``.
+            threads: How many images ``read_many`` prepares at once, and how many threads classify a batch. 0 uses all
+                cores.
+            providers: Execution providers of ONNX Runtime, first choice first: ``"cpu"``, ``"cuda"``, ``"coreml"``,
+                ``"openvino"``, ``"directml"``.
+            abstain: Probability from 0 to 1. A face whose highest probability is below it gets the emotion ``None``.
+            max_bytes: The largest size of an encoded image, in bytes.
+            max_pixels: The largest number of pixels (width times height) of an image.
 
-        Raises ``ModelError`` for a model, detector or provider that is not there, ``MienError`` for a number out of its
-        range.
+        Raises:
+            ModelError: A model, detector or provider is unknown, missing or damaged.
+            DownloadError: The detector's file cannot be downloaded.
+            MienError: ``abstain`` or ``threads`` is out of range.
         """
         if not 0 <= abstain <= 1:
-            raise MienError(f"abstain is a probability from 0 to 1, not {abstain}")
+            raise MienError(f"abstain is {abstain}; it must be a probability from 0 to 1")
         if threads < 0:
-            raise MienError(f"threads counts from 0 (all cores), not {threads}")
+            raise MienError(f"threads is {threads}; it must be 0 (all cores) or more")
         self.model = Classifier(find_model(model, precision=precision), threads=threads, providers=providers)
-        # One core a picture: a second one makes a single picture no faster, and many are read side by side.
+        # One thread for each image: a second one makes a single image no faster, and many are prepared in parallel.
         self.detector = open_detector(detector, providers=providers) if isinstance(detector, str) else detector
         self.abstain = abstain
-        self._workers = min(threads or os.cpu_count() or 1, _MOST_WORKERS)
+        self._workers = min(threads or os.cpu_count() or 1, _MAX_WORKERS)
         self._limits = {"max_bytes": max_bytes, "max_pixels": max_pixels}
 
     def read(self, image: Source, *, keep_pixels: bool = False) -> Reading:
-        """Read one picture: a path, bytes, a binary stream, an array (RGB uint8 ``[H, W, 3]``, grey) or a Pillow image.
+        """Read the faces of one image.
 
-        ``keep_pixels`` leaves the decoded picture in the reading. Raises an ``ImageError`` that names what is wrong
-        with the picture.
+        Args:
+            image: A path, bytes, a binary stream, a Pillow image, or an array: RGB uint8 ``[H, W, 3]`` or grey
+                ``[H, W]``.
+            keep_pixels: Whether to keep the decoded image in ``Reading.pixels``.
+
+        Returns:
+            The reading, with one ``Face`` for each detection, the largest first.
+
+        Raises:
+            ImageError: The image cannot be read; the message says why.
+
+        Example:
+            >>> from PIL import Image
+            >>> reading = Reader(detector="none").read(Image.new("RGB", (64, 64)))
+            >>> len(reading.faces)
+            1
         """
         return self.classify([self.prepare(image, keep_pixels=keep_pixels)])[0]
 
     def read_many(
         self, images: Iterable[Source], *, batch: int = 64, keep_pixels: bool = False
     ) -> Generator[Reading, None, None]:
-        """Read pictures in their order, one ``Reading`` each; the faces of several are classified together.
+        """Read images in their order. The faces of several images are classified together.
 
-        Lazy: at most about ``batch`` pictures (or the pictures of ``batch`` faces) are taken from ``images`` before
-        their readings are given out; with ``batch=1`` each is given out at once. Pictures are decoded ahead on as many
-        threads as the reader has. A picture that cannot be read gives a reading whose ``error`` says why; every other
-        error, also one of ``images`` itself, is raised. Closing the generator stops the threads.
+        The generator is lazy: it takes about ``batch`` images (or the images of ``batch`` faces) from ``images`` before
+        it yields their readings. Images are prepared ahead on the threads of the reader. Close the generator to stop
+        the threads.
+
+        Args:
+            images: Images as ``read`` takes them.
+            batch: The number of images or faces after which a batch is classified, 1 or more. With 1 each reading is
+                yielded as soon as it is complete.
+            keep_pixels: Whether to keep the decoded images in ``Reading.pixels``.
+
+        Returns:
+            A generator of one ``Reading`` for each image. Where an image cannot be read, ``Reading.error`` says why.
+
+        Raises:
+            MienError: ``batch`` is out of range. Errors of ``images`` itself are raised by the generator.
+
+        Example:
+            >>> import numpy as np
+            >>> images = [np.zeros((64, 64, 3), np.uint8)] * 3
+            >>> [len(reading.faces) for reading in Reader(detector="none").read_many(images)]
+            [1, 1, 1]
         """
         if batch < 1:
-            raise MienError(f"batch counts from 1, not {batch}")
+            raise MienError(f"batch is {batch}; it must be 1 or more")
         return self._read_batches(images, batch, keep_pixels)
 
     def prepare(self, image: Source, *, keep_pixels: bool = False) -> Prepared:
-        """The first half of ``read``: decode the picture, find its faces, cut their crops.
+        """Decode an image, find its faces and cut their crops: the first half of ``read``.
 
-        For programs that batch the second half, ``classify``, in their own way. Raises an ``ImageError`` as ``read``.
+        For programs that form the batches of ``classify``, the second half, themselves.
+
+        Args:
+            image: An image as ``read`` takes it.
+            keep_pixels: Whether to keep the decoded image in ``Reading.pixels``.
+
+        Returns:
+            The prepared image.
+
+        Raises:
+            ImageError: The image cannot be read.
         """
-        picture = decode(image, **self._limits)
-        pixels = picture.pixels
+        decoded = decode(image, **self._limits)
+        pixels = decoded.pixels
         height, width = pixels.shape[:2]
         detections = self.detector(pixels)
         crops, to_image = extract(pixels, detections, size=self.model.size, framing=self.model.framing)
-        reading = Reading((), picture.source, (width, height), picture.note, pixels=pixels if keep_pixels else None)
+        reading = Reading((), decoded.source, (width, height), decoded.note, pixels=pixels if keep_pixels else None)
         return Prepared(reading, detections, crops, to_image)
 
     def classify(self, prepared: Sequence[Prepared]) -> list[Reading]:
-        """The second half of ``read``: the faces of all these pictures in one batch, a reading for each picture."""
+        """Classify the faces of prepared images in one batch: the second half of ``read``.
+
+        Args:
+            prepared: Images as ``prepare`` returns them.
+
+        Returns:
+            One reading for each image, in the same order.
+        """
         if not prepared:
             return []
-        probs, maps = self.model(np.concatenate([picture.crops for picture in prepared]))
-        answers = zip(probs, maps, strict=True)
-        return [self._complete(picture, answers) for picture in prepared]
+        probs, maps = self.model(np.concatenate([image.crops for image in prepared]))
+        outputs = zip(probs, maps, strict=True)
+        return [self._complete(image, outputs) for image in prepared]
 
     def read_at(self, pixels: NDArray[np.uint8], detections: Sequence[Detection]) -> tuple[Face, ...]:
-        """Read the faces of an RGB uint8 ``[H, W, 3]`` picture where ``detections`` say they are, in that order."""
+        """Read faces whose places are known, without the detector.
+
+        Args:
+            pixels: The image, RGB uint8 ``[H, W, 3]``.
+            detections: The faces, in pixels of the image.
+
+        Returns:
+            One face for each detection, in the same order.
+
+        Example:
+            >>> import numpy as np
+            >>> from mien import Box
+            >>> from mien.detect import Detection
+            >>> face = Detection(Box(10, 10, 50, 50), score=1.0, points=None)
+            >>> len(Reader().read_at(np.zeros((64, 64, 3), np.uint8), [face]))
+            1
+        """
         crops, to_image = extract(pixels, detections, size=self.model.size, framing=self.model.framing)
-        answers = zip(detections, crops, to_image, *self.model(crops), strict=True)
-        return tuple(self._face(*answer) for answer in answers)
+        outputs = zip(detections, crops, to_image, *self.model(crops), strict=True)
+        return tuple(self._face(*output) for output in outputs)
 
     def describe(self) -> dict[str, str]:
         """Describe the model and the detector for people, as ``Html`` shows them.
@@ -163,7 +252,7 @@ class Reader:
                 pending.append(prepared)
                 faces += len(prepared.detections)
                 kept_bytes += 0 if prepared.reading.pixels is None else prepared.reading.pixels.nbytes
-                if max(len(pending), faces) >= batch or kept_bytes >= _MOST_KEPT_BYTES:
+                if max(len(pending), faces) >= batch or kept_bytes >= _MAX_KEPT_BYTES:
                     yield from self.classify(pending)
                     pending, faces, kept_bytes = [], 0, 0
             yield from self.classify(pending)
@@ -171,7 +260,7 @@ class Reader:
             prepared_ahead.close()
 
     def _prepare_ahead(self, images: Iterable[Source], batch: int, keep: bool) -> Generator[Prepared, None, None]:
-        """Prepared pictures in order. The window of running threads is short: it bounds the memory."""
+        """Prepare images in order, on several threads. The short window of running tasks bounds the memory."""
         if self._workers == 1:
             yield from (self._prepare_safely(image, keep) for image in images)
             return
@@ -196,10 +285,10 @@ class Reader:
             reading = Reading(faces=(), source=name_of(image), size_wh=(0, 0), error=" ".join(str(error).split()))
             return Prepared(reading, (), np.empty((0, size, size), np.uint8), np.empty((0, 2, 3)))
 
-    def _complete(self, prepared: Prepared, answers: Iterator[tuple[Any, Any]]) -> Reading:
+    def _complete(self, prepared: Prepared, outputs: Iterator[tuple[Any, Any]]) -> Reading:
         found = zip(prepared.detections, prepared.crops, prepared.to_image, strict=True)
-        # `answers` runs on through the batch: each picture takes as many as it has faces.
-        faces = [self._face(detection, crop, matrix, *next(answers)) for detection, crop, matrix in found]
+        # The iterator covers the whole batch: each image takes as many outputs as it has faces.
+        faces = [self._face(detection, crop, matrix, *next(outputs)) for detection, crop, matrix in found]
         return replace(prepared.reading, faces=tuple(faces))
 
     def _face(
@@ -227,7 +316,7 @@ class Reader:
 
 
 def _measured(text: str) -> dict[str, str]:
-    """The metrics in a model file's metadata, by name; none where the text is not a JSON object of numbers."""
+    """Return the metrics in a model's metadata by name; none where the text is not a JSON object of numbers."""
     try:
         values = json.loads(text)
     except ValueError:
@@ -240,7 +329,7 @@ def _measured(text: str) -> dict[str, str]:
 
 
 def _own(view: NDArray[Any]) -> NDArray[Any]:
-    """A read-only copy: a face that is kept must not keep the arrays of its whole batch."""
+    """Return a read-only copy, so that a kept face does not keep the arrays of its whole batch."""
     copied = view.copy()
     copied.flags.writeable = False
     return copied

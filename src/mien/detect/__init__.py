@@ -16,7 +16,7 @@ from mien._errors import ModelError
 from mien._face import Box, Detection
 from mien._suggest import suggest
 
-__all__ = ["DETECTORS", "THRESHOLD", "Detector", "open_detector"]
+__all__ = ["DETECTORS", "THRESHOLD", "Detection", "Detector", "open_detector"]
 
 # Module and class of each detector; a module is imported when its detector is opened.
 _MODULES = {
@@ -38,6 +38,7 @@ class Detector(Protocol):
         A detector of your own that returns one fixed box:
 
         >>> from mien import Box, Reader
+        >>> from mien.detect import Detection
         >>> class Fixed:
         ...     name = "fixed"
         ...     def __call__(self, pixels):
@@ -60,15 +61,26 @@ class Detector(Protocol):
 
 
 class WholeImage:
-    """Returns the whole image as one face without key points: for images that are tight crops of a face."""
+    """Returns the whole image as one face without key points. Use it for images that are tight crops of a face.
+
+    Args:
+        settings: The settings of ``open_detector``; none has an effect.
+    """
 
     name = "none"
 
     def __init__(self, **settings: object) -> None:
-        """``settings`` are those of ``open_detector``; none has an effect."""
+        pass
 
     def __call__(self, pixels: NDArray[np.uint8]) -> list[Detection]:
-        """One detection with score 1 that covers ``pixels``, RGB uint8 ``[H, W, 3]``."""
+        """Return one detection with score 1.
+
+        Args:
+            pixels: The image, RGB uint8 ``[H, W, 3]``.
+
+        Returns:
+            A list of one detection that covers the image.
+        """
         height, width = pixels.shape[:2]
         return [Detection(Box(0.0, 0.0, float(width), float(height)), 1.0, None)]
 
