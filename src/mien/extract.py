@@ -1,6 +1,6 @@
-"""Picture, detections -> crops: the face turned upright and framed as the training faces are.
+"""Image, detections -> crops: each face turned upright and framed as the training faces are.
 
-Plain arithmetic in a fixed order, so that another language can cut the very same crops.
+Plain arithmetic in a fixed order, so that an implementation in another language cuts identical crops.
 """
 
 import math
@@ -13,34 +13,52 @@ from mien._errors import MienError
 from mien._face import Box, Detection, KeyPoints, Point
 from mien._framing import FER2013, Framing
 
-# Distance of the eyes in widths of the box below which they say nothing about rotation: the face is in full profile, or
-# the points are wrong. Of FER-2013's faces about 1 in 1,000 lies below.
-_LEAST_EYES = 0.1
+# Smallest distance of the eyes, in widths of the box, from which the rotation is computed. Below it the face is in full
+# profile, or the points are wrong: about 1 in 1,000 of FER-2013's faces.
+_MIN_EYE_DISTANCE = 0.1
 
-# A head that turns aside brings its eyes closer together, but not its mouth to the eyes: the mouth holds up the size.
-# To this share only, as an open mouth lies lower. Chosen by `tools/measure_framing.py`.
+# A head that turns to the side brings its eyes closer together, but not its mouth closer to the eyes: the size is at
+# least this share of what the mouth gives. Not more, as an open mouth is lower. Chosen by `tools/measure_framing.py`.
 _MOUTH_SHARE = 0.9
 
-# Places looked up along one side of a crop's pixel, at most; where that is too few, blocks are averaged first.
-MOST_SAMPLES = 3
+# Largest number of samples along one side of a crop's pixel; where that is too few, blocks are averaged first.
+_MAX_SAMPLES = 3
 
-# Places looked up at a time, so that they stay in a core's cache.
+# Samples computed at a time, so that they stay in a core's cache.
 _BAND = 1 << 14
 
-# ITU-R BT.601 luma in 1/65536: integers, so that every machine rounds alike. They sum to 65536.
+# ITU-R BT.601 luma in 1/65536: integers, so that the rounding is the same on every machine. They sum to 65536.
 _RED, _GREEN, _BLUE = 19595.0, 38470.0, 7471.0
 
 
 def extract(
     pixels: NDArray[np.uint8], detections: Sequence[Detection], *, size: int, framing: Framing = FER2013
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """Cut one grey crop for each detection out of ``pixels``, RGB uint8 ``[H, W, 3]``.
+    """Cut one grey crop for each detection out of an image.
 
-    Returns ``crops``, uint8 ``[N, size, size]``, and ``to_image``, float64 ``[N, 2, 3]``: the affine transforms that
-    take a crop's ``(x, y, 1)`` to the picture. Both sides count continuously: a crop spans 0..size, and the centre of a
-    pixel lies at + 0.5.
+    Outside of the image its edge is repeated. A detection without key points gives its box, stretched to a square.
 
-    Places outside of the picture repeat its edge. A detection without key points gives its box, stretched to a square.
+    Args:
+        pixels: The image, RGB uint8 ``[H, W, 3]``.
+        detections: N faces, in pixels of the image.
+        size: Side of a crop in pixels.
+        framing: Where the eyes and the mouth are in a crop.
+
+    Returns:
+        The crops, uint8 ``[N, size, size]``, and their affine transforms, float64 ``[N, 2, 3]``, from a crop's
+        ``(x, y, 1)`` to the image. Coordinates are continuous: a crop spans 0 to ``size``, and the centre of its first
+        pixel is at 0.5.
+
+    Raises:
+        MienError: The corners of a box are not finite numbers.
+
+    Example:
+        >>> import numpy as np
+        >>> from mien._face import Box, Detection
+        >>> face = Detection(Box(0, 0, 8, 8), score=1.0, points=None)
+        >>> crops, to_image = extract(np.zeros((8, 8, 3), np.uint8), [face], size=4)
+        >>> crops.shape, to_image.shape
+        ((1, 4, 4), (1, 2, 3))
     """
     to_image = np.empty((len(detections), 2, 3))
     crops = np.empty((len(detections), size, size), np.uint8)
@@ -51,14 +69,14 @@ def extract(
 
 
 def _place(detection: Detection, framing: Framing) -> NDArray[np.float64]:
-    """The affine that takes a crop's unit square to the picture.
+    """Return the affine transform from a crop's unit square to the image.
 
-    The eyes give rotation and place; the size is what the eyes say, or the mouth when the head is turned. The box has
-    no part in it: each detector draws it in its own way.
+    The eyes give rotation and position. The eyes, or the mouth where the head is turned, give the size. The box is not
+    used, because detectors draw it differently.
     """
     box, points = detection.box, detection.points
     if not all(map(math.isfinite, box)):
-        raise MienError(f"the detector answered the box {tuple(box)}; its corners must be finite numbers")
+        raise MienError(f"the detector returned the box {tuple(box)}; its corners must be finite numbers")
     if points is None or not _usable(points, box):
         return np.array([[box.width, 0, box.x1], [0, box.height, box.y1]])
     right, left = points.right_eye, points.left_eye
@@ -72,18 +90,18 @@ def _place(detection: Detection, framing: Framing) -> NDArray[np.float64]:
 def _usable(points: KeyPoints, box: Box) -> bool:
     right, left = points.right_eye, points.left_eye
     finite = all(map(math.isfinite, (*right, *left, *points.mouth)))
-    return finite and _distance(right, left) > _LEAST_EYES * box.width
+    return finite and _distance(right, left) > _MIN_EYE_DISTANCE * box.width
 
 
 def _drop(right: Point, left: Point, mouth: Point) -> float:
-    """How far the mouth lies below the line through the eyes."""
+    """Return the distance from the line through the eyes down to the mouth."""
     across, down = left[0] - right[0], left[1] - right[1]
     middle = _middle(right, left)
     return (across * (mouth[1] - middle[1]) - down * (mouth[0] - middle[0])) / _distance(right, left)
 
 
 def _turn(right: Point, left: Point, framing: Framing) -> Point:
-    """Cosine and sine of the angle from the framing's line through the eyes to the face's own."""
+    """Return cosine and sine of the angle from the framing's eye line to the face's eye line."""
     across, down = left[0] - right[0], left[1] - right[1]
     level_across = framing.left_eye[0] - framing.right_eye[0]
     level_down = framing.left_eye[1] - framing.right_eye[1]
@@ -92,16 +110,16 @@ def _turn(right: Point, left: Point, framing: Framing) -> Point:
 
 
 def _similarity(turn: Point, side: float, anchor: Point, framing: Framing) -> NDArray[np.float64]:
-    """Turn and scale a unit square to ``side`` pixels so that its eyes' middle comes to lie on ``anchor``."""
+    """Turn and scale a unit square to ``side`` pixels so that the middle of its eyes is at ``anchor``."""
     a, b = side * turn[0], side * turn[1]
     across, down = _middle(framing.right_eye, framing.left_eye)
     return np.array([[a, -b, anchor[0] - (a * across - b * down)], [b, a, anchor[1] - (b * across + a * down)]])
 
 
 def _leave_tilt(upright: NDArray[np.float64], most: float) -> NDArray[np.float64]:
-    """Turn an upright crop back about its centre until the face leans as in the picture, ``most`` radians at most.
+    """Turn an upright crop back about its centre to the tilt in the image, by at most ``most`` radians.
 
-    A network that learned from leaning heads reads them better so, and small errors of the eye points turn nothing.
+    A network trained on tilted heads reads them better, and small errors of the eye points have no effect.
     """
     (a, b), centre = upright[:, 0].tolist(), upright @ [0.5, 0.5, 1]
     side = math.sqrt(a * a + b * b)
@@ -118,23 +136,23 @@ def _middle(one: Point, other: Point) -> Point:
 
 
 def _distance(one: Point, other: Point) -> float:
-    # The square root is rounded alike everywhere, math.hypot is not.
+    # The square root is rounded the same on every machine, math.hypot is not.
     across, down = other[0] - one[0], other[1] - one[1]
     return math.sqrt(across * across + down * down)
 
 
 def _cut(pixels: NDArray[np.uint8], to_image: NDArray[np.float64], size: int) -> NDArray[np.uint8]:
-    """Sample ``pixels`` over a crop's grid, each of its pixels an average of enough places that nothing aliases."""
+    """Sample an image over a crop's grid; each pixel is the mean of enough samples to avoid aliasing."""
     (a, b, c), (d, e, f) = to_image.tolist()
-    # Picture pixels per crop pixel; less a hair, that a face of the crop's own size is taken pixel by pixel.
+    # Image pixels per crop pixel; slightly less, so that a face of exactly the crop's size needs one sample a pixel.
     step = max(math.sqrt(a * a + d * d), math.sqrt(b * b + e * e)) - 1e-6
-    samples = min(max(math.ceil(step), 1), MOST_SAMPLES)
-    block = min(max(math.ceil(step / MOST_SAMPLES), 1), *pixels.shape[:2])
+    samples = min(max(math.ceil(step), 1), _MAX_SAMPLES)
+    block = min(max(math.ceil(step / _MAX_SAMPLES), 1), *pixels.shape[:2])
     left, right = _span(a, b, c, size, pixels.shape[1], block)
     top, bottom = _span(d, e, f, size, pixels.shape[0], block)
     grey = _reduce(pixels[top:bottom, left:right], block)
     grid = (np.arange(size * samples) + 0.5) / samples
-    # Places counted in blocks of the region, from the centre of the first.
+    # Positions in blocks of the region, from the centre of the first block.
     x_across, x_down = (a * grid + (c - left)) / block - 0.5, b * grid[:, None] / block
     y_across, y_down = (d * grid + (f - top)) / block - 0.5, e * grid[:, None] / block
     band = max(_BAND // grid.size // samples, 1) * samples
@@ -147,9 +165,9 @@ def _cut(pixels: NDArray[np.uint8], to_image: NDArray[np.float64], size: int) ->
 
 
 def _span(a: float, b: float, c: float, size: int, length: int, block: int) -> tuple[int, int]:
-    """First and last (exclusive) pixel of the picture's side that a crop touches, whole blocks where there is room.
+    """Return the first and last (exclusive) pixel that a crop touches, as whole blocks where there is room.
 
-    At least one pixel, also where the crop lies outside of the picture.
+    At least one pixel, also where the crop is outside of the image.
     """
     low = min(a, 0) * size + min(b, 0) * size + c
     high = max(a, 0) * size + max(b, 0) * size + c
@@ -159,10 +177,10 @@ def _span(a: float, b: float, c: float, size: int, length: int, block: int) -> t
 
 
 def _reduce(region: NDArray[np.uint8], block: int) -> NDArray[np.float64]:
-    """Luma 0..255 of ``region``, averaged over blocks of ``block`` x ``block`` pixels; the last ones repeat the edge.
+    """Return the luma, 0..255, of blocks of ``block`` x ``block`` pixels; the last blocks repeat the edge.
 
-    The sums are whole numbers, so that no rounding depends on their order. The result ends with its last row and column
-    once more, as ``_interpolate`` wants it.
+    The sums are whole numbers, so that the rounding does not depend on their order. The last row and column are
+    repeated, as ``_interpolate`` needs them.
     """
     height, width = region.shape[:2]
     if height % block or width % block:
@@ -176,9 +194,9 @@ def _reduce(region: NDArray[np.uint8], block: int) -> NDArray[np.float64]:
 
 
 def _interpolate(grey: NDArray[np.float64], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Bilinear values at ``(x, y)``, counted from pixel centres; beyond the edges the edge goes on.
+    """Return bilinear values at ``(x, y)``, counted from pixel centres; outside, the edge is repeated.
 
-    ``grey`` holds its last row and column twice: every place has a right and a lower neighbour.
+    The last row and column of ``grey`` are there twice: every position has a right and a lower neighbour.
     """
     height, width = grey.shape
     x, y = np.clip(x, 0, width - 2), np.clip(y, 0, height - 2)
@@ -194,7 +212,7 @@ def _interpolate(grey: NDArray[np.float64], x: NDArray[np.float64], y: NDArray[n
 
 
 def _average(values: NDArray[np.float64], samples: int) -> NDArray[np.uint8]:
-    """The mean of each ``samples`` x ``samples`` places, summed row by row, rounded half up."""
+    """Return the mean of each ``samples`` x ``samples`` values, summed row by row, rounded half up."""
     total = np.zeros((values.shape[0] // samples, values.shape[1] // samples))
     for row in range(samples):
         for column in range(samples):

@@ -1,4 +1,4 @@
-"""A picture and its reading -> the picture with boxes, labels and maps. Pillow draws; nothing else is needed."""
+"""Image, reading -> the image with boxes, labels and maps, drawn with Pillow."""
 
 from functools import cache
 from typing import NamedTuple
@@ -12,19 +12,33 @@ from mien._face import Box, Face, Reading
 from mien._format import probability_percent
 
 _INKS = ("#0a0a0c", "#ffffff")
-_GRID = 96  # pixels: the side to which a map is enlarged (bicubic) before it is laid over a face
+_GRID = 96  # pixels: the side to which a map is enlarged (bicubic) before it is drawn over a face
 _FADE = 0.08  # fraction of the crop's side over which a map fades out towards the edge of the crop
 _OPACITY = 0.72  # of the hottest place, so that the face stays visible under it
-_MIN_FONT = 11  # pixels: below it letters are no longer told apart
-_CROWD = 20  # faces: beyond them a label far wider than its face would bury the picture
+_MIN_FONT = 11  # pixels: smaller letters cannot be read
+_CROWD = 20  # faces: with more, labels far wider than their faces would cover the image
 
 
 def annotate(pixels: NDArray[np.uint8], reading: Reading, *, maps: bool = False) -> NDArray[np.uint8]:
-    """A new RGB uint8 ``[H, W, 3]`` array: ``pixels`` with a box and a label for every face of ``reading``.
+    """Draw a box and a label for each face of a reading.
 
-    ``pixels`` is RGB uint8 ``[H, W, 3]`` and is not changed. With ``maps`` the map of each face's top emotion lies over
-    the face, turned and scaled as the face is. Lines and letters scale with the picture and the face; a label stays
-    inside the picture, and is shortened or at last left out where faces are too small or stand too close.
+    Lines and letters scale with the image and the face. A label stays inside the image; where faces are too small or
+    too close together, it is shortened or left out.
+
+    Args:
+        pixels: The image, RGB uint8 ``[H, W, 3]``. It is not changed.
+        reading: The reading of the image.
+        maps: Whether to draw the map of each face's top emotion over the face.
+
+    Returns:
+        A new array, RGB uint8 ``[H, W, 3]``.
+
+    Example:
+        >>> import numpy as np
+        >>> from mien import Reader, annotate
+        >>> pixels = np.zeros((64, 64, 3), np.uint8)
+        >>> annotate(pixels, Reader(detector="none").read(pixels)).shape
+        (64, 64, 3)
     """
     canvas = Image.fromarray(_with_maps(pixels, reading) if maps else pixels)
     draw = ImageDraw.Draw(canvas)
@@ -40,9 +54,15 @@ def annotate(pixels: NDArray[np.uint8], reading: Reading, *, maps: bool = False)
 
 
 def heat(map01: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Values 0..1 of any shape as colours, uint8 ``[..., 3]``: indigo over rose and orange to pale yellow.
+    """Turn values into colours, from indigo over rose and orange to pale yellow.
 
-    The ramp is straight in the lightness of Oklab (Ottosson, 2020), so equal steps look equal, also without colour.
+    The lightness in Oklab (Ottosson, 2020) is linear, so equal steps look equal, also in greyscale.
+
+    Args:
+        map01: Values from 0 to 1, of any shape ``[...]``.
+
+    Returns:
+        RGB uint8 ``[..., 3]``.
     """
     index = np.clip(np.rint(np.asarray(map01) * 255), 0, 255).astype(np.uint8)
     colors: NDArray[np.uint8] = _ramp()[index]
@@ -50,20 +70,44 @@ def heat(map01: NDArray[np.floating]) -> NDArray[np.uint8]:
 
 
 def opacity(map01: NDArray[np.floating]) -> NDArray[np.float32]:
-    """How much of ``heat`` covers the picture at values 0..1: nothing where the map is cold, 0.72 at its hottest."""
+    """Return the opacity of the colours of ``heat`` over an image.
+
+    Args:
+        map01: Values from 0 to 1, of any shape.
+
+    Returns:
+        Opacity, float32 of the same shape: 0 for the value 0, 0.72 for 1.
+    """
     value = np.clip(np.asarray(map01, dtype=np.float32), 0, 1)
     return _OPACITY * value * (2 - value)
 
 
 def enlarge(map01: NDArray[np.float32], size: int) -> NDArray[np.float32]:
-    """A map ``[h, w]`` with values 0..1, enlarged smoothly (bicubic) to float32 ``[size, size]``, still 0..1."""
+    """Enlarge a map with bicubic interpolation.
+
+    Args:
+        map01: Values from 0 to 1, float32 ``[h, w]``.
+        size: Side of the result in pixels.
+
+    Returns:
+        Values from 0 to 1, float32 ``[size, size]``.
+    """
     smooth = Image.fromarray(np.asarray(map01, dtype=np.float32)).resize((size, size), Image.Resampling.BICUBIC)
     clipped: NDArray[np.float32] = np.clip(np.asarray(smooth), 0, 1)
     return clipped
 
 
 def map_over_crop(face: Face, emotion: Emotion | None = None, *, size: int = 192) -> NDArray[np.uint8]:
-    """The crop of ``face`` under its map of ``emotion`` (default: the top one), RGB uint8 ``[size, size, 3]``."""
+    """Draw the map of an emotion over the crop of a face.
+
+    Args:
+        face: The face.
+        emotion: The emotion whose map is drawn; the default is the most probable one.
+        size: Side of the result in pixels.
+
+    Returns:
+        RGB uint8 ``[size, size, 3]``.
+    """
     crop = Image.fromarray(face.crop).resize((size, size), Image.Resampling.BICUBIC)
     return _blend(np.asarray(crop.convert("RGB")), enlarge(face.map(emotion), size))
 
@@ -116,7 +160,7 @@ def _with_maps(pixels: NDArray[np.uint8], reading: Reading) -> NDArray[np.uint8]
 
 
 def _warp_map(face: Face, origin: tuple[int, int], size_wh: tuple[int, int]) -> NDArray[np.float32]:
-    """The map of ``face`` as it lies in the window of the picture that starts at ``origin``."""
+    """Warp the map of a face into the window of the image that starts at ``origin``."""
     grid_to_crop = np.diag([face.crop.shape[1] / _GRID, face.crop.shape[0] / _GRID, 1.0])
     to_window = np.vstack([face.to_image, (0, 0, 1)]) @ grid_to_crop
     to_window[:2, 2] -= origin
@@ -128,7 +172,7 @@ def _warp_map(face: Face, origin: tuple[int, int], size_wh: tuple[int, int]) -> 
 
 
 def _fade(size: int) -> NDArray[np.float32]:
-    """A window ``[size, size]``: 1 inside, falling smoothly to 0 at the edges, so that no map ends in a hard line."""
+    """Return weights ``[size, size]``: 1 inside, falling smoothly to 0 at the edges."""
     inside = (np.arange(size) + 0.5) / size
     t = np.clip(np.minimum(inside, 1 - inside) / _FADE, 0, 1)
     ramp = (t * t * (3 - 2 * t)).astype(np.float32)
@@ -143,7 +187,14 @@ class _Label(NamedTuple):
 
 
 def ink(background: str) -> str:
-    """The ink that is read more easily on ``background`` (``#rrggbb``), by the contrast ratio of WCAG 2.2."""
+    """Return the text colour with the higher contrast ratio (WCAG 2.2) on a background.
+
+    Args:
+        background: A colour as ``#rrggbb``.
+
+    Returns:
+        A dark or a light colour as ``#rrggbb``.
+    """
     ground = _luminance(background)
     dark, light = (_luminance(ink) for ink in _INKS)
     return _INKS[0] if (ground + 0.05) / (dark + 0.05) >= (light + 0.05) / (ground + 0.05) else _INKS[1]
@@ -160,8 +211,8 @@ def _draw_box(draw: ImageDraw.ImageDraw, face: Face, size_wh: tuple[int, int]) -
     x1, y1 = (max(0, round(v)) for v in face.box[:2])
     x2, y2 = (min(side - 1, round(v)) for v, side in zip(face.box[2:], size_wh, strict=True))
     if x2 < x1 or y2 < y1:
-        return  # the box lies outside the picture
-    if width > 1:  # a dark hairline around the colour keeps it visible on a bright ground
+        return  # the box is outside the image
+    if width > 1:  # a dark hairline around the colour keeps it visible on a bright background
         draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=_INKS[0])
     draw.rectangle((x1, y1, x2, y2), outline=face.color, width=width)
     if face.emotion is None:
@@ -180,14 +231,22 @@ def _cut_dashes(draw: ImageDraw.ImageDraw, corners: tuple[int, int, int, int], w
 
 
 def line_width(box: Box, size_wh: tuple[int, int]) -> int:
-    """Pixels of the line around a face, for a picture of this size."""
+    """Return the width of the line around a face.
+
+    Args:
+        box: The box of the face, in pixels of the image.
+        size_wh: Width and height of the image in pixels.
+
+    Returns:
+        Pixels, 1 or more.
+    """
     return max(1, round(min(min(box.width, box.height) / 40, max(size_wh) / 300)))
 
 
 def _place_label(face: Face, reading: Reading, size_wh: tuple[int, int], placed: list[Box]) -> _Label | None:
-    """The longest label that finds a free place; over another face if there is none; never over another label."""
+    """Return the longest label with a free place, else one over another face; never over another label."""
     if len(reading.faces) > _CROWD and face.box.width < 2 * _MIN_FONT:
-        return None  # the colour of the box has to do
+        return None  # only the colour of the box is shown
     fontsize = max(_MIN_FONT, round(min(0.18 * min(face.box.width, face.box.height), max(size_wh) / 32)))
     font = ImageFont.load_default(fontsize)
     others = [other.box for other in reading.faces if other is not face]
@@ -209,7 +268,17 @@ def _texts(face: Face) -> tuple[str, ...]:
 
 
 def label_areas(box: Box, width: int, height: int, size_wh: tuple[int, int]) -> list[Box]:
-    """Places for a label of this size: above the box, below it, then inside its upper edge; none leaves the picture."""
+    """Return the possible places of a label: above the box, below it, inside its upper edge.
+
+    Args:
+        box: The box of the face, in pixels of the image.
+        width: Width of the label in pixels.
+        height: Height of the label in pixels.
+        size_wh: Width and height of the image in pixels.
+
+    Returns:
+        The places that are inside the image, best first.
+    """
     full_width, full_height = size_wh
     if width > full_width or height > full_height:
         return []
@@ -219,7 +288,12 @@ def label_areas(box: Box, width: int, height: int, size_wh: tuple[int, int]) -> 
 
 
 def overlap(one: Box, other: Box) -> bool:
-    """Whether two boxes share a place."""
+    """Whether two boxes have an area in common.
+
+    Args:
+        one: A box.
+        other: Another box, in the same pixels.
+    """
     return one.x1 < other.x2 and other.x1 < one.x2 and one.y1 < other.y2 and other.y1 < one.y2
 
 

@@ -1,4 +1,4 @@
-"""Readings as lines and tables for programs: JSON lines, CSV and Parquet. All of them write as the readings come."""
+"""Readings as tables for programs: JSON lines, CSV and Parquet. Each reading is written when it is added."""
 
 import csv
 import io
@@ -18,13 +18,18 @@ _ROWS_PER_GROUP = 4096  # rows in memory at a time, about 1 MB
 
 
 class RowGroups:
-    """A Parquet file that appears when the block ends well; after an error there is none.
+    """Writes a Parquet file in row groups. The file appears when the block ends without an exception.
 
-    Raises ``MissingExtraError`` without pyarrow, ``OutputError`` where the path is not writable.
+    Args:
+        path: The file.
+        types: The columns in their order, each with the name of its type in pyarrow, such as ``"float32"``.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+        OutputError: The file cannot be written.
     """
 
     def __init__(self, path: str | os.PathLike[str], types: Mapping[str, str]) -> None:
-        """``types`` are the columns in their order, each with its type as pyarrow names it, such as ``"float32"``."""
         self._path, self._types = path, dict(types)
         self._pending: list[dict[str, Any]] = []
 
@@ -46,7 +51,14 @@ class RowGroups:
         return self
 
     def add(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Take rows, a value or ``None`` for each column; they are written when a row group is full."""
+        """Add rows. They are written when a row group is full.
+
+        Args:
+            rows: A value or ``None`` for each column.
+
+        Raises:
+            OutputError: The file cannot be written.
+        """
         self._pending += rows
         if len(self._pending) >= _ROWS_PER_GROUP:
             self._flush()
@@ -67,7 +79,7 @@ class RowGroups:
         self._draft.keep()
 
     def _drop(self) -> None:
-        with suppress(OSError, ValueError):  # pyarrow wants its writer closed before the file below it
+        with suppress(OSError, ValueError):  # the writer of pyarrow must be closed before its file
             self._writer.close()
         self._draft.drop()
 
@@ -78,23 +90,40 @@ class RowGroups:
 
 
 class JsonLines:
-    """One JSON object a line, exactly ``Reading.to_dict()``; each line is flushed, so that a pipe sees it at once.
+    """Writes one JSON object a line, as ``Reading.to_dict`` returns it. Each line is flushed.
 
-    Raises ``OutputError`` when the stream cannot be written. The stream stays open: who opened it closes it.
+    Args:
+        stream: A text stream, for example ``sys.stdout``. It is not closed.
+
+    Raises:
+        OutputError: The stream cannot be written.
+
+    Example:
+        >>> import sys
+        >>> from mien import JsonLines, Reading
+        >>> with JsonLines(sys.stdout) as lines:
+        ...     lines.add(Reading((), "photo.jpg", (640, 480)))
+        {"source": "photo.jpg", "faces": [], "error": null}
     """
 
     def __init__(self, stream: TextIO) -> None:
-        """``stream`` takes text, for example ``sys.stdout``."""
         self._stream = stream
 
     def __enter__(self) -> Self:
         return self
 
     def add(self, reading: Reading) -> None:
-        """Write one line."""
+        """Write one line.
+
+        Args:
+            reading: The reading.
+
+        Raises:
+            OutputError: The stream cannot be written.
+        """
         plain = reading.to_dict()
         line = json.dumps(plain, ensure_ascii=False)
-        if _fitting(line, self._stream) != line:  # the stream lacks a letter; JSON can spell all of them in ASCII
+        if _fitting(line, self._stream) != line:  # the encoding lacks a character; JSON can write all in ASCII
             line = json.dumps(plain)
         write(self._stream, line + "\n")
 
@@ -105,14 +134,28 @@ class JsonLines:
 
 
 class Csv:
-    """One row a face: source, face (0, 1, ...), box, score, emotion, confidence, one column an emotion, error.
+    """Writes one row a face: source, face (0, 1, ...), box, score, emotion, confidence, a column an emotion, error.
 
-    ``emotion`` is empty where the reader is unsure. A picture without a face, or with an error, has one row without a
-    face number. Values are those of ``Reading.to_dict()``. Raises ``OutputError`` when the stream cannot be written.
+    ``emotion`` is empty where the reader is unsure. An image without a face, or with an error, has one row without a
+    face number. Values are those of ``Reading.to_dict``. The header is written at the start of the ``with`` block.
+
+    Args:
+        stream: A text stream, for example ``sys.stdout``. It is not closed.
+        emotions: The emotions of the model, in its order.
+
+    Raises:
+        OutputError: The stream cannot be written.
+
+    Example:
+        >>> import sys
+        >>> from mien import Csv, Emotion, Reading
+        >>> with Csv(sys.stdout, (Emotion.HAPPY, Emotion.SAD)) as table:
+        ...     table.add(Reading((), "photo.jpg", (640, 480)))
+        source,face,x1,y1,x2,y2,score,emotion,confidence,happy,sad,error
+        photo.jpg,,,,,,,,,,,
     """
 
     def __init__(self, stream: TextIO, emotions: Sequence[Emotion]) -> None:
-        """``emotions`` are the model's, in its order; the header is written on entering the ``with`` block."""
         self._stream = stream
         self._emotions = tuple(emotions)
 
@@ -121,7 +164,14 @@ class Csv:
         return self
 
     def add(self, reading: Reading) -> None:
-        """Write the rows of one picture."""
+        """Write the rows of one image.
+
+        Args:
+            reading: The reading of the image.
+
+        Raises:
+            OutputError: The stream cannot be written.
+        """
         self._write_rows([list(row.values()) for row in _rows(reading, self._emotions)])
 
     def __exit__(
@@ -136,13 +186,26 @@ class Csv:
 
 
 class Parquet:
-    """The rows of ``Csv`` as a Parquet file, written in row groups; the file appears when the block ends well.
+    """Writes the rows of ``Csv`` as a Parquet file, which appears when the block ends without an exception.
 
-    Empty cells are nulls. Raises ``MissingExtraError`` without pyarrow, ``OutputError`` where ``path`` is not writable.
+    Empty cells are nulls.
+
+    Args:
+        path: The file.
+        emotions: The columns of probabilities. An emotion that the model does not know stays null.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+        OutputError: The file cannot be written.
+
+    Example:
+        >>> from mien import Parquet, Reader
+        >>> with Parquet("faces.parquet") as table:  # doctest: +SKIP
+        ...     for reading in Reader().read_many(["photo.jpg"]):
+        ...         table.add(reading)
     """
 
     def __init__(self, path: str | os.PathLike[str], *, emotions: Sequence[Emotion] = tuple(Emotion)) -> None:
-        """``emotions`` names the columns of probabilities; those that a model does not know stay null."""
         self._emotions = tuple(emotions)
         text = ("source", "emotion", "error")
         kinds = {"face": "int32"} | dict.fromkeys(text, "string")
@@ -153,7 +216,14 @@ class Parquet:
         return self
 
     def add(self, reading: Reading) -> None:
-        """Take the rows of one picture; they are written when a row group is full."""
+        """Add the rows of one image. They are written when a row group is full.
+
+        Args:
+            reading: The reading of the image.
+
+        Raises:
+            OutputError: The file cannot be written.
+        """
         rows = _rows(reading, self._emotions)
         self._rows.add({k: _fitting(v, None) if isinstance(v, str) else v for k, v in row.items()} for row in rows)
 
@@ -182,13 +252,21 @@ def _rows(reading: Reading, emotions: Sequence[Emotion]) -> Iterator[dict[str, A
 
 
 def _fitting(text: str, stream: TextIO | None) -> str:
-    """``text`` with letters that the encoding of ``stream`` lacks (a file name may hold any byte) spelled out."""
+    """Escape characters that the encoding of the stream lacks; a file name may contain any byte."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def write(stream: TextIO, text: str) -> None:
-    """Write and flush. Raises ``OutputError`` when the stream refuses."""
+    """Write text and flush.
+
+    Args:
+        stream: A text stream.
+        text: The text.
+
+    Raises:
+        OutputError: The stream cannot be written.
+    """
     with output_errors(str(getattr(stream, "name", "the output"))):
         stream.write(text)
         stream.flush()
