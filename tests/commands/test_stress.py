@@ -81,7 +81,7 @@ def test_a_report_figures_and_a_table_are_written(mien: Callable[..., Result], d
     [
         (["mien-00"], "did you mean 'mien-0'?"),
         (["mien-0", "--only", "jepg"], "did you mean 'jpeg'"),
-        (["mien-0", "--split", "publictst"], 'did you mean "PublicTest"'),
+        (["mien-0", "--split", "publictst"], "did you mean 'PublicTest'"),
         (["mien-0", "--split", "PrivateTest"], "has no rows in PrivateTest; it has Training, PublicTest"),
         (["mien-0", "mien-0"], "mien-0 is named twice"),
         (["mien-0", "--groups", "nowhere.csv"], "nowhere.csv: no such file"),

@@ -10,7 +10,7 @@ import torch
 
 from mien._errors import DataError, RecipeError
 from mien.lab.data import FaceSet, Split
-from mien.lab.data.datasets import mix
+from mien.lab.data.datasets import mix_sets
 from mien.lab.inference import predict
 from mien.lab.predictions import load_recorded
 from mien.lab.record import record_run
@@ -65,7 +65,7 @@ def test_private_faces_are_touched_only_when_asked(faces: FaceSet, run: Path, tm
 
 def test_faces_mixed_in_leave_the_answers_about_the_set_itself(faces: FaceSet, tmp_path: Path) -> None:
     other = replace(faces.split(Split.TRAINING).select(torch.arange(14)), sha256="other", source="other")
-    mixed = mix(faces, [(other, 1.0)])
+    mixed = mix_sets(faces, [(other, 1.0)])
     origin = {"commit": "c", "data_sha256": mixed.sha256}
     chosen = small(*LEARNING, "train.epochs=2")
     assert fit(chosen, mixed, tmp_path / "run", devices=Devices("cpu"), provenance=origin)

@@ -79,7 +79,7 @@ def audit(
     with TerminalProgress(lines=False) as progress:
         progress("reading")
         faces = lab.load_faces(data, read_map(labels or ()))
-        other_labels = read_map(against_labels or (), option="--against-map")
+        other_labels = read_map(against_labels or ())
         others = [lab.load_faces(path, other_labels) for path in against or ()]
     folder = out or Path("reports", f"audit-{Path(faces.source).stem}")
     for place in (folder, *([counts.parent] if counts else [])):  # before the work, not after it

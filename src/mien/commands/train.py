@@ -64,15 +64,15 @@ def _train_all(
     """Train what is not finished. The time limit is that of all together."""
     import time
 
-    from mien.lab.data.datasets import Shelf
+    from mien.lab.data.datasets import DatasetCache
     from mien.lab.train.logging import Logs
     from mien.lab.train.run import is_finished
 
     started = time.monotonic()
     loggers = [Logs(log, recipe, folder) for recipe, folder in runs]  # a missing package shows before the first run
-    shelf, noted = Shelf(data), ""
+    cache, noted = DatasetCache(data), ""
     for (recipe, folder), logs in zip(runs, loggers, strict=True):
-        faces = shelf(recipe)
+        faces = cache(recipe)
         if is_finished(folder, recipe, faces.sha256):
             _say(f"{recipe.name}: finished already. {folder}")
             continue

@@ -19,9 +19,9 @@ from torch.nn import functional as F
 from mien._emotions import Emotion
 from mien._errors import DataError, ModelError
 from mien._session import open_session
+from mien._suggest import suggest
 from mien.infer import Classifier, find_model
 from mien.lab.data import FaceSet
-from mien.lab.data.faceset import nearest
 from mien.lab.export.calibrate import Calibration
 from mien.lab.export.release import calibrate
 from mien.lab.inference import predict
@@ -149,7 +149,7 @@ def read_adapter(path: Path) -> Adapter:
     known = {field.name for field in fields(Adapter)}
     for key in said:
         if key not in known:
-            raise ModelError(f"{path}: unknown key {key!r}{nearest(key, known)}")
+            raise ModelError(f"{path}: unknown key {key!r}{suggest(key, known)}")
     missing = [key for key in ("model", "labels", "size") if key not in said]
     if missing:
         raise ModelError(f"{path}: lacks {', '.join(missing)}")
@@ -178,8 +178,8 @@ def _check(adapter: Adapter, path: Path) -> None:
     strange = [label for label in named if label not in tuple(Emotion)]
     if strange:
         raise ModelError(
-            f"{path}: label {strange[0]!r} is no emotion of mien's{nearest(strange[0], tuple(Emotion))}; "
-            f'"{_LEFT_OUT}" leaves an output out'
+            f"{path}: label {strange[0]!r} is no emotion of mien's; "
+            f'"{_LEFT_OUT}" leaves an output out{suggest(strange[0], Emotion)}'
         )
     if len(set(named)) < len(named) or len(named) < 2:
         raise ModelError(f"{path}: labels name at least two emotions, each once")

@@ -15,8 +15,8 @@ torch = pytest.importorskip("torch", reason="the lab is not installed")
 from mien._emotions import CLASS_SETS, SEVEN, Emotion
 from mien._errors import DataError, RecipeError
 from mien.lab.data import FaceSet, Split, vote_distribution, with_classes
+from mien.lab.data.custom import read_picture
 from mien.lab.data.datasets import load_set
-from mien.lab.data.images import read_picture
 from mien.lab.data.selection import training_rows, validation_rows
 from mien.lab.data.targets import targets
 from support.custom_datasets import Draw, fill, lines_of, put, recipe, sizes, table
@@ -195,7 +195,7 @@ def test_the_hash_of_a_table_covers_its_labels(tmp_path: Path, draw_face: Draw) 
 @pytest.mark.parametrize(
     ("lines", "says"),
     [
-        (["path,labl", "pictures/1.png,happy"], 'column "label" is missing (did you mean "label"?)'),
+        (["path,labl", "pictures/1.png,happy"], 'column "label" is missing; found path, labl; .*did you mean .label.'),
         (["path,label", "pictures/none.png,happy"], r"row 0 \(line 2\): there is no file .*none.png"),
         (["path,label", ",happy"], "the path is empty"),
         (["path,label", "pictures/1.png,"], "the label is empty"),
@@ -220,12 +220,12 @@ def test_bad_tables(tmp_path: Path, draw_face: Draw, lines: list[str], says: str
             lambda f: (f / "happy").rename(f / "hapy"),
             [],
             DataError,
-            "'hapy' is no emotion that mien knows (did you mean \"happy\"?)",
+            "'hapy' is no emotion that mien knows; map the label to an emotion",
         ),
         (lambda f: (f / "happy").rename(f / "smile"), [], DataError, "data.labels.smile=happy"),
         (lambda f: (f / "happy").rename(f / "big smile"), [], DataError, '\'data.labels={"big smile"="happy"}\''),
         (lambda _: None, ["data.labels.smil=happy"], RecipeError, "'smil', which is no label here"),
-        (lambda _: None, ["data.labels.happy=hapy"], RecipeError, 'is no emotion (did you mean "happy"?)'),
+        (lambda _: None, ["data.labels.happy=hapy"], RecipeError, "did you mean 'happy'?"),
         (lambda f: shutil.rmtree(f / "fear"), [], DataError, "no Training face is fear, as data.classes=seven needs"),
         (
             lambda f: (f / "sad" / "2.png").write_bytes(b"\x89PNG\r\n\x1a\n half"),

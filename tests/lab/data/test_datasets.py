@@ -16,7 +16,7 @@ from mien._emotions import CLASS_SETS, SEVEN, Emotion
 from mien._errors import MienError
 from mien.lab import recipe as recipes
 from mien.lab.data import vote_distribution
-from mien.lab.data.datasets import load_set, mix
+from mien.lab.data.datasets import load_set, mix_sets
 from mien.lab.data.selection import training_rows, validation_rows
 from mien.lab.data.targets import targets
 from support.custom_datasets import Draw, fill, lines_of, put, recipe, table
@@ -68,7 +68,7 @@ def test_copies_of_test_faces_are_not_mixed_in(tmp_path: Path, draw_face: Draw) 
 def test_votes_of_one_set_stay_with_it(tmp_path: Path, draw_face: Draw) -> None:
     voted = cartoon_set(per_split=(28, 14, 14))
     own = load_set(fill(tmp_path, SEVEN, draw_face), recipe("target.vote_weight=0"))
-    joint = mix(voted, [(own, 2.0)])
+    joint = mix_sets(voted, [(own, 2.0)])
     spread = vote_distribution(joint)
     assert torch.equal(spread[: len(voted)], vote_distribution(voted))
     assert float(spread[len(voted) :].sum()) == 0
@@ -94,7 +94,7 @@ def test_the_eight_mix_with_votes_that_become_labels(tmp_path: Path, draw_face: 
         ('{path="more", weight=0.0}', "weight is above 0"),
         ('{path="more", weigth=2.0}', "unknown key 'weigth'; did you mean 'weight'?"),
         ('{path="gone"}', "there is no such file or folder"),
-        ('{path="more", labels={grin="hapy"}}', 'did you mean "happy"?'),
+        ('{path="more", labels={grin="hapy"}}', "did you mean 'happy'?"),
     ],
 )
 def test_bad_mixtures(tmp_path: Path, draw_face: Draw, monkeypatch: pytest.MonkeyPatch, also: str, says: str) -> None:

@@ -101,7 +101,7 @@ def test_class_sets(faces: FaceSet, name: str) -> None:
 
 
 def test_class_sets_that_cannot_be_chosen(faces: FaceSet) -> None:
-    with pytest.raises(DataError, match=r"not 'six-no-neutrl' \(did you mean \"six-no-neutral\"\?\)"):
+    with pytest.raises(DataError, match=r"not 'six-no-neutrl'; did you mean 'six-no-neutral'\?"):
         with_classes(faces, "six-no-neutrl")
     with pytest.raises(DataError, match="no longer has neutral"):
         with_classes(with_classes(faces, "six-no-neutral"), "eight")

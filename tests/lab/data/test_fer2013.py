@@ -202,7 +202,7 @@ PIXELS = " ".join(["7"] * 2304)
             ["3", PIXELS, "Testing"],
             r"row 1 .*unknown Usage 'Testing'.*must be one of Training, PublicTest, PrivateTest",
         ),
-        (["3", PIXELS, "Publictest"], r"unknown Usage 'Publictest' \(did you mean \"PublicTest\"\?\)"),
+        (["3", PIXELS, "Publictest"], r"unknown Usage 'Publictest'; it must be one of .*; did you mean 'PublicTest'\?"),
         (["3", PIXELS], r"row 1 \(line 3\): 2 fields instead of 3; is the file complete"),
         (["3", PIXELS * 30, "Training"], r"row 1 .*not CSV \(field larger than field limit"),
     ],
@@ -214,7 +214,7 @@ def test_bad_csv_row(tmp_path: Path, row: list[str], pattern: str) -> None:
 def test_csv_columns(faces: FaceSet, tmp_path: Path) -> None:
     rows = csv_rows(faces)
     path = write_csv(tmp_path / "fer2013.csv", rows, header=("emotions", "pixels", "Usage"))
-    refuse(r'"emotion" is missing \(is "emotions" meant\?\); found \'emotions\', \'pixels\', \'usage\'', path)
+    refuse(r"\"emotion\" is missing; found 'emotions', 'pixels', 'usage'; .*did you mean 'emotions'", path)
     refuse('"pixels" is missing', write_csv(path, rows, header=("emotion", "image", "Usage")))
     refuse("no labels.*use icml_face_data.csv", write_csv(path, [[row[1]] for row in rows], header=("pixels",)))
     refuse('"emotion" is missing', write_csv(path, votes_rows(faces), header=VOTES_HEADER))
@@ -309,7 +309,7 @@ def test_bad_parquet_columns(faces: FaceSet, tmp_path: Path) -> None:
     columns = parquet_columns(faces)
     path = tmp_path / "f.parquet"
     refuse(
-        r'"label" is missing \(is "labels" meant\?\)',
+        r'"label" is missing; .*did you mean .labels.',
         write_parquet(path, {"labels" if name == "label" else name: values for name, values in columns.items()}),
     )
     columns_less = {name: values for name, values in columns.items() if name != "contempt"}
@@ -338,7 +338,7 @@ def test_bad_folders(faces: FaceSet, tmp_path: Path) -> None:
 
     folder = fresh("typo")
     (folder / "train" / "happy").rename(folder / "train" / "hapy")
-    refuse(r'"hapy" is no emotion of FER-2013 \(did you mean "happy"\?\); the folders are angry, ', folder)
+    refuse(r"\"hapy\" is no emotion of FER-2013; the folders are angry, .*; did you mean 'happy'\?", folder)
     folder = fresh("contempt")
     (folder / "test" / "contempt").mkdir()
     refuse('"contempt" is no emotion of FER-2013', folder)

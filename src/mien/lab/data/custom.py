@@ -1,25 +1,61 @@
 """Listing -> FaceSet: one's own faces, read, labelled, and with something to validate on."""
 
+import hashlib
+import io
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image, ImageOps
 
 from mien._emotions import Emotion
 from mien._errors import DataError, RecipeError
+from mien._suggest import suggest
 from mien.lab.data.duplicates import clusters, divide
-from mien.lab.data.faceset import FaceSet, Split, list_sha256, nearest, quote, split_index
-from mien.lab.data.fer2013 import file_sha256, iterate_rows
-from mien.lab.data.images import SPLIT_NAMES, SUFFIXES, Entry, Listing, read_pictures, read_split_name
-
-_CLUTTER = ("thumbs.db", "desktop.ini")  # left behind by Windows; names with a leading dot are skipped as well
-
+from mien.lab.data.faceset import FaceSet, Split, file_sha256, list_sha256, quote, split_index
+from mien.lab.data.fer2013 import iterate_rows
+from mien.lab.data.folders import visible_entries
 
 _LAYOUT = "mien reads <label>/*.jpg, or train/<label>/*.jpg with val/ and test/ beside it"
+
+
+# How people name the parts of a set. What one calls validation is PublicTest here: it selects.
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), Split.TRAINING),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "publictest"), Split.PUBLIC_TEST),
+    **dict.fromkeys(("test", "testing", "privatetest"), Split.PRIVATE_TEST),
+}
+
+
+# What Pillow reads everywhere that people keep faces in.
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".pgm", ".ppm")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One face that is yet to be read. ``name`` is what the hash calls it, ``where`` what errors call it."""
+
+    path: Path
+    name: str
+    label: str
+    split: Split
+    group: str  # the person or scene it belongs to; empty: nobody says
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The faces of ``source`` in their order. ``digests``: name and sha256 of the files that were read to list them."""
+
+    source: Path
+    entries: Sequence[Entry]
+    digests: tuple[tuple[str, str], ...] = ()
 
 
 def list_folder(folder: Path) -> Listing:
@@ -28,11 +64,11 @@ def list_folder(folder: Path) -> Listing:
     Folders below a label's name the person: ``happy/ann/1.jpg`` and ``sad/ann/2.jpg`` are one group. Files beside the
     folders of labels are not looked at. Raises ``DataError`` for a folder that is laid out otherwise.
     """
-    tops = [entry for entry in _visible(folder) if entry.is_dir()]
+    tops = [entry for entry in visible_entries(folder) if entry.is_dir()]
     if not tops:
         raise DataError(f"{folder}: holds no folder of a label; {_LAYOUT}")
     if any(top.name.lower() in SPLIT_NAMES for top in tops):
-        splits = [(read_split_name(top.name, where=str(top)), top) for top in tops]
+        splits = [(_read_split(top.name, where=str(top)), top) for top in tops]
     else:
         splits = [(Split.TRAINING, folder)]
     splits.sort(key=lambda split: (list(Split).index(split[0]), split[1].name))
@@ -41,7 +77,7 @@ def list_folder(folder: Path) -> Listing:
 
 
 def _labels(root: Path, top: Path, split: Split) -> Iterator[Entry]:
-    labels = [entry for entry in _visible(top) if entry.is_dir()]
+    labels = [entry for entry in visible_entries(top) if entry.is_dir()]
     if not labels:
         raise DataError(f"{top}: holds no folder of a label; {_LAYOUT}")
     for label in labels:
@@ -54,11 +90,11 @@ def _labels(root: Path, top: Path, split: Split) -> Iterator[Entry]:
 
 def _pictures(label: Path) -> Iterator[tuple[Path, str]]:
     """Every picture of a label and the group it belongs to."""
-    for entry in _visible(label):
+    for entry in visible_entries(label):
         if not entry.is_dir():
             yield _checked(entry), ""
             continue
-        for file in _visible(entry):
+        for file in visible_entries(entry):
             if file.is_dir():
                 raise DataError(f"{file}: lies too deep; below a label there are pictures, or one folder a person")
             yield _checked(file), entry.name
@@ -69,11 +105,6 @@ def _checked(file: Path) -> Path:
         kinds = ", ".join(SUFFIXES)
         raise DataError(f"{file}: is no picture that mien reads here ({kinds}); convert it, or move it away")
     return file
-
-
-def _visible(folder: Path) -> list[Path]:
-    entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
-    return [entry for entry in entries if not entry.name.startswith(".") and entry.name.lower() not in _CLUTTER]
 
 
 # What people call the columns; the first found counts.
@@ -123,10 +154,10 @@ def _find(names: Sequence[str], column: str, path: Path) -> int | None:
             return names.index(name)
     if column in ("split", "group"):
         return None
-    hint = next((nearest(name, _NAMES[column]) for name in names if nearest(name, _NAMES[column])), "")
+    hint = next(filter(None, (suggest(name, _NAMES[column]) for name in names)), "")
     raise DataError(
-        f'{path}: column "{column}" is missing{hint}; found {", ".join(names[:16])}; '
-        f"it may be called {', '.join(_NAMES[column])}"
+        f'{path}: column "{column}" is missing; found {", ".join(names[:16])}; '
+        f"it may be called {', '.join(_NAMES[column])}{hint}"
     )
 
 
@@ -138,8 +169,17 @@ def _entry(table: Path, fields: Sequence[str], place: dict[str, int | None], whe
     file = table.parent / Path(cells["path"]).expanduser()
     if not file.is_file():
         raise DataError(f"{where}: there is no file {file}; paths are relative to the folder of the table")
-    split = Split.TRAINING if place["split"] is None else read_split_name(cells["split"], where=where)
+    split = Split.TRAINING if place["split"] is None else _read_split(cells["split"], where=where)
     return Entry(file, cells["path"], cells["label"], split, cells["group"], f"{where}, {file}")
+
+
+def _read_split(name: str, *, where: str) -> Split:
+    """The split that ``name`` means. Raises ``DataError`` for an unknown one."""
+    key = name.strip().lower()
+    if key not in SPLIT_NAMES:
+        known = ", ".join(SPLIT_NAMES)
+        raise DataError(f"{where}: {quote(name)} is no split; splits are called {known}{suggest(key, SPLIT_NAMES)}")
+    return SPLIT_NAMES[key]
 
 
 # Other words for the same eight, as public sets spell them. Nothing here is a guess: "smile" is no emotion.
@@ -157,54 +197,45 @@ _SYNONYMS = {
 }
 
 
-RECIPE_KEY = "data.labels"
-
-
 KNOWN = {**{str(emotion): emotion for emotion in Emotion}, **_SYNONYMS}
 
 
-def read_labels(
-    names: Iterable[str], label_map: Mapping[str, str], *, where: str, option: str = RECIPE_KEY
-) -> dict[str, Emotion | None]:
+def read_labels(names: Iterable[str], label_map: Mapping[str, str], *, where: str) -> dict[str, Emotion | None]:
     """The emotion of every name of a label; ``None`` for those that the map drops. Upper and lower case are the same.
 
     Raises ``DataError`` for a name that is neither known nor in the map, ``RecipeError`` for a map to something that is
-    no emotion and for a name in the map that the set does not have. ``option`` is where the user has said the map: the
-    key of a recipe, or ``--map``.
+    no emotion and for a name in the map that the set does not have.
     """
     found = {name: name.strip().lower() for name in names}
-    said = {name.strip().lower(): _emotion(name, value, option) for name, value in label_map.items()}
+    said = {name.strip().lower(): _emotion(name, value) for name, value in label_map.items()}
     for name in said:
         if name not in found.values():
             raise RecipeError(
-                f"{where}: {option} names {quote(name)}, which is no label here{nearest(name, found.values())}; "
-                f"the labels are {', '.join(sorted(found))}"
+                f"{where}: the label map names {quote(name)}, which is no label here; "
+                f"the labels are {', '.join(sorted(found))}{suggest(name, found)}"
             )
     for name, key in found.items():
         if key not in said and key not in KNOWN:
-            said_so, left_out = (_override(name, value, option) for value in ("happy", ""))
             raise DataError(
-                f"{where}: {quote(name)} is no emotion that mien knows{nearest(key, KNOWN)}; "
-                f"say which it is with {said_so}, or leave its faces out with {left_out}"
+                f'{where}: {quote(name)} is no emotion that mien knows; map the label to an emotion, or to "" to leave '
+                f"its faces out (in a recipe: {_override(name, 'happy')}){suggest(key, KNOWN)}"
             )
     return {name: said[key] if key in said else KNOWN[key] for name, key in found.items()}
 
 
-def _emotion(name: str, value: str, option: str) -> Emotion | None:
+def _emotion(name: str, value: str) -> Emotion | None:
     key = value.strip().lower()
     if key and key not in KNOWN:
         raise RecipeError(
-            f"{option}: {name} = {quote(value)} is no emotion{nearest(key, KNOWN)}; "
-            f'there are {", ".join(Emotion)}, and "" for faces to leave out'
+            f"label map: {name} = {quote(value)} is no emotion; there are {', '.join(Emotion)}, "
+            f'and "" for faces to leave out{suggest(key, KNOWN)}'
         )
     return KNOWN.get(key)
 
 
-def _override(name: str, value: str, option: str) -> str:
+def _override(name: str, value: str) -> str:
     """How a command line says that ``name`` is ``value``."""
     bare = name.isascii() and name.replace("_", "").replace("-", "").isalnum()
-    if option != RECIPE_KEY:
-        return f"{option} {name}={value}" if bare else f"{option} '{name}={value}'"
     return f"data.labels.{name}={value}" if bare else f'\'data.labels={{"{name}"="{value}"}}\''
 
 
@@ -215,16 +246,14 @@ HELD_OUT = 0.15  # share of Training that validates where nothing else is there 
 _HOLD_OUT_SEED = 0
 
 
-def read_own(
-    path: Path, *, label_map: Mapping[str, str], emotions: tuple[Emotion, ...], side: int, option: str = RECIPE_KEY
-) -> FaceSet:
+def read_own(path: Path, *, label_map: Mapping[str, str], emotions: tuple[Emotion, ...], side: int) -> FaceSet:
     """The faces of a labelled folder or table, ``side`` pixels a side, labels indexing ``emotions``.
 
     Faces of other emotions and those that the map drops are left out before anything is opened; the note says how many.
     Raises ``DataError`` naming file or row for whatever is not as it should be.
     """
     listing = list_folder(path) if path.is_dir() else list_table(path)
-    meaning = read_labels(sorted({entry.label for entry in listing.entries}), label_map, where=str(path), option=option)
+    meaning = read_labels(sorted({entry.label for entry in listing.entries}), label_map, where=str(path))
     kept = [entry for entry in listing.entries if meaning[entry.label] in emotions]
     if not kept:
         raise DataError(f"{path}: none of its {len(listing.entries):,} faces is of {', '.join(emotions)}")
@@ -308,3 +337,70 @@ def _left_out(
         return None
     names = ", ".join(f"{count:,} of {label}" for label, count in sorted(counts.items()))
     return f"left out: {names}"
+
+
+_THREADS = 8  # at most; Pillow decodes and resizes without holding Python's lock
+
+
+def read_pictures(entries: Sequence[Entry], side: int) -> tuple[NDArray[np.uint8], list[str]]:
+    """The faces uint8 ``[N, side, side]`` and the sha256 of each file. Raises ``DataError`` for a broken one."""
+    images = np.empty((len(entries), side, side), np.uint8)
+
+    def read(index: int) -> str:
+        entry = entries[index]
+        try:
+            content = entry.path.read_bytes()
+        except OSError as error:
+            raise DataError(f"{entry.where}: cannot be read ({error.strerror or error})") from error
+        images[index] = read_picture(content, side, where=entry.where)
+        return hashlib.sha256(content).hexdigest()
+
+    with ThreadPoolExecutor(min(_THREADS, _cores())) as pool:
+        return images, list(pool.map(read, range(len(entries))))
+
+
+def read_picture(content: bytes, side: int, *, where: str) -> NDArray[np.uint8]:
+    """One picture as uint8 ``[side, side]``: upright by EXIF, grey, its middle square, resized (bicubic, antialiased).
+
+    Transparent pixels are laid over white, grey of more than 8 bits is scaled to 8; of several frames the first counts.
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as picture:
+            picture.draft("L", (2 * side, 2 * side))  # lets JPEG decode at a fraction of its size
+            grey = _grey(ImageOps.exif_transpose(picture))
+    except Exception as error:  # Pillow's readers answer damaged bytes with whatever they stumble over
+        reason = " ".join(str(error).split())[:120]
+        raise DataError(f"{where}: not a readable picture ({reason}); get the file again, or remove it") from error
+    return resize(grey, side)
+
+
+def resize(grey: Image.Image, side: int) -> NDArray[np.uint8]:
+    """The middle square of a grey picture at ``side`` pixels."""
+    short = min(grey.size)
+    left, top = (grey.width - short) // 2, (grey.height - short) // 2
+    if grey.size == (side, side):
+        return np.asarray(grey)
+    box = (left, top, left + short, top + short)
+    return np.asarray(grey.resize((side, side), Image.Resampling.BICUBIC, box=box))
+
+
+def _grey(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith(("I", "F")):
+        return Image.fromarray(_to_eight_bits(np.asarray(picture), picture.mode))
+    if picture.has_transparency_data:
+        rgba = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    return picture.convert("L")
+
+
+def _to_eight_bits(values: NDArray[np.generic], mode: str) -> NDArray[np.uint8]:
+    """Integers span 0..65535 unless they all fit in 0..255; floats 0..1, else 0..255."""
+    levels = np.nan_to_num(values.astype(np.float32)).clip(min=0)
+    highest = float(levels.max(initial=0))
+    tops = (1.0, 255.0, 65535.0) if mode == "F" else (65535.0,) if ";16" in mode else (255.0, 65535.0)
+    top = next((top for top in tops if highest <= top), highest)
+    return np.rint(levels * (255 / top)).astype(np.uint8)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

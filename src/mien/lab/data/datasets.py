@@ -15,9 +15,9 @@ from PIL import Image
 
 from mien._emotions import CLASS_SETS, SEVEN, Emotion, class_set
 from mien._errors import DataError, RecipeError
-from mien._suggest import nearest_words
+from mien._suggest import suggest
 from mien.lab.data import find_fer2013, leaked_into_tests, load_fer2013, with_classes
-from mien.lab.data.custom import KNOWN, header, hold_out, read_own
+from mien.lab.data.custom import KNOWN, SUFFIXES, header, hold_out, read_own, resize
 from mien.lab.data.faceset import (
     FERPLUS_COLUMNS,
     SIZE,
@@ -25,17 +25,15 @@ from mien.lab.data.faceset import (
     Split,
     concatenate,
     list_sha256,
-    nearest,
     quote,
     split_index,
 )
 from mien.lab.data.fer2013 import OFFICIAL_COUNTS
-from mien.lab.data.images import SUFFIXES, resize
 from mien.lab.files import find_input
 from mien.lab.recipe import ExtraData, Recipe
 
 
-def mix(main: FaceSet, others: Sequence[tuple[FaceSet, float]]) -> FaceSet:
+def mix_sets(main: FaceSet, others: Sequence[tuple[FaceSet, float]]) -> FaceSet:
     """``main`` and, as Training, every face of the other sets, each with the weight that comes with it.
 
     All sets have the same emotions. Faces of the others are resized to the main set's side; their rows are numbered on
@@ -110,9 +108,10 @@ def read_split(word: str | None) -> Split | str | None:
     known = {str(split).lower(): split for split in Split} | {ALL: ALL}
     key = word.strip().lower()
     if key not in known:
-        close = nearest_words(key, known)
-        hint = f' (did you mean "{known[close[0]]}"?)' if close else ""
-        raise DataError(f"--split {quote(word)}: there is no such split{hint}; say {', '.join(Split)} or {ALL}")
+        names = (*Split, ALL)
+        raise DataError(
+            f"there is no such split as {quote(word)}; name {', '.join(Split)} or {ALL}{suggest(key, names)}"
+        )
     return known[key]
 
 
@@ -132,21 +131,21 @@ def chosen_split(wanted: Split | str | None, faces: FaceSet) -> Split | None:
     return wanted if isinstance(wanted, Split) else None
 
 
-def read_map(words: Iterable[str], *, option: str = "--map") -> dict[str, str]:
+def read_map(words: Iterable[str]) -> dict[str, str]:
     """``LABEL=EMOTION`` words as a mapping of lower case; ``LABEL=`` leaves the label's faces out.
 
-    Raises ``DataError`` for another form, and for what is no emotion; ``option`` names where the words come from.
+    Raises ``DataError`` for another form, and for what is no emotion.
     """
     said: dict[str, str] = {}
     for word in words:
         label, sign, target = word.rpartition("=")
         if not sign or not label.strip():
-            raise DataError(f"{option} {quote(word)}: say LABEL=EMOTION, as in smile=happy; other= leaves a label out")
+            raise DataError(f"label map {quote(word)}: say LABEL=EMOTION, as in smile=happy; other= leaves a label out")
         key = target.strip().lower()
         if key and key not in KNOWN:
             raise DataError(
-                f"{option} {word}: {quote(target)} is no emotion{nearest(key, KNOWN)}; there are {', '.join(Emotion)}, "
-                "and nothing for faces to leave out"
+                f"label map {word}: {quote(target)} is no emotion; there are {', '.join(Emotion)}, "
+                f"and nothing for faces to leave out{suggest(key, KNOWN)}"
             )
         said[label.strip().lower()] = key
     return said
@@ -164,21 +163,21 @@ def load_set(path: Path | None, recipe: Recipe) -> FaceSet:
     should be, and for a class of the recipe without a face to learn from; ``RecipeError`` for keys of ``[data]`` that
     do not fit the set.
     """
-    start = start_of(path)
+    start = find_dataset(path)
     side = max(SIZE, recipe.data.size)
     faces = _read(start, recipe.data.labels, recipe, side=side, votes=recipe.data.votes)
     own = not is_fer2013(start)
     if own:
         faces = hold_out(faces)
     if recipe.data.extra:
-        faces = mix(_in_classes(faces, recipe), [_further(source, faces, recipe) for source in recipe.data.extra])
+        faces = mix_sets(_in_classes(faces, recipe), [_further(source, faces, recipe) for source in recipe.data.extra])
     if own or recipe.data.extra:
         _require_classes(faces, recipe)
         faces = _with_votes(faces, recipe)
     return faces
 
 
-def start_of(path: Path | None) -> Path:
+def find_dataset(path: Path | None) -> Path:
     """Where ``path`` (``None``: $MIEN_DATA, or the places where FER-2013 lies) leads. Raises ``DataError``."""
     given = path or os.environ.get("MIEN_DATA")
     start = Path(given).expanduser() if given else find_fer2013(None)
@@ -233,7 +232,7 @@ def _further(source: ExtraData, main: FaceSet, recipe: Recipe) -> tuple[FaceSet,
         raise RecipeError(f"recipe {recipe.name}: data.extra: a set has no path")
     if not (math.isfinite(source.weight) and source.weight > 0):
         raise RecipeError(f"recipe {recipe.name}: data.extra: weight is above 0, not {source.weight}; or leave it out")
-    faces = _read(start_of(find_input(source.path)), source.labels, recipe, side=main.images.shape[-1])
+    faces = _read(find_dataset(find_input(source.path)), source.labels, recipe, side=main.images.shape[-1])
     eight = recipe.data.classes == "eight" and faces.emotions != CLASS_SETS["eight"]
     return (with_classes(faces, "eight") if eight else faces), source.weight
 
@@ -269,8 +268,8 @@ def _with_votes(faces: FaceSet, recipe: Recipe) -> FaceSet:
     return replace(faces, votes=votes, note="; ".join(filter(None, (faces.note, note))))
 
 
-class Shelf:
-    """``shelf(recipe)`` is ``load_set(path, recipe)``; the set that was read last is kept."""
+class DatasetCache:
+    """``cache(recipe)`` is ``load_set(path, recipe)``; the set that was read last is kept."""
 
     def __init__(self, path: Path | None) -> None:
         """``path`` as ``load_set`` takes it."""
@@ -297,15 +296,15 @@ def load_test_set(
     not; in the eight classes of FER+ where ``emotions``, the model's, have contempt, else in the seven. Raises
     ``DataError`` naming file or row for what is not as it should be.
     """
-    start = start_of(path)
+    start = find_dataset(path)
     if start.is_file() and start.suffix.lower() in SUFFIXES:
         raise DataError(f"{start}: is one picture; a data set is a folder or a table of labelled faces")
     if is_fer2013(start):
         if labels:
-            raise DataError(f"{start}: is FER-2013, whose labels are known; leave --map out")
+            raise DataError(f"{start}: is FER-2013, whose labels are known; leave the label map out")
         return load_fer2013(start)
     known = CLASS_SETS["eight"] if Emotion.CONTEMPT in emotions else SEVEN
     try:
-        return read_own(start, label_map=labels or {}, emotions=known, side=max(SIZE, size), option="--map")
+        return read_own(start, label_map=labels or {}, emotions=known, side=max(SIZE, size))
     except OSError as error:
         raise DataError(f"{error.filename or start}: cannot be read ({error.strerror or error})") from error

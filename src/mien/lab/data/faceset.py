@@ -1,9 +1,10 @@
 """The data set as a value: uint8 faces, labels, votes and splits, side by side."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from mien._emotions import CLASS_SETS, SEVEN, Emotion, class_set
 from mien._errors import DataError
-from mien._suggest import nearest_words
+from mien._suggest import suggest
 
 SIZE = 48  # pixels a side, of every FER-2013 face
 
@@ -162,6 +163,12 @@ def list_sha256(files: list[tuple[str, str]]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 VOTERS = 10  # people who labelled each face for FER+
 
 
@@ -174,12 +181,6 @@ _LABELS = {str(label): label for label in range(len(SEVEN))}
 _SPLITS = {str(split): index for index, split in enumerate(Split)}
 
 
-def nearest(word: str, choices: Iterable[str]) -> str:
-    """`` (did you mean "x"?)`` for the choice that ``word`` most resembles, or nothing."""
-    close = nearest_words(word, choices)
-    return f' (did you mean "{close[0]}"?)' if close else ""
-
-
 def quote(value: object) -> str:
     """``value`` in quotes, cut so that an error stays one readable line."""
     text = str(value)
@@ -190,20 +191,17 @@ def require_columns(found: Sequence[str], wanted: Sequence[str], *, source: str)
     """Raise ``DataError`` naming the first wanted column that is missing, what was found and the nearest name."""
     for name in wanted:
         if name not in found:
-            near = nearest_words(name, found)
-            hint = f' (is "{near[0]}" meant?)' if near else ""
+            hint = suggest(name, found)
             names = ", ".join(quote(column) for column in found[:16])
-            raise DataError(f'{source}: column "{name}" is missing{hint}; found {names}; expected {", ".join(wanted)}')
+            raise DataError(f'{source}: column "{name}" is missing; found {names}; expected {", ".join(wanted)}{hint}')
 
 
-def read_split(value: object, *, where: str) -> int:
+def read_usage(value: object, *, where: str) -> int:
     """The index in ``Split`` of a value of the ``Usage`` column."""
     text = str(value).strip()
     if text not in _SPLITS:
-        lowered = {name.lower(): name for name in _SPLITS}
-        close = nearest_words(text, lowered)
-        hint = f' (did you mean "{lowered[close[0]]}"?)' if close else ""
-        raise DataError(f"{where}: unknown Usage {quote(value)}{hint}; it must be one of {', '.join(_SPLITS)}")
+        known = ", ".join(_SPLITS)
+        raise DataError(f"{where}: unknown Usage {quote(value)}; it must be one of {known}{suggest(text, _SPLITS)}")
     return _SPLITS[text]
 
 
@@ -244,7 +242,7 @@ def with_classes(faces: FaceSet, classes: str) -> FaceSet:
     try:
         emotions = class_set(classes)
     except ValueError as error:
-        raise DataError(f"{error}{nearest(classes, CLASS_SETS)}") from error
+        raise DataError(f"{error}{suggest(classes, CLASS_SETS)}") from error
     if emotions == faces.emotions:
         return faces
     _require_classes(faces, classes)

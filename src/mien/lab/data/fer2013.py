@@ -1,7 +1,6 @@
 """path -> FaceSet, whichever of its four forms FER-2013 has there."""
 
 import csv
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -22,14 +21,14 @@ from mien.lab.data.faceset import (
     assemble,
     check_label,
     check_vote,
+    file_sha256,
     list_sha256,
     quote,
-    read_split,
+    read_usage,
     require_columns,
     split_index,
 )
-from mien.lab.data.folders import find_fer2013, read_folders
-from mien.lab.data.images import read_image
+from mien.lab.data.folders import find_fer2013, read_folders, read_image
 
 _LEVELS = {str(level): level for level in range(256)}
 
@@ -49,7 +48,7 @@ def read_csv(path: Path) -> FaceSet:
     labels, usage, levels = [], [], bytearray()
     for where, row in rows:
         labels.append(check_label(row[emotion], where=where))
-        usage.append(split_index(Split.TRAINING) if split is None else read_split(row[split], where=where))
+        usage.append(split_index(Split.TRAINING) if split is None else read_usage(row[split], where=where))
         levels += _read_pixels(row[pixels], where=where)
     return assemble(
         np.frombuffer(levels, np.uint8).reshape(-1, SIZE, SIZE),
@@ -79,12 +78,6 @@ def iterate_rows(path: Path, delimiter: str = ",") -> Iterator[tuple[str, list[s
             raise DataError(f"{path}, row {row + 1} (line {reader.line_num}): not CSV ({error})") from error
 
 
-def file_sha256(path: Path) -> str:
-    """The sha256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _read_pixels(text: str, *, where: str) -> bytes:
     words = text.split()
     if len(words) != SIZE * SIZE:
@@ -112,7 +105,7 @@ def join_votes(faces: FaceSet, path: Path) -> FaceSet:
     require_columns(names, ("usage", *_COLUMNS), source=str(path))
     usage, votes = [], []
     for where, row in rows:
-        usage.append(read_split(row[names.index("usage")], where=where))
+        usage.append(read_usage(row[names.index("usage")], where=where))
         votes.append([check_vote(row[names.index(name)], where=where, column=name) for name in _COLUMNS])
     _require_same_rows(faces, usage, path)
     return replace(faces, votes=torch.tensor(votes, dtype=torch.uint8), sha256=_joint_sha256(faces, path))
@@ -202,15 +195,13 @@ def read_parquet(path: Path) -> FaceSet:
     row = 0
     for part in parts:
         row = _read_part(part, columns, row, source=str(path))
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return assemble(
         columns["image"],
         columns["label"],
         usage=columns["usage"],
         votes=np.stack([columns[name] for name in FERPLUS_COLUMNS], axis=1) if "neutral" in columns else None,
         pixels_from_jpeg=columns.get("pixels_from_jpeg"),
-        sha256=digest,
+        sha256=file_sha256(path),
         source=str(path),
     )
 
@@ -273,7 +264,7 @@ def _cell(name: str, value: Any, where: str) -> Any:
         case "label":
             return check_label(value, where=where)
         case "usage":
-            return read_split(value, where=where)
+            return read_usage(value, where=where)
         case "pixels_from_jpeg":
             return value
     return check_vote(value, where=where, column=name)

@@ -1,6 +1,7 @@
 """Picture folders -> FaceSet: ``train/<emotion>/*.jpg`` and ``test/<emotion>/*.jpg`` as on Kaggle."""
 
 import hashlib
+import io
 import os
 import re
 from collections.abc import Iterator
@@ -8,11 +9,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from mien._emotions import SEVEN
 from mien._errors import DataError
-from mien.lab.data.faceset import SIZE, FaceSet, Split, assemble, list_sha256, nearest, split_index
-from mien.lab.data.images import read_image
+from mien._suggest import suggest
+from mien.lab.data.faceset import SIZE, FaceSet, Split, assemble, list_sha256, split_index
 
 # Split folders of the picture form, as the public copies name them (lower case).
 TRAIN_FOLDERS = ("train", "training")
@@ -139,7 +142,7 @@ def _note(unnamed: int) -> str | None:
 
 
 def _list_pictures(folder: Path) -> Iterator[_Picture]:
-    splits = [entry for entry in _visible(folder) if entry.name.lower() in _FOLDERS and entry.is_dir()]
+    splits = [entry for entry in visible_entries(folder) if entry.name.lower() in _FOLDERS and entry.is_dir()]
     has_validation = any(split.name.lower() in _VALIDATION_FOLDERS for split in splits)
     for split in splits:
         possible = _FOLDERS[split.name.lower()]
@@ -154,21 +157,41 @@ def _list_pictures(folder: Path) -> Iterator[_Picture]:
 
 def _list_split(split: Path) -> Iterator[tuple[Path, int]]:
     """Every picture of a split's folder with its label."""
-    emotions = _visible(split)
+    emotions = visible_entries(split)
     if not emotions:
         raise DataError(f"{split}: is empty; a folder for each of {', '.join(SEVEN)} is expected")
     for emotion in emotions:
         label = _read_emotion(emotion)
-        files = _visible(emotion)
+        files = visible_entries(emotion)
         if not files:
             raise DataError(f"{emotion}: is empty; unpack the archive again, or remove the folder")
         for file in files:
             yield file, label
 
 
-def _visible(folder: Path) -> list[Path]:
-    entries = sorted(folder.iterdir())
+def visible_entries(folder: Path) -> list[Path]:
+    entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
     return [entry for entry in entries if not entry.name.startswith(".") and entry.name.lower() not in _CLUTTER]
+
+
+# Grey stored in colour converts to L without loss; 16-bit and CMYK do not, and no copy of FER-2013 uses them.
+_MODES = ("L", "LA", "P", "RGB", "RGBA", "1")
+
+
+def read_image(content: bytes, *, where: str) -> NDArray[np.uint8]:
+    """Decode a PNG or JPEG to uint8 ``[48, 48]``; ``DataError`` says ``where`` and why it could not."""
+    try:
+        with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as picture:
+            if picture.size != (SIZE, SIZE):
+                width, height = picture.size
+                raise DataError(f"{where}: the image is {width}x{height}; FER-2013 faces are {SIZE}x{SIZE}")
+            if picture.mode not in _MODES:
+                raise DataError(f"{where}: the image has mode {picture.mode}; 8-bit grey (L) is expected")
+            return np.asarray(picture if picture.mode == "L" else picture.convert("L"))
+    # Pillow answers a damaged PNG chunk with SyntaxError and some damaged headers with ValueError.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{where}: not a readable PNG or JPEG ({reason}); get the file again") from error
 
 
 def _read_emotion(folder: Path) -> int:
@@ -177,8 +200,8 @@ def _read_emotion(folder: Path) -> int:
         raise DataError(f"{folder}: is a file where only folders of emotions belong; remove it or sort it into one")
     if name not in _EMOTION_NAMES:
         raise DataError(
-            f'{folder}: "{folder.name}" is no emotion of FER-2013{nearest(name, _EMOTION_NAMES)}; '
-            f"the folders are {', '.join(SEVEN)}"
+            f'{folder}: "{folder.name}" is no emotion of FER-2013; '
+            f"the folders are {', '.join(SEVEN)}{suggest(name, _EMOTION_NAMES)}"
         )
     return _LABELS[_ALIASES.get(name, name)]
 

@@ -11,7 +11,7 @@ from typing import Any
 from mien._format import percent, percent_interval
 from mien._metrics import HEADLINE, format_metric, metric_name
 from mien._progress import Progress, no_progress
-from mien.lab.data.datasets import is_fer2013, read_split, start_of
+from mien.lab.data.datasets import find_dataset, is_fer2013, read_split
 from mien.lab.evaluate.evaluation import Evaluation, Task, check_tta, evaluate_task, prepare
 from mien.lab.evaluate.plots import transfer_plot
 from mien.lab.evaluate.report import metric_keys, split_name, with_interval, write_report
@@ -252,7 +252,7 @@ def _name(tasks: Mapping[str, Sequence[Task]], data: Sequence[Path | None]) -> s
     if others:
         return "-".join([model, "on", *tasks])
     split = first[0].selection.split
-    return f"{model}-{split}" if is_fer2013(start_of(data[0])) else f"{model}-{name}-{split}"
+    return f"{model}-{split}" if is_fer2013(find_dataset(data[0])) else f"{model}-{name}-{split}"
 
 
 def _plus_minus(spread: Mapping[str, float], key: str) -> str:

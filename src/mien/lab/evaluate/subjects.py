@@ -11,10 +11,9 @@ from mien._emotions import CLASS_SETS, SEVEN, Emotion, class_set
 from mien._errors import DataError
 from mien._suggest import suggest
 from mien.lab.data import FaceSet, Split
-from mien.lab.data.custom import KNOWN, hold_out, list_folder, list_table
-from mien.lab.data.datasets import chosen_split, is_fer2013, load_test_set, start_of
+from mien.lab.data.custom import KNOWN, Entry, hold_out, list_folder, list_table
+from mien.lab.data.datasets import chosen_split, find_dataset, is_fer2013, load_test_set
 from mien.lab.data.faceset import quote
-from mien.lab.data.images import Entry
 from mien.lab.models import Model, open_model
 from mien.lab.predictions import Selection, read_metrics, select_rows
 from mien.lab.train.run import read_log
@@ -63,7 +62,7 @@ def load_tests(
     Raises:
         DataError: If a label of the map is in no set, a label of a set has no emotion, or a set cannot be read.
     """
-    starts = [start_of(path) for path in paths]
+    starts = [find_dataset(path) for path in paths]
     listed = [None if is_fer2013(start) else _entries(start) for start in starts]
     _require_used(label_map, [entries for entries in listed if entries is not None])
     names = _names(

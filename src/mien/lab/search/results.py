@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from optuna.trial import TrialState
 
-from mien.lab.data.datasets import Shelf
+from mien.lab.data.datasets import DatasetCache
 from mien.lab.files import save_text
 from mien.lab.provenance import provenance
 from mien.lab.recipe import Recipe
@@ -55,7 +55,7 @@ def write_results(plan: SearchPlan) -> dict[str, Any]:
         "counts": _counts(rows),
         "importance": importance,
         "trials": rows,
-        **provenance(Shelf(plan.data)(base).sha256),
+        **provenance(DatasetCache(plan.data)(base).sha256),
     }
     save_text(plan.out / "search.json", json.dumps(found, indent=1) + "\n")
     if rows and rows[0]["value"] is not None:

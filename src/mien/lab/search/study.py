@@ -20,7 +20,7 @@ import torch
 
 from mien._errors import DataError, DivergedError, MienError, MissingExtraError, OutputError, RecipeError
 from mien.lab.data import FaceSet
-from mien.lab.data.datasets import Shelf
+from mien.lab.data.datasets import DatasetCache
 from mien.lab.recipe import Recipe, dump, load, parse, with_seed
 from mien.lab.search.space import SearchSpace, as_override, read_space
 from mien.lab.train.logging import silence_lightning
@@ -117,7 +117,7 @@ def run_search(plan: SearchPlan, on_event: OnEvent = lambda _: None) -> None:
         OutputError: The folder cannot be written.
     """
     with open_study(plan) as study:
-        _check_identity(plan, study, Shelf(plan.data)(plan.recipe_with({})).sha256)
+        _check_identity(plan, study, DatasetCache(plan.data)(plan.recipe_with({})).sha256)
         _requeue_running(study)
         if not study.trials:
             study.enqueue_trial(plan.space.starting_point(plan.recipe_with({})))  # the recipe itself is the baseline
@@ -206,7 +206,7 @@ def _folder_name(trial: Any) -> str:
     return name
 
 
-def _make_trial(plan: SearchPlan, study: Any, shelf: Shelf, on_event: OnEvent, *, asking: Any = None) -> None:
+def _make_trial(plan: SearchPlan, study: Any, cache: DatasetCache, on_event: OnEvent, *, asking: Any = None) -> None:
     space = plan.space
     with asking or nullcontext():  # SQLite lets two workers take the same waiting trial
         trial = study.ask()
@@ -221,7 +221,7 @@ def _make_trial(plan: SearchPlan, study: Any, shelf: Shelf, on_event: OnEvent, *
 
     value, state = None, "finished"
     try:
-        value = _train(recipe, shelf(recipe), folder, trial, report, plan=plan)
+        value = _train(recipe, cache(recipe), folder, trial, report, plan=plan)
         study.tell(trial, value)
     except (optuna.TrialPruned, DivergedError) as error:
         study.tell(trial, state=TrialState.PRUNED)
@@ -266,10 +266,10 @@ def _train(
 
 def _run_here(plan: SearchPlan, trials: int, on_event: OnEvent) -> None:
     """Make ``trials`` trials in this process."""
-    shelf = Shelf(plan.data)
+    cache = DatasetCache(plan.data)
     with open_study(plan) as study:
         for _ in range(trials):
-            _make_trial(plan, study, shelf, on_event)
+            _make_trial(plan, study, cache, on_event)
 
 
 def _run_workers(plan: SearchPlan, trials: int, on_event: OnEvent) -> None:
@@ -313,7 +313,7 @@ def _run_worker(plan: SearchPlan, remaining: Any, events: Any, number: int) -> N
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     silence_lightning()
     _share_machine(plan.workers, number)
-    shelf = Shelf(plan.data)
+    cache = DatasetCache(plan.data)
 
     def send(event: TrialEvent) -> None:
         parent = parent_process()
@@ -324,7 +324,7 @@ def _run_worker(plan: SearchPlan, remaining: Any, events: Any, number: int) -> N
     try:
         with open_study(plan, worker=number) as study:
             while _take(remaining):
-                _make_trial(plan, study, shelf, send, asking=remaining.get_lock())
+                _make_trial(plan, study, cache, send, asking=remaining.get_lock())
     except MienError as error:
         events.put(MienError(str(error)))
 
