@@ -15,7 +15,16 @@ from mien._download import cache_folder
 from mien._errors import ModelError
 from mien._face import Box, Detection
 from mien.detect import DETECTORS, Detector, open_detector
-from mien.detect.blazeface import LEVEL_STEP, MODEL, SIDE, TRACE_WIDTH, anchor_centers, decode, finer, surpassed
+from mien.detect.blazeface import (
+    INPUT_SIDE,
+    LEVEL_STEP,
+    MODEL,
+    TRACE_WIDTH,
+    anchor_centers,
+    decode_outputs,
+    finer_scale,
+    is_superseded,
+)
 from mien.detect.candidates import Candidates
 from mien.detect.suppress import overlaps, suppress
 from mien.detect.tiles import Pyramid, cut, letterbox, split
@@ -203,7 +212,7 @@ def test_anchors_of_the_original_input() -> None:
     expected = [((x + 0.5) * 8, (y + 0.5) * 8) for y in range(16) for x in range(16) for _ in range(2)]
     expected += [((x + 0.5) * 16, (y + 0.5) * 16) for y in range(8) for x in range(8) for _ in range(6)]
     assert len(expected) == 896
-    np.testing.assert_array_equal(anchor_centers(np.arange(896), SIDE, SIDE), expected)
+    np.testing.assert_array_equal(anchor_centers(np.arange(896), INPUT_SIDE, INPUT_SIDE), expected)
 
 
 def test_anchors_of_a_long_input_follow_its_rows() -> None:
@@ -216,19 +225,19 @@ def test_anchors_of_a_long_input_follow_its_rows() -> None:
 def test_decode_adds_the_anchor() -> None:
     offsets, scores = np.zeros((896, 16), np.float32), np.zeros(896, np.float32)
     scores[33], offsets[33] = 0.9, [1, 2, 20, 30, *range(12)]
-    found = decode(offsets, scores, (128, 128, 3), 0.5)
+    found = decode_outputs(offsets, scores, (128, 128, 3), 0.5)
     np.testing.assert_allclose(found.boxes, [[5 - 10 - 4 + 4, 14 - 15, 15, 29]])  # anchor (4, 12)
     np.testing.assert_allclose(found.points[0, :2], [[4, 13], [6, 15]])
 
 
 @pytest.mark.parametrize("size_wh", [(1280, 720), (37, 90), (128, 128), (1, 1), (5000, 10)])
 def test_letterbox_and_back(size_wh: tuple[int, int]) -> None:
-    tile = letterbox(Pyramid(Image.new("RGB", size_wh, (255, 0, 0))), SIDE)
-    assert tile.pixels.shape == (SIDE, SIDE, 3)
+    tile = letterbox(Pyramid(Image.new("RGB", size_wh, (255, 0, 0))), INPUT_SIDE)
+    assert tile.pixels.shape == (INPUT_SIDE, INPUT_SIDE, 3)
     red = np.argwhere(tile.pixels[:, :, 0] == 255)
     (top, left), (bottom, right) = red.min(axis=0), red.max(axis=0) + 1
     corners = Candidates(np.array([[left, top, right, bottom]], float), np.zeros((1, 6, 2)), np.ones(1))
-    box = corners.to_picture(scale=tile.scale, x=tile.x, y=tile.y).boxes[0]
+    box = corners.to_image(scale=tile.scale, x=tile.x, y=tile.y).boxes[0]
     np.testing.assert_allclose(box, [0, 0, *size_wh], atol=1.01 / tile.scale)
 
 
@@ -276,16 +285,16 @@ def test_coarse_versions_from_the_reduced_copy_are_those_of_the_picture(size_wh:
 @pytest.mark.parametrize(("width", "score", "expected"), [(27, 0.4, False), (30, 0.4, True), (30, 0.95, False)])
 def test_a_finer_level_surpasses_traces_it_sees_well(width: float, score: float, expected: bool) -> None:
     trace = Candidates(np.array([[0, 0, 2 * width, 2 * width]]), np.zeros((1, 6, 2)), np.array([score]))
-    assert surpassed(trace, 0.5).tolist() == [expected]
+    assert is_superseded(trace, 0.5).tolist() == [expected]
 
 
 def test_levels_become_finer_until_the_smallest_face_leaves_a_trace() -> None:
     scales = [0.05]
-    while (scale := finer(scales[-1], smallest=24)) > 0:
+    while (scale := finer_scale(scales[-1], smallest=24)) > 0:
         scales.append(scale)
     assert scales[-1] * 24 == pytest.approx(TRACE_WIDTH)
     assert all(1.25 < after / before <= 1.25 * LEVEL_STEP for before, after in pairwise(scales))
-    assert finer(1.0, smallest=24) == 0
+    assert finer_scale(1.0, smallest=24) == 0
 
 
 def random_candidates(seed: int, count: int = 60) -> Candidates:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 pytest.importorskip("onnx", reason="the conversion needs onnx, which the lab extra brings")
 
-from mien.detect.blazeface import MODEL, SIDE
+from mien.detect.blazeface import INPUT_SIDE, MODEL
 
 # By picture of `sample_images`: the anchor with the highest logit, the logit, its offsets (input pixels). Printed by
 # `run_tflite` of the tool, which asked ai-edge-litert 2.3.0.
@@ -46,7 +46,7 @@ def test_batch_and_single_agree() -> None:
     together = session.run(["scores"], {"image": images})[0]
     alone = [session.run(["scores"], {"image": image[None]})[0][0] for image in images]
     np.testing.assert_allclose(together, alone, atol=1e-5)
-    assert images.shape[1:] == (SIDE, SIDE, 3)
+    assert images.shape[1:] == (INPUT_SIDE, INPUT_SIDE, 3)
 
 
 @pytest.mark.parametrize(("length", "kernel", "stride"), [(128, 5, 2), (64, 3, 1), (64, 3, 2), (32, 2, 2), (8, 1, 1)])

@@ -1,4 +1,4 @@
-"""What a network answers before duplicates are merged: many boxes with points and scores, kept as arrays."""
+"""The candidates of a network before duplicates are merged: boxes, key points and scores as arrays."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,41 +9,57 @@ from numpy.typing import NDArray
 
 from mien._face import Box, Detection, KeyPoints, Point
 
-Floats = NDArray[np.float64]
+_Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """Boxes ``[K, 4]`` as ``xyxy``, key points ``[K, P, 2]`` in the order of ``KeyPoints``, scores ``[K]`` in 0..1."""
+    """K candidates for faces.
 
-    boxes: Floats
-    points: Floats
-    scores: Floats
+    Attributes:
+        boxes: Corners ``xyxy`` in pixels, ``[K, 4]``.
+        points: Key points in pixels, ``[K, P, 2]``, in the order of ``KeyPoints``.
+        scores: Scores from 0 to 1, ``[K]``.
+    """
+
+    boxes: _Floats
+    points: _Floats
+    scores: _Floats
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def take(self, index: NDArray[Any]) -> "Candidates":
-        """Those that ``index`` (a mask, or positions in order) picks."""
+        """Select candidates.
+
+        Args:
+            index: A mask ``[K]``, or positions in the order of the result.
+        """
         return Candidates(self.boxes[index], self.points[index], self.scores[index])
 
-    def to_picture(self, *, scale: float, x: float, y: float) -> "Candidates":
-        """From a tile to the picture: its corner lies at ``(x, y)``, ``scale`` of its pixels are one of the picture."""
+    def to_image(self, *, scale: float, x: float, y: float) -> "Candidates":
+        """Transform candidates of a tile to pixels of the image.
+
+        Args:
+            scale: Pixels of the tile per pixel of the image.
+            x: Left edge of the tile, in pixels of the image.
+            y: Upper edge of the tile, in pixels of the image.
+        """
         corner = np.array([x, y])
         return Candidates(self.boxes / scale + np.tile(corner, 2), self.points / scale + corner, self.scores)
 
     @property
-    def widths(self) -> Floats:
-        """Pixels from left to right, ``[K]``."""
+    def widths(self) -> _Floats:
+        """Widths of the boxes in pixels, ``[K]``."""
         return self.boxes[:, 2] - self.boxes[:, 0]
 
     @property
-    def centers(self) -> Floats:
-        """The middle of each box, ``[K, 2]``."""
+    def centers(self) -> _Floats:
+        """Centres of the boxes, ``[K, 2]``."""
         return (self.boxes[:, :2] + self.boxes[:, 2:]) / 2
 
     def to_detections(self) -> list[Detection]:
-        """As mien hands them out: the largest first."""
+        """Return the candidates as detections, largest first."""
         areas = np.prod(self.boxes[:, 2:] - self.boxes[:, :2], axis=1)
         return [self._detection(int(i)) for i in np.argsort(-areas, kind="stable")]
 
@@ -54,7 +70,7 @@ class Candidates:
 
 
 def join(parts: Sequence[Candidates]) -> Candidates:
-    """All candidates of the parts (at least one), in their order."""
+    """Concatenate the candidates of one or more parts."""
     return Candidates(
         np.concatenate([p.boxes for p in parts]),
         np.concatenate([p.points for p in parts]),
@@ -63,5 +79,5 @@ def join(parts: Sequence[Candidates]) -> Candidates:
 
 
 def nothing(*, points: int) -> Candidates:
-    """No candidates, of as many ``points``."""
+    """Return no candidates, with the shape of those with ``points`` key points each."""
     return Candidates(np.zeros((0, 4)), np.zeros((0, points, 2)), np.zeros(0))

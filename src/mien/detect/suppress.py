@@ -1,9 +1,9 @@
-"""Merging: many candidates for one face become one."""
+"""Non-maximum suppression: merges the candidates of each face into one."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mien.detect.candidates import Candidates, Floats, join
+from mien.detect.candidates import Candidates, join
 
 SAME_FACE = 0.3  # intersection over union from which two boxes are one face; that of neighbours in a crowd is lower
 PART_OF_FACE = (
@@ -12,10 +12,16 @@ PART_OF_FACE = (
 
 
 def suppress(candidates: Candidates) -> Candidates:
-    """Keep one candidate per face, the best first.
+    """Merge the candidates of each face, greedily by score.
 
-    Greedy by score. Candidates of the same face are blended, weighted by their scores, which halves the jitter of plain
-    suppression (Bazarevsky et al., "BlazeFace", 2019, section 4.4); parts of a face are dropped and have no say.
+    Candidates of the same face are averaged, weighted by their scores, which halves the jitter of plain suppression
+    (Bazarevsky et al., "BlazeFace", 2019, section 4.4). Parts of a face are dropped and do not count in the average.
+
+    Args:
+        candidates: The candidates.
+
+    Returns:
+        One candidate for each face, the best first.
     """
     order = np.argsort(-candidates.scores, kind="stable")
     rest = candidates.take(order)
@@ -28,8 +34,16 @@ def suppress(candidates: Candidates) -> Candidates:
     return join(kept) if kept else rest
 
 
-def overlaps(box: Floats, boxes: Floats) -> tuple[Floats, Floats]:
-    """Of ``box`` [4] with each of ``boxes`` [K, 4]: intersection over union, and intersection over the smaller area."""
+def overlaps(box: NDArray[np.float64], boxes: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Compute the overlaps of a box with other boxes.
+
+    Args:
+        box: Corners ``xyxy``, ``[4]``.
+        boxes: Corners ``xyxy``, ``[K, 4]``.
+
+    Returns:
+        Intersection over union, and intersection over the smaller area, both ``[K]``.
+    """
     corners = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
     shared = np.prod(np.clip(corners, 0, None), axis=1)
     area, areas = np.prod(box[2:] - box[:2]), np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
@@ -38,7 +52,7 @@ def overlaps(box: Floats, boxes: Floats) -> tuple[Floats, Floats]:
 
 
 def inside_of(candidates: Candidates, faces: Candidates) -> NDArray[np.bool_]:
-    """Which candidates lie by more than half in one of the faces, ``[K]``."""
+    """Return a mask ``[K]`` of the candidates of which more than half is inside one of the faces."""
     inside = np.zeros(len(candidates), bool)
     areas = np.maximum(np.prod(candidates.boxes[:, 2:] - candidates.boxes[:, :2], axis=1), np.finfo(np.float64).tiny)
     for box in faces.boxes:

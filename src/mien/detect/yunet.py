@@ -1,8 +1,8 @@
-"""YuNet: the optional second detector, fetched when it is asked for (MIT licence, Shiqi Yu and others).
+"""YuNet: the optional second detector, downloaded when it is first opened (MIT licence, Shiqi Yu and others).
 
-Wu et al., "YuNet: A Tiny Millisecond-level Face Detector", Machine Intelligence Research, 2023. It costs the same for
-every picture of a size: more than BlazeFace for one face, less for a crowd. It finds more of the turned and masked
-faces. Its five key points come without ears.
+Wu et al., "YuNet: A Tiny Millisecond-level Face Detector", Machine Intelligence Research, 2023. Its time depends only
+on the size of the image: more than BlazeFace for one face, less for a crowd. It finds more of the turned and masked
+faces. Its key points do not include the ears.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ from mien.detect.candidates import Candidates, join
 from mien.detect.suppress import suppress
 from mien.detect.tiles import Pixels, Pyramid, Tile, letterbox, split
 
-FILE = RemoteFile(
+_FILE = RemoteFile(
     name="face_detection_yunet_2023mar.onnx",
     url=(
         "https://media.githubusercontent.com/media/opencv/opencv_zoo/main/"
@@ -27,69 +27,74 @@ FILE = RemoteFile(
     sha256="8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
     size=232589,
 )
-SIDE = 640  # pixels; the file's input is fixed
-STRIDES = (8, 16, 32)  # pixels between the cells of its three heads
-OVERLAP = 160  # pixels; larger faces are found in the whole picture
-LEAST_WIDTH = 12.0  # pixels of the input that the smallest face gets
-LARGEST_ZOOM = 4.0  # a tiny picture is not enlarged further: its face would be wider than the network knows
-SMALLEST = 24.0  # pixels of the picture, as for BlazeFace
-SMALLEST_SHARE = 0.01  # of the picture's long side
+_SIDE = 640  # pixels; the file's input is fixed
+_STRIDES = (8, 16, 32)  # pixels between the cells of its three heads
+_OVERLAP = 160  # pixels; larger faces are found in the whole image
+_MIN_WIDTH = 12.0  # pixels of the input that the smallest face gets
+_MAX_ZOOM = 4.0  # a small image is not enlarged further: its face would be larger than those of the training
+_SMALLEST = 24.0  # pixels of the image, as for BlazeFace
+_SMALLEST_SHARE = 0.01  # of the image's long side
 
 
 class YuNet:
-    """Finds faces with YuNet. Calls are thread-safe."""
+    """Finds faces with YuNet. Calls are thread-safe.
+
+    The arguments are those of ``open_detector``.
+
+    Raises:
+        DownloadError: The file of the network cannot be downloaded.
+    """
 
     name = "yunet"
 
     def __init__(
         self, *, threshold: float, min_face: float | None, threads: int = 1, providers: Sequence[str] = ("cpu",)
     ) -> None:
-        """The arguments are those of ``open_detector``. Raises ``DownloadError`` when the file cannot be had."""
         self._threshold = threshold
         self._min_face = min_face
-        self._session = open_session(fetch(FILE), threads=threads, providers=providers)
-        self._outputs = [f"{kind}_{stride}" for kind in ("cls", "obj", "bbox", "kps") for stride in STRIDES]
+        self._session = open_session(fetch(_FILE), threads=threads, providers=providers)
+        self._outputs = [f"{kind}_{stride}" for kind in ("cls", "obj", "bbox", "kps") for stride in _STRIDES]
 
     def __call__(self, pixels: Pixels) -> list[Detection]:
-        """The faces of an RGB uint8 ``[H, W, 3]`` picture, largest first."""
+        """Find the faces in an image.
+
+        Args:
+            pixels: The image, RGB uint8 ``[H, W, 3]``.
+
+        Returns:
+            The faces, largest first.
+        """
         pyramid = Pyramid(Image.fromarray(pixels))
         long_side = max(pyramid.size)
-        whole = letterbox(pyramid, SIDE, share=min(1.0, LARGEST_ZOOM * long_side / SIDE))
+        whole = letterbox(pyramid, _SIDE, share=min(1.0, _MAX_ZOOM * long_side / _SIDE))
         faces = self._look([whole])
-        smallest = self._min_face or max(SMALLEST, SMALLEST_SHARE * long_side)
-        if (scale := LEAST_WIDTH / smallest) > whole.scale:
-            faces = join([faces, self._look(split(pyramid, scale, side=SIDE, overlap=OVERLAP, multiple=SIDE))])
+        smallest = self._min_face or max(_SMALLEST, _SMALLEST_SHARE * long_side)
+        if (scale := _MIN_WIDTH / smallest) > whole.scale:
+            faces = join([faces, self._look(split(pyramid, scale, side=_SIDE, overlap=_OVERLAP, multiple=_SIDE))])
         return suppress(faces).to_detections()
 
     def _look(self, tiles: Iterable[Tile]) -> Candidates:
         found = []
         for tile in tiles:
             planes = tile.pixels[:, :, ::-1].transpose(2, 0, 1).astype(np.float32)  # BGR, 0..255
-            answers = self._session.run(self._outputs, {"input": planes[None]})
-            heads = [self._decode(answers[i::3], stride) for i, stride in enumerate(STRIDES)]
-            found.append(join(heads).to_picture(scale=tile.scale, x=tile.x, y=tile.y))
+            outputs = self._session.run(self._outputs, {"input": planes[None]})
+            heads = [
+                _decode_head([each[0] for each in outputs[i::3]], stride, self._threshold)
+                for i, stride in enumerate(_STRIDES)
+            ]
+            found.append(join(heads).to_image(scale=tile.scale, x=tile.x, y=tile.y))
         return join(found)
 
-    def _decode(self, answers: Sequence[NDArray[np.float32]], stride: int) -> Candidates:
-        classes, objects, boxes, points = (answer[0] for answer in answers)
-        return decode(classes, objects, boxes, points, stride, self._threshold)
 
-
-def decode(
-    classes: NDArray[np.float32],
-    objects: NDArray[np.float32],
-    boxes: NDArray[np.float32],
-    points: NDArray[np.float32],
-    stride: int,
-    lowest: float,
-) -> Candidates:
-    """One head's answers (``[A, 1]``, ``[A, 1]``, ``[A, 4]``, ``[A, 10]``) as candidates in pixels of the input.
+def _decode_head(outputs: Sequence[NDArray[np.float32]], stride: int, lowest: float) -> Candidates:
+    """Turn the outputs of a head (``[A, 1]``, ``[A, 1]``, ``[A, 4]``, ``[A, 10]``) into candidates, in input pixels.
 
     The score is the geometric mean of the two probabilities. The two corners of the mouth become its middle.
     """
+    classes, objects, boxes, points = outputs
     scores = np.sqrt(np.clip(classes[:, 0], 0, 1) * np.clip(objects[:, 0], 0, 1)).astype(np.float64)
     chosen = np.flatnonzero(scores >= lowest)
-    columns = SIDE // stride
+    columns = _SIDE // stride
     cells = np.stack([chosen % columns, chosen // columns], axis=1).astype(np.float64)
     raw = boxes[chosen].astype(np.float64)
     centers, halves = (cells + raw[:, :2]) * stride, np.exp(raw[:, 2:]) * stride / 2
