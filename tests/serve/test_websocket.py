@@ -165,7 +165,7 @@ TOKEN = "s3cret-token"
 @pytest.mark.parametrize(
     ("query", "text", "words"),
     [
-        ("?every=0", None, "every counts from 1"),
+        ("?every=0", None, "every must be at least 1"),
         ("?every=two", None, "every must be a number"),
         ("?smooth=-1", None, "seconds from 0"),
         ("?smooth=NaN", None, "seconds from 0"),
@@ -177,7 +177,7 @@ TOKEN = "s3cret-token"
         ("", "{" * 9000, "must be a JSON object"),
     ],
 )
-def test_wrong_wishes_end_the_stream(server: Running, query: str, text: str | None, words: str) -> None:
+def test_wrong_options_end_the_stream(server: Running, query: str, text: str | None, words: str) -> None:
     with stream(server, query) as socket:
         if text is not None:
             socket.send(text)

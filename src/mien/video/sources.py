@@ -23,7 +23,7 @@ from mien.video.types import Frame
 _AHEAD = 4  # frames decoded before they are asked for: evens out key frames, 11 MB at 1280x720
 
 
-Timed = tuple[float, NDArray[np.uint8]]
+_TimedPixels = tuple[float, NDArray[np.uint8]]
 
 
 class FrameSource(ABC):
@@ -42,7 +42,7 @@ class FrameSource(ABC):
         self.rate = rate
         self.skipped = 0
         self.note: str | None = None
-        self._ahead: Prefetcher[Timed] | None = None
+        self._ahead: Prefetcher[_TimedPixels] | None = None
         self._stopped = False
 
     @property
@@ -84,7 +84,7 @@ class FrameSource(ABC):
     ) -> None:
         self.close()
 
-    def _read_whole(self) -> Iterator[Timed]:
+    def _read_whole(self) -> Iterator[_TimedPixels]:
         # The thread that reads is the one that closes: it may be in the middle of a file or of a camera's driver.
         try:
             yield from self._read()
@@ -95,7 +95,7 @@ class FrameSource(ABC):
         """Close file or camera."""
 
     @abstractmethod
-    def _read(self) -> Iterator[Timed]:
+    def _read(self) -> Iterator[_TimedPixels]:
         """Seconds, never falling, and read-only pixels of each frame. Runs on the thread."""
 
 
@@ -211,7 +211,7 @@ class VideoFile(FrameSource):
     def _let_go(self) -> None:
         self._container.close()
 
-    def _read(self) -> Iterator[Timed]:
+    def _read(self) -> Iterator[_TimedPixels]:
         given, seconds = 0, 0.0
         first: float | None = None
         behind = 0  # frames in a row
@@ -282,7 +282,7 @@ class LiveStream(FrameSource):
         self._stream.thread_type = "SLICE"  # threads over frames would hold back as many frames
         super().__init__(name, rate=rate_of(self._stream))
 
-    def _read(self) -> Iterator[Timed]:
+    def _read(self) -> Iterator[_TimedPixels]:
         start = time.monotonic()
         first: float | None = None
         try:
@@ -352,7 +352,7 @@ class ImageFolder(FrameSource):
         super().__init__(str(path), count=len(self._files), rate=rate)
         self._rate = rate
 
-    def _read(self) -> Iterator[Timed]:
+    def _read(self) -> Iterator[_TimedPixels]:
         why = ""
         for index, path in enumerate(self._files):
             try:

@@ -98,7 +98,7 @@ def band(samples: CurveSamples, emotions: Sequence[Emotion], start: float, end: 
     return "".join(parts)
 
 
-def drawing(inside: str, label: str) -> str:
+def _drawing(inside: str, label: str) -> str:
     """An SVG that fills its place, with ``label`` for who cannot see it."""
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img" aria-label="{escape(label)}">'
@@ -135,7 +135,7 @@ def slices(samples: CurveSamples, emotions: Sequence[Emotion], name: str, start:
     return "".join(labels)
 
 
-def rows(samples: CurveSamples) -> Iterator[tuple[str, NDArray[np.float64] | None]]:
+def _rows(samples: CurveSamples) -> Iterator[tuple[str, NDArray[np.float64] | None]]:
     """The curve for a table: the time of each sample, and its probabilities, ``None`` where someone is away."""
     for index, values in enumerate(samples.means):
         yield clock(samples.start + index * samples.step), None if np.isnan(values[0]) else values[:-1]
@@ -178,10 +178,10 @@ def row(track: TrackStatistics, emotions: Sequence[Emotion], span: tuple[float, 
     """The line of a track in the overview: when in sight, and which emotion was the most probable."""
     inside = band(track.curve.samples(_BAND_POINTS), emotions, *span)
     label = f"{_seen(track)}; {_mostly(track.shares)}"
-    return f'<li><a href="#track-{track.track_id}">Track {track.track_id}</a>{drawing(inside, label)}</li>'
+    return f'<li><a href="#track-{track.track_id}">Track {track.track_id}</a>{_drawing(inside, label)}</li>'
 
 
-def card(track: TrackStatistics, emotions: Sequence[Emotion], video: tuple[float, float]) -> str:
+def _card(track: TrackStatistics, emotions: Sequence[Emotion], video: tuple[float, float]) -> str:
     """The article of a track who was seen for a while."""
     span, zoomed = _span(track, video)
     portrait = track.thumbnails.portrait
@@ -267,7 +267,7 @@ def _curve(track: TrackStatistics, emotions: Sequence[Emotion], span: tuple[floa
     readout = slices(track.curve.samples(_SLICES), emotions, f"at-{track.track_id}", *span)
     return f"""<figure class="curve"><div class="marks" aria-hidden="true">{marks}</div>
 <div class="plot"><span class="scale" aria-hidden="true"><i>100 %</i><i>50 %</i><i>0</i></span>
-{drawing(areas(track.curve.samples(_POINTS), emotions, *span), label)}{axis(*span)}
+{_drawing(areas(track.curve.samples(_POINTS), emotions, *span), label)}{axis(*span)}
 <fieldset class="slices">
 <legend class="hidden">Values of track {track.track_id} at one time; arrow keys change it</legend>
 {readout}</fieldset></div>{note if zoomed else ""}</figure>"""
@@ -309,7 +309,7 @@ def _shares(track: TrackStatistics) -> str:
 def _table(track: TrackStatistics, emotions: Sequence[Emotion]) -> str:
     header = "".join(f'<th scope="col">{emotion}</th>' for emotion in emotions)
     lines = []
-    for at, probs in rows(track.curve.samples(_ROWS)):
+    for at, probs in _rows(track.curve.samples(_ROWS)):
         cells = (
             f'<td colspan="{len(emotions)}">away</td>'
             if probs is None
@@ -413,7 +413,7 @@ class Timeline:
         if long:
             bands = "".join(row(track, emotions, span) for track in long)
             parts.append(f'<section class="overview"><h2>Who is seen when</h2><ol>{bands}</ol></section>')
-        parts += [card(track, emotions, span) for track in long]
+        parts += [_card(track, emotions, span) for track in long]
         if short:
             parts.append(_folded(short, emotions))
         if self._statistics.merged:
