@@ -134,7 +134,7 @@ def relatives(faces: FaceSet, training: FaceSet, validation: FaceSet) -> Kin:
 
 def probabilities(run: Trained, faces: FaceSet) -> Probs:
     """What the run's net says of ``faces``, float32 ``[N, C]``, not calibrated."""
-    logits = predict(run.net, faces.images, run.recipe.data.size, batch=128)
+    logits = predict(run.net, faces.images, run.recipe.data.size, batch_size=128)
     return functional.softmax(logits, dim=1).numpy()
 
 

@@ -129,16 +129,16 @@ def _print_phases(phases: list[dict[str, Any]]) -> None:
         (
             phase["name"] or "-",
             str(phase["epochs"]),
-            phase["optimiser"] + (f", then {phase['fallback'].get('name', 'again')}" if phase["fallback"] else ""),
-            f"{phase['rate']:g} {phase['schedule']}",
-            f"{phase['decay']:g}",
-            str(phase["batch"]),
+            phase["optimizer"] + (f", then {phase['fallback'].get('optimizer', 'again')}" if phase["fallback"] else ""),
+            f"{phase['lr']:g} {phase['schedule']}",
+            f"{phase['weight_decay']:g}",
+            str(phase["batch_size"]),
             f"{phase['size']} px",
         )
         for phase in phases
     ]
     print()
-    print_table(("phase", "epochs", "optimiser", "rate", "decay", "batch", "faces"), rows, fold=(0,))
+    print_table(("phase", "epochs", "optimizer", "lr", "weight_decay", "batch_size", "size"), rows, fold=(0,))
     for phase in phases:
         if phase["freeze"]:  # too long for a cell
             _print_words(", ".join(phase["freeze"]), indent=f"frozen in {phase['name'] or 'it'}: ", hang=4)

@@ -49,11 +49,17 @@ _NAMES = (
 
 
 def start(net: Net, recipe: Recipe, *, data: str = "") -> None:
-    """Give ``net``, just built for ``recipe``, the weights that ``recipe.net.weights`` names; none: leave it random.
+    """Load the initial weights that a recipe names into a new net; without any, the net stays random.
 
-    ``data`` is the sha256 of the faces that the run learns from.
-    Raises ``RecipeError`` for a net that there are no such weights for, ``DownloadError`` where they cannot be fetched,
-    ``DataError`` for a run that is not finished or whose net is another.
+    Args:
+        net: The net, just built for ``recipe``.
+        recipe: ``net.weights`` is "", "imagenet" or the folder of a finished run.
+        data: sha256 of the faces that the run learns from.
+
+    Raises:
+        RecipeError: There are no ImageNet weights for the net.
+        DownloadError: The weights cannot be fetched.
+        DataError: The named run is not finished, has another net, or has learned from the validation faces.
     """
     named = recipe.net.weights
     if named == "imagenet" and recipe.net.name.startswith(PREFIX):
@@ -65,10 +71,17 @@ def start(net: Net, recipe: Recipe, *, data: str = "") -> None:
 
 
 def start_from_imagenet(net: Net) -> None:
-    """Load torchvision's ImageNet weights into the ResNet of ``net``: its features, or their ``backbone``.
+    """Load torchvision's ImageNet weights into the ResNet of a net: its features, or their ``backbone``.
 
-    An adapter before the backbone starts as three copies of grey: the filters behind it have seen nothing else of grey
-    pictures, and a frozen backbone cannot get used to random colours.
+    An adapter before the backbone starts as three copies of the grey channel, because the filters behind it are
+    trained on natural images and a frozen backbone cannot adapt to random colours.
+
+    Args:
+        net: A net with the features of ResNet-18, 34 or 50.
+
+    Raises:
+        RecipeError: The net is another one, or its stem is not torchvision's.
+        DownloadError: The weights cannot be fetched.
     """
     backbone = net.features.get_submodule("backbone") if hasattr(net.features, "backbone") else net.features
     name, sha256, size = _RESNETS[_depth(backbone)]
@@ -84,10 +97,17 @@ def start_from_imagenet(net: Net) -> None:
 
 
 def load_torchvision(backbone: nn.Module, state: _State) -> None:
-    """Load a ResNet's ``state`` in torchvision's names into ``backbone``, a ``residual_features``.
+    """Load the state of a torchvision ResNet into ours.
 
-    Of a grey net's first convolution the filters of red, green and blue are added: it answers a grey image as the
-    coloured one does. Raises ``DataError`` where a name or shape does not fit.
+    The three colour filters of the first convolution are summed for a grey net, so that it has the same output for a
+    grey image as the original has for that image in colour.
+
+    Args:
+        backbone: A ``residual_features``.
+        state: Tensors by torchvision's names.
+
+    Raises:
+        DataError: A name or shape does not fit.
     """
     ours = {_renamed(name): value for name, value in state.items() if not name.startswith("fc.")}
     first = backbone.state_dict()["stem.0.0.weight"]
@@ -97,9 +117,17 @@ def load_torchvision(backbone: nn.Module, state: _State) -> None:
 
 
 def load_same(module: nn.Module, state: _State, source: str) -> None:
-    """Load ``state`` into ``module``, all of it. Raises ``DataError`` naming the first tensor that does not fit.
+    """Load a state whose names and shapes are all those of a module.
 
-    Only the batch norms' counters of steps may be missing, as they are in older files; nothing here uses them.
+    The batch norms' step counters may be missing, as in older files; nothing uses them.
+
+    Args:
+        module: The module.
+        state: Tensors by name.
+        source: Where the state comes from, for error messages.
+
+    Raises:
+        DataError: A tensor does not fit; the message names the first.
     """
     own = {name: value.shape for name, value in module.state_dict().items() if not name.endswith("num_batches_tracked")}
     theirs = {name: value.shape for name, value in state.items() if not name.endswith("num_batches_tracked")}

@@ -13,7 +13,17 @@ from mien.lab.train.schedule import stages
 
 
 def summary(name: str) -> dict[str, Any]:
-    """A recipe file in one row; of a family, every value that its members have. Raises ``RecipeError``."""
+    """Summarise a recipe file in one row.
+
+    Args:
+        name: A shipped recipe or the path of a TOML file.
+
+    Returns:
+        Plain values; of a family, every value that its members have.
+
+    Raises:
+        RecipeError: There is no such recipe.
+    """
     all_members = members(name)
     recipes = [load(member) for member in all_members]
     first = recipes[0]
@@ -33,9 +43,18 @@ def summary(name: str) -> dict[str, Any]:
 
 
 def explanation(name: str, overrides: Sequence[str] = (), *, whole: bool = False) -> dict[str, Any]:
-    """One recipe, or family, whole; ``whole``: its text names the keys at their defaults, too. Raises ``RecipeError``.
+    """Describe one recipe or family in full: claim, net and cost, phases, members, search space.
 
-    Of a family, everything but ``members`` is that of its first member.
+    Args:
+        name: A shipped recipe, the path of a TOML file, or a member of a family.
+        overrides: ``section.key=value`` each.
+        whole: Whether ``text`` also has the keys at their defaults.
+
+    Returns:
+        Plain values; of a family, all but ``members`` is that of its first member.
+
+    Raises:
+        RecipeError: The recipe or a key is unknown.
     """
     family = is_family(name)
     all_members = members(name) if family else (name,)
@@ -91,11 +110,11 @@ def _phases(recipe: Recipe) -> list[dict[str, Any]]:
             {
                 "name": phase.name,
                 "epochs": choice.epochs,
-                "optimiser": choice.optimizer,
-                "rate": choice.lr,
+                "optimizer": choice.optimizer,
+                "lr": choice.lr,
                 "schedule": choice.schedule,
-                "decay": choice.weight_decay,
-                "batch": choice.batch_size,
+                "weight_decay": choice.weight_decay,
+                "batch_size": choice.batch_size,
                 "size": stage.size,
                 "freeze": list(phase.freeze),
                 "dropout": phase.dropout if phase.dropout >= 0 else None,

@@ -15,7 +15,7 @@ from mien.lab.train.curves import draw_curves
 PHASES = """
 name = "phased"
 about = "Two phases and a fallback."
-keep = "best"
+checkpoint = "best"
 [train]
 schedule = "plateau"
 fallback = { optimizer = "sgd" }

@@ -183,7 +183,7 @@ def test_a_student_learns_from_cached_answers_as_well_as_from_the_teacher_itself
     folders: list[Path], trained: list[Trained], faces: FaceSet, tmp_path: Path
 ) -> None:
     """Without augmentation both say the same about every face, so both students are (nearly) the same."""
-    still = [f"augment.{key}=0" for key in ("flip", "rotate", "shift", "scale", "contrast", "brightness")]
+    still = [f"augment.{key}=0" for key in ("flip", "rotate", "shift", "scale", "contrast", "brightness_shift")]
     students = []
     for name in (folders[0], cached(tmp_path, trained[:1], faces)):
         taught = short(*still, "target.distillation=1.0", f'target.teachers=["{name}"]')

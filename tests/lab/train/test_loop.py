@@ -214,7 +214,9 @@ def test_it_may_judge_every_few_epochs_and_after_the_last(faces: FaceSet, tmp_pa
 
 
 def test_a_plateau_needs_every_epoch_judged(faces: FaceSet, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="schedule 'plateau' needs a loss of every epoch; leave judge at 1, not 2"):
+    with pytest.raises(
+        RecipeError, match="schedule 'plateau' needs a loss of every epoch; leave validate_every at 1, not 2"
+    ):
         fit(short("validate_every=2", "train.schedule=plateau"), faces, tmp_path, devices=CPU)
-    with pytest.raises(RecipeError, match="judge is at least 1, not 0"):
+    with pytest.raises(RecipeError, match="validate_every is at least 1, not 0"):
         short("validate_every=0")

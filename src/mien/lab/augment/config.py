@@ -13,7 +13,8 @@ CROPS = (0, 5, 10)
 class AugmentConfig:
     """Strengths; 0 switches a step off. "up to" means uniform between minus and plus the value.
 
-    Colour jitter of a grey picture is ``light``, ``contrast`` and ``brightness``: hue and saturation do not exist.
+    Colour jitter of a grey image is ``brightness``, ``contrast`` and ``brightness_shift``: hue and saturation do not
+    exist.
     """
 
     flip: float = 0.5  # share of mirrored images
@@ -27,7 +28,7 @@ class AugmentConfig:
     )
     n_crops: int = 0  # 5: the centre or a corner, equally often; 10: and, whatever flip says, half of them mirrored
     crop_fraction: float = 0.875  # share of the side that each of these crops keeps, shown at full size
-    brightness: float = 0.0  # factor, uniform in 1-light .. 1+light
+    brightness: float = 0.0  # factor, uniform in 1-brightness .. 1+brightness
     brightness_shift: float = 0.0  # added, images being 0..1, up to
     contrast: float = 0.0  # factor about the image's mean, log-uniform in 1/(1+contrast) .. 1+contrast
     gamma: float = 0.0  # exponent, log-uniform in 1/(1+gamma) .. 1+gamma

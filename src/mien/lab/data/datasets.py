@@ -34,10 +34,17 @@ from mien.lab.recipe import ExtraData, Recipe
 
 
 def mix_sets(main: FaceSet, others: Sequence[tuple[FaceSet, float]]) -> FaceSet:
-    """``main`` and, as Training, every face of the other sets, each with the weight that comes with it.
+    """Mix other sets into the Training split of a set, each with a weight.
 
-    All sets have the same emotions. Faces of the others are resized to the main set's side; their rows are numbered on
-    from the main set's; groups of different sets are different. The sha256 covers all sets, in their order.
+    All sets have the same emotions. Faces of the others are resized to the main set's side; their rows are numbered
+    after the main set's; groups of different sets are different. The sha256 covers all sets, in their order.
+
+    Args:
+        main: The set whose splits are kept.
+        others: Further sets, and how often each of their faces comes in an epoch.
+
+    Returns:
+        The faces of all sets.
     """
     sets = [main, *(other for other, _ in others)]
     has_votes = any(each.votes is not None for each in sets)
@@ -70,7 +77,15 @@ def mix_sets(main: FaceSet, others: Sequence[tuple[FaceSet, float]]) -> FaceSet:
 
 
 def resized(images: torch.Tensor, side: int) -> torch.Tensor:
-    """uint8 ``[N, S, S]`` at ``side`` pixels, as pictures are resized when they are read."""
+    """Resize faces as images are resized when they are read.
+
+    Args:
+        images: uint8 ``[N, S, S]``.
+        side: New side in pixels.
+
+    Returns:
+        uint8 ``[N, side, side]``; the same tensor where it has that side.
+    """
     if images.shape[-1] == side:
         return images
     result = images.new_empty(len(images), side, side)
@@ -102,7 +117,21 @@ ALL = "all"
 
 
 def read_split(word: str | None) -> Split | str | None:
-    """``Split``, or ``ALL``, for the word that a user gave, ``None`` for none. Raises ``DataError``."""
+    """Parse the name of a split.
+
+    Args:
+        word: A name in upper or lower case, ``"all"``, or ``None`` for the default.
+
+    Returns:
+        The split, ``ALL``, or ``None`` where no name is given.
+
+    Raises:
+        DataError: There is no such split.
+
+    Example:
+        >>> read_split("publictest")
+        <Split.PUBLIC_TEST: 'PublicTest'>
+    """
     if word is None:
         return None
     known = {str(split).lower(): split for split in Split} | {ALL: ALL}
@@ -116,15 +145,30 @@ def read_split(word: str | None) -> Split | str | None:
 
 
 def read_part(word: str) -> Split | None:
-    """As ``read_split``, where a word always stands: ``None`` is all of the set. Raises ``DataError``."""
+    """Parse the name of a split that must be given.
+
+    Args:
+        word: A name in upper or lower case, or ``"all"``.
+
+    Returns:
+        The split; ``None`` for all of the set.
+
+    Raises:
+        DataError: There is no such split.
+    """
     found = read_split(word)
     return found if isinstance(found, Split) else None
 
 
 def chosen_split(wanted: Split | str | None, faces: FaceSet) -> Split | None:
-    """The part of ``faces`` that ``wanted``, as of ``read_split``, means; ``None``: all of it.
+    """Return the split of a set to evaluate.
 
-    Where nothing is wanted it is PublicTest, or all of a set that nobody has parted, whose faces all are Training.
+    Args:
+        wanted: What ``read_split`` returned. ``None`` means PublicTest, or all faces where all are Training.
+        faces: The set.
+
+    Returns:
+        The split; ``None`` for all faces.
     """
     if wanted is None:
         return None if bool((faces.usage == 0).all()) else Split.PUBLIC_TEST
@@ -132,9 +176,20 @@ def chosen_split(wanted: Split | str | None, faces: FaceSet) -> Split | None:
 
 
 def read_map(words: Iterable[str]) -> dict[str, str]:
-    """``LABEL=EMOTION`` words as a mapping of lower case; ``LABEL=`` leaves the label's faces out.
+    """Parse a label map from words.
 
-    Raises ``DataError`` for another form, and for what is no emotion.
+    Args:
+        words: ``LABEL=EMOTION`` each; ``LABEL=`` leaves the faces of a label out.
+
+    Returns:
+        Label -> emotion in lower case; "" leaves a label out.
+
+    Raises:
+        DataError: A word has another form, or names no emotion.
+
+    Example:
+        >>> read_map(["Smile=happy", "other="])
+        {'smile': 'happy', 'other': ''}
     """
     said: dict[str, str] = {}
     for word in words:
@@ -155,13 +210,27 @@ _TABLES = (".csv", ".tsv", ".txt")
 
 
 def load_set(path: Path | None, recipe: Recipe) -> FaceSet:
-    """The faces at ``path`` (``None``: at $MIEN_DATA), all splits, with the sets of ``data.extra`` mixed into Training.
+    """Load the faces that a recipe learns from and is validated on: all splits, with ``data.extra`` mixed into
+    Training.
 
-    One's own faces are stored at ``max(48, data.size)`` pixels, in the eight classes of FER+ for ``data.classes =
-    "eight"``, else in the seven. Where they have no validation split, 15 % of Training become PublicTest; the note says
-    this and whatever else a reader of results must know. Raises ``DataError`` naming file or row for what is not as it
-    should be, and for a class of the recipe without a face to learn from; ``RecipeError`` for keys of ``[data]`` that
-    do not fit the set.
+    A custom data set is stored at ``max(48, data.size)`` pixels, in the eight classes of FER+ for
+    ``data.classes = "eight"``, else in the seven. Where it has no validation split, 15 % of Training become PublicTest;
+    ``note`` of the result says so.
+
+    Args:
+        path: FER-2013 in any of its forms, or a labelled folder or table; ``None`` reads ``$MIEN_DATA``.
+        recipe: Its section ``[data]`` names classes, size, label map, votes and further sets.
+
+    Returns:
+        The faces of all splits, on the CPU.
+
+    Raises:
+        DataError: A file or row is not valid, or a class of the recipe has no Training face.
+        RecipeError: Keys of ``[data]`` do not fit the set.
+
+    Example:
+        >>> from mien.lab.recipe import load
+        >>> faces = load_set(Path("fer2013.parquet"), load("mien-0"))  # doctest: +SKIP
     """
     start = find_dataset(path)
     side = max(SIZE, recipe.data.size)
@@ -178,7 +247,17 @@ def load_set(path: Path | None, recipe: Recipe) -> FaceSet:
 
 
 def find_dataset(path: Path | None) -> Path:
-    """Where ``path`` (``None``: $MIEN_DATA, or the places where FER-2013 lies) leads. Raises ``DataError``."""
+    """Return the path of a data set.
+
+    Args:
+        path: File or folder; ``None``: ``$MIEN_DATA``, or the places where FER-2013 is looked for.
+
+    Returns:
+        An existing path.
+
+    Raises:
+        DataError: Nothing is there.
+    """
     given = path or os.environ.get("MIEN_DATA")
     start = Path(given).expanduser() if given else find_fer2013(None)
     return start if start.exists() else find_fer2013(start)
@@ -199,7 +278,14 @@ def _read(path: Path, labels: Mapping[str, str], recipe: Recipe, *, side: int, v
 
 
 def is_fer2013(path: Path) -> bool:
-    """Whether ``load_fer2013`` reads ``path``: a table of pixels, a folder that holds one, or FER-2013 as pictures."""
+    """Return whether ``load_fer2013`` reads a path: a table of pixels, a folder that holds one, or FER-2013 as images.
+
+    Args:
+        path: An existing file or folder.
+
+    Returns:
+        False for a custom data set.
+    """
     if path.is_file():
         return path.suffix.lower() not in _TABLES or "pixels" in header(path)[0]
     try:
@@ -290,11 +376,24 @@ class DatasetCache:
 def load_test_set(
     path: Path | None, emotions: tuple[Emotion, ...], *, size: int = SIZE, labels: Mapping[str, str] | None = None
 ) -> FaceSet:
-    """The faces at ``path`` (``None``: at $MIEN_DATA), all splits, none held out, none moved.
+    """Load the faces that a model is evaluated on: all splits, unchanged, without a held-out share.
 
-    One's own faces are read at ``max(48, size)`` pixels, ``labels`` saying what their labels mean where the names do
-    not; in the eight classes of FER+ where ``emotions``, the model's, have contempt, else in the seven. Raises
-    ``DataError`` naming file or row for what is not as it should be.
+    Args:
+        path: FER-2013 in any of its forms, or a labelled folder or table; ``None`` reads ``$MIEN_DATA``.
+        emotions: The model's classes. A custom set is read in the eight classes of FER+ where they have contempt, else
+            in the seven.
+        size: The model's input side in pixels; a custom set is read at ``max(48, size)`` pixels.
+        labels: Label map of a custom set: label -> emotion, or "" to leave its faces out.
+
+    Returns:
+        The faces of all splits, on the CPU.
+
+    Raises:
+        DataError: A file or row is not valid.
+
+    Example:
+        >>> from mien._emotions import SEVEN
+        >>> faces = load_test_set(Path("my_faces"), SEVEN, labels={"smile": "happy"})  # doctest: +SKIP
     """
     start = find_dataset(path)
     if start.is_file() and start.suffix.lower() in SUFFIXES:

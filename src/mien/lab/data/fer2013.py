@@ -34,9 +34,16 @@ _LEVELS = {str(level): level for level in range(256)}
 
 
 def read_csv(path: Path) -> FaceSet:
-    """Read ``emotion,pixels,Usage`` in any order; spaces around names and values are ignored.
+    """Read a table ``emotion,pixels,Usage``, its columns in any order.
 
-    Without a Usage column (Kaggle's train.csv) every row is a Training row. Raises ``DataError`` naming row and cause.
+    Args:
+        path: The CSV file. Without a Usage column (Kaggle's train.csv) every row is a Training row.
+
+    Returns:
+        The faces in the seven classes.
+
+    Raises:
+        DataError: A column is missing or a row is not valid; the message names row and cause.
     """
     rows = iterate_rows(path)
     names = next(rows)[1]
@@ -93,10 +100,19 @@ _COLUMNS = (*FERPLUS_COLUMNS[:-1], "nf")
 
 
 def join_votes(faces: FaceSet, path: Path) -> FaceSet:
-    """``faces`` with the votes of the same rows; its ``sha256`` then covers both files.
+    """Join the votes of FER+ to faces, row by row.
 
-    Row i of the votes belongs to row i of fer2013.csv. The numbers in the column "Image name" do not count rows and
-    are not read. Raises ``DataError`` when columns, number of rows or the Usage of a row disagree.
+    The numbers in the column "Image name" do not count rows and are not read.
+
+    Args:
+        faces: The full table, in its order.
+        path: fer2013new.csv.
+
+    Returns:
+        The faces with votes; their ``sha256`` covers both files.
+
+    Raises:
+        DataError: Columns, number of rows or the Usage of a row disagree.
     """
     if not path.is_file():
         raise DataError(f"{path}: there is no such file; get fer2013new.csv from github.com/microsoft/FERPlus")
@@ -290,12 +306,20 @@ def load_fer2013(
 ) -> FaceSet:
     """Load FER-2013 with all seven classes, in the order of the official index, as uint8 tensors on the CPU.
 
-    ``path`` is a Parquet file, the original CSV, the later Kaggle CSV, the Kaggle folder of ``train/`` and ``test/``,
-    or a folder that holds one of them; the content decides which. ``votes`` is FER+'s fer2013new.csv, joined by row to
-    a table without votes. ``official`` demands the official number of faces of every split and class; pass ``False``
-    for a subset. Nothing is written or cached.
+    Args:
+        path: A Parquet file, the original CSV, the later Kaggle CSV, the Kaggle folder of ``train/`` and ``test/``, or
+            a folder that holds one of them. The content decides which form it is.
+        votes: FER+'s fer2013new.csv, joined by row to a table without votes.
+        official: Whether every split and class must have the official number of faces; ``False`` accepts a subset.
 
-    Raises ``DataError`` naming file, row and cause for anything that is not as it should be.
+    Returns:
+        The faces of all splits.
+
+    Raises:
+        DataError: A file or row is not valid; the message names file, row and cause.
+
+    Example:
+        >>> faces = load_fer2013("fer2013.csv", votes="fer2013new.csv")  # doctest: +SKIP
     """
     found = find_fer2013(path)
     if votes is not None and found.is_dir():

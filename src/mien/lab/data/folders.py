@@ -32,10 +32,19 @@ _HOW_TO_GET = (
 
 
 def find_fer2013(path: str | os.PathLike[str] | None = None) -> Path:
-    """The file or picture folder that ``load_fer2013`` can read: ``path``, or else ``$MIEN_DATA``.
+    """Find the file or image folder that ``load_fer2013`` reads.
 
-    A folder is fine when it, or ``fer2013/`` in it, holds fer2013.parquet, fer2013.csv, icml_face_data.csv or
-    ``train/``, tried in this order. Raises ``DataError`` that says how to get the data.
+    A folder qualifies where it, or ``fer2013/`` in it, holds fer2013.parquet, fer2013.csv, icml_face_data.csv or
+    ``train/``; the first of these is taken.
+
+    Args:
+        path: File or folder; ``None`` reads ``$MIEN_DATA``.
+
+    Returns:
+        An existing file, or the folder that holds ``train/``.
+
+    Raises:
+        DataError: Nothing is found; the message says how to get the data.
     """
     given = path if path is not None else os.environ.get("MIEN_DATA")
     if not given:
@@ -109,13 +118,25 @@ class _Picture(NamedTuple):
 
 
 def read_folders(folder: Path) -> FaceSet:
-    """Read PNG and JPEG files below ``train/`` and ``test/`` (and ``validation/``), one folder an emotion.
+    """Read PNG and JPEG files below ``train/`` and ``test/`` (and ``validation/``), one folder per emotion.
 
-    The split is what the file name says (``PublicTest_123.jpg``). Other names below ``test/`` become PublicTest, and
-    the note says so; where there is a ``validation/``, that is PublicTest and ``test/`` is PrivateTest. Order: split,
-    number in the name, emotion, name. These numbers are not rows of fer2013.csv.
-    Raises ``DataError`` for unknown or empty folders, other files, unreadable pictures, and names that contradict
-    their folder.
+    A file name decides the split (``PublicTest_123.jpg``). Other files below ``test/`` become PublicTest, and ``note``
+    says
+    so; where there is a ``validation/``, that is PublicTest and ``test/`` is PrivateTest. The order is split, number
+    in the name, emotion, name. These numbers are not rows of fer2013.csv.
+
+    Args:
+        folder: The folder that holds ``train/``.
+
+    Returns:
+        The faces in the seven classes.
+
+    Raises:
+        DataError: A folder is unknown or empty, a file is not a readable image of 48 x 48 pixels, or its name
+            contradicts its folder.
+
+    Example:
+        >>> faces = read_folders(Path("fer2013"))  # doctest: +SKIP
     """
     pictures = sorted(_list_pictures(folder))
     images = np.empty((len(pictures), SIZE, SIZE), np.uint8)
@@ -179,7 +200,18 @@ _MODES = ("L", "LA", "P", "RGB", "RGBA", "1")
 
 
 def read_image(content: bytes, *, where: str) -> NDArray[np.uint8]:
-    """Decode a PNG or JPEG to uint8 ``[48, 48]``; ``DataError`` says ``where`` and why it could not."""
+    """Decode one face of FER-2013.
+
+    Args:
+        content: Bytes of a PNG or JPEG file.
+        where: Place of the image, for error messages.
+
+    Returns:
+        uint8 ``[48, 48]``.
+
+    Raises:
+        DataError: The bytes are damaged, or the image has another size or mode.
+    """
     try:
         with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as picture:
             if picture.size != (SIZE, SIZE):

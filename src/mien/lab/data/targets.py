@@ -9,10 +9,20 @@ from mien.lab.recipe import TargetConfig
 
 
 def targets(faces: FaceSet, choice: TargetConfig) -> Tensor:
-    """float32 ``[N, C]``, rows sum to 1: the smoothed label and, where a face has votes, a share of their distribution.
+    """Return the target of each face: its smoothed label and, where it has votes, a share of their distribution.
 
-    A face without usable votes keeps the smoothed label alone. Label smoothing is Szegedy et al. (CVPR 2016), vote
-    distributions as targets are Barsoum et al. (ICMI 2016). Raises ``DataError`` for votes from a set without.
+    Label smoothing is Szegedy et al. (CVPR 2016), vote distributions as targets are Barsoum et al. (ICMI 2016). A face
+    without usable votes keeps the smoothed label alone.
+
+    Args:
+        faces: N faces of C classes.
+        choice: ``label_smoothing`` and ``vote_weight``, both 0 to 1.
+
+    Returns:
+        float32 ``[N, C]``; each row sums to 1.
+
+    Raises:
+        DataError: ``vote_weight`` is above 0 and the set has no votes.
     """
     classes = len(faces.emotions)
     hard = F.one_hot(faces.labels, classes).float()
@@ -25,12 +35,19 @@ def targets(faces: FaceSet, choice: TargetConfig) -> Tensor:
 
 
 def class_weights(faces: FaceSet, choice: TargetConfig) -> Tensor:
-    """float32 ``[C]``, mean 1 over the faces: what each class's loss is multiplied by.
+    """Return the factor on each class's loss, with mean 1 over the faces.
 
-    Inverse frequency to the power ``choice.class_weight_power`` (0: all ones, 1: balanced), or the inverse of the
-    effective number of samples, ``(1 - beta^n) / (1 - beta)``, for beta = ``choice.effective_number_beta`` (Cui et al.,
-    CVPR 2019). The counts are those of the set, not of an epoch that repeats some classes. A class without faces is
-    weighted as if it had one.
+    The weight is the inverse frequency to the power ``class_weight_power`` (0: all ones, 1: balanced), or with
+    ``effective_number_beta`` the inverse of the effective number of samples, ``(1 - beta^n) / (1 - beta)`` (Cui et
+    al., CVPR
+    2019). Counts are those of the set, not of an epoch that repeats classes. A class without faces counts as one face.
+
+    Args:
+        faces: Faces of C classes.
+        choice: ``class_weight_power`` and ``effective_number_beta``.
+
+    Returns:
+        float32 ``[C]``.
     """
     counts = torch.bincount(faces.labels, minlength=len(faces.emotions)).double()  # beta^n loses its digits in float32
     present, beta = counts.clamp(min=1), choice.effective_number_beta

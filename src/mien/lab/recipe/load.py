@@ -25,11 +25,22 @@ def names() -> tuple[str, ...]:
 
 
 def load(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe of that name, ``section.key=value`` overrides applied.
+    """Load a recipe and apply overrides.
 
-    A name is that of a shipped recipe, the path of a TOML file, or either with ``/member`` where the file is a family.
-    Raises ``RecipeError`` for an unknown recipe, key or override (naming the nearest), for a value of the wrong type,
-    and for a family without a member.
+    Args:
+        name_or_path: A shipped recipe, the path of a TOML file, or either with ``/member`` where the file is a family.
+        overrides: ``section.key=value`` each, the value in TOML; a bare word is a string.
+
+    Returns:
+        The validated recipe.
+
+    Raises:
+        RecipeError: The recipe, a key or a member is unknown (the message names the nearest), or a value has a wrong
+            type.
+
+    Example:
+        >>> load("mien-0", ["train.epochs=2"]).train.epochs
+        2
     """
     name, member = _split(name_or_path)
     table = _table(name)
@@ -45,36 +56,85 @@ def load(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def members(name_or_path: str) -> tuple[str, ...]:
-    """The full names of all members of a family; the name itself for a recipe that is none."""
+    """Return the full names of all members of a family.
+
+    Args:
+        name_or_path: Name or path of a recipe file.
+
+    Returns:
+        The members; the name itself where the recipe is not a family.
+
+    Raises:
+        RecipeError: There is no such recipe.
+    """
     grid = _table(name_or_path).get("grid", {})
     return tuple(f"{name_or_path}/{member}" for member in _combinations(name_or_path, grid)) or (name_or_path,)
 
 
 def axes(name_or_path: str) -> dict[str, tuple[str, ...]]:
-    """Axis -> the names of its values, in the order in which a family's members join them; empty for no family."""
+    """Return the axes of a family.
+
+    Args:
+        name_or_path: Name or path of a recipe file.
+
+    Returns:
+        Axis -> names of its values, in the order in which member names join them; empty where the recipe is not a
+        family.
+    """
     return {axis: tuple(values) for axis, values in _table(name_or_path).get("grid", {}).items()}
 
 
 def search_space(name_or_path: str) -> dict[str, Any]:
-    """The ``[search]`` section of a recipe file as plain values; empty where it has none."""
+    """Return the section ``[search]`` of a recipe file.
+
+    Args:
+        name_or_path: Name or path of a recipe file, or of a member.
+
+    Returns:
+        Its plain values; empty where the file has none.
+    """
     space: dict[str, Any] = _table(_split(name_or_path)[0]).get("search", {})
     return space
 
 
 def parse(table: Mapping[str, Any], *, where: str) -> Recipe:
-    """A recipe from plain values, as they stand in a TOML file or a checkpoint."""
+    """Build a recipe from plain values.
+
+    Args:
+        table: Sections and keys, as in a TOML file or a checkpoint.
+        where: Source of the values, for error messages.
+
+    Returns:
+        The validated recipe.
+
+    Raises:
+        RecipeError: A key is unknown or a value is not valid.
+    """
     return read(Recipe, table, where=where)
 
 
 def dump(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as plain values: ``parse(dump(recipe))`` is the same recipe."""
+    """Return a recipe as plain values.
+
+    Args:
+        recipe: The recipe.
+
+    Returns:
+        Nested dictionaries; ``parse(dump(recipe), where="")`` is the same recipe.
+    """
     return asdict(recipe)
 
 
 def put(table: dict[str, Any], key: str, value: Any) -> None:
-    """Set the dotted ``key`` of a nested ``table``, a list of sections counted from 0: ``phases.0.train.epochs``.
+    """Set a dotted key of a nested table; lists of sections are counted from 0 (``phases.0.train.epochs``).
 
-    Raises ``RecipeError`` where the path meets a plain value or a place that a list does not have.
+    Args:
+        table: The table; it is changed in place.
+        key: The dotted key.
+        value: Its new value.
+
+    Raises:
+        RecipeError: The path meets a plain value, or a place that a list does not have.
     """
     *sections, last = key.split(".")
     at: Any = table

@@ -65,7 +65,8 @@ def changed(recipe: Recipe, base: TrainConfig, changes: Mapping[str, Any], what:
         raise RecipeError(f"{where}.precision is that of the whole training, {recipe.train.precision!r}")
     if choice.schedule == "plateau" and recipe.validate_every > 1:
         raise RecipeError(
-            f"{where}.schedule 'plateau' needs a loss of every epoch; leave judge at 1, not {recipe.validate_every}"
+            f"{where}.schedule 'plateau' needs a loss of every epoch; "
+            f"leave validate_every at 1, not {recipe.validate_every}"
         )
     return choice
 
