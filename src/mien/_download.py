@@ -1,4 +1,4 @@
-"""Files that mien fetches, only when asked to, into one documented folder, and never takes unchecked.
+"""Downloads files into one cache folder, only on request, and checks them.
 
 The folder is ``$MIEN_CACHE``; where that is not set, ``~/.cache/mien`` (``$XDG_CACHE_HOME/mien``) on Linux,
 ``~/Library/Caches/mien`` on macOS and ``%LOCALAPPDATA%\\mien\\Cache`` on Windows.
@@ -21,7 +21,14 @@ TIMEOUT_S = 20.0  # seconds without a byte
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file on the network: its name in the cache, where it lies, its sha256 and its length in bytes."""
+    """A file on the network.
+
+    Attributes:
+        name: Its name in the cache.
+        url: Its address.
+        sha256: The SHA-256 of its content, hexadecimal.
+        size: Its length in bytes.
+    """
 
     name: str
     url: str
@@ -30,7 +37,7 @@ class RemoteFile:
 
 
 def cache_folder() -> Path:
-    """The folder of fetched files; it may not exist yet."""
+    """Return the folder of downloaded files; it may not exist yet."""
     if named := os.environ.get("MIEN_CACHE"):
         return Path(named)
     home = Path.home()
@@ -42,10 +49,18 @@ def cache_folder() -> Path:
 
 
 def fetch(file: RemoteFile, *, timeout_s: float = TIMEOUT_S) -> Path:
-    """The path of ``file`` in the cache; it is downloaded when it is not there yet.
+    """Return the path of a file in the cache, after downloading it if it is not there.
 
-    Raises ``DownloadError`` without a network, and for content with another sha256, in the cache too; ``OutputError``
-    when the cache cannot be written.
+    Args:
+        file: The file.
+        timeout_s: Seconds without data after which the download fails.
+
+    Returns:
+        The path.
+
+    Raises:
+        DownloadError: The file cannot be downloaded, or its SHA-256 is wrong, also in the cache.
+        OutputError: The cache cannot be written.
     """
     path = cache_folder() / file.name
     if path.is_file():
@@ -77,7 +92,7 @@ def _check(data: bytes, file: RemoteFile, otherwise: str) -> None:
 
 
 def _store(data: bytes, path: Path) -> None:
-    """Write beside the goal and rename, so that two processes at once, or a crash, never leave half a file."""
+    """Write to a temporary file and rename it, so that two processes at once, or a crash, never leave half a file."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, partial = tempfile.mkstemp(prefix=path.name, suffix=".part", dir=path.parent)

@@ -1,15 +1,15 @@
-"""The tree of errors. Every message is one line that names the cause and the cure.
+"""The errors of mien. Every message is one line that names the cause and what to do.
 
-MienError                 the base: what the command line prints as one line before it exits with status 2
-├── ImageError            a picture that cannot be read
-│   ├── NotAnImageError   the bytes are no image format that Pillow knows
+MienError                 the base class of all errors
+├── ImageError            an image that cannot be read
+│   ├── NotAnImageError   the bytes are not an image format that Pillow reads
 │   ├── TruncatedError    the image ends before its last row
 │   └── TooLargeError     more bytes or pixels than the limit
-├── SourceError           a film, camera or stream that cannot be opened, or that breaks off
+├── SourceError           a video, camera or stream that cannot be opened, or that breaks off
 ├── ModelError            a model file that breaks the contract, or an unknown model
 ├── DataError             a data set with wrong columns, counts, labels or rows
 ├── RecipeError           an unknown key, a wrong type, a recipe that does not exist
-├── DeviceError           an accelerator that is not there, or that does not work
+├── DeviceError           an accelerator that is missing or does not work
 ├── DivergedError         a training whose loss is no longer a number
 ├── DownloadError         a file that could not be fetched, or whose sha256 is wrong
 ├── OutputError           a place that cannot be written: full disk, missing rights
@@ -18,11 +18,11 @@ MienError                 the base: what the command line prints as one line bef
 
 
 class MienError(Exception):
-    """Base of every error that mien raises on purpose."""
+    """Base class of the errors that mien raises."""
 
 
 class ImageError(MienError):
-    """A picture cannot be read."""
+    """An image cannot be read."""
 
 
 class NotAnImageError(ImageError):
@@ -38,7 +38,7 @@ class TooLargeError(ImageError):
 
 
 class SourceError(MienError):
-    """A film, camera or stream cannot be opened, or breaks off."""
+    """A video, camera or stream cannot be opened, or breaks off."""
 
 
 class ModelError(MienError):
@@ -46,7 +46,7 @@ class ModelError(MienError):
 
 
 class DataError(MienError):
-    """A data set is not what it should be; the message names file, row or column."""
+    """A data set is damaged or incomplete; the message names file, row or column."""
 
 
 class RecipeError(MienError):
@@ -54,7 +54,7 @@ class RecipeError(MienError):
 
 
 class DeviceError(MienError):
-    """The devices that a training asks for are not there."""
+    """The devices that a training needs are missing or do not work."""
 
 
 class DivergedError(MienError):
@@ -66,12 +66,16 @@ class DownloadError(MienError):
 
 
 class OutputError(MienError):
-    """A result cannot be written where the user asked for it."""
+    """A result cannot be written to its path or stream."""
 
 
 class MissingExtraError(MienError):
-    """An optional part of mien needs a package that is not installed."""
+    """An optional part of mien needs a package that is not installed.
+
+    Args:
+        package: The package that cannot be imported.
+        extra: The extra of mien that installs it.
+    """
 
     def __init__(self, package: str, extra: str) -> None:
-        """``package`` is the import that failed, ``extra`` the extra of mien that brings it."""
         super().__init__(f'{package} is not installed; run: pip install "mien[{extra}]"')

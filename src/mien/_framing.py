@@ -1,4 +1,4 @@
-"""How a face lies in its crop: where FER-2013 puts eyes, nose and mouth. The one place of these numbers."""
+"""Where eyes, nose and mouth of a face are in its crop, as in the images of FER-2013."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -10,10 +10,15 @@ Fraction = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Framing:
-    """Where the key points of a face lie in a crop, as fractions ``(x, y)`` of the crop's side, 0..1 from the top left.
+    """The positions of key points in a crop, as fractions ``(x, y)`` of its side, 0 to 1 from the top left.
 
-    ``right_eye`` is the subject's right eye, on the left of the picture. ``tilt`` is how far, in degrees, heads lean to
-    the side in the crops of the training set: so much of a face's in-plane rotation stays, the rest is removed.
+    Attributes:
+        right_eye: The subject's right eye, on the left of the image.
+        left_eye: The subject's left eye.
+        nose: The tip of the nose.
+        mouth: The middle of the mouth.
+        tilt: Degrees of in-plane rotation that stay in a crop; the rest is removed. It is the tilt of heads in the
+            training set.
     """
 
     right_eye: Fraction
@@ -23,16 +28,26 @@ class Framing:
     tilt: float = 0.0
 
     def to_json(self) -> str:
-        """The framing as it stands in a model file's metadata."""
+        """Return the framing as JSON, for the metadata of a model file."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> "Framing":
-        """The framing of a model file's metadata; raises ``ModelError`` when it is not one."""
+        """Read a framing from the metadata of a model file.
+
+        Args:
+            text: JSON as ``to_json`` returns it.
+
+        Returns:
+            The framing.
+
+        Raises:
+            ModelError: The text is not a framing.
+        """
         try:
-            said = json.loads(text)
-            tilt = float(said.pop("tilt", 0.0))
-            points = {key: (float(x), float(y)) for key, (x, y) in said.items()}
+            values = json.loads(text)
+            tilt = float(values.pop("tilt", 0.0))
+            points = {key: (float(x), float(y)) for key, (x, y) in values.items()}
             return cls(**points, tilt=tilt)
         except (TypeError, ValueError, AttributeError) as error:
             raise ModelError(f"the model's framing is not readable ({error}); export the model again") from error

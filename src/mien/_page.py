@@ -1,19 +1,26 @@
-"""What every page that mien writes looks like: the palette in light and dark, type, headings. Pages load nothing."""
+"""The style that all HTML pages of mien share: palette (light and dark), fonts and headings. Pages load nothing."""
 
 from html import escape
 from importlib.resources import files
 
 
 def head(title: str, style: str) -> str:
-    """The start of a page up to its body: the style that all pages share, then its own ``style``.
+    """Return the start of a page up to its body.
 
-    The policy in it forbids a page to load or run anything, whatever ends up inside.
+    Its content security policy forbids the page to load or run anything.
+
+    Args:
+        title: The title of the page.
+        style: CSS of the page, after the shared style.
+
+    Returns:
+        HTML.
     """
     return _HEAD.replace("$title", escape(title)).replace("$style", _shared() + style)
 
 
 def palette() -> str:
-    """The rules that name the colours, light and dark: all that stands before the first rule of an element."""
+    """Return the CSS rules that define the colours, light and dark."""
     return _shared().partition("* {")[0]
 
 

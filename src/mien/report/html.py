@@ -1,4 +1,4 @@
-"""Readings as one page to look at: a single HTML file that loads nothing, written picture by picture."""
+"""Readings as one HTML page that loads nothing. Each image is written when it is added."""
 
 import base64
 import io
@@ -42,7 +42,15 @@ _SMALL = 0.03  # of the picture's width: narrower boxes show their label only wh
 
 
 def card(reading: Reading, number: int) -> str:
-    """The article of picture ``number``; ``reading.pixels`` must be there."""
+    """Return the HTML of one image with its faces.
+
+    Args:
+        reading: A reading with its pixels (``keep_pixels=True``).
+        number: The number of the image, from 1.
+
+    Returns:
+        An ``article`` element.
+    """
     faces = reading.faces
     marks = [f"has-{_kind(face)}" for face in faces] if faces else ["has-nobody"]
     layout = "one" if len(faces) < 2 else "many"
@@ -57,8 +65,8 @@ def card(reading: Reading, number: int) -> str:
     return "\n".join(parts)
 
 
-def error_item(source: str, error: str) -> str:
-    """The list item of a picture that could not be read, with the one line that says why."""
+def _error_item(source: str, error: str) -> str:
+    """Return the list item of an image that could not be read."""
     return f"<li><bdi>{escape(source)}</bdi><span>{escape(error)}</span></li>\n"
 
 
@@ -193,22 +201,35 @@ def _map_strip(face: Face) -> str:
     return _data_uri(strip, "PNG", transparency=np.rint(255 * opacity(steps)).astype(np.uint8).tobytes())
 
 
-# The summary stands before the pictures but is known after them: so many bytes are kept free for it. Its size is bound
-# by the number of emotions, not of pictures.
+# Bytes reserved for the summary, which is before the images in the page but is known only after them. Its size depends
+# on the number of emotions, not of images.
 _SUMMARY_ROOM = 8192
 
 
 class Html:
-    """A page with a summary, a card for every picture, the pictures that failed, and the model's figures.
+    """Writes an HTML page with a summary, every image with its faces, the errors, and facts about the model.
 
-    The page is written as the readings come, so memory does not grow with their number (but for the lines of pictures
-    that failed), and appears at ``path`` when the block ends. After Ctrl-C (``KeyboardInterrupt``) it holds what was
-    read until then and says so; after any other exception no new file is left. Raises ``OutputError`` when ``path``
-    cannot be written.
+    Readings are written when they are added, so that memory grows only with the number of errors. The page appears
+    when the block ends. After ``KeyboardInterrupt`` it contains the readings until then and a note; after any other
+    exception there is no new file.
+
+    Args:
+        path: The file.
+        title: The title of the page.
+        model: Facts about the model, term to text, in the order to show them, as ``Reader.describe`` returns them.
+
+    Raises:
+        OutputError: The file cannot be written.
+
+    Example:
+        >>> from mien import Html, Reader
+        >>> reader = Reader()
+        >>> with Html("faces.html", title="Faces", model=reader.describe()) as page:  # doctest: +SKIP
+        ...     for reading in reader.read_many(["photo.jpg"], keep_pixels=True):
+        ...         page.add(reading)
     """
 
     def __init__(self, path: str | os.PathLike[str], *, title: str, model: Mapping[str, str]) -> None:
-        """``title`` heads the page; ``model`` holds what is said of the model, term to text, in the order to show."""
         self._path = path
         self._title = title
         self._model = dict(model)
@@ -229,10 +250,18 @@ class Html:
         return self
 
     def add(self, reading: Reading) -> None:
-        """Write the card of one picture; ``reading.pixels`` must be kept, unless it holds an error."""
+        """Write one image.
+
+        Args:
+            reading: A reading with its pixels (``keep_pixels=True``), or one with an error.
+
+        Raises:
+            ValueError: The reading has neither pixels nor an error.
+            OutputError: The file cannot be written.
+        """
         self._counts["pictures"] += 1
         if reading.error is not None:
-            self._errors.append(error_item(reading.source, reading.error))
+            self._errors.append(_error_item(reading.source, reading.error))
             return
         if reading.pixels is None:
             raise ValueError(f"{reading.source}: the page needs the picture; read it with keep_pixels=True")
