@@ -12,13 +12,13 @@ COMMANDS = {
     "epoch": "python benchmarks/claims.py epoch --json results/claims/epoch.json",
     "batch": "python benchmarks/claims.py batch --json results/claims/batch.json",
 }
-SCHEDULES = {"cosine": "rate falls to zero (cosine)", "constant": "rate stays the same"}
+SCHEDULES = {"cosine": "cosine to zero", "constant": "constant rate"}
 ARRANGEMENTS = ("alone", "shuffled", "sorted")
 Json = Mapping[str, Any]
 
 
 def parts(folder: Path) -> dict[str, str]:
-    """The measured parts of the page by the name of their markers; a part without a file names its command."""
+    """The measured parts of the page by the name of their markers; a part without a file shows its command."""
     paths = {name: folder / f"{name}.json" for name in COMMANDS}
     return {
         name: WRITERS[name](json.loads(path.read_text("utf-8")))
@@ -48,11 +48,11 @@ def _leak(found: Json) -> str:
 def _epoch(found: Json) -> str:
     """Gain of choosing the best epoch on the test set, by schedule and number of candidates."""
     heads = (
-        "chosen among",
+        "selected among",
         "rate",
         "gain, points",
         "95 % interval of the mean",
-        "95 % of the divisions",
+        "95 % of the splits",
         "drop, points",
     )
     rows = []
@@ -79,7 +79,7 @@ def _epoch(found: Json) -> str:
     setting = (
         f"`{found['recipe']} {' '.join(found['overrides'])}`, {found['epochs']} epochs, seeds "
         f"{', '.join(map(str, found['seeds']))}; PublicTest after the last epoch: {finals}; n = {found['n']:,}, "
-        f"{found['splits']:,} divisions a training."
+        f"{found['splits']:,} random splits per training."
     )
     return "\n\n".join((table(heads, rows), second, setting + " " + _source(found)))
 

@@ -1,11 +1,11 @@
-"""Write the generated pages and tables of the docs; a test checks that they are fresh.
+"""Write the generated pages and tables of the docs; a test checks that they are up to date.
 
     python tools/docs_pages.py            write them
-    python tools/docs_pages.py --check    exit 1 and name the pages that are not fresh
+    python tools/docs_pages.py --check    exit 1 and name the pages that are out of date
 
 docs/cli.md comes from the program, docs/models.md from the models' cards, the tables of docs/recipes.md from the code
-that reads recipes, the colours of the web page from mien/_emotions.py, and everything that was measured from results/,
-where the commands and benchmarks write it.
+that reads recipes, the colours of the web page from mien/_emotions.py, and all measurements from results/,
+where the commands and benchmarks write them.
 """
 
 import inspect
@@ -37,7 +37,7 @@ SPEED = {
     "the same in batches of 64": ("crop_ms_int8_batch_64", "{:.2f} ms"),
     "the same, fp32": ("crop_ms_fp32_batch_64", "{:.2f} ms"),
     "crops a second, one core": ("crops_per_second_int8", "{:,.0f}"),
-    "share of a plain ONNX Runtime loop": ("share_of_plain_int8", "{:.0f} %"),
+    "throughput relative to a bare ONNX Runtime loop": ("share_of_plain_int8", "{:.0f} %"),
     "detection, 1280x720 with one face": ("detect_ms_1280x720", "{:.1f} ms"),
     "JPEG to reading, 640x480": ("read_ms_640x480", "{:.1f} ms"),
     "JPEG to reading, 1280x720": ("read_ms_1280x720", "{:.1f} ms"),
@@ -53,7 +53,8 @@ def command_line() -> str:
     group: Any = typer.main.get_command(app)
     parts = ["# The command line", "Written by `make docs` from the program itself; do not edit."]
     parts.append(
-        "Exit status: 0 fine; 1 some files failed, the others were read; 2 wrong use, or none was read; 130 stopped."
+        "Exit status: 0 success; 1 some files failed, the others were read; 2 wrong usage, or no file was read; "
+        "130 interrupted."
     )
     for name, command in sorted(group.commands.items()):
         parts += [f"## mien {name}", command.help or "", _options(command)]
@@ -82,7 +83,7 @@ def models() -> str:
 
 
 def _side_by_side(cards: Sequence[Json]) -> list[str]:
-    """The section, where there are two models or more; a dash marks what was not measured of one."""
+    """The section, where there are two models or more; a dash marks a missing measurement."""
     if len(cards) < 2:
         return []
     names = [card["name"] for card in cards]
@@ -184,8 +185,8 @@ def _voted() -> str:
     low, high = f["interval"]
     return (
         "`mien-plus` knows the eight emotions of FER+ and agrees with the majority of its ten voters on "
-        f"{f['accuracy']:.1%} ({low:.1%} to {high:.1%}) of the {f['n']:,} faces of PrivateTest that have one; contempt "
-        f"it hardly ever names (recall {f['recall']['contempt']:.0%})."
+        f"{f['accuracy']:.1%} ({low:.1%} to {high:.1%}) of the {f['n']:,} faces of PrivateTest that have one; it "
+        f"hardly ever predicts contempt (recall {f['recall']['contempt']:.0%})."
     )
 
 
@@ -228,13 +229,13 @@ def _track(said: dict[str, Any]) -> list[tuple[str, str]]:
     parts = {part["part"]: part for part in said["speed"]}
     following = next(row for row in said["following"] if row["every"] == said["every"])
     growth = parts["reading only"]["memory_growth_mb"]
-    film = f"film {said['size']}, one face"
+    video = f"video {said['size']}, one face"
     return [
-        (f"{film}: followed and read", f"{parts['reading only']['frames_per_second']:.0f} frames/s"),
-        (f"{film}: with the annotated copy", f"{parts['annotated film']['frames_per_second']:.0f} frames/s"),
+        (f"{video}: tracked and read", f"{parts['reading only']['frames_per_second']:.0f} frames/s"),
+        (f"{video}: with the annotated copy", f"{parts['annotated film']['frames_per_second']:.0f} frames/s"),
         (f"growth of memory over {said['frames']:,} frames", f"{growth:+.1f} MB"),
         (
-            "four faces that move, cross and leave: seen, changes of number",
+            "four faces that move, cross and leave: found, identity switches",
             f"{following['found']:.1%}, {following['changes_of_number']}",
         ),
     ]
@@ -246,14 +247,15 @@ def _serve(said: dict[str, Any]) -> list[tuple[str, str]]:
     width, height = said["picture"]["size_wh"]
     return [
         (
-            f"server, {said['clients']} clients, JPEG {width}x{height}: share of the pipeline without HTTP",
+            f"server, {said['clients']} clients, JPEG {width}x{height}: throughput relative to the pipeline "
+            "without HTTP",
             f"{said['throughput_share']['median']:.0%}",
         ),
         (
-            f"{requests:,} requests: wrong answers, 99th percentile",
+            f"{requests:,} requests: wrong responses, 99th percentile",
             f"{said['answers']['wrong']}, {_ms(said['answers'])}",
         ),
-        ("memory along them", f"{memory['along'][0]:.0f} to {memory['along'][-1]:.0f} MB"),
+        ("memory during these requests", f"{memory['along'][0]:.0f} to {memory['along'][-1]:.0f} MB"),
         (f"overload, queue of {overload['queue']}: 99th percentile", _ms(overload)),
     ]
 
@@ -263,7 +265,7 @@ def _browser(said: dict[str, Any]) -> list[tuple[str, str]]:
     wide, high = said["camera"]["size_wh"]
     return [
         (f"page, camera {wide}x{high}, one face", f"{said['camera']['frames_per_second']:.0f} frames/s"),
-        ("of it, a frame's own work", f"{steps['total']:.0f} ms"),
+        ("processing time per frame", f"{steps['total']:.0f} ms"),
     ]
 
 

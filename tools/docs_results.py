@@ -1,7 +1,7 @@
-"""Write docs/results.md and its plots from results/; a test checks that they are fresh.
+"""Write docs/results.md and its plots from results/; a test checks that they are up to date.
 
     python tools/docs_results.py            write them
-    python tools/docs_results.py --check    exit 1 when they are not fresh
+    python tools/docs_results.py --check    exit 1 if they are out of date
 
 Every number comes from results/**/seed-*/metrics.json, which `mien record` wrote, from the studies, explanations,
 comparisons and races in results/, and from the cards of the embedded models. Nothing is measured here.
@@ -43,7 +43,7 @@ from reproduce import PLACES, is_done, read_queue
 
 
 def page(results: Path, *, cards: bool = True) -> str:
-    """The whole page from the files below ``results``; ``cards`` adds the embedded models and what is left to train."""
+    """The whole page from the files below ``results``; ``cards`` adds the embedded models and the open trainings."""
     rows = read_rows(results) + (embedded_rows(results) if cards else [])
     every = sorted(rows, key=lambda row: (row.document or "999", row.name))
     studies = [_read(path) for path in sorted((results / "studies").glob("*.json"))]
@@ -123,7 +123,7 @@ def _metrics_line(row: Row, split: str) -> list[str]:
 
 
 def _leaky(rows: Sequence[Row]) -> list[str]:
-    """Runs that were trained on copies of their validation faces: in a section of their own, as they are no results."""
+    """A separate section for runs that were trained on copies of their validation faces; they are not results."""
     there = [row for row in rows if row.judged("leaky")]
     if not there:
         return []
@@ -196,8 +196,10 @@ def _left_to_train(results: Path) -> list[str]:
     ]
     totals = {on: sum(each.minutes for each in left if each.on == on) for on in PLACES}
     note = (
-        "`results/queue.toml` in its order of worth; `python tools/reproduce.py` trains it and resumes where it was "
-        "stopped. " + ", ".join(f"{minutes:g} minutes on one {on}" for on, minutes in totals.items() if minutes) + "."
+        "`results/queue.toml`, the most important first. `python tools/reproduce.py` trains it and resumes an "
+        "interrupted training. "
+        + ", ".join(f"{minutes:g} minutes on one {on}" for on, minutes in totals.items() if minutes)
+        + "."
     )
     return [title, note, table(("recipe", "runs", "on", "cost, estimated", "for"), lines)]
 
@@ -206,7 +208,7 @@ def _left_to_train(results: Path) -> list[str]:
 
 
 def _claims(rows: Sequence[Row], results: Path) -> list[str]:
-    """A table for each published system: its metrics down, our recipes across; and the leak where it was shown."""
+    """A table for each published system: its metrics down, our recipes across; and the measured leak."""
     systems: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         claims = row.claim.get("metrics")
@@ -216,8 +218,8 @@ def _claims(rows: Sequence[Row], results: Path) -> list[str]:
         return []
     leaks = _leak(results / "claims" / "leak.json")
     note = (
-        "A document measured its claim on a split of its own, we measured on PrivateTest: the two are not a fair pair. "
-        "**Bold**: at least as good as claimed."
+        "A document measured its claim on its own split, we measured on PrivateTest, so the two are not directly "
+        "comparable. **Bold**: at least as good as claimed."
     )
     parts = ["## Claimed and measured", note]
     for group in systems.values():
@@ -246,7 +248,7 @@ def _split(row: Row) -> str:
 
 
 def _ours(row: Row, key: str, claim: float) -> str:
-    """The mean over seeds, bold where it reaches the claim; a dash where it was not measured."""
+    """The mean over seeds, bold where it reaches the claim; a dash if it was not measured."""
     measured = [each for metrics in row.judged(_split(row)) for each in claimed(row.claim, metrics)]
     values = [ours for name, _, ours in measured if name == key]
     if not values:
@@ -264,7 +266,7 @@ def _leak(path: Path) -> dict[str, list[str]]:
     leaky, clean = measured["runs"]["leaky"], measured["runs"]["clean"]
     faces, public = measured["leaky"], measured["clean"]["PublicTest, all"]
     sentence = (
-        f"The leak, shown: `{leaky['recipe']}`, from random weights at {leaky['size']} px for {leaky['epochs']} "
+        f"The measured leak: `{leaky['recipe']}`, from random weights at {leaky['size']} px for {leaky['epochs']} "
         f"epochs, has an accuracy of {_accuracy(faces['all'])} on its {faces['all']['n']:,} validation faces: "
         f"{_accuracy(faces['with a relative'])} on those with a relative in training and "
         f"{_accuracy(faces['without'])} on those without. The same net, trained as long on Training alone, has "
@@ -282,7 +284,7 @@ def _accuracy(measured: Json) -> str:
 
 
 def _compared(comparison: Comparison, results: Path) -> list[str]:
-    """The section of a comparison, where it was kept with its times."""
+    """The section of a comparison, if it was recorded with its times."""
     kept = comparison.read(results)
     if kept is None:
         return []
@@ -298,7 +300,7 @@ def _compared(comparison: Comparison, results: Path) -> list[str]:
 
 
 def _ratio_of_times(kept: Json, other: Json | None) -> str:
-    """A sentence on the ratio of the times of two tables that were measured on different days."""
+    """A sentence on the ratio of the times of two tables measured on different days."""
     if other is None:
         return ""
     before = {model["name"]: milliseconds(model, "int8") for model in other["models"]}
@@ -325,7 +327,7 @@ def _compared_models(kept: Json) -> str:
 
 
 def draw(results: Path, comparison: Comparison) -> str | None:
-    """The plot of ``comparison`` as SVG; ``None`` where it was not kept."""
+    """The plot of ``comparison`` as SVG; ``None`` if it was not recorded."""
     kept = comparison.read(results)
     if kept is None:
         return None
@@ -342,19 +344,19 @@ _VIEWS = {"none": "faces", "flip": "faces and mirror images", "six": "six views"
 
 
 def _races(results: Path) -> list[str]:
-    """The section on the time to the target accuracy, where `benchmarks/speedrun.py` has written a file."""
+    """The section on the time to the target accuracy, from the files of `benchmarks/speedrun.py`."""
     races = [_read(path) for path in sorted(results.glob("speedrun*/*.json"))]
     if not races:
         return []
     steps = list(dict.fromkeys(step for race in races for run in race["runs"] for step in run["on_the_way"]))
-    heads = ["recipe", "machine", "evaluated on", "moves", "target", *(f"to {step}" for step in steps)]
+    heads = ["recipe", "machine", "evaluated on", "interpolation", "target", *(f"to {step}" for step in steps)]
     heads += ["to the target", "reached", "best", "commit"]
     note = (
         "Wall time from the start of `mien train RECIPE` in its own process, including imports, reading the data and "
         "every evaluation on PublicTest (`python benchmarks/speedrun.py --recipe RECIPE`). Means over the runs, in "
-        "seconds (±: standard deviation). Six views are the face in three sizes and their mirror images; training "
-        "faces are moved bilinearly or bicubically, which is sharper. PublicTest is evaluated after every epoch or "
-        "every few epochs, so these accuracies are not results. Each row is of the recipe at its commit."
+        "seconds (±: standard deviation). Six views are the face in three sizes and their mirror images. "
+        "Interpolation: of the transforms of training faces; bicubic is sharper. PublicTest is evaluated after every "
+        "epoch or every few epochs, so these accuracies are not results. Each row is of the recipe at its commit."
     )
     return ["## The race to 70 %", note, table(heads, [_race(race, steps) for race in races])]
 
@@ -377,7 +379,7 @@ def _race(race: Json, steps: Sequence[str]) -> list[str]:
 
 
 def _mean_seconds(values: Sequence[float | None]) -> str:
-    """The mean, where every run reached the step."""
+    """The mean, if every run reached the step."""
     reached = [value for value in values if value is not None]
     return f"{fmean(reached):,.0f}" if len(reached) == len(values) else "–"
 

@@ -49,9 +49,9 @@ def replace_marked(path: Path, parts: Mapping[str, str]) -> str:
 
 
 def write_pages(pages: Mapping[str, Callable[[], str | None]], *, check: bool) -> int:
-    """Write each page (path below the repository's root -> function), or only check that it is fresh.
+    """Write each page (path below the repository's root -> function), or only check that it is up to date.
 
-    A function returns ``None`` where nothing was measured for its page. Returns the exit status: 1 for a stale page.
+    A function returns ``None`` if its page has no measurements. Returns the exit status, 1 for an outdated page.
     """
     stale = []
     for name, write in pages.items():
@@ -64,7 +64,7 @@ def write_pages(pages: Mapping[str, Callable[[], str | None]], *, check: bool) -
             path.write_text(text, "utf-8")
             print(name)
     if stale:
-        print(f"not fresh: {', '.join(stale)}; run: make docs", file=sys.stderr)
+        print(f"out of date: {', '.join(stale)}; run: make docs", file=sys.stderr)
     return 1 if stale else 0
 
 
@@ -84,7 +84,7 @@ class Row:
 
     @property
     def claim(self) -> Json:
-        """What its document claims: as in the shipped recipe, else as in the run."""
+        """The claim of its document: from the shipped recipe, else from the run."""
         try:
             return asdict(load(self.name).claim)
         except RecipeError:
@@ -92,7 +92,7 @@ class Row:
 
     @property
     def document(self) -> str:
-        """The document whose system it is; empty for our own."""
+        """The document that describes the system; empty for our own."""
         return str(self.claim.get("document", ""))
 
     @property
@@ -101,7 +101,7 @@ class Row:
         return any("contempt" in metrics["recall"] for metrics in self.judged("public") + self.judged("private"))
 
     def judged(self, split: str, part: str = "all", precision: str = "fp32") -> list[Json]:
-        """The metrics of every seed that was evaluated so."""
+        """The metrics of every seed for this split, part and precision."""
         found = (run["metrics"].get(split, {}).get(precision, {}).get(part) for run in self.runs)
         return [metrics for metrics in found if metrics]
 
@@ -137,7 +137,7 @@ def read_card(name: str) -> Json:
 
 
 def _needs(recipes: Sequence[Path]) -> tuple[str, ...]:
-    """The runs that those resolved recipes name as teachers or as first weights, each once."""
+    """The teachers and first weights of the resolved recipes, each once."""
     runs: dict[str, None] = {}
     for path in (path for path in recipes if path.is_file()):
         recipe = json.loads(path.read_text("utf-8"))
@@ -221,7 +221,7 @@ class Comparison:
     faces: str  # what its faces are, as a sentence
 
     def read(self, results: Path) -> Json | None:
-        """Its file, where its models were timed."""
+        """Its file, if its models were timed."""
         path = results / self.folder / "PrivateTest.json"
         kept: Json | None = json.loads(path.read_text("utf-8")) if path.is_file() else None
         return kept if kept and kept["measured_on"] else None
@@ -251,6 +251,6 @@ COMPARISONS = (LABELLED, AGREED)
 
 
 def milliseconds(model: Json, precision: str) -> float | None:
-    """Time of one face of a ``model`` of a comparison; ``None`` where it was not timed."""
+    """Time of one face of a ``model`` of a comparison; ``None`` if it was not timed."""
     timings = model["cost"]["timings"]
     return next((t["ms_a_face"]["ms"] for t in timings if (t["precision"], t["batch"]) == (precision, 1)), None)
