@@ -1,11 +1,11 @@
-"""How fast the page is in a real browser: frames a second from a camera, milliseconds a step, with one thread.
+"""Speed of the page in a real browser: frames per second of a camera, milliseconds per step, one thread.
 
     make web
     python benchmarks/browser.py [--seconds 20] [--json results/live/browser.json]
 
-A film of one face (640 x 480, the astronaut swaying) is the camera of a headless Chromium without a GPU. The page is
-used as a person would: start the camera, wait, save what it saw. Frames a second are counted from the saved times,
-after some seconds of warming up, in which the browser compiles. The steps are timed by the page's own modules.
+The camera of a headless Chromium without a GPU plays a video of one moving face (640 x 480). The script uses the page
+as a user does: start the camera, wait, save the results. Frames per second come from the saved times after a warm-up, in
+which the browser compiles. The page's own modules time the steps.
 """
 
 import argparse
@@ -23,9 +23,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 from mien._measure import machine  # noqa: E402
-from support.browser import Visit, build, chromium, film, playing, serving  # noqa: E402
+from support.browser import Visit, build, camera_video, chromium, playing, serving  # noqa: E402
 
-CAMERA = ("--use-fake-device-for-media-stream", "--use-file-for-fake-video-capture={film}")
+CAMERA = ("--use-fake-device-for-media-stream", "--use-file-for-fake-video-capture={video}")
 WARM_UP = 5.0  # seconds
 STEPS = ("grab", "decode", "detect", "extract", "infer", "total")
 FOLLOW = """async (milliseconds) => {
@@ -68,14 +68,14 @@ READ = """async (text) => {
 
 
 def main() -> None:
-    """Measure, print and, if wished, write."""
+    """Measure, print and optionally write JSON."""
     arguments = parse()
     report = measure(arguments.seconds)
     camera = report["camera"]
     print(f"camera: {camera['frames_per_second']:.1f} frames/s, slowest of 20: {camera['slowest_of_twenty_ms']:.0f} ms")
     for kind in ("followed", "searched"):
         print(f"{kind}: " + ", ".join(f"{step} {value:.1f} ms" for step, value in report["steps"][kind].items()))
-    print(f"a picture of 512 x 512 pixels: {report['picture_ms']:.0f} ms; opening: {report['open_ms']:.0f} ms")
+    print(f"an image of 512 x 512 pixels: {report['picture_ms']:.0f} ms; opening: {report['open_ms']:.0f} ms")
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
@@ -84,13 +84,13 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each of the two measurements")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--seconds", type=float, default=20.0, help="duration of each of the two measurements")
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
     return parser.parse_args()
 
 
 def measure(seconds: float) -> dict[str, Any]:
-    """All figures, with the machine, the browser and the commit."""
+    """All results, with the machine, the browser and the commit."""
     import tempfile
 
     try:
@@ -98,17 +98,17 @@ def measure(seconds: float) -> dict[str, Any]:
     except BaseException as error:  # pytest's Skipped is no Exception
         sys.exit(f"error: {error}")
     with tempfile.TemporaryDirectory() as folder, serving(site) as address, playing() as player:
-        path = film(Path(folder) / "film.mjpeg")
-        with chromium(player, *(flag.format(film=path) for flag in CAMERA)) as browser:
+        path = camera_video(Path(folder) / "camera.mjpeg")
+        with chromium(player, *(flag.format(video=path) for flag in CAMERA)) as browser:
             camera = use_page(browser, address, seconds)
             steps = follow(browser, address, seconds)
-            picture = read(browser, address)
+            image = read(browser, address)
             version = browser.version
     return {
         "command": " ".join(["python", "benchmarks/browser.py", *sys.argv[1:]]),
         "camera": camera,
         **steps,
-        "picture_ms": round(statistics.median(picture[5:]), 1),
+        "picture_ms": round(statistics.median(image[5:]), 1),
         "browser": f"Chromium {version}, headless, no GPU",
         "runtime": f"onnxruntime-web {package_version()}, WebAssembly, 1 thread",
         "machine": {**machine("mien", "onnxruntime"), "load": f"{os.getloadavg()[0]:.1f}"},
@@ -117,10 +117,10 @@ def measure(seconds: float) -> dict[str, Any]:
 
 
 def use_page(browser: Any, address: str, seconds: float) -> dict[str, Any]:
-    """Frames a second of the page as people see it, and the pause that one of twenty frames exceeds."""
+    """Frames per second of the page, and the pause between frames that 5 % of the frames exceed."""
     visit = Visit(browser, address, permissions=["camera"]).ready()
     visit.page.click("#start")
-    visit.page.locator("#people li").wait_for()
+    visit.page.locator("#tracks li").wait_for()
     time.sleep(WARM_UP + seconds)
     lines = [json.loads(line) for line in visit.saved("#camera-json").decode().splitlines()]
     visit.page.click("#stop")
@@ -138,7 +138,7 @@ def use_page(browser: Any, address: str, seconds: float) -> dict[str, Any]:
 
 
 def follow(browser: Any, address: str, seconds: float) -> dict[str, Any]:
-    """The median milliseconds of each step, of frames that were searched and of those between."""
+    """Median milliseconds of each step, for frames with a full search and for frames between searches."""
     visit = Visit(browser, address, permissions=["camera"])
     answer = visit.page.evaluate(FOLLOW, 1000 * (WARM_UP + seconds))
     visit.close()
@@ -156,7 +156,7 @@ def follow(browser: Any, address: str, seconds: float) -> dict[str, Any]:
 
 
 def read(browser: Any, address: str) -> list[float]:
-    """Milliseconds of reading the example, again and again."""
+    """Milliseconds of repeated readings of the example image."""
     import base64
 
     visit = Visit(browser, address)
@@ -167,14 +167,14 @@ def read(browser: Any, address: str) -> list[float]:
 
 
 def package_version() -> str:
-    """Of ONNX Runtime Web, as it is installed."""
+    """Installed version of ONNX Runtime Web."""
     package = ROOT / "web" / "node_modules" / "onnxruntime-web" / "package.json"
     version: str = json.loads(package.read_text("utf-8"))["version"]
     return version
 
 
 def commit() -> str:
-    """The commit of the checkout, with a plus where files were changed."""
+    """The commit of the checkout, with a plus if files were changed."""
 
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()

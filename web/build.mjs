@@ -1,7 +1,7 @@
-// Puts the static site together: node web/build.mjs. The page's own files live in src/mien/serve/page; this adds the
-// runtime from node_modules and the models, so that web/dist can be served by anything that serves files.
+// Builds the static site: node web/build.mjs. Copies the page from src/mien/serve/page, the runtime from node_modules and
+// the models to web/dist, which any static file server can serve.
 //
-// The runtime is also laid into src/mien/serve/page/runtime, where `mien serve` finds it; git and the wheel leave it out.
+// Also copies the runtime to src/mien/serve/page/runtime, where `mien serve` finds it; git and the wheel exclude it.
 
 import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -13,9 +13,9 @@ const MIEN = join(HERE, "..", "src", "mien");
 const PAGE = join(MIEN, "serve", "page");
 const SITE = join(HERE, "dist");
 
-// All that one thread of WebAssembly needs: the API, the loader and the kernels. The other builds (WebGPU, WebNN) stay out.
+// What one thread of WebAssembly needs: the API, the loader and the kernels, without the builds for WebGPU and WebNN.
 const RUNTIME = ["ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"];
-// Their files, and which they are.
+// File names in web/dist/models and the bundled models they hold.
 const MODELS = { "blazeface-short-range": "blazeface-short-range", classifier: defaultModel() };
 
 if (!existsSync(PACKAGE)) {
@@ -24,7 +24,7 @@ if (!existsSync(PACKAGE)) {
 }
 const { version } = JSON.parse(readFileSync(join(PACKAGE, "package.json"), "utf-8"));
 
-layRuntime(join(PAGE, "runtime"));
+copyRuntime(join(PAGE, "runtime"));
 rmSync(SITE, { recursive: true, force: true });
 cpSync(PAGE, SITE, { recursive: true });
 cpSync(join(MIEN, "_page.css"), join(SITE, "base.css"));
@@ -37,27 +37,27 @@ for (const [file, name] of Object.entries(MODELS)) {
   }
 }
 writeFileSync(join(SITE, "site.json"), `${JSON.stringify({ server: false, runtime: true, token: false, abstain: 0 })}\n`);
-for (const name of RUNTIME) tell(join("runtime", name));
-for (const file of Object.keys(MODELS)) tell(join("models", `${file}.onnx`));
-console.log(`web/dist is the site, with ONNX Runtime Web ${version}`);
+for (const name of RUNTIME) printSize(join("runtime", name));
+for (const file of Object.keys(MODELS)) printSize(join("models", `${file}.onnx`));
+console.log(`web/dist was built with ONNX Runtime Web ${version}`);
 
-/** The model that reads where nobody names one, from the one place that says it. */
+/** The name of the default model, read from mien/bundled/__init__.py. */
 function defaultModel() {
-  const said = readFileSync(join(MIEN, "bundled", "__init__.py"), "utf-8");
-  return /^DEFAULT_MODEL = "([^"]+)"$/m.exec(said)[1];
+  const source = readFileSync(join(MIEN, "bundled", "__init__.py"), "utf-8");
+  return /^DEFAULT_MODEL = "([^"]+)"$/m.exec(source)[1];
 }
 
-function layRuntime(folder) {
+function copyRuntime(folder) {
   mkdirSync(folder, { recursive: true });
-  for (const name of RUNTIME) layFile(join(PACKAGE, "dist", name), join(folder, name));
-  layFile(join(HERE, "onnxruntime-web.LICENSE"), join(folder, "LICENSE")); // MIT; the npm package carries none
+  for (const name of RUNTIME) copyFile(join(PACKAGE, "dist", name), join(folder, name));
+  copyFile(join(HERE, "onnxruntime-web.LICENSE"), join(folder, "LICENSE")); // MIT; the npm package has no licence file
 }
 
-/** Copy a file unless it is there: a server may be sending it just now. */
-function layFile(from, to) {
+/** Copy a file unless it is already there: a server may be sending it. */
+function copyFile(from, to) {
   if (!existsSync(to) || !readFileSync(from).equals(readFileSync(to))) cpSync(from, to);
 }
 
-function tell(path) {
+function printSize(path) {
   console.log(`${(statSync(join(SITE, path)).size / 1e6).toFixed(2).padStart(6)} MB  ${path}`);
 }

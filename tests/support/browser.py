@@ -122,7 +122,7 @@ class Visit:
         """Choose files and wait for their cards or errors."""
         before = self.done()
         self.page.set_input_files("#files", list(files))
-        self.page.locator("#total", has_text=f"{before + len(files)} picture").wait_for()
+        self.page.locator("#total", has_text=f"{before + len(files)} image").wait_for()
         self.page.locator("#busy").wait_for(state="hidden")
 
     def done(self) -> int:
@@ -143,10 +143,10 @@ class Visit:
         assert self.strayed == []
 
 
-def film(path: Path, *, frames: int = 60) -> Path:
+def camera_video(path: Path, *, frames: int = 60) -> Path:
     """A motion JPEG for the fake camera: the example image, moving."""
-    with Image.open(ROOT / "examples" / "astronaut.png") as picture:
-        portrait = picture.convert("RGB").resize((480, 480))
+    with Image.open(ROOT / "examples" / "astronaut.png") as image:
+        portrait = image.convert("RGB").resize((480, 480))
     stream = io.BytesIO()
     for index in range(frames):
         turn = 2 * math.pi * index / frames

@@ -1,5 +1,5 @@
-// Runs the page's plain modules for tests/web/test_modules.py: a task as JSON on standard input, its answer on standard
-// output. Bytes travel as base64.
+// Runs the page's modules in Node for tests/web/test_modules.py. Reads a task as JSON from standard input and writes the
+// result as JSON to standard output. Bytes are base64.
 
 import { readFileSync } from "node:fs";
 
@@ -7,20 +7,20 @@ const PAGE = new URL("../../src/mien/serve/page/", import.meta.url);
 const load = (name) => import(new URL(`${name}.mjs`, PAGE).href);
 const bytes = (text) => new Uint8Array(Buffer.from(text, "base64"));
 const packed = (data) => Buffer.from(data).toString("base64");
-const picture = ({ width, height, data }) => ({ width, height, data: bytes(data) });
+const image = ({ width, height, data }) => ({ width, height, data: bytes(data) });
 
 const tasks = {
   async resize(cases) {
     const { resize, reduce } = await load("resize");
-    return cases.map(({ picture: given, size, box, gap, factors }) => {
-      const source = picture(given);
+    return cases.map(({ image: given, size, box, gap, factors }) => {
+      const source = image(given);
       return [packed(resize(source, ...size, box, gap).data), packed(reduce(source, ...factors).data)];
     });
   },
   async extract(cases) {
     const { extract } = await load("extract");
-    return cases.map(({ picture: given, detection, size, framing }) => {
-      const { crop, toImage } = extract(picture(given), detection, size, framing);
+    return cases.map(({ image: given, detection, size, framing }) => {
+      const { crop, toImage } = extract(image(given), detection, size, framing);
       return { crop: packed(crop), toImage };
     });
   },
@@ -30,19 +30,19 @@ const tasks = {
   },
   async cover(cases) {
     const { cover } = await load("tiles");
-    return cases.map((words) => cover(...words));
+    return cases.map((payload) => cover(...payload));
   },
   async smooth({ values, seconds, constant }) {
-    const { Smoother } = await load("follow");
+    const { Smoother } = await load("tracker");
     const smoother = new Smoother();
     return values.map((value, index) => smoother.step(value, seconds[index], constant));
   },
   async metadata(paths) {
-    const { readMetadata } = await load("onnx");
+    const { readMetadata } = await load("reader");
     return paths.map((path) => readMetadata(readFileSync(path)));
   },
   async header(files) {
-    const { readHeader } = await load("header");
+    const { readHeader } = await load("decode");
     return files.map((file) => readHeader(bytes(file)));
   },
   async look() {
@@ -55,5 +55,5 @@ const tasks = {
   },
 };
 
-const { task, words } = JSON.parse(readFileSync(0, "utf-8"));
-process.stdout.write(JSON.stringify(await tasks[task](words)));
+const { task, payload } = JSON.parse(readFileSync(0, "utf-8"));
+process.stdout.write(JSON.stringify(await tasks[task](payload)));

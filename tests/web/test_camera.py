@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from support.browser import Visit, build, chromium, film, playing, serving
+from support.browser import Visit, build, camera_video, chromium, playing, serving
 
 
 @pytest.fixture(scope="module")
@@ -28,24 +28,24 @@ def player() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def browser(player: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    path = film(tmp_path_factory.mktemp("film") / "film.mjpeg")
+    path = camera_video(tmp_path_factory.mktemp("video") / "camera.mjpeg")
     flags = ("--use-fake-device-for-media-stream", f"--use-file-for-fake-video-capture={path}")
     with chromium(player, *flags) as opened:
         yield opened
 
 
-def test_the_camera_is_followed(browser: Any, site: str) -> None:
+def test_the_camera_is_tracked(browser: Any, site: str) -> None:
     visit = Visit(browser, site, permissions=["camera"]).ready()
     page = visit.page
     page.click("#start")
-    page.locator("#people li").wait_for()
+    page.locator("#tracks li").wait_for()
     page.locator("#rate", has_text="frames a second").wait_for()
-    page.locator("#people .name", has_text="happy").wait_for()
-    assert page.get_by_role("button", name="Person 1 happy").count() == 1  # what is seen is in what is heard
-    assert page.locator("#curves .person").count() == 1
-    plain = page.locator("#people .value").all_text_contents()
+    page.locator("#tracks .name", has_text="happy").wait_for()
+    assert page.get_by_role("button", name="Track 1 happy").count() == 1  # screen readers get the visible label
+    assert page.locator("#curves .timeline").count() == 1
+    plain = page.locator("#tracks .value").all_text_contents()
     assert len(plain) == 7
-    page.locator(".who").focus()
+    page.locator(".track-name").focus()
     assert Image.open(io.BytesIO(visit.saved("#snap"))).size == (640, 480)
     page.wait_for_timeout(1500)
     lines = [json.loads(line) for line in visit.saved("#camera-json").decode().splitlines()]
@@ -59,13 +59,13 @@ def test_the_camera_is_followed(browser: Any, site: str) -> None:
     rows = list(csv.DictReader(io.StringIO(visit.saved("#camera-csv").decode())))
     assert float(rows[0]["happy"]) > 0.5
     page.click("#stop")
-    assert page.locator("#spoken").text_content() == "The camera is off."
+    assert page.locator("#announcement").text_content() == "The camera is off."
     page.click("#start")
-    page.locator("#people li").wait_for()
+    page.locator("#tracks li").wait_for()
     visit.close()
 
 
-def test_a_refused_camera_is_told(browser: Any, site: str) -> None:
+def test_a_refused_camera_shows_an_error(browser: Any, site: str) -> None:
     visit = Visit(browser, site).ready()
     visit.page.click("#start")
     visit.page.locator("#errors p", has_text="Allow it for this page").wait_for()
@@ -73,9 +73,9 @@ def test_a_refused_camera_is_told(browser: Any, site: str) -> None:
     visit.close()
 
 
-def test_no_camera_is_told(player: Any, site: str) -> None:
+def test_a_missing_camera_shows_an_error(player: Any, site: str) -> None:
     with chromium(player) as browser:
         visit = Visit(browser, site, permissions=["camera"]).ready()
         visit.page.click("#start")
-        visit.page.locator("#errors p", has_text="There is no camera").wait_for()
+        visit.page.locator("#errors p", has_text="No camera was found").wait_for()
         visit.close()

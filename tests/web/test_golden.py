@@ -12,7 +12,7 @@ def reader() -> Reader:
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_python_reads_the_golden_pictures(reader: Reader, name: str) -> None:
+def test_python_reads_the_golden_images(reader: Reader, name: str) -> None:
     faces = [TOOL.values(face) for face in reader.read(picture(name)).faces]
     difference = differ(GOLDEN[name]["faces"], faces)
     assert difference.probability <= 1e-2  # another processor's int8 kernels may round otherwise
@@ -26,7 +26,7 @@ def test_they_are_of_the_embedded_model(reader: Reader) -> None:
     assert {golden["model_sha256"] for golden in GOLDEN.values()} == {digest}, "run tools/write_golden.py"
 
 
-def test_they_are_worth_something() -> None:
+def test_the_golden_images_vary() -> None:
     counts = {name: len(golden["faces"]) for name, golden in GOLDEN.items()}
     assert counts.pop("nobody") == 0
     assert counts.pop("several") == 6

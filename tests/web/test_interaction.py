@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from support.browser import Visit, build, chromium, film, playing, serving
+from support.browser import Visit, build, camera_video, chromium, playing, serving
 from support.paths import ROOT
 
 ASTRONAUT = ROOT / "examples" / "astronaut.png"
@@ -48,7 +48,7 @@ def site() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    path = film(tmp_path_factory.mktemp("film") / "film.mjpeg")
+    path = camera_video(tmp_path_factory.mktemp("video") / "camera.mjpeg")
     flags = ("--use-fake-device-for-media-stream", f"--use-file-for-fake-video-capture={path}")
     with playing() as player, chromium(player, *flags) as opened:
         yield opened
@@ -67,40 +67,40 @@ def give(visit: Visit, kind: str, *names: str) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["paste", "drop"])
-def test_pictures_are_pasted_and_dropped(visit: Visit, kind: str) -> None:
+def test_images_are_pasted_and_dropped(visit: Visit, kind: str) -> None:
     page = visit.page
     if kind == "drop":
         give(visit, "dragenter", "one.png")
         page.locator("#drop.over").wait_for()
         assert give(visit, "dragover", "one.png")  # else the browser opens the file instead of the page
     assert give(visit, kind, "one.png", "two.png") is (kind == "drop")
-    page.locator("#total", has_text="2 pictures, 2 faces").wait_for()
+    page.locator("#total", has_text="2 images, 2 faces").wait_for()
     assert page.locator("#drop.over").count() == 0
     assert [reading["source"] for reading in json.loads(visit.saved("#save-json"))] == ["one.png", "two.png"]
     give(visit, kind)
-    page.locator("#errors p", has_text="no picture in it" if kind == "paste" else "no file in it").wait_for()
+    page.locator("#errors p", has_text="contains no image" if kind == "paste" else "contains no file").wait_for()
 
 
 def test_one_camera_is_opened_however_often_it_is_started(visit: Visit) -> None:
     page = visit.page
     page.evaluate(WATCH)
     page.evaluate("() => { for (let k = 0; k < 3; k++) document.getElementById('start').click(); }")
-    page.locator("#people li").wait_for()
+    page.locator("#tracks li").wait_for()
     assert page.evaluate("() => given.length") == 1
     page.click("#stop")
     assert page.evaluate(LIVE) == 0
     assert page.locator("#errors p").count() == 0
 
 
-def test_a_camera_that_goes_away_is_told(visit: Visit) -> None:
+def test_a_disconnected_camera_shows_an_error(visit: Visit) -> None:
     page = visit.page
     page.evaluate(WATCH)
     page.click("#start")
-    page.locator("#people li").wait_for()
+    page.locator("#tracks li").wait_for()
     page.evaluate(
         "() => { const [track] = given[0].getTracks(); track.stop(); track.dispatchEvent(new Event('ended')); }"
     )
-    page.locator("#errors p", has_text="it has gone").wait_for()
+    page.locator("#errors p", has_text="disconnected").wait_for()
     assert page.locator("#stage").is_hidden()
 
 
@@ -115,7 +115,7 @@ def test_a_camera_that_does_not_play_is_turned_off(visit: Visit) -> None:
     assert page.evaluate(LIVE) == 0
 
 
-def test_who_comes_back_finds_what_the_controls_say(visit: Visit) -> None:
+def test_controls_are_reset_after_going_back(visit: Visit) -> None:
     page = visit.page
     page.locator("#threshold").fill("0.5")
     page.locator("#maps").check()
@@ -128,7 +128,7 @@ def test_who_comes_back_finds_what_the_controls_say(visit: Visit) -> None:
 
 
 @pytest.mark.parametrize("missing", ["runtime/ort.wasm.min.mjs", "models/classifier.onnx"])
-def test_a_missing_file_is_told(browser: Any, site: str, missing: str) -> None:
+def test_a_missing_file_shows_an_error(browser: Any, site: str, missing: str) -> None:
     context_page = Visit(browser, "about:blank")
     context_page.context.route(re.compile(re.escape(missing)), lambda route: route.fulfill(status=404))
     page = context_page.page
@@ -151,7 +151,7 @@ def test_a_model_that_was_missing_is_asked_for_again(browser: Any, site: str) ->
     visit.context.close()
 
 
-def test_a_picture_chosen_while_the_page_loads_is_read(browser: Any, site: str) -> None:
+def test_an_image_chosen_while_the_page_loads_is_read(browser: Any, site: str) -> None:
     visit = Visit(browser, "about:blank")
     page = visit.page
     held: list[Any] = []
@@ -161,7 +161,7 @@ def test_a_picture_chosen_while_the_page_loads_is_read(browser: Any, site: str) 
     page.locator("#busy").wait_for()
     assert page.locator("#errors p").count() == 0
     held[0].continue_()
-    page.locator("#total", has_text="1 picture, 1 face").wait_for()
+    page.locator("#total", has_text="1 image, 1 face").wait_for()
     visit.context.close()
 
 

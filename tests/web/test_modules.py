@@ -36,8 +36,8 @@ SAME_ORDER = int(PIL.__version__.partition(".")[0]) >= 13
 pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="the page's modules are run in node")
 
 
-def run(task: str, words: Any) -> Any:
-    asked = json.dumps({"task": task, "words": words})
+def run(task: str, payload: Any) -> Any:
+    asked = json.dumps({"task": task, "payload": payload})
     done = subprocess.run(
         ["node", TESTS / "web" / "modules.mjs"], input=asked, capture_output=True, text=True, check=False, timeout=120
     )
@@ -49,11 +49,11 @@ def packed(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def given(pixels: NDArray[np.uint8]) -> dict[str, Any]:
+def to_image_payload(pixels: NDArray[np.uint8]) -> dict[str, Any]:
     return {"width": pixels.shape[1], "height": pixels.shape[0], "data": packed(pixels.tobytes())}
 
 
-def test_pictures_are_resized_as_pillow_does_it() -> None:
+def test_images_are_resized_as_pillow_does_it() -> None:
     generator = np.random.default_rng(0)
     cases, expected = [], []
     for index in range(120):
@@ -67,7 +67,9 @@ def test_pictures_are_resized_as_pillow_does_it() -> None:
         image = Image.fromarray(pixels)
         resized = image.resize(size, Image.Resampling.BILINEAR, box=box, reducing_gap=REDUCING_GAP)
         expected.append((np.asarray(resized), np.asarray(image.reduce(factors))))
-        cases.append({"picture": given(pixels), "size": size, "box": box, "gap": REDUCING_GAP, "factors": factors})
+        cases.append(
+            {"image": to_image_payload(pixels), "size": size, "box": box, "gap": REDUCING_GAP, "factors": factors}
+        )
     for (resized, reduced), answers in zip(expected, run("resize", cases), strict=True):
         ours, blocks = (np.frombuffer(base64.b64decode(answer), np.uint8) for answer in answers)
         assert np.array_equal(blocks, reduced.ravel())
@@ -95,7 +97,7 @@ def test_crops_are_cut_to_the_bit() -> None:
         expected.append((crops[0], to_image[0]))
         detection = {"box": list(box), "points": points if known else None}
         framing = json.loads(FER2013.to_json())
-        cases.append({"picture": given(pixels), "detection": detection, "size": 48, "framing": framing})
+        cases.append({"image": to_image_payload(pixels), "detection": detection, "size": 48, "framing": framing})
     for (crop, to_image), answer in zip(expected, run("extract", cases), strict=True):
         assert np.allclose(np.reshape(answer["toImage"], (2, 3)), to_image, rtol=0, atol=1e-9)
         assert np.array_equal(np.frombuffer(base64.b64decode(answer["crop"]), np.uint8), crop.ravel())
@@ -117,7 +119,7 @@ def test_candidates_are_merged_alike() -> None:
         assert np.allclose([one["points"] for one in answer] or np.zeros((0, 6, 2)), wanted.points, atol=1e-9)
 
 
-def test_tiles_stand_where_they_stand() -> None:
+def test_tiles_start_at_the_same_places() -> None:
     cases = [(length, 512, 96, 16) for length in (1, 16, 100, 511, 512, 513, 900, 1000, 2048, 4999)]
     assert run("cover", cases) == [list(_cover(*case)) for case in cases]
 

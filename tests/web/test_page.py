@@ -43,7 +43,7 @@ def shared(browser: Any, site: str) -> Iterator[Visit]:
 
 @pytest.fixture
 def visit(shared: Visit) -> Visit:
-    """The page, cleared: loading it anew for each test would take most of the time."""
+    """The page, cleared: reloading it for each test would take most of the time."""
     if shared.done():
         shared.page.click("#clear")
     return shared
@@ -53,7 +53,7 @@ def file(name: str, content: bytes, kind: str = "image/png") -> dict[str, Any]:
     return {"name": name, "mimeType": kind, "buffer": content}
 
 
-def test_the_browser_reads_the_golden_pictures_as_python_does(visit: Visit, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_browser_reads_the_golden_images_as_python_does(visit: Visit, capsys: pytest.CaptureFixture[str]) -> None:
     visit.read(*(file(f"{name}.png", encode(picture(name))) for name in GOLDEN))
     readings = {reading["source"].removesuffix(".png"): reading for reading in json.loads(visit.saved("#save-json"))}
     assert list(readings) == list(GOLDEN)
@@ -65,7 +65,7 @@ def test_the_browser_reads_the_golden_pictures_as_python_does(visit: Visit, caps
         assert difference.pixels <= 1, name
         worst = worst.max(difference)
     with capsys.disabled():
-        print(f"\nbrowser, golden pictures: {worst}")
+        print(f"\nbrowser, golden images: {worst}")
 
 
 def test_the_browser_cuts_the_crops_that_python_cuts(visit: Visit) -> None:
@@ -88,15 +88,15 @@ def test_the_browser_cuts_the_crops_that_python_cuts(visit: Visit) -> None:
         assert off.mean() < 0.1
 
 
-def test_a_picture_becomes_a_card_with_bars_and_its_map(visit: Visit) -> None:
+def test_an_image_becomes_a_card_with_bars_and_its_map(visit: Visit) -> None:
     visit.read(EXAMPLE)
     page = visit.page
     assert "happy 9" in (page.locator("#cards .box").get_attribute("aria-label") or "")
-    assert page.locator("#spoken").text_content() == f"astronaut.png: one face: {words_of(page)}"
+    assert page.locator("#announcement").text_content() == f"astronaut.png: one face: {words_of(page)}"
     assert page.locator(".pick input:checked").get_attribute("value") == "happy"
-    plain = page.locator(".card .picture").screenshot()
+    plain = page.locator(".card .image").screenshot()
     page.locator("#cards .box").hover()
-    assert changed(plain, page.locator(".card .picture").screenshot()) > 0.005
+    assert changed(plain, page.locator(".card .image").screenshot()) > 0.005
     page.mouse.move(5, 5)
     panel = page.locator(".seen")
     happy = panel.screenshot()
@@ -156,7 +156,7 @@ def test_bad_files_get_a_line_each_and_the_page_reads_on(visit: Visit) -> None:
     huge = bytearray(whole)
     huge[16:24] = (30_000).to_bytes(4, "big") * 2
     cases = {
-        "notes.txt": (b"no picture at all", "not a picture"),
+        "notes.txt": (b"no picture at all", "not an image"),
         "empty.png": (b"", "empty"),
         "cut.png": (whole[:9000], "cut off"),
         "damaged.png": (bytes(damaged), "damaged"),
@@ -173,7 +173,7 @@ def test_bad_files_get_a_line_each_and_the_page_reads_on(visit: Visit) -> None:
     assert visit.page.locator("#errors p").count() == len(cases) - 1
 
 
-def test_a_crowd_and_nobody(visit: Visit) -> None:
+def test_a_crowd_and_an_image_without_faces(visit: Visit) -> None:
     head = picture("astronaut")[4:196:2, 128:320:2]
     crowd = np.full((5 * 104 + 8, 10 * 104 + 8, 3), 96, np.uint8)
     for index in range(50):
@@ -204,9 +204,9 @@ def test_everything_is_reached_by_the_keyboard(visit: Visit) -> None:
     assert [name for name in dict.fromkeys(names) if name in wanted] == wanted
     assert "box" in names
     page.locator(".box").focus()
-    plain = page.locator(".picture").screenshot()
+    plain = page.locator(".image").screenshot()
     page.locator(".pick input:checked").focus()
-    assert changed(plain, page.locator(".picture").screenshot()) > 0.005  # the map goes with the focus
+    assert changed(plain, page.locator(".image").screenshot()) > 0.005  # the map goes with the focus
     page.keyboard.press("ArrowDown")
     assert page.locator(".pick input:checked").get_attribute("value") == "sad"
     unnamed = "e => !(e.labels?.length || e.ariaLabel || e.textContent.trim() || e.getAttribute('aria-labelledby'))"

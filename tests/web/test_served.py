@@ -14,7 +14,7 @@ from mien.bundled import BUNDLED, DEFAULT_MODEL
 from mien.reader import Reader
 from mien.serve import create_app
 from mien.serve.auth import Access
-from support.browser import WEB, Visit, build, chromium, film, playing
+from support.browser import WEB, Visit, build, camera_video, chromium, playing
 from support.http_server import Running, serving
 from support.paths import ROOT
 
@@ -56,11 +56,11 @@ def test_the_page_reads_with_the_model_of_the_server(tmp_path: Path) -> None:
         assert server.ask("/site.json").json()["abstain"] == 0.4
     with serving(create_app(Reader("mien-0", precision="fp32"), access=Access(token="a-secret"))) as server:
         assert server.ask("/models/classifier.onnx").body == own.read_bytes()
-    with serving(create_app(Reader(str(own)), access=Access(token="a-secret"))) as server:  # nobody else's to see
+    with serving(create_app(Reader(str(own)), access=Access(token="a-secret"))) as server:  # a private model
         assert server.ask("/models/classifier.onnx").body == (BUNDLED / DEFAULT_MODEL / "model.onnx").read_bytes()
 
 
-def test_the_page_is_told_what_there_is(server: Running, reader: Reader, tmp_path: Path) -> None:
+def test_site_json_lists_what_is_available(server: Running, reader: Reader, tmp_path: Path) -> None:
     assert server.ask("/site.json").json() == {
         "server": True,
         "runtime": False,
@@ -77,7 +77,7 @@ def test_the_page_is_told_what_there_is(server: Running, reader: Reader, tmp_pat
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    path = film(tmp_path_factory.mktemp("film") / "film.mjpeg")
+    path = camera_video(tmp_path_factory.mktemp("video") / "camera.mjpeg")
     flags = ("--use-fake-device-for-media-stream", f"--use-file-for-fake-video-capture={path}")
     with playing() as player, chromium(player, *flags) as opened:
         yield opened
@@ -86,14 +86,14 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def test_the_server_reads_for_the_page(server: Running, reader: Reader, browser: Any) -> None:
     visit = Visit(browser, f"http://127.0.0.1:{server.port}/", permissions=["camera"])
     page = visit.page
-    page.locator("#where", has_text="Pictures are sent to").wait_for()
+    page.locator("#where", has_text="Images are sent to").wait_for()
     assert page.locator("#engines").is_hidden()
     assert "mien serve --runtime" in (page.locator("#model").text_content() or "")
     visit.read(EXAMPLE)
     assert saved_faces(visit) == [reader.read(ASTRONAUT).faces[0].to_dict()]
     page.locator("#cards .box").hover()
     page.click("#start")
-    page.locator("#people .name", has_text="happy").wait_for()
+    page.locator("#tracks .name", has_text="happy").wait_for()
     page.locator("#rate", has_text="frames a second").wait_for()
     page.click("#stop")
     visit.close()
@@ -107,7 +107,7 @@ def test_with_the_runtime_the_page_reads_by_itself(reader: Reader, browser: Any)
         assert server.metric("mien_faces_total") == 0  # the server has seen nothing
         (alone,) = saved_faces(visit)
         visit.page.check("#engine-server")
-        visit.page.locator("#where", has_text="Pictures are sent to").wait_for()
+        visit.page.locator("#where", has_text="Images are sent to").wait_for()
         visit.page.click("#clear")
         visit.read(EXAMPLE)
         (served,) = saved_faces(visit)
@@ -129,14 +129,14 @@ def test_the_page_says_which_model_reads_in_which_mode(browser: Any) -> None:
         visit.close()
 
 
-def test_a_server_that_ends_is_told_and_found_again(reader: Reader, browser: Any, tmp_path: Path) -> None:
+def test_a_stopped_server_shows_errors(reader: Reader, browser: Any, tmp_path: Path) -> None:
     with serving(create_app(reader, runtime=tmp_path)) as server:
         port = server.port
         visit = Visit(browser, f"http://127.0.0.1:{port}/", permissions=["camera"])
         page = visit.page
-        page.locator("#where", has_text="Pictures are sent to").wait_for()
+        page.locator("#where", has_text="Images are sent to").wait_for()
         page.click("#start")
-        page.locator("#people .name", has_text="happy").wait_for()
+        page.locator("#tracks .name", has_text="happy").wait_for()
     page.locator("#errors p", has_text="Camera").wait_for()
     visit.read(EXAMPLE)
     page.locator("#errors p", has_text="is `mien serve` still running?").wait_for()
@@ -148,14 +148,14 @@ def test_the_page_asks_for_the_token(reader: Reader, browser: Any, tmp_path: Pat
     with serving(create_app(reader, access=access, runtime=tmp_path)) as server:
         visit = Visit(browser, f"http://127.0.0.1:{server.port}/", permissions=["camera"])
         page = visit.page
-        page.locator("#where", has_text="wants its token").wait_for()
+        page.locator("#where", has_text="needs its token").wait_for()
         page.keyboard.type("a-secret")
         page.keyboard.press("Enter")
-        page.locator("#where", has_text="Pictures are sent to").wait_for()
+        page.locator("#where", has_text="Images are sent to").wait_for()
         visit.read(EXAMPLE)
         assert len(saved_faces(visit)) == 1
         page.click("#start")
-        page.locator("#people .name", has_text="happy").wait_for()
+        page.locator("#tracks .name", has_text="happy").wait_for()
         page.click("#stop")
         visit.close()
 

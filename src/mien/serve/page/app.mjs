@@ -1,55 +1,54 @@
-// The page: what people choose, drop and paste goes to who reads; what is read becomes cards.
+// The page: sends chosen, dropped and pasted files to the browser or the server, and shows each reading as a card.
 
-import { Camera } from "./camera.mjs";
+import { Camera, cameraErrorMessage } from "./camera.mjs";
 import { Card } from "./card.mjs";
 import { byId, element } from "./dom.mjs";
 import { percent, summary } from "./emotions.mjs";
 import { Browser, Server } from "./engine.mjs";
-import { refusal } from "./frames.mjs";
 import { download, readingsToCsv, readingsToJson } from "./save.mjs";
 
 const settings = { threshold: 0, maps: false, smooth: 0.5 };
 const readings = []; // { source, file, faces, error, card }
-const engines = {}; // the ones that are there: browser, server
-let started = null; // settled when it is known which are there
-let emotions = []; // of the model that reads
-let kind = null; // which of them reads
+const engines = {}; // those that are available: browser, server
+let started = null; // resolves when the available engines are known
+let emotions = []; // of the model in use
+let kind = null; // the engine in use
 let queue = Promise.resolve();
 let waiting = 0;
 let isUpdating = false;
-let wantsToken = false; // whether the server does
+let needsToken = false; // of the server
 
 const WITHOUT_RUNTIME =
-  "not yet: ONNX Runtime Web is not here. Run `make web` in a checkout, or `mien serve --runtime FOLDER` with the dist " +
+  "not available: ONNX Runtime Web is missing. Run `make web` in a checkout, or `mien serve --runtime FOLDER` with the dist " +
   "folder of the npm package onnxruntime-web.";
 
 const engine = () => engines[kind];
-const say = (words) => byId("spoken").textContent !== words && (byId("spoken").textContent = words);
-const camera = new Camera({ engine, settings, say, fail });
+const announce = (words) => byId("announcement").textContent !== words && (byId("announcement").textContent = words);
+const camera = new Camera({ engine, settings, announce, fail });
 
-/** What site.json says of where the page lives: { server, runtime, token, abstain }. */
+/** Read site.json { server, runtime, token, abstain } and choose the engine. */
 async function begin() {
-  const site = await fetch("site.json").then((answer) => answer.json());
+  const site = await fetch("site.json").then((response) => response.json());
   if (site.runtime) engines.browser = new Browser();
   if (site.server) engines.server = new Server(new URL("./", location.href));
   byId("engines").hidden = !(site.server && site.runtime);
-  wantsToken = site.token;
-  byId("token-row").hidden = !wantsToken;
+  needsToken = site.token;
+  byId("token-row").hidden = !needsToken;
   settings.threshold = site.abstain;
   byId("threshold").value = site.abstain;
   update();
   use(site.runtime ? "browser" : "server");
 }
 
-/** Let the browser or the server read from now on. */
+/** Switch to the browser or the server. */
 async function use(wanted) {
   if (camera.isRunning) camera.stop();
   kind = wanted;
   byId(`engine-${wanted}`).checked = true;
   const current = engine();
   byId("errors").replaceChildren();
-  if (wanted === "server" && wantsToken && current.token === null) {
-    byId("where").textContent = "This server wants its token before it reads.";
+  if (wanted === "server" && needsToken && current.token === null) {
+    byId("where").textContent = "This server needs its token.";
     byId("token").focus();
     return;
   }
@@ -59,29 +58,29 @@ async function use(wanted) {
     if (engine() !== current) return;
     byId("where").textContent =
       wanted === "browser"
-        ? "The networks run in this browser. Pictures do not leave this device."
-        : `Pictures are sent to ${location.host}, which reads them and keeps none.`;
+        ? "The networks run in this browser. Images stay on this device."
+        : `Images are sent to ${location.host}, which does not store them.`;
     describe(model);
   } catch (error) {
     if (engine() !== current) return;
-    byId("where").textContent = "Nothing can be read yet.";
-    fail(wanted === "browser" ? "The networks did not load" : location.host, error.message);
+    byId("where").textContent = "No images can be read yet.";
+    fail(wanted === "browser" ? "Loading the networks failed" : location.host, error.message);
   }
 }
 
 function describe({ name, precision, detector, ...model }) {
   emotions = model.emotions;
-  const said = {
+  const facts = {
     classifier: `${name}, ${precision}`,
     detector,
     emotions: emotions.join(", "),
     runs: kind === "browser" ? "ONNX Runtime Web, WebAssembly, one thread" : `mien serve at ${location.host}`,
     ...(engines.browser ? {} : { "in the browser": WITHOUT_RUNTIME }),
   };
-  byId("model").replaceChildren(...Object.entries(said).flatMap(([term, text]) => [element("dt", {}, term), element("dd", {}, text)]));
+  byId("model").replaceChildren(...Object.entries(facts).flatMap(([term, text]) => [element("dt", {}, term), element("dd", {}, text)]));
 }
 
-/** Show an error, with what it is about. */
+/** Show an error and its subject. */
 function fail(what, why) {
   const close = element("button", { type: "button", class: "quiet", "aria-label": `Dismiss: ${what}` }, "Dismiss");
   const item = element("p", {}, element("b", {}, element("bdi", {}, what)), element("span", {}, why), close);
@@ -89,8 +88,8 @@ function fail(what, why) {
   byId("errors").append(item);
 }
 
-/** Read files one after another, each card as it comes. */
-function take(files) {
+/** Read files one after another; each card appears when its file is read. */
+function enqueue(files) {
   for (const file of files) {
     waiting += 1;
     queue = queue.then(() => readOne(file));
@@ -99,18 +98,17 @@ function take(files) {
 }
 
 async function readOne(file) {
-  byId("doing").textContent = `Reading ${file.name || "picture"}${waiting > 1 ? `, ${waiting - 1} more` : ""}`;
-  const source = file.name || "pasted picture";
+  byId("doing").textContent = `Reading ${file.name || "image"}${waiting > 1 ? `, ${waiting - 1} more` : ""}`;
+  const source = file.name || "pasted image";
   try {
     await started;
-    const current = engine(); // who reads may change meanwhile
+    const current = engine(); // the engine may change meanwhile
     await current.open();
-    const answer = await current.read(file);
-    const reading = { source, file, error: null, ...answer };
+    const reading = { source, file, error: null, ...(await current.read(file)) };
     reading.card = new Card(reading, settings);
     readings.push(reading);
     byId("cards").prepend(reading.card.element);
-    say(`${source}: ${summary(reading.faces, settings.threshold)}`);
+    announce(`${source}: ${summary(reading.faces, settings.threshold)}`);
   } catch (error) {
     readings.push({ source, faces: [], error: error.message });
     fail(source, error.message);
@@ -126,15 +124,15 @@ function showBusy() {
 
 function showTotal() {
   const faces = readings.reduce((sum, reading) => sum + reading.faces.length, 0);
-  const words = [`${readings.length} ${readings.length === 1 ? "picture" : "pictures"}`, `${faces} ${faces === 1 ? "face" : "faces"}`];
-  byId("total").textContent = words.join(", ");
+  const count = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
+  byId("total").textContent = `${count(readings.length, "image")}, ${count(faces, "face")}`;
   byId("all").hidden = readings.length === 0;
 }
 
 function update() {
   byId("threshold-text").textContent = settings.threshold === 0 ? "0 %" : percent(settings.threshold);
   byId("smooth-text").textContent = `${settings.smooth.toFixed(1)} s`;
-  if (isUpdating) return; // a slider asks more often than cards can be drawn
+  if (isUpdating) return; // a slider sends events faster than cards are drawn
   isUpdating = true;
   requestAnimationFrame(() => {
     isUpdating = false;
@@ -147,13 +145,13 @@ function clear() {
   byId("cards").replaceChildren();
   byId("errors").replaceChildren();
   showTotal();
-  say("All readings are cleared.");
+  announce("All readings were removed.");
   byId("files").focus();
 }
 
 function listen() {
   byId("files").addEventListener("change", ({ target }) => {
-    take([...target.files]);
+    enqueue([...target.files]);
     target.value = "";
   });
   byId("start").addEventListener("click", async () => {
@@ -162,7 +160,7 @@ function listen() {
       await engine().open();
       await camera.start();
     } catch (error) {
-      fail("Camera", error instanceof DOMException ? refusal(error) : error.message);
+      fail("Camera", error instanceof DOMException ? cameraErrorMessage(error) : error.message);
     }
   });
   byId("threshold").addEventListener("input", ({ target }) => {
@@ -193,10 +191,10 @@ function listen() {
   addEventListener("paste", ({ clipboardData, target }) => {
     if (target instanceof HTMLInputElement) return; // the token
     const files = [...clipboardData.files];
-    if (files.length > 0) take(files);
-    else if (clipboardData.getData("text/plain")) fail("Clipboard", "there is no picture in it; copy a picture, not its address");
+    if (files.length > 0) enqueue(files);
+    else if (clipboardData.getData("text/plain")) fail("Clipboard", "contains no image; copy an image, not its address");
   });
-  let depth = 0; // dragging over a child leaves its parent
+  let depth = 0; // entering a child also fires dragleave on its parent
   addEventListener("dragenter", () => byId("drop").classList.toggle("over", ++depth > 0));
   addEventListener("dragleave", () => byId("drop").classList.toggle("over", --depth > 0));
   addEventListener("dragover", (event) => event.preventDefault());
@@ -205,8 +203,8 @@ function listen() {
     depth = 0;
     byId("drop").classList.remove("over");
     const files = [...event.dataTransfer.files];
-    if (files.length > 0) take(files);
-    else fail("Dropped", "there is no file in it; save the picture first, then drop the file");
+    if (files.length > 0) enqueue(files);
+    else fail("Dropped", "contains no file; save the image first, then drop the file");
   });
 }
 

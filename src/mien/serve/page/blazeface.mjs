@@ -1,5 +1,5 @@
-// BlazeFace short-range and the search that brings faces to the size it sees: mien/detect/blazeface.py, step by step.
-// That file explains every number below; here they stand once more, and a test holds both to the same faces.
+// BlazeFace short-range and its multi-scale search: a port of mien/detect/blazeface.py, which explains the constants.
+// The golden readings are tested with both.
 
 import { areaOf, byScore, centerOf, insideOf, overlap, SAME_FACE, suppress, widthOf } from "./suppress.mjs";
 import { cut, letterbox, Pyramid, split } from "./tiles.mjs";
@@ -34,7 +34,7 @@ const SMALLEST_OF_CLOSE = 1 / 3;
 const FILLING_SHARES = [0.5, 0.6, 0.7];
 const FILLING_WIDTH = 0.5;
 
-/** Finds faces in pictures. `run(tilePicture)` answers { boxes: [A * 16], scores: [A] } of the network. */
+/** Finds faces in images. `run(tileImage)` returns the network's { boxes: [A * 16], scores: [A] }. */
 export class BlazeFace {
   constructor(run, { threshold = THRESHOLD } = {}) {
     this.run = run;
@@ -42,20 +42,20 @@ export class BlazeFace {
     this.lowest = Math.min(TRACE, threshold);
   }
 
-  /** The faces of a picture in its pixels, largest first. Narrower ones than `atLeast` are not looked for; without it, it
-   * is what mien finds worth looking for in such a picture. */
-  async find(picture, { atLeast = 0 } = {}) {
-    const pyramid = new Pyramid(picture, (LEVEL_STEP * SIDE) / Math.max(picture.width, picture.height));
+  /** The faces of an image in its pixels, largest first. Faces narrower than `atLeast` pixels are not searched for; by
+   * default the image's size and its faces set the limit. */
+  async find(image, { atLeast = 0 } = {}) {
+    const pyramid = new Pyramid(image, (LEVEL_STEP * SIDE) / Math.max(image.width, image.height));
     let faces = await this.search(pyramid, atLeast);
     if (faces.length === 0) faces = await this.searchFilling(pyramid);
     const exact = suppress(await this.lookClosely(pyramid, suppress(faces)));
     return exact.sort((one, other) => areaOf(other) - areaOf(one));
   }
 
-  /** Where a face went that was at `face` a moment ago: one small tile around it. Null when it is not there. */
-  async follow(picture, face) {
+  /** The new position of a face that was at `face` in the last frame, found in one small tile; null if it is not there. */
+  async findNear(image, face) {
     const side = (widthOf(face) * LAST_LOOK_SIDE) / LAST_LOOK_WIDTH;
-    const pyramid = new Pyramid(picture, 1); // nothing is reduced ahead: only the tile's own pixels are read
+    const pyramid = new Pyramid(image, 1); // no reduced copy: only the tile's pixels are read
     const found = suppress(await this.look([cut(pyramid, centerOf(face), side, LAST_LOOK_SIDE)], DOUBT));
     const same = found.filter((candidate) => overlap(face, candidate)[0] >= SAME_FACE);
     return same.length > 0 ? same[0] : null;
@@ -79,7 +79,7 @@ export class BlazeFace {
     return [...plain, ...(await this.look(secondLooks(pyramid, wanted), this.threshold))];
   }
 
-  /** The faces, with box and key points of the small ones measured once more in a tile each; their scores stay. */
+  /** The faces; box and key points of small ones are measured again in a tile each. Scores do not change. */
   async lookClosely(pyramid, faces) {
     const exact = faces.filter((face) => widthOf(face) >= LAST_LOOK_BELOW);
     for (const face of faces.filter((one) => widthOf(one) < LAST_LOOK_BELOW)) {
@@ -91,19 +91,19 @@ export class BlazeFace {
     return exact;
   }
 
-  /** A face that fills the picture, as in tight crops: the network wants some surroundings, if only black. */
+  /** A face that fills the image, as in tight crops: the network needs some margin around it, even a black one. */
   async searchFilling(pyramid) {
     const faces = await this.look(FILLING_SHARES.map((share) => letterbox(pyramid, SIDE, share)), this.threshold);
     const least = FILLING_WIDTH * Math.min(pyramid.width, pyramid.height);
     return faces.filter((face) => widthOf(face) >= least);
   }
 
-  /** What scores at least `lowest` in any of the tiles, in pixels of the picture. */
+  /** Candidates with a score of at least `lowest` in any tile, in pixels of the image. */
   async look(tiles, lowest) {
     const found = [];
-    for (const { picture, x, y, scale } of tiles) {
-      const { boxes, scores } = await this.run(picture);
-      found.push(...decode(boxes, scores, picture, lowest).map((candidate) => toPicture(candidate, x, y, scale)));
+    for (const { image, x, y, scale } of tiles) {
+      const { boxes, scores } = await this.run(image);
+      found.push(...decode(boxes, scores, image, lowest).map((candidate) => toImageCoordinates(candidate, x, y, scale)));
     }
     return found;
   }
@@ -146,7 +146,7 @@ function isSurpassed(trace, scale) {
   return width >= PLAIN_WIDTH && width <= LEVEL_OVERLAP && trace.score < PLAIN_SCORE;
 }
 
-/** Tiles in which the traces have the best size, strongest first; a tile serves its neighbours of like size too. */
+/** Tiles that show the traces at the best size, strongest first; a tile also serves nearby traces of similar size. */
 function* secondLooks(pyramid, traces) {
   let rest = byScore(traces);
   while (rest.length > 0) {
@@ -173,18 +173,18 @@ function decode(offsets, scores, { width, height }, lowest) {
     const columns = Math.trunc(width / stride);
     const x = ((cell % columns) + 0.5) * stride;
     const y = (Math.trunc(cell / columns) + 0.5) * stride;
-    const said = offsets.subarray(anchor * 16, anchor * 16 + 16);
-    const [halfWide, halfHigh] = [Math.abs(said[2]) / 2, Math.abs(said[3]) / 2];
-    const [middleX, middleY] = [x + said[0], y + said[1]];
+    const offset = offsets.subarray(anchor * 16, anchor * 16 + 16);
+    const [halfWide, halfHigh] = [Math.abs(offset[2]) / 2, Math.abs(offset[3]) / 2];
+    const [middleX, middleY] = [x + offset[0], y + offset[1]];
     const points = [];
-    for (let k = 4; k < 16; k += 2) points.push([x + said[k], y + said[k + 1]]);
+    for (let k = 4; k < 16; k += 2) points.push([x + offset[k], y + offset[k + 1]]);
     const box = [middleX - halfWide, middleY - halfHigh, middleX + halfWide, middleY + halfHigh];
     candidates.push({ box, points, score: scores[anchor] });
   }
   return candidates;
 }
 
-function toPicture({ box, points, score }, x, y, scale) {
+function toImageCoordinates({ box, points, score }, x, y, scale) {
   return {
     box: box.map((side, index) => side / scale + (index % 2 === 0 ? x : y)),
     points: points.map(([across, down]) => [across / scale + x, down / scale + y]),

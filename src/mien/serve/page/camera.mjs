@@ -1,38 +1,37 @@
-// The camera: newest frame wins, boxes over the live picture, curves below, everything kept for download.
+// The camera: reads the newest frame, draws boxes over the video and curves below it, and keeps results for download.
 
 import { byId, element } from "./dom.mjs";
 import { drawFaces, drawMap } from "./draw.mjs";
-import { COLORS, headline, judge, percent, UNSURE_COLOR } from "./emotions.mjs";
-import { Clock, grab, stopTracks } from "./frames.mjs";
-import { annotatedPng, download, momentsToCsv, momentsToJson } from "./save.mjs";
-import { Timeline } from "./timeline.mjs";
+import { COLORS, headline, labelOf, percent, UNSURE_COLOR } from "./emotions.mjs";
+import { annotatedPng, download, frameResultsToCsv, frameResultsToJson } from "./save.mjs";
 
-const MOST_CURVES = 4; // people with curves at the same time
-const MOST_KEPT = 120_000; // frames and faces in them, for download: above an hour of one face; then the oldest go
-const SPOKEN_EVERY = 3; // seconds between two summaries for people who listen
+const MAX_CURVES = 4; // tracks with curves at the same time
+const MAX_ROWS = 120_000; // frames plus faces kept for download: over an hour of one face; the oldest are dropped first
+const ANNOUNCE_EVERY = 3; // seconds between two summaries for screen readers
 
-/** Who is seen, without figures: what is said anew with every percent nobody can listen to. */
-function namesOf(faces, threshold) {
-  const names = faces.map((face) => `person ${face.id} ${judge(face, threshold).emotion ?? "unsure"}`);
-  return names.join(", ") || "nobody";
+/** The tracks and their emotions for screen readers, without percentages, which change too often to be announced. */
+function describeFaces(faces, threshold) {
+  const names = faces.map((face) => `track ${face.id} ${labelOf(face, threshold).emotion ?? "unsure"}`);
+  return names.join(", ") || "no face";
 }
 
 export class Camera {
-  /** `engine()` answers who reads now; `settings` has threshold, maps, smooth; `say` speaks; `fail` shows an error. */
-  constructor({ engine, settings, say, fail }) {
-    Object.assign(this, { engine, settings, say, fail });
+  /** `engine()` returns the engine in use; `settings` has threshold, maps, smooth; `announce` sets the text for screen
+   * readers; `fail` shows an error. */
+  constructor({ engine, settings, announce, fail }) {
+    Object.assign(this, { engine, settings, announce, fail });
     this.video = byId("video");
     this.overlay = byId("over");
     this.pointed = null;
-    this.wantsPicture = false;
+    this.wantsSnapshot = false;
     this.isStarting = false;
-    this.moments = [];
+    this.frameResults = [];
     byId("stop").addEventListener("click", () => this.stop());
-    byId("snap").addEventListener("click", () => (this.wantsPicture = true));
-    byId("camera-json").addEventListener("click", () => this.save("jsonl", momentsToJson(this.moments, settings.threshold)));
+    byId("snap").addEventListener("click", () => (this.wantsSnapshot = true));
+    byId("camera-json").addEventListener("click", () => this.save("jsonl", frameResultsToJson(this.frameResults, settings.threshold)));
     byId("camera-csv").addEventListener("click", () => {
-      const names = Object.keys(this.moments.find(({ faces }) => faces.length > 0)?.faces[0].probs ?? {});
-      this.save("csv", momentsToCsv(this.moments, settings.threshold, names));
+      const names = Object.keys(this.frameResults.find(({ faces }) => faces.length > 0)?.faces[0].probs ?? {});
+      this.save("csv", frameResultsToCsv(this.frameResults, settings.threshold, names));
     });
   }
 
@@ -40,9 +39,9 @@ export class Camera {
     return this.stream !== undefined && this.stream !== null;
   }
 
-  /** Ask for the camera and follow it until it is stopped. Throws what getUserMedia throws. */
+  /** Open the camera and read its frames until it is stopped. Throws what getUserMedia throws. */
   async start() {
-    if (this.isRunning || this.isStarting) return; // a second click while the browser asks
+    if (this.isRunning || this.isStarting) return; // a second click while the browser asks for permission
     if (!navigator.mediaDevices) throw new DOMException("no camera here", "SecurityError");
     this.isStarting = true;
     const wanted = { width: { ideal: 640 }, height: { ideal: 480 }, facingMode: "user" };
@@ -52,7 +51,7 @@ export class Camera {
       this.video.srcObject = stream;
       await this.video.play();
     } catch (error) {
-      stopTracks(stream); // else its light stays on, and nothing on the page would turn it off
+      stopTracks(stream); // otherwise the camera stays on, and the page could not turn it off
       this.video.srcObject = null;
       throw error;
     } finally {
@@ -62,23 +61,23 @@ export class Camera {
     track.addEventListener("ended", () => this.stream === stream && this.lose());
     this.mirrored = track.getSettings().facingMode !== "environment";
     this.stream = stream;
-    this.clock = new Clock(this.video);
+    this.clock = new FrameClock(this.video);
     this.begin();
     this.follow(stream);
   }
 
   lose() {
-    this.stop("The camera has gone.");
-    this.fail("Camera", "it has gone; connect it, and start it again");
+    this.stop("The camera was disconnected.");
+    this.fail("Camera", "the camera was disconnected; connect it and start it again");
   }
 
   begin() {
-    this.moments = [];
+    this.frameResults = [];
     this.kept = 0;
     this.curves = new Map();
     this.frames = 0;
     this.times = [];
-    this.spokenAt = -Infinity;
+    this.announcedAt = -Infinity;
     byId("curves").replaceChildren();
     byId("stage").classList.toggle("mirrored", this.mirrored);
     byId("camera").classList.remove("off");
@@ -94,12 +93,12 @@ export class Camera {
       if (this.stream !== stream) return;
       const seconds = (performance.now() - started) / 1000;
       try {
-        const bitmap = await grab(this.video);
-        const copy = this.wantsPicture ? await createImageBitmap(bitmap) : null;
-        const moment = await this.engine().frame(bitmap, seconds, this.settings);
-        if (this.stream !== stream || moment === null) continue;
-        this.show(moment, seconds);
-        if (copy !== null) await this.savePicture(copy, moment.faces);
+        const bitmap = await captureFrame(this.video);
+        const copy = this.wantsSnapshot ? await createImageBitmap(bitmap) : null;
+        const result = await this.engine().frame(bitmap, seconds, this.settings);
+        if (this.stream !== stream || result === null) continue;
+        this.show(result, seconds);
+        if (copy !== null) await this.saveSnapshot(copy, result.faces);
       } catch (error) {
         if (this.stream === stream) {
           this.stop();
@@ -110,16 +109,16 @@ export class Camera {
     }
   }
 
-  show(moment, seconds) {
-    this.last = moment;
+  show(result, seconds) {
+    this.last = result;
     this.count(seconds);
-    this.keep({ frame: this.frames++, seconds, faces: moment.faces });
+    this.keep({ frame: this.frames++, seconds, faces: result.faces });
     this.draw();
-    this.list(moment.faces);
-    this.curve(moment.faces, seconds);
-    if (seconds - this.spokenAt >= SPOKEN_EVERY) {
-      this.spokenAt = seconds;
-      this.say(`Camera: ${namesOf(moment.faces, this.settings.threshold)}`);
+    this.list(result.faces);
+    this.curve(result.faces, seconds);
+    if (seconds - this.announcedAt >= ANNOUNCE_EVERY) {
+      this.announcedAt = seconds;
+      this.announce(`Camera: ${describeFaces(result.faces, this.settings.threshold)}`);
     }
   }
 
@@ -132,9 +131,9 @@ export class Camera {
 
   keep({ frame, seconds, faces }) {
     const rows = faces.map(({ id, box, probs, score }) => ({ id, box, probs, score }));
-    this.moments.push({ frame, seconds, faces: rows });
+    this.frameResults.push({ frame, seconds, faces: rows });
     this.kept += 1 + rows.length;
-    while (this.kept > MOST_KEPT) this.kept -= 1 + this.moments.shift().faces.length;
+    while (this.kept > MAX_ROWS) this.kept -= 1 + this.frameResults.shift().faces.length;
   }
 
   draw() {
@@ -145,23 +144,23 @@ export class Camera {
     context.clearRect(0, 0, width, height);
     if (this.mirrored) context.setTransform(-1, 0, 0, 1, width, 0);
     for (const face of faces) {
-      if (!this.settings.maps && this.pointed === face.id) drawMap(context, face, judge(face, 0).top);
+      if (!this.settings.maps && this.pointed === face.id) drawMap(context, face, labelOf(face, 0).top);
     }
     drawFaces(context, faces, { ...this.settings, width, height, mirrored: this.mirrored });
   }
 
-  /** The people who are seen, with their bars; an element stays as long as its person, so that focus stays, too. */
+  /** The tracks in view with their bars. An element lives as long as its track, so that it keeps the focus. */
   list(faces) {
-    const list = byId("people");
+    const list = byId("tracks");
     const ids = new Set(faces.map(({ id }) => String(id)));
     for (const item of [...list.children]) if (!ids.has(item.dataset.id)) item.remove();
     for (const face of faces) {
-      const item = [...list.children].find(({ dataset }) => dataset.id === String(face.id)) ?? this.person(face, list);
+      const item = [...list.children].find(({ dataset }) => dataset.id === String(face.id)) ?? this.addTrack(face, list);
       const { threshold } = this.settings;
-      const { emotion } = judge(face, threshold);
+      const { emotion } = labelOf(face, threshold);
       item.style.setProperty("--c", emotion === null ? UNSURE_COLOR : COLORS[emotion]);
       item.classList.toggle("e-unsure", emotion === null);
-      item.querySelector("button").setAttribute("aria-label", `Person ${face.id} ${headline(face, threshold)}. Show the map`);
+      item.querySelector("button").setAttribute("aria-label", `Track ${face.id} ${headline(face, threshold)}. Show the map`);
       item.querySelector(".name").textContent = emotion ?? "unsure";
       for (const row of item.querySelectorAll(".row")) {
         const value = face.probs[row.dataset.emotion];
@@ -169,10 +168,10 @@ export class Camera {
         row.querySelector(".value").textContent = percent(value);
       }
     }
-    byId("alone").hidden = faces.length > 0;
+    byId("no-tracks").hidden = faces.length > 0;
   }
 
-  person(face, list) {
+  addTrack(face, list) {
     const rows = Object.keys(face.probs).map((emotion) =>
       element(
         "div",
@@ -185,7 +184,7 @@ export class Camera {
     const point = (id) => () => (this.pointed = id);
     const events = { pointerenter: point(face.id), pointerleave: point(null), focus: point(face.id), blur: point(null) };
     const name = element("span", { class: "name" });
-    const button = element("button", { type: "button", class: "who", on: events }, element("span", { class: "number", "aria-hidden": "true" }, `${face.id}`), " ", name);
+    const button = element("button", { type: "button", class: "track-name", on: events }, element("span", { class: "number", "aria-hidden": "true" }, `${face.id}`), " ", name);
     const item = element("li", { "data-id": face.id }, button, ...rows);
     list.append(item);
     return item;
@@ -198,7 +197,7 @@ export class Camera {
       this.curves.delete(id);
     }
     for (const { id, probs } of faces) {
-      if (!this.curves.has(id) && this.curves.size >= MOST_CURVES) continue;
+      if (!this.curves.has(id) && this.curves.size >= MAX_CURVES) continue;
       if (!this.curves.has(id)) {
         this.curves.set(id, new Timeline(id));
         byId("curves").append(this.curves.get(id).element);
@@ -211,21 +210,21 @@ export class Camera {
   stop(words = "The camera is off.") {
     stopTracks(this.stream);
     this.stream = null;
-    this.wantsPicture = false;
+    this.wantsSnapshot = false;
     this.video.srcObject = null;
-    this.engine().forget();
+    this.engine().reset();
     this.overlay.getContext("2d").clearRect(0, 0, this.overlay.width, this.overlay.height);
-    byId("people").replaceChildren();
+    byId("tracks").replaceChildren();
     byId("rate").textContent = "";
-    byId("camera").hidden = this.moments.length === 0;
+    byId("camera").hidden = this.frameResults.length === 0;
     byId("camera").classList.add("off");
-    this.say(words);
+    this.announce(words);
     byId("start").focus({ preventScroll: true });
   }
 
-  /** Save the next frame with its own faces: those of another frame would lie beside them. */
-  async savePicture(bitmap, faces) {
-    this.wantsPicture = false;
+  /** Save a frame with its own faces: boxes of another frame would not fit. */
+  async saveSnapshot(bitmap, faces) {
+    this.wantsSnapshot = false;
     const { threshold, maps } = this.settings;
     download("camera.mien.png", await annotatedPng(bitmap, faces, { threshold, maps, mirrored: this.mirrored }));
     bitmap.close();
@@ -233,5 +232,115 @@ export class Camera {
 
   save(ending, text) {
     download(`camera.${ending}`, text, ending === "csv" ? "text/csv" : "application/jsonl");
+  }
+}
+
+const LONGEST = 640; // pixels: frames are scaled down to this longer side
+
+const CAMERA_ERRORS = {
+  NotAllowedError: "Camera access was denied. Allow it for this page in the browser's settings, and start the camera again.",
+  NotFoundError: "No camera was found. Connect one, or choose an image.",
+  NotReadableError: "The camera is in use by another program. Close that program, and start the camera again.",
+  OverconstrainedError: "The camera supports no suitable resolution. Try another camera.",
+  SecurityError: "Browsers allow the camera only on https pages and localhost.",
+};
+
+/** Why the camera did not start, in one line. */
+export function cameraErrorMessage(error) {
+  return CAMERA_ERRORS[error.name] ?? `The camera did not start (${error.message || error.name}).`;
+}
+
+/** Turn a camera off, if there is one. */
+export function stopTracks(stream) {
+  for (const track of stream?.getTracks() ?? []) track.stop();
+}
+
+/** The current frame of the video, its longer side at most LONGEST. */
+export function captureFrame(video) {
+  const scale = Math.min(1, LONGEST / Math.max(video.videoWidth, video.videoHeight));
+  const resizeWidth = Math.round(video.videoWidth * scale);
+  const resizeHeight = Math.round(video.videoHeight * scale);
+  return createImageBitmap(video, scale < 1 ? { resizeWidth, resizeHeight, resizeQuality: "medium" } : {});
+}
+
+/** Waits for the next unread frame of a video; returns at once if one arrived while the last was read. */
+export class FrameClock {
+  constructor(video) {
+    this.video = video;
+    this.isFresh = true;
+    this.waiting = null;
+    this.listen();
+  }
+
+  next() {
+    if (!this.isFresh) return new Promise((resolve) => (this.waiting = resolve)).then(() => (this.isFresh = false));
+    this.isFresh = false;
+    return Promise.resolve();
+  }
+
+  listen() {
+    const arrived = () => {
+      this.isFresh = true;
+      this.waiting?.();
+      this.waiting = null;
+      if (this.video.srcObject !== null) this.listen();
+    };
+    if (this.video.requestVideoFrameCallback) this.video.requestVideoFrameCallback(arrived);
+    else requestAnimationFrame(arrived);
+  }
+}
+
+const WINDOW = 30; // seconds shown
+const GAP = 1.5; // seconds without a reading after which the curve is interrupted
+
+/** The curves of one track: stacked probabilities over the last WINDOW seconds, the newest at the right edge. */
+export class Timeline {
+  constructor(id) {
+    this.id = id;
+    this.points = [];
+    this.canvas = element("canvas", { width: 960, height: 96, role: "img", "aria-label": `Track ${id}: probabilities over the last ${WINDOW} seconds` });
+    this.element = element("figure", { class: "timeline" }, element("figcaption", {}, `Track ${id}`), this.canvas);
+  }
+
+  /** Add the probabilities of a frame. */
+  add(seconds, probs) {
+    this.points.push({ seconds, values: Object.values(probs), names: Object.keys(probs) });
+    while (this.points.length > 0 && this.points[0].seconds < seconds - WINDOW - 1) this.points.shift();
+  }
+
+  /** Whether its last point has left the window. */
+  isOver(now) {
+    return this.points.length === 0 || this.points.at(-1).seconds < now - WINDOW;
+  }
+
+  draw(now) {
+    const { width, height } = this.canvas;
+    const context = this.canvas.getContext("2d");
+    context.clearRect(0, 0, width, height);
+    for (const run of this.runs()) {
+      const x = run.map(({ seconds }) => width * (1 - (now - seconds) / WINDOW));
+      const floor = run.map(() => height);
+      run[0].names.forEach((name, k) => {
+        const roof = run.map(({ values }, i) => floor[i] - values[k] * height);
+        context.beginPath();
+        x.forEach((at, i) => context.lineTo(at, floor[i]));
+        for (let i = x.length - 1; i >= 0; i--) context.lineTo(x[i], roof[i]);
+        context.fillStyle = COLORS[name];
+        context.fill();
+        roof.forEach((value, i) => (floor[i] = value));
+      });
+    }
+  }
+
+  /** The points in pieces without a gap. */
+  runs() {
+    const runs = [];
+    let last = -Infinity;
+    for (const point of this.points) {
+      if (point.seconds - last > GAP) runs.push([]);
+      runs.at(-1).push(point);
+      last = point.seconds;
+    }
+    return runs.filter((run) => run.length > 1);
   }
 }

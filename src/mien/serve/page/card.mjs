@@ -1,23 +1,23 @@
-// The card of one picture: the picture with a button on every face, and a panel for each with bars and maps.
+// The card of one image: the image with a button on every face, and a panel for each with bars and maps.
 
 import { element, shown } from "./dom.mjs";
 import { cropCanvas, drawMap, mapCanvas } from "./draw.mjs";
-import { COLORS, headline, judge, percent, UNSURE_COLOR } from "./emotions.mjs";
+import { COLORS, headline, labelOf, percent, UNSURE_COLOR } from "./emotions.mjs";
 import { decode } from "./decode.mjs";
 import { annotatedPng, download } from "./save.mjs";
 
-const OPEN_FACES = 8; // shown at once; the smaller ones of a crowd are folded away
-const NAMED_FACES = 4; // up to so many boxes carry a name; in a crowd a number has to do
-const NAMED_SHARE = 0.08; // of the picture's width: narrower boxes carry a number
-const SMALL_SHARE = 0.03; // of the picture's width: narrower boxes show their label only when pointed at
-const LONGEST = 1600; // pixels of the shown picture's longer side
+const OPEN_FACES = 8; // panels shown at once; those of smaller faces are collapsed
+const NAMED_FACES = 4; // up to this many faces, boxes carry a name; with more, a number
+const NAMED_SHARE = 0.08; // of the image's width: narrower boxes carry a number
+const SMALL_SHARE = 0.03; // of the image's width: narrower boxes show their label only when pointed at
+const LONGEST = 1600; // pixels of the shown image's longer side
 
 let lastNumber = 0;
 
 /** A card for a reading { source, faces, width, height, bitmap, file }; `settings` has threshold and maps.
  *
- * The bitmap is closed at the end: fifty photographs would fill the memory. What is shown are smaller copies, and the
- * file is decoded again when its annotated picture is wanted. */
+ * The bitmap is closed after drawing: fifty photographs would fill the memory. The card shows a smaller copy; saving the
+ * annotated image decodes the file again. */
 export class Card {
   constructor(reading, settings) {
     this.reading = reading;
@@ -46,8 +46,8 @@ export class Card {
       { class: `card ${layout}`, "aria-labelledby": `p${this.number}` },
       title,
       element("p", { class: "about" }, ...facts.map((fact) => element("span", {}, fact))),
-      element("div", { class: "shot" }, this.picture(), this.actions()),
-      faces.length > 0 ? this.faces : element("p", { class: "nobody" }, "No face was found in this picture."),
+      element("div", { class: "shot" }, this.image(), this.actions()),
+      faces.length > 0 ? this.faces : element("p", { class: "none" }, "No face was found in this image."),
     );
   }
 
@@ -56,21 +56,21 @@ export class Card {
     return total < 950 ? `${Math.round(total)} ms` : `${(total / 1000).toFixed(1)} s`;
   }
 
-  picture() {
+  image() {
     const { bitmap, source } = this.reading;
     const scale = Math.min(1, LONGEST / Math.max(bitmap.width, bitmap.height));
     const [width, height] = [bitmap.width, bitmap.height].map((side) => Math.max(1, Math.round(side * scale)));
-    const canvas = element("canvas", { width, height, role: "img", "aria-label": `Picture ${source}` });
+    const canvas = element("canvas", { width, height, role: "img", "aria-label": `Image ${source}` });
     const context = canvas.getContext("2d");
     context.imageSmoothingQuality = "high";
     context.drawImage(bitmap, 0, 0, width, height);
     Object.assign(this.overlay, { width, height });
     this.scale = scale;
-    return element("div", { class: "picture" }, canvas, this.overlay, this.boxes);
+    return element("div", { class: "image" }, canvas, this.overlay, this.boxes);
   }
 
   actions() {
-    const save = element("button", { type: "button", class: "quiet", on: { click: () => this.save() } }, "Annotated picture (PNG)");
+    const save = element("button", { type: "button", class: "quiet", on: { click: () => this.save() } }, "Annotated image (PNG)");
     return element("p", { class: "actions" }, save);
   }
 
@@ -81,7 +81,7 @@ export class Card {
     download(`${source.replace(/\.[^.]*$/, "")}.mien.png`, await annotatedPng(bitmap, faces, { threshold, maps }));
   }
 
-  /** Show it again, after threshold or maps have changed. */
+  /** Draw again after threshold or maps have changed. */
   update() {
     const { faces } = this.reading;
     this.boxes.replaceChildren(...faces.map((face, index) => this.box(face, index)));
@@ -92,7 +92,7 @@ export class Card {
     this.draw();
   }
 
-  /** The smaller faces of a crowd, whose panels are made when they are first wanted. */
+  /** The collapsed panels of smaller faces; they are built when first opened. */
   folded(panels, isOpen) {
     const count = this.reading.faces.length - OPEN_FACES;
     const inside = element("div", { class: "faces" });
@@ -115,7 +115,7 @@ export class Card {
     const [y1, y2] = [share(face.box[1], height), share(face.box[3], height)];
     const isCrowd = faces.length > NAMED_FACES;
     const isNarrow = x2 - x1 < NAMED_SHARE;
-    const { emotion } = judge(face, this.settings.threshold);
+    const { emotion } = labelOf(face, this.settings.threshold);
     const name = emotion === null ? "unsure" : headline(face, this.settings.threshold);
     const label = faces.length === 1 ? name : isCrowd || isNarrow ? `${index + 1}` : `${index + 1} ${name}`;
     const flags = ["box"];
@@ -146,7 +146,7 @@ export class Card {
     );
   }
 
-  /** Bring the panel of a face into view, as a click on its box does. */
+  /** Scroll to the panel of a face. */
   show(index) {
     this.pointed = index;
     this.draw();
@@ -160,7 +160,7 @@ export class Card {
     panel.scrollIntoView({ block: "nearest" });
   }
 
-  /** Maps over the faces that are pointed at, or over all where maps are wished. */
+  /** Draw the map of the pointed face, or of all faces if maps are on. */
   draw() {
     const context = this.overlay.getContext("2d");
     context.setTransform(1, 0, 0, 1, 0, 0);
@@ -172,18 +172,18 @@ export class Card {
   }
 
   emotionOf(index) {
-    return this.chosen[index] ?? judge(this.reading.faces[index], 0).top;
+    return this.chosen[index] ?? labelOf(this.reading.faces[index], 0).top;
   }
 
   panel(face, index) {
     const { threshold } = this.settings;
-    const { emotion, top, confidence } = judge(face, threshold);
+    const { emotion, top, confidence } = labelOf(face, threshold);
     const id = `p${this.number}f${index + 1}`;
     const isAlone = this.reading.faces.length === 1;
     const name = element("span", { class: "name" }, emotion ?? "unsure");
     const sure = emotion === null ? `most likely ${top}, ${percent(confidence)}` : percent(confidence);
     const badge = isAlone ? null : element("span", { class: "number" }, `${index + 1}`);
-    const seen = element("div", { class: "seen", role: "img", "aria-label": `Face ${index + 1} under the map of the marked emotion` });
+    const seen = element("div", { class: "seen", role: "img", "aria-label": `Face ${index + 1} with the map of the selected emotion` });
     const show = (chosen) => {
       seen.replaceChildren(shown(this.crops[index]), shown(mapCanvas(face, chosen), { class: "map" }));
     };
@@ -199,8 +199,8 @@ export class Card {
       element(
         "div",
         { class: "views" },
-        view(shown(this.crops[index]), face.crop ? "what the network saw" : "the face, turned upright"),
-        view(seen, "where it found the marked emotion"),
+        view(shown(this.crops[index]), face.crop ? "the network's input" : "the face, turned upright"),
+        view(seen, "evidence for the selected emotion"),
       ),
       this.bars(face, index, show),
     );
@@ -233,6 +233,6 @@ export class Card {
   }
 }
 
-function view(picture, caption) {
-  return element("figure", {}, picture, element("figcaption", {}, caption));
+function view(image, caption) {
+  return element("figure", {}, image, element("figcaption", {}, caption));
 }

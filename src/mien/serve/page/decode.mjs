@@ -1,37 +1,37 @@
-// File -> picture: RGB, upright, transparent pixels over white (mien/decode.py), by the browser's own decoders.
+// File -> image: RGB, upright, transparency over white (mien/decode.py), with the browser's decoders. The header is
+// checked first, so that files that are no image, cut off or too large get a clear message.
 
-import { readHeader } from "./header.mjs";
 
 export const MAX_BYTES = 64 * 2 ** 20; // bytes of one file
-export const MAX_PIXELS = 50_000_000; // width x height: a browser holds each picture several times
+export const MAX_PIXELS = 50_000_000; // width x height: a browser holds several copies of each image
 
-/** Why a picture cannot be read, in one line that people can act on. */
-export class PictureError extends Error {}
+/** Why an image cannot be read and what to do, in one line. */
+export class ImageError extends Error {}
 
-/** Decode a File or Blob: { picture, bitmap }, the bitmap for showing. Throws PictureError. */
+/** Decode a File or Blob: { image, bitmap }, the bitmap for showing. Throws ImageError. */
 export async function decode(blob) {
-  if (blob.size === 0) throw new PictureError("the file is empty; choose another one");
-  if (blob.size > MAX_BYTES) throw new PictureError(`the file has more than ${MAX_BYTES / 2 ** 20} MB; make it smaller`);
+  if (blob.size === 0) throw new ImageError("the file is empty; choose another one");
+  if (blob.size > MAX_BYTES) throw new ImageError(`the file is larger than ${MAX_BYTES / 2 ** 20} MB; make it smaller`);
   const header = readHeader(new Uint8Array(await blob.arrayBuffer()));
-  if (header.format === null) throw new PictureError("this is not a picture; choose a JPEG, PNG, WebP, AVIF or GIF file");
+  if (header.format === null) throw new ImageError("this is not an image; choose a JPEG, PNG, WebP, AVIF or GIF file");
   if (header.width * header.height > MAX_PIXELS) throw tooLarge(header);
-  if (!header.isWhole) throw new PictureError("the picture is cut off; get the file again");
+  if (!header.isWhole) throw new ImageError("the image is cut off; get the file again");
   let bitmap;
   try {
-    // Without conversion of colours: the numbers in the file are what Python reads, too.
+    // No colour conversion: Python reads the same values.
     bitmap = await createImageBitmap(blob, { imageOrientation: "from-image", colorSpaceConversion: "none" });
   } catch {
     const isForeign = header.format === "HEIF";
-    throw new PictureError(
-      isForeign ? "this browser cannot read HEIC pictures; save it as JPEG" : "the picture is damaged; get the file again",
+    throw new ImageError(
+      isForeign ? "this browser cannot read HEIC images; save the image as JPEG" : "the image is damaged; get the file again",
     );
   }
   if (bitmap.width * bitmap.height > MAX_PIXELS) throw tooLarge(bitmap);
-  return { picture: toPicture(bitmap), bitmap };
+  return { image: toPixels(bitmap), bitmap };
 }
 
-/** The pixels of a bitmap as { width, height, data RGB }. `canvas` may be one that is used again for every frame. */
-export function toPicture(bitmap, canvas = new OffscreenCanvas(bitmap.width, bitmap.height)) {
+/** The pixels of a bitmap as { width, height, data RGB }. `canvas` may be reused between frames. */
+export function toPixels(bitmap, canvas = new OffscreenCanvas(bitmap.width, bitmap.height)) {
   const { width, height } = bitmap;
   if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
   const context = canvas.getContext("2d", { willReadFrequently: true });
@@ -54,5 +54,60 @@ export function withoutAlpha({ width, height, data }) {
 
 function tooLarge({ width, height }) {
   const most = MAX_PIXELS / 1e6;
-  return new PictureError(`${width} × ${height} pixels are more than the ${most} million of this page; scale it down`);
+  return new ImageError(`${width} × ${height} pixels are more than this page's limit of ${most} million; scale the image down`);
+}
+
+const text = (bytes, from, to) => String.fromCharCode(...bytes.subarray(from, to));
+
+/** { format, width, height, isWhole } of the bytes of a file; format is null if it is no image. Width and height are
+ * 0, and isWhole is true, if the header does not contain them. */
+export function readHeader(bytes) {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const known = { width: 0, height: 0, isWhole: true };
+  if (text(bytes, 1, 4) === "PNG" && bytes.length > 24) return png(bytes, view);
+  if (bytes[0] === 0xff && bytes[1] === 0xd8) return jpeg(bytes, view);
+  if (text(bytes, 0, 4) === "GIF8" && bytes.length > 10) {
+    return { ...known, format: "GIF", width: view.getUint16(6, true), height: view.getUint16(8, true) };
+  }
+  if (text(bytes, 0, 4) === "RIFF" && text(bytes, 8, 12) === "WEBP") {
+    return { ...known, format: "WEBP", isWhole: bytes.length >= view.getUint32(4, true) + 8 };
+  }
+  if (text(bytes, 0, 2) === "BM" && bytes.length > 26) {
+    const [width, height] = [Math.abs(view.getInt32(18, true)), Math.abs(view.getInt32(22, true))];
+    return { ...known, format: "BMP", width, height };
+  }
+  if (text(bytes, 4, 8) === "ftyp") {
+    const brand = text(bytes, 8, 12);
+    if (brand === "avif" || brand === "avis") return { ...known, format: "AVIF" };
+    if (["heic", "heix", "mif1", "msf1", "hevc"].includes(brand)) return { ...known, format: "HEIF" };
+  }
+  return { ...known, format: null };
+}
+
+function png(bytes, view) {
+  let at = 8;
+  let isWhole = false;
+  while (at + 12 <= bytes.length && !isWhole) {
+    isWhole = text(bytes, at + 4, at + 8) === "IEND";
+    at += view.getUint32(at) + 12;
+  }
+  return { format: "PNG", width: view.getUint32(16), height: view.getUint32(20), isWhole };
+}
+
+function jpeg(bytes, view) {
+  let [at, width, height] = [2, 0, 0];
+  while (at + 9 < bytes.length && bytes[at] === 0xff) {
+    const marker = bytes[at + 1];
+    if (marker === 0xff) {
+      at += 1; // filling
+      continue;
+    }
+    if (marker === 0xda) break; // the pixels begin
+    const isFrame = marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker);
+    if (isFrame) [height, width] = [view.getUint16(at + 5), view.getUint16(at + 7)];
+    at += 2 + view.getUint16(at + 2);
+  }
+  let isWhole = false;
+  for (let k = bytes.length - 2; k >= at && !isWhole; k--) isWhole = bytes[k] === 0xff && bytes[k + 1] === 0xd9;
+  return { format: "JPEG", width, height, isWhole };
 }

@@ -1,6 +1,6 @@
-// Elements in one line each. Texts are set as text, never as markup: file names are anybody's.
+// Helpers that create elements. Strings are set as text, never as markup: file names are untrusted.
 
-/** An element: `properties` are attributes, but for `class`, `style` (custom properties), `on` (listeners). */
+/** An element: `properties` are attributes, except `style` (custom properties) and `on` (listeners). */
 export function element(tag, properties = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -13,7 +13,7 @@ export function element(tag, properties = {}, ...children) {
   return made;
 }
 
-/** A shown canvas from an offscreen one. */
+/** A canvas element with the content of an offscreen canvas. */
 export function shown(offscreen, properties = {}) {
   const canvas = element("canvas", { width: offscreen.width, height: offscreen.height, ...properties });
   canvas.getContext("2d").drawImage(offscreen, 0, 0);

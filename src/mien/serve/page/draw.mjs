@@ -1,13 +1,13 @@
-// What is drawn over pictures: maps, boxes and labels, as mien/overlay.py draws them.
+// Maps, boxes and labels drawn over images, as in mien/overlay.py.
 
-import { COLORS, judge, percent, UNSURE_COLOR } from "./emotions.mjs";
+import { COLORS, labelOf, percent, UNSURE_COLOR } from "./emotions.mjs";
 
-const GRID = 96; // pixels: the side to which a map is enlarged before it is laid over a face
-const FADE = 0.08; // of the side, over which a map fades out towards its edge
-const OPACITY = 0.72; // of the hottest place, so that the face stays visible under it
+const GRID = 96; // pixels: side of an enlarged map
+const FADE = 0.08; // share of the side over which a map fades out at its edge
+const OPACITY = 0.72; // of the peak, so that the face stays visible
 const INK = "#0a0a0c";
 
-/** 256 colours from indigo over rose and orange to pale yellow, straight in the lightness of Oklab (Ottosson, 2020). */
+/** 256 colours from indigo through rose and orange to pale yellow, linear in Oklab lightness (Ottosson, 2020). */
 export function heatRamp() {
   const colors = [];
   for (let step = 0; step < 256; step++) {
@@ -57,7 +57,7 @@ function fade(place) {
   return t * t * (3 - 2 * t);
 }
 
-/** Bytes [h, w] enlarged smoothly (bicubic, as Pillow weighs) to size x size, 0..1. */
+/** Bytes [h, w] enlarged to size x size, 0..1, bicubic with Pillow's weights. */
 function enlarge(bytes, width, height, size) {
   const [across, down] = [cubicWeights(width, size), cubicWeights(height, size)];
   const values = new Float32Array(size * size);
@@ -88,17 +88,17 @@ function cubicWeights(length, size) {
   });
 }
 
-/** Lay the map of an emotion over its face, on a context in pixels of the picture. */
+/** Draw the map of an emotion over its face, on a context in pixels of the image. */
 export function drawMap(context, face, emotion) {
   const [a, b, c, d, e, f] = face.toImage;
   context.save();
-  context.transform(a, d, b, e, c, f); // crop pixels to the picture
+  context.transform(a, d, b, e, c, f); // crop pixels to the image
   context.imageSmoothingQuality = "high";
   context.drawImage(mapCanvas(face, emotion), 0, 0, face.cropSize, face.cropSize);
   context.restore();
 }
 
-/** The crop of a face: what the network saw, or where only its place is known, the picture there in grey. */
+/** The crop of a face: the network's input, or, if only its position is known, that part of the image in grey. */
 export function cropCanvas(face, bitmap) {
   const side = face.crop ? face.cropSize : 96;
   const canvas = new OffscreenCanvas(side, side);
@@ -118,13 +118,13 @@ export function cropCanvas(face, bitmap) {
   return canvas;
 }
 
-/** Boxes and labels for all faces, on a context in pixels of the picture. Largest faces are drawn last. */
+/** Boxes and labels for all faces, on a context in pixels of the image. Largest faces are drawn last. */
 export function drawFaces(context, faces, { threshold, width, height, maps = false, mirrored = false }) {
   const placed = [];
   for (const face of [...faces].reverse()) {
-    if (maps) drawMap(context, face, judge(face, threshold).top);
+    if (maps) drawMap(context, face, labelOf(face, threshold).top);
   }
-  if (mirrored) context.setTransform(1, 0, 0, 1, 0, 0); // letters stay readable: their places are mirrored instead
+  if (mirrored) context.setTransform(1, 0, 0, 1, 0, 0); // text stays readable: only its position is mirrored
   for (const face of [...faces].reverse()) drawBox(context, boxOf(face, width, mirrored), face, threshold, width, height);
   for (const face of faces) drawLabel(context, boxOf(face, width, mirrored), { face, threshold, width, height, placed });
 }
@@ -134,7 +134,7 @@ function boxOf({ box: [x1, y1, x2, y2] }, width, mirrored) {
 }
 
 function drawBox(context, [x1, y1, x2, y2], face, threshold, width, height) {
-  const { emotion } = judge(face, threshold);
+  const { emotion } = labelOf(face, threshold);
   const line = Math.max(1, Math.round(Math.min(Math.min(x2 - x1, y2 - y1) / 40, Math.max(width, height) / 300)));
   context.save();
   context.lineWidth = line + 2;
@@ -147,9 +147,9 @@ function drawBox(context, [x1, y1, x2, y2], face, threshold, width, height) {
   context.restore();
 }
 
-/** A label above the box, below it, or inside its upper edge, where no other one stands; else none. */
+/** A label above the box, below it or inside its upper edge, where no other label is; otherwise none. */
 function drawLabel(context, [x1, y1, x2, y2], { face, threshold, width, height, placed }) {
-  const { emotion, confidence } = judge(face, threshold);
+  const { emotion, confidence } = labelOf(face, threshold);
   const size = Math.max(11, Math.round(Math.min(0.18 * Math.min(x2 - x1, y2 - y1), Math.max(width, height) / 32)));
   context.font = `600 ${size}px system-ui, sans-serif`;
   const texts = emotion === null ? ["unsure"] : [`${emotion} ${percent(confidence)}`, emotion];

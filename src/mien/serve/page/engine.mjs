@@ -1,10 +1,11 @@
-// Who reads: this browser (a worker), or the server that the page came from. Both answer alike:
-//   read(file) -> { faces, width, height, bitmap, milliseconds }     frame(bitmap, seconds, { smooth }) -> the same, followed
+// The two engines: this browser (a worker), or the server that sent the page. Both have the same methods:
+//   read(file) -> { faces, width, height, bitmap, milliseconds }
+//   frame(bitmap, seconds, { smooth }) -> { faces, width, height, milliseconds }, the faces with track ids
 
-import { decode, PictureError } from "./decode.mjs";
+import { decode, ImageError } from "./decode.mjs";
 
-const QUALITY = 0.92; // of the JPEG that a frame is sent as
-const PATIENCE = 3000; // milliseconds for the answer to a frame: a busy server drops frames without a word
+const QUALITY = 0.92; // JPEG quality of the frames that are sent
+const FRAME_TIMEOUT = 3000; // milliseconds: a busy server drops frames without a response
 
 /** The networks run in this browser, in a worker; nothing leaves the device. */
 export class Browser {
@@ -14,7 +15,7 @@ export class Browser {
     this.lastId = 0;
   }
 
-  /** Load runtime and models, once. Throws an Error whose message says what is missing. */
+  /** Load runtime and models once. Throws an Error that names a missing file. */
   open() {
     this.opened ??= this.start().catch((error) => {
       this.close();
@@ -23,7 +24,7 @@ export class Browser {
     return this.opened;
   }
 
-  /** End the worker; the next `open` starts another one, for what was missing may be there then. */
+  /** End the worker; the next `open` starts another one and tries missing files again. */
   close() {
     this.worker?.terminate();
     this.worker = this.opened = null;
@@ -44,22 +45,22 @@ export class Browser {
     return this.ask("frame", { bitmap, seconds, smooth }, [bitmap]);
   }
 
-  forget() {
-    return this.ask("forget", {});
+  reset() {
+    return this.ask("reset", {});
   }
 
-  ask(task, words, transfer = []) {
+  ask(task, payload, transfer = []) {
     return new Promise((resolve, reject) => {
       if (this.worker === null) throw new Error("the networks are not loaded; try again");
       this.waiting.set(++this.lastId, { resolve, reject, task });
-      this.worker.postMessage({ id: this.lastId, task, ...words }, transfer);
+      this.worker.postMessage({ id: this.lastId, task, ...payload }, transfer);
     });
   }
 
-  settle({ id, answer, error, line }) {
+  settle({ id, response, error, line }) {
     const { resolve, reject, task } = this.waiting.get(id);
     this.waiting.delete(id);
-    if (error === undefined) resolve(answer);
+    if (error === undefined) resolve(response);
     else reject(new Error(task === "open" ? line : error));
   }
 
@@ -70,7 +71,7 @@ export class Browser {
   }
 }
 
-/** `mien serve` reads: pictures by POST /v1/predict, frames by WS /v1/stream. */
+/** The server (`mien serve`): images by POST /v1/predict, frames by WS /v1/stream. */
 export class Server {
   constructor(base) {
     this.base = base;
@@ -78,19 +79,19 @@ export class Server {
     this.socket = null;
   }
 
-  /** What the server reads with. Throws an Error when it does not answer. */
+  /** The server's model and detector. Throws an Error if it does not respond. */
   async open() {
-    const said = await this.fetch("v1/models");
-    const [{ name, precision, emotions, size }] = said.models;
-    return { name, precision, emotions, size, detector: said.detector };
+    const payload = await this.fetch("v1/models");
+    const [{ name, precision, emotions, size }] = payload.models;
+    return { name, precision, emotions, size, detector: payload.detector };
   }
 
   async read(file) {
     const [{ bitmap }, form] = [await decode(file), new FormData()];
-    form.append("file", file, file.name || "picture");
+    form.append("file", file, file.name || "image");
     const start = performance.now();
     const { readings: [reading] } = await this.fetch("v1/predict?maps=true", { method: "POST", body: form });
-    if (reading.error !== null) throw new PictureError(reading.error);
+    if (reading.error !== null) throw new ImageError(reading.error);
     const [width, height] = reading.size_wh;
     const milliseconds = { server: performance.now() - start };
     return { faces: reading.faces.map(fromServer), width, height, bitmap, milliseconds };
@@ -98,29 +99,29 @@ export class Server {
 
   async fetch(path, options = {}) {
     const headers = this.token ? { authorization: `Bearer ${this.token}` } : {};
-    let answer;
+    let response;
     try {
-      answer = await fetch(new URL(path, this.base), { ...options, headers });
+      response = await fetch(new URL(path, this.base), { ...options, headers });
     } catch {
-      throw new Error("the server does not answer; is `mien serve` still running?");
+      throw new Error("the server does not respond; is `mien serve` still running?");
     }
-    const said = await answer.json().catch(() => ({}));
-    if (!answer.ok) throw new Error(said.detail ?? `the server answered ${answer.status}`);
-    return said;
+    const payload = await response.json().catch(() => ({}));
+    if (!response.ok) throw new Error(payload.detail ?? `the server answered ${response.status}`);
+    return payload;
   }
 
-  /** Send one frame and wait for its answer, null where the server dropped it; the first one opens the stream. */
+  /** Send one frame and wait for its result; null if the server dropped it. The first frame opens the stream. */
   async frame(bitmap, _, { smooth }) {
     const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
     canvas.getContext("2d").drawImage(bitmap, 0, 0);
     bitmap.close();
     const start = performance.now();
     const blob = await canvas.convertToBlob({ type: "image/jpeg", quality: QUALITY });
-    const said = await this.exchange(await blob.arrayBuffer(), smooth);
-    if (said === null) return null;
-    const [width, height] = said.size_wh ?? [canvas.width, canvas.height];
+    const payload = await this.exchange(await blob.arrayBuffer(), smooth);
+    if (payload === null) return null;
+    const [width, height] = payload.size_wh ?? [canvas.width, canvas.height];
     const milliseconds = { server: performance.now() - start };
-    return { faces: (said.faces ?? []).map(fromServer), width, height, milliseconds };
+    return { faces: (payload.faces ?? []).map(fromServer), width, height, milliseconds };
   }
 
   async exchange(bytes, smooth) {
@@ -128,10 +129,10 @@ export class Server {
     const { socket } = this;
     const number = this.sent++;
     return new Promise((resolve, reject) => {
-      setTimeout(() => resolve(null), PATIENCE);
+      setTimeout(() => resolve(null), FRAME_TIMEOUT);
       socket.onmessage = ({ data }) => {
-        const said = JSON.parse(data);
-        if (said.received >= number) resolve(said); // else a late answer, to a frame that was given up
+        const payload = JSON.parse(data);
+        if (payload.received >= number) resolve(payload); // otherwise the late result of a frame that timed out
       };
       socket.onclose = ({ reason }) => {
         this.socket = null;
@@ -142,7 +143,7 @@ export class Server {
   }
 
   async connect(smooth) {
-    await this.forget();
+    await this.reset();
     const address = new URL(`v1/stream?maps=true&smooth=${smooth}`, this.base);
     address.protocol = address.protocol === "https:" ? "wss:" : "ws:";
     const socket = new WebSocket(address);
@@ -154,7 +155,7 @@ export class Server {
     [this.socket, this.smooth, this.sent] = [socket, smooth, 0];
   }
 
-  async forget() {
+  async reset() {
     if (this.socket === null) return;
     this.socket.onclose = null;
     this.socket.close();

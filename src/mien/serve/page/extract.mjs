@@ -1,17 +1,17 @@
-// Picture, detections -> crops: the face turned upright and framed as the training faces are. mien/extract.py in the same
-// arithmetic and the same order: the crops are the same to the bit.
+// Image, detections -> crops: each face turned upright and framed like the training faces. A port of mien/extract.py with
+// the same arithmetic in the same order: the crops are bit-identical.
 
-const LEAST_EYES = 0.1; // widths of the box: eyes closer together than this say nothing about rotation
-const MOUTH_SHARE = 0.9; // how far the mouth holds up the size of a turned head
-const MOST_SAMPLES = 3; // places looked up along one side of a crop's pixel, at most
+const MIN_EYE_DISTANCE = 0.1; // box widths: eyes closer together than this do not give a reliable rotation
+const MOUTH_SHARE = 0.9; // weight of the mouth's distance in the size of a turned head
+const MAX_SAMPLES = 3; // samples along one side of a crop's pixel, at most
 const [RED, GREEN, BLUE] = [19595, 38470, 7471]; // ITU-R BT.601 luma in 1/65536
 
 /** One grey crop of `size` x `size` for a detection { box, points }, and `toImage`, the affine [a, b, c, d, e, f] that
- * takes a crop's (x, y) to (a x + b y + c, d x + e y + f) of the picture. */
-export function extract(picture, detection, size, framing) {
+ * takes a crop's (x, y) to (a x + b y + c, d x + e y + f) of the image. */
+export function extract(image, detection, size, framing) {
   const unit = place(detection, framing);
   const toImage = [unit[0] / size, unit[1] / size, unit[2], unit[3] / size, unit[4] / size, unit[5]];
-  return { crop: cutOut(picture, toImage, size), toImage };
+  return { crop: cutOut(image, toImage, size), toImage };
 }
 
 function place({ box, points }, framing) {
@@ -27,7 +27,7 @@ function place({ box, points }, framing) {
 }
 
 function isUsable([right, left, , mouth], width) {
-  return [...right, ...left, ...mouth].every(Number.isFinite) && distance(right, left) > LEAST_EYES * width;
+  return [...right, ...left, ...mouth].every(Number.isFinite) && distance(right, left) > MIN_EYE_DISTANCE * width;
 }
 
 function drop(right, left, mouth) {
@@ -49,7 +49,7 @@ function similarity([cosine, sine], side, anchor, { right_eye: framedRight, left
   return [a, -b, anchor[0] - (a * across - b * down), b, a, anchor[1] - (b * across + a * down)];
 }
 
-/** Turn an upright crop back about its centre until the face leans as in the picture, `most` radians at most. */
+/** Turn an upright crop back about its centre until the face tilts as in the image, `most` radians at most. */
 function leaveTilt(upright, most) {
   let [a, , , b] = upright;
   const center = [
@@ -74,14 +74,14 @@ function distance(one, other) {
   return Math.sqrt(across * across + down * down);
 }
 
-/** Sample over a crop's grid, each of its pixels an average of enough places that nothing aliases. */
-function cutOut(picture, [a, b, c, d, e, f], size) {
+/** Sample over a crop's grid, averaging enough samples per pixel to avoid aliasing. */
+function cutOut(image, [a, b, c, d, e, f], size) {
   const step = Math.max(Math.sqrt(a * a + d * d), Math.sqrt(b * b + e * e)) - 1e-6;
-  const samples = Math.min(Math.max(Math.ceil(step), 1), MOST_SAMPLES);
-  const block = Math.min(Math.max(Math.ceil(step / MOST_SAMPLES), 1), picture.width, picture.height);
-  const [left, right] = span(a, b, c, size, picture.width, block);
-  const [top, bottom] = span(d, e, f, size, picture.height, block);
-  const grey = reduceToGrey(picture, left, top, right, bottom, block);
+  const samples = Math.min(Math.max(Math.ceil(step), 1), MAX_SAMPLES);
+  const block = Math.min(Math.max(Math.ceil(step / MAX_SAMPLES), 1), image.width, image.height);
+  const [left, right] = span(a, b, c, size, image.width, block);
+  const [top, bottom] = span(d, e, f, size, image.height, block);
+  const grey = reduceToGrey(image, left, top, right, bottom, block);
   const crop = new Uint8Array(size * size);
   const grid = Float64Array.from({ length: size * samples }, (_, i) => (i + 0.5) / samples);
   const line = new Float64Array(size);
@@ -105,7 +105,7 @@ function cutOut(picture, [a, b, c, d, e, f], size) {
   return crop;
 }
 
-/** First and last (exclusive) pixel of the picture's side that a crop touches, whole blocks where there is room. */
+/** First and last (exclusive) pixel of the image's side that a crop touches, whole blocks where there is room. */
 function span(a, b, c, size, length, block) {
   const low = Math.min(a, 0) * size + Math.min(b, 0) * size + c;
   const high = Math.max(a, 0) * size + Math.max(b, 0) * size + c;
@@ -116,7 +116,7 @@ function span(a, b, c, size, length, block) {
 }
 
 /** Luma 0..255 of a region, averaged over blocks; the last ones repeat the edge. One row and column more, repeated. */
-function reduceToGrey(picture, left, top, right, bottom, block) {
+function reduceToGrey(image, left, top, right, bottom, block) {
   const [columns, rows] = [Math.ceil((right - left) / block), Math.ceil((bottom - top) / block)];
   const width = columns + 1;
   const values = new Float64Array(width * (rows + 1));
@@ -124,10 +124,10 @@ function reduceToGrey(picture, left, top, right, bottom, block) {
     for (let column = 0; column < columns; column++) {
       let total = 0;
       for (let y = 0; y < block; y++) {
-        const line = Math.min(top + row * block + y, bottom - 1) * picture.width;
+        const line = Math.min(top + row * block + y, bottom - 1) * image.width;
         for (let x = 0; x < block; x++) {
           const at = (line + Math.min(left + column * block + x, right - 1)) * 3;
-          total += picture.data[at] * RED + picture.data[at + 1] * GREEN + picture.data[at + 2] * BLUE;
+          total += image.data[at] * RED + image.data[at + 1] * GREEN + image.data[at + 2] * BLUE;
         }
       }
       values[row * width + column] = total / (65536 * block * block);
@@ -138,7 +138,7 @@ function reduceToGrey(picture, left, top, right, bottom, block) {
   return { values, width, height: rows + 1 };
 }
 
-/** The bilinear value at (x, y), counted from pixel centres; beyond the edges the edge goes on. */
+/** The bilinear value at (x, y), counted from pixel centres; beyond the edges the edge is repeated. */
 function interpolate({ values, width, height }, x, y) {
   const across = Math.min(Math.max(x, 0), width - 2);
   const down = Math.min(Math.max(y, 0), height - 2);

@@ -1,9 +1,9 @@
-// Pictures made smaller exactly as Pillow makes them (src/libImaging/Reduce.c and Resample.c, 8 bits a channel):
-// whole factors by averaging, the rest by a triangle whose weights are whole numbers. The detector's answers hang on it.
+// Images scaled down exactly as Pillow does it (src/libImaging/Reduce.c and Resample.c, 8 bits a channel): integer factors
+// by averaging, the rest by a triangle filter with integer weights. The detector's results depend on this.
 //
-// A picture is { width, height, data }, data RGB as a Uint8Array of height * width * 3.
+// An image is { width, height, data }, data RGB as a Uint8Array of height * width * 3.
 
-const WEIGHT_BITS = 22; // of a weight: 8 bits of a pixel and 2 of room make 32
+const WEIGHT_BITS = 22; // of a weight: with 8 bits of a pixel and 2 spare bits, 32
 
 /** Python's round(): halves go to the even neighbour. */
 export function roundHalfEven(value) {
@@ -12,16 +12,16 @@ export function roundHalfEven(value) {
   return rest < 0.5 || (rest === 0.5 && floor % 2 === 0) ? floor : floor + 1;
 }
 
-/** An empty (black) picture. */
+/** An empty (black) image. */
 export function blank(width, height) {
   return { width, height, data: new Uint8Array(width * height * 3) };
 }
 
 /** Average blocks of acrossFactor x downFactor pixels of the area [x1, y1, x2, y2]; the last ones may be smaller. */
-export function reduce(picture, acrossFactor, downFactor, area = [0, 0, picture.width, picture.height]) {
+export function reduce(image, acrossFactor, downFactor, area = [0, 0, image.width, image.height]) {
   const [left, top, right, bottom] = area;
   const small = blank(Math.ceil((right - left) / acrossFactor), Math.ceil((bottom - top) / downFactor));
-  const { data, width } = picture;
+  const { data, width } = image;
   let place = 0;
   for (let y = top; y < bottom; y += downFactor) {
     const low = Math.min(y + downFactor, bottom);
@@ -48,50 +48,50 @@ export function reduce(picture, acrossFactor, downFactor, area = [0, 0, picture.
   return small;
 }
 
-/** The area [x1, y1, x2, y2] (fractions allowed) of a picture at width x height: Image.resize(..., BILINEAR, box, gap).
+/** The area [x1, y1, x2, y2] (fractions allowed) of an image at width x height: Image.resize(..., BILINEAR, box, gap).
  *
  * Where a side shrinks by `gap` times a whole factor or more, blocks are averaged first. */
-export function resize(picture, width, height, area, gap) {
-  let source = picture;
+export function resize(image, width, height, area, gap) {
+  let source = image;
   let box = area;
   const acrossFactor = Math.trunc((box[2] - box[0]) / width / gap) || 1;
   const downFactor = Math.trunc((box[3] - box[1]) / height / gap) || 1;
   if (acrossFactor > 1 || downFactor > 1) {
-    const safe = safeArea(picture, width, height, box);
-    source = reduce(picture, acrossFactor, downFactor, safe);
+    const safe = safeArea(image, width, height, box);
+    source = reduce(image, acrossFactor, downFactor, safe);
     box = [
       (box[0] - safe[0]) / acrossFactor, (box[1] - safe[1]) / downFactor,
       (box[2] - safe[0]) / acrossFactor, (box[3] - safe[1]) / downFactor,
     ];
   }
-  return resample(source, width, height, box.map(Math.fround)); // Pillow keeps the box in 32 bits
+  return resample(source, width, height, box.map(Math.fround)); // Pillow stores the box as 32-bit floats
 }
 
-function safeArea(picture, width, height, [left, top, right, bottom]) {
+function safeArea(image, width, height, [left, top, right, bottom]) {
   const across = (0.5 * (right - left)) / width;
   const down = (0.5 * (bottom - top)) / height;
   return [
     Math.max(0, Math.trunc(left - across)), Math.max(0, Math.trunc(top - down)),
-    Math.min(picture.width, Math.ceil(right + across)), Math.min(picture.height, Math.ceil(bottom + down)),
+    Math.min(image.width, Math.ceil(right + across)), Math.min(image.height, Math.ceil(bottom + down)),
   ];
 }
 
-function resample(picture, width, height, [left, top, right, bottom]) {
-  const across = weights(picture.width, left, right, width);
-  const down = weights(picture.height, top, bottom, height);
-  const changesWidth = width !== picture.width || left !== 0 || right !== width;
-  const changesHeight = height !== picture.height || top !== 0 || bottom !== height;
-  if (!changesWidth && !changesHeight) return { ...picture, data: picture.data.slice() };
-  if (!changesWidth) return passDown(picture, height, down);
-  if (!changesHeight) return passAcross(picture, width, across);
-  // Pillow 13 begins with the height where it shrinks by much more. The order shows, as between the two is a rounding.
-  const isTall = height < picture.height && picture.height - height > 2 * (picture.width - width);
+function resample(image, width, height, [left, top, right, bottom]) {
+  const across = weights(image.width, left, right, width);
+  const down = weights(image.height, top, bottom, height);
+  const changesWidth = width !== image.width || left !== 0 || right !== width;
+  const changesHeight = height !== image.height || top !== 0 || bottom !== height;
+  if (!changesWidth && !changesHeight) return { ...image, data: image.data.slice() };
+  if (!changesWidth) return passDown(image, height, down);
+  if (!changesHeight) return passAcross(image, width, across);
+  // Pillow 13 resizes the height first if it shrinks by much more. The order matters: values are rounded in between.
+  const isTall = height < image.height && image.height - height > 2 * (image.width - width);
   return isTall
-    ? passAcross(passDown(picture, height, down, across), width, shifted(across))
-    : passDown(passAcross(picture, width, across, down), height, shifted(down));
+    ? passAcross(passDown(image, height, down, across), width, shifted(across))
+    : passDown(passAcross(image, width, across, down), height, shifted(down));
 }
 
-/** The same weights for a picture that begins with the first pixel they need. */
+/** The same weights, for an image cut to start at the first pixel they need. */
 function shifted(weighed) {
   return { ...weighed, starts: weighed.starts.map((start) => start - weighed.starts[0]) };
 }
@@ -102,7 +102,7 @@ function needed({ starts, counts }) {
   return [starts[0], starts[last] + counts[last]];
 }
 
-/** For each place of the answer: the first pixel it is made of, how many, and their weights in 1 / 2^22. */
+/** For each output pixel: its first input pixel, their number, and their weights in 1 / 2^22. */
 function weights(length, from, to, size) {
   const scale = Math.fround(to - from) / size;
   const spread = Math.max(scale, 1);
@@ -131,14 +131,14 @@ function weights(length, from, to, size) {
 }
 
 /** Each row to `width`; only the rows that the weights of the other side will need. */
-function passAcross(picture, width, { starts, counts, values, most }, rows = null) {
-  const [firstRow, endRow] = rows === null ? [0, picture.height] : needed(rows);
+function passAcross(image, width, { starts, counts, values, most }, rows = null) {
+  const [firstRow, endRow] = rows === null ? [0, image.height] : needed(rows);
   const result = blank(width, endRow - firstRow);
-  const { data } = picture;
+  const { data } = image;
   const half = 1 << (WEIGHT_BITS - 1);
   let place = 0;
   for (let row = firstRow; row < endRow; row++) {
-    const line = row * picture.width * 3;
+    const line = row * image.width * 3;
     for (let x = 0; x < width; x++) {
       let red = half, green = half, blue = half;
       let at = line + starts[x] * 3;
@@ -158,10 +158,10 @@ function passAcross(picture, width, { starts, counts, values, most }, rows = nul
 }
 
 /** Each column to `height`; only the columns that the weights of the other side will need. */
-function passDown(picture, height, { starts, counts, values, most }, columns = null) {
-  const [firstColumn, endColumn] = columns === null ? [0, picture.width] : needed(columns);
+function passDown(image, height, { starts, counts, values, most }, columns = null) {
+  const [firstColumn, endColumn] = columns === null ? [0, image.width] : needed(columns);
   const result = blank(endColumn - firstColumn, height);
-  const { data } = picture;
+  const { data } = image;
   const line = (endColumn - firstColumn) * 3;
   const half = 1 << (WEIGHT_BITS - 1);
   const sums = new Int32Array(line);
@@ -169,7 +169,7 @@ function passDown(picture, height, { starts, counts, values, most }, columns = n
     sums.fill(half);
     for (let k = 0; k < counts[y]; k++) {
       const weight = values[y * most + k];
-      const row = ((starts[y] + k) * picture.width + firstColumn) * 3;
+      const row = ((starts[y] + k) * image.width + firstColumn) * 3;
       for (let x = 0; x < line; x++) sums[x] += data[row + x] * weight;
     }
     for (let x = 0; x < line; x++) result.data[y * line + x] = clip(sums[x] >> WEIGHT_BITS);

@@ -1,13 +1,13 @@
-// Readings -> files: JSON and CSV as `mien predict` and `mien track` write them, and the annotated picture.
+// Readings -> files: JSON and CSV as `mien predict` and `mien track` write them, and the annotated image.
 
 import { drawFaces } from "./draw.mjs";
-import { judge } from "./emotions.mjs";
+import { labelOf } from "./emotions.mjs";
 
 const round = (value, digits) => Number(value.toFixed(digits));
 
 /** A face as plain values, as mien's Face.to_dict(). */
 export function faceValues(face, threshold) {
-  const { emotion, confidence } = judge(face, threshold);
+  const { emotion, confidence } = labelOf(face, threshold);
   const probs = Object.entries(face.probs).map(([name, value]) => [name, round(value, 4)]);
   return {
     box: face.box.map((side) => round(side, 1)),
@@ -26,7 +26,7 @@ export function readingsToJson(readings, threshold) {
   return `${JSON.stringify(plain, null, 2)}\n`;
 }
 
-/** Readings as CSV: one row a face; a picture without a face, or with an error, has a row of its own. */
+/** Readings as CSV: one row per face; an image without faces, or with an error, has one row. */
 export function readingsToCsv(readings, threshold, emotions) {
   const columns = ["source", "face", "x1", "y1", "x2", "y2", "score", "emotion", "confidence", ...emotions, "error"];
   const rows = [columns];
@@ -40,19 +40,19 @@ export function readingsToCsv(readings, threshold, emotions) {
   return toCsv(rows);
 }
 
-/** What a camera session saw, one row { frame, seconds, id, box, probs } a face and frame, as JSON lines. */
-export function momentsToJson(moments, threshold) {
-  const lines = moments.map(({ frame, seconds, faces }) => {
-    const said = faces.map((face) => ({ track_id: face.id, ...faceValues(face, threshold) }));
-    return JSON.stringify({ frame, seconds: round(seconds, 4), faces: said });
+/** The frame results { frame, seconds, faces } of a camera session as JSON lines. */
+export function frameResultsToJson(frameResults, threshold) {
+  const lines = frameResults.map(({ frame, seconds, faces }) => {
+    const values = faces.map((face) => ({ track_id: face.id, ...faceValues(face, threshold) }));
+    return JSON.stringify({ frame, seconds: round(seconds, 4), faces: values });
   });
   return lines.map((line) => `${line}\n`).join("");
 }
 
-/** The same as CSV. */
-export function momentsToCsv(moments, threshold, emotions) {
+/** The frame results as CSV, one row per frame and face. */
+export function frameResultsToCsv(frameResults, threshold, emotions) {
   const rows = [["frame", "seconds", "track_id", "x1", "y1", "x2", "y2", "emotion", "confidence", ...emotions]];
-  for (const { frame, seconds, faces } of moments) {
+  for (const { frame, seconds, faces } of frameResults) {
     for (const face of faces) {
       const { box, emotion, confidence, probs } = faceValues(face, threshold);
       const values = emotions.map((name) => probs[name]);
@@ -67,7 +67,7 @@ function toCsv(rows) {
   return rows.map((row) => `${row.map(cell).join(",")}\n`).join("");
 }
 
-/** The picture with boxes, labels and, if wished, maps, as a PNG blob in the picture's own size. */
+/** The image with boxes, labels and, optionally, maps, as a PNG blob in the image's own size. */
 export async function annotatedPng(bitmap, faces, { threshold, maps, mirrored = false }) {
   const { width, height } = bitmap;
   const canvas = new OffscreenCanvas(width, height);
@@ -78,7 +78,7 @@ export async function annotatedPng(bitmap, faces, { threshold, maps, mirrored = 
   return canvas.convertToBlob({ type: "image/png" });
 }
 
-/** Hand a file to the user. */
+/** Download a file. */
 export function download(name, content, type) {
   const address = URL.createObjectURL(content instanceof Blob ? content : new Blob([content], { type }));
   const link = document.createElement("a");

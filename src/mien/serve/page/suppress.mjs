@@ -1,4 +1,4 @@
-// Candidates, and merging many of them for one face into one (mien/detect/candidates.py and suppress.py).
+// Candidates and non-maximum suppression (mien/detect/candidates.py and suppress.py).
 //
 // A candidate is { box: [x1, y1, x2, y2], points: [[x, y], ...], score }, points in the order right eye, left eye, nose,
 // mouth, right ear, left ear; left and right are the subject's.
@@ -19,13 +19,13 @@ export function areaOf({ box }) {
   return (box[2] - box[0]) * (box[3] - box[1]);
 }
 
-/** Highest score first; equals stay in their order. */
+/** Highest score first; ties keep their order. */
 export function byScore(candidates) {
   return [...candidates].sort((one, other) => other.score - one.score);
 }
 
 /** Keep one candidate per face, the best first: greedy by score, boxes of the same face blended by their scores
- * (Bazarevsky et al., "BlazeFace", 2019, section 4.4); parts of a face are dropped and have no say. */
+ * (Bazarevsky et al., "BlazeFace", 2019, section 4.4); parts of a face are dropped and do not count. */
 export function suppress(candidates) {
   const kept = [];
   let rest = byScore(candidates);
@@ -45,7 +45,7 @@ export function overlap(one, other) {
   return [shared / Math.max(area + areas - shared, TINY), shared / Math.max(Math.min(area, areas), TINY)];
 }
 
-/** Whether a candidate lies by more than half in one of the faces. */
+/** Whether more than half of a candidate is inside one of the faces. */
 export function insideOf(candidate, faces) {
   const half = Math.max(areaOf(candidate), TINY) / 2;
   return faces.some((face) => intersection(face, candidate) > half);

@@ -1,7 +1,7 @@
-// The work, away from the page: opens the models, reads pictures and frames. One message in, one answer out.
+// The worker: opens the models, reads images and frames. It answers each message with one message.
 
-import { decode, PictureError, toPicture } from "./decode.mjs";
-import { Tracker } from "./follow.mjs";
+import { decode, ImageError, toPixels } from "./decode.mjs";
+import { Tracker } from "./tracker.mjs";
 import { Reader } from "./reader.mjs";
 
 const RUNTIME = new URL("./runtime/", import.meta.url);
@@ -9,7 +9,7 @@ const MODELS = new URL("./models/", import.meta.url);
 
 let reader = null;
 let tracker = null;
-const canvas = new OffscreenCanvas(1, 1); // of the camera's frames
+const canvas = new OffscreenCanvas(1, 1); // for the camera's frames
 
 const tasks = {
   async open() {
@@ -23,37 +23,37 @@ const tasks = {
 
   async read({ blob }) {
     const start = performance.now();
-    const { picture, bitmap } = await decode(blob);
+    const { image, bitmap } = await decode(blob);
     const decoded = performance.now() - start;
-    const { faces, milliseconds } = await reader.read(picture);
-    const { width, height } = picture;
+    const { faces, milliseconds } = await reader.read(image);
+    const { width, height } = image;
     return { faces: faces.map(plain), width, height, bitmap, milliseconds: { decode: decoded, ...milliseconds } };
   },
 
   async frame({ bitmap, seconds, smooth }) {
     const start = performance.now();
-    const picture = toPicture(bitmap, canvas);
+    const image = toPixels(bitmap, canvas);
     bitmap.close();
     const decoded = performance.now() - start;
-    const { faces, searched, milliseconds } = await tracker.step(picture, seconds, { smooth });
-    const { width, height } = picture;
+    const { faces, searched, milliseconds } = await tracker.step(image, seconds, { smooth });
+    const { width, height } = image;
     return { faces: faces.map(plain), width, height, searched, milliseconds: { decode: decoded, ...milliseconds } };
   },
 
-  async forget() {
+  async reset() {
     tracker = new Tracker(reader);
     return {};
   },
 };
 
-addEventListener("message", async ({ data: { id, task, ...words } }) => {
+addEventListener("message", async ({ data: { id, task, ...payload } }) => {
   try {
-    const answer = await tasks[task](words);
-    postMessage({ id, answer }, answer.bitmap ? [answer.bitmap] : []);
+    const response = await tasks[task](payload);
+    postMessage({ id, response }, response.bitmap ? [response.bitmap] : []);
   } catch (error) {
-    const isPicture = error instanceof PictureError;
+    const isImageError = error instanceof ImageError;
     const line = String(error?.message ?? error).split("\n")[0];
-    postMessage({ id, error: isPicture ? line : `it could not be read here (${line.slice(0, 160)}); try a smaller one`, line });
+    postMessage({ id, error: isImageError ? line : `reading failed (${line.slice(0, 160)}); try a smaller image`, line });
   }
 });
 
@@ -64,7 +64,7 @@ async function openRuntime() {
   } catch {
     throw new Error("the runtime (runtime/ort.wasm.min.mjs) is missing; build the page with `make web`");
   }
-  // One thread needs neither shared memory nor the headers that allow it, so the page runs on any static host.
+  // One thread needs no shared memory and no special headers, so that any static host can serve the page.
   ort.env.wasm.numThreads = 1;
   ort.env.wasm.wasmPaths = RUNTIME.href;
   ort.env.logLevel = "error";
@@ -72,14 +72,14 @@ async function openRuntime() {
 }
 
 async function fetchModel(name) {
-  const answer = await fetch(new URL(`${name}.onnx`, MODELS)).catch(() => null);
-  if (!answer?.ok) {
-    throw new Error(`the model file models/${name}.onnx is missing${answer ? ` (${answer.status})` : ""}; build the page again`);
+  const response = await fetch(new URL(`${name}.onnx`, MODELS)).catch(() => null);
+  if (!response?.ok) {
+    throw new Error(`the model file models/${name}.onnx is missing${response ? ` (${response.status})` : ""}; build the page again`);
   }
-  return new Uint8Array(await answer.arrayBuffer());
+  return new Uint8Array(await response.arrayBuffer());
 }
 
-/** A face as the page shows it: maps as bytes, each 0..255 of its own peak, negative values cut. */
+/** A face for the page: each map as bytes, 0..255 of its own peak, negative values set to 0. */
 function plain({ maps, mapWH: [width, height], probs, smooth, ...face }) {
   const each = width * height;
   const bytes = new Uint8Array(maps.length);
