@@ -4,8 +4,8 @@
     python benchmarks/browser.py [--seconds 20] [--json results/live/browser.json]
 
 The camera of a headless Chromium without a GPU plays a video of one moving face (640 x 480). The script uses the page
-as a user does: start the camera, wait, save the results. Frames per second come from the saved times after a warm-up, in
-which the browser compiles. The page's own modules time the steps.
+as a user does: start the camera, wait, save the results. Frames per second come from the saved times after a warm-up,
+in which the browser compiles. The page's own modules time the steps.
 """
 
 import argparse
