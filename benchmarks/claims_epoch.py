@@ -27,10 +27,9 @@ from mien.lab.data import FaceSet, Split
 from mien.lab.data.targets import class_weights
 from mien.lab.inference import predict
 from mien.lab.recipe import Recipe, dump
-from mien.lab.train import loop
 from mien.lab.train.devices import Devices
-from mien.lab.train.loop import prepare
-from mien.lab.train.run import open_run, start_leg
+from mien.lab.train.loop import prepare, run_epoch
+from mien.lab.train.run import open_run
 
 RECIPE = "baseline-cnn-tuned"
 # Small enough for a minute or two a run on one core: half of the training faces (others for each seed), seen at 24 px.
@@ -110,16 +109,22 @@ def answers(recipe: Recipe, faces: FaceSet, folder: Path) -> Rights:
 
 
 def train(recipe: Recipe, faces: FaceSet, folder: Path) -> Rights:
-    """Train ``recipe``, whose course is one leg; what it had right after every epoch, as ``answers``."""
+    """Train ``recipe``, whose schedule is one segment; what it had right after every epoch, as ``answers``."""
     fabric = Devices("cpu").launch(recipe.train.precision)
-    task, public = prepare(recipe, faces, fabric, None), faces.split(Split.PUBLIC_TEST)
-    run = open_run(recipe, folder, fabric.device, class_weights(task.training, recipe.target), data=faces.sha256)
+    task, public = prepare(recipe, faces, fabric), faces.split(Split.PUBLIC_TEST)
+    run = open_run(
+        recipe,
+        folder,
+        device=fabric.device,
+        class_weights=class_weights(task.training, recipe.target),
+        data_sha256=faces.sha256,
+    )
     right: list[Rights] = []
-    optimiser = start_leg(run)
+    optimiser = run.start_segment()
     model, stepper = fabric.setup(run.objective, optimiser)
-    while not run.done:
-        record = loop._epoch(task, run, model, stepper)
-        logits = predict(run.average.net, public.images, recipe.data.size)
+    while not run.is_done:
+        record = run_epoch(task, run, model, stepper)
+        logits = predict(run.ema.net, public.images, recipe.data.size)
         right.append((logits.argmax(1) == public.labels).numpy())
         print(f"{folder.name}  {epoch_line(record)}", file=sys.stderr, flush=True)
     return np.stack(right)

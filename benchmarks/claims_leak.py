@@ -26,6 +26,7 @@ from mien.lab.inference import predict
 from mien.lab.metrics import compute_metrics
 from mien.lab.predictions import Predictions, select_rows
 from mien.lab.recipe import Recipe
+from mien.lab.train.logging import epoch_of_result
 from mien.lab.train.run import Trained, load_final
 
 RESAMPLES = 2000
@@ -182,7 +183,4 @@ def about(run: Trained) -> dict[str, Any]:
 
 def _kept(run: Trained) -> int:
     """The epoch whose weights were kept."""
-    if run.recipe.checkpoint != "best":
-        return len(run.history)
-    name = "leaky_accuracy" if run.recipe.data.expand_first else "public_accuracy"
-    return int(np.argmax([record[name] for record in run.history])) + 1
+    return epoch_of_result(run.recipe, run.history).epoch

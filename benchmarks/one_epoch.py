@@ -41,9 +41,10 @@ from mien.lab.files import save_text
 from mien.lab.provenance import provenance
 from mien.lab.recipe import Recipe
 from mien.lab.train.batches import batches
+from mien.lab.train.logging import EpochRecord
 from mien.lab.train.loop import prepare
-from mien.lab.train.run import build, open_run
-from mien.lab.train.schedule import stages
+from mien.lab.train.run import build_net, open_run
+from mien.lab.train.schedule import build_schedule
 
 ROOT = Path(__file__).resolve().parent.parent
 # Autograd keeps about so many bytes for each value that a layer gives out: itself, its norm's input, its rectifier's.
@@ -123,7 +124,7 @@ def measure(name: str, faces: FaceSet, options: argparse.Namespace) -> Row:
         "size": chosen.data.size,
         "size_of_recipe": whole.data.size,
         "phase": whole.phases[0].name if whole.phases else "",
-        "course_epochs": stages(whole)[-1].last,
+        "course_epochs": build_schedule(whole)[-1].last,
         "batch": chosen.train.batch_size,
         "parts_of_batch": chosen.train.accumulate_steps,
     }
@@ -152,7 +153,7 @@ def shorten(recipe: Recipe, *, share: float, size: int, memory: float) -> Recipe
 def values(recipe: Recipe) -> int:
     """How many values the layers of the recipe's net give out for one face."""
     with torch.device("meta"):
-        net = build(replace(recipe, net=replace(recipe.net, weights=""))).eval()
+        net = build_net(replace(recipe, net=replace(recipe.net, weights=""))).eval()
     counted: list[int] = []
 
     def count(_layer: nn.Module, _inputs: Any, output: Any) -> None:
@@ -168,39 +169,52 @@ def values(recipe: Recipe) -> int:
 def one_epoch(recipe: Recipe, faces: FaceSet, accelerator: str) -> Row:
     """Train it; the losses before, in and after the epoch. Raises ``MienError``."""
     losses: list[float] = []
-    epochs: list[dict[str, Any]] = []
+    epochs: list[EpochRecord] = []
+    train_step = loop.train_step
 
-    def report(record: dict[str, Any]) -> None:
-        if "epoch" in record:
-            epochs.append(record)
-            raise EpochOver
-        if "loss" in record:
-            losses.append(record["loss"])
+    def recorded_step(*arguments: Any) -> Tensor:
+        metrics = train_step(*arguments)
+        losses.append(float(metrics[0]))
+        return metrics
 
-    loop.REPORT_EVERY = 0.0  # every step, not twice a second
+    def on_epoch(record: EpochRecord) -> None:
+        epochs.append(record)
+        raise EpochOver
+
+    loop.train_step = recorded_step
     devices = loop.Devices(accelerator)
     with tempfile.TemporaryDirectory() as folder:
         before = viewed_loss(recipe, faces, Path(folder), devices)
         with suppress(EpochOver):
-            loop.fit(recipe, faces, Path(folder), devices=devices, report=report)
+            loop.fit(recipe, faces, Path(folder), devices=devices, on_epoch=on_epoch)
+        loop.train_step = train_step
         after = viewed_loss(recipe, faces, Path(folder), devices)
-    validated = {key: round(value, 4) for key, value in epochs[0].items() if key.endswith(("_accuracy", "_log_loss"))}
-    speed = round(epochs[0]["images_per_second"], 1)
-    return {**told(losses, before, after), **validated, "images_per_second": speed}
+    (epoch,) = epochs
+    validated = {"val_accuracy": round(epoch.val_accuracy, 4), "val_log_loss": round(epoch.val_log_loss, 4)}
+    return {**told(losses, before, after), **validated, "images_per_second": round(epoch.images_per_second, 1)}
 
 
 @torch.no_grad()
 def viewed_loss(recipe: Recipe, faces: FaceSet, folder: Path, devices: loop.Devices) -> float:
     """The recipe's mean loss over the same ``VIEWED`` augmented faces, by the net that ``folder`` holds."""
     fabric = devices.launch(recipe.train.precision)
-    task = prepare(recipe, faces, fabric, None)
+    task = prepare(recipe, faces, fabric)
     weights = class_weights(task.training, recipe.target)
     # In training mode: after some forty steps the running means of batch norms are still those of other weights.
-    objective = open_run(recipe, folder, fabric.device, weights, data=faces.sha256).objective.train()
+    run = open_run(recipe, folder, device=fabric.device, class_weights=weights, data_sha256=faces.sha256)
+    objective = run.objective.train()
     torch.manual_seed(0)  # of dropout
     batch = recipe.train.batch_size // recipe.train.accumulate_steps
     generator = torch.Generator(fabric.device).manual_seed(0)
-    views = batches(task.training, task.target, task.row_weights, recipe, batch, task.teachers, generator)
+    views = batches(
+        task.training,
+        task.target,
+        row_weights=task.row_weights,
+        recipe=recipe,
+        batch_size=batch,
+        teachers=task.teachers,
+        generator=generator,
+    )
     losses = []
     for view in islice(views, max(1, VIEWED // batch)):  # made at full precision, as in training
         with fabric.autocast():

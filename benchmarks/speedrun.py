@@ -142,8 +142,8 @@ def watch(training: subprocess.Popen[str], log: Path, started: float) -> Iterato
         for line in (line for line in lines[seen:] if line.endswith("\n")):
             record = json.loads(line)
             seen += 1
-            if "public_accuracy" in record:  # a recipe may judge every few epochs alone
-                yield Lap(time.perf_counter() - started, record["epoch"], record["public_accuracy"])
+            if "val_accuracy" in record:  # a recipe may judge every few epochs alone
+                yield Lap(time.perf_counter() - started, record["epoch"], record["val_accuracy"])
         time.sleep(LOOK)
 
 

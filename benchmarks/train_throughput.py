@@ -32,12 +32,11 @@ from mien.lab.data import FaceSet, find_fer2013, load_fer2013
 from mien.lab.data.targets import class_weights
 from mien.lab.provenance import provenance
 from mien.lab.recipe import Recipe
-from mien.lab.train import loop
 from mien.lab.train.batches import batches
 from mien.lab.train.devices import Devices
-from mien.lab.train.loop import Task, prepare
-from mien.lab.train.optim import build_optimiser
-from mien.lab.train.run import Run, build, open_run, start_leg
+from mien.lab.train.loop import Task, prepare, train_epoch
+from mien.lab.train.optim import build_optimizer
+from mien.lab.train.run import Run, build_net, open_run
 
 SMALL_ATTENTION = "attention-resnet data.size=48 net.options.stem=small train.batch_size=64"
 RECIPES = ("mien-0", "conv4", SMALL_ATTENTION, "mobilenetv3-small")
@@ -49,7 +48,7 @@ from mien._measure import peak_memory_mb
 from mien.lab import recipe as recipes
 from mien.lab.data import find_fer2013, load_fer2013
 from mien.lab.train.loop import Devices, fit
-def first(record):
+def first(stage, done=0, total=0):
     print(imports, read, peak_memory_mb(), flush=True)
     raise SystemExit
 imports = peak_memory_mb()
@@ -57,7 +56,7 @@ name, accelerator, data, *overrides = sys.argv[1:]
 with tempfile.TemporaryDirectory() as folder:
     faces = load_fer2013(find_fer2013(Path(data) if data else None))
     read = peak_memory_mb()
-    fit(recipes.load(name, overrides), faces, Path(folder), devices=Devices(accelerator), report=first)
+    fit(recipes.load(name, overrides), faces, Path(folder), devices=Devices(accelerator), progress=first)
 """
 
 
@@ -123,23 +122,27 @@ def cpu_seconds() -> float:
     return spent.ru_utime + spent.ru_stime
 
 
+def ignore(stage: str, done: int = 0, total: int = 0) -> None:
+    """Takes progress, whose reports cost time as in a training."""
+
+
 def measure(recipe: Recipe, faces: FaceSet, folder: Path, options: argparse.Namespace) -> dict[str, float]:
     """Images/s of both loops, in turns, and what the parts of ours cost."""
     fabric = Devices(options.accelerator).launch(recipe.train.precision)
-    task = prepare(recipe, faces, fabric, lambda _: None)
-    run = open_run(recipe, folder, fabric.device, class_weights(task.training, recipe.target))
-    model, stepper = fabric.setup(run.objective, start_leg(run))
+    task = prepare(recipe, faces, fabric, progress=ignore)
+    run = open_run(recipe, folder, device=fabric.device, class_weights=class_weights(task.training, recipe.target))
+    model, stepper = fabric.setup(run.objective, run.start_segment())
     bare = Bare(task)
-    images = task.steps(recipe.train.batch_size) * recipe.train.batch_size
-    loop._train(task, run, model, stepper)
+    images = task.steps_per_epoch(recipe.train) * recipe.train.batch_size
+    train_epoch(task, run, model, stepper)
     bare(1)
     ours, theirs = [], []
     for _ in range(options.rounds):
         theirs.append(images / seconds(lambda: bare(images // recipe.train.batch_size), fabric.device))
-        ours.append(images / seconds(lambda: loop._train(task, run, model, stepper), fabric.device))
+        ours.append(images / seconds(lambda: train_epoch(task, run, model, stepper), fabric.device))
     steps = images / recipe.train.batch_size
     views = seconds(lambda: list(shown(task, run)), fabric.device) / steps
-    average = seconds(run.average.update, fabric.device)
+    average = seconds(run.ema.update, fabric.device)
     return {
         "ours": statistics.median(ours),
         "bare": statistics.median(theirs),
@@ -152,9 +155,16 @@ def measure(recipe: Recipe, faces: FaceSet, folder: Path, options: argparse.Name
 def shown(task: Task, run: Run) -> Any:
     """The views of one epoch."""
     generator = torch.Generator(task.fabric.device).manual_seed(0)
-    batch = run.choice.batch_size
-    for view in batches(task.training, task.target, task.row_weights, task.recipe, batch, task.teachers, generator):
-        yield view.x.shape  # and not the view: an epoch of them need not be held
+    for batch in batches(
+        task.training,
+        task.target,
+        row_weights=task.row_weights,
+        recipe=task.recipe,
+        batch_size=run.segment.config.batch_size,
+        teachers=task.teachers,
+        generator=generator,
+    ):
+        yield batch.x.shape  # not the batch: an epoch of them takes too much memory
 
 
 class Bare:
@@ -162,8 +172,8 @@ class Bare:
 
     def __init__(self, task: Task) -> None:
         recipe, device = task.recipe, task.fabric.device
-        self.net = build(recipe).to(device, memory_format=torch.channels_last).train()
-        self.optimiser = build_optimiser(self.net, recipe.train)
+        self.net = build_net(recipe).to(device, memory_format=torch.channels_last).train()
+        self.optimizer = build_optimizer(self.net, recipe.train)
         size, batch = recipe.data.size, recipe.train.batch_size
         self.x = torch.randn(batch, 1, size, size, device=device).contiguous(memory_format=torch.channels_last)
         self.target = task.target[:batch]
@@ -172,17 +182,17 @@ class Bare:
     def __call__(self, steps: int) -> None:
         """Train so many steps."""
         for _ in range(steps):
-            self.optimiser.zero_grad()
+            self.optimizer.zero_grad()
             with self.autocast():
                 loss = nn.functional.cross_entropy(self.net(self.x), self.target)
             loss.backward()
-            self.optimiser.step()
+            self.optimizer.step()
 
 
 def net_mb(recipe: Recipe) -> float:
     """Weights, their average and gradients, and one or two numbers a weight for the optimiser."""
     copies = 3 + (1 if recipe.train.optimizer == "sgd" else 2)
-    return copies * sum(p.nbytes for p in build(recipe).parameters()) / 1e6
+    return copies * sum(p.nbytes for p in build_net(recipe).parameters()) / 1e6
 
 
 def seconds(act: Any, device: torch.device) -> float:

@@ -257,7 +257,7 @@ def draw(results: Path) -> int:
     from mien.lab.recipe import parse as parse_recipe
     from mien.lab.record import confusion_svg
     from mien.lab.train.curves import draw_curves
-    from mien.lab.train.run import read_log
+    from mien.lab.train.logging import read_log
 
     for path in sorted(results.rglob("seed-*/metrics.json")):
         folder = path.parent

@@ -104,7 +104,7 @@ def test_two_runs_are_held_against_each_other(faces: FaceSet, runs: dict[str, Pa
     assert whole == leaky["all"]["n"] == -(-sum(int(1.3 * n) for n in np.bincount(faces.labels)) // 5)
     assert clean["PublicTest, all"]["n"] == 140
     history = [json.loads(line) for line in (runs["clean"] / "log.jsonl").read_text().splitlines()]
-    assert clean["PublicTest, all"]["accuracy"] == round(100 * history[-1]["public_accuracy"], 2)
+    assert clean["PublicTest, all"]["accuracy"] == round(100 * history[-1].val_accuracy, 2)
     expected = leaky["all"]["accuracy"] - clean["PublicTest, all"]["accuracy"]
     assert found["differences"]["leaky - clean"]["points"] == pytest.approx(expected, abs=0.011)
 
@@ -153,8 +153,8 @@ def test_answers_are_those_of_the_trained_net(faces: FaceSet, tmp_path: Path) ->
     right = claims_epoch.answers(recipe, faces, tmp_path / "kept")
     assert right.shape == (3, 140)
     history: list[dict[str, float]] = []
-    fit(recipe, faces, tmp_path / "run", report=lambda record: history.append(record) if "epoch" in record else None)
-    assert right.mean(axis=1) == pytest.approx([record["public_accuracy"] for record in history])
+    fit(recipe, faces, tmp_path / "run", on_epoch=history.append)
+    assert right.mean(axis=1) == pytest.approx([record.val_accuracy for record in history])
     kept = (tmp_path / "kept" / "epochs.npz").stat().st_mtime_ns
     assert np.array_equal(claims_epoch.answers(recipe, faces, tmp_path / "kept"), right)
     assert (tmp_path / "kept" / "epochs.npz").stat().st_mtime_ns == kept  # nothing is trained again

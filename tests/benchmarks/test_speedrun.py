@@ -56,7 +56,7 @@ WRITER = """
 import json, sys, time
 with open(sys.argv[1], "w", buffering=1) as log:
     for epoch, accuracy in enumerate((0.3, 0.5, 0.7), start=1):
-        line = json.dumps({"epoch": epoch, "public_accuracy": accuracy})
+        line = json.dumps({"epoch": epoch, "val_accuracy": accuracy})
         log.write(line[:9]); time.sleep(0.2); log.write(line[9:] + "\\n")
         log.write(json.dumps({"epoch": epoch}) + "\\n")  # an epoch that was not judged
 """
@@ -153,7 +153,7 @@ def test_a_killed_race_ends_its_training_even_one_that_ignores_ctrl_c(
 
 def test_a_kept_run_is_never_taken_for_a_new_one(tmp_path: Path) -> None:
     (tmp_path / "seed-0").mkdir()
-    (tmp_path / "seed-0" / "log.jsonl").write_text('{"epoch": 1, "public_accuracy": 0.9}\n', "utf-8")
+    (tmp_path / "seed-0" / "log.jsonl").write_text('{"epoch": 1, "val_accuracy": 0.9}\n', "utf-8")
     options = Namespace(recipe="speedrun", changes=[], keep=tmp_path, accelerator="cpu", target=0.7)
     with pytest.raises(MienError, match="holds a run already"):
         speedrun.run(0, options)

@@ -13,7 +13,7 @@ from mien.__main__ import app
 from mien.lab import recipe as recipes
 from mien.lab.recipe.text import as_toml
 from mien.lab.recipe_summary import explanation, first_sentence
-from mien.lab.train.run import build
+from mien.lab.train.run import build_net
 
 FILES = recipes.names()
 MEMBERS = [member for name in FILES for member in recipes.members(name)]
@@ -64,7 +64,7 @@ def test_parameters_are_those_of_the_net_and_counting_leaves_the_generator_alone
     before = torch.get_rng_state()
     told = explanation("conv4")["net"]
     assert torch.equal(torch.get_rng_state(), before)
-    assert told["parameters"] == sum(p.numel() for p in build(recipes.load("conv4")).parameters())
+    assert told["parameters"] == sum(p.numel() for p in build_net(recipes.load("conv4")).parameters())
     assert told["macs"] > 1e8
 
 

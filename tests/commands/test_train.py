@@ -1,6 +1,5 @@
 """`mien train` and `mien export`: a small run, its resumption, and mistakes."""
 
-import json
 import math
 import os
 import signal
@@ -17,7 +16,7 @@ from tensorboardX.proto.event_pb2 import Event
 from mien._emotions import SEVEN
 from mien._errors import MissingExtraError, RecipeError
 from mien.lab import recipe as recipes
-from mien.lab.train.logging import Logs
+from mien.lab.train.logging import EpochRecord, ExperimentLoggers, write_log
 from support.encoded_images import encode
 from support.synthetic_faces import cartoon_set
 
@@ -152,7 +151,7 @@ def test_ctrl_c_says_how_to_go_on_and_loses_no_finished_epoch(pictures: Path) ->
     child.send_signal(signal.SIGINT)
     _, said = child.communicate()
     assert child.returncode == 130
-    assert "the same command goes on" in said
+    assert "the same command resumes" in said
     assert "Traceback" not in said
     epochs = len((pictures / "cut" / "log.jsonl").read_text().splitlines())
     assert epochs >= 3
@@ -178,8 +177,8 @@ def test_two_processes_speak_and_write_once(pictures: Path) -> None:
     assert (pictures / "both" / "fast" / "final.pt").is_file()
 
 
-def epoch(number: int, loss: float) -> dict:
-    return {"epoch": number, "loss": loss, "accuracy": 0.5, "rate": 0.1, "public_accuracy": 0.4, "note": "text"}
+def epoch(number: int, loss: float) -> EpochRecord:
+    return EpochRecord(epoch=number, loss=loss, accuracy=0.5, lr=0.1, val_split="public", val_accuracy=0.4)
 
 
 def points(folder: Path, tag: str) -> list[tuple[int, float]]:
@@ -202,11 +201,10 @@ def test_a_resumed_run_goes_on_in_the_same_logs(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
     chosen = recipes.load("mien-0")
-    (tmp_path / "log.jsonl").write_text(json.dumps(epoch(1, 3.0)) + "\n")  # trained before the logs were asked for
+    write_log(tmp_path, [epoch(1, 3.0)])  # trained before the logs were asked for
     for number, loss in ((2, 2.0), (3, math.nan), (4, 1.0)):
-        logs = Logs(["tensorboard", "mlflow"], chosen, tmp_path)
-        logs({"step": 1, "steps": 9, "loss": 9.0})
-        logs(epoch(number, loss))
+        logs = ExperimentLoggers(["tensorboard", "mlflow"], chosen, tmp_path)
+        logs.on_epoch(epoch(number, loss))
         logs.finished = number == 4
         logs.close()
     run = (tmp_path / "mlflow-run.txt").read_text().strip()
@@ -220,7 +218,7 @@ def test_a_resumed_run_goes_on_in_the_same_logs(tmp_path: Path, monkeypatch: pyt
 
 def test_loggers_are_checked_before_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RecipeError, match="did you mean 'mlflow'"):
-        Logs(["mlflo"], recipes.load("mien-0"), tmp_path)
+        ExperimentLoggers(["mlflo"], recipes.load("mien-0"), tmp_path)
     monkeypatch.setattr("mien.lab.train.logging.find_spec", lambda _: None)
     with pytest.raises(MissingExtraError, match=r"mien\[track\]"):
-        Logs(["tensorboard"], recipes.load("mien-0"), tmp_path)
+        ExperimentLoggers(["tensorboard"], recipes.load("mien-0"), tmp_path)

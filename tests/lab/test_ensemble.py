@@ -22,8 +22,9 @@ from mien.lab.files import load_state, save_state
 from mien.lab.inference import predict
 from mien.lab.recipe import parse
 from mien.lab.record import record_run
+from mien.lab.train.logging import read_log
 from mien.lab.train.loop import Devices, fit
-from mien.lab.train.run import load_final, read_log
+from mien.lab.train.run import load_final
 from support.short_runs import short
 from support.synthetic_faces import cartoon_set
 
@@ -72,13 +73,13 @@ def test_its_maps_are_the_mean_of_the_parts_maps(parts: list[Path], joined: Path
 def test_it_records_all_members_and_their_total_cost(parts: list[Path], joined: Path) -> None:
     trained = load_final(joined)
     first, second = (load_final(part) for part in parts)
-    assert [record["epoch"] for record in trained.history] == list(range(1, 11))
-    assert [(r["epoch"], r["net"]) for r in trained.history if "net" in r] == [
+    assert [record.epoch for record in trained.history] == list(range(1, 11))
+    assert [(r.epoch, r.net) for r in trained.history if r.net] == [
         (1, "mien-plain, seed 0"),
         (7, "mien-plain, seed 1"),
     ]
-    assert sum(r["seconds"] for r in trained.history) == pytest.approx(
-        sum(r["seconds"] for part in (first, second) for r in part.history)
+    assert sum(r.seconds for r in trained.history) == pytest.approx(
+        sum(r.seconds for part in (first, second) for r in part.history)
     )
     assert [(p["recipe"], p["seed"], p["epochs"], p["machine"]) for p in trained.provenance["parts"]] == [
         ("mien-plain", 0, 6, "abacus"),
@@ -176,7 +177,7 @@ def test_a_recipe_may_train_ensembles_from_nothing(faces: FaceSet, tmp_path: Pat
     small = "{stem=16, widths=[16, 16, 16], depths=[1, 1, 1]}"
     recipe = short("net.name=ensemble", "train.epochs=2", f"net.options={{parts=[{small}, {small}]}}")
     assert fit(recipe, faces, tmp_path / "run", devices=Devices("cpu"))
-    assert np.isfinite(load_final(tmp_path / "run").history[-1]["loss"])
+    assert np.isfinite(load_final(tmp_path / "run").history[-1].loss)
 
 
 def test_the_command_says_what_it_made_and_refuses_in_one_line(parts: list[Path], tmp_path: Path) -> None:

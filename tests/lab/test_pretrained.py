@@ -16,7 +16,7 @@ from mien.lab import recipe as recipes
 from mien.lab.files import save_state
 from mien.lab.pretrained import load_torchvision, start
 from mien.lab.recipe import DataConfig, NetConfig, Recipe
-from mien.lab.train.run import build, open_run
+from mien.lab.train.run import build_net, open_run
 
 DEPTHS = {18: (1, (2, 2, 2, 2)), 34: (1, (3, 4, 6, 3)), 50: (4, (3, 4, 6, 3))}  # expansion, blocks of each stage
 
@@ -160,7 +160,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Tens
 def test_the_hybrid_starts_from_imagenet_in_its_backbone_behind_three_greys(published: dict[str, Tensor]) -> None:
     recipe = with_net("hybrid_resnet50", "imagenet")
     torch.manual_seed(0)
-    net, untouched = build(recipe), build(recipe)
+    net, untouched = build_net(recipe), build_net(recipe)
     untouched.load_state_dict(net.state_dict())
     start(net, recipe)
     assert torch.equal(net.features.backbone.stem[0][0].weight, published["conv1.weight"])
@@ -177,7 +177,7 @@ def test_a_wrong_file_in_the_cache_is_refused(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "resnet18-f37072fd.pth").write_bytes(b"not the weights")
     recipe = with_net("resnet", "imagenet", stem="imagenet")
     with pytest.raises(DownloadError, match="damaged; delete it"):
-        start(build(recipe), recipe)
+        start(build_net(recipe), recipe)
 
 
 def test_offline_is_one_line_that_names_the_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +186,7 @@ def test_offline_is_one_line_that_names_the_option(tmp_path: Path, monkeypatch: 
     monkeypatch.delenv("no_proxy", raising=False)
     recipe = with_net("resnet", "imagenet", stem="imagenet")
     with pytest.raises(DownloadError) as caught:
-        start(build(recipe), recipe)
+        start(build_net(recipe), recipe)
     said = str(caught.value)
     assert "\n" not in said
     assert all(part in said for part in ('net.weights = "imagenet"', "resnet18-f37072fd.pth", 'net.weights=""'))
@@ -203,12 +203,12 @@ def test_offline_is_one_line_that_names_the_option(tmp_path: Path, monkeypatch: 
 def test_nets_without_such_weights_are_refused(name: str, options: dict[str, str], message: str) -> None:
     recipe = with_net(name, "imagenet", **options)
     with pytest.raises(RecipeError, match=message):
-        start(build(recipe), recipe)
+        start(build_net(recipe), recipe)
 
 
 def finished(folder: Path, recipe: Recipe, seed: int) -> dict[str, Tensor]:
     torch.manual_seed(seed)
-    state = build(recipe).state_dict()
+    state = build_net(recipe).state_dict()
     save_state(folder / "final.pt", {"recipe": recipes.dump(recipe), "net": state})
     return state
 
@@ -219,7 +219,7 @@ def test_a_run_can_start_from_a_finished_one(tmp_path: Path, classes: str) -> No
     state = finished(tmp_path / "old", with_net("lenet", "", norm=True), seed=1)
     recipe = with_net("lenet", str(tmp_path / "old"), classes, norm=True)
     weights = torch.ones(len(CLASS_SETS[classes]))
-    net = open_run(recipe, tmp_path / "new", torch.device("cpu"), weights).net.state_dict()
+    net = open_run(recipe, tmp_path / "new", device=torch.device("cpu"), class_weights=weights).net.state_dict()
     same = {name for name, value in net.items() if torch.equal(value, state[name])}
     assert {name for name in net if name.startswith("features.")} <= same
     assert ("head.layers.0.weight" in same) == (classes == "seven")
@@ -228,7 +228,7 @@ def test_a_run_can_start_from_a_finished_one(tmp_path: Path, classes: str) -> No
 def test_of_a_head_with_other_layers_what_fits_is_taken(tmp_path: Path) -> None:
     state = finished(tmp_path, with_net("conv4", ""), seed=1)
     recipe = with_net("conv4", str(tmp_path), hidden=(512, 64))
-    net = build(recipe)
+    net = build_net(recipe)
     start(net, recipe)
     assert torch.equal(net.head.layers[0].weight, state["head.layers.0.weight"])
     assert net.head.layers[3].weight.shape == (64, 512)
@@ -238,7 +238,7 @@ def test_a_run_of_another_net_or_none_is_refused(tmp_path: Path) -> None:
     finished(tmp_path, with_net("conv4", ""), seed=1)
     recipe = with_net("lenet", str(tmp_path))
     with pytest.raises(DataError, match=r"\(conv4\) does not fit the net: 0\.0\.weight"):
-        start(build(recipe), recipe)
+        start(build_net(recipe), recipe)
     recipe = with_net("lenet", str(tmp_path / "nowhere"))
     with pytest.raises(DataError, match="no such file; train the run first"):
-        start(build(recipe), recipe)
+        start(build_net(recipe), recipe)

@@ -111,7 +111,7 @@ def test_a_leaky_run_is_judged_on_its_leaky_part_alone(faces: FaceSet, tmp_path:
     metrics = record_run(tmp_path / "run", faces, tmp_path / "out", final=True)
     assert set(metrics["metrics"]) == {"leaky"}
     figures, last = metrics["metrics"]["leaky"]["fp32"]["all"], load_final(tmp_path / "run").history[-1]
-    assert (figures["n"], figures["accuracy"]) == (87, pytest.approx(last["leaky_accuracy"]))
+    assert (figures["n"], figures["accuracy"]) == (87, pytest.approx(last.val_accuracy))
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "metrics.json",
         "recipe.json",

@@ -1,11 +1,13 @@
 """How commands show progress: a bar in a terminal, plain lines anywhere else."""
 
-from collections.abc import Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:  # the lab is an extra
+    from mien.lab.train.logging import EpochRecord
 
 # Seconds over which the speed is averaged for the remaining time: an epoch on a CPU takes minutes.
 _SPEED_WINDOW = 600.0
@@ -46,9 +48,9 @@ class TerminalProgress:
 
 
 class TrainingProgress:
-    """Shows the records of one training run: a bar with its metrics in a terminal, and one line for each epoch.
+    """Shows one training: a bar with its metrics in a terminal, and one line for each epoch.
 
-    Nothing is shown before the first record, because only the first process of a distributed run gets any.
+    Nothing is shown before the first report, because only the first process of a distributed run reports.
     """
 
     def __init__(self, name: str) -> None:
@@ -56,7 +58,7 @@ class TrainingProgress:
         self._name = name
         self._console = Console(stderr=True)
         self._bar: Progress | None = None
-        self._epoch: Mapping[str, Any] = {}
+        self._validation = ""
         self.epochs = 0  # seen so far
 
     def __enter__(self) -> Self:
@@ -66,21 +68,22 @@ class TrainingProgress:
         if self._bar is not None:
             self._bar.stop()
 
-    def __call__(self, record: dict[str, Any]) -> None:
-        """Show the progress within an epoch, or the metrics of a finished epoch."""
-        if "epoch" in record:
-            self._epoch, self.epochs = record, self.epochs + 1
-            self._console.print(epoch_line(record), highlight=False, soft_wrap=True)
-        elif self._console.is_terminal:
-            self._show(record)
-
-    def _show(self, record: Mapping[str, Any]) -> None:
+    def __call__(self, stage: str, done: int = 0, total: int = 0) -> None:
+        """Show the steps that are done, the metrics of the step, and the last validation."""
+        if not self._console.is_terminal:
+            return
         if self._bar is None:
-            self._bar = self._start(record)
-        metrics = f"loss {record['loss']:.3f}" + (f"  {_validation(self._epoch)}" if self._epoch else "")
-        self._bar.update(self._bar.task_ids[0], completed=record["step"], total=record["steps"], metrics=metrics)
+            self._bar = self._start(done, total)
+        metrics = f"{stage}  {self._validation}"
+        self._bar.update(self._bar.task_ids[0], completed=done, total=total, metrics=metrics)
 
-    def _start(self, record: Mapping[str, Any]) -> Progress:
+    def on_epoch(self, record: "EpochRecord") -> None:
+        """Print the metrics of a finished epoch."""
+        self.epochs += 1
+        self._validation = _validation(record) or self._validation
+        self._console.print(epoch_line(record), highlight=False, soft_wrap=True)
+
+    def _start(self, done: int, total: int) -> Progress:
         columns = (
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=24),
@@ -89,28 +92,25 @@ class TrainingProgress:
         )
         bar = Progress(*columns, console=self._console, speed_estimate_period=_SPEED_WINDOW, transient=True)
         # A resumed run starts at its step: steps of earlier calls must not count for the speed.
-        bar.add_task(self._name, total=record["steps"], completed=record["step"], metrics="")
+        bar.add_task(self._name, total=total, completed=done, metrics="")
         bar.start()
         return bar
 
 
-def epoch_line(record: Mapping[str, Any]) -> str:
+def epoch_line(record: "EpochRecord") -> str:
     """The record of a finished epoch as one line for people."""
     parts = [
-        f"epoch {record['epoch']}",
-        f"loss {record['loss']:.3f}",
-        f"training {record['accuracy']:.2%}",
+        f"epoch {record.epoch}",
+        f"loss {record.loss:.3f}",
+        f"training {record.accuracy:.2%}",
         _validation(record),
-        f"{record['images_per_second']:,.0f} images/s",
-        f"{record['seconds']:.1f} s",
-        f"clipped {record['clipped']:.0%} of the steps" if record.get("clipped", 0) >= _OFTEN else "",
-        f"back to the best epoch, on with {record['fallback']}" if "fallback" in record else "",
+        f"{record.images_per_second:,.0f} images/s",
+        f"{record.seconds:.1f} s",
+        f"clipped {record.clipped:.0%} of the steps" if record.clipped >= _OFTEN else "",
+        f"back to the best epoch, on with {record.fallback}" if record.fallback else "",
     ]
     return "  ".join(part for part in parts if part)
 
 
-def _validation(record: Mapping[str, Any]) -> str:
-    for key, name in (("public", "PublicTest"), ("fold", "fold"), ("leaky", "leaky (copies of training faces)")):
-        if f"{key}_accuracy" in record:
-            return f"{name} {record[f'{key}_accuracy']:.2%}"
-    return ""
+def _validation(record: "EpochRecord") -> str:
+    return f"{record.val_name} {record.val_accuracy:.2%}" if record.val_split else ""

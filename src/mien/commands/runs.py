@@ -25,9 +25,9 @@ def export(
     with needs_lab():
         from mien.lab.data.datasets import load_set
         from mien.lab.export.release import export_model
-        from mien.lab.train.run import load_final, recalibrated
+        from mien.lab.train.run import load_final, with_calibration
 
-    trained = recalibrated(load_final(run), calibration)
+    trained = with_calibration(load_final(run), calibration)
     card = export_model(trained, load_set(data, trained.recipe), out, final=final, half=half)
     split = "private" if final else "public"
     found = card["metrics"][split]["int8"]

@@ -1,16 +1,21 @@
-"""``mien train``: one recipe, or all members of a family, each trained from where its folder stands."""
+"""``mien train``: train a recipe, or all members of a family, and resume what was interrupted."""
 
 import math
 from collections.abc import Sequence
 from contextlib import closing
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mien.commands import _options
 from mien.commands._extra import needs_lab
+
+if TYPE_CHECKING:  # the lab is an extra
+    from mien.lab.data import FaceSet
+    from mien.lab.recipe import Recipe
+    from mien.lab.train.devices import Devices
+    from mien.lab.train.logging import EpochRecord, ExperimentLoggers
 
 
 def train(
@@ -34,113 +39,125 @@ def train(
         list[str] | None, typer.Option(help="Log to tensorboard or mlflow, too; may be given for both.")
     ] = None,
 ) -> None:
-    """Train RECIPE, or go on from its last checkpoint; of a family, all members one after another.
+    """Train RECIPE, or resume it from its last checkpoint; of a family, train all members one after another.
 
-    Stops cleanly at --time-limit and at Ctrl-C; the same command resumes, and leaves alone what is finished.
+    Stops cleanly at --time-limit and at Ctrl-C. The same command resumes; finished runs are skipped.
     """
     with needs_lab():
         from mien.lab import recipe as recipes
         from mien.lab.recipe_summary import is_family
+        from mien.lab.train.devices import Devices
         from mien.lab.train.logging import silence_lightning
-        from mien.lab.train.loop import Devices
     silence_lightning()
     names = recipes.members(recipe) if is_family(recipe) else (recipe,)
     changes = [*(overrides or ()), *([] if seed is None else [f"seed={seed}"])]
     chosen = [recipes.load(name, changes) for name in names]
-    runs = [(one, folder_of(one, out, several=len(names) > 1)) for one in chosen]
+    runs = [(each, run_folder(each, out, several=len(names) > 1)) for each in chosen]
     _train_all(runs, data, Devices(accelerator, devices, nodes), time_limit or math.inf, log or ())
 
 
-def folder_of(recipe: Any, out: Path | None, *, several: bool) -> Path:
-    """Where a run lies: below ``out`` a folder a member, where there are several."""
+def run_folder(recipe: "Recipe", out: Path | None, *, several: bool) -> Path:
+    """The folder of a run: ``out``, or where there are several runs, a folder for each in ``out``."""
     if out is None:
         return Path("runs", recipe.name, f"seed-{recipe.seed}")
     return Path(out, recipe.name.rpartition("/")[2]) if several else out
 
 
 def _train_all(
-    runs: Sequence[tuple[Any, Path]], data: Path | None, devices: Any, time_limit: float, log: Sequence[str]
+    runs: Sequence[tuple["Recipe", Path]], data: Path | None, devices: "Devices", time_limit: float, log: Sequence[str]
 ) -> None:
-    """Train what is not finished. The time limit is that of all together."""
+    """Train what is not finished; the time limit is that of all together."""
     import time
 
     from mien.lab.data.datasets import DatasetCache
-    from mien.lab.train.logging import Logs
+    from mien.lab.train.logging import ExperimentLoggers
     from mien.lab.train.run import is_finished
 
     started = time.monotonic()
-    loggers = [Logs(log, recipe, folder) for recipe, folder in runs]  # a missing package shows before the first run
-    cache, noted = DatasetCache(data), ""
-    for (recipe, folder), logs in zip(runs, loggers, strict=True):
-        faces = cache(recipe)
+    # Made for all runs before the first one is trained, so that a missing package is noticed now.
+    loggers = [ExperimentLoggers(log, recipe, folder) for recipe, folder in runs]
+    datasets, noted = DatasetCache(data), ""
+    for (recipe, folder), logger in zip(runs, loggers, strict=True):
+        faces = datasets(recipe)
         if is_finished(folder, recipe, faces.sha256):
-            _say(f"{recipe.name}: finished already. {folder}")
+            _print(f"{recipe.name}: finished already. {folder}")
             continue
         if faces.note and faces.note != noted:
             noted = faces.note
-            _say(noted, error=True)
+            _print(noted, error=True)
         left = time_limit - (time.monotonic() - started)
-        if not _train_one(recipe, folder, faces, devices, left, logs):  # `fit` lets all processes agree on the time
-            _say(f"{recipe.name}: stopped at the time limit; the same command goes on. {folder}")
+        if not _train_one(recipe, folder, faces, devices, left, logger):
+            _print(f"{recipe.name}: stopped at the time limit; the same command resumes it. {folder}")
             return
 
 
-def _train_one(recipe: Any, folder: Path, faces: Any, devices: Any, time_limit: float, logs: Any) -> bool:
-    """One run, to its end or to the limit; its curves are drawn either way. Returns whether it is finished."""
+def _train_one(
+    recipe: "Recipe",
+    folder: Path,
+    faces: "FaceSet",
+    devices: "Devices",
+    time_limit: float,
+    logger: "ExperimentLoggers",
+) -> bool:
+    """Train one run until it is finished or the time is over, and draw its curves. Returns whether it is finished."""
     from mien._errors import DivergedError
     from mien.commands._progress import TrainingProgress
     from mien.lab.provenance import provenance
     from mien.lab.train.loop import fit
 
-    origin, done = provenance(faces.sha256), False
     try:
-        with closing(logs), TrainingProgress(recipe.name) as watch:
-            report = partial(_tell_all, (watch, logs))
-            done = fit(recipe, faces, folder, devices=devices, time_limit=time_limit, provenance=origin, report=report)
-            logs.finished = done
+        with closing(logger), TrainingProgress(recipe.name) as progress:
+
+            def on_epoch(record: "EpochRecord") -> None:
+                progress.on_epoch(record)
+                logger.on_epoch(record)
+
+            logger.finished = fit(
+                recipe,
+                faces,
+                folder,
+                devices=devices,
+                time_limit=time_limit,
+                provenance=provenance(faces.sha256),
+                progress=progress,
+                on_epoch=on_epoch,
+            )
     except KeyboardInterrupt:
-        _say(f"{recipe.name}: stopped; the same command goes on after the last finished epoch. {folder}", error=True)
-        _draw(recipe, folder)
+        _print(f"{recipe.name}: stopped; the same command resumes after the last finished epoch. {folder}", error=True)
+        _draw_curves(recipe, folder)
         raise typer.Exit(130) from None
     except DivergedError:
-        _draw(recipe, folder)
+        _draw_curves(recipe, folder)
         raise
-    _draw(recipe, folder)
-    if done:
-        _say(f"{recipe.name}: finished{_judged(recipe, folder)}. {folder}")
-    return done
+    _draw_curves(recipe, folder)
+    if logger.finished:
+        _print(f"{recipe.name}: finished{_validation(recipe, folder)}. {folder}")
+    return logger.finished
 
 
-def _tell_all(listeners: Sequence[Any], record: dict[str, Any]) -> None:
-    for listener in listeners:
-        listener(record)
-
-
-def _draw(recipe: Any, folder: Path) -> None:
+def _draw_curves(recipe: "Recipe", folder: Path) -> None:
     from mien.lab.train.curves import draw_curves
-    from mien.lab.train.devices import is_first
-    from mien.lab.train.run import read_log
+    from mien.lab.train.devices import is_first_process
+    from mien.lab.train.logging import read_log
 
-    history = read_log(folder) if is_first() else []
+    history = read_log(folder) if is_first_process() else []
     if history:
         draw_curves(recipe, history, folder / "curves.png")
 
 
-def _judged(recipe: Any, folder: Path) -> str:
-    """The validation accuracy of the epoch that was kept."""
-    from mien.lab.train.run import kept_epoch, read_log, validated
+def _validation(recipe: "Recipe", folder: Path) -> str:
+    """The validation accuracy of the epoch that is the result."""
+    from mien.lab.train.logging import epoch_of_result, read_log
 
     history = read_log(folder)
-    if not history:
+    record = epoch_of_result(recipe, history) if history else None
+    if record is None or not record.val_split:
         return ""
-    epoch = kept_epoch(recipe, history)
-    accuracy = validated(epoch, "accuracy")
-    split = next((name for name in ("fold", "leaky") if f"{name}_accuracy" in epoch), "PublicTest")
-    return "" if math.isnan(accuracy) else f", {split} {accuracy:.2%} in epoch {epoch['epoch']}"
+    return f", {record.val_name} {record.val_accuracy:.2%} in epoch {record.epoch}"
 
 
-def _say(line: str, *, error: bool = False) -> None:
-    from mien.lab.train.devices import is_first
+def _print(line: str, *, error: bool = False) -> None:
+    from mien.lab.train.devices import is_first_process
 
-    if is_first():
+    if is_first_process():
         typer.echo(line, err=error)

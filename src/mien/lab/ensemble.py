@@ -20,8 +20,8 @@ from mien.lab.files import save_state, save_text
 from mien.lab.nets._layers import PooledHead
 from mien.lab.provenance import provenance
 from mien.lab.recipe import NetConfig, Recipe, dump
-from mien.lab.train.checkpoint import line_of
-from mien.lab.train.run import State, Trained, build, load_final
+from mien.lab.train.logging import EpochRecord, write_log
+from mien.lab.train.run import Trained, build_net, load_final
 
 __all__ = ["combine_runs", "ensemble_state"]
 
@@ -60,10 +60,15 @@ def combine_runs(runs: Sequence[Path], out: Path, *, name: str, about: str = "")
     history = _concatenate_histories(trained)
     origin = provenance(trained[0].provenance.get("data_sha256", "")) | {"parts": [_source(each) for each in trained]}
     weights = ensemble_state(trained)
-    build(recipe).load_state_dict(weights)  # fails here rather than when the file is read
-    state = {"recipe": dump(recipe), "net": weights, "epoch": len(history), "history": history}
+    build_net(recipe).load_state_dict(weights)  # fails here rather than when the file is read
+    state = {
+        "recipe": dump(recipe),
+        "net": weights,
+        "epoch": len(history),
+        "history": [record.to_dict() for record in history],
+    }
     save_text(out / "recipe.json", json.dumps(dump(recipe), indent=1) + "\n")
-    save_text(out / "log.jsonl", "".join(line_of(record) for record in history))
+    write_log(out, history)
     save_state(out / "final.pt", state | {"provenance": origin})
     return recipe
 
@@ -114,20 +119,20 @@ def _map_side(trained: Trained) -> int:
     return int(net.features(torch.empty(1, 1, size, size, device="meta")).shape[-1])
 
 
-def _concatenate_histories(trained: Sequence[Trained]) -> list[State]:
+def _concatenate_histories(trained: Sequence[Trained]) -> list[EpochRecord]:
     """The records of all epochs, numbered consecutively; the first record of each member names it."""
-    records: list[State] = []
+    records: list[EpochRecord] = []
     for each in trained:
         offset = len(records)
         for number, record in enumerate(each.history):
-            named = {"net": _name(each)} if number == 0 else {}
-            records.append({**record, "epoch": offset + number + 1, **named})
+            name = _name(each) if number == 0 else record.net
+            records.append(replace(record, epoch=offset + number + 1, net=name))
     return records
 
 
 def _source(trained: Trained) -> dict[str, Any]:
     """What the model card says of one member."""
-    seconds = round(sum(record["seconds"] for record in trained.history))
+    seconds = round(sum(record.seconds for record in trained.history))
     cost = {"epochs": len(trained.history), "seconds": seconds}
     kept = {key: trained.provenance[key] for key in _KEPT if key in trained.provenance}
     return {"recipe": trained.recipe.name, "seed": trained.recipe.seed, **cost, **kept}

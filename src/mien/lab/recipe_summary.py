@@ -8,8 +8,8 @@ import torch
 from mien.lab.complexity import count_macs, count_parameters
 from mien.lab.recipe import Recipe, dump, load, members, search_space
 from mien.lab.recipe.text import as_toml, differences
-from mien.lab.train.run import build
-from mien.lab.train.schedule import stages
+from mien.lab.train.run import build_net
+from mien.lab.train.schedule import build_schedule
 
 
 def summary(name: str) -> dict[str, Any]:
@@ -97,28 +97,28 @@ def _member(name: str, first: Recipe, overrides: Sequence[str]) -> dict[str, Any
 def _cost(recipe: Recipe) -> dict[str, Any]:
     """Name, parameters and multiply-accumulates of one face, counted without building anything in memory."""
     with torch.device("meta"):
-        net = build(recipe)
+        net = build_net(recipe)
     macs = count_macs(net, recipe.data.size)
     return {"name": recipe.net.name, "size": recipe.data.size, "parameters": count_parameters(net), "macs": macs}
 
 
 def _phases(recipe: Recipe) -> list[dict[str, Any]]:
     found = []
-    for stage in stages(recipe):
-        choice, phase = stage.train, stage.phase
+    for segment in build_schedule(recipe):
+        config, phase = segment.config, segment.phase
         found.append(
             {
                 "name": phase.name,
-                "epochs": choice.epochs,
-                "optimizer": choice.optimizer,
-                "lr": choice.lr,
-                "schedule": choice.schedule,
-                "weight_decay": choice.weight_decay,
-                "batch_size": choice.batch_size,
-                "size": stage.size,
+                "epochs": config.epochs,
+                "optimizer": config.optimizer,
+                "lr": config.lr,
+                "schedule": config.schedule,
+                "weight_decay": config.weight_decay,
+                "batch_size": config.batch_size,
+                "size": segment.size,
                 "freeze": list(phase.freeze),
                 "dropout": phase.dropout if phase.dropout >= 0 else None,
-                "fallback": dict(choice.fallback),
+                "fallback": dict(config.fallback),
             }
         )
     return found

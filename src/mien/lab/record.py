@@ -38,7 +38,7 @@ from mien.lab.predictions import Predictions
 from mien.lab.provenance import commit
 from mien.lab.recipe import dump
 from mien.lab.train.curves import draw_curves
-from mien.lab.train.run import Trained, load_final, recalibrated
+from mien.lab.train.run import Trained, load_final, with_calibration
 
 # Largest int8 file in bytes that is recorded.
 LARGEST_MODEL = 3 * 2**20
@@ -70,7 +70,7 @@ def record_run(
     Example:
         >>> record_run(Path("runs/conv4/seed-0"), faces, Path("results/conv4/seed-0"))  # doctest: +SKIP
     """
-    trained = recalibrated(load_final(run), calibration)
+    trained = with_calibration(load_final(run), calibration)
     require_same_faces(trained, faces)
     if trained.recipe.data.expand_first:
         return _write(run, trained, folder, _content(trained, _leaky_metrics(trained, faces)))
@@ -142,8 +142,8 @@ def _content(trained: Trained, metrics: dict[str, Any]) -> dict[str, Any]:
         "macs": count_macs(trained.net, recipe.data.size),
         "size": recipe.data.size,
         "epochs": len(history),
-        "seconds": round(sum(epoch["seconds"] for epoch in history)),
-        "images_per_second": round(median(epoch["images_per_second"] for epoch in history)),
+        "seconds": round(sum(epoch.seconds for epoch in history)),
+        "images_per_second": round(median(epoch.images_per_second for epoch in history)),
         **trained.provenance,
         "evaluated_at": commit(),
     }

@@ -125,7 +125,7 @@ def test_one_line_trains_on_a_folder(tmp_path: Path, draw_face: Draw) -> None:
     assert "validate as PublicTest" in done.stderr
     assert "no FER+ votes" in done.stderr
     assert (tmp_path / "run" / "final.pt").is_file()
-    assert "public_accuracy" in (tmp_path / "run" / "log.jsonl").read_text()
+    assert '"val_split": "public"' in (tmp_path / "run" / "log.jsonl").read_text()
 
 
 def test_mistakes_are_one_line_and_status_two(tmp_path: Path, draw_face: Draw) -> None:

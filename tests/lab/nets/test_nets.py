@@ -14,7 +14,7 @@ from mien.lab.complexity import count_macs, count_parameters, to_meta
 from mien.lab.nets import hybrid_resnet50
 from mien.lab.nets._layers import Block, Bottleneck, Branched, DenseHead, EncoderBlock, PooledHead, drop_branch
 from mien.lab.recipe import DataConfig, NetConfig
-from mien.lab.train.run import build
+from mien.lab.train.run import build_net
 
 
 def on_paper(name: str, *, channels: int = 3, classes: int = 1000, **options) -> nets.Net:
@@ -77,7 +77,7 @@ def test_any_class_set_and_other_sizes_and_channels_are_taken(name: str) -> None
 def test_a_recipe_of_any_size_and_class_set_builds_the_net_that_fits(name: str, classes: str) -> None:
     recipe = replace(recipes.load("conv4"), data=DataConfig(classes=classes, size=96), net=NetConfig(name))
     with torch.device("meta"):
-        net = build(recipe).eval()
+        net = build_net(recipe).eval()
         features = net.features(torch.empty(1, 1, 96, 96))
         assert net.head(features).shape == (1, len(CLASS_SETS[classes]))
     if isinstance(net.head, DenseHead):
@@ -87,7 +87,7 @@ def test_a_recipe_of_any_size_and_class_set_builds_the_net_that_fits(name: str, 
 def test_a_recipe_can_keep_another_size_for_its_dense_layers() -> None:
     recipe = replace(recipes.load("conv4"), data=DataConfig(size=96), net=NetConfig("conv4", {"size": 48}))
     with torch.device("meta"):
-        assert build(recipe).head.pool.output_size == 3
+        assert build_net(recipe).head.pool.output_size == 3
 
 
 # Parameters and GMAC with 3 channels and 1000 classes, as published (or as torchvision and Keras count them).

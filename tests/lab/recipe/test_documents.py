@@ -10,7 +10,7 @@ from torch import nn
 from mien._emotions import CLASS_SETS
 from mien.lab import nets, recipe
 from mien.lab.recipe import Recipe
-from mien.lab.train.schedule import freeze, stages, within
+from mien.lab.train.schedule import build_schedule, freeze, is_inside
 
 
 def at(chosen: Recipe, key: str) -> Any:
@@ -193,17 +193,17 @@ def test_000_searches_the_five_hyperparameters_that_it_lists() -> None:
 
 
 def test_000_falls_back_to_sgd_with_momentum() -> None:
-    (stage,) = stages(recipe.load("resnet18-64"))
-    assert stage.train.fallback == {"optimizer": "sgd", "momentum": 0.9}
+    (stage,) = build_schedule(recipe.load("resnet18-64"))
+    assert stage.config.fallback == {"optimizer": "sgd", "momentum": 0.9}
 
 
 def test_001_has_five_parts_in_three_phases() -> None:
-    course = stages(recipe.load("hybrid-resnet50"))
-    assert [stage.train.epochs for stage in course] == [30, 15, 15, 20, 20]
-    assert [stage.train.lr for stage in course] == [1e-5, 1e-5, 5e-6, 1e-6, 1e-7]
-    assert course[0].train.schedule == "cosine"
+    course = build_schedule(recipe.load("hybrid-resnet50"))
+    assert [stage.config.epochs for stage in course] == [30, 15, 15, 20, 20]
+    assert [stage.config.lr for stage in course] == [1e-5, 1e-5, 5e-6, 1e-6, 1e-7]
+    assert course[0].config.schedule == "cosine"
     assert course[-1].phase.dropout == 0.3
-    assert course[-1].train.weight_decays == {"head.branches": 1e-4}
+    assert course[-1].config.weight_decays == {"head.branches": 1e-4}
 
 
 # The Keras layers at which the blocks of ResNet-50 begin: conv4 (our stage3) and conv5 (our stage4).
@@ -216,7 +216,7 @@ KERAS_STARTS = {
 def learning(net: nn.Module, frozen: Sequence[str], part: str) -> bool:
     """Whether all of ``part`` of the backbone learns, or none of it does."""
     freeze(net, frozen)
-    found = {p.requires_grad for name, p in net.named_parameters() if within(name, [f"features.backbone.{part}"])}
+    found = {p.requires_grad for name, p in net.named_parameters() if is_inside(name, [f"features.backbone.{part}"])}
     assert len(found) == 1, f"{part} learns in part"
     return found.pop()
 
@@ -225,7 +225,7 @@ def test_001_unfreezes_the_layers_that_it_names_and_keeps_them_so() -> None:
     chosen = recipe.load("hybrid-resnet50")
     net = on_meta(chosen)
     free: list[set[str]] = []
-    for stage, begins in zip(stages(chosen)[1:4], (160, 140, 100), strict=True):
+    for stage, begins in zip(build_schedule(chosen)[1:4], (160, 140, 100), strict=True):
         frozen = stage.phase.freeze
         for block, start in KERAS_STARTS.items():
             if block != "stage4.1" or begins != 160:  # layer 160 lies inside of this block
@@ -235,9 +235,9 @@ def test_001_unfreezes_the_layers_that_it_names_and_keeps_them_so() -> None:
     first, second, third = free
     assert first < second < third
     # Layers 155 to 160 are the first two convolutions of stage4.1, 161 and 162 its third with its norm.
-    frozen = stages(chosen)[1].phase.freeze
+    frozen = build_schedule(chosen)[1].phase.freeze
     assert [learning(net, frozen, f"stage4.1.{part}") for part in ("first", "second", "third")] == [False, False, True]
-    for stage in (stages(chosen)[0], stages(chosen)[4]):
+    for stage in (build_schedule(chosen)[0], build_schedule(chosen)[4]):
         freeze(net, stage.phase.freeze)
         assert not any(p.requires_grad for p in net.get_submodule("features.backbone").parameters())
         assert all(p.requires_grad for p in net.head.parameters())

@@ -10,6 +10,7 @@ from mien.lab import nets
 from mien.lab.data import FaceSet
 from mien.lab.recipe import Recipe, dump, load, parse, put
 from mien.lab.train.distillation import Teachers
+from mien.lab.train.logging import EpochRecord
 from mien.lab.train.loop import Devices, fit
 from support.synthetic_faces import cartoon_set
 from support.tiny_recipe import tiny
@@ -81,9 +82,9 @@ def test_an_option_that_torch_refuses_names_the_net(options: dict[str, Any]) -> 
 def test_what_the_last_phase_names_is_looked_for_before_the_first(
     last: dict[str, Any], says: str, faces: FaceSet, tmp_path: Path
 ) -> None:
-    records: list[dict[str, Any]] = []
+    records: list[EpochRecord] = []
     with pytest.raises(RecipeError, match=says):
-        fit(tiny(phases=[{}, last]), faces, tmp_path / "run", devices=CPU, report=records.append)
+        fit(tiny(phases=[{}, last]), faces, tmp_path / "run", devices=CPU, on_epoch=records.append)
     assert records == []
     assert not (tmp_path / "run").exists()
 
@@ -98,10 +99,10 @@ def test_a_clipped_training_that_explodes_diverges_or_falls_back(faces: FaceSet,
     with pytest.raises(DivergedError):
         fit(tiny(train=EXPLODES), faces, tmp_path / "diverged", devices=CPU)
     caught = {"epochs": 2, **EXPLODES, "fallback": {"optimizer": "sgd", "lr": 0.05}}
-    records: list[dict[str, Any]] = []
+    records: list[EpochRecord] = []
     recipe = tiny(phases=[{"train": {"epochs": 1}}, {"train": caught}])
-    assert fit(recipe, faces, tmp_path / "caught", devices=CPU, report=records.append)
-    assert [record.get("fallback") for record in records if "epoch" in record] == [None, "sgd", None]
+    assert fit(recipe, faces, tmp_path / "caught", devices=CPU, on_epoch=records.append)
+    assert [record.fallback for record in records] == ["", "sgd", ""]
 
 
 def test_a_run_that_has_learned_from_test_faces_teaches_nobody(faces: FaceSet, tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from mien.lab.recipe import Recipe
 from mien.lab.train.batches import batches
 from mien.lab.train.devices import Devices
 from mien.lab.train.loop import prepare
-from mien.lab.train.run import build, open_run, start_leg
-from mien.lab.train.schedule import freeze, set_mode, stages
+from mien.lab.train.run import build_net, open_run
+from mien.lab.train.schedule import build_schedule, freeze, set_train_mode
 from support.synthetic_faces import cartoon_set
 
 MINIMAL = 'name = "x"\nabout = "y"\n'
@@ -43,7 +43,7 @@ def test_every_shipped_recipe_loads_builds_and_survives_a_round_trip(name: str) 
     assert recipe.parse(recipe.dump(loaded), where="test") == loaded
     net = on_meta(loaded)
     assert isinstance(net, nets.Net)
-    for stage in stages(loaded):
+    for stage in build_schedule(loaded):
         freeze(net, stage.phase.freeze)  # refuses a module that the net does not have
         assert any(parameter.requires_grad for parameter in net.parameters())
 
@@ -115,13 +115,23 @@ def test_every_recipe_takes_a_step(name: str, faces: FaceSet, drawn: Path, tmp_p
     chosen = cheap(name)
     if chosen.data.extra:
         faces = mix_sets(faces, [(read_own(drawn, label_map={}, emotions=SEVEN, side=48), 1.0)])
-    task = prepare(chosen, faces, Devices("cpu").launch("32-true"), None)
-    run = open_run(chosen, tmp_path, torch.device("cpu"), class_weights(task.training, chosen.target))
-    optimiser = start_leg(run)
-    set_mode(run.net, run.stage.phase)
+    task = prepare(chosen, faces, Devices("cpu").launch("32-true"))
+    run = open_run(
+        chosen, tmp_path, device=torch.device("cpu"), class_weights=class_weights(task.training, chosen.target)
+    )
+    optimiser = run.start_segment()
+    set_train_mode(run.net, run.segment.phase)
     before = {key: value.clone() for key, value in run.net.head.named_parameters()}
     generator = torch.Generator().manual_seed(0)
-    views = batches(task.training, task.target, task.row_weights, chosen, 8, task.teachers, generator)
+    views = batches(
+        task.training,
+        task.target,
+        row_weights=task.row_weights,
+        recipe=chosen,
+        batch_size=8,
+        teachers=task.teachers,
+        generator=generator,
+    )
     loss, logits = run.objective(*next(views))
     loss.backward()
     optimiser.step()
@@ -192,7 +202,7 @@ def test_unknown_nets_and_options_are_named() -> None:
 
 def test_classes_may_be_a_list_of_emotions_in_any_order() -> None:
     chosen = recipe.load("mien-0", ["data.classes=sad, happy"])
-    assert build(chosen).head(torch.zeros(1, 192, 6, 6)).shape == (1, 2)
+    assert build_net(chosen).head(torch.zeros(1, 192, 6, 6)).shape == (1, 2)
     for wrong in ("happy", "happy, happy", "happy, joy"):
         with pytest.raises(RecipeError, match="list of at least two of angry"):
             recipe.load("mien-0", [f"data.classes={wrong}"])

@@ -19,8 +19,8 @@ from mien.lab import recipe as recipes
 from mien.lab.search.results import write_results
 from mien.lab.search.space import Choices, Range, read_space
 from mien.lab.search.study import SearchPlan, TrialEvent, open_study, run_search
+from mien.lab.train.logging import read_log
 from mien.lab.train.loop import Devices, fit
-from mien.lab.train.run import read_log
 from support.synthetic_faces import cartoon_set
 
 TINY = """
@@ -164,14 +164,14 @@ def test_the_first_trial_has_the_net_s_own_default_where_the_recipe_is_silent(tm
 
 def test_a_trial_is_stopped_within_its_training_and_leaves_a_sound_run(tmp_path: Path) -> None:
     def prune(record: dict) -> None:
-        if record.get("epoch") == 1:
+        if record.epoch == 1:
             raise optuna.TrialPruned
 
     chosen, faces = recipes.load(tiny(tmp_path)), cartoon_set(per_split=(56, 28, 0))
     with pytest.raises(optuna.TrialPruned):
-        fit(chosen, faces, tmp_path / "run", devices=Devices("cpu"), report=prune)
+        fit(chosen, faces, tmp_path / "run", devices=Devices("cpu"), on_epoch=prune)
     assert fit(chosen, faces, tmp_path / "run", devices=Devices("cpu"))
-    assert [record["epoch"] for record in read_log(tmp_path / "run")] == [1, 2]
+    assert [record.epoch for record in read_log(tmp_path / "run")] == [1, 2]
 
 
 def test_trials_that_lag_behind_are_pruned(pictures: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from mien.lab.data import FaceSet, Split
 from mien.lab.data.sampling import row_weights
 from mien.lab.inference import MEAN, STD
 from mien.lab.recipe import DataConfig, LossConfig, MinorityConfig, Recipe, TargetConfig, load, minority_augment
-from mien.lab.train.batches import View, batches, share
+from mien.lab.train.batches import Batch, batches, device_part
 from mien.lab.train.distillation import Teachers
 from support.synthetic_faces import cartoon_set
 
@@ -29,26 +29,27 @@ def recipe_of(**sections: object) -> Recipe:
     return Recipe(name="trial", about="", **{"augment": STILL, **sections})
 
 
-def views_of(faces: FaceSet, recipe: Recipe, *, seed: int = 0) -> list[View]:
+def views_of(faces: FaceSet, recipe: Recipe, *, seed: int = 0) -> list[Batch]:
     fabric = Fabric(accelerator="cpu", devices=1)
     teachers = Teachers(TargetConfig(), fabric, faces.emotions)
     target, generator = torch.eye(7)[faces.labels], torch.Generator().manual_seed(seed)
-    return list(batches(faces, target, row_weights(faces, recipe), recipe, BATCH, teachers, generator))
+    options = {"row_weights": row_weights(faces, recipe), "batch_size": BATCH, "teachers": teachers}
+    return list(batches(faces, target, recipe=recipe, generator=generator, **options))
 
 
-def pixels(views: list[View]) -> torch.Tensor:
+def pixels(views: list[Batch]) -> torch.Tensor:
     """Everything shown, uint8 ``[N, S, S]``."""
     return ((torch.cat([v.x for v in views])[:, 0] * STD + MEAN) * 255).round().byte()
 
 
-def labels(views: list[View]) -> torch.Tensor:
+def labels(views: list[Batch]) -> torch.Tensor:
     return torch.cat([v.target for v in views]).argmax(1)
 
 
 def test_an_epoch_shows_every_face_once_with_its_label(faces: FaceSet) -> None:
     views = views_of(faces, recipe_of())
     assert [v.x.shape for v in views] == [(BATCH, 1, 48, 48)] * 7
-    assert all(v.oval.shape == (BATCH, 0) for v in views)
+    assert all(v.face_region.shape == (BATCH, 0) for v in views)
     known = {image.numpy().tobytes(): int(label) for image, label in zip(faces.images, faces.labels, strict=True)}
     shown = [image.numpy().tobytes() for image in pixels(views)]
     assert sorted(shown) == sorted(known)
@@ -83,7 +84,7 @@ def test_faces_keep_their_labels_where_the_minority_is_flipped(faces: FaceSet) -
         known[(image.flip(-1) if label == 3 else image).numpy().tobytes()] = int(label)
     shown = pixels(views)
     assert [known[image.numpy().tobytes()] for image in shown] == labels(views).tolist()
-    ovals = torch.cat([v.oval for v in views])[:, 0]
+    ovals = torch.cat([v.face_region for v in views])[:, 0]
     still, mirrored = ovals[labels(views) == 0][0], ovals[labels(views) == 3][0]
     assert torch.equal(mirrored, still.flip(-1))
     assert not torch.equal(mirrored, still)  # it is a little off the centre
@@ -102,9 +103,9 @@ def test_ovals_have_the_size_that_the_net_sees_and_move_with_the_face(faces: Fac
         augment=AugmentConfig(flip=0, shift=0.2), loss=LossConfig(face_region=0.1), data=DataConfig(size=64)
     )
     for view in views_of(faces, recipe):
-        assert view.oval.shape == view.x.shape == (BATCH, 1, 64, 64)
-        assert set(view.oval.unique().tolist()) == {0.0, 1.0}
-    assert not torch.equal(view.oval[0], view.oval[1])
+        assert view.face_region.shape == view.x.shape == (BATCH, 1, 64, 64)
+        assert set(view.face_region.unique().tolist()) == {0.0, 1.0}
+    assert not torch.equal(view.face_region[0], view.face_region[1])
     plain = replace(recipe, loss=LossConfig())
     assert all(torch.equal(a.x, b.x) for a, b in zip(views_of(faces, plain), views_of(faces, recipe), strict=True))
 
@@ -120,7 +121,7 @@ def test_mixing_crosses_the_groups(faces: FaceSet) -> None:
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
 def test_devices_divide_a_batch(world: int) -> None:
-    parts = [list(range(12))[share(rank, world, 12)] for rank in range(world)]
+    parts = [list(range(12))[device_part(rank, world, 12)] for rank in range(world)]
     assert [i for part in parts for i in part] == list(range(12))
     assert {len(part) for part in parts} == {12 // world}
 

@@ -1,6 +1,7 @@
 """Training curves: complete files, small, with the right marks."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from mien._errors import OutputError
 from mien.lab import recipe as recipes
 from mien.lab.recipe import Recipe
 from mien.lab.train.curves import draw_curves
+from mien.lab.train.logging import EpochRecord
 
 PHASES = """
 name = "phased"
@@ -27,10 +29,11 @@ name = "everything"
 """
 
 
-def record(epoch: int, split: str = "public", **more: object) -> dict:
+def record(epoch: int, split: str = "public", **more: object) -> EpochRecord:
     better = 1 - 1 / (1 + epoch)
-    figures = {"epoch": epoch, "loss": 2 - better, "accuracy": better, "rate": 0.1 / epoch, "seconds": 1.5}
-    return {**figures, f"{split}_accuracy": better - 0.1, f"{split}_log_loss": 2.1 - better, **more}
+    metrics = {"epoch": epoch, "loss": 2 - better, "accuracy": better, "lr": 0.1 / epoch, "seconds": 1.5}
+    validation = {"val_split": split, "val_accuracy": better - 0.1, "val_log_loss": 2.1 - better}
+    return EpochRecord(**{**metrics, **validation, **more})
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -60,7 +63,7 @@ def test_training_and_validation_are_drawn_on_a_light_ground(tmp_path: Path) -> 
 
 def test_phases_and_the_fallback_are_marked(phased: Recipe, tmp_path: Path) -> None:
     plain = [record(epoch) for epoch in range(1, 11)]
-    marked = [{**r, "fallback": "sgd"} if r["epoch"] == 4 else r for r in plain]
+    marked = [replace(r, fallback="sgd") if r.epoch == 4 else r for r in plain]
     draw_curves(phased, plain, tmp_path / "plain.png")
     draw_curves(phased, marked, tmp_path / "marked.png")
     band, line = (241, 244, 248), (213, 94, 0)
@@ -74,19 +77,21 @@ def test_phases_and_the_fallback_are_marked(phased: Recipe, tmp_path: Path) -> N
     [
         [record(1)],
         [record(1, "fold"), record(2, "fold")],
-        [{"epoch": 1, "loss": 1.0, "accuracy": 0.2, "rate": 0.1, "seconds": 1.0}],
+        [EpochRecord(epoch=1, loss=1.0, accuracy=0.2, lr=0.1, seconds=1.0)],
         [record(1), record(2, loss=math.nan, accuracy=0.1), record(3)],
     ],
     ids=["one epoch", "folds", "nothing to validate on", "a loss that is not a number"],
 )
-def test_whatever_a_log_holds_can_be_drawn(history: list[dict], tmp_path: Path) -> None:
+def test_whatever_a_log_holds_can_be_drawn(history: list[EpochRecord], tmp_path: Path) -> None:
     draw_curves(recipes.load("mien-0"), history, tmp_path / "curves.png")
     assert pixels(tmp_path / "curves.png").std() > 5
 
 
 def test_the_line_runs_on_between_epochs_that_were_judged(tmp_path: Path) -> None:
     judged = [record(epoch) for epoch in range(1, 61)]
-    some = [r if r["epoch"] % 3 == 0 else {k: v for k, v in r.items() if "public" not in k} for r in judged]
+    some = [
+        r if r.epoch % 3 == 0 else EpochRecord(epoch=r.epoch, loss=r.loss, accuracy=r.accuracy, lr=r.lr) for r in judged
+    ]
     for name, history in (("all", judged), ("some", some)):
         draw_curves(recipes.load("mien-0"), history, tmp_path / f"{name}.png")
     blue = [np.abs(pixels(tmp_path / f"{name}.png") - (0, 114, 178)).sum(axis=2) < 12 for name in ("all", "some")]

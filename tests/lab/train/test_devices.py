@@ -10,7 +10,7 @@ import torch
 
 from mien._errors import DeviceError
 from mien.lab.recipe import Recipe, dump
-from mien.lab.train.devices import Devices, is_first
+from mien.lab.train.devices import Devices, is_first_process
 from mien.lab.train.loop import fit
 from mien.lab.train.run import load_final
 from support.paths import TESTS
@@ -30,7 +30,7 @@ for job in json.loads(sys.argv[2]):
     recipe = parse(job["recipe"], where="job")
     try:
         done = fit(recipe, cartoon_set(), Path(job["folder"]), devices=Devices("cpu", devices=job["devices"]),
-                   time_limit=job.get("limit", 1e9), report=lambda r: print(json.dumps(r), flush=True))
+                   time_limit=job.get("limit", 1e9), on_epoch=lambda r: print(json.dumps(r.to_dict()), flush=True))
     except RecipeError as error:
         print(error, file=sys.stderr)
 """
@@ -89,8 +89,8 @@ def one(folder: Path) -> Path:
 def test_two_processes_train_what_one_trains(done: subprocess.CompletedProcess[str], folder: Path, one: Path) -> None:
     assert apart(folder / "plain", one) < 1e-4, done.stderr
     single, double = load_final(one).history, load_final(folder / "plain").history
-    for key in ("loss", "accuracy", "public_accuracy", "public_log_loss"):
-        assert [record[key] for record in double] == pytest.approx([record[key] for record in single], abs=1e-3)
+    for key in ("loss", "accuracy", "val_accuracy", "val_log_loss"):
+        assert [getattr(r, key) for r in double] == pytest.approx([getattr(r, key) for r in single], abs=1e-3)
 
 
 def test_the_first_process_alone_speaks(done: subprocess.CompletedProcess[str]) -> None:
@@ -107,7 +107,7 @@ def test_phases_in_two_processes_stop_in_time_and_go_on_to_the_same_bits(
 
 
 def test_mistakes_end_all_processes_with_one_word(done: subprocess.CompletedProcess[str]) -> None:
-    assert "must be a multiple of 2: devices x accumulate" in done.stderr
+    assert "must be a multiple of 2: devices x accumulate_steps" in done.stderr
     assert done.returncode != 0
     assert done.stderr.count("OutputError") == 1
     assert "cannot be written" in done.stderr
@@ -134,9 +134,9 @@ def test_devices_that_are_not_there_are_named() -> None:
 def test_who_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"):
         monkeypatch.delenv(name, raising=False)
-    assert is_first()
+    assert is_first_process()
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert not is_first()
+    assert not is_first_process()
 
 
 FAULTS = """

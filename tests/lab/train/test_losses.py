@@ -19,7 +19,7 @@ from mien.lab import nets
 from mien.lab.data import FaceSet
 from mien.lab.data.targets import class_weights, targets
 from mien.lab.recipe import LossConfig, TargetConfig
-from mien.lab.train.losses import class_loss, class_maps, contrastive_loss, outside_share
+from mien.lab.train.losses import class_loss, class_maps, contrastive_loss, face_region_loss
 from support.objectives import ONES, TINY, objective, one_hot
 from support.paths import ROOT
 from support.synthetic_faces import cartoon_set
@@ -226,10 +226,10 @@ def test_the_share_outside_is_counted_by_hand() -> None:
     oval[..., :2] = 1  # the left half; below, a quarter of the last place, too
     oval[..., 3, 2] = 1
     maps = torch.tensor([[[3.0, -9.0], [1.0, 4.0]]])  # the negative place does not count
-    assert outside_share(maps, oval).item() == pytest.approx(4 * 0.75 / 8)
-    assert outside_share(maps.clamp(max=0), oval).item() == 0
-    assert outside_share(maps, torch.ones(1, 1, 4, 4)).item() == 0
-    assert outside_share(maps, torch.zeros(1, 1, 4, 4)).item() == pytest.approx(1)
+    assert face_region_loss(maps, oval).item() == pytest.approx(4 * 0.75 / 8)
+    assert face_region_loss(maps.clamp(max=0), oval).item() == 0
+    assert face_region_loss(maps, torch.ones(1, 1, 4, 4)).item() == 0
+    assert face_region_loss(maps, torch.zeros(1, 1, 4, 4)).item() == pytest.approx(1)
 
 
 def test_training_on_the_oval_alone_moves_the_maps_inside() -> None:
@@ -240,7 +240,7 @@ def test_training_on_the_oval_alone_moves_the_maps_inside() -> None:
 
     def share() -> float:
         maps = class_maps(module.net.features(x), module.net.head.linear.weight, labels)
-        return outside_share(maps, oval).item()
+        return face_region_loss(maps, oval).item()
 
     before = share()
     for _ in range(15):
@@ -251,5 +251,5 @@ def test_training_on_the_oval_alone_moves_the_maps_inside() -> None:
 
 
 def test_a_net_without_pooled_head_has_no_maps_to_guide() -> None:
-    with pytest.raises(RecipeError, match=r"loss\.face_region looks at class activation maps"):
+    with pytest.raises(RecipeError, match=r"loss\.face_region needs class activation maps"):
         objective(LossConfig(face_region=0.5), "conv4")

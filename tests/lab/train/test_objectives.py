@@ -17,10 +17,11 @@ from mien.lab import nets
 from mien.lab import recipe as recipes
 from mien.lab.files import load_state
 from mien.lab.recipe import LossConfig, TrainConfig
+from mien.lab.train.logging import EpochRecord
 from mien.lab.train.loop import Devices, fit
-from mien.lab.train.losses import Objective, class_loss, class_maps, outside_share
-from mien.lab.train.optim import build_optimiser
-from mien.lab.train.run import build, load_final
+from mien.lab.train.losses import Objective, class_loss, class_maps, face_region_loss
+from mien.lab.train.optim import build_optimizer
+from mien.lab.train.run import build_net, load_final
 from support.objectives import ONES, TINY, objective, one_hot
 from support.paths import TESTS
 from support.short_runs import SHORT, with_everything
@@ -46,7 +47,7 @@ def test_the_loss_is_the_weighted_sum_of_its_parts() -> None:
     features = module.net.features(x)
     pooled, classes = features.mean(dim=(2, 3)), target.argmax(dim=1)
     contrast, aligned = (module.auxiliary[name](pooled, target) for name in ("contrastive", "text_alignment"))
-    outside = outside_share(class_maps(features, module.net.head.linear.weight, classes), oval)
+    outside = face_region_loss(class_maps(features, module.net.head.linear.weight, classes), oval)
     expected = functional.cross_entropy(logits, classes) + 0.2 * contrast + 0.5 * aligned + 0.5 * outside
     torch.testing.assert_close(loss, expected)
 
@@ -76,7 +77,7 @@ def test_under_bf16_autocast_auxiliary_losses_keep_their_digits() -> None:
         pooled, target
     )
     maps = class_maps(features, module.net.head.linear.weight, target.argmax(dim=1))
-    expected = class_loss(logits, target, ONES, ALL) + extra + 0.5 * outside_share(maps, oval)
+    expected = class_loss(logits, target, ONES, ALL) + extra + 0.5 * face_region_loss(maps, oval)
     torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-6)
 
 
@@ -99,8 +100,8 @@ def test_any_net_has_features_to_contrast_and_align(name: str) -> None:
 
 def test_auxiliary_parameters_are_optimised_under_their_own_names() -> None:
     module = objective(ALL, **TINY)
-    optimiser = build_optimiser(module, TrainConfig(lr_factors={"auxiliary.text_alignment": 0.5, "auxiliary": 2.0}))
-    shares = {id(p): group["share"] for group in optimiser.param_groups for p in group["params"]}
+    optimiser = build_optimizer(module, TrainConfig(lr_factors={"auxiliary.text_alignment": 0.5, "auxiliary": 2.0}))
+    shares = {id(p): group["lr_factor"] for group in optimiser.param_groups for p in group["params"]}
     assert len(shares) == len(list(module.parameters()))
     assert shares[id(module.auxiliary["text_alignment"].project.weight)] == 0.5
     assert shares[id(module.auxiliary["contrastive"].project[0].weight)] == 2.0
@@ -139,11 +140,11 @@ def test_each_recipe_differs_from_the_plain_one_in_one_thing(name: str, section:
 def test_each_recipe_trains_and_its_loss_falls(name: str, tmp_path: Path) -> None:
     chosen = recipes.load(name, SHORT)
     faces = cartoon_set(per_split=(70, 14, 0))
-    records: list[dict] = []
-    assert fit(chosen, faces, tmp_path, devices=Devices("cpu"), report=records.append)
-    losses = [record["loss"] for record in records if "epoch" in record]
+    records: list[EpochRecord] = []
+    assert fit(chosen, faces, tmp_path, devices=Devices("cpu"), on_epoch=records.append)
+    losses = [record.loss for record in records]
     assert losses[-1] < losses[0]
-    assert load_final(tmp_path).net.state_dict().keys() == build(chosen).state_dict().keys()
+    assert load_final(tmp_path).net.state_dict().keys() == build_net(chosen).state_dict().keys()
 
 
 KILLED = """
@@ -156,7 +157,7 @@ from mien.lab.train.loop import Devices, fit
 from support.short_runs import with_everything
 saver.SAVE_EVERY = 0
 fit(with_everything(), cartoon_set(per_split=(70, 14, 0)), Path(sys.argv[1]), devices=Devices("cpu"),
-    report=lambda r: print(r, flush=True) if "epoch" in r else None)
+    on_epoch=lambda r: print(r, flush=True))
 """
 
 
@@ -166,7 +167,7 @@ def test_a_killed_run_with_auxiliary_losses_ends_with_the_same_bits(tmp_path: Pa
     with subprocess.Popen(code, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         for line in child.stdout:
-            if "'epoch': 3" in line:  # the epochs before it are written
+            if "epoch=3," in line:  # the epochs before it are written
                 break
         os.kill(child.pid, signal.SIGKILL)
     state = load_state(folder / "checkpoint.pt")
@@ -183,7 +184,7 @@ def test_a_killed_run_with_auxiliary_losses_ends_with_the_same_bits(tmp_path: Pa
 def digest(folder: Path) -> str:
     """Of all that learned: the net, its average, and the auxiliary parts."""
     state = load_state(folder / "checkpoint.pt")
-    tensors = [state[part][key] for part in ("objective", "average") for key in sorted(state[part])]
+    tensors = [state[part][key] for part in ("objective", "ema") for key in sorted(state[part])]
     return hashlib.sha256(b"".join(tensor.contiguous().numpy().tobytes() for tensor in tensors)).hexdigest()
 
 
@@ -193,9 +194,8 @@ def test_a_fallback_takes_the_auxiliary_parts_back_as_well(tmp_path: Path) -> No
     chosen = recipes.load(
         "mien-plain", [*SHORT, *changes, "train.warmup=0.99", "train.lr=1e8", "train.fallback.lr=0.001"]
     )
-    records: list[dict] = []
-    assert fit(chosen, cartoon_set(per_split=(70, 14, 0)), tmp_path, devices=Devices("cpu"), report=records.append)
-    epochs = [record for record in records if "epoch" in record]
-    fallen = next(i for i, record in enumerate(epochs) if "fallback" in record)
-    assert all(math.isfinite(record["loss"]) for record in epochs[fallen + 1 :])
-    assert fallen < len(epochs) - 1
+    records: list[EpochRecord] = []
+    assert fit(chosen, cartoon_set(per_split=(70, 14, 0)), tmp_path, devices=Devices("cpu"), on_epoch=records.append)
+    fallen = next(i for i, record in enumerate(records) if record.fallback)
+    assert all(math.isfinite(record.loss) for record in records[fallen + 1 :])
+    assert fallen < len(records) - 1

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from mien.lab.recipe import TrainConfig
-from mien.lab.train.optim import Muon, build_optimiser, orthogonal
-from mien.lab.train.run import build
+from mien.lab.train.optim import Muon, build_optimizer, orthogonalize
+from mien.lab.train.run import build_net
 from support.tiny_recipe import tiny
 
 
@@ -17,7 +17,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 @pytest.mark.parametrize("shape", [(16, 144), (144, 16), (32, 32), (1, 9)])
 def test_every_direction_counts_alike(shape: tuple[int, int]) -> None:
     matrix = noise(*shape) * torch.logspace(0, -1, shape[1])  # some directions ten times as large as others
-    near = orthogonal(matrix)
+    near = orthogonalize(matrix)
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)
     inside = u.T @ near @ v.T  # diagonal, where the singular vectors are those of the matrix
     assert near.dtype is torch.float32
@@ -27,7 +27,7 @@ def test_every_direction_counts_alike(shape: tuple[int, int]) -> None:
 
 
 def test_no_gradient_is_no_step() -> None:
-    assert not orthogonal(torch.zeros(4, 9)).any()
+    assert not orthogonalize(torch.zeros(4, 9)).any()
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -58,7 +58,9 @@ def test_all_else_moves_as_under_sgd(shape: tuple[int, ...]) -> None:
 
 
 def test_a_recipe_that_asks_for_muon_gets_it_with_its_momentum_and_decay() -> None:
-    optimiser = build_optimiser(build(tiny()), TrainConfig(optimizer="muon", lr=0.02, momentum=0.8, weight_decay=0.01))
+    optimiser = build_optimizer(
+        build_net(tiny()), TrainConfig(optimizer="muon", lr=0.02, momentum=0.8, weight_decay=0.01)
+    )
     assert isinstance(optimiser, Muon)
     groups = {group["weight_decay"]: group for group in optimiser.param_groups}
     assert set(groups) == {0.0, 0.01}

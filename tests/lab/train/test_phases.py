@@ -5,6 +5,7 @@ import json
 import math
 import resource
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from mien.lab.data import FaceSet
 from mien.lab.files import load_state
 from mien.lab.inference import predict
 from mien.lab.recipe import Recipe
+from mien.lab.train.logging import EpochRecord
 from mien.lab.train.loop import Devices, fit
 from mien.lab.train.losses import Objective
-from mien.lab.train.run import build, load_final
+from mien.lab.train.run import build_net, load_final
 from support.synthetic_faces import cartoon_set
 from support.tiny_recipe import same, tiny
 
@@ -83,23 +85,22 @@ def weights(folder: Path) -> dict[str, Tensor]:
     return load_final(folder).net.state_dict()
 
 
-def history(folder: Path) -> list[dict[str, Any]]:
+def history(folder: Path) -> list[dict[str, str]]:
     timed = ("seconds", "images_per_second")
-    return [{key: repr(x) for key, x in r.items() if key not in timed} for r in load_final(folder).history]
+    return [{key: repr(x) for key, x in asdict(r).items() if key not in timed} for r in load_final(folder).history]
 
 
 @pytest.mark.usefixtures("always_save")
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_killed_after_every_epoch_ends_with_the_same_bits(name: str, faces: FaceSet, tmp_path: Path) -> None:
-    def kill(record: dict[str, Any]) -> None:
-        if "epoch" in record:
-            raise Killed
+    def kill(_: EpochRecord) -> None:
+        raise Killed
 
     assert fit(RUNS[name], faces, tmp_path / "whole", devices=CPU)
     for _ in history(tmp_path / "whole"):
         with pytest.raises(Killed):
-            fit(RUNS[name], faces, tmp_path / "parts", devices=CPU, report=kill)
-    assert fit(RUNS[name], faces, tmp_path / "parts", devices=CPU, report=kill)
+            fit(RUNS[name], faces, tmp_path / "parts", devices=CPU, on_epoch=kill)
+    assert fit(RUNS[name], faces, tmp_path / "parts", devices=CPU, on_epoch=kill)
     assert history(tmp_path / "whole") == history(tmp_path / "parts")
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
     assert not any(w.isnan().any() for w in weights(tmp_path / "whole").values())
@@ -133,11 +134,11 @@ def test_a_kill_between_any_two_files_loses_nothing(
 def test_a_plateau_hands_over_to_sgd(faces: FaceSet, tmp_path: Path) -> None:
     assert fit(RUNS["fallback from a plateau"], faces, tmp_path, devices=CPU)
     records = load_final(tmp_path).history
-    assert [record.get("fallback") for record in records] == [None, None, "sgd", None, None, None]
-    assert max(record["rate"] for record in records[:3]) == 1e-12
-    assert 0.035 < records[3]["rate"] < 0.05
-    assert records[-1]["rate"] < 0.002  # a whole cosine in the epochs that are left
-    assert records[-1]["loss"] < records[0]["loss"]
+    assert [record.fallback for record in records] == ["", "", "sgd", "", "", ""]
+    assert max(record.lr for record in records[:3]) == 1e-12
+    assert 0.035 < records[3].lr < 0.05
+    assert records[-1].lr < 0.002  # a whole cosine in the epochs that are left
+    assert records[-1].loss < records[0].loss
 
 
 def test_a_phase_shows_the_net_faces_of_its_size(
@@ -172,7 +173,7 @@ def test_a_loss_that_is_no_number_goes_back_to_the_best_epoch(faces: FaceSet, tm
 def test_a_last_epoch_without_a_number_leaves_the_best(faces: FaceSet, tmp_path: Path) -> None:
     phases = [{"train": {"epochs": 2}}, {"train": {"epochs": 1, **EXPLODES, "fallback": TO_SGD}}]
     assert fit(tiny(phases=phases), faces, tmp_path / "falls", devices=CPU)
-    best = max(record["public_accuracy"] for record in load_final(tmp_path / "falls").history)
+    best = max(record.val_accuracy for record in load_final(tmp_path / "falls").history)
     assert accuracy(tmp_path / "falls", faces) == pytest.approx(best)
 
 
@@ -188,7 +189,7 @@ def test_the_best_epoch_is_kept_where_the_recipe_asks(faces: FaceSet, tmp_path: 
     learns = {"epochs": 6, "optimizer": "adam", "lr": 0.01}
     recipe = tiny(phases=[{"train": learns}, {"train": spoils}], checkpoint="best", augment={"flip": 0.0})
     assert fit(recipe, faces, tmp_path, devices=CPU)
-    found = [record["public_accuracy"] for record in load_final(tmp_path).history]
+    found = [record.val_accuracy for record in load_final(tmp_path).history]
     assert found[-1] < max(found)
     assert accuracy(tmp_path, faces) == pytest.approx(max(found))
     assert load_state(tmp_path / "final.pt")["epoch"] == found.index(max(found)) + 1
@@ -206,12 +207,12 @@ def full_disk() -> Iterator[Any]:
 def test_a_full_disk_keeps_the_last_good_checkpoint(faces: FaceSet, tmp_path: Path, full_disk: Any) -> None:
     recipe, limits = tiny(), resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def fill(record: dict[str, Any]) -> None:
-        if record.get("epoch") == 1:
+    def fill(record: EpochRecord) -> None:
+        if record.epoch == 1:
             full_disk()
 
     with pytest.raises(OutputError, match="cannot be written"):
-        fit(recipe, faces, tmp_path / "full", devices=CPU, report=fill)
+        fit(recipe, faces, tmp_path / "full", devices=CPU, on_epoch=fill)
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert load_state(tmp_path / "full" / "checkpoint.pt")["epoch"] == 1
     assert not list((tmp_path / "full").glob(".*"))
@@ -254,7 +255,7 @@ def test_divergence_keeps_the_epochs_before(decay: float, faces: FaceSet, tmp_pa
 def test_what_is_frozen_stays_as_it_was(faces: FaceSet, tmp_path: Path) -> None:
     assert fit(tiny(phases=[{"freeze": ["features"]}]), faces, tmp_path, devices=CPU)
     torch.manual_seed(0)
-    before, after = build(tiny()).state_dict(), weights(tmp_path)
+    before, after = build_net(tiny()).state_dict(), weights(tmp_path)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {name for name in before if name.startswith("head.")}
 
@@ -273,7 +274,7 @@ def test_gradients_are_clipped(faces: FaceSet, tmp_path: Path) -> None:
     recipe = tiny(options={"norm": False}, train={**clipped, "schedule": "constant", "warmup": 0.0, "epochs": 1})
     assert fit(recipe, faces, tmp_path, devices=CPU)
     torch.manual_seed(0)
-    before, after = build(recipe).state_dict(), weights(tmp_path)
+    before, after = build_net(recipe).state_dict(), weights(tmp_path)
     moved = math.sqrt(sum(float((after[name] - before[name]).double().square().sum()) for name in before))
     assert 1e-6 < moved < 7 * 1e-6 * 1.05  # seven steps, whose directions agree in part
 
@@ -287,4 +288,4 @@ def test_an_average_runs_on_through_the_phases(faces: FaceSet, tmp_path: Path) -
     )
     state = load_state(tmp_path / "ends" / "checkpoint.pt")
     learned = {name.removeprefix("net."): value for name, value in state["objective"].items()}
-    assert same(learned, state["average"])
+    assert same(learned, state["ema"])

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from zipfile import BadZipFile
 
 import numpy as np
@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from mien._emotions import CLASS_SETS, Emotion, class_set
 from mien._errors import DataError, MissingExtraError, RecipeError
+from mien._progress import Progress, no_progress
 from mien.lab.data import FaceSet, Split, with_classes
 from mien.lab.data.datasets import is_fer2013
 from mien.lab.data.selection import validation_rows
@@ -30,7 +31,8 @@ from mien.lab.metrics import check_probabilities
 from mien.lab.models import Model, open_model
 from mien.lab.predictions import FERPLUS_PROTOCOL, FaceClassifier, predict_selection, select_rows
 from mien.lab.recipe import Recipe, dump
-from mien.lab.train.loop import Devices, fit
+from mien.lab.train.logging import EpochRecord
+from mien.lab.train.loop import Devices, fit, ignore_epoch
 from mien.lab.train.run import is_finished, load_final
 
 try:
@@ -40,8 +42,16 @@ except ModuleNotFoundError as error:
     raise MissingExtraError(error.name or "cleanlab", "lab") from error
 
 FOLDS = 5
-# Shows the training of one fold: takes its name and returns a context with a callback for the records of ``fit``.
-WatchFold = Callable[[str], AbstractContextManager[Callable[[dict[str, Any]], None]]]
+
+
+class TrainingDisplay(Progress, Protocol):
+    """Shows one training: its progress, and the record of every epoch."""
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        """Take the record of a finished epoch."""
+
+
+WatchFold = Callable[[str], AbstractContextManager[TrainingDisplay]]
 
 _FIRST = 500  # label errors, least likely label first, that are also checked on their own
 
@@ -184,7 +194,7 @@ def train_folds(
     *,
     devices: Devices | None = None,
     provenance: dict[str, Any] | None = None,
-    watch: WatchFold = lambda _: nullcontext(lambda _: None),
+    watch: WatchFold | None = None,
 ) -> OutOfFold:
     """Predict the Training faces by cross-validation: each by a net that was trained on the other folds.
 
@@ -197,7 +207,7 @@ def train_folds(
         folder: Holds one run for each fold, ``fold-0`` to ``fold-4``.
         devices: What to train on; ``None`` for the default.
         provenance: Written into each run.
-        watch: Shows the training of a fold.
+        watch: Opens what shows the training of a fold, given its title; ``None`` shows nothing.
 
     Returns:
         The probabilities.
@@ -209,8 +219,17 @@ def train_folds(
     for fold, chosen in enumerate(fold_recipes(recipe)):
         run = folder / f"fold-{fold}"
         if not is_finished(run, chosen, faces.sha256):
-            with watch(f"{recipe.name}, fold {fold + 1} of {FOLDS}") as report:
-                fit(chosen, faces, run, devices=devices, provenance=provenance, report=report)
+            title = f"{recipe.name}, fold {fold + 1} of {FOLDS}"
+            with watch(title) if watch else nullcontext() as shown:
+                fit(
+                    chosen,
+                    faces,
+                    run,
+                    devices=devices,
+                    provenance=provenance,
+                    progress=shown or no_progress,
+                    on_epoch=shown.on_epoch if shown else ignore_epoch,
+                )
         unseen = validation_rows(faces, chosen)
         logits = predict(load_final(run).net, unseen.images, chosen.data.size)
         rows.append(unseen.rows.numpy())

@@ -24,7 +24,7 @@ from mien.lab.compare.entries import Contender
 from mien.lab.export.calibrate import Calibration
 from mien.lab.export.onnx import describe, export_fp32, export_int8
 from mien.lab.recipe import Recipe, dump, parse
-from mien.lab.train.run import build
+from mien.lab.train.run import build_net
 
 BATCHES = (1, 64)
 _ROUNDS = 5
@@ -131,7 +131,7 @@ def _of_recipe(recipe: Recipe, folder: Path) -> _Prepared:
     emotions, size = class_set(recipe.data.classes), recipe.data.size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        net = build(recipe).eval().requires_grad_(False)
+        net = build_net(recipe).eval().requires_grad_(False)
     same = Calibration((1.0,) * len(emotions), (0.0,) * len(emotions))
     metadata = describe(recipe.name, emotions, size, FER2013, recipe.name, {"commit": "", "data_sha256": ""})
     export_fp32(net, files["fp32"], size=size, calibration=same, metadata=metadata)

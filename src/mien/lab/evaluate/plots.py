@@ -1,6 +1,5 @@
 """Calibration, abstention and precision-recall curves of an evaluation, and its plots."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,7 +15,7 @@ from mien._format import percent
 from mien.lab.html import ACCENT, INK, MUTED, new_plot, plot
 from mien.lab.html.figures import dress
 from mien.lab.metrics import BINS, Floats, Ints
-from mien.lab.train.run import validated
+from mien.lab.train.logging import EpochRecord
 
 # Precision that an abstention threshold must reach.
 TARGET = 0.9
@@ -260,15 +259,15 @@ def precision_plot(curves: Mapping[Emotion, tuple[Any, Any]]) -> str:
     return plot(figure, alt=f"Precision-recall curves of {text}", caption="Each emotion against all others.")
 
 
-def training_plots(history: Sequence[dict[str, Any]]) -> tuple[str, str]:
+def training_plots(history: Sequence[EpochRecord]) -> tuple[str, str]:
     """Plot loss and accuracy over the epochs, on training and validation faces."""
-    epochs = [record["epoch"] for record in history]
+    epochs = [record.epoch for record in history]
     marker = "o" if len(epochs) <= 30 else ""
     drawn = []
-    for name, validation in (("loss", "log_loss"), ("accuracy", "accuracy")):
+    for name, validation in (("loss", "val_log_loss"), ("accuracy", "val_accuracy")):
         figure, axis = new_plot(6.0, 3.4)
-        learned = [float(record.get(name, math.nan)) for record in history]
-        validating = [validated(record, validation) for record in history]
+        learned = [getattr(record, name) for record in history]
+        validating = [getattr(record, validation) for record in history]
         axis.plot(epochs, learned, color=MUTED, marker=marker, markersize=3.5, label="training")
         axis.plot(epochs, validating, color=ACCENT, marker=marker, markersize=3.5, label="validation")
         axis.set_xlabel("epoch")

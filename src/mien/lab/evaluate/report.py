@@ -301,5 +301,5 @@ def _training(e: Evaluation) -> list[Section]:
     if not e.subject.history:
         return []
     last = e.subject.history[-1]
-    text = f"{len(e.subject.history)} epochs; training loss of the last epoch: {last.get('loss', float('nan')):.3f}."
+    text = f"{len(e.subject.history)} epochs; training loss of the last epoch: {last.loss:.3f}."
     return [section("Training", paragraph(text), columns(*training_plots(e.subject.history)))]

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from mien._emotions import CLASS_SETS, SEVEN, Emotion, class_set
 from mien._errors import DataError
@@ -16,7 +15,7 @@ from mien.lab.data.datasets import chosen_split, find_dataset, is_fer2013, load_
 from mien.lab.data.faceset import quote
 from mien.lab.models import Model, open_model
 from mien.lab.predictions import Selection, read_metrics, select_rows
-from mien.lab.train.run import read_log
+from mien.lab.train.logging import EpochRecord, read_log
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +188,7 @@ class Subject:
     about: Mapping[str, str]
     seed: str = ""
     model: Model | None = None
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: list[EpochRecord] = field(default_factory=list)
 
 
 def find_subjects(what: str, *, precision: str = "int8") -> tuple[Subject, ...]:

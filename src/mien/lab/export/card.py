@@ -122,7 +122,7 @@ def card_json(
         "metrics": metrics,
         "licence": "Apache-2.0",
         **trained.provenance,
-        "seconds": round(sum(record["seconds"] for record in trained.history)),
+        "seconds": round(sum(record.seconds for record in trained.history)),
         "exported_at": exported_at,
     }
 

@@ -22,7 +22,7 @@ from mien.lab.data import FaceSet
 from mien.lab.files import load_state, save_state
 from mien.lab.gan.nets import FACE_SIDE, Discriminator, Generator
 from mien.lab.recipe.schema import PRECISIONS
-from mien.lab.train.optim import Average
+from mien.lab.train.optim import ModelEma
 
 # Seconds between two checkpoints, and steps between two reports of progress.
 SAVE_EVERY, REPORT_EVERY = 30.0, 20
@@ -63,7 +63,7 @@ class Gan:
     emotions: tuple[Emotion, ...]
     generator: Generator
     discriminator: Discriminator
-    average: Average
+    average: ModelEma
     optimizers: tuple[torch.optim.Optimizer, torch.optim.Optimizer]  # of generator and discriminator
     step: int = 0
     history: list[_State] = field(default_factory=list)
@@ -71,7 +71,7 @@ class Gan:
     @property
     def averaged(self) -> Generator:
         """The averaged generator in eval mode, which generates the faces."""
-        self.average.settle()
+        self.average.finish_epoch()
         assert isinstance(self.average.net, Generator)
         return self.average.net
 
@@ -156,7 +156,7 @@ def open_gan(faces: FaceSet, folder: Path, config: GanConfig, device: torch.devi
         torch.optim.Adam(generator.parameters(), config.lr, (first, second)),
         torch.optim.Adam(discriminator.parameters(), config.discriminator_lr, (first, second)),
     )
-    gan = Gan(config, faces.emotions, generator, discriminator, Average(generator, config.ema_decay), optimizers)
+    gan = Gan(config, faces.emotions, generator, discriminator, ModelEma(generator, config.ema_decay), optimizers)
     path = folder / "checkpoint.pt"
     if path.exists():
         _restore(gan, faces, load_state(path), folder)
@@ -174,7 +174,7 @@ def save_gan(gan: Gan, faces: FaceSet, folder: Path) -> None:
     Raises:
         OutputError: The folder cannot be written.
     """
-    gan.average.settle()
+    gan.average.finish_epoch()
     state = {
         **_identity(gan, faces),
         "generator": gan.generator.state_dict(),

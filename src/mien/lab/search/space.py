@@ -20,7 +20,7 @@ from mien._suggest import suggest
 from mien.lab import nets
 from mien.lab.recipe import Recipe, load, search_space
 from mien.lab.recipe.text import describe
-from mien.lab.train.schedule import stages
+from mien.lab.train.schedule import build_schedule
 
 OBJECTIVES = ("accuracy", "log_loss")
 _RANGE = ("low", "high", "log", "step", "choices")
@@ -211,7 +211,7 @@ def _range(spec: Mapping[str, Any], where: str) -> Range:
 
 def _try(name: str, overrides: Sequence[str], key: str, value: Value, where: str) -> None:
     try:
-        stages(load(name, [*overrides, as_override(key, value)]))
+        build_schedule(load(name, [*overrides, as_override(key, value)]))
     except RecipeError as error:
         raise RecipeError(f"{where}: {key!r} cannot be {value!r}: {error}") from error
 

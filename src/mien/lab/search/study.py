@@ -23,9 +23,8 @@ from mien.lab.data import FaceSet
 from mien.lab.data.datasets import DatasetCache
 from mien.lab.recipe import Recipe, dump, load, parse, with_seed
 from mien.lab.search.space import SearchSpace, as_override, read_space
-from mien.lab.train.logging import silence_lightning
+from mien.lab.train.logging import EpochRecord, epoch_of_result, read_log, silence_lightning
 from mien.lab.train.loop import Devices, fit
-from mien.lab.train.run import kept_epoch, read_log, validated
 
 try:
     import optuna
@@ -164,9 +163,9 @@ def open_study(plan: SearchPlan, *, worker: int = 0) -> Iterator[Any]:
 def _pruner(plan: SearchPlan) -> Any:
     if not plan.prune:
         return optuna.pruners.NopPruner()
-    from mien.lab.train.schedule import stages
+    from mien.lab.train.schedule import build_schedule
 
-    epochs = stages(plan.recipe_with({}))[-1].last
+    epochs = build_schedule(plan.recipe_with({}))[-1].last
     return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=max(1, epochs // 5))
 
 
@@ -243,25 +242,28 @@ def _train(
     known: set[int] = set()
     if (folder / "checkpoint.pt").is_file():
         for record in read_log(folder):
-            trial.report(validated(record, objective), record["epoch"])
-            known.add(record["epoch"])
+            trial.report(_value(record, objective), record.epoch)
+            known.add(record.epoch)
     else:
         shutil.rmtree(folder, ignore_errors=True)
 
-    def take(record: dict[str, Any]) -> None:
-        if "epoch" not in record:
-            return
-        value = validated(record, objective)
+    def on_epoch(record: EpochRecord) -> None:
+        value = _value(record, objective)
         if value != value:
             raise DataError(f"{faces.source}: no faces to validate on, so trials cannot be compared")
-        report(record["epoch"], value)
-        if record["epoch"] not in known:
-            trial.report(value, record["epoch"])
+        report(record.epoch, value)
+        if record.epoch not in known:
+            trial.report(value, record.epoch)
         if trial.should_prune():
             raise optuna.TrialPruned
 
-    fit(recipe, faces, folder, devices=Devices(plan.accelerator), report=take)
-    return validated(kept_epoch(recipe, read_log(folder)), objective)
+    fit(recipe, faces, folder, devices=Devices(plan.accelerator), on_epoch=on_epoch)
+    return _value(epoch_of_result(recipe, read_log(folder)), objective)
+
+
+def _value(record: EpochRecord, objective: str) -> float:
+    """The validation metric that the search optimises; NaN without validation."""
+    return record.val_accuracy if objective == "accuracy" else record.val_log_loss
 
 
 def _run_here(plan: SearchPlan, trials: int, on_event: OnEvent) -> None:

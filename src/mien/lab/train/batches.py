@@ -1,4 +1,4 @@
-"""The batches of an epoch: drawn, augmented, mixed, taught and normalised on the device that trains."""
+"""The batches of an epoch: drawn, augmented, mixed and normalised on the device that trains."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -14,69 +14,91 @@ from mien.lab.recipe import Recipe, minority_augment
 from mien.lab.train.distillation import Teachers
 
 
-class View(NamedTuple):
-    """A batch as the objective takes it.
+class Batch(NamedTuple):
+    """What an ``Objective`` takes.
 
-    ``x`` float ``[N, 1, S, S]``, normalised; ``target`` float ``[N, C]``; ``oval`` float ``[N, 1, S, S]``, 1 inside of
-    the face oval after the face has been moved, or ``[N, 0]`` where the recipe has no use for it.
+    Attributes:
+        x: float ``[N, 1, S, S]``, normalised.
+        target: float ``[N, C]``.
+        face_region: float ``[N, 1, S, S]``, 1 inside the face oval after the augmentation; ``[N, 0]`` where the recipe
+            does not use it.
     """
 
     x: Tensor
     target: Tensor
-    oval: Tensor
+    face_region: Tensor
 
 
 def batches(
     faces: FaceSet,
     target: Tensor,
-    weights: Tensor,
+    *,
+    row_weights: Tensor,
     recipe: Recipe,
-    batch: int,
+    batch_size: int,
     teachers: Teachers,
     generator: Generator,
-    *,
     size: int = 0,
-) -> Iterator[View]:
-    """The full batches of one epoch at ``size`` pixels (0: the recipe's); the rest that fills none is left out.
+) -> Iterator[Batch]:
+    """Yield the full batches of one epoch; the last faces that do not fill a batch are left out.
 
-    Every device draws all of a batch and keeps its own part of it, so that the number of devices changes nothing.
+    Every device draws and augments the whole batch and keeps its own part, so the number of devices changes nothing.
+
+    Args:
+        faces: N training faces on the device.
+        target: float ``[N, C]``: their targets.
+        row_weights: float ``[N]``: how often each face is drawn in an epoch.
+        recipe: Says how faces are augmented and mixed.
+        batch_size: Faces in a batch, over all devices.
+        teachers: The teachers of the recipe.
+        generator: Draws the order and the augmentation; on the device.
+        size: Side in pixels that the net sees; 0: that of the recipe.
+
+    Yields:
+        This device's part of each batch.
     """
     size = size or recipe.data.size
-    rows = draw_epoch(weights, generator)
-    rows = rows[: len(rows) // batch * batch].view(-1, batch)
-    rare = _is_minority(faces, recipe)[rows]
-    # Counted once an epoch: to count in every batch would make the device wait for this process.
-    counts = rare.sum(dim=1).tolist()
-    for chosen, apart, count in zip(rows, rare, counts, strict=True):
-        x, oval = _show(faces.images[chosen], apart, count, recipe, generator, size=size)
+    rows = draw_epoch(row_weights, generator)
+    rows = rows[: len(rows) // batch_size * batch_size].view(-1, batch_size)
+    minority = _is_minority(faces, recipe)[rows]
+    # Counted once an epoch: counting in every batch would make the device wait for this process.
+    counts = minority.sum(dim=1).tolist()
+    part = device_part(teachers.fabric.global_rank, teachers.fabric.world_size, batch_size)
+    for chosen, is_minority, count in zip(rows, minority, counts, strict=True):
+        x, region = _augment(faces.images[chosen], is_minority, count, recipe, generator, size=size)
         x, mixed = mix(x, target[chosen], recipe.augment, generator)
-        part = share(teachers.fabric.global_rank, teachers.fabric.world_size, batch)
         x, mixed = x[part], mixed[part]
-        yield View(normalise(x, size), teachers.add_live(x, mixed), oval[part])
+        yield Batch(normalise(x, size), teachers.add_live(x, mixed), region[part])
 
 
-def share(rank: int, world: int, batch: int) -> slice:
-    """The part of a batch that device ``rank`` of ``world`` computes."""
-    return slice(rank * batch // world, (rank + 1) * batch // world)
+def device_part(rank: int, world_size: int, n: int) -> slice:
+    """Return the part of ``n`` faces that one of several devices computes.
+
+    Args:
+        rank: Number of the device, from 0.
+        world_size: Number of devices.
+        n: Number of faces.
+    """
+    return slice(rank * n // world_size, (rank + 1) * n // world_size)
 
 
 def _is_minority(faces: FaceSet, recipe: Recipe) -> Tensor:
-    """bool ``[N]``: the faces that are augmented otherwise than the rest."""
+    """bool ``[N]``: the faces that have an augmentation of their own."""
     if minority_augment(recipe) == recipe.augment:
         return torch.zeros_like(faces.labels, dtype=torch.bool)
     indices = [i for i, emotion in enumerate(faces.emotions) if emotion in recipe.minority.classes]
     return torch.isin(faces.labels, faces.labels.new_tensor(indices))
 
 
-def _show(
-    images: Tensor, apart: Tensor, count: int, recipe: Recipe, generator: Generator, *, size: int
+def _augment(
+    images: Tensor, is_minority: Tensor, count: int, recipe: Recipe, generator: Generator, *, size: int
 ) -> tuple[Tensor, Tensor]:
-    """Augmented ``images`` and their ovals; the ``count`` faces of ``apart`` go through the minority's strengths."""
+    """Augmented ``images`` and their face regions; ``count`` of them, those of ``is_minority``, in their own way."""
     size = size if recipe.loss.face_region > 0 else 0
     if count == 0:
         return augment_with_oval(images, recipe.augment, generator, size=size)
-    order = apart.byte().argsort(descending=True, stable=True)  # the minority first
+    order = is_minority.byte().argsort(descending=True, stable=True)  # the minority first
     groups = ((order[:count], minority_augment(recipe)), (order[count:], recipe.augment))
-    shown = [augment_with_oval(images[own], s, generator, size=size) for own, s in groups if len(own) > 0]
-    x, oval = (torch.cat(column)[order.argsort()] for column in zip(*shown, strict=True))
-    return x, oval
+    parts = [augment_with_oval(images[own], config, generator, size=size) for own, config in groups if len(own) > 0]
+    x, region = (torch.cat(column)[order.argsort()] for column in zip(*parts, strict=True))
+    return x, region

@@ -1,9 +1,9 @@
-"""What of a run is written, when, and by whom."""
+"""Checkpoints of a training: what is written, when, and by which process."""
 
 import copy
 import json
-import math
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
@@ -13,107 +13,87 @@ from lightning.fabric import Fabric
 from mien._errors import DivergedError
 from mien.lab.files import remove_partial_files, save_state, save_text
 from mien.lab.recipe import dump
-from mien.lab.train.devices import together
-from mien.lab.train.run import Run, State, net_of
+from mien.lab.train.devices import run_on_first
+from mien.lab.train.logging import EpochRecord, write_log
+from mien.lab.train.run import Run, State, checkpoint_state, final_state
 
-# Seconds between two checkpoints; an epoch on a fast device is shorter than writing one.
+# Seconds between two checkpoints; on a fast device an epoch takes less time than writing one.
 SAVE_EVERY = 30.0
 
 
-class Saver:
-    """Writes checkpoints: by the first process, every ``SAVE_EVERY`` seconds, at the end, and when training breaks off.
+class CheckpointWriter:
+    """Writes the files of a run from the first process.
 
-    An epoch that is not written is kept as a copy, for an interruption comes when the next one has changed the weights.
+    A checkpoint is written every ``SAVE_EVERY`` seconds, at the end, and when the training diverges or is interrupted.
+    An epoch that is not written at once is kept as a copy, because an interruption comes when the next epoch has
+    already changed the weights.
     """
 
-    def __init__(self, run: Run, fabric: Fabric, provenance: dict[str, Any]) -> None:
-        self.run, self.fabric, self.provenance = run, fabric, provenance
-        self.saved_at = time.monotonic()
-        self.unsaved: State | None = None
-        together(fabric, self._begin)
+    def __init__(self, run: Run, fabric: Fabric, provenance: Mapping[str, Any]) -> None:
+        """Write ``recipe.json``, so that a folder that cannot be written is known before the first epoch.
 
-    def __enter__(self) -> "Saver":
+        Args:
+            run: The state of the training.
+            fabric: The Fabric of this process.
+            provenance: Written into ``final.pt``.
+
+        Raises:
+            OutputError: The folder cannot be written.
+        """
+        self._run, self._fabric, self._provenance = run, fabric, provenance
+        self._saved_at = time.monotonic()
+        self._unsaved: State | None = None
+        run_on_first(fabric, self._begin)
+
+    def __enter__(self) -> "CheckpointWriter":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if kind is not None and issubclass(kind, (KeyboardInterrupt, DivergedError)):
             self._write()
 
-    def epoch_is_over(self, optimiser: torch.optim.Optimizer) -> None:
-        """Keep the epoch, or write it where it is time. Every process calls this."""
-        due = self.fabric.broadcast(self.run.done or time.monotonic() - self.saved_at >= SAVE_EVERY)
-        if self.fabric.is_global_zero:
-            state = state_of(self.run, optimiser)
-            self.unsaved = state if due else _copied(state)
-        if due:
+    def finish_epoch(self, optimizer: torch.optim.Optimizer) -> None:
+        """Keep or write the state after an epoch. Every process calls this.
+
+        Args:
+            optimizer: The optimizer of the epoch.
+
+        Raises:
+            OutputError: The files cannot be written.
+        """
+        is_due = self._fabric.broadcast(self._run.is_done or time.monotonic() - self._saved_at >= SAVE_EVERY)
+        if self._fabric.is_global_zero:
+            state = checkpoint_state(self._run, optimizer)
+            self._unsaved = state if is_due else _copied(state)
+        if is_due:
             self.save()
 
     def save(self) -> None:
-        """Write what is not yet written. Raises ``OutputError``; every process calls this."""
-        together(self.fabric, self._write)
+        """Write what is not yet written. Every process calls this.
+
+        Raises:
+            OutputError: The files cannot be written.
+        """
+        run_on_first(self._fabric, self._write)
 
     def _begin(self) -> None:
-        """For people; and a folder that cannot be written shows before the first epoch is lost."""
-        run = self.run
+        run = self._run
         remove_partial_files(run.folder)
         save_text(run.folder / "recipe.json", json.dumps(dump(run.recipe), indent=1) + "\n")
-        if run.done and not (run.folder / "final.pt").exists():  # somebody removed it
-            save_final(run, self.provenance)
+        if run.is_done and not (run.folder / "final.pt").exists():  # it was removed
+            save_state(run.folder / "final.pt", final_state(run, self._provenance))
 
     def _write(self) -> None:
-        if self.unsaved is not None:
-            save_run(self.run, self.unsaved, self.provenance)
-        self.saved_at, self.unsaved = time.monotonic(), None
+        """The checkpoint comes last: after a kill in between, the epochs since the one before are trained again."""
+        run, state = self._run, self._unsaved
+        if state is not None:
+            write_log(run.folder, [EpochRecord.from_dict(values) for values in state["history"]])
+            if run.is_done:
+                save_state(run.folder / "final.pt", final_state(run, self._provenance))
+            save_state(run.folder / "checkpoint.pt", state)
+        self._saved_at, self._unsaved = time.monotonic(), None
 
 
 def _copied(state: State) -> State:
     best = state["best"]  # never changed in place
     return {**copy.deepcopy({key: value for key, value in state.items() if key != "best"}), "best": best}
-
-
-def state_of(run: Run, optimiser: torch.optim.Optimizer) -> State:
-    """What a checkpoint holds: all that the next epoch needs. Its tensors are those of the run, not copies."""
-    return {
-        "recipe": dump(run.recipe),
-        "data": run.data,
-        "objective": run.objective.state_dict(),
-        "average": run.average.net.state_dict(),
-        "steps": run.average.steps,
-        "optimiser": optimiser.state_dict(),
-        "leg": list(run.optimiser_leg),
-        "epoch": run.epoch,
-        "history": run.history,
-        "best": run.best,
-        "fallen": run.fallen,
-    }
-
-
-def save_run(run: Run, state: State, provenance: State) -> None:
-    """Write the log, ``final.pt`` when the run is done, and the checkpoint. Raises ``OutputError``.
-
-    The checkpoint comes last: after a kill in between, the epochs since the one before are trained and written again.
-    """
-    save_text(run.folder / "log.jsonl", "".join(line_of(record) for record in state["history"]))
-    if run.done:
-        save_final(run, provenance)
-    save_state(run.folder / "checkpoint.pt", state)
-
-
-def save_final(run: Run, provenance: State) -> None:
-    """Write ``final.pt`` of a run that is done: the net that its recipe keeps. Raises ``OutputError``."""
-    best = run.recipe.checkpoint == "best" and run.best
-    kept = net_of(run.best["objective"]) if best else run.average.net.state_dict()
-    state = {
-        "recipe": dump(run.recipe),
-        "net": kept,
-        "epoch": run.best["epoch"] if best else run.epoch,
-        "history": run.history,
-        "provenance": provenance,
-    }
-    save_state(run.folder / "final.pt", state)
-
-
-def line_of(record: State) -> str:
-    """A record as a line of strict JSON, which has no word for a loss that is not a number."""
-    known = {key: None if isinstance(x, float) and not math.isfinite(x) else x for key, x in record.items()}
-    return json.dumps(known, allow_nan=False) + "\n"

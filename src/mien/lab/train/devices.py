@@ -1,4 +1,4 @@
-"""What trains, and how several processes agree: one on each device, started by Fabric, torchrun or SLURM."""
+"""Devices of a training and the processes on them: one process a device, started by Fabric, torchrun or SLURM."""
 
 import atexit
 import ctypes
@@ -16,34 +16,26 @@ from torch import Tensor, nn
 
 from mien._errors import DeviceError, MienError
 
-# What mallopt of the GNU C library calls them (malloc.h), and their values: large blocks come from the heap as small
-# ones do, and its end stays where it is.
+# Parameters of mallopt in the GNU C library (malloc.h), and what they are set to, in bytes.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+_NEVER_TRIM, _TOP_PAD = 2**31 - 1, 2**28
 
-
-_NEVER, _AHEAD = 2**31 - 1, 2**28  # bytes
-
-
-def keep_freed_memory() -> bool:
-    """Let this process keep what it frees, for its next allocation. Returns whether the C library can be told so."""
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except AttributeError:  # another C library than GNU's
-        return False
-    told = [mallopt(_M_MMAP_MAX, 0), mallopt(_M_TRIM_THRESHOLD, _NEVER), mallopt(_M_TOP_PAD, _AHEAD)]
-    return all(told)
-
-
-_WRONG = 2  # exit status of a process whose first one says what went wrong
+# Exit status of the other processes when the first one reports an error.
+_EXIT_STATUS = 2
 
 
 @dataclass(frozen=True)
 class Devices:
-    """What trains: ``accelerator`` "cpu", "cuda", "mps" or "auto"; ``devices`` on each of ``nodes`` machines.
+    """The devices that train. On a processor, a device is a process.
 
-    On a processor a device is a process. Under torchrun, its own numbers of processes count.
+    Attributes:
+        accelerator: ``"cpu"``, ``"cuda"``, ``"mps"`` or ``"auto"``.
+        devices: Devices on each machine; torchrun's own number of processes takes precedence.
+        nodes: Machines.
+
+    Example:
+        >>> Devices("cpu").launch("32-true").device
+        device(type='cpu')
     """
 
     accelerator: str = "auto"
@@ -51,16 +43,27 @@ class Devices:
     nodes: int = 1
 
     def launch(self, precision: str) -> Fabric:
-        """The Fabric of these devices, its other processes started. Raises ``DeviceError`` for devices not there."""
-        logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # else it tells of every process
-        devices, nodes = _started_by_torchrun() or (self.devices, self.nodes)
+        """Start the other processes and return the Fabric of this one.
+
+        Args:
+            precision: A precision as Lightning Fabric names it, such as ``"bf16-mixed"``.
+
+        Returns:
+            A launched Fabric.
+
+        Raises:
+            DeviceError: The devices do not exist or cannot be used.
+        """
+        logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it reports every process otherwise
+        devices, nodes = _torchrun_counts() or (self.devices, self.nodes)
         several = devices * nodes > 1
         try:
             fabric = Fabric(
                 accelerator=self.accelerator,
                 devices=devices,
                 num_nodes=nodes,
-                strategy=DDPStrategy(broadcast_buffers=False) if several else "auto",  # `agree` does it once an epoch
+                # Buffers are averaged once an epoch, by average_buffers.
+                strategy=DDPStrategy(broadcast_buffers=False) if several else "auto",
                 precision=precision,  # type: ignore[arg-type]
             )
         except (ValueError, RuntimeError, TypeError) as error:
@@ -68,7 +71,7 @@ class Devices:
             raise DeviceError(f"{devices} x {self.accelerator!r} cannot be used: {cause}") from error
         fabric.launch()
         if several:
-            atexit.register(_leave)
+            atexit.register(_leave_group)
         if fabric.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
             torch.set_float32_matmul_precision("high")
@@ -77,34 +80,49 @@ class Devices:
         return fabric
 
 
-def is_first() -> bool:
-    """Whether this process is the one that speaks and writes, as its launcher's environment says."""
+def is_first_process() -> bool:
+    """Return whether this process prints and writes, going by the environment that its launcher set."""
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 
 
-def together(fabric: Fabric, act: Callable[[], None]) -> None:
-    """Let the first process act, the others wait; what it raises ends them all."""
+def run_on_first(fabric: Fabric, action: Callable[[], None]) -> None:
+    """Run an action in the first process while the others wait. Every process calls this.
+
+    Args:
+        fabric: The Fabric of this process.
+        action: What to do; a ``MienError`` that it raises ends all processes.
+    """
     error: MienError | None = None
     if fabric.is_global_zero:
         try:
-            act()
+            action()
         except MienError as caught:
             error = caught
     error = fabric.broadcast(error)
     if error is not None:
-        end_all(fabric, error)
+        stop_all(fabric, error)
 
 
-def end_all(fabric: Fabric, error: MienError) -> NoReturn:
-    """End every process, each of which calls this: the first raises ``error``, the others go without a word."""
+def stop_all(fabric: Fabric, error: MienError) -> NoReturn:
+    """End every process, each of which calls this: the first raises the error, the others exit silently.
+
+    Args:
+        fabric: The Fabric of this process.
+        error: What to raise.
+    """
     if fabric.is_global_zero:
         raise error
-    raise SystemExit(_WRONG)
+    raise SystemExit(_EXIT_STATUS)
 
 
 @torch.no_grad()
-def agree(fabric: Fabric, nets: Iterable[nn.Module]) -> None:
-    """Give all processes the mean of their batch-norm statistics, each of which has seen its own part of the faces."""
+def average_buffers(fabric: Fabric, nets: Iterable[nn.Module]) -> None:
+    """Give all processes the mean of their batch-norm statistics, as each has seen its own part of the faces.
+
+    Args:
+        fabric: The Fabric of this process.
+        nets: The nets whose buffers are averaged in place.
+    """
     buffers = [buffer for net in nets for buffer in net.buffers() if buffer.is_floating_point()]
     if fabric.world_size == 1 or not buffers:
         return
@@ -115,14 +133,32 @@ def agree(fabric: Fabric, nets: Iterable[nn.Module]) -> None:
         buffer.copy_(mean.view_as(buffer))
 
 
-def _leave() -> None:
-    """Leave the group of processes; gloo's threads, when they outlive the interpreter, now and then abort it."""
+def keep_freed_memory() -> bool:
+    """Let this process keep the memory that it frees, for its next allocation.
+
+    By default the GNU C library returns the large tensors of every step to the system, which costs a fifth to a third
+    of the step.
+
+    Returns:
+        Whether the C library supports it.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except AttributeError:  # another C library than GNU's
+        return False
+    return all([mallopt(_M_MMAP_MAX, 0), mallopt(_M_TRIM_THRESHOLD, _NEVER_TRIM), mallopt(_M_TOP_PAD, _TOP_PAD)])
+
+
+def _leave_group() -> None:
+    """Leave the group of processes: gloo's threads sometimes abort an interpreter that ends before them."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
-def _started_by_torchrun() -> tuple[int, int] | None:
-    """Processes on each machine, and machines."""
+def _torchrun_counts() -> tuple[int, int] | None:
+    """Processes on each machine and number of machines, where torchrun started this process."""
     if not torch.distributed.is_torchelastic_launched():
         return None
     local = int(os.environ["LOCAL_WORLD_SIZE"])

@@ -1,7 +1,7 @@
-"""A run's epochs in TensorBoard and MLflow, through Lightning's loggers.
+"""The log of a training: one record an epoch in ``log.jsonl``, and on request in TensorBoard and MLflow.
 
-Nothing is sent anywhere unless MLFLOW_TRACKING_URI names a server; without it MLflow writes `mlflow.db` in the
-current folder, as MLflow itself does.
+Nothing is sent anywhere unless ``MLFLOW_TRACKING_URI`` names a server; without it MLflow writes ``mlflow.db`` in the
+current folder, as it does by default.
 """
 
 import json
@@ -9,61 +9,192 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mien._errors import MissingExtraError, RecipeError
+from mien._errors import DataError, MissingExtraError, RecipeError
 from mien._suggest import suggest
 from mien.lab.files import save_text
 from mien.lab.recipe import Recipe, dump
-from mien.lab.train.run import Record, read_log
+
+# The validation faces of a recipe -> their name for people.
+_VAL_NAMES = {"public": "PublicTest", "fold": "fold", "leaky": "leaky (copies of training faces)"}
 
 
-class Logs:
-    """The loggers of one run, as ``fit`` reports to them: epochs are logged, progress within one is not.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochRecord:
+    """The metrics of one epoch: a line of ``log.jsonl``.
 
-    They are opened at the first epoch. A run that is resumed goes on in the same logs; a log that is asked for later
+    Attributes:
+        epoch: Number of the epoch, from 1.
+        loss: Mean training loss; NaN or infinite where training diverged.
+        accuracy: Accuracy on the training faces as they were augmented, 0..1.
+        lr: Learning rate of the last step. Early logs lack it and the training accuracy: NaN.
+        seconds: Duration with validation.
+        images_per_second: Training speed.
+        val_split: The validation faces: ``"public"`` (PublicTest), ``"fold"`` or ``"leaky"``; empty where the epoch was
+            not validated.
+        val_accuracy: Accuracy of the averaged weights on them, 0..1; NaN without validation.
+        val_log_loss: Log loss of the averaged weights on them; NaN without validation.
+        clipped: Share of steps whose gradient was clipped; NaN without clipping.
+        fallback: Name of the optimizer that takes over after this epoch; empty where none does.
+        net: Name of the member that an ensemble's epochs belong to, in its first epoch; else empty.
+    """
+
+    epoch: int
+    loss: float
+    accuracy: float = math.nan
+    lr: float = math.nan
+    seconds: float = 0.0
+    images_per_second: float = 0.0
+    val_split: str = ""
+    val_accuracy: float = math.nan
+    val_log_loss: float = math.nan
+    clipped: float = math.nan
+    fallback: str = ""
+    net: str = ""
+
+    @property
+    def val_name(self) -> str:
+        """The name of the validation faces for people, as ``PublicTest``."""
+        return _VAL_NAMES.get(self.val_split, self.val_split)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as plain values, without empty ones; numbers that are not finite become ``None``."""
+        absent = set() if self.val_split else {"val_accuracy", "val_log_loss"}
+        absent |= {"clipped"} if math.isnan(self.clipped) else set()
+        values = {key: x for key, x in asdict(self).items() if x != "" and key not in absent}
+        return {key: None if isinstance(x, float) and not math.isfinite(x) else x for key, x in values.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "EpochRecord":
+        """Return the record that ``to_dict`` made; ``None`` becomes NaN.
+
+        Args:
+            values: Keys and values of a record; unknown keys are ignored.
+
+        Raises:
+            DataError: A key is missing.
+        """
+        known = {field.name for field in fields(cls)}
+        try:
+            fields_of_record: dict[str, Any] = {
+                key: math.nan if x is None else x for key, x in values.items() if key in known
+            }
+            return cls(**fields_of_record)
+        except TypeError as error:
+            raise DataError(f"not a record of an epoch ({error})") from error
+
+
+def write_log(folder: Path, history: Sequence[EpochRecord]) -> None:
+    """Write ``log.jsonl`` into the folder of a run, atomically.
+
+    Args:
+        folder: The folder of the run.
+        history: The records of all epochs so far.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    lines = [json.dumps(record.to_dict(), allow_nan=False) + "\n" for record in history]
+    save_text(folder / "log.jsonl", "".join(lines))
+
+
+def read_log(folder: Path) -> list[EpochRecord]:
+    """Read ``log.jsonl`` of a run.
+
+    Args:
+        folder: The folder of the run.
+
+    Returns:
+        The records in order; none where there is no log.
+
+    Raises:
+        DataError: The log is damaged.
+    """
+    path = folder / "log.jsonl"
+    if not path.is_file():
+        return []
+    try:
+        return [EpochRecord.from_dict(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (ValueError, AttributeError, DataError) as error:
+        raise DataError(f"{path}: damaged ({error}); remove it and run the same command again") from error
+
+
+def epoch_of_result(recipe: Recipe, history: Sequence[EpochRecord]) -> EpochRecord:
+    """Return the record of the epoch whose weights are the result of a run.
+
+    Args:
+        recipe: Says whether the last epoch is kept or the one with the best validation accuracy.
+        history: The records of the run, at least one.
+    """
+    validated = [record for record in history if not math.isnan(record.val_accuracy)]
+    if recipe.checkpoint == "best" and validated:
+        return max(validated, key=lambda record: record.val_accuracy)  # the first of equals, as in the training
+    return history[-1]
+
+
+class ExperimentLoggers:
+    """TensorBoard and MLflow loggers of one run.
+
+    They are opened at the first epoch. A run that is resumed continues the same logs; a log that is requested later
     begins with the epochs that the run already has.
+
+    Attributes:
+        finished: Set it before ``close`` when the run is finished; MLflow shows other runs as killed.
     """
 
     def __init__(self, names: Sequence[str], recipe: Recipe, folder: Path) -> None:
-        """``names`` of ``LOGGERS``. Raises ``RecipeError`` for others, ``MissingExtraError`` for a missing package."""
-        self._open = [_opener(name) for name in dict.fromkeys(names)]
+        """Check the names; nothing is opened yet.
+
+        Args:
+            names: Keys of ``LOGGERS``.
+            recipe: The recipe of the run; its keys are logged as hyperparameters.
+            folder: The folder of the run.
+
+        Raises:
+            RecipeError: A name is unknown.
+            MissingExtraError: The package of a logger is not installed.
+        """
+        self._openers = [_opener(name) for name in dict.fromkeys(names)]
         self._recipe, self._folder = recipe, folder
         self._loggers: list[Any] = []
         self.finished = False
 
-    def __call__(self, record: Record) -> None:
-        """Log the figures of an epoch."""
-        if "epoch" not in record:
-            return
+    def on_epoch(self, record: EpochRecord) -> None:
+        """Log the metrics of an epoch.
+
+        Args:
+            record: The record of the epoch.
+        """
         if not self._loggers:
-            self._start(record["epoch"])
+            self._open(record.epoch)
         for logger in self._loggers:
-            logger.log_metrics(_figures(record), step=record["epoch"])
+            logger.log_metrics(_metrics(record), step=record.epoch)
 
     def close(self) -> None:
-        """Write what is left; MLflow shows a run as killed until ``finished`` is set."""
+        """Write what is left."""
         for logger in self._loggers:
             logger.finalize("success" if self.finished else "KILLED")
         self._loggers = []
 
-    def _start(self, epoch: int) -> None:
-        earlier = [record for record in read_log(self._folder) if record["epoch"] < epoch]
-        for opener in self._open:
-            logger, fresh = opener(self._recipe, self._folder, epoch)
-            if fresh:
+    def _open(self, epoch: int) -> None:
+        earlier = [record for record in read_log(self._folder) if record.epoch < epoch] if self._openers else []
+        for opener in self._openers:
+            logger, is_new = opener(self._recipe, self._folder, epoch)
+            if is_new:
                 logger.log_hyperparams(_flat(dump(self._recipe)))
                 for record in earlier:
-                    logger.log_metrics(_figures(record), step=record["epoch"])
+                    logger.log_metrics(_metrics(record), step=record.epoch)
             self._loggers.append(logger)
 
 
 def silence_lightning() -> None:
-    """Keep what Lightning tells of itself (its precision, its processes) out of the output; its errors still come."""
+    """Keep Lightning's messages about its precision and processes out of the output; its errors are still shown."""
     for name in ("lightning.fabric", "lightning.pytorch", "lightning_fabric", "pytorch_lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\..*")
@@ -73,41 +204,41 @@ def _tensorboard(recipe: Recipe, folder: Path, epoch: int) -> tuple[Any, bool]: 
     """A logger that writes below the run's folder, and whether it is new; epochs trained again replace their points."""
     from lightning.fabric.loggers.tensorboard import TensorBoardLogger
 
-    fresh = not any((folder / "tensorboard").glob("events*"))
+    is_new = not any((folder / "tensorboard").glob("events*"))
     logger = TensorBoardLogger(
         folder,
         name="tensorboard",
         version="",
-        purge_step=None if fresh else epoch,
-        filename_suffix=f".{epoch}",  # the name has whole seconds alone
+        purge_step=None if is_new else epoch,
+        filename_suffix=f".{epoch}",  # TensorBoard's own names differ only from second to second
     )
-    return logger, fresh
+    return logger, is_new
 
 
 def _mlflow(recipe: Recipe, folder: Path, epoch: int) -> tuple[Any, bool]:  # noqa: ARG001
-    """A logger of the run whose id stands in the run's folder, or of a new one, and whether it is new."""
+    """A logger of the MLflow run whose id is in the run's folder, or of a new one, and whether it is new."""
     from lightning.pytorch.loggers import MLFlowLogger
 
-    import_module("mlflow.tracking")  # now, as it sets the level of its own messages
-    for noisy in ("mlflow", "alembic"):  # how its database is laid out
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    import_module("mlflow.tracking")  # now, because it sets the level of its own messages
+    for name in ("mlflow", "alembic"):  # they report the layout of their database
+        logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    kept = folder / "mlflow-run.txt"
-    known = kept.read_text(encoding="utf-8").strip() if kept.is_file() else None
+    path = folder / "mlflow-run.txt"
+    run_id = path.read_text(encoding="utf-8").strip() if path.is_file() else None
     logger = MLFlowLogger(
         experiment_name=recipe.name,
         run_name=f"{recipe.name}, seed {recipe.seed}",
         tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db",
-        run_id=known,
+        run_id=run_id,
     )
-    if known is not None:
-        logger.experiment.update_run(known, status="RUNNING")
-    save_text(kept, f"{logger.run_id}\n")
-    return logger, known is None
+    if run_id is not None:
+        logger.experiment.update_run(run_id, status="RUNNING")
+    save_text(path, f"{logger.run_id}\n")
+    return logger, run_id is None
 
 
 Opener = Callable[[Recipe, Path, int], tuple[Any, bool]]
-# Name on the command line -> how it is opened, and the packages one of which it needs.
+# Name -> how the logger is opened, and the packages one of which it needs.
 LOGGERS: Mapping[str, tuple[Opener, tuple[str, ...]]] = {
     "tensorboard": (_tensorboard, ("tensorboardX", "tensorboard")),
     "mlflow": (_mlflow, ("mlflow",)),
@@ -116,26 +247,26 @@ LOGGERS: Mapping[str, tuple[Opener, tuple[str, ...]]] = {
 
 def _opener(name: str) -> Opener:
     if name not in LOGGERS:
-        raise RecipeError(f"unknown logger {name!r}{suggest(name, list(LOGGERS))}; there are: {', '.join(LOGGERS)}")
+        raise RecipeError(f"unknown logger {name!r}{suggest(name, LOGGERS)}; there are: {', '.join(LOGGERS)}")
     opener, packages = LOGGERS[name]
     if not any(find_spec(package) for package in packages):
         raise MissingExtraError(packages[0], "track")
     return opener
 
 
-def _figures(record: Record) -> dict[str, float]:
-    """The finite numbers of a record: neither logger draws others."""
-    numbers = {key: float(value) for key, value in record.items() if isinstance(value, (int, float)) and key != "epoch"}
-    return {key: value for key, value in numbers.items() if math.isfinite(value)}
+def _metrics(record: EpochRecord) -> dict[str, float]:
+    """The finite numbers of a record; neither logger can draw others."""
+    values = record.to_dict()
+    return {key: float(x) for key, x in values.items() if isinstance(x, (int, float)) and key != "epoch"}
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested tables as dotted keys with plain values."""
-    parts: Iterable[dict[str, Any]] = (
-        _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": _plain(value)}
-        for key, value in table.items()
-    )
-    return {key: value for part in parts for key, value in part.items()}
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        nested = isinstance(value, Mapping)
+        flat |= _flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": _plain(value)}
+    return flat
 
 
 def _plain(value: Any) -> Any:

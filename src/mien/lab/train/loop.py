@@ -1,75 +1,77 @@
-"""The training loop: one run of one recipe, from device-resident faces to averaged weights, resumable after any kill.
+"""The training loop: epochs, steps, validation, checkpoints, the best epoch, and the fallback when training fails.
 
-Every epoch starts from a seed made of the run's seed and the epoch's number alone, so a run that was killed and
-resumed from its last checkpoint ends with the same weights as one that never stopped (on one CPU in fp32: to the
-bit).
+The training faces and their targets are tensors on the device. Every epoch is seeded by the run's seed and the number
+of the epoch alone, so a run that was killed and resumed ends with the same weights as one that was never interrupted
+(on one CPU in fp32: to the bit).
 """
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.wrappers import _FabricModule, _FabricOptimizer
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from mien._errors import DataError, DivergedError, RecipeError
+from mien._progress import Progress, no_progress
 from mien.lab.data import FaceSet
 from mien.lab.data.sampling import epoch_length, row_weights
 from mien.lab.data.selection import training_rows, validation_name, validation_rows
 from mien.lab.data.targets import class_weights, targets
 from mien.lab.inference import predict_tta
 from mien.lab.recipe import Recipe, TrainConfig
-from mien.lab.train.batches import View, batches, share
-from mien.lab.train.checkpoint import Saver
-from mien.lab.train.devices import Devices, agree, end_all
+from mien.lab.train.batches import Batch, batches, device_part
+from mien.lab.train.checkpoint import CheckpointWriter
+from mien.lab.train.devices import Devices, average_buffers, stop_all
 from mien.lab.train.distillation import Teachers
-from mien.lab.train.optim import set_rate
-from mien.lab.train.run import Run, fall_back, open_run, remember_best, start_leg
-from mien.lab.train.schedule import choices, plateau, rate_scale, set_mode, stages
+from mien.lab.train.logging import EpochRecord
+from mien.lab.train.optim import set_lr
+from mien.lab.train.run import Run, open_run
+from mien.lab.train.schedule import all_configs, build_schedule, lr_factor, plateau, set_train_mode
 
-__all__ = ["Devices", "Report", "fit"]
+__all__ = [
+    "Devices",
+    "OnEpoch",
+    "Task",
+    "fit",
+    "ignore_epoch",
+    "prepare",
+    "run_epoch",
+    "train_epoch",
+    "train_step",
+    "validate",
+]
 
+OnEpoch = Callable[[EpochRecord], None]
 
-def take_step(fabric: Fabric, model: Any, optimiser: Any, view: View, choice: TrainConfig) -> Tensor:
-    """Move ``model`` by one step on ``view``; returns mean loss, share of right answers, and if it was clipped."""
-    optimiser.zero_grad()
-    parts = [
-        View(*part) for part in zip(*(torch.chunk(column, choice.accumulate_steps) for column in view), strict=True)
-    ]
-    figures = _gradients(fabric, model, parts)
-    clipped = torch.zeros((), device=fabric.device)
-    if choice.clip_grad > 0:
-        # A norm that is not finite shows at the end of the epoch, where a fallback may catch it.
-        norm = fabric.clip_gradients(model, optimiser, max_norm=choice.clip_grad, error_if_nonfinite=False)
-        assert norm is not None  # of the gradients as they were
-        clipped = (norm > choice.clip_grad).float()
-    optimiser.step()
-    return torch.cat([figures, clipped[None]])
-
-
-def _gradients(fabric: Fabric, model: Any, parts: list[View]) -> Tensor:
-    """Add the gradients of the mean loss over ``parts``; that loss and the share of right answers."""
-    figures = []
-    for i, part in enumerate(parts):
-        with fabric.no_backward_sync(model, enabled=i < len(parts) - 1):
-            loss, logits = model(*part)
-            fabric.backward(loss / len(parts))
-        right = (logits.argmax(1) == part.target.argmax(1)).float().mean()
-        figures.append(torch.stack([loss.detach().float(), right]))
-    return torch.stack(figures).mean(0)
+# Seconds between two reports of progress within an epoch: each waits for the device.
+PROGRESS_EVERY = 0.5
 
 
-Report = Callable[[dict[str, Any]], None]
+def ignore_epoch(_: EpochRecord) -> None:
+    """Ignore the record of an epoch: the default of ``on_epoch``."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What stays the same over all epochs; everything on one device."""
+    """What stays the same in all epochs; every tensor is on the device.
+
+    Attributes:
+        recipe: What is trained.
+        fabric: The Fabric of this process.
+        training: N training faces.
+        target: float ``[N, C]``: their targets, with those of cached teachers.
+        row_weights: float ``[N]``: how often each face is drawn in an epoch.
+        teachers: The teachers of the recipe.
+        validation: The validation faces.
+        progress: Receives the steps that are done.
+    """
 
     recipe: Recipe
     fabric: Fabric
@@ -78,15 +80,104 @@ class Task:
     row_weights: Tensor
     teachers: Teachers
     validation: FaceSet
-    report: Report | None  # of the first process alone
+    progress: Progress = no_progress
 
-    def steps(self, batch: int) -> int:
-        """Steps an epoch; the last incomplete batch is left out."""
-        return epoch_length(self.row_weights) // batch
+    def steps_per_epoch(self, config: TrainConfig) -> int:
+        """Return the number of full batches in an epoch."""
+        return epoch_length(self.row_weights) // config.batch_size
 
 
-def prepare(recipe: Recipe, faces: FaceSet, fabric: Fabric, report: Report | None) -> Task:
-    """The task of ``recipe`` on ``faces``. Raises ``RecipeError`` and ``DataError`` for what cannot go well."""
+@dataclass
+class _TimeLimit:
+    """Stops before an epoch that would end too late, as estimated from the longest epoch so far."""
+
+    seconds: float
+    started: float = field(default_factory=time.monotonic)
+    longest: float = 0.0
+
+    def is_over(self) -> bool:
+        return time.monotonic() - self.started + 1.2 * self.longest >= self.seconds
+
+
+def fit(
+    recipe: Recipe,
+    faces: FaceSet,
+    folder: Path,
+    *,
+    devices: Devices | None = None,
+    time_limit: float = math.inf,
+    provenance: Mapping[str, Any] | None = None,
+    progress: Progress = no_progress,
+    on_epoch: OnEpoch = ignore_epoch,
+) -> bool:
+    """Train a recipe, or resume its training from the last checkpoint in the folder.
+
+    With several devices, every process calls this and gets the same result; only the first one reports and writes.
+
+    Args:
+        recipe: What to train.
+        faces: All splits of the data set.
+        folder: Where the run is written; it need not exist.
+        devices: The devices that train; default: one, chosen automatically.
+        time_limit: Seconds; training stops cleanly before an epoch that would end later.
+        provenance: Written into ``final.pt``.
+        progress: Receives the steps that are done, at most twice a second.
+        on_epoch: Receives the record of every epoch. An exception that it raises ends the training.
+
+    Returns:
+        Whether the training is finished; then ``final.pt`` holds the net.
+
+    Raises:
+        RecipeError: The recipe does not fit the net or the devices.
+        DataError: The faces do not suffice, or the folder holds another run.
+        DivergedError: The loss or the weights are not finite; a checkpoint of the epoch before is kept.
+        OutputError: The folder cannot be written.
+    """
+    limit = _TimeLimit(time_limit)
+    fabric = (devices or Devices()).launch(recipe.train.precision)
+    if not fabric.is_global_zero:
+        progress, on_epoch = no_progress, ignore_epoch
+    task = prepare(recipe, faces, fabric, progress=progress)
+    run = open_run(
+        recipe,
+        folder,
+        device=fabric.device,
+        class_weights=class_weights(task.training, recipe.target),
+        data_sha256=faces.sha256,
+        sync_norms=fabric.world_size > 1 and fabric.device.type == "cuda",
+    )
+    _check_same_files(fabric, run)
+    with CheckpointWriter(run, fabric, provenance or {}) as writer:
+        while not run.is_done:
+            optimizer = run.start_segment()
+            model, fabric_optimizer = fabric.setup(run.objective, optimizer)
+            while not run.is_done and run.segment.first == run.optimizer_epoch:
+                if fabric.broadcast(limit.is_over()):
+                    writer.save()
+                    return False
+                record = run_epoch(task, run, model, fabric_optimizer)
+                limit.longest = max(limit.longest, record.seconds)
+                writer.finish_epoch(optimizer)
+                on_epoch(record)
+    return True
+
+
+def prepare(recipe: Recipe, faces: FaceSet, fabric: Fabric, *, progress: Progress = no_progress) -> Task:
+    """Select the faces of a recipe, compute their targets, and check that the recipe can be trained on them.
+
+    Args:
+        recipe: What to train.
+        faces: All splits of the data set.
+        fabric: A launched Fabric.
+        progress: Receives the steps that are done.
+
+    Returns:
+        The task, on the device of ``fabric``.
+
+    Raises:
+        RecipeError: The batch cannot be divided among the devices.
+        DataError: There are too few faces, or none to validate on where the recipe needs them.
+    """
     training = training_rows(faces, recipe).to(fabric.device)
     teachers = Teachers(recipe.target, fabric, training.emotions)
     task = Task(
@@ -97,196 +188,207 @@ def prepare(recipe: Recipe, faces: FaceSet, fabric: Fabric, report: Report | Non
         row_weights=row_weights(training, recipe),
         teachers=teachers,
         validation=validation_rows(faces, recipe).to(fabric.device),
-        report=report,
+        progress=progress,
     )
     _check(task)
     return task
 
 
-def _check(task: Task) -> None:
-    """What would otherwise show in the middle of a training."""
-    course, world = choices(stages(task.recipe)), task.fabric.world_size
-    for choice in course:
-        if choice.batch_size % (world * choice.accumulate_steps):
-            parts = f"{world * choice.accumulate_steps}: devices x accumulate"
-            raise RecipeError(f"train.batch_size ({choice.batch_size}) must be a multiple of {parts}")
-        if task.steps(choice.batch_size) == 0:
-            length = epoch_length(task.row_weights)
-            raise DataError(f"an epoch of {length} faces makes no batch of {choice.batch_size}; lower train.batch_size")
-    if not len(task.validation) and (task.recipe.checkpoint == "best" or any(c.schedule == "plateau" for c in course)):
-        raise DataError("there are no faces to validate on: set keep = 'last', and a schedule other than 'plateau'")
+def run_epoch(task: Task, run: Run, model: _FabricModule, optimizer: _FabricOptimizer) -> EpochRecord:
+    """Train one epoch, validate it where it is due, and update the state of the run.
 
+    Args:
+        task: Faces and targets.
+        run: The state, which is changed.
+        model: The run's objective, set up by Fabric.
+        optimizer: The optimizer of the run's segment, set up by Fabric.
 
-# Seconds between two reports of progress: each waits for the device.
-REPORT_EVERY = 0.5
+    Returns:
+        The record of the epoch, also appended to the history of the run.
 
-
-@dataclass
-class _Clock:
-    """Says when to stop: before an epoch that would end after ``limit`` seconds, going by the longest so far."""
-
-    limit: float
-    started: float = field(default_factory=time.monotonic)
-    longest: float = 0.0
-
-    def is_over(self) -> bool:
-        return time.monotonic() - self.started + 1.2 * self.longest >= self.limit
-
-
-def fit(
-    recipe: Recipe,
-    faces: FaceSet,
-    folder: Path,
-    *,
-    devices: Devices | None = None,
-    time_limit: float = math.inf,
-    provenance: dict[str, Any] | None = None,
-    report: Report = lambda _: None,
-) -> bool:
-    """Train ``recipe`` on ``faces`` in ``folder``, from its last checkpoint where there is one.
-
-    Stops cleanly before an epoch that would end after ``time_limit`` seconds, going by the longest so far. ``report``
-    gets a record of every epoch and, within an epoch, of its progress; what it raises ends the run at once. Returns
-    whether the run is finished; then ``final.pt`` holds the weights that are kept. Raises ``DivergedError`` when the
-    loss is not finite; then, as when the user interrupts, a checkpoint of the last finished epoch stays.
-
-    With several devices, every process calls this and gets the same answer; the first one alone reports and writes.
+    Raises:
+        DivergedError: The loss or the weights are not finite, and the recipe has no fallback.
     """
-    clock = _Clock(time_limit)
-    fabric = (devices or Devices()).launch(recipe.train.precision)
-    task = prepare(recipe, faces, fabric, report if fabric.is_global_zero else None)
-    run = open_run(
-        recipe,
-        folder,
-        fabric.device,
-        class_weights(task.training, recipe.target),
-        data=faces.sha256,
-        sync_norms=fabric.world_size > 1 and fabric.device.type == "cuda",
+    started, config = time.monotonic(), run.segment.config
+    record = train_epoch(task, run, model, optimizer)
+    seconds = time.monotonic() - started
+    run.ema.finish_epoch()
+    average_buffers(task.fabric, (run.net, run.ema.net))
+    if record.epoch % task.recipe.validate_every == 0 or record.epoch == run.schedule[-1].last:
+        record = validate(task, run.ema.net, record)
+    record = replace(
+        record,
+        seconds=time.monotonic() - started,
+        images_per_second=task.steps_per_epoch(config) * config.batch_size / seconds,
     )
-    _check_shared(fabric, run)
-    with Saver(run, fabric, provenance or {}) as saver:
-        while not run.done:
-            if not _train_leg(task, run, saver, clock):
-                return False
-    return True
+    return _finish_epoch(task, run, record)
 
 
-def _check_shared(fabric: Fabric, run: Run) -> None:
-    first = fabric.broadcast(run.epoch)
-    if run.epoch != first:
-        raise DataError(f"{run.folder}: this machine does not see the run's files; name an --out that all machines see")
+def train_epoch(task: Task, run: Run, model: _FabricModule, optimizer: _FabricOptimizer) -> EpochRecord:
+    """Take the steps of one epoch.
+
+    The record has the share of clipped steps: plain SGD whose gradient is clipped at every step does not learn at the
+    learning rate of its recipe.
+
+    Args:
+        task: Faces and targets.
+        run: The state; its weights and their average are changed.
+        model: The run's objective, set up by Fabric.
+        optimizer: The optimizer of the run's segment, set up by Fabric.
+
+    Returns:
+        The record without validation metrics and speed.
+    """
+    segment, losses = run.segment, run.losses
+    config, steps = segment.config, task.steps_per_epoch(segment.config)
+    generator = _seed_epoch(task, run.epoch)
+    set_train_mode(run.net, segment.phase)
+    metrics: list[Tensor] = []
+    reported_at = -math.inf
+    epoch_batches = batches(
+        task.training,
+        task.target,
+        row_weights=task.row_weights,
+        recipe=task.recipe,
+        batch_size=config.batch_size,
+        teachers=task.teachers,
+        generator=generator,
+        size=segment.size,
+    )
+    for step, batch in enumerate(epoch_batches):
+        lr = config.lr * lr_factor(config, run.progress((step + 0.5) / steps), losses)
+        set_lr(optimizer, lr)
+        metrics.append(train_step(task.fabric, model, optimizer, batch, config))
+        run.ema.update()
+        if task.progress is not no_progress and time.monotonic() - reported_at >= PROGRESS_EVERY:
+            done, total = _steps_done(task, run, step)
+            task.progress(f"loss {float(metrics[-1][0]):.3f}", done, total)
+            reported_at = time.monotonic()
+    means = task.fabric.all_reduce(torch.stack(metrics).mean(0))
+    assert isinstance(means, Tensor)
+    loss, accuracy, clipped = means.tolist()
+    clipped = clipped if config.clip_grad > 0 else math.nan
+    return EpochRecord(epoch=run.epoch + 1, loss=loss, accuracy=accuracy, lr=lr, clipped=clipped)
 
 
-def _train_leg(task: Task, run: Run, saver: Saver, clock: _Clock) -> bool:
-    """Train as long as one optimiser lives: a stage, or its fallback. Returns whether there was time enough."""
-    optimiser = start_leg(run)
-    leg = run.leg
-    model, stepper = task.fabric.setup(run.objective, optimiser)
-    while not run.done and run.leg == leg:
-        if task.fabric.broadcast(clock.is_over()):
-            saver.save()
-            return False
-        record = _epoch(task, run, model, stepper)
-        clock.longest = max(clock.longest, record["seconds"])
-        saver.epoch_is_over(optimiser)
-        if task.report:
-            task.report(record)
-    return True
+def train_step(
+    fabric: Fabric, model: _FabricModule, optimizer: _FabricOptimizer, batch: Batch, config: TrainConfig
+) -> Tensor:
+    """Take one optimizer step on a batch, whose gradients are accumulated over ``config.accumulate_steps`` parts.
+
+    Args:
+        fabric: The Fabric of this process.
+        model: An objective, set up by Fabric.
+        optimizer: Its optimizer, set up by Fabric.
+        batch: This device's part of the batch.
+        config: The configuration of the segment.
+
+    Returns:
+        float32 ``[3]``: mean loss, accuracy, and 1 where the gradient was clipped.
+    """
+    optimizer.zero_grad()
+    parts = list(zip(*(torch.chunk(column, config.accumulate_steps) for column in batch), strict=True))
+    metrics = []
+    for i, (x, target, face_region) in enumerate(parts):
+        with fabric.no_backward_sync(model, enabled=i < len(parts) - 1):
+            loss, logits = model(x, target, face_region)
+            fabric.backward(loss / len(parts))
+        accuracy = (logits.argmax(1) == target.argmax(1)).float().mean()
+        metrics.append(torch.stack([loss.detach().float(), accuracy]))
+    clipped = torch.zeros((), device=fabric.device)
+    if config.clip_grad > 0:
+        # A norm that is not finite is noticed at the end of the epoch, where a fallback may take over.
+        norm = fabric.clip_gradients(model, optimizer, max_norm=config.clip_grad, error_if_nonfinite=False)
+        assert norm is not None  # before the clipping
+        clipped = (norm > config.clip_grad).float()
+    optimizer.step()
+    return torch.cat([torch.stack(metrics).mean(0), clipped[None]])
 
 
-def _epoch(task: Task, run: Run, model: Any, optimiser: Any) -> dict[str, Any]:
-    """Train and validate one epoch; returns its record, which is also the newest of the run's history."""
-    begun, choice = time.monotonic(), run.choice
-    figures = _train(task, run, model, optimiser)
-    trained = time.monotonic() - begun
-    run.average.settle()
-    agree(task.fabric, (run.net, run.average.net))
-    number = run.epoch + 1
-    judged = number % task.recipe.validate_every == 0 or number == run.course[-1].last
-    record = {"epoch": number, **figures, **(_validate(task, run.average.net) if judged else {})}
-    record["seconds"] = time.monotonic() - begun
-    record["images_per_second"] = task.steps(choice.batch_size) * choice.batch_size / trained
-    _close_epoch(task, run, record)
+def validate(task: Task, net: nn.Module, record: EpochRecord) -> EpochRecord:
+    """Compute accuracy and log loss on the validation faces; each device predicts its own part.
+
+    Args:
+        task: Has the validation faces.
+        net: The averaged net.
+        record: The record of the epoch.
+
+    Returns:
+        The record with its validation metrics; unchanged where there are no validation faces.
+    """
+    faces, fabric = task.validation, task.fabric
+    if len(faces) == 0:
+        return record
+    part = device_part(fabric.global_rank, fabric.world_size, len(faces))
+    with fabric.autocast():
+        logits = predict_tta(net, faces.images[part], task.recipe.data.size, task.recipe.tta)
+    correct = (logits.argmax(1) == faces.labels[part]).float().sum()
+    loss = F.cross_entropy(logits, faces.labels[part], reduction="sum")
+    sums = fabric.all_reduce(torch.stack([correct, loss]), reduce_op="sum")
+    accuracy, log_loss = (float(total) / len(faces) for total in sums)
+    return replace(record, val_split=validation_name(task.recipe), val_accuracy=accuracy, val_log_loss=log_loss)
+
+
+def _finish_epoch(task: Task, run: Run, record: EpochRecord) -> EpochRecord:
+    """Append the record to the history, keep the best epoch, and return to it where the recipe says so."""
+    config = run.segment.config
+    is_finite = math.isfinite(record.loss) and _has_finite_weights(run.net)
+    if not is_finite and not (config.fallback and run.best):
+        what = "the weights are not finite" if math.isfinite(record.loss) else f"the loss is {record.loss}"
+        error = f"{what} in epoch {record.epoch}; lower train.lr (the epochs before are kept)"
+        stop_all(task.fabric, DivergedError(error))
+    run.history.append(record)
+    is_stuck = bool(config.fallback) and plateau(run.losses, config)[1]
+    run.epoch += 1
+    if is_finite:
+        run.remember_best()
+    if not is_finite or (is_stuck and not run.is_done):
+        run.fall_back()
+        record = run.history[-1] = replace(record, fallback=run.segment.config.optimizer)
     return record
 
 
-def _close_epoch(task: Task, run: Run, record: dict[str, Any]) -> None:
-    """Take the record into the run, and go back to the best epoch where the recipe says so."""
-    choice = run.choice
-    finite = math.isfinite(record["loss"]) and _is_finite(run.net)
-    if not finite and not (choice.fallback and run.best):
-        what = f"the loss is {record['loss']}" if not math.isfinite(record["loss"]) else "the weights are not finite"
-        error = f"{what} in epoch {record['epoch']}; lower train.lr (the epochs before are kept)"
-        end_all(task.fabric, DivergedError(error))
-    run.history.append(record)
-    over = bool(choice.fallback) and plateau(run.losses, choice)[1]
-    run.epoch += 1
-    if finite:
-        remember_best(run)
-    if not finite or (over and not run.done):
-        fall_back(run)
-        record["fallback"] = run.choice.optimizer
-
-
-@torch.no_grad()
-def _is_finite(net: nn.Module) -> bool:
-    norms = torch.stack(torch._foreach_norm(list(net.parameters())))
-    return bool(norms.isfinite().all())
-
-
-def _train(task: Task, run: Run, model: Any, optimiser: Any) -> dict[str, float]:
-    """One epoch of steps; its mean loss, its accuracy on the faces as they were shown, and its last rate.
-
-    With clipping, the share of steps that were clipped, too: plain SGD that is clipped at every step learns at another
-    rate than its recipe says, which Adam does not mind.
-    """
-    choice, losses = run.choice, run.losses
-    steps = task.steps(choice.batch_size)
-    generator = _seed(task, run.epoch)
-    set_mode(run.net, run.stage.phase)
-    kept: list[Tensor] = []
-    told = -math.inf
-    faces = (task.training, task.target, task.row_weights)
-    views = batches(*faces, task.recipe, choice.batch_size, task.teachers, generator, size=run.stage.size)
-    for step, view in enumerate(views):
-        rate = choice.lr * rate_scale(choice, run.progress((step + 0.5) / steps), losses)
-        set_rate(optimiser, rate)
-        kept.append(take_step(task.fabric, model, optimiser, view, choice))
-        run.average.update()
-        if task.report and time.monotonic() - told >= REPORT_EVERY:
-            task.report({**_progress(task, run, step), "loss": float(kept[-1][0])})
-            told = time.monotonic()
-    figures = task.fabric.all_reduce(torch.stack(kept).mean(0))
-    assert isinstance(figures, Tensor)
-    clipped = {"clipped": float(figures[2])} if choice.clip_grad > 0 else {}
-    return {"loss": float(figures[0]), "accuracy": float(figures[1]), "rate": rate, **clipped}
-
-
-def _seed(task: Task, epoch: int) -> Generator:
-    """The generator of an epoch's views, one on all devices; dropout draws from the global one, different on each."""
+def _seed_epoch(task: Task, epoch: int) -> Generator:
+    """Seed an epoch. Its batches are drawn alike on all devices; dropout differs between devices."""
     seed = task.recipe.seed * 1_000_003 + epoch
     torch.manual_seed(seed + task.fabric.global_rank * 1_000_000_007)
     return Generator(task.fabric.device).manual_seed(seed)
 
 
-def _progress(task: Task, run: Run, step: int) -> dict[str, int]:
-    """The steps of the whole training, and those that are taken."""
-    lengths = [(stage.first, stage.last, task.steps(stage.train.batch_size)) for stage in run.course]
+def _steps_done(task: Task, run: Run, step: int) -> tuple[int, int]:
+    """Steps of the whole training that are done after ``step`` of the next epoch, and all of them."""
+    lengths = [(each.first, each.last, task.steps_per_epoch(each.config)) for each in run.schedule]
     before = sum(steps * (min(last, run.epoch) - first) for first, last, steps in lengths if first < run.epoch)
-    return {"step": before + step + 1, "steps": sum(steps * (last - first) for first, last, steps in lengths)}
+    return before + step + 1, sum(steps * (last - first) for first, last, steps in lengths)
 
 
-def _validate(task: Task, net: nn.Module) -> dict[str, float]:
-    """Accuracy and log loss on the validation faces, each device computing its part."""
-    faces, fabric = task.validation, task.fabric
-    if len(faces) == 0:
-        return {}
-    part = share(fabric.global_rank, fabric.world_size, len(faces))
-    with fabric.autocast():
-        logits = predict_tta(net, faces.images[part], task.recipe.data.size, task.recipe.tta)
-    right = (logits.argmax(1) == faces.labels[part]).float().sum()
-    loss = F.cross_entropy(logits, faces.labels[part], reduction="sum")
-    sums = fabric.all_reduce(torch.stack([right, loss]), reduce_op="sum")
-    accuracy, log_loss = (float(total) / len(faces) for total in sums)
-    name = validation_name(task.recipe)
-    return {f"{name}_accuracy": accuracy, f"{name}_log_loss": log_loss}
+@torch.no_grad()
+def _has_finite_weights(net: nn.Module) -> bool:
+    norms = torch.stack(torch._foreach_norm(list(net.parameters())))
+    return bool(norms.isfinite().all())
+
+
+def _check(task: Task) -> None:
+    """Raise now what would otherwise be noticed in the middle of the training."""
+    configs, world_size = all_configs(build_schedule(task.recipe)), task.fabric.world_size
+    for config in configs:
+        parts = world_size * config.accumulate_steps
+        if config.batch_size % parts:
+            raise RecipeError(
+                f"train.batch_size ({config.batch_size}) must be a multiple of {parts}: devices x accumulate_steps"
+            )
+        if task.steps_per_epoch(config) == 0:
+            length = epoch_length(task.row_weights)
+            raise DataError(f"an epoch of {length} faces makes no batch of {config.batch_size}; lower train.batch_size")
+    needs_validation = task.recipe.checkpoint == "best" or any(c.schedule == "plateau" for c in configs)
+    if not len(task.validation) and needs_validation:
+        raise DataError(
+            "there are no faces to validate on: set checkpoint = 'last', and a schedule other than 'plateau'"
+        )
+
+
+def _check_same_files(fabric: Fabric, run: Run) -> None:
+    if run.epoch != fabric.broadcast(run.epoch):
+        raise DataError(
+            f"{run.folder}: this machine does not see the files of the run; use a folder that all machines see"
+        )

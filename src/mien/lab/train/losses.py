@@ -1,7 +1,11 @@
-"""What one step minimises: a module that holds the net, so that its whole forward pass is one call on any device."""
+"""The objective of a training: the classification loss plus weighted auxiliary losses, one function each.
+
+To add an auxiliary loss, write its function and a module that calls it, add the module to ``_AUXILIARY``, and add its
+weight to ``LossConfig`` of ``lab/recipe/schema.py``. A classification loss needs a line in ``class_loss`` instead.
+"""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -9,171 +13,252 @@ from torch.nn import functional as F
 
 from mien._emotions import SEVEN, Emotion
 from mien._errors import RecipeError
-from mien.lab import emotion_text as words
+from mien.lab import emotion_text
 from mien.lab.nets import Net
 from mien.lab.nets._layers import PooledHead
 from mien.lab.recipe import LossConfig
 
-
-class Alignment(nn.Module):
-    """A linear projection of pooled features into the space of the words, and a softmax over cosines there.
-
-    The class vectors are fixed, as the texts of Radford et al. (CLIP, ICML 2021) are in zero-shot use: the net learns
-    where each emotion lies among the others, not where they lie.
-    """
-
-    def __init__(self, inputs: int, words: Tensor, temperature: float) -> None:
-        """``words`` float32 ``[C, D]``: a vector for each class, of any length."""
-        super().__init__()
-        self.temperature = temperature
-        self.project = nn.Linear(inputs, words.shape[1])
-        self.register_buffer("words", F.normalize(words, dim=1), persistent=False)
-
-    def forward(self, pooled: Tensor, target: Tensor) -> Tensor:
-        """Batch mean of the cross-entropy of cosine over temperature against ``target`` ``[N, C]``, hard or soft."""
-        unit = F.normalize(self.project(pooled).float(), dim=1)
-        cosines = unit @ self.get_buffer("words").float().T
-        return F.cross_entropy(cosines / self.temperature, target.float())
-
-
 # Keeps the slope of a power below 1 finite where its base is 0.
-_TINY = 1e-6
-
-
-def class_loss(logits: Tensor, target: Tensor, weights: Tensor, choice: LossConfig) -> Tensor:
-    """Batch mean of the cross-entropy or focal loss of ``logits`` ``[N, C]`` against ``target`` ``[N, C]``.
-
-    ``weights`` ``[C]`` multiply each class's part. The focal loss (Lin et al., ICCV 2017) is written for one right
-    class; for soft targets it is that of Li et al. (NeurIPS 2020): each part times ``|target - prob| ** gamma``. On
-    one-hot targets that is Lin's ``(1 - prob) ** gamma``, with gamma 0 it is cross-entropy, and unlike
-    ``(1 - prob) ** gamma`` on soft targets it is smallest where the answer equals the target.
-    """
-    log_probs = F.log_softmax(logits.float(), dim=1)
-    losses = -weights * target * log_probs
-    if choice.name == "focal" and choice.gamma > 0:
-        losses = losses * (target - log_probs.exp()).abs().clamp(min=_TINY) ** choice.gamma
-    return losses.sum(dim=1).mean()
-
-
-# Values of the space in which faces are compared, as in the paper.
-WIDTH = 128
-
-
-class Contrast(nn.Module):
-    """A projection head (linear, ReLU, linear) on pooled features, and the loss on what it makes of a batch."""
-
-    def __init__(self, inputs: int, temperature: float) -> None:
-        super().__init__()
-        self.temperature = temperature
-        self.project = nn.Sequential(nn.Linear(inputs, inputs), nn.ReLU(), nn.Linear(inputs, WIDTH))
-
-    def forward(self, pooled: Tensor, target: Tensor) -> Tensor:
-        """The loss of ``pooled`` ``[N, K]``, a face's class being the largest entry of its ``target`` ``[N, C]``."""
-        return contrastive_loss(self.project(pooled), target.argmax(dim=1), self.temperature)
-
-
-def contrastive_loss(embedded: Tensor, labels: Tensor, temperature: float) -> Tensor:
-    """``L_out`` of the paper: faces ``[N, D]`` drawn to the others of their ``labels`` ``[N]``, pushed from the rest.
-
-    The mean, over all faces that have another of their class in the batch, of the mean over those others of
-    ``-log(exp(similarity) / sum of exp(similarity) to all others)``; similarity is the cosine over ``temperature``.
-    A batch in which no face has another of its class gives 0.
-    """
-    unit = F.normalize(embedded.float(), dim=1)
-    itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
-    similar = (unit @ unit.T / temperature).masked_fill(itself, torch.finfo(torch.float32).min)
-    log_share = F.log_softmax(similar, dim=1).masked_fill(itself, 0)
-    positive = ((labels[:, None] == labels[None, :]) & ~itself).float()
-    others = positive.sum(dim=1)
-    each = -(positive * log_share).sum(dim=1) / others.clamp(min=1)
-    return each.sum() / (others > 0).sum().clamp(min=1)
-
-
-# Keeps the share defined where a map has no positive place; far below any map that says something.
-_TINY_OVAL = 1e-6
-
-
-def class_maps(features: Tensor, weight: Tensor, classes: Tensor) -> Tensor:
-    """Class activation maps ``[N, h, w]`` (Zhou et al., CVPR 2016) of one class for each face.
-
-    ``features`` ``[N, K, h, w]``; ``weight`` ``[C, K]`` of the linear layer after pooling; ``classes`` int64 ``[N]``.
-    """
-    return torch.einsum("nkhw,nk->nhw", features.float(), weight.float()[classes])
-
-
-def outside_share(maps: Tensor, oval: Tensor) -> Tensor:
-    """Batch mean, 0..1, of the share of each map's positive part that lies outside of the face oval.
-
-    ``maps`` ``[N, h, w]``; ``oval`` ``[N, 1, S, S]``, 1 inside: each place of a map counts as outside by the share of
-    its pixels that are. A map without a positive place gives 0.
-    """
-    positive = maps.clamp(min=0)
-    outside = 1 - F.adaptive_avg_pool2d(oval.float(), (maps.shape[-2], maps.shape[-1])).squeeze(1)
-    shares = (positive * outside).sum(dim=(1, 2)) / positive.sum(dim=(1, 2)).clamp(min=_TINY_OVAL)
-    return shares.mean()
-
-
-# Side of a face in pixels that every net here takes: enough to count the channels of its features.
-_PROBE = 64
+_SMALLEST_BASE = 1e-6
+# Keeps a share defined where a map has no positive cell.
+_SMALLEST_SUM = 1e-6
+# Dimensions of the space in which the contrastive loss compares faces, as in its paper.
+_PROJECTION_WIDTH = 128
+# Side in pixels of a face that every net accepts, to count the channels of its features.
+_PROBE_SIZE = 64
 
 
 class Objective(nn.Module):
-    """``forward(x, target, oval) -> (loss, logits)``: the loss of the recipe, and what the net answered.
+    """A net with its loss in one module, so that a step is one forward call on any device.
 
-    ``auxiliary`` holds what the auxiliary losses learn beside the net. It is built after the net, so that the same
-    seed gives the same net with and without it; it is trained and checkpointed with the net and thrown away at the end.
+    ``auxiliary`` holds the layers that auxiliary losses learn beside the net. They are built after the net, so that
+    the same seed gives the same net with and without them. They are trained and checkpointed with the net, but are no
+    part of the result.
+
+    Attributes:
+        net: The net that learns.
+        config: The section ``[loss]`` of the recipe.
+        auxiliary: Modules by the name of their weight in ``config``.
     """
 
-    def __init__(self, net: Net, choice: LossConfig, weights: Tensor, *, emotions: Sequence[Emotion] = SEVEN) -> None:
-        """``weights`` float32 ``[C]`` of the classes ``emotions``. Raises ``RecipeError`` where net and loss clash."""
+    def __init__(
+        self, net: Net, config: LossConfig, class_weights: Tensor, *, emotions: Sequence[Emotion] = SEVEN
+    ) -> None:
+        """Build the auxiliary layers of every loss whose weight is above 0.
+
+        Args:
+            net: The net that learns.
+            config: The section ``[loss]`` of the recipe.
+            class_weights: float32 ``[C]``: the factor on the loss of each class.
+            emotions: The C classes.
+
+        Raises:
+            RecipeError: ``face_region`` is used with a net that has no pooled linear head.
+        """
         super().__init__()
-        if choice.face_region > 0 and not isinstance(net.head, PooledHead):
+        if config.face_region > 0 and not isinstance(net.head, PooledHead):
             raise RecipeError(
-                "loss.face_region looks at class activation maps, which only a net with a pooled head has; "
-                "set loss.face_region to 0 or name another net"
+                "loss.face_region needs class activation maps, which only nets with a pooled head have; "
+                "set loss.face_region to 0 or choose another net"
             )
         self.net = net
-        self.choice = choice
-        self.register_buffer("weights", weights, persistent=False)
-        self.auxiliary = nn.ModuleDict(_auxiliary(net, choice, emotions))
+        self.config = config
+        self.register_buffer("class_weights", class_weights, persistent=False)
+        built = {name: build for name, build in _AUXILIARY.items() if getattr(config, name) > 0}
+        self.auxiliary = nn.ModuleDict({name: build(_width(net), config, emotions) for name, build in built.items()})
 
-    def forward(self, x: Tensor, target: Tensor, oval: Tensor) -> tuple[Tensor, Tensor]:
-        """Batch mean of the loss of a ``View``, and the logits ``[N, C]``."""
+    def forward(self, x: Tensor, target: Tensor, face_region: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the loss and the logits of a batch.
+
+        Args:
+            x: float ``[N, 1, S, S]``, normalised.
+            target: float ``[N, C]``: probabilities.
+            face_region: float ``[N, 1, S, S]``, 1 inside the face oval; not read where ``face_region`` is 0.
+
+        Returns:
+            The mean loss, and the logits ``[N, C]``.
+        """
         features = self.net.features(x)
         logits = self.net.head(features)
-        loss = class_loss(logits, target, self.get_buffer("weights"), self.choice)
-        with torch.autocast(x.device.type, enabled=False):  # cosines over a small temperature need all their digits
-            for name, part in self.auxiliary.items():
-                pooled = features.mean(dim=(2, 3), dtype=_dtype(part))
-                loss = loss + getattr(self.choice, name) * part(pooled, target)
-            if self.choice.face_region > 0:
-                loss = loss + self.choice.face_region * self._outside(features, target, oval)
+        loss = class_loss(logits, target, self.get_buffer("class_weights"), self.config)
+        with torch.autocast(x.device.type, enabled=False):  # cosines over a small temperature need full precision
+            for name, auxiliary in self.auxiliary.items():
+                pooled = features.mean(dim=(2, 3), dtype=next(auxiliary.parameters()).dtype)
+                loss = loss + getattr(self.config, name) * auxiliary(pooled, target)
+            if self.config.face_region > 0:
+                maps = class_maps(features, self._head_weight(), target.argmax(dim=1))
+                loss = loss + self.config.face_region * face_region_loss(maps, face_region)
         return loss, logits
 
-    def _outside(self, features: Tensor, target: Tensor, oval: Tensor) -> Tensor:
-        head = self.net.head
-        assert isinstance(head, PooledHead)
-        return outside_share(class_maps(features, head.linear.weight, target.argmax(dim=1)), oval)
+    def _head_weight(self) -> Tensor:
+        assert isinstance(self.net.head, PooledHead)
+        return self.net.head.linear.weight
 
 
-def _auxiliary(net: Net, choice: LossConfig, emotions: Sequence[Emotion]) -> dict[str, nn.Module]:
-    """The parts whose weights are above 0, under the names of these weights."""
-    parts: dict[str, nn.Module] = {}
-    if choice.contrastive > 0:
-        parts["contrastive"] = Contrast(_width(net), choice.contrastive_temperature)
-    if choice.text_alignment > 0:
-        vectors = torch.from_numpy(words.class_vectors(emotions))
-        parts["text_alignment"] = Alignment(_width(net), vectors, choice.text_temperature)
-    return parts
+def class_loss(logits: Tensor, target: Tensor, class_weights: Tensor, config: LossConfig) -> Tensor:
+    """Compute the classification loss that a recipe names.
+
+    Args:
+        logits: ``[N, C]``.
+        target: float ``[N, C]``: one-hot or soft.
+        class_weights: float ``[C]``: the factor on the loss of each class.
+        config: Has the ``name`` and ``gamma`` of the loss.
+
+    Returns:
+        The mean loss of the batch.
+    """
+    if config.name == "focal":
+        return focal_loss(logits, target, class_weights, config.gamma)
+    return cross_entropy(logits, target, class_weights)
+
+
+def cross_entropy(logits: Tensor, target: Tensor, class_weights: Tensor) -> Tensor:
+    """Compute the weighted cross-entropy on soft targets.
+
+    Args:
+        logits: ``[N, C]``.
+        target: float ``[N, C]``.
+        class_weights: float ``[C]``.
+
+    Returns:
+        The mean loss of the batch.
+    """
+    return (-class_weights * target * F.log_softmax(logits.float(), dim=1)).sum(dim=1).mean()
+
+
+def focal_loss(logits: Tensor, target: Tensor, class_weights: Tensor, gamma: float) -> Tensor:
+    """Compute the focal loss (Lin et al., ICCV 2017) in its form for soft targets (Li et al., NeurIPS 2020).
+
+    Each class's cross-entropy is multiplied by ``|target - prob| ** gamma``. On one-hot targets this is Lin's
+    ``(1 - prob) ** gamma``. Unlike that factor, it keeps the minimum of the loss where the probabilities equal a soft
+    target.
+
+    Args:
+        logits: ``[N, C]``.
+        target: float ``[N, C]``.
+        class_weights: float ``[C]``.
+        gamma: At least 0; 0 gives cross-entropy.
+
+    Returns:
+        The mean loss of the batch.
+    """
+    if gamma == 0:
+        return cross_entropy(logits, target, class_weights)
+    log_probs = F.log_softmax(logits.float(), dim=1)
+    factor = (target - log_probs.exp()).abs().clamp(min=_SMALLEST_BASE) ** gamma
+    return (-class_weights * target * log_probs * factor).sum(dim=1).mean()
+
+
+def contrastive_loss(embedded: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """Compute the supervised contrastive loss (``L_out`` of Khosla et al., NeurIPS 2020).
+
+    It is the mean, over all faces with another face of their class in the batch, of the mean over those others of
+    ``-log(exp(similarity) / sum of exp(similarity) to all others)``. The similarity is the cosine over
+    ``temperature``.
+
+    Args:
+        embedded: ``[N, D]``: the faces in the projected space.
+        labels: int64 ``[N]``.
+        temperature: Above 0.
+
+    Returns:
+        The loss of the batch; 0 where no face has another of its class.
+    """
+    unit = F.normalize(embedded.float(), dim=1)
+    itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
+    similarity = (unit @ unit.T / temperature).masked_fill(itself, torch.finfo(torch.float32).min)
+    log_share = F.log_softmax(similarity, dim=1).masked_fill(itself, 0)
+    positive = ((labels[:, None] == labels[None, :]) & ~itself).float()
+    n_positive = positive.sum(dim=1)
+    losses = -(positive * log_share).sum(dim=1) / n_positive.clamp(min=1)
+    return losses.sum() / (n_positive > 0).sum().clamp(min=1)
+
+
+def text_alignment_loss(projected: Tensor, class_vectors: Tensor, target: Tensor, temperature: float) -> Tensor:
+    """Compute the cross-entropy of the cosines between faces and fixed text vectors of the classes.
+
+    The class vectors do not learn, as those of CLIP in zero-shot use (Radford et al., ICML 2021).
+
+    Args:
+        projected: ``[N, D]``: the faces in the space of the text encoder.
+        class_vectors: float32 ``[C, D]`` of length 1.
+        target: float ``[N, C]``.
+        temperature: Above 0.
+
+    Returns:
+        The mean loss of the batch.
+    """
+    cosines = F.normalize(projected.float(), dim=1) @ class_vectors.float().T
+    return F.cross_entropy(cosines / temperature, target.float())
+
+
+def face_region_loss(maps: Tensor, face_region: Tensor) -> Tensor:
+    """Compute the share of the positive part of class activation maps that is outside of the face.
+
+    A cell of a map counts as outside by the share of its pixels that are outside.
+
+    Args:
+        maps: ``[N, h, w]``.
+        face_region: ``[N, 1, S, S]``, 1 inside the face oval.
+
+    Returns:
+        The mean share of the batch, 0..1; a map without a positive cell counts as 0.
+    """
+    positive = maps.clamp(min=0)
+    outside = 1 - F.adaptive_avg_pool2d(face_region.float(), (maps.shape[-2], maps.shape[-1])).squeeze(1)
+    shares = (positive * outside).sum(dim=(1, 2)) / positive.sum(dim=(1, 2)).clamp(min=_SMALLEST_SUM)
+    return shares.mean()
+
+
+def class_maps(features: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    """Compute the class activation map (Zhou et al., CVPR 2016) of one class for each face.
+
+    Args:
+        features: ``[N, K, h, w]`` before the pooling.
+        weight: ``[C, K]`` of the linear layer after the pooling.
+        labels: int64 ``[N]``: the class of each map.
+
+    Returns:
+        float32 ``[N, h, w]``.
+    """
+    return torch.einsum("nkhw,nk->nhw", features.float(), weight.float()[labels])
+
+
+class _Contrastive(nn.Module):
+    """The projection (linear, ReLU, linear) of the contrastive loss; the class of a face is its largest target."""
+
+    def __init__(self, width: int, config: LossConfig, emotions: Sequence[Emotion]) -> None:  # noqa: ARG002
+        super().__init__()
+        self.temperature = config.contrastive_temperature
+        self.project = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, _PROJECTION_WIDTH))
+
+    def forward(self, pooled: Tensor, target: Tensor) -> Tensor:
+        return contrastive_loss(self.project(pooled), target.argmax(dim=1), self.temperature)
+
+
+class _TextAlignment(nn.Module):
+    """The linear projection of the text alignment, and the text vectors of the classes."""
+
+    def __init__(self, width: int, config: LossConfig, emotions: Sequence[Emotion]) -> None:
+        super().__init__()
+        vectors = torch.from_numpy(emotion_text.class_vectors(emotions))
+        self.temperature = config.text_temperature
+        self.project = nn.Linear(width, vectors.shape[1])
+        self.register_buffer("class_vectors", F.normalize(vectors, dim=1), persistent=False)
+
+    def forward(self, pooled: Tensor, target: Tensor) -> Tensor:
+        return text_alignment_loss(self.project(pooled), self.get_buffer("class_vectors"), target, self.temperature)
+
+
+# The weight of a loss in LossConfig -> its module, which takes pooled features [N, width] and targets [N, C].
+_AUXILIARY: Mapping[str, Callable[[int, LossConfig, Sequence[Emotion]], nn.Module]] = {
+    "contrastive": _Contrastive,
+    "text_alignment": _TextAlignment,
+}
 
 
 @torch.no_grad()
 def _width(net: Net) -> int:
-    """Channels of the net's features, found by a copy without storage."""
+    """Channels of the net's features, counted on a copy that holds no memory."""
     probe = copy.deepcopy(net.features).to("meta").eval()
-    return int(probe(torch.empty(1, 1, _PROBE, _PROBE, device="meta")).shape[1])
-
-
-def _dtype(part: nn.Module) -> torch.dtype:
-    """That of the part's weights: float32, but for recipes that train in true half precision."""
-    return next(part.parameters()).dtype
+    return int(probe(torch.empty(1, 1, _PROBE_SIZE, _PROBE_SIZE, device="meta")).shape[1])

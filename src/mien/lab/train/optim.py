@@ -1,87 +1,145 @@
-"""The optimiser of a stage: parameter groups by module prefix, decay for weights alone."""
+"""Optimizers, their parameter groups, and the exponential moving average (EMA) of weights.
 
-from collections.abc import Callable, Iterable
+To add an optimizer, add its name to ``OPTIMIZERS`` of ``lab/recipe/schema.py`` and a line to ``_BUILDERS`` here.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from typing import Any
 
 import torch
+from lightning.fabric.wrappers import _FabricOptimizer
 from torch import Tensor, nn
 
 from mien._errors import RecipeError
 from mien._suggest import suggest
 from mien.lab.recipe import TrainConfig
-from mien.lab.train.schedule import within
+from mien.lab.train.schedule import is_inside
+
+# Iterations of Newton and Schulz, and their coefficients of x, x^3 and x^5: singular values end from 0.68 to 1.14.
+_ITERATIONS = 5
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+
+Groups = list[dict[str, Any]]  # as torch.optim takes them
 
 
-class Average:
-    """Keeps ``net``: the average of the weights that ``update`` has seen (Polyak averaging, exponential weights).
+def build_optimizer(objective: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Build the optimizer of a segment over all parameters that are not frozen.
 
-    The decay grows with the steps taken, so that the random first weights are forgotten soon. With ``decay`` 0 the
-    average is the net itself, as of the last ``settle``: then a step costs nothing.
+    Keys of ``config.lr_factors`` and ``config.weight_decays`` name modules; of several names that fit a parameter, the
+    longest counts. Norms and biases, which are vectors, have no weight decay.
+
+    Args:
+        objective: An ``Objective``, or a net.
+        config: The configuration of the segment.
+
+    Returns:
+        An optimizer whose groups hold their factor on the learning rate as ``"lr_factor"``.
+
+    Raises:
+        RecipeError: A named module does not exist, or everything is frozen.
+    """
+    _check_modules(objective, config)
+    parameters: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for full_name, parameter in objective.named_parameters():
+        name = full_name.removeprefix("net.")  # of an Objective
+        if parameter.requires_grad:
+            factor = config.lr_factors.get(_longest(name, config.lr_factors), 1.0)
+            decay = config.weight_decays.get(_longest(name, config.weight_decays), config.weight_decay)
+            parameters.setdefault((factor, decay if parameter.ndim > 1 else 0.0), []).append(parameter)
+    if not parameters:
+        raise RecipeError("every module is frozen; a phase must leave something to learn")
+    groups: Groups = [
+        {"params": each, "weight_decay": decay, "lr_factor": factor, "lr": config.lr * factor}
+        for (factor, decay), each in parameters.items()
+    ]
+    return _BUILDERS[config.optimizer](groups, config)
+
+
+def set_lr(optimizer: torch.optim.Optimizer | _FabricOptimizer, lr: float) -> None:
+    """Set the learning rate of every parameter group.
+
+    Args:
+        optimizer: What ``build_optimizer`` returned, also as Fabric wraps it.
+        lr: The learning rate of groups whose factor is 1.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_factor"]
+
+
+class ModelEma:
+    """An exponential moving average of the weights of a net (Polyak averaging).
+
+    The decay grows with the number of steps, so that the random first weights are forgotten soon. With a decay of 0
+    the average is a copy of the net, made in ``finish_epoch``: a step then costs nothing.
+
+    Attributes:
+        net: The averaged net, in eval mode.
+        decay: The largest decay, from 0 to below 1.
+        steps: How often ``update`` was called.
     """
 
     def __init__(self, net: nn.Module, decay: float) -> None:
-        """Follow ``net``, whose tensors must stay the same ones (loading a state changes them in place)."""
+        """Begin with the weights of ``net``.
+
+        Args:
+            net: The net that learns. Its tensors must stay the same ones; loading a state changes them in place.
+            decay: The largest decay, from 0 to below 1.
+        """
         self.net = deepcopy(net).eval().requires_grad_(False)
         self.decay = decay
         self.steps = 0
-        # Listed once: walking through a deep net costs a millisecond, at every step.
+        # Listed once: walking through a deep net takes a millisecond at every step.
         pairs = list(zip(self.net.state_dict().values(), net.state_dict().values(), strict=True))
         floats = [pair for pair in pairs if pair[0].is_floating_point()]
-        self._mine, self._theirs = [mine for mine, _ in floats], [theirs for _, theirs in floats]
-        self._counters = [pair for pair in pairs if not pair[0].is_floating_point()]  # of batch norm
+        self._averaged, self._current = [mine for mine, _ in floats], [theirs for _, theirs in floats]
+        self._counters = [pair for pair in pairs if not pair[0].is_floating_point()]  # of batch norms
 
     @torch.no_grad()
     def update(self) -> None:
-        """One step towards the weights of the net."""
+        """Move the average towards the weights of the net; call it after every step."""
         self.steps += 1
         if self.decay > 0:
             weight = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
-            torch._foreach_lerp_(self._mine, self._theirs, weight)
+            torch._foreach_lerp_(self._averaged, self._current, weight)
 
     @torch.no_grad()
-    def settle(self) -> None:
-        """What need not be done at every step, but before the average is used or saved."""
-        for mine, theirs in self._counters:
-            mine.copy_(theirs)
+    def finish_epoch(self) -> None:
+        """Copy what is not averaged; call it before the averaged net is used or saved."""
+        for averaged, current in self._counters:
+            averaged.copy_(current)
         if self.decay <= 0:
-            torch._foreach_copy_(self._mine, self._theirs)
-
-
-STEPS = 5
-
-
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of x, x^3 and x^5: singular values end between 0.68 and 1.14, quickly
-
-
-def orthogonal(matrix: Tensor) -> Tensor:
-    """About the orthogonal factor of ``matrix``: its singular vectors, with values near one.
-
-    Computed in bfloat16, which is enough for a direction and four times as fast; returned in the type of ``matrix``.
-    """
-    a, b, c = COEFFICIENTS
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if tall else matrix
-    x = (x / (x.norm() + 1e-7)).bfloat16()  # no singular value above one, where the iteration holds
-    for _ in range(STEPS):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return (x.T if tall else x).to(matrix.dtype)
+            torch._foreach_copy_(self._averaged, self._current)
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for weights of four dimensions; Nesterov SGD for all others: the classifier, norms, biases.
+    """Muon (Jordan et al., 2024) for weights of convolutions, Nesterov SGD for all other parameters.
 
-    A step moves a convolution's weight by ``lr`` times a matrix of singular values near one, whatever the size of its
-    gradient; decay is decoupled from it, ``lr * weight_decay`` of the weight a step.
+    A step moves the weight of a convolution by ``lr`` times a matrix whose singular values are near 1, whatever the
+    size of its gradient. Its weight decay is decoupled: ``lr * weight_decay`` of the weight a step.
     """
 
     def __init__(self, params: Iterable[Any], lr: float, momentum: float = 0.9, weight_decay: float = 0.0) -> None:
+        """Make the optimizer.
+
+        Args:
+            params: Parameters or groups, as every optimizer of torch takes them.
+            lr: Learning rate.
+            momentum: From 0 to below 1.
+            weight_decay: At least 0; decoupled for convolutions, an L2 penalty for all others.
+        """
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step for every parameter that has a gradient; returns what ``closure``, which computes them, returns."""
+        """Move every parameter that has a gradient.
+
+        Args:
+            closure: Computes the gradients and returns the loss; optional.
+
+        Returns:
+            What ``closure`` returned.
+        """
         with torch.enable_grad():
             loss = None if closure is None else closure()
         for group in self.param_groups:
@@ -91,63 +149,56 @@ class Muon(torch.optim.Optimizer):
         return loss
 
     def _move(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        convolution = parameter.ndim == 4
-        if not convolution:  # decay as SGD has it, a part of the gradient
+        is_convolution = parameter.ndim == 4
+        if not is_convolution:
             gradient = gradient.add(parameter, alpha=group["weight_decay"])
         state = self.state[parameter]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
         momentum = state["momentum_buffer"].mul_(group["momentum"]).add_(gradient)
-        ahead = gradient.add(momentum, alpha=group["momentum"])
-        if convolution:
+        update = gradient.add(momentum, alpha=group["momentum"])  # Nesterov
+        if is_convolution:
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
-            ahead = orthogonal(ahead.flatten(1)).view_as(ahead)
-        parameter.add_(ahead, alpha=-group["lr"])
+            update = orthogonalize(update.flatten(1)).view_as(update)
+        parameter.add_(update, alpha=-group["lr"])
 
 
-def build_optimiser(objective: nn.Module, choice: TrainConfig) -> torch.optim.Optimizer:
-    """An optimiser of all parameters of ``objective`` that learn, each group with its ``share`` of the rate.
+def orthogonalize(matrix: Tensor) -> Tensor:
+    """Return about the nearest orthogonal matrix: the same singular vectors, with values near 1.
 
-    ``choice.lr_factors`` and ``choice.weight_decays`` name modules: the longest prefix of a parameter's name counts.
-    Norms and biases, which are vectors, are never decayed. Raises ``RecipeError`` for a prefix that no module has.
+    Computed in bfloat16, which is exact enough for a direction and four times as fast.
+
+    Args:
+        matrix: float ``[M, N]``.
+
+    Returns:
+        ``[M, N]`` in the type of ``matrix``; zeros for a matrix of zeros.
     """
-    _check_prefixes(objective, choice)
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for full_name, parameter in objective.named_parameters():
-        name = full_name.removeprefix("net.")  # of the objective, whose other parts are few
-        if parameter.requires_grad:
-            share = choice.lr_factors.get(_longest(name, tuple(choice.lr_factors)), 1.0)
-            decay = choice.weight_decays.get(_longest(name, tuple(choice.weight_decays)), choice.weight_decay)
-            groups.setdefault((share, decay if parameter.ndim > 1 else 0.0), []).append(parameter)
-    if not groups:
-        raise RecipeError("every module is frozen; a phase must leave something to learn")
-    listed = [
-        {"params": parameters, "weight_decay": decay, "share": share, "lr": choice.lr * share}
-        for (share, decay), parameters in groups.items()
-    ]
-    if choice.optimizer == "adamw":
-        return torch.optim.AdamW(listed)
-    if choice.optimizer == "adam":
-        return torch.optim.Adam(listed)
-    if choice.optimizer == "muon":
-        return Muon(listed, lr=choice.lr, momentum=choice.momentum)
-    return torch.optim.SGD(listed, lr=choice.lr, momentum=choice.momentum, nesterov=choice.momentum > 0)
+    a, b, c = _COEFFICIENTS
+    is_tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if is_tall else matrix
+    x = (x / (x.norm() + 1e-7)).bfloat16()  # the iteration needs singular values of at most 1
+    for _ in range(_ITERATIONS):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.T if is_tall else x).to(matrix.dtype)
 
 
-def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """Give every group its share of ``rate``."""
-    for group in optimiser.param_groups:
-        group["lr"] = rate * group["share"]
+_BUILDERS: Mapping[str, Callable[[Groups, TrainConfig], torch.optim.Optimizer]] = {
+    "sgd": lambda groups, c: torch.optim.SGD(groups, lr=c.lr, momentum=c.momentum, nesterov=c.momentum > 0),
+    "adam": lambda groups, _: torch.optim.Adam(groups),
+    "adamw": lambda groups, _: torch.optim.AdamW(groups),
+    "muon": lambda groups, c: Muon(groups, lr=c.lr, momentum=c.momentum),
+}
 
 
-def _longest(name: str, prefixes: tuple[str, ...]) -> str:
-    return max((prefix for prefix in prefixes if within(name, [prefix])), key=len, default="")
+def _longest(name: str, modules: Iterable[str]) -> str:
+    return max((module for module in modules if is_inside(name, [module])), key=len, default="")
 
 
-def _check_prefixes(objective: nn.Module, choice: TrainConfig) -> None:
+def _check_modules(objective: nn.Module, config: TrainConfig) -> None:
     known = [name.removeprefix("net.") for name, _ in objective.named_modules() if name]
-    for prefix in (*choice.lr_factors, *choice.weight_decays):
-        if prefix not in known:
-            raise RecipeError(
-                f"train.lr_factors and weight_decays: the net has no module {prefix!r}{suggest(prefix, known)}"
-            )
+    for module in (*config.lr_factors, *config.weight_decays):
+        if module not in known:
+            hint = suggest(module, known)
+            raise RecipeError(f"train.lr_factors and weight_decays: the net has no module {module!r}{hint}")

@@ -1,51 +1,66 @@
-"""A run on disk: what a training holds between two epochs, and the trained net it ends as.
+"""The state of a training between two epochs, and the trained net that a finished run is.
 
-``checkpoint.pt`` is all that the next epoch needs, ``log.jsonl`` one record an epoch, ``recipe.json`` the resolved
-recipe, ``final.pt`` the net that is kept once the last epoch is trained.
+The folder of a run holds ``checkpoint.pt`` (what the next epoch needs), ``log.jsonl`` (one record an epoch),
+``recipe.json`` (the resolved recipe) and, after the last epoch, ``final.pt`` (the net that is the result).
 """
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mien._emotions import Emotion, class_set
 from mien._errors import DataError, RecipeError
 from mien.lab import nets
 from mien.lab.files import load_state
 from mien.lab.pretrained import start
-from mien.lab.recipe import Recipe, TrainConfig, parse
+from mien.lab.recipe import Recipe, dump, parse
+from mien.lab.train.logging import EpochRecord
 from mien.lab.train.losses import Objective
-from mien.lab.train.optim import Average, build_optimiser
-from mien.lab.train.schedule import Stage, freeze, stage_at, stages
+from mien.lab.train.optim import ModelEma, build_optimizer
+from mien.lab.train.schedule import Segment, all_configs, build_schedule, freeze, segment_at
 
 State = dict[str, Any]
 
-
-_NET = "net."  # what the names of the net's tensors begin with in an objective
+_NET = "net."  # what the names of the net's tensors begin with in the state of an Objective
 
 
 @dataclass
 class Run:
-    """The moving parts of a training. ``objective.net`` is the net that learns, ``average.net`` the one that counts."""
+    """The state of a training.
+
+    Attributes:
+        recipe: What is trained.
+        folder: Where it is written.
+        objective: The net that learns, with its loss.
+        ema: The averaged net, which is validated and becomes the result.
+        schedule: The phases of the recipe.
+        epoch: Number of finished epochs.
+        history: Their records.
+        best: Accuracy, epoch and averaged weights of the best validated epoch, where the recipe needs them.
+        fallback_epoch: The epoch at which a fallback took over in the current phase; -1: none did.
+        data_sha256: SHA-256 of the faces.
+        optimizer_state: Of a checkpoint, until ``start_segment`` takes it.
+        optimizer_epoch: First epoch of the segment that the optimizer was built for.
+    """
 
     recipe: Recipe
     folder: Path
     objective: Objective
-    average: Average
-    course: tuple[Stage, ...]
+    ema: ModelEma
+    schedule: tuple[Segment, ...]
     epoch: int = 0
-    history: list[State] = field(default_factory=list)
-    best: State = field(default_factory=dict)  # of the epoch with the highest validation accuracy, where it is needed
-    fallen: int = -1  # the epoch at which a fallback took over, in the stage that this epoch belongs to
-    data: str = ""  # sha256 of the faces
-    optimiser_state: State | None = None  # of a checkpoint, until ``start_leg`` takes it over
-    optimiser_leg: tuple[int, int] = (0, -1)  # that the optimiser was built for; not ``leg`` once that leg is over
+    history: list[EpochRecord] = field(default_factory=list)
+    best: State = field(default_factory=dict)
+    fallback_epoch: int = -1
+    data_sha256: str = ""
+    optimizer_state: State | None = None
+    optimizer_epoch: int = -1
 
     @property
     def net(self) -> nn.Module:
@@ -53,235 +68,182 @@ class Run:
         return self.objective.net
 
     @property
-    def done(self) -> bool:
-        """Whether the last epoch has been trained."""
-        return self.epoch >= self.course[-1].last
+    def is_done(self) -> bool:
+        """Whether the last epoch is finished."""
+        return self.epoch >= self.schedule[-1].last
 
     @property
-    def stage(self) -> Stage:
-        """The stage of the next epoch."""
-        return stage_at(self.course, self.epoch)
-
-    @property
-    def leg(self) -> tuple[int, int]:
-        """What the optimiser lives for: the stage, and whether its fallback has taken over."""
-        return self.stage.first, self.fallen if self.fallen >= self.stage.first else -1
-
-    @property
-    def choice(self) -> TrainConfig:
-        """The optimisation of this leg."""
-        stage = self.stage
-        return stage.train if self.leg[1] < 0 or stage.fallback is None else stage.fallback
-
-    def progress(self, within: float) -> float:
-        """How much of this leg is over, 0..1, at the share ``within`` of the next epoch."""
-        first = max(self.leg)
-        return (self.epoch - first + within) / (self.stage.last - first)
+    def segment(self) -> Segment:
+        """The segment of the next epoch."""
+        segment = segment_at(self.schedule, self.epoch)
+        has_fallen_back = segment.fallback is not None and self.fallback_epoch >= segment.first
+        return segment.after_fallback(self.fallback_epoch) if has_fallen_back else segment
 
     @property
     def losses(self) -> list[float]:
-        """Validation losses of the epochs of this leg so far."""
-        records = self.history[max(self.leg) :]
-        return [validated(record, "log_loss") for record in records]
+        """Validation losses of the current segment so far."""
+        return [record.val_log_loss for record in self.history[self.segment.first :]]
+
+    def progress(self, fraction: float) -> float:
+        """Return how much of the segment is over, 0..1, at a fraction of the next epoch."""
+        segment = self.segment
+        return (self.epoch - segment.first + fraction) / (segment.last - segment.first)
+
+    def start_segment(self) -> torch.optim.Optimizer:
+        """Freeze what the segment freezes and build its optimizer, with the state of the checkpoint if it has one."""
+        segment = self.segment
+        freeze(self.net, segment.phase.freeze)
+        self.ema.decay = segment.config.ema_decay
+        optimizer = build_optimizer(self.objective, segment.config)
+        self.optimizer_epoch = segment.first
+        if self.optimizer_state is not None:
+            optimizer.load_state_dict(self.optimizer_state)
+            self.optimizer_state = None
+        return optimizer
+
+    def remember_best(self) -> None:
+        """Keep the averaged weights of the last epoch if it is the best one and the recipe may return to it."""
+        is_needed = self.recipe.checkpoint == "best" or any(segment.fallback for segment in self.schedule)
+        accuracy = self.history[-1].val_accuracy
+        if is_needed and accuracy > self.best.get("accuracy", -math.inf):
+            state = self.objective.state_dict()  # auxiliary layers have no average
+            state |= {_NET + name: value for name, value in self.ema.net.state_dict().items()}
+            weights = {name: value.clone() for name, value in state.items()}
+            self.best = {"accuracy": accuracy, "epoch": self.epoch, "objective": weights}
+
+    def fall_back(self) -> None:
+        """Return to the weights of the best epoch. If the phase has epochs left, its fallback trains them."""
+        self.objective.load_state_dict(self.best["objective"])
+        self.ema.net.load_state_dict(net_state(self.best["objective"]))
+        if segment_at(self.schedule, self.epoch).first < self.epoch:
+            self.fallback_epoch = self.epoch
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished run: the net it kept in eval mode, its recipe, classes, epochs' records and provenance."""
+    """A finished run.
+
+    Attributes:
+        net: The result, in eval mode.
+        recipe: The recipe it was trained by.
+        emotions: Its classes, in the order of its logits.
+        history: The records of its epochs.
+        provenance: Command, commit, machine and data of the training.
+    """
 
     net: nn.Module
     recipe: Recipe
     emotions: tuple[Emotion, ...]
-    history: list[State]
+    history: list[EpochRecord]
     provenance: State
-
-
-def validated(record: State, figure: str) -> float:
-    """The ``accuracy`` or ``log_loss`` of an epoch on the faces that select, NaN where there were none."""
-    names = (f"public_{figure}", f"fold_{figure}", f"leaky_{figure}")  # as rows.validation_name has them
-    return float(next((record[name] for name in names if name in record), math.nan))
 
 
 def open_run(
     recipe: Recipe,
     folder: Path,
-    device: torch.device,
-    weights: torch.Tensor,
     *,
-    data: str = "",
+    device: torch.device,
+    class_weights: Tensor,
+    data_sha256: str = "",
     sync_norms: bool = False,
 ) -> Run:
-    """A new run of ``recipe``, or the one in ``folder``.
+    """Begin a run, or restore the one in a folder from its checkpoint.
 
-    ``weights`` ``[C]`` are those of the classes, ``data`` the sha256 of the faces; ``sync_norms`` lets batch norms
-    see the batch of all devices. Raises ``DataError`` for a folder of another recipe or other faces, ``RecipeError``
-    for a stage that names modules which the net does not have, and for faces too small for the net.
+    Args:
+        recipe: What to train.
+        folder: The folder of the run; it need not exist.
+        device: Where the nets are.
+        class_weights: float ``[C]``: the factor on the loss of each class.
+        data_sha256: SHA-256 of the faces.
+        sync_norms: Whether batch norms use the batch of all devices.
+
+    Returns:
+        The state before the next epoch.
+
+    Raises:
+        DataError: The folder holds a run of another recipe or other faces.
+        RecipeError: A phase names a module that the net does not have, or faces are too small for the net.
     """
-    course = stages(recipe)
-    _check_sizes(recipe, course)
+    schedule = build_schedule(recipe)
+    _check_sizes(recipe, schedule)
     torch.manual_seed(recipe.seed)
-    emotions = class_set(recipe.data.classes)
-    net, path = build(recipe), folder / "checkpoint.pt"
+    net, path = build_net(recipe), folder / "checkpoint.pt"
     if not path.exists():
-        start(net, recipe, data=data)
-    objective = Objective(net, recipe.loss, weights.cpu(), emotions=emotions)
+        start(net, recipe, data=data_sha256)
+    objective = Objective(net, recipe.loss, class_weights.cpu(), emotions=class_set(recipe.data.classes))
     objective = objective.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if sync_norms:
         objective = nn.SyncBatchNorm.convert_sync_batchnorm(objective)  # type: ignore[no-untyped-call]
-    run = Run(recipe, folder, objective, Average(objective.net, recipe.train.ema_decay), course, data=data)
-    _check_course(run)
+    ema = ModelEma(objective.net, recipe.train.ema_decay)
+    run = Run(recipe, folder, objective, ema, schedule, data_sha256=data_sha256)
+    _check_modules(run)
     if path.exists():
         _restore(run, load_state(path))
     return run
 
 
-def start_leg(run: Run) -> torch.optim.Optimizer:
-    """Freeze what the stage freezes and build its optimiser, with the state of the checkpoint where it is of this leg.
+def build_net(recipe: Recipe) -> nets.Net:
+    """Build the net of a recipe with random weights, for grey faces and the recipe's classes.
 
-    Raises ``RecipeError`` for modules that the net does not have.
+    The options ``size`` and ``emotions`` of nets that have them follow the recipe's data unless the recipe sets them.
+
+    Args:
+        recipe: Names the net and its options.
+
+    Returns:
+        The net, on torch's default device.
+
+    Raises:
+        RecipeError: The net or one of its options does not exist.
     """
-    freeze(run.net, run.stage.phase.freeze)
-    run.average.decay = run.choice.ema_decay
-    optimiser = build_optimiser(run.objective, run.choice)
-    run.optimiser_leg = run.leg
-    if run.optimiser_state is not None:
-        optimiser.load_state_dict(run.optimiser_state)
-        run.optimiser_state = None
-    return optimiser
-
-
-def fall_back(run: Run) -> None:
-    """Go back to the best epoch's weights; where the stage goes on, its fallback takes over."""
-    run.objective.load_state_dict(run.best["objective"])
-    run.average.net.load_state_dict(net_of(run.best["objective"]))
-    if run.stage.first < run.epoch:  # else a new stage begins, with an optimisation of its own
-        run.fallen = run.epoch
-
-
-def remember_best(run: Run) -> None:
-    """Keep the averaged weights of the last epoch when it is the best so far and somebody will ask for them."""
-    asked = run.recipe.checkpoint == "best" or any(stage.fallback for stage in run.course)
-    accuracy = validated(run.history[-1], "accuracy")
-    if asked and accuracy > run.best.get("accuracy", -math.inf):
-        state = run.objective.state_dict()  # what is learned beside the net has no average
-        state |= {_NET + name: value for name, value in run.average.net.state_dict().items()}
-        kept = {name: value.clone() for name, value in state.items()}
-        run.best = {"accuracy": accuracy, "epoch": run.epoch, "objective": kept}
+    name, emotions = recipe.net.name, class_set(recipe.data.classes)
+    defaults = {"size": recipe.data.size, "emotions": emotions}
+    options = {key: value for key, value in defaults.items() if key in nets.options(name)} | dict(recipe.net.options)
+    return nets.build(name, channels=1, classes=len(emotions), **options)
 
 
 def load_final(folder: Path, device: torch.device | str = "cpu") -> Trained:
-    """The finished run in ``folder``, its net on ``device``. Raises ``DataError`` where there is none."""
+    """Load a finished run.
+
+    Args:
+        folder: The folder of the run.
+        device: Where the net shall be.
+
+    Returns:
+        The run with its net.
+
+    Raises:
+        DataError: The folder holds no finished run.
+    """
     state = load_state(folder / "final.pt")
     recipe = parse(state["recipe"], where=str(folder))
-    net = build(recipe).eval().requires_grad_(False)
-    net.load_state_dict(state["net"])  # also from half precision, as small files store it
+    net = build_net(recipe).eval().requires_grad_(False)
+    net.load_state_dict(state["net"])  # also from half precision, which small files have
     net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Trained(net, recipe, class_set(recipe.data.classes), state["history"], state["provenance"])
+    history = [EpochRecord.from_dict(values) for values in state["history"]]
+    return Trained(net, recipe, class_set(recipe.data.classes), history, state["provenance"])
 
 
-def recalibrated(trained: Trained, calibration: str) -> Trained:
-    """The run as if its recipe asked for this ``calibration``; "" leaves it.
+def with_calibration(trained: Trained, calibration: str) -> Trained:
+    """Return a run as if its recipe named another calibration.
 
-    Raises ``RecipeError`` for an unknown one.
+    Args:
+        trained: The run.
+        calibration: A calibration of recipes; empty: that of the run's recipe.
+
+    Raises:
+        RecipeError: The calibration is unknown.
     """
     return replace(trained, recipe=replace(trained.recipe, calibration=calibration)) if calibration else trained
 
 
-def build(recipe: Recipe) -> nets.Net:
-    """The recipe's net for grey crops and its class set, with random weights.
+def is_finished(folder: Path, recipe: Recipe, data_sha256: str) -> bool:
+    """Return whether a folder holds the finished run of a recipe on the same faces.
 
-    The options ``size`` and ``emotions`` of nets that have them follow the recipe's data, unless the recipe sets them.
-    """
-    name, emotions = recipe.net.name, class_set(recipe.data.classes)
-    follow = {"size": recipe.data.size, "emotions": emotions}
-    options = {key: value for key, value in follow.items() if key in nets.options(name)} | dict(recipe.net.options)
-    return nets.build(name, channels=1, classes=len(emotions), **options)
-
-
-def _check_sizes(recipe: Recipe, course: Sequence[Stage]) -> None:
-    """Raises ``RecipeError`` where the net takes no faces of a size it is shown, found by a twin without storage."""
-    with torch.device("meta"):
-        net, sides = build(recipe).eval(), {recipe.data.size: "data.size"}
-        for side, what in ({stage.size: "a phase's size" for stage in course} | sides).items():
-            try:
-                net(torch.empty(1, 1, side, side))
-            except (RuntimeError, ArithmeticError) as error:
-                cause = str(error).splitlines()[0]
-                raise RecipeError(f"net {recipe.net.name!r} takes no faces of {what}={side}: {cause}") from error
-
-
-def _check_course(run: Run) -> None:
-    """What every stage names is there: else it would show after the epochs before it."""
-    for stage in run.course:
-        freeze(run.net, stage.phase.freeze)
-        for choice in (stage.train, stage.fallback):
-            if choice is not None:
-                build_optimiser(run.objective, choice)
-
-
-def _restore(run: Run, state: State) -> None:
-    recipe, cure = run.recipe, "name another --out, or remove the folder to start again"
-    if "objective" not in state:
-        raise DataError(f"{run.folder}: holds a checkpoint of an older version of mien; {cure}")
-    if not same_training(state["recipe"], recipe):
-        raise DataError(f"{run.folder}: holds a run of another recipe, seed or options; {cure}")
-    if state.get("data", run.data) != run.data:
-        raise DataError(f"{run.folder}: holds a run on other faces (sha256 {state['data'][:12]}...); {cure}")
-    run.objective.load_state_dict(state["objective"])
-    run.average.net.load_state_dict(state["average"])
-    run.average.steps = state["steps"]
-    run.epoch, run.history = state["epoch"], state["history"]
-    run.best, run.fallen = state["best"], state["fallen"]
-    if state["leg"] == list(run.leg):
-        run.optimiser_state = state["optimiser"]
-
-
-def same_training(stored: State, recipe: Recipe) -> bool:
-    """Whether a stored recipe trains as this one; what is said of it or done with the result may have changed."""
-    changed = {"about": recipe.about, "claim": recipe.claim, "calibration": recipe.calibration}
-    try:
-        return parse(stored | changed, where="stored recipe") == recipe
-    except RecipeError:  # of a version with other keys
-        return False
-
-
-def net_of(objective: State) -> State:
-    """The net's part of an objective's state."""
-    return {name.removeprefix(_NET): value for name, value in objective.items() if name.startswith(_NET)}
-
-
-Record = dict[str, Any]
-
-
-def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The records of ``log.jsonl``, none where there is no log; NaN for what was not finite.
-
-    Raises ``DataError`` where it is damaged.
-    """
-    path = folder / "log.jsonl"
-    if not path.is_file():
-        return []
-    try:
-        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except ValueError as error:
-        raise DataError(f"{path}: damaged ({error}); remove it and run the same command again") from error
-    return [{key: math.nan if value is None else value for key, value in record.items()} for record in records]
-
-
-def kept_epoch(recipe: Recipe, history: Sequence[Record]) -> Record:
-    """The record of the epoch whose weights are the result, as ``recipe.checkpoint`` says."""
-    judged = [(validated(record, "accuracy"), record) for record in history]
-    known = [pair for pair in judged if not math.isnan(pair[0])]
-    if recipe.checkpoint == "best" and known:
-        return max(known, key=lambda pair: pair[0])[1]  # the first of equals, as the run keeps it
-    return history[-1]
-
-
-def is_finished(folder: Path, recipe: Recipe, data: str) -> bool:
-    """Whether ``folder`` holds the finished run of this very recipe.
-
-    What does not concern the training may have changed since (``same_training``). ``data`` is the sha256 of the faces:
-    a run on others is not this one.
+    Args:
+        folder: The folder; it need not exist.
+        recipe: The recipe; what does not concern the training may differ.
+        data_sha256: SHA-256 of the faces.
     """
     path = folder / "recipe.json"
     if not (path.is_file() and (folder / "final.pt").is_file()):
@@ -289,7 +251,93 @@ def is_finished(folder: Path, recipe: Recipe, data: str) -> bool:
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         final = torch.load(folder / "final.pt", map_location="cpu", weights_only=True, mmap=True)  # reads no weight
-        same = final["provenance"].get("data_sha256", data) == data
-        return same and same_training(stored, recipe)
+        same_data = final["provenance"].get("data_sha256", data_sha256) == data_sha256
+        return same_data and is_same_training(stored, recipe)
     except Exception:  # damaged, or of another version: the checkpoint decides
         return False
+
+
+def is_same_training(stored: Mapping[str, Any], recipe: Recipe) -> bool:
+    """Return whether a stored recipe trains as another one does.
+
+    Args:
+        stored: A recipe as ``recipe.json`` holds it.
+        recipe: The recipe to compare with. Its description, claim and calibration may differ.
+    """
+    changed = {"about": recipe.about, "claim": recipe.claim, "calibration": recipe.calibration}
+    try:
+        return parse({**stored, **changed}, where="stored recipe") == recipe
+    except RecipeError:  # of a version with other keys
+        return False
+
+
+def checkpoint_state(run: Run, optimizer: torch.optim.Optimizer) -> State:
+    """Return all that the next epoch needs; its tensors are those of the run, not copies."""
+    return {
+        "recipe": dump(run.recipe),
+        "data_sha256": run.data_sha256,
+        "objective": run.objective.state_dict(),
+        "ema": run.ema.net.state_dict(),
+        "steps": run.ema.steps,
+        "optimizer": optimizer.state_dict(),
+        "optimizer_epoch": run.optimizer_epoch,
+        "epoch": run.epoch,
+        "history": [asdict(record) for record in run.history],
+        "best": run.best,
+        "fallback_epoch": run.fallback_epoch,
+    }
+
+
+def final_state(run: Run, provenance: Mapping[str, Any]) -> State:
+    """Return what ``final.pt`` of a finished run holds: the net that its recipe selects."""
+    use_best = run.recipe.checkpoint == "best" and run.best
+    return {
+        "recipe": dump(run.recipe),
+        "net": net_state(run.best["objective"]) if use_best else run.ema.net.state_dict(),
+        "epoch": run.best["epoch"] if use_best else run.epoch,
+        "history": [record.to_dict() for record in run.history],
+        "provenance": dict(provenance),
+    }
+
+
+def net_state(objective: State) -> State:
+    """Return the part of an objective's state that belongs to its net."""
+    return {name.removeprefix(_NET): value for name, value in objective.items() if name.startswith(_NET)}
+
+
+def _restore(run: Run, state: State) -> None:
+    cure = "name another folder, or remove this one to start again"
+    if "objective" not in state or "optimizer_epoch" not in state:
+        raise DataError(f"{run.folder}: holds a checkpoint of an older version of mien; {cure}")
+    if not is_same_training(state["recipe"], run.recipe):
+        raise DataError(f"{run.folder}: holds a run of another recipe, seed or options; {cure}")
+    if state["data_sha256"] != run.data_sha256:
+        raise DataError(f"{run.folder}: holds a run on other faces (sha256 {state['data_sha256'][:12]}...); {cure}")
+    run.objective.load_state_dict(state["objective"])
+    run.ema.net.load_state_dict(state["ema"])
+    run.ema.steps = state["steps"]
+    run.epoch, run.best, run.fallback_epoch = state["epoch"], state["best"], state["fallback_epoch"]
+    run.history = [EpochRecord.from_dict(values) for values in state["history"]]
+    if state["optimizer_epoch"] == run.segment.first:
+        run.optimizer_state = state["optimizer"]
+
+
+def _check_sizes(recipe: Recipe, schedule: tuple[Segment, ...]) -> None:
+    """Raises ``RecipeError`` where the net takes no faces of a size it is shown; checked without memory for it."""
+    sizes = {segment.size: "a phase's size" for segment in schedule} | {recipe.data.size: "data.size"}
+    with torch.device("meta"):
+        net = build_net(recipe).eval()
+        for size, key in sizes.items():
+            try:
+                net(torch.empty(1, 1, size, size))
+            except (RuntimeError, ArithmeticError) as error:
+                cause = str(error).splitlines()[0]
+                raise RecipeError(f"net {recipe.net.name!r} takes no faces of {key}={size}: {cause}") from error
+
+
+def _check_modules(run: Run) -> None:
+    """Raises ``RecipeError`` for modules that a later phase names and the net does not have."""
+    for segment in run.schedule:
+        freeze(run.net, segment.phase.freeze)
+        for config in all_configs([segment]):
+            build_optimizer(run.objective, config)

@@ -1,145 +1,215 @@
-"""The course of a training: which phase an epoch belongs to, what is frozen in it, how its learning rate runs.
+"""The schedule of a training: its phases in order, what each freezes, and how the learning rate changes.
 
-All of it follows from the recipe and the records of the epochs so far, so a resumed run needs no further state.
+Everything here follows from the recipe and the records of the epochs so far, so a resumed run needs no further state.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
-from torch.nn.modules.dropout import _DropoutNd  # what all dropout layers are
+from torch.nn.modules.dropout import _DropoutNd  # the base class of all dropout layers
 
 from mien._errors import RecipeError
 from mien._suggest import suggest
 from mien.lab.recipe import Phase, Recipe, TrainConfig, change, check_train
 
-# A loss must fall by this share of itself to count as better, as in torch's ReduceLROnPlateau.
-_BETTER = 1e-4
+# A loss is better where it is smaller by this share, as in torch's ReduceLROnPlateau.
+_THRESHOLD = 1e-4
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A phase in its place: epochs ``first`` to ``last - 1`` of the run, counted from 0."""
+class Segment:
+    """Epochs that one optimizer trains: a phase of the recipe, or the rest of a phase after its fallback.
+
+    Attributes:
+        phase: The phase of the recipe.
+        config: The section ``[train]`` with the changes of the phase.
+        fallback: What takes over in this segment when training fails; ``None`` where nothing does.
+        first: The first epoch, counted from 0.
+        last: The epoch after the last one.
+        size: Side in pixels that the net sees.
+    """
 
     phase: Phase
-    train: TrainConfig
+    config: TrainConfig
     fallback: TrainConfig | None
     first: int
-    size: int  # side in pixels that the net learns at
+    last: int
+    size: int
 
-    @property
-    def last(self) -> int:
-        """The epoch after its last one."""
-        return self.first + self.train.epochs
+    def after_fallback(self, epoch: int) -> "Segment":
+        """Return the rest of this segment from ``epoch`` on, which its fallback trains."""
+        assert self.fallback is not None
+        return replace(self, config=self.fallback, fallback=None, first=epoch)
 
 
-def stages(recipe: Recipe) -> tuple[Stage, ...]:
-    """The recipe's phases one after another; one stage for a recipe without. Raises ``RecipeError`` for wrong keys."""
-    course: list[Stage] = []
+def build_schedule(recipe: Recipe) -> tuple[Segment, ...]:
+    """Return the phases of a recipe in order, each with its own configuration.
+
+    Args:
+        recipe: A recipe; without phases it is one segment.
+
+    Returns:
+        At least one segment.
+
+    Raises:
+        RecipeError: A phase or a fallback changes a key that does not exist, or sets a value that is not allowed.
+
+    Example:
+        >>> from mien.lab import recipe
+        >>> [segment.last for segment in build_schedule(recipe.load("conv4", ["train.epochs=3"]))]
+        [3]
+    """
+    schedule: list[Segment] = []
     for phase in recipe.phases or (Phase(),):
-        what = f"phase {phase.name!r}" if recipe.phases else ""
-        choice = changed(recipe, recipe.train, phase.train, what)
-        first = course[-1].last if course else 0
-        course.append(Stage(phase, choice, _fallback(recipe, choice, what), first, phase.size or recipe.data.size))
-    return tuple(course)
+        where = f"phase {phase.name!r}" if recipe.phases else ""
+        config = _changed(recipe, recipe.train, phase.train, where)
+        first = schedule[-1].last if schedule else 0
+        fallback = _fallback(recipe, config, where)
+        size = phase.size or recipe.data.size
+        schedule.append(Segment(phase, config, fallback, first, first + config.epochs, size))
+    return tuple(schedule)
 
 
-def stage_at(course: Sequence[Stage], epoch: int) -> Stage:
-    """The stage that ``epoch`` belongs to; the last one for the epoch after the end."""
-    return next((stage for stage in course if epoch < stage.last), course[-1])
+def segment_at(schedule: Sequence[Segment], epoch: int) -> Segment:
+    """Return the segment of an epoch; the last one for epochs after the end.
+
+    Args:
+        schedule: What ``build_schedule`` returned.
+        epoch: The epoch, counted from 0.
+    """
+    return next((segment for segment in schedule if epoch < segment.last), schedule[-1])
 
 
-def choices(course: Sequence[Stage]) -> tuple[TrainConfig, ...]:
-    """Every optimisation that the course may come to, fallbacks included."""
-    return tuple(choice for stage in course for choice in (stage.train, stage.fallback) if choice is not None)
+def all_configs(schedule: Sequence[Segment]) -> tuple[TrainConfig, ...]:
+    """Return every configuration that a training may use, with those of fallbacks.
 
-
-def changed(recipe: Recipe, base: TrainConfig, changes: Mapping[str, Any], what: str) -> TrainConfig:
-    """``base`` with some keys changed, checked as strictly as the recipe itself."""
-    where = ": ".join(part for part in (f"recipe {recipe.name}", what, "train") if part)
-    choice = change(base, changes, where=where)
-    check_train(choice, where)
-    if choice.precision != recipe.train.precision:
-        raise RecipeError(f"{where}.precision is that of the whole training, {recipe.train.precision!r}")
-    if choice.schedule == "plateau" and recipe.validate_every > 1:
-        raise RecipeError(
-            f"{where}.schedule 'plateau' needs a loss of every epoch; "
-            f"leave validate_every at 1, not {recipe.validate_every}"
-        )
-    return choice
+    Args:
+        schedule: What ``build_schedule`` returned.
+    """
+    return tuple(config for each in schedule for config in (each.config, each.fallback) if config is not None)
 
 
 def freeze(net: nn.Module, prefixes: Sequence[str]) -> None:
-    """Let all of ``net`` learn but the modules whose names begin with one of ``prefixes``.
+    """Freeze some modules of a net and unfreeze all others.
 
-    Raises ``RecipeError`` for a prefix that no module has.
+    Args:
+        net: The net.
+        prefixes: Names of modules; what is inside of them is frozen, too.
+
+    Raises:
+        RecipeError: The net has no module of such a name.
     """
     known = [name for name, _ in net.named_modules() if name]
     for prefix in prefixes:
         if prefix not in known:
             raise RecipeError(f"freeze: the net has no module {prefix!r}{suggest(prefix, known)}")
     for name, parameter in net.named_parameters():
-        parameter.requires_grad_(not within(name, prefixes))
+        parameter.requires_grad_(not is_inside(name, prefixes))
 
 
-def set_mode(net: nn.Module, phase: Phase) -> None:
-    """Training mode for all but the frozen modules, whose batch norms keep their statistics; the phase's dropout."""
+def set_train_mode(net: nn.Module, phase: Phase) -> None:
+    """Put a net into training mode, except for its frozen modules, and set the dropout of the phase.
+
+    Frozen modules stay in eval mode, so that their batch norms keep their statistics.
+
+    Args:
+        net: The net.
+        phase: The phase; a negative ``dropout`` keeps the rates that the net was built with.
+    """
     net.train()
     for name, module in net.named_modules():
-        if within(name, phase.freeze):
+        if is_inside(name, phase.freeze):
             module.eval()
         if isinstance(module, _DropoutNd):
             built = module.__dict__.setdefault("p_built", module.p)
             module.p = phase.dropout if phase.dropout >= 0 else built
 
 
-def within(name: str, prefixes: Sequence[str]) -> bool:
-    """Whether the dotted ``name`` is one of ``prefixes`` or lies below one."""
+def is_inside(name: str, prefixes: Sequence[str]) -> bool:
+    """Return whether a dotted name is one of some modules or inside of one.
+
+    Args:
+        name: Name of a module or parameter.
+        prefixes: Names of modules.
+
+    Example:
+        >>> is_inside("features.0.weight", ["features"])
+        True
+    """
     return any(name == prefix or name.startswith(prefix + ".") for prefix in prefixes)
 
 
-def rate_scale(choice: TrainConfig, progress: float, losses: Sequence[float]) -> float:
-    """The share of the rate at ``progress`` 0..1 of the leg, after the validation ``losses`` of its epochs so far.
+def lr_factor(config: TrainConfig, progress: float, losses: Sequence[float]) -> float:
+    """Return the share of the largest learning rate that a step has.
 
-    A leg is a stage, or the part of it before or after its fallback took over.
-    Warm-up is linear. Then: half a cosine to zero; constant; falling by ``factor`` on a plateau of the losses; or
-    one-cycle (Smith and Topin, 2018: a cosine up from 1/25 of the rate over the warm-up, a cosine down to zero).
+    The warm-up is linear. After it, the rate falls to zero along half a cosine, stays constant, falls by ``factor``
+    whenever the validation loss is on a plateau, or follows one cycle (Smith and Topin, 2018: a cosine up from 1/25
+    over the warm-up, a cosine down to zero).
+
+    Args:
+        config: The configuration of the segment.
+        progress: How much of the segment is over, 0..1.
+        losses: Validation losses of the segment's epochs so far.
+
+    Returns:
+        A factor from 0 to 1.
     """
-    rise = progress / choice.warmup if progress < choice.warmup else 1.0
-    fall = (progress - choice.warmup) / (1 - choice.warmup)
-    if choice.schedule == "one-cycle" and rise < 1:
+    rise = progress / config.warmup if progress < config.warmup else 1.0
+    fall = (progress - config.warmup) / (1 - config.warmup)
+    if config.schedule == "one-cycle" and rise < 1:
         return 1 / 25 + (1 - 1 / 25) * 0.5 * (1 - math.cos(math.pi * rise))
     if rise < 1:
         return rise
-    if choice.schedule in ("cosine", "one-cycle"):
+    if config.schedule in ("cosine", "one-cycle"):
         return 0.5 * (1 + math.cos(math.pi * fall))
-    return plateau(losses, choice)[0] if choice.schedule == "plateau" else 1.0
+    return plateau(losses, config)[0] if config.schedule == "plateau" else 1.0
 
 
-def plateau(losses: Sequence[float], choice: TrainConfig) -> tuple[float, bool]:
-    """The share of the rate after ``losses``, and whether its floor has been reached and waited out as well.
+def plateau(losses: Sequence[float], config: TrainConfig) -> tuple[float, bool]:
+    """Apply the rule of torch's ``ReduceLROnPlateau`` to a sequence of losses.
 
-    The rule of torch's ReduceLROnPlateau. A loss that is not a number is not better than any.
+    Args:
+        losses: Validation losses; one that is not finite counts as not better.
+        config: Has ``patience``, ``factor`` and ``min_lr_factor``.
+
+    Returns:
+        The factor on the learning rate, and whether its minimum was reached and the patience is over once more.
     """
-    best, waited, share, over = math.inf, 0, 1.0, False
+    best, waited, factor, is_over = math.inf, 0, 1.0, False
     for loss in losses:
-        if loss < best * (1 - _BETTER):
+        if loss < best * (1 - _THRESHOLD):
             best, waited = loss, 0
         else:
             waited += 1
-        if waited > choice.patience:
-            over = share <= choice.min_lr_factor * (1 + 1e-9)  # rounding: 0.1 ** 3 is a little more than 1e-3
-            share, waited = max(share * choice.factor, choice.min_lr_factor), 0
-    return share, over
+        if waited > config.patience:
+            is_over = factor <= config.min_lr_factor * (1 + 1e-9)  # rounding: 0.1 ** 3 is a little more than 1e-3
+            factor, waited = max(factor * config.factor, config.min_lr_factor), 0
+    return factor, is_over
 
 
-def _fallback(recipe: Recipe, choice: TrainConfig, what: str) -> TrainConfig | None:
-    """What takes over in a stage of ``choice``, checked before the first epoch and not when it is needed."""
-    if not choice.fallback:
+def _changed(recipe: Recipe, base: TrainConfig, changes: Mapping[str, Any], what: str) -> TrainConfig:
+    """``base`` with some keys changed, checked as strictly as the recipe itself."""
+    where = ": ".join(part for part in (f"recipe {recipe.name}", what, "train") if part)
+    config = change(base, changes, where=where)
+    check_train(config, where)
+    if config.precision != recipe.train.precision:
+        raise RecipeError(f"{where}.precision cannot change in a training; it is {recipe.train.precision!r}")
+    if config.schedule == "plateau" and recipe.validate_every > 1:
+        raise RecipeError(
+            f"{where}.schedule 'plateau' needs a validation loss after every epoch; "
+            f"set validate_every to 1, not {recipe.validate_every}"
+        )
+    return config
+
+
+def _fallback(recipe: Recipe, config: TrainConfig, what: str) -> TrainConfig | None:
+    """The configuration that takes over after ``config``, checked before the first epoch."""
+    if not config.fallback:
         return None
     where = ": ".join(part for part in (what, "fallback") if part)
-    if "epochs" in choice.fallback:
-        raise RecipeError(f"recipe {recipe.name}: {where}: epochs are those of its phase; leave them out")
-    return changed(recipe, choice, {**choice.fallback, "fallback": {}}, where)
+    if "epochs" in config.fallback:
+        raise RecipeError(f"recipe {recipe.name}: {where}: the epochs are those of the phase; leave the key out")
+    return _changed(recipe, config, {**config.fallback, "fallback": {}}, where)
