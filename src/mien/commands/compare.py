@@ -44,16 +44,16 @@ def compare(
         raise DataError("--grid finds its runs itself; leave RUN out, or leave --grid out")
     for folder in (out, *([keep] if keep else [])):
         require_writable(folder)
-    with TerminalProgress(lines=False) as report:
+    with TerminalProgress(lines=False) as progress:
         if grid:
-            study = lab.study(grid, data, part, latency=latency, report=report)
+            study = lab.study(grid, data, part, latency=latency, progress=progress)
             lab.write_study(study, out, provenance(study.comparison.faces.sha256))
             if keep:
                 lab.keep_study(study, keep, provenance(study.comparison.faces.sha256))
             compared, lines = study.comparison, _of_study(study)
         else:
-            named = list(runs) if runs else [*lab.found_answers(), DEFAULT_MODEL]
-            compared = lab.compare(named, data, part, latency=latency, report=report)
+            named = list(runs) if runs else [*lab.recorded_folders(), DEFAULT_MODEL]
+            compared = lab.compare(named, data, part, latency=latency, progress=progress)
             lab.write_comparison(compared, out, provenance(compared.faces.sha256))
             if keep:
                 lab.keep_comparison(compared, keep, provenance(compared.faces.sha256))
@@ -68,10 +68,10 @@ def compare(
 def _of_comparison(comparison: Any, *, sentences: bool = True) -> list[str]:
     from mien.lab.compare import report as words
 
-    width = max(len(c.name) for c in comparison.contenders)
+    width = max(len(c.name) for c in comparison.entries)
     lines = []
     for place in words.ranking(comparison):
-        c, f = comparison.contenders[place], comparison.figures[place]["all"]
+        c, f = comparison.entries[place], comparison.metrics[place]["all"]
         low, high = f["interval"]
         lines.append(
             f"{c.name:<{width}}  {f['accuracy']:.2%} ({low:.2%} to {high:.2%})  macro F1 {f['macro_f1']:.2%}  "
@@ -85,7 +85,7 @@ def _of_comparison(comparison: Any, *, sentences: bool = True) -> list[str]:
 def _common(comparison: Any, place: int) -> str:
     if not comparison.common.narrowed:
         return ""
-    return f"  common faces {comparison.common_figures[place]['accuracy']:.2%}"
+    return f"  common faces {comparison.common_metrics[place]['accuracy']:.2%}"
 
 
 def _of_study(study: Any) -> list[str]:

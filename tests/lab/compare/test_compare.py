@@ -1,4 +1,4 @@
-"""Comparison on common rows: intervals, verdicts, agreement, seeds; claims, costs, files and effects of settings."""
+"""Comparison on common rows: intervals, verdicts, agreement, seeds; claims, latency, files, effects of settings."""
 
 import csv
 import json
@@ -13,13 +13,13 @@ from scipy.spatial.distance import jensenshannon
 
 from mien._emotions import SEVEN, Emotion, class_set
 from mien._errors import DataError
-from mien.lab.compare import Comparison, Contender, Entries, compare_entries, write_comparison
-from mien.lab.compare.compare import common_ground, compare_pairs, disagreement, over_seeds
-from mien.lab.compare.entries import named_apart
-from mien.lab.compare.latency import measure_costs
+from mien.lab.compare import Comparison, Entries, Entry, compare_entries, write_comparison
+from mien.lab.compare.compare import common_rows, compare_pairs, disagreement, over_seeds
+from mien.lab.compare.entries import unique_names
+from mien.lab.compare.latency import measure_latency
 from mien.lab.compare.plots import Point, front
 from mien.lab.compare.report import claimed, differences_in_words
-from mien.lab.compare.study import Cell, agreement, effects
+from mien.lab.compare.study import Cell, effects, voter_agreement
 from mien.lab.data import FaceSet, Split
 from mien.lab.predictions import Predictions, compare_with_votes, select_rows
 from mien.lab.recipe import dump
@@ -27,9 +27,7 @@ from support.synthetic_faces import cartoon_set
 from support.tiny_recipe import tiny
 
 
-def contender(
-    faces: FaceSet, name: str, right: float, *, classes: str = "seven", seed: int = 0, **more: Any
-) -> Contender:
+def entry(faces: FaceSet, name: str, right: float, *, classes: str = "seven", seed: int = 0, **more: Any) -> Entry:
     """Predictions for PublicTest: the label on a share ``right`` of the faces, else a random class."""
     emotions = class_set(classes)
     selection = select_rows(faces, emotions, Split.PUBLIC_TEST)
@@ -39,17 +37,17 @@ def contender(
     probs = np.full((len(labels), len(emotions)), 0.3 / len(emotions), np.float32)
     probs[np.arange(len(labels)), told] += 0.7
     answers = Predictions(selection.faces.rows.numpy(), probs, labels, selection.clean, selection.faces.emotions)
-    return Contender(name, name, str(seed), f"results/{name}/seed-{seed}", "kept", answers, selection, **more)
+    return Entry(name, name, str(seed), f"results/{name}/seed-{seed}", "kept", answers, selection, **more)
 
 
 def four_compared(faces: FaceSet) -> Comparison:
     """A poor model with a published claim, a good one, an equally good one, and one with six classes."""
-    claim = {"document": "004", "variant": "faithful", "split": "test", "figures": {"accuracy": 0.5, "recall.sad": 0.4}}
+    claim = {"document": "004", "variant": "faithful", "split": "test", "metrics": {"accuracy": 0.5, "recall.sad": 0.4}}
     entries = (
-        contender(faces, "poor", 0.3, claim=claim, parameters=1000),
-        contender(faces, "good", 0.9, parameters=5_000_000, macs=2_000_000),
-        contender(faces, "as-good", 0.9),
-        contender(faces, "six", 0.6, classes="six-no-neutral"),
+        entry(faces, "poor", 0.3, claim=claim, parameters=1000),
+        entry(faces, "good", 0.9, parameters=5_000_000, macs=2_000_000),
+        entry(faces, "as-good", 0.9),
+        entry(faces, "six", 0.6, classes="six-no-neutral"),
     )
     return compare_entries(Entries(entries, faces), Split.PUBLIC_TEST, latency=False)
 
@@ -65,43 +63,45 @@ def comparison(faces: FaceSet) -> Comparison:
 
 
 def test_models_of_other_classes_are_asked_the_same_question(faces: FaceSet) -> None:
-    seven, three = contender(faces, "a", 0.5), contender(faces, "b", 0.5, classes="three")
-    common = common_ground([seven, three])
+    seven, three = entry(faces, "a", 0.5), entry(faces, "b", 0.5, classes="three")
+    common = common_rows([seven, three])
     assert common.emotions == (Emotion.ANGRY, Emotion.FEAR, Emotion.HAPPY)
     assert common.narrowed
     assert len(common.rows) == 150
     assert common.probs.sum(2) == pytest.approx(1, abs=1e-6)
-    of_rows = {int(row): int(label) for row, label in zip(seven.answers.rows, seven.answers.labels, strict=True)}
+    of_rows = {
+        int(row): int(label) for row, label in zip(seven.predictions.rows, seven.predictions.labels, strict=True)
+    }
     for row, label in zip(common.rows.tolist(), common.labels, strict=True):
         assert SEVEN[of_rows[row]] == common.emotions[label]
-    at = np.searchsorted(seven.answers.rows, common.rows)
-    best = seven.answers.probs[at][:, [0, 2, 3]].argmax(1)
+    at = np.searchsorted(seven.predictions.rows, common.rows)
+    best = seven.predictions.probs[at][:, [0, 2, 3]].argmax(1)
     assert (common.guesses[0] == best).all()
 
 
 def test_a_model_that_gives_the_common_classes_nothing_guesses_evenly(faces: FaceSet) -> None:
-    seven, three = contender(faces, "a", 0.5), contender(faces, "b", 0.5, classes="three")
-    probs = np.zeros_like(seven.answers.probs)
+    seven, three = entry(faces, "a", 0.5), entry(faces, "b", 0.5, classes="three")
+    probs = np.zeros_like(seven.predictions.probs)
     probs[:, 6] = 1
-    common = common_ground([replace(seven, answers=replace(seven.answers, probs=probs)), three])
+    common = common_rows([replace(seven, predictions=replace(seven.predictions, probs=probs)), three])
     assert common.probs[0] == pytest.approx(1 / 3)
 
 
 def test_nothing_in_common_is_an_error(faces: FaceSet) -> None:
-    one, two = contender(faces, "a", 0.5, classes="angry, sad"), contender(faces, "b", 0.5, classes="happy, fear")
+    one, two = entry(faces, "a", 0.5, classes="angry, sad"), entry(faces, "b", 0.5, classes="happy, fear")
     with pytest.raises(DataError, match="a and b: the classes that all know are none"):
-        common_ground([one, two])
-    a = contender(faces, "a", 0.5)
-    others = replace(a, name="c", answers=replace(a.answers, rows=a.answers.rows + 10_000))
+        common_rows([one, two])
+    a = entry(faces, "a", 0.5)
+    others = replace(a, name="c", predictions=replace(a.predictions, rows=a.predictions.rows + 10_000))
     with pytest.raises(DataError, match="a and c: no face is answered by all"):
-        common_ground([a, others])
+        common_rows([a, others])
 
 
 def test_faces_that_are_labelled_otherwise_do_not_count(faces: FaceSet) -> None:
-    a = contender(faces, "a", 0.5)
-    labels = a.answers.labels.copy()
+    a = entry(faces, "a", 0.5)
+    labels = a.predictions.labels.copy()
     labels[:40] = (labels[:40] + 1) % 7
-    common = common_ground([a, replace(a, name="b", answers=replace(a.answers, labels=labels))])
+    common = common_rows([a, replace(a, name="b", predictions=replace(a.predictions, labels=labels))])
     assert len(common.rows) == len(labels) - 40
 
 
@@ -120,7 +120,7 @@ def test_verdicts_tell_noise_from_difference(comparison: Comparison) -> None:
 
 def test_pairs_of_models_alike_are_those_tested_alone(faces: FaceSet) -> None:
     """That models of one class set share their draws changes nothing about a pair."""
-    three = [contender(faces, name, share) for name, share in (("a", 0.4), ("b", 0.5), ("c", 0.8))]
+    three = [entry(faces, name, share) for name, share in (("a", 0.4), ("b", 0.5), ("c", 0.8))]
     alone = compare_pairs(three[:2])[0]
     together = compare_pairs(three)[0]
     assert together.accuracy == alone.accuracy
@@ -137,41 +137,41 @@ def test_disagreement_is_counted_face_by_face(comparison: Comparison) -> None:
 
 
 def test_the_divergence_of_two_is_that_of_scipy(faces: FaceSet) -> None:
-    common = common_ground([contender(faces, "a", 0.3), contender(faces, "b", 0.6)])
+    common = common_rows([entry(faces, "a", 0.3), entry(faces, "b", 0.6)])
     expected = [jensenshannon(*pair) ** 2 for pair in common.probs.swapaxes(0, 1).astype(float)]
     assert disagreement(common).divergence == pytest.approx(np.array(expected), abs=1e-6)
 
 
 def test_a_majority_outvotes_and_a_tie_goes_to_the_surer(faces: FaceSet) -> None:
-    a = contender(faces, "a", 1.0)
-    label, other = a.answers.labels, (a.answers.labels + 1) % 7
+    a = entry(faces, "a", 1.0)
+    label, other = a.predictions.labels, (a.predictions.labels + 1) % 7
 
-    def sure(places: np.ndarray, share: float) -> Contender:
+    def sure(places: np.ndarray, share: float) -> Entry:
         probs = np.full((len(places), 7), (1 - share) / 7, np.float32)
         probs[np.arange(len(places)), places] += share
-        return replace(a, answers=replace(a.answers, probs=probs))
+        return replace(a, predictions=replace(a.predictions, probs=probs))
 
-    assert disagreement(common_ground([sure(label, 0.3), sure(label, 0.3), sure(other, 0.99)])).majority == 1
-    assert disagreement(common_ground([sure(label, 0.9), sure(other, 0.5)])).majority == 1
-    assert disagreement(common_ground([sure(label, 0.5), sure(other, 0.9)])).majority == 0
+    assert disagreement(common_rows([sure(label, 0.3), sure(label, 0.3), sure(other, 0.99)])).majority == 1
+    assert disagreement(common_rows([sure(label, 0.9), sure(other, 0.5)])).majority == 1
+    assert disagreement(common_rows([sure(label, 0.5), sure(other, 0.9)])).majority == 0
 
 
 def test_one_model_is_no_comparison(faces: FaceSet) -> None:
     with pytest.raises(DataError, match="needs two models, and there is a;"):
-        compare_entries(Entries((contender(faces, "a", 0.5),), faces), Split.PUBLIC_TEST, latency=False)
+        compare_entries(Entries((entry(faces, "a", 0.5),), faces), Split.PUBLIC_TEST, latency=False)
 
 
 def test_names_are_told_apart(faces: FaceSet) -> None:
-    seeds = [contender(faces, "a", 0.5, seed=seed) for seed in (0, 1)]
-    assert [c.name for c in named_apart(seeds)] == ["a (seed 0)", "a (seed 1)"]
-    twice = [contender(faces, "a", 0.5), replace(contender(faces, "a", 0.5), source="runs/a")]
-    assert len({c.name for c in named_apart(twice)}) == 2
+    seeds = [entry(faces, "a", 0.5, seed=seed) for seed in (0, 1)]
+    assert [c.name for c in unique_names(seeds)] == ["a (seed 0)", "a (seed 1)"]
+    twice = [entry(faces, "a", 0.5), replace(entry(faces, "a", 0.5), source="runs/a")]
+    assert len({c.name for c in unique_names(twice)}) == 2
 
 
 def test_seeds_of_a_recipe_become_mean_and_deviation(faces: FaceSet) -> None:
-    seeds = named_apart([contender(faces, "a", 0.5, seed=seed) for seed in (0, 1, 2)])
+    seeds = unique_names([entry(faces, "a", 0.5, seed=seed) for seed in (0, 1, 2)])
     found = over_seeds(compare_entries(Entries(seeds, faces), Split.PUBLIC_TEST, latency=False))
-    values = [c.answers.metrics()["all"]["accuracy"] for c in seeds]
+    values = [c.predictions.metrics()["all"]["accuracy"] for c in seeds]
     assert found["a"]["n"] == 3
     assert found["a"]["accuracy"] == {
         "mean": pytest.approx(np.mean(values)),
@@ -191,34 +191,34 @@ PLAIN = {"command": "mien compare", "commit": "c"}
 
 
 def test_claims_stand_beside_what_is_measured(comparison: Comparison) -> None:
-    figures = comparison.figures[0]["all"]
-    rows = claimed(comparison.contenders[0].claim, figures)
+    figures = comparison.metrics[0]["all"]
+    rows = claimed(comparison.entries[0].claim, figures)
     assert rows == [("accuracy", 0.5, figures["accuracy"]), ("recall.sad", 0.4, figures["recall"]["sad"])]
 
 
 def test_costs_are_measured_of_the_graph_that_the_recipe_exports(faces: FaceSet) -> None:
     plan = dump(tiny())
-    entries = [contender(faces, "a", 0.5, plan=plan), contender(faces, "b", 0.5, plan=plan, seed=1)]
-    costs = measure_costs(entries, seconds=0, rounds=2)
-    assert costs.each[0] is costs.each[1]
-    timing = costs.each[0].timing("fp32", 64)
+    entries = [entry(faces, "a", 0.5, plan=plan), entry(faces, "b", 0.5, plan=plan, seed=1)]
+    latencies = measure_latency(entries, seconds=0, rounds=2)
+    assert latencies.each[0] is latencies.each[1]
+    timing = latencies.each[0].timing("fp32", 64)
     assert timing is not None
     assert 0 < timing.ms <= timing.median <= timing.slowest
-    assert costs.each[0].bytes["int8"] > 0
-    assert costs.setting["threads"] == "1"
+    assert latencies.each[0].bytes["int8"] > 0
+    assert latencies.setting["threads"] == "1"
 
 
 def test_what_cannot_be_timed_says_why(faces: FaceSet) -> None:
     plan = dump(tiny()) | {"net": {"name": "lenet", "options": {"size": 32}, "weights": ""}}  # of faces of 16 pixels
-    costs = measure_costs([contender(faces, "a", 0.5, plan=plan)], seconds=0, rounds=1)
-    assert costs.each[0].timings == {}
-    assert costs.each[0].reason.startswith("cannot be exported (")
+    latencies = measure_latency([entry(faces, "a", 0.5, plan=plan)], seconds=0, rounds=1)
+    assert latencies.each[0].timings == {}
+    assert latencies.each[0].reason.startswith("cannot be exported (")
 
 
 def test_a_published_figure_stands_in_the_unit_of_ours(faces: FaceSet, tmp_path: Path) -> None:
     figures = {"f1.sad": 0.43, "weighted_f1": 0.61, "macro_precision": 0.72, "log_loss": 1.25}
-    claim = {"document": "003", "variant": "tuned", "split": "test", "figures": figures}
-    entries = (contender(faces, "a", 0.5, claim=claim), contender(faces, "b", 0.5))
+    claim = {"document": "003", "variant": "tuned", "split": "test", "metrics": figures}
+    entries = (entry(faces, "a", 0.5, claim=claim), entry(faces, "b", 0.5))
     write_comparison(compare_entries(Entries(entries, faces), Split.PUBLIC_TEST, latency=False), tmp_path, PLAIN)
     page = (tmp_path / "report.html").read_text()
     for said in ("43.0 %", "61.0 %", "72.0 %", ">1.250<", "F1 of sad", "weighted F1"):
@@ -228,7 +228,7 @@ def test_a_published_figure_stands_in_the_unit_of_ours(faces: FaceSet, tmp_path:
 
 def test_an_emotion_without_a_face_has_no_recall(faces: FaceSet, tmp_path: Path) -> None:
     few = faces.select(faces.labels != SEVEN.index(Emotion.DISGUST))
-    entries = (contender(few, "a", 0.5), contender(few, "b", 0.9))
+    entries = (entry(few, "a", 0.5), entry(few, "b", 0.9))
     found = compare_entries(Entries(entries, few), Split.PUBLIC_TEST, latency=False)
     assert set(found.recall(0)) == set(SEVEN) - {Emotion.DISGUST}
     write_comparison(found, tmp_path, PLAIN)
@@ -248,9 +248,9 @@ def test_a_set_of_copies_has_no_clean_figures(tmp_path: Path) -> None:
         votes=None,
         pixels_from_jpeg=None,
     )
-    entries = (contender(twice, "a", 0.5), contender(twice, "b", 0.9))
+    entries = (entry(twice, "a", 0.5), entry(twice, "b", 0.9))
     found = compare_entries(Entries(entries, twice), Split.PUBLIC_TEST, latency=False)
-    assert all("clean" not in figures for figures in found.figures)
+    assert all("clean" not in figures for figures in found.metrics)
     assert any("No row is clean" in warning for warning in found.warnings())
     write_comparison(found, tmp_path, PLAIN)
     rows = csv.DictReader((tmp_path / "table.csv").read_text().splitlines())
@@ -258,7 +258,7 @@ def test_a_set_of_copies_has_no_clean_figures(tmp_path: Path) -> None:
 
 
 def test_what_a_model_has_learned_from_is_said(faces: FaceSet) -> None:
-    entries = (contender(faces, "a", 0.5, learned_from=faces.sha256), contender(faces, "b", 0.9))
+    entries = (entry(faces, "a", 0.5, learned_from=faces.sha256), entry(faces, "b", 0.9))
     found = compare_entries(Entries(entries, faces), Split.PUBLIC_TEST, latency=False)
     assert found.warnings() == [w for w in found.warnings() if "PublicTest chose" in w and w.endswith(": a.")] != []
     assert "have learned from" in replace(found, split="Training").warnings()[0]
@@ -278,7 +278,7 @@ def test_files_hold_everything_and_no_face_but_the_page(comparison: Comparison, 
     rows = list(csv.DictReader((tmp_path / "table.csv").read_text().splitlines()))
     assert {row["model"] for row in rows} == {"poor", "good", "as-good", "six"}
     good = next(row for row in rows if row["model"] == "good")
-    assert float(good["accuracy"]) == pytest.approx(comparison.figures[1]["all"]["accuracy"])
+    assert float(good["accuracy"]) == pytest.approx(comparison.metrics[1]["all"]["accuracy"])
     page = (tmp_path / "report.html").read_text()
     for words in ("Which differences are noise", "noise", "Published figures", "do not publish", "Nothing was timed"):
         assert words in page
@@ -288,7 +288,7 @@ def test_files_hold_everything_and_no_face_but_the_page(comparison: Comparison, 
 
 
 def test_names_are_escaped(faces: FaceSet, tmp_path: Path) -> None:
-    entries = tuple(contender(faces, name, 0.5) for name in ("<b>a</b>", "b & c"))
+    entries = tuple(entry(faces, name, 0.5) for name in ("<b>a</b>", "b & c"))
     found = compare_entries(Entries(entries, faces), Split.PUBLIC_TEST, latency=False)
     write_comparison(found, tmp_path, PLAIN)
     assert "<b>a</b>" not in (tmp_path / "report.html").read_text()
@@ -308,13 +308,13 @@ def grid_cells(shares: dict[tuple[str, str], float], *, seeds: int = 1) -> dict[
 
 
 def test_voters_are_agreed_with_where_there_are_voters(comparison: Comparison, faces: FaceSet) -> None:
-    contenders = comparison.contenders
-    majority = [compare_with_votes(c.answers, c.selection, faces) for c in contenders]
+    entries = comparison.entries
+    majority = [compare_with_votes(c.predictions, c.selection, faces) for c in entries]
     shares = [told["majority"]["agreement"] for told in majority if told]
-    assert agreement(comparison, (1,)) == shares[1] > shares[0]
-    assert agreement(comparison, (0, 1)) == pytest.approx((shares[0] + shares[1]) / 2)
+    assert voter_agreement(comparison, (1,)) == shares[1] > shares[0]
+    assert voter_agreement(comparison, (0, 1)) == pytest.approx((shares[0] + shares[1]) / 2)
     silent = replace(comparison, faces=replace(faces, votes=None))
-    assert agreement(silent, (0, 1)) is None
+    assert voter_agreement(silent, (0, 1)) is None
 
 
 def test_effects_find_what_was_put_in() -> None:

@@ -1,6 +1,6 @@
-"""Contenders -> everything that a comparison says of them, as one value."""
+"""The comparison of models on the same faces: common rows, paired tests, disagreement, metrics, latency."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from mien._emotions import Emotion
 from mien._errors import DataError
-from mien.lab.compare.entries import Contender, Entries, gather
-from mien.lab.compare.latency import Costs, measure_costs
+from mien._metrics import HEADLINE
+from mien._progress import Progress, no_progress
+from mien.lab.compare.entries import Entries, Entry, load_entries
+from mien.lab.compare.latency import Latencies, measure_latency
 from mien.lab.data import FaceSet, Split
 from mien.lab.metrics import check_probabilities, compute_metrics
 from mien.lab.predictions import Predictions
@@ -21,7 +23,7 @@ from mien.lab.significance import Difference, accuracy_difference, f1_difference
 
 
 @dataclass(frozen=True, eq=False)
-class Common:
+class CommonRows:
     """``rows`` int64 ``[N]`` of the set with their ``labels`` ``[N]`` in ``emotions``, and ``probs`` ``[M, N, C]``.
 
     ``clean`` bool ``[N]``: rows whose pixels are no earlier row's; ``narrowed``: of any model, classes were left out.
@@ -45,66 +47,66 @@ class Common:
         return np.asarray(self.guesses == self.labels)
 
 
-def common_ground(contenders: Sequence[Contender]) -> Common:
-    """The faces and classes that all ``contenders`` share. Raises ``DataError`` where nothing is left to compare."""
-    names = " and ".join(c.name for c in contenders) if len(contenders) < 4 else f"these {len(contenders)} models"
-    emotions = tuple(e for e in contenders[0].emotions if all(e in c.emotions for c in contenders))
+def common_rows(entries: Sequence[Entry]) -> CommonRows:
+    """The faces and classes that all ``entries`` share. Raises ``DataError`` where nothing is left to compare."""
+    names = " and ".join(c.name for c in entries) if len(entries) < 4 else f"these {len(entries)} models"
+    emotions = tuple(e for e in entries[0].emotions if all(e in c.emotions for c in entries))
     if len(emotions) < 2:
         known = f"{emotions[0]} alone" if emotions else "none"
         raise DataError(f"{names}: the classes that all know are {known}; nothing can be compared")
-    rows = _shared_rows([c.answers for c in contenders], emotions)
+    rows = _shared_rows([c.predictions for c in entries], emotions)
     if not len(rows):
         raise DataError(f"{names}: no face is answered by all; compare them on the same split of the same set")
-    places = [np.searchsorted(c.answers.rows, rows) for c in contenders]
-    labels = [_labels(c.answers, place, emotions) for c, place in zip(contenders, places, strict=True)]
+    places = [np.searchsorted(c.predictions.rows, rows) for c in entries]
+    labels = [_labels(c.predictions, place, emotions) for c, place in zip(entries, places, strict=True)]
     if any(not np.array_equal(labels[0], other) for other in labels[1:]):
-        return _agreeing(contenders, rows, np.stack(labels), emotions)
-    return _of(contenders, places, rows, labels[0], emotions)
+        return _agreeing(entries, rows, np.stack(labels), emotions)
+    return _of(entries, places, rows, labels[0], emotions)
 
 
 def _agreeing(
-    contenders: Sequence[Contender], rows: NDArray[np.int64], labels: NDArray[np.int64], emotions: tuple[Emotion, ...]
-) -> Common:
+    entries: Sequence[Entry], rows: NDArray[np.int64], labels: NDArray[np.int64], emotions: tuple[Emotion, ...]
+) -> CommonRows:
     """A model of FER+ is judged by its votes, others by the labels of FER-2013: faces that both label alike."""
     same = (labels == labels[0]).all(0)
     if not same.any():
         raise DataError("the models are judged by other labels, and no face has the same in all; compare fewer of them")
-    places = [np.searchsorted(c.answers.rows, rows[same]) for c in contenders]
-    return _of(contenders, places, rows[same], labels[0][same], emotions)
+    places = [np.searchsorted(c.predictions.rows, rows[same]) for c in entries]
+    return _of(entries, places, rows[same], labels[0][same], emotions)
 
 
 def _of(
-    contenders: Sequence[Contender],
+    entries: Sequence[Entry],
     places: Sequence[NDArray[np.int64]],
     rows: NDArray[np.int64],
     labels: NDArray[np.int64],
     emotions: tuple[Emotion, ...],
-) -> Common:
-    probs = [_narrowed(c.answers, place, emotions) for c, place in zip(contenders, places, strict=True)]
-    narrowed = any(set(c.emotions) != set(emotions) for c in contenders)
-    clean = contenders[0].answers.clean[places[0]]
-    return Common(rows, labels, clean, np.stack(probs), emotions, narrowed)
+) -> CommonRows:
+    probs = [_narrowed(c.predictions, place, emotions) for c, place in zip(entries, places, strict=True)]
+    narrowed = any(set(c.emotions) != set(emotions) for c in entries)
+    clean = entries[0].predictions.clean[places[0]]
+    return CommonRows(rows, labels, clean, np.stack(probs), emotions, narrowed)
 
 
-def _shared_rows(answers: Sequence[Predictions], emotions: tuple[Emotion, ...]) -> NDArray[np.int64]:
+def _shared_rows(predictions: Sequence[Predictions], emotions: tuple[Emotion, ...]) -> NDArray[np.int64]:
     """Rows, ascending, that all answer and whose label is one of ``emotions`` for all."""
     shared: NDArray[np.int64] | None = None
-    for each in answers:
+    for each in predictions:
         known = np.array([emotion in emotions for emotion in each.emotions])
         rows = each.rows[known[each.labels]]
         if (np.diff(each.rows) <= 0).any():
-            raise DataError("answers must stand in the order of their rows, each once; write them again")
+            raise DataError("predictions must be in the order of their rows, each row once; write them again")
         shared = rows if shared is None else np.intersect1d(shared, rows)
     return shared if shared is not None else np.zeros(0, np.int64)
 
 
-def _labels(answers: Predictions, place: NDArray[np.int64], emotions: tuple[Emotion, ...]) -> NDArray[np.int64]:
-    index = np.array([emotions.index(e) if e in emotions else -1 for e in answers.emotions])
-    return np.asarray(index[answers.labels[place]], np.int64)
+def _labels(predictions: Predictions, place: NDArray[np.int64], emotions: tuple[Emotion, ...]) -> NDArray[np.int64]:
+    index = np.array([emotions.index(e) if e in emotions else -1 for e in predictions.emotions])
+    return np.asarray(index[predictions.labels[place]], np.int64)
 
 
-def _narrowed(answers: Predictions, place: NDArray[np.int64], emotions: tuple[Emotion, ...]) -> NDArray[np.float32]:
-    chosen = answers.probs[place][:, [answers.emotions.index(e) for e in emotions]].astype(np.float64)
+def _narrowed(predictions: Predictions, place: NDArray[np.int64], emotions: tuple[Emotion, ...]) -> NDArray[np.float32]:
+    chosen = predictions.probs[place][:, [predictions.emotions.index(e) for e in emotions]].astype(np.float64)
     total = chosen.sum(1, keepdims=True)
     even = np.full_like(chosen, 1 / len(emotions))  # where a model gives all of them nothing
     return np.asarray(np.where(total > 0, chosen / np.where(total > 0, total, 1), even), np.float32)
@@ -132,7 +134,7 @@ class Disagreement:
     divergence: NDArray[np.float64]
 
 
-def disagreement(common: Common) -> Disagreement:
+def disagreement(common: CommonRows) -> Disagreement:
     """How the models of ``common`` disagree on its faces."""
     guesses, right = common.guesses, common.right
     wrong, mean = ~right, common.probs.mean(0, dtype=np.float64)
@@ -154,7 +156,7 @@ def _majority(guesses: NDArray[np.int64], mean: NDArray[np.float64]) -> NDArray[
     return np.asarray((votes + mean / 2).argmax(1))  # a mean probability never outweighs a vote
 
 
-def _divergence(common: Common, mean: NDArray[np.float64]) -> NDArray[np.float64]:
+def _divergence(common: CommonRows, mean: NDArray[np.float64]) -> NDArray[np.float64]:
     single = np.stack([_entropy(check_probabilities(probs, common.labels, mean.shape[1])) for probs in common.probs])
     return np.asarray((_entropy(mean) - single.mean(0)).clip(min=0))
 
@@ -175,7 +177,7 @@ _RESAMPLES_A_PAIR = 400
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class PairedTest:
     """Two models by their places, on the ``n`` faces of ``emotions`` that both answer.
 
     ``accuracy`` and ``macro_f1`` are the first less the second with uncorrected p; ``accuracy_holm`` and ``f1_holm``
@@ -204,35 +206,35 @@ class Pair:
         return self.f1_holm < ALPHA
 
 
-def compare_pairs(contenders: Sequence[Contender], *, seed: int = 0) -> tuple[Pair, ...]:
+def compare_pairs(entries: Sequence[Entry], *, seed: int = 0) -> tuple[PairedTest, ...]:
     """Paired tests of all pairs, corrected for their number after Holm, each figure for itself."""
-    places = list(combinations(range(len(contenders)), 2))
+    places = list(combinations(range(len(entries)), 2))
     resamples = max(RESAMPLES, _RESAMPLES_A_PAIR * len(places))
-    found: dict[tuple[int, int], Pair] = {}
-    for group in _alike(contenders):
-        found |= _pairs_of(contenders, group, resamples, seed)
+    found: dict[tuple[int, int], PairedTest] = {}
+    for group in _alike(entries):
+        found |= _pairs_of(entries, group, resamples, seed)
     for first, second in places:
         if (first, second) not in found:
-            found |= _pairs_of(contenders, (first, second), resamples, seed)
+            found |= _pairs_of(entries, (first, second), resamples, seed)
     pairs = [found[place] for place in places]
     by_accuracy, by_f1 = holm([p.accuracy.p for p in pairs]), holm([p.macro_f1.p for p in pairs])
     corrected = zip(pairs, by_accuracy, by_f1, strict=True)
     return tuple(replace(pair, accuracy_holm=a, f1_holm=f) for pair, a, f in corrected)
 
 
-def _alike(contenders: Sequence[Contender]) -> list[tuple[int, ...]]:
+def _alike(entries: Sequence[Entry]) -> list[tuple[int, ...]]:
     """Places of models that answer the same rows in the same classes: one set of draws serves all their pairs."""
     groups: dict[tuple[object, ...], list[int]] = {}
-    for place, c in enumerate(contenders):
-        key = (frozenset(c.emotions), c.answers.rows.tobytes(), c.selection.protocol)
+    for place, c in enumerate(entries):
+        key = (frozenset(c.emotions), c.predictions.rows.tobytes(), c.selection.protocol)
         groups.setdefault(key, []).append(place)
     return [tuple(group) for group in groups.values() if len(group) > 1]
 
 
 def _pairs_of(
-    contenders: Sequence[Contender], group: tuple[int, ...], resamples: int, seed: int
-) -> dict[tuple[int, int], Pair]:
-    common = common_ground([contenders[place] for place in group])
+    entries: Sequence[Entry], group: tuple[int, ...], resamples: int, seed: int
+) -> dict[tuple[int, int], PairedTest]:
+    common = common_rows([entries[place] for place in group])
     differences = f1_differences(common.labels, common.guesses, len(common.emotions), resamples=resamples, seed=seed)
     return {
         (group[a], group[b]): _pair(common, (a, b), (group[a], group[b]), macro_f1)
@@ -240,55 +242,45 @@ def _pairs_of(
     }
 
 
-def _pair(common: Common, inside: tuple[int, int], places: tuple[int, int], macro_f1: Difference) -> Pair:
+def _pair(common: CommonRows, inside: tuple[int, int], places: tuple[int, int], macro_f1: Difference) -> PairedTest:
     first, second = (np.asarray(common.right[each]) for each in inside)
     test = mcnemar(first, second)
     accuracy = accuracy_difference(first, second)
     alone = test.first_alone, test.second_alone
-    return Pair(*places, len(common.rows), common.emotions, *alone, accuracy, macro_f1)
-
-
-# What the table of a comparison shows of each model, as `metrics.figures` names it; True: more is better.
-FIGURES = {
-    "accuracy": True,
-    "balanced_accuracy": True,
-    "macro_f1": True,
-    "log_loss": False,
-    "ece": False,
-}
+    return PairedTest(*places, len(common.rows), common.emotions, *alone, accuracy, macro_f1)
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """A finished comparison.
 
-    ``figures`` are each contender's own, of ``all`` its faces and the ``clean`` ones; ``common_figures`` those on the
-    faces and classes that all share; ``costs`` is ``None`` where nothing was timed.
+    ``metrics`` are each entry's own, of ``all`` its faces and the ``clean`` ones; ``common_metrics`` those on the
+    faces and classes that all share; ``latencies`` is ``None`` where nothing was timed.
     """
 
-    contenders: tuple[Contender, ...]
+    entries: tuple[Entry, ...]
     faces: FaceSet
     split: str
-    figures: tuple[dict[str, Any], ...]
-    common: Common
-    common_figures: tuple[dict[str, Any], ...]
-    pairs: tuple[Pair, ...]
+    metrics: tuple[dict[str, Any], ...]
+    common: CommonRows
+    common_metrics: tuple[dict[str, Any], ...]
+    pairs: tuple[PairedTest, ...]
     disagreement: Disagreement
-    costs: Costs | None
+    latencies: Latencies | None
 
-    def pair(self, first: int, second: int) -> tuple[Pair, int]:
+    def pair(self, first: int, second: int) -> tuple[PairedTest, int]:
         """The pair of two places, and 1 where it is told in that order, -1 where the other way round."""
         pair = next(p for p in self.pairs if {p.first, p.second} == {first, second})
         return pair, 1 if pair.first == first else -1
 
     def recall(self, place: int) -> dict[Emotion, float]:
         """The recall of every emotion of a model that its own faces have."""
-        found = self.figures[place]["all"]
-        return {e: found["recall"][e] for e in self.contenders[place].emotions if e not in found["absent"]}
+        found = self.metrics[place]["all"]
+        return {e: found["recall"][e] for e in self.entries[place].emotions if e not in found["absent"]}
 
     def warnings(self) -> list[str]:
         """What a reader must know before believing a figure."""
-        told, learned = [], [c.name for c in self.contenders if c.learned_from == self.faces.sha256]
+        told, learned = [], [c.name for c in self.entries if c.learned_from == self.faces.sha256]
         if learned and self.split == Split.PUBLIC_TEST:
             told.append(
                 f"PublicTest chose these models (their epoch, and where they are calibrated their temperature): their "
@@ -296,7 +288,7 @@ class Comparison:
             )
         elif learned and self.split != Split.PRIVATE_TEST:
             told.append(f"These models have learned from faces that judge them here: {', '.join(learned)}.")
-        if any("clean" not in each for each in self.figures):
+        if any("clean" not in each for each in self.metrics):
             told.append("No row is clean: the exact pixels of every face stand in an earlier split or row, too.")
         return told
 
@@ -307,14 +299,14 @@ def compare(
     split: Split | None,
     *,
     latency: bool = True,
-    report: Callable[[str], object] = lambda _: None,
+    progress: Progress = no_progress,
 ) -> Comparison:
-    """Compare what ``given`` names on ``split`` (``None``: all) of the set at ``data``; see ``contenders.gather``.
+    """Compare what ``given`` names on ``split`` (``None``: all) of the set at ``data``; see ``entries.load_entries``.
 
-    ``report`` hears what is done next. Raises ``DataError`` or ``ModelError`` that names what is wrong with which.
+    ``progress`` is called before each step. Raises ``DataError`` or ``ModelError`` that names what is wrong with which.
     """
-    entries = gather(given, data, split, report=report)
-    return compare_entries(entries, split, latency=latency, report=report)
+    entries = load_entries(given, data, split, progress=progress)
+    return compare_entries(entries, split, latency=latency, progress=progress)
 
 
 def compare_entries(
@@ -322,36 +314,36 @@ def compare_entries(
     split: Split | None,
     *,
     latency: bool = True,
-    report: Callable[[str], object] = lambda _: None,
+    progress: Progress = no_progress,
 ) -> Comparison:
     """As ``compare``, of what has answered already. Raises ``DataError`` for fewer than two."""
-    contenders = entries.contenders
-    if len(contenders) < 2:
-        named = contenders[0].name if contenders else "none"
+    models = entries.entries
+    if len(models) < 2:
+        named = models[0].name if models else "none"
         raise DataError(f"a comparison needs two models, and there is {named}; name another one")
-    report("figures")
-    common = common_ground(contenders)
-    own = tuple(c.answers.metrics() for c in contenders)
+    progress("figures")
+    common = common_rows(models)
+    own = tuple(c.predictions.metrics() for c in models)
     shared = tuple(compute_metrics(probs, common.labels, common.emotions) for probs in common.probs)
-    report("paired tests")
-    pairs, apart = compare_pairs(contenders), disagreement(common)
-    costs = measure_costs(contenders, report=report) if latency else None
+    progress("paired tests")
+    pairs, apart = compare_pairs(models), disagreement(common)
+    latencies = measure_latency(models, progress=progress) if latency else None
     name = str(split) if split else "all"
-    return Comparison(contenders, entries.faces, name, own, common, shared, pairs, apart, costs)
+    return Comparison(models, entries.faces, name, own, common, shared, pairs, apart, latencies)
 
 
 def over_seeds(comparison: Comparison) -> dict[str, dict[str, Any]]:
     """Recipe -> mean, standard deviation and number of its seeds, of every figure; of recipes with several alone."""
     groups: dict[tuple[str, tuple[str, ...]], list[int]] = {}
-    for place, c in enumerate(comparison.contenders):
+    for place, c in enumerate(comparison.entries):
         if c.seed:
             groups.setdefault((c.recipe, tuple(map(str, c.emotions))), []).append(place)
     found = {}
     for (recipe, _), places in groups.items():
-        if len({comparison.contenders[p].seed for p in places}) == len(places) > 1:
-            found[recipe] = {"n": len(places), "seeds": [comparison.contenders[p].seed for p in places]}
-            found[recipe] |= {key: _spread([comparison.figures[p]["all"][key] for p in places]) for key in FIGURES}
-            clean = [f["clean"]["accuracy"] for p in places if "clean" in (f := comparison.figures[p])]
+        if len({comparison.entries[p].seed for p in places}) == len(places) > 1:
+            found[recipe] = {"n": len(places), "seeds": [comparison.entries[p].seed for p in places]}
+            found[recipe] |= {key: _spread([comparison.metrics[p]["all"][key] for p in places]) for key in HEADLINE}
+            clean = [f["clean"]["accuracy"] for p in places if "clean" in (f := comparison.metrics[p])]
             found[recipe] |= {"clean_accuracy": _spread(clean)} if clean else {}
     return found
 

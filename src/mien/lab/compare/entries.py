@@ -1,14 +1,15 @@
-"""What is compared: kept answers of results/, runs, files of models, each with its answers for one set of faces."""
+"""The models of a comparison: recorded predictions, runs and files, each with its predictions for one set of faces."""
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mien._emotions import Emotion, class_set
 from mien._errors import DataError, ModelError, RecipeError
+from mien._progress import Progress, no_progress
 from mien.infer import PRECISIONS, Classifier
 from mien.lab.complexity import count_macs, count_parameters
 from mien.lab.data import FaceSet, Split
@@ -18,12 +19,10 @@ from mien.lab.models import Model, open_model
 from mien.lab.predictions import Predictions, Selection, load_recorded, predict_selection, read_metrics
 from mien.lab.recipe import load
 
-Report = Callable[[str], object]
-
 
 @dataclass(frozen=True, eq=False)
-class Contender:
-    """One model of a comparison and what it answers.
+class Entry:
+    """One model of a comparison and its predictions.
 
     - ``name``: unique in the comparison; ``recipe``, ``seed``: of its training, the seed empty where nobody says
     - ``source``: the folder or name it was given as; ``kind``: what answered, in words
@@ -31,7 +30,8 @@ class Contender:
     - ``int8_bytes``: of its int8 file, ``None`` where there is none
     - ``claim``: what a document says of it, as in ``metrics.json``
     - ``learned_from``: SHA-256 of the set that it was trained on, empty where nobody says
-    - ``model``: what can be timed, opened; ``None`` for kept answers, whose graph is made from ``plan``, their recipe
+    - ``model``: what can be timed, opened; ``None`` for recorded predictions, whose graph is made
+      from ``plan``, their recipe
     """
 
     name: str
@@ -39,7 +39,7 @@ class Contender:
     seed: str
     source: str
     kind: str
-    answers: Predictions
+    predictions: Predictions
     selection: Selection
     parameters: int | None = None
     macs: int | None = None
@@ -58,28 +58,30 @@ class Contender:
 
     @property
     def emotions(self) -> tuple[Emotion, ...]:
-        """Its classes, in the order of its answers."""
-        return self.answers.emotions
+        """Its classes, in the order of its probabilities."""
+        return self.predictions.emotions
 
 
 @dataclass(frozen=True, eq=False)
 class Entries:
-    """The ``contenders`` of a comparison, and the ``faces`` that they answer for."""
+    """The ``entries`` of a comparison, and the ``faces`` that they predict."""
 
-    contenders: tuple[Contender, ...]
+    entries: tuple[Entry, ...]
     faces: FaceSet
 
 
-def found_answers(root: Path = Path("results")) -> list[str]:
-    """Every folder below ``root`` that holds kept answers, sorted."""
+def recorded_folders(root: Path = Path("results")) -> list[str]:
+    """Every folder below ``root`` that holds recorded predictions, sorted."""
     return sorted(str(path.parent) for path in root.rglob("predictions.npz"))
 
 
-def gather(given: Sequence[str], data: Path | None, split: Split | None, *, report: Report = lambda _: None) -> Entries:
-    """The contenders that ``given`` names, answered for ``split`` (``None``: all faces) of the set at ``data``.
+def load_entries(
+    given: Sequence[str], data: Path | None, split: Split | None, *, progress: Progress = no_progress
+) -> Entries:
+    """The entries that ``given`` names, with predictions for ``split`` (``None``: all faces) of the set at ``data``.
 
-    A folder of results/ gives the answers kept in it, for every seed below it; anything else is opened and asked.
-    ``report`` hears the name of each before it is asked. Raises ``DataError`` or ``ModelError`` that names what is
+    A folder of results/ gives its recorded predictions, for every seed below it; any other model is opened and run.
+    ``progress`` is called with the name of each. Raises ``DataError`` or ``ModelError`` that names what is
     wrong with which of them.
     """
     places = [place for each in given for place in _places(each)]
@@ -89,22 +91,20 @@ def gather(given: Sequence[str], data: Path | None, split: Split | None, *, repo
     opened = {place: _open(place) for place in places if not _is_kept(Path(place))}
     size = max([model.size for model in opened.values()] or [0])
     (test,) = load_tests([data], _all_emotions(places, opened), size=size, label_map={})
-    contenders = []
+    entries = []
     for place in places:
-        report(place)
+        progress(place)
         model = opened.get(place)
-        contenders.append(_asked(place, model, test, split) if model else _kept(Path(place), test, split))
-    return Entries(named_apart(contenders), test.faces)
+        entries.append(_asked(place, model, test, split) if model else _kept(Path(place), test, split))
+    return Entries(unique_names(entries), test.faces)
 
 
-def named_apart(contenders: Sequence[Contender]) -> tuple[Contender, ...]:
-    """The contenders, those of equal names told apart by their seeds, else by where they come from."""
+def unique_names(entries: Sequence[Entry]) -> tuple[Entry, ...]:
+    """The entries, with seeds, else sources, added to equal names."""
     for part in (lambda c: f"seed {c.seed}" if c.seed else "", lambda c: c.source):
-        times = Counter(c.name for c in contenders)
-        contenders = [
-            replace(c, name=f"{c.name} ({part(c)})") if times[c.name] > 1 and part(c) else c for c in contenders
-        ]
-    return tuple(contenders)
+        times = Counter(c.name for c in entries)
+        entries = [replace(c, name=f"{c.name} ({part(c)})") if times[c.name] > 1 and part(c) else c for c in entries]
+    return tuple(entries)
 
 
 def _places(given: str) -> list[str]:
@@ -113,7 +113,7 @@ def _places(given: str) -> list[str]:
     if not path.is_dir() or _is_kept(path) or (path / "final.pt").is_file():
         return [given]
     seeds = sorted(folder for folder in path.glob("seed-*") if _is_kept(folder) or (folder / "final.pt").is_file())
-    below = [str(seed) for seed in seeds] or found_answers(path)  # of a family, or of results/ as a whole
+    below = [str(seed) for seed in seeds] or recorded_folders(path)  # of a family, or of results/ as a whole
     if not below:
         _refuse_unfinished(path)
     return below or [given]
@@ -162,20 +162,20 @@ def _recipe_of(folder: Path) -> dict[str, Any]:
     return said
 
 
-def _kept(folder: Path, test: TestSet, split: Split | None) -> Contender:
+def _kept(folder: Path, test: TestSet, split: Split | None) -> Entry:
     if split is None:
         raise DataError(f"{folder}: keeps answers for single splits; name one with --split, or name the run itself")
     said = read_metrics(folder)
-    answers, _ = load_recorded(folder, test.faces, split)
-    selection = select(test, answers.emotions, split)
+    predictions, _ = load_recorded(folder, test.faces, split)
+    selection = select(test, predictions.emotions, split)
     file = folder / "model.onnx"
-    return Contender(
+    return Entry(
         said["recipe"],
         said["recipe"],
         str(said["seed"]),
         str(folder),
-        "kept answers (fp32, calibrated)",
-        answers,
+        "recorded predictions (fp32, calibrated)",
+        predictions,
         selection,
         said.get("parameters"),
         said.get("macs"),
@@ -186,14 +186,14 @@ def _kept(folder: Path, test: TestSet, split: Split | None) -> Contender:
     )
 
 
-def _asked(place: str, model: Model, test: TestSet, split: Split | None) -> Contender:
+def _asked(place: str, model: Model, test: TestSet, split: Split | None) -> Entry:
     if model.trained is not None:
         model = _open(place, test.faces)  # calibrated on these faces, where they are the run's own
     selection = select(test, model.emotions, split or ALL)
     about = model.about
     kind = ", ".join(filter(None, (about.get("kind", ""), about.get("precision", ""))))
     known = _known_of(model)
-    return Contender(
+    return Entry(
         model.name,
         about.get("recipe", model.name),
         about.get("seed", str(known.get("seed", ""))),
@@ -211,7 +211,7 @@ def _asked(place: str, model: Model, test: TestSet, split: Split | None) -> Cont
 
 
 def _known_of(model: Model) -> dict[str, Any]:
-    """Cost and claim: counted in a run's net, read from the card or the figures beside a file."""
+    """Parameters, MACs and claim: counted in a run's net, read from the card or the figures beside a file."""
     if model.trained is not None:
         net, recipe = model.trained.net, model.trained.recipe
         claim = _claim(recipe.name, asdict(recipe.claim))

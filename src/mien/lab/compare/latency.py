@@ -1,7 +1,7 @@
-"""What an answer costs: every model timed in the same minutes, on one thread, through the same ONNX Runtime.
+"""Latency of each model: all are timed in the same minutes, on one thread, through the same ONNX Runtime.
 
-A file of the contract is timed as it is. Of kept answers and of runs the graph of the recipe is exported with fresh
-weights: time and size do not depend on what the weights are, and no run has to be at hand.
+A file of the contract is timed as it is. Of recorded predictions and of runs the graph of the recipe is exported with
+fresh weights: time and size do not depend on what the weights are, and no run has to be at hand.
 """
 
 import os
@@ -19,8 +19,9 @@ from mien._emotions import class_set
 from mien._errors import MienError
 from mien._framing import FER2013
 from mien._measure import machine, median_ms
+from mien._progress import Progress, no_progress
 from mien.infer import PRECISIONS, Classifier
-from mien.lab.compare.entries import Contender
+from mien.lab.compare.entries import Entry
 from mien.lab.export.calibrate import Calibration
 from mien.lab.export.onnx import describe, export_fp32, export_int8
 from mien.lab.recipe import Recipe, dump, parse
@@ -29,7 +30,7 @@ from mien.lab.train.run import build_net
 BATCHES = (1, 64)
 _ROUNDS = 5
 _SECONDS = 0.15  # of one model in one round
-_CROPS_FOR_RANGES = 32  # of an int8 graph whose answers nobody reads
+_CROPS_FOR_RANGES = 32  # for an int8 graph that is only timed
 
 Crops = NDArray[np.uint8]
 Call = Callable[[Crops], object]
@@ -45,8 +46,8 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What one model costs: ``timings`` by precision and batch, ``bytes`` of its files, ``graph`` in words.
+class Latency:
+    """Latency of one model: ``timings`` by precision and batch, ``bytes`` of its files, ``graph`` in words.
 
     ``reason`` says why it, or its int8 file, was not timed.
     """
@@ -57,73 +58,73 @@ class Cost:
     reason: str = ""
 
     def timing(self, precision: str, batch: int) -> Timing | None:
-        """What a face costs in batches of so many; ``None`` where that was not timed."""
+        """The time of one face in batches of this size; ``None`` where it was not timed."""
         return self.timings.get((precision, batch))
 
 
 @dataclass(frozen=True)
-class Costs:
-    """One ``Cost`` for each contender, in their order, and the ``setting`` that they were measured in."""
+class Latencies:
+    """One ``Latency`` for each entry, in their order, and the ``setting`` that they were measured in."""
 
-    each: tuple[Cost, ...]
+    each: tuple[Latency, ...]
     setting: Mapping[str, str]
 
 
-def measure_costs(
-    contenders: Sequence[Contender],
+def measure_latency(
+    entries: Sequence[Entry],
     *,
     seconds: float = _SECONDS,
     rounds: int = _ROUNDS,
-    report: Callable[[str], object] = lambda _: None,
-) -> Costs:
-    """Time every contender, all of them in each of ``rounds``, so that a slow minute slows all.
+    progress: Progress = no_progress,
+) -> Latencies:
+    """Time every entry, all of them in each of ``rounds``, so that a slow minute slows all.
 
-    What cannot be timed stands there with its reason. ``report`` hears what is done next.
+    A model that cannot be timed has a reason instead. ``progress`` is called before each step.
     """
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     with TemporaryDirectory(prefix="mien-compare-") as folder:
         prepared: dict[tuple[str, ...], _Prepared] = {}
         of_each = []
-        for place, contender in enumerate(contenders):
-            key = _same_graph(contender, place)
+        for place, entry in enumerate(entries):
+            key = _same_graph(entry, place)
             if key not in prepared:
-                report(f"{contender.name}: graph")
-                prepared[key] = _prepare(contender, Path(folder) / str(place))
+                progress(f"{entry.name}: graph")
+                prepared[key] = _prepare(entry, Path(folder) / str(place))
             of_each.append(prepared[key])
-        report("timing")
+        progress("timing")
         timed = _time(list(prepared.values()), seconds, rounds)
-    costs = dict(zip(prepared, timed, strict=True))
-    return Costs(tuple(costs[_same_graph(c, place)] for place, c in enumerate(contenders)), _setting(load, rounds))
+    latencies = dict(zip(prepared, timed, strict=True))
+    return Latencies(tuple(latencies[_same_graph(c, place)] for place, c in enumerate(entries)), _setting(load, rounds))
 
 
 @dataclass(frozen=True)
 class _Prepared:
     calls: Mapping[str, Call]
     size: int
-    cost: Cost
+    latency: Latency
 
 
-def _same_graph(contender: Contender, place: int) -> tuple[str, ...]:
-    """What contenders of one recipe share: seeds of it have one graph."""
-    recipe = _recipe(contender)
+def _same_graph(entry: Entry, place: int) -> tuple[str, ...]:
+    """What entries of one recipe share: seeds of it have one graph."""
+    recipe = _recipe(entry)
     if recipe is None:
         return ("file", str(place))
     said = dump(recipe)
     return "recipe", str(said["net"]), str(said["data"]["classes"]), str(said["data"]["size"])
 
 
-def _recipe(contender: Contender) -> Recipe | None:
-    if contender.model is not None and contender.model.trained is not None:
-        return contender.model.trained.recipe
-    return parse(contender.plan, where=contender.source) if contender.plan is not None else None
+def _recipe(entry: Entry) -> Recipe | None:
+    if entry.model is not None and entry.model.trained is not None:
+        return entry.model.trained.recipe
+    return parse(entry.plan, where=entry.source) if entry.plan is not None else None
 
 
-def _prepare(contender: Contender, folder: Path) -> _Prepared:
-    recipe = _recipe(contender)
+def _prepare(entry: Entry, folder: Path) -> _Prepared:
+    recipe = _recipe(entry)
     try:
-        return _of_recipe(recipe, folder) if recipe else _of_file(contender)
+        return _of_recipe(recipe, folder) if recipe else _of_file(entry)
     except Exception as error:  # the exporter raises whatever its parts raise; one net must not cost the whole report
-        return _Prepared({}, 1, Cost(reason=f"cannot be exported ({_line(error)})"))
+        return _Prepared({}, 1, Latency(reason=f"cannot be exported ({_line(error)})"))
 
 
 def _of_recipe(recipe: Recipe, folder: Path) -> _Prepared:
@@ -143,18 +144,18 @@ def _of_recipe(recipe: Recipe, folder: Path) -> _Prepared:
     there = {precision: path for precision, path in files.items() if path.is_file()}
     sizes = {precision: path.stat().st_size for precision, path in there.items()}
     calls = {precision: Classifier(path) for precision, path in there.items()}
-    return _Prepared(calls, size, Cost({}, sizes, "exported from the recipe, weights as they start", reason))
+    return _Prepared(calls, size, Latency({}, sizes, "exported from the recipe, weights as they start", reason))
 
 
 def _line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:160]
 
 
-def _of_file(contender: Contender) -> _Prepared:
-    model = contender.model
+def _of_file(entry: Entry) -> _Prepared:
+    model = entry.model
     assert model is not None
     if "precision" not in model.about:  # somebody's file, with its adapter
-        return _Prepared({contender.precision: model}, model.size, Cost({}, {}, "file as it is, through its adapter"))
+        return _Prepared({entry.precision: model}, model.size, Latency({}, {}, "file as it is, through its adapter"))
     files = {model.about["precision"]: model.path}
     for precision, name in PRECISIONS.items():
         beside = model.path.parent / name
@@ -162,10 +163,10 @@ def _of_file(contender: Contender) -> _Prepared:
             files.setdefault(precision, beside)
     sizes = {precision: path.stat().st_size for precision, path in files.items()}
     calls = {precision: Classifier(path) for precision, path in files.items()}
-    return _Prepared(calls, model.size, Cost({}, sizes, "file as it is"))
+    return _Prepared(calls, model.size, Latency({}, sizes, "file as it is"))
 
 
-def _time(prepared: Sequence[_Prepared], seconds: float, rounds: int) -> list[Cost]:
+def _time(prepared: Sequence[_Prepared], seconds: float, rounds: int) -> list[Latency]:
     taken: list[dict[tuple[str, int], list[float]]] = [{} for _ in prepared]
     failed = ["" for _ in prepared]
     for _ in range(rounds):
@@ -175,7 +176,7 @@ def _time(prepared: Sequence[_Prepared], seconds: float, rounds: int) -> list[Co
             except MienError as error:
                 failed[place] = str(error)
     return [
-        Cost(_over_rounds(times), each.cost.bytes, each.cost.graph, each.cost.reason or reason)
+        Latency(_over_rounds(times), each.latency.bytes, each.latency.graph, each.latency.reason or reason)
         for each, times, reason in zip(prepared, taken, failed, strict=True)
     ]
 

@@ -77,7 +77,7 @@ def recall_plot(comparison: Comparison, order: Sequence[int]) -> str:
             known[emotion] = None
     for emotion in sorted(known, key=tuple(Emotion).index):
         axis.plot([], [], "o", color=emotion.color, label=str(emotion))
-    axis.set_yticks(range(len(order)), [comparison.contenders[p].name for p in reversed(order)])
+    axis.set_yticks(range(len(order)), [comparison.entries[p].name for p in reversed(order)])
     axis.set_ylim(-0.6, len(order) - 0.4)
     axis.set_xlim(0, 100)
     axis.set_xlabel("recall, %")

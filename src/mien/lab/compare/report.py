@@ -8,37 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien._emotions import Emotion
-from mien._format import p_value, percent, percent_interval, points, short_count
-from mien._metrics import format_metric_interval
-from mien.lab.compare.compare import ALPHA, FIGURES, Comparison, Pair, over_seeds
-from mien.lab.compare.latency import BATCHES, Cost, Timing
+from mien._format import p_value, percent, points, short_count
+from mien._metrics import HEADLINE, METRICS, format_metric, format_metric_interval, metric_name
+from mien.lab.compare.compare import ALPHA, Comparison, PairedTest, over_seeds
+from mien.lab.compare.latency import BATCHES, Latency, Timing
 from mien.lab.compare.plots import Point, pareto, recall_plot
 from mien.lab.html import Tile, columns, details, facts, gallery, headline, note, page, paragraph, section, table
 from mien.lab.html.blocks import Section
 from mien.lab.significance import Difference
-
-# Figure -> its heading.
-HEADINGS = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced",
-    "macro_f1": "macro F1",
-    "log_loss": "log loss",
-    "ece": "ECE",
-}
-
-
-# Figures that are no shares; all others are told in per cent.
-PLAIN = ("log_loss", "brier", "ece")
-
-
-def figure(key: str, value: float) -> str:
-    """A figure as ``metrics.figures`` names it: a share in per cent, else three decimals."""
-    return f"{value:.3f}" if key in PLAIN else percent(value)
-
-
-def heading(key: str) -> str:
-    """A figure for people: ``recall.sad`` is the recall of sad."""
-    return HEADINGS.get(key, key.replace(".", " of ").replace("_", " ").replace("f1", "F1"))
 
 
 def count(value: float | None) -> str | None:
@@ -61,18 +38,18 @@ def differences_in_words(comparison: Comparison, figure_name: str) -> list[str]:
                 continue
             pair, sign = comparison.pair(place, other)
             found, differs = told(pair, figure_name)
-            name = comparison.contenders[other].name
+            name = comparison.entries[other].name
             if not differs:
                 alike.append(name)
             elif sign * found.value > 0:
                 beaten.append(f"{name} by {100 * sign * found.value:.1f}")
         parts = [f"better than {_listed(beaten)} points" if beaten else "better than none"]
         parts += [f"not to be told from {_listed(alike)}"] if alike else []
-        sentences.append(f"{comparison.contenders[place].name}: {'; '.join(parts)}.")
+        sentences.append(f"{comparison.entries[place].name}: {'; '.join(parts)}.")
     return sentences
 
 
-def told(pair: Pair, figure_name: str) -> tuple[Difference, bool]:
+def told(pair: PairedTest, figure_name: str) -> tuple[Difference, bool]:
     """The difference of a pair in ``accuracy`` or ``macro_f1``, and whether it is more than noise."""
     if figure_name == "accuracy":
         return pair.accuracy, pair.accuracy_differs
@@ -81,8 +58,8 @@ def told(pair: Pair, figure_name: str) -> tuple[Difference, bool]:
 
 def ranking(comparison: Comparison) -> list[int]:
     """Places, the highest accuracy on the common faces first."""
-    scores = [figures["accuracy"] for figures in comparison.common_figures]
-    return sorted(range(len(scores)), key=lambda place: (-scores[place], comparison.contenders[place].name))
+    scores = [figures["accuracy"] for figures in comparison.common_metrics]
+    return sorted(range(len(scores)), key=lambda place: (-scores[place], comparison.entries[place].name))
 
 
 def account(reasons: Mapping[str, int]) -> str:
@@ -107,14 +84,14 @@ def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
 
 
-def cost_section(comparison: Comparison) -> Section:
+def latency_section(comparison: Comparison) -> Section:
     """Accuracy on the common faces against latency and against parameters; the measurement says how it was made."""
     plots, good = [], "accuracy on the common faces" if comparison.common.narrowed else "accuracy"
-    timed = _points(comparison, [_own_ms(comparison, place) for place in range(len(comparison.contenders))])
+    timed = _points(comparison, [_own_ms(comparison, place) for place in range(len(comparison.entries))])
     if timed:
         caption = "On the line: no other model is both faster and better. Lines through points: 95 % intervals."
         plots.append(pareto(timed, label="milliseconds a face, one thread, batch 1", good=good, caption=caption))
-    sized = _points(comparison, [c.parameters and c.parameters / 1e6 for c in comparison.contenders])
+    sized = _points(comparison, [c.parameters and c.parameters / 1e6 for c in comparison.entries])
     if sized:
         caption = "On the line: no other model is both smaller and better."
         plots.append(pareto(sized, label="millions of parameters", good=good, caption=caption))
@@ -122,35 +99,35 @@ def cost_section(comparison: Comparison) -> Section:
     return section("What accuracy costs", *blocks, *_timings(comparison), *_left_out(comparison))
 
 
-def _points(comparison: Comparison, costs: list[float | None]) -> list[Point]:
+def _points(comparison: Comparison, latencies: list[float | None]) -> list[Point]:
     return [
         Point(c.name, cost, f["accuracy"], (f["interval"][0], f["interval"][1]))
-        for c, f, cost in zip(comparison.contenders, comparison.common_figures, costs, strict=True)
+        for c, f, cost in zip(comparison.entries, comparison.common_metrics, latencies, strict=True)
         if cost
     ]
 
 
 def _own_ms(comparison: Comparison, place: int) -> float | None:
     """Of the graph whose accuracy is shown, and no faster sibling of it."""
-    if comparison.costs is None:
+    if comparison.latencies is None:
         return None
-    found = comparison.costs.each[place].timing(comparison.contenders[place].precision, 1)
+    found = comparison.latencies.each[place].timing(comparison.entries[place].precision, 1)
     return found.ms if found else None
 
 
 def _timings(comparison: Comparison) -> list[str]:
-    if comparison.costs is None:
+    if comparison.latencies is None:
         return [paragraph("Nothing was timed (--no-latency).")]
-    costs, setting = comparison.costs.each, comparison.costs.setting
-    kinds = [k for k in ("fp32", "int8", "as it is") if any((k, 1) in cost.timings for cost in costs)]
+    latencies, setting = comparison.latencies.each, comparison.latencies.setting
+    kinds = [k for k in ("fp32", "int8", "as it is") if any((k, 1) in cost.timings for cost in latencies)]
     header = ["model", *(f"{kind}, batch {batch}" for kind in kinds for batch in BATCHES)]
     header += [f"{kind}, MB" for kind in kinds if kind != "as it is"] + ["graph"]
     rows = []
     for place in ranking(comparison):
-        cost = costs[place]
+        cost = latencies[place]
         times = [_ms(cost.timing(kind, batch)) for kind in kinds for batch in BATCHES]
         sizes = [_mb(cost, kind) for kind in kinds if kind != "as it is"]
-        rows.append([comparison.contenders[place].name, *times, *sizes, cost.graph or None])
+        rows.append([comparison.entries[place].name, *times, *sizes, cost.graph or None])
     caption = (
         "Milliseconds a face: of the round that was disturbed least, in brackets the median and the slowest round."
     )
@@ -177,9 +154,9 @@ def _busy(setting: Mapping[str, str]) -> list[str]:
 
 
 def _left_out(comparison: Comparison) -> list[str]:
-    if comparison.costs is None:
+    if comparison.latencies is None:
         return []
-    named = zip(comparison.contenders, comparison.costs.each, strict=True)
+    named = zip(comparison.entries, comparison.latencies.each, strict=True)
     reasons = {c.name: cost.reason for c, cost in named if cost.reason}
     return [paragraph("Not timed, or not in whole:"), facts(reasons)] if reasons else []
 
@@ -188,7 +165,7 @@ def _ms(timing: Timing | None) -> str | None:
     return f"{timing.ms:.2f} ({timing.median:.2f}, {timing.slowest:.2f})" if timing else None
 
 
-def _mb(cost: Cost, kind: str) -> str | None:
+def _mb(cost: Latency, kind: str) -> str | None:
     return f"{cost.bytes[kind] / 1e6:.1f}" if kind in cost.bytes else None
 
 
@@ -223,7 +200,7 @@ def disagreement_section(comparison: Comparison) -> Section:
 
 def _matrix(comparison: Comparison, values: NDArray[np.float64], caption: str) -> str:
     order = ranking(comparison)
-    names = [comparison.contenders[place].name for place in order]
+    names = [comparison.entries[place].name for place in order]
     rows = [
         [f"{number} {name}", *("·" if a == b and not values[a, b] else f"{100 * values[a, b]:.0f} %" for b in order)]
         for number, (name, a) in enumerate(zip(names, order, strict=True), 1)
@@ -244,7 +221,7 @@ def _tiles(comparison: Comparison) -> list[Tile]:
         for place in order:
             probs = common.probs[place, face]
             guess = int(probs.argmax())
-            said.append(f"{comparison.contenders[place].name} {common.emotions[guess]} {100 * probs[guess]:.0f} %")
+            said.append(f"{comparison.entries[place].name} {common.emotions[guess]} {100 * probs[guess]:.0f} %")
         label = common.emotions[common.labels[face]]
         image = faces.images[place_of[int(common.rows[face])]].numpy()
         tiles.append(Tile(image, f"row {common.rows[face]}, labelled {label}: {'; '.join(said)}"))
@@ -253,9 +230,6 @@ def _tiles(comparison: Comparison) -> list[Tile]:
 
 # Points of difference that get the full colour.
 _FULL = 0.2
-
-
-_FIGURES = {"accuracy": "Accuracy", "macro_f1": "Macro F1"}
 
 
 def noise_section(comparison: Comparison) -> Section:
@@ -267,8 +241,9 @@ def noise_section(comparison: Comparison) -> Section:
             "points the model of its row is better or worse than that of its column; the stronger the colour, the more."
         )
     ]
-    for key, name in _FIGURES.items():
-        blocks += [f"<h3>{name}</h3>", _matrix_report_pairs(comparison, key)]
+    for key in ("accuracy", "macro_f1"):
+        name = metric_name(key)
+        blocks += [f"<h3>{name[0].upper()}{name[1:]}</h3>", _test_matrix(comparison, key)]
     sentences = "".join(paragraph(text) for text in differences_in_words(comparison, "accuracy"))
     blocks.append(details("The differences in accuracy in sentences", sentences))
     blocks.append(details(f"All {len(comparison.pairs)} tests with their numbers", _tests(comparison)))
@@ -281,12 +256,12 @@ def noise_section(comparison: Comparison) -> Section:
     return section("Which differences are noise", *blocks)
 
 
-def _matrix_report_pairs(comparison: Comparison, key: str) -> str:
+def _test_matrix(comparison: Comparison, key: str) -> str:
     order = ranking(comparison)
     rows, shade = [], []
     for number, place in enumerate(order, 1):
         cells = [_cell(comparison, place, other, key) for other in order]
-        rows.append([f"{number} {comparison.contenders[place].name}", *(text for text, _ in cells)])
+        rows.append([f"{number} {comparison.entries[place].name}", *(text for text, _ in cells)])
         shade.append([strength for _, strength in cells])
     return table(["row against column", *(str(number) for number, _ in enumerate(order, 1))], rows, shade=shade)
 
@@ -308,8 +283,8 @@ def _tests(comparison: Comparison) -> str:
     return table(header, [_test(comparison, pair) for pair in comparison.pairs])
 
 
-def _test(comparison: Comparison, pair: Pair) -> list[str]:
-    first, second = (comparison.contenders[place].name for place in (pair.first, pair.second))
+def _test(comparison: Comparison, pair: PairedTest) -> list[str]:
+    first, second = (comparison.entries[place].name for place in (pair.first, pair.second))
     accuracy, f1 = pair.accuracy, pair.macro_f1
     return [
         first,
@@ -329,7 +304,7 @@ def _test(comparison: Comparison, pair: Pair) -> list[str]:
     ]
 
 
-def verdict(first: str, second: str, pair: Pair) -> str:
+def verdict(first: str, second: str, pair: PairedTest) -> str:
     """What both tests of a pair say together, in words."""
     ahead = [
         (first if found.value > 0 else second, name)
@@ -346,27 +321,27 @@ def verdict(first: str, second: str, pair: Pair) -> str:
     return ", ".join(f"{name} in {figure}" for name, figure in ahead)
 
 
-def report(comparison: Comparison, provenance: Mapping[str, str]) -> str:
+def comparison_page(comparison: Comparison, provenance: Mapping[str, str]) -> str:
     """The whole page. It shows faces of the data set: it is for this computer alone."""
     sections = [
         section("Figures", *map(note, comparison.warnings()), _headline(comparison), *_table(comparison)),
         noise_section(comparison),
-        cost_section(comparison),
+        latency_section(comparison),
         section("Recall by class", recall_plot(comparison, ranking(comparison)), _recalls(comparison)),
         disagreement_section(comparison),
         *seeds_sections(comparison),
         *claims_sections(comparison),
         section("What was judged", *_judged(comparison)),
     ]
-    count = len(comparison.contenders)
+    count = len(comparison.entries)
     lead = f"{count} models on the same faces: what each is worth, which differences are noise, and what they cost."
     return page("Comparison", sections, lead=lead, provenance=provenance, faces=True)
 
 
 def _headline(comparison: Comparison) -> str:
-    order, common = ranking(comparison), comparison.common_figures
+    order, common = ranking(comparison), comparison.common_metrics
     first, second = order[0], order[1]
-    best = comparison.contenders[first]
+    best = comparison.entries[first]
     pair, sign = comparison.pair(first, second)
     lead = sign * pair.accuracy.value
     verdict = f"p {p_value(pair.accuracy_holm)} after correction" if pair.accuracy_differs else "that is noise"
@@ -375,11 +350,12 @@ def _headline(comparison: Comparison) -> str:
         {
             f"accuracy of {best.name}, the best": (
                 percent(common[first]["accuracy"]),
-                f"{percent_interval(common[first]['interval'])}, on the {common[first]['n']:,} common faces",
+                f"{format_metric_interval('accuracy', common[first]['interval'])}, "
+                f"on the {common[first]['n']:,} common faces",
             ),
             "ahead of the next": (
                 f"{100 * lead:.1f} points",
-                f"{comparison.contenders[second].name}; {verdict}",
+                f"{comparison.entries[second].name}; {verdict}",
             ),
             "pairs that differ beyond noise": (
                 f"{real} of {len(comparison.pairs)}",
@@ -418,7 +394,7 @@ def _table(comparison: Comparison) -> list[str]:
 
 
 def _row(comparison: Comparison, place: int) -> list[str | int | None]:
-    c, own = comparison.contenders[place], comparison.figures[place]
+    c, own = comparison.entries[place], comparison.metrics[place]
     f = own["all"]
     size = int8_bytes(comparison, place)
     return [
@@ -426,8 +402,8 @@ def _row(comparison: Comparison, place: int) -> list[str | int | None]:
         percent(f["accuracy"]),
         format_metric_interval("accuracy", f["interval"]),
         percent(own["clean"]["accuracy"]) if "clean" in own else None,
-        *(figure(key, f[key]) for key in list(FIGURES)[1:]),
-        percent(comparison.common_figures[place]["accuracy"]),
+        *(format_metric(key, f[key]) for key in HEADLINE[1:]),
+        percent(comparison.common_metrics[place]["accuracy"]),
         len(c.emotions),
         f"{f['n']:,}",
         count(c.parameters),
@@ -439,11 +415,11 @@ def _row(comparison: Comparison, place: int) -> list[str | int | None]:
 
 
 def int8_bytes(comparison: Comparison, place: int) -> int | None:
-    """Of the contender's own int8 file, else of the one that was made to be timed."""
-    own = comparison.contenders[place].int8_bytes
-    if own is not None or comparison.costs is None:
+    """Of the entry's own int8 file, else of the one that was made to be timed."""
+    own = comparison.entries[place].int8_bytes
+    if own is not None or comparison.latencies is None:
         return own
-    return comparison.costs.each[place].bytes.get("int8")
+    return comparison.latencies.each[place].bytes.get("int8")
 
 
 def _best(comparison: Comparison) -> set[tuple[int, int]]:
@@ -452,21 +428,21 @@ def _best(comparison: Comparison) -> set[tuple[int, int]]:
     found = set()
     if not comparison.common.narrowed:
         for key, column in columns.items():
-            values = [f["all"][key] for f in comparison.figures]
-            found.add((values.index(max(values) if FIGURES[key] else min(values)), column))
-        if all("clean" in f for f in comparison.figures):
-            clean = [f["clean"]["accuracy"] for f in comparison.figures]
+            values = [f["all"][key] for f in comparison.metrics]
+            found.add((values.index(max(values) if METRICS[key].higher_is_better else min(values)), column))
+        if all("clean" in f for f in comparison.metrics):
+            clean = [f["clean"]["accuracy"] for f in comparison.metrics]
             found.add((clean.index(max(clean)), 3))
     found.add((ranking(comparison)[0], 8))
     return found
 
 
 def _recalls(comparison: Comparison) -> str:
-    emotions = [e for e in Emotion if any(e in c.emotions for c in comparison.contenders)]
+    emotions = [e for e in Emotion if any(e in c.emotions for c in comparison.entries)]
     order = ranking(comparison)
     recalls = [comparison.recall(place) for place in order]
     rows = [
-        [comparison.contenders[place].name, *(f"{100 * r[e]:.0f}" if e in r else None for e in emotions)]
+        [comparison.entries[place].name, *(f"{100 * r[e]:.0f}" if e in r else None for e in emotions)]
         for place, r in zip(order, recalls, strict=True)
     ]
     shade = [[r.get(e) for e in emotions] for r in recalls]
@@ -481,28 +457,28 @@ def seeds_sections(comparison: Comparison) -> list[Section]:
         return []
     rows = []
     for recipe, found in groups.items():
-        cells = [f"{figure(k, found[k]['mean'])} ± {_spread(k, found[k]['sd'])}" for k in FIGURES]
+        cells = [f"{format_metric(k, found[k]['mean'])} ± {_spread(k, found[k]['sd'])}" for k in HEADLINE]
         rows.append([recipe, found["n"], ", ".join(found["seeds"]), *cells])
-    header = ["recipe", "n", "seeds", *(HEADINGS[key] for key in FIGURES)]
+    header = ["recipe", "n", "seeds", *(metric_name(key, short=True) for key in HEADLINE)]
     caption = "Mean and standard deviation over seeds, on all faces: what training again changes."
     return [section("Over seeds", table(header, rows, caption=caption))]
 
 
 def _spread(key: str, value: float) -> str:
-    return f"{value:.3f}" if key in PLAIN else f"{100 * value:.1f}"
+    return f"{value:.3f}" if not METRICS[key].is_share else f"{100 * value:.1f}"
 
 
 def claims_sections(comparison: Comparison) -> list[Section]:
     """What documents claim beside what is measured; nothing where no document claims a figure."""
     rows, splits = [], {}
     for place in ranking(comparison):
-        c = comparison.contenders[place]
-        for key, theirs, ours in claimed(c.claim, comparison.figures[place]["all"]):
+        c = comparison.entries[place]
+        for key, theirs, ours in claimed(c.claim, comparison.metrics[place]["all"]):
             splits[str(c.claim["document"])] = str(c.claim["split"])
             changed = "as published" if c.claim["variant"] == "faithful" else str(c.claim["variant"])
-            said = [figure(key, theirs), figure(key, ours)]
-            gap = f"{ours - theirs:+.3f}" if key in PLAIN else points(ours - theirs)
-            rows.append([c.name, str(c.claim["document"]), changed, heading(key), *said, gap])
+            said = [format_metric(key, theirs), format_metric(key, ours)]
+            gap = f"{ours - theirs:+.3f}" if key in METRICS and not METRICS[key].is_share else points(ours - theirs)
+            rows.append([c.name, str(c.claim["document"]), changed, metric_name(key), *said, gap])
     if not rows:
         return []
     header = ["model", "document", "variant", "figure", "claimed", "measured here", "difference"]
@@ -516,15 +492,15 @@ def claims_sections(comparison: Comparison) -> list[Section]:
 
 def _judged(comparison: Comparison) -> list[str]:
     rows = [
-        [c.name, c.kind, f"{len(c.answers.rows):,} of {c.selection.total:,}", account(c.selection.account)]
-        for c in comparison.contenders
+        [c.name, c.kind, f"{len(c.predictions.rows):,} of {c.selection.total:,}", account(c.selection.account)]
+        for c in comparison.entries
     ]
     common = comparison.common
     terms = {
         "split": comparison.split,
         "faces of all models": f"{len(common.rows):,}, {int(common.clean.sum()):,} of them clean",
         "classes of all models": ", ".join(common.emotions),
-        "labels": "; ".join(sorted({c.selection.protocol for c in comparison.contenders})),
+        "labels": "; ".join(sorted({c.selection.protocol for c in comparison.entries})),
         "tests": f"McNemar, exact, on accuracy; paired bootstrap on macro F1; Holm's correction; alarm level {ALPHA}",
         "pairs": "each pair on the faces whose label both know, answers narrowed to the classes that both know",
     }

@@ -10,11 +10,18 @@ from numpy.typing import NDArray
 
 from mien._emotions import Emotion
 from mien._format import p_value, percent, points
-from mien._metrics import format_metric_interval
-from mien.lab.compare import report as words
+from mien._metrics import HEADLINE, format_metric, format_metric_interval, metric_name
 from mien.lab.compare.plots import effect_plot
-from mien.lab.compare.report import claims_sections, cost_section, disagreement_section, noise_section, seeds_sections
-from mien.lab.compare.study import FIGURES, Effect, Setting, Study
+from mien.lab.compare.report import (
+    claims_sections,
+    count,
+    disagreement_section,
+    latency_section,
+    millions,
+    noise_section,
+    seeds_sections,
+)
+from mien.lab.compare.study import EFFECT_METRICS, Effect, Setting, Study
 from mien.lab.compare.write import as_csv, as_json, save_json, table_rows
 from mien.lab.files import save_text
 from mien.lab.html import details, facts, note, page, paragraph, section, table, write_page
@@ -23,7 +30,6 @@ from mien.lab.html.blocks import Section
 # What document 002 finds confused, in both directions: its Results.
 NAMED_PAIRS = ((Emotion.FEAR, Emotion.HAPPY), (Emotion.ANGRY, Emotion.HAPPY))
 _MOST = 3  # confusions told of every setting
-_TOLD = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "ece")
 
 
 def keep_study(study: Study, folder: Path, provenance: Mapping[str, str]) -> Path:
@@ -36,7 +42,7 @@ def keep_study(study: Study, folder: Path, provenance: Mapping[str, str]) -> Pat
 
 def write_study(study: Study, folder: Path, provenance: Mapping[str, str]) -> None:
     """Write ``comparison.json``, ``table.csv`` and ``report.html`` to ``folder``. Raises ``OutputError``."""
-    text = report(study, provenance)
+    text = study_page(study, provenance)
     said = as_json(study.comparison) | {"study": study_json(study), "provenance": dict(provenance)}
     save_json(folder / "comparison.json", said)
     save_text(folder / "table.csv", as_csv(_csv_rows(study)))
@@ -51,8 +57,8 @@ def study_json(study: Study) -> dict[str, Any]:
         "settings": [
             {
                 "setting": list(setting),
-                "models": [study.comparison.contenders[p].name for p in places],
-                "figures": _means([study.comparison.figures[p]["all"] for p in places]),
+                "models": [study.comparison.entries[p].name for p in places],
+                "figures": _means([study.comparison.metrics[p]["all"] for p in places]),
                 "agrees_with_voters": study.voters[setting],
                 "milliseconds": _milliseconds(study, places),
                 "confusions": [
@@ -69,15 +75,15 @@ def study_json(study: Study) -> dict[str, Any]:
 
 def _means(figures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Means over seeds, of the edges of the interval, too."""
-    means = {key: fmean(f[key] for f in figures) for key in _TOLD}
+    means = {key: fmean(f[key] for f in figures) for key in HEADLINE}
     return {"n": figures[0]["n"], **means, "interval": [fmean(f["interval"][edge] for f in figures) for edge in (0, 1)]}
 
 
 def _milliseconds(study: Study, places: Sequence[int]) -> dict[str, float] | None:
     """Of one face on one thread, by precision; the seeds of a setting share a graph. ``None`` where none was timed."""
-    if study.comparison.costs is None:
+    if study.comparison.latencies is None:
         return None
-    cost = study.comparison.costs.each[places[0]]
+    cost = study.comparison.latencies.each[places[0]]
     timed = {precision: cost.timing(precision, 1) for precision in ("fp32", "int8")}
     return {precision: timing.ms for precision, timing in timed.items() if timing}
 
@@ -89,14 +95,14 @@ def _plain(effect: Effect) -> dict[str, Any]:
 
 def _csv_rows(study: Study) -> list[dict[str, Any]]:
     setting_of = {
-        study.comparison.contenders[place].name: dict(zip(study.axes, setting, strict=True))
+        study.comparison.entries[place].name: dict(zip(study.axes, setting, strict=True))
         for setting, places in study.settings.items()
         for place in places
     }
     return [setting_of[row["model"]] | row for row in table_rows(study.comparison)]
 
 
-def report(study: Study, provenance: Mapping[str, str]) -> str:
+def study_page(study: Study, provenance: Mapping[str, str]) -> str:
     """The whole page. It shows faces of the data set."""
     there, total = len(study.settings), len(study.settings) + len(study.missing)
     sections = [
@@ -104,7 +110,7 @@ def report(study: Study, provenance: Mapping[str, str]) -> str:
         section("What each factor does", *_effects(study)),
         section("What is confused", *_confusions(study)),
         noise_section(study.comparison),
-        *([cost_section(study.comparison)] if study.comparison.costs else []),
+        *([latency_section(study.comparison)] if study.comparison.latencies else []),
         disagreement_section(study.comparison),
         *seeds_sections(study.comparison),
         *claims_sections(study.comparison),
@@ -134,17 +140,17 @@ def _settings(study: Study) -> list[str]:
 
 
 def _setting_row(study: Study, setting: Setting, places: Sequence[int]) -> list[str | int | None]:
-    own = [study.comparison.figures[p]["all"] for p in places]
-    first, voters = study.comparison.contenders[places[0]], study.voters[setting]
+    own = [study.comparison.metrics[p]["all"] for p in places]
+    first, voters = study.comparison.entries[places[0]], study.voters[setting]
     return [
         *setting,
         percent(fmean(f["accuracy"] for f in own)),
         format_metric_interval("accuracy", [fmean(f["interval"][edge] for f in own) for edge in (0, 1)]),
-        *(words.figure(key, fmean(f[key] for f in own)) for key in _TOLD[1:]),
-        percent(fmean(study.comparison.common_figures[p]["accuracy"] for p in places)),
+        *(format_metric(key, fmean(f[key] for f in own)) for key in HEADLINE[1:]),
+        percent(fmean(study.comparison.common_metrics[p]["accuracy"] for p in places)),
         None if voters is None else percent(voters),
-        words.count(first.parameters),
-        words.millions(first.macs),
+        count(first.parameters),
+        millions(first.macs),
         len(places),
     ]
 
@@ -189,11 +195,11 @@ def _effect_table(found: Sequence[Effect], caption: str) -> str:
         if effect.within:
             axis, one, two = effect.within
             cells = [f"{cells[0]}, {axis} {one} against {two}"]
-        for name in FIGURES:
+        for name in EFFECT_METRICS:
             each = figures[name]
             cells += [points(each.value), format_metric_interval(name, each.interval), p_value(each.p)]
         rows.append([*cells, effect.matched])
-    header = [cell for name in FIGURES for cell in (words.heading(name), "95 % interval", "p")]
+    header = [cell for name in EFFECT_METRICS for cell in (metric_name(name), "95 % interval", "p")]
     return table(["effect", *header, "matched settings"], rows, caption=caption)
 
 
@@ -227,8 +233,8 @@ def _named_pairs(study: Study) -> list[str]:
 
 def confusions(study: Study, places: Sequence[int], *, most: int | None = _MOST) -> list[tuple[str, str, float]]:
     """Label, what it is read as, and the share of that label's faces, the most frequent first; means over seeds."""
-    emotions = study.comparison.contenders[places[0]].emotions
-    tables = [np.array(study.comparison.figures[p]["all"]["confusion"], dtype=np.float64) for p in places]
+    emotions = study.comparison.entries[places[0]].emotions
+    tables = [np.array(study.comparison.metrics[p]["all"]["confusion"], dtype=np.float64) for p in places]
     rates: NDArray[np.float64] = np.mean([t / np.maximum(t.sum(1, keepdims=True), 1) for t in tables], axis=0)
     off = [
         (str(label), str(told), float(rates[y, x]))

@@ -1,6 +1,6 @@
 """A family of recipes as a study: its finished members, what each setting is worth, what each factor does."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, product
 from pathlib import Path
@@ -10,17 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien._errors import DataError, RecipeError
+from mien._progress import Progress, no_progress
 from mien.lab.compare.compare import Comparison, compare_entries
-from mien.lab.compare.entries import Contender, gather
+from mien.lab.compare.entries import Entry, load_entries
 from mien.lab.data import Split
 from mien.lab.predictions import compare_with_votes
 from mien.lab.recipe import Claim, axes, load, members
 from mien.lab.significance import difference, one_hot, row_draws
 
-RESAMPLES = 4000
+EFFECT_RESAMPLES = 4000
 
 
-FIGURES = ("accuracy", "balanced_accuracy", "macro_f1")
+EFFECT_METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
 
 
 Setting = tuple[str, ...]  # one value of each axis, in the order of the axes
@@ -57,7 +58,11 @@ class Effect:
 
 
 def effects(
-    axes: Mapping[str, Sequence[str]], cells: Mapping[Setting, Cell], *, resamples: int = RESAMPLES, seed: int = 0
+    axes: Mapping[str, Sequence[str]],
+    cells: Mapping[Setting, Cell],
+    *,
+    resamples: int = EFFECT_RESAMPLES,
+    seed: int = 0,
 ) -> list[Effect]:
     """Every main effect and every interaction of two axes that the ``cells`` allow, in the order of the axes."""
     settings = list(cells)
@@ -66,7 +71,7 @@ def effects(
     places = {setting: place for place, setting in enumerate(settings)}
     found = []
     for contrast in [*_main(axes, places), *_interactions(axes, places)]:
-        for figure in FIGURES:
+        for figure in EFFECT_METRICS:
             value = float(_apply(contrast.weights, point[figure])[0])
             tested = difference(value, _apply(contrast.weights, drawn[figure]))
             found.append(
@@ -169,10 +174,10 @@ def _figures(cells: Sequence[Cell], *, resamples: int, seed: int) -> dict[str, N
     rows = len(cells[0].labels)
     generator = np.random.default_rng((seed, 1))
     pieces = row_draws(rows, resamples=resamples, seed=seed) if resamples else [np.ones((1, rows), np.float32)]
-    found: dict[str, list[NDArray[np.float64]]] = {figure: [] for figure in FIGURES}
+    found: dict[str, list[NDArray[np.float64]]] = {figure: [] for figure in EFFECT_METRICS}
     for weights in pieces:
         each = [_cell_figures(cell, weights, generator if resamples else None) for cell in cells]
-        for figure in FIGURES:
+        for figure in EFFECT_METRICS:
             found[figure].append(np.stack([values[figure] for values in each]))
     return {figure: np.concatenate(parts, axis=1) for figure, parts in found.items()}
 
@@ -186,7 +191,7 @@ def _cell_figures(
     chosen = np.tile(np.arange(seeds), (draws, 1))
     if generator is not None and seeds > 1:
         chosen = generator.integers(0, seeds, (draws, seeds))
-    stacked = {figure: np.stack([run[figure] for run in runs], axis=1) for figure in FIGURES}
+    stacked = {figure: np.stack([run[figure] for run in runs], axis=1) for figure in EFFECT_METRICS}
     return {figure: np.take_along_axis(values, chosen, axis=1).mean(1) for figure, values in stacked.items()}
 
 
@@ -209,7 +214,7 @@ def _run_figures(
 class Study:
     """A study of ``family``, whose ``axes`` name their values.
 
-    - ``settings``: places of its contenders in ``comparison``, by setting; those of one setting are its seeds
+    - ``settings``: places of its entries in ``comparison``, by setting; those of one setting are its seeds
     - ``voters``: by setting, how often it says what most of the ten FER+ voters say of a face, 0..1, a mean over seeds;
       ``None`` for a set without votes
     - ``own``: effects on each setting's own classes and faces; ``shared``: on the faces and classes that all share
@@ -235,7 +240,7 @@ def study(
     latency: bool = False,
     results: Path = Path("results"),
     runs: Path = Path("runs"),
-    report: Callable[[str], object] = lambda _: None,
+    progress: Progress = no_progress,
 ) -> Study:
     """The study of what is finished of ``family`` under ``results``, where answers are kept, or ``runs``.
 
@@ -257,14 +262,14 @@ def study(
         raise DataError(
             f"{family}: of its {len(named)} members {left} is finished; a study needs two: mien train {next_one}"
         )
-    entries = gather([place for places in there.values() for place in places], data, split, report=report)
-    short = tuple(replace(c, name=c.name.removeprefix(f"{family}/")) for c in entries.contenders)
-    comparison = compare_entries(replace(entries, contenders=short), split, latency=latency, report=report)
-    report("effects")
+    entries = load_entries([place for places in there.values() for place in places], data, split, progress=progress)
+    short = tuple(replace(c, name=c.name.removeprefix(f"{family}/")) for c in entries.entries)
+    comparison = compare_entries(replace(entries, entries=short), split, latency=latency, progress=progress)
+    progress("effects")
     settings = _places(there)
     own, shared = (effects(grid, cells) for cells in (_own(comparison, settings), _shared(comparison, settings)))
     claim = load(next(iter(named.values()))).claim
-    voters = {setting: agreement(comparison, places) for setting, places in settings.items()}
+    voters = {setting: voter_agreement(comparison, places) for setting, places in settings.items()}
     return Study(family, claim, grid, settings, comparison, voters, tuple(own), tuple(shared), missing)
 
 
@@ -281,7 +286,7 @@ def _what_to_do(member: str, name: str, runs: Path) -> str:
 
 
 def _places(there: Mapping[Setting, list[str]]) -> dict[Setting, tuple[int, ...]]:
-    """The contenders of every setting: ``gather`` keeps the order of what it is given."""
+    """The entries of every setting: ``load_entries`` keeps the order of what it is given."""
     settings, at = {}, 0
     for setting, folders in there.items():
         settings[setting] = tuple(range(at, at + len(folders)))
@@ -289,25 +294,25 @@ def _places(there: Mapping[Setting, list[str]]) -> dict[Setting, tuple[int, ...]
     return settings
 
 
-def agreement(comparison: Comparison, places: tuple[int, ...]) -> float | None:
-    """How often contenders say what most of the ten FER+ voters say, 0..1, on the mean; ``None`` without votes."""
-    contenders = [comparison.contenders[place] for place in places]
-    said = [compare_with_votes(c.answers, c.selection, comparison.faces) for c in contenders]
+def voter_agreement(comparison: Comparison, places: tuple[int, ...]) -> float | None:
+    """How often entries say what most of the ten FER+ voters say, 0..1, on the mean; ``None`` without votes."""
+    entries = [comparison.entries[place] for place in places]
+    said = [compare_with_votes(c.predictions, c.selection, comparison.faces) for c in entries]
     told = [each["majority"]["agreement"] for each in said if each is not None]
     return fmean(told) if told and None not in told else None
 
 
 def _own(comparison: Comparison, settings: Mapping[Setting, tuple[int, ...]]) -> dict[Setting, Cell]:
-    rows = np.unique(np.concatenate([c.answers.rows for c in comparison.contenders]))
-    return {s: _own_cell([comparison.contenders[p] for p in places], rows) for s, places in settings.items()}
+    rows = np.unique(np.concatenate([c.predictions.rows for c in comparison.entries]))
+    return {s: _own_cell([comparison.entries[p] for p in places], rows) for s, places in settings.items()}
 
 
-def _own_cell(contenders: list[Contender], rows: NDArray[np.int64]) -> Cell:
-    first, at = contenders[0].answers, np.searchsorted(rows, contenders[0].answers.rows)
+def _own_cell(entries: list[Entry], rows: NDArray[np.int64]) -> Cell:
+    first, at = entries[0].predictions, np.searchsorted(rows, entries[0].predictions.rows)
     labels = np.full(len(rows), -1, np.int64)
     labels[at] = first.labels
-    guesses = np.zeros((len(contenders), len(rows)), np.int64)
-    guesses[:, at] = np.stack([c.answers.probs.argmax(1) for c in contenders])
+    guesses = np.zeros((len(entries), len(rows)), np.int64)
+    guesses[:, at] = np.stack([c.predictions.probs.argmax(1) for c in entries])
     return Cell(labels, guesses, len(first.emotions))
 
 

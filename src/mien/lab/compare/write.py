@@ -8,17 +8,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mien.lab.compare import report as words
+from mien._metrics import HEADLINE
 from mien.lab.compare.compare import Comparison, over_seeds
-from mien.lab.compare.latency import Cost
-from mien.lab.compare.report import int8_bytes, report
+from mien.lab.compare.latency import Latency
+from mien.lab.compare.report import comparison_page, int8_bytes, ranking
 from mien.lab.files import save_text
 from mien.lab.html import write_page
 
 
 def write_comparison(comparison: Comparison, folder: Path, provenance: Mapping[str, str]) -> None:
     """Write the three files to ``folder``. Raises ``OutputError``."""
-    page = report(comparison, provenance)
+    page = comparison_page(comparison, provenance)
     save_json(folder / "comparison.json", as_json(comparison) | {"provenance": dict(provenance)})
     save_text(folder / "table.csv", as_csv(table_rows(comparison)))
     write_page(folder / "report.html", page)
@@ -38,7 +38,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "split": comparison.split,
         "data_sha256": comparison.faces.sha256,
         "warnings": comparison.warnings(),
-        "models": [_model(comparison, place) for place in range(len(comparison.contenders))],
+        "models": [_model(comparison, place) for place in range(len(comparison.entries))],
         "common": {
             "n": len(common.rows),
             "clean": int(common.clean.sum()),
@@ -47,18 +47,18 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         },
         "pairs": [_pair(comparison, place) for place in range(len(comparison.pairs))],
         "disagreement": {
-            "models": [c.name for c in comparison.contenders],
+            "models": [c.name for c in comparison.entries],
             "differ": d.differ.tolist(),
             "double_fault": d.double_fault.tolist(),
             **{key: getattr(d, key) for key in ("oracle", "all_right", "all_wrong", "majority", "mean")},
         },
         "seeds": over_seeds(comparison),
-        "measured_on": dict(comparison.costs.setting) if comparison.costs else None,
+        "measured_on": dict(comparison.latencies.setting) if comparison.latencies else None,
     }
 
 
 def _model(comparison: Comparison, place: int) -> dict[str, Any]:
-    c = comparison.contenders[place]
+    c = comparison.entries[place]
     said: dict[str, Any] = {
         "name": c.name,
         "recipe": c.recipe,
@@ -72,14 +72,14 @@ def _model(comparison: Comparison, place: int) -> dict[str, Any]:
         "parameters": c.parameters,
         "macs": c.macs,
         "int8_bytes": int8_bytes(comparison, place),
-        "figures": comparison.figures[place],
-        "common": comparison.common_figures[place],
+        "figures": comparison.metrics[place],
+        "common": comparison.common_metrics[place],
         "claim": dict(c.claim) | ({"metrics": dict(c.claim["metrics"])} if c.claim else {}),
     }
-    return said | ({"cost": _cost(comparison.costs.each[place])} if comparison.costs else {})
+    return said | ({"cost": _cost(comparison.latencies.each[place])} if comparison.latencies else {})
 
 
-def _cost(cost: Cost) -> dict[str, Any]:
+def _cost(cost: Latency) -> dict[str, Any]:
     timings = [
         {"precision": precision, "batch": batch, "ms_a_face": asdict(timing)}
         for (precision, batch), timing in cost.timings.items()
@@ -89,7 +89,7 @@ def _cost(cost: Cost) -> dict[str, Any]:
 
 def _pair(comparison: Comparison, place: int) -> dict[str, Any]:
     pair = comparison.pairs[place]
-    names = [comparison.contenders[each].name for each in (pair.first, pair.second)]
+    names = [comparison.entries[each].name for each in (pair.first, pair.second)]
     return asdict(pair) | {
         "first": names[0],
         "second": names[1],
@@ -102,24 +102,24 @@ def _pair(comparison: Comparison, place: int) -> dict[str, Any]:
 def table_rows(comparison: Comparison) -> list[dict[str, Any]]:
     """One row a model, the best first: what ``table.csv`` holds."""
     rows = []
-    for place in words.ranking(comparison):
-        c, own = comparison.contenders[place], comparison.figures[place]
+    for place in ranking(comparison):
+        c, own = comparison.entries[place], comparison.metrics[place]
         row: dict[str, Any] = {"model": c.name, "recipe": c.recipe, "seed": c.seed, "split": comparison.split}
         row |= {"classes": len(c.emotions), "faces": own["all"]["n"]}
-        for key in words.HEADINGS:
+        for key in HEADLINE:
             low, high = own["all"]["intervals"][key]
             row |= {key: own["all"][key], f"{key}_low": low, f"{key}_high": high}
         row |= {"clean_accuracy": own["clean"]["accuracy"] if "clean" in own else None}
-        row |= {"common_accuracy": comparison.common_figures[place]["accuracy"]}
+        row |= {"common_accuracy": comparison.common_metrics[place]["accuracy"]}
         row |= {"parameters": c.parameters, "macs": c.macs, "int8_bytes": int8_bytes(comparison, place)}
         rows.append(row | {"precision": c.precision} | _milliseconds(comparison, place))
     return rows
 
 
 def _milliseconds(comparison: Comparison, place: int) -> dict[str, Any]:
-    if comparison.costs is None:
+    if comparison.latencies is None:
         return {}
-    timings = comparison.costs.each[place].timings
+    timings = comparison.latencies.each[place].timings
     return {
         f"ms_{precision}_batch_{batch}": timings[precision, batch].ms if (precision, batch) in timings else None
         for precision in ("fp32", "int8", "as it is")
