@@ -212,7 +212,7 @@ def test_a_report_is_no_run(run, faces: FaceSet, tmp_path: Path) -> None:  # typ
     (place / "metrics.json").write_text(json.dumps({"model": "conv4", "about": {}}))
     status, _, err = run("results/conv4", "mien-0", "--no-latency")
     assert status == 2
-    assert "is a report of `mien evaluate`, no run" in err
+    assert "is the report of an evaluation, not a run" in err
 
 
 def test_faces_of_an_emotion_that_no_model_knows_are_accounted_for(  # type: ignore[no-untyped-def]
