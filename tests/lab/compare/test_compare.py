@@ -13,7 +13,7 @@ from scipy.spatial.distance import jensenshannon
 
 from mien._emotions import SEVEN, Emotion, class_set
 from mien._errors import DataError
-from mien.lab.compare import Comparison, Entries, Entry, compare_entries, write_comparison
+from mien.lab.compare import Comparison, Entries, ModelEntry, compare_entries, write_comparison
 from mien.lab.compare.compare import common_rows, compare_pairs, disagreement, over_seeds
 from mien.lab.compare.entries import unique_names
 from mien.lab.compare.latency import measure_latency
@@ -27,7 +27,7 @@ from support.synthetic_faces import cartoon_set
 from support.tiny_recipe import tiny
 
 
-def entry(faces: FaceSet, name: str, right: float, *, classes: str = "seven", seed: int = 0, **more: Any) -> Entry:
+def entry(faces: FaceSet, name: str, right: float, *, classes: str = "seven", seed: int = 0, **more: Any) -> ModelEntry:
     """Predictions for PublicTest: the label on a share ``right`` of the faces, else a random class."""
     emotions = class_set(classes)
     selection = select_rows(faces, emotions, Split.PUBLIC_TEST)
@@ -37,7 +37,7 @@ def entry(faces: FaceSet, name: str, right: float, *, classes: str = "seven", se
     probs = np.full((len(labels), len(emotions)), 0.3 / len(emotions), np.float32)
     probs[np.arange(len(labels)), told] += 0.7
     answers = Predictions(selection.faces.rows.numpy(), probs, labels, selection.clean, selection.faces.emotions)
-    return Entry(name, name, str(seed), f"results/{name}/seed-{seed}", "kept", answers, selection, **more)
+    return ModelEntry(name, name, str(seed), f"results/{name}/seed-{seed}", "kept", answers, selection, **more)
 
 
 def four_compared(faces: FaceSet) -> Comparison:
@@ -146,7 +146,7 @@ def test_a_majority_outvotes_and_a_tie_goes_to_the_surer(faces: FaceSet) -> None
     a = entry(faces, "a", 1.0)
     label, other = a.predictions.labels, (a.predictions.labels + 1) % 7
 
-    def sure(places: np.ndarray, share: float) -> Entry:
+    def sure(places: np.ndarray, share: float) -> ModelEntry:
         probs = np.full((len(places), 7), (1 - share) / 7, np.float32)
         probs[np.arange(len(places)), places] += share
         return replace(a, predictions=replace(a.predictions, probs=probs))

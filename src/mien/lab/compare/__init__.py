@@ -5,7 +5,7 @@ a family -> its finished members -> Comparison, effects -> Study -> files
 """
 
 from mien.lab.compare.compare import Comparison, compare, compare_entries
-from mien.lab.compare.entries import Entries, Entry, load_entries, recorded_folders
+from mien.lab.compare.entries import Entries, ModelEntry, load_entries, recorded_folders
 from mien.lab.compare.report_study import keep_study, write_study
 from mien.lab.compare.study import Study, study
 from mien.lab.compare.write import keep_comparison, write_comparison
@@ -13,7 +13,7 @@ from mien.lab.compare.write import keep_comparison, write_comparison
 __all__ = [
     "Comparison",
     "Entries",
-    "Entry",
+    "ModelEntry",
     "Study",
     "compare",
     "compare_entries",

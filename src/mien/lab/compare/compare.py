@@ -14,7 +14,7 @@ from mien._emotions import Emotion
 from mien._errors import DataError
 from mien._metrics import HEADLINE
 from mien._progress import Progress, no_progress
-from mien.lab.compare.entries import Entries, Entry, load_entries
+from mien.lab.compare.entries import Entries, ModelEntry, load_entries
 from mien.lab.compare.latency import Latencies, measure_latency
 from mien.lab.data import FaceSet, Split
 from mien.lab.metrics import check_probabilities, compute_metrics
@@ -47,7 +47,7 @@ class CommonRows:
         return np.asarray(self.guesses == self.labels)
 
 
-def common_rows(entries: Sequence[Entry]) -> CommonRows:
+def common_rows(entries: Sequence[ModelEntry]) -> CommonRows:
     """The faces and classes that all ``entries`` share. Raises ``DataError`` where nothing is left to compare."""
     names = " and ".join(c.name for c in entries) if len(entries) < 4 else f"these {len(entries)} models"
     emotions = tuple(e for e in entries[0].emotions if all(e in c.emotions for c in entries))
@@ -65,7 +65,7 @@ def common_rows(entries: Sequence[Entry]) -> CommonRows:
 
 
 def _agreeing(
-    entries: Sequence[Entry], rows: NDArray[np.int64], labels: NDArray[np.int64], emotions: tuple[Emotion, ...]
+    entries: Sequence[ModelEntry], rows: NDArray[np.int64], labels: NDArray[np.int64], emotions: tuple[Emotion, ...]
 ) -> CommonRows:
     """A model of FER+ is judged by its votes, others by the labels of FER-2013: faces that both label alike."""
     same = (labels == labels[0]).all(0)
@@ -76,7 +76,7 @@ def _agreeing(
 
 
 def _of(
-    entries: Sequence[Entry],
+    entries: Sequence[ModelEntry],
     places: Sequence[NDArray[np.int64]],
     rows: NDArray[np.int64],
     labels: NDArray[np.int64],
@@ -206,7 +206,7 @@ class PairedTest:
         return self.f1_holm < ALPHA
 
 
-def compare_pairs(entries: Sequence[Entry], *, seed: int = 0) -> tuple[PairedTest, ...]:
+def compare_pairs(entries: Sequence[ModelEntry], *, seed: int = 0) -> tuple[PairedTest, ...]:
     """Paired tests of all pairs, corrected for their number after Holm, each figure for itself."""
     places = list(combinations(range(len(entries)), 2))
     resamples = max(RESAMPLES, _RESAMPLES_A_PAIR * len(places))
@@ -222,7 +222,7 @@ def compare_pairs(entries: Sequence[Entry], *, seed: int = 0) -> tuple[PairedTes
     return tuple(replace(pair, accuracy_holm=a, f1_holm=f) for pair, a, f in corrected)
 
 
-def _alike(entries: Sequence[Entry]) -> list[tuple[int, ...]]:
+def _alike(entries: Sequence[ModelEntry]) -> list[tuple[int, ...]]:
     """Places of models that answer the same rows in the same classes: one set of draws serves all their pairs."""
     groups: dict[tuple[object, ...], list[int]] = {}
     for place, c in enumerate(entries):
@@ -232,7 +232,7 @@ def _alike(entries: Sequence[Entry]) -> list[tuple[int, ...]]:
 
 
 def _pairs_of(
-    entries: Sequence[Entry], group: tuple[int, ...], resamples: int, seed: int
+    entries: Sequence[ModelEntry], group: tuple[int, ...], resamples: int, seed: int
 ) -> dict[tuple[int, int], PairedTest]:
     common = common_rows([entries[place] for place in group])
     differences = f1_differences(common.labels, common.guesses, len(common.emotions), resamples=resamples, seed=seed)
@@ -258,7 +258,7 @@ class Comparison:
     faces and classes that all share; ``latencies`` is ``None`` where nothing was timed.
     """
 
-    entries: tuple[Entry, ...]
+    entries: tuple[ModelEntry, ...]
     faces: FaceSet
     split: str
     metrics: tuple[dict[str, Any], ...]

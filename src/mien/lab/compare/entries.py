@@ -21,7 +21,7 @@ from mien.lab.recipe import load
 
 
 @dataclass(frozen=True, eq=False)
-class Entry:
+class ModelEntry:
     """One model of a comparison and its predictions.
 
     - ``name``: unique in the comparison; ``recipe``, ``seed``: of its training, the seed empty where nobody says
@@ -66,7 +66,7 @@ class Entry:
 class Entries:
     """The ``entries`` of a comparison, and the ``faces`` that they predict."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[ModelEntry, ...]
     faces: FaceSet
 
 
@@ -99,7 +99,7 @@ def load_entries(
     return Entries(unique_names(entries), test.faces)
 
 
-def unique_names(entries: Sequence[Entry]) -> tuple[Entry, ...]:
+def unique_names(entries: Sequence[ModelEntry]) -> tuple[ModelEntry, ...]:
     """The entries, with seeds, else sources, added to equal names."""
     for part in (lambda c: f"seed {c.seed}" if c.seed else "", lambda c: c.source):
         times = Counter(c.name for c in entries)
@@ -162,14 +162,14 @@ def _recipe_of(folder: Path) -> dict[str, Any]:
     return said
 
 
-def _kept(folder: Path, test: TestSet, split: Split | None) -> Entry:
+def _kept(folder: Path, test: TestSet, split: Split | None) -> ModelEntry:
     if split is None:
         raise DataError(f"{folder}: keeps answers for single splits; name one with --split, or name the run itself")
     said = read_metrics(folder)
     predictions, _ = load_recorded(folder, test.faces, split)
     selection = select(test, predictions.emotions, split)
     file = folder / "model.onnx"
-    return Entry(
+    return ModelEntry(
         said["recipe"],
         said["recipe"],
         str(said["seed"]),
@@ -186,14 +186,14 @@ def _kept(folder: Path, test: TestSet, split: Split | None) -> Entry:
     )
 
 
-def _asked(place: str, model: Model, test: TestSet, split: Split | None) -> Entry:
+def _asked(place: str, model: Model, test: TestSet, split: Split | None) -> ModelEntry:
     if model.trained is not None:
         model = _open(place, test.faces)  # calibrated on these faces, where they are the run's own
     selection = select(test, model.emotions, split or ALL)
     about = model.about
     kind = ", ".join(filter(None, (about.get("kind", ""), about.get("precision", ""))))
     known = _known_of(model)
-    return Entry(
+    return ModelEntry(
         model.name,
         about.get("recipe", model.name),
         about.get("seed", str(known.get("seed", ""))),

@@ -21,7 +21,7 @@ from mien._framing import FER2013
 from mien._measure import machine, median_ms
 from mien._progress import Progress, no_progress
 from mien.infer import PRECISIONS, Classifier
-from mien.lab.compare.entries import Entry
+from mien.lab.compare.entries import ModelEntry
 from mien.lab.export.calibrate import Calibration
 from mien.lab.export.onnx import describe, export_fp32, export_int8
 from mien.lab.recipe import Recipe, dump, parse
@@ -71,7 +71,7 @@ class Latencies:
 
 
 def measure_latency(
-    entries: Sequence[Entry],
+    entries: Sequence[ModelEntry],
     *,
     seconds: float = _SECONDS,
     rounds: int = _ROUNDS,
@@ -104,7 +104,7 @@ class _Prepared:
     latency: Latency
 
 
-def _same_graph(entry: Entry, place: int) -> tuple[str, ...]:
+def _same_graph(entry: ModelEntry, place: int) -> tuple[str, ...]:
     """What entries of one recipe share: seeds of it have one graph."""
     recipe = _recipe(entry)
     if recipe is None:
@@ -113,13 +113,13 @@ def _same_graph(entry: Entry, place: int) -> tuple[str, ...]:
     return "recipe", str(said["net"]), str(said["data"]["classes"]), str(said["data"]["size"])
 
 
-def _recipe(entry: Entry) -> Recipe | None:
+def _recipe(entry: ModelEntry) -> Recipe | None:
     if entry.model is not None and entry.model.trained is not None:
         return entry.model.trained.recipe
     return parse(entry.plan, where=entry.source) if entry.plan is not None else None
 
 
-def _prepare(entry: Entry, folder: Path) -> _Prepared:
+def _prepare(entry: ModelEntry, folder: Path) -> _Prepared:
     recipe = _recipe(entry)
     try:
         return _of_recipe(recipe, folder) if recipe else _of_file(entry)
@@ -151,7 +151,7 @@ def _line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:160]
 
 
-def _of_file(entry: Entry) -> _Prepared:
+def _of_file(entry: ModelEntry) -> _Prepared:
     model = entry.model
     assert model is not None
     if "precision" not in model.about:  # somebody's file, with its adapter

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mien._errors import DataError, RecipeError
 from mien._progress import Progress, no_progress
 from mien.lab.compare.compare import Comparison, compare_entries
-from mien.lab.compare.entries import Entry, load_entries
+from mien.lab.compare.entries import ModelEntry, load_entries
 from mien.lab.data import Split
 from mien.lab.predictions import compare_with_votes
 from mien.lab.recipe import Claim, axes, load, members
@@ -307,7 +307,7 @@ def _own(comparison: Comparison, settings: Mapping[Setting, tuple[int, ...]]) ->
     return {s: _own_cell([comparison.entries[p] for p in places], rows) for s, places in settings.items()}
 
 
-def _own_cell(entries: list[Entry], rows: NDArray[np.int64]) -> Cell:
+def _own_cell(entries: list[ModelEntry], rows: NDArray[np.int64]) -> Cell:
     first, at = entries[0].predictions, np.searchsorted(rows, entries[0].predictions.rows)
     labels = np.full(len(rows), -1, np.int64)
     labels[at] = first.labels
