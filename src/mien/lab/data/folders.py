@@ -191,6 +191,11 @@ def _list_split(split: Path) -> Iterator[tuple[Path, int]]:
 
 
 def visible_entries(folder: Path) -> list[Path]:
+    """Return the entries of a folder in order, without hidden files and those that file managers leave.
+
+    Args:
+        folder: The folder.
+    """
     entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
     return [entry for entry in entries if not entry.name.startswith(".") and entry.name.lower() not in _CLUTTER]
 
