@@ -259,7 +259,7 @@ class Recipe:
     checkpoint: str = (
         "last"  # the epoch whose (averaged) weights are the result; "best": of the highest PublicTest accuracy
     )
-    tta: str = "none"  # of a face, over which it is judged as the mean: as `mien evaluate --views`
+    tta: str = "none"  # test-time augmentation of the validation faces: none, flip, six or ten
     validate_every: int = (
         1  # every how many epochs the (averaged) weights are judged; after the last one they always are
     )
