@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from mien._emotions import SEVEN
 from support.paths import ROOT
+from support.synthetic_faces import cartoon_set
 
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 # docs/data.md needs the real data; tests/lab/data/test_duplicates.py runs its snippets where that is present.
@@ -17,8 +20,13 @@ RUN = [page for page in PAGES if page.name != "data.md"]
 
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
 def test_snippets_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All Python of a page, one after another in one namespace, beside the example picture."""
+    """All Python of a page runs in order and in one namespace, beside the example image and a labelled folder."""
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    faces = cartoon_set(per_split=(28, 0, 0))
+    for row, (image, label) in enumerate(zip(faces.images, faces.labels, strict=True)):
+        folder = tmp_path / "my_faces" / SEVEN[int(label)]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.numpy()).save(folder / f"{row}.png")
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {"__name__": page.stem}
     for number, code in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)):
