@@ -104,7 +104,7 @@ def test_two_runs_are_held_against_each_other(faces: FaceSet, runs: dict[str, Pa
     assert whole == leaky["all"]["n"] == -(-sum(int(1.3 * n) for n in np.bincount(faces.labels)) // 5)
     assert clean["PublicTest, all"]["n"] == 140
     history = [json.loads(line) for line in (runs["clean"] / "log.jsonl").read_text().splitlines()]
-    assert clean["PublicTest, all"]["accuracy"] == round(100 * history[-1].val_accuracy, 2)
+    assert clean["PublicTest, all"]["accuracy"] == round(100 * history[-1]["val_accuracy"], 2)
     expected = leaky["all"]["accuracy"] - clean["PublicTest, all"]["accuracy"]
     assert found["differences"]["leaky - clean"]["points"] == pytest.approx(expected, abs=0.011)
 

@@ -154,7 +154,7 @@ def test_a_family_becomes_a_study(run, faces: FaceSet, tmp_path: Path) -> None: 
         (("mien-0", "begun"), "begun/seed-0: the run is not finished"),
         (("mien-0", "figures-alone"), "figures-alone: holds figures but no answers"),
         (("mien-0", "mein-0"), "did you mean 'mien-0'?"),
-        (("mien-0", "results/conv4", "--split", "PublicTst"), 'no such split (did you mean "PublicTest"?)'),
+        (("mien-0", "results/conv4", "--split", "PublicTst"), "did you mean 'PublicTest'?"),
         (("mien-0", "results/conv4", "--split", "all"), "keeps answers for single splits"),
         (("results/conv4", "mien-0", "--split", "PrivateTest"), "PrivateTest was not evaluated"),
         (("mien-0", "results/other-data"), "its predictions belong to other faces than"),

@@ -164,7 +164,7 @@ def test_an_unknown_label_is_an_error_that_names_the_option(folder_of_faces: Pat
     (own / "happy").rename(own / "smile")
     done = explain("mien-0", "--data", own, "--out", tmp_path / "out")
     assert done.exit_code == 2
-    assert "say which it is with --map smile=happy, or leave its faces out with --map smile=" in done.stderr
+    assert 'map the label to an emotion, or to "" to leave its faces out' in done.stderr
 
 
 @pytest.mark.parametrize(("model", "method"), [("mien-0", "map"), ("run", "grad-cam")])

@@ -160,7 +160,7 @@ def test_recipes_whose_nets_have_seen_the_faces_are_refused() -> None:
             fold_recipes(small(change))
     folds = fold_recipes(small("checkpoint=best"))
     assert [one.data.fold for one in folds] == list(range(FOLDS))
-    assert {one.keep for one in folds} == {"last"}
+    assert {one.checkpoint for one in folds} == {"last"}
 
 
 def test_a_fold_must_not_set_the_learning_rate_of_the_net_that_predicts_it() -> None:
