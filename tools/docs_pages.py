@@ -28,7 +28,7 @@ from mien._emotions import UNSURE_COLOR, Emotion
 from mien._format import percent
 from mien.bundled import BUNDLED, DEFAULT_MODEL
 from mien.infer import bundled_models
-from mien.lab.recipe import Recipe, load, members, names
+from mien.lab.recipe import Recipe, load, members, recipe_names
 from mien.lab.recipe.text import describe
 from mien.lab.robustness.report import format_estimate, format_ratio, robustness_row
 
@@ -335,7 +335,7 @@ def _comments(kind: type) -> dict[str, str]:
 def _shipped() -> list[Sequence[str]]:
     """Name, document, variant, net, size and length of every recipe file."""
     rows = []
-    for name in names():
+    for name in recipe_names():
         all_members = members(name)
         first = load(all_members[0])
         family = f" ({len(all_members)} members)" if all_members != (name,) else ""

@@ -15,7 +15,7 @@ from mien.lab.recipe.text import as_toml
 from mien.lab.recipe_summary import explanation, first_sentence
 from mien.lab.train.run import build_net
 
-FILES = recipes.names()
+FILES = recipes.recipe_names()
 MEMBERS = [member for name in FILES for member in recipes.members(name)]
 
 

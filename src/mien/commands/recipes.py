@@ -32,11 +32,11 @@ def recipes(
 ) -> None:
     """List the recipes, or explain RECIPE: what it reproduces, its net and cost, phases, members and search space."""
     with needs_lab():
-        from mien.lab.recipe import names
+        from mien.lab.recipe import recipe_names
         from mien.lab.recipe_summary import explanation, summary
 
     if recipe is None:
-        rows = sorted((summary(name) for name in names()), key=lambda row: (row["document"] or "~", row["name"]))
+        rows = sorted((summary(name) for name in recipe_names()), key=lambda row: (row["document"] or "~", row["name"]))
         _print_json({"recipes": rows}) if as_json else _print_list(rows)
         return
     told = explanation(recipe, overrides or (), whole=everything)
@@ -147,14 +147,14 @@ def _print_phases(phases: list[dict[str, Any]]) -> None:
 def _print_members(members: list[dict[str, Any]]) -> None:
     if not members:
         return
-    from mien.lab.recipe.text import describe
+    from mien.lab.recipe.text import toml_value
 
     rows = [
         (
             member["name"],
             f"{member['net']['parameters'] / 1e6:.2f} M",
             f"{member['net']['macs'] / 1e6:,.0f} M",
-            ", ".join(f"{key}={describe(value)}" for key, value in member["differs"].items()) or "the first",
+            ", ".join(f"{key}={toml_value(value)}" for key, value in member["differs"].items()) or "the first",
         )
         for member in members
     ]
@@ -165,10 +165,10 @@ def _print_members(members: list[dict[str, Any]]) -> None:
 def _print_search(space: dict[str, Any]) -> None:
     if not space:
         return
-    from mien.lab.recipe.text import describe
+    from mien.lab.recipe.text import toml_value
 
     print()
-    print_table(("searched by mien search", "over"), [(key, describe(value)) for key, value in space.items()])
+    print_table(("searched by mien search", "over"), [(key, toml_value(value)) for key, value in space.items()])
 
 
 def print_table(heads: tuple[str, ...], rows: Rows, *, fold: tuple[int, ...] = (), keep: tuple[int, ...] = ()) -> None:

@@ -24,7 +24,7 @@ from mien.lab.train.schedule import build_schedule, freeze, set_train_mode
 from support.synthetic_faces import cartoon_set
 
 MINIMAL = 'name = "x"\nabout = "y"\n'
-MEMBERS = [member for name in recipe.names() for member in recipe.members(name)]
+MEMBERS = [member for name in recipe.recipe_names() for member in recipe.members(name)]
 DOCUMENTED = [name for name in MEMBERS if recipe.load(name).claim.document]
 
 
@@ -71,7 +71,7 @@ def test_own_recipes_claim_nothing() -> None:
         assert (loaded.claim.variant, dict(loaded.claim.metrics)) == ("own", {})
 
 
-@pytest.mark.parametrize("name", [name for name in recipe.names() if recipe.search_space(name)])
+@pytest.mark.parametrize("name", [name for name in recipe.recipe_names() if recipe.search_space(name)])
 def test_every_key_of_a_search_space_is_one_of_the_recipe(name: str) -> None:
     for key, values in recipe.search_space(name).items():
         for value in values if isinstance(values, list) else (values["low"], values["high"]):

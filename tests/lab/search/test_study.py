@@ -263,6 +263,6 @@ def test_the_space_is_what_the_file_says(tmp_path: Path) -> None:
     assert space.starting_point(recipes.load(str(tmp_path / "tiny.toml"))) == {"train.batch_size": "28"}
 
 
-@pytest.mark.parametrize("name", [name for name in recipes.names() if recipes.search_space(name)])
+@pytest.mark.parametrize("name", [name for name in recipes.recipe_names() if recipes.search_space(name)])
 def test_every_shipped_space_holds(name: str) -> None:
     assert read_space(name).keys

@@ -21,7 +21,7 @@ from mien._progress import Progress, no_progress
 from mien.lab.data import FaceSet
 from mien.lab.files import load_state, save_state
 from mien.lab.gan.nets import FACE_SIDE, Discriminator, Generator
-from mien.lab.recipe.schema import PRECISIONS
+from mien.lab.recipe.schema import TRAIN_PRECISIONS
 from mien.lab.train.optim import ModelEma
 
 # Seconds between two checkpoints, and steps between two reports of progress.
@@ -51,8 +51,8 @@ class GanConfig:
 
     def __post_init__(self) -> None:
         """Refuse an unknown precision."""
-        if self.precision not in PRECISIONS:
-            raise RecipeError(f"the precision is one of {', '.join(PRECISIONS)}, not {self.precision!r}")
+        if self.precision not in TRAIN_PRECISIONS:
+            raise RecipeError(f"the precision is one of {', '.join(TRAIN_PRECISIONS)}, not {self.precision!r}")
 
 
 @dataclass

@@ -3,7 +3,7 @@
 load -> Recipe (schema) -> dump; members, axes -> the recipes of a family; search_space -> what `mien search` varies
 """
 
-from mien.lab.recipe.load import axes, dump, load, members, names, parse, put, search_space
+from mien.lab.recipe.load import axes, dump, load, members, parse, put, recipe_names, search_space
 from mien.lab.recipe.schema import (
     Claim,
     DataConfig,
@@ -39,9 +39,9 @@ __all__ = [
     "load",
     "members",
     "minority_augment",
-    "names",
     "parse",
     "put",
+    "recipe_names",
     "search_space",
     "with_seed",
 ]

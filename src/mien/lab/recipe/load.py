@@ -18,7 +18,7 @@ from mien._suggest import suggest
 from mien.lab.recipe.schema import Recipe, read
 
 
-def names() -> tuple[str, ...]:
+def recipe_names() -> tuple[str, ...]:
     """The recipe files that mien ships; a family's counts once."""
     folder = resources.files("mien.lab").joinpath("recipes")
     return tuple(sorted(Path(f.name).stem for f in folder.iterdir() if f.name.endswith(".toml")))
@@ -157,7 +157,7 @@ def _split(name: str) -> tuple[str, str]:
     if name.endswith(".toml"):
         return name, ""
     head, _, member = name.rpartition("/")
-    return (head, member) if head.endswith(".toml") or head in names() else (name, "")
+    return (head, member) if head.endswith(".toml") or head in recipe_names() else (name, "")
 
 
 def _table(name: str) -> dict[str, Any]:
@@ -168,11 +168,11 @@ def _table(name: str) -> dict[str, Any]:
             text = Path(name).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"{name}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    elif name in names():
+    elif name in recipe_names():
         text = resources.files("mien.lab").joinpath("recipes", f"{name}.toml").read_text(encoding="utf-8")
     else:
         meant = f"{name}.toml"  # beside the user
-        hint = f"; did you mean the file {meant!r}?" if Path(meant).is_file() else suggest(name, names())
+        hint = f"; did you mean the file {meant!r}?" if Path(meant).is_file() else suggest(name, recipe_names())
         raise RecipeError(f"unknown recipe {name!r}{hint or '; a file ends in .toml'} (`mien recipes` lists them)")
     try:
         return tomllib.loads(text)

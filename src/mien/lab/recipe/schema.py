@@ -17,7 +17,7 @@ OPTIMIZERS = ("sgd", "adam", "adamw", "muon")
 SCHEDULES = ("cosine", "constant", "plateau", "one-cycle")
 
 
-PRECISIONS = ("32-true", "bf16-mixed")
+TRAIN_PRECISIONS = ("32-true", "bf16-mixed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def check_train(choice: TrainConfig, where: str) -> None:
     for key, value, allowed in (
         ("optimizer", choice.optimizer, OPTIMIZERS),
         ("schedule", choice.schedule, SCHEDULES),
-        ("precision", choice.precision, PRECISIONS),
+        ("precision", choice.precision, TRAIN_PRECISIONS),
     ):
         if value not in allowed:
             raise RecipeError(f"{where}.{key} is one of {', '.join(allowed)}, not {value!r}")

@@ -32,13 +32,13 @@ def differences(recipe: Recipe, base: Recipe) -> dict[str, Any]:
     return {key: value for key, value in _dotted(changed).items() if key not in ("name", "about")}
 
 
-def describe(value: Any) -> str:
+def toml_value(value: Any) -> str:
     """A plain value as TOML writes it on one line."""
     if isinstance(value, Mapping):
-        inside = ", ".join(f"{_key(key)} = {describe(item)}" for key, item in value.items())
+        inside = ", ".join(f"{_key(key)} = {toml_value(item)}" for key, item in value.items())
         return f"{{ {inside} }}" if inside else "{}"
     if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(describe(item) for item in value) + "]"
+        return "[" + ", ".join(toml_value(item) for item in value) + "]"
     return _number(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
 
 
@@ -102,10 +102,10 @@ def _text(value: str) -> str:
 
 def _value(key: str, value: Any) -> str:
     """A value on one line; a list that is longer than a line, an item a line."""
-    line = describe(value)
+    line = toml_value(value)
     if len(key) + len(line) < _WIDTH or not isinstance(value, (list, tuple)):
         return line
-    return "[\n" + "".join(f"    {describe(item)},\n" for item in value) + "]"
+    return "[\n" + "".join(f"    {toml_value(item)},\n" for item in value) + "]"
 
 
 def _key(key: str) -> str:

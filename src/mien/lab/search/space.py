@@ -19,7 +19,7 @@ from mien._errors import RecipeError
 from mien._suggest import suggest
 from mien.lab import nets
 from mien.lab.recipe import Recipe, load, search_space
-from mien.lab.recipe.text import describe
+from mien.lab.recipe.text import toml_value
 from mien.lab.train.schedule import build_schedule
 
 OBJECTIVES = ("accuracy", "log_loss")
@@ -154,7 +154,7 @@ def read_space(name: str, overrides: Sequence[str] = ()) -> SearchSpace:
 
 def as_override(key: str, value: Value) -> str:
     """Return ``section.key=value``, as ``load`` takes it."""
-    return f"{key}={describe(value)}"
+    return f"{key}={toml_value(value)}"
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
