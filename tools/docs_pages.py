@@ -29,7 +29,7 @@ from mien._format import percent
 from mien.bundled import BUNDLED, DEFAULT_MODEL
 from mien.infer import bundled_models
 from mien.lab.recipe import Recipe, load, members, recipe_names
-from mien.lab.recipe.text import describe
+from mien.lab.recipe.text import toml_value
 from mien.lab.robustness.report import format_estimate, format_ratio, robustness_row
 
 SPEED = {
@@ -311,8 +311,8 @@ def _is_section(kind: type, field: Field[Any]) -> bool:
 
 def _default(field: Field[Any]) -> str:
     if field.default is not MISSING:
-        return f"`{describe(field.default)}`"
-    return f"`{describe(field.default_factory())}`" if field.default_factory is not MISSING else ""
+        return f"`{toml_value(field.default)}`"
+    return f"`{toml_value(field.default_factory())}`" if field.default_factory is not MISSING else ""
 
 
 def _comments(kind: type) -> dict[str, str]:

@@ -13,7 +13,7 @@ from mien._errors import RecipeError
 from mien.bundled import BUNDLED
 from mien.infer import bundled_models
 from mien.lab.recipe import load, parse
-from mien.lab.recipe.text import describe, differences
+from mien.lab.recipe.text import differences, toml_value
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
@@ -169,7 +169,7 @@ def _changed(name: str, folder: Path) -> str:
     except (OSError, ValueError, RecipeError):
         return ""
     changed = {key: value for key, value in differences(run, system).items() if not key.startswith("claim")}
-    return ", ".join(f"{key} = {describe(value)}" for key, value in changed.items() if key != "seed")
+    return ", ".join(f"{key} = {toml_value(value)}" for key, value in changed.items() if key != "seed")
 
 
 def metric_name(key: str) -> str:
