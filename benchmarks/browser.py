@@ -22,7 +22,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from mien._measure import machine  # noqa: E402
+from mien._measure import environment  # noqa: E402
 from support.browser import Visit, build, camera_video, chromium, playing, serving  # noqa: E402
 
 CAMERA = ("--use-fake-device-for-media-stream", "--use-file-for-fake-video-capture={video}")
@@ -111,7 +111,7 @@ def measure(seconds: float) -> dict[str, Any]:
         "picture_ms": round(statistics.median(image[5:]), 1),
         "browser": f"Chromium {version}, headless, no GPU",
         "runtime": f"onnxruntime-web {package_version()}, WebAssembly, 1 thread",
-        "machine": {**machine("mien", "onnxruntime"), "load": f"{os.getloadavg()[0]:.1f}"},
+        "machine": {**environment("mien", "onnxruntime"), "load": f"{os.getloadavg()[0]:.1f}"},
         "commit": commit(),
     }
 

@@ -29,7 +29,7 @@ from rich.table import Table
 
 from mien._errors import MienError
 from mien._face import Box, Detection, Face
-from mien._measure import machine
+from mien._measure import environment
 from mien.decode import decode
 from mien.detect import open_detector
 from mien.extract import extract
@@ -97,7 +97,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "data_sha256": data_sha256,
         "background": arguments.background.name,
         "background_sha256": hashlib.sha256(arguments.background.read_bytes()).hexdigest(),
-        "machine": machine("mien", "numpy", "onnxruntime", "pillow"),
+        "machine": environment("mien", "numpy", "onnxruntime", "pillow"),
         "rows": rows,
     }
 

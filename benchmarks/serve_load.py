@@ -33,7 +33,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from mien._measure import machine, median_ms
+from mien._measure import environment, median_ms
 from mien.decode import decode
 from mien.reader import Reader
 from serve_clients import SIZE_WH, Served, Tally, load
@@ -102,7 +102,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         memory_after = server.memory_mb()
     return {
         "command": " ".join(["python", "benchmarks/serve_load.py", *sys.argv[1:]]),
-        "machine": {**machine("mien", "numpy", "onnxruntime", "pillow", "fastapi", "uvicorn"), "load": load_average()},
+        "machine": {
+            **environment("mien", "numpy", "onnxruntime", "pillow", "fastapi", "uvicorn"),
+            "load": load_average(),
+        },
         "commit": commit(),
         "model": reader.model.name,
         "clients": arguments.clients,

@@ -31,7 +31,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from mien._measure import machine, peak_memory_mb
+from mien._measure import environment, peak_memory_mb
 from mien.reader import Reader
 from mien.video import Tracker, open_source
 from mien.video.tables import FrameJsonLines
@@ -88,7 +88,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "size": arguments.size,
         "frames": arguments.frames,
         "every": arguments.every,
-        "machine": machine("mien", "numpy", "onnxruntime", "pillow", "av"),
+        "machine": environment("mien", "numpy", "onnxruntime", "pillow", "av"),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "speed": parts,
         "stages": stages,

@@ -12,6 +12,7 @@ from mien._emotions import UNSURE_COLOR, Emotion
 from mien._errors import ModelError
 from mien._suggest import suggest
 
+Pixels = NDArray[np.uint8]  # an image, RGB uint8 [H, W, 3]
 Point = tuple[float, float]
 
 

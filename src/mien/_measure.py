@@ -1,4 +1,4 @@
-"""Time, memory and the machine: what every measured figure is stated with."""
+"""Time, memory and the software environment, as benchmarks report them."""
 
 import os
 import platform
@@ -12,10 +12,18 @@ from pathlib import Path
 
 
 def median_ms(*calls: Callable[[], object], seconds: float = 1.0, least: int = 5, warm_up: int = 2) -> list[float]:
-    """The median time of each of ``calls`` in milliseconds.
+    """Measure the median time of each call.
 
-    They take turns, so that a machine that slows down slows all of them; at least ``least`` rounds after ``warm_up``,
-    and as many as fit into ``seconds``.
+    The calls take turns, so that a computer that slows down slows all of them.
+
+    Args:
+        *calls: The functions to measure.
+        seconds: The rounds go on for at least this long, in seconds.
+        least: Smallest number of measured rounds.
+        warm_up: Number of rounds before those that are measured.
+
+    Returns:
+        The median of each call in milliseconds.
     """
     for _ in range(warm_up):
         for call in calls:
@@ -31,9 +39,9 @@ def median_ms(*calls: Callable[[], object], seconds: float = 1.0, least: int = 5
 
 
 def peak_memory_mb() -> float | None:
-    """The most memory that this process has held at once, in MB; ``None`` where the system does not tell."""
+    """Return the largest resident memory of this process so far, in MB; ``None`` where the system cannot report it."""
     status = Path("/proc/self/status")
-    if status.is_file():  # Linux; getrusage there would count what the process held before it became this program
+    if status.is_file():  # Linux: getrusage would include the memory of the process before it started this program
         kib = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return float(kib) * 1024 / 1e6
     try:
@@ -43,9 +51,16 @@ def peak_memory_mb() -> float | None:
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / 1e6  # macOS counts bytes
 
 
-def machine(*packages: str) -> dict[str, str]:
-    """The machine in words: processor, cores, system, Python, and the versions of ``packages``."""
-    said = {
+def environment(*packages: str) -> dict[str, str]:
+    """Describe the computer and its software.
+
+    Args:
+        *packages: Names of distributions whose versions are added.
+
+    Returns:
+        Processor, cores, system, Python, and the version of each package (or ``"not installed"``).
+    """
+    facts = {
         "processor": processor(),
         "cores": str(os.cpu_count()),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -53,20 +68,21 @@ def machine(*packages: str) -> dict[str, str]:
     }
     for package in packages:
         try:
-            said[package] = version(package)
+            facts[package] = version(package)
         except PackageNotFoundError:
-            said[package] = "not installed"
-    return said
+            facts[package] = "not installed"
+    return facts
 
 
 def processor() -> str:
-    """The processor's name as the system gives it."""
-    listed = Path("/proc/cpuinfo")
-    if listed.is_file():
-        for line in listed.read_text("utf-8", "replace").splitlines():
+    """Return the name of the processor, as the system reports it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text("utf-8", "replace").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     if sys.platform == "darwin":
-        asked = subprocess.run(["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True)
-        return asked.stdout.strip() or platform.machine()
+        command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+        name = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+        return name or platform.machine()
     return platform.processor() or platform.machine()

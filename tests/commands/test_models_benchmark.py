@@ -154,7 +154,7 @@ def test_median_takes_turns_and_warms_up() -> None:
 
 
 def test_the_machine_is_described() -> None:
-    said = _measure.machine("numpy", "no-such-package")
+    said = _measure.environment("numpy", "no-such-package")
     assert said["numpy"] == np.__version__
     assert said["no-such-package"] == "not installed"
     assert all(said.values())

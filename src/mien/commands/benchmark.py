@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import mien
-from mien._measure import machine
+from mien._measure import environment
 from mien.bundled import DEFAULT_MODEL
 from mien.commands import _options
 from mien.commands._terminal import TableConsole, new_table
@@ -37,7 +37,7 @@ def benchmark(
         figures.append(figure)
         _say(figure.words)
     _say("")
-    said = {"mien": mien.__version__, **machine("onnxruntime", "numpy", "pillow")}
+    said = {"mien": mien.__version__, **environment("onnxruntime", "numpy", "pillow")}
     if as_json:
         values = {figure.key: round(figure.value, 4) for figure in figures}
         setting = {"model": model, "detector": detector, "threads": threads, "seconds": seconds}

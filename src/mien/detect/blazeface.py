@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mien._face import Box, Detection
+from mien._face import Box, Detection, Pixels
 from mien._session import open_session
 from mien.bundled import BUNDLED
 from mien.detect.candidates import Candidates, join, nothing
 from mien.detect.suppress import SAME_FACE, inside_of, overlaps, suppress
-from mien.detect.tiles import Pixels, Pyramid, Tile, cut, letterbox, split
+from mien.detect.tiles import Pyramid, Tile, cut, letterbox, split
 
 MODEL = BUNDLED / "blazeface-short-range" / "model.onnx"
 INPUT_SIDE = 128  # pixels; the input the network was trained for

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Pixels = NDArray[np.uint8]
+from mien._face import Pixels
+
 REDUCING_GAP = 1.01  # Pillow reduces by whole factors down to this multiple of the size, and interpolates the rest
 
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mien._download import RemoteFile, fetch
-from mien._face import Detection
+from mien._face import Detection, Pixels
 from mien._session import open_session
 from mien.detect.candidates import Candidates, join
 from mien.detect.suppress import suppress
-from mien.detect.tiles import Pixels, Pyramid, Tile, letterbox, split
+from mien.detect.tiles import Pyramid, Tile, letterbox, split
 
 _FILE = RemoteFile(
     name="face_detection_yunet_2023mar.onnx",

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien._errors import ImageError, MienError
-from mien._face import Box, Detection, Face, KeyPoints, Point
+from mien._face import Box, Detection, Face, KeyPoints, Pixels, Point
 from mien.detect import Detector
 from mien.reader import Reader
 from mien.video.association import Motion, Smoother, center_of, expired_tracks, iou, match_boxes
@@ -35,7 +35,6 @@ _LONGEST_STEP = 0.25  # seconds; over a longer time, motion may look like a cut
 # neighbouring frames below.
 _SAME_PERSON = 0.6
 
-Pixels = NDArray[np.uint8]
 Found = list[tuple[int, Detection]]  # by the key of the track
 Seen = list[tuple[int, Face]]
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from mien._emotions import class_set
 from mien._errors import MienError
 from mien._framing import FER2013
-from mien._measure import machine, median_ms
+from mien._measure import environment, median_ms
 from mien._progress import Progress, no_progress
 from mien.infer import PRECISIONS, Classifier
 from mien.lab.compare.entries import ModelEntry
@@ -198,6 +198,6 @@ def _crops(count: int, size: int) -> Crops:
 
 
 def _setting(load: float, rounds: int) -> dict[str, str]:
-    said = machine("onnxruntime")
+    said = environment("onnxruntime")
     busy = f"{load:.1f} when the measurement began" if load == load else "not known here"
     return {**said, "threads": "1", "batches": ", ".join(map(str, BATCHES)), "rounds": str(rounds), "load": busy}
