@@ -1,11 +1,11 @@
-"""An audit of 100,000 made faces: seconds, memory, and whether every planted copy is found.
+"""Audit 100,000 synthetic faces: seconds, memory, and whether every planted copy is found.
 
     python benchmarks/audit.py [--faces 100000] [--folder DIR]
 
-The faces are a folder of PNG files, read and audited as `mien audit` does it, without label errors. They are smooth
-noise with the spectrum of FER-2013's images, so that fingerprints have as much to do as on real faces. Planted are
-exact copies, near copies (cut, re-lit, compressed), mirror images and blanks. To hold: 300 s and 4 GB on two cores.
-CPU time stands beside the time on the clock, which other work on the machine makes longer.
+The faces are a folder of PNG files, read and audited as `mien audit` does, without label errors. They are smooth
+noise with the spectrum of FER-2013's images, so fingerprints take as long as on real faces. Exact copies, near copies
+(cut, with other brightness, compressed), mirror images and blank images are planted among them. The limits are 300 s
+and 4 GB on two cores. CPU time is printed beside wall time, because other work on the machine makes the latter longer.
 """
 
 import argparse
@@ -34,32 +34,32 @@ _SMOOTH = 1.6  # the exponent at which amplitudes fall with frequency; FER-2013'
 
 
 def main() -> int:
-    """Make, audit, print; 1 where something planted was not found or the budget was not held."""
+    """Make the faces, audit them, print. Returns 1 if a planted image was not found or a limit was exceeded."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faces", type=int, default=100_000)
-    parser.add_argument("--folder", type=Path, help="where to keep the made faces; default: a temporary folder")
-    parser.add_argument("--out", type=Path, help="file for the figures (JSON)")
+    parser.add_argument("--folder", type=Path, help="folder for the synthetic faces; default: a temporary one")
+    parser.add_argument("--out", type=Path, help="JSON file for the results")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         planted = make(folder / "faces", options.faces)
-        figures_ = measure(folder / "faces", planted)
-    print(json.dumps(figures_, indent=1))
+        results = measure(folder / "faces", planted)
+    print(json.dumps(results, indent=1))
     if options.out:
-        save_text(options.out, json.dumps(figures_, indent=1) + "\n")
-    return 0 if figures_["all_found"] and figures_["seconds"] <= 300 and figures_["peak_gb"] <= 4 else 1
+        save_text(options.out, json.dumps(results, indent=1) + "\n")
+    return 0 if results["all_found"] and results["seconds"] <= 300 and results["peak_gb"] <= 4 else 1
 
 
 def make(folder: Path, count: int) -> dict[str, list[tuple[int, int]]]:
     """Write ``count`` faces; returns the planted pairs by kind, as rows (blanks with themselves)."""
     generator = np.random.default_rng(0)
     numbers = {kind: max(1, round(share * count)) for kind, share in SHARES.items()}
-    fresh = count - sum(numbers.values())
+    plain = count - sum(numbers.values())
     labels = np.arange(count) % len(SEVEN)
     for emotion in SEVEN:
         (folder / emotion).mkdir(parents=True, exist_ok=True)
-    images = np.concatenate([noise(min(4096, fresh - start), generator) for start in range(0, fresh, 4096)])
-    sources = generator.choice(fresh, count - fresh, replace=False)
+    images = np.concatenate([noise(min(4096, plain - start), generator) for start in range(0, plain, 4096)])
+    sources = generator.choice(plain, count - plain, replace=False)
     kinds = np.repeat(list(numbers), list(numbers.values()))
     made = np.stack([copy(str(kind), images[at], generator) for kind, at in zip(kinds, sources, strict=True)])
     whole = np.concatenate([images, made])
@@ -67,7 +67,7 @@ def make(folder: Path, count: int) -> dict[str, list[tuple[int, int]]]:
     for row, (image, label) in enumerate(zip(whole, labels, strict=True)):
         Image.fromarray(image).save(folder / SEVEN[label] / f"{row:07d}.png", compress_level=1)
     pairs: dict[str, list[tuple[int, int]]] = {kind: [] for kind in numbers}
-    for row, (kind, source) in enumerate(zip(kinds, sources, strict=True), start=fresh):
+    for row, (kind, source) in enumerate(zip(kinds, sources, strict=True), start=plain):
         first = row if kind == "blank" else int(source)
         one, two = sorted((int(place[first]), int(place[row])))
         pairs[str(kind)].append((one, two))
@@ -94,7 +94,7 @@ def noise(count: int, generator: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def copy(kind: str, image: NDArray[np.uint8], generator: np.random.Generator) -> NDArray[np.uint8]:
-    """What ``kind`` makes of ``image``; near copies have a correlation above 0.99 with it."""
+    """Return a copy of ``image`` of one kind; near copies have a correlation above 0.99 with it."""
     if kind == "blank":
         return np.full_like(image, int(generator.integers(256)))
     if kind == "near":
@@ -112,13 +112,11 @@ def compressed(image: NDArray[np.uint8], *, quality: int) -> NDArray[np.uint8]:
 
 
 def measure(folder: Path, planted: dict[str, list[tuple[int, int]]]) -> dict[str, Any]:
-    """Read and audit the folder as the command does; seconds, memory, and what was found of what was planted."""
+    """Read and audit the folder as the command does; return seconds, memory, and the planted images that were found."""
     started, used = time.monotonic(), time.process_time()
     faces = load_faces(folder)
     read, read_cpu = time.monotonic() - started, time.process_time() - used
-    found = audit(
-        faces,
-    )
+    found = audit(faces)
     text, excluded = exclude_list(found, ("blank", "duplicates"))
     written = audit_page(found, excluded, provenance={}), audit_counts(found), text
     seconds, cpu = time.monotonic() - started, time.process_time() - used

@@ -42,10 +42,10 @@ def steps(images: Tensor, s: AugmentConfig, generator: torch.Generator) -> dict[
     return {
         "to float": lambda: images.unsqueeze(1).float().div_(255),
         "draw moves": lambda: draw_moves(n, s, generator),
-        "resample": lambda: resample(x, moves, s.fill),
-        "light": lambda: relight(x.clone(), s, generator),
-        "degrade": lambda: degrade(x.clone(), s, generator),
-        "erase": lambda: erase(x.clone(), s, generator),
+        "resample": lambda: resample(x, moves, s.padding_mode),
+        "brightness": lambda: relight(x.clone(), s, generator),
+        "blur and noise": lambda: degrade(x.clone(), s, generator),
+        "random erasing": lambda: erase(x.clone(), s, generator),
         "mix": lambda: mix(x, target, s, generator),
         "oval (not counted)": lambda: oval(moves, SIDE),
     }

@@ -75,7 +75,7 @@ def main() -> None:
     print(f"camera: {camera['frames_per_second']:.1f} frames/s, slowest of 20: {camera['slowest_of_twenty_ms']:.0f} ms")
     for kind in ("followed", "searched"):
         print(f"{kind}: " + ", ".join(f"{step} {value:.1f} ms" for step, value in report["steps"][kind].items()))
-    print(f"an image of 512 x 512 pixels: {report['picture_ms']:.0f} ms; opening: {report['open_ms']:.0f} ms")
+    print(f"an image of 512 x 512 pixels: {report['image_ms']:.0f} ms; opening: {report['open_ms']:.0f} ms")
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
@@ -108,7 +108,7 @@ def measure(seconds: float) -> dict[str, Any]:
         "command": " ".join(["python", "benchmarks/browser.py", *sys.argv[1:]]),
         "camera": camera,
         **steps,
-        "picture_ms": round(statistics.median(image[5:]), 1),
+        "image_ms": round(statistics.median(image[5:]), 1),
         "browser": f"Chromium {version}, headless, no GPU",
         "runtime": f"onnxruntime-web {package_version()}, WebAssembly, 1 thread",
         "machine": {**environment("mien", "onnxruntime"), "load": f"{os.getloadavg()[0]:.1f}"},

@@ -1,12 +1,12 @@
-"""Three ways to a figure that is too good, measured on FER-2013; docs/claims.md tells of them.
+"""Three ways to an accuracy that is too high, measured on FER-2013; docs/claims.md describes them.
 
     python benchmarks/claims.py epoch [--seeds 3] --json results/claims/epoch.json
     python benchmarks/claims.py batch [--seeds 5] --json results/claims/batch.json
     python benchmarks/claims.py leak LEAKY CLEAN --json results/claims/leak.json
 
-`epoch`: the best epoch chosen on the test set. `batch`: attention across the batch, while the test faces lie sorted by
-class. `leak`: the set expanded first and split afterwards; LEAKY and CLEAN are finished runs of
-`attention-resnet-leaky` and `attention-resnet` under the same overrides. PrivateTest alone is judged by none of them.
+`epoch`: the best epoch is chosen on the test set. `batch`: attention across the batch, with test faces sorted by class.
+`leak`: the set is expanded first and split afterwards; LEAKY and CLEAN are finished runs of `attention-resnet-leaky`
+and `attention-resnet` with the same overrides. None of them evaluates PrivateTest alone.
 `--data` names FER-2013 (default: $MIEN_DATA).
 """
 
@@ -30,12 +30,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(words: list[str] | None = None) -> int:
-    """Measure one of them and write its file; returns the exit status."""
+    """Run one demonstration and write its file; returns the exit status."""
     options = parse(sys.argv[1:] if words is None else words)
     try:
         faces = load_set(options.data, recipes.load("conv4"))
-        found = measure(options, faces)
-        text = json.dumps({**found, "provenance": told(faces, options)}, indent=1)
+        results = measure(options, faces)
+        text = json.dumps({**results, "provenance": run_provenance(faces, options)}, indent=1)
         if options.json:
             save_text(options.json, text + "\n")
     except MienError as error:
@@ -59,12 +59,14 @@ def parse(words: list[str]) -> argparse.Namespace:
         else:
             each.add_argument("--seeds", type=int, default=3 if kind == "epoch" else 5, help="trainings")
         if kind == "epoch":
-            each.add_argument("--runs", type=Path, default=ROOT / "runs" / "claims-epochs", help="where answers stay")
+            each.add_argument(
+                "--runs", type=Path, default=ROOT / "runs" / "claims-epochs", help="folder for predictions"
+            )
     return parser.parse_args(words)
 
 
 def measure(options: argparse.Namespace, faces: FaceSet) -> dict[str, Any]:
-    """The figures of the demonstration that was asked for. Raises ``MienError``."""
+    """Run the chosen demonstration and return its results. Raises ``MienError``."""
     if options.kind == "leak":
         import claims_leak
 
@@ -78,8 +80,8 @@ def measure(options: argparse.Namespace, faces: FaceSet) -> dict[str, Any]:
     return claims_epoch.measure(faces, options.runs, seeds=options.seeds)
 
 
-def told(faces: FaceSet, options: argparse.Namespace) -> dict[str, str]:
-    """Where the figures come from, with the command that wrote them."""
+def run_provenance(faces: FaceSet, options: argparse.Namespace) -> dict[str, str]:
+    """Provenance of the results, with the command that wrote them."""
     places = [str(options.leaky), str(options.clean)] if options.kind == "leak" else ["--seeds", str(options.seeds)]
     command = ["python", "benchmarks/claims.py", options.kind, *places, "--json", f"results/claims/{options.kind}.json"]
     return {**provenance(faces.sha256), "command": shlex.join(command), "threads": str(torch.get_num_threads())}

@@ -1,10 +1,11 @@
-"""What attention across the batch makes of test faces that lie sorted by class.
+"""Accuracy of attention across the batch when test faces are sorted by class.
 
-On the frozen features of mien-0 three heads of equal size are trained: one whose attention runs over the faces of its
-batch (the shape of tensor that PAtt-Lite's notebook gives to an attention layer: faces x values, without an axis of
-places), on shuffled batches; the same on batches of one class each; and one where every face attends to itself alone.
-Then each answers PublicTest face by face, in shuffled batches and in batches of faces sorted by class. A fair head has
-one accuracy; one that looks at its neighbours reads the class off the order of the files.
+Three heads of equal size are trained on the frozen features of mien-0. The first one's attention runs over the faces
+of its batch and is trained on shuffled batches. (PAtt-Lite's notebook gives its attention layer a tensor of that shape:
+faces x values, without an axis of positions.) The second is the same, trained on batches of one class each. In the
+third every face attends only to itself. Then each head predicts PublicTest face by face, in shuffled batches, and in
+batches of faces sorted by class. A correct head has the same accuracy each time. A head that uses the other faces of
+its batch learns the class from the order of the files.
 """
 
 import sys
@@ -26,10 +27,10 @@ from mien.lab.train.run import load_final
 
 ROOT = Path(__file__).resolve().parent.parent
 MIEN0 = ROOT / "results" / "mien-0"
-WIDTH = 32  # values of a face in the attention, as PAtt-Lite has them
+WIDTH = 32  # values per face in the attention, as in PAtt-Lite
 BATCH = 64
 EPOCHS = 10
-RATE = 1e-3  # of Adam
+LEARNING_RATE = 1e-3  # of Adam
 RESAMPLES = 2000
 
 # name -> (attention runs across the batch, batches of the training hold one class each)
@@ -56,14 +57,14 @@ class Head(nn.Module):
 
 
 def measure(faces: FaceSet, *, seeds: int) -> dict[str, Any]:
-    """The figures of the three heads, and of mien-0 as it is shipped, on PublicTest."""
+    """Accuracies of the three heads and of the embedded mien-0 on PublicTest."""
     trained = load_final(MIEN0)
     training, public = training_rows(faces, trained.recipe), faces.split(Split.PUBLIC_TEST)
     pool = trained.net.features
     print(f"features of {len(training) + len(public):,} faces", file=sys.stderr, flush=True)
     x, x_public = (features(pool, part.images, trained.recipe.data.size) for part in (training, public))
     rows = {
-        name: figures(x, training.labels, x_public, public.labels, across=across, by_class=by_class, seeds=seeds)
+        name: train_heads(x, training.labels, x_public, public.labels, across=across, by_class=by_class, seeds=seeds)
         for name, (across, by_class) in HEADS.items()
     }
     return {
@@ -75,7 +76,7 @@ def measure(faces: FaceSet, *, seeds: int) -> dict[str, Any]:
         "n": len(public),
         "n_training": len(training),
         "heads": rows,
-        "mien-0": shipped(open_model("mien-0"), public),
+        "mien-0": embedded(open_model("mien-0"), public),
     }
 
 
@@ -86,32 +87,33 @@ def features(net: nn.Module, images: Tensor, size: int) -> Tensor:
     return torch.cat(parts)
 
 
-def figures(
+def train_heads(
     x: Tensor, labels: Tensor, x_test: Tensor, truth: Tensor, *, across: bool, by_class: bool, seeds: int
 ) -> dict[str, Any]:
-    """Train a head ``seeds`` times; accuracy in every arrangement of the test faces, and what sorting them adds."""
+    """Train a head ``seeds`` times; returns its accuracy by order of the test faces, and the gain from sorting."""
     right: dict[str, list[Bools]] = {}
     for seed in range(seeds):
         print(f"head {seed + 1} of {seeds}", file=sys.stderr, flush=True)
         head = train(x, labels, across=across, by_class=by_class, seed=seed)
         for name, batches in arrangements(truth, seed=seed).items():
-            right.setdefault(name, []).append((answer(head, x_test, batches) == truth).numpy())
+            right.setdefault(name, []).append((predict(head, x_test, batches) == truth).numpy())
     shares = {name: np.mean(each, axis=0) for name, each in right.items()}  # of the trainings, for every face
     together = batch_of(arrangements(truth, seed=0)["sorted"], len(truth))
-    said = {
-        name: told(share, together if name == "sorted" else np.arange(len(truth))) for name, share in shares.items()
+    accuracy = {
+        name: mean_and_interval(share, together if name == "sorted" else np.arange(len(truth)))
+        for name, share in shares.items()
     }
     by_seed = {name: [round(100 * float(each.mean()), 2) for each in runs] for name, runs in right.items()}
-    gain = told(shares["sorted"] - shares["shuffled"], together)
-    return {"accuracy": said, "by_seed": by_seed, "sorted_minus_shuffled": gain}
+    gain = mean_and_interval(shares["sorted"] - shares["shuffled"], together)
+    return {"accuracy": accuracy, "by_seed": by_seed, "sorted_minus_shuffled": gain}
 
 
 def train(x: Tensor, labels: Tensor, *, across: bool, by_class: bool, seed: int) -> Head:
-    """A head that has learned from features ``x`` ``[N, K]``, in eval mode."""
+    """Train a head on features ``x`` ``[N, K]``; returns it in eval mode."""
     torch.manual_seed(seed)
     generator = Generator().manual_seed(seed)
     head = Head(x.shape[1], int(labels.max()) + 1, across=across)
-    optimiser = torch.optim.Adam(head.parameters(), lr=RATE)
+    optimiser = torch.optim.Adam(head.parameters(), lr=LEARNING_RATE)
     for _ in range(EPOCHS):
         for rows in training_batches(labels, generator, by_class=by_class):
             optimiser.zero_grad()
@@ -121,7 +123,7 @@ def train(x: Tensor, labels: Tensor, *, across: bool, by_class: bool, seed: int)
 
 
 def training_batches(labels: Tensor, generator: Generator, *, by_class: bool) -> list[Tensor]:
-    """The full batches of an epoch, in random order; ``by_class``: each of one class."""
+    """The full batches of an epoch in random order; with ``by_class`` each holds one class."""
     order = torch.randperm(len(labels), generator=generator)
     groups = [order[labels[order] == label] for label in labels.unique()] if by_class else [order]
     batches = [part for group in groups for part in torch.split(group, BATCH) if len(part) == BATCH]
@@ -129,7 +131,7 @@ def training_batches(labels: Tensor, generator: Generator, *, by_class: bool) ->
 
 
 def arrangements(truth: Tensor, *, seed: int) -> dict[str, list[Tensor]]:
-    """How the test faces come: one by one, in shuffled batches, in batches sorted by class as from folders."""
+    """Orders of the test faces: one by one, in shuffled batches, in batches sorted by class as folders give them."""
     generator, n = Generator().manual_seed(1000 + seed), len(truth)
     return {
         "alone": list(torch.split(torch.arange(n), 1)),
@@ -139,16 +141,16 @@ def arrangements(truth: Tensor, *, seed: int) -> dict[str, list[Tensor]]:
 
 
 @torch.no_grad()
-def answer(head: nn.Module, x: Tensor, batches: list[Tensor]) -> Tensor:
-    """The class that ``head`` gives to every row of ``x``, asked batch by batch, int64 ``[N]``."""
+def predict(head: nn.Module, x: Tensor, batches: list[Tensor]) -> Tensor:
+    """The class that ``head`` predicts for every row of ``x``, batch by batch, int64 ``[N]``."""
     guess = torch.empty(len(x), dtype=torch.long)
     for rows in batches:
         guess[rows] = head(x[rows]).argmax(1)
     return guess
 
 
-def shipped(model: Model, public: FaceSet) -> dict[str, Any]:
-    """The embedded model in the same arrangements: its accuracy, and how far its probabilities differ."""
+def embedded(model: Model, public: FaceSet) -> dict[str, Any]:
+    """The embedded model with the same orders: accuracy, and the largest difference of its probabilities."""
     crops, truth = resize_faces(public, model.size), public.labels
     probs: dict[str, NDArray[np.float32]] = {}
     for name, batches in arrangements(truth, seed=0).items():
@@ -160,22 +162,24 @@ def shipped(model: Model, public: FaceSet) -> dict[str, Any]:
     faces = np.arange(len(truth))
     return {
         "precision": model.about["precision"],
-        "accuracy": {name: told(np.asarray(p.argmax(1) == labels, float), faces) for name, p in probs.items()},
+        "accuracy": {
+            name: mean_and_interval(np.asarray(p.argmax(1) == labels, float), faces) for name, p in probs.items()
+        },
         "largest_difference": max(float(np.abs(p - first).max()) for p in probs.values()),
-        "answers_that_differ": max(int((p.argmax(1) != first.argmax(1)).sum()) for p in probs.values()),
+        "predictions_that_differ": max(int((p.argmax(1) != first.argmax(1)).sum()) for p in probs.values()),
     }
 
 
 def batch_of(batches: list[Tensor], count: int) -> Ints:
-    """For each of ``count`` faces the number of its batch."""
+    """The number of the batch of each of ``count`` faces."""
     number = np.empty(count, np.int64)
     for i, rows in enumerate(batches):
         number[rows.numpy()] = i
     return number
 
 
-def told(values: NDArray[np.floating[Any]], groups: Ints) -> dict[str, Any]:
-    """The mean in points, and its 95 % bootstrap interval over ``groups``: faces that share a batch stay together."""
+def mean_and_interval(values: NDArray[np.floating[Any]], groups: Ints) -> dict[str, Any]:
+    """Mean in points with its 95 % bootstrap interval over ``groups``; faces of one batch are drawn together."""
     sums, counts = np.bincount(groups, weights=values), np.bincount(groups)
     generator = np.random.default_rng(0)
     drawn = generator.integers(0, len(sums), (RESAMPLES, len(sums)))

@@ -1,13 +1,12 @@
-"""What it buys to choose the best epoch on the test set.
+"""How much accuracy is gained by choosing the best epoch on the test set.
 
-A small net is trained several times, and its answers for every face of PublicTest are kept after every epoch. Then
-PublicTest is halved at random, again and again: one half plays the test set, the other one the faces to choose on. On
-the test half,
+A small net is trained several times, and its predictions for PublicTest are saved after every epoch. Then PublicTest
+is split in two at random, many times: one half is the test set, the other is the selection set. On the test half,
 
     gain = accuracy of the epoch that was chosen on the test half - accuracy of the epoch chosen on the other half
 
-is what the choice on the test set adds to a report, and is never below zero. ``drop`` is what the report promises
-beyond the accuracy that the same epoch has on the other half, of faces that nobody chose on.
+is what choosing on the test set adds to the reported accuracy. It is never below zero. ``drop`` is the difference
+between the reported accuracy and that of the same epoch on the selection half, which was not used for the choice.
 """
 
 import json
@@ -35,7 +34,7 @@ RECIPE = "baseline-cnn-tuned"
 # Small enough for a minute or two a run on one core: half of the training faces (others for each seed), seen at 24 px.
 OVERRIDES = ("data.size=24", "data.fraction=0.5", "train.epochs=15")
 SCHEDULES = ("cosine", "constant")
-LAST = (1, 5, 10)  # epochs, from the last backwards, that the best is chosen among
+LAST = (1, 5, 10)  # the best epoch is chosen among so many last ones
 SPLITS = 1000
 PARTS = (8, 4, 2)  # the test part is N divided by these
 WHOLE = 3589  # faces of PublicTest, and of PrivateTest
@@ -45,7 +44,7 @@ Rights = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Choice:
-    """One random division after another: float ``[splits]`` each, in 0..1.
+    """Accuracies for every random split: float ``[splits]`` each, in 0..1.
 
     ``reported``: accuracy on the test part of the candidate that was chosen there; ``honest``: of the one chosen on
     the selection part; ``unseen``: accuracy on the selection part of the one chosen on the test part.
@@ -62,21 +61,21 @@ class Choice:
 
     @property
     def drop(self) -> NDArray[np.float64]:
-        """What the report promises beyond the accuracy on faces that were not chosen on."""
+        """Reported accuracy minus the accuracy on faces that were not used for the choice."""
         return self.reported - self.unseen
 
 
 def measure(faces: FaceSet, folder: Path, *, seeds: int) -> dict[str, Any]:
-    """Train what ``folder`` does not hold yet, and the figures of every schedule."""
+    """Train what ``folder`` does not hold yet; return the results of every schedule."""
     rows: dict[str, Any] = {}
     chosen = {
         (schedule, seed): recipes.load(RECIPE, [*OVERRIDES, f"train.schedule={schedule}", f"seed={seed}"])
         for seed in range(seeds)
         for schedule in SCHEDULES
     }
-    right = {key: answers(recipe, faces, folder / f"{key[0]}-{key[1]}") for key, recipe in chosen.items()}
+    right = {key: correct_by_epoch(recipe, faces, folder / f"{key[0]}-{key[1]}") for key, recipe in chosen.items()}
     for schedule in SCHEDULES:
-        rows[schedule] = figures(np.stack([right[schedule, seed] for seed in range(seeds)]))
+        rows[schedule] = summarize(np.stack([right[schedule, seed] for seed in range(seeds)]))
     sample = chosen[SCHEDULES[0], 0]
     return {
         "recipe": RECIPE,
@@ -89,16 +88,16 @@ def measure(faces: FaceSet, folder: Path, *, seeds: int) -> dict[str, Any]:
     }
 
 
-def answers(recipe: Recipe, faces: FaceSet, folder: Path) -> Rights:
-    """Bool ``[epochs, N]``: which faces of PublicTest the averaged net had right after every epoch.
+def correct_by_epoch(recipe: Recipe, faces: FaceSet, folder: Path) -> Rights:
+    """Bool ``[epochs, N]``: the faces of PublicTest that the averaged net classified correctly after every epoch.
 
-    Kept in ``folder``, and taken from there when it is the same training on the same faces.
+    Saved in ``folder``, and loaded from there if it is the same training on the same faces.
     """
     path, key = folder / "epochs.npz", json.dumps({"recipe": dump(recipe), "data": faces.sha256}, sort_keys=True)
     if path.is_file():
         with np.load(path) as file:
             if str(file["key"]) != key:
-                raise DataError(f"{path}: holds the answers of another training; remove it or name another --runs")
+                raise DataError(f"{path}: holds the predictions of another training; remove it or name another --runs")
             return np.asarray(file["right"])
     right = train(recipe, faces, folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -109,7 +108,7 @@ def answers(recipe: Recipe, faces: FaceSet, folder: Path) -> Rights:
 
 
 def train(recipe: Recipe, faces: FaceSet, folder: Path) -> Rights:
-    """Train ``recipe``, whose schedule is one segment; what it had right after every epoch, as ``answers``."""
+    """Train ``recipe``, which has one phase; returns the same as ``correct_by_epoch``."""
     fabric = Devices("cpu").launch(recipe.train.precision)
     task, public = prepare(recipe, faces, fabric), faces.split(Split.PUBLIC_TEST)
     run = open_run(
@@ -130,8 +129,8 @@ def train(recipe: Recipe, faces: FaceSet, folder: Path) -> Rights:
     return np.stack(right)
 
 
-def figures(right: Rights) -> dict[str, Any]:
-    """Figures, in points, of ``right`` bool ``[seeds, epochs, N]``."""
+def summarize(right: Rights) -> dict[str, Any]:
+    """Gains and drops in points, from ``right`` bool ``[seeds, epochs, N]``."""
     accuracy, n = 100 * right.mean(axis=2), right.shape[2]
     last = [k for k in LAST if k <= right.shape[1]]
     single = {k: [choose(run[-k:], n // 2, seed=i) for i, run in enumerate(right)] for k in last}
@@ -139,16 +138,16 @@ def figures(right: Rights) -> dict[str, Any]:
     sizes = {n // part: [choose(run, n // part, seed=i) for i, run in enumerate(right)] for part in PARTS}
     return {
         "accuracy_by_epoch": [[round(float(x), 2) for x in run] for run in accuracy],
-        "best_epoch_by_last": {str(k): told(choices) for k, choices in single.items()},
-        "best_of_seeds_and_epochs": {"candidates": len(every), **told([choose(every, n // 2)])},
-        "best_last_epoch_of_seeds": {"candidates": len(right), **told([choose(right[:, -1], n // 2)])},
-        "by_size": {str(size): told(choices) for size, choices in sizes.items()},
+        "best_epoch_by_last": {str(k): gain_and_drop(choices) for k, choices in single.items()},
+        "best_of_seeds_and_epochs": {"candidates": len(every), **gain_and_drop([choose(every, n // 2)])},
+        "best_last_epoch_of_seeds": {"candidates": len(right), **gain_and_drop([choose(right[:, -1], n // 2)])},
+        "by_size": {str(size): gain_and_drop(choices) for size, choices in sizes.items()},
         "at_whole": at_whole({size: mean_gain(choices) for size, choices in sizes.items()}),
     }
 
 
 def choose(right: Rights, count: int, *, splits: int = SPLITS, seed: int = 0) -> Choice:
-    """Choose among the candidates of ``right`` bool ``[K, N]`` in ``splits`` random divisions.
+    """Choose among the candidates of ``right`` bool ``[K, N]`` in ``splits`` random splits.
 
     The test part and the selection part have ``count`` faces each and no face in common.
     """
@@ -162,28 +161,28 @@ def choose(right: Rights, count: int, *, splits: int = SPLITS, seed: int = 0) ->
 
 
 def _inside(part: NDArray[np.int64], n: int) -> NDArray[np.float64]:
-    """Float ``[splits, N]``: 1 for the faces of each division's part, else 0."""
+    """Float ``[splits, N]``: 1 for the faces in the part of each split, else 0."""
     inside = np.zeros((len(part), n))
     np.put_along_axis(inside, part, 1.0, axis=1)
     return inside
 
 
-def told(choices: list[Choice]) -> dict[str, Any]:
-    """Means in points; ``range`` holds 95 % of all divisions, ``interval`` is of the mean over the trainings."""
-    said: dict[str, Any] = {}
+def gain_and_drop(choices: list[Choice]) -> dict[str, Any]:
+    """Means in points; ``range`` holds 95 % of all splits, ``interval`` is that of the mean over the trainings."""
+    result: dict[str, Any] = {}
     for name in ("gain", "drop"):
         values = [100 * getattr(choice, name) for choice in choices]
         low, high = np.percentile(np.concatenate(values), [2.5, 97.5])
-        said[name] = round(float(np.mean(values)), 3)
-        said[f"{name}_range"] = [round(float(low), 2), round(float(high), 2)]
-        said[f"{name}_interval"] = over_trainings([float(v.mean()) for v in values])
-    if said["gain_interval"]:
-        said["gain_interval"][0] = max(0.0, said["gain_interval"][0])  # a gain is never below zero, nor is its mean
-    return said
+        result[name] = round(float(np.mean(values)), 3)
+        result[f"{name}_range"] = [round(float(low), 2), round(float(high), 2)]
+        result[f"{name}_interval"] = over_trainings([float(v.mean()) for v in values])
+    if result["gain_interval"]:
+        result["gain_interval"][0] = max(0.0, result["gain_interval"][0])  # a gain is never below zero, nor is its mean
+    return result
 
 
 def over_trainings(means: list[float]) -> list[float] | None:
-    """95 % interval (Student's t) of the mean over trainings; ``None`` for one alone."""
+    """95 % interval (Student's t) of the mean over trainings; ``None`` for a single one."""
     if len(means) < 2:
         return None
     reach = float(t.ppf(0.975, len(means) - 1) * np.std(means, ddof=1) / len(means) ** 0.5)

@@ -1,10 +1,11 @@
-"""What it makes of an accuracy to expand a set first and to split it afterwards, as document 003 did.
+"""How much accuracy is gained by expanding a data set before splitting it, as document 003 did.
 
-Two runs of one net: LEAKY was trained on four fifths of the expanded set and validated on the last one, CLEAN on the
-expanded Training rows and on PublicTest. A validation face of LEAKY has a relative when the training part holds a face
-of the same source row (itself changed, or what it was made of) or of a row with exactly the same pixels. Which faces of
-a class were changed, and which fell into the fifth, was drawn by chance: the untouched faces with a changed twin in
-training and those without any relative differ in nothing else, so their difference is the leak's own doing.
+Two runs of one net are compared. LEAKY was trained on four fifths of the expanded set and validated on the last fifth.
+CLEAN was trained on the expanded Training rows and validated on PublicTest. A validation face of LEAKY has a relative
+if the training part holds a face of the same source row (an augmented copy of it, or its original) or of a row with
+exactly the same pixels. The faces to augment and the faces of the last fifth were drawn at random. So the original
+faces with an augmented copy in training and those without a relative differ in nothing else: the difference of their
+accuracies is the effect of the leak.
 """
 
 import sys
@@ -39,7 +40,7 @@ class Kin:
     """Bool ``[N]`` each, of the validation faces.
 
     ``same_row``: the training part holds a face of the same source row; ``same_pixels``: none of that row, but one of
-    a row whose pixels are the same; ``made``: the face itself is a changed one.
+    a row whose pixels are the same; ``made``: the face itself is an augmented copy.
     """
 
     same_row: Bools
@@ -52,7 +53,7 @@ class Kin:
         return self.same_row | self.same_pixels
 
     def groups(self) -> dict[str, Bools]:
-        """The faces to tell apart, by name."""
+        """The groups of faces to compare, by name."""
         return {
             "all": np.ones_like(self.made),
             "with a relative": self.relative,
@@ -66,25 +67,27 @@ class Kin:
 
 
 def measure(faces: FaceSet, leaky_folder: Path, clean_folder: Path) -> dict[str, Any]:
-    """The figures of both runs. Raises ``DataError`` for runs that are not those two, or on other faces."""
+    """Results of both runs. Raises ``DataError`` for other runs, or runs on other faces."""
     leaky, clean = load_final(leaky_folder), load_final(clean_folder)
     check(leaky, clean, faces)
     training, validation = (choose(faces, leaky.recipe) for choose in (training_rows, validation_rows))
     kin = relatives(faces, training, validation)
-    print(f"answers for {len(validation):,} leaky validation faces and PublicTest", file=sys.stderr, flush=True)
+    print(f"predictions for {len(validation):,} leaky validation faces and PublicTest", file=sys.stderr, flush=True)
     probs, labels = probabilities(leaky, validation), validation.labels.numpy()
     right = probs.argmax(1) == labels
     selection = select_rows(faces, clean.emotions, Split.PUBLIC_TEST)
-    answers = Predictions(
+    predictions = Predictions(
         selection.faces.rows.numpy(),
         probabilities(clean, selection.faces),
         selection.faces.labels.numpy(),
         selection.clean,
         clean.emotions,
     )
-    right_clean = answers.probs.argmax(1) == answers.labels
-    groups = {name: told(probs[rows], labels[rows], leaky) for name, rows in kin.groups().items() if rows.any()}
-    public = {name: chosen(f) for name, f in answers.metrics().items()}
+    right_clean = predictions.probs.argmax(1) == predictions.labels
+    groups = {
+        name: group_metrics(probs[rows], labels[rows], leaky) for name, rows in kin.groups().items() if rows.any()
+    }
+    public = {name: in_points(f) for name, f in predictions.metrics().items()}
     return {
         "runs": {"leaky": about(leaky), "clean": about(clean)},
         "n_training": len(training),
@@ -102,7 +105,7 @@ def measure(faces: FaceSet, leaky_folder: Path, clean_folder: Path) -> dict[str,
 
 
 def check(leaky: Trained, clean: Trained, faces: FaceSet) -> None:
-    """Refuse runs that do not differ in the leak alone, and other faces."""
+    """Refuse runs that differ in more than the leak, and other faces."""
     if not leaky.recipe.data.expand_first or clean.recipe.data.expand_first:
         raise DataError("name a run with data.expand_first = true and then one without: LEAKY CLEAN")
     plain = [bare(run.recipe) for run in (leaky, clean)]
@@ -115,7 +118,7 @@ def check(leaky: Trained, clean: Trained, faces: FaceSet) -> None:
 
 
 def bare(recipe: Recipe) -> Recipe:
-    """The recipe without what makes the leak, and without its words."""
+    """The recipe without the leak and without its descriptions."""
     data = replace(recipe.data, expand_first=False, exclude_leaked=True)
     return replace(recipe, name="", about="", claim=replace(recipe.claim, cost=""), data=data)
 
@@ -134,29 +137,29 @@ def relatives(faces: FaceSet, training: FaceSet, validation: FaceSet) -> Kin:
 
 
 def probabilities(run: Trained, faces: FaceSet) -> Probs:
-    """What the run's net says of ``faces``, float32 ``[N, C]``, not calibrated."""
+    """Probabilities of the run's net for ``faces``, float32 ``[N, C]``, not calibrated."""
     logits = predict(run.net, faces.images, run.recipe.data.size, batch_size=128)
     return functional.softmax(logits, dim=1).numpy()
 
 
-def told(probs: Probs, labels: NDArray[np.int64], run: Trained) -> dict[str, Any]:
-    """The figures of some validation faces."""
-    return chosen(compute_metrics(probs, labels, run.emotions))
+def group_metrics(probs: Probs, labels: NDArray[np.int64], run: Trained) -> dict[str, Any]:
+    """Metrics of some validation faces."""
+    return in_points(compute_metrics(probs, labels, run.emotions))
 
 
-def chosen(found: dict[str, Any]) -> dict[str, Any]:
+def in_points(metrics: dict[str, Any]) -> dict[str, Any]:
     """Accuracy and macro F1 with their intervals, in points."""
-    said: dict[str, Any] = {"n": found["n"]}
+    result: dict[str, Any] = {"n": metrics["n"]}
     for name in ("accuracy", "macro_f1"):
-        said[name] = round(100 * found[name], 2)
-        said[f"{name}_interval"] = [round(100 * edge, 2) for edge in found["intervals"][name]]
-    return said
+        result[name] = round(100 * metrics[name], 2)
+        result[f"{name}_interval"] = [round(100 * edge, 2) for edge in metrics["intervals"][name]]
+    return result
 
 
 def difference(first: Bools, second: Bools) -> dict[str, Any]:
     """Difference of two independent accuracies in points, its 95 % bootstrap interval, and Fisher's exact p."""
     generator = np.random.default_rng(0)
-    # The number of right answers in a resample of a group is binomial: no need to draw the faces themselves.
+    # The number of correct faces in a resample is binomial, so the faces themselves need not be drawn.
     draws = [generator.binomial(len(g), g.mean(), RESAMPLES) / len(g) for g in (first, second)]
     low, high = np.percentile(100 * (draws[0] - draws[1]), [2.5, 97.5])
     table = [[int(group.sum()), int((~group).sum())] for group in (first, second)]
@@ -168,7 +171,7 @@ def difference(first: Bools, second: Bools) -> dict[str, Any]:
 
 
 def about(run: Trained) -> dict[str, Any]:
-    """What a reader must know of a run."""
+    """Recipe, seed and provenance of a run."""
     recipe = run.recipe
     return {
         "recipe": recipe.name,

@@ -1,11 +1,11 @@
-"""How many faces the detector finds, what it takes for faces, and how long it needs.
+"""Recall of the detector, boxes without a face, and time.
 
-    python benchmarks/detection.py PICTURES [--detector NAME] [--min-face 24] [--fer fer2013.parquet] [--extras DIR]
+    python benchmarks/detection.py IMAGES [--detector NAME] [--min-face 24] [--fer fer2013.parquet] [--extras DIR]
 
-PICTURES is a folder of JPEG files with `reference-boxes.json`: by file name a list of `[x, y, w, h, score]`. A face
+IMAGES is a folder of JPEG files with `reference-boxes.json`: by file name a list of `[x, y, w, h, score]`. A face
 counts as found when its box and one of ours, paired one to one from the best pair down, share IoU >= 0.3 (a chin more
-or less makes 0.5 of the boxes of two detectors). Sizes are the widths of the reference boxes. Pictures whose name
-begins with `masked` are reported apart. `--extras` saves every box without a reference: look before calling it wrong.
+or less makes 0.5 of the boxes of two detectors). Sizes are the widths of the reference boxes. Images whose name
+begins with `masked` are counted separately. `--extras` saves every box without a reference, to be checked by eye.
 """
 
 import argparse
@@ -31,7 +31,7 @@ Boxes = NDArray[np.float64]
 
 
 class Row(NamedTuple):
-    """One picture's result. `counts` holds (found, there) for each of WIDTHS."""
+    """One image's result. `counts` holds (found, there) for each of WIDTHS."""
 
     name: str
     counts: tuple[tuple[int, int], ...]
@@ -43,7 +43,7 @@ class Row(NamedTuple):
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pictures", type=Path)
+    parser.add_argument("images", type=Path)
     parser.add_argument("--detector", default="blazeface")
     parser.add_argument("--min-face", type=float, help="pixels; the detector's own choice when not given")
     parser.add_argument("--threshold", type=float, default=THRESHOLD)
@@ -54,15 +54,15 @@ def main() -> None:
     detector = open_detector(
         options.detector, threshold=options.threshold, min_face=options.min_face, threads=options.threads
     )
-    rows = measure_folder(detector, options.pictures, options.extras)
+    rows = measure_folder(detector, options.images, options.extras)
     print_recall(rows)
     if options.fer is not None:
         print_fer(detector, options.fer)
-    print_times(detector, options.pictures)
+    print_times(detector, options.images)
 
 
 def measure_folder(detector: Detector, folder: Path, extras: Path | None) -> list[Row]:
-    """One row per picture."""
+    """One row per image."""
     references = json.loads((folder / "reference-boxes.json").read_text(encoding="utf-8"))
     rows = []
     for path in sorted(folder.glob("*.jpg")):
@@ -76,12 +76,12 @@ def measure_folder(detector: Detector, folder: Path, extras: Path | None) -> lis
 
 def read(path: Path) -> NDArray[np.uint8]:
     """RGB uint8 [H, W, 3]."""
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB"))
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def measure(detector: Detector, name: str, pixels: NDArray[np.uint8], reference: list[list[float]]) -> Row:
-    """Find the faces of one picture and compare."""
+    """Find the faces of one image and compare."""
     start = time.perf_counter()
     found = detector(pixels)
     milliseconds = (time.perf_counter() - start) * 1e3
@@ -116,9 +116,9 @@ def save_extras(folder: Path, row: Row, pixels: NDArray[np.uint8]) -> None:
 
 
 def print_recall(rows: list[Row]) -> None:
-    """A line per picture, then the sums, masked faces apart."""
+    """A line per image, then the sums, masked faces apart."""
     header = "".join(f"{f'>= {w} px':>14s}" for w in WIDTHS)
-    print(f"{'picture':16s}{header}{'boxes':>8s}{'extra':>8s}{'ms':>9s}")
+    print(f"{'image':16s}{header}{'boxes':>8s}{'extra':>8s}{'ms':>9s}")
     for row in rows:
         print_row(row.name, [row])
     print_row("all but masked", [r for r in rows if not r.name.startswith("masked")], with_share=True)
@@ -150,26 +150,26 @@ def print_fer(detector: Detector, parquet: Path) -> None:
 
 
 def print_times(detector: Detector, folder: Path) -> None:
-    """Medians for one face that fills a fifth of the height, for a group, and for a grey picture."""
+    """Medians for one face that fills a fifth of the height, for a group, and for a grey image."""
     group = next((p for p in sorted(folder.glob("group-6*")) if p.suffix == ".jpg"), None)
     print(f"\n{'median ms':16s}{'one face':>12s}{'group':>12s}{'no face':>12s}")
     for wide, high in FRAMES_WH:
-        pictures = [one_face(wide, high), *([resized(read(group), wide, high)] if group else [])]
-        pictures.append(np.full((high, wide, 3), 128, np.uint8))
-        cells = "".join(f"{median_ms(detector, p):12.1f}" for p in pictures)
+        images = [one_face(wide, high), *([resized(read(group), wide, high)] if group else [])]
+        images.append(np.full((high, wide, 3), 128, np.uint8))
+        cells = "".join(f"{median_ms(detector, p):12.1f}" for p in images)
         print(f"{f'{wide}x{high}':16s}{cells}")
 
 
 def one_face(wide: int, high: int) -> NDArray[np.uint8]:
     """The example photograph, as high as the frame, in its middle: a face of a fifth of the height."""
     canvas = Image.new("RGB", (wide, high), (96, 96, 96))
-    with Image.open(EXAMPLE) as picture:
-        canvas.paste(picture.convert("RGB").resize((high, high)), ((wide - high) // 2, 0))
+    with Image.open(EXAMPLE) as image:
+        canvas.paste(image.convert("RGB").resize((high, high)), ((wide - high) // 2, 0))
     return np.asarray(canvas)
 
 
 def resized(pixels: NDArray[np.uint8], wide: int, high: int) -> NDArray[np.uint8]:
-    """The picture at another size."""
+    """The image at another size."""
     return np.asarray(Image.fromarray(pixels).resize((wide, high)))
 
 

@@ -2,18 +2,18 @@
 
     python benchmarks/one_epoch.py [RECIPE ...] [--data DATA] [--share 0.1] [--size PIXELS] [--resume] [--json FILE]
 
-Without RECIPE: every recipe that mien ships and every member of every family, the cheapest first. The epoch is the
-first of the recipe's own course, warm-up and all. `fell` says whether the recipe's own loss over the same augmented
-training faces, about a thousand, is lower after the epoch than before it. The means over the first and the last quarter
-of the epoch's steps stand beside it; with weighted classes they swing by some hundredths from batch to batch, about as
-much as the slowest nets learn in forty steps, so they alone do not decide. The file is written after every recipe, so
-that the bench can be stopped; `--resume` leaves out what stands in it with the same share and size and has fallen. A
-recipe that cannot run here (weights that cannot be fetched, a teacher that was never trained) is listed with the
-reason. Exit status 1: a loss did not fall.
+Without RECIPE it trains every recipe of mien and every member of every family, the cheapest first. The epoch is the
+first one of the recipe's schedule, with its warm-up. `fell` is true if the recipe's loss over the same thousand or so
+augmented training faces is lower after the epoch than before it. The mean losses of the first and the last quarter of
+the steps are recorded, too, but do not decide: with weighted classes they vary by some hundredths from batch to batch,
+about as much as the slowest nets learn in forty steps. The file is written after every recipe, so the benchmark can be
+stopped; `--resume` skips recipes whose row has the same share and size and whose loss fell. A recipe that cannot run
+(weights that cannot be downloaded, a teacher that was never trained) is listed with the reason. The exit status is 1
+if a loss did not fall.
 
-`--size` caps the side that the nets see: at 224 px a ResNet-50 needs a quarter of an hour on two cores for this. Every
-row states the side it was trained at beside the recipe's own. `--memory` is what the activations of a step may take: a
-batch that would need more is computed in parts.
+`--size` limits the side in pixels: at 224 px a ResNet-50 needs a quarter of an hour on two cores. Every row holds the
+side that was used and the recipe's own. `--memory` limits the activations of a step: a batch that needs more is
+computed in parts.
 """
 
 import argparse
@@ -47,10 +47,10 @@ from mien.lab.train.run import build_net, open_run
 from mien.lab.train.schedule import build_schedule
 
 ROOT = Path(__file__).resolve().parent.parent
-# Autograd keeps about so many bytes for each value that a layer gives out: itself, its norm's input, its rectifier's.
+# Bytes that autograd keeps for each output value of a layer: the value, the input of its norm and of its ReLU.
 BYTES_A_VALUE = 4
-# Faces that the loss before and after is taken over.
-VIEWED = 1024
+# Faces for the loss before and after the epoch.
+SAMPLED = 1024
 Row = dict[str, Any]
 
 
@@ -69,7 +69,7 @@ def main() -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    """The same, once the options are known. Raises ``MienError`` for missing data and unknown recipes."""
+    """Train with parsed options. Raises ``MienError`` for missing data and unknown recipes."""
     faces = load_set(options.data, recipes.load("conv4"))
     rows: list[Row] = json.loads(options.json.read_text())["rows"] if options.resume and options.json.is_file() else []
     chosen = [member for name in options.recipes or recipes.names() for member in members(name)]
@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
         row = measure(name, faces, options)
         rows = [each for each in rows if each["recipe"] != name] + [row]
         save_text(options.json, json.dumps({"what": __doc__.splitlines()[0], "rows": rows}, indent=1) + "\n")
-        print(sentence(row), flush=True)
+        print(to_line(row), flush=True)
     mine = [row for row in rows if row["recipe"] in chosen]
     return 1 if any(row.get("fell") is False for row in mine) else 0
 
@@ -93,7 +93,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=10_000, help="largest side in pixels that a net sees")
     parser.add_argument("--memory", type=float, default=4.0, help="GB that the activations of a step may take")
     parser.add_argument("--accelerator", default="auto", help="cpu, cuda, mps or auto")
-    parser.add_argument("--resume", action="store_true", help="keep the rows of the file, train only what is missing")
+    parser.add_argument("--resume", action="store_true", help="train only what the file does not hold yet")
     parser.add_argument("--json", type=Path, default=ROOT / "results" / "one-epoch.json")
     return parser.parse_args()
 
@@ -115,7 +115,7 @@ def same(row: Row, name: str, options: argparse.Namespace) -> bool:
 
 
 def measure(name: str, faces: FaceSet, options: argparse.Namespace) -> Row:
-    """One epoch of recipe ``name``; where it cannot run, the row says why."""
+    """One epoch of recipe ``name``; if it cannot run, the row holds the reason."""
     whole = recipes.load(name)
     chosen = shorten(whole, share=options.share, size=options.size, memory=options.memory * 1e9)
     row: Row = {
@@ -124,7 +124,7 @@ def measure(name: str, faces: FaceSet, options: argparse.Namespace) -> Row:
         "size": chosen.data.size,
         "size_of_recipe": whole.data.size,
         "phase": whole.phases[0].name if whole.phases else "",
-        "course_epochs": build_schedule(whole)[-1].last,
+        "schedule_epochs": build_schedule(whole)[-1].last,
         "batch": chosen.train.batch_size,
         "parts_of_batch": chosen.train.accumulate_steps,
     }
@@ -134,8 +134,8 @@ def measure(name: str, faces: FaceSet, options: argparse.Namespace) -> Row:
         row |= one_epoch(chosen, own, options.accelerator)
     except MienError as error:
         row["error"] = str(error)
-    came_from = provenance(faces.sha256)
-    kept = {key: came_from[key] for key in ("commit", "data_sha256", "machine", "torch", "date")}
+    origin = provenance(faces.sha256)
+    kept = {key: origin[key] for key in ("commit", "data_sha256", "machine", "torch", "date")}
     return {**row, "seconds": round(time.monotonic() - started, 1), "threads": torch.get_num_threads(), **kept}
 
 
@@ -151,7 +151,7 @@ def shorten(recipe: Recipe, *, share: float, size: int, memory: float) -> Recipe
 
 
 def values(recipe: Recipe) -> int:
-    """How many values the layers of the recipe's net give out for one face."""
+    """The number of output values of all layers of the recipe's net for one face."""
     with torch.device("meta"):
         net = build_net(replace(recipe, net=replace(recipe.net, weights=""))).eval()
     counted: list[int] = []
@@ -184,19 +184,19 @@ def one_epoch(recipe: Recipe, faces: FaceSet, accelerator: str) -> Row:
     loop.train_step = recorded_step
     devices = loop.Devices(accelerator)
     with tempfile.TemporaryDirectory() as folder:
-        before = viewed_loss(recipe, faces, Path(folder), devices)
+        before = sampled_loss(recipe, faces, Path(folder), devices)
         with suppress(EpochOver):
             loop.fit(recipe, faces, Path(folder), devices=devices, on_epoch=on_epoch)
         loop.train_step = train_step
-        after = viewed_loss(recipe, faces, Path(folder), devices)
+        after = sampled_loss(recipe, faces, Path(folder), devices)
     (epoch,) = epochs
     validated = {"val_accuracy": round(epoch.val_accuracy, 4), "val_log_loss": round(epoch.val_log_loss, 4)}
-    return {**told(losses, before, after), **validated, "images_per_second": round(epoch.images_per_second, 1)}
+    return {**summarize(losses, before, after), **validated, "images_per_second": round(epoch.images_per_second, 1)}
 
 
 @torch.no_grad()
-def viewed_loss(recipe: Recipe, faces: FaceSet, folder: Path, devices: loop.Devices) -> float:
-    """The recipe's mean loss over the same ``VIEWED`` augmented faces, by the net that ``folder`` holds."""
+def sampled_loss(recipe: Recipe, faces: FaceSet, folder: Path, devices: loop.Devices) -> float:
+    """The recipe's mean loss over the same ``SAMPLED`` augmented faces, by the net that ``folder`` holds."""
     fabric = devices.launch(recipe.train.precision)
     task = prepare(recipe, faces, fabric)
     weights = class_weights(task.training, recipe.target)
@@ -206,7 +206,7 @@ def viewed_loss(recipe: Recipe, faces: FaceSet, folder: Path, devices: loop.Devi
     torch.manual_seed(0)  # of dropout
     batch = recipe.train.batch_size // recipe.train.accumulate_steps
     generator = torch.Generator(fabric.device).manual_seed(0)
-    views = batches(
+    samples = batches(
         task.training,
         task.target,
         row_weights=task.row_weights,
@@ -216,14 +216,14 @@ def viewed_loss(recipe: Recipe, faces: FaceSet, folder: Path, devices: loop.Devi
         generator=generator,
     )
     losses = []
-    for view in islice(views, max(1, VIEWED // batch)):  # made at full precision, as in training
+    for sample in islice(samples, max(1, SAMPLED // batch)):  # made at full precision, as in training
         with fabric.autocast():
-            losses.append(objective(*view)[0].float())
+            losses.append(objective(*sample)[0].float())
     return float(torch.stack(losses).mean())
 
 
-def told(losses: Sequence[float], before: float, after: float) -> Row:
-    """What the losses say."""
+def summarize(losses: Sequence[float], before: float, after: float) -> Row:
+    """Losses before, during and after the epoch."""
     quarter = max(1, len(losses) // 4)
     first, last = (sum(part) / quarter for part in (losses[:quarter], losses[-quarter:]))
     return {
@@ -237,8 +237,8 @@ def told(losses: Sequence[float], before: float, after: float) -> Row:
     }
 
 
-def sentence(row: Row) -> str:
-    """One line for people."""
+def to_line(row: Row) -> str:
+    """One line of text."""
     head = f"{row['recipe']:42s} {row['size']:3d} of {row['size_of_recipe']:3d} px {row['seconds']:6.0f} s  "
     if "error" in row:
         return head + row["error"]

@@ -1,16 +1,16 @@
-"""Does a face in a photograph read as the same face in a tight crop? Detector and extraction, measured by the readings.
+"""Is a face in a photograph read like the same face as a tight crop? A test of detector and extraction.
 
     python benchmarks/paste.py --data DATA [--model mien-0] [--faces 200] [--split PublicTest] [--json FILE]
 
-Faces of FER-2013 (PublicTest or Training, never PrivateTest) are enlarged, tilted and laid with a feathered edge into a
-photograph, at random places away from the faces that are in it already. The reading of the pasted face is held against
-the reading of the original 48x48 crop: how often the top emotion agrees, and the mean total variation distance of the
-probabilities (0 the same, 1 nothing in common). Faces that were not found count for "found" only.
+Faces of FER-2013 (PublicTest or Training, never PrivateTest) are enlarged, rotated and pasted with a feathered edge
+into a photograph, at random positions away from its own faces. The reading of the pasted face is compared with that of
+the original 48x48 crop: how often the top emotion agrees, and the mean total variation distance of the probabilities
+(0: equal, 1: disjoint). Faces that were not found count only for "found".
 
-Two rows separate the causes: "enlarged, not pasted" has neither detector nor background, so what it loses is lost by
-resampling; "hard edge" pastes without feathering. The last columns hold both readings against the labels: where they
-are about equal, the two disagree on faces that could be read either way. A FER-2013 face ends at its brow and chin, and
-a face without a head around it is hard to find in a busy photograph: "found" tells of this test, not of photographs.
+Two rows separate the causes: "enlarged, not pasted" uses neither detector nor background, so its loss is due to
+resampling; "hard edge" pastes without feathering. The last columns compare both readings with the labels: if the
+accuracies are about equal, the readings differ on ambiguous faces. A FER-2013 face ends at its brow and chin, and a
+face without a head is hard to find in a busy photograph: "found" describes this test, not photographs in general.
 """
 
 import argparse
@@ -38,8 +38,8 @@ from mien.reader import Reader
 from pasted import CONDITIONS, Pasted, Pixels, blow_up, enlarge, paste
 
 ROOT = Path(__file__).resolve().parent.parent
-NEAR = 0.3  # of the side: a face whose centre lies further off is another one
-SMALLEST = 24  # pixels; the smallest face that the detector is asked for
+NEAR = 0.3  # of the side: a face with a more distant centre is another one
+SMALLEST = 24  # pixels; the smallest face that the detector looks for
 
 
 def main() -> None:
@@ -65,12 +65,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--split", default="PublicTest", choices=("PublicTest", "Training"))
     parser.add_argument("--faces", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
     return parser.parse_args()
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Every condition's figures, with all that is needed to get them again."""
+    """Results of every condition, with all that is needed to reproduce them."""
     # The astronaut's own face is large: without `min_face` the detector would leave out small ones beside it.
     detector = open_detector(arguments.detector, min_face=SMALLEST)
     reader = Reader(arguments.model, detector=detector, precision=arguments.precision)
@@ -166,7 +166,7 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
 
 
 def to_table(report: dict[str, Any]) -> Table:
-    """The figures for people."""
+    """The results as a table."""
     title = (
         f"{report['model']} ({report['precision']}), {report['detector']}: {report['faces']} {report['split']} faces"
     )
@@ -177,9 +177,9 @@ def to_table(report: dict[str, Any]) -> Table:
             table.add_row(row["condition"], "0 %")
             continue
         low, high = row["interval"]
-        figures = (f"{row['found']:.1%}", f"{row['agreement']:.1%}", f"{low:.1%} to {high:.1%}")
+        shares = (f"{row['found']:.1%}", f"{row['agreement']:.1%}", f"{low:.1%} to {high:.1%}")
         accuracies = (f"{row['accuracy']:.1%}", f"{row['accuracy_original']:.1%}")
-        table.add_row(row["condition"], *figures, f"{row['total_variation']:.3f}", *accuracies)
+        table.add_row(row["condition"], *shares, f"{row['total_variation']:.3f}", *accuracies)
     return table
 
 

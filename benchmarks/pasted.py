@@ -1,4 +1,4 @@
-"""How `paste.py` lays faces into a photograph: enlarged, tilted, with a feathered edge, away from those in it."""
+"""Pasting faces into a photograph for `paste.py`: enlarged, rotated, feathered, away from the faces in it."""
 
 import math
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from PIL import Image, ImageFilter
 
 from mien._face import Box
 
-ROOM = 2.5  # the photograph's short side is enlarged to at least so many sides of the largest face
+ROOM = 2.5  # the photograph's short side is at least so many times the largest face
 FEATHER = 0.04  # of the face's side
-TRIES = 200  # places drawn until one lies away from the photograph's own faces
+TRIES = 200  # random positions to try for one away from the photograph's own faces
 Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Condition:
-    """How faces are pasted: side in pixels, angle in degrees (clockwise), feathered or hard edge."""
+    """Parameters of pasting: side in pixels, angle in degrees (clockwise), feathered or hard edge."""
 
     name: str
     side: int
@@ -34,7 +34,7 @@ CONDITIONS = (
 
 @dataclass(frozen=True)
 class Pasted:
-    """A photograph with one more face in it, and where that face lies."""
+    """A photograph with one more face in it, and the position of that face."""
 
     pixels: Pixels
     centre: tuple[float, float]
@@ -50,7 +50,7 @@ def enlarge(pixels: Pixels) -> Pixels:
 
 
 def blow_up(faces: Pixels, side: int = 192) -> Pixels:
-    """The faces at ``side`` pixels, as they are before they are pasted."""
+    """The faces enlarged to ``side`` pixels, before pasting."""
     enlarged = [Image.fromarray(face).resize((side, side), Image.Resampling.BICUBIC) for face in faces]
     return np.stack([np.asarray(face) for face in enlarged])
 
@@ -63,7 +63,7 @@ def paste(
     taken: list[Box],
     generator: np.random.Generator,
 ) -> Pasted:
-    """Lay the grey ``face`` into the RGB ``photograph``; ``taken`` are boxes to stay away from."""
+    """Paste the grey ``face`` into the RGB ``photograph``, outside of the boxes ``taken``."""
     side = condition.side
     margin = round(FEATHER * side) if condition.feathered else 0
     layer = Image.fromarray(face).resize((side, side), Image.Resampling.BICUBIC)
@@ -71,20 +71,20 @@ def paste(
     mask.paste(255, (margin, margin, side - margin, side - margin))
     if margin:
         mask = mask.filter(ImageFilter.BoxBlur(margin))
-    # Pillow turns counterclockwise. What comes in at the corners is masked out.
+    # Pillow rotates counterclockwise. The corners that it fills are masked out.
     layer, mask = (part.rotate(-condition.angle, Image.Resampling.BICUBIC, expand=True) for part in (layer, mask))
     left, top = draw_place(
         photograph.shape[1] - layer.width, photograph.shape[0] - layer.height, layer.size, taken, generator
     )
-    picture = Image.fromarray(photograph)
-    picture.paste(layer.convert("RGB"), (left, top), mask)
-    return Pasted(np.asarray(picture), (left + layer.width / 2, top + layer.height / 2), side)
+    image = Image.fromarray(photograph)
+    image.paste(layer.convert("RGB"), (left, top), mask)
+    return Pasted(np.asarray(image), (left + layer.width / 2, top + layer.height / 2), side)
 
 
 def draw_place(
     right: int, bottom: int, size_wh: tuple[int, int], taken: list[Box], generator: np.random.Generator
 ) -> tuple[int, int]:
-    """A random corner from which ``size_wh`` pixels touch no box, if there is one."""
+    """A random corner at which an area of ``size_wh`` pixels touches no box, if there is one."""
     width, height = size_wh
     for _ in range(TRIES):
         left, top = int(generator.integers(right + 1)), int(generator.integers(bottom + 1))

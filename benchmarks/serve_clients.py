@@ -1,4 +1,4 @@
-"""The two ends of `serve_load.py`: `mien serve` as a process that is looked at, and clients that ask and check."""
+"""Server and clients of `serve_load.py`: `mien serve` as a measured process, clients that send and check."""
 
 import asyncio
 import json
@@ -16,12 +16,12 @@ import numpy as np
 
 SIZE_WH = (640, 480)
 CLOSE = 2e-3  # of a probability: a batch of another size may round int8 sums differently
-WAIT = 0.05  # seconds that a client waits after 503; Retry-After counts whole seconds, which would idle the server
+WAIT = 0.05  # seconds between a 503 and the next try; whole seconds, as in Retry-After, would leave the server idle
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Served:
-    """`mien serve` as a process; ``port`` is where."""
+    """`mien serve` as a process that listens on ``port``."""
 
     def __init__(self, threads: int, *words: str) -> None:
         """Extra ``words`` of the command line."""
@@ -40,7 +40,7 @@ class Served:
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
         if self._process.wait(60) != 0:
-            raise SystemExit("the server did not end in order")
+            raise SystemExit("the server did not stop cleanly")
 
     def cpu_seconds(self) -> float:
         """Processor time so far, user and system."""
@@ -56,15 +56,15 @@ class Served:
         """Crops per batch so far."""
         import urllib.request
 
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics") as answer:
-            text = answer.read().decode()
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics") as response:
+            text = response.read().decode()
         crops, batches = (float(re.search(rf"mien_batch_crops_{k} ([\d.e+]+)", text)[1]) for k in ("sum", "count"))  # type: ignore[index]
         return round(crops / batches, 2)
 
 
 @dataclass
 class Tally:
-    """What clients saw."""
+    """Responses and times that the clients counted."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     wrong: int = 0
@@ -72,7 +72,7 @@ class Tally:
     memory_mb: list[float] = field(default_factory=list)
 
     def add(self, other: "Tally") -> None:
-        """Take in what others saw."""
+        """Add the counts of another tally."""
         self.statuses += other.statuses
         self.wrong += other.wrong
         self.seconds += other.seconds
@@ -90,33 +90,33 @@ class Tally:
         }
 
     def memory(self) -> dict[str, Any]:
-        """How much the server held, looked at all along: the highest, and the medians of ten stretches of time."""
+        """Resident memory of the server during the run: the highest, and the medians of ten equal periods."""
         stretches = np.array_split(np.array(self.memory_mb), min(10, len(self.memory_mb)) or 1)
         medians = [round(float(np.median(part)), 1) for part in stretches if len(part)]
-        return {"highest": max(self.memory_mb, default=0), "along": medians}
+        return {"highest": max(self.memory_mb, default=0), "medians": medians}
 
 
 def load(
     port: int,
-    pictures: list[bytes],
+    images: list[bytes],
     expected: list[dict[str, Any]],
     clients: int,
     count: int,
     tally: Tally,
     server: Served,
 ) -> None:
-    """``count`` requests by ``clients`` at once; every answer is checked."""
+    """``count`` requests by ``clients`` at once; every response is checked."""
     left = iter(range(count))
 
     async def run() -> None:
         loop = asyncio.get_running_loop()
         opened = [
-            await loop.create_connection(lambda: Client(pictures, expected, left, tally), "127.0.0.1", port)
+            await loop.create_connection(lambda: Client(images, expected, left, tally), "127.0.0.1", port)
             for _ in range(min(clients, count))
         ]
-        looking = asyncio.create_task(look(server, tally))
+        watching = asyncio.create_task(watch_memory(server, tally))
         await asyncio.gather(*(client.done for _, client in opened))
-        looking.cancel()
+        watching.cancel()
 
     try:
         import uvloop
@@ -126,31 +126,31 @@ def load(
         asyncio.run(run())
 
 
-async def look(server: Served, tally: Tally) -> None:
-    """Look at the server's memory twice a second."""
+async def watch_memory(server: Served, tally: Tally) -> None:
+    """Record the server's memory twice a second."""
     while True:
         tally.memory_mb.append(server.memory_mb())
         await asyncio.sleep(0.5)
 
 
 class Client(asyncio.Protocol):
-    """One connection that asks, waits for the answer, checks it, and asks again."""
+    """One connection that sends a request, checks the response, and repeats."""
 
-    def __init__(self, pictures: list[bytes], expected: list[dict[str, Any]], left: Any, tally: Tally) -> None:
-        """``left`` are the numbers of the requests that are still to be sent, shared by all clients."""
-        self._pictures, self._expected, self._left, self._tally = pictures, expected, left, tally
+    def __init__(self, images: list[bytes], expected: list[dict[str, Any]], left: Any, tally: Tally) -> None:
+        """``left`` yields the numbers of the requests still to be sent; all clients share it."""
+        self._images, self._expected, self._left, self._tally = images, expected, left, tally
         self._known: dict[int, bytes] = {}
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: Any) -> None:
-        """Ask."""
+        """Send the first request."""
         self._transport = transport
-        self._ask()
+        self._send()
 
     def data_received(self, data: bytes) -> None:
-        """Gather the answer; check it when it is whole."""
-        self._answer += data
-        head, separator, body = self._answer.partition(b"\r\n\r\n")
+        """Collect the response; check it when it is complete."""
+        self._response += data
+        head, separator, body = self._response.partition(b"\r\n\r\n")
         if not separator:
             return
         length = int(re.search(rb"content-length: (\d+)", head.lower())[1])  # type: ignore[index]
@@ -158,46 +158,50 @@ class Client(asyncio.Protocol):
             self._check(int(head[9:12]), body)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """The server must not close a connection that still asks."""
+        """The server must not close a connection that is still in use."""
         if not self.done.done():
             self.done.set_exception(error or ConnectionError("the server closed the connection"))
 
-    def _ask(self) -> None:
+    def _send(self) -> None:
         number = next(self._left, None)
         if number is None:
             self.done.set_result(None)
             self._transport.close()
             return
-        self._which = number % len(self._pictures)
-        picture = self._pictures[self._which]
-        self._answer = b""
+        self._which = number % len(self._images)
+        image = self._images[self._which]
+        self._response = b""
         self._started = time.perf_counter()
         self._transport.write(
             b"POST /v1/predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/jpeg\r\n"
-            b"Content-Length: %d\r\n\r\n%s" % (len(picture), picture)
+            b"Content-Length: %d\r\n\r\n%s" % (len(image), image)
         )
 
     def _check(self, status: int, body: bytes) -> None:
         self._tally.statuses[status] += 1
         if status == 200:
             self._tally.seconds.append(time.perf_counter() - self._started)
-            # What stands before the timings is the same each time but for rounding: compared as values only once.
-            told = body.partition(b'"timings_ms"')[0]
-            if self._known.get(self._which) != told:
-                self._tally.wrong += not right(json.loads(body)["readings"][0], self._expected[self._which])
-                self._known[self._which] = told
-            self._ask()
+            # Before the timings the text is nearly always the same, so it is parsed only when it is new.
+            reading = body.partition(b'"timings_ms"')[0]
+            if self._known.get(self._which) != reading:
+                self._tally.wrong += not is_right(json.loads(body)["readings"][0], self._expected[self._which])
+                self._known[self._which] = reading
+            self._send()
         else:
-            asyncio.get_running_loop().call_later(WAIT, self._ask)
+            asyncio.get_running_loop().call_later(WAIT, self._send)
 
 
-def right(said: dict[str, Any], expected: dict[str, Any]) -> bool:
-    """Whether the server said what ``Reader.read`` says: the same boxes and emotions, the same probabilities."""
-    if len(said["faces"]) != len(expected["faces"]) or said["size_wh"] != list(SIZE_WH) or said["error"] is not None:
+def is_right(response: dict[str, Any], expected: dict[str, Any]) -> bool:
+    """Whether a response holds the boxes, emotions and probabilities that ``Reader.read`` returns."""
+    if (
+        len(response["faces"]) != len(expected["faces"])
+        or response["size_wh"] != list(SIZE_WH)
+        or response["error"] is not None
+    ):
         return False
     return all(
         one["box"] == other["box"]
         and one["emotion"] == other["emotion"]
         and all(abs(one["probs"][name] - value) <= CLOSE for name, value in other["probs"].items())
-        for one, other in zip(said["faces"], expected["faces"], strict=True)
+        for one, other in zip(response["faces"], expected["faces"], strict=True)
     )

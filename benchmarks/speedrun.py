@@ -1,19 +1,17 @@
-"""How long from nothing to 70 % on PublicTest? The wall time of whole trainings, everything counted.
+"""Wall time of whole trainings from random weights to 70 % on PublicTest.
 
     python benchmarks/speedrun.py [--recipe speedrun] [--runs 5] [--target 0.70] [--accelerator auto]
                                   [--json results/RECIPE/DEVICE.json] [--keep FOLDER] [key=value ...]
 
-The clock starts when the command `mien train RECIPE` is started in a process of its own: imports, reading FER-2013,
-building and every epoch's judgement on PublicTest count. It is read when the log tells of the first epoch whose
-averaged weights reach the target, and on the way of the first ones that reach 50, 55, 60, 65, 68 and 69 %. Then the
-training is stopped; with `--keep` its folder stays, and `mien train RECIPE --out FOLDER/seed-N --seed N` ends its
-course. Each run has its own seed; a run whose course ends below the target counts as not reached, and no mean is
-given. No teacher, no weights from before: what a training is given is counted with it.
+The clock starts with the process of `mien train RECIPE`: imports, reading FER-2013, building the net and validating
+every epoch on PublicTest count. It stops when the log holds the first epoch whose averaged weights reach the target.
+The times to 50, 55, 60, 65, 68 and 69 % are recorded, too. Then the training is stopped; with `--keep` its folder
+remains, and `mien train RECIPE --out FOLDER/seed-N --seed N` completes it. Each run has its own seed. A run that ends
+below the target counts as not reached, and then no mean is computed. Teachers and pretrained weights are not allowed.
 
-PublicTest is what the race is run on, so its accuracy is the best of several looks: no figure for a table of results.
-The file is written after every run, and runs that stand in it are not run again; a file of another recipe, target or
-machine is refused.
-Use a quiet machine: on a processor the training takes all of its cores.
+The race is run on PublicTest, so the accuracy is the best of several epochs: it does not belong in a table of results.
+The file is written after every run, and its runs are not repeated; a file of another recipe, target or machine is
+refused. Use an idle machine: on a CPU the training takes all cores.
 """
 
 import argparse
@@ -37,14 +35,14 @@ from mien.lab.files import save_text
 from mien.lab.provenance import provenance
 from mien.lab.recipe import dump
 
-STEPS = (0.50, 0.55, 0.60, 0.65, 0.68, 0.69)  # accuracies on the way
-LOOK = 0.05  # seconds between two looks at the log
+STEPS = (0.50, 0.55, 0.60, 0.65, 0.68, 0.69)  # accuracies before the target
+POLL_SECONDS = 0.05  # between two reads of the log
 RECIPE = "speedrun"
 
 
 @dataclass(frozen=True)
 class Lap:
-    """One epoch that the log told of, and the clock then."""
+    """One epoch of the log, and the seconds since the start."""
 
     seconds: float
     epoch: int
@@ -52,16 +50,18 @@ class Lap:
 
 
 def main() -> int:
-    """Run, print and write; exit status 1 where a run did not reach the target, 130 where it was stopped."""
+    """Run, print and write; the exit status is 1 if a run did not reach the target, 130 if it was stopped."""
     options = parse()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: no training outlives its race
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C, so that no training outlives this process
     try:
         return race(options)
     except MienError as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped: a race is run from its start, so this run counts for nothing; --json keeps those before it")
+        print(
+            "stopped; this run is lost, because a race starts from nothing. The file of --json keeps the runs before it"
+        )
         return 130
 
 
@@ -69,13 +69,13 @@ def race(options: argparse.Namespace) -> int:
     """All runs that are not in the file yet."""
     recipe = recipes.load(options.recipe, options.changes)
     origin = provenance(load_fer2013(find_fer2013(None)).sha256)
-    said = dump(recipe) | {"about": ""}
-    header = {"recipe": said, "target": options.target, "machine": origin["machine"]}
+    recorded = dump(recipe) | {"about": ""}
+    header = {"recipe": recorded, "target": options.target, "machine": origin["machine"]}
     rows = kept_rows(options.json, header) if options.json and options.json.is_file() else []
     for seed in range(len(rows), options.runs):
         row = run(seed, options)
         rows.append(row | {"commit": origin["commit"]})
-        print(told(row), flush=True)
+        print(to_line(row), flush=True)
         result = {"what": __doc__.splitlines()[0]} | header | {"runs": rows, **summary(rows)} | origin
         if options.json:
             save_text(options.json, json.dumps(result, indent=1) + "\n")
@@ -93,16 +93,16 @@ def kept_rows(path: Path, header: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def _whole(said: Any) -> Any:
-    """A recipe with every key, of which an older file may lack some; all else as it is."""
-    return recipes.parse(said, where="recipe") if isinstance(said, dict) else said
+def _whole(value: Any) -> Any:
+    """A recipe with every key, since an older file may lack some; any other value unchanged."""
+    return recipes.parse(value, where="recipe") if isinstance(value, dict) else value
 
 
 def run(seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """One training from the start of its process to the target, or to its end."""
     folder = options.keep / f"seed-{seed}" if options.keep else Path(tempfile.mkdtemp(prefix="mien-speedrun-"))
     if (folder / "log.jsonl").exists():
-        raise MienError(f"{folder} holds a run already; a race starts from nothing. Name another folder with --keep")
+        raise MienError(f"{folder} holds a run already; a race starts from nothing; name another folder with --keep")
     command = [sys.executable, "-m", "mien", "train", options.recipe, *options.changes]
     started = time.perf_counter()
     training = subprocess.Popen(
@@ -128,27 +128,27 @@ def run(seed: int, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def end(training: subprocess.Popen[str]) -> None:
-    """Stop it, if it still runs. Not by SIGINT: what a shell starts with ``&`` ignores that, and so does its child."""
+    """Stop it if it still runs. SIGINT would not do: a process that a shell starts with ``&`` ignores it."""
     training.terminate()
     training.communicate()
 
 
 def watch(training: subprocess.Popen[str], log: Path, started: float) -> Iterator[Lap]:
-    """Epochs as the log tells of them, until the training ends."""
+    """Epochs as they appear in the log, until the training ends."""
     seen, over = 0, False
     while not over:
-        over = training.poll() is not None  # before the look, so that the last line is not missed
+        over = training.poll() is not None  # checked before reading, so that the last line is not missed
         lines = log.read_text("utf-8").splitlines(keepends=True) if log.is_file() else []
         for line in (line for line in lines[seen:] if line.endswith("\n")):
             record = json.loads(line)
             seen += 1
-            if "val_accuracy" in record:  # a recipe may judge every few epochs alone
+            if "val_accuracy" in record:  # a recipe may validate only every few epochs
                 yield Lap(time.perf_counter() - started, record["epoch"], record["val_accuracy"])
-        time.sleep(LOOK)
+        time.sleep(POLL_SECONDS)
 
 
 def row_of(seed: int, laps: Sequence[Lap], target: float) -> dict[str, Any]:
-    """Seconds to the target and to the steps on the way; ``None`` for what was not reached."""
+    """Seconds to the target and to the accuracies before it; ``None`` for what was not reached."""
     best = max(laps, key=lambda lap: lap.accuracy)
     on_the_way = {f"{100 * step:.0f} %": first(laps, step) for step in STEPS if step < target}
     return {
@@ -162,21 +162,21 @@ def row_of(seed: int, laps: Sequence[Lap], target: float) -> dict[str, Any]:
 
 
 def first(laps: Sequence[Lap], accuracy: float) -> float | None:
-    """When the first epoch had this accuracy."""
+    """Seconds to the first epoch with this accuracy."""
     return next((round(lap.seconds, 1) for lap in laps if lap.accuracy >= accuracy), None)
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Mean and standard deviation of the seconds, where every run reached the target."""
+    """Mean and standard deviation of the seconds, if every run reached the target."""
     times = [row["seconds"] for row in rows if row["seconds"] is not None]
-    said: dict[str, Any] = {"n": len(rows), "reached": len(times)}
+    result: dict[str, Any] = {"n": len(rows), "reached": len(times)}
     if rows and len(times) == len(rows):
-        said["mean_seconds"] = round(statistics.fmean(times), 1)
-        said["deviation_seconds"] = round(statistics.stdev(times), 1) if len(times) > 1 else None
-    return said
+        result["mean_seconds"] = round(statistics.fmean(times), 1)
+        result["deviation_seconds"] = round(statistics.stdev(times), 1) if len(times) > 1 else None
+    return result
 
 
-def told(row: dict[str, Any]) -> str:
+def to_line(row: dict[str, Any]) -> str:
     """One line about a run."""
     steps = ", ".join(f"{name} after {value:,.0f} s" for name, value in row["on_the_way"].items() if value)
     goal = f"reached the target after {row['seconds']:,.1f} s" if row["seconds"] else "did not reach the target"
@@ -191,7 +191,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--target", type=float, default=0.70)
     parser.add_argument("--accelerator", default="auto")
-    parser.add_argument("--keep", type=Path, help="folder for the runs, which are otherwise thrown away")
+    parser.add_argument("--keep", type=Path, help="folder for the runs, which are deleted otherwise")
     parser.add_argument("--json", type=Path, help="file to write")
     return parser.parse_args()
 

@@ -1,15 +1,15 @@
-"""What the training loop costs beside the net: its images/s against a bare PyTorch loop, and how soon it starts.
+"""Cost of the training loop: its images/s compared with a bare PyTorch loop, and its start-up time.
 
     python benchmarks/train_throughput.py ["RECIPE key=value ..." ...] --json results/train-throughput.json
 
-The bare loop trains the same net at the same batch and precision on one fixed batch in memory: forward, loss, backward,
-step. Ours is an epoch of the recipe as `mien train` runs it, on as many faces as make `--steps` steps: faces drawn and
-augmented, targets mixed, averaged weights, figures. Both run in one process, in turns; a figure is the median of the
-rounds, `share` ours over the bare one's. `views_ms` and `average_ms` say what a step pays for its faces and for the
-averaged weights. `start_seconds` is the time from the call of Python to the first step of a training on all of
-FER-2013, `start_cpu_seconds` what the processor spent on it. What that process held at most: `imports_mb` before it
-read the faces, `read_mb` after that, `peak_mb` at the first step; beside it `data_mb` (all faces once) and `net_mb`
-(weights, their average, gradients and the optimiser's state). Run it on a quiet machine.
+The bare loop trains the same net with the same batch size and precision on one fixed batch in memory: forward, loss,
+backward, step. Ours is an epoch of the recipe as `mien train` runs it, on enough faces for `--steps` steps: sampling,
+augmentation, mixed targets, averaged weights, metrics. Both run in one process, in turns. Results are medians of the
+rounds; `share` is our rate divided by that of the bare loop. `views_ms` and `average_ms` are the time that a step
+spends on its batch and on the averaged weights. `start_seconds` is the time from the start of Python to the first step
+of a training on all of FER-2013, `start_cpu_seconds` its CPU time. Peak memory of that process: `imports_mb` before it
+reads the faces, `read_mb` after that, `peak_mb` at the first step. For comparison: `data_mb` (all faces once) and
+`net_mb` (weights, their average, gradients and the optimiser's state). Run it on an idle machine.
 """
 
 import argparse
@@ -77,7 +77,7 @@ def main() -> int:
 
 
 def parse() -> argparse.Namespace:
-    """The words of the command line."""
+    """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipes", nargs="*", metavar="RECIPE", help='a recipe and its overrides: "conv4 data.size=32"')
     parser.add_argument("--data", type=Path, help="FER-2013; default: $MIEN_DATA")
@@ -108,26 +108,26 @@ def row(words: list[str], faces: FaceSet, options: argparse.Namespace) -> dict[s
 
 
 def start(name: str, overrides: list[str], options: argparse.Namespace) -> dict[str, float]:
-    """Time until the first step of a training in a process of its own, and the memory it took."""
+    """Time until the first step of a training in its own process, and the peak memory."""
     begun, spent = time.perf_counter(), cpu_seconds()
     words = [sys.executable, "-c", START, name, options.accelerator, str(options.data or ""), *overrides]
-    said = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+    printed = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
     taken = {"start_seconds": time.perf_counter() - begun, "start_cpu_seconds": cpu_seconds() - spent}
-    return taken | dict(zip(("imports_mb", "read_mb", "peak_mb"), map(float, said[-3:]), strict=True))
+    return taken | dict(zip(("imports_mb", "read_mb", "peak_mb"), map(float, printed[-3:]), strict=True))
 
 
 def cpu_seconds() -> float:
-    """What the processes that this one has started and seen end have spent."""
+    """CPU seconds of the child processes that have ended."""
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)
     return spent.ru_utime + spent.ru_stime
 
 
 def ignore(stage: str, done: int = 0, total: int = 0) -> None:
-    """Takes progress, whose reports cost time as in a training."""
+    """Progress callback that does nothing; calling it costs time as in a training."""
 
 
 def measure(recipe: Recipe, faces: FaceSet, folder: Path, options: argparse.Namespace) -> dict[str, float]:
-    """Images/s of both loops, in turns, and what the parts of ours cost."""
+    """Images/s of both loops in turns, and the time of the parts of ours."""
     fabric = Devices(options.accelerator).launch(recipe.train.precision)
     task = prepare(recipe, faces, fabric, progress=ignore)
     run = open_run(recipe, folder, device=fabric.device, class_weights=class_weights(task.training, recipe.target))
@@ -141,7 +141,7 @@ def measure(recipe: Recipe, faces: FaceSet, folder: Path, options: argparse.Name
         theirs.append(images / seconds(lambda: bare(images // recipe.train.batch_size), fabric.device))
         ours.append(images / seconds(lambda: train_epoch(task, run, model, stepper), fabric.device))
     steps = images / recipe.train.batch_size
-    views = seconds(lambda: list(shown(task, run)), fabric.device) / steps
+    views = seconds(lambda: list(batch_shapes(task, run)), fabric.device) / steps
     average = seconds(run.ema.update, fabric.device)
     return {
         "ours": statistics.median(ours),
@@ -152,8 +152,8 @@ def measure(recipe: Recipe, faces: FaceSet, folder: Path, options: argparse.Name
     }
 
 
-def shown(task: Task, run: Run) -> Any:
-    """The views of one epoch."""
+def batch_shapes(task: Task, run: Run) -> Any:
+    """Shapes of the augmented batches of one epoch."""
     generator = torch.Generator(task.fabric.device).manual_seed(0)
     for batch in batches(
         task.training,

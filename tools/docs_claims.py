@@ -95,7 +95,7 @@ def _batch(found: Json) -> str:
     own = found["mien-0"]
     shown = [_mean(own["accuracy"][arrangement]) for arrangement in ARRANGEMENTS]
     rows.append((f"mien-0 as shipped ({own['precision']})", *shown, "+0.00, equal to the bit"))
-    if own["largest_difference"] or own["answers_that_differ"]:
+    if own["largest_difference"] or own["predictions_that_differ"]:
         rows[-1] = (*rows[-1][:-1], f"probabilities differ by up to {own['largest_difference']:.1e}")
     setting = (
         f"Accuracy in %, with 95 % intervals (bootstrap; faces that share a sorted batch are drawn together), mean of "

@@ -117,13 +117,13 @@ def _judged(card: Json) -> dict[str, str]:
 
 
 def _people(card: Json) -> dict[str, str]:
-    said = card.get("additional", {}).get("private")
-    if not said:
+    results = card.get("additional", {}).get("private")
+    if not results:
         return {}
-    rows = {"with its mirror image": percent(said["flip"]["all"]["accuracy"], 2)}
-    if said["votes"]:
-        rows["agrees with the FER+ majority"] = percent(said["votes"]["majority"]["agreement"], 2)
-        rows["log loss to the votes"] = f"{said['votes']['distribution']['log_loss']:.3f}"
+    rows = {"with its mirror image": percent(results["flip"]["all"]["accuracy"], 2)}
+    if results["votes"]:
+        rows["agrees with the FER+ majority"] = percent(results["votes"]["majority"]["agreement"], 2)
+        rows["log loss to the votes"] = f"{results['votes']['distribution']['log_loss']:.3f}"
     return rows
 
 
@@ -225,15 +225,15 @@ def _live(folder: Path) -> str:
     return f"{table(('what', 'measured'), rows)}\n\n{where}; read with `{track['model']}`; {commands}."
 
 
-def _track(said: dict[str, Any]) -> list[tuple[str, str]]:
-    parts = {part["part"]: part for part in said["speed"]}
-    following = next(row for row in said["following"] if row["every"] == said["every"])
+def _track(results: dict[str, Any]) -> list[tuple[str, str]]:
+    parts = {part["part"]: part for part in results["speed"]}
+    following = next(row for row in results["following"] if row["every"] == results["every"])
     growth = parts["reading only"]["memory_growth_mb"]
-    video = f"video {said['size']}, one face"
+    video = f"video {results['size']}, one face"
     return [
         (f"{video}: tracked and read", f"{parts['reading only']['frames_per_second']:.0f} frames/s"),
         (f"{video}: with the annotated copy", f"{parts['annotated film']['frames_per_second']:.0f} frames/s"),
-        (f"growth of memory over {said['frames']:,} frames", f"{growth:+.1f} MB"),
+        (f"growth of memory over {results['frames']:,} frames", f"{growth:+.1f} MB"),
         (
             "four faces that move, cross and leave: found, identity switches",
             f"{following['found']:.1%}, {following['changes_of_number']}",
@@ -241,36 +241,36 @@ def _track(said: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _serve(said: dict[str, Any]) -> list[tuple[str, str]]:
-    requests = sum(said["answers"]["statuses"].values())
-    memory, overload = said["memory_mb"], said["overload"]
-    width, height = said["picture"]["size_wh"]
+def _serve(results: dict[str, Any]) -> list[tuple[str, str]]:
+    requests = sum(results["responses"]["statuses"].values())
+    memory, overload = results["memory_mb"], results["overload"]
+    width, height = results["image"]["size_wh"]
     return [
         (
-            f"server, {said['clients']} clients, JPEG {width}x{height}: throughput relative to the pipeline "
+            f"server, {results['clients']} clients, JPEG {width}x{height}: throughput relative to the pipeline "
             "without HTTP",
-            f"{said['throughput_share']['median']:.0%}",
+            f"{results['throughput_share']['median']:.0%}",
         ),
         (
             f"{requests:,} requests: wrong responses, 99th percentile",
-            f"{said['answers']['wrong']}, {_ms(said['answers'])}",
+            f"{results['responses']['wrong']}, {_ms(results['responses'])}",
         ),
-        ("memory during these requests", f"{memory['along'][0]:.0f} to {memory['along'][-1]:.0f} MB"),
+        ("memory during these requests", f"{memory['medians'][0]:.0f} to {memory['medians'][-1]:.0f} MB"),
         (f"overload, queue of {overload['queue']}: 99th percentile", _ms(overload)),
     ]
 
 
-def _browser(said: dict[str, Any]) -> list[tuple[str, str]]:
-    steps = said["steps"]["followed"]
-    wide, high = said["camera"]["size_wh"]
+def _browser(results: dict[str, Any]) -> list[tuple[str, str]]:
+    steps = results["steps"]["followed"]
+    wide, high = results["camera"]["size_wh"]
     return [
-        (f"page, camera {wide}x{high}, one face", f"{said['camera']['frames_per_second']:.0f} frames/s"),
+        (f"page, camera {wide}x{high}, one face", f"{results['camera']['frames_per_second']:.0f} frames/s"),
         ("processing time per frame", f"{steps['total']:.0f} ms"),
     ]
 
 
-def _ms(said: dict[str, Any]) -> str:
-    return f"{said['p99_ms']:.0f} ms"
+def _ms(results: dict[str, Any]) -> str:
+    return f"{results['p99_ms']:.0f} ms"
 
 
 def recipes() -> str:

@@ -34,7 +34,7 @@ def main() -> None:
     for name, make in IMAGES.items():
         pixels = make(example())
         golden = {
-            "picture": name,
+            "image": name,
             "sha256": digest(pixels),
             "size_wh": [pixels.shape[1], pixels.shape[0]],
             "model": reader.model.name,
@@ -112,7 +112,7 @@ def several(pixels: Pixels) -> Pixels:
     return canvas
 
 
-def nobody(pixels: Pixels) -> Pixels:
+def no_face(pixels: Pixels) -> Pixels:
     """A colour gradient of the same size, without a face."""
     y, x = np.mgrid[: pixels.shape[0], : pixels.shape[1]]
     return np.stack([x // 2, y // 2, (x + y) // 4], axis=2).astype(np.uint8)
@@ -151,7 +151,7 @@ IMAGES: dict[str, Callable[[Pixels], Pixels]] = {
     "tight": tight,
     "wide": wide,
     "several": several,
-    "nobody": nobody,
+    "no_face": no_face,
 }
 
 

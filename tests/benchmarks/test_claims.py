@@ -148,23 +148,23 @@ def test_the_gain_shrinks_with_the_root_of_the_faces() -> None:
     assert found["gain"] == pytest.approx(100 / claims_epoch.WHOLE**0.5, abs=1e-3)
 
 
-def test_answers_are_those_of_the_trained_net(faces: FaceSet, tmp_path: Path) -> None:
+def test_predictions_are_those_of_the_trained_net(faces: FaceSet, tmp_path: Path) -> None:
     recipe = tiny()
-    right = claims_epoch.answers(recipe, faces, tmp_path / "kept")
+    right = claims_epoch.correct_by_epoch(recipe, faces, tmp_path / "kept")
     assert right.shape == (3, 140)
     history: list[dict[str, float]] = []
     fit(recipe, faces, tmp_path / "run", on_epoch=history.append)
     assert right.mean(axis=1) == pytest.approx([record.val_accuracy for record in history])
     kept = (tmp_path / "kept" / "epochs.npz").stat().st_mtime_ns
-    assert np.array_equal(claims_epoch.answers(recipe, faces, tmp_path / "kept"), right)
+    assert np.array_equal(claims_epoch.correct_by_epoch(recipe, faces, tmp_path / "kept"), right)
     assert (tmp_path / "kept" / "epochs.npz").stat().st_mtime_ns == kept  # nothing is trained again
     with pytest.raises(DataError, match="another training"):
-        claims_epoch.answers(replace(recipe, seed=5), faces, tmp_path / "kept")
+        claims_epoch.correct_by_epoch(replace(recipe, seed=5), faces, tmp_path / "kept")
 
 
-def test_figures_of_epochs() -> None:
+def test_summary_of_epochs() -> None:
     right = np.random.default_rng(3).random((3, 12, 400)) < 0.5
-    found = claims_epoch.figures(right)
+    found = claims_epoch.summarize(right)
     assert found["best_epoch_by_last"]["1"]["gain"] == 0
     gains = [found["best_epoch_by_last"][k]["gain"] for k in ("1", "5", "10")]
     assert gains == sorted(gains)
@@ -204,7 +204,7 @@ def test_sorted_batches_leak_through_attention_alone(blobs: tuple[torch.Tensor, 
     x, labels = blobs
     train, test = slice(0, 900), slice(900, 1500)
     found = {
-        across: claims_batch.figures(
+        across: claims_batch.train_heads(
             x[train], labels[train], x[test], labels[test], across=across, by_class=False, seeds=2
         )
         for across in (True, False)
@@ -239,13 +239,13 @@ def test_training_batches_by_class_hold_one_class() -> None:
 
 def test_faces_that_share_a_batch_count_as_one() -> None:
     values = np.repeat([0.0, 1.0], 50)
-    single = claims_batch.told(values, np.arange(100))["interval"]
-    together = claims_batch.told(values, np.arange(100) // 10)["interval"]
+    single = claims_batch.mean_and_interval(values, np.arange(100))["interval"]
+    together = claims_batch.mean_and_interval(values, np.arange(100) // 10)["interval"]
     assert together[1] - together[0] > 2 * (single[1] - single[0])
 
 
-def test_the_shipped_model_answers_alike_in_any_batch(faces: FaceSet) -> None:
-    found = claims_batch.shipped(open_model("mien-0"), faces.split(Split.PUBLIC_TEST))
+def test_the_embedded_model_predicts_alike_in_any_batch(faces: FaceSet) -> None:
+    found = claims_batch.embedded(open_model("mien-0"), faces.split(Split.PUBLIC_TEST))
     assert found["largest_difference"] == 0
-    assert found["answers_that_differ"] == 0
+    assert found["predictions_that_differ"] == 0
     assert len(found["accuracy"]) == 3

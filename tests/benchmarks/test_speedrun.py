@@ -34,14 +34,14 @@ def test_the_first_epoch_that_reaches_an_accuracy_counts() -> None:
     row = speedrun.row_of(3, LAPS, 0.70)
     assert (row["seed"], row["seconds"], row["epochs"], row["accuracy"]) == (3, 40.0, 4, 0.705)
     assert row["on_the_way"] == {"50 %": 20.0, "55 %": 20.0, "60 %": 20.0, "65 %": 40.0, "68 %": 40.0, "69 %": 40.0}
-    assert "reached the target after 40.0 s" in speedrun.told(row)
+    assert "reached the target after 40.0 s" in speedrun.to_line(row)
 
 
 def test_a_course_that_ends_too_early_has_no_time_and_the_race_no_mean() -> None:
     short = speedrun.row_of(0, LAPS[:3], 0.70)
     assert short["seconds"] is None
     assert short["on_the_way"]["65 %"] is None
-    assert "did not reach the target" in speedrun.told(short)
+    assert "did not reach the target" in speedrun.to_line(short)
     whole = speedrun.row_of(1, LAPS, 0.70)
     assert speedrun.summary([short, whole]) == {"n": 2, "reached": 1}
     assert speedrun.summary([whole, whole | {"seconds": 42.0}]) == {
@@ -58,7 +58,7 @@ with open(sys.argv[1], "w", buffering=1) as log:
     for epoch, accuracy in enumerate((0.3, 0.5, 0.7), start=1):
         line = json.dumps({"epoch": epoch, "val_accuracy": accuracy})
         log.write(line[:9]); time.sleep(0.2); log.write(line[9:] + "\\n")
-        log.write(json.dumps({"epoch": epoch}) + "\\n")  # an epoch that was not judged
+        log.write(json.dumps({"epoch": epoch}) + "\\n")  # an epoch that was not validated
 """
 
 
@@ -121,7 +121,7 @@ def test_ctrl_c_ends_the_race_in_one_line(monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setattr(sys, "argv", ["speedrun.py", "--keep", "nowhere"])
     monkeypatch.setattr(speedrun, "race", interrupted)
     assert speedrun.main() == 130
-    assert capsys.readouterr().out.startswith("stopped: a race is run from its start")
+    assert capsys.readouterr().out.startswith("stopped; this run is lost")
 
 
 def test_a_killed_race_ends_its_training_even_one_that_ignores_ctrl_c(
@@ -148,7 +148,7 @@ def test_a_killed_race_ends_its_training_even_one_that_ignores_ctrl_c(
     assert speedrun.main() == 130
     assert training.returncode == -signal.SIGTERM
     assert time.perf_counter() - started < 30
-    assert capsys.readouterr().out.startswith("stopped: a race is run from its start")
+    assert capsys.readouterr().out.startswith("stopped; this run is lost")
 
 
 def test_a_kept_run_is_never_taken_for_a_new_one(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ class Difference(NamedTuple):
         return f"probabilities differ by {self.probability:.1e} at most, boxes by {self.pixels:.2f} pixels"
 
 
-def picture(name: str) -> NDArray[np.uint8]:
+def golden_image(name: str) -> NDArray[np.uint8]:
     """A golden image, RGB uint8 [H, W, 3], checked against its sha256."""
     pixels: NDArray[np.uint8] = TOOL.IMAGES[name](TOOL.example())
     assert TOOL.digest(pixels) == GOLDEN[name]["sha256"], name

@@ -3,7 +3,7 @@
 import pytest
 
 from mien.reader import Reader
-from support.golden_readings import GOLDEN, TOOL, differ, picture
+from support.golden_readings import GOLDEN, TOOL, differ, golden_image
 
 
 @pytest.fixture(scope="module")
@@ -13,7 +13,7 @@ def reader() -> Reader:
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_python_reads_the_golden_images(reader: Reader, name: str) -> None:
-    faces = [TOOL.values(face) for face in reader.read(picture(name)).faces]
+    faces = [TOOL.values(face) for face in reader.read(golden_image(name)).faces]
     difference = differ(GOLDEN[name]["faces"], faces)
     assert difference.probability <= 1e-2  # another processor's int8 kernels may round otherwise
     assert difference.pixels <= 0.5
@@ -28,7 +28,7 @@ def test_they_are_of_the_embedded_model(reader: Reader) -> None:
 
 def test_the_golden_images_vary() -> None:
     counts = {name: len(golden["faces"]) for name, golden in GOLDEN.items()}
-    assert counts.pop("nobody") == 0
+    assert counts.pop("no_face") == 0
     assert counts.pop("several") == 6
     assert set(counts.values()) == {1}
     assert len({max(f["probs"], key=f["probs"].get) for g in GOLDEN.values() for f in g["faces"]}) >= 2

@@ -26,7 +26,7 @@ from mien.extract import extract
 from mien.infer import Classifier, find_model
 from mien.overlay import heat
 from mien.report import Csv, JsonLines
-from support.golden_readings import GOLDEN, picture
+from support.golden_readings import GOLDEN, golden_image
 from support.paths import ROOT, TESTS
 
 PAGE = ROOT / "src" / "mien" / "serve" / "page"
@@ -79,7 +79,7 @@ def test_images_are_resized_as_pillow_does_it() -> None:
 
 def test_crops_are_cut_to_the_bit() -> None:
     generator = np.random.default_rng(1)
-    pixels = picture("astronaut")
+    pixels = golden_image("astronaut")
     cases, expected = [], []
     for index in range(60):
         scale, turn = float(generator.uniform(0.2, 3)), float(generator.uniform(-math.pi, math.pi))

@@ -15,7 +15,7 @@ from mien.bundled import DEFAULT_MODEL
 from mien.reader import Reader
 from support.browser import Visit, build, chromium, playing, serving
 from support.encoded_images import encode
-from support.golden_readings import GOLDEN, Difference, differ, picture
+from support.golden_readings import GOLDEN, Difference, differ, golden_image
 from support.paths import ROOT
 
 ASTRONAUT = ROOT / "examples" / "astronaut.png"
@@ -54,7 +54,7 @@ def file(name: str, content: bytes, kind: str = "image/png") -> dict[str, Any]:
 
 
 def test_the_browser_reads_the_golden_images_as_python_does(visit: Visit, capsys: pytest.CaptureFixture[str]) -> None:
-    visit.read(*(file(f"{name}.png", encode(picture(name))) for name in GOLDEN))
+    visit.read(*(file(f"{name}.png", encode(golden_image(name))) for name in GOLDEN))
     readings = {reading["source"].removesuffix(".png"): reading for reading in json.loads(visit.saved("#save-json"))}
     assert list(readings) == list(GOLDEN)
     worst = Difference()
@@ -77,7 +77,7 @@ def test_the_browser_cuts_the_crops_that_python_cuts(visit: Visit) -> None:
         const { faces } = await engine.read(new Blob([Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0))]));
         return faces.map(({ crop, box }) => ({ crop: [...crop], box }));
     }"""
-    pixels = picture("several")
+    pixels = golden_image("several")
     faces = visit.page.evaluate(script, base64.b64encode(encode(pixels)).decode())
     expected = Reader().read(pixels).faces
     assert len(faces) == len(expected)
@@ -134,7 +134,7 @@ def test_readings_are_handed_out_as_json_csv_and_png(visit: Visit) -> None:
 
 def test_the_threshold_makes_faces_unsure(visit: Visit) -> None:
     page = visit.page
-    visit.read(EXAMPLE, file("sour.png", encode(picture("sour"))))
+    visit.read(EXAMPLE, file("sour.png", encode(golden_image("sour"))))
     assert page.locator(".box.e-unsure").count() == 0
     page.locator("#threshold").focus()
     page.keyboard.press("End")
@@ -174,12 +174,12 @@ def test_bad_files_get_a_line_each_and_the_page_reads_on(visit: Visit) -> None:
 
 
 def test_a_crowd_and_an_image_without_faces(visit: Visit) -> None:
-    head = picture("astronaut")[4:196:2, 128:320:2]
+    head = golden_image("astronaut")[4:196:2, 128:320:2]
     crowd = np.full((5 * 104 + 8, 10 * 104 + 8, 3), 96, np.uint8)
     for index in range(50):
         y, x = 8 + 104 * (index // 10), 8 + 104 * (index % 10)
         crowd[y : y + 96, x : x + 96] = head
-    visit.read(file("crowd.png", encode(crowd)), file("nobody.png", encode(picture("nobody"))))
+    visit.read(file("crowd.png", encode(crowd)), file("no_face.png", encode(golden_image("no_face"))))
     found = visit.page.locator(".card", has_text="crowd.png").locator(".box").count()
     assert found == len(Reader().read(crowd).faces)
     assert found >= 45
@@ -188,7 +188,7 @@ def test_a_crowd_and_an_image_without_faces(visit: Visit) -> None:
     card.locator("summary").click()
     card.locator(".face").nth(8).wait_for()
     assert card.locator(".face").count() == found
-    assert "No face was found" in (visit.page.locator(".card", has_text="nobody.png").text_content() or "")
+    assert "No face was found" in (visit.page.locator(".card", has_text="no_face.png").text_content() or "")
 
 
 def test_everything_is_reached_by_the_keyboard(visit: Visit) -> None:
@@ -217,7 +217,7 @@ def test_everything_is_reached_by_the_keyboard(visit: Visit) -> None:
 def test_it_fits_a_phone(visit: Visit) -> None:
     page = visit.page
     page.set_viewport_size({"width": 390, "height": 780})
-    visit.read(file("several.png", encode(picture("several"))))
+    visit.read(file("several.png", encode(golden_image("several"))))
     grounds = []
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
