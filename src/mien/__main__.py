@@ -5,6 +5,7 @@ import io
 import os
 import sys
 import threading
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -12,29 +13,29 @@ from typer.core import TyperGroup
 
 import mien
 from mien._errors import MienError
-from mien.commands.audit import audit
-from mien.commands.benchmark import benchmark
-from mien.commands.compare import compare
-from mien.commands.evaluate import evaluate
-from mien.commands.explain import explain
-from mien.commands.models import models
-from mien.commands.predict import predict
-from mien.commands.prepare import prepare
-from mien.commands.recipes import recipes
-from mien.commands.runs import ensemble, export, logits, record
-from mien.commands.search import search
-from mien.commands.serve import serve
-from mien.commands.stress import stress
-from mien.commands.synthesize import synthesize
+from mien.commands.audit import audit_command
+from mien.commands.benchmark import benchmark_command
+from mien.commands.compare import compare_command
+from mien.commands.evaluate import evaluate_command
+from mien.commands.explain import explain_command
+from mien.commands.models import models_command
+from mien.commands.predict import predict_command
+from mien.commands.prepare import prepare_command
+from mien.commands.recipes import recipes_command
+from mien.commands.runs import ensemble_command, export_command, logits_command, record_command
+from mien.commands.search import search_command
+from mien.commands.serve import serve_command
+from mien.commands.stress import stress_command
+from mien.commands.synthesize import synthesize_command
 from mien.commands.track import track
-from mien.commands.train import train
+from mien.commands.train import train_command
 
 _WRONG = 2  # as typer answers for a wrong argument
 _STOPPED = 130  # 128 + SIGINT, as shells count
 _PIPE_CLOSED = 141  # 128 + SIGPIPE
 
 
-class _Commands(TyperGroup):
+class _CommandGroup(TyperGroup):
     """Turns what a command raises into one line on standard error and an exit status."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -56,31 +57,35 @@ class _Commands(TyperGroup):
 
 
 app = typer.Typer(
-    cls=_Commands,
+    cls=_CommandGroup,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(predict)
-app.command()(track)
-app.command()(models)
-app.command()(serve)
-app.command()(benchmark)
-app.command()(prepare)
-app.command()(recipes)
-app.command()(train)
-app.command()(search)
-app.command()(synthesize)
-app.command()(logits)
-app.command()(ensemble)
-app.command()(record)
-app.command()(audit)
-app.command()(export)
-app.command()(stress)
-app.command()(explain)
-app.command()(evaluate)
-app.command()(compare)
+_COMMANDS: tuple[Callable[..., None], ...] = (  # in the order in which `mien --help` lists them
+    predict_command,
+    track,
+    models_command,
+    serve_command,
+    benchmark_command,
+    prepare_command,
+    recipes_command,
+    train_command,
+    search_command,
+    synthesize_command,
+    logits_command,
+    ensemble_command,
+    record_command,
+    audit_command,
+    export_command,
+    stress_command,
+    explain_command,
+    evaluate_command,
+    compare_command,
+)
+for _command in _COMMANDS:
+    app.command(_command.__name__.removesuffix("_command"))(_command)
 
 
 def _print_version(wanted: bool) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mien.lab.data import FaceSet
 
 
-def audit(
+def audit_command(
     data: Annotated[
         Path | None,
         typer.Argument(help=_options.DATA_HELP),

@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from mien.commands._benchmark import Figure
 
 
-def benchmark(
+def benchmark_command(
     image: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A picture with one face; without it one is drawn.")
     ] = None,
-    model: _options.Model = DEFAULT_MODEL,
-    detector: _options.Detector = "blazeface",
+    model: _options.ModelOption = DEFAULT_MODEL,
+    detector: _options.DetectorOption = "blazeface",
     threads: Annotated[int, typer.Option(min=0, help="Cores for whole pictures (0: all); crops always use one.")] = 1,
     seconds: Annotated[
         float, typer.Option(min=0, help="Time for each measurement, at least five runs; 0: one run, to see it works.")
     ] = 1.0,
-    as_json: _options.Json = False,
+    as_json: _options.JsonOption = False,
 ) -> None:
     """Measure mien on this machine: start, crops, detector, whole pictures, memory."""
     from mien.commands._benchmark import measure

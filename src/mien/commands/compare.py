@@ -13,7 +13,7 @@ from mien.commands._progress import TerminalProgress
 _LINES = 4  # sentences about differences that the terminal shows; the report has all
 
 
-def compare(
+def compare_command(
     runs: Annotated[
         list[str] | None,
         typer.Argument(
@@ -21,7 +21,7 @@ def compare(
             "none: everything under results/ and the default model."
         ),
     ] = None,
-    data: _options.Data = None,
+    data: _options.DataOption = None,
     split: Annotated[str, typer.Option(help="PublicTest, PrivateTest, Training or all.")] = "PublicTest",
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("reports/compare"),
     latency: Annotated[bool, typer.Option(help="Time every model on one thread.")] = True,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mien.lab.evaluate.evaluation import Evaluation
 
 
-def evaluate(
+def evaluate_command(
     model: Annotated[
         str,
         typer.Argument(
@@ -26,11 +26,11 @@ def evaluate(
         list[Path] | None,
         typer.Option(help=f"{_options.DATA_HELP} Several are compared."),
     ] = None,
-    split: _options.Split = None,
+    split: _options.SplitOption = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write to; default: reports/evaluate/MODEL-SPLIT.")] = None,
-    label_map: _options.LabelMap = None,
-    tta: _options.Tta = "none",
-    precision: _options.Precision = "int8",
+    label_map: _options.LabelMapOption = None,
+    tta: _options.TtaOption = "none",
+    precision: _options.PrecisionOption = "int8",
 ) -> None:
     """Evaluate MODEL on labelled faces and write metrics.json, predictions.npz and report.html."""
     with needs_lab():

@@ -28,7 +28,7 @@ _MAP, _FEATURES = "map", "features"  # the method and layer that need no lab
 _Opened = tuple[list[Emotion], dict[str, str], Generator[Reading, None, None]]
 
 
-def explain(
+def explain_command(
     what: Annotated[
         list[str] | None,
         typer.Argument(metavar="[WHAT]...", help="Images, folders or quoted globs; with --data, the model."),
@@ -46,8 +46,8 @@ def explain(
         typer.Option(help="Of images: also the map of this emotion; repeatable; all shows every emotion."),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="A data set to explain the model on, instead of images.")] = None,
-    split: _options.Split = None,
-    label_map: _options.LabelMap = None,
+    split: _options.SplitOption = None,
+    label_map: _options.LabelMapOption = None,
     faces: Annotated[int, typer.Option(min=20, help="Largest number of faces of the data set.")] = 600,
     align: Annotated[bool, typer.Option(help="Align the faces by eyes, nose and mouth.")] = True,
     baseline: Annotated[str, typer.Option(help="What replaces removed pixels: blur or mean.")] = "blur",
@@ -56,8 +56,8 @@ def explain(
     keep: Annotated[
         Path | None, typer.Option(help="Folder for the metrics of a data set as MODEL.json; they show no face.")
     ] = None,
-    precision: _options.Precision = "int8",
-    detector: _options.Detector = "blazeface",
+    precision: _options.PrecisionOption = "int8",
+    detector: _options.DetectorOption = "blazeface",
     threads: Annotated[int, typer.Option(min=1, help="Cores to use.")] = 1,
 ) -> None:
     """Show where a model looks: maps of the faces in WHAT, or with --data attention by region and tests of the maps.

@@ -24,9 +24,9 @@ _ROWS = {
 }
 
 
-def models(
+def models_command(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Print the card of this model.")] = None,
-    as_json: _options.Json = False,
+    as_json: _options.JsonOption = False,
 ) -> None:
     """List the embedded models with the metrics of their cards, and the detectors."""
     if name is not None:

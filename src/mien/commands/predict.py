@@ -23,7 +23,7 @@ class _Sink(Protocol):
     def add(self, reading: Reading) -> None: ...
 
 
-def predict(
+def predict_command(
     paths: Annotated[
         list[str],
         typer.Argument(metavar="PATH", help="Files, folders, quoted globs, or - for bytes on standard input."),
@@ -37,11 +37,11 @@ def predict(
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a page with the pictures, their faces and maps.")
     ] = None,
-    detector: _options.Detector = "blazeface",
-    abstain: _options.Abstain = 0.0,
-    threads: _options.Threads = 1,
-    model: _options.Model = DEFAULT_MODEL,
-    precision: _options.Precision = "int8",
+    detector: _options.DetectorOption = "blazeface",
+    abstain: _options.AbstainOption = 0.0,
+    threads: _options.ThreadsOption = 1,
+    model: _options.ModelOption = DEFAULT_MODEL,
+    precision: _options.PrecisionOption = "int8",
     batch: Annotated[int, typer.Option(min=1, help="Faces classified together.")] = 64,
 ) -> None:
     """Read the faces in pictures.

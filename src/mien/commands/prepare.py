@@ -8,7 +8,7 @@ import typer
 from mien.commands._extra import needs_lab
 
 
-def prepare(
+def prepare_command(
     name: Annotated[str, typer.Argument(metavar="SET", help="rafdb, affectnet, ckplus, jaffe, kdef or expw.")],
     folder: Annotated[
         Path, typer.Argument(metavar="FOLDER", help="Folder of the unpacked set; nothing in it changes.")

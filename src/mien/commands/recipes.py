@@ -17,7 +17,7 @@ _LEAST = 20  # cells of a column that is shortened or folded, where it has so ma
 _LISTED = ("recipe", "net", "classes", "size", "document", "claims", "about")
 
 
-def recipes(
+def recipes_command(
     recipe: Annotated[
         str | None,
         typer.Argument(help="Explain this one: a shipped recipe, FAMILY/MEMBER or the path of a .toml file."),
@@ -28,7 +28,7 @@ def recipes(
     everything: Annotated[
         bool, typer.Option("--all", help="Show every key of the recipe, also those at their defaults.")
     ] = False,
-    as_json: _options.Json = False,
+    as_json: _options.JsonOption = False,
 ) -> None:
     """List the recipes, or explain RECIPE: what it reproduces, its net and cost, phases, members and search space."""
     with needs_lab():

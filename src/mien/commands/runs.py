@@ -11,15 +11,15 @@ from mien.commands._extra import needs_lab
 from mien.commands._progress import TerminalProgress
 
 
-def export(
+def export_command(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run, as `mien train` names it.")],
     out: Annotated[Path, typer.Option(help="Folder to write model.onnx, model-fp32.onnx, card and licence to.")],
-    data: _options.TrainingData = None,
-    final: _options.FinalTest = False,
+    data: _options.TrainingDataOption = None,
+    final: _options.FinalTestOption = False,
     half: Annotated[
         bool, typer.Option("--half", help="Store the fp32 file's weights in half precision: half the bytes.")
     ] = False,
-    calibration: _options.Calibration = "",
+    calibration: _options.CalibrationOption = "",
 ) -> None:
     """Export RUN as fp32 and int8 ONNX, calibrated on PublicTest, with its card."""
     with needs_lab():
@@ -34,7 +34,7 @@ def export(
     typer.echo(f"{card['name']}: {split.capitalize()}Test {headline_metrics(found['all'], found.get('clean'))}. {out}")
 
 
-def ensemble(
+def ensemble_command(
     runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs, two or more.")],
     out: Annotated[Path, typer.Option(help="Folder of the ensemble.")],
     name: Annotated[str, typer.Option(help="Name of the ensemble; default: the name of the folder.")] = "",
@@ -55,15 +55,15 @@ def ensemble(
     typer.echo(f"{recipe.name}: {len(runs)} nets, {cost}. {out}")
 
 
-def logits(
+def logits_command(
     runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs; several answer as their mean.")],
     out: Annotated[Path, typer.Option(help="File to write, ending in .npz; a recipe's target.teachers names it.")],
     data: Annotated[Path | None, typer.Option(help="What the student learns from; default: $MIEN_DATA.")] = None,
-    tta: _options.Tta = "none",
+    tta: _options.TtaOption = "none",
     recipe: Annotated[
         str, typer.Option(help="The student's recipe, where it mixes in sets that the first teacher's does not.")
     ] = "",
-    accelerator: _options.Accelerator = "auto",
+    accelerator: _options.AcceleratorOption = "auto",
 ) -> None:
     """Write the answers of RUNS for the Training faces to a file. No test face is answered."""
     from mien._errors import OutputError
@@ -91,13 +91,13 @@ def logits(
     typer.echo(f"{names}: {len(cached.rows):,} faces, {cached.logits.shape[1]} views of each. {out}")
 
 
-def record(
+def record_command(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run, as `mien train` names it.")],
     out: Annotated[Path | None, typer.Option(help="Folder to write to; default: results/RECIPE/seed-SEED.")] = None,
-    data: _options.TrainingData = None,
-    final: _options.FinalTest = False,
+    data: _options.TrainingDataOption = None,
+    final: _options.FinalTestOption = False,
     int8: Annotated[bool, typer.Option(help="Quantise, evaluate that, too, and keep the file if it is small.")] = True,
-    calibration: _options.Calibration = "",
+    calibration: _options.CalibrationOption = "",
 ) -> None:
     """Evaluate RUN and write its metrics, log, recipe, curves, confusion matrix and, if it is small, its int8 file."""
     with needs_lab():

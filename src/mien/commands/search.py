@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 _SHOWN = 10  # trials in the table at the end
 
 
-def search(
+def search_command(
     recipe: Annotated[str, typer.Argument(help="A recipe with a search section, or the path of a .toml file.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Changes for every trial: section.key=value, as in data.fraction=0.1.")
     ] = None,
     trials: Annotated[int, typer.Option(help="Trials in all, including those of earlier calls.", min=1)] = 20,
-    data: _options.Data = None,
+    data: _options.DataOption = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the search; default: runs/search/RECIPE.")] = None,
     workers: Annotated[int, typer.Option(help="Processes that train at the same time.", min=1)] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the choices and of every trial's training.")] = 0,
     prune: Annotated[bool, typer.Option(help="Stop trials that are worse than the median of the others.")] = True,
-    accelerator: _options.Accelerator = "auto",
+    accelerator: _options.AcceleratorOption = "auto",
 ) -> None:
     """Search the hyperparameters of RECIPE (its `search` section) with Optuna's TPE; the same command resumes.
 

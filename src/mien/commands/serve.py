@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mien.serve.auth import Access
 
 
-def serve(
+def serve_command(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free port, which is printed.")] = 8000,
     host: Annotated[str, typer.Option(help="Address to listen on; any but 127.0.0.1 admits other machines.")] = (
         "127.0.0.1"
@@ -22,10 +22,10 @@ def serve(
     token: Annotated[
         str | None, typer.Option(envvar="MIEN_TOKEN", show_envvar=True, help="The token that every request must send.")
     ] = None,
-    model: _options.Model = DEFAULT_MODEL,
-    precision: _options.Precision = "int8",
-    detector: _options.Detector = "blazeface",
-    abstain: _options.Abstain = 0.0,
+    model: _options.ModelOption = DEFAULT_MODEL,
+    precision: _options.PrecisionOption = "int8",
+    detector: _options.DetectorOption = "blazeface",
+    abstain: _options.AbstainOption = 0.0,
     threads: Annotated[int, typer.Option(min=0, help="Images read at the same time; 0: one for each core.")] = 0,
     queue: Annotated[int, typer.Option(help="Images accepted at a time; more are answered with 503.")] = 128,
     max_bytes: Annotated[int, typer.Option(help="Bytes of a request's body, and of a stream's frame.")] = 32 * 2**20,

@@ -10,11 +10,11 @@ from mien.commands._extra import needs_lab
 from mien.commands._progress import TerminalProgress
 
 
-def stress(
+def stress_command(
     models: Annotated[
         list[str], typer.Argument(metavar="MODEL...", help="Names, ONNX files, run folders, or TOML of foreign models.")
     ],
-    data: _options.Data = None,
+    data: _options.DataOption = None,
     split: Annotated[str, typer.Option(help="Training, PublicTest, PrivateTest, or all.")] = "PublicTest",
     faces: Annotated[
         int | None,
@@ -34,7 +34,7 @@ def stress(
         "reports/stress"
     ),
     keep: Annotated[Path | None, typer.Option(help="Folder for the metrics of each model as NAME.json.")] = None,
-    label_map: _options.LabelMap = None,
+    label_map: _options.LabelMapOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the sample and of all noise.")] = 0,
 ) -> None:
     """Corrupt faces at five severities and report the metrics of each MODEL.

@@ -11,21 +11,21 @@ from mien.commands._extra import needs_lab
 from mien.commands._progress import TerminalProgress
 
 
-def synthesize(
+def synthesize_command(
     emotions: Annotated[
         list[str], typer.Argument(help="Classes to generate faces of, as in disgust.", metavar="EMOTION")
     ],
     out: Annotated[Path, typer.Option(help="Folder of the faces, their evaluation and the training.")],
     count: Annotated[int, typer.Option("-n", "--count", help="Faces of each class.", min=1)] = 2000,
-    data: _options.Data = None,
+    data: _options.DataOption = None,
     classes: Annotated[str, typer.Option(help="Class set that the GAN learns; eight adds contempt.")] = "seven",
     steps: Annotated[
         int, typer.Option(help="Training steps in all, 32 faces each; finished steps are not repeated.", min=1)
     ] = 20_000,
     seed: Annotated[int, typer.Option(help="Seed of weights, order, augmentation and noise.")] = 0,
-    accelerator: _options.Accelerator = "auto",
+    accelerator: _options.AcceleratorOption = "auto",
     precision: Annotated[str, typer.Option(help="bf16-mixed, or 32-true where bf16 is slow.")] = "bf16-mixed",
-    time_limit: _options.TimeLimit = 0,
+    time_limit: _options.TimeLimitOption = 0,
     threads: Annotated[int, typer.Option(help="Threads that read the faces for their evaluation.", min=1)] = 1,
 ) -> None:
     """Train a small conditional GAN (or resume it) and generate faces of EMOTIONs for `data.extra` of a recipe.

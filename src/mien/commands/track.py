@@ -197,10 +197,10 @@ def track(
         float | None, typer.Option(min=0, metavar="SECONDS", help="Stop after so many seconds of the source.")
     ] = None,
     fps: Annotated[float, typer.Option(min=0.001, help="Frames per second of a folder of frames.")] = 25.0,
-    abstain: _options.Abstain = 0.0,
-    detector: _options.Detector = "blazeface",
-    model: _options.Model = DEFAULT_MODEL,
-    precision: _options.Precision = "int8",
+    abstain: _options.AbstainOption = 0.0,
+    detector: _options.DetectorOption = "blazeface",
+    model: _options.ModelOption = DEFAULT_MODEL,
+    precision: _options.PrecisionOption = "int8",
 ) -> None:
     """Track the faces in a video, a camera or a folder of frames.
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # the lab is an extra
     from mien.lab.train.logging import EpochRecord, ExperimentLoggers
 
 
-def train(
+def train_command(
     recipe: Annotated[
         str,
         typer.Argument(help="A shipped recipe (`mien recipes`), FAMILY, FAMILY/MEMBER or the path of a .toml file."),
@@ -26,15 +26,15 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Changes: section.key=value, as in train.epochs=40.")
     ] = None,
-    data: _options.Data = None,
+    data: _options.DataOption = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; default: runs/RECIPE/seed-SEED.")] = None,
     seed: Annotated[
         int | None, typer.Option(help="Seed of weights, order and augmentation; default: the recipe's, else 0.")
     ] = None,
-    accelerator: _options.Accelerator = "auto",
+    accelerator: _options.AcceleratorOption = "auto",
     devices: Annotated[int, typer.Option(help="Processes or GPUs on this machine.", min=1)] = 1,
     nodes: Annotated[int, typer.Option(help="Machines, each started by torchrun.", min=1)] = 1,
-    time_limit: _options.TimeLimit = 0,
+    time_limit: _options.TimeLimitOption = 0,
     log: Annotated[
         list[str] | None, typer.Option(help="Log to tensorboard or mlflow, too; may be given for both.")
     ] = None,

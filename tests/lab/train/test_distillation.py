@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from mien._emotions import SEVEN
 from mien._errors import DataError, OutputError
-from mien.commands.runs import logits
+from mien.commands.runs import logits_command
 from mien.lab.augment import mix
 from mien.lab.data import FaceSet
 from mien.lab.data.datasets import load_set
@@ -208,7 +208,7 @@ def test_the_command_answers_the_training_faces_of_any_set(
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image.numpy()).save(path)
     app = typer.Typer()
-    app.command()(logits)
+    app.command()(logits_command)
     out = tmp_path / "answers.npz"
     words = [*map(str, folders), "--data", str(tmp_path / "mine"), "--out", str(out), "--accelerator", "cpu"]
     done = CliRunner().invoke(app, [*words, "--tta", "flip"], catch_exceptions=False)
