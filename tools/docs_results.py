@@ -38,7 +38,7 @@ from docs_tables import (
 from mien.lab.compare.plots import Point, pareto_figure
 from mien.lab.compare.report import claimed
 from mien.lab.explain import report as explained
-from mien.lab.html import drawing
+from mien.lab.html.figures import drawing
 from reproduce import PLACES, is_done, read_queue
 
 

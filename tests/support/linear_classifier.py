@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch", reason="the lab is not installed")
 
 from mien._emotions import SEVEN, Emotion
 from mien.lab.data import FaceSet, Split
-from mien.lab.evaluate.evaluation import evaluate_task, prepare
+from mien.lab.evaluate.evaluation import evaluate_task, prepare_evaluation
 from mien.lab.evaluate.subjects import Subject, TestSet
 from mien.lab.models import Model
 from support.synthetic_faces import cartoon_set
@@ -37,4 +37,4 @@ def subject(model: Model) -> Subject:
 
 
 def evaluation(faces: FaceSet, model: Model, split: Split | str | None = None):
-    return evaluate_task(prepare(subject(model), TestSet(faces, "cartoons"), split))
+    return evaluate_task(prepare_evaluation(subject(model), TestSet(faces, "cartoons"), split))

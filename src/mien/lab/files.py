@@ -33,6 +33,8 @@ def find_input(name: str) -> Path:
 def save_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, atomically.
 
+    Lone surrogates, as in file names that are not UTF-8, are written as escapes.
+
     Args:
         path: The file; its folder is made where it is missing.
         text: Its content.
@@ -40,7 +42,7 @@ def save_text(path: Path, text: str) -> None:
     Raises:
         OutputError: The disk is full, or the right to write is missing.
     """
-    _replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    _replace(path, lambda temporary: temporary.write_text(text, "utf-8", "backslashreplace"))
 
 
 def save_bytes(path: Path, content: bytes) -> None:

@@ -14,6 +14,7 @@ from sklearn import metrics as reference
 
 from mien._emotions import Emotion
 from mien._errors import DataError
+from mien.lab.significance import percentile_interval
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
@@ -154,8 +155,7 @@ def bootstrap_interval(
     """
     generator = np.random.default_rng(seed)
     draws = [float(statistic(values[generator.integers(0, len(values), len(values))])) for _ in range(resamples)]
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return float(low), float(high)
+    return percentile_interval(draws)
 
 
 def bootstrap_metrics(probs: Floats, labels: Ints, *, resamples: int = 2000, seed: int = 0) -> dict[str, list[float]]:
@@ -181,7 +181,7 @@ def bootstrap_metrics(probs: Floats, labels: Ints, *, resamples: int = 2000, see
         drawn |= {"log_loss": log_losses[rows].mean(), "brier": briers[rows].mean(), "ece": np.abs(gaps).sum() / n}
         for name, value in drawn.items():
             draws.setdefault(name, []).append(float(value))
-    return {name: [float(edge) for edge in np.percentile(values, [2.5, 97.5])] for name, values in draws.items()}
+    return {name: list(percentile_interval(values)) for name, values in draws.items()}
 
 
 def count_metrics(labels: Ints, predicted: Ints, classes: int) -> dict[str, float]:

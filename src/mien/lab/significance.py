@@ -6,13 +6,15 @@ difference is noise. Both tests look at the pairs instead.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from mien._errors import DataError
-from mien.lab.metrics import Ints
+
+_Ints = NDArray[np.integer[Any]]
 
 # Bytes of the weights of one piece of draws.
 _PIECE = 32 * 2**20
@@ -34,6 +36,19 @@ class Difference:
     value: float
     interval: tuple[float, float]
     p: float
+
+
+def percentile_interval(draws: Any) -> tuple[float, float]:
+    """Return the 95 % percentile interval of bootstrap draws (Efron, 1979).
+
+    Args:
+        draws: Values of a statistic, ``[R]``.
+
+    Returns:
+        Lower and upper edge.
+    """
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def mcnemar(first_right: NDArray[np.bool_], second_right: NDArray[np.bool_]) -> McNemar:
@@ -59,7 +74,7 @@ def accuracy_difference(first_right: NDArray[np.bool_], second_right: NDArray[np
 
 
 def f1_differences(
-    labels: Ints, guesses: NDArray[np.int64], classes: int, *, resamples: int = 10_000, seed: int = 0
+    labels: _Ints, guesses: NDArray[np.int64], classes: int, *, resamples: int = 10_000, seed: int = 0
 ) -> dict[tuple[int, int], Difference]:
     """Macro F1 of every pair of M models, by their places: ``labels`` ``[N]``, ``guesses`` ``[M, N]``.
 
@@ -74,13 +89,12 @@ def f1_differences(
 
 def difference(value: float, draws: NDArray[np.float64]) -> Difference:
     """``value`` with the 95 % percentile interval of its bootstrap ``draws``, and its two-sided p."""
-    low, high = np.percentile(draws, [2.5, 97.5])
     below, above = int((draws <= 0).sum()), int((draws >= 0).sum())
-    return Difference(value, (float(low), float(high)), min(1.0, 2 * (min(below, above) + 1) / (len(draws) + 1)))
+    return Difference(value, percentile_interval(draws), min(1.0, 2 * (min(below, above) + 1) / (len(draws) + 1)))
 
 
 def f1_draws(
-    labels: Ints,
+    labels: _Ints,
     guesses: NDArray[np.int64],
     classes: int,
     *,
@@ -118,7 +132,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _f1_of(weights: NDArray[np.float32], labels: Ints, guesses: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
+def _f1_of(
+    weights: NDArray[np.float32], labels: _Ints, guesses: NDArray[np.int64], classes: int
+) -> NDArray[np.float64]:
     truth = one_hot(labels, classes)
     support = weights @ truth
     found = []
@@ -131,6 +147,6 @@ def _f1_of(weights: NDArray[np.float32], labels: Ints, guesses: NDArray[np.int64
     return np.stack(found)
 
 
-def one_hot(places: Ints, classes: int) -> NDArray[np.float32]:
+def one_hot(places: _Ints, classes: int) -> NDArray[np.float32]:
     """``places`` ``[N]`` as float32 ``[N, classes]``; a place below 0 is a row of zeros."""
     return np.asarray(places[:, None] == np.arange(classes), np.float32)

@@ -27,7 +27,7 @@ from mien.lab.evaluate.evaluation import (
     map_faces,
     most_confident_mistakes,
     predict_faces,
-    prepare,
+    prepare_evaluation,
 )
 from mien.lab.evaluate.report import write_report
 from mien.lab.evaluate.subjects import TestSet, find_subjects, load_tests, select
@@ -288,6 +288,6 @@ def test_two_sets_show_what_transfers(tmp_path: Path, draw_face: Draw) -> None:
 
 
 def test_what_is_prepared_is_what_is_judged() -> None:
-    task = prepare(subject(reader()), TestSet(cartoon_set(), "cartoons"), Split.TRAINING)
+    task = prepare_evaluation(subject(reader()), TestSet(cartoon_set(), "cartoons"), Split.TRAINING)
     assert isinstance(task, Task)
     assert evaluate_task(task).predictions.rows.tolist() == task.selection.faces.rows.tolist()

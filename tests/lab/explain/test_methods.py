@@ -14,7 +14,7 @@ from mien.infer import Classifier
 from mien.lab import nets
 from mien.lab.explain import METHODS, saliency_maps
 from mien.lab.export.calibrate import Calibration
-from mien.lab.export.onnx import describe, export_fp32
+from mien.lab.export.onnx import contract_metadata, export_fp32
 from mien.lab.inference import normalise
 from mien.lab.nets._layers import PooledHead
 from support.explained_faces import random_crops
@@ -64,7 +64,7 @@ def test_of_a_pooled_linear_head_grad_cam_is_the_class_activation_map(name: str)
 def test_hires_cam_is_the_map_of_the_exported_file_but_for_its_even_rest(name: str, tmp_path: Path) -> None:
     net, crops, even = make(name), random_crops(3), Calibration((1.0,) * 7, (0.0,) * 7)
     provenance = {"command": "", "commit": "", "data_sha256": "", "machine": "", "torch": "", "date": ""}
-    metadata = describe(name, SEVEN, 48, FER2013, name, provenance)
+    metadata = contract_metadata(name, SEVEN, 48, FER2013, name, provenance)
     export_fp32(net, tmp_path / "m.onnx", size=48, calibration=even, metadata=metadata)
     exported = Classifier(tmp_path / "m.onnx")(crops)[1][:, 2]
     np.testing.assert_allclose(saliency_maps(net, crops, 2, method="map"), exported, rtol=1e-2, atol=1e-4)

@@ -11,7 +11,7 @@ from mien._errors import ModelError
 from mien._framing import FER2013
 from mien.infer import Classifier
 from mien.lab import nets
-from mien.lab.export.onnx import Contract, HeadMaps, PooledMaps, describe, export_fp32, hires_maps
+from mien.lab.export.onnx import Contract, HeadMaps, PooledMaps, contract_metadata, export_fp32, hires_maps
 from mien.lab.inference import predict
 from mien.lab.nets._layers import EncoderBlock
 from mien.lab.nets._pullback import pull
@@ -25,7 +25,7 @@ HEADS = ["conv4", "lenet", "hybrid_resnet50", "hybrid_resnet50 branches", "resne
 @torch.no_grad()
 def test_every_net_exports_and_answers_as_torch_in_any_batch(case: str, tmp_path: Path) -> None:
     net = variant(case)
-    metadata = describe(case, SEVEN, 48, FER2013, case, PROVENANCE)
+    metadata = contract_metadata(case, SEVEN, 48, FER2013, case, PROVENANCE)
     export_fp32(
         net, tmp_path / "m.onnx", size=48, calibration=CALIBRATION, metadata=metadata
     )  # raises where answers differ

@@ -16,7 +16,7 @@ from mien.infer import Classifier
 from mien.lab import nets
 from mien.lab.data import FaceSet
 from mien.lab.export.calibrate import Calibration
-from mien.lab.export.onnx import _after, describe, export_fp32, export_int8, fold_norms, store_half
+from mien.lab.export.onnx import _after, contract_metadata, export_fp32, export_int8, fold_norms, store_half
 from mien.lab.export.release import export_model
 from mien.lab.inference import predict
 from mien.lab.nets._layers import Branched
@@ -55,7 +55,7 @@ def released(run: Path, faces: FaceSet, tmp_path_factory: pytest.TempPathFactory
 @pytest.mark.parametrize("case", ["conv4", "mobilenetv3_small dense"])
 @torch.no_grad()
 def test_int8_leaves_the_answers_in_fp32(case: str, faces: FaceSet, tmp_path: Path) -> None:
-    metadata = describe(case, SEVEN, 48, FER2013, case, PROVENANCE)
+    metadata = contract_metadata(case, SEVEN, 48, FER2013, case, PROVENANCE)
     net, crops = variant(case), faces.images[:64].numpy()
     export_fp32(net, tmp_path / "fp32.onnx", size=48, calibration=CALIBRATION, metadata=metadata)
     export_int8(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", crops)
@@ -219,5 +219,5 @@ def test_a_file_that_disagrees_with_its_net_is_not_exported(tmp_path: Path, monk
             tmp_path / "m.onnx",
             size=48,
             calibration=CALIBRATION,
-            metadata=describe("x", SEVEN, 48, FER2013, "x", PROVENANCE),
+            metadata=contract_metadata("x", SEVEN, 48, FER2013, "x", PROVENANCE),
         )

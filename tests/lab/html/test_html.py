@@ -8,28 +8,9 @@ import pytest
 
 from mien._errors import OutputError
 from mien._format import interval, p_value, percent, percent_interval, points, points_interval, short_count
-from mien.lab.html import (
-    ACCENT,
-    INK,
-    LINE,
-    MUTED,
-    Tile,
-    columns,
-    details,
-    facts,
-    gallery,
-    headline,
-    new_plot,
-    note,
-    page,
-    paragraph,
-    picture,
-    plot,
-    section,
-    table,
-    write_page,
-)
-from mien.lab.html.figures import blend
+from mien.lab.files import save_text
+from mien.lab.html.blocks import columns, details, facts, headline, note, page, paragraph, section, table
+from mien.lab.html.figures import ACCENT, INK, LINE, MUTED, ImageTile, blend, gallery, new_plot, picture, plot
 
 EVIL = "<script>alert(\"1\")</script> & 'co'"
 
@@ -52,7 +33,7 @@ def drawing(label: str = "recall", color: str = INK) -> str:
         facts({EVIL: EVIL}),
         table([EVIL], [[EVIL, EVIL]], caption=EVIL, wrap=True),
         section(EVIL, paragraph(EVIL)).html,
-        gallery([Tile(np.zeros((4, 4), np.uint8), EVIL, np.ones((2, 2), np.float32))]),
+        gallery([ImageTile(np.zeros((4, 4), np.uint8), EVIL, np.ones((2, 2), np.float32))]),
         picture(np.zeros((4, 4), np.uint8), alt=EVIL),
         page(EVIL, [section(EVIL)], lead=EVIL, provenance={EVIL: EVIL}),
     ],
@@ -120,7 +101,7 @@ def test_a_table_shades_names_the_best_and_its_rows() -> None:
 
 def test_a_gallery_shows_faces_beside_their_maps() -> None:
     face = np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)
-    html = gallery([Tile(face, "alone"), Tile(face, "seen", np.eye(3, dtype=np.float32))])
+    html = gallery([ImageTile(face, "alone"), ImageTile(face, "seen", np.eye(3, dtype=np.float32))])
     assert html.count("<li>") == 2
     assert html.count("<img") == 3
     assert html.count("data:image/webp;base64,") == 3
@@ -142,11 +123,11 @@ def test_what_is_not_positive_in_a_map_leaves_the_face_alone() -> None:
 
 def test_a_page_with_a_name_that_is_no_text_is_written(tmp_path: Path) -> None:
     """File names that are not UTF-8 come as lone surrogates, which no encoder takes."""
-    write_page(tmp_path / "sub" / "page.html", paragraph("bad\udcff.png"))
+    save_text(tmp_path / "sub" / "page.html", paragraph("bad\udcff.png"))
     assert (tmp_path / "sub" / "page.html").read_text("utf-8") == "<p>bad\\udcff.png</p>"
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="file"):
-        write_page(tmp_path / "file" / "page.html", "")
+        save_text(tmp_path / "file" / "page.html", "")
 
 
 def test_figures_are_told_alike_everywhere() -> None:

@@ -9,7 +9,7 @@ from mien._framing import FER2013
 from mien.infer import Classifier
 from mien.lab import nets
 from mien.lab.export.calibrate import Calibration
-from mien.lab.export.onnx import describe, export_fp32
+from mien.lab.export.onnx import contract_metadata, export_fp32
 from mien.lab.inference import normalise
 from mien.lab.nets._layers import Net
 from mien.lab.nets.mien_regions import RegionFeatures, cells, regions_of
@@ -89,7 +89,7 @@ def test_a_framing_that_puts_a_region_past_the_edge_is_cut_off() -> None:
 
 
 def test_it_exports_and_its_maps_explain_the_answer(net: Net, tmp_path) -> None:
-    said = describe("regions", SEVEN, 48, FER2013, "mien-regions", {"commit": "none", "data_sha256": "0" * 64})
+    said = contract_metadata("regions", SEVEN, 48, FER2013, "mien-regions", {"commit": "none", "data_sha256": "0" * 64})
     file = tmp_path / "model-fp32.onnx"
     export_fp32(net, file, size=48, calibration=Calibration((1.0,) * 7, (0.0,) * 7), metadata=said)
     crops = np.random.default_rng(0).integers(0, 256, (5, 48, 48), dtype=np.uint8)

@@ -17,8 +17,8 @@ from mien.lab.audit.exclude import DEFAULT_REASONS, REASONS, exclude_list
 from mien.lab.audit.label_errors import LabelErrors, VoteAgreement
 from mien.lab.data import FaceSet, Split
 from mien.lab.files import save_text
-from mien.lab.html import Tile, details, facts, gallery, headline, note, page, paragraph, section, table, write_page
-from mien.lab.html.blocks import Section
+from mien.lab.html.blocks import Section, details, facts, headline, note, page, paragraph, section, table
+from mien.lab.html.figures import ImageTile, gallery
 
 _MAX_TILES = 60  # in a sheet of single faces
 _MAX_GROUPS = 24  # in a sheet of groups
@@ -56,7 +56,7 @@ def write_audit(
     counts = audit_counts(found) | {"excluded": excluded, "provenance": dict(provenance)}
     save_text(folder / "audit.json", json.dumps(counts | {"rows": audit_rows(found)}, separators=(",", ":")) + "\n")
     save_text(folder / "exclude.txt", text)
-    write_page(folder / "report.html", audit_page(found, excluded, provenance=provenance))
+    save_text(folder / "report.html", audit_page(found, excluded, provenance=provenance))
     if counts_file:
         save_text(counts_file, json.dumps(counts, indent=1) + "\n")
     return excluded
@@ -409,16 +409,16 @@ def _sheet(faces: FaceSet, indices: Indices, what: str, describe: Callable[[int]
     return _how_many(len(shown), len(indices), what) + gallery(tiles)
 
 
-def _framed(groups: Sequence[Sequence[Tile]], total: int, what: str) -> str:
+def _framed(groups: Sequence[Sequence[ImageTile]], total: int, what: str) -> str:
     """Groups of tiles, each in a frame, out of ``total`` groups."""
     framed = "".join(f"<div>{gallery(tiles[:_MAX_IN_GROUP])}{_more(len(tiles))}</div>" for tiles in groups)
     return _how_many(len(groups), total, what) + f'<div class="groups">{framed}</div>'
 
 
-def _tile(faces: FaceSet, index: int, remark: str = "") -> Tile:
+def _tile(faces: FaceSet, index: int, remark: str = "") -> ImageTile:
     split, label = tuple(Split)[int(faces.usage[index])], faces.emotions[int(faces.labels[index])]
     caption = f"row {int(faces.rows[index])}, {split}, {label}"
-    return Tile(faces.images[index].numpy(), f"{caption}: {remark}" if remark else caption)
+    return ImageTile(faces.images[index].numpy(), f"{caption}: {remark}" if remark else caption)
 
 
 def _how_many(shown: int, total: int, what: str) -> str:

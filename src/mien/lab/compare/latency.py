@@ -23,7 +23,7 @@ from mien._progress import Progress, no_progress
 from mien.infer import PRECISIONS, Classifier
 from mien.lab.compare.entries import ModelEntry
 from mien.lab.export.calibrate import Calibration
-from mien.lab.export.onnx import describe, export_fp32, export_int8
+from mien.lab.export.onnx import contract_metadata, export_fp32, export_int8
 from mien.lab.recipe import Recipe, dump, parse
 from mien.lab.train.run import build_net
 
@@ -134,7 +134,7 @@ def _of_recipe(recipe: Recipe, folder: Path) -> _Prepared:
         torch.manual_seed(0)
         net = build_net(recipe).eval().requires_grad_(False)
     same = Calibration((1.0,) * len(emotions), (0.0,) * len(emotions))
-    metadata = describe(recipe.name, emotions, size, FER2013, recipe.name, {"commit": "", "data_sha256": ""})
+    metadata = contract_metadata(recipe.name, emotions, size, FER2013, recipe.name, {"commit": "", "data_sha256": ""})
     export_fp32(net, files["fp32"], size=size, calibration=same, metadata=metadata)
     reason = ""
     try:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from mien._emotions import Emotion
 from mien.lab.compare.compare import Comparison
-from mien.lab.html import ACCENT, INK, LINE, MUTED, new_plot, plot
+from mien.lab.html.figures import ACCENT, INK, LINE, MUTED, new_plot, plot
 
 # Height of a name in a plot, as a share of its height; width of a letter and half the width of a dot, of its width.
 _NAME_GAP, _LETTER, _DOT = 0.05, 0.0108, 0.012

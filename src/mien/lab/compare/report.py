@@ -13,8 +13,8 @@ from mien._metrics import HEADLINE, METRICS, format_metric, format_metric_interv
 from mien.lab.compare.compare import ALPHA, Comparison, PairedTest, over_seeds
 from mien.lab.compare.latency import BATCHES, Latency, Timing
 from mien.lab.compare.plots import Point, pareto, recall_plot
-from mien.lab.html import Tile, columns, details, facts, gallery, headline, note, page, paragraph, section, table
-from mien.lab.html.blocks import Section
+from mien.lab.html.blocks import Section, columns, details, facts, headline, note, page, paragraph, section, table
+from mien.lab.html.figures import ImageTile, gallery
 from mien.lab.significance import Difference
 
 
@@ -210,7 +210,7 @@ def _matrix(comparison: Comparison, values: NDArray[np.float64], caption: str) -
     return table(["", *(str(number) for number, _ in enumerate(names, 1))], rows, shade=shade, caption=caption)
 
 
-def _tiles(comparison: Comparison) -> list[Tile]:
+def _tiles(comparison: Comparison) -> list[ImageTile]:
     common, faces = comparison.common, comparison.faces
     chosen = np.argsort(-comparison.disagreement.divergence, kind="stable")[:_TILES]
     place_of = {int(row): place for place, row in enumerate(faces.rows.tolist())}
@@ -224,7 +224,7 @@ def _tiles(comparison: Comparison) -> list[Tile]:
             said.append(f"{comparison.entries[place].name} {common.emotions[guess]} {100 * probs[guess]:.0f} %")
         label = common.emotions[common.labels[face]]
         image = faces.images[place_of[int(common.rows[face])]].numpy()
-        tiles.append(Tile(image, f"row {common.rows[face]}, labelled {label}: {'; '.join(said)}"))
+        tiles.append(ImageTile(image, f"row {common.rows[face]}, labelled {label}: {'; '.join(said)}"))
     return tiles
 
 

@@ -24,8 +24,7 @@ from mien.lab.compare.report import (
 from mien.lab.compare.study import EFFECT_METRICS, Effect, Setting, Study
 from mien.lab.compare.write import as_csv, as_json, save_json, table_rows
 from mien.lab.files import save_text
-from mien.lab.html import details, facts, note, page, paragraph, section, table, write_page
-from mien.lab.html.blocks import Section
+from mien.lab.html.blocks import Section, details, facts, note, page, paragraph, section, table
 
 # What document 002 finds confused, in both directions: its Results.
 NAMED_PAIRS = ((Emotion.FEAR, Emotion.HAPPY), (Emotion.ANGRY, Emotion.HAPPY))
@@ -46,7 +45,7 @@ def write_study(study: Study, folder: Path, provenance: Mapping[str, str]) -> No
     said = as_json(study.comparison) | {"study": study_json(study), "provenance": dict(provenance)}
     save_json(folder / "comparison.json", said)
     save_text(folder / "table.csv", as_csv(_csv_rows(study)))
-    write_page(folder / "report.html", text)
+    save_text(folder / "report.html", text)
 
 
 def study_json(study: Study) -> dict[str, Any]:

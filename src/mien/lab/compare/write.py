@@ -13,7 +13,6 @@ from mien.lab.compare.compare import Comparison, over_seeds
 from mien.lab.compare.latency import Latency
 from mien.lab.compare.report import comparison_page, int8_bytes, ranking
 from mien.lab.files import save_text
-from mien.lab.html import write_page
 
 
 def write_comparison(comparison: Comparison, folder: Path, provenance: Mapping[str, str]) -> None:
@@ -21,7 +20,7 @@ def write_comparison(comparison: Comparison, folder: Path, provenance: Mapping[s
     page = comparison_page(comparison, provenance)
     save_json(folder / "comparison.json", as_json(comparison) | {"provenance": dict(provenance)})
     save_text(folder / "table.csv", as_csv(table_rows(comparison)))
-    write_page(folder / "report.html", page)
+    save_text(folder / "report.html", page)
 
 
 def keep_comparison(comparison: Comparison, folder: Path, provenance: Mapping[str, str]) -> Path:

@@ -12,12 +12,12 @@ from mien._format import percent, percent_interval
 from mien._metrics import HEADLINE, format_metric, metric_name
 from mien._progress import Progress, no_progress
 from mien.lab.data.datasets import find_dataset, is_fer2013, read_split
-from mien.lab.evaluate.evaluation import Evaluation, Task, check_tta, evaluate_task, prepare
+from mien.lab.evaluate.evaluation import Evaluation, Task, check_tta, evaluate_task, prepare_evaluation
 from mien.lab.evaluate.plots import transfer_plot
 from mien.lab.evaluate.report import metric_keys, split_name, with_interval, write_report
 from mien.lab.evaluate.subjects import find_subjects, load_tests
 from mien.lab.files import require_writable, save_bytes, save_text
-from mien.lab.html import headline, note, page, paragraph, section, table, write_page
+from mien.lab.html.blocks import headline, note, page, paragraph, section, table
 from mien.lab.provenance import provenance
 
 
@@ -79,7 +79,7 @@ def evaluate(
     subjects = find_subjects(model, precision=options.precision)
     progress("reading faces")
     tests = load_tests(data, subjects[0].emotions, size=subjects[0].size, label_map=options.label_map)
-    tasks = {test.name: [prepare(each, test, split, tta=options.tta) for each in subjects] for test in tests}
+    tasks = {test.name: [prepare_evaluation(each, test, split, tta=options.tta) for each in subjects] for test in tests}
     out = options.out or Path("reports") / "evaluate" / _name(tasks, data)
     require_writable(out)
     evaluations = {
@@ -242,7 +242,7 @@ def _evaluate_one(task: Task, folder: Path, tta: str, progress: Progress) -> Eva
 
 def _write(folder: Path, metrics: Mapping[str, Any], text: str) -> None:
     save_text(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
-    write_page(folder / "report.html", text)
+    save_text(folder / "report.html", text)
 
 
 def _name(tasks: Mapping[str, Sequence[Task]], data: Sequence[Path | None]) -> str:

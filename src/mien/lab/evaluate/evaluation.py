@@ -357,7 +357,7 @@ class Task:
     recorded: Predictions | None = None
 
 
-def prepare(subject: Subject, test: TestSet, split: Split | str | None, *, tta: str = "none") -> Task:
+def prepare_evaluation(subject: Subject, test: TestSet, split: Split | str | None, *, tta: str = "none") -> Task:
     """Check everything that an evaluation needs, before it starts.
 
     A data set without splits is evaluated as a whole; a model that was trained on it is evaluated on the faces that
@@ -403,7 +403,7 @@ def evaluate_task(task: Task, *, tta: str = "none", progress: Progress = no_prog
     subject, test, selection = task.subject, task.test, task.selection
     if task.recorded is not None:
         return Evaluation(subject, test, selection, task.recorded)
-    assert subject.model is not None  # as ``prepare`` ensures
+    assert subject.model is not None  # as ``prepare_evaluation`` ensures
     progress(f"opening {subject.name}")
     model = calibrated(subject.model, test.faces)
     subject = replace(subject, model=model, about=model.about)

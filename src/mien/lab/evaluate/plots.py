@@ -12,8 +12,7 @@ from sklearn.metrics import average_precision_score, precision_recall_curve
 
 from mien._emotions import Emotion
 from mien._format import percent
-from mien.lab.html import ACCENT, INK, MUTED, new_plot, plot
-from mien.lab.html.figures import dress
+from mien.lab.html.figures import ACCENT, INK, MUTED, dress, new_plot, plot
 from mien.lab.metrics import BINS, Floats, Ints
 from mien.lab.train.logging import EpochRecord
 

@@ -19,8 +19,8 @@ from mien.lab.evaluate.plots import (
     risk_plot,
     training_plots,
 )
-from mien.lab.html import Tile, columns, details, facts, gallery, headline, note, page, paragraph, section, table
-from mien.lab.html.blocks import Section
+from mien.lab.html.blocks import Section, columns, details, facts, headline, note, page, paragraph, section, table
+from mien.lab.html.figures import ImageTile, gallery
 from mien.lab.inference import TTA
 from mien.lab.metrics import Ints
 
@@ -124,12 +124,12 @@ def _galleries(e: Evaluation, pair: Pair) -> list[str]:
     return parts
 
 
-def _tiles(e: Evaluation, indices: Ints, direction: Direction) -> list[Tile]:
+def _tiles(e: Evaluation, indices: Ints, direction: Direction) -> list[ImageTile]:
     faces = e.faces.select(torch.from_numpy(indices))
     label, predicted = (e.predictions.emotions.index(each) for each in (direction.label, direction.predicted))
     maps = map_faces(e.subject.model, faces)
     return [
-        Tile(
+        ImageTile(
             faces.images[number].numpy(),
             f"row {e.predictions.rows[index]}: {percent(e.predictions.probs[index, predicted], 0)} "
             f"{direction.predicted}, {percent(e.predictions.probs[index, label], 0)} {direction.label}",

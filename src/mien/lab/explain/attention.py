@@ -15,6 +15,7 @@ from mien._emotions import Emotion
 from mien._framing import FER2013, Fraction, Framing
 from mien._progress import Progress, no_progress
 from mien.detect import Detector
+from mien.lab.significance import percentile_interval
 
 _Floats = NDArray[np.float64]
 _Polygon = tuple[Fraction, ...]
@@ -395,15 +396,3 @@ def bootstrap_means(values: _Floats, *, seed: int = 0) -> _Floats:
     count = len(values)
     times = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=_RESAMPLES)
     return np.asarray(times @ values / count)
-
-
-def percentile_interval(draws: _Floats) -> list[float]:
-    """Return the 95 % percentile interval of bootstrap draws.
-
-    Args:
-        draws: ``[R]``.
-
-    Returns:
-        Lower and upper edge.
-    """
-    return [float(edge) for edge in np.percentile(draws, [2.5, 97.5])]

@@ -27,9 +27,10 @@ from mien._errors import MienError, ModelError
 from mien._progress import Progress, no_progress
 from mien._suggest import suggest
 from mien.infer import Classifier
-from mien.lab.explain.attention import bootstrap_means, percentile_interval, upsample
+from mien.lab.explain.attention import bootstrap_means, upsample
 from mien.lab.explain.methods import Explainer
 from mien.lab.models import Model
+from mien.lab.significance import percentile_interval
 
 _Crops = NDArray[np.uint8]
 _Floats = NDArray[np.float64]

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from mien._emotions import Emotion
 from mien.lab.explain.attention import REGIONS, region_polygons
 from mien.lab.explain.faithfulness import ORDERS
-from mien.lab.html import ACCENT, INK, LINE, MUTED, new_plot, plot
+from mien.lab.html.figures import ACCENT, INK, LINE, MUTED, new_plot, plot
 
 _Metrics = Mapping[str, Any]
 

@@ -13,22 +13,8 @@ from mien.lab.explain.faithfulness import ORDERS
 from mien.lab.explain.plots import ORDER_NAMES, draw_regions, faithfulness_plot, randomisation_plot, region_plot
 from mien.lab.explain.study import DatasetExplanation
 from mien.lab.files import save_text
-from mien.lab.html import (
-    Tile,
-    columns,
-    details,
-    facts,
-    gallery,
-    headline,
-    note,
-    page,
-    paragraph,
-    picture,
-    section,
-    table,
-    write_page,
-)
-from mien.lab.html.blocks import Section
+from mien.lab.html.blocks import Section, columns, details, facts, headline, note, page, paragraph, section, table
+from mien.lab.html.figures import ImageTile, gallery, picture
 
 _Metrics = Mapping[str, Any]
 
@@ -54,7 +40,7 @@ def write_explanation(explanation: DatasetExplanation, folder: Path, *, keep: Pa
     save_text(folder / "explanation.json", text)
     if keep:
         save_text(keep / f"{explanation.explainer.model.name}.json", text)
-    write_page(folder / "report.html", explanation_page(explanation))
+    save_text(folder / "report.html", explanation_page(explanation))
     return folder / "report.html"
 
 
@@ -268,9 +254,9 @@ def _mean_maps(explanation: DatasetExplanation) -> Section:
             "The mean of all aligned faces with one predicted emotion, and the mean of their maps. Each map counts "
             "alike. Only positive places are shown, scaled by the largest value of the mean map."
         ),
-        gallery(Tile(faces[i], f"{emotions[i]}, {count[i]} faces", means[i]) for i in means),
+        gallery(ImageTile(faces[i], f"{emotions[i]}, {count[i]} faces", means[i]) for i in means),
         paragraph("Specific to an emotion: where its mean map is above the mean over all emotions."),
-        gallery(Tile(faces[i], f"{emotions[i]}, above the mean", specific[i]) for i in means),
+        gallery(ImageTile(faces[i], f"{emotions[i]}, above the mean", specific[i]) for i in means),
         details("The regions on the mean face", picture(draw_regions(mean_face), alt="regions on the mean face")),
     )
 
@@ -345,7 +331,7 @@ def _examples(explanation: DatasetExplanation) -> Section:
     for index in range(len(explanation.explainer.model.emotions)):
         rows = np.flatnonzero(explanation.targets == index)
         best = rows[np.argsort(-explanation.probs[rows, index], kind="stable")[:_EXAMPLES]]
-        tiles += [Tile(explanation.crops[row], _caption(explanation, row), explanation.maps[row]) for row in best]
+        tiles += [ImageTile(explanation.crops[row], _caption(explanation, row), explanation.maps[row]) for row in best]
     text = f"The {_EXAMPLES} most confident predictions of each emotion."
     return section("Examples", paragraph(text), gallery(tiles))
 

@@ -75,7 +75,7 @@ def _votes_row(split: str, found: Mapping[str, Any]) -> Row:
     )
 
 
-FER2013 = "FER-2013"  # its name in cards
+_FER2013 = "FER-2013"  # its name in cards
 
 
 _CALIBRATED = {
@@ -92,7 +92,7 @@ def card_json(
     Args:
         trained: The exported run.
         metrics: Metrics by split (``public``, and ``private`` for a final model), precision and part of the rows.
-        learned: Description of the training data, from ``learned_from``.
+        learned: Description of the training data, from ``describe_training_data``.
         calibration: The calibration of the files.
         exported_at: Commit of the exporting code.
 
@@ -127,13 +127,13 @@ def card_json(
     }
 
 
-def learned_from(recipe: Recipe, faces: FaceSet) -> str:
+def describe_training_data(recipe: Recipe, faces: FaceSet) -> str:
     """Describe the training data of a run: its set, and what the recipe changes in it."""
     data = recipe.data
     votes = " with FER+ votes" if recipe.target.vote_weight > 0 or data.classes == "eight" else ""
     further = f", {len(data.extra)} further sets mixed in" if data.extra else ""
     copies = "without Training rows copied in a test split" if data.exclude_leaked else "copies of test faces included"
-    name = FER2013 if _is_fer2013(faces) else Path(faces.source).name
+    name = _FER2013 if _is_fer2013(faces) else Path(faces.source).name
     return f"{name}{votes}{further}, sha256 `{faces.sha256}`, {copies}"
 
 
@@ -155,7 +155,7 @@ def card_markdown(recipe: Recipe, card: Mapping[str, Any]) -> str:
     """Build ``card.md`` from the recipe and the content of ``card.json``."""
     about = " ".join(recipe.about.split())
     split = f"{headline_split(card['metrics']).capitalize()}Test"
-    limits, licence = (LIMITS, LICENCE) if card["learned_from"].startswith(FER2013) else (OWN_LIMITS, OWN_LICENCE)
+    limits, licence = (LIMITS, LICENCE) if card["learned_from"].startswith(_FER2013) else (OWN_LIMITS, OWN_LICENCE)
     return "\n\n".join(
         [
             f"# {card['name']}",

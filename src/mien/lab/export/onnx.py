@@ -223,7 +223,7 @@ def export_int8(fp32: Path, path: Path, faces: NDArray[np.uint8]) -> None:
     write_metadata(onnx.load(path), path, {**said, "precision": "int8"})
 
 
-def describe(
+def contract_metadata(
     name: str, emotions: tuple[Emotion, ...], size: int, framing: Framing, recipe: str, provenance: Mapping[str, str]
 ) -> dict[str, str]:
     """The metadata of the contract, but for the precision and the figures, which are known later."""

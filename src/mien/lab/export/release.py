@@ -18,8 +18,15 @@ from mien.infer import PRECISIONS, Classifier
 from mien.lab.data import FaceSet, Split, with_classes
 from mien.lab.data.selection import training_rows
 from mien.lab.export.calibrate import Calibration, fit_temperature, fit_vector
-from mien.lab.export.card import additional_metrics, card_json, card_markdown, headline_split, learned_from
-from mien.lab.export.onnx import CALIBRATION_FACES, describe, export_fp32, export_int8, store_half, write_metadata
+from mien.lab.export.card import additional_metrics, card_json, card_markdown, describe_training_data, headline_split
+from mien.lab.export.onnx import (
+    CALIBRATION_FACES,
+    contract_metadata,
+    export_fp32,
+    export_int8,
+    store_half,
+    write_metadata,
+)
 from mien.lab.files import save_text
 from mien.lab.inference import predict
 from mien.lab.predictions import Predictions, predict_split, resize_faces
@@ -85,7 +92,7 @@ def _draft(trained: Trained, faces: FaceSet, folder: Path, *, final: bool, half:
     if final:
         last = predict_files(trained, faces, files, [Split.PRIVATE_TEST])
         predictions, metrics = predictions | last, metrics | compute_split_metrics(last)
-    learned = learned_from(trained.recipe, faces)
+    learned = describe_training_data(trained.recipe, faces)
     card = card_json(trained, metrics, learned, calibration=calibration, exported_at=commit())
     card["additional"] = measure_additional(trained, predictions, faces, files["int8"])
     _write(trained, card, files, folder)
@@ -155,7 +162,7 @@ def export_files(trained: Trained, faces: FaceSet, files: dict[str, Path], calib
     """Write the fp32 and, where ``files`` has one, the int8 file; int8 ranges come from training faces."""
     recipe = trained.recipe
     provenance = {"commit": trained.provenance["commit"], "data_sha256": trained.provenance["data_sha256"]}
-    metadata = describe(recipe.name, trained.emotions, recipe.data.size, FER2013, recipe.name, provenance)
+    metadata = contract_metadata(recipe.name, trained.emotions, recipe.data.size, FER2013, recipe.name, provenance)
     export_fp32(trained.net, files["fp32"], size=recipe.data.size, calibration=calibration, metadata=metadata)
     if "int8" not in files:
         return

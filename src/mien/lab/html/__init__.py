@@ -1,30 +1,5 @@
-"""Parts of the lab's reports: a page that loads nothing, tables, plots that follow light and dark, galleries of faces.
+"""Parts of the lab's HTML reports: text blocks, tables and plots.
 
-Every function returns HTML as text; whatever text it is given is escaped, unless the name of the parameter is ``html``.
+blocks: pages, sections, text and tables; figures: plots, images and galleries. Every function returns HTML as text.
+Text arguments are escaped; parameters named ``html`` are not.
 """
-
-from mien.lab.html.blocks import columns, details, facts, headline, note, page, paragraph, section, table, write_page
-from mien.lab.html.figures import ACCENT, INK, LINE, MUTED, Tile, drawing, gallery, new_plot, picture, plot
-
-__all__ = [
-    "ACCENT",
-    "INK",
-    "LINE",
-    "MUTED",
-    "Tile",
-    "columns",
-    "details",
-    "drawing",
-    "facts",
-    "gallery",
-    "headline",
-    "new_plot",
-    "note",
-    "page",
-    "paragraph",
-    "picture",
-    "plot",
-    "section",
-    "table",
-    "write_page",
-]

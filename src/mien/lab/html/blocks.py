@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from html import escape
 from importlib.resources import files
-from pathlib import Path
 from string import Template
 
 from mien._page import head
-from mien.lab.files import save_text
 
 Cell = str | int | float | None
 
@@ -124,11 +122,6 @@ def page(
         made=made.isoformat(timespec="seconds"),
         made_text=f"{made:%Y-%m-%d, %H:%M}",
     )
-
-
-def write_page(path: Path, text: str) -> None:
-    """Write the page atomically. Raises ``OutputError``."""
-    save_text(path, text.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
 _FACES = '<p class="warning">This page shows faces of the data set. Keep it on this computer: do not publish it.</p>'

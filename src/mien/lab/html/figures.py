@@ -52,7 +52,7 @@ _RAMP = np.array([(0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Tile:
+class ImageTile:
     """One face of a gallery: ``image`` uint8 ``[H, W]`` or ``[H, W, 3]``, a ``caption``, and a map ``[h, w]`` or none.
 
     Only what is positive in a map is drawn, scaled by its own maximum.
@@ -63,7 +63,7 @@ class Tile:
     map: NDArray[np.float32] | None = None
 
 
-def gallery(tiles: Iterable[Tile]) -> str:
+def gallery(tiles: Iterable[ImageTile]) -> str:
     """The ``tiles`` in a grid."""
     items = "".join(f"<li>{_tile(tile)}</li>" for tile in tiles)
     return f'<ul class="tiles">{items}</ul>'
@@ -94,7 +94,7 @@ def blend(image: NDArray[np.uint8], map_: NDArray[np.floating]) -> NDArray[np.ui
     return np.asarray((grey * (1 - weight) + colour * weight).round().clip(0, 255), np.uint8)
 
 
-def _tile(tile: Tile) -> str:
+def _tile(tile: ImageTile) -> str:
     shown = picture(tile.image, alt=tile.caption)
     if tile.map is not None:
         large = np.asarray(Image.fromarray(tile.image).resize((96, 96), Image.Resampling.BICUBIC))

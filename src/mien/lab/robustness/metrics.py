@@ -15,6 +15,7 @@ from mien.lab.metrics import BINS, check_probabilities
 from mien.lab.robustness.corruptions import SEVERITIES, Corruption
 from mien.lab.robustness.predictions import CorruptedPredictions
 from mien.lab.robustness.reference import CorruptionReference
+from mien.lab.significance import percentile_interval
 
 _Floats = NDArray[np.float64]
 _Weights = NDArray[np.uint8]
@@ -229,7 +230,7 @@ def rounded_interval(draws: _Floats) -> list[float]:
     Returns:
         Lower and upper edge.
     """
-    return [round(float(edge), _DIGITS) for edge in np.percentile(draws, [2.5, 97.5])]
+    return [round(edge, _DIGITS) for edge in percentile_interval(draws)]
 
 
 def estimate(value: float, draws: _Floats) -> Estimate:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mien._metrics import format_metric, metric_name
-from mien.lab.html import ACCENT, INK, MUTED, new_plot, picture, plot
+from mien.lab.html.figures import ACCENT, INK, MUTED, new_plot, picture, plot
 from mien.lab.robustness.corruptions import SEVERITIES, Corruption, corruption_generators
 from mien.lab.robustness.metrics import Condition
 from mien.lab.robustness.run import ModelRobustness

@@ -12,8 +12,7 @@ from typing import Any
 from mien._format import p_value, percent, percent_interval, points, points_interval
 from mien._metrics import format_metric, format_metric_interval, metric_name
 from mien.lab.files import save_text
-from mien.lab.html import columns, details, facts, headline, note, page, paragraph, section, table, write_page
-from mien.lab.html.blocks import Section
+from mien.lab.html.blocks import Section, columns, details, facts, headline, note, page, paragraph, section, table
 from mien.lab.robustness.corruptions import CORRUPTIONS, CorruptionKind
 from mien.lab.robustness.groups import (
     GROUP_METRICS,
@@ -133,7 +132,7 @@ def write_robustness(result: RobustnessResult, folder: Path, *, keep: Path | Non
     """
     write_robustness_json(result, folder / "stress.json")
     _write_csv(result, folder / "stress.csv")
-    write_page(folder / "report.html", robustness_page(result))
+    save_text(folder / "report.html", robustness_page(result))
     if keep:
         write_models(result, keep)
     return folder / "report.html"
