@@ -48,20 +48,20 @@ def test_schemathesis_finds_nothing(tmp_path: Path, astronaut: np.ndarray) -> No
 
 
 def test_examples_have_the_shape_that_the_api_promises() -> None:
-    schemas.Predicted.model_validate(schemas.PREDICTED)
-    schemas.Problem.model_validate(schemas.PROBLEM)
+    schemas.PredictionOut.model_validate(schemas.PREDICTION_EXAMPLE)
+    schemas.ProblemOut.model_validate(schemas.PROBLEM_EXAMPLE)
 
 
 def test_answers_have_the_shape_that_the_api_promises(astronaut: np.ndarray) -> None:
     portrait = encode(astronaut[::2, ::2])
     with serving(create_app(Reader())) as server:
-        schemas.Predicted.model_validate(server.ask("/v1/predict?maps=true", portrait).json())
-        schemas.Predicted.model_validate(server.form("/v1/predict", ("a", portrait), ("b", b"no")).json())
-        schemas.Explanation.model_validate(server.ask("/v1/explain", portrait).json())
-        schemas.Models.model_validate(server.ask("/v1/models").json())
-        schemas.Problem.model_validate(server.ask("/v1/predict", b"no").json())
+        schemas.PredictionOut.model_validate(server.ask("/v1/predict?maps=true", portrait).json())
+        schemas.PredictionOut.model_validate(server.form("/v1/predict", ("a", portrait), ("b", b"no")).json())
+        schemas.ExplanationOut.model_validate(server.ask("/v1/explain", portrait).json())
+        schemas.ModelsOut.model_validate(server.ask("/v1/models").json())
+        schemas.ProblemOut.model_validate(server.ask("/v1/predict", b"no").json())
         paths = server.ask("/openapi.json").json()["paths"]
     assert set(paths) == {"/v1/predict", "/v1/explain", "/v1/models", "/healthz", "/readyz", "/metrics"}
     good = paths["/v1/predict"]["post"]["responses"]["200"]["content"]["application/json"]
-    assert good["schema"] == {"$ref": "#/components/schemas/Predicted"}
-    assert good["example"] == schemas.PREDICTED
+    assert good["schema"] == {"$ref": "#/components/schemas/PredictionOut"}
+    assert good["example"] == schemas.PREDICTION_EXAMPLE

@@ -59,6 +59,6 @@ def stress_command(
         )
     if result["note"]:
         typer.echo(result["note"], err=True)
-    report = write_robustness(result, out, keep=keep)
+    report = write_robustness(result, out, models_folder=keep)
     for line in (*describe_robustness(result), report):
         typer.echo(str(line))

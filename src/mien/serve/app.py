@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
 import mien
@@ -109,7 +108,6 @@ def create_app(
     limits, access, metrics = limits or Limits(), access or Access(), Metrics()
     engine = Engine(reader, threads=threads, limits=limits, metrics=metrics, batch_wait=batch_wait)
     service = Service(engine, limits, metrics, access, HeldBytes(limits.held_bytes, metrics))
-    token = access.token is not None
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -126,26 +124,24 @@ def create_app(
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         lifespan=lifespan,
         redirect_slashes=False,
+        exception_handlers={HTTPException: _missing},
     )
     app.state.service = service
     add_routes(app, service)
-    complete_openapi(app, token=token)
+    complete_openapi(app, token=access.token is not None)
     app.get("/docs", include_in_schema=False)(lambda: _docs_page(app.openapi()))
-    _add_page(app, page or _PAGE, runtime=runtime, reader=reader, token=token)
-    app.add_exception_handler(HTTPException, _missing)
+    _add_page(app, page or _PAGE, runtime=runtime, reader=reader, token=access.token is not None)
     app.add_middleware(Guard, access=access, metrics=metrics, log_requests=log_requests)
     if access.origins:
+        methods, headers = ["GET", "POST"], ["authorization", "content-type"]
         app.add_middleware(
-            CORSMiddleware,
-            allow_origins=list(access.origins),
-            allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-type"],
+            CORSMiddleware, allow_origins=list(access.origins), allow_methods=methods, allow_headers=headers
         )
     return app
 
 
 async def _missing(_: Request, error: Exception) -> Response:
-    """Answer unknown paths and methods with a problem."""
+    """Respond to unknown paths and methods with a problem."""
     assert isinstance(error, HTTPException)
     detail = _MISSING.get(error.status_code, error.detail)
     return Problem(error.status_code, detail, headers=error.headers).to_response()
@@ -184,21 +180,21 @@ class _Page(StaticFiles):
             return super().lookup_path(path)
         return (str(file), file.stat()) if file.is_file() else ("", None)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await WebSocketClose()(scope, receive, send)
-            return
+    def file_response(
+        self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200
+    ) -> Response:
+        response = super().file_response(full_path, stat_result, scope, status_code)
+        response.headers.update(_POLICY)
         kind = _TYPES.get(Path(scope["path"]).suffix)
+        if kind is not None and response.status_code == 200:
+            response.headers["content-type"] = kind
+        return response
 
-        async def send_with_policy(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(raw=message["headers"])
-                headers.update(_POLICY)
-                if kind is not None and message["status"] == 200:
-                    headers["content-type"] = kind
-            await send(message)
-
-        await super().__call__(scope, receive, send_with_policy)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await super().__call__(scope, receive, send)
+        else:
+            await WebSocketClose()(scope, receive, send)
 
 
 def _docs_page(api: dict[str, Any]) -> Response:
@@ -218,23 +214,20 @@ def _section(path: str, method: str, operation: dict[str, Any]) -> str:
         f"<code>{escape(each['name'])}</code> {escape(_type(each['schema']))}: {escape(each.get('description', ''))}"
         for each in operation.get("parameters", ())
     ]
-    bodies = [f"<code>{escape(kind)}</code>" for kind in operation.get("requestBody", {}).get("content", ())]
-    answers = operation["responses"]
-    statuses = [f"<b>{status}</b> {escape(each.get('description', ''))}" for status, each in answers.items()]
-    example = answers.get("200", {}).get("content", {}).get("application/json", {}).get("example")
-    return (
-        f"<section><h2><small>{method.upper()}</small> {escape(path)}</h2>"
-        f"<p>{escape(operation.get('description', ''))}</p>"
-        + _list("Query", parameters)
-        + _list("Body", bodies)
-        + _list("Responses", statuses)
-        + ("" if example is None else f"<h3>Example</h3><pre>{escape(json.dumps(example, indent=2))}</pre>")
-        + "</section>"
-    )
-
-
-def _list(title: str, items: list[str]) -> str:
-    return f"<h3>{title}</h3><ul>{''.join(f'<li>{item}</li>' for item in items)}</ul>" if items else ""
+    responses = operation["responses"]
+    lists = {
+        "Query": parameters,
+        "Body": [f"<code>{escape(kind)}</code>" for kind in operation.get("requestBody", {}).get("content", ())],
+        "Responses": [f"<b>{code}</b> {escape(each.get('description', ''))}" for code, each in responses.items()],
+    }
+    html = f"<h2><small>{method.upper()}</small> {escape(path)}</h2><p>{escape(operation.get('description', ''))}</p>"
+    for title, items in lists.items():
+        if items:
+            html += f"<h3>{title}</h3><ul>{''.join(f'<li>{item}</li>' for item in items)}</ul>"
+    example = responses.get("200", {}).get("content", {}).get("application/json", {}).get("example")
+    if example is not None:
+        html += f"<h3>Example</h3><pre>{escape(json.dumps(example, indent=2))}</pre>"
+    return f"<section>{html}</section>"
 
 
 def _type(schema: dict[str, Any]) -> str:

@@ -28,7 +28,7 @@ class Access:
     """Rules of access.
 
     Attributes:
-        token: Token that every request must send; ``None`` requires none.
+        token: Token that every request must send; ``None``: no token is required.
         hosts: Names of the server, in lower case. Addresses and ``localhost`` are always accepted.
         origins: Origins (``https://example.org``) of other web pages that may use the server.
     """
@@ -52,15 +52,17 @@ class Access:
         hosts, origin = headers.getlist("host"), headers.get("origin")
         if len(hosts) != 1:  # a proxy and this server might each use another one
             raise Problem(400, f"a request has one Host header, not {len(hosts)}; name this server in it")
-        name = _host_name(hosts[0])
-        if not self._knows(name):
+        try:
+            name = (urlsplit(f"//{hosts[0]}").hostname or "").rstrip(".")  # in lower case, without port and brackets
+        except ValueError:
+            name = ""
+        if not self._is_own(name):
             raise Problem(403, f"this server is not known as {name[:80]!r}; add the name to its allowed hosts")
         if origin is None or origin in self.origins:
             return
         if origin.partition("://")[2].lower() != hosts[0].lower():
-            raise Problem(
-                403, f"pages of {origin[:80]!r} may not use this server; add the origin to its allowed origins"
-            )
+            detail = f"pages of {origin[:80]!r} may not use this server; add the origin to its allowed origins"
+            raise Problem(403, detail)
 
     def admits(self, token: str | None) -> bool:
         """Compare a token in constant time.
@@ -75,7 +77,7 @@ class Access:
             return True
         return hmac.compare_digest((token or "").encode("utf-8", "replace"), self.token.encode("utf-8", "replace"))
 
-    def _knows(self, name: str) -> bool:
+    def _is_own(self, name: str) -> bool:
         if name == "localhost" or name.endswith(".localhost") or name in self.hosts:
             return True
         try:
@@ -96,14 +98,6 @@ def bearer_token(headers: Headers) -> str | None:
     """
     kind, _, token = headers.get("authorization", "").partition(" ")
     return token.strip() if kind.lower() == "bearer" else None
-
-
-def _host_name(host: str) -> str:
-    """The name in a Host header, in lower case: without port, brackets and final dot."""
-    try:
-        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
-    except ValueError:
-        return ""
 
 
 class Guard:
@@ -153,14 +147,18 @@ class Guard:
             await self._app(scope, receive, send_with_headers)
         except Problem as problem:
             await problem.to_response()(scope, receive, send_with_headers)
-        except ConnectionError:  # the client has left: nothing can be answered
+        except ConnectionError:  # the client has left: no response can be sent
             status = 499
         except Exception:
             _log.exception("%s %s failed", scope["method"], _route(scope))
             if not status:
                 await internal_error().to_response()(scope, receive, send_with_headers)
         finally:
-            self._count(scope, status, time.perf_counter() - started)
+            path, seconds = _route(scope), time.perf_counter() - started
+            self._metrics.requests.labels(path, str(status)).inc()
+            self._metrics.seconds.labels(path).observe(seconds)
+            if self._log_requests:
+                _log.info("%s %s %d %.1f ms", scope["method"], path, status, 1000 * seconds)
 
     def _check(self, scope: Scope, guarded: bool) -> None:
         headers = Headers(scope=scope)
@@ -170,21 +168,14 @@ class Guard:
             detail = "this server requires its token; send the header Authorization: Bearer TOKEN"
             raise Problem(401, detail, headers={"WWW-Authenticate": "Bearer"})
 
-    def _count(self, scope: Scope, status: int, seconds: float) -> None:
-        path = _route(scope)
-        self._metrics.requests.labels(path, str(status)).inc()
-        self._metrics.seconds.labels(path).observe(seconds)
-        if self._log_requests:
-            _log.info("%s %s %d %.1f ms", scope["method"], path, status, 1000 * seconds)
-
 
 def _route(scope: Scope) -> str:
-    """The path of the route: invented paths must neither add metrics nor write into the log."""
+    """The path of the route. Unknown paths must neither add metrics nor appear in the log."""
     return getattr(scope.get("route"), "path", "") or "other"
 
 
 async def _refuse_socket(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer the handshake with a status where the server can (ASGI's denial response), else close it: 403."""
+    """Refuse the handshake with the problem's status if the server can (ASGI's denial response), else with 403."""
     await receive()
     if "websocket.http.response" in scope.get("extensions", {}):
         body = problem.to_response()

@@ -30,6 +30,15 @@ _NEWEST_WEIGHT = 0.05  # weight of the newest image in the mean time from which 
 class Limits:
     """Limits of the server.
 
+    Attributes:
+        max_bytes: Bytes of a request body, and of one frame of a stream.
+        max_pixels: Width x height of an image; each pixel takes three bytes while the image is read.
+        max_images: Images in one request.
+        timeout: Seconds for a request to arrive, and again for its response.
+        queue: Images that are accepted and not finished; more are refused with 503.
+        streams: Streams open at the same time.
+        idle: Seconds without a frame after which a stream is closed.
+
     Raises:
         MienError: A limit would refuse every request.
 
@@ -39,19 +48,12 @@ class Limits:
     """
 
     max_bytes: int = 32 * 2**20
-    """Bytes of a request body, and of one frame of a stream."""
     max_pixels: int = 50_000_000
-    """Width x height of an image; each pixel takes three bytes while the image is read."""
     max_images: int = 16
-    """Images in one request."""
     timeout: float = 30.0
-    """Seconds for a request to arrive, and again for its response."""
     queue: int = 128
-    """Images that are accepted and not finished; more are answered with 503."""
     streams: int = 8
-    """Streams open at the same time."""
     idle: float = 60.0
-    """Seconds without a frame after which a stream is closed."""
 
     def __post_init__(self) -> None:
         for name in ("max_bytes", "max_pixels", "max_images", "queue"):
@@ -67,7 +69,7 @@ class Limits:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of all request bodies in memory; more are answered with 503."""
+        """Bytes of all request bodies in memory; more are refused with 503."""
         return 8 * self.max_bytes
 
 
@@ -77,13 +79,11 @@ class Metrics:
     def __init__(self) -> None:
         """Create all metrics at 0."""
         self.registry = own = CollectorRegistry()
-
-        def seconds(name: str, text: str, label: str) -> Histogram:
-            return Histogram(name, text, (label,), buckets=_SECONDS, registry=own)
-
         self.requests = Counter("mien_requests", "Answered requests.", ("path", "status"), registry=own)
-        self.seconds = seconds("mien_request_seconds", "Time from a request's head to the end of its response.", "path")
-        stages = seconds("mien_stage_seconds", "Time of each stage of an image; receive: of a request.", "stage")
+        text = "Time from a request's head to the end of its response."
+        self.seconds = Histogram("mien_request_seconds", text, ("path",), buckets=_SECONDS, registry=own)
+        text = "Time of each stage of an image; receive: of a request."
+        stages = Histogram("mien_stage_seconds", text, ("stage",), buckets=_SECONDS, registry=own)
         self.stages = {stage: stages.labels(stage) for stage in ("receive", "wait", "decode", "detect", "classify")}
         self.batches = Histogram("mien_batch_crops", "Crops classified together.", buckets=_CROPS, registry=own)
         self.queue = Gauge("mien_queue_images", "Images accepted and not finished.", registry=own)
@@ -113,18 +113,11 @@ class Upload:
     name: str
     data: bytes
 
-    def open(self) -> "NamedStream":
-        """Return the bytes as a stream with a name, without a copy."""
-        return NamedStream(self)
-
-
-class NamedStream(io.BytesIO):
-    """A stream of an upload. Decoding takes the image's name from its ``name``."""
-
-    def __init__(self, upload: Upload) -> None:
-        """Open ``upload``."""
-        super().__init__(upload.data)
-        self.name = upload.name
+    def open(self) -> io.BytesIO:
+        """Return the bytes as a stream, without a copy; its ``name`` is the image's name in messages."""
+        stream = io.BytesIO(self.data)
+        stream.name = self.name
+        return stream
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +134,13 @@ class TimedReading:
 
 
 class Engine:
-    """Reads at most ``limits.queue`` images at a time. No method blocks the event loop."""
+    """Reads at most ``limits.queue`` images at a time. No method blocks the event loop.
+
+    Attributes:
+        reader: Reads the images.
+        limits: The limits.
+        accepted: Number of images that are accepted and not finished.
+    """
 
     def __init__(
         self, reader: Reader, *, threads: int, limits: Limits, metrics: Metrics, batch_wait: float = 0.0
@@ -162,18 +161,13 @@ class Engine:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="mien-read")
         self._batcher = _Batcher(reader.classify, metrics, batch_wait)
         self._lock = threading.Lock()
-        self._accepted = 0
+        self.accepted = 0
         self._mean_seconds = 0.05  # of an image in its thread
-
-    @property
-    def accepted(self) -> int:
-        """Number of images that are accepted and not finished."""
-        return self._accepted
 
     @property
     def full(self) -> bool:
         """Whether the queue takes no further image."""
-        return self._accepted >= self.limits.queue
+        return self.accepted >= self.limits.queue
 
     def check(self) -> None:
         """Refuse a request before its body is uploaded.
@@ -197,7 +191,12 @@ class Engine:
             Problem: 503, the queue has no room for all of them.
         """
         self._accept(len(uploads))
-        return [self._submit(_Job(upload)) for upload in uploads]
+        jobs = [_Job(upload) for upload in uploads]
+        for job in jobs:
+            job.future.add_done_callback(self._release)
+            job.future.add_done_callback(job.discard)  # a cancelled job stays in the pool's queue until its turn
+            self._pool.submit(self._prepare, job)
+        return [job.future for job in jobs]
 
     def run(self, work: Callable[[], _T]) -> "Future[_T]":
         """Run a function in one of the threads; it counts as one image.
@@ -227,26 +226,20 @@ class Engine:
 
     def _accept(self, count: int) -> None:
         with self._lock:
-            if self._accepted + count > self.limits.queue:
+            if self.accepted + count > self.limits.queue:
                 raise self._busy()
-            self._accepted += count
+            self.accepted += count
         self._metrics.queue.inc(count)
 
     def _release(self, _: "Future[_T]") -> None:
         with self._lock:
-            self._accepted -= 1
+            self.accepted -= 1
         self._metrics.queue.dec()
 
     def _busy(self) -> Problem:
-        seconds = max(1, math.ceil(self._accepted * self._mean_seconds / self._threads))
-        detail = f"the queue is full ({self._accepted} of {self.limits.queue} images); try again in {seconds} s"
+        seconds = max(1, math.ceil(self.accepted * self._mean_seconds / self._threads))
+        detail = f"the queue is full ({self.accepted} of {self.limits.queue} images); try again in {seconds} s"
         return Problem(503, detail, headers={"Retry-After": str(seconds)})
-
-    def _submit(self, job: "_Job") -> "Future[TimedReading]":
-        job.future.add_done_callback(self._release)
-        job.future.add_done_callback(job.discard)  # a cancelled job stays in the pool's queue until its turn
-        self._pool.submit(self._prepare, job)
-        return job.future
 
     def _prepare(self, job: "_Job") -> None:
         """Decode the image and detect its faces, in a thread of the pool."""
@@ -254,22 +247,15 @@ class Engine:
             return
         started = time.perf_counter()
         try:
-            prepared = self._decode_and_detect(job, started)
+            image = decode(job.take(), max_bytes=self.limits.max_bytes, max_pixels=self.limits.max_pixels)
+            decoded = time.perf_counter()
+            prepared = self.reader.prepare(image)
+            detected = time.perf_counter()
+            job.seconds = {"wait": started - job.arrived, "decode": decoded - started, "detect": detected - decoded}
             self._batcher.submit(prepared).add_done_callback(lambda done: self._finish(job, done))
         except Exception as error:  # any error must reach the request
             self._fail(job, error)
         self._mean_seconds += _NEWEST_WEIGHT * (time.perf_counter() - started - self._mean_seconds)
-
-    def _decode_and_detect(self, job: "_Job", started: float) -> Prepared:
-        image = decode(job.take(), max_bytes=self.limits.max_bytes, max_pixels=self.limits.max_pixels)
-        decoded = time.perf_counter()
-        prepared = self.reader.prepare(image)
-        job.seconds = {
-            "wait": started - job.arrived,
-            "decode": decoded - started,
-            "detect": time.perf_counter() - decoded,
-        }
-        return prepared
 
     def _finish(self, job: "_Job", done: "Future[tuple[Reading, float]]") -> None:
         """Publish the result, in the batcher's thread."""
@@ -298,7 +284,7 @@ class _Job:
         self.seconds: dict[str, float] = {}
         self._upload: Upload | None = upload
 
-    def take(self) -> NamedStream:
+    def take(self) -> io.BytesIO:
         """Return the image file and release it: its bytes are not needed after decoding."""
         assert self._upload is not None
         upload, self._upload = self._upload, None

@@ -1,10 +1,9 @@
 """The HTTP endpoints. A new one is a method and a line in ``add_routes``; its JSON shape belongs into ``schemas``."""
 
+import contextlib
 import dataclasses
-import functools
 import json
 import logging
-from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -12,23 +11,21 @@ from fastapi import FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.websockets import WebSocket
 
 import mien
 from mien._emotions import Emotion
 from mien._errors import ImageError
-from mien._face import Face
 from mien.serve import schemas
 from mien.serve.engine import TimedReading
 from mien.serve.problems import Problem, to_problem
 from mien.serve.responses import explained_dict, failed_dict, json_response, overlay_png, reading_dict
-from mien.serve.schemas import Parameter, parse_query, request_with_images, responses
 from mien.serve.service import Service
-from mien.serve.websocket import StreamEndpoint
+from mien.serve.websocket import Stream
 
 _log = logging.getLogger("mien.serve")
 
-_TOP = "top"
-_MAPS = Parameter("maps", False, "Add the saliency maps of every face (see Maps).")
+_MAPS = schemas.Parameter("maps", False, "Add the saliency maps of every face (see MapsOut).")
 _IMAGE_PROBLEMS = (400, 401, 408, 413, 415, 422, 503, 504)
 
 
@@ -39,37 +36,34 @@ def add_routes(app: FastAPI, service: Service) -> None:
         app: The application.
         service: Shared state of the endpoints.
     """
-    routes = _Routes(service)
+    routes, responses = _Routes(service), schemas.responses
     app.post(
         "/v1/predict",
-        responses=responses("A reading for each image, in order.", schemas.Predicted, *_IMAGE_PROBLEMS),
-        openapi_extra=request_with_images([_MAPS], service.limits.max_images),
+        responses=responses("A reading for each image, in order.", schemas.PredictionOut, *_IMAGE_PROBLEMS),
+        openapi_extra=schemas.request_with_images([_MAPS], service.limits.max_images),
     )(routes.predict)
     png = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
+    faces_or_png = "The faces with their maps, or a PNG."
     app.post(
         "/v1/explain",
-        responses=responses(
-            "The faces with their maps, or a PNG.", schemas.Explanation, 404, *_IMAGE_PROBLEMS, content=png
-        ),
-        openapi_extra=request_with_images(routes.explain_parameters, 1),
+        responses=responses(faces_or_png, schemas.ExplanationOut, 404, *_IMAGE_PROBLEMS, content=png),
+        openapi_extra=schemas.request_with_images(routes.explain_parameters, 1),
     )(routes.explain)
-    not_ready = {"model": schemas.Health, "description": "The queue is full, or the server is stopping."}
-    states = {
-        "/v1/models": (routes.models, responses("The loaded model.", schemas.Models, 401)),
-        "/healthz": (routes.health, responses("The server is alive.", schemas.Health)),
-        "/readyz": (
-            routes.ready,
-            responses("An image sent now would be accepted.", schemas.Health) | {503: not_ready},
-        ),
-    }
-    for path, (endpoint, described) in states.items():
+    ready = responses("An image sent now would be accepted.", schemas.HealthOut)
+    ready[503] = {"model": schemas.HealthOut, "description": "The queue is full, or the server is stopping."}
+    for path, endpoint, described in (
+        ("/v1/models", routes.models, responses("The loaded model.", schemas.ModelsOut, 401)),
+        ("/healthz", routes.health, responses("The server is alive.", schemas.HealthOut)),
+        ("/readyz", routes.ready, ready),
+    ):
         app.get(path, responses=described)(endpoint)
         app.head(path, include_in_schema=False)(endpoint)  # monitoring often sends HEAD
-    text = {"text/plain": {"schema": {"type": "string"}}}
-    app.get("/metrics", responses=responses("All series.", None, 401, content=text), response_class=Response)(
-        routes.metrics
-    )
-    app.websocket("/v1/stream")(StreamEndpoint(service).run)
+    metrics = responses("All series.", None, 401, content={"text/plain": {"schema": {"type": "string"}}})
+    app.get("/metrics", responses=metrics, response_class=Response)(routes.metrics)
+
+    @app.websocket("/v1/stream")
+    async def stream(socket: WebSocket) -> None:
+        await Stream(socket, service).run()
 
 
 class _Routes:
@@ -79,27 +73,31 @@ class _Routes:
         self._service = service
         self._model = service.engine.reader.model
         self._header = {"model": self._model.name, "precision": self._model.metadata["precision"]}
-        emotions = (_TOP, *map(str, self._model.emotions))
+        emotions, top = ("top", *map(str, self._model.emotions)), "each face's most probable one"
         self.explain_parameters = (
-            Parameter("emotion", _TOP, "The emotion of the map; top: each face's most probable one.", emotions),
-            Parameter("format", "json", "All faces as JSON, or one as a PNG.", ("json", "png")),
-            Parameter("face", 1, "The face of the PNG, counted from the largest.", bounds=(1, 9999)),
-            Parameter("size", 192, "Side of the overlay in pixels.", bounds=(16, 1024)),
+            schemas.Parameter("emotion", "top", f"The emotion of the map; top: {top}.", emotions),
+            schemas.Parameter("format", "json", "All faces as JSON, or one as a PNG.", ("json", "png")),
+            schemas.Parameter("face", 1, "The face of the PNG, counted from the largest.", bounds=(1, 9999)),
+            schemas.Parameter("size", 192, "Side of the overlay in pixels.", bounds=(16, 1024)),
         )
 
     async def predict(self, request: Request) -> Response:
         """Read images. An image that cannot be read has an error in its reading; if it is the only one, a problem."""
-        maps = parse_query(request, [_MAPS])["maps"]
+        maps = schemas.parse_query(request, [_MAPS])["maps"]
         names, futures = await self._service.read(request)
-        if len(futures) == 1:
-            readings = [reading_dict(_result(futures[0]), maps=maps)]
-        else:
-            readings = [_reading_or_error(name, each, maps) for name, each in zip(names, futures, strict=True)]
+        readings = []
+        for name, future in zip(names, futures, strict=True):
+            try:
+                readings.append(reading_dict(_result(future), maps=maps))
+            except Problem as problem:
+                if len(names) == 1:
+                    raise
+                readings.append(failed_dict(name, problem.detail))
         return json_response({**self._header, "readings": readings})
 
     async def explain(self, request: Request) -> Response:
         """Draw the saliency map of an emotion: for every face as JSON, or for one face as a PNG."""
-        query = parse_query(request, self.explain_parameters)
+        query = schemas.parse_query(request, self.explain_parameters)
         _, (future,) = await self._service.read(request, max_images=1)
         timed = _result(future)
         faces = timed.reading.faces
@@ -108,7 +106,14 @@ class _Routes:
             if number > len(faces):
                 raise Problem(404, f"the image has no face {number}; mien found {len(faces)}")
             faces = (faces[number - 1],)
-        overlays = self._service.engine.run(functools.partial(_draw, faces, query["emotion"], query["size"]))
+
+        def draw() -> list[tuple[Emotion, bytes]]:
+            emotions = [face.top if query["emotion"] == "top" else Emotion(query["emotion"]) for face in faces]
+            return [
+                (each, overlay_png(face, each, size=query["size"])) for face, each in zip(faces, emotions, strict=True)
+            ]
+
+        overlays = self._service.engine.run(draw)
         await self._service.wait([overlays], request.receive)
         if as_png:
             emotion, png = overlays.result()[0]
@@ -119,13 +124,16 @@ class _Routes:
     async def models(self, _: Request) -> Response:
         """The loaded model, the detector, the limits."""
         reader, metadata = self._service.engine.reader, self._model.metadata
+        accuracy: Any = metadata["accuracy"]
+        with contextlib.suppress(ValueError):
+            accuracy = json.loads(accuracy)
         model = {
             "name": self._model.name,
             "precision": metadata["precision"],
             "emotions": [str(emotion) for emotion in self._model.emotions],
             "size": self._model.size,
             "licence": metadata["licence"],
-            "accuracy": _parsed(metadata["accuracy"]),
+            "accuracy": accuracy,
         }
         detector = getattr(reader.detector, "name", type(reader.detector).__name__)
         limits = dataclasses.asdict(self._service.limits)
@@ -148,18 +156,6 @@ class _Routes:
         return Response(self._service.metrics.to_text(), media_type=CONTENT_TYPE_LATEST)
 
 
-def _draw(faces: Sequence[Face], emotion: str, size: int) -> list[tuple[Emotion, bytes]]:
-    emotions = [face.top if emotion == _TOP else Emotion(emotion) for face in faces]
-    return [(each, overlay_png(face, each, size=size)) for face, each in zip(faces, emotions, strict=True)]
-
-
-def _reading_or_error(name: str, future: "Future[TimedReading]", maps: bool) -> dict[str, Any]:
-    try:
-        return reading_dict(_result(future), maps=maps)
-    except Problem as problem:
-        return failed_dict(name, problem.detail)
-
-
 def _result(future: "Future[TimedReading]") -> TimedReading:
     """The result of a future that is done; the error of an image is raised as a ``Problem``."""
     try:
@@ -168,10 +164,3 @@ def _result(future: "Future[TimedReading]") -> TimedReading:
         if not isinstance(error, ImageError | MemoryError | Problem):
             _log.error("an image could not be read", exc_info=error)
         raise to_problem(error) from error
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text

@@ -12,9 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
 
+from mien._emotions import SEVEN
 from mien._suggest import suggest
 from mien.bundled import DEFAULT_MODEL
-from mien.serve import problems
+from mien.serve.problems import MEDIA_TYPE, Problem
 from mien.serve.uploads import FIELD
 
 SUMMARY = """Reads facial expressions: calibrated probabilities of emotions for each face, and saliency maps.
@@ -38,50 +39,42 @@ _PROBLEMS = {
     504: "The images were not read in time.",
 }
 
-# Examples in the OpenAPI document.
-PROBLEM: dict[str, Any] = {
+PROBLEM_EXAMPLE: dict[str, Any] = {
     "type": "about:blank",
     "title": "Unsupported Media Type",
     "status": 415,
     "detail": "notes.txt: not an image that mien reads; convert it to JPEG or PNG",
 }
-FACE: dict[str, Any] = {
-    "box": [186.2, 77.5, 267.1, 177.0],
-    "score": 0.9312,
-    "emotion": "happy",
-    "confidence": 0.9127,
-    "probs": {
-        "angry": 0.0021,
-        "disgust": 0.0008,
-        "fear": 0.0042,
-        "happy": 0.9127,
-        "sad": 0.0061,
-        "surprise": 0.0093,
-        "neutral": 0.0648,
-    },
+_PROBS = (0.0021, 0.0008, 0.0042, 0.9127, 0.0061, 0.0093, 0.0648)
+PREDICTION_EXAMPLE: dict[str, Any] = {
+    "model": DEFAULT_MODEL,
+    "precision": "int8",
+    "readings": [
+        {
+            "source": "portrait.jpg",
+            "faces": [
+                {
+                    "box": [186.2, 77.5, 267.1, 177.0],
+                    "score": 0.9312,
+                    "emotion": "happy",
+                    "confidence": 0.9127,
+                    "probs": dict(zip(map(str, SEVEN), _PROBS, strict=True)),
+                }
+            ],
+            "error": None,
+            "size_wh": [640, 480],
+            "timings_ms": {"wait": 0.1, "decode": 1.1, "detect": 8.4, "classify": 0.6},
+        },
+        {"source": "notes.txt", "faces": [], "error": PROBLEM_EXAMPLE["detail"], "size_wh": [0, 0], "timings_ms": {}},
+    ],
 }
-READING: dict[str, Any] = {
-    "source": "portrait.jpg",
-    "faces": [FACE],
-    "error": None,
-    "size_wh": [640, 480],
-    "timings_ms": {"wait": 0.1, "decode": 1.1, "detect": 8.4, "classify": 0.6},
-}
-FAILED: dict[str, Any] = {
-    "source": "notes.txt",
-    "faces": [],
-    "error": PROBLEM["detail"],
-    "size_wh": [0, 0],
-    "timings_ms": {},
-}
-PREDICTED: dict[str, Any] = {"model": DEFAULT_MODEL, "precision": "int8", "readings": [READING, FAILED]}
 
 
-class _Shape(BaseModel):
+class _Out(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Maps(_Shape):
+class MapsOut(_Out):
     """The saliency maps of one face, one for each emotion."""
 
     emotions: list[str] = Field(description="In the order of the maps.")
@@ -90,7 +83,7 @@ class Maps(_Shape):
     data: str = Field(description="Base64 of C*h*w bytes, row by row, each map scaled to 0..255 of its own peak.")
 
 
-class Face(_Shape):
+class FaceOut(_Out):
     """A face in an image."""
 
     box: list[float] = Field(description="x1, y1, x2, y2 in pixels of the image.", min_length=4, max_length=4)
@@ -98,54 +91,54 @@ class Face(_Shape):
     emotion: str | None = Field(description="The most probable emotion; null below the server's threshold.")
     confidence: float = Field(description="The highest probability, 0..1.")
     probs: dict[str, float] = Field(description="Calibrated probabilities; they sum to 1.")
-    maps: Maps | None = Field(None, description="With maps=true.")
+    maps: MapsOut | None = Field(None, description="With maps=true.")
     to_image: list[list[float]] | None = Field(
         None, description="With maps=true: affine [2, 3] from crop pixels (x, y, 1) to the image."
     )
     crop_size: int | None = Field(None, description="With maps=true: a map spans 0..crop_size of the crop.")
 
 
-class ExplainedFace(Face):
+class ExplainedFaceOut(FaceOut):
     """A face with the saliency map of one emotion drawn over its crop."""
 
     explained: str = Field(description="The emotion of the overlay.")
     overlay_png: str = Field(description="Base64 of a PNG.")
 
 
-class Reading(_Shape):
+class ReadingOut(_Out):
     """The faces in one image, from largest to smallest."""
 
     source: str = Field(description="The file name that was sent, or 'image'.")
-    faces: list[Face]
+    faces: list[FaceOut]
     error: str | None = Field(description="Why the image could not be read.")
     size_wh: list[int] = Field(description="Width and height in pixels, upright.", min_length=2, max_length=2)
     timings_ms: dict[str, float] = Field(description="wait, decode, detect, classify.")
     note: str | None = Field(None, description="For example: only the first frame of an animation was read.")
 
 
-class Explained(Reading):
+class ExplainedReadingOut(ReadingOut):
     """A reading with explained faces."""
 
-    faces: list[ExplainedFace]  # type: ignore[assignment]
+    faces: list[ExplainedFaceOut]  # type: ignore[assignment]
 
 
-class Predicted(_Shape):
+class PredictionOut(_Out):
     """The response of /v1/predict: a reading for each image, in their order."""
 
     model: str
     precision: str
-    readings: list[Reading]
+    readings: list[ReadingOut]
 
 
-class Explanation(_Shape):
+class ExplanationOut(_Out):
     """The response of /v1/explain."""
 
     model: str
     precision: str
-    reading: Explained
+    reading: ExplainedReadingOut
 
 
-class Model(_Shape):
+class ModelOut(_Out):
     """The loaded model."""
 
     name: str
@@ -156,25 +149,25 @@ class Model(_Shape):
     accuracy: Any = Field(description="The metrics in the model file, with the split they were measured on.")
 
 
-class Models(_Shape):
+class ModelsOut(_Out):
     """The loaded model, and what the server accepts."""
 
-    models: list[Model]
+    models: list[ModelOut]
     detector: str
     version: str = Field(description="The version of mien.")
     limits: dict[str, float] = Field(description="max_bytes, max_pixels, max_images, timeout, queue, streams, idle.")
 
 
-class Health(_Shape):
+class HealthOut(_Out):
     """Whether the server is alive, or ready."""
 
     status: str
 
 
-class Problem(_Shape):
+class ProblemOut(_Out):
     """Problem details (RFC 9457)."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": PROBLEM})
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": PROBLEM_EXAMPLE})
     type: str
     title: str
     status: int
@@ -215,12 +208,12 @@ class Parameter:
         if isinstance(self.default, int) and not isinstance(self.default, bool):
             low, high = self.bounds
             if not (text.isascii() and text.isdecimal() and len(text) < 10 and low <= int(text) <= high):
-                raise problems.Problem(422, f"{self.name} must be an integer from {low} to {high}, not {shown}")
+                raise Problem(422, f"{self.name} must be an integer from {low} to {high}, not {shown}")
             return int(text)
         choices = ("false", "true") if isinstance(self.default, bool) else self.choices
         if text not in choices:
             hint = suggest(text[:40], choices)
-            raise problems.Problem(422, f"{self.name} must be one of {', '.join(choices)}, not {shown}{hint}")
+            raise Problem(422, f"{self.name} must be one of {', '.join(choices)}, not {shown}{hint}")
         return text == "true" if isinstance(self.default, bool) else text
 
     def to_openapi(self) -> dict[str, Any]:
@@ -231,13 +224,8 @@ class Parameter:
         elif isinstance(self.default, int):
             schema = {"type": "integer", "minimum": self.bounds[0], "maximum": self.bounds[1]}
         schema["default"] = self.default
-        return {
-            "name": self.name,
-            "in": "query",
-            "required": False,
-            "schema": schema,
-            "description": self.description,
-        }
+        shown = {"name": self.name, "in": "query", "required": False, "description": self.description}
+        return {**shown, "schema": schema}
 
 
 def parse_query(request: Request, parameters: Sequence[Parameter]) -> dict[str, Any]:
@@ -257,9 +245,9 @@ def parse_query(request: Request, parameters: Sequence[Parameter]) -> dict[str, 
     texts: dict[str, str] = {}
     for name, text in QueryParams(request.scope["query_string"]).multi_items():
         if name not in known:
-            raise problems.Problem(422, f"{name[:40]!r} is unknown; this path takes: {', '.join(known) or 'none'}")
+            raise Problem(422, f"{name[:40]!r} is unknown; this path takes: {', '.join(known) or 'none'}")
         if name in texts:
-            raise problems.Problem(422, f"{name!r} is given twice in the query; give it once")
+            raise Problem(422, f"{name!r} is given twice in the query; give it once")
         texts[name] = text
     return {name: each.parse(texts[name]) if name in texts else each.default for name, each in known.items()}
 
@@ -279,7 +267,7 @@ def responses(description: str, shape: type[BaseModel] | None, *statuses: int, *
     described = {
         status: {
             "description": _PROBLEMS[status],
-            "content": {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemOut"}}},
             **({"headers": {"Retry-After": {"schema": {"type": "integer"}}}} if status == 503 else {}),
         }
         for status in sorted({*statuses, 403, 500})
@@ -327,9 +315,9 @@ def complete_openapi(app: FastAPI, *, token: bool) -> None:
         if app.openapi_schema is None:
             document = generate()
             components = document.setdefault("components", {})
-            components.setdefault("schemas", {})["Problem"] = Problem.model_json_schema()
+            components.setdefault("schemas", {})["ProblemOut"] = ProblemOut.model_json_schema()
             predict = document["paths"]["/v1/predict"]["post"]["responses"]["200"]
-            predict["content"]["application/json"]["example"] = PREDICTED  # FastAPI leaves out every null
+            predict["content"]["application/json"]["example"] = PREDICTION_EXAMPLE  # FastAPI leaves out every null
             if token:
                 components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
                 for path, methods in document["paths"].items():

@@ -109,7 +109,11 @@ class Server(uvicorn.Server):
         logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every broken body
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start as uvicorn does, then call ``started``."""
+        """Start as uvicorn does, then call ``started``.
+
+        Args:
+            sockets: The listening sockets.
+        """
         await super().startup(sockets)
         if self._started is not None:
             self._started()
@@ -120,14 +124,23 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """Stop at the first signal. Only a later Ctrl-C forces the exit: service managers may send SIGTERM twice."""
+        """Stop at the first signal. Only a later Ctrl-C forces the exit: service managers may send SIGTERM twice.
+
+        Args:
+            sig: Number of the signal.
+            frame: Not used.
+        """
         if self.should_exit and sig == signal.SIGINT:
             self.force_exit = True
         self.signal = self.signal or sig
         self.stop()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop as uvicorn does; a forced exit waits for no image and logs no cancelled task."""
+        """Stop as uvicorn does; a forced exit waits for no image and logs no cancelled task.
+
+        Args:
+            sockets: The listening sockets.
+        """
         await super().shutdown(sockets)
         if self.force_exit:
             logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
@@ -165,10 +178,8 @@ class _LimitedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._overhead += len(data)
         super().data_received(data)
-        if self._overhead > _MAX_OVERHEAD and not self.transport.is_closing():
-            self._refuse()
-
-    def _refuse(self) -> None:
+        if self._overhead <= _MAX_OVERHEAD or self.transport.is_closing():
+            return
         if self._in_head and (self.cycle is None or self.cycle.response_complete):
             self.transport.write(_HEAD_TOO_LARGE)
             self.transport.close()

@@ -93,7 +93,12 @@ class Service:
             Problem: 504, the time limit.
             ConnectionError: The client has left.
         """
-        leaving = asyncio.ensure_future(_disconnected(receive))
+
+        async def disconnected() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+        leaving = asyncio.ensure_future(disconnected())
         results = asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
         # Without this, asyncio logs the cancellation.
         results.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -107,9 +112,3 @@ class Service:
         finally:
             leaving.cancel()
             results.cancel()
-
-
-async def _disconnected(receive: Receive) -> None:
-    """Return when the client has closed the connection."""
-    while (await receive())["type"] != "http.disconnect":
-        pass

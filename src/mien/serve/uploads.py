@@ -221,7 +221,9 @@ class _Form:
         _, options = parse_options_header(self._disposition)
         field = options.get(b"name", b"").decode("utf-8", "replace")
         if field == FIELD:
-            self._files.append(Upload(_safe_name(options.get(b"filename", b"")), b"".join(self._data)))
+            name = options.get(b"filename", b"").decode("utf-8", "replace").replace("\\", "/").rpartition("/")[2]
+            line = "".join(c for c in name if c.isprintable())[:_MAX_NAME]  # messages and readings show it
+            self._files.append(Upload(line or _UNNAMED, b"".join(self._data)))
         else:
             self._others.append(field)
         if len(self._files) > self._limits.max_images or len(self._others) > _MAX_OTHER_FIELDS:
@@ -233,9 +235,3 @@ class _Form:
 
 def _broken(error: FormParserError) -> Problem:
     return Problem(400, f"the multipart body is broken ({error})")
-
-
-def _safe_name(filename: bytes) -> str:
-    """A file name for messages: one short line without folders."""
-    name = filename.decode("utf-8", "replace").replace("\\", "/").rpartition("/")[2]
-    return "".join(c for c in name if c.isprintable())[:_MAX_NAME] or _UNNAMED

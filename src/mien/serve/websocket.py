@@ -10,7 +10,6 @@ import functools
 import json
 import logging
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -73,90 +72,62 @@ class StreamOptions:
         return replace(self, **values)
 
 
-class StreamEndpoint:
-    """The endpoint of streams."""
+class Stream:
+    """One connection: a task that receives messages, and one that reads the newest frame."""
 
-    def __init__(self, service: Service) -> None:
-        """Create the endpoint.
-
-        Args:
-            service: Shared state of the endpoints.
-        """
-        self._service = service
-
-    async def run(self, socket: WebSocket) -> None:
-        """Serve one connection until it ends.
+    def __init__(self, socket: WebSocket, service: Service) -> None:
+        """Prepare to serve a connection.
 
         Args:
             socket: The connection, not accepted yet.
+            service: Shared state of the endpoints.
         """
-        await socket.accept()
+        self._socket = socket
+        self._service = service
+        self._received = self._dropped = 0
+        self._newest: tuple[int, float, bytes] | None = None
+        self._arrived = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve the connection until it ends."""
+        service = self._service
+        await self._socket.accept()
         try:
-            options = await self._admit(socket)
-            with self._count_stream():
-                await _Connection(socket, self._service, options).run()
+            self._options = await self._admit()
+            if service.draining or service.streams >= service.limits.streams:
+                raise Problem(_FULL, f"{service.streams} of {service.limits.streams} streams are open; try again later")
+            service.streams += 1
+            try:
+                with service.metrics.streams.track_inprogress():
+                    await self._serve()
+            finally:
+                service.streams -= 1
         except Problem as problem:
-            await _close(socket, problem.status, problem.detail)
+            await self._close(problem.status, problem.detail)
         except (WebSocketDisconnect, ConnectionError):
             pass
         except Exception:
             _log.exception("a stream failed")
-            await _close(socket, _FAILED, "the server failed; its log has the details")
+            await self._close(_FAILED, "the server failed; its log has the details")
 
-    @contextlib.contextmanager
-    def _count_stream(self) -> Iterator[None]:
-        service = self._service
-        if service.draining or service.streams >= service.limits.streams:
-            raise Problem(_FULL, f"{service.streams} of {service.limits.streams} streams are open; try again later")
-        service.streams += 1
-        service.metrics.streams.inc()
-        try:
-            yield
-        finally:
-            service.streams -= 1
-            service.metrics.streams.dec()
-
-    async def _admit(self, socket: WebSocket) -> StreamOptions:
+    async def _admit(self) -> StreamOptions:
         """Check the token, in a header or in the first message; return the options."""
-        options = StreamOptions().updated(_query_values(socket))
-        if self._service.access.admits(bearer_token(socket.headers)):
+        options, access = StreamOptions().updated(_query_values(self._socket)), self._service.access
+        if access.admits(bearer_token(self._socket.headers)):
             return options
         try:  # browsers cannot send headers with a WebSocket
             async with asyncio.timeout(_TOKEN_SECONDS):
-                message = await _receive(socket)
+                message = await self._receive()
         except TimeoutError as error:
             raise Problem(_REFUSED, 'this server requires its token; send {"token": "..."} first') from error
         values = _parse_message(message)
-        if not self._service.access.admits(str(values.pop("token", ""))):
+        if not access.admits(str(values.pop("token", ""))):
             raise Problem(_REFUSED, "the token is wrong; send the token that the server was started with")
         return options.updated(values)
 
-
-class _Connection:
-    """One stream: a task that receives messages, and one that reads the newest frame."""
-
-    def __init__(self, socket: WebSocket, service: Service, options: StreamOptions) -> None:
-        self._socket = socket
-        self._service = service
+    async def _serve(self) -> None:
         self._started = time.perf_counter()
-        self._received = self._dropped = 0
-        self._newest: tuple[int, float, bytes] | None = None
-        self._arrived = asyncio.Event()
-        self._options, self._tracker = options, self._new_tracker(options)
-
-    def _new_tracker(self, options: StreamOptions) -> Tracker:
-        try:
-            return Tracker(self._service.engine.reader, every=options.every, smooth=options.smooth)
-        except MienError as error:
-            raise Problem(_BAD_MESSAGE, str(error)) from error
-
-    def _set_options(self, options: StreamOptions) -> None:
-        """Use new options; tracking starts again only where its own options change."""
-        if replace(options, maps=self._options.maps) != self._options:
-            self._tracker = self._new_tracker(options)
-        self._options = options
-
-    async def run(self) -> None:
+        self._tracker = self._new_tracker(self._options)
         tasks = [asyncio.create_task(self._receive_messages()), asyncio.create_task(self._read_frames())]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -167,29 +138,42 @@ class _Connection:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    def _new_tracker(self, options: StreamOptions) -> Tracker:
+        try:
+            return Tracker(self._service.engine.reader, every=options.every, smooth=options.smooth)
+        except MienError as error:
+            raise Problem(_BAD_MESSAGE, str(error)) from error
+
+    async def _receive(self) -> dict[str, Any]:
+        message = await self._socket.receive()
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(message.get("code", 1005))
+        return dict(message)
+
     async def _receive_messages(self) -> None:
         idle = self._service.limits.idle
         end = time.monotonic() + idle
         while True:
             try:
                 async with asyncio.timeout(max(0, end - time.monotonic())):
-                    message = await _receive(self._socket)
+                    message = await self._receive()
             except TimeoutError as error:
                 raise Problem(_IDLE, f"no frame for {idle:g} s; open a new stream when there is one") from error
             if message.get("bytes") is not None:
                 end = time.monotonic() + idle  # text messages alone do not keep a stream open
-                self._take(message["bytes"])
+                if self._newest is not None:
+                    self._drop()
+                self._newest = (self._received, time.perf_counter() - self._started, message["bytes"])
+                self._received += 1
+                self._arrived.set()
             else:
                 values = _parse_message(message)
                 values.pop("token", None)
-                self._set_options(self._options.updated(values))
-
-    def _take(self, data: bytes) -> None:
-        if self._newest is not None:
-            self._drop()
-        self._newest = (self._received, time.perf_counter() - self._started, data)
-        self._received += 1
-        self._arrived.set()
+                options = self._options.updated(values)
+                # Tracking starts again only where its own options change.
+                if replace(options, maps=self._options.maps) != self._options:
+                    self._tracker = self._new_tracker(options)
+                self._options = options
 
     def _drop(self) -> None:
         self._dropped += 1
@@ -225,6 +209,11 @@ class _Connection:
         metrics.faces.inc(len(result["faces"]))
         return {**result, **counts, "ms": round(1000 * (time.perf_counter() - started), 2)}
 
+    async def _close(self, code: int, reason: str) -> None:
+        # A reason has at most 123 bytes (RFC 6455, section 5.5).
+        with contextlib.suppress(RuntimeError, ConnectionError, WebSocketDisconnect):
+            await self._socket.close(code, reason.encode()[:123].decode("utf-8", "ignore"))
+
 
 def _read_frame(tracker: Tracker, data: bytes, seconds: float, maps: bool, max_pixels: int) -> dict[str, Any]:
     """Decode a frame and track its faces, in a thread of the engine."""
@@ -259,16 +248,3 @@ def _parse_message(message: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise Problem(_BAD_MESSAGE, 'a text message must be a JSON object such as {"every": 3, "smooth": 0.5}')
     return values
-
-
-async def _receive(socket: WebSocket) -> dict[str, Any]:
-    message = await socket.receive()
-    if message["type"] == "websocket.disconnect":
-        raise WebSocketDisconnect(message.get("code", 1005))
-    return dict(message)
-
-
-async def _close(socket: WebSocket, code: int, reason: str) -> None:
-    # A reason has at most 123 bytes (RFC 6455, section 5.5).
-    with contextlib.suppress(RuntimeError, ConnectionError, WebSocketDisconnect):
-        await socket.close(code, reason.encode()[:123].decode("utf-8", "ignore"))

@@ -184,14 +184,12 @@ def motion_kernel(length: float, angle: float) -> _Floats:
 
 def _jpeg(images: _Images, quality: float, _: _Generators) -> _Images:
     """Grey JPEG of libjpeg's ``quality``, written and read by Pillow."""
-    return np.stack([_through_jpeg(image, int(quality)) for image in images])
-
-
-def _through_jpeg(image: _Images, quality: int) -> _Images:
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "JPEG", quality=quality)
-    with Image.open(stream) as decoded:
-        return np.asarray(decoded)
+    decoded = []
+    for image in images:
+        stream = io.BytesIO()
+        Image.fromarray(image).save(stream, "JPEG", quality=int(quality))
+        decoded.append(np.asarray(Image.open(stream)))
+    return np.stack(decoded)
 
 
 def _low_resolution(images: _Images, side: float, _: _Generators) -> _Images:
@@ -416,14 +414,11 @@ def choose_corruptions(names: Sequence[str]) -> tuple[Corruption, ...]:
         >>> [corruption.name for corruption in choose_corruptions(["jpeg", "framing"])]
         ['jpeg', 'rotation', 'shift', 'scale']
     """
-    known = {corruption.name for corruption in CORRUPTIONS} | {_word(kind) for kind in CorruptionKind}
+    kinds = {kind: kind.split()[0] for kind in CorruptionKind}
+    known = [corruption.name for corruption in CORRUPTIONS]
     for name in names:
-        if name not in known:
-            listed = ", ".join(corruption.name for corruption in CORRUPTIONS)
-            kinds = ", ".join(_word(kind) for kind in CorruptionKind)
-            raise DataError(f"no corruption {name!r}{suggest(name, known)}; known are {listed}; or a kind: {kinds}")
-    return tuple(c for c in CORRUPTIONS if not names or c.name in names or _word(c.kind) in names)
-
-
-def _word(kind: CorruptionKind) -> str:
-    return kind.split()[0]
+        if name not in (*known, *kinds.values()):
+            hint = suggest(name, [*known, *kinds.values()])
+            listed = f"{', '.join(known)}; or a kind: {', '.join(kinds.values())}"
+            raise DataError(f"no corruption {name!r}{hint}; known are {listed}")
+    return tuple(c for c in CORRUPTIONS if not names or c.name in names or kinds[c.kind] in names)

@@ -110,8 +110,9 @@ class GroupComparison(TypedDict):
 def read_groups(path: Path, faces: FaceSet) -> GroupTable:
     """Read a table of groups, separated by comma, semicolon or tab.
 
-    The column ``row`` holds the row of the data set (from 0), or the column ``file`` the path of an image as the
-    folder or table of the data set names it. Every other column is a division into groups. An empty cell is no group.
+    The column ``row`` holds the row of the data set (from 0). Instead, the column ``file`` can hold the path of an
+    image as the folder or table of the data set names it. Every other column is a division into groups. A face with an
+    empty cell is in no group.
 
     Args:
         path: The table, UTF-8.
@@ -125,47 +126,54 @@ def read_groups(path: Path, faces: FaceSet) -> GroupTable:
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file; the table of groups has the column row or file, and one per division")
-    _require_utf8(path)
+    try:  # other encodings would be read with replacement characters, which can merge two groups
+        path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8 (byte {error.start}); save the table as UTF-8") from error
     rows = iterate_rows(path, header(path)[1])
     names = next(rows)[1]
-    key = _key(path, names)
-    known = {int(row) for row in faces.rows}
+    key = _key_column(path, names)
     files = _file_rows(path, faces) if key == "file" else None
     columns: dict[str, dict[int, str]] = {name: {} for name in names if name != key}
     seen: set[int] = set()
     for where, cells in rows:
-        row = _row(where, cells[names.index(key)].strip(), files)
+        face = cells[names.index(key)]
+        row = _row(where, face.strip(), files)
         if row in seen:
-            raise DataError(f"{where}: the face {quote(cells[names.index(key)])} is named twice; remove one row")
+            raise DataError(f"{where}: the face {quote(face)} is named twice; remove one row")
         seen.add(row)
         for name, cell in zip(names, cells, strict=True):
             if name != key and cell.strip():
                 columns[name][row] = cell.strip()
-    if not seen & known:
+    unknown = seen - set(faces.rows.tolist())
+    if unknown == seen:
         raise DataError(f"{path}: none of its rows is a row of {faces.source}; rows are counted from 0")
-    _check_sizes(path, columns)
-    return GroupTable(str(path), columns, len(seen - known))
+    for name, column in columns.items():
+        if (count := len(set(column.values()))) > _MAX_GROUPS:
+            hint = f"sort measurements into at most {_MAX_GROUPS} classes, and remove columns of names"
+            raise DataError(f"{path}: column {quote(name)} has {count} groups; {hint}")
+    return GroupTable(str(path), columns, len(unknown))
 
 
-def _require_utf8(path: Path) -> None:
-    """Other encodings would be read with replacement characters, which can merge two groups."""
-    try:
-        path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 (byte {error.start}); save the table as UTF-8") from error
-
-
-def _key(path: Path, names: list[str]) -> str:
-    found = [name for name in _KEYS if name in names]
-    if not found:
+def _key_column(path: Path, names: list[str]) -> str:
+    key = next((name for name in _KEYS if name in names), None)
+    if key is None:
         hint = next((near for name in names if (near := suggest(name, _KEYS))), "")
         listed = ", ".join(names[:16]) or "none"
         raise DataError(f"{path}: has neither the column row nor file; its columns are {listed}{hint}")
     if len(names) != len(set(names)):
         raise DataError(f"{path}: a column is named twice; give every column its own name")
     if len(names) == 1:
-        raise DataError(f"{path}: has only the column {found[0]}; add a column with the group of every face")
-    return found[0]
+        raise DataError(f"{path}: has only the column {key}; add a column with the group of every face")
+    return key
+
+
+def _file_rows(path: Path, faces: FaceSet) -> dict[str, int]:
+    source = Path(faces.source)
+    if is_fer2013(source):
+        raise DataError(f"{path}: FER-2013 has rows, not files; name the column row")
+    listing = list_folder(source) if source.is_dir() else list_table(source)
+    return {entry.name: row for row, entry in enumerate(listing.entries)}
 
 
 def _row(where: str, text: str, files: Mapping[str, int] | None) -> int:
@@ -178,32 +186,14 @@ def _row(where: str, text: str, files: Mapping[str, int] | None) -> int:
     return files[text]
 
 
-def _file_rows(path: Path, faces: FaceSet) -> dict[str, int]:
-    source = Path(faces.source)
-    if is_fer2013(source):
-        raise DataError(f"{path}: FER-2013 has rows, not files; name the column row")
-    listing = list_folder(source) if source.is_dir() else list_table(source)
-    return {entry.name: row for row, entry in enumerate(listing.entries)}
-
-
-def _check_sizes(path: Path, columns: Mapping[str, Mapping[int, str]]) -> None:
-    for name, column in columns.items():
-        count = len(set(column.values()))
-        if count > _MAX_GROUPS:
-            raise DataError(
-                f"{path}: column {quote(name)} has {count} groups; sort measurements into at most {_MAX_GROUPS} "
-                "classes, and remove columns of names"
-            )
-
-
 def compare_groups(
     predictions: CorruptedPredictions, groups: GroupTable, *, seed: int = 0
 ) -> dict[str, GroupComparison]:
     """Compare the groups of every column.
 
     The interval of a gap is a bootstrap of the difference between its two groups. The permutation test exchanges
-    groups among faces of the same emotion, so that a gap is neither chance nor the effect of different emotions.
-    p-values are corrected for all gaps of the model (Holm, 1979).
+    groups among faces of the same emotion. A significant gap is therefore neither chance nor an effect of different
+    emotions. p-values are corrected for all gaps of the model (Holm, 1979).
 
     Args:
         predictions: The predictions of one model.
@@ -221,17 +211,16 @@ def compare_groups(
 
 
 class _Column:
-    """One column of the table, for the faces that were predicted."""
+    """The predicted faces that are in a group of one column; groups below ``MIN_GROUP_FACES`` are left out."""
 
     def __init__(self, predictions: CorruptedPredictions, column: Mapping[int, str]) -> None:
         named = np.array([column.get(int(row), "") for row in predictions.rows])
+        sizes = {str(name): int((named == name).sum()) for name in np.unique(named) if name}
         self._missing = int((named == "").sum())
-        counts = {str(name): int((named == name).sum()) for name in np.unique(named) if name}
-        self._small = {name: count for name, count in counts.items() if count < MIN_GROUP_FACES}
-        self._names = [name for name in counts if name not in self._small]
+        self._small = {name: size for name, size in sizes.items() if size < MIN_GROUP_FACES}
+        self._names = [name for name in sizes if name not in self._small]
         chosen = np.isin(named, self._names)
-        members = [named[chosen] == name for name in self._names]
-        self._members = np.stack(members) if members else np.zeros((0, 0), bool)
+        self._members = np.array([named[chosen] == name for name in self._names], np.bool_)  # [G, N]
         self._probs, self._labels = predictions.clean[chosen], predictions.labels[chosen]
         self._correct = {
             name: np.mean([predictions.correct(probs)[chosen] for probs in each], axis=0)
@@ -246,8 +235,17 @@ class _Column:
         values = self._metrics(self._members.astype(np.uint8))
         weights = bootstrap_weights(len(self._labels), seed=seed)
         draws = np.stack([self._metrics(weights * member) for member in self._members])  # [G, R, 5]
-        for at, name in enumerate(self._names):
-            result["groups"][name] = self._group(values[at], draws[at], self._members[at], weights)
+        for at, (name, member) in enumerate(zip(self._names, self._members, strict=True)):
+            present, own = np.unique(self._labels[member]), weights[:, member]
+            result["groups"][name] = {
+                "n": int(member.sum()),
+                "absent": [str(e) for label, e in enumerate(self._emotions) if label not in present],
+                "metrics": {key: estimate(values[at, k], draws[at, :, k]) for k, key in enumerate(GROUP_METRICS)},
+                "by_corruption": {
+                    corruption: estimate(correct[member].mean(), weighted_sums(own, correct[member]) / own.sum(1))
+                    for corruption, correct in self._correct.items()
+                },
+            }
         if len(self._names) > 1:
             result["gaps"] = self._gaps(values, draws, seed)
         return result
@@ -258,36 +256,23 @@ class _Column:
         sums = weighted_sums(weights, np.column_stack([np.ones(len(corrupted)), corrupted]))
         return np.column_stack([weighted_metrics(self._probs, self._labels, weights), sums[:, 1] / sums[:, 0]])
 
-    def _group(self, values: _Floats, draws: _Floats, member: NDArray[np.bool_], weights: NDArray[Any]) -> GroupMetrics:
-        present = np.unique(self._labels[member])
-        own = weights[:, member]
-        total = own.sum(1)
-        return {
-            "n": int(member.sum()),
-            "absent": [str(e) for label, e in enumerate(self._emotions) if label not in present],
-            "metrics": {key: estimate(values[at], draws[:, at]) for at, key in enumerate(GROUP_METRICS)},
-            "by_corruption": {
-                name: estimate(correct[member].mean(), weighted_sums(own, correct[member]) / total)
-                for name, correct in self._correct.items()
-            },
-        }
-
     def _gaps(self, values: _Floats, draws: _Floats, seed: int) -> dict[str, GroupGap]:
-        most, least = values.argmax(0), values.argmin(0)
-        gaps = values.max(0) - values.min(0)
-        chance = self._random_gaps(seed)
-        return {
-            key: {
-                "value": round(float(gaps[at]), 6),
-                "interval": rounded_interval(draws[most[at], :, at] - draws[least[at], :, at]),
-                "largest": self._names[most[at]],
-                "smallest": self._names[least[at]],
-                "by_chance": round(float(chance[:, at].mean()), 6),
-                "p": (p := round(float((1 + (chance[:, at] >= gaps[at] - 1e-12).sum()) / (1 + len(chance))), 6)),
+        random_gaps = self._random_gaps(seed)
+        gaps: dict[str, GroupGap] = {}
+        for at, key in enumerate(GROUP_METRICS):
+            most, least = values[:, at].argmax(), values[:, at].argmin()
+            gap, chance = float(values[most, at] - values[least, at]), random_gaps[:, at]
+            p = round(float((1 + (chance >= gap - 1e-12).sum()) / (1 + len(chance))), 6)
+            gaps[key] = {
+                "value": round(gap, 6),
+                "interval": rounded_interval(draws[most, :, at] - draws[least, :, at]),
+                "largest": self._names[most],
+                "smallest": self._names[least],
+                "by_chance": round(float(chance.mean()), 6),
+                "p": p,
                 "p_corrected": p,  # until all gaps are known
             }
-            for at, key in enumerate(GROUP_METRICS)
-        }
+        return gaps
 
     def _random_gaps(self, seed: int) -> _Floats:
         """The gaps ``[P, 5]`` of groups that are permuted among the faces of every emotion."""
@@ -295,18 +280,13 @@ class _Column:
         order = np.argsort(self._labels, kind="stable")
         gaps: list[_Floats] = []
         for start in range(0, GROUP_PERMUTATIONS, _PERMUTATION_BATCH):
-            count = min(_PERMUTATION_BATCH, GROUP_PERMUTATIONS - start)
-            permuted = [self._permute(order, generator) for _ in range(count)]
-            metrics = self._metrics(np.concatenate(permuted)).reshape(count, len(self._names), -1)
+            permuted = np.empty((min(_PERMUTATION_BATCH, GROUP_PERMUTATIONS - start), *self._members.shape), np.uint8)
+            for members in permuted:
+                shuffled = np.lexsort((generator.random(len(order)), self._labels))
+                members[:, shuffled] = self._members[:, order]
+            metrics = self._metrics(permuted.reshape(-1, len(order))).reshape(*permuted.shape[:2], -1)
             gaps.append(metrics.max(1) - metrics.min(1))
         return np.concatenate(gaps)
-
-    def _permute(self, order: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.uint8]:
-        """``_members`` with its columns permuted within each emotion."""
-        shuffled = np.lexsort((generator.random(len(order)), self._labels))
-        permuted = np.empty(self._members.shape, np.uint8)
-        permuted[:, shuffled] = self._members[:, order]
-        return permuted
 
 
 def significant_gaps(compared: Mapping[str, GroupComparison], *, level: float = 0.05) -> Sequence[str]:

@@ -5,8 +5,8 @@ defines the metrics. Here one matrix product computes all draws of a metric, and
 ``tests/lab/robustness/test_metrics.py`` checks that both agree.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NotRequired, TypedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,54 +106,48 @@ def corruption_metrics(predictions: CorruptedPredictions, corruptions: Sequence[
     Returns:
         Metrics of every condition and their means.
     """
-    weights = bootstrap_weights(len(predictions.labels))
-    clean = _Measured(predictions, predictions.clean, weights)
-    measured = {
-        c.name: [_Measured(predictions, probs, weights) for probs in predictions.corrupted[c.name]] for c in corruptions
-    }
+    labels, weights = predictions.labels, bootstrap_weights(len(predictions.labels))
+    clean_classes = predictions.clean.argmax(1)
+
+    def measure(probs: NDArray[np.float32]) -> _Measured:
+        flip_rate = float((probs.argmax(1) != clean_classes).mean())
+        return _Measured(metric_values(probs, labels), weighted_metrics(probs, labels, weights), flip_rate)
+
+    clean = measure(predictions.clean)
+    measured = {c.name: [measure(probs) for probs in predictions.corrupted[c.name]] for c in corruptions}
     return {
-        "clean": clean.condition(None),
+        "clean": _condition([clean]),
         "corrupted": {
             c.name: [
-                {"severity": severity, "amount": amount, **each.condition(clean)}
+                {"severity": severity, "amount": amount, **_condition([each], clean)}
                 for severity, amount, each in zip(SEVERITIES, c.amounts, measured[c.name], strict=True)
             ]
             for c in corruptions
         },
-        "by_corruption": {name: _mean_condition(each, clean) for name, each in measured.items()},
-        "by_severity": [
-            _mean_condition([each[at] for each in measured.values()], clean) for at in range(len(SEVERITIES))
-        ],
-        "mean": _mean_condition([each for severities in measured.values() for each in severities], clean),
+        "by_corruption": {name: _condition(each, clean) for name, each in measured.items()},
+        "by_severity": [_condition(each, clean) for each in zip(*measured.values(), strict=True)],
+        "mean": _condition([each for severities in measured.values() for each in severities], clean),
     }
 
 
-class _Measured:
+class _Measured(NamedTuple):
     """``CORRUPTION_METRICS`` of one condition: their values ``[4]`` and bootstrap draws ``[R, 4]``."""
 
-    def __init__(self, predictions: CorruptedPredictions, probs: NDArray[np.float32], weights: _Weights) -> None:
-        self.values = metric_values(probs, predictions.labels)
-        self.draws = weighted_metrics(probs, predictions.labels, weights)
-        self.flip_rate = float((probs.argmax(1) != predictions.clean.argmax(1)).mean())
-
-    def condition(self, clean: "_Measured | None") -> Condition:
-        return _condition(self.values, self.draws, self.flip_rate, clean)
+    values: _Floats
+    draws: _Floats
+    flip_rate: float
 
 
-def _mean_condition(conditions: Sequence[_Measured], clean: _Measured) -> Condition:
-    values = np.mean([each.values for each in conditions], axis=0)
-    draws = np.mean([each.draws for each in conditions], axis=0)
-    return _condition(values, draws, float(np.mean([each.flip_rate for each in conditions])), clean)
-
-
-def _condition(values: _Floats, draws: _Floats, flip_rate: float, clean: _Measured | None) -> Condition:
+def _condition(measured: Sequence[_Measured], clean: _Measured | None = None) -> Condition:
+    """The mean of conditions, with the differences to ``clean``."""
+    values, draws, flip_rate = (np.mean(each, axis=0) for each in zip(*measured, strict=True))
     metrics: dict[str, Estimate] = {}
     for at, key in enumerate(CORRUPTION_METRICS):
         metrics[key] = estimate(values[at], draws[:, at])
         if clean:
             metrics[key]["difference"] = round(float(values[at] - clean.values[at]), _DIGITS)
             metrics[key]["difference_interval"] = rounded_interval(draws[:, at] - clean.draws[:, at])
-    return {"metrics": metrics, "flip_rate": round(flip_rate, _DIGITS)}
+    return {"metrics": metrics, "flip_rate": round(float(flip_rate), _DIGITS)}
 
 
 def bootstrap_weights(count: int, *, resamples: int = _RESAMPLES, seed: int = 0) -> _Weights:
@@ -182,7 +176,9 @@ def weighted_sums(weights: NDArray[Any], columns: NDArray[Any]) -> _Floats:
     Returns:
         ``[R, ...]``.
     """
-    return np.concatenate([block @ columns for block in _blocks(weights)])
+    step = max(1, _BLOCK // (8 * weights.shape[1]))
+    blocks = (weights[start : start + step].astype(np.float64) for start in range(0, len(weights), step))
+    return np.concatenate([block @ columns for block in blocks])
 
 
 def weighted_metrics(probs: NDArray[np.floating[Any]], labels: NDArray[np.int64], weights: NDArray[Any]) -> _Floats:
@@ -199,13 +195,19 @@ def weighted_metrics(probs: NDArray[np.floating[Any]], labels: NDArray[np.int64]
     Raises:
         DataError: The rows of ``probs`` are not probabilities.
     """
-    classes = probs.shape[1]
-    sums = weighted_sums(weights, _columns(check_probabilities(probs, labels, classes), labels))
-    total, correct, log_loss = sums[:, 0], sums[:, 1], sums[:, 2]
-    support, hits, gaps = np.split(sums[:, 3:], [classes, 2 * classes], axis=1)
+    count, classes = probs.shape
+    rows, probs = np.arange(count), check_probabilities(probs, labels, classes)
+    is_correct, confidence = (probs.argmax(1) == labels).astype(np.float64), probs.max(1)
+    losses = -np.log(probs[rows, labels].clip(np.finfo(np.float64).eps, 1))  # as scikit-learn clips
+    one_hot = np.eye(classes)[labels]
+    gaps = np.zeros((count, BINS))  # confidence gap by bin
+    gaps[rows, np.minimum((confidence * BINS).astype(np.int64), BINS - 1)] = is_correct - confidence
+    columns = np.column_stack([np.ones(count), is_correct, losses, one_hot, one_hot * is_correct[:, None], gaps])
+    sums, support, hits, gap = np.split(weighted_sums(weights, columns), [3, 3 + classes, 3 + 2 * classes], axis=1)
+    total, correct, loss = sums.T
     recall = np.divide(hits, support, out=np.full_like(hits, np.nan), where=support > 0)
-    ece = np.abs(gaps).sum(1)
-    return np.stack([correct / total, np.nanmean(recall, axis=1), log_loss / total, ece / total], axis=1)
+    ece = np.abs(gap).sum(1)
+    return np.stack([correct / total, np.nanmean(recall, axis=1), loss / total, ece / total], axis=1)
 
 
 def metric_values(probs: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> _Floats:
@@ -244,25 +246,6 @@ def estimate(value: float, draws: _Floats) -> Estimate:
         The estimate.
     """
     return {"value": round(float(value), _DIGITS), "interval": rounded_interval(draws)}
-
-
-def _columns(probs: _Floats, labels: NDArray[np.int64]) -> _Floats:
-    """``[N, 3 + 2 C + BINS]``: 1, correct, log loss, one-hot label, the same if correct, confidence gap by bin."""
-    count, classes = probs.shape
-    rows = np.arange(count)
-    correct = (probs.argmax(1) == labels).astype(np.float64)
-    smallest = np.finfo(np.float64).eps  # as scikit-learn clips
-    log_loss = -np.log(probs[rows, labels].clip(smallest, 1))
-    one_hot = np.eye(classes)[labels]
-    confidence = probs.max(1)
-    gaps = np.zeros((count, BINS))
-    gaps[rows, np.minimum((confidence * BINS).astype(np.int64), BINS - 1)] = correct - confidence
-    return np.column_stack([np.ones(count), correct, log_loss, one_hot, one_hot * correct[:, None], gaps])
-
-
-def _blocks(weights: NDArray[Any]) -> Iterator[_Floats]:
-    step = max(1, _BLOCK // (8 * weights.shape[1]))
-    return (weights[start : start + step].astype(np.float64) for start in range(0, len(weights), step))
 
 
 def corruption_error(model: CorruptionReference, reference: CorruptionReference) -> CorruptionError:

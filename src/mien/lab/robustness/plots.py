@@ -47,22 +47,19 @@ def corruption_sheet(corruptions: Sequence[Corruption], *, seed: int = 0) -> str
     """
     face = example_face()
     head = "".join(f'<th scope="col">{text}</th>' for text in ("", "clean", *map(str, SEVERITIES)))
-    rows = "".join(_sheet_row(corruption, face, seed) for corruption in corruptions)
+    rows = []
+    for corruption in corruptions:
+        name = corruption.name
+        cells = f"<td>{_thumb(face, 'clean')}<small>–</small></td>"
+        for severity, amount in zip(SEVERITIES, corruption.amounts, strict=True):
+            image = corruption(face[None], severity, corruption_generators(seed, name, [0]))[0]
+            cells += f"<td>{_thumb(image, name)}<small>{amount:g}</small></td>"
+        what = f"{escape(name)}<small>{escape(corruption.description)}; {escape(corruption.unit)}</small>"
+        rows.append(f'<tr><th scope="row">{what}</th>{cells}</tr>')
     return (
         f'<div class="scroll" tabindex="0"><table class="sheet"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
-
-
-def _sheet_row(corruption: Corruption, face: _Images, seed: int) -> str:
-    name = corruption.name
-    images = (corruption(face[None], each, corruption_generators(seed, name, [0]))[0] for each in SEVERITIES)
-    cells = "".join(
-        f"<td>{_thumb(image, name)}<small>{amount:g}</small></td>"
-        for image, amount in zip(images, corruption.amounts, strict=True)
-    )
-    what = f"{escape(name)}<small>{escape(corruption.description)}; {escape(corruption.unit)}</small>"
-    return f'<tr><th scope="row">{what}</th><td>{_thumb(face, "clean")}<small>–</small></td>{cells}</tr>'
 
 
 def _thumb(image: _Images, alt: str) -> str:
@@ -98,7 +95,19 @@ def small_multiples(models: Sequence[ModelRobustness], corruptions: Sequence[Map
     Returns:
         HTML.
     """
-    plots = [_panel(models, corruption, key) for corruption in corruptions]
+    plots = []
+    for corruption in corruptions:
+        figure, axis = new_plot(2.9, 2.35)
+        name = corruption["name"]
+        _lines(axis, models, key, [model["corrupted"][name] for model in models])
+        axis.set_xticks(range(6), ["clean", *(f"{amount:g}" for amount in corruption["amounts"])])
+        axis.set_title(name, fontsize=10.5, loc="left", color=INK)
+        axis.set_xlabel(corruption["unit"], fontsize=8.5)
+        ranges = "; ".join(
+            f"{model['name']} from {_value(model['clean'], key)} to {_value(model['corrupted'][name][-1], key)}"
+            for model in models
+        )
+        plots.append(plot(figure, alt=f"{metric_name(key)} under {name}: {ranges}"))
     return f'<div class="multiples">{"".join(plots)}</div>'
 
 
@@ -117,23 +126,7 @@ def mean_plot(models: Sequence[ModelRobustness], key: str) -> str:
     axis.set_xticks(range(6), ["clean", *map(str, SEVERITIES)])
     axis.set_xlabel("severity, mean of all corruptions")
     axis.set_ylabel(metric_name(key))
-    axis.set_ylim(0, _top(models, key))
     return plot(figure, alt=f"{metric_name(key)} by severity, mean of all corruptions")
-
-
-def _panel(models: Sequence[ModelRobustness], corruption: Mapping[str, Any], key: str) -> str:
-    figure, axis = new_plot(2.9, 2.35)
-    name = corruption["name"]
-    _lines(axis, models, key, [model["corrupted"][name] for model in models])
-    axis.set_xticks(range(6), ["clean", *(f"{amount:g}" for amount in corruption["amounts"])])
-    axis.set_title(name, fontsize=10.5, loc="left", color=INK)
-    axis.set_xlabel(corruption["unit"], fontsize=8.5)
-    axis.set_ylim(0, _top(models, key))
-    ranges = "; ".join(
-        f"{model['name']} from {_value(model['clean'], key)} to {_value(model['corrupted'][name][-1], key)}"
-        for model in models
-    )
-    return plot(figure, alt=f"{metric_name(key)} under {name}: {ranges}")
 
 
 def _value(condition: Condition, key: str) -> str:
@@ -150,19 +143,15 @@ def _lines(axis: Axes, models: Sequence[ModelRobustness], key: str, corrupted: S
         if len(models) == 1:
             low, high = zip(*(estimate["interval"] for estimate in estimates), strict=True)
             axis.fill_between(range(len(values)), low, high, color=MUTED, alpha=0.25, linewidth=0)
-    axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axis.tick_params(labelsize=8)
-
-
-def _top(models: Sequence[ModelRobustness], key: str) -> float:
-    """The end of the scale that all plots of a metric share."""
-    highest = max(
+    shown = [
         condition["metrics"][key]["value"]
         for model in models
         for conditions in ([model["clean"]], *model["corrupted"].values())
         for condition in conditions
-    )
-    return min(1.0, highest * 1.12 + 0.01)
+    ]
+    axis.set_ylim(0, min(1.0, max(shown) * 1.12 + 0.01))  # the same scale in all plots of a metric
+    axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axis.tick_params(labelsize=8)
 
 
 def _colour(at: int) -> str:

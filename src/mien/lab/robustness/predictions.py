@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 import torch
@@ -144,47 +145,31 @@ def predict_corrupted(
     Returns:
         The predictions in the order of ``models``.
     """
-    predictor = _Predictor(models, selections, sample, seed, batch_size, progress, len(corruptions))
-    clean = predictor.predict("clean faces", None, 0)
+    rows = {name: selection.faces.rows.numpy() for name, selection in selections.items()}
+    clean: dict[str, _Probs] = {}
     corrupted: dict[str, dict[str, list[_Probs]]] = {name: {c.name: [] for c in corruptions} for name in models}
-    for corruption in corruptions:
-        for severity in SEVERITIES:
-            for name, probs in predictor.predict(corruption.name, corruption, severity).items():
-                corrupted[name][corruption.name].append(probs)
+    done, total = 0, len(sample) * (1 + len(SEVERITIES) * len(corruptions))
+    conditions: list[tuple[Corruption | None, int]] = [(None, 0), *product(corruptions, SEVERITIES)]
+    for corruption, severity in conditions:
+        batches: dict[str, list[_Probs]] = {name: [] for name in models}
+        for start in range(0, len(sample), batch_size):
+            faces = sample.select(torch.arange(start, min(start + batch_size, len(sample))))
+            if corruption:
+                generators = corruption_generators(seed, corruption.name, faces.rows.tolist())
+                images = corruption(faces.images.numpy(), severity, generators)
+                faces = replace(faces, images=torch.from_numpy(images))
+            for name, model in models.items():
+                own = np.isin(faces.rows.numpy(), rows[name])
+                if own.any():
+                    batches[name].append(model(resize_faces(faces.select(torch.from_numpy(own)), model.size))[0])
+            done += len(faces)
+            progress(corruption.name if corruption else "clean faces", done, total)
+        for name, each in batches.items():
+            if corruption:
+                corrupted[name][corruption.name].append(np.concatenate(each))
+            else:
+                clean[name] = np.concatenate(each)
     return [
         CorruptedPredictions(model, name, selections[name], clean[name], corrupted[name])
         for name, model in models.items()
     ]
-
-
-class _Predictor:
-    def __init__(
-        self,
-        models: Mapping[str, Model],
-        selections: Mapping[str, Selection],
-        sample: FaceSet,
-        seed: int,
-        batch_size: int,
-        progress: Progress,
-        corruptions: int,
-    ) -> None:
-        self._models, self._selections, self._sample = models, selections, sample
-        self._seed, self._batch_size, self._progress = seed, batch_size, progress
-        self._done, self._total = 0, len(sample) * (1 + len(SEVERITIES) * corruptions)
-
-    def predict(self, stage: str, corruption: Corruption | None, severity: int) -> dict[str, _Probs]:
-        """The probabilities of every model for its faces under one corruption."""
-        parts: dict[str, list[_Probs]] = {name: [] for name in self._models}
-        for start in range(0, len(self._sample), self._batch_size):
-            faces = self._sample.select(torch.arange(start, min(start + self._batch_size, len(self._sample))))
-            if corruption:
-                generators = corruption_generators(self._seed, corruption.name, faces.rows.tolist())
-                images = corruption(faces.images.numpy(), severity, generators)
-                faces = replace(faces, images=torch.from_numpy(images))
-            for name, model in self._models.items():
-                own = np.isin(faces.rows.numpy(), self._selections[name].faces.rows.numpy())
-                if own.any():
-                    parts[name].append(model(resize_faces(faces.select(torch.from_numpy(own)), model.size))[0])
-            self._done += len(faces)
-            self._progress(stage, self._done, self._total)
-        return {name: np.concatenate(batches) for name, batches in parts.items()}

@@ -171,13 +171,8 @@ def format_ranges(rows: Sequence[int]) -> str:
         >>> format_ranges([3, 4, 5, 9])
         '3-5,9'
     """
-    ranges: list[list[int]] = []
-    for row in rows:
-        if ranges and row == ranges[-1][1] + 1:
-            ranges[-1][1] = row
-        else:
-            ranges.append([row, row])
-    return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in ranges)
+    runs = np.split(np.asarray(rows), np.flatnonzero(np.diff(rows) != 1) + 1)
+    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
 def parse_ranges(text: str) -> list[int]:

@@ -116,13 +116,13 @@ def describe_robustness(result: RobustnessResult) -> list[str]:
     return lines
 
 
-def write_robustness(result: RobustnessResult, folder: Path, *, keep: Path | None = None) -> Path:
+def write_robustness(result: RobustnessResult, folder: Path, *, models_folder: Path | None = None) -> Path:
     """Write the result as ``stress.json``, ``stress.csv`` and ``report.html``.
 
     Args:
         result: The result.
         folder: The folder to write to.
-        keep: A folder for one file per model as well, see ``write_models``.
+        models_folder: Also write one file per model to this folder, see ``write_models``.
 
     Returns:
         The path of the report.
@@ -133,8 +133,8 @@ def write_robustness(result: RobustnessResult, folder: Path, *, keep: Path | Non
     write_robustness_json(result, folder / "stress.json")
     _write_csv(result, folder / "stress.csv")
     save_text(folder / "report.html", robustness_page(result))
-    if keep:
-        write_models(result, keep)
+    if models_folder:
+        write_models(result, models_folder)
     return folder / "report.html"
 
 
@@ -196,15 +196,13 @@ def _write_csv(result: RobustnessResult, path: Path) -> None:
     units = {each["name"]: each["unit"] for each in result["corruptions"]}
     for model in result["models"]:
         for name, condition in _conditions(model):
-            cells = [cell for key in CORRUPTION_METRICS for cell in _cells(condition["metrics"][key])]
-            first = [
-                model["name"],
-                name,
-                condition.get("severity", 0),
-                condition.get("amount", ""),
-                units.get(name, ""),
-            ]
-            rows.writerow([*first, model["n"], condition["flip_rate"], *cells])
+            cells = [name, condition.get("severity", 0), condition.get("amount", ""), units.get(name, ""), model["n"]]
+            values: list[float] = []
+            for key in CORRUPTION_METRICS:
+                estimate = condition["metrics"][key]
+                difference = [estimate.get("difference", 0), *estimate.get("difference_interval", (0, 0))]
+                values += [estimate["value"], *estimate["interval"], *difference]
+            rows.writerow([model["name"], *cells, condition["flip_rate"], *values])
     save_text(path, text.getvalue())
 
 
@@ -212,11 +210,6 @@ def _conditions(model: ModelRobustness) -> Iterator[tuple[str, Condition]]:
     yield "clean", model["clean"]
     for name, conditions in model["corrupted"].items():
         yield from ((name, condition) for condition in conditions)
-
-
-def _cells(estimate: Estimate) -> list[float]:
-    difference = estimate.get("difference", 0)
-    return [estimate["value"], *estimate["interval"], difference, *estimate.get("difference_interval", [0, 0])]
 
 
 def robustness_page(result: RobustnessResult) -> str:
@@ -228,55 +221,62 @@ def robustness_page(result: RobustnessResult) -> str:
     Returns:
         The page.
     """
-    models, setting = result["models"], result["setting"]
-    names = " · ".join(model["name"] for model in models)
+    models, corruptions, setting = result["models"], result["corruptions"], result["setting"]
     lead = (
         f"{setting['drawn']:,} of the {setting['of']:,} faces of {setting['split']} under "
-        f"{len(result['corruptions'])} corruptions at five severities."
+        f"{len(corruptions)} corruptions at five severities."
     )
+    calibration = (
+        "The expected calibration error is the gap between confidence and accuracy (15 bins; Guo et al., 2017). It "
+        "stays low where a model becomes less confident on faces that it cannot read. Resampling raises this error, "
+        "so that an interval can be above its value."
+    )
+    examples = (
+        "NASA's portrait of Eileen Collins (public domain), cropped by mien, at the severities 1 to 5, with the amount "
+        "below each image. Patches are placed where the median face of FER-2013 has eyes and mouth."
+    )
+    names = {corruption["name"] for corruption in corruptions}
+    sheet = corruption_sheet([c for c in CORRUPTIONS if c.name in names], seed=setting["seed"])
+    key = model_key(models)
     sections = [
         _summary(result),
-        _by_severity(models),
+        section("By severity", key, columns(mean_plot(models, "accuracy"), mean_plot(models, "ece"))),
         _accuracy(result),
-        _calibration(result),
-        _mean_corruption(result),
+        section("Calibration by corruption", paragraph(calibration), key, small_multiples(models, corruptions, "ece")),
+        _corruption_errors(result),
         *([_groups(result, result["groups"])] if result["groups"] else []),
-        _examples(result),
+        section("Examples of the corruptions", paragraph(examples), sheet),
         _all_metrics(models),
-        _evaluated(models),
+        _models_and_faces(models),
     ]
-    return page(f"Robustness: {names}", sections, lead=lead, provenance=result["provenance"])
+    title = f"Robustness: {' · '.join(model['name'] for model in models)}"
+    return page(title, sections, lead=lead, provenance=result["provenance"])
 
 
 def _summary(result: RobustnessResult) -> Section:
-    models = result["models"]
+    models, reference = result["models"], result["reference"]
     first = models[0]
-    clean, mean = (first[key]["metrics"]["accuracy"] for key in ("clean", "mean"))
+    clean, mean = first["clean"]["metrics"]["accuracy"], first["mean"]["metrics"]["accuracy"]
     large = {
         f"{first['name']}: clean accuracy": (percent(clean["value"]), f"{percent_interval(clean['interval'])} %"),
         "mean accuracy under corruption": (percent(mean["value"]), f"{percent_interval(mean['interval'])} %"),
         "flip rate": (percent(first["mean"]["flip_rate"]), "predictions that differ from the clean face's"),
     }
-    reference = result["reference"]
-    source = (
-        "whose recorded predictions of the same pixels were used" if reference["recorded"] else "tested in this run"
-    )
-    texts = [
+    text = (
         "Corrupted metrics are means over all corruptions and severities. Brackets hold 95 % bootstrap intervals over "
         "faces. Flips is the fraction of predictions that differ from the prediction of the clean face. ECE is the "
         "expected calibration error, clean → corrupted. Runs and their files were calibrated on PublicTest, so that "
-        "their ECE on its clean faces is too low.",
-        f"The mean corruption error (mCE) is relative to {reference['name']}, {source}: 100 % is as many errors. The "
+        "their ECE on its clean faces is too low."
+    )
+    mce = (
+        f"The mean corruption error (mCE) is relative to {reference['name']}: 100 % is as many errors. Its predictions "
+        f"of the same pixels were {'recorded before' if reference['recorded'] else 'computed in this run'}. The "
         "relative mCE counts only errors beyond those on clean faces. A model with a low clean accuracy can have a low "
-        "relative mCE.",
-    ]
+        "relative mCE."
+    )
     rows = [[model["name"], *robustness_row(model)] for model in models]
     shown = table(ROBUSTNESS_HEADINGS, rows, caption="All models were tested on the same pixels.")
-    return section("Summary", headline(large), shown, *map(paragraph, texts))
-
-
-def _by_severity(models: Sequence[ModelRobustness]) -> Section:
-    return section("By severity", model_key(models), columns(*(mean_plot(models, key) for key in ("accuracy", "ece"))))
+    return section("Summary", headline(large), shown, paragraph(text), paragraph(mce))
 
 
 def _accuracy(result: RobustnessResult) -> Section:
@@ -294,45 +294,29 @@ def _accuracy(result: RobustnessResult) -> Section:
     return section("Accuracy by corruption", *parts)
 
 
-def _calibration(result: RobustnessResult) -> Section:
-    text = (
-        "The expected calibration error is the gap between confidence and accuracy (15 bins; Guo et al., 2017). It "
-        "stays low where a model becomes less confident on faces that it cannot read. Resampling raises this error, "
-        "so that an interval can be above its value."
-    )
-    shown = small_multiples(result["models"], result["corruptions"], "ece")
-    return section("Calibration by corruption", paragraph(text), model_key(result["models"]), shown)
-
-
-def _mean_corruption(result: RobustnessResult) -> Section:
+def _corruption_errors(result: RobustnessResult) -> Section:
     models = result["models"]
-    losses = {
-        each["name"]: [-_accuracy_of(model, each["name"]).get("difference", 0) for model in models]
-        for each in result["corruptions"]
-    }
-    largest = max(max(max(row) for row in losses.values()), 1e-9)
+    losses = [-mean["metrics"]["accuracy"]["difference"] for m in models for mean in m["by_corruption"].values()]
+    largest = max(*losses, 1e-9)
     rows, shades = [], []
-    for name, row in losses.items():
+    for name in (corruption["name"] for corruption in result["corruptions"]):
         cells: list[str | None] = [name]
         shade: list[float | None] = []
-        for model, loss in zip(models, row, strict=True):
+        for model in models:
+            accuracy = model["by_corruption"][name]["metrics"]["accuracy"]
             ratio = model["corruption_error"].get("by_corruption", {}).get(name, {}).get("ce")
-            cells += [format_difference(_accuracy_of(model, name)), format_ratio(ratio)]
-            shade += [max(loss, 0) / largest, None]
+            cells += [format_difference(accuracy), format_ratio(ratio)]
+            shade += [max(-accuracy["difference"], 0) / largest, None]
         rows.append(cells)
         shades.append(shade)
     head = ["corruption", *(text for m in models for text in (f"{m['name']}: points of accuracy", "corruption error"))]
     text = (
-        "The difference in accuracy to clean faces, mean of the five severities, in percentage points with its 95 % "
-        "interval; and the corruption error: the error rates summed over the severities, relative to the reference's "
-        "sum (Hendrycks and Dietterich, 2019). Lower is better."
+        "The difference in accuracy to clean faces is the mean of the five severities, in percentage points with its "
+        "95 % interval. The corruption error is the sum of the error rates over the severities, relative to the "
+        "reference's sum (Hendrycks and Dietterich, 2019). Lower is better."
     )
     notes = dict.fromkeys(text for model in models for text in _exclusions(model))
     return section("Corruption error", paragraph(text), table(head, rows, shade=shades), *map(note, notes))
-
-
-def _accuracy_of(model: ModelRobustness, corruption: str) -> Estimate:
-    return model["by_corruption"][corruption]["metrics"]["accuracy"]
 
 
 def _exclusions(model: ModelRobustness) -> Iterator[str]:
@@ -352,10 +336,10 @@ def _groups(result: RobustnessResult, source: Mapping[str, Any]) -> Section:
     text = (
         "Metrics by group, on clean faces and (corrupted) as the mean of all corruptions. A gap is the largest value "
         f"of a group minus the smallest. Its p-value comes from {GROUP_PERMUTATIONS:,} permutations of the groups "
-        "among faces of the same emotion, so that a gap is neither chance nor the effect of different emotions. It is "
-        "corrected for all gaps of a model (Holm). A gap does not prove a cause. Few faces raise the calibration "
-        "error, and resampling raises it again: its interval can be above its value. The permutations are raised "
-        "alike, so that its p-value is valid."
+        "among faces of the same emotion: a significant gap is neither chance nor an effect of different emotions. "
+        "The p-value is corrected for all gaps of a model (Holm). A gap does not prove a cause. Few faces raise the "
+        "calibration error, and resampling raises it again, so that an interval can be above its value. Permutations "
+        "raise it equally, so that its p-value is valid."
     )
     parts = [paragraph(text)]
     if source["unknown_rows"]:
@@ -380,7 +364,13 @@ def _group_column(name: str, comparison: GroupComparison) -> list[str]:
     if comparison["gaps"]:
         head = ["gap", "size", "largest", "smallest", "by chance", "p", "p corrected"]
         rows = [[metric_name(key), *gap_cells(key, gap)] for key, gap in comparison["gaps"].items()]
-        parts += [table(head, rows), _group_corruptions(name, comparison)]
+        parts.append(table(head, rows))
+        rows = [
+            [corruption, *(format_estimate("accuracy", each["by_corruption"][corruption]) for each in groups.values())]
+            for corruption in next(iter(groups.values()))["by_corruption"]
+        ]
+        caption = "Accuracy, mean of the five severities, with 95 % intervals."
+        parts.append(details(f"{name}: by corruption", table(["corruption", *groups], rows, caption=caption)))
     else:
         parts.append(note(f"{name}: fewer than two groups of {MIN_GROUP_FACES} faces; gaps are not computed."))
     small = ", ".join(f"{group} ({count})" for group, count in comparison["small"].items())
@@ -403,38 +393,14 @@ def gap_cells(key: str, gap: GroupGap) -> list[str]:
     Returns:
         Size with interval, largest and smallest group, gap by chance, p-value, corrected p-value.
     """
-    size = format_metric(key, gap["value"])
-    edges = format_metric_interval(key, gap["interval"])
-    chance = format_metric(key, gap["by_chance"])
     return [
-        f"{size} ({edges})",
+        f"{format_metric(key, gap['value'])} ({format_metric_interval(key, gap['interval'])})",
         gap["largest"],
         gap["smallest"],
-        chance,
+        format_metric(key, gap["by_chance"]),
         p_value(gap["p"]),
         p_value(gap["p_corrected"]),
     ]
-
-
-def _group_corruptions(name: str, comparison: GroupComparison) -> str:
-    groups = comparison["groups"]
-    names = next(iter(groups.values()))["by_corruption"]
-    rows = [
-        [corruption, *(format_estimate("accuracy", group["by_corruption"][corruption]) for group in groups.values())]
-        for corruption in names
-    ]
-    caption = "Accuracy, mean of the five severities, with 95 % intervals."
-    return details(f"{name}: by corruption", table(["corruption", *groups], rows, caption=caption))
-
-
-def _examples(result: RobustnessResult) -> Section:
-    chosen = {corruption["name"] for corruption in result["corruptions"]}
-    text = (
-        "NASA's portrait of Eileen Collins (public domain), cropped by mien, at the severities 1 to 5, with the amount "
-        "below each image. Patches are placed where the median face of FER-2013 has eyes and mouth."
-    )
-    shown = corruption_sheet([c for c in CORRUPTIONS if c.name in chosen], seed=result["setting"]["seed"])
-    return section("Examples of the corruptions", paragraph(text), shown)
 
 
 def _all_metrics(models: Sequence[ModelRobustness]) -> Section:
@@ -457,7 +423,7 @@ def _all_metrics(models: Sequence[ModelRobustness]) -> Section:
     return section("All metrics", paragraph("With 95 % intervals. stress.csv holds the same values."), *parts)
 
 
-def _evaluated(models: Sequence[ModelRobustness]) -> Section:
+def _models_and_faces(models: Sequence[ModelRobustness]) -> Section:
     parts = []
     for model in models:
         left_out = {f"left out: {why}": f"{count:,} faces" for why, count in model["left_out"].items()}
