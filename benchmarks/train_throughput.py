@@ -34,7 +34,7 @@ from mien.lab.provenance import provenance
 from mien.lab.recipe import Recipe
 from mien.lab.train.batches import batches
 from mien.lab.train.devices import Devices
-from mien.lab.train.loop import Task, prepare, train_epoch
+from mien.lab.train.loop import TrainingTask, prepare_training, train_epoch
 from mien.lab.train.optim import build_optimizer
 from mien.lab.train.run import Run, build_net, open_run
 
@@ -129,7 +129,7 @@ def ignore(stage: str, done: int = 0, total: int = 0) -> None:
 def measure(recipe: Recipe, faces: FaceSet, folder: Path, options: argparse.Namespace) -> dict[str, float]:
     """Images/s of both loops in turns, and the time of the parts of ours."""
     fabric = Devices(options.accelerator).launch(recipe.train.precision)
-    task = prepare(recipe, faces, fabric, progress=ignore)
+    task = prepare_training(recipe, faces, fabric, progress=ignore)
     run = open_run(recipe, folder, device=fabric.device, class_weights=class_weights(task.training, recipe.target))
     model, stepper = fabric.setup(run.objective, run.start_segment())
     bare = Bare(task)
@@ -152,7 +152,7 @@ def measure(recipe: Recipe, faces: FaceSet, folder: Path, options: argparse.Name
     }
 
 
-def batch_shapes(task: Task, run: Run) -> Any:
+def batch_shapes(task: TrainingTask, run: Run) -> Any:
     """Shapes of the augmented batches of one epoch."""
     generator = torch.Generator(task.fabric.device).manual_seed(0)
     for batch in batches(
@@ -170,7 +170,7 @@ def batch_shapes(task: Task, run: Run) -> Any:
 class Bare:
     """The least that trains: one batch, one net, one optimiser."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: TrainingTask) -> None:
         recipe, device = task.recipe, task.fabric.device
         self.net = build_net(recipe).to(device, memory_format=torch.channels_last).train()
         self.optimizer = build_optimizer(self.net, recipe.train)

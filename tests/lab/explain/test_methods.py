@@ -29,7 +29,7 @@ def seen(crops: np.ndarray) -> torch.Tensor:
     return normalise(torch.from_numpy(crops).unsqueeze(1).float() / 255, crops.shape[-1])
 
 
-@pytest.mark.parametrize("name", nets.names())
+@pytest.mark.parametrize("name", nets.net_names())
 def test_every_net_is_explained_by_every_method(name: str) -> None:
     options = {"stem": "small"} if "stem" in nets.options(name) and isinstance(nets.default(name, "stem"), str) else {}
     net, crops = make(name, **options), random_crops()

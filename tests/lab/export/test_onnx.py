@@ -21,7 +21,7 @@ from support.random_nets import CALIBRATION, PROVENANCE, VARIANTS, variant
 HEADS = ["conv4", "lenet", "hybrid_resnet50", "hybrid_resnet50 branches", "resnet", *VARIANTS]
 
 
-@pytest.mark.parametrize("case", sorted({*nets.names(), *VARIANTS}))
+@pytest.mark.parametrize("case", sorted({*nets.net_names(), *VARIANTS}))
 @torch.no_grad()
 def test_every_net_exports_and_answers_as_torch_in_any_batch(case: str, tmp_path: Path) -> None:
     net = variant(case)

@@ -23,7 +23,7 @@ def on_paper(name: str, *, channels: int = 3, classes: int = 1000, **options) ->
         return nets.build(name, channels=channels, classes=classes, **options).eval()
 
 
-@pytest.fixture(params=nets.names())
+@pytest.fixture(params=nets.net_names())
 def net(request) -> nets.Net:
     torch.manual_seed(0)
     return nets.build(request.param, channels=1, classes=7)
@@ -56,7 +56,7 @@ def test_training_starts_from_answers_that_differ_little_but_differ(net: nets.Ne
     assert 1e-4 < logits.std(dim=0).mean() < 5
 
 
-@pytest.mark.parametrize("name", nets.names())
+@pytest.mark.parametrize("name", nets.net_names())
 def test_parameters_and_macs_are_reported(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     net = on_paper(name, channels=1, classes=7)
     with capsys.disabled():
@@ -65,7 +65,7 @@ def test_parameters_and_macs_are_reported(name: str, capsys: pytest.CaptureFixtu
     assert count_macs(net, 48) > 1e6
 
 
-@pytest.mark.parametrize("name", nets.names())
+@pytest.mark.parametrize("name", nets.net_names())
 def test_any_class_set_and_other_sizes_and_channels_are_taken(name: str) -> None:
     for classes in (3, 6, 8):
         net = on_paper(name, channels=3, classes=classes)
@@ -73,7 +73,7 @@ def test_any_class_set_and_other_sizes_and_channels_are_taken(name: str) -> None
 
 
 @pytest.mark.parametrize("classes", CLASS_SETS)
-@pytest.mark.parametrize("name", nets.names())
+@pytest.mark.parametrize("name", nets.net_names())
 def test_a_recipe_of_any_size_and_class_set_builds_the_net_that_fits(name: str, classes: str) -> None:
     recipe = replace(recipes.load("conv4"), data=DataConfig(classes=classes, size=96), net=NetConfig(name))
     with torch.device("meta"):
@@ -198,7 +198,7 @@ def test_the_half_stem_halves_the_picture() -> None:
 
 
 def test_only_the_nets_whose_documents_ask_for_dense_layers_have_no_pooled_head() -> None:
-    dense = {name for name in nets.names() if not isinstance(on_paper(name, classes=7).head, PooledHead)}
+    dense = {name for name in nets.net_names() if not isinstance(on_paper(name, classes=7).head, PooledHead)}
     assert dense == {"alexnet", "conv4", "hybrid_resnet50", "lenet"}
 
 

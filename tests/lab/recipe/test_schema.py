@@ -18,7 +18,7 @@ from mien.lab.data.targets import class_weights
 from mien.lab.recipe import Recipe
 from mien.lab.train.batches import batches
 from mien.lab.train.devices import Devices
-from mien.lab.train.loop import prepare
+from mien.lab.train.loop import prepare_training
 from mien.lab.train.run import build_net, open_run
 from mien.lab.train.schedule import build_schedule, freeze, set_train_mode
 from support.synthetic_faces import cartoon_set
@@ -115,7 +115,7 @@ def test_every_recipe_takes_a_step(name: str, faces: FaceSet, drawn: Path, tmp_p
     chosen = cheap(name)
     if chosen.data.extra:
         faces = mix_sets(faces, [(read_own(drawn, label_map={}, emotions=SEVEN, side=48), 1.0)])
-    task = prepare(chosen, faces, Devices("cpu").launch("32-true"))
+    task = prepare_training(chosen, faces, Devices("cpu").launch("32-true"))
     run = open_run(
         chosen, tmp_path, device=torch.device("cpu"), class_weights=class_weights(task.training, chosen.target)
     )

@@ -88,7 +88,7 @@ def test_true_half_precision_runs() -> None:
     assert loss.isfinite()
 
 
-@pytest.mark.parametrize("name", nets.names())
+@pytest.mark.parametrize("name", nets.net_names())
 def test_any_net_has_features_to_contrast_and_align(name: str) -> None:
     with torch.device("meta"):
         net = nets.build(name, channels=1, classes=7)

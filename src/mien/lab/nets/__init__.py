@@ -23,10 +23,10 @@ from mien._suggest import suggest
 from mien.lab.nets import _timm
 from mien.lab.nets._layers import Dense, Net
 
-__all__ = ["Net", "build", "default", "names", "options"]
+__all__ = ["Net", "build", "default", "net_names", "options"]
 
 
-def names() -> tuple[str, ...]:
+def net_names() -> tuple[str, ...]:
     """Return the nets that a recipe can name: the modules of this package without an underscore."""
     return tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")))
 
@@ -35,7 +35,7 @@ def options(name: str) -> tuple[str, ...]:
     """Return the options of a net.
 
     Args:
-        name: One of ``names()``, or ``timm/NAME``.
+        name: One of ``net_names()``, or ``timm/NAME``.
 
     Returns:
         The names of its keyword-only arguments.
@@ -51,7 +51,7 @@ def default(name: str, option: str) -> Any:
     """Return the default of a net's option.
 
     Args:
-        name: One of ``names()``, or ``timm/NAME``.
+        name: One of ``net_names()``, or ``timm/NAME``.
         option: Name of the option.
 
     Returns:
@@ -65,7 +65,7 @@ def build(name: str, *, channels: int, classes: int, **options: Any) -> Net:
     """Build a net with random weights.
 
     Args:
-        name: One of ``names()`` (dashes may replace its underscores), or ``timm/NAME``.
+        name: One of ``net_names()`` (dashes may replace its underscores), or ``timm/NAME``.
         channels: Channels of the images, 1 for grey.
         classes: Number of classes.
         **options: Options of that net.
@@ -105,9 +105,9 @@ def _builder(name: str) -> Callable[..., Net]:
     if name.startswith(_timm.PREFIX):
         return partial(_timm.build, name)
     module_name = name.replace("-", "_")
-    if module_name not in names():
-        hint = suggest(module_name, names())
-        raise RecipeError(f"unknown net {name!r}{hint} (there are: {', '.join(names())}, and timm/NAME)")
+    if module_name not in net_names():
+        hint = suggest(module_name, net_names())
+        raise RecipeError(f"unknown net {name!r}{hint} (there are: {', '.join(net_names())}, and timm/NAME)")
     build: Callable[..., Net] = importlib.import_module(f"{__name__}.{module_name}").build
     return build
 

@@ -38,10 +38,10 @@ from mien.lab.train.schedule import all_configs, build_schedule, lr_factor, plat
 __all__ = [
     "Devices",
     "OnEpoch",
-    "Task",
+    "TrainingTask",
     "fit",
     "ignore_epoch",
-    "prepare",
+    "prepare_training",
     "run_epoch",
     "train_epoch",
     "train_step",
@@ -59,7 +59,7 @@ def ignore_epoch(_: EpochRecord) -> None:
 
 
 @dataclass(frozen=True)
-class Task:
+class TrainingTask:
     """What stays the same in all epochs; every tensor is on the device.
 
     Attributes:
@@ -137,7 +137,7 @@ def fit(
     fabric = (devices or Devices()).launch(recipe.train.precision)
     if not fabric.is_global_zero:
         progress, on_epoch = no_progress, ignore_epoch
-    task = prepare(recipe, faces, fabric, progress=progress)
+    task = prepare_training(recipe, faces, fabric, progress=progress)
     run = open_run(
         recipe,
         folder,
@@ -162,7 +162,9 @@ def fit(
     return True
 
 
-def prepare(recipe: Recipe, faces: FaceSet, fabric: Fabric, *, progress: Progress = no_progress) -> Task:
+def prepare_training(
+    recipe: Recipe, faces: FaceSet, fabric: Fabric, *, progress: Progress = no_progress
+) -> TrainingTask:
     """Select the faces of a recipe, compute their targets, and check that the recipe can be trained on them.
 
     Args:
@@ -180,7 +182,7 @@ def prepare(recipe: Recipe, faces: FaceSet, fabric: Fabric, *, progress: Progres
     """
     training = training_rows(faces, recipe).to(fabric.device)
     teachers = Teachers(recipe.target, fabric, training.emotions)
-    task = Task(
+    task = TrainingTask(
         recipe=recipe,
         fabric=fabric,
         training=training,
@@ -194,7 +196,7 @@ def prepare(recipe: Recipe, faces: FaceSet, fabric: Fabric, *, progress: Progres
     return task
 
 
-def run_epoch(task: Task, run: Run, model: _FabricModule, optimizer: _FabricOptimizer) -> EpochRecord:
+def run_epoch(task: TrainingTask, run: Run, model: _FabricModule, optimizer: _FabricOptimizer) -> EpochRecord:
     """Train one epoch, validate it where it is due, and update the state of the run.
 
     Args:
@@ -224,7 +226,7 @@ def run_epoch(task: Task, run: Run, model: _FabricModule, optimizer: _FabricOpti
     return _finish_epoch(task, run, record)
 
 
-def train_epoch(task: Task, run: Run, model: _FabricModule, optimizer: _FabricOptimizer) -> EpochRecord:
+def train_epoch(task: TrainingTask, run: Run, model: _FabricModule, optimizer: _FabricOptimizer) -> EpochRecord:
     """Take the steps of one epoch.
 
     The record has the share of clipped steps: plain SGD whose gradient is clipped at every step does not learn at the
@@ -305,7 +307,7 @@ def train_step(
     return torch.cat([torch.stack(metrics).mean(0), clipped[None]])
 
 
-def validate(task: Task, net: nn.Module, record: EpochRecord) -> EpochRecord:
+def validate(task: TrainingTask, net: nn.Module, record: EpochRecord) -> EpochRecord:
     """Compute accuracy and log loss on the validation faces; each device predicts its own part.
 
     Args:
@@ -329,7 +331,7 @@ def validate(task: Task, net: nn.Module, record: EpochRecord) -> EpochRecord:
     return replace(record, val_split=validation_name(task.recipe), val_accuracy=accuracy, val_log_loss=log_loss)
 
 
-def _finish_epoch(task: Task, run: Run, record: EpochRecord) -> EpochRecord:
+def _finish_epoch(task: TrainingTask, run: Run, record: EpochRecord) -> EpochRecord:
     """Append the record to the history, keep the best epoch, and return to it where the recipe says so."""
     config = run.segment.config
     is_finite = math.isfinite(record.loss) and _has_finite_weights(run.net)
@@ -348,14 +350,14 @@ def _finish_epoch(task: Task, run: Run, record: EpochRecord) -> EpochRecord:
     return record
 
 
-def _seed_epoch(task: Task, epoch: int) -> Generator:
+def _seed_epoch(task: TrainingTask, epoch: int) -> Generator:
     """Seed an epoch. Its batches are drawn alike on all devices; dropout differs between devices."""
     seed = task.recipe.seed * 1_000_003 + epoch
     torch.manual_seed(seed + task.fabric.global_rank * 1_000_000_007)
     return Generator(task.fabric.device).manual_seed(seed)
 
 
-def _steps_done(task: Task, run: Run, step: int) -> tuple[int, int]:
+def _steps_done(task: TrainingTask, run: Run, step: int) -> tuple[int, int]:
     """Steps of the whole training that are done after ``step`` of the next epoch, and all of them."""
     lengths = [(each.first, each.last, task.steps_per_epoch(each.config)) for each in run.schedule]
     before = sum(steps * (min(last, run.epoch) - first) for first, last, steps in lengths if first < run.epoch)
@@ -368,7 +370,7 @@ def _has_finite_weights(net: nn.Module) -> bool:
     return bool(norms.isfinite().all())
 
 
-def _check(task: Task) -> None:
+def _check(task: TrainingTask) -> None:
     """Raise now what would otherwise be noticed in the middle of the training."""
     configs, world_size = all_configs(build_schedule(task.recipe)), task.fabric.world_size
     for config in configs:
