@@ -27,7 +27,7 @@ from mien.lab.data.targets import class_weights
 from mien.lab.inference import predict
 from mien.lab.recipe import Recipe, dump
 from mien.lab.train.devices import Devices
-from mien.lab.train.loop import prepare, run_epoch
+from mien.lab.train.loop import prepare_training, run_epoch
 from mien.lab.train.run import open_run
 
 RECIPE = "baseline-cnn-tuned"
@@ -110,7 +110,7 @@ def correct_by_epoch(recipe: Recipe, faces: FaceSet, folder: Path) -> Rights:
 def train(recipe: Recipe, faces: FaceSet, folder: Path) -> Rights:
     """Train ``recipe``, which has one phase; returns the same as ``correct_by_epoch``."""
     fabric = Devices("cpu").launch(recipe.train.precision)
-    task, public = prepare(recipe, faces, fabric), faces.split(Split.PUBLIC_TEST)
+    task, public = prepare_training(recipe, faces, fabric), faces.split(Split.PUBLIC_TEST)
     run = open_run(
         recipe,
         folder,

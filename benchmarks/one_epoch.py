@@ -42,7 +42,7 @@ from mien.lab.provenance import provenance
 from mien.lab.recipe import Recipe
 from mien.lab.train.batches import batches
 from mien.lab.train.logging import EpochRecord
-from mien.lab.train.loop import prepare
+from mien.lab.train.loop import prepare_training
 from mien.lab.train.run import build_net, open_run
 from mien.lab.train.schedule import build_schedule
 
@@ -198,7 +198,7 @@ def one_epoch(recipe: Recipe, faces: FaceSet, accelerator: str) -> Row:
 def sampled_loss(recipe: Recipe, faces: FaceSet, folder: Path, devices: loop.Devices) -> float:
     """The recipe's mean loss over the same ``SAMPLED`` augmented faces, by the net that ``folder`` holds."""
     fabric = devices.launch(recipe.train.precision)
-    task = prepare(recipe, faces, fabric)
+    task = prepare_training(recipe, faces, fabric)
     weights = class_weights(task.training, recipe.target)
     # In training mode: after some forty steps the running means of batch norms are still those of other weights.
     run = open_run(recipe, folder, device=fabric.device, class_weights=weights, data_sha256=faces.sha256)
