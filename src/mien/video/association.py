@@ -1,4 +1,4 @@
-"""Assign the boxes of a frame to tracks: predicted motion, greedy matching by overlap and distance, no pixels."""
+"""Assign the boxes of a frame to tracks by predicted motion, overlap and distance. Pixels are not used."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from mien._face import Box, Point
 
 # Time constants of exponential filters, in seconds.
-_VELOCITY_OVER = 0.12  # of the velocity: a shorter one takes the detector's jitter for motion
-_COASTS_FOR = 0.4  # with which the velocity of an unseen face falls
-_STEADY_OVER = 0.08  # of the smoothed box, which filters only the error of the predicted motion
+_VELOCITY_OVER = 0.12  # of the velocity; with a shorter one, jitter of the detector becomes motion
+_COASTS_FOR = 0.4  # of the decay of an unseen face's velocity
+_STEADY_OVER = 0.08  # of the smoothed box: only the error of the prediction is filtered
 # A box can belong to a track if it overlaps the predicted box or is near it, and has a similar width.
 _MIN_OVERLAP = 0.1  # intersection over union
 _MAX_DISTANCE = 0.6  # box widths between the centres
 _DISTANCE_PER_SECOND = 2.0  # added for each second that the face was not seen
 _DISTANCE_LIMIT = 2.0  # the largest distance at any time
 _MAX_GROWTH = 1.8  # ratio of the widths
-_GROWTH_PER_SECOND = 0.5  # added for each second that the face was not seen: a face that reappears is half hidden
+_GROWTH_PER_SECOND = 0.5  # added for each second that the face was not seen: a face that reappears is still half hidden
 _OCCLUDED = 0.3  # share of the predicted box covered by other faces, from which a face counts as occluded
 _OCCLUDED_PATIENCE = 3.0  # how many times longer an occluded face is kept
 
@@ -41,9 +41,9 @@ def smoothing_weight(elapsed: float, time_constant: float) -> float:
 
 
 class Smoother:
-    """Exponential filter of an array over time. After the time constant, a step has come through to 63 %.
+    """Exponential filter of an array over time. One time constant after a step, 63 % of it has come through.
 
-    The first value is taken as it is. Probabilities that sum to 1 keep that sum.
+    The first value is returned unchanged. Probabilities that sum to 1 keep that sum.
 
     Args:
         time_constant: Time constant in seconds; 0 returns each value unchanged.
@@ -69,9 +69,8 @@ class Smoother:
         if self._seconds is None:
             self.value = new
         else:
-            self.value = self.value + smoothing_weight(seconds - self._seconds, self._time_constant) * (
-                new - self.value
-            )
+            weight = smoothing_weight(seconds - self._seconds, self._time_constant)
+            self.value = self.value + weight * (new - self.value)
         self._seconds = seconds
         return self.value
 
@@ -97,34 +96,40 @@ class Motion:
     def __post_init__(self) -> None:
         self.steady = self.box
 
-    def predict(self, seconds: float) -> Box:
-        """Return the expected box at the time ``seconds``."""
-        return self._shifted(self.box, seconds)
+    def predict(self, seconds: float, *, steady: bool = False) -> Box:
+        """Predict the box from the velocity, which decays while the face is not seen.
 
-    def predict_steady(self, seconds: float) -> Box:
-        """Return the expected smoothed box at the time ``seconds``."""
-        return self._shifted(self.steady, seconds)
+        Args:
+            seconds: Time of the prediction.
+            steady: Predict the smoothed box instead of the last observed one.
+
+        Returns:
+            The expected box in pixels.
+        """
+        coasted = _COASTS_FOR * smoothing_weight(seconds - self.seconds, _COASTS_FOR)
+        dx, dy = self.velocity[0] * coasted, self.velocity[1] * coasted
+        box = self.steady if steady else self.box
+        return Box(box.x1 + dx, box.y1 + dy, box.x2 + dx, box.y2 + dy)
 
     def update(self, box: Box, seconds: float) -> None:
-        """Add an observation: the face was seen in ``box`` at the time ``seconds``."""
+        """Add an observation.
+
+        Args:
+            box: The box in which the face was seen, in pixels.
+            seconds: Time of the frame, not before that of the last observation.
+        """
         elapsed = seconds - self.seconds
         weight = smoothing_weight(elapsed, _STEADY_OVER)
-        expected = self.predict_steady(seconds)
+        expected = self.predict(seconds, steady=True)
         self.steady = Box(*(old + weight * (new - old) for old, new in zip(expected, box, strict=True)))
         if elapsed > 0:
             weight = smoothing_weight(elapsed, _VELOCITY_OVER)
             (old_x, old_y), (new_x, new_y) = center_of(self.box), center_of(box)
             vx, vy = self.velocity
-            self.velocity = (
-                vx + weight * ((new_x - old_x) / elapsed - vx),
-                vy + weight * ((new_y - old_y) / elapsed - vy),
-            )
+            vx += weight * ((new_x - old_x) / elapsed - vx)
+            vy += weight * ((new_y - old_y) / elapsed - vy)
+            self.velocity = vx, vy
         self.box, self.seconds, self.unseen = box, seconds, 0.0
-
-    def _shifted(self, box: Box, seconds: float) -> Box:
-        coasted = _COASTS_FOR * smoothing_weight(seconds - self.seconds, _COASTS_FOR)
-        dx, dy = self.velocity[0] * coasted, self.velocity[1] * coasted
-        return Box(box.x1 + dx, box.y1 + dy, box.x2 + dx, box.y2 + dy)
 
 
 def match_boxes(boxes: Sequence[Box], motions: Mapping[int, Motion], seconds: float) -> list[int | None]:
@@ -183,10 +188,7 @@ def expired_tracks(
 
 
 def _cost(predicted: Box, box: Box, unseen: float) -> float | None:
-    """Cost from 0 of assigning ``box`` to a face predicted at ``predicted`` and unseen for so many seconds.
-
-    ``None`` where it cannot be that face.
-    """
+    """Cost, from 0, of assigning ``box`` to a track; ``None`` if they cannot match. ``unseen`` is in seconds."""
     narrow, wide = sorted((predicted.width, box.width))
     if narrow <= 0 or wide / narrow > _MAX_GROWTH + _GROWTH_PER_SECOND * unseen:
         return None
@@ -199,13 +201,32 @@ def _cost(predicted: Box, box: Box, unseen: float) -> float | None:
 
 
 def iou(one: Box, other: Box) -> float:
-    """Return the intersection over union of two boxes, 0..1."""
+    """Return the intersection over union of two boxes.
+
+    Args:
+        one: A box.
+        other: Another box, in the same pixels.
+
+    Returns:
+        The ratio, 0..1.
+
+    Example:
+        >>> round(iou(Box(0, 0, 2, 1), Box(1, 0, 3, 1)), 3)
+        0.333
+    """
     shared = _shared_area(one, other)
     return shared / (one.width * one.height + other.width * other.height - shared) if shared else 0.0
 
 
 def center_of(box: Box) -> Point:
-    """Return the centre of a box."""
+    """Return the centre of a box.
+
+    Args:
+        box: The box in pixels.
+
+    Returns:
+        The centre ``(x, y)``.
+    """
     return (box.x1 + box.x2) / 2, (box.y1 + box.y2) / 2
 
 

@@ -1,4 +1,4 @@
-"""Run an iterator on a thread and keep a bounded number of its items ready."""
+"""Run an iterator on a thread and buffer a bounded number of its items."""
 
 import threading
 from collections import deque
@@ -7,11 +7,18 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
-_JOIN_SECONDS = 2.0  # a camera whose driver hangs must not keep the program from ending
+_JOIN_SECONDS = 2.0  # limit, because the driver of a camera can hang
 
 
 def run_in_thread(call: Callable[[], Item]) -> Item:
-    """Return the result of ``call``, run on a thread, so that Ctrl-C works while it waits for network or driver."""
+    """Run a function on a thread, so that Ctrl-C works while it waits for a network or a driver.
+
+    Args:
+        call: The function.
+
+    Returns:
+        Its result. Its exceptions are raised here.
+    """
     prefetcher = Prefetcher((call() for _ in range(1)), capacity=1)
     try:
         return next(prefetcher)
@@ -20,15 +27,18 @@ def run_in_thread(call: Callable[[], Item]) -> Item:
 
 
 class Prefetcher(Generic[Item]):
-    """Iterator that runs ``items`` on a thread, which starts at once.
+    """Iterator that runs another iterator on a thread, which starts at once.
 
     Exceptions of ``items`` are raised by ``next``, after the items before them.
 
     Args:
-        items: What to run. A generator is closed on the thread.
-        capacity: How many items may wait, at least 1.
-        newest: Drop the oldest waiting item when there is no room, instead of pausing the thread. ``dropped`` counts
-            these items.
+        items: The iterator. A generator is closed on the thread.
+        capacity: Size of the buffer in items, at least 1.
+        newest: If the buffer is full, drop its oldest item instead of pausing the thread. ``dropped`` counts these.
+
+    Example:
+        >>> list(Prefetcher(iter("abc"), capacity=2))
+        ['a', 'b', 'c']
     """
 
     def __init__(self, items: Iterator[Item], *, capacity: int, newest: bool = False) -> None:
@@ -46,7 +56,7 @@ class Prefetcher(Generic[Item]):
 
     def __next__(self) -> Item:
         with self._changed:
-            # With a time limit, so that Ctrl-C works on every system while the thread waits for a camera.
+            # The timeout lets Ctrl-C through on every system while the thread waits for a camera.
             while not (self._waiting or self._ended or self._stopped):
                 self._changed.wait(0.5)
             if self._waiting and not self._stopped:
@@ -58,13 +68,13 @@ class Prefetcher(Generic[Item]):
             raise StopIteration
 
     def stop(self) -> None:
-        """End the iteration and discard waiting items. Does not wait for the thread: signal handlers may call it."""
+        """End the iteration and discard waiting items. Does not wait for the thread, so signal handlers may call it."""
         with self._changed:  # reentrant: the signal may arrive while this thread holds it
             self._stopped = True
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Stop, and wait for the thread. Safe to call twice."""
+        """Stop, and wait for the thread. A second call does nothing."""
         if self._closed:
             return
         self._closed = True
@@ -89,7 +99,7 @@ class Prefetcher(Generic[Item]):
                 self._changed.notify_all()
 
     def _put(self, item: Item) -> bool:
-        """Queue an item; returns False when the iteration was stopped."""
+        """Buffer an item; return False if the iteration was stopped."""
         with self._changed:
             while len(self._waiting) >= self._capacity and not self._stopped:
                 if self._newest:

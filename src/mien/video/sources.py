@@ -1,4 +1,4 @@
-"""What the user names -> frames: a video, a camera, an address, a folder."""
+"""Read frames from a video file, a camera, a network stream or a folder of images."""
 
 import math
 import os
@@ -6,7 +6,7 @@ import re
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,61 +20,83 @@ from mien.decode import FORMATS, decode
 from mien.video.prefetch import Prefetcher, run_in_thread
 from mien.video.types import Frame
 
-_AHEAD = 4  # frames decoded before they are asked for: evens out key frames, 11 MB at 1280x720
-
+OPEN_SECONDS, READ_SECONDS = 15.0, 10.0  # timeouts of a network stream: to open, and between two frames
+_PREFETCHED_FRAMES = 4  # evens out the decoding time of key frames; 11 MB at 1280x720
+_MIN_ASPECT = 0.25  # width / height of a stored pixel; a value outside 1/4..4 is an error of the file
+_MIN_COMPLETE = 0.9  # share of the declared duration; a shorter video is reported as incomplete
+_DEFAULT_RATE = 25.0  # frames per second of a video without a rate
+_MAX_RATE = 1000.0  # frames per second; some files store the ticks of their clock instead
+# A time stamp this far behind the last one is ignored. After several in a row, the clock is taken to have restarted.
+_MAX_BACKWARD_SECONDS = 1.0
+_RESTART_FRAMES = 3
+# Formats that FFmpeg opens as videos although they are text: subtitles and terminal art.
+_NOT_VIDEOS = frozenset({"tty", "bin", "xbin", "adf", "idf", "ffmetadata", "lavfi"})
 
 _TimedPixels = tuple[float, NDArray[np.uint8]]
 
 
-class FrameSource(ABC):
-    """The frames of one source, to be gone through once: ``with open_source(...) as frames: for frame in frames``.
+def import_av() -> Any:
+    """Import PyAV. Raises ``MissingExtraError`` if it is not installed."""
+    try:
+        import av
+    except ImportError as error:
+        raise MissingExtraError("av (PyAV)", "video") from error
+    return av
 
-    ``name`` is what messages call it. A ``live`` source gives its newest frame and drops those that nobody fetched in
-    time; any other gives all of them. ``count`` is how many frames there will be and ``rate`` how many there are a
-    second, where the source says so. ``skipped`` counts broken frames, ``note`` tells what else a reader should know.
+
+class FrameSource(ABC):
+    """The frames of one source, which can be iterated once. A context manager that closes the source.
+
+    A live source delivers its newest frame and drops the frames that were not fetched in time. Any other source
+    delivers every frame. After the iteration, ``skipped`` is the number of broken frames, and ``note`` is a message
+    such as that a file is truncated.
+
+    Args:
+        name: Name of the source in messages.
+        count: Expected number of frames, if known.
+        rate: Frames per second, if known.
     """
 
     live = False
 
     def __init__(self, name: str, *, count: int | None = None, rate: float | None = None) -> None:
-        self.name = name
-        self.count = count
-        self.rate = rate
+        self.name, self.count, self.rate = name, count, rate
         self.skipped = 0
         self.note: str | None = None
-        self._ahead: Prefetcher[_TimedPixels] | None = None
+        self._prefetcher: Prefetcher[_TimedPixels] | None = None
         self._stopped = False
 
     @property
     def dropped(self) -> int:
-        """Frames of a live source that were dropped for newer ones."""
-        return 0 if self._ahead is None else self._ahead.dropped
+        """Number of frames of a live source that were dropped for newer ones."""
+        return 0 if self._prefetcher is None else self._prefetcher.dropped
 
     def __iter__(self) -> Iterator[Frame]:
-        """The frames, once. Raises ``SourceError`` where the source breaks off or none of its frames can be read."""
-        if self._ahead is not None:
+        """Yield the frames, once. Raises ``SourceError`` if the source breaks off or no frame can be read."""
+        if self._prefetcher is not None:
             raise SourceError(f"{self.name}: its frames were read already; open it again")
-        self._ahead = Prefetcher(self._read_whole(), capacity=1 if self.live else _AHEAD, newest=self.live)
+        capacity = 1 if self.live else _PREFETCHED_FRAMES
+        self._prefetcher = Prefetcher(self._read_and_release(), capacity=capacity, newest=self.live)
         if self._stopped:
-            self._ahead.stop()
+            self._prefetcher.stop()
         try:
-            for index, (seconds, pixels) in enumerate(self._ahead):
+            for index, (seconds, pixels) in enumerate(self._prefetcher):
                 yield Frame(index, seconds, pixels)
         finally:
             self.close()
 
     def stop(self) -> None:
-        """Let the iteration end with the frame that it is at, or before its first; a signal may call it."""
+        """End the iteration after the current frame, or before the first one. A signal handler may call this."""
         self._stopped = True
-        if self._ahead is not None:
-            self._ahead.stop()
+        if self._prefetcher is not None:
+            self._prefetcher.stop()
 
     def close(self) -> None:
-        """End reading and let go of file or camera. Safe to call twice."""
-        if self._ahead is not None:
-            self._ahead.close()
+        """Stop reading and close the file or camera. A second call does nothing."""
+        if self._prefetcher is not None:
+            self._prefetcher.close()
         else:
-            self._let_go()
+            self._release()
 
     def __enter__(self) -> Self:
         return self
@@ -84,325 +106,43 @@ class FrameSource(ABC):
     ) -> None:
         self.close()
 
-    def _read_whole(self) -> Iterator[_TimedPixels]:
-        # The thread that reads is the one that closes: it may be in the middle of a file or of a camera's driver.
+    def _read_and_release(self) -> Iterator[_TimedPixels]:
+        # The reading thread also closes: it may be inside a file or the driver of a camera.
         try:
             yield from self._read()
         finally:
-            self._let_go()
+            self._release()
 
-    def _let_go(self) -> None:  # noqa: B027 (a folder has nothing open)
-        """Close file or camera."""
+    def _release(self) -> None:  # noqa: B027 (a folder has nothing to close)
+        """Close the file or camera."""
 
     @abstractmethod
     def _read(self) -> Iterator[_TimedPixels]:
-        """Seconds, never falling, and read-only pixels of each frame. Runs on the thread."""
-
-
-_NARROWEST = 0.25  # width of a stored pixel for its height; what is told beyond it is an error
-
-
-def import_av() -> Any:
-    """PyAV; raises ``MissingExtraError`` where it is not installed."""
-    try:
-        import av
-    except ImportError as error:
-        raise MissingExtraError("av (PyAV)", "video") from error
-    return av
-
-
-def open_container(address: str, name: str, cure: str, **settings: Any) -> Any:
-    """PyAV's input container; raises ``SourceError`` about ``name`` that ends with the ``cure``."""
-    av = import_av()
-    start, (patience, _) = time.monotonic(), settings.get("timeout") or (math.inf, math.inf)
-    try:
-        return av.open(address, **settings)
-    except (av.FFmpegError, OSError, ValueError) as error:
-        # What FFmpeg says of a server that never answers depends on where it was interrupted.
-        silent = time.monotonic() - start >= patience
-        reason = f"no answer for {patience:g} s" if silent else reason_of(error)
-        raise SourceError(f"{name}: cannot be opened ({reason}); {cure}") from error
-
-
-def reason_of(error: BaseException) -> str:
-    """The system's or FFmpeg's words for ``error``, in a few words."""
-    if isinstance(error, import_av().error.ExitError):
-        return "it sends nothing more"  # FFmpeg: immediate exit requested
-    text = str(getattr(error, "strerror", None) or error or type(error).__name__)
-    return text.partition("\n")[0][:160].strip().lower().rstrip(".")
-
-
-def video_stream(container: Any, name: str) -> Any:
-    """The video in a container; the cover of a song is none. Raises ``SourceError`` where there is none."""
-    for stream in container.streams.video:
-        if not stream.disposition & stream.disposition.__class__.attached_pic and stream.codec_context is not None:
-            return stream
-    container.close()
-    raise SourceError(f"{name}: there is no video in it; name a video, a camera or a folder of frames")
-
-
-def decoded(container: Any, stream: Any, skip: Callable[[], None]) -> Iterator[Any]:
-    """The frames of ``stream``. Calls ``skip`` for each broken one; raises what FFmpeg raises about the whole file."""
-    av = import_av()
-    for packet in container.demux(stream):
-        try:
-            frames = packet.decode()
-        except (av.FFmpegError, ValueError):  # of this packet alone: the next may be whole
-            skip()
-            continue
-        for frame in frames:
-            if frame.is_corrupt:
-                skip()
-            else:
-                yield frame
-
-
-def to_pixels(frame: Any, *, aspect: float = 1.0) -> NDArray[np.uint8]:
-    """A decoded frame as people see it: upright, with square pixels, RGB uint8 ``[H, W, 3]``, read-only.
-
-    ``aspect`` is how wide a stored pixel is for its height, not 1 in DVDs and some recordings.
-    """
-    width = max(1, round(frame.width * aspect))
-    pixels: NDArray[np.uint8] = frame.to_ndarray(format="rgb24", width=width, height=frame.height)
-    turned = np.ascontiguousarray(_upright(pixels, frame.rotation))
-    turned.flags.writeable = False
-    return turned
-
-
-def aspect_of(stream: Any) -> float:
-    """How wide a stored pixel of ``stream`` is for its height; 1 where it says nothing that can be."""
-    ratio = stream.sample_aspect_ratio
-    return float(ratio) if ratio and _NARROWEST <= ratio <= 1 / _NARROWEST else 1.0
-
-
-def _upright(pixels: NDArray[np.uint8], degrees: int) -> NDArray[np.uint8]:
-    """``degrees`` counterclockwise, as FFmpeg's display matrix says it; phones turn by quarters."""
-    return np.rot90(pixels, round(degrees / 90) % 4) if degrees else pixels
-
-
-_LEAST_SHARE = 0.9  # of the seconds that the file promises, below which it is said to end early
-
-
-_USUAL_RATE = 25.0  # frames a second, where neither frames nor file tell
-
-
-_NOT_BEHIND = 1.0  # seconds; a frame that lies further behind the last one has another clock,
-
-
-_NEW_CLOCK = 3  # where so many in a row do: a single one has a wrong time
-
-
-_LARGEST_RATE = 1000.0  # frames a second; some files state the ticks of their clock instead
-
-
-class VideoFile(FrameSource):
-    """The frames of an open container. Broken ones are skipped; a file that is cut off gives what there is."""
-
-    def __init__(self, container: Any, name: str) -> None:
-        """Raises ``SourceError`` where there is no video in it."""
-        self._container = container
-        self._stream = video_stream(container, name)
-        self._stream.thread_type = "AUTO"
-        rate, seconds = rate_of(self._stream), _seconds(container, self._stream)
-        count = self._stream.frames or (max(1, round(seconds * rate)) if seconds and rate else None)
-        super().__init__(name, count=count, rate=rate)
-        self._promised, self._aspect = seconds, aspect_of(self._stream)
-
-    def _let_go(self) -> None:
-        self._container.close()
-
-    def _read(self) -> Iterator[_TimedPixels]:
-        given, seconds = 0, 0.0
-        first: float | None = None
-        behind = 0  # frames in a row
-        step = 1 / (self.rate or _USUAL_RATE)
-        try:
-            for frame in decoded(self._container, self._stream, self._skip):
-                time = frame.time
-                if first is None:
-                    first = self._start_of(time)
-                told = time is not None and first is not None and math.isfinite(time)
-                behind = behind + 1 if told and time - first < seconds - _NOT_BEHIND else 0
-                if behind == _NEW_CLOCK:  # as where one recording stands behind another
-                    first = time - seconds - step
-                seconds = max(seconds, time - first if told else seconds + step * (given > 0))
-                yield seconds, to_pixels(frame, aspect=self._aspect)
-                given += 1
-        except import_av().FFmpegError as error:
-            self.note = f"the file breaks off after {seconds:.1f} s ({reason_of(error)})"
-        except IndexError:  # PyAV's own: a damaged file grew another stream
-            self.note = f"the file breaks off after {seconds:.1f} s (it is damaged)"
-        if given == 0:
-            broken = f" ({self.skipped} are broken)" if self.skipped else ""
-            raise SourceError(f"{self.name}: none of its frames can be decoded{broken}; get the file again")
-        if self.note is None and self._promised and seconds + step < _LEAST_SHARE * self._promised:
-            self.note = f"the file ends early, after {seconds:.1f} of {self._promised:.1f} s"
-
-    def _start_of(self, time: float | None) -> float | None:
-        """Where time counts from: the first frame, also where it is broken, so that the sound stays in its place."""
-        start = self._stream.start_time
-        if not self.skipped or time is None or start is None:
-            return time
-        return min(time, float(start * self._stream.time_base))
-
-    def _skip(self) -> None:
-        self.skipped += 1
-
-
-def rate_of(stream: Any) -> float | None:
-    """Frames per second, as far as the stream says something that can be."""
-    rates = (float(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate)
-    return next((rate for rate in rates if 0 < rate <= _LARGEST_RATE), None)
-
-
-def _seconds(container: Any, stream: Any) -> float | None:
-    """How long the video is, as far as the file says it of the video alone: sound may go on longer."""
-    if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    if container.duration and not container.streams.audio:
-        return float(container.duration) / 1e6
-    return None
-
-
-OPEN_SECONDS, READ_SECONDS = 15.0, 10.0  # so long may a stream take to open, and to send its next image
-
-
-class LiveStream(FrameSource):
-    """The frames of an open camera or live stream. It has no end: when it stops, that is a ``SourceError``.
-
-    ``seconds`` count on this machine's clock from the first frame: what cameras say of time is often a guess.
-    """
-
-    live = True
-
-    def __init__(self, container: Any, name: str) -> None:
-        """Raises ``SourceError`` where there is no video in it."""
-        self._container = container
-        self._stream = video_stream(container, name)
-        self._stream.thread_type = "SLICE"  # threads over frames would hold back as many frames
-        super().__init__(name, rate=rate_of(self._stream))
-
-    def _read(self) -> Iterator[_TimedPixels]:
-        start = time.monotonic()
-        first: float | None = None
-        try:
-            for frame in decoded(self._container, self._stream, self._skip):
-                now = time.monotonic()
-                first = now if first is None else first
-                yield now - first, to_pixels(frame)
-            why = "it sent no more images"
-        except import_av().FFmpegError as error:
-            why = _why(error)
-        lasted = time.monotonic() - (start if first is None else first)
-        raise SourceError(f"{self.name}: the camera or stream ended after {lasted:.1f} s ({why}); connect it again")
-
-    def _let_go(self) -> None:
-        self._container.close()
-
-    def _skip(self) -> None:
-        self.skipped += 1
-
-
-def _why(error: BaseException) -> str:
-    av = import_av()
-    if isinstance(error, av.error.ExitError | av.error.TimeoutError):
-        return f"no image for {READ_SECONDS:.0f} s"
-    return reason_of(error)
-
-
-def open_camera(camera: int | str) -> LiveStream:
-    """The camera of this number (0 is the first), or at a path such as ``/dev/video0``."""
-    name = f"camera {camera}" if isinstance(camera, int) else camera
-    cure = "check that it is connected, that no other program uses it, and that you may use it"
-    if sys.platform == "darwin":
-        address, settings = str(camera), {"format": "avfoundation", "options": {"framerate": "30"}}
-    elif sys.platform == "win32":
-        address, settings = f"video={_windows_name(camera, name)}", {"format": "dshow"}
-    else:
-        address, settings = f"/dev/video{camera}" if isinstance(camera, int) else camera, {"format": "v4l2"}
-        _check_device(address, name)
-    return LiveStream(open_container(address, name, cure, **settings), name)
-
-
-def _check_device(address: str, name: str) -> None:
-    import_av()
-    if not Path(address).exists():
-        here = ", ".join(sorted(str(path) for path in Path("/dev").glob("video*"))) or "none"
-        raise SourceError(f"{name}: there is no such camera, {address} does not exist; connect one (here: {here})")
-
-
-def _windows_name(camera: int | str, name: str) -> str:
-    if isinstance(camera, str):
-        return camera
-    av = import_av()
-    cameras = [device.description or device.name for device in av.enumerate_input_devices("dshow")]
-    if camera >= len(cameras):
-        raise SourceError(f"{name}: there is no such camera; connect one (here: {', '.join(cameras) or 'none'})")
-    return str(cameras[camera])
-
-
-class ImageFolder(FrameSource):
-    """The images in one folder (not below it). Those that cannot be read are skipped; the time goes on."""
-
-    def __init__(self, path: Path, *, rate: float) -> None:
-        """``rate`` is frames a second. Raises ``SourceError`` where there is no image."""
-        self._files = _image_files(path)
-        if not self._files:
-            raise SourceError(f"{path}: no images in this folder; name a folder of frames, or a video")
-        super().__init__(str(path), count=len(self._files), rate=rate)
-        self._rate = rate
-
-    def _read(self) -> Iterator[_TimedPixels]:
-        why = ""
-        for index, path in enumerate(self._files):
-            try:
-                image = decode(path)
-            except ImageError as error:
-                self.skipped += 1
-                why = why or str(error)
-                continue
-            yield index / self._rate, image.pixels
-        if self.skipped == len(self._files):
-            raise SourceError(f"{self.name}: none of its {self.skipped} images can be read; the first: {why}")
-
-
-def _image_files(folder: Path) -> list[Path]:
-    Image.init()  # names the suffixes of all formats
-    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS}
-    try:
-        found = [path for path in folder.iterdir() if path.suffix.lower() in suffixes]
-    except OSError as error:
-        reason = (error.strerror or "unknown reason").lower()
-        raise SourceError(f"{folder}: this folder cannot be opened ({reason}); change its access rights") from error
-    # Annotated copies, as of `mien predict --save`, are no frames.
-    kept = [path for path in found if not path.name.startswith(".") and not path.stem.endswith(".mien")]
-    return sorted(kept, key=_natural)
-
-
-def _natural(path: Path) -> list[tuple[int, str]]:
-    """Numbers in a name count as numbers, everything else by its letters."""
-    parts = re.split(r"(\d+)", path.name.lower())
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts if part]
-
-
-_ADDRESS = re.compile(r"^(rtsps?|https?|rtmps?|udp|tcp|srt)://", re.IGNORECASE)
-
-
-_DEVICE = re.compile(r"^/dev/video\d+$")
-
-
-# FFmpeg would play some texts as videos: subtitles, and the art of terminals.
-_NOT_VIDEOS = frozenset({"tty", "bin", "xbin", "adf", "idf", "ffmetadata", "lavfi"})
+        """Yield the seconds, which never decrease, and the read-only pixels of each frame. Runs on the thread."""
 
 
 def open_source(source: str | os.PathLike[str] | int, *, fps: float = 25.0) -> FrameSource:
-    """Open what ``source`` names.
+    """Open a source of frames.
 
-    A number is a camera (0 the first), as is ``/dev/videoN``. ``rtsp://``, ``http://`` and the like are streams: one
-    that knows its end is read whole like a file, any other is live. A folder is the frames of a video at ``fps`` frames
-    a second. Everything else is a video in a file.
+    Args:
+        source: A number (0 is the first) or ``/dev/videoN`` is a camera. ``rtsp://``, ``http://`` and the like are
+            streams: one with a known end is read like a file, any other is live. A folder holds the frames of a video
+            as images. Anything else is a video file.
+        fps: Frame rate of a folder, in frames per second.
 
-    Raises ``SourceError`` that says what is wrong with it, ``MissingExtraError`` without PyAV (folders need none).
+    Returns:
+        The source.
+
+    Raises:
+        MienError: If ``fps`` is not positive.
+        SourceError: If the source cannot be opened.
+        MissingExtraError: If PyAV is not installed; a folder does not need it.
+
+    Example:
+        >>> with open_source("examples") as frames:
+        ...     for frame in frames:
+        ...         print(frame.index, frame.seconds)
+        0 0.0
     """
     if not 0 < fps < 1e6:
         raise MienError(f"fps is frames a second above 0, not {fps}")
@@ -410,43 +150,269 @@ def open_source(source: str | os.PathLike[str] | int, *, fps: float = 25.0) -> F
     if not name:
         raise SourceError("the source has no name; name a video, a camera, an address or a folder of frames")
     if name.isdecimal() and not Path(name).exists():
-        return open_camera(int(name))
-    if _DEVICE.match(name):
-        return open_camera(name)
-    if _ADDRESS.match(name):
+        return _open_camera(int(name))
+    if re.match(r"^/dev/video\d+$", name):
+        return _open_camera(name)
+    if re.match(r"^(rtsps?|https?|rtmps?|udp|tcp|srt)://", name, re.IGNORECASE):
         return _open_address(name)
-    if Path(name).is_dir():
-        return ImageFolder(Path(name), rate=fps)
-    return _open_file(name)
+    return _ImageFolder(Path(name), rate=fps) if Path(name).is_dir() else _open_file(name)
+
+
+def _open_camera(camera: int | str) -> FrameSource:
+    """Open the camera with this number, or at a path such as ``/dev/video0``."""
+    av = import_av()
+    name = f"camera {camera}" if isinstance(camera, int) else camera
+    cure = "check that it is connected, that no other program uses it, and that you may use it"
+    missing = f"{name}: there is no such camera"
+    if sys.platform == "darwin":
+        address, settings = str(camera), {"format": "avfoundation", "options": {"framerate": "30"}}
+    elif sys.platform == "win32":
+        if isinstance(camera, int):
+            devices = [str(device.description or device.name) for device in av.enumerate_input_devices("dshow")]
+            if camera >= len(devices):
+                raise SourceError(f"{missing}; connect one (here: {', '.join(devices) or 'none'})")
+            camera = devices[camera]
+        address, settings = f"video={camera}", {"format": "dshow"}
+    else:
+        address, settings = f"/dev/video{camera}" if isinstance(camera, int) else camera, {"format": "v4l2"}
+        if not Path(address).exists():
+            here = ", ".join(sorted(map(str, Path("/dev").glob("video*")))) or "none"
+            raise SourceError(f"{missing}, {address} does not exist; connect one (here: {here})")
+    return _LiveStream(_open_container(address, name, cure, **settings), name)
+
+
+def _open_address(address: str) -> FrameSource:
+    name = re.sub(r"//[^/@]*@", "//", address)  # without user name and password
+    rtsp = address.lower().startswith("rtsp")
+    cure = "check the address and that it can be reached"
+    settings = {"options": {"rtsp_transport": "tcp"} if rtsp else {}, "timeout": (OPEN_SECONDS, READ_SECONDS)}
+    container = run_in_thread(lambda: _open_container(address, name, cure, **settings))
+    return _VideoFile(container, name) if container.duration and not rtsp else _LiveStream(container, name)
 
 
 def _open_file(name: str) -> FrameSource:
-    path = Path(name)
-    if not path.exists():
+    if not Path(name).exists():
         raise SourceError(f"{name}: no such video; check the path")
-    if not os.access(path, os.R_OK):
+    if not os.access(name, os.R_OK):
         raise SourceError(f"{name}: no permission to read it; change its access rights or run as its owner")
     cure = "name a video such as MP4, or get the file again"
-    # "file:" keeps FFmpeg from taking a name such as "a:b.mp4" for an address.
-    container = open_container(f"file:{name}", name, cure)
+    # Without "file:", FFmpeg takes a name such as "a:b.mp4" for an address.
+    container = _open_container(f"file:{name}", name, cure)
     if container.format.name in _NOT_VIDEOS:
         container.close()
         raise SourceError(f"{name}: is not a video; {cure}")
-    return VideoFile(container, name)
+    return _VideoFile(container, name)
 
 
-def _open_address(name: str) -> FrameSource:
-    options = {"rtsp_transport": "tcp"} if name.lower().startswith("rtsp") else {}
-    cure = "check the address and that it can be reached"
-    timeout = (OPEN_SECONDS, READ_SECONDS)
-    container = run_in_thread(
-        lambda: open_container(name, _without_password(name), cure, options=options, timeout=timeout)
-    )
-    if container.duration and not name.lower().startswith("rtsp"):
-        return VideoFile(container, _without_password(name))
-    return LiveStream(container, _without_password(name))
+def _open_container(address: str, name: str, cure: str, **settings: Any) -> Any:
+    """Open an input of PyAV. Raises ``SourceError`` with the name and the cure."""
+    av = import_av()
+    start, (timeout, _) = time.monotonic(), settings.get("timeout") or (math.inf, math.inf)
+    try:
+        return av.open(address, **settings)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        # The error of FFmpeg after a timeout depends on the call that was interrupted.
+        timed_out = time.monotonic() - start >= timeout
+        reason = f"no answer for {timeout:g} s" if timed_out else reason_of(error)
+        raise SourceError(f"{name}: cannot be opened ({reason}); {cure}") from error
 
 
-def _without_password(address: str) -> str:
-    """Messages and tables must not tell the password that stands in an address."""
-    return re.sub(r"//[^/@]*@", "//", address)
+def reason_of(error: BaseException) -> str:
+    """Return the message of the system or of FFmpeg as a short phrase.
+
+    Args:
+        error: The error.
+
+    Returns:
+        At most 160 characters, in lower case, without a full stop.
+    """
+    if isinstance(error, import_av().error.ExitError):
+        return "it sends nothing more"  # FFmpeg: immediate exit requested
+    text = str(getattr(error, "strerror", None) or error or type(error).__name__)
+    return text.partition("\n")[0][:160].strip().lower().rstrip(".")
+
+
+def video_stream(container: Any, name: str) -> Any:
+    """Return the first video stream of a container, leaving out cover images. Closes the container if there is none.
+
+    Args:
+        container: An input of PyAV.
+        name: Name of the source in messages.
+
+    Returns:
+        The stream of PyAV.
+
+    Raises:
+        SourceError: If there is no video.
+    """
+    for stream in container.streams.video:
+        if not stream.disposition & stream.disposition.__class__.attached_pic and stream.codec_context is not None:
+            return stream
+    container.close()
+    raise SourceError(f"{name}: there is no video in it; name a video, a camera or a folder of frames")
+
+
+def to_pixels(frame: Any, *, aspect: float = 1.0) -> NDArray[np.uint8]:
+    """Convert a decoded frame to an upright RGB image with square pixels.
+
+    Args:
+        frame: A video frame of PyAV.
+        aspect: Width / height of a stored pixel. It is not 1 in DVDs and some recordings.
+
+    Returns:
+        The image, uint8 ``[H, W, 3]``, read-only.
+    """
+    width = max(1, round(frame.width * aspect))
+    pixels: NDArray[np.uint8] = frame.to_ndarray(format="rgb24", width=width, height=frame.height)
+    upright = np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90) % 4))
+    upright.flags.writeable = False
+    return upright
+
+
+class _ContainerSource(FrameSource):
+    """Frames of an open container of PyAV. Raises ``SourceError`` if there is no video in it."""
+
+    def __init__(self, container: Any, name: str, *, threads: str) -> None:
+        self._container = container
+        self._stream = video_stream(container, name)
+        self._stream.thread_type = threads
+        rates = (float(rate) for rate in (self._stream.average_rate, self._stream.guessed_rate) if rate)
+        super().__init__(name, rate=next((rate for rate in rates if 0 < rate <= _MAX_RATE), None))
+
+    def _release(self) -> None:
+        self._container.close()
+
+    def _decode(self) -> Iterator[Any]:
+        """Yield the decoded frames and count the broken ones. Raises the errors of FFmpeg about the whole file."""
+        av = import_av()
+        for packet in self._container.demux(self._stream):
+            try:
+                frames = packet.decode()
+            except (av.FFmpegError, ValueError):  # only this packet is broken
+                self.skipped += 1
+                continue
+            for frame in frames:
+                if frame.is_corrupt:
+                    self.skipped += 1
+                else:
+                    yield frame
+
+
+class _VideoFile(_ContainerSource):
+    """All frames of a file. A truncated file delivers the frames it has."""
+
+    def __init__(self, container: Any, name: str) -> None:
+        super().__init__(container, name, threads="AUTO")
+        stream = self._stream
+        self._duration: float | None = None  # seconds; that of the file only if no audio can be longer
+        if stream.duration and stream.time_base:
+            self._duration = float(stream.duration * stream.time_base)
+        elif container.duration and not container.streams.audio:
+            self._duration = float(container.duration) / 1e6
+        estimated = max(1, round(self._duration * self.rate)) if self._duration and self.rate else None
+        self.count = stream.frames or estimated
+        ratio = stream.sample_aspect_ratio
+        self._aspect = float(ratio) if ratio and _MIN_ASPECT <= ratio <= 1 / _MIN_ASPECT else 1.0
+
+    def _read(self) -> Iterator[_TimedPixels]:
+        given, seconds = 0, 0.0
+        first: float | None = None
+        behind = 0  # consecutive frames
+        step = 1 / (self.rate or _DEFAULT_RATE)
+        try:
+            for frame in self._decode():
+                time = frame.time
+                if first is None:
+                    first = self._start(time)
+                timed = time is not None and first is not None and math.isfinite(time)
+                behind = behind + 1 if timed and time - first < seconds - _MAX_BACKWARD_SECONDS else 0
+                if behind == _RESTART_FRAMES:  # such as between two joined recordings
+                    first = time - seconds - step
+                seconds = max(seconds, time - first if timed else seconds + step * (given > 0))
+                yield seconds, to_pixels(frame, aspect=self._aspect)
+                given += 1
+        except import_av().FFmpegError as error:
+            self.note = f"the file breaks off after {seconds:.1f} s ({reason_of(error)})"
+        except IndexError:  # raised by PyAV if a damaged file gains a stream
+            self.note = f"the file breaks off after {seconds:.1f} s (it is damaged)"
+        if given == 0:
+            broken = f" ({self.skipped} are broken)" if self.skipped else ""
+            raise SourceError(f"{self.name}: none of its frames can be decoded{broken}; get the file again")
+        if self.note is None and self._duration and seconds + step < _MIN_COMPLETE * self._duration:
+            self.note = f"the file ends early, after {seconds:.1f} of {self._duration:.1f} s"
+
+    def _start(self, time: float | None) -> float | None:
+        """Time of the first frame, also if that one is broken, so that the audio stays in sync."""
+        start = self._stream.start_time
+        if not self.skipped or time is None or start is None:
+            return time
+        return min(time, float(start * self._stream.time_base))
+
+
+class _LiveStream(_ContainerSource):
+    """Frames of a camera or live stream, without an end: if it stops, that is a ``SourceError``.
+
+    ``seconds`` are those of the local clock since the first frame, because the times of cameras are often wrong.
+    """
+
+    live = True
+
+    def __init__(self, container: Any, name: str) -> None:
+        super().__init__(container, name, threads="SLICE")  # threads over frames would delay by as many frames
+
+    def _read(self) -> Iterator[_TimedPixels]:
+        av = import_av()
+        start = time.monotonic()
+        first: float | None = None
+        try:
+            for frame in self._decode():
+                now = time.monotonic()
+                first = now if first is None else first
+                yield now - first, to_pixels(frame)
+            reason = "it sent no more images"
+        except av.FFmpegError as error:
+            timed_out = isinstance(error, av.error.ExitError | av.error.TimeoutError)
+            reason = f"no image for {READ_SECONDS:.0f} s" if timed_out else reason_of(error)
+        lasted = time.monotonic() - (start if first is None else first)
+        raise SourceError(f"{self.name}: the camera or stream ended after {lasted:.1f} s ({reason}); connect it again")
+
+
+class _ImageFolder(FrameSource):
+    """The images in a folder, without its subfolders. Images that cannot be read are skipped; their time passes.
+
+    Raises ``SourceError`` if the folder has no images or cannot be opened.
+    """
+
+    def __init__(self, path: Path, *, rate: float) -> None:
+        Image.init()  # registers the suffixes of all formats
+        suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS}
+        try:
+            found = [file for file in path.iterdir() if file.suffix.lower() in suffixes]
+        except OSError as error:
+            reason = (error.strerror or "unknown reason").lower()
+            raise SourceError(f"{path}: this folder cannot be opened ({reason}); change its access rights") from error
+        # Annotated copies, whose names end in .mien, are not frames.
+        files = [file for file in found if not file.name.startswith(".") and not file.stem.endswith(".mien")]
+        if not files:
+            raise SourceError(f"{path}: no images in this folder; name a folder of frames, or a video")
+        super().__init__(str(path), count=len(files), rate=rate)
+        self._files, self._rate = sorted(files, key=_natural_key), rate
+
+    def _read(self) -> Iterator[_TimedPixels]:
+        first_error = ""
+        for index, path in enumerate(self._files):
+            try:
+                image = decode(path)
+            except ImageError as error:
+                self.skipped += 1
+                first_error = first_error or str(error)
+                continue
+            yield index / self._rate, image.pixels
+        if self.skipped == len(self._files):
+            raise SourceError(f"{self.name}: none of its {self.skipped} images can be read; the first: {first_error}")
+
+
+def _natural_key(path: Path) -> list[tuple[int, str]]:
+    """Sort key by which ``2.png`` comes before ``10.png``."""
+    parts = re.split(r"(\d+)", path.name.lower())
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts if part]

@@ -1,4 +1,4 @@
-"""Everyone who is seen in a video: when, for how long, with which emotions. Bounded, however many tracks pass by."""
+"""Collect when each track of a video is seen, with which emotions, and its thumbnails, in bounded memory."""
 
 import base64
 import io
@@ -11,22 +11,35 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mien._emotions import Emotion
-from mien._face import Box
 from mien.video.types import FrameResult, TrackedFace
 
-MAX_BINS = 2048  # kept of one track: more than a page has pixels
-
-
-_FIRST_BIN = 0.1  # seconds; about three frames of a video, so that a bin is never empty by chance
-
-
-_FIRST_ROOM = 64  # bins; most tracks are seen for seconds
+MAX_TRACKS = 64  # kept with curve and thumbnails, about 200 kB each; further tracks are only counted
+MAX_BINS = 2048  # of one curve: more than a page is wide in pixels
+_FIRST_BIN_SECONDS = 0.1  # about three frames, so that a bin is seldom empty by chance
+_FIRST_BINS = 64  # most tracks last for seconds
+# A frame counts for at most this time. It covers a folder at 0.5 frames per second; in a longer pause of a camera
+# the face may have been elsewhere.
+_MAX_FRAME_SECONDS = 2.0
+_DEFAULT_FRAME_SECONDS = 1 / 25  # for which the only frame of a video counts
+_REMEMBER_SECONDS = 60.0  # for which a track that is only counted is not counted again
+# Thumbnails.
+_SIDE = 160  # pixels, shown at half the size for sharp displays; about 6 kB
+_JPEG_QUALITY = 80  # of 100
+_MARGIN = 1.7  # side of the thumbnail in sides of the box: the whole head
+_SHIFT_UP = 0.1  # of the centre, in heights of the box, because the head continues above it
+_MIN_INSIDE = 0.85  # share of the box that must be inside the frame
+_MIN_GAIN = 0.02  # of probability for a new thumbnail, so that a slow rise does not replace it in every frame ...
+_RETRY_SECONDS = 0.5  # ... but after this time, any higher probability does
+_MIN_ENLARGEMENT = 1.5  # ratio of the areas from which a face replaces the portrait
 
 
 class CurveSamples(NamedTuple):
-    """A curve at even steps: sample ``i`` covers ``start + i * step`` to ``start + (i + 1) * step``, in seconds.
+    """A curve at equal steps.
 
-    ``means`` is float64 ``[N, C]``, the mean probabilities of each step, and NaN where the track was away.
+    Args:
+        start: Time of the first sample in seconds.
+        step: Length of a sample in seconds: sample ``i`` covers ``start + i * step`` to ``start + (i + 1) * step``.
+        means: Mean probabilities of each sample, float64 ``[N, C]``; NaN where the track was away.
     """
 
     start: float
@@ -35,23 +48,39 @@ class CurveSamples(NamedTuple):
 
     @property
     def end(self) -> float:
-        """Seconds at which the last sample ends."""
+        """Time at which the last sample ends, in seconds."""
         return self.start + self.step * len(self.means)
 
 
 class ProbabilityCurve:
-    """Mean probabilities by bin, weighted with the time for which they held."""
+    """Mean probabilities over time, in at most ``MAX_BINS`` bins, weighted by duration.
+
+    Args:
+        start: Time of the first bin in seconds.
+        classes: Number of probabilities in each sample.
+
+    Example:
+        >>> curve = ProbabilityCurve(0.0, 2)
+        >>> curve.add(0.0, 0.1, [0.75, 0.25])
+        >>> curve.samples(10).means.tolist()
+        [[0.75, 0.25]]
+    """
 
     def __init__(self, start: float, classes: int) -> None:
-        """``start`` in seconds is where the first bin begins; ``classes`` is how many probabilities come at a time."""
         self.start = start
-        self.bin_seconds = _FIRST_BIN
-        self._sums = np.zeros((_FIRST_ROOM, classes))
-        self._weights = np.zeros(_FIRST_ROOM)  # seconds
+        self.bin_seconds = _FIRST_BIN_SECONDS
+        self._sums = np.zeros((_FIRST_BINS, classes))
+        self._weights = np.zeros(_FIRST_BINS)  # seconds
         self._used = 0
 
     def add(self, start: float, end: float, probs: Sequence[float]) -> None:
-        """Note that ``probs`` held from ``start`` to ``end``, in seconds; ``start`` never before the curve's."""
+        """Add probabilities that held for a time.
+
+        Args:
+            start: Begin in seconds, not before that of the curve.
+            end: End in seconds.
+            probs: One value for each class.
+        """
         if end <= start:
             return
         self._make_room(end)
@@ -65,61 +94,49 @@ class ProbabilityCurve:
         self._used = max(self._used, index)
 
     def samples(self, most: int) -> CurveSamples:
-        """The curve in at most ``most`` steps, neighbours merged."""
+        """Return the curve with neighbouring bins merged.
+
+        Args:
+            most: Maximum number of samples.
+
+        Returns:
+            The samples.
+        """
         merged = max(1, -(-self._used // most))
         count = -(-self._used // merged)
-        sums = np.zeros((count * merged, self._sums.shape[1]))
-        weights = np.zeros(count * merged)
-        sums[: self._used], weights[: self._used] = self._sums[: self._used], self._weights[: self._used]
-        weight = weights.reshape(count, merged).sum(axis=1)
-        mean = sums.reshape(count, merged, sums.shape[1]).sum(axis=1) / np.where(weight > 0, weight, np.nan)[:, None]
-        return CurveSamples(self.start, self.bin_seconds * merged, mean)
+        sums = _padded(self._sums[: self._used], count * merged).reshape(count, merged, self._sums.shape[1])
+        weights = _padded(self._weights[: self._used], count * merged).reshape(count, merged).sum(axis=1)
+        means = sums.sum(axis=1) / np.where(weights > 0, weights, np.nan)[:, None]
+        return CurveSamples(self.start, self.bin_seconds * merged, means)
 
     def _make_room(self, end: float) -> None:
-        """Bins up to ``end``: more of them, and once there are too many, half as many twice as long."""
+        """Add bins up to ``end``; at ``MAX_BINS``, merge them in pairs."""
         while (end - self.start) / self.bin_seconds >= MAX_BINS - 1:
-            self._sums = _with_room(self._sums, MAX_BINS).reshape(MAX_BINS // 2, 2, -1).sum(axis=1)
-            self._weights = _with_room(self._weights, MAX_BINS).reshape(-1, 2).sum(axis=1)
+            self._sums = _padded(self._sums, MAX_BINS).reshape(MAX_BINS // 2, 2, -1).sum(axis=1)
+            self._weights = _padded(self._weights, MAX_BINS).reshape(-1, 2).sum(axis=1)
             self._used = -(-self._used // 2)
             self.bin_seconds *= 2
         needed = int((end - self.start) / self.bin_seconds) + 2
         if needed > len(self._weights):
-            room = min(MAX_BINS, max(needed, 2 * len(self._weights)))
-            self._sums, self._weights = _with_room(self._sums, room), _with_room(self._weights, room)
+            length = min(MAX_BINS, max(needed, 2 * len(self._weights)))
+            self._sums, self._weights = _padded(self._sums, length), _padded(self._weights, length)
 
 
-def _with_room(values: NDArray[np.float64], room: int) -> NDArray[np.float64]:
-    padded = np.zeros((room, *values.shape[1:]))
+def _padded(values: NDArray[np.float64], length: int) -> NDArray[np.float64]:
+    padded = np.zeros((length, *values.shape[1:]))
     padded[: len(values)] = values
     return padded
 
 
-_SIDE = 160  # pixels of a thumbnail, shown half as large: sharp on fine screens, about 6 kB
-
-
-_QUALITY = 80  # of 100, JPEG
-
-
-_SURROUNDINGS = 1.7  # sides of the box: the whole head ...
-
-
-_HIGHER_UP = 0.1  # ... which goes on above the box, by this share of its height
-
-
-_INSIDE = 0.85  # share of the box that must lie in the picture
-
-
-_HIGHER = 0.02  # by which a moment must beat the one that is kept, so that a slow rise is not one picture a frame ...
-
-
-_LATER = 0.5  # ... or come so many seconds after the last comparison
-
-
-_LARGER = 1.5  # times the area: a better portrait
-
-
 class Thumbnail(NamedTuple):
-    """A picture of a face, with the result in seconds and the smoothed probability of the emotion it shows."""
+    """An image of a face.
+
+    Args:
+        seconds: Time of the frame.
+        emotion: Its smoothed emotion; ``None`` if unsure.
+        probability: The smoothed probability of that emotion.
+        jpeg: The image as a JPEG file.
+    """
 
     seconds: float
     emotion: Emotion | None
@@ -128,86 +145,87 @@ class Thumbnail(NamedTuple):
 
     @property
     def uri(self) -> str:
-        """The picture as a data URI."""
+        """The image as a data URI."""
         return f"data:image/jpeg;base64,{base64.b64encode(self.jpeg).decode('ascii')}"
 
 
 class Thumbnails:
-    """The best moment of every emotion of one track, and a portrait: at most one picture more than emotions."""
+    """The thumbnail with the highest probability of each emotion of one track, and a portrait."""
 
     def __init__(self) -> None:
         self.portrait: Thumbnail | None = None
         self._best: dict[Emotion, Thumbnail] = {}
-        self._looked: dict[Emotion, float] = {}
+        self._compared: dict[Emotion, float] = {}  # time of the last comparison in seconds
         self._area = 0.0
 
     def consider(self, face: TrackedFace, seconds: float, pixels: NDArray[np.uint8]) -> None:
-        """Keep the face of this result, cut out of ``pixels``, where it is the best of its emotion so far."""
-        if not face.detected or _inside(face.box, pixels.shape[1], pixels.shape[0]) < _INSIDE:
+        """Keep a thumbnail of a face if it is better than the one of its emotion.
+
+        Args:
+            face: The face. One that was not detected, or is partly outside of the frame, is ignored.
+            seconds: Time of the frame.
+            pixels: The frame, RGB uint8 ``[H, W, 3]``.
+        """
+        box, (height, width) = face.box, pixels.shape[:2]
+        inside_x = max(0.0, min(box.x2, width) - max(box.x1, 0))
+        inside_y = max(0.0, min(box.y2, height) - max(box.y1, 0))
+        area = box.width * box.height
+        if not face.detected or inside_x * inside_y / max(area, 1e-9) < _MIN_INSIDE:
             return
-        area = face.box.width * face.box.height
-        if area > _LARGER * self._area:
+        if area > _MIN_ENLARGEMENT * self._area:
             self._area = area
-            self.portrait = _take(face, seconds, pixels)
-        if face.emotion is not None and self._beats(face.emotion, face.confidence, seconds):
-            self._best[face.emotion] = _take(face, seconds, pixels)
+            self.portrait = _cut_thumbnail(face, seconds, pixels)
+        if face.emotion is not None and self._is_better(face.emotion, face.confidence, seconds):
+            self._best[face.emotion] = _cut_thumbnail(face, seconds, pixels)
 
     def peaks(self, most: int) -> list[Thumbnail]:
-        """The results of the ``most`` emotions that were read most surely, in the order of time."""
-        surest = sorted(self._best.values(), key=lambda thumbnail: thumbnail.probability, reverse=True)
-        return sorted(surest[:most], key=lambda thumbnail: thumbnail.seconds)
+        """Return the thumbnails of the emotions with the highest probabilities.
 
-    def _beats(self, emotion: Emotion, probability: float, seconds: float) -> bool:
+        Args:
+            most: Maximum number of emotions.
+
+        Returns:
+            One thumbnail for each, sorted by time.
+        """
+        highest = sorted(self._best.values(), key=lambda thumbnail: thumbnail.probability, reverse=True)
+        return sorted(highest[:most], key=lambda thumbnail: thumbnail.seconds)
+
+    def _is_better(self, emotion: Emotion, probability: float, seconds: float) -> bool:
         best = self._best.get(emotion)
-        if best is None or probability > best.probability + _HIGHER:
-            self._looked[emotion] = seconds
+        if best is None or probability > best.probability + _MIN_GAIN:
+            self._compared[emotion] = seconds
             return True
-        if seconds < self._looked[emotion] + _LATER:
+        if seconds < self._compared[emotion] + _RETRY_SECONDS:
             return False
-        self._looked[emotion] = seconds
+        self._compared[emotion] = seconds
         return probability > best.probability
 
 
-def _take(face: TrackedFace, seconds: float, pixels: NDArray[np.uint8]) -> Thumbnail:
-    x1, y1, side = _square(face.box, pixels.shape[1], pixels.shape[0])
-    cut = Image.fromarray(np.ascontiguousarray(pixels[y1 : y1 + side, x1 : x1 + side]))
+def _cut_thumbnail(face: TrackedFace, seconds: float, pixels: NDArray[np.uint8]) -> Thumbnail:
+    """Cut the square around a face, moved into the frame."""
+    box, (height, width) = face.box, pixels.shape[:2]
+    side = max(1, min(round(_MARGIN * max(box.width, box.height)), width, height))
+    x = min(max(round((box.x1 + box.x2 - side) / 2), 0), width - side)
+    y = min(max(round((box.y1 + box.y2 - side) / 2 - _SHIFT_UP * box.height), 0), height - side)
+    square = Image.fromarray(np.ascontiguousarray(pixels[y : y + side, x : x + side]))
     buffer = io.BytesIO()
-    cut.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0).save(buffer, "JPEG", quality=_QUALITY)
+    small = square.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    small.save(buffer, "JPEG", quality=_JPEG_QUALITY)
     return Thumbnail(seconds, face.emotion, face.confidence, buffer.getvalue())
-
-
-def _square(box: Box, width: int, height: int) -> tuple[int, int, int]:
-    """Left, top and side of the square around a face, moved into the picture."""
-    side = max(1, min(round(_SURROUNDINGS * max(box.width, box.height)), width, height))
-    left = round((box.x1 + box.x2 - side) / 2)
-    top = round((box.y1 + box.y2 - side) / 2 - _HIGHER_UP * box.height)
-    return min(max(left, 0), width - side), min(max(top, 0), height - side), side
-
-
-def _inside(box: Box, width: int, height: int) -> float:
-    """The share of a box that lies in the picture."""
-    x = max(0.0, min(box.x2, width) - max(box.x1, 0))
-    y = max(0.0, min(box.y2, height) - max(box.y1, 0))
-    return x * y / max(box.width * box.height, 1e-9)
-
-
-MAX_TRACKS = 64  # kept with curve and thumbnails, about 200 kB each; beyond them the briefest are only counted
-
-
-_LONGEST_STEP = 2.0  # seconds for which a frame stands at most: a camera may pause
-
-
-_USUAL_STEP = 1 / 25  # seconds for which the only frame of a video stands
-
-
-_REMEMBERED = 60.0  # seconds for which someone who is only counted is known again
 
 
 @dataclass(eq=False)
 class TrackStatistics:
-    """One face as long as it was followed: times in seconds, ``shares`` the seconds by emotion (``None``: unsure).
+    """Statistics of one track.
 
-    The columns of ``curve`` are the probabilities, and in the last one 1 where the reader was unsure, else 0.
+    Args:
+        track_id: Number of the track.
+        first: Time at which it is first seen, in seconds.
+        last: Time until which it is last seen, in seconds.
+        curve: Its probabilities, with a last column that is 1 where the reader was unsure, else 0.
+        seconds: How long it is seen in all.
+        shares: Seconds by smoothed emotion; ``None`` is unsure.
+        thumbnails: Its best images.
     """
 
     track_id: int
@@ -220,78 +238,98 @@ class TrackStatistics:
 
 
 class VideoStatistics:
-    """Takes results in their order. A frame stands until the next one comes, the last as long as the one before it."""
+    """Collects the results of a video in their order. Iterating yields the kept ``TrackStatistics``, by track number.
+
+    A frame counts until the next one, for at most two seconds; the last one counts as long as the one before it. At
+    most ``MAX_TRACKS`` tracks are kept. If there are more, the one seen most briefly becomes a count.
+
+    Example:
+        >>> statistics = VideoStatistics()
+        >>> statistics.add(FrameResult(0, 0.0, (640, 480), ()))
+        []
+        >>> statistics.finish()
+        >>> statistics.frames, statistics.count, list(statistics)
+        (1, 0, [])
+    """
 
     def __init__(self) -> None:
-        self.emotions: tuple[Emotion, ...] = ()
-        self.count = 0
+        self.emotions: tuple[Emotion, ...] = ()  # of the model; empty before the first face
+        self.frames = self.faces = 0
+        self.first: float | None = None  # time of the first frame in seconds
+        self.last = 0.0  # time of the last frame in seconds
+        self.count = 0  # of tracks
         self.merged = 0  # of them only counted
-        self.merged_seconds = 0.0  # how long one of these was in sight, at most
+        self.merged_seconds = 0.0  # the longest time for which one of these was seen
         self._kept: dict[int, TrackStatistics] = {}
-        self._merged_at: dict[int, float] = {}
-        self._standing: tuple[TrackedFace, ...] = ()
-        self._at: float | None = None
-        self._step = _USUAL_STEP
+        self._merged_at: dict[int, float] = {}  # by track number
+        self._current: tuple[TrackedFace, ...] = ()
+        self._step = _DEFAULT_FRAME_SECONDS
 
     def __iter__(self) -> Iterator[TrackStatistics]:
         return iter(sorted(self._kept.values(), key=lambda track: track.track_id))
 
     def add(self, result: FrameResult) -> list[tuple[TrackStatistics, TrackedFace]]:
-        """Take a moment; returns its faces beside the tracks whom they belong to, without those only counted."""
-        if self._at is not None and result.seconds > self._at:
-            self._step = result.seconds - self._at
-            self._settle(result.seconds)
-        self._at = result.seconds
-        self._standing = result.faces
+        """Add a frame.
+
+        Args:
+            result: The frame, not before the last one.
+
+        Returns:
+            The statistics of each kept track in the frame, with its face.
+        """
+        if self.first is None:
+            self.first = result.seconds
+        elif result.seconds > self.last:
+            self._step = result.seconds - self.last
+            self._credit(result.seconds)
+        self.frames, self.faces = self.frames + 1, self.faces + len(result.faces)
+        self.last, self._current = result.seconds, result.faces
         present = {face.track_id for face in result.faces}
-        found = [(self._track(face, result.seconds, present), face) for face in result.faces]
+        found = [(self._track(face, present), face) for face in result.faces]
         return [(track, face) for track, face in found if track is not None]
 
     def finish(self) -> None:
-        """Let the last moment stand for its time."""
-        if self._at is not None:
-            self._settle(self._at + self._step)
-            self._standing = ()
+        """Count the last frame. A second call does nothing."""
+        self._credit(self.last + self._step)
+        self._current = ()
 
-    def _settle(self, until: float) -> None:
-        """Give the time from the last moment on to the faces that stood in it."""
-        start = self._at or 0.0
-        end = min(until, start + _LONGEST_STEP)
-        for face in self._standing:
+    def _credit(self, until: float) -> None:
+        """Add the time since the last frame to the tracks in it."""
+        end = min(until, self.last + _MAX_FRAME_SECONDS)
+        seconds = end - self.last
+        for face in self._current:
             track = self._kept.get(face.track_id)
             if track is not None:
                 track.last = end
-                track.seconds += end - start
-                track.shares[face.emotion] = track.shares.get(face.emotion, 0.0) + end - start
-                track.curve.add(start, end, [*face.probs.values(), float(face.emotion is None)])
+                track.seconds += seconds
+                track.shares[face.emotion] = track.shares.get(face.emotion, 0.0) + seconds
+                track.curve.add(self.last, end, [*face.probs.values(), float(face.emotion is None)])
 
-    def _track(self, face: TrackedFace, seconds: float, present: set[int]) -> TrackStatistics | None:
-        if face.track_id in self._kept:
-            return self._kept[face.track_id]
-        if face.track_id in self._merged_at:
-            self._merged_at[face.track_id] = seconds
+    def _track(self, face: TrackedFace, present: set[int]) -> TrackStatistics | None:
+        """The statistics of a face's track, new ones if necessary; ``None`` if it is only counted."""
+        number = face.track_id
+        if number in self._kept:
+            return self._kept[number]
+        if number in self._merged_at:
+            self._merged_at[number] = self.last
             return None
         self.count += 1
         self.emotions = self.emotions or tuple(face.probs)
-        if len(self._kept) >= MAX_TRACKS and not self._merge_briefest(seconds, present):
-            self._merge(face.track_id, seconds, 0.0)
-            return None
-        track = TrackStatistics(face.track_id, seconds, seconds, ProbabilityCurve(seconds, len(face.probs) + 1))
-        self._kept[face.track_id] = track
-        return track
+        if len(self._kept) >= MAX_TRACKS:
+            away = [track for track in self._kept.values() if track.track_id not in present]
+            if not away:
+                self._merge(number, 0.0)
+                return None
+            briefest = min(away, key=lambda track: track.seconds)
+            del self._kept[briefest.track_id]
+            self._merge(briefest.track_id, briefest.seconds)
+        self._kept[number] = TrackStatistics(
+            number, self.last, self.last, ProbabilityCurve(self.last, len(face.probs) + 1)
+        )
+        return self._kept[number]
 
-    def _merge_briefest(self, seconds: float, present: set[int]) -> bool:
-        """Make room by only counting the one seen for the shortest time of those not seen now, if there is any."""
-        away = [track for track in self._kept.values() if track.track_id not in present]
-        if not away:
-            return False
-        briefest = min(away, key=lambda track: track.seconds)
-        del self._kept[briefest.track_id]
-        self._merge(briefest.track_id, seconds, briefest.seconds)
-        return True
-
-    def _merge(self, number: int, seconds: float, duration: float) -> None:
+    def _merge(self, number: int, duration: float) -> None:
         self.merged += 1
         self.merged_seconds = max(self.merged_seconds, duration)
-        self._merged_at = {i: at for i, at in self._merged_at.items() if seconds - at < _REMEMBERED}
-        self._merged_at[number] = seconds
+        self._merged_at = {i: at for i, at in self._merged_at.items() if self.last - at < _REMEMBER_SECONDS}
+        self._merged_at[number] = self.last

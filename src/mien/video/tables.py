@@ -1,6 +1,7 @@
-"""Write frame results as JSON lines, CSV or Parquet, as they come: memory does not grow with the length."""
+"""Write frame results as JSON lines, CSV or Parquet. Each frame is written when it is added, so memory stays bounded."""
 
 import csv
+import io
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -13,39 +14,71 @@ from mien.video.types import FrameResult
 
 
 class FrameJsonLines:
-    """Writes one JSON object per frame, ``FrameResult.to_dict()``. Each line is flushed.
+    """Writes one JSON object a frame, as ``FrameResult.to_dict`` returns it. Each line is flushed.
 
     Args:
-        stream: Text stream such as ``sys.stdout``. It is not closed.
+        stream: A text stream such as ``sys.stdout``. It is not closed.
+
+    Example:
+        >>> import sys
+        >>> FrameJsonLines(sys.stdout).add(FrameResult(0, 0.0, (640, 480), ()))
+        {"frame": 0, "seconds": 0.0, "faces": []}
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def add(self, result: FrameResult) -> None:
-        """Write one frame. Raises ``OutputError`` if the stream cannot be written."""
+        """Write one frame.
+
+        Args:
+            result: The frame.
+
+        Raises:
+            OutputError: If the stream cannot be written.
+        """
         write(self._stream, json.dumps(result.to_dict()) + "\n")
 
 
 class FrameCsv:
-    """Writes one CSV row per face and frame, with the columns of ``columns``.
+    """Writes one CSV row a face and frame: frame, track, box in pixels, smoothed reading, reading of this frame alone.
 
-    ``emotion`` is empty where the reader is unsure. A frame without a face has one row without a track.
+    ``emotion`` is empty if the reader is unsure. A frame without a face has one row without a track.
 
     Args:
-        stream: Text stream; the header is written at once. It is not closed.
+        stream: A text stream; the header is written at once. It is not closed.
         emotions: The emotions of the model, in its order.
+
+    Raises:
+        OutputError: If the stream cannot be written.
+
+    Example:
+        >>> import sys
+        >>> table = FrameCsv(sys.stdout, (Emotion.HAPPY,))
+        frame,seconds,track_id,detected,x1,y1,x2,y2,emotion,confidence,happy,score,raw_emotion,raw_confidence,raw_happy
+        >>> table.add(FrameResult(0, 0.0, (640, 480), ()))
+        0,0.0,,,,,,,,,,,,,
     """
 
     def __init__(self, stream: TextIO, emotions: Sequence[Emotion]) -> None:
         self._stream, self._emotions = stream, tuple(emotions)
-        self._rows = csv.writer(_Lines(stream), lineterminator="\n")
-        self._rows.writerow(columns(self._emotions))
+        self._write_rows([_columns(self._emotions)])
 
     def add(self, result: FrameResult) -> None:
-        """Write the rows of one frame. Raises ``OutputError`` if the stream cannot be written."""
-        for row in rows(result, self._emotions):
-            self._rows.writerow(row.values())
+        """Write the rows of one frame.
+
+        Args:
+            result: The frame.
+
+        Raises:
+            OutputError: If the stream cannot be written.
+        """
+        self._write_rows([list(row.values()) for row in _rows(result, self._emotions)])
+
+    def _write_rows(self, rows: list[list[Any]]) -> None:
+        buffer = io.StringIO()
+        csv.writer(buffer, lineterminator="\n").writerows(rows)
+        write(self._stream, buffer.getvalue())
 
 
 class FrameParquet:
@@ -54,27 +87,34 @@ class FrameParquet:
     The file appears when the block ends without an exception.
 
     Args:
-        path: The file to write.
+        path: The file.
         emotions: The emotions of the model, in its order.
 
     Raises:
         MissingExtraError: If pyarrow is not installed.
-        OutputError: If ``path`` cannot be written.
+        OutputError: If the file cannot be written.
     """
 
     def __init__(self, path: str | os.PathLike[str], emotions: Sequence[Emotion]) -> None:
         self._emotions = tuple(emotions)
         text = dict.fromkeys(("emotion", "raw_emotion"), "string")
         kinds = {"frame": "int64", "seconds": "float64", "track_id": "int32", "detected": "bool_"} | text
-        self._rows = RowGroups(path, {name: kinds.get(name, "float32") for name in columns(self._emotions)})
+        self._rows = RowGroups(path, {name: kinds.get(name, "float32") for name in _columns(self._emotions)})
 
     def __enter__(self) -> Self:
         self._rows.__enter__()
         return self
 
     def add(self, result: FrameResult) -> None:
-        """Add the rows of one frame; they are written in row groups."""
-        self._rows.add(rows(result, self._emotions))
+        """Add the rows of one frame. They are written when a row group is full.
+
+        Args:
+            result: The frame.
+
+        Raises:
+            OutputError: If the file cannot be written.
+        """
+        self._rows.add(_rows(result, self._emotions))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -82,51 +122,24 @@ class FrameParquet:
         self._rows.__exit__(kind, error, trace)
 
 
-def columns(emotions: Sequence[Emotion]) -> list[str]:
-    """Return the names of the columns: frame, track, box in pixels, smoothed reading, raw reading."""
-    return [
-        *(
-            "frame",
-            "seconds",
-            "track_id",
-            "detected",
-            "x1",
-            "y1",
-            "x2",
-            "y2",
-            "emotion",
-            "confidence",
-            *map(str, emotions),
-        ),
-        *("score", "raw_emotion", "raw_confidence", *(f"raw_{emotion}" for emotion in emotions)),
-    ]
+def _columns(emotions: Sequence[Emotion]) -> list[str]:
+    names = [str(emotion) for emotion in emotions]
+    smoothed = ["frame", "seconds", "track_id", "detected", "x1", "y1", "x2", "y2", "emotion", "confidence", *names]
+    return [*smoothed, "score", "raw_emotion", "raw_confidence", *(f"raw_{name}" for name in names)]
 
 
-def rows(result: FrameResult, emotions: Sequence[Emotion]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of one frame: a value or ``None`` for each of ``columns``."""
-    empty: dict[str, Any] = dict.fromkeys(columns(emotions))
+def _rows(result: FrameResult, emotions: Sequence[Emotion]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of one frame: a value or ``None`` for each column."""
     plain = result.to_dict()
-    when = {"frame": plain["frame"], "seconds": plain["seconds"]}
+    empty: dict[str, Any] = dict.fromkeys(_columns(emotions))
+    empty |= {"frame": plain["frame"], "seconds": plain["seconds"]}
     for face in plain["faces"]:
         raw = face["raw"]
-        smoothed = {
-            "track_id": face["track_id"],
-            **{name: face[name] for name in ("detected", "emotion", "confidence")},
-        }
+        smoothed = {name: face[name] for name in ("track_id", "detected", "emotion", "confidence")}
         corners = dict(zip(("x1", "y1", "x2", "y2"), face["box"], strict=True))
         single = {"score": raw["score"], "raw_emotion": raw["emotion"], "raw_confidence": raw["confidence"]}
         probs = {str(e): face["probs"].get(str(e)) for e in emotions}
         raw_probs = {f"raw_{e}": raw["probs"].get(str(e)) for e in emotions}
-        yield empty | when | smoothed | corners | single | probs | raw_probs
+        yield empty | smoothed | corners | single | probs | raw_probs
     if not plain["faces"]:
-        yield empty | when
-
-
-class _Lines:
-    """Stream for ``csv`` whose system errors become ``OutputError``."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> None:
-        write(self._stream, text)
+        yield empty
