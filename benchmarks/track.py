@@ -1,17 +1,17 @@
-"""How fast and how rightly are faces followed? A made film of any length; memory is looked at all along.
+"""Measure the speed, memory and accuracy of `mien track` in generated videos.
 
     python benchmarks/track.py [--frames 10000] [--size 1280x720] [--every 3] [--json FILE]
 
-`tools/make_video.py` plays its scene; for a long film the coded scene is repeated, packet by packet. Four parts:
+`tools/make_video.py` draws the scene; a long video repeats its encoded packets. The JSON file has three parts:
 
-speed      frames a second with one face, the detector included: reading only, with JSON lines, with the annotated film.
-           Each in a process of its own, on all cores that the machine has. Memory is the process's resident set every
-           250 frames; growth is the mean of its last fifth less that of its second fifth, which leaves out the start.
-stages     milliseconds of one core that a frame takes in each step. Decoding and annotating run on threads of their
-           own or in others' time, so that the sum is not the time between two frames.
-following  against the truth of the four-face film: faces of which 70 % or more can be seen and that were reported
-           (overlap 0.3 or more), reports where nobody is, and how often somebody's number changed.
-every      the same for other values of `--every`, with the milliseconds that a step takes.
+speed      Frames per second with one face, detection included: reading only, with JSON lines, with the annotated
+           video. Each runs in its own process on all cores. Memory is the resident set of the process every 250
+           frames; its growth is the mean of the last fifth minus that of the second fifth, which leaves out the start.
+steps      CPU milliseconds per frame of each step. Decoding and annotating overlap with other steps, so the sum is not
+           the time between two frames.
+tracking   Accuracy against the ground truth of the video with four faces, for several values of `--every`: recall of
+           the faces that are at least 70 % visible (overlap 0.3 or more), false positives, identity switches, and the
+           CPU milliseconds of a step.
 """
 
 import argparse
@@ -36,20 +36,20 @@ from mien.reader import Reader
 from mien.video import Tracker, open_source
 from mien.video.tables import FrameJsonLines
 from mien.video.video_writer import VideoWriter
-from track_steps import RATE, Pixels, measure_following, measure_stages
+from track_steps import RATE, Pixels, measure_steps, measure_tracking
 
 ROOT = Path(__file__).resolve().parent.parent
-SCENE = 12  # seconds that are drawn; what is longer repeats them
-PARTS = ("reading only", "JSON lines", "annotated film")
-LOOK_EVERY = 250  # frames
+SCENE = 12  # seconds of the drawn scene, which repeats in a longer video
+PARTS = ("reading only", "JSON lines", "annotated video")
+MEMORY_EVERY = 250  # frames
 EVERY = (1, 3, 5, 10)
 
 
 def main() -> None:
-    """Measure, write JSON, print tables."""
+    """Measure, write the JSON file, print tables."""
     arguments = parse()
     if arguments.part is not None:
-        print(json.dumps(follow(arguments.film, arguments.part, arguments.every)))
+        print(json.dumps(track_video(arguments.video, arguments.part, arguments.every)))
         return
     report = measure(arguments)
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
@@ -58,27 +58,27 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=10_000)
     parser.add_argument("--size", default="1280x720", help="WIDTHxHEIGHT in pixels, even numbers")
     parser.add_argument("--every", type=int, default=3, help="as of `mien track`")
     parser.add_argument("--json", type=Path, default=ROOT / "results" / "live" / "track.json")
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)  # one part, in its own process
-    parser.add_argument("--film", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--video", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Every part, with all that is needed to get it again."""
+    """Measure all parts; return them with the commit, the model and the machine."""
     with tempfile.TemporaryDirectory() as folder:
         seconds = min(SCENE, arguments.frames / RATE)
         scene = make_video(Path(folder) / "one.mp4", arguments.size, seconds=seconds, faces=1)
-        film = repeat(scene, Path(folder) / "long.mp4", arguments.frames)
-        parts = [measure_part(film, part, arguments.every) for part in PARTS]
-        stages = measure_stages(scene, arguments.every, Path(folder) / "drawn.mp4")
+        video = repeat(scene, Path(folder) / "long.mp4", arguments.frames)
+        parts = [measure_part(video, part, arguments.every) for part in PARTS]
+        steps = measure_steps(scene, arguments.every, Path(folder) / "drawn.mp4")
         crowd = make_video(Path(folder) / "four.mp4", arguments.size, seconds=seconds, faces=4)
-        following = [measure_following(crowd, every) for every in EVERY]
+        tracking = [measure_tracking(crowd, every) for every in EVERY]
     reader = Reader()
     return {
         "command": " ".join(["python", "benchmarks/track.py", *sys.argv[1:]]),
@@ -91,13 +91,13 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "machine": environment("mien", "numpy", "onnxruntime", "pillow", "av"),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "speed": parts,
-        "stages": stages,
-        "following": following,
+        "steps": steps,
+        "tracking": tracking,
     }
 
 
 def make_video(path: Path, size: str, *, seconds: float, faces: int) -> Path:
-    """A film of ``tools/make_video.py``, which writes the truth beside it."""
+    """Run ``tools/make_video.py``, which also writes the ground truth beside the video."""
     tool = ROOT / "tools" / "make_video.py"
     command = [sys.executable, tool, "--out", path, "--size", size, "--rate", RATE]
     command += ["--seconds", seconds, "--faces", faces]
@@ -106,7 +106,7 @@ def make_video(path: Path, size: str, *, seconds: float, faces: int) -> Path:
 
 
 def repeat(scene: Path, path: Path, frames: int) -> Path:
-    """The coded packets of ``scene`` again and again until there are ``frames``."""
+    """Repeat the encoded packets of ``scene`` until there are ``frames``."""
     written = 0
     with av.open(str(path), "w") as copy:
         stream = None
@@ -125,28 +125,28 @@ def repeat(scene: Path, path: Path, frames: int) -> Path:
     return path
 
 
-def measure_part(film: Path, part: str, every: int) -> dict[str, Any]:
-    """One part in a process of its own."""
-    command = [sys.executable, __file__, "--film", str(film), "--part", part, "--every", str(every)]
+def measure_part(video: Path, part: str, every: int) -> dict[str, Any]:
+    """Measure one part in its own process."""
+    command = [sys.executable, __file__, "--video", str(video), "--part", part, "--every", str(every)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
+    measured: dict[str, Any] = json.loads(done.stdout)
+    return measured
 
 
-def follow(film: Path, part: str, every: int) -> dict[str, Any]:
-    """Follow the faces of ``film``; with JSON lines or an annotated film beside it, which are thrown away."""
+def track_video(video: Path, part: str, every: int) -> dict[str, Any]:
+    """Track the faces of ``video``, and write JSON lines or an annotated video to a temporary folder."""
     tracker = Tracker(Reader(), every=every)
     memory: list[float] = []
     faces = 0
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        frames = stack.enter_context(open_source(film))
-        add = sink(part, Path(folder), stack, film)
+        frames = stack.enter_context(open_source(video))
+        add = sink(part, Path(folder), stack, video)
         cpu, start = time.process_time(), time.perf_counter()
         for frame in frames:
             result = tracker.step(frame.pixels, frame.seconds)
             add(frame.pixels, result)
             faces += len(result.faces)
-            if frame.index % LOOK_EVERY == 0:
+            if frame.index % MEMORY_EVERY == 0:
                 memory.append(resident_mb())
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     count = result.index + 1
@@ -163,13 +163,13 @@ def follow(film: Path, part: str, every: int) -> dict[str, Any]:
     }
 
 
-def sink(part: str, folder: Path, stack: ExitStack, film: Path) -> Callable[[Pixels, Any], None]:
-    """What is done with each frame and result."""
+def sink(part: str, folder: Path, stack: ExitStack, video: Path) -> Callable[[Pixels, Any], None]:
+    """Return the function that takes each frame and result."""
     if part == "JSON lines":
         lines = FrameJsonLines(stack.enter_context((folder / "out.jsonl").open("w", encoding="utf-8")))
         return lambda _, result: lines.add(result)
-    if part == "annotated film":
-        with av.open(str(film)) as container:
+    if part == "annotated video":
+        with av.open(str(video)) as container:
             size_wh = container.streams.video[0].width, container.streams.video[0].height
         writer = stack.enter_context(VideoWriter(folder / "out.mp4", source=None, size_wh=size_wh, rate=float(RATE)))
         return writer.write
@@ -177,7 +177,7 @@ def sink(part: str, folder: Path, stack: ExitStack, film: Path) -> Callable[[Pix
 
 
 def resident_mb() -> float:
-    """What this process holds in memory now; its peak where the system does not tell."""
+    """Return the resident set of this process in MB, or its peak on systems without ``/proc``."""
     status = Path("/proc/self/status")
     if not status.is_file():
         return peak_memory_mb() or 0.0
@@ -186,26 +186,26 @@ def resident_mb() -> float:
 
 
 def show(report: dict[str, Any]) -> None:
-    """The tables for people."""
+    """Print the tables."""
     speed = Table("part", "frames/s", "CPU ms a frame", "memory MB", "growth MB", title="one face")
     for row in report["speed"]:
-        figures = (row["frames_per_second"], row["cpu_ms_per_frame"], row["memory_mb"][-1], row["memory_growth_mb"])
-        speed.add_row(row["part"], *map(str, figures))
-    stages = Table("step", "CPU ms a frame", title=f"steps, every {report['every']}")
-    for name, value in report["stages"].items():
-        stages.add_row(name, str(value))
-    following = Table("every", "found", "wrong", "changes of number", "step CPU ms", title="four faces")
-    for row in report["following"]:
-        figures = (f"{row['found']:.1%}", row["wrong_reports"], row["changes_of_number"], row["step_cpu_ms"])
-        following.add_row(str(row["every"]), *map(str, figures))
-    for table in (speed, stages, following):
+        metrics = (row["frames_per_second"], row["cpu_ms_per_frame"], row["memory_mb"][-1], row["memory_growth_mb"])
+        speed.add_row(row["part"], *map(str, metrics))
+    steps = Table("step", "CPU ms a frame", title=f"steps, every {report['every']}")
+    for name, value in report["steps"].items():
+        steps.add_row(name, str(value))
+    tracking = Table("every", "recall", "false positives", "ID switches", "step CPU ms", title="four faces")
+    for row in report["tracking"]:
+        metrics = (f"{row['recall']:.1%}", row["false_positives"], row["id_switches"], row["step_cpu_ms"])
+        tracking.add_row(str(row["every"]), *map(str, metrics))
+    for table in (speed, steps, tracking):
         Console().print(table)
 
 
 def commit() -> str:
-    """The commit of the checkout, with a plus where files were changed."""
-    asked = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
-    done = subprocess.run(asked, capture_output=True, text=True)
+    """Return the commit of the checkout, with a plus if files were changed."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+    done = subprocess.run(command, capture_output=True, text=True)
     return done.stdout.strip() or "no checkout"
 
 

@@ -227,16 +227,16 @@ def _live(folder: Path) -> str:
 
 def _track(results: dict[str, Any]) -> list[tuple[str, str]]:
     parts = {part["part"]: part for part in results["speed"]}
-    following = next(row for row in results["following"] if row["every"] == results["every"])
+    tracking = next(row for row in results["tracking"] if row["every"] == results["every"])
     growth = parts["reading only"]["memory_growth_mb"]
     video = f"video {results['size']}, one face"
     return [
         (f"{video}: tracked and read", f"{parts['reading only']['frames_per_second']:.0f} frames/s"),
-        (f"{video}: with the annotated copy", f"{parts['annotated film']['frames_per_second']:.0f} frames/s"),
+        (f"{video}: with the annotated copy", f"{parts['annotated video']['frames_per_second']:.0f} frames/s"),
         (f"growth of memory over {results['frames']:,} frames", f"{growth:+.1f} MB"),
         (
-            "four faces that move, cross and leave: found, identity switches",
-            f"{following['found']:.1%}, {following['changes_of_number']}",
+            "four faces that move, cross and leave: recall, identity switches",
+            f"{tracking['recall']:.1%}, {tracking['id_switches']}",
         ),
     ]
 

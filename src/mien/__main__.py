@@ -27,7 +27,7 @@ from mien.commands.search import search_command
 from mien.commands.serve import serve_command
 from mien.commands.stress import stress_command
 from mien.commands.synthesize import synthesize_command
-from mien.commands.track import track
+from mien.commands.track import track_command
 from mien.commands.train import train_command
 
 _WRONG = 2  # as typer answers for a wrong argument
@@ -65,7 +65,7 @@ app = typer.Typer(
 )
 _COMMANDS: tuple[Callable[..., None], ...] = (  # in the order in which `mien --help` lists them
     predict_command,
-    track,
+    track_command,
     models_command,
     serve_command,
     benchmark_command,

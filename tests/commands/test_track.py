@@ -1,4 +1,4 @@
-"""`mien track`: outputs, refusals, signals, full disks, cameras that stop, damaged frames, jumping clocks."""
+"""`mien track`: outputs, errors, signals, full disks, lost cameras, damaged frames, clocks that restart."""
 
 import csv
 import io
@@ -33,20 +33,20 @@ from mien.commands.track_display import LiveView
 from mien.reader import Reader
 from mien.video import Tracker, open_source
 from support.processes import rest_of
-from support.videos import break_packets, camera, head_of, shades, walk, write_film, write_sound
+from support.videos import break_packets, camera, head_of, shades, walk, write_audio, write_video
 
 Pixels = NDArray[np.uint8]
 FRAMES = 24
 
 
 @pytest.fixture(scope="module")
-def pictures(astronaut: Pixels) -> list[Pixels]:
+def images(astronaut: Pixels) -> list[Pixels]:
     return walk(head_of(astronaut), [(60 + 6 * i, 60) for i in range(FRAMES)])
 
 
 @pytest.fixture(scope="module")
-def film(tmp_path_factory: pytest.TempPathFactory, pictures: list[Pixels]) -> Path:
-    return write_film(tmp_path_factory.mktemp("film") / "walk.mp4", pictures, [i / 25 for i in range(FRAMES)])
+def video(tmp_path_factory: pytest.TempPathFactory, images: list[Pixels]) -> Path:
+    return write_video(tmp_path_factory.mktemp("video") / "walk.mp4", images, [i / 25 for i in range(FRAMES)])
 
 
 def run(*arguments: object) -> tuple[int, str, str]:
@@ -56,13 +56,13 @@ def run(*arguments: object) -> tuple[int, str, str]:
 
 
 def decoded(path: Path) -> list[float]:
-    """The times of all frames of a film; PyAV raises where it cannot be played."""
+    """The times of all frames of a video; PyAV raises an error if it cannot be played."""
     with av.open(str(path)) as container:
         return [frame.time for frame in container.decode(video=0)]
 
 
-def test_without_an_output_it_says_what_was_seen(film: Path) -> None:
-    code, out, err = run(film)
+def test_without_an_output_it_prints_a_summary(video: Path) -> None:
+    code, out, err = run(video)
     assert (code, err) == (0, "")
     assert "track" in out
     assert "1 track" in out
@@ -70,14 +70,14 @@ def test_without_an_output_it_says_what_was_seen(film: Path) -> None:
     assert "frames/s" in out
 
 
-def test_every_output_at_once(film: Path, tmp_path: Path) -> None:
+def test_all_outputs_at_once(video: Path, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     import pyarrow.parquet as parquet
 
     names = {option: tmp_path / f"out.{option}" for option in ("jsonl", "csv", "parquet", "html")} | {
         "video": tmp_path / "out.mp4"
     }
-    code, out, err = run(film, *(part for option, path in names.items() for part in (f"--{option}", path)))
+    code, out, err = run(video, *(part for option, path in names.items() for part in (f"--{option}", path)))
     assert (code, err) == (0, "")
     assert "1 track" in out
     lines = [json.loads(line) for line in names["jsonl"].read_text().splitlines()]
@@ -92,26 +92,26 @@ def test_every_output_at_once(film: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in names.values())
 
 
-def test_standard_output_holds_the_lines_alone(film: Path) -> None:
-    code, out, err = run(film, "--jsonl", "-", "--every", 5)
+def test_standard_output_contains_only_the_lines(video: Path) -> None:
+    code, out, err = run(video, "--jsonl", "-", "--every", 5)
     assert code == 0
     assert [json.loads(line)["frame"] for line in out.splitlines()] == list(range(FRAMES))
     assert "1 track" in err
-    code, out, err = run(film, "--csv", "-", "--duration", "0.2")
+    code, out, err = run(video, "--csv", "-", "--duration", "0.2")
     assert code == 0
     assert [row["frame"] for row in csv.DictReader(out.splitlines())] == list("01234")
 
 
-def test_a_folder_of_frames(tmp_path: Path, pictures: list[Pixels]) -> None:
-    for number, picture in enumerate(pictures[:4]):
-        Image.fromarray(picture).save(tmp_path / f"{number}.png")
+def test_a_folder_of_frames(tmp_path: Path, images: list[Pixels]) -> None:
+    for number, image in enumerate(images[:4]):
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
     code, out, _ = run(tmp_path, "--fps", 10, "--jsonl", "-", "--smooth", 0)
     assert code == 0
     assert [json.loads(line)["seconds"] for line in out.splitlines()] == [0.0, 0.1, 0.2, 0.3]
 
 
-def test_a_film_without_a_face_is_no_failure(tmp_path: Path) -> None:
-    path = write_film(tmp_path / "empty.mp4", [np.full((48, 64, 3), 80, np.uint8)] * 4, [0, 0.1, 0.2, 0.3])
+def test_a_video_without_a_face_is_not_an_error(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "empty.mp4", [np.full((48, 64, 3), 80, np.uint8)] * 4, [0, 0.1, 0.2, 0.3])
     code, out, err = run(
         path, "--csv", tmp_path / "a.csv", "--video", tmp_path / "b.mp4", "--html", tmp_path / "c.html"
     )
@@ -122,52 +122,52 @@ def test_a_film_without_a_face_is_no_failure(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["nowhere.mp4"], "nowhere.mp4: no such video; check the path"),
         (["notes.mp4"], "notes.mp4: cannot be opened"),
         (["song.m4a"], "song.m4a: there is no video in it"),
         (["folder"], "folder: no images in this folder"),
         (["97"], "camera 97: there is no such camera"),
-        (["FILM", "--jsonl", "FILM"], "is the source as well; name another file"),
-        (["FILM", "--csv", "a", "--jsonl", "./a"], "is the file of --jsonl as well; name another file"),
-        (["FILM", "--csv", "none/a.csv"], "none/a.csv: cannot be written, its folder does not exist"),
-        (["FILM", "--html", "none/a.html"], "none/a.html: cannot be written, its folder does not exist"),
-        (["FILM", "--video", "folder"], "folder: is a folder; name a file in it"),
-        (["FILM", "--model", "nobody"], "unknown model 'nobody'"),
+        (["VIDEO", "--jsonl", "VIDEO"], "is the source as well; name another file"),
+        (["VIDEO", "--csv", "a", "--jsonl", "./a"], "is the file of --jsonl as well; name another file"),
+        (["VIDEO", "--csv", "none/a.csv"], "none/a.csv: cannot be written, its folder does not exist"),
+        (["VIDEO", "--html", "none/a.html"], "none/a.html: cannot be written, its folder does not exist"),
+        (["VIDEO", "--video", "folder"], "folder: is a folder; name a file in it"),
+        (["VIDEO", "--model", "nobody"], "unknown model 'nobody'"),
     ],
 )
-def test_what_it_refuses(
-    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+def test_wrong_arguments_are_errors_in_one_line(
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "notes.mp4").write_text("these are words")
+    (tmp_path / "notes.mp4").write_text("this is text")
     (tmp_path / "folder").mkdir()
-    write_sound(tmp_path / "song.m4a")
-    before = sorted(path.name for path in tmp_path.rglob("*")), film.read_bytes()
-    code, out, err = run(*(str(film) if part == "FILM" else part for part in arguments))
+    write_audio(tmp_path / "song.m4a")
+    before = sorted(path.name for path in tmp_path.rglob("*")), video.read_bytes()
+    code, out, err = run(*(str(video) if part == "VIDEO" else part for part in arguments))
     assert (code, out) == (2, "")
-    assert said in err
+    assert message in err
     assert len(err.strip().splitlines()) == 1
-    assert (sorted(path.name for path in tmp_path.rglob("*")), film.read_bytes()) == before
+    assert (sorted(path.name for path in tmp_path.rglob("*")), video.read_bytes()) == before
 
 
-def test_numbers_out_of_range_and_two_on_standard_output(film: Path) -> None:
+def test_numbers_out_of_range_and_two_on_standard_output(video: Path) -> None:
     for wrong in (["--every", "0"], ["--smooth", "-1"], ["--fps", "0"], ["--jsonl", "-", "--csv", "-"]):
-        code, _, err = run(film, *wrong)
+        code, _, err = run(video, *wrong)
         assert code == 2
         assert "Traceback" not in err
 
 
-def test_pyav_is_named_where_it_is_missing(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_pyav_is_an_error_with_its_cure(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
-    code, _, err = run(film)
+    code, _, err = run(video)
     assert code == 2
     assert 'pip install "mien[video]"' in err
 
 
-def test_a_film_that_is_cut_off_is_read_and_said(film: Path, tmp_path: Path) -> None:
-    with av.open(str(film)) as whole, av.open(str(tmp_path / "whole.mkv"), "w") as copy:
+def test_a_truncated_video_is_read_and_reported(video: Path, tmp_path: Path) -> None:
+    with av.open(str(video)) as whole, av.open(str(tmp_path / "whole.mkv"), "w") as copy:
         stream = copy.add_stream_from_template(whole.streams.video[0])
         for packet in whole.demux(video=0):
             if packet.dts is not None:
@@ -181,9 +181,9 @@ def test_a_film_that_is_cut_off_is_read_and_said(film: Path, tmp_path: Path) -> 
     assert 5 < len((tmp_path / "a.jsonl").read_text().splitlines()) < FRAMES
 
 
-def test_a_camera_that_goes_away_leaves_whole_files_and_a_clear_line(tmp_path: Path, pictures: list[Pixels]) -> None:
-    with camera(pictures) as server:
-        server.release(len(pictures))
+def test_a_lost_camera_leaves_complete_files_and_a_message(tmp_path: Path, images: list[Pixels]) -> None:
+    with camera(images) as server:
+        server.release(len(images))
         code, out, err = run(server.address, "--video", tmp_path / "a.mp4", "--jsonl", tmp_path / "a.jsonl")
     assert code == 2
     assert "the camera or stream ended after" in err
@@ -193,12 +193,12 @@ def test_a_camera_that_goes_away_leaves_whole_files_and_a_clear_line(tmp_path: P
     assert len(decoded(tmp_path / "a.mp4")) == len(lines)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is another signal there")
-def test_ctrl_c_leaves_whole_files(tmp_path: Path, pictures: list[Pixels]) -> None:
-    """A camera that never ends, stopped after its third line."""
-    with camera(pictures * 40, hangs=True) as server:
-        feeding = threading.Thread(target=server.release, args=(len(pictures) * 40,))
-        feeding.start()
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is another signal on Windows")
+def test_ctrl_c_leaves_complete_files(tmp_path: Path, images: list[Pixels]) -> None:
+    """An endless camera is stopped after its third line."""
+    with camera(images * 40, hangs=True) as server:
+        sending = threading.Thread(target=server.release, args=(len(images) * 40,))
+        sending.start()
         names = {name: tmp_path / f"out.{name}" for name in ("csv", "html", "mp4")}
         command = [sys.executable, "-m", "mien", "track", server.address, "--jsonl", "-", "--csv", str(names["csv"])]
         command += ["--html", str(names["html"]), "--video", str(names["mp4"])]
@@ -210,7 +210,7 @@ def test_ctrl_c_leaves_whole_files(tmp_path: Path, pictures: list[Pixels]) -> No
             first = [job.stdout.readline() for _ in range(3)]
             job.send_signal(signal.SIGINT)
             rest, err = rest_of(job)
-        feeding.join()
+        sending.join()
     assert job.returncode == 130, err
     assert err.strip().endswith("mien: stopped")
     lines = [json.loads(line) for line in (*first, *rest.splitlines())]
@@ -218,12 +218,12 @@ def test_ctrl_c_leaves_whole_files(tmp_path: Path, pictures: list[Pixels]) -> No
     assert rows[-1]["frame"] == str(lines[-1]["frame"])
     assert len(decoded(names["mp4"])) == len(lines)
     assert "Interrupted" in names["html"].read_text()
-    assert not list(tmp_path.glob(".mien-*")), "no draft is left behind"
+    assert not list(tmp_path.glob(".mien-*")), "no temporary file remains"
 
 
-def test_the_live_view_shows_every_face_and_its_bars(film: Path) -> None:
+def test_the_live_view_shows_every_face_and_its_bars(video: Path) -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
-    with open_source(film) as frames, LiveView(frames, console) as view:
+    with open_source(video) as frames, LiveView(frames, console) as view:
         tracker = Tracker(Reader())
         for frame in frames:
             result = tracker.step(frame.pixels, frame.seconds)
@@ -246,12 +246,12 @@ def _no_threads_left() -> Iterator[None]:
     assert not [thread for thread in threading.enumerate() if thread.name == "mien-frames"]
 
 
-UNIX = pytest.mark.skipif(sys.platform == "win32", reason="signals and devices are others there")
+UNIX = pytest.mark.skipif(sys.platform == "win32", reason="signals and devices differ on Windows")
 
 
 @pytest.fixture(scope="module")
-def gray_film(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_film(tmp_path_factory.mktemp("film") / "film.mp4", shades(12), [i / 25 for i in range(12)])
+def gray_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_video(tmp_path_factory.mktemp("video") / "video.mp4", shades(12), [i / 25 for i in range(12)])
 
 
 def start(*arguments: object) -> "subprocess.Popen[str]":
@@ -261,13 +261,13 @@ def start(*arguments: object) -> "subprocess.Popen[str]":
 
 
 def opened(path: Path) -> int:
-    """How often this process holds a file open."""
+    """How many handles of a file this process has."""
     return sum(number.resolve() == path for number in Path("/proc/self/fd").iterdir())
 
 
 @UNIX
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_a_service_that_is_told_to_end_leaves_whole_files(tmp_path: Path, number: int, status: int) -> None:
+def test_sigterm_and_sighup_leave_complete_files(tmp_path: Path, number: int, status: int) -> None:
     names = {name: tmp_path / f"out.{name}" for name in ("csv", "html", "mp4")}
     with camera(shades(40) * 40, hangs=True) as server:
         server.release(1600)
@@ -282,58 +282,58 @@ def test_a_service_that_is_told_to_end_leaves_whole_files(tmp_path: Path, number
     with av.open(str(names["mp4"])) as container:
         assert sum(1 for _ in container.decode(video=0)) == len(first) + len(rest.splitlines())
     assert "Interrupted" in names["html"].read_text()
-    assert not list(tmp_path.glob(".mien-*")), "no draft is left behind"
+    assert not list(tmp_path.glob(".mien-*")), "no temporary file remains"
 
 
 @UNIX
-def test_ctrl_c_while_the_files_are_closed_waits_for_them(
-    gray_film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_ctrl_c_does_not_interrupt_closing_the_files(
+    gray_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mien.video.timeline import Timeline
 
     write = Timeline.write
 
-    def pressed(self: Timeline, path: str, *, partial: bool = False) -> None:
+    def interrupted(self: Timeline, path: str, *, partial: bool = False) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         write(self, path, partial=partial)
 
-    monkeypatch.setattr(Timeline, "write", pressed)
-    code, _, _ = run(gray_film, "--html", tmp_path / "a.html", "--csv", tmp_path / "a.csv")
+    monkeypatch.setattr(Timeline, "write", interrupted)
+    code, _, _ = run(gray_video, "--html", tmp_path / "a.html", "--csv", tmp_path / "a.csv")
     assert code == 0
     assert "Interrupted" not in (tmp_path / "a.html").read_text()
     assert len((tmp_path / "a.csv").read_text().splitlines()) == 13
 
 
-def test_a_stop_before_the_first_frame_is_heard(gray_film: Path) -> None:
-    with open_source(gray_film) as frames:
+def test_a_stop_before_the_first_frame_works(gray_video: Path) -> None:
+    with open_source(gray_video) as frames:
         frames.stop()
         assert list(frames) == []
 
 
 @UNIX
-def test_ctrl_c_while_a_server_lets_one_wait() -> None:
+def test_ctrl_c_works_while_a_server_does_not_answer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        with start(f"http://127.0.0.1:{silent.getsockname()[1]}/film.mp4") as job:
+        with start(f"http://127.0.0.1:{silent.getsockname()[1]}/video.mp4") as job:
             silent.settimeout(30)
             line, _ = silent.accept()
-            asked = time.monotonic()
+            start_time = time.monotonic()
             job.send_signal(signal.SIGINT)
             _, err = job.communicate(timeout=60)
         line.close()
-    assert time.monotonic() - asked < 8
+    assert time.monotonic() - start_time < 8
     assert (job.returncode, err.strip()) == (130, "mien: stopped")
 
 
 @pytest.mark.parametrize("scheme", ["http", "rtsp"])
-def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+def test_a_server_that_never_answers_times_out(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
     monkeypatch.setattr(mien.video.sources, "OPEN_SECONDS", 0.4)
-    said = r"cannot be opened \(no answer for 0\.4 s\)"
-    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(SourceError, match=said):
-        open_source(f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/film.mp4")
+    message = r"cannot be opened \(no answer for 0\.4 s\)"
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(SourceError, match=message):
+        open_source(f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/video.mp4")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--video", "-"], "--video -: only --jsonl and --csv can go to standard output; name a file"),
         (["--html", "-"], "--html -: only --jsonl and --csv can go to standard output; name a file"),
@@ -344,18 +344,18 @@ def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch
         (["--csv", "out.PARQUET"], "--csv out.PARQUET: is the name of another kind of file; name it out.csv"),
     ],
 )
-def test_names_that_belong_to_other_files(
-    gray_film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: Sequence[str], said: str
+def test_suffixes_of_other_file_types_are_refused(
+    gray_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: Sequence[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code, out, err = run(gray_film, *arguments)
+    code, out, err = run(gray_video, *arguments)
     assert (code, out) == (2, "")
-    assert said in err
+    assert message in err
     assert len(err.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())
 
 
-def test_no_name_is_no_folder() -> None:
+def test_an_empty_name_is_refused() -> None:
     code, _, err = run("")
     assert code == 2
     assert "name a video, a camera, an address or a folder" in err
@@ -363,12 +363,12 @@ def test_no_name_is_no_folder() -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 @pytest.mark.parametrize("option", ["--video", "--jsonl", "--csv", "--parquet", "--html"])
-def test_a_full_disk_names_the_file(gray_film: Path, tmp_path: Path, option: str) -> None:
+def test_a_full_disk_names_the_file(gray_video: Path, tmp_path: Path, option: str) -> None:
     if option == "--parquet":
         pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     full = tmp_path / "full"
     full.symlink_to("/dev/full")
-    code, _, err = run(gray_film, option, full)
+    code, _, err = run(gray_video, option, full)
     assert code == 2
     assert err.startswith(f"mien: {full}: ")
     assert "no space left on device" in err
@@ -376,14 +376,14 @@ def test_a_full_disk_names_the_file(gray_film: Path, tmp_path: Path, option: str
 
 
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="limits of file size need a Unix system")
-def test_a_refused_table_is_called_by_its_own_name(gray_film: Path, tmp_path: Path) -> None:
-    """The draft beside it has a name that the user never gave."""
+def test_an_error_of_a_table_names_its_file(gray_video: Path, tmp_path: Path) -> None:
+    """The message has the path of the user, not that of the temporary file."""
     code = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200));"
         "from mien.__main__ import main; sys.argv = ['mien', *sys.argv[1:]]; main()"
     )
-    command = [sys.executable, "-c", code, "track", str(gray_film), "--jsonl", str(tmp_path / "a.jsonl")]
+    command = [sys.executable, "-c", code, "track", str(gray_video), "--jsonl", str(tmp_path / "a.jsonl")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith(f"mien: {tmp_path / 'a.jsonl'}: cannot be written (file too large)")
@@ -391,54 +391,54 @@ def test_a_refused_table_is_called_by_its_own_name(gray_film: Path, tmp_path: Pa
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="there is no /proc")
-def test_a_generator_that_nobody_reads_closes_its_film(gray_film: Path) -> None:
+def test_an_unused_generator_closes_its_video(gray_video: Path) -> None:
     reader = mien.Reader()
-    results = mien.track(gray_film, reader=reader)
-    assert opened(gray_film)
+    results = mien.track(gray_video, reader=reader)
+    assert opened(gray_video)
     results.close()
-    assert not opened(gray_film)
-    results = mien.track(gray_film, reader=reader)
+    assert not opened(gray_video)
+    results = mien.track(gray_video, reader=reader)
     del results
-    assert not opened(gray_film)
+    assert not opened(gray_video)
     assert not [thread for thread in threading.enumerate() if thread.name == "mien-frames"]
 
 
-def test_frames_are_gone_through_once(gray_film: Path) -> None:
-    with open_source(gray_film) as frames:
+def test_frames_can_be_iterated_once(gray_video: Path) -> None:
+    with open_source(gray_video) as frames:
         assert len(list(frames)) == 12
         with pytest.raises(SourceError, match="its frames were read already; open it again"):
             list(frames)
-    with open_source(os.fsencode(gray_film)) as frames:  # type: ignore[arg-type]
-        assert len(list(frames)) == 12, "a name in bytes is a name"
+    with open_source(os.fsencode(gray_video)) as frames:  # type: ignore[arg-type]
+        assert len(list(frames)) == 12, "a name may be bytes"
 
 
 @UNIX
-def test_ctrl_c_while_a_camera_hangs_ends_at_once_and_without_a_crash() -> None:
+def test_ctrl_c_ends_at_once_without_a_crash_while_a_camera_hangs() -> None:
     with camera(shades(9), hangs=True) as server:
         server.release(9)
         with start(server.address, "--jsonl", "-") as job:
             assert job.stdout is not None
             job.stdout.readline()
-            asked = time.monotonic()
+            start_time = time.monotonic()
             job.send_signal(signal.SIGINT)
             _, err = rest_of(job)
     assert job.returncode == 130, err
     assert err.strip().endswith("mien: stopped")
-    assert time.monotonic() - asked < 3.5
+    assert time.monotonic() - start_time < 3.5
 
 
-def test_sound_and_time_stay_in_place_where_the_first_frames_are_broken(tmp_path: Path) -> None:
-    """What comes before the first whole frame takes its time all the same."""
-    path = write_film(tmp_path / "film.mkv", shades(20), [i / 25 for i in range(20)], codec="mjpeg")
+def test_times_stay_in_sync_if_the_first_frames_are_broken(tmp_path: Path) -> None:
+    """Broken frames before the first intact one take their time."""
+    path = write_video(tmp_path / "video.mkv", shades(20), [i / 25 for i in range(20)], codec="mjpeg")
     break_packets(path, range(5))
     with open_source(path) as frames:
         given = [frame.seconds for frame in frames]
     assert given == pytest.approx([i / 25 for i in range(5, 20)], abs=2e-3)
 
 
-def test_a_clock_that_starts_anew_goes_on(tmp_path: Path) -> None:
-    """Recordings of broadcasts, one put behind the other: the second one's clock starts where the first one's did."""
-    path = write_film(tmp_path / "film.ts", shades(40), [i / 10 for i in range(40)])
+def test_a_clock_that_restarts_continues(tmp_path: Path) -> None:
+    """Two joined recordings of a broadcast: the clock of the second starts where that of the first started."""
+    path = write_video(tmp_path / "video.ts", shades(40), [i / 10 for i in range(40)])
     twice = tmp_path / "twice.ts"
     twice.write_bytes(2 * path.read_bytes())
     with open_source(twice) as frames:
@@ -448,19 +448,19 @@ def test_a_clock_that_starts_anew_goes_on(tmp_path: Path) -> None:
     assert 7.4 <= given[-1] <= 8.0
 
 
-def test_sound_goes_on_with_the_clock_that_starts_anew(tmp_path: Path) -> None:
-    with av.open(str(tmp_path / "film.ts"), "w") as container:
-        pictures, sound = container.add_stream("libx264", 10), container.add_stream("aac", 48000, layout="mono")
-        pictures.width, pictures.height, pictures.pix_fmt = 64, 48, "yuv420p"
-        for number, picture in enumerate(shades(40)):
-            container.mux(pictures.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+def test_audio_continues_if_the_clock_restarts(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "video.ts"), "w") as container:
+        stream, audio = container.add_stream("libx264", 10), container.add_stream("aac", 48000, layout="mono")
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number, image in enumerate(shades(40)):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
             tone = av.AudioFrame.from_ndarray(np.zeros((1, 4800), np.float32), format="fltp", layout="mono")
             tone.sample_rate, tone.pts = 48000, 4800 * number
-            container.mux(sound.encode(tone))
-        container.mux(pictures.encode())
-        container.mux(sound.encode())
+            container.mux(audio.encode(tone))
+        container.mux(stream.encode())
+        container.mux(audio.encode())
     twice = tmp_path / "twice.ts"
-    twice.write_bytes(2 * (tmp_path / "film.ts").read_bytes())
+    twice.write_bytes(2 * (tmp_path / "video.ts").read_bytes())
     code, _, err = run(twice, "--video", tmp_path / "out.mp4")
     assert (code, err) == (0, "")
     with av.open(str(tmp_path / "out.mp4")) as container:

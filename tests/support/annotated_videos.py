@@ -1,4 +1,4 @@
-"""Videos written with the library, and read back."""
+"""Write videos with the library, write videos with audio, and read both."""
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -10,30 +10,28 @@ import pytest
 from numpy.typing import NDArray
 
 from mien.video.video_writer import VideoWriter
-from support.frame_results import SIZE, frame_result
+from support.frame_results import SIZE, frame_result, gray_frame
 
-av = pytest.importorskip("av", reason="films need PyAV, which the video extra brings")
-
-
-def gray(value: int, size_wh: tuple[int, int] = SIZE) -> NDArray[np.uint8]:
-    return np.full((size_wh[1], size_wh[0], 3), value, np.uint8)
+av = pytest.importorskip("av", reason="videos need PyAV, which the video extra brings")
 
 
-def write_film(path: Path, times: Sequence[float], *, source: Path | None = None, **settings: Any) -> VideoWriter:
+def write_annotated(path: Path, times: Sequence[float], *, source: Path | None = None, **settings: Any) -> VideoWriter:
+    """Write grey frames at these times in seconds with ``VideoWriter``."""
     size_wh = settings.pop("size_wh", SIZE)
     with VideoWriter(path, source=source, size_wh=size_wh, rate=settings.pop("rate", 25)) as writer:
         for index, seconds in enumerate(times):
-            writer.write(gray(20 + 4 * (index % 50), size_wh), frame_result(index, seconds, size_wh=size_wh))
+            writer.write(gray_frame(20 + 4 * (index % 50), size_wh), frame_result(index, seconds, size_wh=size_wh))
     return writer
 
 
 def frames_of(path: Path) -> list[tuple[float, NDArray[np.uint8]]]:
+    """Time in seconds and RGB pixels of each frame."""
     with av.open(str(path)) as container:
         return [(frame.time, frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
 
 
-def sound_of(path: Path) -> list[tuple[str, list[tuple[float, bytes]]]]:
-    """Codec and packets (time in seconds, bytes) of every audio stream."""
+def audio_of(path: Path) -> list[tuple[str, list[tuple[float, bytes]]]]:
+    """Codec and packets (time in seconds, bytes) of each audio stream."""
     with av.open(str(path)) as container:
         streams = list(container.streams.audio)
         packets = [packet for packet in container.demux(streams) if packet.size]
@@ -47,6 +45,7 @@ def sound_of(path: Path) -> list[tuple[str, list[tuple[float, bytes]]]]:
 
 
 def tone(container: Any, stream: Any, hertz: float) -> Iterator[None]:
+    """Coroutine that writes a tone up to each time sent to it, in seconds."""
     done = 0
     while True:
         until = yield
@@ -58,24 +57,24 @@ def tone(container: Any, stream: Any, hertz: float) -> Iterator[None]:
             done += 1024
 
 
-def write_source(
-    path: Path, codec: str | None, *, tones: int = 1, seconds: float = 2.0, picture_start: float = 0.0
+def write_source_video(
+    path: Path, codec: str | None, *, tones: int = 1, seconds: float = 2.0, video_start: float = 0.0
 ) -> Path:
-    """Write a video of 2 seconds with a tone encoded by `codec`; returns its path."""
+    """Write a video of 2 seconds with tones encoded by ``codec``."""
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", 25, width=64, height=48, options={"preset": "ultrafast"})
-        sounds = [container.add_stream(codec, 48_000, layout="stereo") for _ in range(tones if codec else 0)]
-        writers = [tone(container, stream, 440 * (i + 1)) for i, stream in enumerate(sounds)]
+        audio = [container.add_stream(codec, 48_000, layout="stereo") for _ in range(tones if codec else 0)]
+        writers = [tone(container, stream, 440 * (i + 1)) for i, stream in enumerate(audio)]
         for writer in writers:
             next(writer)
         for index in range(50):
-            frame = av.VideoFrame.from_ndarray(gray(5 * index, (64, 48)), "rgb24")
-            frame.pts, frame.time_base = index * 40 + round(1000 * picture_start), Fraction(1, 1000)
+            frame = av.VideoFrame.from_ndarray(gray_frame(5 * index, (64, 48)), "rgb24")
+            frame.pts, frame.time_base = index * 40 + round(1000 * video_start), Fraction(1, 1000)
             container.mux(video.encode(frame))
             for writer in writers:
                 writer.send(min((index + 1) / 25, seconds))
         container.mux(video.encode())
-        for writer, stream in zip(writers, sounds, strict=True):
+        for writer, stream in zip(writers, audio, strict=True):
             writer.send(seconds)
             container.mux(stream.encode())
     return path

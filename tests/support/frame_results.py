@@ -33,6 +33,6 @@ def frame_result(index: int, seconds: float, *faces: TrackedFace, size_wh: tuple
     return FrameResult(index, seconds, size_wh, faces)
 
 
-def picture(value: int = 120) -> NDArray[np.uint8]:
-    """A plain grey frame."""
-    return np.full((SIZE[1], SIZE[0], 3), value, np.uint8)
+def gray_frame(value: int = 120, size_wh: tuple[int, int] = SIZE) -> NDArray[np.uint8]:
+    """A plain grey RGB frame."""
+    return np.full((size_wh[1], size_wh[0], 3), value, np.uint8)

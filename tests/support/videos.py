@@ -1,4 +1,4 @@
-"""Small videos, and a camera: an HTTP server that sends frames on request of the test."""
+"""Write small videos, and serve a camera: an HTTP server that sends a frame whenever the test releases one."""
 
 import http.server
 import io
@@ -22,9 +22,9 @@ def times(count: int, rate: float = 25.0) -> list[float]:
     return [i / rate for i in range(count)]
 
 
-def write_film(
+def write_video(
     path: Path,
-    pictures: Sequence[Pixels],
+    images: Sequence[Pixels],
     times: Sequence[float],
     *,
     codec: str = "libx264",
@@ -35,7 +35,7 @@ def write_film(
     """Write a video of RGB uint8 ``[H, W, 3]`` frames at their times in seconds."""
     import av
 
-    height, width = pictures[0].shape[:2]
+    height, width = images[0].shape[:2]
     with av.open(str(path), "w") as container:
         h264 = codec == "libx264"
         options = {"g": str(gop), "bf": "0", "crf": "20"} if h264 else {"qmin": "2", "qmax": "2"}
@@ -46,8 +46,8 @@ def write_film(
             stream.sample_aspect_ratio = aspect
         if rotation:
             stream.set_display_rotation(rotation)
-        for picture, seconds in zip(pictures, times, strict=True):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        for image, seconds in zip(images, times, strict=True):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts, frame.time_base = round(seconds * CLOCK), Fraction(1, CLOCK)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
@@ -63,13 +63,13 @@ def break_packets(path: Path, which: Sequence[int]) -> None:
     data = bytearray(path.read_bytes())
     for index in which:
         position, size = packets[index]
-        start = data.index(b"\xff\xd8\xff", position)  # behind what the container puts before a packet
+        start = data.index(b"\xff\xd8\xff", position)  # after the header that the container puts before a packet
         data[start : start + size] = bytes(size)
     path.write_bytes(bytes(data))
 
 
-def write_sound(path: Path) -> Path:
-    """Write a file with a second of silence and no video."""
+def write_audio(path: Path) -> Path:
+    """Write a file with one second of silence and no video."""
     import av
 
     with av.open(str(path), "w") as container:
@@ -92,14 +92,14 @@ def shade_of(pixels: Pixels) -> int:
     return round((float(pixels.mean()) - 10) / 5)
 
 
-def walk(picture: Pixels, places: Sequence[tuple[int, int]], *, size_wh: tuple[int, int] = (480, 270)) -> list[Pixels]:
-    """Frames with ``picture`` at these places (top left corner) on a plain background; it may be outside."""
-    height, width = picture.shape[:2]
+def walk(image: Pixels, places: Sequence[tuple[int, int]], *, size_wh: tuple[int, int] = (480, 270)) -> list[Pixels]:
+    """Frames with ``image`` at these places (top left corner) on a plain background; it may be outside."""
+    height, width = image.shape[:2]
     frames = []
     for x, y in places:
         canvas = np.full((size_wh[1] + 2 * height, size_wh[0] + 2 * width, 3), 90, np.uint8)
         if x < size_wh[0] and y < size_wh[1]:
-            canvas[height + y : 2 * height + y, width + x : 2 * width + x] = picture
+            canvas[height + y : 2 * height + y, width + x : 2 * width + x] = image
         frames.append(canvas[height : height + size_wh[1], width : width + size_wh[0]])
     return frames
 
@@ -114,10 +114,10 @@ class Camera(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, pictures: Sequence[Pixels], *, hangs: bool = False) -> None:
+    def __init__(self, images: Sequence[Pixels], *, hangs: bool = False) -> None:
         """``hangs`` keeps the connection open after the last frame."""
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.jpegs = [_jpeg(picture) for picture in pictures]
+        self.jpegs = [_jpeg(image) for image in images]
         self.gate, self.hangs, self.over = threading.Semaphore(0), hangs, threading.Event()
 
     @property
@@ -153,9 +153,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextmanager
-def camera(pictures: Sequence[Pixels], *, hangs: bool = False) -> Iterator[Camera]:
+def camera(images: Sequence[Pixels], *, hangs: bool = False) -> Iterator[Camera]:
     """A camera that serves until the block ends."""
-    server = Camera(pictures, hangs=hangs)
+    server = Camera(images, hangs=hangs)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
@@ -167,7 +167,7 @@ def camera(pictures: Sequence[Pixels], *, hangs: bool = False) -> Iterator[Camer
         thread.join(10)
 
 
-def _jpeg(picture: Pixels) -> bytes:
+def _jpeg(image: Pixels) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=92)
+    Image.fromarray(image).save(buffer, "JPEG", quality=92)
     return buffer.getvalue()

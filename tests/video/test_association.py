@@ -43,12 +43,12 @@ def test_smoothed_probabilities_stay_probabilities(values: list[tuple[float, lis
     smoother, seconds = Smoother(0.5), 0.0
     for elapsed, weights in values:
         seconds += elapsed
-        answer = smoother(np.array(weights) / sum(weights), seconds)
-        assert answer.sum() == pytest.approx(1)
-        assert (answer >= 0).all()
+        smoothed = smoother(np.array(weights) / sum(weights), seconds)
+        assert smoothed.sum() == pytest.approx(1)
+        assert (smoothed >= 0).all()
 
 
-def test_a_time_constant_of_zero_leaves_values_as_they_are() -> None:
+def test_a_time_constant_of_zero_returns_the_values() -> None:
     smoother = Smoother(0)
     assert [float(smoother(np.array([v]), v)[0]) for v in (0.0, 1.0, 5.0)] == [0.0, 1.0, 5.0]
 
@@ -98,7 +98,7 @@ def associate(scenes: list[list[Box]], *, rate: float = 30.0, forget: float = 1.
     """The ids of the boxes of each frame, as the tracker assigns them."""
     motions: dict[int, Motion] = {}
     keys = itertools.count(1)
-    answers = []
+    ids = []
     for index, frame in enumerate(scenes):
         seconds = index / rate
         known = []
@@ -108,8 +108,8 @@ def associate(scenes: list[list[Box]], *, rate: float = 30.0, forget: float = 1.
             known.append(key)
         for key in expired_tracks(motions, known, seconds, elapsed=1 / rate if index else 0.0, forget=forget):
             del motions[key]
-        answers.append(known)
-    return answers
+        ids.append(known)
+    return ids
 
 
 @pytest.mark.parametrize("rate", [10, 30, 60])
@@ -154,7 +154,7 @@ def test_a_distant_or_much_larger_face_gets_a_new_id() -> None:
 
 @given(st.lists(st.lists(boxes, max_size=4), max_size=25))
 @settings(max_examples=60)
-def test_ids_count_up_and_are_never_given_again(scenes: list[list[Box]]) -> None:
+def test_ids_increase_and_are_never_reused(scenes: list[list[Box]]) -> None:
     seen: dict[int, int] = {}
     newest = 0
     for index, ids in enumerate(associate(scenes, rate=5, forget=0.5)):
@@ -164,7 +164,7 @@ def test_ids_count_up_and_are_never_given_again(scenes: list[list[Box]]) -> None
                 newest += 1
                 assert i == newest
             else:
-                assert index - seen[i] <= 0.5 * 3 * 5 + 2, "an id came back after it was given up"
+                assert index - seen[i] <= 0.5 * 3 * 5 + 2, "an id returned after its track had ended"
             seen[i] = index
 
 
@@ -173,7 +173,7 @@ def test_uniform_motion_is_predicted_and_decays() -> None:
     for index in range(1, 40):
         motion.update(square(10 * index, 0), index / 30)
     assert center_of(motion.predict(40 / 30))[0] == pytest.approx(400, abs=1)
-    assert center_of(motion.steady)[0] == pytest.approx(390, abs=3), "the steady box does not lag behind even motion"
+    assert center_of(motion.steady)[0] == pytest.approx(390, abs=3), "the steady box does not lag in uniform motion"
     assert center_of(motion.predict(60.0))[0] < 390 + 300 * 0.5, "the velocity decays"
 
 

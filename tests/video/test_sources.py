@@ -1,4 +1,4 @@
-"""Videos, folders, cameras and live streams as sources: frame times, orientation, damage, timeouts, no thread left."""
+"""Videos, folders, cameras and live streams: frame times, orientation, damage, timeouts, closed threads."""
 
 import http.server
 import sys
@@ -18,7 +18,7 @@ import mien.video.sources
 from mien import MienError, MissingExtraError, SourceError
 from mien.video import Frame, open_source
 from mien.video.prefetch import Prefetcher
-from support.videos import break_packets, camera, shade_of, shades, times, write_film, write_sound
+from support.videos import break_packets, camera, shade_of, shades, times, write_audio, write_video
 
 
 def frames_of(source: str | Path, **options: float) -> list[Frame]:
@@ -26,8 +26,8 @@ def frames_of(source: str | Path, **options: float) -> list[Frame]:
         return list(frames)
 
 
-def test_a_film_gives_every_frame_in_order_at_its_time(tmp_path: Path) -> None:
-    path = write_film(tmp_path / "film.mp4", shades(20), times(20))
+def test_a_video_gives_every_frame_in_order_at_its_time(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "video.mp4", shades(20), times(20))
     with open_source(path) as frames:
         given = list(frames)
         assert (frames.count, frames.skipped, frames.dropped, frames.note, frames.live) == (20, 0, 0, None, False)
@@ -40,45 +40,45 @@ def test_a_film_gives_every_frame_in_order_at_its_time(tmp_path: Path) -> None:
 
 def test_a_varying_frame_rate_keeps_its_times(tmp_path: Path) -> None:
     wanted = [0.0, 0.04, 0.5, 0.52, 2.0, 2.01, 5.0]
-    given = frames_of(write_film(tmp_path / "film.mp4", shades(7), wanted))
+    given = frames_of(write_video(tmp_path / "video.mp4", shades(7), wanted))
     assert [frame.seconds for frame in given] == pytest.approx(wanted, abs=2e-3)
 
 
 def test_time_counts_from_the_first_frame(tmp_path: Path) -> None:
-    given = frames_of(write_film(tmp_path / "film.mkv", shades(5), [7 + t for t in times(5)]))
+    given = frames_of(write_video(tmp_path / "video.mkv", shades(5), [7 + t for t in times(5)]))
     assert [frame.seconds for frame in given] == pytest.approx(times(5), abs=2e-3)
 
 
 @pytest.mark.parametrize("rotation", [90, 180, -90])
-def test_a_turned_film_is_shown_upright(tmp_path: Path, rotation: int) -> None:
-    picture = np.full((48, 64, 3), 60, np.uint8)
-    picture[:16, :16] = 220  # the upper left corner of what the sensor saw
-    pixels = frames_of(write_film(tmp_path / "film.mp4", [picture] * 3, times(3), rotation=rotation))[0].pixels
-    upright = np.rot90(picture, rotation // 90)
+def test_a_rotated_video_is_upright(tmp_path: Path, rotation: int) -> None:
+    image = np.full((48, 64, 3), 60, np.uint8)
+    image[:16, :16] = 220  # the upper left corner of the sensor
+    pixels = frames_of(write_video(tmp_path / "video.mp4", [image] * 3, times(3), rotation=rotation))[0].pixels
+    upright = np.rot90(image, rotation // 90)
     assert pixels.shape == upright.shape
     assert np.abs(pixels.astype(int) - upright).mean() < 6
 
 
 def test_stored_pixels_that_are_not_square_become_square(tmp_path: Path) -> None:
-    path = write_film(tmp_path / "film.mp4", shades(3), times(3), aspect=Fraction(4, 3))
+    path = write_video(tmp_path / "video.mp4", shades(3), times(3), aspect=Fraction(4, 3))
     assert frames_of(path)[0].pixels.shape == (48, 85, 3)
 
 
 def test_names_that_look_like_addresses_or_patterns_are_files(tmp_path: Path) -> None:
     for name in ("a:b.mp4", "take %03d.mp4", "5", "-x.mp4"):
         path = tmp_path / name
-        path.write_bytes(write_film(tmp_path / "film.mp4", shades(3), times(3)).read_bytes())
+        path.write_bytes(write_video(tmp_path / "video.mp4", shades(3), times(3)).read_bytes())
         assert len(frames_of(path)) == 3
 
 
-def test_a_film_on_a_web_server_is_read_whole(tmp_path: Path) -> None:
-    """It knows its end: no frame is dropped, however slow the reader is."""
-    write_film(tmp_path / "film.mkv", shades(30), times(30))
+def test_a_video_on_a_web_server_is_read_whole(tmp_path: Path) -> None:
+    """Its end is known, so no frame is dropped, however slow the reader is."""
+    write_video(tmp_path / "video.mkv", shades(30), times(30))
     handler = partial(QuietFiles, directory=str(tmp_path))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         serving = threading.Thread(target=server.serve_forever)
         serving.start()
-        with open_source(f"http://127.0.0.1:{server.server_port}/film.mkv") as frames:
+        with open_source(f"http://127.0.0.1:{server.server_port}/video.mkv") as frames:
             assert not frames.live
             assert [shade_of(frame.pixels) for frame in frames] == list(range(30))
         server.shutdown()
@@ -90,10 +90,10 @@ class QuietFiles(http.server.SimpleHTTPRequestHandler):
         """Quiet."""
 
 
-def test_a_film_that_is_cut_off_gives_what_there_is(tmp_path: Path) -> None:
+def test_a_truncated_video_delivers_its_frames(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     noise = [generator.integers(0, 255, (48, 64, 3), dtype=np.uint8) for _ in range(50)]
-    whole = write_film(tmp_path / "film.mkv", noise, times(50)).read_bytes()
+    whole = write_video(tmp_path / "video.mkv", noise, times(50)).read_bytes()
     (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) // 2])
     with open_source(tmp_path / "cut.mkv") as frames:
         given = list(frames)
@@ -103,8 +103,8 @@ def test_a_film_that_is_cut_off_gives_what_there_is(tmp_path: Path) -> None:
 
 
 def test_broken_packets_are_skipped_and_counted(tmp_path: Path) -> None:
-    """Motion JPEG: every picture stands alone, so that what is broken touches nothing else."""
-    path = write_film(tmp_path / "film.mkv", shades(20), times(20), codec="mjpeg")
+    """In Motion JPEG a broken packet affects no other frame."""
+    path = write_video(tmp_path / "video.mkv", shades(20), times(20), codec="mjpeg")
     break_packets(path, [5, 11])
     with open_source(path) as frames:
         given = [shade_of(frame.pixels) for frame in frames]
@@ -112,50 +112,50 @@ def test_broken_packets_are_skipped_and_counted(tmp_path: Path) -> None:
     assert given == [i for i in range(20) if i not in (5, 11)]
 
 
-def test_a_film_without_one_whole_frame_says_so(tmp_path: Path) -> None:
-    path = write_film(tmp_path / "film.mkv", shades(8), times(8), codec="mjpeg")
+def test_a_video_without_an_intact_frame_is_an_error(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "video.mkv", shades(8), times(8), codec="mjpeg")
     break_packets(path, range(8))
     with pytest.raises(SourceError, match=r"none of its frames can be decoded \(8 are broken\); get the file again"):
         frames_of(path)
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("text.mp4", b"these are only words\n" * 30, "cannot be opened"),
-        ("notes.txt", b"these are only words\n" * 30, "is not a video"),  # FFmpeg would play it as a terminal's art
+        ("notes.txt", b"these are only words\n" * 30, "is not a video"),  # FFmpeg opens it as terminal art
         ("empty.mp4", b"", "cannot be opened"),
     ],
 )
-def test_what_is_no_film_is_named(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+def test_other_files_are_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(SourceError, match=said) as caught:
+    with pytest.raises(SourceError, match=message) as caught:
         open_source(tmp_path / name)
     assert "name a video such as MP4" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_sound_alone_and_missing_files_are_named(tmp_path: Path) -> None:
+def test_audio_alone_and_missing_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="there is no video in it"):
-        open_source(write_sound(tmp_path / "song.m4a"))
+        open_source(write_audio(tmp_path / "song.m4a"))
     with pytest.raises(SourceError, match="no such video; check the path"):
         open_source(tmp_path / "nowhere.mp4")
     with pytest.raises(MienError, match="fps is frames a second"):
         open_source(tmp_path, fps=0)
 
 
-def test_pyav_is_named_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_film(tmp_path / "film.mp4", shades(2), times(2))
+def test_missing_pyav_is_an_error_with_its_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "video.mp4", shades(2), times(2))
     monkeypatch.setitem(sys.modules, "av", None)
     for source in (str(path), "0", "http://127.0.0.1:9/camera"):
         with pytest.raises(MissingExtraError, match=r'pip install "mien\[video\]"'):
             open_source(source)
 
 
-def test_a_folder_is_read_in_the_order_people_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number, picture in enumerate(shades(12)):
-        Image.fromarray(picture).save(tmp_path / f"Frame{number}.png")
-    (tmp_path / "notes.txt").write_text("no picture")
+def test_a_folder_is_read_in_natural_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, image in enumerate(shades(12)):
+        Image.fromarray(image).save(tmp_path / f"Frame{number}.png")
+    (tmp_path / "notes.txt").write_text("not an image")
     (tmp_path / "frame3.mien.png").write_bytes(b"an annotated copy")
     monkeypatch.setitem(sys.modules, "av", None)  # folders need no PyAV
     given = frames_of(tmp_path, fps=10)
@@ -163,9 +163,9 @@ def test_a_folder_is_read_in_the_order_people_count(tmp_path: Path, monkeypatch:
     assert [frame.seconds for frame in given] == pytest.approx(times(12, 10))
 
 
-def test_pictures_that_cannot_be_read_are_skipped_but_time_goes_on(tmp_path: Path) -> None:
-    for number, picture in enumerate(shades(4)):
-        Image.fromarray(picture).save(tmp_path / f"{number}.png")
+def test_images_that_cannot_be_read_are_skipped_but_their_time_passes(tmp_path: Path) -> None:
+    for number, image in enumerate(shades(4)):
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
     (tmp_path / "1.png").write_bytes(b"broken")
     with open_source(tmp_path, fps=10) as frames:
         assert [frame.seconds for frame in frames] == pytest.approx([0.0, 0.2, 0.3])
@@ -176,7 +176,7 @@ def test_pictures_that_cannot_be_read_are_skipped_but_time_goes_on(tmp_path: Pat
         frames_of(tmp_path)
 
 
-def test_an_empty_folder_is_named(tmp_path: Path) -> None:
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no images in this folder"):
         open_source(tmp_path)
 
@@ -186,12 +186,12 @@ THREADS = "mien-frames"
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="cameras have other addresses elsewhere")
 @pytest.mark.parametrize("source", [97, "97", "/dev/video97"])
-def test_a_camera_that_is_not_there_is_named(source: str | int) -> None:
+def test_a_missing_camera_is_an_error(source: str | int) -> None:
     with pytest.raises(SourceError, match=r"there is no such camera, /dev/video97 does not exist; connect one"):
         open_source(source)
 
 
-def test_an_address_that_nobody_serves_is_named_without_its_password() -> None:
+def test_the_error_of_an_address_hides_its_password() -> None:
     with camera(shades(1)) as server:
         port = server.server_port
     with pytest.raises(SourceError, match="cannot be opened") as caught:
@@ -200,16 +200,16 @@ def test_an_address_that_nobody_serves_is_named_without_its_password() -> None:
 
 
 def test_a_live_stream_gives_its_newest_frame_and_counts_the_others() -> None:
-    pictures = shades(40)
-    with camera(pictures, hangs=True) as server:
-        server.release(len(pictures))  # all are there before anybody has fetched one
+    images = shades(40)
+    with camera(images, hangs=True) as server:
+        server.release(len(images))  # all are sent before one is fetched
         with open_source(server.address) as frames:
             assert frames.live
             stream = iter(frames)
             given = [shade_of(next(stream).pixels)]
             deadline = threading.Event()
             while frames.dropped + len(given) < 35 and not deadline.wait(0.02):
-                pass  # the reader's thread goes through all that has come
+                pass  # the thread of the reader processes all frames
             given.append(shade_of(next(stream).pixels))
             assert given == sorted(set(given))
             assert given[-1] >= 35, "the newest frame, not the next one"
@@ -217,10 +217,10 @@ def test_a_live_stream_gives_its_newest_frame_and_counts_the_others() -> None:
 
 
 def test_a_live_stream_that_ends_is_an_error_after_its_frames() -> None:
-    pictures = shades(30)
+    images = shades(30)
     given: list[Frame] = []
-    with camera(pictures) as server:
-        server.release(len(pictures))
+    with camera(images) as server:
+        server.release(len(images))
         with pytest.raises(SourceError, match=r"the camera or stream ended after \d") as caught:
             _collect(server.address, given)
     assert given
@@ -228,7 +228,7 @@ def test_a_live_stream_that_ends_is_an_error_after_its_frames() -> None:
     assert "connect it again" in str(caught.value)
 
 
-def test_a_camera_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_camera_that_hangs_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mien.video.sources.READ_SECONDS", 1.0)
     monkeypatch.setattr(mien.video.sources, "READ_SECONDS", 1.0)
     given: list[Frame] = []
@@ -242,11 +242,11 @@ def test_a_camera_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> Non
 def _collect(address: str, given: list[Frame]) -> None:
     with open_source(address) as frames:
         for frame in frames:
-            given.append(frame)  # noqa: PERF402 (an error comes after them)
+            given.append(frame)  # noqa: PERF402 (an error follows)
 
 
 def test_closing_in_the_middle_ends_the_thread(tmp_path: Path) -> None:
-    path = write_film(tmp_path / "film.mp4", shades(40), times(40))
+    path = write_video(tmp_path / "video.mp4", shades(40), times(40))
     before = [t for t in threading.enumerate() if t.name == THREADS]
     with open_source(path) as frames:
         stream = iter(frames)
@@ -256,7 +256,7 @@ def test_closing_in_the_middle_ends_the_thread(tmp_path: Path) -> None:
 
 
 def test_leaving_the_iteration_ends_the_thread_too(tmp_path: Path) -> None:
-    path = write_film(tmp_path / "film.mp4", shades(40), times(40))
+    path = write_video(tmp_path / "video.mp4", shades(40), times(40))
     before = [t for t in threading.enumerate() if t.name == THREADS]
     for frame in open_source(path):
         if frame.index == 3:
@@ -264,7 +264,7 @@ def test_leaving_the_iteration_ends_the_thread_too(tmp_path: Path) -> None:
     assert [t for t in threading.enumerate() if t.name == THREADS] == before
 
 
-def test_ahead_keeps_order_bounds_its_items_and_hands_on_errors() -> None:
+def test_a_prefetcher_keeps_the_order_bounds_its_buffer_and_raises_errors() -> None:
     made: list[int] = []
 
     def items() -> Iterator[int]:
@@ -273,17 +273,17 @@ def test_ahead_keeps_order_bounds_its_items_and_hands_on_errors() -> None:
             yield i
         raise KeyError("the source is broken")
 
-    ahead = Prefetcher(items(), capacity=2)
+    prefetcher = Prefetcher(items(), capacity=2)
     given = []
     with pytest.raises(KeyError, match="broken"):  # noqa: PT012
-        for item in ahead:
+        for item in prefetcher:
             given.append(item)
-            assert len(made) <= len(given) + 3, "at most two wait and one is in the making"
+            assert len(made) <= len(given) + 3, "at most two wait and one is being made"
     assert given == list(range(10))
-    ahead.close()
+    prefetcher.close()
 
 
-def test_ahead_closes_a_generator_on_its_own_thread() -> None:
+def test_a_prefetcher_closes_a_generator_on_its_own_thread() -> None:
     closed: list[str] = []
 
     def items() -> Iterator[int]:
@@ -293,9 +293,9 @@ def test_ahead_closes_a_generator_on_its_own_thread() -> None:
         finally:
             closed.append(threading.current_thread().name)
 
-    ahead = Prefetcher(items(), capacity=1)
-    next(ahead)
-    ahead.close()
-    ahead.close()
+    prefetcher = Prefetcher(items(), capacity=1)
+    next(prefetcher)
+    prefetcher.close()
+    prefetcher.close()
     assert closed == [THREADS]
-    assert list(ahead) == []
+    assert list(prefetcher) == []

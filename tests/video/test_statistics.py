@@ -1,4 +1,4 @@
-"""Curves, spans and thumbnails of tracks: bounded in size and correct at any length."""
+"""Curves, times and thumbnails of tracks: bounded in size and correct at any length."""
 
 import io
 import re
@@ -9,7 +9,7 @@ from PIL import Image
 
 from mien.video.statistics import MAX_BINS, MAX_TRACKS, ProbabilityCurve, Thumbnails, VideoStatistics
 from mien.video.timeline import areas, axis, band, clock, duration, slices, values_text
-from support.frame_results import ANGRY, HAPPY, SAD, frame_result, picture, tracked
+from support.frame_results import ANGRY, HAPPY, SAD, frame_result, gray_frame, tracked
 
 
 def test_a_curve_keeps_means_and_gaps() -> None:
@@ -59,7 +59,7 @@ def test_a_curve_without_time_has_no_sample() -> None:
     assert len(curve.samples(10).means) == 0
 
 
-def test_a_frame_stands_until_the_next_one() -> None:
+def test_a_frame_counts_until_the_next_one() -> None:
     statistics = VideoStatistics()
     for index, (seconds, emotion) in enumerate([(0.0, HAPPY), (0.5, HAPPY), (2.0, SAD), (2.1, SAD)]):
         statistics.add(frame_result(index, seconds, tracked(emotion=emotion)))
@@ -103,7 +103,7 @@ def test_a_crowd_all_at_once_is_bounded_and_counted_once() -> None:
     assert [track.track_id for track in statistics] == list(range(1, MAX_TRACKS + 1))
 
 
-def test_thumbnails_are_the_moments_of_the_highest_probability() -> None:
+def test_thumbnails_show_the_highest_probabilities() -> None:
     thumbnails = Thumbnails()
     pixels = np.zeros((120, 160, 3), np.uint8)
     for index, (emotion, probability) in enumerate(
@@ -122,27 +122,27 @@ def test_thumbnails_are_the_moments_of_the_highest_probability() -> None:
 def test_thumbnails_leave_out_faces_that_are_cut_missed_or_unsure() -> None:
     thumbnails = Thumbnails()
     for face in (tracked((-40, 30, 30, 100)), tracked(detected=False), tracked((500, 500, 600, 600))):
-        thumbnails.consider(face, 0.0, picture())
+        thumbnails.consider(face, 0.0, gray_frame())
     assert thumbnails.portrait is None
-    thumbnails.consider(tracked(emotion=None), 1.0, picture())
+    thumbnails.consider(tracked(emotion=None), 1.0, gray_frame())
     assert thumbnails.portrait is not None
     assert thumbnails.peaks(5) == []
 
 
-def test_a_slow_rise_is_not_a_picture_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_rise_does_not_replace_the_thumbnail_in_every_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     import mien.video.statistics as module
 
     taken = []
-    original = module._take
-    monkeypatch.setattr(module, "_take", lambda *arguments: taken.append(1) or original(*arguments))
+    original = module._cut_thumbnail
+    monkeypatch.setattr(module, "_cut_thumbnail", lambda *arguments: taken.append(1) or original(*arguments))
     thumbnails = Thumbnails()
     for index in range(300):
-        thumbnails.consider(tracked(probability=0.5 + index / 1000), index / 30, picture())
+        thumbnails.consider(tracked(probability=0.5 + index / 1000), index / 30, gray_frame())
     assert len(taken) < 40
     assert thumbnails.peaks(1)[0].probability == pytest.approx(0.799, abs=0.02)
 
 
-def test_areas_are_stacked_and_broken_where_someone_is_away() -> None:
+def test_areas_are_stacked_and_broken_where_the_track_is_away() -> None:
     curve = ProbabilityCurve(0.0, 3)
     curve.add(0.0, 1.0, [0.25, 0.75, 0])
     curve.add(2.0, 3.0, [0.5, 0.5, 1])
@@ -180,7 +180,7 @@ def test_axes_have_round_times(span: tuple[float, float], first: str, last: str)
     assert (texts[0], texts[-1]) == (first, last)
 
 
-def test_times_as_people_say_them() -> None:
+def test_formats_of_times_and_values() -> None:
     assert [clock(s) for s in (0, 4.24, 59.96, 61, 3661, -1)] == [
         "0:00.0",
         "0:04.2",
@@ -200,9 +200,9 @@ def test_times_as_people_say_them() -> None:
     assert values_text((HAPPY, SAD), np.array([0.999, 0.001, 0])) == "happy > 99 %"
 
 
-def test_the_read_out_tells_every_moment() -> None:
+def test_the_readout_has_every_sample() -> None:
     curve = ProbabilityCurve(0.0, 3)
     curve.add(0.0, 1.0, [0.75, 0.25, 0])
     curve.add(2.0, 3.0, [0.25, 0.75, 1])
-    told = re.findall(r"<b>([\d:.]+)</b> ([^<]+)<", slices(curve.samples(3), (HAPPY, SAD), "at-1", 0.0, 3.0))
-    assert told == [("0:00.5", "happy 75 %, sad 25 %"), ("0:01.5", "away"), ("0:02.5", "unsure: sad 75 %, happy 25 %")]
+    texts = re.findall(r"<b>([\d:.]+)</b> ([^<]+)<", slices(curve.samples(3), (HAPPY, SAD), "at-1", 0.0, 3.0))
+    assert texts == [("0:00.5", "happy 75 %, sad 25 %"), ("0:01.5", "away"), ("0:02.5", "unsure: sad 75 %, happy 25 %")]

@@ -13,12 +13,12 @@ from PIL import Image
 from mien._emotions import SEVEN
 from mien._errors import OutputError
 from mien.video.timeline import Timeline
-from support.frame_results import ANGRY, HAPPY, SAD, frame_result, picture, tracked
+from support.frame_results import ANGRY, HAPPY, SAD, frame_result, gray_frame, tracked
 from support.paths import PICTURES
 
 
-def filled(seconds: float = 4.0, *, rate: float = 20, title: str = "film.mp4") -> Timeline:
-    """Track 1 happy, then sad; track 2 angry in the second and fourth quarter; track 3 for a result."""
+def filled(seconds: float = 4.0, *, rate: float = 20, title: str = "video.mp4") -> Timeline:
+    """Track 1 is happy, then sad; track 2 is angry in the second and fourth quarter; track 3 lasts half a second."""
     timeline = Timeline(title=title, facts={"model": "mien-0 <int8>"})
     count = round(seconds * rate)
     for index in range(count):
@@ -28,7 +28,7 @@ def filled(seconds: float = 4.0, *, rate: float = 20, title: str = "film.mp4") -
             faces.append(tracked((100, 10, 150, 60), ANGRY, number=2))
         if 0.3 <= part < 0.3 + 0.5 / seconds:
             faces.append(tracked((0, 60, 40, 100), None, number=3, probability=0.3))
-        timeline.add(frame_result(index, index / rate, *faces), picture(60 + index % 100))
+        timeline.add(frame_result(index, index / rate, *faces), gray_frame(60 + index % 100))
     return timeline
 
 
@@ -43,7 +43,7 @@ def article(page: str, number: int) -> str:
     return found[0]
 
 
-def test_the_page_tells_who_was_seen_when_and_how(tmp_path: Path) -> None:
+def test_the_page_shows_times_and_emotions_of_each_track(tmp_path: Path) -> None:
     page = page_of(filled(), tmp_path)
     assert "<dt>tracks</dt><dd>3</dd>" in page
     assert "<dt>frames</dt><dd>80</dd>" in page
@@ -56,7 +56,7 @@ def test_the_page_tells_who_was_seen_when_and_how(tmp_path: Path) -> None:
     ]
     assert re.findall(r'scope="row">(\w+)</th><td class="fill">.*?</td><td>(\d+)', second) == [("angry", "100")]
     assert "2.0 s in sight" in second
-    assert second.count("<path") == 2 * len(SEVEN)  # two stretches with a gap between
+    assert second.count("<path") == 2 * len(SEVEN)  # two parts with a gap between them
     assert ">away<" in second
     assert len(re.findall(r'<li class="e-\w+"><figure><img', first)) == 2
     assert 'id="track-3"' not in page
@@ -64,11 +64,11 @@ def test_the_page_tells_who_was_seen_when_and_how(tmp_path: Path) -> None:
     assert "unsure throughout" in page
 
 
-def test_thumbnails_on_the_page_are_pictures(tmp_path: Path) -> None:
+def test_thumbnails_on_the_page_are_jpeg_files(tmp_path: Path) -> None:
     page = page_of(filled(), tmp_path)
-    pictures = [base64.b64decode(data) for data in re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)]
-    assert len(pictures) >= 5
-    for data in pictures:
+    images = [base64.b64decode(data) for data in re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)]
+    assert len(images) >= 5
+    for data in images:
         with Image.open(io.BytesIO(data)) as image:
             assert image.size == (160, 160)
 
@@ -94,7 +94,7 @@ def test_the_page_is_whole_html_with_unique_ids(tmp_path: Path) -> None:
 
 
 class Checker(HTMLParser):
-    """Keeps the elements that are still open, and the ids."""
+    """Collects the elements that are still open, and the ids."""
 
     VOID = ("meta", "img", "input", "br", "path", "rect")
 
@@ -113,11 +113,11 @@ class Checker(HTMLParser):
             assert self.open.pop() == tag, f"</{tag}> closes another element"
 
 
-def test_a_film_without_faces_and_without_frames(tmp_path: Path) -> None:
+def test_a_video_without_faces_and_without_frames(tmp_path: Path) -> None:
     empty = Timeline(title="nothing")
     assert "No face was found" in page_of(empty, tmp_path)
     for index in range(5):
-        empty.add(frame_result(index, index / 10), picture())
+        empty.add(frame_result(index, index / 10), gray_frame())
     page = page_of(empty, tmp_path)
     assert "No face was found" in page
     assert "<dt>frames</dt><dd>5</dd>" in page
@@ -125,7 +125,7 @@ def test_a_film_without_faces_and_without_frames(tmp_path: Path) -> None:
 
 def test_a_single_frame(tmp_path: Path) -> None:
     timeline = Timeline(title="one")
-    timeline.add(frame_result(0, 0.0, tracked()), picture())
+    timeline.add(frame_result(0, 0.0, tracked()), gray_frame())
     assert "1 track in sight for less than a second" in page_of(timeline, tmp_path)
 
 
@@ -134,11 +134,11 @@ def test_an_interrupted_page_says_so(tmp_path: Path) -> None:
     assert "Interrupted" not in page_of(filled(), tmp_path)
 
 
-def test_someone_seen_briefly_in_a_long_film_gets_an_own_axis(tmp_path: Path) -> None:
+def test_a_brief_track_in_a_long_video_has_its_own_axis(tmp_path: Path) -> None:
     timeline = Timeline(title="long")
     for index in range(600):
         faces = [tracked()] + ([tracked((100, 10, 150, 60), SAD, number=2)] if 300 <= index < 320 else [])
-        timeline.add(frame_result(index, index / 10, *faces), picture())
+        timeline.add(frame_result(index, index / 10, *faces), gray_frame())
     page = page_of(timeline, tmp_path)
     assert "only the part of the video" in article(page, 2)
     assert "only the part of the video" not in article(page, 1)
@@ -152,7 +152,7 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
         filled().write(tmp_path)
 
 
-def test_size_and_memory_do_not_grow_with_the_film(tmp_path: Path) -> None:
+def test_size_and_memory_do_not_grow_with_the_video(tmp_path: Path) -> None:
     import tracemalloc
 
     sizes = {}
@@ -162,14 +162,14 @@ def test_size_and_memory_do_not_grow_with_the_film(tmp_path: Path) -> None:
         before = tracemalloc.get_traced_memory()[0]
         timeline = Timeline(title="long")
         for index in range(count):
-            timeline.add(frame_result(index, index * 0.5, tracked(number=1 + index // 100)), picture())
+            timeline.add(frame_result(index, index * 0.5, tracked(number=1 + index // 100)), gray_frame())
         sizes[count] = (len(page_of(timeline, tmp_path)), tracemalloc.get_traced_memory()[1] - before)
     tracemalloc.stop()
-    assert sizes[4000][0] < 1.1 * (40 / 10) * sizes[1000][0]  # as many times the statistics
+    assert sizes[4000][0] < 1.1 * (40 / 10) * sizes[1000][0]  # four times as many tracks
     assert sizes[4000][1] < 25e6
 
 
-def test_in_a_browser_it_reads_out_by_pointer_and_keyboard(tmp_path: Path) -> None:
+def test_the_readout_works_by_pointer_and_keyboard_in_a_browser(tmp_path: Path) -> None:
     playwright = pytest.importorskip("playwright.sync_api", reason="this test needs playwright")
     browser = shutil.which("chromium")
     if browser is None:
@@ -178,8 +178,8 @@ def test_in_a_browser_it_reads_out_by_pointer_and_keyboard(tmp_path: Path) -> No
     with playwright.sync_playwright() as context:
         chromium = context.chromium.launch(executable_path=browser, args=["--no-sandbox", "--disable-gpu"])
         page = chromium.new_page(viewport={"width": 390, "height": 800})
-        said: list[str] = []
-        page.on("console", lambda message: said.append(message.text))
+        messages: list[str] = []
+        page.on("console", lambda message: messages.append(message.text))
         page.goto((tmp_path / "page.html").as_uri())
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         curve = page.locator("#track-1 .slices")
@@ -194,12 +194,12 @@ def test_in_a_browser_it_reads_out_by_pointer_and_keyboard(tmp_path: Path) -> No
             page.keyboard.press("ArrowRight")
         assert re.fullmatch(r"0:0[23]\.\d sad \d\d %.*", " ".join(shown.all_inner_texts()))
         chromium.close()
-    assert said == []
+    assert messages == []
 
 
-@pytest.mark.skipif(not PICTURES.is_dir(), reason=f"the films for trials are not here ({PICTURES})")
-def test_a_real_film_has_its_person(tmp_path: Path) -> None:
-    pytest.importorskip("av", reason="films need PyAV, which the video extra brings")
+@pytest.mark.skipif(not PICTURES.is_dir(), reason=f"the test videos are not here ({PICTURES})")
+def test_a_real_video_has_one_track(tmp_path: Path) -> None:
+    pytest.importorskip("av", reason="videos need PyAV, which the video extra brings")
     from mien import Reader
     from mien.video import Tracker
     from mien.video.sources import open_source

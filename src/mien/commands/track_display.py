@@ -1,129 +1,91 @@
-"""What is seen in a terminal while ``mien track`` works: a bar for videos, the faces themselves for cameras."""
+"""What ``mien track`` shows in a terminal: a progress bar or the faces while it runs, and a table of the tracks."""
 
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TextIO
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from mien._emotions import Emotion
+from mien.commands._terminal import TableConsole, new_table, printable
+from mien.video.statistics import TrackStatistics, VideoStatistics
 
 if TYPE_CHECKING:
     from mien.video import FrameResult, FrameSource, TrackedFace
 
-_LONGEST_STEP = 1.0  # seconds; a reading says nothing about more time than this
-
-
-_ROWS = 20  # tracks in the table, those seen longest
-
-
-_NAMED = 3  # emotions of each
-
-
-@dataclass
-class _Seen:
-    first: float
-    last: float
-    seconds: dict[Emotion | None, float] = field(default_factory=dict)
-
-    @property
-    def total(self) -> float:
-        return sum(self.seconds.values())
+_TABLE_ROWS = 20  # the tracks seen longest
+_TABLE_EMOTIONS = 3  # of each track
+_REDRAWS_PER_SECOND = 8.0
+_BAR_CELLS = 14
+_SPEED_FRAMES = 30  # over which the speed is averaged
+_MAX_FACES = 6  # shown live; the others are counted
 
 
 class Summary:
-    """Counts results as they come."""
+    """Collects the statistics of the tracks and measures the speed."""
 
     def __init__(self) -> None:
-        self.frames = 0
-        self._tracks: dict[int, _Seen] = {}
-        self._last: float | None = None
+        self.statistics = VideoStatistics()
         self._start = time.perf_counter()
 
     def add(self, result: "FrameResult") -> None:
-        """Count one result."""
-        if self._last is None:  # opening the source took its time; speed is that of the frames
+        """Add a frame."""
+        if not self.statistics.frames:  # the time to open the source does not count for the speed
             self._start = time.perf_counter()
-        step = 0.0 if self._last is None else min(result.seconds - self._last, _LONGEST_STEP)
-        self.frames, self._last = self.frames + 1, result.seconds
-        for face in result.faces:
-            seen = self._tracks.setdefault(face.track_id, _Seen(result.seconds, result.seconds))
-            seen.last = result.seconds
-            seen.seconds[face.emotion] = seen.seconds.get(face.emotion, 0.0) + step
+        self.statistics.add(result)
 
     def print(self, frames: "FrameSource", *, notes: Sequence[str], file: TextIO) -> None:
-        """The table of tracks and the lines about the source."""
-        from mien.commands._terminal import TableConsole, printable
-
-        console = TableConsole(file=file, highlight=False)
-        if self._tracks:
-            console.print(self._table())
-        for line in (self._line(frames, printable(frames.name)), frames.note, *notes):
-            if line:
-                console.print(Text(line), soft_wrap=True)
-
-    def _line(self, frames: "FrameSource", name: str) -> str:
-        took = time.perf_counter() - self._start
-        speed = f", {(self.frames - 1) / took:.0f} frames/s" if self.frames > 1 and took > 0 else ""
-        count = len(self._tracks)
+        """Print the table of the tracks, a line about the source, and the notes."""
+        statistics = self.statistics
+        took, count = time.perf_counter() - self._start, statistics.frames
+        statistics.finish()
+        speed = f", {(count - 1) / took:.0f} frames/s" if count > 1 and took > 0 else ""
+        tracks = "1 track" if statistics.count == 1 else f"{statistics.count:,} tracks"
         parts = [
-            f"{self.frames:,} frame{'s' * (self.frames != 1)} ({self._last or 0.0:.1f} s) in {took:.1f} s{speed}",
-            "no face found" if count == 0 else "1 track" if count == 1 else f"{count:,} tracks",
+            f"{count:,} frame{'s' * (count != 1)} ({statistics.last:.1f} s) in {took:.1f} s{speed}",
+            tracks if statistics.count else "no face found",
             f"{frames.skipped:,} broken frame{'s' * (frames.skipped != 1)} skipped" if frames.skipped else "",
             f"{frames.dropped:,} frames dropped" if frames.live else "",
         ]
-        return f"{name}: " + "; ".join(part for part in parts if part)
-
-    def _table(self) -> Table:
-        table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
-        for heading in ("track", "from", "to", "seen"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        table.add_column("mostly")
-        longest = sorted(self._tracks, key=lambda i: -self._tracks[i].total)[:_ROWS]
-        for i in sorted(longest):
-            seen = self._tracks[i]
-            times = (f"{value:.1f} s" for value in (seen.first, seen.last, seen.total))
-            table.add_row(str(i), *times, _mostly(seen))
-        if len(self._tracks) > _ROWS:
-            table.add_row("...", "", "", "", Text(f"{len(self._tracks) - _ROWS} more, seen more briefly", style="dim"))
-        return table
+        console = TableConsole(file=file, highlight=False)
+        if statistics.count:
+            console.print(_track_table(statistics))
+        line = f"{printable(frames.name)}: " + "; ".join(part for part in parts if part)
+        for text in (line, frames.note, *notes):
+            if text:
+                console.print(Text(text), soft_wrap=True)
 
 
-def _mostly(seen: _Seen) -> Text:
-    """The emotions that showed longest, with their shares of the time."""
-    whole = seen.total
-    longest = sorted(seen.seconds.items(), key=lambda item: -item[1])[:_NAMED]
+def _track_table(statistics: VideoStatistics) -> Table:
+    table = new_table()
+    for heading in ("track", "from", "to", "seen"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("mostly")
+    longest = sorted(statistics, key=lambda track: -track.seconds)[:_TABLE_ROWS]
+    for track in sorted(longest, key=lambda track: track.track_id):
+        times = (f"{seconds:.1f} s" for seconds in (track.first, track.last, track.seconds))
+        table.add_row(str(track.track_id), *times, _emotion_shares(track))
+    if more := statistics.count - len(longest):
+        table.add_row("...", "", "", "", Text(f"{more} more, seen more briefly", style="dim"))
+    return table
+
+
+def _emotion_shares(track: TrackStatistics) -> Text:
     text = Text()
-    for emotion, seconds in longest:
-        share = f" {seconds / whole:.0%}" if whole > 0 else ""
+    for emotion, seconds in sorted(track.shares.items(), key=lambda item: -item[1])[:_TABLE_EMOTIONS]:
         text.append(", " if text else "")
         text.append(str(emotion or "unsure"), style=emotion.color if emotion else "dim")
-        text.append(share)
+        text.append(f" {seconds / track.seconds:.0%}" if track.seconds > 0 else "")
     return text
 
 
-_REDRAWN = 8.0  # times a second
-
-
-_BAR_CELLS = 14
-
-
-_SPEED_OVER = 30  # frames whose time gives the speed
-
-
-_MOST_FACES = 6  # shown; the others are counted
-
-
 class Watch(Protocol):
-    """Something to look at while results come."""
+    """What is shown while frames are processed."""
 
     def __enter__(self) -> Self: ...
 
@@ -132,20 +94,19 @@ class Watch(Protocol):
     ) -> None: ...
 
     def add(self, result: "FrameResult") -> None:
-        """Show one result."""
+        """Show a result."""
 
 
 def open_watch(frames: "FrameSource", *, live: bool) -> Watch:
-    """The live view, or the bar; nothing moves where standard error is no terminal."""
+    """The live view or the progress bar. Nothing is shown if standard error is not a terminal."""
     console = Console(stderr=True)
-    return LiveView(frames, console) if live and console.is_terminal else Bar(frames, console)
+    return LiveView(frames, console) if live and console.is_terminal else _Bar(frames, console)
 
 
-class Bar:
-    """How much of a video is done."""
+class _Bar:
+    """A progress bar over the frames."""
 
     def __init__(self, frames: "FrameSource", console: Console) -> None:
-        """Shows nothing where ``console`` is no terminal."""
         columns = (TextColumn("tracking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._task = self._progress.add_task("", total=frames.count)
@@ -160,18 +121,17 @@ class Bar:
         self._progress.stop()
 
     def add(self, result: "FrameResult") -> None:
-        """One frame more."""
         self._progress.update(self._task, completed=result.index + 1)
 
 
 class LiveView:
-    """Bars of every face, as they change."""
+    """The faces of the current frame, each with bars of its probabilities."""
 
     def __init__(self, frames: "FrameSource", console: Console) -> None:
-        """``console`` is rich's, on a terminal."""
+        """``console`` must be a terminal."""
         self._frames = frames
         self._live = Live(console=console, auto_refresh=False, transient=True)
-        self._times: deque[float] = deque(maxlen=_SPEED_OVER)
+        self._times: deque[float] = deque(maxlen=_SPEED_FRAMES)
         self._drawn = 0.0
 
     def __enter__(self) -> Self:
@@ -184,37 +144,37 @@ class LiveView:
         self._live.stop()
 
     def add(self, result: "FrameResult") -> None:
-        """Draw one result, where the last was drawn long enough ago."""
+        """Draw a result, unless the last one was drawn too recently."""
         now = time.monotonic()
         self._times.append(now)
-        if now - self._drawn >= 1 / _REDRAWN:
+        if now - self._drawn >= 1 / _REDRAWS_PER_SECOND:
             self._drawn = now
             self._live.update(self.view(result), refresh=True)
 
     def view(self, result: "FrameResult") -> Group:
-        """What is drawn of a result."""
-        shown = sorted(result.faces[:_MOST_FACES], key=lambda face: face.track_id)
+        """What is drawn for a result."""
+        shown = sorted(result.faces[:_MAX_FACES], key=lambda face: face.track_id)
         grid = Table.grid(padding=(0, 3))
-        grid.add_row(*(_card(face) for face in shown))
+        grid.add_row(*(_face_card(face) for face in shown))
         more = len(result.faces) - len(shown)
-        nobody = Text("no face in sight", style="dim")
+        empty = Text("no face in sight", style="dim")
         rest = [Text(f"and {more} more", style="dim")] if more else []
-        return Group(self._status(result), grid if shown else nobody, *rest)
+        return Group(self._status(result), grid if shown else empty, *rest)
 
     def _status(self, result: "FrameResult") -> Text:
-        lasted = self._times[-1] - self._times[0] if len(self._times) > 1 else 0.0
-        speed = f"  {(len(self._times) - 1) / lasted:.0f} frames/s" if lasted > 0 else ""
+        took = self._times[-1] - self._times[0] if len(self._times) > 1 else 0.0
+        speed = f"  {(len(self._times) - 1) / took:.0f} frames/s" if took > 0 else ""
         dropped = f"  {self._frames.dropped:,} dropped" if self._frames.live else ""
         broken = f"  {self._frames.skipped:,} broken" if self._frames.skipped else ""
         return Text(f"{result.seconds:8.1f} s{speed}{dropped}{broken}  Ctrl-C ends", style="dim")
 
 
-def _card(face: "TrackedFace") -> Table:
-    """One face: its number and emotion, and a bar for each probability."""
+def _face_card(face: "TrackedFace") -> Table:
+    """The track number, the emotion, and a bar for each probability."""
     card = Table.grid(padding=(0, 1))
-    name = face.emotion or "unsure"
     style = face.top.color if face.emotion else "dim"
-    card.add_row(Text(f"track {face.track_id}", style="bold"), Text(f"{name} {face.confidence:.0%}", style=style))
+    heading = Text(f"{face.emotion or 'unsure'} {face.confidence:.0%}", style=style)
+    card.add_row(Text(f"track {face.track_id}", style="bold"), heading)
     for emotion, probability in face.probs.items():
         filled = round(probability * _BAR_CELLS)
         bar = Text("\u2588" * filled, style=emotion.color).append("\u2500" * (_BAR_CELLS - filled), style="dim")

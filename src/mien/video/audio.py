@@ -1,4 +1,4 @@
-"""Copy the audio of a video into another video, packet by packet. A codec that MP4 players lack is re-encoded as AAC."""
+"""Copy the audio of a video into another video, packet by packet. Codecs that MP4 players lack become AAC."""
 
 import errno
 from collections.abc import Generator

@@ -12,10 +12,10 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from mien._errors import ImageError, MienError, MissingExtraError, SourceError
+from mien._face import Pixels
 from mien.decode import FORMATS, decode
 from mien.video.prefetch import Prefetcher, run_in_thread
 from mien.video.types import Frame
@@ -32,7 +32,7 @@ _RESTART_FRAMES = 3
 # Formats that FFmpeg opens as videos although they are text: subtitles and terminal art.
 _NOT_VIDEOS = frozenset({"tty", "bin", "xbin", "adf", "idf", "ffmetadata", "lavfi"})
 
-_TimedPixels = tuple[float, NDArray[np.uint8]]
+_TimedPixels = tuple[float, Pixels]
 
 
 def import_av() -> Any:
@@ -252,7 +252,7 @@ def video_stream(container: Any, name: str) -> Any:
     raise SourceError(f"{name}: there is no video in it; name a video, a camera or a folder of frames")
 
 
-def to_pixels(frame: Any, *, aspect: float = 1.0) -> NDArray[np.uint8]:
+def to_pixels(frame: Any, *, aspect: float = 1.0) -> Pixels:
     """Convert a decoded frame to an upright RGB image with square pixels.
 
     Args:
@@ -263,7 +263,7 @@ def to_pixels(frame: Any, *, aspect: float = 1.0) -> NDArray[np.uint8]:
         The image, uint8 ``[H, W, 3]``, read-only.
     """
     width = max(1, round(frame.width * aspect))
-    pixels: NDArray[np.uint8] = frame.to_ndarray(format="rgb24", width=width, height=frame.height)
+    pixels: Pixels = frame.to_ndarray(format="rgb24", width=width, height=frame.height)
     upright = np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90) % 4))
     upright.flags.writeable = False
     return upright

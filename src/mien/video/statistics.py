@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mien._emotions import Emotion
+from mien._face import Pixels
 from mien.video.types import FrameResult, TrackedFace
 
 MAX_TRACKS = 64  # kept with curve and thumbnails, about 200 kB each; further tracks are only counted
@@ -158,7 +159,7 @@ class Thumbnails:
         self._compared: dict[Emotion, float] = {}  # time of the last comparison in seconds
         self._area = 0.0
 
-    def consider(self, face: TrackedFace, seconds: float, pixels: NDArray[np.uint8]) -> None:
+    def consider(self, face: TrackedFace, seconds: float, pixels: Pixels) -> None:
         """Keep a thumbnail of a face if it is better than the one of its emotion.
 
         Args:
@@ -201,7 +202,7 @@ class Thumbnails:
         return probability > best.probability
 
 
-def _cut_thumbnail(face: TrackedFace, seconds: float, pixels: NDArray[np.uint8]) -> Thumbnail:
+def _cut_thumbnail(face: TrackedFace, seconds: float, pixels: Pixels) -> Thumbnail:
     """Cut the square around a face, moved into the frame."""
     box, (height, width) = face.box, pixels.shape[:2]
     side = max(1, min(round(_MARGIN * max(box.width, box.height)), width, height))

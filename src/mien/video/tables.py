@@ -1,4 +1,4 @@
-"""Write frame results as JSON lines, CSV or Parquet. Each frame is written when it is added, so memory stays bounded."""
+"""Write frame results as JSON lines, CSV or Parquet. Each frame is written when it is added: memory stays bounded."""
 
 import csv
 import io

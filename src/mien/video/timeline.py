@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien._emotions import Emotion
+from mien._face import Pixels
 from mien._format import percent, probability_percent
 from mien._output import open_output, output_errors
 from mien._page import head
@@ -51,7 +52,7 @@ class Timeline:
         self._title, self._facts = title, dict(facts or {})
         self._statistics = VideoStatistics()
 
-    def add(self, result: FrameResult, pixels: NDArray[np.uint8]) -> None:
+    def add(self, result: FrameResult, pixels: Pixels) -> None:
         """Add a frame.
 
         Args:
@@ -226,9 +227,9 @@ def _table(track: TrackStatistics, emotions: Sequence[Emotion]) -> str:
     header = "".join(f'<th scope="col">{emotion}</th>' for emotion in emotions)
     samples, lines = track.curve.samples(_TABLE_SAMPLES), []
     for index, values in enumerate(samples.means):
-        cells = "".join(f"<td>{_probability(float(p))}</td>" for p in values[:-1])
-        if np.isnan(values[0]):
-            cells = f'<td colspan="{len(emotions)}">away</td>'
+        cells = f'<td colspan="{len(emotions)}">away</td>'
+        if not np.isnan(values[0]):
+            cells = "".join(f"<td>{_probability(float(p))}</td>" for p in values[:-1])
         lines.append(f'<tr><th scope="row">{clock(samples.start + index * samples.step)}</th>{cells}</tr>')
     return (
         "<details><summary>The curve as a table</summary>"

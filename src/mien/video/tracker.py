@@ -1,4 +1,4 @@
-"""Tracker: detect faces, assign them to tracks, read them and smooth the readings, frame by frame."""
+"""Detect faces frame by frame, assign them to tracks, read them and smooth the readings."""
 
 import math
 import os
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien._errors import ImageError, MienError
-from mien._face import Box, Detection, Face, KeyPoints, Pixels, Point
+from mien._face import Box, Detection, Face, KeyPoints, Pixels
 from mien.detect import Detector
 from mien.reader import Reader
 from mien.video.association import Motion, Smoother, center_of, expired_tracks, iou, match_boxes
@@ -18,8 +18,8 @@ from mien.video.sources import FrameSource, open_source
 from mien.video.types import FrameResult, TrackedFace
 
 _SURE_SCORE = 0.8  # detection score from which a new face is confirmed at once
-_CONFIRM_SECONDS = 0.25  # for which any other new face must be detected, ...
-_CONFIRM_SHARE = 0.95  # ... with this share of its first score on average: false positives seldom keep their score
+_CONFIRM_SECONDS = 0.25  # for which any other new face must be detected ...
+_CONFIRM_SHARE = 0.95  # ... with this share of its first score on average; scores of false positives usually fall
 _HOLD_SECONDS = 0.2  # for which a face that the detector misses is still reported, at its predicted position
 _SEPARATE_FRAMES = 0.25  # seconds; frames further apart are single images, whose faces are confirmed at once
 _ROI_WIDTHS = 2.2  # side of the square region of interest, in widths of the expected face
@@ -27,16 +27,16 @@ _MIN_ROI_SIDE = 8  # pixels; a smaller region shows no face
 _SAME_FACE = 0.4  # intersection over union from which two detections are one face
 # Cut detection, on a grid of sampled pixels.
 _ROWS, _COLUMNS = 36, 64
-_MIN_CHANGE = 18.0  # of 255, mean over the grid: moving cameras stay below it from frame to frame
-_LARGE_CHANGE = 30.0  # the same, where the colours stay: another place in the same room
-_MIN_NEW_COLORS = 0.15  # share of the grid whose colour is new: moving objects take their colours along
-_LONGEST_STEP = 0.25  # seconds; over a longer time, motion may look like a cut
-# Correlation of two crops. Of 20,503 pairs of different people 4 % lie above it; in two videos of one person, 1 % of
-# neighbouring frames below.
+_MIN_CHANGE = 18.0  # of 255, mean over the grid; a moving camera changes less from frame to frame
+_LARGE_CHANGE = 30.0  # the same for a cut within one room, where the colours hardly change
+_MIN_NEW_COLORS = 0.15  # share of the grid whose colour is new; moving objects do not change the colours
+_LONGEST_STEP = 0.25  # seconds; over a longer time, motion can look like a cut
+# Correlation of two crops. It is higher in 4 % of 20,503 pairs of different people, and lower in 1 % of neighbouring
+# frames of one person (two videos).
 _SAME_PERSON = 0.6
 
-Found = list[tuple[int, Detection]]  # by the key of the track
-Seen = list[tuple[int, Face]]
+_Found = list[tuple[int, Detection]]  # with the key of the track
+_Seen = list[tuple[int, Face]]
 
 
 class Tracker:
@@ -69,7 +69,7 @@ class Tracker:
             raise MienError(f"smooth and forget must be seconds from 0, not {smooth} and {forget}")
         self.reader = reader
         self._every, self._smooth, self._forget = every, smooth, forget
-        # Without a detector each image is one face: there is no region to search. A plain function has no name.
+        # Without a detector each image is one face, so there is no region to search. A plain function has no name.
         self._uses_roi = getattr(reader.detector, "name", "") != "none"
         self._cuts = _CutDetector()
         self._tracks: dict[int, _Track] = {}  # by key; candidates have a key, but no id yet
@@ -91,7 +91,10 @@ class Tracker:
             ImageError: If ``pixels`` is another kind of array.
             MienError: If ``seconds`` decreases.
         """
-        self._check(pixels, seconds)
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+            raise ImageError(f"a frame is RGB uint8 [H, W, 3], not {pixels.dtype} {list(pixels.shape)}")
+        if not seconds >= self._seconds or not math.isfinite(seconds):
+            raise MienError(f"frames must be in order of time: {seconds} s cannot follow {self._seconds} s")
         cut = self._cuts(pixels, seconds) or self._resized(pixels)
         found, new = self._find(pixels, seconds, searching=cut)
         faces = self.reader.read_at(pixels, [detection for _, detection in found] + new)
@@ -101,30 +104,23 @@ class Tracker:
         seen += [(self._start(face, seconds), face) for face in faces[len(found) :]]
         self._update(seen, seconds, at_once=cut or seconds - self._seconds > _SEPARATE_FRAMES)
         keys = {key for key, _ in seen}
-        self._drop(self._ended(keys, seconds))
+        self._expire(keys, seconds)
         result = FrameResult(self._index, seconds, self._size_wh, self._faces(keys, seconds))
         self._index, self._seconds = self._index + 1, seconds
         return result
 
-    def _check(self, pixels: Pixels, seconds: float) -> None:
-        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
-            raise ImageError(f"a frame is RGB uint8 [H, W, 3], not {pixels.dtype} {list(pixels.shape)}")
-        if not seconds >= self._seconds or not math.isfinite(seconds):
-            raise MienError(f"frames must be in order of time: {seconds} s cannot follow {self._seconds} s")
-
     def _resized(self, pixels: Pixels) -> bool:
-        """Whether the frame has another size than the last; all tracks then end, because their boxes are void."""
+        """Whether the size of the frame changed. All tracks then end, because their boxes are no longer valid."""
         before, self._size_wh = self._size_wh, (pixels.shape[1], pixels.shape[0])
         if before == self._size_wh:
             return False
         self._drop(list(self._tracks))
         return True
 
-    def _find(self, pixels: Pixels, seconds: float, *, searching: bool) -> tuple[Found, list[Detection]]:
+    def _find(self, pixels: Pixels, seconds: float, *, searching: bool) -> tuple[_Found, list[Detection]]:
         """Detections of known tracks, and those of new faces."""
-        expected = {
-            key for key, track in self._tracks.items() if track.motion.seconds == self._seconds and self._uses_roi
-        }
+        tracks = self._tracks.items() if self._uses_roi else ()
+        expected = {key for key, track in tracks if track.motion.seconds == self._seconds}
         boxes = [self._tracks[key].motion.predict(seconds) for key in expected]
         near = [detection for box in boxes for detection in detect_near(self.reader.detector, pixels, box)]
         found = self._match(distinct(near), seconds, expected)
@@ -138,13 +134,13 @@ class Tracker:
         known = [id(detection) for _, detection in again]
         return found + again, [detection for detection in detections if id(detection) not in known]
 
-    def _match(self, detections: Sequence[Detection], seconds: float, among: set[int]) -> Found:
+    def _match(self, detections: Sequence[Detection], seconds: float, among: set[int]) -> _Found:
         motions = {key: self._tracks[key].motion for key in among}
         keys = match_boxes([detection.box for detection in detections], motions, seconds)
         return [(key, detection) for key, detection in zip(keys, detections, strict=True) if key is not None]
 
-    def _after_cut(self, seen: Seen, seconds: float) -> Seen:
-        """Keep only the tracks whose face also looks the same; a cut ends all others."""
+    def _after_cut(self, seen: _Seen, seconds: float) -> _Seen:
+        """End all tracks except those whose face looks the same after the cut."""
         kept = [(key, face) for key, face in seen if similar_crops(self._tracks[key].last.crop, face.crop)]
         same = {key for key, _ in kept}
         self._drop([key for key in self._tracks if key not in same])
@@ -159,7 +155,7 @@ class Tracker:
         gone = set(keys)
         self._tracks = {key: track for key, track in self._tracks.items() if key not in gone}
 
-    def _update(self, seen: Seen, seconds: float, *, at_once: bool) -> None:
+    def _update(self, seen: _Seen, seconds: float, *, at_once: bool) -> None:
         """Add the readings to their tracks; confirmed tracks get an id, refuted ones end."""
         for key, face in seen:
             track = self._tracks[key]
@@ -171,16 +167,16 @@ class Tracker:
                 self._last_id += 1
                 track.id = self._last_id
 
-    def _ended(self, seen: set[int], seconds: float) -> list[int]:
-        """Tracks unseen for too long. A candidate ends with the first frame in which it is not seen."""
+    def _expire(self, seen: set[int], seconds: float) -> None:
+        """End the tracks unseen for too long, and the candidates that are not in this frame."""
         elapsed = max(0.0, seconds - self._seconds) if self._index else 0.0
         candidates = [key for key, track in self._tracks.items() if not track.id and key not in seen]
         motions = {key: track.motion for key, track in self._tracks.items()}
         present = seen & self._tracks.keys()
-        return candidates + expired_tracks(motions, present, seconds, elapsed=elapsed, forget=self._forget)
+        self._drop(candidates + expired_tracks(motions, present, seconds, elapsed=elapsed, forget=self._forget))
 
     def _faces(self, seen: set[int], seconds: float) -> tuple[TrackedFace, ...]:
-        """The faces that were detected, and those missed only briefly, by their ids."""
+        """The detected faces and those missed only briefly, sorted by id."""
         faces = []
         for key, track in self._tracks.items():
             if track.id and key in seen:
@@ -202,8 +198,8 @@ def track(
 ) -> Generator[FrameResult, None, None]:
     """Track the faces of a video, camera, stream or folder of frames.
 
-    Memory does not grow with the length of the video. Closing the generator, as leaving a loop over it does, ends its
-    threads and closes the source.
+    Memory does not grow with the length of the video. Closing the generator ends its threads and closes the source;
+    leaving a loop over it does this, too.
 
     Args:
         source: What to read, as ``open_source`` takes it: a path, an address, or the number of a camera.
@@ -230,7 +226,7 @@ def track(
     """
     tracker = Tracker(reader or Reader(), every=every, smooth=smooth, forget=forget)
     results = _track_all(open_source(source, fps=fps), tracker, keep_pixels)
-    next(results)  # enter the block that closes the source, also where no result is ever taken
+    next(results)  # enter the block that closes the source, even if no result is ever fetched
     return results
 
 
@@ -243,7 +239,7 @@ def _track_all(frames: FrameSource, tracker: Tracker, keep_pixels: bool) -> Gene
 
 
 class _Track:
-    """One tracked face. ``id`` is 0 for a candidate, which may still be something else than a face."""
+    """One tracked face. ``id`` is 0 for a candidate, which may be a false positive."""
 
     def __init__(self, face: Face, seconds: float, *, time_constant: float) -> None:
         self.id = 0
@@ -262,7 +258,7 @@ class _Track:
         self.last = face
 
     def confirmed(self, seconds: float) -> bool | None:
-        """Whether it is a face; ``None`` while that is open."""
+        """Whether it is a face; ``None`` while that is undecided."""
         if self.last.score >= _SURE_SCORE:
             return True
         if seconds - self._since < _CONFIRM_SECONDS:
@@ -279,10 +275,10 @@ class _Track:
         return self._reported
 
     def hold(self, seconds: float) -> TrackedFace | None:
-        """The last report at the predicted position, unless the detector has missed the face for too long."""
+        """The last report at the predicted position; ``None`` if the detector has missed the face for too long."""
         if self._reported is None or seconds - self.motion.seconds > _HOLD_SECONDS:
             return None
-        return replace(self._reported, box=self.motion.predict_steady(seconds), detected=False)
+        return replace(self._reported, box=self.motion.predict(seconds, steady=True), detected=False)
 
 
 @runtime_checkable
@@ -293,7 +289,16 @@ class _RoiDetector(Protocol):
 
 
 def detect_near(detector: Detector, pixels: Pixels, box: Box) -> list[Detection]:
-    """Detect the faces in the region of interest around ``box``, with the detector's own search or in a crop."""
+    """Detect the faces in the region of interest around a box, with the detector's own search or in a crop.
+
+    Args:
+        detector: The detector.
+        pixels: The frame, RGB uint8 ``[H, W, 3]``.
+        box: The expected face, in pixels of the frame.
+
+    Returns:
+        The faces, in pixels of the frame.
+    """
     if isinstance(detector, _RoiDetector):
         return detector.near(pixels, box)
     height, width = pixels.shape[:2]
@@ -303,11 +308,19 @@ def detect_near(detector: Detector, pixels: Pixels, box: Box) -> list[Detection]
     right, bottom = min(width, math.ceil(x + half)), min(height, math.ceil(y + half))
     if right - left < _MIN_ROI_SIDE or bottom - top < _MIN_ROI_SIDE:
         return []
-    return [_shifted(found, left, top) for found in detector(pixels[top:bottom, left:right])]
+    return [_moved(found, left, top) for found in detector(pixels[top:bottom, left:right])]
 
 
 def distinct(found: Sequence[Detection], known: Sequence[Detection] = ()) -> list[Detection]:
-    """Return ``found`` without duplicates and without faces in ``known``; of duplicates the highest score stays."""
+    """Remove duplicates, of which the one with the highest score remains.
+
+    Args:
+        found: The detections.
+        known: Detections of faces that are removed as well.
+
+    Returns:
+        The rest, highest score first.
+    """
     kept: list[Detection] = []
     for detection in sorted(found, key=lambda d: -d.score):
         if all(iou(detection.box, other.box) < _SAME_FACE for other in (*known, *kept)):
@@ -315,19 +328,15 @@ def distinct(found: Sequence[Detection], known: Sequence[Detection] = ()) -> lis
     return kept
 
 
-def _shifted(detection: Detection, dx: int, dy: int) -> Detection:
-    def move(point: Point) -> Point:
-        return point[0] + dx, point[1] + dy
-
+def _moved(detection: Detection, dx: int, dy: int) -> Detection:
     box, points = detection.box, detection.points
     if points is not None:
-        ears = (None if ear is None else move(ear) for ear in points[4:])
-        points = KeyPoints(*map(move, points[:4]), *ears)
+        points = KeyPoints._make(None if point is None else (point[0] + dx, point[1] + dy) for point in points)
     return Detection(Box(box.x1 + dx, box.y1 + dy, box.x2 + dx, box.y2 + dy), detection.score, points)
 
 
 class _CutDetector:
-    """Detects cuts between frames. A change of the light also looks like a cut: compare the crops then."""
+    """Detects cuts between frames. A change of the light also looks like a cut, so the crops must be compared."""
 
     def __init__(self) -> None:
         self._before: tuple[NDArray[np.int16], NDArray[np.float64]] | None = None
@@ -347,8 +356,16 @@ class _CutDetector:
         return change >= _LARGE_CHANGE or (change >= _MIN_CHANGE and new_colors >= _MIN_NEW_COLORS)
 
 
-def similar_crops(one: Pixels, other: Pixels) -> bool:
-    """Whether two face crops of neighbouring frames may show the same person, in any light."""
+def similar_crops(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool:
+    """Whether two crops of neighbouring frames can show the same person, in any light.
+
+    Args:
+        one: A crop of a face, uint8 ``[S, S]``.
+        other: Another crop of the same size.
+
+    Returns:
+        Whether they correlate enough.
+    """
     a, b = (crop.astype(np.float64) - crop.mean() for crop in (one, other))
     norm = float(np.sqrt((a * a).sum() * (b * b).sum()))
     return norm > 0 and float((a * b).sum()) / norm >= _SAME_PERSON

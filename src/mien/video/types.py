@@ -4,11 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from mien._emotions import Emotion
-from mien._face import Box, Face
+from mien._face import Box, Face, Pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +20,7 @@ class Frame:
 
     index: int
     seconds: float
-    pixels: NDArray[np.uint8] = field(repr=False)
+    pixels: Pixels = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +84,7 @@ class FrameResult:
     seconds: float
     size_wh: tuple[int, int]
     faces: tuple[TrackedFace, ...]
-    pixels: NDArray[np.uint8] | None = field(default=None, repr=False)
+    pixels: Pixels | None = field(default=None, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return ``{"frame", "seconds", "faces"}`` as JSON values."""
