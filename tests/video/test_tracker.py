@@ -98,7 +98,7 @@ def test_a_face_that_leaves_is_held_and_one_that_returns_late_is_new(reader: Rea
     assert ids(later)[-1] == (2,)
 
 
-class Plain:
+class MinimalDetector:
     """A minimal detector of a user: a function without a name and without a search of a region."""
 
     def __init__(self, reader: Reader) -> None:
@@ -110,7 +110,7 @@ class Plain:
 
 
 def test_a_minimal_detector_searches_crops(reader: Reader, head: Pixels) -> None:
-    own = Plain(reader)
+    own = MinimalDetector(reader)
     results = step_through(Tracker(Reader(detector=own), every=5), walk(head, [(20 + 8 * i, 60) for i in range(20)]))
     assert set(ids(results)) == {(1,)}
     assert own.seen.count((270, 480, 3)) == 4
@@ -206,7 +206,7 @@ def test_wrong_arguments_are_refused(reader: Reader) -> None:
             tracker.step(wrong_frame, 2.0)
 
 
-class Places:
+class ScriptedDetector:
     """A detector that returns given scores and boxes, one list for each frame."""
 
     name = "places"
@@ -243,13 +243,13 @@ def noise(seed: int, *, size_wh: tuple[int, int] = (160, 120)) -> Pixels:
 
 def test_a_cut_starts_new_tracks_and_a_flash_does_not() -> None:
     box = Box(50, 30, 110, 90)
-    places = Places([[(0.95, box)]] * 20)
+    places = ScriptedDetector([[(0.95, box)]] * 20)
     scene = noise(1)
     for other in (noise(2), np.ascontiguousarray(scene[::-1, ::-1])):  # other colours, and the same colours elsewhere
         results = places.run(Tracker(Reader(detector=places)), [scene] * 8 + [other] * 8)
         assert ids(results) == [(1,)] * 8 + [(2,)] * 8
     bright = (scene // 2 + 127).astype(np.uint8)
-    places = Places([[(0.95, box)]] * 20)
+    places = ScriptedDetector([[(0.95, box)]] * 20)
     results = places.run(Tracker(Reader(detector=places)), [scene] * 8 + [bright] * 8)
     assert set(ids(results)) == {(1,)}
 
@@ -257,10 +257,10 @@ def test_a_cut_starts_new_tracks_and_a_flash_does_not() -> None:
 def test_the_whole_frame_is_searched_on_each_nth_frame_and_when_a_face_is_lost() -> None:
     box, frames = Box(50, 30, 110, 90), [noise(1)] * 20
     for every, searches in ((1, 20), (4, 5), (7, 3)):
-        places = Places([[(0.95, box)]] * 20)
+        places = ScriptedDetector([[(0.95, box)]] * 20)
         places.run(Tracker(Reader(detector=places), every=every), frames)
         assert places.searches == searches
-    places = Places([[(0.95, box)]] * 3 + [[]] * 17)
+    places = ScriptedDetector([[(0.95, box)]] * 3 + [[]] * 17)
     places.run(Tracker(Reader(detector=places), every=100), frames)
     assert places.searches == 2, "the first frame, and once when the face was lost"
 
@@ -268,18 +268,18 @@ def test_the_whole_frame_is_searched_on_each_nth_frame_and_when_a_face_is_lost()
 def test_a_brief_false_positive_gets_no_id() -> None:
     box, frames = Box(50, 30, 110, 90), [noise(1)] * 30
     face = (0.95, Box(0, 30, 40, 70))
-    weak = Places([[face]] * 4 + [[face, (0.67, box)]] + [[face, (0.52, box)]] * 12 + [[face]] * 13)
+    weak = ScriptedDetector([[face]] * 4 + [[face, (0.67, box)]] + [[face, (0.52, box)]] * 12 + [[face]] * 13)
     assert set(ids(weak.run(Tracker(Reader(detector=weak), every=1), frames))) == {(1,)}
-    steady = Places([[face]] * 4 + [[face, (0.67, box)]] * 26)
+    steady = ScriptedDetector([[face]] * 4 + [[face, (0.67, box)]] * 26)
     results = steady.run(Tracker(Reader(detector=steady), every=1), frames)
     assert ids(results)[-1] == (1, 2), "a weak detection that lasts is confirmed"
     assert ids(results)[5] == (1,)
-    sure = Places([[face]] * 4 + [[face, (0.9, box)]] * 26)
+    sure = ScriptedDetector([[face]] * 4 + [[face, (0.9, box)]] * 26)
     assert ids(sure.run(Tracker(Reader(detector=sure), every=1), frames))[4] == (1, 2)
 
 
 def test_faces_of_single_images_are_confirmed_at_once() -> None:
-    places = Places([[(0.66, Box(50, 30, 110, 90))]] * 5)
+    places = ScriptedDetector([[(0.66, Box(50, 30, 110, 90))]] * 5)
     results = places.run(Tracker(Reader(detector=places)), [noise(1)] * 5, rate=1)
     assert set(ids(results)) == {(1,)}
 

@@ -34,13 +34,23 @@ class Summary:
         self._start = time.perf_counter()
 
     def add(self, result: "FrameResult") -> None:
-        """Add a frame."""
+        """Add a frame.
+
+        Args:
+            result: The frame.
+        """
         if not self.statistics.frames:  # the time to open the source does not count for the speed
             self._start = time.perf_counter()
         self.statistics.add(result)
 
     def print(self, frames: "FrameSource", *, notes: Sequence[str], file: TextIO) -> None:
-        """Print the table of the tracks, a line about the source, and the notes."""
+        """Print the table of the tracks, a line about the source, and the notes.
+
+        Args:
+            frames: The source.
+            notes: Messages about the outputs.
+            file: Standard output or standard error.
+        """
         statistics = self.statistics
         took, count = time.perf_counter() - self._start, statistics.frames
         statistics.finish()
@@ -94,11 +104,23 @@ class Watch(Protocol):
     ) -> None: ...
 
     def add(self, result: "FrameResult") -> None:
-        """Show a result."""
+        """Show a result.
+
+        Args:
+            result: The frame.
+        """
 
 
 def open_watch(frames: "FrameSource", *, live: bool) -> Watch:
-    """The live view or the progress bar. Nothing is shown if standard error is not a terminal."""
+    """Open the live view or the progress bar. Nothing is shown if standard error is not a terminal.
+
+    Args:
+        frames: The source.
+        live: Show the live view.
+
+    Returns:
+        A context manager that takes results.
+    """
     console = Console(stderr=True)
     return LiveView(frames, console) if live and console.is_terminal else _Bar(frames, console)
 
@@ -125,10 +147,14 @@ class _Bar:
 
 
 class LiveView:
-    """The faces of the current frame, each with bars of its probabilities."""
+    """The faces of the current frame, each with bars of its probabilities.
+
+    Args:
+        frames: The source.
+        console: A terminal.
+    """
 
     def __init__(self, frames: "FrameSource", console: Console) -> None:
-        """``console`` must be a terminal."""
         self._frames = frames
         self._live = Live(console=console, auto_refresh=False, transient=True)
         self._times: deque[float] = deque(maxlen=_SPEED_FRAMES)
@@ -144,7 +170,11 @@ class LiveView:
         self._live.stop()
 
     def add(self, result: "FrameResult") -> None:
-        """Draw a result, unless the last one was drawn too recently."""
+        """Draw a result, unless the last one was drawn too recently.
+
+        Args:
+            result: The frame.
+        """
         now = time.monotonic()
         self._times.append(now)
         if now - self._drawn >= 1 / _REDRAWS_PER_SECOND:
@@ -152,7 +182,14 @@ class LiveView:
             self._live.update(self.view(result), refresh=True)
 
     def view(self, result: "FrameResult") -> Group:
-        """What is drawn for a result."""
+        """Return what is drawn for a result.
+
+        Args:
+            result: The frame.
+
+        Returns:
+            Cards of the faces below a line with time and speed.
+        """
         shown = sorted(result.faces[:_MAX_FACES], key=lambda face: face.track_id)
         grid = Table.grid(padding=(0, 3))
         grid.add_row(*(_face_card(face) for face in shown))

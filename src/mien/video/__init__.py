@@ -1,13 +1,14 @@
 """Track faces through videos, cameras, streams and folders of frames, and smooth their readings over time.
 
 sources        path | address | camera | folder -> frames
-prefetch       decodes frames ahead on a thread
+prefetch       decodes a few frames in advance on a thread
 association    boxes of one frame -> tracks, by predicted motion
 tracker        frame -> FrameResult; ``track`` does all of it in one call
 types          Frame, TrackedFace, FrameResult
 tables         results -> JSON lines, CSV, Parquet
-video_writer   results -> annotated MP4; ``audio`` copies the sound
+video_writer   results -> annotated MP4; ``audio`` copies the audio of the source
 statistics     results -> time by emotion of each track; ``timeline`` shows it as an HTML page
+outputs        results -> all of these files
 """
 
 from mien.video.sources import FrameSource, open_source

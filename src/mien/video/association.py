@@ -22,7 +22,7 @@ _DISTANCE_LIMIT = 2.0  # the largest distance at any time
 _MAX_GROWTH = 1.8  # ratio of the widths
 _GROWTH_PER_SECOND = 0.5  # added for each second that the face was not seen: a face that reappears is still half hidden
 _OCCLUDED = 0.3  # share of the predicted box covered by other faces, from which a face counts as occluded
-_OCCLUDED_PATIENCE = 3.0  # how many times longer an occluded face is kept
+_OCCLUDED_PATIENCE = 3.0  # ratio of the times after which an occluded track and another one end
 
 
 def smoothing_weight(elapsed: float, time_constant: float) -> float:

@@ -14,7 +14,7 @@ from mien._emotions import Emotion
 from mien._face import Pixels
 from mien.video.types import FrameResult, TrackedFace
 
-MAX_TRACKS = 64  # kept with curve and thumbnails, about 200 kB each; further tracks are only counted
+MAX_TRACKS = 64  # with curve and thumbnails, about 200 kB each; further tracks are only counted
 MAX_BINS = 2048  # of one curve: more than a page is wide in pixels
 _FIRST_BIN_SECONDS = 0.1  # about three frames, so that a bin is seldom empty by chance
 _FIRST_BINS = 64  # most tracks last for seconds
