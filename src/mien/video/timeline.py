@@ -132,7 +132,11 @@ def _sections(statistics: VideoStatistics) -> str:
     emotions, span = statistics.emotions, _video_span(statistics)
     parts = []
     if long:
-        rows = "".join(_overview_row(track, emotions, span) for track in long)
+        rows = ""
+        for track in long:
+            drawn = band(track.curve.samples(_BAND_SAMPLES), emotions, *span)
+            row = _drawing(drawn, f"{_seen(track)}; {_mostly(track)}")
+            rows += f'<li><a href="#track-{track.track_id}">Track {track.track_id}</a>{row}</li>'
         parts.append(f'<section class="overview"><h2>When each track is seen</h2><ol>{rows}</ol></section>')
     parts += [_card(track, emotions, span) for track in long]
     if short:
@@ -146,11 +150,6 @@ def _sections(statistics: VideoStatistics) -> str:
             f"{duration(statistics.merged_seconds)}, are only counted.</p>"
         )
     return "\n".join(parts)
-
-
-def _overview_row(track: TrackStatistics, emotions: Sequence[Emotion], span: _Span) -> str:
-    drawn = _drawing(band(track.curve.samples(_BAND_SAMPLES), emotions, *span), f"{_seen(track)}; {_mostly(track)}")
-    return f'<li><a href="#track-{track.track_id}">Track {track.track_id}</a>{drawn}</li>'
 
 
 def _brief_item(track: TrackStatistics) -> str:
