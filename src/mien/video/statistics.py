@@ -63,7 +63,7 @@ class ProbabilityCurve:
     Example:
         >>> curve = ProbabilityCurve(0.0, 2)
         >>> curve.add(0.0, 0.1, [0.75, 0.25])
-        >>> curve.samples(10).means.tolist()
+        >>> curve.samples(10).means.round(2).tolist()
         [[0.75, 0.25]]
     """
 
@@ -297,13 +297,12 @@ class VideoStatistics:
     def _credit(self, until: float) -> None:
         """Add the time since the last frame to the tracks in it."""
         end = min(until, self.last + _MAX_FRAME_SECONDS)
-        seconds = end - self.last
         for face in self._current:
             track = self._kept.get(face.track_id)
             if track is not None:
                 track.last = end
-                track.seconds += seconds
-                track.shares[face.emotion] = track.shares.get(face.emotion, 0.0) + seconds
+                track.seconds += end - self.last
+                track.shares[face.emotion] = track.shares.get(face.emotion, 0.0) + end - self.last
                 track.curve.add(self.last, end, [*face.probs.values(), float(face.emotion is None)])
 
     def _track(self, face: TrackedFace, present: set[int]) -> TrackStatistics | None:
