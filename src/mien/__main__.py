@@ -1,4 +1,4 @@
-"""The command line: names the commands, each a module of ``mien.commands``, and turns their errors into lines."""
+"""The command line: the commands of ``mien.commands``, with one line on standard error for each failure."""
 
 import contextlib
 import io
@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 import mien
-from mien._errors import MienError
+from mien._errors import MienError, MissingExtraError
 from mien.commands.audit import audit_command
 from mien.commands.benchmark import benchmark_command
 from mien.commands.compare import compare_command
@@ -30,27 +30,32 @@ from mien.commands.synthesize import synthesize_command
 from mien.commands.track import track_command
 from mien.commands.train import train_command
 
-_WRONG = 2  # as typer answers for a wrong argument
+_WRONG = 2  # as typer returns for a wrong argument
 _STOPPED = 130  # 128 + SIGINT, as shells count
 _PIPE_CLOSED = 141  # 128 + SIGPIPE
 
 
 class _CommandGroup(TyperGroup):
-    """Turns what a command raises into one line on standard error and an exit status."""
+    """Turns every expected error of a command into one line on standard error and an exit status."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             try:
                 return super().invoke(ctx)
             finally:
-                sys.stdout.flush()  # a full disk shows here at the latest, where it can still be said
+                sys.stdout.flush()  # a full disk is noticed here at the latest
         except MienError as error:
             raise _fail(str(error), _WRONG) from error
+        except ModuleNotFoundError as error:  # commands import the packages of their extra when they run
+            extra = "serve" if ctx.invoked_subcommand == "serve" else "lab"
+            raise _fail(str(MissingExtraError(error.name or "torch", extra)), _WRONG) from error
         except KeyboardInterrupt as error:
             raise _fail("stopped", getattr(error, "status", _STOPPED)) from error
         except OSError as error:
-            _silence_output()
-            if isinstance(error, BrokenPipeError):  # whoever read the output has seen enough
+            # Python flushes standard output once more when it ends; the same error must not be printed again then.
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if isinstance(error, BrokenPipeError):  # the reader of the output has stopped reading, as `head` does
                 raise typer.Exit(_PIPE_CLOSED) from error
             reason = (error.strerror or str(error)).lower()
             raise _fail(f"{error.filename or 'standard output'}: cannot be used ({reason})", _WRONG) from error
@@ -88,8 +93,8 @@ for _command in _COMMANDS:
     app.command(_command.__name__.removesuffix("_command"))(_command)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         print(f"mien {mien.__version__}")
         raise typer.Exit
 
@@ -100,13 +105,17 @@ def _root(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """mien reads facial expressions in pictures, on this machine alone."""
+    """mien reads facial expressions in images and videos, on this machine alone."""
 
 
 def main() -> None:
-    """Run the command line; always leaves by ``SystemExit`` with its status."""
+    """Run the command line.
+
+    Raises:
+        SystemExit: Always, with the exit status.
+    """
     for stream in (sys.stdout, sys.stderr):
-        # A file name may hold bytes that the terminal's encoding lacks: they are spelled out, not refused.
+        # A file name may have characters that the terminal's encoding lacks: print them as escapes.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     if sys.stdout is None:  # as after `mien ... >&-`
@@ -116,7 +125,7 @@ def main() -> None:
         app(prog_name="mien")
     except SystemExit as error:
         if any(thread.name == "mien-frames" for thread in threading.enumerate()):
-            # It hangs in the network or in a driver; FFmpeg may crash when Python is taken down around it.
+            # The thread is blocked by a network or a driver. FFmpeg may crash if Python shuts down around it.
             with contextlib.suppress(OSError, ValueError):
                 sys.stdout.flush()
                 sys.stderr.flush()
@@ -128,12 +137,6 @@ def _fail(message: str, status: int) -> typer.Exit:
     with contextlib.suppress(OSError):
         print("mien: " + " ".join(message.split()), file=sys.stderr)
     return typer.Exit(status)
-
-
-def _silence_output() -> None:
-    """Python flushes standard output once more when it ends, and would complain once more: it goes nowhere now."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

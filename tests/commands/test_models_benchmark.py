@@ -57,7 +57,7 @@ def test_the_list_shows_the_figures_of_the_cards() -> None:
         "accuracy, PrivateTest without copies - 69.5 %",
         "expected calibration error - 0.021",
         "parameters - 1.6 M",
-        "multiply-adds a crop - 128.0 M",
+        "multiply-adds per crop - 128.0 M",
     ):
         assert row in shown, result.stdout
     assert "macro F1" not in shown
@@ -109,7 +109,7 @@ def test_the_benchmark_measures_everything(tmp_path: Path, capsys: pytest.Captur
     measured = json.loads(result.stdout)
     assert {"processor", "cores", "onnxruntime", "python"} <= set(measured["machine"])
     figures = measured["figures"]
-    expected = {"import_s", "import_reader_s", "detect_ms_128x128", "pictures_per_second_1280x720"}
+    expected = {"import_s", "import_reader_s", "detect_ms_128x128", "images_per_second_1280x720"}
     expected |= {"cold_predict_s_640x480", "cold_predict_s_4000x3000"}
     expected |= {"crop_ms_fp32_batch_1", "crop_ms_fp32_batch_64", "crops_per_second_fp32", "share_of_plain_fp32"}
     expected |= {f"{what}_ms_{size}" for what in ("detect", "read") for size in ("640x480", "1280x720", "4000x3000")}
@@ -134,7 +134,7 @@ def test_a_picture_without_a_face_is_refused(tmp_path: Path) -> None:
     Image.new("RGB", (300, 300), "white").save(white)
     result = run("benchmark", "--seconds", "0", "--model", write_model(tmp_path / "tiny.onnx"), "--image", white)
     assert result.exit_code == 2
-    assert result.stderr.startswith("mien: the picture shows no face")
+    assert result.stderr.startswith("mien: the detector finds no face in the image")
 
 
 @pytest.mark.parametrize("size", [256, 512, 1024])

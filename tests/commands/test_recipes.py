@@ -10,6 +10,8 @@ import torch
 from typer.testing import CliRunner, Result
 
 from mien.__main__ import app
+from mien.commands import recipes as command
+from mien.commands._terminal import print_table
 from mien.lab import recipe as recipes
 from mien.lab.recipe.text import as_toml
 from mien.lab.recipe_summary import explanation, first_sentence
@@ -62,17 +64,17 @@ def test_every_recipe_is_explained(name: str) -> None:
 def test_parameters_are_those_of_the_net_and_counting_leaves_the_generator_alone() -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    told = explanation("conv4")["net"]
+    net = explanation("conv4")["net"]
     assert torch.equal(torch.get_rng_state(), before)
-    assert told["parameters"] == sum(p.numel() for p in build_net(recipes.load("conv4")).parameters())
-    assert told["macs"] > 1e8
+    assert net["parameters"] == sum(p.numel() for p in build_net(recipes.load("conv4")).parameters())
+    assert net["macs"] > 1e8
 
 
 def test_one_recipe_as_json_is_complete_and_takes_overrides() -> None:
-    told = json.loads(mien("conv4", "data.size=64", "--json").stdout)
-    assert told["recipe"]["data"]["size"] == 64
-    assert told["net"]["size"] == 64
-    assert recipes.parse(told["recipe"], where="json") == recipes.load("conv4", ["data.size=64"])
+    explained = json.loads(mien("conv4", "data.size=64", "--json").stdout)
+    assert explained["recipe"]["data"]["size"] == 64
+    assert explained["net"]["size"] == 64
+    assert recipes.parse(explained["recipe"], where="json") == recipes.load("conv4", ["data.size=64"])
 
 
 def test_all_shows_the_defaults_too() -> None:
@@ -112,11 +114,9 @@ def test_a_file_named_without_its_ending_is_recognised(tmp_path, monkeypatch: py
 
 
 def test_a_terminal_gets_a_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from mien.commands import recipes as command
-
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "100")
-    command.print_table(("recipe", "about"), [("conv4", "The four-layer CNN " * 10)], fold=(1,))
+    print_table(("recipe", "about"), [("conv4", "The four-layer CNN " * 10)], fold=(1,))
     lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
     assert max(map(len, lines)) <= 100
     assert len(lines) > 4
@@ -126,8 +126,6 @@ def test_a_terminal_gets_a_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 def test_the_list_fits_the_terminal_and_keeps_what_matters(
     width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from mien.commands import recipes as command
-
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", str(width))
     rows = json.loads(mien("--json").stdout)["recipes"]
@@ -149,5 +147,5 @@ def test_the_list_fits_the_terminal_and_keeps_what_matters(
         ("No end", "No end"),
     ],
 )
-def test_the_first_sentence_stands_for_the_whole(about: str, first: str) -> None:
+def test_the_first_sentence_summarises_the_description(about: str, first: str) -> None:
     assert first_sentence(about) == first

@@ -1,4 +1,4 @@
-"""The measurements of ``mien benchmark``, and the drawn portrait that they read."""
+"""The measurements of ``mien benchmark``, and the drawn face that they read."""
 
 import io
 import os
@@ -24,13 +24,75 @@ from mien.decode import decode
 from mien.infer import CHUNK, PRECISIONS, Classifier, find_model
 from mien.reader import Reader
 
-_GRAIN = 3.0  # standard deviation, of 255: as a camera's noise; without it a JPEG is unlike a photograph's in size
+_NOISE = 3.0  # standard deviation, of 255, like a camera's noise; without it a JPEG file is smaller than a photograph's
+_SIZES_WH = ((640, 480), (1280, 720), (4000, 3000))
+_BATCH = 64  # crops that are classified together
+_STREAM = 32  # images that are read one after another
+
+_TIME_IMPORT = "import time; start = time.perf_counter(); {}; print(time.perf_counter() - start)"
+_PRINT_MEMORY = """
+from mien.__main__ import main
+from mien._measure import peak_memory_mb
+try:
+    main()
+finally:
+    print(peak_memory_mb())
+"""
+
+_Timed = Callable[..., list[float]]
+
+
+class Measurement(NamedTuple):
+    """One measured value.
+
+    Attributes:
+        key: Its key in JSON.
+        name: What was measured, for people.
+        value: The value.
+        unit: Its unit.
+    """
+
+    key: str
+    name: str
+    value: float
+    unit: str
+
+
+def measure(image: Path | None, *, model: str, detector: str, threads: int, seconds: float) -> Iterator[Measurement]:
+    """Measure start, crops, detector, whole images and memory.
+
+    Args:
+        image: An image with a face; ``None`` draws one.
+        model: Name of an embedded model, or path of an ONNX file.
+        detector: Name of a detector.
+        threads: Threads for whole images; 0 uses all cores. Crops always use one.
+        seconds: Time for each measurement, which has at least five runs after a warm-up; 0 means one run.
+
+    Yields:
+        The measurements, each when it is finished.
+
+    Raises:
+        MienError: The detector finds no face in ``image``.
+    """
+    runs = 5 if seconds else 1
+    timed = partial(median_ms, seconds=seconds, least=runs, warm_up=2 if seconds else 1)
+    face = draw_face() if image is None else decode(image).pixels
+    reader = Reader(model, detector=detector, threads=threads)
+    if not reader.read(_embed(face, _SIZES_WH[0])).faces:
+        raise MienError("the detector finds no face in the image; name another image")
+    yield from _measure_start(face, ("--model", str(find_model(model)), "--detector", detector), runs)
+    yield from _measure_crops(model, timed)
+    yield from _measure_images(face, reader, timed)
 
 
 def draw_face(size: int = 512) -> NDArray[np.uint8]:
-    """A drawn portrait, nobody's likeness, whose face detectors find as surely as a photograph's.
+    """Draw a portrait of an invented person, in which detectors find the face as reliably as in a photograph.
 
-    RGB uint8 ``[size, size, 3]``; the face is a third as wide, about as in a video call.
+    Args:
+        size: Width and height of the image, in pixels. The face is a third as wide, about as in a video call.
+
+    Returns:
+        RGB uint8 ``[size, size, 3]``.
     """
     unit = size / 100
     canvas = Image.new("RGB", (size, size), "#78879a")
@@ -57,157 +119,96 @@ def draw_face(size: int = 512) -> NDArray[np.uint8]:
     return np.asarray(canvas.filter(ImageFilter.GaussianBlur(0.5 * unit)))
 
 
-def embed(face: NDArray[np.uint8], size_wh: tuple[int, int]) -> NDArray[np.uint8]:
-    """A picture of ``size_wh``: ``face`` as large as fits in its middle, a blurred wall of itself behind, and grain."""
+def _embed(face: NDArray[np.uint8], size_wh: tuple[int, int]) -> NDArray[np.uint8]:
+    """An image of ``size_wh`` with the face in its middle, as large as fits, on a blurred background, with noise."""
     source = Image.fromarray(face)
     canvas = source.resize((32, 24), Image.Resampling.BOX).filter(ImageFilter.GaussianBlur(4)).resize(size_wh)
     scale = min(size_wh[0] / source.width, size_wh[1] / source.height)
     fitted = source.resize((round(source.width * scale), round(source.height * scale)), Image.Resampling.BICUBIC)
     canvas.paste(fitted, ((size_wh[0] - fitted.width) // 2, (size_wh[1] - fitted.height) // 2))
-    grain = _GRAIN * np.random.default_rng(0).standard_normal((size_wh[1], size_wh[0], 1), np.float32)
-    grainy: NDArray[np.uint8] = np.clip(np.asarray(canvas) + grain, 0, 255).astype(np.uint8)
-    return grainy
+    noise = _NOISE * np.random.default_rng(0).standard_normal((size_wh[1], size_wh[0], 1), np.float32)
+    noisy: NDArray[np.uint8] = np.clip(np.asarray(canvas) + noise, 0, 255).astype(np.uint8)
+    return noisy
 
 
-def jpeg(pixels: NDArray[np.uint8]) -> bytes:
-    """``pixels`` as the bytes of a JPEG file of quality 90."""
+def _embed_jpeg(face: NDArray[np.uint8], size_wh: tuple[int, int]) -> bytes:
+    """The image of ``_embed`` as a JPEG file."""
     stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "JPEG", quality=90)
+    Image.fromarray(_embed(face, size_wh)).save(stream, "JPEG", quality=90)
     return stream.getvalue()
 
 
-_SIZES_WH = ((640, 480), (1280, 720), (4000, 3000))
-
-
-_BATCH = 64  # crops classified together
-
-
-_STREAM = 32  # pictures in a row
-
-
-_TIME_IMPORT = "import time; start = time.perf_counter(); {}; print(time.perf_counter() - start)"
-
-
-_TELL_MEMORY = """
-from mien.__main__ import main
-from mien._measure import peak_memory_mb
-try:
-    main()
-finally:
-    print(peak_memory_mb())
-"""
-
-
-Timed = Callable[..., list[float]]
-
-
-class Figure(NamedTuple):
-    """One measured value: its key in the JSON, what it is in words, the value and its unit."""
-
-    key: str
-    words: str
-    value: float
-    unit: str
-
-
-def measure(image: Path | None, *, model: str, detector: str, threads: int, seconds: float) -> Iterator[Figure]:
-    """Every figure of the benchmark. Raises ``MienError`` when ``image`` shows no face.
-
-    Each takes about ``seconds`` and at least five runs after a warm-up; 0 means one run, to see that all works.
-    """
-    runs = 5 if seconds else 1
-    timed = partial(median_ms, seconds=seconds, least=runs, warm_up=2 if seconds else 1)
-    face = draw_face() if image is None else decode(image).pixels
-    reader = Reader(model, detector=detector, threads=threads)
-    if not reader.read(embed(face, _SIZES_WH[0])).faces:
-        raise MienError("the picture shows no face that the detector finds; give another one with --image")
-    yield from _starts(face, ("--model", str(find_model(model)), "--detector", detector), runs)
-    yield from _crops(model, timed)
-    yield from _pictures(face, reader, timed)
-
-
-def _starts(face: NDArray[np.uint8], options: tuple[str, ...], runs: int) -> Iterator[Figure]:
+def _measure_start(face: NDArray[np.uint8], options: tuple[str, ...], runs: int) -> Iterator[Measurement]:
     for key, statement in (("import_s", "import mien"), ("import_reader_s", "from mien import Reader")):
-        taken = [float(_run("-c", _TIME_IMPORT.format(statement))[1]) for _ in range(runs)]
-        yield Figure(key, statement, statistics.median(taken), "s")
+        seconds = [float(_run_python("-c", _TIME_IMPORT.format(statement))[1]) for _ in range(runs)]
+        yield Measurement(key, statement, statistics.median(seconds), "s")
     with tempfile.TemporaryDirectory(prefix="mien-") as folder:
         for size_wh in (_SIZES_WH[0], _SIZES_WH[-1]):
-            photo = Path(folder) / "photo.jpg"
-            photo.write_bytes(jpeg(embed(face, size_wh)))
-            yield from _cold_starts(("predict", str(photo), "--json", *options), _name(size_wh), runs)
+            photo, size = Path(folder) / "photo.jpg", _size_name(size_wh)
+            photo.write_bytes(_embed_jpeg(face, size_wh))
+            command = ("predict", str(photo), "--json", *options)
+            median = statistics.median(_run_python("-m", "mien", *command)[0] for _ in range(runs))
+            yield Measurement(f"cold_predict_s_{size}", f"mien predict photo.jpg from the shell, {size}", median, "s")
+            memory = _run_python("-c", _PRINT_MEMORY, *command)[1].splitlines()[-1]
+            if memory != "None":
+                name = f"peak memory of that command, {size}"
+                yield Measurement(f"cold_predict_memory_mb_{size}", name, float(memory), "MB")
 
 
-def _cold_starts(arguments: tuple[str, ...], name: str, runs: int) -> Iterator[Figure]:
-    taken = [_run("-m", "mien", *arguments)[0] for _ in range(runs)]
-    yield Figure(
-        f"cold_predict_s_{name}", f"mien predict photo.jpg from the shell, {name}", statistics.median(taken), "s"
-    )
-    held = _run("-c", _TELL_MEMORY, *arguments)[1].splitlines()[-1]
-    if held != "None":
-        yield Figure(f"cold_predict_memory_mb_{name}", f"most memory of that command, {name}", float(held), "MB")
-
-
-def _crops(model: str, timed: Timed) -> Iterator[Figure]:
-    for path in _files(model):
+def _measure_crops(model: str, timed: _Timed) -> Iterator[Measurement]:
+    paths = [find_model(model)]
+    if not Path(model).is_file():  # an embedded model has a file for each precision
+        paths = [path for name in PRECISIONS.values() if (path := paths[0].parent / name).is_file()]
+    for path in paths:
         classify, session = Classifier(path), open_session(path)
         kind = classify.metadata["precision"]
         crops = np.random.default_rng(0).integers(0, 256, (4 * _BATCH, classify.size, classify.size), dtype=np.uint8)
-        # Not in turns: a batch of 64 pushes the weights out of the cache, which one crop after the other does not.
-        one, batch = *timed(partial(classify, crops[:1])), *timed(partial(classify, crops[:_BATCH]))
-        ours, plain = timed(partial(classify, crops), partial(_plain_loop, session, crops))
-        yield Figure(f"crop_ms_{kind}_batch_1", f"one crop, {kind}, alone", one, "ms")
-        yield Figure(
-            f"crop_ms_{kind}_batch_{_BATCH}", f"one crop, {kind}, in a batch of {_BATCH}", batch / _BATCH, "ms"
-        )
-        yield Figure(f"crops_per_second_{kind}", f"crops a second, {kind}", 1000 * len(crops) / ours, "1/s")
-        words = f"speed beside the plain ONNX Runtime loop, {kind}"
-        yield Figure(f"share_of_plain_{kind}", words, 100 * plain / ours, "%")
+        # Not in turns: a batch of 64 pushes the weights out of the cache, and single crops do not.
+        (one,), (batch,) = timed(partial(classify, crops[:1])), timed(partial(classify, crops[:_BATCH]))
+        ours, plain = timed(partial(classify, crops), partial(_bare_loop, session, crops))
+        yield Measurement(f"crop_ms_{kind}_batch_1", f"one crop, {kind}, alone", one, "ms")
+        name = f"one crop, {kind}, in a batch of {_BATCH}"
+        yield Measurement(f"crop_ms_{kind}_batch_{_BATCH}", name, batch / _BATCH, "ms")
+        yield Measurement(f"crops_per_second_{kind}", f"crops per second, {kind}", 1000 * len(crops) / ours, "1/s")
+        name = f"throughput relative to a bare ONNX Runtime loop, {kind}"
+        yield Measurement(f"share_of_plain_{kind}", name, 100 * plain / ours, "%")
 
 
-def _files(model: str) -> list[Path]:
-    """The file itself, or every file of an embedded model, int8 first."""
-    first = find_model(model)
-    if Path(model).is_file():
-        return [first]
-    return [path for name in PRECISIONS.values() if (path := first.parent / name).is_file()]
+def _bare_loop(session: ort.InferenceSession, crops: NDArray[np.uint8]) -> None:
+    for start in range(0, len(crops), CHUNK):
+        session.run(None, {"crops": crops[start : start + CHUNK]})
 
 
-def _plain_loop(session: ort.InferenceSession, crops: NDArray[np.uint8]) -> list[list[NDArray[np.float32]]]:
-    starts = range(0, len(crops), CHUNK)
-    return [session.run(None, {"crops": crops[start : start + CHUNK]}) for start in starts]
-
-
-def _pictures(face: NDArray[np.uint8], reader: Reader, timed: Timed) -> Iterator[Figure]:
+def _measure_images(face: NDArray[np.uint8], reader: Reader, timed: _Timed) -> Iterator[Measurement]:
     small = np.asarray(Image.fromarray(face).resize((128, 128), Image.Resampling.BOX))
     (one,) = timed(partial(reader.detector, small))
-    yield Figure("detect_ms_128x128", "detector, 128x128", one, "ms")
+    yield Measurement("detect_ms_128x128", "detector, 128x128", one, "ms")
     for size_wh in _SIZES_WH:
-        photo, name = jpeg(embed(face, size_wh)), _name(size_wh)
-        pixels = decode(photo).pixels
-        found = len(reader.read(photo).faces)
+        photo, size = _embed_jpeg(face, size_wh), _size_name(size_wh)
+        pixels, count = decode(photo).pixels, len(reader.read(photo).faces)
         detect, whole = timed(partial(reader.detector, pixels), partial(reader.read, photo))
-        yield Figure(f"detect_ms_{name}", f"detector, {name}", detect, "ms")
-        words = f"JPEG to reading, {name}, {found} {'face' if found == 1 else 'faces'}, {len(photo) // 1000:,} kB"
-        yield Figure(f"read_ms_{name}", words, whole, "ms")
-    photo = jpeg(embed(face, _SIZES_WH[1]))
+        yield Measurement(f"detect_ms_{size}", f"detector, {size}", detect, "ms")
+        name = f"JPEG to reading, {size}, {count} {'face' if count == 1 else 'faces'}, {len(photo) // 1000:,} kB"
+        yield Measurement(f"read_ms_{size}", name, whole, "ms")
+    photo, size = _embed_jpeg(face, _SIZES_WH[1]), _size_name(_SIZES_WH[1])
     (stream,) = timed(lambda: list(reader.read_many([photo] * _STREAM)))
-    words = f"pictures a second in a row, {_name(_SIZES_WH[1])}"
-    yield Figure(f"pictures_per_second_{_name(_SIZES_WH[1])}", words, 1000 * _STREAM / stream, "1/s")
+    rate = 1000 * _STREAM / stream
+    yield Measurement(f"images_per_second_{size}", f"images per second, one after another, {size}", rate, "1/s")
 
 
-def _name(size_wh: tuple[int, int]) -> str:
+def _size_name(size_wh: tuple[int, int]) -> str:
     return f"{size_wh[0]}x{size_wh[1]}"
 
 
-def _run(*arguments: str) -> tuple[float, str]:
-    """Seconds and output of a new Python that finds this mien, installed or not."""
+def _run_python(*arguments: str) -> tuple[float, str]:
+    """Seconds and output of a new Python process that imports this mien, installed or not."""
     here = str(Path(__file__).parent.parent.parent)
     path = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
     command = [sys.executable, *arguments]
     start = time.perf_counter()
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
-    taken = time.perf_counter() - start
+    seconds = time.perf_counter() - start
     if done.returncode:
         last = (done.stderr.strip() or "no message").splitlines()[-1]
-        raise MienError(f"a new Python with {' '.join(arguments[:3])!r} failed: {last}")
-    return taken, done.stdout
+        raise MienError(f"a new Python process with {' '.join(arguments[:3])!r} failed: {last}")
+    return seconds, done.stdout

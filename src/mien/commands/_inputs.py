@@ -1,4 +1,4 @@
-"""What the user typed -> pictures: files, folders, globs and standard input."""
+"""Arguments of the command line -> images: files, folders, globs and standard input."""
 
 import glob
 import os
@@ -16,79 +16,80 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Gathered:
-    """``sources`` in the order to read them, readings for folders that ``failed``, the number of files ``skipped``."""
+class Inputs:
+    """The images that arguments name.
+
+    Attributes:
+        sources: The images, in the order to read them.
+        failed: Readings with an error, for folders that cannot be read.
+        skipped: Number of files in folders that are no images.
+    """
 
     sources: "list[Source]" = field(default_factory=list)
     failed: list[Reading] = field(default_factory=list)
     skipped: int = 0
 
 
-def gather(paths: Sequence[str]) -> Gathered:
-    """Expand ``paths``: folders to the pictures below them, sorted; globs where no file has that very name; ``-`` to
-    the bytes on standard input.
+def expand_inputs(paths: Sequence[str]) -> Inputs:
+    """Find the images that arguments name.
 
-    A folder gives the files whose suffix is a picture's; hidden files and annotated copies (``*.mien.*``) are left out.
-    A file that is named is taken as it is, also when it is not there: reading it will say so.
+    A folder stands for the image files below it, sorted, without hidden files and annotated copies (``*.mien.*``).
+    A glob is expanded unless a file has exactly its name. A file is not opened: reading it reports what is wrong.
+
+    Args:
+        paths: Files, folders, globs, or ``-`` for the bytes on standard input.
+
+    Returns:
+        The images.
+
+    Raises:
+        MienError: Standard input is a terminal.
     """
-    found = Gathered()
+    inputs = Inputs()
     for path in paths:
-        for name in _expand(path):
+        names = [path]
+        if path != "-" and glob.has_magic(path) and not Path(path).exists():
+            names = sorted(glob.glob(path, recursive=True)) or [path]  # noqa: PTH207 (Path takes no absolute pattern)
+        for name in names:
             if name == "-":
-                found.sources.append(_standard_input())
+                if sys.stdin.isatty():
+                    raise MienError("standard input is a terminal; send an image to it: mien predict - < photo.jpg")
+                inputs.sources.append(sys.stdin.buffer)
             elif Path(name).is_dir():
-                _add_folder(name, found)
+                _add_folder(name, inputs)
             else:
-                found.sources.append(name)
-    return found
+                inputs.sources.append(name)
+    return inputs
 
 
-def _expand(path: str) -> list[str]:
-    if path == "-" or not glob.has_magic(path) or Path(path).exists():
-        return [path]
-    return sorted(glob.glob(path, recursive=True)) or [path]  # noqa: PTH207 (a Path takes no absolute pattern)
-
-
-def _standard_input() -> "Source":
-    if sys.stdin.isatty():
-        raise MienError("standard input is a terminal; send a picture's bytes to it: mien predict - < photo.jpg")
-    return sys.stdin.buffer
-
-
-def _add_folder(folder: str, found: Gathered) -> None:
-    suffixes = _suffixes()
-    before = len(found.sources)
-    for name in _walk(folder, found):
-        if Path(name).suffix.lower() in suffixes:
-            found.sources.append(name)
-        else:
-            found.skipped += 1
-    if len(found.sources) == before:
-        found.failed.append(_failed(folder, "no pictures in this folder; name files or a folder with some"))
-
-
-def _walk(folder: str, found: Gathered) -> Iterator[str]:
-    def refuse(error: OSError) -> None:
-        reason = (error.strerror or "unknown reason").lower()
-        found.failed.append(
-            _failed(error.filename, f"this folder cannot be opened ({reason}); change its access rights")
-        )
-
-    for root, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            # What `--save` wrote is no photograph: reading it again would count every face twice.
-            if not name.startswith(".") and not Path(name).stem.endswith(".mien"):
-                yield os.path.join(root, name)  # noqa: PTH118 (a Path would drop the "./" that the user typed)
-
-
-def _failed(folder: str, why: str) -> Reading:
-    return Reading(faces=(), source=folder, size_wh=(0, 0), error=f"{folder}: {why}")
-
-
-def _suffixes() -> set[str]:
+def _add_folder(folder: str, inputs: Inputs) -> None:
     from PIL import Image
 
     from mien.decode import FORMATS
 
-    return {suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS}
+    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS}
+    before = len(inputs.sources)
+    for name in _walk(folder, inputs):
+        if Path(name).suffix.lower() in suffixes:
+            inputs.sources.append(name)
+        else:
+            inputs.skipped += 1
+    if len(inputs.sources) == before:
+        _add_error(inputs, folder, "no images in this folder; name files or a folder of images")
+
+
+def _walk(folder: str, inputs: Inputs) -> Iterator[str]:
+    def on_error(error: OSError) -> None:
+        reason = (error.strerror or "unknown reason").lower()
+        _add_error(inputs, error.filename, f"this folder cannot be opened ({reason}); change its access rights")
+
+    for root, folders, files in os.walk(folder, onerror=on_error):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            # Annotated copies, which `--save` writes, would count every face twice.
+            if not name.startswith(".") and not Path(name).stem.endswith(".mien"):
+                yield os.path.join(root, name)  # noqa: PTH118 (Path would drop the "./" that the user typed)
+
+
+def _add_error(inputs: Inputs, folder: str, message: str) -> None:
+    inputs.failed.append(Reading(faces=(), source=folder, size_wh=(0, 0), error=f"{folder}: {message}"))

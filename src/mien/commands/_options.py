@@ -1,4 +1,4 @@
-"""Options that several commands share: each is defined, with its help text, once."""
+"""Arguments and options that several commands share: each is defined, with its help text, once."""
 
 from pathlib import Path
 from typing import Annotated
@@ -19,18 +19,20 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DATA_HELP = "FER-2013 in any of its forms, or a labelled folder or CSV; default: $MIEN_DATA."
 DataOption = Annotated[Path | None, typer.Option(help=DATA_HELP)]
 TrainingDataOption = Annotated[
-    Path | None, typer.Option(help="The set that the run was trained on; default: $MIEN_DATA.")
+    Path | None, typer.Option(help="The data set that the run was trained on; default: $MIEN_DATA.")
 ]
 SplitOption = Annotated[
     str | None,
-    typer.Option(help="PublicTest, PrivateTest, Training or all; default: PublicTest, or all of a set without splits."),
+    typer.Option(
+        help="PublicTest, PrivateTest, Training or all; default: PublicTest, or all rows of a data set without splits."
+    ),
 ]
 LabelMapOption = Annotated[
     list[str] | None,
     typer.Option(
         "--map",
         metavar="LABEL=EMOTION",
-        help="What a label of the data means; LABEL= leaves its faces out; repeatable.",
+        help="The emotion that a label of the data means; LABEL= leaves its faces out; repeatable.",
     ),
 ]
 TtaOption = Annotated[
@@ -40,8 +42,21 @@ TtaOption = Annotated[
         "ten: five crops, each also mirrored."
     ),
 ]
+KeepOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder for a copy of the metrics, without faces: NAME.json of a model, a split or a family."),
+]
+
+RecipeArgument = Annotated[
+    str, typer.Argument(help="A shipped recipe (`mien recipes`), FAMILY, FAMILY/MEMBER or the path of a .toml file.")
+]
+OverridesArgument = Annotated[
+    list[str] | None, typer.Argument(help="Changes of the recipe: section.key=value, as in train.epochs=40.")
+]
 AcceleratorOption = Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")]
 TimeLimitOption = Annotated[float, typer.Option(help="Seconds after which to stop with a checkpoint; 0: no limit.")]
+
+RunArgument = Annotated[Path, typer.Argument(help="Folder of a finished run, as `mien train` names it.")]
 FinalTestOption = Annotated[
     bool, typer.Option("--final", help="Also evaluate PrivateTest: once, when everything is chosen.")
 ]

@@ -11,7 +11,7 @@ if TYPE_CHECKING:  # the lab is an extra
 
 # Seconds over which the speed is averaged for the remaining time: an epoch on a CPU takes minutes.
 _SPEED_WINDOW = 600.0
-# Share of clipped steps from which it is reported: then clipping, not the learning rate, sets the size of most steps.
+# Share of clipped steps that is reported: above it, clipping and not the learning rate sets the size of most steps.
 _OFTEN = 0.5
 
 
@@ -39,7 +39,13 @@ class TerminalProgress:
         self._bar.stop()
 
     def __call__(self, stage: str, done: int = 0, total: int = 0) -> None:
-        """Show ``done`` of ``total`` parts of ``stage``; a ``total`` of 0 or 1 means that the duration is unknown."""
+        """Show the progress.
+
+        Args:
+            stage: What is being done.
+            done: How many parts of it are finished.
+            total: How many parts there are; 0 or 1 where the duration is unknown.
+        """
         if stage != self._stage and self._lines:
             share = f": from {done / total:.0%}" if self._overall and total else ""
             self._console.print(f"{stage}{share}", highlight=False, markup=False, soft_wrap=True)
@@ -54,12 +60,15 @@ class TrainingProgress:
     """
 
     def __init__(self, name: str) -> None:
-        """``name`` is printed before the bar."""
+        """Start without a bar.
+
+        Args:
+            name: Text before the bar.
+        """
         self._name = name
         self._console = Console(stderr=True)
         self._bar: Progress | None = None
         self._validation = ""
-        self.epochs = 0  # seen so far
 
     def __enter__(self) -> Self:
         return self
@@ -69,36 +78,45 @@ class TrainingProgress:
             self._bar.stop()
 
     def __call__(self, stage: str, done: int = 0, total: int = 0) -> None:
-        """Show the steps that are done, the metrics of the step, and the last validation."""
+        """Show the progress and the last validation.
+
+        Args:
+            stage: The metrics of the step.
+            done: Number of finished steps.
+            total: Number of all steps.
+        """
         if not self._console.is_terminal:
             return
         if self._bar is None:
-            self._bar = self._start(done, total)
+            columns = (
+                TextColumn("[bold]{task.description}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.percentage:>3.0f} %  {task.fields[metrics]}"),
+                TimeRemainingColumn(),
+            )
+            self._bar = Progress(*columns, console=self._console, speed_estimate_period=_SPEED_WINDOW, transient=True)
+            # A resumed run starts at its step: the steps of earlier calls must not count for the speed.
+            self._bar.add_task(self._name, total=total, completed=done, metrics="")
+            self._bar.start()
         metrics = f"{stage}  {self._validation}"
         self._bar.update(self._bar.task_ids[0], completed=done, total=total, metrics=metrics)
 
     def on_epoch(self, record: "EpochRecord") -> None:
-        """Print the metrics of a finished epoch."""
-        self.epochs += 1
+        """Print the metrics of a finished epoch.
+
+        Args:
+            record: The record of the epoch.
+        """
         self._validation = _validation(record) or self._validation
         self._console.print(epoch_line(record), highlight=False, soft_wrap=True)
 
-    def _start(self, done: int, total: int) -> Progress:
-        columns = (
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.percentage:>3.0f} %  {task.fields[metrics]}"),
-            TimeRemainingColumn(),
-        )
-        bar = Progress(*columns, console=self._console, speed_estimate_period=_SPEED_WINDOW, transient=True)
-        # A resumed run starts at its step: steps of earlier calls must not count for the speed.
-        bar.add_task(self._name, total=total, completed=done, metrics="")
-        bar.start()
-        return bar
-
 
 def epoch_line(record: "EpochRecord") -> str:
-    """The record of a finished epoch as one line for people."""
+    """Format the record of a finished epoch as one line.
+
+    Args:
+        record: The record.
+    """
     parts = [
         f"epoch {record.epoch}",
         f"loss {record.loss:.3f}",
@@ -107,7 +125,7 @@ def epoch_line(record: "EpochRecord") -> str:
         f"{record.images_per_second:,.0f} images/s",
         f"{record.seconds:.1f} s",
         f"clipped {record.clipped:.0%} of the steps" if record.clipped >= _OFTEN else "",
-        f"back to the best epoch, on with {record.fallback}" if record.fallback else "",
+        f"returned to the best epoch, continuing with {record.fallback}" if record.fallback else "",
     ]
     return "  ".join(part for part in parts if part)
 

@@ -1,10 +1,11 @@
-"""What commands print to a terminal: tables, readings as rows, errors as lines, and text without control characters."""
+"""Output of commands: tables, JSON, readings as rows, and text without control characters."""
 
+import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -16,8 +17,9 @@ from mien._format import probability_percent
 
 _BAR_CELLS = 8
 _HEADINGS = ("face", "emotion", "confidence", "next")
-_COLUMN_GAP = 3  # cells
-_MIN_NAME_WIDTH = 12  # cells
+_COLUMN_GAP = 3  # cells between two columns
+_MIN_NAME_WIDTH = 12  # cells of a file name that is shortened
+_MIN_TEXT_WIDTH = 20  # cells of another column that is shortened or folded
 
 
 class TableConsole(Console):
@@ -29,28 +31,104 @@ class TableConsole(Console):
 
 
 def new_table() -> Table:
-    """An empty table in the style that all commands share."""
+    """Return an empty table in the style of all commands."""
     return Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
 
 
+def print_table(
+    heads: tuple[str, ...], rows: Iterable[tuple[str, ...]], *, fold: Sequence[int] = (), priority: Sequence[int] = ()
+) -> None:
+    """Print a table in a terminal; anywhere else, lines of tab-separated values.
+
+    Args:
+        heads: Heads of the columns.
+        rows: The rows, with one text for each column.
+        fold: Columns whose text may continue on further lines. The last column always may, unless ``priority`` is set.
+        priority: All columns, the most important first. If the terminal is too narrow, the least important columns
+            are left out; the last of ``priority`` may be shortened. No text continues on further lines.
+    """
+    lines = [heads, *rows]
+    if not sys.stdout.isatty():
+        for line in lines:
+            print("\t".join(line))
+        return
+    console, table = TableConsole(highlight=False), new_table()
+    if priority:
+        lines = _fit_columns(lines, console.width, priority)
+    for place, cells in enumerate(zip(*lines, strict=True)):
+        may_fold = not priority and (place in fold or place == len(heads) - 1)
+        min_width = min(_MIN_TEXT_WIDTH, max(map(len, cells))) if place in fold else None
+        table.add_column(cells[0], overflow="fold", no_wrap=not may_fold, min_width=min_width)
+    for line in lines[1:]:
+        table.add_row(*map(Text, line))
+    console.print(table)
+
+
+def _fit_columns(lines: list[tuple[str, ...]], width: int, priority: Sequence[int]) -> list[tuple[str, ...]]:
+    """Leave out the columns that do not fit into ``width`` cells."""
+    *others, last = priority
+    widths = [_COLUMN_GAP + max(map(len, column)) for column in zip(*lines, strict=True)]
+    shown = list[int]()
+    for place in others:
+        if widths[place] <= width or not shown:
+            shown.append(place)
+            width -= widths[place]
+    if len(shown) == len(others) and width >= min(widths[last], _COLUMN_GAP + _MIN_TEXT_WIDTH):
+        shown.append(last)
+    room = width - _COLUMN_GAP
+
+    def cell(line: tuple[str, ...], place: int) -> str:
+        text = line[place]
+        return f"{text[: room - 1]}\u2026" if place == last and len(text) > room else text
+
+    return [tuple(cell(line, place) for place in sorted(shown)) for line in lines]
+
+
+def print_json(value: Any) -> None:
+    """Print plain values as indented JSON.
+
+    Args:
+        value: The values.
+    """
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
 def printable(text: str) -> str:
-    """``text`` with everything replaced that could control a terminal: a file name may hold any byte."""
+    """Replace the characters that could control a terminal; a file name may contain them.
+
+    Args:
+        text: Any text.
+    """
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
 
 
 @dataclass
 class Tally:
-    """Counts readings."""
+    """Counts readings, and prints the errors of images that could not be read.
 
+    Attributes:
+        print_errors: Whether to print each error as one line on standard error.
+        images: Number of images.
+        faces: Number of faces.
+        failed: Number of images that could not be read.
+    """
+
+    print_errors: bool = True
     images: int = 0
     faces: int = 0
     failed: int = 0
 
     def add(self, reading: Reading) -> None:
-        """Count one reading."""
+        """Count one reading.
+
+        Args:
+            reading: The reading.
+        """
         self.images += 1
         self.faces += len(reading.faces)
         self.failed += reading.error is not None
+        if reading.error is not None and self.print_errors:
+            print(f"mien: {printable(reading.error)}", file=sys.stderr)
 
     @property
     def status(self) -> int:
@@ -61,20 +139,15 @@ class Tally:
         return f"{self.images} images, {self.faces} faces, {self.failed} not read"
 
 
-class ErrorLines:
-    """Prints one line on standard error for every image that could not be read."""
-
-    def add(self, reading: Reading) -> None:
-        """Print the error of one reading, if it has one."""
-        if reading.error is not None:
-            print(f"mien: {printable(reading.error)}", file=sys.stderr)
-
-
 class FaceTable:
     """Prints one row for each face when the block ends, also after Ctrl-C."""
 
     def __init__(self, console: Console) -> None:
-        """``console`` writes to standard output."""
+        """Start without rows.
+
+        Args:
+            console: Writes to standard output.
+        """
         self._console = console
         self._rows: list[tuple[str, str | None, tuple[Text, ...]]] = []
 
@@ -82,7 +155,11 @@ class FaceTable:
         return self
 
     def add(self, reading: Reading) -> None:
-        """Add the rows of one image. An image that could not be read has none; ``ErrorLines`` prints its error."""
+        """Add the rows of one image. An image that could not be read has none: ``Tally`` prints its error.
+
+        Args:
+            reading: The reading of the image.
+        """
         if reading.error is not None:
             return
         no_face = (Text("no face found", style="dim"), Text(), Text(), Text())
@@ -103,35 +180,30 @@ class FaceTable:
         for heading in _HEADINGS:
             table.add_column(heading, no_wrap=True)
         for source, note, cells in self._rows:
-            name = Text(_short(source, width))
+            # The end of a long path identifies an image better than its beginning.
+            name = Text(source if len(source) <= width else "\u2026" + source[1 - width :])
             table.add_row(name.append(f"\n{note}", style="dim") if note else name, *cells)
         self._console.print(table)
 
     def _cells(self, face: Face) -> tuple[Text, Text, Text, Text]:
         box, probs = face.box, face.probs
-        where = Text(f"{box.width:.0f}x{box.height:.0f} at {box.x1:.0f},{box.y1:.0f}", style="dim")
+        position = Text(f"{box.width:.0f}x{box.height:.0f} at {box.x1:.0f},{box.y1:.0f}", style="dim")
         emotion = Text("unsure", style="dim") if face.emotion is None else Text(face.emotion, style=face.emotion.color)
         filled = round(face.confidence * _BAR_CELLS)
-        bar = Text(self._mark * filled, style=face.top.color)
+        bar = Text(("\u2588" if self._console.encoding.startswith("utf") else "#") * filled, style=face.top.color)
         bar.append(" " * (_BAR_CELLS - filled) + f" {probability_percent(face.confidence)}", style="default")
         following = sorted((e for e in probs if e is not face.top), key=lambda e: -probs[e])[:1]
         others = Text(", ".join(f"{e} {probability_percent(probs[e])}" for e in following), style="dim")
-        return where, emotion, bar, others
-
-    @property
-    def _mark(self) -> str:
-        return "\u2588" if self._console.encoding.startswith("utf") else "#"
-
-
-def _short(name: str, width: int) -> str:
-    """The end of a long path, because images differ there more often than at its beginning."""
-    return name if len(name) <= width else "\u2026" + name[1 - width :]
+        return position, emotion, bar, others
 
 
 def with_progress(readings: Iterable[Reading], count: int, *, bar: bool = True) -> Iterator[Reading]:
-    """Yield ``readings``; several of them show a bar on standard error while they come, if that is a terminal.
+    """Yield readings and show a progress bar on standard error, if that is a terminal.
 
-    Without ``bar`` it shows only if standard output is no terminal: lines printed there would break it.
+    Args:
+        readings: The readings.
+        count: Their number; for a single one no bar is shown.
+        bar: Show the bar also if standard output is a terminal. Lines that are printed there would break it.
     """
     if count < 2 or not sys.stderr.isatty() or not (bar or not sys.stdout.isatty()):
         yield from readings

@@ -1,5 +1,6 @@
 """``mien evaluate``: the metrics of a model on labelled faces."""
 
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,10 +8,9 @@ import typer
 
 from mien._metrics import headline_metrics
 from mien.commands import _options
-from mien.commands._extra import needs_lab
 from mien.commands._progress import TerminalProgress
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the lab is an extra
     from mien.lab.evaluate.evaluation import Evaluation
 
 
@@ -22,10 +22,7 @@ def evaluate_command(
             "a run, or a folder of results/. The folder of a recipe with several seeds evaluates all of them."
         ),
     ],
-    data: Annotated[
-        list[Path] | None,
-        typer.Option(help=f"{_options.DATA_HELP} Several are compared."),
-    ] = None,
+    data: Annotated[list[Path] | None, typer.Option(help=f"{_options.DATA_HELP} Several are compared.")] = None,
     split: _options.SplitOption = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write to; default: reports/evaluate/MODEL-SPLIT.")] = None,
     label_map: _options.LabelMapOption = None,
@@ -33,24 +30,22 @@ def evaluate_command(
     precision: _options.PrecisionOption = "int8",
 ) -> None:
     """Evaluate MODEL on labelled faces and write metrics.json, predictions.npz and report.html."""
-    with needs_lab():
-        from mien.lab.data.datasets import read_map
-        from mien.lab.evaluate.evaluate import EvaluateOptions
-        from mien.lab.evaluate.evaluate import evaluate as run_evaluation
+    from mien.lab.data.datasets import read_map
+    from mien.lab.evaluate.evaluate import EvaluateOptions, evaluate
 
     options = EvaluateOptions(split, out, read_map(label_map or []), tta, precision)
     with TerminalProgress() as progress:
-        folder, found = run_evaluation(model, data or [None], options=options, progress=progress)
-    for name, evaluations in found.items():
+        folder, evaluated = evaluate(model, data or [None], options=options, progress=progress)
+    for name, evaluations in evaluated.items():
         for evaluation in evaluations:
-            typer.echo(_line(name, evaluation))
-    warnings = (warning for evaluations in found.values() for each in evaluations for warning in each.warnings())
-    for warning in dict.fromkeys(warnings):
+            typer.echo(_headline(name, evaluation))
+    every = chain.from_iterable(evaluated.values())
+    for warning in dict.fromkeys(chain.from_iterable(evaluation.warnings() for evaluation in every)):
         typer.echo(f"note: {warning}", err=True)
     typer.echo(str(folder / "report.html"))
 
 
-def _line(name: str, evaluation: "Evaluation") -> str:
+def _headline(name: str, evaluation: "Evaluation") -> str:
     """The headline metrics of an evaluation in a line."""
     metrics, selection = evaluation.metrics["all"], evaluation.selection
     seed = f", seed {evaluation.subject.seed}" if evaluation.subject.seed else ""
@@ -58,6 +53,5 @@ def _line(name: str, evaluation: "Evaluation") -> str:
     recorded = "" if evaluation.subject.model is not None else " (recorded predictions: no maps)"
     excluded = sum(selection.account.values())
     account = f"; {excluded:,} of {selection.total:,} rows not evaluated, see the report" if excluded else ""
-    clean = evaluation.metrics.get("clean")
     title = f"{evaluation.subject.name}{seed}, {name} {selection.split}{tta}{recorded}"
-    return f"{title}: {headline_metrics(metrics, clean)}{account}"
+    return f"{title}: {headline_metrics(metrics, evaluation.metrics.get('clean'))}{account}"

@@ -5,7 +5,7 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -15,17 +15,12 @@ from mien._face import Reading
 from mien._suggest import suggest
 from mien.bundled import DEFAULT_MODEL
 from mien.commands import _options
-from mien.commands._extra import needs_lab
-from mien.commands._inputs import Gathered, gather
+from mien.commands._inputs import Inputs, expand_inputs
 from mien.commands._progress import TerminalProgress
-from mien.commands._terminal import ErrorLines, Tally, with_progress
+from mien.commands._terminal import Tally, with_progress
 
-if TYPE_CHECKING:
-    from mien.decode import Source
-
-_FOLDER = Path("reports") / "explain"
+_FOLDER = Path("reports/explain")
 _MAP, _FEATURES = "map", "features"  # the method and layer that need no lab
-_Opened = tuple[list[Emotion], dict[str, str], Generator[Reading, None, None]]
 
 
 def explain_command(
@@ -40,7 +35,7 @@ def explain_command(
         str,
         typer.Option(help="map (needs no torch); of a run also grad-cam, grad-cam++, hires-cam, integrated-gradients."),
     ] = _MAP,
-    layer: Annotated[str, typer.Option(help="Module of a run's net whose places are shown.")] = _FEATURES,
+    layer: Annotated[str, typer.Option(help="Module of a run's net whose activations the map shows.")] = _FEATURES,
     emotion: Annotated[
         list[str] | None,
         typer.Option(help="Of images: also the map of this emotion; repeatable; all shows every emotion."),
@@ -53,9 +48,7 @@ def explain_command(
     baseline: Annotated[str, typer.Option(help="What replaces removed pixels: blur or mean.")] = "blur",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the drawn faces and of everything random.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder to write to; default: reports/explain/...")] = None,
-    keep: Annotated[
-        Path | None, typer.Option(help="Folder for the metrics of a data set as MODEL.json; they show no face.")
-    ] = None,
+    keep: _options.KeepOption = None,
     precision: _options.PrecisionOption = "int8",
     detector: _options.DetectorOption = "blazeface",
     threads: Annotated[int, typer.Option(min=1, help="Cores to use.")] = 1,
@@ -71,26 +64,25 @@ def explain_command(
                 raise MienError(f"{option} is for a data set; name one with --data, or leave it out")
         if not what:
             raise MienError("name images to explain, or a data set with --data")
-        name, found = model or DEFAULT_MODEL, gather(what)
-        needs_run = _is_run(name) or method != _MAP or layer != _FEATURES
-        opened = (
-            _open_run(name, method, layer, emotion or [], found.sources, detector)
-            if needs_run
-            else _open_reader(name, emotion or [], found.sources, precision, detector, threads)
-        )
-        shown = method if layer == _FEATURES else f"{method} of layer {layer}"
-        raise typer.Exit(_write_maps(opened, found, out or _FOLDER / "images", shown))
+        inputs, name = expand_inputs(what), model or DEFAULT_MODEL
+        if method == _MAP and layer == _FEATURES and not _is_run(name):
+            maps = _read_with_file(inputs, name, emotion or [], precision, detector, threads)
+        else:
+            maps = _read_with_run(inputs, name, emotion or [], method, layer, detector)
+        shown_method = method if layer == _FEATURES else f"{method} of layer {layer}"
+        raise typer.Exit(_write_maps(inputs, *maps, folder=out or _FOLDER / "images", method=shown_method))
 
     if emotion:
         raise MienError("--emotion is for images; a data set is explained for every predicted emotion")
-    name = _model_of(what or [], model)
-    folder = out or _FOLDER / f"{_file_name(name)}-{method}"
-    with needs_lab():
-        from mien.lab.data.datasets import read_map
-        from mien.lab.explain.report import describe_explanation, write_explanation
-        from mien.lab.explain.study import explain_dataset
-        from mien.lab.files import require_writable
+    if len(what or []) + bool(model) > 1:
+        raise MienError("with --data, name one model: mien explain MODEL --data SET")
+    from mien.lab.data.datasets import read_map
+    from mien.lab.explain.report import describe_explanation, write_explanation
+    from mien.lab.explain.study import explain_dataset
+    from mien.lab.files import require_writable
 
+    name = what[0] if what else model or DEFAULT_MODEL
+    folder = out or _FOLDER / f"{_file_name(name)}-{method}"
     labels = read_map(label_map or [])
     for each in (folder, *([keep] if keep else [])):  # before the work
         require_writable(each)
@@ -117,47 +109,58 @@ def explain_command(
         typer.echo(str(line))
 
 
-def _write_maps(opened: _Opened, found: Gathered, folder: Path, method: str) -> int:
-    """Write the maps of images; return the exit status."""
-    from mien.report.maps import MAP_PAGE, MapReport
-
-    emotions, about, readings = opened
-    tally, errors = Tally(), ErrorLines()
-    with MapReport(folder, emotions, about=about, method=method) as report, closing(readings):
-        for reading in with_progress(chain(found.failed, readings), len(found.failed) + len(found.sources)):
-            for sink in (tally, errors, report):
-                sink.add(reading)
-    typer.echo(f"{tally}. {folder / MAP_PAGE}")
-    return tally.status
+_Maps = tuple[list[Emotion], dict[str, str], Generator[Reading, None, None]]
 
 
-def _open_reader(
-    model: str, emotions: Sequence[str], sources: Sequence["Source"], precision: str, detector: str, threads: int
-) -> _Opened:
+def _read_with_file(
+    inputs: Inputs, model: str, emotions: Sequence[str], precision: str, detector: str, threads: int
+) -> _Maps:
+    """Emotions to show, facts about an ONNX file, and the readings with its maps."""
     from mien.reader import Reader
 
     reader = Reader(model, detector=detector, precision=precision, threads=threads)
     chosen = _choose(emotions, reader.model.emotions, reader.model.name)
-    return chosen, reader.describe(), reader.read_many(sources, keep_pixels=True)
+    return chosen, reader.describe(), reader.read_many(inputs.sources, keep_pixels=True)
 
 
-def _open_run(
-    model: str, method: str, layer: str, emotions: Sequence[str], sources: Sequence["Source"], detector: str
-) -> _Opened:
-    with needs_lab():
-        from mien.lab.explain.methods import Explainer
-        from mien.lab.models import open_model
+def _read_with_run(
+    inputs: Inputs, model: str, emotions: Sequence[str], method: str, layer: str, detector: str
+) -> _Maps:
+    """Emotions to show, facts about a run, and the readings with the maps of its net."""
     from mien.detect import open_detector
+    from mien.lab.explain.methods import Explainer
+    from mien.lab.models import open_model
 
     opened = open_model(model)
     explainer = Explainer(opened, method, layer)
     chosen = _choose(emotions, opened.emotions, opened.name)
     about = {"model": opened.name, **opened.about, "detector": detector}
-    return chosen, about, explainer.read_images(sources, chosen, open_detector(detector))
+    return chosen, about, explainer.read_images(inputs.sources, chosen, open_detector(detector))
+
+
+def _write_maps(
+    inputs: Inputs,
+    emotions: Sequence[Emotion],
+    about: dict[str, str],
+    readings: Generator[Reading, None, None],
+    *,
+    folder: Path,
+    method: str,
+) -> int:
+    """Write the maps of images; return the exit status."""
+    from mien.report.maps import MAP_PAGE, MapReport
+
+    tally, count = Tally(), len(inputs.failed) + len(inputs.sources)
+    with MapReport(folder, emotions, about=about, method=method) as report, closing(readings):
+        for reading in with_progress(chain(inputs.failed, readings), count):
+            tally.add(reading)
+            report.add(reading)
+    typer.echo(f"{tally}. {folder / MAP_PAGE}")
+    return tally.status
 
 
 def _is_run(model: str) -> bool:
-    """Whether ``model`` is the folder of a run, whose torch net has gradients."""
+    """Whether ``model`` is the folder of a run, whose net has gradients."""
     path = Path(model)
     return (path / "final.pt").is_file() or any(path.glob("seed-*/final.pt"))
 
@@ -167,12 +170,6 @@ def _choose(names: Sequence[str], known: Sequence[Emotion], model: str) -> list[
         if name not in known and name != "all":
             raise MienError(f"{model} has no emotion {name!r}{suggest(name, known)}; it has {', '.join(known)}, or all")
     return [emotion for emotion in known if emotion in names or "all" in names]
-
-
-def _model_of(what: Sequence[str], model: str) -> str:
-    if len(what) + bool(model) > 1:
-        raise MienError("with --data, name one model: mien explain MODEL --data SET")
-    return next(iter(what), model) or DEFAULT_MODEL
 
 
 def _file_name(model: str) -> str:

@@ -9,6 +9,7 @@ import typer
 from mien._format import percent_interval
 from mien._metrics import HEADLINE, format_metric, metric_name
 from mien.commands import _options
+from mien.commands._terminal import TableConsole, new_table, print_json
 
 # Rows of the table: key in a card, name, and how the value is formatted.
 _ROWS = {
@@ -18,7 +19,7 @@ _ROWS = {
     "accuracy.public": ("accuracy, PublicTest", "metric"),
     **{key: (metric_name(key), "metric") for key in HEADLINE[1:]},
     "parameters": ("parameters", "count"),
-    "macs": ("multiply-adds a crop", "count"),
+    "macs": ("multiply-adds per crop", "count"),
     "files.int8": ("int8 file", "bytes"),
     "files.fp32": ("fp32 file", "bytes"),
 }
@@ -30,24 +31,29 @@ def models_command(
 ) -> None:
     """List the embedded models with the metrics of their cards, and the detectors."""
     if name is not None:
-        _print_json(read_card(name)) if as_json else _print_card(name)
+        print_json(_read_card(name)) if as_json else _print_card(name)
         return
     from mien.detect import DETECTORS
     from mien.infer import bundled_models
 
-    cards = [read_card(bundled) for bundled in bundled_models()]
+    cards = [_read_card(bundled) for bundled in bundled_models()]
     if as_json:
-        _print_json({"models": cards, "detectors": list(DETECTORS)})
-    else:
-        _print_table(cards, DETECTORS)
+        print_json({"models": cards, "detectors": list(DETECTORS)})
+        return
+    console, table = TableConsole(highlight=False), new_table()
+    table.add_column("model")
+    for card in cards:
+        table.add_column(str(card["name"]), justify="right")
+    for key, (row_name, kind) in _ROWS.items():
+        values = [_value(card, key) for card in cards]
+        if any(value is not None for value in values):
+            table.add_row(row_name, *(_format(key, value, kind) for value in values))
+    console.print(table if cards else "no classifier is embedded; --model takes the path of an ONNX file")
+    console.print(f"detectors: {', '.join(DETECTORS)}    (--detector; the first is the default)", style="dim")
 
 
-def read_card(name: str) -> dict[str, Any]:
-    """Read the card of an embedded model, and the sizes of its files in bytes.
-
-    A model file without a card gives its metadata. Raises ``ModelError``
-    for an unknown name or a card that is no JSON object.
-    """
+def _read_card(name: str) -> dict[str, Any]:
+    """The card of an embedded model and the sizes of its files in bytes; the metadata of a file without a card."""
     from mien._errors import ModelError
     from mien.infer import PRECISIONS, Classifier, find_model
 
@@ -68,39 +74,14 @@ def read_card(name: str) -> dict[str, Any]:
 def _print_card(name: str) -> None:
     from rich.markdown import Markdown
 
-    from mien.commands._terminal import TableConsole
     from mien.infer import find_model
 
     path = find_model(name).parent / "card.md"
     if not path.is_file():
-        _print_json(read_card(name))
+        print_json(_read_card(name))
         return
-    text = path.read_text("utf-8")
-    console = TableConsole()
+    text, console = path.read_text("utf-8"), TableConsole()
     console.print(Markdown(text)) if console.is_terminal else sys.stdout.write(text)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def _print_table(cards: list[dict[str, Any]], detectors: tuple[str, ...]) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    from mien.commands._terminal import TableConsole
-
-    console = TableConsole(highlight=False)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    table.add_column("model")
-    for card in cards:
-        table.add_column(str(card["name"]), justify="right")
-    for key, (words, kind) in _ROWS.items():
-        values = [_value(card, key) for card in cards]
-        if any(value is not None for value in values):
-            table.add_row(words, *(_cell(key, value, kind) for value in values))
-    console.print(table if cards else "no classifier is embedded; --model takes the path of an ONNX file")
-    console.print(f"detectors: {', '.join(detectors)}    (--detector; the first is the default)", style="dim")
 
 
 def _value(card: dict[str, Any], key: str) -> Any:
@@ -110,7 +91,7 @@ def _value(card: dict[str, Any], key: str) -> Any:
     return value
 
 
-def _cell(key: str, value: Any, kind: str) -> str:
+def _format(key: str, value: Any, kind: str) -> str:
     if kind == "interval" and isinstance(value, list) and len(value) == 2:
         return f"{percent_interval(value)} %"
     if not isinstance(value, int | float):

@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-from mien.commands._extra import needs_lab
-
 
 def prepare_command(
     name: Annotated[str, typer.Argument(metavar="SET", help="rafdb, affectnet, ckplus, jaffe, kdef or expw.")],
@@ -19,8 +17,7 @@ def prepare_command(
     ] = False,
 ) -> None:
     """Write a table of the faces of a public data set, for --data of the other commands."""
-    with needs_lab():
-        from mien.lab.data.public_sets import prepare_public_set
+    from mien.lab.data.public_sets import prepare_public_set
 
     counts = prepare_public_set(name, folder, out, crop=crop)
     typer.echo(", ".join(f"{label} {count:,}" for label, count in counts.items()))

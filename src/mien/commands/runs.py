@@ -1,37 +1,35 @@
-"""``mien export``, ``mien ensemble``, ``mien logits`` and ``mien record``: what follows a finished training."""
+"""``mien export``, ``mien ensemble``, ``mien logits`` and ``mien record``: what is done with finished runs."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from mien._errors import OutputError
 from mien._metrics import headline_metrics
 from mien.commands import _options
-from mien.commands._extra import needs_lab
 from mien.commands._progress import TerminalProgress
 
 
 def export_command(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run, as `mien train` names it.")],
+    run: _options.RunArgument,
     out: Annotated[Path, typer.Option(help="Folder to write model.onnx, model-fp32.onnx, card and licence to.")],
     data: _options.TrainingDataOption = None,
     final: _options.FinalTestOption = False,
-    half: Annotated[
-        bool, typer.Option("--half", help="Store the fp32 file's weights in half precision: half the bytes.")
-    ] = False,
+    half: Annotated[bool, typer.Option("--half", help="Store the weights of the fp32 file in half precision.")] = False,
     calibration: _options.CalibrationOption = "",
 ) -> None:
     """Export RUN as fp32 and int8 ONNX, calibrated on PublicTest, with its card."""
-    with needs_lab():
-        from mien.lab.data.datasets import load_set
-        from mien.lab.export.release import export_model
-        from mien.lab.train.run import load_final, with_calibration
+    from mien.lab.data.datasets import load_set
+    from mien.lab.export.release import export_model
+    from mien.lab.train.run import load_final, with_calibration
 
     trained = with_calibration(load_final(run), calibration)
     card = export_model(trained, load_set(data, trained.recipe), out, final=final, half=half)
     split = "private" if final else "public"
-    found = card["metrics"][split]["int8"]
-    typer.echo(f"{card['name']}: {split.capitalize()}Test {headline_metrics(found['all'], found.get('clean'))}. {out}")
+    metrics = card["metrics"][split]["int8"]
+    headline = headline_metrics(metrics["all"], metrics.get("clean"))
+    typer.echo(f"{card['name']}: {split.capitalize()}Test {headline}. {out}")
 
 
 def ensemble_command(
@@ -44,10 +42,9 @@ def ensemble_command(
 
     The result is a finished run, as `mien train` writes it: it can be evaluated, recorded and exported.
     """
-    with needs_lab():
-        from mien.lab.complexity import count_macs, count_parameters
-        from mien.lab.ensemble import combine_runs
-        from mien.lab.train.run import load_final
+    from mien.lab.complexity import count_macs, count_parameters
+    from mien.lab.ensemble import combine_runs
+    from mien.lab.train.run import load_final
 
     recipe = combine_runs(runs, out, name=name or out.resolve().name, about=about)
     net = load_final(out).net
@@ -56,26 +53,25 @@ def ensemble_command(
 
 
 def logits_command(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs; several answer as their mean.")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Folders of finished runs, the teachers; their probabilities are averaged.")
+    ],
     out: Annotated[Path, typer.Option(help="File to write, ending in .npz; a recipe's target.teachers names it.")],
-    data: Annotated[Path | None, typer.Option(help="What the student learns from; default: $MIEN_DATA.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Data set of the student; default: $MIEN_DATA.")] = None,
     tta: _options.TtaOption = "none",
     recipe: Annotated[
-        str, typer.Option(help="The student's recipe, where it mixes in sets that the first teacher's does not.")
+        str, typer.Option(help="The student's recipe, if it adds data sets that the recipe of the first run does not.")
     ] = "",
     accelerator: _options.AcceleratorOption = "auto",
 ) -> None:
-    """Write the answers of RUNS for the Training faces to a file. No test face is answered."""
-    from mien._errors import OutputError
-
-    with needs_lab():
-        from mien.lab import recipe as recipes
-        from mien.lab.data import Split
-        from mien.lab.data.datasets import load_set
-        from mien.lab.train.devices import Devices
-        from mien.lab.train.distillation import cache_logits
-        from mien.lab.train.logging import silence_lightning
-        from mien.lab.train.run import load_final
+    """Write the logits of RUNS for the Training faces to a file; the test faces are not predicted."""
+    from mien.lab import recipe as recipes
+    from mien.lab.data import Split
+    from mien.lab.data.datasets import load_set
+    from mien.lab.train.devices import Devices
+    from mien.lab.train.distillation import cache_logits
+    from mien.lab.train.logging import silence_lightning
+    from mien.lab.train.run import load_final
 
     if out.suffix != ".npz":
         raise OutputError(f"{out}: a file of cached logits ends in .npz; name it so")
@@ -84,35 +80,36 @@ def logits_command(
     teachers = [load_final(run, device) for run in runs]
     student = recipes.load(recipe) if recipe else teachers[0].recipe
     faces = load_set(data, student).split(Split.TRAINING).to(device)
-    with TerminalProgress(lines=False) as bar:
-        cached = cache_logits(teachers, faces, tta=tta, progress=bar)
+    with TerminalProgress(lines=False) as progress:
+        cached = cache_logits(teachers, faces, tta=tta, progress=progress)
     cached.save(out)
     names = ", ".join(cached.teachers)
-    typer.echo(f"{names}: {len(cached.rows):,} faces, {cached.logits.shape[1]} views of each. {out}")
+    typer.echo(f"{names}: {len(cached.rows):,} faces, {cached.logits.shape[1]} versions of each. {out}")
 
 
 def record_command(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run, as `mien train` names it.")],
+    run: _options.RunArgument,
     out: Annotated[Path | None, typer.Option(help="Folder to write to; default: results/RECIPE/seed-SEED.")] = None,
     data: _options.TrainingDataOption = None,
     final: _options.FinalTestOption = False,
-    int8: Annotated[bool, typer.Option(help="Quantise, evaluate that, too, and keep the file if it is small.")] = True,
+    int8: Annotated[
+        bool, typer.Option(help="Also quantise and evaluate the net; write the file if it is small.")
+    ] = True,
     calibration: _options.CalibrationOption = "",
 ) -> None:
     """Evaluate RUN and write its metrics, log, recipe, curves, confusion matrix and, if it is small, its int8 file."""
-    with needs_lab():
-        from mien.lab.data.datasets import load_set
-        from mien.lab.record import record_run
-        from mien.lab.train.run import load_final
+    from mien.lab.data.datasets import load_set
+    from mien.lab.record import record_run
+    from mien.lab.train.run import load_final
 
     recipe = load_final(run).recipe
     folder = out or Path("results") / recipe.name / f"seed-{recipe.seed}"
     faces = load_set(data, recipe)
     metrics = record_run(run, faces, folder, final=final, calibration=calibration, int8=int8)
     for split, by_precision in metrics["metrics"].items():
-        found = by_precision["fp32"]
+        own = by_precision["fp32"]
         name = f"{split.capitalize()}Test" if split != "leaky" else "leaky part (copies of training faces)"
-        typer.echo(f"{recipe.name}, {name}: {headline_metrics(found['all'], found.get('clean'))}")
+        typer.echo(f"{recipe.name}, {name}: {headline_metrics(own['all'], own.get('clean'))}")
     if "accuracy" in metrics["claim"]["metrics"]:
         typer.echo(f"claimed by document {metrics['claim']['document']}: {metrics['claim']['metrics']['accuracy']:.2%}")
     typer.echo(str(folder))

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from mien.commands import _options
-from mien.commands._extra import needs_lab
 from mien.commands._progress import TerminalProgress
 
 
@@ -28,25 +27,24 @@ def stress_command(
         typer.Option(help="What the mean corruption error is relative to: a model or a stress.json; default: mien-0."),
     ] = None,
     groups: Annotated[
-        Path | None, typer.Option(help="Table with the column row or file, and one column per division of the faces.")
+        Path | None, typer.Option(help="Table with the column row or file, and one column for each grouping of faces.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for report.html, stress.json and stress.csv.")] = Path(
         "reports/stress"
     ),
-    keep: Annotated[Path | None, typer.Option(help="Folder for the metrics of each model as NAME.json.")] = None,
+    keep: _options.KeepOption = None,
     label_map: _options.LabelMapOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the sample and of all noise.")] = 0,
 ) -> None:
     """Corrupt faces at five severities and report the metrics of each MODEL.
 
-    The same seed corrupts the same faces alike for every model. The report shows no face of the data set.
+    The same seed corrupts the same faces in the same way for every model. The report shows no face of the data set.
     """
-    with needs_lab():
-        from mien.lab.data.datasets import read_map, read_part
-        from mien.lab.files import require_writable
-        from mien.lab.robustness import RobustnessOptions, choose_corruptions, run_robustness
-        from mien.lab.robustness.predictions import DEFAULT_FACES
-        from mien.lab.robustness.report import describe_robustness, write_robustness
+    from mien.lab.data.datasets import read_map, read_part
+    from mien.lab.files import require_writable
+    from mien.lab.robustness import RobustnessOptions, choose_corruptions, run_robustness
+    from mien.lab.robustness.predictions import DEFAULT_FACES
+    from mien.lab.robustness.report import describe_robustness, write_robustness
 
     count = faces if faces is not None else 0 if groups else DEFAULT_FACES
     options = RobustnessOptions(read_part(split), count, choose_corruptions(only or []), seed)

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import typer
 
 from mien.commands import _options
-from mien.commands._extra import needs_lab
 from mien.commands._progress import TerminalProgress
 
 
@@ -30,17 +29,16 @@ def synthesize_command(
 ) -> None:
     """Train a small conditional GAN (or resume it) and generate faces of EMOTIONs for `data.extra` of a recipe.
 
-    OUT/EMOTION/*.png are the faces. OUT/evaluation.json says how far they are from real ones. OUT/contact.png shows
-    them beside real faces of the data set: do not publish it.
+    OUT/EMOTION/*.png are the faces. OUT/evaluation.json has their distance from real ones. OUT/contact.png shows them
+    beside real faces of the data set: do not publish it.
     """
-    with needs_lab():
-        from mien.lab.data.datasets import load_set
-        from mien.lab.gan.synthesize import SynthesisOptions, choose_emotions, gan_recipe
-        from mien.lab.gan.synthesize import synthesize as run
-        from mien.lab.gan.train import GanConfig
-        from mien.lab.provenance import provenance
-        from mien.lab.train.devices import Devices
-        from mien.lab.train.logging import silence_lightning
+    from mien.lab.data.datasets import load_set
+    from mien.lab.gan.synthesize import SynthesisOptions, choose_emotions, gan_recipe
+    from mien.lab.gan.synthesize import synthesize as run
+    from mien.lab.gan.train import GanConfig
+    from mien.lab.provenance import provenance
+    from mien.lab.train.devices import Devices
+    from mien.lab.train.logging import silence_lightning
 
     silence_lightning()
     recipe = gan_recipe(classes)

@@ -1,6 +1,7 @@
 """``mien train``: train a recipe, or all members of a family, and resume what was interrupted."""
 
 import math
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -8,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mien._errors import DivergedError
 from mien.commands import _options
-from mien.commands._extra import needs_lab
+from mien.commands._progress import TrainingProgress
 
 if TYPE_CHECKING:  # the lab is an extra
     from mien.lab.data import FaceSet
@@ -19,13 +21,8 @@ if TYPE_CHECKING:  # the lab is an extra
 
 
 def train_command(
-    recipe: Annotated[
-        str,
-        typer.Argument(help="A shipped recipe (`mien recipes`), FAMILY, FAMILY/MEMBER or the path of a .toml file."),
-    ],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="Changes: section.key=value, as in train.epochs=40.")
-    ] = None,
+    recipe: _options.RecipeArgument,
+    overrides: _options.OverridesArgument = None,
     data: _options.DataOption = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; default: runs/RECIPE/seed-SEED.")] = None,
     seed: Annotated[
@@ -35,40 +32,31 @@ def train_command(
     devices: Annotated[int, typer.Option(help="Processes or GPUs on this machine.", min=1)] = 1,
     nodes: Annotated[int, typer.Option(help="Machines, each started by torchrun.", min=1)] = 1,
     time_limit: _options.TimeLimitOption = 0,
-    log: Annotated[
-        list[str] | None, typer.Option(help="Log to tensorboard or mlflow, too; may be given for both.")
-    ] = None,
+    log: Annotated[list[str] | None, typer.Option(help="Also log to tensorboard or mlflow; repeatable.")] = None,
 ) -> None:
     """Train RECIPE, or resume it from its last checkpoint; of a family, train all members one after another.
 
     Stops cleanly at --time-limit and at Ctrl-C. The same command resumes; finished runs are skipped.
     """
-    with needs_lab():
-        from mien.lab import recipe as recipes
-        from mien.lab.recipe_summary import is_family
-        from mien.lab.train.devices import Devices
-        from mien.lab.train.logging import silence_lightning
+    from mien.lab import recipe as recipes
+    from mien.lab.recipe_summary import is_family
+    from mien.lab.train.devices import Devices
+    from mien.lab.train.logging import silence_lightning
+
     silence_lightning()
     names = recipes.members(recipe) if is_family(recipe) else (recipe,)
     changes = [*(overrides or ()), *([] if seed is None else [f"seed={seed}"])]
-    chosen = [recipes.load(name, changes) for name in names]
-    runs = [(each, run_folder(each, out, several=len(names) > 1)) for each in chosen]
+    runs = []
+    for each in (recipes.load(name, changes) for name in names):
+        folder = out or Path("runs", each.name, f"seed-{each.seed}")
+        runs.append((each, folder / each.name.rpartition("/")[2] if out and len(names) > 1 else folder))
     _train_all(runs, data, Devices(accelerator, devices, nodes), time_limit or math.inf, log or ())
-
-
-def run_folder(recipe: "Recipe", out: Path | None, *, several: bool) -> Path:
-    """The folder of a run: ``out``, or where there are several runs, a folder for each in ``out``."""
-    if out is None:
-        return Path("runs", recipe.name, f"seed-{recipe.seed}")
-    return Path(out, recipe.name.rpartition("/")[2]) if several else out
 
 
 def _train_all(
     runs: Sequence[tuple["Recipe", Path]], data: Path | None, devices: "Devices", time_limit: float, log: Sequence[str]
 ) -> None:
-    """Train what is not finished; the time limit is that of all together."""
-    import time
-
+    """Train the runs that are not finished; together they have ``time_limit`` seconds."""
     from mien.lab.data.datasets import DatasetCache
     from mien.lab.train.logging import ExperimentLoggers
     from mien.lab.train.run import is_finished
@@ -76,17 +64,17 @@ def _train_all(
     started = time.monotonic()
     # Made for all runs before the first one is trained, so that a missing package is noticed now.
     loggers = [ExperimentLoggers(log, recipe, folder) for recipe, folder in runs]
-    datasets, noted = DatasetCache(data), ""
+    datasets, last_note = DatasetCache(data), ""
     for (recipe, folder), logger in zip(runs, loggers, strict=True):
         faces = datasets(recipe)
         if is_finished(folder, recipe, faces.sha256):
             _print(f"{recipe.name}: finished already. {folder}")
             continue
-        if faces.note and faces.note != noted:
-            noted = faces.note
-            _print(noted, error=True)
-        left = time_limit - (time.monotonic() - started)
-        if not _train_one(recipe, folder, faces, devices, left, logger):
+        if faces.note and faces.note != last_note:
+            last_note = faces.note
+            _print(last_note, error=True)
+        remaining = time_limit - (time.monotonic() - started)
+        if not _train_one(recipe, folder, faces, devices, remaining, logger):
             _print(f"{recipe.name}: stopped at the time limit; the same command resumes it. {folder}")
             return
 
@@ -100,9 +88,8 @@ def _train_one(
     logger: "ExperimentLoggers",
 ) -> bool:
     """Train one run until it is finished or the time is over, and draw its curves. Returns whether it is finished."""
-    from mien._errors import DivergedError
-    from mien.commands._progress import TrainingProgress
     from mien.lab.provenance import provenance
+    from mien.lab.train.logging import epoch_of_result
     from mien.lab.train.loop import fit
 
     try:
@@ -129,31 +116,26 @@ def _train_one(
     except DivergedError:
         _draw_curves(recipe, folder)
         raise
-    _draw_curves(recipe, folder)
+    history = _draw_curves(recipe, folder)
     if logger.finished:
-        _print(f"{recipe.name}: finished{_validation(recipe, folder)}. {folder}")
+        result = epoch_of_result(recipe, history) if history else None
+        validation = ""
+        if result is not None and result.val_split:
+            validation = f", {result.val_name} {result.val_accuracy:.2%} in epoch {result.epoch}"
+        _print(f"{recipe.name}: finished{validation}. {folder}")
     return logger.finished
 
 
-def _draw_curves(recipe: "Recipe", folder: Path) -> None:
+def _draw_curves(recipe: "Recipe", folder: Path) -> "list[EpochRecord]":
+    """Draw the curves of a run, in the first process only. Returns its records."""
     from mien.lab.train.curves import draw_curves
     from mien.lab.train.devices import is_first_process
     from mien.lab.train.logging import read_log
 
-    history = read_log(folder) if is_first_process() else []
-    if history:
-        draw_curves(recipe, history, folder / "curves.png")
-
-
-def _validation(recipe: "Recipe", folder: Path) -> str:
-    """The validation accuracy of the epoch that is the result."""
-    from mien.lab.train.logging import epoch_of_result, read_log
-
     history = read_log(folder)
-    record = epoch_of_result(recipe, history) if history else None
-    if record is None or not record.val_split:
-        return ""
-    return f", {record.val_name} {record.val_accuracy:.2%} in epoch {record.epoch}"
+    if history and is_first_process():
+        draw_curves(recipe, history, folder / "curves.png")
+    return history
 
 
 def _print(line: str, *, error: bool = False) -> None:

@@ -214,7 +214,7 @@ def test_the_command_answers_the_training_faces_of_any_set(
     done = CliRunner().invoke(app, [*words, "--tta", "flip"], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     ours = training(load_set(tmp_path / "mine", short()))
-    assert f"{len(ours)} faces, 2 views of each" in done.output
+    assert f"{len(ours)} faces, 2 versions of each" in done.output
     views = [torch.stack([probabilities(t, x) for t in trained]).mean(0) for x in (ours.images, ours.images.flip(2))]
     given = CachedLogits.load(out).probabilities(ours, 1.0, source="x")
     torch.testing.assert_close(given, torch.stack(views).mean(0), atol=1e-3, rtol=0)
