@@ -1,15 +1,19 @@
 """Helpers that commands share: --split, --map, the progress bar, and the missing lab extra."""
 
+import sys
 from dataclasses import replace
+from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+from typer.testing import CliRunner
 
 pytest.importorskip("torch")
 
-from mien._errors import DataError, MissingExtraError
-from mien.commands._extra import needs_lab
+from mien.__main__ import app
+from mien._errors import DataError
 from mien.commands._progress import TerminalProgress
-from mien.lab.data import Split
+from mien.lab.data import Split, public_sets
 from mien.lab.data.datasets import ALL, chosen_split, read_map, read_part, read_split
 from support.synthetic_faces import cartoon_set
 
@@ -56,7 +60,7 @@ def test_a_wrong_label_map_names_the_word(word: str, message: str) -> None:
         read_map([word])
 
 
-def test_outside_of_a_terminal_every_new_thing_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_outside_of_a_terminal_every_new_stage_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     with TerminalProgress() as bar:
         for done in range(3):
             bar("maps [bold]", done, 2)
@@ -71,8 +75,11 @@ def test_outside_of_a_terminal_every_new_thing_is_a_line(capsys: pytest.CaptureF
     assert capsys.readouterr().err.splitlines() == ["blur: from 25%", "noise: from 75%"]
 
 
-def test_a_missing_package_says_what_to_install() -> None:
-    with pytest.raises(MissingExtraError, match=r'not_there.*pip install "mien\[lab\]"'), needs_lab():
-        import not_there  # noqa: F401
-    with pytest.raises(ValueError, match="passes"), needs_lab():
-        raise ValueError("passes")
+def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    words = ["prepare", "kdef", str(tmp_path), "--out", str(tmp_path)]
+    monkeypatch.setattr(public_sets, "prepare_public_set", Mock(side_effect=ValueError("passes")))
+    assert str(CliRunner().invoke(app, words).exception) == "passes"
+    monkeypatch.setitem(sys.modules, public_sets.__name__, None)  # as if it could not be imported
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2
+    assert done.stderr == f'mien: {public_sets.__name__} is not installed; run: pip install "mien[lab]"\n'

@@ -44,19 +44,23 @@ TtaOption = Annotated[
 ]
 KeepOption = Annotated[
     Path | None,
-    typer.Option(help="Folder for a copy of the metrics, without faces: NAME.json of a model, a split or a family."),
+    typer.Option(help="Folder for the metrics without faces, as NAME.json of the model, split or family."),
 ]
 
 RecipeArgument = Annotated[
-    str, typer.Argument(help="A shipped recipe (`mien recipes`), FAMILY, FAMILY/MEMBER or the path of a .toml file.")
+    str,
+    typer.Argument(
+        metavar="RECIPE", help="A shipped recipe (`mien recipes`), FAMILY, FAMILY/MEMBER or the path of a .toml file."
+    ),
 ]
 OverridesArgument = Annotated[
-    list[str] | None, typer.Argument(help="Changes of the recipe: section.key=value, as in train.epochs=40.")
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="Changes of the recipe: section.key=value, as in train.epochs=40."),
 ]
 AcceleratorOption = Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")]
 TimeLimitOption = Annotated[float, typer.Option(help="Seconds after which to stop with a checkpoint; 0: no limit.")]
 
-RunArgument = Annotated[Path, typer.Argument(help="Folder of a finished run, as `mien train` names it.")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run, as `mien train` names it.")]
 FinalTestOption = Annotated[
     bool, typer.Option("--final", help="Also evaluate PrivateTest: once, when everything is chosen.")
 ]

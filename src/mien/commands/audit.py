@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # the lab is an extra
 
 
 def audit_command(
-    data: Annotated[Path | None, typer.Argument(help=_options.DATA_HELP)] = None,
+    data: Annotated[Path | None, typer.Argument(metavar="DATA", help=_options.DATA_HELP)] = None,
     against: Annotated[
         list[Path] | None, typer.Option(help="Another data set: which faces of DATA are also in it? Repeatable.")
     ] = None,

@@ -18,8 +18,9 @@ def evaluate_command(
     model: Annotated[
         str,
         typer.Argument(
+            metavar="MODEL",
             help="An embedded model, an ONNX file or its folder, a TOML file that describes a foreign ONNX file, "
-            "a run, or a folder of results/. The folder of a recipe with several seeds evaluates all of them."
+            "a run, or a folder of results/. The folder of a recipe with several seeds evaluates all of them.",
         ),
     ],
     data: Annotated[list[Path] | None, typer.Option(help=f"{_options.DATA_HELP} Several are compared.")] = None,

@@ -26,7 +26,7 @@ _MAP, _FEATURES = "map", "features"  # the method and layer that need no lab
 def explain_command(
     what: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[WHAT]...", help="Images, folders or quoted globs; with --data, the model."),
+        typer.Argument(metavar="WHAT", help="Images, folders or quoted globs; with --data, the model."),
     ] = None,
     model: Annotated[
         str, typer.Option(help=f"An embedded model, an ONNX file, or the folder of a run; default: {DEFAULT_MODEL}.")

@@ -26,7 +26,7 @@ _ROWS = {
 
 
 def models_command(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Print the card of this model.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Print the card of this model.")] = None,
     as_json: _options.JsonOption = False,
 ) -> None:
     """List the embedded models with the metrics of their cards, and the detectors."""

@@ -18,7 +18,9 @@ _MAX_WIDTH = 110  # cells of a line of text
 def recipes_command(
     recipe: Annotated[
         str | None,
-        typer.Argument(help="Explain this one: a shipped recipe, FAMILY/MEMBER or the path of a .toml file."),
+        typer.Argument(
+            metavar="RECIPE", help="Explain this one: a shipped recipe, FAMILY/MEMBER or the path of a .toml file."
+        ),
     ] = None,
     overrides: _options.OverridesArgument = None,
     everything: Annotated[

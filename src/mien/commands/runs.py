@@ -33,12 +33,12 @@ def export_command(
 
 
 def ensemble_command(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs, two or more.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of two or more finished runs.")],
     out: Annotated[Path, typer.Option(help="Folder of the ensemble.")],
     name: Annotated[str, typer.Option(help="Name of the ensemble; default: the name of the folder.")] = "",
     about: Annotated[str, typer.Option(help="Description in its card; default: the nets that it consists of.")] = "",
 ) -> None:
-    """Combine the nets of RUNS into one net that returns the mean of their logits, without further training.
+    """Combine the nets of several RUNs into one net that returns the mean of their logits, without further training.
 
     The result is a finished run, as `mien train` writes it: it can be evaluated, recorded and exported.
     """
@@ -54,7 +54,8 @@ def ensemble_command(
 
 def logits_command(
     runs: Annotated[
-        list[Path], typer.Argument(help="Folders of finished runs, the teachers; their probabilities are averaged.")
+        list[Path],
+        typer.Argument(metavar="RUN", help="Folders of finished runs: the teachers, whose probabilities are averaged."),
     ],
     out: Annotated[Path, typer.Option(help="File to write, ending in .npz; a recipe's target.teachers names it.")],
     data: Annotated[Path | None, typer.Option(help="Data set of the student; default: $MIEN_DATA.")] = None,
@@ -64,7 +65,7 @@ def logits_command(
     ] = "",
     accelerator: _options.AcceleratorOption = "auto",
 ) -> None:
-    """Write the logits of RUNS for the Training faces to a file; the test faces are not predicted."""
+    """Predict the Training faces with RUNs and write the logits to a file, for distillation. No test face is predicted."""
     from mien.lab import recipe as recipes
     from mien.lab.data import Split
     from mien.lab.data.datasets import load_set

@@ -18,7 +18,9 @@ _SHOWN = 10  # trials in the table at the end
 
 
 def search_command(
-    recipe: Annotated[str, typer.Argument(help="A recipe with a search section, or the path of a .toml file.")],
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A recipe with a search section, or the path of a .toml file.")
+    ],
     overrides: _options.OverridesArgument = None,
     trials: Annotated[int, typer.Option(help="Trials in all, including those of earlier calls.", min=1)] = 20,
     data: _options.DataOption = None,

@@ -11,7 +11,7 @@ from mien.commands._progress import TerminalProgress
 
 def stress_command(
     models: Annotated[
-        list[str], typer.Argument(metavar="MODEL...", help="Names, ONNX files, run folders, or TOML of foreign models.")
+        list[str], typer.Argument(metavar="MODEL", help="Names, ONNX files, run folders, or TOML of foreign models.")
     ],
     data: _options.DataOption = None,
     split: Annotated[str, typer.Option(help="Training, PublicTest, PrivateTest, or all.")] = "PublicTest",

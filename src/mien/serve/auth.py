@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mien._errors import MienError
 from mien.serve.engine import Metrics
 from mien.serve.problems import Problem, internal_error
 
@@ -31,11 +32,23 @@ class Access:
         token: Token that every request must send; ``None``: no token is required.
         hosts: Names of the server, in lower case. Addresses and ``localhost`` are always accepted.
         origins: Origins (``https://example.org``) of other web pages that may use the server.
+
+    Raises:
+        MienError: No request could ever have the token or an origin.
     """
 
     token: str | None = None
     hosts: Collection[str] = ()
     origins: Collection[str] = ()
+
+    def __post_init__(self) -> None:
+        token = self.token
+        if token is not None and (not token or not token.isascii() or not token.isprintable() or " " in token):
+            raise MienError("the token must be printable ASCII without spaces, and not empty")
+        for origin in self.origins:
+            scheme, _, rest = origin.partition("://")
+            if scheme not in ("http", "https") or not rest or "/" in rest:
+                raise MienError(f"{origin}: an origin is a scheme and a name only, such as https://example.org")
 
     def check(self, headers: Headers) -> None:
         """Refuse requests that a foreign web page makes a browser send.
