@@ -65,7 +65,10 @@ def logits_command(
     ] = "",
     accelerator: _options.AcceleratorOption = "auto",
 ) -> None:
-    """Predict the Training faces with RUNs and write the logits to a file, for distillation. No test face is predicted."""
+    """Predict the Training faces with RUNs and write the logits to a file, for distillation.
+
+    No test face is predicted.
+    """
     from mien.lab import recipe as recipes
     from mien.lab.data import Split
     from mien.lab.data.datasets import load_set
