@@ -33,7 +33,7 @@ class Inputs:
 def expand_inputs(paths: Sequence[str]) -> Inputs:
     """Find the images that arguments name.
 
-    A folder stands for the image files below it, sorted, without hidden files and annotated copies (``*.mien.*``).
+    A folder gives the image files below it, sorted, without hidden files and annotated copies (``*.mien.*``).
     A glob is expanded unless a file has exactly its name. A file is not opened: reading it reports what is wrong.
 
     Args:

@@ -98,6 +98,9 @@ def printable(text: str) -> str:
 
     Args:
         text: Any text.
+
+    Returns:
+        The text with U+FFFD for each of these characters.
     """
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
 
@@ -198,12 +201,15 @@ class FaceTable:
 
 
 def with_progress(readings: Iterable[Reading], count: int, *, bar: bool = True) -> Iterator[Reading]:
-    """Yield readings and show a progress bar on standard error, if that is a terminal.
+    """Show a progress bar on standard error, if that is a terminal, while readings are made.
 
     Args:
         readings: The readings.
         count: Their number; for a single one no bar is shown.
         bar: Show the bar also if standard output is a terminal. Lines that are printed there would break it.
+
+    Yields:
+        The readings.
     """
     if count < 2 or not sys.stderr.isatty() or not (bar or not sys.stdout.isatty()):
         yield from readings
