@@ -204,7 +204,7 @@ def test_a_folder_without_pictures_is_said_and_the_rest_goes_on(
     assert predict(empty).exit_code == 2
     result = predict(empty, album, "--json", "--detector", "none")
     assert result.exit_code == 1
-    assert "no pictures in this folder" in lines(result)[0]["error"]
+    assert "no images in this folder" in lines(result)[0]["error"]
     assert len(lines(result)) == 6
 
 
