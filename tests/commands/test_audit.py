@@ -19,7 +19,7 @@ PER_CLASS = 6
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A labelled folder with a validation split; happy/0 stands in val/happy, and in train/sad as well."""
+    """A labelled folder with a validation split; the first image of train/happy is also in val/happy and train/sad."""
     faces = cartoon_set(votes=False)
     for split, start in (("train", 0), ("val", 196)):
         for place in range(start, start + 7 * PER_CLASS):
@@ -50,30 +50,30 @@ def test_a_folder_is_audited(folder: Path, tmp_path: Path) -> None:
     result = run(folder, "--out", out, "--counts", tmp_path / "counts.json", "--near", "0.999")
     assert result.exit_code == 0, result.output
     assert {path.name for path in out.iterdir()} == {"audit.json", "report.html", "exclude.txt"}
-    said = json.loads((out / "audit.json").read_text())
-    assert said["faces"] == 14 * PER_CLASS + 3
-    assert said["duplicates"]["training_rows_in_tests"] == 2
-    assert said["duplicates"]["contradicting"]["rows"] == 3
-    assert said["content"]["near_blank"] == 1
-    assert said["label_errors"] is None
-    assert said["provenance"]["data_sha256"] == load_faces(folder, {}).sha256
+    content = json.loads((out / "audit.json").read_text())
+    assert content["faces"] == 14 * PER_CLASS + 3
+    assert content["duplicates"]["training_rows_in_tests"] == 2
+    assert content["duplicates"]["contradicting"]["rows"] == 3
+    assert content["content"]["near_blank"] == 1
+    assert content["label_errors"] is None
+    assert content["provenance"]["data_sha256"] == load_faces(folder, {}).sha256
     assert "contradicting labels: 1 groups of 3 rows" in result.stdout
     assert str(tmp_path) not in (out / "audit.json").read_text()
     counts = json.loads((tmp_path / "counts.json").read_text())
     assert "rows" not in counts
-    assert counts.items() <= said.items()
+    assert counts.items() <= content.items()
     faces = load_faces(folder, {})
     listed = read_exclude(out / "exclude.txt", faces)
-    assert len(listed) == sum(said["excluded"].values()) - 2  # two rows have two reasons
+    assert len(listed) == sum(content["excluded"].values()) - 2  # two rows have two reasons
 
 
 def test_label_errors_from_a_file_go_into_the_list(folder: Path, tmp_path: Path) -> None:
     faces = load_faces(folder, {})
     training = faces.select(faces.usage == 0)
-    told = training.labels.numpy().copy()
-    told[4] = (told[4] + 2) % 7
-    probs = np.full((len(told), 7), 0.01, np.float32)
-    probs[np.arange(len(told)), told] = 0.94
+    given = training.labels.numpy().copy()
+    given[4] = (given[4] + 2) % 7
+    probs = np.full((len(given), 7), 0.01, np.float32)
+    probs[np.arange(len(given)), given] = 0.94
     np.savez(tmp_path / "p.npz", rows=training.rows.numpy(), probs=probs)
     out = tmp_path / "out"
     result = run(
@@ -85,7 +85,7 @@ def test_label_errors_from_a_file_go_into_the_list(folder: Path, tmp_path: Path)
     assert "Likely label errors" in (out / "report.html").read_text()
 
 
-def test_a_set_is_held_against_another(folder: Path, tmp_path: Path) -> None:
+def test_a_data_set_is_compared_with_another(folder: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     for name in ("joy", "sad"):
         (other / name).mkdir(parents=True)
@@ -102,15 +102,15 @@ def test_a_set_is_held_against_another(folder: Path, tmp_path: Path) -> None:
     assert "is no label here" in fails(*words, "--map", "glee=happy")
 
 
-def test_a_model_that_does_not_know_the_set_is_asked(folder: Path, tmp_path: Path) -> None:
+def test_a_model_that_was_not_trained_on_the_set_predicts_it(folder: Path, tmp_path: Path) -> None:
     result = run(folder, "--model", "mien-0", "--out", tmp_path / "out", "--near", "0.999")
     assert result.exit_code == 0, result.output
-    said = json.loads((tmp_path / "out" / "audit.json").read_text())["label_errors"]
-    assert said["evaluated"] == 14 * PER_CLASS + 3
-    assert "mien-0, which has not learned from this set" in said["origin"]
+    content = json.loads((tmp_path / "out" / "audit.json").read_text())["label_errors"]
+    assert content["evaluated"] == 14 * PER_CLASS + 3
+    assert "mien-0, which has not learned from this set" in content["origin"]
 
 
-def test_what_is_wrong_is_one_line(folder: Path, tmp_path: Path) -> None:
+def test_mistakes_are_one_line(folder: Path, tmp_path: Path) -> None:
     assert "unknown reason" in fails(folder, "--exclude", "blanks")
     assert "--near" in fails(folder, "--near", "2")
     assert "name one of them" in fails(folder, "--model", "mien-0", "--label-errors", "lenet")
@@ -129,7 +129,7 @@ def test_a_model_that_has_learned_from_the_set_is_refused(fer2013_parquet: Path,
     assert "train folds of a recipe" in line
 
 
-def test_folds_are_trained_and_kept(folder: Path, tmp_path: Path) -> None:
+def test_folds_are_trained_once_and_their_probabilities_stored(folder: Path, tmp_path: Path) -> None:
     words = [
         "--label-errors",
         "baseline-cnn-tuned",
@@ -154,12 +154,12 @@ def test_folds_are_trained_and_kept(folder: Path, tmp_path: Path) -> None:
     assert "fold 5 of 5" in first.stderr
     again = run(folder, *words)
     assert "fold 5 of 5" not in again.stderr
-    said = json.loads((tmp_path / "out" / "audit.json").read_text())["label_errors"]
-    assert said["evaluated"] == 7 * PER_CLASS + 2 - 2  # Training, less the two duplicates of a validation face
-    # The same probabilities, from the file that was kept.
-    kept = run(
+    content = json.loads((tmp_path / "out" / "audit.json").read_text())["label_errors"]
+    assert content["evaluated"] == 7 * PER_CLASS + 2 - 2  # Training, less the two duplicates of a validation face
+    # The same probabilities, from the stored file.
+    stored = run(
         folder, "--probabilities", tmp_path / "out" / "out-of-fold.npz", "--out", tmp_path / "two", "--near", "0.999"
     )
-    assert kept.exit_code == 0, kept.output
+    assert stored.exit_code == 0, stored.output
     rows = [json.loads((tmp_path / name / "audit.json").read_text())["rows"]["label_errors"] for name in ("out", "two")]
     assert rows[0] == rows[1]

@@ -58,7 +58,7 @@ def test_an_image_is_explained_without_torch(tmp_path: Path) -> None:
 
 def test_every_emotion_has_its_map_and_unreadable_images_are_reported(tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"no image")
     done = explain(ASTRONAUT, broken, "--emotion", "all", "--out", tmp_path / "out")
     assert done.exit_code == 1
     assert "2 images, 1 faces, 1 not read" in done.output
@@ -131,7 +131,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def folder_of_faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Cartoons in a folder for each emotion, as people keep their own."""
+    """Cartoons in a folder for each emotion, as users store their own data."""
     from support.synthetic_faces import cartoon_set
 
     root, faces = tmp_path_factory.mktemp("own"), cartoon_set(per_split=(42, 7, 7))

@@ -34,7 +34,7 @@ def run(*arguments: object) -> Result:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """One embedded model with a card, one without."""
     for file in ("model.onnx", "model-fp32.onnx"):
         write_model(tmp_path / "mien-9" / file, metadata={"precision": "int8" if file == "model.onnx" else "fp32"})
@@ -45,8 +45,8 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.usefixtures("shelf")
-def test_the_list_shows_the_figures_of_the_cards() -> None:
+@pytest.mark.usefixtures("bundled")
+def test_the_list_shows_the_metrics_of_the_cards() -> None:
     result = run("models")
     assert result.exit_code == 0, result.stderr
     shown = " ".join(result.stdout.split())
@@ -64,29 +64,29 @@ def test_the_list_shows_the_figures_of_the_cards() -> None:
     assert f"detectors: {', '.join(DETECTORS)}" in shown
 
 
-def test_the_list_as_json(shelf: Path) -> None:
+def test_the_list_as_json(bundled: Path) -> None:
     listed = json.loads(run("models", "--json").stdout)
     assert listed["detectors"] == list(DETECTORS)
     bare, card = listed["models"]
     assert bare["precision"] == "fp32"
-    sizes = {key: (shelf / "mien-9" / file).stat().st_size for key, file in infer.PRECISIONS.items()}
+    sizes = {key: (bundled / "mien-9" / file).stat().st_size for key, file in infer.PRECISIONS.items()}
     assert card == {**CARD, "files": sizes}
 
 
-def test_one_card(shelf: Path) -> None:
+def test_one_card(bundled: Path) -> None:
     assert run("models", "mien-9").stdout == "# mien-9\n\nReads *faces*.\n"
     assert json.loads(run("models", "mien-9", "--json").stdout)["ece"] == CARD["ece"]
     assert json.loads(run("models", "bare").stdout)["licence"] == "Apache-2.0"
     unknown = run("models", "mein-9")
     assert (unknown.exit_code, unknown.stderr.count("\n")) == (2, 1)
     assert "did you mean 'mien-9'" in unknown.stderr
-    (shelf / "mien-9" / "card.json").write_text("{half")
+    (bundled / "mien-9" / "card.json").write_text("{half")
     damaged = run("models")
     assert damaged.exit_code == 2
     assert "the card is no JSON" in damaged.stderr
 
 
-def test_no_model_at_all_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_without_models_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(infer, "BUNDLED", tmp_path / "absent")
     result = run("models")
     assert result.exit_code == 0
@@ -94,7 +94,7 @@ def test_no_model_at_all_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("name", bundled_models())
-def test_the_cards_of_the_real_models_are_whole(name: str) -> None:
+def test_the_cards_of_the_embedded_models_are_complete(name: str) -> None:
     card = json.loads(run("models", name, "--json").stdout)
     assert {"accuracy", "balanced_accuracy", "macro_f1", "ece", "parameters", "macs", "licence"} <= set(card)
     assert card["name"] == name
@@ -108,28 +108,28 @@ def test_the_benchmark_measures_everything(tmp_path: Path, capsys: pytest.Captur
     assert result.exit_code == 0, result.stderr
     measured = json.loads(result.stdout)
     assert {"processor", "cores", "onnxruntime", "python"} <= set(measured["machine"])
-    figures = measured["figures"]
+    values = measured["figures"]
     expected = {"import_s", "import_reader_s", "detect_ms_128x128", "images_per_second_1280x720"}
     expected |= {"cold_predict_s_640x480", "cold_predict_s_4000x3000"}
     expected |= {"crop_ms_fp32_batch_1", "crop_ms_fp32_batch_64", "crops_per_second_fp32", "share_of_plain_fp32"}
     expected |= {f"{what}_ms_{size}" for what in ("detect", "read") for size in ("640x480", "1280x720", "4000x3000")}
     if sys.platform != "win32":
         expected |= {"cold_predict_memory_mb_640x480", "cold_predict_memory_mb_4000x3000"}
-    assert set(figures) == expected
-    assert all(value > 0 for value in figures.values())
+    assert set(values) == expected
+    assert all(value > 0 for value in values.values())
     with capsys.disabled():
-        print(f"\nbenchmark of the tests' tiny model: {figures}")
+        print(f"\nbenchmark of the tests' tiny model: {values}")
 
 
-def test_the_benchmark_has_both_precisions_and_a_table(shelf: Path) -> None:
+def test_the_benchmark_has_both_precisions_and_a_table(bundled: Path) -> None:
     image = str(ROOT / "examples" / "astronaut.png")
-    result = run("benchmark", "--seconds", "0", "--model", shelf / "mien-9", "--image", image)
+    result = run("benchmark", "--seconds", "0", "--model", bundled / "mien-9", "--image", image)
     assert result.exit_code == 0, result.stderr
     for words in ("one crop, int8, alone", "one crop, fp32, alone", "mien predict", "4000x3000", "MB", "processor"):
         assert words in result.stdout
 
 
-def test_a_picture_without_a_face_is_refused(tmp_path: Path) -> None:
+def test_an_image_without_a_face_is_refused(tmp_path: Path) -> None:
     white = tmp_path / "white.png"
     Image.new("RGB", (300, 300), "white").save(white)
     result = run("benchmark", "--seconds", "0", "--model", write_model(tmp_path / "tiny.onnx"), "--image", white)
@@ -138,7 +138,7 @@ def test_a_picture_without_a_face_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [256, 512, 1024])
-def test_the_drawn_portrait_has_one_face(size: int) -> None:
+def test_the_drawn_face_is_detected(size: int) -> None:
     drawn = draw_face(size)
     assert (drawn.shape, drawn.dtype) == ((size, size, 3), np.uint8)
     (face,) = open_detector()(drawn)
@@ -154,7 +154,7 @@ def test_median_takes_turns_and_warms_up() -> None:
 
 
 def test_the_machine_is_described() -> None:
-    said = _measure.environment("numpy", "no-such-package")
-    assert said["numpy"] == np.__version__
-    assert said["no-such-package"] == "not installed"
-    assert all(said.values())
+    facts = _measure.environment("numpy", "no-such-package")
+    assert facts["numpy"] == np.__version__
+    assert facts["no-such-package"] == "not installed"
+    assert all(facts.values())

@@ -46,7 +46,7 @@ def runner(tiny: Path) -> Callable[..., Result]:
 
 
 def make_album(folder: Path, draw_face: Draw) -> Path:
-    """A folder of five pictures in three folders, and files that are none."""
+    """Five images in three folders, and files that are no images."""
     for index, name in enumerate(("b.png", "a.jpg", "sub/c.webp", "sub/deep/d.bmp", "e.JPEG")):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ def test_the_table_is_for_people(predict: Callable[..., Result]) -> None:
     assert result.stderr == ""
 
 
-def test_csv_has_a_row_a_face(predict: Callable[..., Result]) -> None:
+def test_csv_has_a_row_for_each_face(predict: Callable[..., Result]) -> None:
     rows = list(csv.DictReader(io.StringIO(predict(EXAMPLE, "--csv").stdout)))
     assert rows[0]["source"] == EXAMPLE
     assert {str(emotion) for emotion in SEVEN} <= set(rows[0])
@@ -161,7 +161,7 @@ def test_five_hundred_mixed_files_with_broken_ones_among_them(
 
 
 def write_mixed_folder(folder: Path, draw_face: Draw) -> set[str]:
-    """500 files: seven formats and modes, five kinds of broken pictures, and text. Returns the names of the broken."""
+    """500 files: seven formats and modes, five kinds of broken images, and text. Returns the names of the broken."""
     folder.mkdir()
     face, broken = Image.fromarray(draw_face(48)), set()
     for number in range(480):
@@ -179,11 +179,11 @@ def write_mixed_folder(folder: Path, draw_face: Draw) -> set[str]:
             data = kinds[number // 20 % len(kinds)]
         path.write_bytes(data)
     for number in range(20):
-        (folder / f"note-{number}.txt").write_text("no picture")
+        (folder / f"note-{number}.txt").write_text("no image")
     return broken
 
 
-def test_exit_status_says_what_could_be_read(predict: Callable[..., Result], album: Path) -> None:
+def test_the_exit_status_shows_what_could_be_read(predict: Callable[..., Result], album: Path) -> None:
     bad = album / "bad.png"
     bad.write_bytes(b"nothing")
     assert predict(album / "b.png", "--detector", "none").exit_code == 0
@@ -196,7 +196,7 @@ def test_exit_status_says_what_could_be_read(predict: Callable[..., Result], alb
     assert none.stdout == ""
 
 
-def test_a_folder_without_pictures_is_said_and_the_rest_goes_on(
+def test_a_folder_without_images_is_reported_and_the_others_are_read(
     predict: Callable[..., Result], album: Path, tmp_path: Path
 ) -> None:
     empty = tmp_path / "empty"
@@ -208,7 +208,7 @@ def test_a_folder_without_pictures_is_said_and_the_rest_goes_on(
     assert len(lines(result)) == 6
 
 
-def test_a_folder_that_cannot_be_opened_is_said(
+def test_a_folder_that_cannot_be_opened_is_reported(
     predict: Callable[..., Result], album: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scan = os.scandir
@@ -241,7 +241,7 @@ def test_abstain_prints_unsure(predict: Callable[..., Result], album: Path) -> N
     assert reading["faces"][0]["emotion"] is None
 
 
-def test_a_picture_without_a_face_is_no_failure(predict: Callable[..., Result], tmp_path: Path) -> None:
+def test_an_image_without_a_face_is_no_failure(predict: Callable[..., Result], tmp_path: Path) -> None:
     Image.new("RGB", (90, 60), "white").save(tmp_path / "white.png")
     result = predict(tmp_path / "white.png")
     assert result.exit_code == 0
@@ -263,7 +263,7 @@ def test_annotated_copies_keep_format_and_originals(predict: Callable[..., Resul
     assert predict(album, "--json", "--detector", "none").stdout.count("\n") == 6
 
 
-def test_the_page_holds_faces_and_model(predict: Callable[..., Result], album: Path, tmp_path: Path) -> None:
+def test_the_page_contains_faces_and_model(predict: Callable[..., Result], album: Path, tmp_path: Path) -> None:
     (album / "bad.png").write_bytes(b"nothing")
     page = tmp_path / "page.html"
     assert predict(album, "--detector", "none", "--html", page, "--json").exit_code == 1
@@ -273,7 +273,9 @@ def test_the_page_holds_faces_and_model(predict: Callable[..., Result], album: P
     assert "tiny (fp32)" in text
 
 
-def test_a_file_name_cannot_steer_the_terminal(predict: Callable[..., Result], tmp_path: Path, draw_face: Draw) -> None:
+def test_a_file_name_cannot_control_the_terminal(
+    predict: Callable[..., Result], tmp_path: Path, draw_face: Draw
+) -> None:
     path = tmp_path / "a\x1b[31m[bold]b.png"
     Image.fromarray(draw_face(48)).save(path)
     result = predict(path, tmp_path / "gone\x1b[2J.png", "--detector", "none")
@@ -313,7 +315,9 @@ def test_wrong_usage_is_status_2(predict: Callable[..., Result], arguments: list
     assert "Traceback" not in result.stderr
 
 
-def test_a_terminal_on_standard_input_is_said(predict: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_on_standard_input_is_reported(
+    predict: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
     import mien.commands._inputs
 
     class Terminal(io.StringIO):
@@ -352,7 +356,9 @@ def test_a_closed_pipe_is_quiet(tiny: Path, arguments: list[str]) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 @pytest.mark.parametrize("threads", [1, 2])
-def test_ctrl_c_closes_the_outputs_and_says_one_line(tiny: Path, tmp_path: Path, draw_face: Draw, threads: int) -> None:
+def test_ctrl_c_closes_the_outputs_and_prints_one_line(
+    tiny: Path, tmp_path: Path, draw_face: Draw, threads: int
+) -> None:
     folder, page = tmp_path / "many", tmp_path / "page.html"
     folder.mkdir()
     Image.fromarray(draw_face(48)).save(folder / "0000.png")
@@ -406,7 +412,7 @@ def test_progress_is_for_terminals_only(tiny: Path, album: Path) -> None:
     while time.monotonic() < end:
         try:
             part = os.read(leader, 65536)
-        except OSError:  # Linux ends a terminal so
+        except OSError:  # so a terminal ends on Linux
             break
         if not part:
             break

@@ -18,12 +18,12 @@ pytest.importorskip("fastapi", reason="the extra mien[serve] is not installed")
 from mien.bundled import DEFAULT_MODEL
 from support.paths import ROOT
 
-PICTURE = ROOT / "examples" / "astronaut.png"
+IMAGE = ROOT / "examples" / "astronaut.png"
 
 
 def environment(**more: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name != "MIEN_TOKEN"}
-    return {**kept, "PYTHONPATH": str(ROOT / "src"), **more}
+    others = {name: value for name, value in os.environ.items() if name != "MIEN_TOKEN"}
+    return {**others, "PYTHONPATH": str(ROOT / "src"), **more}
 
 
 @contextmanager
@@ -67,7 +67,7 @@ def run(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
 
 def post(port: int, **headers: str) -> int:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    connection.request("POST", "/v1/predict", PICTURE.read_bytes(), {"Content-Type": "image/png", **headers})
+    connection.request("POST", "/v1/predict", IMAGE.read_bytes(), {"Content-Type": "image/png", **headers})
     status = connection.getresponse().status
     connection.close()
     return status
@@ -89,7 +89,7 @@ def test_it_serves_until_a_signal_ends_it_in_order(number: signal.Signals, statu
 
 def test_work_that_was_accepted_is_finished_after_sigterm() -> None:
     """The request's last bytes come after the signal: it was accepted before."""
-    data = PICTURE.read_bytes()
+    data = IMAGE.read_bytes()
     with started("--threads", "1") as (process, port, _):
         with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
             head = f"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n"
@@ -149,11 +149,11 @@ def test_wrong_arguments_are_one_line_each(words: list[str], line: str) -> None:
     done = run(*words)
     assert done.returncode == 2
     assert line in done.stderr
-    assert [said for said in done.stderr.splitlines() if said.startswith("mien: ")] == done.stderr.splitlines()[-1:]
+    assert [each for each in done.stderr.splitlines() if each.startswith("mien: ")] == done.stderr.splitlines()[-1:]
     assert "Traceback" not in done.stderr
 
 
-def test_other_addresses_are_warned_of_and_the_token_comes_from_the_environment() -> None:
+def test_other_addresses_give_a_warning_and_the_token_comes_from_the_environment() -> None:
     with started("--host", "0.0.0.0") as (_, port, lines):
         assert "WARNING: every machine that reaches 0.0.0.0" in lines[0]
         assert "unencrypted" in lines[1]
@@ -164,7 +164,7 @@ def test_other_addresses_are_warned_of_and_the_token_comes_from_the_environment(
         assert post(port, Authorization="Bearer abc") == 200
 
 
-def test_an_empty_token_in_the_environment_is_no_open_door() -> None:
+def test_an_empty_token_in_the_environment_is_refused() -> None:
     done = run("--port", "0", MIEN_TOKEN="")
     assert done.returncode == 2
     assert done.stderr.startswith("mien: MIEN_TOKEN is set, but empty")

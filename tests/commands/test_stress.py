@@ -43,7 +43,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_a_report_figures_and_a_table_are_written(mien: Callable[..., Result], drawn: Path, tmp_path: Path) -> None:
+def test_a_report_metrics_and_a_table_are_written(mien: Callable[..., Result], drawn: Path, tmp_path: Path) -> None:
     only = ("--only", "jpeg", "--only", "cover-mouth")
     groups = ("--groups", str(drawn.parent / "groups.csv"), "--keep", "recorded")
     done = mien("stress", "mien-0", "--data", str(drawn), *only, *groups, "--out", "out")

@@ -31,7 +31,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_made_faces_are_written_judged_and_learned_from(drawn: Path, tmp_path: Path) -> None:
+def test_synthetic_faces_are_written_evaluated_and_trained_on(drawn: Path, tmp_path: Path) -> None:
     command = ("synthesize", "disgust", "fear", "-n", "12", "--data", str(drawn), "--out", "made", "--steps", "3")
     made = mien(*command, "--accelerator", "cpu", "--precision", "32-true", cwd=tmp_path)
     assert made.returncode == 0, made.stderr
@@ -83,7 +83,7 @@ def test_no_faces_at_all_are_refused(drawn: Path, tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_an_unusable_folder_is_said_at_once(drawn: Path, tmp_path: Path) -> None:
+def test_an_unusable_folder_is_reported_first(drawn: Path, tmp_path: Path) -> None:
     (tmp_path / "made").touch()
     done = mien("synthesize", "disgust", "--data", str(drawn), "--out", "made", cwd=tmp_path)
     assert done.returncode == 2

@@ -92,8 +92,8 @@ ema_decay = 0
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of one's own labelled pictures beside the recipe of a family."""
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A custom folder of labelled images beside the recipe of a family."""
     root = tmp_path_factory.mktemp("own")
     (root / "pair.toml").write_text(FAMILY)
     faces = cartoon_set(per_split=(84, 0, 0))
@@ -104,11 +104,11 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_a_family_is_trained_member_by_member_and_then_left_alone(pictures: Path) -> None:
+def test_a_family_is_trained_once_member_by_member(images: Path) -> None:
     words = ["train", "pair.toml", "--data", "faces", "--accelerator", "cpu"]
-    done = mien(*words, cwd=pictures)
+    done = mien(*words, cwd=images)
     assert done.returncode == 0, done.stderr
-    runs = [pictures / "runs" / "pair" / member / "seed-0" for member in ("slow", "fast")]
+    runs = [images / "runs" / "pair" / member / "seed-0" for member in ("slow", "fast")]
     for run in runs:
         found = {path.name for path in run.iterdir()}
         assert found == {"checkpoint.pt", "curves.png", "final.pt", "log.jsonl", "recipe.json"}
@@ -117,18 +117,18 @@ def test_a_family_is_trained_member_by_member_and_then_left_alone(pictures: Path
     assert done.stderr.count("no validation split") == 1
     assert "Automatic Mixed Precision" not in done.stderr
     finals = [(run / "final.pt").read_bytes() for run in runs]
-    again = mien(*words, cwd=pictures)
+    again = mien(*words, cwd=images)
     assert again.returncode == 0
     assert again.stdout.count("finished already") == 2
     assert "epoch" not in again.stderr
     assert [(run / "final.pt").read_bytes() for run in runs] == finals
 
 
-def heed_interrupts() -> None:
+def default_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def test_ctrl_c_says_how_to_go_on_and_loses_no_finished_epoch(pictures: Path) -> None:
+def test_ctrl_c_prints_how_to_resume_and_loses_no_finished_epoch(images: Path) -> None:
     words = [
         "train",
         "pair.toml/fast",
@@ -143,38 +143,38 @@ def test_ctrl_c_says_how_to_go_on_and_loses_no_finished_epoch(pictures: Path) ->
     command = [sys.executable, "-m", "mien", *words]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     # A suite that runs in the background ignores Ctrl-C, and so would its children.
-    child = subprocess.Popen(command, cwd=pictures, text=True, preexec_fn=heed_interrupts, **pipes)
+    child = subprocess.Popen(command, cwd=images, text=True, preexec_fn=default_interrupts, **pipes)
     assert child.stderr is not None
     for line in child.stderr:
         if line.startswith("epoch 3 "):
             break
     child.send_signal(signal.SIGINT)
-    _, said = child.communicate()
+    _, errors = child.communicate()
     assert child.returncode == 130
-    assert "the same command resumes" in said
-    assert "Traceback" not in said
-    epochs = len((pictures / "cut" / "log.jsonl").read_text().splitlines())
+    assert "the same command resumes" in errors
+    assert "Traceback" not in errors
+    epochs = len((images / "cut" / "log.jsonl").read_text().splitlines())
     assert epochs >= 3
-    assert (pictures / "cut" / "checkpoint.pt").is_file()
-    assert (pictures / "cut" / "curves.png").is_file()
-    more = mien(*words, "--time-limit", "0.001", cwd=pictures)
+    assert (images / "cut" / "checkpoint.pt").is_file()
+    assert (images / "cut" / "curves.png").is_file()
+    more = mien(*words, "--time-limit", "0.001", cwd=images)
     assert more.returncode == 0
     assert "stopped at the time limit" in more.stdout
-    assert len((pictures / "cut" / "log.jsonl").read_text().splitlines()) == epochs
-    other = mien(*words[:2], "--data", "faces", "--accelerator", "cpu", "--out", "cut", cwd=pictures)
+    assert len((images / "cut" / "log.jsonl").read_text().splitlines()) == epochs
+    other = mien(*words[:2], "--data", "faces", "--accelerator", "cpu", "--out", "cut", cwd=images)
     assert other.returncode == 2
     assert "another recipe" in other.stderr
 
 
-def test_two_processes_speak_and_write_once(pictures: Path) -> None:
+def test_two_processes_print_and_write_once(images: Path) -> None:
     words = ["train", "pair.toml", "--data", "faces", "--accelerator", "cpu", "--devices", "2", "--out", "both"]
-    done = mien(*words, "train.precision=32-true", cwd=pictures)
+    done = mien(*words, "train.precision=32-true", cwd=images)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("finished") == 2
-    assert done.stderr.count("epoch 1 ") == 2  # of either member
+    assert done.stderr.count("epoch 1 ") == 2  # one for each member
     assert done.stderr.count("no validation split") == 1
-    assert (pictures / "both" / "slow" / "final.pt").is_file()
-    assert (pictures / "both" / "fast" / "final.pt").is_file()
+    assert (images / "both" / "slow" / "final.pt").is_file()
+    assert (images / "both" / "fast" / "final.pt").is_file()
 
 
 def epoch(number: int, loss: float) -> EpochRecord:
@@ -201,7 +201,7 @@ def test_a_resumed_run_goes_on_in_the_same_logs(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
     chosen = recipes.load("mien-0")
-    write_log(tmp_path, [epoch(1, 3.0)])  # trained before the logs were asked for
+    write_log(tmp_path, [epoch(1, 3.0)])  # trained before the logs were requested
     for number, loss in ((2, 2.0), (3, math.nan), (4, 1.0)):
         logs = ExperimentLoggers(["tensorboard", "mlflow"], chosen, tmp_path)
         logs.on_epoch(epoch(number, loss))
