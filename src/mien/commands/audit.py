@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # the lab is an extra
 def audit_command(
     data: Annotated[Path | None, typer.Argument(metavar="DATA", help=_options.DATA_HELP)] = None,
     against: Annotated[
-        list[Path] | None, typer.Option(help="Another data set: which faces of DATA are also in it? Repeatable.")
+        list[Path] | None, typer.Option(help="Data set to search for the faces of DATA; repeatable.")
     ] = None,
     label_errors: Annotated[
         str, typer.Option(metavar="RECIPE", help="Find wrong labels: train 5 folds of RECIPE for probabilities.")
@@ -29,9 +29,7 @@ def audit_command(
     probabilities: Annotated[
         Path | None, typer.Option(help="Find wrong labels by a file: .npz of rows and out-of-fold probs.")
     ] = None,
-    model: Annotated[
-        str, typer.Option(help="Find wrong labels by the predictions of this model, not trained on DATA.")
-    ] = "",
+    model: Annotated[str, typer.Option(help="Find wrong labels by this model, which was not trained on DATA.")] = "",
     exclude: Annotated[
         str,
         typer.Option(
@@ -46,9 +44,7 @@ def audit_command(
         typer.Option("--against-map", metavar="LABEL=EMOTION", help="As --map, for the labels of the other data sets."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write to; default: reports/audit-DATA.")] = None,
-    counts: Annotated[
-        Path | None, typer.Option(help="Also write the counts to this file, without rows and faces.")
-    ] = None,
+    counts: Annotated[Path | None, typer.Option(help="File for the counts, without rows and faces.")] = None,
     accelerator: _options.AcceleratorOption = "auto",
 ) -> None:
     """Find duplicates, leaks, contradicting labels, blanks, non-faces and likely label errors in DATA.

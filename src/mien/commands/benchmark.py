@@ -15,7 +15,7 @@ from mien.commands._terminal import TableConsole, new_table, print_json
 
 def benchmark_command(
     image: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="An image with one face; default: a drawn one.")
+        Path | None, typer.Option(metavar="FILE", help="Image with one face; default: a drawn one.")
     ] = None,
     model: _options.ModelOption = DEFAULT_MODEL,
     detector: _options.DetectorOption = "blazeface",

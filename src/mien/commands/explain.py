@@ -1,7 +1,7 @@
 """``mien explain``: saliency maps of images, or of a model on a whole data set."""
 
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
@@ -11,7 +11,6 @@ import typer
 
 from mien._emotions import Emotion
 from mien._errors import MienError
-from mien._face import Reading
 from mien._suggest import suggest
 from mien.bundled import DEFAULT_MODEL
 from mien.commands import _options
@@ -64,13 +63,18 @@ def explain_command(
                 raise MienError(f"{option} is for a data set; name one with --data, or leave it out")
         if not what:
             raise MienError("name images to explain, or a data set with --data")
-        inputs, name = expand_inputs(what), model or DEFAULT_MODEL
-        if method == _MAP and layer == _FEATURES and not _is_run(name):
-            maps = _read_with_file(inputs, name, emotion or [], precision, detector, threads)
-        else:
-            maps = _read_with_run(inputs, name, emotion or [], method, layer, detector)
-        shown_method = method if layer == _FEATURES else f"{method} of layer {layer}"
-        raise typer.Exit(_write_maps(inputs, *maps, folder=out or _FOLDER / "images", method=shown_method))
+        status = _explain_images(
+            expand_inputs(what),
+            model or DEFAULT_MODEL,
+            emotion or [],
+            method=method,
+            layer=layer,
+            precision=precision,
+            detector=detector,
+            threads=threads,
+            folder=out or _FOLDER / "images",
+        )
+        raise typer.Exit(status)
 
     if emotion:
         raise MienError("--emotion is for images; a data set is explained for every predicted emotion")
@@ -109,60 +113,47 @@ def explain_command(
         typer.echo(str(line))
 
 
-_Maps = tuple[list[Emotion], dict[str, str], Generator[Reading, None, None]]
-
-
-def _read_with_file(
-    inputs: Inputs, model: str, emotions: Sequence[str], precision: str, detector: str, threads: int
-) -> _Maps:
-    """Emotions to show, facts about an ONNX file, and the readings with its maps."""
-    from mien.reader import Reader
-
-    reader = Reader(model, detector=detector, precision=precision, threads=threads)
-    chosen = _choose(emotions, reader.model.emotions, reader.model.name)
-    return chosen, reader.describe(), reader.read_many(inputs.sources, keep_pixels=True)
-
-
-def _read_with_run(
-    inputs: Inputs, model: str, emotions: Sequence[str], method: str, layer: str, detector: str
-) -> _Maps:
-    """Emotions to show, facts about a run, and the readings with the maps of its net."""
-    from mien.detect import open_detector
-    from mien.lab.explain.methods import Explainer
-    from mien.lab.models import open_model
-
-    opened = open_model(model)
-    explainer = Explainer(opened, method, layer)
-    chosen = _choose(emotions, opened.emotions, opened.name)
-    about = {"model": opened.name, **opened.about, "detector": detector}
-    return chosen, about, explainer.read_images(inputs.sources, chosen, open_detector(detector))
-
-
-def _write_maps(
+def _explain_images(
     inputs: Inputs,
-    emotions: Sequence[Emotion],
-    about: dict[str, str],
-    readings: Generator[Reading, None, None],
+    model: str,
+    emotions: Sequence[str],
     *,
-    folder: Path,
     method: str,
+    layer: str,
+    precision: str,
+    detector: str,
+    threads: int,
+    folder: Path,
 ) -> int:
     """Write the maps of images; return the exit status."""
     from mien.report.maps import MAP_PAGE, MapReport
 
+    path = Path(model)
+    is_run = (path / "final.pt").is_file() or any(path.glob("seed-*/final.pt"))
+    if is_run or method != _MAP or layer != _FEATURES:
+        from mien.detect import open_detector
+        from mien.lab.explain.methods import Explainer
+        from mien.lab.models import open_model
+
+        opened = open_model(model)
+        explainer = Explainer(opened, method, layer)
+        chosen = _choose(emotions, opened.emotions, opened.name)
+        about = {"model": opened.name, **opened.about, "detector": detector}
+        readings = explainer.read_images(inputs.sources, chosen, open_detector(detector))
+    else:
+        from mien.reader import Reader
+
+        reader = Reader(model, detector=detector, precision=precision, threads=threads)
+        chosen, about = _choose(emotions, reader.model.emotions, reader.model.name), reader.describe()
+        readings = reader.read_many(inputs.sources, keep_pixels=True)
     tally, count = Tally(), len(inputs.failed) + len(inputs.sources)
-    with MapReport(folder, emotions, about=about, method=method) as report, closing(readings):
+    shown_method = method if layer == _FEATURES else f"{method} of layer {layer}"
+    with MapReport(folder, chosen, about=about, method=shown_method) as report, closing(readings):
         for reading in with_progress(chain(inputs.failed, readings), count):
             tally.add(reading)
             report.add(reading)
     typer.echo(f"{tally}. {folder / MAP_PAGE}")
     return tally.status
-
-
-def _is_run(model: str) -> bool:
-    """Whether ``model`` is the folder of a run, whose net has gradients."""
-    path = Path(model)
-    return (path / "final.pt").is_file() or any(path.glob("seed-*/final.pt"))
 
 
 def _choose(names: Sequence[str], known: Sequence[Emotion], model: str) -> list[Emotion]:

@@ -30,9 +30,7 @@ def predict_command(
         Path | None,
         typer.Option(metavar="DIR", help="Write annotated copies, <name>.mien.<jpg|png>, into this folder."),
     ] = None,
-    html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a page with the images, their faces and maps.")
-    ] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with images, faces and maps.")] = None,
     detector: _options.DetectorOption = "blazeface",
     abstain: _options.AbstainOption = 0.0,
     threads: _options.ThreadsOption = 1,

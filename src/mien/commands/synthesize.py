@@ -33,8 +33,7 @@ def synthesize_command(
     beside real faces of the data set: do not publish it.
     """
     from mien.lab.data.datasets import load_set
-    from mien.lab.gan.synthesize import SynthesisOptions, choose_emotions, gan_recipe
-    from mien.lab.gan.synthesize import synthesize as run
+    from mien.lab.gan.synthesize import SynthesisOptions, choose_emotions, gan_recipe, synthesize
     from mien.lab.gan.train import GanConfig
     from mien.lab.provenance import provenance
     from mien.lab.train.devices import Devices
@@ -57,7 +56,7 @@ def synthesize_command(
         threads=threads,
     )
     with TerminalProgress() as progress:
-        evaluation = run(options, faces, out, provenance=provenance(faces.sha256), progress=progress)
+        evaluation = synthesize(options, faces, out, provenance=provenance(faces.sha256), progress=progress)
     if not evaluation:
         typer.echo(f"stopped at the time limit; the same command resumes. {out}")
         return
