@@ -35,8 +35,8 @@ from docs_tables import (
     table,
     write_pages,
 )
-from mien.lab.compare.plots import Point, pareto_figure
-from mien.lab.compare.report import claimed
+from mien.lab.compare.compare import claimed_metrics
+from mien.lab.compare.plots import ModelPoint, pareto_figure
 from mien.lab.explain import report as explained
 from mien.lab.html.figures import drawing
 from reproduce import PLACES, is_done, read_queue
@@ -249,7 +249,7 @@ def _split(row: Row) -> str:
 
 def _ours(row: Row, key: str, claim: float) -> str:
     """The mean over seeds, bold where it reaches the claim; a dash if it was not measured."""
-    measured = [each for metrics in row.judged(_split(row)) for each in claimed(row.claim, metrics)]
+    measured = [each for metrics in row.judged(_split(row)) for each in claimed_metrics(row.claim, metrics)]
     values = [ours for name, _, ours in measured if name == key]
     if not values:
         return "–"
@@ -332,9 +332,13 @@ def draw(results: Path, comparison: Comparison) -> str | None:
     if kept is None:
         return None
     times = [(model, milliseconds(model, model["precision"])) for model in kept["models"]]
-    points = [Point(m["name"], ms, m["common"]["accuracy"], tuple(m["common"]["interval"])) for m, ms in times if ms]
-    good = "accuracy on the common faces" if kept["common"]["narrowed"] else "accuracy"
-    figure, alt = pareto_figure(points, label="milliseconds a face, one thread", good=good)
+    points = [
+        ModelPoint(model["name"], ms, model["common"]["accuracy"], tuple(model["common"]["interval"]))
+        for model, ms in times
+        if ms
+    ]
+    accuracy = "accuracy on the common faces" if kept["common"]["narrowed"] else "accuracy"
+    figure, alt = pareto_figure(points, cost="milliseconds a face, one thread", accuracy=accuracy)
     return drawing(figure, alt=alt)
 
 
@@ -394,7 +398,7 @@ _STEP_METRICS = {"accuracy": "accuracy", "balanced_accuracy": "balanced", "macro
 
 def _study(study: Json) -> list[str]:
     settings = study["settings"]
-    faces = " or ".join(f"{n:,}" for n in sorted({each["figures"]["n"] for each in settings}, reverse=True))
+    faces = " or ".join(f"{n:,}" for n in sorted({each["metrics"]["n"] for each in settings}, reverse=True))
     about = f"{len(settings)} settings, evaluated on {faces} faces of {study['split']}."
     if study["missing"]:
         about += f" Not trained: {', '.join(study['missing'])}."
@@ -410,7 +414,7 @@ def _study(study: Json) -> list[str]:
 
 
 def _setting(setting: Json, *, voted: bool, timed: bool) -> list[str]:
-    metrics, agreed, ms = setting["figures"], setting.get("agrees_with_voters"), setting.get("milliseconds") or {}
+    metrics, agreed, ms = setting["metrics"], setting.get("agrees_with_voters"), setting.get("milliseconds") or {}
     return [
         *setting["setting"],
         share(metrics["accuracy"]),
@@ -426,7 +430,7 @@ def _setting(setting: Json, *, voted: bool, timed: bool) -> list[str]:
 def _steps(study: Json) -> list[str]:
     """What each step adds to the one before; the file holds the effect of the earlier over the later."""
     (axis, names), *_ = study["axes"].items()
-    effects = {(e["first"], e["second"], e["figure"]): e for e in study["effects_on_own_classes"] if e["axis"] == axis}
+    effects = {(e["first"], e["second"], e["metric"]): e for e in study["effects_on_own_classes"] if e["axis"] == axis}
     lines = [
         [f"+ {step}", *(cell for key in _STEP_METRICS for cell in _points(effects.get((before, step, key)), sign=-1))]
         for before, step in pairwise(names)
@@ -442,7 +446,7 @@ def _effects(study: Json) -> list[str]:
     main = [
         e for e in study["effects_on_shared_faces"] if e["within"] is None and many[e["axis"]] in (None, e["first"])
     ]
-    effects = {(e["axis"], e["first"], e["second"], e["figure"]): e for e in main}
+    effects = {(e["axis"], e["first"], e["second"], e["metric"]): e for e in main}
     lines = []
     for axis, first, second, matched in dict.fromkeys((e["axis"], e["first"], e["second"], e["matched"]) for e in main):
         cells = [cell for key in ("accuracy", "macro_f1") for cell in _points(effects[axis, first, second, key])]

@@ -15,6 +15,7 @@ import docs_results
 import mien.__main__ as program
 from mien._emotions import SEVEN, class_set
 from mien.bundled import BUNDLED, DEFAULT_MODEL
+from mien.lab import files
 from mien.lab.data import FaceSet, Split
 from mien.lab.data.datasets import load_test_set
 from mien.lab.predictions import Predictions, select_rows
@@ -40,23 +41,23 @@ def faces(folder: Path) -> FaceSet:
     return load_test_set(folder, SEVEN)
 
 
-def keep(root: Path, faces: FaceSet, name: str, right: float, *, seed: int = 0) -> Path:
-    """The evidence of a recipe whose answers name the label on a share ``right`` of the faces."""
+def record(root: Path, faces: FaceSet, name: str, right: float, *, seed: int = 0) -> Path:
+    """A recorded run of a recipe whose predictions are the label for a share ``right`` of the faces."""
     recipe = load(name)
     selection = select_rows(faces, class_set(recipe.data.classes), Split.PUBLIC_TEST)
     labels, classes = selection.faces.labels.numpy(), len(selection.faces.emotions)
     generator = np.random.default_rng([seed, *map(ord, name)])
-    told = np.where(generator.random(len(labels)) < right, labels, generator.integers(0, classes, len(labels)))
+    predicted = np.where(generator.random(len(labels)) < right, labels, generator.integers(0, classes, len(labels)))
     probs = np.full((len(labels), classes), 0.2 / classes, np.float32)
-    probs[np.arange(len(labels)), told] += 0.8
+    probs[np.arange(len(labels)), predicted] += 0.8
     rows = selection.faces.rows.numpy()
-    figures = Predictions(rows, probs, labels, selection.clean, selection.faces.emotions).metrics()
+    metrics = Predictions(rows, probs, labels, selection.clean, selection.faces.emotions).metrics()
     place = root / "results" / name / f"seed-{seed}"
     place.mkdir(parents=True)
-    said = {"recipe": name, "seed": seed, "claim": asdict(recipe.claim), "metrics": {"public": {"fp32": figures}}}
+    content = {"recipe": name, "seed": seed, "claim": asdict(recipe.claim), "metrics": {"public": {"fp32": metrics}}}
     cost = {"parameters": 10, "macs": 20, "size": recipe.data.size, "epochs": 1, "seconds": 2, "machine": "m"}
-    said |= cost | {"commit": "c", "evaluated_at": "c", "data_sha256": faces.sha256}
-    (place / "metrics.json").write_text(json.dumps(said))
+    content |= cost | {"commit": "c", "evaluated_at": "c", "data_sha256": faces.sha256}
+    (place / "metrics.json").write_text(json.dumps(content))
     (place / "recipe.json").write_text(json.dumps(dump(recipe)))
     np.savez(place / "predictions.npz", public_rows=rows, public_probs=probs)
     return place
@@ -67,8 +68,8 @@ def mien(*words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
     monkeypatch.setattr(sys, "argv", ["mien", *words])
     with pytest.raises(SystemExit) as left:
         program.main()
-    said = capsys.readouterr()
-    return int(left.value.code or 0), said.out, said.err
+    output = capsys.readouterr()
+    return int(left.value.code or 0), output.out, output.err
 
 
 @pytest.fixture
@@ -77,6 +78,7 @@ def run(
 ) -> "Sequence[object]":
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MIEN_DATA", str(folder))
+    monkeypatch.setattr(files, "_CHECKOUT", tmp_path)  # of results/
 
     def command(*words: str) -> tuple[int, str, str]:
         return mien("compare", *words, capsys=capsys, monkeypatch=monkeypatch)
@@ -84,36 +86,36 @@ def run(
     return command  # type: ignore[return-value]
 
 
-def test_kept_answers_against_an_embedded_model(run, faces: FaceSet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    keep(tmp_path, faces, "conv4", 0.9)
-    keep(tmp_path, faces, "lenet", 0.5)
-    status, out, err = run("--no-latency", "--keep", "kept")
+def test_recorded_predictions_against_an_embedded_model(run, faces: FaceSet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    record(tmp_path, faces, "conv4", 0.9)
+    record(tmp_path, faces, "lenet", 0.5)
+    status, out, err = run("--no-latency", "--keep", "metrics")
     assert status == 0, err
     assert out.splitlines()[0].startswith("conv4")
-    assert json.loads((tmp_path / "kept" / "PublicTest.json").read_text())["models"][0]["name"] == "conv4"
+    assert json.loads((tmp_path / "metrics" / "PublicTest.json").read_text())["models"][0]["name"] == "conv4"
     assert "pairs differ in accuracy by more than noise" in out
-    said = json.loads((tmp_path / "reports" / "compare" / "comparison.json").read_text())
-    assert [m["name"] for m in said["models"]] == ["conv4", "lenet", DEFAULT_MODEL]
-    assert said["models"][0]["claim"]["metrics"]["accuracy"] == 0.518
-    assert said["models"][2]["int8_bytes"] > 1_000_000
-    assert said["common"]["n"] == 180
-    assert said["provenance"]["data_sha256"] == faces.sha256
+    values = json.loads((tmp_path / "reports" / "compare" / "comparison.json").read_text())
+    assert [m["name"] for m in values["models"]] == ["conv4", "lenet", DEFAULT_MODEL]
+    assert values["models"][0]["claim"]["metrics"]["accuracy"] == 0.518
+    assert values["models"][2]["int8_bytes"] > 1_000_000
+    assert values["common"]["n"] == 180
+    assert values["provenance"]["data_sha256"] == faces.sha256
 
 
 def test_seeds_below_a_folder_are_all_taken(run, faces: FaceSet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     for seed in (0, 1):
-        keep(tmp_path, faces, "conv4", 0.7, seed=seed)
+        record(tmp_path, faces, "conv4", 0.7, seed=seed)
     status, _, err = run("results/conv4", "--no-latency", "--out", "out")
     assert status == 0, err
-    said = json.loads((tmp_path / "out" / "comparison.json").read_text())
-    assert said["seeds"]["conv4"]["n"] == 2
+    values = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert values["seeds"]["conv4"]["n"] == 2
     assert "Over seeds" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_a_family_becomes_a_study(run, faces: FaceSet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     shares = {"vgg16-48-three-sgd": 0.5, "vgg16-48-three-adam": 0.9, "vgg19-48-three-sgd": 0.5}
     for member, share in (shares | {"vgg16-48-six-sgd": 0.5}).items():
-        keep(tmp_path, faces, f"{FAMILY}/{member}", share)
+        record(tmp_path, faces, f"{FAMILY}/{member}", share)
     unfinished = tmp_path / "runs" / FAMILY / "resnet50-48-six-sgd" / "seed-0"
     unfinished.mkdir(parents=True)
     (unfinished / "checkpoint.pt").write_bytes(b"")
@@ -130,16 +132,16 @@ def test_a_family_becomes_a_study(run, faces: FaceSet, tmp_path: Path) -> None: 
     (optimiser,) = [
         e
         for e in study["effects_on_shared_faces"]
-        if e["axis"] == "optimiser" and e["figure"] == "accuracy" and e["within"] is None
+        if e["axis"] == "optimiser" and e["metric"] == "accuracy" and e["within"] is None
     ]
     assert (optimiser["matched"], optimiser["interval"][1] < 0) == (1, True)
     page = (tmp_path / "out" / "report.html").read_text()
     assert "What each factor does" in page
     assert "fear as happy" in page
-    told = docs_results.page(tmp_path / "results", cards=False)
-    assert f"## Study `{FAMILY}`\n\n4 settings, evaluated on " in told
-    assert "| optimiser: sgd over adam | **-" in told
-    assert "| vgg16-48 | three | adam | 9" in told
+    text = docs_results.page(tmp_path / "results", cards=False)
+    assert f"## Study `{FAMILY}`\n\n4 settings, evaluated on " in text
+    assert "| optimiser: sgd over adam | **-" in text
+    assert "| vgg16-48 | three | adam | 9" in text
 
 
 @pytest.mark.parametrize(
@@ -152,23 +154,23 @@ def test_a_family_becomes_a_study(run, faces: FaceSet, tmp_path: Path) -> None: 
         (("mien-0",), "needs two models, and there is mien-0"),
         (("mien-0", "mien-0"), "mien-0: named twice"),
         (("mien-0", "begun"), "begun/seed-0: the run is not finished"),
-        (("mien-0", "figures-alone"), "figures-alone: holds figures but no answers"),
+        (("mien-0", "metrics-only"), "metrics-only: has metrics but no predictions"),
         (("mien-0", "mein-0"), "did you mean 'mien-0'?"),
         (("mien-0", "results/conv4", "--split", "PublicTst"), "did you mean 'PublicTest'?"),
-        (("mien-0", "results/conv4", "--split", "all"), "keeps answers for single splits"),
+        (("mien-0", "results/conv4", "--split", "all"), "has predictions of single splits only"),
         (("results/conv4", "mien-0", "--split", "PrivateTest"), "PrivateTest was not evaluated"),
         (("mien-0", "results/other-data"), "its predictions belong to other faces than"),
     ],
 )
 def test_what_is_wrong_is_one_line(run, faces: FaceSet, tmp_path: Path, words: tuple[str, ...], message: str) -> None:  # type: ignore[no-untyped-def]
-    keep(tmp_path, faces, "conv4", 0.7)
-    other = keep(tmp_path, faces, "lenet", 0.7).rename(tmp_path / "results" / "other-data")
-    told = json.loads((other / "metrics.json").read_text())
-    (other / "metrics.json").write_text(json.dumps(told | {"data_sha256": "0" * 64}))
+    record(tmp_path, faces, "conv4", 0.7)
+    other = record(tmp_path, faces, "lenet", 0.7).rename(tmp_path / "results" / "other-data")
+    metrics = json.loads((other / "metrics.json").read_text())
+    (other / "metrics.json").write_text(json.dumps(metrics | {"data_sha256": "0" * 64}))
     (tmp_path / "begun" / "seed-0").mkdir(parents=True)
     (tmp_path / "begun" / "seed-0" / "checkpoint.pt").write_bytes(b"")
-    (tmp_path / "figures-alone").mkdir()
-    (tmp_path / "figures-alone" / "metrics.json").write_text("{}")
+    (tmp_path / "metrics-only").mkdir()
+    (tmp_path / "metrics-only" / "metrics.json").write_text("{}")
     status, out, err = run(*words, "--no-latency", "--out", "out")
     assert status == 2
     assert message in err
@@ -186,10 +188,10 @@ def test_what_is_wrong_is_one_line(run, faces: FaceSet, tmp_path: Path, words: t
         (lambda probs: probs[:-1], "probabilities have shape [209, 7], not [210, 7]"),
     ],
 )
-def test_kept_answers_that_are_none(run, faces: FaceSet, tmp_path: Path, change, message: str) -> None:  # type: ignore[no-untyped-def]
-    place = keep(tmp_path, faces, "conv4", 0.7)
-    with np.load(place / "predictions.npz") as kept:
-        rows, probs = kept["public_rows"], kept["public_probs"]
+def test_recorded_values_that_are_no_probabilities(run, faces: FaceSet, tmp_path: Path, change, message: str) -> None:  # type: ignore[no-untyped-def]
+    place = record(tmp_path, faces, "conv4", 0.7)
+    with np.load(place / "predictions.npz") as file:
+        rows, probs = file["public_rows"], file["public_probs"]
     np.savez(place / "predictions.npz", public_rows=rows, public_probs=change(probs))
     status, _, err = run("results/conv4", "mien-0", "--no-latency", "--out", "out")
     assert status == 2
@@ -199,8 +201,8 @@ def test_kept_answers_that_are_none(run, faces: FaceSet, tmp_path: Path, change,
     assert not (tmp_path / "out").exists()
 
 
-def test_a_place_that_cannot_be_written_is_said_before_the_work(run, faces: FaceSet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    keep(tmp_path, faces, "conv4", 0.7)
+def test_a_folder_that_cannot_be_written_is_reported_before_the_work(run, faces: FaceSet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    record(tmp_path, faces, "conv4", 0.7)
     (tmp_path / "file").write_text("here already")
     status, _, err = run("results/conv4", "no-such-model", "--out", "file")
     assert (status, err) == (2, "mien: file: cannot be written (File exists); name another folder\n")
@@ -208,7 +210,7 @@ def test_a_place_that_cannot_be_written_is_said_before_the_work(run, faces: Face
 
 
 def test_a_report_is_no_run(run, faces: FaceSet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    place = keep(tmp_path, faces, "conv4", 0.7)
+    place = record(tmp_path, faces, "conv4", 0.7)
     (place / "metrics.json").write_text(json.dumps({"model": "conv4", "about": {}}))
     status, _, err = run("results/conv4", "mien-0", "--no-latency")
     assert status == 2
@@ -233,8 +235,8 @@ def test_faces_of_an_emotion_that_no_model_knows_are_accounted_for(  # type: ign
         "out",
     )
     assert status == 0, err
-    said = json.loads((tmp_path / "out" / "comparison.json").read_text())
-    assert said["common"]["n"] == 60
-    assert {tuple(m["left_out"].items()) for m in said["models"]} == {
+    values = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert values["common"]["n"] == 60
+    assert {tuple(m["left_out"].items()) for m in values["models"]} == {
         (("contempt: not among the model's classes", 30),)
     }

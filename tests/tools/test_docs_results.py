@@ -327,10 +327,10 @@ def study(family: str, axes: dict[str, list[str]], values: list[float]) -> dict[
         "interval": [0.45, 0.55],
     }
     confusions = [{"label": "fear", "read_as": "sad", "share": 0.3}]
-    settings = [{"setting": [name], "models": ["m"], "figures": told, "confusions": confusions} for name in names]
+    settings = [{"setting": [name], "models": ["m"], "metrics": told, "confusions": confusions} for name in names]
     effects = [
         # told of the earlier over the later
-        {"axis": axis, "first": one, "second": two, "within": None, "figure": figure, "value": -value}
+        {"axis": axis, "first": one, "second": two, "within": None, "metric": figure, "value": -value}
         | {"interval": [-value - 0.01, -value + 0.01], "p": 0.01, "matched": 1}
         for (one, two), value in zip(pairwise(names), values, strict=True)
         for figure in ("accuracy", "balanced_accuracy", "macro_f1")

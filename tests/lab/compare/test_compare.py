@@ -1,4 +1,4 @@
-"""Comparison on common rows: intervals, verdicts, agreement, seeds; claims, latency, files, effects of settings."""
+"""Comparisons: common rows, paired tests, disagreement, seeds, claims, latency, files, effects of settings."""
 
 import csv
 import json
@@ -14,12 +14,12 @@ from scipy.spatial.distance import jensenshannon
 from mien._emotions import SEVEN, Emotion, class_set
 from mien._errors import DataError
 from mien.lab.compare import Comparison, Entries, ModelEntry, compare_entries, write_comparison
-from mien.lab.compare.compare import common_rows, compare_pairs, disagreement, over_seeds
+from mien.lab.compare.compare import claimed_metrics, common_rows, compare_pairs, disagreement, over_seeds
 from mien.lab.compare.entries import unique_names
 from mien.lab.compare.latency import measure_latency
-from mien.lab.compare.plots import Point, front
-from mien.lab.compare.report import claimed, differences_in_words
-from mien.lab.compare.study import Cell, effects, voter_agreement
+from mien.lab.compare.plots import ModelPoint, front
+from mien.lab.compare.report import describe_differences
+from mien.lab.compare.study import StudyCell, effects, voter_agreement
 from mien.lab.data import FaceSet, Split
 from mien.lab.predictions import Predictions, compare_with_votes, select_rows
 from mien.lab.recipe import dump
@@ -33,11 +33,12 @@ def entry(faces: FaceSet, name: str, right: float, *, classes: str = "seven", se
     selection = select_rows(faces, emotions, Split.PUBLIC_TEST)
     labels = selection.faces.labels.numpy()
     generator = np.random.default_rng(sum(map(ord, name)) + seed)
-    told = np.where(generator.random(len(labels)) < right, labels, generator.integers(0, len(emotions), len(labels)))
+    random = generator.integers(0, len(emotions), len(labels))
+    predicted = np.where(generator.random(len(labels)) < right, labels, random)
     probs = np.full((len(labels), len(emotions)), 0.3 / len(emotions), np.float32)
-    probs[np.arange(len(labels)), told] += 0.7
-    answers = Predictions(selection.faces.rows.numpy(), probs, labels, selection.clean, selection.faces.emotions)
-    return ModelEntry(name, name, str(seed), f"results/{name}/seed-{seed}", "kept", answers, selection, **more)
+    probs[np.arange(len(labels)), predicted] += 0.7
+    predictions = Predictions(selection.faces.rows.numpy(), probs, labels, selection.clean, selection.faces.emotions)
+    return ModelEntry(name, name, str(seed), f"results/{name}/seed-{seed}", "recorded", predictions, selection, **more)
 
 
 def four_compared(faces: FaceSet) -> Comparison:
@@ -62,7 +63,7 @@ def comparison(faces: FaceSet) -> Comparison:
     return four_compared(faces)
 
 
-def test_models_of_other_classes_are_asked_the_same_question(faces: FaceSet) -> None:
+def test_models_of_other_classes_are_compared_on_the_common_classes(faces: FaceSet) -> None:
     seven, three = entry(faces, "a", 0.5), entry(faces, "b", 0.5, classes="three")
     common = common_rows([seven, three])
     assert common.emotions == (Emotion.ANGRY, Emotion.FEAR, Emotion.HAPPY)
@@ -76,10 +77,10 @@ def test_models_of_other_classes_are_asked_the_same_question(faces: FaceSet) -> 
         assert SEVEN[of_rows[row]] == common.emotions[label]
     at = np.searchsorted(seven.predictions.rows, common.rows)
     best = seven.predictions.probs[at][:, [0, 2, 3]].argmax(1)
-    assert (common.guesses[0] == best).all()
+    assert (common.predicted[0] == best).all()
 
 
-def test_a_model_that_gives_the_common_classes_nothing_guesses_evenly(faces: FaceSet) -> None:
+def test_without_probability_of_the_common_classes_they_are_uniform(faces: FaceSet) -> None:
     seven, three = entry(faces, "a", 0.5), entry(faces, "b", 0.5, classes="three")
     probs = np.zeros_like(seven.predictions.probs)
     probs[:, 6] = 1
@@ -93,7 +94,7 @@ def test_nothing_in_common_is_an_error(faces: FaceSet) -> None:
         common_rows([one, two])
     a = entry(faces, "a", 0.5)
     others = replace(a, name="c", predictions=replace(a.predictions, rows=a.predictions.rows + 10_000))
-    with pytest.raises(DataError, match="a and c: no face is answered by all"):
+    with pytest.raises(DataError, match="a and c: no face is predicted by all"):
         common_rows([a, others])
 
 
@@ -105,21 +106,21 @@ def test_faces_that_are_labelled_otherwise_do_not_count(faces: FaceSet) -> None:
     assert len(common.rows) == len(labels) - 40
 
 
-def test_verdicts_tell_noise_from_difference(comparison: Comparison) -> None:
-    pair, sign = comparison.pair(1, 0)
-    assert pair.accuracy_differs
-    assert pair.f1_differs
-    assert sign * pair.accuracy.value > 0.3
-    same, _ = comparison.pair(1, 2)
-    assert not same.accuracy_differs
-    assert not same.f1_differs
-    sentence = differences_in_words(comparison, "accuracy")[0]
+def test_significant_differences_and_noise(comparison: Comparison) -> None:
+    value, accuracy_differs = comparison.difference(1, 0, "accuracy")
+    assert accuracy_differs
+    assert comparison.difference(1, 0, "macro_f1")[1]
+    assert value > 0.3
+    assert comparison.difference(0, 1, "accuracy")[0] == -value
+    assert not comparison.difference(1, 2, "accuracy")[1]
+    assert not comparison.difference(1, 2, "macro_f1")[1]
+    sentence = describe_differences(comparison, "accuracy")[0]
     assert "poor by" in sentence
-    assert "not to be told from" in sentence
+    assert "no significant difference from" in sentence
 
 
-def test_pairs_of_models_alike_are_those_tested_alone(faces: FaceSet) -> None:
-    """That models of one class set share their draws changes nothing about a pair."""
+def test_pairs_in_a_group_have_the_results_of_pairs_tested_alone(faces: FaceSet) -> None:
+    """Models of the same classes share the draws of the bootstrap."""
     three = [entry(faces, name, share) for name, share in (("a", 0.4), ("b", 0.5), ("c", 0.8))]
     alone = compare_pairs(three[:2])[0]
     together = compare_pairs(three)[0]
@@ -129,10 +130,10 @@ def test_pairs_of_models_alike_are_those_tested_alone(faces: FaceSet) -> None:
 
 
 def test_disagreement_is_counted_face_by_face(comparison: Comparison) -> None:
-    d, right, guesses = comparison.disagreement, comparison.common.right, comparison.common.guesses
-    assert d.oracle == pytest.approx(np.mean([any(column) for column in right.T]))
+    d, correct, predicted = comparison.disagreement, comparison.common.correct, comparison.common.predicted
+    assert d.oracle == pytest.approx(np.mean([any(column) for column in correct.T]))
     assert d.all_right + d.all_wrong <= 1
-    assert d.differ[0, 1] == pytest.approx(np.mean(guesses[0] != guesses[1]))
+    assert d.differ[0, 1] == pytest.approx(np.mean(predicted[0] != predicted[1]))
     assert d.double_fault[0, 0] == pytest.approx(1 - d.accuracy[0])
 
 
@@ -161,7 +162,7 @@ def test_one_model_is_no_comparison(faces: FaceSet) -> None:
         compare_entries(Entries((entry(faces, "a", 0.5),), faces), Split.PUBLIC_TEST, latency=False)
 
 
-def test_names_are_told_apart(faces: FaceSet) -> None:
+def test_names_are_made_unique(faces: FaceSet) -> None:
     seeds = [entry(faces, "a", 0.5, seed=seed) for seed in (0, 1)]
     assert [c.name for c in unique_names(seeds)] == ["a (seed 0)", "a (seed 1)"]
     twice = [entry(faces, "a", 0.5), replace(entry(faces, "a", 0.5), source="runs/a")]
@@ -179,50 +180,47 @@ def test_seeds_of_a_recipe_become_mean_and_deviation(faces: FaceSet) -> None:
     }
 
 
-def test_the_front_holds_what_nothing_beats() -> None:
-    points = [
-        Point(name, cost, good, (good, good))
-        for name, cost, good in (("a", 1, 0.5), ("b", 2, 0.4), ("c", 3, 0.7), ("d", 3, 0.6))
-    ]
+def test_the_pareto_front() -> None:
+    models = (("a", 1, 0.5), ("b", 2, 0.4), ("c", 3, 0.7), ("d", 3, 0.6))
+    points = [ModelPoint(name, cost, accuracy, (accuracy, accuracy)) for name, cost, accuracy in models]
     assert [p.name for p in front(points)] == ["a", "c"]
 
 
 PLAIN = {"command": "mien compare", "commit": "c"}
 
 
-def test_claims_stand_beside_what_is_measured(comparison: Comparison) -> None:
-    figures = comparison.metrics[0]["all"]
-    rows = claimed(comparison.entries[0].claim, figures)
-    assert rows == [("accuracy", 0.5, figures["accuracy"]), ("recall.sad", 0.4, figures["recall"]["sad"])]
+def test_claimed_metrics_are_paired_with_the_measured_ones(comparison: Comparison) -> None:
+    measured = comparison.metrics[0]["all"]
+    rows = claimed_metrics(comparison.entries[0].claim, measured)
+    assert rows == [("accuracy", 0.5, measured["accuracy"]), ("recall.sad", 0.4, measured["recall"]["sad"])]
 
 
-def test_costs_are_measured_of_the_graph_that_the_recipe_exports(faces: FaceSet) -> None:
-    plan = dump(tiny())
-    entries = [entry(faces, "a", 0.5, plan=plan), entry(faces, "b", 0.5, plan=plan, seed=1)]
+def test_the_graph_that_the_recipe_exports_is_timed(faces: FaceSet) -> None:
+    recipe = dump(tiny())
+    entries = [entry(faces, "a", 0.5, recorded_recipe=recipe), entry(faces, "b", 0.5, recorded_recipe=recipe, seed=1)]
     latencies = measure_latency(entries, seconds=0, rounds=2)
     assert latencies.each[0] is latencies.each[1]
-    timing = latencies.each[0].timing("fp32", 64)
-    assert timing is not None
+    timing = latencies.each[0].timings["fp32", 64]
     assert 0 < timing.ms <= timing.median <= timing.slowest
     assert latencies.each[0].bytes["int8"] > 0
     assert latencies.setting["threads"] == "1"
 
 
-def test_what_cannot_be_timed_says_why(faces: FaceSet) -> None:
-    plan = dump(tiny()) | {"net": {"name": "lenet", "options": {"size": 32}, "weights": ""}}  # of faces of 16 pixels
-    latencies = measure_latency([entry(faces, "a", 0.5, plan=plan)], seconds=0, rounds=1)
+def test_a_graph_that_cannot_be_exported_has_a_reason(faces: FaceSet) -> None:
+    recipe = dump(tiny()) | {"net": {"name": "lenet", "options": {"size": 32}, "weights": ""}}  # of faces of 16 pixels
+    latencies = measure_latency([entry(faces, "a", 0.5, recorded_recipe=recipe)], seconds=0, rounds=1)
     assert latencies.each[0].timings == {}
     assert latencies.each[0].reason.startswith("cannot be exported (")
 
 
-def test_a_published_figure_stands_in_the_unit_of_ours(faces: FaceSet, tmp_path: Path) -> None:
-    figures = {"f1.sad": 0.43, "weighted_f1": 0.61, "macro_precision": 0.72, "log_loss": 1.25}
-    claim = {"document": "003", "variant": "tuned", "split": "test", "metrics": figures}
+def test_a_published_metric_has_the_unit_of_ours(faces: FaceSet, tmp_path: Path) -> None:
+    metrics = {"f1.sad": 0.43, "weighted_f1": 0.61, "macro_precision": 0.72, "log_loss": 1.25}
+    claim = {"document": "003", "variant": "tuned", "split": "test", "metrics": metrics}
     entries = (entry(faces, "a", 0.5, claim=claim), entry(faces, "b", 0.5))
     write_comparison(compare_entries(Entries(entries, faces), Split.PUBLIC_TEST, latency=False), tmp_path, PLAIN)
     page = (tmp_path / "report.html").read_text()
-    for said in ("43.0 %", "61.0 %", "72.0 %", ">1.250<", "F1 of sad", "weighted F1"):
-        assert said in page
+    for text in ("43.0 %", "61.0 %", "72.0 %", ">1.250<", "F1 of sad", "weighted F1"):
+        assert text in page
     assert ">0.430<" not in page
 
 
@@ -236,7 +234,7 @@ def test_an_emotion_without_a_face_has_no_recall(faces: FaceSet, tmp_path: Path)
     assert table.count("–") == 2
 
 
-def test_a_set_of_copies_has_no_clean_figures(tmp_path: Path) -> None:
+def test_a_set_of_copies_has_no_clean_metrics(tmp_path: Path) -> None:
     once = cartoon_set(per_split=(70, 0, 0))
     usage = torch.cat([once.usage, once.usage + 1])
     twice = replace(
@@ -250,14 +248,14 @@ def test_a_set_of_copies_has_no_clean_figures(tmp_path: Path) -> None:
     )
     entries = (entry(twice, "a", 0.5), entry(twice, "b", 0.9))
     found = compare_entries(Entries(entries, twice), Split.PUBLIC_TEST, latency=False)
-    assert all("clean" not in figures for figures in found.metrics)
+    assert all("clean" not in metrics for metrics in found.metrics)
     assert any("No row is clean" in warning for warning in found.warnings())
     write_comparison(found, tmp_path, PLAIN)
     rows = csv.DictReader((tmp_path / "table.csv").read_text().splitlines())
     assert {row["clean_accuracy"] for row in rows} == {""}
 
 
-def test_what_a_model_has_learned_from_is_said(faces: FaceSet) -> None:
+def test_a_warning_names_models_that_learned_from_the_set(faces: FaceSet) -> None:
     entries = (entry(faces, "a", 0.5, learned_from=faces.sha256), entry(faces, "b", 0.9))
     found = compare_entries(Entries(entries, faces), Split.PUBLIC_TEST, latency=False)
     assert found.warnings() == [w for w in found.warnings() if "PublicTest chose" in w and w.endswith(": a.")] != []
@@ -266,22 +264,22 @@ def test_what_a_model_has_learned_from_is_said(faces: FaceSet) -> None:
     assert replace(found, split="PrivateTest").warnings() == []
 
 
-def test_files_hold_everything_and_no_face_but_the_page(comparison: Comparison, tmp_path: Path) -> None:
+def test_files_hold_everything_and_only_the_page_holds_faces(comparison: Comparison, tmp_path: Path) -> None:
     write_comparison(comparison, tmp_path, PLAIN)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["comparison.json", "report.html", "table.csv"]
-    said = json.loads((tmp_path / "comparison.json").read_text())
-    assert [m["name"] for m in said["models"]] == ["poor", "good", "as-good", "six"]
-    assert len(said["pairs"]) == 6
-    assert said["common"]["narrowed"] is True
-    assert said["models"][3]["left_out"] == {"neutral: not among the model's classes": 50}
-    assert said["provenance"] == PLAIN
+    values = json.loads((tmp_path / "comparison.json").read_text())
+    assert [m["name"] for m in values["models"]] == ["poor", "good", "as-good", "six"]
+    assert len(values["pairs"]) == 6
+    assert values["common"]["narrowed"] is True
+    assert values["models"][3]["left_out"] == {"neutral: not among the model's classes": 50}
+    assert values["provenance"] == PLAIN
     rows = list(csv.DictReader((tmp_path / "table.csv").read_text().splitlines()))
     assert {row["model"] for row in rows} == {"poor", "good", "as-good", "six"}
     good = next(row for row in rows if row["model"] == "good")
     assert float(good["accuracy"]) == pytest.approx(comparison.metrics[1]["all"]["accuracy"])
     page = (tmp_path / "report.html").read_text()
-    for words in ("Which differences are noise", "noise", "Published figures", "do not publish", "Nothing was timed"):
-        assert words in page
+    for text in ("Which differences are noise", "noise", "Published metrics", "do not publish", "Nothing was timed"):
+        assert text in page
     assert 'src="http' not in page
     assert "url(http" not in page
     assert "data:image" not in (tmp_path / "comparison.json").read_text()
@@ -297,32 +295,32 @@ def test_names_are_escaped(faces: FaceSet, tmp_path: Path) -> None:
 AXES = {"net": ("a", "b", "c"), "optimiser": ("sgd", "adam")}
 
 
-def grid_cells(shares: dict[tuple[str, str], float], *, seeds: int = 1) -> dict[tuple[str, ...], Cell]:
+def grid_cells(shares: dict[tuple[str, str], float], *, seeds: int = 1) -> dict[tuple[str, ...], StudyCell]:
     generator = np.random.default_rng(0)
     labels = generator.integers(0, 3, 4000)
-    cells: dict[tuple[str, ...], Cell] = {}
+    cells: dict[tuple[str, ...], StudyCell] = {}
     for setting, share in shares.items():
         wrong = generator.random((seeds, 4000)) > share
-        cells[setting] = Cell(labels, np.where(wrong, (labels + 1) % 3, labels), 3)
+        cells[setting] = StudyCell(labels, np.where(wrong, (labels + 1) % 3, labels), 3)
     return cells
 
 
-def test_voters_are_agreed_with_where_there_are_voters(comparison: Comparison, faces: FaceSet) -> None:
+def test_agreement_with_voters_is_a_mean_over_seeds(comparison: Comparison, faces: FaceSet) -> None:
     entries = comparison.entries
     majority = [compare_with_votes(c.predictions, c.selection, faces) for c in entries]
-    shares = [told["majority"]["agreement"] for told in majority if told]
+    shares = [votes["majority"]["agreement"] for votes in majority if votes]
     assert voter_agreement(comparison, (1,)) == shares[1] > shares[0]
     assert voter_agreement(comparison, (0, 1)) == pytest.approx((shares[0] + shares[1]) / 2)
-    silent = replace(comparison, faces=replace(faces, votes=None))
-    assert voter_agreement(silent, (0, 1)) is None
+    without_votes = replace(comparison, faces=replace(faces, votes=None))
+    assert voter_agreement(without_votes, (0, 1)) is None
 
 
-def test_effects_find_what_was_put_in() -> None:
+def test_effects_are_those_of_the_simulated_runs() -> None:
     shares = {("a", "sgd"): 0.5, ("a", "adam"): 0.6, ("b", "sgd"): 0.7, ("b", "adam"): 0.9}
     found = {
         (e.axis, e.first, e.second, e.within): e
         for e in effects(AXES, grid_cells(shares), resamples=400)
-        if e.figure == "accuracy"
+        if e.metric == "accuracy"
     }
     net, optimiser = found["net", "a", "b", None], found["optimiser", "sgd", "adam", None]
     assert net.value == pytest.approx(-0.25, abs=0.02)
@@ -335,8 +333,8 @@ def test_effects_find_what_was_put_in() -> None:
     assert not any("c" in key[1:3] for key in found)
 
 
-def test_a_grid_with_holes_compares_matched_settings_alone() -> None:
-    """The hole is the strong optimiser's: means over what is there would blame the net."""
+def test_a_grid_with_a_missing_setting_compares_matched_settings_only() -> None:
+    """The missing setting has the better optimiser: plain means would attribute the difference to the net."""
     shares = {("a", "sgd"): 0.5, ("b", "sgd"): 0.5, ("b", "adam"): 0.9}
     net = next(e for e in effects(AXES, grid_cells(shares), resamples=200) if e.axis == "net")
     assert net.matched == 1
@@ -348,20 +346,20 @@ def test_seeds_that_differ_widen_the_interval() -> None:
     cells = grid_cells({("a", "sgd"): 0.7, ("b", "sgd"): 0.7}, seeds=2)
     labels = cells["a", "sgd"].labels
     half_wrong = np.where(np.arange(4000) % 5 < 2, labels, (labels + 1) % 3)
-    apart = {
+    different = {
         **cells,
-        ("a", "sgd"): replace(cells["a", "sgd"], guesses=np.stack([labels, half_wrong])),
+        ("a", "sgd"): replace(cells["a", "sgd"], predicted=np.stack([labels, half_wrong])),
     }
     widths = [
         e.interval[1] - e.interval[0]
-        for each in (cells, apart)
+        for each in (cells, different)
         for e in effects(AXES, each, resamples=400)
-        if e.axis == "net" and e.figure == "accuracy"
+        if e.axis == "net" and e.metric == "accuracy"
     ]
     assert widths[1] > 3 * widths[0]
 
 
-def test_faces_that_a_setting_is_not_judged_on_do_not_count() -> None:
+def test_faces_that_are_not_evaluated_in_a_setting_do_not_count() -> None:
     cells = grid_cells({("a", "sgd"): 1.0, ("b", "sgd"): 0.0})
     labels = cells["a", "sgd"].labels.copy()
     labels[::2] = -1

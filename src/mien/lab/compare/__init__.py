@@ -1,14 +1,14 @@
-"""Models beside each other: paired tests, cost, disagreement, and the study of a family of recipes.
+"""Comparison of models on the same faces: paired tests, cost, disagreement, and studies of a family of recipes.
 
-names of models -> entries (predictions) -> common rows -> paired tests, latency, disagreement -> Comparison -> files
-a family -> its finished members -> Comparison, effects -> Study -> files
+names of models -> entries (predictions) -> common rows -> tests, latency, disagreement -> Comparison -> report, files
+a family -> its finished members -> Comparison and effects: Study -> report, files
 """
 
 from mien.lab.compare.compare import Comparison, compare, compare_entries
 from mien.lab.compare.entries import Entries, ModelEntry, load_entries, recorded_folders
-from mien.lab.compare.report_study import keep_study, write_study
-from mien.lab.compare.study import Study, study
-from mien.lab.compare.write import keep_comparison, write_comparison
+from mien.lab.compare.report import summarize_comparison
+from mien.lab.compare.study import Study, compare_family
+from mien.lab.compare.write import write_comparison
 
 __all__ = [
     "Comparison",
@@ -17,11 +17,9 @@ __all__ = [
     "Study",
     "compare",
     "compare_entries",
-    "keep_comparison",
-    "keep_study",
+    "compare_family",
     "load_entries",
     "recorded_folders",
-    "study",
+    "summarize_comparison",
     "write_comparison",
-    "write_study",
 ]

@@ -1,7 +1,8 @@
 """The comparison of models on the same faces: common rows, paired tests, disagreement, metrics, latency."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean, stdev
@@ -18,15 +19,26 @@ from mien.lab.compare.entries import Entries, ModelEntry, load_entries
 from mien.lab.compare.latency import Latencies, measure_latency
 from mien.lab.data import FaceSet, Split
 from mien.lab.metrics import check_probabilities, compute_metrics
-from mien.lab.predictions import Predictions
 from mien.lab.significance import Difference, accuracy_difference, f1_differences, holm, mcnemar
+
+ALPHA = 0.05  # probability of a false positive among all pairs of a report
+
+# Draws of the bootstrap. The smallest p is 2 / (draws + 1); with too few of them no p would survive the correction.
+_RESAMPLES = 10_000
+_RESAMPLES_PER_PAIR = 400
 
 
 @dataclass(frozen=True, eq=False)
 class CommonRows:
-    """``rows`` int64 ``[N]`` of the set with their ``labels`` ``[N]`` in ``emotions``, and ``probs`` ``[M, N, C]``.
+    """The N faces and C classes that M models share.
 
-    ``clean`` bool ``[N]``: rows whose pixels are no earlier row's; ``narrowed``: of any model, classes were left out.
+    Attributes:
+        rows: Rows of the data set, int64 ``[N]``.
+        labels: Their labels as indices into ``emotions``, int64 ``[N]``.
+        clean: Whether no earlier row has the same pixels, bool ``[N]``.
+        probs: Probabilities of every model, float32 ``[M, N, C]``.
+        emotions: The C classes.
+        narrowed: Whether a model knows further classes, which were left out.
     """
 
     rows: NDArray[np.int64]
@@ -37,90 +49,81 @@ class CommonRows:
     narrowed: bool
 
     @property
-    def guesses(self) -> NDArray[np.int64]:
-        """The likeliest class of every model for every row, ``[M, N]``."""
+    def predicted(self) -> NDArray[np.int64]:
+        """The predicted class of every face by every model, int64 ``[M, N]``."""
         return np.asarray(self.probs.argmax(2))
 
     @property
-    def right(self) -> NDArray[np.bool_]:
-        """Whether it is the label, ``[M, N]``."""
-        return np.asarray(self.guesses == self.labels)
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether the prediction is the label, bool ``[M, N]``."""
+        return np.asarray(self.predicted == self.labels)
 
 
 def common_rows(entries: Sequence[ModelEntry]) -> CommonRows:
-    """The faces and classes that all ``entries`` share. Raises ``DataError`` where nothing is left to compare."""
+    """Select the faces and classes that all models share.
+
+    Probabilities of other classes are left out, and the rest of each row is scaled to sum to 1. Models may be
+    evaluated on different labels (FER+ votes, FER-2013): faces whose labels differ are left out.
+
+    Args:
+        entries: At least one model.
+
+    Returns:
+        The common rows.
+
+    Raises:
+        DataError: If the models share fewer than two classes, or no face with the same label.
+    """
     names = " and ".join(c.name for c in entries) if len(entries) < 4 else f"these {len(entries)} models"
     emotions = tuple(e for e in entries[0].emotions if all(e in c.emotions for c in entries))
     if len(emotions) < 2:
         known = f"{emotions[0]} alone" if emotions else "none"
         raise DataError(f"{names}: the classes that all know are {known}; nothing can be compared")
-    rows = _shared_rows([c.predictions for c in entries], emotions)
+    to_common = [np.array([emotions.index(e) if e in emotions else -1 for e in c.emotions]) for c in entries]
+    shared = []
+    for entry, index in zip(entries, to_common, strict=True):
+        if (np.diff(entry.predictions.rows) <= 0).any():
+            raise DataError("predictions must be in the order of their rows, each row once; write them again")
+        shared.append(entry.predictions.rows[index[entry.predictions.labels] >= 0])
+    rows = np.asarray(reduce(np.intersect1d, shared), np.int64)
     if not len(rows):
-        raise DataError(f"{names}: no face is answered by all; compare them on the same split of the same set")
-    places = [np.searchsorted(c.predictions.rows, rows) for c in entries]
-    labels = [_labels(c.predictions, place, emotions) for c, place in zip(entries, places, strict=True)]
-    if any(not np.array_equal(labels[0], other) for other in labels[1:]):
-        return _agreeing(entries, rows, np.stack(labels), emotions)
-    return _of(entries, places, rows, labels[0], emotions)
-
-
-def _agreeing(
-    entries: Sequence[ModelEntry], rows: NDArray[np.int64], labels: NDArray[np.int64], emotions: tuple[Emotion, ...]
-) -> CommonRows:
-    """A model of FER+ is judged by its votes, others by the labels of FER-2013: faces that both label alike."""
+        raise DataError(f"{names}: no face is predicted by all; compare them on the same split of the same set")
+    at = [np.searchsorted(c.predictions.rows, rows) for c in entries]
+    labels = np.stack([i[c.predictions.labels[a]] for c, i, a in zip(entries, to_common, at, strict=True)])
     same = (labels == labels[0]).all(0)
     if not same.any():
-        raise DataError("the models are judged by other labels, and no face has the same in all; compare fewer of them")
-    places = [np.searchsorted(c.predictions.rows, rows[same]) for c in entries]
-    return _of(entries, places, rows[same], labels[0][same], emotions)
+        raise DataError("the models are evaluated on other labels, and no face has the same in all; compare fewer")
+    return CommonRows(
+        rows[same],
+        labels[0][same],
+        entries[0].predictions.clean[at[0]][same],
+        np.stack([_restrict(c, emotions)[a[same]] for c, a in zip(entries, at, strict=True)]),
+        emotions,
+        any(set(c.emotions) != set(emotions) for c in entries),
+    )
 
 
-def _of(
-    entries: Sequence[ModelEntry],
-    places: Sequence[NDArray[np.int64]],
-    rows: NDArray[np.int64],
-    labels: NDArray[np.int64],
-    emotions: tuple[Emotion, ...],
-) -> CommonRows:
-    probs = [_narrowed(c.predictions, place, emotions) for c, place in zip(entries, places, strict=True)]
-    narrowed = any(set(c.emotions) != set(emotions) for c in entries)
-    clean = entries[0].predictions.clean[places[0]]
-    return CommonRows(rows, labels, clean, np.stack(probs), emotions, narrowed)
-
-
-def _shared_rows(predictions: Sequence[Predictions], emotions: tuple[Emotion, ...]) -> NDArray[np.int64]:
-    """Rows, ascending, that all answer and whose label is one of ``emotions`` for all."""
-    shared: NDArray[np.int64] | None = None
-    for each in predictions:
-        known = np.array([emotion in emotions for emotion in each.emotions])
-        rows = each.rows[known[each.labels]]
-        if (np.diff(each.rows) <= 0).any():
-            raise DataError("predictions must be in the order of their rows, each row once; write them again")
-        shared = rows if shared is None else np.intersect1d(shared, rows)
-    return shared if shared is not None else np.zeros(0, np.int64)
-
-
-def _labels(predictions: Predictions, place: NDArray[np.int64], emotions: tuple[Emotion, ...]) -> NDArray[np.int64]:
-    index = np.array([emotions.index(e) if e in emotions else -1 for e in predictions.emotions])
-    return np.asarray(index[predictions.labels[place]], np.int64)
-
-
-def _narrowed(predictions: Predictions, place: NDArray[np.int64], emotions: tuple[Emotion, ...]) -> NDArray[np.float32]:
-    chosen = predictions.probs[place][:, [predictions.emotions.index(e) for e in emotions]].astype(np.float64)
+def _restrict(entry: ModelEntry, emotions: tuple[Emotion, ...]) -> NDArray[np.float32]:
+    """The probabilities of ``emotions`` alone, scaled to sum to 1; uniform where all of them are 0."""
+    chosen = entry.predictions.probs[:, [entry.emotions.index(e) for e in emotions]].astype(np.float64)
     total = chosen.sum(1, keepdims=True)
-    even = np.full_like(chosen, 1 / len(emotions))  # where a model gives all of them nothing
-    return np.asarray(np.where(total > 0, chosen / np.where(total > 0, total, 1), even), np.float32)
+    return np.asarray(np.where(total > 0, chosen / np.where(total > 0, total, 1), 1 / len(emotions)), np.float32)
 
 
 @dataclass(frozen=True, eq=False)
 class Disagreement:
-    """Of M models on N common faces; all but ``divergence`` are shares of those faces.
+    """How M models disagree on N common faces. All but ``divergence`` are shares of these faces.
 
-    - ``differ`` ``[M, M]``: two answer differently; ``double_fault`` ``[M, M]``: both are wrong (Giacinto and Roli,
-      2001), on the diagonal the error of each
-    - ``accuracy`` ``[M]``; ``oracle``: at least one is right; ``all_right``, ``all_wrong``
-    - ``majority``: the answer of most is right, ties going to the higher mean probability; ``mean``: that of the mean
-    - ``divergence`` ``[N]``: Jensen-Shannon divergence of their probabilities in nats (Lin, 1991), 0 where all agree
+    Attributes:
+        differ: Two models predict different classes, ``[M, M]``.
+        double_fault: Two models are both wrong (Giacinto and Roli, 2001), ``[M, M]``; the diagonal is the error rate.
+        accuracy: Accuracy of each model, ``[M]``.
+        oracle: At least one model is correct.
+        all_right: All models are correct.
+        all_wrong: No model is correct.
+        majority: The class that most models predict is correct; ties go to the higher mean probability.
+        mean: The class with the highest mean probability is correct.
+        divergence: Jensen-Shannon divergence of the probabilities of each face, in nats (Lin, 1991), ``[N]``.
     """
 
     differ: NDArray[np.float64]
@@ -135,53 +138,51 @@ class Disagreement:
 
 
 def disagreement(common: CommonRows) -> Disagreement:
-    """How the models of ``common`` disagree on its faces."""
-    guesses, right = common.guesses, common.right
-    wrong, mean = ~right, common.probs.mean(0, dtype=np.float64)
+    """Measure how models disagree.
+
+    Args:
+        common: Their common rows.
+
+    Returns:
+        The disagreement.
+    """
+    predicted, correct, wrong = common.predicted, common.correct, ~common.correct
+    mean = common.probs.mean(0, dtype=np.float64)
+    votes = np.stack([(predicted == place).sum(0) for place in range(mean.shape[1])], axis=1)
+    majority = (votes + mean / 2).argmax(1)  # a mean probability never outweighs a vote
+    each = [_entropy(check_probabilities(probs, common.labels, mean.shape[1])) for probs in common.probs]
     return Disagreement(
-        (guesses[:, None] != guesses[None]).mean(2),
+        (predicted[:, None] != predicted[None]).mean(2),
         (wrong[:, None] & wrong[None]).mean(2),
-        right.mean(1),
-        float(right.any(0).mean()),
-        float(right.all(0).mean()),
+        correct.mean(1),
+        float(correct.any(0).mean()),
+        float(correct.all(0).mean()),
         float(wrong.all(0).mean()),
-        float((_majority(guesses, mean) == common.labels).mean()),
+        float((majority == common.labels).mean()),
         float((mean.argmax(1) == common.labels).mean()),
-        _divergence(common, mean),
+        np.asarray((_entropy(mean) - np.stack(each).mean(0)).clip(min=0)),
     )
-
-
-def _majority(guesses: NDArray[np.int64], mean: NDArray[np.float64]) -> NDArray[np.int64]:
-    votes = np.stack([(guesses == place).sum(0) for place in range(mean.shape[1])], axis=1)
-    return np.asarray((votes + mean / 2).argmax(1))  # a mean probability never outweighs a vote
-
-
-def _divergence(common: CommonRows, mean: NDArray[np.float64]) -> NDArray[np.float64]:
-    single = np.stack([_entropy(check_probabilities(probs, common.labels, mean.shape[1])) for probs in common.probs])
-    return np.asarray((_entropy(mean) - single.mean(0)).clip(min=0))
 
 
 def _entropy(probs: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(-(probs * np.log(np.maximum(probs, np.finfo(np.float64).tiny))).sum(1))
 
 
-# Chance of one false alarm among all pairs of a report.
-ALPHA = 0.05
-
-
-# Draws of the bootstrap. Its smallest p is 2 / (draws + 1): with many pairs none could stand the correction otherwise.
-RESAMPLES = 10_000
-
-
-_RESAMPLES_A_PAIR = 400
-
-
 @dataclass(frozen=True, slots=True)
 class PairedTest:
-    """Two models by their places, on the ``n`` faces of ``emotions`` that both answer.
+    """The test of two models on the faces and classes that both know.
 
-    ``accuracy`` and ``macro_f1`` are the first less the second with uncorrected p; ``accuracy_holm`` and ``f1_holm``
-    are corrected for all pairs. ``first_alone``, ``second_alone``: faces that only one of them reads rightly.
+    Attributes:
+        first: Index of the first model.
+        second: Index of the second model.
+        n: Number of faces.
+        emotions: The classes.
+        first_alone: Number of faces that only the first model predicts correctly.
+        second_alone: Number of faces that only the second model predicts correctly.
+        accuracy: Accuracy of the first less that of the second, with uncorrected p.
+        macro_f1: Macro F1 of the first less that of the second, with uncorrected p.
+        accuracy_holm: p of the accuracies, corrected for the number of pairs (Holm).
+        f1_holm: p of the macro F1, corrected for the number of pairs.
     """
 
     first: int
@@ -197,65 +198,87 @@ class PairedTest:
 
     @property
     def accuracy_differs(self) -> bool:
-        """Whether the accuracies differ by more than noise."""
+        """Whether the accuracies differ significantly."""
         return self.accuracy_holm < ALPHA
 
     @property
     def f1_differs(self) -> bool:
-        """Whether the macro F1 differ by more than noise."""
+        """Whether the macro F1 differ significantly."""
         return self.f1_holm < ALPHA
+
+    def difference(self, metric: str) -> tuple[Difference, bool]:
+        """Return the difference in a metric.
+
+        Args:
+            metric: ``"accuracy"`` or ``"macro_f1"``.
+
+        Returns:
+            The difference, and whether it is significant.
+        """
+        if metric == "accuracy":
+            return self.accuracy, self.accuracy_differs
+        return self.macro_f1, self.f1_differs
 
 
 def compare_pairs(entries: Sequence[ModelEntry], *, seed: int = 0) -> tuple[PairedTest, ...]:
-    """Paired tests of all pairs, corrected for their number after Holm, each figure for itself."""
+    """Test every pair of models, with Holm's correction for the number of pairs.
+
+    Args:
+        entries: The models.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        One test for each pair, in the order of the models.
+
+    Raises:
+        DataError: If two models have no faces or classes in common.
+    """
     places = list(combinations(range(len(entries)), 2))
-    resamples = max(RESAMPLES, _RESAMPLES_A_PAIR * len(places))
-    found: dict[tuple[int, int], PairedTest] = {}
-    for group in _alike(entries):
-        found |= _pairs_of(entries, group, resamples, seed)
-    for first, second in places:
-        if (first, second) not in found:
-            found |= _pairs_of(entries, (first, second), resamples, seed)
-    pairs = [found[place] for place in places]
+    resamples = max(_RESAMPLES, _RESAMPLES_PER_PAIR * len(places))
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for place, c in enumerate(entries):
+        key = (frozenset(c.emotions), c.predictions.rows.tobytes(), c.selection.protocol)
+        groups.setdefault(key, []).append(place)
+    tests: dict[tuple[int, int], PairedTest] = {}
+    for group in (*groups.values(), *places):  # models of the same rows and classes share the draws of the bootstrap
+        if len(group) > 1 and (group[0], group[1]) not in tests:
+            tests |= _test_pairs(entries, group, resamples, seed)
+    pairs = [tests[place] for place in places]
     by_accuracy, by_f1 = holm([p.accuracy.p for p in pairs]), holm([p.macro_f1.p for p in pairs])
     corrected = zip(pairs, by_accuracy, by_f1, strict=True)
     return tuple(replace(pair, accuracy_holm=a, f1_holm=f) for pair, a, f in corrected)
 
 
-def _alike(entries: Sequence[ModelEntry]) -> list[tuple[int, ...]]:
-    """Places of models that answer the same rows in the same classes: one set of draws serves all their pairs."""
-    groups: dict[tuple[object, ...], list[int]] = {}
-    for place, c in enumerate(entries):
-        key = (frozenset(c.emotions), c.predictions.rows.tobytes(), c.selection.protocol)
-        groups.setdefault(key, []).append(place)
-    return [tuple(group) for group in groups.values() if len(group) > 1]
-
-
-def _pairs_of(
-    entries: Sequence[ModelEntry], group: tuple[int, ...], resamples: int, seed: int
+def _test_pairs(
+    entries: Sequence[ModelEntry], group: Sequence[int], resamples: int, seed: int
 ) -> dict[tuple[int, int], PairedTest]:
+    """The tests of all pairs of a group on its common rows, uncorrected."""
     common = common_rows([entries[place] for place in group])
-    differences = f1_differences(common.labels, common.guesses, len(common.emotions), resamples=resamples, seed=seed)
-    return {
-        (group[a], group[b]): _pair(common, (a, b), (group[a], group[b]), macro_f1)
-        for (a, b), macro_f1 in differences.items()
-    }
-
-
-def _pair(common: CommonRows, inside: tuple[int, int], places: tuple[int, int], macro_f1: Difference) -> PairedTest:
-    first, second = (np.asarray(common.right[each]) for each in inside)
-    test = mcnemar(first, second)
-    accuracy = accuracy_difference(first, second)
-    alone = test.first_alone, test.second_alone
-    return PairedTest(*places, len(common.rows), common.emotions, *alone, accuracy, macro_f1)
+    n, emotions, correct = len(common.rows), common.emotions, common.correct
+    f1 = f1_differences(common.labels, common.predicted, len(emotions), resamples=resamples, seed=seed)
+    tests = {}
+    for (a, b), macro_f1 in f1.items():
+        first, second = group[a], group[b]
+        test, accuracy = mcnemar(correct[a], correct[b]), accuracy_difference(correct[a], correct[b])
+        alone = test.first_alone, test.second_alone
+        tests[first, second] = PairedTest(first, second, n, emotions, *alone, accuracy, macro_f1)
+    return tests
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """A finished comparison.
+    """A comparison of models.
 
-    ``metrics`` are each entry's own, of ``all`` its faces and the ``clean`` ones; ``common_metrics`` those on the
-    faces and classes that all share; ``latencies`` is ``None`` where nothing was timed.
+    Attributes:
+        entries: The models.
+        faces: The data set.
+        split: Name of the split, or ``"all"``.
+        metrics: Metrics of each model on ``all`` faces of its own classes, and on the ``clean`` ones.
+        common: The faces and classes that all models share.
+        common_metrics: Metrics of each model on these.
+        pairs: The paired tests.
+        disagreement: How the models disagree on the common rows.
+        latencies: Latency of each model; ``None`` where it was not measured.
     """
 
     entries: tuple[ModelEntry, ...]
@@ -268,85 +291,203 @@ class Comparison:
     disagreement: Disagreement
     latencies: Latencies | None
 
-    def pair(self, first: int, second: int) -> tuple[PairedTest, int]:
-        """The pair of two places, and 1 where it is told in that order, -1 where the other way round."""
+    @property
+    def ranking(self) -> list[int]:
+        """Indices of the models, the highest accuracy on the common faces first."""
+        scores = [metrics["accuracy"] for metrics in self.common_metrics]
+        return sorted(range(len(scores)), key=lambda place: (-scores[place], self.entries[place].name))
+
+    def difference(self, first: int, second: int, metric: str) -> tuple[float, bool]:
+        """Return the difference of two models in a metric.
+
+        Args:
+            first: Index of the first model.
+            second: Index of the second model.
+            metric: ``"accuracy"`` or ``"macro_f1"``.
+
+        Returns:
+            The metric of the first less that of the second, and whether the difference is significant.
+        """
         pair = next(p for p in self.pairs if {p.first, p.second} == {first, second})
-        return pair, 1 if pair.first == first else -1
+        found, differs = pair.difference(metric)
+        return found.value if pair.first == first else -found.value, differs
 
     def recall(self, place: int) -> dict[Emotion, float]:
-        """The recall of every emotion of a model that its own faces have."""
-        found = self.metrics[place]["all"]
-        return {e: found["recall"][e] for e in self.entries[place].emotions if e not in found["absent"]}
+        """Return the recall of a model for every emotion that its faces have.
+
+        Args:
+            place: Index of the model.
+
+        Returns:
+            Emotion -> recall.
+        """
+        metrics = self.metrics[place]["all"]
+        return {e: metrics["recall"][e] for e in self.entries[place].emotions if e not in metrics["absent"]}
+
+    def int8_bytes(self, place: int) -> int | None:
+        """Return the size of the int8 file of a model.
+
+        Args:
+            place: Index of the model.
+
+        Returns:
+            Bytes of its own file, else of the one that was exported for timing; ``None`` where there is none.
+        """
+        own = self.entries[place].int8_bytes
+        if own is not None or self.latencies is None:
+            return own
+        return self.latencies.each[place].bytes.get("int8")
 
     def warnings(self) -> list[str]:
-        """What a reader must know before believing a figure."""
-        told, learned = [], [c.name for c in self.entries if c.learned_from == self.faces.sha256]
+        """Return what limits the metrics: faces that a model was trained or selected on, and copies.
+
+        Returns:
+            One sentence for each warning.
+        """
+        found, learned = [], ", ".join(c.name for c in self.entries if c.learned_from == self.faces.sha256)
         if learned and self.split == Split.PUBLIC_TEST:
-            told.append(
-                f"PublicTest chose these models (their epoch, and where they are calibrated their temperature): their "
-                f"figures are a little too good there: {', '.join(learned)}."
+            found.append(
+                "PublicTest chose these models (their epoch, and the temperature of those that are calibrated), so "
+                f"that their metrics on it are slightly too good: {learned}."
             )
         elif learned and self.split != Split.PRIVATE_TEST:
-            told.append(f"These models have learned from faces that judge them here: {', '.join(learned)}.")
+            found.append(f"These models have learned from faces that they are evaluated on here: {learned}.")
         if any("clean" not in each for each in self.metrics):
-            told.append("No row is clean: the exact pixels of every face stand in an earlier split or row, too.")
-        return told
+            found.append("No row is clean: every face has the pixels of one in an earlier split or row.")
+        return found
 
 
 def compare(
-    given: Sequence[str],
+    models: Sequence[str],
     data: Path | None,
     split: Split | None,
     *,
     latency: bool = True,
     progress: Progress = no_progress,
 ) -> Comparison:
-    """Compare what ``given`` names on ``split`` (``None``: all) of the set at ``data``; see ``entries.load_entries``.
+    """Compare models on the same faces.
 
-    ``progress`` is called before each step. Raises ``DataError`` or ``ModelError`` that names what is wrong with which.
+    Args:
+        models: Folders of recorded predictions, runs, embedded models or files; see ``load_entries``.
+        data: The data set; ``None`` is the one that ``$MIEN_DATA`` names.
+        split: The split; ``None`` is all faces.
+        latency: Whether to measure the latency of every model.
+        progress: Called before each step.
+
+    Returns:
+        The comparison. ``write_comparison`` turns it into files, ``summarize_comparison`` into lines of text.
+
+    Raises:
+        DataError: If there are fewer than two models, or predictions or the data set cannot be read.
+        ModelError: If a model cannot be opened.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from mien.lab.compare import compare
+        >>> found = compare(["mien-0", "mien-1"], Path("faces"), None, latency=False)  # doctest: +SKIP
+        >>> found.difference(1, 0, "accuracy")  # doctest: +SKIP
+        (0.021, True)
     """
-    entries = load_entries(given, data, split, progress=progress)
-    return compare_entries(entries, split, latency=latency, progress=progress)
+    return compare_entries(
+        load_entries(models, data, split, progress=progress), split, latency=latency, progress=progress
+    )
 
 
 def compare_entries(
-    entries: Entries,
-    split: Split | None,
-    *,
-    latency: bool = True,
-    progress: Progress = no_progress,
+    entries: Entries, split: Split | None, *, latency: bool = True, progress: Progress = no_progress
 ) -> Comparison:
-    """As ``compare``, of what has answered already. Raises ``DataError`` for fewer than two."""
+    """Compare models whose predictions are loaded.
+
+    Args:
+        entries: The models, as ``load_entries`` returns them.
+        split: The split that they predict; ``None`` is all faces.
+        latency: Whether to measure the latency of every model.
+        progress: Called before each step.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        DataError: If there are fewer than two models, or they have no faces or classes in common.
+    """
     models = entries.entries
     if len(models) < 2:
         named = models[0].name if models else "none"
         raise DataError(f"a comparison needs two models, and there is {named}; name another one")
-    progress("figures")
+    progress("metrics")
     common = common_rows(models)
-    own = tuple(c.predictions.metrics() for c in models)
-    shared = tuple(compute_metrics(probs, common.labels, common.emotions) for probs in common.probs)
+    metrics = tuple(c.predictions.metrics() for c in models)
+    common_metrics = tuple(compute_metrics(probs, common.labels, common.emotions) for probs in common.probs)
     progress("paired tests")
-    pairs, apart = compare_pairs(models), disagreement(common)
-    latencies = measure_latency(models, progress=progress) if latency else None
-    name = str(split) if split else "all"
-    return Comparison(models, entries.faces, name, own, common, shared, pairs, apart, latencies)
+    return Comparison(
+        models,
+        entries.faces,
+        str(split) if split else "all",
+        metrics,
+        common,
+        common_metrics,
+        compare_pairs(models),
+        disagreement(common),
+        measure_latency(models, progress=progress) if latency else None,
+    )
 
 
 def over_seeds(comparison: Comparison) -> dict[str, dict[str, Any]]:
-    """Recipe -> mean, standard deviation and number of its seeds, of every figure; of recipes with several alone."""
+    """Summarise the metrics of recipes that were trained with several seeds.
+
+    Args:
+        comparison: The comparison.
+
+    Returns:
+        Recipe -> its number of seeds ``n``, its ``seeds``, and the mean and standard deviation (``sd``) of each metric.
+    """
     groups: dict[tuple[str, tuple[str, ...]], list[int]] = {}
     for place, c in enumerate(comparison.entries):
         if c.seed:
             groups.setdefault((c.recipe, tuple(map(str, c.emotions))), []).append(place)
     found = {}
     for (recipe, _), places in groups.items():
-        if len({comparison.entries[p].seed for p in places}) == len(places) > 1:
-            found[recipe] = {"n": len(places), "seeds": [comparison.entries[p].seed for p in places]}
-            found[recipe] |= {key: _spread([comparison.metrics[p]["all"][key] for p in places]) for key in HEADLINE}
-            clean = [f["clean"]["accuracy"] for p in places if "clean" in (f := comparison.metrics[p])]
-            found[recipe] |= {"clean_accuracy": _spread(clean)} if clean else {}
+        seeds = [comparison.entries[place].seed for place in places]
+        if not len(set(seeds)) == len(seeds) > 1:
+            continue
+        metrics = [comparison.metrics[place] for place in places]
+        values = {key: [each["all"][key] for each in metrics] for key in HEADLINE}
+        clean = [each["clean"]["accuracy"] for each in metrics if "clean" in each]
+        values |= {"clean_accuracy": clean} if clean else {}
+        spread = {key: {"mean": fmean(v), "sd": stdev(v)} for key, v in values.items()}
+        found[recipe] = {"n": len(places), "seeds": seeds} | spread
     return found
 
 
-def _spread(values: Sequence[float]) -> dict[str, float]:
-    return {"mean": fmean(values), "sd": stdev(values)}
+def mean_metrics(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Average the main metrics of several seeds.
+
+    Args:
+        metrics: Metrics as ``compute_metrics`` returns them, one for each seed.
+
+    Returns:
+        The number of faces ``n``, the mean of each main metric, and the mean edges of the ``interval`` of the accuracy.
+    """
+    edges = [fmean(each["interval"][edge] for each in metrics) for edge in (0, 1)]
+    return {"n": metrics[0]["n"], **{key: fmean(m[key] for m in metrics) for key in HEADLINE}, "interval": edges}
+
+
+def claimed_metrics(claim: Mapping[str, Any], measured: Mapping[str, Any]) -> list[tuple[str, float, float]]:
+    """Pair the metrics that a document claims with the measured ones.
+
+    Args:
+        claim: A claim of a recipe, with its ``metrics``.
+        measured: Metrics as ``compute_metrics`` returns them.
+
+    Returns:
+        Key of the metric, claimed value and measured value, where both are known.
+    """
+    pairs = []
+    for key, value in claim.get("metrics", {}).items():
+        name, _, emotion = key.partition(".")
+        ours = measured.get(name, {}).get(emotion) if emotion else measured.get(name)
+        if name == "macro_precision":
+            ours = fmean(measured["precision"].values())
+        if isinstance(ours, int | float):
+            pairs.append((key, float(value), float(ours)))
+    return pairs

@@ -1,507 +1,535 @@
-"""The page of a comparison, made to be read by a person."""
+"""The report of a comparison or a study as an HTML page, and its summary as lines of text."""
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mien._emotions import Emotion
-from mien._format import p_value, percent, points, short_count
+from mien._format import p_value, percent, points, points_interval, short_count
 from mien._metrics import HEADLINE, METRICS, format_metric, format_metric_interval, metric_name
-from mien.lab.compare.compare import ALPHA, Comparison, PairedTest, over_seeds
-from mien.lab.compare.latency import BATCHES, Latency, Timing
-from mien.lab.compare.plots import Point, pareto, recall_plot
+from mien.lab.compare.compare import ALPHA, Comparison, PairedTest, claimed_metrics, mean_metrics, over_seeds
+from mien.lab.compare.entries import ModelEntry
+from mien.lab.compare.latency import BATCHES
+from mien.lab.compare.plots import ModelPoint, effect_plot, pareto_figure, recall_comparison_plot
+from mien.lab.compare.study import EFFECT_METRICS, Effect, Study, confusions
+from mien.lab.evaluate.evaluation import NAMED_PAIRS
 from mien.lab.html.blocks import Section, columns, details, facts, headline, note, page, paragraph, section, table
-from mien.lab.html.figures import ImageTile, gallery
-from mien.lab.significance import Difference
+from mien.lab.html.figures import ImageTile, gallery, plot
+
+_SENTENCES = 4  # sentences about differences in a summary; the report has all
+_TILES = 24
+_FULL_COLOUR = 0.2  # a difference that gets the full colour
+_MOST_CONFUSED = 3
 
 
-def count(value: float | None) -> str | None:
-    """A large number short: 1.56 M, 783 k; ``None`` where it is not known."""
-    return None if value is None else short_count(value)
+def summarize_comparison(found: Comparison) -> list[str]:
+    """Summarise a comparison or a study for a terminal.
+
+    Args:
+        found: The comparison.
+
+    Returns:
+        Lines of text: the metrics of each model, and the differences or, of a study, the effects on accuracy.
+    """
+    width = max(len(c.name) for c in found.entries)
+    lines = []
+    for place in found.ranking:
+        name, metrics = found.entries[place].name, found.metrics[place]["all"]
+        low, high = metrics["interval"]
+        line = f"{name:<{width}}  {metrics['accuracy']:.2%} ({low:.2%} to {high:.2%})  "
+        line += f"macro F1 {metrics['macro_f1']:.2%}  log loss {metrics['log_loss']:.3f}"
+        if found.common.narrowed:
+            line += f"  common faces {found.common_metrics[place]['accuracy']:.2%}"
+        lines.append(line)
+    lines.append(f"{_count_different(found)} pairs differ in accuracy by more than noise.")
+    if not isinstance(found, Study):
+        return lines + describe_differences(found, "accuracy")[:_SENTENCES]
+    lines += [
+        f"{e.axis}: {e.first} over {e.second} {points(e.value)} points ({points_interval(e.interval)}) of accuracy "
+        f"on the shared faces, {e.matched} matched settings"
+        for e in found.shared
+        if e.within is None and e.metric == "accuracy"
+    ]
+    return lines + [f"missing {member}: {what}" for member, what in found.missing.items()]
 
 
-def millions(value: float | None) -> str | None:
-    """A number in millions, without the unit."""
-    return None if value is None else f"{value / 1e6:,.1f}" if value < 1e8 else f"{value / 1e6:,.0f}"
+def describe_differences(found: Comparison, metric: str) -> list[str]:
+    """Describe which models differ significantly.
 
+    Args:
+        found: The comparison.
+        metric: ``"accuracy"`` or ``"macro_f1"``.
 
-def differences_in_words(comparison: Comparison, figure_name: str) -> list[str]:
-    """One sentence a model, the best first: whom it beats beyond noise, whom it only seems to beat."""
+    Returns:
+        One sentence for each model, the best first.
+    """
     sentences = []
-    for place in ranking(comparison):
-        beaten, alike = [], []
-        for other in ranking(comparison):
+    for place in found.ranking:
+        beaten, equal = [], []
+        for other in found.ranking:
             if other == place:
                 continue
-            pair, sign = comparison.pair(place, other)
-            found, differs = told(pair, figure_name)
-            name = comparison.entries[other].name
+            value, differs = found.difference(place, other, metric)
+            name = found.entries[other].name
             if not differs:
-                alike.append(name)
-            elif sign * found.value > 0:
-                beaten.append(f"{name} by {100 * sign * found.value:.1f}")
-        parts = [f"better than {_listed(beaten)} points" if beaten else "better than none"]
-        parts += [f"not to be told from {_listed(alike)}"] if alike else []
-        sentences.append(f"{comparison.entries[place].name}: {'; '.join(parts)}.")
+                equal.append(name)
+            elif value > 0:
+                beaten.append(f"{name} by {100 * value:.1f}")
+        sentence = f"better than {_list_names(beaten)} points" if beaten else "better than none"
+        if equal:
+            sentence += f"; no significant difference from {_list_names(equal)}"
+        sentences.append(f"{found.entries[place].name}: {sentence}.")
     return sentences
 
 
-def told(pair: PairedTest, figure_name: str) -> tuple[Difference, bool]:
-    """The difference of a pair in ``accuracy`` or ``macro_f1``, and whether it is more than noise."""
-    if figure_name == "accuracy":
-        return pair.accuracy, pair.accuracy_differs
-    return pair.macro_f1, pair.f1_differs
+def _list_names(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
-def ranking(comparison: Comparison) -> list[int]:
-    """Places, the highest accuracy on the common faces first."""
-    scores = [figures["accuracy"] for figures in comparison.common_metrics]
-    return sorted(range(len(scores)), key=lambda place: (-scores[place], comparison.entries[place].name))
+def _count_different(found: Comparison) -> str:
+    return f"{sum(pair.accuracy_differs for pair in found.pairs)} of {len(found.pairs)}"
 
 
-def account(reasons: Mapping[str, int]) -> str:
-    """What was left out of a split and why, in one line."""
-    return "; ".join(f"{number:,} {reason}" for reason, number in reasons.items()) or "none left out"
+def comparison_page(found: Comparison, provenance: Mapping[str, str]) -> str:
+    """Build the HTML page of a comparison or a study. It shows faces of the data set and must not be published.
+
+    Args:
+        found: The comparison.
+        provenance: Shown at the end of the page.
+
+    Returns:
+        The page.
+    """
+    disagreement, seeds, claims = _disagreement_section(found), _seeds_sections(found), _claims_sections(found)
+    if isinstance(found, Study):
+        title, total = f"Study {found.family}", len(found.settings) + len(found.missing)
+        lead = f"{' x '.join(found.axes)}: {len(found.settings)} of {total} settings are finished and evaluated on "
+        lead += f"{found.split}."
+        sections = [
+            section("Settings", *map(note, found.warnings()), *_settings(found)),
+            section("What each factor does", *_effects(found)),
+            section("What is confused", *_confusions(found)),
+            _tests_section(found),
+            *([_latency_section(found)] if found.latencies else []),
+            *(disagreement, *seeds, *claims),
+        ]
+        if found.missing:
+            sections.append(section("Missing", paragraph("Settings without a finished run:"), facts(found.missing)))
+    else:
+        title, lead = "Comparison", f"{len(found.entries)} models on the same faces: their metrics, which differences "
+        lead += "are noise, and what they cost."
+        sections = [
+            section("Metrics", *map(note, found.warnings()), _headline(found), *_metrics_table(found)),
+            _tests_section(found),
+            _latency_section(found),
+            section("Recall by class", recall_comparison_plot(found), _recall_table(found)),
+            *(disagreement, *seeds, *claims),
+            section("What was evaluated", *_evaluated(found)),
+        ]
+    return page(title, sections, lead=lead, provenance=provenance, faces=True)
 
 
-def claimed(claim: Mapping[str, Any], measured: Mapping[str, Any]) -> list[tuple[str, float, float]]:
-    """Figure, what a document claims, what is measured; only where both say it."""
-    rows = []
-    for key, value in claim.get("metrics", {}).items():
-        name, _, emotion = key.partition(".")
-        ours = measured.get(name, {}).get(emotion) if emotion else measured.get(name)
-        if name == "macro_precision":
-            ours = fmean(measured["precision"].values())
-        if isinstance(ours, int | float):
-            rows.append((key, float(value), float(ours)))
-    return rows
-
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
-
-
-def latency_section(comparison: Comparison) -> Section:
-    """Accuracy on the common faces against latency and against parameters; the measurement says how it was made."""
-    plots, good = [], "accuracy on the common faces" if comparison.common.narrowed else "accuracy"
-    timed = _points(comparison, [_own_ms(comparison, place) for place in range(len(comparison.entries))])
-    if timed:
-        caption = "On the line: no other model is both faster and better. Lines through points: 95 % intervals."
-        plots.append(pareto(timed, label="milliseconds a face, one thread, batch 1", good=good, caption=caption))
-    sized = _points(comparison, [c.parameters and c.parameters / 1e6 for c in comparison.entries])
-    if sized:
-        caption = "On the line: no other model is both smaller and better."
-        plots.append(pareto(sized, label="millions of parameters", good=good, caption=caption))
-    blocks = [columns(*plots)] if plots else []
-    return section("What accuracy costs", *blocks, *_timings(comparison), *_left_out(comparison))
-
-
-def _points(comparison: Comparison, latencies: list[float | None]) -> list[Point]:
-    return [
-        Point(c.name, cost, f["accuracy"], (f["interval"][0], f["interval"][1]))
-        for c, f, cost in zip(comparison.entries, comparison.common_metrics, latencies, strict=True)
-        if cost
-    ]
-
-
-def _own_ms(comparison: Comparison, place: int) -> float | None:
-    """Of the graph whose accuracy is shown, and no faster sibling of it."""
-    if comparison.latencies is None:
-        return None
-    found = comparison.latencies.each[place].timing(comparison.entries[place].precision, 1)
-    return found.ms if found else None
-
-
-def _timings(comparison: Comparison) -> list[str]:
-    if comparison.latencies is None:
-        return [paragraph("Nothing was timed (--no-latency).")]
-    latencies, setting = comparison.latencies.each, comparison.latencies.setting
-    kinds = [k for k in ("fp32", "int8", "as it is") if any((k, 1) in cost.timings for cost in latencies)]
-    header = ["model", *(f"{kind}, batch {batch}" for kind in kinds for batch in BATCHES)]
-    header += [f"{kind}, MB" for kind in kinds if kind != "as it is"] + ["graph"]
-    rows = []
-    for place in ranking(comparison):
-        cost = latencies[place]
-        times = [_ms(cost.timing(kind, batch)) for kind in kinds for batch in BATCHES]
-        sizes = [_mb(cost, kind) for kind in kinds if kind != "as it is"]
-        rows.append([comparison.entries[place].name, *times, *sizes, cost.graph or None])
-    caption = (
-        "Milliseconds a face: of the round that was disturbed least, in brackets the median and the slowest round."
+def _headline(found: Comparison) -> str:
+    first, second = found.ranking[:2]
+    metrics, (lead, differs) = found.common_metrics[first], found.difference(first, second, "accuracy")
+    pair = next(p for p in found.pairs if {p.first, p.second} == {first, second})
+    verdict = f"p {p_value(pair.accuracy_holm)} after correction" if differs else "this difference is noise"
+    interval = format_metric_interval("accuracy", metrics["interval"])
+    return headline(
+        {
+            f"accuracy of {found.entries[first].name}, the best": (
+                percent(metrics["accuracy"]),
+                f"{interval}, on the {metrics['n']:,} common faces",
+            ),
+            "lead over the next": (f"{100 * lead:.1f} points", f"{found.entries[second].name}; {verdict}"),
+            "pairs that differ significantly": (_count_different(found), "in accuracy, all tests corrected"),
+        }
     )
-    said = {
-        "machine": f"{setting['processor']}, {setting['cores']} cores; load {setting['load']}",
-        "how": f"ONNX Runtime {setting['onnxruntime']}, {setting['threads']} thread, batches of {setting['batches']}; "
-        f"{setting['rounds']} rounds in which the models take turns; random crops, which cost what faces cost",
-        "graphs": "Kept answers and runs are timed as the graph that their recipe exports, with fresh weights: time "
-        "and size do not depend on them. int8 graphs are timed and weighed, not judged, unless the answers are int8.",
+
+
+def _metric_cells(found: Comparison, places: Sequence[int]) -> list[str | None]:
+    """Accuracy, its interval, the other main metrics, accuracy on the common faces: means over ``places``."""
+    means = mean_metrics([found.metrics[place]["all"] for place in places])
+    accuracy, *others = (format_metric(key, means[key]) for key in HEADLINE)
+    common = fmean(found.common_metrics[place]["accuracy"] for place in places)
+    return [accuracy, format_metric_interval("accuracy", means["interval"]), *others, percent(common)]
+
+
+def _size_cells(entry: ModelEntry) -> list[str | None]:
+    """Parameters, and millions of multiply-accumulates."""
+    macs = None if entry.macs is None else f"{entry.macs / 1e6:,.{1 if entry.macs < 1e8 else 0}f}"
+    return [None if entry.parameters is None else short_count(entry.parameters), macs]
+
+
+def _metrics_table(found: Comparison) -> list[str]:
+    header = ["model", "accuracy", "95 % interval", "clean", "balanced", "macro F1", "log loss", "ECE"]
+    header += ["common faces", "classes", "faces", "parameters", "MMAC", "int8 MB", "precision", "seed"]
+    rows = []
+    for place in found.ranking:
+        c, metrics, size = found.entries[place], found.metrics[place], found.int8_bytes(place)
+        accuracy, interval, *others = _metric_cells(found, [place])
+        clean = percent(metrics["clean"]["accuracy"]) if "clean" in metrics else None
+        int8 = None if size is None else f"{size / 1e6:.1f}"
+        classes, faces = len(c.emotions), f"{metrics['all']['n']:,}"
+        cells = [accuracy, interval, clean, *others, classes, faces, *_size_cells(c), int8, c.precision, c.seed or None]
+        rows.append([c.name, *cells])
+    best = _best_cells(found)
+    bold = [[(place, column) in best for column in range(1, len(header))] for place in found.ranking]
+    blocks = []
+    if found.common.narrowed:
+        blocks.append(
+            note(
+                "These models know different classes, and fewer classes are easier: compare the column of common "
+                f"faces, not the accuracies. It counts only faces labelled {', '.join(found.common.emotions)}. "
+                "Probabilities of other classes are left out, and the rest is scaled to sum to 1."
+            )
+        )
+    explanation = (
+        "Each metric is on all faces of the model's own classes. Clean: accuracy without faces whose pixels occur in "
+        "an earlier row or split. Common faces: accuracy on the faces and classes that all models share. ECE: expected "
+        "calibration error. MMAC: millions of multiply-accumulates per face. Bold: the best of a column, even if the "
+        "difference is noise. comparison.json has the intervals of all metrics."
+    )
+    return [*blocks, table(header, rows, best=bold), paragraph(explanation)]
+
+
+def _best_cells(found: Comparison) -> set[tuple[int, int]]:
+    """Model and column of the best values; columns of metrics on different faces have none."""
+    best = {(found.ranking[0], 8)}
+    if found.common.narrowed:
+        return best
+    columns = {"accuracy": 1, "balanced_accuracy": 4, "macro_f1": 5, "log_loss": 6, "ece": 7}
+    for key, column in columns.items():
+        values = [metrics["all"][key] for metrics in found.metrics]
+        best.add((values.index(max(values) if METRICS[key].higher_is_better else min(values)), column))
+    if all("clean" in metrics for metrics in found.metrics):
+        clean = [metrics["clean"]["accuracy"] for metrics in found.metrics]
+        best.add((clean.index(max(clean)), 3))
+    return best
+
+
+def _recall_table(found: Comparison) -> str:
+    emotions = [e for e in Emotion if any(e in c.emotions for c in found.entries)]
+    rows, shade = [], []
+    for place in found.ranking:
+        recall = found.recall(place)
+        cells = (f"{100 * recall[e]:.0f}" if e in recall else None for e in emotions)
+        rows.append([found.entries[place].name, *cells])
+        shade.append([recall.get(e) for e in emotions])
+    caption = "Recall in per cent: the share of the faces with this label that is predicted so. Own classes and faces."
+    return table(["model", *emotions], rows, shade=shade, caption=caption)
+
+
+def _evaluated(found: Comparison) -> list[str]:
+    rows = []
+    for c in found.entries:
+        left_out = "; ".join(f"{count:,} {reason}" for reason, count in c.selection.account.items())
+        faces = f"{len(c.predictions.rows):,} of {c.selection.total:,}"
+        rows.append([c.name, c.kind, faces, left_out or "none left out"])
+    terms = {
+        "split": found.split,
+        "common faces": f"{len(found.common.rows):,}, {int(found.common.clean.sum()):,} of them clean",
+        "common classes": ", ".join(found.common.emotions),
+        "labels": "; ".join(sorted({c.selection.protocol for c in found.entries})),
+        "tests": f"McNemar (exact) for accuracy; paired bootstrap for macro F1; Holm's correction; level {ALPHA}",
+        "pairs": "each pair on the faces whose label both know, with the probabilities of the classes that both know",
     }
-    return [*_busy(setting), table(header, rows, caption=caption), facts(said)]
+    return [facts(terms), table(["model", "source of the predictions", "faces", "left out"], rows, wrap=True)]
 
 
-def _busy(setting: Mapping[str, str]) -> list[str]:
+def _tests_section(found: Comparison) -> Section:
+    blocks = [
+        paragraph(
+            "Every pair is tested on the same faces. Noise: the difference may be due to the choice of these faces (p "
+            f"is at least {ALPHA}, corrected for {len(found.pairs)} pairs). Otherwise a cell says by how many points "
+            "the model of its row is better or worse than the model of its column; a stronger colour means more."
+        )
+    ]
+    for metric in ("accuracy", "macro_f1"):
+        name = metric_name(metric)
+        blocks += [f"<h3>{name[0].upper()}{name[1:]}</h3>", _test_matrix(found, metric)]
+    sentences = map(paragraph, describe_differences(found, "accuracy"))
+    header = ["first", "second", "faces", "first alone", "second alone", "accuracy", "95 % interval", "p", "corrected"]
+    header += ["macro F1", "95 % interval", "p", "corrected", "verdict"]
+    tests = table(header, [_test_row(found, pair) for pair in found.pairs])
+    return section(
+        "Which differences are noise",
+        *blocks,
+        details("The differences in accuracy in sentences", *sentences),
+        details(f"All {len(found.pairs)} tests with their numbers", tests),
+        paragraph(
+            "The tests account for the random choice of the faces. They do not account for the variation between "
+            "trainings: train several seeds and name all of them."
+        ),
+    )
+
+
+def _test_matrix(found: Comparison, metric: str) -> str:
+    rows: list[list[str]] = []
+    shade: list[list[float | None]] = []
+    for number, place in enumerate(found.ranking, 1):
+        rows.append([f"{number} {found.entries[place].name}"])
+        shade.append([])
+        for other in found.ranking:
+            value, differs = (0.0, False) if place == other else found.difference(place, other, metric)
+            verdict = f"{'better' if value > 0 else 'worse'} {points(value)}" if differs else "noise"
+            rows[-1].append("·" if place == other else verdict)
+            shade[-1].append(min(1.0, 0.15 + abs(value) / _FULL_COLOUR) if differs else None)
+    return table(["row against column", *map(str, range(1, len(rows) + 1))], rows, shade=shade)
+
+
+def _test_row(found: Comparison, pair: PairedTest) -> list[str]:
+    names = [found.entries[place].name for place in (pair.first, pair.second)]
+    cells = [*names, f"{pair.n:,}", str(pair.first_alone), str(pair.second_alone)]
+    better: dict[str, list[str]] = {}
+    for metric, corrected in (("accuracy", pair.accuracy_holm), ("macro_f1", pair.f1_holm)):
+        difference, differs = pair.difference(metric)
+        cells += [points(difference.value), format_metric_interval(metric, difference.interval)]
+        cells += [p_value(difference.p), p_value(corrected)]
+        if differs:
+            better.setdefault(names[0 if difference.value > 0 else 1], []).append(metric_name(metric))
+    verdicts = [f"{name} in {' and '.join(metrics)}" for name, metrics in better.items()]
+    return [*cells, ", ".join(verdicts) or "noise"]
+
+
+def _latency_section(found: Comparison) -> Section:
+    latencies = found.latencies.each if found.latencies else ()
+    timed: list[float | None] = []
+    for c, latency in zip(found.entries, latencies, strict=False):
+        timing = latency.timings.get((c.precision, 1))  # of the graph whose accuracy is shown
+        timed.append(timing.ms if timing else None)
+    costs = [
+        ("milliseconds a face, one thread, batch 1", timed, "faster", " Vertical lines: 95 % intervals."),
+        ("millions of parameters", [c.parameters and c.parameters / 1e6 for c in found.entries], "smaller", ""),
+    ]
+    plots = []
+    for label, values, better, remark in costs:
+        shown = [
+            ModelPoint(c.name, cost, metrics["accuracy"], (metrics["interval"][0], metrics["interval"][1]))
+            for c, metrics, cost in zip(found.entries, found.common_metrics, values, strict=False)
+            if cost
+        ]
+        if shown:
+            accuracy = "accuracy on the common faces" if found.common.narrowed else "accuracy"
+            figure, alt = pareto_figure(shown, cost=label, accuracy=accuracy)
+            caption = f"On the dashed line: no other model is both {better} and more accurate.{remark}"
+            plots.append(plot(figure, alt=alt, caption=caption))
+    return section("What accuracy costs", *([columns(*plots)] if plots else []), *_timings(found))
+
+
+def _timings(found: Comparison) -> list[str]:
+    if found.latencies is None:
+        return [paragraph("Nothing was timed.")]
+    latencies, setting = found.latencies.each, found.latencies.setting
+    kinds = [k for k in ("fp32", "int8", "as it is") if any((k, 1) in each.timings for each in latencies)]
+    file_kinds = [kind for kind in kinds if kind != "as it is"]
+    rows = []
+    for place in found.ranking:
+        latency = latencies[place]
+        timings = [latency.timings.get((kind, batch)) for kind in kinds for batch in BATCHES]
+        times = [f"{t.ms:.2f} ({t.median:.2f}, {t.slowest:.2f})" if t else None for t in timings]
+        sizes = [f"{latency.bytes[kind] / 1e6:.1f}" if kind in latency.bytes else None for kind in file_kinds]
+        rows.append([found.entries[place].name, *times, *sizes, latency.graph or None])
+    header = ["model", *(f"{kind}, batch {batch}" for kind in kinds for batch in BATCHES)]
+    header += [*(f"{kind}, MB" for kind in file_kinds), "graph"]
+    terms = {
+        "machine": f"{setting['processor']}, {setting['cores']} cores; load {setting['load']}",
+        "method": f"ONNX Runtime {setting['onnxruntime']}, {setting['threads']} thread, batches of "
+        f"{setting['batches']}; {setting['rounds']} rounds in which the models take turns; random crops, which cost as "
+        "much as faces",
+        "graphs": "For recorded predictions and runs, the graph that their recipe exports is timed, with initial "
+        "weights: time and size do not depend on the weights. Time and size of int8 graphs are measured, their "
+        "accuracy only where the predictions are int8.",
+    }
+    caption = "Milliseconds a face: the fastest round, and in brackets the median and the slowest round."
+    blocks = [table(header, rows, caption=caption), facts(terms)]
     load = setting["load"].split()[0]
     if load.replace(".", "").isdigit() and float(load) > int(setting["cores"]) / 2:
-        return [
-            note(
-                f"The machine was busy (load {load} on {setting['cores']} cores): milliseconds are "
-                "too many, and models that lie close may change places. Measure again when it is idle."
-            )
-        ]
-    return []
+        busy = f"The machine was busy (load {load} on {setting['cores']} cores): the times are too long, and models "
+        busy += "with similar times may change places. Measure again when it is idle."
+        blocks.insert(0, note(busy))
+    reasons = {c.name: each.reason for c, each in zip(found.entries, latencies, strict=True) if each.reason}
+    return [*blocks, paragraph("Not timed, or not in full:"), facts(reasons)] if reasons else blocks
 
 
-def _left_out(comparison: Comparison) -> list[str]:
-    if comparison.latencies is None:
-        return []
-    named = zip(comparison.entries, comparison.latencies.each, strict=True)
-    reasons = {c.name: cost.reason for c, cost in named if cost.reason}
-    return [paragraph("Not timed, or not in whole:"), facts(reasons)] if reasons else []
-
-
-def _ms(timing: Timing | None) -> str | None:
-    return f"{timing.ms:.2f} ({timing.median:.2f}, {timing.slowest:.2f})" if timing else None
-
-
-def _mb(cost: Latency, kind: str) -> str | None:
-    return f"{cost.bytes[kind] / 1e6:.1f}" if kind in cost.bytes else None
-
-
-_TILES = 24
-
-
-def disagreement_section(comparison: Comparison) -> Section:
-    """How often two models differ or fail together, what all know together, and a gallery."""
-    d, common = comparison.disagreement, comparison.common
-    best = max(d.accuracy)
-    together = [
-        ["the best model alone", percent(best)],
-        ["what most say", percent(d.majority)],
+def _disagreement_section(found: Comparison) -> Section:
+    d = found.disagreement
+    rows = [
+        ["the best model alone", percent(max(d.accuracy))],
+        ["the class that most models predict", percent(d.majority)],
         ["the mean of their probabilities", percent(d.mean)],
         ["at least one is right (oracle)", percent(d.oracle)],
         ["all are right", percent(d.all_right)],
         ["all are wrong", percent(d.all_wrong)],
     ]
-    caption = f"Share of the {len(common.rows):,} common faces. The oracle is the ceiling of every choice among them."
-    differ = _matrix(comparison, d.differ, "Disagreement: share of the faces that two models answer differently.")
-    faults = _matrix(comparison, d.double_fault, "Double fault: share that both get wrong, on the diagonal each alone.")
-    tiles = gallery(_tiles(comparison))
+    caption = f"Share of the {len(found.common.rows):,} common faces. No choice among the models is better than the "
+    caption += "oracle."
+    differ = "Disagreement: share of the faces for which two models predict different classes."
+    faults = "Double fault: share of the faces that both get wrong; on the diagonal, that each gets wrong."
     return section(
         "Where they disagree",
-        table(["together", "of the faces"], together, caption=caption),
-        columns(differ, faults),
-        "<h3>The faces that divide them most</h3>",
-        paragraph("By the Jensen-Shannon divergence of their probabilities. Each says what it reads and how surely."),
-        tiles,
+        table(["together", "of the faces"], rows, caption=caption),
+        columns(_share_matrix(found, d.differ, differ), _share_matrix(found, d.double_fault, faults)),
+        "<h3>The faces on which they disagree most</h3>",
+        paragraph("By the Jensen-Shannon divergence of their probabilities. Each prediction with its probability."),
+        gallery(_tiles(found)),
     )
 
 
-def _matrix(comparison: Comparison, values: NDArray[np.float64], caption: str) -> str:
-    order = ranking(comparison)
-    names = [comparison.entries[place].name for place in order]
-    rows = [
-        [f"{number} {name}", *("·" if a == b and not values[a, b] else f"{100 * values[a, b]:.0f} %" for b in order)]
-        for number, (name, a) in enumerate(zip(names, order, strict=True), 1)
-    ]
-    top = max(float(values.max()), 1e-9)
-    shade = [[float(values[a, b]) / top if values[a, b] else None for b in order] for a in order]
-    return table(["", *(str(number) for number, _ in enumerate(names, 1))], rows, shade=shade, caption=caption)
+def _share_matrix(found: Comparison, values: NDArray[np.float64], caption: str) -> str:
+    shares = values[np.ix_(found.ranking, found.ranking)]
+    rows, shade = [], []
+    for y, (place, line) in enumerate(zip(found.ranking, shares.tolist(), strict=True)):
+        cells = ["·" if x == y and not value else f"{100 * value:.0f} %" for x, value in enumerate(line)]
+        rows.append([f"{y + 1} {found.entries[place].name}", *cells])
+        shade.append([value / max(float(values.max()), 1e-9) if value else None for value in line])
+    return table(["", *map(str, range(1, len(rows) + 1))], rows, shade=shade, caption=caption)
 
 
-def _tiles(comparison: Comparison) -> list[ImageTile]:
-    common, faces = comparison.common, comparison.faces
-    chosen = np.argsort(-comparison.disagreement.divergence, kind="stable")[:_TILES]
-    place_of = {int(row): place for place, row in enumerate(faces.rows.tolist())}
-    order = ranking(comparison)
+def _tiles(found: Comparison) -> list[ImageTile]:
+    common, faces = found.common, found.faces
     tiles = []
-    for face in chosen:
-        said = []
-        for place in order:
+    for face in np.argsort(-found.disagreement.divergence, kind="stable")[:_TILES]:
+        predictions = []
+        for place in found.ranking:
             probs = common.probs[place, face]
-            guess = int(probs.argmax())
-            said.append(f"{comparison.entries[place].name} {common.emotions[guess]} {100 * probs[guess]:.0f} %")
-        label = common.emotions[common.labels[face]]
-        image = faces.images[place_of[int(common.rows[face])]].numpy()
-        tiles.append(ImageTile(image, f"row {common.rows[face]}, labelled {label}: {'; '.join(said)}"))
+            best = int(probs.argmax())
+            predictions.append(f"{found.entries[place].name} {common.emotions[best]} {100 * probs[best]:.0f} %")
+        row, label = int(common.rows[face]), common.emotions[common.labels[face]]
+        image = faces.images[int(np.flatnonzero(faces.rows.numpy() == row)[0])].numpy()
+        tiles.append(ImageTile(image, f"row {row}, labelled {label}: {'; '.join(predictions)}"))
     return tiles
 
 
-# Points of difference that get the full colour.
-_FULL = 0.2
+def _seeds_sections(found: Comparison) -> list[Section]:
+    rows = []
+    for recipe, spread in over_seeds(found).items():
+        cells = [recipe, spread["n"], ", ".join(spread["seeds"])]
+        for key in HEADLINE:
+            mean, sd = spread[key]["mean"], spread[key]["sd"]
+            cells.append(f"{format_metric(key, mean)} ± {f'{100 * sd:.1f}' if METRICS[key].is_share else f'{sd:.3f}'}")
+        rows.append(cells)
+    header = ["recipe", "n", "seeds", *(metric_name(key, short=True) for key in HEADLINE)]
+    caption = "Mean and standard deviation over seeds, on all faces: the variation between trainings."
+    return [section("Over seeds", table(header, rows, caption=caption))] if rows else []
 
 
-def noise_section(comparison: Comparison) -> Section:
-    """Matrices in words and colour, sentences, and every test with its numbers."""
-    blocks = [
-        paragraph(
-            "Every pair is tested on the same faces. Noise: a difference that the choice of these faces may have made "
-            f"(p of at least {ALPHA} once corrected for {len(comparison.pairs)} pairs). Else a cell says by how many "
-            "points the model of its row is better or worse than that of its column; the stronger the colour, the more."
-        )
-    ]
-    for key in ("accuracy", "macro_f1"):
-        name = metric_name(key)
-        blocks += [f"<h3>{name[0].upper()}{name[1:]}</h3>", _test_matrix(comparison, key)]
-    sentences = "".join(paragraph(text) for text in differences_in_words(comparison, "accuracy"))
-    blocks.append(details("The differences in accuracy in sentences", sentences))
-    blocks.append(details(f"All {len(comparison.pairs)} tests with their numbers", _tests(comparison)))
-    blocks.append(
-        paragraph(
-            "That the faces were drawn by chance is in these tests. That another seed would have trained another net "
-            "is not: train several seeds and name them all."
-        )
+def _claims_sections(found: Comparison) -> list[Section]:
+    rows, splits = [], {}
+    for place in found.ranking:
+        c = found.entries[place]
+        for key, claimed, ours in claimed_metrics(c.claim, found.metrics[place]["all"]):
+            document, variant = str(c.claim["document"]), str(c.claim["variant"])
+            splits[document] = str(c.claim["split"])
+            is_share = key not in METRICS or METRICS[key].is_share
+            gap = points(ours - claimed) if is_share else f"{ours - claimed:+.3f}"
+            changed = "as published" if variant == "faithful" else variant
+            values = format_metric(key, claimed), format_metric(key, ours)
+            rows.append([c.name, document, changed, metric_name(key), *values, gap])
+    if not rows:
+        return []
+    header = ["model", "document", "variant", "metric", "claimed", "measured here", "difference"]
+    warning = (
+        f"A document claims a metric on its own split; ours is measured on {found.split}. The splits differ, so the "
+        "difference does not test the document."
     )
-    return section("Which differences are noise", *blocks)
+    terms = {f"split of document {document}": split for document, split in sorted(splits.items())}
+    return [section("Published metrics", note(warning), table(header, rows), facts(terms))]
 
 
-def _test_matrix(comparison: Comparison, key: str) -> str:
-    order = ranking(comparison)
-    rows, shade = [], []
-    for number, place in enumerate(order, 1):
-        cells = [_cell(comparison, place, other, key) for other in order]
-        rows.append([f"{number} {comparison.entries[place].name}", *(text for text, _ in cells)])
-        shade.append([strength for _, strength in cells])
-    return table(["row against column", *(str(number) for number, _ in enumerate(order, 1))], rows, shade=shade)
-
-
-def _cell(comparison: Comparison, place: int, other: int, key: str) -> tuple[str, float | None]:
-    if place == other:
-        return "·", None
-    pair, sign = comparison.pair(place, other)
-    found, differs = told(pair, key)
-    if not differs:
-        return "noise", None
-    value = sign * found.value
-    return f"{'better' if value > 0 else 'worse'} {points(value)}", min(1.0, 0.15 + abs(value) / _FULL)
-
-
-def _tests(comparison: Comparison) -> str:
-    header = ["first", "second", "faces", "first alone", "second alone", "accuracy", "95 % interval", "p", "corrected"]
-    header += ["macro F1", "95 % interval", "p", "corrected", "verdict"]
-    return table(header, [_test(comparison, pair) for pair in comparison.pairs])
-
-
-def _test(comparison: Comparison, pair: PairedTest) -> list[str]:
-    first, second = (comparison.entries[place].name for place in (pair.first, pair.second))
-    accuracy, f1 = pair.accuracy, pair.macro_f1
-    return [
-        first,
-        second,
-        f"{pair.n:,}",
-        str(pair.first_alone),
-        str(pair.second_alone),
-        points(accuracy.value),
-        format_metric_interval("accuracy", accuracy.interval),
-        p_value(accuracy.p),
-        p_value(pair.accuracy_holm),
-        points(f1.value),
-        format_metric_interval("macro_f1", f1.interval),
-        p_value(f1.p),
-        p_value(pair.f1_holm),
-        verdict(first, second, pair),
-    ]
-
-
-def verdict(first: str, second: str, pair: PairedTest) -> str:
-    """What both tests of a pair say together, in words."""
-    ahead = [
-        (first if found.value > 0 else second, name)
-        for found, differs, name in (
-            (pair.accuracy, pair.accuracy_differs, "accuracy"),
-            (pair.macro_f1, pair.f1_differs, "macro F1"),
-        )
-        if differs
-    ]
-    if not ahead:
-        return "noise"
-    if len({name for name, _ in ahead}) == 1:
-        return f"{ahead[0][0]} in {' and '.join(figure for _, figure in ahead)}"
-    return ", ".join(f"{name} in {figure}" for name, figure in ahead)
-
-
-def comparison_page(comparison: Comparison, provenance: Mapping[str, str]) -> str:
-    """The whole page. It shows faces of the data set: it is for this computer alone."""
-    sections = [
-        section("Figures", *map(note, comparison.warnings()), _headline(comparison), *_table(comparison)),
-        noise_section(comparison),
-        latency_section(comparison),
-        section("Recall by class", recall_plot(comparison, ranking(comparison)), _recalls(comparison)),
-        disagreement_section(comparison),
-        *seeds_sections(comparison),
-        *claims_sections(comparison),
-        section("What was judged", *_judged(comparison)),
-    ]
-    count = len(comparison.entries)
-    lead = f"{count} models on the same faces: what each is worth, which differences are noise, and what they cost."
-    return page("Comparison", sections, lead=lead, provenance=provenance, faces=True)
-
-
-def _headline(comparison: Comparison) -> str:
-    order, common = ranking(comparison), comparison.common_metrics
-    first, second = order[0], order[1]
-    best = comparison.entries[first]
-    pair, sign = comparison.pair(first, second)
-    lead = sign * pair.accuracy.value
-    verdict = f"p {p_value(pair.accuracy_holm)} after correction" if pair.accuracy_differs else "that is noise"
-    real = sum(p.accuracy_differs for p in comparison.pairs)
-    return headline(
-        {
-            f"accuracy of {best.name}, the best": (
-                percent(common[first]["accuracy"]),
-                f"{format_metric_interval('accuracy', common[first]['interval'])}, "
-                f"on the {common[first]['n']:,} common faces",
-            ),
-            "ahead of the next": (
-                f"{100 * lead:.1f} points",
-                f"{comparison.entries[second].name}; {verdict}",
-            ),
-            "pairs that differ beyond noise": (
-                f"{real} of {len(comparison.pairs)}",
-                "in accuracy, all tests corrected",
-            ),
-        }
-    )
-
-
-def _table(comparison: Comparison) -> list[str]:
-    header = ["model", "accuracy", "95 % interval", "clean", "balanced", "macro F1", "log loss", "ECE"]
-    header += ["common faces", "classes", "faces", "parameters", "MMAC", "int8 MB", "answers", "seed"]
-    order, best = ranking(comparison), _best(comparison)
-    rows = [_row(comparison, place) for place in order]
-    bold = [[(place, column) in best for column in range(1, len(header))] for place in order]
-    blocks = [table(header, rows, best=bold)]
-    blocks.append(
-        paragraph(
-            "Each figure is the model's own: all faces of its classes. Clean: without faces whose pixels stand in an "
-            "earlier row or split. Common faces: accuracy where every model was asked the same question. ECE: expected "
-            "calibration error. MMAC: millions of multiply-accumulates a face. Bold: the best of a column, noise or "
-            "not. Intervals of every figure stand in comparison.json."
-        )
-    )
-    if comparison.common.narrowed:
-        known = ", ".join(comparison.common.emotions)
-        blocks.insert(
-            0,
+def _settings(study: Study) -> list[str]:
+    header = [*study.axes, "accuracy", "95 % interval", "balanced", "macro F1", "log loss", "ECE", "shared faces"]
+    header += ["voters", "parameters", "MMAC", "seeds"]
+    rows = []
+    for setting, places in study.settings.items():
+        voters = study.voters[setting]
+        agreement = None if voters is None else percent(voters)
+        sizes = _size_cells(study.entries[places[0]])
+        rows.append([*setting, *_metric_cells(study, places), agreement, *sizes, len(places)])
+    caption = "Means over seeds, also of the edges of the intervals. Voters: the share of the faces with a majority of "
+    caption += "ten FER+ voters on which the prediction is this majority."
+    blocks = [table(header, rows, caption=caption)]
+    if study.common.narrowed:
+        blocks.append(
             note(
-                f"These models know different classes, and fewer classes are easier: compare the column of common "
-                f"faces, not the accuracies. There, only faces labelled {known} count, and what a model gives to other "
-                f"classes is left out, the rest made to sum to 1 again."
-            ),
+                "Fewer classes are easier, so accuracies of different classes are not comparable. Shared faces: those "
+                f"labelled {', '.join(study.common.emotions)}, with the probabilities of these classes scaled to sum "
+                "to 1."
+            )
         )
     return blocks
 
 
-def _row(comparison: Comparison, place: int) -> list[str | int | None]:
-    c, own = comparison.entries[place], comparison.metrics[place]
-    f = own["all"]
-    size = int8_bytes(comparison, place)
-    return [
-        c.name,
-        percent(f["accuracy"]),
-        format_metric_interval("accuracy", f["interval"]),
-        percent(own["clean"]["accuracy"]) if "clean" in own else None,
-        *(format_metric(key, f[key]) for key in HEADLINE[1:]),
-        percent(comparison.common_metrics[place]["accuracy"]),
-        len(c.emotions),
-        f"{f['n']:,}",
-        count(c.parameters),
-        millions(c.macs),
-        None if size is None else f"{size / 1e6:.1f}",
-        c.precision,
-        c.seed or None,
+def _effects(study: Study) -> list[str]:
+    several = any(len(places) > 1 for places in study.settings.values())
+    draws = "faces and seeds" if several else "faces; one seed per setting, so the variation between trainings is not "
+    draws += "" if several else "included"
+    blocks = [
+        paragraph(
+            "A main effect is the mean difference between finished settings that are equal in everything else. "
+            f"Intervals: 95 %, over draws of {draws}. Grey: the interval contains 0."
+        )
     ]
+    bases = [("On the faces and classes that all share", study.shared)]
+    if study.common.narrowed:
+        bases.append(("On each setting's own classes and faces", study.own))
+    for title, found in bases:
+        blocks.append(f"<h3>{title}</h3>")
+        main = [e for e in found if e.within is None]
+        rows = [(f"{e.axis}: {e.first} over {e.second}", e.value, e.interval) for e in main if e.metric == "accuracy"]
+        if rows:
+            blocks.append(effect_plot(rows, label="points of accuracy", caption="Main effects"))
+            blocks.append(_effect_table(main, "Main effects, in points."))
+        crossed = [e for e in found if e.within is not None]
+        if crossed:
+            caption = "Interactions: the effect in the first setting less that in the second, in points."
+            blocks.append(details("Interactions of two factors", _effect_table(crossed, caption)))
+    if not any(found for _, found in bases):
+        blocks.append(paragraph("No two finished settings differ in one factor only: train more members."))
+    return blocks
 
 
-def int8_bytes(comparison: Comparison, place: int) -> int | None:
-    """Of the entry's own int8 file, else of the one that was made to be timed."""
-    own = comparison.entries[place].int8_bytes
-    if own is not None or comparison.latencies is None:
-        return own
-    return comparison.latencies.each[place].bytes.get("int8")
-
-
-def _best(comparison: Comparison) -> set[tuple[int, int]]:
-    """Place and column of what stands out; a column of figures on other faces has no best."""
-    columns = {"accuracy": 1, "balanced_accuracy": 4, "macro_f1": 5, "log_loss": 6, "ece": 7}
-    found = set()
-    if not comparison.common.narrowed:
-        for key, column in columns.items():
-            values = [f["all"][key] for f in comparison.metrics]
-            found.add((values.index(max(values) if METRICS[key].higher_is_better else min(values)), column))
-        if all("clean" in f for f in comparison.metrics):
-            clean = [f["clean"]["accuracy"] for f in comparison.metrics]
-            found.add((clean.index(max(clean)), 3))
-    found.add((ranking(comparison)[0], 8))
-    return found
-
-
-def _recalls(comparison: Comparison) -> str:
-    emotions = [e for e in Emotion if any(e in c.emotions for c in comparison.entries)]
-    order = ranking(comparison)
-    recalls = [comparison.recall(place) for place in order]
-    rows = [
-        [comparison.entries[place].name, *(f"{100 * r[e]:.0f}" if e in r else None for e in emotions)]
-        for place, r in zip(order, recalls, strict=True)
-    ]
-    shade = [[r.get(e) for e in emotions] for r in recalls]
-    caption = "Recall in per cent: of the faces with that label, the share that is read so. Own classes, own faces."
-    return table(["model", *emotions], rows, shade=shade, caption=caption)
-
-
-def seeds_sections(comparison: Comparison) -> list[Section]:
-    """Mean and standard deviation of recipes that were trained more than once; nothing where none was."""
-    groups = over_seeds(comparison)
-    if not groups:
-        return []
+def _effect_table(effects: Sequence[Effect], caption: str) -> str:
+    by_contrast: dict[str, dict[str, Effect]] = {}
+    for effect in effects:
+        name = f"{effect.axis}: {effect.first} over {effect.second}"
+        if effect.within:
+            axis, one, two = effect.within
+            name += f", {axis} {one} against {two}"
+        by_contrast.setdefault(name, {})[effect.metric] = effect
     rows = []
-    for recipe, found in groups.items():
-        cells = [f"{format_metric(k, found[k]['mean'])} ± {_spread(k, found[k]['sd'])}" for k in HEADLINE]
-        rows.append([recipe, found["n"], ", ".join(found["seeds"]), *cells])
-    header = ["recipe", "n", "seeds", *(metric_name(key, short=True) for key in HEADLINE)]
-    caption = "Mean and standard deviation over seeds, on all faces: what training again changes."
-    return [section("Over seeds", table(header, rows, caption=caption))]
+    for name, by_metric in by_contrast.items():
+        cells: list[str | int] = [name]
+        for metric in EFFECT_METRICS:
+            each = by_metric[metric]
+            cells += [points(each.value), format_metric_interval(metric, each.interval), p_value(each.p)]
+        rows.append([*cells, by_metric["accuracy"].matched])
+    header = [cell for metric in EFFECT_METRICS for cell in (metric_name(metric), "95 % interval", "p")]
+    return table(["effect", *header, "matched settings"], rows, caption=caption)
 
 
-def _spread(key: str, value: float) -> str:
-    return f"{value:.3f}" if not METRICS[key].is_share else f"{100 * value:.1f}"
-
-
-def claims_sections(comparison: Comparison) -> list[Section]:
-    """What documents claim beside what is measured; nothing where no document claims a figure."""
-    rows, splits = [], {}
-    for place in ranking(comparison):
-        c = comparison.entries[place]
-        for key, theirs, ours in claimed(c.claim, comparison.metrics[place]["all"]):
-            splits[str(c.claim["document"])] = str(c.claim["split"])
-            changed = "as published" if c.claim["variant"] == "faithful" else str(c.claim["variant"])
-            said = [format_metric(key, theirs), format_metric(key, ours)]
-            gap = f"{ours - theirs:+.3f}" if key in METRICS and not METRICS[key].is_share else points(ours - theirs)
-            rows.append([c.name, str(c.claim["document"]), changed, metric_name(key), *said, gap])
-    if not rows:
-        return []
-    header = ["model", "document", "variant", "figure", "claimed", "measured here", "difference"]
-    warning = (
-        f"A claim is what a document says of its own split; ours are measured on {comparison.split}. The splits "
-        "differ, so a difference here is no test of the document."
-    )
-    terms = {f"split of document {document}": split for document, split in sorted(splits.items())}
-    return [section("Published figures", note(warning), table(header, rows), facts(terms))]
-
-
-def _judged(comparison: Comparison) -> list[str]:
-    rows = [
-        [c.name, c.kind, f"{len(c.predictions.rows):,} of {c.selection.total:,}", account(c.selection.account)]
-        for c in comparison.entries
-    ]
-    common = comparison.common
-    terms = {
-        "split": comparison.split,
-        "faces of all models": f"{len(common.rows):,}, {int(common.clean.sum()):,} of them clean",
-        "classes of all models": ", ".join(common.emotions),
-        "labels": "; ".join(sorted({c.selection.protocol for c in comparison.entries})),
-        "tests": f"McNemar, exact, on accuracy; paired bootstrap on macro F1; Holm's correction; alarm level {ALPHA}",
-        "pairs": "each pair on the faces whose label both know, answers narrowed to the classes that both know",
-    }
-    return [facts(terms), table(["model", "what answered", "faces", "left out"], rows, wrap=True)]
+def _confusions(study: Study) -> list[str]:
+    named = [pair for pair, why in NAMED_PAIRS.items() if why == f"named by document {study.claim.document}"]
+    directions = [(str(label), str(predicted)) for pair in named for label, predicted in (pair, pair[::-1])]
+    most: list[list[str | None]] = []
+    claimed: list[list[str | None]] = []
+    shade: list[list[float | None]] = []
+    for setting, places in study.settings.items():
+        ranked = confusions(study, places)
+        names = [f"{label} as {predicted} {percent(share)}" for label, predicted, share in ranked[:_MOST_CONFUSED]]
+        most.append([*setting, *names, *[None] * (_MOST_CONFUSED - len(names))])
+        shares = {(label, predicted): share for label, predicted, share in ranked}
+        claimed.append([*setting, *(percent(shares[d]) if d in shares else None for d in directions)])
+        strengths = (min(1.0, 2 * shares[d]) if d in shares else None for d in directions)
+        shade.append([*[None] * (len(setting) - 1), *strengths])
+    caption = "The share of the faces with a label that is predicted as another emotion; means over seeds."
+    header = [*study.axes, *(f"{n}. most confused" for n in range(1, _MOST_CONFUSED + 1))]
+    blocks = [table(header, most, caption=caption)]
+    if named:
+        pairs = ", ".join(f"{label} with {predicted}" for label, predicted in named)
+        caption = f"The pairs that document {study.claim.document} reports as confused: {pairs}."
+        header = [*study.axes, *(f"{label} as {predicted}" for label, predicted in directions)]
+        blocks.append(table(header, claimed, shade=shade, caption=caption))
+    return blocks

@@ -1,6 +1,6 @@
-"""A family of recipes as a study: its finished members, what each setting is worth, what each factor does."""
+"""A family of recipes as a study: its finished members, the effect of every factor, what is confused."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, product
 from pathlib import Path
@@ -18,38 +18,47 @@ from mien.lab.predictions import compare_with_votes
 from mien.lab.recipe import Claim, axes, load, members
 from mien.lab.significance import difference, one_hot, row_draws
 
-EFFECT_RESAMPLES = 4000
-
-
 EFFECT_METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
-
 
 Setting = tuple[str, ...]  # one value of each axis, in the order of the axes
 
 
 @dataclass(frozen=True, eq=False)
-class Cell:
-    """The runs of one setting on the N faces of the split: ``labels`` int64 ``[N]`` and ``guesses`` ``[S, N]``.
+class StudyCell:
+    """The S runs of one setting on the N faces of the split.
 
-    Both count in ``classes`` classes; -1 is the label of a face that this setting is not judged on.
+    Attributes:
+        labels: Labels as indices of the classes, int64 ``[N]``; -1 for a face that is not evaluated in this setting.
+        predicted: Predicted classes, int64 ``[S, N]``.
+        classes: The number of classes.
     """
 
     labels: NDArray[np.int64]
-    guesses: NDArray[np.int64]
+    predicted: NDArray[np.int64]
     classes: int
 
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What ``first`` brings over ``second`` in ``figure``: the mean over ``matched`` pairs of cells, 95 % interval, p.
+    """The effect of one value of an axis compared with another value.
 
-    Of an interaction, ``within`` names the two values of another axis: the effect in the first less that in the second.
+    Attributes:
+        axis: The axis.
+        first: The first value.
+        second: The second value.
+        metric: One of ``EFFECT_METRICS``.
+        value: Metric with the first value less that with the second, a mean over matched settings.
+        interval: 95 % bootstrap interval of ``value``.
+        p: Two-sided p-value.
+        matched: Number of matched settings: pairs of settings that differ in this axis only.
+        within: For an interaction, another axis and two of its values: ``value`` is the effect within the first of
+            them less the effect within the second. ``None`` for a main effect.
     """
 
     axis: str
     first: str
     second: str
-    figure: str
+    metric: str
     value: float
     interval: tuple[float, float]
     p: float
@@ -58,264 +67,273 @@ class Effect:
 
 
 def effects(
-    axes: Mapping[str, Sequence[str]],
-    cells: Mapping[Setting, Cell],
-    *,
-    resamples: int = EFFECT_RESAMPLES,
-    seed: int = 0,
+    axes: Mapping[str, Sequence[str]], cells: Mapping[Setting, StudyCell], *, resamples: int = 4000, seed: int = 0
 ) -> list[Effect]:
-    """Every main effect and every interaction of two axes that the ``cells`` allow, in the order of the axes."""
-    settings = list(cells)
-    point = _figures([cells[s] for s in settings], resamples=0, seed=seed)
-    drawn = _figures([cells[s] for s in settings], resamples=resamples, seed=seed)
-    places = {setting: place for place, setting in enumerate(settings)}
-    found = []
-    for contrast in [*_main(axes, places), *_interactions(axes, places)]:
-        for figure in EFFECT_METRICS:
-            value = float(_apply(contrast.weights, point[figure])[0])
-            tested = difference(value, _apply(contrast.weights, drawn[figure]))
-            found.append(
-                Effect(
-                    contrast.axis,
-                    contrast.first,
-                    contrast.second,
-                    figure,
-                    value,
-                    tested.interval,
-                    tested.p,
-                    contrast.matched,
-                    contrast.within,
-                )
-            )
-    return found
+    """Estimate every main effect and every interaction of two axes that the settings allow.
 
+    Args:
+        axes: Axis -> its values.
+        cells: The runs of every finished setting, all on the same faces.
+        resamples: Number of bootstrap draws, of faces and of seeds.
+        seed: Seed of the draws.
 
-@dataclass(frozen=True)
-class _Contrast:
-    """A weighted sum of cells, by their places."""
-
-    axis: str
-    first: str
-    second: str
-    weights: Mapping[int, float]
-    matched: int
-    within: tuple[str, str, str] | None = None
-
-
-def _apply(weights: Mapping[int, float], figures: NDArray[np.float64]) -> NDArray[np.float64]:
-    total = np.zeros(figures.shape[1])
-    for place, weight in weights.items():
-        total += weight * figures[place]
-    return total
-
-
-def _main(axes: Mapping[str, Sequence[str]], places: Mapping[Setting, int]) -> list[_Contrast]:
-    found = []
-    for at, (axis, values) in enumerate(axes.items()):
-        for first, second in combinations(values, 2):
-            pairs = _matched(places, at, first, second)
-            if pairs:
-                weights = _add([{a: 1 / len(pairs), b: -1 / len(pairs)} for a, b in pairs])
-                found.append(_Contrast(axis, first, second, weights, len(pairs)))
-    return found
-
-
-def _interactions(axes: Mapping[str, Sequence[str]], places: Mapping[Setting, int]) -> list[_Contrast]:
-    found, named = [], list(axes.items())
-    for (at, (axis, values)), (other_at, (other, others)) in combinations(enumerate(named), 2):
-        for first, second in combinations(values, 2):
-            for one, two in combinations(others, 2):
-                squares = _squares(places, (at, first, second), (other_at, one, two))
-                if squares:
-                    share = 1 / len(squares)
-                    weights = _add([{a: share, b: -share, c: -share, d: share} for a, b, c, d in squares])
-                    found.append(_Contrast(axis, first, second, weights, len(squares), (other, one, two)))
-    return found
-
-
-def _add(parts: Sequence[Mapping[int, float]]) -> dict[int, float]:
-    total: dict[int, float] = {}
-    for part in parts:
-        for place, weight in part.items():
-            total[place] = total.get(place, 0.0) + weight
-    return total
-
-
-def _matched(places: Mapping[Setting, int], at: int, first: str, second: str) -> list[tuple[int, int]]:
-    """Places of cells that differ in one axis alone."""
-    twins = ((s, _with(s, at, second)) for s in places if s[at] == first)
-    return [(places[s], places[twin]) for s, twin in twins if twin in places]
-
-
-def _squares(
-    places: Mapping[Setting, int], rows: tuple[int, str, str], others: tuple[int, str, str]
-) -> list[tuple[int, int, int, int]]:
-    """Places of four cells: (first, one), (second, one), (first, two), (second, two), all else equal."""
-    (at, first, second), (other_at, one, two) = rows, others
-    found = []
-    for setting in places:
-        if setting[at] == first and setting[other_at] == one:
-            corners = (setting, _with(setting, at, second), _with(setting, other_at, two))
-            four = (*corners, _with(corners[1], other_at, two))
-            if all(corner in places for corner in four):
-                found.append((places[four[0]], places[four[1]], places[four[2]], places[four[3]]))
-    return found
-
-
-def _with(setting: Setting, at: int, value: str) -> Setting:
-    return (*setting[:at], value, *setting[at + 1 :])
-
-
-def _figures(cells: Sequence[Cell], *, resamples: int, seed: int) -> dict[str, NDArray[np.float64]]:
-    """Each figure of each cell, its mean over seeds, ``[cells, R]``: under draws of the faces and of the seeds.
-
-    ``resamples`` 0: once, on the faces and seeds as they are.
+    Returns:
+        The main effects, then the interactions, each in the order of the axes.
     """
+    places = {setting: place for place, setting in enumerate(cells)}
+    point = _cell_metrics(list(cells.values()), resamples=0, seed=seed)
+    drawn = _cell_metrics(list(cells.values()), resamples=resamples, seed=seed)
+    found = []
+    for axis, first, second, within, matched in _contrasts(axes, places):
+        for metric in EFFECT_METRICS if matched else ():
+            value = float(_contrast(matched, point[metric])[0])
+            tested = difference(value, _contrast(matched, drawn[metric]))
+            found.append(Effect(axis, first, second, metric, value, tested.interval, tested.p, len(matched), within))
+    return found
+
+
+def _contrasts(
+    axes: Mapping[str, Sequence[str]], places: Mapping[Setting, int]
+) -> Iterator[tuple[str, str, str, tuple[str, str, str] | None, list[list[int]]]]:
+    """Axis, two of its values, another axis with two values or ``None``, and the matched cells."""
+    numbered = list(enumerate(axes.items()))
+    for at, (axis, values) in numbered:
+        for first, second in combinations(values, 2):
+            yield axis, first, second, None, _match(places, [(at, first, second)])
+    for (at, (axis, values)), (other_at, (other, others)) in combinations(numbered, 2):
+        for (first, second), (one, two) in product(combinations(values, 2), combinations(others, 2)):
+            matched = _match(places, [(at, first, second), (other_at, one, two)])
+            yield axis, first, second, (other, one, two), matched
+
+
+def _match(places: Mapping[Setting, int], changes: Sequence[tuple[int, str, str]]) -> list[list[int]]:
+    """Cells that differ only in the given axes: two for one change, four for two changes."""
+    matched = []
+    for setting in places:
+        if all(setting[at] == first for at, first, _ in changes):
+            corners = [setting]
+            for at, _, second in changes:
+                corners += [(*corner[:at], second, *corner[at + 1 :]) for corner in corners]
+            if all(corner in places for corner in corners):
+                matched.append([places[corner] for corner in corners])
+    return matched
+
+
+def _contrast(matched: Sequence[Sequence[int]], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The mean difference (of two cells) or difference of differences (of four), ``[R]``."""
+    total = np.zeros(values.shape[1])
+    for corners in matched:
+        for sign, place in zip((1, -1, -1, 1), corners, strict=False):
+            total += sign / len(matched) * values[place]
+    return total
+
+
+def _cell_metrics(cells: Sequence[StudyCell], *, resamples: int, seed: int) -> dict[str, NDArray[np.float64]]:
+    """Each metric of each cell, ``[cells, R]``, for draws of the faces and seeds; R is 1 without ``resamples``."""
     rows = len(cells[0].labels)
-    generator = np.random.default_rng((seed, 1))
+    generator = np.random.default_rng((seed, 1)) if resamples else None
     pieces = row_draws(rows, resamples=resamples, seed=seed) if resamples else [np.ones((1, rows), np.float32)]
-    found: dict[str, list[NDArray[np.float64]]] = {figure: [] for figure in EFFECT_METRICS}
+    found: dict[str, list[NDArray[np.float64]]] = {metric: [] for metric in EFFECT_METRICS}
     for weights in pieces:
-        each = [_cell_figures(cell, weights, generator if resamples else None) for cell in cells]
-        for figure in EFFECT_METRICS:
-            found[figure].append(np.stack([values[figure] for values in each]))
-    return {figure: np.concatenate(parts, axis=1) for figure, parts in found.items()}
+        each = [_mean_over_seeds(cell, weights, generator) for cell in cells]
+        for metric in EFFECT_METRICS:
+            found[metric].append(np.stack([values[metric] for values in each]))
+    return {metric: np.concatenate(parts, axis=1) for metric, parts in found.items()}
 
 
-def _cell_figures(
-    cell: Cell, weights: NDArray[np.float32], generator: np.random.Generator | None
+def _mean_over_seeds(
+    cell: StudyCell, weights: NDArray[np.float32], generator: np.random.Generator | None
 ) -> dict[str, NDArray[np.float64]]:
-    """Mean over the seeds, which are drawn with replacement, too, where there is a ``generator``."""
-    runs = [_run_figures(cell.labels, guess, cell.classes, weights) for guess in cell.guesses]
+    """Means over the seeds, which a ``generator`` draws with replacement."""
+    runs = [_run_metrics(cell.labels, predicted, cell.classes, weights) for predicted in cell.predicted]
     draws, seeds = len(weights), len(runs)
     chosen = np.tile(np.arange(seeds), (draws, 1))
     if generator is not None and seeds > 1:
         chosen = generator.integers(0, seeds, (draws, seeds))
-    stacked = {figure: np.stack([run[figure] for run in runs], axis=1) for figure in EFFECT_METRICS}
-    return {figure: np.take_along_axis(values, chosen, axis=1).mean(1) for figure, values in stacked.items()}
+    stacked = {metric: np.stack([run[metric] for run in runs], axis=1) for metric in EFFECT_METRICS}
+    return {metric: np.take_along_axis(values, chosen, axis=1).mean(1) for metric, values in stacked.items()}
 
 
-def _run_figures(
-    labels: NDArray[np.int64], guess: NDArray[np.int64], classes: int, weights: NDArray[np.float32]
+def _run_metrics(
+    labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: int, weights: NDArray[np.float32]
 ) -> dict[str, NDArray[np.float64]]:
-    truth = one_hot(labels, classes)
-    told = one_hot(np.where(labels < 0, -1, guess), classes)
-    support, right, claimed = weights @ truth, weights @ (truth * told), weights @ told
+    true, claimed = one_hot(labels, classes), one_hot(np.where(labels < 0, -1, predicted), classes)
+    support, correct, claims = weights @ true, weights @ (true * claimed), weights @ claimed
     present = support > 0
-    f1 = np.where(present, 2 * right / np.maximum(support + claimed, 1), 0)
+    f1 = np.where(present, 2 * correct / np.maximum(support + claims, 1), 0)
+    recall = correct / np.maximum(support, 1)
     return {
-        "accuracy": right.sum(1, dtype=np.float64) / np.maximum(support.sum(1, dtype=np.float64), 1),
-        "balanced_accuracy": (right / np.maximum(support, 1)).sum(1, dtype=np.float64) / np.maximum(present.sum(1), 1),
+        "accuracy": correct.sum(1, dtype=np.float64) / np.maximum(support.sum(1, dtype=np.float64), 1),
+        "balanced_accuracy": recall.sum(1, dtype=np.float64) / np.maximum(present.sum(1), 1),
         "macro_f1": f1.sum(1, dtype=np.float64) / np.maximum(present.sum(1), 1),
     }
 
 
 @dataclass(frozen=True, eq=False)
-class Study:
-    """A study of ``family``, whose ``axes`` name their values.
+class Study(Comparison):
+    """The comparison of the finished members of a family of recipes.
 
-    - ``settings``: places of its entries in ``comparison``, by setting; those of one setting are its seeds
-    - ``voters``: by setting, how often it says what most of the ten FER+ voters say of a face, 0..1, a mean over seeds;
-      ``None`` for a set without votes
-    - ``own``: effects on each setting's own classes and faces; ``shared``: on the faces and classes that all share
-    - ``missing``: member -> what is to be done about it
+    Attributes:
+        family: Name of the family.
+        claim: What its document claims.
+        axes: Axis -> its values.
+        settings: Finished setting -> indices of its entries, one for each seed.
+        voters: Setting -> agreement with the majority of FER+ votes, 0..1, a mean over seeds; ``None`` without votes.
+        own: Effects on the classes and faces of each setting.
+        shared: Effects on the classes and faces that all settings share.
+        missing: Unfinished member -> what to do about it.
     """
 
     family: str
     claim: Claim
     axes: Mapping[str, tuple[str, ...]]
     settings: Mapping[Setting, tuple[int, ...]]
-    comparison: Comparison
     voters: Mapping[Setting, float | None]
     own: tuple[Effect, ...]
     shared: tuple[Effect, ...]
     missing: Mapping[str, str]
 
 
-def study(
+def compare_family(
     family: str,
     data: Path | None,
     split: Split | None,
     *,
+    results: Path,
+    runs: Path,
     latency: bool = False,
-    results: Path = Path("results"),
-    runs: Path = Path("runs"),
     progress: Progress = no_progress,
 ) -> Study:
-    """The study of what is finished of ``family`` under ``results``, where answers are kept, or ``runs``.
+    """Compare the finished members of a family of recipes.
 
-    Raises ``RecipeError`` for a recipe that is unknown or no family, ``DataError`` for fewer than two settings.
+    Args:
+        family: Name of the family.
+        data: The data set; ``None`` is the one that ``$MIEN_DATA`` names.
+        split: The split; ``None`` is all faces.
+        results: Folder of recorded predictions, such as ``results/``.
+        runs: Folder of runs, used for seeds without recorded predictions.
+        latency: Whether to measure the latency of every member.
+        progress: Called before each step.
+
+    Returns:
+        The study.
+
+    Raises:
+        RecipeError: If the recipe is unknown or no family.
+        DataError: If fewer than two settings are finished, or predictions or the data set cannot be read.
     """
     grid = axes(family)
     if not grid:
         raise RecipeError(f"recipe {family} is no family: it has no grid to compare; name runs instead")
     named = dict(zip(product(*grid.values()), members(family), strict=True))
-    found = {setting: finished(load(member).name, results, runs) for setting, member in named.items()}
-    missing = {
-        named[setting]: _what_to_do(named[setting], load(named[setting]).name, runs)
-        for setting, places in found.items()
-        if not places
-    }
-    there = {setting: places for setting, places in found.items() if places}
-    if len(there) < 2:
-        left, next_one = f"only {named[next(iter(there))]}" if there else "none", next(iter(missing))
+    folders, missing = {}, {}
+    for setting, member in named.items():
+        name = load(member).name
+        if found := finished(name, results, runs):
+            folders[setting] = found
+        else:
+            begun = any((runs / name).glob("seed-*/checkpoint.pt"))
+            missing[member] = f"{'begun, not finished' if begun else 'not trained'}: mien train {member}"
+    if len(folders) < 2:
+        there = f"only {named[next(iter(folders))]}" if folders else "none"
         raise DataError(
-            f"{family}: of its {len(named)} members {left} is finished; a study needs two: mien train {next_one}"
+            f"{family}: of its {len(named)} members {there} is finished; a study needs two: "
+            f"mien train {next(iter(missing))}"
         )
-    entries = load_entries([place for places in there.values() for place in places], data, split, progress=progress)
+    sources = [source for seeds in folders.values() for source in seeds]
+    entries = load_entries(sources, data, split, progress=progress)
     short = tuple(replace(c, name=c.name.removeprefix(f"{family}/")) for c in entries.entries)
     comparison = compare_entries(replace(entries, entries=short), split, latency=latency, progress=progress)
     progress("effects")
-    settings = _places(there)
-    own, shared = (effects(grid, cells) for cells in (_own(comparison, settings), _shared(comparison, settings)))
-    claim = load(next(iter(named.values()))).claim
-    voters = {setting: voter_agreement(comparison, places) for setting, places in settings.items()}
-    return Study(family, claim, grid, settings, comparison, voters, tuple(own), tuple(shared), missing)
+    settings, start = {}, 0
+    for setting, seeds in folders.items():
+        settings[setting] = tuple(range(start, start + len(seeds)))
+        start += len(seeds)
+    return Study(
+        **vars(comparison),
+        family=family,
+        claim=load(next(iter(named.values()))).claim,
+        axes=grid,
+        settings=settings,
+        voters={setting: voter_agreement(comparison, places) for setting, places in settings.items()},
+        own=tuple(effects(grid, _own_cells(comparison, settings))),
+        shared=tuple(effects(grid, _shared_cells(comparison, settings))),
+        missing=missing,
+    )
 
 
 def finished(name: str, results: Path, runs: Path) -> list[str]:
-    """Folders of the seeds of recipe ``name``: kept answers, and finished runs of seeds that have none."""
-    kept = {path.parent.name: path.parent for path in sorted((results / name).glob("seed-*/predictions.npz"))}
-    run = {path.parent.name: path.parent for path in sorted((runs / name).glob("seed-*/final.pt"))}
-    return [str(folder) for _, folder in sorted((run | kept).items())]
+    """Find the finished seeds of a recipe.
+
+    Args:
+        name: Name of the recipe.
+        results: Folder of recorded predictions.
+        runs: Folder of runs.
+
+    Returns:
+        One folder for each seed: its recorded predictions, else its finished run.
+    """
+    seeds = {path.parent.name: str(path.parent) for path in (runs / name).glob("seed-*/final.pt")}
+    seeds |= {path.parent.name: str(path.parent) for path in (results / name).glob("seed-*/predictions.npz")}
+    return [folder for _, folder in sorted(seeds.items())]
 
 
-def _what_to_do(member: str, name: str, runs: Path) -> str:
-    begun = any((runs / name).glob("seed-*/checkpoint.pt"))
-    return f"{'begun, not finished' if begun else 'not trained'}: mien train {member}"
+def voter_agreement(comparison: Comparison, places: Sequence[int]) -> float | None:
+    """Compare predictions with the majority of FER+ votes.
+
+    Args:
+        comparison: The comparison.
+        places: Indices of the entries.
+
+    Returns:
+        Their mean agreement with the majority, 0..1; ``None`` for a set without votes.
+    """
+    shares = []
+    for entry in (comparison.entries[place] for place in places):
+        found = compare_with_votes(entry.predictions, entry.selection, comparison.faces)
+        if found is None or found["majority"]["agreement"] is None:
+            return None
+        shares.append(found["majority"]["agreement"])
+    return fmean(shares)
 
 
-def _places(there: Mapping[Setting, list[str]]) -> dict[Setting, tuple[int, ...]]:
-    """The entries of every setting: ``load_entries`` keeps the order of what it is given."""
-    settings, at = {}, 0
-    for setting, folders in there.items():
-        settings[setting] = tuple(range(at, at + len(folders)))
-        at += len(folders)
-    return settings
+def confusions(comparison: Comparison, places: Sequence[int]) -> list[tuple[str, str, float]]:
+    """Rank the confusions of two emotions.
+
+    Args:
+        comparison: The comparison.
+        places: Indices of entries of the same classes, such as the seeds of a setting.
+
+    Returns:
+        Label, predicted emotion and the share of the faces with this label, the most frequent first; means over
+        ``places``.
+    """
+    emotions = comparison.entries[places[0]].emotions
+    counts = np.array([comparison.metrics[place]["all"]["confusion"] for place in places], np.float64)
+    rates = (counts / np.maximum(counts.sum(2, keepdims=True), 1)).mean(0)
+    pairs = [
+        (str(label), str(predicted), float(rates[y, x]))
+        for y, label in enumerate(emotions)
+        for x, predicted in enumerate(emotions)
+        if x != y
+    ]
+    return sorted(pairs, key=lambda pair: -pair[2])
 
 
-def voter_agreement(comparison: Comparison, places: tuple[int, ...]) -> float | None:
-    """How often entries say what most of the ten FER+ voters say, 0..1, on the mean; ``None`` without votes."""
-    entries = [comparison.entries[place] for place in places]
-    said = [compare_with_votes(c.predictions, c.selection, comparison.faces) for c in entries]
-    told = [each["majority"]["agreement"] for each in said if each is not None]
-    return fmean(told) if told and None not in told else None
-
-
-def _own(comparison: Comparison, settings: Mapping[Setting, tuple[int, ...]]) -> dict[Setting, Cell]:
+def _own_cells(comparison: Comparison, settings: Mapping[Setting, tuple[int, ...]]) -> dict[Setting, StudyCell]:
     rows = np.unique(np.concatenate([c.predictions.rows for c in comparison.entries]))
     return {s: _own_cell([comparison.entries[p] for p in places], rows) for s, places in settings.items()}
 
 
-def _own_cell(entries: list[ModelEntry], rows: NDArray[np.int64]) -> Cell:
+def _own_cell(entries: Sequence[ModelEntry], rows: NDArray[np.int64]) -> StudyCell:
     first, at = entries[0].predictions, np.searchsorted(rows, entries[0].predictions.rows)
     labels = np.full(len(rows), -1, np.int64)
     labels[at] = first.labels
-    guesses = np.zeros((len(entries), len(rows)), np.int64)
-    guesses[:, at] = np.stack([c.predictions.probs.argmax(1) for c in entries])
-    return Cell(labels, guesses, len(first.emotions))
+    predicted = np.zeros((len(entries), len(rows)), np.int64)
+    predicted[:, at] = np.stack([c.predictions.probs.argmax(1) for c in entries])
+    return StudyCell(labels, predicted, len(first.emotions))
 
 
-def _shared(comparison: Comparison, settings: Mapping[Setting, tuple[int, ...]]) -> dict[Setting, Cell]:
-    common, guesses = comparison.common, comparison.common.guesses
-    return {s: Cell(common.labels, guesses[list(places)], len(common.emotions)) for s, places in settings.items()}
+def _shared_cells(comparison: Comparison, settings: Mapping[Setting, tuple[int, ...]]) -> dict[Setting, StudyCell]:
+    labels, predicted, classes = comparison.common.labels, comparison.common.predicted, len(comparison.common.emotions)
+    return {setting: StudyCell(labels, predicted[list(places)], classes) for setting, places in settings.items()}

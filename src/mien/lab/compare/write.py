@@ -1,133 +1,185 @@
-"""A comparison as files: ``comparison.json`` for programs, ``table.csv`` for spreadsheets, ``report.html`` to read."""
+"""The files of a comparison or a study: ``comparison.json``, ``table.csv`` and ``report.html``."""
 
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from mien._metrics import HEADLINE
-from mien.lab.compare.compare import Comparison, over_seeds
-from mien.lab.compare.latency import Latency
-from mien.lab.compare.report import comparison_page, int8_bytes, ranking
+from mien.lab.compare.compare import Comparison, mean_metrics, over_seeds
+from mien.lab.compare.latency import BATCHES
+from mien.lab.compare.report import comparison_page
+from mien.lab.compare.study import Study, confusions
 from mien.lab.files import save_text
 
 
-def write_comparison(comparison: Comparison, folder: Path, provenance: Mapping[str, str]) -> None:
-    """Write the three files to ``folder``. Raises ``OutputError``."""
-    page = comparison_page(comparison, provenance)
-    save_json(folder / "comparison.json", as_json(comparison) | {"provenance": dict(provenance)})
-    save_text(folder / "table.csv", as_csv(table_rows(comparison)))
-    save_text(folder / "report.html", page)
+def write_comparison(
+    found: Comparison, folder: Path, provenance: Mapping[str, str], *, metrics_folder: Path | None = None
+) -> None:
+    """Write ``comparison.json``, ``table.csv`` and ``report.html``.
+
+    Args:
+        found: The comparison or study.
+        folder: Where the files are written.
+        provenance: Command, commit, data and machine, as ``mien.lab.provenance.provenance`` gives them.
+        metrics_folder: A folder that also gets the metrics: ``SPLIT.json``, or ``FAMILY.json`` of a study.
+
+    Raises:
+        OutputError: A file cannot be written.
+    """
+    text, values, name = comparison_page(found, provenance), comparison_values(found), found.split
+    metrics = values
+    if isinstance(found, Study):
+        name, metrics = found.family, {"split": found.split} | study_values(found)
+        values = values | {"study": study_values(found)}
+    _save_json(folder / "comparison.json", values, provenance)
+    save_text(folder / "table.csv", _csv(found))
+    save_text(folder / "report.html", text)
+    if metrics_folder:
+        _save_json(metrics_folder / f"{name}.json", metrics, provenance)
 
 
-def keep_comparison(comparison: Comparison, folder: Path, provenance: Mapping[str, str]) -> Path:
-    """Write the figures alone to ``folder`` as ``SPLIT.json``. Raises ``OutputError``."""
-    path = folder / f"{comparison.split}.json"
-    save_json(path, as_json(comparison) | {"provenance": dict(provenance)})
-    return path
+def comparison_values(found: Comparison) -> dict[str, Any]:
+    """Return a comparison as plain values for a JSON file, without faces.
 
+    Args:
+        found: The comparison.
 
-def as_json(comparison: Comparison) -> dict[str, Any]:
-    """Everything but the faces, as plain values."""
-    common, d = comparison.common, comparison.disagreement
+    Returns:
+        Models with their metrics, paired tests, disagreement, and means over seeds.
+    """
+    common, d = found.common, found.disagreement
+    names = [c.name for c in found.entries]
     return {
-        "split": comparison.split,
-        "data_sha256": comparison.faces.sha256,
-        "warnings": comparison.warnings(),
-        "models": [_model(comparison, place) for place in range(len(comparison.entries))],
+        "split": found.split,
+        "data_sha256": found.faces.sha256,
+        "warnings": found.warnings(),
+        "models": [_model(found, place) for place in range(len(names))],
         "common": {
             "n": len(common.rows),
             "clean": int(common.clean.sum()),
             "emotions": list(map(str, common.emotions)),
             "narrowed": common.narrowed,
         },
-        "pairs": [_pair(comparison, place) for place in range(len(comparison.pairs))],
+        "pairs": [
+            asdict(pair)
+            | {"first": names[pair.first], "second": names[pair.second], "emotions": list(map(str, pair.emotions))}
+            | {"accuracy_differs": pair.accuracy_differs, "f1_differs": pair.f1_differs}
+            for pair in found.pairs
+        ],
         "disagreement": {
-            "models": [c.name for c in comparison.entries],
+            "models": names,
             "differ": d.differ.tolist(),
             "double_fault": d.double_fault.tolist(),
             **{key: getattr(d, key) for key in ("oracle", "all_right", "all_wrong", "majority", "mean")},
         },
-        "seeds": over_seeds(comparison),
-        "measured_on": dict(comparison.latencies.setting) if comparison.latencies else None,
+        "seeds": over_seeds(found),
+        "measured_on": dict(found.latencies.setting) if found.latencies else None,
     }
 
 
-def _model(comparison: Comparison, place: int) -> dict[str, Any]:
-    c = comparison.entries[place]
-    said: dict[str, Any] = {
+def study_values(study: Study) -> dict[str, Any]:
+    """Return a study as plain values for a JSON file.
+
+    Args:
+        study: The study.
+
+    Returns:
+        Settings with their metrics and confusions, effects, and missing members.
+    """
+    return {
+        "family": study.family,
+        "axes": {axis: list(values) for axis, values in study.axes.items()},
+        "settings": [
+            {
+                "setting": list(setting),
+                "models": [study.entries[place].name for place in places],
+                "metrics": mean_metrics([study.metrics[place]["all"] for place in places]),
+                "agrees_with_voters": study.voters[setting],
+                "milliseconds": _milliseconds(study, places[0]),
+                "confusions": [
+                    {"label": label, "read_as": predicted, "share": share}
+                    for label, predicted, share in confusions(study, places)[:3]
+                ],
+            }
+            for setting, places in study.settings.items()
+        ],
+        "effects_on_own_classes": [asdict(effect) for effect in study.own],
+        "effects_on_shared_faces": [asdict(effect) for effect in study.shared],
+        "missing": dict(study.missing),
+    }
+
+
+def _model(found: Comparison, place: int) -> dict[str, Any]:
+    c = found.entries[place]
+    values = {
         "name": c.name,
         "recipe": c.recipe,
         "seed": c.seed,
-        "source": portable(c.source),
-        "answers": c.kind,
+        "source": _portable(Path(c.source)),
+        "predictions": c.kind,
         "precision": c.precision,
         "emotions": list(map(str, c.emotions)),
         "labels": c.selection.protocol,
         "left_out": dict(c.selection.account),
         "parameters": c.parameters,
         "macs": c.macs,
-        "int8_bytes": int8_bytes(comparison, place),
-        "figures": comparison.metrics[place],
-        "common": comparison.common_metrics[place],
+        "int8_bytes": found.int8_bytes(place),
+        "metrics": found.metrics[place],
+        "common": found.common_metrics[place],
         "claim": dict(c.claim) | ({"metrics": dict(c.claim["metrics"])} if c.claim else {}),
     }
-    return said | ({"cost": _cost(comparison.latencies.each[place])} if comparison.latencies else {})
+    if found.latencies:
+        latency = found.latencies.each[place]
+        timings = [
+            {"precision": precision, "batch": batch, "ms_a_face": asdict(timing)}
+            for (precision, batch), timing in latency.timings.items()
+        ]
+        values["cost"] = {
+            "timings": timings,
+            "bytes": dict(latency.bytes),
+            "graph": latency.graph,
+            "not_timed": latency.reason,
+        }
+    return values
 
 
-def _cost(cost: Latency) -> dict[str, Any]:
-    timings = [
-        {"precision": precision, "batch": batch, "ms_a_face": asdict(timing)}
-        for (precision, batch), timing in cost.timings.items()
-    ]
-    return {"timings": timings, "bytes": dict(cost.bytes), "graph": cost.graph, "not_timed": cost.reason}
+def _milliseconds(study: Study, place: int) -> dict[str, float] | None:
+    """Milliseconds per face by precision; ``None`` where nothing was timed."""
+    if study.latencies is None:
+        return None
+    timings = study.latencies.each[place].timings
+    return {precision: timings[precision, 1].ms for precision in ("fp32", "int8") if (precision, 1) in timings}
 
 
-def _pair(comparison: Comparison, place: int) -> dict[str, Any]:
-    pair = comparison.pairs[place]
-    names = [comparison.entries[each].name for each in (pair.first, pair.second)]
-    return asdict(pair) | {
-        "first": names[0],
-        "second": names[1],
-        "emotions": list(map(str, pair.emotions)),
-        "accuracy_differs": pair.accuracy_differs,
-        "f1_differs": pair.f1_differs,
-    }
-
-
-def table_rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """One row a model, the best first: what ``table.csv`` holds."""
+def _csv(found: Comparison) -> str:
+    """One line for each model, the best first."""
     rows = []
-    for place in ranking(comparison):
-        c, own = comparison.entries[place], comparison.metrics[place]
-        row: dict[str, Any] = {"model": c.name, "recipe": c.recipe, "seed": c.seed, "split": comparison.split}
-        row |= {"classes": len(c.emotions), "faces": own["all"]["n"]}
+    for place in found.ranking:
+        c, metrics = found.entries[place], found.metrics[place]
+        row: dict[str, Any] = {}
+        if isinstance(found, Study):
+            setting = next(setting for setting, places in found.settings.items() if place in places)
+            row = dict(zip(found.axes, setting, strict=True))
+        row |= {"model": c.name, "recipe": c.recipe, "seed": c.seed, "split": found.split}
+        row |= {"classes": len(c.emotions), "faces": metrics["all"]["n"]}
         for key in HEADLINE:
-            low, high = own["all"]["intervals"][key]
-            row |= {key: own["all"][key], f"{key}_low": low, f"{key}_high": high}
-        row |= {"clean_accuracy": own["clean"]["accuracy"] if "clean" in own else None}
-        row |= {"common_accuracy": comparison.common_metrics[place]["accuracy"]}
-        row |= {"parameters": c.parameters, "macs": c.macs, "int8_bytes": int8_bytes(comparison, place)}
-        rows.append(row | {"precision": c.precision} | _milliseconds(comparison, place))
-    return rows
-
-
-def _milliseconds(comparison: Comparison, place: int) -> dict[str, Any]:
-    if comparison.latencies is None:
-        return {}
-    timings = comparison.latencies.each[place].timings
-    return {
-        f"ms_{precision}_batch_{batch}": timings[precision, batch].ms if (precision, batch) in timings else None
-        for precision in ("fp32", "int8", "as it is")
-        for batch in (1, 64)
-    }
-
-
-def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """``rows`` with a line of headings; what is not known stays empty."""
+            low, high = metrics["all"]["intervals"][key]
+            row |= {key: metrics["all"][key], f"{key}_low": low, f"{key}_high": high}
+        row["clean_accuracy"] = metrics["clean"]["accuracy"] if "clean" in metrics else None
+        row["common_accuracy"] = found.common_metrics[place]["accuracy"]
+        row |= {"parameters": c.parameters, "macs": c.macs, "int8_bytes": found.int8_bytes(place)}
+        row["precision"] = c.precision
+        if found.latencies:
+            timings = found.latencies.each[place].timings
+            for precision, batch in product(("fp32", "int8", "as it is"), BATCHES):
+                timing = timings.get((precision, batch))
+                row[f"ms_{precision}_batch_{batch}"] = timing.ms if timing else None
+        rows.append(row)
     stream = io.StringIO()
     writer = csv.DictWriter(stream, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
     writer.writeheader()
@@ -135,11 +187,14 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     return stream.getvalue()
 
 
-def save_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write plain values to ``path``, atomically. Raises ``OutputError``."""
-    save_text(path, json.dumps(content, indent=1) + "\n")
+def _portable(source: Path) -> str:
+    """A path without the folders of this machine: what follows ``results``, else the last part of an absolute path."""
+    if not source.is_absolute():
+        return str(source)
+    if "results" in source.parts:
+        return Path(*source.parts[source.parts.index("results") :]).as_posix()
+    return f".../{source.name}"
 
 
-def portable(source: str) -> str:
-    """A path as it was given; of an absolute one its last name alone."""
-    return f".../{Path(source).name}" if Path(source).is_absolute() else source
+def _save_json(path: Path, values: dict[str, Any], provenance: Mapping[str, str]) -> None:
+    save_text(path, json.dumps(values | {"provenance": dict(provenance)}, indent=1) + "\n")
