@@ -90,19 +90,19 @@ def test_too_many_pairs_are_refused_in_one_line(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_planted_duplicates_are_found_and_nothing_else(found: Audit) -> None:
-    rows, said = audit_rows(found), audit_counts(found)
+    rows, counts = audit_rows(found), audit_counts(found)
     assert rows["duplicates"] == [[0, 200], [1, 270], [2, 3]]
     assert [pair[:2] for pair in rows["near_pairs"]] == [[5, 205]]
     assert [pair[:2] for pair in rows["mirrored_pairs"]] == [[6, 7]]
     assert rows["contradicting"] == [[1, 270], [2, 3]]
     assert rows["leaked"] == [0, 1, 5]
-    assert said["duplicates"]["repeats_by_split"] == {"Training": 1, "PublicTest": 0, "PrivateTest": 0}
-    leaks = {(leak["of"], leak["into"]): leak for leak in said["duplicates"]["leaks"]}
+    assert counts["duplicates"]["repeats_by_split"] == {"Training": 1, "PublicTest": 0, "PrivateTest": 0}
+    leaks = {(leak["of"], leak["into"]): leak for leak in counts["duplicates"]["leaks"]}
     assert leaks["PublicTest", "Training"]["exact"] == 1
     assert leaks["PublicTest", "Training"]["same_label"] == 1
     assert leaks["PublicTest", "Training"]["near"] == 2
     assert leaks["PrivateTest", "Training"]["same_label"] == 0
-    assert said["duplicates"]["contradicting"]["groups_within_one_split"] == 1
+    assert counts["duplicates"]["contradicting"]["groups_within_one_split"] == 1
 
 
 def test_blanks_and_placeholders_are_found(found: Audit) -> None:
@@ -136,7 +136,7 @@ def test_votes_make_suspects_and_a_found_face_clears_them(faces: FaceSet) -> Non
     assert unchecked.not_checked == 1
 
 
-def test_the_list_is_what_training_reads_and_says_why(found: Audit, tmp_path: Path) -> None:
+def test_the_list_has_reasons_and_is_read_by_a_training(found: Audit, tmp_path: Path) -> None:
     text, counts = exclude_list(
         found, read_reasons("blank,not-face,leaked,contradicting,duplicates"), comment="Made by a test"
     )

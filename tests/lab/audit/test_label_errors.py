@@ -44,16 +44,16 @@ def found(faces: FaceSet) -> Audit:
 
 
 def probabilities_of(faces: FaceSet, *, wrong: list[int], by: int = 3) -> OutOfFold:
-    """Sure and right about all Training faces but those whose label it contradicts."""
+    """Confident predictions that contradict only the labels at ``wrong``."""
     rows = faces.rows[:196].numpy()
-    told = faces.labels[:196].numpy().copy()
-    told[wrong] = (told[wrong] + by) % 7
+    predicted = faces.labels[:196].numpy().copy()
+    predicted[wrong] = (predicted[wrong] + by) % 7
     probs = np.full((196, 7), 0.02, np.float32)
-    probs[np.arange(196), told] = 0.88
+    probs[np.arange(196), predicted] = 0.88
     return OutOfFold(rows, probs, SEVEN, "a test")
 
 
-def test_planted_label_errors_are_found_with_their_cure(faces: FaceSet) -> None:
+def test_planted_label_errors_are_found_with_the_right_label(faces: FaceSet) -> None:
     wrong = [3, 50, 51, 120]
     errors = find_label_errors(faces, probabilities_of(faces, wrong=wrong))
     assert sorted(errors.index.tolist()) == wrong
@@ -68,7 +68,7 @@ def test_planted_label_errors_are_found_with_their_cure(faces: FaceSet) -> None:
 def test_flagged_faces_are_checked_against_the_votes(faces: FaceSet) -> None:
     assert faces.votes is not None
     votes = faces.votes.clone()
-    votes[3] = votes[(int(faces.labels[3]) + 3) % 7]  # the voters say what the probabilities say
+    votes[3] = votes[(int(faces.labels[3]) + 3) % 7]  # the votes agree with the probabilities
     voted = replace(faces, votes=votes)
     errors = find_label_errors(voted, probabilities_of(faces, wrong=[3, 50]))
     agreed = vote_agreement(voted)
@@ -96,17 +96,17 @@ def test_the_agreement_counts_labels_against_majorities(faces: FaceSet) -> None:
 def test_classes_that_the_set_lacks_do_not_count(faces: FaceSet) -> None:
     some = faces.select(faces.labels < 3)
     probabilities = probabilities_of(faces, wrong=[7], by=1)
-    kept = np.isin(probabilities.rows, some.rows.numpy())
-    errors = find_label_errors(some, select_probabilities(probabilities, kept))
+    chosen = np.isin(probabilities.rows, some.rows.numpy())
+    errors = find_label_errors(some, select_probabilities(probabilities, chosen))
     assert some.rows[errors.index].tolist() == [7]
     one = faces.select(faces.labels == 0)
-    kept = np.isin(probabilities.rows, one.rows.numpy())
+    chosen = np.isin(probabilities.rows, one.rows.numpy())
     with pytest.raises(DataError, match="fewer than two of its classes"):
-        find_label_errors(one, select_probabilities(probabilities, kept))
+        find_label_errors(one, select_probabilities(probabilities, chosen))
 
 
-def select_probabilities(probabilities: OutOfFold, kept: np.ndarray) -> OutOfFold:
-    return replace(probabilities, rows=probabilities.rows[kept], probs=probabilities.probs[kept])
+def select_probabilities(probabilities: OutOfFold, chosen: np.ndarray) -> OutOfFold:
+    return replace(probabilities, rows=probabilities.rows[chosen], probs=probabilities.probs[chosen])
 
 
 def test_probabilities_are_read_back_and_refused_when_wrong(faces: FaceSet, tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_probabilities_are_read_back_and_refused_when_wrong(faces: FaceSet, tmp_
         read_probabilities(path, faces)
 
 
-def test_every_training_face_is_read_by_a_net_that_has_not_seen_it(faces: FaceSet, tmp_path: Path) -> None:
+def test_every_training_face_is_predicted_by_a_net_that_has_not_seen_it(faces: FaceSet, tmp_path: Path) -> None:
     images = faces.images.clone()
     images[:20] = images[100:120]  # duplicates, some of them under other labels
     images[30] = images[200]  # a leak, which no fold trains on or predicts
@@ -178,7 +178,7 @@ def test_a_model_knows_fer2013_in_every_form(tmp_path: Path) -> None:
     assert not was_trained_on(open_model("mien-0"), replace(other_form, source=str(tmp_path / "own")))
 
 
-def test_a_model_is_asked_about_all_but_private_faces() -> None:
+def test_a_model_predicts_all_but_private_faces() -> None:
     class Sure:
         name, emotions, size = "sure", SEVEN, 48
 
@@ -191,7 +191,7 @@ def test_a_model_is_asked_about_all_but_private_faces() -> None:
     assert sorted(probabilities.rows.tolist()) == list(range(266))
 
 
-def test_own_faces_keep_contempt_and_else_are_the_seven(tmp_path: Path) -> None:
+def test_own_faces_have_eight_classes_with_contempt_and_else_seven(tmp_path: Path) -> None:
     from PIL import Image
 
     for folder, names in (("seven", ("happy", "sad")), ("eight", ("happy", "contempt"))):
@@ -205,7 +205,7 @@ def test_own_faces_keep_contempt_and_else_are_the_seven(tmp_path: Path) -> None:
     assert audit_counts(audit(eight))["duplicates"]["groups"] == 1
 
 
-def test_the_page_shows_every_finding_and_escapes_what_it_is_told(found: Audit) -> None:
+def test_the_page_shows_every_finding_and_escapes_text(found: Audit) -> None:
     strange = replace(found, faces=replace(found.faces, source="<b>set</b>", note="<i>a note</i>"))
     html = audit_page(strange, {"blank": 2}, provenance={"command": "mien audit"})
     assert "row 205, PublicTest" in html
@@ -226,8 +226,8 @@ def test_the_page_shows_every_finding_and_escapes_what_it_is_told(found: Audit) 
 def test_fer2013_has_exactly_the_known_defects(fer2013_parquet: Path) -> None:
     faces = load_fer2013(fer2013_parquet)
     found = audit(faces)
-    said = audit_counts(found)
-    duplicates, content = said["duplicates"], said["content"]
+    counts = audit_counts(found)
+    duplicates, content = counts["duplicates"], counts["content"]
     assert (duplicates["distinct"], duplicates["groups"], duplicates["rows_in_groups"]) == (34034, 1516, 3369)
     assert duplicates["repeats_by_split"] == {"Training": 1236, "PublicTest": 26, "PrivateTest": 17}
     leaks = {
@@ -248,7 +248,7 @@ def test_fer2013_has_exactly_the_known_defects(fer2013_parquet: Path) -> None:
     assert content["all_black_by_split"] == {"Training": 11, "PublicTest": 1, "PrivateTest": 0}
     assert (content["near_blank"], content["all_votes_not_face"]) == (15, 176)
     assert (content["suspects"], content["faceless"]) == (410, 82)
-    assert said["ferplus"]["n"] == 25059 + 3199 + 3152
+    assert counts["ferplus"]["n"] == 25059 + 3199 + 3152
     assert len(contradicting(found.duplicates, faces)) == 57
     text, _ = exclude_list(found, ("leaked",))
     assert text.count("# leaked: duplicate in") == 703

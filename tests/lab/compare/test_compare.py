@@ -13,9 +13,16 @@ from scipy.spatial.distance import jensenshannon
 
 from mien._emotions import SEVEN, Emotion, class_set
 from mien._errors import DataError
-from mien.lab.compare import Comparison, Entries, ModelEntry, compare_entries, write_comparison
-from mien.lab.compare.compare import claimed_metrics, common_rows, compare_pairs, disagreement, over_seeds
-from mien.lab.compare.entries import unique_names
+from mien.lab.compare import Comparison, write_comparison
+from mien.lab.compare.compare import (
+    claimed_metrics,
+    common_rows,
+    compare_entries,
+    compare_pairs,
+    disagreement,
+    over_seeds,
+)
+from mien.lab.compare.entries import Entries, ModelEntry, unique_names
 from mien.lab.compare.latency import measure_latency
 from mien.lab.compare.plots import ModelPoint, front
 from mien.lab.compare.report import describe_differences

@@ -4,7 +4,6 @@ duplicates, content, label_errors -> audit -> exclude (list of rows), report (JS
 """
 
 from mien.lab.audit.audit import Audit, audit, audit_counts, audit_rows, load_faces
-from mien.lab.audit.content import face_finder
 from mien.lab.audit.exclude import DEFAULT_REASONS, REASONS, exclude_list, read_reasons
 from mien.lab.audit.label_errors import (
     OutOfFold,
@@ -26,7 +25,6 @@ __all__ = [
     "audit_page",
     "audit_rows",
     "exclude_list",
-    "face_finder",
     "folds_folder",
     "load_faces",
     "predict_unseen",

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from mien._emotions import CLASS_SETS, SEVEN, Emotion
 from mien._progress import Progress, no_progress
@@ -22,7 +21,6 @@ from mien.lab.audit.duplicates import (
     find_overlap,
     leaked_into_splits,
     leaks,
-    repeats_by_split,
     within_one_split,
 )
 from mien.lab.audit.label_errors import (
@@ -35,8 +33,6 @@ from mien.lab.audit.label_errors import (
 )
 from mien.lab.data import FaceSet, Split
 from mien.lab.data.datasets import load_test_set
-
-_VERY_NEAR = 0.999  # Pearson correlation, counted beside the threshold
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,20 +134,30 @@ def audit_counts(found: Audit) -> dict[str, Any]:
     Returns:
         Counts by subject: ``classes``, ``duplicates``, ``content``, ``ferplus``, ``against``, ``label_errors``.
     """
-    faces = found.faces
+    faces, agreed, errors = found.faces, found.agreement, found.label_errors
     return {
         "faces": len(faces),
         "note": faces.note,
-        "classes": _classes(faces),
-        "duplicates": _duplicates(found),
-        "content": _content(found.content, faces),
-        "ferplus": None if found.agreement is None else _ferplus(found.agreement),
+        "classes": _count_classes(faces),
+        "duplicates": _count_duplicates(found),
+        "content": _count_content(found),
+        "ferplus": None
+        if agreed is None
+        else {
+            "rule": agreed.rule,
+            "n": len(agreed.index),
+            "agree": int(agreed.agree.sum()),
+            "rate": float(agreed.agree.mean()) if len(agreed.agree) else None,
+            "by_split": {str(split): {"n": n, "agree": agree} for split, (n, agree) in agreed.by_split.items()},
+            "columns": [str(emotion) for emotion in agreed.emotions],
+            "table": agreed.table.tolist(),
+        },
         "against": [
             {"source": each.name, "data_sha256": each.other.sha256, "pairs": len(each.index)}
-            | {"found": len(np.unique(each.index)), "rows": _leaks(each.leaks)}
+            | {"found": len(np.unique(each.index)), "rows": _leaks_as_values(each.leaks)}
             for each in found.overlaps
         ],
-        "label_errors": None if found.label_errors is None else _label_errors(found, found.label_errors),
+        "label_errors": None if errors is None else _count_label_errors(found, errors),
     }
 
 
@@ -162,15 +168,26 @@ def audit_rows(found: Audit) -> dict[str, Any]:
         found: The audit.
 
     Returns:
-        Rows of the set's table by finding.
+        Rows of the set's table by finding. A pair of near duplicates has its correlation, a likely label error its
+        given label, suggested label and the probability of the given label.
     """
-    faces, near, content, agreed = found.faces, found.duplicates.near, found.content, found.agreement
-    rows = faces.rows.numpy()
-    pairs = list(zip(rows[near.first].tolist(), rows[near.second].tolist(), near.r.round(5).tolist(), strict=True))
+    faces, near, content = found.faces, found.duplicates.near, found.content
+    agreed, errors = found.agreement, found.label_errors
+    rows, labels = faces.rows.numpy(), faces.labels.numpy()
+    pairs = zip(rows[near.first].tolist(), rows[near.second].tolist(), near.r.round(5).tolist(), strict=True)
+    by_mirrored: dict[bool, list[list[float]]] = {False: [], True: []}
+    for pair, mirrored in zip(pairs, near.mirrored.tolist(), strict=True):
+        by_mirrored[mirrored].append([*pair])
+    label_errors = []
+    if errors is not None:
+        given = labels[errors.index].tolist()
+        suggested, quality = errors.suggested.tolist(), errors.quality.tolist()
+        values = zip(rows[errors.index].tolist(), given, suggested, quality, strict=True)
+        label_errors = [[row, str(faces.emotions[a]), str(faces.emotions[b]), round(q, 4)] for row, a, b, q in values]
     return {
         "duplicates": [rows[group].tolist() for group in found.duplicates.groups],
-        "near_pairs": [list(pair) for pair, mirrored in zip(pairs, near.mirrored, strict=True) if not mirrored],
-        "mirrored_pairs": [list(pair) for pair, mirrored in zip(pairs, near.mirrored, strict=True) if mirrored],
+        "near_pairs": by_mirrored[False],
+        "mirrored_pairs": by_mirrored[True],
         "contradicting": [rows[group].tolist() for group in contradicting(found.duplicates, faces)],
         "leaked": rows[leaked_into_splits(found.duplicates.near_in, faces)].tolist(),
         "near_blank": rows[content.near_blank].tolist(),
@@ -181,69 +198,58 @@ def audit_rows(found: Audit) -> dict[str, Any]:
             np.stack([rows[each.index], each.other.rows.numpy()[each.other_index]], axis=1).tolist()
             for each in found.overlaps
         ],
-        "label_errors": [] if found.label_errors is None else _label_error_rows(found.label_errors, faces),
+        "label_errors": label_errors,
     }
 
 
-def _classes(faces: FaceSet) -> dict[str, dict[str, int]]:
+def _count_classes(faces: FaceSet) -> dict[str, dict[str, int]]:
+    """Number of faces by split, then by emotion in the order of ``Emotion``."""
     usage, labels = faces.usage.numpy(), faces.labels.numpy()
+    order = sorted(range(len(faces.emotions)), key=lambda index: tuple(Emotion).index(faces.emotions[index]))
     table = {}
     for index, split in enumerate(Split):
-        counts = np.bincount(labels[usage == index], minlength=len(faces.emotions))
-        if counts.sum():
-            table[str(split)] = _by_emotion(faces, counts)
+        counts = np.bincount(labels[usage == index], minlength=len(faces.emotions)).tolist()
+        if sum(counts):
+            table[str(split)] = {str(faces.emotions[label]): counts[label] for label in order}
     return table
 
 
-def _by_emotion(faces: FaceSet, counts: NDArray[np.int64]) -> dict[str, int]:
-    """Counts of the set's emotions, in the order of ``Emotion``."""
-    order = sorted(range(len(faces.emotions)), key=lambda index: tuple(Emotion).index(faces.emotions[index]))
-    return {str(faces.emotions[index]): int(counts[index]) for index in order}
-
-
-def _duplicates(found: Audit) -> dict[str, Any]:
-    duplicates, faces = found.duplicates, found.faces
+def _count_duplicates(found: Audit) -> dict[str, Any]:
+    duplicates, near, faces, labels = found.duplicates, found.duplicates.near, found.faces, found.faces.labels.numpy()
     groups = contradicting(duplicates, faces)
+    of_splits = {str(split): duplicates.first[faces.usage.numpy() == place] for place, split in enumerate(Split)}
     within = within_one_split(groups, faces, ignore=found.content.constant)
     return {
         "distinct": len(np.unique(duplicates.first)),
         "groups": len(duplicates.groups),
-        "rows_in_groups": _rows_in(duplicates.groups),
-        "repeats_by_split": {str(split): n for split, n in repeats_by_split(duplicates, faces).items()},
-        "leaks": _leaks(leaks(duplicates, faces)),
+        "rows_in_groups": sum(map(len, duplicates.groups)),
+        "repeats_by_split": {split: len(first) - len(np.unique(first)) for split, first in of_splits.items()},
+        "leaks": _leaks_as_values(leaks(duplicates, faces)),
         "training_rows_in_tests": int(leaked_into_splits(duplicates.exact_in, faces).sum()),
         "training_rows_in_tests_near": int(leaked_into_splits(duplicates.near_in, faces).sum()),
-        "near": _near(found),
+        "near": {
+            "threshold": found.threshold,
+            "pairs": int((~near.mirrored).sum()),
+            "pairs_above_0.999": int((~near.mirrored & (near.r > 0.999)).sum()),
+            "mirrored_pairs": int(near.mirrored.sum()),
+            "pairs_of_different_labels": int((labels[near.first] != labels[near.second]).sum()),
+        },
         "contradicting": {
             "groups": len(groups),
-            "rows": _rows_in(groups),
+            "rows": sum(map(len, groups)),
             "groups_within_one_split": len(within),
-            "rows_within_one_split": _rows_in(within),
+            "rows_within_one_split": sum(map(len, within)),
         },
     }
 
 
-def _leaks(found: Sequence[Leak]) -> list[dict[str, str | int]]:
+def _leaks_as_values(found: Sequence[Leak]) -> list[dict[str, str | int]]:
     return [asdict(leak) | {"of": str(leak.of), "into": str(leak.into)} for leak in found]
 
 
-def _rows_in(groups: Sequence[NDArray[np.int64]]) -> int:
-    return sum(map(len, groups))
-
-
-def _near(found: Audit) -> dict[str, Any]:
-    near, labels = found.duplicates.near, found.faces.labels.numpy()
-    return {
-        "threshold": found.threshold,
-        "pairs": int((~near.mirrored).sum()),
-        f"pairs_above_{_VERY_NEAR}": int((~near.mirrored & (near.r > _VERY_NEAR)).sum()),
-        "mirrored_pairs": int(near.mirrored.sum()),
-        "pairs_of_different_labels": int((labels[near.first] != labels[near.second]).sum()),
-    }
-
-
-def _content(content: Content, faces: FaceSet) -> dict[str, Any]:
-    black = np.bincount(faces.usage.numpy()[content.black], minlength=len(Split))
+def _count_content(found: Audit) -> dict[str, Any]:
+    content = found.content
+    black = np.bincount(found.faces.usage.numpy()[content.black], minlength=len(Split))
     return {
         "one_grey_level": len(content.constant),
         "all_black": len(content.black),
@@ -259,19 +265,7 @@ def _content(content: Content, faces: FaceSet) -> dict[str, Any]:
     }
 
 
-def _ferplus(agreed: VoteAgreement) -> dict[str, Any]:
-    return {
-        "rule": agreed.rule,
-        "n": len(agreed.index),
-        "agree": int(agreed.agree.sum()),
-        "rate": float(agreed.agree.mean()) if len(agreed.agree) else None,
-        "by_split": {str(split): {"n": n, "agree": agree} for split, (n, agree) in agreed.by_split.items()},
-        "columns": [str(emotion) for emotion in agreed.emotions],
-        "table": agreed.table.tolist(),
-    }
-
-
-def _label_errors(found: Audit, errors: LabelErrors) -> dict[str, Any]:
+def _count_label_errors(found: Audit, errors: LabelErrors) -> dict[str, Any]:
     faces, agreed = found.faces, found.agreement
     table = np.zeros((len(faces.emotions), len(faces.emotions)), np.int64)
     np.add.at(table, (faces.labels.numpy()[errors.index], errors.suggested), 1)
@@ -286,10 +280,3 @@ def _label_errors(found: Audit, errors: LabelErrors) -> dict[str, Any]:
         "given_by_suggested": table.tolist(),
         "against_ferplus": None if agreed is None else asdict(check_with_votes(errors, agreed, faces)),
     }
-
-
-def _label_error_rows(errors: LabelErrors, faces: FaceSet) -> list[list[Any]]:
-    """Row, given label, suggested label, probability of the given label; least likely first."""
-    rows, labels = faces.rows.numpy()[errors.index], faces.labels.numpy()[errors.index]
-    values = zip(rows.tolist(), labels.tolist(), errors.suggested.tolist(), errors.quality.tolist(), strict=True)
-    return [[row, str(faces.emotions[a]), str(faces.emotions[b]), round(q, 4)] for row, a, b, q in values]

@@ -63,21 +63,28 @@ def inspect_images(faces: FaceSet, finds_face: FindsFace | None = None) -> Conte
         The indices of what was found.
     """
     images = faces.images.numpy()
-    spread, highest = _spread(images)
-    near_blank = np.flatnonzero(spread < BLANK_SPREAD)
-    not_face, votes = _votes(faces)
-    majority = 2 * not_face > votes
-    suspects, not_checked = _suspects(images, near_blank, majority)
+    parts = [part.reshape(len(part), -1) for part in _chunks(images)]
+    spread = np.concatenate([part.std(axis=1) for part in parts])
+    highest = np.concatenate([part.max(axis=1) for part in parts])
+    blank = spread < BLANK_SPREAD
+    not_face = votes = np.zeros(len(faces), np.int64)
+    if faces.votes is not None:
+        every = faces.votes.numpy().astype(np.int64)
+        not_face, votes = every[:, FERPLUS_COLUMNS.index("not_face")], every.sum(axis=1)
+    majority, flat = 2 * not_face > votes, flatness(images)
+    indices = np.flatnonzero((majority | (flat > FLAT_SHARE)) & ~blank)
+    ranked = indices[np.argsort(-(flat[indices] + majority[indices]), kind="stable")]  # those with votes before others
+    suspects = np.sort(ranked[:_MAX_SUSPECTS])
     found = [finds_face is None or finds_face(images[index]) for index in suspects]
     return Content(
         constant=np.flatnonzero(spread == 0),
         black=np.flatnonzero(highest == 0),
-        near_blank=near_blank,
+        near_blank=np.flatnonzero(blank),
         all_votes=np.flatnonzero((not_face == votes) & (votes > 0)),
         majority=np.flatnonzero(majority),
         suspects=suspects,
         faceless=suspects[~np.array(found, np.bool_)],
-        not_checked=not_checked if finds_face else len(suspects) + not_checked,
+        not_checked=len(ranked) - (len(suspects) if finds_face else 0),
     )
 
 
@@ -107,42 +114,15 @@ def flatness(images: NDArray[np.uint8]) -> NDArray[np.float64]:
     Returns:
         float64 ``[N]`` from 0 to 1.
     """
-    return np.concatenate([np.empty(0), *map(_flat, _chunks(images))])
-
-
-def _flat(images: NDArray[np.uint8]) -> NDArray[np.float64]:
-    levels = images.astype(np.int16)
-    right = np.abs(np.diff(levels, axis=2))[:, :-1] <= _FLAT_STEP
-    down = np.abs(np.diff(levels, axis=1))[:, :, :-1] <= _FLAT_STEP
-    return np.asarray((right & down).mean(axis=(1, 2)))
+    shares = [np.empty(0)]
+    for part in _chunks(images):
+        levels = part.astype(np.int16)
+        right = np.abs(np.diff(levels, axis=2))[:, :-1] <= _FLAT_STEP
+        down = np.abs(np.diff(levels, axis=1))[:, :, :-1] <= _FLAT_STEP
+        shares.append((right & down).mean(axis=(1, 2)))
+    return np.concatenate(shares)
 
 
 def _chunks(images: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
     """Pieces of the images: as floats all of them would take eight times the memory."""
     return [images[start : start + _CHUNK] for start in range(0, len(images), _CHUNK)]
-
-
-def _spread(images: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
-    """Standard deviation and highest level of each image."""
-    parts = [part.reshape(len(part), -1) for part in _chunks(images)]
-    return np.concatenate([part.std(axis=1) for part in parts]), np.concatenate([part.max(axis=1) for part in parts])
-
-
-def _votes(faces: FaceSet) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Votes for not_face and all votes, int64 ``[N]`` each; zeros for a set without votes."""
-    if faces.votes is None:
-        return np.zeros(len(faces), np.int64), np.zeros(len(faces), np.int64)
-    votes = faces.votes.numpy().astype(np.int64)
-    return votes[:, FERPLUS_COLUMNS.index("not_face")], votes.sum(axis=1)
-
-
-def _suspects(
-    images: NDArray[np.uint8], near_blank: NDArray[np.int64], voted: NDArray[np.bool_]
-) -> tuple[NDArray[np.int64], int]:
-    """Indices to show to the detector, and how many more there would be."""
-    flat = flatness(images)
-    suspected = voted | (flat > FLAT_SHARE)
-    suspected[near_blank] = False
-    indices = np.flatnonzero(suspected)
-    ranked = indices[np.argsort(-(flat[indices] + voted[indices]), kind="stable")]  # those with votes before others
-    return np.sort(ranked[:_MAX_SUSPECTS]), max(0, len(ranked) - _MAX_SUSPECTS)

@@ -8,6 +8,7 @@ The search is complete: the inner product of two fingerprints is never below the
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import permutations, product
 
 import numpy as np
 import torch
@@ -138,26 +139,15 @@ def find_duplicates(
     distinct = np.unique(first)
     pairs = near_pairs(faces.images.numpy()[distinct], threshold=threshold, progress=progress)
     near = Pairs(distinct[pairs.first], distinct[pairs.second], pairs.r, pairs.mirrored)
-    exact_in = _splits_of(first, faces.usage.numpy())
+    exact_in = np.zeros((len(first), len(Split)), np.bool_)
+    exact_in[first, faces.usage.numpy()] = True
     near_in = exact_in.copy()
     np.logical_or.at(near_in, near.first, exact_in[near.second])
     np.logical_or.at(near_in, near.second, exact_in[near.first])
-    return Duplicates(first, _groups(first), near, exact_in[first], near_in[first])
-
-
-def repeats_by_split(duplicates: Duplicates, faces: FaceSet) -> dict[Split, int]:
-    """Count the rows that repeat an earlier row of their own split.
-
-    Args:
-        duplicates: The duplicates of ``faces``.
-        faces: The set.
-
-    Returns:
-        The number of such rows of every split.
-    """
-    usage = faces.usage.numpy()
-    of_split = {split: duplicates.first[usage == index] for index, split in enumerate(Split)}
-    return {split: len(first) - _distinct(first) for split, first in of_split.items()}
+    order = np.argsort(first, kind="stable")
+    _, starts = np.unique(first[order], return_index=True)
+    groups = [group for group in np.split(order, starts[1:]) if len(group) > 1]
+    return Duplicates(first, groups, near, exact_in[first], near_in[first])
 
 
 def leaks(duplicates: Duplicates, faces: FaceSet) -> list[Leak]:
@@ -170,10 +160,16 @@ def leaks(duplicates: Duplicates, faces: FaceSet) -> list[Leak]:
     Returns:
         One entry for each ordered pair of different splits that both have faces.
     """
-    usage, labels = faces.usage.numpy(), faces.labels.numpy()
+    usage, labels, first = faces.usage.numpy(), faces.labels.numpy(), duplicates.first
+    labelled = first * len(faces.emotions) + labels  # equal for equal images with equal labels
     present = [index for index in range(len(Split)) if (usage == index).any()]
-    pairs = [(of, into) for of in present for into in present if of != into]
-    return [_leak(duplicates, usage, labels, of, into) for of, into in pairs]
+    found = []
+    for of, into in permutations(present, 2):
+        rows = usage == of
+        same = np.isin(labelled[rows], labelled[usage == into]).sum()
+        exact, near = duplicates.exact_in[rows, into].sum(), duplicates.near_in[rows, into].sum()
+        found.append(Leak(tuple(Split)[of], tuple(Split)[into], int(exact), int(same), int(near)))
+    return found
 
 
 def leaked_into_splits(mask: NDArray[np.bool_], faces: FaceSet) -> NDArray[np.bool_]:
@@ -238,12 +234,21 @@ def find_overlap(
         DataError: There are more than ``MAX_PAIRS`` pairs of near duplicates.
     """
     mine, theirs = faces.images.numpy(), other.images.numpy()
-    exact = _exact_pairs(mine, theirs)
+    exact = _equal_images(mine, theirs)
     near = near_pairs(mine, theirs, threshold=threshold, progress=progress)
     different = (mine[near.first] != theirs[near.second]).reshape(len(near), mine[0].size).any(axis=1)
     index = np.concatenate([exact[:, 0], near.first[different]])
     other_index = np.concatenate([exact[:, 1], near.second[different]])
     is_exact = np.arange(len(index)) < len(exact)
+    usage, other_usage = faces.usage.numpy()[index], other.usage.numpy()[other_index]
+    to_mine = np.array([faces.emotions.index(e) if e in faces.emotions else -1 for e in other.emotions])
+    same_label = faces.labels.numpy()[index] == to_mine[other.labels.numpy()[other_index]]
+    found = []
+    for (i, of), (j, into) in product(enumerate(Split), repeat=2):
+        here = (usage == i) & (other_usage == j)
+        if here.any():
+            masks = (here & is_exact, here & is_exact & same_label, here)
+            found.append(Leak(of, into, *(_distinct(index[mask]) for mask in masks)))
     return Overlap(
         other,
         index,
@@ -251,7 +256,7 @@ def find_overlap(
         np.concatenate([np.ones(len(exact)), near.r[different]]),
         is_exact,
         np.concatenate([np.zeros(len(exact), np.bool_), near.mirrored[different]]),
-        tuple(_overlap_leaks(faces, other, index, other_index, is_exact)),
+        tuple(found),
     )
 
 
@@ -283,7 +288,8 @@ def near_pairs(
     marks = fingerprints(images)
     other_marks = marks if others is None else fingerprints(others)
     against = images if others is None else others
-    found: list[Pairs] = []
+    empty = np.empty(0, np.int64)
+    found = [Pairs(empty, empty, np.empty(0), np.empty(0, np.bool_))]
     for mirrored, candidates in _candidates(marks, other_marks, threshold, others is None, progress):
         found.append(_confirm(images, against, candidates, mirrored, threshold))
         if sum(map(len, found)) > MAX_PAIRS:
@@ -291,7 +297,11 @@ def near_pairs(
                 f"more than {MAX_PAIRS:,} pairs correlate above {threshold}; these seem to be frames of videos: "
                 "keep one frame of each scene, or raise the threshold of near duplicates"
             )
-    return _sorted_pairs(found)
+    first, second, r, mirrored_pairs = (
+        np.concatenate([getattr(pairs, name) for pairs in found]) for name in ("first", "second", "r", "mirrored")
+    )
+    order = np.lexsort((second, first, -r))
+    return Pairs(first[order], second[order], r[order], mirrored_pairs[order])
 
 
 def fingerprints(images: Images) -> Tensor:
@@ -305,10 +315,22 @@ def fingerprints(images: Images) -> Tensor:
         of the normalised image (vertical x horizontal frequency, without the mean), then the norm of the rest. All
         zero for an image of one grey level, which correlates with nothing.
     """
-    side = min(_FREQUENCIES, images.shape[-1])
-    basis = _cosines(images.shape[-1], side)
-    parts = [_fingerprint(part, basis) for part in torch.split(torch.from_numpy(images), _CHUNK)]
-    return torch.cat(parts) if parts else torch.empty(0, side * side)
+    size, side = images.shape[-1], min(_FREQUENCIES, images.shape[-1])
+    at = (torch.arange(size, dtype=torch.float64) + 0.5) / size
+    waves = torch.cos(math.pi * torch.arange(side, dtype=torch.float64)[:, None] * at) * math.sqrt(2 / size)
+    waves[0] /= math.sqrt(2)
+    basis = waves.float()  # the first rows of the orthonormal cosine transform (DCT-II)
+    parts = [torch.empty(0, side * side)]
+    for part in torch.split(torch.from_numpy(images), _CHUNK):
+        x = part.float()
+        x -= x.mean(dim=(1, 2), keepdim=True)
+        norm = x.flatten(1).norm(dim=1)
+        low = (basis @ x @ basis.T).flatten(1)[:, 1:] / norm.clamp(min=1e-6)[:, None]
+        rest = (1 - low.square().sum(dim=1)).clamp(min=0).sqrt()
+        marks = torch.cat([low, rest[:, None]], dim=1)
+        marks[norm == 0] = 0
+        parts.append(marks)
+    return torch.cat(parts)
 
 
 def mirror_signs(columns: int) -> Tensor:
@@ -342,35 +364,22 @@ def correlations(first: Images, second: Images) -> NDArray[np.float64]:
     return np.asarray((x * y).sum(axis=1) / np.maximum(norms, np.finfo(np.float64).tiny))
 
 
-def _cosines(size: int, count: int) -> Tensor:
-    """The first rows of the orthonormal cosine transform (DCT-II), float32 ``[count, size]``."""
-    at = (torch.arange(size, dtype=torch.float64) + 0.5) / size
-    waves = torch.cos(math.pi * torch.arange(count, dtype=torch.float64)[:, None] * at) * math.sqrt(2 / size)
-    waves[0] /= math.sqrt(2)
-    return waves.float()
-
-
-def _fingerprint(images: Tensor, basis: Tensor) -> Tensor:
-    x = images.float()
-    x -= x.mean(dim=(1, 2), keepdim=True)
-    norm = x.flatten(1).norm(dim=1)
-    low = (basis @ x @ basis.T).flatten(1)[:, 1:] / norm.clamp(min=1e-6)[:, None]
-    rest = (1 - low.square().sum(dim=1)).clamp(min=0).sqrt()
-    marks = torch.cat([low, rest[:, None]], dim=1)
-    marks[norm == 0] = 0
-    return marks
-
-
 def _candidates(
     marks: Tensor, others: Tensor, threshold: float, within: bool, progress: Progress
 ) -> Iterator[tuple[bool, Indices]]:
     """Whether they are mirrored, and the indices int64 ``[K, 2]`` of pairs whose bound is above the threshold.
 
-    Both sets are sorted by one coefficient: images that differ in it by more than ``reach`` are not compared.
+    Both sets are sorted by one coefficient: images that differ in it by more than ``reach`` are not compared. It is the
+    coefficient with the largest variance, among those that mirroring leaves unchanged.
     """
-    order, key = _sort(marks, by=_sorting_column(marks))
-    order2, key2 = (order, key) if within else _sort(others, by=_sorting_column(marks))
-    rows, columns, signs = marks[order], others[order2], mirror_signs(marks.shape[1])
+    signs = mirror_signs(marks.shape[1])
+    spread = marks.var(dim=0, unbiased=False) if len(marks) else torch.zeros(marks.shape[1])
+    spread[signs < 0] = -1
+    spread[-1] = -1  # the norm of the rest is no coefficient
+    column = int(spread.argmax())
+    order, key = _sort(marks, by=column)
+    order2, key2 = (order, key) if within else _sort(others, by=column)
+    rows, columns = marks[order], others[order2]
     reach = math.sqrt(max(0.0, 2 - 2 * threshold)) + _ROUNDING
     for start in range(0, len(rows), _ROWS):
         block = rows[start : start + _ROWS]
@@ -380,26 +389,14 @@ def _candidates(
         for left in range(low, high, _COLUMNS):
             window = columns[left : min(left + _COLUMNS, high)]
             for mirrored, query in ((False, block), (True, block * signs)):
-                pairs = _above(query @ window.T, threshold - _ROUNDING)
-                pairs += np.array([start, left])
+                bounds = query @ window.T
+                if float(bounds.max()) <= threshold - _ROUNDING:  # the usual case, at a fraction of the cost
+                    continue
+                pairs = (bounds > threshold - _ROUNDING).nonzero().numpy() + np.array([start, left])
                 if within:
                     pairs = pairs[pairs[:, 0] < pairs[:, 1]]
                 if len(pairs):
                     yield mirrored, np.stack([order[pairs[:, 0]], order2[pairs[:, 1]]], axis=1)
-
-
-def _above(bounds: Tensor, least: float) -> Indices:
-    if not bounds.numel() or float(bounds.max()) <= least:  # the usual case, at a fraction of the cost
-        return np.empty((0, 2), np.int64)
-    return (bounds > least).nonzero().numpy()
-
-
-def _sorting_column(marks: Tensor) -> int:
-    """The coefficient with the largest variance, among those that mirroring leaves unchanged."""
-    spread = marks.var(dim=0, unbiased=False) if len(marks) else torch.zeros(marks.shape[1])
-    spread[mirror_signs(marks.shape[1]) < 0] = -1
-    spread[-1] = -1  # the norm of the rest is no coefficient
-    return int(spread.argmax())
 
 
 def _sort(marks: Tensor, *, by: int) -> tuple[Indices, NDArray[np.float32]]:
@@ -410,7 +407,7 @@ def _sort(marks: Tensor, *, by: int) -> tuple[Indices, NDArray[np.float32]]:
 
 def _confirm(images: Images, others: Images, indices: Indices, mirrored: bool, threshold: float) -> Pairs:
     """The pairs at ``indices`` that are above the threshold, compared pixel by pixel."""
-    kept: list[Indices] = []
+    confirmed: list[Indices] = []
     values: list[NDArray[np.float64]] = []
     for part in np.array_split(indices, range(_CHUNK, len(indices), _CHUNK)):
         x, y = images[part[:, 0]], others[part[:, 1]]
@@ -418,24 +415,13 @@ def _confirm(images: Images, others: Images, indices: Indices, mirrored: bool, t
         above = r > threshold
         if mirrored:
             above &= correlations(x, y) <= threshold
-        kept.append(np.sort(part[above], axis=1) if images is others else part[above])
+        confirmed.append(np.sort(part[above], axis=1) if images is others else part[above])
         values.append(r[above])
-    pairs = np.concatenate(kept)
+    pairs = np.concatenate(confirmed)
     return Pairs(pairs[:, 0], pairs[:, 1], np.concatenate(values), np.full(len(pairs), mirrored))
 
 
-def _sorted_pairs(found: list[Pairs]) -> Pairs:
-    if not found:
-        empty = np.empty(0, np.int64)
-        return Pairs(empty, empty, np.empty(0), np.empty(0, np.bool_))
-    first, second, r, mirrored = (
-        np.concatenate([getattr(pairs, name) for pairs in found]) for name in ("first", "second", "r", "mirrored")
-    )
-    order = np.lexsort((second, first, -r))
-    return Pairs(first[order], second[order], r[order], mirrored[order])
-
-
-def _exact_pairs(mine: Images, theirs: Images) -> Indices:
+def _equal_images(mine: Images, theirs: Images) -> Indices:
     """All pairs of equal images, int64 ``[P, 2]``. Images with equal hashes are compared pixel by pixel."""
     known: dict[int, list[int]] = {}
     for index, image in enumerate(mine):
@@ -447,44 +433,6 @@ def _exact_pairs(mine: Images, theirs: Images) -> Indices:
         if np.array_equal(mine[index], image)
     ]
     return np.array(pairs, np.int64).reshape(-1, 2)
-
-
-def _overlap_leaks(
-    faces: FaceSet, other: FaceSet, index: Indices, other_index: Indices, exact: NDArray[np.bool_]
-) -> Iterator[Leak]:
-    """Counts of each pair of splits that has duplicates. Labels are compared as emotions."""
-    mine, theirs = faces.usage.numpy()[index], other.usage.numpy()[other_index]
-    known = list(faces.emotions)
-    to_mine = np.array([known.index(e) if e in known else -1 for e in other.emotions])
-    same = faces.labels.numpy()[index] == to_mine[other.labels.numpy()[other_index]]
-    for i, of in enumerate(Split):
-        for j, into in enumerate(Split):
-            here = (mine == i) & (theirs == j)
-            if here.any():
-                masks = (here & exact, here & exact & same, here)
-                yield Leak(of, into, *(_distinct(index[mask]) for mask in masks))
-
-
-def _leak(duplicates: Duplicates, usage: Indices, labels: Indices, of: int, into: int) -> Leak:
-    rows, source = np.flatnonzero(usage == of), np.flatnonzero(usage == into)
-    first = duplicates.first
-    labelled = {(int(image), int(label)) for image, label in zip(first[source], labels[source], strict=True)}
-    same = sum((int(first[row]), int(labels[row])) in labelled for row in rows)
-    exact, near = (int(mask[rows, into].sum()) for mask in (duplicates.exact_in, duplicates.near_in))
-    return Leak(tuple(Split)[of], tuple(Split)[into], exact, same, near)
-
-
-def _groups(first: Indices) -> list[Indices]:
-    order = np.argsort(first, kind="stable")
-    _, starts = np.unique(first[order], return_index=True)
-    return [group for group in np.split(order, starts[1:]) if len(group) > 1]
-
-
-def _splits_of(first: Indices, usage: Indices) -> NDArray[np.bool_]:
-    """The splits in which the image of each first duplicate occurs, bool ``[N, 3]``."""
-    occurs = np.zeros((len(first), len(Split)), np.bool_)
-    occurs[first, usage] = True
-    return occurs
 
 
 def _distinct(values: NDArray[np.int64]) -> int:

@@ -74,22 +74,24 @@ def exclude_list(
 
 def _by_reason(found: Audit) -> dict[str, dict[int, str]]:
     """Reason -> index of a Training face -> explanation."""
-    usage = found.faces.usage.numpy()
-    every = {
-        "blank": _blank(found),
-        "not-face": dict.fromkeys(found.content.faceless.tolist(), "no face found"),
-        "leaked": _leaked(found),
-        "contradicting": _contradicting(found),
-        "duplicates": _duplicates(found),
-        "label-error": _label_errors(found),
-    }
+    faces, content, errors = found.faces, found.content, found.label_errors
+    usage, rows, labels, emotions = faces.usage.numpy(), faces.rows.numpy(), faces.labels.numpy(), faces.emotions
+    every: dict[str, dict[int, str]] = {reason: {} for reason in REASONS}
+    for index in content.near_blank.tolist():
+        every["blank"][index] = "one grey level" if index in content.constant else "nearly one grey level"
+    every["not-face"] = dict.fromkeys(content.faceless.tolist(), "no face found")
+    every["leaked"] = _leaked(found)
+    for group in contradicting(found.duplicates, faces):
+        names = " and ".join(str(emotions[label]) for label in np.unique(labels[group]))
+        every["contradicting"] |= dict.fromkeys(group.tolist(), f"duplicates are labelled {names}")
+    for group in found.duplicates.groups:
+        training = group[usage[group] == 0].tolist()
+        for index in training[1:]:
+            every["duplicates"][index] = f"duplicate of row {rows[training[0]]}"
+    if errors is not None:
+        for index, suggested in zip(errors.index.tolist(), errors.suggested.tolist(), strict=True):
+            every["label-error"][index] = f"{emotions[labels[index]]}, rather {emotions[suggested]}"
     return {reason: {at: why for at, why in indices.items() if usage[at] == 0} for reason, indices in every.items()}
-
-
-def _blank(found: Audit) -> dict[int, str]:
-    constant = set(found.content.constant.tolist())
-    indices = found.content.near_blank.tolist()
-    return {index: "one grey level" if index in constant else "nearly one grey level" for index in indices}
 
 
 def _leaked(found: Audit) -> dict[int, str]:
@@ -106,28 +108,3 @@ def _leaked(found: Audit) -> dict[int, str]:
             split = splits[int(each.other.usage[other])]
             reasons.setdefault(index, f"duplicate of row {rows[other]} of {name} ({split})")
     return reasons
-
-
-def _contradicting(found: Audit) -> dict[int, str]:
-    labels, emotions = found.faces.labels.numpy(), found.faces.emotions
-    return {
-        index: f"duplicates are labelled {' and '.join(str(emotions[label]) for label in np.unique(labels[group]))}"
-        for group in contradicting(found.duplicates, found.faces)
-        for index in group.tolist()
-    }
-
-
-def _duplicates(found: Audit) -> dict[int, str]:
-    """Each Training face that repeats an earlier Training face."""
-    usage, rows = found.faces.usage.numpy(), found.faces.rows.numpy()
-    training = [group[usage[group] == 0] for group in found.duplicates.groups]
-    return {index: f"duplicate of row {rows[group[0]]}" for group in training for index in group[1:].tolist()}
-
-
-def _label_errors(found: Audit) -> dict[int, str]:
-    errors, emotions = found.label_errors, found.faces.emotions
-    if errors is None:
-        return {}
-    given = found.faces.labels.numpy()[errors.index]
-    values = zip(errors.index.tolist(), given.tolist(), errors.suggested.tolist(), strict=True)
-    return {index: f"{emotions[label]}, rather {emotions[suggested]}" for index, label, suggested in values}

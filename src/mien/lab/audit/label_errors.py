@@ -8,7 +8,7 @@ a file. FER+ votes are an independent check of what is found.
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,7 +48,11 @@ class TrainingDisplay(Progress, Protocol):
     """Shows one training: its progress, and the record of every epoch."""
 
     def on_epoch(self, record: EpochRecord) -> None:
-        """Take the record of a finished epoch."""
+        """Take the record of a finished epoch.
+
+        Args:
+            record: Its losses and metrics.
+        """
 
 
 WatchFold = Callable[[str], AbstractContextManager[TrainingDisplay]]
@@ -158,7 +162,8 @@ def find_label_errors(faces: FaceSet, probabilities: OutOfFold) -> LabelErrors:
     Raises:
         DataError: The probabilities have fewer than two of the set's classes.
     """
-    index = _indices(faces, probabilities.rows)
+    index_of = {row: at for at, row in enumerate(faces.rows.tolist())}
+    index = np.array([index_of[row] for row in probabilities.rows.tolist()], np.int64)
     labels = faces.labels.numpy()[index]
     present = {faces.emotions[label] for label in set(labels)}
     classes = [emotion for emotion in probabilities.emotions if emotion in present]
@@ -169,7 +174,11 @@ def find_label_errors(faces: FaceSet, probabilities: OutOfFold) -> LabelErrors:
     to_class = np.array([classes.index(emotion) if emotion in classes else -1 for emotion in faces.emotions])
     to_set = np.array([faces.emotions.index(emotion) for emotion in classes])
     known = to_class[labels] >= 0
-    probs, given, index = _among(probabilities, classes)[known], to_class[labels][known], index[known]
+    columns = [probabilities.emotions.index(emotion) for emotion in classes]
+    chosen = probabilities.probs[known][:, columns].astype(np.float64)
+    total = chosen.sum(axis=1, keepdims=True)  # each face belongs to one of the set's classes
+    probs = np.where(total > 0, chosen / np.maximum(total, 1e-12), 1 / len(classes))
+    given, index = to_class[labels][known], index[known]
     order = find_label_issues(given, probs, return_indices_ranked_by="self_confidence", n_jobs=1)
     quality = get_label_quality_scores(given, probs, method="self_confidence")
     left_out = {
@@ -242,7 +251,7 @@ def train_folds(
 def fold_recipes(recipe: Recipe) -> list[Recipe]:
     """Return the recipe of each fold.
 
-    The last epoch is kept, so that no fold chooses the weights that it is evaluated with.
+    The weights of the last epoch are used, so that no fold chooses those that it is evaluated with.
 
     Args:
         recipe: The recipe.
@@ -351,7 +360,10 @@ def read_probabilities(path: Path, faces: FaceSet) -> OutOfFold:
         raise DataError(
             f"{path}: holds no arrays rows [M] and probs [M, C] ({type(error).__name__}); save them with np.savez"
         ) from error
-    emotions = _emotions(names, path)
+    try:
+        emotions = tuple(Emotion(name) for name in names)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}; emotions are {', '.join(Emotion)}") from error
     if rows.ndim != 1 or len(np.unique(rows)) < len(rows):
         raise DataError(f"{path}: rows must be one whole number for each face, each once")
     unknown = np.setdiff1d(rows, faces.rows.numpy())
@@ -438,25 +450,5 @@ def check_with_votes(errors: LabelErrors, agreement: VoteAgreement, faces: FaceS
     )
 
 
-def _emotions(names: Sequence[str], path: Path) -> tuple[Emotion, ...]:
-    try:
-        return tuple(Emotion(name) for name in names)
-    except ValueError as error:
-        raise DataError(f"{path}: {error}; emotions are {', '.join(Emotion)}") from error
-
-
 def _share(values: list[bool]) -> float:
     return sum(values) / len(values) if values else float("nan")
-
-
-def _indices(faces: FaceSet, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    index = {row: at for at, row in enumerate(faces.rows.tolist())}
-    return np.array([index[row] for row in rows.tolist()], np.int64)
-
-
-def _among(probabilities: OutOfFold, classes: list[Emotion]) -> NDArray[np.float64]:
-    """The probabilities of ``classes`` alone, made to sum to 1: each face belongs to one of the set's classes."""
-    columns = [probabilities.emotions.index(emotion) for emotion in classes]
-    chosen = probabilities.probs[:, columns].astype(np.float64)
-    total = chosen.sum(axis=1, keepdims=True)
-    return np.where(total > 0, chosen / np.maximum(total, 1e-12), 1 / len(classes))

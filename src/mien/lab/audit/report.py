@@ -1,8 +1,8 @@
 """An audit as files: ``audit.json``, ``exclude.txt`` and the page ``report.html``, which shows faces of the set."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mien._emotions import CLASS_SETS
 from mien._format import percent
 from mien.lab.audit.audit import Audit, audit_counts, audit_rows
-from mien.lab.audit.duplicates import Leak, contradicting, leaks
+from mien.lab.audit.duplicates import Indices, Leak, contradicting, leaks
 from mien.lab.audit.exclude import DEFAULT_REASONS, REASONS, exclude_list
 from mien.lab.audit.label_errors import LabelErrors, VoteAgreement
 from mien.lab.data import FaceSet, Split
@@ -24,8 +24,7 @@ _MAX_TILES = 60  # in a sheet of single faces
 _MAX_GROUPS = 24  # in a sheet of groups
 _MAX_IN_GROUP = 8
 
-Json = Mapping[str, Any]
-Indices = NDArray[np.int64]
+_Counts = Mapping[str, Any]
 
 
 def write_audit(
@@ -108,24 +107,40 @@ def audit_page(found: Audit, excluded: Mapping[str, int], *, provenance: Mapping
         The page.
     """
     counts = audit_counts(found)
+    reasons = [
+        [reason, f"{excluded[reason]:,}" if reason in excluded else "not requested", why]
+        for reason, why in REASONS.items()
+    ]
+    limits = [
+        "Duplicates that are rotated, cropped differently or strongly re-lit correlate less than the threshold and are "
+        "not found. Nor is the same person in another image.",
+        "Placeholders and body parts are found only where the image is flat or FER+ calls it no face, and the detector "
+        "finds no face in it. Drawn faces count as faces.",
+    ]
+    if found.label_errors is None:
+        limits.append("Label errors were not looked for: that needs probabilities of nets trained on other faces.")
+    classes = _classes_section(counts)
     sections = [
-        _classes_section(counts),
+        Section(classes.title, classes.anchor, headline(_headline(found, counts)) + classes.html),
         _duplicates_section(found, counts["duplicates"]),
         _contradictions_section(found, counts["duplicates"]["contradicting"]),
         _content_section(found, counts["content"]),
         *([_ferplus_section(found, found.agreement, counts["ferplus"])] if found.agreement else []),
         *([_label_errors_section(found, found.label_errors, counts["label_errors"])] if found.label_errors else []),
         *([_overlaps_section(found)] if found.overlaps else []),
-        _exclude_section(excluded),
-        _limits_section(found),
+        section(
+            "Rows to leave out",
+            paragraph("exclude.txt lists Training rows for data.exclude of a recipe; a row may have several reasons."),
+            table(["reason", "Training rows", "meaning"], reasons, wrap=True),
+        ),
+        section("What is not found", *map(paragraph, limits)),
     ]
-    first = Section(sections[0].title, sections[0].anchor, headline(_headline(found, counts)) + sections[0].html)
     lead = f"{len(found.faces):,} faces, each compared with all others."
     title = f"Audit of {found.faces.source.rpartition('/')[2]}"
-    return page(title, [first, *sections[1:]], lead=lead, provenance=provenance, faces=True)
+    return page(title, sections, lead=lead, provenance=provenance, faces=True)
 
 
-def _headline(found: Audit, counts: Json) -> dict[str, tuple[str, str]]:
+def _headline(found: Audit, counts: _Counts) -> dict[str, tuple[str, str]]:
     duplicates, content = counts["duplicates"], counts["content"]
     repeated, contradictions = counts["faces"] - duplicates["distinct"], duplicates["contradicting"]
     shown = {
@@ -149,24 +164,20 @@ def _headline(found: Audit, counts: Json) -> dict[str, tuple[str, str]]:
     return shown
 
 
-def _classes_section(counts: Json) -> Section:
+def _classes_section(counts: _Counts) -> Section:
     splits: Mapping[str, Mapping[str, int]] = counts["classes"]
     totals = {split: sum(by_class.values()) for split, by_class in splits.items()}
-    rows = [
-        [emotion, *(cell for split in splits for cell in _count_and_share(splits[split][emotion], totals[split]))]
-        for emotion in next(iter(splits.values()))
-    ]
+    rows = []
+    for emotion in next(iter(splits.values())):
+        shares = [(by_class[emotion], percent(by_class[emotion] / totals[split])) for split, by_class in splits.items()]
+        rows.append([emotion, *(cell for count, share in shares for cell in (f"{count:,}", share))])
     rows.append(["all", *(cell for split in splits for cell in (f"{totals[split]:,}", ""))])
     remark = [note(counts["note"])] if counts["note"] else []
     header = ["class", *(cell for split in splits for cell in (split, "share"))]
     return section("Classes", *remark, table(header, rows))
 
 
-def _count_and_share(count: int, total: int) -> tuple[str, str]:
-    return f"{count:,}", percent(count / total)
-
-
-def _duplicates_section(found: Audit, counts: Json) -> Section:
+def _duplicates_section(found: Audit, counts: _Counts) -> Section:
     usage, near = found.faces.usage.numpy(), counts["near"]
     across = [group for group in found.duplicates.groups if len(np.unique(usage[group])) > 1]
     within = [group for group in found.duplicates.groups if len(np.unique(usage[group])) == 1]
@@ -200,7 +211,7 @@ def _leak_table(found: Sequence[Leak], caption: str, *, into: str = "") -> str:
     return table(header, rows, caption=caption)
 
 
-def _contradictions_section(found: Audit, counts: Json) -> Section:
+def _contradictions_section(found: Audit, counts: _Counts) -> Section:
     words = (
         f"{counts['groups']:,} groups of identical images ({counts['rows']:,} rows) carry more than one label; "
         f"{counts['groups_within_one_split']:,} of them within one split, blank images not counted "
@@ -210,7 +221,7 @@ def _contradictions_section(found: Audit, counts: Json) -> Section:
     return section("Contradicting labels", paragraph(words), _group_sheet(found, chosen, "groups"))
 
 
-def _content_section(found: Audit, counts: Json) -> Section:
+def _content_section(found: Audit, counts: _Counts) -> Section:
     content, faces, has_votes = found.content, found.faces, found.faces.votes is not None
     terms = {
         "of one grey level": f"{counts['one_grey_level']:,}, all black {counts['all_black']:,}",
@@ -224,27 +235,18 @@ def _content_section(found: Audit, counts: Json) -> Section:
     blocks = [facts(terms)]
     if counts["suspects_not_checked"]:
         blocks.append(note(f"{counts['suspects_not_checked']:,} suspects were not shown to the detector."))
-    by_majority = set(content.majority.tolist())
-    blocks += [
-        details("Blank", _sheet(faces, content.near_blank, "blank or nearly blank images")),
-        details(
-            "No face found",
-            _sheet(
-                faces,
-                content.faceless,
-                "suspects in which the detector finds no face (some show one: look before you leave them out)",
-                lambda n: "votes agree" if int(content.faceless[n]) in by_majority else "",
-            ),
-        ),
-    ]
+    blocks.append(details("Blank", _sheet(faces, content.near_blank, "blank or nearly blank images")))
+    what = "suspects in which the detector finds no face (some show one: look before you leave them out)"
+    remarks = np.where(np.isin(content.faceless, content.majority), "votes agree", "").tolist()
+    blocks.append(details("No face found", _sheet(faces, content.faceless, what, remarks)))
     if has_votes:
-        kept = np.setdiff1d(content.majority, np.union1d(content.faceless, content.near_blank))
+        others = np.setdiff1d(content.majority, np.union1d(content.faceless, content.near_blank))
         what = "images that FER+ calls no face, in which a face was found or that were not checked"
-        blocks.append(details("Called no face, but not confirmed", _sheet(faces, kept, what)))
+        blocks.append(details("Called no face, but not confirmed", _sheet(faces, others, what)))
     return section("Blanks and non-faces", *blocks)
 
 
-def _ferplus_section(found: Audit, agreed: VoteAgreement, counts: Json) -> Section:
+def _ferplus_section(found: Audit, agreed: VoteAgreement, counts: _Counts) -> Section:
     faces, table_ = found.faces, agreed.table
     left_out = len(faces) - counts["n"]
     by_split = [
@@ -252,6 +254,9 @@ def _ferplus_section(found: Audit, agreed: VoteAgreement, counts: Json) -> Secti
         for split, c in counts["by_split"].items()
     ]
     clearest = _clearest_disagreements(found, agreed)
+    remarks = [f"FER+ says {agreed.emotions[place]}" for place in agreed.majority[clearest].tolist()]
+    what = "faces whose majority is another emotion, the clearest first"
+    sheet = _sheet(faces, agreed.index[clearest], what, remarks)
     return section(
         "FER-2013 labels against FER+",
         paragraph(
@@ -267,15 +272,7 @@ def _ferplus_section(found: Audit, agreed: VoteAgreement, counts: Json) -> Secti
             caption="Rows: the label; columns: the majority.",
         ),
         table(["split", "faces", "agree", "share"], by_split),
-        details(
-            "Where the votes contradict the label",
-            _sheet(
-                faces,
-                agreed.index[clearest],
-                "faces whose majority is another emotion, the clearest first",
-                lambda n: f"FER+ says {agreed.emotions[int(agreed.majority[clearest[n]])]}",
-            ),
-        ),
+        details("Where the votes contradict the label", sheet),
     )
 
 
@@ -289,8 +286,10 @@ def _clearest_disagreements(found: Audit, agreed: VoteAgreement) -> Indices:
     return others[np.argsort(-most[others], kind="stable")]
 
 
-def _label_errors_section(found: Audit, errors: LabelErrors, counts: Json) -> Section:
+def _label_errors_section(found: Audit, errors: LabelErrors, counts: _Counts) -> Section:
     faces, table_ = found.faces, np.array(counts["given_by_suggested"])
+    suggested = zip(errors.suggested.tolist(), errors.quality.tolist(), strict=True)
+    remarks = [f"rather {faces.emotions[label]} ({percent(quality)} for the label)" for label, quality in suggested]
     blocks = [
         paragraph(
             f"{counts['flagged']:,} of {counts['evaluated']:,} evaluated faces are flagged. The probabilities come "
@@ -303,8 +302,16 @@ def _label_errors_section(found: Audit, errors: LabelErrors, counts: Json) -> Se
             "correct labels."
         ),
     ]
-    if counts["against_ferplus"]:
-        blocks.append(paragraph(_vote_check(counts["against_ferplus"])))
+    if check := counts["against_ferplus"]:
+        blocks.append(
+            paragraph(
+                f"An independent check: of the flagged faces with a FER+ majority ({check['flagged']:,}) the votes "
+                f"contradict the label in {percent(check['flagged_contradicted'])}, of all evaluated faces "
+                f"({check['evaluated']:,}) in {percent(check['evaluated_contradicted'])}, of the {check['first']:,} "
+                f"least likely labels in {percent(check['first_contradicted'])}. The suggested label is the majority "
+                f"in {percent(check['suggestion_is_majority'])} of the flagged faces."
+            )
+        )
     blocks += [
         _count_table(
             ["given", *counts["emotions"]],
@@ -313,24 +320,9 @@ def _label_errors_section(found: Audit, errors: LabelErrors, counts: Json) -> Se
             shade=table_ / max(int(table_.max()), 1),
             caption="Columns: suggested.",
         ),
-        _sheet(
-            faces,
-            errors.index,
-            "likely label errors, the least likely label first",
-            lambda n: f"rather {faces.emotions[int(errors.suggested[n])]} ({percent(errors.quality[n])} for the label)",
-        ),
+        _sheet(faces, errors.index, "likely label errors, the least likely label first", remarks),
     ]
     return section("Likely label errors", *blocks)
-
-
-def _vote_check(check: Json) -> str:
-    return (
-        f"An independent check: of the flagged faces with a FER+ majority ({check['flagged']:,}) the votes contradict "
-        f"the label in {percent(check['flagged_contradicted'])}, of all evaluated faces ({check['evaluated']:,}) in "
-        f"{percent(check['evaluated_contradicted'])}, of the {check['first']:,} least likely labels in "
-        f"{percent(check['first_contradicted'])}. The suggested label is the majority in "
-        f"{percent(check['suggestion_is_majority'])} of the flagged faces."
-    )
 
 
 def _count_table(
@@ -361,30 +353,6 @@ def _overlaps_section(found: Audit) -> Section:
     return section("Leaks from other sets", *blocks)
 
 
-def _exclude_section(excluded: Mapping[str, int]) -> Section:
-    rows = [
-        [reason, f"{excluded[reason]:,}" if reason in excluded else "not requested", why]
-        for reason, why in REASONS.items()
-    ]
-    return section(
-        "Rows to leave out",
-        paragraph("exclude.txt lists Training rows for data.exclude of a recipe; a row may have several reasons."),
-        table(["reason", "Training rows", "meaning"], rows, wrap=True),
-    )
-
-
-def _limits_section(found: Audit) -> Section:
-    words = [
-        "Duplicates that are rotated, cropped otherwise or strongly re-lit correlate less than the threshold and are "
-        "not found. Nor is the same person in another image.",
-        "Placeholders and body parts are found only where the image is flat or FER+ calls it no face, and the detector "
-        "finds no face in it. Drawn faces count as faces.",
-    ]
-    if found.label_errors is None:
-        words.append("Label errors were not looked for: that needs probabilities of nets trained on other faces.")
-    return section("What is not found", *map(paragraph, words))
-
-
 def _group_sheet(found: Audit, chosen: Sequence[Indices], what: str) -> str:
     """The largest groups of duplicates."""
     largest = sorted(chosen, key=lambda group: (-len(group), group[0]))[:_MAX_GROUPS]
@@ -402,17 +370,21 @@ def _near_sheet(found: Audit, *, mirrored: bool) -> str:
     return _framed(pairs, len(chosen), "pairs, the least similar first")
 
 
-def _sheet(faces: FaceSet, indices: Indices, what: str, describe: Callable[[int], str] = lambda _: "") -> str:
-    """The first faces at ``indices``; ``describe`` gives the n-th a remark."""
+def _sheet(faces: FaceSet, indices: Indices, what: str, remarks: Sequence[str] = ()) -> str:
+    """The first faces at ``indices``, each with its remark, if there are any."""
     shown = indices[:_MAX_TILES].tolist()
-    tiles = [_tile(faces, index, describe(n)) for n, index in enumerate(shown)]
+    tiles = [_tile(faces, index, remark) for index, remark in zip_longest(shown, remarks[: len(shown)], fillvalue="")]
     return _how_many(len(shown), len(indices), what) + gallery(tiles)
 
 
 def _framed(groups: Sequence[Sequence[ImageTile]], total: int, what: str) -> str:
     """Groups of tiles, each in a frame, out of ``total`` groups."""
-    framed = "".join(f"<div>{gallery(tiles[:_MAX_IN_GROUP])}{_more(len(tiles))}</div>" for tiles in groups)
-    return _how_many(len(groups), total, what) + f'<div class="groups">{framed}</div>'
+    framed = []
+    for tiles in groups:
+        left = len(tiles) - _MAX_IN_GROUP
+        framed.append(gallery(tiles[:_MAX_IN_GROUP]) + (f"<p>and {left:,} more</p>" if left > 0 else ""))
+    divisions = "".join(f"<div>{html}</div>" for html in framed)
+    return _how_many(len(groups), total, what) + f'<div class="groups">{divisions}</div>'
 
 
 def _tile(faces: FaceSet, index: int, remark: str = "") -> ImageTile:
@@ -425,11 +397,6 @@ def _how_many(shown: int, total: int, what: str) -> str:
     if not total:
         return paragraph(f"No {what}.")
     return paragraph(f"{total:,} {what}." if shown == total else f"The first {shown:,} of {total:,} {what}.")
-
-
-def _more(count: int) -> str:
-    left = count - _MAX_IN_GROUP
-    return f"<p>{escape(f'and {left:,} more')}</p>" if left > 0 else ""
 
 
 def _list_counts(counts: Mapping[str, int]) -> str:

@@ -4,21 +4,17 @@ names of models -> entries (predictions) -> common rows -> tests, latency, disag
 a family -> its finished members -> Comparison and effects: Study -> report, files
 """
 
-from mien.lab.compare.compare import Comparison, compare, compare_entries
-from mien.lab.compare.entries import Entries, ModelEntry, load_entries, recorded_folders
+from mien.lab.compare.compare import Comparison, compare
+from mien.lab.compare.entries import recorded_folders
 from mien.lab.compare.report import summarize_comparison
 from mien.lab.compare.study import Study, compare_family
 from mien.lab.compare.write import write_comparison
 
 __all__ = [
     "Comparison",
-    "Entries",
-    "ModelEntry",
     "Study",
     "compare",
-    "compare_entries",
     "compare_family",
-    "load_entries",
     "recorded_folders",
     "summarize_comparison",
     "write_comparison",

@@ -5,9 +5,10 @@ initial weights: time and size do not depend on the values of the weights, and t
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -186,8 +187,9 @@ def _time(graphs: Sequence[_Graph], seconds: float, rounds: int) -> list[Latency
     for _ in range(rounds):
         for place, graph in enumerate(graphs):
             try:
-                for (precision, batch), call in _calls(graph).items():
-                    (ms,) = median_ms(call, seconds=seconds, least=3, warm_up=1)
+                for (precision, call), batch in product(graph.calls.items(), BATCHES):
+                    crops = _random_crops(batch, graph.size)
+                    (ms,) = median_ms(partial(call, crops), seconds=seconds, least=3, warm_up=1)
                     taken[place].setdefault((precision, batch), []).append(ms / batch)
             except MienError as error:
                 failures[place] = str(error)
@@ -196,15 +198,6 @@ def _time(graphs: Sequence[_Graph], seconds: float, rounds: int) -> list[Latency
         timings = {key: Timing(min(ms), float(np.median(ms)), max(ms)) for key, ms in times.items()}
         latencies.append(replace(graph.latency, timings=timings, reason=graph.latency.reason or failure))
     return latencies
-
-
-def _calls(graph: _Graph) -> dict[tuple[str, int], Callable[[], object]]:
-    """The calls to time, by precision and batch size."""
-    return {
-        (precision, batch): partial(call, _random_crops(batch, graph.size))
-        for precision, call in graph.calls.items()
-        for batch in BATCHES
-    }
 
 
 def _random_crops(count: int, size: int) -> NDArray[np.uint8]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mien._errors import DataError, RecipeError
 from mien._progress import Progress, no_progress
 from mien.lab.compare.compare import Comparison, compare_entries
-from mien.lab.compare.entries import ModelEntry, load_entries
+from mien.lab.compare.entries import load_entries
 from mien.lab.data import Split
 from mien.lab.predictions import compare_with_votes
 from mien.lab.recipe import Claim, axes, load, members
@@ -245,9 +245,11 @@ def compare_family(
     short = tuple(replace(c, name=c.name.removeprefix(f"{family}/")) for c in entries.entries)
     comparison = compare_entries(replace(entries, entries=short), split, latency=latency, progress=progress)
     progress("effects")
-    settings, start = {}, 0
+    common, predicted, classes = comparison.common, comparison.common.predicted, len(comparison.common.emotions)
+    settings, shared, start = {}, {}, 0
     for setting, seeds in folders.items():
         settings[setting] = tuple(range(start, start + len(seeds)))
+        shared[setting] = StudyCell(common.labels, predicted[start : start + len(seeds)], classes)
         start += len(seeds)
     return Study(
         **vars(comparison),
@@ -257,7 +259,7 @@ def compare_family(
         settings=settings,
         voters={setting: voter_agreement(comparison, places) for setting, places in settings.items()},
         own=tuple(effects(grid, _own_cells(comparison, settings))),
-        shared=tuple(effects(grid, _shared_cells(comparison, settings))),
+        shared=tuple(effects(grid, shared)),
         missing=missing,
     )
 
@@ -321,19 +323,14 @@ def confusions(comparison: Comparison, places: Sequence[int]) -> list[tuple[str,
 
 
 def _own_cells(comparison: Comparison, settings: Mapping[Setting, tuple[int, ...]]) -> dict[Setting, StudyCell]:
+    """The runs of each setting on its own classes and faces."""
     rows = np.unique(np.concatenate([c.predictions.rows for c in comparison.entries]))
-    return {s: _own_cell([comparison.entries[p] for p in places], rows) for s, places in settings.items()}
-
-
-def _own_cell(entries: Sequence[ModelEntry], rows: NDArray[np.int64]) -> StudyCell:
-    first, at = entries[0].predictions, np.searchsorted(rows, entries[0].predictions.rows)
-    labels = np.full(len(rows), -1, np.int64)
-    labels[at] = first.labels
-    predicted = np.zeros((len(entries), len(rows)), np.int64)
-    predicted[:, at] = np.stack([c.predictions.probs.argmax(1) for c in entries])
-    return StudyCell(labels, predicted, len(first.emotions))
-
-
-def _shared_cells(comparison: Comparison, settings: Mapping[Setting, tuple[int, ...]]) -> dict[Setting, StudyCell]:
-    labels, predicted, classes = comparison.common.labels, comparison.common.predicted, len(comparison.common.emotions)
-    return {setting: StudyCell(labels, predicted[list(places)], classes) for setting, places in settings.items()}
+    cells = {}
+    for setting, places in settings.items():
+        runs = [comparison.entries[place].predictions for place in places]
+        at = np.searchsorted(rows, runs[0].rows)
+        labels, predicted = np.full(len(rows), -1, np.int64), np.zeros((len(runs), len(rows)), np.int64)
+        labels[at] = runs[0].labels
+        predicted[:, at] = np.stack([run.probs.argmax(1) for run in runs])
+        cells[setting] = StudyCell(labels, predicted, len(runs[0].emotions))
+    return cells
