@@ -13,7 +13,7 @@ from mien.lab.compare.compare import ALPHA, Comparison, PairedTest, claimed_metr
 from mien.lab.compare.entries import ModelEntry
 from mien.lab.compare.latency import BATCHES
 from mien.lab.compare.plots import ModelPoint, effect_plot, pareto_figure, recall_comparison_plot
-from mien.lab.compare.study import EFFECT_METRICS, Effect, Study, confusions
+from mien.lab.compare.study import EFFECT_METRICS, MOST_CONFUSED, Effect, Study, confusions
 from mien.lab.evaluate.evaluation import NAMED_PAIRS
 from mien.lab.html.blocks import Section, columns, details, facts, headline, note, page, paragraph, section, table
 from mien.lab.html.figures import ImageTile, gallery, plot
@@ -21,7 +21,6 @@ from mien.lab.html.figures import ImageTile, gallery, plot
 _SENTENCES = 4  # sentences about differences in a summary; the report has all
 _TILES = 24
 _FULL_COLOUR = 0.2  # a difference that gets the full colour
-_MOST_CONFUSED = 3
 
 
 def summarize_comparison(found: Comparison) -> list[str]:
@@ -518,14 +517,14 @@ def _confusions(study: Study) -> list[str]:
     shade: list[list[float | None]] = []
     for setting, places in study.settings.items():
         ranked = confusions(study, places)
-        names = [f"{label} as {predicted} {percent(share)}" for label, predicted, share in ranked[:_MOST_CONFUSED]]
-        most.append([*setting, *names, *[None] * (_MOST_CONFUSED - len(names))])
+        names = [f"{label} as {predicted} {percent(share)}" for label, predicted, share in ranked[:MOST_CONFUSED]]
+        most.append([*setting, *names, *[None] * (MOST_CONFUSED - len(names))])
         shares = {(label, predicted): share for label, predicted, share in ranked}
         claimed.append([*setting, *(percent(shares[d]) if d in shares else None for d in directions)])
         strengths = (min(1.0, 2 * shares[d]) if d in shares else None for d in directions)
         shade.append([*[None] * (len(setting) - 1), *strengths])
     caption = "The share of the faces with a label that is predicted as another emotion; means over seeds."
-    header = [*study.axes, *(f"{n}. most confused" for n in range(1, _MOST_CONFUSED + 1))]
+    header = [*study.axes, *(f"{n}. most confused" for n in range(1, MOST_CONFUSED + 1))]
     blocks = [table(header, most, caption=caption)]
     if named:
         pairs = ", ".join(f"{label} with {predicted}" for label, predicted in named)

@@ -19,6 +19,7 @@ from mien.lab.recipe import Claim, axes, load, members
 from mien.lab.significance import difference, one_hot, row_draws
 
 EFFECT_METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
+MOST_CONFUSED = 3  # confusions that are reported for each setting
 
 Setting = tuple[str, ...]  # one value of each axis, in the order of the axes
 

@@ -13,7 +13,7 @@ from mien._metrics import HEADLINE
 from mien.lab.compare.compare import Comparison, mean_metrics, over_seeds
 from mien.lab.compare.latency import BATCHES
 from mien.lab.compare.report import comparison_page
-from mien.lab.compare.study import Study, confusions
+from mien.lab.compare.study import MOST_CONFUSED, Study, confusions
 from mien.lab.files import save_text
 
 
@@ -103,7 +103,7 @@ def study_values(study: Study) -> dict[str, Any]:
                 "milliseconds": _milliseconds(study, places[0]),
                 "confusions": [
                     {"label": label, "read_as": predicted, "share": share}
-                    for label, predicted, share in confusions(study, places)[:3]
+                    for label, predicted, share in confusions(study, places)[:MOST_CONFUSED]
                 ],
             }
             for setting, places in study.settings.items()
