@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from itertools import zip_longest
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -373,7 +373,7 @@ def _near_sheet(found: Audit, *, mirrored: bool) -> str:
 def _sheet(faces: FaceSet, indices: Indices, what: str, remarks: Sequence[str] = ()) -> str:
     """The first faces at ``indices``, each with its remark, if there are any."""
     shown = indices[:_MAX_TILES].tolist()
-    tiles = [_tile(faces, index, remark) for index, remark in zip_longest(shown, remarks[: len(shown)], fillvalue="")]
+    tiles = [_tile(faces, index, remark) for index, remark in zip(shown, remarks or repeat(""), strict=False)]
     return _how_many(len(shown), len(indices), what) + gallery(tiles)
 
 
