@@ -49,6 +49,12 @@ def write_audit(
 
     Raises:
         OutputError: A file cannot be written.
+
+    Example:
+        >>> from mien.lab.audit import audit, load_faces
+        >>> found = audit(load_faces(Path("my_faces")))  # doctest: +SKIP
+        >>> write_audit(found, Path("reports"), provenance={"command": "audit.py"})  # doctest: +SKIP
+        {'blank': 2, 'not-face': 1, 'leaked': 3, 'contradicting': 3}
     """
     comment = f"Made by: {provenance['command']}" if "command" in provenance else ""
     text, excluded = exclude_list(found, reasons, comment=comment)

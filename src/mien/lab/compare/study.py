@@ -222,6 +222,12 @@ def compare_family(
     Raises:
         RecipeError: If the recipe is unknown or no family.
         DataError: If fewer than two settings are finished, or predictions or the data set cannot be read.
+
+    Example:
+        >>> from mien.lab.compare import compare_family, summarize_comparison
+        >>> folders = {"results": Path("results"), "runs": Path("runs")}
+        >>> study = compare_family("votes", None, Split.PUBLIC_TEST, **folders)  # doctest: +SKIP
+        >>> print(*summarize_comparison(study), sep="\\n")  # doctest: +SKIP
     """
     grid = axes(family)
     if not grid:

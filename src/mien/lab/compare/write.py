@@ -30,6 +30,12 @@ def write_comparison(
 
     Raises:
         OutputError: A file cannot be written.
+
+    Example:
+        >>> from mien.lab.compare import compare
+        >>> from mien.lab.provenance import provenance
+        >>> found = compare(["mien-0", "mien-1"], Path("faces"), None)  # doctest: +SKIP
+        >>> write_comparison(found, Path("reports"), provenance(found.faces.sha256))  # doctest: +SKIP
     """
     text, values, name = comparison_page(found, provenance), comparison_values(found), found.split
     metrics = values
