@@ -1,4 +1,4 @@
-"""`mien serve` as a process: output, exit status, signals, and wrong arguments."""
+"""`mien serve`: output, exit status and signals of the process, and wrong arguments."""
 
 import http.client
 import os
@@ -9,12 +9,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
 
 pytest.importorskip("fastapi", reason="the extra mien[serve] is not installed")
 
+from mien.__main__ import app
 from mien.bundled import DEFAULT_MODEL
 from support.paths import ROOT
 
@@ -54,15 +55,9 @@ def started(*words: str, **more: str) -> Iterator[tuple[subprocess.Popen[str], i
         process.stdout.close()
 
 
-def run(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "mien", "serve", *words],
-        capture_output=True,
-        text=True,
-        env=environment(**more),
-        timeout=60,
-        check=False,
-    )
+def run(*words: str, token: str | None = None) -> Result:
+    """The command in this process; it must end by itself."""
+    return CliRunner().invoke(app, ["serve", *words], env={"MIEN_TOKEN": token})
 
 
 def post(port: int, **headers: str) -> int:
@@ -74,7 +69,7 @@ def post(port: int, **headers: str) -> int:
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
-def test_it_serves_until_a_signal_ends_it_in_order(number: signal.Signals, status: int) -> None:
+def test_a_signal_ends_the_server_in_order(number: signal.Signals, status: int) -> None:
     with started("--threads", "1", "--log") as (process, port, lines):
         assert lines[-1].startswith(f"mien serve: http://127.0.0.1:{port} (model {DEFAULT_MODEL}")
         assert post(port) == 200
@@ -87,7 +82,7 @@ def test_it_serves_until_a_signal_ends_it_in_order(number: signal.Signals, statu
         assert "Traceback" not in rest
 
 
-def test_work_that_was_accepted_is_finished_after_sigterm() -> None:
+def test_accepted_requests_are_finished_after_sigterm() -> None:
     """The request's last bytes come after the signal: it was accepted before."""
     data = IMAGE.read_bytes()
     with started("--threads", "1") as (process, port, _):
@@ -128,7 +123,14 @@ def test_a_taken_port_is_one_clear_line() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = run("--port", str(port))
+        done = subprocess.run(
+            [sys.executable, "-m", "mien", "serve", "--port", str(port)],
+            capture_output=True,
+            text=True,
+            env=environment(),
+            timeout=60,
+            check=False,
+        )
     assert done.returncode == 2
     assert done.stderr == (f"mien: port {port} of 127.0.0.1 is in use; choose another port, or port 0 for a free one\n")
 
@@ -147,9 +149,10 @@ def test_a_taken_port_is_one_clear_line() -> None:
 )
 def test_wrong_arguments_are_one_line_each(words: list[str], line: str) -> None:
     done = run(*words)
-    assert done.returncode == 2
+    assert done.exit_code == 2
     assert line in done.stderr
-    assert [each for each in done.stderr.splitlines() if each.startswith("mien: ")] == done.stderr.splitlines()[-1:]
+    lines = done.stderr.splitlines()
+    assert [each for each in lines if each.startswith("mien: ")] == lines[-1:]
     assert "Traceback" not in done.stderr
 
 
@@ -165,13 +168,15 @@ def test_other_addresses_give_a_warning_and_the_token_comes_from_the_environment
 
 
 def test_an_empty_token_in_the_environment_is_refused() -> None:
-    done = run("--port", "0", MIEN_TOKEN="")
-    assert done.returncode == 2
+    done = run("--port", "0", token="")
+    assert done.exit_code == 2
     assert done.stderr.startswith("mien: MIEN_TOKEN is set, but empty")
 
 
-def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
-    (tmp_path / "fastapi.py").write_text("raise ModuleNotFoundError(\"No module named 'fastapi'\", name='fastapi')")
-    done = run("--port", "0", PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT / 'src'}")
-    assert done.returncode == 2
+def test_without_the_extra_the_message_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("mien.serve", "mien.serve.app"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    done = run("--port", "0")
+    assert done.exit_code == 2
     assert done.stderr == 'mien: fastapi is not installed; run: pip install "mien[serve]"\n'

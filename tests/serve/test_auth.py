@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
 
 pytest.importorskip("fastapi", reason="the extra mien[serve] is not installed")
@@ -11,8 +10,7 @@ pytest.importorskip("fastapi", reason="the extra mien[serve] is not installed")
 from mien import Reader
 from mien.serve import create_app
 from mien.serve.auth import Access
-from support.encoded_images import encode
-from support.http_server import Running, read_all, serving
+from support.http_server import RunningServer, read_all, serving
 
 TOKEN = "s3cret-token"
 
@@ -23,44 +21,39 @@ def reader() -> Reader:
 
 
 @pytest.fixture(scope="module")
-def server(reader: Reader) -> Iterator[Running]:
+def server(reader: Reader) -> Iterator[RunningServer]:
     access = Access(hosts=frozenset({"faces.example"}), origins=frozenset({"https://app.example"}))
     with serving(create_app(reader, access=access)) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def small() -> bytes:
-    return encode(np.zeros((48, 48), np.uint8))
-
-
-@pytest.fixture(scope="module")
-def locked(reader: Reader) -> Iterator[Running]:
+def locked(reader: Reader) -> Iterator[RunningServer]:
     with serving(create_app(reader, access=Access(TOKEN))) as running:
         yield running
 
 
 @pytest.mark.parametrize(
-    "shown", [None, "Bearer", "Bearer wrong", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer " + "x" * 5000]
+    "authorization", [None, "Bearer", "Bearer wrong", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer " + "x" * 5000]
 )
-def test_without_the_token_nothing_is_read(locked: Running, small: bytes, shown: str | None) -> None:
-    headers = {} if shown is None else {"Authorization": shown}
+def test_requests_without_the_token_are_refused(locked: RunningServer, small: bytes, authorization: str | None) -> None:
+    headers = {} if authorization is None else {"Authorization": authorization}
     for path in ("/v1/predict", "/v1/explain"):
-        answer = locked.ask(path, small, **headers)
-        assert (answer.status, answer.headers["www-authenticate"]) == (401, "Bearer")
-        assert "Authorization: Bearer TOKEN" in answer.json()["detail"]
-    assert locked.ask("/v1/models", **headers).status == 401
-    assert locked.ask("/metrics", **headers).status == 401
+        response = locked.request(path, small, **headers)
+        assert (response.status, response.headers["www-authenticate"]) == (401, "Bearer")
+        assert "Authorization: Bearer TOKEN" in response.json()["detail"]
+    assert locked.request("/v1/models", **headers).status == 401
+    assert locked.request("/metrics", **headers).status == 401
 
 
-def test_the_token_opens_and_health_needs_none(locked: Running, small: bytes) -> None:
-    for shown in (f"Bearer {TOKEN}", f"bearer {TOKEN}"):
-        assert locked.ask("/v1/predict", small, Authorization=shown).status == 200
-        assert locked.ask("/metrics", Authorization=shown).status == 200
-    assert locked.ask(f"/v1/models?token={TOKEN}").status == 401
+def test_the_token_gives_access_and_health_needs_none(locked: RunningServer, small: bytes) -> None:
+    for authorization in (f"Bearer {TOKEN}", f"bearer {TOKEN}"):
+        assert locked.request("/v1/predict", small, Authorization=authorization).status == 200
+        assert locked.request("/metrics", Authorization=authorization).status == 200
+    assert locked.request(f"/v1/models?token={TOKEN}").status == 401
     for path in ("/healthz", "/readyz", "/", "/docs", "/openapi.json"):
-        assert locked.ask(path).status == 200
-    api = locked.ask("/openapi.json").json()
+        assert locked.request(path).status == 200
+    api = locked.request("/openapi.json").json()
     assert api["paths"]["/v1/predict"]["post"]["security"] == [{"token": []}]
     assert "security" not in api["paths"]["/healthz"]["get"]
 
@@ -79,8 +72,8 @@ def test_the_token_opens_and_health_needs_none(locked: Running, small: bytes) ->
         "localhost.",
     ],
 )
-def test_names_that_are_its_own(server: Running, small: bytes, host: str) -> None:
-    assert server.ask("/v1/predict", small, Host=host).status == 200
+def test_own_host_names_are_accepted(server: RunningServer, small: bytes, host: str) -> None:
+    assert server.request("/v1/predict", small, Host=host).status == 200
 
 
 @pytest.mark.parametrize(
@@ -97,47 +90,47 @@ def test_names_that_are_its_own(server: Running, small: bytes, host: str) -> Non
         "1",
     ],
 )
-def test_foreign_names_are_refused_on_every_path(server: Running, small: bytes, host: str) -> None:
-    """DNS rebinding: a page elsewhere lets its own name lead here."""
+def test_foreign_host_names_are_refused_on_every_path(server: RunningServer, small: bytes, host: str) -> None:
+    """DNS rebinding: the name of a foreign page leads to this server."""
     for path, body in (("/v1/predict", small), ("/v1/models", None), ("/", None), ("/healthz", None), ("/docs", None)):
-        answer = server.ask(path, body, Host=host)
-        assert (answer.status, "allowed hosts" in answer.json()["detail"]) == (403, True)
+        response = server.request(path, body, Host=host)
+        assert (response.status, "allowed hosts" in response.json()["detail"]) == (403, True)
 
 
 @pytest.mark.parametrize(
     "origin", ["http://evil.example", "null", "http://localhost:1", "https://faces.example:1", "http://[", "x"]
 )
-def test_pages_elsewhere_are_refused(server: Running, small: bytes, origin: str) -> None:
-    answer = server.ask("/v1/predict", small, Host="localhost:8000", Origin=origin)
-    assert (answer.status, "allowed origins" in answer.json()["detail"]) == (403, True)
-    assert "access-control-allow-origin" not in answer.headers
+def test_pages_of_other_origins_are_refused(server: RunningServer, small: bytes, origin: str) -> None:
+    response = server.request("/v1/predict", small, Host="localhost:8000", Origin=origin)
+    assert (response.status, "allowed origins" in response.json()["detail"]) == (403, True)
+    assert "access-control-allow-origin" not in response.headers
 
 
-def test_its_own_page_and_named_pages_may_ask(server: Running, small: bytes) -> None:
-    assert server.ask("/v1/predict", small, Host="localhost:8000", Origin="http://localhost:8000").status == 200
-    named = server.ask("/v1/predict", small, Origin="https://app.example")
+def test_the_own_page_and_allowed_origins_are_accepted(server: RunningServer, small: bytes) -> None:
+    assert server.request("/v1/predict", small, Host="localhost:8000", Origin="http://localhost:8000").status == 200
+    named = server.request("/v1/predict", small, Origin="https://app.example")
     assert (named.status, named.headers["access-control-allow-origin"]) == (200, "https://app.example")
-    wish = {"Access_Control_Request_Method": "POST", "Access_Control_Request_Headers": "authorization"}
-    preflight = server.ask("/v1/predict", method="OPTIONS", Origin="https://app.example", **wish)
+    cors = {"Access_Control_Request_Method": "POST", "Access_Control_Request_Headers": "authorization"}
+    preflight = server.request("/v1/predict", method="OPTIONS", Origin="https://app.example", **cors)
     assert (preflight.status, preflight.headers["access-control-allow-origin"]) == (200, "https://app.example")
-    foreign = server.ask("/v1/predict", method="OPTIONS", Origin="https://evil.example", **wish)
+    foreign = server.request("/v1/predict", method="OPTIONS", Origin="https://evil.example", **cors)
     assert "access-control-allow-origin" not in foreign.headers
 
 
-def test_answers_are_neither_kept_nor_guessed_at(server: Running, small: bytes) -> None:
-    answer = server.ask("/v1/predict", small)
-    assert answer.headers["cache-control"] == "no-store"
-    assert answer.headers["x-content-type-options"] == "nosniff"
-    assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+def test_responses_forbid_caching_and_type_sniffing(server: RunningServer, small: bytes) -> None:
+    response = server.request("/v1/predict", small)
+    assert response.headers["cache-control"] == "no-store"
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["cross-origin-resource-policy"] == "same-origin"
 
 
-def test_the_log_tells_neither_names_nor_queries(
+def test_the_log_contains_no_file_names_and_no_queries(
     reader: Reader, small: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.DEBUG), serving(create_app(reader, log_requests=True)) as server:
         server.form("/v1/predict?maps=true", ("anna-secret.png", small))
-        server.form("/v1/predict?wish=secret", ("anna-secret.png", b"no secret picture"))
-        server.ask("/secret/path%0aPOST", Cookie="secret")
+        server.form("/v1/predict?unknown=secret", ("anna-secret.png", b"no secret image"))
+        server.request("/secret/path%0aPOST", Cookie="secret")
     own = [record.getMessage() for record in caplog.records if record.name == "mien.serve"]
     assert [line.rsplit(" ", 2)[0] for line in own] == [
         "POST /v1/predict 200",
@@ -148,13 +141,13 @@ def test_the_log_tells_neither_names_nor_queries(
 
 
 @pytest.mark.parametrize("hosts", [b"", b"Host: localhost\r\nHost: evil.example\r\n"])
-def test_a_request_has_one_host(server: Running, hosts: bytes) -> None:
+def test_a_request_needs_exactly_one_host_header(server: RunningServer, hosts: bytes) -> None:
     with server.connect() as connection:
         connection.sendall(b"GET /v1/models HTTP/1.1\r\n" + hosts + b"Connection: close\r\n\r\n")
         assert read_all(connection).startswith(b"HTTP/1.1 400 ")
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/healthz", "/readyz", "/"])
-def test_heads_alone_may_be_asked_for(server: Running, path: str) -> None:
-    answer = server.ask(path, method="HEAD")
-    assert (answer.status, answer.body) == (200, b"")
+def test_head_requests_have_no_body(server: RunningServer, path: str) -> None:
+    response = server.request(path, method="HEAD")
+    assert (response.status, response.body) == (200, b"")

@@ -1,4 +1,4 @@
-"""A server under overload refuses in time, loses no accepted request, and stops in order."""
+"""Under overload, the server refuses new requests in time, finishes accepted ones, and stops in order."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,121 +10,108 @@ pytest.importorskip("fastapi", reason="the extra mien[serve] is not installed")
 
 from mien import MienError, Reader
 from mien.serve import Limits, create_app
-from support.encoded_images import encode
-from support.http_server import LIMITS, Answer, Gate, Running, head, read_all, serving, until
+from support.http_server import LIMITS, Gate, Response, RunningServer, head, read_all, serving, wait_until
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Running]:
+def server() -> Iterator[RunningServer]:
     with serving(create_app(Reader(detector="none"), limits=LIMITS)) as running:
         yield running
 
 
-@pytest.fixture(scope="module")
-def small() -> bytes:
-    return encode(np.random.default_rng(0).integers(0, 255, (48, 48), np.uint8))
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    gate = Gate()
-    yield gate
-    gate.open.set()
-
-
-def test_a_full_queue_answers_503_and_when_to_ask_again(small: bytes, gate: Gate) -> None:
+def test_a_full_queue_responds_with_503_and_retry_after(small: bytes, gate: Gate) -> None:
     app = create_app(Reader(detector=gate), limits=Limits(queue=3, max_images=3))
     with serving(app) as server, ThreadPoolExecutor(4) as pool:
-        waiting = [pool.submit(server.ask, "/v1/predict", small) for _ in range(2)]
-        until(lambda: server.service.engine.accepted == 2)
+        waiting = [pool.submit(server.request, "/v1/predict", small) for _ in range(2)]
+        wait_until(lambda: server.service.engine.accepted == 2)
         too_many = server.form("/v1/predict", ("a", small), ("b", small))
         assert (too_many.status, "2 of 3 images" in too_many.json()["detail"]) == (503, True)
         assert int(too_many.headers["retry-after"]) >= 1
-        waiting.append(pool.submit(server.ask, "/v1/predict", small))
-        until(lambda: server.service.engine.accepted == 3)
-        assert server.ask("/v1/predict", small).status == 503
-        assert server.ask("/v1/explain", small).status == 503
-        assert (server.ask("/readyz").status, server.ask("/healthz").status) == (503, 200)
+        waiting.append(pool.submit(server.request, "/v1/predict", small))
+        wait_until(lambda: server.service.engine.accepted == 3)
+        assert server.request("/v1/predict", small).status == 503
+        assert server.request("/v1/explain", small).status == 503
+        assert (server.request("/readyz").status, server.request("/healthz").status) == (503, 200)
         assert server.metric("mien_queue_images") == 3
         gate.open.set()
         assert [future.result().status for future in waiting] == [200] * 3
-        assert server.serves(small)
+        assert server.reads(small)
 
 
-def test_bodies_that_fill_the_memory_kept_for_them_are_refused(gate: Gate) -> None:
+def test_bodies_above_the_memory_limit_are_refused(gate: Gate) -> None:
     app = create_app(Reader(detector=gate), limits=Limits(max_bytes=10_000))
     with serving(app) as server:
         open_ones = [server.connect() for _ in range(8)]
         for connection in open_ones:
             connection.sendall(head(10_000) + bytes(9_999))
-        until(lambda: server.metric("mien_held_bytes") == 8 * 9_999)
-        answer = server.ask("/v1/predict", bytes(9_999))
-        assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+        wait_until(lambda: server.metric("mien_held_bytes") == 8 * 9_999)
+        response = server.request("/v1/predict", bytes(9_999))
+        assert (response.status, response.headers["retry-after"]) == (503, "1")
         for connection in open_ones:
             connection.close()
-        until(lambda: server.metric("mien_held_bytes") == 0)
+        wait_until(lambda: server.metric("mien_held_bytes") == 0)
 
 
-def test_bodies_count_as_held_until_their_pictures_are_decoded(gate: Gate, small: bytes) -> None:
-    """What waits in the queue is in memory, too."""
+def test_bodies_count_as_held_until_their_images_are_decoded(gate: Gate, small: bytes) -> None:
+    """Images that wait in the queue are in memory."""
     with serving(create_app(Reader(detector=gate))) as server, ThreadPoolExecutor(3) as pool:
-        waiting = [pool.submit(server.ask, "/v1/predict", small) for _ in range(3)]
-        until(lambda: server.service.engine.accepted == 3)
+        waiting = [pool.submit(server.request, "/v1/predict", small) for _ in range(3)]
+        wait_until(lambda: server.service.engine.accepted == 3)
         assert server.metric("mien_held_bytes") == 3 * len(small)
         gate.open.set()
         assert [future.result().status for future in waiting] == [200] * 3
-        assert server.serves(small)
+        assert server.reads(small)
 
 
-def test_who_asks_before_sending_is_refused_before_sending(server: Running) -> None:
+def test_expect_100_continue_is_refused_before_the_body(server: RunningServer) -> None:
     with server.connect() as connection:
         connection.sendall(head(10**7, more="Expect: 100-continue\r\n"))
-        said = read_all(connection)
-    assert said.startswith(b"HTTP/1.1 413 ")
-    assert b"100 Continue" not in said
+        received = read_all(connection)
+    assert received.startswith(b"HTTP/1.1 413 ")
+    assert b"100 Continue" not in received
 
 
-def test_what_takes_too_long_is_answered_504_and_not_begun(small: bytes, gate: Gate) -> None:
+def test_images_that_wait_too_long_get_504_and_are_dropped(small: bytes, gate: Gate) -> None:
     app = create_app(Reader(detector=gate), limits=Limits(timeout=1))
     with serving(app) as server, ThreadPoolExecutor(3) as pool:
-        answers: list[Answer] = list(pool.map(lambda _: server.ask("/v1/predict", small), range(3)))
-        assert [answer.status for answer in answers] == [504] * 3
-        assert "no result within 1 s" in answers[0].json()["detail"]
-        until(lambda: server.service.engine.accepted == 1)  # one has begun; the others were taken back
+        responses: list[Response] = list(pool.map(lambda _: server.request("/v1/predict", small), range(3)))
+        assert [response.status for response in responses] == [504] * 3
+        assert "no result within 1 s" in responses[0].json()["detail"]
+        wait_until(lambda: server.service.engine.accepted == 1)  # one has begun; the others were cancelled
         gate.open.set()
-        assert server.serves(small)
+        assert server.reads(small)
         assert server.metric('mien_images_total{result="read"}') == 2
 
 
-def test_who_leaves_while_waiting_is_not_read(small: bytes, gate: Gate) -> None:
+def test_images_of_disconnected_clients_are_dropped(small: bytes, gate: Gate) -> None:
     with serving(create_app(Reader(detector=gate))) as server:
         with server.connect() as first:
             first.sendall(head(len(small)) + small)
-            until(lambda: gate.waiting == 1)
+            wait_until(lambda: gate.waiting == 1)
             for _ in range(3):
                 with server.connect() as connection:
                     connection.sendall(head(len(small)) + small)
-                    until(lambda: server.service.engine.accepted == 2)
-                until(lambda: server.service.engine.accepted == 1)
+                    wait_until(lambda: server.service.engine.accepted == 2)
+                wait_until(lambda: server.service.engine.accepted == 1)
             gate.open.set()
             assert first.recv(65536).startswith(b"HTTP/1.1 200 ")
-        assert server.serves(small)
+        assert server.reads(small)
         assert server.metric('mien_images_total{result="read"}') == 2
         assert server.metric('mien_requests_total{path="/v1/predict",status="499"}') == 3
 
 
-def test_stopping_finishes_what_is_accepted_and_refuses_new(small: bytes, gate: Gate) -> None:
+def test_stopping_finishes_accepted_requests_and_refuses_new_ones(small: bytes, gate: Gate) -> None:
     with serving(create_app(Reader(detector=gate))) as server, ThreadPoolExecutor(3) as pool:
-        accepted = [pool.submit(server.ask, "/v1/predict", small) for _ in range(3)]
-        until(lambda: server.service.engine.accepted == 3)
+        accepted = [pool.submit(server.request, "/v1/predict", small) for _ in range(3)]
+        wait_until(lambda: server.service.engine.accepted == 3)
         server.server.stop()
-        until(lambda: refused(server))
+        wait_until(lambda: refused(server))
         assert not any(future.done() for future in accepted)
         gate.open.set()
         assert [future.result().status for future in accepted] == [200] * 3
 
 
-def refused(server: Running) -> bool:
+def refused(server: RunningServer) -> bool:
     try:
         server.connect().close()
     except ConnectionRefusedError:
@@ -144,12 +131,12 @@ def test_a_fault_of_the_detector_is_a_problem_and_no_end(small: bytes, caplog: p
 
     detector = Faulty()
     with serving(create_app(Reader(detector=detector))) as server:
-        answer = server.ask("/v1/predict", small)
-        assert (answer.status, "out of order" in answer.json()["detail"]) == (500, False)
+        response = server.request("/v1/predict", small)
+        assert (response.status, "out of order" in response.json()["detail"]) == (500, False)
         assert "out of order" in caplog.text
         assert server.form("/v1/predict", ("a", small), ("b", small)).json()["readings"][0]["error"]
         detector.broken = False
-        assert server.serves(small)
+        assert server.reads(small)
 
 
 @pytest.mark.parametrize(
@@ -163,6 +150,6 @@ def test_a_fault_of_the_detector_is_a_problem_and_no_end(small: bytes, caplog: p
         ({"queue": 4, "max_images": 5}, "must not exceed queue"),
     ],
 )
-def test_limits_that_let_nothing_through_are_refused(wrong: dict[str, float], words: str) -> None:
+def test_limits_that_would_refuse_every_request_are_errors(wrong: dict[str, float], words: str) -> None:
     with pytest.raises(MienError, match=words):
         Limits(**wrong)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The OpenAPI document is correct: Schemathesis asks every path in many ways."""
+"""The OpenAPI document is correct: Schemathesis sends many requests to every path."""
 
 import subprocess
 import sys
@@ -14,16 +14,16 @@ from mien.serve import create_app, schemas
 from support.encoded_images import encode
 from support.http_server import serving
 
-# Any bytes fit the schema of a picture, which cannot say what a picture is: Schemathesis is given real ones. Bytes that
-# are none are sent by tests/serve/test_uploads.py.
+# The schema of an image allows any bytes, so Schemathesis gets real images. tests/serve/test_uploads.py sends bytes
+# that are no image.
 HOOKS = """
 import pathlib
 import schemathesis
 from hypothesis import strategies
 
-pictures = strategies.sampled_from([path.read_bytes() for path in sorted(pathlib.Path({folder!r}).glob("*.*g"))])
+images = strategies.sampled_from([path.read_bytes() for path in sorted(pathlib.Path({folder!r}).glob("*.*g"))])
 for kind in ("image/jpeg", "image/png", "image/webp", "application/octet-stream"):
-    schemathesis.openapi.media_type(kind, pictures)
+    schemathesis.openapi.media_type(kind, images)
 """
 WORDS = ("--max-examples", "100", "--seed", "1", "--no-color")
 
@@ -47,20 +47,20 @@ def test_schemathesis_finds_nothing(tmp_path: Path, astronaut: np.ndarray) -> No
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 
-def test_examples_have_the_shape_that_the_api_promises() -> None:
+def test_examples_match_the_schemas() -> None:
     schemas.PredictionOut.model_validate(schemas.PREDICTION_EXAMPLE)
     schemas.ProblemOut.model_validate(schemas.PROBLEM_EXAMPLE)
 
 
-def test_answers_have_the_shape_that_the_api_promises(astronaut: np.ndarray) -> None:
+def test_responses_match_the_schemas(astronaut: np.ndarray) -> None:
     portrait = encode(astronaut[::2, ::2])
     with serving(create_app(Reader())) as server:
-        schemas.PredictionOut.model_validate(server.ask("/v1/predict?maps=true", portrait).json())
+        schemas.PredictionOut.model_validate(server.request("/v1/predict?maps=true", portrait).json())
         schemas.PredictionOut.model_validate(server.form("/v1/predict", ("a", portrait), ("b", b"no")).json())
-        schemas.ExplanationOut.model_validate(server.ask("/v1/explain", portrait).json())
-        schemas.ModelsOut.model_validate(server.ask("/v1/models").json())
-        schemas.ProblemOut.model_validate(server.ask("/v1/predict", b"no").json())
-        paths = server.ask("/openapi.json").json()["paths"]
+        schemas.ExplanationOut.model_validate(server.request("/v1/explain", portrait).json())
+        schemas.ModelsOut.model_validate(server.request("/v1/models").json())
+        schemas.ProblemOut.model_validate(server.request("/v1/predict", b"no").json())
+        paths = server.request("/openapi.json").json()["paths"]
     assert set(paths) == {"/v1/predict", "/v1/explain", "/v1/models", "/healthz", "/readyz", "/metrics"}
     good = paths["/v1/predict"]["post"]["responses"]["200"]["content"]["application/json"]
     assert good["schema"] == {"$ref": "#/components/schemas/PredictionOut"}

@@ -9,14 +9,11 @@ from mien._emotions import SEVEN
 from mien.lab.data import FaceSet, Split
 from mien.lab.models import Model
 from mien.lab.robustness.corruptions import CORRUPTIONS, choose_corruptions
-from mien.lab.robustness.predictions import (
-    CorruptedPredictions,
-    predict_corrupted,
-    sample_faces,
-    select_sample,
-)
+from mien.lab.robustness.predictions import CorruptedPredictions, predict_corrupted, sample_faces, select_sample
+from mien.lab.robustness.reference import CorruptionReference
 
 BY_NAME = {corruption.name: corruption for corruption in CORRUPTIONS}
+SETTING = {"data_sha256": "0" * 64, "side": 48, "seed": 0}  # of ``reference_with_errors``
 
 
 def by_brightness(name: str = "light", emotions: tuple = SEVEN, dark: float = 0.0) -> Model:
@@ -43,3 +40,13 @@ def corrupted_predictions(
     return predict_corrupted(
         {model.name: model}, {model.name: selection}, sample, choose_corruptions(names), seed=0, **options
     )[0]
+
+
+def reference_with_errors(
+    name: str, wrong: dict[str, list[int]], clean: int = 10, count: int = 100
+) -> CorruptionReference:
+    """A model with this number of errors at each severity; the first faces are the wrong ones."""
+    rows = np.arange(count)
+    corrupted = {key: np.stack([rows >= number for number in five]) for key, five in wrong.items()}
+    amounts = {key: BY_NAME[key].amounts for key in wrong}
+    return CorruptionReference(name, tuple(map(str, SEVEN)), SETTING, rows, rows >= clean, corrupted, amounts)

@@ -1,4 +1,4 @@
-"""A real server in a thread, on a port chosen by the system, with well and badly behaved clients."""
+"""A real server in a thread, on a port chosen by the system, and helpers for its clients."""
 
 import http.client
 import json
@@ -26,7 +26,7 @@ SECONDS = 20.0  # after which a test that waits gives up
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """A response of the server."""
 
     status: int
@@ -45,14 +45,14 @@ class Answer:
 
 
 @dataclass
-class Running:
+class RunningServer:
     """A running server."""
 
     port: int
     service: Service
     server: Server
 
-    def ask(
+    def request(
         self,
         path: str,
         body: bytes | None = None,
@@ -60,7 +60,7 @@ class Running:
         method: str | None = None,
         kind: str | None = "application/octet-stream",
         **headers: str,
-    ) -> Answer:
+    ) -> Response:
         """One request on a connection of its own."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=SECONDS)
         try:
@@ -68,29 +68,29 @@ class Running:
             if body is not None and kind is not None:
                 sent["Content-Type"] = kind
             connection.request(method or ("GET" if body is None else "POST"), path, body, sent)
-            answer = connection.getresponse()
-            said = {name.lower(): value for name, value in answer.getheaders()}
-            return Answer(answer.status, said, answer.read())
+            response = connection.getresponse()
+            received = {name.lower(): value for name, value in response.getheaders()}
+            return Response(response.status, received, response.read())
         finally:
             connection.close()
 
-    def form(self, path: str, *files: tuple[str, bytes], field: str = "file", **headers: str) -> Answer:
+    def form(self, path: str, *files: tuple[str, bytes], field: str = "file", **headers: str) -> Response:
         """A multipart form of these files, name and bytes."""
-        return self.ask(path, form(*files, field=field), kind=FORM, **headers)
+        return self.request(path, form(*files, field=field), kind=FORM, **headers)
 
     def connect(self) -> socket.socket:
         """A plain TCP connection."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=SECONDS)
 
-    def serves(self, picture: bytes) -> bool:
-        """Whether the server has released all earlier requests and still answers."""
-        until(lambda: self.service.engine.accepted == 0)
-        until(lambda: self.metric("mien_held_bytes") == 0)
-        return self.ask("/v1/predict", picture).status == 200
+    def reads(self, image: bytes) -> bool:
+        """Whether the server has released all earlier requests and still reads images."""
+        wait_until(lambda: self.service.engine.accepted == 0)
+        wait_until(lambda: self.metric("mien_held_bytes") == 0)
+        return self.request("/v1/predict", image).status == 200
 
     def metric(self, line: str) -> float:
         """The value of a series of /metrics; 0 if it does not exist yet."""
-        for each in self.ask("/metrics").body.decode().splitlines():
+        for each in self.request("/metrics").body.decode().splitlines():
             name, _, value = each.rpartition(" ")
             if name == line:
                 return float(value)
@@ -113,7 +113,7 @@ def form(*files: tuple[str, bytes], field: str = "file") -> bytes:
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[Running]:
+def serving(app: FastAPI) -> Iterator[RunningServer]:
     """``app`` on a free port of this machine, until the block ends."""
     started = threading.Event()
     with bind("127.0.0.1", 0) as listener:
@@ -123,18 +123,18 @@ def serving(app: FastAPI) -> Iterator[Running]:
         thread.start()
         try:
             assert started.wait(SECONDS)
-            yield Running(port, app.state.service, server)
+            yield RunningServer(port, app.state.service, server)
         finally:
             server.stop()
             thread.join(SECONDS)
             assert not thread.is_alive()
 
 
-def until(true: Callable[[], object]) -> None:
-    """Wait until ``true()`` holds; fail after ``SECONDS``."""
+def wait_until(condition: Callable[[], object]) -> None:
+    """Wait until ``condition()`` is true; fail after ``SECONDS``."""
     end = time.monotonic() + SECONDS
-    while not true():
-        assert time.monotonic() < end, "waited in vain"
+    while not condition():
+        assert time.monotonic() < end, "the condition did not become true in time"
         time.sleep(0.005)
 
 
@@ -151,7 +151,7 @@ def read_all(connection: socket.socket) -> bytes:
 
 @dataclass
 class Gate:
-    """A detector that reports the whole image as a face, after its gate opens."""
+    """A detector that waits until its gate opens, and then reports the whole image as a face."""
 
     name = "gate"
     open: threading.Event = field(default_factory=threading.Event)
@@ -170,5 +170,5 @@ class Gate:
 
 def head(length: int | None, *, kind: str = "image/png", more: str = "") -> bytes:
     """The head of a request with an image; without a ``length`` its body is chunked."""
-    said = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
-    return f"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n{said}\r\n{more}\r\n".encode()
+    size = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
+    return f"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n{size}\r\n{more}\r\n".encode()

@@ -15,7 +15,7 @@ from mien.reader import Reader
 from mien.serve import create_app
 from mien.serve.auth import Access
 from support.browser import WEB, Visit, build, camera_video, chromium, playing
-from support.http_server import Running, serving
+from support.http_server import RunningServer, serving
 from support.paths import ROOT
 
 ASTRONAUT = ROOT / "examples" / "astronaut.png"
@@ -30,49 +30,49 @@ def reader() -> Reader:
 
 
 @pytest.fixture(scope="module")
-def server(reader: Reader, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def server(reader: Reader, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server as an installed wheel has it: without the runtime."""
     with serving(create_app(reader, runtime=tmp_path_factory.mktemp("empty"))) as running:
         yield running
 
 
-def test_every_file_of_the_page_comes_with_its_type(server: Running) -> None:
+def test_every_file_of_the_page_comes_with_its_type(server: RunningServer) -> None:
     kinds = {".mjs": "text/javascript", ".css": "text/css", ".html": "text/html"}
     for path in PAGE.glob("*.*"):
-        answer = server.ask(f"/{path.name}")
-        assert (answer.status, answer.headers["content-type"].partition(";")[0]) == (200, kinds[path.suffix])
-        assert answer.body == path.read_bytes()
-    assert server.ask("/base.css").body == (PAGE.parent.parent / "_page.css").read_bytes()
+        response = server.request(f"/{path.name}")
+        assert (response.status, response.headers["content-type"].partition(";")[0]) == (200, kinds[path.suffix])
+        assert response.body == path.read_bytes()
+    assert server.request("/base.css").body == (PAGE.parent.parent / "_page.css").read_bytes()
     for address, name in (("blazeface-short-range", "blazeface-short-range"), ("classifier", DEFAULT_MODEL)):
         model = BUNDLED / name / "model.onnx"
-        assert server.ask(f"/models/{address}.onnx").body == model.read_bytes()
+        assert server.request(f"/models/{address}.onnx").body == model.read_bytes()
 
 
 def test_the_page_reads_with_the_model_of_the_server(tmp_path: Path) -> None:
     own = tmp_path / "own.onnx"
     shutil.copy(BUNDLED / "mien-0" / "model-fp32.onnx", own)
     with serving(create_app(Reader(str(own), abstain=0.4))) as server:
-        assert server.ask("/models/classifier.onnx").body == own.read_bytes()
-        assert server.ask("/site.json").json()["abstain"] == 0.4
+        assert server.request("/models/classifier.onnx").body == own.read_bytes()
+        assert server.request("/site.json").json()["abstain"] == 0.4
     with serving(create_app(Reader("mien-0", precision="fp32"), access=Access(token="a-secret"))) as server:
-        assert server.ask("/models/classifier.onnx").body == own.read_bytes()
+        assert server.request("/models/classifier.onnx").body == own.read_bytes()
     with serving(create_app(Reader(str(own)), access=Access(token="a-secret"))) as server:  # a private model
-        assert server.ask("/models/classifier.onnx").body == (BUNDLED / DEFAULT_MODEL / "model.onnx").read_bytes()
+        assert server.request("/models/classifier.onnx").body == (BUNDLED / DEFAULT_MODEL / "model.onnx").read_bytes()
 
 
-def test_site_json_lists_what_is_available(server: Running, reader: Reader, tmp_path: Path) -> None:
-    assert server.ask("/site.json").json() == {
+def test_site_json_lists_what_is_available(server: RunningServer, reader: Reader, tmp_path: Path) -> None:
+    assert server.request("/site.json").json() == {
         "server": True,
         "runtime": False,
         "token": False,
         "abstain": 0.0,
     }
-    assert server.ask(f"/runtime/{RUNTIME[0]}").status == 404
+    assert server.request(f"/runtime/{RUNTIME[0]}").status == 404
     for name in RUNTIME:
         (tmp_path / name).write_text("// runtime")
     with serving(create_app(reader, runtime=tmp_path)) as other:
-        assert other.ask("/site.json").json()["runtime"] is True
-        assert other.ask(f"/runtime/{RUNTIME[2]}").headers["content-type"] == "application/wasm"
+        assert other.request("/site.json").json()["runtime"] is True
+        assert other.request(f"/runtime/{RUNTIME[2]}").headers["content-type"] == "application/wasm"
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield opened
 
 
-def test_the_server_reads_for_the_page(server: Running, reader: Reader, browser: Any) -> None:
+def test_the_server_reads_for_the_page(server: RunningServer, reader: Reader, browser: Any) -> None:
     visit = Visit(browser, f"http://127.0.0.1:{server.port}/", permissions=["camera"])
     page = visit.page
     page.locator("#where", has_text="Images are sent to").wait_for()
@@ -94,6 +94,7 @@ def test_the_server_reads_for_the_page(server: Running, reader: Reader, browser:
     page.locator("#cards .box").hover()
     page.click("#start")
     page.locator("#tracks .name", has_text="happy").wait_for()
+    page.locator('#tracks [data-id="1"]').wait_for()
     page.locator("#rate", has_text="frames a second").wait_for()
     page.click("#stop")
     visit.close()

@@ -32,7 +32,7 @@ from mien.serve.uploads import HeldBytes
 _PACKAGE = Path(__file__).parent.parent
 _PAGE = _PACKAGE / "serve" / "page"
 _CLASSIFIER = "models/classifier.onnx"
-# Addresses of the page whose files are elsewhere in the package.
+# Address in the page -> file elsewhere in the package.
 _ELSEWHERE = {
     "base.css": _PACKAGE / "_page.css",
     "models/blazeface-short-range.onnx": BUNDLED / "blazeface-short-range" / "model.onnx",
@@ -150,8 +150,8 @@ async def _missing(_: Request, error: Exception) -> Response:
 def _add_page(app: FastAPI, folder: Path, *, runtime: Path | None, reader: Reader, token: bool) -> None:
     """Serve the web page at ``/``.
 
-    The page reads with the server's classifier, except where a token guards a model of the user: the page's files need
-    no token, so that page reads with the default model and says so.
+    The page reads with the server's classifier. The page's files need no token. Therefore, if the server has a token
+    and a model that is not bundled, the page reads with the default model.
     """
     if not (folder / "index.html").is_file():
         app.get("/", include_in_schema=False)(lambda: HTMLResponse(head("mien", "") + _NO_PAGE))
@@ -163,7 +163,7 @@ def _add_page(app: FastAPI, folder: Path, *, runtime: Path | None, reader: Reade
     has_runtime = all((runtime / name).is_file() for name in _RUNTIME)
     site = {"server": True, "runtime": has_runtime, "token": token, "abstain": reader.abstain}
     app.get("/site.json", include_in_schema=False)(lambda: JSONResponse(site, headers={"cache-control": "no-cache"}))
-    # Not mounted: a mount at / would also answer wrong methods of the API's paths.
+    # Not mounted: a mount at / would also take requests with a wrong method to the API's paths.
     app.router.default = _Page(folder, files)
 
 

@@ -70,9 +70,9 @@ def maps_dict(face: Face) -> dict[str, Any]:
         face: The face; its maps are ``[C, h, w]``.
 
     Returns:
-        ``maps`` with ``data`` (base64 of bytes ``[C, h, w]``: each map scaled to 0..255 of its own peak, negative
-        values 0), ``to_image`` (affine ``[2, 3]`` from crop pixels ``(x, y, 1)`` to the image) and ``crop_size``: a map
-        spans 0..``crop_size`` of the crop.
+        ``maps``, ``to_image`` (affine ``[2, 3]`` from crop pixels ``(x, y, 1)`` to the image) and ``crop_size`` (a map
+        spans 0..``crop_size`` of the crop). ``maps["data"]`` is base64 of bytes ``[C, h, w]``: each map is scaled to
+        0..255 of its own peak, negative values are 0.
     """
     positive = np.maximum(face.maps, 0)
     peaks = positive.max(axis=(1, 2))
@@ -94,7 +94,7 @@ def overlay_png(face: Face, emotion: Emotion, *, size: int) -> bytes:
 
     Args:
         face: The face.
-        emotion: Whose map to draw.
+        emotion: The emotion of the map.
         size: Side of the square image in pixels.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What requests and responses look like: query parameters, JSON shapes, and the OpenAPI document.
+"""Query parameters, JSON shapes of responses, and the OpenAPI document.
 
 The JSON shapes describe responses in the OpenAPI document; responses are not checked against them at run time.
 """

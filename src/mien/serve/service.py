@@ -1,4 +1,4 @@
-"""State that all endpoints of one server share, and the way from a request to its readings."""
+"""State that all endpoints of one server share, and the steps from a request to its readings."""
 
 import asyncio
 import time
@@ -83,11 +83,11 @@ class Service:
         return uploads
 
     async def wait(self, futures: "Sequence[Future[_T]]", receive: Receive) -> None:
-        """Wait until all futures are done; on failure, cancel those whose work has not begun.
+        """Wait until all futures are done; on failure, cancel those that are still waiting.
 
         Args:
             futures: Futures of the engine.
-            receive: ASGI channel of a request whose body was received to its end.
+            receive: ASGI channel of the request, after the end of its body.
 
         Raises:
             Problem: 504, the time limit.

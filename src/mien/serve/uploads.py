@@ -14,7 +14,7 @@ from mien.serve.problems import Problem
 
 FIELD = "file"  # the form field of images
 _UNNAMED = "image"  # name of an image that is the whole body, or has no file name
-_MAX_NAME = 200  # characters of a file name that are kept
+_MAX_NAME = 200  # characters of a file name; the rest is cut off
 _MAX_PART_HEADERS = 4096  # bytes
 _MAX_OTHER_FIELDS = 16  # other form fields, before the body is refused
 _DRAIN_SECONDS = 2.0  # for which the rest of a refused body is received, so that the client reads the response
@@ -44,7 +44,7 @@ class HeldBytes:
             Problem: 503, the bodies of all requests would exceed the limit.
         """
         if count > 0 and self._count + count > self._limit:
-            detail = f"the bodies of other requests fill the {self._limit:,} bytes kept for them; try again in 1 s"
+            detail = f"the bodies of other requests fill the limit of {self._limit:,} bytes; try again in 1 s"
             raise Problem(503, detail, headers={"Retry-After": "1"})
         self._count += count
         self._metrics.held.set(self._count)
@@ -95,7 +95,7 @@ class Body:
         self._check_head()
         if kind == b"multipart/form-data":
             form = _Form(options.get(b"boundary", b""), self._limits)
-            await self._receive_all(form.feed)
+            await self._receive_all(form.write)
             return form.finish()
         if not kind.startswith(b"image/") and kind != b"application/octet-stream":
             name = kind.decode("latin-1")[:80]
@@ -125,7 +125,7 @@ class Body:
         if length.isdecimal() and int(length) > self._limits.max_bytes:
             raise self._too_large()
 
-    async def _receive_all(self, feed: Callable[[bytes], object]) -> None:
+    async def _receive_all(self, write: Callable[[bytes], object]) -> None:
         try:
             async with asyncio.timeout(self._limits.timeout):
                 while not self.ended:
@@ -134,7 +134,7 @@ class Body:
                         raise self._too_large()
                     self._held.add(len(chunk))
                     self._count += len(chunk)
-                    feed(chunk)
+                    write(chunk)
         except TimeoutError as error:
             seconds = self._limits.timeout
             raise Problem(408, f"the body did not arrive within {seconds:g} s; send it faster or smaller") from error
@@ -176,7 +176,7 @@ class _Form:
         except FormParserError as error:
             raise _broken(error) from error
 
-    def feed(self, chunk: bytes) -> None:
+    def write(self, chunk: bytes) -> None:
         try:
             self._parser.write(chunk)
         except FormParserError as error:

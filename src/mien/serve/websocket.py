@@ -1,7 +1,7 @@
-"""``WS /v1/stream``: frames of a camera in, frame results out; each connection tracks its own faces.
+"""``WS /v1/stream``: receives frames of a camera and sends frame results; each connection tracks its own faces.
 
 A client may send frames faster than they are read: the newest frame waits, older ones are dropped and counted. A
-connection therefore holds at most two frames, the one that is read and the one that waits.
+connection therefore has at most two frames in memory: the one that is being read and the one that waits.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from mien.video import Tracker
 
 _log = logging.getLogger("mien.serve")
 
-# Close codes of RFC 6455 where one fits, else of the range for applications, after the HTTP status 408.
+# Close codes of RFC 6455; 4408 is in the range for applications and follows the HTTP status 408.
 _BAD_MESSAGE, _REFUSED, _FAILED, _FULL, _IDLE = 1003, 1008, 1011, 1013, 4408
 _TOKEN_SECONDS = 5.0  # in which a connection must send its token
 _MAX_MESSAGE = 4096  # characters of a text message
@@ -170,7 +170,7 @@ class Stream:
                 values = _parse_message(message)
                 values.pop("token", None)
                 options = self._options.updated(values)
-                # Tracking starts again only where its own options change.
+                # Tracking starts again only if an option of tracking changes.
                 if replace(options, maps=self._options.maps) != self._options:
                     self._tracker = self._new_tracker(options)
                 self._options = options
@@ -192,7 +192,7 @@ class Stream:
                 await self._socket.send_text(json.dumps(result, separators=(",", ":")))
 
     async def _read(self, number: int, seconds: float, data: bytes) -> dict[str, Any] | None:
-        """Read a frame; ``None`` where the queue is full, which drops the frame."""
+        """Read a frame; ``None`` if the queue is full: the frame is dropped."""
         metrics, limits = self._service.metrics, self._service.limits
         work = functools.partial(_read_frame, self._tracker, data, seconds, self._options.maps, limits.max_pixels)
         counts = {"received": number, "dropped": self._dropped}

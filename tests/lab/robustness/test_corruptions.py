@@ -40,7 +40,7 @@ def corrupt(corruption: Corruption, images: NDArray[np.uint8], severity: int, se
 
 
 @each_corruption
-def test_a_corruption_keeps_shape_and_input_and_grows_with_its_severity(
+def test_corruptions_preserve_shape_and_input_and_grow_with_severity(
     corruption: Corruption, images: NDArray[np.uint8]
 ) -> None:
     before = images.copy()
@@ -53,7 +53,7 @@ def test_a_corruption_keeps_shape_and_input_and_grows_with_its_severity(
 
 
 @each_corruption
-def test_a_corrupted_face_depends_on_itself_and_its_seed_alone(
+def test_a_corrupted_face_depends_only_on_itself_and_its_seed(
     corruption: Corruption, images: NDArray[np.uint8]
 ) -> None:
     together = corrupt(corruption, images, 3)
@@ -79,7 +79,7 @@ def test_faces_of_other_sizes_are_corrupted_too(corruption: Corruption, side: in
     assert not np.array_equal(corrupted[0], face)
 
 
-def test_no_faces_stay_none() -> None:
+def test_no_faces_give_no_faces() -> None:
     assert CORRUPTIONS[0](np.zeros((0, 48, 48), np.uint8), 1, []).shape == (0, 48, 48)
 
 
@@ -92,19 +92,19 @@ def test_no_faces_stay_none() -> None:
         (np.zeros((2, 48, 48), np.uint8), 1, 3, "as many generators"),
     ],
 )
-def test_other_input_is_refused(images: NDArray[np.uint8], severity: int, count: int, says: str) -> None:
+def test_wrong_input_is_refused(images: NDArray[np.uint8], severity: int, count: int, says: str) -> None:
     with pytest.raises(DataError, match=says):
         CORRUPTIONS[0](images, severity, corruption_generators(0, "x", range(count)))
 
 
-def test_blur_is_that_of_scikit_image() -> None:
+def test_blur_equals_scikit_image() -> None:
     face = example_face()
     for severity, sigma in zip(SEVERITIES, BY_NAME["gaussian-blur"].amounts, strict=True):
         wanted = gaussian(face, sigma, mode="nearest", preserve_range=True)
         assert np.abs(corrupt(BY_NAME["gaussian-blur"], face[None], severity)[0] - wanted).max() <= 0.51
 
 
-def test_rotation_is_that_of_scikit_image() -> None:
+def test_rotation_equals_scikit_image() -> None:
     face = example_face()
     turned = corrupt(BY_NAME["rotation"], face[None], 3)[0].astype(float)
     to_sides = [rotate(face, sign * 25, order=1, mode="edge", preserve_range=True) for sign in (1, -1)]
@@ -122,7 +122,7 @@ def test_a_shift_of_whole_pixels_moves_pixels() -> None:
     assert (moved[:, :6] == face[:, :1]).all()
 
 
-def test_jpeg_and_low_resolution_are_those_of_pillow() -> None:
+def test_jpeg_and_low_resolution_equal_pillow() -> None:
     face = Image.fromarray(example_face())
     stream = io.BytesIO()
     face.save(stream, "JPEG", quality=10)
@@ -131,7 +131,7 @@ def test_jpeg_and_low_resolution_are_those_of_pillow() -> None:
     assert np.array_equal(corrupt(BY_NAME["low-resolution"], example_face()[None], 3)[0], np.asarray(small))
 
 
-def test_noise_has_the_spread_that_the_table_says() -> None:
+def test_noise_has_the_spread_of_the_table() -> None:
     grey = np.full((200, 48, 48), 128, np.uint8)
     noise = {name: corrupt(BY_NAME[name], grey, 3).astype(float) - 128 for name in ("gaussian-noise", "camera-noise")}
     assert noise["gaussian-noise"].std() == pytest.approx(20, rel=0.02)
@@ -142,7 +142,7 @@ def test_noise_has_the_spread_that_the_table_says() -> None:
     assert neighbours["camera-noise"] > 0.2
 
 
-def test_a_move_is_as_long_as_the_table_says() -> None:
+def test_motion_has_the_length_of_the_table() -> None:
     for angle in (0, 0.4, np.pi / 2):
         kernel = motion_kernel(9, angle)
         assert kernel.sum() == pytest.approx(1)
@@ -151,15 +151,15 @@ def test_a_move_is_as_long_as_the_table_says() -> None:
         assert spread == pytest.approx(9**2 / 12, rel=0.12)  # of an even line, and the width of its pixels
 
 
-def test_patches_cover_what_they_are_named_after() -> None:
-    """Where mien's own detector sees the eyes and the mouth of the portrait, the strongest patch hides them."""
+def test_patches_cover_the_parts_in_their_names() -> None:
+    """The strongest patch covers the eyes or the mouth of the portrait where mien's detector finds them."""
     portrait = np.asarray(Image.open(ROOT / "examples" / "astronaut.png").convert("RGB"))
     face = Reader().read(portrait).faces[0]
     assert np.array_equal(face.crop, example_face())
     matrix = np.linalg.inv(np.vstack([face.to_image, [0, 0, 1]]))
     points = {name: (matrix @ [*getattr(face.points, name), 1])[:2] for name in ("right_eye", "left_eye", "mouth")}
     right, left, mouth = "right_eye", "left_eye", "mouth"
-    hides = {  # and what stays in sight; the mouth lies on the middle line, half of it on either side
+    covered = {  # and what stays visible; the mouth is on the middle line, half of it on either side
         "cover-eyes": ((right, left), (mouth,)),
         "cover-mouth": ((mouth,), (right, left)),
         "cover-left": ((right,), (left,)),
@@ -167,7 +167,7 @@ def test_patches_cover_what_they_are_named_after() -> None:
         "glasses": ((right, left), (mouth,)),
         "mask": ((mouth,), (right, left)),
     }
-    for name, (hidden, shown) in hides.items():
+    for name, (hidden, shown) in covered.items():
         corrupted = corrupt(BY_NAME[name], face.crop[None], 5)[0]
         for point_name in (*hidden, *shown):
             x, y = points[point_name]

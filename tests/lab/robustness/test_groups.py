@@ -12,15 +12,9 @@ from mien.lab.data import FaceSet, Split
 from mien.lab.robustness.groups import GroupTable, compare_groups, read_groups, significant_gaps
 from support.brightness_classifier import by_brightness, corrupted_predictions
 from support.paths import ROOT
-from support.synthetic_faces import cartoon_set
 
 
-@pytest.fixture(scope="module")
-def faces() -> FaceSet:
-    return cartoon_set(per_split=(70, 210, 0))
-
-
-def test_groups_of_chance_have_no_gap_and_real_ones_have(faces: FaceSet) -> None:
+def test_random_groups_have_no_gap_and_real_groups_have_one(faces: FaceSet) -> None:
     predictions = corrupted_predictions(by_brightness(dark=62.0), faces)
     generator = np.random.default_rng(5)
     rows = faces.rows.tolist()
@@ -40,8 +34,8 @@ def test_groups_of_chance_have_no_gap_and_real_ones_have(faces: FaceSet) -> None
     assert sum(group["n"] for group in result["coin"]["groups"].values()) == 210
 
 
-def test_the_mix_of_emotions_is_no_gap(faces: FaceSet) -> None:
-    """Two groups of other emotions: their accuracies differ, but only as the emotions' own do."""
+def test_different_emotions_are_no_gap(faces: FaceSet) -> None:
+    """Two groups with different emotions: their accuracies differ only as those of the emotions do."""
     plain = by_brightness()
     hard = replace(plain, answer=lambda crops: (plain.answer(crops)[0] * [1, 1, 1, 0, 0, 0, 0], None))
 
@@ -82,7 +76,7 @@ def test_small_groups_and_missing_faces_are_counted_and_not_evaluated(faces: Fac
         ("file,sex\na.png,f\n", "has rows, not files"),
     ],
 )
-def test_a_wrong_table_of_groups_is_one_clear_line(text: str, says: str, faces: FaceSet, tmp_path: Path) -> None:
+def test_a_wrong_table_of_groups_is_one_message(text: str, says: str, faces: FaceSet, tmp_path: Path) -> None:
     (tmp_path / "groups.csv").write_text(text)
     faces = replace(faces, source=str(ROOT / "fer2013.parquet"))
     if "rows, not" in says:
@@ -98,7 +92,7 @@ def test_groups_that_are_not_utf8_are_refused(faces: FaceSet, tmp_path: Path) ->
         read_groups(tmp_path / "groups.csv", faces)
 
 
-def test_rows_of_no_face_and_empty_cells_are_counted(faces: FaceSet, tmp_path: Path) -> None:
+def test_unknown_rows_and_empty_cells_are_counted(faces: FaceSet, tmp_path: Path) -> None:
     (tmp_path / "groups.csv").write_text("row;Sex;age\n1;f;\n2;;old\n99999;m;old\n")
     groups = read_groups(tmp_path / "groups.csv", faces)
     assert groups.columns == {"sex": {1: "f", 99999: "m"}, "age": {2: "old", 99999: "old"}}

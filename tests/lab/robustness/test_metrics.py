@@ -15,11 +15,7 @@ from mien.lab.robustness.metrics import (
     metric_values,
     weighted_metrics,
 )
-from mien.lab.robustness.reference import CorruptionReference
-from support.brightness_classifier import BY_NAME, by_brightness, corrupted_predictions
-from support.synthetic_faces import cartoon_set
-
-SETTING = {"data_sha256": "0" * 64, "side": 48, "seed": 0}
+from support.brightness_classifier import by_brightness, corrupted_predictions, reference_with_errors
 
 
 def test_metrics_and_intervals_equal_those_of_the_evaluation() -> None:
@@ -32,11 +28,6 @@ def test_metrics_and_intervals_equal_those_of_the_evaluation() -> None:
     draws = weighted_metrics(probs, labels, bootstrap_weights(400))
     for at, name in enumerate(CORRUPTION_METRICS):  # the same draws of the same seed, so the same intervals
         assert np.percentile(draws[:, at], [2.5, 97.5]) == pytest.approx(intervals[name])
-
-
-@pytest.fixture(scope="module")
-def faces() -> FaceSet:
-    return cartoon_set(per_split=(70, 210, 0))
 
 
 def test_corrupted_and_clean_faces_are_compared_in_pairs(faces: FaceSet) -> None:
@@ -53,17 +44,9 @@ def test_corrupted_and_clean_faces_are_compared_in_pairs(faces: FaceSet) -> None
     assert rates[4] > rates[0]
 
 
-def reference(name: str, wrong: dict[str, list[int]], clean: int = 10, count: int = 100) -> CorruptionReference:
-    """A model that makes as many mistakes, the first faces being the wrong ones."""
-    rows = np.arange(count)
-    corrupted = {key: np.stack([rows >= number for number in five]) for key, five in wrong.items()}
-    amounts = {key: BY_NAME[key].amounts for key in wrong}
-    return CorruptionReference(name, tuple(map(str, SEVEN)), SETTING, rows, rows >= clean, corrupted, amounts)
-
-
-def test_mean_corruption_is_the_papers_sum_of_errors() -> None:
-    one = reference("one", {"jpeg": [20, 30, 40, 50, 60], "mask": [10, 20, 30, 40, 50]}, clean=20)
-    two = reference("two", {"jpeg": [20, 20, 20, 20, 20], "mask": [15, 15, 15, 15, 15]}, clean=10)
+def test_the_corruption_error_is_that_of_the_paper() -> None:
+    one = reference_with_errors("one", {"jpeg": [20, 30, 40, 50, 60], "mask": [10, 20, 30, 40, 50]}, clean=20)
+    two = reference_with_errors("two", {"jpeg": [20, 20, 20, 20, 20], "mask": [15, 15, 15, 15, 15]}, clean=10)
     result = corruption_error(one, two)
     assert result["by_corruption"]["jpeg"]["ce"]["value"] == pytest.approx(200 / 100)
     assert result["mce"]["value"] == pytest.approx((200 / 100 + 150 / 75) / 2)
@@ -73,9 +56,9 @@ def test_mean_corruption_is_the_papers_sum_of_errors() -> None:
     assert corruption_error(two, two)["mce"] == {"value": 1, "interval": [1, 1]}
 
 
-def test_a_ratio_to_nothing_is_excluded_and_named() -> None:
-    two = reference("two", {"jpeg": [0] * 5, "mask": [10] * 5}, clean=10)
-    result = corruption_error(reference("one", {"jpeg": [20] * 5, "mask": [20] * 5}), two)
+def test_a_ratio_to_zero_is_excluded_and_named() -> None:
+    two = reference_with_errors("two", {"jpeg": [0] * 5, "mask": [10] * 5}, clean=10)
+    result = corruption_error(reference_with_errors("one", {"jpeg": [20] * 5, "mask": [20] * 5}), two)
     assert result["excluded"] == {"mce": ["jpeg"], "relative_mce": ["jpeg", "mask"]}
     assert result["by_corruption"]["jpeg"]["ce"] is None
     assert result["relative_mce"] is None

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
 import torch
 from numpy.typing import NDArray
 
@@ -23,11 +22,6 @@ def test_a_sample_is_stratified_and_part_of_a_larger_sample() -> None:
     assert set(few.rows.tolist()) < set(more.rows.tolist())
     assert len(sample_faces(faces, Split.PUBLIC_TEST, 0, seed=0)) == 70
     assert few.rows.tolist() != sample_faces(faces, Split.PUBLIC_TEST, 14, seed=1).rows.tolist()
-
-
-@pytest.fixture(scope="module")
-def faces() -> FaceSet:
-    return cartoon_set(per_split=(70, 210, 0))
 
 
 def test_predictions_do_not_depend_on_the_batch_size(faces: FaceSet) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mien._emotions import SEVEN
 from mien._errors import DataError
 from mien.lab.data import FaceSet, Split
 from mien.lab.robustness.corruptions import choose_corruptions
@@ -14,7 +13,6 @@ from mien.lab.robustness.metrics import (
     corruption_error,
 )
 from mien.lab.robustness.reference import (
-    CorruptionReference,
     format_ranges,
     pack_reference,
     parse_ranges,
@@ -23,29 +21,13 @@ from mien.lab.robustness.reference import (
 )
 from mien.lab.robustness.report import write_models
 from mien.lab.robustness.run import RobustnessOptions, evaluate_robustness
-from support.brightness_classifier import BY_NAME, by_brightness, corrupted_predictions
-from support.synthetic_faces import cartoon_set
-
-SETTING = {"data_sha256": "0" * 64, "side": 48, "seed": 0}
+from support.brightness_classifier import SETTING, by_brightness, corrupted_predictions, reference_with_errors
 
 
-def test_ranges_come_back() -> None:
+def test_ranges_are_parsed_back() -> None:
     for rows in ([3], [3, 4, 5, 9, 11, 12], list(range(50))):
         assert parse_ranges(format_ranges(rows)) == rows
     assert format_ranges([3, 4, 5, 9]) == "3-5,9"
-
-
-@pytest.fixture(scope="module")
-def faces() -> FaceSet:
-    return cartoon_set(per_split=(70, 210, 0))
-
-
-def reference(name: str, wrong: dict[str, list[int]], clean: int = 10, count: int = 100) -> CorruptionReference:
-    """A model that makes as many mistakes, the first faces being the wrong ones."""
-    rows = np.arange(count)
-    corrupted = {key: np.stack([rows >= number for number in five]) for key, five in wrong.items()}
-    amounts = {key: BY_NAME[key].amounts for key in wrong}
-    return CorruptionReference(name, tuple(map(str, SEVEN)), SETTING, rows, rows >= clean, corrupted, amounts)
 
 
 @pytest.mark.parametrize(
@@ -58,8 +40,8 @@ def reference(name: str, wrong: dict[str, list[int]], clean: int = 10, count: in
         ({"amounts": {"jpeg": (1, 2, 3, 4, 5)}}, "other amounts of jpeg"),
     ],
 )
-def test_a_reference_that_does_not_fit_gives_a_reason(change: dict, why: str) -> None:
-    one = reference("one", {"jpeg": [20] * 5})
+def test_a_reference_of_other_faces_gives_a_reason(change: dict, why: str) -> None:
+    one = reference_with_errors("one", {"jpeg": [20] * 5})
     assert why in corruption_error(one, replace(one, **change))["reason"]
 
 

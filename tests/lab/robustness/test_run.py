@@ -18,12 +18,6 @@ from mien.lab.robustness.report import robustness_page, write_models, write_robu
 from mien.lab.robustness.run import RobustnessOptions, evaluate_robustness, name_models
 from support.brightness_classifier import by_brightness
 from support.paths import ROOT
-from support.synthetic_faces import cartoon_set
-
-
-@pytest.fixture(scope="module")
-def faces() -> FaceSet:
-    return cartoon_set(per_split=(70, 210, 0))
 
 
 def test_files_and_report_agree_with_the_result(faces: FaceSet, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ class Corruption:
     apply: Callable[[_Images, float, _Generators], _Images]
 
     def __call__(self, images: _Images, severity: int, generators: _Generators) -> _Images:
-        """Corrupt faces. A result depends on the face's own pixels and its own generator alone.
+        """Corrupt faces. A result depends only on the face's pixels and its generator.
 
         Args:
             images: Faces, uint8 ``[N, S, S]``. They are not changed.
@@ -94,7 +94,7 @@ def corruption_generators(seed: int, name: str, rows: Sequence[int]) -> list[Gen
     The severity is not part of the seed: a higher severity of noise is the same noise with a larger amplitude.
 
     Args:
-        seed: Seed of the whole test, at least 0.
+        seed: Seed of the test, at least 0.
         name: Name of the corruption.
         rows: Row of each face in its data set, from 0.
 

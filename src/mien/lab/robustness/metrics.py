@@ -15,7 +15,7 @@ from mien.lab.metrics import BINS, check_probabilities
 from mien.lab.robustness.corruptions import SEVERITIES, Corruption
 from mien.lab.robustness.predictions import CorruptedPredictions
 from mien.lab.robustness.reference import CorruptionReference
-from mien.lab.significance import percentile_interval
+from mien.lab.significance import percentile_interval, row_draws
 
 _Floats = NDArray[np.float64]
 _Weights = NDArray[np.uint8]
@@ -49,7 +49,7 @@ class Condition(TypedDict):
         severity: 1 to 5; missing for clean faces and for means.
         amount: The amount of the corruption; missing for clean faces and for means.
         metrics: ``CORRUPTION_METRICS`` by key.
-        flip_rate: Fraction of the faces whose prediction differs from that of the clean face.
+        flip_rate: Fraction of the predictions that differ from that of the clean face.
     """
 
     severity: NotRequired[int]
@@ -161,9 +161,8 @@ def bootstrap_weights(count: int, *, resamples: int = _RESAMPLES, seed: int = 0)
     Returns:
         How often each face is in each draw, uint8 ``[R, N]``.
     """
-    generator = np.random.default_rng(seed)
-    draws = (generator.integers(0, count, count) for _ in range(resamples))
-    return np.stack([np.bincount(rows, minlength=count).astype(np.uint8) for rows in draws])
+    draws = row_draws(count, resamples=resamples, seed=seed)
+    return np.concatenate([part.astype(np.uint8) for part in draws])
 
 
 def weighted_sums(weights: NDArray[Any], columns: NDArray[Any]) -> _Floats:
@@ -291,7 +290,7 @@ def _errors(model: CorruptionReference, *, beyond_clean: bool = False) -> dict[s
 def _ratios(
     model: Mapping[str, _Floats], reference: Mapping[str, _Floats], weights: _Weights, *, significant: bool
 ) -> dict[str, tuple[float, _Floats]]:
-    """By corruption the ratio and its draws; only where the reference has errors (``significant``: beyond chance)."""
+    """The ratio of each corruption with its draws, if the reference has errors (``significant``: beyond chance)."""
     ratios = {}
     for name, errors in model.items():
         total, draws = reference[name].sum(), weighted_sums(weights, reference[name])

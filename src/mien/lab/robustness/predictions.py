@@ -63,7 +63,7 @@ class CorruptedPredictions:
 
 
 def sample_faces(faces: FaceSet, split: Split | None, count: int, *, seed: int) -> FaceSet:
-    """Draw faces of a split, stratified by class. The sample depends on the set and the seed alone.
+    """Draw faces of a split, stratified by class. The sample depends only on the data set and the seed.
 
     Args:
         faces: The whole data set.
@@ -110,13 +110,13 @@ def select_sample(faces: FaceSet, sample: FaceSet, emotions: tuple[Emotion, ...]
         DataError: Fewer than two classes are left.
     """
     selection = select_rows(faces, emotions, split)
-    kept = np.isin(selection.faces.rows.numpy(), sample.rows.numpy())
-    chosen = selection.faces.select(torch.from_numpy(kept))
+    in_sample = np.isin(selection.faces.rows.numpy(), sample.rows.numpy())
+    chosen = selection.faces.select(torch.from_numpy(in_sample))
     if len(torch.unique(chosen.labels)) < 2:
         raise DataError(f"{faces.source}: a sample of {len(sample)} faces has fewer than two classes; draw more faces")
-    left_out = {"not in the sample": int((~kept).sum())} if not kept.all() else {}
+    left_out = {} if in_sample.all() else {"not in the sample": int((~in_sample).sum())}
     account = {**selection.account, **left_out}
-    return replace(selection, faces=chosen, clean=selection.clean[kept], account=account)
+    return replace(selection, faces=chosen, clean=selection.clean[in_sample], account=account)
 
 
 def predict_corrupted(
@@ -131,7 +131,7 @@ def predict_corrupted(
 ) -> list[CorruptedPredictions]:
     """Predict the clean faces and all their corrupted versions with every model.
 
-    A corrupted face depends on its row and the seed alone, not on the batch, the other faces or the models.
+    A corrupted face depends only on its row and the seed, not on the batch, the other faces or the models.
 
     Args:
         models: The models by name.

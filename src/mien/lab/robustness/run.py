@@ -54,7 +54,7 @@ class ModelRobustness(CorruptionMetrics):
         emotions: Its emotions.
         n: Number of faces that it was tested on.
         left_out: By reason, the number of rows that were left out.
-        protocol: Where the labels come from.
+        protocol: The source of the labels.
         corruption_error: Its mean corruption error.
         groups: By column of the table of groups, the metrics by group; missing without groups.
         correct: Rows and correct predictions, one bit per face.
@@ -106,14 +106,14 @@ def run_robustness(
     labels: Mapping[str, str] | None = None,
     progress: Progress = no_progress,
 ) -> RobustnessResult:
-    """Test models on corrupted faces. The same seed corrupts the same faces alike for every model.
+    """Test models on corrupted faces. With the same seed, all models get the same corrupted pixels.
 
     Args:
         models: What ``open_model`` opens: names, ONNX files, run folders, or TOML files of other models.
         data: The data set; ``None``: the one at ``$MIEN_DATA``.
         options: Faces and corruptions; ``None``: the defaults.
         reference: What the mean corruption error is relative to: one of ``models``, another model, or a robustness file
-            (``.json``). ``None``: mien-0; its recorded predictions are used where they are of the same pixels.
+            (``.json``). ``None``: mien-0; its recorded predictions are used if they are of the same pixels.
         groups: A table of the groups of faces, see ``read_groups``.
         labels: What the labels of the data set mean, label to emotion.
         progress: Called with the number of faces done.

@@ -18,10 +18,10 @@ const TRACE_SHARE = 0.7;
 const TRACE_WIDTH = 16; // pixels
 const PLAIN_WIDTH = 28; // pixels
 const PLAIN_SCORE = 0.9;
-const SECOND_LOOK_WIDTH = 32; // pixels
-const LAST_LOOK_BELOW = 48; // pixels
-const LAST_LOOK_WIDTH = 45; // pixels
-const LAST_LOOK_SIDE = 96; // pixels
+const RETRY_WIDTH = 32; // pixels
+const REFINE_BELOW = 48; // pixels
+const REFINE_WIDTH = 45; // pixels
+const REFINE_SIDE = 96; // pixels
 const LEVEL_STEP = 2.7;
 const LEVEL_SIDE = 512; // pixels
 const LEVEL_OVERLAP = 96; // pixels
@@ -48,15 +48,15 @@ export class BlazeFace {
     const pyramid = new Pyramid(image, (LEVEL_STEP * SIDE) / Math.max(image.width, image.height));
     let faces = await this.search(pyramid, atLeast);
     if (faces.length === 0) faces = await this.searchFilling(pyramid);
-    const exact = suppress(await this.lookClosely(pyramid, suppress(faces)));
+    const exact = suppress(await this.refine(pyramid, suppress(faces)));
     return exact.sort((one, other) => areaOf(other) - areaOf(one));
   }
 
   /** The new position of a face that was at `face` in the last frame, found in one small tile; null if it is not there. */
   async findNear(image, face) {
-    const side = (widthOf(face) * LAST_LOOK_SIDE) / LAST_LOOK_WIDTH;
+    const side = (widthOf(face) * REFINE_SIDE) / REFINE_WIDTH;
     const pyramid = new Pyramid(image, 1); // no reduced copy: only the tile's pixels are read
-    const found = suppress(await this.look([cut(pyramid, centerOf(face), side, LAST_LOOK_SIDE)], DOUBT));
+    const found = suppress(await this.findIn([cut(pyramid, centerOf(face), side, REFINE_SIDE)], DOUBT));
     const same = found.filter((candidate) => overlap(face, candidate)[0] >= SAME_FACE);
     return same.length > 0 ? same[0] : null;
   }
@@ -68,38 +68,38 @@ export class BlazeFace {
     let widest = SIDE;
     while (scale > 0) {
       const tiles = split(pyramid, scale, { side: LEVEL_SIDE, overlap: LEVEL_OVERLAP, multiple: MULTIPLE });
-      const more = this.sort(await this.look(tiles, this.lowest), scale, widest);
+      const more = this.sort(await this.findIn(tiles, this.lowest), scale, widest);
       plain = [...plain, ...more.plain];
-      traces = [...traces.filter((trace) => !isSurpassed(trace, scale)), ...more.traces];
+      traces = [...traces.filter((trace) => !isSuperseded(trace, scale)), ...more.traces];
       smallest = Math.max(atLeast, smallestOf(longSide, plain, traces));
-      scale = finer(scale, smallest);
+      scale = finerScale(scale, smallest);
       widest = LEVEL_OVERLAP;
     }
-    const wanted = traces.filter((trace) => widthOf(trace) >= TRACE_SHARE * smallest && !insideOf(trace, plain));
-    return [...plain, ...(await this.look(secondLooks(pyramid, wanted), this.threshold))];
+    const retried = traces.filter((trace) => widthOf(trace) >= TRACE_SHARE * smallest && !insideOf(trace, plain));
+    return [...plain, ...(await this.findIn(retryTiles(pyramid, retried), this.threshold))];
   }
 
-  /** The faces; box and key points of small ones are measured again in a tile each. Scores do not change. */
-  async lookClosely(pyramid, faces) {
-    const exact = faces.filter((face) => widthOf(face) >= LAST_LOOK_BELOW);
-    for (const face of faces.filter((one) => widthOf(one) < LAST_LOOK_BELOW)) {
-      const side = (widthOf(face) * LAST_LOOK_SIDE) / LAST_LOOK_WIDTH;
-      const again = suppress(await this.look([cut(pyramid, centerOf(face), side, LAST_LOOK_SIDE)], TRACE));
+  /** Measure box and key points of each small face again in a tile. Scores do not change. */
+  async refine(pyramid, faces) {
+    const exact = faces.filter((face) => widthOf(face) >= REFINE_BELOW);
+    for (const face of faces.filter((one) => widthOf(one) < REFINE_BELOW)) {
+      const side = (widthOf(face) * REFINE_SIDE) / REFINE_WIDTH;
+      const again = suppress(await this.findIn([cut(pyramid, centerOf(face), side, REFINE_SIDE)], TRACE));
       const best = again.find((candidate) => overlap(face, candidate)[0] >= SAME_FACE);
       exact.push(best ? { ...best, score: face.score } : face);
     }
     return exact;
   }
 
-  /** A face that fills the image, as in tight crops: the network needs some margin around it, even a black one. */
+  /** Find a face that fills the image, as in a tight crop: the network needs a margin around it, here a black one. */
   async searchFilling(pyramid) {
-    const faces = await this.look(FILLING_SHARES.map((share) => letterbox(pyramid, SIDE, share)), this.threshold);
+    const faces = await this.findIn(FILLING_SHARES.map((share) => letterbox(pyramid, SIDE, share)), this.threshold);
     const least = FILLING_WIDTH * Math.min(pyramid.width, pyramid.height);
     return faces.filter((face) => widthOf(face) >= least);
   }
 
-  /** Candidates with a score of at least `lowest` in any tile, in pixels of the image. */
-  async look(tiles, lowest) {
+  /** The candidates of all tiles with a score of at least `lowest`, in pixels of the image. */
+  async findIn(tiles, lowest) {
     const found = [];
     for (const { image, x, y, scale } of tiles) {
       const { boxes, scores } = await this.run(image);
@@ -135,24 +135,24 @@ function countOthers(certain, closest, traces) {
   return suppress(traces.filter((trace) => widthOf(trace) < closest / 1.5 && !insideOf(trace, certain))).length;
 }
 
-function finer(scale, smallest) {
+function finerScale(scale, smallest) {
   const finest = TRACE_WIDTH / smallest;
   if (scale >= 0.8 * finest) return 0;
   return finest <= 1.25 * LEVEL_STEP * scale ? finest : LEVEL_STEP * scale;
 }
 
-function isSurpassed(trace, scale) {
+function isSuperseded(trace, scale) {
   const width = widthOf(trace) * scale;
   return width >= PLAIN_WIDTH && width <= LEVEL_OVERLAP && trace.score < PLAIN_SCORE;
 }
 
-/** Tiles that show the traces at the best size, strongest first; a tile also serves nearby traces of similar size. */
-function* secondLooks(pyramid, traces) {
+/** Tiles in which traces have the best size, strongest first. A tile also covers similar neighbours. */
+function* retryTiles(pyramid, traces) {
   let rest = byScore(traces);
   while (rest.length > 0) {
     const [x, y] = centerOf(rest[0]);
     const width = widthOf(rest[0]);
-    const side = (width * SIDE) / SECOND_LOOK_WIDTH;
+    const side = (width * SIDE) / RETRY_WIDTH;
     yield cut(pyramid, [x, y], side, SIDE);
     rest = rest.slice(1).filter((other) => {
       const [otherX, otherY] = centerOf(other);

@@ -1,4 +1,4 @@
-// The camera: reads the newest frame, draws boxes over the video and curves below it, and keeps results for download.
+// The camera: reads the newest frame, draws boxes over the video and curves below it, and stores results for download.
 
 import { byId, element } from "./dom.mjs";
 import { drawFaces, drawMap } from "./draw.mjs";
@@ -6,7 +6,7 @@ import { COLORS, headline, labelOf, percent, UNSURE_COLOR } from "./emotions.mjs
 import { annotatedPng, download, frameResultsToCsv, frameResultsToJson } from "./save.mjs";
 
 const MAX_CURVES = 4; // tracks with curves at the same time
-const MAX_ROWS = 120_000; // frames plus faces kept for download: over an hour of one face; the oldest are dropped first
+const MAX_ROWS = 120_000; // frames plus faces stored for download: over an hour of one face; the oldest are dropped first
 const ANNOUNCE_EVERY = 3; // seconds between two summaries for screen readers
 
 /** The tracks and their emotions for screen readers, without percentages, which change too often to be announced. */
@@ -63,7 +63,7 @@ export class Camera {
     this.stream = stream;
     this.clock = new FrameClock(this.video);
     this.begin();
-    this.follow(stream);
+    this.readFrames(stream);
   }
 
   lose() {
@@ -73,7 +73,7 @@ export class Camera {
 
   begin() {
     this.frameResults = [];
-    this.kept = 0;
+    this.recorded = 0;
     this.curves = new Map();
     this.frames = 0;
     this.times = [];
@@ -86,7 +86,7 @@ export class Camera {
     byId("stop").focus({ preventScroll: true });
   }
 
-  async follow(stream) {
+  async readFrames(stream) {
     const started = performance.now();
     while (this.stream === stream) {
       await this.clock.next();
@@ -112,7 +112,7 @@ export class Camera {
   show(result, seconds) {
     this.last = result;
     this.count(seconds);
-    this.keep({ frame: this.frames++, seconds, faces: result.faces });
+    this.record({ frame: this.frames++, seconds, faces: result.faces });
     this.draw();
     this.list(result.faces);
     this.curve(result.faces, seconds);
@@ -129,11 +129,11 @@ export class Camera {
     if (span > 0.5) byId("rate").textContent = `${((this.times.length - 1) / span).toFixed(0)} frames a second`;
   }
 
-  keep({ frame, seconds, faces }) {
+  record({ frame, seconds, faces }) {
     const rows = faces.map(({ id, box, probs, score }) => ({ id, box, probs, score }));
     this.frameResults.push({ frame, seconds, faces: rows });
-    this.kept += 1 + rows.length;
-    while (this.kept > MAX_ROWS) this.kept -= 1 + this.frameResults.shift().faces.length;
+    this.recorded += 1 + rows.length;
+    while (this.recorded > MAX_ROWS) this.recorded -= 1 + this.frameResults.shift().faces.length;
   }
 
   draw() {
@@ -149,7 +149,7 @@ export class Camera {
     drawFaces(context, faces, { ...this.settings, width, height, mirrored: this.mirrored });
   }
 
-  /** The tracks in view with their bars. An element lives as long as its track, so that it keeps the focus. */
+  /** The tracks in view with their bars. An element exists as long as its track, so that it does not lose the focus. */
   list(faces) {
     const list = byId("tracks");
     const ids = new Set(faces.map(({ id }) => String(id)));

@@ -34,22 +34,22 @@ export class Browser {
     this.worker = new Worker(new URL("./worker.mjs", import.meta.url), { type: "module" });
     this.worker.addEventListener("message", ({ data }) => this.settle(data));
     this.worker.addEventListener("error", (event) => this.fail(event.message || "the worker could not be started"));
-    return this.ask("open", {}, []);
+    return this.request("open", {}, []);
   }
 
   read(file) {
-    return this.ask("read", { blob: file });
+    return this.request("read", { blob: file });
   }
 
   frame(bitmap, seconds, { smooth }) {
-    return this.ask("frame", { bitmap, seconds, smooth }, [bitmap]);
+    return this.request("frame", { bitmap, seconds, smooth }, [bitmap]);
   }
 
   reset() {
-    return this.ask("reset", {});
+    return this.request("reset", {});
   }
 
-  ask(task, payload, transfer = []) {
+  request(task, payload, transfer = []) {
     return new Promise((resolve, reject) => {
       if (this.worker === null) throw new Error("the networks are not loaded; try again");
       this.waiting.set(++this.lastId, { resolve, reject, task });
@@ -106,7 +106,7 @@ export class Server {
       throw new Error("the server does not respond; is `mien serve` still running?");
     }
     const payload = await response.json().catch(() => ({}));
-    if (!response.ok) throw new Error(payload.detail ?? `the server answered ${response.status}`);
+    if (!response.ok) throw new Error(payload.detail ?? `the server responded with status ${response.status}`);
     return payload;
   }
 
@@ -163,7 +163,7 @@ export class Server {
   }
 }
 
-function fromServer({ box, score, probs, maps, to_image: rows, crop_size: cropSize, id, raw }) {
+function fromServer({ box, score, probs, maps, to_image: rows, crop_size: cropSize, track_id: id, raw }) {
   const [, height, width] = maps.shape;
   const data = Uint8Array.from(atob(maps.data), (letter) => letter.charCodeAt(0));
   return { id, box, score, probs, raw, maps: { data, width, height }, toImage: rows.flat(), cropSize, crop: null };

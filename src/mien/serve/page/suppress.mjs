@@ -19,23 +19,23 @@ export function areaOf({ box }) {
   return (box[2] - box[0]) * (box[3] - box[1]);
 }
 
-/** Highest score first; ties keep their order. */
+/** Highest score first; the order of ties does not change. */
 export function byScore(candidates) {
   return [...candidates].sort((one, other) => other.score - one.score);
 }
 
-/** Keep one candidate per face, the best first: greedy by score, boxes of the same face blended by their scores
+/** One candidate per face, the best first: greedy by score, boxes of the same face blended by their scores
  * (Bazarevsky et al., "BlazeFace", 2019, section 4.4); parts of a face are dropped and do not count. */
 export function suppress(candidates) {
-  const kept = [];
+  const faces = [];
   let rest = byScore(candidates);
   while (rest.length > 0) {
     const best = rest[0];
     const over = rest.map((other, index) => (index === 0 ? [1, 1] : overlap(best, other)));
-    kept.push(blend(rest.filter((_, index) => over[index][0] >= SAME_FACE)));
+    faces.push(blend(rest.filter((_, index) => over[index][0] >= SAME_FACE)));
     rest = rest.filter((_, index) => over[index][0] < SAME_FACE && over[index][1] < PART_OF_FACE);
   }
-  return kept;
+  return faces;
 }
 
 /** Of two candidates: intersection over union, and intersection over the smaller area. */

@@ -1,4 +1,4 @@
-// The worker: opens the models, reads images and frames. It answers each message with one message.
+// The worker: opens the models, reads images and frames. It responds to each message with one message.
 
 import { decode, ImageError, toPixels } from "./decode.mjs";
 import { Tracker } from "./tracker.mjs";
