@@ -41,6 +41,7 @@ from mien.lab.files import save_text
 from mien.lab.provenance import provenance
 from mien.lab.recipe import Recipe
 from mien.lab.train.batches import batches
+from mien.lab.train.devices import Devices
 from mien.lab.train.logging import EpochRecord
 from mien.lab.train.loop import prepare_training
 from mien.lab.train.run import build_net, open_run
@@ -182,7 +183,7 @@ def one_epoch(recipe: Recipe, faces: FaceSet, accelerator: str) -> Row:
         raise EpochOver
 
     loop.train_step = recorded_step
-    devices = loop.Devices(accelerator)
+    devices = Devices(accelerator)
     with tempfile.TemporaryDirectory() as folder:
         before = sampled_loss(recipe, faces, Path(folder), devices)
         with suppress(EpochOver):
@@ -195,7 +196,7 @@ def one_epoch(recipe: Recipe, faces: FaceSet, accelerator: str) -> Row:
 
 
 @torch.no_grad()
-def sampled_loss(recipe: Recipe, faces: FaceSet, folder: Path, devices: loop.Devices) -> float:
+def sampled_loss(recipe: Recipe, faces: FaceSet, folder: Path, devices: Devices) -> float:
     """The recipe's mean loss over the same ``SAMPLED`` augmented faces, by the net that ``folder`` holds."""
     fabric = devices.launch(recipe.train.precision)
     task = prepare_training(recipe, faces, fabric)

@@ -47,7 +47,8 @@ from pathlib import Path
 from mien._measure import peak_memory_mb
 from mien.lab import recipe as recipes
 from mien.lab.data import find_fer2013, load_fer2013
-from mien.lab.train.loop import Devices, fit
+from mien.lab.train.devices import Devices
+from mien.lab.train.loop import fit
 def first(stage, done=0, total=0):
     print(imports, read, peak_memory_mb(), flush=True)
     raise SystemExit

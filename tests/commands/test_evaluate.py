@@ -15,7 +15,8 @@ torch = pytest.importorskip("torch", reason="the lab is not installed")
 
 from mien.__main__ import app
 from mien._emotions import SEVEN
-from mien.lab.train.loop import Devices, fit
+from mien.lab.train.devices import Devices
+from mien.lab.train.loop import fit
 from support.synthetic_faces import cartoon_set
 from support.tiny_recipe import tiny
 

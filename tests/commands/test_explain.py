@@ -119,7 +119,8 @@ def test_the_folder_is_named_after_the_model() -> None:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trained run, small enough for a test, on cartoons."""
-    from mien.lab.train.loop import Devices, fit
+    from mien.lab.train.devices import Devices
+    from mien.lab.train.loop import fit
     from support.synthetic_faces import cartoon_set
     from support.tiny_recipe import tiny
 

@@ -22,8 +22,9 @@ from mien.lab.files import load_state, save_state
 from mien.lab.inference import predict
 from mien.lab.recipe import parse
 from mien.lab.record import record_run
+from mien.lab.train.devices import Devices
 from mien.lab.train.logging import read_log
-from mien.lab.train.loop import Devices, fit
+from mien.lab.train.loop import fit
 from mien.lab.train.run import load_final
 from support.short_runs import short
 from support.synthetic_faces import cartoon_set

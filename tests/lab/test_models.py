@@ -16,7 +16,8 @@ from mien.lab.data import FaceSet, Split
 from mien.lab.data.faceset import FERPLUS_COLUMNS
 from mien.lab.models import Model, open_model
 from mien.lab.predictions import FERPLUS_PROTOCOL, predict_selection, select_rows
-from mien.lab.train.loop import Devices, fit
+from mien.lab.train.devices import Devices
+from mien.lab.train.loop import fit
 from support.onnx_models import write_model
 from support.synthetic_faces import cartoon_set
 from support.tiny_recipe import tiny

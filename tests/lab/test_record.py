@@ -14,7 +14,8 @@ from mien.lab.data.datasets import mix_sets
 from mien.lab.inference import predict
 from mien.lab.predictions import load_recorded
 from mien.lab.record import record_run
-from mien.lab.train.loop import Devices, fit
+from mien.lab.train.devices import Devices
+from mien.lab.train.loop import fit
 from mien.lab.train.run import is_finished, load_final
 from support.short_runs import LEARNING, small
 from support.synthetic_faces import cartoon_set

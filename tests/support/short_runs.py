@@ -5,7 +5,8 @@ from pathlib import Path
 from mien.lab import recipe as recipes
 from mien.lab.data import FaceSet, Split
 from mien.lab.recipe import Recipe
-from mien.lab.train.loop import Devices, fit
+from mien.lab.train.devices import Devices
+from mien.lab.train.loop import fit
 
 CPU = Devices("cpu")
 

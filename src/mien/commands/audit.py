@@ -98,8 +98,8 @@ def _train_folds(faces: "FaceSet", folder: Path, name: str, overrides: Sequence[
     from mien.lab import audit as lab
     from mien.lab.provenance import provenance
     from mien.lab.recipe import load
+    from mien.lab.train.devices import Devices
     from mien.lab.train.logging import silence_lightning
-    from mien.lab.train.loop import Devices
 
     def show_training(fold: str) -> TrainingProgress:
         typer.echo(fold, err=True)

@@ -8,14 +8,15 @@ from torch import Tensor, nn
 
 from mien.lab.nets._layers import EncoderBlock
 
-__all__ = ["count_macs", "count_parameters", "to_meta"]
-
 
 def count_parameters(net: nn.Module) -> int:
-    """Return the number of parameters of ``net``.
+    """Return the number of parameters of a net.
 
     Args:
         net: Any module.
+
+    Returns:
+        The number of parameters.
     """
     return sum(p.numel() for p in net.parameters())
 
@@ -42,18 +43,22 @@ def count_macs(net: nn.Module, size: int, *, channels: int = 1) -> int:
 
     def add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal total
-        total += _macs_of(layer, inputs[0], output)
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            total += output[0].numel() * layer.weight[0].numel()  # a linear layer may be applied to many tokens
+        elif isinstance(layer, EncoderBlock):
+            tokens, width = inputs[0].shape[1:]
+            total += 2 * tokens * tokens * width  # queries by keys, and the scores by the values
 
-    twin = to_meta(net).eval()
-    for module in twin.modules():
+    copied = to_meta(net).eval()
+    for module in copied.modules():
         module.register_forward_hook(add)
     with torch.no_grad():
-        twin(torch.empty(1, channels, size, size, device="meta"))
+        copied(torch.empty(1, channels, size, size, device="meta"))
     return total
 
 
 def to_meta(net: nn.Module) -> nn.Module:
-    """Copy ``net`` to torch's meta device, which knows shapes only: running the copy costs nothing.
+    """Copy a net to torch's meta device, which computes shapes only.
 
     Args:
         net: Any module; it is not changed.
@@ -61,17 +66,7 @@ def to_meta(net: nn.Module) -> nn.Module:
     Returns:
         The copy.
     """
-    tensors = [*net.parameters(), *net.buffers()]
-    twins: dict[int, Any] = {id(t): torch.empty_like(t, device="meta", requires_grad=False) for t in tensors}
+    copies: dict[int, Any] = {id(buffer): torch.empty_like(buffer, device="meta") for buffer in net.buffers()}
     for p in net.parameters():
-        twins[id(p)] = nn.Parameter(twins[id(p)], requires_grad=False)
-    return copy.deepcopy(net, twins)
-
-
-def _macs_of(layer: nn.Module, inputs: Tensor, output: Tensor) -> int:
-    if isinstance(layer, (nn.Conv2d, nn.Linear)):
-        return output[0].numel() * layer.weight[0].numel()  # a linear layer may be applied to many tokens
-    if isinstance(layer, EncoderBlock):
-        tokens, width = inputs.shape[1:]
-        return 2 * tokens * tokens * width  # queries by keys, and the scores by the values
-    return 0
+        copies[id(p)] = nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=False)
+    return copy.deepcopy(net, copies)

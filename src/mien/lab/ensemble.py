@@ -1,7 +1,7 @@
 """Finished runs -> one finished run whose logits are the mean of theirs.
 
-Nets that make different mistakes are often better together. The ensemble needs no training and costs the sum of their
-times.
+An ensemble of nets with different errors is often more accurate than each net. It needs no training, and its inference
+takes the sum of their times.
 """
 
 import json
@@ -23,17 +23,12 @@ from mien.lab.recipe import NetConfig, Recipe, dump
 from mien.lab.train.logging import EpochRecord, write_log
 from mien.lab.train.run import Trained, build_net, load_final
 
-__all__ = ["combine_runs", "ensemble_state"]
-
-# What the provenance of the ensemble keeps of each member's.
-_KEPT = ("machine", "torch", "command", "commit")
-
 
 def combine_runs(runs: Sequence[Path], out: Path, *, name: str, about: str = "") -> Recipe:
     """Combine finished runs into one run whose net is their ensemble.
 
     The recipe of the new run is that of the first run except for its net, name and ``about``. Its ``final.pt`` records
-    the origin of every member. Its log holds the epochs of all members, so that its cost is the sum of theirs.
+    the origin of every member. Its log holds the epochs of all members, so its cost is the sum of their costs.
 
     Args:
         runs: Folders of two or more finished runs.
@@ -45,8 +40,7 @@ def combine_runs(runs: Sequence[Path], out: Path, *, name: str, about: str = "")
         The recipe of the new run.
 
     Raises:
-        DataError: There are fewer than two runs, their nets, data or classes do not fit each other, or ``out`` holds a
-            run already.
+        DataError: There are fewer than two runs, their nets, data or classes differ too much, or ``out`` holds a run.
     """
     if len(runs) < 2:
         raise DataError("an ensemble needs at least two runs")
@@ -55,26 +49,32 @@ def combine_runs(runs: Sequence[Path], out: Path, *, name: str, about: str = "")
     trained = [load_final(run) for run in runs]
     _check_compatible(runs, trained)
     parts = [{"name": t.recipe.net.name, **t.recipe.net.options} for t in trained]
-    about = about or f"Ensemble of {_list_names(trained)}: the mean of their logits, without further training."
+    *most, last = [f"`{t.recipe.name}` (seed {t.recipe.seed})" for t in trained]
+    about = about or f"Ensemble of {', '.join(most)} and {last}: the mean of their logits, without further training."
     recipe = replace(trained[0].recipe, name=name, about=about, net=NetConfig("ensemble", {"parts": parts}))
-    history = _concatenate_histories(trained)
+    history: list[EpochRecord] = []
+    for each in trained:  # the first record of each member names it
+        names = [f"{each.recipe.name}, seed {each.recipe.seed}", *(record.net for record in each.history[1:])]
+        offset = len(history) + 1
+        history += [replace(r, epoch=offset + i, net=names[i]) for i, r in enumerate(each.history)]
     origin = provenance(trained[0].provenance.get("data_sha256", "")) | {"parts": [_source(each) for each in trained]}
     weights = ensemble_state(trained)
-    build_net(recipe).load_state_dict(weights)  # fails here rather than when the file is read
+    build_net(recipe).load_state_dict(weights)  # raises now if they do not fit
     state = {
         "recipe": dump(recipe),
         "net": weights,
         "epoch": len(history),
         "history": [record.to_dict() for record in history],
+        "provenance": origin,
     }
     save_text(out / "recipe.json", json.dumps(dump(recipe), indent=1) + "\n")
     write_log(out, history)
-    save_state(out / "final.pt", state | {"provenance": origin})
+    save_state(out / "final.pt", state)
     return recipe
 
 
 def ensemble_state(trained: Sequence[Trained]) -> dict[str, Tensor]:
-    """Build the weights of the net ``ensemble`` whose logits are the mean of the members' logits.
+    """Return the weights of the net ``ensemble`` whose logits are the mean of the members' logits.
 
     Args:
         trained: The members; their nets have pooled linear heads.
@@ -82,22 +82,19 @@ def ensemble_state(trained: Sequence[Trained]) -> dict[str, Tensor]:
     Returns:
         A state dictionary.
     """
-    state: dict[str, Tensor] = {}
-    heads = []
-    for number, each in enumerate(trained):
-        own = each.net.state_dict()
-        heads.append((own["head.linear.weight"], own["head.linear.bias"]))
-        for key, value in own.items():
+    states = [each.net.state_dict() for each in trained]
+    ensemble: dict[str, Tensor] = {}
+    for number, state in enumerate(states):
+        for key, value in state.items():
             if key.startswith("features."):
-                state[f"features.parts.{number}.{key.removeprefix('features.')}"] = value.contiguous()
-    weights, biases = zip(*heads, strict=True)
-    state["head.linear.weight"] = torch.cat(weights, dim=1) / len(trained)
-    state["head.linear.bias"] = torch.stack(biases).mean(0)
-    return state
+                ensemble[f"features.parts.{number}.{key.removeprefix('features.')}"] = value.contiguous()
+    ensemble["head.linear.weight"] = torch.cat([s["head.linear.weight"] for s in states], dim=1) / len(states)
+    ensemble["head.linear.bias"] = torch.stack([s["head.linear.bias"] for s in states]).mean(0)
+    return ensemble
 
 
 def _check_compatible(runs: Sequence[Path], trained: Sequence[Trained]) -> None:
-    """Raise ``DataError`` naming the first run that does not fit the first one, and why."""
+    """Raise ``DataError`` for the first run that does not fit ``runs[0]``."""
     first, side = trained[0], _map_side(trained[0])
     for run, each in zip(runs, trained, strict=True):
         if each.recipe.data != first.recipe.data:
@@ -119,29 +116,10 @@ def _map_side(trained: Trained) -> int:
     return int(net.features(torch.empty(1, 1, size, size, device="meta")).shape[-1])
 
 
-def _concatenate_histories(trained: Sequence[Trained]) -> list[EpochRecord]:
-    """The records of all epochs, numbered consecutively; the first record of each member names it."""
-    records: list[EpochRecord] = []
-    for each in trained:
-        offset = len(records)
-        for number, record in enumerate(each.history):
-            name = _name(each) if number == 0 else record.net
-            records.append(replace(record, epoch=offset + number + 1, net=name))
-    return records
-
-
 def _source(trained: Trained) -> dict[str, Any]:
-    """What the model card says of one member."""
+    """The origin of a member for the model card."""
     seconds = round(sum(record.seconds for record in trained.history))
     cost = {"epochs": len(trained.history), "seconds": seconds}
-    kept = {key: trained.provenance[key] for key in _KEPT if key in trained.provenance}
-    return {"recipe": trained.recipe.name, "seed": trained.recipe.seed, **cost, **kept}
-
-
-def _name(trained: Trained) -> str:
-    return f"{trained.recipe.name}, seed {trained.recipe.seed}"
-
-
-def _list_names(trained: Sequence[Trained]) -> str:
-    *most, last = [f"`{each.recipe.name}` (seed {each.recipe.seed})" for each in trained]
-    return f"{', '.join(most)} and {last}"
+    keys = [key for key in ("machine", "torch", "command", "commit") if key in trained.provenance]
+    origin = {key: trained.provenance[key] for key in keys}
+    return {"recipe": trained.recipe.name, "seed": trained.recipe.seed, **cost, **origin}

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mien._errors import DataError
+
 # Mean and standard deviation of the pixels of FER-2013 Training, in 0..1 (measured: 0.5077, 0.2550).
 MEAN, STD = 0.508, 0.255
 
@@ -15,9 +17,6 @@ TTA = {
     "ten": "five crops and their mirror images, averaged",
 }
 
-# Share of a face's side that a crop keeps (44 of 48 pixels), and that a border adds on each side (2 pixels).
-_CROP, _BORDER = 11 / 12, 1 / 24
-
 
 @torch.no_grad()
 def predict(net: nn.Module, images: Tensor, size: int, *, batch_size: int = 512) -> Tensor:
@@ -26,7 +25,7 @@ def predict(net: nn.Module, images: Tensor, size: int, *, batch_size: int = 512)
     Args:
         net: A net in eval mode that takes float ``[N, 1, size, size]``.
         images: uint8 ``[N, S, S]``, on the device of the net.
-        size: Side in pixels that the net sees; faces of another side are resized.
+        size: Side in pixels of the faces that the net takes; other faces are resized.
         batch_size: Faces in one forward pass.
 
     Returns:
@@ -47,7 +46,7 @@ def predict_tta(net: nn.Module, images: Tensor, size: int, tta: str) -> Tensor:
     Args:
         net: As for ``predict``.
         images: uint8 ``[N, S, S]``, on the device of the net.
-        size: Side in pixels that the net sees.
+        size: Side in pixels of the faces that the net takes.
         tta: A key of ``TTA``.
 
     Returns:
@@ -58,13 +57,13 @@ def predict_tta(net: nn.Module, images: Tensor, size: int, tta: str) -> Tensor:
 
 
 def normalise(images: Tensor, size: int) -> Tensor:
-    """Resize faces and scale them to mean 0 and variance 1 over the training set.
+    """Resize faces and scale their pixels to mean 0 and variance 1 over the training set.
 
-    Every net is trained on this normalisation, and every exported graph contains it.
+    Every net is trained with this normalisation, and every exported graph contains it.
 
     Args:
         images: float ``[N, 1, S, S]`` in 0..1.
-        size: Side of the result in pixels.
+        size: Side of the resized faces in pixels.
 
     Returns:
         float ``[N, 1, size, size]`` in channels-last layout.
@@ -77,39 +76,31 @@ def normalise(images: Tensor, size: int) -> Tensor:
 def tta_views(images: Tensor, tta: str) -> list[Tensor]:
     """Return the views of faces that test-time augmentation averages.
 
-    The ten views are the crops of the four corners and of the middle and their mirror images (Krizhevsky et al.,
-    NeurIPS 2012). The six views are the face, its middle and the face within a border that repeats its edge, and their
-    mirror images: after resizing, the face is seen in three sizes.
+    The ten views are the crops of the four corners and of the centre and their mirror images (Krizhevsky et al.,
+    NeurIPS 2012). The six views are the face, its centre, the face with a border that repeats its edge, and their
+    mirror images. After resizing, they show the face in three sizes.
 
     Args:
         images: ``[N, 1, S, S]`` of any type.
         tta: A key of ``TTA``.
 
     Returns:
-        One tensor ``[N, 1, V, V]`` a view. Views differ in their side V and must be resized.
+        One tensor ``[N, 1, V, V]`` for each view. Views differ in their side V and must be resized.
+
+    Raises:
+        DataError: ``tta`` is unknown.
     """
-    crops = {
-        "none": lambda: [images],
-        "flip": lambda: [images],
-        "six": lambda: [images, _middle(images), _bordered(images)],
-        "ten": lambda: [*_corners(images), _middle(images)],
-    }[tta]()
-    return crops if tta == "none" else [view for crop in crops for view in (crop, crop.flip(3))]
-
-
-def _middle(images: Tensor) -> Tensor:
-    crop = round(_CROP * images.shape[-1])
-    first = (images.shape[-1] - crop) // 2
-    return images[:, :, first : first + crop, first : first + crop]
-
-
-def _corners(images: Tensor) -> list[Tensor]:
-    crop = round(_CROP * images.shape[-1])
-    ends = (slice(None, crop), slice(images.shape[-1] - crop, None))
-    return [images[:, :, rows, columns] for rows in ends for columns in ends]
-
-
-def _bordered(images: Tensor) -> Tensor:
-    side, border = images.shape[-1], round(_BORDER * images.shape[-1])
-    index = torch.arange(-border, side + border, device=images.device).clamp(0, side - 1)
-    return images[:, :, index][:, :, :, index]
+    if tta not in TTA:
+        raise DataError(f"tta is one of {', '.join(TTA)}, not {tta!r}")
+    side = images.shape[-1]
+    crop, border = round(side * 11 / 12), round(side / 24)  # 44 and 2 of 48 pixels
+    first = (side - crop) // 2
+    centre = images[:, :, first : first + crop, first : first + crop]
+    views = [images]
+    if tta == "six":
+        index = torch.arange(-border, side + border, device=images.device).clamp(0, side - 1)
+        views = [images, centre, images[:, :, index][:, :, :, index]]
+    elif tta == "ten":
+        ends = (slice(None, crop), slice(side - crop, None))
+        views = [*(images[:, :, rows, columns] for rows in ends for columns in ends), centre]
+    return views if tta == "none" else [mirrored for view in views for mirrored in (view, view.flip(3))]

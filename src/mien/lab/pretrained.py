@@ -1,7 +1,7 @@
-"""The weights that a new run starts from, where its recipe names some: ImageNet's, or those of a finished run.
+"""The initial weights of a run: those of ImageNet, or those of a finished run.
 
-ImageNet's are the files that torchvision publishes for ResNet-18, 34 and 50 (its first set, BSD-3-Clause), fetched on
-the first use and checked; for a timm net, timm's own. Their classifier is left out.
+Weights of ImageNet for ResNet-18, 34 and 50 are the files of torchvision (its first set, BSD-3-Clause). They are
+downloaded and checked at the first use. Those of timm nets are timm's own. Their classifier is left out.
 """
 
 import re
@@ -33,7 +33,7 @@ _DEPTHS: Mapping[tuple[type[nn.Module], tuple[int, ...]], int] = {
     (Bottleneck, (3, 4, 6, 3)): 50,
 }
 
-# torchvision's names -> ours, in this order; a stage's blocks are numbered alike.
+# Names of torchvision -> ours, in this order; the blocks of a stage have the same numbers.
 _NAMES = (
     (r"^conv1\.", "stem.0.0."),
     (r"^bn1\.", "stem.0.1."),
@@ -49,16 +49,16 @@ _NAMES = (
 
 
 def start(net: Net, recipe: Recipe, *, data: str = "") -> None:
-    """Load the initial weights that a recipe names into a new net; without any, the net stays random.
+    """Load the initial weights of a recipe into a new net; without any, the net stays random.
 
     Args:
-        net: The net, just built for ``recipe``.
-        recipe: ``net.weights`` is "", "imagenet" or the folder of a finished run.
-        data: sha256 of the faces that the run learns from.
+        net: The new net of ``recipe``.
+        recipe: Its ``net.weights`` is "", "imagenet" or the folder of a finished run.
+        data: SHA-256 of the faces of the new run.
 
     Raises:
         RecipeError: There are no ImageNet weights for the net.
-        DownloadError: The weights cannot be fetched.
+        DownloadError: The weights cannot be downloaded.
         DataError: The named run is not finished, has another net, or has learned from the validation faces.
     """
     named = recipe.net.weights
@@ -73,15 +73,15 @@ def start(net: Net, recipe: Recipe, *, data: str = "") -> None:
 def start_from_imagenet(net: Net) -> None:
     """Load torchvision's ImageNet weights into the ResNet of a net: its features, or their ``backbone``.
 
-    An adapter before the backbone starts as three copies of the grey channel, because the filters behind it are
-    trained on natural images and a frozen backbone cannot adapt to random colours.
+    An adapter before the backbone starts as three copies of the grey channel, because a frozen backbone cannot adapt to
+    random colours.
 
     Args:
         net: A net with the features of ResNet-18, 34 or 50.
 
     Raises:
         RecipeError: The net is another one, or its stem is not torchvision's.
-        DownloadError: The weights cannot be fetched.
+        DownloadError: The weights cannot be downloaded.
     """
     backbone = net.features.get_submodule("backbone") if hasattr(net.features, "backbone") else net.features
     name, sha256, size = _RESNETS[_depth(backbone)]
@@ -97,19 +97,24 @@ def start_from_imagenet(net: Net) -> None:
 
 
 def load_torchvision(backbone: nn.Module, state: _State) -> None:
-    """Load the state of a torchvision ResNet into ours.
+    """Load the state of a torchvision ResNet.
 
-    The three colour filters of the first convolution are summed for a grey net, so that it has the same output for a
-    grey image as the original has for that image in colour.
+    For a grey net the three colour filters of the first convolution are summed. Its output for a grey image then equals
+    the output of the original net for the same image with three equal channels.
 
     Args:
-        backbone: A ``residual_features``.
-        state: Tensors by torchvision's names.
+        backbone: The result of ``residual_features``.
+        state: Tensors by the names of torchvision.
 
     Raises:
         DataError: A name or shape does not fit.
     """
-    ours = {_renamed(name): value for name, value in state.items() if not name.startswith("fc.")}
+    ours = {}
+    for name, value in state.items():
+        if not name.startswith("fc."):
+            for pattern, replacement in _NAMES:
+                name = re.sub(pattern, replacement, name)
+            ours[name] = value
     first = backbone.state_dict()["stem.0.0.weight"]
     if first.shape[1] == 1:
         ours["stem.0.0.weight"] = ours["stem.0.0.weight"].sum(dim=1, keepdim=True)
@@ -117,14 +122,14 @@ def load_torchvision(backbone: nn.Module, state: _State) -> None:
 
 
 def load_same(module: nn.Module, state: _State, source: str) -> None:
-    """Load a state whose names and shapes are all those of a module.
+    """Load a state that has all names and shapes of a module.
 
-    The batch norms' step counters may be missing, as in older files; nothing uses them.
+    The step counters of batch norms are not used, and may be missing.
 
     Args:
         module: The module.
         state: Tensors by name.
-        source: Where the state comes from, for error messages.
+        source: The origin of the state, for error messages.
 
     Raises:
         DataError: A tensor does not fit; the message names the first.
@@ -138,14 +143,8 @@ def load_same(module: nn.Module, state: _State, source: str) -> None:
     module.load_state_dict(state, strict=False)
 
 
-def _renamed(name: str) -> str:
-    for pattern, ours in _NAMES:
-        name = re.sub(pattern, ours, name)
-    return name
-
-
 def _depth(backbone: nn.Module) -> int:
-    """18, 34 or 50, by the blocks of the four stages."""
+    """18, 34 or 50, according to the blocks of the four stages."""
     stages = [getattr(backbone, f"stage{i}", None) for i in (1, 2, 3, 4)]
     blocks = [list(stage) if isinstance(stage, nn.Sequential) else [] for stage in stages]
     kind = type(blocks[0][0]) if blocks[0] else nn.Module
@@ -160,7 +159,7 @@ def _depth(backbone: nn.Module) -> int:
 
 
 def _start_from_run(net: Net, recipe: Recipe, data: str) -> None:
-    """Load the features, and where the classes are the same, the tensors of the head that have the same shape."""
+    """Load the features and, if the classes are the same, the tensors of the head with the same shape."""
     folder = find_input(recipe.net.weights)
     finished = load_state(folder / "final.pt")
     learned = finished["recipe"]["data"]

@@ -27,7 +27,7 @@ from mien.lab.audit.label_errors import (
 from mien.lab.data import FaceSet, load_fer2013
 from mien.lab.data.selection import training_rows, validation_rows
 from mien.lab.models import open_model
-from mien.lab.train.loop import Devices
+from mien.lab.train.devices import Devices
 from support.defective_faces import planted, random_images, with_images
 from support.short_runs import small
 from support.synthetic_faces import cartoon_set

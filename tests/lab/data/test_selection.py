@@ -15,7 +15,8 @@ from mien.lab.data import FaceSet, load_fer2013
 from mien.lab.data.duplicates import clusters, divide
 from mien.lab.data.selection import expand, fifth, training_rows, transform, validation_name, validation_rows
 from mien.lab.recipe import Recipe
-from mien.lab.train.loop import Devices, fit
+from mien.lab.train.devices import Devices
+from mien.lab.train.loop import fit
 from mien.lab.train.run import load_final
 from support.synthetic_faces import cartoon_set
 

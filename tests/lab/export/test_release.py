@@ -20,7 +20,8 @@ from mien.lab.export.onnx import _after, contract_metadata, export_fp32, export_
 from mien.lab.export.release import export_model
 from mien.lab.inference import predict
 from mien.lab.nets._layers import Branched
-from mien.lab.train.loop import Devices, fit
+from mien.lab.train.devices import Devices
+from mien.lab.train.loop import fit
 from mien.lab.train.run import load_final
 from support.random_nets import CALIBRATION, PROVENANCE, randomised, variant
 from support.short_runs import LEARNING, small

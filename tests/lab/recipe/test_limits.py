@@ -9,9 +9,10 @@ from mien._errors import DataError, DivergedError, RecipeError
 from mien.lab import nets
 from mien.lab.data import FaceSet
 from mien.lab.recipe import Recipe, dump, load, parse, put
+from mien.lab.train.devices import Devices
 from mien.lab.train.distillation import Teachers
 from mien.lab.train.logging import EpochRecord
-from mien.lab.train.loop import Devices, fit
+from mien.lab.train.loop import fit
 from support.synthetic_faces import cartoon_set
 from support.tiny_recipe import tiny
 

@@ -19,8 +19,9 @@ from mien.lab import recipe as recipes
 from mien.lab.search.results import write_results
 from mien.lab.search.space import Choices, Range, read_space
 from mien.lab.search.study import SearchPlan, TrialEvent, open_study, run_search
+from mien.lab.train.devices import Devices
 from mien.lab.train.logging import read_log
-from mien.lab.train.loop import Devices, fit
+from mien.lab.train.loop import fit
 from support.synthetic_faces import cartoon_set
 
 TINY = """

@@ -23,7 +23,8 @@ import json, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from mien._errors import RecipeError
-from mien.lab.train.loop import Devices, fit
+from mien.lab.train.devices import Devices
+from mien.lab.train.loop import fit
 from mien.lab.recipe import parse
 from support.synthetic_faces import cartoon_set
 for job in json.loads(sys.argv[2]):

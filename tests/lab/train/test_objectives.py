@@ -17,8 +17,9 @@ from mien.lab import nets
 from mien.lab import recipe as recipes
 from mien.lab.files import load_state
 from mien.lab.recipe import LossConfig, TrainConfig
+from mien.lab.train.devices import Devices
 from mien.lab.train.logging import EpochRecord
-from mien.lab.train.loop import Devices, fit
+from mien.lab.train.loop import fit
 from mien.lab.train.losses import Objective, class_loss, class_maps, face_region_loss
 from mien.lab.train.optim import build_optimizer
 from mien.lab.train.run import build_net, load_final
@@ -153,7 +154,8 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 import mien.lab.train.checkpoint as saver
 from support.synthetic_faces import cartoon_set
-from mien.lab.train.loop import Devices, fit
+from mien.lab.train.devices import Devices
+from mien.lab.train.loop import fit
 from support.short_runs import with_everything
 saver.SAVE_EVERY = 0
 fit(with_everything(), cartoon_set(per_split=(70, 14, 0)), Path(sys.argv[1]), devices=Devices("cpu"),

@@ -18,8 +18,9 @@ from mien.lab.data import FaceSet
 from mien.lab.files import load_state
 from mien.lab.inference import predict
 from mien.lab.recipe import Recipe
+from mien.lab.train.devices import Devices
 from mien.lab.train.logging import EpochRecord
-from mien.lab.train.loop import Devices, fit
+from mien.lab.train.loop import fit
 from mien.lab.train.losses import Objective
 from mien.lab.train.run import build_net, load_final
 from support.synthetic_faces import cartoon_set

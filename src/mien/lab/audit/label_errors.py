@@ -31,8 +31,9 @@ from mien.lab.metrics import check_probabilities
 from mien.lab.models import Model, open_model
 from mien.lab.predictions import FERPLUS_PROTOCOL, FaceClassifier, predict_selection, select_rows
 from mien.lab.recipe import Recipe, dump
+from mien.lab.train.devices import Devices
 from mien.lab.train.logging import EpochRecord
-from mien.lab.train.loop import Devices, fit, ignore_epoch
+from mien.lab.train.loop import fit, ignore_epoch
 from mien.lab.train.run import is_finished, load_final
 
 try:

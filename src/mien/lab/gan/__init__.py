@@ -1,4 +1,1 @@
-"""A small conditional GAN that generates faces of rare classes (document 001), and the evaluation of its faces.
-
-synthesize: train (nets) -> generate -> evaluate -> contact sheet
-"""
+"""A small conditional GAN that generates faces of rare classes (document 001), and the evaluation of its faces."""

@@ -1,6 +1,6 @@
-"""How good synthetic faces are: kernel distance, recognition, memorisation and variety, for one emotion at a time.
+"""Evaluation of synthetic faces of one emotion: kernel distance, recognition, memorisation and variety.
 
-Synthetic faces are compared with PublicTest, which neither the GAN nor ``mien-0`` was trained on. PrivateTest is not
+Synthetic faces are compared with PublicTest, on which neither the GAN nor ``mien-0`` was trained. PrivateTest is not
 used.
 """
 
@@ -26,22 +26,22 @@ from mien.lab.predictions import resize_faces
 
 # The model whose features are compared; in fp32, so that rounding does not change distances.
 REFERENCE_MODEL = BUNDLED / "mien-0" / PRECISIONS["fp32"]
-# Faces that are read, and whose distances are computed, at once (512 x 56,000 distances take 115 MB).
+# Faces in a batch of the model, and in a batch of distances (512 x 56,000 distances take 115 MB).
 _READ_BATCH, _DISTANCE_BATCH = 64, 512
-# Faces of a set in a kernel distance, at most: its cost grows with the square.
+# Largest number of faces of a set in a kernel distance; the cost grows with its square.
 _MAX_FACES = 1000
-# Half-samples of the standard error, and random partitions that show what a distance of 0 looks like.
+# Half-samples of the standard error, and random partitions of one set, whose distance is 0 in expectation.
 _HALVES, _PARTITIONS = 200, 50
-# Real faces of a class that an evaluation needs, and the quantile of their distances that a copy is below.
+# Smallest number of real faces of an evaluated class. A face counts as a copy if its distance is below this quantile.
 MIN_FACES, QUANTILE = 8, 0.01
-# Standard deviation of the blur, in pixels of a 48-pixel face: faces that differ by noise alone shall look the same.
+# Standard deviation in pixels of the blur of a 48-pixel face, which hides noise.
 _BLUR = 1.0
 
 _Metrics = dict[str, Any]
 
 
 class FaceReadings(NamedTuple):
-    """What the reference model reads in faces.
+    """The output of the reference model for faces.
 
     Attributes:
         probs: float32 ``[N, C]``.
@@ -53,14 +53,14 @@ class FaceReadings(NamedTuple):
 
 
 class FeatureExtractor:
-    """A classifier's ONNX file with its features as a second output.
+    """The ONNX file of a classifier with its features as a second output.
 
     Args:
         path: The file; its maps are a convolution of its features.
         threads: Threads of one call.
 
     Raises:
-        ModelError: The file breaks the contract, or its maps are not made by a convolution.
+        ModelError: The file breaks the contract, or its maps are not the output of a convolution.
     """
 
     def __init__(self, path: Path = REFERENCE_MODEL, *, threads: int = 1) -> None:
@@ -70,11 +70,26 @@ class FeatureExtractor:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        graph = _with_features(onnx.load(path), path).SerializeToString()
-        self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        model = onnx.load(path)
+        graph = model.graph
+        convolutions = [node for node in graph.node if "maps" in node.output and node.op_type == "Conv"]
+        if not convolutions:
+            raise ModelError(f"{path}: its maps are not the output of a convolution, so faces cannot be compared by it")
+        graph.initializer.append(helper.make_tensor("mien_axes", onnx.TensorProto.INT64, [2], [2, 3]))
+        inputs = [convolutions[0].input[0], "mien_axes"]
+        graph.node.append(helper.make_node("ReduceMean", inputs, ["features"], keepdims=0))
+        graph.output.append(helper.make_tensor_value_info("features", onnx.TensorProto.FLOAT, None))
+        self._session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
     def __call__(self, faces: FaceSet) -> FaceReadings:
-        """Read ``faces`` on the CPU."""
+        """Classify faces on the CPU.
+
+        Args:
+            faces: N faces of any size.
+
+        Returns:
+            Probabilities and features.
+        """
         crops: NDArray[np.uint8] = resize_faces(faces, self.size)
         starts = range(0, len(crops), _READ_BATCH)
         parts = [self._session.run(["probs", "features"], {"crops": crops[i : i + _READ_BATCH]}) for i in starts]
@@ -82,20 +97,8 @@ class FeatureExtractor:
         return FaceReadings(torch.from_numpy(probs), torch.from_numpy(features))
 
 
-def _with_features(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
-    """``model`` with the output ``features`` ``[N, D]``: the input of its maps, averaged over the places."""
-    graph = model.graph
-    makers = [node for node in graph.node if "maps" in node.output and node.op_type == "Conv"]
-    if not makers:
-        raise ModelError(f"{path}: its maps are not made by a convolution, so it has no features to compare faces by")
-    graph.initializer.append(helper.make_tensor("mien_axes", onnx.TensorProto.INT64, [2], [2, 3]))
-    graph.node.append(helper.make_node("ReduceMean", [makers[0].input[0], "mien_axes"], ["features"], keepdims=0))
-    graph.output.append(helper.make_tensor_value_info("features", onnx.TensorProto.FLOAT, None))
-    return model
-
-
 class Distance(NamedTuple):
-    """A kernel distance. The value is unbiased, so it may be slightly negative for sets of one distribution."""
+    """A kernel distance. The estimate is unbiased, so it may be slightly negative for sets of one distribution."""
 
     value: float
     standard_error: float
@@ -106,7 +109,7 @@ def kernel_distance(x: Tensor, y: Tensor, *, seed: int = 0, halves: int = _HALVE
 
     This is the kernel inception distance (Binkowski et al., ICLR 2018) with the features of ``mien-0``: the unbiased
     estimate of Gretton et al. (JMLR 2012). The standard error is that of the delete-half jackknife (Shao & Wu, 1989);
-    it is slightly too large where both sets are of one distribution.
+    it is slightly too large if both sets are of one distribution.
 
     Args:
         x: Features ``[N, D]``; at most 1,000 random rows are used.
@@ -138,13 +141,13 @@ def _kernel(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _discrepancy(xx: Tensor, yy: Tensor, xy: Tensor) -> float:
-    """Means over the kernel's blocks; a face is never compared with itself."""
+    """The squared discrepancy of two sets from their kernel matrices. A face is not compared with itself."""
     within = sum((k.sum() - k.trace()) / (len(k) * (len(k) - 1)) for k in (xx, yy))
     return float(within - 2 * xy.mean())
 
 
 def appearance(images: Tensor) -> Tensor:
-    """Describe faces by their pixels, independent of brightness and contrast.
+    """Describe faces by their pixels, independently of brightness and contrast.
 
     Args:
         images: uint8 ``[N, S, S]``.
@@ -165,14 +168,19 @@ def appearance(images: Tensor) -> Tensor:
 
 
 class Neighbours(NamedTuple):
-    """The nearest training face of each face: its distance ``[N]`` and its row in the training set ``[N]``."""
+    """The nearest training face of each of N faces.
+
+    Attributes:
+        distance: ``[N]``.
+        row: Row in the training set, ``[N]``.
+    """
 
     distance: Tensor
     row: Tensor
 
 
 def nearest_faces(images: Tensor, training: Tensor) -> Neighbours:
-    """Find the nearest training face of each image by appearance; training faces count mirrored, too.
+    """Find the nearest training face of each image by appearance, also among mirrored training faces.
 
     Args:
         images: uint8 ``[N, S, S]``.
@@ -206,14 +214,14 @@ def share_below(distances: Tensor, real: Tensor, quantile: float) -> float:
 
 @dataclass(frozen=True)
 class Reference:
-    """Everything an evaluation needs of the real faces, read once, on the CPU.
+    """The real faces of an evaluation with their features and distances, on the CPU.
 
     Attributes:
         extractor: The reference model.
-        training: The faces that the GAN learned from.
-        held_out: Real faces that it did not see.
-        training_readings: FaceReadings of ``training``.
-        held_out_readings: FaceReadings of ``held_out``.
+        training: The training faces of the GAN.
+        held_out: Other real faces.
+        training_readings: Probabilities and features of ``training``.
+        held_out_readings: Probabilities and features of ``held_out``.
         appearance_distances: Distance of each held-out face to the nearest training face by appearance, ``[M]``.
         feature_distances: The same by features.
     """
@@ -227,17 +235,24 @@ class Reference:
     feature_distances: Tensor
 
     def features(self, emotion: Emotion) -> Tensor:
-        """Return the features of the held-out faces of ``emotion``, ``[m, D]``."""
+        """Return the features of the held-out faces of an emotion.
+
+        Args:
+            emotion: The emotion.
+
+        Returns:
+            float32 ``[m, D]``.
+        """
         return self.held_out_readings.features[self.held_out.labels == self.held_out.emotions.index(emotion)]
 
 
 def read_real_faces(extractor: FeatureExtractor, training: FaceSet, held_out: FaceSet) -> Reference:
-    """Read the real faces that synthetic ones are compared with.
+    """Classify the real faces with which synthetic faces are compared.
 
     Args:
         extractor: The reference model.
-        training: The faces that the GAN learned from.
-        held_out: Real faces that it did not see.
+        training: The training faces of the GAN.
+        held_out: Other real faces.
 
     Returns:
         The reference.
@@ -269,7 +284,7 @@ def evaluate_faces(
 
     Args:
         images: uint8 ``[N, 48, 48]``.
-        emotion: What they shall show.
+        emotion: Their emotion.
         reference: The real faces.
         seed: Seed of random rows and partitions.
 
@@ -282,10 +297,12 @@ def evaluate_faces(
     feature_distances = _nearest_rows(readings.features, reference.training_readings.features).distance
     emotions = reference.extractor.emotions
     real = reference.held_out_readings.probs[reference.held_out.labels == label]
+    training = reference.training.images[reference.training.labels == label]
+    count = min(len(images), len(training))
     metrics = {
         "made": len(images),
-        "training": int((reference.training.labels == label).sum()),
-        "held_out": int((reference.held_out.labels == label).sum()),
+        "training": len(training),
+        "held_out": len(real),
         "kernel_distance": _kernel_distances(readings.features, emotion, reference, seed),
         "read_as": _shares(readings.probs, emotions),
         "real_read_as": _shares(real, emotions),
@@ -296,13 +313,13 @@ def evaluate_faces(
             "median_distance": _medians(neighbours.distance, reference.appearance_distances),
             "median_distance_features": _medians(feature_distances, reference.feature_distances),
         },
-        "variety": _variety(images, reference.training.images[reference.training.labels == label]),
+        "variety": {"made": _variety(images[:count]), "training": _variety(training[:count])},
     }
     return metrics, neighbours
 
 
 def _kernel_distances(features: Tensor, emotion: Emotion, reference: Reference, seed: int) -> _Metrics | None:
-    """Kernel distance of several sets to the held-out faces of the class; ``None`` where those are too few."""
+    """Kernel distances of several sets to the held-out faces of the class; ``None`` if there are too few."""
     held_out = reference.features(emotion)
     if min(len(held_out), len(features)) < MIN_FACES:
         return None
@@ -316,23 +333,18 @@ def _kernel_distances(features: Tensor, emotion: Emotion, reference: Reference, 
         **{str(other): reference.features(other) for other in reference.held_out.emotions if other != emotion},
     }
     found = {name: kernel_distance(rows, held_out, seed=seed)._asdict() for name, rows in sets.items() if len(rows) > 3}
-    return {**found, "halves": _half_distances(held_out, seed)}
-
-
-def _half_distances(rows: Tensor, seed: int) -> _Metrics:
-    """The distance of one half of ``rows`` to the other, over random partitions: its mean and its spread."""
-    source = torch.Generator().manual_seed(seed)
-    values = []
+    # The distance of one half of the held-out faces to the other half, over random partitions.
+    source.manual_seed(seed)
+    values, half = [], len(held_out) // 2
     for _ in range(_PARTITIONS):
-        order = torch.randperm(len(rows), generator=source)
-        half = len(rows) // 2
-        values.append(kernel_distance(rows[order[:half]], rows[order[half:]], halves=0).value)
-    spread = torch.tensor(values)
-    return {"value": float(spread.mean()), "standard_deviation": float(spread.std())}
+        rows = held_out[torch.randperm(len(held_out), generator=source)]
+        values.append(kernel_distance(rows[:half], rows[half:], halves=0).value)
+    halves = torch.tensor(values)
+    return {**found, "halves": {"value": float(halves.mean()), "standard_deviation": float(halves.std())}}
 
 
 def _shares(probs: Tensor, emotions: tuple[Emotion, ...]) -> dict[str, float]:
-    """The share of the faces that the classifier reads as each emotion."""
+    """The share of the faces that the classifier predicts as each emotion."""
     counts = torch.bincount(probs.argmax(1), minlength=len(emotions)) / max(1, len(probs))
     return {str(emotion): float(share) for emotion, share in zip(emotions, counts, strict=True)}
 
@@ -341,23 +353,15 @@ def _medians(made: Tensor, real: Tensor) -> dict[str, float]:
     return {"made": float(made.median()), "held_out": float(real.median())}
 
 
-def _variety(made: Tensor, real: Tensor) -> dict[str, float]:
-    """Median distance from a face to the nearest other face of its set, by appearance; equally many of both sets.
-
-    It is near 0 for a generator that collapsed to a few faces.
-    """
-    count = min(len(made), len(real))
-    return {name: _spread(images[:count]) for name, images in (("made", made), ("training", real))}
-
-
-def _spread(images: Tensor) -> float:
+def _variety(images: Tensor) -> float:
+    """The median distance of a face to the nearest other face by appearance; near 0 for a collapsed generator."""
     rows = appearance(images)
     distances = torch.cdist(rows, rows).fill_diagonal_(torch.inf)
     return float(distances.min(1).values.median())
 
 
 def _as_face_set(images: Tensor, label: int, like: FaceSet) -> FaceSet:
-    """``images`` as a set of one class, so that they are read exactly as real ones are."""
+    """A face set of one class, so that synthetic faces are read like real ones."""
     count = len(images)
     return FaceSet(
         images=images,

@@ -1,8 +1,7 @@
-"""Generator and discriminator: small enough for two processor cores, conditional on the class.
+"""Generator and discriminator, conditional on the class, and small enough for two CPU cores.
 
-Both see all classes, so that a rare one borrows from the common ones what a face is: the generator through
-class-conditional batch norm, the discriminator through projection (Miyato and Koyama, ICLR 2018). Faces are float
-``[N, 1, 48, 48]`` in -1..1.
+Both are trained on all classes, so that common classes help to learn rare ones. The generator is conditioned by batch
+norm, the discriminator by projection (Miyato and Koyama, ICLR 2018). Faces are float ``[N, 1, 48, 48]`` in -1..1.
 """
 
 from collections.abc import Sequence
@@ -13,13 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-# Both nets halve or double the side of the face at every stage, from 6 x 6 on.
 FACE_SIDE = 48
-_BASE = 6
+_BASE = 6  # side of the first map of the generator; each stage doubles it
 
 
 class Generator(nn.Module):
-    """Noise and class -> face: a linear layer to 6 x 6, transposed convolutions to 24 x 24, sub-pixel to 48 x 48.
+    """Noise and class -> face: a linear layer to 6 x 6, transposed convolutions to 24 x 24, pixel shuffle to 48 x 48.
 
     Args:
         classes: Number of classes.
@@ -40,9 +38,17 @@ class Generator(nn.Module):
         self.norms = nn.ModuleList(_StyledNorm(width, 2 * noise) for width in widths)
         pairs = list(pairwise(widths))
         self.ups = nn.ModuleList(nn.ConvTranspose2d(a, b, 4, stride=2, padding=1, bias=False) for a, b in pairs)
-        # A convolution at half the side whose four channels become pixels costs a quarter (Shi et al., CVPR 2016).
+        # A convolution at half the side with four channels costs a quarter of one at full side (Shi et al., CVPR 2016).
         self.last = nn.Conv2d(widths[-1], 4, 3, padding=1)
-        _initialise(self)
+        # Orthogonal first weights (Brock et al., ICLR 2019). The classes start almost equal, so that common features
+        # are learned once, and the noise makes the faces differ.
+        for name, module in self.named_modules():
+            if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+                nn.init.orthogonal_(module.weight, gain=0.5 if "norms" in name else 1.0)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=0.25)
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         """Generate faces.
@@ -95,13 +101,16 @@ class Discriminator(nn.Module):
         """
         for down in self.downs:
             x = F.leaky_relu(down(x), 0.2)
-        x = F.leaky_relu(self.mix(_with_spread(x)), 0.2).sum(dim=(2, 3))
+        # One more channel, the mean deviation within the batch, exposes a collapsed generator (Karras et al., 2018).
+        deviation = (x.var(0, unbiased=False) + 1e-8).sqrt().mean()
+        x = torch.cat([x, deviation.expand(len(x), 1, *x.shape[2:])], dim=1)
+        x = F.leaky_relu(self.mix(x), 0.2).sum(dim=(2, 3))
         scores: Tensor = self.real(x).squeeze(1) + (self.name(labels) * x).sum(1)
         return scores.float()
 
 
 class _StyledNorm(nn.Module):
-    """Batch norm whose gain and bias follow from noise and class (Chen et al., ICLR 2019: self-modulation)."""
+    """Batch norm with gain and bias computed from noise and class (self-modulation; Chen et al., ICLR 2019)."""
 
     def __init__(self, channels: int, style: int) -> None:
         super().__init__()
@@ -110,25 +119,5 @@ class _StyledNorm(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         gain, bias = self.gain(style)[:, :, None, None], self.bias(style)[:, :, None, None]
-        moved: Tensor = self.norm(x) * (1 + gain) + bias
-        return moved
-
-
-def _with_spread(x: Tensor) -> Tensor:
-    """``x`` with one more channel, the mean deviation within the batch, which exposes a collapse (Karras, 2018)."""
-    spread = (x.var(0, unbiased=False) + 1e-8).sqrt().mean()
-    return torch.cat([x, spread.expand(len(x), 1, *x.shape[2:])], dim=1)
-
-
-def _initialise(net: nn.Module) -> None:
-    """Orthogonal first weights (Brock et al., ICLR 2019).
-
-    Classes start almost equal, so that what they share is learned once and the noise makes the faces differ.
-    """
-    for name, module in net.named_modules():
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-            nn.init.orthogonal_(module.weight, gain=0.5 if "norms" in name else 1.0)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Embedding):
-            nn.init.normal_(module.weight, std=0.25)
+        styled: Tensor = self.norm(x) * (1 + gain) + bias
+        return styled

@@ -1,4 +1,4 @@
-"""A data set -> synthetic faces of some of its classes in a folder, with their evaluation and a contact sheet."""
+"""Synthetic faces of some classes of a data set, with their evaluation and a contact sheet."""
 
 import io
 import json
@@ -23,14 +23,14 @@ from mien.lab.data.selection import training_rows, validation_rows
 from mien.lab.files import save_bytes, save_text
 from mien.lab.gan.evaluate import FeatureExtractor, Neighbours, evaluate_faces, read_real_faces
 from mien.lab.gan.nets import FACE_SIDE, Generator
-from mien.lab.gan.train import Gan, GanConfig, train_gan
+from mien.lab.gan.train import GanConfig, train_gan
 from mien.lab.recipe import DataConfig, Recipe, TrainConfig
 
-# Training faces that a class needs to be learned.
+# Smallest number of training faces of a generated class.
 MIN_TRAINING_FACES = 16
-# Where the output folder keeps the training; readers of data sets skip names that begin with a dot.
+# Subfolder of the training; readers of data sets skip names that begin with a dot.
 TRAINING_FOLDER = ".gan"
-# Faces generated at once, and digits of a file name (the first face is 00001.png).
+# Faces in a batch, and digits of a file name (the first face is 00001.png).
 _BATCH, _DIGITS = 256, 5
 # The contact sheet: faces in a row, rows of a block; side of a face, height of a title and space between blocks in
 # pixels.
@@ -41,17 +41,20 @@ _BAND_HEIGHT = 2 * _TITLE + (_ROWS + 2) * _CELL + 2 * _GAP
 
 
 def gan_recipe(classes: str = "seven") -> Recipe:
-    """Return the recipe that selects the faces of a GAN, as it would those of any training.
+    """Return the recipe that selects the faces of a GAN.
 
     Args:
         classes: A class set, or the names of emotions, separated by commas.
+
+    Returns:
+        The recipe.
     """
     return Recipe("gan", "", data=DataConfig(classes=classes, size=FACE_SIDE), train=TrainConfig(batch_size=2))
 
 
 @dataclass(frozen=True, slots=True)
 class SynthesisOptions:
-    """What is generated, and after which training.
+    """The faces to generate, and the training of the GAN.
 
     Attributes:
         emotions: The emotions of the faces.
@@ -60,8 +63,8 @@ class SynthesisOptions:
         recipe: Selects the training and validation faces.
         config: Settings of the training.
         time_limit: Seconds after which the training stops with a checkpoint.
-        device: Where it runs, as torch names it.
-        threads: Threads that read faces for the evaluation.
+        device: The device of the training, as in torch.
+        threads: Threads that classify faces for the evaluation.
     """
 
     emotions: tuple[Emotion, ...]
@@ -104,24 +107,32 @@ def synthesize(
 ) -> dict[str, Any]:
     """Train a GAN (or resume or reuse its training), then generate, write and evaluate faces.
 
-    Writes ``EMOTION/00001.png`` and so on, ``evaluation.json`` and ``contact.png``; the training is kept in ``.gan``.
+    It writes ``EMOTION/00001.png`` and so on, ``evaluation.json``, ``contact.png`` and the training in ``.gan``.
 
     Args:
-        options: What to generate.
-        faces: The data set; the GAN learns from its Training rows.
-        folder: Where to write.
-        provenance: What ``evaluation.json`` records of its origin.
+        options: The faces to generate, and the training of the GAN.
+        faces: The data set; the GAN is trained on its Training rows.
+        folder: The output folder.
+        provenance: Written into ``evaluation.json``.
         progress: Called with the progress.
 
     Returns:
-        The content of ``evaluation.json``, or ``{}`` where the time limit came first; the same call then resumes.
+        The content of ``evaluation.json``, or ``{}`` if the time limit ended the training; the same call then resumes.
 
     Raises:
         DataError: There are too few faces.
         OutputError: The folder cannot be written.
         DivergedError: A loss is not finite.
     """
-    training, held_out = _select_rows(faces, options)
+    # Training rows that also occur in a test split are left out.
+    training, held_out = training_rows(faces, options.recipe), validation_rows(faces, options.recipe)
+    for emotion in options.emotions:
+        count = int((training.labels == training.emotions.index(emotion)).sum())
+        if count < MIN_TRAINING_FACES:
+            raise DataError(
+                f"{faces.source}: {count} Training faces of {emotion!s} are too few to learn from; "
+                f"{MIN_TRAINING_FACES} are needed"
+            )
     gan = train_gan(
         training,
         folder / TRAINING_FOLDER,
@@ -133,31 +144,6 @@ def synthesize(
     )
     if gan.step < options.steps:
         return {}
-    return _write_all(options, gan, training, held_out, folder, provenance or {}, progress)
-
-
-def _select_rows(faces: FaceSet, options: SynthesisOptions) -> tuple[FaceSet, FaceSet]:
-    """What the GAN learns from, without rows that also occur in a test split, and what its faces are compared with."""
-    training, held_out = training_rows(faces, options.recipe), validation_rows(faces, options.recipe)
-    for emotion in options.emotions:
-        count = int((training.labels == training.emotions.index(emotion)).sum())
-        if count < MIN_TRAINING_FACES:
-            raise DataError(
-                f"{faces.source}: {count} Training faces of {emotion!s} are too few to learn from; "
-                f"{MIN_TRAINING_FACES} are needed"
-            )
-    return training, held_out
-
-
-def _write_all(
-    options: SynthesisOptions,
-    gan: Gan,
-    training: FaceSet,
-    held_out: FaceSet,
-    folder: Path,
-    provenance: dict[str, Any],
-    progress: Progress,
-) -> dict[str, Any]:
     progress("reading the real faces")
     reference = read_real_faces(FeatureExtractor(threads=options.threads), training, held_out)
     metrics: dict[str, Any] = {}
@@ -174,7 +160,7 @@ def _write_all(
         "steps": gan.step,
         "model": reference.extractor.name,
         "losses": gan.history[-1] if gan.history else {},
-        "provenance": provenance,
+        "provenance": provenance or {},
     }
     save_text(folder / "evaluation.json", json.dumps(evaluation, indent=1) + "\n")
     save_bytes(folder / "contact.png", contact_sheet(bands, training))
@@ -183,7 +169,7 @@ def _write_all(
 
 @torch.no_grad()
 def generate_faces(generator: Generator, label: int, count: int, *, seed: int = 0) -> Tensor:
-    """Generate faces of one class; the first faces are the same however many are generated.
+    """Generate faces of one class. The first faces do not depend on ``count``.
 
     Args:
         generator: The averaged generator, in eval mode.
@@ -195,7 +181,7 @@ def generate_faces(generator: Generator, label: int, count: int, *, seed: int = 
         uint8 ``[count, 48, 48]`` on the CPU.
     """
     device = next(generator.parameters()).device
-    # Another stream of noise than the training's, and another for each class; drawn on the CPU for any device.
+    # The noise differs from that of the training and between classes, and is the same for all devices.
     source = torch.Generator().manual_seed((seed * 1_000_003 + label) * 2 + 1)
     made = []
     for start in range(0, count, _BATCH):
@@ -206,7 +192,7 @@ def generate_faces(generator: Generator, label: int, count: int, *, seed: int = 
 
 
 def write_faces(images: Tensor, folder: Path, emotion: Emotion) -> None:
-    """Write faces as numbered PNG files; an earlier set is replaced when the new one is complete.
+    """Write faces as numbered PNG files. An earlier set is replaced when the new set is complete.
 
     Args:
         images: uint8 ``[N, S, S]``.
@@ -217,7 +203,11 @@ def write_faces(images: Tensor, folder: Path, emotion: Emotion) -> None:
         OutputError: The folder cannot be written, or holds anything but numbered PNG files, which mien did not write.
     """
     target, draft = folder / emotion, folder / f".{emotion}.new"
-    _check_replaceable(target)
+    if target.exists() and not target.is_dir():
+        raise OutputError(f"{target}: is a file where a folder of faces would be written; choose another folder")
+    for entry in target.iterdir() if target.is_dir() else ():
+        if not re.fullmatch(rf"\d{{{_DIGITS},}}\.png", entry.name):
+            raise OutputError(f"{target}: holds {entry.name}, which mien did not write; choose another folder")
     try:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
@@ -231,16 +221,14 @@ def write_faces(images: Tensor, folder: Path, emotion: Emotion) -> None:
         raise OutputError(f"{target}: cannot be written ({cause}); free space or choose another folder") from error
 
 
-def _check_replaceable(target: Path) -> None:
-    if target.exists() and not target.is_dir():
-        raise OutputError(f"{target}: is a file where a folder of faces would be written; choose another folder")
-    for entry in target.iterdir() if target.is_dir() else ():
-        if not re.fullmatch(rf"\d{{{_DIGITS},}}\.png", entry.name):
-            raise OutputError(f"{target}: holds {entry.name}, which mien did not write; choose another folder")
-
-
 class Band(NamedTuple):
-    """What the contact sheet shows of one emotion: synthetic faces uint8 ``[N, S, S]`` and their neighbours."""
+    """The part of a contact sheet that shows one emotion.
+
+    Attributes:
+        emotion: The emotion.
+        made: Synthetic faces, uint8 ``[N, S, S]``.
+        neighbours: The nearest training faces.
+    """
 
     emotion: Emotion
     made: Tensor
@@ -250,34 +238,30 @@ class Band(NamedTuple):
 def contact_sheet(bands: Sequence[Band], training: FaceSet) -> bytes:
     """Draw a PNG with a band for each emotion.
 
-    Synthetic faces are on the left, real ones on the right. Below are the synthetic faces that are nearest to a
-    training face, each above that face.
+    Synthetic faces are on the left, real faces on the right. Below are the synthetic faces nearest to a training face,
+    each above that training face.
 
     Args:
-        bands: What to show.
+        bands: The faces of each emotion.
         training: The real faces.
 
     Returns:
         The bytes of the PNG.
     """
     sheet = Image.new("L", (_SHEET_WIDTH, len(bands) * _BAND_HEIGHT + _GAP), 255)
-    for number, band in enumerate(bands):
-        _draw_band(sheet, band, training, top=_GAP + number * _BAND_HEIGHT)
+    right = 2 * _GAP + _COLUMNS * _CELL
+    for number, (emotion, made, neighbours) in enumerate(bands):
+        top = _GAP + number * _BAND_HEIGHT
+        real = training.images[training.labels == training.emotions.index(emotion)]
+        _draw_block(sheet, f"{emotion}: synthetic", made[: _ROWS * _COLUMNS], _COLUMNS, at=(_GAP, top))
+        _draw_block(sheet, f"{emotion}: real (Training)", real[: _ROWS * _COLUMNS], _COLUMNS, at=(right, top))
+        closest = neighbours.distance.argsort()[: 2 * _COLUMNS]
+        both = torch.cat([made[closest], training.images[neighbours.row[closest]]])
+        title = "the synthetic faces nearest to a training face, each above that face"
+        _draw_block(sheet, title, both, len(closest), at=(_GAP, top + _TITLE + _ROWS * _CELL + _GAP))
     stream = io.BytesIO()
     sheet.save(stream, "png")
     return stream.getvalue()
-
-
-def _draw_band(sheet: Image.Image, band: Band, training: FaceSet, *, top: int) -> None:
-    emotion, made, neighbours = band
-    real = training.images[training.labels == training.emotions.index(emotion)]
-    right = 2 * _GAP + _COLUMNS * _CELL
-    _draw_block(sheet, f"{emotion}: synthetic", made[: _ROWS * _COLUMNS], _COLUMNS, at=(_GAP, top))
-    _draw_block(sheet, f"{emotion}: real (Training)", real[: _ROWS * _COLUMNS], _COLUMNS, at=(right, top))
-    closest = neighbours.distance.argsort()[: 2 * _COLUMNS]
-    both = torch.cat([made[closest], training.images[neighbours.row[closest]]])
-    title = "the synthetic faces nearest to a training face, each above that face"
-    _draw_block(sheet, title, both, len(closest), at=(_GAP, top + _TITLE + _ROWS * _CELL + _GAP))
 
 
 def _draw_block(sheet: Image.Image, title: str, faces: Tensor, columns: int, *, at: tuple[int, int]) -> None:

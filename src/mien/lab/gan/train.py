@@ -1,7 +1,7 @@
-"""Adversarial training: hinge loss, differentiable augmentation, an averaged generator; resumable after any kill.
+"""Adversarial training: hinge loss, differentiable augmentation, an averaged generator, and checkpoints.
 
-The randomness of a step follows from the seed and the number of the step alone. A run that was killed and resumed ends
-with the same weights as one that never stopped (on one CPU in fp32: to the bit). All learning rates are constant, so
+The random numbers of a step depend only on the seed and the number of the step. So a run that was killed and resumed
+ends with the same weights as an uninterrupted run (on one CPU in fp32: to the bit). All learning rates are constant, so
 a finished run can be continued with more steps.
 """
 
@@ -26,8 +26,8 @@ from mien.lab.train.optim import ModelEma
 
 # Seconds between two checkpoints, and steps between two reports of progress.
 SAVE_EVERY, REPORT_EVERY = 30.0, 20
-# In sides of the face: the largest shift, as in the paper, and the side of the square that is cut out. The paper cuts
-# out a half; a discriminator that learns for minutes only does not work under that.
+# As shares of the side of the face: the largest shift, as in the paper, and the side of the square that is cut out. The
+# paper cuts out a half, which is too much for a discriminator that is trained for minutes only.
 _SHIFT, _CUT = 1 / 8, 1 / 4
 
 _State = dict[str, Any]
@@ -35,7 +35,7 @@ _State = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class GanConfig:
-    """Settings of a training. Two trainings with the same settings and faces are the same, however long they are."""
+    """Settings of a training. Trainings with the same settings and faces differ only in their number of steps."""
 
     seed: int = 0
     batch_size: int = 32
@@ -50,7 +50,7 @@ class GanConfig:
     precision: str = "bf16-mixed"  # or "32-true", faster on CPUs without bf16 instructions
 
     def __post_init__(self) -> None:
-        """Refuse an unknown precision."""
+        """Check the precision."""
         if self.precision not in TRAIN_PRECISIONS:
             raise RecipeError(f"the precision is one of {', '.join(TRAIN_PRECISIONS)}, not {self.precision!r}")
 
@@ -90,36 +90,38 @@ def train_gan(
 
     Args:
         faces: Faces of 48 x 48 pixels.
-        folder: Where the checkpoint is.
-        steps: Steps in all; a checkpoint of as many steps or more is used as it is.
+        folder: The folder of the checkpoint.
+        steps: Total number of steps. A checkpoint of at least as many steps is not trained further.
         config: Settings of the training.
-        device: Where it runs.
+        device: The device of the training.
         time_limit: Seconds after which it stops with a checkpoint; ``gan.step`` is then below ``steps``.
-        progress: Called with the losses and steps.
+        progress: Called with the number of finished steps.
 
     Returns:
         The trained GAN.
 
     Raises:
         DataError: The faces have another size, or the folder holds another training.
-        DivergedError: A loss is not finite; the last good checkpoint is kept.
+        DivergedError: A loss is not finite. The folder holds the last checkpoint.
         OutputError: The folder cannot be written.
     """
     started = saved_at = time.monotonic()
-    faces = _check_size(faces).to(device)
+    if faces.images.shape[1:] != (FACE_SIDE, FACE_SIDE):
+        raise DataError(f"{faces.source}: the faces are {faces.images.shape[-1]} pixels a side; {FACE_SIDE} are needed")
+    faces = faces.to(device)
     gan = open_gan(faces, folder, config or GanConfig(), device)
     weights = sampling_weights(faces, gan.config.balance)
     losses: list[Tensor] = []
     first, total = gan.step, max(steps, gan.step)
     while gan.step < steps and (losses or time.monotonic() - started < time_limit):
-        if gan.step == first:  # an error of the folder shows before anything is lost
+        if gan.step == first:  # raises now if the folder cannot be written
             save_gan(gan, faces, folder)
         with torch.autocast(faces.images.device.type, torch.bfloat16, enabled=gan.config.precision == "bf16-mixed"):
             losses.append(_take_step(gan, faces, weights))
         gan.step += 1
         if gan.step % REPORT_EVERY == 0 or gan.step == steps:
             images = (gan.step - first) * gan.config.batch_size
-            _record(gan, losses, images / max(time.monotonic() - started, 1e-9))
+            _log_losses(gan, losses, images / max(time.monotonic() - started, 1e-9))
             progress("training the GAN", gan.step, total)
             losses.clear()
         if time.monotonic() - saved_at > SAVE_EVERY and not losses:
@@ -135,9 +137,9 @@ def open_gan(faces: FaceSet, folder: Path, config: GanConfig, device: torch.devi
 
     Args:
         faces: The training faces.
-        folder: Where the checkpoint is.
+        folder: The folder of the checkpoint.
         config: Settings of the training.
-        device: Where it runs.
+        device: The device of the training.
 
     Returns:
         The state of the training.
@@ -158,8 +160,21 @@ def open_gan(faces: FaceSet, folder: Path, config: GanConfig, device: torch.devi
     )
     gan = Gan(config, faces.emotions, generator, discriminator, ModelEma(generator, config.ema_decay), optimizers)
     path = folder / "checkpoint.pt"
-    if path.exists():
-        _restore(gan, faces, load_state(path), folder)
+    if not path.exists():
+        return gan
+    state = load_state(path)
+    for key, value in _identity(gan, faces).items():
+        if state.get(key) != value:
+            raise DataError(
+                f"{folder}: holds another training (its {key} differ); choose another folder, or remove this one"
+            )
+    generator.load_state_dict(state["generator"])
+    discriminator.load_state_dict(state["discriminator"])
+    gan.average.net.load_state_dict(state["average"])
+    gan.average.steps = state["average_steps"]
+    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(saved)
+    gan.step, gan.history = state["step"], state["history"]
     return gan
 
 
@@ -169,7 +184,7 @@ def save_gan(gan: Gan, faces: FaceSet, folder: Path) -> None:
     Args:
         gan: The state of the training.
         faces: The training faces.
-        folder: Where to write.
+        folder: The folder of the checkpoint.
 
     Raises:
         OutputError: The folder cannot be written.
@@ -189,11 +204,11 @@ def save_gan(gan: Gan, faces: FaceSet, folder: Path) -> None:
 
 
 def sampling_weights(faces: FaceSet, balance: float) -> Tensor:
-    """Return how likely each face is drawn: its class in proportion to ``count ** (1 - balance)``.
+    """Return the sampling weights of faces: each class is drawn in proportion to ``count ** (1 - balance)``.
 
     Args:
         faces: The training faces.
-        balance: 0 draws classes as often as they occur, 1 all equally often.
+        balance: From 0 (classes are drawn as often as they occur) to 1 (all are drawn equally often).
 
     Returns:
         float32 ``[N]``.
@@ -202,14 +217,8 @@ def sampling_weights(faces: FaceSet, balance: float) -> Tensor:
     return counts.clamp(min=1)[faces.labels] ** -balance
 
 
-def _check_size(faces: FaceSet) -> FaceSet:
-    if faces.images.shape[1:] != (FACE_SIDE, FACE_SIDE):
-        raise DataError(f"{faces.source}: the faces are {faces.images.shape[-1]} pixels a side; {FACE_SIDE} are needed")
-    return faces
-
-
 def _take_step(gan: Gan, faces: FaceSet, weights: Tensor) -> Tensor:
-    """One step of the discriminator, then one of the generator; returns the losses of generator and discriminator."""
+    """Train the discriminator, then the generator, and return the losses of generator and discriminator."""
     device, batch = faces.images.device, gan.config.batch_size
     generator = torch.Generator(device).manual_seed(gan.config.seed * 1_000_003 + gan.step)
     real = torch.multinomial(weights, batch, replacement=True, generator=generator)
@@ -220,10 +229,10 @@ def _take_step(gan: Gan, faces: FaceSet, weights: Tensor) -> Tensor:
 
     gan.discriminator.requires_grad_(True)
     with torch.no_grad():
-        made = gan.generator(z, labels)
-    scores_real = gan.discriminator(diff_augment(x, generator), labels)
-    scores_made = gan.discriminator(diff_augment(made, generator), labels)
-    discriminator_loss = F.relu(1 - scores_real).mean() + F.relu(1 + scores_made).mean()
+        fake = gan.generator(z, labels)
+    real_scores = gan.discriminator(diff_augment(x, generator), labels)
+    fake_scores = gan.discriminator(diff_augment(fake, generator), labels)
+    discriminator_loss = F.relu(1 - real_scores).mean() + F.relu(1 + fake_scores).mean()
     discriminator_optimizer.zero_grad()
     torch.autograd.backward(discriminator_loss)
     discriminator_optimizer.step()
@@ -237,15 +246,16 @@ def _take_step(gan: Gan, faces: FaceSet, weights: Tensor) -> Tensor:
     return torch.stack([loss.detach(), discriminator_loss.detach()])
 
 
-def _record(gan: Gan, losses: list[Tensor], images_per_second: float) -> None:
+def _log_losses(gan: Gan, losses: list[Tensor], images_per_second: float) -> None:
+    """Append the mean losses of some steps to the history."""
     loss, discriminator_loss = torch.stack(losses).mean(0).tolist()
     if not math.isfinite(loss + discriminator_loss):
         raise DivergedError(
-            f"the losses are {loss} and {discriminator_loss} at step {gan.step}; try another seed (the last good "
-            "checkpoint is kept)"
+            f"the losses are {loss} and {discriminator_loss} at step {gan.step}; try another seed (the last "
+            "checkpoint is saved)"
         )
-    losses_of_step = {"loss": loss, "discriminator_loss": discriminator_loss}
-    gan.history.append({"step": gan.step, **losses_of_step, "images_per_second": images_per_second})
+    metrics = {"loss": loss, "discriminator_loss": discriminator_loss, "images_per_second": images_per_second}
+    gan.history.append({"step": gan.step, **metrics})
 
 
 def _identity(gan: Gan, faces: FaceSet) -> _State:
@@ -253,23 +263,10 @@ def _identity(gan: Gan, faces: FaceSet) -> _State:
     return {"config": plain, "emotions": [str(e) for e in gan.emotions], "data": faces.sha256, "faces": len(faces)}
 
 
-def _restore(gan: Gan, faces: FaceSet, state: _State, folder: Path) -> None:
-    for key, value in _identity(gan, faces).items():
-        if state.get(key) != value:
-            raise DataError(
-                f"{folder}: holds another training (its {key} differ); choose another folder, or remove this one"
-            )
-    gan.generator.load_state_dict(state["generator"])
-    gan.discriminator.load_state_dict(state["discriminator"])
-    gan.average.net.load_state_dict(state["average"])
-    gan.average.steps = state["average_steps"]
-    for optimizer, saved in zip(gan.optimizers, state["optimizers"], strict=True):
-        optimizer.load_state_dict(saved)
-    gan.step, gan.history = state["step"], state["history"]
-
-
 def diff_augment(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Change brightness and contrast, shift and cut out a square of each image: DiffAugment (Zhao et al., 2020).
+    """Change brightness and contrast, shift, and cut out a square of each image: DiffAugment (Zhao et al., 2020).
+
+    Shifts are in whole pixels. The border and the square are mid-grey.
 
     Args:
         x: Images ``[N, 1, S, S]`` in -1..1.
@@ -278,14 +275,27 @@ def diff_augment(x: Tensor, generator: torch.Generator) -> Tensor:
     Returns:
         Images of the same shape; the operation is differentiable.
     """
-    return _cut(_shift(_relight(x, generator), generator), generator)
+    side, pixels = x.shape[-1], torch.arange(x.shape[-1], device=x.device)
+    brightness, contrast = torch.rand(2, len(x), 1, 1, 1, device=x.device, generator=generator)
+    x = x + brightness - 0.5
+    mean = x.mean(dim=(1, 2, 3), keepdim=True)
+    x = (x - mean) * (contrast + 0.5) + mean
+
+    reach = round(_SHIFT * side)
+    rows, columns = pixels + torch.randint(0, 2 * reach + 1, (2, len(x), 1), device=x.device, generator=generator)
+    image = torch.arange(len(x), device=x.device)[:, None, None]
+    x = F.pad(x, (reach,) * 4)[image, 0, rows[:, :, None], columns[:, None, :]].unsqueeze(1)
+
+    centres = torch.randint(0, side, (2, len(x), 1), device=x.device, generator=generator)
+    rows, columns = (pixels - centres).abs() < _CUT * side / 2
+    return x * ~(rows[:, :, None] & columns[:, None, :])[:, None]
 
 
 def flip_half(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror about half of the images ``[N, 1, S, S]`` left to right.
+    """Flip about half of the images horizontally.
 
     Args:
-        x: The images.
+        x: Images ``[N, 1, S, S]``.
         generator: Source of randomness, on the device of ``x``.
 
     Returns:
@@ -293,31 +303,3 @@ def flip_half(x: Tensor, generator: torch.Generator) -> Tensor:
     """
     flipped = torch.rand(len(x), device=x.device, generator=generator) < 0.5
     return torch.where(flipped[:, None, None, None], x.flip(3), x)
-
-
-def _relight(x: Tensor, generator: torch.Generator) -> Tensor:
-    brightness, contrast = torch.rand(2, len(x), 1, 1, 1, device=x.device, generator=generator)
-    x = x + brightness - 0.5
-    mean = x.mean(dim=(1, 2, 3), keepdim=True)
-    lit: Tensor = (x - mean) * (contrast + 0.5) + mean
-    return lit
-
-
-def _shift(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Shift by whole pixels; the border becomes mid-grey."""
-    side = x.shape[-1]
-    reach = round(_SHIFT * side)
-    steps = torch.randint(0, 2 * reach + 1, (2, len(x), 1), device=x.device, generator=generator)
-    rows, columns = steps + torch.arange(side, device=x.device)
-    padded = F.pad(x, (reach,) * 4)
-    each = torch.arange(len(x), device=x.device)[:, None, None]
-    return padded[each, 0, rows[:, :, None], columns[:, None, :]].unsqueeze(1)
-
-
-def _cut(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Make a square with a random centre mid-grey."""
-    side = x.shape[-1]
-    centres = torch.randint(0, side, (2, len(x), 1), device=x.device, generator=generator)
-    inside = (torch.arange(side, device=x.device) - centres).abs() < _CUT * side / 2
-    hole = inside[0][:, :, None] & inside[1][:, None, :]
-    return x * ~hole[:, None]

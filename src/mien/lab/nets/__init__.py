@@ -1,18 +1,18 @@
-"""The networks: one architecture a file, each ending in ``build(channels, classes, **options)``.
+"""The networks, one architecture a file. Each file has a function ``build(channels, classes, **options)``.
 
-Every net is two halves, ``features(x) -> [N, K, h, w]`` and ``head(features) -> logits [N, C]``, and its forward pass
-is the one after the other. There is no registry: a recipe names its net and the module of that name is imported;
-``timm/NAME`` is any convolutional net of timm (``mien[hub]``).
+Every net has two halves: ``features(x) -> [N, K, h, w]`` and ``head(features) -> logits [N, C]``. There is no registry:
+a recipe names its net, and the module of that name is imported. ``timm/NAME`` is a convolutional net of timm
+(``mien[hub]``).
 
-Defaults are for grey faces of 48 pixels. Where the published net would shrink such a face to a map of 1x1 or 2x2, it
-has the option ``stem``: ``"small"`` (the default) keeps the resolution longer, ``"imagenet"`` is the published one.
+Defaults are for grey faces of 48 pixels. A published net that would shrink such a face to a map of 1x1 or 2x2 has the
+option ``stem``: ``"small"`` (the default) keeps more of the resolution, ``"imagenet"`` is the published stem.
 """
 
 import importlib
 import inspect
 import math
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -79,50 +79,42 @@ def build(name: str, *, channels: int, classes: int, **options: Any) -> Net:
     Example:
         >>> net = build("mien", channels=1, classes=7, widths=(16, 32), depths=(1, 1), strides=(2, 2))
     """
-    _check_options(name, tuple(options))
-    try:
-        net = _builder(name)(channels, classes, **options)
-        # timm initialises its features itself.
-        for layer in (net.head if name.startswith(_timm.PREFIX) else net).modules():
-            _initialise(layer)
-    except (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:  # torch's for odd values
-        raise RecipeError(f"net {name!r}: {(str(error) or type(error).__name__).splitlines()[0]}") from error
-    return net
-
-
-def _check_options(name: str, given: Sequence[str]) -> None:
-    parameters = inspect.signature(_builder(name)).parameters.values()
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):  # a net of timm checks its own
-        return
-    known = options(name)
-    for option in given:
-        if option not in known:
+    parameters, is_timm = inspect.signature(_builder(name)).parameters, name.startswith(_timm.PREFIX)
+    known = [key for key, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY]
+    for option in options:
+        if option not in known and not is_timm:  # timm checks its own options
             hint = suggest(option, known)
             raise RecipeError(f"net {name!r} has no option {option!r}{hint} (it has: {', '.join(known)})")
+    try:
+        net = _builder(name)(channels, classes, **options)
+        for layer in (net.head if is_timm else net).modules():  # timm initialises its features
+            _initialise(layer)
+    except (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:  # of torch, for wrong values
+        raise RecipeError(f"net {name!r}: {(str(error) or type(error).__name__).splitlines()[0]}") from error
+    return net
 
 
 def _builder(name: str) -> Callable[..., Net]:
     if name.startswith(_timm.PREFIX):
         return partial(_timm.build, name)
-    module_name = name.replace("-", "_")
-    if module_name not in net_names():
-        hint = suggest(module_name, net_names())
-        raise RecipeError(f"unknown net {name!r}{hint} (there are: {', '.join(net_names())}, and timm/NAME)")
+    module_name, known = name.replace("-", "_"), net_names()
+    if module_name not in known:
+        hint = suggest(module_name, known)
+        raise RecipeError(f"unknown net {name!r}{hint} (there are: {', '.join(known)}, and timm/NAME)")
     build: Callable[..., Net] = importlib.import_module(f"{__name__}.{module_name}").build
     return build
 
 
 def _initialise(layer: nn.Module) -> None:
-    """Initialise a layer: He et al. (ICCV 2015) before a ReLU, small normal weights for every other linear layer.
+    """Initialise a layer as He et al. (ICCV 2015) before a ReLU, and other linear layers with small normal weights.
 
-    Convolutions use the fan-out of one group, or depthwise ones would start far too small. Dense layers use the fan-in,
-    because no norm corrects their scale.
+    Convolutions use the fan-out of one group; with that of all groups, depthwise weights would be far too small. Dense
+    layers use the fan-in, because no norm corrects their scale.
     """
     if isinstance(layer, nn.Conv2d):
         fan = layer.weight[:, 0].numel() // layer.groups
         nn.init.normal_(layer.weight, std=math.sqrt(2) / math.sqrt(fan))
     elif isinstance(layer, nn.Linear):
-        std = math.sqrt(2 / layer.in_features) if isinstance(layer, Dense) else 0.01
-        nn.init.normal_(layer.weight, std=std)
+        nn.init.normal_(layer.weight, std=math.sqrt(2 / layer.in_features) if isinstance(layer, Dense) else 0.01)
     if isinstance(layer, (nn.Conv2d, nn.Linear)) and layer.bias is not None:
         nn.init.zeros_(layer.bias)

@@ -1,10 +1,10 @@
-"""A head and the way back of its gradients, in plain tensor operations, so that an exported file can walk it, too.
+"""Gradients of a head in plain tensor operations, so that an exported ONNX file can compute them without autograd.
 
-``pull(layer, x)`` is the layer's answer together with a function that takes gradients by the answer to gradients by
-``x`` (the pullback of Griewank & Walther, Evaluating Derivatives, 2008). Gradients have one axis more than what they
-belong to: ``[N, C, ...]`` are those of C functions at once, here the logits of C classes.
+``pull(layer, x)`` returns the output of a layer and its pullback (Griewank & Walther, Evaluating Derivatives, 2008): a
+function from gradients by the output to gradients by ``x``. Gradients have one more axis than the tensors that they
+belong to: ``[N, C, ...]`` are the gradients of C functions, here the logits of C classes.
 
-Layers are as in eval mode. A net whose head has a layer of another kind registers that layer's rule in its own file.
+Layers behave as in eval mode. A net whose head has another kind of layer registers a rule for it in its own file.
 """
 
 from collections.abc import Callable
@@ -20,11 +20,20 @@ Back = Callable[[Tensor], Tensor]
 
 @singledispatch
 def pull(layer: nn.Module, x: Tensor) -> tuple[Tensor, Back]:  # noqa: ARG001
-    """``layer(x)``, and gradients ``[N, C, *layer(x).shape[1:]]`` by it -> gradients ``[N, C, *x.shape[1:]]`` by ``x``.
+    """Compute the output of a layer and its pullback.
 
-    Raises ``ModelError`` for a layer that has no rule.
+    Args:
+        layer: A layer of a kind that has a rule.
+        x: The input of the layer.
+
+    Returns:
+        ``layer(x)``, and a function from gradients ``[N, C, *layer(x).shape[1:]]`` to gradients ``[N, C,
+        *x.shape[1:]]``.
+
+    Raises:
+        ModelError: There is no rule for this kind of layer.
     """
-    raise ModelError(f"no maps: the gradient of a {type(layer).__name__} is not written; give the net a pooled head")
+    raise ModelError(f"no maps: there is no gradient rule for {type(layer).__name__}; give the net a pooled head")
 
 
 @pull.register
@@ -34,12 +43,12 @@ def _(layers: nn.Sequential, x: Tensor) -> tuple[Tensor, Back]:
         x, back = pull(layer, x)
         backs.insert(0, back)
 
-    def all_back(gradients: Tensor) -> Tensor:
+    def back_all(gradients: Tensor) -> Tensor:
         for back in backs:
             gradients = back(gradients)
         return gradients
 
-    return x, all_back
+    return x, back_all
 
 
 @pull.register(nn.Identity)
@@ -55,13 +64,13 @@ def _(layer: nn.Linear, x: Tensor) -> tuple[Tensor, Back]:
 
 @pull.register
 def _(layer: nn.ReLU, x: Tensor) -> tuple[Tensor, Back]:
-    passed = (x > 0).to(x.dtype).unsqueeze(1)
-    return layer(x), lambda gradients: gradients * passed
+    slope = (x > 0).to(x.dtype).unsqueeze(1)
+    return layer(x), lambda gradients: gradients * slope
 
 
 @pull.register
 def _(layer: nn.Hardswish, x: Tensor) -> tuple[Tensor, Back]:
-    # x * clamp(x + 3, 0, 6) / 6: flat below -3, straight above 3, a parabola between.
+    # x * clamp(x + 3, 0, 6) / 6: zero below -3, linear above 3, a parabola between.
     slope = torch.where(x.abs() < 3, x / 3 + 0.5, (x > 0).to(x.dtype)).unsqueeze(1)
     return layer(x), lambda gradients: gradients * slope
 
@@ -77,20 +86,20 @@ def _(layer: nn.AdaptiveAvgPool2d, x: Tensor) -> tuple[Tensor, Back]:
     if grid == 1:
         return layer(x), lambda gradients: gradients.expand(-1, -1, -1, height, width) / (height * width)
     if height != grid or width != grid:
-        made = f"the head is made for maps of {grid}x{grid}, not {height}x{width}"
-        raise ModelError(f"no maps: {made}; give the net the option size = data.size")
+        mismatch = f"the head is built for maps of {grid}x{grid}, not {height}x{width}"
+        raise ModelError(f"no maps: {mismatch}; set the net's option size to data.size")
     return x, lambda gradients: gradients
 
 
 @pull.register
 def _(layer: nn.LayerNorm, x: Tensor) -> tuple[Tensor, Back]:
     centred = x - x.mean(dim=-1, keepdim=True)
-    spread = (centred.square().mean(dim=-1, keepdim=True) + layer.eps).sqrt()
-    normal, spread = (centred / spread).unsqueeze(1), spread.unsqueeze(1)
+    std = (centred.square().mean(dim=-1, keepdim=True) + layer.eps).sqrt()
+    normal, std = (centred / std).unsqueeze(1), std.unsqueeze(1)
 
     def back(gradients: Tensor) -> Tensor:
         weighted = gradients * layer.weight
         along = (weighted * normal).mean(dim=-1, keepdim=True)
-        return (weighted - weighted.mean(dim=-1, keepdim=True) - normal * along) / spread
+        return (weighted - weighted.mean(dim=-1, keepdim=True) - normal * along) / std
 
     return layer(x), back

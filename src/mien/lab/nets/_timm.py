@@ -1,6 +1,5 @@
-"""Any convolutional net of timm (github.com/huggingface/pytorch-image-models), under our pooled head: ``mien[hub]``."""
+"""Convolutional nets of timm (github.com/huggingface/pytorch-image-models) with a pooled head: ``mien[hub]``."""
 
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ PREFIX = "timm/"
 
 
 def build(name: str, channels: int, classes: int, *, size: int = 64, dropout: float = 0.0, **options: Any) -> Net:
-    """Build a net of timm without its pooling and classifier, under a pooled head, with random weights.
+    """Build a net of timm with random weights and a pooled head instead of its own pooling and classifier.
 
     Args:
         name: ``timm/`` and the name that timm gives the net.
@@ -32,14 +31,14 @@ def build(name: str, channels: int, classes: int, *, size: int = 64, dropout: fl
         RecipeError: timm has no such net, or its features are not maps ``[N, K, h, w]``.
     """
     features = _features(name, channels, **options)
-    with torch.device("meta"):  # a twin without storage finds the map's shape, at no cost
+    with torch.device("meta"):  # a copy without storage finds the shape of the map without computing anything
         probe = _features(name, channels, **options).eval()
     try:
         shape = probe(torch.empty(1, channels, size, size, device="meta")).shape
     except (RuntimeError, AssertionError) as error:
         raise RecipeError(f"net {name!r} takes no images of {size} px: {str(error).splitlines()[0]}") from error
     if len(shape) != 4 or shape[2] != shape[3]:
-        raise RecipeError(f"net {name!r} has features {list(shape)}, no map [N, K, h, w]; take a convolutional one")
+        raise RecipeError(f"net {name!r} has features {list(shape)}, not [N, K, h, w]; choose a convolutional one")
     return Net(features, PooledHead(shape[1], classes, dropout=dropout))
 
 
@@ -48,7 +47,7 @@ def pretrained_features(name: str, like: nn.Module) -> dict[str, Tensor]:
 
     Args:
         name: ``timm/`` and the name that timm gives the net.
-        like: The features of that net, which the weights are for.
+        like: The features of that net.
 
     Returns:
         The state dictionary of the features.
@@ -58,7 +57,7 @@ def pretrained_features(name: str, like: nn.Module) -> dict[str, Tensor]:
     """
     channels = next(p for p in like.parameters() if p.ndim == 4).shape[1]
     try:
-        with torch.random.fork_rng(devices=[]):  # the run's own random numbers go on as without
+        with torch.random.fork_rng(devices=[]):  # the random numbers of the run stay the same
             state: dict[str, Tensor] = _features(name, channels, pretrained=True).state_dict()
     except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -69,20 +68,15 @@ def pretrained_features(name: str, like: nn.Module) -> dict[str, Tensor]:
 
 
 def _features(name: str, channels: int, **options: Any) -> nn.Module:
-    timm, short = _timm(), name.removeprefix(PREFIX)
-    if not timm.is_model(short):
-        hint = suggest(short, timm.list_models())
-        raise RecipeError(f"timm has no net {short!r}{hint}; timm.list_models() names all")
-    features: nn.Module = timm.create_model(short, in_chans=channels, num_classes=0, global_pool="", **options)
-    return features
-
-
-def _timm() -> ModuleType:
     try:
         import timm
     except ImportError as error:
         raise MissingExtraError("timm", "hub") from error
     except RuntimeError as error:  # a torchvision built for another torch
         raise RecipeError(f"timm cannot be imported: {error}; install the torchvision that fits this torch") from error
-    module: ModuleType = timm
-    return module
+    short = name.removeprefix(PREFIX)
+    if not timm.is_model(short):
+        hint = suggest(short, timm.list_models())
+        raise RecipeError(f"timm has no net {short!r}{hint}; timm.list_models() names all")
+    features: nn.Module = timm.create_model(short, in_chans=channels, num_classes=0, global_pool="", **options)
+    return features

@@ -1,6 +1,6 @@
-"""AlexNet, part of the survey of document 000, in the single-tower form of Krizhevsky (arXiv:1404.5997).
+"""AlexNet, part of the survey of document 000, in the one-column form of Krizhevsky (arXiv:1404.5997).
 
-Of the original (Krizhevsky et al., NIPS 2012) that form drops the two groups and the response normalisation. Published:
+This form lacks the two groups and the response normalisation of the original (Krizhevsky et al., NIPS 2012). Published:
 61,100,840 parameters with 1000 classes at 224 px.
 """
 
@@ -40,14 +40,12 @@ def build(
         TypeError: ``stem`` is unknown, or the images are too small for the net.
     """
     check_option("stem", stem, ("small", "imagenet"))
-    small = stem == "small"
-    wide = (base, 3 * base, 6 * base, 4 * base, 4 * base)
-    first = nn.Conv2d(channels, base, 5, padding=2) if small else nn.Conv2d(channels, base, 11, stride=4, padding=2)
+    kernel, stride = (5, 1) if stem == "small" else (11, 4)
     features = nn.Sequential(
-        *(first, nn.ReLU(), nn.MaxPool2d(3, stride=2)),
-        *(nn.Conv2d(wide[0], wide[1], 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, stride=2)),
-        *(nn.Conv2d(wide[1], wide[2], 3, padding=1), nn.ReLU()),
-        *(nn.Conv2d(wide[2], wide[3], 3, padding=1), nn.ReLU()),
-        *(nn.Conv2d(wide[3], wide[4], 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, stride=2)),
+        *(nn.Conv2d(channels, base, kernel, stride=stride, padding=2), nn.ReLU(), nn.MaxPool2d(3, stride=2)),
+        *(nn.Conv2d(base, 3 * base, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, stride=2)),
+        *(nn.Conv2d(3 * base, 6 * base, 3, padding=1), nn.ReLU()),
+        *(nn.Conv2d(6 * base, 4 * base, 3, padding=1), nn.ReLU()),
+        *(nn.Conv2d(4 * base, 4 * base, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, stride=2)),
     )
     return dense_net(features, channels, classes, size=size, hidden=hidden, dropout=dropout)

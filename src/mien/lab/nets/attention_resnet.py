@@ -1,9 +1,9 @@
 """The attention ResNet of document 003: basic blocks, one map of spatial attention, a pooled head.
 
 The text says two blocks a stage, but the printed parameters (73,984 / 230,144 / 919,040 / 3,673,600, in all "about 4.9
-million") are those of one, which is the default. The last of them is misprinted: one block from 256 to 512 channels has
-512 fewer, 3,673,088, if it is built as the three before it, whose figures are right. So the total with 3 channels and
-7 classes is 4,909,896, where the printed rows add up to 4,910,408.
+million") are those of one block, which is the default. The last number is misprinted: a block from 256 to 512 channels
+like the three before it has 3,673,088 parameters, 512 fewer. So the total with 3 channels and 7 classes is 4,909,896;
+the printed rows add up to 4,910,408.
 """
 
 import torch
@@ -13,14 +13,25 @@ from mien.lab.nets._layers import Block, Net, PooledHead, residual_features
 
 
 class PointAttention(nn.Module):
-    """Every place scaled by a gate computed from its own channels: 1x1 convolution to one map, sigmoid."""
+    """Scales each cell by a gate computed from its own channels: 1x1 convolution to one map, sigmoid.
+
+    Args:
+        width: Channels K.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.gate = nn.Conv2d(width, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x`` ``[N, K, h, w]`` with its places rescaled."""
+        """Rescale the cells of maps.
+
+        Args:
+            x: ``[N, K, h, w]``.
+
+        Returns:
+            ``[N, K, h, w]``.
+        """
         return x * torch.sigmoid(self.gate(x))
 
 

@@ -1,10 +1,11 @@
 """The four-layer CNN of document 004: four convolutions with batch norm and max-pool, three dense layers.
 
-The document gives the filters (64, 128, 256, 512) but neither the kernel, nor the two hidden widths, nor the dropout:
-3x3, 512 and 256, and 0.5 are chosen here, and are options.
+The document gives the filters (64, 128, 256, 512), but not the kernel (here 3x3), the two hidden widths (512 and 256)
+and the dropout (0.5). All are options.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import nn
 
@@ -39,8 +40,6 @@ def build(
         TypeError: The images are too small for the net.
     """
     layers: list[nn.Module] = []
-    inputs = channels
-    for width in widths:
+    for inputs, width in pairwise((channels, *widths)):
         layers += [conv_norm(inputs, width, kernel=kernel), nn.ReLU(), nn.MaxPool2d(2)]
-        inputs = width
     return dense_net(nn.Sequential(*layers), channels, classes, size=size, hidden=hidden, dropout=dropout)

@@ -54,36 +54,26 @@ def build(
     check_option("variant", variant, tuple(_VARIANTS))
     check_option("stem", stem, ("small", "imagenet"))
     width, depth, usual = _VARIANTS[variant]
-    first, last = divisible(_STEM * width), divisible(_LAST * width)
-    stages: OrderedDict[str, nn.Module] = OrderedDict()
-    stages["stem"] = _convolution(channels, first, kernel=3, stride=1 if stem == "small" else 2)
-    stages |= _stages(first, width, depth, drop_path)
-    stages["last"] = _convolution(divisible(_STAGES[-1][1] * width), last, kernel=1)
-    return Net(nn.Sequential(stages), PooledHead(last, classes, dropout=usual if dropout is None else dropout))
-
-
-def _stages(inputs: int, width: float, depth: float, drop_path: float) -> OrderedDict[str, nn.Module]:
+    inputs, last = divisible(_STEM * width), divisible(_LAST * width)
+    convolution = conv_norm(channels, inputs, stride=1 if stem == "small" else 2, eps=EPS)
+    stages: OrderedDict[str, nn.Module] = OrderedDict(stem=nn.Sequential(convolution, nn.SiLU()))
     depths = [math.ceil(stage[2] * depth) for stage in _STAGES]
-    stages: OrderedDict[str, nn.Module] = OrderedDict()
     count = 0
     for number, (expansion, base, _, stride, kernel) in enumerate(_STAGES, start=1):
         outputs, blocks = divisible(base * width), []
         for i in range(depths[number - 1]):
-            drop = drop_path * count / sum(depths)
-            blocks.append(_block(inputs, outputs, expansion, kernel=kernel, stride=1 if i else stride, drop=drop))
+            inner = inputs * expansion
+            block = Inverted(
+                *(inputs, inner, outputs),
+                kernel=kernel,
+                stride=stride if i == 0 else 1,
+                activation=nn.SiLU,
+                # A quarter of the block's inputs, not of its inner channels as in MobileNetV3.
+                squeeze=Squeeze(inner, max(1, inputs // 4), relu=nn.SiLU),
+                drop=drop_path * count / sum(depths),
+            )
+            blocks.append(block)
             inputs, count = outputs, count + 1
         stages[f"stage{number}"] = nn.Sequential(*blocks)
-    return stages
-
-
-def _block(inputs: int, outputs: int, expansion: int, *, kernel: int, stride: int, drop: float) -> Inverted:
-    inner = inputs * expansion
-    # The excitation is a quarter of the block's inputs, not of its inner channels as in MobileNetV3.
-    squeeze = Squeeze(inner, max(1, inputs // 4), relu=nn.SiLU)
-    return Inverted(
-        inputs, inner, outputs, kernel=kernel, stride=stride, activation=nn.SiLU, squeeze=squeeze, drop=drop
-    )
-
-
-def _convolution(inputs: int, outputs: int, *, kernel: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(conv_norm(inputs, outputs, kernel=kernel, stride=stride, eps=EPS), nn.SiLU())
+    stages["last"] = nn.Sequential(conv_norm(inputs, last, kernel=1, eps=EPS), nn.SiLU())
+    return Net(nn.Sequential(stages), PooledHead(last, classes, dropout=usual if dropout is None else dropout))

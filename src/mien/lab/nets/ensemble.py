@@ -1,8 +1,8 @@
 """An ensemble as one net: several nets with pooled heads, their features concatenated, one linear classifier.
 
-With the weights of nets that were trained separately (``mien.lab.ensemble``) its logits are the mean of theirs: the
-geometric mean of their probabilities (a logarithmic opinion pool), in one file and one forward pass. The head is pooled
-and linear, so its class activation maps are exact: the mean of the members' maps.
+With the weights of nets that were trained separately (``mien.lab.ensemble``), its logits are the mean of their logits,
+which is the geometric mean of their probabilities (a logarithmic opinion pool). The head is pooled and linear, so its
+class activation maps are exact: they are the mean of the members' maps.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,17 +27,18 @@ class EnsembleFeatures(nn.Module):
         self.parts = nn.ModuleList(parts)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return maps ``[N, K1 + K2 + ..., h, w]`` of images ``[N, channels, S, S]``."""
+        """Compute the features of images.
+
+        Args:
+            x: ``[N, channels, S, S]``.
+
+        Returns:
+            ``[N, K1 + K2 + ..., h, w]``.
+        """
         return torch.cat([part(x) for part in self.parts], dim=1)
 
 
-def build(
-    channels: int,
-    classes: int,
-    *,
-    parts: Sequence[Mapping[str, Any]] = ({}, {}),
-    dropout: float = 0.2,
-) -> Net:
+def build(channels: int, classes: int, *, parts: Sequence[Mapping[str, Any]] = ({}, {}), dropout: float = 0.2) -> Net:
     """Build an ensemble.
 
     Args:

@@ -1,10 +1,10 @@
 """The hybrid ResNet-50 of document 001: adapter, backbone, attention, transformer, class branches.
 
-Each module has an option that switches it off. The document upsamples the faces to 224 px first, which is the business
-of the recipe's ``data.size``: there the map is 7x7, 49 tokens; at 48 px it is 2x2.
+Each module has an option that switches it off. The document upsamples the faces to 224 px first; here the recipe's
+``data.size`` does that. At 224 px the map is 7x7 (49 tokens), at 48 px 2x2.
 
-Its "layers 100 to 175" count those of Keras. There the blocks of ``features.backbone.stage3`` begin at 81, 93, 103,
-113, 123 and 133, those of ``stage4`` at 143, 155 and 165.
+The document's "layers 100 to 175" are layers of Keras. There the blocks of ``features.backbone.stage3`` begin at 81,
+93, 103, 113, 123 and 133, those of ``stage4`` at 143, 155 and 165.
 """
 
 from collections import OrderedDict
@@ -28,7 +28,7 @@ from mien.lab.nets._layers import (
 )
 from mien.lab.nets._pullback import Back, pull
 
-# The backbones: their block, and how many of them each stage has.
+# Depth -> the block of the backbone, and the number of blocks of each stage.
 _BACKBONES: dict[int, tuple[type[Block] | type[Bottleneck], tuple[int, ...]]] = {
     18: (Block, (2, 2, 2, 2)),
     34: (Block, (3, 4, 6, 3)),
@@ -39,15 +39,28 @@ BRANCHES = ((Emotion.HAPPY, Emotion.SURPRISE, Emotion.NEUTRAL),)
 
 
 class Duplicate(nn.Module):
-    """The grey channel three times: what the learnable adapter stands for."""
+    """Repeats a grey channel three times. It replaces the learnable adapter."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[N, 3, h, w]`` of ``[N, 1 or 3, h, w]``."""
+        """Return images with three channels.
+
+        Args:
+            x: ``[N, 1 or 3, h, w]``.
+
+        Returns:
+            ``[N, 3, h, w]``.
+        """
         return x.expand(-1, 3, -1, -1)
 
 
 class TokenEncoder(nn.Module):
-    """Places as tokens: 1x1 projection, one encoder block, the mean over all tokens."""
+    """A transformer over the cells of a map: 1x1 projection, one encoder block, the mean over all tokens.
+
+    Args:
+        inputs: Channels of the map.
+        width: Width of the tokens.
+        heads: Number of attention heads.
+    """
 
     def __init__(self, inputs: int, width: int, heads: int) -> None:
         super().__init__()
@@ -55,7 +68,14 @@ class TokenEncoder(nn.Module):
         self.block = EncoderBlock(width, heads, hidden=4 * width)
 
     def forward(self, features: Tensor) -> Tensor:
-        """``[N, width]`` of features ``[N, inputs, h, w]``."""
+        """Encode maps.
+
+        Args:
+            features: ``[N, inputs, h, w]``.
+
+        Returns:
+            ``[N, width]``.
+        """
         tokens = self.project(features).flatten(2).transpose(1, 2)
         mean: Tensor = self.block(tokens).mean(dim=1)
         return mean
@@ -68,17 +88,24 @@ def _(encoder: TokenEncoder, features: Tensor) -> tuple[Tensor, Back]:
 
     def back(gradients: Tensor) -> Tensor:
         by_tokens = back_tokens(gradients.unsqueeze(2).expand(-1, -1, tokens.shape[1], -1) / tokens.shape[1])
-        by_features = by_tokens @ encoder.project.weight.flatten(1)  # a 1x1 convolution is a linear layer at each place
+        by_features = by_tokens @ encoder.project.weight.flatten(1)  # a 1x1 convolution is a linear layer at each cell
         return torch.unflatten(by_features.transpose(2, 3), 3, features.shape[2:])
 
     return tokens.mean(dim=1), back
 
 
 class BranchHead(nn.Module):
-    """Backbone and transformer features side by side, given to one branch of dense layers for each group of classes.
+    """One branch of dense layers for each group of classes, on pooled and transformer features.
 
-    A branch answers for its own classes only; the logits of all branches together are the net's. Without ``groups`` a
-    single linear layer answers for every class.
+    A branch computes the logits of its own classes. Without ``groups`` one linear layer computes all logits.
+
+    Args:
+        width: Channels K of the features.
+        classes: Number of classes C.
+        encoder: The transformer; ``None``: the branches take pooled features only.
+        groups: Indices of the classes of each branch, each class once.
+        hidden: Width of the hidden layer of each branch.
+        dropout: Dropout rate before the last layer, from 0 to 1.
     """
 
     def __init__(
@@ -94,15 +121,24 @@ class BranchHead(nn.Module):
         super().__init__()
         self.encoder = encoder
         inputs = width + (encoder.project.out_channels if encoder is not None else 0)
+        self.branches = nn.ModuleList()
+        for group in groups:
+            layers = (Dense(inputs, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, len(group)))
+            self.branches.append(nn.Sequential(*layers))
+        if not groups:
+            self.branches.append(nn.Sequential(nn.Dropout(dropout), nn.Linear(inputs, classes)))
         members = [index for group in groups for index in group] or list(range(classes))
-        if groups:
-            self.branches = nn.ModuleList(_branch(inputs, hidden, len(group), dropout) for group in groups)
-        else:
-            self.branches = nn.ModuleList([nn.Sequential(nn.Dropout(dropout), nn.Linear(inputs, classes))])
         self.register_buffer("order", torch.tensor(members).argsort(), persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Logits ``[N, C]`` of features ``[N, width, h, w]``."""
+        """Compute the logits of features.
+
+        Args:
+            features: ``[N, K, h, w]``.
+
+        Returns:
+            Logits ``[N, C]``.
+        """
         pooled = features.mean(dim=(2, 3))
         if self.encoder is not None:
             pooled = torch.cat([pooled, self.encoder(features)], dim=1)
@@ -117,22 +153,18 @@ def _(head: BranchHead, features: Tensor) -> tuple[Tensor, Back]:
     if head.encoder is not None:
         encoded, back_encoded = pull(head.encoder, features)
         parts, backs = [pooled, encoded], [back_pooled, back_encoded]
-    answers = [pull(branch, torch.cat(parts, dim=1)) for branch in head.branches]
-    logits = torch.cat([logits for logits, _ in answers], dim=1)
+    pulled = [pull(branch, torch.cat(parts, dim=1)) for branch in head.branches]
+    logits = torch.cat([logits for logits, _ in pulled], dim=1)
     order = head.get_buffer("order")
-    sizes, widths = [logits.shape[1] for logits, _ in answers], [part.shape[1] for part in parts]
+    sizes, widths = [logits.shape[1] for logits, _ in pulled], [part.shape[1] for part in parts]
 
     def back(gradients: Tensor) -> Tensor:
         by_branch = torch.split(gradients.index_select(2, order.argsort()), sizes, dim=2)
-        by_pooled = torch.stack([back_branch(g) for (_, back_branch), g in zip(answers, by_branch, strict=True)]).sum(0)
+        by_pooled = torch.stack([back_branch(g) for (_, back_branch), g in zip(pulled, by_branch, strict=True)]).sum(0)
         by_part = torch.split(by_pooled, widths, dim=2)
         return torch.stack([back_part(g) for back_part, g in zip(backs, by_part, strict=True)]).sum(0)
 
     return logits.index_select(1, order), back
-
-
-def _branch(inputs: int, hidden: int, classes: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(Dense(inputs, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, classes))
 
 
 def build(
@@ -161,9 +193,9 @@ def build(
         classes: Number of classes.
         adapter: Whether a learnable 1x1 convolution makes three channels; else the grey channel is repeated.
         attention: ``"both"``, ``"channel"``, ``"spatial"`` or ``"none"``.
-        transformer: Whether one encoder block reads the last map as tokens.
-        branches: The classes of each branch, by name or index. Names that the net has no class for are skipped; the
-            classes that no branch names share one more branch. Empty: one linear layer for all classes.
+        transformer: Whether an encoder block takes the cells of the last map as tokens.
+        branches: The classes of each branch, by name or index. Names of emotions that are no class are skipped. The
+            classes that no branch names have one more branch. Empty: one linear layer for all classes.
         emotions: Names of the classes in order; by default those of mien.
         depth: 18, 34 or 50 (as published).
         stem: ``"imagenet"`` is the published 7x7 convolution and max-pool (a 2x2 map at 48 px), ``"small"`` one 3x3
@@ -171,8 +203,8 @@ def build(
         base: Channels of the backbone's first stage; 64 as published. Its last map has 8 times as many (32 times at
             depth 50).
         width: Width of the transformer.
-        heads: Its attention heads.
-        hidden: Width of the dense layer of each branch; the document does not give it.
+        heads: Attention heads of the transformer.
+        hidden: Width of the hidden layer of each branch; the document does not give it.
         dropout: Dropout rate after that layer, from 0 to 1.
 
     Returns:
@@ -186,8 +218,16 @@ def build(
     groups = _groups(branches, classes, emotions or tuple(Emotion)[:classes])
     if not adapter and channels not in (1, 3):
         raise TypeError(f"without adapter the images have 1 or 3 channels, not {channels}")
-    features = _features(channels, adapter=adapter, attention=attention, depth=depth, stem=stem, base=base)
-    last = _last(depth, base)
+    block, depths = _BACKBONES[depth]
+    last = 8 * base * block.expansion
+    parts: OrderedDict[str, nn.Module] = OrderedDict()
+    parts["adapter"] = nn.Conv2d(channels, 3, 1) if adapter else Duplicate()
+    parts["backbone"] = residual_features(3, block, depths, stem=stem, base=base)
+    if attention in ("both", "channel"):
+        parts["channel"] = Squeeze(last, last // 16)
+    if attention in ("both", "spatial"):
+        parts["spatial"] = SpatialAttention()
+    features = nn.Sequential(parts)
     if not transformer and not branches:
         return Net(features, PooledHead(last, classes, dropout=dropout))
     encoder = TokenEncoder(last, width, heads) if transformer else None
@@ -195,38 +235,17 @@ def build(
 
 
 def _groups(branches: Sequence[Sequence[str | int]], classes: int, emotions: Sequence[str]) -> list[list[int]]:
-    """The classes of each branch as indices; no branches where none are asked for."""
-    if not branches:
-        return []
-    named = [[_index(word, classes, emotions) for word in group] for group in branches]
-    groups = [[index for index in group if index is not None] for group in named]
-    taken = [index for group in groups for index in group]
-    if len(set(taken)) < len(taken):
+    """The indices of the classes of each branch; empty without branches."""
+    groups: list[list[int]] = []
+    for branch in branches:
+        for member in branch:
+            allowed = tuple(map(str, Emotion)) if isinstance(member, str) else range(classes)
+            check_option("a class of branches", member, allowed)
+        known = [member for member in branch if not isinstance(member, str) or member in emotions]
+        groups.append([list(emotions).index(member) if isinstance(member, str) else member for member in known])
+    named = [index for group in groups for index in group]
+    if len(set(named)) < len(named):
         raise TypeError(f"branches name a class twice: {branches!r}")
-    groups.append([index for index in range(classes) if index not in taken])
+    if branches:
+        groups.append([index for index in range(classes) if index not in named])
     return [group for group in groups if group]
-
-
-def _index(word: str | int, classes: int, emotions: Sequence[str]) -> int | None:
-    if isinstance(word, str):
-        check_option("a class of branches", word, tuple(map(str, Emotion)))
-        return list(emotions).index(word) if word in emotions else None
-    check_option("a class of branches", word, range(classes))
-    return word
-
-
-def _last(depth: int, base: int) -> int:
-    """Channels of the backbone's last map."""
-    return 8 * base * _BACKBONES[depth][0].expansion
-
-
-def _features(channels: int, *, adapter: bool, attention: str, depth: int, stem: str, base: int) -> nn.Sequential:
-    parts: OrderedDict[str, nn.Module] = OrderedDict()
-    parts["adapter"] = nn.Conv2d(channels, 3, 1) if adapter else Duplicate()
-    parts["backbone"] = residual_features(3, *_BACKBONES[depth], stem=stem, base=base)
-    last = _last(depth, base)
-    if attention in ("both", "channel"):
-        parts["channel"] = Squeeze(last, last // 16)
-    if attention in ("both", "spatial"):
-        parts["spatial"] = SpatialAttention()
-    return nn.Sequential(parts)

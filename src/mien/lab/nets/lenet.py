@@ -1,11 +1,12 @@
 """A LeNet-style net (LeCun et al., Proc. IEEE 1998): the shallow baseline of document 000.
 
-Two or three 5x5 convolutions without padding, each with ReLU and a max-pool, then dense layers. ReLU and max-pool stand
-for the tanh and the trained subsampling of 1998, as everywhere today. With ``widths=(6, 16)``, ``hidden=(120, 84)`` and
-``size=32`` it has the sizes of LeNet-5.
+Two or three 5x5 convolutions without padding, each with ReLU and a max-pool, then dense layers. ReLU and max-pool
+replace the tanh and the trained subsampling of 1998, as is usual today. With ``widths=(6, 16)``, ``hidden=(120, 84)``
+and ``size=32`` it has the sizes of LeNet-5.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import nn
 
@@ -29,8 +30,8 @@ def build(
         channels: Channels of the images, 1 for grey.
         classes: Number of classes.
         widths: Channels of the convolutions.
-        kernel: Their kernel size in pixels.
-        norm: Whether each has batch norm.
+        kernel: Kernel size of the convolutions in pixels.
+        norm: Whether each convolution has batch norm.
         hidden: Widths of the hidden dense layers.
         size: Side in pixels of the images that the dense layers fit.
         dropout: Dropout rate after each hidden layer, from 0 to 1.
@@ -42,10 +43,8 @@ def build(
         TypeError: The images are too small for the net.
     """
     layers: list[nn.Module] = []
-    inputs = channels
-    for width in widths:
+    for inputs, width in pairwise((channels, *widths)):
         layers.append(nn.Conv2d(inputs, width, kernel, bias=not norm))
         layers += [nn.BatchNorm2d(width)] if norm else []
         layers += [nn.ReLU(), nn.MaxPool2d(2)]
-        inputs = width
     return dense_net(nn.Sequential(*layers), channels, classes, size=size, hidden=hidden, dropout=dropout)

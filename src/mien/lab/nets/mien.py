@@ -1,13 +1,12 @@
-"""The mien family: 3x3 convolutions only, for int8 on ordinary processors; residual, plain, or re-parameterised.
+"""The mien family: nets of 3x3 convolutions for int8 inference on CPUs, with residual, plain or RepVGG blocks.
 
-Plain 3x3 convolutions at widths in multiples of 16 use an int8 core far better than depthwise or squeeze-and-excitation
-nets (docs/architecture.md, decision 3), so the family spends its budget on them alone. With widths 64, 128, 256, 512
-and two blocks a stage it is ResNet-18 (He et al., CVPR 2016) with the small-image stem; ``squeeze`` adds
-squeeze-and-excitation (Hu et al., CVPR 2018) for teachers, which need not be fast.
+Plain 3x3 convolutions with widths in multiples of 16 use int8 instructions far better than depthwise convolutions or
+squeeze-and-excitation (docs/architecture.md, decision 3). With widths 64, 128, 256, 512 and two blocks a stage the net
+is ResNet-18 (He et al., CVPR 2016) with the small stem. ``squeeze`` adds squeeze-and-excitation (Hu et al., CVPR 2018)
+for teachers, which need not be fast.
 
-The other two kinds of block have the same two 3x3 convolutions without the shortcut around them: ``"plain"``, and
-``"reparam"``, which learns each of them as the sum of three branches and is exported as the plain one (Ding et al.,
-RepVGG, CVPR 2021).
+The other two kinds of block have two 3x3 convolutions without a shortcut. ``"reparam"`` learns each convolution as the
+sum of three branches and is exported as ``"plain"`` (Ding et al., RepVGG, CVPR 2021).
 """
 
 from collections.abc import Callable, Sequence
@@ -31,13 +30,13 @@ def build(
     dropout: float = 0.2,
     drop_path: float = 0.0,
 ) -> Net:
-    """Build a net of one stem and ``len(widths)`` stages.
+    """Build a net with a stem and ``len(widths)`` stages.
 
     Args:
         channels: Channels of the images, 1 for grey.
         classes: Number of classes.
         stem: Channels of the stem, a 3x3 convolution.
-        stem_stride: Its stride.
+        stem_stride: Stride of the stem.
         widths: Channels of each stage; multiples of 16 are fast in int8.
         depths: Blocks of each stage.
         strides: Stride of the first block of each stage.
@@ -60,6 +59,7 @@ def build(
             f"widths, depths and strides need the same length, not {len(widths)}, {len(depths)}, {len(strides)}"
         )
     layers: list[nn.Module] = [conv_norm(channels, stem, stride=stem_stride), nn.ReLU()]
+    convolution: Callable[..., nn.Module] = Branched if block == "reparam" else conv_norm
     inputs, count, total = stem, 0, max(1, sum(depths) - 1)
     for width, depth, stride in zip(widths, depths, strides, strict=True):
         for i in range(depth):
@@ -68,11 +68,7 @@ def build(
                 drop = drop_path * count / total
                 layers.append(Block(inputs, width, stride=first, squeeze=squeeze, drop=drop))
             else:
-                layers.append(_straight(conv_norm if block == "plain" else Branched, inputs, width, first))
+                pair = (convolution(inputs, width, stride=first), nn.ReLU(), convolution(width, width), nn.ReLU())
+                layers.append(nn.Sequential(*pair))
             inputs, count = width, count + 1
     return Net(nn.Sequential(*layers), PooledHead(inputs, classes, dropout=dropout))
-
-
-def _straight(convolution: Callable[..., nn.Module], inputs: int, width: int, stride: int) -> nn.Sequential:
-    """Two convolutions, each with norm and ReLU, and nothing around them."""
-    return nn.Sequential(convolution(inputs, width, stride=stride), nn.ReLU(), convolution(width, width), nn.ReLU())

@@ -1,9 +1,9 @@
-"""The mien family with a closer look at the brows and eyes and at the mouth (document 002: region-level modelling).
+"""The net ``mien`` with two branches for the brows and eyes and for the mouth (document 002: region-level modelling).
 
-Beside the trunk, which sees the whole face, two branches with weights of their own see a strip each, cut where the
-framing of FER-2013 puts eyes and mouth. They keep twice the trunk's resolution and are pooled to its grid. Their
-channels join the trunk's at the strip's own place, zero everywhere else, so the head stays pooled and linear and a
-class activation map shows what each region said, where it said it.
+The trunk computes features of the whole face. Each branch computes features of a strip, cut where the framing of
+FER-2013 places eyes or mouth, at twice the resolution of the trunk. They are pooled to the trunk's grid and placed at
+the cells of the strip, with zeros elsewhere. The head stays pooled and linear, so class activation maps show the
+contribution of each region at its own place.
 """
 
 import math
@@ -17,14 +17,20 @@ from mien._framing import FER2013, Framing
 from mien.lab.nets import mien
 from mien.lab.nets._layers import Net, PooledHead
 
-# Sides of a region as fractions of the face's: left, top, right, bottom.
+# Edges of a region as fractions of the face: left, top, right, bottom.
 Region = tuple[float, float, float, float]
 
 
 def regions_of(framing: Framing) -> tuple[Region, Region]:
-    """The strip of brows and eyes, and that of the mouth and chin, with room for faces that lie a little otherwise.
+    """Return the strip of brows and eyes and the strip of mouth and jaw, each with a margin.
 
-    Above the eyes lie the brows, which rise in surprise and fear; below the mouth the jaw, which drops in surprise.
+    The brows rise in surprise and fear, and the jaw drops in surprise.
+
+    Args:
+        framing: Where eyes and mouth are in a face image.
+
+    Returns:
+        The two regions.
     """
     eyes = (framing.right_eye[1] + framing.left_eye[1]) / 2
     x, mouth = framing.mouth
@@ -33,7 +39,13 @@ def regions_of(framing: Framing) -> tuple[Region, Region]:
 
 
 class RegionFeatures(nn.Module):
-    """``trunk(x)`` and, for each region, ``branch(strip of x)`` placed on the trunk's grid, side by side."""
+    """Features of the whole face and of regions, concatenated.
+
+    Args:
+        trunk: The features of the whole face.
+        branches: The features of each region.
+        regions: The region of each branch.
+    """
 
     def __init__(self, trunk: nn.Module, branches: Sequence[nn.Module], regions: Sequence[Region]) -> None:
         super().__init__()
@@ -42,29 +54,38 @@ class RegionFeatures(nn.Module):
         self.regions = tuple(regions)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[N, K + sum of the branches' channels, h, w]`` of faces ``[N, channels, S, S]``."""
-        whole = self.trunk(x)
-        placed = [self._look(b, r, x, whole.shape[-1]) for b, r in zip(self.branches, self.regions, strict=True)]
-        return torch.cat([whole, *placed], dim=1)
+        """Compute the features of faces.
 
-    def _look(self, branch: nn.Module, region: Region, x: Tensor, grid: int) -> Tensor:
-        """What ``branch`` sees in ``region``, on a grid of ``grid`` x ``grid`` places.
+        Args:
+            x: ``[N, channels, S, S]``.
 
-        Scaled so that its mean over the whole grid is its mean over the region.
+        Returns:
+            ``[N, K + channels of all branches, h, w]``.
         """
-        left, top, right, bottom = cells(region, grid)
+        parts = [self.trunk(x)]
+        grid = parts[0].shape[-1]
         pixels = x.shape[-1] / grid
-        rows, columns = (slice(round(a * pixels), round(b * pixels)) for a, b in ((top, bottom), (left, right)))
-        seen = branch(x[:, :, rows, columns])
-        size = (bottom - top, right - left)
-        if seen.shape[-2:] != size:
-            seen = F.adaptive_avg_pool2d(seen, size)
-        scale = grid * grid / (size[0] * size[1])
-        return F.pad(seen * scale, (left, grid - right, top, grid - bottom))
+        for branch, region in zip(self.branches, self.regions, strict=True):
+            left, top, right, bottom = cells(region, grid)
+            rows, columns = (slice(round(a * pixels), round(b * pixels)) for a, b in ((top, bottom), (left, right)))
+            part, size = branch(x[:, :, rows, columns]), (bottom - top, right - left)
+            if part.shape[-2:] != size:
+                part = F.adaptive_avg_pool2d(part, size)
+            scale = grid * grid / (size[0] * size[1])  # makes the mean over the grid that over the region
+            parts.append(F.pad(part * scale, (left, grid - right, top, grid - bottom)))
+        return torch.cat(parts, dim=1)
 
 
 def cells(region: Region, grid: int) -> tuple[int, int, int, int]:
-    """The places of a ``grid`` x ``grid`` map that ``region`` touches: left, top, and the ends right and bottom."""
+    """Return the cells of a square map that a region touches.
+
+    Args:
+        region: Edges of the region as fractions of the face.
+        grid: Side of the map in cells.
+
+    Returns:
+        The first column, the first row, the column after the last, and the row after the last.
+    """
     left, top, right, bottom = (max(0.0, min(1.0, edge)) * grid for edge in region)
     return math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom)
 
@@ -85,13 +106,13 @@ def build(
     dropout: float = 0.2,
     drop_path: float = 0.0,
 ) -> Net:
-    """Build the net ``mien`` as trunk and one branch for each of the two regions.
+    """Build the net ``mien`` as the trunk, with one branch for each of the two regions.
 
     Args:
         channels: Channels of the images, 1 for grey.
         classes: Number of classes.
         stem: Channels of the trunk's stem.
-        stem_stride: Its stride.
+        stem_stride: Stride of the trunk's stem.
         widths: Channels of each stage of the trunk.
         depths: Blocks of each stage of the trunk.
         strides: Stride of each stage of the trunk.

@@ -46,27 +46,19 @@ def build(channels: int, classes: int, *, stem: str = "small", head: str = "pool
     check_option("stem", stem, ("small", "imagenet"))
     check_option("head", head, ("pooled", "dense"))
     inputs = _STEM
-    stages: OrderedDict[str, nn.Module] = OrderedDict()
-    stages["stem"] = _convolution(channels, inputs, kernel=3, stride=1 if stem == "small" else 2)
+    convolution = conv_norm(channels, inputs, stride=1 if stem == "small" else 2, eps=EPS)
+    stages: OrderedDict[str, nn.Module] = OrderedDict(stem=nn.Sequential(convolution, nn.Hardswish()))
     blocks: list[nn.Module] = []
-    for kernel, inner, outputs, squeezed, swish, stride in _BLOCKS:
-        squeeze = Squeeze(inner, divisible(inner / 4), sigmoid=nn.Hardsigmoid) if squeezed else None
-        activation: type[nn.Module] = nn.Hardswish if swish else nn.ReLU
-        blocks.append(
-            Inverted(inputs, inner, outputs, kernel=kernel, stride=stride, activation=activation, squeeze=squeeze)
-        )
+    for kernel, inner, outputs, has_squeeze, has_swish, stride in _BLOCKS:
+        squeeze = Squeeze(inner, divisible(inner / 4), sigmoid=nn.Hardsigmoid) if has_squeeze else None
+        swish: type[nn.Module] = nn.Hardswish if has_swish else nn.ReLU
+        blocks.append(Inverted(inputs, inner, outputs, kernel=kernel, stride=stride, activation=swish, squeeze=squeeze))
         inputs = outputs
     stages["blocks"] = nn.Sequential(*blocks)
-    stages["last"] = _convolution(inputs, _LAST, kernel=1)
-    classifier = PooledHead(_LAST, classes, dropout=dropout) if head == "pooled" else _dense_head(classes, dropout)
-    return Net(nn.Sequential(stages), classifier)
-
-
-def _dense_head(classes: int, dropout: float) -> nn.Sequential:
+    stages["last"] = nn.Sequential(conv_norm(inputs, _LAST, kernel=1, eps=EPS), nn.Hardswish())
+    features = nn.Sequential(stages)
+    if head == "pooled":
+        return Net(features, PooledHead(_LAST, classes, dropout=dropout))
     pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     hidden = nn.Sequential(Dense(_LAST, _HIDDEN), nn.Hardswish(), nn.Dropout(dropout))
-    return nn.Sequential(pool, hidden, nn.Linear(_HIDDEN, classes))
-
-
-def _convolution(inputs: int, outputs: int, *, kernel: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(conv_norm(inputs, outputs, kernel=kernel, stride=stride, eps=EPS), nn.Hardswish())
+    return Net(features, nn.Sequential(pool, hidden, nn.Linear(_HIDDEN, classes)))

@@ -10,7 +10,7 @@ from mien.lab.nets._layers import (
     PooledHead,
     check_option,
     residual_features,
-    start_as_shortcuts,
+    zero_last_norms,
 )
 
 _DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
@@ -40,7 +40,7 @@ def build(
         drop_path: Stochastic depth rate of the last block, from 0 to 1; it grows linearly from 0 at the first
             block.
         zero_init_residual: Whether the last batch norm of every block starts at 0, so that the block starts as its
-            shortcut.
+            shortcut (Goyal et al., 2017).
 
     Returns:
         The net.
@@ -52,5 +52,5 @@ def build(
     block = Bottleneck if depth >= 50 else Block
     features = residual_features(channels, block, _DEPTHS[depth], stem=stem, base=base, drop_path=drop_path)
     if zero_init_residual:
-        start_as_shortcuts(features)
+        zero_last_norms(features)
     return Net(features, PooledHead(8 * base * block.expansion, classes, dropout=dropout))

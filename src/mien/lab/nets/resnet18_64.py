@@ -1,7 +1,7 @@
 """The modified ResNet-18 of document 000: 3x3 stem with stride 1, no max-pool, dropout 0.3 before the classifier.
 
-The document does not speak of the max-pool, but wants "spatial integrity until the GAP layer": at its 64 px the last
-map is 8x8.
+The document does not mention the max-pool, but demands "spatial integrity until the GAP layer": at 64 px the last map
+is 8x8.
 """
 
 from mien.lab.nets import resnet

@@ -1,4 +1,4 @@
-"""VGG (Simonyan & Zisserman, ICLR 2015), with or without batch norm, with the dense head of the paper or a pooled one.
+"""VGG (Simonyan & Zisserman, ICLR 2015), with or without batch norm, with the published dense head or a pooled one.
 
 Published (the study of document 002 trains depths 16 and 19 with ``head="dense"``): 1000 classes at 224 px, no norm,
 138,357,544 parameters (16) and 143,667,240 (19). At 48 px the dense head starts from 512 values.
@@ -10,9 +10,9 @@ from torch import nn
 
 from mien.lab.nets._layers import Net, PooledHead, check_option, conv_norm, dense_net
 
-# Convolutions of each of the five blocks; a 2x2 max-pool stands between the blocks.
+# Convolutions of each of the five blocks; between the blocks are 2x2 max-pools.
 _BLOCKS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
-_WIDTHS = (1, 2, 4, 8, 8)  # of the blocks, in widths of the first
+_WIDTHS = (1, 2, 4, 8, 8)  # of the blocks, relative to the first
 
 
 def build(
@@ -30,8 +30,8 @@ def build(
 ) -> Net:
     """Build a VGG.
 
-    Without batch norm this is the net of the paper, which started the deeper nets from the weights of depth 11.
-    With He initialisation that is not needed.
+    Without batch norm this is the net of the paper. The paper trains deeper nets from the weights of depth 11, which is
+    not needed with He initialisation.
 
     Args:
         channels: Channels of the images, 1 for grey.
@@ -55,13 +55,6 @@ def build(
     check_option("depth", depth, tuple(_BLOCKS))
     check_option("head", head, ("pooled", "dense"))
     last_pool = head == "dense" if last_pool is None else last_pool
-    features = _features(channels, depth, base, norm=norm, last_pool=last_pool)
-    if head == "dense":
-        return dense_net(features, channels, classes, size=size, hidden=hidden, dropout=dropout)
-    return Net(features, PooledHead(_WIDTHS[-1] * base, classes, dropout=dropout))
-
-
-def _features(channels: int, depth: int, base: int, *, norm: bool, last_pool: bool) -> nn.Sequential:
     layers: list[nn.Module] = []
     inputs = channels
     for block, (count, factor) in enumerate(zip(_BLOCKS[depth], _WIDTHS, strict=True)):
@@ -71,4 +64,7 @@ def _features(channels: int, depth: int, base: int, *, norm: bool, last_pool: bo
             inputs = width
         if block < len(_WIDTHS) - 1 or last_pool:
             layers.append(nn.MaxPool2d(2))
-    return nn.Sequential(*layers)
+    features = nn.Sequential(*layers)
+    if head == "dense":
+        return dense_net(features, channels, classes, size=size, hidden=hidden, dropout=dropout)
+    return Net(features, PooledHead(inputs, classes, dropout=dropout))

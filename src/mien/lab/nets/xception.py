@@ -15,10 +15,12 @@ _MIDDLE = 728
 
 
 class SeparableBlock(nn.Module):
-    """Separable convolutions from ``widths[0]`` to ``widths[-1]`` channels, a ReLU before each, and a shortcut.
+    """Separable convolutions with a ReLU before each, and a shortcut.
 
-    ``halve`` ends the branch in a max-pool with stride 2 and puts a 1x1 convolution with that stride into the shortcut.
-    ``relu`` is whether the first convolution has its ReLU, too.
+    Args:
+        widths: Channels before the first convolution and after each.
+        halve: Whether the branch ends in a max-pool of stride 2, and the shortcut has a 1x1 convolution of that stride.
+        relu: Whether the first convolution has a ReLU before it, too.
     """
 
     def __init__(self, widths: Sequence[int], *, halve: bool, relu: bool = True) -> None:
@@ -32,13 +34,28 @@ class SeparableBlock(nn.Module):
         self.shortcut = conv_norm(widths[0], widths[-1], kernel=1, stride=2) if halve else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[N, widths[-1], h, w]``, half as high and wide with ``halve``."""
+        """Apply the block.
+
+        Args:
+            x: ``[N, widths[0], h, w]``.
+
+        Returns:
+            ``[N, widths[-1], h, w]``, or half as high and wide with ``halve``.
+        """
         out: Tensor = self.branch(x) + self.shortcut(x)
         return out
 
 
 def separable(inputs: int, outputs: int) -> nn.Sequential:
-    """A 3x3 convolution of each channel by itself, a 1x1 convolution across them, and batch norm."""
+    """Build a depthwise 3x3 convolution, a 1x1 convolution, and batch norm.
+
+    Args:
+        inputs: Input channels.
+        outputs: Output channels.
+
+    Returns:
+        The three layers.
+    """
     depthwise = nn.Conv2d(inputs, inputs, 3, padding=1, groups=inputs, bias=False)
     return nn.Sequential(depthwise, nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
 
@@ -59,7 +76,11 @@ def build(channels: int, classes: int, *, stem: str = "small", dropout: float = 
         TypeError: ``stem`` is unknown.
     """
     check_option("stem", stem, ("small", "imagenet"))
-    flows: OrderedDict[str, nn.Module] = OrderedDict(stem=_stem(channels, small=stem == "small"))
+    small = stem == "small"  # the published convolutions have no padding
+    first = nn.Conv2d(channels, 32, 3, stride=1 if small else 2, padding=int(small), bias=False)
+    second = nn.Conv2d(32, 64, 3, padding=int(small), bias=False)
+    flows: OrderedDict[str, nn.Module] = OrderedDict()
+    flows["stem"] = nn.Sequential(first, nn.BatchNorm2d(32), nn.ReLU(), second, nn.BatchNorm2d(64), nn.ReLU())
     flows["entry"] = nn.Sequential(
         SeparableBlock((64, 128, 128), halve=True, relu=False),
         SeparableBlock((128, 256, 256), halve=True),
@@ -72,10 +93,3 @@ def build(channels: int, classes: int, *, stem: str = "small", dropout: float = 
         *(separable(1536, 2048), nn.ReLU()),
     )
     return Net(nn.Sequential(flows), PooledHead(2048, classes, dropout=dropout))
-
-
-def _stem(channels: int, *, small: bool) -> nn.Sequential:
-    """Two 3x3 convolutions; like the published ones, those for large images have no padding."""
-    first = nn.Conv2d(channels, 32, 3, stride=1 if small else 2, padding=int(small), bias=False)
-    second = nn.Conv2d(32, 64, 3, padding=int(small), bias=False)
-    return nn.Sequential(first, nn.BatchNorm2d(32), nn.ReLU(), second, nn.BatchNorm2d(64), nn.ReLU())

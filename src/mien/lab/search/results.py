@@ -1,4 +1,4 @@
-"""The results of a search: its trials as plain values, the best one as a recipe file, plots."""
+"""The results of a search: its trials as plain values, the best trial as a recipe file, plots."""
 
 import json
 import math
@@ -6,6 +6,7 @@ import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 import optuna
@@ -22,16 +23,13 @@ from mien.lab.search.space import SearchSpace
 from mien.lab.search.study import COMPLETED, SearchPlan, open_study
 from mien.lab.train.curves import QUIET, TRAINING, VALIDATION, plain, save_figure
 
-# Finished trials from which the importance of keys is computed.
-_ENOUGH = 4
-
 _Row = dict[str, Any]
 
 
 def write_results(plan: SearchPlan) -> dict[str, Any]:
     """Write ``search.json``, ``best.toml``, ``history.png`` and ``importance.png`` into the folder of the plan.
 
-    Without a finished trial there is no ``best.toml``, with less than four no ``importance.png``.
+    Without finished trials there is no ``best.toml``, with fewer than four no ``importance.png``.
 
     Args:
         plan: The search.
@@ -71,19 +69,37 @@ def trial_rows(study: Any, space: SearchSpace) -> list[_Row]:
 
     Args:
         study: The Optuna study.
-        space: Its search space.
+        space: The search space of the study.
+
+    Returns:
+        The rows of ``search.json``.
     """
     sign = -1 if space.direction == "maximize" else 1
-    rows = [_row(trial, space) for trial in study.get_trials(states=COMPLETED)]
+    rows: list[_Row] = []
+    for trial in study.get_trials(states=COMPLETED):
+        is_finished, steps = trial.state == TrialState.COMPLETE, trial.intermediate_values
+        row = {
+            "trial": trial.number,
+            "state": "finished" if is_finished else "pruned",
+            "value": trial.value if is_finished else None,
+            "last": steps[max(steps)] if steps else None,
+            "epochs": max(steps, default=0),
+            "seconds": round((trial.datetime_complete - trial.datetime_start).total_seconds(), 1),
+            "params": space.shown(trial.params),
+        }
+        rows.append(row)
     return sorted(rows, key=lambda row: (row["value"] is None, sign * (row["value"] or 0.0), row["trial"]))
 
 
 def best_recipe(plan: SearchPlan, rows: Sequence[_Row]) -> Recipe:
-    """Return the recipe of the best trial; its ``about`` says where it comes from.
+    """Return the recipe of the best trial. Its ``about`` describes the search.
 
     Args:
         plan: The search.
         rows: Its trials, the best first.
+
+    Returns:
+        The recipe.
     """
     best, base = rows[0], plan.recipe_with({})
     counts = _counts(rows)
@@ -109,24 +125,13 @@ def format_value(objective: str, value: float | None) -> str:
     Args:
         objective: ``"accuracy"`` or ``"log_loss"``.
         value: Its value, or ``None``.
+
+    Returns:
+        A percentage for the accuracy, else four decimals; ``-`` for ``None``.
     """
     if value is None:
         return "-"
     return f"{value:.2%}" if objective == "accuracy" else f"{value:.4f}"
-
-
-def _row(trial: Any, space: SearchSpace) -> _Row:
-    steps = trial.intermediate_values
-    seconds = (trial.datetime_complete - trial.datetime_start).total_seconds()
-    return {
-        "trial": trial.number,
-        "state": "finished" if trial.state == TrialState.COMPLETE else "pruned",
-        "value": trial.value if trial.state == TrialState.COMPLETE else None,
-        "last": steps[max(steps)] if steps else None,
-        "epochs": max(steps, default=0),
-        "seconds": round(seconds, 1),
-        "params": space.shown(trial.params),
-    }
 
 
 def _counts(rows: Sequence[_Row]) -> dict[str, int]:
@@ -136,7 +141,7 @@ def _counts(rows: Sequence[_Row]) -> dict[str, int]:
 def _importance(study: Any) -> dict[str, float]:
     """The share of each key in the variance of the objective (fANOVA; Hutter et al., ICML 2014)."""
     finished = study.get_trials(states=(TrialState.COMPLETE,))
-    if len(finished) < _ENOUGH or len({trial.value for trial in finished}) < 2:
+    if len(finished) < 4 or len({trial.value for trial in finished}) < 2:
         return {}
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     with warnings.catch_warnings():
@@ -155,8 +160,7 @@ def _draw_history(rows: Sequence[_Row], space: SearchSpace, plan: SearchPlan) ->
     if pruned:
         axis.plot([r["trial"] for r in pruned], [r["last"] for r in pruned], "x", color=QUIET, label="pruned")
     axis.plot([r["trial"] for r in finished], [r["value"] for r in finished], "o", color=VALIDATION, label="finished")
-    best = max if space.direction == "maximize" else min
-    so_far = [best(row["value"] for row in finished[: i + 1]) for i in range(len(finished))]
+    so_far = list(accumulate((r["value"] for r in finished), max if space.direction == "maximize" else min))
     steps, so_far = [*(r["trial"] for r in finished), made[-1]["trial"]], [*so_far, so_far[-1]]  # to the last trial
     axis.step(steps, so_far, where="post", color=TRAINING, linewidth=1.8, label="best so far", zorder=1)
     if space.objective == "accuracy":

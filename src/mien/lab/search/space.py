@@ -1,4 +1,4 @@
-"""The `[search]` section of a recipe: which keys vary over which values, and the objective.
+"""The `[search]` section of a recipe: the searched keys with their values, and the objective.
 
 ```toml
 [search]
@@ -25,36 +25,58 @@ from mien.lab.train.schedule import build_schedule
 OBJECTIVES = ("accuracy", "log_loss")
 _RANGE = ("low", "high", "log", "step", "choices")
 
-Value = Any  # a plain value, as TOML has them
+Value = Any  # a plain value of TOML
 
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """One of several values; they may be lists."""
+    """One of several values, which may be lists. Optuna cannot store lists, so the values are stored as JSON.
+
+    Attributes:
+        values: The values, at least one.
+    """
 
     values: tuple[Value, ...]
 
     def suggest(self, trial: Any, key: str) -> Value:
-        """Return the value that the trial takes. The storage holds it as JSON, because it cannot hold lists."""
+        """Return the value of a key in a trial.
+
+        Args:
+            trial: The Optuna trial.
+            key: The dotted key.
+
+        Returns:
+            One of the values.
+        """
         return json.loads(trial.suggest_categorical(key, [json.dumps(value) for value in self.values]))
 
     def stored(self, value: Value) -> Any:
-        """Return ``value`` as the storage holds it, ``None`` where it is outside of the space."""
-        return json.dumps(value) if value in self.values else None
+        """Return a value in the form in which Optuna stores it.
 
-    def shown(self, stored: Any) -> Value:
-        """Return a stored value as a plain value."""
-        return json.loads(stored)
+        Args:
+            value: A plain value.
+
+        Returns:
+            The stored form, or ``None`` for a value outside of the space.
+        """
+        return json.dumps(value) if value in self.values else None
 
     @property
     def corners(self) -> tuple[Value, ...]:
-        """The values that are tried on the recipe before the first trial."""
+        """The values with which the recipe is checked before the first trial."""
         return self.values
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """All numbers from ``low`` to ``high``, both included; whole numbers when both are."""
+    """The numbers of a range; whole numbers if both ends and the step are.
+
+    Attributes:
+        low: The smallest number.
+        high: The largest number.
+        log: Whether the logarithm of the number is drawn uniformly.
+        step: Distance of two numbers; ``None``: any number.
+    """
 
     low: float
     high: float
@@ -62,23 +84,34 @@ class Range:
     step: float | None = None
 
     def suggest(self, trial: Any, key: str) -> Value:
-        """Return the value that the trial takes."""
+        """Return the value of a key in a trial.
+
+        Args:
+            trial: The Optuna trial.
+            key: The dotted key.
+
+        Returns:
+            A number of the range.
+        """
         if self.whole:
             step = int(self.step or 1)
             return trial.suggest_int(key, int(self.low), int(self.high), log=self.log, step=step)
         return trial.suggest_float(key, self.low, self.high, log=self.log, step=self.step)
 
     def stored(self, value: Value) -> Any:
-        """Return ``value`` as the storage holds it, ``None`` where it is outside of the space."""
+        """Return a value in the form in which Optuna stores it.
+
+        Args:
+            value: A plain value.
+
+        Returns:
+            The value, or ``None`` for a value outside of the space.
+        """
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not number or not self.low <= value <= self.high or (self.whole and value != int(value)):
             return None
         steps = (value - self.low) / self.step if self.step else 0.0
         return value if math.isclose(steps, round(steps), abs_tol=1e-9) else None
-
-    def shown(self, stored: Any) -> Value:
-        """Return a stored value as a plain value."""
-        return stored
 
     @property
     def whole(self) -> bool:
@@ -87,13 +120,13 @@ class Range:
 
     @property
     def corners(self) -> tuple[Value, ...]:
-        """The values that are tried on the recipe before the first trial."""
+        """The values with which the recipe is checked before the first trial."""
         return self.low, self.high
 
 
 @dataclass(frozen=True, slots=True)
 class SearchSpace:
-    """What a search varies.
+    """The keys of a recipe that a search varies, and the objective.
 
     Attributes:
         keys: Dotted key of a recipe -> its possible values.
@@ -105,19 +138,41 @@ class SearchSpace:
 
     @property
     def direction(self) -> Literal["maximize", "minimize"]:
-        """The direction of the optimisation, as Optuna names it."""
+        """The direction of the optimisation."""
         return "maximize" if self.objective == "accuracy" else "minimize"
 
     def suggest(self, trial: Any) -> dict[str, Value]:
-        """Return the values of one trial by dotted key."""
+        """Return the values of a trial.
+
+        Args:
+            trial: The Optuna trial.
+
+        Returns:
+            Dotted key -> value.
+        """
         return {key: domain.suggest(trial, key) for key, domain in self.keys.items()}
 
     def shown(self, stored: Mapping[str, Any]) -> dict[str, Value]:
-        """Return the parameters of a stored trial as plain values."""
-        return {key: self.keys[key].shown(value) for key, value in stored.items() if key in self.keys}
+        """Return the parameters of a stored trial as plain values.
+
+        Args:
+            stored: Dotted key -> value in stored form.
+
+        Returns:
+            Dotted key -> plain value.
+        """
+        known = {key: value for key, value in stored.items() if key in self.keys}
+        return {key: json.loads(x) if isinstance(self.keys[key], Choices) else x for key, x in known.items()}
 
     def starting_point(self, recipe: Recipe) -> dict[str, Any]:
-        """Return the values of the recipe itself as the storage holds them, where they are in the space."""
+        """Return the values of a recipe that are in the space.
+
+        Args:
+            recipe: The recipe.
+
+        Returns:
+            Dotted key -> value in stored form.
+        """
         own = {key: domain.stored(_value_of(recipe, key)) for key, domain in self.keys.items()}
         return {key: value for key, value in own.items() if value is not None}
 
@@ -125,7 +180,7 @@ class SearchSpace:
 def read_space(name: str, overrides: Sequence[str] = ()) -> SearchSpace:
     """Read the search space of a recipe.
 
-    Every end of a range and every choice is tried on the recipe, so that a wrong value shows before the first trial.
+    The recipe is checked with both ends of every range and with every choice, so that a wrong value raises now.
 
     Args:
         name: Name or path of the recipe.
@@ -148,17 +203,28 @@ def read_space(name: str, overrides: Sequence[str] = ()) -> SearchSpace:
         raise RecipeError(f"{where}: names no key to vary")
     for key, domain in keys.items():
         for value in domain.corners:
-            _try(name, overrides, key, value, where)
+            try:
+                build_schedule(load(name, [*overrides, as_override(key, value)]))
+            except RecipeError as error:
+                raise RecipeError(f"{where}: {key!r} cannot be {value!r}: {error}") from error
     return SearchSpace(keys, objective)
 
 
 def as_override(key: str, value: Value) -> str:
-    """Return ``section.key=value``, as ``load`` takes it."""
+    """Return an override of a recipe.
+
+    Args:
+        key: The dotted key.
+        value: Its value.
+
+    Returns:
+        ``section.key=value``.
+    """
     return f"{key}={toml_value(value)}"
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys, whether they are written as such or as sections below [search]."""
+    """Keys below [search] as dotted keys, also if they are written as sections."""
     found: dict[str, Any] = {}
     for key, value in table.items():
         section = isinstance(value, Mapping) and value and all(isinstance(v, (Mapping, list)) for v in value.values())
@@ -209,15 +275,8 @@ def _range(spec: Mapping[str, Any], where: str) -> Range:
     return Range(low, high, log, step)
 
 
-def _try(name: str, overrides: Sequence[str], key: str, value: Value, where: str) -> None:
-    try:
-        build_schedule(load(name, [*overrides, as_override(key, value)]))
-    except RecipeError as error:
-        raise RecipeError(f"{where}: {key!r} cannot be {value!r}: {error}") from error
-
-
 def _value_of(recipe: Recipe, key: str) -> Value:
-    """The value of the recipe at a dotted key, or the default of a net's option; ``None`` where there is neither."""
+    """The value of a recipe at a dotted key, or the default of a net's option; ``None`` without any."""
     section, _, option = key.rpartition(".")
     if section == "net.options" and option not in recipe.net.options:
         return nets.default(recipe.net.name, option)

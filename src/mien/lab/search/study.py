@@ -1,9 +1,9 @@
-"""Hyperparameter search: one Optuna study on disk, which is one recipe, one search space and one data set.
+"""Hyperparameter search: an Optuna study on disk, of one recipe, one search space and one data set.
 
-``run_search`` makes trials until their number is reached, in this process or in several. The trials of an interrupted
-search resume from their checkpoints.
+``run_search`` runs trials in one process or in several. Trials of an interrupted search resume from their checkpoints.
 """
 
+import math
 import os
 import shutil
 import signal
@@ -18,13 +18,16 @@ from typing import Any
 
 import torch
 
-from mien._errors import DataError, DivergedError, MienError, MissingExtraError, OutputError, RecipeError
+from mien._errors import DataError, DivergedError, MienError, MissingExtraError, OutputError
 from mien.lab.data import FaceSet
 from mien.lab.data.datasets import DatasetCache
-from mien.lab.recipe import Recipe, dump, load, parse, with_seed
+from mien.lab.recipe import Recipe, dump, load, with_seed
 from mien.lab.search.space import SearchSpace, as_override, read_space
+from mien.lab.train.devices import Devices
 from mien.lab.train.logging import EpochRecord, epoch_of_result, read_log, silence_lightning
-from mien.lab.train.loop import Devices, fit
+from mien.lab.train.loop import fit
+from mien.lab.train.run import is_same_training
+from mien.lab.train.schedule import build_schedule
 
 try:
     import optuna
@@ -32,7 +35,7 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtraError("optuna", "lab") from error
 
-# States of trials that count.
+# States of the trials that are counted.
 COMPLETED = (TrialState.COMPLETE, TrialState.PRUNED)
 # Seconds that a worker waits while another one writes to the database.
 _DATABASE_TIMEOUT = 60
@@ -40,16 +43,16 @@ _DATABASE_TIMEOUT = 60
 
 @dataclass(frozen=True, slots=True)
 class TrialEvent:
-    """What a search reports: an epoch of a trial, or its end.
+    """An epoch of a trial, or its end.
 
     Attributes:
         trial: Number of the trial.
-        params: The values that it tries, by dotted key.
+        params: Dotted key -> value.
         state: ``"running"``, ``"finished"``, ``"pruned"``, ``"diverged"`` or ``"out of memory"``.
-        value: The objective, where it is known.
-        epoch: The epoch, of a running trial.
+        value: The objective, if it is known.
+        epoch: The epoch, if the trial is running.
         seconds: Duration of the trial, at its end.
-        completed: Trials that are finished or pruned so far, at its end.
+        completed: Number of finished and pruned trials, at its end.
     """
 
     trial: int
@@ -66,7 +69,7 @@ OnEvent = Callable[[TrialEvent], None]
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """A search: what is searched, on which data, with how many trials.
+    """The settings of a search.
 
     Attributes:
         recipe: Name or path of a recipe with a ``[search]`` section.
@@ -74,7 +77,7 @@ class SearchPlan:
         overrides: ``section.key=value`` for every trial.
         data: The data set; by default ``$MIEN_DATA``.
         trials: Number of trials, including those of earlier calls.
-        workers: Processes that train at the same time.
+        workers: Number of processes that train at the same time.
         seed: Seed of the sampler and of every training.
         prune: Whether trials that are worse than the median of the others are stopped.
         accelerator: ``cpu``, ``cuda``, ``mps`` or ``auto``.
@@ -96,15 +99,20 @@ class SearchPlan:
         return read_space(self.recipe, self.overrides)
 
     def recipe_with(self, values: dict[str, Any]) -> Recipe:
-        """Return the recipe with ``values`` for some of its keys."""
+        """Return the recipe with other values.
+
+        Args:
+            values: Dotted key -> value.
+
+        Returns:
+            The recipe.
+        """
         changes = [as_override(key, value) for key, value in values.items()]
         return with_seed(load(self.recipe, [*self.overrides, *changes]), self.seed)
 
 
 def run_search(plan: SearchPlan, on_event: OnEvent = lambda _: None) -> None:
-    """Make trials until ``plan.trials`` of them are finished or pruned.
-
-    An interrupted search resumes with the same call.
+    """Run trials until ``plan.trials`` of them are finished or pruned. The same call resumes an interrupted search.
 
     Args:
         plan: The search.
@@ -121,17 +129,22 @@ def run_search(plan: SearchPlan, on_event: OnEvent = lambda _: None) -> None:
         if not study.trials:
             study.enqueue_trial(plan.space.starting_point(plan.recipe_with({})))  # the recipe itself is the baseline
         missing = plan.trials - len(study.get_trials(states=COMPLETED))
-    if missing > 0:
-        _run_here(plan, missing, on_event) if plan.workers == 1 else _run_workers(plan, missing, on_event)
+    if plan.workers > 1 and missing > 0:
+        _run_workers(plan, missing, on_event)
+    elif missing > 0:
+        cache = DatasetCache(plan.data)
+        with open_study(plan) as study:
+            for _ in range(missing):
+                _run_trial(plan, study, cache, on_event)
 
 
 @contextmanager
 def open_study(plan: SearchPlan, *, worker: int = 0) -> Iterator[Any]:
-    """Open the study in the folder of the plan, or create it.
+    """Open or create the study in the folder of a search.
 
     Args:
         plan: The search.
-        worker: Number of the process; each draws other trials.
+        worker: Number of the process; each process draws other trials.
 
     Yields:
         The Optuna study.
@@ -146,11 +159,15 @@ def open_study(plan: SearchPlan, *, worker: int = 0) -> Iterator[Any]:
         plan.out.mkdir(parents=True, exist_ok=True)
         engine = {"connect_args": {"timeout": _DATABASE_TIMEOUT}}
         storage = optuna.storages.RDBStorage(f"sqlite:///{path.resolve()}", engine_kwargs=engine)
-    except Exception as error:  # of the operating system, or any of the database's own
+    except Exception as error:  # of the operating system or the database
         raise OutputError(f"{path}: cannot be opened ({type(error).__name__}); choose another folder") from error
+    pruner: Any = optuna.pruners.NopPruner()
+    if plan.prune:
+        epochs = build_schedule(plan.recipe_with({}))[-1].last
+        pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=max(1, epochs // 5))
     try:
         study = optuna.create_study(
-            storage=storage, study_name="search", direction=space.direction, pruner=_pruner(plan), load_if_exists=True
+            storage=storage, study_name="search", direction=space.direction, pruner=pruner, load_if_exists=True
         )
         # Every worker and every start needs another seed, or all would draw the same first trials.
         study.sampler = optuna.samplers.TPESampler(seed=plan.seed + 1_000 * worker + 100_000 * len(study.trials))
@@ -160,22 +177,13 @@ def open_study(plan: SearchPlan, *, worker: int = 0) -> Iterator[Any]:
         storage.engine.dispose()
 
 
-def _pruner(plan: SearchPlan) -> Any:
-    if not plan.prune:
-        return optuna.pruners.NopPruner()
-    from mien.lab.train.schedule import build_schedule
-
-    epochs = build_schedule(plan.recipe_with({}))[-1].last
-    return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=max(1, epochs // 5))
-
-
 def _check_identity(plan: SearchPlan, study: Any, data: str) -> None:
-    """Raise ``DataError`` unless the study has the same recipe, space and faces (``data`` is their sha256)."""
+    """Raise ``DataError`` if the study has another recipe, space or faces; ``data`` is the SHA-256 of the faces."""
     recipe, space = plan.recipe_with({}), repr(plan.space)
     known = study.user_attrs.get("identity")
     if known is None:
         study.set_user_attr("identity", {"recipe": dump(recipe), "space": space, "data": data})
-    elif known["space"] != space or not _is_same(known["recipe"], recipe):
+    elif known["space"] != space or not is_same_training(known["recipe"], recipe):
         raise DataError(
             f"{plan.out}: holds a search of another recipe, seed or space; choose another folder, or remove it"
         )
@@ -183,16 +191,8 @@ def _check_identity(plan: SearchPlan, study: Any, data: str) -> None:
         raise DataError(f"{plan.out}: holds a search on other faces; choose another folder, or remove it")
 
 
-def _is_same(stored: Any, recipe: Recipe) -> bool:
-    """Whether a stored recipe is this one; keys that a later version added have their defaults."""
-    try:
-        return parse(stored | {"about": recipe.about, "claim": recipe.claim}, where="search") == recipe
-    except (RecipeError, TypeError):  # of a version with other keys
-        return False
-
-
 def _requeue_running(study: Any) -> None:
-    """Queue the trials that a killed search left unfinished again, with the folders of their checkpoints."""
+    """Queue unfinished trials of an interrupted search again, with the folders of their checkpoints."""
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         study.tell(trial.number, state=TrialState.FAIL)
         if trial.params:
@@ -200,16 +200,15 @@ def _requeue_running(study: Any) -> None:
 
 
 def _folder_name(trial: Any) -> str:
-    """The folder of a trial's checkpoints; a resumed trial keeps that of its first attempt."""
+    """The folder of a trial's checkpoints; for a resumed trial, that of its first attempt."""
     name: str = trial.user_attrs.get("folder", f"{trial.number:04d}")
     return name
 
 
-def _make_trial(plan: SearchPlan, study: Any, cache: DatasetCache, on_event: OnEvent, *, asking: Any = None) -> None:
-    space = plan.space
-    with asking or nullcontext():  # SQLite lets two workers take the same waiting trial
+def _run_trial(plan: SearchPlan, study: Any, cache: DatasetCache, on_event: OnEvent, *, lock: Any = None) -> None:
+    with lock or nullcontext():  # without it, SQLite lets two workers take the same waiting trial
         trial = study.ask()
-    values = space.suggest(trial)
+    values = plan.space.suggest(trial)
     recipe, name = plan.recipe_with(values), _folder_name(trial)
     trial.set_user_attr("folder", name)
     folder = plan.out / "trials" / name
@@ -237,7 +236,7 @@ def _make_trial(plan: SearchPlan, study: Any, cache: DatasetCache, on_event: OnE
 def _train(
     recipe: Recipe, faces: FaceSet, folder: Path, trial: Any, report: Callable[[int, float], None], *, plan: SearchPlan
 ) -> float:
-    """The objective of one training; raises ``TrialPruned`` as soon as it is worse than the median of the others."""
+    """Train a trial and return its objective; raises ``TrialPruned`` if it is worse than the median of the others."""
     objective = plan.space.objective
     known: set[int] = set()
     if (folder / "checkpoint.pt").is_file():
@@ -249,7 +248,7 @@ def _train(
 
     def on_epoch(record: EpochRecord) -> None:
         value = _value(record, objective)
-        if value != value:
+        if math.isnan(value):
             raise DataError(f"{faces.source}: no faces to validate on, so trials cannot be compared")
         report(record.epoch, value)
         if record.epoch not in known:
@@ -262,20 +261,12 @@ def _train(
 
 
 def _value(record: EpochRecord, objective: str) -> float:
-    """The validation metric that the search optimises; NaN without validation."""
+    """The objective of an epoch; NaN without validation."""
     return record.val_accuracy if objective == "accuracy" else record.val_log_loss
 
 
-def _run_here(plan: SearchPlan, trials: int, on_event: OnEvent) -> None:
-    """Make ``trials`` trials in this process."""
-    cache = DatasetCache(plan.data)
-    with open_study(plan) as study:
-        for _ in range(trials):
-            _make_trial(plan, study, cache, on_event)
-
-
 def _run_workers(plan: SearchPlan, trials: int, on_event: OnEvent) -> None:
-    """Make ``trials`` trials in several processes."""
+    """Run trials in several processes."""
     context = get_context("spawn")
     remaining, events = context.Value("i", trials), context.Queue()
     workers = [
@@ -299,7 +290,7 @@ def _run_workers(plan: SearchPlan, trials: int, on_event: OnEvent) -> None:
 
 
 def _forward_event(events: Any, on_event: OnEvent) -> bool:
-    """Pass on one event if one arrives soon. Raises the error of a worker."""
+    """Report an event of a worker if one arrives soon, or raise its error; returns whether one arrived."""
     try:
         event = events.get(timeout=0.3)
     except Empty:
@@ -311,10 +302,14 @@ def _forward_event(events: Any, on_event: OnEvent) -> bool:
 
 
 def _run_worker(plan: SearchPlan, remaining: Any, events: Any, number: int) -> None:
-    """One worker process. Ctrl-C is handled by the process that started it."""
+    """Run trials in a worker process, with its share of the cores and GPUs. The main process handles Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     silence_lightning()
-    _share_machine(plan.workers, number)
+    torch.set_num_threads(max(1, torch.get_num_threads() // plan.workers))
+    with suppress(RuntimeError):
+        gpus = torch.cuda.device_count()
+        if gpus > 1 and "CUDA_VISIBLE_DEVICES" not in os.environ:
+            os.environ["CUDA_VISIBLE_DEVICES"] = str(number % gpus)
     cache = DatasetCache(plan.data)
 
     def send(event: TrialEvent) -> None:
@@ -326,21 +321,13 @@ def _run_worker(plan: SearchPlan, remaining: Any, events: Any, number: int) -> N
     try:
         with open_study(plan, worker=number) as study:
             while _take(remaining):
-                _make_trial(plan, study, cache, send, asking=remaining.get_lock())
+                _run_trial(plan, study, cache, send, lock=remaining.get_lock())
     except MienError as error:
         events.put(MienError(str(error)))
 
 
 def _take(remaining: Any) -> bool:
+    """Take one of the remaining trials; returns whether there was one."""
     with remaining.get_lock():
         remaining.value -= 1
         return bool(remaining.value >= 0)
-
-
-def _share_machine(workers: int, number: int) -> None:
-    """Give a worker its part of the cores, and one of the GPUs."""
-    torch.set_num_threads(max(1, torch.get_num_threads() // workers))
-    with suppress(RuntimeError):
-        gpus = torch.cuda.device_count()
-        if gpus > 1 and "CUDA_VISIBLE_DEVICES" not in os.environ:
-            os.environ["CUDA_VISIBLE_DEVICES"] = str(number % gpus)

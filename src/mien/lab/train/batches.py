@@ -1,4 +1,4 @@
-"""The batches of an epoch: drawn, augmented, mixed and normalised on the device that trains."""
+"""The batches of an epoch: drawn, augmented, mixed and normalised on the training device."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from mien.lab.train.distillation import Teachers
 
 
 class Batch(NamedTuple):
-    """What an ``Objective`` takes.
+    """The inputs of an ``Objective``.
 
     Attributes:
         x: float ``[N, 1, S, S]``, normalised.
@@ -40,19 +40,20 @@ def batches(
     generator: Generator,
     size: int = 0,
 ) -> Iterator[Batch]:
-    """Yield the full batches of one epoch; the last faces that do not fill a batch are left out.
+    """Yield the full batches of one epoch; faces that do not fill a batch are left out.
 
-    Every device draws and augments the whole batch and keeps its own part, so the number of devices changes nothing.
+    Every device draws and augments the whole batch and takes its own part, so the batches do not depend on the number
+    of devices.
 
     Args:
         faces: N training faces on the device.
         target: float ``[N, C]``: their targets.
         row_weights: float ``[N]``: how often each face is drawn in an epoch.
-        recipe: Says how faces are augmented and mixed.
+        recipe: Has the augmentation and the mixing.
         batch_size: Faces in a batch, over all devices.
         teachers: The teachers of the recipe.
         generator: Draws the order and the augmentation; on the device.
-        size: Side in pixels that the net sees; 0: that of the recipe.
+        size: Side in pixels of the faces that the net takes; 0: that of the recipe.
 
     Yields:
         This device's part of each batch.
@@ -60,8 +61,12 @@ def batches(
     size = size or recipe.data.size
     rows = draw_epoch(row_weights, generator)
     rows = rows[: len(rows) // batch_size * batch_size].view(-1, batch_size)
-    minority = _is_minority(faces, recipe)[rows]
-    # Counted once an epoch: counting in every batch would make the device wait for this process.
+    minority = torch.zeros_like(faces.labels, dtype=torch.bool)
+    if minority_augment(recipe) != recipe.augment:
+        indices = [i for i, emotion in enumerate(faces.emotions) if emotion in recipe.minority.classes]
+        minority = torch.isin(faces.labels, faces.labels.new_tensor(indices))
+    minority = minority[rows]
+    # Counted once an epoch, because each count makes this process wait for the device.
     counts = minority.sum(dim=1).tolist()
     part = device_part(teachers.fabric.global_rank, teachers.fabric.world_size, batch_size)
     for chosen, is_minority, count in zip(rows, minority, counts, strict=True):
@@ -72,28 +77,23 @@ def batches(
 
 
 def device_part(rank: int, world_size: int, n: int) -> slice:
-    """Return the part of ``n`` faces that one of several devices computes.
+    """Return the part of some faces that one of several devices computes.
 
     Args:
         rank: Number of the device, from 0.
         world_size: Number of devices.
         n: Number of faces.
+
+    Returns:
+        A slice of the faces.
     """
     return slice(rank * n // world_size, (rank + 1) * n // world_size)
-
-
-def _is_minority(faces: FaceSet, recipe: Recipe) -> Tensor:
-    """bool ``[N]``: the faces that have an augmentation of their own."""
-    if minority_augment(recipe) == recipe.augment:
-        return torch.zeros_like(faces.labels, dtype=torch.bool)
-    indices = [i for i, emotion in enumerate(faces.emotions) if emotion in recipe.minority.classes]
-    return torch.isin(faces.labels, faces.labels.new_tensor(indices))
 
 
 def _augment(
     images: Tensor, is_minority: Tensor, count: int, recipe: Recipe, generator: Generator, *, size: int
 ) -> tuple[Tensor, Tensor]:
-    """Augmented ``images`` and their face regions; ``count`` of them, those of ``is_minority``, in their own way."""
+    """Augment images, ``count`` of which are of the minority classes, and return them with their face regions."""
     size = size if recipe.loss.face_region > 0 else 0
     if count == 0:
         return augment_with_oval(images, recipe.augment, generator, size=size)

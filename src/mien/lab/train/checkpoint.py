@@ -17,7 +17,7 @@ from mien.lab.train.devices import run_on_first
 from mien.lab.train.logging import EpochRecord, write_log
 from mien.lab.train.run import Run, State, checkpoint_state, final_state
 
-# Seconds between two checkpoints; on a fast device an epoch takes less time than writing one.
+# Seconds between two checkpoints. On a fast device an epoch takes less time than writing a checkpoint.
 SAVE_EVERY = 30.0
 
 
@@ -25,12 +25,12 @@ class CheckpointWriter:
     """Writes the files of a run from the first process.
 
     A checkpoint is written every ``SAVE_EVERY`` seconds, at the end, and when the training diverges or is interrupted.
-    An epoch that is not written at once is kept as a copy, because an interruption comes when the next epoch has
-    already changed the weights.
+    An epoch that is not written at once is copied, because the next epoch changes the weights before an interruption
+    can be handled.
     """
 
     def __init__(self, run: Run, fabric: Fabric, provenance: Mapping[str, Any]) -> None:
-        """Write ``recipe.json``, so that a folder that cannot be written is known before the first epoch.
+        """Write ``recipe.json``, so that a folder that cannot be written raises before the first epoch.
 
         Args:
             run: The state of the training.
@@ -53,7 +53,7 @@ class CheckpointWriter:
             self._write()
 
     def finish_epoch(self, optimizer: torch.optim.Optimizer) -> None:
-        """Keep or write the state after an epoch. Every process calls this.
+        """Copy or write the state after an epoch. Every process calls this.
 
         Args:
             optimizer: The optimizer of the epoch.
@@ -63,13 +63,15 @@ class CheckpointWriter:
         """
         is_due = self._fabric.broadcast(self._run.is_done or time.monotonic() - self._saved_at >= SAVE_EVERY)
         if self._fabric.is_global_zero:
-            state = checkpoint_state(self._run, optimizer)
-            self._unsaved = state if is_due else _copied(state)
+            self._unsaved = checkpoint_state(self._run, optimizer)
+            if not is_due:
+                best = self._unsaved.pop("best")  # never changed in place
+                self._unsaved = {**copy.deepcopy(self._unsaved), "best": best}
         if is_due:
             self.save()
 
     def save(self) -> None:
-        """Write what is not yet written. Every process calls this.
+        """Write the last epoch if it is not yet written. Every process calls this.
 
         Raises:
             OutputError: The files cannot be written.
@@ -80,11 +82,11 @@ class CheckpointWriter:
         run = self._run
         remove_partial_files(run.folder)
         save_text(run.folder / "recipe.json", json.dumps(dump(run.recipe), indent=1) + "\n")
-        if run.is_done and not (run.folder / "final.pt").exists():  # it was removed
+        if run.is_done and not (run.folder / "final.pt").exists():  # the file was removed
             save_state(run.folder / "final.pt", final_state(run, self._provenance))
 
     def _write(self) -> None:
-        """The checkpoint comes last: after a kill in between, the epochs since the one before are trained again."""
+        """Write the checkpoint last: if the process is killed before, the epochs since the last one are repeated."""
         run, state = self._run, self._unsaved
         if state is not None:
             write_log(run.folder, [EpochRecord.from_dict(values) for values in state["history"]])
@@ -92,8 +94,3 @@ class CheckpointWriter:
                 save_state(run.folder / "final.pt", final_state(run, self._provenance))
             save_state(run.folder / "checkpoint.pt", state)
         self._saved_at, self._unsaved = time.monotonic(), None
-
-
-def _copied(state: State) -> State:
-    best = state["best"]  # never changed in place
-    return {**copy.deepcopy({key: value for key, value in state.items() if key != "best"}), "best": best}

@@ -1,4 +1,4 @@
-"""Training curves as PNG files, and the style that other plots of the lab share."""
+"""Training curves as PNG files, and the style of all plots of the lab."""
 
 import math
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from mien.lab.recipe import Recipe
 from mien.lab.train.logging import EpochRecord
 from mien.lab.train.schedule import Segment, build_schedule
 
-# Two hues that colour-blind readers can tell apart (Okabe and Ito, 2008), and greys.
+# Two colours that colour-blind readers can distinguish (Okabe and Ito, 2008), and greys.
 TRAINING, VALIDATION, QUIET, GRID = "#E69F00", "#0072B2", "#7a7f87", "#e6e8eb"
 
 
@@ -48,7 +48,11 @@ def draw_curves(recipe: Recipe, history: Sequence[EpochRecord], path: Path) -> N
     stepwise = len(recipe.phases) > 1 or recipe.train.schedule == "plateau"  # it falls by factors
     if stepwise and rates and max(rates) > 20 * min(rates):
         axes[2].set_yscale("log")
-    _titles(axes, recipe, history)
+    for axis, title in zip(axes, ("loss", "accuracy", "learning rate"), strict=True):
+        axis.set_title(title, loc="left", fontsize=10, color="#3c4148")
+        plain(axis)
+    seconds = sum(record.seconds for record in history)
+    figure.suptitle(f"{recipe.name}, seed {recipe.seed}: {len(history)} epochs, {seconds:,.0f} s", fontsize=12)
     schedule = build_schedule(recipe)
     _mark_phases(axes, schedule, len(epochs))
     _mark_events(axes, history)
@@ -74,7 +78,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def plain(axis: Axes) -> None:
-    """Remove the lines of an axis that carry no information.
+    """Style an axis: no upper and right border, a light grid.
 
     Args:
         axis: The axis to restyle.
@@ -87,57 +91,47 @@ def plain(axis: Axes) -> None:
 
 
 def _plot_pair(axis: Axes, history: Sequence[EpochRecord], training: str, validation: str) -> None:
-    """One metric on the training faces and on the validation faces; the arguments are fields of the records."""
-    epochs, values = [r.epoch for r in history], [getattr(r, training) for r in history]
-    axis.plot(epochs, values, color=TRAINING, linewidth=1.8, label="training", **_dots(epochs))
+    """Plot a metric of training and validation; ``training`` and ``validation`` are fields of the records."""
     validated = [record for record in history if record.val_split]
-    epochs, values = [r.epoch for r in validated], [getattr(r, validation) for r in validated]
     name = validated[0].val_name if validated else "validation"
-    axis.plot(epochs, values, color=VALIDATION, linewidth=1.8, label=name, **_dots(epochs))
+    curves = ((history, training, TRAINING, "training"), (validated, validation, VALIDATION, name))
+    for records, key, color, label in curves:
+        epochs, values = [r.epoch for r in records], [getattr(r, key) for r in records]
+        axis.plot(epochs, values, color=color, linewidth=1.8, label=label, **_dots(epochs))
     axis.legend(frameon=False, fontsize=9, loc="best")
 
 
 def _dots(epochs: Sequence[int]) -> dict[str, Any]:
-    """Markers for lines of few points: a line of one point would be invisible without."""
+    """Markers for short lines: a line of one point would be invisible without them."""
     return {"marker": "o", "markersize": 3.5} if len(epochs) <= 30 else {}
 
 
-def _titles(axes: Sequence[Axes], recipe: Recipe, history: Sequence[EpochRecord]) -> None:
-    for axis, title in zip(axes, ("loss", "accuracy", "learning rate"), strict=True):
-        axis.set_title(title, loc="left", fontsize=10, color="#3c4148")
-        plain(axis)
-    seconds = sum(record.seconds for record in history)
-    figure = axes[0].figure
-    figure.suptitle(f"{recipe.name}, seed {recipe.seed}: {len(history)} epochs, {seconds:,.0f} s", fontsize=12)
-
-
 def _mark_phases(axes: Sequence[Axes], schedule: Sequence[Segment], epochs: int) -> None:
-    reached = [segment for segment in schedule if segment.first < epochs]
-    if len(schedule) < 2:
-        return
+    """Shade and name the phases that the training has reached, where there are several."""
+    reached = [segment for segment in schedule if segment.first < epochs and len(schedule) > 1]
     for number, segment in enumerate(reached):
         first, last = segment.first + 0.5, min(segment.last, epochs) + 0.5
         for axis in axes:
             axis.axvspan(first, last, color="#f1f4f8" if number % 2 else "#ffffff", zorder=-2, linewidth=0)
-        place: dict[str, Any] = {"transform": axes[0].get_xaxis_transform(), "ha": "left", "va": "bottom"}
         name = segment.phase.name or f"phase {number + 1}"
-        axes[0].text(first, 1.0, f" {name}", fontsize=8, color=QUIET, clip_on=False, **place)
+        place = axes[0].get_xaxis_transform()
+        axes[0].text(first, 1.0, f" {name}", fontsize=8, color=QUIET, clip_on=False, va="bottom", transform=place)
         axes[0].set_title("loss", loc="left", fontsize=10, color="#3c4148", pad=14)
 
 
 def _mark_events(axes: Sequence[Axes], history: Sequence[EpochRecord]) -> None:
-    """Mark where a fallback took over, where the epochs of another net begin, and the best validated epoch."""
+    """Mark fallbacks, the first epoch of each member of an ensemble, and the best validated epoch."""
+    place = axes[2].get_xaxis_transform()
     for record in history:
         if record.net:  # of an ensemble
             for axis in axes:
                 axis.axvline(record.epoch - 0.5, color=QUIET, linestyle=":", linewidth=1.5)
-            place: dict[str, Any] = {"transform": axes[2].get_xaxis_transform(), "ha": "left", "va": "bottom"}
-            axes[2].text(record.epoch - 0.4, 0.03, record.net, fontsize=8, **place)
+            axes[2].text(record.epoch - 0.4, 0.03, record.net, fontsize=8, va="bottom", transform=place)
         if record.fallback:
             for axis in axes:
                 axis.axvline(record.epoch + 0.5, color="#d55e00", linestyle="--", linewidth=2)
-            place = {"transform": axes[2].get_xaxis_transform(), "ha": "left", "va": "top"}
-            axes[2].text(record.epoch + 0.6, 0.97, f"fallback: {record.fallback}", fontsize=8, **place)
+            text = f"fallback: {record.fallback}"
+            axes[2].text(record.epoch + 0.6, 0.97, text, fontsize=8, va="top", transform=place)
     known = [(r.val_accuracy, r.epoch) for r in history if not math.isnan(r.val_accuracy)]
     if known:
         best, epoch = max(known, key=lambda pair: (pair[0], -pair[1]))

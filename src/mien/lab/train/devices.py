@@ -1,4 +1,4 @@
-"""Devices of a training and the processes on them: one process a device, started by Fabric, torchrun or SLURM."""
+"""Devices of a training, with one process a device, started by Fabric, torchrun or SLURM."""
 
 import atexit
 import ctypes
@@ -16,12 +16,8 @@ from torch import Tensor, nn
 
 from mien._errors import DeviceError, MienError
 
-# Parameters of mallopt in the GNU C library (malloc.h), and what they are set to, in bytes.
+# Parameters of mallopt in the GNU C library (malloc.h).
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
-_NEVER_TRIM, _TOP_PAD = 2**31 - 1, 2**28
-
-# Exit status of the other processes when the first one reports an error.
-_EXIT_STATUS = 2
 
 
 @dataclass(frozen=True)
@@ -30,8 +26,8 @@ class Devices:
 
     Attributes:
         accelerator: ``"cpu"``, ``"cuda"``, ``"mps"`` or ``"auto"``.
-        devices: Devices on each machine; torchrun's own number of processes takes precedence.
-        nodes: Machines.
+        devices: Devices on each machine; under torchrun its number of processes applies instead.
+        nodes: Number of machines.
 
     Example:
         >>> Devices("cpu").launch("32-true").device
@@ -46,7 +42,7 @@ class Devices:
         """Start the other processes and return the Fabric of this one.
 
         Args:
-            precision: A precision as Lightning Fabric names it, such as ``"bf16-mixed"``.
+            precision: A precision of Lightning Fabric, such as ``"bf16-mixed"``.
 
         Returns:
             A launched Fabric.
@@ -54,8 +50,11 @@ class Devices:
         Raises:
             DeviceError: The devices do not exist or cannot be used.
         """
-        logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it reports every process otherwise
-        devices, nodes = _torchrun_counts() or (self.devices, self.nodes)
+        logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # else it reports every process
+        devices, nodes = self.devices, self.nodes
+        if torch.distributed.is_torchelastic_launched():
+            devices = int(os.environ["LOCAL_WORLD_SIZE"])
+            nodes = int(os.environ["WORLD_SIZE"]) // devices
         several = devices * nodes > 1
         try:
             fabric = Fabric(
@@ -81,7 +80,7 @@ class Devices:
 
 
 def is_first_process() -> bool:
-    """Return whether this process prints and writes, going by the environment that its launcher set."""
+    """Return whether this process prints and writes, according to the environment of its launcher."""
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 
 
@@ -90,7 +89,7 @@ def run_on_first(fabric: Fabric, action: Callable[[], None]) -> None:
 
     Args:
         fabric: The Fabric of this process.
-        action: What to do; a ``MienError`` that it raises ends all processes.
+        action: The action; a ``MienError`` that it raises ends all processes.
     """
     error: MienError | None = None
     if fabric.is_global_zero:
@@ -108,16 +107,16 @@ def stop_all(fabric: Fabric, error: MienError) -> NoReturn:
 
     Args:
         fabric: The Fabric of this process.
-        error: What to raise.
+        error: The error.
     """
     if fabric.is_global_zero:
         raise error
-    raise SystemExit(_EXIT_STATUS)
+    raise SystemExit(2)
 
 
 @torch.no_grad()
 def average_buffers(fabric: Fabric, nets: Iterable[nn.Module]) -> None:
-    """Give all processes the mean of their batch-norm statistics, as each has seen its own part of the faces.
+    """Replace the batch-norm statistics of all processes by their mean, as each process trains on its own faces.
 
     Args:
         fabric: The Fabric of this process.
@@ -134,10 +133,10 @@ def average_buffers(fabric: Fabric, nets: Iterable[nn.Module]) -> None:
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep the memory that it frees, for its next allocation.
+    """Make this process reuse the memory that it frees.
 
-    By default the GNU C library returns the large tensors of every step to the system, which costs a fifth to a third
-    of the step.
+    By default the GNU C library returns large tensors to the system, which takes a fifth to a third of the time of a
+    step.
 
     Returns:
         Whether the C library supports it.
@@ -148,18 +147,10 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except AttributeError:  # another C library than GNU's
         return False
-    return all([mallopt(_M_MMAP_MAX, 0), mallopt(_M_TRIM_THRESHOLD, _NEVER_TRIM), mallopt(_M_TOP_PAD, _TOP_PAD)])
+    return all([mallopt(_M_MMAP_MAX, 0), mallopt(_M_TRIM_THRESHOLD, 2**31 - 1), mallopt(_M_TOP_PAD, 2**28)])  # bytes
 
 
 def _leave_group() -> None:
     """Leave the group of processes: gloo's threads sometimes abort an interpreter that ends before them."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-
-
-def _torchrun_counts() -> tuple[int, int] | None:
-    """Processes on each machine and number of machines, where torchrun started this process."""
-    if not torch.distributed.is_torchelastic_launched():
-        return None
-    local = int(os.environ["LOCAL_WORLD_SIZE"])
-    return local, int(os.environ["WORLD_SIZE"]) // local

@@ -1,8 +1,8 @@
-"""Knowledge distillation: the probabilities of teachers in a student's targets, computed live or read from a file.
+"""Knowledge distillation: the probabilities of teachers, computed in training or cached, are part of the targets.
 
-Live teachers see the augmented and mixed faces of the student ("function matching", Beyer et al., CVPR 2022). Cached
-logits are of the faces without augmentation. They are added to the targets before an epoch, so that mixup and CutMix
-mix them together with the faces.
+Live teachers take the augmented and mixed faces of the student ("function matching", Beyer et al., CVPR 2022). Cached
+logits are those of the faces without augmentation. They are added to the targets before an epoch, so that mixup and
+CutMix mix them like the faces.
 """
 
 import io
@@ -24,11 +24,11 @@ from mien._errors import DataError
 from mien._progress import Progress, no_progress
 from mien.lab.data import FaceSet
 from mien.lab.files import find_input, save_bytes
-from mien.lab.inference import TTA, normalise, tta_views
+from mien.lab.inference import normalise, tta_views
 from mien.lab.recipe import TargetConfig
 from mien.lab.train.run import Trained, load_final
 
-# Smallest probability in a file, so that the logarithm of one that rounds to 0 is finite.
+# Smallest probability in a file, so that its logarithm is finite.
 _SMALLEST = 1e-6
 
 _CURE = "write it again with `cache_logits`"
@@ -36,11 +36,11 @@ _CURE = "write it again with `cache_logits`"
 
 @dataclass(frozen=True, eq=False)
 class CachedLogits:
-    """The logits of teachers for R faces of one data set, as an ``.npz`` file holds them.
+    """The logits of teachers for R faces of one data set, which are stored as an ``.npz`` file.
 
     Attributes:
         rows: int64 ``[R]``: row numbers of the faces, as in ``FaceSet.rows``.
-        logits: float16 ``[R, V, C]``: logarithm of the teachers' mean probability on each of V views.
+        logits: float16 ``[R, V, C]``: logarithm of the teachers' mean probabilities for each of V views.
         emotions: The C classes.
         data_sha256: SHA-256 of the data set.
         teachers: Names of the teachers' recipes.
@@ -56,7 +56,7 @@ class CachedLogits:
         """Write the file atomically.
 
         Args:
-            path: Where to write it; its name ends in ``.npz``.
+            path: The file; its name ends in ``.npz``.
 
         Raises:
             OutputError: The file cannot be written.
@@ -74,13 +74,15 @@ class CachedLogits:
             path: The file.
 
         Returns:
-            Its content.
+            The content of the file.
 
         Raises:
             DataError: The file is missing, damaged or of another kind.
         """
         try:
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:  # numpy leaks a damaged open file
+            with np.load(
+                io.BytesIO(path.read_bytes()), allow_pickle=False
+            ) as file:  # numpy does not close damaged files
                 about = json.loads(str(file["about"]))
                 rows, logits = file["rows"], file["logits"]
             emotions = tuple(Emotion(name) for name in about["emotions"])
@@ -93,12 +95,12 @@ class CachedLogits:
             raise DataError(f"{path}: not a file of cached logits ({type(error).__name__}); {_CURE}") from error
 
     def probabilities(self, faces: FaceSet, temperature: float, *, source: str) -> Tensor:
-        """Return the teachers' probabilities for faces: the mean over the views.
+        """Return the probabilities of the teachers for faces, averaged over the views.
 
         Args:
             faces: The faces, in any order.
             temperature: Divides the logits of each view before the softmax.
-            source: The name of the file, for error messages.
+            source: Name of the file, for error messages.
 
         Returns:
             float32 ``[N, C]`` on the device of the faces.
@@ -111,12 +113,12 @@ class CachedLogits:
         if self.emotions != faces.emotions:
             theirs, ours = ", ".join(self.emotions), ", ".join(faces.emotions)
             raise DataError(f"{source}: logits for the classes {theirs}; the recipe learns {ours}")
-        order = np.argsort(self.rows, kind="stable")
-        wanted = faces.rows.cpu().numpy()
-        found = np.searchsorted(self.rows, wanted, sorter=order).clip(max=len(order) - 1) if len(order) else None
-        if found is None or (self.rows[order[found]] != wanted).any():
-            raise DataError(f"{source}: has no logits for some rows that the recipe learns from; {_CURE}")
-        logits = torch.from_numpy(self.logits[order[found]]).to(faces.labels.device).float()
+        positions = {row: position for position, row in enumerate(self.rows.tolist())}
+        try:
+            rows = [positions[row] for row in faces.rows.tolist()]
+        except KeyError as error:
+            raise DataError(f"{source}: has no logits for some rows that the recipe learns from; {_CURE}") from error
+        logits = torch.from_numpy(self.logits[rows]).to(faces.labels.device).float()
         return F.softmax(logits / temperature, dim=2).mean(dim=1)
 
 
@@ -129,17 +131,17 @@ def cache_logits(
     batch_size: int = 256,
     progress: Progress = no_progress,
 ) -> CachedLogits:
-    """Compute the logits of teachers for faces, to be saved to a file.
+    """Compute the logits of teachers for faces, to save them to a file.
 
-    Several teachers are averaged as probabilities. In a mean of logits, the teacher with the largest logits would
-    outvote the others.
+    The probabilities of several teachers are averaged. In a mean of logits, the teacher with the largest logits would
+    dominate the others.
 
     Args:
-        teachers: Finished runs with the same classes, on the device of the faces.
+        teachers: One or more finished runs with the same classes, on the device of the faces.
         faces: The faces, usually the Training split.
         tta: A key of ``TTA``: the views that the file holds.
         batch_size: Faces in one forward pass.
-        progress: Receives the number of faces that are done.
+        progress: Called with the number of finished faces.
 
     Returns:
         The logits of every face and view.
@@ -147,14 +149,21 @@ def cache_logits(
     Raises:
         DataError: ``tta`` is unknown, or the teachers have different classes or have learned from test faces.
     """
-    if tta not in TTA:
-        raise DataError(f"tta is one of {', '.join(TTA)}, not {tta!r}")
-    emotions = shared_classes(teachers)
+    first, emotions = teachers[0].recipe.name, teachers[0].emotions
+    for teacher in teachers:
+        name = _teacher_name(teacher)
+        if teacher.emotions != emotions:
+            theirs, ours = ", ".join(teacher.emotions), ", ".join(emotions)
+            raise DataError(f"teachers must have the same classes: {first} has {ours}, {name} has {theirs}")
     parts = [np.zeros((0, len(tta_views(faces.images[:0, None], tta)), len(emotions)), np.float16)]
     for start in range(0, len(faces), batch_size):
         x = faces.images[start : start + batch_size].unsqueeze(1).float() / 255
-        logits = torch.stack([_mean_log_probability(teachers, view) for view in tta_views(x, tta)], dim=1)
-        parts.append(logits.cpu().numpy().astype(np.float16))
+        views = []
+        for view in tta_views(x, tta):
+            logits = [t.net(normalise(view, t.recipe.data.size)).float() for t in teachers]
+            probs = torch.stack([F.softmax(each, dim=1) for each in logits]).mean(dim=0)
+            views.append(probs.clamp(min=_SMALLEST).log())
+        parts.append(torch.stack(views, dim=1).cpu().numpy().astype(np.float16))
         progress("computing logits", min(start + batch_size, len(faces)), len(faces))
     return CachedLogits(
         rows=faces.rows.cpu().numpy().astype(np.int64),
@@ -165,35 +174,12 @@ def cache_logits(
     )
 
 
-def shared_classes(teachers: Sequence[Trained]) -> tuple[Emotion, ...]:
-    """Return the classes of all teachers.
-
-    Args:
-        teachers: Finished runs, at least one.
-
-    Returns:
-        The classes in the order of the logits.
-
-    Raises:
-        DataError: The classes differ, or a teacher has learned from test faces.
-    """
-    first = teachers[0]
-    for teacher in teachers:
-        _check_teacher(teacher)
-        if teacher.emotions != first.emotions:
-            raise DataError(
-                f"teachers must have the same classes: {first.recipe.name} has {', '.join(first.emotions)}, "
-                f"{teacher.recipe.name} {', '.join(teacher.emotions)}"
-            )
-    return first.emotions
-
-
 class Teachers:
-    """The teachers of a recipe: finished runs that are asked live, and files of cached logits.
+    """The teachers of a recipe: finished runs (live teachers) and files of cached logits.
 
-    With T teachers, the student's target is ``1 - distillation`` times its target without teachers, plus
-    ``distillation`` times the mean probability of all T. ``add_cached`` adds the part of the files before faces are
-    mixed, ``add_live`` the part of the live teachers after. No teacher is loaded where ``distillation`` is 0.
+    The target of the student is ``1 - distillation`` times the target without teachers plus ``distillation`` times the
+    mean probability of all teachers. ``add_cached`` adds cached teachers before faces are mixed, ``add_live`` adds live
+    teachers afterwards. With ``distillation`` 0 no teacher is loaded.
     """
 
     def __init__(self, config: TargetConfig, fabric: Fabric, emotions: Sequence[Emotion]) -> None:
@@ -201,7 +187,7 @@ class Teachers:
 
         Args:
             config: The section ``[target]`` of the recipe.
-            fabric: Names the device, and the precision of live teachers.
+            fabric: Has the device, and the precision of live teachers.
             emotions: The student's classes.
 
         Raises:
@@ -213,19 +199,19 @@ class Teachers:
         self.cached = {name: CachedLogits.load(find_input(name)) for name in names if name.endswith(".npz")}
         self.live = [load_final(find_input(name), fabric.device) for name in names if not name.endswith(".npz")]
         for teacher in self.live:
-            _check_teacher(teacher)
+            name = _teacher_name(teacher)
             if teacher.emotions != tuple(emotions):
                 theirs, ours = ", ".join(teacher.emotions), ", ".join(emotions)
-                raise DataError(f"teacher {teacher.recipe.name} has the classes {theirs}; the recipe learns {ours}")
+                raise DataError(f"teacher {name} has the classes {theirs}; the recipe learns {ours}")
 
     @property
     def live_share(self) -> float:
-        """The share of the final target that comes from the live teachers."""
+        """The share of live teachers in the final target."""
         count = len(self.live) + len(self.cached)
         return self.config.distillation * len(self.live) / count if count else 0.0
 
     def add_cached(self, target: Tensor, faces: FaceSet) -> Tensor:
-        """Add the cached teachers to targets, in a share that ``add_live`` completes.
+        """Add the cached teachers to targets; the result is correct after ``add_live``.
 
         Args:
             target: float ``[N, C]``: the targets without teachers.
@@ -250,7 +236,7 @@ class Teachers:
 
         Args:
             x: float ``[N, 1, S, S]`` in 0..1: the augmented and mixed faces, before normalisation.
-            target: float ``[N, C]``: the targets that ``add_cached`` returned, mixed as the faces.
+            target: float ``[N, C]``: the result of ``add_cached``, mixed like the faces.
 
         Returns:
             float ``[N, C]``; the same tensor where no teacher is live.
@@ -263,12 +249,8 @@ class Teachers:
         return target * (1 - self.live_share) + self.live_share * torch.stack(probs).mean(0)
 
 
-def _check_teacher(teacher: Trained) -> None:
+def _teacher_name(teacher: Trained) -> str:
+    """The name of a teacher; raises ``DataError`` if it has learned from test faces."""
     if teacher.recipe.data.expand_first:
         raise DataError(f"teacher {teacher.recipe.name} has learned from test faces (data.expand_first)")
-
-
-def _mean_log_probability(teachers: Sequence[Trained], x: Tensor) -> Tensor:
-    """float32 ``[N, C]`` of faces ``x`` ``[N, 1, V, V]`` in 0..1."""
-    probs = [F.softmax(each.net(normalise(x, each.recipe.data.size)).float(), dim=1) for each in teachers]
-    return torch.stack(probs).mean(dim=0).clamp(min=_SMALLEST).log()
+    return teacher.recipe.name

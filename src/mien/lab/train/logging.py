@@ -1,7 +1,7 @@
 """The log of a training: one record an epoch in ``log.jsonl``, and on request in TensorBoard and MLflow.
 
-Nothing is sent anywhere unless ``MLFLOW_TRACKING_URI`` names a server; without it MLflow writes ``mlflow.db`` in the
-current folder, as it does by default.
+Records are sent to a server only if ``MLFLOW_TRACKING_URI`` names one. Without it MLflow writes ``mlflow.db`` in the
+current folder, which is its default.
 """
 
 import json
@@ -21,7 +21,7 @@ from mien._suggest import suggest
 from mien.lab.files import save_text
 from mien.lab.recipe import Recipe, dump
 
-# The validation faces of a recipe -> their name for people.
+# Validation faces of a recipe -> their name in output.
 _VAL_NAMES = {"public": "PublicTest", "fold": "fold", "leaky": "leaky (copies of training faces)"}
 
 
@@ -31,18 +31,18 @@ class EpochRecord:
 
     Attributes:
         epoch: Number of the epoch, from 1.
-        loss: Mean training loss; NaN or infinite where training diverged.
+        loss: Mean training loss; NaN or infinite if training diverged.
         accuracy: Accuracy on the training faces as they were augmented, 0..1.
-        lr: Learning rate of the last step. Early logs lack it and the training accuracy: NaN.
-        seconds: Duration with validation.
+        lr: Learning rate of the last step. It and ``accuracy`` are NaN if they are missing in an old log.
+        seconds: Duration, including validation.
         images_per_second: Training speed.
-        val_split: The validation faces: ``"public"`` (PublicTest), ``"fold"`` or ``"leaky"``; empty where the epoch was
+        val_split: The validation faces: ``"public"`` (PublicTest), ``"fold"`` or ``"leaky"``; empty if the epoch was
             not validated.
         val_accuracy: Accuracy of the averaged weights on them, 0..1; NaN without validation.
         val_log_loss: Log loss of the averaged weights on them; NaN without validation.
         clipped: Share of steps whose gradient was clipped; NaN without clipping.
-        fallback: Name of the optimizer that takes over after this epoch; empty where none does.
-        net: Name of the member that an ensemble's epochs belong to, in its first epoch; else empty.
+        fallback: Optimizer of the fallback that takes over after this epoch; empty: none.
+        net: Name of a member of an ensemble, in its first epoch; else empty.
     """
 
     epoch: int
@@ -60,11 +60,11 @@ class EpochRecord:
 
     @property
     def val_name(self) -> str:
-        """The name of the validation faces for people, as ``PublicTest``."""
+        """The name of the validation faces in output, such as ``PublicTest``."""
         return _VAL_NAMES.get(self.val_split, self.val_split)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the record as plain values, without empty ones; numbers that are not finite become ``None``."""
+        """Return the record as plain values without empty ones. Numbers that are not finite become ``None``."""
         absent = set() if self.val_split else {"val_accuracy", "val_log_loss"}
         absent |= {"clipped"} if math.isnan(self.clipped) else set()
         values = {key: x for key, x in asdict(self).items() if x != "" and key not in absent}
@@ -72,20 +72,21 @@ class EpochRecord:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "EpochRecord":
-        """Return the record that ``to_dict`` made; ``None`` becomes NaN.
+        """Return the record of a result of ``to_dict``. ``None`` becomes NaN.
 
         Args:
             values: Keys and values of a record; unknown keys are ignored.
 
+        Returns:
+            The record.
+
         Raises:
             DataError: A key is missing.
         """
-        known = {field.name for field in fields(cls)}
+        names = {field.name for field in fields(cls)}
+        known: dict[str, Any] = {key: math.nan if x is None else x for key, x in values.items() if key in names}
         try:
-            fields_of_record: dict[str, Any] = {
-                key: math.nan if x is None else x for key, x in values.items() if key in known
-            }
-            return cls(**fields_of_record)
+            return cls(**known)
         except TypeError as error:
             raise DataError(f"not a record of an epoch ({error})") from error
 
@@ -95,7 +96,7 @@ def write_log(folder: Path, history: Sequence[EpochRecord]) -> None:
 
     Args:
         folder: The folder of the run.
-        history: The records of all epochs so far.
+        history: The records of all epochs.
 
     Raises:
         OutputError: The file cannot be written.
@@ -129,8 +130,11 @@ def epoch_of_result(recipe: Recipe, history: Sequence[EpochRecord]) -> EpochReco
     """Return the record of the epoch whose weights are the result of a run.
 
     Args:
-        recipe: Says whether the last epoch is kept or the one with the best validation accuracy.
+        recipe: Its ``checkpoint`` selects the last epoch or the one with the best validation accuracy.
         history: The records of the run, at least one.
+
+    Returns:
+        The record of that epoch.
     """
     validated = [record for record in history if not math.isnan(record.val_accuracy)]
     if recipe.checkpoint == "best" and validated:
@@ -141,15 +145,15 @@ def epoch_of_result(recipe: Recipe, history: Sequence[EpochRecord]) -> EpochReco
 class ExperimentLoggers:
     """TensorBoard and MLflow loggers of one run.
 
-    They are opened at the first epoch. A run that is resumed continues the same logs; a log that is requested later
-    begins with the epochs that the run already has.
+    They are opened at the first epoch. A resumed run continues its logs. A log that is requested later starts with the
+    epochs that the run already has.
 
     Attributes:
-        finished: Set it before ``close`` when the run is finished; MLflow shows other runs as killed.
+        finished: Set it before ``close`` if the run is finished. MLflow shows other runs as killed.
     """
 
     def __init__(self, names: Sequence[str], recipe: Recipe, folder: Path) -> None:
-        """Check the names; nothing is opened yet.
+        """Check the names without opening anything.
 
         Args:
             names: Keys of ``LOGGERS``.
@@ -171,37 +175,34 @@ class ExperimentLoggers:
         Args:
             record: The record of the epoch.
         """
-        if not self._loggers:
-            self._open(record.epoch)
+        if not self._loggers and self._openers:
+            earlier = [each for each in read_log(self._folder) if each.epoch < record.epoch]
+            for opener in self._openers:
+                logger, is_new = opener(self._recipe, self._folder, record.epoch)
+                self._loggers.append(logger)
+                if is_new:
+                    logger.log_hyperparams(_flat(dump(self._recipe)))
+                    for each in earlier:
+                        logger.log_metrics(_metrics(each), step=each.epoch)
         for logger in self._loggers:
             logger.log_metrics(_metrics(record), step=record.epoch)
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write the remaining records."""
         for logger in self._loggers:
             logger.finalize("success" if self.finished else "KILLED")
         self._loggers = []
 
-    def _open(self, epoch: int) -> None:
-        earlier = [record for record in read_log(self._folder) if record.epoch < epoch] if self._openers else []
-        for opener in self._openers:
-            logger, is_new = opener(self._recipe, self._folder, epoch)
-            if is_new:
-                logger.log_hyperparams(_flat(dump(self._recipe)))
-                for record in earlier:
-                    logger.log_metrics(_metrics(record), step=record.epoch)
-            self._loggers.append(logger)
-
 
 def silence_lightning() -> None:
-    """Keep Lightning's messages about its precision and processes out of the output; its errors are still shown."""
+    """Hide messages of Lightning about its precision and processes. Its errors are still shown."""
     for name in ("lightning.fabric", "lightning.pytorch", "lightning_fabric", "pytorch_lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\..*")
 
 
 def _tensorboard(recipe: Recipe, folder: Path, epoch: int) -> tuple[Any, bool]:  # noqa: ARG001
-    """A logger that writes below the run's folder, and whether it is new; epochs trained again replace their points."""
+    """A logger that writes into the run's folder, and whether it is new. Repeated epochs replace their points."""
     from lightning.fabric.loggers.tensorboard import TensorBoardLogger
 
     is_new = not any((folder / "tensorboard").glob("events*"))
@@ -210,7 +211,7 @@ def _tensorboard(recipe: Recipe, folder: Path, epoch: int) -> tuple[Any, bool]: 
         name="tensorboard",
         version="",
         purge_step=None if is_new else epoch,
-        filename_suffix=f".{epoch}",  # TensorBoard's own names differ only from second to second
+        filename_suffix=f".{epoch}",  # TensorBoard's own names have a resolution of one second
     )
     return logger, is_new
 
@@ -238,7 +239,7 @@ def _mlflow(recipe: Recipe, folder: Path, epoch: int) -> tuple[Any, bool]:  # no
 
 
 Opener = Callable[[Recipe, Path, int], tuple[Any, bool]]
-# Name -> how the logger is opened, and the packages one of which it needs.
+# Name -> the function that opens the logger, and the packages of which it needs one.
 LOGGERS: Mapping[str, tuple[Opener, tuple[str, ...]]] = {
     "tensorboard": (_tensorboard, ("tensorboardX", "tensorboard")),
     "mlflow": (_mlflow, ("mlflow",)),
@@ -255,7 +256,7 @@ def _opener(name: str) -> Opener:
 
 
 def _metrics(record: EpochRecord) -> dict[str, float]:
-    """The finite numbers of a record; neither logger can draw others."""
+    """The finite numbers of a record; the loggers cannot plot others."""
     values = record.to_dict()
     return {key: float(x) for key, x in values.items() if isinstance(x, (int, float)) and key != "epoch"}
 
@@ -264,10 +265,8 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested tables as dotted keys with plain values."""
     flat: dict[str, Any] = {}
     for key, value in table.items():
-        nested = isinstance(value, Mapping)
-        flat |= _flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": _plain(value)}
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value if isinstance(value, (bool, int, float, str)) else json.dumps(value)
     return flat
-
-
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, (bool, int, float, str)) else json.dumps(value)

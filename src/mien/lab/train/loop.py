@@ -1,14 +1,14 @@
 """The training loop: epochs, steps, validation, checkpoints, the best epoch, and the fallback when training fails.
 
-The training faces and their targets are tensors on the device. Every epoch is seeded by the run's seed and the number
-of the epoch alone, so a run that was killed and resumed ends with the same weights as one that was never interrupted
-(on one CPU in fp32: to the bit).
+The training faces and their targets are tensors on the device. The random numbers of an epoch depend only on the seed
+of the run and the number of the epoch. So a run that was killed and resumed ends with the same weights as an
+uninterrupted run (on one CPU in fp32: to the bit).
 """
 
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,22 +35,9 @@ from mien.lab.train.optim import set_lr
 from mien.lab.train.run import Run, open_run
 from mien.lab.train.schedule import all_configs, build_schedule, lr_factor, plateau, set_train_mode
 
-__all__ = [
-    "Devices",
-    "OnEpoch",
-    "TrainingTask",
-    "fit",
-    "ignore_epoch",
-    "prepare_training",
-    "run_epoch",
-    "train_epoch",
-    "train_step",
-    "validate",
-]
-
 OnEpoch = Callable[[EpochRecord], None]
 
-# Seconds between two reports of progress within an epoch: each waits for the device.
+# Seconds between two reports of progress within an epoch; each report waits for the device.
 PROGRESS_EVERY = 0.5
 
 
@@ -60,17 +47,17 @@ def ignore_epoch(_: EpochRecord) -> None:
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """What stays the same in all epochs; every tensor is on the device.
+    """The part of a training that stays the same in all epochs. Every tensor is on the device.
 
     Attributes:
-        recipe: What is trained.
+        recipe: The recipe.
         fabric: The Fabric of this process.
         training: N training faces.
-        target: float ``[N, C]``: their targets, with those of cached teachers.
+        target: float ``[N, C]``: their targets, including cached teachers.
         row_weights: float ``[N]``: how often each face is drawn in an epoch.
         teachers: The teachers of the recipe.
         validation: The validation faces.
-        progress: Receives the steps that are done.
+        progress: Called with the number of finished steps.
     """
 
     recipe: Recipe
@@ -83,20 +70,15 @@ class TrainingTask:
     progress: Progress = no_progress
 
     def steps_per_epoch(self, config: TrainConfig) -> int:
-        """Return the number of full batches in an epoch."""
+        """Return the number of full batches in an epoch.
+
+        Args:
+            config: Has the batch size.
+
+        Returns:
+            The number of batches.
+        """
         return epoch_length(self.row_weights) // config.batch_size
-
-
-@dataclass
-class _TimeLimit:
-    """Stops before an epoch that would end too late, as estimated from the longest epoch so far."""
-
-    seconds: float
-    started: float = field(default_factory=time.monotonic)
-    longest: float = 0.0
-
-    def is_over(self) -> bool:
-        return time.monotonic() - self.started + 1.2 * self.longest >= self.seconds
 
 
 def fit(
@@ -112,28 +94,35 @@ def fit(
 ) -> bool:
     """Train a recipe, or resume its training from the last checkpoint in the folder.
 
-    With several devices, every process calls this and gets the same result; only the first one reports and writes.
+    With several devices, every process calls this and gets the same result. Only the first process reports and writes.
 
     Args:
-        recipe: What to train.
+        recipe: The recipe.
         faces: All splits of the data set.
         folder: Where the run is written; it need not exist.
         devices: The devices that train; default: one, chosen automatically.
-        time_limit: Seconds; training stops cleanly before an epoch that would end later.
+        time_limit: Seconds. Training stops cleanly before an epoch that would probably end later.
         provenance: Written into ``final.pt``.
-        progress: Receives the steps that are done, at most twice a second.
-        on_epoch: Receives the record of every epoch. An exception that it raises ends the training.
+        progress: Called with the number of finished steps, at most twice a second.
+        on_epoch: Called with the record of every epoch. An exception that it raises ends the training.
 
     Returns:
         Whether the training is finished; then ``final.pt`` holds the net.
 
     Raises:
         RecipeError: The recipe does not fit the net or the devices.
-        DataError: The faces do not suffice, or the folder holds another run.
-        DivergedError: The loss or the weights are not finite; a checkpoint of the epoch before is kept.
+        DataError: There are too few faces, or the folder holds another run.
+        DivergedError: The loss or the weights are not finite. The folder holds a checkpoint of the epoch before.
         OutputError: The folder cannot be written.
+
+    Example:
+        >>> from mien.lab import recipe
+        >>> from mien.lab.data.datasets import load_set
+        >>> conv4 = recipe.load("conv4", ["train.epochs=1"])
+        >>> fit(conv4, load_set(None, conv4), Path("runs/conv4"))  # doctest: +SKIP
+        True
     """
-    limit = _TimeLimit(time_limit)
+    started, longest_epoch = time.monotonic(), 0.0
     fabric = (devices or Devices()).launch(recipe.train.precision)
     if not fabric.is_global_zero:
         progress, on_epoch = no_progress, ignore_epoch
@@ -146,17 +135,18 @@ def fit(
         data_sha256=faces.sha256,
         sync_norms=fabric.world_size > 1 and fabric.device.type == "cuda",
     )
-    _check_same_files(fabric, run)
+    if run.epoch != fabric.broadcast(run.epoch):
+        raise DataError(f"{folder}: this machine does not see the files of the run; use a folder that all machines see")
     with CheckpointWriter(run, fabric, provenance or {}) as writer:
         while not run.is_done:
             optimizer = run.start_segment()
             model, fabric_optimizer = fabric.setup(run.objective, optimizer)
             while not run.is_done and run.segment.first == run.optimizer_epoch:
-                if fabric.broadcast(limit.is_over()):
+                if fabric.broadcast(time.monotonic() - started + 1.2 * longest_epoch >= time_limit):
                     writer.save()
                     return False
                 record = run_epoch(task, run, model, fabric_optimizer)
-                limit.longest = max(limit.longest, record.seconds)
+                longest_epoch = max(longest_epoch, record.seconds)
                 writer.finish_epoch(optimizer)
                 on_epoch(record)
     return True
@@ -168,10 +158,10 @@ def prepare_training(
     """Select the faces of a recipe, compute their targets, and check that the recipe can be trained on them.
 
     Args:
-        recipe: What to train.
+        recipe: The recipe.
         faces: All splits of the data set.
         fabric: A launched Fabric.
-        progress: Receives the steps that are done.
+        progress: Called with the number of finished steps.
 
     Returns:
         The task, on the device of ``fabric``.
@@ -192,16 +182,16 @@ def prepare_training(
         validation=validation_rows(faces, recipe).to(fabric.device),
         progress=progress,
     )
-    _check(task)
+    _check_task(task)
     return task
 
 
 def run_epoch(task: TrainingTask, run: Run, model: _FabricModule, optimizer: _FabricOptimizer) -> EpochRecord:
-    """Train one epoch, validate it where it is due, and update the state of the run.
+    """Train one epoch, validate it if the recipe says so, and update the state of the run.
 
     Args:
         task: Faces and targets.
-        run: The state, which is changed.
+        run: The state; it is changed.
         model: The run's objective, set up by Fabric.
         optimizer: The optimizer of the run's segment, set up by Fabric.
 
@@ -229,8 +219,8 @@ def run_epoch(task: TrainingTask, run: Run, model: _FabricModule, optimizer: _Fa
 def train_epoch(task: TrainingTask, run: Run, model: _FabricModule, optimizer: _FabricOptimizer) -> EpochRecord:
     """Take the steps of one epoch.
 
-    The record has the share of clipped steps: plain SGD whose gradient is clipped at every step does not learn at the
-    learning rate of its recipe.
+    The record holds the share of clipped steps. If plain SGD clips every step, its learning rate is lower in effect
+    than the recipe says.
 
     Args:
         task: Faces and targets.
@@ -243,7 +233,10 @@ def train_epoch(task: TrainingTask, run: Run, model: _FabricModule, optimizer: _
     """
     segment, losses = run.segment, run.losses
     config, steps = segment.config, task.steps_per_epoch(segment.config)
-    generator = _seed_epoch(task, run.epoch)
+    # Batches are drawn alike on all devices; dropout differs between devices.
+    seed = task.recipe.seed * 1_000_003 + run.epoch
+    torch.manual_seed(seed + task.fabric.global_rank * 1_000_000_007)
+    generator = Generator(task.fabric.device).manual_seed(seed)
     set_train_mode(run.net, segment.phase)
     metrics: list[Tensor] = []
     reported_at = -math.inf
@@ -263,8 +256,7 @@ def train_epoch(task: TrainingTask, run: Run, model: _FabricModule, optimizer: _
         metrics.append(train_step(task.fabric, model, optimizer, batch, config))
         run.ema.update()
         if task.progress is not no_progress and time.monotonic() - reported_at >= PROGRESS_EVERY:
-            done, total = _steps_done(task, run, step)
-            task.progress(f"loss {float(metrics[-1][0]):.3f}", done, total)
+            task.progress(f"loss {float(metrics[-1][0]):.3f}", *_steps_done(task, run, step))
             reported_at = time.monotonic()
     means = task.fabric.all_reduce(torch.stack(metrics).mean(0))
     assert isinstance(means, Tensor)
@@ -276,7 +268,7 @@ def train_epoch(task: TrainingTask, run: Run, model: _FabricModule, optimizer: _
 def train_step(
     fabric: Fabric, model: _FabricModule, optimizer: _FabricOptimizer, batch: Batch, config: TrainConfig
 ) -> Tensor:
-    """Take one optimizer step on a batch, whose gradients are accumulated over ``config.accumulate_steps`` parts.
+    """Take one optimizer step on a batch. Gradients are accumulated over ``config.accumulate_steps`` parts of it.
 
     Args:
         fabric: The Fabric of this process.
@@ -299,9 +291,9 @@ def train_step(
         metrics.append(torch.stack([loss.detach().float(), accuracy]))
     clipped = torch.zeros((), device=fabric.device)
     if config.clip_grad > 0:
-        # A norm that is not finite is noticed at the end of the epoch, where a fallback may take over.
+        # A norm that is not finite is detected at the end of the epoch, where a fallback may take over.
         norm = fabric.clip_gradients(model, optimizer, max_norm=config.clip_grad, error_if_nonfinite=False)
-        assert norm is not None  # before the clipping
+        assert norm is not None  # that before clipping
         clipped = (norm > config.clip_grad).float()
     optimizer.step()
     return torch.cat([torch.stack(metrics).mean(0), clipped[None]])
@@ -332,12 +324,13 @@ def validate(task: TrainingTask, net: nn.Module, record: EpochRecord) -> EpochRe
 
 
 def _finish_epoch(task: TrainingTask, run: Run, record: EpochRecord) -> EpochRecord:
-    """Append the record to the history, keep the best epoch, and return to it where the recipe says so."""
+    """Append the record to the history, save the best epoch, and return to it where the recipe says so."""
     config = run.segment.config
-    is_finite = math.isfinite(record.loss) and _has_finite_weights(run.net)
+    norms = torch.stack(torch._foreach_norm([parameter.detach() for parameter in run.net.parameters()]))
+    is_finite = math.isfinite(record.loss) and bool(norms.isfinite().all())
     if not is_finite and not (config.fallback and run.best):
-        what = "the weights are not finite" if math.isfinite(record.loss) else f"the loss is {record.loss}"
-        error = f"{what} in epoch {record.epoch}; lower train.lr (the epochs before are kept)"
+        cause = "the weights are not finite" if math.isfinite(record.loss) else f"the loss is {record.loss}"
+        error = f"{cause} in epoch {record.epoch}; lower train.lr (the epochs before are saved)"
         stop_all(task.fabric, DivergedError(error))
     run.history.append(record)
     is_stuck = bool(config.fallback) and plateau(run.losses, config)[1]
@@ -350,31 +343,18 @@ def _finish_epoch(task: TrainingTask, run: Run, record: EpochRecord) -> EpochRec
     return record
 
 
-def _seed_epoch(task: TrainingTask, epoch: int) -> Generator:
-    """Seed an epoch. Its batches are drawn alike on all devices; dropout differs between devices."""
-    seed = task.recipe.seed * 1_000_003 + epoch
-    torch.manual_seed(seed + task.fabric.global_rank * 1_000_000_007)
-    return Generator(task.fabric.device).manual_seed(seed)
-
-
 def _steps_done(task: TrainingTask, run: Run, step: int) -> tuple[int, int]:
-    """Steps of the whole training that are done after ``step`` of the next epoch, and all of them."""
+    """The number of finished steps of the whole training after ``step`` of the next epoch, and of all steps."""
     lengths = [(each.first, each.last, task.steps_per_epoch(each.config)) for each in run.schedule]
     before = sum(steps * (min(last, run.epoch) - first) for first, last, steps in lengths if first < run.epoch)
     return before + step + 1, sum(steps * (last - first) for first, last, steps in lengths)
 
 
-@torch.no_grad()
-def _has_finite_weights(net: nn.Module) -> bool:
-    norms = torch.stack(torch._foreach_norm(list(net.parameters())))
-    return bool(norms.isfinite().all())
-
-
-def _check(task: TrainingTask) -> None:
-    """Raise now what would otherwise be noticed in the middle of the training."""
-    configs, world_size = all_configs(build_schedule(task.recipe)), task.fabric.world_size
+def _check_task(task: TrainingTask) -> None:
+    """Raise errors now that would otherwise interrupt the training later."""
+    configs = all_configs(build_schedule(task.recipe))
     for config in configs:
-        parts = world_size * config.accumulate_steps
+        parts = task.fabric.world_size * config.accumulate_steps
         if config.batch_size % parts:
             raise RecipeError(
                 f"train.batch_size ({config.batch_size}) must be a multiple of {parts}: devices x accumulate_steps"
@@ -384,13 +364,4 @@ def _check(task: TrainingTask) -> None:
             raise DataError(f"an epoch of {length} faces makes no batch of {config.batch_size}; lower train.batch_size")
     needs_validation = task.recipe.checkpoint == "best" or any(c.schedule == "plateau" for c in configs)
     if not len(task.validation) and needs_validation:
-        raise DataError(
-            "there are no faces to validate on: set checkpoint = 'last', and a schedule other than 'plateau'"
-        )
-
-
-def _check_same_files(fabric: Fabric, run: Run) -> None:
-    if run.epoch != fabric.broadcast(run.epoch):
-        raise DataError(
-            f"{run.folder}: this machine does not see the files of the run; use a folder that all machines see"
-        )
+        raise DataError("no faces to validate on: set checkpoint = 'last', and a schedule other than 'plateau'")

@@ -4,7 +4,6 @@ To add an auxiliary loss, write its function and a module that calls it, add the
 weight to ``LossConfig`` of ``lab/recipe/schema.py``. A classification loss needs a line in ``class_loss`` instead.
 """
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -14,29 +13,23 @@ from torch.nn import functional as F
 from mien._emotions import SEVEN, Emotion
 from mien._errors import RecipeError
 from mien.lab import emotion_text
+from mien.lab.complexity import to_meta
 from mien.lab.nets import Net
 from mien.lab.nets._layers import PooledHead
 from mien.lab.recipe import LossConfig
 
-# Keeps the slope of a power below 1 finite where its base is 0.
-_SMALLEST_BASE = 1e-6
-# Keeps a share defined where a map has no positive cell.
-_SMALLEST_SUM = 1e-6
-# Dimensions of the space in which the contrastive loss compares faces, as in its paper.
-_PROJECTION_WIDTH = 128
-# Side in pixels of a face that every net accepts, to count the channels of its features.
-_PROBE_SIZE = 64
+# The smallest base of a power and the smallest divisor, so that gradients are finite.
+_EPSILON = 1e-6
 
 
 class Objective(nn.Module):
-    """A net with its loss in one module, so that a step is one forward call on any device.
+    """A net and its loss in one module, so that a step is one forward call on any device.
 
-    ``auxiliary`` holds the layers that auxiliary losses learn beside the net. They are built after the net, so that
-    the same seed gives the same net with and without them. They are trained and checkpointed with the net, but are no
-    part of the result.
+    ``auxiliary`` holds the layers of auxiliary losses. They are built after the net, so that the same seed gives the
+    same net with and without them. They are trained and checkpointed with the net, but are not part of the result.
 
     Attributes:
-        net: The net that learns.
+        net: The net.
         config: The section ``[loss]`` of the recipe.
         auxiliary: Modules by the name of their weight in ``config``.
     """
@@ -44,16 +37,16 @@ class Objective(nn.Module):
     def __init__(
         self, net: Net, config: LossConfig, class_weights: Tensor, *, emotions: Sequence[Emotion] = SEVEN
     ) -> None:
-        """Build the auxiliary layers of every loss whose weight is above 0.
+        """Build the auxiliary layers of every loss with a weight above 0.
 
         Args:
-            net: The net that learns.
+            net: The net.
             config: The section ``[loss]`` of the recipe.
             class_weights: float32 ``[C]``: the factor on the loss of each class.
             emotions: The C classes.
 
         Raises:
-            RecipeError: ``face_region`` is used with a net that has no pooled linear head.
+            RecipeError: ``face_region`` is used with a net without pooled linear head.
         """
         super().__init__()
         if config.face_region > 0 and not isinstance(net.head, PooledHead):
@@ -64,8 +57,10 @@ class Objective(nn.Module):
         self.net = net
         self.config = config
         self.register_buffer("class_weights", class_weights, persistent=False)
+        probe = to_meta(net.features).eval()  # 64 px: a size that every net accepts
+        width = probe(torch.empty(1, 1, 64, 64, device="meta")).shape[1]
         built = {name: build for name, build in _AUXILIARY.items() if getattr(config, name) > 0}
-        self.auxiliary = nn.ModuleDict({name: build(_width(net), config, emotions) for name, build in built.items()})
+        self.auxiliary = nn.ModuleDict({name: build(width, config, emotions) for name, build in built.items()})
 
     def forward(self, x: Tensor, target: Tensor, face_region: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the loss and the logits of a batch.
@@ -73,7 +68,7 @@ class Objective(nn.Module):
         Args:
             x: float ``[N, 1, S, S]``, normalised.
             target: float ``[N, C]``: probabilities.
-            face_region: float ``[N, 1, S, S]``, 1 inside the face oval; not read where ``face_region`` is 0.
+            face_region: float ``[N, 1, S, S]``, 1 inside the face oval; not used if the weight ``face_region`` is 0.
 
         Returns:
             The mean loss, and the logits ``[N, C]``.
@@ -86,17 +81,14 @@ class Objective(nn.Module):
                 pooled = features.mean(dim=(2, 3), dtype=next(auxiliary.parameters()).dtype)
                 loss = loss + getattr(self.config, name) * auxiliary(pooled, target)
             if self.config.face_region > 0:
-                maps = class_maps(features, self._head_weight(), target.argmax(dim=1))
+                assert isinstance(self.net.head, PooledHead)
+                maps = class_maps(features, self.net.head.linear.weight, target.argmax(dim=1))
                 loss = loss + self.config.face_region * face_region_loss(maps, face_region)
         return loss, logits
 
-    def _head_weight(self) -> Tensor:
-        assert isinstance(self.net.head, PooledHead)
-        return self.net.head.linear.weight
-
 
 def class_loss(logits: Tensor, target: Tensor, class_weights: Tensor, config: LossConfig) -> Tensor:
-    """Compute the classification loss that a recipe names.
+    """Compute the classification loss of a recipe.
 
     Args:
         logits: ``[N, C]``.
@@ -107,62 +99,46 @@ def class_loss(logits: Tensor, target: Tensor, class_weights: Tensor, config: Lo
     Returns:
         The mean loss of the batch.
     """
-    if config.name == "focal":
-        return focal_loss(logits, target, class_weights, config.gamma)
-    return cross_entropy(logits, target, class_weights)
-
-
-def cross_entropy(logits: Tensor, target: Tensor, class_weights: Tensor) -> Tensor:
-    """Compute the weighted cross-entropy on soft targets.
-
-    Args:
-        logits: ``[N, C]``.
-        target: float ``[N, C]``.
-        class_weights: float ``[C]``.
-
-    Returns:
-        The mean loss of the batch.
-    """
-    return (-class_weights * target * F.log_softmax(logits.float(), dim=1)).sum(dim=1).mean()
+    return focal_loss(logits, target, class_weights, config.gamma if config.name == "focal" else 0.0)
 
 
 def focal_loss(logits: Tensor, target: Tensor, class_weights: Tensor, gamma: float) -> Tensor:
     """Compute the focal loss (Lin et al., ICCV 2017) in its form for soft targets (Li et al., NeurIPS 2020).
 
-    Each class's cross-entropy is multiplied by ``|target - prob| ** gamma``. On one-hot targets this is Lin's
-    ``(1 - prob) ** gamma``. Unlike that factor, it keeps the minimum of the loss where the probabilities equal a soft
-    target.
+    The cross-entropy of each class is multiplied by ``|target - prob| ** gamma``. On one-hot targets this equals Lin's
+    factor ``(1 - prob) ** gamma``. On soft targets the loss is smallest where the probabilities equal the target, which
+    Lin's factor does not ensure.
 
     Args:
         logits: ``[N, C]``.
         target: float ``[N, C]``.
         class_weights: float ``[C]``.
-        gamma: At least 0; 0 gives cross-entropy.
+        gamma: At least 0; 0 gives the weighted cross-entropy.
 
     Returns:
         The mean loss of the batch.
     """
-    if gamma == 0:
-        return cross_entropy(logits, target, class_weights)
     log_probs = F.log_softmax(logits.float(), dim=1)
-    factor = (target - log_probs.exp()).abs().clamp(min=_SMALLEST_BASE) ** gamma
-    return (-class_weights * target * log_probs * factor).sum(dim=1).mean()
+    losses = -class_weights * target * log_probs
+    if gamma > 0:
+        losses = losses * (target - log_probs.exp()).abs().clamp(min=_EPSILON) ** gamma
+    return losses.sum(dim=1).mean()
 
 
 def contrastive_loss(embedded: Tensor, labels: Tensor, temperature: float) -> Tensor:
     """Compute the supervised contrastive loss (``L_out`` of Khosla et al., NeurIPS 2020).
 
-    It is the mean, over all faces with another face of their class in the batch, of the mean over those others of
-    ``-log(exp(similarity) / sum of exp(similarity) to all others)``. The similarity is the cosine over
-    ``temperature``.
+    The similarity of two faces is their cosine over ``temperature``. The loss of two faces of one class is
+    ``-log(exp(similarity) / sum of exp(similarity) to all other faces)``. It is averaged over the other faces of the
+    class, and then over all faces that have any.
 
     Args:
-        embedded: ``[N, D]``: the faces in the projected space.
+        embedded: ``[N, D]``: the projected faces.
         labels: int64 ``[N]``.
         temperature: Above 0.
 
     Returns:
-        The loss of the batch; 0 where no face has another of its class.
+        The loss of the batch; 0 if no face has another face of its class.
     """
     unit = F.normalize(embedded.float(), dim=1)
     itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
@@ -177,7 +153,7 @@ def contrastive_loss(embedded: Tensor, labels: Tensor, temperature: float) -> Te
 def text_alignment_loss(projected: Tensor, class_vectors: Tensor, target: Tensor, temperature: float) -> Tensor:
     """Compute the cross-entropy of the cosines between faces and fixed text vectors of the classes.
 
-    The class vectors do not learn, as those of CLIP in zero-shot use (Radford et al., ICML 2021).
+    The class vectors are not trained, as in zero-shot use of CLIP (Radford et al., ICML 2021).
 
     Args:
         projected: ``[N, D]``: the faces in the space of the text encoder.
@@ -195,7 +171,7 @@ def text_alignment_loss(projected: Tensor, class_vectors: Tensor, target: Tensor
 def face_region_loss(maps: Tensor, face_region: Tensor) -> Tensor:
     """Compute the share of the positive part of class activation maps that is outside of the face.
 
-    A cell of a map counts as outside by the share of its pixels that are outside.
+    A cell that is partly outside counts by the share of its pixels that are outside.
 
     Args:
         maps: ``[N, h, w]``.
@@ -206,7 +182,7 @@ def face_region_loss(maps: Tensor, face_region: Tensor) -> Tensor:
     """
     positive = maps.clamp(min=0)
     outside = 1 - F.adaptive_avg_pool2d(face_region.float(), (maps.shape[-2], maps.shape[-1])).squeeze(1)
-    shares = (positive * outside).sum(dim=(1, 2)) / positive.sum(dim=(1, 2)).clamp(min=_SMALLEST_SUM)
+    shares = (positive * outside).sum(dim=(1, 2)) / positive.sum(dim=(1, 2)).clamp(min=_EPSILON)
     return shares.mean()
 
 
@@ -230,14 +206,14 @@ class _Contrastive(nn.Module):
     def __init__(self, width: int, config: LossConfig, emotions: Sequence[Emotion]) -> None:  # noqa: ARG002
         super().__init__()
         self.temperature = config.contrastive_temperature
-        self.project = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, _PROJECTION_WIDTH))
+        self.project = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 128))  # as in the paper
 
     def forward(self, pooled: Tensor, target: Tensor) -> Tensor:
         return contrastive_loss(self.project(pooled), target.argmax(dim=1), self.temperature)
 
 
 class _TextAlignment(nn.Module):
-    """The linear projection of the text alignment, and the text vectors of the classes."""
+    """The linear projection of the text alignment loss, and the text vectors of the classes."""
 
     def __init__(self, width: int, config: LossConfig, emotions: Sequence[Emotion]) -> None:
         super().__init__()
@@ -255,10 +231,3 @@ _AUXILIARY: Mapping[str, Callable[[int, LossConfig, Sequence[Emotion]], nn.Modul
     "contrastive": _Contrastive,
     "text_alignment": _TextAlignment,
 }
-
-
-@torch.no_grad()
-def _width(net: Net) -> int:
-    """Channels of the net's features, counted on a copy that holds no memory."""
-    probe = copy.deepcopy(net.features).to("meta").eval()
-    return int(probe(torch.empty(1, 1, _PROBE_SIZE, _PROBE_SIZE, device="meta")).shape[1])

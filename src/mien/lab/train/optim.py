@@ -16,18 +16,14 @@ from mien._suggest import suggest
 from mien.lab.recipe import TrainConfig
 from mien.lab.train.schedule import is_inside
 
-# Iterations of Newton and Schulz, and their coefficients of x, x^3 and x^5: singular values end from 0.68 to 1.14.
-_ITERATIONS = 5
-_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-
 Groups = list[dict[str, Any]]  # as torch.optim takes them
 
 
 def build_optimizer(objective: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """Build the optimizer of a segment over all parameters that are not frozen.
 
-    Keys of ``config.lr_factors`` and ``config.weight_decays`` name modules; of several names that fit a parameter, the
-    longest counts. Norms and biases, which are vectors, have no weight decay.
+    Keys of ``config.lr_factors`` and ``config.weight_decays`` name modules. If a parameter is inside several of them,
+    the longest name applies. Vectors (norms and biases) have no weight decay.
 
     Args:
         objective: An ``Objective``, or a net.
@@ -39,7 +35,11 @@ def build_optimizer(objective: nn.Module, config: TrainConfig) -> torch.optim.Op
     Raises:
         RecipeError: A named module does not exist, or everything is frozen.
     """
-    _check_modules(objective, config)
+    known = [name.removeprefix("net.") for name, _ in objective.named_modules() if name]
+    for module in (*config.lr_factors, *config.weight_decays):
+        if module not in known:
+            hint = suggest(module, known)
+            raise RecipeError(f"train.lr_factors and weight_decays: the net has no module {module!r}{hint}")
     parameters: dict[tuple[float, float], list[nn.Parameter]] = {}
     for full_name, parameter in objective.named_parameters():
         name = full_name.removeprefix("net.")  # of an Objective
@@ -48,7 +48,7 @@ def build_optimizer(objective: nn.Module, config: TrainConfig) -> torch.optim.Op
             decay = config.weight_decays.get(_longest(name, config.weight_decays), config.weight_decay)
             parameters.setdefault((factor, decay if parameter.ndim > 1 else 0.0), []).append(parameter)
     if not parameters:
-        raise RecipeError("every module is frozen; a phase must leave something to learn")
+        raise RecipeError("every module is frozen; a phase must leave a module to train")
     groups: Groups = [
         {"params": each, "weight_decay": decay, "lr_factor": factor, "lr": config.lr * factor}
         for (factor, decay), each in parameters.items()
@@ -60,8 +60,8 @@ def set_lr(optimizer: torch.optim.Optimizer | _FabricOptimizer, lr: float) -> No
     """Set the learning rate of every parameter group.
 
     Args:
-        optimizer: What ``build_optimizer`` returned, also as Fabric wraps it.
-        lr: The learning rate of groups whose factor is 1.
+        optimizer: The result of ``build_optimizer``, also wrapped by Fabric.
+        lr: The learning rate of groups with the factor 1.
     """
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_factor"]
@@ -70,34 +70,34 @@ def set_lr(optimizer: torch.optim.Optimizer | _FabricOptimizer, lr: float) -> No
 class ModelEma:
     """An exponential moving average of the weights of a net (Polyak averaging).
 
-    The decay grows with the number of steps, so that the random first weights are forgotten soon. With a decay of 0
-    the average is a copy of the net, made in ``finish_epoch``: a step then costs nothing.
+    The decay grows with the number of steps, so that the random first weights soon have no influence. With a decay of 0
+    the average is a copy of the net, made in ``finish_epoch``.
 
     Attributes:
         net: The averaged net, in eval mode.
         decay: The largest decay, from 0 to below 1.
-        steps: How often ``update`` was called.
+        steps: Number of calls of ``update``.
     """
 
     def __init__(self, net: nn.Module, decay: float) -> None:
-        """Begin with the weights of ``net``.
+        """Copy the weights of a net.
 
         Args:
-            net: The net that learns. Its tensors must stay the same ones; loading a state changes them in place.
+            net: The net that is trained. Its tensors must not be replaced; loading a state changes them in place.
             decay: The largest decay, from 0 to below 1.
         """
         self.net = deepcopy(net).eval().requires_grad_(False)
         self.decay = decay
         self.steps = 0
-        # Listed once: walking through a deep net takes a millisecond at every step.
+        # Listed once, because listing the tensors of a deep net takes a millisecond.
         pairs = list(zip(self.net.state_dict().values(), net.state_dict().values(), strict=True))
-        floats = [pair for pair in pairs if pair[0].is_floating_point()]
-        self._averaged, self._current = [mine for mine, _ in floats], [theirs for _, theirs in floats]
+        self._averaged = [averaged for averaged, _ in pairs if averaged.is_floating_point()]
+        self._current = [current for _, current in pairs if current.is_floating_point()]
         self._counters = [pair for pair in pairs if not pair[0].is_floating_point()]  # of batch norms
 
     @torch.no_grad()
     def update(self) -> None:
-        """Move the average towards the weights of the net; call it after every step."""
+        """Update the average; call it after every step."""
         self.steps += 1
         if self.decay > 0:
             weight = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
@@ -105,7 +105,7 @@ class ModelEma:
 
     @torch.no_grad()
     def finish_epoch(self) -> None:
-        """Copy what is not averaged; call it before the averaged net is used or saved."""
+        """Copy the tensors that are not averaged; call it before the averaged net is used or saved."""
         for averaged, current in self._counters:
             averaged.copy_(current)
         if self.decay <= 0:
@@ -115,15 +115,15 @@ class ModelEma:
 class Muon(torch.optim.Optimizer):
     """Muon (Jordan et al., 2024) for weights of convolutions, Nesterov SGD for all other parameters.
 
-    A step moves the weight of a convolution by ``lr`` times a matrix whose singular values are near 1, whatever the
-    size of its gradient. Its weight decay is decoupled: ``lr * weight_decay`` of the weight a step.
+    The step of a convolution is ``lr`` times a matrix with singular values near 1, which does not depend on the size of
+    the gradient. Its weight decay is decoupled: a step subtracts ``lr * weight_decay`` times the weight.
     """
 
     def __init__(self, params: Iterable[Any], lr: float, momentum: float = 0.9, weight_decay: float = 0.0) -> None:
-        """Make the optimizer.
+        """Create the optimizer.
 
         Args:
-            params: Parameters or groups, as every optimizer of torch takes them.
+            params: Parameters or groups, as for every optimizer of torch.
             lr: Learning rate.
             momentum: From 0 to below 1.
             weight_decay: At least 0; decoupled for convolutions, an L2 penalty for all others.
@@ -132,13 +132,13 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Move every parameter that has a gradient.
+        """Update every parameter that has a gradient.
 
         Args:
             closure: Computes the gradients and returns the loss; optional.
 
         Returns:
-            What ``closure`` returned.
+            The result of ``closure``.
         """
         with torch.enable_grad():
             loss = None if closure is None else closure()
@@ -164,9 +164,9 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:
-    """Return about the nearest orthogonal matrix: the same singular vectors, with values near 1.
+    """Approximate the nearest orthogonal matrix: it has the same singular vectors and singular values near 1.
 
-    Computed in bfloat16, which is exact enough for a direction and four times as fast.
+    It is computed in bfloat16, which is exact enough for a direction and four times as fast.
 
     Args:
         matrix: float ``[M, N]``.
@@ -174,11 +174,11 @@ def orthogonalize(matrix: Tensor) -> Tensor:
     Returns:
         ``[M, N]`` in the type of ``matrix``; zeros for a matrix of zeros.
     """
-    a, b, c = _COEFFICIENTS
+    a, b, c = 3.4445, -4.7750, 2.0315  # of x, x^3 and x^5 (Newton-Schulz); singular values end between 0.68 and 1.14
     is_tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if is_tall else matrix
     x = (x / (x.norm() + 1e-7)).bfloat16()  # the iteration needs singular values of at most 1
-    for _ in range(_ITERATIONS):
+    for _ in range(5):
         gram = x @ x.T
         x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return (x.T if is_tall else x).to(matrix.dtype)
@@ -193,12 +193,5 @@ _BUILDERS: Mapping[str, Callable[[Groups, TrainConfig], torch.optim.Optimizer]] 
 
 
 def _longest(name: str, modules: Iterable[str]) -> str:
+    """The longest name of the modules that a parameter is inside of; empty without any."""
     return max((module for module in modules if is_inside(name, [module])), key=len, default="")
-
-
-def _check_modules(objective: nn.Module, config: TrainConfig) -> None:
-    known = [name.removeprefix("net.") for name, _ in objective.named_modules() if name]
-    for module in (*config.lr_factors, *config.weight_decays):
-        if module not in known:
-            hint = suggest(module, known)
-            raise RecipeError(f"train.lr_factors and weight_decays: the net has no module {module!r}{hint}")

@@ -1,7 +1,7 @@
-"""The state of a training between two epochs, and the trained net that a finished run is.
+"""The state of a training between two epochs, and finished runs.
 
-The folder of a run holds ``checkpoint.pt`` (what the next epoch needs), ``log.jsonl`` (one record an epoch),
-``recipe.json`` (the resolved recipe) and, after the last epoch, ``final.pt`` (the net that is the result).
+The folder of a run holds ``checkpoint.pt`` (the state before the next epoch), ``log.jsonl`` (one record an epoch),
+``recipe.json`` (the resolved recipe) and, after the last epoch, ``final.pt`` (the trained net).
 """
 
 import json
@@ -27,7 +27,7 @@ from mien.lab.train.schedule import Segment, all_configs, build_schedule, freeze
 
 State = dict[str, Any]
 
-_NET = "net."  # what the names of the net's tensors begin with in the state of an Objective
+_NET = "net."  # the prefix of the net's tensors in the state of an Objective
 
 
 @dataclass
@@ -35,17 +35,17 @@ class Run:
     """The state of a training.
 
     Attributes:
-        recipe: What is trained.
-        folder: Where it is written.
-        objective: The net that learns, with its loss.
+        recipe: The recipe.
+        folder: The folder of the run.
+        objective: The trained net with its loss.
         ema: The averaged net, which is validated and becomes the result.
         schedule: The phases of the recipe.
         epoch: Number of finished epochs.
-        history: Their records.
-        best: Accuracy, epoch and averaged weights of the best validated epoch, where the recipe needs them.
-        fallback_epoch: The epoch at which a fallback took over in the current phase; -1: none did.
+        history: The records of the finished epochs.
+        best: Accuracy, epoch and averaged weights of the best validated epoch, if the recipe needs them.
+        fallback_epoch: The epoch at which a fallback took over in the current phase; -1: none.
         data_sha256: SHA-256 of the faces.
-        optimizer_state: Of a checkpoint, until ``start_segment`` takes it.
+        optimizer_state: The optimizer of a checkpoint, until ``start_segment`` loads it.
         optimizer_epoch: First epoch of the segment that the optimizer was built for.
     """
 
@@ -64,7 +64,7 @@ class Run:
 
     @property
     def net(self) -> nn.Module:
-        """The net that learns."""
+        """The trained net, without averaging."""
         return self.objective.net
 
     @property
@@ -85,12 +85,19 @@ class Run:
         return [record.val_log_loss for record in self.history[self.segment.first :]]
 
     def progress(self, fraction: float) -> float:
-        """Return how much of the segment is over, 0..1, at a fraction of the next epoch."""
+        """Return the finished share of the segment.
+
+        Args:
+            fraction: The finished share of the next epoch, from 0 to 1.
+
+        Returns:
+            From 0 to 1.
+        """
         segment = self.segment
         return (self.epoch - segment.first + fraction) / (segment.last - segment.first)
 
     def start_segment(self) -> torch.optim.Optimizer:
-        """Freeze what the segment freezes and build its optimizer, with the state of the checkpoint if it has one."""
+        """Freeze the modules that the segment freezes, and build its optimizer or restore it from the checkpoint."""
         segment = self.segment
         freeze(self.net, segment.phase.freeze)
         self.ema.decay = segment.config.ema_decay
@@ -102,7 +109,7 @@ class Run:
         return optimizer
 
     def remember_best(self) -> None:
-        """Keep the averaged weights of the last epoch if it is the best one and the recipe may return to it."""
+        """Save the averaged weights of the last epoch if it is the best one and the recipe may return to it."""
         is_needed = self.recipe.checkpoint == "best" or any(segment.fallback for segment in self.schedule)
         accuracy = self.history[-1].val_accuracy
         if is_needed and accuracy > self.best.get("accuracy", -math.inf):
@@ -112,7 +119,7 @@ class Run:
             self.best = {"accuracy": accuracy, "epoch": self.epoch, "objective": weights}
 
     def fall_back(self) -> None:
-        """Return to the weights of the best epoch. If the phase has epochs left, its fallback trains them."""
+        """Return to the weights of the best epoch. If the phase has epochs left, the fallback trains them."""
         self.objective.load_state_dict(self.best["objective"])
         self.ema.net.load_state_dict(net_state(self.best["objective"]))
         if segment_at(self.schedule, self.epoch).first < self.epoch:
@@ -125,9 +132,9 @@ class Trained:
 
     Attributes:
         net: The result, in eval mode.
-        recipe: The recipe it was trained by.
-        emotions: Its classes, in the order of its logits.
-        history: The records of its epochs.
+        recipe: The recipe of the training.
+        emotions: The classes, in the order of the logits.
+        history: The records of all epochs.
         provenance: Command, commit, machine and data of the training.
     """
 
@@ -147,12 +154,12 @@ def open_run(
     data_sha256: str = "",
     sync_norms: bool = False,
 ) -> Run:
-    """Begin a run, or restore the one in a folder from its checkpoint.
+    """Start a run, or restore it from the checkpoint in its folder.
 
     Args:
-        recipe: What to train.
+        recipe: The recipe.
         folder: The folder of the run; it need not exist.
-        device: Where the nets are.
+        device: The device of the nets.
         class_weights: float ``[C]``: the factor on the loss of each class.
         data_sha256: SHA-256 of the faces.
         sync_norms: Whether batch norms use the batch of all devices.
@@ -162,7 +169,7 @@ def open_run(
 
     Raises:
         DataError: The folder holds a run of another recipe or other faces.
-        RecipeError: A phase names a module that the net does not have, or faces are too small for the net.
+        RecipeError: A phase names an unknown module of the net, or faces are too small for the net.
     """
     schedule = build_schedule(recipe)
     _check_sizes(recipe, schedule)
@@ -176,7 +183,10 @@ def open_run(
         objective = nn.SyncBatchNorm.convert_sync_batchnorm(objective)  # type: ignore[no-untyped-call]
     ema = ModelEma(objective.net, recipe.train.ema_decay)
     run = Run(recipe, folder, objective, ema, schedule, data_sha256=data_sha256)
-    _check_modules(run)
+    for segment in schedule:  # unknown modules of later phases raise now
+        freeze(run.net, segment.phase.freeze)
+        for config in all_configs([segment]):
+            build_optimizer(objective, config)
     if path.exists():
         _restore(run, load_state(path))
     return run
@@ -185,7 +195,7 @@ def open_run(
 def build_net(recipe: Recipe) -> nets.Net:
     """Build the net of a recipe with random weights, for grey faces and the recipe's classes.
 
-    The options ``size`` and ``emotions`` of nets that have them follow the recipe's data unless the recipe sets them.
+    If the net has the options ``size`` and ``emotions``, they default to those of the recipe's data.
 
     Args:
         recipe: Names the net and its options.
@@ -207,7 +217,7 @@ def load_final(folder: Path, device: torch.device | str = "cpu") -> Trained:
 
     Args:
         folder: The folder of the run.
-        device: Where the net shall be.
+        device: The device of the net.
 
     Returns:
         The run with its net.
@@ -225,11 +235,14 @@ def load_final(folder: Path, device: torch.device | str = "cpu") -> Trained:
 
 
 def with_calibration(trained: Trained, calibration: str) -> Trained:
-    """Return a run as if its recipe named another calibration.
+    """Return a run with another calibration in its recipe.
 
     Args:
         trained: The run.
         calibration: A calibration of recipes; empty: that of the run's recipe.
+
+    Returns:
+        The changed run.
 
     Raises:
         RecipeError: The calibration is unknown.
@@ -242,27 +255,33 @@ def is_finished(folder: Path, recipe: Recipe, data_sha256: str) -> bool:
 
     Args:
         folder: The folder; it need not exist.
-        recipe: The recipe; what does not concern the training may differ.
+        recipe: The recipe; its description, claim and calibration may differ.
         data_sha256: SHA-256 of the faces.
+
+    Returns:
+        Whether the run is finished.
     """
     path = folder / "recipe.json"
     if not (path.is_file() and (folder / "final.pt").is_file()):
         return False
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        final = torch.load(folder / "final.pt", map_location="cpu", weights_only=True, mmap=True)  # reads no weight
+        final = torch.load(folder / "final.pt", map_location="cpu", weights_only=True, mmap=True)  # without its weights
         same_data = final["provenance"].get("data_sha256", data_sha256) == data_sha256
         return same_data and is_same_training(stored, recipe)
-    except Exception:  # damaged, or of another version: the checkpoint decides
+    except Exception:  # damaged, or of another version; the checkpoint decides
         return False
 
 
 def is_same_training(stored: Mapping[str, Any], recipe: Recipe) -> bool:
-    """Return whether a stored recipe trains as another one does.
+    """Return whether a stored recipe describes the same training as a recipe.
 
     Args:
-        stored: A recipe as ``recipe.json`` holds it.
-        recipe: The recipe to compare with. Its description, claim and calibration may differ.
+        stored: The content of ``recipe.json``.
+        recipe: The recipe; its description, claim and calibration may differ.
+
+    Returns:
+        Whether both trainings are the same.
     """
     changed = {"about": recipe.about, "claim": recipe.claim, "calibration": recipe.calibration}
     try:
@@ -272,7 +291,15 @@ def is_same_training(stored: Mapping[str, Any], recipe: Recipe) -> bool:
 
 
 def checkpoint_state(run: Run, optimizer: torch.optim.Optimizer) -> State:
-    """Return all that the next epoch needs; its tensors are those of the run, not copies."""
+    """Return the content of ``checkpoint.pt``. Its tensors are those of the run, not copies.
+
+    Args:
+        run: The run.
+        optimizer: The optimizer of the current segment.
+
+    Returns:
+        The state that the next epoch needs.
+    """
     return {
         "recipe": dump(run.recipe),
         "data_sha256": run.data_sha256,
@@ -289,7 +316,15 @@ def checkpoint_state(run: Run, optimizer: torch.optim.Optimizer) -> State:
 
 
 def final_state(run: Run, provenance: Mapping[str, Any]) -> State:
-    """Return what ``final.pt`` of a finished run holds: the net that its recipe selects."""
+    """Return the content of ``final.pt``: the net of the epoch that the recipe selects.
+
+    Args:
+        run: The finished run.
+        provenance: Command, commit, machine and data of the training.
+
+    Returns:
+        The content of the file.
+    """
     use_best = run.recipe.checkpoint == "best" and run.best
     return {
         "recipe": dump(run.recipe),
@@ -301,7 +336,14 @@ def final_state(run: Run, provenance: Mapping[str, Any]) -> State:
 
 
 def net_state(objective: State) -> State:
-    """Return the part of an objective's state that belongs to its net."""
+    """Return the state of the net of an objective.
+
+    Args:
+        objective: State dictionary of an ``Objective``.
+
+    Returns:
+        State dictionary of its net.
+    """
     return {name.removeprefix(_NET): value for name, value in objective.items() if name.startswith(_NET)}
 
 
@@ -323,7 +365,7 @@ def _restore(run: Run, state: State) -> None:
 
 
 def _check_sizes(recipe: Recipe, schedule: tuple[Segment, ...]) -> None:
-    """Raises ``RecipeError`` where the net takes no faces of a size it is shown; checked without memory for it."""
+    """Raise ``RecipeError`` if the net cannot take faces of a size that the recipe uses; nothing is computed."""
     sizes = {segment.size: "a phase's size" for segment in schedule} | {recipe.data.size: "data.size"}
     with torch.device("meta"):
         net = build_net(recipe).eval()
@@ -333,11 +375,3 @@ def _check_sizes(recipe: Recipe, schedule: tuple[Segment, ...]) -> None:
             except (RuntimeError, ArithmeticError) as error:
                 cause = str(error).splitlines()[0]
                 raise RecipeError(f"net {recipe.net.name!r} takes no faces of {key}={size}: {cause}") from error
-
-
-def _check_modules(run: Run) -> None:
-    """Raises ``RecipeError`` for modules that a later phase names and the net does not have."""
-    for segment in run.schedule:
-        freeze(run.net, segment.phase.freeze)
-        for config in all_configs([segment]):
-            build_optimizer(run.objective, config)

@@ -1,6 +1,6 @@
-"""The schedule of a training: its phases in order, what each freezes, and how the learning rate changes.
+"""The schedule of a training: its phases, frozen modules, and learning rates.
 
-Everything here follows from the recipe and the records of the epochs so far, so a resumed run needs no further state.
+The schedule depends only on the recipe and the records of the epochs so far, so a resumed run needs no other state.
 """
 
 import math
@@ -15,21 +15,21 @@ from mien._errors import RecipeError
 from mien._suggest import suggest
 from mien.lab.recipe import Phase, Recipe, TrainConfig, change, check_train
 
-# A loss is better where it is smaller by this share, as in torch's ReduceLROnPlateau.
+# A loss is better if it is smaller by this share, as in torch's ReduceLROnPlateau.
 _THRESHOLD = 1e-4
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Epochs that one optimizer trains: a phase of the recipe, or the rest of a phase after its fallback.
+    """The epochs of one optimizer: a phase of the recipe, or the rest of a phase after its fallback.
 
     Attributes:
         phase: The phase of the recipe.
         config: The section ``[train]`` with the changes of the phase.
-        fallback: What takes over in this segment when training fails; ``None`` where nothing does.
+        fallback: The configuration that takes over if training fails; ``None``: none.
         first: The first epoch, counted from 0.
         last: The epoch after the last one.
-        size: Side in pixels that the net sees.
+        size: Side in pixels of the faces that the net takes.
     """
 
     phase: Phase
@@ -40,7 +40,14 @@ class Segment:
     size: int
 
     def after_fallback(self, epoch: int) -> "Segment":
-        """Return the rest of this segment from ``epoch`` on, which its fallback trains."""
+        """Return the rest of this segment, which the fallback trains.
+
+        Args:
+            epoch: The first epoch of the rest.
+
+        Returns:
+            The new segment.
+        """
         assert self.fallback is not None
         return replace(self, config=self.fallback, fallback=None, first=epoch)
 
@@ -65,11 +72,14 @@ def build_schedule(recipe: Recipe) -> tuple[Segment, ...]:
     schedule: list[Segment] = []
     for phase in recipe.phases or (Phase(),):
         where = f"phase {phase.name!r}" if recipe.phases else ""
-        config = _changed(recipe, recipe.train, phase.train, where)
+        config, fallback = _changed(recipe, recipe.train, phase.train, where), None
+        if config.fallback:
+            where = f"{where}: fallback" if where else "fallback"
+            if "epochs" in config.fallback:
+                raise RecipeError(f"recipe {recipe.name}: {where}: the epochs are those of the phase; remove the key")
+            fallback = _changed(recipe, config, {**config.fallback, "fallback": {}}, where)
         first = schedule[-1].last if schedule else 0
-        fallback = _fallback(recipe, config, where)
-        size = phase.size or recipe.data.size
-        schedule.append(Segment(phase, config, fallback, first, first + config.epochs, size))
+        schedule.append(Segment(phase, config, fallback, first, first + config.epochs, phase.size or recipe.data.size))
     return tuple(schedule)
 
 
@@ -77,17 +87,23 @@ def segment_at(schedule: Sequence[Segment], epoch: int) -> Segment:
     """Return the segment of an epoch; the last one for epochs after the end.
 
     Args:
-        schedule: What ``build_schedule`` returned.
+        schedule: The segments of a training.
         epoch: The epoch, counted from 0.
+
+    Returns:
+        The segment.
     """
     return next((segment for segment in schedule if epoch < segment.last), schedule[-1])
 
 
 def all_configs(schedule: Sequence[Segment]) -> tuple[TrainConfig, ...]:
-    """Return every configuration that a training may use, with those of fallbacks.
+    """Return every configuration that a training may use, including those of fallbacks.
 
     Args:
-        schedule: What ``build_schedule`` returned.
+        schedule: The segments of a training.
+
+    Returns:
+        The configurations in order.
     """
     return tuple(config for each in schedule for config in (each.config, each.fallback) if config is not None)
 
@@ -97,7 +113,7 @@ def freeze(net: nn.Module, prefixes: Sequence[str]) -> None:
 
     Args:
         net: The net.
-        prefixes: Names of modules; what is inside of them is frozen, too.
+        prefixes: Names of modules; they are frozen with all modules inside them.
 
     Raises:
         RecipeError: The net has no module of such a name.
@@ -117,7 +133,7 @@ def set_train_mode(net: nn.Module, phase: Phase) -> None:
 
     Args:
         net: The net.
-        phase: The phase; a negative ``dropout`` keeps the rates that the net was built with.
+        phase: The phase; with a negative ``dropout`` the net has the rates that it was built with.
     """
     net.train()
     for name, module in net.named_modules():
@@ -129,11 +145,14 @@ def set_train_mode(net: nn.Module, phase: Phase) -> None:
 
 
 def is_inside(name: str, prefixes: Sequence[str]) -> bool:
-    """Return whether a dotted name is one of some modules or inside of one.
+    """Return whether a module or parameter is one of some modules or inside one of them.
 
     Args:
-        name: Name of a module or parameter.
-        prefixes: Names of modules.
+        name: Dotted name of the module or parameter.
+        prefixes: Dotted names of the modules.
+
+    Returns:
+        Whether it is inside.
 
     Example:
         >>> is_inside("features.0.weight", ["features"])
@@ -143,15 +162,15 @@ def is_inside(name: str, prefixes: Sequence[str]) -> bool:
 
 
 def lr_factor(config: TrainConfig, progress: float, losses: Sequence[float]) -> float:
-    """Return the share of the largest learning rate that a step has.
+    """Return the factor on the largest learning rate at a step.
 
-    The warm-up is linear. After it, the rate falls to zero along half a cosine, stays constant, falls by ``factor``
-    whenever the validation loss is on a plateau, or follows one cycle (Smith and Topin, 2018: a cosine up from 1/25
-    over the warm-up, a cosine down to zero).
+    The warm-up is linear. After it, the rate falls to zero along half a cosine, stays constant, or is multiplied by
+    ``factor`` whenever the validation loss is on a plateau. With ``one-cycle`` (Smith and Topin, 2018) the warm-up is
+    half a cosine from 1/25, and the rate then falls to zero along half a cosine.
 
     Args:
         config: The configuration of the segment.
-        progress: How much of the segment is over, 0..1.
+        progress: The finished share of the segment, from 0 to 1.
         losses: Validation losses of the segment's epochs so far.
 
     Returns:
@@ -169,14 +188,14 @@ def lr_factor(config: TrainConfig, progress: float, losses: Sequence[float]) -> 
 
 
 def plateau(losses: Sequence[float], config: TrainConfig) -> tuple[float, bool]:
-    """Apply the rule of torch's ``ReduceLROnPlateau`` to a sequence of losses.
+    """Apply the rule of torch's ``ReduceLROnPlateau`` to losses.
 
     Args:
         losses: Validation losses; one that is not finite counts as not better.
         config: Has ``patience``, ``factor`` and ``min_lr_factor``.
 
     Returns:
-        The factor on the learning rate, and whether its minimum was reached and the patience is over once more.
+        The factor on the learning rate, and whether the patience ended again after the factor reached its minimum.
     """
     best, waited, factor, is_over = math.inf, 0, 1.0, False
     for loss in losses:
@@ -190,9 +209,9 @@ def plateau(losses: Sequence[float], config: TrainConfig) -> tuple[float, bool]:
     return factor, is_over
 
 
-def _changed(recipe: Recipe, base: TrainConfig, changes: Mapping[str, Any], what: str) -> TrainConfig:
-    """``base`` with some keys changed, checked as strictly as the recipe itself."""
-    where = ": ".join(part for part in (f"recipe {recipe.name}", what, "train") if part)
+def _changed(recipe: Recipe, base: TrainConfig, changes: Mapping[str, Any], part: str) -> TrainConfig:
+    """Change some keys of ``base``, with the checks of a recipe; ``part`` of the recipe is named in errors."""
+    where = f"recipe {recipe.name}: {part}: train" if part else f"recipe {recipe.name}: train"
     config = change(base, changes, where=where)
     check_train(config, where)
     if config.precision != recipe.train.precision:
@@ -203,13 +222,3 @@ def _changed(recipe: Recipe, base: TrainConfig, changes: Mapping[str, Any], what
             f"set validate_every to 1, not {recipe.validate_every}"
         )
     return config
-
-
-def _fallback(recipe: Recipe, config: TrainConfig, what: str) -> TrainConfig | None:
-    """The configuration that takes over after ``config``, checked before the first epoch."""
-    if not config.fallback:
-        return None
-    where = ": ".join(part for part in (what, "fallback") if part)
-    if "epochs" in config.fallback:
-        raise RecipeError(f"recipe {recipe.name}: {where}: the epochs are those of the phase; leave the key out")
-    return _changed(recipe, config, {**config.fallback, "fallback": {}}, where)
