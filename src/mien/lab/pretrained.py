@@ -14,7 +14,7 @@ from mien._download import RemoteFile, fetch
 from mien._errors import DataError, DownloadError, RecipeError
 from mien.lab.files import find_input, load_state
 from mien.lab.nets import Net
-from mien.lab.nets._layers import Block, Bottleneck
+from mien.lab.nets._layers import RESNETS
 from mien.lab.nets._timm import PREFIX, pretrained_features
 from mien.lab.recipe import Recipe
 
@@ -26,13 +26,6 @@ _RESNETS = {
     34: ("resnet34-b627a593.pth", "b627a593bcbe140c234610266fe4f8ae95ea42fc881d091c9b6052e6b1d0590f", 87_319_819),
     50: ("resnet50-0676ba61.pth", "0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a", 102_530_333),
 }
-# Blocks of the four stages -> depth.
-_DEPTHS: Mapping[tuple[type[nn.Module], tuple[int, ...]], int] = {
-    (Block, (2, 2, 2, 2)): 18,
-    (Block, (3, 4, 6, 3)): 34,
-    (Bottleneck, (3, 4, 6, 3)): 50,
-}
-
 # Names of torchvision -> ours, in this order; the blocks of a stage have the same numbers.
 _NAMES = (
     (r"^conv1\.", "stem.0.0."),
@@ -147,8 +140,8 @@ def _depth(backbone: nn.Module) -> int:
     """18, 34 or 50, according to the blocks of the four stages."""
     stages = [getattr(backbone, f"stage{i}", None) for i in (1, 2, 3, 4)]
     blocks = [list(stage) if isinstance(stage, nn.Sequential) else [] for stage in stages]
-    kind = type(blocks[0][0]) if blocks[0] else nn.Module
-    depth = _DEPTHS.get((kind, tuple(map(len, blocks))))
+    found = (type(blocks[0][0]) if blocks[0] else nn.Module, tuple(map(len, blocks)))
+    depth = next((depth for depth, published in RESNETS.items() if published == found), None)
     if depth is None:
         raise RecipeError(
             'net.weights = "imagenet" is for ResNet-18, 34 and 50, the hybrid and timm nets, not for this'

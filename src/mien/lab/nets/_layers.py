@@ -527,6 +527,14 @@ def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
     return nn.Identity() if same_shape else conv_norm(inputs, outputs, kernel=1, stride=stride)
 
 
+# Depth of a ResNet -> its block, and the number of blocks of each stage.
+RESNETS: dict[int, tuple[type[Block] | type[Bottleneck], tuple[int, ...]]] = {
+    18: (Block, (2, 2, 2, 2)),
+    34: (Block, (3, 4, 6, 3)),
+    50: (Bottleneck, (3, 4, 6, 3)),
+}
+
+
 def residual_features(
     channels: int,
     block: type[Block] | type[Bottleneck],

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from mien._emotions import Emotion
 from mien.lab.nets._layers import (
-    Block,
-    Bottleneck,
+    RESNETS,
     Dense,
     EncoderBlock,
     Net,
@@ -28,13 +27,7 @@ from mien.lab.nets._layers import (
 )
 from mien.lab.nets._pullback import Back, pull
 
-# Depth -> the block of the backbone, and the number of blocks of each stage.
-_BACKBONES: dict[int, tuple[type[Block] | type[Bottleneck], tuple[int, ...]]] = {
-    18: (Block, (2, 2, 2, 2)),
-    34: (Block, (3, 4, 6, 3)),
-    50: (Bottleneck, (3, 4, 6, 3)),
-}
-# The document's first branch; its second one has angry, disgust, fear and sad, the rest.
+# The first branch of the document; the second one has the other classes.
 BRANCHES = ((Emotion.HAPPY, Emotion.SURPRISE, Emotion.NEUTRAL),)
 
 
@@ -214,11 +207,11 @@ def build(
         TypeError: Options have values that are not allowed, or do not fit each other.
     """
     check_option("attention", attention, ("both", "channel", "spatial", "none"))
-    check_option("depth", depth, tuple(_BACKBONES))
+    check_option("depth", depth, tuple(RESNETS))
     groups = _groups(branches, classes, emotions or tuple(Emotion)[:classes])
     if not adapter and channels not in (1, 3):
         raise TypeError(f"without adapter the images have 1 or 3 channels, not {channels}")
-    block, depths = _BACKBONES[depth]
+    block, depths = RESNETS[depth]
     last = 8 * base * block.expansion
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     parts["adapter"] = nn.Conv2d(channels, 3, 1) if adapter else Duplicate()

@@ -3,17 +3,7 @@
 Published, with 3 channels, 1000 classes and ``stem="imagenet"``: 11,689,512, 21,797,672 and 25,557,032 parameters.
 """
 
-from mien.lab.nets._layers import (
-    Block,
-    Bottleneck,
-    Net,
-    PooledHead,
-    check_option,
-    residual_features,
-    zero_last_norms,
-)
-
-_DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
+from mien.lab.nets._layers import RESNETS, Net, PooledHead, check_option, residual_features, zero_last_norms
 
 
 def build(
@@ -48,9 +38,9 @@ def build(
     Raises:
         TypeError: An option has a value that is not allowed.
     """
-    check_option("depth", depth, tuple(_DEPTHS))
-    block = Bottleneck if depth >= 50 else Block
-    features = residual_features(channels, block, _DEPTHS[depth], stem=stem, base=base, drop_path=drop_path)
+    check_option("depth", depth, tuple(RESNETS))
+    block, depths = RESNETS[depth]
+    features = residual_features(channels, block, depths, stem=stem, base=base, drop_path=drop_path)
     if zero_init_residual:
         zero_last_norms(features)
     return Net(features, PooledHead(8 * base * block.expansion, classes, dropout=dropout))

@@ -164,7 +164,14 @@ class ExperimentLoggers:
             RecipeError: A name is unknown.
             MissingExtraError: The package of a logger is not installed.
         """
-        self._openers = [_opener(name) for name in dict.fromkeys(names)]
+        self._openers = []
+        for name in dict.fromkeys(names):
+            if name not in LOGGERS:
+                raise RecipeError(f"unknown logger {name!r}{suggest(name, LOGGERS)}; there are: {', '.join(LOGGERS)}")
+            opener, packages = LOGGERS[name]
+            if not any(find_spec(package) for package in packages):
+                raise MissingExtraError(packages[0], "track")
+            self._openers.append(opener)
         self._recipe, self._folder = recipe, folder
         self._loggers: list[Any] = []
         self.finished = False
@@ -244,15 +251,6 @@ LOGGERS: Mapping[str, tuple[Opener, tuple[str, ...]]] = {
     "tensorboard": (_tensorboard, ("tensorboardX", "tensorboard")),
     "mlflow": (_mlflow, ("mlflow",)),
 }
-
-
-def _opener(name: str) -> Opener:
-    if name not in LOGGERS:
-        raise RecipeError(f"unknown logger {name!r}{suggest(name, LOGGERS)}; there are: {', '.join(LOGGERS)}")
-    opener, packages = LOGGERS[name]
-    if not any(find_spec(package) for package in packages):
-        raise MissingExtraError(packages[0], "track")
-    return opener
 
 
 def _metrics(record: EpochRecord) -> dict[str, float]:
