@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from queue import Empty
@@ -93,7 +94,7 @@ class SearchPlan:
     prune: bool = True
     accelerator: str = "auto"
 
-    @property
+    @cached_property
     def space(self) -> SearchSpace:
         """The search space. Raises ``RecipeError``."""
         return read_space(self.recipe, self.overrides)
