@@ -60,7 +60,7 @@ def test_synthetic_faces_are_written_evaluated_and_trained_on(drawn: Path, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "message"),
     [
         (["disgusst"], "did you mean 'disgust'?"),
         (["contempt"], "no emotion 'contempt'"),
@@ -68,10 +68,10 @@ def test_synthetic_faces_are_written_evaluated_and_trained_on(drawn: Path, tmp_p
         (["disgust", "--precision", "int4"], "precision"),
     ],
 )
-def test_mistakes_are_one_line_and_status_two(words: list[str], says: str, drawn: Path, tmp_path: Path) -> None:
+def test_mistakes_are_one_line_and_status_two(words: list[str], message: str, drawn: Path, tmp_path: Path) -> None:
     done = mien("synthesize", *words, "--data", str(drawn), "--out", "made", cwd=tmp_path)
     assert done.returncode == 2
-    assert says in done.stderr
+    assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 

@@ -31,7 +31,7 @@ def mien(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProc
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "message"),
     [
         (["train", "mien-00"], "unknown recipe 'mien-00'; did you mean 'mien-0'?"),
         (["train", "mien-0", "train.epoch=3"], "unknown key 'epoch'; did you mean 'epochs'?"),
@@ -39,10 +39,10 @@ def mien(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProc
         (["export", "nowhere", "--out", "x"], "nowhere"),
     ],
 )
-def test_mistakes_are_one_line_and_status_two(words: list[str], says: str, tmp_path: Path) -> None:
+def test_mistakes_are_one_line_and_status_two(words: list[str], message: str, tmp_path: Path) -> None:
     done = mien(*words, cwd=tmp_path, MIEN_DATA="")
     assert done.returncode == 2
-    assert says in done.stderr
+    assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 

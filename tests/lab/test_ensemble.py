@@ -39,12 +39,18 @@ def faces() -> FaceSet:
 
 @pytest.fixture(scope="module")
 def parts(faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two runs whose nets have other widths and depths; the second is kept in half precision."""
+    """Two runs whose nets have other widths and depths; the second is stored in half precision."""
     folder = tmp_path_factory.mktemp("parts")
     chosen = [short("train.epochs=6"), short("train.epochs=4", "net.options.widths=[16,16,24]", "seed=1")]
     for recipe, place in zip(chosen, (folder / "first", folder / "second"), strict=True):
-        said = {"commit": "c", "data_sha256": faces.sha256, "machine": "abacus", "torch": "2", "command": "mien train"}
-        assert fit(recipe, faces, place, devices=Devices("cpu"), provenance=said)
+        origin = {
+            "commit": "c",
+            "data_sha256": faces.sha256,
+            "machine": "abacus",
+            "torch": "2",
+            "command": "mien train",
+        }
+        assert fit(recipe, faces, place, devices=Devices("cpu"), provenance=origin)
     state = load_state(folder / "second" / "final.pt")
     state["net"] = {key: v.half() if v.is_floating_point() else v for key, v in state["net"].items()}
     save_state(folder / "second" / "final.pt", state)
@@ -52,27 +58,27 @@ def parts(faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> list[Path
 
 
 @pytest.fixture(scope="module")
-def joined(parts: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("joined") / "pair"
+def ensemble(parts: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("ensemble") / "pair"
     assert combine_runs(parts, out, name="pair").name == "pair"
     return out
 
 
-def test_its_logits_are_the_mean_of_the_parts_logits(parts: list[Path], joined: Path, faces: FaceSet) -> None:
+def test_its_logits_are_the_mean_of_the_parts_logits(parts: list[Path], ensemble: Path, faces: FaceSet) -> None:
     public = faces.split(Split.PUBLIC_TEST).images
-    first, second, both = (predict(load_final(folder).net, public, 48) for folder in (*parts, joined))
+    first, second, both = (predict(load_final(folder).net, public, 48) for folder in (*parts, ensemble))
     torch.testing.assert_close(both, (first + second) / 2, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(first, second, atol=1e-2)
 
 
-def test_its_maps_are_the_mean_of_the_parts_maps(parts: list[Path], joined: Path, faces: FaceSet) -> None:
+def test_its_maps_are_the_mean_of_the_parts_maps(parts: list[Path], ensemble: Path, faces: FaceSet) -> None:
     crops = faces.split(Split.PUBLIC_TEST).images
-    first, second, both = (Contract(load_final(folder).net, PLAIN)(crops)[1] for folder in (*parts, joined))
+    first, second, both = (Contract(load_final(folder).net, PLAIN)(crops)[1] for folder in (*parts, ensemble))
     torch.testing.assert_close(both, (first + second) / 2, rtol=1e-3, atol=1e-3)
 
 
-def test_it_records_all_members_and_their_total_cost(parts: list[Path], joined: Path) -> None:
-    trained = load_final(joined)
+def test_it_records_all_members_and_their_total_cost(parts: list[Path], ensemble: Path) -> None:
+    trained = load_final(ensemble)
     first, second = (load_final(part) for part in parts)
     assert [record.epoch for record in trained.history] == list(range(1, 11))
     assert [(r.epoch, r.net) for r in trained.history if r.net] == [
@@ -87,16 +93,16 @@ def test_it_records_all_members_and_their_total_cost(parts: list[Path], joined: 
         ("mien-plain", 1, 4, "abacus"),
     ]
     assert "the mean of their logits" in trained.recipe.about
-    assert parse(json.loads((joined / "recipe.json").read_text("utf-8")), where="recipe.json") == trained.recipe
-    assert len(read_log(joined)) == 10
+    assert parse(json.loads((ensemble / "recipe.json").read_text("utf-8")), where="recipe.json") == trained.recipe
+    assert len(read_log(ensemble)) == 10
 
 
-def test_it_is_recorded_and_exported_as_any_run(joined: Path, faces: FaceSet, tmp_path: Path) -> None:
-    metrics = record_run(joined, faces, tmp_path / "record")
+def test_it_is_recorded_and_exported_as_any_run(ensemble: Path, faces: FaceSet, tmp_path: Path) -> None:
+    metrics = record_run(ensemble, faces, tmp_path / "record")
     assert metrics["epochs"] == 10
     assert len(metrics["parts"]) == 2
     assert (tmp_path / "record" / "curves.png").stat().st_size > 10_000
-    card = export_model(load_final(joined), faces, tmp_path / "model")
+    card = export_model(load_final(ensemble), faces, tmp_path / "model")
     assert card["name"] == "pair"
     made = (tmp_path / "model" / "card.md").read_text("utf-8").partition("## How it was made")[2]
     assert "- recipe `mien-plain`, seed 0, 6 epochs" in made
@@ -104,16 +110,16 @@ def test_it_is_recorded_and_exported_as_any_run(joined: Path, faces: FaceSet, tm
     assert made.count("on abacus (torch 2), command `mien train` at commit `c`") == 2
 
 
-def test_a_joined_run_is_joined_again(parts: list[Path], joined: Path, faces: FaceSet, tmp_path: Path) -> None:
-    """Its share is that of one run: whoever wants three equal ones names three."""
-    combine_runs([joined, parts[0]], tmp_path / "more", name="more")
+def test_an_ensemble_may_be_a_member(parts: list[Path], ensemble: Path, faces: FaceSet, tmp_path: Path) -> None:
+    """An ensemble counts as one run."""
+    combine_runs([ensemble, parts[0]], tmp_path / "more", name="more")
     public = faces.split(Split.PUBLIC_TEST).images
-    pair, first, more = (predict(load_final(f).net, public, 48) for f in (joined, parts[0], tmp_path / "more"))
+    pair, first, more = (predict(load_final(f).net, public, 48) for f in (ensemble, parts[0], tmp_path / "more"))
     torch.testing.assert_close(more, (pair + first) / 2, rtol=1e-4, atol=1e-4)
 
 
 def changed(run: Path, out: Path, **sections: dict[str, object]) -> Path:
-    """A copy of the finished run whose recipe says otherwise."""
+    """A copy of the finished run with changes to its recipe."""
     state = load_state(run / "final.pt")
     for section, values in sections.items():
         state["recipe"][section] = {**state["recipe"][section], **values}
@@ -122,13 +128,13 @@ def changed(run: Path, out: Path, **sections: dict[str, object]) -> Path:
 
 
 def test_runs_that_do_not_fit_are_refused_before_anything_is_written(
-    parts: list[Path], joined: Path, tmp_path: Path
+    parts: list[Path], ensemble: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     with pytest.raises(DataError, match="needs at least two runs"):
         combine_runs(parts[:1], out, name="one")
     with pytest.raises(DataError, match="pair: holds a run already"):
-        combine_runs(parts, joined, name="pair")
+        combine_runs(parts, ensemble, name="pair")
     with pytest.raises(DataError, match=r"part: \[data\] of its recipe differs from that of"):
         combine_runs([parts[0], changed(parts[1], tmp_path / "part", data={"max_per_class": 3})], out, name="x")
     state = load_state(parts[1] / "final.pt")
@@ -155,8 +161,8 @@ def test_nets_that_do_not_fit_are_refused(
     recipe = replace(load_final(parts[0]).recipe, net=recipes.load("mien-plain").net)
     recipe = replace(recipe, net=replace(recipe.net, name=net, options=options))
     weights = nets.build(net, channels=1, classes=7, **options).state_dict()
-    said = load_final(parts[0]).provenance
-    state = {"recipe": recipes.dump(recipe), "net": weights, "history": [], "provenance": said}
+    origin = load_final(parts[0]).provenance
+    state = {"recipe": recipes.dump(recipe), "net": weights, "history": [], "provenance": origin}
     save_state(tmp_path / "other" / "final.pt", state)
     with pytest.raises(DataError, match=why):
         combine_runs([parts[0], tmp_path / "other"], tmp_path / "out", name="x")
@@ -181,7 +187,7 @@ def test_a_recipe_may_train_ensembles_from_nothing(faces: FaceSet, tmp_path: Pat
     assert np.isfinite(load_final(tmp_path / "run").history[-1].loss)
 
 
-def test_the_command_says_what_it_made_and_refuses_in_one_line(parts: list[Path], tmp_path: Path) -> None:
+def test_the_command_prints_its_result_and_errors_in_one_line(parts: list[Path], tmp_path: Path) -> None:
     words = ["ensemble", *map(str, parts), "--out", str(tmp_path / "both")]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output

@@ -51,7 +51,7 @@ def torchvision_shapes(depth: int) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def torchvision_state(depth: int) -> dict[str, Tensor]:
-    """Random weights of that shape, of a scale that keeps the signal alive."""
+    """Random weights of that shape, scaled so that activations do not vanish."""
     generator = torch.Generator().manual_seed(depth)
     state: dict[str, Tensor] = {}
     for name, shape in torchvision_shapes(depth):
@@ -182,14 +182,14 @@ def test_a_wrong_file_in_the_cache_is_refused(tmp_path: Path, monkeypatch: pytes
 
 def test_offline_is_one_line_that_names_the_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MIEN_CACHE", str(tmp_path))
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # no proxy there
     monkeypatch.delenv("no_proxy", raising=False)
     recipe = with_net("resnet", "imagenet", stem="imagenet")
     with pytest.raises(DownloadError) as caught:
         start(build_net(recipe), recipe)
-    said = str(caught.value)
-    assert "\n" not in said
-    assert all(part in said for part in ('net.weights = "imagenet"', "resnet18-f37072fd.pth", 'net.weights=""'))
+    message = str(caught.value)
+    assert "\n" not in message
+    assert all(part in message for part in ('net.weights = "imagenet"', "resnet18-f37072fd.pth", 'net.weights=""'))
 
 
 @pytest.mark.parametrize(

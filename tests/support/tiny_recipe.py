@@ -1,4 +1,4 @@
-"""A recipe that trains in a second: a small net on 16 px, with batch norms and dropout unless a test says otherwise."""
+"""A recipe that trains in a second: a small net on 16 px, with batch norms and dropout unless a test changes them."""
 
 from typing import Any
 

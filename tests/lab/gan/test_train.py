@@ -213,7 +213,7 @@ def test_a_folder_that_cannot_be_written_is_said_before_training(training: FaceS
 
 
 def test_the_leaked_faces_are_not_learned(cartoons: FaceSet, tmp_path: Path) -> None:
-    """A training row whose pixels stand in PublicTest is left out of what the GAN counts as training."""
+    """A training row whose pixels also occur in PublicTest is not a training face of the GAN."""
     images = cartoons.images.clone()
     public = int((cartoons.usage == 1).nonzero()[0])
     same_class = int(((cartoons.usage == 0) & (cartoons.labels == 1)).nonzero()[0])

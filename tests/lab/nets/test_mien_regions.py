@@ -1,4 +1,4 @@
-"""The net with branches for brows, eyes and mouth: what each branch sees, and where its output goes."""
+"""The net with branches for brows, eyes and mouth: the input of each branch, and the place of its output."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def test_a_region_has_a_place_on_every_grid(grid: int) -> None:
 
 
 class Pixels(torch.nn.Module):
-    """What it sees, as it is; or means of 8 x 8 pixels."""
+    """The pixels, averaged over squares."""
 
     def __init__(self, pool: int) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Pixels(torch.nn.Module):
 
 
 @pytest.mark.parametrize("pool", [1, 4, 8])
-def test_what_a_branch_sees_stands_in_its_place_and_keeps_its_mean(pool: int) -> None:
+def test_features_of_a_branch_are_at_its_region_and_have_its_mean(pool: int) -> None:
     x = torch.rand(2, 1, 48, 48)
     features = RegionFeatures(Pixels(8), [Pixels(pool), Pixels(pool)], (BROWS, MOUTH))(x)
     assert features.shape == (2, 3, 6, 6)
@@ -88,10 +88,12 @@ def test_a_framing_that_puts_a_region_past_the_edge_is_cut_off() -> None:
     assert cells((-0.2, 0.5, 1.3, 1.2), 8) == (0, 4, 8, 8)
 
 
-def test_it_exports_and_its_maps_explain_the_answer(net: Net, tmp_path) -> None:
-    said = contract_metadata("regions", SEVEN, 48, FER2013, "mien-regions", {"commit": "none", "data_sha256": "0" * 64})
+def test_it_exports_and_its_maps_explain_the_logits(net: Net, tmp_path) -> None:
+    metadata = contract_metadata(
+        "regions", SEVEN, 48, FER2013, "mien-regions", {"commit": "none", "data_sha256": "0" * 64}
+    )
     file = tmp_path / "model-fp32.onnx"
-    export_fp32(net, file, size=48, calibration=Calibration((1.0,) * 7, (0.0,) * 7), metadata=said)
+    export_fp32(net, file, size=48, calibration=Calibration((1.0,) * 7, (0.0,) * 7), metadata=metadata)
     crops = np.random.default_rng(0).integers(0, 256, (5, 48, 48), dtype=np.uint8)
     probs, maps = Classifier(file)(crops)
     x = normalise(torch.from_numpy(crops).unsqueeze(1).float() / 255, 48)

@@ -1,4 +1,4 @@
-"""Every net: shapes, gradients, sizes, operations, options, and the statements of its document."""
+"""Every net: shapes, gradients, sizes, operations, options, and the numbers of its document."""
 
 from dataclasses import replace
 
@@ -17,8 +17,8 @@ from mien.lab.recipe import DataConfig, NetConfig
 from mien.lab.train.run import build_net
 
 
-def on_paper(name: str, *, channels: int = 3, classes: int = 1000, **options) -> nets.Net:
-    """The net without storage: its shapes, parameters and operations cost nothing to count."""
+def meta_net(name: str, *, channels: int = 3, classes: int = 1000, **options) -> nets.Net:
+    """The net on the meta device, where counting costs nothing."""
     with torch.device("meta"):
         return nets.build(name, channels=channels, classes=classes, **options).eval()
 
@@ -50,15 +50,15 @@ def test_forward_is_head_of_features_whatever_the_batch(net: nets.Net) -> None:
 
 
 @torch.no_grad()
-def test_training_starts_from_answers_that_differ_little_but_differ(net: nets.Net) -> None:
-    """A net whose signal dies or explodes on its way would start from equal, or from wild, logits."""
+def test_training_starts_from_logits_that_differ_but_little(net: nets.Net) -> None:
+    """A net with vanishing or exploding activations would start from equal, or from very large, logits."""
     logits = net.train()(torch.randn(8, 1, 48, 48))
     assert 1e-4 < logits.std(dim=0).mean() < 5
 
 
 @pytest.mark.parametrize("name", nets.net_names())
 def test_parameters_and_macs_are_reported(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    net = on_paper(name, channels=1, classes=7)
+    net = meta_net(name, channels=1, classes=7)
     with capsys.disabled():
         print(f"\n{name}: {count_parameters(net):,} parameters, {count_macs(net, 48) / 1e6:.1f} MMAC at 48 px", end="")
     assert count_parameters(net) > 1e5
@@ -68,7 +68,7 @@ def test_parameters_and_macs_are_reported(name: str, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize("name", nets.net_names())
 def test_any_class_set_and_other_sizes_and_channels_are_taken(name: str) -> None:
     for classes in (3, 6, 8):
-        net = on_paper(name, channels=3, classes=classes)
+        net = meta_net(name, channels=3, classes=classes)
         assert net(torch.empty(2, 3, 64, 64, device="meta")).shape == (2, classes)
 
 
@@ -109,7 +109,7 @@ PUBLISHED = [
 
 @pytest.mark.parametrize(("name", "options", "size", "published", "gmacs"), PUBLISHED)
 def test_standard_nets_are_the_published_ones(name, options, size, published, gmacs) -> None:
-    net = on_paper(name, **options)
+    net = meta_net(name, **options)
     assert count_parameters(net) == published
     with FlopCounterMode(display=False) as counter:
         net(torch.empty(1, 3, size, size, device="meta"))
@@ -117,50 +117,50 @@ def test_standard_nets_are_the_published_ones(name, options, size, published, gm
 
 
 def test_mien_can_be_resnet18() -> None:
-    wide = on_paper("mien", stem=64, widths=(64, 128, 256, 512), depths=(2,) * 4, strides=(1, 2, 2, 2))
-    assert [p.shape for p in wide.parameters()] == [p.shape for p in on_paper("resnet", depth=18).parameters()]
+    wide = meta_net("mien", stem=64, widths=(64, 128, 256, 512), depths=(2,) * 4, strides=(1, 2, 2, 2))
+    assert [p.shape for p in wide.parameters()] == [p.shape for p in meta_net("resnet", depth=18).parameters()]
 
 
 def test_lenet_can_be_lenet_5() -> None:
-    five = on_paper("lenet", channels=1, classes=10, widths=(6, 16), hidden=(120, 84), size=32)
+    five = meta_net("lenet", channels=1, classes=10, widths=(6, 16), hidden=(120, 84), size=32)
     assert count_parameters(five) == 61_706
 
 
 @pytest.mark.parametrize("depth", [18, 50])
-def test_a_resnet_that_begins_as_its_shortcuts_has_a_calm_first_gradient(depth: int) -> None:
+def test_a_resnet_that_starts_as_its_shortcuts_has_a_smaller_first_gradient(depth: int) -> None:
     norms = []
-    for calm in (False, True):
+    for zero_init in (False, True):
         torch.manual_seed(0)
-        net = nets.build("resnet", channels=1, classes=3, depth=depth, base=8, zero_init_residual=calm)
+        net = nets.build("resnet", channels=1, classes=3, depth=depth, base=8, zero_init_residual=zero_init)
         images = torch.rand(16, 1, 48, 48, generator=torch.Generator().manual_seed(1)) * 2 - 1
         torch.nn.functional.cross_entropy(net(images), torch.arange(16) % 3).backward()
         norms.append(torch.stack([p.grad.norm() for p in net.parameters() if p.grad is not None]).norm())
         branches = [m for m in net.modules() if isinstance(m, Block | Bottleneck)]
         ends = [(m.second if isinstance(m, Block) else m.third)[1].weight for m in branches]
         assert len(ends) == (8 if depth == 18 else 16)
-        assert all(bool((end == 0).all()) == calm for end in ends)
+        assert all(bool((end == 0).all()) == zero_init for end in ends)
     assert norms[1] < norms[0] / 2
 
 
 def test_attention_resnet_has_the_printed_parameters_but_for_one_misprint() -> None:
-    net = on_paper("attention_resnet", classes=7)
+    net = meta_net("attention_resnet", classes=7)
     names = ("stem", "stage1", "stage2", "stage3", "stage4", "attention")
     counted = [count_parameters(net.features.get_submodule(name)) for name in names]
     assert counted == [9_408 + 128, 73_984, 230_144, 919_040, 3_673_600 - 512, 513]
     assert count_parameters(net.head) == 3_591
     assert count_parameters(net) == 4_910_408 - 512
-    deep = on_paper("attention_resnet", classes=7, depth=2)
+    deep = meta_net("attention_resnet", classes=7, depth=2)
     assert [len(deep.features.get_submodule(f"stage{i}")) for i in (1, 2, 3, 4)] == [2, 2, 2, 2]
 
 
 def test_resnet18_64_keeps_the_resolution_until_the_pooling() -> None:
-    net = on_paper("resnet18_64", channels=1, classes=6)
+    net = meta_net("resnet18_64", channels=1, classes=6)
     assert net.features(torch.empty(1, 1, 64, 64, device="meta")).shape == (1, 512, 8, 8)
     assert net.head.dropout.p == 0.3
 
 
 def test_conv4_has_four_convolutions_and_three_dense_layers() -> None:
-    net = on_paper("conv4", channels=1, classes=7)
+    net = meta_net("conv4", channels=1, classes=7)
     convolutions = [m.out_channels for m in net.modules() if isinstance(m, torch.nn.Conv2d)]
     assert convolutions == [64, 128, 256, 512]
     assert sum(isinstance(m, torch.nn.BatchNorm2d) for m in net.modules()) == 4
@@ -168,15 +168,15 @@ def test_conv4_has_four_convolutions_and_three_dense_layers() -> None:
 
 
 def test_vgg_at_48_pixels_starts_its_dense_head_from_512_values() -> None:
-    net = on_paper("vgg", channels=1, classes=6, depth=19, head="dense")
+    net = meta_net("vgg", channels=1, classes=6, depth=19, head="dense")
     assert next(m for m in net.head.modules() if isinstance(m, torch.nn.Linear)).in_features == 512
 
 
 @pytest.mark.parametrize("name", ["resnet", "efficientnet", "xception", "mobilenetv3_small", "attention_resnet"])
-def test_the_small_stem_leaves_a_map_to_look_at(name: str) -> None:
+def test_the_small_stem_leaves_a_larger_map(name: str) -> None:
     face = torch.empty(1, 1, 48, 48, device="meta")
     sides = [
-        on_paper(name, channels=1, classes=7, stem=stem).features(face).shape[-1] for stem in ("imagenet", "small")
+        meta_net(name, channels=1, classes=7, stem=stem).features(face).shape[-1] for stem in ("imagenet", "small")
     ]
     assert sides[0] == 2
     assert sides[1] >= 3
@@ -184,13 +184,13 @@ def test_the_small_stem_leaves_a_map_to_look_at(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["resnet", "attention_resnet", "hybrid_resnet50", "vgg"])
 def test_half_of_the_base_is_about_a_quarter_of_the_net(name: str) -> None:
-    whole, half = (on_paper(name, channels=1, classes=7, base=base) for base in (64, 32))
+    whole, half = (meta_net(name, channels=1, classes=7, base=base) for base in (64, 32))
     assert count_parameters(half) < 0.45 * count_parameters(whole)  # the hybrid's transformer keeps its width
     assert count_macs(half, 64) < 0.3 * count_macs(whole, 64)
     assert type(half) is type(whole)
 
 
-def test_the_half_stem_halves_the_picture() -> None:
+def test_the_half_stem_halves_the_image() -> None:
     assert nets.build("resnet", channels=1, classes=7, stem="half").features(torch.zeros(1, 1, 48, 48)).shape[2:] == (
         3,
         3,
@@ -198,7 +198,7 @@ def test_the_half_stem_halves_the_picture() -> None:
 
 
 def test_only_the_nets_whose_documents_ask_for_dense_layers_have_no_pooled_head() -> None:
-    dense = {name for name in nets.net_names() if not isinstance(on_paper(name, classes=7).head, PooledHead)}
+    dense = {name for name in nets.net_names() if not isinstance(meta_net(name, classes=7).head, PooledHead)}
     assert dense == {"alexnet", "conv4", "hybrid_resnet50", "lenet"}
 
 
@@ -214,30 +214,30 @@ def test_only_the_nets_whose_documents_ask_for_dense_layers_have_no_pooled_head(
     ],
 )
 def test_each_module_of_the_hybrid_can_be_switched_off_alone(option: dict, module: str) -> None:
-    whole, ablated = (on_paper("hybrid_resnet50", channels=1, classes=7, **o) for o in ({}, option))
+    whole, ablated = (meta_net("hybrid_resnet50", channels=1, classes=7, **o) for o in ({}, option))
     gone = {name for name, _ in whole.named_parameters()} - {name for name, _ in ablated.named_parameters()}
     assert gone
     assert {".".join(name.split(".")[:2]) for name in gone} == set(module.split())
     assert ablated(torch.empty(2, 1, 64, 64, device="meta")).shape == (2, 7)
 
 
-def test_the_hybrid_can_stand_on_resnet18() -> None:
+def test_the_hybrid_can_have_a_resnet18_backbone() -> None:
     torch.manual_seed(0)
     net = nets.build("hybrid_resnet50", channels=1, classes=7, depth=18, base=16, stem="half", width=32).eval()
     assert net.features(torch.zeros(1, 1, 48, 48)).shape == (1, 128, 3, 3)
     assert net(torch.rand(2, 1, 48, 48)).shape == (2, 7)
-    assert count_parameters(on_paper("hybrid_resnet50", depth=18)) < count_parameters(
-        on_paper("hybrid_resnet50", depth=34)
+    assert count_parameters(meta_net("hybrid_resnet50", depth=18)) < count_parameters(
+        meta_net("hybrid_resnet50", depth=34)
     )
 
 
 def test_the_hybrid_without_transformer_and_branches_has_the_pooled_head() -> None:
-    net = on_paper("hybrid_resnet50", channels=1, classes=7, transformer=False, branches=[])
+    net = meta_net("hybrid_resnet50", channels=1, classes=7, transformer=False, branches=[])
     assert isinstance(net.head, PooledHead)
 
 
 @torch.no_grad()
-def test_each_branch_of_the_hybrid_answers_for_its_own_classes() -> None:
+def test_each_branch_of_the_hybrid_computes_the_logits_of_its_own_classes() -> None:
     torch.manual_seed(0)
     head = nets.build("hybrid_resnet50", channels=1, classes=7).head.eval()
     features = torch.rand(2, 2048, 2, 2)
@@ -258,13 +258,13 @@ def test_each_branch_of_the_hybrid_answers_for_its_own_classes() -> None:
 )
 def test_the_branches_of_the_hybrid_follow_the_class_set(classes: str, groups: list[list[int]]) -> None:
     emotions = CLASS_SETS[classes]
-    net = on_paper("hybrid_resnet50", channels=1, classes=len(emotions), emotions=emotions)
+    net = meta_net("hybrid_resnet50", channels=1, classes=len(emotions), emotions=emotions)
     assert [branch[-1].out_features for branch in net.head.branches] == [len(group) for group in groups]
     assert hybrid_resnet50._groups(hybrid_resnet50.BRANCHES, len(emotions), emotions) == groups
 
 
 def test_branches_can_be_named_by_index_as_well() -> None:
-    by_index = on_paper("hybrid_resnet50", classes=7, branches=[[0, 1], [2]])
+    by_index = meta_net("hybrid_resnet50", classes=7, branches=[[0, 1], [2]])
     assert [branch[-1].out_features for branch in by_index.head.branches] == [2, 1, 4]
 
 
@@ -301,7 +301,7 @@ def test_stochastic_depth_drops_whole_branches_and_keeps_the_mean() -> None:
 
 
 def test_a_name_may_have_dashes() -> None:
-    assert count_parameters(on_paper("resnet18-64")) == count_parameters(on_paper("resnet18_64"))
+    assert count_parameters(meta_net("resnet18-64")) == count_parameters(meta_net("resnet18_64"))
 
 
 @pytest.mark.parametrize(
@@ -350,12 +350,12 @@ class Swap(torch.nn.Module):
         return x.transpose(1, 2)
 
 
-def test_a_weightless_twin_shares_nothing_with_its_net() -> None:
+def test_a_meta_copy_shares_nothing_with_its_net() -> None:
     net = nets.build("lenet", channels=1, classes=7, norm=True)
-    twin = to_meta(net)
-    assert {t.device.type for t in [*twin.parameters(), *twin.buffers()]} == {"meta"}
+    copied = to_meta(net)
+    assert {t.device.type for t in [*copied.parameters(), *copied.buffers()]} == {"meta"}
     assert {t.device.type for t in [*net.parameters(), *net.buffers()]} == {"cpu"}
-    assert [p.shape for p in twin.parameters()] == [p.shape for p in net.parameters()]
+    assert [p.shape for p in copied.parameters()] == [p.shape for p in net.parameters()]
 
 
 @pytest.mark.parametrize("block", ["plain", "reparam"])

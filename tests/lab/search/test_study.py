@@ -62,9 +62,9 @@ def tiny(folder: Path, space: str = SPACE) -> str:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One's own labelled pictures, as `--data` takes them."""
-    root = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A labelled folder of images."""
+    root = tmp_path_factory.mktemp("images")
     faces = cartoon_set(per_split=(84, 0, 0))
     for number, (image, label) in enumerate(zip(faces.images, faces.labels, strict=True)):
         folder = root / str(SEVEN[int(label)])
@@ -74,12 +74,14 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def plan(pictures: Path, tmp_path: Path) -> Callable[..., SearchPlan]:
+def plan(images: Path, tmp_path: Path) -> Callable[..., SearchPlan]:
     name = tiny(tmp_path)
-    return lambda **more: SearchPlan(name, tmp_path / "out", data=pictures, accelerator="cpu", **more)
+    return lambda **more: SearchPlan(name, tmp_path / "out", data=images, accelerator="cpu", **more)
 
 
-def test_a_search_goes_on_to_its_number_and_ends_in_a_recipe(plan: Callable[..., SearchPlan], tmp_path: Path) -> None:
+def test_a_search_continues_to_its_number_of_trials_and_ends_in_a_recipe(
+    plan: Callable[..., SearchPlan], tmp_path: Path
+) -> None:
     events: list[TrialEvent] = []
     run_search(plan(trials=2), events.append)
     run_search(plan(trials=5), events.append)
@@ -100,25 +102,23 @@ def test_a_search_goes_on_to_its_number_and_ends_in_a_recipe(plan: Callable[...,
     assert best.name == "tiny-best"
     assert best.claim.variant == "tuned"
     assert "seed 0" in best.about
-    for picture in ("history.png", "importance.png"):
-        with Image.open(tmp_path / "out" / picture) as image:
+    for plot in ("history.png", "importance.png"):
+        with Image.open(tmp_path / "out" / plot) as image:
             assert image.width > 600
-    kept = {path.name for path in (tmp_path / "out" / "trials").rglob("*") if path.is_file()}
-    assert kept == {"log.jsonl", "recipe.json"}
+    files = {path.name for path in (tmp_path / "out" / "trials").rglob("*") if path.is_file()}
+    assert files == {"log.jsonl", "recipe.json"}
 
 
-def test_the_same_seed_makes_the_same_search(pictures: Path, tmp_path: Path) -> None:
+def test_the_same_seed_makes_the_same_search(images: Path, tmp_path: Path) -> None:
     def made(out: str) -> list[tuple]:
         events: list[TrialEvent] = []
-        run_search(
-            SearchPlan(tiny(tmp_path), tmp_path / out, data=pictures, trials=2, accelerator="cpu"), events.append
-        )
+        run_search(SearchPlan(tiny(tmp_path), tmp_path / out, data=images, trials=2, accelerator="cpu"), events.append)
         return [(event.params, event.value) for event in events if event.state != "running"]
 
     assert made("one") == made("two")
 
 
-def test_an_interrupted_trial_goes_on_where_it_stood(plan: Callable[..., SearchPlan], tmp_path: Path) -> None:
+def test_an_interrupted_trial_resumes(plan: Callable[..., SearchPlan], tmp_path: Path) -> None:
     def stop(event: TrialEvent) -> None:
         if event.trial == 0 and event.epoch == 1:
             raise KeyboardInterrupt
@@ -145,17 +145,17 @@ def test_a_folder_of_another_search_is_refused(plan: Callable[..., SearchPlan], 
         run_search(plan(trials=2))
 
 
-def test_a_search_does_not_go_on_with_other_faces(
-    plan: Callable[..., SearchPlan], pictures: Path, tmp_path: Path
+def test_a_search_is_not_continued_with_other_faces(
+    plan: Callable[..., SearchPlan], images: Path, tmp_path: Path
 ) -> None:
     run_search(plan(trials=1))
-    shutil.copytree(pictures, tmp_path / "other")
+    shutil.copytree(images, tmp_path / "other")
     next((tmp_path / "other" / "happy").iterdir()).unlink()
     with pytest.raises(DataError, match="holds a search on other faces"):
         run_search(replace(plan(trials=2), data=tmp_path / "other"))
 
 
-def test_the_first_trial_has_the_net_s_own_default_where_the_recipe_is_silent(tmp_path: Path) -> None:
+def test_the_first_trial_has_the_default_of_the_net_if_the_recipe_sets_no_value(tmp_path: Path) -> None:
     name = tiny(tmp_path, '[search]\n"net.options.block" = ["plain", "residual"]\n')
     space, recipe = read_space(name), recipes.load(name)
     assert "block" not in recipe.net.options
@@ -163,7 +163,7 @@ def test_the_first_trial_has_the_net_s_own_default_where_the_recipe_is_silent(tm
     assert nets.default("mien", "nothing") is None
 
 
-def test_a_trial_is_stopped_within_its_training_and_leaves_a_sound_run(tmp_path: Path) -> None:
+def test_a_trial_is_stopped_within_its_training_and_leaves_a_run_that_resumes(tmp_path: Path) -> None:
     def prune(record: dict) -> None:
         if record.epoch == 1:
             raise optuna.TrialPruned
@@ -175,10 +175,10 @@ def test_a_trial_is_stopped_within_its_training_and_leaves_a_sound_run(tmp_path:
     assert [record.epoch for record in read_log(tmp_path / "run")] == [1, 2]
 
 
-def test_trials_that_lag_behind_are_pruned(pictures: Path, tmp_path: Path) -> None:
+def test_trials_worse_than_the_median_are_pruned(images: Path, tmp_path: Path) -> None:
     rates = "[3e-3, 4e-3, 5e-3, 1e-9]"  # with the last one, nothing is learned
     name = tiny(tmp_path, f'[search]\nobjective = "log_loss"\n"train.lr" = {rates}\n')
-    out = SearchPlan(name, tmp_path / "out", ("train.epochs=5",), pictures, trials=9, accelerator="cpu")
+    out = SearchPlan(name, tmp_path / "out", ("train.epochs=5",), images, trials=9, accelerator="cpu")
     run_search(out)
     rows = write_results(out)["trials"]
     pruned = [row for row in rows if row["state"] == "pruned"]
@@ -200,7 +200,7 @@ def test_two_workers_share_the_trials(plan: Callable[..., SearchPlan]) -> None:
     assert all(event.state == "finished" for event in ends)
 
 
-def test_a_worker_says_what_went_wrong(plan: Callable[..., SearchPlan], tmp_path: Path) -> None:
+def test_an_error_of_a_worker_is_reported(plan: Callable[..., SearchPlan], tmp_path: Path) -> None:
     lost = SearchPlan(
         plan().recipe, tmp_path / "lost", data=tmp_path / "nowhere", trials=2, workers=2, accelerator="cpu"
     )
@@ -208,8 +208,8 @@ def test_a_worker_says_what_went_wrong(plan: Callable[..., SearchPlan], tmp_path
         run_search(lost)
 
 
-def test_the_command_shows_the_best_trials_and_names_their_recipe(pictures: Path, tmp_path: Path) -> None:
-    words = ["search", tiny(tmp_path), "train.ema_decay=0.5", "--data", str(pictures), "--trials", "2", "--seed", "7"]
+def test_the_command_shows_the_best_trials_and_names_their_recipe(images: Path, tmp_path: Path) -> None:
+    words = ["search", tiny(tmp_path), "train.ema_decay=0.5", "--data", str(images), "--trials", "2", "--seed", "7"]
     done = CliRunner().invoke(app, [*words, "--accelerator", "cpu", "--out", str(tmp_path / "out")])
     assert done.exit_code == 0, done.output
     heads, *rows = [line.split("\t") for line in done.stdout.splitlines() if "\t" in line]
@@ -226,7 +226,7 @@ def test_the_command_shows_the_best_trials_and_names_their_recipe(pictures: Path
 
 
 @pytest.mark.parametrize(
-    ("line", "says"),
+    ("line", "message"),
     [
         ('"train.lrr" = [0.1]', r"'train.lrr' cannot be 0.1: .*unknown key 'lrr'; did you mean 'lr'"),
         ('"train.lr" = { low = 1, high = 0.1 }', r"'train.lr': low \(1\) must be below high"),
@@ -245,25 +245,25 @@ def test_the_command_shows_the_best_trials_and_names_their_recipe(pictures: Path
         ('objective = "accuracy"', "names no key"),
     ],
 )
-def test_a_wrong_space_is_one_clear_line(line: str, says: str, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=says):
+def test_a_wrong_space_is_one_clear_line(line: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=message):
         read_space(tiny(tmp_path, f"[search]\n{line}\n"))
 
 
-def test_a_recipe_without_a_space_says_how_to_write_one(tmp_path: Path) -> None:
+def test_the_error_for_a_recipe_without_a_space_explains_it(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"has no \[search\] section"):
         read_space(tiny(tmp_path, ""))
 
 
-def test_the_space_is_what_the_file_says(tmp_path: Path) -> None:
+def test_the_space_is_that_of_the_file(tmp_path: Path) -> None:
     nested = '[search]\nobjective = "log_loss"\n[search.train]\nlr = { low = 0.1, high = 0.2 }\nbatch_size = [14, 28]\n'
     space = read_space(tiny(tmp_path, nested))
     assert space.keys == {"train.lr": Range(0.1, 0.2), "train.batch_size": Choices((14, 28))}
     assert space.direction == "minimize"
-    # The recipe's own rate lies outside of the range, so the first trial starts from its batch alone.
+    # The learning rate of the recipe is outside of the range, so only its batch size is in the first trial.
     assert space.starting_point(recipes.load(str(tmp_path / "tiny.toml"))) == {"train.batch_size": "28"}
 
 
 @pytest.mark.parametrize("name", [name for name in recipes.recipe_names() if recipes.search_space(name)])
-def test_every_shipped_space_holds(name: str) -> None:
+def test_every_shipped_space_is_valid(name: str) -> None:
     assert read_space(name).keys

@@ -37,8 +37,8 @@ def record(epoch: int, split: str = "public", **more: object) -> EpochRecord:
 
 
 def pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB")).astype(int)
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
 
 
 def has_hue(image: np.ndarray, hue: tuple[int, int, int]) -> bool:
@@ -88,11 +88,12 @@ def test_whatever_a_log_holds_can_be_drawn(history: list[EpochRecord], tmp_path:
 
 
 def test_the_line_runs_on_between_epochs_that_were_judged(tmp_path: Path) -> None:
-    judged = [record(epoch) for epoch in range(1, 61)]
+    validated = [record(epoch) for epoch in range(1, 61)]
     some = [
-        r if r.epoch % 3 == 0 else EpochRecord(epoch=r.epoch, loss=r.loss, accuracy=r.accuracy, lr=r.lr) for r in judged
+        r if r.epoch % 3 == 0 else EpochRecord(epoch=r.epoch, loss=r.loss, accuracy=r.accuracy, lr=r.lr)
+        for r in validated
     ]
-    for name, history in (("all", judged), ("some", some)):
+    for name, history in (("all", validated), ("some", some)):
         draw_curves(recipes.load("mien-0"), history, tmp_path / f"{name}.png")
     blue = [np.abs(pixels(tmp_path / f"{name}.png") - (0, 114, 178)).sum(axis=2) < 12 for name in ("all", "some")]
     assert blue[1].sum() > 0.9 * blue[0].sum()

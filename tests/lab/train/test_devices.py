@@ -157,7 +157,7 @@ print(faults(), keep_freed_memory(), faults(), faults())
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the C library of another system gives no such choice")
 def test_memory_that_a_step_frees_is_there_for_the_next() -> None:
     done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
-    before, told, _, after = done.stdout.split()
-    if told == "False":
+    before, supported, _, after = done.stdout.split()
+    if supported == "False":
         pytest.skip("this C library is not GNU's")
     assert int(after) < int(before) / 10

@@ -60,19 +60,19 @@ def cached(folder: Path, teachers: list[Trained], faces: FaceSet, tta: str = "no
 # The file
 
 
-def test_answers_survive_their_file(trained: list[Trained], faces: FaceSet, tmp_path: Path) -> None:
-    answers = cache_logits(trained, training(faces), tta="flip", batch_size=32)
-    answers.save(tmp_path / "a.npz")
+def test_logits_survive_their_file(trained: list[Trained], faces: FaceSet, tmp_path: Path) -> None:
+    stored = cache_logits(trained, training(faces), tta="flip", batch_size=32)
+    stored.save(tmp_path / "a.npz")
     loaded = CachedLogits.load(tmp_path / "a.npz")
     assert loaded.logits.dtype == np.float16
     assert loaded.logits.shape == (70, 2, 7)
-    assert np.array_equal(loaded.logits, answers.logits)
+    assert np.array_equal(loaded.logits, stored.logits)
     assert loaded.rows.tolist() == list(range(70))
     assert (loaded.emotions, loaded.data_sha256) == (SEVEN, faces.sha256)
     assert loaded.teachers == ("mien-plain", "mien-plain")
 
 
-def test_several_teachers_answer_with_their_mean_probability(trained: list[Trained], faces: FaceSet) -> None:
+def test_the_probabilities_of_several_teachers_are_averaged(trained: list[Trained], faces: FaceSet) -> None:
     ours = training(faces)
     expected = torch.stack([probabilities(teacher, ours.images) for teacher in trained]).mean(0)
     given = cache_logits(trained, ours).probabilities(ours, 1.0, source="x")
@@ -145,62 +145,62 @@ def test_a_target_has_the_shares_of_label_cached_and_live_teachers(
     ours = training(faces)
     label = targets(ours, TargetConfig(label_smoothing=0.1))
     x = ours.images.unsqueeze(1).float() / 255
-    live, kept = (probabilities(teacher, ours.images) for teacher in trained)
+    live, other = (probabilities(teacher, ours.images) for teacher in trained)
     file = cached(tmp_path, trained[1:], faces)
-    for named, answers in (
+    for named, probs in (
         ([folders[0]], [live]),
-        ([file], [kept]),
-        ([folders[0], file], [live, kept]),
-        ([file, folders[0], folders[1]], [kept, live, kept]),
+        ([file], [other]),
+        ([folders[0], file], [live, other]),
+        ([file, folders[0], folders[1]], [other, live, other]),
     ):
         for teach in (0.6, 1.0):
             teachers = opened(*named, teach=teach)
             given = teachers.add_live(x, teachers.add_cached(label, ours))
-            expected = (1 - teach) * label + teach * torch.stack(answers).mean(0)
+            expected = (1 - teach) * label + teach * torch.stack(probs).mean(0)
             torch.testing.assert_close(given, expected, atol=2e-3, rtol=0)
 
 
-def test_mixed_faces_have_their_answers_mixed_with_the_same_shares(
+def test_targets_are_mixed_like_their_faces(
     trained: list[Trained], faces: FaceSet, tmp_path: Path
 ) -> None:
-    """Each face's own image stands for its answer: what mixing does to the one it does to the other."""
+    """Each face is as bright as its first target, so mixing must change both alike."""
     ours = training(faces)
     teachers = opened(cached(tmp_path, trained, faces))
-    told = teachers.add_cached(targets(ours, TargetConfig()), ours)
-    flat = told[:, :1, None, None].expand(-1, 1, 48, 48).contiguous()  # a grey as bright as its first probability
-    mixed_x, mixed = mix(flat, told, replace(short().augment, mixup=0.4), torch.Generator().manual_seed(0))
+    before = teachers.add_cached(targets(ours, TargetConfig()), ours)
+    flat = before[:, :1, None, None].expand(-1, 1, 48, 48).contiguous()  # a grey as bright as its first probability
+    mixed_x, mixed = mix(flat, before, replace(short().augment, mixup=0.4), torch.Generator().manual_seed(0))
     torch.testing.assert_close(mixed_x.mean(dim=(1, 2, 3)), mixed[:, 0])
-    assert (mixed - told).abs().max() > 0.05
+    assert (mixed - before).abs().max() > 0.05
 
 
-def test_without_teaching_no_teacher_is_opened(tmp_path: Path) -> None:
+def test_without_distillation_no_teacher_is_loaded(tmp_path: Path) -> None:
     idle = opened(tmp_path / "none.npz", tmp_path / "none", teach=0.0)
     x, target = torch.rand(2, 1, 48, 48), torch.rand(2, 7)
     assert idle.add_live(x, idle.add_cached(target, cartoon_set())) is target
 
 
-def test_a_student_learns_from_cached_answers_as_well_as_from_the_teacher_itself(
+def test_students_of_cached_and_live_teachers_are_alike(
     folders: list[Path], trained: list[Trained], faces: FaceSet, tmp_path: Path
 ) -> None:
-    """Without augmentation both say the same about every face, so both students are (nearly) the same."""
+    """Without augmentation the targets are the same, so both students are nearly the same."""
     still = [f"augment.{key}=0" for key in ("flip", "rotate", "shift", "scale", "contrast", "brightness_shift")]
     students = []
     for name in (folders[0], cached(tmp_path, trained[:1], faces)):
-        taught = short(*still, "target.distillation=1.0", f'target.teachers=["{name}"]')
+        student = short(*still, "target.distillation=1.0", f'target.teachers=["{name}"]')
         place = tmp_path / f"by-{name.name}"
-        assert fit(taught, faces, place, devices=CPU)
+        assert fit(student, faces, place, devices=CPU)
         students.append(probabilities(load_final(place), faces.images))
     torch.testing.assert_close(students[0], students[1], atol=0.02, rtol=0)
     unlike = short(*still)
-    fit(unlike, faces, tmp_path / "untaught", devices=CPU)
-    alone = probabilities(load_final(tmp_path / "untaught"), faces.images)
+    fit(unlike, faces, tmp_path / "alone", devices=CPU)
+    alone = probabilities(load_final(tmp_path / "alone"), faces.images)
     assert (alone - students[0]).abs().max() > 0.05
 
 
 # The command
 
 
-def test_the_command_answers_the_training_faces_of_any_set(
+def test_the_command_computes_logits_of_the_training_faces_of_any_set(
     folders: list[Path], trained: list[Trained], faces: FaceSet, tmp_path: Path
 ) -> None:
     for i, (image, label) in enumerate(zip(faces.images[:35], faces.labels[:35], strict=True)):
@@ -209,7 +209,7 @@ def test_the_command_answers_the_training_faces_of_any_set(
         Image.fromarray(image.numpy()).save(path)
     app = typer.Typer()
     app.command()(logits_command)
-    out = tmp_path / "answers.npz"
+    out = tmp_path / "logits.npz"
     words = [*map(str, folders), "--data", str(tmp_path / "mine"), "--out", str(out), "--accelerator", "cpu"]
     done = CliRunner().invoke(app, [*words, "--tta", "flip"], catch_exceptions=False)
     assert done.exit_code == 0, done.output
@@ -219,19 +219,19 @@ def test_the_command_answers_the_training_faces_of_any_set(
     given = CachedLogits.load(out).probabilities(ours, 1.0, source="x")
     torch.testing.assert_close(given, torch.stack(views).mean(0), atol=1e-3, rtol=0)
     with pytest.raises(OutputError, match=r"ends in \.npz"):
-        CliRunner().invoke(app, [*words[:-3], str(tmp_path / "answers.pt")], catch_exceptions=False)
+        CliRunner().invoke(app, [*words[:-3], str(tmp_path / "logits.pt")], catch_exceptions=False)
 
 
-def test_answers_for_other_data_classes_or_rows_are_refused(trained: list[Trained], faces: FaceSet) -> None:
+def test_logits_of_other_data_classes_or_rows_are_refused(trained: list[Trained], faces: FaceSet) -> None:
     ours = training(faces)
-    answers = cache_logits(trained[:1], ours.select(torch.arange(60)))
+    stored = cache_logits(trained[:1], ours.select(torch.arange(60)))
     with pytest.raises(DataError, match=r"a\.npz: its logits are of another data set than cartoons"):
-        answers.probabilities(replace(ours, sha256="1" * 64), 1.0, source="a.npz")
+        stored.probabilities(replace(ours, sha256="1" * 64), 1.0, source="a.npz")
     with pytest.raises(DataError, match=r"a\.npz: logits for the classes angry, .*; the recipe learns angry, fear"):
-        answers.probabilities(replace(ours, emotions=SEVEN[:1] + SEVEN[2:3]), 1.0, source="a.npz")
+        stored.probabilities(replace(ours, emotions=SEVEN[:1] + SEVEN[2:3]), 1.0, source="a.npz")
     with pytest.raises(DataError, match=r"a\.npz: has no logits for some rows"):
-        answers.probabilities(ours, 1.0, source="a.npz")
-    assert len(answers.probabilities(ours.select(torch.arange(50)), 1.0, source="a.npz")) == 50
+        stored.probabilities(ours, 1.0, source="a.npz")
+    assert len(stored.probabilities(ours.select(torch.arange(50)), 1.0, source="a.npz")) == 50
     with pytest.raises(DataError, match="no logits for some rows"):
         cache_logits(trained[:1], ours.select(torch.arange(0))).probabilities(ours, 1.0, source="a.npz")
 

@@ -48,12 +48,12 @@ def test_it_learns_the_cartoons(faces: FaceSet, tmp_path: Path) -> None:
     assert len((tmp_path / "log.jsonl").read_text().splitlines()) == EPOCHS
 
 
-def test_it_tells_how_often_it_clips(faces: FaceSet, tmp_path: Path) -> None:
-    told: dict[str, list[EpochRecord]] = {"0.001": [], "1000": [], "0": []}
-    for clip, records in told.items():
+def test_the_share_of_clipped_steps_is_recorded(faces: FaceSet, tmp_path: Path) -> None:
+    clipping: dict[str, list[EpochRecord]] = {"0.001": [], "1000": [], "0": []}
+    for clip, records in clipping.items():
         chosen = small(f"train.clip_grad={clip}", "train.epochs=1", "train.warmup=0")
         fit(chosen, faces, tmp_path / clip, devices=CPU, on_epoch=records.append)
-    always, never, off = (records[-1] for records in told.values())
+    always, never, off = (records[-1] for records in clipping.values())
     assert (always.clipped, never.clipped) == (1.0, 0.0)
     assert math.isnan(off.clipped)
     assert "clipped 100% of the steps" in epoch_line(always)
@@ -64,7 +64,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_final(folder).net.state_dict()
 
 
-def test_a_stopped_run_goes_on_to_the_same_bits(faces: FaceSet, tmp_path: Path) -> None:
+def test_a_stopped_run_resumes_to_the_same_bits(faces: FaceSet, tmp_path: Path) -> None:
     chosen = small("train.epochs=4")
     assert fit(chosen, faces, tmp_path / "whole", devices=CPU)
     # The first limit is over before an epoch can start, the next ones let one epoch start and refuse the second.
@@ -109,7 +109,7 @@ def test_kill_minus_nine_loses_nothing_but_the_epoch(faces: FaceSet, tmp_path: P
     assert all(torch.equal(whole[key], killed[key]) for key in whole)
 
 
-def test_a_finished_run_is_left_alone(faces: FaceSet, tmp_path: Path) -> None:
+def test_a_finished_run_is_not_changed(faces: FaceSet, tmp_path: Path) -> None:
     chosen = small("train.epochs=1")
     assert fit(chosen, faces, tmp_path, devices=CPU, provenance={"command": "first"})
     final = (tmp_path / "final.pt").read_bytes()
@@ -123,8 +123,8 @@ def test_a_folder_of_another_recipe_is_refused(faces: FaceSet, tmp_path: Path) -
         fit(small("train.epochs=2"), faces, tmp_path, devices=CPU)
 
 
-def test_a_calibration_may_be_chosen_later_on(faces: FaceSet, tmp_path: Path) -> None:
-    """It is no part of the training: the run goes on, and a finished one is left alone."""
+def test_a_calibration_may_be_changed_later(faces: FaceSet, tmp_path: Path) -> None:
+    """The calibration does not change the training: a run resumes, and a finished run stays as it is."""
     assert not fit(small("train.epochs=2"), faces, tmp_path, devices=CPU, time_limit=0.001)
     assert fit(small("train.epochs=2", "calibration=temperature"), faces, tmp_path, devices=CPU)
     final = (tmp_path / "final.pt").read_bytes()
@@ -137,7 +137,7 @@ def test_divergence_keeps_the_last_checkpoint(faces: FaceSet, tmp_path: Path) ->
         fit(small("train.lr=1e30", "train.epochs=3", "train.warmup=0.01"), faces, tmp_path, devices=CPU)
 
 
-def test_a_place_that_cannot_be_written_is_one_clear_line(faces: FaceSet, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_one_clear_line(faces: FaceSet, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="cannot be written"):
         fit(small("train.epochs=1"), faces, tmp_path / "file" / "run", devices=CPU)
@@ -153,8 +153,8 @@ def test_missing_and_damaged_runs_are_named(tmp_path: Path) -> None:
 
 def test_a_student_learns_from_its_teacher(faces: FaceSet, tmp_path: Path) -> None:
     fit(small("train.epochs=2"), faces, tmp_path / "teacher", devices=CPU)
-    taught = small("train.epochs=2", "target.distillation=1.0", f'target.teachers=["{tmp_path / "teacher"}"]')
-    assert fit(taught, faces, tmp_path / "student", devices=CPU)
+    student = small("train.epochs=2", "target.distillation=1.0", f'target.teachers=["{tmp_path / "teacher"}"]')
+    assert fit(student, faces, tmp_path / "student", devices=CPU)
     with pytest.raises(DataError, match="train the run first"):
         fit(
             small("target.distillation=1.0", f'target.teachers=["{tmp_path / "none"}"]'),
@@ -166,7 +166,7 @@ def test_a_student_learns_from_its_teacher(faces: FaceSet, tmp_path: Path) -> No
 
 def test_leaked_rows_are_left_out_on_the_full_set_before_classes_are_chosen(faces: FaceSet) -> None:
     images = faces.images.clone()
-    images[0] = images[200]  # a Training row of class angry that stands in PublicTest
+    images[0] = images[200]  # a Training row of class angry that also occurs in PublicTest
     leaky = replace(faces, images=images)
     assert len(training_rows(leaky, small())) == 195
     assert len(training_rows(leaky, small("data.exclude_leaked=false"))) == 196
@@ -180,7 +180,7 @@ def test_the_learning_rate_rises_then_falls_to_zero() -> None:
     assert [lr_factor(choice, at, []) for at in (0.05, 0.1, 0.55, 1.0)] == pytest.approx([0.5, 1.0, 0.5, 0.0])
 
 
-def test_it_may_judge_the_mean_of_a_face_and_its_mirror_image(faces: FaceSet, tmp_path: Path) -> None:
+def test_validation_may_average_a_face_and_its_mirror_image(faces: FaceSet, tmp_path: Path) -> None:
     records: list[EpochRecord] = []
     assert fit(short("train.epochs=2", "tta=flip"), faces, tmp_path, devices=CPU, on_epoch=records.append)
     net, images, labels = load_final(tmp_path).net, faces.images[196:266], faces.labels[196:266]
@@ -191,7 +191,7 @@ def test_it_may_judge_the_mean_of_a_face_and_its_mirror_image(faces: FaceSet, tm
 
 
 @pytest.mark.parametrize("views", ["six", "ten"])
-def test_it_may_judge_the_mean_of_more_views(faces: FaceSet, tmp_path: Path, views: str) -> None:
+def test_validation_may_average_more_views(faces: FaceSet, tmp_path: Path, views: str) -> None:
     records: list[EpochRecord] = []
     assert fit(short("train.epochs=1", f"tta={views}"), faces, tmp_path, devices=CPU, on_epoch=records.append)
     net, labels = load_final(tmp_path).net, faces.labels[196:266]
@@ -202,20 +202,20 @@ def test_it_may_judge_the_mean_of_more_views(faces: FaceSet, tmp_path: Path, vie
     assert records[-1].val_log_loss == pytest.approx(float(surprise), rel=1e-4)
 
 
-def test_it_may_judge_every_few_epochs_and_after_the_last(faces: FaceSet, tmp_path: Path) -> None:
+def test_it_may_validate_every_few_epochs_and_after_the_last(faces: FaceSet, tmp_path: Path) -> None:
     records: list[EpochRecord] = []
     chosen = short("train.epochs=5", "validate_every=2", "checkpoint=best")
     assert fit(chosen, faces, tmp_path, devices=CPU, on_epoch=records.append)
-    judged = {r.epoch: r.val_accuracy for r in records if r.val_split}
-    assert list(judged) == [2, 4, 5]
+    validated = {r.epoch: r.val_accuracy for r in records if r.val_split}
+    assert list(validated) == [2, 4, 5]
     assert "PublicTest" in epoch_line(records[-1])
-    kept = load_final(tmp_path).net
-    logits = predict(kept, faces.images[196:266], 48)
+    net = load_final(tmp_path).net
+    logits = predict(net, faces.images[196:266], 48)
     right = float((logits.argmax(1) == faces.labels[196:266]).float().mean())
-    assert right == pytest.approx(max(judged.values()), abs=0.02)
+    assert right == pytest.approx(max(validated.values()), abs=0.02)
 
 
-def test_a_plateau_needs_every_epoch_judged(faces: FaceSet, tmp_path: Path) -> None:
+def test_a_plateau_needs_validation_after_every_epoch(faces: FaceSet, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="schedule 'plateau' needs a validation loss after every epoch"):
         fit(short("validate_every=2", "train.schedule=plateau"), faces, tmp_path, devices=CPU)
     with pytest.raises(RecipeError, match="validate_every is at least 1, not 0"):

@@ -149,7 +149,7 @@ def test_contrast_is_the_formula_of_khosla_et_al() -> None:
             total = sum(math.exp(unit[i] @ unit[a] / temperature) for a in others)
             logs = [math.log(math.exp(unit[i] @ unit[p] / temperature) / total) for p in positives]
             rows.append(-sum(logs) / len(logs))
-    assert len(rows) == 7  # the only faces of class 2 and 4 have nobody to be near to
+    assert len(rows) == 7  # the only faces of class 2 and 4 have no other face of their class
     assert contrastive_loss(embedded, labels, temperature).item() == pytest.approx(sum(rows) / 7, rel=1e-5)
 
 
@@ -163,9 +163,9 @@ def test_a_batch_without_two_of_a_class_has_no_contrast_but_still_a_gradient(lab
 
 
 def test_every_emotion_is_described_and_has_a_direction_of_its_own() -> None:
-    said = words.descriptions()
-    assert set(said) == set(Emotion)
-    for emotion, sentences in said.items():
+    descriptions = words.descriptions()
+    assert set(descriptions) == set(Emotion)
+    for emotion, sentences in descriptions.items():
         text = " ".join(sentences).lower()
         assert len(sentences) >= 3
         assert all(part in text for part in ("brow", "eye")), emotion

@@ -110,7 +110,7 @@ def test_auxiliary_parameters_are_optimised_under_their_own_names() -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "says"),
+    ("override", "message"),
     [
         ("target.label_smoothing=1.5", r"target\.label_smoothing is a share from 0 to 1, not 1\.5"),
         ("target.vote_weight=-0.1", r"target\.vote_weight is a share"),
@@ -121,8 +121,8 @@ def test_auxiliary_parameters_are_optimised_under_their_own_names() -> None:
         ("loss.contrastive_temperature=0", r"loss\.contrastive_temperature is above 0"),
     ],
 )
-def test_numbers_that_mean_nothing_are_refused(override: str, says: str) -> None:
-    with pytest.raises(RecipeError, match=says):
+def test_numbers_that_mean_nothing_are_refused(override: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
         recipes.load("mien-plain", [override])
 
 
@@ -191,7 +191,7 @@ def digest(folder: Path) -> str:
 
 
 def test_a_fallback_takes_the_auxiliary_parts_back_as_well(tmp_path: Path) -> None:
-    """A first rate that blows everything up after a good epoch; the fallback goes on from that epoch's weights."""
+    """A first rate that diverges after a good epoch; the fallback continues from the weights of that epoch."""
     changes = ["train.schedule=plateau", "train.ema_decay=0", "loss.contrastive=0.2", "train.epochs=8"]
     chosen = recipes.load(
         "mien-plain", [*SHORT, *changes, "train.warmup=0.99", "train.lr=1e8", "train.fallback.lr=0.001"]

@@ -145,9 +145,9 @@ def test_a_plateau_hands_over_to_sgd(faces: FaceSet, tmp_path: Path) -> None:
 def test_a_phase_shows_the_net_faces_of_its_size(
     faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen, answer = [], Objective.forward
+    seen, original = [], Objective.forward
     monkeypatch.setattr(
-        Objective, "forward", lambda self, x, *rest: (seen.append(x.shape[-1]), answer(self, x, *rest))[1]
+        Objective, "forward", lambda self, x, *rest: (seen.append(x.shape[-1]), original(self, x, *rest))[1]
     )
     assert fit(RUNS["another size first"], faces, tmp_path, devices=CPU)
     steps = len(seen) // 3

@@ -78,7 +78,7 @@ def test_phases_follow_each_other_with_changes_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
         ({"phases": [{"name": "warm", "train": {"epoch": 2}}]}, "phase 'warm': train: unknown key 'epoch'"),
         ({"phases": [{"train": {"lr": -1}}]}, "lr is above 0"),
@@ -90,8 +90,8 @@ def test_phases_follow_each_other_with_changes_of_their_own() -> None:
         ({"train": {"schedule": "plateau", "fallback": {"epochs": 3}}}, "fallback: the epochs are those"),
     ],
 )
-def test_wrong_phases_and_fallbacks_show_before_the_first_epoch(changes: dict, says: str) -> None:
-    with pytest.raises(RecipeError, match=says.replace("?", r"\?")):
+def test_wrong_phases_and_fallbacks_show_before_the_first_epoch(changes: dict, message: str) -> None:
+    with pytest.raises(RecipeError, match=message.replace("?", r"\?")):
         build_schedule(tiny(**changes))
 
 
