@@ -1,22 +1,20 @@
 """`mien synthesize`: synthetic faces from a custom folder, training with them, and mistakes."""
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from mien._emotions import SEVEN
+from support.cli import mien_here
+from support.short_runs import ONE_BLOCK
 from support.synthetic_faces import cartoon_set
 
 
 def mien(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mien", *words]
-    environment = {**os.environ, "MIEN_DATA": "", "COLUMNS": "200"}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    return mien_here(*words, cwd=cwd, MIEN_DATA="", COLUMNS="200")
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +49,9 @@ def test_synthetic_faces_are_written_evaluated_and_trained_on(drawn: Path, tmp_p
     }
     assert len(list((tmp_path / "made" / "disgust").glob("0*.png"))) == 12
 
-    tiny = ["net.options.stem=16", "net.options.widths=[16]", "net.options.depths=[1]", "net.options.strides=[2]"]
     short = ["train.epochs=1", "train.batch_size=25", "train.precision=32-true"]
     also = 'data.extra=[{path="made"}]'
-    trained = mien("train", "mien-plain", *tiny, *short, also, "--data", str(drawn), "--out", "run", cwd=tmp_path)
+    trained = mien("train", "mien-plain", *ONE_BLOCK, *short, also, "--data", str(drawn), "--out", "run", cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
     assert "24 faces of made mixed into Training" in trained.stderr
 

@@ -17,10 +17,10 @@ from mien._emotions import SEVEN
 from mien._errors import MissingExtraError, RecipeError
 from mien.lab import recipe as recipes
 from mien.lab.train.logging import EpochRecord, ExperimentLoggers, write_log
+from support.cli import mien_here
 from support.encoded_images import encode
+from support.short_runs import ONE_BLOCK_RECIPE
 from support.synthetic_faces import cartoon_set
-
-TINY = ["net.options.stem=16", "net.options.widths=[16]", "net.options.depths=[1]", "net.options.strides=[2]"]
 
 
 def mien(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -40,7 +40,7 @@ def mien(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProc
     ],
 )
 def test_mistakes_are_one_line_and_status_two(words: list[str], message: str, tmp_path: Path) -> None:
-    done = mien(*words, cwd=tmp_path, MIEN_DATA="")
+    done = mien_here(*words, cwd=tmp_path, MIEN_DATA="")
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
@@ -48,7 +48,7 @@ def test_mistakes_are_one_line_and_status_two(words: list[str], message: str, tm
 
 
 def test_no_data_says_how_to_get_it(tmp_path: Path) -> None:
-    done = mien("train", "mien-0", cwd=tmp_path, MIEN_DATA="")
+    done = mien_here("train", "mien-0", cwd=tmp_path, MIEN_DATA="")
     assert done.returncode == 2
     assert "MIEN_DATA" in done.stderr
 
@@ -63,27 +63,14 @@ def test_a_data_set_with_wrong_counts_is_refused(tmp_path: Path) -> None:
         "usage": [usage[i] for i in faces.usage.tolist()],
     }
     pq.write_table(pa.table(table), tmp_path / "small.parquet")
-    done = mien("train", "mien-0", "--data", "small.parquet", cwd=tmp_path)
+    done = mien_here("train", "mien-0", "--data", "small.parquet", cwd=tmp_path)
     assert done.returncode == 2
     assert "official=False" in done.stderr or "28,709" in done.stderr
 
 
-FAMILY = """
+FAMILY = f"""
 name = "pair"
-about = "Two small nets for cartoons."
-[data]
-size = 16
-[net.options]
-stem = 16
-widths = [16]
-depths = [1]
-strides = [2]
-[train]
-optimizer = "adamw"
-lr = 3e-3
-batch_size = 28
-epochs = 2
-ema_decay = 0
+{ONE_BLOCK_RECIPE.replace('"32-true"', '"bf16-mixed"')}
 [grid.rate.slow]
 "train.lr" = 1e-4
 [grid.rate.fast]
@@ -117,7 +104,7 @@ def test_a_family_is_trained_once_member_by_member(images: Path) -> None:
     assert done.stderr.count("no validation split") == 1
     assert "Automatic Mixed Precision" not in done.stderr
     finals = [(run / "final.pt").read_bytes() for run in runs]
-    again = mien(*words, cwd=images)
+    again = mien_here(*words, cwd=images)
     assert again.returncode == 0
     assert again.stdout.count("finished already") == 2
     assert "epoch" not in again.stderr
@@ -157,11 +144,11 @@ def test_ctrl_c_prints_how_to_resume_and_loses_no_finished_epoch(images: Path) -
     assert epochs >= 3
     assert (images / "cut" / "checkpoint.pt").is_file()
     assert (images / "cut" / "curves.png").is_file()
-    more = mien(*words, "--time-limit", "0.001", cwd=images)
+    more = mien_here(*words, "--time-limit", "0.001", cwd=images)
     assert more.returncode == 0
     assert "stopped at the time limit" in more.stdout
     assert len((images / "cut" / "log.jsonl").read_text().splitlines()) == epochs
-    other = mien(*words[:2], "--data", "faces", "--accelerator", "cpu", "--out", "cut", cwd=images)
+    other = mien_here(*words[:2], "--data", "faces", "--accelerator", "cpu", "--out", "cut", cwd=images)
     assert other.returncode == 2
     assert "another recipe" in other.stderr
 

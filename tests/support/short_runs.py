@@ -22,6 +22,28 @@ SHORT = [
     "augment.random_erasing=0",
 ]
 
+# A net of one block, for tests that need a training but not its result.
+ONE_BLOCK = ["net.options.stem=16", "net.options.widths=[16]", "net.options.depths=[1]", "net.options.strides=[2]"]
+
+# The same as a recipe file without its name.
+ONE_BLOCK_RECIPE = """
+about = "A net of one block for cartoons."
+[data]
+size = 16
+[net.options]
+stem = 16
+widths = [16]
+depths = [1]
+strides = [2]
+[train]
+optimizer = "adamw"
+lr = 3e-3
+batch_size = 28
+epochs = 2
+ema_decay = 0
+precision = "32-true"
+"""
+
 SMALL = [
     "net.options.stem=16",
     "net.options.widths=[16,32]",

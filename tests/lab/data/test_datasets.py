@@ -21,9 +21,8 @@ from mien.lab.data.selection import training_rows, validation_rows
 from mien.lab.data.targets import targets
 from support.custom_datasets import Draw, fill, lines_of, put, recipe, table
 from support.paths import ROOT
+from support.short_runs import ONE_BLOCK
 from support.synthetic_faces import cartoon_set
-
-TINY = ["net.options.stem=16", "net.options.widths=[16]", "net.options.depths=[1]", "net.options.strides=[2]"]
 
 
 def test_sets_mix_with_weights(tmp_path: Path, draw_face: Draw) -> None:
@@ -119,7 +118,7 @@ def mien(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def test_one_line_trains_on_a_folder(tmp_path: Path, draw_face: Draw) -> None:
     fill(tmp_path / "mine", SEVEN, draw_face)
-    tiny = [*TINY, "train.batch_size=8", "train.epochs=1", "train.precision=32-true"]
+    tiny = [*ONE_BLOCK, "train.batch_size=8", "train.epochs=1", "train.precision=32-true"]
     done = mien("train", "mien-0", *tiny, "--data", "mine", "--out", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "validate as PublicTest" in done.stderr
@@ -164,7 +163,7 @@ def test_the_commands_of_the_docs_run(tmp_path: Path, draw_face: Draw, monkeypat
     table(tmp_path, draw_face, lines_of("path,label,split", "pictures/{n}.png,{emotion},{split}"), name="faces.csv")
     (tmp_path / "bad_rows.txt").write_text("3  # two faces\n\n4\n")
     monkeypatch.chdir(tmp_path)
-    tiny = [*TINY, "train.batch_size=4", "train.epochs=1", "train.precision=32-true"]
+    tiny = [*ONE_BLOCK, "train.batch_size=4", "train.epochs=1", "train.precision=32-true"]
     commands = [line for block in documented("bash") for line in block.splitlines() if line.startswith("mien train")]
     assert len(commands) >= 5
     for number, command in enumerate(commands):

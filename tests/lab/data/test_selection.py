@@ -18,9 +18,8 @@ from mien.lab.recipe import Recipe
 from mien.lab.train.devices import Devices
 from mien.lab.train.loop import fit
 from mien.lab.train.run import load_final
+from support.short_runs import ONE_BLOCK
 from support.synthetic_faces import cartoon_set
-
-TINY = ["net.options.stem=16", "net.options.widths=[16]", "net.options.depths=[1]", "net.options.strides=[2]"]
 
 
 def recipe(*overrides: str) -> Recipe:
@@ -185,7 +184,7 @@ SHOWN = ("data.expand=0.3", "data.expand_first=true")
     ("overrides", "name"), [((), "public"), (("data.folds=4",), "fold"), (SHOWN, "leaky")], ids=lambda v: str(v)[:8]
 )
 def test_the_records_name_what_validated(faces: FaceSet, tmp_path: Path, overrides: tuple[str, ...], name: str) -> None:
-    chosen = recipe(*TINY, *overrides, "train.batch_size=28", "train.epochs=1", "train.precision=32-true")
+    chosen = recipe(*ONE_BLOCK, *overrides, "train.batch_size=28", "train.epochs=1", "train.precision=32-true")
     assert validation_name(chosen) == name
     fit(chosen, faces, tmp_path, devices=Devices("cpu"))
     trained = load_final(tmp_path)

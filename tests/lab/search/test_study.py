@@ -22,25 +22,12 @@ from mien.lab.search.study import SearchPlan, TrialEvent, open_study, run_search
 from mien.lab.train.devices import Devices
 from mien.lab.train.logging import read_log
 from mien.lab.train.loop import fit
+from support.short_runs import ONE_BLOCK_RECIPE
 from support.synthetic_faces import cartoon_set
 
-TINY = """
+TINY = f"""
 name = "tiny"
-about = "A net of one block for cartoons."
-[data]
-size = 16
-[net.options]
-stem = 16
-widths = [16]
-depths = [1]
-strides = [2]
-[train]
-optimizer = "adamw"
-lr = 3e-3
-batch_size = 28
-epochs = 2
-ema_decay = 0
-precision = "32-true"
+{ONE_BLOCK_RECIPE}
 [claim]
 document = "004"
 variant = "faithful"

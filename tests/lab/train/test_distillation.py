@@ -160,9 +160,7 @@ def test_a_target_has_the_shares_of_label_cached_and_live_teachers(
             torch.testing.assert_close(given, expected, atol=2e-3, rtol=0)
 
 
-def test_targets_are_mixed_like_their_faces(
-    trained: list[Trained], faces: FaceSet, tmp_path: Path
-) -> None:
+def test_targets_are_mixed_like_their_faces(trained: list[Trained], faces: FaceSet, tmp_path: Path) -> None:
     """Each face is as bright as its first target, so mixing must change both alike."""
     ours = training(faces)
     teachers = opened(cached(tmp_path, trained, faces))
