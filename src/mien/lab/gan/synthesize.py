@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -154,7 +154,7 @@ def synthesize(
         made = generate_faces(gan.averaged, label, options.count, seed=gan.config.seed)
         write_faces(made, folder, emotion)
         metrics[str(emotion)], neighbours = evaluate_faces(made, emotion, reference, seed=gan.config.seed)
-        bands.append(Band(emotion, made, neighbours))
+        bands.append((emotion, made, neighbours))
     evaluation = {
         "emotions": metrics,
         "steps": gan.step,
@@ -221,28 +221,14 @@ def write_faces(images: Tensor, folder: Path, emotion: Emotion) -> None:
         raise OutputError(f"{target}: cannot be written ({cause}); free space or choose another folder") from error
 
 
-class Band(NamedTuple):
-    """The part of a contact sheet that shows one emotion.
-
-    Attributes:
-        emotion: The emotion.
-        made: Synthetic faces, uint8 ``[N, S, S]``.
-        neighbours: The nearest training faces.
-    """
-
-    emotion: Emotion
-    made: Tensor
-    neighbours: Neighbours
-
-
-def contact_sheet(bands: Sequence[Band], training: FaceSet) -> bytes:
+def contact_sheet(bands: Sequence[tuple[Emotion, Tensor, Neighbours]], training: FaceSet) -> bytes:
     """Draw a PNG with a band for each emotion.
 
     Synthetic faces are on the left, real faces on the right. Below are the synthetic faces nearest to a training face,
     each above that training face.
 
     Args:
-        bands: The faces of each emotion.
+        bands: Emotions, their synthetic faces uint8 ``[N, S, S]``, and the nearest training faces.
         training: The real faces.
 
     Returns:

@@ -57,14 +57,25 @@ class GanConfig:
 
 @dataclass
 class Gan:
-    """The state of a training."""
+    """The state of a training.
+
+    Attributes:
+        config: The settings.
+        emotions: The classes.
+        generator: The generator.
+        discriminator: The discriminator.
+        average: The averaged generator.
+        optimizers: Those of the generator and of the discriminator.
+        step: Number of finished steps.
+        history: Mean losses and speed of every ``REPORT_EVERY`` steps.
+    """
 
     config: GanConfig
     emotions: tuple[Emotion, ...]
     generator: Generator
     discriminator: Discriminator
     average: ModelEma
-    optimizers: tuple[torch.optim.Optimizer, torch.optim.Optimizer]  # of generator and discriminator
+    optimizers: tuple[torch.optim.Optimizer, torch.optim.Optimizer]
     step: int = 0
     history: list[_State] = field(default_factory=list)
 

@@ -38,8 +38,6 @@ except ModuleNotFoundError as error:
 
 # States of the trials that are counted.
 COMPLETED = (TrialState.COMPLETE, TrialState.PRUNED)
-# Seconds that a worker waits while another one writes to the database.
-_DATABASE_TIMEOUT = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +124,11 @@ def run_search(plan: SearchPlan, on_event: OnEvent = lambda _: None) -> None:
     """
     with open_study(plan) as study:
         _check_identity(plan, study, DatasetCache(plan.data)(plan.recipe_with({})).sha256)
-        _requeue_running(study)
+        # Unfinished trials of an interrupted search are queued again, with the folders of their checkpoints.
+        for trial in study.get_trials(states=(TrialState.RUNNING,)):
+            study.tell(trial.number, state=TrialState.FAIL)
+            if trial.params:
+                study.enqueue_trial(trial.params, user_attrs={"folder": _folder_name(trial)})
         if not study.trials:
             study.enqueue_trial(plan.space.starting_point(plan.recipe_with({})))  # the recipe itself is the baseline
         missing = plan.trials - len(study.get_trials(states=COMPLETED))
@@ -158,7 +160,7 @@ def open_study(plan: SearchPlan, *, worker: int = 0) -> Iterator[Any]:
     space = plan.space
     try:
         plan.out.mkdir(parents=True, exist_ok=True)
-        engine = {"connect_args": {"timeout": _DATABASE_TIMEOUT}}
+        engine = {"connect_args": {"timeout": 60}}  # seconds of waiting while another worker writes
         storage = optuna.storages.RDBStorage(f"sqlite:///{path.resolve()}", engine_kwargs=engine)
     except Exception as error:  # of the operating system or the database
         raise OutputError(f"{path}: cannot be opened ({type(error).__name__}); choose another folder") from error
@@ -190,14 +192,6 @@ def _check_identity(plan: SearchPlan, study: Any, data: str) -> None:
         )
     elif known["data"] != data:
         raise DataError(f"{plan.out}: holds a search on other faces; choose another folder, or remove it")
-
-
-def _requeue_running(study: Any) -> None:
-    """Queue unfinished trials of an interrupted search again, with the folders of their checkpoints."""
-    for trial in study.get_trials(states=(TrialState.RUNNING,)):
-        study.tell(trial.number, state=TrialState.FAIL)
-        if trial.params:
-            study.enqueue_trial(trial.params, user_attrs={"folder": _folder_name(trial)})
 
 
 def _folder_name(trial: Any) -> str:
