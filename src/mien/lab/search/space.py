@@ -243,10 +243,8 @@ def _domain(spec: Any, where: str) -> Choices | Range:
     for key in spec:
         if key not in _RANGE:
             raise RecipeError(f"{where}: unknown key {key!r}{suggest(key, _RANGE)}")
-    return _choices(spec, where) if "choices" in spec else _range(spec, where)
-
-
-def _choices(spec: Mapping[str, Any], where: str) -> Choices:
+    if "choices" not in spec:
+        return _range(spec, where)
     values = spec["choices"]
     if len(spec) > 1:
         raise RecipeError(f"{where}: choices cannot have {', '.join(key for key in spec if key != 'choices')}")
