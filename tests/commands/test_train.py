@@ -182,7 +182,7 @@ def points(folder: Path, tag: str) -> list[tuple[int, float]]:
 
 
 @pytest.mark.filterwarnings("ignore:.*noload.*")  # of SQLAlchemy, at what MLflow asks of it
-def test_a_resumed_run_goes_on_in_the_same_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_run_continues_the_same_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from lightning.pytorch.loggers import MLFlowLogger
 
     monkeypatch.chdir(tmp_path)

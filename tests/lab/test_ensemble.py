@@ -180,7 +180,7 @@ def test_ensembles_are_a_net_of_parts_with_pooled_heads() -> None:
         nets.build("ensemble", channels=1, classes=7, parts=[{"width": 3}])
 
 
-def test_a_recipe_may_train_ensembles_from_nothing(faces: FaceSet, tmp_path: Path) -> None:
+def test_a_recipe_may_train_an_ensemble_from_random_weights(faces: FaceSet, tmp_path: Path) -> None:
     small = "{stem=16, widths=[16, 16, 16], depths=[1, 1, 1]}"
     recipe = short("net.name=ensemble", "train.epochs=2", f"net.options={{parts=[{small}, {small}]}}")
     assert fit(recipe, faces, tmp_path / "run", devices=Devices("cpu"))

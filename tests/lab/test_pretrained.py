@@ -118,7 +118,7 @@ def test_every_entry_but_the_classifier_arrives() -> None:
 
 
 @torch.no_grad()
-def test_a_grey_net_answers_a_grey_image_as_the_coloured_one() -> None:
+def test_a_grey_net_has_the_output_of_the_colour_net_for_a_grey_image() -> None:
     state, grey = torchvision_state(18), resnet(1, 18)
     load_torchvision(grey.features, state)
     x = torch.randn(1, 1, 64, 64)
@@ -157,7 +157,9 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Tens
     return state
 
 
-def test_the_hybrid_starts_from_imagenet_in_its_backbone_behind_three_greys(published: dict[str, Tensor]) -> None:
+def test_the_backbone_of_the_hybrid_starts_from_imagenet_behind_three_grey_channels(
+    published: dict[str, Tensor],
+) -> None:
     recipe = with_net("hybrid_resnet50", "imagenet")
     torch.manual_seed(0)
     net, untouched = build_net(recipe), build_net(recipe)
@@ -225,7 +227,7 @@ def test_a_run_can_start_from_a_finished_one(tmp_path: Path, classes: str) -> No
     assert ("head.layers.0.weight" in same) == (classes == "seven")
 
 
-def test_of_a_head_with_other_layers_what_fits_is_taken(tmp_path: Path) -> None:
+def test_fitting_tensors_of_another_head_are_loaded(tmp_path: Path) -> None:
     state = finished(tmp_path, with_net("conv4", ""), seed=1)
     recipe = with_net("conv4", str(tmp_path), hidden=(512, 64))
     net = build_net(recipe)

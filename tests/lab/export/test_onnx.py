@@ -89,7 +89,7 @@ def test_the_layers_of_a_head_know_their_gradients() -> None:
             torch.testing.assert_close(got[:, c], expected, rtol=1e-9, atol=1e-12)
 
 
-def test_a_head_that_nobody_can_differentiate_is_refused() -> None:
+def test_a_head_without_gradient_rule_is_refused() -> None:
     head = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 7), torch.nn.Tanh())
     with pytest.raises(ModelError, match="no gradient rule for Tanh; give the net a pooled head"):
         Contract(nets.Net(torch.nn.Identity(), head), CALIBRATION)(torch.zeros(1, 8, 8, dtype=torch.uint8))

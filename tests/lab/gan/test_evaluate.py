@@ -52,7 +52,7 @@ def test_kernel_distance_is_that_of_the_definition() -> None:
         kernel_distance(x[:3], y)
 
 
-def test_the_standard_error_is_that_of_repetition() -> None:
+def test_the_standard_error_is_that_of_repeated_samples() -> None:
     source = torch.Generator().manual_seed(1)
     found = [
         kernel_distance(torch.randn(60, 4, generator=source), torch.randn(60, 4, generator=source) + 0.7)
@@ -63,7 +63,7 @@ def test_the_standard_error_is_that_of_repetition() -> None:
     assert 0.7 < stated / spread < 1.5
 
 
-def test_copies_are_found_whatever_their_light_and_side(cartoons: FaceSet) -> None:
+def test_copies_are_found_after_changes_of_brightness_and_mirroring(cartoons: FaceSet) -> None:
     training, new = cartoons.split(Split.TRAINING).images, cartoons.split(Split.PUBLIC_TEST).images
     copies = (training[:20].flip(2).float() * 0.6 + 40).round().to(torch.uint8)
     distance, row = nearest_faces(copies, training)
@@ -73,7 +73,7 @@ def test_copies_are_found_whatever_their_light_and_side(cartoons: FaceSet) -> No
     assert share_below(real, real, 0.01) <= 0.03
 
 
-def test_the_features_are_those_that_the_maps_are_made_of(cartoons: FaceSet) -> None:
+def test_the_features_are_the_input_of_the_maps(cartoons: FaceSet) -> None:
     readings = FeatureExtractor()(cartoons.split(Split.PUBLIC_TEST))
     weights = {  # large ones are stored in half precision
         w.name.removesuffix(".half"): torch.from_numpy(onnx.numpy_helper.to_array(w).copy()).float()

@@ -77,7 +77,7 @@ def test_the_class_changes_the_face_and_the_score() -> None:
     assert len(discriminator(made[:1].expand(7, -1, -1, -1), torch.arange(7)).unique()) == 7
 
 
-def test_diff_augment_is_differentiable_and_moves_light_and_place() -> None:
+def test_diff_augment_is_differentiable_and_changes_brightness_and_position() -> None:
     x = torch.linspace(-0.5, 0.5, 48).expand(32, 1, 48, 48).clone().requires_grad_()
     changed = diff_augment(x, torch.Generator().manual_seed(0))
     again = diff_augment(x, torch.Generator().manual_seed(0))
@@ -92,13 +92,13 @@ def test_diff_augment_is_differentiable_and_moves_light_and_place() -> None:
     assert (x.grad != 0).float().mean() > 0.5
 
 
-def test_mirroring_turns_about_half() -> None:
+def test_about_half_of_the_images_are_mirrored() -> None:
     x = torch.arange(48.0).expand(400, 1, 48, 48)
     turned = flip_half(x, torch.Generator().manual_seed(0))[:, 0, 0, 0] == 47
     assert 150 < int(turned.sum()) < 250
 
 
-def test_a_killed_training_ends_to_the_bit_like_one_that_was_not(
+def test_a_killed_training_ends_with_the_same_bits(
     training: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mien.lab.gan.train.REPORT_EVERY", 10)
@@ -130,7 +130,9 @@ def test_another_seed_is_another_training(training: FaceSet, tmp_path: Path) -> 
         train_gan(training.select(torch.arange(80)), tmp_path / "0", steps=3, config=TINY)
 
 
-def test_a_trained_one_is_reused_and_the_time_limit_stops_with_a_checkpoint(training: FaceSet, tmp_path: Path) -> None:
+def test_a_finished_training_is_reused_and_the_time_limit_stops_with_a_checkpoint(
+    training: FaceSet, tmp_path: Path
+) -> None:
     begun = train_gan(training, tmp_path, steps=5, config=TINY)
     reused = train_gan(training, tmp_path, steps=3, config=TINY, time_limit=0)
     assert begun.step == reused.step == 5
@@ -138,14 +140,14 @@ def test_a_trained_one_is_reused_and_the_time_limit_stops_with_a_checkpoint(trai
     assert train_gan(training, tmp_path, steps=10, config=TINY).step == 10
 
 
-def test_rare_classes_are_drawn_more_often_than_they_come(training: FaceSet) -> None:
+def test_rare_classes_are_drawn_more_often_than_they_occur(training: FaceSet) -> None:
     rare = training.select((training.labels != 1) | (torch.cumsum(training.labels == 1, 0) <= 4))
     draw = sampling_weights(rare, 0.75)
     share = torch.stack([draw[rare.labels == c].sum() for c in range(7)]) / draw.sum()
     assert share[1] == pytest.approx(4**0.25 / (4**0.25 + 6 * 18**0.25), rel=1e-4)
 
 
-def test_the_training_teaches(training: FaceSet, tmp_path: Path) -> None:
+def test_the_training_improves_the_faces(training: FaceSet, tmp_path: Path) -> None:
     """After eighty steps the made cartoons are nearer to real ones than those of the untrained generator."""
     config = replace(TINY, lr=2e-3, discriminator_lr=4e-3, ema_decay=0.9)
     first = generate_faces(train_gan(training, tmp_path / "0", steps=1, config=config).averaged, 6, 64)
@@ -155,7 +157,7 @@ def test_the_training_teaches(training: FaceSet, tmp_path: Path) -> None:
     assert after < 0.5 * before
 
 
-def test_faces_of_a_seed_are_the_same_and_the_first_ones_whatever_the_count() -> None:
+def test_faces_of_a_seed_are_the_same_for_any_count() -> None:
     generator = Generator(7, noise=8, widths=(16, 8, 8)).eval()
     made = generate_faces(generator, 1, 300, seed=3)
     assert made.shape == (300, 48, 48)
@@ -191,7 +193,7 @@ def test_synthesize_writes_faces_evaluation_and_sheet(cartoons: FaceSet, tmp_pat
     assert reports[0] == ("training the GAN", 4, 4)
 
 
-def test_what_cannot_be_made_is_said(cartoons: FaceSet, tmp_path: Path) -> None:
+def test_impossible_syntheses_are_refused(cartoons: FaceSet, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no emotion 'disgusst' to make faces of; did you mean 'disgust'"):
         choose_emotions(["disgusst"], gan_recipe())
     assert choose_emotions(["fear", "disgust", "fear"], gan_recipe()) == (Emotion.FEAR, Emotion.DISGUST)
@@ -206,13 +208,13 @@ def test_what_cannot_be_made_is_said(cartoons: FaceSet, tmp_path: Path) -> None:
         synthesize(SynthesisOptions((Emotion.DISGUST,), 9, steps=1, config=TINY), large, tmp_path)
 
 
-def test_a_folder_that_cannot_be_written_is_said_before_training(training: FaceSet, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_raises_before_training(training: FaceSet, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be written"):
         train_gan(training, tmp_path / "file" / "run", steps=1, config=TINY)
 
 
-def test_the_leaked_faces_are_not_learned(cartoons: FaceSet, tmp_path: Path) -> None:
+def test_leaked_faces_are_not_trained_on(cartoons: FaceSet, tmp_path: Path) -> None:
     """A training row whose pixels also occur in PublicTest is not a training face of the GAN."""
     images = cartoons.images.clone()
     public = int((cartoons.usage == 1).nonzero()[0])

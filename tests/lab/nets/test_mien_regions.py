@@ -34,7 +34,7 @@ def test_the_strips_hold_eyes_and_mouth_of_the_framing() -> None:
 
 
 @pytest.mark.parametrize("grid", range(1, 33))
-def test_a_region_has_a_place_on_every_grid(grid: int) -> None:
+def test_a_region_has_cells_on_every_grid(grid: int) -> None:
     for region in (BROWS, MOUTH):
         left, top, right, bottom = cells(region, grid)
         assert 0 <= left < right <= grid
@@ -84,7 +84,7 @@ def test_any_size_of_face_is_taken(net: Net, size: int) -> None:
     assert net(torch.randn(2, 1, size, size)).isfinite().all()
 
 
-def test_a_framing_that_puts_a_region_past_the_edge_is_cut_off() -> None:
+def test_a_region_beyond_the_edge_is_cut_off() -> None:
     assert cells((-0.2, 0.5, 1.3, 1.2), 8) == (0, 4, 8, 8)
 
 

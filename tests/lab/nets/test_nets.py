@@ -39,7 +39,7 @@ def test_logits_are_finite_and_of_the_right_shape_and_every_parameter_gets_a_gra
 
 
 @torch.no_grad()
-def test_forward_is_head_of_features_whatever_the_batch(net: nets.Net) -> None:
+def test_forward_is_head_of_features_for_any_batch(net: nets.Net) -> None:
     x = torch.randn(3, 1, 48, 48)
     together = net.eval()(x)
     features = net.features(x)
@@ -269,7 +269,7 @@ def test_branches_can_be_named_by_index_as_well() -> None:
 
 
 @torch.no_grad()
-def test_without_adapter_the_hybrid_sees_the_grey_channel_three_times() -> None:
+def test_without_adapter_the_grey_channel_is_repeated_three_times() -> None:
     grey = torch.rand(1, 1, 4, 4)
     assert torch.equal(hybrid_resnet50.Duplicate()(grey), grey.repeat(1, 3, 1, 1))
 

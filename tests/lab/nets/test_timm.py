@@ -25,7 +25,7 @@ def timm_works() -> bool:
 needs_timm = pytest.mark.skipif(not timm_works(), reason='timm is not installed (pip install "mien[hub]")')
 
 
-def test_without_timm_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_timm_one_line_names_the_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(MissingExtraError, match=r'timm is not installed; run: pip install "mien\[hub\]"'):
         nets.build("timm/resnet18", channels=1, classes=7)
@@ -37,7 +37,7 @@ def test_the_options_of_a_timm_net_follow_the_recipes_size() -> None:
 
 @needs_timm
 @pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_100"])
-def test_a_timm_net_keeps_the_contract(name: str) -> None:
+def test_a_timm_net_fulfils_the_contract(name: str) -> None:
     torch.manual_seed(0)
     net = nets.build(f"timm/{name}", channels=1, classes=7, size=48, dropout=0.1)
     assert isinstance(net.head, PooledHead)

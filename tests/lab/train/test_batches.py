@@ -92,7 +92,7 @@ def test_faces_keep_their_labels_where_the_minority_is_flipped(faces: FaceSet) -
         assert torch.equal(oval, mirrored if label == 3 else still)
 
 
-def test_a_batch_of_nothing_but_the_minority(faces: FaceSet) -> None:
+def test_a_batch_of_minority_faces_only(faces: FaceSet) -> None:
     recipe = recipe_of(minority=MinorityConfig(classes=faces.emotions, augment={"flip": 1.0}))
     flipped = sorted(image.flip(-1).numpy().tobytes() for image in faces.images)
     assert sorted(image.numpy().tobytes() for image in pixels(views_of(faces, recipe))) == flipped
@@ -142,7 +142,7 @@ def test_wrong_minority_strengths_are_named_when_the_recipe_is_read(changes: dic
     assert "minority.augment" in str(caught.value)
 
 
-def test_a_recipe_file_says_all_of_document_001(tmp_path) -> None:
+def test_a_recipe_file_holds_all_of_document_001(tmp_path) -> None:
     file = tmp_path / "001.toml"
     file.write_text(
         'name = "001"\nabout = ""\n[augment]\nrotate = 35\nshear = 0.4228\nzoom = 0.4\nshift = 0.25\nbrightness = 0.5\n'

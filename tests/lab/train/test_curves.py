@@ -52,7 +52,7 @@ def phased(tmp_path: Path) -> Recipe:
     return recipes.load(str(path))
 
 
-def test_training_and_validation_are_drawn_on_a_light_ground(tmp_path: Path) -> None:
+def test_training_and_validation_are_drawn_on_a_light_background(tmp_path: Path) -> None:
     draw_curves(recipes.load("mien-0"), [record(epoch) for epoch in range(1, 6)], tmp_path / "curves.png")
     image = pixels(tmp_path / "curves.png")
     assert np.median(image) == 255
@@ -82,12 +82,12 @@ def test_phases_and_the_fallback_are_marked(phased: Recipe, tmp_path: Path) -> N
     ],
     ids=["one epoch", "folds", "nothing to validate on", "a loss that is not a number"],
 )
-def test_whatever_a_log_holds_can_be_drawn(history: list[EpochRecord], tmp_path: Path) -> None:
+def test_every_valid_log_can_be_drawn(history: list[EpochRecord], tmp_path: Path) -> None:
     draw_curves(recipes.load("mien-0"), history, tmp_path / "curves.png")
     assert pixels(tmp_path / "curves.png").std() > 5
 
 
-def test_the_line_runs_on_between_epochs_that_were_judged(tmp_path: Path) -> None:
+def test_the_line_connects_validated_epochs(tmp_path: Path) -> None:
     validated = [record(epoch) for epoch in range(1, 61)]
     some = [
         r if r.epoch % 3 == 0 else EpochRecord(epoch=r.epoch, loss=r.loss, accuracy=r.accuracy, lr=r.lr)
@@ -99,7 +99,7 @@ def test_the_line_runs_on_between_epochs_that_were_judged(tmp_path: Path) -> Non
     assert blue[1].sum() > 0.9 * blue[0].sum()
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match=r"curves\.png: cannot be written"):
         draw_curves(recipes.load("mien-0"), [record(1)], tmp_path / "file" / "curves.png")

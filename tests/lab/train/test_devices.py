@@ -94,12 +94,12 @@ def test_two_processes_train_what_one_trains(done: subprocess.CompletedProcess[s
         assert [getattr(r, key) for r in double] == pytest.approx([getattr(r, key) for r in single], abs=1e-3)
 
 
-def test_the_first_process_alone_speaks(done: subprocess.CompletedProcess[str]) -> None:
+def test_only_the_first_process_prints(done: subprocess.CompletedProcess[str]) -> None:
     epochs = [json.loads(line)["epoch"] for line in done.stdout.splitlines() if '"epoch"' in line]
     assert epochs == [1, 2, 1, 2, 3, 1, 2, 3], done.stderr
 
 
-def test_phases_in_two_processes_stop_in_time_and_go_on_to_the_same_bits(
+def test_phases_in_two_processes_stop_in_time_and_resume_to_the_same_bits(
     done: subprocess.CompletedProcess[str], folder: Path
 ) -> None:
     assert (folder / "parts" / "final.pt").exists(), done.stderr
@@ -107,14 +107,14 @@ def test_phases_in_two_processes_stop_in_time_and_go_on_to_the_same_bits(
     assert same(whole.state_dict(), parts.state_dict())
 
 
-def test_mistakes_end_all_processes_with_one_word(done: subprocess.CompletedProcess[str]) -> None:
+def test_mistakes_end_all_processes_with_one_message(done: subprocess.CompletedProcess[str]) -> None:
     assert "must be a multiple of 2: devices x accumulate_steps" in done.stderr
     assert done.returncode != 0
     assert done.stderr.count("OutputError") == 1
     assert "cannot be written" in done.stderr
 
 
-def test_torchrun_says_how_many_there_are(folder: Path, one: Path) -> None:
+def test_torchrun_sets_the_number_of_processes(folder: Path, one: Path) -> None:
     finished = launch(
         [job(PLAIN, folder / "torchrun", devices=1)],
         "-m",
@@ -126,13 +126,13 @@ def test_torchrun_says_how_many_there_are(folder: Path, one: Path) -> None:
     assert apart(folder / "torchrun", one) < 1e-4
 
 
-def test_devices_that_are_not_there_are_named() -> None:
+def test_missing_devices_are_named() -> None:
     for devices in (Devices("warp"), *([] if torch.cuda.is_available() else [Devices("cuda")])):
         with pytest.raises(DeviceError, match="cannot be used"):
             devices.launch("32-true")
 
 
-def test_who_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_which_process_prints(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"):
         monkeypatch.delenv(name, raising=False)
     assert is_first_process()
@@ -155,7 +155,7 @@ print(faults(), keep_freed_memory(), faults(), faults())
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the C library of another system gives no such choice")
-def test_memory_that_a_step_frees_is_there_for_the_next() -> None:
+def test_memory_that_a_step_frees_is_reused() -> None:
     done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
     before, supported, _, after = done.stdout.split()
     if supported == "False":

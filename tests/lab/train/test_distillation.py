@@ -80,7 +80,7 @@ def test_the_probabilities_of_several_teachers_are_averaged(trained: list[Traine
     assert (probabilities(trained[0], ours.images) - expected).abs().max() > 0.01
 
 
-def test_progress_is_told_in_faces(trained: list[Trained], faces: FaceSet) -> None:
+def test_progress_is_counted_in_faces(trained: list[Trained], faces: FaceSet) -> None:
     done: list[tuple[int, int]] = []
     cache_logits(trained[:1], training(faces), batch_size=32, progress=lambda _, n, total: done.append((n, total)))
     assert done == [(32, 70), (64, 70), (70, 70)]
@@ -127,7 +127,7 @@ def test_temperature_softens_each_view(trained: list[Trained], faces: FaceSet) -
     torch.testing.assert_close(given, expected, atol=1e-3, rtol=0)
 
 
-def test_answers_find_their_faces_whatever_the_order(trained: list[Trained], faces: FaceSet) -> None:
+def test_cached_logits_find_their_faces_in_any_order(trained: list[Trained], faces: FaceSet) -> None:
     ours = training(faces)
     order = torch.randperm(70, generator=torch.Generator().manual_seed(0))
     shuffled = cache_logits(trained[:1], ours.select(order))

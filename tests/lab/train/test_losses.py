@@ -65,7 +65,7 @@ def test_focal_loss_with_gamma_0_is_cross_entropy(soft: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("choice", [LossConfig(), LossConfig("focal", 1.0), LossConfig("focal", 2.0)])
-def test_a_soft_target_is_what_the_loss_draws_answers_to(choice: LossConfig) -> None:
+def test_the_loss_is_smallest_at_a_soft_target(choice: LossConfig) -> None:
     target = torch.tensor([[0.6, 0.25, 0.15]])
     logits = torch.zeros(1, 3, requires_grad=True)
     optimiser = torch.optim.Adam([logits], lr=0.02)
@@ -77,7 +77,7 @@ def test_a_soft_target_is_what_the_loss_draws_answers_to(choice: LossConfig) -> 
 
 
 @pytest.mark.parametrize("gamma", [0.5, 2.0])
-def test_focal_loss_of_a_perfect_answer_has_a_finite_slope(gamma: float) -> None:
+def test_focal_loss_of_a_perfect_prediction_has_a_finite_gradient(gamma: float) -> None:
     logits = torch.tensor([[200.0, 0, 0]], requires_grad=True)
     class_loss(logits, torch.tensor([[1.0, 0, 0]]), torch.ones(3), LossConfig("focal", gamma)).backward()
     assert logits.grad is not None

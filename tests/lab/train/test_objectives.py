@@ -67,7 +67,7 @@ def test_every_parameter_gets_a_gradient_as_distributed_training_needs(classes: 
     assert [name for name, p in module.named_parameters() if p.grad is None] == []
 
 
-def test_under_bf16_autocast_auxiliary_losses_keep_their_digits() -> None:
+def test_auxiliary_losses_are_computed_in_full_precision_under_bf16_autocast() -> None:
     module, (x, target, oval) = objective(ALL, **TINY).eval(), view()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss, logits = module(x, target, oval)
@@ -121,7 +121,7 @@ def test_auxiliary_parameters_are_optimised_under_their_own_names() -> None:
         ("loss.contrastive_temperature=0", r"loss\.contrastive_temperature is above 0"),
     ],
 )
-def test_numbers_that_mean_nothing_are_refused(override: str, message: str) -> None:
+def test_invalid_numbers_are_refused(override: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         recipes.load("mien-plain", [override])
 
@@ -190,7 +190,7 @@ def digest(folder: Path) -> str:
     return hashlib.sha256(b"".join(tensor.contiguous().numpy().tobytes() for tensor in tensors)).hexdigest()
 
 
-def test_a_fallback_takes_the_auxiliary_parts_back_as_well(tmp_path: Path) -> None:
+def test_a_fallback_restores_auxiliary_layers_too(tmp_path: Path) -> None:
     """A first rate that diverges after a good epoch; the fallback continues from the weights of that epoch."""
     changes = ["train.schedule=plateau", "train.ema_decay=0", "loss.contrastive=0.2", "train.epochs=8"]
     chosen = recipes.load(

@@ -15,7 +15,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize("shape", [(16, 144), (144, 16), (32, 32), (1, 9)])
-def test_every_direction_counts_alike(shape: tuple[int, int]) -> None:
+def test_all_singular_values_become_alike(shape: tuple[int, int]) -> None:
     matrix = noise(*shape) * torch.logspace(0, -1, shape[1])  # some directions ten times as large as others
     near = orthogonalize(matrix)
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)

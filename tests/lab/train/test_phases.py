@@ -132,7 +132,7 @@ def test_a_kill_between_any_two_files_loses_nothing(
     assert names == {"checkpoint.pt", "final.pt", "log.jsonl", "recipe.json"}
 
 
-def test_a_plateau_hands_over_to_sgd(faces: FaceSet, tmp_path: Path) -> None:
+def test_sgd_takes_over_after_a_plateau(faces: FaceSet, tmp_path: Path) -> None:
     assert fit(RUNS["fallback from a plateau"], faces, tmp_path, devices=CPU)
     records = load_final(tmp_path).history
     assert [record.fallback for record in records] == ["", "", "sgd", "", "", ""]
@@ -142,9 +142,7 @@ def test_a_plateau_hands_over_to_sgd(faces: FaceSet, tmp_path: Path) -> None:
     assert records[-1].loss < records[0].loss
 
 
-def test_a_phase_shows_the_net_faces_of_its_size(
-    faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_phase_trains_on_faces_of_its_size(faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen, original = [], Objective.forward
     monkeypatch.setattr(
         Objective, "forward", lambda self, x, *rest: (seen.append(x.shape[-1]), original(self, x, *rest))[1]
@@ -158,12 +156,12 @@ def test_a_phase_shows_the_net_faces_of_its_size(
     ("size", "message"),
     [(4, "phase 'first': size is at least 8, or 0 for data.size, not 4"), (8, "takes no faces of a phase's size=8")],
 )
-def test_a_size_that_cannot_be_is_refused(size: int, message: str, faces: FaceSet, tmp_path: Path) -> None:
+def test_an_impossible_size_is_refused(size: int, message: str, faces: FaceSet, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=message):
         fit(tiny(phases=[{"name": "first", "size": size}]), faces, tmp_path / "run", devices=CPU)
 
 
-def test_a_loss_that_is_no_number_goes_back_to_the_best_epoch(faces: FaceSet, tmp_path: Path) -> None:
+def test_after_a_nan_loss_the_run_returns_to_the_best_epoch(faces: FaceSet, tmp_path: Path) -> None:
     assert fit(RUNS["fallback from a loss that is no number"], faces, tmp_path, devices=CPU)
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert lines[2]["loss"] is None  # JSON has no NaN
@@ -171,7 +169,7 @@ def test_a_loss_that_is_no_number_goes_back_to_the_best_epoch(faces: FaceSet, tm
     assert all(line["loss"] < 3 for line in lines[3:])
 
 
-def test_a_last_epoch_without_a_number_leaves_the_best(faces: FaceSet, tmp_path: Path) -> None:
+def test_after_a_nan_loss_in_the_last_epoch_the_best_epoch_is_the_result(faces: FaceSet, tmp_path: Path) -> None:
     phases = [{"train": {"epochs": 2}}, {"train": {"epochs": 1, **EXPLODES, "fallback": TO_SGD}}]
     assert fit(tiny(phases=phases), faces, tmp_path / "falls", devices=CPU)
     best = max(record.val_accuracy for record in load_final(tmp_path / "falls").history)
@@ -185,7 +183,7 @@ def accuracy(folder: Path, faces: FaceSet) -> float:
     return float(right.float().mean())
 
 
-def test_the_best_epoch_is_kept_where_the_recipe_asks(faces: FaceSet, tmp_path: Path) -> None:
+def test_the_best_epoch_is_the_result_if_the_recipe_says_so(faces: FaceSet, tmp_path: Path) -> None:
     spoils = {"epochs": 2, "lr": 2.0, "ema_decay": 0.0, "warmup": 0.0, "schedule": "constant"}
     learns = {"epochs": 6, "optimizer": "adam", "lr": 0.01}
     recipe = tiny(phases=[{"train": learns}, {"train": spoils}], checkpoint="best", augment={"flip": 0.0})
@@ -232,7 +230,7 @@ def test_a_final_that_was_removed_is_written_again_and_other_faces_are_refused(f
         fit(tiny(checkpoint="best"), dataclasses.replace(faces, sha256="1" * 64), tmp_path, devices=CPU)
 
 
-def test_a_choice_that_needs_validation_is_refused_without(faces: FaceSet, tmp_path: Path) -> None:
+def test_a_setting_that_needs_validation_is_refused_without(faces: FaceSet, tmp_path: Path) -> None:
     training: FaceSet = faces.select(faces.usage == 0)
     needs: list[Recipe] = [tiny(checkpoint="best"), RUNS["plateau"]]
     for recipe in needs:
@@ -253,7 +251,7 @@ def test_divergence_keeps_the_epochs_before(decay: float, faces: FaceSet, tmp_pa
     assert all(value.isfinite().all() for value in state["objective"].values())
 
 
-def test_what_is_frozen_stays_as_it_was(faces: FaceSet, tmp_path: Path) -> None:
+def test_frozen_modules_do_not_change(faces: FaceSet, tmp_path: Path) -> None:
     assert fit(tiny(phases=[{"freeze": ["features"]}]), faces, tmp_path, devices=CPU)
     torch.manual_seed(0)
     before, after = build_net(tiny()).state_dict(), weights(tmp_path)
@@ -280,7 +278,7 @@ def test_gradients_are_clipped(faces: FaceSet, tmp_path: Path) -> None:
     assert 1e-6 < moved < 7 * 1e-6 * 1.05  # seven steps, whose directions agree in part
 
 
-def test_an_average_runs_on_through_the_phases(faces: FaceSet, tmp_path: Path) -> None:
+def test_the_average_continues_through_the_phases(faces: FaceSet, tmp_path: Path) -> None:
     phases = [{"train": {"epochs": 1}}, {"train": {"epochs": 1, "batch_size": 49}}]
     assert fit(tiny(phases=phases), faces, tmp_path / "runs", devices=CPU)
     assert load_state(tmp_path / "runs" / "checkpoint.pt")["steps"] == 196 // 28 + 196 // 49

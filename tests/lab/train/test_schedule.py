@@ -54,12 +54,12 @@ def test_a_plateau_is_torchs(seed: int) -> None:
         assert plateau(losses[: epoch + 1], choice)[0] == pytest.approx(optimiser.param_groups[0]["lr"])
 
 
-def test_a_first_loss_that_is_no_number_does_not_spoil_the_plateau() -> None:
+def test_a_nan_first_loss_does_not_change_the_plateau() -> None:
     choice = TrainConfig(schedule="plateau", patience=1)
     assert plateau([math.nan, 3.0, 2.0, 1.0, 0.5], choice) == (1.0, False)
 
 
-def test_a_plateau_is_over_when_its_floor_is_waited_out() -> None:
+def test_a_plateau_is_over_after_the_patience_at_the_smallest_rate() -> None:
     choice = TrainConfig(schedule="plateau", patience=0, factor=0.1, min_lr_factor=1e-2)
     assert [plateau([1.0] * n, choice) for n in range(1, 5)] == [
         (1.0, False),
@@ -90,12 +90,12 @@ def test_phases_follow_each_other_with_changes_of_their_own() -> None:
         ({"train": {"schedule": "plateau", "fallback": {"epochs": 3}}}, "fallback: the epochs are those"),
     ],
 )
-def test_wrong_phases_and_fallbacks_show_before_the_first_epoch(changes: dict, message: str) -> None:
+def test_wrong_phases_and_fallbacks_raise_before_the_first_epoch(changes: dict, message: str) -> None:
     with pytest.raises(RecipeError, match=message.replace("?", r"\?")):
         build_schedule(tiny(**changes))
 
 
-def test_all_choices_are_listed() -> None:
+def test_all_configs_are_listed() -> None:
     recipe = tiny(train={"schedule": "plateau", "fallback": {"optimizer": "sgd", "batch_size": 14}})
     assert [choice.batch_size for choice in all_configs(build_schedule(recipe))] == [28, 14]
 
