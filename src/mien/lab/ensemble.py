@@ -120,6 +120,6 @@ def _source(trained: Trained) -> dict[str, Any]:
     """The origin of a member for the model card."""
     seconds = round(sum(record.seconds for record in trained.history))
     cost = {"epochs": len(trained.history), "seconds": seconds}
-    keys = [key for key in ("machine", "torch", "command", "commit") if key in trained.provenance]
-    origin = {key: trained.provenance[key] for key in keys}
+    keys = ("machine", "torch", "command", "commit")
+    origin: dict[str, Any] = {key: trained.provenance[key] for key in keys if key in trained.provenance}
     return {"recipe": trained.recipe.name, "seed": trained.recipe.seed, **cost, **origin}

@@ -299,7 +299,8 @@ def diff_augment(x: Tensor, generator: torch.Generator) -> Tensor:
 
     centres = torch.randint(0, side, (2, len(x), 1), device=x.device, generator=generator)
     rows, columns = (pixels - centres).abs() < _CUT * side / 2
-    return x * ~(rows[:, :, None] & columns[:, None, :])[:, None]
+    square: Tensor = rows[:, :, None] & columns[:, None, :]
+    return x * ~square[:, None]
 
 
 def flip_half(x: Tensor, generator: torch.Generator) -> Tensor:

@@ -306,7 +306,8 @@ class EncoderBlock(nn.Module):
         Returns:
             ``[N, T, D]``.
         """
-        mixed = F.scaled_dot_product_attention(*self._split(tokens))
+        queries, keys, values = self._split(tokens)
+        mixed = F.scaled_dot_product_attention(queries, keys, values)
         attended = self.join(mixed.transpose(1, 2).flatten(2))
         tokens = self.norms[0](tokens + self.dropout(attended))
         out: Tensor = self.norms[1](tokens + self.dropout(self.think(tokens)))
