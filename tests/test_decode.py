@@ -3,6 +3,8 @@
 import io
 import os
 import struct
+import subprocess
+import sys
 import threading
 import tracemalloc
 import zlib
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from mien._errors import ImageError, NotAnImageError, TooLargeError, TruncatedError
+from mien._errors import ImageError, NotAnImageError, TooLargeError, TruncatedError, UnsupportedImageError
 from mien.decode import MAX_PIXELS, DecodedImage, decode
 from support.encoded_images import encode
 
@@ -259,6 +261,99 @@ def test_dark_sixteen_bit_pictures_stay_dark(dtype: str) -> None:
 )
 def test_wide_integers_and_floats_are_scaled(values: NDArray[Any], expected: list[int]) -> None:
     assert decode(Image.fromarray(values)).pixels[0, :, 0].tolist() == expected
+
+
+@pytest.mark.parametrize("bits", [8, 16, 32])
+def test_a_tiff_whose_zero_is_white_is_no_negative(bits: int) -> None:
+    ramp = np.arange(256, dtype=np.uint32).reshape(16, 16)
+    stored = {
+        8: (255 - ramp).astype(np.uint8),
+        16: (65535 - 257 * ramp).astype(np.uint16),
+        32: 1 - np.float32(ramp) / 255,
+    }
+    image = Image.fromarray(stored[bits])
+    data = bytearray(encode(image, "TIFF"))
+    at = data.index(struct.pack("<HHI", 262, 3, 1)) + 8
+    data[at : at + 2] = struct.pack("<H", 0)  # PhotometricInterpretation: WhiteIsZero
+    np.testing.assert_array_equal(decode(bytes(data)).pixels[..., 0], ramp)
+
+
+def heic(pixels: NDArray[np.uint8], brand: bytes) -> bytes:
+    """A HEIC image; ``brand`` is the major one, the compatible ones name HEVC."""
+    pillow_heif = pytest.importorskip("pillow_heif")
+    stream = io.BytesIO()
+    pillow_heif.from_pillow(Image.fromarray(pixels)).save(stream, quality=95)
+    data = bytearray(stream.getvalue())
+    data[8:12] = brand
+    return bytes(data)
+
+
+@pytest.mark.parametrize("brand", [b"heic", b"mif1", b"msf1"])
+def test_heic_is_read_by_its_brands_whatever_was_read_before(
+    astronaut: NDArray[np.uint8], brand: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = heic(astronaut, brand)
+    avif = encode(astronaut, "AVIF")
+    assert decode(avif).pixels.shape == astronaut.shape
+    assert np.abs(decode(data).pixels.astype(int) - astronaut).mean() < 6
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)  # as if it were not installed
+    for _ in range(2):
+        with pytest.raises(UnsupportedImageError) as caught:
+            decode(data)
+        one_line(caught, "HEIC", "mien[heic]")
+        assert decode(avif).pixels.shape == astronaut.shape
+
+
+def test_a_sound_file_of_an_unsupported_variant_is_not_called_damaged() -> None:
+    data = bytearray(encode(Image.fromarray(np.zeros((4, 4, 3), np.uint8)), "TIFF"))
+    at = data.index(struct.pack("<HH", 258, 3)) + 8  # BitsPerSample: three numbers elsewhere in the file
+    (offset,) = struct.unpack_from("<I", data, at)
+    data[offset : offset + 6] = struct.pack("<HHH", 24, 24, 24)
+    with pytest.raises(UnsupportedImageError) as caught:
+        decode(bytes(data))
+    one_line(caught, "variant", "convert it to 8-bit RGB")
+
+
+PEAK = """
+import sys
+from mien.decode import decode
+from mien._errors import TooLargeError
+def peak():
+    return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) * 1024
+before = peak()
+try:
+    decode(sys.argv[1], max_pixels=16_000_000)
+except TooLargeError:
+    print("refused", end=" ")
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
+@pytest.mark.parametrize(
+    ("mode", "file_format", "options"),
+    [
+        ("RGB", "PNG", {}),
+        ("RGBA", "PNG", {}),
+        ("LA", "PNG", {}),
+        ("I;16", "PNG", {}),
+        ("P", "GIF", {}),
+        ("F", "TIFF", {"compression": "tiff_adobe_deflate"}),
+        ("CMYK", "TIFF", {"compression": "tiff_adobe_deflate"}),
+        ("RGB", "JPEG", {"progressive": True}),
+        ("RGB", "WEBP", {"lossless": True, "method": 0}),
+    ],
+)
+def test_decoding_keeps_to_its_budget_of_memory(
+    mode: str, file_format: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "large"
+    side = 3000 if file_format == "TIFF" else 4000
+    Image.new(mode, (side, side)).save(path, file_format, **options)
+    done = subprocess.run([sys.executable, "-c", PEAK, str(path)], capture_output=True, text=True, check=True)
+    budget = 4 * 16_000_000 + 50_000_000 + 15_000_000  # the last: Pillow's modules, a strip
+    assert int(done.stdout.split()[-1]) < budget
+    assert done.stdout.startswith("refused") == (mode == "RGB" and file_format in ("JPEG", "WEBP"))
 
 
 def png_header(width: int, height: int) -> bytes:

@@ -40,6 +40,7 @@ from mien._errors import (
     SourceError,
     TooLargeError,
     TruncatedError,
+    UnsupportedImageError,
 )
 from mien._face import Box, Face, KeyPoints, Reading
 
@@ -78,6 +79,7 @@ __all__ = [
     "SourceError",
     "TooLargeError",
     "TruncatedError",
+    "UnsupportedImageError",
     "__version__",
     "annotate",
     "open_detector",

@@ -1,19 +1,20 @@
 """The errors of mien. Every message is one line that names the cause and what to do.
 
-MienError                 the base class of all errors
-├── ImageError            an image that cannot be read
-│   ├── NotAnImageError   the bytes are not an image format that Pillow reads
-│   ├── TruncatedError    the image ends before its last row
-│   └── TooLargeError     more bytes or pixels than the limit
-├── SourceError           a video, camera or stream that cannot be opened, or that breaks off
-├── ModelError            a model file that breaks the contract, or an unknown model
-├── DataError             a data set with wrong columns, counts, labels or rows
-├── RecipeError           an unknown key, a wrong type, a recipe that does not exist
-├── DeviceError           an accelerator that is missing or does not work
-├── DivergedError         a training whose loss is no longer a number
-├── DownloadError         a file that could not be fetched, or whose sha256 is wrong
-├── OutputError           a place that cannot be written: full disk, missing rights
-└── MissingExtraError     an optional dependency that is not installed
+MienError                       the base class of all errors
+├── ImageError                  an image that cannot be read
+│   ├── NotAnImageError         the bytes are not an image format that Pillow reads
+│   ├── TruncatedError          the image ends before its last row
+│   ├── UnsupportedImageError   a sound file of a variant that is not read
+│   └── TooLargeError           more bytes or pixels than the limit
+├── SourceError                 a video, camera or stream that cannot be opened, or that breaks off
+├── ModelError                  a model file that breaks the contract, or an unknown model
+├── DataError                   a data set with wrong columns, counts, labels or rows
+├── RecipeError                 an unknown key, a wrong type, a recipe that does not exist
+├── DeviceError                 an accelerator that is missing or does not work
+├── DivergedError               a training whose loss is no longer a number
+├── DownloadError               a file that could not be fetched, or whose sha256 is wrong
+├── OutputError                 a place that cannot be written: full disk, missing rights
+└── MissingExtraError           an optional dependency that is not installed
 """
 
 
@@ -31,6 +32,10 @@ class NotAnImageError(ImageError):
 
 class TruncatedError(ImageError):
     """The image file is cut off or damaged."""
+
+
+class UnsupportedImageError(ImageError):
+    """The image file is sound, but of a variant that cannot be read here."""
 
 
 class TooLargeError(ImageError):

@@ -2,7 +2,9 @@
 
 import io
 import os
+import re
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -11,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from mien._errors import ImageError, NotAnImageError, TooLargeError, TruncatedError
+from mien._errors import ImageError, NotAnImageError, TooLargeError, TruncatedError, UnsupportedImageError
+from mien._structure import check_structure
 
 __all__ = ["FORMATS", "MAX_BYTES", "MAX_PIXELS", "DecodedImage", "Source", "decode", "name_of"]
 
 # Formats of photographs. Left out on purpose: EPS, which Pillow hands to Ghostscript, and formats without a
-# signature, as which any text file could pass. HEIF counts where pillow-heif has registered it.
+# signature, as which any text file could pass. HEIC needs pillow-heif.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "HEIF", "JPEG2000", "PPM")
 MAX_BYTES = 64 * 2**20  # bytes of one image file
 MAX_PIXELS = 100_000_000  # width x height; as RGB that is 300 MB of memory
@@ -28,16 +31,20 @@ _FRAMES = {
     "AVIF": "animated, {} frames",
     "TIFF": "{} pages",
 }
-# Exif 2.32, tag 0x0112: how a stored image is turned upright.
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+# Exif 2.32, tag 0x0112: the steps along the stored rows and columns of the orientations 2 to 8. Those of 5 to 8 are of
+# the transposed image.
+_MIRRORED = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 6: (-1, 1), 7: (-1, -1), 8: (1, -1)}
+# Brands of ISO base media files whose images are coded as HEVC or as AV1; mif1 and msf1 name only the container.
+_HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"})
+_AVIF_BRANDS = frozenset({b"avif", b"avis"})
+# Pillow's messages for sound files of a variant that it does not read.
+_UNSUPPORTED = re.compile(
+    "unknown (pixel mode|data organization)|unsupported|not yet supported|cannot handle|unable to determine", re.I
+)
+_PHOTOMETRIC = 262  # TIFF 6.0, PhotometricInterpretation; 0: zero is white
+# Bytes of memory that Pillow and its libraries take for a pixel, measured on 20 MP; 4 elsewhere. The result takes 3.
+_DECODER_BYTES = {"progressive JPEG": 7, "TIFF": 8, "AVIF": 10, "HEIF": 10, "WEBP": 18, "JPEG2000": 20}
+_SPARE_BYTES = 50_000_000  # of memory; a small limit of pixels refuses no small image
 # How decoded pixels become an array: 0.9 MP at once take 0.6 ms, in strips 0.8; 12 MP 45 ms, in strips 16.
 _AT_ONCE_BYTES = 16 * 2**20
 _STRIP_BYTES = 2**18
@@ -78,9 +85,10 @@ def decode(source: Source, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_
         The image. Its pixels are a copy: an array may be reused for the next frame.
 
     Raises:
-        TooLargeError: ``max_bytes`` (checked before the whole file is read) or ``max_pixels`` (checked before
-            decoding) is exceeded.
+        TooLargeError: ``max_bytes`` (checked before the whole file is read), ``max_pixels``, 4 bytes of memory for
+            each of ``max_pixels``, or a limit of the file's structure (all checked before decoding) is exceeded.
         NotAnImageError: The bytes are in no format that mien reads.
+        UnsupportedImageError: The file is sound, but of a variant that is not read, or HEIC without ``mien[heic]``.
         TruncatedError: The file is cut off or damaged.
         ImageError: Anything else that makes the image unreadable.
 
@@ -93,10 +101,13 @@ def decode(source: Source, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_
     if isinstance(source, np.ndarray):
         return DecodedImage(_from_array(source, name_of(source), max_pixels), name_of(source))
     if isinstance(source, Image.Image):
-        return DecodedImage(_from_image(source, name_of(source), max_pixels), name_of(source))
+        _check_pixels(source.size, name_of(source), max_pixels)
+        return DecodedImage(_from_image(source, name_of(source)), name_of(source))
     name, data = _read_bytes(source, max_bytes)
-    image = _open(data, name)
-    return DecodedImage(_from_image(image, name, max_pixels), name, _frames_note(data, image.format))
+    image, frames = _open(data, name)
+    _check_pixels(image.size, name, max_pixels)
+    _check_memory(image, name, max_pixels)
+    return DecodedImage(_from_image(image, name), name, _frames_note(image.format, frames))
 
 
 def name_of(source: object) -> str:
@@ -175,12 +186,14 @@ def _check_bytes(size: int, name: str, max_bytes: int) -> None:
         )
 
 
-def _open(data: bytes, name: str) -> Image.Image:
-    """The header of an image file, its pixels not yet decoded.
+def _open(data: bytes, name: str) -> tuple[Image.Image, int]:
+    """The header of an image file, its pixels not yet decoded, and the number of its frames.
 
     ``Image.open`` would warn or refuse by its own limit, a global of the process that is not ours to change; so the
     format's reader is called directly and ``max_pixels`` alone decides.
     """
+    if _is_heic(data):
+        return _open_heic(data, name), 1
     for load_formats in (Image.preinit, Image.init):  # the usual formats; all others only when these do not fit
         load_formats()
         for key in FORMATS:
@@ -188,22 +201,40 @@ def _open(data: bytes, name: str) -> Image.Image:
             # A format that this Pillow was built without answers a string here.
             if factory is None or accept is None or accept(data[:16]) is not True:
                 continue
+            frames = check_structure(data, key, name)
             try:
-                return factory(io.BytesIO(data), "")
+                image = factory(io.BytesIO(data), "")
+                return image, getattr(image, "n_frames", 1) if frames is None else frames
             except Exception as error:  # a reader may raise anything at all on damaged bytes
                 raise _pillow_error(error, name) from error
     raise NotAnImageError(f"{name}: not an image that mien reads; convert it to {FORMATS[0]} or {FORMATS[1]}")
 
 
-def _frames_note(data: bytes, format_name: str | None) -> str | None:
-    """The note about further frames. A second reader counts them, because counting moves the position."""
-    if format_name not in _FRAMES:
-        return None
+def _is_heic(data: bytes) -> bool:
+    """Whether the file type box names a brand of HEIC and none of AVIF."""
+    size = min(int.from_bytes(data[:4], "big"), 1024)
+    brands = {data[8:12], *(data[at : at + 4] for at in range(16, size, 4))}
+    return data[4:8] == b"ftyp" and bool(brands & _HEIC_BRANDS) and not brands & _AVIF_BRANDS
+
+
+def _open_heic(data: bytes, name: str) -> Image.Image:
     try:
-        count = getattr(_open(data, ""), "n_frames", 1)
-    except Exception:  # a later frame is damaged, which does not touch the first
-        return "several frames, some damaged: the first was read"
-    return f"{_FRAMES[format_name].format(count)}: the first was read" if count > 1 else None
+        from pillow_heif import HeifImageFile
+    except ImportError as error:
+        raise UnsupportedImageError(
+            f"{name}: a HEIC image; install pillow-heif (pip install 'mien[heic]') or convert it to JPEG"
+        ) from error
+    try:
+        image: Image.Image = HeifImageFile(io.BytesIO(data))
+    except Exception as error:  # libheif raises several kinds of errors on damaged bytes
+        raise _pillow_error(error, name) from error
+    return image
+
+
+def _frames_note(format_name: str | None, frames: int) -> str | None:
+    return (
+        f"{_FRAMES[format_name].format(frames)}: the first was read" if frames > 1 and format_name in _FRAMES else None
+    )
 
 
 def _from_array(array: NDArray[Any], name: str, max_pixels: int) -> NDArray[np.uint8]:
@@ -216,29 +247,26 @@ def _from_array(array: NDArray[Any], name: str, max_pixels: int) -> NDArray[np.u
         )
     _check_pixels((array.shape[1], array.shape[0]), name, max_pixels)
     if array.ndim == 3 and array.shape[2] == 4:
-        return _frozen(_to_array(_over_white(Image.fromarray(array))))
+        return _frozen(_to_upright_rgb(Image.fromarray(array)))
     grey = array[..., None] if array.ndim == 2 else array
     return _frozen(np.array(np.broadcast_to(grey, (*array.shape[:2], 3)), order="C"))
 
 
-def _from_image(image: Image.Image, name: str, max_pixels: int) -> NDArray[np.uint8]:
+def _from_image(image: Image.Image, name: str) -> NDArray[np.uint8]:
     """The pixels of a Pillow image, decoded, upright and read-only, RGB ``[H, W, 3]``.
 
-    Raises ``TooLargeError`` before decoding, ``TruncatedError`` and ``ImageError``.
+    Raises ``TruncatedError`` and ``ImageError``.
     """
-    _check_pixels(image.size, name, max_pixels)
     try:
         image.load()
     except Exception as error:  # OSError, SyntaxError, ValueError, struct.error, ...: no common base
         raise _pillow_error(error, name) from error
     try:
-        upright = _to_rgb(image)
+        return _frozen(_to_upright_rgb(image))
     except (ValueError, OSError, ImportError) as error:
         raise ImageError(
             f"{name}: colour mode {image.mode} cannot be read ({_first_line(error)}); convert it to RGB"
         ) from error
-    turn = _UPRIGHT.get(_orientation(image))
-    return _frozen(_to_array(upright if turn is None else upright.transpose(turn)))
 
 
 def _check_pixels(size_wh: tuple[int, int], name: str, max_pixels: int) -> None:
@@ -251,6 +279,18 @@ def _check_pixels(size_wh: tuple[int, int], name: str, max_pixels: int) -> None:
         )
 
 
+def _check_memory(image: Image.Image, name: str, max_pixels: int) -> None:
+    """Refuse a file whose decoder needs more memory than 4 bytes for each of ``max_pixels``."""
+    kind = "progressive JPEG" if image.info.get("progressive") else str(image.format)
+    decoder_bytes = _DECODER_BYTES.get(kind, 1 if image.mode in ("1", "L", "P") else 4)
+    needed, budget = image.width * image.height * (decoder_bytes + 3), 4 * max_pixels + _SPARE_BYTES
+    if needed > budget:
+        raise TooLargeError(
+            f"{name}: decoding {image.width} x {image.height} pixels of a {kind} file takes {needed // 10**6:,} MB of "
+            f"memory, the limit is {budget // 10**6:,} MB; scale it down or raise max_pixels"
+        )
+
+
 def _orientation(image: Image.Image) -> int:
     """Read after loading: Pillow turns TIFF itself while it loads, and takes the tag away."""
     try:
@@ -259,9 +299,33 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
+def _to_upright_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """Convert in strips, so that the result is the only copy of a large image that is made."""
+    orientation, (width, height) = _orientation(image), image.size
+    pixels = np.empty((width, height, 3) if orientation in (5, 6, 7, 8) else (height, width, 3), np.uint8)
+    stored = _as_stored(pixels, orientation)
+    span = _value_span(image) if image.mode.startswith(("I", "F")) else None
+    for top, strip in _strips(image):
+        stored[top : top + strip.height] = np.asarray(_to_rgb(strip)) if span is None else _to_eight_bits(strip, span)
+    return pixels
+
+
+def _as_stored(upright: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """A view of an upright image in the order in which a file with this Exif orientation (0x0112) stores it."""
+    view = upright.transpose(1, 0, 2) if orientation in (5, 6, 7, 8) else upright
+    down, across = _MIRRORED.get(orientation, (1, 1))
+    return view[::down, ::across]
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """The image in strips of whole rows, each with the number of its first row; a small image in one."""
+    whole = 3 * image.width * image.height <= _AT_ONCE_BYTES
+    rows = image.height if whole else max(1, _STRIP_BYTES // (3 * image.width))
+    for top in range(0, image.height, rows):
+        yield top, image if whole else image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_to_eight_bits(image)).convert("RGB")
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.has_transparency_data:
@@ -274,36 +338,35 @@ def _over_white(rgba: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
-def _to_eight_bits(image: Image.Image) -> NDArray[np.uint8]:
-    """Grey of more than 8 bits scaled to 0..255: Pillow's own conversion cuts everything above 255 to white.
+def _value_span(image: Image.Image) -> tuple[float, float]:
+    """The values of a grey image of more than 8 bits that become 0 and 255.
 
-    16-bit formats span 0..65535 by definition. Other integers and floats carry no range: 0..1 (floats), 0..255 and
-    0..65535 (integers) are taken as such where the values fit, else the values are stretched from lowest to highest.
+    16-bit formats span 0..65535 by definition. Other integers and floats have no range: 0..1 (floats), 0..255 and
+    0..65535 (integers) are taken as such if the values fit, else the lowest and the highest value. A TIFF whose zero
+    is white has them in reverse order.
     """
-    values = np.asarray(image)
-    if image.mode.startswith("I;16") or image.format in ("PNG", "PPM"):
-        eight: NDArray[np.uint32] = (np.clip(values, 0, 65535).astype(np.uint32) * 255 + 32767) // 65535
-        return eight.astype(np.uint8)
-    known = (1.0, 255.0) if image.mode == "F" else (255.0, 65535.0)
-    finite = np.nan_to_num(values.astype(np.float32), posinf=0.0, neginf=0.0)
-    low, high = float(finite.min()), float(finite.max())
-    if low >= 0 and high <= known[-1]:
-        low, high = 0.0, next(top for top in known if high <= top)
-    scaled = (finite - np.float32(low)) * np.float32(255 / max(high - low, 1e-30))
+    low, high = 0.0, 65535.0
+    if not (image.mode.startswith("I;16") or image.format in ("PNG", "PPM")):
+        values = [_finite(strip) for _, strip in _strips(image)]
+        low, high = min(float(each.min()) for each in values), max(float(each.max()) for each in values)
+        known = (1.0, 255.0) if image.mode == "F" else (255.0, 65535.0)
+        if low >= 0 and high <= known[-1]:
+            low, high = 0.0, next(top for top in known if high <= top)
+    white_is_zero = image.format == "TIFF" and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0
+    return (high, low) if white_is_zero else (low, high)
+
+
+def _finite(image: Image.Image) -> NDArray[np.float32]:
+    return np.nan_to_num(np.asarray(image).astype(np.float32), posinf=0.0, neginf=0.0)
+
+
+def _to_eight_bits(image: Image.Image, span: tuple[float, float]) -> NDArray[np.uint8]:
+    """Scale grey values to 0..255, uint8 ``[H, W, 1]``; Pillow itself would cut everything above 255 to white."""
+    black, white = span
+    width = white - black
+    scaled = (_finite(image) - np.float32(black)) * np.float32(255 / (width if abs(width) > 1e-30 else 1e-30))
     rounded: NDArray[np.float32] = np.rint(np.clip(scaled, 0, 255))
-    return rounded.astype(np.uint8)
-
-
-def _to_array(rgb: Image.Image) -> NDArray[np.uint8]:
-    """The pixels; of a large image in strips, because Pillow copies a whole one three times into new memory."""
-    if 3 * rgb.width * rgb.height <= _AT_ONCE_BYTES:
-        return np.asarray(rgb)
-    pixels = np.empty((rgb.height, rgb.width, 3), np.uint8)
-    rows = max(1, _STRIP_BYTES // (3 * rgb.width))
-    for top in range(0, rgb.height, rows):
-        bottom = min(top + rows, rgb.height)
-        pixels[top:bottom] = np.asarray(rgb.crop((0, top, rgb.width, bottom)))
-    return pixels
+    return rounded.astype(np.uint8)[..., None]
 
 
 def _frozen(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -317,6 +380,10 @@ def _pillow_error(error: Exception, name: str) -> ImageError:
         return TooLargeError(f"{name}: not enough memory for this image; scale it down")
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return TooLargeError(f"{name}: {_first_line(error)}; scale it down")
+    if _UNSUPPORTED.search(str(error)):
+        return UnsupportedImageError(
+            f"{name}: this variant of the format is not read ({_first_line(error)}); convert it to 8-bit RGB"
+        )
     return TruncatedError(f"{name}: the image is cut off or damaged ({_first_line(error)}); get the file again")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from mien._errors import ImageError, NotAnImageError, TooLargeError
+from mien._errors import ImageError, NotAnImageError, TooLargeError, UnsupportedImageError
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -45,13 +45,15 @@ def to_problem(error: Exception) -> Problem:
         error: The error that decoding or reading raised.
 
     Returns:
-        Status 413 (too large), 415 (not an image), 422 (damaged image) or, for any other error, 500.
+        Status 413 (too large), 415 (not an image, or an unsupported variant), 422 (damaged image), or 500 for any
+        other error.
     """
     if isinstance(error, Problem):
         return error
     if isinstance(error, MemoryError):
         return Problem(413, "not enough memory for this image; scale it down")
-    for kind, status in ((TooLargeError, 413), (NotAnImageError, 415), (ImageError, 422)):
+    statuses = ((TooLargeError, 413), (NotAnImageError, 415), (UnsupportedImageError, 415), (ImageError, 422))
+    for kind, status in statuses:
         if isinstance(error, kind):
             return Problem(status, str(error))
     return internal_error()
