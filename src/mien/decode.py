@@ -225,7 +225,7 @@ def _open_heic(data: bytes, name: str) -> Image.Image:
             f"{name}: a HEIC image; install pillow-heif (pip install 'mien[heic]') or convert it to JPEG"
         ) from error
     try:
-        image: Image.Image = HeifImageFile(io.BytesIO(data))
+        image: Image.Image = HeifImageFile(io.BytesIO(data))  # type: ignore[no-untyped-call]
     except Exception as error:  # libheif raises several kinds of errors on damaged bytes
         raise _pillow_error(error, name) from error
     return image
