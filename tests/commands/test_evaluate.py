@@ -130,7 +130,7 @@ def test_a_foreign_model_by_its_toml(own: Path, tmp_path: Path) -> None:
     (tmp_path / "theirs.toml").write_text(settings)
     wrong = evaluate(str(tmp_path / "theirs.toml"), "--data", str(own), "--out", str(tmp_path / "out2"))
     assert wrong.exit_code == 2
-    assert "answers no probabilities" in wrong.output
+    assert "does not return probabilities" in wrong.output
     (tmp_path / "theirs.toml").write_text(settings.replace(', "-"', ""))
     wrong = evaluate(str(tmp_path / "theirs.toml"), "--data", str(own), "--out", str(tmp_path / "out2"))
     assert wrong.exit_code == 2

@@ -93,7 +93,7 @@ def test_several_runs_of_a_recipe_have_to_be_told_apart(run: Path, tmp_path: Pat
 
 def test_kept_answers_are_no_model(tmp_path: Path) -> None:
     (tmp_path / "predictions.npz").write_bytes(b"")
-    with pytest.raises(ModelError, match="holds the answers of a run, but no model"):
+    with pytest.raises(ModelError, match="holds predictions of a run, but no model"):
         open_model(tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelError, match=r"no int8 file \(model.onnx\); name a folder that holds a model"):
@@ -112,9 +112,9 @@ def test_other_crops_and_other_answers_are_refused(tmp_path: Path) -> None:
     def says(probs: np.ndarray) -> Model:
         return Model("wrong", SEVEN, 48, {}, tmp_path, lambda _: (probs, None))
 
-    with pytest.raises(ModelError, match="values that are no numbers"):
+    with pytest.raises(ModelError, match="values that are not finite"):
         says(np.full((5, 7), np.nan, np.float32))(crops())
-    with pytest.raises(ModelError, match=r'no probabilities: .* for logits, say outputs = "logits"'):
+    with pytest.raises(ModelError, match=r'does not return probabilities: .* for logits, set outputs = "logits"'):
         says(np.ones((5, 7), np.float32))(crops())
     with pytest.raises(ModelError, match="a row is negative"):
         says(np.tile(np.float32([2, -1, 0, 0, 0, 0, 0]), (5, 1)))(crops())
@@ -247,7 +247,7 @@ def test_outputs_that_are_no_emotion_are_left_out_and_the_rest_sums_to_one(softm
         ("std = 0", LABELS, "std not 0"),
         ("batch = 0", LABELS, "batch is a whole number above 0"),
         ('input = "y"', LABELS, "set input to one of x, not 'y'"),
-        ("", '["angry", "hapy"]', r"label 'hapy' is no emotion of mien's.*did you mean 'happy'\?"),
+        ("", '["angry", "hapy"]', r"label 'hapy' is no emotion that mien knows.*did you mean 'happy'\?"),
         ("", '["angry", "angry"]', "at least two emotions, each once"),
         ("", '"angry"', "labels is a list of names"),
         ("= 3", LABELS, "cannot be read as TOML"),
@@ -270,13 +270,13 @@ def test_a_description_without_its_file_or_keys(tmp_path: Path) -> None:
 
 
 def test_labels_and_shapes_are_held_against_what_the_file_answers(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"names 2 labels, but the model answers \[5, 7\]"):
+    with pytest.raises(ModelError, match=r"names 2 labels, but the model returns \[5, 7\]"):
         open_model(foreign(tmp_path, labels='["angry", "happy"]'))(crops())
     with pytest.raises(ModelError, match=r"cannot read input \[5, 3, 48, 48\] .* check .*their\.toml"):
         open_model(foreign(tmp_path, 'channels = "rgb"'))(crops())
     path = foreign(tmp_path)
     path.write_text(path.read_text().replace("logits", "probabilities"))
-    with pytest.raises(ModelError, match="answers no probabilities"):
+    with pytest.raises(ModelError, match="does not return probabilities"):
         open_model(path)(crops())
 
 

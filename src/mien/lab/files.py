@@ -1,4 +1,4 @@
-"""Atomic writing of the lab's files: after a kill at any moment, the old file or the new one is there as a whole."""
+"""Atomic writing of the lab's files: an interrupted write leaves the old file or the new one, never a part."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -10,14 +10,14 @@ import torch
 
 from mien._errors import DataError, OutputError
 
-_CHECKOUT = Path(__file__).parents[3]  # the folder of results/, where the package is not installed
+_CHECKOUT = Path(__file__).parents[3]  # contains results/, unless the package is installed
 
 
 def find_input(name: str) -> Path:
     """Return the path of a run or file that a recipe names.
 
-    Recorded results are part of the repository: ``results/...`` is looked up there first, so that a shipped recipe
-    finds them from any working directory.
+    Recorded results are part of the repository: ``results/...`` is looked up there first, so that the recipes of the
+    package find them from any working directory.
 
     Args:
         name: An absolute path, ``~/...``, ``results/...``, or a path relative to the working directory.
@@ -36,11 +36,11 @@ def save_text(path: Path, text: str) -> None:
     Lone surrogates, as in file names that are not UTF-8, are written as escapes.
 
     Args:
-        path: The file; its folder is made where it is missing.
+        path: The file; its folder is created if it does not exist.
         text: Its content.
 
     Raises:
-        OutputError: The disk is full, or the right to write is missing.
+        OutputError: If the file cannot be written, for example because the disk is full.
     """
     _replace(path, lambda temporary: temporary.write_text(text, "utf-8", "backslashreplace"))
 
@@ -49,11 +49,11 @@ def save_bytes(path: Path, content: bytes) -> None:
     """Write a binary file, atomically.
 
     Args:
-        path: The file; its folder is made where it is missing.
+        path: The file; its folder is created if it does not exist.
         content: Its content.
 
     Raises:
-        OutputError: The disk is full, or the right to write is missing.
+        OutputError: If the file cannot be written, for example because the disk is full.
     """
     _replace(path, lambda temporary: temporary.write_bytes(content))
 
@@ -62,11 +62,11 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """Write tensors and plain values with ``torch.save``, atomically.
 
     Args:
-        path: The file; its folder is made where it is missing.
+        path: The file; its folder is created if it does not exist.
         state: What to write.
 
     Raises:
-        OutputError: The disk is full, or the right to write is missing.
+        OutputError: If the file cannot be written, for example because the disk is full.
     """
     _replace(path, lambda temporary: torch.save(dict(state), temporary))
 
@@ -81,25 +81,24 @@ def load_state(path: Path) -> dict[str, Any]:
         Its content, tensors on the CPU.
 
     Raises:
-        DataError: The file is missing or damaged.
+        DataError: If the file is missing or damaged.
     """
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; train the run first") from error
-    except Exception as error:  # torch raises half a dozen classes for a damaged file
+    except Exception as error:  # torch raises several classes for a damaged file
         raise DataError(f"{path}: damaged ({type(error).__name__}); remove it and train again") from error
-    return state
 
 
 def require_writable(folder: Path) -> None:
-    """Check that files can be written to a folder, before long work begins. The folder stays as it was.
+    """Check that files can be written to a folder, before long work begins. The folder is not changed.
 
     Args:
         folder: The folder; it need not exist.
 
     Raises:
-        OutputError: Nothing can be written there.
+        OutputError: If no file can be written there.
     """
     probe, created = folder / f".probe-{os.getpid()}", list[Path]()
     try:
@@ -116,7 +115,7 @@ def require_writable(folder: Path) -> None:
 
 
 def remove_partial_files(folder: Path) -> None:
-    """Remove the temporary files that a kill during writing left in a folder.
+    """Remove the temporary files that interrupted writes left in a folder.
 
     Args:
         folder: The folder.
@@ -134,9 +133,6 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise _output_error(path, error) from error
-
-
-def _output_error(path: Path, error: Exception) -> OutputError:
-    cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
-    return OutputError(f"{path}: cannot be written ({cause}); free space or name another folder, then run it again")
+        cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+        message = f"{path}: cannot be written ({cause}); free space or name another folder, then run it again"
+        raise OutputError(message) from error

@@ -1,4 +1,4 @@
-"""Anything that reads faces, opened for the lab: a model of mien, a file of the contract, a run, a foreign ONNX file.
+"""Models of the lab, opened from any source: an embedded model, an exported file, a run, or a foreign ONNX file.
 
 open_model("mien-0") -> Model -> crops -> probabilities and maps
 """
@@ -30,28 +30,31 @@ from mien.lab.train.run import Trained, load_final
 __all__ = ["Model", "open_model"]
 
 Crops = NDArray[np.uint8]
-
-
 Probs = NDArray[np.float32]
-
-
 Maps = NDArray[np.float32] | None
 
-
-# Largest distance from 1 of the sum of a row of probabilities: rounding of float32 stays far below.
-_SUM_ERROR = 1e-3
+_SUM_ERROR = 1e-3  # largest distance of a row's sum from 1; far above the rounding of float32
+_CHOICES = {
+    "channels": ("grey", "rgb", "bgr"),
+    "layout": ("nchw", "nhwc"),
+    "outputs": ("probabilities", "logits"),
+}
+_EXCLUDED = "-"  # label of an output that is not used
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A reader of faces.
+    """A model that predicts faces.
 
-    - ``name``; ``emotions``: its classes, in the order of its answers; ``size``: the side S of its crops in pixels
-    - ``about``: what a report says of it (kind, precision, recipe, seed, commit, calibration, ...), term to text
-    - ``path``: the file or folder it was opened from
-    - ``answer``: crops uint8 ``[N, S, S]`` grey -> probabilities float32 ``[N, C]``, and maps float32 ``[N, C, h, w]``
-      or ``None`` where the model gives none
-    - ``trained``: the run with its torch net, where it was opened from one
+    Attributes:
+        name: Its name.
+        emotions: Its C classes, in the order of its outputs.
+        size: Side S of its crops in pixels.
+        about: What a report says about it, term -> text: kind, recipe, seed, commit, calibration and more.
+        path: The file or folder that it was opened from.
+        predict: Crops uint8 ``[N, S, S]`` -> probabilities float32 ``[N, C]``, and maps float32 ``[N, C, h, w]`` or
+            ``None``, without checks.
+        trained: The run with its torch net, if it was opened from one.
     """
 
     name: str
@@ -59,45 +62,57 @@ class Model:
     size: int
     about: Mapping[str, str]
     path: Path
-    answer: Callable[[Crops], tuple[Probs, Maps]]
+    predict: Callable[[Crops], tuple[Probs, Maps]]
     trained: Trained | None = None
 
     def __call__(self, crops: Crops) -> tuple[Probs, Maps]:
-        """Read ``crops``. Raises ``ModelError`` for another shape, and for answers that are no probabilities."""
+        """Predict faces, and check the result.
+
+        Args:
+            crops: Grey faces, uint8 ``[N, S, S]``.
+
+        Returns:
+            Probabilities float32 ``[N, C]``, and maps float32 ``[N, C, h, w]`` or ``None``.
+
+        Raises:
+            ModelError: If the crops have another shape or type, or the model does not return probabilities.
+        """
         if crops.dtype != np.uint8 or crops.shape[1:] != (self.size, self.size):
             wanted, given = f"uint8 [N, {self.size}, {self.size}]", f"{crops.dtype} {list(crops.shape)}"
             raise ModelError(f"{self.name} reads crops of {wanted}, not {given}")
-        probs, maps = self.answer(crops)
-        _check_model(self.name, probs, (len(crops), len(self.emotions)))
+        probs, maps = self.predict(crops)
+        found, shape = list(probs.shape), [len(crops), len(self.emotions)]
+        if found != shape:
+            raise ModelError(f"{self.name} returns {found}, not {shape}: its labels do not match its output")
+        if not np.isfinite(probs).all():
+            raise ModelError(f"{self.name} returns values that are not finite; check the scaling of its input")
+        worst = float(np.abs(probs.sum(axis=1) - 1).max(initial=0))
+        if worst > _SUM_ERROR or (probs < 0).any():
+            raise ModelError(
+                f"{self.name} does not return probabilities: a row is negative or its sum differs from 1 by "
+                f'{worst:.3g}; for logits, set outputs = "logits" in its TOML file'
+            )
         return probs, maps
-
-
-def _check_model(name: str, probs: Probs, shape: tuple[int, int]) -> None:
-    if probs.shape != shape:
-        raise ModelError(f"{name} answers {list(probs.shape)}, not {list(shape)}: its labels do not match its output")
-    if not np.isfinite(probs).all():
-        raise ModelError(f"{name} answers values that are no numbers; check the scaling of its input")
-    worst = float(np.abs(probs.sum(axis=1) - 1).max(initial=0))
-    if worst > _SUM_ERROR or (probs < 0).any():
-        raise ModelError(
-            f"{name} answers no probabilities: a row is negative or its sum is off 1 by {worst:.3g}; "
-            'for logits, say outputs = "logits" in its TOML'
-        )
-
-
-_CHOICES = {
-    "channels": ("grey", "rgb", "bgr"),
-    "layout": ("nchw", "nhwc"),
-    "outputs": ("probabilities", "logits"),
-}
-
-
-_LEFT_OUT = "-"
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """What the TOML file says; see the module's own words."""
+    """The content of the TOML file that describes a foreign ONNX model.
+
+    Attributes:
+        model: The ONNX file, relative to the TOML file.
+        labels: The emotion of each output; ``"-"`` for an output that is not used.
+        size: Side of its crops in pixels.
+        channels: ``"grey"``, ``"rgb"`` or ``"bgr"``.
+        layout: ``"nchw"`` or ``"nhwc"``.
+        mean: Subtracted from values from 0 to 1: a number, or one for each channel.
+        std: Divisor after that: a number, or one for each channel.
+        outputs: ``"probabilities"`` or ``"logits"``.
+        input: Name of the input; needed only if there are several.
+        output: Name of the output; needed only if there are several.
+        batch: Largest number of faces in one call.
+        name: Its name in reports; empty for the name of the TOML file.
+    """
 
     model: str
     labels: tuple[str, ...]
@@ -114,89 +129,122 @@ class Adapter:
 
 
 def open_foreign(path: Path, *, threads: int = 1) -> Model:
-    """The model that the TOML file at ``path`` describes. Raises ``ModelError`` naming the key that is wrong."""
+    """Open a foreign ONNX model.
+
+    Args:
+        path: The TOML file that describes it, with the keys of ``Adapter``.
+        threads: Threads of ONNX Runtime for one call.
+
+    Returns:
+        The model. It has no maps.
+
+    Raises:
+        ModelError: If a key of the TOML file is wrong, or the model cannot be opened.
+    """
     adapter = read_adapter(path)
     file = path.parent / adapter.model
     session = open_session(file, threads=threads)
-    feed = _choose(path, "input", adapter.input, [i.name for i in session.get_inputs()])
-    fetch = _choose(path, "output", adapter.output, [o.name for o in session.get_outputs()])
-    kept = [index for index, label in enumerate(adapter.labels) if label != _LEFT_OUT]
+    input_name = _choose(path, "input", adapter.input, [i.name for i in session.get_inputs()])
+    output_name = _choose(path, "output", adapter.output, [o.name for o in session.get_outputs()])
+    used = [index for index, label in enumerate(adapter.labels) if label != _EXCLUDED]
 
-    def answer(crops: Crops) -> tuple[Probs, Maps]:
-        parts: list[Probs] = []
+    def predict_crops(crops: Crops) -> tuple[Probs, Maps]:
+        parts = [np.zeros((0, len(adapter.labels)), np.float32)] if not len(crops) else []
         for start in range(0, len(crops), adapter.batch):
-            piece = prepare(crops[start : start + adapter.batch], adapter)
+            batch = prepare(crops[start : start + adapter.batch], adapter)
             try:
-                parts.append(np.asarray(session.run([fetch], {feed: piece})[0], np.float32))
-            except Exception as error:  # ONNX Runtime's own classes share no base below Exception
-                raise ModelError(
-                    f"{file}: cannot read input {list(piece.shape)} ({_line(error)}); check {path}"
-                ) from error
-        said = np.concatenate(parts) if parts else np.zeros((0, len(adapter.labels)), np.float32)
-        return _probabilities(said, adapter, kept, path), None
+                parts.append(np.asarray(session.run([output_name], {input_name: batch})[0], np.float32))
+            except Exception as error:  # the classes of ONNX Runtime have no common base below Exception
+                line = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+                raise ModelError(f"{file}: cannot read input {list(batch.shape)} ({line}); check {path}") from error
+        probs = np.concatenate(parts)
+        if probs.ndim != 2 or probs.shape[1] != len(adapter.labels):
+            raise ModelError(f"{path}: names {len(adapter.labels)} labels, but the model returns {list(probs.shape)}")
+        if adapter.outputs == "logits":
+            odds = np.exp(probs - probs.max(axis=1, keepdims=True))
+            probs = odds / odds.sum(axis=1, keepdims=True)
+        if len(used) < probs.shape[1]:
+            probs = probs[:, used]
+            probs = np.asarray(probs / np.maximum(probs.sum(axis=1, keepdims=True), 1e-12), np.float32)
+        return probs, None
 
-    emotions = tuple(Emotion(adapter.labels[index]) for index in kept)
+    emotions = tuple(Emotion(adapter.labels[index]) for index in used)
     about = {"kind": "foreign ONNX file", "adapter": path.name, "file": file.name, "outputs": adapter.outputs}
-    return Model(adapter.name or path.stem, emotions, adapter.size, about, path, answer)
+    return Model(adapter.name or path.stem, emotions, adapter.size, about, path, predict_crops)
 
 
 def read_adapter(path: Path) -> Adapter:
-    """Read and check the TOML file. Raises ``ModelError``."""
+    """Read and check the TOML file that describes a foreign ONNX model.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its content.
+
+    Raises:
+        ModelError: If the file cannot be read, or a key is missing, unknown or wrong.
+    """
     try:
-        said = tomllib.loads(path.read_text("utf-8"))
+        content = tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ModelError(f"{path}: cannot be read as TOML ({error})") from error
     known = {field.name for field in fields(Adapter)}
-    for key in said:
+    for key in content:
         if key not in known:
             raise ModelError(f"{path}: unknown key {key!r}{suggest(key, known)}")
-    missing = [key for key in ("model", "labels", "size") if key not in said]
+    missing = [key for key in ("model", "labels", "size") if key not in content]
     if missing:
         raise ModelError(f"{path}: lacks {', '.join(missing)}")
     for key, choices in _CHOICES.items():
-        if said.get(key, choices[0]) not in choices:
-            raise ModelError(f"{path}: {key} is one of {', '.join(choices)}, not {said[key]!r}")
-    labels = said["labels"]
+        if content.get(key, choices[0]) not in choices:
+            raise ModelError(f"{path}: {key} is one of {', '.join(choices)}, not {content[key]!r}")
+    labels = content["labels"]
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise ModelError(f"{path}: labels is a list of names, the model's outputs in order")
-    adapter = Adapter(**{**said, "labels": tuple(labels)})
-    _check(adapter, path)
+        raise ModelError(f"{path}: labels is a list of names, one for each output of the model")
+    adapter = Adapter(**{**content, "labels": tuple(labels)})
+    _check_values(adapter, path)
     return adapter
 
 
-def prepare(crops: Crops, adapter: Adapter) -> NDArray[np.float32]:
-    """``crops`` uint8 ``[N, S, S]`` as the model takes them, float32."""
-    channels = 1 if adapter.channels == "grey" else 3
-    images = np.repeat(crops[:, None].astype(np.float32) / 255, channels, axis=1)  # grey: rgb and bgr are the same
-    mean, std = (np.asarray(value, np.float32).reshape(1, -1, 1, 1) for value in (adapter.mean, adapter.std))
-    images = (images - mean) / std
-    return np.ascontiguousarray(images if adapter.layout == "nchw" else images.transpose(0, 2, 3, 1))
-
-
-def _check(adapter: Adapter, path: Path) -> None:
-    named = [label for label in adapter.labels if label != _LEFT_OUT]
-    strange = [label for label in named if label not in tuple(Emotion)]
-    if strange:
+def _check_values(adapter: Adapter, path: Path) -> None:
+    named = [label for label in adapter.labels if label != _EXCLUDED]
+    unknown = [label for label in named if label not in tuple(Emotion)]
+    if unknown:
         raise ModelError(
-            f"{path}: label {strange[0]!r} is no emotion of mien's; "
-            f'"{_LEFT_OUT}" leaves an output out{suggest(strange[0], Emotion)}'
+            f"{path}: label {unknown[0]!r} is no emotion that mien knows; "
+            f'use "{_EXCLUDED}" to exclude an output{suggest(unknown[0], Emotion)}'
         )
     if len(set(named)) < len(named) or len(named) < 2:
-        raise ModelError(f"{path}: labels name at least two emotions, each once")
+        raise ModelError(f"{path}: labels must name at least two emotions, each once")
     for key in ("size", "batch"):
         value = getattr(adapter, key)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ModelError(f"{path}: {key} is a whole number above 0, not {value!r}")
     channels = 1 if adapter.channels == "grey" else 3
     for key in ("mean", "std"):
-        _check_scaling(path, key, getattr(adapter, key), channels)
+        value = getattr(adapter, key)
+        values = value if isinstance(value, list) else [value]
+        numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+        if not numbers or len(values) not in (1, channels) or (key == "std" and 0 in values):
+            raise ModelError(f"{path}: {key} is a number or {channels} of them (std not 0), not {value!r}")
 
 
-def _check_scaling(path: Path, key: str, value: Any, channels: int) -> None:
-    values = value if isinstance(value, list) else [value]
-    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-    if not numbers or len(values) not in (1, channels) or (key == "std" and 0 in values):
-        raise ModelError(f"{path}: {key} is a number or {channels} of them (std not 0), not {value!r}")
+def prepare(crops: Crops, adapter: Adapter) -> NDArray[np.float32]:
+    """Convert faces to the input of a foreign model.
+
+    Args:
+        crops: Grey faces, uint8 ``[N, S, S]``.
+        adapter: Its channels, layout and scaling.
+
+    Returns:
+        float32 ``[N, channels, S, S]``, or ``[N, S, S, channels]`` for the layout ``nhwc``.
+    """
+    channels = 1 if adapter.channels == "grey" else 3
+    images = np.repeat(crops[:, None].astype(np.float32) / 255, channels, axis=1)  # grey: rgb and bgr are equal
+    mean, std = (np.asarray(value, np.float32).reshape(1, -1, 1, 1) for value in (adapter.mean, adapter.std))
+    images = (images - mean) / std
+    return np.ascontiguousarray(images if adapter.layout == "nchw" else images.transpose(0, 2, 3, 1))
 
 
 def _choose(path: Path, key: str, wanted: str, there: list[str]) -> str:
@@ -207,86 +255,65 @@ def _choose(path: Path, key: str, wanted: str, there: list[str]) -> str:
     return there[0]
 
 
-def _probabilities(said: NDArray[np.float32], adapter: Adapter, kept: list[int], path: Path) -> Probs:
-    if said.ndim != 2 or said.shape[1] != len(adapter.labels):
-        raise ModelError(f"{path}: names {len(adapter.labels)} labels, but the model answers {list(said.shape)}")
-    if adapter.outputs == "logits":
-        odds = np.exp(said - said.max(axis=1, keepdims=True))
-        said = odds / odds.sum(axis=1, keepdims=True)
-    if len(kept) == said.shape[1]:
-        return said
-    chosen = said[:, kept]
-    return np.asarray(chosen / np.maximum(chosen.sum(axis=1, keepdims=True), 1e-12), np.float32)
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-
-
 def open_model(
     what: str | os.PathLike[str], *, precision: str = "int8", threads: int = 1, faces: FaceSet | None = None
 ) -> Model:
-    """Open ``what``:
+    """Open a model from any source.
 
-    - the name of an embedded model, an ONNX file of the contract, or a folder that holds one (``precision`` chooses);
-    - a run folder of ``mien train`` (``final.pt``), or the folder of a recipe with one run in it: the torch net. Where
-      ``faces`` are the set it was trained on, its answers are calibrated on their PublicTest as its exported files
-      are; else they are as trained, and ``about`` says so;
-    - a TOML file that describes a foreign ONNX model (``mien.lab.models``).
+    Args:
+        what: One of: the name of an embedded model; an ONNX file that mien exported, or its folder; a run folder
+            (``final.pt``), or the folder of a recipe with one run; a TOML file that describes a foreign ONNX model,
+            with the keys of ``Adapter``.
+        precision: The file of a model folder, ``"int8"`` or ``"fp32"``.
+        threads: Threads of ONNX Runtime for one call.
+        faces: A data set. If a run was trained on it, its probabilities are calibrated on PublicTest as in its
+            exported files. Otherwise they are not calibrated, and ``about`` says so.
 
-    ``threads`` is how many a call may use. Raises ``ModelError`` or ``DataError`` that names what is wrong.
+    Returns:
+        The model.
+
+    Raises:
+        ModelError: If the model cannot be found or opened.
+        DataError: If a run is damaged.
+
+    Example:
+        >>> probs, maps = open_model("mien-0")(np.zeros((2, 48, 48), np.uint8))
+        >>> probs.shape
+        (2, 7)
     """
     path = Path(what)
     if path.suffix == ".toml":
         return open_foreign(path, threads=threads)
-    run = _run_folder(path)
-    if run is not None:
-        return _of_run(run, faces)
-    if path.is_dir() and (path / "predictions.npz").is_file() and not (path / "model.onnx").is_file():
-        raise ModelError(f"{path}: holds the answers of a run, but no model; name the run's folder under runs/")
-    return _of_file(find_model(what, precision=precision), threads)
-
-
-def _run_folder(path: Path) -> Path | None:
-    if (path / "final.pt").is_file():
-        return path
-    seeds = sorted(path.glob("seed-*/final.pt")) if path.is_dir() else []
-    if len(seeds) > 1:
-        names = ", ".join(seed.parent.name for seed in seeds)
+    runs = [path / "final.pt"] if (path / "final.pt").is_file() else sorted(path.glob("seed-*/final.pt"))
+    if len(runs) > 1:
+        names = ", ".join(run.parent.name for run in runs)
         raise ModelError(f"{path}: holds several runs ({names}); name one of them")
-    return seeds[0].parent if seeds else None
-
-
-def _of_file(path: Path, threads: int) -> Model:
-    classifier = Classifier(path, threads=threads)
-    said = classifier.metadata
+    if runs:
+        return _open_run(runs[0].parent, faces)
+    if (path / "predictions.npz").is_file() and not (path / "model.onnx").is_file():
+        raise ModelError(f"{path}: holds predictions of a run, but no model; name the run's folder under runs/")
+    classifier = Classifier(find_model(what, precision=precision), threads=threads)
     about = {"kind": "ONNX file of the contract"}
-    about |= {key: said[key] for key in ("precision", "recipe", "commit", "data_sha256", "licence")}
-    seed = _seed_beside(path)
-    if seed is not None:
-        about["seed"] = seed
-    return Model(classifier.name, classifier.emotions, classifier.size, about, path, classifier.__call__)
-
-
-def _seed_beside(path: Path) -> str | None:
-    """The seed of a file of results/, whose figures stand beside it."""
-    try:
-        return str(json.loads((path.parent / "metrics.json").read_text("utf-8"))["seed"])
+    about |= {key: classifier.metadata[key] for key in ("precision", "recipe", "commit", "data_sha256", "licence")}
+    try:  # files of results/ have the metrics of their run beside them
+        metrics = json.loads((classifier.path.parent / "metrics.json").read_text("utf-8"))
+        about["seed"] = str(metrics["seed"])
     except (OSError, ValueError, KeyError, TypeError):
-        return None
+        pass
+    return Model(classifier.name, classifier.emotions, classifier.size, about, classifier.path, classifier.__call__)
 
 
-def _of_run(folder: Path, faces: FaceSet | None) -> Model:
+def _open_run(folder: Path, faces: FaceSet | None) -> Model:
     trained = load_final(folder)
-    recipe, calibration, said = trained.recipe, *_calibration(trained, faces)
-    about = {"kind": "run (torch, fp32)", "recipe": recipe.name, "seed": str(recipe.seed), "calibration": said}
+    recipe, (calibration, remark) = trained.recipe, _calibration(trained, faces)
+    about = {"kind": "run (torch, fp32)", "recipe": recipe.name, "seed": str(recipe.seed), "calibration": remark}
     about |= {key: str(trained.provenance[key]) for key in ("commit", "data_sha256") if key in trained.provenance}
 
-    def answer(crops: Crops) -> tuple[Probs, Maps]:
+    def predict_crops(crops: Crops) -> tuple[Probs, Maps]:
         logits = predict(trained.net, torch.from_numpy(crops), recipe.data.size)
         return F.softmax(calibration(logits) if calibration else logits, dim=1).numpy(), None
 
-    return Model(recipe.name, trained.emotions, recipe.data.size, about, folder, answer, trained)
+    return Model(recipe.name, trained.emotions, recipe.data.size, about, folder, predict_crops, trained)
 
 
 def _calibration(trained: Trained, faces: FaceSet | None) -> tuple[Calibration | None, str]:

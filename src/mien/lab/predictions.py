@@ -1,4 +1,4 @@
-"""Predictions of a classifier on labelled faces: which rows are evaluated, and how they compare with FER+ votes."""
+"""Predictions of a classifier on labelled faces: selection of rows, recorded predictions, comparison with FER+."""
 
 import json
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from mien.lab.metrics import Floats, bootstrap_interval, check_probabilities, co
 
 
 def resize_faces(faces: FaceSet, size: int) -> NDArray[np.uint8]:
-    """Resize faces to the side that a model takes (bicubic); faces of that side are returned as they are.
+    """Resize faces to the input size of a model (bicubic). Faces that have this size are not changed.
 
     Args:
         faces: N faces.
@@ -32,10 +32,8 @@ def resize_faces(faces: FaceSet, size: int) -> NDArray[np.uint8]:
     if faces.images.shape[-1] == size:
         return faces.images.numpy()
     images = faces.images.unsqueeze(1).float()
-    resized = torch.cat(
-        [F.interpolate(part, size=size, mode="bicubic", align_corners=False) for part in torch.split(images, 1024)]
-    )
-    return resized.round().clamp(0, 255).to(torch.uint8).squeeze(1).numpy()
+    parts = [F.interpolate(part, size=size, mode="bicubic", align_corners=False) for part in images.split(1024)]
+    return torch.cat(parts).round().clamp(0, 255).to(torch.uint8).squeeze(1).numpy()
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class Predictions:
     emotions: tuple[Emotion, ...]
 
     def metrics(self) -> dict[str, Any]:
-        """Compute the metrics of ``all`` rows and, where there are any, of the ``clean`` ones."""
+        """Compute the metrics of ``all`` rows and of the ``clean`` ones, if there are any."""
         found = {"all": compute_metrics(self.probs, self.labels, self.emotions)}
         if self.clean.all():
             found["clean"] = found["all"]
@@ -70,8 +68,8 @@ def predict_split(classifier: Classifier, faces: FaceSet, classes: str, split: S
     """Predict a split with a classifier of the core.
 
     Args:
-        classifier: An ONNX file of the contract.
-        faces: The full set in seven classes; copies are found in it.
+        classifier: An ONNX model that mien exported.
+        faces: The whole data set in seven classes, in which copies are searched.
         classes: Name of the class set of the classifier.
         split: The split to predict.
 
@@ -92,12 +90,29 @@ def predict_split(classifier: Classifier, faces: FaceSet, classes: str, split: S
 
 
 def evaluate_split(classifier: Classifier, faces: FaceSet, classes: str, split: Split) -> dict[str, Any]:
-    """Compute the metrics of a classifier on a split; arguments and errors as for ``predict_split``."""
+    """Compute the metrics of a classifier on a split.
+
+    Args:
+        classifier: An ONNX model that mien exported.
+        faces: The whole data set in seven classes, in which copies are searched.
+        classes: Name of the class set of the classifier.
+        split: The split to predict.
+
+    Returns:
+        What ``Predictions.metrics`` returns.
+
+    Raises:
+        DataError: If the classifier has other classes, or no row is left.
+
+    Example:
+        >>> evaluate_split(Classifier(path), faces, "seven", Split.PUBLIC_TEST)["all"]["accuracy"]  # doctest: +SKIP
+        0.703
+    """
     return predict_split(classifier, faces, classes, split).metrics()
 
 
 class FaceClassifier(Protocol):
-    """What can be evaluated: a ``Model`` of the lab or a ``Classifier`` of the core."""
+    """A model that can be evaluated: a ``Model`` of the lab or a ``Classifier`` of the core."""
 
     @property
     def name(self) -> str:
@@ -112,7 +127,14 @@ class FaceClassifier(Protocol):
         """Side of its crops in pixels."""
 
     def __call__(self, crops: NDArray[np.uint8], /) -> tuple[NDArray[np.float32], Any]:
-        """Return probabilities float32 ``[N, C]`` and maps for crops uint8 ``[N, size, size]``."""
+        """Predict faces.
+
+        Args:
+            crops: uint8 ``[N, size, size]``.
+
+        Returns:
+            Probabilities float32 ``[N, C]``, and maps.
+        """
 
 
 @dataclass(frozen=True)
@@ -125,7 +147,7 @@ class Selection:
         split: Name of the split, or ``"all"``.
         total: Number of rows of the split.
         account: Reason -> number of rows that are not evaluated.
-        protocol: How the labels were chosen.
+        protocol: Where the labels come from.
     """
 
     faces: FaceSet
@@ -145,11 +167,11 @@ FERPLUS_PROTOCOL = (
 def select_rows(faces: FaceSet, emotions: tuple[Emotion, ...], split: Split | None = None) -> Selection:
     """Select the rows that a model can be evaluated on, labelled in the order of its classes.
 
-    A model that knows contempt is evaluated on the FER+ majority where the set has votes, else on the labels of the
-    set. Faces of an emotion that the model does not know are excluded and counted.
+    A model with the class contempt is evaluated on the FER+ majority if the data set has votes, else on the labels of
+    the data set. Faces of an emotion that the model does not know are excluded and counted.
 
     Args:
-        faces: The whole set; copies in earlier splits are found in it.
+        faces: The whole data set, in which copies are searched.
         emotions: The classes of the model.
         split: The split, or ``None`` for all rows.
 
@@ -165,17 +187,25 @@ def select_rows(faces: FaceSet, emotions: tuple[Emotion, ...], split: Split | No
         there = ", ".join(s for s in Split if len(faces.split(s)))
         raise DataError(f"{faces.source}: has no rows in {name}; it has {there}; choose one of these, or all")
     account: dict[str, int] = {}
-    protocol, chosen = "the labels of the set", part
+    protocol, chosen = Selection.protocol, part
     if Emotion.CONTEMPT in emotions and faces.votes is not None and Emotion.CONTEMPT not in faces.emotions:
         chosen, protocol = with_classes(part, "eight"), FERPLUS_PROTOCOL
-        account = _ferplus_account(part, len(chosen))
-    chosen, unknown = _in_order(chosen, emotions)
-    account |= unknown
+        jpeg = 0 if part.pixels_from_jpeg is None else int(part.pixels_from_jpeg.sum())
+        account["pixels from JPEG, whose votes may be those of another image"] = jpeg
+        account["no majority of votes for one emotion"] = len(part) - len(chosen) - jpeg
+    for place, emotion in enumerate(chosen.emotions):
+        if emotion not in emotions:
+            account[f"{emotion}: not among the model's classes"] = int((chosen.labels == place).sum())
+    index = torch.tensor([emotions.index(e) if e in emotions else -1 for e in chosen.emotions])
+    labels = index[chosen.labels]
+    chosen = replace(chosen, labels=labels, emotions=emotions).select(labels >= 0)
     present = torch.unique(chosen.labels)
     if len(present) < 2:
-        left = f"one class alone ({chosen.emotions[int(present[0])]})" if len(present) else "no row"
+        left = f"one class alone ({emotions[int(present[0])]})" if len(present) else "no row"
         raise DataError(f"{faces.source}, {name}: {left} is left for a model of {', '.join(emotions)}")
-    clean = np.isin(chosen.rows.numpy(), _clean(faces, split).numpy())
+    masks = [clean_rows(faces, each) for each in ([split] if split else list(Split))]
+    clean = np.isin(chosen.rows.numpy(), faces.rows[torch.stack(masks).any(dim=0)].numpy())
+    account = {reason: count for reason, count in account.items() if count}
     return Selection(chosen, clean, name, len(part), account, protocol)
 
 
@@ -184,7 +214,7 @@ def predict_selection(model: FaceClassifier, selection: Selection) -> Prediction
 
     Args:
         model: The model.
-        selection: Rows as ``select_rows`` gives them for the classes of the model.
+        selection: What ``select_rows`` returned for the classes of the model.
 
     Returns:
         One prediction for every selected row.
@@ -194,39 +224,13 @@ def predict_selection(model: FaceClassifier, selection: Selection) -> Prediction
     return Predictions(faces.rows.numpy(), probs, faces.labels.numpy(), selection.clean, faces.emotions)
 
 
-def _ferplus_account(part: FaceSet, kept: int) -> dict[str, int]:
-    jpeg = 0 if part.pixels_from_jpeg is None else int(part.pixels_from_jpeg.sum())
-    rest = len(part) - kept - jpeg
-    account = {"pixels from JPEG, whose votes may be those of another image": jpeg}
-    account["no majority of votes for one emotion"] = rest
-    return {reason: count for reason, count in account.items() if count}
-
-
-def _in_order(faces: FaceSet, emotions: tuple[Emotion, ...]) -> tuple[FaceSet, dict[str, int]]:
-    """Faces labelled in the order of ``emotions``; those of other emotions are excluded and counted."""
-    index = torch.tensor([emotions.index(e) if e in emotions else -1 for e in faces.emotions])
-    labels = index[faces.labels]
-    counts = {
-        f"{emotion}: not among the model's classes": int((faces.labels == place).sum())
-        for place, emotion in enumerate(faces.emotions)
-        if emotion not in emotions
-    }
-    chosen = replace(faces, labels=labels, emotions=emotions).select(labels >= 0)
-    return chosen, {reason: count for reason, count in counts.items() if count}
-
-
-def _clean(faces: FaceSet, split: Split | None) -> torch.Tensor:
-    masks = [clean_rows(faces, each) for each in ([split] if split else list(Split))]
-    return faces.rows[torch.stack(masks).any(dim=0)]
-
-
 def compare_with_votes(predictions: Predictions, selection: Selection, part: FaceSet) -> dict[str, Any] | None:
     """Compare predictions with the votes of FER+.
 
     Args:
         predictions: The predictions for ``selection``.
         selection: The evaluated rows.
-        part: The split as it was read, in the seven classes and with its votes.
+        part: The whole split, in seven classes and with its votes.
 
     Returns:
         Plain values: the ``rule`` of the majority, the agreement with the ``majority``, and the distances to the
@@ -260,19 +264,20 @@ def vote_distances(probs: Floats, votes: Floats) -> dict[str, NDArray[np.float64
 
 
 def _majority(predictions: Predictions, part: FaceSet) -> dict[str, Any]:
-    """Agreement with the majority, on the evaluated rows that have one among the model's classes."""
+    """Agreement of predictions and labels with the majority, where it is one of the model's classes."""
     voted = with_classes(part, "eight")
     winner = dict(zip(voted.rows.tolist(), (voted.emotions[i] for i in voted.labels.tolist()), strict=True))
     own = dict(zip(part.rows.tolist(), (part.emotions[i] for i in part.labels.tolist()), strict=True))
-    rows, guesses = predictions.rows.tolist(), predictions.probs.argmax(1).tolist()
-    known = [(row, predictions.emotions[place]) for row, place in zip(rows, guesses, strict=True) if row in winner]
-    shared = [(row, guess) for row, guess in known if winner[row] in predictions.emotions]
+    guesses = [predictions.emotions[place] for place in predictions.probs.argmax(1).tolist()]
+    rows = predictions.rows.tolist()
+    known = [(guess, own[row], winner[row]) for row, guess in zip(rows, guesses, strict=True) if row in winner]
+    shared = [each for each in known if each[2] in predictions.emotions]
     account = {
         "no majority, or pixels from JPEG": len(rows) - len(known),
         "majority for an emotion that the model does not know": len(known) - len(shared),
     }
-    right = np.array([guess == winner[row] for row, guess in shared], np.float64)
-    labels = np.array([own[row] == winner[row] for row, _ in shared], np.float64)
+    right = np.array([guess == majority for guess, _, majority in shared], np.float64)
+    labels = np.array([label == majority for _, label, majority in shared], np.float64)
     return {
         "n": len(shared),
         "total": len(rows),
@@ -284,7 +289,7 @@ def _majority(predictions: Predictions, part: FaceSet) -> dict[str, Any]:
 
 
 def _distribution(predictions: Predictions, faces: FaceSet) -> dict[str, Any]:
-    """Distances to the votes for the model's classes, on the evaluated rows that have any."""
+    """Distances to the votes for the model's classes, on the rows that have any."""
     votes = vote_distribution(faces).numpy()
     usable = votes.sum(1) > 0
     found: dict[str, Any] = {"n": int(usable.sum()), "total": len(usable)}
@@ -332,13 +337,13 @@ def load_recorded(folder: Path, faces: FaceSet, split: Split) -> tuple[Predictio
         split: The split.
 
     Returns:
-        The predictions, and the selection that they belong to.
+        The predictions, and the rows that they belong to.
 
     Raises:
-        DataError: If the faces are others, the split was not evaluated, or the file is damaged.
+        DataError: If the run was evaluated on other faces, or not on this split, or a file is damaged.
     """
     recorded, path = read_metrics(folder), folder / "predictions.npz"
-    # A run with extra data sets has a hash of all of them, but is evaluated on the main one.
+    # A run with extra data sets records the hash of all of them, but is evaluated on the main one.
     if recorded.get("evaluation_sha256", recorded["data_sha256"]) != (faces.evaluation_sha256 or faces.sha256):
         raise DataError(f"{folder}: its predictions belong to other faces than {faces.source}; use those of the run")
     name = split.removesuffix("Test").lower()

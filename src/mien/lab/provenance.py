@@ -1,4 +1,4 @@
-"""Where a figure comes from: the command, commit, data and machine that every result carries."""
+"""Provenance of results: the command, commit, data and machine that every result records."""
 
 import os
 import platform
@@ -14,57 +14,55 @@ from mien._measure import processor
 
 
 def provenance(data_sha256: str) -> dict[str, str]:
-    """Command line, commit of the checkout, data hash, machine, versions and time (UTC), as plain strings."""
+    """Return the provenance of a result.
+
+    Args:
+        data_sha256: Hash of the data set.
+
+    Returns:
+        Command, commit, hash of the data, machine, versions of Python and torch, and the date (UTC).
+    """
+    program = Path(sys.argv[0])
+    folder = program.resolve().parent.name
+    # Scripts of the checkout are named as they are called from its root.
+    start = ["python", f"{folder}/{program.name}"] if folder in ("benchmarks", "tools") else ["mien"]
+    # Of absolute paths only the last part is recorded, for privacy.
+    words = [f".../{Path(word).name}" if Path(word).is_absolute() else word for word in sys.argv[1:]]
     return {
-        "command": shlex.join([*_program(sys.argv[0]), *map(_portable, sys.argv[1:])]),
+        "command": shlex.join(start + words),
         "commit": commit(),
         "data_sha256": data_sha256,
         "machine": machine(),
         "python": platform.python_version(),
-        "torch": str(torch.__version__),  # a TorchVersion would not load again
+        "torch": str(torch.__version__),  # torch.load refuses its class, TorchVersion
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
 
 
-def _program(script: str) -> list[str]:
-    """``mien``, but of a script in ``benchmarks/`` or ``tools/`` how it is called from the root of the checkout."""
-    path = Path(script)
-    folder = path.resolve().parent.name
-    return ["python", f"{folder}/{path.name}"] if folder in ("benchmarks", "tools") else ["mien"]
-
-
-def _portable(word: str) -> str:
-    """A word of the command line; of an absolute path its last name alone, the rest is nobody else's business."""
-    return f".../{Path(word).name}" if Path(word).is_absolute() else word
-
-
 def commit() -> str:
-    """The commit of the checkout this code lies in, with ``+`` when the tree differs from it.
+    """Return the commit of this code's checkout, with ``+`` if tracked files have been changed.
 
-    A copy of the tree on a machine without its history names its commit in ``MIEN_COMMIT``; an installed package says
-    "none".
+    Returns:
+        The value of ``$MIEN_COMMIT`` if it is set, for a copy of the checkout without its history; else the commit, or
+        ``none`` for an installed package.
     """
     named = os.environ.get("MIEN_COMMIT")
-    if named:
-        return named
-    here = Path(__file__).parent
-    head = _git("rev-parse", "--short=12", "HEAD", at=here)
-    return (
-        "none" if not head else head + ("+" if _git("status", "--porcelain", "--untracked-files=no", at=here) else "")
-    )
+    head = named or _git("rev-parse", "--short=12", "HEAD")
+    if named or not head:
+        return head or "none"
+    return head + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
 
 
 def machine() -> str:
-    """One line: the accelerator if there is one, else the processor, and the cores in use."""
+    """Return the name of the accelerator, or else of the processor, and the number of usable cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    if torch.cuda.is_available():
-        return f"{torch.cuda.get_device_name()}, {cores} cores"
-    return f"{processor()}, {cores} cores"
+    return f"{torch.cuda.get_device_name() if torch.cuda.is_available() else processor()}, {cores} cores"
 
 
-def _git(*words: str, at: Path) -> str:
+def _git(*words: str) -> str:
+    command = ["git", "-C", str(Path(__file__).parent), *words]
     try:
-        answer = subprocess.run(["git", "-C", str(at), *words], capture_output=True, text=True, check=False, timeout=10)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return answer.stdout.strip() if answer.returncode == 0 else ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,7 +1,7 @@
-"""Two models on the same faces: is the difference more than noise?
+"""Paired tests of models on the same faces: McNemar's test, paired bootstrap, and Holm's correction.
 
-A face that is hard for one model is mostly hard for the other, so that intervals of each alone overlap long before the
-difference is noise. Both tests look at the pairs instead.
+A face that is hard for one model is usually hard for the others. Separate intervals therefore overlap even where the
+models differ significantly; paired tests compare the models face by face.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,14 +15,18 @@ from scipy.stats import binomtest
 from mien._errors import DataError
 
 _Ints = NDArray[np.integer[Any]]
-
-# Bytes of the weights of one piece of draws.
-_PIECE = 32 * 2**20
+_DRAW_BYTES = 32 * 2**20  # weights of the bootstrap draws that are in memory at once
 
 
 @dataclass(frozen=True, slots=True)
 class McNemar:
-    """How many faces the first model alone reads rightly, how many the second alone, and the two-sided ``p``."""
+    """Result of McNemar's test.
+
+    Attributes:
+        first_alone: Number of faces that only the first model predicts correctly.
+        second_alone: Number of faces that only the second model predicts correctly.
+        p: Two-sided p-value.
+    """
 
     first_alone: int
     second_alone: int
@@ -31,42 +35,75 @@ class McNemar:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A figure of the first model less that of the second, its 95 % interval and two-sided ``p``."""
+    """Difference of a metric between two models.
+
+    Attributes:
+        value: Metric of the first model minus that of the second.
+        interval: 95 % interval.
+        p: Two-sided p-value.
+    """
 
     value: float
     interval: tuple[float, float]
     p: float
 
 
-def percentile_interval(draws: Any) -> tuple[float, float]:
-    """Return the 95 % percentile interval of bootstrap draws (Efron, 1979).
+def percentile_interval(draws: NDArray[Any] | Sequence[float]) -> tuple[float, float]:
+    """Compute the 95 % percentile interval of bootstrap draws (Efron, 1979).
 
     Args:
         draws: Values of a statistic, ``[R]``.
 
     Returns:
         Lower and upper edge.
+
+    Example:
+        >>> percentile_interval([0.0, 1.0, 2.0])
+        (0.05, 1.95)
     """
     low, high = np.percentile(draws, [2.5, 97.5])
     return float(low), float(high)
 
 
 def mcnemar(first_right: NDArray[np.bool_], second_right: NDArray[np.bool_]) -> McNemar:
-    """McNemar's test (1947) of two columns of right answers, bool ``[N]``, in its exact form for any N.
+    """Compute McNemar's test (1947) in its exact form.
 
-    Were both models equally good, each would win half of the faces that only one of them reads rightly. Raises
-    ``DataError`` for columns of other lengths.
+    If both models are equally good, each wins half of the faces that only one of them predicts correctly.
+
+    Args:
+        first_right: Whether the first model predicts each face correctly, bool ``[N]``.
+        second_right: The same for the second model, bool ``[N]``.
+
+    Returns:
+        The counts and the p-value.
+
+    Raises:
+        DataError: If the lengths differ.
+
+    Example:
+        >>> mcnemar(np.array([True, True, False]), np.array([True, False, False]))
+        McNemar(first_alone=1, second_alone=0, p=1.0)
     """
     if first_right.shape != second_right.shape:
         raise DataError(f"paired tests need the same faces, not {len(first_right)} and {len(second_right)}")
     first, second = int((first_right & ~second_right).sum()), int((second_right & ~first_right).sum())
-    if first + second == 0:
-        return McNemar(0, 0, 1.0)
-    return McNemar(first, second, float(binomtest(first, first + second, 0.5).pvalue))
+    p = float(binomtest(first, first + second, 0.5).pvalue) if first + second else 1.0
+    return McNemar(first, second, p)
 
 
 def accuracy_difference(first_right: NDArray[np.bool_], second_right: NDArray[np.bool_]) -> Difference:
-    """Accuracy of the first less the second, Wald interval of paired shares (Agresti, 2013, 11.1), p of ``mcnemar``."""
+    """Compute the difference of two accuracies with the Wald interval of paired shares (Agresti, 2013, 11.1).
+
+    Args:
+        first_right: Whether the first model predicts each face correctly, bool ``[N]``.
+        second_right: The same for the second model, bool ``[N]``.
+
+    Returns:
+        The difference; its p-value is that of ``mcnemar``.
+
+    Raises:
+        DataError: If the lengths differ.
+    """
     test, n = mcnemar(first_right, second_right), len(first_right)
     value = (test.first_alone - test.second_alone) / n
     spread = 1.959964 * np.sqrt(max(test.first_alone + test.second_alone - n * value**2, 0.0)) / n
@@ -76,10 +113,23 @@ def accuracy_difference(first_right: NDArray[np.bool_], second_right: NDArray[np
 def f1_differences(
     labels: _Ints, guesses: NDArray[np.int64], classes: int, *, resamples: int = 10_000, seed: int = 0
 ) -> dict[tuple[int, int], Difference]:
-    """Macro F1 of every pair of M models, by their places: ``labels`` ``[N]``, ``guesses`` ``[M, N]``.
+    """Compute the difference in macro F1 of every pair of models by a paired bootstrap (Efron and Tibshirani, 1993).
 
-    A paired bootstrap (Efron and Tibshirani, 1993): every draw of the rows serves all models. ``p`` is twice the share
-    of draws on the other side of 0, and never below ``2 / (resamples + 1)``.
+    Every draw of the rows is used for all models.
+
+    Args:
+        labels: True classes, ``[N]``.
+        guesses: Predicted classes of M models, ``[M, N]``.
+        classes: Number of classes.
+        resamples: Number of draws.
+        seed: Seed of the draws.
+
+    Returns:
+        Indices of two models -> their difference. The p-value is twice the share of draws on the other side of 0, and
+        at least ``2 / (resamples + 1)``.
+
+    Raises:
+        DataError: If there are no labels, or their number differs from that of the guesses.
     """
     drawn = f1_draws(labels, guesses, classes, resamples=resamples, seed=seed)
     point = f1_draws(labels, guesses, classes, weights=np.ones((1, len(labels)), np.float32))[:, 0]
@@ -88,9 +138,17 @@ def f1_differences(
 
 
 def difference(value: float, draws: NDArray[np.float64]) -> Difference:
-    """``value`` with the 95 % percentile interval of its bootstrap ``draws``, and its two-sided p."""
-    below, above = int((draws <= 0).sum()), int((draws >= 0).sum())
-    return Difference(value, percentile_interval(draws), min(1.0, 2 * (min(below, above) + 1) / (len(draws) + 1)))
+    """Add the 95 % percentile interval and the two-sided p-value of bootstrap draws to a difference.
+
+    Args:
+        value: The difference on all rows.
+        draws: The difference in each draw, ``[R]``.
+
+    Returns:
+        The difference.
+    """
+    fewer = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
+    return Difference(value, percentile_interval(draws), min(1.0, 2 * (fewer + 1) / (len(draws) + 1)))
 
 
 def f1_draws(
@@ -102,28 +160,70 @@ def f1_draws(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> NDArray[np.float64]:
-    """Macro F1 ``[M, R]`` of M models under each of R draws; ``weights`` ``[R, N]``: how often each row is drawn.
+    """Compute the macro F1 of several models under bootstrap draws of the rows.
 
-    Classes without a drawn face do not count.
+    Args:
+        labels: True classes, ``[N]``.
+        guesses: Predicted classes of M models, ``[M, N]``.
+        classes: Number of classes. Classes without a drawn face do not count in the mean.
+        weights: How often each of R draws has each row, float32 ``[R, N]``; ``None`` draws them.
+        resamples: Number of draws R, without ``weights``.
+        seed: Seed of the draws, without ``weights``.
+
+    Returns:
+        ``[M, R]``.
+
+    Raises:
+        DataError: If there are no labels, or their number differs from that of the guesses.
     """
     if guesses.ndim != 2 or guesses.shape[1] != len(labels) or not len(labels):
         raise DataError(f"paired tests need the same faces: {len(labels)} labels, guesses {list(guesses.shape)}")
-    pieces = [weights] if weights is not None else row_draws(len(labels), resamples=resamples, seed=seed)
-    return np.concatenate([_f1_of(piece, labels, guesses, classes) for piece in pieces], axis=1)
+    truth, pieces = one_hot(labels, classes), []
+    for piece in [weights] if weights is not None else row_draws(len(labels), resamples=resamples, seed=seed):
+        support = piece @ truth
+        present = support > 0
+        scores = []
+        for guess in guesses:
+            predicted = one_hot(guess, classes)
+            right, claimed = piece @ (predicted * truth), piece @ predicted
+            f1 = np.where(present, 2 * right / np.maximum(support + claimed, 1), 0)
+            scores.append(f1.sum(1, dtype=np.float64) / np.maximum(present.sum(1), 1))
+        pieces.append(np.stack(scores))
+    return np.concatenate(pieces, axis=1)
 
 
 def row_draws(rows: int, *, resamples: int, seed: int = 0) -> Iterator[NDArray[np.float32]]:
-    """Bootstrap draws of ``rows`` rows as counts, float32 ``[<= R, rows]``, in pieces of bounded memory."""
+    """Draw rows with replacement, in pieces of bounded memory.
+
+    Args:
+        rows: Number of rows.
+        resamples: Number of draws R.
+        seed: Seed of the draws.
+
+    Returns:
+        How often each draw has each row, float32 ``[<= R, rows]``, until all R draws are made.
+    """
     generator, left = np.random.default_rng(seed), resamples
     while left > 0:
-        count = min(left, max(1, _PIECE // (4 * rows)))
+        count = min(left, max(1, _DRAW_BYTES // (4 * rows)))
         chosen = (np.bincount(generator.integers(0, rows, rows), minlength=rows) for _ in range(count))
         yield np.stack(list(chosen)).astype(np.float32)
         left -= count
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """``p_values`` corrected for their number (Holm, 1979): of all, one alarm in twenty reports is false at 0.05."""
+    """Correct p-values for the number of tests (Holm, 1979), which bounds the chance of any false positive.
+
+    Args:
+        p_values: The p-values, from 0 to 1.
+
+    Returns:
+        The corrected p-values, in the same order.
+
+    Example:
+        >>> holm([0.01, 0.04])
+        [0.02, 0.04]
+    """
     order = sorted(range(len(p_values)), key=lambda place: p_values[place])
     corrected, largest = [0.0] * len(p_values), 0.0
     for rank, place in enumerate(order):
@@ -132,21 +232,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _f1_of(
-    weights: NDArray[np.float32], labels: _Ints, guesses: NDArray[np.int64], classes: int
-) -> NDArray[np.float64]:
-    truth = one_hot(labels, classes)
-    support = weights @ truth
-    found = []
-    for guess in guesses:
-        told = one_hot(guess, classes)
-        right, claimed = weights @ (told * truth), weights @ told
-        present = support > 0
-        f1 = np.where(present, 2 * right / np.maximum(support + claimed, 1), 0)
-        found.append(f1.sum(1, dtype=np.float64) / np.maximum(present.sum(1), 1))
-    return np.stack(found)
-
-
 def one_hot(places: _Ints, classes: int) -> NDArray[np.float32]:
-    """``places`` ``[N]`` as float32 ``[N, classes]``; a place below 0 is a row of zeros."""
+    """Encode class indices as one-hot rows.
+
+    Args:
+        places: Class indices, ``[N]``; an index below 0 gives a row of zeros.
+        classes: Number of classes.
+
+    Returns:
+        float32 ``[N, classes]``.
+    """
     return np.asarray(places[:, None] == np.arange(classes), np.float32)

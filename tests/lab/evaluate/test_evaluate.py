@@ -164,13 +164,13 @@ def test_what_cannot_be_judged_is_refused() -> None:
 def test_answers_that_are_no_probabilities_are_refused() -> None:
     good = reader()
     spoiled = {
-        "sum is off 1": lambda crops: (good(crops)[0] * 2, None),
+        "sum differs from 1": lambda crops: (good(crops)[0] * 2, None),
         "labels do not match": lambda crops: (good(crops)[0][:, :5], None),
-        "no numbers": lambda crops: (good(crops)[0] * np.nan, None),
+        "not finite": lambda crops: (good(crops)[0] * np.nan, None),
     }
     for says, answer in spoiled.items():
         with pytest.raises(ModelError, match=says):
-            evaluation(cartoon_set(), replace(good, answer=answer))
+            evaluation(cartoon_set(), replace(good, predict=answer))
 
 
 Draw = Callable[..., np.ndarray]

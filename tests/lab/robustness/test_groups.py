@@ -37,17 +37,17 @@ def test_random_groups_have_no_gap_and_real_groups_have_one(faces: FaceSet) -> N
 def test_different_emotions_are_no_gap(faces: FaceSet) -> None:
     """Two groups with different emotions: their accuracies differ only as those of the emotions do."""
     plain = by_brightness()
-    hard = replace(plain, answer=lambda crops: (plain.answer(crops)[0] * [1, 1, 1, 0, 0, 0, 0], None))
+    hard = replace(plain, predict=lambda crops: (plain.predict(crops)[0] * [1, 1, 1, 0, 0, 0, 0], None))
 
     def answer(crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], None]:
-        probs = hard.answer(crops)[0] + 1e-9
+        probs = hard.predict(crops)[0] + 1e-9
         return (probs / probs.sum(1, keepdims=True)).astype(np.float32), None
 
     labels = zip(faces.rows.tolist(), faces.labels, strict=True)
     few_or_many = {row: "few" if label < 3 else "many" for row, label in labels}
     generator = np.random.default_rng(0)  # not all of an emotion are in one group, or nothing could be permuted
     mixed = {row: group if generator.random() < 0.8 else "few" for row, group in few_or_many.items()}
-    predictions = corrupted_predictions(replace(plain, answer=answer), faces)
+    predictions = corrupted_predictions(replace(plain, predict=answer), faces)
     gap = compare_groups(predictions, GroupTable("x", {"mix": mixed}))["mix"]["gaps"]
     assert gap["accuracy"]["value"] > 0.2
     assert gap["accuracy"]["p"] > 0.05

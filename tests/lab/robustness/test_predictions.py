@@ -38,7 +38,7 @@ def test_models_of_other_classes_see_the_same_pixels(faces: FaceSet) -> None:
 
     def watching(name: str, emotions: tuple) -> Model:
         plain = by_brightness(name, emotions)
-        return replace(plain, answer=lambda crops: (seen[name].append(crops), plain.answer(crops))[1])
+        return replace(plain, predict=lambda crops: (seen[name].append(crops), plain.predict(crops))[1])
 
     models = {"a": watching("a", SEVEN), "b": watching("b", SEVEN[:3])}
     sample = sample_faces(faces, Split.PUBLIC_TEST, 70, seed=0)

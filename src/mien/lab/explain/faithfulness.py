@@ -303,7 +303,7 @@ def _cascade_of_file(model: Model, seed: int) -> Iterator[_Stage]:
                 tensor.CopyFrom(numpy_helper.from_array(shuffled, tensor.name))
             path = Path(folder) / f"{number}.onnx"
             path.write_bytes(graph.SerializeToString())
-            changed = replace(model, path=path, answer=Classifier(path).__call__)
+            changed = replace(model, path=path, predict=Classifier(path).__call__)
             yield number, len(stages), [tensor.name for tensor in stage], changed
 
 

@@ -1,4 +1,4 @@
-"""Text, tables and figures of a report."""
+"""Text blocks, tables and the frame of an HTML report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,10 +11,18 @@ from mien._page import head
 
 Cell = str | int | float | None
 
+_FACES = '<p class="warning">This page shows faces of the data set. Keep it on this computer: do not publish it.</p>'
+
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A section of a page: its ``title``, the ``anchor`` that links lead to, and its ``html``."""
+    """A section of a report.
+
+    Attributes:
+        title: Its heading.
+        anchor: The target of links to it.
+        html: Its content, with the heading.
+    """
 
     title: str
     anchor: str
@@ -22,43 +30,94 @@ class Section:
 
 
 def section(title: str, *html: str) -> Section:
-    """A section of the blocks in ``html``, under a heading that stands in the page's contents."""
+    """Build a section with a heading, which the report lists in its contents.
+
+    Args:
+        title: The heading.
+        html: The blocks below it.
+
+    Returns:
+        The section.
+    """
     anchor = "-".join("".join(c if c.isalnum() else " " for c in title.lower()).split())
     body = "\n".join(html)
     return Section(title, anchor, f'<section id="{anchor}">\n<h2>{escape(title)}</h2>\n{body}\n</section>')
 
 
 def paragraph(text: str) -> str:
-    """One paragraph of plain text."""
+    """Build a paragraph.
+
+    Args:
+        text: Plain text.
+
+    Returns:
+        HTML.
+    """
     return f"<p>{escape(text)}</p>"
 
 
 def note(text: str) -> str:
-    """A paragraph that stands out: what a reader must know before believing a figure."""
+    """Build a highlighted paragraph, for limits of the results.
+
+    Args:
+        text: Plain text.
+
+    Returns:
+        HTML.
+    """
     return f'<p class="note">{escape(text)}</p>'
 
 
 def columns(*html: str) -> str:
-    """Blocks beside each other where there is room, below each other on a phone."""
+    """Place blocks side by side, or one below the other on a narrow screen.
+
+    Args:
+        html: The blocks.
+
+    Returns:
+        HTML.
+    """
     return f'<div class="columns">{"".join(f"<div>{block}</div>" for block in html)}</div>'
 
 
 def details(summary: str, *html: str) -> str:
-    """Blocks that open when their ``summary`` is chosen."""
+    """Hide blocks until their summary is clicked.
+
+    Args:
+        summary: Plain text that is always visible.
+        html: The blocks.
+
+    Returns:
+        HTML.
+    """
     return f"<details><summary>{escape(summary)}</summary>{''.join(html)}</details>"
 
 
-def headline(figures: Mapping[str, tuple[str, str]]) -> str:
-    """The large figures of a page: what each is -> its value, and small print under it (an interval, say)."""
+def headline(metrics: Mapping[str, tuple[str, str]]) -> str:
+    """Show metrics in large type.
+
+    Args:
+        metrics: Name -> value, and a remark in small type such as an interval.
+
+    Returns:
+        HTML.
+    """
     items = "".join(
-        f"<div><dt>{escape(term)}</dt><dd>{escape(value)}<small>{escape(small)}</small></dd></div>"
-        for term, (value, small) in figures.items()
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(remark)}</small></dd></div>"
+        for name, (value, remark) in metrics.items()
     )
     return f'<dl class="figures headline">{items}</dl>'
 
 
 def facts(terms: Mapping[str, str]) -> str:
-    """A list of terms and what is said of them."""
+    """Build a list of terms with a text for each.
+
+    Args:
+        terms: Term -> text.
+
+    Returns:
+        HTML.
+    """
     items = "".join(f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in terms.items())
     return f'<dl class="facts">{items}</dl>'
 
@@ -72,13 +131,24 @@ def table(
     best: Sequence[Sequence[bool]] | None = None,
     wrap: bool = False,
 ) -> str:
-    """A table whose first column names its rows.
+    """Build a table. The first column contains the names of the rows.
 
-    ``shade`` gives every cell beyond the first column a strength of colour in 0..1 (``None``: none), ``best`` says
-    which of them stand out in bold; ``wrap`` lets the last column hold sentences. Numbers are shown as they come:
-    format them before.
+    Args:
+        header: The heads of the columns.
+        rows: The cells. Numbers are printed as they are; ``None`` is printed as a dash.
+        caption: Plain text above the table.
+        shade: Strength of colour of each cell after the first column, from 0 to 1; ``None`` for no colour.
+        best: Which cells after the first column are in bold.
+        wrap: Whether the last column contains long texts, which may wrap.
+
+    Returns:
+        HTML.
+
+    Example:
+        >>> "<td>70.5 %</td>" in table(["model", "accuracy"], [["conv4", "70.5 %"]])
+        True
     """
-    head = "".join(f'<th scope="col">{escape(str(cell))}</th>' for cell in header)
+    heads = "".join(f'<th scope="col">{escape(str(cell))}</th>' for cell in header)
     body = []
     for y, row in enumerate(rows):
         cells = [f'<th scope="row">{_text(row[0])}</th>'] if row else []
@@ -89,12 +159,12 @@ def table(
             style = f' style="--s:{strength:.3f}"' if strength is not None else ""
             cells.append(f"<td{kind}{style}>{_text(cell)}</td>")
         body.append(f"<tr>{''.join(cells)}</tr>")
-    said = f"<caption>{escape(caption)}</caption>" if caption else ""
+    above = f"<caption>{escape(caption)}</caption>" if caption else ""
     kind = ' class="wrap"' if wrap else ""
-    rows_html = "\n".join(body)
+    lines = "\n".join(body)
     return (
-        f'<div class="scroll" tabindex="0"><table{kind}>{said}<thead><tr>{head}</tr></thead>\n'
-        f"<tbody>{rows_html}</tbody></table></div>"
+        f'<div class="scroll" tabindex="0"><table{kind}>{above}<thead><tr>{heads}</tr></thead>\n'
+        f"<tbody>{lines}</tbody></table></div>"
     )
 
 
@@ -105,9 +175,21 @@ def _text(cell: Cell) -> str:
 def page(
     title: str, sections: Sequence[Section], *, lead: str, provenance: Mapping[str, str], faces: bool = False
 ) -> str:
-    """A whole report: ``title``, a ``lead`` sentence, the ``sections`` with a list of contents, and ``provenance``.
+    """Build a report: a self-contained HTML page that loads nothing.
 
-    ``faces`` says that faces of a data set stand in it, which the page then tells its reader not to publish.
+    Args:
+        title: Its title.
+        sections: Its sections, which the contents list.
+        lead: A sentence below the title.
+        provenance: Term -> text, shown at the end.
+        faces: Whether it contains faces of a data set; the page then warns against publishing it.
+
+    Returns:
+        The page.
+
+    Example:
+        >>> page("Faces", [section("Result", paragraph("None."))], lead="", provenance={}).count("<h2>")
+        1
     """
     folder = files("mien.lab.html")
     made = datetime.now().astimezone()
@@ -122,6 +204,3 @@ def page(
         made=made.isoformat(timespec="seconds"),
         made_text=f"{made:%Y-%m-%d, %H:%M}",
     )
-
-
-_FACES = '<p class="warning">This page shows faces of the data set. Keep it on this computer: do not publish it.</p>'
