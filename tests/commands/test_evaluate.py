@@ -134,7 +134,7 @@ def test_a_foreign_model_by_its_toml(own: Path, tmp_path: Path) -> None:
     (tmp_path / "theirs.toml").write_text(settings.replace(', "-"', ""))
     wrong = evaluate(str(tmp_path / "theirs.toml"), "--data", str(own), "--out", str(tmp_path / "out2"))
     assert wrong.exit_code == 2
-    assert "names 7 labels, but the model answers [71, 8]" in wrong.output
+    assert "names 7 labels, but the model returns [71, 8]" in wrong.output
     assert not (tmp_path / "out2").exists()
 
 

@@ -122,6 +122,19 @@ def brier(probs: Floats, labels: Ints) -> NDArray[np.float64]:
     return np.asarray((distance**2).sum(1))
 
 
+def confidence_bins(probs: Floats, bins: int = BINS) -> NDArray[np.int64]:
+    """Assign every row to a bin of confidence.
+
+    Args:
+        probs: ``[N, C]``.
+        bins: Number of equal-width bins.
+
+    Returns:
+        Index of the bin, ``[N]`` in 0..bins-1.
+    """
+    return np.asarray(np.minimum((probs.max(1) * bins).astype(np.int64), bins - 1))
+
+
 def expected_calibration_error(probs: Floats, labels: Ints, *, bins: int = BINS) -> float:
     """Compute the mean gap between confidence and accuracy over bins of confidence (Guo et al., ICML 2017).
 
@@ -134,7 +147,7 @@ def expected_calibration_error(probs: Floats, labels: Ints, *, bins: int = BINS)
         The error from 0 to 1.
     """
     gaps = np.zeros(bins)
-    np.add.at(gaps, _bin(probs, bins), (probs.argmax(1) == labels) - probs.max(1))
+    np.add.at(gaps, confidence_bins(probs, bins), (probs.argmax(1) == labels) - probs.max(1))
     return float(np.abs(gaps).sum() / len(labels))
 
 
@@ -173,7 +186,7 @@ def bootstrap_metrics(probs: Floats, labels: Ints, *, resamples: int = 2000, see
     predicted, briers = probs.argmax(1), brier(probs, labels)
     smallest = np.finfo(np.float64).eps  # the same clipping as in scikit-learn
     log_losses = -np.log(np.asarray(probs[np.arange(n), labels], np.float64).clip(smallest, 1))
-    index, gap = _bin(probs, BINS), (predicted == labels) - probs.max(1)
+    index, gap = confidence_bins(probs), (predicted == labels) - probs.max(1)
     draws: dict[str, list[float]] = {}
     for _ in range(resamples):
         rows = generator.integers(0, n, n)
@@ -202,10 +215,6 @@ def count_metrics(labels: Ints, predicted: Ints, classes: int) -> dict[str, floa
     recall = correct[present] / true[present]
     f1 = 2 * correct[present] / (true[present] + claimed[present])
     return {"accuracy": correct.sum() / len(labels), "balanced_accuracy": recall.mean(), "macro_f1": f1.mean()}
-
-
-def _bin(probs: Floats, bins: int) -> NDArray[np.int64]:
-    return np.asarray(np.minimum((probs.max(1) * bins).astype(np.int64), bins - 1))
 
 
 def _by_emotion(emotions: tuple[Emotion, ...], values: NDArray[Any], kind: type) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def resize_faces(faces: FaceSet, size: int) -> NDArray[np.uint8]:
     if faces.images.shape[-1] == size:
         return faces.images.numpy()
     images = faces.images.unsqueeze(1).float()
-    parts = [F.interpolate(part, size=size, mode="bicubic", align_corners=False) for part in images.split(1024)]
+    parts = [F.interpolate(part, size=size, mode="bicubic", align_corners=False) for part in torch.split(images, 1024)]
     return torch.cat(parts).round().clamp(0, 255).to(torch.uint8).squeeze(1).numpy()
 
 

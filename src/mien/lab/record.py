@@ -3,11 +3,11 @@
 No file contains a face of a data set.
 """
 
-import io
 import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
+from io import BytesIO
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -34,14 +34,12 @@ from mien.lab.files import save_bytes, save_text
 from mien.lab.html.figures import plot_confusion
 from mien.lab.inference import predict
 from mien.lab.metrics import compute_metrics
-from mien.lab.predictions import Predictions
 from mien.lab.provenance import commit
 from mien.lab.recipe import dump
 from mien.lab.train.curves import draw_curves
 from mien.lab.train.run import Trained, load_final, with_calibration
 
-# Largest int8 file in bytes that is recorded.
-LARGEST_MODEL = 3 * 2**20
+LARGEST_MODEL = 3 * 2**20  # bytes of the largest int8 file that is recorded
 
 
 def record_run(
@@ -49,7 +47,7 @@ def record_run(
 ) -> dict[str, Any]:
     """Evaluate a finished run and record the results.
 
-    A recipe with ``data.expand_first`` learns from faces of every split. Its run is evaluated only on its validation
+    A recipe with ``data.expand_first`` trains on faces of every split. Its run is evaluated only on its validation
     faces, as ``leaky``, without model files or predictions.
 
     Args:
@@ -57,8 +55,9 @@ def record_run(
         faces: The data set that the run was trained on.
         folder: Folder to write to, usually ``results/RECIPE/seed-SEED``.
         final: Whether to evaluate PrivateTest, too: once, when everything has been chosen.
-        calibration: ``"vector"`` or ``"temperature"``; empty for what the recipe says.
-        int8: Whether to quantise the model and evaluate that, too. The file is recorded if it is small and exact.
+        calibration: ``"vector"`` or ``"temperature"``; empty for that of the recipe.
+        int8: Whether to quantise and evaluate the model in int8, too. The file is recorded if it is small and as
+            accurate.
 
     Returns:
         The content of ``metrics.json``.
@@ -73,31 +72,30 @@ def record_run(
     trained = with_calibration(load_final(run), calibration)
     require_same_faces(trained, faces)
     if trained.recipe.data.expand_first:
-        return _write(run, trained, folder, _content(trained, _leaky_metrics(trained, faces)))
-    evaluated_on = {"evaluation_sha256": faces.evaluation_sha256} if faces.evaluation_sha256 else {}
+        rows = validation_rows(faces, trained.recipe)
+        probs = softmax(predict(trained.net, rows.images, trained.recipe.data.size), dim=1)
+        found = compute_metrics(probs.numpy(), rows.labels.numpy(), rows.emotions)
+        return _write(run, trained, folder, _content(trained, {"leaky": {"fp32": {"all": found}}}))
     scaling = calibrate(trained, faces)
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".record-", dir=folder) as draft:
         files = {precision: Path(draft) / name for precision, name in PRECISIONS.items() if int8 or precision != "int8"}
         export_files(trained, faces, files, scaling)
-        predictions = predict_files(
-            trained, faces, files, [Split.PUBLIC_TEST, *([Split.PRIVATE_TEST] if final else [])]
-        )
+        splits = [Split.PUBLIC_TEST, *([Split.PRIVATE_TEST] if final else [])]
+        predictions = predict_files(trained, faces, files, splits)
         metrics = compute_split_metrics(predictions)
         (folder / "model.onnx").unlink(missing_ok=True)  # of an earlier record
         if int8 and int8_loss(metrics) <= INT8_LOSS and files["int8"].stat().st_size <= LARGEST_MODEL:
             files["int8"].replace(folder / "model.onnx")
-    _write_predictions(predictions, folder / "predictions.npz")
-    return _write(run, trained, folder, _content(trained, metrics) | {"calibration": asdict(scaling)} | evaluated_on)
-
-
-def _write(run: Path, trained: Trained, folder: Path, metrics: dict[str, Any]) -> dict[str, Any]:
-    save_text(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
-    save_text(folder / "recipe.json", json.dumps(dump(trained.recipe), indent=1) + "\n")
-    shutil.copyfile(run / "log.jsonl", folder / "log.jsonl")
-    draw_curves(trained.recipe, trained.history, folder / "curves.png")
-    save_text(folder / "confusion.svg", confusion_svg(metrics))
-    return metrics
+    # Rows and probabilities of the fp32 file, for paired tests.
+    arrays: dict[str, Any] = {f"{split}_rows": by["fp32"].rows for split, by in predictions.items()}
+    arrays |= {f"{split}_probs": by["fp32"].probs.astype(np.float32) for split, by in predictions.items()}
+    stream = BytesIO()
+    np.savez_compressed(stream, **arrays)
+    save_bytes(folder / "predictions.npz", stream.getvalue())
+    content = _content(trained, metrics) | {"calibration": asdict(scaling)}
+    content |= {"evaluation_sha256": faces.evaluation_sha256} if faces.evaluation_sha256 else {}
+    return _write(run, trained, folder, content)
 
 
 def confusion_svg(metrics: Mapping[str, Any]) -> str:
@@ -115,20 +113,13 @@ def confusion_svg(metrics: Mapping[str, Any]) -> str:
     return plot_confusion(found, f"{metrics['recipe']}, {name}: {percent(found['accuracy'])}")
 
 
-def _leaky_metrics(trained: Trained, faces: FaceSet) -> dict[str, Any]:
-    """Metrics of the net on faces whose copies it was trained on, in the form of ``compute_split_metrics``."""
-    rows = validation_rows(faces, trained.recipe)
-    probs = softmax(predict(trained.net, rows.images, trained.recipe.data.size), dim=1)
-    return {"leaky": {"fp32": {"all": compute_metrics(probs.numpy(), rows.labels.numpy(), rows.emotions)}}}
-
-
-def _write_predictions(predictions: dict[str, dict[str, Predictions]], path: Path) -> None:
-    """Rows and probabilities of the fp32 file, for paired tests: neither faces nor labels."""
-    columns: dict[str, Any] = {f"{split}_rows": by["fp32"].rows for split, by in predictions.items()}
-    columns |= {f"{split}_probs": by["fp32"].probs.astype(np.float32) for split, by in predictions.items()}
-    content = io.BytesIO()
-    np.savez_compressed(content, **columns)
-    save_bytes(path, content.getvalue())
+def _write(run: Path, trained: Trained, folder: Path, metrics: dict[str, Any]) -> dict[str, Any]:
+    save_text(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+    save_text(folder / "recipe.json", json.dumps(dump(trained.recipe), indent=1) + "\n")
+    shutil.copyfile(run / "log.jsonl", folder / "log.jsonl")
+    draw_curves(trained.recipe, trained.history, folder / "curves.png")
+    save_text(folder / "confusion.svg", confusion_svg(metrics))
+    return metrics
 
 
 def _content(trained: Trained, metrics: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from mien.infer import Classifier
 from mien.lab import nets
 from mien.lab.data import FaceSet
 from mien.lab.export.calibrate import Calibration
-from mien.lab.export.onnx import _after, contract_metadata, export_fp32, export_int8, fold_norms, store_half
+from mien.lab.export.onnx import _nodes_after, contract_metadata, export_fp32, export_int8, fold_norms, store_half
 from mien.lab.export.release import export_model
 from mien.lab.inference import predict
 from mien.lab.nets._layers import Branched
@@ -64,7 +64,7 @@ def test_int8_leaves_the_answers_in_fp32(case: str, faces: FaceSet, tmp_path: Pa
     dequantised = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
     convolutions = [node for node in graph.node if node.op_type == "Conv"]
     assert all({*node.input[:2]} <= dequantised for node in convolutions)
-    after = set(_after(graph, "features"))
+    after = set(_nodes_after(graph, "features"))
     head = [node for node in graph.node if node.name in after]
     assert {"Gemm", "MatMul", "Einsum", "Softmax"} <= {node.op_type for node in head}
     assert not {"QuantizeLinear", "DequantizeLinear"} & {node.op_type for node in head}

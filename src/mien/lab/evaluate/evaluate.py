@@ -50,8 +50,8 @@ def evaluate(
 ) -> tuple[Path, dict[str, list[Evaluation]]]:
     """Evaluate a model on labelled faces and write the result.
 
-    One evaluation writes ``metrics.json``, ``predictions.npz`` and ``report.html``. Several seeds or data sets write a
-    folder each, and a summary of all. Everything is checked before the model predicts the first face.
+    Writes ``metrics.json``, ``predictions.npz`` and ``report.html``. With several seeds or data sets, each has its own
+    folder beside a summary. All inputs are checked before the model predicts the first face.
 
     Args:
         model: What ``find_subjects`` accepts: an embedded model, a file, a run, or a folder with several seeds.
@@ -60,7 +60,7 @@ def evaluate(
         progress: Called with the stage and the number of faces done.
 
     Returns:
-        The folder, and the evaluations: name of the data set -> one for each seed.
+        The folder; and name of the data set -> one evaluation for each seed.
 
     Raises:
         ModelError: If the model cannot be opened or does not return probabilities.
@@ -113,7 +113,14 @@ def summarize_seeds(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
 
 
 def seeds_metrics(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
-    """Return the content of ``metrics.json`` over several seeds; the folder of each seed has its own."""
+    """Return the content of ``metrics.json`` over several seeds; the folder of each seed has its own.
+
+    Args:
+        evaluations: One evaluation for each seed, of the same rows.
+
+    Returns:
+        Plain values.
+    """
     first = evaluations[0].to_json()
     shared = ["model", "emotions", "data", "data_sha256", "split", "total", "evaluated", "excluded", "protocol", "tta"]
     return {key: first[key] for key in shared if key in first} | {
@@ -136,21 +143,17 @@ def seeds_page(evaluations: Sequence[Evaluation], folders: Sequence[str], proven
         A self-contained HTML page.
     """
     first, summary, n = evaluations[0], summarize_seeds(evaluations), len(evaluations)
-    keys = metric_keys(first.metrics["all"])
-    heads = {
-        metric_name(key): (
-            format_metric(key, summary["all"][key]["mean"]),
-            f"± {format_metric(key, summary['all'][key]['std'])}",
-        )
-        for key in keys
-        if key in HEADLINE
-    }
+    keys, total = metric_keys(first.metrics["all"]), summary["all"]
+    heads = {}
+    for key in HEADLINE:
+        spread = f"± {format_metric(key, total[key]['std'])}"
+        heads[metric_name(key)] = (format_metric(key, total[key]["mean"]), spread)
     parts = {"all": "all rows"} | ({"clean": "clean rows"} if "clean" in summary else {})
     rows = [[metric_name(key), *(_plus_minus(summary[part][key], key) for part in parts)] for key in keys]
     each = [
         [f"seed {e.subject.seed}", *(format_metric(key, e.metrics["all"][key]) for key in keys)] for e in evaluations
     ]
-    recall = [[name, _plus_minus(value, "recall")] for name, value in summary["all"]["recall"].items()]
+    recall = [[name, _plus_minus(value, "recall")] for name, value in total["recall"].items()]
     return page(
         f"{first.subject.name} on {first.test.name}, {n} seeds",
         [
@@ -169,7 +172,14 @@ def seeds_page(evaluations: Sequence[Evaluation], folders: Sequence[str], proven
 
 
 def transfer_metrics(sets: Mapping[str, Sequence[Evaluation]]) -> dict[str, Any]:
-    """Return the content of ``metrics.json`` over several data sets; the folder of each set has its own."""
+    """Return the content of ``metrics.json`` over several data sets; the folder of each data set has its own.
+
+    Args:
+        sets: Name of the data set -> one evaluation for each seed.
+
+    Returns:
+        Plain values.
+    """
     content = {}
     for name, evaluations in sets.items():
         first = evaluations[0].to_json()
@@ -192,27 +202,46 @@ def transfer_page(sets: Mapping[str, Sequence[Evaluation]], provenance: Mapping[
         A self-contained HTML page.
     """
     firsts = {name: evaluations[0] for name, evaluations in sets.items()}
-    one = next(iter(firsts.values()))
+    one, seeds = next(iter(firsts.values())), max(len(evaluations) for evaluations in sets.values())
     keys = metric_keys(one.metrics["all"])
+    transfer, counts = [], []
+    for name, e in firsts.items():
+        summary = summarize_seeds(sets[name])["all"] if len(sets[name]) > 1 else None
+        cells = [_plus_minus(summary[key], key) if summary else with_interval(e.metrics["all"], key) for key in keys]
+        evaluated, account = f"{len(e.predictions.labels):,}", e.selection.account
+        transfer.append([name, split_name(e.selection.split), evaluated, *cells])
+        reasons = "; ".join(f"{count:,}: {reason}" for reason, count in account.items()) or "none"
+        counts.append([name, evaluated, f"{sum(account.values()):,}", reasons])
+    recalls: list[list[str | None]] = []
+    for emotion in map(str, one.predictions.emotions):
+        recalls.append([emotion])
+        for e in firsts.values():
+            edges = e.recall_intervals.get(emotion)
+            share = percent(e.metrics["all"]["recall"][emotion])
+            recalls[-1].append(f"{share} ({percent_interval(edges)})" if edges else None)
+    explanation = (
+        f"Mean ± standard deviation over {seeds} seeds; recalls and row counts below are those of the first seed."
+        if seeds > 1
+        else "In brackets: 95 % bootstrap intervals over the rows."
+    )
     warnings = dict.fromkeys(warning for e in firsts.values() for warning in e.warnings())
-    head = ["set", "split", "faces", *map(metric_name, keys)]
     return page(
         f"{one.subject.name} on {len(sets)} sets",
         [
             section(
                 "Transfer",
-                table(head, [_transfer_row(name, sets[name], keys) for name in sets]),
-                paragraph(_how_to_read(sets)),
+                table(["set", "split", "faces", *map(metric_name, keys)], transfer),
+                paragraph(explanation),
                 _links(list(sets)),
                 *(note(warning) for warning in warnings),
             ),
             section(
                 "Recall by emotion",
-                table(["emotion", *sets], _recall_rows(sets), caption="In brackets: 95 % intervals (Wilson)."),
+                table(["emotion", *sets], recalls, caption="In brackets: 95 % intervals (Wilson)."),
                 transfer_plot({name: e.metrics["all"] for name, e in firsts.items()}),
                 note("Data sets differ in how faces were found, cropped and labelled, not only in their difficulty."),
             ),
-            section("Excluded rows", table(["set", "evaluated", "excluded", "reasons"], _accounts(firsts), wrap=True)),
+            section("Excluded rows", table(["set", "evaluated", "excluded", "reasons"], counts, wrap=True)),
         ],
         lead="The same model and the same classes on different faces.",
         provenance=provenance,
@@ -233,10 +262,9 @@ def _evaluate_one(task: Task, folder: Path, tta: str, progress: Progress) -> Eva
     evaluation = evaluate_task(task, tta=tta, progress=progress)
     progress(f"writing {folder}")
     source = provenance(evaluation.test.faces.sha256)
-    metrics = evaluation.to_json() | {"provenance": source}
     text = write_report(evaluation, source)
     save_bytes(folder / "predictions.npz", evaluation.predictions_file())
-    _write(folder, metrics, text)
+    _write(folder, evaluation.to_json() | {"provenance": source}, text)
     return evaluation
 
 
@@ -246,7 +274,7 @@ def _write(folder: Path, metrics: Mapping[str, Any], text: str) -> None:
 
 
 def _name(tasks: Mapping[str, Sequence[Task]], data: Sequence[Path | None]) -> str:
-    """The folder of a report below reports/evaluate/: model and split; the set where it is not FER-2013."""
+    """The folder of a report below reports/evaluate/: model, data set unless it is FER-2013, and split."""
     (name, first), *others = tasks.items()
     model = "".join(c if c.isalnum() or c in "-_." else "-" for c in first[0].subject.name)
     if others:
@@ -261,45 +289,6 @@ def _plus_minus(spread: Mapping[str, float], key: str) -> str:
 
 def _spread(values: Sequence[float]) -> dict[str, float]:
     return {"mean": mean(values), "std": stdev(values) if len(values) > 1 else 0.0, "n": len(values)}
-
-
-def _transfer_row(name: str, evaluations: Sequence[Evaluation], keys: Sequence[str]) -> list[str]:
-    first = evaluations[0]
-    cells = [name, split_name(first.selection.split), f"{len(first.predictions.labels):,}"]
-    if len(evaluations) > 1:
-        summary = summarize_seeds(evaluations)["all"]
-        return cells + [_plus_minus(summary[key], key) for key in keys]
-    return cells + [with_interval(first.metrics["all"], key) for key in keys]
-
-
-def _how_to_read(sets: Mapping[str, Sequence[Evaluation]]) -> str:
-    seeds = max(len(evaluations) for evaluations in sets.values())
-    return (
-        f"Mean ± standard deviation over {seeds} seeds; recalls and row counts below are those of the first seed."
-        if seeds > 1
-        else "In brackets: 95 % bootstrap intervals over the rows."
-    )
-
-
-def _recall_rows(sets: Mapping[str, Sequence[Evaluation]]) -> list[list[str | None]]:
-    firsts = [evaluations[0] for evaluations in sets.values()]
-    rows: list[list[str | None]] = []
-    for name in map(str, firsts[0].predictions.emotions):
-        edges = [e.recall_intervals.get(name) for e in firsts]
-        cells = [
-            None if each is None else f"{percent(e.metrics['all']['recall'][name])} ({percent_interval(each)})"
-            for e, each in zip(firsts, edges, strict=True)
-        ]
-        rows.append([name, *cells])
-    return rows
-
-
-def _accounts(firsts: Mapping[str, Evaluation]) -> list[list[str]]:
-    rows = []
-    for name, e in firsts.items():
-        reasons = "; ".join(f"{count:,}: {reason}" for reason, count in e.selection.account.items()) or "none"
-        rows.append([name, f"{len(e.predictions.labels):,}", f"{sum(e.selection.account.values()):,}", reasons])
-    return rows
 
 
 def _links(folders: Sequence[str]) -> str:

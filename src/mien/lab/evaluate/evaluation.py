@@ -16,27 +16,27 @@ from mien._errors import DataError, ModelError
 from mien._progress import Progress, no_progress
 from mien._suggest import suggest
 from mien.lab.data import FaceSet, Split
+from mien.lab.data.custom import hold_out
 from mien.lab.data.datasets import ALL
 from mien.lab.data.duplicates import same_pixels
-from mien.lab.evaluate.plots import (
-    Selective,
-    abstention,
-    average_precision,
-    bins_as_values,
-    reliability,
-    selective,
-    share_interval,
-)
-from mien.lab.evaluate.subjects import Subject, TestSet, calibrated, learned_from, select
+from mien.lab.evaluate.plots import abstention, average_precision, reliability, share_interval
+from mien.lab.evaluate.subjects import Subject, TestSet, learned_from, select
 from mien.lab.export.onnx import hires_maps
 from mien.lab.inference import TTA, normalise, tta_views
-from mien.lab.models import Model
+from mien.lab.models import Model, open_model
 from mien.lab.nets._layers import Net
 from mien.lab.predictions import Predictions, Selection, compare_with_votes, load_recorded, resize_faces
-from mien.lab.train.run import Trained
 
 _BATCH = 256  # faces predicted at once: bounds the memory
 _MAP_BATCH = 32  # faces whose maps are computed at once; their gradients take more memory
+_FREQUENT_PAIRS = 4  # most frequent pairs that are reported besides the named ones
+# Document 002 reports the first two; the others are the pairs that classifiers of FER-2013 confuse most.
+NAMED_PAIRS = {
+    (Emotion.FEAR, Emotion.HAPPY): "named by document 002",
+    (Emotion.ANGRY, Emotion.HAPPY): "named by document 002",
+    (Emotion.FEAR, Emotion.SURPRISE): "known to be close",
+    (Emotion.NEUTRAL, Emotion.SAD): "known to be close",
+}
 
 
 def check_tta(tta: str) -> None:
@@ -77,6 +77,7 @@ def predict_faces(
     return probs.astype(np.float32)
 
 
+@torch.no_grad()
 def map_faces(model: Model | None, faces: FaceSet) -> NDArray[np.float32] | None:
     """Compute the maps of faces without augmentation.
 
@@ -94,33 +95,20 @@ def map_faces(model: Model | None, faces: FaceSet) -> NDArray[np.float32] | None
     parts = []
     for start in range(0, len(faces), _MAP_BATCH):
         crops = resize_faces(faces.select(torch.arange(start, min(start + _MAP_BATCH, len(faces)))), model.size)
-        maps = _maps_of_run(model.trained, crops) if model.trained else model(np.ascontiguousarray(crops))[1]
+        if model.trained is None:
+            maps = model(np.ascontiguousarray(crops))[1]
+        elif isinstance(net := model.trained.net, Net):
+            x = normalise(torch.from_numpy(crops).unsqueeze(1).float() / 255, model.size)
+            try:
+                maps = np.asarray(hires_maps(net.head, net.features(x)).numpy(), np.float32)
+            except ModelError:  # a head whose gradient has no closed form
+                return None
+        else:
+            return None
         if maps is None:
             return None
         parts.append(maps)
     return np.concatenate(parts)
-
-
-@torch.no_grad()
-def _maps_of_run(trained: Trained, crops: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-    net = trained.net
-    if not isinstance(net, Net):
-        return None
-    x = normalise(torch.from_numpy(crops).unsqueeze(1).float() / 255, trained.recipe.data.size)
-    try:
-        return np.asarray(hires_maps(net.head, net.features(x)).numpy(), np.float32)
-    except ModelError:  # a head whose gradient has no closed form here
-        return None
-
-
-# Document 002 reports the first two; the others are the pairs that classifiers of FER-2013 confuse most.
-NAMED_PAIRS = {
-    (Emotion.FEAR, Emotion.HAPPY): "named by document 002",
-    (Emotion.ANGRY, Emotion.HAPPY): "named by document 002",
-    (Emotion.FEAR, Emotion.SURPRISE): "known to be close",
-    (Emotion.NEUTRAL, Emotion.SAD): "known to be close",
-}
-_FREQUENT_PAIRS = 4  # most frequent pairs that are reported beside the named ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +129,7 @@ class Direction:
 
     @property
     def rate(self) -> float | None:
-        """``count`` as a share of ``support``; ``None`` if there are no faces."""
+        """``count`` as a share of ``support``; ``None`` without faces."""
         return self.count / self.support if self.support else None
 
 
@@ -152,7 +140,7 @@ class Pair:
     Attributes:
         forward: Faces of the first emotion, predicted as the second.
         backward: Faces of the second emotion, predicted as the first.
-        rank: Place among all pairs by the number of mistakes in both directions, from 1.
+        rank: Rank among all pairs by the number of mistakes in both directions, from 1.
         reason: Why the pair is reported.
     """
 
@@ -170,7 +158,7 @@ def find_pairs(confusion: Sequence[Sequence[int]], emotions: tuple[Emotion, ...]
         emotions: The C classes.
 
     Returns:
-        The pairs of ``NAMED_PAIRS`` whose classes are known, then the most frequent others.
+        The pairs of ``NAMED_PAIRS`` whose emotions are among the classes, then the most frequent others.
     """
     counts = np.asarray(confusion)
     support = counts.sum(1)
@@ -185,17 +173,12 @@ def find_pairs(confusion: Sequence[Sequence[int]], emotions: tuple[Emotion, ...]
     ranked = sorted(combinations(emotions, 2), key=lambda pair: -mistakes(pair))
     ranks = {frozenset(pair): rank for rank, pair in enumerate(ranked, start=1)}
     named = [pair for pair in NAMED_PAIRS if set(pair) <= set(emotions)]
-    apart = {frozenset(pair) for pair in named}
-    top = [pair for pair in ranked if frozenset(pair) not in apart and mistakes(pair)][:_FREQUENT_PAIRS]
-    return [
-        Pair(
-            direction(*pair),
-            direction(*pair[::-1]),
-            ranks[frozenset(pair)],
-            NAMED_PAIRS.get(pair, "among the most frequent"),
-        )
-        for pair in [*named, *top]
-    ]
+    others = [pair for pair in ranked if pair not in named and pair[::-1] not in named and mistakes(pair)]
+    found = []
+    for pair in named + others[:_FREQUENT_PAIRS]:
+        reason = NAMED_PAIRS.get(pair, "among the most frequent")
+        found.append(Pair(direction(*pair), direction(*pair[::-1]), ranks[frozenset(pair)], reason))
+    return found
 
 
 def most_confident_mistakes(
@@ -229,7 +212,7 @@ class Evaluation:
         subject: What was evaluated.
         test: The data set.
         selection: The evaluated rows of it.
-        predictions: The predictions for these rows.
+        predictions: The predictions of these rows.
         tta: The test-time augmentation, a key of ``mien.lab.inference.TTA``.
     """
 
@@ -239,20 +222,10 @@ class Evaluation:
     predictions: Predictions
     tta: str = "none"
 
-    @property
-    def faces(self) -> FaceSet:
-        """The evaluated faces, in the order of the predictions."""
-        return self.selection.faces
-
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        """Metrics of ``all`` rows and, where there are any, of the ``clean`` ones."""
+        """Metrics of ``all`` rows and of the ``clean`` ones, if there are any."""
         return self.predictions.metrics()
-
-    @cached_property
-    def curve(self) -> Selective:
-        """The risk-coverage curve."""
-        return selective(self.predictions.probs, self.predictions.labels)
 
     @cached_property
     def abstention(self) -> dict[str, Any]:
@@ -266,7 +239,7 @@ class Evaluation:
 
     @cached_property
     def votes(self) -> dict[str, Any] | None:
-        """Comparison with the votes of FER+; ``None`` for a set without votes."""
+        """Comparison with the votes of FER+; ``None`` for a data set without votes."""
         split = self.selection.split
         part = self.test.faces if split == ALL else self.test.faces.split(Split(split))
         return compare_with_votes(self.predictions, self.selection, part)
@@ -274,27 +247,28 @@ class Evaluation:
     @cached_property
     def recall_intervals(self) -> dict[str, list[float]]:
         """Wilson's 95 % interval of the recall of every emotion that has faces."""
-        found = self.metrics["all"]
-        right = np.asarray(found["confusion"]).diagonal()
-        pairs = zip(self.predictions.emotions, right, strict=True)
-        spans = {str(emotion): share_interval(int(hits), found["support"][str(emotion)]) for emotion, hits in pairs}
-        return {name: span for name, span in spans.items() if span is not None}
+        metrics, spans = self.metrics["all"], {}
+        for index, (emotion, support) in enumerate(metrics["support"].items()):
+            span = share_interval(int(metrics["confusion"][index][index]), support)
+            if span is not None:
+                spans[emotion] = span
+        return spans
 
     def warnings(self) -> list[str]:
-        """Return what limits the metrics, as sentences for the report."""
+        """Return the limits of the metrics, as sentences for the report."""
         found, split = [], self.selection.split
-        if learned_from(self.subject, self.test.faces) and split in (ALL, Split.TRAINING):
+        trained_on_it = learned_from(self.subject, self.test.faces)
+        if trained_on_it and split in (ALL, Split.TRAINING):
             found.append(f"The model was trained on this set, and {split} contains training faces.")
-        elif learned_from(self.subject, self.test.faces) and split == Split.PUBLIC_TEST:
+        elif trained_on_it and split == Split.PUBLIC_TEST:
             found.append(
                 "PublicTest selected this model (its epoch and, where it is calibrated, its temperature): "
                 "its metrics are slightly too good there."
             )
         if self.metrics["all"]["absent"]:
-            names = ", ".join(self.metrics["all"]["absent"])
             found.append(
-                f"No face of {names}: these classes count neither in the balanced accuracy nor in the macro F1, "
-                "but the model can still predict them."
+                f"No face of {', '.join(self.metrics['all']['absent'])}: these classes count neither in the balanced "
+                "accuracy nor in the macro F1, but the model can still predict them."
             )
         if "clean" not in self.metrics:
             found.append("No row is clean: the exact pixels of every face occur in an earlier split or row, too.")
@@ -303,9 +277,9 @@ class Evaluation:
         return found
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything as plain values for a JSON file; ``tta`` is there only where a face has several views."""
+        """Return everything as plain values for a JSON file; ``tta`` only if it is not ``"none"``."""
         probs, labels, emotions = self.predictions.probs, self.predictions.labels, self.predictions.emotions
-        content: dict[str, Any] = {
+        return {
             "model": self.subject.name,
             "about": dict(self.subject.about),
             "seed": self.subject.seed,
@@ -318,37 +292,33 @@ class Evaluation:
             "excluded": dict(self.selection.account),
             "protocol": self.selection.protocol,
             "warnings": self.warnings(),
-        }
-        if self.tta != "none":
-            content["tta"] = self.tta
-        return content | {
+            **({"tta": self.tta} if self.tta != "none" else {}),
             **self.metrics,
             "recall_intervals": self.recall_intervals,
             "average_precision": average_precision(probs, labels, emotions),
-            "reliability": bins_as_values(reliability(probs, labels)),
+            "reliability": [asdict(each) for each in reliability(probs, labels)],
             "abstention": self.abstention,
-            "pairs": [_pair(pair) for pair in self.pairs],
+            "pairs": [_pair_values(pair) for pair in self.pairs],
             **({"ferplus": self.votes} if self.votes else {}),
         }
 
     def predictions_file(self) -> bytes:
         """Return the content of ``predictions.npz``: rows, labels, probabilities, clean rows and emotions; no face."""
-        stream = BytesIO()
-        names = np.array([str(emotion) for emotion in self.predictions.emotions])
-        p = self.predictions
+        stream, p = BytesIO(), self.predictions
+        names = np.array([str(emotion) for emotion in p.emotions])
         np.savez_compressed(stream, rows=p.rows, labels=p.labels, probs=p.probs, clean=p.clean, emotions=names)
         return stream.getvalue()
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One evaluation that has been checked and can run: no face has been predicted yet.
+    """An evaluation that has been checked, and has not predicted a face yet.
 
     Attributes:
         subject: What is evaluated.
         test: The data set.
         selection: The rows to evaluate.
-        recorded: Recorded predictions, where there is no model.
+        recorded: Recorded predictions, if there is no model.
     """
 
     subject: Subject
@@ -360,8 +330,8 @@ class Task:
 def prepare_evaluation(subject: Subject, test: TestSet, split: Split | str | None, *, tta: str = "none") -> Task:
     """Check everything that an evaluation needs, before it starts.
 
-    A data set without splits is evaluated as a whole; a model that was trained on it is evaluated on the faces that
-    its training held out.
+    A data set without splits is evaluated as a whole. A model that was trained on it is evaluated on the faces that
+    were held out for validation.
 
     Args:
         subject: What is evaluated.
@@ -373,17 +343,18 @@ def prepare_evaluation(subject: Subject, test: TestSet, split: Split | str | Non
         The task.
 
     Raises:
-        DataError: If there are no rows to evaluate, or recorded predictions are damaged or of other faces.
+        DataError: If there are no rows to evaluate, or recorded predictions are damaged or belong to other faces.
     """
-    if learned_from(subject, test.faces) and test.undivided and split is None:
-        test = test.held_out()
+    if split is None and learned_from(subject, test.faces) and not test.faces.usage.any():
+        test = replace(test, faces=hold_out(test.faces))  # its validation faces become PublicTest
     selection = select(test, subject.emotions, split)
-    if subject.model is None and tta != "none":
+    if subject.model is not None:
+        return Task(subject, test, selection)
+    if tta != "none":
         raise DataError(f"{subject.path}: holds recorded predictions and no model; use no test-time augmentation")
-    if subject.model is None and selection.split == ALL:
+    if selection.split == ALL:
         raise DataError(f"{subject.path}: holds the predictions of single splits; choose one of them")
-    recorded = load_recorded(subject.path, test.faces, Split(selection.split))[0] if subject.model is None else None
-    return Task(subject, test, selection, recorded)
+    return Task(subject, test, selection, load_recorded(subject.path, test.faces, Split(selection.split))[0])
 
 
 def evaluate_task(task: Task, *, tta: str = "none", progress: Progress = no_progress) -> Evaluation:
@@ -405,7 +376,8 @@ def evaluate_task(task: Task, *, tta: str = "none", progress: Progress = no_prog
         return Evaluation(subject, test, selection, task.recorded)
     assert subject.model is not None  # as ``prepare_evaluation`` ensures
     progress(f"opening {subject.name}")
-    model = calibrated(subject.model, test.faces)
+    # A run is calibrated if it was trained on these faces.
+    model = open_model(subject.model.path, faces=test.faces) if subject.model.trained else subject.model
     subject = replace(subject, model=model, about=model.about)
     faces = selection.faces
     probs = predict_faces(model, faces, tta=tta, progress=progress)
@@ -413,7 +385,7 @@ def evaluate_task(task: Task, *, tta: str = "none", progress: Progress = no_prog
     return Evaluation(subject, test, selection, predictions, tta)
 
 
-def _pair(pair: Pair) -> dict[str, Any]:
+def _pair_values(pair: Pair) -> dict[str, Any]:
     directions = {"forward": pair.forward, "backward": pair.backward}
     counts = {key: asdict(each) | {"rate": each.rate} for key, each in directions.items()}
     return {"reason": pair.reason, "rank": pair.rank, **counts}

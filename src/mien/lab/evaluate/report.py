@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 
 from mien._format import interval, percent, percent_interval
@@ -17,28 +16,33 @@ from mien.lab.evaluate.plots import (
     reliability,
     reliability_plot,
     risk_plot,
+    selective,
     training_plots,
 )
 from mien.lab.html.blocks import Section, columns, details, facts, headline, note, page, paragraph, section, table
 from mien.lab.html.figures import ImageTile, gallery
 from mien.lab.inference import TTA
-from mien.lab.metrics import Ints
 
 _OPEN = 4  # pairs whose faces are shown without a click
 
 
 def confusion_section(e: Evaluation) -> Section:
-    """Build the confusion matrix: counts and shares of the label."""
-    counts = np.asarray(e.metrics["all"]["confusion"])
-    support = counts.sum(1, keepdims=True)
-    rates = counts / support.clip(min=1)
+    """Build the confusion matrix, in counts and in shares of the label.
+
+    Args:
+        e: The evaluation.
+
+    Returns:
+        The section.
+    """
     names = [str(emotion) for emotion in e.predictions.emotions]
-    shade = [[float(rate) if n else None for rate in row] for row, n in zip(rates, support[:, 0], strict=True)]
-    count_rows = [[name, *(f"{n:,}" for n in row)] for name, row in zip(names, counts, strict=True)]
-    rate_rows = [
-        [name, *(f"{rate:.0%}" if n else None for rate in row)]
-        for name, row, n in zip(names, rates, support[:, 0], strict=True)
-    ]
+    count_rows, rate_rows, shade = [], [], []
+    for name, counts in zip(names, e.metrics["all"]["confusion"], strict=True):
+        support = sum(counts)
+        rates = [count / support if support else None for count in counts]
+        shade.append(rates)
+        count_rows.append([name, *(f"{count:,}" for count in counts)])
+        rate_rows.append([name, *(None if rate is None else f"{rate:.0%}" for rate in rates)])
     diagonal = [[x == y for x in range(len(names))] for y in range(len(names))]
     head = ["label \\ predicted", *names]
     return section(
@@ -52,33 +56,36 @@ def confusion_section(e: Evaluation) -> Section:
 
 
 def classes_section(e: Evaluation) -> Section:
-    """Build the section on single emotions: recall with intervals, precision against recall, and a table."""
-    found = e.metrics["all"]
-    precisions = average_precision(e.predictions.probs, e.predictions.labels, e.predictions.emotions)
-    rows = [
-        [
-            name,
-            f"{found['support'][name]:,}",
-            *(
-                None if name in found["absent"] else percent(found[part][name])
-                for part in ("precision", "recall", "f1")
-            ),
-            percent(precisions[name]) if name in precisions else None,
-        ]
-        for name in found["recall"]
-    ]
-    curves = precision_recall(e.predictions.probs, e.predictions.labels, e.predictions.emotions)
+    """Build the section on single emotions: recall with intervals, precision against recall, and a table.
+
+    Args:
+        e: The evaluation.
+
+    Returns:
+        The section.
+    """
+    found, predicted = e.metrics["all"], (e.predictions.probs, e.predictions.labels, e.predictions.emotions)
+    precisions, rows = average_precision(*predicted), []
+    for name, support in found["support"].items():
+        known = [percent(found[part][name]) if support else None for part in ("precision", "recall", "f1")]
+        rows.append([name, f"{support:,}", *known, percent(precisions[name]) if name in precisions else None])
+    recalls = recall_plot(found["recall"], e.recall_intervals, mean=found["balanced_accuracy"])
     return section(
         "By emotion",
-        columns(
-            recall_plot(found["recall"], e.recall_intervals, mean=found["balanced_accuracy"]), precision_plot(curves)
-        ),
+        columns(recalls, precision_plot(precision_recall(*predicted))),
         table(["emotion", "faces", "precision", "recall", "F1", "average precision"], rows),
     )
 
 
 def mistakes_section(e: Evaluation) -> Section:
-    """Build the section on confused pairs, with the faces of the most confident mistakes."""
+    """Build the section on confused pairs, with the faces of the most confident mistakes.
+
+    Args:
+        e: The evaluation.
+
+    Returns:
+        The section.
+    """
     rows = [[_pair_name(p), _count(p.forward), _count(p.backward), f"{p.rank}", p.reason] for p in e.pairs]
     head = ["pair", "first predicted as second", "second predicted as first", "rank", "reason"]
     caption = "Rank: place among all pairs by the number of mistakes in both directions."
@@ -95,7 +102,7 @@ def mistakes_section(e: Evaluation) -> Section:
         ),
         table(head, rows, caption=caption),
         paragraph(f"Below: the most confident mistakes of every pair. {maps}"),
-        *(_gallery(e, pair) for pair in e.pairs if pair.forward.count + pair.backward.count),
+        *(_mistakes(e, pair) for pair in e.pairs if pair.forward.count + pair.backward.count),
     )
 
 
@@ -108,58 +115,63 @@ def _count(direction: Direction) -> str:
     return f"{direction.count:,} ({rate})"
 
 
-def _gallery(e: Evaluation, pair: Pair) -> str:
+def _mistakes(e: Evaluation, pair: Pair) -> str:
     """The faces of a pair: shown for the most frequent pairs, behind a click for the others."""
-    parts = _galleries(e, pair)
+    parts = []
+    for direction in (pair.forward, pair.backward):
+        indices = most_confident_mistakes(e.predictions, e.selection.faces, direction)
+        if not len(indices):
+            continue
+        faces = e.selection.faces.select(torch.from_numpy(indices))
+        label, predicted = (e.predictions.emotions.index(each) for each in (direction.label, direction.predicted))
+        maps, tiles = map_faces(e.subject.model, faces), []
+        for number, (row, probs) in enumerate(
+            zip(e.predictions.rows[indices], e.predictions.probs[indices], strict=True)
+        ):
+            caption = (
+                f"row {row}: {percent(probs[predicted], 0)} {direction.predicted}, "
+                f"{percent(probs[label], 0)} {direction.label}"
+            )
+            map_ = None if maps is None else maps[number, predicted]
+            tiles.append(ImageTile(faces.images[number].numpy(), caption, map_))
+        parts += [f"<h3>{direction.label}, predicted as {direction.predicted}</h3>", gallery(tiles)]
     return "".join(parts) if pair.rank <= _OPEN else details(_pair_name(pair), *parts)
 
 
-def _galleries(e: Evaluation, pair: Pair) -> list[str]:
-    parts = []
-    for direction in (pair.forward, pair.backward):
-        indices = most_confident_mistakes(e.predictions, e.faces, direction)
-        if len(indices):
-            parts.append(f"<h3>{direction.label}, predicted as {direction.predicted}</h3>")
-            parts.append(gallery(_tiles(e, indices, direction)))
-    return parts
-
-
-def _tiles(e: Evaluation, indices: Ints, direction: Direction) -> list[ImageTile]:
-    faces = e.faces.select(torch.from_numpy(indices))
-    label, predicted = (e.predictions.emotions.index(each) for each in (direction.label, direction.predicted))
-    maps = map_faces(e.subject.model, faces)
-    return [
-        ImageTile(
-            faces.images[number].numpy(),
-            f"row {e.predictions.rows[index]}: {percent(e.predictions.probs[index, predicted], 0)} "
-            f"{direction.predicted}, {percent(e.predictions.probs[index, label], 0)} {direction.label}",
-            None if maps is None else maps[number, predicted],
-        )
-        for number, index in enumerate(indices)
-    ]
-
-
 def split_name(split: str) -> str:
-    """Return the name of a split for reports."""
+    """Return the name of a split for reports.
+
+    Args:
+        split: Name of a split, or ``"all"``.
+
+    Returns:
+        The name.
+    """
     return "all splits" if split == "all" else split
 
 
 def metric_keys(metrics: Mapping[str, Any]) -> list[str]:
-    """Return the keys of the table of metrics that ``metrics`` contains, in the order of the table."""
+    """Return the known keys of metrics.
+
+    Args:
+        metrics: What ``compute_metrics`` returns.
+
+    Returns:
+        The keys that are in the table ``METRICS``, in its order.
+    """
     return [key for key in METRICS if key in metrics]
 
 
-def headline_of(metrics: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """Return the headline metrics for ``headline``: name -> value and interval."""
-    return {
-        metric_name(key): (format_metric(key, metrics[key]), _interval(metrics, key))
-        for key in HEADLINE
-        if key in metrics
-    }
-
-
 def with_interval(metrics: Mapping[str, Any], key: str) -> str:
-    """Return the value of a metric, with its 95 % interval in brackets where it has one."""
+    """Format a metric with its interval.
+
+    Args:
+        metrics: What ``compute_metrics`` returns.
+        key: The key of the metric.
+
+    Returns:
+        The value, with the 95 % interval in brackets if the metric has one.
+    """
     edges = _interval(metrics, key)
     return format_metric(key, metrics[key]) + (f" ({edges})" if edges else "")
 
@@ -170,42 +182,62 @@ def _interval(metrics: Mapping[str, Any], key: str) -> str:
 
 
 def confidence_section(e: Evaluation) -> Section:
-    """Build the section on calibration."""
+    """Build the section on calibration.
+
+    Args:
+        e: The evaluation.
+
+    Returns:
+        The section.
+    """
     error, bins = e.metrics["all"]["ece"], reliability(e.predictions.probs, e.predictions.labels)
     text = (
         f"The expected calibration error is {error:.3f}: the mean difference between confidence and accuracy over "
         f"{len(bins)} bins of confidence."
     )
-    drawn = reliability_plot(bins, error=error)
-    return section("Calibration", columns(drawn, paragraph(text)))
+    return section("Calibration", columns(reliability_plot(bins, error=error), paragraph(text)))
 
 
 def abstention_section(e: Evaluation) -> Section:
-    """Build the section on abstention: risk against coverage, and the threshold for 90 % precision."""
+    """Build the section on abstention: risk against coverage, and the threshold for 90 % precision.
+
+    Args:
+        e: The evaluation.
+
+    Returns:
+        The section.
+    """
     found = e.abstention
     if found["threshold"] is None:
         text = f"No threshold of confidence gives a precision of {percent(found['target'], 0)} on these faces."
     else:
         text = (
-            f"With a threshold of {found['threshold']:.3f} the model answers for {percent(found['coverage'])} of the "
-            f"faces, and {percent(found['precision'])} of these answers are correct. This is the largest coverage with "
-            f"a precision of at least {percent(found['target'], 0)}."
+            f"With a threshold of {found['threshold']:.3f} the model predicts {percent(found['coverage'])} of the "
+            f"faces, and {percent(found['precision'])} of these predictions are correct. This is the largest coverage "
+            f"with a precision of at least {percent(found['target'], 0)}."
         )
     words = "A threshold that is chosen and evaluated on the same faces looks better than it is."
     if found["elsewhere"]:
         other = found["elsewhere"]
         words += (
-            f" Chosen on a random half and evaluated on the other half, the model answers for "
+            f" Chosen on a random half and evaluated on the other half, it gives a coverage of "
             f"{percent(other['coverage'])} with a precision of {percent(other['precision'])} (mean of "
             f"{other['halves']} halves)."
         )
     area = f"Area under the curve: {found['aurc']:.3f}, the mean risk over all coverages (AURC); lower is better."
-    text = paragraph(text) + note(words) + paragraph(area)
-    return section("Abstention", columns(risk_plot(e.curve), text))
+    curve = selective(e.predictions.probs, e.predictions.labels)
+    return section("Abstention", columns(risk_plot(curve), paragraph(text) + note(words) + paragraph(area)))
 
 
 def votes_sections(e: Evaluation) -> list[Section]:
-    """Build the section on FER+ votes; no section for a set without votes."""
+    """Build the section on FER+ votes.
+
+    Args:
+        e: The evaluation.
+
+    Returns:
+        One section, or none for a data set without votes.
+    """
     if not e.votes:
         return []
     majority, distribution = e.votes["majority"], e.votes["distribution"]
@@ -216,11 +248,12 @@ def votes_sections(e: Evaluation) -> list[Section]:
         heads[name] = (percent(majority["agreement"]), percent_interval(majority["interval"]))
     if not eight and majority["label_agreement"] is not None:
         heads["agreement of the labels"] = (percent(majority["label_agreement"]), "on the same faces")
-    for key, name in (
-        ("kl", "distance to the votes, KL"),
-        ("total_variation", "total variation"),
-        ("log_loss", "log loss to the votes"),
-    ):
+    names = {
+        "kl": "distance to the votes, KL",
+        "total_variation": "total variation",
+        "log_loss": "log loss to the votes",
+    }
+    for key, name in names.items():
         if key in distribution:
             heads[name] = (f"{distribution[key]:.3f}", interval(distribution[f"{key}_interval"]))
     left = "".join(f" {count:,}: {reason}." for reason, count in majority["account"].items())
@@ -246,20 +279,26 @@ def write_report(evaluation: Evaluation, provenance: Mapping[str, str]) -> str:
         A self-contained HTML page.
     """
     e = evaluation
+    named = {"model": e.subject.name, **e.subject.about, "labels": e.selection.protocol}
+    named |= {"data": f"{e.test.name}, {split_name(e.selection.split)}", "views of a face": TTA[e.tta]}
+    account = [[reason, f"{count:,}"] for reason, count in e.selection.account.items()]
+    counts = [["evaluated", f"{len(e.predictions.labels):,}"], *account, ["total", f"{e.selection.total:,}"]]
     sections = [
         _metrics(e),
-        _inputs(e),
+        section("Model and data", facts(named), table(["rows", ""], counts)),
         confusion_section(e),
         classes_section(e),
         confidence_section(e),
         abstention_section(e),
         *votes_sections(e),
-        *_training(e),
-        mistakes_section(e),
     ]
+    if e.subject.history:
+        last = f"training loss of the last epoch: {e.subject.history[-1].loss:.3f}."
+        text = paragraph(f"{len(e.subject.history)} epochs; {last}")
+        sections.append(section("Training", text, columns(*training_plots(e.subject.history))))
     return page(
         f"{e.subject.name} on {e.test.name}",
-        sections,
+        [*sections, mistakes_section(e)],
         lead=f"{split_name(e.selection.split)}: {len(e.predictions.labels):,} labelled faces.",
         provenance=provenance,
         faces=True,
@@ -268,38 +307,19 @@ def write_report(evaluation: Evaluation, provenance: Mapping[str, str]) -> str:
 
 def _metrics(e: Evaluation) -> Section:
     parts = {"all": "all rows"} | ({"clean": "clean rows"} if "clean" in e.metrics else {})
-    keys = metric_keys(e.metrics["all"])
+    keys, found = metric_keys(e.metrics["all"]), e.metrics["all"]
     rows = [[metric_name(key), *(with_interval(e.metrics[part], key) for part in parts)] for key in keys]
     counts = "; ".join(f"{name}: {e.metrics[part]['n']:,}" for part, name in parts.items())
-    clean = (
-        " Clean rows are those whose exact pixels do not occur in an earlier split or earlier in the same split."
-        if "clean" in parts
-        else ""
-    )
+    copies = "Clean rows are those whose exact pixels do not occur in an earlier split or earlier in the same split."
+    clean = f" {copies}" if "clean" in parts else ""
+    heads = {metric_name(key): (format_metric(key, found[key]), _interval(found, key)) for key in HEADLINE}
     return section(
         "Metrics",
         *(note(warning) for warning in e.warnings()),
-        headline(headline_of(e.metrics["all"])),
+        headline(heads),
         table(["", *parts.values()], rows, caption=f"{counts}. In brackets: 95 % intervals."),
         paragraph(
             "The intervals come from 2,000 bootstrap draws of the rows. The interval of the calibration error is "
             f"biased upwards, because every draw adds noise to its bins.{clean}"
         ),
     )
-
-
-def _inputs(e: Evaluation) -> Section:
-    terms = {"model": e.subject.name, **e.subject.about}
-    terms |= {"labels": e.selection.protocol, "data": f"{e.test.name}, {split_name(e.selection.split)}"}
-    terms["views of a face"] = TTA[e.tta]
-    account = [[reason, f"{count:,}"] for reason, count in e.selection.account.items()]
-    total = [["evaluated", f"{len(e.predictions.labels):,}"], *account, ["total", f"{e.selection.total:,}"]]
-    return section("Model and data", facts(terms), table(["rows", ""], total))
-
-
-def _training(e: Evaluation) -> list[Section]:
-    if not e.subject.history:
-        return []
-    last = e.subject.history[-1]
-    text = f"{len(e.subject.history)} epochs; training loss of the last epoch: {last.loss:.3f}."
-    return [section("Training", paragraph(text), columns(*training_plots(e.subject.history)))]

@@ -1,8 +1,8 @@
-"""What is evaluated: the models or recorded predictions that a name stands for, and the data sets."""
+"""Inputs of an evaluation: the models or recorded predictions that a name refers to, and the data sets."""
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,12 +10,14 @@ from mien._emotions import CLASS_SETS, SEVEN, Emotion, class_set
 from mien._errors import DataError
 from mien._suggest import suggest
 from mien.lab.data import FaceSet, Split
-from mien.lab.data.custom import KNOWN, Entry, hold_out, list_folder, list_table
+from mien.lab.data.custom import KNOWN, Entry, list_folder, list_table
 from mien.lab.data.datasets import chosen_split, find_dataset, is_fer2013, load_test_set
 from mien.lab.data.faceset import quote
 from mien.lab.models import Model, open_model
 from mien.lab.predictions import Selection, read_metrics, select_rows
 from mien.lab.train.logging import EpochRecord, read_log
+
+_PREDICTIONS = "predictions.npz"
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,15 +35,6 @@ class TestSet:
     faces: FaceSet
     name: str
     excluded: Mapping[tuple[Split, str], int] = field(default_factory=dict)
-
-    @property
-    def undivided(self) -> bool:
-        """Whether the set has no splits: every face is Training."""
-        return bool((self.faces.usage == 0).all())
-
-    def held_out(self) -> "TestSet":
-        """Return the set with the faces as PublicTest that a training on it holds out for validation."""
-        return replace(self, faces=hold_out(self.faces))
 
 
 def load_tests(
@@ -62,15 +55,23 @@ def load_tests(
         DataError: If a label of the map is in no set, a label of a set has no emotion, or a set cannot be read.
     """
     starts = [find_dataset(path) for path in paths]
-    listed = [None if is_fer2013(start) else _entries(start) for start in starts]
-    _require_used(label_map, [entries for entries in listed if entries is not None])
-    names = _names(
-        [Path("FER-2013") if entries is None else start for start, entries in zip(starts, listed, strict=True)]
-    )
-    return [
-        _load(start, name, entries, emotions, size=size, label_map=label_map)
-        for start, name, entries in zip(starts, names, listed, strict=True)
-    ]
+    listed = [None if is_fer2013(start) else _list_entries(start) for start in starts]
+    known = {entry.label.strip().lower() for entries in listed for entry in entries or ()}
+    if label_map and all(entries is None for entries in listed):
+        raise DataError("the labels of FER-2013 are known; use no label map")
+    for label in label_map:
+        if label not in known:
+            raise DataError(
+                f"label map: there is no label {quote(label)}{suggest(label, known)}; the labels are "
+                f"{', '.join(sorted(known))}"
+            )
+    sets: dict[str, TestSet] = {}
+    for start, entries in zip(starts, listed, strict=True):
+        name = _unique_name(start if entries is not None else Path("FER-2013"), sets)
+        excluded, used = _read_labels(start, entries or (), emotions, label_map)
+        faces = load_test_set(start, emotions, size=size, labels=used)
+        sets[name] = TestSet(faces, name, excluded)
+    return list(sets.values())
 
 
 def select(test: TestSet, emotions: tuple[Emotion, ...], wanted: Split | str | None) -> Selection:
@@ -94,81 +95,47 @@ def select(test: TestSet, emotions: tuple[Emotion, ...], wanted: Split | str | N
     return replace(selection, account=dict(account), total=selection.total + sum(missing.values()))
 
 
-def _entries(start: Path) -> list[Entry]:
+def _list_entries(start: Path) -> tuple[Entry, ...]:
     try:
-        return list((list_folder(start) if start.is_dir() else list_table(start)).entries)
+        return tuple((list_folder(start) if start.is_dir() else list_table(start)).entries)
     except OSError as error:
         raise DataError(f"{error.filename or start}: cannot be read ({error.strerror or error})") from error
 
 
-def _load(
-    start: Path,
-    name: str,
-    entries: list[Entry] | None,
-    emotions: tuple[Emotion, ...],
-    *,
-    size: int,
-    label_map: Mapping[str, str],
-) -> TestSet:
-    if entries is None:
-        return TestSet(load_test_set(start, emotions, size=size), name)
-    labels = {entry.label.strip().lower() for entry in entries}
-    used = {label: target for label, target in label_map.items() if label in labels}
-    meaning = _meaning(labels, used, start)
-    known = CLASS_SETS["eight"] if Emotion.CONTEMPT in emotions else SEVEN
-    excluded: Counter[tuple[Split, str]] = Counter()
-    for entry in entries:
-        emotion = meaning[entry.label.strip().lower()]
-        if emotion is None:
-            excluded[entry.split, f"label {entry.label}: excluded by the label map"] += 1
-        elif emotion not in known:
-            excluded[entry.split, f"{emotion}: not among the model's classes"] += 1
-    return TestSet(load_test_set(start, emotions, size=size, labels=used), name, dict(excluded))
-
-
-def _meaning(labels: Iterable[str], label_map: Mapping[str, str], start: Path) -> dict[str, Emotion | None]:
-    meaning: dict[str, Emotion | None] = {}
-    for label in sorted(labels):
-        word = label_map.get(label, label)
+def _read_labels(
+    start: Path, entries: Sequence[Entry], emotions: tuple[Emotion, ...], label_map: Mapping[str, str]
+) -> tuple[dict[tuple[Split, str], int], dict[str, str]]:
+    """The number of excluded rows by split and reason, and the part of the label map that applies to this set."""
+    labels = sorted({entry.label.strip().lower() for entry in entries})
+    words = {label: label_map.get(label, label) for label in labels}
+    for label, word in words.items():
         if word and word not in KNOWN:
             raise DataError(
                 f"{start}: {quote(label)} is no emotion that mien knows{suggest(label, KNOWN)}; map the label to an "
                 f"emotion ({label}=happy), or to nothing to exclude its faces ({label}=)"
             )
-        meaning[label] = KNOWN.get(word)
-    return meaning
+    known = CLASS_SETS["eight"] if Emotion.CONTEMPT in emotions else SEVEN
+    excluded: Counter[tuple[Split, str]] = Counter()
+    for entry in entries:
+        word = words[entry.label.strip().lower()]
+        if not word:
+            excluded[entry.split, f"label {entry.label}: excluded by the label map"] += 1
+        elif KNOWN[word] not in known:
+            excluded[entry.split, f"{KNOWN[word]}: not among the model's classes"] += 1
+    return dict(excluded), {label: target for label, target in label_map.items() if label in words}
 
 
-def _require_used(label_map: Mapping[str, str], listed: list[list[Entry]]) -> None:
-    if label_map and not listed:
-        raise DataError("the labels of FER-2013 are known; use no label map")
-    there = {entry.label.strip().lower() for entries in listed for entry in entries}
-    for label in label_map:
-        if label not in there:
-            raise DataError(
-                f"label map: there is no label {quote(label)}{suggest(label, there)}; the labels are "
-                f"{', '.join(sorted(there))}"
-            )
-
-
-def _names(starts: Iterable[Path]) -> list[str]:
-    """A unique short name for every set: the last part of its path, with a number where it occurs again."""
-    names: list[str] = []
-    for start in starts:
-        stem = start.resolve().stem if start.is_file() else start.resolve().name
-        name = "".join(c if c.isalnum() or c in "-_+." else "-" for c in stem) or "data"
-        count = sum(other == name or other.rpartition("-")[0] == name for other in names)
-        names.append(f"{name}-{count + 1}" if count else name)
-    return names
-
-
-_MODELS = ("final.pt", "model.onnx")
-_PREDICTIONS = "predictions.npz"
+def _unique_name(start: Path, taken: Iterable[str]) -> str:
+    """The last part of a path, with a number if this name is taken."""
+    stem = start.resolve().stem if start.is_file() else start.resolve().name
+    name = "".join(c if c.isalnum() or c in "-_+." else "-" for c in stem) or "data"
+    count = sum(other == name or other.rpartition("-")[0] == name for other in taken)
+    return f"{name}-{count + 1}" if count else name
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """One model, or the recorded predictions of one run.
+    """One model, or the recorded predictions of one run, to be evaluated.
 
     Attributes:
         name: Its name.
@@ -176,9 +143,9 @@ class Subject:
         size: Side of its crops in pixels.
         path: Its file or folder.
         about: What a report says about it, term -> text.
-        seed: Seed of its training; empty where it is not known.
+        seed: Seed of its training; empty if unknown.
         model: The model; ``None`` for recorded predictions.
-        history: Records of the training epochs, where there is a log.
+        history: Records of the training epochs; empty without a log.
     """
 
     name: str
@@ -192,11 +159,11 @@ class Subject:
 
 
 def find_subjects(what: str, *, precision: str = "int8") -> tuple[Subject, ...]:
-    """Find what is evaluated.
+    """Open the models, or the recorded predictions, that a name refers to.
 
     Args:
         what: What ``open_model`` accepts; the folder of a recorded run; or the folder of a recipe with several
-            ``seed-*`` folders, which stands for all of them.
+            ``seed-*`` folders, for all of them.
         precision: Which file of a model is used, ``"int8"`` or ``"fp32"``.
 
     Returns:
@@ -208,10 +175,10 @@ def find_subjects(what: str, *, precision: str = "int8") -> tuple[Subject, ...]:
         DataError: If a recorded run is damaged, or the seeds have different classes.
     """
     path = Path(what)
-    folders = [] if _holds(path, *_MODELS, _PREDICTIONS) else _seeds(path)
+    runs = [] if _is_run(path) else [seed for seed in path.glob("seed-*") if _is_run(seed)]
+    folders = sorted(runs, key=lambda seed: (len(seed.name), seed.name))
     if not folders:
-        recorded = _has_predictions_only(path, precision)
-        return (_recorded(path) if recorded else _opened(what, precision),)
+        return (_recorded(path) if _has_predictions_only(path, precision) else _opened(what, precision),)
     recorded = any(_has_predictions_only(folder, precision) for folder in folders)
     subjects = tuple(_recorded(folder) if recorded else _opened(str(folder), precision) for folder in folders)
     for other in subjects[1:]:
@@ -220,29 +187,27 @@ def find_subjects(what: str, *, precision: str = "int8") -> tuple[Subject, ...]:
     return subjects
 
 
-def calibrated(model: Model, faces: FaceSet) -> Model:
-    """Return the model, calibrated on ``faces`` if it is a run that was trained on them."""
-    return model if model.trained is None else open_model(model.path, faces=faces)
-
-
 def learned_from(subject: Subject, faces: FaceSet) -> bool:
-    """Return whether the subject was trained on this data set."""
+    """Return whether a model was trained on a data set.
+
+    Args:
+        subject: The model, or its recorded predictions.
+        faces: The data set.
+
+    Returns:
+        Whether its training faces have the same hash.
+    """
     return subject.about.get("data_sha256") == faces.sha256
 
 
-def _seeds(path: Path) -> list[Path]:
-    seeds = [entry for entry in path.glob("seed-*") if _holds(entry, *_MODELS, _PREDICTIONS)] if path.is_dir() else []
-    return sorted(seeds, key=lambda seed: (len(seed.name), seed.name))
-
-
-def _holds(path: Path, *names: str) -> bool:
-    return any((path / name).is_file() for name in names)
+def _is_run(path: Path) -> bool:
+    return any((path / name).is_file() for name in ("final.pt", "model.onnx", _PREDICTIONS))
 
 
 def _has_predictions_only(path: Path, precision: str) -> bool:
     """Whether ``path`` has predictions and no model of this precision; recorded runs have at most an int8 file."""
-    wanted = ("final.pt", "model.onnx" if precision == "int8" else "model-fp32.onnx")
-    return _holds(path, _PREDICTIONS) and not _holds(path, *wanted)
+    models = ("final.pt", "model.onnx" if precision == "int8" else "model-fp32.onnx")
+    return (path / _PREDICTIONS).is_file() and not any((path / name).is_file() for name in models)
 
 
 def _opened(what: str, precision: str) -> Subject:
@@ -259,10 +224,7 @@ def _recorded(folder: Path) -> Subject:
         emotions, size = class_set(data["classes"]), int(data["size"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder / 'recipe.json'}: cannot be read ({error}); record the run again") from error
-    about = {
-        "kind": "recorded predictions of a run (fp32, calibrated)",
-        "recipe": str(content["recipe"]),
-        "seed": str(content["seed"]),
-    }
+    recipe, seed = str(content["recipe"]), str(content["seed"])
+    about = {"kind": "recorded predictions of a run (fp32, calibrated)", "recipe": recipe, "seed": seed}
     about |= {key: str(content[key]) for key in ("commit", "data_sha256", "machine") if key in content}
-    return Subject(str(content["recipe"]), emotions, size, folder, about, str(content["seed"]), None, read_log(folder))
+    return Subject(recipe, emotions, size, folder, about, seed, None, read_log(folder))

@@ -1,6 +1,6 @@
-"""Attention by region of the face: align faces, share their maps among regions, and evaluate claims about them."""
+"""Attention by region of the face: align faces, divide their maps among regions, and evaluate claims about them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -26,7 +26,6 @@ _MIN_WIDTH = 0.4  # of the crop's side: a smaller detection is not the face of t
 _MAX_STRETCH = 2.0  # in one direction: beyond it the key points are wrong, or the face is in full profile
 
 REGIONS = ("brows", "eyes", "nose", "mouth", "rest")
-_NAMED_REGIONS = REGIONS[:-1]
 _SUBPIXELS = 8  # points per pixel and direction, for the part of a pixel inside a region
 
 # Document 000: "eyes for surprise, mouth for happiness".
@@ -73,17 +72,21 @@ def align_faces(
         progress: Called with the number of faces done.
 
     Returns:
-        The alignment. A face is not found where the detector sees none of the crop's size, or where the map would
-        stretch it more than twofold.
+        The alignment. A face is not found if the detector finds none of the crop's size, or if the map would stretch
+        it by more than a factor of two.
     """
     affine = np.full((len(crops), 2, 3), np.nan)
-    wanted = np.array([framing.right_eye, framing.left_eye, framing.nose, framing.mouth])
+    wanted = np.column_stack([[framing.right_eye, framing.left_eye, framing.nose, framing.mouth], np.ones(4)])
     for index, crop in enumerate(crops):
         points = _key_points(crop, detector)
         if points is not None:
-            affine[index] = _fit(wanted, points)
+            affine[index] = np.linalg.lstsq(wanted, points, rcond=None)[0].T
         progress("face alignment", index + 1, len(crops))
-    found = np.array([_is_usable(each) for each in affine], np.bool_)
+    found = np.isfinite(affine).all(axis=(1, 2))
+    linear = affine[found, :, :2]
+    stretch = np.linalg.svd(linear, compute_uv=False)
+    moderate = (stretch <= _MAX_STRETCH).all(axis=1) & (stretch >= 1 / _MAX_STRETCH).all(axis=1)
+    found[found] = moderate & (np.linalg.det(linear) > 0)
     affine[~found] = np.nan
     return FaceAlignment(affine, found)
 
@@ -98,18 +101,6 @@ def _key_points(crop: NDArray[np.uint8], detector: Detector) -> _Floats | None:
     if not faces or faces[0].points is None or faces[0].box.width < _MIN_WIDTH * ALIGNMENT_SIDE:
         return None
     return (np.array(faces[0].points[:4], np.float64) - ALIGNMENT_BORDER) / ALIGNMENT_SIDE
-
-
-def _fit(source: _Floats, target: _Floats) -> _Floats:
-    known = np.column_stack([source, np.ones(len(source))])
-    return np.asarray(np.linalg.lstsq(known, target, rcond=None)[0].T)
-
-
-def _is_usable(affine: _Floats) -> bool:
-    if not np.isfinite(affine).all() or np.linalg.det(affine[:, :2]) <= 0:
-        return False
-    stretch = np.linalg.svd(affine[:, :2], compute_uv=False)
-    return bool(stretch.max() <= _MAX_STRETCH and stretch.min() >= 1 / _MAX_STRETCH)
 
 
 def warp_to_framing(maps: NDArray[np.floating] | NDArray[np.uint8], affine: _Floats) -> NDArray[np.float32]:
@@ -167,22 +158,17 @@ def region_masks(size: int, framing: Framing = FER2013) -> _Floats:
     Returns:
         ``[5, size, size]`` from 0 to 1, read-only; the regions sum to 1 in every pixel.
     """
-    named = np.stack([_cover(outlines, size) for outlines in region_polygons(framing).values()])
-    masks = np.concatenate([named, 1 - named.sum(axis=0, keepdims=True)])
+    named = []
+    for outlines in region_polygons(framing).values():
+        fine = np.any([_inside(outline, size * _SUBPIXELS) for outline in outlines], axis=0)
+        named.append(fine.reshape(size, _SUBPIXELS, size, _SUBPIXELS).mean(axis=(1, 3)))
+    masks = np.stack([*named, 1 - np.sum(named, axis=0)])
     masks.flags.writeable = False
     return masks
 
 
-def _cover(outlines: Sequence[_Polygon], size: int) -> _Floats:
-    fine = np.any([_inside(outline, size * _SUBPIXELS) for outline in outlines], axis=0)
-    return np.asarray(fine.reshape(size, _SUBPIXELS, size, _SUBPIXELS).mean(axis=(1, 3)))
-
-
 def _inside(outline: _Polygon, side: int) -> NDArray[np.bool_]:
-    """Which of ``side`` x ``side`` points are in ``outline``: a ray to the right crosses it an odd number of times.
-
-    No point is in two polygons that touch.
-    """
+    """Which of ``side`` x ``side`` points are in ``outline``: a ray to the right crosses it an odd number of times."""
     points = (np.arange(side) + 0.5) / side
     inside = np.zeros((side, side), np.bool_)
     for (x1, y1), (x2, y2) in zip(outline, outline[1:] + outline[:1], strict=True):
@@ -194,7 +180,7 @@ def _inside(outline: _Polygon, side: int) -> NDArray[np.bool_]:
 
 
 def region_shares(maps: NDArray[np.floating], *, framing: Framing = FER2013) -> _Floats:
-    """Share the sum of each map among ``REGIONS``.
+    """Compute the share of each of ``REGIONS`` in the sum of each map.
 
     Args:
         maps: ``[N, S, S]``, at least 0.
@@ -216,11 +202,11 @@ def max_region_shares(grid: tuple[int, int], side: int) -> dict[str, float]:
         side: Side of the crop in pixels.
 
     Returns:
-        By region, a share from 0 to 1. Near 1, the region can be distinguished from its neighbours.
+        By region, a share from 0 to 1. With a share near 1, a region can be distinguished from its neighbours.
     """
-    masks = torch.from_numpy(region_masks(side)[: len(_NAMED_REGIONS)].copy()).unsqueeze(1)
+    masks = torch.from_numpy(region_masks(side)[:-1].copy()).unsqueeze(1)
     coarse = F.adaptive_avg_pool2d(masks, grid).squeeze(1).float().numpy()
-    return dict(zip(_NAMED_REGIONS, np.diagonal(region_shares(upsample(coarse, side))).tolist(), strict=True))
+    return dict(zip(REGIONS[:-1], np.diagonal(region_shares(upsample(coarse, side))).tolist(), strict=True))
 
 
 def upsample(maps: NDArray[np.float32], side: int) -> NDArray[np.float32]:
@@ -248,7 +234,7 @@ class Attention:
         shares: By region, ``[N, 5]``; rows sum to 1.
         chance: The shares of a map that is constant over the crop, ``[N, 5]``.
         targets: The class that each map explains, ``[N]``.
-        kept: Which of all given faces these are, bool.
+        kept: Which of the given faces these are, bool.
     """
 
     maps: NDArray[np.float32]
@@ -261,7 +247,7 @@ class Attention:
 def measure_attention(
     maps: NDArray[np.float32], targets: NDArray[np.int64], alignment: FaceAlignment, side: int
 ) -> Attention:
-    """Measure the attention by region. Every face counts alike, however confident its prediction is.
+    """Measure the attention by region. Every face has the same weight, however confident its prediction is.
 
     Args:
         maps: Signed maps, float32 ``[N, h, w]``.
@@ -274,8 +260,8 @@ def measure_attention(
     """
     found = alignment.found
     affine = alignment.affine[found]
-    # Rectify before upsampling, as the papers do. Afterwards, a weakly positive place among negative ones would shrink
-    # to a few pixels, which would then weigh as much as a whole map.
+    # Set negative places to 0 before upsampling, as the papers do. Afterwards, a weakly positive place among negative
+    # ones would shrink to a few pixels, which would then have the weight of a whole map.
     positive = warp_to_framing(upsample(np.maximum(maps[found], 0), side), affine)
     total = positive.sum(axis=(1, 2), dtype=np.float64)
     some = total > 0
@@ -305,24 +291,21 @@ def attention_by_emotion(
     for index, emotion in enumerate(emotions):
         rows = attention.targets == index
         if rows.any():
-            regions = _by_region(attention.shares[rows], attention.chance[rows], seed)
+            share, chance = attention.shares[rows], attention.chance[rows]
+            draws, draws_chance = _bootstrap(share, chance, seed)
+            means, means_chance = share.mean(axis=0), chance.mean(axis=0)
+            regions = {
+                region: {
+                    "share": float(means[i]),
+                    "interval": percentile_interval(draws[:, i]),
+                    "chance": float(means_chance[i]),
+                    "relative": float(means[i] / means_chance[i]),
+                    "relative_interval": percentile_interval(draws[:, i] / draws_chance[:, i]),
+                }
+                for i, region in enumerate(REGIONS)
+            }
             table[str(emotion)] = {"faces": int(rows.sum()), "correct": int(correct[rows].sum()), "regions": regions}
     return table
-
-
-def _by_region(share: _Floats, chance: _Floats, seed: int) -> dict[str, Any]:
-    draws, draws_chance = _bootstrap(share, chance, seed)
-    means, means_chance = share.mean(axis=0), chance.mean(axis=0)
-    return {
-        region: {
-            "share": float(means[i]),
-            "interval": percentile_interval(draws[:, i]),
-            "chance": float(means_chance[i]),
-            "relative": float(means[i] / means_chance[i]),
-            "relative_interval": percentile_interval(draws[:, i] / draws_chance[:, i]),
-        }
-        for i, region in enumerate(REGIONS)
-    }
 
 
 def _bootstrap(share: _Floats, chance: _Floats, seed: int) -> tuple[_Floats, _Floats]:
@@ -331,7 +314,7 @@ def _bootstrap(share: _Floats, chance: _Floats, seed: int) -> tuple[_Floats, _Fl
 
 
 def evaluate_claims(attention: Attention, emotions: Sequence[Emotion], *, seed: int = 0) -> list[dict[str, Any]]:
-    """Evaluate each of ``CLAIMS``: three questions, each answered by a 95 % interval, and a verdict.
+    """Evaluate each of ``CLAIMS``: three questions, each decided by a 95 % interval, and a verdict.
 
     Args:
         attention: The attention of the faces.
@@ -341,46 +324,43 @@ def evaluate_claims(attention: Attention, emotions: Sequence[Emotion], *, seed: 
     Returns:
         One dictionary per claim.
     """
-    return [
-        _evaluate_claim(attention, emotions.index(emotion), str(emotion), region, seed)
-        for emotion, region in CLAIMS
-        if emotion in emotions
-    ]
+    claims = []
+    for emotion, region in CLAIMS:
+        if emotion in emotions:
+            rows = attention.targets == emotions.index(emotion)
+            claim = {"document": "000", "emotion": str(emotion), "region": region, "faces": int(rows.sum())}
+            claims.append(claim | _evaluate_claim(attention, rows, REGIONS.index(region), seed))
+    return claims
 
 
-def _evaluate_claim(attention: Attention, index: int, emotion: str, region: str, seed: int) -> dict[str, Any]:
-    rows, place = attention.targets == index, REGIONS.index(region)
-    claim: dict[str, Any] = {"document": "000", "emotion": emotion, "region": region, "faces": int(rows.sum())}
+def _evaluate_claim(attention: Attention, rows: NDArray[np.bool_], place: int, seed: int) -> dict[str, Any]:
     if min(rows.sum(), (~rows).sum()) < _MIN_CLAIM_FACES:
-        return claim | {"verdict": "not measured", "reason": f"fewer than {_MIN_CLAIM_FACES} faces to compare"}
+        return {"verdict": "not measured", "reason": f"fewer than {_MIN_CLAIM_FACES} faces to compare"}
     share, chance = _bootstrap(attention.shares[rows], attention.chance[rows], seed)
     relative = share / chance
     means = attention.shares[rows].mean(axis=0) / attention.chance[rows].mean(axis=0)
-    rival = max((i for i in range(len(_NAMED_REGIONS)) if i != place), key=lambda i: float(means[i]))
+    rival = max((i for i in range(len(REGIONS) - 1) if i != place), key=lambda i: float(means[i]))
     others = bootstrap_means(attention.shares[~rows], seed=seed + 1)
     difference = attention.shares[rows].mean(axis=0) - attention.shares[~rows].mean(axis=0)
-    claim |= {
+    over_chance = percentile_interval(relative[:, place])
+    over_rival = percentile_interval(relative[:, place] - relative[:, rival])
+    over_others = percentile_interval(share[:, place] - others[:, place])
+    answers = over_chance[0] > 1, over_rival[0] > 0, over_others[0] > 0
+    # A region near the centre is above chance for every emotion: this alone does not support a claim about one.
+    part = answers[0] and answers[2]
+    return {
         "relative": float(means[place]),
-        "relative_interval": percentile_interval(relative[:, place]),
+        "relative_interval": over_chance,
         "rival": REGIONS[rival],
         "over_rival": float(means[place] - means[rival]),
-        "over_rival_interval": percentile_interval(relative[:, place] - relative[:, rival]),
+        "over_rival_interval": over_rival,
         "over_other_emotions": float(difference[place]),
-        "over_other_emotions_interval": percentile_interval(share[:, place] - others[:, place]),
+        "over_other_emotions_interval": over_others,
+        "more_than_chance": answers[0],
+        "more_than_any_other_region": answers[1],
+        "more_than_for_other_emotions": answers[2],
+        "verdict": "holds" if all(answers) else "holds in part" if part else "does not hold",
     }
-    return claim | _verdict(claim)
-
-
-def _verdict(claim: Mapping[str, Any]) -> dict[str, Any]:
-    answers = {
-        "more_than_chance": claim["relative_interval"][0] > 1,
-        "more_than_any_other_region": claim["over_rival_interval"][0] > 0,
-        "more_than_for_other_emotions": claim["over_other_emotions_interval"][0] > 0,
-    }
-    # A region near the centre is above chance for every emotion: this alone does not support a claim about one.
-    part = answers["more_than_chance"] and answers["more_than_for_other_emotions"]
-    verdict = "holds" if all(answers.values()) else "holds in part" if part else "does not hold"
-    return {**answers, "verdict": verdict}
 
 
 def bootstrap_means(values: _Floats, *, seed: int = 0) -> _Floats:

@@ -1,11 +1,11 @@
 """Faithfulness of saliency maps: deletion AUC and insertion AUC, and the model parameter randomisation test.
 
-Deletion removes the most salient pixels first: a faithful map lets the probability fall fast, so that a low AUC is
-better. Insertion restores them first: a high AUC is better (Petsiuk et al., RISE, BMVC 2018). The order of the map is
+Deletion removes the most salient pixels first. With a faithful map the probability falls fast: a low AUC is better.
+Insertion restores these pixels first: a high AUC is better (Petsiuk et al., RISE, BMVC 2018). The order of the map is
 compared with random maps of the same size and with a blob at the centre of the crop.
 
-The randomisation test shuffles the weights of a model from the last layer to the first. A map that stays the same does
-not depend on what the model has learned (Adebayo et al., NeurIPS 2018).
+The randomisation test shuffles the weights of a model from the last layer to the first. A map that does not change is
+independent of what the model has learned (Adebayo et al., NeurIPS 2018).
 """
 
 import copy
@@ -21,7 +21,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from scipy.stats import rankdata
-from torch import nn
 
 from mien._errors import MienError, ModelError
 from mien._progress import Progress, no_progress
@@ -31,6 +30,7 @@ from mien.lab.explain.attention import bootstrap_means, upsample
 from mien.lab.explain.methods import Explainer
 from mien.lab.models import Model
 from mien.lab.significance import percentile_interval
+from mien.lab.train.run import Trained
 
 _Crops = NDArray[np.uint8]
 _Floats = NDArray[np.float64]
@@ -75,23 +75,31 @@ def faithfulness(
         95 % bootstrap interval over faces, and for the map its paired ``differences`` to the other orders.
 
     Raises:
-        MienError: The baseline is unknown.
+        MienError: If the baseline is unknown.
     """
     require_baseline(baseline)
-    empty = baseline_images(crops, baseline)
+    empty, side = baseline_images(crops, baseline), crops.shape[-1]
+    noise = np.random.default_rng(seed).standard_normal(maps.shape).astype(np.float32)
+    squared = np.square(np.arange(side) - (side - 1) / 2)
+    centre = np.broadcast_to(-(squared[:, None] + squared), (len(maps), side, side))
+    importance = {"map": upsample(maps, side), "random": upsample(noise, side), "centre": centre}
     curves: dict[str, dict[str, _Floats]] = {"deletion": {}, "insertion": {}}
     done, total = 0, len(ORDERS) * len(curves)
-    for order, ranks in _orders(maps, crops.shape[-1], seed).items():
+    for order, values in importance.items():
+        ranks = pixel_ranks(values, seed)
         for kind, start, end in (("deletion", crops, empty), ("insertion", empty, crops)):
             curves[kind][order] = _curve(predict, start, end, ranks, targets)
             done += 1
             progress("deletion and insertion", done, total)
-    return {
+    content: dict[str, Any] = {
         "faces": len(crops),
         "baseline": BASELINES[baseline],
         "fractions": np.linspace(0, 1, CURVE_POINTS).tolist(),
-        **{kind: _summaries(by_order, seed) for kind, by_order in curves.items()},
     }
+    for kind, by_order in curves.items():
+        areas = {order: area_under_curve(curve) for order, curve in by_order.items()}
+        content[kind] = {order: _summary(curve, areas, order, seed) for order, curve in by_order.items()}
+    return content
 
 
 def require_baseline(baseline: str) -> None:
@@ -101,7 +109,7 @@ def require_baseline(baseline: str) -> None:
         baseline: One of ``BASELINES``.
 
     Raises:
-        MienError: It is unknown.
+        MienError: If it is unknown.
     """
     if baseline not in BASELINES:
         known = ", ".join(BASELINES)
@@ -155,14 +163,6 @@ def pixel_ranks(importance: NDArray[np.floating], seed: int) -> NDArray[np.int64
     return ranks.reshape(importance.shape)
 
 
-def _orders(maps: _Maps, side: int, seed: int) -> dict[str, NDArray[np.int64]]:
-    noise = np.random.default_rng(seed).standard_normal(maps.shape).astype(np.float32)
-    squared = np.square(np.arange(side) - (side - 1) / 2)
-    centre = np.broadcast_to(-(squared[:, None] + squared), (len(maps), side, side))
-    importance = {"map": upsample(maps, side), "random": upsample(noise, side), "centre": centre}
-    return {order: pixel_ranks(values, seed) for order, values in importance.items()}
-
-
 def _curve(predict: _Predict, start: _Crops, end: _Crops, ranks: NDArray[np.int64], targets: _Targets) -> _Floats:
     """The probability ``[N, CURVE_POINTS]`` while pixels change from ``start`` to ``end`` in the order of ``ranks``."""
     pixels = ranks.shape[1] * ranks.shape[2]
@@ -171,11 +171,6 @@ def _curve(predict: _Predict, start: _Crops, end: _Crops, ranks: NDArray[np.int6
         probs = predict(np.where(ranks < fraction * pixels, end, start))
         curve[:, point] = probs[np.arange(len(start)), targets]
     return curve
-
-
-def _summaries(curves: Mapping[str, _Floats], seed: int) -> dict[str, Any]:
-    areas = {order: area_under_curve(curve) for order, curve in curves.items()}
-    return {order: _summary(curves[order], areas, order, seed) for order in curves}
 
 
 def _summary(curve: _Floats, areas: Mapping[str, _Floats], order: str, seed: int) -> dict[str, Any]:
@@ -206,18 +201,23 @@ def randomisation_test(
         progress: Called with the number of stages done.
 
     Returns:
-        By stage the ``layers`` that were shuffled, the mean rank ``correlation`` with its 95 % interval over faces, and
-        the number of ``flat_maps``, which have no correlation.
+        By stage the ``layers`` that are shuffled in it, the mean rank ``correlation`` with its 95 % interval over
+        faces, and the number of ``flat_maps``, which have no correlation.
 
     Raises:
-        ModelError: The file of the model does not contain its weights.
+        ModelError: If the file of the model does not contain its weights.
     """
-    before = explainer.maps(crops, targets)
-    stages = []
-    for number, count, layers, model in _cascade(explainer.model, seed):
-        correlations = rank_correlation(before, replace(explainer, model=model).maps(crops, targets))
+    model = explainer.model
+    before, stages = explainer.maps(crops, targets), []
+    shuffled = _shuffle_net(model, model.trained, seed) if model.trained is not None else _shuffle_file(model, seed)
+    for number, count, layers, changed in shuffled:
+        correlations = rank_correlation(before, replace(explainer, model=changed).maps(crops, targets))
         known = correlations[np.isfinite(correlations)]
-        stages.append({"layers": layers, **_mean(known, seed), "flat_maps": len(correlations) - len(known)})
+        stage: dict[str, Any] = {"layers": layers, "correlation": None, "interval": None}
+        if len(known):
+            draws = bootstrap_means(known[:, None], seed=seed)
+            stage |= {"correlation": float(known.mean()), "interval": percentile_interval(draws[:, 0])}
+        stages.append(stage | {"flat_maps": len(correlations) - len(known)})
         progress("randomisation test", number, count)
     return {"faces": len(crops), "stages": stages}
 
@@ -253,42 +253,26 @@ def randomisation_stages(layers: Sequence[_Item]) -> list[list[_Item]]:
     return [last_first[:1], *(last_first[a:b] for a, b in pairwise(edges))]
 
 
-def _mean(values: _Floats, seed: int) -> dict[str, Any]:
-    if not len(values):
-        return {"correlation": None, "interval": None}
-    draws = bootstrap_means(values[:, None], seed=seed)
-    return {"correlation": float(values.mean()), "interval": percentile_interval(draws[:, 0])}
-
-
-# After each stage: its number, how many there are, the layers newly shuffled, and the model so far.
+# After each stage: its number, the number of stages, the layers that were shuffled in it, and the model.
 _Stage = tuple[int, int, list[str], Model]
 
 
-def _cascade(model: Model, seed: int) -> Iterator[_Stage]:
-    return _cascade_of_net(model, seed) if model.trained is not None else _cascade_of_file(model, seed)
-
-
-def _cascade_of_net(model: Model, seed: int) -> Iterator[_Stage]:
-    assert model.trained is not None
-    net = copy.deepcopy(model.trained.net)
+@torch.no_grad()
+def _shuffle_net(model: Model, trained: Trained, seed: int) -> Iterator[_Stage]:
+    net = copy.deepcopy(trained.net)
     generator = torch.Generator().manual_seed(seed)
     layers = [(name, layer) for name, layer in net.named_modules() if list(layer.parameters(recurse=False))]
     stages = randomisation_stages(layers)
     for number, stage in enumerate(stages, start=1):
         for _, layer in stage:
-            _shuffle(layer, generator)
-        changed = replace(model, trained=replace(model.trained, net=net))
+            for weights in layer.parameters(recurse=False):
+                order = torch.randperm(weights.numel(), generator=generator).to(weights.device)
+                weights.copy_(weights.flatten()[order].view_as(weights))
+        changed = replace(model, trained=replace(trained, net=net))
         yield number, len(stages), [name for name, _ in stage], changed
 
 
-@torch.no_grad()
-def _shuffle(layer: nn.Module, generator: torch.Generator) -> None:
-    for weights in layer.parameters(recurse=False):
-        order = torch.randperm(weights.numel(), generator=generator).to(weights.device)
-        weights.copy_(weights.flatten()[order].view_as(weights))
-
-
-def _cascade_of_file(model: Model, seed: int) -> Iterator[_Stage]:
+def _shuffle_file(model: Model, seed: int) -> Iterator[_Stage]:
     import onnx
     from onnx import numpy_helper
 

@@ -6,8 +6,8 @@
     hires-cam              Draelos & Carin, arXiv:2011.08891
     integrated-gradients   Sundararajan et al., ICML 2017, through Captum
 
-Maps keep their sign: positive places raise the logit, negative places lower it. The papers end with a rectifier. Here
-plots and attention shares apply it.
+Maps are signed: positive places raise the logit, negative places lower it. The rectifier of the papers is applied
+later, by plots and attention shares.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -36,7 +36,7 @@ from mien.lab.train.run import Trained
 METHODS = ("map", "grad-cam", "grad-cam++", "hires-cam", "integrated-gradients")
 FEATURES_LAYER = "features"  # the first half of every net of mien
 _STEPS = 32  # of integrated gradients
-_CHUNK = 256  # faces predicted at once: it bounds the memory for the maps of all classes
+_CHUNK = 256  # faces predicted at once: bounds the memory for the maps of all classes
 
 _Maps = NDArray[np.float32]
 _Crops = NDArray[np.uint8]
@@ -66,17 +66,17 @@ def saliency_maps(
         method: One of ``METHODS``.
         layer: Dotted name of a module of the net that returns ``[N, K, h, w]``; for ``map`` and integrated gradients
             only the default.
-        size: Side in pixels of the net's input; 0: that of the run, or of ``images`` for a net.
-        steps: Steps of integrated gradients. Their path starts at the mean grey of the training faces.
-        batch_size: Images that run at once.
+        size: Side in pixels of the net's input; 0 for that of the run, or of ``images`` for a net.
+        steps: Steps of integrated gradients, whose path starts at the mean grey of the training faces.
+        batch_size: Number of images in one pass.
         progress: Called with the number of images done.
 
     Returns:
         float32 ``[N, h, w]``: places of ``layer``; for integrated gradients pixels of the input.
 
     Raises:
-        MienError: The method or a target is unknown.
-        ModelError: The layer is unknown or returns no places.
+        MienError: If the method or a target is unknown.
+        ModelError: If the layer is unknown or returns no places.
 
     Example:
         >>> from mien.lab import nets
@@ -87,25 +87,21 @@ def saliency_maps(
     if isinstance(net, Trained):
         size = size or net.recipe.data.size
         net = net.net
-    pixels = torch.as_tensor(images)
-    classes = _target_classes(target, len(pixels))
-    method_of = _choose(net, method, layer, steps)
+    pixels, classes = torch.as_tensor(images), torch.as_tensor(np.asarray(target)).long()
+    if classes.ndim == 0:
+        classes = classes.expand(len(pixels))
+    if classes.shape != (len(pixels),):
+        found = list(classes.shape)
+        raise MienError(f"target is one class, or one for each of the {len(pixels)} images, not {found}")
+    compute = _choose(net, method, layer, steps)
     device = next(net.parameters()).device
     maps = []
     for start in range(0, len(pixels), batch_size):
         part = slice(start, start + batch_size)
         inputs = normalise(pixels[part].to(device).unsqueeze(1).float() / 255, size or pixels.shape[-1])
-        maps.append(method_of(inputs, classes[part].to(device)).detach().float().cpu().numpy())
+        maps.append(compute(inputs, classes[part].to(device)).detach().float().cpu().numpy())
         progress("maps", min(start + batch_size, len(pixels)), len(pixels))
     return np.concatenate(maps) if maps else np.zeros((0, 1, 1), np.float32)
-
-
-def _target_classes(target: _Classes, count: int) -> Tensor:
-    classes = torch.as_tensor(np.asarray(target)).long()
-    classes = classes.expand(count) if classes.ndim == 0 else classes
-    if classes.shape != (count,):
-        raise MienError(f"target is one class, or one for each of the {count} images, not {list(classes.shape)}")
-    return classes
 
 
 def _choose(net: nn.Module, method: str, layer: str, steps: int) -> Callable[[Tensor, Tensor], Tensor]:
@@ -131,8 +127,9 @@ def _by_gradient(net: nn.Module, x: Tensor, classes: Tensor, layer: str, weigh: 
         logits = net(x)
         if len(activations) != 1:
             raise ModelError(f"layer {layer!r} runs {len(activations)} times in one pass; choose one that runs once")
-        # In eval mode no image's logit depends on another image: the gradient of the sum is that of each.
-        (gradients,) = torch.autograd.grad(_target_logits(logits, classes).sum(), activations)
+        _require_classes(logits, classes)
+        # In eval mode the logits of an image do not depend on other images: one pass computes all gradients.
+        (gradients,) = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), activations)
     return weigh(activations[0].detach(), gradients)
 
 
@@ -165,11 +162,6 @@ def _module(net: nn.Module, layer: str) -> nn.Module:
     return net.get_submodule(layer)
 
 
-def _target_logits(logits: Tensor, classes: Tensor) -> Tensor:
-    _require_classes(logits, classes)
-    return logits.gather(1, classes[:, None]).squeeze(1)
-
-
 def _require_classes(logits: Tensor, classes: Tensor) -> None:
     if len(classes) and not 0 <= int(classes.min()) <= int(classes.max()) < logits.shape[1]:
         raise MienError(f"target is class {int(classes.max())}; the net has {logits.shape[1]}, counted from 0")
@@ -184,7 +176,7 @@ def _hires_cam(activations: Tensor, gradients: Tensor) -> Tensor:
 
 
 def _grad_cam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
-    """Equation 19 of the paper; its second and third derivatives are powers of the first for exp(logit)."""
+    """Equation 19 of the paper; for exp(logit), its second and third derivatives are powers of the first."""
     total = activations.sum(dim=(2, 3), keepdim=True)
     below = 2 * gradients.square() + total * gradients.pow(3)
     shares = torch.where(below == 0, 0.0, gradients.square() / torch.where(below == 0, 1.0, below))
@@ -205,7 +197,7 @@ def _as_exported(net: nn.Module, x: Tensor, classes: Tensor) -> Tensor:
 
 
 def _integrated(net: nn.Module, x: Tensor, classes: Tensor, steps: int) -> Tensor:
-    """The mean gradient along the path from mean grey times the path: it sums to the difference of the logits."""
+    """The mean gradient along the path from mean grey, times the path; it sums to the difference of the logits."""
     try:
         from captum.attr import IntegratedGradients
     except ModuleNotFoundError as error:
@@ -227,8 +219,8 @@ class Explainer:
         layer: As for ``saliency_maps``.
 
     Raises:
-        MienError: The method is unknown.
-        ModelError: The model does not allow the method or the layer.
+        MienError: If the method is unknown.
+        ModelError: If the model does not allow the method or the layer.
     """
 
     model: Model
@@ -276,32 +268,30 @@ class Explainer:
             Signed maps, float32 ``[N, h, w]``.
 
         Raises:
-            ModelError: The model has no maps, or fewer than four places.
+            ModelError: If the model has no maps, or its maps have fewer than four places.
         """
-        if self.model.trained is not None:
-            maps = saliency_maps(
-                self.model.trained, crops, targets, method=self.method, layer=self.layer, progress=progress
-            )
+        trained = self.model.trained
+        if trained is not None:
+            maps = saliency_maps(trained, crops, targets, method=self.method, layer=self.layer, progress=progress)
         else:
-            maps = self._maps_of_file(crops, targets, progress)
-        if len(maps) and maps.shape[1] * maps.shape[2] < 4:
-            height, width = maps.shape[1:]
+            parts = [np.zeros((0, 1, 1), np.float32)] if not len(crops) else []
+            for start in range(0, len(crops), _CHUNK):
+                part = slice(start, start + _CHUNK)
+                of_all = self.model(crops[part])[1]
+                if of_all is None:
+                    raise ModelError(
+                        f"{self.model.name} has no maps; explain a run, or an ONNX file that mien exported"
+                    )
+                parts.append(of_all[np.arange(len(of_all)), targets[part]])
+                progress("maps", min(start + _CHUNK, len(crops)), len(crops))
+            maps = np.concatenate(parts)
+        height, width = maps.shape[1:]
+        if len(maps) and height * width < 4:
             raise ModelError(
                 f"{self.model.name}: its map has only {height}x{width} places; choose an earlier layer, or "
                 "integrated-gradients"
             )
         return maps
-
-    def _maps_of_file(self, crops: _Crops, targets: NDArray[np.int64], progress: Progress) -> _Maps:
-        parts = [np.zeros((0, 1, 1), np.float32)] if not len(crops) else []
-        for start in range(0, len(crops), _CHUNK):
-            part = slice(start, start + _CHUNK)
-            maps = self.model(crops[part])[1]
-            if maps is None:
-                raise ModelError(f"{self.model.name} has no maps; explain a run, or an ONNX file that mien exported")
-            parts.append(maps[np.arange(len(maps)), targets[part]])
-            progress("maps", min(start + _CHUNK, len(crops)), len(crops))
-        return np.concatenate(parts)
 
     def read_images(
         self, sources: Iterable[Source], emotions: Sequence[Emotion], detector: Detector
@@ -310,8 +300,8 @@ class Explainer:
 
         Args:
             sources: The images.
-            emotions: Emotions whose maps are computed, besides the most probable one of each face. All other maps of a
-                face are zero, because each costs a pass of its own.
+            emotions: Emotions whose maps are computed, in addition to the most probable one of each face. All other
+                maps of a face are zero, because each needs a pass of its own.
             detector: The face detector.
 
         Yields:
@@ -325,21 +315,15 @@ class Explainer:
                 continue
             detections = detector(image.pixels)
             crops, to_image = extract(image.pixels, detections, size=self.model.size)
-            faces = []
+            faces, known = [], self.model.emotions
             for detection, crop, matrix, row in zip(detections, crops, to_image, self.predict(crops), strict=True):
-                probs = dict(zip(self.model.emotions, row.tolist(), strict=True))
-                top = self.model.emotions[int(row.argmax())]
-                maps = self._maps_of_face(crop, [top, *emotions])
+                probs = dict(zip(known, row.tolist(), strict=True))
+                top = known[int(row.argmax())]
+                targets = np.array([known.index(emotion) for emotion in dict.fromkeys([top, *emotions])])
+                chosen = self.maps(np.repeat(crop[None], len(targets), axis=0), targets)
+                maps = np.zeros((len(known), *chosen.shape[1:]), np.float32)
+                maps[targets] = chosen
                 box, score, points = detection.box, detection.score, detection.points
                 faces.append(Face(box, score, points, top, probs[top], probs, maps, crop, matrix))
             height, width = image.pixels.shape[:2]
             yield Reading(tuple(faces), image.source, (width, height), image.note, pixels=image.pixels)
-
-    def _maps_of_face(self, crop: _Crops, emotions: Sequence[Emotion]) -> _Maps:
-        """The maps of ``emotions``, float32 ``[C, h, w]``; those of other emotions are zero."""
-        known = self.model.emotions
-        targets = np.array([known.index(emotion) for emotion in dict.fromkeys(emotions)])
-        chosen = self.maps(np.repeat(crop[None], len(targets), axis=0), targets)
-        maps = np.zeros((len(known), *chosen.shape[1:]), np.float32)
-        maps[targets] = chosen
-        return maps

@@ -53,21 +53,13 @@ def region_plot(attention: Mapping[str, _Metrics]) -> str:
     for offset, (emotion, regions) in zip(offsets, attention.items(), strict=False):
         values = np.array([regions[region]["relative"] for region in REGIONS])
         low, high = np.array([regions[region]["relative_interval"] for region in REGIONS]).T
-        axis.errorbar(
-            np.arange(len(REGIONS)) + offset,
-            values,
-            yerr=np.maximum([values - low, high - values], 0),
-            fmt="o",
-            color=Emotion(emotion).color,
-            label=emotion,
-            markersize=6,
-            linewidth=1.8,
-        )
+        style: dict[str, Any] = {"color": Emotion(emotion).color, "fmt": "o", "markersize": 6, "linewidth": 1.8}
+        lengths = np.maximum([values - low, high - values], 0)
+        axis.errorbar(np.arange(len(REGIONS)) + offset, values, yerr=lengths, label=emotion, **style)
     axis.axhline(1, color=MUTED, linewidth=1, linestyle="--")
     axis.set_xticks(range(len(REGIONS)), REGIONS)
     axis.grid(visible=False, axis="x")
-    axis.set_ylabel("attention relative to chance")
-    axis.set_ylim(bottom=0)
+    axis.set(ylabel="attention relative to chance", ylim=(0, None))
     axis.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=9)
     values_text = "; ".join(
         f"{emotion}: " + ", ".join(f"{region} {by[region]['relative']:.2f}" for region in REGIONS)
@@ -94,10 +86,8 @@ def faithfulness_plot(metrics: _Metrics, kind: str) -> str:
         summary = metrics[kind][order]
         fractions, label = np.multiply(metrics["fractions"], 100), f"{ORDER_NAMES[order]} ({summary['auc']:.3f})"
         axis.plot(fractions, summary["curve"], color=color, linestyle=style, linewidth=width, label=label)
-    axis.set_xlabel("pixels removed, %" if deletion else "pixels restored, %")
-    axis.set_ylabel("mean probability")
-    axis.set_ylim(0, 1)
-    axis.set_xlim(0, 100)
+    axis.set(xlabel="pixels removed, %" if deletion else "pixels restored, %", ylabel="mean probability")
+    axis.set(xlim=(0, 100), ylim=(0, 1))
     axis.legend(fontsize=9, loc="upper right" if deletion else "lower right")
     areas = ", ".join(f"{ORDER_NAMES[order]} {metrics[kind][order]['auc']:.3f}" for order in ORDERS)
     caption = f"{kind.capitalize()}: {'lower' if deletion else 'higher'} is better; AUC in brackets."
@@ -121,9 +111,7 @@ def randomisation_plot(metrics: _Metrics) -> str:
     axis.fill_between(places, low, high, color=ACCENT, alpha=0.2, linewidth=0)
     axis.plot(places, values, color=ACCENT, marker="o", linewidth=2)
     axis.axhline(0, color=LINE, linewidth=1.2)
-    axis.set_ylim(-1.05, 1.05)
     axis.set_xticks(places, ["trained", *(str(n) for n in places[1:])])
-    axis.set_xlabel("stages shuffled, from the last layer to the first")
-    axis.set_ylabel("rank correlation")
+    axis.set(ylim=(-1.05, 1.05), xlabel="stages shuffled, from the last layer to the first", ylabel="rank correlation")
     listed = ", ".join(f"{value:+.2f}" for value in values)
     return plot(figure, alt=f"Rank correlation after each stage: {listed}", caption="Band: 95 % interval over faces.")

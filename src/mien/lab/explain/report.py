@@ -34,7 +34,7 @@ def write_explanation(explanation: DatasetExplanation, folder: Path, *, keep: Pa
         The path of the report.
 
     Raises:
-        OutputError: A file cannot be written.
+        OutputError: If a file cannot be written.
     """
     text = json.dumps(explanation.to_dict(), indent=1) + "\n"
     save_text(folder / "explanation.json", text)
@@ -71,7 +71,7 @@ def format_relative(region: _Metrics) -> str:
 
 
 def describe_claim(claim: _Metrics) -> str:
-    """Describe the verdict on a claim and its three answers.
+    """Describe the verdict on a claim and the answers to its three questions.
 
     Args:
         claim: One of the claims of ``evaluate_claims``.
@@ -81,22 +81,19 @@ def describe_claim(claim: _Metrics) -> str:
     """
     if claim["verdict"] == "not measured":
         return f"Not measured: {claim['reason']}."
+    relative = f"{claim['relative']:.2f} times chance ({interval(claim['relative_interval'], '.2f')})"
+    rival = f"{claim['over_rival']:+.2f} compared with the {claim['rival']}"
+    others = f"{points(claim['over_other_emotions'])} points of share"
     answers = {
-        "more_than_chance": f"{claim['relative']:.2f} times chance ({interval(claim['relative_interval'], '.2f')})",
-        "more_than_any_other_region": (
-            f"{claim['over_rival']:+.2f} compared with the {claim['rival']} "
-            f"({interval(claim['over_rival_interval'], '+.2f')})"
-        ),
-        "more_than_for_other_emotions": (
-            f"{points(claim['over_other_emotions'])} points of share "
-            f"({points_interval(claim['over_other_emotions_interval'])})"
-        ),
+        "more_than_chance": relative,
+        "more_than_any_other_region": f"{rival} ({interval(claim['over_rival_interval'], '+.2f')})",
+        "more_than_for_other_emotions": f"{others} ({points_interval(claim['over_other_emotions_interval'])})",
     }
-    sentences = (
-        f"{key.replace('_', ' ').capitalize()}: {'yes' if claim[key] else 'no'}, {text}."
-        for key, text in answers.items()
-    )
-    return f"{claim['verdict'].capitalize()}. {' '.join(sentences)}"
+    sentences = [claim["verdict"].capitalize() + "."]
+    for key, text in answers.items():
+        question = key.replace("_", " ").capitalize()
+        sentences.append(f"{question}: {'yes' if claim[key] else 'no'}, {text}.")
+    return " ".join(sentences)
 
 
 def describe_faces(metrics: _Metrics) -> str:
@@ -126,7 +123,7 @@ def describe_faces(metrics: _Metrics) -> str:
 
 
 def describe_randomisation(test: _Metrics) -> str:
-    """Describe what the randomisation test shows. Stages in which every map is flat show nothing.
+    """Describe what the randomisation test shows. Stages in which all maps are flat are ignored.
 
     Args:
         test: The result of ``randomisation_test``.
@@ -188,7 +185,7 @@ def explanation_page(explanation: DatasetExplanation) -> str:
     """
     metrics = explanation.metrics
     sections = [
-        section("Summary", _headline(metrics), *_claims(metrics)),
+        _summary(metrics),
         _mean_maps(explanation),
         _attention(metrics),
         _faithfulness(metrics["faithfulness"]),
@@ -205,30 +202,22 @@ def explanation_page(explanation: DatasetExplanation) -> str:
     )
 
 
-def _headline(metrics: _Metrics) -> str:
+def _summary(metrics: _Metrics) -> Section:
     curves, last = metrics["faithfulness"], metrics["randomisation"]["stages"][-1]
-    shown = {
-        "faces explained": (f"{metrics['faces']['explained']:,}", f"{metrics['alignment']['aligned']:,} aligned"),
-        **{
-            f"{kind} AUC": (
-                f"{curves[kind]['map']['auc']:.3f}",
-                f"random {curves[kind]['random']['auc']:.3f}, centre {curves[kind]['centre']['auc']:.3f}",
-            )
-            for kind in ("deletion", "insertion")
-        },
-    }
+    aligned = f"{metrics['alignment']['aligned']:,} aligned"
+    shown = {"faces explained": (f"{metrics['faces']['explained']:,}", aligned)}
+    for kind in ("deletion", "insertion"):
+        auc = {order: f"{curves[kind][order]['auc']:.3f}" for order in ORDERS}
+        shown[f"{kind} AUC"] = auc["map"], f"random {auc['random']}, centre {auc['centre']}"
     if last["correlation"] is not None:
         correlation = f"{last['correlation']:+.2f}", interval(last["interval"], "+.2f")
         shown["rank correlation, weights shuffled"] = correlation
-    return headline(shown)
-
-
-def _claims(metrics: _Metrics) -> list[str]:
     if not metrics["claims"]:
-        return [note("The model has neither surprise nor happy: the claim of document 000 does not apply to it.")]
+        text = "The model has neither surprise nor happy: the claim of document 000 does not apply to it."
+        return section("Summary", headline(shown), note(text))
     text = (
-        "Document 000 claims: eyes for surprise, mouth for happiness. A claim holds where all three answers are yes, "
-        "and in part where the region gets more than chance and more than for other emotions."
+        "Document 000 claims: eyes for surprise, mouth for happiness. A claim holds if all three answers are yes, and "
+        "in part if the region gets more than chance and more than for other emotions."
     )
     height, width = metrics["map_size"]
     best = ", ".join(f"{region} {percent(share, 0)}" for region, share in metrics["regions"]["max_share"].items())
@@ -237,63 +226,60 @@ def _claims(metrics: _Metrics) -> list[str]:
         f"and the rest on its neighbours: {best}. Differences between neighbours are blurred accordingly."
     )
     verdicts = {f"{each['region']} for {each['emotion']}": describe_claim(each) for each in metrics["claims"]}
-    return [paragraph(text), facts(verdicts), note(resolution)]
+    return section("Summary", headline(shown), paragraph(text), facts(verdicts), note(resolution))
 
 
 def _mean_maps(explanation: DatasetExplanation) -> Section:
     emotions, attention = explanation.explainer.model.emotions, explanation.attention
     means = {i: attention.maps[attention.targets == i].mean(axis=0) for i in np.unique(attention.targets)}
     overall = np.mean(list(means.values()), axis=0)
-    specific = {i: np.maximum(mean - overall, 0) for i, mean in means.items()}
     faces = {i: explanation.mean_faces[i].round().clip(0, 255).astype(np.uint8) for i in means}
-    count = {i: int((attention.targets == i).sum()) for i in means}
     mean_face = np.mean(list(faces.values()), axis=0).round().astype(np.uint8)
+    tiles, specific = [], []
+    for i, mean in means.items():
+        count = int((attention.targets == i).sum())
+        tiles.append(ImageTile(faces[i], f"{emotions[i]}, {count} faces", mean))
+        specific.append(ImageTile(faces[i], f"{emotions[i]}, above the mean", np.maximum(mean - overall, 0)))
     return section(
         "Mean maps",
         paragraph(
-            "The mean of all aligned faces with one predicted emotion, and the mean of their maps. Each map counts "
-            "alike. Only positive places are shown, scaled by the largest value of the mean map."
+            "The mean of all aligned faces with one predicted emotion, and the mean of their maps. All maps have the "
+            "same weight. Only positive places are shown, scaled by the largest value of the mean map."
         ),
-        gallery(ImageTile(faces[i], f"{emotions[i]}, {count[i]} faces", means[i]) for i in means),
+        gallery(tiles),
         paragraph("Specific to an emotion: where its mean map is above the mean over all emotions."),
-        gallery(ImageTile(faces[i], f"{emotions[i]}, above the mean", specific[i]) for i in means),
+        gallery(specific),
         details("The regions on the mean face", picture(draw_regions(mean_face), alt="regions on the mean face")),
     )
 
 
 def _attention(metrics: _Metrics) -> Section:
-    by_emotion = metrics["attention"]
-    regions = {emotion: each["regions"] for emotion, each in by_emotion.items()}
-    relative = [
-        [f"{emotion} ({each['faces']})", *(format_relative(each["regions"][region]) for region in REGIONS)]
-        for emotion, each in by_emotion.items()
-    ]
-    shade = [[min(max(by[region]["relative"] - 1, 0) / 2, 1) for region in REGIONS] for by in regions.values()]
-    shares = [[emotion, *(_format_share(by[region]) for region in REGIONS)] for emotion, by in regions.items()]
+    relative, shade, shares, plotted = [], [], [], {}
+    for emotion, each in metrics["attention"].items():
+        regions = [each["regions"][region] for region in REGIONS]
+        plotted[emotion] = each["regions"]
+        relative.append([f"{emotion} ({each['faces']})", *map(format_relative, regions)])
+        shade.append([min(max(region["relative"] - 1, 0) / 2, 1) for region in regions])
+        cells = [f"{percent(r['share'])} ({interval(r['interval'], '.1f', factor=100)})" for r in regions]
+        shares.append([emotion, *cells])
     caption = (
         "Share of attention relative to the share of a constant map: 1 is chance. 95 % bootstrap intervals over faces."
     )
     shares_table = table(["prediction", *REGIONS], shares, caption="Of the whole map; rows sum to 100 %.")
     return section(
         "Attention by region",
-        region_plot(regions),
+        region_plot(plotted),
         table(["prediction (faces)", *REGIONS], relative, shade=shade, caption=caption),
         details("Shares", shares_table),
     )
 
 
-def _format_share(region: _Metrics) -> str:
-    return f"{percent(region['share'])} ({interval(region['interval'], '.1f', factor=100)})"
-
-
 def _faithfulness(metrics: _Metrics) -> Section:
-    rows = [
-        [
-            f"{kind}, {'lower' if kind == 'deletion' else 'higher'} is better",
-            *(f"{metrics[kind][o]['auc']:.3f} ({interval(metrics[kind][o]['interval'])})" for o in ORDERS),
-        ]
-        for kind in ("deletion", "insertion")
-    ]
+    rows = []
+    for kind, better in (("deletion", "lower"), ("insertion", "higher")):
+        found = (metrics[kind][order] for order in ORDERS)
+        cells = [f"{each['auc']:.3f} ({interval(each['interval'])})" for each in found]
+        rows.append([f"{kind}, {better} is better", *cells])
     text = (
         f"The most salient pixels of {metrics['faces']} faces are removed first, or restored first. A removed pixel is "
         f"replaced by {metrics['baseline']}. The curves show the mean probability of the predicted emotion."
@@ -308,16 +294,11 @@ def _faithfulness(metrics: _Metrics) -> Section:
 
 
 def _randomisation(test: _Metrics) -> Section:
-    rows = [
-        [
-            f"{number}",
-            "–" if stage["correlation"] is None else f"{stage['correlation']:+.2f}",
-            "" if stage["interval"] is None else interval(stage["interval"], "+.2f"),
-            f"{stage['flat_maps']}",
-            ", ".join(stage["layers"]),
-        ]
-        for number, stage in enumerate(test["stages"], start=1)
-    ]
+    rows = []
+    for number, stage in enumerate(test["stages"], start=1):
+        known = stage["correlation"] is not None
+        cells = [f"{stage['correlation']:+.2f}", interval(stage["interval"], "+.2f")] if known else ["–", ""]
+        rows.append([f"{number}", *cells, f"{stage['flat_maps']}", ", ".join(stage["layers"])])
     text = (
         "Weights are shuffled within their layer, from the last layer to the first, and stay shuffled (Adebayo et al., "
         f"2018). {describe_randomisation(test)}"
@@ -327,20 +308,17 @@ def _randomisation(test: _Metrics) -> Section:
 
 
 def _examples(explanation: DatasetExplanation) -> Section:
-    tiles = []
-    for index in range(len(explanation.explainer.model.emotions)):
-        rows = np.flatnonzero(explanation.targets == index)
-        best = rows[np.argsort(-explanation.probs[rows, index], kind="stable")[:_EXAMPLES]]
-        tiles += [ImageTile(explanation.crops[row], _caption(explanation, row), explanation.maps[row]) for row in best]
+    emotions, tiles = explanation.explainer.model.emotions, []
+    for target, emotion in enumerate(emotions):
+        rows = np.flatnonzero(explanation.targets == target)
+        best = rows[np.argsort(-explanation.probs[rows, target], kind="stable")[:_EXAMPLES]]
+        for row in best:
+            label = int(explanation.labels[row])
+            labelled = "" if label == target else f", labelled {emotions[label]}"
+            caption = f"{emotion} {percent(float(explanation.probs[row, target]), 0)}{labelled}"
+            tiles.append(ImageTile(explanation.crops[row], caption, explanation.maps[row]))
     text = f"The {_EXAMPLES} most confident predictions of each emotion."
     return section("Examples", paragraph(text), gallery(tiles))
-
-
-def _caption(explanation: DatasetExplanation, row: int) -> str:
-    emotions = explanation.explainer.model.emotions
-    target, label = int(explanation.targets[row]), int(explanation.labels[row])
-    text = f"{emotions[target]} {percent(float(explanation.probs[row, target]), 0)}"
-    return text if target == label else f"{text}, labelled {emotions[label]}"
 
 
 def _method(explanation: DatasetExplanation) -> Section:

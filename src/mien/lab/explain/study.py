@@ -32,7 +32,7 @@ from mien.lab.models import open_model
 from mien.lab.predictions import Selection, resize_faces, select_rows
 from mien.lab.provenance import provenance
 
-# A curve predicts every face about eighty times, the randomisation test about eight times: fewer faces are enough.
+# Curves predict every face about eighty times, the randomisation test about eight times, so they use fewer faces.
 _FACES, _CURVE_FACES, _RANDOMISATION_FACES = 600, 140, 70
 # An aligned crop is enlarged to 192 pixels, and its face fills most of it.
 _THRESHOLD, _MIN_FACE = 0.5, 80.0
@@ -44,9 +44,9 @@ class DatasetExplanation:
 
     Attributes:
         metrics: Plain values for a JSON file, without faces.
-        about: Facts about the model, term to text.
+        about: Facts about the model, term -> text.
         provenance: Command, commit, machine and versions.
-        note: Remarks of the reader of the data set; empty where there are none.
+        note: Remarks about how the data set was read; empty if there are none.
         explainer: The model and its method.
         crops: The faces, uint8 ``[N, S, S]``.
         maps: The map of each face's predicted class, float32 ``[N, h, w]``.
@@ -54,8 +54,8 @@ class DatasetExplanation:
         labels: True classes ``[N]``.
         targets: Predicted classes ``[N]``.
         attention: The attention of the aligned faces.
-        mean_faces: Mean of the aligned faces of each predicted class, float32 ``[C, S, S]`` from 0 to 255; NaN where
-            there is none.
+        mean_faces: Mean of the aligned faces of each predicted class, float32 ``[C, S, S]`` from 0 to 255; NaN for
+            classes without faces.
     """
 
     metrics: Mapping[str, Any]
@@ -72,7 +72,7 @@ class DatasetExplanation:
     mean_faces: NDArray[np.float32]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything that a file may hold: model, metrics and provenance, without faces."""
+        """Return model, metrics and provenance as plain values for a JSON file, without faces."""
         return {"model": dict(self.about), **self.metrics, "provenance": dict(self.provenance)}
 
 
@@ -96,27 +96,27 @@ def explain_dataset(
 
     Args:
         model: What ``open_model`` opens: a name, an ONNX file or a run folder.
-        data: The data set; ``None``: the one at ``$MIEN_DATA``.
-        split: ``PublicTest``, ``PrivateTest``, ``Training`` or ``all``; ``None``: PublicTest, or all rows of a data set
-            without splits.
+        data: The data set; ``None`` for the one at ``$MIEN_DATA``.
+        split: ``PublicTest``, ``PrivateTest``, ``Training`` or ``all``; ``None`` for PublicTest, or for all rows of a
+            data set without splits.
         method: One of ``METHODS``.
         layer: Module of a run's net, as for ``saliency_maps``.
         faces: Largest number of faces, drawn evenly from the classes of the labels.
         align: Whether to align faces by eyes, nose and mouth.
         baseline: What replaces removed pixels: one of ``BASELINES``.
-        labels: What the labels of the data set mean, label to emotion.
+        labels: Label of the data set -> name of an emotion, or ``""`` to exclude its faces.
         precision: The file of an embedded model: ``int8`` or ``fp32``.
-        threads: Threads per prediction.
+        threads: Threads of ONNX Runtime for one call.
         seed: Seed of the drawn faces and of everything random.
-        progress: Called with stage, number of parts done, and number of parts.
+        progress: Called with the stage, the number of parts done, and the number of parts.
 
     Returns:
         The explanation. ``write_explanation`` writes it as JSON and HTML.
 
     Raises:
-        DataError: The data set cannot be used.
-        MienError: Method, layer or baseline are unknown.
-        ModelError: The model cannot be opened, or has no maps.
+        DataError: If the data set cannot be used.
+        MienError: If method, layer or baseline are unknown.
+        ModelError: If the model cannot be opened, or has no maps.
 
     Example:
         >>> explanation = explain_dataset("mien-0", faces=100)  # doctest: +SKIP
@@ -129,7 +129,7 @@ def explain_dataset(
     require_baseline(baseline)
     loaded = load_test_set(data, opened.emotions, size=opened.size, labels=labels)
     if opened.trained is not None:
-        opened = open_model(model, faces=loaded)  # calibrated where these are its faces
+        opened = open_model(model, faces=loaded)  # calibrated if it was trained on these faces
     return explain_faces(
         Explainer(opened, method, layer),
         select_rows(loaded, opened.emotions, chosen_split(wanted, loaded)),
@@ -158,20 +158,20 @@ def explain_faces(
     Args:
         explainer: The model and its method.
         selection: The faces.
-        detector: Finds the key points that faces are aligned by; ``None``: faces are not aligned.
+        detector: Finds the key points by which faces are aligned; ``None`` for no alignment.
         faces: Largest number of faces, drawn evenly from the classes of the labels.
         curve_faces: How many of them are used for deletion and insertion.
         randomisation_faces: How many of them are used for the randomisation test.
         baseline: What replaces removed pixels: one of ``BASELINES``.
         seed: Seed of everything random.
-        progress: Called with stage, number of parts done, and number of parts.
+        progress: Called with the stage, the number of parts done, and the number of parts.
 
     Returns:
         The explanation.
 
     Raises:
-        ModelError: The model has no maps.
-        DataError: No face could be aligned.
+        ModelError: If the model has no maps.
+        DataError: If no face could be aligned.
     """
     rows = draw_evenly(selection.faces.labels.numpy(), faces, seed)
     labels = selection.faces.labels.numpy()[rows]
@@ -183,27 +183,24 @@ def explain_faces(
     attention = measure_attention(maps, targets, alignment, crops.shape[-1])
     if not len(attention.maps):
         raise DataError(f"{selection.faces.source}: eyes, nose and mouth were found in no face; do not align the faces")
-    curves = draw_evenly(labels, curve_faces, seed)
+    emotions, side = explainer.model.emotions, crops.shape[-1]
+    best_shares = max_region_shares((int(maps.shape[1]), int(maps.shape[2])), side)
+    area = dict(zip(REGIONS, region_masks(side).mean(axis=(1, 2)).tolist(), strict=True))
+    some = draw_evenly(labels, curve_faces, seed)
+    curves = faithfulness(
+        explainer.predict, crops[some], targets[some], maps[some], baseline=baseline, seed=seed, progress=progress
+    )
     few = draw_evenly(labels, randomisation_faces, seed)
-    emotions = explainer.model.emotions
     metrics = {
         "method": explainer.method,
         "layer": explainer.layer,
         "map_size": list(maps.shape[1:]),
         "faces": _face_counts(explainer, selection, labels, targets, seed),
         "alignment": _alignment_counts(attention, alignment, aligned=detector is not None),
-        "regions": _region_sizes(maps, crops.shape[-1]),
+        "regions": {"area": area, "max_share": best_shares},
         "attention": attention_by_emotion(attention, (targets == labels)[attention.kept], emotions, seed=seed),
         "claims": evaluate_claims(attention, emotions, seed=seed),
-        "faithfulness": faithfulness(
-            explainer.predict,
-            crops[curves],
-            targets[curves],
-            maps[curves],
-            baseline=baseline,
-            seed=seed,
-            progress=progress,
-        ),
+        "faithfulness": curves,
         "randomisation": randomisation_test(explainer, crops[few], targets[few], seed=seed, progress=progress),
     }
     return DatasetExplanation(
@@ -227,7 +224,7 @@ def draw_evenly(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.
 
     Args:
         labels: Class of every row, ``[N]``.
-        count: Number of rows to draw; all, where there are no more.
+        count: Number of rows to draw; all rows if there are fewer.
         seed: Seed of the draw.
 
     Returns:
@@ -271,12 +268,6 @@ def _alignment_counts(attention: Attention, alignment: FaceAlignment, *, aligned
         "key_points_not_found": len(alignment.found) - found,
         "map_without_evidence": found - len(attention.maps),
     }
-
-
-def _region_sizes(maps: NDArray[np.float32], side: int) -> dict[str, Any]:
-    area = region_masks(side).mean(axis=(1, 2))
-    grid = (int(maps.shape[1]), int(maps.shape[2]))
-    return {"area": dict(zip(REGIONS, area.tolist(), strict=True)), "max_share": max_region_shares(grid, side)}
 
 
 def _mean_faces(

@@ -1,1 +1,1 @@
-"""A finished run as files of the contract: calibrated, exported, quantised, described."""
+"""Export of a finished run to a model folder: calibration, ONNX files, quantisation, metrics and card."""

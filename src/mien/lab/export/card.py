@@ -20,7 +20,62 @@ from mien.lab.train.run import Trained
 
 Row = tuple[str, ...]
 
+_FER2013 = "FER-2013"
 _FLIP_METRICS = ("n", "accuracy", "interval", "log_loss", "ece")
+_CALIBRATED = {
+    "vector": "vector scaling (a factor and an offset for each class)",
+    "temperature": "one temperature, which does not change any prediction",
+}
+
+# The sections of a model that was trained on FER-2013.
+LIMITS = """\
+- It names the expression that people who labelled FER-2013 would most likely have named. It cannot know what anybody
+  feels.
+- FER-2013 was collected by web search for emotion words: mostly posed and exaggerated faces, with labels that agree
+  with a second opinion (FER+) in about two of three cases. Its people are not a representative sample. Age, skin tone,
+  culture, glasses, masks and disabilities change the accuracy, and none of this is measured here.
+- Probabilities are calibrated on FER-2013. For other cameras and people they are less accurate. Use `abstain`, and
+  test the model on your own images.
+- Do not use it to decide about people: hiring, schooling, policing, credit, health, border control. Emotion inference
+  at work and in schools is prohibited in the European Union (Regulation 2024/1689, Article 5)."""
+LICENCE = """\
+The file is under Apache-2.0. It was trained on FER-2013 (Goodfellow et al., 2013), which was published without a
+licence file and is treated as research data: whether weights trained on it may be used in a commercial product is for
+you and your lawyer to decide. The FER+ votes (Barsoum et al., 2016) are under the MIT licence, Copyright (c) Microsoft
+Corporation. The file contains no face of the data set."""
+
+# The same for other data sets.
+OWN_LIMITS = """\
+- It names the expression that people who labelled its training faces would most likely have named. It cannot know what
+  anybody feels.
+- Its metrics are valid for faces like those it was trained on. Age, skin tone, culture, glasses, masks and disabilities
+  change the accuracy, and none of this is measured here. Test the model on your own images.
+- Do not use it to decide about people: hiring, schooling, policing, credit, health, border control. Emotion inference
+  at work and in schools is prohibited in the European Union (Regulation 2024/1689, Article 5)."""
+OWN_LICENCE = """\
+mien puts the file under Apache-2.0. Whether the training faces may be used in this way depends on the terms of those
+who collected them. The file contains no face."""
+
+# Below the tables.
+PROTOCOL = """\
+`clean` excludes rows whose exact pixels occur in an earlier split or row. PublicTest was used to select and calibrate
+the model; PrivateTest was evaluated after that. `results/<name>/choices.md` in the repository lists what was tried, and
+how often."""
+VOTED = """\
+The rows are the faces on which most of the ten FER+ voters agree; the label is their emotion (Barsoum et al., 2016):
+single votes are dropped, and the most frequent emotion needs more than half of the rest. Other rules give other rows
+and other metrics."""
+FLIPS = """\
+### Two views instead of one (int8)
+
+The metrics above are of one view. The mean of the probabilities of a face and its mirror image takes twice the time:"""
+PEOPLE = """\
+### Agreement with people (int8)
+
+Ten people voted on each face for FER+. "agrees with FER+": agreement with their majority, if there is one (Barsoum et
+al., 2016); "labels agree": agreement of the FER-2013 labels on the same faces. The other columns compare the
+probabilities with all votes: log loss in nats, the lowest possible log loss (of a prediction that knows the votes), and
+the total variation distance (0: equal, 1: nothing in common)."""
 
 
 def additional_metrics(
@@ -49,41 +104,6 @@ def additional_metrics(
     }
 
 
-def _additional_tables(additional: Mapping[str, Any]) -> tuple[list[Row], list[Row]]:
-    """The tables of a card, heads first, from ``additional_metrics`` by split: flips, and votes (may be empty)."""
-    flips: list[Row] = [("split, face and mirror image", "rows", "accuracy", "95 % interval", "ECE")]
-    votes: list[Row] = []
-    for split, found in sorted(additional.items()):
-        for part, metrics in found["flip"].items():
-            cells = (_percent(metrics["accuracy"]), _percent_interval(metrics["interval"]))
-            flips.append((f"{split.capitalize()}Test, {part}", f"{metrics['n']:,}", *cells, f"{metrics['ece']:.3f}"))
-        if found["votes"] and found["votes"]["majority"]["n"] and found["votes"]["distribution"]["n"]:
-            votes.append(_votes_row(split, found["votes"]))
-    head = ("split", "rows", "agrees with FER+", "95 % interval", "labels agree", "log loss", "of people", "distance")
-    return flips, [head, *votes] if votes else []
-
-
-def _votes_row(split: str, found: Mapping[str, Any]) -> Row:
-    majority, distribution = found["majority"], found["distribution"]
-    return (
-        f"{split.capitalize()}Test",
-        f"{majority['n']:,}",
-        _percent(majority["agreement"]),
-        _percent_interval(majority["interval"]),
-        _percent(majority["label_agreement"]),
-        *(f"{distribution[key]:.3f}" for key in ("log_loss", "vote_entropy", "total_variation")),
-    )
-
-
-_FER2013 = "FER-2013"  # its name in cards
-
-
-_CALIBRATED = {
-    "vector": "vector scaling (a factor and an offset a class)",
-    "temperature": "one temperature, which changes no answer",
-}
-
-
 def card_json(
     trained: Trained, metrics: Mapping[str, Any], learned: str, *, calibration: Calibration, exported_at: str
 ) -> dict[str, Any]:
@@ -105,11 +125,10 @@ def card_json(
             accuracy[split if part == "all" else f"{split}_{part}"] = found["accuracy"]
     recipe, net = trained.recipe, trained.net
     headline = metrics[headline_split(metrics)]["int8"]["all"]
-    shown = (*HEADLINE[1:], "recall", "precision", "confusion")
     return {
         "name": recipe.name,
         "accuracy": accuracy | {"interval": headline["interval"]},
-        **{key: headline[key] for key in shown},
+        **{key: headline[key] for key in (*HEADLINE[1:], "recall", "precision", "confusion")},
         "size": recipe.data.size,
         "parameters": count_parameters(net),
         "macs": count_macs(net, recipe.data.size),
@@ -128,43 +147,66 @@ def card_json(
 
 
 def describe_training_data(recipe: Recipe, faces: FaceSet) -> str:
-    """Describe the training data of a run: its set, and what the recipe changes in it."""
-    data = recipe.data
+    """Describe the training data of a run.
+
+    Args:
+        recipe: Its recipe.
+        faces: Its data set.
+
+    Returns:
+        Name and hash of the data set, and what the recipe changes in it.
+    """
+    data, own = recipe.data, faces if faces.mixed_in is None else faces.select(~faces.mixed_in)
+    try:
+        check_official(own)
+        name = _FER2013
+    except DataError:
+        name = Path(faces.source).name
     votes = " with FER+ votes" if recipe.target.vote_weight > 0 or data.classes == "eight" else ""
     further = f", {len(data.extra)} further sets mixed in" if data.extra else ""
     copies = "without Training rows copied in a test split" if data.exclude_leaked else "copies of test faces included"
-    name = _FER2013 if _is_fer2013(faces) else Path(faces.source).name
     return f"{name}{votes}{further}, sha256 `{faces.sha256}`, {copies}"
 
 
-def _is_fer2013(faces: FaceSet) -> bool:
-    own = faces if faces.mixed_in is None else faces.select(~faces.mixed_in)
-    try:
-        check_official(own)
-    except DataError:
-        return False
-    return True
-
-
 def headline_split(metrics: Mapping[str, Any]) -> str:
-    """Return the split of the headline metrics: ``private`` for a final model, else ``public``."""
+    """Return the split of the headline metrics.
+
+    Args:
+        metrics: Metrics by split.
+
+    Returns:
+        ``private`` for a final model, else ``public``.
+    """
     return "private" if "private" in metrics else "public"
 
 
 def card_markdown(recipe: Recipe, card: Mapping[str, Any]) -> str:
-    """Build ``card.md`` from the recipe and the content of ``card.json``."""
-    about = " ".join(recipe.about.split())
-    split = f"{headline_split(card['metrics']).capitalize()}Test"
+    """Build ``card.md``.
+
+    Args:
+        recipe: The recipe of the run.
+        card: The content of ``card.json``.
+
+    Returns:
+        Markdown.
+    """
+    emotions, split = card["emotions"], f"{headline_split(card['metrics']).capitalize()}Test"
     limits, licence = (LIMITS, LICENCE) if card["learned_from"].startswith(_FER2013) else (OWN_LIMITS, OWN_LICENCE)
+    classes: list[Row] = [("emotion", "recall", "precision", "faces")]
+    confusion: list[Row] = [("", *emotions)]
+    for emotion, counts in zip(emotions, card["confusion"], strict=True):
+        shares = _percent(card["recall"][emotion]), _percent(card["precision"][emotion])
+        classes.append((emotion, *shares, f"{sum(counts):,}"))
+        confusion.append((emotion, *map(str, counts)))
     return "\n\n".join(
         [
             f"# {card['name']}",
-            about,
-            _headline(card),
-            *_additional(card),
-            f"## Metrics on {split}, by class (int8)\n\n" + _classes(card),
-            f"## Confusion on {split} (rows: label, columns: answer)\n\n" + _confusion(card),
-            "## How it was made\n\n" + _making(recipe, card),
+            " ".join(recipe.about.split()),
+            _headline_section(card),
+            *_additional_sections(card.get("additional", {})),
+            f"## Metrics on {split}, by class (int8)\n\n" + _table(classes),
+            f"## Confusion on {split} (rows: label, columns: prediction)\n\n" + _table(confusion),
+            "## How it was made\n\n" + _training_list(recipe, card),
             "## What it is not\n\n" + limits,
             "## Licence\n\n" + licence,
             "",
@@ -172,66 +214,7 @@ def card_markdown(recipe: Recipe, card: Mapping[str, Any]) -> str:
     )
 
 
-LIMITS = """\
-- It names the expression that people who labelled FER-2013 would most likely have named. It cannot know what anybody
-  feels.
-- FER-2013 was gathered by web search for emotion words: mostly posed and dramatic faces, with labels that agree with
-  a second opinion (FER+) in about two of three cases. Its people are not a sample of humankind. Age, skin tone,
-  culture, glasses, masks and disabilities change how well it reads, and none of this is measured here.
-- Probabilities are calibrated on FER-2013. On other cameras and people they are less so; `abstain` helps, a test on
-  your own pictures helps more.
-- Do not use it to decide about people: hiring, schooling, policing, credit, health, border control. Emotion inference
-  at work and in schools is prohibited in the European Union (Regulation 2024/1689, Article 5)."""
-
-
-LICENCE = """\
-The file is under Apache-2.0. It was trained on FER-2013 (Goodfellow et al., 2013), which came without a licence file
-and is treated as research data: whether weights trained on it may serve a commercial product is for you and your
-counsel to judge. The FER+ votes (Barsoum et al., 2016) are under the MIT licence, Copyright (c) Microsoft Corporation.
-No face of the data set is in the file."""
-
-
-OWN_LIMITS = """\
-- It names the expression that people who labelled its training faces would most likely have named. It cannot know what
-  anybody feels.
-- Its figures hold for faces like those it was trained on. Age, skin tone, culture, glasses, masks and disabilities
-  change how well it reads, and none of this is measured here. A test on your own pictures says more.
-- Do not use it to decide about people: hiring, schooling, policing, credit, health, border control. Emotion inference
-  at work and in schools is prohibited in the European Union (Regulation 2024/1689, Article 5)."""
-
-
-OWN_LICENCE = """\
-The file is under Apache-2.0, as far as mien goes. Whether the faces it was trained on may be used so is for those who
-gathered them to say. No face is in the file."""
-
-
-# Below the table of metrics.
-PROTOCOL = """\
-`clean` leaves out rows whose exact pixels occur in an earlier split or row. PublicTest selected and calibrated;
-PrivateTest was judged after that. `results/<name>/choices.md` in the repository says what was tried, and how often."""
-
-
-VOTED = """\
-The rows are the faces on which most of the ten FER+ voters agree, and that emotion is the label (Barsoum et al., 2016):
-single votes are dropped, the top needs more than half of the rest. Other rules give other rows and other figures."""
-
-
-FLIPS = """\
-### Two views instead of one (int8)
-
-The figures above are of one view. The mean of the probabilities of a face and its mirror image costs twice the time:"""
-
-
-PEOPLE = """\
-### Agreement with people (int8)
-
-Ten people voted on each face for FER+. "agrees with FER+": with their majority, where there is one (Barsoum et al.,
-2016); "labels agree": the labels of FER-2013 on the same faces. The rest compares the probabilities with all votes: log
-loss in nats, that of an answer which knew the votes ("of people"), and the total variation distance (0 the same, 1
-nothing in common)."""
-
-
-def _headline(card: Mapping[str, Any]) -> str:
+def _headline_section(card: Mapping[str, Any]) -> str:
     first, *others = HEADLINE
     rows: list[Row] = [("split", "rows", first, "95 % interval", *(metric_name(key, short=True) for key in others))]
     for split in sorted(card["metrics"]):
@@ -246,45 +229,42 @@ def _headline(card: Mapping[str, Any]) -> str:
     return f"{_table(rows)}\n\n{PROTOCOL}{voted}"
 
 
-def _classes(card: Mapping[str, Any]) -> str:
-    rows: list[Row] = [("emotion", "recall", "precision", "faces")]
-    for index, emotion in enumerate(card["emotions"]):
-        support = sum(card["confusion"][index])
-        rows.append((emotion, _percent(card["recall"][emotion]), _percent(card["precision"][emotion]), f"{support:,}"))
-    return _table(rows)
+def _additional_sections(additional: Mapping[str, Any]) -> list[str]:
+    """Sections on mirror images and on FER+ votes, if the export has measured them."""
+    flips: list[Row] = [("split, face and mirror image", "rows", "accuracy", "95 % interval", "ECE")]
+    measures = ("log loss", "lowest possible", "distance")
+    votes: list[Row] = [("split", "rows", "agrees with FER+", "95 % interval", "labels agree", *measures)]
+    for split, found in sorted(additional.items()):
+        name = f"{split.capitalize()}Test"
+        for part, metrics in found["flip"].items():
+            cells = (_percent(metrics["accuracy"]), _percent_interval(metrics["interval"]))
+            flips.append((f"{name}, {part}", f"{metrics['n']:,}", *cells, f"{metrics['ece']:.3f}"))
+        if found["votes"] and found["votes"]["majority"]["n"] and found["votes"]["distribution"]["n"]:
+            majority, distribution = found["votes"]["majority"], found["votes"]["distribution"]
+            cells = (_percent(majority["agreement"]), _percent_interval(majority["interval"]))
+            distances = (f"{distribution[key]:.3f}" for key in ("log_loss", "vote_entropy", "total_variation"))
+            votes.append((name, f"{majority['n']:,}", *cells, _percent(majority["label_agreement"]), *distances))
+    tables = {FLIPS: flips, PEOPLE: votes}
+    return [f"{text}\n\n{_table(rows)}" for text, rows in tables.items() if len(rows) > 1]
 
 
-def _confusion(card: Mapping[str, Any]) -> str:
-    rows: list[Row] = [("", *card["emotions"])]
-    rows += [(emotion, *map(str, counts)) for emotion, counts in zip(card["emotions"], card["confusion"], strict=True)]
-    return _table(rows)
-
-
-def _additional(card: Mapping[str, Any]) -> list[str]:
-    """Sections on mirror images and on FER+ votes, where the export has measured them."""
-    if "additional" not in card:
-        return []
-    flips, votes = _additional_tables(card["additional"])
-    return [f"{FLIPS}\n\n{_table(flips)}", *([f"{PEOPLE}\n\n{_table(votes)}"] if votes else [])]
-
-
-def _making(recipe: Recipe, card: Mapping[str, Any]) -> str:
-    side = recipe.data.size
+def _training_list(recipe: Recipe, card: Mapping[str, Any]) -> str:
     parts = [
-        f"{_run(part)}, command `{part['command']}` at commit `{part['commit']}`" for part in card.get("parts", ())
+        f"{_describe_run(part)}, command `{part['command']}` at commit `{part['commit']}`"
+        for part in card.get("parts", ())
     ]
+    side = recipe.data.size
     lines = [
-        *(parts or [_run(card)]),  # an ensemble was not trained itself
+        *(parts or [_describe_run(card)]),  # an ensemble was not trained itself
         f"command `{card['command']}` at commit `{card['commit']}`, exported at `{card['exported_at']}`",
         f"data: {card['learned_from']}",
-        f"{card['parameters']:,} parameters, {card['macs'] / 1e6:.0f} MMAC a face of {side} x {side} pixels",
+        f"{card['parameters']:,} parameters, {card['macs'] / 1e6:.0f} MMAC for a face of {side} x {side} pixels",
         f"calibrated by {_CALIBRATED[recipe.calibration]}, fitted on PublicTest and part of the graph",
     ]
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _run(run: Mapping[str, Any]) -> str:
-    """One training: its recipe, seed, cost and machine."""
+def _describe_run(run: Mapping[str, Any]) -> str:
     cost = f"{run['epochs']} epochs, {run['seconds']:,} s on {run['machine']} (torch {run['torch']})"
     return f"recipe `{run['recipe']}`, seed {run['seed']}, {cost}"
 

@@ -1,4 +1,4 @@
-"""From a finished run to files of the contract: fp32 and int8, with everything they must say written into them."""
+"""Export of a net to ONNX files that mien reads: calibrated fp32, int8 and half-precision weights, with metadata."""
 
 import copy
 import json
@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +27,24 @@ from mien.lab.inference import MEAN, STD
 from mien.lab.nets._layers import Branched, Net, PooledHead
 from mien.lab.nets._pullback import pull
 
+LARGE = 1024  # values; smaller tensors, such as biases and constants, are not stored in half precision
+PARITY = 1e-4  # largest difference of a probability between torch and the fp32 file
+FEATURES = "features"  # name of the value between the two halves of the net
+CALIBRATION_FACES = 1024  # faces of the training set on which the int8 ranges are measured
+
 
 class Contract(nn.Module):
-    """``forward(crops uint8 [N, S, S]) -> (probs float32 [N, C], maps float32 [N, C, h, w])``.
+    """A calibrated net with the inputs and outputs of the exported file.
 
-    ``features`` are those of the net, without batch norms; ``answers`` is its head, which gives probabilities and maps.
-    Raises ``ModelError`` for a net that is no ``Net``, and at the first call for a head whose gradient is unknown.
+    ``forward(crops uint8 [N, S, S]) -> (probs float32 [N, C], maps float32 [N, C, h, w])``. The features are those of
+    the net with folded batch norms. The head computes probabilities and maps.
+
+    Args:
+        net: A net with the two halves ``features`` and ``head``.
+        calibration: The calibration of its logits.
+
+    Raises:
+        ModelError: If the net has no such halves; in the first call, if the gradient of its head is unknown.
     """
 
     def __init__(self, net: nn.Module, calibration: Calibration) -> None:
@@ -40,26 +53,44 @@ class Contract(nn.Module):
             raise ModelError("only nets of two halves, features and head, can be exported: see mien.lab.nets")
         head = net.head
         self.features = fold_norms(net.features)
-        self.answers = PooledMaps(head, calibration) if isinstance(head, PooledHead) else HeadMaps(head, calibration)
+        self.head = PooledMaps(head, calibration) if isinstance(head, PooledHead) else HeadMaps(head, calibration)
         self.scale, self.offset = 1 / (255 * STD), MEAN / STD
         self.eval().requires_grad_(False)
 
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
-        """``probs`` sum to 1 over C; ``maps`` are logits by place, whose mean is the calibrated logit."""
-        probs, maps = self.answers(self.see(crops))
+        """Predict faces.
+
+        Args:
+            crops: Grey faces, uint8 ``[N, S, S]``.
+
+        Returns:
+            Probabilities ``[N, C]``, and maps ``[N, C, h, w]``: logits by place, whose mean is the calibrated logit.
+        """
+        probs, maps = self.head(self.compute_features(crops))
         return probs, maps
 
-    def see(self, crops: Tensor) -> Tensor:
-        """The features ``[N, K, h, w]``."""
+    def compute_features(self, crops: Tensor) -> Tensor:
+        """Compute the features of faces.
+
+        Args:
+            crops: Grey faces, uint8 ``[N, S, S]``.
+
+        Returns:
+            ``[N, K, h, w]``.
+        """
         features: Tensor = self.features(crops.unsqueeze(1).float() * self.scale - self.offset)
         return features
 
 
 class PooledMaps(nn.Module):
-    """The pooled linear head: class activation maps (Zhou et al., CVPR 2016).
+    """A pooled linear head that also returns class activation maps (CAM; Zhou et al., CVPR 2016).
 
-    The linear layer is applied at every place of the features instead of to their mean; both orders give the same
-    logits, since pooling and the linear layer commute. The calibration is linear, too, and becomes part of that layer.
+    The linear layer is applied at every place of the features instead of to their mean. Both orders give the same
+    logits, because pooling and the linear layer commute. The linear calibration becomes part of that layer.
+
+    Args:
+        head: The head.
+        calibration: The calibration of its logits.
     """
 
     def __init__(self, head: PooledHead, calibration: Calibration) -> None:
@@ -72,16 +103,28 @@ class PooledMaps(nn.Module):
             self.maps.bias.copy_(linear.bias * scale + offset)  # type: ignore[union-attr]
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Probabilities ``[N, C]`` and maps ``[N, C, h, w]`` of features ``[N, K, h, w]``."""
+        """Compute probabilities and maps.
+
+        Args:
+            features: ``[N, K, h, w]``.
+
+        Returns:
+            Probabilities ``[N, C]`` and maps ``[N, C, h, w]``.
+        """
         maps = self.maps(features)
         return torch.softmax(maps.mean(dim=(2, 3)), dim=1), maps
 
 
 class HeadMaps(nn.Module):
-    """Any other head: HiResCAM (Draelos & Carin, arXiv:2011.08891), gradient times activation summed over channels.
+    """Any other head with HiResCAM maps (Draelos & Carin, arXiv:2011.08891): gradient times activation over channels.
 
-    What that sum leaves of the logit (for a head of linear layers and rectifiers its biases, as far as they are passed
-    on) belongs to no place, and is spread evenly over all. Of a pooled linear head these would be the maps above.
+    The part of the logit that this sum does not explain (for linear layers and rectifiers: the biases, as far as they
+    are passed on) has no place; it is distributed evenly. For a pooled linear head these are the maps of
+    ``PooledMaps``.
+
+    Args:
+        head: The head.
+        calibration: The calibration of its logits.
     """
 
     def __init__(self, head: nn.Module, calibration: Calibration) -> None:
@@ -91,7 +134,14 @@ class HeadMaps(nn.Module):
         self.register_buffer("offset", torch.tensor(calibration.offset))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Probabilities ``[N, C]`` and maps ``[N, C, h, w]`` of features ``[N, K, h, w]``."""
+        """Compute probabilities and maps.
+
+        Args:
+            features: ``[N, K, h, w]``.
+
+        Returns:
+            Probabilities ``[N, C]`` and maps ``[N, C, h, w]``.
+        """
         maps = hires_maps(self.head, features)
         scale, offset = self.get_buffer("scale"), self.get_buffer("offset")
         maps = maps * scale[:, None, None] + offset[:, None, None]
@@ -99,7 +149,18 @@ class HeadMaps(nn.Module):
 
 
 def hires_maps(head: nn.Module, features: Tensor) -> Tensor:
-    """HiResCAM of every class, ``[N, C, h, w]``: their mean is the logit that ``head`` gives ``[N, K, h, w]``."""
+    """Compute the HiResCAM map of every class.
+
+    Args:
+        head: The head of a net.
+        features: ``[N, K, h, w]``.
+
+    Returns:
+        ``[N, C, h, w]``; the mean of a map is the logit of its class.
+
+    Raises:
+        ModelError: If the gradient of the head is unknown.
+    """
     logits, back = pull(head, features)
     n, classes = logits.shape
     one_each = torch.eye(classes, dtype=logits.dtype, device=logits.device).expand(n, classes, classes)
@@ -109,9 +170,13 @@ def hires_maps(head: nn.Module, features: Tensor) -> Tensor:
 
 
 def fold_norms(module: nn.Module) -> nn.Module:
-    """A copy of ``module`` in eval mode as it computes fastest: the same answers by fewer layers.
+    """Fold batch norms into the convolutions before them, and branched convolutions into single ones.
 
-    Batch norms are folded into the convolutions before them, branched convolutions into a single one.
+    Args:
+        module: Any module.
+
+    Returns:
+        A copy in eval mode, with the same outputs and fewer layers.
     """
     folded = copy.deepcopy(module).eval()
     for parent in list(folded.modules()):
@@ -119,26 +184,21 @@ def fold_norms(module: nn.Module) -> nn.Module:
             if isinstance(child, Branched):
                 setattr(parent, name, child.fused())
         if isinstance(parent, nn.Sequential):
-            _fold_children(parent)
+            for i, (first, second) in enumerate(pairwise(list(parent))):
+                if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+                    parent[i], parent[i + 1] = fuse_conv_bn_eval(first, second), nn.Identity()
     return folded
 
 
-def _fold_children(parent: nn.Sequential) -> None:
-    for i, (first, second) in enumerate(zip(list(parent), list(parent)[1:], strict=False)):
-        if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
-            parent[i], parent[i + 1] = fuse_conv_bn_eval(first, second), nn.Identity()
-
-
-# Smaller tensors, as biases and constants, stay as they are: they weigh nothing.
-LARGE = 1024
-
-
 def store_half(path: Path) -> None:
-    """Store the large fp32 weights of the ONNX file ``path`` as fp16, each with a cast back to fp32.
+    """Store the large fp32 weights of an ONNX file as fp16, each with a cast back to fp32.
 
-    The arithmetic stays fp32: ONNX Runtime casts the weights once, when it opens the file. Each keeps 11 significant
-    bits, so it is rounded by at most 1 part in 2048; below 6e-5 the steps are 6e-8. Weights beyond the range of fp16
-    stay in fp32.
+    The arithmetic is still fp32: ONNX Runtime casts the weights once, when it opens the file. Each weight has 11
+    significant bits, so it is rounded by at most 1 part in 2048; below 6e-5 the steps are 6e-8. Weights beyond the
+    range of fp16 are not changed.
+
+    Args:
+        path: The ONNX file, which is replaced.
     """
     model = onnx.load(path)
     casts = []
@@ -157,55 +217,56 @@ def store_half(path: Path) -> None:
     onnx.save(model, path)
 
 
-# Largest difference of a probability between torch and the fp32 file.
-PARITY = 1e-4
-
-
-# The value of a file's graph between the two halves of its net.
-FEATURES = "features"
-
-
-# Faces of the training set that the int8 ranges are measured on.
-CALIBRATION_FACES = 1024
-
-
 def export_fp32(
     net: nn.Module, path: Path, *, size: int, calibration: Calibration, metadata: Mapping[str, str]
 ) -> None:
-    """Write ``net`` to ``path`` as an fp32 file of the contract for crops of ``size`` pixels.
+    """Write a net as an fp32 ONNX file that mien reads.
 
-    Raises ``ModelError`` when the file's probabilities differ from torch's by more than ``PARITY``, or when a crop's
-    answer depends on the batch it comes in.
+    Args:
+        net: The net.
+        path: The file.
+        size: Side of its crops in pixels.
+        calibration: The calibration of its logits.
+        metadata: What ``contract_metadata`` returns.
+
+    Raises:
+        ModelError: If a probability of the file differs from that of torch by more than ``PARITY``, or depends on the
+            other faces of the batch.
     """
     module = Contract(net.cpu(), calibration)
-    example = torch.zeros(2, size, size, dtype=torch.uint8)
-    shapes = {"crops": {0: torch.export.Dim("n", min=1)}}
     with _quiet():
         program = torch.onnx.export(
-            _Seen(module),
-            (example,),
+            _ContractWithFeatures(module),
+            (torch.zeros(2, size, size, dtype=torch.uint8),),
             input_names=["crops"],
             output_names=["probs", "maps", FEATURES],
-            dynamic_shapes=shapes,
+            dynamic_shapes={"crops": {0: torch.export.Dim("n", min=1)}},
             opset_version=18,
             dynamo=True,
             verbose=False,
         )
     assert program is not None
     model = program.model_proto
-    model.graph.output.pop()  # the features keep their name, but are no answer
+    model.graph.output.pop()  # the features have a name now, but are no output of the file
     write_metadata(model, path, {**metadata, "precision": "fp32"})
     _check_parity(module, path, size)
 
 
 def export_int8(fp32: Path, path: Path, faces: NDArray[np.uint8]) -> None:
-    """Quantise the file ``fp32`` statically to int8: per channel, ranges measured on ``faces`` uint8 ``[N, S, S]``.
+    """Quantise an fp32 file statically to int8, per channel.
 
-    All that follows the features, probabilities and maps, keeps fp32 arithmetic: there rounding costs most and, but for
-    the widest dense heads, time least. Raises ``ModelError`` for a file without a value of that name.
+    Everything after the features, which is probabilities and maps, keeps fp32 arithmetic: rounding costs most
+    accuracy there and, except for the widest dense heads, int8 saves least time.
+
+    Args:
+        fp32: The file to quantise.
+        path: The file to write.
+        faces: Faces on which the ranges are measured, uint8 ``[N, S, S]``.
+
+    Raises:
+        ModelError: If the file has no value that is named ``features``.
     """
     model = onnx.load(fp32)
-    answers = _after(model.graph, FEATURES)
     with _quiet():
         quantize_static(
             str(fp32),
@@ -217,16 +278,28 @@ def export_int8(fp32: Path, path: Path, faces: NDArray[np.uint8]) -> None:
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
-            nodes_to_exclude=answers,
+            nodes_to_exclude=_nodes_after(model.graph, FEATURES),
         )
-    said = {entry.key: entry.value for entry in model.metadata_props}
-    write_metadata(onnx.load(path), path, {**said, "precision": "int8"})
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    write_metadata(onnx.load(path), path, {**metadata, "precision": "int8"})
 
 
 def contract_metadata(
     name: str, emotions: tuple[Emotion, ...], size: int, framing: Framing, recipe: str, provenance: Mapping[str, str]
 ) -> dict[str, str]:
-    """The metadata of the contract, but for the precision and the figures, which are known later."""
+    """Return the metadata of an exported file, without its precision and metrics.
+
+    Args:
+        name: Name of the model.
+        emotions: Its classes.
+        size: Side of its crops in pixels.
+        framing: Where eyes, nose and mouth are in its crops.
+        recipe: Name of its recipe.
+        provenance: ``commit`` and ``data_sha256`` of its training.
+
+    Returns:
+        Key -> value.
+    """
     return {
         "mien_contract": CONTRACT,
         "name": name,
@@ -242,15 +315,16 @@ def contract_metadata(
 
 
 def write_metadata(model: onnx.ModelProto, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write ``model`` to ``path`` with exactly this metadata and nothing else that varies from export to export."""
+    """Write an ONNX model with new metadata, and without anything else that differs between two exports.
+
+    Args:
+        model: The model.
+        path: The file.
+        metadata: Key -> value.
+    """
+    graph = model.graph
     del model.metadata_props[:]
-    for node in [
-        *model.graph.node,
-        *model.graph.input,
-        *model.graph.output,
-        *model.graph.value_info,
-        *model.graph.initializer,
-    ]:
+    for node in chain(graph.node, graph.input, graph.output, graph.value_info, graph.initializer):
         del node.metadata_props[:]
         node.doc_string = ""
     for key, value in sorted(metadata.items()):
@@ -261,22 +335,22 @@ def write_metadata(model: onnx.ModelProto, path: Path, metadata: Mapping[str, st
     onnx.save(model, path)
 
 
-class _Seen(nn.Module):
-    """The contract, and beside its answers the features that they come from."""
+class _ContractWithFeatures(nn.Module):
+    """Also returns the features, so that they have a name in the file."""
 
     def __init__(self, contract: Contract) -> None:
         super().__init__()
         self.contract = contract
 
-    def forward(self, crops: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        features = self.contract.see(crops)
-        return *self.contract.answers(features), features
+    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        features = self.contract.compute_features(crops)
+        return *self.contract.head(features), features
 
 
-def _after(graph: onnx.GraphProto, value: str) -> list[str]:
-    """The names of the nodes that compute with ``value``, near or far."""
+def _nodes_after(graph: onnx.GraphProto, value: str) -> list[str]:
+    """The names of the nodes that depend on ``value``."""
     reached, names = {value}, []
-    for node in graph.node:  # an ONNX graph is sorted: what a node needs stands before it
+    for node in graph.node:  # in the order of an ONNX graph, the inputs of a node are computed before it
         if reached & set(node.input):
             reached |= set(node.output)
             names.append(node.name)
@@ -286,7 +360,7 @@ def _after(graph: onnx.GraphProto, value: str) -> list[str]:
 
 
 class _Faces(CalibrationDataReader):  # type: ignore[misc]
-    """Hands the faces to ONNX Runtime's calibrator in batches."""
+    """Faces in batches, for the calibrator of ONNX Runtime."""
 
     def __init__(self, faces: NDArray[np.uint8], batch: int = 64) -> None:
         self.batches = iter([faces[i : i + batch] for i in range(0, len(faces), batch)])
@@ -298,14 +372,11 @@ class _Faces(CalibrationDataReader):  # type: ignore[misc]
 
 def _check_parity(module: Contract, path: Path, size: int) -> None:
     crops = torch.randint(0, 256, (64, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    expected = module(crops)[0].numpy()
     classifier = Classifier(path)
     together = classifier(crops.numpy())[0]
     alone = np.concatenate([classifier(crop[None])[0] for crop in crops.numpy()])
-    for what, difference in (
-        ("torch", abs(together - expected).max()),
-        ("its batch of one", abs(together - alone).max()),
-    ):
+    for what, probs in {"torch": module(crops)[0].numpy(), "its batch of one": alone}.items():
+        difference = abs(together - probs).max()
         if not difference <= PARITY:
             raise ModelError(
                 f"{path}: probabilities differ from {what} by {difference:.2g}, more than {PARITY:g}; not exported"
@@ -314,7 +385,7 @@ def _check_parity(module: Contract, path: Path, size: int) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporters warn of their own inner workings and of packages mien does not use."""
+    """Hide the warnings of the exporters about their own code and about packages that mien does not use."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

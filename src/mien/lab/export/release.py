@@ -33,10 +33,7 @@ from mien.lab.predictions import Predictions, predict_split, resize_faces
 from mien.lab.provenance import commit
 from mien.lab.train.run import Trained
 
-# The text of Apache-2.0, shared with the embedded detector.
-APACHE = BUNDLED / "blazeface-short-range" / "LICENSE"
-# Largest loss of PublicTest accuracy by int8, in percentage points.
-INT8_LOSS = 0.3
+INT8_LOSS = 0.3  # largest loss of PublicTest accuracy by int8, in percentage points
 
 
 def export_model(
@@ -69,40 +66,44 @@ def export_model(
         raise ModelError(f"{trained.recipe.name}: has learned from test faces (data.expand_first); not exported")
     require_same_faces(trained, faces)
     folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".release-", dir=folder) as draft:  # a failed export leaves the folder as it was
-        card = _draft(trained, faces, Path(draft), final=final, half=half)
+    with TemporaryDirectory(prefix=".release-", dir=folder) as draft:
+        calibration = calibrate(trained, faces)
+        files = {precision: Path(draft) / name for precision, name in PRECISIONS.items()}
+        export_files(trained, faces, files, calibration)
+        if half:
+            store_half(files["fp32"])
+        predictions = predict_files(trained, faces, files, [Split.PUBLIC_TEST])
+        metrics = compute_split_metrics(predictions)
+        loss = int8_loss(metrics)
+        if loss > INT8_LOSS:
+            name = trained.recipe.name
+            raise ModelError(f"{name}: int8 loses {loss:.2f} points on PublicTest, more than {INT8_LOSS}; not exported")
+        if final:
+            last = predict_files(trained, faces, files, [Split.PRIVATE_TEST])
+            predictions, metrics = predictions | last, metrics | compute_split_metrics(last)
+        learned = describe_training_data(trained.recipe, faces)
+        card = card_json(trained, metrics, learned, calibration=calibration, exported_at=commit())
+        card["additional"] = measure_additional(trained, predictions, faces, files["int8"])
+        _write_card(trained, card, files, Path(draft))
         for path in Path(draft).iterdir():
             path.replace(folder / path.name)
-    return card
-
-
-def _draft(trained: Trained, faces: FaceSet, folder: Path, *, final: bool, half: bool) -> dict[str, Any]:
-    """Export, evaluate and describe in ``folder``."""
-    calibration = calibrate(trained, faces)
-    files = {precision: folder / name for precision, name in PRECISIONS.items()}
-    export_files(trained, faces, files, calibration)
-    if half:
-        store_half(files["fp32"])
-    predictions = predict_files(trained, faces, files, [Split.PUBLIC_TEST])
-    metrics = compute_split_metrics(predictions)
-    loss = int8_loss(metrics)
-    if loss > INT8_LOSS:
-        name = trained.recipe.name
-        raise ModelError(f"{name}: int8 loses {loss:.2f} points on PublicTest, more than {INT8_LOSS}; not exported")
-    if final:
-        last = predict_files(trained, faces, files, [Split.PRIVATE_TEST])
-        predictions, metrics = predictions | last, metrics | compute_split_metrics(last)
-    learned = describe_training_data(trained.recipe, faces)
-    card = card_json(trained, metrics, learned, calibration=calibration, exported_at=commit())
-    card["additional"] = measure_additional(trained, predictions, faces, files["int8"])
-    _write(trained, card, files, folder)
     return card
 
 
 def measure_additional(
     trained: Trained, predictions: dict[str, dict[str, Predictions]], faces: FaceSet, path: Path
 ) -> dict[str, dict[str, Any]]:
-    """Measure what ``additional_metrics`` returns for the int8 file, by split."""
+    """Measure test-time augmentation and the agreement with FER+ votes, of the int8 file.
+
+    Args:
+        trained: The run.
+        predictions: Predictions by split and precision.
+        faces: The data set.
+        path: The int8 file.
+
+    Returns:
+        Split -> what ``additional_metrics`` returns.
+    """
     classifier, classes = Classifier(path), trained.recipe.data.classes
     return {
         split: additional_metrics(classifier, by["int8"], faces, classes, Split(f"{split.capitalize()}Test"))
@@ -111,14 +112,14 @@ def measure_additional(
 
 
 def require_same_faces(trained: Trained, faces: FaceSet) -> None:
-    """Check that faces are those of a run.
+    """Check that a run was trained on a data set.
 
     Args:
         trained: The run.
         faces: The data set.
 
     Raises:
-        DataError: If they are other faces.
+        DataError: If it was trained on other faces.
     """
     ours = trained.provenance.get("data_sha256", faces.sha256)
     if ours != faces.sha256:
@@ -129,7 +130,18 @@ def require_same_faces(trained: Trained, faces: FaceSet) -> None:
 
 
 def calibrate(trained: Trained, faces: FaceSet) -> Calibration:
-    """Fit the calibration of the recipe of a run on PublicTest."""
+    """Fit the calibration of a run on PublicTest.
+
+    Args:
+        trained: The run; its recipe chooses the method.
+        faces: The data set that it was trained on.
+
+    Returns:
+        The calibration.
+
+    Raises:
+        DataError: If there are no faces in PublicTest.
+    """
     fit = fit_vector if trained.recipe.calibration == "vector" else fit_temperature
     public = with_classes(faces.split(Split.PUBLIC_TEST), trained.recipe.data.classes)
     return fit(predict(trained.net, public.images, trained.recipe.data.size), public.labels)
@@ -138,7 +150,20 @@ def calibrate(trained: Trained, faces: FaceSet) -> Calibration:
 def predict_files(
     trained: Trained, faces: FaceSet, files: dict[str, Path], splits: Sequence[Split]
 ) -> dict[str, dict[str, Predictions]]:
-    """Predict splits with exported files; returns predictions by split (``public``, ``private``) and precision."""
+    """Predict splits with exported files.
+
+    Args:
+        trained: The run.
+        faces: The data set.
+        files: Precision -> exported file.
+        splits: The splits.
+
+    Returns:
+        Split (``public``, ``private``) -> precision -> predictions.
+
+    Raises:
+        DataError: If a split has no rows.
+    """
     opened = {precision: Classifier(path) for precision, path in files.items()}
     classes = trained.recipe.data.classes
     return {
@@ -148,21 +173,44 @@ def predict_files(
 
 
 def compute_split_metrics(predictions: dict[str, dict[str, Predictions]]) -> dict[str, dict[str, Any]]:
-    """Compute metrics by split, precision and part of the rows (``all``, ``clean``)."""
-    return {split: {p: a.metrics() for p, a in by_precision.items()} for split, by_precision in predictions.items()}
+    """Compute the metrics of predictions.
+
+    Args:
+        predictions: Predictions by split and precision.
+
+    Returns:
+        Metrics by split, precision and part of the rows (``all``, ``clean``).
+    """
+    return {split: {key: each.metrics() for key, each in by.items()} for split, by in predictions.items()}
 
 
 def int8_loss(metrics: dict[str, dict[str, Any]]) -> float:
-    """Return the loss of PublicTest accuracy by int8, in percentage points."""
+    """Return the loss of PublicTest accuracy by int8.
+
+    Args:
+        metrics: Metrics by split, precision and part of the rows.
+
+    Returns:
+        The loss in percentage points.
+    """
     accuracy = {precision: found["all"]["accuracy"] for precision, found in metrics["public"].items()}
     return float(100 * (accuracy["fp32"] - accuracy["int8"]))
 
 
 def export_files(trained: Trained, faces: FaceSet, files: dict[str, Path], calibration: Calibration) -> None:
-    """Write the fp32 and, where ``files`` has one, the int8 file; int8 ranges come from training faces."""
-    recipe = trained.recipe
-    provenance = {"commit": trained.provenance["commit"], "data_sha256": trained.provenance["data_sha256"]}
-    metadata = contract_metadata(recipe.name, trained.emotions, recipe.data.size, FER2013, recipe.name, provenance)
+    """Write the ONNX files of a run. The ranges of int8 are measured on training faces.
+
+    Args:
+        trained: The run.
+        faces: The data set that it was trained on.
+        files: Precision -> file to write: ``fp32``, and ``int8`` if it is wanted.
+        calibration: The calibration.
+
+    Raises:
+        ModelError: If the net cannot be exported, or the file disagrees with it.
+    """
+    recipe, emotions = trained.recipe, trained.emotions
+    metadata = contract_metadata(recipe.name, emotions, recipe.data.size, FER2013, recipe.name, trained.provenance)
     export_fp32(trained.net, files["fp32"], size=recipe.data.size, calibration=calibration, metadata=metadata)
     if "int8" not in files:
         return
@@ -172,8 +220,8 @@ def export_files(trained: Trained, faces: FaceSet, files: dict[str, Path], calib
     export_int8(files["fp32"], files["int8"], resize_faces(chosen, recipe.data.size))
 
 
-def _write(trained: Trained, card: dict[str, Any], files: dict[str, Path], folder: Path) -> None:
-    """Write the card, and its headline metrics into the metadata of the files."""
+def _write_card(trained: Trained, card: dict[str, Any], files: dict[str, Path], folder: Path) -> None:
+    """Write the card and the licence, and add the headline metrics to the metadata of the files."""
     split = headline_split(card["metrics"])
     for precision, path in files.items():
         model = onnx.load(path)
@@ -183,4 +231,5 @@ def _write(trained: Trained, card: dict[str, Any], files: dict[str, Path], folde
         write_metadata(model, path, metadata | {"accuracy": json.dumps(headline)})
     save_text(folder / "card.json", json.dumps(card, indent=1) + "\n")
     save_text(folder / "card.md", card_markdown(trained.recipe, card))
-    shutil.copyfile(APACHE, folder / "LICENSE")
+    # The text of Apache-2.0, shared with the embedded detector.
+    shutil.copyfile(BUNDLED / "blazeface-short-range" / "LICENSE", folder / "LICENSE")
