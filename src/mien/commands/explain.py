@@ -108,7 +108,7 @@ def explain_command(
         )
     if explanation.note:
         typer.echo(explanation.note, err=True)
-    report = write_explanation(explanation, folder, keep=keep)
+    report = write_explanation(explanation, folder, json_folder=keep)
     for line in (*describe_explanation(explanation.metrics), report):
         typer.echo(str(line))
 

@@ -65,7 +65,7 @@ def test_faces_that_are_not_found_or_far_too_stretched_are_left_out() -> None:
     found = align_faces(random_crops(5), lambda _: next(detections))
     assert found.found.tolist() == [False, False, False, False, True]
     attention = measure_attention(np.ones((5, 6, 6), np.float32), np.zeros(5, np.int64), found, 48)
-    assert attention.kept.tolist() == found.found.tolist()
+    assert attention.mask.tolist() == found.found.tolist()
     assert attention.maps.sum() == pytest.approx(1)
 
 

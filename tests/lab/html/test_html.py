@@ -10,7 +10,7 @@ from mien._errors import OutputError
 from mien._format import interval, p_value, percent, percent_interval, points, points_interval, short_count
 from mien.lab.files import save_text
 from mien.lab.html.blocks import columns, details, facts, headline, note, page, paragraph, section, table
-from mien.lab.html.figures import ACCENT, INK, LINE, MUTED, ImageTile, blend, gallery, new_plot, picture, plot
+from mien.lab.html.figures import ACCENT, INK, LINE, MUTED, ImageTile, blend, gallery, image_tag, new_plot, plot
 
 EVIL = "<script>alert(\"1\")</script> & 'co'"
 
@@ -34,7 +34,7 @@ def drawing(label: str = "recall", color: str = INK) -> str:
         table([EVIL], [[EVIL, EVIL]], caption=EVIL, wrap=True),
         section(EVIL, paragraph(EVIL)).html,
         gallery([ImageTile(np.zeros((4, 4), np.uint8), EVIL, np.ones((2, 2), np.float32))]),
-        picture(np.zeros((4, 4), np.uint8), alt=EVIL),
+        image_tag(np.zeros((4, 4), np.uint8), alt=EVIL),
         page(EVIL, [section(EVIL)], lead=EVIL, provenance={EVIL: EVIL}),
     ],
 )

@@ -216,17 +216,17 @@ def abstention_section(e: Evaluation) -> Section:
             f"faces, and {percent(found['precision'])} of these predictions are correct. This is the largest coverage "
             f"with a precision of at least {percent(found['target'], 0)}."
         )
-    words = "A threshold that is chosen and evaluated on the same faces looks better than it is."
+    caution = "A threshold that is chosen and evaluated on the same faces looks better than it is."
     if found["elsewhere"]:
         other = found["elsewhere"]
-        words += (
+        caution += (
             f" Chosen on a random half and evaluated on the other half, it gives a coverage of "
             f"{percent(other['coverage'])} with a precision of {percent(other['precision'])} (mean of "
             f"{other['halves']} halves)."
         )
     area = f"Area under the curve: {found['aurc']:.3f}, the mean risk over all coverages (AURC); lower is better."
     curve = selective(e.predictions.probs, e.predictions.labels)
-    return section("Abstention", columns(risk_plot(curve), paragraph(text) + note(words) + paragraph(area)))
+    return section("Abstention", columns(risk_plot(curve), paragraph(text) + note(caution) + paragraph(area)))
 
 
 def votes_sections(e: Evaluation) -> list[Section]:

@@ -234,14 +234,14 @@ class Attention:
         shares: By region, ``[N, 5]``; rows sum to 1.
         chance: The shares of a map that is constant over the crop, ``[N, 5]``.
         targets: The class that each map explains, ``[N]``.
-        kept: Which of the given faces these are, bool.
+        mask: Which of the given faces these are, bool.
     """
 
     maps: NDArray[np.float32]
     shares: _Floats
     chance: _Floats
     targets: NDArray[np.int64]
-    kept: NDArray[np.bool_]
+    mask: NDArray[np.bool_]
 
 
 def measure_attention(
@@ -267,9 +267,9 @@ def measure_attention(
     some = total > 0
     positive = (positive[some] / total[some, None, None]).astype(np.float32)
     constant = warp_to_framing(np.ones((int(some.sum()), side, side), np.float32), affine[some])
-    kept = found.copy()
-    kept[found] = some
-    return Attention(positive, region_shares(positive), region_shares(constant), targets[kept], kept)
+    mask = found.copy()
+    mask[found] = some
+    return Attention(positive, region_shares(positive), region_shares(constant), targets[mask], mask)
 
 
 def attention_by_emotion(

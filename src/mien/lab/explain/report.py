@@ -14,7 +14,7 @@ from mien.lab.explain.plots import ORDER_NAMES, draw_regions, faithfulness_plot,
 from mien.lab.explain.study import DatasetExplanation
 from mien.lab.files import save_text
 from mien.lab.html.blocks import Section, columns, details, facts, headline, note, page, paragraph, section, table
-from mien.lab.html.figures import ImageTile, gallery, picture
+from mien.lab.html.figures import ImageTile, gallery, image_tag
 
 _Metrics = Mapping[str, Any]
 
@@ -22,13 +22,13 @@ _SIMILAR = 0.5  # rank correlation above which maps without the weights count as
 _EXAMPLES = 3  # faces of each emotion, the most confident predictions
 
 
-def write_explanation(explanation: DatasetExplanation, folder: Path, *, keep: Path | None = None) -> Path:
+def write_explanation(explanation: DatasetExplanation, folder: Path, *, json_folder: Path | None = None) -> Path:
     """Write ``explanation.json`` and ``report.html``. The report shows faces of the data set.
 
     Args:
         explanation: The explanation.
         folder: The folder to write to.
-        keep: A folder that gets the JSON file as ``MODEL.json`` as well.
+        json_folder: A second folder for the JSON file, which is named ``MODEL.json`` there.
 
     Returns:
         The path of the report.
@@ -38,8 +38,8 @@ def write_explanation(explanation: DatasetExplanation, folder: Path, *, keep: Pa
     """
     text = json.dumps(explanation.to_dict(), indent=1) + "\n"
     save_text(folder / "explanation.json", text)
-    if keep:
-        save_text(keep / f"{explanation.explainer.model.name}.json", text)
+    if json_folder:
+        save_text(json_folder / f"{explanation.explainer.model.name}.json", text)
     save_text(folder / "report.html", explanation_page(explanation))
     return folder / "report.html"
 
@@ -249,7 +249,7 @@ def _mean_maps(explanation: DatasetExplanation) -> Section:
         gallery(tiles),
         paragraph("Specific to an emotion: where its mean map is above the mean over all emotions."),
         gallery(specific),
-        details("The regions on the mean face", picture(draw_regions(mean_face), alt="regions on the mean face")),
+        details("The regions on the mean face", image_tag(draw_regions(mean_face), alt="regions on the mean face")),
     )
 
 

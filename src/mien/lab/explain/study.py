@@ -198,7 +198,7 @@ def explain_faces(
         "faces": _face_counts(explainer, selection, labels, targets, seed),
         "alignment": _alignment_counts(attention, alignment, aligned=detector is not None),
         "regions": {"area": area, "max_share": best_shares},
-        "attention": attention_by_emotion(attention, (targets == labels)[attention.kept], emotions, seed=seed),
+        "attention": attention_by_emotion(attention, (targets == labels)[attention.mask], emotions, seed=seed),
         "claims": evaluate_claims(attention, emotions, seed=seed),
         "faithfulness": curves,
         "randomisation": randomisation_test(explainer, crops[few], targets[few], seed=seed, progress=progress),
@@ -273,7 +273,7 @@ def _alignment_counts(attention: Attention, alignment: FaceAlignment, *, aligned
 def _mean_faces(
     crops: NDArray[np.uint8], alignment: FaceAlignment, attention: Attention, classes: int
 ) -> NDArray[np.float32]:
-    aligned = warp_to_framing(crops[attention.kept], alignment.affine[attention.kept])
+    aligned = warp_to_framing(crops[attention.mask], alignment.affine[attention.mask])
     means = np.full((classes, *aligned.shape[1:]), np.nan, np.float32)
     for index in np.unique(attention.targets):
         means[index] = aligned[attention.targets == index].mean(axis=0)

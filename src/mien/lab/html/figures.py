@@ -81,15 +81,15 @@ def gallery(tiles: Iterable[ImageTile]) -> str:
     """
     items = []
     for tile in tiles:
-        shown = picture(tile.image, alt=tile.caption)
+        shown = image_tag(tile.image, alt=tile.caption)
         if tile.map is not None:
             large = np.asarray(Image.fromarray(tile.image).resize((96, 96), Image.Resampling.BICUBIC))
-            shown = f'<div class="pair">{shown}{picture(blend(large, tile.map), alt="map")}</div>'
+            shown = f'<div class="pair">{shown}{image_tag(blend(large, tile.map), alt="map")}</div>'
         items.append(f"<li><figure>{shown}<figcaption>{escape(tile.caption)}</figcaption></figure></li>")
     return f'<ul class="tiles">{"".join(items)}</ul>'
 
 
-def picture(image: NDArray[np.uint8], *, alt: str) -> str:
+def image_tag(image: NDArray[np.uint8], *, alt: str) -> str:
     """Embed an image in HTML.
 
     Args:

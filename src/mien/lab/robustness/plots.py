@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mien._metrics import format_metric, metric_name
-from mien.lab.html.figures import ACCENT, INK, MUTED, new_plot, picture, plot
+from mien.lab.html.figures import ACCENT, INK, MUTED, image_tag, new_plot, plot
 from mien.lab.robustness.corruptions import SEVERITIES, Corruption, corruption_generators
 from mien.lab.robustness.metrics import Condition
 from mien.lab.robustness.run import ModelRobustness
@@ -64,7 +64,7 @@ def corruption_sheet(corruptions: Sequence[Corruption], *, seed: int = 0) -> str
 
 def _thumb(image: _Images, alt: str) -> str:
     large = Image.fromarray(image).resize((_THUMB, _THUMB), Image.Resampling.NEAREST)
-    return picture(np.asarray(large), alt=alt)
+    return image_tag(np.asarray(large), alt=alt)
 
 
 def model_key(models: Sequence[ModelRobustness]) -> str:
