@@ -9,7 +9,7 @@ import pytest
 from mien._errors import OutputError
 from mien._format import interval, p_value, percent, percent_interval, points, points_interval, short_count
 from mien.lab.files import save_text
-from mien.lab.html.blocks import columns, details, facts, headline, note, page, paragraph, section, table
+from mien.lab.html.blocks import beside, details, facts, headline, note, page, paragraph, section, table
 from mien.lab.html.figures import ACCENT, INK, LINE, MUTED, ImageTile, blend, gallery, image_tag, new_plot, plot
 
 EVIL = "<script>alert(\"1\")</script> & 'co'"
@@ -46,7 +46,7 @@ def test_whatever_text_is_given_is_escaped(html: str) -> None:
 
 
 def test_a_page_loads_nothing_and_leads_to_its_sections() -> None:
-    sections = [section("What was found: 1 & 2", paragraph("yes")), section("How", columns("a", "b"))]
+    sections = [section("What was found: 1 & 2", paragraph("yes")), section("How", beside("a", "b"))]
     text = page("A title", sections, lead="in short", provenance={"commit": "abc"}, faces=True)
     assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in text
     assert not re.search(r'(?:src|href)="(?!data:|#)', text)

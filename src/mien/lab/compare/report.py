@@ -15,7 +15,7 @@ from mien.lab.compare.latency import BATCHES
 from mien.lab.compare.plots import ModelPoint, effect_plot, pareto_figure, recall_comparison_plot
 from mien.lab.compare.study import EFFECT_METRICS, MOST_CONFUSED, Effect, Study, confusions
 from mien.lab.evaluate.evaluation import NAMED_PAIRS
-from mien.lab.html.blocks import Section, columns, details, facts, headline, note, page, paragraph, section, table
+from mien.lab.html.blocks import Section, beside, details, facts, headline, note, page, paragraph, section, table
 from mien.lab.html.figures import ImageTile, gallery, plot
 
 _SENTENCES = 4  # sentences about differences in a summary; the report has all
@@ -315,7 +315,7 @@ def _latency_section(found: Comparison) -> Section:
             figure, alt = pareto_figure(shown, cost=label, accuracy=accuracy)
             caption = f"On the dashed line: no other model is both {better} and more accurate.{remark}"
             plots.append(plot(figure, alt=alt, caption=caption))
-    return section("What accuracy costs", *([columns(*plots)] if plots else []), *_timings(found))
+    return section("What accuracy costs", *([beside(*plots)] if plots else []), *_timings(found))
 
 
 def _timings(found: Comparison) -> list[str]:
@@ -370,7 +370,7 @@ def _disagreement_section(found: Comparison) -> Section:
     return section(
         "Where they disagree",
         table(["together", "of the faces"], rows, caption=caption),
-        columns(_share_matrix(found, d.differ, differ), _share_matrix(found, d.double_fault, faults)),
+        beside(_share_matrix(found, d.differ, differ), _share_matrix(found, d.double_fault, faults)),
         "<h3>The faces on which they disagree most</h3>",
         paragraph("By the Jensen-Shannon divergence of their probabilities. Each prediction with its probability."),
         gallery(_tiles(found)),

@@ -208,7 +208,7 @@ def share_interval(right: int, n: int) -> list[float] | None:
     return [float(found.low), float(found.high)]
 
 
-def recall_plot(recall: Mapping[str, float], intervals: Mapping[str, Any], *, mean: float) -> str:
+def class_recall_plot(recall: Mapping[str, float], intervals: Mapping[str, Any], *, mean: float) -> str:
     """Plot the recall of every class with its interval, the lowest first, and a line at the mean.
 
     Args:

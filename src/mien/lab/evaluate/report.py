@@ -10,16 +10,16 @@ from mien._metrics import HEADLINE, METRICS, format_metric, format_metric_interv
 from mien.lab.evaluate.evaluation import Direction, Evaluation, Pair, map_faces, most_confident_mistakes
 from mien.lab.evaluate.plots import (
     average_precision,
+    class_recall_plot,
     precision_plot,
     precision_recall,
-    recall_plot,
     reliability,
     reliability_plot,
     risk_plot,
     selective,
     training_plots,
 )
-from mien.lab.html.blocks import Section, columns, details, facts, headline, note, page, paragraph, section, table
+from mien.lab.html.blocks import Section, beside, details, facts, headline, note, page, paragraph, section, table
 from mien.lab.html.figures import ImageTile, gallery
 from mien.lab.inference import TTA
 
@@ -48,7 +48,7 @@ def confusion_section(e: Evaluation) -> Section:
     return section(
         "Confusion",
         paragraph("Rows are labels, columns are predictions."),
-        columns(
+        beside(
             table(head, count_rows, caption="Faces", shade=shade, best=diagonal),
             table(head, rate_rows, caption="Share of the row", shade=shade, best=diagonal),
         ),
@@ -69,10 +69,10 @@ def classes_section(e: Evaluation) -> Section:
     for name, support in found["support"].items():
         known = [percent(found[part][name]) if support else None for part in ("precision", "recall", "f1")]
         rows.append([name, f"{support:,}", *known, percent(precisions[name]) if name in precisions else None])
-    recalls = recall_plot(found["recall"], e.recall_intervals, mean=found["balanced_accuracy"])
+    recalls = class_recall_plot(found["recall"], e.recall_intervals, mean=found["balanced_accuracy"])
     return section(
         "By emotion",
-        columns(recalls, precision_plot(precision_recall(*predicted))),
+        beside(recalls, precision_plot(precision_recall(*predicted))),
         table(["emotion", "faces", "precision", "recall", "F1", "average precision"], rows),
     )
 
@@ -195,7 +195,7 @@ def confidence_section(e: Evaluation) -> Section:
         f"The expected calibration error is {error:.3f}: the mean difference between confidence and accuracy over "
         f"{len(bins)} bins of confidence."
     )
-    return section("Calibration", columns(reliability_plot(bins, error=error), paragraph(text)))
+    return section("Calibration", beside(reliability_plot(bins, error=error), paragraph(text)))
 
 
 def abstention_section(e: Evaluation) -> Section:
@@ -226,7 +226,7 @@ def abstention_section(e: Evaluation) -> Section:
         )
     area = f"Area under the curve: {found['aurc']:.3f}, the mean risk over all coverages (AURC); lower is better."
     curve = selective(e.predictions.probs, e.predictions.labels)
-    return section("Abstention", columns(risk_plot(curve), paragraph(text) + note(caution) + paragraph(area)))
+    return section("Abstention", beside(risk_plot(curve), paragraph(text) + note(caution) + paragraph(area)))
 
 
 def votes_sections(e: Evaluation) -> list[Section]:
@@ -295,7 +295,7 @@ def write_report(evaluation: Evaluation, provenance: Mapping[str, str]) -> str:
     if e.subject.history:
         last = f"training loss of the last epoch: {e.subject.history[-1].loss:.3f}."
         text = paragraph(f"{len(e.subject.history)} epochs; {last}")
-        sections.append(section("Training", text, columns(*training_plots(e.subject.history))))
+        sections.append(section("Training", text, beside(*training_plots(e.subject.history))))
     return page(
         f"{e.subject.name} on {e.test.name}",
         [*sections, mistakes_section(e)],

@@ -13,7 +13,7 @@ from mien.lab.explain.faithfulness import ORDERS
 from mien.lab.explain.plots import ORDER_NAMES, draw_regions, faithfulness_plot, randomisation_plot, region_plot
 from mien.lab.explain.study import DatasetExplanation
 from mien.lab.files import save_text
-from mien.lab.html.blocks import Section, columns, details, facts, headline, note, page, paragraph, section, table
+from mien.lab.html.blocks import Section, beside, details, facts, headline, note, page, paragraph, section, table
 from mien.lab.html.figures import ImageTile, gallery, image_tag
 
 _Metrics = Mapping[str, Any]
@@ -287,7 +287,7 @@ def _faithfulness(metrics: _Metrics) -> Section:
     return section(
         "Faithfulness",
         paragraph(text),
-        columns(faithfulness_plot(metrics, "deletion"), faithfulness_plot(metrics, "insertion")),
+        beside(faithfulness_plot(metrics, "deletion"), faithfulness_plot(metrics, "insertion")),
         table(["AUC", *(ORDER_NAMES[order] for order in ORDERS)], rows),
         paragraph(describe_faithfulness(metrics)),
     )

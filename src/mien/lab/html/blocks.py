@@ -68,7 +68,7 @@ def note(text: str) -> str:
     return f'<p class="note">{escape(text)}</p>'
 
 
-def columns(*html: str) -> str:
+def beside(*html: str) -> str:
     """Place blocks side by side, or one below the other on a narrow screen.
 
     Args:

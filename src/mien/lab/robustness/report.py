@@ -12,7 +12,7 @@ from typing import Any
 from mien._format import p_value, percent, percent_interval, points, points_interval
 from mien._metrics import format_metric, format_metric_interval, metric_name
 from mien.lab.files import save_text
-from mien.lab.html.blocks import Section, columns, details, facts, headline, note, page, paragraph, section, table
+from mien.lab.html.blocks import Section, beside, details, facts, headline, note, page, paragraph, section, table
 from mien.lab.robustness.corruptions import CORRUPTIONS, CorruptionKind
 from mien.lab.robustness.groups import (
     GROUP_METRICS,
@@ -240,7 +240,7 @@ def robustness_page(result: RobustnessResult) -> str:
     key = model_key(models)
     sections = [
         _summary(result),
-        section("By severity", key, columns(mean_plot(models, "accuracy"), mean_plot(models, "ece"))),
+        section("By severity", key, beside(mean_plot(models, "accuracy"), mean_plot(models, "ece"))),
         _accuracy(result),
         section("Calibration by corruption", paragraph(calibration), key, small_multiples(models, corruptions, "ece")),
         _corruption_errors(result),
