@@ -35,8 +35,8 @@ def faces() -> FaceSet:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, faces: FaceSet) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "tiny" / "seed-0"
-    said = {"commit": "abc", "data_sha256": faces.sha256}
-    fit(tiny(train={"epochs": 1}), faces, folder, devices=Devices("cpu"), provenance=said)
+    source = {"commit": "abc", "data_sha256": faces.sha256}
+    fit(tiny(train={"epochs": 1}), faces, folder, devices=Devices("cpu"), provenance=source)
     return folder
 
 
@@ -46,7 +46,7 @@ def check(model: Model) -> np.ndarray:
     assert probs.dtype == np.float32
     assert probs.shape == (5, len(model.emotions))
     np.testing.assert_allclose(probs.sum(axis=1), 1, atol=1e-5)
-    np.testing.assert_allclose(model(seen[:1])[0], probs[:1], atol=2e-3)  # int8 is scaled by what it reads together
+    np.testing.assert_allclose(model(seen[:1])[0], probs[:1], atol=2e-3)  # int8 is scaled by the whole batch
     return probs
 
 
@@ -70,7 +70,7 @@ def test_a_file_of_the_contract_and_a_folder_that_holds_one(tmp_path: Path) -> N
     assert model.about["seed"] == "3"
 
 
-def test_a_run_is_the_torch_net_calibrated_on_its_own_faces_alone(run: Path, faces: FaceSet) -> None:
+def test_a_run_is_the_torch_net_and_calibrated_only_on_its_own_faces(run: Path, faces: FaceSet) -> None:
     plain = open_model(run)
     check(plain)
     assert plain.trained is not None
@@ -84,14 +84,14 @@ def test_a_run_is_the_torch_net_calibrated_on_its_own_faces_alone(run: Path, fac
     np.testing.assert_array_equal(check(other), check(plain))
 
 
-def test_several_runs_of_a_recipe_have_to_be_told_apart(run: Path, tmp_path: Path) -> None:
+def test_one_of_several_runs_must_be_named(run: Path, tmp_path: Path) -> None:
     for seed in (0, 1):
         shutil.copytree(run, tmp_path / f"seed-{seed}")
     with pytest.raises(ModelError, match=r"several runs \(seed-0, seed-1\); name one of them"):
         open_model(tmp_path)
 
 
-def test_kept_answers_are_no_model(tmp_path: Path) -> None:
+def test_recorded_predictions_are_no_model(tmp_path: Path) -> None:
     (tmp_path / "predictions.npz").write_bytes(b"")
     with pytest.raises(ModelError, match="holds predictions of a run, but no model"):
         open_model(tmp_path)
@@ -102,30 +102,30 @@ def test_kept_answers_are_no_model(tmp_path: Path) -> None:
         open_model("mien-00")
 
 
-def test_other_crops_and_other_answers_are_refused(tmp_path: Path) -> None:
+def test_wrong_crops_and_wrong_outputs_are_refused(tmp_path: Path) -> None:
     model = open_model(write_model(tmp_path / "m.onnx"))
     with pytest.raises(ModelError, match=r"reads crops of uint8 \[N, 48, 48\], not uint8 \[2, 40, 40\]"):
         model(crops(2, 40))
     with pytest.raises(ModelError, match=r"not float64 \[5, 48, 48\]"):
         model(crops().astype(float))  # type: ignore[arg-type]
 
-    def says(probs: np.ndarray) -> Model:
+    def returns(probs: np.ndarray) -> Model:
         return Model("wrong", SEVEN, 48, {}, tmp_path, lambda _: (probs, None))
 
     with pytest.raises(ModelError, match="values that are not finite"):
-        says(np.full((5, 7), np.nan, np.float32))(crops())
+        returns(np.full((5, 7), np.nan, np.float32))(crops())
     with pytest.raises(ModelError, match=r'does not return probabilities: .* for logits, set outputs = "logits"'):
-        says(np.ones((5, 7), np.float32))(crops())
+        returns(np.ones((5, 7), np.float32))(crops())
     with pytest.raises(ModelError, match="a row is negative"):
-        says(np.tile(np.float32([2, -1, 0, 0, 0, 0, 0]), (5, 1)))(crops())
+        returns(np.tile(np.float32([2, -1, 0, 0, 0, 0, 0]), (5, 1)))(crops())
 
 
-def answering(emotions: tuple[Emotion, ...]) -> Model:
+def even_model(emotions: tuple[Emotion, ...]) -> Model:
     even = 1 / len(emotions)
     return Model("even", emotions, 48, {}, Path(), lambda c: (np.full((len(c), len(emotions)), even, np.float32), None))
 
 
-def test_every_row_is_judged_or_accounted_for(faces: FaceSet) -> None:
+def test_every_row_is_evaluated_or_counted(faces: FaceSet) -> None:
     seven = select_rows(faces, SEVEN, Split.PUBLIC_TEST)
     assert (seven.total, len(seven.faces), seven.account) == (28, 28, {})
     six = tuple(emotion for emotion in SEVEN if emotion is not Emotion.DISGUST)
@@ -133,12 +133,12 @@ def test_every_row_is_judged_or_accounted_for(faces: FaceSet) -> None:
     assert chosen.account == {"disgust: not among the model's classes": 4}
     assert len(chosen.faces) + sum(chosen.account.values()) == chosen.total
     assert select_rows(faces, SEVEN).total == len(faces)
-    answers = predict_selection(answering(six), chosen)
+    predictions = predict_selection(even_model(six), chosen)
     truth = {row: faces.emotions[label] for row, label in zip(faces.rows.tolist(), faces.labels.tolist(), strict=True)}
-    assert [six[label] for label in answers.labels] == [truth[row] for row in answers.rows]
+    assert [six[label] for label in predictions.labels] == [truth[row] for row in predictions.rows]
 
 
-def test_a_model_that_knows_contempt_is_judged_on_the_majority_of_votes(faces: FaceSet) -> None:
+def test_a_model_with_contempt_is_evaluated_on_the_majority_of_votes(faces: FaceSet) -> None:
     votes = faces.votes.clone()  # type: ignore[union-attr]
     public = np.flatnonzero(faces.usage.numpy() == 1)
     contempt, happiness = FERPLUS_COLUMNS.index("contempt"), FERPLUS_COLUMNS.index("happiness")
@@ -156,7 +156,7 @@ def test_a_model_that_knows_contempt_is_judged_on_the_majority_of_votes(faces: F
     assert chosen.faces.emotions[int(chosen.faces.labels[0])] is Emotion.CONTEMPT
 
 
-def test_where_nothing_can_be_judged_the_set_is_named(faces: FaceSet) -> None:
+def test_the_error_without_evaluable_rows_names_the_set(faces: FaceSet) -> None:
     with pytest.raises(DataError, match=r"one class alone \(happy\) is left"):
         select_rows(faces.select(faces.labels == SEVEN.index("happy")), SEVEN, Split.PUBLIC_TEST)
     with pytest.raises(DataError, match="cartoons: has no rows in PrivateTest; it has Training, PublicTest"):
@@ -182,9 +182,9 @@ def foreign(
     nodes = [
         helper.make_node("ReduceMean", ["x"], ["mean"], axes=axes, keepdims=0),
         helper.make_node("MatMul", ["mean", "w"], ["logits"]),
-        helper.make_node("Softmax", ["logits"], ["said"], axis=1),
+        helper.make_node("Softmax", ["logits"], ["probs"], axis=1),
     ]
-    out = "said" if softmax else "logits"
+    out = "probs" if softmax else "logits"
     graph = helper.make_graph(
         nodes if softmax else nodes[:2],
         "foreign",
@@ -195,8 +195,8 @@ def foreign(
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     (folder / "their.onnx").write_bytes(model.SerializeToString())
     outputs = "probabilities" if softmax else "logits"
-    said = f'model = "their.onnx"\nlabels = {labels}\nsize = 48\nlayout = "{layout}"\noutputs = "{outputs}"\n{text}\n'
-    (folder / "their.toml").write_text(said)
+    text = f'model = "their.onnx"\nlabels = {labels}\nsize = 48\nlayout = "{layout}"\noutputs = "{outputs}"\n{text}\n'
+    (folder / "their.toml").write_text(text)
     return folder / "their.toml"
 
 
@@ -218,7 +218,7 @@ def expected(mean: list[float], std: list[float]) -> np.ndarray:
         (3, 'channels = "bgr"\nstd = 0.5', [0, 0, 0], [0.5] * 3),
     ],
 )
-def test_a_foreign_file_gets_what_its_description_says(
+def test_a_foreign_file_gets_the_input_of_its_description(
     channels: int, text: str, mean: list[float], std: list[float], layout: str, softmax: bool, tmp_path: Path
 ) -> None:
     model = open_model(foreign(tmp_path, text, channels=channels, layout=layout, softmax=softmax))
@@ -229,7 +229,7 @@ def test_a_foreign_file_gets_what_its_description_says(
 
 
 @pytest.mark.parametrize("softmax", [False, True])
-def test_outputs_that_are_no_emotion_are_left_out_and_the_rest_sums_to_one(softmax: bool, tmp_path: Path) -> None:
+def test_outputs_without_emotion_are_excluded_and_the_rest_sums_to_one(softmax: bool, tmp_path: Path) -> None:
     labels = '["angry", "-", "fear", "happy", "sad", "surprise", "-"]'
     model = open_model(foreign(tmp_path, 'name = "five"', softmax=softmax, labels=labels))
     assert model.name == "five"
@@ -269,7 +269,7 @@ def test_a_description_without_its_file_or_keys(tmp_path: Path) -> None:
         open_model(tmp_path / "none.toml")
 
 
-def test_labels_and_shapes_are_held_against_what_the_file_answers(tmp_path: Path) -> None:
+def test_labels_and_shapes_are_compared_with_the_outputs_of_the_file(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"names 2 labels, but the model returns \[5, 7\]"):
         open_model(foreign(tmp_path, labels='["angry", "happy"]'))(crops())
     with pytest.raises(ModelError, match=r"cannot read input \[5, 3, 48, 48\] .* check .*their\.toml"):
@@ -281,5 +281,5 @@ def test_labels_and_shapes_are_held_against_what_the_file_answers(tmp_path: Path
 
 
 def test_written_models_pass_onnx(tmp_path: Path) -> None:
-    """What the tests above read is a valid file: its errors are ours, not a broken fixture's."""
+    """The file of the tests above is valid, so their errors come from mien."""
     onnx.checker.check_model(str(foreign(tmp_path).with_name("their.onnx")))

@@ -16,6 +16,6 @@ from mien.lab.provenance import provenance
         (["/home/me/mien/tools/reproduce.py"], "python tools/reproduce.py"),
     ],
 )
-def test_the_command_can_be_given_again(monkeypatch: pytest.MonkeyPatch, arguments: list[str], command: str) -> None:
+def test_the_command_can_be_repeated(monkeypatch: pytest.MonkeyPatch, arguments: list[str], command: str) -> None:
     monkeypatch.setattr(sys, "argv", arguments)
     assert provenance("abc")["command"] == command

@@ -39,7 +39,7 @@ def run(faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_evidence_is_complete_and_agrees_with_itself(faces: FaceSet, run: Path, tmp_path: Path) -> None:
+def test_the_record_is_complete_and_consistent(faces: FaceSet, run: Path, tmp_path: Path) -> None:
     metrics = record_run(run, faces, tmp_path, final=True)
     written = {path.name for path in tmp_path.iterdir()}
     assert {"metrics.json", "predictions.npz", "log.jsonl", "recipe.json", "curves.png", "confusion.svg"} <= written
@@ -49,22 +49,22 @@ def test_the_evidence_is_complete_and_agrees_with_itself(faces: FaceSet, run: Pa
         tmp_path / "confusion.svg"
     ).read_text("utf-8")
     assert {"commit", "data_sha256", "evaluated_at", "macs", "parameters", "seed"} <= metrics.keys()
-    with np.load(tmp_path / "predictions.npz") as answers:
+    with np.load(tmp_path / "predictions.npz") as predictions:
         for split, first in (("public", 196), ("private", 266)):
-            rows, probs = answers[f"{split}_rows"], answers[f"{split}_probs"]
+            rows, probs = predictions[f"{split}_rows"], predictions[f"{split}_probs"]
             assert rows.tolist() == list(range(first, first + 70))
             right = float((probs.argmax(1) == faces.labels.numpy()[rows]).mean())
             assert right == pytest.approx(metrics["metrics"][split]["fp32"]["all"]["accuracy"], abs=0.02)
 
 
-def test_private_faces_are_touched_only_when_asked(faces: FaceSet, run: Path, tmp_path: Path) -> None:
+def test_private_faces_are_evaluated_only_on_request(faces: FaceSet, run: Path, tmp_path: Path) -> None:
     metrics = record_run(run, faces, tmp_path)
     assert set(metrics["metrics"]) == {"public"}
-    with np.load(tmp_path / "predictions.npz") as answers:
-        assert set(answers.files) == {"public_rows", "public_probs"}
+    with np.load(tmp_path / "predictions.npz") as predictions:
+        assert set(predictions.files) == {"public_rows", "public_probs"}
 
 
-def test_faces_mixed_in_leave_the_answers_about_the_set_itself(faces: FaceSet, tmp_path: Path) -> None:
+def test_the_predictions_of_a_run_with_mixed_in_faces_are_those_of_the_main_set(faces: FaceSet, tmp_path: Path) -> None:
     other = replace(faces.split(Split.TRAINING).select(torch.arange(14)), sha256="other", source="other")
     mixed = mix_sets(faces, [(other, 1.0)])
     origin = {"commit": "c", "data_sha256": mixed.sha256}
@@ -72,27 +72,27 @@ def test_faces_mixed_in_leave_the_answers_about_the_set_itself(faces: FaceSet, t
     assert fit(chosen, mixed, tmp_path / "run", devices=Devices("cpu"), provenance=origin)
     metrics = record_run(tmp_path / "run", mixed, tmp_path / "out", int8=False)
     assert metrics["data_sha256"] == mixed.sha256 != faces.sha256 == metrics["evaluation_sha256"]
-    answers, selection = load_recorded(tmp_path / "out", faces, Split.PUBLIC_TEST)
-    assert answers.rows.tolist() == selection.faces.rows.tolist()
+    predictions, selection = load_recorded(tmp_path / "out", faces, Split.PUBLIC_TEST)
+    assert predictions.rows.tolist() == selection.faces.rows.tolist()
     with pytest.raises(DataError, match="its predictions belong to other faces"):
         load_recorded(tmp_path / "out", replace(faces, sha256="another"), Split.PUBLIC_TEST)
 
 
-def test_without_int8_there_is_neither_its_file_nor_its_figures(faces: FaceSet, run: Path, tmp_path: Path) -> None:
+def test_without_int8_there_is_neither_its_file_nor_its_metrics(faces: FaceSet, run: Path, tmp_path: Path) -> None:
     metrics = record_run(run, faces, tmp_path, int8=False)
     assert set(metrics["metrics"]["public"]) == {"fp32"}
     assert not (tmp_path / "model.onnx").exists()
 
 
-def test_a_temperature_changes_no_answer_of_the_net(faces: FaceSet, run: Path, tmp_path: Path) -> None:
-    said = record_run(run, faces, tmp_path, calibration="temperature")["calibration"]
-    assert len(set(said["scale"])) == 1
-    assert set(said["offset"]) == {0.0}
+def test_a_temperature_does_not_change_any_prediction(faces: FaceSet, run: Path, tmp_path: Path) -> None:
+    found = record_run(run, faces, tmp_path, calibration="temperature")["calibration"]
+    assert len(set(found["scale"])) == 1
+    assert set(found["offset"]) == {0.0}
     assert json.loads((tmp_path / "recipe.json").read_text())["calibration"] == "temperature"
     trained, public = load_final(run), faces.split(Split.PUBLIC_TEST)
-    with np.load(tmp_path / "predictions.npz") as answers:
-        told = answers["public_probs"].argmax(1).tolist()
-    assert told == predict(trained.net, public.images, trained.recipe.data.size).argmax(1).tolist()
+    with np.load(tmp_path / "predictions.npz") as predictions:
+        predicted = predictions["public_probs"].argmax(1).tolist()
+    assert predicted == predict(trained.net, public.images, trained.recipe.data.size).argmax(1).tolist()
     with pytest.raises(RecipeError, match="calibration is one of vector, temperature, not 'platt'"):
         record_run(run, faces, tmp_path, calibration="platt")
     assert is_finished(run, replace(trained.recipe, calibration="temperature"), faces.sha256)
@@ -104,7 +104,7 @@ def test_other_faces_than_the_runs_are_refused(faces: FaceSet, run: Path, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
-def test_a_leaky_run_is_judged_on_its_leaky_part_alone(faces: FaceSet, tmp_path: Path) -> None:
+def test_a_leaky_run_is_evaluated_only_on_its_leaky_part(faces: FaceSet, tmp_path: Path) -> None:
     chosen = small(*LEARNING, "train.epochs=2", "data.expand=0.3", "data.expand_first=true")
     fit(
         chosen, faces, tmp_path / "run", devices=Devices("cpu"), provenance={"commit": "c", "data_sha256": faces.sha256}

@@ -45,27 +45,27 @@ def test_seven_classes_against_the_majority_of_votes() -> None:
     votes[first + 2] = torch.tensor([0, 9, 0, 0, 0, 0, 0, 0, 1, 0])  # happiness, where the label says fear
     faces = replace(faces, votes=votes)
     found = evaluation(faces, reader())
-    told = found.votes["majority"]
-    assert (told["n"], told["total"]) == (68, 70)
-    assert told["account"] == {
+    result = found.votes["majority"]
+    assert (result["n"], result["total"]) == (68, 70)
+    assert result["account"] == {
         "no majority, or pixels from JPEG": 1,
         "majority for an emotion that the model does not know": 1,
     }
     guess = found.predictions.probs.argmax(1)
     wanted = found.predictions.labels.copy()
     wanted[2] = SEVEN.index(Emotion.HAPPY)
-    assert told["agreement"] == pytest.approx((guess == wanted)[2:].mean())
-    assert told["label_agreement"] == pytest.approx(67 / 68)
+    assert result["agreement"] == pytest.approx((guess == wanted)[2:].mean())
+    assert result["label_agreement"] == pytest.approx(67 / 68)
     assert found.votes["distribution"]["n"] == 69  # contempt alone is no vote for the seven
 
 
-def test_eight_classes_are_judged_on_the_majority() -> None:
+def test_eight_classes_are_evaluated_on_the_majority() -> None:
     found = evaluation(cartoon_set(), reader(CLASS_SETS["eight"]))
     assert "FER+ majority" in found.selection.protocol
     assert found.votes["majority"]["agreement"] == pytest.approx(found.metrics["all"]["accuracy"])
-    told = found.votes["distribution"]
-    assert told["log_loss"] == pytest.approx(told["kl"] + told["vote_entropy"])
-    assert told["vote_entropy"] == pytest.approx(stats.entropy([0.8, 0.2]) * 6 / 7, rel=0.02)
+    result = found.votes["distribution"]
+    assert result["log_loss"] == pytest.approx(result["kl"] + result["vote_entropy"])
+    assert result["vote_entropy"] == pytest.approx(stats.entropy([0.8, 0.2]) * 6 / 7, rel=0.02)
     text = write_report(found, {})
     assert "majority accuracy" in text
     assert "single votes dropped as noise" in text
@@ -93,16 +93,16 @@ def test_pairs_are_counted_both_ways_and_ranked() -> None:
     assert [p.backward.rate for p in three] == [None, None]
 
 
-def test_the_surest_mistakes_come_first_and_copies_once() -> None:
+def test_the_most_confident_mistakes_come_first_and_copies_once() -> None:
     faces = cartoon_set().select(torch.tensor([0, 7, 14, 21, 21, 28]))  # all angry; the fourth twice
     probs = np.full((6, 7), 0.01, np.float32)
     probs[:, 4] = [0.5, 0.9, 0.6, 0.8, 0.8, 0.3]
     probs[5, 0] = 0.6
     probs /= probs.sum(1, keepdims=True)
-    answers = Predictions(faces.rows.numpy(), probs, faces.labels.numpy(), np.ones(6, bool), SEVEN)
-    found = most_confident_mistakes(answers, faces, Direction(Emotion.ANGRY, Emotion.SAD, 5, 6), limit=3)
+    predictions = Predictions(faces.rows.numpy(), probs, faces.labels.numpy(), np.ones(6, bool), SEVEN)
+    found = most_confident_mistakes(predictions, faces, Direction(Emotion.ANGRY, Emotion.SAD, 5, 6), limit=3)
     assert found.tolist() == [1, 3, 2]
-    assert len(most_confident_mistakes(answers, faces, Direction(Emotion.SAD, Emotion.ANGRY, 0, 0))) == 0
+    assert len(most_confident_mistakes(predictions, faces, Direction(Emotion.SAD, Emotion.ANGRY, 0, 0))) == 0
 
 
 def test_the_gallery_shows_the_map_of_the_wrong_emotion() -> None:
@@ -112,12 +112,12 @@ def test_the_gallery_shows_the_map_of_the_wrong_emotion() -> None:
     assert map_faces(None, faces) is None
 
 
-def test_views_are_means_over_what_they_say() -> None:
+def test_test_time_augmentation_averages_the_views() -> None:
     faces, model = cartoon_set().select(torch.arange(300)), reader()
-    images, heard = faces.images.numpy(), []
-    one = predict_faces(model, faces, progress=lambda *words: heard.append(words))
+    images, calls = faces.images.numpy(), []
+    one = predict_faces(model, faces, progress=lambda *words: calls.append(words))
     assert np.allclose(one, model(images)[0])
-    assert [words[1:] for words in heard] == [(256, 300), (300, 300)]
+    assert [words[1:] for words in calls] == [(256, 300), (300, 300)]
     flip = predict_faces(model, faces, tta="flip")
     mirrored = model(np.ascontiguousarray(images[:, :, ::-1]))[0]
     assert np.allclose(flip, (model(images)[0] + mirrored) / 2, atol=1e-6)
@@ -134,7 +134,7 @@ def test_views_are_means_over_what_they_say() -> None:
     assert np.allclose(six, expected, atol=1e-6)
 
 
-def test_missing_classes_are_named_and_the_account_adds_up() -> None:
+def test_missing_classes_are_named_and_the_counts_add_up() -> None:
     faces = cartoon_set()
     found = evaluation(faces.select(faces.labels != 1), reader())
     assert found.metrics["all"]["absent"] == ["disgust"]
@@ -142,12 +142,12 @@ def test_missing_classes_are_named_and_the_account_adds_up() -> None:
     assert "disgust" not in found.recall_intervals
     write_report(found, {})
     three = evaluation(faces, reader(CLASS_SETS["three"]))
-    told = three.to_json()
-    assert told["evaluated"] + sum(told["excluded"].values()) == told["total"] == 70
-    assert told["excluded"]["disgust: not among the model's classes"] == 10
+    result = three.to_json()
+    assert result["evaluated"] + sum(result["excluded"].values()) == result["total"] == 70
+    assert result["excluded"]["disgust: not among the model's classes"] == 10
 
 
-def test_what_cannot_be_judged_is_refused() -> None:
+def test_selections_that_cannot_be_evaluated_are_refused() -> None:
     faces = cartoon_set()
     with pytest.raises(DataError, match="one class alone"):
         evaluation(faces.select(faces.labels == 3), reader())
@@ -161,22 +161,22 @@ def test_what_cannot_be_judged_is_refused() -> None:
         read_split("Public")
 
 
-def test_answers_that_are_no_probabilities_are_refused() -> None:
+def test_outputs_that_are_not_probabilities_are_refused() -> None:
     good = reader()
-    spoiled = {
+    wrong = {
         "sum differs from 1": lambda crops: (good(crops)[0] * 2, None),
         "labels do not match": lambda crops: (good(crops)[0][:, :5], None),
         "not finite": lambda crops: (good(crops)[0] * np.nan, None),
     }
-    for says, answer in spoiled.items():
-        with pytest.raises(ModelError, match=says):
-            evaluation(cartoon_set(), replace(good, predict=answer))
+    for message, predict_wrong in wrong.items():
+        with pytest.raises(ModelError, match=message):
+            evaluation(cartoon_set(), replace(good, predict=predict_wrong))
 
 
 Draw = Callable[..., np.ndarray]
 
 
-def test_a_set_that_nobody_parted_is_judged_whole_unless_it_was_learned_from() -> None:
+def test_a_set_without_splits_is_evaluated_as_a_whole_unless_it_was_trained_on() -> None:
     faces = replace(cartoon_set(), usage=torch.zeros(336, dtype=torch.long))
     assert evaluation(faces, reader()).selection.split == "all"
     learned = replace(reader(), about={"data_sha256": faces.sha256})
@@ -196,7 +196,7 @@ def fill(folder: Path, names: list[str], draw: Draw, *, count: int = 6, seed: in
     return folder
 
 
-def test_rows_that_a_map_leaves_out_are_accounted_for(tmp_path: Path, draw_face: Draw) -> None:
+def test_rows_that_a_label_map_excludes_are_counted(tmp_path: Path, draw_face: Draw) -> None:
     own = fill(tmp_path / "own", ["smile", "sad", "fear", "contempt", "other"], draw_face)
     (test,) = load_tests([own], SEVEN, size=48, label_map=read_map(["Smile=happy", "other="]))
     selection = select(test, SEVEN, None)
@@ -208,7 +208,7 @@ def test_rows_that_a_map_leaves_out_are_accounted_for(tmp_path: Path, draw_face:
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "message"),
     [
         (["smile"], "say LABEL=EMOTION"),
         (["smile=hapy"], r"'hapy' is no emotion; .*did you mean 'happy'\?"),
@@ -216,9 +216,9 @@ def test_rows_that_a_map_leaves_out_are_accounted_for(tmp_path: Path, draw_face:
         ([], r"'smile' is no emotion that mien knows.*smile=happy"),
     ],
 )
-def test_maps_that_mean_nothing(tmp_path: Path, draw_face: Draw, words: list[str], says: str) -> None:
+def test_wrong_label_maps_are_refused(tmp_path: Path, draw_face: Draw, words: list[str], message: str) -> None:
     own = fill(tmp_path / "own", ["smile", "sad"], draw_face, count=1)
-    with pytest.raises(DataError, match=says):
+    with pytest.raises(DataError, match=message):
         load_tests([own], SEVEN, size=48, label_map=read_map(words))
 
 
@@ -230,32 +230,32 @@ def test_a_set_may_be_a_test_set_alone(tmp_path: Path, draw_face: Draw) -> None:
     assert len(select(test, SEVEN, Split.PRIVATE_TEST).faces) == 12
 
 
-def kept_run(folder: Path, faces: FaceSet, seed: int) -> None:
-    """A folder as `mien record` writes it: real answers of a linear classifier to PublicTest."""
+def recorded_run(folder: Path, faces: FaceSet, seed: int) -> None:
+    """A folder as `mien record` writes it: real predictions of a linear classifier for PublicTest."""
     chosen = select_rows(faces, SEVEN, Split.PUBLIC_TEST).faces
     folder.mkdir(parents=True)
     probs = reader(seed=seed)(chosen.images.numpy())[0]
     np.savez(folder / "predictions.npz", public_rows=chosen.rows.numpy(), public_probs=probs)
-    told = {"recipe": "linear", "seed": seed, "metrics": {}, "data_sha256": faces.sha256, "commit": "c"}
-    (folder / "metrics.json").write_text(json.dumps(told))
+    result = {"recipe": "linear", "seed": seed, "metrics": {}, "data_sha256": faces.sha256, "commit": "c"}
+    (folder / "metrics.json").write_text(json.dumps(result))
     (folder / "recipe.json").write_text(json.dumps({"data": {"classes": "seven", "size": 48}}))
 
 
-def test_seeds_are_summed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seeds_are_summarised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     faces = cartoon_set()
     for seed in (0, 1, 2):
-        kept_run(tmp_path / "linear" / f"seed-{seed}", faces, seed)
+        recorded_run(tmp_path / "linear" / f"seed-{seed}", faces, seed)
     monkeypatch.setattr(
         "mien.lab.evaluate.evaluate.load_tests", lambda *_, **__: [TestSet(faces, "FER-2013")]
-    )  # the cartoons stand for a file of FER-2013, which no test may hold
+    )  # the cartoons replace a file of FER-2013, which no test may contain
     options = EvaluateOptions(out=tmp_path / "out")
     folder, judged = evaluate(str(tmp_path / "linear"), options=options)
-    told = json.loads((folder / "metrics.json").read_text())
+    result = json.loads((folder / "metrics.json").read_text())
     accuracies = [e.metrics["all"]["accuracy"] for e in judged["FER-2013"]]
     assert len(set(accuracies)) == 3
-    spread = told["summary"]["all"]["accuracy"]
+    spread = result["summary"]["all"]["accuracy"]
     assert spread == pytest.approx({"mean": np.mean(accuracies), "std": np.std(accuracies, ddof=1), "n": 3})
-    assert [seed["seed"] for seed in told["seeds"]] == ["0", "1", "2"]
+    assert [seed["seed"] for seed in result["seeds"]] == ["0", "1", "2"]
     assert "3 seeds" in (folder / "report.html").read_text()
     text = (folder / "seed-1" / "report.html").read_text()
     assert "without a model there are no maps" in text
@@ -279,15 +279,15 @@ def test_two_sets_show_what_transfers(tmp_path: Path, draw_face: Draw) -> None:
     options = EvaluateOptions(out=tmp_path / "out", label_map=read_map(["grin=happy"]))
     folder, judged = evaluate("mien-0", [one, other], options=options)
     assert list(judged) == ["one", "one-2"]
-    told = json.loads((folder / "metrics.json").read_text())
-    assert told["sets"]["one-2"]["all"]["absent"] == ["angry", "disgust", "surprise", "neutral"]
-    assert told["sets"]["one"]["evaluated"] == 21
+    result = json.loads((folder / "metrics.json").read_text())
+    assert result["sets"]["one-2"]["all"]["absent"] == ["angry", "disgust", "surprise", "neutral"]
+    assert result["sets"]["one"]["evaluated"] == 21
     text = (folder / "report.html").read_text()
     assert 'href="one-2/report.html"' in text
     assert (folder / "one-2" / "metrics.json").is_file()
 
 
-def test_what_is_prepared_is_what_is_judged() -> None:
+def test_the_prepared_rows_are_the_evaluated_rows() -> None:
     task = prepare_evaluation(subject(reader()), TestSet(cartoon_set(), "cartoons"), Split.TRAINING)
     assert isinstance(task, Task)
     assert evaluate_task(task).predictions.rows.tolist() == task.selection.faces.rows.tolist()

@@ -36,7 +36,7 @@ def test_calibration_error_is_that_of_torchmetrics(guesses) -> None:
     assert expected_calibration_error(probs, labels) == pytest.approx(float(reference), abs=1e-6)
 
 
-def test_figures_agree_with_counting(guesses) -> None:
+def test_metrics_agree_with_counting(guesses) -> None:
     probs, labels = guesses
     f = compute_metrics(probs, labels, SEVEN, resamples=200)
     guess = probs.argmax(1)
@@ -49,7 +49,7 @@ def test_figures_agree_with_counting(guesses) -> None:
     assert low < f["accuracy"] < high
 
 
-def test_figures_are_those_of_scikit_learn(guesses) -> None:
+def test_metrics_equal_those_of_scikit_learn(guesses) -> None:
     probs, labels = guesses
     f, guess = compute_metrics(probs, labels, SEVEN, resamples=50), probs.argmax(1)
     counted = count_metrics(labels, guess, 7)
@@ -76,7 +76,7 @@ def test_a_class_without_faces_is_named_and_does_not_count(guesses) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "says"),
+    ("change", "message"),
     [
         (lambda p: p * 1.1, "sum to 1"),
         (lambda p: p - 0.2, "at least 0"),
@@ -84,10 +84,10 @@ def test_a_class_without_faces_is_named_and_does_not_count(guesses) -> None:
         (lambda p: p * np.nan, "sum to 1"),
     ],
 )
-def test_what_is_no_table_of_probabilities_is_refused(guesses, spoil, says: str) -> None:
+def test_arrays_that_are_not_probabilities_are_refused(guesses, change, message: str) -> None:
     probs, labels = guesses
-    with pytest.raises(DataError, match=says):
-        compute_metrics(spoil(probs), labels, SEVEN)
+    with pytest.raises(DataError, match=message):
+        compute_metrics(change(probs), labels, SEVEN)
     with pytest.raises(DataError, match="no rows"):
         compute_metrics(probs[:0], labels[:0], SEVEN)
 
@@ -99,23 +99,23 @@ def test_bootstrap_interval_is_near_the_normal_one() -> None:
     assert (high - low) / 2 == pytest.approx(half, rel=0.1)
 
 
-def test_what_spoiled_the_logits_is_found(guesses) -> None:
+def test_vector_scaling_finds_the_distortion_of_the_logits(guesses) -> None:
     probs, labels = guesses
     right, rows = torch.from_numpy(probs).log(), torch.from_numpy(labels)
     assert fit_temperature(right * 2.5, rows).scale == pytest.approx([0.4] * 7, rel=0.1)
     factor, offset = torch.linspace(0.5, 2, 7), torch.linspace(-1, 1, 7)
-    spoiled = (right - right.mean(1, keepdim=True)) * factor + offset
-    found = fit_vector(spoiled, rows)
+    distorted = (right - right.mean(1, keepdim=True)) * factor + offset
+    found = fit_vector(distorted, rows)
     loss = torch.nn.functional.cross_entropy
-    assert float(loss(spoiled, rows)) > float(loss(right, rows)) + 0.05
-    assert float(loss(found(spoiled), rows)) <= float(loss(right, rows)) + 1e-4
+    assert float(loss(distorted, rows)) > float(loss(right, rows)) + 0.05
+    assert float(loss(found(distorted), rows)) <= float(loss(right, rows)) + 1e-4
     assert torch.tensor(found.scale).min() > 0
     with pytest.raises(DataError, match="validation split"):
-        fit_vector(spoiled[:0], rows[:0])
+        fit_vector(distorted[:0], rows[:0])
 
 
 def test_a_dozen_faces_change_little() -> None:
-    """Without a prior they would decide the answers that they judge: factors of hundreds, and of millionths."""
+    """Without a prior, a dozen faces would give factors of hundreds and of millionths."""
     rows = torch.arange(12) % 6  # the seventh class has no face
     noise = torch.randn(12, 7, generator=torch.Generator().manual_seed(0))
     for logits in (noise, noise + 9 * torch.eye(7)[rows]):
@@ -141,7 +141,7 @@ def test_soft_cross_entropy_is_torchs_on_hard_targets() -> None:
     torch.testing.assert_close(ours, torch.nn.functional.cross_entropy(logits, labels))
 
 
-def test_class_weights_lift_rare_classes_and_keep_the_mean() -> None:
+def test_class_weights_raise_rare_classes_and_preserve_the_mean() -> None:
     faces = cartoon_set().select(torch.cat([torch.arange(0, 196, 7), torch.arange(7)]))  # 29 angry, one of each other
     weights = class_weights(faces, TargetConfig(class_weight_power=1.0))
     assert float(weights[1] / weights[0]) == pytest.approx(29)
@@ -199,25 +199,25 @@ def test_risk_and_coverage_are_precision_and_recall_of_being_right(double_guesse
 
 def test_the_threshold_reaches_its_target_with_the_largest_coverage(double_guesses) -> None:
     probs, labels = double_guesses
-    told, confidence, right = abstention(probs, labels), probs.max(1), probs.argmax(1) == labels
-    answered = confidence >= told["threshold"]
-    assert right[answered].mean() == pytest.approx(told["precision"])
-    assert told["precision"] >= 0.9
-    assert answered.mean() == pytest.approx(told["coverage"])
-    for lower in confidence[confidence < told["threshold"]]:
+    result, confidence, right = abstention(probs, labels), probs.max(1), probs.argmax(1) == labels
+    predicted = confidence >= result["threshold"]
+    assert right[predicted].mean() == pytest.approx(result["precision"])
+    assert result["precision"] >= 0.9
+    assert predicted.mean() == pytest.approx(result["coverage"])
+    for lower in confidence[confidence < result["threshold"]]:
         assert right[confidence >= lower].mean() < 0.9
-    assert told["elsewhere"]["precision"] == pytest.approx(0.9, abs=0.05)
+    assert result["elsewhere"]["precision"] == pytest.approx(0.9, abs=0.05)
 
 
-def test_a_target_out_of_reach_is_said() -> None:
+def test_a_target_out_of_reach_has_no_threshold() -> None:
     probs = np.tile([0.6, 0.4], (20, 1))
-    told = abstention(probs, np.tile([0, 1], 10))
-    assert told["threshold"] is None
-    assert told["elsewhere"] is None
-    assert told["aurc"] == pytest.approx(0.5)
+    result = abstention(probs, np.tile([0, 1], 10))
+    assert result["threshold"] is None
+    assert result["elsewhere"] is None
+    assert result["aurc"] == pytest.approx(0.5)
 
 
-def test_precision_recall_points_lie_on_the_curve(double_guesses) -> None:
+def test_precision_recall_points_are_on_the_curve(double_guesses) -> None:
     probs, labels = double_guesses
     for place, (precision, recall) in enumerate(precision_recall(probs, labels, SEVEN).values()):
         whole = reference.precision_recall_curve(labels == place, probs[:, place])

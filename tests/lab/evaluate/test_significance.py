@@ -9,8 +9,8 @@ from mien._errors import DataError
 from mien.lab.significance import accuracy_difference, f1_differences, f1_draws, holm, mcnemar, row_draws
 
 
-def columns(both: int, first: int, second: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
-    """Right answers of two models that agree and differ so often."""
+def right_columns(both: int, first: int, second: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
+    """Whether two models predict each face correctly, for given counts of agreement."""
     a = np.repeat([True, True, False, False], [both, first, second, neither])
     b = np.repeat([True, False, True, False], [both, first, second, neither])
     return a, b
@@ -23,7 +23,7 @@ MCNEMAR |= {(210, 155): 0.004639774260151799}
 
 @pytest.mark.parametrize(("alone", "p"), MCNEMAR.items())
 def test_mcnemar_is_that_of_statsmodels(alone: tuple[int, int], p: float) -> None:
-    test = mcnemar(*columns(100, *alone, 50))
+    test = mcnemar(*right_columns(100, *alone, 50))
     assert (test.first_alone, test.second_alone) == alone
     assert test.p == pytest.approx(p, rel=1e-9)
     assert test.p == pytest.approx(min(1, 2 * binom.cdf(min(alone), sum(alone), 0.5)), rel=1e-9)

@@ -37,7 +37,7 @@ def test_regions_do_not_overlap_and_hold_the_key_points() -> None:
     assert set(region_polygons()) == set(REGIONS[:-1])
 
 
-def test_shares_of_an_even_map_are_areas_and_of_a_region_all_its_own() -> None:
+def test_shares_of_a_constant_map_are_areas_and_of_one_region_are_1() -> None:
     even = region_shares(np.ones((1, 48, 48), np.float32))[0]
     np.testing.assert_allclose(even, region_masks(48).mean(axis=(1, 2)), atol=1e-12)
     mouth = (region_masks(48)[3:4] == 1).astype(np.float32)
@@ -47,7 +47,7 @@ def test_shares_of_an_even_map_are_areas_and_of_a_region_all_its_own() -> None:
     assert all(coarse[region] < fine[region] <= 1 for region in REGIONS[:-1])
 
 
-def test_alignment_brings_a_shifted_face_back() -> None:
+def test_alignment_moves_a_shifted_face_back() -> None:
     shift = 0.125
     moved = {key: (x + shift, y) for key, (x, y) in CENTRE.items()}
     found = align_faces(random_crops(1), lambda _: [detection(moved)])
@@ -69,8 +69,8 @@ def test_faces_that_are_not_found_or_far_too_stretched_are_left_out() -> None:
     assert attention.maps.sum() == pytest.approx(1)
 
 
-def test_a_place_hardly_above_its_negative_neighbours_is_a_place_not_a_speck() -> None:
-    """Cut after the enlargement, all of this face's attention would lie on a few pixels of one place."""
+def test_a_place_slightly_above_its_negative_neighbours_has_its_whole_area() -> None:
+    """Rectified after upsampling, all attention of this face would be on a few pixels of one place."""
     maps = np.full((1, 3, 3), -1, np.float32)
     maps[0, 0, 0] = 0.01
     attention = measure_attention(maps, np.zeros(1, np.int64), identity_alignment(1), 48)
@@ -79,15 +79,15 @@ def test_a_place_hardly_above_its_negative_neighbours_is_a_place_not_a_speck() -
     assert attention.maps[0, 24:, 24:].max() == 0
 
 
-def planted(region_of: dict[int, str], count: int = 20) -> tuple[np.ndarray, np.ndarray]:
-    """Maps ``[N, 48, 48]`` whose class looks at one region only, with some noise everywhere."""
+def maps_of_regions(region_of: dict[int, str], count: int = 20) -> tuple[np.ndarray, np.ndarray]:
+    """Maps ``[N, 48, 48]`` with one region for each class, and some noise everywhere."""
     generator = np.random.default_rng(0)
     targets = np.repeat(list(region_of), count)
     hot = np.stack([region_masks(48)[REGIONS.index(region_of[t])] for t in targets])
     return (hot + 0.1 * generator.random(hot.shape)).astype(np.float32), targets
 
 
-def test_a_claim_holds_where_it_was_planted_and_fails_where_not() -> None:
+def test_a_claim_holds_only_for_maps_that_were_made_so() -> None:
     surprise, happy, sad = SEVEN.index("surprise"), SEVEN.index("happy"), SEVEN.index("sad")
     cases = [
         ({surprise: "eyes", happy: "mouth", sad: "nose"}, ["holds", "holds"]),
@@ -95,19 +95,19 @@ def test_a_claim_holds_where_it_was_planted_and_fails_where_not() -> None:
         ({surprise: "mouth", happy: "eyes", sad: "nose"}, ["does not hold", "does not hold"]),
     ]
     for regions, verdicts in cases:
-        maps, targets = planted(regions)
+        maps, targets = maps_of_regions(regions)
         attention = measure_attention(maps, targets, identity_alignment(len(maps)), 48)
         assert [result["verdict"] for result in evaluate_claims(attention, SEVEN)] == verdicts
         table = attention_by_emotion(attention, np.ones(len(maps), bool), SEVEN)
         assert set(table) == {"surprise", "happy", "sad"}
         for result in table.values():
             assert sum(region["share"] for region in result["regions"].values()) == pytest.approx(1)
-    maps, targets = planted({surprise: "eyes", happy: "mouth"}, count=3)
+    maps, targets = maps_of_regions({surprise: "eyes", happy: "mouth"}, count=3)
     few = evaluate_claims(measure_attention(maps, targets, identity_alignment(6), 48), SEVEN)
     assert {result["verdict"] for result in few} == {"not measured"}
 
 
-def test_an_even_map_gets_what_chance_gives_also_where_faces_are_moved() -> None:
+def test_a_constant_map_has_the_shares_of_chance_even_for_moved_faces() -> None:
     shifted = FaceAlignment(np.tile([[1, 0, 0.2], [0, 1, 0.1]], (4, 1, 1)), np.ones(4, bool))
     attention = measure_attention(np.ones((4, 6, 6), np.float32), np.zeros(4, np.int64), shifted, 48)
     np.testing.assert_allclose(attention.shares, attention.chance, atol=1e-6)

@@ -66,7 +66,7 @@ def test_rank_correlation_is_scipys() -> None:
     assert np.isnan(rank_correlation(one, np.ones_like(one))).all()
 
 
-def test_the_cascade_begins_with_the_last_layer_and_reaches_every_one() -> None:
+def test_stages_begin_with_the_last_layer_and_reach_every_layer() -> None:
     stages = randomisation_stages(list(range(30)))
     assert stages[0] == [29]
     assert len(stages) == RANDOMISATION_STAGES
@@ -75,7 +75,7 @@ def test_the_cascade_begins_with_the_last_layer_and_reaches_every_one() -> None:
     assert randomisation_stages([1, 2]) == [[2], [1]]
 
 
-def test_randomised_weights_change_the_maps_of_a_file_and_leave_the_file(tmp_path: Path) -> None:
+def test_randomised_weights_change_the_maps_of_a_file_but_not_the_file(tmp_path: Path) -> None:
     path = write_model(tmp_path / "model.onnx")
     before = path.read_bytes()
     explainer = Explainer(open_model(path))

@@ -25,7 +25,7 @@ def make(name: str, **options) -> nets.Net:
     return nets.build(name, channels=1, classes=7, **options).eval()
 
 
-def seen(crops: np.ndarray) -> torch.Tensor:
+def net_input(crops: np.ndarray) -> torch.Tensor:
     return normalise(torch.from_numpy(crops).unsqueeze(1).float() / 255, crops.shape[-1])
 
 
@@ -33,23 +33,23 @@ def seen(crops: np.ndarray) -> torch.Tensor:
 def test_every_net_is_explained_by_every_method(name: str) -> None:
     options = {"stem": "small"} if "stem" in nets.options(name) and isinstance(nets.default(name, "stem"), str) else {}
     net, crops = make(name, **options), random_crops()
-    places = net.features(seen(crops)).shape[2:]
+    places = net.features(net_input(crops)).shape[2:]
     for method in METHODS:
         maps = saliency_maps(net, crops, [3, 5], method=method, steps=2)
         assert maps.dtype == np.float32
         assert maps.shape == (2, *((48, 48) if method == "integrated-gradients" else places))
         assert np.isfinite(maps).all()
-        if method != "grad-cam++":  # whose weights may all be cut
+        if method != "grad-cam++":  # all of its weights may be negative and set to 0
             assert np.ptp(maps) > 0 or maps[0].size == 1
     assert not any(module._forward_hooks for module in net.modules())
 
 
 @pytest.mark.parametrize("name", ["mien", "resnet", "vgg"])
-def test_of_a_pooled_linear_head_grad_cam_is_the_class_activation_map(name: str) -> None:
+def test_grad_cam_of_a_pooled_linear_head_is_the_class_activation_map(name: str) -> None:
     net, crops = make(name), random_crops(3)
     assert isinstance(net.head, PooledHead)
     with torch.no_grad():
-        features = net.features(seen(crops))
+        features = net.features(net_input(crops))
         activation = torch.einsum("nkhw,k->nhw", features, net.head.linear.weight[4])
     places = activation[0].numel()
     for method in ("grad-cam", "hires-cam"):
@@ -61,7 +61,7 @@ def test_of_a_pooled_linear_head_grad_cam_is_the_class_activation_map(name: str)
 
 
 @pytest.mark.parametrize("name", ["conv4", "lenet", "resnet"])
-def test_hires_cam_is_the_map_of_the_exported_file_but_for_its_even_rest(name: str, tmp_path: Path) -> None:
+def test_hires_cam_is_the_map_of_the_exported_file_except_for_a_constant(name: str, tmp_path: Path) -> None:
     net, crops, even = make(name), random_crops(3), Calibration((1.0,) * 7, (0.0,) * 7)
     provenance = {"command": "", "commit": "", "data_sha256": "", "machine": "", "torch": "", "date": ""}
     metadata = contract_metadata(name, SEVEN, 48, FER2013, name, provenance)
@@ -76,13 +76,13 @@ def test_hires_cam_is_the_map_of_the_exported_file_but_for_its_even_rest(name: s
 @pytest.mark.parametrize(("name", "layer"), [("conv4", "features"), ("resnet", "features"), ("lenet", "features.3")])
 def test_grad_cam_is_captums(name: str, layer: str) -> None:
     net, crops, target = make(name), random_crops(3), [1, 0, 6]
-    theirs = LayerGradCam(net, net.get_submodule(layer)).attribute(seen(crops), torch.tensor(target))
+    theirs = LayerGradCam(net, net.get_submodule(layer)).attribute(net_input(crops), torch.tensor(target))
     ours = saliency_maps(net, crops, target, method="grad-cam", layer=layer)
     np.testing.assert_allclose(ours, theirs.squeeze(1).detach(), rtol=1e-4, atol=1e-7)
 
 
 def test_grad_cam_plus_plus_by_hand() -> None:
-    """One place of one channel alone: the formula leaves g^2 / (2 g^2 + a g^3) * g * a."""
+    """With one place of one channel, the formula is g^2 / (2 g^2 + a g^3) * g * a."""
 
     class Tiny(nets.Net):
         def __init__(self) -> None:
@@ -91,14 +91,14 @@ def test_grad_cam_plus_plus_by_hand() -> None:
     net = Tiny()
     net.register_parameter("unused", torch.nn.Parameter(torch.zeros(1)))
     crop = np.full((1, 1, 1), 255, np.uint8)
-    a = seen(crop).item()
+    a = net_input(crop).item()
     expected = 1 / (2 + a) * a
     assert saliency_maps(net.eval(), crop, 0, method="grad-cam++").item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_integrated_gradients_add_up_to_the_logit_less_that_of_mean_grey() -> None:
+def test_integrated_gradients_sum_to_the_logit_minus_that_of_mean_grey() -> None:
     net, crops = make("lenet"), random_crops(2)
-    x = seen(crops)
+    x = net_input(crops)
     with torch.no_grad():
         wanted = net(x)[:, 3] - net(torch.zeros_like(x))[:, 3]
     maps = saliency_maps(net, crops, 3, method="integrated-gradients", steps=200)
@@ -125,7 +125,7 @@ def test_a_map_depends_neither_on_the_batch_nor_changes_the_net() -> None:
         ({"method": "map", "layer": "features.0"}, MienError, "map has no layer to choose"),
     ],
 )
-def test_what_cannot_be_explained_is_an_error(options: dict, error: type, message: str) -> None:
+def test_wrong_arguments_are_errors(options: dict, error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         saliency_maps(make("lenet"), random_crops(), options.pop("target", 0), **options)
 

@@ -23,12 +23,12 @@ HEADS = ["conv4", "lenet", "hybrid_resnet50", "hybrid_resnet50 branches", "resne
 
 @pytest.mark.parametrize("case", sorted({*nets.net_names(), *VARIANTS}))
 @torch.no_grad()
-def test_every_net_exports_and_answers_as_torch_in_any_batch(case: str, tmp_path: Path) -> None:
+def test_every_net_exports_and_predicts_as_torch_in_any_batch(case: str, tmp_path: Path) -> None:
     net = variant(case)
     metadata = contract_metadata(case, SEVEN, 48, FER2013, case, PROVENANCE)
     export_fp32(
         net, tmp_path / "m.onnx", size=48, calibration=CALIBRATION, metadata=metadata
-    )  # raises where answers differ
+    )  # raises if the outputs differ
     classifier = Classifier(tmp_path / "m.onnx")
     crops = np.random.default_rng(0).integers(0, 256, (9, 48, 48), dtype=np.uint8)
     probs, maps = classifier(crops)
@@ -38,8 +38,8 @@ def test_every_net_exports_and_answers_as_torch_in_any_batch(case: str, tmp_path
 
 
 @pytest.mark.parametrize("case", HEADS)
-def test_maps_are_the_gradient_times_the_features_and_a_rest_that_has_no_place(case: str) -> None:
-    """HiResCAM by autograd: of every head, and of a pooled linear one it is the class activation map itself."""
+def test_maps_are_the_gradient_times_the_features_plus_a_rest_without_a_place(case: str) -> None:
+    """HiResCAM by autograd, for every head; for a pooled linear head it is the class activation map."""
     net = variant(case).double()
     features = net.features(torch.randn(2, 1, 48, 48, dtype=torch.double)).detach().requires_grad_()
     logits = net.head(features)
@@ -55,7 +55,7 @@ def test_maps_are_the_gradient_times_the_features_and_a_rest_that_has_no_place(c
 
 
 @torch.no_grad()
-def test_of_a_pooled_head_both_kinds_of_maps_are_the_same() -> None:
+def test_both_kinds_of_maps_of_a_pooled_head_are_equal() -> None:
     head = nets.build("resnet", channels=1, classes=7).head
     features = torch.rand(2, 512, 3, 3)
     by_layer, by_gradient = PooledMaps(head, CALIBRATION), HeadMaps(head, CALIBRATION)
@@ -64,7 +64,7 @@ def test_of_a_pooled_head_both_kinds_of_maps_are_the_same() -> None:
 
 
 @torch.no_grad()
-def test_what_the_maps_of_a_head_without_biases_leave_is_nothing() -> None:
+def test_the_maps_of_a_head_without_biases_have_no_rest() -> None:
     """Linear layers and rectifiers alone: gradient times activation is the whole logit (Draelos & Carin)."""
     head = variant("conv4").head
     for layer in head.modules():

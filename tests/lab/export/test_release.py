@@ -55,7 +55,7 @@ def released(run: Path, faces: FaceSet, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.mark.parametrize("case", ["conv4", "mobilenetv3_small dense"])
 @torch.no_grad()
-def test_int8_leaves_the_answers_in_fp32(case: str, faces: FaceSet, tmp_path: Path) -> None:
+def test_int8_computes_probabilities_and_maps_in_fp32(case: str, faces: FaceSet, tmp_path: Path) -> None:
     metadata = contract_metadata(case, SEVEN, 48, FER2013, case, PROVENANCE)
     net, crops = variant(case), faces.images[:64].numpy()
     export_fp32(net, tmp_path / "fp32.onnx", size=48, calibration=CALIBRATION, metadata=metadata)
@@ -72,7 +72,7 @@ def test_int8_leaves_the_answers_in_fp32(case: str, faces: FaceSet, tmp_path: Pa
     assert np.abs(int8 - fp32).mean() < 0.02
 
 
-def test_of_a_pooled_net_only_the_maps_are_not_quantised(released: Path) -> None:
+def test_only_the_maps_of_a_pooled_net_are_not_quantised(released: Path) -> None:
     graph = onnx.load(released / "model.onnx").graph
     dequantised = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
     convolutions = [node for node in graph.node if node.op_type == "Conv"]
@@ -91,7 +91,7 @@ def test_a_file_without_features_is_not_quantised(released: Path, tmp_path: Path
 
 
 @torch.no_grad()
-def test_folding_changes_no_answer_of_a_branched_net() -> None:
+def test_folding_does_not_change_the_features_of_a_branched_net() -> None:
     net = variant("mien reparam")
     folded = fold_norms(net.features)
     assert not any(isinstance(layer, (Branched, torch.nn.BatchNorm2d)) for layer in folded.modules())
@@ -101,7 +101,7 @@ def test_folding_changes_no_answer_of_a_branched_net() -> None:
 
 
 @torch.no_grad()
-def test_folding_batch_norm_changes_no_answer() -> None:
+def test_folding_batch_norm_does_not_change_the_features() -> None:
     net = randomised(nets.build("vgg", channels=1, classes=7, depth=11))
     x = torch.randn(3, 1, 48, 48)
     folded = fold_norms(net.features)
@@ -109,7 +109,7 @@ def test_folding_batch_norm_changes_no_answer() -> None:
     torch.testing.assert_close(folded(x), net.features(x), rtol=1e-3, atol=1e-4)
 
 
-def test_a_release_is_complete_and_says_everything(released: Path, run: Path) -> None:
+def test_a_release_is_complete_and_documented(released: Path, run: Path) -> None:
     assert {p.name for p in released.iterdir()} == {"model.onnx", "model-fp32.onnx", "card.md", "card.json", "LICENSE"}
     int8, fp32 = Classifier(released / "model.onnx"), Classifier(released / "model-fp32.onnx")
     assert (int8.metadata["precision"], fp32.metadata["precision"]) == ("int8", "fp32")
@@ -124,14 +124,14 @@ def test_a_release_is_complete_and_says_everything(released: Path, run: Path) ->
     assert "cannot know what anybody feels" in " ".join(text.split())
 
 
-def test_the_card_tells_of_mirror_images_and_of_people(released: Path, faces: FaceSet) -> None:
+def test_the_card_reports_mirror_images_and_agreement_with_people(released: Path, faces: FaceSet) -> None:
     card = json.loads((released / "card.json").read_text())
     classifier, crops = Classifier(released / "model.onnx"), faces.images[546:].numpy()
     both = classifier(crops)[0] + classifier(np.ascontiguousarray(crops[:, :, ::-1]))[0]
     right = both.argmax(1) == faces.labels[546:].numpy()
-    said = card["additional"]["private"]
-    assert said["flip"]["all"]["accuracy"] == pytest.approx(right.mean())
-    majority = said["votes"]["majority"]
+    additional = card["additional"]["private"]
+    assert additional["flip"]["all"]["accuracy"] == pytest.approx(right.mean())
+    majority = additional["votes"]["majority"]
     assert 0 < majority["n"] <= 350
     assert majority["interval"][0] <= majority["agreement"] <= majority["interval"][1]
     text = (released / "card.md").read_text()
@@ -139,10 +139,12 @@ def test_the_card_tells_of_mirror_images_and_of_people(released: Path, faces: Fa
     assert f"{100 * majority['agreement']:.2f} %" in text.partition("Agreement with people")[2]
 
 
-def test_a_set_without_votes_has_no_people_to_agree_with(run: Path, faces: FaceSet, tmp_path: Path) -> None:
-    card = export_model(load_final(run), replace(faces, votes=None), tmp_path / "silent")
+def test_the_card_of_a_set_without_votes_has_no_agreement_with_people(
+    run: Path, faces: FaceSet, tmp_path: Path
+) -> None:
+    card = export_model(load_final(run), replace(faces, votes=None), tmp_path / "no-votes")
     assert card["additional"]["public"]["votes"] is None
-    assert "Agreement with people" not in (tmp_path / "silent" / "card.md").read_text()
+    assert "Agreement with people" not in (tmp_path / "no-votes" / "card.md").read_text()
 
 
 def test_int8_is_quantised_smaller_and_close(released: Path, faces: FaceSet) -> None:
@@ -156,7 +158,7 @@ def test_int8_is_quantised_smaller_and_close(released: Path, faces: FaceSet) -> 
     np.testing.assert_allclose(alone, int8[:8], atol=1e-6)
 
 
-def test_half_the_bytes_of_the_fp32_file_say_the_same(
+def test_half_precision_weights_give_almost_the_same_outputs(
     released: Path, run: Path, faces: FaceSet, tmp_path: Path
 ) -> None:
     card = export_model(load_final(run), faces, tmp_path / "half", half=True)
@@ -166,12 +168,14 @@ def test_half_the_bytes_of_the_fp32_file_say_the_same(
     expected, given = Classifier(whole)(crops), Classifier(half)(crops)
     assert 0 < np.abs(expected[0] - given[0]).max() < 5e-3
     assert given[0].dtype == given[1].dtype == np.float32
-    said = Classifier(half).metadata
-    assert said["precision"] == "fp32"
-    assert json.loads(said["accuracy"])["log_loss"] == round(card["metrics"]["public"]["fp32"]["all"]["log_loss"], 4)
+    metadata = Classifier(half).metadata
+    assert metadata["precision"] == "fp32"
+    assert json.loads(metadata["accuracy"])["log_loss"] == round(
+        card["metrics"]["public"]["fp32"]["all"]["log_loss"], 4
+    )
 
 
-def test_a_weight_beyond_half_precision_stays_whole(released: Path, tmp_path: Path) -> None:
+def test_a_weight_beyond_half_precision_is_not_changed(released: Path, tmp_path: Path) -> None:
     model = onnx.load(released / "model-fp32.onnx")
     weight = max(model.graph.initializer, key=lambda w: len(w.raw_data))
     values = onnx.numpy_helper.to_array(weight).copy()
@@ -183,7 +187,7 @@ def test_a_weight_beyond_half_precision_stays_whole(released: Path, tmp_path: Pa
     np.testing.assert_array_equal(kept[weight.name], values)
 
 
-def test_only_the_final_release_touches_the_test_split(run: Path, faces: FaceSet, tmp_path: Path) -> None:
+def test_only_the_final_release_evaluates_the_test_split(run: Path, faces: FaceSet, tmp_path: Path) -> None:
     card = export_model(load_final(run), faces, tmp_path / "draft")
     assert set(card["metrics"]) == {"public"}
     assert "PrivateTest, all" not in (tmp_path / "draft" / "card.md").read_text()
@@ -191,7 +195,7 @@ def test_only_the_final_release_touches_the_test_split(run: Path, faces: FaceSet
     assert export_model(load_final(run), blind, tmp_path / "blind")["accuracy"] == card["accuracy"]
 
 
-def test_a_refused_release_leaves_the_folder_as_it_was(
+def test_a_refused_release_does_not_change_the_folder(
     released: Path, run: Path, faces: FaceSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {path.name: path.read_bytes() for path in released.iterdir()}

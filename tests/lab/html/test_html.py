@@ -38,14 +38,14 @@ def drawing(label: str = "recall", color: str = INK) -> str:
         page(EVIL, [section(EVIL)], lead=EVIL, provenance={EVIL: EVIL}),
     ],
 )
-def test_whatever_text_is_given_is_escaped(html: str) -> None:
+def test_every_text_argument_is_escaped(html: str) -> None:
     assert "<script" not in html
     assert "&lt;script&gt;" in html
     for attribute in re.findall(r'(?:alt|id|aria-label)="([^"]*)"', html):
         assert "<" not in attribute
 
 
-def test_a_page_loads_nothing_and_leads_to_its_sections() -> None:
+def test_a_page_loads_nothing_and_links_to_its_sections() -> None:
     sections = [section("What was found: 1 & 2", paragraph("yes")), section("How", beside("a", "b"))]
     text = page("A title", sections, lead="in short", provenance={"commit": "abc"}, faces=True)
     assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in text
@@ -59,7 +59,7 @@ def test_a_page_loads_nothing_and_leads_to_its_sections() -> None:
     assert "$" not in re.sub(r"<style>.*?</style>", "", text, flags=re.DOTALL)
 
 
-def test_two_plots_on_a_page_share_no_name_and_keep_their_references() -> None:
+def test_two_plots_on_a_page_share_no_id_and_their_references_are_valid() -> None:
     both = drawing(), drawing()
     names = [set(re.findall(r'\bid="([^"]+)"', one)) for one in both]
     assert all(names)
@@ -70,7 +70,7 @@ def test_two_plots_on_a_page_share_no_name_and_keep_their_references() -> None:
         assert used <= own
 
 
-def test_a_plot_takes_the_colours_of_the_page_and_is_text() -> None:
+def test_a_plot_uses_the_colours_of_the_page_and_contains_text() -> None:
     html = drawing(color=MUTED)
     for stand_in in (INK, MUTED, LINE, ACCENT):
         assert stand_in not in html
@@ -83,7 +83,7 @@ def test_a_plot_takes_the_colours_of_the_page_and_is_text() -> None:
     assert "<metadata" not in html
 
 
-def test_a_table_shades_names_the_best_and_its_rows() -> None:
+def test_a_table_has_shades_best_cells_and_row_names() -> None:
     html = table(
         ["model", "a", "b"], [["x", "1", None], ["y", 2, "3"]], shade=[[0.5, None], [None, 1]], best=[[0, 0], [1, 0]]
     )
@@ -110,7 +110,7 @@ def test_a_gallery_shows_faces_beside_their_maps() -> None:
     assert "loading=" not in html
 
 
-def test_what_is_not_positive_in_a_map_leaves_the_face_alone() -> None:
+def test_only_positive_places_of_a_map_are_drawn() -> None:
     face = np.full((32, 32), 100, np.uint8)
     assert (blend(face, -np.ones((4, 4), np.float32)) == 100).all()
     corner = np.zeros((4, 4), np.float32)
@@ -121,8 +121,8 @@ def test_what_is_not_positive_in_a_map_leaves_the_face_alone() -> None:
     np.testing.assert_array_equal(blend(face, corner), blend(np.repeat(face[..., None], 3, axis=2), corner))
 
 
-def test_a_page_with_a_name_that_is_no_text_is_written(tmp_path: Path) -> None:
-    """File names that are not UTF-8 come as lone surrogates, which no encoder takes."""
+def test_a_page_with_a_file_name_that_is_not_utf8_is_written(tmp_path: Path) -> None:
+    """File names that are not UTF-8 contain lone surrogates, which cannot be encoded."""
     save_text(tmp_path / "sub" / "page.html", paragraph("bad\udcff.png"))
     assert (tmp_path / "sub" / "page.html").read_text("utf-8") == "<p>bad\\udcff.png</p>"
     (tmp_path / "file").write_text("")
@@ -130,7 +130,7 @@ def test_a_page_with_a_name_that_is_no_text_is_written(tmp_path: Path) -> None:
         save_text(tmp_path / "file" / "page.html", "")
 
 
-def test_figures_are_told_alike_everywhere() -> None:
+def test_numbers_are_formatted_alike_everywhere() -> None:
     assert percent(0.7053) == "70.5 %"
     assert percent(0.7053, 0) == "71 %"
     assert interval([0.4123, 0.4312]) == "0.412 to 0.431"
