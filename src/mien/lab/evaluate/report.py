@@ -26,15 +26,8 @@ from mien.lab.inference import TTA
 _OPEN = 4  # pairs whose faces are shown without a click
 
 
-def confusion_section(e: Evaluation) -> Section:
-    """Build the confusion matrix, in counts and in shares of the label.
-
-    Args:
-        e: The evaluation.
-
-    Returns:
-        The section.
-    """
+def _confusion(e: Evaluation) -> Section:
+    """The confusion matrix, in counts and in shares of the label."""
     names = [str(emotion) for emotion in e.predictions.emotions]
     count_rows, rate_rows, shade = [], [], []
     for name, counts in zip(names, e.metrics["all"]["confusion"], strict=True):
@@ -55,15 +48,8 @@ def confusion_section(e: Evaluation) -> Section:
     )
 
 
-def classes_section(e: Evaluation) -> Section:
-    """Build the section on single emotions: recall with intervals, precision against recall, and a table.
-
-    Args:
-        e: The evaluation.
-
-    Returns:
-        The section.
-    """
+def _classes(e: Evaluation) -> Section:
+    """Single emotions: recall with intervals, precision against recall, and a table."""
     found, predicted = e.metrics["all"], (e.predictions.probs, e.predictions.labels, e.predictions.emotions)
     precisions, rows = average_precision(*predicted), []
     for name, support in found["support"].items():
@@ -77,18 +63,11 @@ def classes_section(e: Evaluation) -> Section:
     )
 
 
-def mistakes_section(e: Evaluation) -> Section:
-    """Build the section on confused pairs, with the faces of the most confident mistakes.
-
-    Args:
-        e: The evaluation.
-
-    Returns:
-        The section.
-    """
+def _mistakes(e: Evaluation) -> Section:
+    """The confused pairs, with the faces of the most confident mistakes."""
     rows = [[_pair_name(p), _count(p.forward), _count(p.backward), f"{p.rank}", p.reason] for p in e.pairs]
     head = ["pair", "first predicted as second", "second predicted as first", "rank", "reason"]
-    caption = "Rank: place among all pairs by the number of mistakes in both directions."
+    caption = "Rank among all pairs by the number of mistakes in both directions."
     maps = (
         "Beside each face: where the network found the emotion that it predicted."
         if e.subject.model is not None
@@ -102,7 +81,7 @@ def mistakes_section(e: Evaluation) -> Section:
         ),
         table(head, rows, caption=caption),
         paragraph(f"Below: the most confident mistakes of every pair. {maps}"),
-        *(_mistakes(e, pair) for pair in e.pairs if pair.forward.count + pair.backward.count),
+        *(_pair_faces(e, pair) for pair in e.pairs if pair.forward.count + pair.backward.count),
     )
 
 
@@ -115,11 +94,11 @@ def _count(direction: Direction) -> str:
     return f"{direction.count:,} ({rate})"
 
 
-def _mistakes(e: Evaluation, pair: Pair) -> str:
+def _pair_faces(e: Evaluation, pair: Pair) -> str:
     """The faces of a pair: shown for the most frequent pairs, behind a click for the others."""
     parts = []
     for direction in (pair.forward, pair.backward):
-        indices = most_confident_mistakes(e.predictions, e.selection.faces, direction)
+        indices = most_confident_pair_faces(e.predictions, e.selection.faces, direction)
         if not len(indices):
             continue
         faces = e.selection.faces.select(torch.from_numpy(indices))
@@ -181,15 +160,7 @@ def _interval(metrics: Mapping[str, Any], key: str) -> str:
     return format_metric_interval(key, edges) if edges else ""
 
 
-def confidence_section(e: Evaluation) -> Section:
-    """Build the section on calibration.
-
-    Args:
-        e: The evaluation.
-
-    Returns:
-        The section.
-    """
+def _calibration(e: Evaluation) -> Section:
     error, bins = e.metrics["all"]["ece"], reliability(e.predictions.probs, e.predictions.labels)
     text = (
         f"The expected calibration error is {error:.3f}: the mean difference between confidence and accuracy over "
@@ -198,15 +169,8 @@ def confidence_section(e: Evaluation) -> Section:
     return section("Calibration", beside(reliability_plot(bins, error=error), paragraph(text)))
 
 
-def abstention_section(e: Evaluation) -> Section:
-    """Build the section on abstention: risk against coverage, and the threshold for 90 % precision.
-
-    Args:
-        e: The evaluation.
-
-    Returns:
-        The section.
-    """
+def _abstention(e: Evaluation) -> Section:
+    """Risk against coverage, and the threshold for 90 % precision."""
     found = e.abstention
     if found["threshold"] is None:
         text = f"No threshold of confidence gives a precision of {percent(found['target'], 0)} on these faces."
@@ -229,15 +193,8 @@ def abstention_section(e: Evaluation) -> Section:
     return section("Abstention", beside(risk_plot(curve), paragraph(text) + note(caution) + paragraph(area)))
 
 
-def votes_sections(e: Evaluation) -> list[Section]:
-    """Build the section on FER+ votes.
-
-    Args:
-        e: The evaluation.
-
-    Returns:
-        One section, or none for a data set without votes.
-    """
+def _votes(e: Evaluation) -> list[Section]:
+    """The comparison with the votes of FER+; no section for a data set without votes."""
     if not e.votes:
         return []
     majority, distribution = e.votes["majority"], e.votes["distribution"]
@@ -286,11 +243,11 @@ def write_report(evaluation: Evaluation, provenance: Mapping[str, str]) -> str:
     sections = [
         _metrics(e),
         section("Model and data", facts(named), table(["rows", ""], counts)),
-        confusion_section(e),
-        classes_section(e),
-        confidence_section(e),
-        abstention_section(e),
-        *votes_sections(e),
+        _confusion(e),
+        _classes(e),
+        _calibration(e),
+        _abstention(e),
+        *_votes(e),
     ]
     if e.subject.history:
         last = f"training loss of the last epoch: {e.subject.history[-1].loss:.3f}."
@@ -298,7 +255,7 @@ def write_report(evaluation: Evaluation, provenance: Mapping[str, str]) -> str:
         sections.append(section("Training", text, beside(*training_plots(e.subject.history))))
     return page(
         f"{e.subject.name} on {e.test.name}",
-        [*sections, mistakes_section(e)],
+        [*sections, _mistakes(e)],
         lead=f"{split_name(e.selection.split)}: {len(e.predictions.labels):,} labelled faces.",
         provenance=provenance,
         faces=True,
