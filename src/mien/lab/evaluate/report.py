@@ -98,7 +98,7 @@ def _pair_faces(e: Evaluation, pair: Pair) -> str:
     """The faces of a pair: shown for the most frequent pairs, behind a click for the others."""
     parts = []
     for direction in (pair.forward, pair.backward):
-        indices = most_confident_pair_faces(e.predictions, e.selection.faces, direction)
+        indices = most_confident_mistakes(e.predictions, e.selection.faces, direction)
         if not len(indices):
             continue
         faces = e.selection.faces.select(torch.from_numpy(indices))
