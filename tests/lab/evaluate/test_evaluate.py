@@ -29,7 +29,7 @@ from mien.lab.evaluate.evaluation import (
     predict_faces,
     prepare_evaluation,
 )
-from mien.lab.evaluate.report import write_report
+from mien.lab.evaluate.report import report_page
 from mien.lab.evaluate.subjects import TestSet, find_subjects, load_tests, select
 from mien.lab.predictions import Predictions, compare_with_votes, resize_faces, select_rows
 from support.linear_classifier import evaluation, reader, subject
@@ -66,7 +66,7 @@ def test_eight_classes_are_evaluated_on_the_majority() -> None:
     result = found.votes["distribution"]
     assert result["log_loss"] == pytest.approx(result["kl"] + result["vote_entropy"])
     assert result["vote_entropy"] == pytest.approx(stats.entropy([0.8, 0.2]) * 6 / 7, rel=0.02)
-    text = write_report(found, {})
+    text = report_page(found, {})
     assert "majority accuracy" in text
     assert "single votes dropped as noise" in text
 
@@ -75,7 +75,7 @@ def test_a_set_without_votes_has_no_such_section() -> None:
     faces = cartoon_set(votes=False)
     found = evaluation(faces, reader())
     assert found.votes is None
-    assert "votes of FER+" not in write_report(found, {})
+    assert "votes of FER+" not in report_page(found, {})
     assert compare_with_votes(found.predictions, found.selection, faces) is None
 
 
@@ -140,7 +140,7 @@ def test_missing_classes_are_named_and_the_counts_add_up() -> None:
     assert found.metrics["all"]["absent"] == ["disgust"]
     assert any("No face of disgust" in warning for warning in found.warnings())
     assert "disgust" not in found.recall_intervals
-    write_report(found, {})
+    report_page(found, {})
     three = evaluation(faces, reader(CLASS_SETS["three"]))
     result = three.to_json()
     assert result["evaluated"] + sum(result["excluded"].values()) == result["total"] == 70

@@ -14,7 +14,7 @@ from mien._progress import Progress, no_progress
 from mien.lab.data.datasets import find_dataset, is_fer2013, read_split
 from mien.lab.evaluate.evaluation import Evaluation, Task, check_tta, evaluate_task, prepare_evaluation
 from mien.lab.evaluate.plots import transfer_plot
-from mien.lab.evaluate.report import metric_keys, split_name, with_interval, write_report
+from mien.lab.evaluate.report import metric_keys, report_page, split_name, with_interval
 from mien.lab.evaluate.subjects import find_subjects, load_tests
 from mien.lab.files import require_writable, save_bytes, save_text
 from mien.lab.html.blocks import headline, note, page, paragraph, section, table
@@ -262,7 +262,7 @@ def _evaluate_one(task: Task, folder: Path, tta: str, progress: Progress) -> Eva
     evaluation = evaluate_task(task, tta=tta, progress=progress)
     progress(f"writing {folder}")
     source = provenance(evaluation.test.faces.sha256)
-    text = write_report(evaluation, source)
+    text = report_page(evaluation, source)
     save_bytes(folder / "predictions.npz", evaluation.predictions_file())
     _write(folder, evaluation.to_json() | {"provenance": source}, text)
     return evaluation

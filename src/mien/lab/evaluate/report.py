@@ -225,7 +225,7 @@ def _votes(e: Evaluation) -> list[Section]:
     return [section("Comparison with the votes of FER+", headline(heads), paragraph(rule), paragraph(spread))]
 
 
-def write_report(evaluation: Evaluation, provenance: Mapping[str, str]) -> str:
+def report_page(evaluation: Evaluation, provenance: Mapping[str, str]) -> str:
     """Build the report of one evaluation; it contains faces of the data set.
 
     Args:
