@@ -20,10 +20,10 @@ from mien.lab.data.custom import hold_out
 from mien.lab.data.datasets import ALL
 from mien.lab.data.duplicates import same_pixels
 from mien.lab.evaluate.plots import abstention, average_precision, reliability, share_interval
-from mien.lab.evaluate.subjects import Subject, TestSet, learned_from, select
+from mien.lab.evaluate.subjects import Subject, TestSet, calibrated, learned_from, select
 from mien.lab.export.onnx import hires_maps
 from mien.lab.inference import TTA, normalise, tta_views
-from mien.lab.models import Model, open_model
+from mien.lab.models import Model
 from mien.lab.nets._layers import Net
 from mien.lab.predictions import Predictions, Selection, compare_with_votes, load_recorded, resize_faces
 
@@ -376,8 +376,7 @@ def evaluate_task(task: Task, *, tta: str = "none", progress: Progress = no_prog
         return Evaluation(subject, test, selection, task.recorded)
     assert subject.model is not None  # as ``prepare_evaluation`` ensures
     progress(f"opening {subject.name}")
-    # A run is calibrated if it was trained on these faces.
-    model = open_model(subject.model.path, faces=test.faces) if subject.model.trained else subject.model
+    model = calibrated(subject.model, test.faces)
     subject = replace(subject, model=model, about=model.about)
     faces = selection.faces
     probs = predict_faces(model, faces, tta=tta, progress=progress)

@@ -187,6 +187,19 @@ def find_subjects(what: str, *, precision: str = "int8") -> tuple[Subject, ...]:
     return subjects
 
 
+def calibrated(model: Model, faces: FaceSet) -> Model:
+    """Calibrate a run if it was trained on a data set.
+
+    Args:
+        model: Any model.
+        faces: The data set.
+
+    Returns:
+        The model; a run that was trained on these faces is calibrated.
+    """
+    return model if model.trained is None else open_model(model.path, faces=faces)
+
+
 def learned_from(subject: Subject, faces: FaceSet) -> bool:
     """Return whether a model was trained on a data set.
 
