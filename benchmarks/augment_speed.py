@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mien.lab import recipe as recipes
 from mien.lab.augment import AugmentConfig, augment, mix
-from mien.lab.augment.geometry import draw_moves, oval, resample
+from mien.lab.augment.geometry import draw_affine, oval, resample
 from mien.lab.augment.photometric import degrade, erase, relight
 
 REPEATS = 100
@@ -38,16 +38,16 @@ def measure(work: Callable[[], object]) -> list[float]:
 def steps(images: Tensor, s: AugmentConfig, generator: torch.Generator) -> dict[str, Callable[[], object]]:
     """The steps of ``augment`` and ``mix``, each on its own input."""
     n, x = len(images), images.unsqueeze(1).float() / 255
-    moves, target = draw_moves(n, s, generator), torch.full((n, 7), 1 / 7, device=images.device)
+    maps, target = draw_affine(n, s, generator), torch.full((n, 7), 1 / 7, device=images.device)
     return {
         "to float": lambda: images.unsqueeze(1).float().div_(255),
-        "draw moves": lambda: draw_moves(n, s, generator),
-        "resample": lambda: resample(x, moves, s.padding_mode),
+        "draw affine maps": lambda: draw_affine(n, s, generator),
+        "resample": lambda: resample(x, maps, s.padding_mode),
         "brightness": lambda: relight(x.clone(), s, generator),
         "blur and noise": lambda: degrade(x.clone(), s, generator),
         "random erasing": lambda: erase(x.clone(), s, generator),
         "mix": lambda: mix(x, target, s, generator),
-        "oval (not counted)": lambda: oval(moves, SIDE),
+        "oval (not counted)": lambda: oval(maps, SIDE),
     }
 
 

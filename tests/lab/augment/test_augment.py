@@ -23,11 +23,9 @@ from mien.lab.augment import (
     augment,
     augment_with_oval,
     check_augment,
-    cutmix,
     mix,
-    mixup,
 )
-from mien.lab.augment.geometry import OVAL_AXES, OVAL_CENTRE, draw_moves, oval, resample
+from mien.lab.augment.geometry import OVAL_AXES, OVAL_CENTRE, draw_affine, oval, resample
 from mien.lab.augment.jpeg import jpeg
 from mien.lab.augment.photometric import blur
 
@@ -53,7 +51,7 @@ def test_no_strength_changes_nothing(images: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("fill", FILLS)
-def test_same_generator_same_result_and_inputs_stay(images: torch.Tensor, fill: str) -> None:
+def test_same_generator_gives_the_same_result_and_inputs_are_unchanged(images: torch.Tensor, fill: str) -> None:
     strong, before = replace(STRONG, padding_mode=fill), images.clone()
     first, second = augment(images, strong, seeded(3)), augment(images, strong, seeded(3))
     assert torch.equal(first, second)
@@ -100,7 +98,7 @@ def test_any_strengths_give_faces_and_targets_in_range(strengths: AugmentConfig,
 
 @pytest.mark.parametrize("name", [f.name for f in fields(AugmentConfig)])
 def test_every_key_changes_something(images: torch.Tensor, name: str) -> None:
-    """A key that is read and then forgotten would stand in recipes and do nothing."""
+    """A key without an effect is a mistake."""
     base = replace(NOTHING, rotate=30, noise=0.1, jpeg=0.9, random_erasing=1, n_crops=5)
     others = {
         "padding_mode": "zeros",
@@ -162,21 +160,21 @@ def test_drawn_moves_are_those_of_scipy_with_every_fill(images: torch.Tensor, fi
     strengths = AugmentConfig(
         rotate=40, shift=0.3, scale=0.3, zoom=0.3, shear=0.4, min_crop_area=0.5, flip=0.5, padding_mode=fill
     )
-    moves = draw_moves(16, strengths, seeded(1))
+    moves = draw_affine(16, strengths, seeded(1))
     ours = augment(images, strengths, seeded(1))[:, 0]
     for i in range(16):
         linear = moves[i, :, :2].flip(0, 1).double().numpy()  # scipy counts rows first
         shift = moves[i, :, 2].flip(0).double().numpy() * 24
         offset = 23.5 + shift - linear @ np.array([23.5, 23.5])
-        picture = images[i].double().numpy() / 255
-        theirs = affine_transform(picture, linear, offset, order=1, mode=mode, cval=0)
+        original = images[i].double().numpy() / 255
+        theirs = affine_transform(original, linear, offset, order=1, mode=mode, cval=0)
         np.testing.assert_allclose(ours[i].numpy(), theirs, atol=2e-3)
 
 
 def test_the_map_is_the_product_of_its_parts() -> None:
-    moves = draw_moves(4000, DOCUMENT_001, seeded())
+    moves = draw_affine(4000, DOCUMENT_001, seeded())
     linear, shift = moves[:, :, :2].double(), moves[:, :, 2]
-    # Rotation, then shear, then zoom and mirror: the angle stands in the first column, the zooms in norm and area.
+    # Rotation, then shear, then zoom and mirror: the angle is in the first column, the zooms are in norm and area.
     zoom_x = linear[:, :, 0].norm(dim=1)
     mirror = linear.det().sign()
     zoom_y = linear.det().abs() / zoom_x
@@ -199,12 +197,12 @@ def _is_uniform(values: torch.Tensor, low: float, high: float) -> None:
 
 
 def test_scale_is_log_uniform() -> None:
-    area = draw_moves(4000, AugmentConfig(flip=0, scale=0.25), seeded())[:, :, :2].det()
+    area = draw_affine(4000, AugmentConfig(flip=0, scale=0.25), seeded())[:, :, :2].det()
     _is_uniform(area.log() / 2, -math.log(1.25), math.log(1.25))
 
 
 def test_a_random_crop_keeps_its_area_and_stays_within_the_image() -> None:
-    moves = draw_moves(4000, AugmentConfig(flip=0, min_crop_area=0.3), seeded())
+    moves = draw_affine(4000, AugmentConfig(flip=0, min_crop_area=0.3), seeded())
     assert (moves[:, 0, 1] == 0).all()
     width, height = moves[:, 0, 0], moves[:, 1, 1]
     _is_uniform(width * height, 0.3, 1.0)
@@ -218,13 +216,13 @@ def test_a_random_crop_keeps_its_area_and_stays_within_the_image() -> None:
 
 @pytest.mark.parametrize("crops", [5, 10])
 def test_crops_are_the_corners_and_the_centre_resized(images: torch.Tensor, crops: int) -> None:
-    """Each view equals one of five (ten) windows enlarged by torch, which only knows the window; all of them come."""
+    """Each result equals one of five (ten) windows enlarged by torch; all windows occur."""
     x = floats(images)[3:4]
     windows = [x[..., a : a + 36, b : b + 36] for a, b in ((0, 0), (0, 12), (12, 0), (12, 12), (6, 6))]
     windows += [w.flip(-1) for w in windows] if crops == 10 else []
     expected = torch.cat([functional.interpolate(w, size=48, mode="bilinear", align_corners=False) for w in windows])
     shown = augment(images[3:4].repeat(400, 1, 1), AugmentConfig(flip=0, n_crops=crops, crop_fraction=0.75), seeded())
-    inner = (..., slice(1, -1), slice(1, -1))  # at its rim a crop sees half a pixel beyond the window
+    inner = (..., slice(1, -1), slice(1, -1))  # at its edge a crop uses half a pixel beyond the window
     distance = (shown[inner][:, None, 0] - expected[inner][None, :, 0]).abs().amax((2, 3))
     assert distance.min(1).values.max() < 1e-4
     counts = distance.argmin(1).bincount(minlength=crops) / 400
@@ -303,21 +301,21 @@ def test_only_the_share_to_compress_is_compressed() -> None:
     assert 0.22 < touched < 0.38
 
 
-def test_erasing_takes_the_share_it_says() -> None:
+def test_erasing_covers_its_share() -> None:
     grey = torch.full((400, 48, 48), 128, dtype=torch.uint8)
     out = augment(grey, AugmentConfig(flip=0, random_erasing=0.5, erasing_area=(0.1, 0.1)), seeded())[:, 0]
     changed = ((out - 128 / 255).abs() > 1e-3).float()
     assert 0.35 < (changed.mean((1, 2)) > 0).float().mean() < 0.6
     assert changed.mean((1, 2)).max() <= 0.13
-    for picture, where in zip(out, changed.bool(), strict=True):
+    for image, where in zip(out, changed.bool(), strict=True):
         if where.any():  # one grey, in one full rectangle
             rows, columns = where.any(1), where.any(0)
             assert torch.equal(where, rows[:, None] & columns[None, :])
-            assert picture[where].unique().numel() == 1
+            assert image[where].unique().numel() == 1
 
 
 def test_the_oval_holds_eyes_nose_and_mouth_and_not_the_corners() -> None:
-    still = draw_moves(1, NOTHING, seeded())
+    still = draw_affine(1, NOTHING, seeded())
     mask = oval(still, 96)[0, 0]
     for x, y in (FER2013.right_eye, FER2013.left_eye, FER2013.nose, FER2013.mouth):
         assert mask[int(y * 96), int(x * 96)] == 1
@@ -329,39 +327,39 @@ def test_the_oval_holds_eyes_nose_and_mouth_and_not_the_corners() -> None:
 
 
 @pytest.mark.parametrize("size", [48, 96])
-def test_the_oval_goes_where_the_face_goes(size: int) -> None:
-    """A picture of the oval itself, augmented as a face, is the mask."""
-    still = draw_moves(1, NOTHING, seeded())
-    pictures = (oval(still, 48)[:, 0] * 255).byte().repeat(32, 1, 1)
+def test_the_oval_moves_with_the_face(size: int) -> None:
+    """An image of the oval, augmented as a face, equals the mask."""
+    still = draw_affine(1, NOTHING, seeded())
+    images = (oval(still, 48)[:, 0] * 255).byte().repeat(32, 1, 1)
     strengths = replace(DOCUMENT_001, min_crop_area=0.5)
-    shown, mask = augment_with_oval(pictures, replace(strengths, brightness=0), seeded(2), size=size)
+    shown, mask = augment_with_oval(images, replace(strengths, brightness=0), seeded(2), size=size)
     shown = functional.interpolate(shown, size=size, mode="bilinear", align_corners=False)
     assert ((shown > 0.5) != (mask > 0.5)).float().mean() < 0.01
     assert torch.equal(
-        augment(pictures, strengths, seeded(2)), augment_with_oval(pictures, strengths, seeded(2), size=9)[0]
+        augment(images, strengths, seeded(2)), augment_with_oval(images, strengths, seeded(2), size=9)[0]
     )
-    assert augment_with_oval(pictures, strengths, seeded(2), size=0)[1].shape == (32, 0)
+    assert augment_with_oval(images, strengths, seeded(2), size=0)[1].shape == (32, 0)
 
 
 def test_mixup_mixes_pixels_and_targets_alike() -> None:
     x = torch.eye(8)[:, None, None, :].repeat(1, 1, 2, 1)
     target = torch.eye(8)
-    mixed, mixed_target = mixup(x, target, 1.0, seeded())
+    mixed, mixed_target = mix(x, target, AugmentConfig(mixup=1.0), seeded())
     torch.testing.assert_close(mixed[:, 0, 0], mixed_target)
     torch.testing.assert_close(mixed_target.sum(1), torch.ones(8))
     assert (mixed_target.argmax(1) == torch.arange(8)).all()
     assert torch.equal(x[:, 0, 0], target)
-    same, same_target = mixup(x, target, 0.0, seeded())
+    same, same_target = mix(x, target, AugmentConfig(), seeded())
     assert same is x
     assert same_target is target
 
 
 def test_cutmix_takes_one_rectangle_and_the_labels_by_its_area() -> None:
-    """Each sample is filled with its own number: the areas, the shape and the other one can be read from the pixels."""
+    """Each sample is filled with its own number, so the pixels show the area, the shape and the other sample."""
     n = 600
     x = torch.arange(n).float()[:, None, None, None].expand(n, 1, 48, 48).contiguous()
     before, target = x.clone(), torch.eye(n)
-    mixed, mixed_target = cutmix(x, target, 1.0, seeded())
+    mixed, mixed_target = mix(x, target, AugmentConfig(cutmix=1.0), seeded())
     assert torch.equal(x, before)
     foreign = mixed != x
     share = foreign.float().mean((1, 2, 3))
@@ -372,7 +370,7 @@ def test_cutmix_takes_one_rectangle_and_the_labels_by_its_area() -> None:
         if share[i] > 0:
             (other,) = mixed[i, 0][foreign[i, 0]].unique().long().tolist()
             assert abs(mixed_target[i, other] - share[i]) < 1e-6
-    # alpha 1: a uniform area, but for what the edges cut off (their mean: 0.5 becomes 0.36)
+    # alpha 1: a uniform area; the edges cut off a part of it (the mean 0.5 becomes 0.36)
     assert 0.3 < share.mean() < 0.42
     assert share.max() > 0.8
 
@@ -402,7 +400,7 @@ def test_both_mixings_share_a_batch() -> None:
         ("erasing_area", (0.3,), "erasing_area"),
     ],
 )
-def test_a_wrong_strength_is_named(key: str, value: object, words: str) -> None:
+def test_an_invalid_strength_is_named(key: str, value: object, words: str) -> None:
     with pytest.raises(RecipeError, match=words) as caught:
         check_augment(replace(NOTHING, **{key: value}), "recipe x: augment")
     assert str(caught.value).startswith("recipe x: augment")

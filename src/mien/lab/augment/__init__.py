@@ -1,48 +1,60 @@
-"""Batched augmentation on the device: pure functions of the batch, the strengths and a generator.
+"""Augmentation of whole batches on the device: functions of the images, the strengths of a recipe and a generator.
 
-strengths (what a recipe says) -> move (flip, rotate, crop, ...; one grid sample) -> light -> spoil (blur, noise,
-JPEG, erasing) -> mix (mixup, CutMix). The whole set stays on the device as uint8: no workers, no files in the loop.
+Steps: geometry (one grid sample), light, blur and noise, JPEG, random erasing. ``mix`` then applies mixup and CutMix.
 """
 
 from torch import Generator, Tensor
 
 from mien.lab.augment.config import FILLS, RESAMPLES, AugmentConfig, check_augment
-from mien.lab.augment.geometry import draw_moves, oval, resample
+from mien.lab.augment.geometry import draw_affine, oval, resample
 from mien.lab.augment.jpeg import compress
-from mien.lab.augment.mixing import cutmix, mix, mixup
+from mien.lab.augment.mixing import mix
 from mien.lab.augment.photometric import degrade, erase, relight
 
-__all__ = [
-    "FILLS",
-    "RESAMPLES",
-    "AugmentConfig",
-    "augment",
-    "augment_with_oval",
-    "check_augment",
-    "cutmix",
-    "mix",
-    "mixup",
-]
+__all__ = ["FILLS", "RESAMPLES", "AugmentConfig", "augment", "augment_with_oval", "check_augment", "mix"]
 
 
 def augment(images: Tensor, strengths: AugmentConfig, generator: Generator) -> Tensor:
-    """``images`` uint8 ``[N, S, S]`` -> augmented float32 ``[N, 1, S, S]`` in 0..1."""
+    """Augment a batch of faces.
+
+    Args:
+        images: uint8 ``[N, S, S]``.
+        strengths: Strength of each step.
+        generator: Source of all random numbers, on the device of the images.
+
+    Returns:
+        float32 ``[N, 1, S, S]`` in 0..1.
+
+    Example:
+        >>> import torch
+        >>> faces = torch.zeros(2, 48, 48, dtype=torch.uint8)
+        >>> augment(faces, AugmentConfig(rotate=10), torch.Generator().manual_seed(0)).shape
+        torch.Size([2, 1, 48, 48])
+    """
     return augment_with_oval(images, strengths, generator, size=0)[0]
 
 
 def augment_with_oval(
     images: Tensor, strengths: AugmentConfig, generator: Generator, *, size: int
 ) -> tuple[Tensor, Tensor]:
-    """The same faces as ``augment``, and where their ovals have gone to: float32 ``[N, 1, size, size]``, 1 inside.
+    """Augment a batch of faces and return the region of the face in each result.
 
-    For size 0 the second is ``[N, 0]``. The draws do not depend on the size.
+    Args:
+        images: uint8 ``[N, S, S]``.
+        strengths: Strength of each step.
+        generator: Source of all random numbers. The draws do not depend on ``size``.
+        size: Side of the masks in pixels; 0 for none.
+
+    Returns:
+        The faces float32 ``[N, 1, S, S]`` in 0..1, as ``augment`` returns them, and the masks float32
+        ``[N, 1, size, size]``: 1 inside the face oval, else 0. For size 0 the masks are ``[N, 0]``.
     """
-    x = images.unsqueeze(1).float().div_(255)  # new, so all that follows may work in place
-    moves = draw_moves(len(x), strengths, generator)
-    if strengths.moves:
-        x = resample(x, moves, strengths.padding_mode, strengths.interpolation)
+    x = images.unsqueeze(1).float().div_(255)  # a new tensor, so the next steps may work in place
+    maps = draw_affine(len(x), strengths, generator)
+    if strengths.has_geometry:
+        x = resample(x, maps, strengths.padding_mode, strengths.interpolation)
     x = relight(x, strengths, generator)
     x = degrade(x, strengths, generator)
     x = compress(x.clamp_(0, 1), strengths, generator)
     x = erase(x, strengths, generator)
-    return x, oval(moves, size) if size else x.new_zeros(len(x), 0)
+    return x, oval(maps, size) if size else x.new_zeros(len(x), 0)

@@ -1,7 +1,7 @@
-"""JPEG as an augmentation: the luminance path of a baseline encoder and decoder, on whole batches at once.
+"""JPEG compression as an augmentation: the luminance path of a baseline encoder and decoder, for a whole batch.
 
-ITU-T T.81: 8x8 blocks, discrete cosine transform (A.3.3), quantisation by the example table K.1, scaled by quality as
-libjpeg scales it. The lossless steps are left out. `tests/lab/augment/test_augment.py` compares it with Pillow.
+ITU-T T.81: 8x8 blocks, discrete cosine transform (A.3.3), quantisation with the example table K.1, scaled by quality as
+in libjpeg. The lossless steps are left out. `tests/lab/augment/test_augment.py` compares the result with Pillow.
 """
 
 import math
@@ -14,7 +14,7 @@ from mien.lab.augment.config import AugmentConfig
 from mien.lab.augment.photometric import uniform
 
 _BLOCK = 8
-# Table K.1 of T.81: luminance quantisation at quality 50, rows of rising vertical frequency.
+# Table K.1 of T.81: luminance quantisation at quality 50, one row per vertical frequency, ascending.
 _TABLE = (
     (16, 11, 10, 16, 24, 40, 51, 61),
     (12, 12, 14, 19, 26, 58, 60, 55),
@@ -28,12 +28,21 @@ _TABLE = (
 
 
 def compress(x: Tensor, s: AugmentConfig, generator: Generator) -> Tensor:
-    """JPEG of uniform quality in ``s.jpeg_quality`` for the share ``s.jpeg`` of ``x`` ``[N, 1, S, S]``, in place."""
+    """Compress a share of a batch as JPEG.
+
+    Args:
+        x: float32 ``[N, 1, S, S]`` in 0..1; may be changed in place.
+        s: ``jpeg`` is the share of images, ``jpeg_quality`` the range of their quality.
+        generator: Source of the random numbers.
+
+    Returns:
+        float32 ``[N, 1, S, S]`` in 0..1.
+    """
     if s.jpeg <= 0:
         return x
     chosen = uniform(len(x), 0, 1, generator) < s.jpeg
     quality = uniform(len(x), *s.jpeg_quality, generator).round()
-    if x.device.type != "cpu":  # to pick the images that need it would make the device wait for this process
+    if x.device.type != "cpu":  # selecting rows by a mask would synchronise the device with this process
         return torch.where(chosen[:, None, None, None], jpeg(x, quality), x)
     rows = chosen.nonzero()[:, 0]
     x[rows] = jpeg(x[rows], quality[rows])
@@ -41,31 +50,32 @@ def compress(x: Tensor, s: AugmentConfig, generator: Generator) -> Tensor:
 
 
 def jpeg(x: Tensor, quality: Tensor) -> Tensor:
-    """``x`` ``[N, 1, S, S]`` in 0..1 as it looks after JPEG of ``quality`` ``[N]``, 1..100; whole grey levels.
+    """Compress and decompress grey images as JPEG. Sides are padded to a multiple of 8 with their edge, as in libjpeg.
 
-    Sides that are no multiple of 8 are filled up with their last row and column, as libjpeg does.
+    Args:
+        x: float32 ``[N, 1, S, S]`` in 0..1.
+        quality: float32 ``[N]``, whole numbers in 1..100.
+
+    Returns:
+        float32 ``[N, 1, S, S]`` in 0..1, in whole grey levels.
     """
     n, side = len(x), x.shape[-1]
     padded = F.pad(x.clamp(0, 1), (0, -side % _BLOCK, 0, -side % _BLOCK), mode="replicate")
     across = padded.shape[-1] // _BLOCK
     levels = (padded * 255).round() - 128
     blocks = levels.view(n, across, _BLOCK, across, _BLOCK).transpose(2, 3)
-    cosines, table = _cosines(x.device), _tables(quality)[:, None, None]
-    coefficients = ((cosines @ blocks @ cosines.T) / table).round() * table
-    decoded = (cosines.T @ coefficients @ cosines).transpose(2, 3).reshape_as(padded)
+    scale = torch.where(quality < 50, (5000 / quality).floor(), 200 - 2 * quality)
+    table = torch.tensor(_TABLE, dtype=torch.float32, device=quality.device)
+    steps = ((table * scale[:, None, None] + 50) / 100).floor().clamp(1, 255)[:, None, None]
+    dct = _dct_basis(x.device)
+    coefficients = ((dct @ blocks @ dct.T) / steps).round() * steps
+    decoded = (dct.T @ coefficients @ dct).transpose(2, 3).reshape_as(padded)
     return ((decoded + 128).round().clamp(0, 255) / 255)[..., :side, :side]
 
 
-def _cosines(device: torch.device) -> Tensor:
-    """The orthonormal cosine transform of 8 samples, ``[frequency, place]``."""
-    place = torch.arange(_BLOCK, device=device)
-    basis = torch.cos((2 * place + 1) * place[:, None] * (math.pi / (2 * _BLOCK))) * math.sqrt(2 / _BLOCK)
+def _dct_basis(device: torch.device) -> Tensor:
+    """The orthonormal cosine transform of 8 samples, ``[frequency, position]``."""
+    position = torch.arange(_BLOCK, device=device)
+    basis = torch.cos((2 * position + 1) * position[:, None] * (math.pi / (2 * _BLOCK))) * math.sqrt(2 / _BLOCK)
     basis[0] /= math.sqrt(2)
     return basis
-
-
-def _tables(quality: Tensor) -> Tensor:
-    """Quantisation steps ``[N, 8, 8]`` of ``quality`` ``[N]``."""
-    scale = torch.where(quality < 50, (5000 / quality).floor(), 200 - 2 * quality)
-    table = torch.tensor(_TABLE, dtype=torch.float32, device=quality.device)
-    return ((table * scale[:, None, None] + 50) / 100).floor().clamp(1, 255)

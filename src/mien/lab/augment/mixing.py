@@ -1,4 +1,4 @@
-"""Every face of a batch mixed with one other: mixup (all pixels, Zhang et al., ICLR 2018), CutMix (a rectangle)."""
+"""Mixing each face of a batch with another one: mixup (Zhang et al., ICLR 2018) and CutMix (Yun et al., ICCV 2019)."""
 
 import torch
 from torch import Generator, Tensor
@@ -8,48 +8,48 @@ from mien.lab.augment.photometric import uniform
 
 
 def mix(x: Tensor, target: Tensor, s: AugmentConfig, generator: Generator) -> tuple[Tensor, Tensor]:
-    """``x`` ``[N, 1, S, S]`` and ``target`` ``[N, C]`` mixed alike; both unchanged where neither alpha is above 0.
+    """Mix each face and its target with those of another face of the batch.
 
-    With both alphas above 0 each face gets mixup or CutMix with equal chance, so that both are in every batch.
+    Args:
+        x: float32 ``[N, 1, S, S]``.
+        target: float32 ``[N, C]``.
+        s: ``mixup`` is the alpha of mixup, which blends all pixels; ``cutmix`` that of CutMix, which replaces a
+            rectangle. With both above 0 each face gets one of them with equal probability.
+        generator: Source of the random numbers.
+
+    Returns:
+        New images and targets, mixed in the same shares; both unchanged where both alphas are 0.
+
+    Example:
+        >>> x, target = torch.rand(4, 1, 8, 8), torch.eye(4)
+        >>> mixed, soft = mix(x, target, AugmentConfig(mixup=0.4), torch.Generator().manual_seed(0))
+        >>> mixed.shape, soft.shape
+        (torch.Size([4, 1, 8, 8]), torch.Size([4, 4]))
     """
     if s.mixup <= 0 and s.cutmix <= 0:
         return x, target
-    own = _own_share(x, s, generator)
+    if s.cutmix <= 0:
+        own = _mixup_share(len(x), s.mixup, generator)
+    else:
+        own = _outside_of_box(len(x), x.shape[-1], s.cutmix, generator)
+        if s.mixup > 0:
+            heads = uniform(len(x), 0, 1, generator) < 0.5
+            own = torch.where(heads[:, None, None, None], own, _mixup_share(len(x), s.mixup, generator))
     other = torch.randperm(len(x), device=x.device, generator=generator)
     share = own.mean(dim=(1, 2, 3))[:, None]
     mixed = (x * own).add_(x[other].mul_(1 - own))
     return mixed, target * share + target[other] * (1 - share)
 
 
-def mixup(x: Tensor, target: Tensor, alpha: float, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Every sample of ``x`` and its ``target`` ``[N, C]`` mixed with one other of the batch; unchanged for alpha 0."""
-    return mix(x, target, AugmentConfig(mixup=alpha), generator)
-
-
-def cutmix(x: Tensor, target: Tensor, alpha: float, generator: Generator) -> tuple[Tensor, Tensor]:
-    """A rectangle of every sample taken from one other (Yun et al., ICCV 2019), its ``target`` by the areas."""
-    return mix(x, target, AugmentConfig(cutmix=alpha), generator)
-
-
-def _own_share(x: Tensor, s: AugmentConfig, generator: Generator) -> Tensor:
-    """How much of each pixel stays the sample's own: ``[N, 1, 1, 1]`` or ``[N, 1, S, S]``."""
-    if s.cutmix <= 0:
-        return _mixup_share(len(x), s.mixup, generator)
-    kept = _outside_of_box(len(x), x.shape[-1], s.cutmix, generator)
-    if s.mixup <= 0:
-        return kept
-    heads = uniform(len(x), 0, 1, generator) < 0.5
-    return torch.where(heads[:, None, None, None], kept, _mixup_share(len(x), s.mixup, generator))
-
-
 def _mixup_share(n: int, alpha: float, generator: Generator) -> Tensor:
+    """Share of each sample in its mixture, ``[n, 1, 1, 1]``."""
     gammas = _gammas(n, alpha, generator)
-    # The larger share stays with the sample itself; the tiny floor guards 0 / 0 for small alphas.
+    # The sample itself has the larger share. The small constant prevents 0 / 0 for small alphas.
     return ((gammas.amax(0) + 1e-8) / (gammas.sum(0) + 1e-8))[:, None, None, None]
 
 
 def _outside_of_box(n: int, side: int, alpha: float, generator: Generator) -> Tensor:
-    """1 outside and 0 inside of a square whose area is Beta distributed, centred anywhere, cut off at the edges."""
+    """Masks ``[n, 1, side, side]``: 0 in a square with a Beta-distributed area and a uniform centre, else 1."""
     gammas = _gammas(n, alpha, generator) + 1e-8
     half = (gammas[0] / gammas.sum(0)).sqrt() * side / 2
     at = torch.arange(side, device=generator.device)
@@ -62,5 +62,5 @@ def _outside_of_box(n: int, side: int, alpha: float, generator: Generator) -> Te
 
 
 def _gammas(n: int, alpha: float, generator: Generator) -> Tensor:
-    """float32 ``[2, n]``; the first over the sum of both is Beta(alpha, alpha) distributed."""
+    """float32 ``[2, n]``; the first divided by the sum of both has a Beta(alpha, alpha) distribution."""
     return torch._standard_gamma(torch.full((2, n), alpha, device=generator.device), generator=generator)

@@ -1,4 +1,4 @@
-"""Numbers drawn for every image of a batch, on the generator's device."""
+"""Photometric augmentation of a batch (light, blur, noise, random erasing) and the draws that all steps use."""
 
 import math
 
@@ -10,61 +10,98 @@ from mien.lab.augment.config import AugmentConfig
 
 
 def uniform(count: int, low: float, high: float, generator: Generator) -> Tensor:
-    """float32 ``[count]`` in ``low`` .. ``high``."""
+    """Draw uniform numbers.
+
+    Args:
+        count: How many.
+        low: Lower bound.
+        high: Upper bound.
+        generator: Source of the random numbers.
+
+    Returns:
+        float32 ``[count]`` in ``low`` .. ``high`` on the generator's device.
+    """
     return torch.rand(count, device=generator.device, generator=generator) * (high - low) + low
 
 
 def factor(count: int, strength: float, generator: Generator) -> Tensor:
-    """float32 ``[count]``, log-uniform in 1/(1+strength) .. 1+strength."""
+    """Draw log-uniform factors.
+
+    Args:
+        count: How many.
+        strength: At least 0; 0 gives 1.
+        generator: Source of the random numbers.
+
+    Returns:
+        float32 ``[count]`` in 1/(1+strength) .. 1+strength.
+    """
     edge = math.log1p(strength)
     return uniform(count, -edge, edge, generator).exp()
 
 
 def relight(x: Tensor, s: AugmentConfig, generator: Generator) -> Tensor:
-    """``x`` ``[N, 1, S, S]`` in 0..1, changed in place; the result may leave 0..1."""
+    """Change gamma, contrast and brightness of each image.
+
+    Args:
+        x: float32 ``[N, 1, S, S]`` in 0..1; changed in place.
+        s: ``gamma``, ``contrast``, ``brightness`` and ``brightness_shift`` are used.
+        generator: Source of the random numbers.
+
+    Returns:
+        ``x``; values may be outside of 0..1.
+    """
     n = len(x)
     if s.gamma > 0:
-        x.clamp_(1e-4, 1).pow_(_each(factor(n, s.gamma, generator)))
+        x.clamp_(1e-4, 1).pow_(_per_image(factor(n, s.gamma, generator)))
     if s.contrast > 0:
         mean = x.mean(dim=(1, 2, 3), keepdim=True)
-        x.sub_(mean).mul_(_each(factor(n, s.contrast, generator))).add_(mean)
+        x.sub_(mean).mul_(_per_image(factor(n, s.contrast, generator))).add_(mean)
     if s.brightness > 0:
-        x.mul_(_each(uniform(n, 1 - s.brightness, 1 + s.brightness, generator)))
+        x.mul_(_per_image(uniform(n, 1 - s.brightness, 1 + s.brightness, generator)))
     if s.brightness_shift > 0:
-        x.add_(_each(uniform(n, -s.brightness_shift, s.brightness_shift, generator)))
+        x.add_(_per_image(uniform(n, -s.brightness_shift, s.brightness_shift, generator)))
     return x
 
 
-def _each(values: Tensor) -> Tensor:
+def _per_image(values: Tensor) -> Tensor:
     return values[:, None, None, None]
 
 
 def degrade(x: Tensor, s: AugmentConfig, generator: Generator) -> Tensor:
-    """Blur and noise, in place, for the share ``s.blur_noise_share`` of the images ``[N, 1, S, S]``."""
+    """Add blur and noise to a share of the images.
+
+    Args:
+        x: float32 ``[N, 1, S, S]``; may be changed in place.
+        s: ``blur``, ``noise`` and ``blur_noise_share`` are used.
+        generator: Source of the random numbers.
+
+    Returns:
+        float32 ``[N, 1, S, S]``.
+    """
     n = len(x)
     chosen = (uniform(n, 0, 1, generator) < s.blur_noise_share).float()
     if s.blur > 0:
-        x = _blur_some(x, chosen * uniform(n, 0, s.blur, generator), radius=max(3, math.ceil(3 * s.blur)))
+        sigma, radius = chosen * uniform(n, 0, s.blur, generator), max(3, math.ceil(3 * s.blur))
+        if x.device.type != "cpu":  # selecting rows by a mask would synchronise the device with this process
+            x = blur(x, sigma, radius=radius)
+        elif len(rows := sigma.nonzero()[:, 0]) > 0:
+            x[rows] = blur(x[rows], sigma[rows], radius=radius)
     if s.noise > 0:
         sigma = chosen * uniform(n, 0, s.noise, generator)
-        noise = torch.randn(x.shape, device=x.device, generator=generator)
-        x.add_(noise.mul_(sigma[:, None, None, None]))
-    return x
-
-
-def _blur_some(x: Tensor, sigma: Tensor, *, radius: int) -> Tensor:
-    if x.device.type != "cpu":  # to pick the images that need it would make the device wait for this process
-        return blur(x, sigma, radius=radius)
-    rows = sigma.nonzero()[:, 0]
-    if len(rows) > 0:
-        x[rows] = blur(x[rows], sigma[rows], radius=radius)
+        x.add_(torch.randn(x.shape, device=x.device, generator=generator).mul_(_per_image(sigma)))
     return x
 
 
 def blur(x: Tensor, sigma: Tensor, *, radius: int) -> Tensor:
-    """Each image of ``[N, 1, S, S]`` convolved with its own Gaussian, as one grouped convolution a direction.
+    """Convolve each image with a Gaussian of its own, as one grouped convolution per direction.
 
-    ``sigma`` ``[N]`` in pixels; an image of 0 stays as it is. The Gaussian ends ``radius`` pixels from its centre.
+    Args:
+        x: ``[N, 1, S, S]``.
+        sigma: Standard deviations ``[N]`` in pixels; 0 leaves an image as it is.
+        radius: Distance in pixels at which the Gaussians are cut off.
+
+    Returns:
+        ``[N, 1, S, S]``.
     """
     n = len(x)
     offsets = torch.arange(-radius, radius + 1, device=x.device)
@@ -77,7 +114,16 @@ def blur(x: Tensor, sigma: Tensor, *, radius: int) -> Tensor:
 
 
 def erase(x: Tensor, s: AugmentConfig, generator: Generator) -> Tensor:
-    """Random erasing (Zhong et al., AAAI 2020), in place: one rectangle of uniform grey in a share of the images."""
+    """Random erasing (Zhong et al., AAAI 2020): one rectangle of uniform grey in a share of the images.
+
+    Args:
+        x: float32 ``[N, 1, S, S]`` in 0..1; changed in place.
+        s: ``random_erasing`` is the share of images, ``erasing_area`` the range of the rectangle's area.
+        generator: Source of the random numbers.
+
+    Returns:
+        ``x``.
+    """
     if s.random_erasing <= 0:
         return x
     n, side = len(x), x.shape[-1]
@@ -89,6 +135,6 @@ def erase(x: Tensor, s: AugmentConfig, generator: Generator) -> Tensor:
     columns = ((at - cx[:, None]).abs() < half_w[:, None]).float()[:, None, None, :]
     rows = ((at - cy[:, None]).abs() < half_h[:, None]).float()
     rows = (rows * (uniform(n, 0, 1, generator) < s.random_erasing)[:, None])[:, None, :, None]
-    # Products of zeros and ones are exact, and faster here than a choice by a mask.
+    # Products of zeros and ones are exact, and faster here than a selection by a mask.
     x.sub_((x * rows).mul_(columns))
-    return x.addcmul_(rows, columns * grey[:, None, None, None])
+    return x.addcmul_(rows, columns * _per_image(grey))
