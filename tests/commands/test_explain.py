@@ -86,7 +86,7 @@ def test_an_image_without_a_face_has_a_sheet(tmp_path: Path) -> None:
         ([ASTRONAUT, "--split", "all"], "--split is for a data set"),
         ([ASTRONAUT, "--keep", "kept"], "--keep is for a data set"),
         ([ASTRONAUT, "--emotion", "hapy"], "has no emotion 'hapy'; did you mean 'happy'?"),
-        (["mien-0", "--data", ASTRONAUT], "is one picture; a data set is a folder or a table of labelled faces"),
+        (["mien-0", "--data", ASTRONAUT], "is one image; a data set is a folder or a table of labelled faces"),
         (["mien-0", "--data", ROOT, "--split", "Test"], "there is no such split"),
         ([ASTRONAUT, "--method", "grad-cam"], "explain the run, or use the method map"),
         ([ASTRONAUT, "--layer", "features.2"], "needs the torch net of a run"),

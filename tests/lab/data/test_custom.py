@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch", reason="the lab is not installed")
 from mien._emotions import CLASS_SETS, SEVEN, Emotion
 from mien._errors import DataError, RecipeError
 from mien.lab.data import FaceSet, Split, vote_distribution, with_classes
-from mien.lab.data.custom import read_picture
+from mien.lab.data.custom import decode_face
 from mien.lab.data.datasets import load_set
 from mien.lab.data.selection import training_rows, validation_rows
 from mien.lab.data.targets import targets
@@ -37,18 +37,18 @@ def test_a_labelled_folder(tmp_path: Path, draw_face: Draw) -> None:
     assert faces.note is not None
     assert "21 of 140 Training faces (15% of each class) validate as PublicTest" in faces.note
     assert faces.rows.tolist() == list(range(140))
-    row = [str(e) for e in sorted(SEVEN)].index("happy") * 20  # folders come by name, and so do pictures
-    expected = read_picture((tmp_path / "happy" / "0.png").read_bytes(), 48, where="")
+    row = [str(e) for e in sorted(SEVEN)].index("happy") * 20  # folders and images are in the order of their names
+    expected = decode_face((tmp_path / "happy" / "0.png").read_bytes(), 48, where="")
     assert faces.emotions[faces.labels[row]] is Emotion.HAPPY
     assert np.array_equal(faces.images[row].numpy(), expected)
 
 
-def test_reading_twice_gives_the_same_and_a_changed_picture_another_hash(tmp_path: Path, draw_face: Draw) -> None:
+def test_reading_twice_gives_the_same_and_a_changed_image_gives_another_hash(tmp_path: Path, draw_face: Draw) -> None:
     fill(tmp_path, SEVEN, draw_face)
     first, second = load_set(tmp_path, recipe()), load_set(tmp_path, recipe("seed=5"))
     assert first.sha256 == second.sha256
     assert torch.equal(first.images, second.images)
-    assert torch.equal(first.usage, second.usage)  # held out faces belong to the set, not to the run
+    assert torch.equal(first.usage, second.usage)  # the same for all runs
     put(tmp_path / "sad" / "3.png", draw_face(60, seed=77))
     assert load_set(tmp_path, recipe()).sha256 != first.sha256
 
@@ -93,7 +93,7 @@ def test_contempt_and_the_eight(tmp_path: Path, draw_face: Draw) -> None:
     assert "left out: 8 of contempt" in str(seven.note)
 
 
-def test_persons_are_never_parted(tmp_path: Path, draw_face: Draw) -> None:
+def test_persons_are_not_separated(tmp_path: Path, draw_face: Draw) -> None:
     for person in range(20):
         fill(tmp_path / "x", [f"{e}/person-{person}" for e in SEVEN], draw_face, count=1, seed=50_000 * person)
     faces = load_set(tmp_path / "x", recipe())
@@ -117,7 +117,7 @@ def test_copies_are_held_out_together(tmp_path: Path, draw_face: Draw) -> None:
     assert not held & rest
 
 
-def test_own_faces_are_stored_as_large_as_the_net_sees_them(tmp_path: Path, draw_face: Draw) -> None:
+def test_custom_faces_are_stored_at_the_size_of_the_net(tmp_path: Path, draw_face: Draw) -> None:
     fill(tmp_path, SEVEN, draw_face, size=96)
     assert load_set(tmp_path, recipe("data.size=64")).images.shape[1:] == (64, 64)
     assert load_set(tmp_path, recipe("data.size=32")).images.shape[1:] == (48, 48)
@@ -127,31 +127,31 @@ def test_own_faces_are_stored_as_large_as_the_net_sees_them(tmp_path: Path, draw
 def test_modes(mode: str, draw_face: Draw) -> None:
     grey = draw_face(48)
     if mode == "I;16":
-        picture = Image.fromarray(grey.astype(np.uint16) * 257)
+        image = Image.fromarray(grey.astype(np.uint16) * 257)
     elif mode == "F":
-        picture = Image.fromarray(grey.astype(np.float32) / 255)
+        image = Image.fromarray(grey.astype(np.float32) / 255)
     elif mode == "P":
-        picture = Image.fromarray(grey).convert("P")
+        image = Image.fromarray(grey).convert("P")
     else:
-        picture = Image.fromarray(grey).convert("RGB").convert(mode)
+        image = Image.fromarray(grey).convert("RGB").convert(mode)
     expected = np.asarray(Image.fromarray(grey).convert("1").convert("L")) if mode == "1" else grey
-    read = read_picture(encode(picture, "TIFF"), 48, where="x")
+    read = decode_face(encode(image, "TIFF"), 48, where="x")
     assert np.abs(read.astype(int) - expected).max() <= 1
 
 
-def test_transparency_is_laid_over_white() -> None:
+def test_transparent_pixels_become_white() -> None:
     clear = Image.new("RGBA", (48, 48), (0, 0, 0, 0))
-    assert read_picture(encode(clear), 48, where="x").min() == 255
+    assert decode_face(encode(clear), 48, where="x").min() == 255
 
 
-def test_exif_turns_and_the_middle_square_is_kept() -> None:
+def test_images_are_turned_by_exif_and_cropped_to_the_middle_square() -> None:
     pixels = np.zeros((40, 80), np.uint8)
     pixels[:, 60:] = 255  # outside of the middle square
     pixels[:20, 20:60] = 100
     exif = Image.Exif()
     exif[0x0112] = 3
-    upright = read_picture(encode(Image.fromarray(pixels)), 40, where="x")
-    turned = read_picture(encode(Image.fromarray(pixels), exif=exif), 40, where="x")
+    upright = decode_face(encode(Image.fromarray(pixels)), 40, where="x")
+    turned = decode_face(encode(Image.fromarray(pixels), exif=exif), 40, where="x")
     assert (upright[:20] == 100).all()
     assert (upright[20:] == 0).all()
     assert np.array_equal(turned, upright[::-1, ::-1])
@@ -160,9 +160,9 @@ def test_exif_turns_and_the_middle_square_is_kept() -> None:
 def test_a_large_jpeg_is_read_as_pillow_reads_it_whole(draw_face: Draw) -> None:
     large = Image.fromarray(draw_face(500)).convert("RGB")
     content = encode(large, "JPEG", quality=95)
-    with Image.open(io.BytesIO(content)) as picture:
-        whole = np.asarray(picture.convert("L").resize((48, 48), Image.Resampling.BICUBIC)).astype(int)
-    assert np.abs(read_picture(content, 48, where="x") - whole).mean() < 1.5
+    with Image.open(io.BytesIO(content)) as image:
+        whole = np.asarray(image.convert("L").resize((48, 48), Image.Resampling.BICUBIC)).astype(int)
+    assert np.abs(decode_face(content, 48, where="x") - whole).mean() < 1.5
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_tables(tmp_path: Path, draw_face: Draw, header: str, row: str, expected
     assert sizes(faces) == expected
     assert faces.labels.tolist() == [n % 7 for n in range(35)]
     assert np.array_equal(
-        faces.images[5].numpy(), read_picture((tmp_path / "pictures/5.png").read_bytes(), 48, where="")
+        faces.images[5].numpy(), decode_face((tmp_path / "pictures/5.png").read_bytes(), 48, where="")
     )
 
 
@@ -233,10 +233,15 @@ def test_bad_tables(tmp_path: Path, draw_face: Draw, lines: list[str], says: str
             DataError,
             "2.png: not a readable",
         ),
-        (lambda f: (f / "sad" / "0.png").write_bytes(b""), [], DataError, "0.png: not a readable picture"),
-        (lambda f: (f / "sad" / "list.txt").write_text("x"), [], DataError, "list.txt: is no picture"),
-        (lambda f: (f / "calm").mkdir(), [], DataError, "calm: holds no picture"),
-        (lambda f: put(f / "sad" / "a" / "b" / "1.png", np.zeros((9, 9), np.uint8)), [], DataError, "lies too deep"),
+        (lambda f: (f / "sad" / "0.png").write_bytes(b""), [], DataError, "0.png: not a readable image"),
+        (lambda f: (f / "sad" / "list.txt").write_text("x"), [], DataError, "list.txt: is no image"),
+        (lambda f: (f / "calm").mkdir(), [], DataError, "calm: holds no image"),
+        (
+            lambda f: put(f / "sad" / "a" / "b" / "1.png", np.zeros((9, 9), np.uint8)),
+            [],
+            DataError,
+            "is nested too deep",
+        ),
         (lambda f: (f / "sad").rename(f / "train"), [], DataError, "is no split"),
     ],
 )
@@ -250,7 +255,7 @@ def test_bad_folders(
     assert "\n" not in str(caught.value)
 
 
-def test_a_few_emotions_say_which_class_sets_they_make(tmp_path: Path, draw_face: Draw) -> None:
+def test_a_set_with_few_emotions_names_the_class_sets_that_fit(tmp_path: Path, draw_face: Draw) -> None:
     fill(tmp_path / "two", ["happy", "sad"], draw_face)
     with pytest.raises(DataError, match=r"set data\.classes='happy,sad', or mix in a set that has them"):
         load_set(tmp_path / "two", recipe())
@@ -265,7 +270,7 @@ def test_a_few_emotions_say_which_class_sets_they_make(tmp_path: Path, draw_face
     assert sorted(set(joint.labels.tolist())) == list(range(7))
 
 
-def test_what_is_no_set_at_all(tmp_path: Path) -> None:
+def test_paths_that_are_no_set(tmp_path: Path) -> None:
     for path, says in ((tmp_path / "nowhere", "no such file or folder"), (tmp_path, "holds no folder of a label")):
         with pytest.raises(DataError, match=says):
             load_set(path, recipe())
@@ -285,7 +290,7 @@ def test_fer2013_has_its_own_labels(fer2013_parquet: Path) -> None:
         load_set(fer2013_parquet, recipe("data.labels.sad=happy"))
 
 
-def test_fer2013_as_pictures_is_known_by_its_names(tmp_path: Path, draw_face: Draw) -> None:
+def test_fer2013_as_images_is_recognised_by_its_file_names(tmp_path: Path, draw_face: Draw) -> None:
     for emotion in SEVEN:
         put(tmp_path / "train" / emotion / "Training_1.png", draw_face(48))
         put(tmp_path / "test" / emotion / "PublicTest_2.png", draw_face(48))
@@ -293,7 +298,7 @@ def test_fer2013_as_pictures_is_known_by_its_names(tmp_path: Path, draw_face: Dr
         load_set(tmp_path, recipe())
 
 
-def test_a_recipe_with_votes_learns_labels_alone(tmp_path: Path, draw_face: Draw) -> None:
+def test_without_votes_only_the_labels_are_learned(tmp_path: Path, draw_face: Draw) -> None:
     chosen = recipe("target.vote_weight=0.5", "target.label_smoothing=0")
     faces = load_set(fill(tmp_path, SEVEN, draw_face), chosen)
     assert "no FER+ votes: target.vote_weight=0.5 has no effect" in str(faces.note)

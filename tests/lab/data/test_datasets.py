@@ -130,7 +130,7 @@ def test_one_line_trains_on_a_folder(tmp_path: Path, draw_face: Draw) -> None:
 def test_mistakes_are_one_line_and_status_two(tmp_path: Path, draw_face: Draw) -> None:
     fill(tmp_path / "mine", ["happy", "sad"], draw_face)
     (tmp_path / "mine" / "sad" / "4.png").write_bytes(b"nothing")
-    for words, says in ((["mine"], "4.png: not a readable picture"), (["mine", "data.labels.glad=happy"], "'glad'")):
+    for words, says in ((["mine"], "4.png: not a readable image"), (["mine", "data.labels.glad=happy"], "'glad'")):
         done = mien("train", "mien-0", *words[1:], "--data", words[0], cwd=tmp_path)
         assert done.returncode == 2
         assert says in done.stderr

@@ -127,7 +127,7 @@ def test_folders_whose_names_do_not_tell_the_split(faces: FaceSet, tmp_path: Pat
     read = load_fer2013(write_folders(tmp_path, faces, named=False), official=False)
     assert [int((read.usage == i).sum()) for i in range(3)] == [7, 14, 0]
     assert read.note is not None
-    assert read.note.startswith("14 test pictures")
+    assert read.note.startswith("14 test images")
 
 
 def test_folders_with_validation(faces: FaceSet, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from mien._emotions import CLASS_SETS, SEVEN
 from mien._errors import RecipeError
 from mien.lab import nets, recipe
 from mien.lab.data import FaceSet
-from mien.lab.data.custom import read_own
+from mien.lab.data.custom import read_custom
 from mien.lab.data.datasets import mix_sets
 from mien.lab.data.targets import class_weights
 from mien.lab.recipe import Recipe
@@ -114,7 +114,7 @@ def cheap(name: str) -> Recipe:
 def test_every_recipe_takes_a_step(name: str, faces: FaceSet, drawn: Path, tmp_path: Path) -> None:
     chosen = cheap(name)
     if chosen.data.extra:
-        faces = mix_sets(faces, [(read_own(drawn, label_map={}, emotions=SEVEN, side=48), 1.0)])
+        faces = mix_sets(faces, [(read_custom(drawn, label_map={}, emotions=SEVEN, side=48), 1.0)])
     task = prepare_training(chosen, faces, Devices("cpu").launch("32-true"))
     run = open_run(
         chosen, tmp_path, device=torch.device("cpu"), class_weights=class_weights(task.training, chosen.target)

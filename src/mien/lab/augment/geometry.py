@@ -15,9 +15,9 @@ from mien.lab.augment.photometric import factor, uniform
 
 # Aspect ratios of a random crop are 3/4 to 4/3 (Szegedy et al., CVPR 2015).
 _ASPECT = 4 / 3
-# Centre and half axes of the face in FER-2013's framing, as shares of the side. The centre is between the eyes and above
-# the mouth of `mien._framing.FER2013`; the width is 2.2 eye distances, as of adult faces; the height is from the hairline
-# to the chin. The oval follows the outline of the mean Training face.
+# Centre and half axes of the face in FER-2013's framing, as shares of the side. The centre is between the eyes and
+# above the mouth of `mien._framing.FER2013`. The width is 2.2 eye distances, as of adult faces; the height is from the
+# hairline to the chin. The oval follows the outline of the mean Training face.
 OVAL_CENTRE, OVAL_AXES = (0.494, 0.500), (0.385, 0.480)
 
 

@@ -1,4 +1,4 @@
-"""FER-2013 as tensors: find it, load it in any of its four forms, choose classes, know which rows are copies.
+"""Data sets of faces as tensors: find and load FER-2013, choose classes, find exact copies.
 
 find_fer2013 -> load_fer2013 -> leaked_into_tests, clean_rows -> with_classes -> vote_distribution
 """
@@ -6,7 +6,7 @@ find_fer2013 -> load_fer2013 -> leaked_into_tests, clean_rows -> with_classes ->
 from mien._errors import MissingExtraError
 
 try:
-    import torch  # noqa: F401  (asked for here once, so that every module below may simply import it)
+    import torch  # noqa: F401  (checked here once for all modules below)
 except ModuleNotFoundError as error:
     raise MissingExtraError("torch", "lab") from error
 

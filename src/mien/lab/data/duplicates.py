@@ -1,7 +1,7 @@
-"""Which rows are exact copies of others. FER-2013 has 1,853 of them, and 703 training faces lie in a test split too.
+"""Exact copies in a data set, and partitions that do not separate them. FER-2013 has 1,853 copies.
 
-Call these on the whole set, before ``with_classes``, so that the same rows are left out whatever the classes are.
-"Earlier" means the order of the splits (Training, PublicTest, PrivateTest), then the order of the faces in the set.
+Use these functions on the whole set, before ``with_classes``, so that the same rows are left out for every class set.
+"Earlier" refers to the order of the splits (Training, PublicTest, PrivateTest), then to the order of the faces.
 """
 
 from collections.abc import Sequence
@@ -9,82 +9,137 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mien.lab.data.faceset import FaceSet, Split, split_index
 
 
-def leaked_into_tests(faces: FaceSet) -> torch.Tensor:
-    """Training rows whose exact pixels occur in PublicTest or PrivateTest, bool ``[N]`` (703 in the full set)."""
-    groups, usage = same_pixels(faces), faces.usage.cpu().numpy()
-    training = usage == split_index(Split.TRAINING)
-    tested = np.zeros(len(faces), np.bool_)
-    tested[groups[~training]] = True
-    return torch.from_numpy(training & tested[groups]).to(faces.usage.device)
+def leaked_into_tests(faces: FaceSet) -> Tensor:
+    """Find Training rows whose exact pixels are in PublicTest or PrivateTest.
+
+    Args:
+        faces: The whole set.
+
+    Returns:
+        bool ``[N]``; 703 rows of FER-2013.
+
+    Example:
+        >>> from mien.lab.data import load_fer2013
+        >>> int(leaked_into_tests(load_fer2013("fer2013.parquet")).sum())  # doctest: +SKIP
+        703
+    """
+    groups, training = same_pixels(faces), faces.usage.cpu().numpy() == split_index(Split.TRAINING)
+    return torch.from_numpy(training & np.isin(groups, groups[~training])).to(faces.usage.device)
 
 
-def clean_rows(faces: FaceSet, split: Split) -> torch.Tensor:
-    """Rows of ``split`` whose pixels occur neither in an earlier split nor earlier in the same one, bool ``[N]``.
+def clean_rows(faces: FaceSet, split: Split) -> Tensor:
+    """Find rows of a split whose pixels are neither in an earlier split nor earlier in the same split.
 
-    3,268 rows for PrivateTest of the full set.
+    Args:
+        faces: The whole set.
+        split: The split.
+
+    Returns:
+        bool ``[N]``; 3,268 rows for PrivateTest of FER-2013.
+
+    Example:
+        >>> from mien.lab.data import load_fer2013
+        >>> int(clean_rows(load_fer2013("fer2013.parquet"), Split.PRIVATE_TEST).sum())  # doctest: +SKIP
+        3268
     """
     usage = faces.usage.cpu().numpy()
     order = usage * len(faces) + np.arange(len(faces))
     return _is_first(same_pixels(faces), order, faces) & (faces.usage == split_index(split))
 
 
-def extra_copies(faces: FaceSet) -> torch.Tensor:
-    """Rows that repeat an earlier row of their own split, bool ``[N]`` (1,236 / 26 / 17 in the full set)."""
+def extra_copies(faces: FaceSet) -> Tensor:
+    """Find rows that repeat an earlier row of their own split.
+
+    Args:
+        faces: The whole set.
+
+    Returns:
+        bool ``[N]``; 1,236, 26 and 17 rows in the splits of FER-2013.
+    """
     within_split = same_pixels(faces) * len(Split) + faces.usage.cpu().numpy()
     return ~_is_first(within_split, np.arange(len(faces)), faces)
 
 
 def same_pixels(faces: FaceSet) -> NDArray[np.int64]:
-    """For every row the index of the first with the same pixels. Pixels are compared, so no two images can collide."""
-    known: dict[int, list[int]] = {}  # by hash: the bytes themselves would be the set once more
+    """Group faces by equal pixels. Pixels are compared, so a hash collision cannot join two images.
+
+    Args:
+        faces: N faces.
+
+    Returns:
+        int64 ``[N]``: the index of the first face with the same pixels.
+    """
+    rows_by_hash: dict[int, list[int]] = {}  # the bytes as keys would need the memory of the set again
     images = faces.images.cpu().numpy()
     first = np.empty(len(images), np.int64)
     for row, image in enumerate(images):
-        alike = known.setdefault(hash(image.tobytes()), [])
-        same = next((other for other in alike if np.array_equal(images[other], image)), None)
-        if same is None:
-            alike.append(row)
-        first[row] = row if same is None else same
+        candidates = rows_by_hash.setdefault(hash(image.tobytes()), [])
+        first[row] = next((other for other in candidates if np.array_equal(images[other], image)), row)
+        if first[row] == row:
+            candidates.append(row)
     return first
 
 
-def _is_first(groups: NDArray[np.int64], order: NDArray[np.int64], faces: FaceSet) -> torch.Tensor:
-    """Rows that have the lowest ``order`` among those of their group."""
+def _is_first(groups: NDArray[np.int64], order: NDArray[np.int64], faces: FaceSet) -> Tensor:
+    """Rows with the lowest ``order`` of their group."""
     rows = np.argsort(order, kind="stable")
-    _, places = np.unique(groups[rows], return_index=True)
     is_first = np.zeros(len(groups), np.bool_)
-    is_first[rows[places]] = True
+    is_first[rows[np.unique(groups[rows], return_index=True)[1]]] = True
     return torch.from_numpy(is_first).to(faces.usage.device)
 
 
 def clusters(faces: FaceSet) -> NDArray[np.int64]:
-    """int64 ``[N]``: the cluster of every face. Faces of one group or of equal pixels share one, over any chain."""
+    """Cluster faces that must not be separated: those with equal pixels or of one group, over any chain of both.
+
+    Args:
+        faces: N faces.
+
+    Returns:
+        int64 ``[N]``: the cluster of each face.
+    """
     copies = same_pixels(faces)
     if faces.groups is None:
         return copies
     _, groups = np.unique(faces.groups.cpu().numpy(), return_inverse=True)
     found = copies
-    while True:  # each round hands the lowest number on, from copy to copy and within every group
+    while True:  # each round passes the lowest index on within every group, then among copies
         lowest = _lowest(_lowest(found, groups), copies)
         if np.array_equal(lowest, found):
             return found
         found = lowest
 
 
+def _lowest(numbers: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For each face the lowest of ``numbers`` in its group; groups are small integers."""
+    lowest = np.full(int(groups.max()) + 1, np.iinfo(np.int64).max)
+    np.minimum.at(lowest, groups, numbers)
+    return lowest[groups]
+
+
 def divide(
     labels: NDArray[np.int64], together: NDArray[np.int64], *, shares: Sequence[float], seed: int
 ) -> NDArray[np.int64]:
-    """int64 ``[N]``: the part of every face, an index into ``shares``, which sum to 1.
+    """Divide faces into parts, stratified by class, without separating clusters.
 
-    Clusters go, largest first and else in an order drawn by ``seed``, to the part whose counts (of each class, and of
-    all faces) they bring nearest to its share, in the sense of chi-square. ``together`` is what ``clusters`` answers.
+    Clusters are assigned from the largest to the smallest, in random order where sizes are equal. Each goes to the part
+    whose counts (of each class and of all faces) it brings nearest to the part's share, measured as chi-square.
+
+    Args:
+        labels: ``[N]``, from 0.
+        together: ``[N]``, the cluster of each face, as ``clusters`` returns it.
+        shares: Share of the faces in each part; they sum to 1.
+        seed: Seed of the random order.
+
+    Returns:
+        int64 ``[N]``: the part of each face, an index into ``shares``.
     """
     _, cluster = np.unique(together, return_inverse=True)
-    counts = np.zeros((int(cluster.max()) + 1, int(labels.max()) + 2))  # the last column: of all classes
+    counts = np.zeros((int(cluster.max()) + 1, int(labels.max()) + 2))  # the last column counts all classes
     np.add.at(counts, (cluster, labels), 1)
     counts[:, -1] = counts.sum(axis=1)
     goal = np.outer(shares, counts.sum(axis=0))
@@ -97,10 +152,3 @@ def divide(
         part[index] = cost.argmin()
         have[part[index]] += count
     return part[cluster]
-
-
-def _lowest(numbers: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.int64]:
-    """For every face the lowest of ``numbers`` in its group; ``groups`` are small whole numbers."""
-    lowest = np.full(int(groups.max()) + 1, np.iinfo(np.int64).max)
-    np.minimum.at(lowest, groups, numbers)
-    return lowest[groups]

@@ -1,8 +1,8 @@
-"""The data set as a value: uint8 faces, labels, votes and splits, side by side."""
+"""The data set as a value: images, labels, votes and splits of faces as tensors, and selections of classes."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -10,30 +10,33 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mien._emotions import CLASS_SETS, SEVEN, Emotion, class_set
 from mien._errors import DataError
 from mien._suggest import suggest
 
-SIZE = 48  # pixels a side, of every FER-2013 face
-
-
-FERPLUS_COLUMNS = (
-    "neutral",
-    "happiness",
-    "surprise",
-    "sadness",
-    "anger",
-    "disgust",
-    "fear",
-    "contempt",
-    "unknown",
-    "not_face",
-)
+SIZE = 48  # side of a FER-2013 face in pixels
+_VOTED_EMOTIONS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
+FERPLUS_COLUMNS = (*_VOTED_EMOTIONS, "unknown", "not_face")
+# Names of emotions in data sets: those of mien, and other spellings in public sets. No guesses: "smile" is no emotion.
+EMOTION_NAMES = {
+    **{str(emotion): emotion for emotion in Emotion},
+    "anger": Emotion.ANGRY,
+    "disgusted": Emotion.DISGUST,
+    "fearful": Emotion.FEAR,
+    "afraid": Emotion.FEAR,
+    "happiness": Emotion.HAPPY,
+    "joy": Emotion.HAPPY,
+    "sadness": Emotion.SAD,
+    "surprised": Emotion.SURPRISE,
+    "neutrality": Emotion.NEUTRAL,
+    "contemptuous": Emotion.CONTEMPT,
+}
 
 
 class Split(StrEnum):
-    """The three parts of FER-2013, in the order of the table, as its ``Usage`` column spells them."""
+    """The three splits of FER-2013 in the order of the table, spelled as in its ``Usage`` column."""
 
     TRAINING = "Training"
     PUBLIC_TEST = "PublicTest"
@@ -44,36 +47,41 @@ class Split(StrEnum):
 class FaceSet:
     """N labelled faces.
 
-    - ``images``: uint8 ``[N, S, S]``, grey
-    - ``labels``: int64 ``[N]``, an index into ``emotions``
-    - ``votes``: uint8 ``[N, 10]``, FER+ votes 0..10 in the order of ``FERPLUS_COLUMNS``; ``None`` where there are none
-    - ``usage``: int64 ``[N]``, an index into ``Split``
-    - ``rows``: int64 ``[N]``, the 0-based row of the source's table; for folders the place in the order of reading
-    - ``pixels_from_jpeg``: bool ``[N]``; ``None`` where the source does not say
-    - ``groups``: int64 ``[N]``, faces that folds must not part (of one person, say); ``None``: each its own
-    - ``weights``: float32 ``[N]``, how often each comes in an epoch; ``None``: once
-    - ``mixed_in``: bool ``[N]``, faces of further sets: learned from, never validated on; ``None``: there are none
-    - ``sha256``: hash of what was read; ``source``: its path; ``note``: what a reader of results must know, if anything
-    - ``evaluation_sha256``: where further sets are mixed in, that of the set which is validated and judged on, alone
+    Attributes:
+        images: uint8 ``[N, S, S]``, grey.
+        labels: int64 ``[N]``, index into ``emotions``.
+        votes: uint8 ``[N, 10]``, FER+ votes 0..10 in the order of ``FERPLUS_COLUMNS``; ``None`` without votes.
+        usage: int64 ``[N]``, index into ``Split``.
+        rows: int64 ``[N]``, 0-based row of the source's table; for folders the position in the order of reading.
+        pixels_from_jpeg: bool ``[N]``; ``None`` where it is unknown.
+        emotions: The classes.
+        sha256: Hash of the files that were read.
+        source: Path of the files.
+        note: A remark that belongs to every result on this set, or ``None``.
+        groups: int64 ``[N]``; faces of one group (a person, for example) are always in the same fold. ``None``: each
+            face is a group of its own.
+        weights: float32 ``[N]``, number of times each face is in an epoch; ``None``: once.
+        mixed_in: bool ``[N]``, faces of further sets, which are never used for validation; ``None``: there are none.
+        evaluation_sha256: Hash of the main set where further sets are mixed in, else empty.
     """
 
-    images: torch.Tensor
-    labels: torch.Tensor
-    votes: torch.Tensor | None
-    usage: torch.Tensor
-    rows: torch.Tensor
-    pixels_from_jpeg: torch.Tensor | None
+    images: Tensor
+    labels: Tensor
+    votes: Tensor | None
+    usage: Tensor
+    rows: Tensor
+    pixels_from_jpeg: Tensor | None
     emotions: tuple[Emotion, ...]
     sha256: str
     source: str
     note: str | None = None
-    groups: torch.Tensor | None = None
-    weights: torch.Tensor | None = None
-    mixed_in: torch.Tensor | None = None
+    groups: Tensor | None = None
+    weights: Tensor | None = None
+    mixed_in: Tensor | None = None
     evaluation_sha256: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse columns of different lengths."""
+        """Check that all columns have the same length."""
         lengths = {name: len(column) for name, column in self._columns().items()}
         if len(set(lengths.values())) > 1:
             raise DataError(f"{self.source}: the columns of a FaceSet must be equally long, but are {lengths}")
@@ -83,12 +91,22 @@ class FaceSet:
         return len(self.labels)
 
     def __repr__(self) -> str:
-        """Sizes and source, never the pixels."""
+        """Sizes and source, without pixels."""
         parts = ", ".join(f"{split} {int((self.usage == i).sum()):,}" for i, split in enumerate(Split))
         return f"FaceSet({len(self):,} faces: {parts}; {len(self.emotions)} emotions; {self.source})"
 
-    def select(self, mask_or_indices: torch.Tensor) -> "FaceSet":
-        """The faces of a bool ``[N]`` mask, or of int64 indices in their order. Always a copy."""
+    def select(self, mask_or_indices: Tensor) -> "FaceSet":
+        """Return a copy of some of the faces.
+
+        Args:
+            mask_or_indices: bool ``[N]``, or int64 indices in the order of the result.
+
+        Returns:
+            The selected faces.
+
+        Raises:
+            DataError: A mask has another length.
+        """
         if mask_or_indices.dtype == torch.bool and mask_or_indices.shape != (len(self),):
             raise DataError(
                 f"a mask over {len(self)} faces needs shape [{len(self)}], not {list(mask_or_indices.shape)}"
@@ -96,37 +114,66 @@ class FaceSet:
         return replace(self, **{name: column[mask_or_indices] for name, column in self._columns().items()})
 
     def split(self, split: Split) -> "FaceSet":
-        """The faces of one split."""
+        """Return a copy of the faces of one split.
+
+        Args:
+            split: The split.
+
+        Returns:
+            Its faces.
+        """
         return self.select(self.usage == split_index(split))
 
     def to(self, device: torch.device | str) -> "FaceSet":
-        """The same set with every tensor on ``device``."""
+        """Move all tensors to a device.
+
+        Args:
+            device: The device.
+
+        Returns:
+            The same set there.
+        """
         return replace(self, **{name: column.to(device) for name, column in self._columns().items()})
 
     def _columns(self) -> dict[str, Any]:
-        names = ("images", "labels", "votes", "usage", "rows", "pixels_from_jpeg", "groups", "weights", "mixed_in")
-        columns = {name: getattr(self, name) for name in names}
-        return {name: column for name, column in columns.items() if column is not None}
+        """All tensors by name."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
 
 def split_index(split: Split | str) -> int:
-    """The place of a split in ``Split``, which is its value in ``FaceSet.usage``."""
+    """Return the value of a split in ``FaceSet.usage``.
+
+    Args:
+        split: The split or its name.
+
+    Returns:
+        0 to 2.
+    """
     return tuple(Split).index(Split(split))
 
 
 def concatenate(first: FaceSet, *others: FaceSet) -> FaceSet:
-    """The faces of all sets, one after another; what the columns do not say is the first's.
+    """Concatenate sets.
 
-    Raises ``DataError`` for sets of other emotions, sizes or columns.
+    Args:
+        first: Its source, note and hashes are those of the result.
+        others: Sets with the same emotions, columns and image size.
+
+    Returns:
+        The faces of all sets, in order.
+
+    Raises:
+        DataError: Emotions, columns or sizes differ.
     """
-    sets = (first, *others)
-    for each in others:
-        if each._columns().keys() != first._columns().keys() or each.emotions != first.emotions:
+    columns = [each._columns() for each in (first, *others)]
+    for each, own in zip(others, columns[1:], strict=True):
+        if own.keys() != columns[0].keys() or each.emotions != first.emotions:
             raise DataError(f"{first.source} and {each.source}: other columns or emotions; such sets cannot be joined")
         if each.images.shape[1:] != first.images.shape[1:]:
             raise DataError(f"{first.source} and {each.source}: faces of other sizes; such sets cannot be joined")
-    columns: dict[str, Any] = {name: torch.cat([each._columns()[name] for each in sets]) for name in first._columns()}
-    return replace(first, **columns)
+    joined: dict[str, Any] = {name: torch.cat([own[name] for own in columns]) for name in columns[0]}
+    return replace(first, **joined)
 
 
 def assemble(
@@ -140,7 +187,24 @@ def assemble(
     source: str,
     note: str | None = None,
 ) -> FaceSet:
-    """A ``FaceSet`` of the seven emotions from what a reader found, its rows numbered from 0. Arrays are taken over."""
+    """Build a set of the seven emotions from arrays, without copying them.
+
+    Args:
+        images: ``[N, S, S]``.
+        labels: ``[N]``, 0..6.
+        usage: ``[N]``, 0..2.
+        votes: ``[N, 10]``.
+        pixels_from_jpeg: ``[N]``.
+        sha256: Hash of the source.
+        source: Path of the source.
+        note: Remark for readers of results.
+
+    Returns:
+        The set; its rows are numbered from 0.
+
+    Raises:
+        DataError: There are no faces.
+    """
     if not len(labels):
         raise DataError(f"{source}: holds no faces; is it complete?")
     return FaceSet(
@@ -157,87 +221,67 @@ def assemble(
     )
 
 
-def list_sha256(files: list[tuple[str, str]]) -> str:
-    """One hash for several ``(name, sha256)``: that of their lines as ``sha256sum`` prints them, sorted by name."""
+def list_sha256(files: Iterable[tuple[str, str]]) -> str:
+    """Return one hash for several files: that of their list as ``sha256sum`` prints it, sorted by name.
+
+    Args:
+        files: Name and sha256 of each file.
+
+    Returns:
+        64 hexadecimal digits.
+    """
     lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(files))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def file_sha256(path: Path) -> str:
-    """The sha256 of a file's bytes, in hexadecimal."""
+    """Return the sha256 of a file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        64 hexadecimal digits.
+    """
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-VOTERS = 10  # people who labelled each face for FER+
-
-
-_COUNTS = {str(count): count for count in range(VOTERS + 1)}
-
-
-_LABELS = {str(label): label for label in range(len(SEVEN))}
-
-
-_SPLITS = {str(split): index for index, split in enumerate(Split)}
-
-
 def quote(value: object) -> str:
-    """``value`` in quotes, cut so that an error stays one readable line."""
+    """Quote a value for an error message.
+
+    Args:
+        value: Anything that has a text.
+
+    Returns:
+        Its ``repr``, shortened to 40 characters.
+    """
     text = str(value)
     return repr(text if len(text) <= 40 else text[:37] + "...")
 
 
-def require_columns(found: Sequence[str], wanted: Sequence[str], *, source: str) -> None:
-    """Raise ``DataError`` naming the first wanted column that is missing, what was found and the nearest name."""
-    for name in wanted:
-        if name not in found:
-            hint = suggest(name, found)
-            names = ", ".join(quote(column) for column in found[:16])
-            raise DataError(f'{source}: column "{name}" is missing; found {names}; expected {", ".join(wanted)}{hint}')
-
-
-def read_usage(value: object, *, where: str) -> int:
-    """The index in ``Split`` of a value of the ``Usage`` column."""
-    text = str(value).strip()
-    if text not in _SPLITS:
-        known = ", ".join(_SPLITS)
-        raise DataError(f"{where}: unknown Usage {quote(value)}; it must be one of {known}{suggest(text, _SPLITS)}")
-    return _SPLITS[text]
-
-
-def check_label(value: int | str, *, where: str) -> int:
-    """A label 0..6 from the number or text of a table."""
-    text = str(value).strip()
-    if text not in _LABELS:
-        raise DataError(f"{where}: label {quote(value)} is not a whole number from 0 (angry) to 6 (neutral)")
-    return _LABELS[text]
-
-
-def check_vote(value: int | str, *, where: str, column: str) -> int:
-    """A number of votes 0..10. The sum of a row is free: row 10435 of the published votes has nine, not ten."""
-    text = str(value).strip()
-    if text not in _COUNTS:
-        raise DataError(
-            f'{where}: column "{column}" holds {quote(value)}; FER+ votes are whole numbers from 0 to {VOTERS}'
-        )
-    return _COUNTS[text]
-
-
-# The vote column of every emotion: FER+ names the eight in nouns.
-_VOTE_COLUMN = {emotion: column for column, emotion in enumerate(CLASS_SETS["eight"])}
-
-
-_NOISE = 1  # votes; a single vote for an emotion is taken for a slip of the voter
-
-
 def with_classes(faces: FaceSet, classes: str) -> FaceSet:
-    """The faces of a class set (``class_set``), labels re-indexed in its order, rows of other classes dropped.
+    """Select a class set, with labels as indices into it; rows of other classes are dropped.
 
-    ``"eight"`` replaces the labels by the FER+ majority (the rule of Barsoum et al., ICMI 2016): single votes are
-    dropped as noise, the top of all ten columns needs more than half of what remains, rows won by ``unknown`` or
-    ``not_face`` go. Rows whose pixels come from JPEG go too: their votes may be another picture's. 3,152 rows of
-    PrivateTest remain. Raises ``DataError`` for an unknown set, for classes that the faces no longer have, and for
-    ``"eight"`` without votes.
+    ``"eight"`` replaces the labels by the FER+ majority (Barsoum et al., ICMI 2016). Single votes are dropped as noise.
+    The column with most votes of all ten needs more than half of the remaining votes. Rows with the majority
+    ``unknown`` or ``not_face`` are dropped, and so are rows with pixels from JPEG, because their votes may belong to
+    another image. 3,152 rows of PrivateTest remain.
+
+    Args:
+        faces: Faces of the seven classes, or of a class set that contains the new one.
+        classes: Name of a class set, or emotions separated by commas.
+
+    Returns:
+        The faces of these classes.
+
+    Raises:
+        DataError: The class set is unknown, the faces lack one of its classes, or ``"eight"`` finds no votes.
+
+    Example:
+        >>> from mien.lab.data import load_fer2013
+        >>> len(with_classes(load_fer2013("fer2013.parquet"), "six-no-neutral"))  # doctest: +SKIP
+        29689
     """
     try:
         emotions = class_set(classes)
@@ -245,56 +289,54 @@ def with_classes(faces: FaceSet, classes: str) -> FaceSet:
         raise DataError(f"{error}{suggest(classes, CLASS_SETS)}") from error
     if emotions == faces.emotions:
         return faces
-    _require_classes(faces, classes)
-    return _majority_labels(faces) if classes == "eight" else _keep_classes(faces, emotions)
-
-
-def vote_distribution(faces: FaceSet) -> torch.Tensor:
-    """FER+ votes for the set's emotions as float32 ``[N, C]``, rows summing to 1; votes for anything else are ignored.
-
-    A row without usable votes (none for these emotions, or pixels from JPEG, whose votes may be another picture's) is
-    all zero: fall back to the label there. Raises ``DataError`` when the set has no votes.
-    """
-    votes = usable_votes(faces)[:, [_VOTE_COLUMN[emotion] for emotion in faces.emotions]].float()
-    return votes / votes.sum(dim=1, keepdim=True).clamp(min=1)
-
-
-def usable_votes(faces: FaceSet) -> torch.Tensor:
-    """FER+ votes uint8 ``[N, 10]``, columns as ``FERPLUS_COLUMNS``; none for pixels from JPEG.
-
-    Raises ``DataError`` when the set has no votes.
-    """
-    votes = _require_votes(faces)
-    return votes if faces.pixels_from_jpeg is None else votes * ~faces.pixels_from_jpeg[:, None]
-
-
-def _require_votes(faces: FaceSet) -> torch.Tensor:
-    if faces.votes is None:
-        raise DataError(
-            f"{faces.source}: has no FER+ votes; load the Parquet file, or a CSV with votes= the path of "
-            "fer2013new.csv (in a recipe: data.votes)"
-        )
-    return faces.votes
-
-
-def _require_classes(faces: FaceSet, classes: str) -> None:
-    needed = SEVEN if classes == "eight" else class_set(classes)
-    missing = [str(emotion) for emotion in needed if emotion not in faces.emotions]
-    voted = Emotion.CONTEMPT in faces.emotions and classes in CLASS_SETS
-    if missing or voted:
+    missing = [emotion for emotion in (SEVEN if classes == "eight" else emotions) if emotion not in faces.emotions]
+    if missing or (Emotion.CONTEMPT in faces.emotions and classes in CLASS_SETS):
         lack = f"no longer has {', '.join(missing)}" if missing else "has FER+ labels already"
         raise DataError(f'{faces.source}: "{classes}" must be chosen from the seven classes, but this set {lack}')
-
-
-def _keep_classes(faces: FaceSet, emotions: tuple[Emotion, ...]) -> FaceSet:
+    if classes == "eight":
+        votes = usable_votes(faces).long()
+        votes = torch.where(votes > 1, votes, 0)
+        top, winner = votes.max(dim=1)
+        has_majority = (2 * top > votes.sum(dim=1)) & (winner < len(_VOTED_EMOTIONS))
+        return replace(faces, labels=winner, emotions=emotions).select(has_majority)
     new_index = torch.tensor([emotions.index(e) if e in emotions else -1 for e in faces.emotions])
     labels = new_index.to(faces.labels.device)[faces.labels]
     return replace(faces, labels=labels, emotions=emotions).select(labels >= 0)
 
 
-def _majority_labels(faces: FaceSet) -> FaceSet:
-    counted = usable_votes(faces).long()
-    counted = torch.where(counted > _NOISE, counted, 0)
-    top, winner = counted.max(dim=1)
-    keep = (2 * top > counted.sum(dim=1)) & (winner < FERPLUS_COLUMNS.index("unknown"))
-    return replace(faces, labels=winner, emotions=CLASS_SETS["eight"]).select(keep)
+def vote_distribution(faces: FaceSet) -> Tensor:
+    """Return the distribution of FER+ votes over the classes of a set; votes for other columns are ignored.
+
+    Args:
+        faces: Faces of C classes with votes.
+
+    Returns:
+        float32 ``[N, C]``; rows sum to 1. A row without usable votes is all zero: use its label. These are rows with no
+        vote for the classes, and rows with pixels from JPEG, whose votes may belong to another image.
+
+    Raises:
+        DataError: The set has no votes.
+    """
+    # FER+ has its own names for the eight emotions, in the order of this class set.
+    votes = usable_votes(faces)[:, [CLASS_SETS["eight"].index(emotion) for emotion in faces.emotions]].float()
+    return votes / votes.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def usable_votes(faces: FaceSet) -> Tensor:
+    """Return the FER+ votes, with zeros for pixels from JPEG.
+
+    Args:
+        faces: Faces with votes.
+
+    Returns:
+        uint8 ``[N, 10]``, columns as in ``FERPLUS_COLUMNS``.
+
+    Raises:
+        DataError: The set has no votes.
+    """
+    if faces.votes is None:
+        raise DataError(
+            f"{faces.source}: has no FER+ votes; load the Parquet file, or a CSV with votes= the path of "
+            "fer2013new.csv (in a recipe: data.votes)"
+        )
+    return faces.votes if faces.pixels_from_jpeg is None else faces.votes * ~faces.pixels_from_jpeg[:, None]

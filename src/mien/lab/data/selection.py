@@ -1,17 +1,17 @@
-"""Which faces a recipe learns from and which it is validated on while it learns.
+"""Selection of the faces that a recipe learns from and is validated on.
 
-What is done, in this order, to a set of all splits, further sets mixed in (``sets.load_set``):
+Steps, in this order, from a set of all splits with further sets mixed in (``datasets.load_set``):
 
-1. Training rows alone; without those whose pixels stand in a test split (``data.exclude_leaked``)
-2. without the rows that ``data.exclude`` lists
-3. without the faces outside of ``data.classes``
-4. with ``data.folds``: without fold ``data.fold``, which validates, and without what belongs to it: copies, groups
-5. a random ``data.fraction`` of them, then at most ``data.max_per_class`` a class, both drawn by the seed
-6. with ``data.expand``: made faces beside them
+1. Training rows, without those whose pixels are in a test split (``data.exclude_leaked``)
+2. without the rows listed in ``data.exclude``
+3. without faces outside of ``data.classes``
+4. with ``data.folds``: without fold ``data.fold``, which is the validation set, and without copies and groups of it
+5. a random ``data.fraction`` of them, then at most ``data.max_per_class`` per class, both drawn by the seed
+6. with ``data.expand``: transformed copies in addition
 
-How often each of these faces then comes in an epoch is told in ``sampling``. Nothing here changes PublicTest or
-PrivateTest; ``data.expand_first`` alone does, on purpose: all splits are expanded together, a random fifth of that
-validates, and of the rest step 5 is left. Its figures are called "leaky" wherever they stand.
+``sampling`` decides how often each face is in an epoch. PublicTest and PrivateTest do not change, with one exception:
+``data.expand_first`` reproduces a leak. It expands all splits together, validates on a random fifth, and applies step 5
+to the rest. Metrics of such a recipe are always called "leaky".
 """
 
 import math
@@ -23,44 +23,203 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from mien._errors import DataError, RecipeError
-from mien.lab.data import FaceSet, Split, leaked_into_tests, with_classes
-from mien.lab.data.duplicates import clusters, divide
-from mien.lab.data.faceset import concatenate, split_index
+from mien.lab.data.duplicates import clusters, divide, leaked_into_tests
+from mien.lab.data.faceset import SIZE, FaceSet, Split, concatenate, split_index, with_classes
 from mien.lab.data.sampling import epoch_length, row_weights
 from mien.lab.files import find_input
 from mien.lab.recipe import Recipe
 
-ROTATE = 15.0  # degrees, up to
+_ROTATE = 15.0  # degrees, up to
+_SHIFT = 0.1  # share of the side, up to, in both directions
+_ERASED = (5, 10)  # smallest and largest side of an erased square in pixels, for faces of 48 pixels
+_CHUNK = 1024  # faces that are transformed at a time
+# One seed for all runs, so that the folds of different runs are the same partition of the set.
+_FOLD_SEED = 0
 
 
-SHIFT = 0.1  # share of the side, up to, in both directions
+def training_rows(faces: FaceSet, recipe: Recipe) -> FaceSet:
+    """Select the faces that a recipe learns from.
+
+    Args:
+        faces: All splits.
+        recipe: The recipe.
+
+    Returns:
+        The faces, in the recipe's classes.
+
+    Raises:
+        DataError: The faces are fewer than a batch, or the folds or the exclude file do not fit the set.
+
+    Example:
+        >>> from mien.lab.data import load_fer2013
+        >>> from mien.lab.recipe import load
+        >>> len(training_rows(load_fer2013("fer2013.parquet"), load("mien-0")))  # doctest: +SKIP
+        28006
+    """
+    if _is_leaky(recipe):
+        training = _limit(_leaky_part(faces, recipe, validation=False), recipe)
+    else:
+        training = _limit(_fold(faces, recipe, validation=False), recipe)
+        if recipe.data.expand > 0:
+            training = expand(training, recipe.data.expand, seed=recipe.seed)
+    if epoch_length(row_weights(training, recipe)) < recipe.train.batch_size:
+        raise DataError(
+            f"{faces.source}: {len(training)} Training rows make no batch of {recipe.train.batch_size}; "
+            "lower train.batch_size or check the Usage column"
+        )
+    return training
 
 
-PATCH = (5, 10)  # pixels a side of an erased square, of faces of 48 pixels
+def validation_rows(faces: FaceSet, recipe: Recipe) -> FaceSet:
+    """Select the faces that a recipe is validated on: PublicTest, a fold of Training, or the leaky fifth.
+
+    Args:
+        faces: All splits.
+        recipe: The recipe.
+
+    Returns:
+        The faces, in the recipe's classes.
+
+    Raises:
+        DataError: The folds or the exclude file do not fit the set.
+    """
+    if _is_leaky(recipe):
+        return _leaky_part(faces, recipe, validation=True)
+    if recipe.data.folds:
+        return _fold(faces, recipe, validation=True)
+    return with_classes(faces.split(Split.PUBLIC_TEST), recipe.data.classes)
 
 
-_NATIVE = 48  # pixels a side that PATCH is given for
+def validation_name(recipe: Recipe) -> str:
+    """Return the name of the validation faces in the log of a training.
+
+    Args:
+        recipe: The recipe.
+
+    Returns:
+        ``"public"``, ``"fold"`` or ``"leaky"``.
+    """
+    return "leaky" if _is_leaky(recipe) else "fold" if recipe.data.folds else "public"
 
 
-_CHUNK = 1024  # faces that are moved at a time
+def _fold(faces: FaceSet, recipe: Recipe, *, validation: bool) -> FaceSet:
+    """Steps 1 to 4: the faces of the recipe's fold, or those unrelated to it. Mixed-in faces are never in a fold."""
+    chosen = faces.usage == split_index(Split.TRAINING)  # from the full set, since a copy may have another label
+    if recipe.data.exclude_leaked:
+        chosen &= ~leaked_into_tests(faces)
+    if recipe.data.exclude:
+        chosen &= ~torch.isin(faces.rows, read_exclude(find_input(recipe.data.exclude), faces))
+    training = with_classes(faces.select(chosen), recipe.data.classes)
+    k = recipe.data.folds
+    if not k:
+        return training
+    own = torch.ones(len(training), dtype=torch.bool) if training.mixed_in is None else ~training.mixed_in
+    together, candidates = torch.from_numpy(clusters(training)), training.select(own)
+    count = len(set(together[own].tolist()))
+    if count < k:
+        raise DataError(f"{faces.source}: {count} groups of Training faces make no {k} data.folds; lower it")
+    part = divide(candidates.labels.numpy(), together[own].numpy(), shares=[1 / k] * k, seed=_FOLD_SEED)
+    in_fold = torch.from_numpy(part == recipe.data.fold)
+    return candidates.select(in_fold) if validation else training.select(~torch.isin(together, together[own][in_fold]))
+
+
+def read_exclude(path: Path, faces: FaceSet) -> Tensor:
+    """Read a list of rows to leave out: one number per line; ``#`` begins a comment.
+
+    Args:
+        path: The text file.
+        faces: The set that the rows belong to.
+
+    Returns:
+        int64: the rows.
+
+    Raises:
+        DataError: The file cannot be read, a line is not a number, or the set has no such row.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: data.exclude cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    known, rows = set(faces.rows.tolist()), []
+    for number, line in enumerate(lines, start=1):
+        word = line.partition("#")[0].strip()
+        if not word:
+            continue
+        if not (word.isascii() and word.isdigit()):
+            raise DataError(f"{path}, line {number}: {word[:40]!r} is no row; give one whole number per line")
+        if int(word) not in known:
+            last = max(known)
+            raise DataError(f"{path}, line {number}: {faces.source} has no row {word}; its rows are 0 to {last}")
+        rows.append(int(word))
+    return torch.tensor(rows, dtype=torch.long)
+
+
+def _limit(training: FaceSet, recipe: Recipe) -> FaceSet:
+    """Step 5: ``data.fraction`` and ``data.max_per_class``."""
+    share, limit = recipe.data.fraction, recipe.data.max_per_class
+    if share < 1:
+        order = torch.randperm(len(training), generator=torch.Generator().manual_seed(recipe.seed))
+        training = training.select(order[: round(share * len(training))])
+    if limit:
+        order = torch.randperm(len(training), generator=torch.Generator().manual_seed(recipe.seed))
+        labels = training.labels[order]
+        first = [order[(labels == label).nonzero().flatten()[:limit]] for label in range(len(training.emotions))]
+        training = training.select(torch.cat(first).sort().values)
+    return training
+
+
+def _is_leaky(recipe: Recipe) -> bool:
+    if recipe.data.expand_first and (recipe.data.expand <= 0 or recipe.data.folds or recipe.data.exclude):
+        raise RecipeError(
+            f"recipe {recipe.name}: data.expand_first shows a leak of data.expand, which must be above 0; "
+            "it cannot be combined with data.folds or data.exclude"
+        )
+    return recipe.data.expand_first
+
+
+def _leaky_part(faces: FaceSet, recipe: Recipe, *, validation: bool) -> FaceSet:
+    """The split of document 003: all faces are expanded, test splits included, and a fifth is the validation set."""
+    whole = expand(with_classes(faces, recipe.data.classes), recipe.data.expand, seed=recipe.seed)
+    held_out = fifth(whole, seed=recipe.seed)
+    return whole.select(held_out if validation else ~held_out)
 
 
 def expand(faces: FaceSet, share: float, *, seed: int) -> FaceSet:
-    """``faces`` and behind them ``share`` x count made ones of every class, rounded down.
+    """Append transformed copies of faces (document 003).
 
-    Each is a different face of its class (once all have been taken, of all again) after one of: rotation, shift,
-    mirroring, a black square. It keeps row, label, votes, usage and group of the face that it was made of.
+    Each copy is of another face of its class; if ``share`` is above 1, all faces are used again. It has the row, label,
+    votes, usage and group of its original.
+
+    Args:
+        faces: N faces.
+        share: Copies per face of each class; their number is rounded down.
+        seed: Seed of choice and transformation.
+
+    Returns:
+        The faces and their copies after them.
     """
-    generator = torch.Generator().manual_seed(seed)
-    chosen = torch.cat([_draw(faces.labels == label, share, generator) for label in range(len(faces.emotions))])
-    made = faces.select(chosen)
-    parts = [transform(part, generator) for part in torch.split(made.images, _CHUNK)]
-    made.images.copy_(torch.cat(parts) if parts else made.images)
-    return concatenate(faces, made)
+    generator, chosen = torch.Generator().manual_seed(seed), []
+    for label in range(len(faces.emotions)):
+        rows = (faces.labels == label).nonzero().flatten()
+        count = math.floor(share * len(rows) + 1e-9)
+        rounds = [rows[torch.randperm(len(rows), generator=generator)] for _ in range(-(-count // max(len(rows), 1)))]
+        chosen.append(torch.cat([rows[:0], *rounds])[:count])
+    copies = faces.select(torch.cat(chosen))
+    for part in torch.split(copies.images, _CHUNK):
+        part.copy_(transform(part, generator))
+    return concatenate(faces, copies)
 
 
 def fifth(faces: FaceSet, *, seed: int) -> Tensor:
-    """bool ``[N]``: a fifth of the faces, drawn by class; what rounding leaves goes to the largest remainders."""
+    """Draw a fifth of the faces, stratified by class; the classes with the largest remainders are rounded up.
+
+    Args:
+        faces: N faces.
+        seed: Seed of the choice.
+
+    Returns:
+        bool ``[N]``.
+    """
     counts = np.bincount(faces.labels.numpy(), minlength=len(faces.emotions))
     quota = counts // 5
     left = math.ceil(len(faces) / 5) - int(quota.sum())
@@ -73,163 +232,34 @@ def fifth(faces: FaceSet, *, seed: int) -> Tensor:
 
 
 def transform(images: Tensor, generator: Generator) -> Tensor:
-    """uint8 ``[N, S, S]``, each rotated, shifted, mirrored or with a black square: one of the four, equally often."""
-    kind = torch.randint(4, (len(images),), generator=generator)
-    angle = _uniform(len(images), generator) * math.radians(ROTATE) * (kind == 0)
-    shift = torch.stack([_uniform(len(images), generator) for _ in range(2)], dim=1) * SHIFT * (kind == 1)[:, None]
-    moved = kind < 2
-    result = images.clone()
-    result[moved] = _move(images[moved], angle[moved], shift[moved])
-    result[kind == 2] = images[kind == 2].flip(-1)
-    return torch.where(_squares(images, generator) & (kind == 3)[:, None, None], 0, result)
+    """Rotate, shift or mirror each image, or erase a square of it: one of the four, equally often.
 
+    Args:
+        images: uint8 ``[N, S, S]``.
+        generator: Source of the random numbers.
 
-def _draw(of_class: Tensor, share: float, generator: Generator) -> Tensor:
-    rows = of_class.nonzero().flatten()
-    count = math.floor(share * len(rows) + 1e-9)
-    rounds = [rows[torch.randperm(len(rows), generator=generator)] for _ in range(-(-count // max(len(rows), 1)))]
-    return torch.cat([rows[:0], *rounds])[:count]
-
-
-def _uniform(count: int, generator: Generator) -> Tensor:
-    return torch.rand(count, generator=generator) * 2 - 1
-
-
-def _move(images: Tensor, angle: Tensor, shift: Tensor) -> Tensor:
-    """Rotated about the middle, or shifted; what comes in from outside repeats the edge."""
+    Returns:
+        New images, uint8 ``[N, S, S]``. Pixels from outside of the image repeat its edge.
+    """
+    n, size = len(images), images.shape[-1]
+    kind = torch.randint(4, (n,), generator=generator)
+    angle = _signed(n, generator) * math.radians(_ROTATE) * (kind == 0)
+    dx, dy = (_signed(n, generator) * _SHIFT * (kind == 1) for _ in range(2))
     cos, sin = angle.cos(), angle.sin()
-    theta = torch.stack([cos, -sin, 2 * shift[:, 0], sin, cos, 2 * shift[:, 1]], dim=1).view(-1, 2, 3)
-    x = images.unsqueeze(1).float()
-    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    theta = torch.stack([cos, -sin, 2 * dx, sin, cos, 2 * dy], dim=1).view(-1, 2, 3)
+    moved, result = kind < 2, images.clone()
+    x = images[moved].unsqueeze(1).float()
+    grid = F.affine_grid(theta[moved], list(x.shape), align_corners=False)
     x = F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return x.round().clamp(0, 255).to(torch.uint8).squeeze(1)
-
-
-def _squares(images: Tensor, generator: Generator) -> Tensor:
-    """bool ``[N, S, S]``: for each face one square that lies inside of it."""
-    count, size = len(images), images.shape[-1]
-    side = torch.randint(PATCH[0], PATCH[1] + 1, (count,), generator=generator) * size // _NATIVE
-    corners = [(torch.rand(count, generator=generator) * (size - side + 1)).floor() for _ in range(2)]
+    result[moved] = x.round().clamp(0, 255).to(torch.uint8).squeeze(1)
+    result[kind == 2] = images[kind == 2].flip(-1)
+    side = torch.randint(_ERASED[0], _ERASED[1] + 1, (n,), generator=generator) * size // SIZE
+    corners = [(torch.rand(n, generator=generator) * (size - side + 1)).floor() for _ in range(2)]
     at = torch.arange(size)
-    down, across = ((at >= c[:, None]) & (at < (c + side)[:, None]) for c in corners)
-    return down[:, :, None] & across[:, None, :]
+    rows, columns = ((at >= corner[:, None]) & (at < (corner + side)[:, None]) for corner in corners)
+    square = rows[:, :, None] & columns[:, None, :]
+    return torch.where(square & (kind == 3)[:, None, None], 0, result)
 
 
-# Folds belong to the set, not to a run: one seed for all, so that the folds of different runs are one partition.
-_FOLD_SEED = 0
-
-
-def training_rows(faces: FaceSet, recipe: Recipe) -> FaceSet:
-    """The faces that the recipe learns from, in its classes.
-
-    Raises ``DataError`` when they make no batch, and for folds or an exclude file that do not fit the set.
-    """
-    if _leaks(recipe):
-        training = _trimmed(_leaky(faces, recipe, validation=False), recipe)
-    else:
-        training = _trimmed(_fold(faces, recipe, validation=False), recipe)
-        if recipe.data.expand > 0:
-            training = expand(training, recipe.data.expand, seed=recipe.seed)
-    if epoch_length(row_weights(training, recipe)) < recipe.train.batch_size:
-        cure = "lower train.batch_size or check the Usage column"
-        raise DataError(
-            f"{faces.source}: {len(training)} Training rows make no batch of {recipe.train.batch_size}; {cure}"
-        )
-    return training
-
-
-def validation_rows(faces: FaceSet, recipe: Recipe) -> FaceSet:
-    """The faces that select, in the recipe's classes: PublicTest, a fold of Training, or document 003's leaky fifth."""
-    if _leaks(recipe):
-        return _leaky(faces, recipe, validation=True)
-    if recipe.data.folds:
-        return _fold(faces, recipe, validation=True)
-    return with_classes(faces.split(Split.PUBLIC_TEST), recipe.data.classes)
-
-
-def validation_name(recipe: Recipe) -> str:
-    """What the records of epochs call ``validation_rows``: "public", "fold" or "leaky"."""
-    return "leaky" if _leaks(recipe) else "fold" if recipe.data.folds else "public"
-
-
-def _fold(faces: FaceSet, recipe: Recipe, *, validation: bool) -> FaceSet:
-    """The Training faces of the recipe's fold, or those that have nothing to do with it; all where there are no folds.
-
-    Faces of further sets are never validated on.
-    """
-    training = with_classes(faces.select(_chosen(faces, recipe)), recipe.data.classes)
-    if not recipe.data.folds:
-        return training
-    own = torch.ones(len(training), dtype=torch.bool) if training.mixed_in is None else ~training.mixed_in
-    together, mine = torch.from_numpy(clusters(training)), training.select(own)
-    k, count = recipe.data.folds, len(set(together[own].tolist()))
-    if count < k:
-        raise DataError(f"{faces.source}: {count} groups of Training faces make no {k} data.folds; lower it")
-    part = divide(mine.labels.numpy(), together[own].numpy(), shares=[1 / k] * k, seed=_FOLD_SEED)
-    in_fold = torch.from_numpy(part == recipe.data.fold)
-    if validation:
-        return mine.select(in_fold)
-    return training.select(~torch.isin(together, together[own][in_fold]))
-
-
-def _chosen(faces: FaceSet, recipe: Recipe) -> torch.Tensor:
-    """Steps 1 and 2, bool ``[N]``: judged on the full set, as a copy may hide behind a label outside of the classes."""
-    chosen = faces.usage == split_index(Split.TRAINING)
-    if recipe.data.exclude_leaked:
-        chosen &= ~leaked_into_tests(faces)
-    if recipe.data.exclude:
-        chosen &= ~torch.isin(faces.rows, read_exclude(find_input(recipe.data.exclude), faces))
-    return chosen
-
-
-def read_exclude(path: Path, faces: FaceSet) -> torch.Tensor:
-    """int64: the rows that a text file lists, one number a line, what follows a ``#`` being a comment.
-
-    Raises ``DataError`` naming the line for anything else, and for a row that ``faces`` does not have.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: data.exclude cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    known, rows = set(faces.rows.tolist()), []
-    for number, line in enumerate(lines, start=1):
-        word = line.partition("#")[0].strip()
-        if not word:
-            continue
-        if not (word.isascii() and word.isdigit()):
-            raise DataError(f"{path}, line {number}: {word[:40]!r} is no row; give one whole number a line")
-        if int(word) not in known:
-            last = max(known)
-            raise DataError(f"{path}, line {number}: {faces.source} has no row {word}; its rows are 0 to {last}")
-        rows.append(int(word))
-    return torch.tensor(rows, dtype=torch.long)
-
-
-def _trimmed(training: FaceSet, recipe: Recipe) -> FaceSet:
-    """Step 5."""
-    share, limit = recipe.data.fraction, recipe.data.max_per_class
-    if share < 1:
-        order = torch.randperm(len(training), generator=torch.Generator().manual_seed(recipe.seed))
-        training = training.select(order[: round(share * len(training))])
-    if limit:
-        order = torch.randperm(len(training), generator=torch.Generator().manual_seed(recipe.seed))
-        labels = training.labels[order]
-        kept = [order[(labels == label).nonzero().flatten()[:limit]] for label in range(len(training.emotions))]
-        training = training.select(torch.cat(kept).sort().values)
-    return training
-
-
-def _leaks(recipe: Recipe) -> bool:
-    if recipe.data.expand_first and (recipe.data.expand <= 0 or recipe.data.folds or recipe.data.exclude):
-        raise RecipeError(
-            f"recipe {recipe.name}: data.expand_first shows a leak of data.expand, which must be above 0; "
-            "it goes with neither data.folds nor data.exclude"
-        )
-    return recipe.data.expand_first
-
-
-def _leaky(faces: FaceSet, recipe: Recipe, *, validation: bool) -> FaceSet:
-    """Document 003's way: everything is expanded, test splits and all, and a fifth of the whole validates."""
-    whole = expand(with_classes(faces, recipe.data.classes), recipe.data.expand, seed=recipe.seed)
-    held = fifth(whole, seed=recipe.seed)
-    return whole.select(held if validation else ~held)
+def _signed(count: int, generator: Generator) -> Tensor:
+    return torch.rand(count, generator=generator) * 2 - 1

@@ -10,9 +10,9 @@ from mien._emotions import CLASS_SETS, SEVEN, Emotion, class_set
 from mien._errors import DataError
 from mien._suggest import suggest
 from mien.lab.data import FaceSet, Split
-from mien.lab.data.custom import KNOWN, Entry, list_folder, list_table
+from mien.lab.data.custom import Entry, list_images
 from mien.lab.data.datasets import chosen_split, find_dataset, is_fer2013, load_test_set
-from mien.lab.data.faceset import quote
+from mien.lab.data.faceset import EMOTION_NAMES, quote
 from mien.lab.models import Model, open_model
 from mien.lab.predictions import Selection, read_metrics, select_rows
 from mien.lab.train.logging import EpochRecord, read_log
@@ -55,7 +55,7 @@ def load_tests(
         DataError: If a label of the map is in no set, a label of a set has no emotion, or a set cannot be read.
     """
     starts = [find_dataset(path) for path in paths]
-    listed = [None if is_fer2013(start) else _list_entries(start) for start in starts]
+    listed = [None if is_fer2013(start) else list_images(start).entries for start in starts]
     known = {entry.label.strip().lower() for entries in listed for entry in entries or ()}
     if label_map and all(entries is None for entries in listed):
         raise DataError("the labels of FER-2013 are known; use no label map")
@@ -95,13 +95,6 @@ def select(test: TestSet, emotions: tuple[Emotion, ...], wanted: Split | str | N
     return replace(selection, account=dict(account), total=selection.total + sum(missing.values()))
 
 
-def _list_entries(start: Path) -> tuple[Entry, ...]:
-    try:
-        return tuple((list_folder(start) if start.is_dir() else list_table(start)).entries)
-    except OSError as error:
-        raise DataError(f"{error.filename or start}: cannot be read ({error.strerror or error})") from error
-
-
 def _read_labels(
     start: Path, entries: Sequence[Entry], emotions: tuple[Emotion, ...], label_map: Mapping[str, str]
 ) -> tuple[dict[tuple[Split, str], int], dict[str, str]]:
@@ -109,10 +102,10 @@ def _read_labels(
     labels = sorted({entry.label.strip().lower() for entry in entries})
     words = {label: label_map.get(label, label) for label in labels}
     for label, word in words.items():
-        if word and word not in KNOWN:
+        if word and word not in EMOTION_NAMES:
             raise DataError(
-                f"{start}: {quote(label)} is no emotion that mien knows{suggest(label, KNOWN)}; map the label to an "
-                f"emotion ({label}=happy), or to nothing to exclude its faces ({label}=)"
+                f"{start}: {quote(label)} is no emotion that mien knows{suggest(label, EMOTION_NAMES)}; map the label "
+                f"to an emotion ({label}=happy), or to nothing to exclude its faces ({label}=)"
             )
     known = CLASS_SETS["eight"] if Emotion.CONTEMPT in emotions else SEVEN
     excluded: Counter[tuple[Split, str]] = Counter()
@@ -120,8 +113,8 @@ def _read_labels(
         word = words[entry.label.strip().lower()]
         if not word:
             excluded[entry.split, f"label {entry.label}: excluded by the label map"] += 1
-        elif KNOWN[word] not in known:
-            excluded[entry.split, f"{KNOWN[word]}: not among the model's classes"] += 1
+        elif EMOTION_NAMES[word] not in known:
+            excluded[entry.split, f"{EMOTION_NAMES[word]}: not among the model's classes"] += 1
     return dict(excluded), {label: target for label, target in label_map.items() if label in words}
 
 

@@ -12,7 +12,7 @@ from mien._errors import DataError
 from mien._metrics import metric_name
 from mien._suggest import suggest
 from mien.lab.data import FaceSet
-from mien.lab.data.custom import header, list_folder, list_table
+from mien.lab.data.custom import list_images
 from mien.lab.data.datasets import is_fer2013
 from mien.lab.data.faceset import quote
 from mien.lab.data.fer2013 import iterate_rows
@@ -130,7 +130,7 @@ def read_groups(path: Path, faces: FaceSet) -> GroupTable:
         path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8 (byte {error.start}); save the table as UTF-8") from error
-    rows = iterate_rows(path, header(path)[1])
+    rows = iterate_rows(path)
     names = next(rows)[1]
     key = _key_column(path, names)
     files = _file_rows(path, faces) if key == "file" else None
@@ -172,8 +172,7 @@ def _file_rows(path: Path, faces: FaceSet) -> dict[str, int]:
     source = Path(faces.source)
     if is_fer2013(source):
         raise DataError(f"{path}: FER-2013 has rows, not files; name the column row")
-    listing = list_folder(source) if source.is_dir() else list_table(source)
-    return {entry.name: row for row, entry in enumerate(listing.entries)}
+    return {entry.name: row for row, entry in enumerate(list_images(source).entries)}
 
 
 def _row(where: str, text: str, files: Mapping[str, int] | None) -> int:
