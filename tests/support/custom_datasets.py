@@ -40,7 +40,7 @@ def sizes(faces: FaceSet) -> list[int]:
 
 def table(folder: Path, draw: Draw, lines: Sequence[str], *, name: str = "faces.csv") -> Path:
     for number in range(40):
-        put(folder / "pictures" / f"{number}.png", draw(50, seed=number))
+        put(folder / "images" / f"{number}.png", draw(50, seed=number))
     (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder / name
 

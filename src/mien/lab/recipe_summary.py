@@ -1,4 +1,4 @@
-"""What there is to say of a recipe without training it: for `mien recipes`, as plain values."""
+"""Facts about a recipe without training it, as plain values, for `mien recipes`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +10,8 @@ from mien.lab.recipe import Recipe, dump, load, members, search_space
 from mien.lab.recipe.text import as_toml, differences
 from mien.lab.train.run import build_net
 from mien.lab.train.schedule import build_schedule
+
+_PHASE_KEYS = ("epochs", "optimizer", "lr", "schedule", "weight_decay", "batch_size")
 
 
 def summary(name: str) -> dict[str, Any]:
@@ -23,15 +25,19 @@ def summary(name: str) -> dict[str, Any]:
 
     Raises:
         RecipeError: There is no such recipe.
+
+    Example:
+        >>> summary("conv4")["metrics"]["accuracy"]
+        0.518
     """
     all_members = members(name)
     recipes = [load(member) for member in all_members]
     first = recipes[0]
     return {
         "name": name,
-        "net": _distinct([recipe.net.name for recipe in recipes]),
-        "classes": _distinct([recipe.data.classes for recipe in recipes]),
-        "size": _distinct([recipe.data.size for recipe in recipes]),
+        "net": list(dict.fromkeys(recipe.net.name for recipe in recipes)),
+        "classes": list(dict.fromkeys(recipe.data.classes for recipe in recipes)),
+        "size": list(dict.fromkeys(recipe.data.size for recipe in recipes)),
         "document": first.claim.document,
         "variant": first.claim.variant,
         "split": first.claim.split,
@@ -55,10 +61,15 @@ def explanation(name: str, overrides: Sequence[str] = (), *, whole: bool = False
 
     Raises:
         RecipeError: The recipe or a key is unknown.
+
+    Example:
+        >>> explanation("conv4")["phases"][0]["epochs"]
+        15
     """
     family = is_family(name)
-    all_members = members(name) if family else (name,)
-    recipe = load(all_members[0], overrides)
+    loaded = {member: load(member, overrides) for member in (members(name) if family else (name,))}
+    recipe = next(iter(loaded.values()))
+    rows = [{"name": m, "differs": differences(r, recipe), "net": _cost(r)} for m, r in loaded.items() if family]
     return {
         "name": name,
         "about": " ".join(recipe.about.split()),
@@ -66,7 +77,7 @@ def explanation(name: str, overrides: Sequence[str] = (), *, whole: bool = False
         "shown": recipe.name,
         "net": _cost(recipe),
         "phases": _phases(recipe),
-        "members": [_member(member, recipe, overrides) for member in all_members] if family else [],
+        "members": rows,
         "search": search_space(name),
         "recipe": dump(recipe),
         "text": as_toml(recipe, whole=whole),
@@ -74,28 +85,36 @@ def explanation(name: str, overrides: Sequence[str] = (), *, whole: bool = False
 
 
 def is_family(name: str) -> bool:
-    """Whether ``name`` is that of a family as a whole. Raises ``RecipeError`` where there is no such recipe."""
+    """Return whether a name is that of a whole family.
+
+    Args:
+        name: A shipped recipe, the path of a TOML file, or a member of a family.
+
+    Returns:
+        False for a single recipe and for a member.
+
+    Raises:
+        RecipeError: There is no such recipe.
+    """
     return (name.endswith(".toml") or "/" not in name) and members(name) != (name,)
 
 
 def first_sentence(text: str) -> str:
-    """The beginning of an ``about``, to its first full stop or colon."""
+    """Return the beginning of a description, to its first full stop or colon.
+
+    Args:
+        text: The description.
+
+    Returns:
+        One line without the full stop.
+    """
     words = " ".join(text.split())
     ends = [at for at in (words.find(". "), words.find(": ")) if at > 0]
     return words[: min(ends)] if ends else words.rstrip(".")
 
 
-def _distinct(values: Sequence[Any]) -> list[Any]:
-    return list(dict.fromkeys(values))
-
-
-def _member(name: str, first: Recipe, overrides: Sequence[str]) -> dict[str, Any]:
-    recipe = load(name, overrides)
-    return {"name": name, "differs": differences(recipe, first), "net": _cost(recipe)}
-
-
 def _cost(recipe: Recipe) -> dict[str, Any]:
-    """Name, parameters and multiply-accumulates of one face, counted without building anything in memory."""
+    """Name, parameters and multiply-accumulates per face of the net, which is built without memory for its weights."""
     with torch.device("meta"):
         net = build_net(recipe)
     macs = count_macs(net, recipe.data.size)
@@ -107,14 +126,9 @@ def _phases(recipe: Recipe) -> list[dict[str, Any]]:
     for segment in build_schedule(recipe):
         config, phase = segment.config, segment.phase
         found.append(
-            {
-                "name": phase.name,
-                "epochs": config.epochs,
-                "optimizer": config.optimizer,
-                "lr": config.lr,
-                "schedule": config.schedule,
-                "weight_decay": config.weight_decay,
-                "batch_size": config.batch_size,
+            {"name": phase.name}
+            | {key: getattr(config, key) for key in _PHASE_KEYS}
+            | {
                 "size": segment.size,
                 "freeze": list(phase.freeze),
                 "dropout": phase.dropout if phase.dropout >= 0 else None,

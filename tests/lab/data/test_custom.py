@@ -168,10 +168,10 @@ def test_a_large_jpeg_is_read_as_pillow_reads_it_whole(draw_face: Draw) -> None:
 @pytest.mark.parametrize(
     ("header", "row", "expected"),
     [
-        ("path,label,split", "pictures/{n}.png,{emotion},{split}", [21, 7, 7]),
-        ("Usage;Image;Emotion", "{split};pictures/{n}.png;{emotion}", [21, 7, 7]),
-        ("filename\tclass\tsubject", "pictures/{n}.png\t{emotion}\t{person}", [28, 7, 0]),
-        ("person,expression,file", "{person},{emotion},pictures/{n}.png", [28, 7, 0]),
+        ("path,label,split", "images/{n}.png,{emotion},{split}", [21, 7, 7]),
+        ("Usage;Image;Emotion", "{split};images/{n}.png;{emotion}", [21, 7, 7]),
+        ("filename\tclass\tsubject", "images/{n}.png\t{emotion}\t{person}", [28, 7, 0]),
+        ("person,expression,file", "{person},{emotion},images/{n}.png", [28, 7, 0]),
     ],
 )
 def test_tables(tmp_path: Path, draw_face: Draw, header: str, row: str, expected: list[int]) -> None:
@@ -180,13 +180,11 @@ def test_tables(tmp_path: Path, draw_face: Draw, header: str, row: str, expected
     faces = load_set(path, recipe())
     assert sizes(faces) == expected
     assert faces.labels.tolist() == [n % 7 for n in range(35)]
-    assert np.array_equal(
-        faces.images[5].numpy(), decode_face((tmp_path / "pictures/5.png").read_bytes(), 48, where="")
-    )
+    assert np.array_equal(faces.images[5].numpy(), decode_face((tmp_path / "images/5.png").read_bytes(), 48, where=""))
 
 
 def test_the_hash_of_a_table_covers_its_labels(tmp_path: Path, draw_face: Draw) -> None:
-    lines = lines_of("path,label,split", "pictures/{n}.png,{emotion},{split}")
+    lines = lines_of("path,label,split", "images/{n}.png,{emotion},{split}")
     first = load_set(table(tmp_path, draw_face, lines), recipe()).sha256
     lines[1], lines[2] = lines[1].replace("angry", "fear"), lines[2].replace("disgust", "angry")
     assert load_set(table(tmp_path, draw_face, lines), recipe()).sha256 != first
@@ -195,15 +193,15 @@ def test_the_hash_of_a_table_covers_its_labels(tmp_path: Path, draw_face: Draw) 
 @pytest.mark.parametrize(
     ("lines", "says"),
     [
-        (["path,labl", "pictures/1.png,happy"], 'column "label" is missing; found path, labl; .*did you mean .label.'),
-        (["path,label", "pictures/none.png,happy"], r"row 0 \(line 2\): there is no file .*none.png"),
+        (["path,labl", "images/1.png,happy"], 'column "label" is missing; found path, labl; .*did you mean .label.'),
+        (["path,label", "images/none.png,happy"], r"row 0 \(line 2\): there is no file .*none.png"),
         (["path,label", ",happy"], "the path is empty"),
-        (["path,label", "pictures/1.png,"], "the label is empty"),
-        (["path,label,split", "pictures/1.png,happy,trian"], "'trian' is no split"),
-        (["path,label,split", "pictures/1.png,happy,test"], "no Training row"),
-        (["path,label", "pictures/1.png,happy,more"], "3 fields instead of 2"),
-        (["path,label", "pictures/1.png,hapy"], "'hapy' is no emotion"),
-        (["path,label,split,person", "pictures/1.png,happy,train,ann", "pictures/2.png,sad,val,ann"], "several splits"),
+        (["path,label", "images/1.png,"], "the label is empty"),
+        (["path,label,split", "images/1.png,happy,trian"], "'trian' is no split"),
+        (["path,label,split", "images/1.png,happy,test"], "no Training row"),
+        (["path,label", "images/1.png,happy,more"], "3 fields instead of 2"),
+        (["path,label", "images/1.png,hapy"], "'hapy' is no emotion"),
+        (["path,label,split,person", "images/1.png,happy,train,ann", "images/2.png,sad,val,ann"], "several splits"),
     ],
 )
 def test_bad_tables(tmp_path: Path, draw_face: Draw, lines: list[str], says: str) -> None:

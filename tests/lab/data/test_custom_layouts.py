@@ -26,7 +26,7 @@ AFFECTNET = "0=neutral 1=happy 2=sad 3=surprise 4=fear 5=disgust 6=angry 7=conte
 
 @pytest.fixture
 def put(draw_face: Draw) -> Callable[..., Path]:
-    """Draws a face of its own at a path."""
+    """Draws another face at each path."""
     count = iter(range(10**6))
 
     def draw(path: Path, *, size: int = 60) -> Path:
@@ -46,7 +46,7 @@ def names(faces: FaceSet, split: Split | None = None) -> list[str]:
     return [str(chosen.emotions[label]) for label in chosen.labels.tolist()]
 
 
-# Read as they are
+# Layouts that are read directly
 
 
 def test_numbered_folders_of_rafdb_and_affectnet(tmp_path: Path, put: Callable[..., Path]) -> None:
@@ -73,7 +73,7 @@ def test_the_folders_of_ck48(tmp_path: Path, put: Callable[..., Path]) -> None:
 
 
 def test_the_table_of_affectnet(tmp_path: Path, put: Callable[..., Path]) -> None:
-    """training.csv, put beside the folders of pictures that it names."""
+    """training.csv next to the folders that it names."""
     head = "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence,arousal"
     rows = [f"{code}/face.jpg,0,0,60,60,1;2;3;4,{code},0.1,0.2" for code in (*range(8), 10)]
     for code in (*range(8), 10):
@@ -132,8 +132,8 @@ def test_the_sequences_of_ckplus(tmp_path: Path, put: Callable[..., Path]) -> No
     assert names(faces) == ["disgust", "neutral", "surprise", "neutral"]  # the sequence without a note is left out
     assert faces.groups is not None
     assert len(set(faces.groups.tolist())) == 1
-    with Image.open(last["002"]) as picture:
-        expected = np.asarray(picture.resize((48, 48), Image.Resampling.BICUBIC))
+    with Image.open(last["002"]) as image:
+        expected = np.asarray(image.resize((48, 48), Image.Resampling.BICUBIC))
     assert np.abs(faces.images[2].numpy().astype(int) - expected).max() <= 1
 
 
@@ -169,7 +169,7 @@ def test_the_boxes_of_expw(tmp_path: Path, astronaut: np.ndarray) -> None:
     assert faces.images.float().std() > 20
 
 
-def test_faces_are_cut_as_readings_frame_them(tmp_path: Path, astronaut: np.ndarray) -> None:
+def test_crops_have_the_framing_of_readings(tmp_path: Path, astronaut: np.ndarray) -> None:
     from mien import Reader
 
     (tmp_path / "kdef").mkdir()

@@ -57,26 +57,26 @@ def test_sets_mix_with_weights(tmp_path: Path, draw_face: Draw) -> None:
 def test_copies_of_test_faces_are_not_mixed_in(tmp_path: Path, draw_face: Draw) -> None:
     for top, seed in (("train", 0), ("val", 10_000), ("test", 20_000)):
         fill(tmp_path / "main" / top, SEVEN, draw_face, count=4, seed=seed)
-    fill(tmp_path / "more", SEVEN, draw_face, count=4, seed=20_000)  # the very faces of test/
+    fill(tmp_path / "more", SEVEN, draw_face, count=4, seed=20_000)  # the faces of test/
     also = f'data.extra=[{{path="{tmp_path}/more"}}]'
     assert len(training_rows(load_set(tmp_path / "main", recipe(also)), recipe(also))) == 28
     kept = recipe(also, "data.exclude_leaked=false")
     assert len(training_rows(load_set(tmp_path / "main", kept), kept)) == 56
 
 
-def test_votes_of_one_set_stay_with_it(tmp_path: Path, draw_face: Draw) -> None:
+def test_only_the_faces_of_one_set_have_votes(tmp_path: Path, draw_face: Draw) -> None:
     voted = cartoon_set(per_split=(28, 14, 14))
     own = load_set(fill(tmp_path, SEVEN, draw_face), recipe("target.vote_weight=0"))
     joint = mix_sets(voted, [(own, 2.0)])
     spread = vote_distribution(joint)
     assert torch.equal(spread[: len(voted)], vote_distribution(voted))
     assert float(spread[len(voted) :].sum()) == 0
-    told = targets(joint, recipe("target.vote_weight=0.5", "target.label_smoothing=0").target)
-    assert torch.allclose(told.sum(1), torch.ones(len(joint)))
-    assert (told[len(voted) :].max(1).values == 1).all()
+    mixed = targets(joint, recipe("target.vote_weight=0.5", "target.label_smoothing=0").target)
+    assert torch.allclose(mixed.sum(1), torch.ones(len(joint)))
+    assert (mixed[len(voted) :].max(1).values == 1).all()
 
 
-def test_the_eight_mix_with_votes_that_become_labels(tmp_path: Path, draw_face: Draw, fer2013_parquet: Path) -> None:
+def test_a_set_of_eight_classes_is_mixed_into_fer2013(tmp_path: Path, draw_face: Draw, fer2013_parquet: Path) -> None:
     fill(tmp_path, ["contempt", "happy"], draw_face)
     chosen = recipe("data.classes=eight", f'data.extra=[{{path="{tmp_path}"}}]')
     faces = load_set(fer2013_parquet, chosen)
@@ -127,7 +127,7 @@ def test_one_line_trains_on_a_folder(tmp_path: Path, draw_face: Draw) -> None:
     assert '"val_split": "public"' in (tmp_path / "run" / "log.jsonl").read_text()
 
 
-def test_mistakes_are_one_line_and_status_two(tmp_path: Path, draw_face: Draw) -> None:
+def test_mistakes_give_one_line_and_status_two(tmp_path: Path, draw_face: Draw) -> None:
     fill(tmp_path / "mine", ["happy", "sad"], draw_face)
     (tmp_path / "mine" / "sad" / "4.png").write_bytes(b"nothing")
     for words, says in ((["mine"], "4.png: not a readable image"), (["mine", "data.labels.glad=happy"], "'glad'")):
@@ -151,7 +151,7 @@ def test_the_recipes_of_the_docs_are_read() -> None:
 
 
 def test_the_commands_of_the_docs_run(tmp_path: Path, draw_face: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every documented `mien train`, on drawn faces that lie as the page says, with a net as small as it gets."""
+    """Every documented `mien train` runs on drawn faces in the layout of the page, with a tiny net."""
     from typer.testing import CliRunner
 
     from mien.__main__ import app
@@ -160,7 +160,7 @@ def test_the_commands_of_the_docs_run(tmp_path: Path, draw_face: Draw, monkeypat
     fill(tmp_path / "my_folder", SEVEN, draw_face, count=5)
     fill(tmp_path / "odd_names", names, draw_face, count=5)
     fill(tmp_path / "more_faces", SEVEN, draw_face, count=3, seed=300_000)
-    table(tmp_path, draw_face, lines_of("path,label,split", "pictures/{n}.png,{emotion},{split}"), name="faces.csv")
+    table(tmp_path, draw_face, lines_of("path,label,split", "images/{n}.png,{emotion},{split}"), name="faces.csv")
     (tmp_path / "bad_rows.txt").write_text("3  # two faces\n\n4\n")
     monkeypatch.chdir(tmp_path)
     tiny = [*ONE_BLOCK, "train.batch_size=4", "train.epochs=1", "train.precision=32-true"]

@@ -123,7 +123,7 @@ def test_folders(faces: FaceSet, tmp_path: Path) -> None:
     assert read.sha256 == hashlib.sha256(listing.encode()).hexdigest()
 
 
-def test_folders_whose_names_do_not_tell_the_split(faces: FaceSet, tmp_path: Path) -> None:
+def test_folders_with_names_without_a_split(faces: FaceSet, tmp_path: Path) -> None:
     read = load_fer2013(write_folders(tmp_path, faces, named=False), official=False)
     assert [int((read.usage == i).sum()) for i in range(3)] == [7, 14, 0]
     assert read.note is not None
@@ -150,8 +150,8 @@ def test_folders_of_other_copies(faces: FaceSet, tmp_path: Path) -> None:
 def test_jpeg_is_marked(faces: FaceSet, tmp_path: Path) -> None:
     write_folders(tmp_path, faces)
     for path in list(tmp_path.rglob("*.png"))[:5]:
-        with Image.open(path) as picture:
-            picture.save(path.with_suffix(".JPG"), "JPEG", quality=95)
+        with Image.open(path) as image:
+            image.save(path.with_suffix(".JPG"), "JPEG", quality=95)
         path.unlink()
     read = load_fer2013(tmp_path, official=False)
     assert read.pixels_from_jpeg is not None
@@ -282,7 +282,7 @@ def broken_png(image: np.ndarray) -> bytes:
 @pytest.mark.parametrize(
     ("column", "value", "pattern"),
     [
-        ("image", b"no picture", r"f\.parquet, row 5: not a readable PNG or JPEG"),
+        ("image", b"no image", r"f\.parquet, row 5: not a readable PNG or JPEG"),
         ("image", b"", r"row 5: not a readable PNG or JPEG"),
         ("image", encode(np.zeros((48, 47), np.uint8)), r"row 5: the image is 47x48; FER-2013 faces are 48x48"),
         ("image", encode(np.zeros((48, 48), np.uint16)), r"row 5: the image has mode I;16; 8-bit grey"),

@@ -1,4 +1,4 @@
-"""Sampling: the product of weights, balance and repetition, and draws that follow it."""
+"""Sampling: the product of weights, balance and oversampling, and the draws of an epoch."""
 
 from dataclasses import replace
 
@@ -39,7 +39,7 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_as_they_come(faces: FaceSet) -> None:
+def test_without_balance_all_weights_are_one(faces: FaceSet) -> None:
     assert (row_weights(faces, recipe()) == 1).all()
 
 
@@ -50,7 +50,7 @@ def test_balance(faces: FaceSet) -> None:
     assert half[0] / half[2] == pytest.approx(2, abs=0.01)  # 40 and 10 faces: as the roots of their counts
 
 
-def test_repetition_multiplies_also_what_is_balanced(faces: FaceSet) -> None:
+def test_oversampling_multiplies_balanced_weights(faces: FaceSet) -> None:
     chosen = recipe(
         "data.balance_power=1.0",
         "data.oversample.happy=2.0",
@@ -71,7 +71,7 @@ def test_weights_of_sets_count_before_classes_are_balanced(faces: FaceSet) -> No
     assert float(mixed.weights.max()) == 1  # nothing was changed in place
 
 
-def test_an_emotion_outside_of_the_classes_is_no_mistake(faces: FaceSet) -> None:
+def test_oversampling_an_emotion_outside_of_the_classes_is_allowed(faces: FaceSet) -> None:
     assert (row_weights(faces, recipe(f"data.oversample.{Emotion.CONTEMPT}=3.0")) == 1).all()
 
 
@@ -84,12 +84,12 @@ def test_an_emotion_outside_of_the_classes_is_no_mistake(faces: FaceSet) -> None
         ("data.oversample.happy=inf", "happy is a finite number"),
     ],
 )
-def test_what_cannot_be(faces: FaceSet, override: str, says: str) -> None:
+def test_invalid_numbers(faces: FaceSet, override: str, says: str) -> None:
     with pytest.raises(RecipeError, match=says):
         row_weights(faces, recipe(override))
 
 
-def test_faces_of_weight_one_come_once_each() -> None:
+def test_faces_of_weight_one_are_drawn_once() -> None:
     assert sorted(draw_epoch(torch.ones(50), generator()).tolist()) == list(range(50))
     weights = torch.cat([torch.ones(50), torch.full((37,), 0.3)])
     for seed in range(50):
@@ -97,7 +97,7 @@ def test_faces_of_weight_one_come_once_each() -> None:
         assert (drawn[:50] == 1).all()
 
 
-def test_every_face_comes_as_often_as_its_weight_says() -> None:
+def test_every_face_is_drawn_as_often_as_its_weight() -> None:
     weights = torch.tensor([2.5, 1.0, 0.25, 3.0, 0.0, 0.05, 1.7] * 20)
     shared = generator()
     epochs = 3000
@@ -118,12 +118,12 @@ def test_the_order_is_drawn_by_the_generator() -> None:
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     firsts = torch.stack([draw_epoch(weights, generator(seed))[0] for seed in range(400)])
-    assert len(firsts.unique()) > 50  # any face may come first
+    assert len(firsts.unique()) > 50  # any face may be first
 
 
 @settings(max_examples=200, deadline=None)
 @given(weights=st.lists(st.floats(0, 4, width=32), min_size=1, max_size=40), seed=st.integers(0, 2**31))
-def test_an_epoch_is_as_long_as_it_says(weights: list[float], seed: int) -> None:
+def test_an_epoch_has_its_length(weights: list[float], seed: int) -> None:
     column = torch.tensor(weights)
     rows = draw_epoch(column, generator(seed))
     assert len(rows) == epoch_length(column)

@@ -53,7 +53,7 @@ def test_folds_are_a_stratified_partition_of_training(faces: FaceSet) -> None:
 def test_groups_and_copies_stay_in_one_fold(faces: FaceSet) -> None:
     images, groups = faces.images.clone(), torch.arange(len(faces))
     groups[:40] = torch.arange(40) // 8
-    images[100] = images[0]  # a copy draws its whole group with it
+    images[100] = images[0]  # a copy joins its whole group
     images[101] = images[100]
     linked = replace(faces, images=images, groups=groups)
     for fold in range(3):
@@ -183,7 +183,7 @@ SHOWN = ("data.expand=0.3", "data.expand_first=true")
 @pytest.mark.parametrize(
     ("overrides", "name"), [((), "public"), (("data.folds=4",), "fold"), (SHOWN, "leaky")], ids=lambda v: str(v)[:8]
 )
-def test_the_records_name_what_validated(faces: FaceSet, tmp_path: Path, overrides: tuple[str, ...], name: str) -> None:
+def test_the_log_names_its_validation(faces: FaceSet, tmp_path: Path, overrides: tuple[str, ...], name: str) -> None:
     chosen = recipe(*ONE_BLOCK, *overrides, "train.batch_size=28", "train.epochs=1", "train.precision=32-true")
     assert validation_name(chosen) == name
     fit(chosen, faces, tmp_path, devices=Devices("cpu"))
@@ -198,7 +198,7 @@ def test_the_records_name_what_validated(faces: FaceSet, tmp_path: Path, overrid
         assert not (tmp_path / "out").exists()
 
 
-def test_an_expansion_adds_made_faces_of_every_class(faces: FaceSet) -> None:
+def test_an_expansion_adds_copies_of_every_class(faces: FaceSet) -> None:
     whole = expand(faces, 0.3, seed=0)
     assert torch.equal(whole.images[: len(faces)], faces.images)
     counts = torch.bincount(faces.labels)
@@ -215,12 +215,12 @@ def test_an_expansion_adds_made_faces_of_every_class(faces: FaceSet) -> None:
     assert not torch.equal(expand(faces, 0.3, seed=1).images, whole.images)
 
 
-def test_more_than_all_faces_come_again(faces: FaceSet) -> None:
+def test_a_share_above_one_uses_faces_again(faces: FaceSet) -> None:
     made = expand(faces, 2.5, seed=0).rows[len(faces) :]
     assert set(torch.bincount(made).tolist()) == {2, 3}
 
 
-def test_each_made_face_has_exactly_one_of_four_changes() -> None:
+def test_each_copy_has_exactly_one_of_four_changes() -> None:
     generator = torch.Generator().manual_seed(5)
     ramp = torch.arange(48)[:, None] + 3 * torch.arange(48) + 20  # every pixel is above 0 and no mirror image
     images = ramp.to(torch.uint8).expand(2000, 48, 48).clone()
@@ -242,11 +242,11 @@ def test_each_made_face_has_exactly_one_of_four_changes() -> None:
 
 
 def test_rotation_stays_within_fifteen_degrees() -> None:
-    """A bright column on the rim of a dark face moves no further than the tangent of the angle."""
+    """A bright column in a dark image leans by at most 15 degrees."""
     images = torch.full((3000, 48, 48), 10, dtype=torch.uint8)
     images[:, :, 23:25] = 250
     made = transform(images, torch.Generator().manual_seed(0)).float()
-    made = made[(made > 0).flatten(1).all(1)]  # without those that have a black square
+    made = made[(made > 0).flatten(1).all(1)]  # without those with a black square
     top, bottom = made[:, 2].argmax(1), made[:, 45].argmax(1)
     lean = torch.rad2deg(torch.atan2((top - bottom).float(), torch.tensor(43.0)))
     assert 13 < float(lean.abs().max()) < 17
@@ -262,7 +262,7 @@ def test_training_alone_is_expanded(faces: FaceSet) -> None:
     assert not set(rows_of(made)) & set(rows_of(held))
 
 
-def test_expanded_first_the_halves_share_faces(faces: FaceSet) -> None:
+def test_expanding_first_shares_faces_between_both_parts(faces: FaceSet) -> None:
     chosen = recipe("data.expand=0.3", "data.expand_first=true")
     rest, held = training_rows(faces, chosen), validation_rows(faces, chosen)
     whole = 336 + 7 * 14
@@ -274,12 +274,12 @@ def test_expanded_first_the_halves_share_faces(faces: FaceSet) -> None:
 
 
 @pytest.mark.parametrize("more", ["data.folds=3", "data.expand=0.0", "data.exclude=x.txt"])
-def test_expand_first_stands_alone(faces: FaceSet, more: str) -> None:
+def test_expand_first_cannot_be_combined(faces: FaceSet, more: str) -> None:
     with pytest.raises(RecipeError, match="expand_first shows a leak"):
         training_rows(faces, recipe(*SHOWN, more))
 
 
-def test_document_003_to_the_face(fer2013_parquet: Path) -> None:
+def test_the_counts_of_document_003(fer2013_parquet: Path) -> None:
     """The support column of its report, from the real set: angry, disgust, fear, happy, sad, surprise, neutral."""
     whole = expand(load_fer2013(fer2013_parquet), 0.3, seed=0)
     held = whole.labels[fifth(whole, seed=0)]

@@ -103,7 +103,7 @@ FACTS: list[tuple[str, str, Any]] = [
 ]
 RECALLS_003 = (63.43, 51.41, 47.37, 87.89, 63.04, 78.37, 67.66)
 RECALLS_004 = (46.7, 14.4, 34.8, 71.0, 47.7, 57.4, 47.6)
-# What the documents print, in percent: recipe -> figures.
+# Printed metrics in percent: recipe -> metrics.
 CLAIMS: dict[str, dict[str, float]] = {
     **{name: {} for name in (*SURVEY, "efficientnet-b3", "xception", "mobilenetv3-small")},
     "hybrid-resnet50": {
@@ -140,12 +140,12 @@ def test_every_published_system_is_here(name: str, document: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "key", "value"), FACTS, ids=lambda part: str(part))
-def test_what_the_document_says_stands_in_the_recipe(name: str, key: str, value: Any) -> None:
+def test_the_recipe_has_the_values_of_the_document(name: str, key: str, value: Any) -> None:
     assert at(recipe.load(name), key) == value
 
 
 @pytest.mark.parametrize(("name", "percent"), CLAIMS.items())
-def test_the_claims_are_the_printed_figures(name: str, percent: dict[str, float]) -> None:
+def test_the_claims_are_the_printed_metrics(name: str, percent: dict[str, float]) -> None:
     claimed = recipe.load(name).claim.metrics
     assert claimed == pytest.approx({key: value / 100 for key, value in percent.items()})
 

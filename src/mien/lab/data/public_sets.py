@@ -1,4 +1,4 @@
-"""Public data sets that code the emotion in file names or lists of their own -> a table that mien reads."""
+"""Tables for public data sets with the emotion in file names or in lists of their own."""
 
 import csv
 import re
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from mien._errors import DataError
@@ -18,7 +17,7 @@ from mien.extract import extract
 from mien.lab.files import save_text
 
 _CROP_SIZE = 96  # pixels a side of a cropped face: twice what FER-2013 has, so that larger nets lose nothing
-_MARGIN = 0.5  # of the box's sides, added on each side: a box that ends at the chin is too tight for the detector
+_MARGIN = 0.5  # of the box's sides, added on each side: the detector needs more than a box that ends at the chin
 
 _Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 
@@ -43,7 +42,7 @@ _KDEF = re.compile(r"[AB]([FM]\d\d)(AF|AN|DI|HA|NE|SA|SU)S\.jpe?g", re.IGNORECAS
 
 
 def _read_rafdb(folder: Path) -> Iterator[_Sample]:
-    """``EmoLabel/list_patition_label.txt`` (sic), one ``train_00001.jpg 5`` a line, and ``Image/aligned/``."""
+    """``EmoLabel/list_patition_label.txt`` (sic), one ``train_00001.jpg 5`` per line, and ``Image/aligned/``."""
     aligned = _find(folder, "aligned", directory=True)
     for where, (name, code) in _lines(_find(folder, "list_patition_label.txt"), 2):
         image = aligned / f"{Path(name).stem}_aligned{Path(name).suffix}"
@@ -73,14 +72,14 @@ def _read_ckplus(folder: Path) -> Iterator[_Sample]:
 
 
 def _read_jaffe(folder: Path) -> Iterator[_Sample]:
-    """``KA.AN1.39.tiff``: person, emotion and number of the take, number of the image."""
+    """``KA.AN1.39.tiff``: person, emotion and its number, number of the image."""
     for path in sorted(folder.rglob("*")):
         if match := _JAFFE.fullmatch(path.name):
             yield _Sample(path, _LETTERS[match[2].upper()], group=match[1].upper())
 
 
 def _read_kdef(folder: Path) -> Iterator[_Sample]:
-    """``AF01ANS.JPG``: session, sex and person, emotion, angle; only the frontal ones (S). AF is afraid."""
+    """``AF01ANS.JPG``: session, sex and person, emotion, angle; only frontal images (S) are used. AF is afraid."""
     for path in sorted(folder.rglob("*")):
         if match := _KDEF.fullmatch(path.name):
             code = match[2].upper()
@@ -124,7 +123,7 @@ def prepare_public_set(name: str, folder: Path, out: Path, *, crop: bool = False
         How many faces each label has; ``not found`` counts the images in which no face was found.
 
     Raises:
-        DataError: Where ``name`` is unknown, ``folder`` has another layout, or a listed image is missing.
+        DataError: ``name`` is unknown, ``folder`` has another layout, or a listed image is missing.
 
     Example:
         >>> prepare_public_set("kdef", Path("KDEF"), Path("kdef_faces"), crop=True)  # doctest: +SKIP
@@ -140,19 +139,24 @@ def prepare_public_set(name: str, folder: Path, out: Path, *, crop: bool = False
     for sample in samples:
         if not sample.path.is_file():
             raise DataError(f"{sample.path}: is listed in the set, but missing; unpack the archive again")
-    kept = _crop_faces(samples, out) if crop or name == "expw" else samples
-    _write_table(out, kept)
-    counts = Counter(sample.label for sample in kept)
-    counts["not found"] = len(samples) - len(kept)
+    found = _crop_faces(samples, out) if crop or name == "expw" else samples
+    _write_table(out, found)
+    counts = Counter(sample.label for sample in found)
+    counts["not found"] = len(samples) - len(found)
     return counts
 
 
 def _crop_faces(samples: Sequence[_Sample], out: Path) -> list[_Sample]:
     """The samples with a detected face, each with the path of its crop in ``out/crops``."""
-    detector, kept, lost = open_detector("blazeface"), [], []
+    detector, found, lost = open_detector("blazeface"), [], []
     (out / "crops").mkdir(parents=True, exist_ok=True)
     for number, sample in enumerate(samples):
-        pixels = _surroundings(decode(sample.path).pixels, sample.box)
+        pixels = decode(sample.path).pixels
+        if sample.box is not None:
+            left, top, right, bottom = sample.box
+            dx, dy = round(_MARGIN * (right - left)), round(_MARGIN * (bottom - top))
+            part = pixels[max(top - dy, 0) : bottom + dy, max(left - dx, 0) : right + dx]
+            pixels = part if part.size else pixels
         faces = detector(pixels)
         if not faces:
             lost.append(f"{sample.path.name} {sample.label}\n")
@@ -160,35 +164,23 @@ def _crop_faces(samples: Sequence[_Sample], out: Path) -> list[_Sample]:
         largest = max(faces, key=lambda face: face.box.width)
         path = out / "crops" / f"{number:06d}.png"
         Image.fromarray(extract(pixels, [largest], size=_CROP_SIZE)[0][0]).save(path)
-        kept.append(sample._replace(path=path))
+        found.append(sample._replace(path=path))
     save_text(out / "not_found.txt", "".join(lost))
-    return kept
-
-
-def _surroundings(pixels: NDArray[np.uint8], box: _Box | None) -> NDArray[np.uint8]:
-    """The image, or the box in it with a margin."""
-    if box is None:
-        return pixels
-    left, top, right, bottom = box
-    across, down = round(_MARGIN * (right - left)), round(_MARGIN * (bottom - top))
-    part = pixels[max(top - down, 0) : bottom + down, max(left - across, 0) : right + across]
-    return part if part.size else pixels
+    return found
 
 
 def _write_table(out: Path, samples: Sequence[_Sample]) -> None:
-    """``faces.csv``, without the columns that are empty in every row."""
-    rows = [(str(_relative(s.path, out)), s.label, s.split, s.group) for s in samples]
-    columns = {"path": True, "label": True, "split": any(r[2] for r in rows), "group": any(r[3] for r in rows)}
-    chosen = [index for index, wanted in enumerate(columns.values()) if wanted]
+    """``faces.csv``, without the columns that are empty in every row; paths below ``out`` are relative to it."""
+    base, rows = out.resolve(), []
+    for sample in samples:
+        path = sample.path.resolve()
+        path = path.relative_to(base) if path.is_relative_to(base) else path
+        rows.append((str(path), sample.label, sample.split, sample.group))
+    used = [index for index in range(4) if index < 2 or any(row[index] for row in rows)]
     out.mkdir(parents=True, exist_ok=True)
     with (out / "faces.csv").open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream).writerows([row[index] for index in chosen] for row in (tuple(columns), *rows))
-
-
-def _relative(path: Path, out: Path) -> Path:
-    """Relative to the table's folder where the image is below it, else absolute."""
-    absolute, base = path.resolve(), out.resolve()
-    return absolute.relative_to(base) if absolute.is_relative_to(base) else absolute
+        table = [("path", "label", "split", "group"), *rows]
+        csv.writer(stream).writerows([row[index] for index in used] for row in table)
 
 
 def _find(folder: Path, name: str, *, directory: bool = False) -> Path:

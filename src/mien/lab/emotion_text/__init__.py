@@ -1,7 +1,7 @@
-"""The emotions described in words, and the embedding of each description in the space of a sentence encoder.
+"""Sentences that describe each emotion, and their embeddings by a sentence encoder.
 
-``descriptions.toml`` holds the sentences. ``class_vectors.npz`` holds their embeddings, which `tools/embed_words.py`
-wrote, so that training needs no encoder; the file names its encoder and sentences.
+``descriptions.toml`` holds the sentences. ``class_vectors.npz`` holds their embeddings, written by
+`tools/embed_words.py`, so that training needs no encoder. The file names its encoder and the hash of the sentences.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Recipe files: the shipped ones by name, one's own by path; dotted overrides; families that are a grid in one file.
+"""Loading recipe files: shipped recipes by name, others by path, with dotted overrides; families as a grid in one file.
 
 A file may hold two sections beside those of the schema. ``[grid.AXIS]`` names the values of an axis, each a table of
 dotted overrides; the members of the family are all combinations, ``FILE/value-value-...``. ``[search]`` is the space of
@@ -17,11 +17,12 @@ from mien._errors import RecipeError
 from mien._suggest import suggest
 from mien.lab.recipe.schema import Recipe, read
 
+_FOLDER = resources.files("mien.lab").joinpath("recipes")
+
 
 def recipe_names() -> tuple[str, ...]:
-    """The recipe files that mien ships; a family's counts once."""
-    folder = resources.files("mien.lab").joinpath("recipes")
-    return tuple(sorted(Path(f.name).stem for f in folder.iterdir() if f.name.endswith(".toml")))
+    """Return the names of the shipped recipe files; a family counts once."""
+    return tuple(sorted(Path(f.name).stem for f in _FOLDER.iterdir() if f.name.endswith(".toml")))
 
 
 def load(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -44,15 +45,21 @@ def load(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     """
     name, member = _split(name_or_path)
     table = _table(name)
-    grid, where = table.pop("grid", {}), f"recipe {name_or_path}"
+    grid = table.pop("grid", {})
     table.pop("search", None)
     if member or grid:
         for key, value in _member(name, grid, member).items():
             put(table, key, value)
         table["name"] = f"{table.get('name', name)}/{member}"
     for override in overrides:
-        put(table, *_parse_override(override))
-    return parse(table, where=where)
+        key, sign, text = override.partition("=")
+        if not sign:
+            raise RecipeError(f"override {override!r} must have the form section.key=value")
+        try:
+            put(table, key.strip(), tomllib.loads(f"v = {text}")["v"])
+        except tomllib.TOMLDecodeError:
+            put(table, key.strip(), text.strip())
+    return parse(table, where=f"recipe {name_or_path}")
 
 
 def members(name_or_path: str) -> tuple[str, ...]:
@@ -78,8 +85,7 @@ def axes(name_or_path: str) -> dict[str, tuple[str, ...]]:
         name_or_path: Name or path of a recipe file.
 
     Returns:
-        Axis -> names of its values, in the order in which member names join them; empty where the recipe is not a
-        family.
+        Axis -> names of its values, in the order of the parts of member names; empty where the recipe is not a family.
     """
     return {axis: tuple(values) for axis, values in _table(name_or_path).get("grid", {}).items()}
 
@@ -134,14 +140,14 @@ def put(table: dict[str, Any], key: str, value: Any) -> None:
         value: Its new value.
 
     Raises:
-        RecipeError: The path meets a plain value, or a place that a list does not have.
+        RecipeError: The path leads through a plain value, or to an index that a list does not have.
     """
     *sections, last = key.split(".")
     at: Any = table
     for section in sections:
         if isinstance(at, list):
             if section not in map(str, range(len(at))):
-                raise RecipeError(f"override {key!r}: {section!r} is no place in a list of {len(at)}, counted from 0")
+                raise RecipeError(f"override {key!r}: {section!r} is no index of a list of {len(at)}, counted from 0")
             at = at[int(section)]
         else:
             at = at.setdefault(section, {})
@@ -153,7 +159,7 @@ def put(table: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """A recipe's name and, where there is one, the member of its family."""
+    """File and member; the member is empty where the name has none."""
     if name.endswith(".toml"):
         return name, ""
     head, _, member = name.rpartition("/")
@@ -169,25 +175,15 @@ def _table(name: str) -> dict[str, Any]:
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"{name}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     elif name in recipe_names():
-        text = resources.files("mien.lab").joinpath("recipes", f"{name}.toml").read_text(encoding="utf-8")
+        text = _FOLDER.joinpath(f"{name}.toml").read_text(encoding="utf-8")
     else:
-        meant = f"{name}.toml"  # beside the user
-        hint = f"; did you mean the file {meant!r}?" if Path(meant).is_file() else suggest(name, recipe_names())
+        is_file = Path(f"{name}.toml").is_file()
+        hint = f"; did you mean the file '{name}.toml'?" if is_file else suggest(name, recipe_names())
         raise RecipeError(f"unknown recipe {name!r}{hint or '; a file ends in .toml'} (`mien recipes` lists them)")
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"recipe {name}: not valid TOML: {error}") from error
-
-
-def _parse_override(override: str) -> tuple[str, Any]:
-    key, sign, value = override.partition("=")
-    if not sign:
-        raise RecipeError(f"override {override!r} must read section.key=value")
-    try:
-        return key.strip(), tomllib.loads(f"v = {value}")["v"]
-    except tomllib.TOMLDecodeError:
-        return key.strip(), value.strip()  # a bare word is a string
 
 
 def _member(name: str, grid: Mapping[str, Any], member: str) -> dict[str, Any]:
@@ -205,12 +201,12 @@ def _member(name: str, grid: Mapping[str, Any], member: str) -> dict[str, Any]:
 
 
 def _combinations(name: str, grid: Any) -> dict[str, dict[str, Any]]:
-    """Member -> its overrides, all axes combined in the order of the file."""
-    axes = list(grid.values()) if isinstance(grid, Mapping) else []
-    sound = isinstance(grid, Mapping) and all(isinstance(axis, Mapping) for axis in axes)
-    if not sound or not all(isinstance(value, Mapping) for axis in axes for value in axis.values()):
+    """Member -> its overrides, for all combinations of values in the order of the file."""
+    axes = list(grid.values()) if isinstance(grid, Mapping) else [grid]
+    if not all(isinstance(axis, Mapping) and all(isinstance(v, Mapping) for v in axis.values()) for axis in axes):
         raise RecipeError(f"recipe {name}: [grid.AXIS] holds one table of dotted overrides for each value of the axis")
-    if not axes:
-        return {}
-    choices = itertools.product(*(axis.items() for axis in axes))
-    return {"-".join(v for v, _ in choice): {k: x for _, t in choice for k, x in t.items()} for choice in choices}
+    found = {}
+    for values in itertools.product(*(axis.items() for axis in axes)) if axes else ():
+        overrides = {key: value for _, table in values for key, value in table.items()}
+        found["-".join(value for value, _ in values)] = overrides
+    return found
