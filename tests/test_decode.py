@@ -26,61 +26,61 @@ from support.encoded_images import encode
 
 @pytest.fixture
 def rgb() -> NDArray[np.uint8]:
-    """A picture whose every pixel tells where it is: red grows rightwards, green downwards."""
+    """An image in which each pixel encodes its position: red grows to the right, green downwards."""
     rows, columns = np.mgrid[0:30, 0:40]
     return np.stack([columns * 6, rows * 8, np.full_like(rows, 90)], axis=2).astype(np.uint8)
 
 
 @pytest.mark.parametrize("size_wh", [(1281, 719), (2503, 2400)])  # made an array at once, and in strips
-def test_no_row_is_lost_on_the_way_out_of_pillow(size_wh: tuple[int, int]) -> None:
+def test_no_row_is_lost_in_the_copy_from_pillow(size_wh: tuple[int, int]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (size_wh[1], size_wh[0], 3), dtype=np.uint8)
     np.testing.assert_array_equal(decode(encode(pixels, "BMP")).pixels, pixels)
 
 
 def test_every_kind_of_source_gives_the_same_pixels(rgb: NDArray[np.uint8], tmp_path: Path) -> None:
     data = encode(rgb)
-    path = tmp_path / "a picture é.png"
+    path = tmp_path / "an image é.png"
     path.write_bytes(data)
     with path.open("rb") as stream:
         named = decode(stream)
-    pictures = {
+    images = {
         str(path): decode(path),
         "<bytes>": decode(bytearray(data)),
         "<stream>": decode(io.BytesIO(data)),
         "<array>": decode(rgb),
         "<image>": decode(Image.fromarray(rgb)),
     }
-    for source, picture in pictures.items():
-        assert picture.source == source
-        assert picture.note is None
-        assert picture.pixels.dtype == np.uint8
-        assert not picture.pixels.flags.writeable
-        np.testing.assert_array_equal(picture.pixels, rgb)
+    for source, decoded in images.items():
+        assert decoded.source == source
+        assert decoded.note is None
+        assert decoded.pixels.dtype == np.uint8
+        assert not decoded.pixels.flags.writeable
+        np.testing.assert_array_equal(decoded.pixels, rgb)
     assert named.source == decode(str(path)).source == str(path)
     np.testing.assert_array_equal(decode(memoryview(data)).pixels, named.pixels)
 
 
-def test_a_picture_comes_back_unchanged(rgb: NDArray[np.uint8]) -> None:
-    picture = DecodedImage(rgb, "mine", "a note")
-    assert decode(picture) is picture
+def test_a_decoded_image_is_returned_unchanged(rgb: NDArray[np.uint8]) -> None:
+    decoded = DecodedImage(rgb, "mine", "a note")
+    assert decode(decoded) is decoded
 
 
 def test_a_pipe_is_read_to_its_end() -> None:
     data = encode(np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8))
     reading, writing = os.pipe()
 
-    def feed() -> None:
+    def fill() -> None:
         with os.fdopen(writing, "wb", buffering=0) as pipe:
             for start in range(0, len(data), 5000):
                 pipe.write(data[start : start + 5000])
 
-    thread = threading.Thread(target=feed)
+    thread = threading.Thread(target=fill)
     thread.start()
     with os.fdopen(reading, "rb", buffering=0) as pipe:
-        picture = decode(pipe)
+        decoded = decode(pipe)
     thread.join()
-    assert picture.pixels.shape == (300, 300, 3)
-    assert picture.source == "<stream>"
+    assert decoded.pixels.shape == (300, 300, 3)
+    assert decoded.source == "<stream>"
 
 
 @pytest.mark.parametrize("shape", [(30, 40), (30, 40, 1)])
@@ -95,16 +95,16 @@ def test_grey_arrays_become_rgb(shape: tuple[int, ...]) -> None:
 def test_arrays_are_copied_and_left_alone(rgb: NDArray[np.uint8]) -> None:
     before = rgb.copy()
     strided = rgb[::-1, ::2]
-    picture, image_picture = decode(strided), decode(image := Image.fromarray(rgb))
+    decoded, decoded_image = decode(strided), decode(image := Image.fromarray(rgb))
     expected = strided.copy()
     np.testing.assert_array_equal(rgb, before)
     rgb[:] = 0
     image.paste("red", (0, 0, 40, 30))
-    np.testing.assert_array_equal(picture.pixels, expected)
-    np.testing.assert_array_equal(image_picture.pixels, before)
+    np.testing.assert_array_equal(decoded.pixels, expected)
+    np.testing.assert_array_equal(decoded_image.pixels, before)
 
 
-def test_a_callers_animation_keeps_its_frame_and_its_edits() -> None:
+def test_an_opened_animation_keeps_its_frame_and_its_edits() -> None:
     frames = [Image.new("L", (8, 8), shade) for shade in (10, 100, 200)]
     image = Image.open(io.BytesIO(encode(frames[0], "GIF", save_all=True, append_images=frames[1:])))
     image.seek(2)
@@ -134,7 +134,7 @@ def test_exif_orientation_is_applied(rgb: NDArray[np.uint8], orientation: int, f
     assert np.abs(pixels.astype(int) - rgb).max() <= (6 if file_format == "JPEG" else 0)
 
 
-def test_damaged_exif_does_not_lose_the_picture(rgb: NDArray[np.uint8]) -> None:
+def test_damaged_exif_does_not_lose_the_image(rgb: NDArray[np.uint8]) -> None:
     for exif in (
         b"Exif\0\0II*\0",
         b"Exif\0\0" + bytes(range(60)),
@@ -144,38 +144,38 @@ def test_damaged_exif_does_not_lose_the_picture(rgb: NDArray[np.uint8]) -> None:
 
 
 @pytest.mark.parametrize("file_format", ["GIF", "WEBP", "PNG"])
-def test_the_first_frame_of_an_animation_is_read_and_said(file_format: str) -> None:
+def test_the_first_frame_of_an_animation_is_read_and_noted(file_format: str) -> None:
     frames = [Image.new("RGB", (20, 10), (shade, 0, 0)) for shade in (10, 100, 200)]
     data = encode(frames[0], file_format, save_all=True, append_images=frames[1:])
-    picture = decode(data)
-    assert picture.note == "animated, 3 frames: the first was read"
-    assert np.abs(picture.pixels[5, 5].astype(int) - [10, 0, 0]).max() <= 6
+    decoded = decode(data)
+    assert decoded.note == "animated, 3 frames: the first was read"
+    assert np.abs(decoded.pixels[5, 5].astype(int) - [10, 0, 0]).max() <= 6
 
 
-def test_the_first_page_is_read_and_said() -> None:
+def test_the_first_page_is_read_and_noted() -> None:
     pages = [Image.new("L", (20, 10), shade) for shade in (10, 100)]
-    picture = decode(encode(pages[0], "TIFF", save_all=True, append_images=pages[1:]))
-    assert picture.note == "2 pages: the first was read"
-    assert (picture.pixels == 10).all()
+    decoded = decode(encode(pages[0], "TIFF", save_all=True, append_images=pages[1:]))
+    assert decoded.note == "2 pages: the first was read"
+    assert (decoded.pixels == 10).all()
 
 
 def test_a_damaged_later_frame_leaves_the_first() -> None:
     frames = [Image.effect_noise((64, 64), sigma) for sigma in (10, 60, 90)]
     data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    picture = decode(data[: len(data) * 2 // 3])
-    assert picture.pixels.shape == (64, 64, 3)
-    assert picture.note is not None
+    decoded = decode(data[: len(data) * 2 // 3])
+    assert decoded.pixels.shape == (64, 64, 3)
+    assert decoded.note is not None
 
 
-def test_a_previews_beside_a_jpeg_is_no_note(rgb: NDArray[np.uint8]) -> None:
+def test_previews_beside_a_jpeg_give_no_note(rgb: NDArray[np.uint8]) -> None:
     image = Image.fromarray(rgb)
-    picture = decode(encode(image, "MPO", save_all=True, append_images=[image.resize((8, 6))]))
-    assert picture.note is None
-    assert picture.pixels.shape == rgb.shape
+    decoded = decode(encode(image, "MPO", save_all=True, append_images=[image.resize((8, 6))]))
+    assert decoded.note is None
+    assert decoded.pixels.shape == rgb.shape
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK", "YCbCr", "HSV", "LAB", "RGBX"])
-def test_opaque_modes_keep_the_picture(rgb: NDArray[np.uint8], mode: str) -> None:
+def test_opaque_modes_keep_the_image(rgb: NDArray[np.uint8], mode: str) -> None:
     source = Image.fromarray(rgb)
     if mode == "LAB":
         image = Image.frombytes("LAB", (40, 30), bytes([128, 0, 0]) * 1200)
@@ -192,7 +192,7 @@ def test_cmyk_jpeg_is_not_negative(rgb: NDArray[np.uint8]) -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "La", "RGBa"])
-def test_transparent_pixels_lie_over_white(mode: str) -> None:
+def test_transparent_pixels_are_blended_over_white(mode: str) -> None:
     rgba = np.zeros((4, 6, 4), np.uint8)
     rgba[:, 3:, 3] = 255  # black throughout, the left half transparent
     image = Image.fromarray(rgba)
@@ -206,7 +206,7 @@ def test_transparent_pixels_lie_over_white(mode: str) -> None:
     assert (pixels[:, 3:] == 0).all()
 
 
-def test_rgba_arrays_lie_over_white() -> None:
+def test_rgba_arrays_are_blended_over_white() -> None:
     rgba = np.full((2, 2, 4), 100, np.uint8)
     rgba[0, 0, 3], rgba[1, 1, 3] = 0, 255
     pixels = decode(rgba).pixels
@@ -216,7 +216,7 @@ def test_rgba_arrays_lie_over_white() -> None:
 
 
 @pytest.mark.parametrize("transparency", [1, bytes([255, 0, 255])])
-def test_transparent_palettes_lie_over_white(transparency: int | bytes) -> None:
+def test_transparent_palettes_are_blended_over_white(transparency: int | bytes) -> None:
     image = Image.new("P", (6, 4), 1)
     image.putpalette([10, 20, 30, 0, 0, 0, 40, 50, 60])
     image.paste(2, (3, 0, 6, 4))
@@ -226,7 +226,7 @@ def test_transparent_palettes_lie_over_white(transparency: int | bytes) -> None:
 
 
 @pytest.mark.parametrize(("mode", "transparency"), [("RGB", (0, 0, 0)), ("L", 0), ("1", 0)])
-def test_a_transparent_colour_lies_over_white(mode: str, transparency: Any) -> None:
+def test_a_transparent_colour_is_blended_over_white(mode: str, transparency: Any) -> None:
     assert (decode(encode(Image.new(mode, (3, 3)), "PNG", transparency=transparency)).pixels == 255).all()
 
 
@@ -238,7 +238,7 @@ def test_sixteen_bit_grey_is_scaled_not_cut(file_format: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["<u2", ">u2"])
-def test_dark_sixteen_bit_pictures_stay_dark(dtype: str) -> None:
+def test_dark_sixteen_bit_images_stay_dark(dtype: str) -> None:
     dark = np.full((4, 4), 600, dtype)
     assert (decode(Image.fromarray(dark)).pixels == 2).all()
 
@@ -357,7 +357,7 @@ def test_decoding_keeps_to_its_budget_of_memory(
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG that claims a size and brings next to nothing."""
+    """A PNG whose header has a size and which has almost no data."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -375,7 +375,9 @@ def one_line(caught: pytest.ExceptionInfo[ImageError], *parts: str) -> None:
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_truncated_files_say_so(astronaut: NDArray[np.uint8], tmp_path: Path, file_format: str, share: float) -> None:
+def test_truncated_files_are_named(
+    astronaut: NDArray[np.uint8], tmp_path: Path, file_format: str, share: float
+) -> None:
     data = encode(np.ascontiguousarray(astronaut[:200, :200]), file_format)
     path = tmp_path / "cut"
     path.write_bytes(data[: int(len(data) * share)])
@@ -397,7 +399,7 @@ def test_other_files_are_no_image(data: bytes) -> None:
     one_line(caught, "<bytes>", "not an image", "convert it")
 
 
-def test_nothing_to_read_says_so(tmp_path: Path) -> None:
+def test_empty_sources_are_named(tmp_path: Path) -> None:
     empty = tmp_path / "empty.jpg"
     empty.touch()
     for source in (empty, b"", io.BytesIO()):
@@ -415,18 +417,18 @@ def test_missing_files_folders_and_odd_paths(tmp_path: Path) -> None:
         decode(str(tmp_path / ("n" * 5000)))
 
 
-def test_missing_rights_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_rights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     locked = tmp_path / "locked.png"
     locked.write_bytes(b"x")
     locked.chmod(0)
-    if os.access(locked, os.R_OK):  # root reads everything: let the operating system's refusal come from here
+    if os.access(locked, os.R_OK):  # root may read everything, so the refusal of the system is simulated
         monkeypatch.setattr(Path, "open", lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "denied")))
     with pytest.raises(ImageError) as caught:
         decode(locked)
     one_line(caught, str(locked), "no permission")
 
 
-def test_text_streams_and_closed_streams_say_so(tmp_path: Path) -> None:
+def test_text_streams_and_closed_streams_are_named(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_text("abc")
     with path.open() as text, pytest.raises(ImageError, match="binary"):
@@ -445,7 +447,7 @@ def test_too_many_bytes_are_not_read(tmp_path: Path) -> None:
 
     big = tmp_path / "big.png"
     with big.open("wb") as file:
-        file.truncate(10**10)  # sparse: takes no room
+        file.truncate(10**10)  # a sparse file needs no space
     endless = Endless()
     for source in (big, endless, b"x" * 1001):
         with pytest.raises(TooLargeError) as caught:
@@ -456,7 +458,7 @@ def test_too_many_bytes_are_not_read(tmp_path: Path) -> None:
         decode(b"x" * 1000, max_bytes=1000)
 
 
-def test_a_bomb_is_refused_by_its_header() -> None:
+def test_a_decompression_bomb_is_refused_by_its_header() -> None:
     tracemalloc.start()
     with pytest.raises(TooLargeError) as caught:
         decode(png_header(50_000, 50_000))
@@ -466,8 +468,8 @@ def test_a_bomb_is_refused_by_its_header() -> None:
     assert peak < 10e6
 
 
-def test_the_pixel_limit_is_ours_alone(rgb: NDArray[np.uint8]) -> None:
-    # 90 MP lies above the size at which Pillow warns, 200 MP above the one that it refuses: both are for us to decide.
+def test_only_max_pixels_limits_the_size(rgb: NDArray[np.uint8]) -> None:
+    # Pillow warns at 90 MP and refuses 200 MP. Only max_pixels may decide.
     for size in ((9_000, 10_000), (10_000, 20_000)):
         with pytest.raises(TruncatedError):
             decode(png_header(*size), max_pixels=10**9)
@@ -489,7 +491,7 @@ def test_the_pixel_limit_is_ours_alone(rgb: NDArray[np.uint8]) -> None:
         (np.zeros((4, 0), np.uint8), "no pixels"),
     ],
 )
-def test_wrong_arrays_say_what_is_wrong(array: NDArray[Any], part: str) -> None:
+def test_wrong_arrays_are_explained(array: NDArray[Any], part: str) -> None:
     with pytest.raises(ImageError) as caught:
         decode(array)
     one_line(caught, "<array>", part, "give")
@@ -516,29 +518,29 @@ def test_other_objects_are_named(source: Any) -> None:
 @example(b"P5 3 3 255 ")
 def test_random_bytes_raise_nothing_but_our_errors(data: bytes) -> None:
     try:
-        picture = decode(data, max_pixels=10**6)
+        decoded = decode(data, max_pixels=10**6)
     except ImageError as error:
         assert "\n" not in str(error)  # noqa: PT017
     else:
-        assert picture.pixels.ndim == 3
+        assert decoded.pixels.ndim == 3
 
 
 @settings(deadline=None, max_examples=150)
 @given(st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"]), st.data())
-def test_damaged_pictures_raise_nothing_but_our_errors(file_format: str, draw: st.DataObject) -> None:
+def test_damaged_images_raise_nothing_but_our_errors(file_format: str, draw: st.DataObject) -> None:
     data = bytearray(encode(Image.linear_gradient("L").resize((24, 24)), file_format))
     for _ in range(draw.draw(st.integers(1, 6))):
         data[draw.draw(st.integers(0, len(data) - 1))] = draw.draw(st.integers(0, 255))
     try:
-        picture = decode(bytes(data), max_pixels=10**6)
+        decoded = decode(bytes(data), max_pixels=10**6)
     except ImageError as error:
         assert "\n" not in str(error)  # noqa: PT017
     else:
-        assert picture.pixels.shape[2] == 3
+        assert decoded.pixels.shape[2] == 3
 
 
 def test_many_threads_read_the_same(astronaut: NDArray[np.uint8]) -> None:
     sources = [encode(astronaut, file_format) for file_format in ("PNG", "BMP", "TIFF")] * 8
     with ThreadPoolExecutor(8) as pool:
-        for picture in pool.map(decode, sources):
-            np.testing.assert_array_equal(picture.pixels, astronaut)
+        for decoded in pool.map(decode, sources):
+            np.testing.assert_array_equal(decoded.pixels, astronaut)

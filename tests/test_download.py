@@ -1,4 +1,4 @@
-"""Downloads happen on request only, are checked, and fail in one line that says what to do."""
+"""Downloads happen on request, are checked, and fail with one line that names the cure."""
 
 import hashlib
 import os
@@ -20,7 +20,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves CONTENT at /good, a page of the wrong kind at /wrong, half of what it promises at /half."""
+    """Serves CONTENT at /good, another page at /wrong, and half of the announced bytes at /half."""
 
     def do_GET(self) -> None:
         body = b"<html>sign in</html>" if self.path == "/wrong" else CONTENT
@@ -30,7 +30,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body[: len(body) // 2] if self.path == "/half" else body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -58,12 +58,12 @@ def test_a_good_file_is_stored_once(server: str, cache: Path) -> None:
     path = fetch(remote(f"{server}/good"))
     assert path == cache / "model.onnx"
     assert path.read_bytes() == CONTENT
-    assert fetch(remote("http://127.0.0.1:9/never-asked")) == path
+    assert fetch(remote("http://127.0.0.1:9/never-requested")) == path
     assert list(cache.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("page", ["wrong", "half", "missing"])
-def test_a_bad_answer_is_not_stored(server: str, cache: Path, page: str) -> None:
+def test_a_bad_response_is_not_stored(server: str, cache: Path, page: str) -> None:
     with pytest.raises(DownloadError) as caught:
         fetch(remote(f"{server}/{page}"))
     assert one_line_with(caught.value, f"{server}/{page}", str(cache / "model.onnx"))
@@ -77,7 +77,7 @@ def test_offline_names_url_and_place(cache: Path, free_port: int) -> None:
     assert one_line_with(caught.value, url, str(cache / "model.onnx"), "by hand")
 
 
-def test_a_server_that_never_answers_times_out(cache: Path) -> None:
+def test_a_silent_server_times_out(cache: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/model.onnx"
         with pytest.raises(DownloadError, match="timed out"):
@@ -89,7 +89,7 @@ def test_a_damaged_file_in_the_cache_is_refused(cache: Path) -> None:
     cache.mkdir()
     (cache / "model.onnx").write_bytes(CONTENT[:-1])
     with pytest.raises(DownloadError, match="damaged; delete it"):
-        fetch(remote("http://127.0.0.1:9/never-asked"))
+        fetch(remote("http://127.0.0.1:9/never-requested"))
 
 
 def test_a_cache_that_cannot_be_written_is_named(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +121,7 @@ def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, t
 
 @pytest.fixture
 def free_port() -> int:
-    """A port at which nobody listens."""
+    """A port without a server."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
 

@@ -28,7 +28,7 @@ def whole(width: float, height: float) -> Detection:
 
 
 def framed(centre: tuple[float, float], side: float, angle: float = 0.0, framing: Framing = FER2013) -> Detection:
-    """The exact detection of a face whose crop has this centre, side and angle (degrees, clockwise)."""
+    """The exact detection of a face with a crop of this centre, side and angle (degrees, clockwise)."""
     cosine, sine = math.cos(math.radians(angle)) * side, math.sin(math.radians(angle)) * side
 
     def at(fraction: tuple[float, float]) -> tuple[float, float]:
@@ -56,9 +56,9 @@ def test_a_face_framed_as_the_training_faces_comes_back_exactly(draw_face: Draw)
     face = draw_face(48, seed=3)
     for scale in (1, 2, 3):
         side = 48 * scale
-        picture = np.full((400, 500), 90, np.uint8)
-        picture[60 : 60 + side, 70 : 70 + side] = face.repeat(scale, 0).repeat(scale, 1)
-        crops, to_image = extract(rgb(picture), [framed((70 + side / 2, 60 + side / 2), side)], size=48)
+        image = np.full((400, 500), 90, np.uint8)
+        image[60 : 60 + side, 70 : 70 + side] = face.repeat(scale, 0).repeat(scale, 1)
+        crops, to_image = extract(rgb(image), [framed((70 + side / 2, 60 + side / 2), side)], size=48)
         np.testing.assert_array_equal(crops[0], face)
         np.testing.assert_allclose(to_image[0], [[scale, 0, 70], [0, scale, 60]], atol=1e-9)
 
@@ -68,19 +68,19 @@ def test_a_face_of_any_size_comes_back_nearly(draw_face: Draw, side: int) -> Non
     face = np.asarray(
         Image.fromarray(draw_face(48, seed=2)).resize((24, 24)).resize((48, 48), Image.Resampling.BICUBIC)
     )
-    picture = np.full((700, 720), 90, np.uint8)
-    picture[13 : 13 + side, 29 : 29 + side] = Image.fromarray(face).resize((side, side), Image.Resampling.BICUBIC)
-    crops, _ = extract(rgb(picture), [framed((29 + side / 2, 13 + side / 2), side)], size=48)
+    image = np.full((700, 720), 90, np.uint8)
+    image[13 : 13 + side, 29 : 29 + side] = Image.fromarray(face).resize((side, side), Image.Resampling.BICUBIC)
+    crops, _ = extract(rgb(image), [framed((29 + side / 2, 13 + side / 2), side)], size=48)
     assert np.abs(crops[0].astype(int) - face)[1:-1, 1:-1].mean() < 2.5
 
 
 @pytest.mark.parametrize("angle", [30.0, -30.0, 90.0, 175.0])
 def test_rotation_is_removed(draw_face: Draw, angle: float) -> None:
     face = draw_face(192, seed=1)
-    picture = np.full((400, 400), 60, np.uint8)
-    picture[104:296, 104:296] = face
-    turned = np.asarray(Image.fromarray(picture).rotate(-angle, Image.Resampling.BICUBIC, fillcolor=60))
-    upright, _ = extract(rgb(picture), [framed((200, 200), 192)], size=48)
+    image = np.full((400, 400), 60, np.uint8)
+    image[104:296, 104:296] = face
+    turned = np.asarray(Image.fromarray(image).rotate(-angle, Image.Resampling.BICUBIC, fillcolor=60))
+    upright, _ = extract(rgb(image), [framed((200, 200), 192)], size=48)
     crops, to_image = extract(rgb(turned), [framed((200, 200), 192, angle)], size=48, framing=UPRIGHT)
     assert np.abs(crops[0].astype(int) - upright[0]).mean() < 2
     assert math.degrees(math.atan2(to_image[0, 1, 0], to_image[0, 0, 0])) == pytest.approx(angle)
@@ -97,10 +97,10 @@ def test_the_tilt_of_the_training_faces_stays(angle: float, removed: float) -> N
 
 
 def test_to_image_takes_the_corners_to_their_places() -> None:
-    picture = np.zeros((300, 400, 3), np.uint8)
+    image = np.zeros((300, 400, 3), np.uint8)
     detections = [framed((200, 150), 100), framed((100, 120), 60, 90)]
     for size in (48, 64):
-        _, to_image = extract(picture, detections, size=size, framing=UPRIGHT)
+        _, to_image = extract(image, detections, size=size, framing=UPRIGHT)
         assert to_image.dtype == np.float64
         straight = [[150, 100], [250, 100], [250, 200], [150, 200]]
         turned = [[130, 90], [130, 150], [70, 150], [70, 90]]
@@ -108,11 +108,11 @@ def test_to_image_takes_the_corners_to_their_places() -> None:
         np.testing.assert_allclose(corners(to_image[1], size), turned, atol=1e-9)
 
 
-def test_crop_and_to_image_agree_on_where_a_pixel_lies() -> None:
-    picture = np.zeros((200, 200), np.uint8)
-    picture[83, 121] = 255  # centre at (121.5, 83.5)
+def test_crop_and_to_image_agree_on_the_place_of_a_pixel() -> None:
+    image = np.zeros((200, 200), np.uint8)
+    image[83, 121] = 255  # centre at (121.5, 83.5)
     for angle in (0, 20, 140):
-        crops, to_image = extract(rgb(picture), [framed((110, 90), 70, angle)], size=70)
+        crops, to_image = extract(rgb(image), [framed((110, 90), 70, angle)], size=70)
         weights = crops[0] / crops[0].sum(dtype=float)
         rows, columns = np.mgrid[:70, :70] + 0.5
         found = to_image[0] @ [(columns * weights).sum(), (rows * weights).sum(), 1]
@@ -121,8 +121,8 @@ def test_crop_and_to_image_agree_on_where_a_pixel_lies() -> None:
 
 def test_the_framing_is_an_argument(draw_face: Draw) -> None:
     wide = Framing((0.4, 0.45), (0.6, 0.45), (0.5, 0.55), (0.5, 0.65))
-    picture = rgb(draw_face(200))
-    _, to_image = extract(picture, [framed((100, 100), 150, 12, wide)], size=50, framing=wide)
+    image = rgb(draw_face(200))
+    _, to_image = extract(image, [framed((100, 100), 150, 12, wide)], size=50, framing=wide)
     np.testing.assert_allclose(corners(to_image[0], 50).mean(axis=0), [100, 100], atol=1e-9)
     assert math.hypot(*to_image[0, :, 0]) == pytest.approx(3)
 
@@ -138,7 +138,7 @@ def test_shrinking_does_not_alias(side: int) -> None:
     smooth = np.asarray(Image.fromarray(zone_plate).resize((48, 48), Image.Resampling.HAMMING))
     rough = np.asarray(Image.fromarray(zone_plate).resize((48, 48), Image.Resampling.NEAREST))
     assert np.abs(crops[0].astype(int) - smooth).mean() < 10
-    assert np.abs(rough.astype(int) - smooth).mean() > 40  # what no antialiasing would give
+    assert np.abs(rough.astype(int) - smooth).mean() > 40  # the result without antialiasing
 
 
 def test_shrinking_is_close_to_pillows(astronaut: NDArray[np.uint8]) -> None:
@@ -149,8 +149,8 @@ def test_shrinking_is_close_to_pillows(astronaut: NDArray[np.uint8]) -> None:
 
 def test_grey_is_the_luma_of_bt601() -> None:
     for color in ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (10, 200, 77)):
-        picture = np.full((60, 60, 3), color, np.uint8)
-        crops, _ = extract(picture, [whole(60, 60)], size=48)
+        image = np.full((60, 60, 3), color, np.uint8)
+        crops, _ = extract(image, [whole(60, 60)], size=48)
         assert np.unique(crops).tolist() == [Image.new("RGB", (1, 1), color).convert("L").getpixel((0, 0))]
 
 
@@ -199,10 +199,10 @@ def test_a_face_pasted_into_a_photograph_reads_as_the_original(
     centre, side = (800, 700), 200
     originals, crops = [], []
     for face in some_faces(fer2013_parquet, 60):
-        picture = photograph.copy()
+        image = photograph.copy()
         corner = (centre[0] - side // 2, centre[1] - side // 2)
-        picture.paste(Image.fromarray(face).resize((side, side), Image.Resampling.BICUBIC), corner)
-        pixels = np.asarray(picture)
+        image.paste(Image.fromarray(face).resize((side, side), Image.Resampling.BICUBIC), corner)
+        pixels = np.asarray(image)
         near = [found for found in detector(pixels) if math.dist(middle(found.box), centre) < 0.3 * side]
         if near:
             crop, _ = extract(pixels, near[:1], size=classifier.size, framing=classifier.framing)
@@ -227,14 +227,14 @@ def middle(box: Box) -> tuple[float, float]:
     return (box.x1 + box.x2) / 2, (box.y1 + box.y2) / 2
 
 
-def test_the_edge_goes_on_outside_of_the_picture(astronaut: NDArray[np.uint8]) -> None:
+def test_the_edge_is_repeated_outside_of_the_image(astronaut: NDArray[np.uint8]) -> None:
     padded = np.pad(astronaut, ((300, 300), (300, 300), (0, 0)), mode="edge")
     for centre, side, angle in (((10, 20), 120, 0), ((500, 505), 200, 25), ((20, 250), 140, 10), ((-150, 100), 90, 5)):
         crops, _ = extract(astronaut, [framed(centre, side, angle)], size=48, framing=UPRIGHT)
         moved = framed((centre[0] + 300, centre[1] + 300), side, angle)
         expected, _ = extract(padded, [moved], size=48, framing=UPRIGHT)
         difference = np.abs(crops[0].astype(int) - expected[0])
-        assert difference.max() <= 12  # outside, the outermost block of averaged pixels goes on
+        assert difference.max() <= 12  # outside, the last block of averaged pixels is repeated
         assert difference.mean() < 1
 
 
@@ -246,10 +246,10 @@ def test_far_outside_and_absurdly_large_boxes_are_cut_in_bounded_memory(astronau
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 50), (50, 1), (2, 3)])
-def test_tiny_pictures(shape: tuple[int, int]) -> None:
-    picture = np.full((*shape, 3), 77, np.uint8)
+def test_tiny_images(shape: tuple[int, int]) -> None:
+    image = np.full((*shape, 3), 77, np.uint8)
     height, width = shape
-    crops, _ = extract(picture, [whole(width, height), framed((0.5, 0.5), 1, 40), framed((0, 0), 500)], size=48)
+    crops, _ = extract(image, [whole(width, height), framed((0.5, 0.5), 1, 40), framed((0, 0), 500)], size=48)
     assert (crops == 77).all()
 
 
@@ -260,7 +260,7 @@ def test_no_detections_give_empty_arrays(astronaut: NDArray[np.uint8]) -> None:
 
 
 @pytest.mark.parametrize("eye", [(100.0, 90.0), (math.nan, math.nan), (math.inf, 3.0)])
-def test_eyes_that_say_nothing_leave_the_box(eye: tuple[float, float], astronaut: NDArray[np.uint8]) -> None:
+def test_unusable_eyes_leave_the_box(eye: tuple[float, float], astronaut: NDArray[np.uint8]) -> None:
     good = framed((120, 110), 80)
     assert good.points is not None
     useless = [good.points._replace(right_eye=eye, left_eye=eye), good.points._replace(mouth=(0.0, math.inf))]

@@ -1,4 +1,4 @@
-"""The classifier: what it answers, and that it refuses every way of breaking the contract by naming it."""
+"""The classifier: its outputs, and the refusal of each violation of the contract."""
 
 import json
 import pickle
@@ -64,7 +64,7 @@ def test_crops_that_are_a_view_are_read_as_their_copy(tiny: Path) -> None:
     np.testing.assert_array_equal(model(view)[0], model(view.copy())[0])
 
 
-def test_a_hundred_thousand_crops_need_no_more_than_their_answers(tiny: Path) -> None:
+def test_a_hundred_thousand_crops_need_no_more_memory_than_their_outputs(tiny: Path) -> None:
     resource = pytest.importorskip(
         "resource", reason="peak memory is read with the resource module, which Windows lacks"
     )
@@ -160,7 +160,7 @@ def test_unknown_provider(tiny: Path) -> None:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def bundled_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder laid out as mien's own, with one classifier in both precisions and one detector."""
     for file in ("model.onnx", "model-fp32.onnx"):
         write_model(tmp_path / "mien-9" / file)
@@ -170,17 +170,17 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_bundled_models_are_the_classifiers(shelf: Path) -> None:
+def test_bundled_models_are_the_classifiers(bundled_folder: Path) -> None:
     assert bundled_models() == ("mien-9",)
-    assert find_model("mien-9") == shelf / "mien-9" / "model.onnx"
-    assert find_model("mien-9", precision="fp32") == shelf / "mien-9" / "model-fp32.onnx"
+    assert find_model("mien-9") == bundled_folder / "mien-9" / "model.onnx"
+    assert find_model("mien-9", precision="fp32") == bundled_folder / "mien-9" / "model-fp32.onnx"
 
 
-def test_a_model_by_path_or_folder(shelf: Path, tiny: Path) -> None:
+def test_a_model_by_path_or_folder(bundled_folder: Path, tiny: Path) -> None:
     assert find_model(tiny) == tiny
-    assert find_model(shelf / "mien-9", precision="fp32") == shelf / "mien-9" / "model-fp32.onnx"
+    assert find_model(bundled_folder / "mien-9", precision="fp32") == bundled_folder / "mien-9" / "model-fp32.onnx"
     with pytest.raises(ModelError, match="has no fp32 file"):
-        find_model(shelf / "finder", precision="fp32")
+        find_model(bundled_folder / "finder", precision="fp32")
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_a_model_by_path_or_folder(shelf: Path, tiny: Path) -> None:
         ("model.onnx", "model.onnx: no such model file"),
     ],
 )
-def test_an_unknown_model_names_the_nearest(shelf: Path, wanted: str, message: str) -> None:  # noqa: ARG001
+def test_an_unknown_model_names_the_nearest(bundled_folder: Path, wanted: str, message: str) -> None:  # noqa: ARG001
     with pytest.raises(ModelError, match=message):
         find_model(wanted)
 

@@ -1,4 +1,4 @@
-"""Boxes, labels and maps drawn on pictures."""
+"""Boxes, labels and maps drawn on images."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def make_face(
     hot: tuple[int, int] = (2, 2),
     to_image: NDArray[np.float64] | None = None,
 ) -> Face:
-    """A face whose map is hot in one cell (row, column) of 6 x 6 and whose crop covers its box."""
+    """A face with a map that is large in one cell (row, column) of 6 x 6, and a crop that covers its box."""
     x1, y1, x2, y2 = box
     maps = np.full((7, 6, 6), -1, np.float32)
     maps[:, hot[0], hot[1]] = 5
@@ -33,7 +33,7 @@ def make_face(
 
 
 def make_reading(pixels: NDArray[np.uint8], *faces: Face) -> Reading:
-    return Reading(faces, "picture.png", (pixels.shape[1], pixels.shape[0]))
+    return Reading(faces, "image.png", (pixels.shape[1], pixels.shape[0]))
 
 
 def grey(height: int, width: int) -> NDArray[np.uint8]:
@@ -76,14 +76,14 @@ def test_unsure_has_its_own_colour_and_dashes() -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 300), (300, 1), (13, 17)])
 @pytest.mark.parametrize("maps", [False, True])
-def test_tiny_pictures(height: int, width: int, maps: bool) -> None:
+def test_tiny_images(height: int, width: int, maps: bool) -> None:
     pixels = grey(height, width)
     for box in [(0, 0, width, height), (-50, -50, 500, 500), (0.2, 0.2, 0.4, 0.4), (900, 900, 950, 950)]:
         result = annotate(pixels, make_reading(pixels, make_face(box)), maps=maps)
         assert result.shape == pixels.shape
 
 
-def test_a_huge_picture_has_a_thick_box_and_a_large_label() -> None:
+def test_a_huge_image_has_a_thick_box_and_a_large_label() -> None:
     pixels = grey(3000, 4000)
     result = annotate(pixels, make_reading(pixels, make_face((1500, 1000, 2300, 1900))))
     color = np.array(rgb(Emotion.HAPPY.color))
@@ -96,7 +96,7 @@ def test_a_huge_picture_has_a_thick_box_and_a_large_label() -> None:
 @pytest.mark.parametrize(
     "box", [(0, 0, 60, 60), (340, 0, 400, 60), (0, 240, 60, 300), (340, 240, 400, 300), (-30, -30, 420, 330)]
 )
-def test_labels_stay_inside_the_picture(box: tuple[float, float, float, float]) -> None:
+def test_labels_stay_inside_the_image(box: tuple[float, float, float, float]) -> None:
     pixels = grey(300, 400)
     reading = make_reading(pixels, make_face(box))
     label = overlay._place_label(reading.faces[0], reading, (400, 300), [])
@@ -146,7 +146,7 @@ def test_the_default_font_has_every_letter_of_a_label() -> None:
 @pytest.mark.parametrize(
     ("value", "text"), [(0.0, "< 1 %"), (0.004, "< 1 %"), (0.93, "93 %"), (0.991, "99 %"), (0.999, "> 99 %")]
 )
-def test_confidence_is_never_nothing_or_certain(value: float, text: str) -> None:
+def test_confidence_is_never_0_or_100_percent(value: float, text: str) -> None:
     assert probability_percent(value) == text
 
 
@@ -197,8 +197,8 @@ def test_map_without_evidence_leaves_the_crop_alone() -> None:
 
 
 def test_maps_turn_with_the_face() -> None:
-    """A quarter turn: the crop's upper right corner lies at the lower right of the picture."""
-    turned = np.array([[0.0, -2.0, 148.0], [2.0, 0.0, 52.0]])  # crop (x, y) -> picture (148 - 2y, 52 + 2x)
+    """A quarter turn: the upper right corner of the crop is at the lower right of the image."""
+    turned = np.array([[0.0, -2.0, 148.0], [2.0, 0.0, 52.0]])  # crop (x, y) -> image (148 - 2y, 52 + 2x)
     face = make_face((52, 52, 148, 148), hot=(1, 4), to_image=turned)
     pixels = grey(200, 200)
     reading = make_reading(pixels, face)

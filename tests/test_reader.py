@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from mien import Box, Emotion, Face, MienError, ModelError, NotAnImageError, Reader, Reading
-from mien import reader as pipeline
+from mien import reader as reader_module
 from mien._face import Detection
 from support.encoded_images import encode
 from support.onnx_models import write_model
@@ -63,14 +63,14 @@ def test_a_portrait_gives_a_frozen_reading(reader: Reader, astronaut: np.ndarray
     np.testing.assert_array_equal(astronaut, before)
 
 
-def test_the_face_is_what_the_classifier_says_of_its_crop(reader: Reader, astronaut: np.ndarray) -> None:
+def test_the_face_is_the_output_of_the_classifier_for_its_crop(reader: Reader, astronaut: np.ndarray) -> None:
     face = reader.read(astronaut).faces[0]
     probs, maps = reader.model(face.crop[None])
     np.testing.assert_allclose(list(face.probs.values()), probs[0], atol=1e-6)
     np.testing.assert_allclose(face.maps, maps[0], atol=1e-5)
 
 
-def test_no_detector_reads_the_whole_picture_as_one_crop(crop_reader: Reader, draw_face: Draw) -> None:
+def test_no_detector_reads_the_whole_image_as_one_crop(crop_reader: Reader, draw_face: Draw) -> None:
     crop = draw_face(48, seed=3)
     (face,) = crop_reader.read(crop).faces
     assert face.box == Box(0, 0, 48, 48)
@@ -88,7 +88,7 @@ def test_every_kind_of_source_gives_the_same(crop_reader: Reader, draw_face: Dra
     assert all(other == first for other in others)
 
 
-def test_abstain_answers_unsure_below_it(tiny: Path, draw_face: Draw) -> None:
+def test_a_face_below_abstain_is_unsure(tiny: Path, draw_face: Draw) -> None:
     crop = draw_face(seed=1)
     sure = Reader(tiny, detector="none").read(crop).faces[0]
     assert sure.emotion is sure.top
@@ -109,7 +109,7 @@ def test_many_are_read_as_one_by_one_and_in_order(
     blank = np.zeros((40, 50, 3), np.uint8)
     turned = [astronaut, blank, astronaut[:, ::-1], draw_face(64), blank[:30], astronaut[20:, 30:]] * 2
     together = list(reader.read_many(iter(turned), batch=batch))
-    alone = [reader.read(picture) for picture in turned]
+    alone = [reader.read(image) for image in turned]
     assert [r.size_wh for r in together] == [(p.shape[1], p.shape[0]) for p in turned]
     for one, other in zip(values(together), values(alone), strict=True):
         assert len(one) == len(other)
@@ -117,12 +117,12 @@ def test_many_are_read_as_one_by_one_and_in_order(
 
 
 @pytest.mark.parametrize("threads", [1, 4])
-def test_a_picture_that_cannot_be_read_is_a_reading(tiny: Path, draw_face: Draw, tmp_path: Path, threads: int) -> None:
+def test_an_image_that_cannot_be_read_is_a_reading(tiny: Path, draw_face: Draw, tmp_path: Path, threads: int) -> None:
     reader = Reader(tiny, detector="none", threads=threads)
     whole = encode(draw_face(64))
     sources: list[Any] = [
         whole,
-        b"no picture",
+        b"no image",
         tmp_path / "gone.jpg",
         whole[: len(whole) // 2],
         None,
@@ -140,9 +140,9 @@ def test_a_picture_that_cannot_be_read_is_a_reading(tiny: Path, draw_face: Draw,
         assert reading.to_dict()["faces"] == []
 
 
-def test_one_picture_raises_what_is_wrong_with_it(reader: Reader) -> None:
+def test_one_image_raises_its_error(reader: Reader) -> None:
     with pytest.raises(NotAnImageError):
-        reader.read(b"no picture")
+        reader.read(b"no image")
 
 
 @pytest.mark.parametrize("threads", [1, 4])
@@ -191,7 +191,7 @@ def test_reading_is_lazy_and_closing_it_stops_the_threads(
 
 
 class Counting:
-    """A detector that knows how many of the pictures it was shown are still in memory."""
+    """A detector that counts how many of its images are still in memory."""
 
     name = "counting"
 
@@ -210,15 +210,15 @@ class Counting:
 
 
 @pytest.mark.parametrize("threads", [1, 4])
-def test_decoded_pictures_do_not_pile_up(tiny: Path, draw_face: Draw, threads: int) -> None:
+def test_decoded_images_do_not_pile_up(tiny: Path, draw_face: Draw, threads: int) -> None:
     counting = Counting()
     reader = Reader(tiny, detector=counting, threads=threads)
     assert len(list(reader.read_many([draw_face(64)] * 100))) == 100
     assert counting.most <= threads + 1
 
 
-def test_kept_pictures_close_a_batch_early(tiny: Path, draw_face: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "_MAX_KEPT_BYTES", 2 * 64 * 64 * 3)
+def test_kept_images_close_a_batch_early(tiny: Path, draw_face: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader_module, "_MAX_KEPT_BYTES", 2 * 64 * 64 * 3)
     counting = Counting()
     reader = Reader(tiny, detector=counting)
     for reading in reader.read_many([draw_face(64)] * 50, keep_pixels=True):
@@ -243,11 +243,11 @@ def test_faces_of_a_crowd_go_beyond_a_batch(tiny: Path, draw_face: Draw) -> None
 
 
 def test_eight_threads_share_a_reader(reader: Reader, astronaut: np.ndarray) -> None:
-    pictures = [np.roll(astronaut, 7 * shift, axis=1) for shift in range(24)]
-    serial = [reader.read(picture).to_dict()["faces"] for picture in pictures]
+    images = [np.roll(astronaut, 7 * shift, axis=1) for shift in range(24)]
+    serial = [reader.read(image).to_dict()["faces"] for image in images]
     with ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(lambda p: reader.read(p).to_dict()["faces"], pictures))
-        streams = list(pool.map(lambda _: [r.to_dict()["faces"] for r in reader.read_many(pictures[:6])], range(8)))
+        together = list(pool.map(lambda p: reader.read(p).to_dict()["faces"], images))
+        streams = list(pool.map(lambda _: [r.to_dict()["faces"] for r in reader.read_many(images[:6])], range(8)))
     assert any(serial)
     assert together == serial
     assert all(len(faces) == len(expected) for s in streams for faces, expected in zip(s, serial[:6], strict=True))
@@ -297,6 +297,6 @@ def test_limits_reach_the_decoder(tiny: Path, draw_face: Draw) -> None:
     assert "100" in reading.error
 
 
-def test_the_reader_says_what_it_is(crop_reader: Reader) -> None:
+def test_the_reader_describes_itself(crop_reader: Reader) -> None:
     assert repr(crop_reader) == "Reader(tiny, fp32, detector=none, abstain=0.0)"
     assert repr(crop_reader.model) == "Classifier(tiny, fp32, 7 emotions, 48x48)"

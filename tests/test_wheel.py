@@ -33,10 +33,10 @@ def test_the_wheel_reads_the_example_and_keeps_its_budgets(tmp_path: Path) -> No
     size = sum(f.stat().st_size for f in (tmp_path / "venv").rglob("*") if f.is_file() and not f.is_symlink())
     assert size <= INSTALL_BYTES
     page = tmp_path / "report.html"
-    said = run(
+    output = run(
         python, "-m", "mien", "predict", "--json", ROOT / "examples" / "astronaut.png", "--html", page, cwd=tmp_path
     )
-    assert '"happy"' in said
+    assert '"happy"' in output
     assert "<!doctype html>" in page.read_text().lower()
     loaded = run(
         python,

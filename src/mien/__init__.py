@@ -1,4 +1,4 @@
-"""mien reads facial expressions: calibrated probabilities over the emotions, and a map of where the model looked.
+"""mien reads facial expressions: calibrated probabilities of the emotions, and a saliency map for each.
 
     from mien import Reader
 
@@ -6,19 +6,19 @@
     for face in reader.read("photo.jpg").faces:
         print(face.emotion, face.confidence, face.box)
 
-The path of the data, one module for each step:
+The modules in the order in which data passes them:
 
-    decode     path | bytes | stream | array -> image      EXIF applied, bytes and pixels limited
+    decode     path | bytes | stream | array -> image      applies EXIF, limits bytes and pixels
     detect     image -> detections                         box, key points, score
-    extract    image, detections -> crops                  rotation removed, framed as the training faces are
-    infer      crops -> probabilities, maps                the ONNX file holds everything that a reader must know
+    extract    image, detections -> crops                  removes rotation, frames faces as in the training set
+    infer      crops -> probabilities, maps                all settings of a model are in its ONNX file
     reader     Reader: the calls above, for one image or many
     overlay    image, reading -> annotated image
     report     readings -> JSON lines | CSV | Parquet | HTML | annotated images
-    video      frames -> results                           track: faces followed through videos and cameras
-    commands   the command line, each command a thin call of the above
+    video      frames -> results                           track: the faces of videos and cameras over time
+    commands   the command line: each command is a thin call of the above
 
-``mien.lab`` trains the networks and needs the extra ``mien[lab]``; nothing else imports it.
+``mien.lab`` trains the networks and needs the extra ``mien[lab]``. No other module imports it.
 """
 
 from importlib import import_module
@@ -87,7 +87,7 @@ __all__ = [
 ]
 
 
-# ONNX Runtime and Pillow take longer to import than all of mien: these names are loaded when they are first used.
+# ONNX Runtime and Pillow take longer to import than all of mien, so these names are loaded on first use.
 _LAZY = {
     "Reader": "mien.reader",
     "annotate": "mien.overlay",

@@ -1,7 +1,7 @@
-"""Downloads files into one cache folder, only on request, and checks them.
+"""Downloads files into a cache folder on request, and checks their SHA-256.
 
-The folder is ``$MIEN_CACHE``; where that is not set, ``~/.cache/mien`` (``$XDG_CACHE_HOME/mien``) on Linux,
-``~/Library/Caches/mien`` on macOS and ``%LOCALAPPDATA%\\mien\\Cache`` on Windows.
+The folder is ``$MIEN_CACHE``. Where that is not set, it is ``$XDG_CACHE_HOME/mien`` or ``~/.cache/mien`` on Linux,
+``~/Library/Caches/mien`` on macOS, and ``%LOCALAPPDATA%\\mien\\Cache`` on Windows.
 """
 
 import hashlib
@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mien._errors import DownloadError, OutputError
-
-TIMEOUT_S = 20.0  # seconds without a byte
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +46,8 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "mien"
 
 
-def fetch(file: RemoteFile, *, timeout_s: float = TIMEOUT_S) -> Path:
-    """Return the path of a file in the cache, after downloading it if it is not there.
+def fetch(file: RemoteFile, *, timeout_s: float = 20.0) -> Path:
+    """Return the path of a file in the cache. Download it if it is not there.
 
     Args:
         file: The file.
@@ -64,46 +62,33 @@ def fetch(file: RemoteFile, *, timeout_s: float = TIMEOUT_S) -> Path:
     """
     path = cache_folder() / file.name
     if path.is_file():
-        _check(path.read_bytes(), file, f"{path} is damaged; delete it and it is fetched again")
+        _check(path.read_bytes(), file, f"{path} is damaged; delete it to download it again")
         return path
-    data = _download(file, path, timeout_s)
-    _check(data, file, f"{file.url} is not the file that mien knows; put a good copy at {path}")
-    _store(data, path)
-    return path
-
-
-def _download(file: RemoteFile, path: Path, timeout_s: float) -> bytes:
     try:
-        with urllib.request.urlopen(file.url, timeout=timeout_s) as answer:
-            # One byte more than expected is enough to see that it is another file.
-            return bytes(answer.read(file.size + 1))
+        with urllib.request.urlopen(file.url, timeout=timeout_s) as response:
+            # One byte more than expected shows that it is another file.
+            data = bytes(response.read(file.size + 1))
     except (OSError, http.client.HTTPException) as error:  # URLError, HTTPError and timeouts are OSErrors
         if isinstance(error, urllib.error.HTTPError):
             error.close()
         reason = getattr(error, "reason", None) or error
-        message = f"cannot fetch {file.url} ({reason}); get online, or put the file at {path} by hand"
+        message = f"cannot download {file.url} ({reason}); connect to the network, or put the file at {path} by hand"
         raise DownloadError(message) from error
-
-
-def _check(data: bytes, file: RemoteFile, otherwise: str) -> None:
-    found = hashlib.sha256(data).hexdigest()
-    if found != file.sha256:
-        raise DownloadError(f"{otherwise} (sha256 {found[:12]}…, expected {file.sha256[:12]}…)")
-
-
-def _store(data: bytes, path: Path) -> None:
-    """Write to a temporary file and rename it, so that two processes at once, or a crash, never leave half a file."""
+    _check(data, file, f"{file.url} is not the expected file; put a good copy at {path}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(prefix=path.name, suffix=".part", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(data)
-            Path(partial).replace(path)
-        except BaseException:
-            Path(partial).unlink(missing_ok=True)
-            raise
+        # The file is renamed when it is complete, so that neither a crash nor a second process leaves half of it.
+        with tempfile.TemporaryDirectory(prefix=".mien-", dir=path.parent) as folder:
+            partial = Path(folder) / file.name
+            partial.write_bytes(data)
+            partial.replace(path)
     except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written ({error.strerror}); set MIEN_CACHE to a folder that can"
-        ) from error
+        cause = f"{path} cannot be written ({error.strerror})"
+        raise OutputError(f"{cause}; set MIEN_CACHE to a folder that can be written") from error
+    return path
+
+
+def _check(data: bytes, file: RemoteFile, message: str) -> None:
+    found = hashlib.sha256(data).hexdigest()
+    if found != file.sha256:
+        raise DownloadError(f"{message} (sha256 {found[:12]}…, expected {file.sha256[:12]}…)")

@@ -1,10 +1,10 @@
-"""The emotions, in the one place where their names, order and colours are written."""
+"""The emotions: names, order, colours and class sets. All other modules read them here."""
 
 from enum import StrEnum
 
 
 class Emotion(StrEnum):
-    """One expression category. The first seven stand in the order of the FER-2013 index (0 angry .. 6 neutral)."""
+    """A facial expression. The first seven are in the order of the FER-2013 labels (0 angry .. 6 neutral)."""
 
     ANGRY = "angry"
     DISGUST = "disgust"
@@ -21,7 +21,7 @@ class Emotion(StrEnum):
         return _COLORS[self]
 
 
-# Hues far enough apart to be told from each other beside one another, light enough for dark text on them.
+# Hues that are easy to tell apart side by side, and light enough for dark text on them.
 _COLORS = {
     Emotion.ANGRY: "#e5484d",
     Emotion.DISGUST: "#5b9a3c",
@@ -33,40 +33,41 @@ _COLORS = {
     Emotion.CONTEMPT: "#c2599a",
 }
 
-UNSURE_COLOR = "#f4f4f2"  # of a face below the threshold; no emotion has it: such a face must not look neutral
+UNSURE_COLOR = "#f4f4f2"  # for a face below the threshold, which must not look neutral
 
 SEVEN = tuple(Emotion)[:7]
 
-# A class set is data: its name and the classes in the order a network answers them.
+# The name of each class set and its classes, in the order of a network's outputs.
 CLASS_SETS: dict[str, tuple[Emotion, ...]] = {
     "seven": SEVEN,
     "six-no-neutral": tuple(e for e in SEVEN if e is not Emotion.NEUTRAL),  # document 000
     "six-no-disgust": tuple(e for e in SEVEN if e is not Emotion.DISGUST),  # document 002
     "three": (Emotion.ANGRY, Emotion.FEAR, Emotion.HAPPY),  # document 002
     # The order of the vote columns of FER+ (Barsoum et al., ICMI 2016).
-    "eight": (
-        Emotion.NEUTRAL,
-        Emotion.HAPPY,
-        Emotion.SURPRISE,
-        Emotion.SAD,
-        Emotion.ANGRY,
-        Emotion.DISGUST,
-        Emotion.FEAR,
-        Emotion.CONTEMPT,
-    ),
+    "eight": tuple(map(Emotion, ("neutral", "happy", "surprise", "sad", "angry", "disgust", "fear", "contempt"))),
 }
 
 
 def class_set(name: str) -> tuple[Emotion, ...]:
-    """The emotions of a named class set, or of a list like ``"happy, sad"`` in the order of ``Emotion``.
+    """Return the emotions of a class set.
 
-    Raises ``ValueError`` that names what is wrong.
+    Args:
+        name: A key of ``CLASS_SETS``, or a list of at least two emotions such as ``"happy, sad"``.
+
+    Returns:
+        The emotions, those of a list in the order of ``Emotion``.
+
+    Raises:
+        ValueError: The name is unknown; the message lists the known ones.
+
+    Example:
+        >>> [str(emotion) for emotion in class_set("sad, happy")]
+        ['happy', 'sad']
     """
     if name in CLASS_SETS:
         return CLASS_SETS[name]
     words = [word.strip() for word in name.split(",")]
-    strange = [word for word in words if word not in tuple(Emotion)]
-    if len(words) < 2 or strange or len(set(words)) < len(words):
+    if len(words) < 2 or len(set(words)) < len(words) or not set(words) <= set(Emotion):
         known = f"{', '.join(CLASS_SETS)}, or a list of at least two of {', '.join(Emotion)}"
         raise ValueError(f"classes are one of {known}; not {name!r}")
     return tuple(emotion for emotion in Emotion if emotion in words)

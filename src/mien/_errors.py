@@ -4,16 +4,16 @@ MienError                       the base class of all errors
 ├── ImageError                  an image that cannot be read
 │   ├── NotAnImageError         the bytes are not an image format that Pillow reads
 │   ├── TruncatedError          the image ends before its last row
-│   ├── UnsupportedImageError   a sound file of a variant that is not read
+│   ├── UnsupportedImageError   an intact file of a variant that is not read
 │   └── TooLargeError           more bytes or pixels than the limit
 ├── SourceError                 a video, camera or stream that cannot be opened, or that breaks off
 ├── ModelError                  a model file that breaks the contract, or an unknown model
 ├── DataError                   a data set with wrong columns, counts, labels or rows
 ├── RecipeError                 an unknown key, a wrong type, a recipe that does not exist
 ├── DeviceError                 an accelerator that is missing or does not work
-├── DivergedError               a training whose loss is no longer a number
-├── DownloadError               a file that could not be fetched, or whose sha256 is wrong
-├── OutputError                 a place that cannot be written: full disk, missing rights
+├── DivergedError               a training whose loss is no longer a finite number
+├── DownloadError               a file that cannot be downloaded, or has the wrong SHA-256
+├── OutputError                 a path or stream that cannot be written: full disk, missing rights
 └── MissingExtraError           an optional dependency that is not installed
 """
 
@@ -84,3 +84,15 @@ class MissingExtraError(MienError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f'{package} is not installed; run: pip install "mien[{extra}]"')
+
+
+def first_line(error: Exception) -> str:
+    """Shorten the message of an error from another library.
+
+    Args:
+        error: The error.
+
+    Returns:
+        The first line of its message, at most 200 characters; the name of its class where it has no message.
+    """
+    return str(error).strip().partition("\n")[0][:200] or type(error).__name__

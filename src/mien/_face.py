@@ -1,4 +1,4 @@
-"""What mien finds in an image: boxes, key points, faces and readings. All frozen; arrays in them are read-only."""
+"""The results of mien: boxes, key points, faces and readings. All are frozen, and their arrays are read-only."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +17,18 @@ Point = tuple[float, float]
 
 
 class Box(NamedTuple):
-    """A rectangle in pixels of the image, corners ``(x1, y1)`` top left and ``(x2, y2)`` bottom right."""
+    """A rectangle in pixels of the image.
+
+    Attributes:
+        x1: Left edge.
+        y1: Upper edge.
+        x2: Right edge.
+        y2: Lower edge.
+
+    Example:
+        >>> Box(10, 20, 50, 80).width
+        40
+    """
 
     x1: float
     y1: float
@@ -26,17 +37,26 @@ class Box(NamedTuple):
 
     @property
     def width(self) -> float:
-        """Pixels from left to right."""
+        """Width in pixels."""
         return self.x2 - self.x1
 
     @property
     def height(self) -> float:
-        """Pixels from top to bottom."""
+        """Height in pixels."""
         return self.y2 - self.y1
 
 
 class KeyPoints(NamedTuple):
-    """Landmarks in pixels ``(x, y)``. Left and right are the subject's: the right eye is on the left of the image."""
+    """The landmarks of a face, ``(x, y)`` in pixels of the image. Left and right are the subject's.
+
+    Attributes:
+        right_eye: The right eye, on the left of the image.
+        left_eye: The left eye.
+        nose: The tip of the nose.
+        mouth: The middle of the mouth.
+        right_ear: The right ear; ``None`` if the detector does not find ears.
+        left_ear: The left ear; ``None`` if the detector does not find ears.
+    """
 
     right_eye: Point
     left_eye: Point
@@ -48,7 +68,13 @@ class KeyPoints(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """A face as a detector found it: box, score (0..1) and key points (``None`` for a whole-image crop)."""
+    """A face that a detector found.
+
+    Attributes:
+        box: The place of the face, in pixels of the image.
+        score: The detector's score, 0..1.
+        points: Key points; ``None`` if the detector has none.
+    """
 
     box: Box
     score: float
@@ -60,15 +86,15 @@ class Face:
     """One face that was read.
 
     Attributes:
-        box: Where the face is, in pixels of the image.
+        box: The place of the face, in pixels of the image.
         score: The detector's score, 0..1.
-        points: Key points, ``None`` if the detector has none.
+        points: Key points; ``None`` if the detector has none.
         emotion: The most probable emotion; ``None`` ("unsure") if its probability is below the reader's ``abstain``.
         confidence: The highest probability, 0..1.
         probs: Calibrated probability of every emotion of the model; they sum to 1.
         maps: Class activation maps (Zhou et al., CVPR 2016), float32 ``[C, h, w]`` in the order of ``probs``. The
             spatial mean of a map is the calibrated logit of its class.
-        crop: The grey image that the network read, uint8 ``[S, S]``.
+        crop: The grey input of the network, uint8 ``[S, S]``.
         to_image: Affine transform, float64 ``[2, 3]``, from pixels of the crop to pixels of the image.
     """
 
@@ -93,7 +119,7 @@ class Face:
         return UNSURE_COLOR if self.emotion is None else self.emotion.color
 
     def map(self, emotion: Emotion | str | None = None) -> NDArray[np.float32]:
-        """Where the model saw an emotion.
+        """Return the map of an emotion: the evidence of each place.
 
         Args:
             emotion: An emotion of the model, or its name; the default is the most probable one.
@@ -105,9 +131,10 @@ class Face:
             ModelError: The model does not know the emotion.
 
         Example:
-            >>> face = Reader().read("examples/astronaut.png").faces[0]  # doctest: +SKIP
-            >>> face.map("happy").shape  # doctest: +SKIP
-            (12, 12)
+            >>> from mien import Reader
+            >>> face = Reader().read("examples/astronaut.png").faces[0]
+            >>> face.map("happy").shape
+            (6, 6)
         """
         emotion = emotion or self.top
         names = [str(known) for known in self.probs]
@@ -117,11 +144,10 @@ class Face:
             )
         positive = np.maximum(self.maps[names.index(emotion)], 0)
         peak = float(positive.max())
-        scaled: NDArray[np.float32] = positive / peak if peak > 0 else positive
-        return scaled
+        return np.asarray(positive / peak if peak > 0 else positive)
 
     def to_dict(self) -> dict[str, Any]:
-        """The face as plain JSON values: box, score, emotion, confidence, probs. Neither crop nor maps are in it."""
+        """Return box, score, emotion, confidence and probs as JSON values, without crop and maps."""
         return {
             "box": [round(v, 1) for v in self.box],
             "score": round(self.score, 4),
@@ -138,15 +164,15 @@ class Face:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """What mien read in one image.
+    """The faces of one image.
 
     Attributes:
         faces: The faces, largest first.
         source: The name of the image: its path, or what kind of source it was.
         size_wh: Width and height of the image in pixels.
         note: What users should know, for example that only the first frame of an animation was read.
-        error: Why an image of a batch could not be read, one line; such a reading has no faces.
-        pixels: The image, RGB uint8 ``[H, W, 3]``; kept only on request (``keep_pixels=True``).
+        error: Why an image of a batch could not be read, in one line. Such a reading has no faces.
+        pixels: The image, RGB uint8 ``[H, W, 3]``, with ``keep_pixels=True``; otherwise ``None``.
     """
 
     faces: tuple[Face, ...]
@@ -157,7 +183,7 @@ class Reading:
     pixels: NDArray[np.uint8] | None = field(default=None, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """``{"source", "faces", "error"}`` as plain JSON values, and ``"note"`` when there is one."""
+        """Return ``source``, ``faces`` and ``error`` as JSON values, and ``note`` if there is one."""
         plain: dict[str, Any] = {"source": self.source, "faces": [f.to_dict() for f in self.faces], "error": self.error}
         if self.note is not None:
             plain["note"] = self.note

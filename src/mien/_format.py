@@ -1,18 +1,6 @@
-"""Number formats of tables, pages, plots and terminals: each written once."""
+"""Number formats of tables, pages, plots and terminals."""
 
 from collections.abc import Sequence
-
-__all__ = [
-    "interval",
-    "milliseconds",
-    "p_value",
-    "percent",
-    "percent_interval",
-    "points",
-    "points_interval",
-    "probability_percent",
-    "short_count",
-]
 
 
 def percent(share: float, decimals: int = 1) -> str:
@@ -38,7 +26,7 @@ def interval(edges: Sequence[float], spec: str = ".3f", *, factor: float = 1) ->
     Args:
         edges: Lower and upper edge.
         spec: Format of one edge, as ``format`` takes it.
-        factor: What both edges are multiplied by first.
+        factor: Both edges are multiplied by this first.
 
     Returns:
         For example ``0.412 to 0.431``.
@@ -61,7 +49,7 @@ def percent_interval(edges: Sequence[float], decimals: int = 1) -> str:
 
 
 def probability_percent(probability: float) -> str:
-    """Format a probability of a model in per cent, never as 0 % or 100 %, because no model can be certain.
+    """Format a probability of a model in per cent. It is never 0 % or 100 %, because no model can be certain.
 
     Args:
         probability: The probability from 0 to 1.
@@ -104,7 +92,7 @@ def points_interval(edges: Sequence[float], decimals: int = 1) -> str:
 
 
 def p_value(p: float) -> str:
-    """Format a p-value; small ones are never printed as 0.
+    """Format a p-value. A small one is never printed as 0.
 
     Args:
         p: The p-value, from 0 to 1.

@@ -1,4 +1,4 @@
-"""Where eyes, nose and mouth of a face are in its crop, as in the images of FER-2013."""
+"""The positions of eyes, nose and mouth in a crop."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -17,8 +17,8 @@ class Framing:
         left_eye: The subject's left eye.
         nose: The tip of the nose.
         mouth: The middle of the mouth.
-        tilt: Degrees of in-plane rotation that stay in a crop; the rest is removed. It is the tilt of heads in the
-            training set.
+        tilt: Largest in-plane rotation of a head that is left in a crop, in degrees. Heads of the training set are
+            tilted by as much.
     """
 
     right_eye: Fraction
@@ -36,7 +36,7 @@ class Framing:
         """Read a framing from the metadata of a model file.
 
         Args:
-            text: JSON as ``to_json`` returns it.
+            text: JSON, as ``to_json`` returns it.
 
         Returns:
             The framing.

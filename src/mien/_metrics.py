@@ -1,4 +1,4 @@
-"""The table of metrics: the key, name, format and direction of every metric that mien reports.
+"""The table of metrics: key, name, format and direction of every metric that mien reports.
 
 ``mien.lab.metrics`` computes them. Reports, pages, model cards, comparisons and the docs read their names and
 formats here.
@@ -10,16 +10,6 @@ from typing import Any
 
 from mien._format import interval, percent, percent_interval
 
-__all__ = [
-    "HEADLINE",
-    "METRICS",
-    "Metric",
-    "format_metric",
-    "format_metric_interval",
-    "headline_metrics",
-    "metric_name",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Metric:
@@ -29,7 +19,7 @@ class Metric:
         key: Its key in JSON files.
         name: Its name in text.
         heading: Its short name, for the heads of tables.
-        is_share: Whether it is a share from 0 to 1, printed in per cent; others have three decimals.
+        is_share: Whether it is a share from 0 to 1, printed in per cent. Others are printed with three decimals.
         higher_is_better: Whether a larger value is better.
     """
 

@@ -1,4 +1,4 @@
-"""The style that all HTML pages of mien share: palette (light and dark), fonts and headings. Pages load nothing."""
+"""The style that all HTML pages of mien share: colours (light and dark), fonts and headings. Pages load nothing."""
 
 from html import escape
 from importlib.resources import files
@@ -16,28 +16,14 @@ def head(title: str, style: str) -> str:
     Returns:
         HTML.
     """
-    return _HEAD.replace("$title", escape(title)).replace("$style", _shared() + style)
+    page = _read("_page.html").rstrip()
+    return page.replace("$title", escape(title)).replace("$style", _read("_page.css") + style)
 
 
 def palette() -> str:
     """Return the CSS rules that define the colours, light and dark."""
-    return _shared().partition("* {")[0]
+    return _read("_page.css").partition("* {")[0]
 
 
-def _shared() -> str:
-    return (files("mien") / "_page.css").read_text("utf-8")
-
-
-_HEAD = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="generator" content="mien">
-<title>$title</title>
-<style>
-$style
-</style>
-</head>"""
+def _read(name: str) -> str:
+    return (files("mien") / name).read_text("utf-8")

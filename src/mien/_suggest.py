@@ -1,13 +1,11 @@
-"""The nearest known word to one that is not known, for error messages."""
+"""Suggestions of similar known words, for error messages."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["nearest_words", "suggest"]
-
 
 def nearest_words(word: str, known: Iterable[str], *, n: int = 1, cutoff: float = 0.6) -> list[str]:
-    """Return the known words that are most similar to ``word``; upper and lower case count as equal.
+    """Return the known words that are most similar to a word. Upper and lower case are equal.
 
     Args:
         word: The word that was given.

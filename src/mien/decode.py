@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from mien._errors import ImageError, NotAnImageError, TooLargeError, TruncatedError, UnsupportedImageError
+from mien._errors import ImageError, NotAnImageError, TooLargeError, TruncatedError, UnsupportedImageError, first_line
 from mien._structure import check_structure
 
 __all__ = ["FORMATS", "MAX_BYTES", "MAX_PIXELS", "DecodedImage", "Source", "decode", "name_of"]
@@ -157,7 +157,7 @@ def _read_file(name: str, max_bytes: int) -> bytes:
     except PermissionError as error:
         raise ImageError(f"{name}: no permission to read it; change its access rights or run as its owner") from error
     except (OSError, ValueError) as error:  # ValueError: a path with a null character
-        raise ImageError(f"{name!r}: cannot be opened ({_first_line(error)}); check the path") from error
+        raise ImageError(f"{name!r}: cannot be opened ({first_line(error)}); check the path") from error
 
 
 def _read_stream(stream: Any, name: str, max_bytes: int) -> bytes:
@@ -168,7 +168,7 @@ def _read_stream(stream: Any, name: str, max_bytes: int) -> bytes:
         try:
             part = stream.read(missing)
         except (OSError, ValueError) as error:  # ValueError: the stream is closed, or text that is not UTF-8
-            raise ImageError(f"{name}: reading failed ({_first_line(error)}); give an open binary stream") from error
+            raise ImageError(f"{name}: reading failed ({first_line(error)}); give an open binary stream") from error
         if isinstance(part, str):
             raise ImageError(f"{name}: the stream gives text; open it in binary mode ('rb')")
         if not part:
@@ -265,7 +265,7 @@ def _from_image(image: Image.Image, name: str) -> NDArray[np.uint8]:
         return _frozen(_to_upright_rgb(image))
     except (ValueError, OSError, ImportError) as error:
         raise ImageError(
-            f"{name}: colour mode {image.mode} cannot be read ({_first_line(error)}); convert it to RGB"
+            f"{name}: colour mode {image.mode} cannot be read ({first_line(error)}); convert it to RGB"
         ) from error
 
 
@@ -379,14 +379,9 @@ def _pillow_error(error: Exception, name: str) -> ImageError:
     if isinstance(error, MemoryError):
         return TooLargeError(f"{name}: not enough memory for this image; scale it down")
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
-        return TooLargeError(f"{name}: {_first_line(error)}; scale it down")
+        return TooLargeError(f"{name}: {first_line(error)}; scale it down")
     if _UNSUPPORTED.search(str(error)):
         return UnsupportedImageError(
-            f"{name}: this variant of the format is not read ({_first_line(error)}); convert it to 8-bit RGB"
+            f"{name}: this variant of the format is not read ({first_line(error)}); convert it to 8-bit RGB"
         )
-    return TruncatedError(f"{name}: the image is cut off or damaged ({_first_line(error)}); get the file again")
-
-
-def _first_line(error: Exception) -> str:
-    """The first line of the message of ``error``, or its type if it has none."""
-    return str(error).strip().partition("\n")[0][:200] or type(error).__name__
+    return TruncatedError(f"{name}: the image is cut off or damaged ({first_line(error)}); get the file again")

@@ -1,6 +1,6 @@
-"""Image, detections -> crops: each face turned upright and framed as the training faces are.
+"""Image, detections -> crops: turns each face upright and frames it as the training faces.
 
-Plain arithmetic in a fixed order, so that an implementation in another language cuts identical crops.
+The arithmetic is plain and its order fixed, so that an implementation in another language cuts identical crops.
 """
 
 import math
@@ -10,39 +10,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien._errors import MienError
-from mien._face import Box, Detection, KeyPoints, Point
+from mien._face import Detection, Pixels, Point
 from mien._framing import FER2013, Framing
 
 # Smallest distance of the eyes, in widths of the box, from which the rotation is computed. Below it the face is in full
-# profile, or the points are wrong: about 1 in 1,000 of FER-2013's faces.
+# profile, or the points are wrong: about 1 in 1,000 faces of FER-2013.
 _MIN_EYE_DISTANCE = 0.1
 
-# A head that turns to the side brings its eyes closer together, but not its mouth closer to the eyes: the size is at
-# least this share of what the mouth gives. Not more, as an open mouth is lower. Chosen by `tools/measure_framing.py`.
+# The eyes of a head that turns to the side come closer together, the mouth and the eyes do not. So the size is at least
+# this share of the size by the mouth (below 1, because an open mouth is lower). Chosen by `tools/measure_framing.py`.
 _MOUTH_SHARE = 0.9
 
-# Largest number of samples along one side of a crop's pixel; where that is too few, blocks are averaged first.
+# Largest number of samples along a side of a crop pixel. Where more are needed, blocks of the image are averaged first.
 _MAX_SAMPLES = 3
 
 # Samples computed at a time, so that they stay in a core's cache.
 _BAND = 1 << 14
 
-# ITU-R BT.601 luma in 1/65536: integers, so that the rounding is the same on every machine. They sum to 65536.
+# ITU-R BT.601 luma in 1/65536. They are integers, so that the rounding is the same on every computer, and sum to 65536.
 _RED, _GREEN, _BLUE = 19595.0, 38470.0, 7471.0
 
 
 def extract(
-    pixels: NDArray[np.uint8], detections: Sequence[Detection], *, size: int, framing: Framing = FER2013
+    pixels: Pixels, detections: Sequence[Detection], *, size: int, framing: Framing = FER2013
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """Cut one grey crop for each detection out of an image.
 
-    Outside of the image its edge is repeated. A detection without key points gives its box, stretched to a square.
+    Outside of the image its edge is repeated. Without key points, the crop is the box, stretched to a square.
 
     Args:
         pixels: The image, RGB uint8 ``[H, W, 3]``.
         detections: N faces, in pixels of the image.
         size: Side of a crop in pixels.
-        framing: Where the eyes and the mouth are in a crop.
+        framing: The positions of the eyes and the mouth in a crop.
 
     Returns:
         The crops, uint8 ``[N, size, size]``, and their affine transforms, float64 ``[N, 2, 3]``, from a crop's
@@ -69,28 +69,34 @@ def extract(
 
 
 def _place(detection: Detection, framing: Framing) -> NDArray[np.float64]:
-    """Return the affine transform from a crop's unit square to the image.
+    """Return the affine transform from the unit square of a crop to the image.
 
     The eyes give rotation and position. The eyes, or the mouth where the head is turned, give the size. The box is not
-    used, because detectors draw it differently.
+    used, because each detector draws it differently.
     """
     box, points = detection.box, detection.points
     if not all(map(math.isfinite, box)):
         raise MienError(f"the detector returned the box {tuple(box)}; its corners must be finite numbers")
-    if points is None or not _usable(points, box):
-        return np.array([[box.width, 0, box.x1], [0, box.height, box.y1]])
+    whole_box = np.array([[box.width, 0, box.x1], [0, box.height, box.y1]])
+    if points is None or not all(map(math.isfinite, (*points.right_eye, *points.left_eye, *points.mouth))):
+        return whole_box
     right, left = points.right_eye, points.left_eye
-    eyes = _distance(right, left) / _distance(framing.right_eye, framing.left_eye)
+    length, level_length = _distance(right, left), _distance(framing.right_eye, framing.left_eye)
+    if length <= _MIN_EYE_DISTANCE * box.width:
+        return whole_box
     mouth = _drop(right, left, points.mouth) / _drop(framing.right_eye, framing.left_eye, framing.mouth)
-    side = max(eyes, _MOUTH_SHARE * mouth)
-    upright = _similarity(_turn(right, left, framing), side, _middle(right, left), framing)
+    side = max(length / level_length, _MOUTH_SHARE * mouth)
+    # Cosine and sine of the angle between the eye lines of the framing and of the face.
+    across, down = left[0] - right[0], left[1] - right[1]
+    level_across = framing.left_eye[0] - framing.right_eye[0]
+    level_down = framing.left_eye[1] - framing.right_eye[1]
+    lengths = length * level_length
+    cosine = (across * level_across + down * level_down) / lengths
+    sine = (down * level_across - across * level_down) / lengths
+    a, b = side * cosine, side * sine
+    (x, y), (u, v) = _middle(right, left), _middle(framing.right_eye, framing.left_eye)
+    upright = np.array([[a, -b, x - (a * u - b * v)], [b, a, y - (b * u + a * v)]])
     return _leave_tilt(upright, math.radians(framing.tilt))
-
-
-def _usable(points: KeyPoints, box: Box) -> bool:
-    right, left = points.right_eye, points.left_eye
-    finite = all(map(math.isfinite, (*right, *left, *points.mouth)))
-    return finite and _distance(right, left) > _MIN_EYE_DISTANCE * box.width
 
 
 def _drop(right: Point, left: Point, mouth: Point) -> float:
@@ -100,26 +106,10 @@ def _drop(right: Point, left: Point, mouth: Point) -> float:
     return (across * (mouth[1] - middle[1]) - down * (mouth[0] - middle[0])) / _distance(right, left)
 
 
-def _turn(right: Point, left: Point, framing: Framing) -> Point:
-    """Return cosine and sine of the angle from the framing's eye line to the face's eye line."""
-    across, down = left[0] - right[0], left[1] - right[1]
-    level_across = framing.left_eye[0] - framing.right_eye[0]
-    level_down = framing.left_eye[1] - framing.right_eye[1]
-    length = _distance(right, left) * _distance(framing.right_eye, framing.left_eye)
-    return (across * level_across + down * level_down) / length, (down * level_across - across * level_down) / length
-
-
-def _similarity(turn: Point, side: float, anchor: Point, framing: Framing) -> NDArray[np.float64]:
-    """Turn and scale a unit square to ``side`` pixels so that the middle of its eyes is at ``anchor``."""
-    a, b = side * turn[0], side * turn[1]
-    across, down = _middle(framing.right_eye, framing.left_eye)
-    return np.array([[a, -b, anchor[0] - (a * across - b * down)], [b, a, anchor[1] - (b * across + a * down)]])
-
-
 def _leave_tilt(upright: NDArray[np.float64], most: float) -> NDArray[np.float64]:
     """Turn an upright crop back about its centre to the tilt in the image, by at most ``most`` radians.
 
-    A network trained on tilted heads reads them better, and small errors of the eye points have no effect.
+    A network that was trained on tilted heads reads them better, and small errors of the eye points have no effect.
     """
     (a, b), centre = upright[:, 0].tolist(), upright @ [0.5, 0.5, 1]
     side = math.sqrt(a * a + b * b)
@@ -136,12 +126,12 @@ def _middle(one: Point, other: Point) -> Point:
 
 
 def _distance(one: Point, other: Point) -> float:
-    # The square root is rounded the same on every machine, math.hypot is not.
+    # Unlike math.hypot, the square root is rounded the same on every computer.
     across, down = other[0] - one[0], other[1] - one[1]
     return math.sqrt(across * across + down * down)
 
 
-def _cut(pixels: NDArray[np.uint8], to_image: NDArray[np.float64], size: int) -> NDArray[np.uint8]:
+def _cut(pixels: Pixels, to_image: NDArray[np.float64], size: int) -> NDArray[np.uint8]:
     """Sample an image over a crop's grid; each pixel is the mean of enough samples to avoid aliasing."""
     (a, b, c), (d, e, f) = to_image.tolist()
     # Image pixels per crop pixel; slightly less, so that a face of exactly the crop's size needs one sample a pixel.
@@ -165,9 +155,9 @@ def _cut(pixels: NDArray[np.uint8], to_image: NDArray[np.float64], size: int) ->
 
 
 def _span(a: float, b: float, c: float, size: int, length: int, block: int) -> tuple[int, int]:
-    """Return the first and last (exclusive) pixel that a crop touches, as whole blocks where there is room.
+    """Return the first and last (exclusive) pixel that a crop touches, in whole blocks where there is room.
 
-    At least one pixel, also where the crop is outside of the image.
+    The span has at least one pixel, also where the crop is outside of the image.
     """
     low = min(a, 0) * size + min(b, 0) * size + c
     high = max(a, 0) * size + max(b, 0) * size + c
@@ -176,7 +166,7 @@ def _span(a: float, b: float, c: float, size: int, length: int, block: int) -> t
     return first, min(last + (first - last) % block, length)
 
 
-def _reduce(region: NDArray[np.uint8], block: int) -> NDArray[np.float64]:
+def _reduce(region: Pixels, block: int) -> NDArray[np.float64]:
     """Return the luma, 0..255, of blocks of ``block`` x ``block`` pixels; the last blocks repeat the edge.
 
     The sums are whole numbers, so that the rounding does not depend on their order. The last row and column are
@@ -196,7 +186,7 @@ def _reduce(region: NDArray[np.uint8], block: int) -> NDArray[np.float64]:
 def _interpolate(grey: NDArray[np.float64], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return bilinear values at ``(x, y)``, counted from pixel centres; outside, the edge is repeated.
 
-    The last row and column of ``grey`` are there twice: every position has a right and a lower neighbour.
+    The last row and column of ``grey`` are duplicates, so that every position has a right and a lower neighbour.
     """
     height, width = grey.shape
     x, y = np.clip(x, 0, width - 2), np.clip(y, 0, height - 2)
@@ -207,8 +197,7 @@ def _interpolate(grey: NDArray[np.float64], x: NDArray[np.float64], y: NDArray[n
     upper, lower = flat.take(place), flat.take(place + width)
     upper += (flat.take(place + 1) - upper) * x
     lower += (flat.take(place + (width + 1)) - lower) * x
-    result: NDArray[np.float64] = upper + (lower - upper) * y
-    return result
+    return np.asarray(upper + (lower - upper) * y)
 
 
 def _average(values: NDArray[np.float64], samples: int) -> NDArray[np.uint8]:
@@ -217,5 +206,4 @@ def _average(values: NDArray[np.float64], samples: int) -> NDArray[np.uint8]:
     for row in range(samples):
         for column in range(samples):
             total += values[row::samples, column::samples]
-    rounded: NDArray[np.float64] = np.floor(total / (samples * samples) + 0.5)
-    return rounded.astype(np.uint8)
+    return np.asarray(np.floor(total / (samples * samples) + 0.5), np.uint8)

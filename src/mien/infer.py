@@ -1,12 +1,12 @@
-"""Crops -> probabilities and maps: runs a classifier, and refuses a file that breaks the contract.
+"""Crops -> probabilities and maps: runs a classifier, and refuses a file that violates the contract.
 
 The contract: input ``crops`` uint8 ``[N, S, S]`` grey; outputs ``probs`` float32 ``[N, C]``, calibrated, and ``maps``
-float32 ``[N, C, h, w]``. Everything else that a reader must know is in the metadata of the file.
+float32 ``[N, C, h, w]``. All other settings are in the metadata of the file.
 """
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -14,29 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien._emotions import Emotion
-from mien._errors import ModelError
+from mien._errors import ModelError, first_line
 from mien._framing import Framing
 from mien._session import open_session
 from mien._suggest import nearest_words
 from mien.bundled import BUNDLED
 
 CONTRACT = "1"
-METADATA = (
-    "name",
-    "emotions",
-    "size",
-    "framing",
-    "precision",
-    "recipe",
-    "commit",
-    "data_sha256",
-    "accuracy",
-    "licence",
-)
+# Keys that the metadata must have, besides that of the contract.
+_KEYS = ("name", "emotions", "size", "framing", "precision", "recipe", "commit", "data_sha256", "accuracy", "licence")
 PRECISIONS = {"int8": "model.onnx", "fp32": "model-fp32.onnx"}
 
-# Crops in one call of ONNX Runtime. More crops need more memory but are not faster: a network of 128 MMAC took 0.57 ms
-# a crop in int8 for 16 to 256 crops; in fp32 it took 1.8 ms up to 64, but 2.7 ms from 128 on, when the cache was full.
+# Crops in one call of ONNX Runtime. More crops need more memory but are not faster: in int8, a network of 128 MMAC took
+# 0.57 ms a crop for 16 to 256 crops. In fp32 it took 1.8 ms up to 64 crops, and 2.7 ms from 128 on (full cache).
 CHUNK = 64
 
 
@@ -52,12 +42,6 @@ class Classifier:
         path: The file.
     """
 
-    name: str
-    emotions: tuple[Emotion, ...]
-    size: int
-    framing: Framing
-    metadata: Mapping[str, str]
-
     def __init__(self, path: Path, *, threads: int = 1, providers: Sequence[str] = ("cpu",)) -> None:
         """Open a file and check it against the contract.
 
@@ -67,7 +51,7 @@ class Classifier:
             providers: Execution providers of ONNX Runtime, first choice first, as of ``Reader``.
 
         Raises:
-            ModelError: The file is missing or damaged, or breaks the contract; the message names the part.
+            ModelError: The file is missing or damaged, or violates the contract; the message names the part.
         """
         self.path = path
         self._session = open_session(path, threads=threads, providers=providers)
@@ -80,7 +64,7 @@ class Classifier:
         """Classify crops.
 
         Args:
-            crops: Grey crops, uint8 ``[N, S, S]``. N may be 0 or large: long batches run in parts of bounded memory.
+            crops: Grey crops, uint8 ``[N, S, S]``. N may be 0. A large batch runs in parts of bounded memory.
 
         Returns:
             The probabilities, float32 ``[N, C]``, and the maps, float32 ``[N, C, h, w]``.
@@ -89,8 +73,8 @@ class Classifier:
             ModelError: The crops have another shape or type.
         """
         if crops.dtype != np.uint8 or crops.shape[1:] != (self.size, self.size):
-            wanted, given = f"uint8 [N, {self.size}, {self.size}]", f"{crops.dtype} {list(crops.shape)}"
-            raise ModelError(f"{self.name} reads crops of {wanted}, not {given}; cut them with mien.extract")
+            expected, given = f"uint8 [N, {self.size}, {self.size}]", f"{crops.dtype} {list(crops.shape)}"
+            raise ModelError(f"{self.name} reads crops of {expected}, not {given}; cut them with mien.extract")
         count, classes = len(crops), len(self.emotions)
         probs = np.empty((count, classes), np.float32)
         maps = np.empty((count, classes, *self._map_hw), np.float32)
@@ -115,34 +99,28 @@ class Classifier:
         if "mien_contract" not in metadata:
             raise self._broken("its metadata has no mien_contract")
         if metadata["mien_contract"] != CONTRACT:
-            raise self._broken(f"it follows contract {metadata['mien_contract']!r}, this mien reads {CONTRACT!r}")
-        missing = [key for key in METADATA if key not in metadata]
+            raise self._broken(
+                f"it follows contract {metadata['mien_contract']!r}, this version of mien reads {CONTRACT!r}"
+            )
+        missing = [key for key in _KEYS if key not in metadata]
         if missing:
             raise self._broken(f"its metadata lacks {', '.join(missing)}")
         if metadata["precision"] not in PRECISIONS:
             raise self._broken(f"its precision {metadata['precision']!r} is none of {', '.join(PRECISIONS)}")
         self.name = metadata["name"]
-        self.emotions = self._read_emotions(metadata["emotions"])
-        self.size = self._read_size(metadata["size"])
+        try:
+            self.emotions = tuple(Emotion(name) for name in json.loads(metadata["emotions"]))
+        except (ValueError, TypeError) as error:
+            raise self._broken(f"its emotions are not a JSON list of mien's emotions ({error})") from error
+        if not self.emotions or len(set(self.emotions)) != len(self.emotions):
+            raise self._broken(f"its emotions {metadata['emotions']} are empty or name one twice")
+        if not metadata["size"].isdecimal() or int(metadata["size"]) < 1:
+            raise self._broken(f"its size {metadata['size']!r} is not a positive number of pixels")
+        self.size = int(metadata["size"])
         try:
             self.framing = Framing.from_json(metadata["framing"])
         except ModelError as error:
             raise self._broken(str(error).partition(";")[0]) from error
-
-    def _read_emotions(self, text: str) -> tuple[Emotion, ...]:
-        try:
-            names = json.loads(text)
-            emotions = tuple(Emotion(name) for name in names)
-        except (ValueError, TypeError) as error:
-            raise self._broken(f"its emotions are not a JSON list of mien's emotions ({error})") from error
-        if not emotions or len(set(emotions)) != len(emotions):
-            raise self._broken(f"its emotions {text} are empty or name one twice")
-        return emotions
-
-    def _read_size(self, text: str) -> int:
-        if not text.isdecimal() or int(text) < 1:
-            raise self._broken(f"its size {text!r} is not a positive number of pixels")
-        return int(text)
 
     def _check_signature(self) -> None:
         size, classes = self.size, len(self.emotions)
@@ -151,25 +129,28 @@ class Classifier:
             raise self._broken(f"its inputs are {[i.name for i in inputs]}, not ['crops']")
         if sorted(o.name for o in outputs) != ["maps", "probs"]:
             raise self._broken(f"its outputs are {[o.name for o in outputs]}, not ['probs', 'maps']")
-        wanted = {
+        expected = {
             "crops": ("tensor(uint8)", [None, size, size]),
             "probs": ("tensor(float)", [None, classes]),
             "maps": ("tensor(float)", [None, classes, None, None]),
         }
         for value in (*inputs, *outputs):
-            kind, shape = wanted[value.name]
+            kind, shape = expected[value.name]
             if value.type != kind:
                 raise self._broken(f"{value.name} is {value.type}, not {kind}")
-            if not _agrees(value.shape, shape):
+            # An open dimension of the file matches any size; N must be open.
+            sizes = zip(value.shape, shape, strict=False)
+            matches = all(size is None or not isinstance(found, int) or found == size for found, size in sizes)
+            if len(value.shape) != len(shape) or isinstance(value.shape[0], int) or not matches:
                 raise self._broken(f"{value.name} has shape {value.shape}, not {['N', *shape[1:]]}")
 
     def _check_outputs(self) -> tuple[int, int]:
-        """Run two blank crops, for outputs may differ from the declared ones; return height and width of the maps."""
+        """Run two blank crops, as outputs may differ from the declared ones. Return height and width of the maps."""
         blank = np.zeros((2, self.size, self.size), np.uint8)
         try:
             probs, maps = self._run(blank)
         except Exception as error:  # ONNX Runtime's own classes share no base below Exception
-            raise self._broken(f"it cannot read two crops ({str(error).splitlines()[0][:160]})") from error
+            raise self._broken(f"it cannot read two crops ({first_line(error)})") from error
         classes = len(self.emotions)
         if probs.shape != (2, classes) or maps.ndim != 4 or maps.shape[:2] != (2, classes):
             raise self._broken(f"for two crops it returns probs {list(probs.shape)} and maps {list(maps.shape)}")
@@ -180,9 +161,9 @@ class Classifier:
 
 def bundled_models() -> tuple[str, ...]:
     """Return the names of the embedded classifiers, sorted."""
-    if not BUNDLED.is_dir():
-        return ()
-    return tuple(sorted(folder.name for folder in BUNDLED.iterdir() if _is_classifier(folder / PRECISIONS["int8"])))
+    # Metadata is plain bytes in an ONNX file: a search for its key takes 1 ms, opening a session 30 ms.
+    files = BUNDLED.glob(f"*/{PRECISIONS['int8']}")
+    return tuple(sorted(file.parent.name for file in files if b"mien_contract" in file.read_bytes()))
 
 
 def find_model(name_or_path: str | os.PathLike[str], *, precision: str = "int8") -> Path:
@@ -190,7 +171,7 @@ def find_model(name_or_path: str | os.PathLike[str], *, precision: str = "int8")
 
     Args:
         name_or_path: The name of an embedded model, a folder with the same files as one, or the path of an ONNX file.
-        precision: The file of a name or folder to choose, ``"int8"`` or ``"fp32"``. It has no effect on a file.
+        precision: Which file of a name or folder, ``"int8"`` or ``"fp32"``. It has no effect on the path of a file.
 
     Returns:
         The path of the file.
@@ -200,33 +181,22 @@ def find_model(name_or_path: str | os.PathLike[str], *, precision: str = "int8")
     """
     if precision not in PRECISIONS:
         raise ModelError(f"unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
-    wanted = os.fspath(name_or_path)
+    name = os.fspath(name_or_path)
     known = bundled_models()
-    path = BUNDLED / wanted if wanted in known else Path(wanted)
+    path = BUNDLED / name if name in known else Path(name)
     if path.is_dir():
         path = path / PRECISIONS[precision]
         if not path.is_file():
-            other = any((path.parent / name).is_file() for name in PRECISIONS.values())
-            having = [name for name in known if (BUNDLED / name / PRECISIONS[precision]).is_file()]
-            beside = f", or an embedded model that has one ({', '.join(having)})" if having else ""
-            cure = f"choose the other precision{beside}" if other else "name a folder that holds a model, or its file"
-            raise ModelError(f"{wanted} has no {precision} file ({path.name}); {cure}")
+            cure = "name a folder that holds a model, or its file"
+            if any((path.parent / file).is_file() for file in PRECISIONS.values()):
+                others = [each for each in known if (BUNDLED / each / PRECISIONS[precision]).is_file()]
+                beside = f", or an embedded model that has one ({', '.join(others)})" if others else ""
+                cure = f"choose the other precision{beside}"
+            raise ModelError(f"{name} has no {precision} file ({path.name}); {cure}")
     if path.is_file():
         return path
-    if path.suffix == ".onnx" or path.name != wanted:
-        raise ModelError(f"{wanted}: no such model file; embedded models: {', '.join(known) or 'none'}")
-    near = nearest_words(wanted, known, cutoff=0.4)
+    if path.suffix == ".onnx" or path.name != name:
+        raise ModelError(f"{name}: no such model file; embedded models: {', '.join(known) or 'none'}")
+    near = nearest_words(name, known, cutoff=0.4)
     hint = f"did you mean {near[0]!r}?" if near else "give the path of an ONNX file"
-    raise ModelError(f"unknown model {wanted!r}; {hint} (embedded: {', '.join(known) or 'none'})")
-
-
-def _is_classifier(path: Path) -> bool:
-    # Metadata is plain bytes in an ONNX file: a search for its key takes 1 ms, opening a session 30 ms.
-    return path.is_file() and b"mien_contract" in path.read_bytes()
-
-
-def _agrees(shape: Sequence[int | str | None], wanted: Sequence[int | None]) -> bool:
-    """Whether a declared shape fits. An open dimension fits every wanted one; N itself must be open."""
-    if len(shape) != len(wanted) or isinstance(shape[0], int):
-        return False
-    return all(w is None or not isinstance(s, int) or s == w for s, w in zip(shape, wanted, strict=True))
+    raise ModelError(f"unknown model {name!r}; {hint} (embedded: {', '.join(known) or 'none'})")

@@ -8,18 +8,25 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from mien._emotions import Emotion
-from mien._face import Box, Face, Reading
+from mien._face import Box, Face, Pixels, Reading
 from mien._format import probability_percent
 
 _INKS = ("#0a0a0c", "#ffffff")
 _GRID = 96  # pixels: the side to which a map is enlarged (bicubic) before it is drawn over a face
 _FADE = 0.08  # fraction of the crop's side over which a map fades out towards the edge of the crop
-_OPACITY = 0.72  # of the hottest place, so that the face stays visible under it
-_MIN_FONT = 11  # pixels: smaller letters cannot be read
-_CROWD = 20  # faces: with more, labels far wider than their faces would cover the image
+_OPACITY = 0.72  # of the largest value, so that the face stays visible under the map
+# The conversion from Oklab to linear sRGB.
+_OKLAB_TO_LMS = ((0.3963377774, 0.2158037573), (-0.1055613458, -0.0638541728), (-0.0894841775, -1.2914855480))
+_LMS_TO_RGB = (
+    (4.0767416621, -3.3077115913, 0.2309699292),
+    (-1.2684380046, 2.6097574011, -0.3413193965),
+    (-0.0041960863, -0.7034186147, 1.7076147010),
+)
+_MIN_FONT = 11  # pixels: smaller letters are not readable
+_CROWD = 20  # faces: with more, labels much wider than their faces would cover the image
 
 
-def annotate(pixels: NDArray[np.uint8], reading: Reading, *, maps: bool = False) -> NDArray[np.uint8]:
+def annotate(pixels: Pixels, reading: Reading, *, maps: bool = False) -> Pixels:
     """Draw a box and a label for each face of a reading.
 
     Lines and letters scale with the image and the face. A label stays inside the image; where faces are too small or
@@ -42,21 +49,23 @@ def annotate(pixels: NDArray[np.uint8], reading: Reading, *, maps: bool = False)
     """
     canvas = Image.fromarray(_with_maps(pixels, reading) if maps else pixels)
     draw = ImageDraw.Draw(canvas)
-    for face in reversed(reading.faces):  # the largest last, so that its box is whole
+    for face in reversed(reading.faces):  # the largest last, so that no other box covers its box
         _draw_box(draw, face, canvas.size)
     placed: list[Box] = []
     for face in reading.faces:
         label = _place_label(face, reading, canvas.size, placed)
         if label is not None:
-            _draw_label(draw, label)
+            x1, y1, x2, y2 = label.area
+            draw.rectangle((x1, y1, x2 - 1, y2 - 1), fill=label.color)
+            draw.text(((x1 + x2) / 2, (y1 + y2) / 2), label.text, ink(label.color), label.font, anchor="mm")
             placed.append(label.area)
     return np.asarray(canvas)
 
 
-def heat(map01: NDArray[np.floating]) -> NDArray[np.uint8]:
+def heat(map01: NDArray[np.floating]) -> Pixels:
     """Turn values into colours, from indigo over rose and orange to pale yellow.
 
-    The lightness in Oklab (Ottosson, 2020) is linear, so equal steps look equal, also in greyscale.
+    The lightness in Oklab (Ottosson, 2020) is linear, so that equal steps look equal, also in greyscale.
 
     Args:
         map01: Values from 0 to 1, of any shape ``[...]``.
@@ -65,8 +74,7 @@ def heat(map01: NDArray[np.floating]) -> NDArray[np.uint8]:
         RGB uint8 ``[..., 3]``.
     """
     index = np.clip(np.rint(np.asarray(map01) * 255), 0, 255).astype(np.uint8)
-    colors: NDArray[np.uint8] = _ramp()[index]
-    return colors
+    return np.asarray(_ramp()[index])
 
 
 def opacity(map01: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -93,11 +101,10 @@ def enlarge(map01: NDArray[np.float32], size: int) -> NDArray[np.float32]:
         Values from 0 to 1, float32 ``[size, size]``.
     """
     smooth = Image.fromarray(np.asarray(map01, dtype=np.float32)).resize((size, size), Image.Resampling.BICUBIC)
-    clipped: NDArray[np.float32] = np.clip(np.asarray(smooth), 0, 1)
-    return clipped
+    return np.asarray(np.clip(np.asarray(smooth), 0, 1))
 
 
-def map_over_crop(face: Face, emotion: Emotion | None = None, *, size: int = 192) -> NDArray[np.uint8]:
+def map_over_crop(face: Face, emotion: Emotion | None = None, *, size: int = 192) -> Pixels:
     """Draw the map of an emotion over the crop of a face.
 
     Args:
@@ -113,40 +120,26 @@ def map_over_crop(face: Face, emotion: Emotion | None = None, *, size: int = 192
 
 
 @cache
-def _ramp() -> NDArray[np.uint8]:
+def _ramp() -> Pixels:
     t = np.linspace(0, 1, 256)
     lightness = 0.30 + 0.65 * t
     chroma = 0.06 + 0.135 * np.sin(np.pi * t**0.9)
     hue = np.radians(285 + 180 * t)  # blue-violet, past red, to yellow
     a, b = chroma * np.cos(hue), chroma * np.sin(hue)
-    lms = np.stack(
-        [
-            lightness + 0.3963377774 * a + 0.2158037573 * b,
-            lightness - 0.1055613458 * a - 0.0638541728 * b,
-            lightness - 0.0894841775 * a - 1.2914855480 * b,
-        ]
-    )
-    to_rgb = np.array(
-        [
-            [4.0767416621, -3.3077115913, 0.2309699292],
-            [-1.2684380046, 2.6097574011, -0.3413193965],
-            [-0.0041960863, -0.7034186147, 1.7076147010],
-        ]
-    )
-    linear = np.clip(to_rgb @ lms**3, 0, 1)
+    lms = np.stack([lightness + u * a + v * b for u, v in _OKLAB_TO_LMS])
+    linear = np.clip(np.array(_LMS_TO_RGB) @ lms**3, 0, 1)
     encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    table: NDArray[np.uint8] = np.rint(255 * encoded.T).astype(np.uint8)
+    table: Pixels = np.rint(255 * encoded.T).astype(np.uint8)
     table.flags.writeable = False
     return table
 
 
-def _blend(pixels: NDArray[np.uint8], value: NDArray[np.float32]) -> NDArray[np.uint8]:
+def _blend(pixels: Pixels, value: NDArray[np.float32]) -> Pixels:
     alpha = opacity(value)[..., None]
-    mixed: NDArray[np.uint8] = np.rint(pixels * (1 - alpha) + heat(value) * alpha).astype(np.uint8)
-    return mixed
+    return np.asarray(np.rint(pixels * (1 - alpha) + heat(value) * alpha), np.uint8)
 
 
-def _with_maps(pixels: NDArray[np.uint8], reading: Reading) -> NDArray[np.uint8]:
+def _with_maps(pixels: Pixels, reading: Reading) -> Pixels:
     result = pixels.copy()
     height, width = pixels.shape[:2]
     for face in reversed(reading.faces):
@@ -160,23 +153,17 @@ def _with_maps(pixels: NDArray[np.uint8], reading: Reading) -> NDArray[np.uint8]
 
 
 def _warp_map(face: Face, origin: tuple[int, int], size_wh: tuple[int, int]) -> NDArray[np.float32]:
-    """Warp the map of a face into the window of the image that starts at ``origin``."""
+    """Warp the map of a face into the window of the image at ``origin``. It fades out at the edges of the crop."""
     grid_to_crop = np.diag([face.crop.shape[1] / _GRID, face.crop.shape[0] / _GRID, 1.0])
     to_window = np.vstack([face.to_image, (0, 0, 1)]) @ grid_to_crop
     to_window[:2, 2] -= origin
     back = np.linalg.inv(to_window)[:2].ravel().tolist()
-    faded = Image.fromarray(enlarge(face.map(), _GRID) * _fade(_GRID))
-    warped = faded.transform(size_wh, Image.Transform.AFFINE, back, Image.Resampling.BICUBIC)
-    clipped: NDArray[np.float32] = np.clip(np.asarray(warped), 0, 1)
-    return clipped
-
-
-def _fade(size: int) -> NDArray[np.float32]:
-    """Return weights ``[size, size]``: 1 inside, falling smoothly to 0 at the edges."""
-    inside = (np.arange(size) + 0.5) / size
-    t = np.clip(np.minimum(inside, 1 - inside) / _FADE, 0, 1)
+    from_edge = (np.arange(_GRID) + 0.5) / _GRID
+    t = np.clip(np.minimum(from_edge, 1 - from_edge) / _FADE, 0, 1)
     ramp = (t * t * (3 - 2 * t)).astype(np.float32)
-    return np.minimum.outer(ramp, ramp)
+    faded = Image.fromarray(enlarge(face.map(), _GRID) * np.minimum.outer(ramp, ramp))
+    warped = faded.transform(size_wh, Image.Transform.AFFINE, back, Image.Resampling.BICUBIC)
+    return np.asarray(np.clip(np.asarray(warped), 0, 1))
 
 
 class _Label(NamedTuple):
@@ -212,16 +199,12 @@ def _draw_box(draw: ImageDraw.ImageDraw, face: Face, size_wh: tuple[int, int]) -
     x2, y2 = (min(side - 1, round(v)) for v, side in zip(face.box[2:], size_wh, strict=True))
     if x2 < x1 or y2 < y1:
         return  # the box is outside the image
-    if width > 1:  # a dark hairline around the colour keeps it visible on a bright background
+    if width > 1:  # a thin dark line around the colour, for bright backgrounds
         draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=_INKS[0])
     draw.rectangle((x1, y1, x2, y2), outline=face.color, width=width)
-    if face.emotion is None:
-        _cut_dashes(draw, (x1, y1, x2, y2), width)
-
-
-def _cut_dashes(draw: ImageDraw.ImageDraw, corners: tuple[int, int, int, int], width: int) -> None:
-    x1, y1, x2, y2 = corners
-    gap = max(2, 3 * width)
+    if face.emotion is not None:
+        return
+    gap = max(2, 3 * width)  # dashes
     for x in range(x1 + 2 * gap, x2 - gap, 3 * gap):
         for y in (y1, y2 - width + 1):
             draw.rectangle((x, y, x + gap, y + width - 1), fill=_INKS[0])
@@ -244,27 +227,24 @@ def line_width(box: Box, size_wh: tuple[int, int]) -> int:
 
 
 def _place_label(face: Face, reading: Reading, size_wh: tuple[int, int], placed: list[Box]) -> _Label | None:
-    """Return the longest label with a free place, else one over another face; never over another label."""
+    """Return the longest label that fits beside all faces, or else over another face. It never covers another label."""
     if len(reading.faces) > _CROWD and face.box.width < 2 * _MIN_FONT:
-        return None  # only the colour of the box is shown
+        return None  # only the colour of the box shows the emotion
     fontsize = max(_MIN_FONT, round(min(0.18 * min(face.box.width, face.box.height), max(size_wh) / 32)))
     font = ImageFont.load_default(fontsize)
     others = [other.box for other in reading.faces if other is not face]
+    texts = ["unsure"]
+    if face.emotion is not None:
+        texts = [f"{face.emotion} {probability_percent(face.confidence)}", str(face.emotion)]
     for taken in (placed + others, placed):
-        for text in _texts(face):
-            if font.getlength(text) > 1.6 * face.box.width and text != _texts(face)[-1]:
+        for text in texts:
+            if font.getlength(text) > 1.6 * face.box.width and text != texts[-1]:
                 continue  # a small face gets a short label
             width = round(font.getlength(text) + 0.8 * fontsize)
             for area in label_areas(face.box, width, round(1.5 * fontsize), size_wh):
                 if not any(overlap(area, other) for other in taken):
                     return _Label(text, area, font, face.color)
     return None
-
-
-def _texts(face: Face) -> tuple[str, ...]:
-    if face.emotion is None:
-        return ("unsure",)
-    return (f"{face.emotion} {probability_percent(face.confidence)}", str(face.emotion))
 
 
 def label_areas(box: Box, width: int, height: int, size_wh: tuple[int, int]) -> list[Box]:
@@ -293,11 +273,8 @@ def overlap(one: Box, other: Box) -> bool:
     Args:
         one: A box.
         other: Another box, in the same pixels.
+
+    Returns:
+        Whether they overlap.
     """
     return one.x1 < other.x2 and other.x1 < one.x2 and one.y1 < other.y2 and other.y1 < one.y2
-
-
-def _draw_label(draw: ImageDraw.ImageDraw, label: _Label) -> None:
-    x1, y1, x2, y2 = label.area
-    draw.rectangle((x1, y1, x2 - 1, y2 - 1), fill=label.color)
-    draw.text(((x1 + x2) / 2, (y1 + y2) / 2), label.text, fill=ink(label.color), font=label.font, anchor="mm")

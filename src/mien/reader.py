@@ -1,18 +1,18 @@
-"""Reader: decode, detect, extract and infer, for one image or for many with their faces in batches."""
+"""Reader: decode, detect, extract and infer, for one image or for batches of many."""
 
 import json
 import os
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mien._errors import ImageError, MienError
-from mien._face import Detection, Face, Reading
+from mien._face import Detection, Face, Pixels, Reading
 from mien._metrics import METRICS, format_metric, metric_name
 from mien.bundled import DEFAULT_MODEL
 from mien.decode import MAX_BYTES, MAX_PIXELS, Source, decode, name_of
@@ -22,7 +22,7 @@ from mien.infer import Classifier, find_model
 
 # Images decoded at the same time: a photograph of 12 megapixels takes 36 MB, and its tiles take as much again.
 _MAX_WORKERS = 8
-# Bytes of kept pixels at which a batch is closed early, so that 64 large photographs do not fill the memory.
+# Bytes of kept pixels at which a batch ends early, so that 64 large photographs do not fill the memory.
 _MAX_KEPT_BYTES = 256 * 2**20
 
 
@@ -115,7 +115,7 @@ class Reader:
             The reading, with one ``Face`` for each detection, the largest first.
 
         Raises:
-            ImageError: The image cannot be read; the message says why.
+            ImageError: The image cannot be read; the message names the reason.
 
         Example:
             >>> from PIL import Image
@@ -131,17 +131,17 @@ class Reader:
         """Read images in their order. The faces of several images are classified together.
 
         The generator is lazy: it takes about ``batch`` images (or the images of ``batch`` faces) from ``images`` before
-        it yields their readings. Images are prepared ahead on the threads of the reader. Close the generator to stop
-        the threads.
+        it yields their readings. The threads of the reader prepare images in advance. Close the generator to stop
+        them.
 
         Args:
             images: Images as ``read`` takes them.
-            batch: The number of images or faces after which a batch is classified, 1 or more. With 1 each reading is
+            batch: The number of images or faces after which a batch is classified, 1 or more. With 1, each reading is
                 yielded as soon as it is complete.
             keep_pixels: Whether to keep the decoded images in ``Reading.pixels``.
 
         Returns:
-            A generator of one ``Reading`` for each image. Where an image cannot be read, ``Reading.error`` says why.
+            A generator of one ``Reading`` for each image. If an image cannot be read, ``Reading.error`` is the reason.
 
         Raises:
             MienError: ``batch`` is out of range. Errors of ``images`` itself are raised by the generator.
@@ -159,7 +159,7 @@ class Reader:
     def prepare(self, image: Source, *, keep_pixels: bool = False) -> Prepared:
         """Decode an image, find its faces and cut their crops: the first half of ``read``.
 
-        For programs that form the batches of ``classify``, the second half, themselves.
+        It is for programs that form their own batches for ``classify``, the second half.
 
         Args:
             image: An image as ``read`` takes it.
@@ -192,10 +192,16 @@ class Reader:
             return []
         probs, maps = self.model(np.concatenate([image.crops for image in prepared]))
         outputs = zip(probs, maps, strict=True)
-        return [self._complete(image, outputs) for image in prepared]
+        readings = []
+        for image in prepared:
+            found = zip(image.detections, image.crops, image.to_image, strict=True)
+            # `outputs` covers the whole batch: each image takes as many as it has faces.
+            faces = tuple(self._face(*each, *next(outputs)) for each in found)
+            readings.append(replace(image.reading, faces=faces))
+        return readings
 
-    def read_at(self, pixels: NDArray[np.uint8], detections: Sequence[Detection]) -> tuple[Face, ...]:
-        """Read faces whose places are known, without the detector.
+    def read_at(self, pixels: Pixels, detections: Sequence[Detection]) -> tuple[Face, ...]:
+        """Read faces at known places, without the detector.
 
         Args:
             pixels: The image, RGB uint8 ``[H, W, 3]``.
@@ -217,17 +223,26 @@ class Reader:
         return tuple(self._face(*output) for output in outputs)
 
     def describe(self) -> dict[str, str]:
-        """Describe the model and the detector for people, as ``Html`` shows them.
+        """Describe the model and the detector, as ``Html`` shows them.
 
         Returns:
             Terms and texts in the order to show them: model, emotions, measured metrics, detector, recipe, commit,
-            licence. A term that the model's file does not state is left out.
+            licence. A term without a value in the model's file is left out.
         """
         metadata = self.model.metadata
+        try:
+            accuracy = json.loads(metadata["accuracy"])
+        except ValueError:
+            accuracy = {}
+        accuracy = accuracy if isinstance(accuracy, dict) else {}
+        known = {key: accuracy[key] for key in METRICS if isinstance(accuracy.get(key), int | float)}
+        split = {"measured on": str(accuracy.get("split", "an unnamed split"))} if known else {}
+        measured = {metric_name(key): format_metric(key, value) for key, value in known.items()}
         facts = {
             "model": f"{metadata['name']} ({metadata['precision']})",
             "emotions": ", ".join(self.model.emotions),
-            **_measured(metadata["accuracy"]),
+            **split,
+            **measured,
             "detector": self._detector_name,
             "recipe": metadata["recipe"],
             "commit": metadata["commit"][:12],
@@ -246,9 +261,8 @@ class Reader:
     def _read_batches(self, images: Iterable[Source], batch: int, keep: bool) -> Generator[Reading, None, None]:
         pending: list[Prepared] = []
         faces = kept_bytes = 0
-        prepared_ahead = self._prepare_ahead(images, batch, keep)
-        try:
-            for prepared in prepared_ahead:
+        with closing(self._prepare_many(images, batch, keep)) as stream:
+            for prepared in stream:
                 pending.append(prepared)
                 faces += len(prepared.detections)
                 kept_bytes += 0 if prepared.reading.pixels is None else prepared.reading.pixels.nbytes
@@ -256,11 +270,9 @@ class Reader:
                     yield from self.classify(pending)
                     pending, faces, kept_bytes = [], 0, 0
             yield from self.classify(pending)
-        finally:
-            prepared_ahead.close()
 
-    def _prepare_ahead(self, images: Iterable[Source], batch: int, keep: bool) -> Generator[Prepared, None, None]:
-        """Prepare images in order, on several threads. The short window of running tasks bounds the memory."""
+    def _prepare_many(self, images: Iterable[Source], batch: int, keep: bool) -> Generator[Prepared, None, None]:
+        """Prepare images in order, on several threads. Few tasks run at a time, which bounds the memory."""
         if self._workers == 1:
             yield from (self._prepare_safely(image, keep) for image in images)
             return
@@ -285,12 +297,6 @@ class Reader:
             reading = Reading(faces=(), source=name_of(image), size_wh=(0, 0), error=" ".join(str(error).split()))
             return Prepared(reading, (), np.empty((0, size, size), np.uint8), np.empty((0, 2, 3)))
 
-    def _complete(self, prepared: Prepared, outputs: Iterator[tuple[Any, Any]]) -> Reading:
-        found = zip(prepared.detections, prepared.crops, prepared.to_image, strict=True)
-        # The iterator covers the whole batch: each image takes as many outputs as it has faces.
-        faces = [self._face(detection, crop, matrix, *next(outputs)) for detection, crop, matrix in found]
-        return replace(prepared.reading, faces=tuple(faces))
-
     def _face(
         self,
         detection: Detection,
@@ -299,37 +305,12 @@ class Reader:
         probs: NDArray[np.float32],
         maps: NDArray[np.float32],
     ) -> Face:
-        emotions = self.model.emotions
+        # Copies, because a view would keep the arrays of the whole batch in memory.
+        maps, crop, to_image = maps.copy(), crop.copy(), to_image.copy()
+        for array in (maps, crop, to_image):
+            array.flags.writeable = False
         best = int(probs.argmax())
         confidence = float(probs[best])
-        return Face(
-            box=detection.box,
-            score=detection.score,
-            points=detection.points,
-            emotion=emotions[best] if confidence >= self.abstain else None,
-            confidence=confidence,
-            probs=dict(zip(emotions, probs.tolist(), strict=True)),
-            maps=_own(maps),
-            crop=_own(crop),
-            to_image=_own(to_image),
-        )
-
-
-def _measured(text: str) -> dict[str, str]:
-    """Return the metrics in a model's metadata by name; none where the text is not a JSON object of numbers."""
-    try:
-        values = json.loads(text)
-    except ValueError:
-        return {}
-    if not isinstance(values, dict):
-        return {}
-    known = {key: values[key] for key in METRICS if isinstance(values.get(key), int | float)}
-    shown = {metric_name(key): format_metric(key, value) for key, value in known.items()}
-    return {"measured on": str(values.get("split", "an unnamed split")), **shown} if shown else {}
-
-
-def _own(view: NDArray[Any]) -> NDArray[Any]:
-    """Return a read-only copy, so that a kept face does not keep the arrays of its whole batch."""
-    copied = view.copy()
-    copied.flags.writeable = False
-    return copied
+        emotion = self.model.emotions[best] if confidence >= self.abstain else None
+        named = dict(zip(self.model.emotions, probs.tolist(), strict=True))
+        return Face(detection.box, detection.score, detection.points, emotion, confidence, named, maps, crop, to_image)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from mien._download import cache_folder
 from mien._errors import ModelError
-from mien._face import Box, Detection
+from mien._face import Box, Detection, Pixels
 from mien.detect import DETECTORS, Detector, open_detector
 from mien.detect.blazeface import (
     INPUT_SIDE,
@@ -30,8 +30,6 @@ from mien.detect.suppress import overlaps, suppress
 from mien.detect.tiles import Pyramid, cut, letterbox, split
 from support.paths import ROOT
 
-Pixels = NDArray[np.uint8]
-
 
 def share(box: Box, expected: tuple[float, ...]) -> float:
     """Intersection over union."""
@@ -46,9 +44,9 @@ def at(astronaut: Pixels, width: float) -> Image.Image:
 
 
 def pasted(background: Pixels, face: Image.Image, x: int, y: int) -> Pixels:
-    picture = Image.fromarray(background)
-    picture.paste(face, (x, y))
-    return np.asarray(picture)
+    image = Image.fromarray(background)
+    image.paste(face, (x, y))
+    return np.asarray(image)
 
 
 def gradient(width: int, height: int) -> Pixels:
@@ -56,7 +54,7 @@ def gradient(width: int, height: int) -> Pixels:
     return np.repeat((rows + columns).astype(np.uint8)[:, :, None], 3, axis=2)
 
 
-FACE = (172, 74, 276, 178)  # where the astronaut's face lies in the example, in pixels
+FACE = (172, 74, 276, 178)  # the place of the astronaut's face in the example, in pixels
 EYES = ((203, 104), (245, 105))
 
 
@@ -75,7 +73,7 @@ def test_astronaut_is_one_face(detector: Detector, astronaut: Pixels) -> None:
     np.testing.assert_array_equal(astronaut, before)
 
 
-def test_key_points_lie_on_eyes_nose_and_mouth(detector: Detector, astronaut: Pixels) -> None:
+def test_key_points_are_on_eyes_nose_and_mouth(detector: Detector, astronaut: Pixels) -> None:
     points = detector(astronaut)[0].points
     assert points is not None
     np.testing.assert_allclose([points.right_eye, points.left_eye], EYES, atol=6)
@@ -128,12 +126,12 @@ def test_one_face_across_the_border_of_two_tiles(astronaut: Pixels, x: int) -> N
 
 
 def test_two_faces_largest_first(detector: Detector, astronaut: Pixels) -> None:
-    picture = pasted(pasted(gradient(800, 400), at(astronaut, 70), 40, 120), at(astronaut, 140), 420, 60)
-    widths = [f.box.width for f in detector(picture)]
+    image = pasted(pasted(gradient(800, 400), at(astronaut, 70), 40, 120), at(astronaut, 140), 420, 60)
+    widths = [f.box.width for f in detector(image)]
     np.testing.assert_allclose(widths, [140, 70], rtol=0.25)
 
 
-def test_a_face_that_fills_the_picture(detector: Detector, astronaut: Pixels) -> None:
+def test_a_face_that_fills_the_image(detector: Detector, astronaut: Pixels) -> None:
     x1, y1, x2, y2 = FACE
     tight = Image.fromarray(astronaut[y1 - 12 : y2 + 12, x1 - 12 : x2 + 12]).convert("L").resize((48, 48))
     faces = detector(np.asarray(tight.convert("RGB")))
@@ -143,7 +141,7 @@ def test_a_face_that_fills_the_picture(detector: Detector, astronaut: Pixels) ->
 
 @pytest.mark.parametrize("shade", [0, 127, 255])
 @pytest.mark.parametrize("shape", [(1, 1), (2, 3), (48, 48), (10, 5000), (5000, 10), (720, 1280)])
-def test_no_face_in_a_flat_picture(detector: Detector, shape: tuple[int, int], shade: int) -> None:
+def test_no_face_in_a_flat_image(detector: Detector, shape: tuple[int, int], shade: int) -> None:
     assert detector(np.full((*shape, 3), shade, np.uint8)) == []
 
 
@@ -159,16 +157,16 @@ def test_pixels_that_are_not_contiguous(detector: Detector, astronaut: Pixels) -
 
 
 def test_small_background_faces_need_min_face(detector: Detector, astronaut: Pixels) -> None:
-    picture = pasted(pasted(gradient(1000, 700), at(astronaut, 250), 500, 150), at(astronaut, 32), 100, 300)
-    assert len(detector(picture)) == 1
-    assert [round(f.box.width, -1) for f in open_detector(min_face=24)(picture)][1:] == [30]
+    image = pasted(pasted(gradient(1000, 700), at(astronaut, 250), 500, 150), at(astronaut, 32), 100, 300)
+    assert len(detector(image)) == 1
+    assert [round(f.box.width, -1) for f in open_detector(min_face=24)(image)][1:] == [30]
 
 
 def test_a_crowd_behind_a_close_face_is_found(detector: Detector, astronaut: Pixels) -> None:
-    picture = pasted(gradient(1400, 800), at(astronaut, 150), 600, 480)
+    image = pasted(gradient(1400, 800), at(astronaut, 150), 600, 480)
     for index in range(18):
-        picture = pasted(picture, at(astronaut, 40), 20 + index % 9 * 150, 60 + index // 9 * 150)
-    faces = detector(picture)
+        image = pasted(image, at(astronaut, 40), 20 + index % 9 * 150, 60 + index // 9 * 150)
+    faces = detector(image)
     assert faces[0].box.width == pytest.approx(150, rel=0.25)
     assert len(faces) == 19
 
@@ -195,17 +193,17 @@ def test_bad_settings_are_named(settings: dict[str, object], cause: str) -> None
         open_detector(**settings)  # type: ignore[arg-type]
 
 
-def test_none_answers_the_whole_picture() -> None:
+def test_none_returns_the_whole_image() -> None:
     whole = open_detector("none")
     assert whole(np.zeros((30, 40, 3), np.uint8)) == [Detection(Box(0, 0, 40, 30), 1.0, None)]
     assert whole.name == "none"
 
 
-def test_threads_get_the_same_answers(detector: Detector, astronaut: Pixels) -> None:
-    pictures = [np.roll(astronaut, 8 * shift, axis=1) for shift in range(8)]
-    alone = [detector(p) for p in pictures]
+def test_threads_get_the_same_detections(detector: Detector, astronaut: Pixels) -> None:
+    images = [np.roll(astronaut, 8 * shift, axis=1) for shift in range(8)]
+    alone = [detector(p) for p in images]
     with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(detector, pictures)) == alone
+        assert list(pool.map(detector, images)) == alone
 
 
 def test_anchors_of_the_original_input() -> None:
@@ -243,12 +241,12 @@ def test_letterbox_and_back(size_wh: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("size", [(300, 700), (256, 257), (40, 1000), (1, 1), (511, 512)])
 def test_split_covers_every_pixel_and_every_square_of_the_overlap(size: tuple[int, int]) -> None:
-    picture = np.random.default_rng(0).integers(1, 256, (*size, 3)).astype(np.uint8)
-    tiles = list(split(Pyramid(Image.fromarray(picture)), 1.0, side=256, overlap=64, multiple=16))
-    whole = np.zeros(size, bool)  # where a face of 64 pixels may begin and lie in one tile
+    image = np.random.default_rng(0).integers(1, 256, (*size, 3)).astype(np.uint8)
+    tiles = list(split(Pyramid(Image.fromarray(image)), 1.0, side=256, overlap=64, multiple=16))
+    whole = np.zeros(size, bool)  # where a face of 64 pixels may begin and be inside one tile
     for tile in tiles:
         x, y = int(tile.x), int(tile.y)
-        part = picture[y : y + 256, x : x + 256][: tile.pixels.shape[0], : tile.pixels.shape[1]]
+        part = image[y : y + 256, x : x + 256][: tile.pixels.shape[0], : tile.pixels.shape[1]]
         np.testing.assert_array_equal(tile.pixels[: part.shape[0], : part.shape[1]], part)
         assert max(tile.pixels.shape) <= 256
         assert tile.pixels.shape[0] % 16 == tile.pixels.shape[1] % 16 == 0
@@ -257,8 +255,8 @@ def test_split_covers_every_pixel_and_every_square_of_the_overlap(size: tuple[in
 
 
 def test_cut_beyond_the_border_is_black_and_in_place() -> None:
-    picture = np.full((100, 100, 3), 200, np.uint8)
-    tile = cut(Pyramid(Image.fromarray(picture)), np.array([0.0, 100.0]), 64, 128)
+    image = np.full((100, 100, 3), 200, np.uint8)
+    tile = cut(Pyramid(Image.fromarray(image)), np.array([0.0, 100.0]), 64, 128)
     assert (tile.x, tile.y, tile.scale) == (-32, 68, 2)
     expected = np.zeros((128, 128), np.uint8)
     expected[:64, 64:] = 200
@@ -266,12 +264,12 @@ def test_cut_beyond_the_border_is_black_and_in_place() -> None:
 
 
 @pytest.mark.parametrize("size_wh", [(1279, 721), (640, 1000), (4001, 30)])
-def test_coarse_versions_from_the_reduced_copy_are_those_of_the_picture(size_wh: tuple[int, int]) -> None:
+def test_coarse_versions_from_the_reduced_copy_are_those_of_the_image(size_wh: tuple[int, int]) -> None:
     wide, high = size_wh
     coarse = 256 / max(size_wh)
     waves = np.sin(np.arange(wide) * coarse / 16)[None, :, None] + np.cos(np.arange(high) * coarse / 12)[:, None, None]
-    picture = Image.fromarray((127 + 60 * waves * np.array([1, -1, 0.5])).astype(np.uint8))
-    direct, reduced = Pyramid(picture), Pyramid(picture, coarse=coarse)
+    image = Image.fromarray((127 + 60 * waves * np.array([1, -1, 0.5])).astype(np.uint8))
+    direct, reduced = Pyramid(image), Pyramid(image, coarse=coarse)
     for scale in (coarse / 3, coarse, 1.4 * coarse):
         whole = [np.asarray(pyramid.at(scale)).astype(int) for pyramid in (direct, reduced)]
         assert whole[0].shape == whole[1].shape
@@ -283,7 +281,7 @@ def test_coarse_versions_from_the_reduced_copy_are_those_of_the_picture(size_wh:
 
 
 @pytest.mark.parametrize(("width", "score", "expected"), [(27, 0.4, False), (30, 0.4, True), (30, 0.95, False)])
-def test_a_finer_level_surpasses_traces_it_sees_well(width: float, score: float, expected: bool) -> None:
+def test_a_finer_level_supersedes_traces_it_detects_well(width: float, score: float, expected: bool) -> None:
     trace = Candidates(np.array([[0, 0, 2 * width, 2 * width]]), np.zeros((1, 6, 2)), np.array([score]))
     assert is_superseded(trace, 0.5).tolist() == [expected]
 
@@ -371,14 +369,14 @@ def test_yunet_agrees_with_blazeface(yunet: Detector, detector: Detector, astron
     assert theirs.points.right_ear is None
 
 
-def test_yunet_finds_small_faces_in_large_pictures(yunet: Detector, astronaut: Pixels) -> None:
+def test_yunet_finds_small_faces_in_large_images(yunet: Detector, astronaut: Pixels) -> None:
     faces = yunet(pasted(gradient(3000, 1200), at(astronaut, 40), 1490, 600))
     assert len(faces) == 1
     assert faces[0].box.width == pytest.approx(40, rel=0.3)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (10, 3000), (480, 640)])
-def test_yunet_finds_nothing_in_nothing(yunet: Detector, shape: tuple[int, int]) -> None:
+def test_yunet_finds_nothing_in_an_empty_image(yunet: Detector, shape: tuple[int, int]) -> None:
     assert yunet(np.full((*shape, 3), 90, np.uint8)) == []
 
 

@@ -66,12 +66,12 @@ def test_page_parses_and_shows_every_reading(tmp_path: Path) -> None:
     assert "größe 写真" in page.text
     assert "animated, 3 frames: the first was read" in page.text
     assert "No face was found" in page.text
-    assert "1 picture could not be read" in page.text
+    assert "1 image could not be read" in page.text
     assert "broken.jpg: cut off; copy it again" in page.text
     assert "69 % <of a test set>" in page.text
     assert "does not\nread feelings" in page.text
-    figures = dict(re.findall(r"<dt>([\w ]+)</dt><dd>(\d+)</dd>", text))
-    assert figures == {"pictures": "3", "faces": "2", "unsure": "1", "without a face": "1", "unreadable": "1"}
+    numbers = dict(re.findall(r"<dt>([\w ]+)</dt><dd>(\d+)</dd>", text))
+    assert numbers == {"images": "3", "faces": "2", "unsure": "1", "without a face": "1", "unreadable": "1"}
     assert leftovers(tmp_path) == ["page.html"]
 
 
@@ -85,7 +85,7 @@ def test_page_shows_probabilities_in_the_order_of_the_model(tmp_path: Path) -> N
     assert widths == pytest.approx([100 * p for p in face.probs.values()], abs=0.01)
 
 
-def test_unsure_faces_are_called_unsure(tmp_path: Path) -> None:
+def test_unsure_faces_are_labelled_unsure(tmp_path: Path) -> None:
     face = make_face(3, sure=False)
     text = write_page(tmp_path / "page.html", [make_reading("a.jpg", face)])
     assert '<span class="name">unsure</span>' in text
@@ -109,7 +109,7 @@ def test_page_is_accessible(tmp_path: Path) -> None:
     page = Checker(write_page(tmp_path / "page.html", readings))
     images = [attributes for tag, attributes in page.tags if tag == "img"]
     assert all("alt" in attributes for attributes in images)
-    assert any((attributes["alt"] or "").startswith("Picture a.jpg: ") for attributes in images)
+    assert any((attributes["alt"] or "").startswith("Image a.jpg: ") for attributes in images)
     identifiers = page.values("id")
     assert max(Counter(identifiers).values()) == 1
     assert {value[1:] for value in page.values("href")} <= set(identifiers)
@@ -126,14 +126,14 @@ def test_hostile_names_are_only_text(tmp_path: Path, name: str) -> None:
     assert all(value.startswith("data:") for value in page.values("src"))
 
 
-def test_names_that_are_no_utf8_are_spelled_out(tmp_path: Path) -> None:
+def test_names_that_are_not_utf8_are_escaped(tmp_path: Path) -> None:
     assert "bad\\udcff.jpg" in write_page(
         tmp_path / "page.html", [make_reading("bad\udcff.jpg"), failed("bad\udcff.jpg")]
     )
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 3000), (2500, 2)])
-def test_pictures_of_odd_sizes(tmp_path: Path, shape: tuple[int, int]) -> None:
+def test_images_of_odd_sizes(tmp_path: Path, shape: tuple[int, int]) -> None:
     pixels = np.zeros((*shape, 3), np.uint8)
     reading = Reading((make_face(1),), "odd.png", (shape[1], shape[0]), pixels=pixels)
     page = Checker(write_page(tmp_path / "page.html", [reading]))
@@ -143,7 +143,7 @@ def test_pictures_of_odd_sizes(tmp_path: Path, shape: tuple[int, int]) -> None:
     assert max(sides) <= 960
 
 
-def test_crowds_fold_their_smaller_faces(tmp_path: Path) -> None:
+def test_smaller_faces_of_a_crowd_are_collapsed(tmp_path: Path) -> None:
     text = write_page(tmp_path / "page.html", [make_reading("crowd.jpg", *[make_face(i) for i in range(30)])])
     assert "<summary>22 smaller faces</summary>" in text
     assert Checker(text).count("face") == 30
@@ -153,7 +153,7 @@ def test_empty_run_is_a_valid_page(tmp_path: Path) -> None:
     assert Checker(write_page(tmp_path / "page.html", [])).count("card") == 0
 
 
-def test_interrupted_page_is_whole_and_says_so(tmp_path: Path) -> None:
+def test_interrupted_page_is_complete_and_has_a_note(tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     with pytest.raises(KeyboardInterrupt):
         interrupt(Html(path, title="x", model=MODEL))
@@ -172,10 +172,10 @@ def test_any_other_exception_leaves_the_old_page(tmp_path: Path) -> None:
     assert leftovers(tmp_path) == ["page.html"]
 
 
-def test_the_summary_always_fits_its_room(tmp_path: Path) -> None:
-    """Every emotion, unsure and no face, with counts of a million million: more will never stand in it."""
+def test_the_summary_always_fits_its_reserved_space(tmp_path: Path) -> None:
+    """Every emotion, unsure and no face, with counts of 10**12: no page has more."""
     page = Html(tmp_path / "page.html", title="x", model=MODEL)
-    page._counts = Counter(dict.fromkeys((*map(str, Emotion), "pictures", "faces", "unsure", "nobody"), 10**12))
+    page._counts = Counter(dict.fromkeys((*map(str, Emotion), "images", "faces", "unsure", "no-face"), 10**12))
     with pytest.raises(KeyboardInterrupt), page:
         raise KeyboardInterrupt
     assert Checker((tmp_path / "page.html").read_text("utf-8")).count("summary") == 1
@@ -191,7 +191,7 @@ def peak_of(path: Path, readings: Iterator[Reading]) -> int:
     return peak
 
 
-def test_memory_does_not_grow_with_the_pictures(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
     def readings(count: int) -> Iterator[Reading]:
         return (make_reading(f"{i}.jpg", make_face(i), make_face(i + 1), size=200) for i in range(count))
 

@@ -1,4 +1,4 @@
-"""Readings as JSON lines, CSV and Parquet; outputs appear complete or not at all."""
+"""Readings as JSON lines, CSV and Parquet; files appear complete or not at all."""
 
 import csv
 import io
@@ -39,7 +39,7 @@ def test_json_lines_flush_every_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("encoding", "source"), [("ascii", "größe.jpg"), ("utf-8", "bad\udcff.jpg")])
-def test_json_lines_spell_out_what_the_stream_cannot_hold(encoding: str, source: str) -> None:
+def test_json_lines_escape_what_the_stream_cannot_encode(encoding: str, source: str) -> None:
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding=encoding)
     JsonLines(stream).add(make_reading(source))
@@ -69,7 +69,7 @@ def test_csv_reads_back() -> None:
     assert broken["face"] == ""
 
 
-def test_csv_without_readings_has_its_header_and_unencodable_names_are_spelled_out() -> None:
+def test_csv_without_readings_has_its_header_and_unencodable_names_are_escaped() -> None:
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="utf-8")
     with Csv(stream, CLASS_SETS["three"]) as sink:

@@ -1,19 +1,15 @@
-"""Image -> detections: where the faces are, how certain the detector is, and their key points.
+"""Image -> detections: the box, score and key points of each face.
 
-To add a detector, write a class with ``name``, ``__init__`` and ``__call__`` as ``BlazeFace`` has them in a module of
-this package, add a line to ``_MODULES``, and name it in the help of the option ``--detector``
-(``mien/commands/_options.py``).
+To add a detector, write a module of this package with a class that has ``name``, ``__init__`` and ``__call__`` like
+``BlazeFace``. Then add it to ``_MODULES`` and to the help of the detector option in ``mien/commands/_options.py``.
 """
 
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Protocol, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
 from mien._errors import ModelError
-from mien._face import Box, Detection
+from mien._face import Box, Detection, Pixels
 from mien._suggest import suggest
 
 __all__ = ["DETECTORS", "THRESHOLD", "Detection", "Detector", "open_detector"]
@@ -29,14 +25,12 @@ THRESHOLD = 0.65  # score from which a candidate is a face
 
 
 class Detector(Protocol):
-    """Anything that finds faces in an image. mien calls it from several threads at once.
+    """An object that finds faces in an image. mien calls it from several threads at once.
 
     Attributes:
-        name: A short name for people.
+        name: A short name for messages.
 
     Example:
-        A detector of your own that returns one fixed box:
-
         >>> from mien import Box, Reader
         >>> from mien.detect import Detection
         >>> class Fixed:
@@ -48,7 +42,7 @@ class Detector(Protocol):
 
     name: str
 
-    def __call__(self, pixels: NDArray[np.uint8]) -> list[Detection]:
+    def __call__(self, pixels: Pixels) -> list[Detection]:
         """Find the faces in an image.
 
         Args:
@@ -72,7 +66,7 @@ class WholeImage:
     def __init__(self, **settings: object) -> None:
         pass
 
-    def __call__(self, pixels: NDArray[np.uint8]) -> list[Detection]:
+    def __call__(self, pixels: Pixels) -> list[Detection]:
         """Return one detection with score 1.
 
         Args:

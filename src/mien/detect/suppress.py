@@ -5,10 +5,10 @@ from numpy.typing import NDArray
 
 from mien.detect.candidates import Candidates, join
 
-SAME_FACE = 0.3  # intersection over union from which two boxes are one face; that of neighbours in a crowd is lower
-PART_OF_FACE = (
-    0.6  # share of the smaller box inside the larger from which it is a part: cut by a tile's border, or a mouth
-)
+SAME_FACE = 0.3  # intersection over union from which two boxes are one face; neighbours in a crowd have less
+# Share of the smaller box inside the larger from which it is a part of the face: cut by a tile's border, or a mouth.
+_PART_OF_FACE = 0.6
+_TINY = np.finfo(np.float64).tiny
 
 
 def suppress(candidates: Candidates) -> Candidates:
@@ -23,14 +23,16 @@ def suppress(candidates: Candidates) -> Candidates:
     Returns:
         One candidate for each face, the best first.
     """
-    order = np.argsort(-candidates.scores, kind="stable")
-    rest = candidates.take(order)
+    rest = candidates.take(np.argsort(-candidates.scores, kind="stable"))
     kept: list[Candidates] = []
     while len(rest) > 0:
         same, part = overlaps(rest.boxes[0], rest.boxes)
         same[0] = 1  # also when its box is empty
-        kept.append(_blend(rest.take(same >= SAME_FACE)))
-        rest = rest.take((same < SAME_FACE) & (part < PART_OF_FACE))
+        group = rest.take(same >= SAME_FACE)
+        shares = group.scores / group.scores.sum()
+        boxes, points = np.einsum("k,kc->c", shares, group.boxes), np.einsum("k,kpc->pc", shares, group.points)
+        kept.append(Candidates(boxes[None], points[None], group.scores[:1]))
+        rest = rest.take((same < SAME_FACE) & (part < _PART_OF_FACE))
     return join(kept) if kept else rest
 
 
@@ -44,26 +46,28 @@ def overlaps(box: NDArray[np.float64], boxes: NDArray[np.float64]) -> tuple[NDAr
     Returns:
         Intersection over union, and intersection over the smaller area, both ``[K]``.
     """
-    corners = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
-    shared = np.prod(np.clip(corners, 0, None), axis=1)
+    shared = _shared_areas(box, boxes)
     area, areas = np.prod(box[2:] - box[:2]), np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    tiny = np.finfo(np.float64).tiny
-    return shared / np.maximum(area + areas - shared, tiny), shared / np.maximum(np.minimum(area, areas), tiny)
+    return shared / np.maximum(area + areas - shared, _TINY), shared / np.maximum(np.minimum(area, areas), _TINY)
 
 
 def inside_of(candidates: Candidates, faces: Candidates) -> NDArray[np.bool_]:
-    """Return a mask ``[K]`` of the candidates of which more than half is inside one of the faces."""
+    """Find the candidates of which more than half is inside one of the faces.
+
+    Args:
+        candidates: K candidates.
+        faces: The faces, in the same pixels.
+
+    Returns:
+        A mask ``[K]``.
+    """
     inside = np.zeros(len(candidates), bool)
-    areas = np.maximum(np.prod(candidates.boxes[:, 2:] - candidates.boxes[:, :2], axis=1), np.finfo(np.float64).tiny)
+    halves = np.maximum(candidates.areas, _TINY) / 2
     for box in faces.boxes:
-        corners = np.minimum(box[2:], candidates.boxes[:, 2:]) - np.maximum(box[:2], candidates.boxes[:, :2])
-        inside |= np.prod(np.clip(corners, 0, None), axis=1) > areas / 2
+        inside |= _shared_areas(box, candidates.boxes) > halves
     return inside
 
 
-def _blend(group: Candidates) -> Candidates:
-    if len(group) < 2:
-        return group
-    shares = group.scores / group.scores.sum()
-    boxes = np.einsum("k,kc->c", shares, group.boxes)
-    return Candidates(boxes[None], np.einsum("k,kpc->pc", shares, group.points)[None], group.scores[:1])
+def _shared_areas(box: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
+    return np.asarray(np.prod(np.clip(sides, 0, None), axis=1))

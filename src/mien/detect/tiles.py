@@ -1,4 +1,4 @@
-"""Image pyramids and tiles for the search of the detectors."""
+"""Image pyramids and tiles, for detectors."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -43,12 +43,28 @@ class Pyramid:
         self._reduced = image.reduce(self._factor) if self._factor > 1 else image
 
     def at(self, scale: float) -> Image.Image:
-        """Return the image at a scale; each side has at least one pixel."""
+        """Resize the whole image.
+
+        Args:
+            scale: Pixels of the result per pixel of the image.
+
+        Returns:
+            The image. Each side has at least one pixel.
+        """
         wide, high = (max(1, round(length * scale)) for length in self.size)
         return self.resize((0, 0, *self.size), (wide, high), scale)
 
     def resize(self, area: tuple[float, float, float, float], size_wh: tuple[int, int], scale: float) -> Image.Image:
-        """Resize an area (``xyxy``, pixels), antialiased: first by whole factors, then with a triangle filter."""
+        """Resize an area of the image with antialiasing: first by whole factors, then with a triangle filter.
+
+        Args:
+            area: Corners ``xyxy`` in pixels of the image.
+            size_wh: Width and height of the result in pixels.
+            scale: Pixels of the result per pixel of the image.
+
+        Returns:
+            The resized area.
+        """
         source, factor = (self._reduced, self._factor) if scale * self._factor <= 1 else (self._image, 1)
         # The last row and column of the reduced copy may cover fewer pixels than the others; the area accounts for it.
         left, top, right, bottom = (length / factor for length in area)
@@ -57,7 +73,16 @@ class Pyramid:
 
 
 def letterbox(pyramid: Pyramid, side: int, *, share: float = 1.0) -> Tile:
-    """Place the whole image in the middle of a black square; its long side takes ``share`` of the ``side`` pixels."""
+    """Place the whole image in the middle of a black square.
+
+    Args:
+        pyramid: The image.
+        side: Side of the square in pixels.
+        share: Long side of the image as a share of ``side``, from 0 to 1.
+
+    Returns:
+        The square.
+    """
     scale = side * share / max(pyramid.size)
     small = pyramid.at(scale)
     left, top = ((side - length) // 2 for length in small.size)
@@ -74,9 +99,9 @@ def split(pyramid: Pyramid, scale: float, *, side: int, overlap: int, multiple: 
         scale: Pixels of a tile per pixel of the image.
         side: Largest side of a tile in pixels.
         overlap: Smallest overlap of two tiles in pixels.
-        multiple: Sides of tiles are padded with black to multiples of this; it divides ``side``.
+        multiple: Sides of tiles are padded with black to multiples of this number of pixels, which divides ``side``.
 
-    Returns:
+    Yields:
         The tiles, row by row.
     """
     level = np.asarray(pyramid.at(scale))
@@ -98,21 +123,28 @@ def _cover(length: int, side: int, overlap: int, multiple: int) -> tuple[list[in
 
 
 def cut(pyramid: Pyramid, center_xy: NDArray[np.float64], width: float, side: int) -> Tile:
-    """Cut the square of ``width`` image pixels around ``center_xy`` as a tile of ``side``; black outside the image."""
+    """Cut a square out of an image. The area outside of the image is black.
+
+    Args:
+        pyramid: The image.
+        center_xy: Centre of the square in pixels of the image, ``[2]``.
+        width: Side of the square in pixels of the image.
+        side: Side of the tile in pixels.
+
+    Returns:
+        The tile.
+    """
     scale = side / width
     x, y = (float(center) - width / 2 for center in center_xy)
-    # The tile's pixels that are completely inside the image.
+    # The pixels of the tile that are completely inside the image.
     left, top = max(0, int(np.ceil(-x * scale))), max(0, int(np.ceil(-y * scale)))
     right = min(side, int(np.floor((pyramid.size[0] - x) * scale)))
     bottom = min(side, int(np.floor((pyramid.size[1] - y) * scale)))
     tile = np.zeros((side, side, 3), np.uint8)
     if right > left and bottom > top:
-        area = (x + left / scale, y + top / scale, x + right / scale, y + bottom / scale)
-        resized = pyramid.resize(_inside(area, pyramid.size), (right - left, bottom - top), scale)
+        # Rounding may put a corner a millionth of a pixel outside of the image, which Pillow rejects.
+        x1, y1 = max(x + left / scale, 0.0), max(y + top / scale, 0.0)
+        x2, y2 = min(x + right / scale, pyramid.size[0]), min(y + bottom / scale, pyramid.size[1])
+        resized = pyramid.resize((x1, y1, x2, y2), (right - left, bottom - top), scale)
         tile[top:bottom, left:right] = np.asarray(resized)
     return Tile(tile, x, y, scale)
-
-
-def _inside(area: tuple[float, float, float, float], size_wh: tuple[int, int]) -> tuple[float, float, float, float]:
-    wide, high = size_wh  # rounding may put a corner a millionth of a pixel outside, which Pillow rejects
-    return max(area[0], 0.0), max(area[1], 0.0), min(area[2], wide), min(area[3], high)

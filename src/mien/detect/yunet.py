@@ -1,8 +1,8 @@
-"""YuNet: the optional second detector, downloaded when it is first opened (MIT licence, Shiqi Yu and others).
+"""YuNet: an optional detector, which is downloaded when it is first opened (MIT licence, Shiqi Yu and others).
 
 Wu et al., "YuNet: A Tiny Millisecond-level Face Detector", Machine Intelligence Research, 2023. Its time depends only
-on the size of the image: more than BlazeFace for one face, less for a crowd. It finds more of the turned and masked
-faces. Its key points do not include the ears.
+on the size of the image. It is slower than BlazeFace for one face and faster for a crowd. It finds more turned and
+masked faces. Its key points do not include the ears.
 """
 
 from collections.abc import Iterable, Sequence
@@ -27,11 +27,11 @@ _FILE = RemoteFile(
     sha256="8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
     size=232589,
 )
-_SIDE = 640  # pixels; the file's input is fixed
+_SIDE = 640  # pixels; the size of the input is fixed
 _STRIDES = (8, 16, 32)  # pixels between the cells of its three heads
 _OVERLAP = 160  # pixels; larger faces are found in the whole image
-_MIN_WIDTH = 12.0  # pixels of the input that the smallest face gets
-_MAX_ZOOM = 4.0  # a small image is not enlarged further: its face would be larger than those of the training
+_MIN_WIDTH = 12.0  # width of the smallest face in the input, in pixels
+_MAX_ZOOM = 4.0  # with more, the face of a small image would be larger than those of the training
 _SMALLEST = 24.0  # pixels of the image, as for BlazeFace
 _SMALLEST_SHARE = 0.01  # of the image's long side
 
@@ -39,7 +39,11 @@ _SMALLEST_SHARE = 0.01  # of the image's long side
 class YuNet:
     """Finds faces with YuNet. Calls are thread-safe.
 
-    The arguments are those of ``open_detector``.
+    Args:
+        threshold: Score from 0 to 1 from which a candidate is a face.
+        min_face: Width in pixels of the smallest face; ``None`` for the default of ``open_detector``.
+        threads: Threads of ONNX Runtime for one call; 0 uses all cores.
+        providers: Execution providers of ONNX Runtime, first choice first.
 
     Raises:
         DownloadError: The file of the network cannot be downloaded.
@@ -47,9 +51,7 @@ class YuNet:
 
     name = "yunet"
 
-    def __init__(
-        self, *, threshold: float, min_face: float | None, threads: int = 1, providers: Sequence[str] = ("cpu",)
-    ) -> None:
+    def __init__(self, *, threshold: float, min_face: float | None, threads: int, providers: Sequence[str]) -> None:
         self._threshold = threshold
         self._min_face = min_face
         self._session = open_session(fetch(_FILE), threads=threads, providers=providers)
@@ -67,29 +69,27 @@ class YuNet:
         pyramid = Pyramid(Image.fromarray(pixels))
         long_side = max(pyramid.size)
         whole = letterbox(pyramid, _SIDE, share=min(1.0, _MAX_ZOOM * long_side / _SIDE))
-        faces = self._look([whole])
+        faces = self._find([whole])
         smallest = self._min_face or max(_SMALLEST, _SMALLEST_SHARE * long_side)
         if (scale := _MIN_WIDTH / smallest) > whole.scale:
-            faces = join([faces, self._look(split(pyramid, scale, side=_SIDE, overlap=_OVERLAP, multiple=_SIDE))])
+            faces = join([faces, self._find(split(pyramid, scale, side=_SIDE, overlap=_OVERLAP, multiple=_SIDE))])
         return suppress(faces).to_detections()
 
-    def _look(self, tiles: Iterable[Tile]) -> Candidates:
+    def _find(self, tiles: Iterable[Tile]) -> Candidates:
         found = []
         for tile in tiles:
             planes = tile.pixels[:, :, ::-1].transpose(2, 0, 1).astype(np.float32)  # BGR, 0..255
             outputs = self._session.run(self._outputs, {"input": planes[None]})
-            heads = [
-                _decode_head([each[0] for each in outputs[i::3]], stride, self._threshold)
-                for i, stride in enumerate(_STRIDES)
-            ]
-            found.append(join(heads).to_image(scale=tile.scale, x=tile.x, y=tile.y))
+            for index, stride in enumerate(_STRIDES):
+                head = _decode_head([each[0] for each in outputs[index::3]], stride, self._threshold)
+                found.append(head.to_image(scale=tile.scale, x=tile.x, y=tile.y))
         return join(found)
 
 
 def _decode_head(outputs: Sequence[NDArray[np.float32]], stride: int, lowest: float) -> Candidates:
     """Turn the outputs of a head (``[A, 1]``, ``[A, 1]``, ``[A, 4]``, ``[A, 10]``) into candidates, in input pixels.
 
-    The score is the geometric mean of the two probabilities. The two corners of the mouth become its middle.
+    The score is the geometric mean of the two probabilities. The mouth is the middle of its two corners.
     """
     classes, objects, boxes, points = outputs
     scores = np.sqrt(np.clip(classes[:, 0], 0, 1) * np.clip(objects[:, 0], 0, 1)).astype(np.float64)

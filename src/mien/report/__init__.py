@@ -1,7 +1,7 @@
 """Readings -> JSON lines, CSV, Parquet, an HTML page or annotated images.
 
 Every writer is a context manager with ``add(reading)``. To add an output format, write such a class in a module of this
-package, export it here, and give ``mien predict`` an option that opens it.
+package, export it here, and open it in ``mien/commands/predict.py``.
 """
 
 from mien._output import open_output

@@ -1,8 +1,9 @@
 """Readings as annotated copies of their images."""
 
+import base64
+import io
 import os
-from pathlib import Path
-from types import TracebackType
+from pathlib import Path, PurePath
 from typing import Self
 
 from PIL import Image
@@ -11,18 +12,17 @@ from mien._face import Reading
 from mien._output import Draft, output_errors
 from mien.overlay import annotate
 
-_JPEG_SUFFIXES = (".jpg", ".jpeg")
-_JPEG_QUALITY = 92  # of 100: lines stay sharp, and files are about as large as a camera's
+_JPEG_QUALITY = 92  # of 100: lines stay sharp, and a file is about as large as that of a camera
 
 
 class AnnotatedImages:
     """Writes ``<name>.mien.<jpg|png>`` for every image that was read, with boxes, labels and maps over its faces.
 
-    JPEG stays JPEG, every other format becomes PNG. The ``.mien`` in the name protects originals of the same name;
-    images of one run that share a name are numbered.
+    A JPEG image stays JPEG, every other format becomes PNG. The ``.mien`` in the name protects originals of the same
+    name. Images of one run that have the same name are numbered.
 
     Args:
-        folder: Where the copies go. It is created if it does not exist.
+        folder: The folder of the copies. It is created if it does not exist.
 
     Raises:
         OutputError: ``folder`` cannot be created or written.
@@ -35,19 +35,17 @@ class AnnotatedImages:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self._folder = Path(folder)
-        self._names = ImageNames()
+        self._folder = ImageFolder(folder)
 
     def __enter__(self) -> Self:
-        with output_errors(str(self._folder)):
-            self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.create()
         return self
 
     def add(self, reading: Reading) -> None:
         """Write the annotated copy of one image.
 
         Args:
-            reading: A reading with its pixels (``keep_pixels=True``). One without pixels is left out.
+            reading: A reading with its pixels (``keep_pixels=True``). One without pixels is skipped.
 
         Raises:
             OutputError: The file cannot be written.
@@ -56,30 +54,47 @@ class AnnotatedImages:
             return
         image = Image.fromarray(annotate(reading.pixels, reading, maps=True))
         suffix = Path(reading.source).suffix.lower()
-        suffix = suffix if suffix in _JPEG_SUFFIXES else ".png"
-        save_image(image, self._folder / self._names.unused(reading.source, f".mien{suffix}"))
+        self._folder.save(image, reading.source, f".mien{suffix}" if suffix in (".jpg", ".jpeg") else ".mien.png")
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
+    def __exit__(self, *_: object) -> None:
+        """Do nothing: each image is complete when it is added."""
 
 
-class ImageNames:
-    """File names for images that are written for readings, each used once."""
+class ImageFolder:
+    """A folder for the images that are written for readings. Each file has a name that was not used before.
 
-    def __init__(self) -> None:
+    Args:
+        path: The folder.
+
+    Attributes:
+        path: The folder.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
         self._used: set[str] = set()
 
-    def unused(self, source: str, ending: str) -> str:
-        """Return a name that was not returned before.
+    def create(self) -> None:
+        """Create the folder if it does not exist.
+
+        Raises:
+            OutputError: It cannot be created.
+        """
+        with output_errors(str(self.path)):
+            self.path.mkdir(parents=True, exist_ok=True)
+
+    def save(self, image: Image.Image, source: str, ending: str) -> None:
+        """Write an image as PNG or JPEG. The file appears complete or not at all.
+
+        Its name is the stem of ``source``, a number where the name was used before, and ``ending``.
 
         Args:
+            image: The image.
             source: Name of the image that was read.
-            ending: End of the new name, such as ``.mien.png``.
+            ending: End of the new name, such as ``.mien.png``. Its suffix decides the format.
 
-        Returns:
-            The stem of ``source``, a number where the name was used before, and ``ending``.
+        Raises:
+            OutputError: The file cannot be written.
         """
         stem = Path(source).stem.strip("<>") or "image"
         name, number = f"{stem}{ending}", 1
@@ -87,27 +102,36 @@ class ImageNames:
             number += 1
             name = f"{stem}-{number}{ending}"
         self._used.add(name.lower())
-        return name
-
-
-def save_image(image: Image.Image, path: Path) -> None:
-    """Write an image atomically as PNG or JPEG.
-
-    Args:
-        image: The image.
-        path: The file; its suffix decides the format.
-
-    Raises:
-        OutputError: The file cannot be written.
-    """
-    draft = Draft(path)
-    try:
-        with output_errors(draft.name):
-            if path.suffix == ".png":
+        with Draft(self.path / name) as draft, output_errors(draft.name):
+            if name.endswith(".png"):
                 image.save(draft.file, "PNG", compress_level=3)
             else:
                 image.save(draft.file, "JPEG", quality=_JPEG_QUALITY)
-    except BaseException:
-        draft.drop()
-        raise
-    draft.keep()
+
+
+def data_uri(image: Image.Image, kind: str, **options: object) -> str:
+    """Encode an image for an HTML page.
+
+    Args:
+        image: The image.
+        kind: The format, ``"JPEG"`` or ``"PNG"``.
+        **options: Options of Pillow's ``save``.
+
+    Returns:
+        A ``data:`` address.
+    """
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
+
+
+def short_name(source: str) -> str:
+    """Return the file name of a source without its folder.
+
+    Args:
+        source: The source of a reading, a path of any system or a name such as ``<bytes>``.
+
+    Returns:
+        The last part of the path.
+    """
+    return PurePath(source.replace("\\", "/")).name or source

@@ -1,4 +1,4 @@
-"""Readings as tables for programs: JSON lines, CSV and Parquet. Each reading is written when it is added."""
+"""Readings as tables: JSON lines, CSV and Parquet. Each reading is written when it is added."""
 
 import csv
 import io
@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from types import TracebackType
 from typing import Any, Self, TextIO
 
 from mien._emotions import Emotion
@@ -22,7 +21,7 @@ class RowGroups:
 
     Args:
         path: The file.
-        types: The columns in their order, each with the name of its type in pyarrow, such as ``"float32"``.
+        types: The columns in their order, each with the name of its pyarrow type, such as ``"float32"``.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
@@ -54,7 +53,7 @@ class RowGroups:
         """Add rows. They are written when a row group is full.
 
         Args:
-            rows: A value or ``None`` for each column.
+            rows: For each row a value or ``None`` for every column.
 
         Raises:
             OutputError: The file cannot be written.
@@ -63,25 +62,17 @@ class RowGroups:
         if len(self._pending) >= _ROWS_PER_GROUP:
             self._flush()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is not None:
-            self._drop()
-            return
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            self._flush()
-            with output_errors(self._draft.name):
+            if kind is None:
+                self._flush()
+                with output_errors(self._draft.name):
+                    self._writer.close()
+                self._draft.keep()
+        finally:
+            with suppress(OSError, ValueError):  # the writer of pyarrow must be closed before its file
                 self._writer.close()
-        except BaseException:
-            self._drop()
-            raise
-        self._draft.keep()
-
-    def _drop(self) -> None:
-        with suppress(OSError, ValueError):  # the writer of pyarrow must be closed before its file
-            self._writer.close()
-        self._draft.drop()
+            self._draft.drop()
 
     def _flush(self) -> None:
         with output_errors(self._draft.name):
@@ -90,7 +81,7 @@ class RowGroups:
 
 
 class JsonLines:
-    """Writes one JSON object a line, as ``Reading.to_dict`` returns it. Each line is flushed.
+    """Writes one JSON object per line, as ``Reading.to_dict`` returns it. Each line is flushed.
 
     Args:
         stream: A text stream, for example ``sys.stdout``. It is not closed.
@@ -123,21 +114,19 @@ class JsonLines:
         """
         plain = reading.to_dict()
         line = json.dumps(plain, ensure_ascii=False)
-        if _fitting(line, self._stream) != line:  # the encoding lacks a character; JSON can write all in ASCII
+        if _escaped(line, self._stream) != line:  # the encoding lacks a character; JSON can write all in ASCII
             line = json.dumps(plain)
         write(self._stream, line + "\n")
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
+    def __exit__(self, *_: object) -> None:
+        """Do nothing: the stream is not closed."""
 
 
 class Csv:
-    """Writes one row a face: source, face (0, 1, ...), box, score, emotion, confidence, a column an emotion, error.
+    """Writes one row for each face: source, face (0, 1, ...), box, score, emotion, confidence, each emotion, error.
 
     ``emotion`` is empty where the reader is unsure. An image without a face, or with an error, has one row without a
-    face number. Values are those of ``Reading.to_dict``. The header is written at the start of the ``with`` block.
+    face number. The values are those of ``Reading.to_dict``. The header is written at the start of the ``with`` block.
 
     Args:
         stream: A text stream, for example ``sys.stdout``. It is not closed.
@@ -174,15 +163,13 @@ class Csv:
         """
         self._write_rows([list(row.values()) for row in _rows(reading, self._emotions)])
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
+    def __exit__(self, *_: object) -> None:
+        """Do nothing: the stream is not closed."""
 
     def _write_rows(self, rows: list[list[Any]]) -> None:
         buffer = io.StringIO()
         csv.writer(buffer, lineterminator="\n").writerows(rows)
-        write(self._stream, _fitting(buffer.getvalue(), self._stream))
+        write(self._stream, _escaped(buffer.getvalue(), self._stream))
 
 
 class Parquet:
@@ -192,7 +179,7 @@ class Parquet:
 
     Args:
         path: The file.
-        emotions: The columns of probabilities. An emotion that the model does not know stays null.
+        emotions: The columns of probabilities. The column of an emotion that the model does not have is null.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
@@ -207,8 +194,7 @@ class Parquet:
 
     def __init__(self, path: str | os.PathLike[str], *, emotions: Sequence[Emotion] = tuple(Emotion)) -> None:
         self._emotions = tuple(emotions)
-        text = ("source", "emotion", "error")
-        kinds = {"face": "int32"} | dict.fromkeys(text, "string")
+        kinds = {"face": "int32", "source": "string", "emotion": "string", "error": "string"}
         self._rows = RowGroups(path, {name: kinds.get(name, "float32") for name in _columns(self._emotions)})
 
     def __enter__(self) -> Self:
@@ -225,12 +211,10 @@ class Parquet:
             OutputError: The file cannot be written.
         """
         rows = _rows(reading, self._emotions)
-        self._rows.add({k: _fitting(v, None) if isinstance(v, str) else v for k, v in row.items()} for row in rows)
+        self._rows.add({k: _escaped(v, None) if isinstance(v, str) else v for k, v in row.items()} for row in rows)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._rows.__exit__(kind, error, trace)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._rows.__exit__(kind)
 
 
 def _columns(emotions: Sequence[Emotion]) -> list[str]:
@@ -241,18 +225,18 @@ def _columns(emotions: Sequence[Emotion]) -> list[str]:
 def _rows(reading: Reading, emotions: Sequence[Emotion]) -> Iterator[dict[str, Any]]:
     empty: dict[str, Any] = dict.fromkeys(_columns(emotions))
     plain = reading.to_dict()
-    ends = {"source": plain["source"], "error": plain["error"]}
+    empty |= {"source": plain["source"], "error": plain["error"]}
     for index, face in enumerate(plain["faces"]):
         corners = dict(zip(("x1", "y1", "x2", "y2"), face["box"], strict=True))
         values = {name: face[name] for name in ("score", "emotion", "confidence")}
         probs = {str(e): face["probs"].get(str(e)) for e in emotions}
-        yield empty | ends | {"face": index} | corners | values | probs
+        yield empty | {"face": index} | corners | values | probs
     if not plain["faces"]:
-        yield empty | ends
+        yield empty
 
 
-def _fitting(text: str, stream: TextIO | None) -> str:
-    """Escape characters that the encoding of the stream lacks; a file name may contain any byte."""
+def _escaped(text: str, stream: TextIO | None) -> str:
+    """Escape characters that the encoding of the stream (or UTF-8) lacks. A file name may contain any byte."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
 

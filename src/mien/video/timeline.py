@@ -128,7 +128,7 @@ def _sections(statistics: VideoStatistics) -> str:
     long = [track for track in statistics if track.seconds >= _BRIEF_SECONDS]
     short = [track for track in statistics if track.seconds < _BRIEF_SECONDS]
     if not long and not short:
-        return '<p class="nobody">No face was found in this video.</p>'
+        return '<p class="no-face">No face was found in this video.</p>'
     emotions, span = statistics.emotions, _video_span(statistics)
     parts = []
     if long:
