@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -34,8 +35,8 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 # The order within the lab, as docs/architecture.md shows it.
 LAB_LAYERS = [
-    {"augment", "emotion_text", "files", "inference", "metrics", "nets", "provenance"},
-    {"complexity", "html", "recipe", "significance"},
+    {"augment", "emotion_text", "files", "inference", "nets", "provenance", "significance"},
+    {"complexity", "html", "metrics", "recipe"},
     {"data", "pretrained"},
     {"predictions", "train"},
     {"ensemble", "export", "gan", "recipe_summary", "search"},
@@ -47,7 +48,7 @@ LAB_USES = {"bundled", "decode", "detect", "extract", "infer"}  # what the lab m
 LAB_RANK = {name: rank for rank, names in enumerate(LAB_LAYERS) for name in names}
 
 CORE_PACKAGES = {"numpy", "onnxruntime", "PIL", "typer", "rich"}
-OPTIONAL_PACKAGES = {"pyarrow", "av"}  # only inside of a function, which says what to install
+OPTIONAL_PACKAGES = {"av", "pillow_heif", "pyarrow"}  # only inside of a function, which says what to install
 SERVE_PACKAGES = {"fastapi", "starlette", "uvicorn", "pydantic", "prometheus_client", "python_multipart"}
 HEAVY = ("torch", "torchvision", "cv2", "matplotlib", "sklearn", "pyarrow", "av", "fastapi", "mien.lab")
 
@@ -193,6 +194,58 @@ def test_every_public_name_is_documented(path: Path) -> None:
     tree = ast.parse(path.read_text("utf-8"))
     assert ast.get_docstring(tree), f"{path} has no docstring"
     assert list(undocumented(tree.body, "")) == []
+
+
+def defined_names(path: Path) -> Iterator[str]:
+    """The public names that a module defines itself, not those it imports."""
+    for node in ast.parse(path.read_text("utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Assign):
+            yield from (target.id for target in node.targets if isinstance(target, ast.Name))
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            yield node.target.id
+
+
+def test_no_public_name_is_defined_twice() -> None:
+    """Except ``build``, which every module of ``lab/nets`` defines for its own net."""
+    homes: dict[str, set[str]] = {}
+    for path in FILES:
+        for name in defined_names(path):
+            if not name.startswith("_") and (name, path.parent.name) != ("build", "nets"):
+                homes.setdefault(name, set()).add(str(path.relative_to(PACKAGE)))
+    assert {name: sorted(files) for name, files in homes.items() if len(files) > 1} == {}
+
+
+def public_functions(body: list[ast.stmt], owner: str = "") -> Iterator[tuple[str, ast.FunctionDef, str]]:
+    """Name, node and docstring of every public function and method; of ``__init__`` with the docstring of its class."""
+    for node in body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            for name, function, text in public_functions(node.body, f"{node.name}."):
+                yield name, function, text + (ast.get_docstring(node) or "" if function.name == "__init__" else "")
+        elif isinstance(node, ast.FunctionDef) and (not node.name.startswith("_") or node.name == "__init__"):
+            yield owner + node.name, node, ast.get_docstring(node) or ""
+
+
+def parameters(function: ast.FunctionDef) -> Iterator[str]:
+    """The parameters that a caller passes: no ``self``, no underscore."""
+    listed = function.args
+    for each in [*listed.posonlyargs, *listed.args, *listed.kwonlyargs, listed.vararg, listed.kwarg]:
+        if each is not None and each.arg not in ("self", "cls") and not each.arg.startswith("_"):
+            yield each.arg
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_parameter_has_its_line(path: Path) -> None:
+    """Except options of commands, which Typer documents in their help."""
+    missing = [
+        f"{name}({parameter})"
+        for name, function, text in public_functions(ast.parse(path.read_text("utf-8")).body)
+        for parameter in parameters(function)
+        if not name.endswith("_command")
+        if not re.search(rf"^ +(?:\S+, )*[*`]*{parameter}[*`]*(?:, \S+)*(?: \(.*\))?:", text, re.MULTILINE)
+    ]
+    assert missing == []
 
 
 def test_no_file_is_longer_than_600_lines() -> None:

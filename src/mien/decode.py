@@ -71,8 +71,8 @@ Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | ND
 def decode(source: Source, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> DecodedImage:
     """Read one image.
 
-    EXIF orientation is applied. Transparent pixels are laid over white; colours hidden below them have no effect. Grey
-    of 16 bits is scaled to 8 bits, not cut. Of several frames the first is read.
+    EXIF orientation is applied. Transparent pixels are blended with white; colours hidden below them have no effect.
+    Grey of 16 bits is scaled to 8 bits. The first of several frames is read.
 
     Args:
         source: A path, the bytes of an image file, a binary stream (read from its position to its end), an array
@@ -111,7 +111,14 @@ def decode(source: Source, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_
 
 
 def name_of(source: object) -> str:
-    """The name of ``source`` in messages and readings: its path, the name of its stream, or its kind."""
+    """Return the name of an image in messages and readings.
+
+    Args:
+        source: The image as it is given to ``decode``.
+
+    Returns:
+        Its path, the name of its stream, or its kind: ``<bytes>``, ``<array>``, ``<image>`` or ``<stream>``.
+    """
     if isinstance(source, str | os.PathLike):
         return os.fsdecode(source)
     if isinstance(source, bytes | bytearray | memoryview):
@@ -198,7 +205,7 @@ def _open(data: bytes, name: str) -> tuple[Image.Image, int]:
         load_formats()
         for key in FORMATS:
             factory, accept = Image.OPEN.get(key, (None, None))
-            # A format that this Pillow was built without answers a string here.
+            # Pillow returns a string for a format that it was built without.
             if factory is None or accept is None or accept(data[:16]) is not True:
                 continue
             frames = check_structure(data, key, name)
