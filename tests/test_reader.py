@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import io
+import multiprocessing
 import pickle
 import threading
 import time
@@ -14,9 +15,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
-from mien import Box, Emotion, Face, MienError, ModelError, NotAnImageError, Reader, Reading
+from mien import Box, Emotion, Face, ImageError, MienError, ModelError, NotAnImageError, Reader, Reading
 from mien import reader as reader_module
 from mien._face import Detection
 from support.encoded_images import encode
@@ -275,6 +277,15 @@ def test_a_kept_face_does_not_hold_its_batch(crop_reader: Reader, draw_face: Dra
         ({"detector": "haar"}, "unknown detector 'haar'"),
         ({"providers": ("tpu",)}, "unknown provider 'tpu'"),
         ({"precision": "int4"}, "unknown precision 'int4'"),
+        ({"precision": ["int8"]}, "unknown precision"),
+        ({"abstain": "0.5"}, "abstain is '0.5'"),
+        ({"threads": 1.5}, "threads is 1.5; it must be 0"),
+        ({"threads": None}, "threads is None"),
+        ({"max_pixels": 0}, "max_pixels is 0; it must be 1"),
+        ({"max_bytes": "9"}, "max_bytes is '9'"),
+        ({"providers": "cpu"}, "providers is 'cpu'; it must be a list of names"),
+        ({"providers": [1]}, "providers is"),
+        ({"detector": None}, "a NoneType is no detector"),
     ],
 )
 def test_wrong_arguments_are_one_line(tiny: Path, options: dict[str, Any], message: str) -> None:
@@ -288,6 +299,71 @@ def test_unknown_model_and_wrong_batch(reader: Reader) -> None:
         Reader("resnet")
     with pytest.raises(MienError, match="batch is 0; it must be 1 or more"):
         reader.read_many([], batch=0)
+
+
+@pytest.mark.parametrize("model", [None, 5, b"mien-0", ["mien-0"]])
+def test_a_model_is_a_name_or_a_path(model: Any) -> None:
+    with pytest.raises(ModelError, match="give the name of a model or a path"):
+        Reader(model)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        "a.jpg",
+        Path("a.jpg"),
+        b"bytes of an image",
+        io.BytesIO(b"a stream"),
+        np.zeros((48, 48), np.uint8),
+        np.zeros((48, 48, 3), np.uint8),
+        Image.new("RGB", (48, 48)),
+        None,
+        5,
+        float("nan"),
+    ],
+    ids=lambda images: type(images).__name__,
+)
+def test_one_image_is_refused_by_read_many_before_anything_is_read(crop_reader: Reader, images: Any) -> None:
+    with pytest.raises(MienError, match="read_many takes several images") as caught:
+        crop_reader.read_many(images)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_stack_of_images_is_several(crop_reader: Reader, draw_face: Draw) -> None:
+    stack = np.stack([draw_face(48)] * 3)
+    assert len(list(crop_reader.read_many(stack))) == 3
+
+
+@pytest.mark.parametrize("image", [None, 5, float("nan"), "https://example.org/a.jpg", Path("nowhere.jpg"), [1], ""])
+def test_what_is_no_image_is_one_line(crop_reader: Reader, image: Any) -> None:
+    with pytest.raises(ImageError) as caught:
+        crop_reader.read(image)
+    assert "\n" not in str(caught.value)
+    assert ("download" in str(caught.value)) == (isinstance(image, str) and "://" in image)
+
+
+def _faces(job: tuple[Reader, Any]) -> list[dict[str, Any]]:
+    reader, image = job
+    return reader.read(image).to_dict()["faces"]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_reader_works_in_other_processes(astronaut: NDArray[np.uint8], method: str) -> None:
+    reader = Reader(abstain=0.25)
+    expected = reader.read(astronaut).to_dict()["faces"]
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        assert pool.map(_faces, [(reader, astronaut)] * 4) == [expected] * 4
+
+
+def test_a_pickled_reader_is_the_same_reader(astronaut: NDArray[np.uint8]) -> None:
+    reader = Reader("mien-0", abstain=0.25, threads=2, max_pixels=1_000_000)
+    again = pickle.loads(pickle.dumps(reader))
+    assert repr(again) == repr(reader)
+    assert again.describe() == reader.describe()
+    assert again.read(astronaut).to_dict() == reader.read(astronaut).to_dict()
+    with pytest.raises(ImageError, match="1,000,000"):
+        again.read(np.zeros((1001, 1000), np.uint8))
 
 
 def test_limits_reach_the_decoder(tiny: Path, draw_face: Draw) -> None:

@@ -17,6 +17,8 @@ MienError                       the base class of all errors
 └── MissingExtraError           an optional dependency that is not installed
 """
 
+import numbers
+
 
 class MienError(Exception):
     """Base class of the errors that mien raises."""
@@ -84,6 +86,33 @@ class MissingExtraError(MienError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f'{package} is not installed; run: pip install "mien[{extra}]"')
+
+
+def is_number(value: object) -> bool:
+    """Return whether an argument is a number, of Python or of numpy.
+
+    Args:
+        value: The argument, of any type.
+
+    Returns:
+        True for whole and real numbers, NaN included.
+    """
+    return isinstance(value, numbers.Real)
+
+
+def require_integer(name: str, value: object, *, lowest: int) -> None:
+    """Refuse an argument that is not a whole number, or a too small one.
+
+    Args:
+        name: The name of the argument.
+        value: Its value.
+        lowest: The smallest value that is allowed.
+
+    Raises:
+        MienError: The value is out of range, or of another type.
+    """
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or int(value) < lowest:
+        raise MienError(f"{name} is {value!r:.80}; it must be {lowest} or more, a whole number")
 
 
 def first_line(error: Exception) -> str:

@@ -140,7 +140,7 @@ class Face:
         names = [str(known) for known in self.probs]
         if emotion not in names:
             raise ModelError(
-                f"the model has no emotion {str(emotion)!r}; it has {', '.join(names)}{suggest(emotion, names)}"
+                f"the model has no emotion {str(emotion)!r}; it has {', '.join(names)}{suggest(str(emotion), names)}"
             )
         positive = np.maximum(self.maps[names.index(emotion)], 0)
         peak = float(positive.max())

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import onnxruntime as ort
 
@@ -17,7 +18,18 @@ PROVIDERS = {
 }
 
 
-def open_session(path: Path, *, threads: int = 1, providers: Sequence[str] = ("cpu",)) -> ort.InferenceSession:
+class Session(ort.InferenceSession):  # type: ignore[misc]  # onnxruntime has no types
+    """A session that is opened again where it is unpickled, so readers may be sent to other processes."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, self.opened_with
+
+
+def _reopen(path: Path, threads: int, providers: tuple[str, ...]) -> Session:
+    return open_session(path, threads=threads, providers=providers)
+
+
+def open_session(path: Path, *, threads: int = 1, providers: Sequence[str] = ("cpu",)) -> Session:
     """Open an ONNX file.
 
     Args:
@@ -33,6 +45,8 @@ def open_session(path: Path, *, threads: int = 1, providers: Sequence[str] = ("c
     """
     if not path.is_file():
         raise ModelError(f"{path}: no such model file")
+    if isinstance(providers, str) or not all(isinstance(provider, str) for provider in providers):
+        raise ModelError(f"providers is {providers!r:.80}; it must be a list of names, such as ('cpu',)")
     available = ort.get_available_providers()
     for provider in providers:
         if provider not in PROVIDERS:
@@ -51,8 +65,10 @@ def open_session(path: Path, *, threads: int = 1, providers: Sequence[str] = ("c
     # accuracy. This selects an exact kernel on such cores, which is a third slower. Other cores are not affected.
     options.add_session_config_entry("session.x64quantprecision", "1")
     try:
-        return ort.InferenceSession(str(path), options, providers=[PROVIDERS[provider] for provider in providers])
+        session = Session(str(path), options, providers=[PROVIDERS[provider] for provider in providers])
     except Exception as error:  # ONNX Runtime's own classes share no base below Exception
         raise ModelError(
             f"{path}: not a usable ONNX file ({first_line(error)}); install mien again or export it again"
         ) from error
+    session.opened_with = (path, threads, tuple(providers))
+    return session

@@ -110,6 +110,21 @@ def decode(source: Source, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_
     return DecodedImage(_from_image(image, name), name, _frames_note(image.format, frames))
 
 
+def is_single_image(source: object) -> bool:
+    """Return whether ``decode`` takes an object as one image, although Python can iterate over it.
+
+    Args:
+        source: Any object.
+
+    Returns:
+        True for a path, bytes, a stream, a Pillow image, and an array ``[H, W]`` or ``[H, W, 1 to 4]``.
+    """
+    if isinstance(source, np.ndarray):
+        return source.ndim < 3 or (source.ndim == 3 and source.shape[2] in (1, 2, 3, 4))
+    single = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, DecodedImage)
+    return isinstance(source, single) or hasattr(source, "read")
+
+
 def name_of(source: object) -> str:
     """Return the name of an image in messages and readings.
 
@@ -160,7 +175,8 @@ def _read_file(name: str, max_bytes: int) -> bytes:
         with Path(name).open("rb") as stream:
             return _read_stream(stream, name, max_bytes)
     except FileNotFoundError as error:
-        raise ImageError(f"{name}: no such file; check the path") from error
+        cure = "download it first and give its path or bytes" if "://" in name else "check the path"
+        raise ImageError(f"{name}: no such file; {cure}") from error
     except PermissionError as error:
         raise ImageError(f"{name}: no permission to read it; change its access rights or run as its owner") from error
     except (OSError, ValueError) as error:  # ValueError: a path with a null character

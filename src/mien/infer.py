@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +71,7 @@ class Classifier:
             The probabilities, float32 ``[N, C]``, and the maps, float32 ``[N, C, h, w]``.
 
         Raises:
-            ModelError: The crops have another shape or type.
+            ModelError: The crops have another shape or type, or the network returns no probabilities for them.
         """
         if crops.dtype != np.uint8 or crops.shape[1:] != (self.size, self.size):
             expected, given = f"uint8 [N, {self.size}, {self.size}]", f"{crops.dtype} {list(crops.shape)}"
@@ -81,15 +82,27 @@ class Classifier:
         for start in range(0, count, CHUNK):
             piece = slice(start, start + CHUNK)
             probs[piece], maps[piece] = self._run(crops[piece])
+        self._check_values(probs, maps)
         return probs, maps
 
     def __repr__(self) -> str:
         precision, size = self.metadata["precision"], self.size
         return f"Classifier({self.name}, {precision}, {len(self.emotions)} emotions, {size}x{size})"
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "metadata": dict(self.metadata)}  # a mapping proxy cannot be pickled
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, metadata=MappingProxyType(state["metadata"]))
+
     def _run(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         probs, maps = self._session.run(["probs", "maps"], {"crops": np.ascontiguousarray(crops)})
         return probs, maps
+
+    def _check_values(self, probs: NDArray[np.float32], maps: NDArray[np.float32]) -> None:
+        """Refuse numbers that are no probabilities: a file may return them for some crops only."""
+        if not np.isfinite(maps).all() or not np.allclose(probs.sum(axis=1), 1, atol=1e-3) or (probs < 0).any():
+            raise self._broken("its probs are not probabilities (each row must be >= 0 and sum to 1)")
 
     def _broken(self, what: str) -> ModelError:
         return ModelError(f"{self.path}: not a mien classifier: {what}; export the model again")
@@ -154,8 +167,7 @@ class Classifier:
         classes = len(self.emotions)
         if probs.shape != (2, classes) or maps.ndim != 4 or maps.shape[:2] != (2, classes):
             raise self._broken(f"for two crops it returns probs {list(probs.shape)} and maps {list(maps.shape)}")
-        if not np.isfinite(maps).all() or not np.allclose(probs.sum(axis=1), 1, atol=1e-3) or (probs < 0).any():
-            raise self._broken("its probs are not probabilities (each row must be >= 0 and sum to 1)")
+        self._check_values(probs, maps)
         return int(maps.shape[2]), int(maps.shape[3])
 
 
@@ -179,8 +191,10 @@ def find_model(name_or_path: str | os.PathLike[str], *, precision: str = "int8")
     Raises:
         ModelError: There is no such model or file; the message names the nearest embedded model.
     """
-    if precision not in PRECISIONS:
+    if not isinstance(precision, str) or precision not in PRECISIONS:
         raise ModelError(f"unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
+    if not isinstance(name_or_path, str | os.PathLike):
+        raise ModelError(f"a {type(name_or_path).__name__} is no model; give the name of a model or a path")
     name = os.fspath(name_or_path)
     known = bundled_models()
     path = BUNDLED / name if name in known else Path(name)

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mien._errors import ImageError, MienError
+from mien._errors import ImageError, MienError, is_number, require_integer
 from mien._face import Detection, Face, Pixels, Reading
 from mien._metrics import METRICS, format_metric, metric_name
 from mien.bundled import DEFAULT_MODEL
-from mien.decode import MAX_BYTES, MAX_PIXELS, Source, decode, name_of
+from mien.decode import MAX_BYTES, MAX_PIXELS, Source, decode, is_single_image, name_of
 from mien.detect import Detector, open_detector
 from mien.extract import extract
 from mien.infer import Classifier, find_model
@@ -90,12 +90,15 @@ class Reader:
         Raises:
             ModelError: A model, detector or provider is unknown, missing or damaged.
             DownloadError: The detector's file cannot be downloaded.
-            MienError: ``abstain`` or ``threads`` is out of range.
+            MienError: ``abstain``, ``threads`` or a limit is out of range.
         """
-        if not 0 <= abstain <= 1:
-            raise MienError(f"abstain is {abstain}; it must be a probability from 0 to 1")
-        if threads < 0:
-            raise MienError(f"threads is {threads}; it must be 0 (all cores) or more")
+        if not is_number(abstain) or not 0 <= abstain <= 1:
+            raise MienError(f"abstain is {abstain!r}; it must be a probability from 0 to 1")
+        require_integer("threads", threads, lowest=0)
+        require_integer("max_bytes", max_bytes, lowest=1)
+        require_integer("max_pixels", max_pixels, lowest=1)
+        if not isinstance(detector, str) and not callable(detector):
+            raise MienError(f"a {type(detector).__name__} is no detector; give a name or a mien.detect.Detector")
         self.model = Classifier(find_model(model, precision=precision), threads=threads, providers=providers)
         # One thread for each image: a second one makes a single image no faster, and many are prepared in parallel.
         self.detector = open_detector(detector, providers=providers) if isinstance(detector, str) else detector
@@ -144,7 +147,8 @@ class Reader:
             A generator of one ``Reading`` for each image. If an image cannot be read, ``Reading.error`` is the reason.
 
         Raises:
-            MienError: ``batch`` is out of range. Errors of ``images`` itself are raised by the generator.
+            MienError: ``batch`` is out of range, or ``images`` is a single image. The generator raises the errors of
+                ``images`` itself.
 
         Example:
             >>> import numpy as np
@@ -152,8 +156,10 @@ class Reader:
             >>> [len(reading.faces) for reading in Reader(detector="none").read_many(images)]
             [1, 1, 1]
         """
-        if batch < 1:
-            raise MienError(f"batch is {batch}; it must be 1 or more")
+        require_integer("batch", batch, lowest=1)
+        if is_single_image(images) or not isinstance(images, Iterable):
+            kind = type(images).__name__
+            raise MienError(f"read_many takes several images, not one {kind}; give a list of images, or call read")
         return self._read_batches(images, batch, keep_pixels)
 
     def prepare(self, image: Source, *, keep_pixels: bool = False) -> Prepared:
