@@ -1,6 +1,7 @@
 """Opens ONNX files: threads, execution providers and their errors."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,7 @@ class Session(ort.InferenceSession):  # type: ignore[misc]  # onnxruntime has no
     """A session that is opened again where it is unpickled, so readers may be sent to other processes."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, self.opened_with
-
-
-def _reopen(path: Path, threads: int, providers: tuple[str, ...]) -> Session:
-    return open_session(path, threads=threads, providers=providers)
+        return self.reopen, ()
 
 
 def open_session(path: Path, *, threads: int = 1, providers: Sequence[str] = ("cpu",)) -> Session:
@@ -70,5 +67,5 @@ def open_session(path: Path, *, threads: int = 1, providers: Sequence[str] = ("c
         raise ModelError(
             f"{path}: not a usable ONNX file ({first_line(error)}); install mien again or export it again"
         ) from error
-    session.opened_with = (path, threads, tuple(providers))
+    session.reopen = partial(open_session, path, threads=threads, providers=tuple(providers))
     return session

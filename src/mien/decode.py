@@ -107,7 +107,8 @@ def decode(source: Source, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_
     image, frames = _open(data, name)
     _check_pixels(image.size, name, max_pixels)
     _check_memory(image, name, max_pixels)
-    return DecodedImage(_from_image(image, name), name, _frames_note(image.format, frames))
+    several = _FRAMES.get(str(image.format), "").format(frames) if frames > 1 else ""
+    return DecodedImage(_from_image(image, name), name, f"{several}: the first was read" if several else None)
 
 
 def is_single_image(source: object) -> bool:
@@ -254,12 +255,6 @@ def _open_heic(data: bytes, name: str) -> Image.Image:
     return image
 
 
-def _frames_note(format_name: str | None, frames: int) -> str | None:
-    return (
-        f"{_FRAMES[format_name].format(frames)}: the first was read" if frames > 1 and format_name in _FRAMES else None
-    )
-
-
 def _from_array(array: NDArray[Any], name: str, max_pixels: int) -> NDArray[np.uint8]:
     """The pixels of an array: a copy, read-only, RGB ``[H, W, 3]``. Raises ``ImageError`` for what is no image."""
     if array.dtype != np.uint8:
@@ -353,12 +348,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return image
     if image.has_transparency_data:
         straight = image.convert("LA") if image.mode == "La" else image
-        return _over_white(straight.convert("RGBA"))
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), straight.convert("RGBA")).convert("RGB")
     return image.convert("RGB")
-
-
-def _over_white(rgba: Image.Image) -> Image.Image:
-    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
 def _value_span(image: Image.Image) -> tuple[float, float]:
