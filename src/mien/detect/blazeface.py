@@ -29,10 +29,8 @@ _STRIDES = ((8, 2), (16, 6))  # pixels between the cells of a head, and anchors 
 _MULTIPLE = 16  # pixels; each side of an input must be a multiple of the coarsest cell
 
 _TRACE = 0.2  # score from which a candidate is evaluated again
-_WIDE_TRACE, _WIDE_TRACE_WIDTH = (
-    0.25,
-    20.0,
-)  # the same for faces at least this wide (pixels), which give stronger traces
+_WIDE_TRACE = 0.25  # the same for faces at least _WIDE_TRACE_WIDTH wide, which give stronger traces
+_WIDE_TRACE_WIDTH = 20.0  # pixels
 _DOUBT = 0.5  # the same for faces at least _PLAIN_WIDTH wide
 _TRACE_SHARE = 0.7  # of the width of the smallest face, because the width of a trace is not exact
 # Width of the smallest face in the finest level, in pixels: at half of it about every second face gives no trace.

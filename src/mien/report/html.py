@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from html import escape
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from string import Template
 from typing import Self
 
@@ -56,14 +57,14 @@ class Html:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, title: str, model: Mapping[str, str]) -> None:
-        self._path = path
-        self._title = title
-        self._model = dict(model)
+        self._path, self._title, self._model = path, title, dict(model)
         self._counts: Counter[str] = Counter()
         self._errors: list[str] = []
 
     def __enter__(self) -> Self:
-        page = _page(self._title, self._model)
+        folder = files("mien.report")
+        style = (folder / "page.css").read_text("utf-8") + _emotion_rules()
+        page = fill_page(folder / "page.html", title=self._title, style=style, facts=self._model)
         opening, before, self._between, self._closing = re.split("<!--(?:summary|cards|errors)-->", page)
         self._summary_at = len(opening.encode("utf-8", "backslashreplace"))
         self._draft = Draft(self._path, opening + " " * _SUMMARY_ROOM + before)
@@ -107,13 +108,25 @@ class Html:
             self._draft.write(summary)
 
 
-def _page(title: str, model: Mapping[str, str]) -> str:
-    folder = files("mien.report")
+def fill_page(template: Traversable, *, title: str, style: str, facts: Mapping[str, str], **parts: str) -> str:
+    """Fill the template of a page with its head, title, facts, and the time at which it is made.
+
+    Args:
+        template: The file of the template.
+        title: The title of the page.
+        style: CSS of the page.
+        facts: Facts about the model or the source, term to text, in the order to show them.
+        **parts: HTML of the other places of the template, by their names.
+
+    Returns:
+        The page in HTML.
+    """
     made = datetime.now().astimezone()
-    return Template((folder / "page.html").read_text("utf-8")).substitute(
+    return Template(template.read_text("utf-8")).substitute(
+        parts,
         title=escape(title),
-        head=head(title, (folder / "page.css").read_text("utf-8") + _emotion_rules()),
-        model="\n".join(f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in model.items()),
+        head=head(title, style),
+        facts="\n".join(f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in facts.items()),
         made=made.isoformat(timespec="seconds"),
         made_text=f"{made:%Y-%m-%d, %H:%M}",
     )
@@ -226,12 +239,12 @@ def _panel(face: Face, number: int, index: int, *, alone: bool) -> str:
         f'<label class="e-{emotion}"><input type="radio" name="{name}" value="{emotion}"'
         f"{' checked' if emotion is face.top else ''}><span>{emotion}</span>"
         f'<span class="bar"><i style="--p:{probability:.2%}"></i></span>'
-        f'<span class="value">{_percent(probability)}</span></label>\n'
+        f'<span class="value">{percent_html(probability)}</span></label>\n'
         for emotion, probability in face.probs.items()
     )
     return f"""<section class="face e-{_kind(face)}" id="{name}" aria-label="Face {index}: {_headline(face)}"
  style="--n:{len(face.probs)}">
-<h3>{badge}<span class="name">{_kind(face)}</span><small>{detail}{_percent(face.confidence)}</small></h3>
+<h3>{badge}<span class="name">{_kind(face)}</span><small>{detail}{percent_html(face.confidence)}</small></h3>
 <div class="crops">
 <figure><img {crop} alt="Crop of face {index}, upright">
 <figcaption>input of the network</figcaption></figure>
@@ -261,9 +274,17 @@ def _kind(face: Face) -> str:
 
 def _headline(face: Face) -> str:
     if face.emotion is None:
-        return f"unsure, most likely {face.top} {_percent(face.confidence)}"
-    return f"{face.emotion} {_percent(face.confidence)}"
+        return f"unsure, most likely {face.top} {percent_html(face.confidence)}"
+    return f"{face.emotion} {percent_html(face.confidence)}"
 
 
-def _percent(value: float) -> str:
+def percent_html(value: float) -> str:
+    """Format a probability as a percentage that is not broken across lines.
+
+    Args:
+        value: The probability, 0..1.
+
+    Returns:
+        The text in HTML.
+    """
     return escape(probability_percent(value)).replace(" ", "\N{NO-BREAK SPACE}")

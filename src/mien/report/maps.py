@@ -2,10 +2,8 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
 from html import escape
 from importlib.resources import files
-from string import Template
 from typing import Self
 
 import numpy as np
@@ -15,8 +13,8 @@ from mien._emotions import Emotion
 from mien._face import Face, Pixels, Reading
 from mien._format import probability_percent
 from mien._output import Draft
-from mien._page import head
 from mien.overlay import map_over_crop
+from mien.report.html import fill_page
 from mien.report.images import ImageFolder, data_uri, short_name
 
 MAP_PAGE = "explanation.html"
@@ -69,12 +67,9 @@ class MapReport:
     def __enter__(self) -> Self:
         self._folder.create()
         templates = files("mien.report")
-        page = Template((templates / "maps.html").read_text("utf-8")).substitute(
-            head=head("Evidence for each emotion", (templates / "maps.css").read_text("utf-8")),
-            method=escape(self._method),
-            terms="".join(f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in self._about.items()),
-            made=f"{datetime.now().astimezone():%Y-%m-%d, %H:%M}",
-        )
+        style, title = (templates / "maps.css").read_text("utf-8"), "Evidence for each emotion"
+        facts, method = self._about, escape(self._method)
+        page = fill_page(templates / "maps.html", title=title, style=style, facts=facts, method=method)
         opening, self._closing = page.split("<!--sections-->")
         self._draft = Draft(self._folder.path / MAP_PAGE, opening)
         return self

@@ -49,7 +49,7 @@ class RowGroups:
             raise
         return self
 
-    def add(self, rows: Iterable[dict[str, Any]]) -> None:
+    def add_rows(self, rows: Iterable[dict[str, Any]]) -> None:
         """Add rows. They are written when a row group is full.
 
         Args:
@@ -149,7 +149,7 @@ class Csv:
         self._emotions = tuple(emotions)
 
     def __enter__(self) -> Self:
-        self._write_rows([_columns(self._emotions)])
+        write_csv(self._stream, [_columns(self._emotions)])
         return self
 
     def add(self, reading: Reading) -> None:
@@ -161,18 +161,13 @@ class Csv:
         Raises:
             OutputError: The stream cannot be written.
         """
-        self._write_rows([list(row.values()) for row in _rows(reading, self._emotions)])
+        write_csv(self._stream, (row.values() for row in _rows(reading, self._emotions)))
 
     def __exit__(self, *_: object) -> None:
         """Do nothing: the stream is not closed."""
 
-    def _write_rows(self, rows: list[list[Any]]) -> None:
-        buffer = io.StringIO()
-        csv.writer(buffer, lineterminator="\n").writerows(rows)
-        write(self._stream, _escaped(buffer.getvalue(), self._stream))
 
-
-class Parquet:
+class Parquet(RowGroups):
     """Writes the rows of ``Csv`` as a Parquet file, which appears when the block ends without an exception.
 
     Empty cells are nulls.
@@ -195,11 +190,7 @@ class Parquet:
     def __init__(self, path: str | os.PathLike[str], *, emotions: Sequence[Emotion] = tuple(Emotion)) -> None:
         self._emotions = tuple(emotions)
         kinds = {"face": "int32", "source": "string", "emotion": "string", "error": "string"}
-        self._rows = RowGroups(path, {name: kinds.get(name, "float32") for name in _columns(self._emotions)})
-
-    def __enter__(self) -> Self:
-        self._rows.__enter__()
-        return self
+        super().__init__(path, {name: kinds.get(name, "float32") for name in _columns(self._emotions)})
 
     def add(self, reading: Reading) -> None:
         """Add the rows of one image. They are written when a row group is full.
@@ -211,10 +202,7 @@ class Parquet:
             OutputError: The file cannot be written.
         """
         rows = _rows(reading, self._emotions)
-        self._rows.add({k: _escaped(v, None) if isinstance(v, str) else v for k, v in row.items()} for row in rows)
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._rows.__exit__(kind)
+        self.add_rows({k: _escaped(v, None) if isinstance(v, str) else v for k, v in row.items()} for row in rows)
 
 
 def _columns(emotions: Sequence[Emotion]) -> list[str]:
@@ -239,6 +227,21 @@ def _escaped(text: str, stream: TextIO | None) -> str:
     """Escape characters that the encoding of the stream (or UTF-8) lacks. A file name may contain any byte."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def write_csv(stream: TextIO, rows: Iterable[Iterable[Any]]) -> None:
+    """Write rows of CSV and flush. Characters that the encoding of the stream lacks are escaped.
+
+    Args:
+        stream: A text stream.
+        rows: The cells of each row; ``None`` is empty.
+
+    Raises:
+        OutputError: The stream cannot be written.
+    """
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    write(stream, _escaped(buffer.getvalue(), stream))
 
 
 def write(stream: TextIO, text: str) -> None:

@@ -156,7 +156,12 @@ class Guard:
             await send(message)
 
         try:
-            self._check(scope, guarded)
+            headers = Headers(scope=scope)
+            self._access.check(headers)
+            # By the rules of CORS, a preflight request has no token; it reads nothing.
+            if guarded and scope["method"] != "OPTIONS" and not self._access.admits(bearer_token(headers)):
+                detail = "this server requires its token; send the header Authorization: Bearer TOKEN"
+                raise Problem(401, detail, headers={"WWW-Authenticate": "Bearer"})
             await self._app(scope, receive, send_with_headers)
         except Problem as problem:
             await problem.to_response()(scope, receive, send_with_headers)
@@ -172,14 +177,6 @@ class Guard:
             self._metrics.seconds.labels(path).observe(seconds)
             if self._log_requests:
                 _log.info("%s %s %d %.1f ms", scope["method"], path, status, 1000 * seconds)
-
-    def _check(self, scope: Scope, guarded: bool) -> None:
-        headers = Headers(scope=scope)
-        self._access.check(headers)
-        # By the rules of CORS, a preflight request has no token; it reads nothing.
-        if guarded and scope["method"] != "OPTIONS" and not self._access.admits(bearer_token(headers)):
-            detail = "this server requires its token; send the header Authorization: Bearer TOKEN"
-            raise Problem(401, detail, headers={"WWW-Authenticate": "Bearer"})
 
 
 def _route(scope: Scope) -> str:

@@ -92,7 +92,11 @@ class Body:
             ConnectionError: The client has left.
         """
         kind, options = parse_options_header(self._headers.get("content-type") or "application/octet-stream")
-        self._check_head()
+        if self._headers.get("content-encoding", "identity") != "identity":
+            raise Problem(415, "a compressed body is not accepted; send the image without Content-Encoding")
+        length = self._headers.get("content-length", "")
+        if length.isdecimal() and int(length) > self._limits.max_bytes:
+            raise self._too_large()
         if kind == b"multipart/form-data":
             form = _Form(options.get(b"boundary", b""), self._limits)
             await self._receive_all(form.write)
@@ -117,13 +121,6 @@ class Body:
                 await asyncio.wait_for(self._chunk(), _DRAIN_SECONDS)
         except (TimeoutError, ConnectionError):
             pass
-
-    def _check_head(self) -> None:
-        if self._headers.get("content-encoding", "identity") != "identity":
-            raise Problem(415, "a compressed body is not accepted; send the image without Content-Encoding")
-        length = self._headers.get("content-length", "")
-        if length.isdecimal() and int(length) > self._limits.max_bytes:
-            raise self._too_large()
 
     async def _receive_all(self, write: Callable[[bytes], object]) -> None:
         try:

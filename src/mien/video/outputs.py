@@ -3,7 +3,7 @@
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, TextIO
+from typing import Self, TextIO
 
 from mien._face import Pixels
 from mien._output import Draft, open_output
@@ -15,10 +15,6 @@ from mien.video.types import FrameResult
 from mien.video.video_writer import VideoWriter
 
 _DEFAULT_RATE = 25.0  # frames per second of a source without a rate
-
-
-class _Table(Protocol):
-    def add(self, result: FrameResult) -> None: ...
 
 
 class TrackOutputs:
@@ -68,7 +64,7 @@ class TrackOutputs:
         self._frames, self._reader = frames, reader
         self._video, self._jsonl, self._csv, self._parquet, self._html = video, jsonl, csv, parquet, html
         self._stack = ExitStack()
-        self._tables: list[_Table] = []
+        self._tables: list[FrameJsonLines | FrameCsv | FrameParquet] = []
         self._writer: VideoWriter | None = None
         self._timeline: Timeline | None = None
 

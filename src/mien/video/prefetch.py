@@ -3,6 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -19,11 +20,8 @@ def run_in_thread(call: Callable[[], Item]) -> Item:
     Returns:
         Its result. Its exceptions are raised here.
     """
-    prefetcher = Prefetcher((call() for _ in range(1)), capacity=1)
-    try:
+    with closing(Prefetcher((call() for _ in range(1)), capacity=1)) as prefetcher:
         return next(prefetcher)
-    finally:
-        prefetcher.close()
 
 
 class Prefetcher(Generic[Item]):

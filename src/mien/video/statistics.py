@@ -1,7 +1,5 @@
 """Collect when each track of a video is seen, with which emotions, and its thumbnails, in bounded memory."""
 
-import base64
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -12,6 +10,7 @@ from PIL import Image
 
 from mien._emotions import Emotion
 from mien._face import Pixels
+from mien.report.images import data_uri
 from mien.video.types import FrameResult, TrackedFace
 
 MAX_TRACKS = 64  # with curve and thumbnails, about 200 kB each; further tracks are only counted
@@ -24,7 +23,7 @@ _MAX_FRAME_SECONDS = 2.0
 _DEFAULT_FRAME_SECONDS = 1 / 25  # for which the only frame of a video counts
 _REMEMBER_SECONDS = 60.0  # for which a track that is only counted is not counted again
 # Thumbnails.
-_SIDE = 160  # pixels, shown at half the size for sharp displays; about 6 kB
+_SIDE = 160  # pixels, shown at half the size for sharp displays; about 8 kB as text
 _JPEG_QUALITY = 80  # of 100
 _MARGIN = 1.7  # side of the thumbnail in sides of the box: the whole head
 _SHIFT_UP = 0.1  # of the centre, in heights of the box, because the head continues above it
@@ -46,11 +45,6 @@ class CurveSamples(NamedTuple):
     start: float
     step: float
     means: NDArray[np.float64]
-
-    @property
-    def end(self) -> float:
-        """Time at which the last sample ends, in seconds."""
-        return self.start + self.step * len(self.means)
 
 
 class ProbabilityCurve:
@@ -84,7 +78,15 @@ class ProbabilityCurve:
         """
         if end <= start:
             return
-        self._make_room(end)
+        while (end - self.start) / self.bin_seconds >= MAX_BINS - 1:  # merge the bins in pairs
+            self._sums = _padded(self._sums, MAX_BINS).reshape(MAX_BINS // 2, 2, -1).sum(axis=1)
+            self._weights = _padded(self._weights, MAX_BINS).reshape(-1, 2).sum(axis=1)
+            self._used = -(-self._used // 2)
+            self.bin_seconds *= 2
+        needed = int((end - self.start) / self.bin_seconds) + 2
+        if needed > len(self._weights):
+            length = min(MAX_BINS, max(needed, 2 * len(self._weights)))
+            self._sums, self._weights = _padded(self._sums, length), _padded(self._weights, length)
         at = start
         index = int((start - self.start) / self.bin_seconds)
         while at < end:
@@ -110,18 +112,6 @@ class ProbabilityCurve:
         means = sums.sum(axis=1) / np.where(weights > 0, weights, np.nan)[:, None]
         return CurveSamples(self.start, self.bin_seconds * merged, means)
 
-    def _make_room(self, end: float) -> None:
-        """Add bins up to ``end``; at ``MAX_BINS``, merge them in pairs."""
-        while (end - self.start) / self.bin_seconds >= MAX_BINS - 1:
-            self._sums = _padded(self._sums, MAX_BINS).reshape(MAX_BINS // 2, 2, -1).sum(axis=1)
-            self._weights = _padded(self._weights, MAX_BINS).reshape(-1, 2).sum(axis=1)
-            self._used = -(-self._used // 2)
-            self.bin_seconds *= 2
-        needed = int((end - self.start) / self.bin_seconds) + 2
-        if needed > len(self._weights):
-            length = min(MAX_BINS, max(needed, 2 * len(self._weights)))
-            self._sums, self._weights = _padded(self._sums, length), _padded(self._weights, length)
-
 
 def _padded(values: NDArray[np.float64], length: int) -> NDArray[np.float64]:
     padded = np.zeros((length, *values.shape[1:]))
@@ -136,18 +126,13 @@ class Thumbnail(NamedTuple):
         seconds: Time of the frame.
         emotion: Its smoothed emotion; ``None`` if unsure.
         probability: The smoothed probability of that emotion.
-        jpeg: The image as a JPEG file.
+        uri: The image as a data URI of a JPEG file.
     """
 
     seconds: float
     emotion: Emotion | None
     probability: float
-    jpeg: bytes
-
-    @property
-    def uri(self) -> str:
-        """The image as a data URI."""
-        return f"data:image/jpeg;base64,{base64.b64encode(self.jpeg).decode('ascii')}"
+    uri: str
 
 
 class Thumbnails:
@@ -209,10 +194,8 @@ def _cut_thumbnail(face: TrackedFace, seconds: float, pixels: Pixels) -> Thumbna
     x = min(max(round((box.x1 + box.x2 - side) / 2), 0), width - side)
     y = min(max(round((box.y1 + box.y2 - side) / 2 - _SHIFT_UP * box.height), 0), height - side)
     square = Image.fromarray(np.ascontiguousarray(pixels[y : y + side, x : x + side]))
-    buffer = io.BytesIO()
     small = square.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    small.save(buffer, "JPEG", quality=_JPEG_QUALITY)
-    return Thumbnail(seconds, face.emotion, face.confidence, buffer.getvalue())
+    return Thumbnail(seconds, face.emotion, face.confidence, data_uri(small, "JPEG", quality=_JPEG_QUALITY))
 
 
 @dataclass(eq=False)

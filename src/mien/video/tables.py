@@ -1,15 +1,12 @@
 """Write frame results as JSON lines, CSV or Parquet. Each frame is written when it is added: memory stays bounded."""
 
-import csv
-import io
 import json
 import os
 from collections.abc import Iterator, Sequence
-from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, TextIO
 
 from mien._emotions import Emotion
-from mien.report.tables import RowGroups, write
+from mien.report.tables import RowGroups, write, write_csv
 from mien.video.types import FrameResult
 
 
@@ -62,7 +59,7 @@ class FrameCsv:
 
     def __init__(self, stream: TextIO, emotions: Sequence[Emotion]) -> None:
         self._stream, self._emotions = stream, tuple(emotions)
-        self._write_rows([_columns(self._emotions)])
+        write_csv(stream, [_columns(self._emotions)])
 
     def add(self, result: FrameResult) -> None:
         """Write the rows of one frame.
@@ -73,15 +70,10 @@ class FrameCsv:
         Raises:
             OutputError: If the stream cannot be written.
         """
-        self._write_rows([list(row.values()) for row in _rows(result, self._emotions)])
-
-    def _write_rows(self, rows: list[list[Any]]) -> None:
-        buffer = io.StringIO()
-        csv.writer(buffer, lineterminator="\n").writerows(rows)
-        write(self._stream, buffer.getvalue())
+        write_csv(self._stream, (row.values() for row in _rows(result, self._emotions)))
 
 
-class FrameParquet:
+class FrameParquet(RowGroups):
     """Writes the rows of ``FrameCsv`` as a Parquet file, as a context manager. Empty cells are nulls.
 
     The file appears when the block ends without an exception.
@@ -99,11 +91,7 @@ class FrameParquet:
         self._emotions = tuple(emotions)
         text = dict.fromkeys(("emotion", "raw_emotion"), "string")
         kinds = {"frame": "int64", "seconds": "float64", "track_id": "int32", "detected": "bool_"} | text
-        self._rows = RowGroups(path, {name: kinds.get(name, "float32") for name in _columns(self._emotions)})
-
-    def __enter__(self) -> Self:
-        self._rows.__enter__()
-        return self
+        super().__init__(path, {name: kinds.get(name, "float32") for name in _columns(self._emotions)})
 
     def add(self, result: FrameResult) -> None:
         """Add the rows of one frame. They are written when a row group is full.
@@ -114,12 +102,7 @@ class FrameParquet:
         Raises:
             OutputError: If the file cannot be written.
         """
-        self._rows.add(_rows(result, self._emotions))
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._rows.__exit__(kind, error, trace)
+        self.add_rows(_rows(result, self._emotions))
 
 
 def _columns(emotions: Sequence[Emotion]) -> list[str]:

@@ -1,11 +1,9 @@
 """Show a video as one HTML page without links or scripts: when each track is seen, and its emotions over time."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
-from string import Template
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +12,7 @@ from mien._emotions import Emotion
 from mien._face import Pixels
 from mien._format import percent, probability_percent
 from mien._output import open_output, output_errors
-from mien._page import head
+from mien.report.html import fill_page, percent_html
 from mien.video.statistics import CurveSamples, TrackStatistics, VideoStatistics
 from mien.video.types import FrameResult
 
@@ -27,7 +25,6 @@ _CURVE_SAMPLES, _BAND_SAMPLES, _READOUT_SAMPLES, _TABLE_SAMPLES = 400, 300, 80, 
 _MAX_PEAKS = 5
 _WHOLE_AXIS = 0.25  # share of the video from which the curve of a track has the axis of the whole video
 _BRIEF_SECONDS = 1.0  # tracks seen for less are folded away
-_NBSP = "\N{NO-BREAK SPACE}"
 
 _Kind = Emotion | None  # None: unsure
 _Span = tuple[float, float]  # start and end in seconds
@@ -81,15 +78,13 @@ class Timeline:
         report, own = files("mien.report"), files("mien.video")
         style = (report / "page.css").read_text("utf-8") + (own / "timeline.css").read_text("utf-8")
         rules = "\n".join(f".e-{emotion} {{ --c: {emotion.color}; }}" for emotion in Emotion)
-        made = datetime.now().astimezone()
-        return Template((own / "timeline.html").read_text("utf-8")).substitute(
-            title=escape(self._title),
-            head=head(self._title, style + rules),
-            made=made.isoformat(timespec="seconds"),
-            made_text=f"{made:%Y-%m-%d, %H:%M}",
+        return fill_page(
+            own / "timeline.html",
+            title=self._title,
+            style=style + rules,
+            facts=self._facts,
             summary=_summary(self._statistics, partial=partial),
             tracks=_sections(self._statistics),
-            facts="\n".join(f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in self._facts.items()),
         )
 
 
@@ -141,7 +136,11 @@ def _sections(statistics: VideoStatistics) -> str:
     parts += [_card(track, emotions, span) for track in long]
     if short:
         noun = "track" if len(short) == 1 else "tracks"
-        items = "".join(_brief_item(track) for track in short)
+        items = ""
+        for track in short:
+            facts = f"<b>Track {track.track_id}</b> at {clock(track.first)} for {duration(track.seconds)}"
+            portrait = _portrait(track) or '<span class="none"></span>'
+            items += f"<li>{portrait}<div>{facts}<br>{escape(_mostly(track))}</div></li>"
         summary = f"{len(short)} {noun} in sight for less than a second"
         parts.append(f'<details class="brief"><summary>{summary}</summary><ul>{items}</ul></details>')
     if statistics.merged:
@@ -150,12 +149,6 @@ def _sections(statistics: VideoStatistics) -> str:
             f"{duration(statistics.merged_seconds)}, are only counted.</p>"
         )
     return "\n".join(parts)
-
-
-def _brief_item(track: TrackStatistics) -> str:
-    portrait = _portrait(track) or '<span class="none"></span>'
-    facts = f"at {clock(track.first)} for {duration(track.seconds)}"
-    return f"<li>{portrait}<div><b>Track {track.track_id}</b> {facts}<br>{escape(_mostly(track))}</div></li>"
 
 
 def _card(track: TrackStatistics, emotions: Sequence[Emotion], video: _Span) -> str:
@@ -198,7 +191,7 @@ def _peaks(track: TrackStatistics) -> str:
     items = "".join(
         f'<li class="e-{_name(peak.emotion)}"><figure><img src="{peak.uri}" width="112" height="112" '
         f'alt="Track {track.track_id} at {clock(peak.seconds)}"><figcaption><span class="number">{rank}</span>'
-        f"<span><b>{_name(peak.emotion)}</b> {_probability(peak.probability)}<br>"
+        f"<span><b>{_name(peak.emotion)}</b> {percent_html(peak.probability)}<br>"
         f"{clock(peak.seconds)}</span></figcaption></figure></li>"
         for rank, peak in enumerate(track.thumbnails.peaks(_MAX_PEAKS), 1)
     )
@@ -228,7 +221,7 @@ def _table(track: TrackStatistics, emotions: Sequence[Emotion]) -> str:
     for index, values in enumerate(samples.means):
         cells = f'<td colspan="{len(emotions)}">away</td>'
         if not np.isnan(values[0]):
-            cells = "".join(f"<td>{_probability(float(p))}</td>" for p in values[:-1])
+            cells = "".join(f"<td>{percent_html(float(p))}</td>" for p in values[:-1])
         lines.append(f'<tr><th scope="row">{clock(samples.start + index * samples.step)}</th>{cells}</tr>')
     return (
         "<details><summary>The curve as a table</summary>"
@@ -274,11 +267,7 @@ def _name(kind: _Kind) -> str:
 
 
 def _share_text(share: float) -> str:
-    return percent(share, 0).replace(" ", _NBSP)
-
-
-def _probability(probability: float) -> str:
-    return escape(probability_percent(probability)).replace(" ", _NBSP)
+    return percent(share, 0).replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def clock(seconds: float, *, tenths: bool = True) -> str:
@@ -342,7 +331,9 @@ def areas(samples: CurveSamples, emotions: Sequence[Emotion], start: float, end:
         Paths of SVG.
     """
     parts = []
-    for first, last in _runs(~np.isnan(samples.means[:, 0])):
+    present = ~np.isnan(samples.means[:, 0])
+    changes = np.flatnonzero(np.diff(present, prepend=False, append=False))
+    for first, last in changes.reshape(-1, 2).tolist():
         tops = np.cumsum(samples.means[first:last, :-1], axis=1)
         middles = samples.start + samples.step * (np.arange(first, last) + 0.5)
         edges = samples.start + samples.step * np.array([first, last])
@@ -435,12 +426,6 @@ def _drawing(content: str, label: str) -> str:
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" preserveAspectRatio="none" role="img" aria-label="{escape(label)}">'
         f"{content}</svg>"
     )
-
-
-def _runs(present: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
-    """First and last + 1 of each run of true values."""
-    changes = np.flatnonzero(np.diff(np.concatenate([[0], present.astype(np.int8), [0]])))
-    yield from zip(changes[::2].tolist(), changes[1::2].tolist(), strict=True)
 
 
 def _share(at: float, start: float, end: float) -> float:

@@ -6,7 +6,6 @@ from fractions import Fraction
 from functools import cache, lru_cache
 from math import isfinite
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -296,9 +295,7 @@ class VideoWriter:
             if self._audio is not None:
                 self._audio.until(seconds)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self.frames == 0 or self._failed:  # FFmpeg can crash if it continues after a full disk
             self._discard()
             return
