@@ -9,8 +9,13 @@ from mien._emotions import SEVEN
 from mien.lab.data import FaceSet, Split
 from mien.lab.models import Model
 from mien.lab.robustness.corruptions import CORRUPTIONS, choose_corruptions
-from mien.lab.robustness.predictions import CorruptedPredictions, predict_corrupted, sample_faces, select_sample
-from mien.lab.robustness.reference import CorruptionReference
+from mien.lab.robustness.predictions import (
+    CorruptedPredictions,
+    CorruptionReference,
+    predict_corrupted,
+    sample_faces,
+    select_sample,
+)
 
 BY_NAME = {corruption.name: corruption for corruption in CORRUPTIONS}
 SETTING = {"data_sha256": "0" * 64, "side": 48, "seed": 0}  # of ``reference_with_errors``

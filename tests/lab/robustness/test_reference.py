@@ -12,7 +12,7 @@ from mien.lab.robustness.corruptions import choose_corruptions
 from mien.lab.robustness.metrics import (
     corruption_error,
 )
-from mien.lab.robustness.reference import (
+from mien.lab.robustness.predictions import (
     format_ranges,
     pack_reference,
     parse_ranges,

@@ -11,7 +11,7 @@ from mien._format import percent
 from mien.lab.data import FaceSet, Split
 from mien.lab.robustness.corruptions import CORRUPTIONS, choose_corruptions
 from mien.lab.robustness.groups import GroupTable
-from mien.lab.robustness.reference import (
+from mien.lab.robustness.predictions import (
     read_reference,
 )
 from mien.lab.robustness.report import robustness_page, write_models, write_robustness_json

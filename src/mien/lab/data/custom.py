@@ -68,12 +68,10 @@ class Listing:
     """The images of a data set in their order.
 
     Attributes:
-        source: Folder or table.
         entries: The images.
         digests: Name and sha256 of the files that were read to list them.
     """
 
-    source: Path
     entries: Sequence[Entry]
     digests: tuple[tuple[str, str], ...] = ()
 
@@ -119,7 +117,7 @@ def _list_folder(folder: Path) -> Listing:
                 raise DataError(f"{label}: holds no image; remove the folder, or unpack the archive again")
             for file, group in found:
                 entries.append(Entry(file, file.relative_to(folder).as_posix(), label.name, split, group, str(file)))
-    return Listing(folder, entries)
+    return Listing(entries)
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -157,7 +155,7 @@ def _list_table(path: Path) -> Listing:
             raise DataError(f"{where}: there is no file {file}; paths are relative to the folder of the table")
         split = Split.TRAINING if place["split"] is None else _read_split(cells["split"], where=where)
         entries.append(Entry(file, cells["path"], cells["label"], split, cells["group"], f"{where}, {file}"))
-    return Listing(path, entries, ((path.name, file_sha256(path)),))
+    return Listing(entries, ((path.name, file_sha256(path)),))
 
 
 def _find_column(names: Sequence[str], column: str, path: Path) -> int | None:
@@ -286,7 +284,15 @@ def hold_out(faces: FaceSet) -> FaceSet:
         DataError: There is no Training face, a group is in several splits, or all faces are in one group.
     """
     training = np.flatnonzero(faces.usage.numpy() == split_index(Split.TRAINING))
-    _require_separate_groups(faces)
+    if faces.groups is not None:
+        pairs = torch.unique(torch.stack([faces.groups, faces.usage]), dim=1)
+        names, counts = torch.unique(pairs[0], return_counts=True)
+        if bool((counts > 1).any()):
+            row = int((faces.groups == names[counts > 1][0]).nonzero()[0])
+            raise DataError(
+                f"{faces.source}: the group of row {int(faces.rows[row])} is in several splits "
+                f"({int((counts > 1).sum())} groups are); move each into one, or leave the groups out"
+            )
     if not len(training):
         raise DataError(f"{faces.source}: holds no Training row or train/ folder; a training needs faces to learn from")
     if bool((faces.usage == split_index(Split.PUBLIC_TEST)).any()):
@@ -306,19 +312,6 @@ def hold_out(faces: FaceSet) -> FaceSet:
     count = f"{int(is_held_out.sum()):,} of {len(training):,} Training faces"
     note = f"no validation split: {count} ({_HELD_OUT:.0%} of each class{grouped}) validate as PublicTest"
     return replace(faces, usage=usage, note="; ".join(filter(None, (faces.note, note))))
-
-
-def _require_separate_groups(faces: FaceSet) -> None:
-    if faces.groups is None:
-        return
-    pairs = torch.unique(torch.stack([faces.groups, faces.usage]), dim=1)
-    names, counts = torch.unique(pairs[0], return_counts=True)
-    if bool((counts > 1).any()):
-        row = int((faces.groups == names[counts > 1][0]).nonzero()[0])
-        raise DataError(
-            f"{faces.source}: the group of row {int(faces.rows[row])} is in several splits ({int((counts > 1).sum())} "
-            "groups are); move each into one, or leave the groups out"
-        )
 
 
 def _read_images(entries: Sequence[Entry], side: int) -> tuple[NDArray[np.uint8], list[str]]:

@@ -214,10 +214,8 @@ def check_official(faces: FaceSet) -> None:
     """
     if faces.emotions != SEVEN:
         raise DataError(f"{faces.source}: official counts exist for the seven classes only; check before with_classes")
-    found = {}
-    for split in Split:
-        labels = faces.labels[faces.usage == split_index(split)]
-        found[split] = torch.bincount(labels, minlength=len(SEVEN)).tolist()
+    labels = {split: faces.labels[faces.usage == split_index(split)] for split in Split}
+    found = {split: torch.bincount(of_split, minlength=len(SEVEN)).tolist() for split, of_split in labels.items()}
     training, public, private = OFFICIAL_COUNTS.values()
     expected = OFFICIAL_COUNTS
     if [sum(found[split]) for split in (Split.PUBLIC_TEST, Split.PRIVATE_TEST)] == [sum(public + private), 0]:

@@ -4,6 +4,7 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,8 +37,10 @@ _RAFDB = dict(enumerate(("surprise", "fear", "disgust", "happy", "sad", "angry",
 _AFFECTNET = dict(enumerate(("neutral", "happy", "sad", "surprise", "fear", "disgust", "angry", "contempt")))
 _CKPLUS = dict(enumerate(("neutral", "angry", "contempt", "disgust", "fear", "happy", "sad", "surprise")))
 _EXPW = dict(enumerate(("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")))
-_LETTERS = {"AN": "angry", "DI": "disgust", "FE": "fear", "HA": "happy", "NE": "neutral", "SA": "sad", "SU": "surprise"}
+_LETTERS = {name[:2].upper(): name for name in _EXPW.values()} | {"AF": "fear"}  # AF is afraid
+# KA.AN1.39.tiff: person, emotion and its number, number of the image.
 _JAFFE = re.compile(r"([A-Z]{2})\.(AN|DI|FE|HA|NE|SA|SU)\d\.\d+\.tiff?", re.IGNORECASE)
+# AF01ANS.JPG: session, sex and person, emotion, angle; only frontal images (S) match.
 _KDEF = re.compile(r"[AB]([FM]\d\d)(AF|AN|DI|HA|NE|SA|SU)S\.jpe?g", re.IGNORECASE)
 
 
@@ -71,19 +74,11 @@ def _read_ckplus(folder: Path) -> Iterator[_Sample]:
             yield _Sample(frames[0], "neutral", group=person)
 
 
-def _read_jaffe(folder: Path) -> Iterator[_Sample]:
-    """``KA.AN1.39.tiff``: person, emotion and its number, number of the image."""
+def _read_names(pattern: re.Pattern[str], folder: Path) -> Iterator[_Sample]:
+    """Person and emotion from the names of the files that match ``pattern``, at any depth."""
     for path in sorted(folder.rglob("*")):
-        if match := _JAFFE.fullmatch(path.name):
+        if match := pattern.fullmatch(path.name):
             yield _Sample(path, _LETTERS[match[2].upper()], group=match[1].upper())
-
-
-def _read_kdef(folder: Path) -> Iterator[_Sample]:
-    """``AF01ANS.JPG``: session, sex and person, emotion, angle; only frontal images (S) are used. AF is afraid."""
-    for path in sorted(folder.rglob("*")):
-        if match := _KDEF.fullmatch(path.name):
-            code = match[2].upper()
-            yield _Sample(path, "fear" if code == "AF" else _LETTERS[code], group=match[1].upper())
 
 
 def _read_expw(folder: Path) -> Iterator[_Sample]:
@@ -98,8 +93,8 @@ _READERS: dict[str, Callable[[Path], Iterator[_Sample]]] = {
     "rafdb": _read_rafdb,
     "affectnet": _read_affectnet,
     "ckplus": _read_ckplus,
-    "jaffe": _read_jaffe,
-    "kdef": _read_kdef,
+    "jaffe": partial(_read_names, _JAFFE),
+    "kdef": partial(_read_names, _KDEF),
     "expw": _read_expw,
 }
 PUBLIC_SETS = tuple(_READERS)

@@ -77,9 +77,14 @@ def align_faces(
     """
     affine = np.full((len(crops), 2, 3), np.nan)
     wanted = np.column_stack([[framing.right_eye, framing.left_eye, framing.nose, framing.mouth], np.ones(4)])
+    inside = slice(ALIGNMENT_BORDER, ALIGNMENT_BORDER + ALIGNMENT_SIDE)
     for index, crop in enumerate(crops):
-        points = _key_points(crop, detector)
-        if points is not None:
+        canvas = np.full((ALIGNMENT_SIDE + 2 * ALIGNMENT_BORDER,) * 2, round(float(crop.mean())), np.uint8)
+        enlarged = Image.fromarray(crop).resize((ALIGNMENT_SIDE, ALIGNMENT_SIDE), Image.Resampling.BICUBIC)
+        canvas[inside, inside] = np.asarray(enlarged)
+        faces = detector(np.repeat(canvas[..., None], 3, axis=2))
+        if faces and faces[0].points is not None and faces[0].box.width >= _MIN_WIDTH * ALIGNMENT_SIDE:
+            points = (np.array(faces[0].points[:4], np.float64) - ALIGNMENT_BORDER) / ALIGNMENT_SIDE
             affine[index] = np.linalg.lstsq(wanted, points, rcond=None)[0].T
         progress("face alignment", index + 1, len(crops))
     found = np.isfinite(affine).all(axis=(1, 2))
@@ -89,18 +94,6 @@ def align_faces(
     found[found] = moderate & (np.linalg.det(linear) > 0)
     affine[~found] = np.nan
     return FaceAlignment(affine, found)
-
-
-def _key_points(crop: NDArray[np.uint8], detector: Detector) -> _Floats | None:
-    """Right eye, left eye, nose and mouth as fractions of the crop's side, ``[4, 2]``."""
-    canvas = np.full((ALIGNMENT_SIDE + 2 * ALIGNMENT_BORDER,) * 2, round(float(crop.mean())), np.uint8)
-    enlarged = Image.fromarray(crop).resize((ALIGNMENT_SIDE, ALIGNMENT_SIDE), Image.Resampling.BICUBIC)
-    inside = slice(ALIGNMENT_BORDER, ALIGNMENT_BORDER + ALIGNMENT_SIDE)
-    canvas[inside, inside] = np.asarray(enlarged)
-    faces = detector(np.repeat(canvas[..., None], 3, axis=2))
-    if not faces or faces[0].points is None or faces[0].box.width < _MIN_WIDTH * ALIGNMENT_SIDE:
-        return None
-    return (np.array(faces[0].points[:4], np.float64) - ALIGNMENT_BORDER) / ALIGNMENT_SIDE
 
 
 def warp_to_framing(maps: NDArray[np.floating] | NDArray[np.uint8], affine: _Floats) -> NDArray[np.float32]:

@@ -277,8 +277,12 @@ def _shuffle_file(model: Model, seed: int) -> Iterator[_Stage]:
     from onnx import numpy_helper
 
     graph = onnx.load(str(model.path))
-    generator = np.random.default_rng(seed)
-    stages = randomisation_stages(_weights(graph))
+    initialisers = {tensor.name: tensor for tensor in graph.graph.initializer if len(tensor.dims) >= 2}
+    used = dict.fromkeys(name for node in graph.graph.node for name in node.input if name in initialisers)
+    weights = [initialisers[name] for name in used if np.prod(initialisers[name].dims) > 1]  # in the order of use
+    if len(weights) < 2:
+        raise ModelError("the file does not contain its weights: no randomisation test; explain the run instead")
+    generator, stages = np.random.default_rng(seed), randomisation_stages(weights)
     with TemporaryDirectory(prefix="mien-randomisation-") as folder:
         for number, stage in enumerate(stages, start=1):
             for tensor in stage:
@@ -289,13 +293,3 @@ def _shuffle_file(model: Model, seed: int) -> Iterator[_Stage]:
             path.write_bytes(graph.SerializeToString())
             changed = replace(model, path=path, predict=Classifier(path).__call__)
             yield number, len(stages), [tensor.name for tensor in stage], changed
-
-
-def _weights(graph: Any) -> list[Any]:
-    """The initialisers that are weights, in the order in which the graph uses them."""
-    initialisers = {tensor.name: tensor for tensor in graph.graph.initializer if len(tensor.dims) >= 2}
-    used = dict.fromkeys(name for node in graph.graph.node for name in node.input if name in initialisers)
-    weights = [initialisers[name] for name in used if np.prod(initialisers[name].dims) > 1]
-    if len(weights) < 2:
-        raise ModelError("the file does not contain its weights: no randomisation test; explain the run instead")
-    return weights

@@ -34,21 +34,19 @@ from mien.lab.nets import Net
 from mien.lab.train.run import Trained
 
 METHODS = ("map", "grad-cam", "grad-cam++", "hires-cam", "integrated-gradients")
+_BY_GRADIENT = METHODS[1:4]  # the methods that weigh the activations of a layer
 FEATURES_LAYER = "features"  # the first half of every net of mien
 _STEPS = 32  # of integrated gradients
 _CHUNK = 256  # faces predicted at once: bounds the memory for the maps of all classes
 
 _Maps = NDArray[np.float32]
 _Crops = NDArray[np.uint8]
-_Classes = int | Sequence[int] | NDArray[np.integer]
-# Activations and their gradients [N, K, h, w] -> maps [N, h, w].
-_Weigh = Callable[[Tensor, Tensor], Tensor]
 
 
 def saliency_maps(
     net: Trained | nn.Module,
     images: _Crops | Tensor,
-    target: _Classes,
+    target: int | Sequence[int] | NDArray[np.integer],
     *,
     method: str = "grad-cam",
     layer: str = FEATURES_LAYER,
@@ -108,10 +106,10 @@ def _choose(net: nn.Module, method: str, layer: str, steps: int) -> Callable[[Te
     _require_method(method)
     if net.training:
         raise ModelError("the net is in training mode, in which its outputs change; call net.eval() first")
-    if method in _WEIGH:
-        return lambda x, classes: _by_gradient(net, x, classes, layer, _WEIGH[method])
+    if method in _BY_GRADIENT:
+        return lambda x, classes: _by_gradient(net, x, classes, layer, method)
     if layer != FEATURES_LAYER:
-        raise MienError(f"{method} has no layer to choose; leave it out, or choose one of {', '.join(_WEIGH)}")
+        raise MienError(f"{method} has no layer to choose; leave it out, or choose one of {', '.join(_BY_GRADIENT)}")
     if method == "map":
         return lambda x, classes: _as_exported(net, x, classes)
     return lambda x, classes: _integrated(net, x, classes, steps)
@@ -122,7 +120,7 @@ def _require_method(method: str) -> None:
         raise MienError(f"unknown method {method!r}{suggest(method, METHODS)} (known: {', '.join(METHODS)})")
 
 
-def _by_gradient(net: nn.Module, x: Tensor, classes: Tensor, layer: str, weigh: _Weigh) -> Tensor:
+def _by_gradient(net: nn.Module, x: Tensor, classes: Tensor, layer: str, method: str) -> Tensor:
     with _activations(net, layer) as activations:
         logits = net(x)
         if len(activations) != 1:
@@ -130,7 +128,8 @@ def _by_gradient(net: nn.Module, x: Tensor, classes: Tensor, layer: str, weigh: 
         _require_classes(logits, classes)
         # In eval mode the logits of an image do not depend on other images: one pass computes all gradients.
         (gradients,) = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), activations)
-    return weigh(activations[0].detach(), gradients)
+    values = activations[0].detach()
+    return (_weights(method, values, gradients) * values).sum(dim=1)
 
 
 @contextmanager
@@ -167,24 +166,16 @@ def _require_classes(logits: Tensor, classes: Tensor) -> None:
         raise MienError(f"target is class {int(classes.max())}; the net has {logits.shape[1]}, counted from 0")
 
 
-def _grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
-    return (gradients.mean(dim=(2, 3), keepdim=True) * activations).sum(dim=1)
-
-
-def _hires_cam(activations: Tensor, gradients: Tensor) -> Tensor:
-    return (gradients * activations).sum(dim=1)
-
-
-def _grad_cam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
-    """Equation 19 of the paper; for exp(logit), its second and third derivatives are powers of the first."""
-    total = activations.sum(dim=(2, 3), keepdim=True)
-    below = 2 * gradients.square() + total * gradients.pow(3)
+def _weights(method: str, activations: Tensor, gradients: Tensor) -> Tensor:
+    """The weights of the activations ``[N, K, h, w]``: one for each place, or one for each channel."""
+    if method == "hires-cam":
+        return gradients
+    if method == "grad-cam":
+        return gradients.mean(dim=(2, 3), keepdim=True)
+    # Equation 19 of Grad-CAM++; for exp(logit), its second and third derivatives are powers of the first.
+    below = 2 * gradients.square() + activations.sum(dim=(2, 3), keepdim=True) * gradients.pow(3)
     shares = torch.where(below == 0, 0.0, gradients.square() / torch.where(below == 0, 1.0, below))
-    weights = (shares * gradients.clamp(min=0)).sum(dim=(2, 3), keepdim=True)
-    return (weights * activations).sum(dim=1)
-
-
-_WEIGH: dict[str, _Weigh] = {"grad-cam": _grad_cam, "grad-cam++": _grad_cam_plus_plus, "hires-cam": _hires_cam}
+    return (shares * gradients.clamp(min=0)).sum(dim=(2, 3), keepdim=True)
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from zlib import crc32
 
 import numpy as np
@@ -269,24 +270,20 @@ _SUBPIXELS = 4  # points per pixel and direction, for smooth edges
 _DARK, _LIGHT = 20, 210  # grey levels of tinted glass and of a mask
 
 
-def _cover_eyes(images: _Images, height: float, _: _Generators) -> _Images:
-    """A bar over both eyes, ``height`` eye distances high, in the face's mean grey."""
-    return _cover(images, _box(_MIDDLE, _EYE_LINE, 2.3 * _EYE_DISTANCE, height * _EYE_DISTANCE))
+def _cover(part: str, images: _Images, size: float, _: _Generators) -> _Images:
+    """Paint a rectangle over a part of every face in its mean grey.
 
-
-def _cover_mouth(images: _Images, width: float, _: _Generators) -> _Images:
-    """A patch over the mouth, ``width`` eye distances wide and 0.6 times as high, in the face's mean grey."""
-    return _cover(images, _box(*FER2013.mouth, width * _EYE_DISTANCE, 0.6 * width * _EYE_DISTANCE))
-
-
-def _cover_left(images: _Images, fraction: float, _: _Generators) -> _Images:
-    """``fraction`` of the width from the left edge of the image (the subject's right), in the face's mean grey."""
-    return _cover(images, lambda x, _y: x < fraction)
-
-
-def _cover_right(images: _Images, fraction: float, _: _Generators) -> _Images:
-    """``fraction`` of the width from the right edge of the image (the subject's left), in the face's mean grey."""
-    return _cover(images, lambda x, _y: x > 1 - fraction)
+    ``size`` is the height of a bar over both ``eyes`` or the width of a patch over the ``mouth`` in eye distances, or
+    the fraction of the width from the ``left`` or ``right`` edge of the image.
+    """
+    x0, y0, width, height = {
+        "eyes": (_MIDDLE, _EYE_LINE, 2.3 * _EYE_DISTANCE, size * _EYE_DISTANCE),
+        "mouth": (*FER2013.mouth, size * _EYE_DISTANCE, 0.6 * size * _EYE_DISTANCE),
+        "left": (0, 0.5, 2 * size, 2),
+        "right": (1, 0.5, 2 * size, 2),
+    }[part]
+    cover = _coverage(images, lambda x, y: (abs(x - x0) < width / 2) & (abs(y - y0) < height / 2))
+    return _blend(images, cover, _mean_grey(images))
 
 
 def _glasses(images: _Images, tint: float, _: _Generators) -> _Images:
@@ -318,15 +315,6 @@ def _lenses(size: float) -> _Inside:
         return np.asarray(np.minimum(*radii) < 1)
 
     return inside
-
-
-def _box(x0: float, y0: float, width: float, height: float) -> _Inside:
-    return lambda x, y: np.asarray((abs(x - x0) < width / 2) & (abs(y - y0) < height / 2))
-
-
-def _cover(images: _Images, inside: _Inside) -> _Images:
-    """Paint what is ``inside`` in the mean grey of each face."""
-    return _blend(images, _coverage(images, inside), _mean_grey(images))
 
 
 def _coverage(images: _Images, inside: _Inside) -> _Grid:
@@ -383,13 +371,15 @@ CORRUPTIONS: tuple[Corruption, ...] = (
     Corruption("scale", _FRAMING, "times larger or smaller", (1.1, 1.2, 1.35, 1.5, 1.75),
                "too near or too far, at random", _scale),
     Corruption("cover-eyes", _PARTIAL, "eye distances high", (0.15, 0.3, 0.45, 0.65, 0.9),
-               "a grey bar over both eyes; at severity 5 also over the brows", _cover_eyes),
+               "a grey bar over both eyes; at severity 5 also over the brows", partial(_cover, "eyes")),
     Corruption("cover-mouth", _PARTIAL, "eye distances wide", (0.4, 0.7, 1.0, 1.3, 1.6),
-               "a grey patch over the mouth", _cover_mouth),
+               "a grey patch over the mouth", partial(_cover, "mouth")),
     Corruption("cover-left", _PARTIAL, "fraction of the width", (0.1, 0.2, 0.3, 0.4, 0.5),
-               "grey from the left of the image (the subject's right), up to half of the face", _cover_left),
+               "grey from the left of the image (the subject's right), up to half of the face",
+               partial(_cover, "left")),
     Corruption("cover-right", _PARTIAL, "fraction of the width", (0.1, 0.2, 0.3, 0.4, 0.5),
-               "grey from the right of the image (the subject's left), up to half of the face", _cover_right),
+               "grey from the right of the image (the subject's left), up to half of the face",
+               partial(_cover, "right")),
     Corruption("glasses", _PARTIAL, "fraction of the light absorbed by the lenses", (0.2, 0.4, 0.6, 0.8, 1.0),
                "glasses with a dark frame, from tinted to black", _glasses),
     Corruption("mask", _PARTIAL, "fraction of the height that stays free in the middle", (0.84, 0.74, 0.66, 0.58, 0.5),

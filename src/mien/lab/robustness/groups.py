@@ -133,7 +133,12 @@ def read_groups(path: Path, faces: FaceSet) -> GroupTable:
     rows = iterate_rows(path)
     names = next(rows)[1]
     key = _key_column(path, names)
-    files = _file_rows(path, faces) if key == "file" else None
+    files = None
+    if key == "file":
+        source = Path(faces.source)
+        if is_fer2013(source):
+            raise DataError(f"{path}: FER-2013 has rows, not files; name the column row")
+        files = {entry.name: row for row, entry in enumerate(list_images(source).entries)}
     columns: dict[str, dict[int, str]] = {name: {} for name in names if name != key}
     seen: set[int] = set()
     for where, cells in rows:
@@ -166,13 +171,6 @@ def _key_column(path: Path, names: list[str]) -> str:
     if len(names) == 1:
         raise DataError(f"{path}: has only the column {key}; add a column with the group of every face")
     return key
-
-
-def _file_rows(path: Path, faces: FaceSet) -> dict[str, int]:
-    source = Path(faces.source)
-    if is_fer2013(source):
-        raise DataError(f"{path}: FER-2013 has rows, not files; name the column row")
-    return {entry.name: row for row, entry in enumerate(list_images(source).entries)}
 
 
 def _row(where: str, text: str, files: Mapping[str, int] | None) -> int:

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from mien.lab.metrics import BINS, check_probabilities
 from mien.lab.robustness.corruptions import SEVERITIES, Corruption
-from mien.lab.robustness.predictions import CorruptedPredictions
-from mien.lab.robustness.reference import CorruptionReference
+from mien.lab.robustness.predictions import CorruptedPredictions, CorruptionReference
 from mien.lab.significance import percentile_interval, row_draws
 
 _Floats = NDArray[np.float64]

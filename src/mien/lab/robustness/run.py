@@ -17,11 +17,14 @@ from mien.lab.robustness.metrics import CorruptionError, CorruptionMetrics, corr
 from mien.lab.robustness.predictions import (
     DEFAULT_FACES,
     CorruptedPredictions,
+    CorruptionReference,
+    pack_reference,
     predict_corrupted,
+    read_reference,
+    reference_of,
     sample_faces,
     select_sample,
 )
-from mien.lab.robustness.reference import CorruptionReference, pack_reference, read_reference, reference_of
 
 DEFAULT_REFERENCE = "mien-0"
 # Its predictions of FER-2013, recorded in the repository; an installed package has none.

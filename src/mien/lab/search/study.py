@@ -196,8 +196,7 @@ def _check_identity(plan: SearchPlan, study: Any, data: str) -> None:
 
 def _folder_name(trial: Any) -> str:
     """The folder of a trial's checkpoints; for a resumed trial, that of its first attempt."""
-    name: str = trial.user_attrs.get("folder", f"{trial.number:04d}")
-    return name
+    return str(trial.user_attrs.get("folder", f"{trial.number:04d}"))
 
 
 def _run_trial(plan: SearchPlan, study: Any, cache: DatasetCache, on_event: OnEvent, *, lock: Any = None) -> None:
@@ -263,9 +262,9 @@ def _value(record: EpochRecord, objective: str) -> float:
 def _run_workers(plan: SearchPlan, trials: int, on_event: OnEvent) -> None:
     """Run trials in several processes."""
     context = get_context("spawn")
-    remaining, events = context.Value("i", trials), context.Queue()
+    remaining, lock, events = context.Semaphore(trials), context.Lock(), context.Queue()
     workers = [
-        context.Process(target=_run_worker, args=(plan, remaining, events, number), daemon=True)
+        context.Process(target=_run_worker, args=(plan, remaining, lock, events, number), daemon=True)
         for number in range(min(plan.workers, trials))
     ]
     try:
@@ -296,7 +295,7 @@ def _forward_event(events: Any, on_event: OnEvent) -> bool:
     return True
 
 
-def _run_worker(plan: SearchPlan, remaining: Any, events: Any, number: int) -> None:
+def _run_worker(plan: SearchPlan, remaining: Any, lock: Any, events: Any, number: int) -> None:
     """Run trials in a worker process, with its share of the cores and GPUs. The main process handles Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     silence_lightning()
@@ -315,14 +314,7 @@ def _run_worker(plan: SearchPlan, remaining: Any, events: Any, number: int) -> N
 
     try:
         with open_study(plan, worker=number) as study:
-            while _take(remaining):
-                _run_trial(plan, study, cache, send, lock=remaining.get_lock())
+            while remaining.acquire(block=False):
+                _run_trial(plan, study, cache, send, lock=lock)
     except MienError as error:
         events.put(MienError(str(error)))
-
-
-def _take(remaining: Any) -> bool:
-    """Take one of the remaining trials; returns whether there was one."""
-    with remaining.get_lock():
-        remaining.value -= 1
-        return bool(remaining.value >= 0)
