@@ -273,6 +273,35 @@ def test_the_page_contains_faces_and_model(predict: Callable[..., Result], album
     assert "tiny (fp32)" in text
 
 
+@pytest.mark.parametrize("way", ["same name", "other name", "link", "hard link", "folder"])
+def test_an_image_to_read_is_never_replaced(
+    predict: Callable[..., Result], album: Path, tmp_path: Path, way: str
+) -> None:
+    photo = album / "b.png"
+    before = photo.read_bytes()
+    page = {"other name": album / "sub" / ".." / "b.png", "same name": photo, "folder": photo}.get(
+        way, tmp_path / "page"
+    )
+    if way == "link":
+        page.symlink_to(photo)
+    elif way == "hard link":
+        page.hardlink_to(photo)
+    result = predict(album if way == "folder" else photo, "--html", page)
+    assert result.exit_code == 2
+    assert "is one of the images to read" in result.stderr
+    assert photo.read_bytes() == before
+
+
+def test_heic_files_of_a_folder_are_not_left_out_in_silence(
+    predict: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photo.HEIC").write_bytes(b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(100))
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    result = predict(tmp_path, "--json")
+    assert result.exit_code == 2
+    assert "mien[heic]" in json.loads(result.stdout)["error"]
+
+
 def test_a_file_name_cannot_control_the_terminal(
     predict: Callable[..., Result], tmp_path: Path, draw_face: Draw
 ) -> None:

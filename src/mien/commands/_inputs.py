@@ -30,6 +30,21 @@ class Inputs:
     skipped: int = 0
 
 
+def refuse_input(output: Path, inputs: Inputs) -> None:
+    """Refuse an output file that is one of the images to read, under any name or link.
+
+    Args:
+        output: The file to write.
+        inputs: The images to read.
+
+    Raises:
+        MienError: The output is an input.
+    """
+    for source in inputs.sources if output.exists() else ():
+        if isinstance(source, str) and Path(source).exists() and output.samefile(source):
+            raise MienError(f"{output}: is one of the images to read, it would be lost; name another file to write")
+
+
 def expand_inputs(paths: Sequence[str]) -> Inputs:
     """Find the images that arguments name.
 
@@ -68,6 +83,7 @@ def _add_folder(folder: str, inputs: Inputs) -> None:
     from mien.decode import FORMATS
 
     suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS}
+    suffixes |= {".heic", ".heif"}  # read by pillow-heif; without it an error names what to install
     before = len(inputs.sources)
     for name in _walk(folder, inputs):
         if Path(name).suffix.lower() in suffixes:

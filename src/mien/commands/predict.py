@@ -11,7 +11,7 @@ import typer
 from mien._face import Reading
 from mien.bundled import DEFAULT_MODEL
 from mien.commands import _options
-from mien.commands._inputs import expand_inputs
+from mien.commands._inputs import expand_inputs, refuse_input
 from mien.commands._terminal import FaceTable, TableConsole, Tally, with_progress
 
 
@@ -48,6 +48,8 @@ def predict_command(
 
     reader = Reader(model, detector=detector, precision=precision, threads=threads, abstain=abstain)
     inputs, tally = expand_inputs(paths), Tally(print_errors=not (json_lines or csv))
+    if html is not None:
+        refuse_input(html, inputs)
     count = len(inputs.failed) + len(inputs.sources)
     keep_pixels = save is not None or html is not None
     outputs: list[AbstractContextManager[_Sink]] = []
