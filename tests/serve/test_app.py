@@ -28,6 +28,18 @@ def test_unknown_paths_and_methods_are_problems(server: RunningServer) -> None:
     wrong = server.request("/v1/predict")
     assert (wrong.status, wrong.json()["detail"]) == (405, "this path takes another method")
     assert wrong.headers["allow"] == "POST"
+    for path in ("/nope", "/v1/predict/", "/v1/nope", "/docs/x"):
+        for method in ("POST", "PUT", "DELETE"):
+            refused = server.request(path, b"x", method=method)
+            assert (refused.status, refused.json()["title"]) == (404, "Not Found"), (method, path)
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/site.json", "/openapi.json", "/base.css"])
+def test_pages_have_headers_without_a_body(server: RunningServer, path: str) -> None:
+    whole, head = server.request(path), server.request(path, method="HEAD")
+    assert (whole.status, head.status, head.body) == (200, 200, b"")
+    assert head.headers["content-length"] == str(len(whole.body))
+    assert server.request(path, b"x").status == 405
 
 
 def test_pages_load_nothing_from_other_sites(server: RunningServer) -> None:

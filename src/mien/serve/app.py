@@ -71,6 +71,7 @@ h3 { margin: 1rem 0 .25rem; font-size: 1rem; }
 ul { margin: 0; padding-left: 1.25rem; }
 pre { overflow-x: auto; padding: .75rem; background: var(--track); font-size: .85rem; }
 """
+_PAGE_METHODS = ["GET", "HEAD"]
 _MISSING = {404: "there is nothing at this path; /docs lists all paths", 405: "this path takes another method"}
 
 
@@ -129,7 +130,7 @@ def create_app(
     app.state.service = service
     add_routes(app, service)
     complete_openapi(app, token=access.token is not None)
-    app.get("/docs", include_in_schema=False)(lambda: _docs_page(app.openapi()))
+    app.api_route("/docs", methods=_PAGE_METHODS, include_in_schema=False)(lambda: _docs_page(app.openapi()))
     _add_page(app, page or _PAGE, runtime=runtime, reader=reader, token=access.token is not None)
     app.add_middleware(Guard, access=access, metrics=metrics, log_requests=log_requests)
     if access.origins:
@@ -154,7 +155,9 @@ def _add_page(app: FastAPI, folder: Path, *, runtime: Path | None, reader: Reade
     and a model that is not bundled, the page reads with the default model.
     """
     if not (folder / "index.html").is_file():
-        app.get("/", include_in_schema=False)(lambda: HTMLResponse(head("mien", "") + _NO_PAGE))
+        app.api_route("/", methods=_PAGE_METHODS, include_in_schema=False)(
+            lambda: HTMLResponse(head("mien", "") + _NO_PAGE)
+        )
         return
     runtime = runtime or folder / "runtime"
     files = _ELSEWHERE | {f"runtime/{name}": runtime / name for name in _RUNTIME}
@@ -162,7 +165,9 @@ def _add_page(app: FastAPI, folder: Path, *, runtime: Path | None, reader: Reade
         files[_CLASSIFIER] = reader.model.path
     has_runtime = all((runtime / name).is_file() for name in _RUNTIME)
     site = {"server": True, "runtime": has_runtime, "token": token, "abstain": reader.abstain}
-    app.get("/site.json", include_in_schema=False)(lambda: JSONResponse(site, headers={"cache-control": "no-cache"}))
+    app.api_route("/site.json", methods=_PAGE_METHODS, include_in_schema=False)(
+        lambda: JSONResponse(site, headers={"cache-control": "no-cache"})
+    )
     # Not mounted: a mount at / would also take requests with a wrong method to the API's paths.
     app.router.default = _Page(folder, files)
 
@@ -189,6 +194,12 @@ class _Page(StaticFiles):
         if kind is not None and response.status_code == 200:
             response.headers["content-type"] = kind
         return response
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """Respond with 404 to every method where there is no file; ``StaticFiles`` checks the method first."""
+        if scope["method"] not in _PAGE_METHODS and self.lookup_path(path)[1] is None:
+            raise HTTPException(404)
+        return await super().get_response(path, scope)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
