@@ -235,6 +235,13 @@ def detection(score: float, box: Box) -> Detection:
     return Detection(box, score, KeyPoints(at(0.3, 0.35), at(0.7, 0.35), at(0.5, 0.55), at(0.5, 0.8)))
 
 
+def test_a_cut_to_a_frame_of_another_size_has_the_new_size(reader: Reader) -> None:
+    tracker = Tracker(reader)
+    tracker.step(np.zeros((119, 159, 3), np.uint8), 0.0)
+    # The sampling grids of both sizes have the same shape, so the frames are compared and a cut is found.
+    assert tracker.step(np.full((120, 160, 3), 255, np.uint8), 0.04).size_wh == (160, 120)
+
+
 def noise(seed: int, *, size_wh: tuple[int, int] = (160, 120)) -> Pixels:
     """Coarse random colours, so that a crop of them correlates only with itself."""
     coarse = np.random.default_rng(seed).integers(0, 255, (size_wh[1] // 10, size_wh[0] // 10, 3), dtype=np.uint8)

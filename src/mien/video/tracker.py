@@ -95,7 +95,8 @@ class Tracker:
             raise ImageError(f"a frame is RGB uint8 [H, W, 3], not {pixels.dtype} {list(pixels.shape)}")
         if not seconds >= self._seconds or not math.isfinite(seconds):
             raise MienError(f"frames must be in order of time: {seconds} s cannot follow {self._seconds} s")
-        cut = self._cuts(pixels, seconds) or self._resized(pixels)
+        resized = self._resized(pixels)  # first, so that a cut does not leave the old size in place
+        cut = self._cuts(pixels, seconds) or resized
         found, new = self._find(pixels, seconds, searching=cut)
         faces = self.reader.read_at(pixels, [detection for _, detection in found] + new)
         seen = [(key, face) for (key, _), face in zip(found, faces, strict=False)]
