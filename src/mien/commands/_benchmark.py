@@ -127,8 +127,7 @@ def _embed(face: NDArray[np.uint8], size_wh: tuple[int, int]) -> NDArray[np.uint
     fitted = source.resize((round(source.width * scale), round(source.height * scale)), Image.Resampling.BICUBIC)
     canvas.paste(fitted, ((size_wh[0] - fitted.width) // 2, (size_wh[1] - fitted.height) // 2))
     noise = _NOISE * np.random.default_rng(0).standard_normal((size_wh[1], size_wh[0], 1), np.float32)
-    noisy: NDArray[np.uint8] = np.clip(np.asarray(canvas) + noise, 0, 255).astype(np.uint8)
-    return noisy
+    return np.asarray(np.clip(np.asarray(canvas) + noise, 0, 255), np.uint8)
 
 
 def _embed_jpeg(face: NDArray[np.uint8], size_wh: tuple[int, int]) -> bytes:

@@ -43,8 +43,7 @@ TtaOption = Annotated[
     ),
 ]
 KeepOption = Annotated[
-    Path | None,
-    typer.Option(help="Folder for the metrics without faces, as NAME.json of the model, split or family."),
+    Path | None, typer.Option(help="Folder for the metrics without faces, as NAME.json of the model, split or family.")
 ]
 
 RecipeArgument = Annotated[

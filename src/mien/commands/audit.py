@@ -75,8 +75,7 @@ def audit_command(
         other_labels = read_map(against_labels or ())
         others = [lab.load_faces(path, other_labels) for path in against or ()]
     folder = out or Path("reports", f"audit-{Path(faces.source).stem}")
-    for place in (folder, *([counts.parent] if counts else [])):  # before the work
-        require_writable(place)
+    require_writable(folder, counts and counts.parent)  # before the work
     predicted = None
     if probabilities:
         predicted = lab.read_probabilities(probabilities, faces)

@@ -36,8 +36,7 @@ def compare_command(
     part = read_part(split)
     if grid and runs:
         raise DataError("--grid finds its runs itself; leave RUN out, or leave --grid out")
-    for folder in (out, *([keep] if keep else [])):  # before the work
-        require_writable(folder)
+    require_writable(out, keep)  # before the work
     results = find_input("results")
     compared: lab.Comparison
     with TerminalProgress(lines=False) as progress:

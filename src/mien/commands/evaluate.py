@@ -2,16 +2,13 @@
 
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from mien._metrics import headline_metrics
 from mien.commands import _options
 from mien.commands._progress import TerminalProgress
-
-if TYPE_CHECKING:  # the lab is an extra
-    from mien.lab.evaluate.evaluation import Evaluation
 
 
 def evaluate_command(
@@ -39,20 +36,15 @@ def evaluate_command(
         folder, evaluated = evaluate(model, data or [None], options=options, progress=progress)
     for name, evaluations in evaluated.items():
         for evaluation in evaluations:
-            typer.echo(_headline(name, evaluation))
+            subject, selection = evaluation.subject, evaluation.selection
+            seed = f", seed {subject.seed}" if subject.seed else ""
+            tta_note = f", TTA {evaluation.tta}" if evaluation.tta != "none" else ""
+            recorded = "" if subject.model is not None else " (recorded predictions: no maps)"
+            headline = headline_metrics(evaluation.metrics["all"], evaluation.metrics.get("clean"))
+            excluded = sum(selection.account.values())
+            account = f"; {excluded:,} of {selection.total:,} rows not evaluated, see the report" if excluded else ""
+            typer.echo(f"{subject.name}{seed}, {name} {selection.split}{tta_note}{recorded}: {headline}{account}")
     every = chain.from_iterable(evaluated.values())
     for warning in dict.fromkeys(chain.from_iterable(evaluation.warnings() for evaluation in every)):
         typer.echo(f"note: {warning}", err=True)
     typer.echo(str(folder / "report.html"))
-
-
-def _headline(name: str, evaluation: "Evaluation") -> str:
-    """The headline metrics of an evaluation in a line."""
-    metrics, selection = evaluation.metrics["all"], evaluation.selection
-    seed = f", seed {evaluation.subject.seed}" if evaluation.subject.seed else ""
-    tta = f", TTA {evaluation.tta}" if evaluation.tta != "none" else ""
-    recorded = "" if evaluation.subject.model is not None else " (recorded predictions: no maps)"
-    excluded = sum(selection.account.values())
-    account = f"; {excluded:,} of {selection.total:,} rows not evaluated, see the report" if excluded else ""
-    title = f"{evaluation.subject.name}{seed}, {name} {selection.split}{tta}{recorded}"
-    return f"{title}: {headline_metrics(metrics, evaluation.metrics.get('clean'))}{account}"

@@ -88,8 +88,7 @@ def explain_command(
     name = what[0] if what else model or DEFAULT_MODEL
     folder = out or _FOLDER / f"{_file_name(name)}-{method}"
     labels = read_map(label_map or [])
-    for each in (folder, *([keep] if keep else [])):  # before the work
-        require_writable(each)
+    require_writable(folder, keep)  # before the work
     with TerminalProgress() as progress:
         explanation = explain_dataset(
             name,

@@ -48,8 +48,7 @@ def stress_command(
 
     count = faces if faces is not None else 0 if groups else DEFAULT_FACES
     options = RobustnessOptions(read_part(split), count, choose_corruptions(only or []), seed)
-    for folder in (out, *([keep] if keep else [])):  # before the work
-        require_writable(folder)
+    require_writable(out, keep)  # before the work
     labels = read_map(label_map or [])
     with TerminalProgress(overall=True) as progress:
         result = run_robustness(

@@ -128,9 +128,7 @@ def _stop_on_signal(stop: Callable[[], None]) -> Iterator[list[_Stopped]]:
     if threading.current_thread() is not threading.main_thread():  # only the main thread can set handlers
         yield stopped
         return
-    before = {
-        getattr(signal, name): signal.getsignal(getattr(signal, name)) for name in _SIGNALS if hasattr(signal, name)
-    }
+    before = {number: signal.getsignal(number) for name in _SIGNALS if (number := getattr(signal, name, None))}
     # Ignored signals stay ignored: `nohup mien track ...` continues after its terminal is closed.
     before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
     try:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mien.commands._terminal import TableConsole, new_table, printable
-from mien.video.statistics import TrackStatistics, VideoStatistics
+from mien.video.statistics import VideoStatistics
 
 if TYPE_CHECKING:
     from mien.video import FrameResult, FrameSource, TrackedFace
@@ -78,19 +78,15 @@ def _track_table(statistics: VideoStatistics) -> Table:
     longest = sorted(statistics, key=lambda track: -track.seconds)[:_TABLE_ROWS]
     for track in sorted(longest, key=lambda track: track.track_id):
         times = (f"{seconds:.1f} s" for seconds in (track.first, track.last, track.seconds))
-        table.add_row(str(track.track_id), *times, _emotion_shares(track))
+        mostly = Text()
+        for emotion, seconds in sorted(track.shares.items(), key=lambda item: -item[1])[:_TABLE_EMOTIONS]:
+            mostly.append(", " if mostly else "")
+            mostly.append(str(emotion or "unsure"), style=emotion.color if emotion else "dim")
+            mostly.append(f" {seconds / track.seconds:.0%}" if track.seconds > 0 else "")
+        table.add_row(str(track.track_id), *times, mostly)
     if more := statistics.count - len(longest):
         table.add_row("...", "", "", "", Text(f"{more} more, seen more briefly", style="dim"))
     return table
-
-
-def _emotion_shares(track: TrackStatistics) -> Text:
-    text = Text()
-    for emotion, seconds in sorted(track.shares.items(), key=lambda item: -item[1])[:_TABLE_EMOTIONS]:
-        text.append(", " if text else "")
-        text.append(str(emotion or "unsure"), style=emotion.color if emotion else "dim")
-        text.append(f" {seconds / track.seconds:.0%}" if track.seconds > 0 else "")
-    return text
 
 
 class Watch(Protocol):
@@ -186,17 +182,15 @@ class LiveView:
         shown = sorted(result.faces[:_MAX_FACES], key=lambda face: face.track_id)
         grid = Table.grid(padding=(0, 3))
         grid.add_row(*(_face_card(face) for face in shown))
-        more = len(result.faces) - len(shown)
-        empty = Text("no face in sight", style="dim")
-        rest = [Text(f"and {more} more", style="dim")] if more else []
-        return Group(self._status(result), grid if shown else empty, *rest)
-
-    def _status(self, result: "FrameResult") -> Text:
         took = self._times[-1] - self._times[0] if len(self._times) > 1 else 0.0
         speed = f"  {(len(self._times) - 1) / took:.0f} frames/s" if took > 0 else ""
         dropped = f"  {self._frames.dropped:,} dropped" if self._frames.live else ""
         broken = f"  {self._frames.skipped:,} broken" if self._frames.skipped else ""
-        return Text(f"{result.seconds:8.1f} s{speed}{dropped}{broken}  Ctrl-C ends", style="dim")
+        status = Text(f"{result.seconds:8.1f} s{speed}{dropped}{broken}  Ctrl-C ends", style="dim")
+        more = len(result.faces) - len(shown)
+        empty = Text("no face in sight", style="dim")
+        rest = [Text(f"and {more} more", style="dim")] if more else []
+        return Group(status, grid if shown else empty, *rest)
 
 
 def _face_card(face: "TrackedFace") -> Table:

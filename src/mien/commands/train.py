@@ -80,12 +80,7 @@ def _train_all(
 
 
 def _train_one(
-    recipe: "Recipe",
-    folder: Path,
-    faces: "FaceSet",
-    devices: "Devices",
-    time_limit: float,
-    logger: "ExperimentLoggers",
+    recipe: "Recipe", folder: Path, faces: "FaceSet", devices: "Devices", time_limit: float, logger: "ExperimentLoggers"
 ) -> bool:
     """Train one run until it is finished or the time is over, and draw its curves. Returns whether it is finished."""
     from mien.lab.provenance import provenance

@@ -91,27 +91,29 @@ def load_state(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: damaged ({type(error).__name__}); remove it and train again") from error
 
 
-def require_writable(folder: Path) -> None:
-    """Check that files can be written to a folder, before long work begins. The folder is not changed.
+def require_writable(*folders: Path | None) -> None:
+    """Check that files can be written to folders, before long work begins. The folders are not changed.
 
     Args:
-        folder: The folder; it need not exist.
+        *folders: The folders; they need not exist, and ``None`` is left out.
 
     Raises:
-        OutputError: If no file can be written there.
+        OutputError: If no file can be written to one of them.
     """
-    probe, created = folder / f".probe-{os.getpid()}", list[Path]()
-    try:
-        created = [each for each in (folder, *folder.parents) if not each.exists()]
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written ({error.strerror or error}); name another folder") from error
-    finally:
-        with suppress(OSError):
-            probe.unlink(missing_ok=True)
-            for each in created:
-                each.rmdir()
+    for folder in filter(None, folders):
+        probe, created = folder / f".probe-{os.getpid()}", list[Path]()
+        try:
+            created = [each for each in (folder, *folder.parents) if not each.exists()]
+            folder.mkdir(parents=True, exist_ok=True)
+            probe.touch()
+        except OSError as error:
+            cause = error.strerror or error
+            raise OutputError(f"{folder}: cannot be written ({cause}); name another folder") from error
+        finally:
+            with suppress(OSError):
+                probe.unlink(missing_ok=True)
+                for each in created:
+                    each.rmdir()
 
 
 def remove_partial_files(folder: Path) -> None:

@@ -5,7 +5,7 @@ thousand times, with faster code; ``tests/lab/evaluate/test_metrics.py`` compare
 ``compute_metrics`` and one in the table ``mien._metrics.METRICS``; reports, cards and comparisons then include it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -105,6 +105,21 @@ def check_probabilities(probs: Floats, labels: Ints, classes: int) -> NDArray[np
             f"{int((~valid).sum()):,} rows do not, the first (number {first}) sums to {float(total[first, 0]):.4f}"
         )
     return np.asarray(probs / total, dtype=np.float64)
+
+
+def restrict_probabilities(probs: Floats, columns: Sequence[int]) -> NDArray[np.float64]:
+    """Select the probabilities of some classes, and scale each row to sum to 1.
+
+    Args:
+        probs: ``[N, C]``.
+        columns: Indices of the K classes.
+
+    Returns:
+        float64 ``[N, K]``; a row is uniform where all selected probabilities are 0.
+    """
+    chosen = probs[:, columns].astype(np.float64)
+    total = chosen.sum(axis=1, keepdims=True)
+    return np.asarray(np.where(total > 0, chosen / np.where(total > 0, total, 1), 1 / len(columns)))
 
 
 def brier(probs: Floats, labels: Ints) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from mien._emotions import Emotion
-from mien._errors import DataError, ModelError
+from mien._errors import DataError, ModelError, first_line
 from mien._session import open_session
 from mien._suggest import suggest
 from mien.infer import Classifier, find_model
@@ -155,8 +155,8 @@ def open_foreign(path: Path, *, threads: int = 1) -> Model:
             try:
                 parts.append(np.asarray(session.run([output_name], {input_name: batch})[0], np.float32))
             except Exception as error:  # the classes of ONNX Runtime have no common base below Exception
-                line = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-                raise ModelError(f"{file}: cannot read input {list(batch.shape)} ({line}); check {path}") from error
+                cause = f"cannot read input {list(batch.shape)} ({first_line(error)})"
+                raise ModelError(f"{file}: {cause}; check {path}") from error
         probs = np.concatenate(parts)
         if probs.ndim != 2 or probs.shape[1] != len(adapter.labels):
             raise ModelError(f"{path}: names {len(adapter.labels)} labels, but the model returns {list(probs.shape)}")

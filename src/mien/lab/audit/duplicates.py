@@ -196,7 +196,7 @@ def contradicting(duplicates: Duplicates, faces: FaceSet) -> list[Indices]:
         The indices of each group.
     """
     labels = faces.labels.numpy()
-    return [group for group in duplicates.groups if _distinct(labels[group]) > 1]
+    return [group for group in duplicates.groups if len(np.unique(labels[group])) > 1]
 
 
 def within_one_split(groups: list[Indices], faces: FaceSet, *, ignore: Indices) -> list[Indices]:
@@ -213,7 +213,7 @@ def within_one_split(groups: list[Indices], faces: FaceSet, *, ignore: Indices) 
     usage, labels = faces.usage.numpy(), faces.labels.numpy()
     counted = [group[~np.isin(group, ignore)] for group in groups]
     parts = [group[usage[group] == index] for group in counted for index in range(len(Split))]
-    return [part for part in parts if _distinct(labels[part]) > 1]
+    return [part for part in parts if len(np.unique(labels[part])) > 1]
 
 
 def find_overlap(
@@ -248,7 +248,7 @@ def find_overlap(
         here = (usage == i) & (other_usage == j)
         if here.any():
             masks = (here & is_exact, here & is_exact & same_label, here)
-            found.append(Leak(of, into, *(_distinct(index[mask]) for mask in masks)))
+            found.append(Leak(of, into, *(len(np.unique(index[mask])) for mask in masks)))
     return Overlap(
         other,
         index,
@@ -261,11 +261,7 @@ def find_overlap(
 
 
 def near_pairs(
-    images: Images,
-    others: Images | None = None,
-    *,
-    threshold: float = NEAR_DUPLICATE,
-    progress: Progress = no_progress,
+    images: Images, others: Images | None = None, *, threshold: float = NEAR_DUPLICATE, progress: Progress = no_progress
 ) -> Pairs:
     """Find all pairs of images with a correlation above a threshold.
 
@@ -433,7 +429,3 @@ def _equal_images(mine: Images, theirs: Images) -> Indices:
         if np.array_equal(mine[index], image)
     ]
     return np.array(pairs, np.int64).reshape(-1, 2)
-
-
-def _distinct(values: NDArray[np.int64]) -> int:
-    return len(np.unique(values))

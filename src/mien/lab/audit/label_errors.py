@@ -27,7 +27,7 @@ from mien.lab.data.datasets import is_fer2013
 from mien.lab.data.selection import validation_rows
 from mien.lab.files import save_bytes
 from mien.lab.inference import predict
-from mien.lab.metrics import check_probabilities
+from mien.lab.metrics import check_probabilities, restrict_probabilities
 from mien.lab.models import Model, open_model
 from mien.lab.predictions import FERPLUS_PROTOCOL, FaceClassifier, predict_selection, select_rows
 from mien.lab.recipe import Recipe, dump
@@ -176,9 +176,7 @@ def find_label_errors(faces: FaceSet, probabilities: OutOfFold) -> LabelErrors:
     to_set = np.array([faces.emotions.index(emotion) for emotion in classes])
     known = to_class[labels] >= 0
     columns = [probabilities.emotions.index(emotion) for emotion in classes]
-    chosen = probabilities.probs[known][:, columns].astype(np.float64)
-    total = chosen.sum(axis=1, keepdims=True)  # each face belongs to one of the set's classes
-    probs = np.where(total > 0, chosen / np.maximum(total, 1e-12), 1 / len(classes))
+    probs = restrict_probabilities(probabilities.probs[known], columns)  # each face is of one of the set's classes
     given, index = to_class[labels][known], index[known]
     order = find_label_issues(given, probs, return_indices_ranked_by="self_confidence", n_jobs=1)
     quality = get_label_quality_scores(given, probs, method="self_confidence")
@@ -278,8 +276,8 @@ def fold_recipes(recipe: Recipe) -> list[Recipe]:
             f"recipe {recipe.name}: a plateau would let each fold set the learning rate of the net that predicts it; "
             "take another train.schedule"
         )
-    data = [replace(recipe.data, folds=FOLDS, fold=fold) for fold in range(FOLDS)]
-    return [replace(recipe, data=one, checkpoint="last") for one in data]
+    last = replace(recipe, checkpoint="last")
+    return [replace(last, data=replace(recipe.data, folds=FOLDS, fold=fold)) for fold in range(FOLDS)]
 
 
 def folds_folder(out: Path, recipe: Recipe) -> Path:

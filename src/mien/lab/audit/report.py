@@ -259,7 +259,11 @@ def _ferplus_section(found: Audit, agreed: VoteAgreement, counts: _Counts) -> Se
         [split, f"{c['n']:,}", f"{c['agree']:,}", percent(c["agree"] / max(c["n"], 1))]
         for split, c in counts["by_split"].items()
     ]
-    clearest = _clearest_disagreements(found, agreed)
+    assert faces.votes is not None
+    column = np.array([CLASS_SETS["eight"].index(emotion) for emotion in agreed.emotions])[agreed.majority]
+    most = faces.votes.numpy()[agreed.index, column].astype(np.int64)
+    others = np.flatnonzero(~agreed.agree)
+    clearest = others[np.argsort(-most[others], kind="stable")]  # most votes for the majority first
     remarks = [f"FER+ says {agreed.emotions[place]}" for place in agreed.majority[clearest].tolist()]
     what = "faces whose majority is another emotion, the clearest first"
     sheet = _sheet(faces, agreed.index[clearest], what, remarks)
@@ -280,16 +284,6 @@ def _ferplus_section(found: Audit, agreed: VoteAgreement, counts: _Counts) -> Se
         table(["split", "faces", "agree", "share"], by_split),
         details("Where the votes contradict the label", sheet),
     )
-
-
-def _clearest_disagreements(found: Audit, agreed: VoteAgreement) -> Indices:
-    """The disagreements by the votes for their majority, as positions in ``agreed.index``."""
-    votes = found.faces.votes
-    assert votes is not None
-    column = np.array([CLASS_SETS["eight"].index(emotion) for emotion in agreed.emotions])[agreed.majority]
-    most = votes.numpy()[agreed.index, column].astype(np.int64)
-    others = np.flatnonzero(~agreed.agree)
-    return others[np.argsort(-most[others], kind="stable")]
 
 
 def _label_errors_section(found: Audit, errors: LabelErrors, counts: _Counts) -> Section:

@@ -18,7 +18,7 @@ from mien._progress import Progress, no_progress
 from mien.lab.compare.entries import Entries, ModelEntry, load_entries
 from mien.lab.compare.latency import Latencies, measure_latency
 from mien.lab.data import FaceSet, Split
-from mien.lab.metrics import check_probabilities, compute_metrics
+from mien.lab.metrics import check_probabilities, compute_metrics, restrict_probabilities
 from mien.lab.significance import Difference, accuracy_difference, f1_differences, holm, mcnemar
 
 ALPHA = 0.05  # probability of a false positive among all pairs of a report
@@ -93,21 +93,16 @@ def common_rows(entries: Sequence[ModelEntry]) -> CommonRows:
     same = (labels == labels[0]).all(0)
     if not same.any():
         raise DataError("the models are evaluated on other labels, and no face has the same in all; compare fewer")
+    columns = [[c.emotions.index(e) for e in emotions] for c in entries]
+    probs = [restrict_probabilities(c.predictions.probs, own) for c, own in zip(entries, columns, strict=True)]
     return CommonRows(
         rows[same],
         labels[0][same],
         entries[0].predictions.clean[at[0]][same],
-        np.stack([_restrict(c, emotions)[a[same]] for c, a in zip(entries, at, strict=True)]),
+        np.stack([each[a[same]] for each, a in zip(probs, at, strict=True)]).astype(np.float32),
         emotions,
         any(set(c.emotions) != set(emotions) for c in entries),
     )
-
-
-def _restrict(entry: ModelEntry, emotions: tuple[Emotion, ...]) -> NDArray[np.float32]:
-    """The probabilities of ``emotions`` alone, scaled to sum to 1; uniform where all of them are 0."""
-    chosen = entry.predictions.probs[:, [entry.emotions.index(e) for e in emotions]].astype(np.float64)
-    total = chosen.sum(1, keepdims=True)
-    return np.asarray(np.where(total > 0, chosen / np.where(total > 0, total, 1), 1 / len(emotions)), np.float32)
 
 
 @dataclass(frozen=True, eq=False)

@@ -118,11 +118,16 @@ def load_entries(
     repeated = [path for path, times in paths.items() if times > 1]
     if repeated:
         raise DataError(f"{repeated[0]}: named twice; a model does not differ from itself")
-    opened = {source: _open(source) for source in sources if not _is_recorded(Path(source))}
-    known = {emotion for model in opened.values() for emotion in model.emotions}
+    opened, known = dict[str, Model](), set[Emotion]()
     for source in sources:
-        if source not in opened:
+        if _is_recorded(Path(source)):
             known |= set(class_set(_read_recipe(Path(source))["data"]["classes"]))
+            continue
+        opened[source] = own = open_model(source)
+        if own.trained is not None and own.trained.recipe.data.expand_first:
+            cause = "was trained on faces of every split (data.expand_first)"
+            raise ModelError(f"{source}: {cause} and cannot be compared")
+        known |= set(own.emotions)
     size = max((model.size for model in opened.values()), default=0)
     emotions = tuple(emotion for emotion in Emotion if emotion in known)
     (test,) = load_tests([data], emotions, size=size, label_map={})
@@ -170,13 +175,6 @@ def _find_runs(name: str) -> list[str]:
 
 def _is_recorded(path: Path) -> bool:
     return (path / "predictions.npz").is_file()
-
-
-def _open(source: str) -> Model:
-    model = open_model(source)
-    if model.trained is not None and model.trained.recipe.data.expand_first:
-        raise ModelError(f"{source}: was trained on faces of every split (data.expand_first) and cannot be compared")
-    return model
 
 
 def _read_recipe(folder: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from mien._emotions import class_set
-from mien._errors import MienError
+from mien._errors import MienError, first_line
 from mien._framing import FER2013
 from mien._measure import environment, median_ms
 from mien._progress import Progress, no_progress
@@ -138,7 +138,7 @@ def _prepare(entry: ModelEntry, folder: Path) -> _Graph:
         assert entry.model is not None
         return _of_files(entry.model)
     except Exception as error:  # the exporter raises errors of many classes; one net must not stop the whole report
-        return _Graph({}, 1, Latency(reason=f"cannot be exported ({_first_line(error)})"))
+        return _Graph({}, 1, Latency(reason=f"cannot be exported ({first_line(error)})"))
 
 
 def _export(recipe: Recipe, folder: Path) -> _Graph:
@@ -154,7 +154,7 @@ def _export(recipe: Recipe, folder: Path) -> _Graph:
     try:
         export_int8(files["fp32"], files["int8"], _random_crops(_CROPS_FOR_RANGES, size))
     except Exception as error:  # the quantiser raises errors of many classes
-        reason = f"no int8 graph ({_first_line(error)})"
+        reason = f"no int8 graph ({first_line(error)})"
     return _open_files(files, size, "exported from the recipe, initial weights", reason)
 
 
@@ -175,10 +175,6 @@ def _open_files(files: Mapping[str, Path], size: int, graph: str, reason: str = 
     calls = {precision: Classifier(path) for precision, path in there.items()}
     sizes = {precision: path.stat().st_size for precision, path in there.items()}
     return _Graph(calls, size, Latency({}, sizes, graph, reason))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:160]
 
 
 def _time(graphs: Sequence[_Graph], seconds: float, rounds: int) -> list[Latency]:

@@ -78,30 +78,32 @@ probabilities with all votes: log loss in nats, the lowest possible log loss (of
 the total variation distance (0: equal, 1: nothing in common)."""
 
 
-def additional_metrics(
-    classifier: Classifier, predictions: Predictions, faces: FaceSet, classes: str, split: Split
-) -> dict[str, Any]:
-    """Measure test-time augmentation and the agreement with FER+ votes.
+def measure_additional(
+    path: Path, predictions: Mapping[str, Mapping[str, Predictions]], faces: FaceSet, classes: str
+) -> dict[str, dict[str, Any]]:
+    """Measure test-time augmentation and the agreement with FER+ votes, of the int8 file.
 
     Args:
-        classifier: The exported file.
-        predictions: Its predictions for ``split``.
+        path: The int8 file.
+        predictions: Predictions by split (``public``, ``private``) and precision.
         faces: The full data set.
-        classes: Name of its class set.
-        split: The split.
+        classes: Name of the class set.
 
     Returns:
-        ``flip``: part of the rows -> metrics of the mean probabilities of each face and its mirror image. ``votes``:
-        what ``compare_with_votes`` returns.
+        Split -> ``flip``: part of the rows -> metrics of the mean probabilities of each face and its mirror image;
+        ``votes``: what ``compare_with_votes`` returns.
     """
-    part = faces.split(split)
-    chosen = with_classes(part, classes)
-    mirrored, _ = classifier(np.ascontiguousarray(resize_faces(chosen, classifier.size)[:, :, ::-1]))
-    both = replace(predictions, probs=((predictions.probs + mirrored) / 2).astype(np.float32)).metrics()
-    return {
-        "flip": {name: {key: metrics[key] for key in _FLIP_METRICS} for name, metrics in both.items()},
-        "votes": compare_with_votes(predictions, Selection(chosen, predictions.clean, str(split), len(part)), part),
-    }
+    classifier, measured = Classifier(path), {}
+    for name, by_precision in predictions.items():
+        own, split = by_precision["int8"], Split(f"{name.capitalize()}Test")
+        part = faces.split(split)
+        chosen = with_classes(part, classes)
+        mirrored, _ = classifier(np.ascontiguousarray(resize_faces(chosen, classifier.size)[:, :, ::-1]))
+        both = replace(own, probs=((own.probs + mirrored) / 2).astype(np.float32)).metrics()
+        flip = {rows: {key: metrics[key] for key in _FLIP_METRICS} for rows, metrics in both.items()}
+        votes = compare_with_votes(own, Selection(chosen, own.clean, str(split), len(part)), part)
+        measured[name] = {"flip": flip, "votes": votes}
+    return measured
 
 
 def card_json(
@@ -195,7 +197,7 @@ def card_markdown(recipe: Recipe, card: Mapping[str, Any]) -> str:
     classes: list[Row] = [("emotion", "recall", "precision", "faces")]
     confusion: list[Row] = [("", *emotions)]
     for emotion, counts in zip(emotions, card["confusion"], strict=True):
-        shares = _percent(card["recall"][emotion]), _percent(card["precision"][emotion])
+        shares = percent(card["recall"][emotion], 2), percent(card["precision"][emotion], 2)
         classes.append((emotion, *shares, f"{sum(counts):,}"))
         confusion.append((emotion, *map(str, counts)))
     return "\n\n".join(
@@ -223,7 +225,7 @@ def _headline_section(card: Mapping[str, Any]) -> str:
                 found = card["metrics"][split][precision][part]
                 name = f"{split.capitalize()}Test, {part}, {precision}"
                 cells = (format_metric(key, found[key], 2) for key in others)
-                accuracy = (_percent(found[first]), _percent_interval(found["interval"]))
+                accuracy = (percent(found[first], 2), _percent_interval(found["interval"]))
                 rows.append((name, f"{found['n']:,}", *accuracy, *cells))
     voted = f"\n\n{VOTED}" if "contempt" in card["emotions"] else ""
     return f"{_table(rows)}\n\n{PROTOCOL}{voted}"
@@ -237,13 +239,13 @@ def _additional_sections(additional: Mapping[str, Any]) -> list[str]:
     for split, found in sorted(additional.items()):
         name = f"{split.capitalize()}Test"
         for part, metrics in found["flip"].items():
-            cells = (_percent(metrics["accuracy"]), _percent_interval(metrics["interval"]))
+            cells = (percent(metrics["accuracy"], 2), _percent_interval(metrics["interval"]))
             flips.append((f"{name}, {part}", f"{metrics['n']:,}", *cells, f"{metrics['ece']:.3f}"))
         if found["votes"] and found["votes"]["majority"]["n"] and found["votes"]["distribution"]["n"]:
             majority, distribution = found["votes"]["majority"], found["votes"]["distribution"]
-            cells = (_percent(majority["agreement"]), _percent_interval(majority["interval"]))
+            cells = (percent(majority["agreement"], 2), _percent_interval(majority["interval"]))
             distances = (f"{distribution[key]:.3f}" for key in ("log_loss", "vote_entropy", "total_variation"))
-            votes.append((name, f"{majority['n']:,}", *cells, _percent(majority["label_agreement"]), *distances))
+            votes.append((name, f"{majority['n']:,}", *cells, percent(majority["label_agreement"], 2), *distances))
     tables = {FLIPS: flips, PEOPLE: votes}
     return [f"{text}\n\n{_table(rows)}" for text, rows in tables.items() if len(rows) > 1]
 
@@ -274,9 +276,5 @@ def _table(rows: list[Row]) -> str:
     return "\n".join([head, "|" + " --- |" * len(rows[0]), *body])
 
 
-def _percent(value: float) -> str:
-    return percent(value, 2)
-
-
 def _percent_interval(edges: Sequence[float]) -> str:
-    return " to ".join(map(_percent, edges))
+    return " to ".join(percent(edge, 2) for edge in edges)

@@ -18,7 +18,7 @@ from mien.infer import PRECISIONS, Classifier
 from mien.lab.data import FaceSet, Split, with_classes
 from mien.lab.data.selection import training_rows
 from mien.lab.export.calibrate import Calibration, fit_temperature, fit_vector
-from mien.lab.export.card import additional_metrics, card_json, card_markdown, describe_training_data, headline_split
+from mien.lab.export.card import card_json, card_markdown, describe_training_data, headline_split, measure_additional
 from mien.lab.export.onnx import (
     CALIBRATION_FACES,
     contract_metadata,
@@ -83,32 +83,11 @@ def export_model(
             predictions, metrics = predictions | last, metrics | compute_split_metrics(last)
         learned = describe_training_data(trained.recipe, faces)
         card = card_json(trained, metrics, learned, calibration=calibration, exported_at=commit())
-        card["additional"] = measure_additional(trained, predictions, faces, files["int8"])
+        card["additional"] = measure_additional(files["int8"], predictions, faces, trained.recipe.data.classes)
         _write_card(trained, card, files, Path(draft))
         for path in Path(draft).iterdir():
             path.replace(folder / path.name)
     return card
-
-
-def measure_additional(
-    trained: Trained, predictions: dict[str, dict[str, Predictions]], faces: FaceSet, path: Path
-) -> dict[str, dict[str, Any]]:
-    """Measure test-time augmentation and the agreement with FER+ votes, of the int8 file.
-
-    Args:
-        trained: The run.
-        predictions: Predictions by split and precision.
-        faces: The data set.
-        path: The int8 file.
-
-    Returns:
-        Split -> what ``additional_metrics`` returns.
-    """
-    classifier, classes = Classifier(path), trained.recipe.data.classes
-    return {
-        split: additional_metrics(classifier, by["int8"], faces, classes, Split(f"{split.capitalize()}Test"))
-        for split, by in predictions.items()
-    }
 
 
 def require_same_faces(trained: Trained, faces: FaceSet) -> None:

@@ -80,9 +80,8 @@ class CachedLogits:
             DataError: The file is missing, damaged or of another kind.
         """
         try:
-            with np.load(
-                io.BytesIO(path.read_bytes()), allow_pickle=False
-            ) as file:  # numpy does not close damaged files
+            content = io.BytesIO(path.read_bytes())  # numpy does not close damaged files
+            with np.load(content, allow_pickle=False) as file:
                 about = json.loads(str(file["about"]))
                 rows, logits = file["rows"], file["logits"]
             emotions = tuple(Emotion(name) for name in about["emotions"])

@@ -182,7 +182,19 @@ def prepare_training(
         validation=validation_rows(faces, recipe).to(fabric.device),
         progress=progress,
     )
-    _check_task(task)
+    configs = all_configs(build_schedule(recipe))
+    for config in configs:
+        parts = fabric.world_size * config.accumulate_steps
+        if config.batch_size % parts:
+            raise RecipeError(
+                f"train.batch_size ({config.batch_size}) must be a multiple of {parts}: devices x accumulate_steps"
+            )
+        if task.steps_per_epoch(config) == 0:
+            length = epoch_length(task.row_weights)
+            raise DataError(f"an epoch of {length} faces makes no batch of {config.batch_size}; lower train.batch_size")
+    needs_validation = recipe.checkpoint == "best" or any(c.schedule == "plateau" for c in configs)
+    if not len(task.validation) and needs_validation:
+        raise DataError("no faces to validate on: set checkpoint = 'last', and a schedule other than 'plateau'")
     return task
 
 
@@ -348,20 +360,3 @@ def _steps_done(task: TrainingTask, run: Run, step: int) -> tuple[int, int]:
     lengths = [(each.first, each.last, task.steps_per_epoch(each.config)) for each in run.schedule]
     before = sum(steps * (min(last, run.epoch) - first) for first, last, steps in lengths if first < run.epoch)
     return before + step + 1, sum(steps * (last - first) for first, last, steps in lengths)
-
-
-def _check_task(task: TrainingTask) -> None:
-    """Raise errors now that would otherwise interrupt the training later."""
-    configs = all_configs(build_schedule(task.recipe))
-    for config in configs:
-        parts = task.fabric.world_size * config.accumulate_steps
-        if config.batch_size % parts:
-            raise RecipeError(
-                f"train.batch_size ({config.batch_size}) must be a multiple of {parts}: devices x accumulate_steps"
-            )
-        if task.steps_per_epoch(config) == 0:
-            length = epoch_length(task.row_weights)
-            raise DataError(f"an epoch of {length} faces makes no batch of {config.batch_size}; lower train.batch_size")
-    needs_validation = task.recipe.checkpoint == "best" or any(c.schedule == "plateau" for c in configs)
-    if not len(task.validation) and needs_validation:
-        raise DataError("no faces to validate on: set checkpoint = 'last', and a schedule other than 'plateau'")

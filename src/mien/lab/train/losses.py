@@ -150,24 +150,6 @@ def contrastive_loss(embedded: Tensor, labels: Tensor, temperature: float) -> Te
     return losses.sum() / (n_positive > 0).sum().clamp(min=1)
 
 
-def text_alignment_loss(projected: Tensor, class_vectors: Tensor, target: Tensor, temperature: float) -> Tensor:
-    """Compute the cross-entropy of the cosines between faces and fixed text vectors of the classes.
-
-    The class vectors are not trained, as in zero-shot use of CLIP (Radford et al., ICML 2021).
-
-    Args:
-        projected: ``[N, D]``: the faces in the space of the text encoder.
-        class_vectors: float32 ``[C, D]`` of length 1.
-        target: float ``[N, C]``.
-        temperature: Above 0.
-
-    Returns:
-        The mean loss of the batch.
-    """
-    cosines = F.normalize(projected.float(), dim=1) @ class_vectors.float().T
-    return F.cross_entropy(cosines / temperature, target.float())
-
-
 def face_region_loss(maps: Tensor, face_region: Tensor) -> Tensor:
     """Compute the share of the positive part of class activation maps that is outside of the face.
 
@@ -213,7 +195,10 @@ class _Contrastive(nn.Module):
 
 
 class _TextAlignment(nn.Module):
-    """The linear projection of the text alignment loss, and the text vectors of the classes."""
+    """The text alignment loss: cross-entropy of the cosines between projected faces and text vectors of the classes.
+
+    The vectors are not trained, as in zero-shot use of CLIP (Radford et al., ICML 2021).
+    """
 
     def __init__(self, width: int, config: LossConfig, emotions: Sequence[Emotion]) -> None:
         super().__init__()
@@ -223,7 +208,8 @@ class _TextAlignment(nn.Module):
         self.register_buffer("class_vectors", F.normalize(vectors, dim=1), persistent=False)
 
     def forward(self, pooled: Tensor, target: Tensor) -> Tensor:
-        return text_alignment_loss(self.project(pooled), self.get_buffer("class_vectors"), target, self.temperature)
+        cosines = F.normalize(self.project(pooled).float(), dim=1) @ self.get_buffer("class_vectors").float().T
+        return F.cross_entropy(cosines / self.temperature, target.float())
 
 
 # The weight of a loss in LossConfig -> its module, which takes pooled features [N, width] and targets [N, C].

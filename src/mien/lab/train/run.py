@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mien._emotions import Emotion, class_set
-from mien._errors import DataError, RecipeError
+from mien._errors import DataError, RecipeError, first_line
 from mien.lab import nets
 from mien.lab.files import load_state
 from mien.lab.pretrained import start
@@ -373,5 +373,5 @@ def _check_sizes(recipe: Recipe, schedule: tuple[Segment, ...]) -> None:
             try:
                 net(torch.empty(1, 1, size, size))
             except (RuntimeError, ArithmeticError) as error:
-                cause = str(error).splitlines()[0]
-                raise RecipeError(f"net {recipe.net.name!r} takes no faces of {key}={size}: {cause}") from error
+                about = f"net {recipe.net.name!r} takes no faces of {key}={size}"
+                raise RecipeError(f"{about}: {first_line(error)}") from error
