@@ -7,11 +7,8 @@ markers, lengths and offsets, and they stop at a limit, so a hostile file costs 
 
 import re
 import struct
-from collections.abc import Callable
 
 from mien._errors import TooLargeError
-
-__all__ = ["check_structure"]
 
 # Chunks, segments, sub-blocks or pages of a file: the first number, and one more for so many bytes of the file.
 # Encoders write blocks of 255 bytes (GIF) to 64 kB (JPEG, PNG).
@@ -48,11 +45,10 @@ def check_structure(data: bytes, format_name: str, name: str) -> int | None:
     Raises:
         TooLargeError: A limit is exceeded.
     """
-    walk = _WALKS.get(format_name)
-    if walk is None:
+    if format_name not in _WALKS:
         return None
     try:
-        return walk(data)
+        return _WALKS[format_name](data)
     except _LimitError as error:
         raise TooLargeError(f"{name}: {error}; open it in an image editor and save it again") from None
     except (struct.error, IndexError):
@@ -168,11 +164,4 @@ def _bmp(data: bytes) -> int:
     return 1
 
 
-_WALKS: dict[str, Callable[[bytes], int]] = {
-    "JPEG": _jpeg,
-    "PNG": _png,
-    "GIF": _gif,
-    "TIFF": _tiff,
-    "PPM": _pnm,
-    "BMP": _bmp,
-}
+_WALKS = {"JPEG": _jpeg, "PNG": _png, "GIF": _gif, "TIFF": _tiff, "PPM": _pnm, "BMP": _bmp}

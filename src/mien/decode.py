@@ -24,13 +24,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "HEIF", "JPEG200
 MAX_BYTES = 64 * 2**20  # bytes of one image file
 MAX_PIXELS = 100_000_000  # width x height; as RGB that is 300 MB of memory
 # Formats with several frames, and what the note calls them. A JPEG's further images (MPO) are previews: no note.
-_FRAMES = {
-    "GIF": "animated, {} frames",
-    "PNG": "animated, {} frames",
-    "WEBP": "animated, {} frames",
-    "AVIF": "animated, {} frames",
-    "TIFF": "{} pages",
-}
+_FRAMES = dict.fromkeys(("GIF", "PNG", "WEBP", "AVIF"), "animated, {} frames") | {"TIFF": "{} pages"}
 # Exif 2.32, tag 0x0112: the steps along the stored rows and columns of the orientations 2 to 8. Those of 5 to 8 are of
 # the transposed image.
 _MIRRORED = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 6: (-1, 1), 7: (-1, -1), 8: (1, -1)}
@@ -41,7 +35,6 @@ _AVIF_BRANDS = frozenset({b"avif", b"avis"})
 _UNSUPPORTED = re.compile(
     "unknown (pixel mode|data organization)|unsupported|not yet supported|cannot handle|unable to determine", re.I
 )
-_PHOTOMETRIC = 262  # TIFF 6.0, PhotometricInterpretation; 0: zero is white
 # Bytes of memory that Pillow and its libraries take for a pixel, measured on 20 MP; 4 elsewhere. The result takes 3.
 _DECODER_BYTES = {"progressive JPEG": 7, "TIFF": 8, "AVIF": 10, "HEIF": 10, "WEBP": 18, "JPEG2000": 20}
 _SPARE_BYTES = 50_000_000  # of memory; a small limit of pixels refuses no small image
@@ -320,19 +313,14 @@ def _orientation(image: Image.Image) -> int:
 def _to_upright_rgb(image: Image.Image) -> NDArray[np.uint8]:
     """Convert in strips, so that the result is the only copy of a large image that is made."""
     orientation, (width, height) = _orientation(image), image.size
-    pixels = np.empty((width, height, 3) if orientation in (5, 6, 7, 8) else (height, width, 3), np.uint8)
-    stored = _as_stored(pixels, orientation)
+    transposed = orientation in (5, 6, 7, 8)
+    pixels = np.empty((width, height, 3) if transposed else (height, width, 3), np.uint8)
+    down, across = _MIRRORED.get(orientation, (1, 1))
+    stored = (pixels.transpose(1, 0, 2) if transposed else pixels)[::down, ::across]  # in the order of the file
     span = _value_span(image) if image.mode.startswith(("I", "F")) else None
     for top, strip in _strips(image):
         stored[top : top + strip.height] = np.asarray(_to_rgb(strip)) if span is None else _to_eight_bits(strip, span)
     return pixels
-
-
-def _as_stored(upright: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """A view of an upright image in the order in which a file with this Exif orientation (0x0112) stores it."""
-    view = upright.transpose(1, 0, 2) if orientation in (5, 6, 7, 8) else upright
-    down, across = _MIRRORED.get(orientation, (1, 1))
-    return view[::down, ::across]
 
 
 def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
@@ -366,7 +354,7 @@ def _value_span(image: Image.Image) -> tuple[float, float]:
         known = (1.0, 255.0) if image.mode == "F" else (255.0, 65535.0)
         if low >= 0 and high <= known[-1]:
             low, high = 0.0, next(top for top in known if high <= top)
-    white_is_zero = image.format == "TIFF" and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0
+    white_is_zero = image.format == "TIFF" and getattr(image, "tag_v2", {}).get(262) == 0  # PhotometricInterpretation
     return (high, low) if white_is_zero else (low, high)
 
 
