@@ -88,7 +88,7 @@ def _side_by_side(cards: Sequence[Json]) -> list[str]:
         return []
     names = [card["name"] for card in cards]
     columns = [
-        _judged(card) | _people(card) | _paste(RESULTS / "paste" / f"{card['name']}.json")
+        _measured(card) | _people(card) | _paste(RESULTS / "paste" / f"{card['name']}.json")
         | _stress(RESULTS / "stress" / f"{card['name']}.json", card["name"]) | _cost(card)
         for card in cards
     ]  # fmt: skip
@@ -102,7 +102,7 @@ def _side_by_side(cards: Sequence[Json]) -> list[str]:
     return ["## Side by side", table(("", *(f"`{name}`" for name in names)), rows), note]
 
 
-def _judged(card: Json) -> dict[str, str]:
+def _measured(card: Json) -> dict[str, str]:
     private = card["metrics"]["private"]["int8"]  # an embedded model is a final one
     whole, clean = private["all"], private["clean"]
     low, high = whole["interval"]

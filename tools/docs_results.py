@@ -52,7 +52,7 @@ def page(results: Path, *, cards: bool = True) -> str:
     parts = ["# Results", "Written by `make docs` from `results/` and the models' cards; do not edit."]
     parts.append(_protocol(rows))
     for split in ("private", "public"):
-        there = [row for row in rows if row.judged(split) and (split == "private" or not row.judged("private"))]
+        there = [row for row in rows if row.metrics_of(split) and (split == "private" or not row.metrics_of("private"))]
         if labelled := [row for row in there if not row.by_people]:
             parts += [f"## {split.capitalize()}Test", _metrics(labelled, split)]
         if voted := [row for row in there if row.by_people]:
@@ -81,8 +81,8 @@ _VOTED = (
 
 
 def _protocol(rows: Sequence[Row]) -> str:
-    counts = {metrics["n"] for row in rows for metrics in row.judged("private")}
-    clean = {metrics["n"] for row in rows for metrics in row.judged("private", "clean")}
+    counts = {metrics["n"] for row in rows for metrics in row.metrics_of("private")}
+    clean = {metrics["n"] for row in rows for metrics in row.metrics_of("private", "clean")}
     whole = f"{max(counts):,} rows of PrivateTest" if counts else "PrivateTest"
     rest = f"the {max(clean):,} of them" if clean else "those"
     return (
@@ -95,18 +95,20 @@ def _protocol(rows: Sequence[Row]) -> str:
 def _metrics(rows: Sequence[Row], split: str) -> str:
     heads = ["recipe", "document", "variant", "classes", "faces", "accuracy", "95 % interval", "clean", "balanced"]
     heads += ["macro F1", "log loss", "ECE", "int8", "seeds"]
-    lines = [_metrics_line(row, split) for row in sorted(rows, key=lambda row: -mean(row.judged(split), "accuracy"))]
+    lines = [
+        _metrics_line(row, split) for row in sorted(rows, key=lambda row: -mean(row.metrics_of(split), "accuracy"))
+    ]
     note = (
         "Metrics of the fp32 file, calibrated on PublicTest; int8: accuracy of the quantised file. ECE: expected "
         "calibration error. Fewer classes are easier: compare rows with the same number of classes."
     )
-    several = any(len(row.judged(split)) > 1 for row in rows)
+    several = any(len(row.metrics_of(split)) > 1 for row in rows)
     seeds = " ±: standard deviation over seeds; intervals: mean over seeds." if several else ""
     return f"{table(heads, lines)}\n\n{note}{seeds}"
 
 
 def _metrics_line(row: Row, split: str) -> list[str]:
-    whole, clean, int8 = row.judged(split), row.judged(split, "clean"), row.judged(split, precision="int8")
+    whole, clean, int8 = row.metrics_of(split), row.metrics_of(split, "clean"), row.metrics_of(split, precision="int8")
     return [
         f"`{row.name}`",
         row.document or "own",
@@ -124,11 +126,16 @@ def _metrics_line(row: Row, split: str) -> list[str]:
 
 def _leaky(rows: Sequence[Row]) -> list[str]:
     """A separate section for runs that were trained on copies of their validation faces; they are not results."""
-    there = [row for row in rows if row.judged("leaky")]
+    there = [row for row in rows if row.metrics_of("leaky")]
     if not there:
         return []
     lines = [
-        (f"`{row.name}`", row.document, f"{row.judged('leaky')[0]['n']:,}", spread(row.judged("leaky"), "accuracy"))
+        (
+            f"`{row.name}`",
+            row.document,
+            f"{row.metrics_of('leaky')[0]['n']:,}",
+            spread(row.metrics_of("leaky"), "accuracy"),
+        )
         for row in there
     ]
     note = "Evaluated on faces whose copies were in the training set: a demonstration of the leak, not a result."
@@ -212,7 +219,7 @@ def _claims(rows: Sequence[Row], results: Path) -> list[str]:
     systems: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         claims = row.claim.get("metrics")
-        if claims and (row.judged("private") or row.judged("public")):
+        if claims and (row.metrics_of("private") or row.metrics_of("public")):
             systems.setdefault((row.document, json.dumps(claims)), []).append(row)
     if not systems:
         return []
@@ -231,10 +238,10 @@ def _claims(rows: Sequence[Row], results: Path) -> list[str]:
 def _system(rows: Sequence[Row]) -> list[str]:
     """Heading, split of the claim, and table of one system."""
     rows = sorted(
-        rows, key=lambda row: (row.claim["variant"] != "faithful", -mean(row.judged(_split(row)), "accuracy"))
+        rows, key=lambda row: (row.claim["variant"] != "faithful", -mean(row.metrics_of(_split(row)), "accuracy"))
     )
     claims: Mapping[str, float] = rows[0].claim["metrics"]
-    names = [f"`{row.name}`" + ("" if row.judged("private") else ", PublicTest") for row in rows]
+    names = [f"`{row.name}`" + ("" if row.metrics_of("private") else ", PublicTest") for row in rows]
     lines = [
         [metric_name(key), metric_text(key, claim), *(_ours(row, key, claim) for row in rows)]
         for key, claim in claims.items()
@@ -244,12 +251,12 @@ def _system(rows: Sequence[Row]) -> list[str]:
 
 
 def _split(row: Row) -> str:
-    return "private" if row.judged("private") else "public"
+    return "private" if row.metrics_of("private") else "public"
 
 
 def _ours(row: Row, key: str, claim: float) -> str:
     """The mean over seeds, bold where it reaches the claim; a dash if it was not measured."""
-    measured = [each for metrics in row.judged(_split(row)) for each in claimed_metrics(row.claim, metrics)]
+    measured = [each for metrics in row.metrics_of(_split(row)) for each in claimed_metrics(row.claim, metrics)]
     values = [ours for name, _, ours in measured if name == key]
     if not values:
         return "–"

@@ -98,9 +98,11 @@ class Row:
     @property
     def by_people(self) -> bool:
         """Whether it is evaluated on the majority of FER+: it has the class contempt."""
-        return any("contempt" in metrics["recall"] for metrics in self.judged("public") + self.judged("private"))
+        return any(
+            "contempt" in metrics["recall"] for metrics in self.metrics_of("public") + self.metrics_of("private")
+        )
 
-    def judged(self, split: str, part: str = "all", precision: str = "fp32") -> list[Json]:
+    def metrics_of(self, split: str, part: str = "all", precision: str = "fp32") -> list[Json]:
         """The metrics of every seed for this split, part and precision."""
         found = (run["metrics"].get(split, {}).get(precision, {}).get(part) for run in self.runs)
         return [metrics for metrics in found if metrics]

@@ -134,7 +134,7 @@ def test_a_video_without_a_face_is_not_an_error(tmp_path: Path) -> None:
         (["VIDEO", "--csv", "none/a.csv"], "none/a.csv: cannot be written, its folder does not exist"),
         (["VIDEO", "--html", "none/a.html"], "none/a.html: cannot be written, its folder does not exist"),
         (["VIDEO", "--video", "folder"], "folder: is a folder; name a file in it"),
-        (["VIDEO", "--model", "nobody"], "unknown model 'nobody'"),
+        (["VIDEO", "--model", "resnet"], "unknown model 'resnet'"),
     ],
 )
 def test_wrong_arguments_are_errors_in_one_line(

@@ -318,7 +318,7 @@ def test_the_leak_stands_beside_the_claim_that_it_explains_and_nowhere_else(tmp_
 def study(family: str, axes: dict[str, list[str]], values: list[float]) -> dict[str, Any]:
     """A study on one axis whose steps bring ``values`` in turn, as `mien compare --keep` tells it."""
     (axis, names), *_ = axes.items()
-    told = {
+    metrics = {
         "n": 100,
         "accuracy": 0.5,
         "balanced_accuracy": 0.4,
@@ -327,9 +327,9 @@ def study(family: str, axes: dict[str, list[str]], values: list[float]) -> dict[
         "interval": [0.45, 0.55],
     }
     confusions = [{"label": "fear", "read_as": "sad", "share": 0.3}]
-    settings = [{"setting": [name], "models": ["m"], "metrics": told, "confusions": confusions} for name in names]
+    settings = [{"setting": [name], "models": ["m"], "metrics": metrics, "confusions": confusions} for name in names]
     effects = [
-        # told of the earlier over the later
+        # by which the earlier exceeds the later
         {"axis": axis, "first": one, "second": two, "within": None, "metric": figure, "value": -value}
         | {"interval": [-value - 0.01, -value + 0.01], "p": 0.01, "matched": 1}
         for (one, two), value in zip(pairwise(names), values, strict=True)
@@ -377,8 +377,8 @@ def test_a_study_that_was_timed_tells_milliseconds_and_of_which_machine(tmp_path
     assert "illiseconds" not in write_page_of(tmp_path, said)
     said["settings"][0]["milliseconds"], said["settings"][1]["milliseconds"] = {"fp32": 1.234, "int8": 0.5}, {}
     page = write_page_of(tmp_path, said)
-    for told in ("Milliseconds: of one face on one thread of Some Processor.", "| 1.23 | 0.50 | 1 |", "| – | – | 1 |"):
-        assert told in page
+    for text in ("Milliseconds: of one face on one thread of Some Processor.", "| 1.23 | 0.50 | 1 |", "| – | – | 1 |"):
+        assert text in page
 
 
 def test_of_many_values_the_first_alone_is_held_against_the_others(tmp_path: Path) -> None:
@@ -399,8 +399,8 @@ def write_page_of(folder: Path, said: dict[str, Any]) -> str:
 
 def test_members_of_a_study_stand_in_it_and_among_the_costs_alone(tmp_path: Path) -> None:
     (tmp_path / "studies").mkdir()
-    told = study("f", {"parts": ["one", "two"]}, [0.02])
-    (tmp_path / "studies" / "f.json").write_text(json.dumps(told))
+    result = study("f", {"parts": ["one", "two"]}, [0.02])
+    (tmp_path / "studies" / "f.json").write_text(json.dumps(result))
     write(tmp_path, "alone", 0.6)
     write(tmp_path, "f/one", 0.5)
     before, costs = docs_results.page(tmp_path, cards=False).split("## What each cost")
