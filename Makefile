@@ -11,7 +11,7 @@ export MIEN_DATA ?= $(abspath $(CURDIR)/../shared/data)
 .PHONY: help demo test lint docs web web-if-npm bench release-check clean
 
 help:
-	@echo "make demo           read the example picture, write demo/report.html"
+	@echo "make demo           read the example image, write demo/report.html"
 	@echo "make test           lint, types and the whole suite"
 	@echo "make lint           ruff and mypy alone"
 	@echo "make docs           write the generated pages of docs/ again"
@@ -33,7 +33,7 @@ $(VENV)/all: $(VENV)/core
 demo: $(VENV)/core
 	@mkdir -p demo
 	@$(BIN)/mien predict examples/astronaut.png --html demo/report.html --save demo
-	@echo "The report: demo/report.html (open it in a browser); the annotated picture: demo/astronaut.mien.png"
+	@echo "The report: demo/report.html (open it in a browser); the annotated image: demo/astronaut.mien.png"
 
 test: $(VENV)/all lint web-if-npm
 	$(PYTEST)
