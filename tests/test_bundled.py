@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from mien import Emotion, Reader
@@ -74,6 +75,22 @@ def test_the_card_keeps_what_was_asked_of_it(name: str) -> None:
     assert {"command", "commit", "data_sha256", "machine", "seed", "recipe"} <= card.keys()
 
 
+@EVERY
+def test_a_sample_is_read_as_the_card_says(name: str, fer2013_parquet: Path) -> None:
+    """Every tenth face of PublicTest, within three standard errors; all of them are read before a release."""
+    from mien.lab.data import Split, load_fer2013
+    from mien.lab.predictions import evaluate_split
+
+    faces, card = load_fer2013(fer2013_parquet).split(Split.PUBLIC_TEST), card_of(name)
+    classes = "eight" if "contempt" in card["emotions"] else "seven"
+    sample = faces.select(torch.arange(len(faces)) % 10 == 0)
+    metrics = evaluate_split(Classifier(find_model(name)), sample, classes, Split.PUBLIC_TEST)["all"]
+    expected = card["metrics"]["public"]["int8"]["all"]["accuracy"]
+    assert metrics["n"] > 300
+    assert metrics["accuracy"] == pytest.approx(expected, abs=3 * (expected * (1 - expected) / metrics["n"]) ** 0.5)
+
+
+@pytest.mark.release
 @EVERY
 def test_the_card_says_what_the_file_does(name: str, fer2013_parquet: Path) -> None:
     """PublicTest again, through the file that is shipped: PrivateTest is not touched by a test."""

@@ -163,7 +163,7 @@ def test_an_empty_set_and_a_missing_one(tmp_path: Path) -> None:
     assert "no such file or folder" in evaluate("mien-0", "--data", str(tmp_path / "nowhere")).output
 
 
-def test_a_place_that_cannot_be_written_is_said_before_the_work(own: Path, tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_reported_before_the_work(own: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("here already")
     done = evaluate("mien-0", "--data", str(own), "--out", str(tmp_path / "file" / "out"))
     assert done.exit_code == 2

@@ -95,7 +95,7 @@ def test_other_splits_stand_apart(tmp_path: Path, split: str, heading: str) -> N
     assert "`other`" in rest
 
 
-def test_what_a_tuned_recipe_changes_is_told_from_its_file(tmp_path: Path) -> None:
+def test_changes_of_a_tuned_recipe_are_read_from_its_file(tmp_path: Path) -> None:
     from mien.lab.recipe import dump, load
 
     write(tmp_path, "conv4", 0.6)
@@ -120,13 +120,13 @@ def test_costs_name_the_runs_that_a_run_was_built_on(tmp_path: Path) -> None:
     assert "| 60 | – | a machine |" in page
 
 
-def test_what_is_left_to_train_stands_on_the_page_of_the_project_alone(tmp_path: Path) -> None:
+def test_the_waiting_queue_is_on_the_page_of_the_project_only(tmp_path: Path) -> None:
     write(tmp_path, "alone", 0.5)
     assert "Still to be trained" in docs_results.page(tmp_path)
     assert "Still to be trained" not in docs_results.page(tmp_path, cards=False)
 
 
-def test_where_a_network_looks_is_told_with_its_claims_and_tests(tmp_path: Path) -> None:
+def test_explanations_are_shown_with_their_claims_and_tests(tmp_path: Path) -> None:
     (tmp_path / "explain").mkdir()
     (tmp_path / "explain" / "net.json").write_text(json.dumps(explanation()))
     page = docs_results.page(tmp_path, cards=False)
@@ -294,15 +294,15 @@ def test_without_claims_there_is_no_such_section(tmp_path: Path) -> None:
     assert "Claimed" not in docs_results.page(tmp_path, cards=False)
 
 
-def test_the_leak_stands_beside_the_claim_that_it_explains_and_nowhere_else(tmp_path: Path) -> None:
+def test_the_leak_is_shown_only_beside_the_claim_that_it_explains(tmp_path: Path) -> None:
     write(tmp_path, "net", 0.5, document="001")
     write(tmp_path, "other", 0.5, document="002", metrics={"accuracy": 0.6})
-    judged = {"n": 9330, "accuracy": 66.84, "accuracy_interval": [65.43, 68.3]}
+    evaluated = {"n": 9330, "accuracy": 66.84, "accuracy_interval": [65.43, 68.3]}
     run = {"size": 64, "epochs": 20}
     leak = {
         "runs": {"leaky": run | {"recipe": "net-leaky"}, "clean": run | {"recipe": "net"}},
-        "leaky": {"all": judged, "with a relative": judged, "without": judged | {"accuracy": 60.64}},
-        "clean": {"PublicTest, all": judged | {"accuracy": 61.02}},
+        "leaky": {"all": evaluated, "with a relative": evaluated, "without": evaluated | {"accuracy": 60.64}},
+        "clean": {"PublicTest, all": evaluated | {"accuracy": 61.02}},
     }
     (tmp_path / "claims").mkdir()
     (tmp_path / "claims" / "leak.json").write_text(json.dumps(leak))
@@ -347,7 +347,7 @@ def study(family: str, axes: dict[str, list[str]], values: list[float]) -> dict[
     }
 
 
-def test_an_ablation_is_told_step_by_step_and_a_gain_is_a_gain(tmp_path: Path) -> None:
+def test_an_ablation_is_shown_step_by_step_with_signed_gains(tmp_path: Path) -> None:
     (tmp_path / "studies").mkdir()
     said = study("hybrid-ablation-narrow", {"parts": ["backbone", "attention", "branches"]}, [0.02, -0.005])
     (tmp_path / "studies" / "hybrid-ablation-narrow.json").write_text(json.dumps(said))

@@ -69,14 +69,14 @@ def test_a_wrong_queue_is_one_clear_error(tmp_path: Path, text: str, message: st
         reproduce.read_queue(write(tmp_path, text))
 
 
-def test_only_what_privatetest_has_judged_is_done(tmp_path: Path) -> None:
+def test_only_runs_evaluated_on_privatetest_are_done(tmp_path: Path) -> None:
     training = reproduce.read_queue(write(tmp_path, ENTRY.format("conv4", "core")))[0]
     assert not reproduce.is_done(training, tmp_path)
     place = tmp_path / training.run
     place.mkdir(parents=True)
     start = dataclasses.replace(training, final=False)
-    for judged, done in (('{"public": {}}', False), ('{"public": {}, "private": {}}', True)):
-        (place / "metrics.json").write_text(f'{{"metrics": {judged}}}')
+    for evaluated, done in (('{"public": {}}', False), ('{"public": {}, "private": {}}', True)):
+        (place / "metrics.json").write_text(f'{{"metrics": {evaluated}}}')
         assert reproduce.is_done(training, tmp_path) == done
         assert reproduce.is_done(start, tmp_path)
 
@@ -148,7 +148,7 @@ def test_trainings_run_side_by_side_and_each_waits_for_what_it_starts_from(tmp_p
     assert times(trains / "second")[0] > times(trains / "first")[1]
 
 
-def test_a_training_whose_beginnings_nobody_makes_is_told_of(
+def test_a_training_without_a_source_of_its_starting_weights_is_reported(
     tmp_path: Path, trains: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     queue = [recipe_file(tmp_path, "second", "runs/first/seed-0"), recipe_file(tmp_path, "other")]

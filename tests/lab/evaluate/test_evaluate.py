@@ -249,9 +249,9 @@ def test_seeds_are_summarised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         "mien.lab.evaluate.evaluate.load_tests", lambda *_, **__: [TestSet(faces, "FER-2013")]
     )  # the cartoons replace a file of FER-2013, which no test may contain
     options = EvaluateOptions(out=tmp_path / "out")
-    folder, judged = evaluate(str(tmp_path / "linear"), options=options)
+    folder, evaluated = evaluate(str(tmp_path / "linear"), options=options)
     result = json.loads((folder / "metrics.json").read_text())
-    accuracies = [e.metrics["all"]["accuracy"] for e in judged["FER-2013"]]
+    accuracies = [e.metrics["all"]["accuracy"] for e in evaluated["FER-2013"]]
     assert len(set(accuracies)) == 3
     spread = result["summary"]["all"]["accuracy"]
     assert spread == pytest.approx({"mean": np.mean(accuracies), "std": np.std(accuracies, ddof=1), "n": 3})
@@ -277,8 +277,8 @@ def test_two_sets_show_what_transfers(tmp_path: Path, draw_face: Draw) -> None:
     one = fill(tmp_path / "one", [str(e) for e in SEVEN], draw_face, count=3)
     other = fill(tmp_path / "x" / "one", ["grin", "sad", "fear"], draw_face, count=4, seed=77)
     options = EvaluateOptions(out=tmp_path / "out", label_map=read_map(["grin=happy"]))
-    folder, judged = evaluate("mien-0", [one, other], options=options)
-    assert list(judged) == ["one", "one-2"]
+    folder, evaluated = evaluate("mien-0", [one, other], options=options)
+    assert list(evaluated) == ["one", "one-2"]
     result = json.loads((folder / "metrics.json").read_text())
     assert result["sets"]["one-2"]["all"]["absent"] == ["angry", "disgust", "surprise", "neutral"]
     assert result["sets"]["one"]["evaluated"] == 21

@@ -21,7 +21,16 @@ from support.random_nets import CALIBRATION, PROVENANCE, VARIANTS, variant
 HEADS = ["conv4", "lenet", "hybrid_resnet50", "hybrid_resnet50 branches", "resnet", *VARIANTS]
 
 
-@pytest.mark.parametrize("case", sorted({*nets.net_names(), *VARIANTS}))
+# One net for each kind of head and layer: attention, dense layers, a pooled head, squeeze and excitation. The export of
+# a net takes seconds, so the others are checked before a release.
+OFTEN = {"attention_resnet", "conv4", "mien", "mobilenetv3_small dense"}
+EXPORTED = [
+    case if case in OFTEN else pytest.param(case, marks=pytest.mark.release)
+    for case in sorted({*nets.net_names(), *VARIANTS})
+]
+
+
+@pytest.mark.parametrize("case", EXPORTED)
 @torch.no_grad()
 def test_every_net_exports_and_predicts_as_torch_in_any_batch(case: str, tmp_path: Path) -> None:
     net = variant(case)

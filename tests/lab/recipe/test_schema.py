@@ -99,12 +99,14 @@ def drawn(tmp_path_factory: pytest.TempPathFactory, draw_face: Callable[..., Any
 
 
 def cheap(name: str) -> Recipe:
-    """The recipe in small batches, at 48 px at most, without what must be trained or fetched first."""
+    """The recipe with a narrow net, small batches of small faces, without what must be trained or fetched first."""
     table = recipe.dump(recipe.load(name))
     table["train"] |= {"batch_size": 8, "accumulate_steps": 1}
     table["data"]["size"] = min(48, table["data"]["size"])
     table["target"] |= {"distillation": 0.0, "teachers": ()}
     table["net"]["weights"] = ""
+    if "base" in nets.options(table["net"]["name"]):
+        table["net"]["options"]["base"] = 16
     if table["net"]["name"] == "alexnet" or table["net"]["options"].get("head") == "dense":
         table["net"]["options"]["hidden"] = [64, 64]
     return recipe.parse(table, where=name)
