@@ -2,13 +2,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Python compiles a module when it is first imported; to compile all of them would take as long as to install them.
+PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt
 # Two worker processes; the tests of a file share its fixtures, so they stay in one process.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 # FER-2013 for the tests that need it; they are skipped if it is absent.
 export MIEN_DATA ?= $(abspath $(CURDIR)/../shared/data)
 
-.PHONY: help demo test lint docs web web-if-npm bench release-check clean
+.PHONY: help demo test suite lint docs web web-if-npm bench release-check clean
 
 help:
 	@echo "make demo           read the example image, write demo/report.html"
@@ -35,7 +36,11 @@ demo: $(VENV)/core
 	@$(BIN)/mien predict examples/astronaut.png --html demo/report.html --save demo
 	@echo "The report: demo/report.html (open it in a browser); the annotated image: demo/astronaut.mien.png"
 
-test: $(VENV)/all lint web-if-npm
+# The types are checked beside the tests: mypy uses one core, and a worker waits for a browser now and then.
+test: $(VENV)/all web-if-npm
+	@$(MAKE) --no-print-directory -j2 lint suite
+
+suite: $(VENV)/all
 	$(PYTEST)
 
 lint: $(VENV)/all
