@@ -51,7 +51,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_every_command_is_documented() -> None:
     import typer
 
-    from mien.__main__ import app
+    from mien.commands import app
 
     page = (ROOT / "docs" / "cli.md").read_text()
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]

@@ -23,10 +23,10 @@ import docs_claims
 import docs_results
 import docs_robustness
 from docs_tables import AGREED, RESULTS, ROOT, Json, milliseconds, read_card, replace_marked, table, write_pages
-from mien.__main__ import app
 from mien._emotions import UNSURE_COLOR, Emotion
 from mien._format import percent
 from mien.bundled import BUNDLED, DEFAULT_MODEL
+from mien.commands import app
 from mien.infer import bundled_models
 from mien.lab.recipe import Recipe, load, members, recipe_names
 from mien.lab.recipe.text import toml_value

@@ -1,111 +1,13 @@
-"""The command line: the commands of ``mien.commands``, with one line on standard error for each failure."""
+"""The program ``mien``: handles signals, then imports and runs the commands of ``mien.commands``."""
 
 import contextlib
 import io
 import os
+import signal
 import sys
 import threading
-from collections.abc import Callable
-from typing import Annotated, Any
 
-import typer
-from typer.core import TyperGroup
-
-import mien
-from mien._errors import MienError, MissingExtraError
-from mien.commands.audit import audit_command
-from mien.commands.benchmark import benchmark_command
-from mien.commands.compare import compare_command
-from mien.commands.evaluate import evaluate_command
-from mien.commands.explain import explain_command
-from mien.commands.models import models_command
-from mien.commands.predict import predict_command
-from mien.commands.prepare import prepare_command
-from mien.commands.recipes import recipes_command
-from mien.commands.runs import ensemble_command, export_command, logits_command, record_command
-from mien.commands.search import search_command
-from mien.commands.serve import serve_command
-from mien.commands.stress import stress_command
-from mien.commands.synthesize import synthesize_command
-from mien.commands.track import track_command
-from mien.commands.train import train_command
-
-_WRONG = 2  # as typer returns for a wrong argument
-_STOPPED = 130  # 128 + SIGINT, as shells count
-_PIPE_CLOSED = 141  # 128 + SIGPIPE
-
-
-class _CommandGroup(TyperGroup):
-    """Turns every expected error of a command into one line on standard error and an exit status."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            try:
-                return super().invoke(ctx)
-            finally:
-                sys.stdout.flush()  # a full disk is noticed here at the latest
-        except MienError as error:
-            raise _fail(str(error), _WRONG) from error
-        except ModuleNotFoundError as error:  # commands import the packages of their extra when they run
-            extra = "serve" if ctx.invoked_subcommand == "serve" else "lab"
-            raise _fail(str(MissingExtraError(error.name or "torch", extra)), _WRONG) from error
-        except KeyboardInterrupt as error:
-            raise _fail("stopped", getattr(error, "status", _STOPPED)) from error
-        except OSError as error:
-            # Python flushes standard output once more when it ends; the same error must not be printed again then.
-            with contextlib.suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            if isinstance(error, BrokenPipeError):  # the reader of the output has stopped reading, as `head` does
-                raise typer.Exit(_PIPE_CLOSED) from error
-            reason = (error.strerror or str(error)).lower()
-            raise _fail(f"{error.filename or 'standard output'}: cannot be used ({reason})", _WRONG) from error
-
-
-app = typer.Typer(
-    cls=_CommandGroup,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-_COMMANDS: tuple[Callable[..., None], ...] = (  # in the order in which `mien --help` lists them
-    predict_command,
-    track_command,
-    models_command,
-    serve_command,
-    benchmark_command,
-    prepare_command,
-    recipes_command,
-    train_command,
-    search_command,
-    synthesize_command,
-    logits_command,
-    ensemble_command,
-    record_command,
-    audit_command,
-    export_command,
-    stress_command,
-    explain_command,
-    evaluate_command,
-    compare_command,
-)
-for _command in _COMMANDS:
-    app.command(_command.__name__.removesuffix("_command"))(_command)
-
-
-def _print_version(requested: bool) -> None:
-    if requested:
-        print(f"mien {mien.__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
-    ] = False,
-) -> None:
-    """mien reads facial expressions in images and videos, on this machine alone."""
+from mien._signals import exit_status, interrupt, set_handlers
 
 
 def main() -> None:
@@ -114,29 +16,38 @@ def main() -> None:
     Raises:
         SystemExit: Always, with the exit status.
     """
+    set_handlers(interrupt)
+    try:
+        status = _run()
+    except KeyboardInterrupt as error:  # during the imports, or a second signal while a command ends
+        print("mien: stopped", file=sys.stderr)
+        status = exit_status(error)
+    set_handlers(signal.SIG_DFL)  # all files are closed: another signal ends the process at once
+    if any(thread.name == "mien-frames" for thread in threading.enumerate()):
+        # The thread is blocked by a network or a driver. FFmpeg may crash if Python shuts down around it.
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
+    raise SystemExit(status)
+
+
+def _run() -> int:
+    """Run one command; return the exit status."""
     for stream in (sys.stdout, sys.stderr):
         # A file name may have characters that the terminal's encoding lacks: print them as escapes.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     if sys.stdout is None:  # as after `mien ... >&-`
-        _fail("standard output is closed; send it to a file or to /dev/null", _WRONG)
-        raise SystemExit(_WRONG)
+        print("mien: standard output is closed; send it to a file or to /dev/null", file=sys.stderr)
+        return 2
+    from mien.commands import app
+
     try:
         app(prog_name="mien")
     except SystemExit as error:
-        if any(thread.name == "mien-frames" for thread in threading.enumerate()):
-            # The thread is blocked by a network or a driver. FFmpeg may crash if Python shuts down around it.
-            with contextlib.suppress(OSError, ValueError):
-                sys.stdout.flush()
-                sys.stderr.flush()
-            os._exit(error.code if isinstance(error.code, int) else bool(error.code))
-        raise
-
-
-def _fail(message: str, status: int) -> typer.Exit:
-    with contextlib.suppress(OSError):
-        print("mien: " + " ".join(message.split()), file=sys.stderr)
-    return typer.Exit(status)
+        return error.code if isinstance(error.code, int) else int(bool(error.code))
+    return 0
 
 
 if __name__ == "__main__":

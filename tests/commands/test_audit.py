@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from mien.__main__ import app
 from mien._emotions import SEVEN
+from mien.commands import app
 from mien.lab.audit import load_faces
 from mien.lab.data.selection import read_exclude
 from support.synthetic_faces import cartoon_set

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +11,6 @@ import pytest
 from PIL import Image
 
 import docs_results
-import mien.__main__ as program
 from mien._emotions import SEVEN, class_set
 from mien.bundled import BUNDLED, DEFAULT_MODEL
 from mien.lab import files
@@ -20,6 +18,7 @@ from mien.lab.data import FaceSet, Split
 from mien.lab.data.datasets import load_test_set
 from mien.lab.predictions import Predictions, select_rows
 from mien.lab.recipe import dump, load
+from support.cli import mien_here
 from support.synthetic_faces import cartoon_set
 
 FAMILY = "vgg-vs-resnet"
@@ -63,25 +62,13 @@ def record(root: Path, faces: FaceSet, name: str, right: float, *, seed: int = 0
     return place
 
 
-def mien(*words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> tuple[int, str, str]:
-    """Run the command in this process, as the shell would: status, output, errors."""
-    monkeypatch.setattr(sys, "argv", ["mien", *words])
-    with pytest.raises(SystemExit) as left:
-        program.main()
-    output = capsys.readouterr()
-    return int(left.value.code or 0), output.out, output.err
-
-
 @pytest.fixture
-def run(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> "Sequence[object]":
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MIEN_DATA", str(folder))
+def run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Sequence[object]":
     monkeypatch.setattr(files, "_CHECKOUT", tmp_path)  # of results/
 
     def command(*words: str) -> tuple[int, str, str]:
-        return mien("compare", *words, capsys=capsys, monkeypatch=monkeypatch)
+        done = mien_here("compare", *words, cwd=tmp_path, MIEN_DATA=str(folder))
+        return done.returncode, done.stdout, done.stderr
 
     return command  # type: ignore[return-value]
 

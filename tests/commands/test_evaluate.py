@@ -13,8 +13,8 @@ from typer.testing import CliRunner, Result
 
 torch = pytest.importorskip("torch", reason="the lab is not installed")
 
-from mien.__main__ import app
 from mien._emotions import SEVEN
+from mien.commands import app
 from mien.lab.train.devices import Devices
 from mien.lab.train.loop import fit
 from support.synthetic_faces import cartoon_set

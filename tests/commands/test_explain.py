@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from mien.__main__ import app
 from mien._emotions import SEVEN
 from mien.bundled import DEFAULT_MODEL
+from mien.commands import app
 from mien.commands.explain import _file_name
 from mien.lab.explain import METHODS
 from mien.report.maps import MAP_PAGE

@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from mien import _measure, infer
-from mien.__main__ import app
+from mien.commands import app
 from mien.commands._benchmark import draw_face
 from mien.detect import DETECTORS, open_detector
 from mien.infer import bundled_models

@@ -18,8 +18,8 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from mien.__main__ import app
 from mien._emotions import SEVEN
+from mien.commands import app
 from support.onnx_models import write_model
 from support.paths import ROOT
 from support.processes import rest_of

@@ -9,7 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from mien.__main__ import app
+from mien.commands import app
 from mien.commands import recipes as command
 from mien.commands._terminal import print_table
 from mien.lab import recipe as recipes

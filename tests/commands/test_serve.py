@@ -15,8 +15,8 @@ from typer.testing import CliRunner, Result
 
 pytest.importorskip("fastapi", reason="the extra mien[serve] is not installed")
 
-from mien.__main__ import app
 from mien.bundled import DEFAULT_MODEL
+from mien.commands import app
 from support.paths import ROOT
 
 IMAGE = ROOT / "examples" / "astronaut.png"

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 pytest.importorskip("torch")
 
-from mien.__main__ import app
 from mien._errors import DataError
+from mien.commands import app
 from mien.commands._progress import TerminalProgress
 from mien.lab.data import Split, public_sets
 from mien.lab.data.datasets import ALL, chosen_split, read_map, read_part, read_split

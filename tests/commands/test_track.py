@@ -27,8 +27,8 @@ import av
 import mien
 import mien.video.sources
 from mien import SourceError
-from mien.__main__ import app
 from mien.bundled import DEFAULT_MODEL
+from mien.commands import app
 from mien.commands.track_display import LiveView
 from mien.reader import Reader
 from mien.video import Tracker, open_source

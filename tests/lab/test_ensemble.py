@@ -9,8 +9,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from mien.__main__ import app
 from mien._errors import DataError, MienError, RecipeError
+from mien.commands import app
 from mien.lab import nets
 from mien.lab import recipe as recipes
 from mien.lab.data import FaceSet, Split

@@ -9,7 +9,7 @@ from unittest import mock
 
 from typer.testing import CliRunner
 
-from mien.__main__ import app
+from mien.commands import app
 
 
 def mien_here(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -17,9 +17,9 @@ Pixels = NDArray[np.uint8]
 CLOCK = 90_000  # ticks a second
 
 
-def times(count: int, rate: float = 25.0) -> list[float]:
+def times(count: int, rate: float = 25.0, *, start: float = 0.0) -> list[float]:
     """The times of ``count`` frames, in seconds."""
-    return [i / rate for i in range(count)]
+    return [start + i / rate for i in range(count)]
 
 
 def write_video(
@@ -28,8 +28,9 @@ def write_video(
     times: Sequence[float],
     *,
     codec: str = "libx264",
-    rotation: int = 0,
     gop: int = 12,
+    b_frames: int = 0,
+    clock: int = CLOCK,
     aspect: Fraction | None = None,
 ) -> Path:
     """Write a video of RGB uint8 ``[H, W, 3]`` frames at their times in seconds."""
@@ -38,17 +39,15 @@ def write_video(
     height, width = images[0].shape[:2]
     with av.open(str(path), "w") as container:
         h264 = codec == "libx264"
-        options = {"g": str(gop), "bf": "0", "crf": "20"} if h264 else {"qmin": "2", "qmax": "2"}
-        stream = container.add_stream(codec, 30, options=options)
+        options = {"g": str(gop), "bf": str(b_frames), "crf": "20"} if h264 else {"qmin": "2", "qmax": "2"}
+        stream = container.add_stream(codec, min(30, clock), options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p" if h264 else "yuvj420p"
-        stream.time_base = stream.codec_context.time_base = Fraction(1, CLOCK)
+        stream.time_base = stream.codec_context.time_base = Fraction(1, clock)
         if aspect:
             stream.sample_aspect_ratio = aspect
-        if rotation:
-            stream.set_display_rotation(rotation)
         for image, seconds in zip(images, times, strict=True):
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            frame.pts, frame.time_base = round(seconds * CLOCK), Fraction(1, CLOCK)
+            frame.pts, frame.time_base = round(seconds * clock), Fraction(1, clock)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path

@@ -8,6 +8,7 @@ import pytest
 
 av = pytest.importorskip("av", reason="videos need PyAV, which the video extra brings")
 
+from mien.video import open_source
 from support.annotated_videos import audio_of, frames_of, write_annotated, write_source_video
 
 
@@ -75,13 +76,23 @@ def test_the_audio_of_a_shortened_video_is_shortened(
     assert 0.65 < times[-1] < 0.8
 
 
-def test_audio_stays_in_sync_with_a_video_that_starts_late(tmp_path: Path, make_source: Callable[..., Path]) -> None:
-    source = make_source("a.mkv", "aac", video_start=1.0)
-    write_annotated(tmp_path / "video.mp4", np.arange(50) / 25, source=source)
-    old = {data: seconds for seconds, data in audio_of(source)[0][1]}
-    new = audio_of(tmp_path / "video.mp4")[0][1]
-    assert len(new) > 40
-    assert all(seconds == pytest.approx(old[data] - 1.0, abs=2e-3) for seconds, data in new)
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
+def test_sound_before_the_first_frame_is_kept_in_sync(
+    tmp_path: Path, make_source: Callable[..., Path], name: str
+) -> None:
+    source, out = make_source(name, "aac", video_start=1.0), tmp_path / "video.mp4"
+    with open_source(source) as frames:
+        seconds = [frame.seconds for frame in frames]
+    write_annotated(out, seconds, source=source)
+    with av.open(str(source)) as container:
+        zero = container.start_time / 1e6
+        wanted = [frame.time - zero for frame in container.decode(video=0)]
+    assert wanted[0] == pytest.approx(1.0, abs=0.03)
+    np.testing.assert_allclose([seconds, [at for at, _ in frames_of(out)]], [wanted] * 2, atol=2e-3)
+    old, new = audio_of(source)[0][1], audio_of(out)[0][1]
+    header = 7 if name == "a.ts" else 0  # of ADTS
+    assert [data for _, data in new] == [data[header:] for _, data in old]
+    np.testing.assert_allclose([at for at, _ in new], [at - zero for at, _ in old], atol=2e-3)
 
 
 def test_a_video_without_audio_and_a_missing_source(tmp_path: Path, make_source: Callable[..., Path]) -> None:

@@ -1,6 +1,7 @@
 """Videos, folders, cameras and live streams: frame times, orientation, damage, timeouts, closed threads."""
 
 import http.server
+import struct
 import sys
 import threading
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ import mien.video.sources
 from mien import MienError, MissingExtraError, SourceError
 from mien.video import Frame, open_source
 from mien.video.prefetch import Prefetcher
-from support.videos import break_packets, camera, shade_of, shades, times, write_audio, write_video
+from support.videos import CLOCK, break_packets, camera, shade_of, shades, times, write_audio, write_video
 
 
 def frames_of(source: str | Path, **options: float) -> list[Frame]:
@@ -49,14 +50,44 @@ def test_time_counts_from_the_first_frame(tmp_path: Path) -> None:
     assert [frame.seconds for frame in given] == pytest.approx(times(5), abs=2e-3)
 
 
-@pytest.mark.parametrize("rotation", [90, 180, -90])
-def test_a_rotated_video_is_upright(tmp_path: Path, rotation: int) -> None:
-    image = np.full((48, 64, 3), 60, np.uint8)
-    image[:16, :16] = 220  # the upper left corner of the sensor
-    pixels = frames_of(write_video(tmp_path / "video.mp4", [image] * 3, times(3), rotation=rotation))[0].pixels
-    upright = np.rot90(image, rotation // 90)
-    assert pixels.shape == upright.shape
-    assert np.abs(pixels.astype(int) - upright).mean() < 6
+@pytest.mark.parametrize("count", [5, 45])  # FFmpeg does not know the start of very short ones
+def test_a_container_that_begins_late_is_complete(tmp_path: Path, count: int) -> None:
+    path = write_video(tmp_path / "video.mkv", shades(count), times(count, start=100))
+    with open_source(path) as frames:
+        assert [frame.seconds for frame in frames] == pytest.approx(times(count), abs=2e-3)
+        assert frames.note is None
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.flv", "a.avi", "a.h264"])
+def test_frames_that_are_stored_in_another_order_keep_their_times(tmp_path: Path, name: str) -> None:
+    """AVI has no times of presentation, and a raw stream none at all."""
+    path = write_video(tmp_path / name, shades(20), times(20), b_frames=2, clock=25)
+    with open_source(path) as frames:
+        given = list(frames)
+        assert frames.note is None
+    assert [shade_of(frame.pixels) for frame in given] == list(range(20))
+    assert [frame.seconds for frame in given] == pytest.approx(times(20), abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("edits", "shown"),
+    [([(600, 0.2)], range(5, 20)), ([(200, 0.4)], range(10, 15)), ([(500, None), (400, 0.4)], range(10, 20))],
+)
+def test_an_edit_list_selects_frames(tmp_path: Path, edits: list[tuple[int, float | None]], shown: range) -> None:
+    begin = len(edits) - 1  # a video that begins later has two edits
+    path = write_video(tmp_path / "video.mp4", shades(20), times(20, start=begin))
+    data = bytearray(path.read_bytes())
+    place = data.index(b"elst") + 8
+    assert data[place : place + 4] == struct.pack(">I", len(edits))
+    for index, (milliseconds, start) in enumerate(edits):
+        ticks = -1 if start is None else round(start * CLOCK)
+        data[place + 4 + 12 * index : place + 16 + 12 * index] = struct.pack(">IiI", milliseconds, ticks, 1 << 16)
+    path.write_bytes(data)
+    with open_source(path) as frames:
+        given = list(frames)
+        assert frames.note is None
+    assert [shade_of(frame.pixels) for frame in given] == list(shown)
+    assert [frame.seconds for frame in given] == pytest.approx(times(len(shown)), abs=2e-3)
 
 
 def test_stored_pixels_that_are_not_square_become_square(tmp_path: Path) -> None:

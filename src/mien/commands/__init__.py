@@ -1,1 +1,124 @@
-"""The commands of ``mien``, a module each: arguments in, one call of the library, results out."""
+"""The commands of ``mien``, a module each: arguments in, one call of the library, results out.
+
+``app`` runs them, with one line on standard error for each failure.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import mien
+from mien._errors import MienError, MissingExtraError
+from mien._signals import exit_status
+from mien.commands.audit import audit_command
+from mien.commands.benchmark import benchmark_command
+from mien.commands.compare import compare_command
+from mien.commands.evaluate import evaluate_command
+from mien.commands.explain import explain_command
+from mien.commands.models import models_command
+from mien.commands.predict import predict_command
+from mien.commands.prepare import prepare_command
+from mien.commands.recipes import recipes_command
+from mien.commands.runs import ensemble_command, export_command, logits_command, record_command
+from mien.commands.search import search_command
+from mien.commands.serve import serve_command
+from mien.commands.stress import stress_command
+from mien.commands.synthesize import synthesize_command
+from mien.commands.track import track_command
+from mien.commands.train import train_command
+
+_WRONG = 2  # as typer returns for a wrong argument
+_PIPE_CLOSED = 141  # 128 + SIGPIPE
+
+
+class _CommandGroup(TyperGroup):
+    """Turns every expected error of a command into one line on standard error and an exit status."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()  # a full disk is noticed here at the latest
+        except MienError as error:
+            raise _fail(str(error), _WRONG) from error
+        except ModuleNotFoundError as error:  # commands import the packages of their extra when they run
+            extra = "serve" if ctx.invoked_subcommand == "serve" else "lab"
+            raise _fail(str(MissingExtraError(error.name or "torch", extra)), _WRONG) from error
+        except KeyboardInterrupt as error:
+            raise _fail("stopped", exit_status(error)) from error
+        except OSError as error:
+            name = error.filename or ("standard output" if _output_fails() else "a file")
+            # Python flushes standard output once more when it ends; the same error must not be printed again then.
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if isinstance(error, BrokenPipeError):  # the reader of the output has stopped reading, as `head` does
+                raise typer.Exit(_PIPE_CLOSED) from error
+            reason = (error.strerror or str(error)).lower()
+            raise _fail(f"{name}: cannot be used ({reason})", _WRONG) from error
+
+
+app = typer.Typer(
+    cls=_CommandGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_COMMANDS: tuple[Callable[..., None], ...] = (  # in the order in which `mien --help` lists them
+    predict_command,
+    track_command,
+    models_command,
+    serve_command,
+    benchmark_command,
+    prepare_command,
+    recipes_command,
+    train_command,
+    search_command,
+    synthesize_command,
+    logits_command,
+    ensemble_command,
+    record_command,
+    audit_command,
+    export_command,
+    stress_command,
+    explain_command,
+    evaluate_command,
+    compare_command,
+)
+for _command in _COMMANDS:
+    app.command(_command.__name__.removesuffix("_command"))(_command)
+
+
+def _print_version(requested: bool) -> None:
+    if requested:
+        print(f"mien {mien.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """mien reads facial expressions in images and videos, on this machine alone."""
+
+
+def _output_fails() -> bool:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return True
+    return False
+
+
+def _fail(message: str, status: int) -> typer.Exit:
+    with contextlib.suppress(OSError):
+        print("mien: " + " ".join(message.split()), file=sys.stderr)
+    return typer.Exit(status)

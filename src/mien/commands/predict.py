@@ -9,6 +9,7 @@ from typing import Annotated, Protocol
 import typer
 
 from mien._face import Reading
+from mien._signals import GracefulStop
 from mien.bundled import DEFAULT_MODEL
 from mien.commands import _options
 from mien.commands._inputs import expand_inputs, refuse_input
@@ -40,7 +41,8 @@ def predict_command(
 ) -> None:
     """Read the faces in images.
 
-    Exit status: 0 all images were read, 1 some were not, 2 none was or an argument is wrong, 130 stopped by Ctrl-C.
+    Exit status: 0 all images were read, 1 some were not, 2 none was or an argument is wrong, 130 stopped by Ctrl-C,
+    143 by SIGTERM. What was read until then is written.
     """
     if json_lines and csv:
         raise typer.BadParameter("--json and --csv both write to standard output; choose one")
@@ -66,13 +68,15 @@ def predict_command(
             outputs.append(report.Csv(sys.stdout, reader.model.emotions))
     if not (json_lines or csv):
         outputs.append(FaceTable(TableConsole(highlight=False)))
-    with ExitStack() as stack:
-        readings = reader.read_many(inputs.sources, batch=batch, keep_pixels=keep_pixels)
+    with GracefulStop() as signals, ExitStack() as stack:
+        readings = reader.read_many(signals.until_stopped(inputs.sources), batch=batch, keep_pixels=keep_pixels)
         stack.callback(readings.close)
         sinks: list[_Sink] = [tally, *map(stack.enter_context, outputs)]
         for reading in with_progress(chain(inputs.failed, readings), count, bar=not (json_lines or csv)):
             for sink in sinks:
                 sink.add(reading)
+        if signals.error is not None:
+            raise signals.error  # inside of the block: the page then says that it is partial
     if count > 1 and (tally.failed or sys.stderr.isatty()):
         skipped = f", {inputs.skipped} files of other kinds left out" if inputs.skipped else ""
         print(f"mien: {tally}{skipped}", file=sys.stderr)

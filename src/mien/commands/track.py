@@ -1,18 +1,15 @@
 """``mien track``: track the faces of a video, camera or folder; write a video, tables, a page, or show them live."""
 
 import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mien._errors import MienError, SourceError
+from mien._signals import GracefulStop
 from mien.bundled import DEFAULT_MODEL
 from mien.commands import _options
 
@@ -23,7 +20,6 @@ if TYPE_CHECKING:
 
 _STDOUT = Path("-")
 _SUFFIXES = {"--video": ".mp4", "--jsonl": ".jsonl", "--csv": ".csv", "--parquet": ".parquet", "--html": ".html"}
-_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, a service manager, a closed terminal
 
 
 def _file(text: str) -> Any:
@@ -73,11 +69,13 @@ def track_command(
     tracker = Tracker(reader, every=every, smooth=smooth, forget=forget)
     summary = Summary()
     lines, table = (sys.stdout if path == _STDOUT else path for path in (jsonl, csv))
-    # The handler stays until all files are closed, so that a second Ctrl-C cannot truncate them.
-    with open_source(source, fps=fps) as frames, _stop_on_signal(frames.stop) as stopped:
+    # The handler stays until all files are closed, so that Ctrl-C meanwhile cannot truncate them.
+    with open_source(source, fps=fps) as frames, GracefulStop(frames.stop) as signals:
         outputs = TrackOutputs(frames, reader, video=video, jsonl=lines, csv=table, parquet=parquet, html=html)
         with outputs, open_watch(frames, live=frames.live if live is None else live) as watch:
-            ended = _run(frames, tracker, outputs, summary, watch, duration) or next(iter(stopped), None)
+            ended = _run(frames, tracker, outputs, summary, watch, duration) or signals.error
+            if ended is not None and not summary.statistics.frames:
+                raise ended  # older files remain
             outputs.partial = ended is not None
         summary.print(frames, notes=outputs.notes, file=sys.stderr if _STDOUT in (jsonl, csv) else sys.stdout)
     if ended is not None:
@@ -102,42 +100,8 @@ def _run(
             summary.add(result)
             watch.add(result)
     except SourceError as error:
-        if not summary.statistics.frames:
-            raise
         return error  # the results so far are written
     return None
-
-
-class _Stopped(KeyboardInterrupt):
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.status = 128 + number  # exit status, as in shells
-
-
-@contextmanager
-def _stop_on_signal(stop: Callable[[], None]) -> Iterator[list[_Stopped]]:
-    """Call ``stop`` on the first signal and add its error to the list; a second signal interrupts like Ctrl-C."""
-    stopped: list[_Stopped] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if stopped:
-            signal.default_int_handler(number, frame)
-        stopped.append(_Stopped(number))
-        stop()
-
-    if threading.current_thread() is not threading.main_thread():  # only the main thread can set handlers
-        yield stopped
-        return
-    before = {number: signal.getsignal(number) for name in _SIGNALS if (number := getattr(signal, name, None))}
-    # Ignored signals stay ignored: `nohup mien track ...` continues after its terminal is closed.
-    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
-    try:
-        for number in before:
-            signal.signal(number, handle)
-        yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _check_files(source: str, files: Mapping[str, Path | None]) -> None:

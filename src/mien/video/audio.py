@@ -2,18 +2,17 @@
 
 import errno
 from collections.abc import Generator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from mien._errors import SourceError
-from mien.video.sources import import_av, reason_of, video_stream
+from mien.video.sources import import_av, reason_of, span_of, video_stream
 
 # Codecs that MP4 players support. MP4 can hold others such as PCM, but players are silent then.
 _COPIED_CODECS = {"aac", "mp3", "opus", "flac", "alac", "ac3", "eac3"}
 _AAC_RATES = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000)  # hertz
 _AAC_LAYOUTS = {"mono", "stereo", "5.1", "7.1"}
-_LEAD_SECONDS = 0.1  # of audio kept before the first frame, which a decoder needs to start
+_LEAD_SECONDS = 0.1  # of audio kept before the presentation begins, which a decoder needs to start
 _MAX_BACKWARD_SECONDS = 1.0  # a packet further behind the last one has a restarted clock
 _NEAR_END_SECONDS = 1.0  # before the end of the video, from which on it counts as complete
 _DISK_ERRORS = {errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG, errno.EPIPE, errno.EROFS, errno.EACCES}
@@ -22,8 +21,8 @@ _DISK_ERRORS = {errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG, errno.EPIPE,
 class AudioCopier:
     """Copies all audio streams of a video into an output container while its frames are written.
 
-    Times count from the first frame of the source. ``note`` says which audio could not be copied unchanged: streams
-    that are re-encoded as AAC or cannot be decoded, broken packets, and audio that breaks off.
+    Times are those of the presentation, as in the frames of the source. ``note`` says which audio could not be copied
+    unchanged: streams that are re-encoded as AAC or cannot be decoded, broken packets, and audio that breaks off.
 
     Args:
         source: The video whose audio is copied.
@@ -38,8 +37,8 @@ class AudioCopier:
         self._outputs: dict[int, _Copied | _Encoded] = {}  # by index of the stream in the source
         self._pending: Any = None  # a packet that was read, but is not due yet
         self._source: Any = None
-        self._zero = 0.0  # time of the first frame in the source, in seconds
-        self._end: float | None = None  # of the video, in seconds from the first frame
+        self._zero = 0.0  # time stamp at which the presentation of the source begins, in seconds
+        self._end: float | None = None  # of the video, in seconds of presentation
         try:
             self._source = av.open(f"file:{source}")
             self._add_streams()
@@ -52,7 +51,7 @@ class AudioCopier:
         """Write the audio up to a time. A broken packet is left out.
 
         Args:
-            seconds: The time since the first frame.
+            seconds: The time of presentation.
         """
         while (packet := next(self._packets, None) if self._pending is None else self._pending) is not None:
             at = self._time(packet)
@@ -92,8 +91,8 @@ class AudioCopier:
     def _add_streams(self) -> None:
         av = import_av()
         video = video_stream(self._source, "")
-        self._zero = float((video.start_time or 0) * video.time_base)
-        self._end = _end_of(video, self._source, self._zero)
+        span = span_of(self._source, video)
+        self._zero, self._end = span.zero or 0.0, span.end
         for stream in self._source.streams.audio:
             try:
                 codec = stream.codec_context.codec.canonical_name
@@ -133,17 +132,6 @@ class AudioCopier:
 
     def _add_note(self, note: str) -> None:
         self.note = self.note or note
-
-
-def _end_of(video: Any, container: Any, start: float) -> float | None:
-    """Seconds from ``start`` to the end: of the stream, by the tag of Matroska, or of the whole file."""
-    if video.duration:
-        return float(video.duration * video.time_base)
-    parts = video.metadata.get("DURATION", "").split(":")
-    if len(parts) == 3:
-        with suppress(ValueError):
-            return sum(float(part) * unit for part, unit in zip(parts, (3600, 60, 1), strict=True)) - start
-    return container.duration / 1e6 - start if container.duration else None
 
 
 class _Copied:

@@ -7,8 +7,9 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from PIL import Image
@@ -261,9 +262,73 @@ def to_pixels(frame: Any, *, aspect: float = 1.0) -> Pixels:
     """
     width = max(1, round(frame.width * aspect))
     pixels: Pixels = frame.to_ndarray(format="rgb24", width=width, height=frame.height)
-    upright = np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90) % 4))
+    try:
+        upright = _upright(pixels, frame.side_data.get("DISPLAYMATRIX"))
+    except ValueError:  # a kind of side data that PyAV does not know; it knows the rotation nevertheless
+        upright = np.rot90(pixels, round(frame.rotation / 90) % 4)
+    upright = np.ascontiguousarray(upright)
     upright.flags.writeable = False
     return upright
+
+
+def _upright(pixels: Pixels, matrix: Any) -> Pixels:
+    """Mirror and rotate an image by the display matrix of its frame.
+
+    As ``ffmpeg`` does it: scaling and undefined matrices are ignored, and a shear counts as a rotation. The matrix
+    ``a b . c d`` maps ``x`` to ``a x + c y``, and ``y`` to ``b x + d y``.
+    """
+    if matrix is None:
+        return pixels
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
+    if not math.hypot(a, c) * math.hypot(b, d):
+        return pixels
+    clockwise = round(math.degrees(math.atan2(b / math.hypot(b, d), a / math.hypot(a, c))))
+    if clockwise % 90:
+        return np.asarray(Image.fromarray(pixels).rotate(-clockwise, Image.Resampling.BILINEAR))
+    if clockwise % 180:
+        pixels, a, d = pixels.swapaxes(0, 1), c, b
+    return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+
+
+class VideoSpan(NamedTuple):
+    """When a video is shown, in seconds of presentation: a player begins with the first packet of any stream.
+
+    Args:
+        zero: Time stamp at which a player begins; ``None`` if the container has no time stamps.
+        start: Time of the first frame.
+        end: Time of the end; ``None`` if unknown.
+    """
+
+    zero: float | None
+    start: float
+    end: float | None
+
+
+def span_of(container: Any, video: Any, zero: float | None = None) -> VideoSpan:
+    """Return when a video is shown, by the headers of its container.
+
+    Args:
+        container: An input of PyAV.
+        video: Its video stream.
+        zero: Time stamp of the first frame in seconds, for a container that does not say when it begins.
+
+    Returns:
+        The span.
+    """
+    zero = zero if container.start_time is None else container.start_time / 1e6
+    first = zero or 0.0 if video.start_time is None else float(video.start_time * video.time_base)
+    start = max(0.0, first - (zero or 0.0))
+    before, stated = first, (container.duration or 0) / 1e6
+    if video.duration and video.time_base:
+        # MP4 may begin with an empty edit. Without a start, FFmpeg takes the duration of the container.
+        before = first if container.format.name.startswith("mov") or video.start_time is None else start
+        stated = float(video.duration * video.time_base)
+    elif len(parts := video.metadata.get("DURATION", "").split(":")) == 3:  # a tag of Matroska
+        with suppress(ValueError):
+            stated = sum(float(part) * unit for part, unit in zip(parts, (3600, 60, 1), strict=True))
+    # Some programs count the time before the first frame as part of the duration, others do not.
+    lasts = stated - before if stated > before else stated
+    return VideoSpan(zero, start, start + lasts if lasts > 0 else None)
 
 
 class _ContainerSource(FrameSource):
@@ -272,6 +337,7 @@ class _ContainerSource(FrameSource):
     def __init__(self, container: Any, name: str, *, threads: str) -> None:
         self._container = container
         self._stream = video_stream(container, name)
+        self._first_dts: int | None = None  # in ticks
         self._stream.thread_type = threads
         rates = (float(rate) for rate in (self._stream.average_rate, self._stream.guessed_rate) if rate)
         super().__init__(name, rate=next((rate for rate in rates if 0 < rate <= _MAX_RATE), None))
@@ -283,6 +349,8 @@ class _ContainerSource(FrameSource):
         """Yield the decoded frames and count the broken ones. Raises the errors of FFmpeg about the whole file."""
         av = import_av()
         for packet in self._container.demux(self._stream):
+            if self._first_dts is None and packet.size:
+                self._first_dts = packet.dts
             try:
                 frames = packet.decode()
             except (av.FFmpegError, ValueError):  # only this packet is broken
@@ -300,32 +368,33 @@ class _VideoFile(_ContainerSource):
 
     def __init__(self, container: Any, name: str) -> None:
         super().__init__(container, name, threads="AUTO")
-        stream = self._stream
-        self._duration: float | None = None  # seconds; that of the file only if no audio can be longer
-        if stream.duration and stream.time_base:
-            self._duration = float(stream.duration * stream.time_base)
-        elif container.duration and not container.streams.audio:
-            self._duration = float(container.duration) / 1e6
-        estimated = max(1, round(self._duration * self.rate)) if self._duration and self.rate else None
+        stream, span = self._stream, span_of(container, self._stream)
+        self._span = span
+        # The end of the whole file can be that of longer audio.
+        self._end_is_known = bool(stream.duration or stream.metadata.get("DURATION") or not container.streams.audio)
+        estimated = max(1, round((span.end - span.start) * self.rate)) if span.end and self.rate else None
         self.count = stream.frames or estimated
+        self._delay: int | None = None  # of the decoder, in ticks
+        self._in_decoding_order = container.format.name == "avi"  # its time stamps are those of decoding
         ratio = stream.sample_aspect_ratio
         self._aspect = float(ratio) if ratio and _MIN_ASPECT <= ratio <= 1 / _MIN_ASPECT else 1.0
 
     def _read(self) -> Iterator[_TimedPixels]:
-        given, seconds = 0, 0.0
-        first: float | None = None
+        given, seconds, zero = 0, 0.0, self._span.zero
         behind = 0  # consecutive frames
         step = 1 / (self.rate or _DEFAULT_RATE)
         try:
             for frame in self._decode():
-                time = frame.time
-                if first is None:
-                    first = self._start(time)
-                timed = time is not None and first is not None and math.isfinite(time)
-                behind = behind + 1 if timed and time - first < seconds - _MAX_BACKWARD_SECONDS else 0
-                if behind == _RESTART_FRAMES:  # such as between two joined recordings
-                    first = time - seconds - step
-                seconds = max(seconds, time - first if timed else seconds + step * (given > 0))
+                time = self._decoding_time(frame) if self._in_decoding_order else frame.time
+                if zero is None and time is not None:
+                    self._span = span_of(self._container, self._stream, zero := time)
+                if time is None or zero is None or not math.isfinite(time):
+                    seconds += step * (given > 0)
+                else:
+                    behind = behind + 1 if time - zero < seconds - _MAX_BACKWARD_SECONDS else 0
+                    if behind == _RESTART_FRAMES:  # such as between two joined recordings
+                        zero = time - seconds - step
+                    seconds = max(seconds, time - zero)
                 yield seconds, to_pixels(frame, aspect=self._aspect)
                 given += 1
         except import_av().FFmpegError as error:
@@ -335,15 +404,16 @@ class _VideoFile(_ContainerSource):
         if given == 0:
             broken = f" ({self.skipped} are broken)" if self.skipped else ""
             raise SourceError(f"{self.name}: none of its frames can be decoded{broken}; get the file again")
-        if self.note is None and self._duration and seconds + step < _MIN_COMPLETE * self._duration:
-            self.note = f"the file ends early, after {seconds:.1f} of {self._duration:.1f} s"
+        start, end = self._span.start, self._span.end
+        if self.note is None and end and self._end_is_known and seconds + step < start + _MIN_COMPLETE * (end - start):
+            self.note = f"the file ends early, after {seconds:.1f} of {end:.1f} s"
 
-    def _start(self, time: float | None) -> float | None:
-        """Time of the first frame, also if that one is broken, so that the audio stays in sync."""
-        start = self._stream.start_time
-        if not self.skipped or time is None or start is None:
-            return time
-        return min(time, float(start * self._stream.time_base))
+    def _decoding_time(self, frame: Any) -> float | None:
+        """The time of a frame by the packet that was decoded when it came out, less the delay of the decoder."""
+        if frame.dts is None or self._first_dts is None:
+            return None
+        self._delay = frame.dts - self._first_dts if self._delay is None else self._delay
+        return float((frame.dts - self._delay) * frame.time_base)
 
 
 class _LiveStream(_ContainerSource):

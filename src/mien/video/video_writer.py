@@ -258,7 +258,7 @@ class VideoWriter:
         self._annotator = FrameAnnotator()
         self._failed = False
         self._ticks = -1  # time of the last frame
-        self._zero: float | None = None if source is None else 0.0  # seconds of the first frame; 0 with audio
+        self._zero: float | None = None if source is None else 0.0  # of the first frame; 0 with audio
 
     def __enter__(self) -> Self:
         self._av = import_av()

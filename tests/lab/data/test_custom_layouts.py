@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch", reason="the lab is not installed")
 
-from mien.__main__ import app
 from mien._emotions import SEVEN
 from mien._errors import DataError
+from mien.commands import app
 from mien.lab.data import FaceSet, Split
 from mien.lab.data.datasets import read_map
 from mien.lab.data.public_sets import PUBLIC_SETS, prepare_public_set

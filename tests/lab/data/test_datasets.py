@@ -154,7 +154,7 @@ def test_the_commands_of_the_docs_run(tmp_path: Path, draw_face: Draw, monkeypat
     """Every documented `mien train` runs on drawn faces in the layout of the page, with a tiny net."""
     from typer.testing import CliRunner
 
-    from mien.__main__ import app
+    from mien.commands import app
 
     names = [*(e for e in SEVEN if e is not Emotion.HAPPY), "smile", "other"]
     fill(tmp_path / "my_folder", SEVEN, draw_face, count=5)

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from mien.__main__ import app
 from mien._emotions import SEVEN
 from mien._errors import DataError, RecipeError
+from mien.commands import app
 from mien.lab import nets
 from mien.lab import recipe as recipes
 from mien.lab.search.results import write_results

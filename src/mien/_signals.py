@@ -1,0 +1,118 @@
+"""The signals that end a command: Ctrl-C, SIGTERM (a service manager) and SIGHUP (a closed terminal)."""
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from types import FrameType
+from typing import Any, Self
+
+Handler = Any  # as ``signal.signal`` takes and returns it
+
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_RETRY_SECONDS = 0.05
+
+
+def set_handlers(handler: Handler) -> dict[int, Handler]:
+    """Handle the signals that end a command.
+
+    Ignored signals stay ignored: ``nohup`` programs continue after their terminal is closed. Only the main thread can
+    set handlers; on any other one nothing changes.
+
+    Args:
+        handler: The handler of all of these signals, as ``signal.signal`` takes it.
+
+    Returns:
+        The handlers before, by the number of the signal.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    before = {number: old for number, old in before.items() if old is not signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, handler)
+    return before
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Handle a signal: raise ``KeyboardInterrupt`` with its number, but never inside of an import.
+
+    C modules turn an interrupt into an ``ImportError``, and Python's own import discards it with a traceback.
+
+    Args:
+        number: Number of the signal.
+        frame: What is being executed.
+
+    Raises:
+        KeyboardInterrupt: Now, or soon if a module is being imported.
+    """
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            retry = threading.Timer(_RETRY_SECONDS, signal.raise_signal, [number])
+            retry.daemon = True
+            retry.start()
+            return
+        frame = frame.f_back
+    raise KeyboardInterrupt(number)
+
+
+def exit_status(error: KeyboardInterrupt) -> int:
+    """Return the exit status of a program that a signal stopped, as shells count it.
+
+    Args:
+        error: The error of ``interrupt``; one without a number is taken for Ctrl-C.
+
+    Returns:
+        128 and the number of the signal: 130, 143 or 129.
+    """
+    return 128 + int((error.args or (signal.SIGINT,))[0])
+
+
+class GracefulStop:
+    """A context manager: the first signal in its block ends the input, a second one interrupts at once.
+
+    So a run that is stopped completes what it has begun, and all of its files agree.
+
+    Args:
+        stop: Called on the first signal, by its handler.
+    """
+
+    def __init__(self, stop: Callable[[], None] = lambda: None) -> None:
+        self._stop = stop
+        self._number: int | None = None
+        self._waits = False  # for standard input, perhaps for ever
+
+    def __enter__(self) -> Self:
+        self._before = set_handlers(self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @property
+    def error(self) -> KeyboardInterrupt | None:
+        """The interruption by the first signal; ``None`` if there was no signal."""
+        return None if self._number is None else KeyboardInterrupt(self._number)
+
+    def until_stopped(self, items: Iterable[Any]) -> Iterator[Any]:
+        """Yield items until the first signal.
+
+        Args:
+            items: The input of the run. While its user reads standard input, the first signal interrupts at once.
+
+        Yields:
+            The items.
+        """
+        for item in items:
+            if self._number is not None:
+                return
+            self._waits = item is getattr(sys.stdin, "buffer", None)
+            yield item
+            self._waits = False
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._number is not None or self._waits:
+            interrupt(number, frame)
+        self._number = self._number or number
+        self._stop()
