@@ -3,13 +3,12 @@
 import io
 import struct
 import time
-import zlib
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from hostile_corpus import CPU_PER_MEGABYTE, Hostile, progressive_jpeg, structures, tiff
 from mien._errors import TooLargeError
 from mien._structure import check_structure
 from mien.decode import decode
@@ -31,71 +30,13 @@ def frames(format_name: str, count: int) -> bytes:
     return stream.getvalue()
 
 
-def progressive(side: int, scans: int) -> bytes:
-    """A grey JPEG whose scans hold runs of empty blocks; every scan refines the coefficients by one more bit."""
-
-    def segment(marker: int, body: bytes) -> bytes:
-        return bytes([0xFF, marker]) + struct.pack(">H", len(body) + 2) + body
-
-    def table(kind: int, symbol: int) -> bytes:
-        return segment(0xC4, bytes([kind, 1] + [0] * 15 + [symbol]))
-
-    blocks = ((side + 7) // 8) ** 2
-    head = segment(0xDB, b"\0" + b"\1" * 64) + segment(0xC2, struct.pack(">BHHB", 8, side, side, 1) + b"\1\x11\0")
-    first = segment(0xDA, b"\1\1\0\0\0\0") + bytes((blocks + 7) // 8)
-    run = bytes((15 * -(-blocks // 16384) + 7) // 8 + 2)  # a run of 2**14 empty blocks takes 15 bits
-    refined = segment(0xDA, b"\1\1\0\1\x3f\x0d") + run
-    return b"\xff\xd8" + head + table(0, 0) + table(0x10, 0xE0) + first + refined * scans + b"\xff\xd9"
-
-
-def chunk(kind: bytes, body: bytes = b"") -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
-def tiff(entries: list[tuple[int, int, int, int]], *, order: str = "<", pages: int = 0) -> bytes:
-    """One page with these tags, then a chain of empty pages."""
-    head = struct.pack(order + "2sHI", b"II" if order == "<" else b"MM", 42, 8)
-    first = struct.pack(order + "H", len(entries)) + b"".join(struct.pack(order + "HHII", *each) for each in entries)
-    start = len(head) + len(first) + 4
-    links = [start + 6 * (page + 1) if page < pages - 1 else 0 for page in range(pages)]
-    chain = b"".join(struct.pack(order + "HI", 0, link) for link in links)
-    return head + first + struct.pack(order + "I", start if pages else 0) + chain
-
-
-def hostile() -> Iterator[tuple[str, bytes, str]]:
-    """Name, bytes, and what the message names."""
-    jpeg, png, gif = encoded("JPEG"), encoded("PNG"), encoded("GIF")
-    yield "scans of a large JPEG", progressive(7000, 80), "scans"
-    yield "scans of a small JPEG", progressive(16, 600), "scans"
-    yield "empty JPEG comments", jpeg[:2] + b"\xff\xfe\0\2" * 20_000 + jpeg[2:], "segments"
-    yield "JPEG fill bytes", jpeg[:2] + b"\xff" * 2_000_000 + jpeg[2:], "segments"
-    yield "JPEG bytes between segments", jpeg[:20] + b"\0" * 2_000_000 + jpeg[20:], "segments"
-    yield "private PNG chunks", png[:33] + chunk(b"abCd") * 20_000 + png[33:], "chunks"
-    yield "empty PNG data", png[:-12] + chunk(b"IDAT") * 20_000 + png[-12:], "chunks"
-    yield "GIF comments", gif[:-1] + b"!\xfe\x01a\0" * 20_000 + b";", "blocks"
-    yield "GIF sub-blocks", gif[:-1] + b"!\xfe" + b"\x01a" * 20_000 + b"\0;", "blocks"
-    yield "GIF bytes between blocks", gif[:-1] + b"\1" * 20_000 + b";", "blocks"
-    frame = b"\x2c" + struct.pack("<HHHH", 0, 0, 1, 1) + b"\0\x02\0"
-    yield "GIF frames", gif[:-1] + frame * 20_000 + b";", "blocks"
-    yield "TIFF pages", tiff([(256, 3, 1, 1)], pages=20_000), "pages"
-    yield "TIFF pages, big-endian", tiff([(256, 3, 1, 1)], order=">", pages=20_000), "pages"
-    yield "TIFF strips", tiff([(273, 4, 3_900_000, 8)]), "strips"
-    yield "TIFF tiles", tiff([(324, 4, 3_900_000, 8)], order=">"), "strips"
-    yield "text PPM", b"P3\n3000 3000\n255\n" + b"1 " * 4_500_000, "text"
-    yield "text PBM", b"P1\n3000 3000\n" + b"1" * 9_000_000, "text"
-    yield "PPM comment", b"P6\n#" + b"a" * 10_000 + b"\n2 2\n255\n" + bytes(12), "header"
-    yield "PPM spaces", b"P6\n" + b" " * 10_000 + b"2 2\n255\n" + bytes(12), "header"
-    rle = struct.pack("<2sIHHI", b"BM", 0, 0, 0, 1078) + struct.pack("<IiiHHI", 40, 3000, 3000, 1, 8, 1) + bytes(20)
-    yield "run-length coded BMP", rle + bytes(1024) + b"\1\1" * 4_500_000, "run-length"
-
-
-@pytest.mark.parametrize(("data", "word"), [row[1:] for row in hostile()], ids=[row[0] for row in hostile()])
-def test_hostile_structures_are_refused_before_decoding(data: bytes, word: str) -> None:
+@pytest.mark.parametrize("case", list(structures(20_000)), ids=lambda case: case.name)
+def test_hostile_structures_are_refused_before_decoding(case: Hostile) -> None:
     started = time.process_time()
-    with pytest.raises(TooLargeError, match=word) as caught:
-        decode(data)
-    assert time.process_time() - started < 2 * max(1, len(data) / 1e6)  # seconds of CPU for each megabyte
-    assert str(caught.value).startswith("<bytes>: this ") or "header" in word
+    with pytest.raises(TooLargeError, match=case.word) as caught:
+        decode(case.data)
+    assert time.process_time() - started < CPU_PER_MEGABYTE * max(1, len(case.data) / 1e6)
+    assert str(caught.value).startswith("<bytes>: this ") or "header" in case.word
     assert "\n" not in str(caught.value)
 
 
@@ -121,7 +62,7 @@ def test_ordinary_files_pass(format_name: str, options: dict[str, object]) -> No
 
 
 def test_a_jpeg_of_a_hundred_megapixels_may_have_the_scans_that_encoders_write() -> None:
-    assert check_structure(progressive(9_992, 25), "JPEG", "x") == 1
+    assert check_structure(progressive_jpeg(9_992, 25), "JPEG", "x") == 1
 
 
 @pytest.mark.parametrize("format_name", ["PNG", "GIF", "TIFF"])

@@ -274,6 +274,8 @@ def _from_image(image: Image.Image, name: str) -> NDArray[np.uint8]:
         raise _pillow_error(error, name) from error
     try:
         return _frozen(_to_upright_rgb(image))
+    except MemoryError as error:  # also where Pillow refuses to convert a row of 90 million pixels
+        raise _pillow_error(error, name) from error
     except (ValueError, OSError, ImportError) as error:
         raise ImageError(
             f"{name}: colour mode {image.mode} cannot be read ({first_line(error)}); convert it to RGB"
