@@ -49,7 +49,7 @@ LAB_RANK = {name: rank for rank, names in enumerate(LAB_LAYERS) for name in name
 
 CORE_PACKAGES = {"numpy", "onnxruntime", "PIL", "typer", "rich"}
 OPTIONAL_PACKAGES = {"av", "pillow_heif", "pyarrow"}  # only inside of a function, which says what to install
-SERVE_PACKAGES = {"fastapi", "starlette", "uvicorn", "pydantic", "prometheus_client", "python_multipart"}
+SERVE_PACKAGES = {"fastapi", "starlette", "uvicorn", "websockets", "pydantic", "prometheus_client", "python_multipart"}
 HEAVY = ("torch", "torchvision", "cv2", "matplotlib", "sklearn", "pyarrow", "av", "fastapi", "mien.lab")
 
 

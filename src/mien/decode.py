@@ -4,7 +4,7 @@ import io
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -61,7 +61,13 @@ class DecodedImage:
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | NDArray[Any] | Image.Image | DecodedImage
 
 
-def decode(source: Source, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> DecodedImage:
+def decode(
+    source: Source,
+    *,
+    max_bytes: int = MAX_BYTES,
+    max_pixels: int = MAX_PIXELS,
+    reserve: Callable[[int, int], object] | None = None,
+) -> DecodedImage:
     """Read one image.
 
     EXIF orientation is applied. Transparent pixels are blended with white; colours hidden below them have no effect.
@@ -73,6 +79,8 @@ def decode(source: Source, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_
             current frame), or a ``DecodedImage``, which is returned unchanged.
         max_bytes: Largest size of a file in bytes.
         max_pixels: Largest width x height.
+        reserve: Called before an image file is decoded, with the bytes of memory that decoding takes and the number
+            of pixels. It may wait until there is room.
 
     Returns:
         The image. Its pixels are a copy: an array may be reused for the next frame.
@@ -99,7 +107,9 @@ def decode(source: Source, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_
     name, data = _read_bytes(source, max_bytes)
     image, frames = _open(data, name)
     _check_pixels(image.size, name, max_pixels)
-    _check_memory(image, name, max_pixels)
+    needed = _check_memory(image, name, max_pixels)
+    if reserve is not None:
+        reserve(needed, image.width * image.height)
     several = _FRAMES.get(str(image.format), "").format(frames) if frames > 1 else ""
     return DecodedImage(_from_image(image, name), name, f"{several}: the first was read" if several else None)
 
@@ -292,8 +302,8 @@ def _check_pixels(size_wh: tuple[int, int], name: str, max_pixels: int) -> None:
         )
 
 
-def _check_memory(image: Image.Image, name: str, max_pixels: int) -> None:
-    """Refuse a file whose decoder needs more memory than 4 bytes for each of ``max_pixels``."""
+def _check_memory(image: Image.Image, name: str, max_pixels: int) -> int:
+    """Return the bytes of memory that decoding takes; refuse more than 4 for each of ``max_pixels``."""
     kind = "progressive JPEG" if image.info.get("progressive") else str(image.format)
     decoder_bytes = _DECODER_BYTES.get(kind, 1 if image.mode in ("1", "L", "P") else 4)
     needed, budget = image.width * image.height * (decoder_bytes + 3), 4 * max_pixels + _SPARE_BYTES
@@ -302,6 +312,7 @@ def _check_memory(image: Image.Image, name: str, max_pixels: int) -> None:
             f"{name}: decoding {image.width} x {image.height} pixels of a {kind} file takes {needed // 10**6:,} MB of "
             f"memory, the limit is {budget // 10**6:,} MB; scale it down or raise max_pixels"
         )
+    return needed
 
 
 def _orientation(image: Image.Image) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,7 +105,7 @@ class Reader:
         self.detector = open_detector(detector, providers=providers) if isinstance(detector, str) else detector
         self.abstain = abstain
         self._workers = min(threads or os.cpu_count() or 1, _MAX_WORKERS)
-        self._limits = {"max_bytes": max_bytes, "max_pixels": max_pixels}
+        self._limits: dict[str, Any] = {"max_bytes": max_bytes, "max_pixels": max_pixels}
 
     def read(self, image: Source, *, keep_pixels: bool = False) -> Reading:
         """Read the faces of one image.

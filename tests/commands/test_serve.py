@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
@@ -28,10 +28,12 @@ def environment(**more: str) -> dict[str, str]:
 
 
 @contextmanager
-def started(*words: str, **more: str) -> Iterator[tuple[subprocess.Popen[str], int, list[str]]]:
+def started(
+    *words: str, program: Sequence[str] = ("-m", "mien"), **more: str
+) -> Iterator[tuple[subprocess.Popen[str], int, list[str]]]:
     """The process, its port, and the lines that it printed until it was ready."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "mien", "serve", "--port", "0", *words],
+        [sys.executable, *program, "serve", "--port", "0", *words],
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -114,6 +116,31 @@ def test_a_second_ctrl_c_does_not_wait() -> None:
                     process.wait(0.5)
             process.send_signal(signal.SIGINT)
             assert process.wait(10) == 0
+        assert process.stderr is not None
+        assert process.stderr.read().splitlines()[-1] == "mien serve: stopped"
+
+
+STUCK = """
+import time, mien.reader
+from mien.__main__ import main
+mien.reader.open_detector = lambda *_, **__: lambda pixels: time.sleep(1000)
+main()
+"""
+
+
+def test_sigterm_ends_the_process_although_an_image_is_stuck() -> None:
+    with started("--threads", "1", program=["-c", STUCK]) as (process, port, _):
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+            data = IMAGE.read_bytes()
+            head = f"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n"
+            connection.sendall(head.encode() + data)
+            connection.settimeout(1)
+            with pytest.raises(TimeoutError):
+                connection.recv(1)
+            process.send_signal(signal.SIGTERM)
+            connection.settimeout(30)
+            assert connection.recv(100).startswith(b"HTTP/1.1 503 ")
+        assert process.wait(30) == 0
         assert process.stderr is not None
         assert process.stderr.read().splitlines()[-1] == "mien serve: stopped"
 

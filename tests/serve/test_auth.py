@@ -147,6 +147,26 @@ def test_a_request_needs_exactly_one_host_header(server: RunningServer, hosts: b
         assert read_all(connection).startswith(b"HTTP/1.1 400 ")
 
 
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        ("http://localhost/v1/models", 200),
+        ("http://LOCALHOST:80/v1/models", 200),
+        ("http://evil.example/v1/models", 400),
+        ("http://localhost@evil.example/v1/models", 400),
+        ("http://localhost:99/v1/models", 400),
+        ("http://[::1/v1/models", 400),
+        ("evil.example:80", 400),
+    ],
+)
+def test_a_target_must_not_name_another_server_than_the_host_header(
+    server: RunningServer, target: str, status: int
+) -> None:
+    with server.connect() as connection:
+        connection.sendall(f"GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        assert read_all(connection).startswith(f"HTTP/1.1 {status} ".encode())
+
+
 @pytest.mark.parametrize("path", ["/v1/models", "/healthz", "/readyz", "/"])
 def test_head_requests_have_no_body(server: RunningServer, path: str) -> None:
     response = server.request(path, method="HEAD")

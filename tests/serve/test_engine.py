@@ -1,5 +1,6 @@
 """Under overload, the server refuses new requests in time, finishes accepted ones, and stops in order."""
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,6 +11,7 @@ pytest.importorskip("fastapi", reason="the extra mien[serve] is not installed")
 
 from mien import MienError, Reader
 from mien.serve import Limits, create_app
+from support.encoded_images import encode
 from support.http_server import LIMITS, Gate, Response, RunningServer, head, read_all, serving, wait_until
 
 
@@ -83,6 +85,55 @@ def test_images_that_wait_too_long_get_504_and_are_dropped(small: bytes, gate: G
         assert server.metric('mien_images_total{result="read"}') == 2
 
 
+def test_images_wait_for_memory_and_no_step_begins_after_504(astronaut: np.ndarray, gate: Gate) -> None:
+    """The memory is enough for one of these images; the second waits for it longer than its request lasts."""
+    limits = Limits(max_bytes=2_000_000, max_pixels=700_000, memory=8_400_000, timeout=2)
+    image = encode(np.tile(astronaut, (1, 2, 1)))
+    app = create_app(Reader(detector=gate), threads=2, limits=limits)
+    with serving(app) as server, ThreadPoolExecutor(2) as pool:
+        responses = [pool.submit(server.request, "/v1/predict", image)]
+        wait_until(lambda: gate.waiting == 1)
+        responses.append(pool.submit(server.request, "/v1/predict", image))
+        wait_until(lambda: len(server.service.engine._since) == 2)
+        assert [each.result().status for each in responses] == [504, 504]
+        assert gate.calls == 1
+        gate.open.set()
+        assert server.reads(image)
+        assert gate.calls == 2  # of the first image and the one that ``reads`` sent
+
+
+def test_a_server_whose_threads_are_all_stuck_is_not_ready(
+    small: bytes, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mien.serve.engine._STUCK_SECONDS", 0.1)
+    app = create_app(Reader(detector=gate), threads=2)
+    with serving(app) as server, ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(server.request, "/v1/predict", small)]
+        wait_until(lambda: gate.waiting == 1)
+        time.sleep(0.2)
+        assert server.request("/readyz").status == 200
+        waiting.append(pool.submit(server.request, "/v1/predict", small))
+        wait_until(lambda: server.request("/readyz").json() == {"status": "busy"})
+        gate.open.set()
+        assert [future.result().status for future in waiting] == [200] * 2
+        assert server.request("/readyz").status == 200
+
+
+def test_a_stuck_image_delays_the_end_by_seconds_only(
+    small: bytes, gate: Gate, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("mien.serve.server._STOP_SECONDS", 1)
+    monkeypatch.setattr("mien.serve.app._STOP_SECONDS", 0.1)
+    with ThreadPoolExecutor(2) as pool:
+        with serving(create_app(Reader(detector=gate))) as server:
+            waiting = [pool.submit(server.request, "/v1/predict", small) for _ in range(2)]
+            wait_until(lambda: server.service.engine.accepted == 2)
+        for response in [each.result() for each in waiting]:  # the gate is still closed
+            assert (response.status, "stopping" in response.json()["detail"]) == (503, True)
+    assert len(caplog.messages) == 1
+    assert "Traceback" not in caplog.text
+
+
 def test_images_of_disconnected_clients_are_dropped(small: bytes, gate: Gate) -> None:
     with serving(create_app(Reader(detector=gate))) as server:
         with server.connect() as first:
@@ -148,6 +199,10 @@ def test_a_fault_of_the_detector_is_a_problem_and_no_end(small: bytes, caplog: p
         ({"idle": float("nan")}, "idle must be a number"),
         ({"streams": -1}, "streams must be at least 0"),
         ({"queue": 4, "max_images": 5}, "must not exceed queue"),
+        ({"connections": 0}, "connections must be at least 1"),
+        ({"per_address": 0}, "per_address must be a share above 0"),
+        ({"per_address": 2}, "per_address must be a share above 0"),
+        ({"memory": 10**8}, "memory must be at least 600,000,000 bytes for 33,554,432 bytes and 50,000,000 pixels"),
     ],
 )
 def test_limits_that_would_refuse_every_request_are_errors(wrong: dict[str, float], words: str) -> None:

@@ -133,8 +133,8 @@ def test_a_slow_upload_gets_408(short_timeout: RunningServer, small: bytes) -> N
 def test_a_head_that_does_not_arrive_ends_the_connection(
     server: RunningServer, small: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mien.serve.server._HEAD_SECONDS", 0.2)
-    monkeypatch.setattr("mien.serve.server._KEEP_ALIVE_SECONDS", 0.2)
+    monkeypatch.setattr("mien.serve.connections._HEAD_SECONDS", 0.2)
+    monkeypatch.setattr("mien.serve.connections.KEEP_ALIVE_SECONDS", 0.2)
     for sent in (b"", b"POST /v1/pre", head(5)[:-2]):
         with server.connect() as connection:
             connection.sendall(sent)
@@ -145,7 +145,7 @@ def test_a_head_that_does_not_arrive_ends_the_connection(
 def test_a_client_that_reads_no_responses_is_disconnected(
     server: RunningServer, small: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mien.serve.server._STALL_SECONDS", 0.2)
+    monkeypatch.setattr("mien.serve.connections._STALL_SECONDS", 0.2)
     with server.connect() as connection:
         connection.settimeout(0.1)
         with contextlib.suppress(OSError):

@@ -45,7 +45,7 @@ def closed(socket: ClientConnection) -> tuple[int, str]:
 
 @pytest.fixture(scope="module")
 def server(reader: Reader) -> Iterator[RunningServer]:
-    limits = Limits(max_bytes=300_000, max_pixels=300_000, streams=2, idle=SECONDS)
+    limits = Limits(max_bytes=300_000, max_pixels=300_000, streams=2, per_address=1, idle=SECONDS)
     with serving(create_app(reader, threads=2, limits=limits)) as running:
         yield running
 
@@ -191,7 +191,7 @@ def test_more_streams_than_allowed_are_refused(server: RunningServer) -> None:
     with stream(server), stream(server):
         wait_until(lambda: server.metric("mien_streams") == 2)
         with stream(server) as third:
-            assert closed(third) == (1013, "2 of 2 streams are open; try again later")
+            assert closed(third) == (1013, "2 of 2 (one address: 2) streams are open; try again later")
 
 
 def test_a_stream_without_frames_is_closed(reader: Reader) -> None:

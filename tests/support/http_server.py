@@ -3,6 +3,7 @@
 import http.client
 import json
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,11 @@ from mien.serve.server import Server, bind
 from mien.serve.service import Service
 
 BOUNDARY = "mien-boundary"
+HANDSHAKE = (
+    "GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
+)
+TEXT, BINARY, CONTINUATION, PING = 1, 2, 0, 9  # opcodes of RFC 6455
 # Tight limits, for the tests of limits.
 LIMITS = Limits(max_bytes=100_000, max_pixels=10_000, max_images=3, timeout=20, queue=6)
 SECONDS = 20.0  # after which a test that waits gives up
@@ -78,9 +84,19 @@ class RunningServer:
         """A multipart form of these files, name and bytes."""
         return self.request(path, form(*files, field=field), kind=FORM, **headers)
 
-    def connect(self) -> socket.socket:
-        """A plain TCP connection."""
-        return socket.create_connection(("127.0.0.1", self.port), timeout=SECONDS)
+    def connect(self, source: str = "127.0.0.1") -> socket.socket:
+        """A plain TCP connection from an address of this machine."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=SECONDS, source_address=(source, 0))
+
+    def upgrade(self, more: str = "") -> socket.socket:
+        """A TCP connection after the handshake of a stream."""
+        connection = self.connect()
+        connection.sendall(f"{HANDSHAKE}{more}\r\n".encode())
+        received = b""
+        while not received.endswith(b"\r\n\r\n"):
+            received += connection.recv(1)
+        assert received.startswith(b"HTTP/1.1 101 ")
+        return connection
 
     def reads(self, image: bytes) -> bool:
         """Whether the server has released all earlier requests and still reads images."""
@@ -156,16 +172,24 @@ class Gate:
     name = "gate"
     open: threading.Event = field(default_factory=threading.Event)
     waiting: int = 0
+    calls: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __call__(self, pixels: np.ndarray) -> list[Detection]:
         with self._lock:
             self.waiting += 1
+            self.calls += 1
         assert self.open.wait(SECONDS)
         with self._lock:
             self.waiting -= 1
         height, width = pixels.shape[:2]
         return [Detection(Box(0, 0, width, height), 1.0, None)]
+
+
+def frame(opcode: int, data: bytes, *, length: int | None = None, final: bool = True) -> bytes:
+    """A WebSocket frame whose header announces ``length`` bytes, those of ``data`` if ``None``."""
+    size = struct.pack("!BQ", 0xFF, len(data) if length is None else length)
+    return bytes([opcode | 0x80 * final]) + size + bytes(4) + data
 
 
 def head(length: int | None, *, kind: str = "image/png", more: str = "") -> bytes:

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -36,7 +37,14 @@ def serve_command(
     max_pixels: Annotated[int, typer.Option(help="Width x height of an image.")] = 50_000_000,
     max_images: Annotated[int, typer.Option(help="Images in one request.")] = 16,
     timeout: Annotated[float, typer.Option(help="Seconds for a request to arrive, and again for its response.")] = 30.0,
-    streams: Annotated[int, typer.Option(help="Streams open at the same time; 0 refuses all.")] = 8,
+    memory: Annotated[
+        int, typer.Option(help="Bytes of memory for bodies, frames and images together, without the models.")
+    ] = 2**30,
+    connections: Annotated[int, typer.Option(help="Connections open at the same time.")] = 512,
+    streams: Annotated[int, typer.Option(help="Streams open at the same time; 0 refuses all.")] = 16,
+    per_address: Annotated[
+        float, typer.Option(help="Share of connections and streams for one address; 1 behind a proxy.")
+    ] = 0.5,
     idle: Annotated[float, typer.Option(help="Seconds without a frame after which a stream is closed.")] = 60.0,
     batch_wait: Annotated[float, typer.Option(min=0, max=100, help="Milliseconds to wait for more crops.")] = 0.0,
     allow_host: Annotated[
@@ -52,13 +60,13 @@ def serve_command(
     ] = None,
     log: Annotated[bool, typer.Option("--log", help="Log only path, status and time of each request.")] = False,
 ) -> None:
-    """Serve until Ctrl-C or SIGTERM, then finish all accepted requests.
+    """Serve until Ctrl-C or SIGTERM, then finish accepted requests within 5 seconds.
 
     Exit status: 0 stopped by SIGTERM, 130 by Ctrl-C, 2 a wrong argument or a port in use.
     """
     from mien.reader import Reader
     from mien.serve import Access, Limits, create_app
-    from mien.serve.server import Server, bind
+    from mien.serve.server import FewLines, Server, bind
 
     limits = Limits(
         max_bytes=max_bytes,
@@ -66,7 +74,10 @@ def serve_command(
         max_images=max_images,
         timeout=timeout,
         queue=queue,
+        memory=memory,
+        connections=connections,
         streams=streams,
+        per_address=per_address,
         idle=idle,
     )
     if token is None and os.environ.get("MIEN_TOKEN") == "":
@@ -94,11 +105,17 @@ def serve_command(
         )
         address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         server = Server(app, started=lambda: _print(f"{address} (model {reader.model.name}; Ctrl-C stops)"))
-        logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+        handler = logging.StreamHandler()
+        handler.addFilter(FewLines())
+        logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING, handlers=[handler])
+        warnings.simplefilter("ignore")  # Pillow's, about damaged images that anyone may send
         logging.getLogger("mien.serve").setLevel(logging.INFO if log else logging.WARNING)
         server.run(sockets=[listener])
     _print("stopped")
-    raise typer.Exit(130 if server.signal == signal.SIGINT else 0)
+    status = 130 if server.signal == signal.SIGINT else 0
+    if not app.state.service.engine.close():
+        os._exit(status)  # an image is still decoded, and Python would wait for its thread
+    raise typer.Exit(status)
 
 
 def _is_local(host: str) -> bool:

@@ -10,7 +10,8 @@
     schemas     query parameters, JSON shapes and the OpenAPI document
     responses   readings and saliency maps as JSON and PNG
     problems    errors as problem details (RFC 9457)
-    server      uvicorn: socket, signals, limits against slow or malicious clients
+    connections uvicorn's protocols with limits against slow or malicious clients
+    server      uvicorn: socket, signals
 
 The server is one process. The models are loaded once, the crops of concurrent requests share batches, and the limits
 hold for all requests together. JPEG decoding and ONNX Runtime release Python's lock, so threads use all cores.

@@ -26,7 +26,7 @@ from mien.serve.engine import Engine, Limits, Metrics
 from mien.serve.problems import Problem
 from mien.serve.routes import add_routes
 from mien.serve.schemas import SUMMARY, complete_openapi
-from mien.serve.service import Service
+from mien.serve.service import Service, Slots
 from mien.serve.uploads import HeldBytes
 
 _PACKAGE = Path(__file__).parent.parent
@@ -71,6 +71,7 @@ h3 { margin: 1rem 0 .25rem; font-size: 1rem; }
 ul { margin: 0; padding-left: 1.25rem; }
 pre { overflow-x: auto; padding: .75rem; background: var(--track); font-size: .85rem; }
 """
+_STOP_SECONDS = 1.0  # in which the threads may end; all requests have their responses before
 _PAGE_METHODS = ["GET", "HEAD"]
 _MISSING = {404: "there is nothing at this path; /docs lists all paths", 405: "this path takes another method"}
 
@@ -108,12 +109,13 @@ def create_app(
     """
     limits, access, metrics = limits or Limits(), access or Access(), Metrics()
     engine = Engine(reader, threads=threads, limits=limits, metrics=metrics, batch_wait=batch_wait)
-    service = Service(engine, limits, metrics, access, HeldBytes(limits.held_bytes, metrics))
+    connections, streams = (Slots(limit, limits.per_address) for limit in (limits.connections, limits.streams))
+    service = Service(engine, limits, metrics, access, HeldBytes(limits.held_bytes, metrics), connections, streams)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        engine.close()
+        engine.close(_STOP_SECONDS)
 
     app = FastAPI(
         title="mien",

@@ -1,5 +1,6 @@
 """Access by host, origin and token: a middleware around the whole application that also counts and logs requests."""
 
+import asyncio
 import contextlib
 import hmac
 import ipaddress
@@ -14,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mien._errors import MienError
 from mien.serve.engine import Metrics
-from mien.serve.problems import Problem, internal_error
+from mien.serve.problems import Problem, internal_error, stopping
 
 _log = logging.getLogger("mien.serve")
 
@@ -60,11 +61,12 @@ class Access:
             headers: Headers of the request.
 
         Raises:
-            Problem: 400 without exactly one Host header, 403 for a foreign host or origin.
+            Problem: 400 without exactly one Host header (another name in the target is a second one), 403 for a
+                foreign host or origin.
         """
         hosts, origin = headers.getlist("host"), headers.get("origin")
         if len(hosts) != 1:  # a proxy and this server might each use another one
-            raise Problem(400, f"a request has one Host header, not {len(hosts)}; name this server in it")
+            raise Problem(400, f"a request names one server, not {len(hosts)}, in its target and its Host header")
         try:
             name = (urlsplit(f"//{hosts[0]}").hostname or "").rstrip(".")  # in lower case, without port and brackets
         except ValueError:
@@ -141,7 +143,8 @@ class Guard:
             except Problem as problem:
                 await _refuse_socket(problem, scope, receive, send)
                 return
-        await self._app(scope, receive, send)
+        with contextlib.suppress(asyncio.CancelledError):  # the server ends
+            await self._app(scope, receive, send)
 
     async def _handle_request(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
@@ -167,6 +170,9 @@ class Guard:
             await problem.to_response()(scope, receive, send_with_headers)
         except ConnectionError:  # the client has left: no response can be sent
             status = 499
+        except asyncio.CancelledError:  # the server ends, and the request took too long
+            if not status:
+                await stopping().to_response()(scope, receive, send_with_headers)
         except Exception:
             _log.exception("%s %s failed", scope["method"], _route(scope))
             if not status:

@@ -1,11 +1,13 @@
 """Bounded queue of images: threads decode them and detect faces, one thread classifies crops in batches."""
 
+import contextlib
+import functools
 import io
 import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -14,7 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from mien._errors import MienError
 from mien._face import Reading
-from mien.decode import decode
+from mien.decode import DecodedImage, decode
 from mien.infer import CHUNK
 from mien.reader import Prepared, Reader
 from mien.serve.problems import Problem
@@ -23,6 +25,9 @@ _T = TypeVar("_T")
 # Histogram buckets in seconds: from one small crop to a large photograph behind a full queue.
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _CROPS = (1, 2, 4, 8, 16, 32, 64, 128)
+# Memory while faces are found in an image, measured on images of 35 to 50 megapixels.
+_BYTES_PER_PIXEL = 9
+_STUCK_SECONDS = 2.0  # of one image in each thread, after which the server is not ready; most take a tenth
 _NEWEST_WEIGHT = 0.05  # weight of the newest image in the mean time from which Retry-After is computed
 
 
@@ -36,7 +41,11 @@ class Limits:
         max_images: Images in one request.
         timeout: Seconds for a request to arrive, and again for its response.
         queue: Images that are accepted and not finished; more are refused with 503.
+        memory: Bytes of memory for bodies, frames and images together. A quarter is for what is received and not
+            decoded, the rest for decoded images: more is refused with 503, and more images wait.
+        connections: Connections open at the same time, streams included.
         streams: Streams open at the same time.
+        per_address: Share of the connections and of the streams that one address may use, above 0 to 1.
         idle: Seconds without a frame after which a stream is closed.
 
     Raises:
@@ -52,11 +61,14 @@ class Limits:
     max_images: int = 16
     timeout: float = 30.0
     queue: int = 128
-    streams: int = 8
+    memory: int = 2**30
+    connections: int = 512
+    streams: int = 16
+    per_address: float = 0.5
     idle: float = 60.0
 
     def __post_init__(self) -> None:
-        for name in ("max_bytes", "max_pixels", "max_images", "queue"):
+        for name in ("max_bytes", "max_pixels", "max_images", "queue", "connections"):
             if getattr(self, name) < 1:
                 raise MienError(f"{name} must be at least 1, not {getattr(self, name)}")
         for name in ("timeout", "idle"):
@@ -64,13 +76,24 @@ class Limits:
                 raise MienError(f"{name} must be a number of seconds above 0, not {getattr(self, name)}")
         if self.streams < 0:
             raise MienError(f"streams must be at least 0, not {self.streams}")
+        if not 0 < self.per_address <= 1:
+            raise MienError(f"per_address must be a share above 0 and at most 1, not {self.per_address}")
         if self.max_images > self.queue:
             raise MienError(f"max_images ({self.max_images}) must not exceed queue ({self.queue})")
+        lowest = max(4 * self.max_bytes, _BYTES_PER_PIXEL * self.max_pixels * 4 // 3)
+        if self.memory < lowest:
+            detail = f"for {self.max_bytes:,} bytes and {self.max_pixels:,} pixels"
+            raise MienError(f"memory must be at least {lowest:,} bytes {detail}, not {self.memory:,}")
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of all request bodies in memory; more are refused with 503."""
-        return 8 * self.max_bytes
+        """Bytes received and not decoded, of all clients."""
+        return min(8 * self.max_bytes, self.memory // 4)
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes for decoded images."""
+        return self.memory - self.memory // 4
 
 
 class Metrics:
@@ -87,7 +110,7 @@ class Metrics:
         self.stages = {stage: stages.labels(stage) for stage in ("receive", "wait", "decode", "detect", "classify")}
         self.batches = Histogram("mien_batch_crops", "Crops classified together.", buckets=_CROPS, registry=own)
         self.queue = Gauge("mien_queue_images", "Images accepted and not finished.", registry=own)
-        self.held = Gauge("mien_held_bytes", "Bytes of request bodies in memory.", registry=own)
+        self.held = Gauge("mien_held_bytes", "Bytes received and not decoded.", registry=own)
         images = Counter("mien_images", "Images by result.", ("result",), registry=own)
         self.images = {result: images.labels(result) for result in ("read", "error")}
         self.faces = Counter("mien_faces", "Faces in images and frames.", registry=own)
@@ -161,6 +184,8 @@ class Engine:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="mien-read")
         self._batcher = _Batcher(reader.classify, metrics, batch_wait)
         self._lock = threading.Lock()
+        self._memory = _Memory(limits.image_bytes)
+        self._since: dict[int, float] = {}  # when each busy thread began its image
         self.accepted = 0
         self._mean_seconds = 0.05  # of an image in its thread
 
@@ -168,6 +193,12 @@ class Engine:
     def full(self) -> bool:
         """Whether the queue takes no further image."""
         return self.accepted >= self.limits.queue
+
+    @property
+    def stuck(self) -> bool:
+        """Whether a new image would wait long: every thread has been busy with one image for seconds."""
+        since = list(self._since.values())
+        return len(since) >= self._threads and time.perf_counter() - max(since) > _STUCK_SECONDS
 
     def check(self) -> None:
         """Refuse a request before its body is uploaded.
@@ -185,7 +216,7 @@ class Engine:
             uploads: The images. The engine releases the bytes of each once it is decoded.
 
         Returns:
-            A future for each image. A future that is cancelled before its turn takes no time.
+            A future for each image. If it is cancelled, no further step of the image begins.
 
         Raises:
             Problem: 503, the queue has no room for all of them.
@@ -195,7 +226,7 @@ class Engine:
         for job in jobs:
             job.future.add_done_callback(self._release)
             job.future.add_done_callback(job.discard)  # a cancelled job stays in the pool's queue until its turn
-            self._pool.submit(self._prepare, job)
+            self._pool.submit(self._in_thread, functools.partial(self._prepare, job))
         return [job.future for job in jobs]
 
     def run(self, work: Callable[[], _T]) -> "Future[_T]":
@@ -211,18 +242,52 @@ class Engine:
             Problem: 503, the queue is full.
         """
         self._accept(1)
-        future = self._pool.submit(work)
+        future = self._pool.submit(self._in_thread, work)
         future.add_done_callback(self._release)
         return future
 
-    def close(self) -> None:
-        """Finish all accepted images, then end the threads."""
-        self._pool.shutdown()
-        self._batcher.close()
+    @contextlib.contextmanager
+    def decoded(self, stream: io.BytesIO) -> Iterator[DecodedImage]:
+        """Decode an image when there is memory for it, in one of the threads.
 
-    def abort(self) -> None:
-        """Drop all images that are still waiting, and do not wait for the others."""
+        Args:
+            stream: The image file.
+
+        Yields:
+            The image. Its memory counts as taken until the block ends.
+
+        Raises:
+            ImageError: The image cannot be read.
+        """
+        taken = []
+
+        def reserve(count: int, pixels: int) -> None:
+            taken.append(self._memory.take(max(count, _BYTES_PER_PIXEL * pixels)))
+
+        limits = self.limits
+        try:
+            image = decode(stream, max_bytes=limits.max_bytes, max_pixels=limits.max_pixels, reserve=reserve)
+            del stream
+            yield image
+        finally:
+            self._memory.give(sum(taken))
+
+    def close(self, seconds: float = 0.0) -> bool:
+        """Drop all images that are still waiting, and end the threads.
+
+        Args:
+            seconds: How long to wait for the images in the threads. Python cannot end a thread.
+
+        Returns:
+            Whether all threads have ended.
+        """
         self._pool.shutdown(wait=False, cancel_futures=True)
+        end = time.monotonic() + seconds
+        while self._since and time.monotonic() < end:
+            time.sleep(0.01)
+        if not self._since:
+            self._batcher.close()
+        return not self._since
 
     def _accept(self, count: int) -> None:
         with self._lock:
@@ -241,15 +306,26 @@ class Engine:
         detail = f"the queue is full ({self.accepted} of {self.limits.queue} images); try again in {seconds} s"
         return Problem(503, detail, headers={"Retry-After": str(seconds)})
 
+    def _in_thread(self, work: Callable[[], _T]) -> _T:
+        thread = threading.get_ident()
+        self._since[thread] = time.perf_counter()
+        try:
+            return work()
+        finally:
+            del self._since[thread]
+
     def _prepare(self, job: "_Job") -> None:
         """Decode the image and detect its faces, in a thread of the pool."""
         if not job.future.set_running_or_notify_cancel():
             return
         started = time.perf_counter()
         try:
-            image = decode(job.take(), max_bytes=self.limits.max_bytes, max_pixels=self.limits.max_pixels)
-            decoded = time.perf_counter()
-            prepared = self.reader.prepare(image)
+            with self.decoded(job.take()) as image:
+                decoded = time.perf_counter()
+                if job.future.abandoned:
+                    raise TimeoutError("the request has ended")
+                prepared = self.reader.prepare(image)
+            del image
             detected = time.perf_counter()
             job.seconds = {"wait": started - job.arrived, "decode": decoded - started, "detect": detected - decoded}
             self._batcher.submit(prepared).add_done_callback(lambda done: self._finish(job, done))
@@ -275,12 +351,44 @@ class Engine:
         job.future.set_exception(error)
 
 
+class _ReadingFuture(Future[TimedReading]):
+    """A future that remembers that it was cancelled while its image was read, which ``Future`` ignores."""
+
+    abandoned = False
+
+    def cancel(self) -> bool:
+        self.abandoned = True
+        return super().cancel()
+
+
+class _Memory:
+    """Bytes that threads share; each waits in turn until there is room for its image."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = self._free = limit
+        self._turn = threading.Lock()
+        self._changed = threading.Condition()
+
+    def take(self, count: int) -> int:
+        """Wait for ``count`` bytes, at most all of them; return how many were taken."""
+        count = min(count, self._limit)
+        with self._turn, self._changed:
+            self._changed.wait_for(lambda: self._free >= count)
+            self._free -= count
+        return count
+
+    def give(self, count: int) -> None:
+        with self._changed:
+            self._free += count
+            self._changed.notify()
+
+
 class _Job:
     """An image in the engine."""
 
     def __init__(self, upload: Upload) -> None:
         self.arrived = time.perf_counter()
-        self.future: Future[TimedReading] = Future()
+        self.future = _ReadingFuture()
         self.seconds: dict[str, float] = {}
         self._upload: Upload | None = upload
 

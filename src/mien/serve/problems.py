@@ -59,6 +59,11 @@ def to_problem(error: Exception) -> Problem:
     return internal_error()
 
 
+def stopping() -> Problem:
+    """Return the problem of a request that the server does not answer any more."""
+    return Problem(503, "the server is stopping; try again in 5 s", headers={"Retry-After": "5", "Connection": "close"})
+
+
 def internal_error() -> Problem:
     """Return the problem of an unexpected error; details are in the log only."""
     return Problem(500, "the server failed; its log has the details")

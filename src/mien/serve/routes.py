@@ -50,7 +50,10 @@ def add_routes(app: FastAPI, service: Service) -> None:
         openapi_extra=schemas.request_with_images(routes.explain_parameters, 1),
     )(routes.explain)
     ready = responses("An image sent now would be accepted.", schemas.HealthOut)
-    ready[503] = {"model": schemas.HealthOut, "description": "The queue is full, or the server is stopping."}
+    ready[503] = {
+        "model": schemas.HealthOut,
+        "description": "The queue is full, all threads are stuck, or the server is stopping.",
+    }
     for path, endpoint, described in (
         ("/v1/models", routes.models, responses("The loaded model.", schemas.ModelsOut, 401)),
         ("/healthz", routes.health, responses("The server is alive.", schemas.HealthOut)),
@@ -149,6 +152,8 @@ class _Routes:
             return json_response({"status": "stopping"}, 503)
         if self._service.engine.full:
             return json_response({"status": "queue full"}, 503)
+        if self._service.engine.stuck:
+            return json_response({"status": "busy"}, 503)
         return json_response({"status": "ready"})
 
     async def metrics(self, _: Request) -> Response:

@@ -1,33 +1,27 @@
-"""Uvicorn for the application: socket, signals, and limits against slow or malicious clients."""
+"""Uvicorn for the application: socket, signals, and an end within seconds."""
 
-import asyncio
 import contextlib
 import errno
 import logging
+import math
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from mien._errors import MienError
+from mien.serve.connections import KEEP_ALIVE_SECONDS, PROTOCOLS
 from mien.serve.engine import Limits
 from mien.serve.service import Service
 
-_KEEP_ALIVE_SECONDS = 30  # for which an idle connection stays open
-_HEAD_SECONDS = 10.0  # in which the head of a request must arrive
-_STALL_SECONDS = 10.0  # after which a response that the client does not take is given up
-_MAX_OVERHEAD = 65_536  # bytes of a head, of the trailers, or of the extensions of one chunk
+_STOP_SECONDS = 5  # in which accepted requests are finished after a signal
 _BACKLOG = 512  # connections that wait to be accepted
-_TOO_LONG = b"the head of a request is limited to 65,536 bytes; send fewer or shorter headers"
-_HEAD_TOO_LARGE = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain; charset=utf-8\r\n"
-    b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(_TOO_LONG), _TOO_LONG)
-)
+_LOG_SECONDS = 60.0  # in which a warning appears once
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -91,8 +85,7 @@ class Server(uvicorn.Server):
         limits: Limits = self._service.limits
         config = uvicorn.Config(
             app,
-            http=_LimitedProtocol,
-            ws="websockets-sansio",
+            **PROTOCOLS,
             ws_max_size=limits.max_bytes,
             ws_per_message_deflate=False,  # images are compressed already
             lifespan="on",
@@ -100,8 +93,8 @@ class Server(uvicorn.Server):
             access_log=False,  # uvicorn's would contain queries
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=int(2 * limits.timeout) + 5,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=_STOP_SECONDS,
         )
         super().__init__(config)
         self.signal: int | None = None
@@ -136,7 +129,7 @@ class Server(uvicorn.Server):
         self.stop()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop as uvicorn does; a forced exit waits for no image and logs no cancelled task.
+        """Stop as uvicorn does; a forced exit logs no cancelled task.
 
         Args:
             sockets: The listening sockets.
@@ -144,7 +137,6 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
         if self.force_exit:
             logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-            self._service.engine.abort()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -160,76 +152,26 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-class _LimitedProtocol(HttpToolsProtocol):
-    """HTTP protocol with size limits and timeouts against slow or malicious clients."""
+class FewLines(logging.Filter):
+    """Passes one warning a minute from each place in the code: clients may cause any number of them."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._head, self._stall = _Timeout(transport), _Timeout(transport)
-        self._overhead = 0  # bytes since the last complete head, piece of a body, or request
-        self._in_head = False
-        self._head.start(_KEEP_ALIVE_SECONDS)
+    def __init__(self) -> None:
+        """Start with nothing left out."""
+        super().__init__()
+        self._places: dict[tuple[str, int], tuple[float, int]] = {}
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._head.stop()
-        self._stall.stop()
-        super().connection_lost(exc)
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether to log a record.
 
-    def data_received(self, data: bytes) -> None:
-        self._overhead += len(data)
-        super().data_received(data)
-        if self._overhead <= _MAX_OVERHEAD or self.transport.is_closing():
-            return
-        if self._in_head and (self.cycle is None or self.cycle.response_complete):
-            self.transport.write(_HEAD_TOO_LARGE)
-            self.transport.close()
-        else:
-            self.transport.abort()
-
-    def on_message_begin(self) -> None:
-        self._head.start(_HEAD_SECONDS)
-        self._in_head = True
-        super().on_message_begin()
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_head:  # after the head it is a trailer, which is ignored
-            super().on_header(name, value)
-
-    def on_headers_complete(self) -> None:
-        self._head.stop()
-        self._in_head = False
-        self._overhead = 0
-        super().on_headers_complete()
-
-    def on_body(self, body: bytes) -> None:
-        self._overhead = 0
-        super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        self._overhead = 0
-        super().on_message_complete()
-
-    def pause_writing(self) -> None:
-        self._stall.start(_STALL_SECONDS)
-        super().pause_writing()
-
-    def resume_writing(self) -> None:
-        self._stall.stop()
-        super().resume_writing()
-
-
-class _Timeout:
-    """Aborts a connection unless it is stopped in time."""
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._timer: asyncio.TimerHandle | None = None
-
-    def start(self, seconds: float) -> None:
-        self.stop()
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._transport.abort)
-
-    def stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        Args:
+            record: The record; if others were left out before it, their number is added to its message.
+        """
+        if record.levelno < logging.WARNING:
+            return True
+        place, now = (record.pathname, record.lineno), time.monotonic()
+        last, left_out = self._places.get(place, (-math.inf, 0))
+        passes = now - last >= _LOG_SECONDS
+        self._places[place] = (now, 0) if passes else (last, left_out + 1)
+        if passes and left_out:
+            record.msg, record.args = f"{record.getMessage()} ({left_out} more like this were left out)", ()
+        return passes

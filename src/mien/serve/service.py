@@ -1,7 +1,9 @@
 """State that all endpoints of one server share, and the steps from a request to its readings."""
 
 import asyncio
+import ipaddress
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -13,10 +15,69 @@ from starlette.types import Receive
 
 from mien.serve.auth import Access
 from mien.serve.engine import Engine, Limits, Metrics, TimedReading, Upload
-from mien.serve.problems import Problem
+from mien.serve.problems import Problem, stopping
 from mien.serve.uploads import Body, HeldBytes
 
 _T = TypeVar("_T")
+
+
+class Slots:
+    """Counts what is open, in all and for each network."""
+
+    def __init__(self, limit: int, share: float) -> None:
+        """Start with nothing open.
+
+        Args:
+            limit: Largest number in all.
+            share: Share of it that one network may use, from 0 to 1; at least one.
+        """
+        self.limit = limit
+        self._each = max(1, int(limit * share))
+        self._open: Counter[str] = Counter()
+
+    def take(self, network: str) -> bool:
+        """Open one more if there is room for it.
+
+        Args:
+            network: Where it comes from, as ``network_of`` returns it.
+
+        Returns:
+            Whether there was room.
+        """
+        fits = self._open.total() < self.limit and self._open[network] < self._each
+        self._open[network] += fits
+        return fits
+
+    def give(self, network: str) -> None:
+        """Close one.
+
+        Args:
+            network: Where it came from.
+        """
+        self._open[network] -= 1
+        self._open += Counter()  # without networks that have nothing open
+
+    def __str__(self) -> str:
+        return f"{self._open.total()} of {self.limit} (one address: {self._each})"
+
+
+def network_of(client: Sequence[object] | None) -> str:
+    """Return the network of a client: an IPv4 address, or the first 64 bits of an IPv6 address.
+
+    Args:
+        client: Its address and port; ``None`` or empty if unknown.
+
+    Returns:
+        A key that other addresses of the same client share.
+    """
+    name = str(client[0]) if client else ""
+    try:
+        address = ipaddress.ip_address(name.partition("%")[0])
+    except ValueError:
+        return name
+    if isinstance(address, ipaddress.IPv6Address):
+        return str(address.ipv4_mapped or int(address) >> 64)
+    return name
 
 
 @dataclass(eq=False)
@@ -28,9 +89,10 @@ class Service:
         limits: Limits of requests and streams.
         metrics: Prometheus metrics.
         access: Rules of access.
-        held: Counts the bytes of request bodies.
+        held: Counts the bytes that are received and not decoded.
+        connections: Open connections, streams included.
+        streams: Open streams.
         draining: Whether the server is stopping and accepts nothing new.
-        streams: Number of open streams.
     """
 
     engine: Engine
@@ -38,8 +100,9 @@ class Service:
     metrics: Metrics
     access: Access
     held: HeldBytes
+    connections: Slots
+    streams: Slots
     draining: bool = False
-    streams: int = 0
 
     async def read(
         self, request: Request, *, max_images: int | None = None
@@ -71,7 +134,7 @@ class Service:
         started = time.perf_counter()
         try:
             if self.draining:
-                raise Problem(503, "the server is stopping; try again in 5 s", headers={"Retry-After": "5"})
+                raise stopping()
             self.engine.check()
             uploads = await body.images()
         except Problem as problem:

@@ -17,12 +17,11 @@ from starlette.datastructures import QueryParams
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from mien._errors import ImageError, MienError
-from mien.decode import decode
 from mien.serve.auth import bearer_token
-from mien.serve.engine import Upload
+from mien.serve.engine import Engine, Upload
 from mien.serve.problems import Problem
 from mien.serve.responses import maps_dict
-from mien.serve.service import Service
+from mien.serve.service import Service, network_of
 from mien.video import Tracker
 
 _log = logging.getLogger("mien.serve")
@@ -94,14 +93,15 @@ class Stream:
         await self._socket.accept()
         try:
             self._options = await self._admit()
-            if service.draining or service.streams >= service.limits.streams:
-                raise Problem(_FULL, f"{service.streams} of {service.limits.streams} streams are open; try again later")
-            service.streams += 1
+            network = network_of(self._socket.scope["client"])
+            if service.draining or not service.streams.take(network):
+                raise Problem(_FULL, f"{service.streams} streams are open; try again later")
+            self._socket.scope.get("state", {}).get("admit", bool)()  # of our protocol: frames may be large from now on
             try:
                 with service.metrics.streams.track_inprogress():
                     await self._serve()
             finally:
-                service.streams -= 1
+                service.streams.give(network)
         except Problem as problem:
             await self._close(problem.status, problem.detail)
         except (WebSocketDisconnect, ConnectionError):
@@ -137,6 +137,7 @@ class Stream:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self._release(self._newest)
 
     def _new_tracker(self, options: StreamOptions) -> Tracker:
         try:
@@ -161,11 +162,8 @@ class Stream:
                 raise Problem(_IDLE, f"no frame for {idle:g} s; open a new stream when there is one") from error
             if message.get("bytes") is not None:
                 end = time.monotonic() + idle  # text messages alone do not keep a stream open
-                if self._newest is not None:
-                    self._drop()
-                self._newest = (self._received, time.perf_counter() - self._started, message["bytes"])
-                self._received += 1
-                self._arrived.set()
+                self._keep(message["bytes"])
+                await asyncio.sleep(0)  # other connections get their turn between many small frames
             else:
                 values = _parse_message(message)
                 values.pop("token", None)
@@ -175,6 +173,25 @@ class Stream:
                     self._tracker = self._new_tracker(options)
                 self._options = options
 
+    def _keep(self, data: bytes) -> None:
+        """Make a frame the newest; the one that waited, or this one if there is no memory for it, is dropped."""
+        if self._newest is not None:
+            self._release(self._newest)
+            self._drop()
+        self._newest = None
+        try:
+            self._service.held.add(len(data))
+        except Problem:
+            self._drop()
+        else:
+            self._newest = (self._received, time.perf_counter() - self._started, data)
+            self._arrived.set()
+        self._received += 1
+
+    def _release(self, frame: tuple[int, float, bytes] | None) -> None:
+        if frame is not None:
+            self._service.held.add(-len(frame[2]))
+
     def _drop(self) -> None:
         self._dropped += 1
         self._service.metrics.frames["dropped"].inc()
@@ -183,22 +200,25 @@ class Stream:
         while True:
             await self._arrived.wait()
             self._arrived.clear()
-            if self._newest is None:
+            frame, self._newest = self._newest, None
+            if frame is None:
                 continue
-            (number, seconds, data), self._newest = self._newest, None
-            result = await self._read(number, seconds, data)
-            del data
+            try:
+                result = await self._read(*frame)
+            finally:
+                self._release(frame)
+            del frame
             if result is not None:
                 await self._socket.send_text(json.dumps(result, separators=(",", ":")))
 
     async def _read(self, number: int, seconds: float, data: bytes) -> dict[str, Any] | None:
         """Read a frame; ``None`` if the queue is full: the frame is dropped."""
-        metrics, limits = self._service.metrics, self._service.limits
-        work = functools.partial(_read_frame, self._tracker, data, seconds, self._options.maps, limits.max_pixels)
+        metrics, engine = self._service.metrics, self._service.engine
+        work = functools.partial(_read_frame, engine, self._tracker, data, seconds, self._options.maps)
         counts = {"received": number, "dropped": self._dropped}
         started = time.perf_counter()
         try:
-            result = await asyncio.wrap_future(self._service.engine.run(work))
+            result = await asyncio.wrap_future(engine.run(work))
         except Problem:
             self._drop()
             return None
@@ -215,9 +235,10 @@ class Stream:
             await self._socket.close(code, reason.encode()[:123].decode("utf-8", "ignore"))
 
 
-def _read_frame(tracker: Tracker, data: bytes, seconds: float, maps: bool, max_pixels: int) -> dict[str, Any]:
+def _read_frame(engine: Engine, tracker: Tracker, data: bytes, seconds: float, maps: bool) -> dict[str, Any]:
     """Decode a frame and track its faces, in a thread of the engine."""
-    result = tracker.step(decode(Upload("frame", data).open(), max_pixels=max_pixels).pixels, seconds)
+    with engine.decoded(Upload("frame", data).open()) as image:
+        result = tracker.step(image.pixels, seconds)
     values = {**result.to_dict(), "size_wh": list(result.size_wh)}
     if maps:
         for face, face_values in zip(result.faces, values["faces"], strict=True):
