@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 # FER-2013 for the tests that need it; they are skipped if it is absent.
 export MIEN_DATA ?= $(abspath $(CURDIR)/../shared/data)
 
-.PHONY: help demo test suite lint docs web web-if-npm bench release-check clean
+.PHONY: help demo test suite lint docs web web-if-npm bench fuzz release-check clean
 
 help:
 	@echo "make demo           read the example image, write demo/report.html"
@@ -18,6 +18,7 @@ help:
 	@echo "make docs           write the generated pages of docs/ again"
 	@echo "make web            build the page that runs in the browser (web/dist; needs npm)"
 	@echo "make bench          measure mien on this machine"
+	@echo "make fuzz           search for inputs that break what reads them (SECONDS=60 for each target)"
 	@echo "make release-check  the long checks as well, and the built wheel"
 
 # The core alone: what `pip install mien` brings.
@@ -67,8 +68,14 @@ web-if-npm:
 bench: $(VENV)/all
 	$(BIN)/mien benchmark
 
+# SECONDS for each of the targets of tools/fuzz.py; findings are left in fuzz/.
+SECONDS ?= 60
+fuzz: $(VENV)/all
+	$(PIP) -e ".[fuzz]"
+	$(BIN)/python tools/fuzz.py --seconds $(SECONDS)
+
 release-check: $(VENV)/all lint
 	$(PYTEST) -m "release or not release"
 
 clean:
-	rm -rf $(VENV) demo build dist web/dist web/node_modules src/mien/serve/page/runtime *.egg-info src/*.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) demo fuzz build dist web/dist web/node_modules src/mien/serve/page/runtime *.egg-info src/*.egg-info .pytest_cache .ruff_cache .mypy_cache

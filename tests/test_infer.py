@@ -154,6 +154,14 @@ def test_no_model_file_and_damaged_file(tmp_path: Path) -> None:
         Classifier(damaged)
 
 
+@pytest.mark.parametrize("text", [b"tiny", b"crops", b"mien_contract"])
+def test_text_that_is_not_utf_8_is_one_clear_line(tiny: Path, tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "m.onnx").write_bytes(tiny.read_bytes().replace(text, b"\xc4" + text[1:]))
+    with pytest.raises(ModelError, match="not a usable ONNX file") as caught:
+        Classifier(tmp_path / "m.onnx")
+    assert "\n" not in str(caught.value)
+
+
 def test_unknown_provider(tiny: Path) -> None:
     with pytest.raises(ModelError, match="unknown provider 'tpu'; mien knows cpu"):
         Classifier(tiny, providers=("tpu",))

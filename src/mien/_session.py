@@ -63,9 +63,17 @@ def open_session(path: Path, *, threads: int = 1, providers: Sequence[str] = ("c
     options.add_session_config_entry("session.x64quantprecision", "1")
     try:
         session = Session(str(path), options, providers=[PROVIDERS[provider] for provider in providers])
+        _read_names(session)
     except Exception as error:  # ONNX Runtime's own classes share no base below Exception
         raise ModelError(
             f"{path}: not a usable ONNX file ({first_line(error)}); install mien again or export it again"
         ) from error
     session.reopen = partial(open_session, path, threads=threads, providers=tuple(providers))
     return session
+
+
+def _read_names(session: Session) -> None:
+    """Raise UnicodeDecodeError here, and not where the names and metadata are used, if they are not UTF-8."""
+    _ = session.get_modelmeta().custom_metadata_map
+    for value in (*session.get_inputs(), *session.get_outputs()):
+        _ = value.name, value.shape
