@@ -1,14 +1,157 @@
-"""Output files: a file appears complete or not at all, and a refusal of the system becomes one line."""
+"""Output files: a file appears complete or not at all, and no command replaces an input or a file of another program.
 
+mien recognises its own files by their content: a mark in the metadata of formats that have a place for it, else keys or
+columns that only its files have.
+"""
+
+import filecmp
 import io
 import os
+import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Self, TextIO
+from typing import TYPE_CHECKING, BinaryIO, Self, TextIO
 
 from mien._errors import OutputError, first_line
+
+if TYPE_CHECKING:
+    from PIL.PngImagePlugin import PngInfo
+
+MARK = "Written by mien"
+_OWN = re.compile(
+    rb'Written by mien|name="generator" content="mien"|mien_contract|data_sha256|"(?:provenance|vote_weight)":'
+    rb"|average_steps|data\.exclude=THIS_FILE|model,recipe,seed,split,classes,faces,"
+    rb'|\A(?:source,face,x1,|frame,seconds,track_id,|model,corruption,severity,|\{"(?:frame|epoch)": \d)'
+)
+_EDGE = 2**20  # bytes at the start and at the end of a file in which the mark is looked for
+
+
+@dataclass
+class _Protection:
+    """What no output may replace. ``identities`` are those of the inputs, and are read when the first is needed."""
+
+    inputs: list[str | os.PathLike[str]]
+    force: bool
+    cure: str
+    identities: set[tuple[int, int]] = field(default_factory=set)
+
+    def reads(self, path: str | os.PathLike[str]) -> bool:
+        """Whether a file or folder is an input, under any name or link."""
+        self.identities.update(filter(None, map(_identity, self.inputs)))
+        self.inputs.clear()
+        return _identity(path) in self.identities
+
+
+_protection: _Protection | None = None
+
+
+@contextmanager
+def protect_files(inputs: Iterable[str | os.PathLike[str]], *, force: bool = False, cure: str = "") -> Iterator[None]:
+    """While a block runs, no output replaces an input, or an existing file that mien did not write.
+
+    Args:
+        inputs: Files and folders that the block reads.
+        force: Whether files that mien did not write may be replaced. Inputs never are.
+        cure: End of the message about such a file, such as how to set ``force``.
+
+    Yields:
+        ``None``; the block runs.
+    """
+    global _protection
+    before, _protection = _protection, _Protection(list(inputs), force, cure)
+    try:
+        yield
+    finally:
+        _protection = before
+
+
+def protect_inputs(paths: Iterable[object]) -> None:
+    """Add files to the inputs of the block of ``protect_files``. Outside of one, nothing is protected.
+
+    Args:
+        paths: The files. Anything but a path, such as a stream, is ignored.
+    """
+    if _protection is not None:
+        _protection.inputs += [path for path in paths if isinstance(path, str | os.PathLike)]
+
+
+def is_input(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file or folder is an input of the block of ``protect_files``, under any name or link.
+
+    Args:
+        path: The file or folder.
+
+    Returns:
+        False also outside of such a block.
+    """
+    return _protection is not None and _protection.reads(path)
+
+
+def require_replaceable(path: str | os.PathLike[str], *, new: Path | None = None) -> None:
+    """Check that a file or folder may be written in the block of ``protect_files``.
+
+    Args:
+        path: The file or folder; it need not exist.
+        new: A file with the content that would replace it: equal content may always be replaced.
+
+    Raises:
+        OutputError: It is an input, or a file that mien did not write.
+    """
+    if _protection is None or not os.path.exists(path):  # noqa: PTH110 (paths are strings here)
+        return
+    name = os.fspath(path)
+    if is_input(path):
+        raise OutputError(f"{name}: is read by this command and would be lost; name another place to write to")
+    if _protection.force or is_own(path) or (new is not None and filecmp.cmp(path, new, shallow=False)):
+        return
+    raise OutputError(f"{name}: exists and was not written by mien; name another file{_protection.cure}")
+
+
+def is_own(path: str | os.PathLike[str]) -> bool:
+    """Return whether replacing a file loses nothing of another program: mien wrote it, or it has no content.
+
+    Args:
+        path: The file.
+
+    Returns:
+        True also for folders, devices and pipes.
+    """
+    if not os.path.isfile(path):  # noqa: PTH113
+        return True
+    try:
+        with open(path, "rb") as stream:  # noqa: PTH123
+            start = stream.read(_EDGE)
+            stream.seek(max(0, os.fstat(stream.fileno()).st_size - _EDGE))
+            return not start or _OWN.search(start) is not None or _OWN.search(stream.read(_EDGE)) is not None
+    except OSError:
+        return False
+
+
+def png_mark(text: str = MARK) -> "PngInfo":
+    """Return the metadata of a PNG file that mien writes.
+
+    Args:
+        text: The mark, and what may follow it.
+
+    Returns:
+        Metadata for Pillow's ``save``.
+    """
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    info.add_text("Software", text)
+    return info
+
+
+def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)  # noqa: PTH116
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
 
 
 @contextmanager
@@ -67,6 +210,7 @@ class Draft:
         with output_errors(self.name):
             if self._target.is_dir():
                 raise IsADirectoryError(self.name)
+            require_replaceable(self.name)
             replaceable = self._target.is_file() or not self._target.exists()
             self.path = self._target.with_name(f".mien-{secrets.token_hex(6)}.part") if replaceable else self._target
             # Not tempfile: its files are private to the user, but a result has the permissions of the umask.

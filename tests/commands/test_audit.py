@@ -13,6 +13,7 @@ from mien.commands import app
 from mien.lab.audit import load_faces
 from mien.lab.data.selection import read_exclude
 from support.synthetic_faces import cartoon_set
+from support.written_files import foreign_files
 
 PER_CLASS = 6
 
@@ -50,6 +51,7 @@ def test_a_folder_is_audited(folder: Path, tmp_path: Path) -> None:
     result = run(folder, "--out", out, "--counts", tmp_path / "counts.json", "--near", "0.999")
     assert result.exit_code == 0, result.output
     assert {path.name for path in out.iterdir()} == {"audit.json", "report.html", "exclude.txt"}
+    assert foreign_files(out, tmp_path / "counts.json") == []
     content = json.loads((out / "audit.json").read_text())
     assert content["faces"] == 14 * PER_CLASS + 3
     assert content["duplicates"]["training_rows_in_tests"] == 2

@@ -20,6 +20,7 @@ from mien.lab.predictions import Predictions, select_rows
 from mien.lab.recipe import dump, load
 from support.cli import mien_here
 from support.synthetic_faces import cartoon_set
+from support.written_files import foreign_files
 
 FAMILY = "vgg-vs-resnet"
 
@@ -97,6 +98,7 @@ def test_seeds_below_a_folder_are_all_taken(run, faces: FaceSet, tmp_path: Path)
     values = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert values["seeds"]["conv4"]["n"] == 2
     assert "Over seeds" in (tmp_path / "out" / "report.html").read_text()
+    assert foreign_files(tmp_path / "out") == []
 
 
 def test_a_family_becomes_a_study(run, faces: FaceSet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

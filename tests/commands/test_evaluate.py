@@ -19,6 +19,7 @@ from mien.lab.train.devices import Devices
 from mien.lab.train.loop import fit
 from support.synthetic_faces import cartoon_set
 from support.tiny_recipe import tiny
+from support.written_files import foreign_files
 
 Draw = Callable[..., np.ndarray]
 
@@ -49,6 +50,7 @@ def evaluate(*words: str) -> Result:
 
 
 def test_an_own_folder(own: Path, report: Path) -> None:
+    assert foreign_files(report) == []
     told = json.loads((report / "metrics.json").read_text())
     assert (told["split"], told["evaluated"], told["total"]) == ("all", 71, 71)
     assert (told["all"]["n"], told["clean"]["n"]) == (71, 70)

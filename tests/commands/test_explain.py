@@ -18,6 +18,7 @@ from mien.commands.explain import _file_name
 from mien.lab.explain import METHODS
 from mien.report.maps import MAP_PAGE
 from support.paths import ROOT
+from support.written_files import foreign_files
 
 ASTRONAUT = ROOT / "examples" / "astronaut.png"
 runner = CliRunner()
@@ -184,6 +185,7 @@ def test_a_data_set_is_explained(model: str, method: str, run: Path, folder_of_f
     kept = tmp_path / "kept" / f"{result['model']['model']}.json"
     assert kept.read_bytes() == (tmp_path / "explanation.json").read_bytes()
     assert "Where" in (tmp_path / "report.html").read_text("utf-8")
+    assert foreign_files(kept, tmp_path / "explanation.json", tmp_path / "report.html") == []
     first = json.dumps({key: result[key] for key in ("attention", "faithfulness", "randomisation")})
     assert explain(*words).exit_code == 0
     again = json.loads((tmp_path / "explanation.json").read_text())

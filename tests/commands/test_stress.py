@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 from mien._emotions import SEVEN
 from mien.commands import app
 from support.synthetic_faces import cartoon_set
+from support.written_files import foreign_files
 
 
 @pytest.fixture
@@ -52,6 +53,7 @@ def test_a_report_metrics_and_a_table_are_written(mien: Callable[..., Result], d
     assert "mCE 100.0 % of mien-0's" in done.stdout
     assert "cover-mouth: from" in done.stderr
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"report.html", "stress.json", "stress.csv"}
+    assert foreign_files(tmp_path / "out", tmp_path / "recorded") == []
     result = json.loads((tmp_path / "out" / "stress.json").read_text())
     assert result["provenance"]["command"].startswith("mien stress mien-0 --data .../faces")
     (model,) = result["models"]

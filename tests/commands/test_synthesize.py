@@ -11,6 +11,7 @@ from mien._emotions import SEVEN
 from support.cli import mien_here
 from support.short_runs import ONE_BLOCK
 from support.synthetic_faces import cartoon_set
+from support.written_files import foreign_files
 
 
 def mien(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -48,6 +49,7 @@ def test_synthetic_faces_are_written_evaluated_and_trained_on(drawn: Path, tmp_p
         "evaluation.json",
     }
     assert len(list((tmp_path / "made" / "disgust").glob("0*.png"))) == 12
+    assert foreign_files(tmp_path / "made") == []
 
     short = ["train.epochs=1", "train.batch_size=25", "train.precision=32-true"]
     also = 'data.extra=[{path="made"}]'

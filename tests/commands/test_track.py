@@ -34,6 +34,7 @@ from mien.reader import Reader
 from mien.video import Tracker, open_source
 from support.processes import rest_of
 from support.videos import break_packets, camera, head_of, shades, walk, write_audio, write_video
+from support.written_files import foreign_files
 
 Pixels = NDArray[np.uint8]
 FRAMES = 24
@@ -90,6 +91,7 @@ def test_all_outputs_at_once(video: Path, tmp_path: Path) -> None:
     assert "walk.mp4" in page
     assert DEFAULT_MODEL in page
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in names.values())
+    assert foreign_files(tmp_path) == []
 
 
 def test_standard_output_contains_only_the_lines(video: Path) -> None:
@@ -129,7 +131,7 @@ def test_a_video_without_a_face_is_not_an_error(tmp_path: Path) -> None:
         (["song.m4a"], "song.m4a: there is no video in it"),
         (["folder"], "folder: no images in this folder"),
         (["97"], "camera 97: there is no such camera"),
-        (["VIDEO", "--jsonl", "VIDEO"], "is the source as well; name another file"),
+        (["VIDEO", "--jsonl", "VIDEO"], "is read by this command and would be lost"),
         (["VIDEO", "--csv", "a", "--jsonl", "./a"], "is the file of --jsonl as well; name another file"),
         (["VIDEO", "--csv", "none/a.csv"], "none/a.csv: cannot be written, its folder does not exist"),
         (["VIDEO", "--html", "none/a.html"], "none/a.html: cannot be written, its folder does not exist"),

@@ -19,6 +19,7 @@ from mien.lab.train.loop import fit
 from mien.lab.train.run import is_finished, load_final
 from support.short_runs import LEARNING, small
 from support.synthetic_faces import cartoon_set
+from support.written_files import foreign_files
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,7 @@ def run(faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_record_is_complete_and_consistent(faces: FaceSet, run: Path, tmp_path: Path) -> None:
     metrics = record_run(run, faces, tmp_path, final=True)
+    assert foreign_files(tmp_path) == []
     written = {path.name for path in tmp_path.iterdir()}
     assert {"metrics.json", "predictions.npz", "log.jsonl", "recipe.json", "curves.png", "confusion.svg"} <= written
     assert json.loads((tmp_path / "metrics.json").read_text()) == json.loads(json.dumps(metrics))

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 import mien
 from mien._errors import MienError, MissingExtraError
 from mien._signals import exit_status
+from mien.commands._options import protected
 from mien.commands.audit import audit_command
 from mien.commands.benchmark import benchmark_command
 from mien.commands.compare import compare_command
@@ -92,7 +93,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (  # in the order in which `mien --
     compare_command,
 )
 for _command in _COMMANDS:
-    app.command(_command.__name__.removesuffix("_command"))(_command)
+    app.command(_command.__name__.removesuffix("_command"))(protected(_command))
 
 
 def _print_version(requested: bool) -> None:

@@ -5,11 +5,13 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mien._errors import MienError
 from mien._face import Reading
+from mien._output import protect_inputs
 
 if TYPE_CHECKING:
     from mien.decode import Source
@@ -23,26 +25,13 @@ class Inputs:
         sources: The images, in the order to read them.
         failed: Readings with an error, for folders that cannot be read.
         skipped: Number of files in folders that are no images.
+        roots: The folders, and the folders in which globs were expanded.
     """
 
     sources: "list[Source]" = field(default_factory=list)
     failed: list[Reading] = field(default_factory=list)
     skipped: int = 0
-
-
-def refuse_input(output: Path, inputs: Inputs) -> None:
-    """Refuse an output file that is one of the images to read, under any name or link.
-
-    Args:
-        output: The file to write.
-        inputs: The images to read.
-
-    Raises:
-        MienError: The output is an input.
-    """
-    for source in inputs.sources if output.exists() else ():
-        if isinstance(source, str) and Path(source).exists() and output.samefile(source):
-            raise MienError(f"{output}: is one of the images to read, it would be lost; name another file to write")
+    roots: list[str] = field(default_factory=list)
 
 
 def expand_inputs(paths: Sequence[str]) -> Inputs:
@@ -55,7 +44,7 @@ def expand_inputs(paths: Sequence[str]) -> Inputs:
         paths: Files, folders, globs, or ``-`` for the bytes on standard input.
 
     Returns:
-        The images.
+        The images, which no output of the command may replace from now on.
 
     Raises:
         MienError: Standard input is a terminal.
@@ -65,15 +54,18 @@ def expand_inputs(paths: Sequence[str]) -> Inputs:
         names = [path]
         if path != "-" and glob.has_magic(path) and not Path(path).exists():
             names = sorted(glob.glob(path, recursive=True)) or [path]  # noqa: PTH207 (Path takes no absolute pattern)
+            inputs.roots.append(str(Path(*takewhile(lambda part: not glob.has_magic(part), Path(path).parts))))
         for name in names:
             if name == "-":
                 if sys.stdin.isatty():
                     raise MienError("standard input is a terminal; send an image to it: mien predict - < photo.jpg")
                 inputs.sources.append(sys.stdin.buffer)
             elif Path(name).is_dir():
+                inputs.roots.append(name)
                 _add_folder(name, inputs)
             else:
                 inputs.sources.append(name)
+    protect_inputs(inputs.sources)
     return inputs
 
 

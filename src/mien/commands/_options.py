@@ -1,9 +1,15 @@
 """Arguments and options that several commands share: each is defined, with its help text, once."""
 
+import inspect
+import os
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from mien._output import protect_files, require_replaceable
 
 ModelOption = Annotated[
     str, typer.Option(help="An embedded model (`mien models` lists them) or the path of an ONNX file.")
@@ -64,3 +70,53 @@ FinalTestOption = Annotated[
     bool, typer.Option("--final", help="Also evaluate PrivateTest: once, when everything is chosen.")
 ]
 CalibrationOption = Annotated[str, typer.Option(help="vector or temperature; default: what the recipe says.")]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Replace existing files that mien did not write; inputs never are.")
+]
+
+_OUTPUTS = ("out", "keep", "counts", "save", "html", "video", "jsonl", "csv", "parquet")
+_IMAGES = ("paths", "what", "source")  # their folders hold images to read; other files in them may be written
+
+
+def protected(command: Callable[..., None]) -> Callable[..., None]:
+    """Add ``--force`` to a command that writes, and protect files while it runs.
+
+    Its outputs never replace an input, and without ``--force`` no file that mien did not write. The inputs are the
+    existing files and folders that its other arguments and options name; ``expand_inputs`` adds images of folders.
+
+    Args:
+        command: The function of a command.
+
+    Returns:
+        The function to register; ``command`` itself where it writes no file.
+    """
+    signature = inspect.signature(command)
+    if not set(signature.parameters) & set(_OUTPUTS):
+        return command
+
+    @wraps(command)
+    def run(**params: Any) -> None:
+        force = params["force"] if "force" in signature.parameters else params.pop("force")
+        with protect_files(_named_files(params), force=force, cure=", or add --force"):
+            for name in _OUTPUTS:
+                if isinstance(path := params.get(name), Path):
+                    require_replaceable(path)  # before the work
+            command(**params)
+
+    option = inspect.Parameter("force", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=ForceOption)
+    parameters = {**signature.parameters, "force": option}
+    run.__signature__ = signature.replace(parameters=list(parameters.values()))  # type: ignore[attr-defined]
+    run.__annotations__ = command.__annotations__ | {"force": ForceOption}
+    return run
+
+
+def _named_files(params: dict[str, Any]) -> list[Path]:
+    """The existing files and folders that arguments name as inputs, and the runs in these folders."""
+    words = {"": os.environ.get("MIEN_DATA", "")} if "data" in params else {}
+    found = []
+    for name, value in {**params, **words}.items():
+        for word in () if name in _OUTPUTS else value if isinstance(value, list | tuple) else [value]:
+            for text in {word, word.partition("=")[2]} if isinstance(word, str) else {word}:  # KEY=VALUE of a recipe
+                if isinstance(text, str | Path) and text and os.path.exists(text):  # noqa: PTH110 (Path raises errors)
+                    found += [Path(text)] if name not in _IMAGES or Path(text).is_file() else []
+    return [each for path in found for each in (path, *path.glob("seed-*"))]

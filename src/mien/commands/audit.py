@@ -75,7 +75,8 @@ def audit_command(
         other_labels = read_map(against_labels or ())
         others = [lab.load_faces(path, other_labels) for path in against or ()]
     folder = out or Path("reports", f"audit-{Path(faces.source).stem}")
-    require_writable(folder, counts and counts.parent)  # before the work
+    names = ("audit.json", "exclude.txt", "report.html", *(["out-of-fold.npz"] if label_errors else []))
+    require_writable(folder, counts and counts.parent, names=names)  # before the work
     predicted = None
     if probabilities:
         predicted = lab.read_probabilities(probabilities, faces)

@@ -36,7 +36,7 @@ def compare_command(
     part = read_part(split)
     if grid and runs:
         raise DataError("--grid finds its runs itself; leave RUN out, or leave --grid out")
-    require_writable(out, keep)  # before the work
+    require_writable(out, keep, names=("comparison.json", "table.csv", "report.html"))  # before the work
     results = find_input("results")
     compared: lab.Comparison
     with TerminalProgress(lines=False) as progress:

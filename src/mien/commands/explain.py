@@ -88,7 +88,7 @@ def explain_command(
     name = what[0] if what else model or DEFAULT_MODEL
     folder = out or _FOLDER / f"{_file_name(name)}-{method}"
     labels = read_map(label_map or [])
-    require_writable(folder, keep)  # before the work
+    require_writable(folder, keep, names=("explanation.json", "report.html"))  # before the work
     with TerminalProgress() as progress:
         explanation = explain_dataset(
             name,
@@ -147,7 +147,7 @@ def _explain_images(
         readings = reader.read_many(inputs.sources, keep_pixels=True)
     tally, count = Tally(), len(inputs.failed) + len(inputs.sources)
     shown_method = method if layer == _FEATURES else f"{method} of layer {layer}"
-    with MapReport(folder, chosen, about=about, method=shown_method) as report, closing(readings):
+    with MapReport(folder, chosen, about=about, method=shown_method, roots=inputs.roots) as report, closing(readings):
         for reading in with_progress(chain(inputs.failed, readings), count):
             tally.add(reading)
             report.add(reading)

@@ -12,7 +12,7 @@ from mien._face import Reading
 from mien._signals import GracefulStop
 from mien.bundled import DEFAULT_MODEL
 from mien.commands import _options
-from mien.commands._inputs import expand_inputs, refuse_input
+from mien.commands._inputs import expand_inputs
 from mien.commands._terminal import FaceTable, TableConsole, Tally, with_progress
 
 
@@ -50,8 +50,6 @@ def predict_command(
 
     reader = Reader(model, detector=detector, precision=precision, threads=threads, abstain=abstain)
     inputs, tally = expand_inputs(paths), Tally(print_errors=not (json_lines or csv))
-    if html is not None:
-        refuse_input(html, inputs)
     count = len(inputs.failed) + len(inputs.sources)
     keep_pixels = save is not None or html is not None
     outputs: list[AbstractContextManager[_Sink]] = []
@@ -59,7 +57,7 @@ def predict_command(
         from mien import report  # takes time that a table does not need
 
         if save is not None:
-            outputs.append(report.AnnotatedImages(save))
+            outputs.append(report.AnnotatedImages(save, roots=inputs.roots))
         if html is not None:
             outputs.append(report.Html(html, title="What mien read", model=reader.describe()))
         if json_lines:

@@ -34,13 +34,16 @@ def search_command(
 
     Writes best.toml (a recipe), search.json, history.png and importance.png.
     """
+    from mien.lab.files import require_writable
     from mien.lab.recipe import load
     from mien.lab.search.results import format_value, write_results
     from mien.lab.search.study import SearchPlan, run_search
     from mien.lab.train.logging import silence_lightning
 
     silence_lightning()
+    names = ("search.json", "best.toml", "history.png", "importance.png")
     folder = out or Path("runs", "search", load(recipe, overrides or ()).name)
+    require_writable(folder, names=names)  # before the work
     plan = SearchPlan(
         recipe=recipe,
         out=folder,

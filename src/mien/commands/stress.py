@@ -48,7 +48,7 @@ def stress_command(
 
     count = faces if faces is not None else 0 if groups else DEFAULT_FACES
     options = RobustnessOptions(read_part(split), count, choose_corruptions(only or []), seed)
-    require_writable(out, keep)  # before the work
+    require_writable(out, keep, names=("stress.json", "stress.csv", "report.html"))  # before the work
     labels = read_map(label_map or [])
     with TerminalProgress(overall=True) as progress:
         result = run_robustness(

@@ -12,6 +12,7 @@ from mien._errors import MienError, SourceError
 from mien._signals import GracefulStop
 from mien.bundled import DEFAULT_MODEL
 from mien.commands import _options
+from mien.commands._inputs import expand_inputs
 
 if TYPE_CHECKING:
     from mien.commands.track_display import Summary, Watch
@@ -59,12 +60,14 @@ def track_command(
     written. Exit status: 0 done, 2 the source or an argument is wrong, or a camera went away, 130 stopped by Ctrl-C,
     143 by a service manager.
     """
-    _check_files(source, {"--video": video, "--jsonl": jsonl, "--csv": csv, "--parquet": parquet, "--html": html})
+    _check_files({"--video": video, "--jsonl": jsonl, "--csv": csv, "--parquet": parquet, "--html": html})
     from mien.commands.track_display import Summary, open_watch
     from mien.reader import Reader
     from mien.video import Tracker, open_source
     from mien.video.outputs import TrackOutputs
 
+    if Path(source).is_dir():
+        expand_inputs([source])  # protects the frames
     reader = Reader(model, detector=detector, precision=precision, abstain=abstain)
     tracker = Tracker(reader, every=every, smooth=smooth, forget=forget)
     summary = Summary()
@@ -104,11 +107,11 @@ def _run(
     return None
 
 
-def _check_files(source: str, files: Mapping[str, Path | None]) -> None:
-    """Refuse to overwrite the source, to write a file twice, and names of other file types, before reading starts."""
+def _check_files(files: Mapping[str, Path | None]) -> None:
+    """Refuse to write a file twice, and names of other file types, before reading starts."""
     if files["--jsonl"] == files["--csv"] == _STDOUT:
         raise typer.BadParameter("--jsonl and --csv both write to standard output; name a file for one")
-    taken = {os.path.realpath(source): "the source"} if Path(source).exists() else {}
+    taken: dict[str, str] = {}
     for option, path in files.items():
         if path is None or (path == _STDOUT and option in ("--jsonl", "--csv")):
             continue

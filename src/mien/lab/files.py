@@ -1,14 +1,18 @@
 """Atomic writing of the lab's files: an interrupted write leaves the old file or the new one, never a part."""
 
+import io
 import os
-from collections.abc import Callable, Mapping
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from mien._errors import DataError, OutputError
+from mien._output import MARK, require_replaceable
 
 _CHECKOUT = Path(__file__).parents[3]  # contains results/, unless the package is installed
 
@@ -58,6 +62,23 @@ def save_bytes(path: Path, content: bytes) -> None:
     _replace(path, lambda temporary: temporary.write_bytes(content))
 
 
+def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write arrays as a compressed ``.npz`` file, atomically.
+
+    Args:
+        path: The file; its folder is created if it does not exist.
+        arrays: Name -> array.
+
+    Raises:
+        OutputError: If the file cannot be written, for example because the disk is full.
+    """
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **arrays)
+    with zipfile.ZipFile(stream, "a") as archive:
+        archive.comment = MARK.encode()
+    save_bytes(path, stream.getvalue())
+
+
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """Write tensors and plain values with ``torch.save``, atomically.
 
@@ -91,15 +112,18 @@ def load_state(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: damaged ({type(error).__name__}); remove it and train again") from error
 
 
-def require_writable(*folders: Path | None) -> None:
+def require_writable(*folders: Path | None, names: Sequence[str] = ()) -> None:
     """Check that files can be written to folders, before long work begins. The folders are not changed.
 
     Args:
         *folders: The folders; they need not exist, and ``None`` is left out.
+        names: The files that will be written to the first folder.
 
     Raises:
-        OutputError: If no file can be written to one of them.
+        OutputError: If no file can be written to one of them, or a file of these names may not be replaced.
     """
+    for name in names:
+        require_replaceable((folders[0] or Path()) / name)
     for folder in filter(None, folders):
         probe, created = folder / f".probe-{os.getpid()}", list[Path]()
         try:
@@ -131,10 +155,13 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
+        require_replaceable(path, new=temporary)
         temporary.replace(path)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+    except (OSError, RuntimeError, OutputError) as error:  # torch reports a full disk as a RuntimeError
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+        if isinstance(error, OutputError):
+            raise
         cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
         message = f"{path}: cannot be written ({cause}); free space or name another folder, then run it again"
         raise OutputError(message) from error

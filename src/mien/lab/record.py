@@ -4,10 +4,8 @@ No file contains a face of a data set.
 """
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
-from io import BytesIO
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -17,6 +15,7 @@ import numpy as np
 from torch.nn.functional import softmax
 
 from mien._format import percent
+from mien._output import MARK
 from mien.infer import PRECISIONS
 from mien.lab.complexity import count_macs, count_parameters
 from mien.lab.data import FaceSet, Split
@@ -30,7 +29,7 @@ from mien.lab.export.release import (
     predict_files,
     require_same_faces,
 )
-from mien.lab.files import save_bytes, save_text
+from mien.lab.files import require_writable, save_arrays, save_bytes, save_text
 from mien.lab.html.figures import plot_confusion
 from mien.lab.inference import predict
 from mien.lab.metrics import compute_metrics
@@ -39,6 +38,7 @@ from mien.lab.recipe import dump
 from mien.lab.train.curves import draw_curves
 from mien.lab.train.run import Trained, load_final, with_calibration
 
+_FILES = ("model.onnx", "predictions.npz", "metrics.json", "recipe.json", "log.jsonl", "curves.png", "confusion.svg")
 LARGEST_MODEL = 3 * 2**20  # bytes of the largest int8 file that is recorded
 
 
@@ -69,6 +69,7 @@ def record_run(
     Example:
         >>> record_run(Path("runs/conv4/seed-0"), faces, Path("results/conv4/seed-0"))  # doctest: +SKIP
     """
+    require_writable(folder, names=_FILES)
     trained = with_calibration(load_final(run), calibration)
     require_same_faces(trained, faces)
     if trained.recipe.data.expand_first:
@@ -90,9 +91,7 @@ def record_run(
     # Rows and probabilities of the fp32 file, for paired tests.
     arrays: dict[str, Any] = {f"{split}_rows": by["fp32"].rows for split, by in predictions.items()}
     arrays |= {f"{split}_probs": by["fp32"].probs.astype(np.float32) for split, by in predictions.items()}
-    stream = BytesIO()
-    np.savez_compressed(stream, **arrays)
-    save_bytes(folder / "predictions.npz", stream.getvalue())
+    save_arrays(folder / "predictions.npz", arrays)
     content = _content(trained, metrics) | {"calibration": asdict(scaling)}
     content |= {"evaluation_sha256": faces.evaluation_sha256} if faces.evaluation_sha256 else {}
     return _write(run, trained, folder, content)
@@ -110,13 +109,14 @@ def confusion_svg(metrics: Mapping[str, Any]) -> str:
     split, by = list(metrics["metrics"].items())[-1]
     name = "leaky part" if split == "leaky" else f"{split.capitalize()}Test"
     found = by["fp32"]["all"]
-    return plot_confusion(found, f"{metrics['recipe']}, {name}: {percent(found['accuracy'])}")
+    plot = plot_confusion(found, f"{metrics['recipe']}, {name}: {percent(found['accuracy'])}")
+    return f"{plot}<!-- {MARK} -->\n"
 
 
 def _write(run: Path, trained: Trained, folder: Path, metrics: dict[str, Any]) -> dict[str, Any]:
     save_text(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
     save_text(folder / "recipe.json", json.dumps(dump(trained.recipe), indent=1) + "\n")
-    shutil.copyfile(run / "log.jsonl", folder / "log.jsonl")
+    save_bytes(folder / "log.jsonl", (run / "log.jsonl").read_bytes())
     draw_curves(trained.recipe, trained.history, folder / "curves.png")
     save_text(folder / "confusion.svg", confusion_svg(metrics))
     return metrics

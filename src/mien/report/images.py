@@ -1,28 +1,34 @@
 """Readings as annotated copies of their images."""
 
 import base64
+import hashlib
 import io
 import os
+import re
+from collections.abc import Iterable, Iterator
+from itertools import count
 from pathlib import Path, PurePath
 from typing import Self
 
 from PIL import Image
 
 from mien._face import Reading
-from mien._output import Draft, output_errors
+from mien._output import MARK, Draft, is_input, output_errors, png_mark
 from mien.overlay import annotate
 
 _JPEG_QUALITY = 92  # of 100: lines stay sharp, and a file is about as large as that of a camera
+_MAX_NAME_BYTES = 255  # of a file name, in usual file systems
 
 
 class AnnotatedImages:
     """Writes ``<name>.mien.<jpg|png>`` for every image that was read, with boxes, labels and maps over its faces.
 
     A JPEG image stays JPEG, every other format becomes PNG. The ``.mien`` in the name protects originals of the same
-    name. Images of one run that have the same name are numbered.
+    name. Copies of images with the same name are numbered, also those of earlier runs.
 
     Args:
         folder: The folder of the copies. It is created if it does not exist.
+        roots: Folders that were read: copies of images below one of them lie in the same subfolders.
 
     Raises:
         OutputError: ``folder`` cannot be created or written.
@@ -34,8 +40,8 @@ class AnnotatedImages:
         ...         images.add(reading)
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self._folder = ImageFolder(folder)
+    def __init__(self, folder: str | os.PathLike[str], *, roots: Iterable[str | os.PathLike[str]] = ()) -> None:
+        self._folder = ImageFolder(folder, roots)
 
     def __enter__(self) -> Self:
         self._folder.create()
@@ -61,18 +67,23 @@ class AnnotatedImages:
 
 
 class ImageFolder:
-    """A folder for the images that are written for readings. Each file has a name that was not used before.
+    """A folder for the images that are written for readings.
+
+    Only the image of the same source is ever replaced: a file carries a hash of the path of its source. A name that is
+    taken, or that is a link, gets a number.
 
     Args:
         path: The folder.
+        roots: Folders whose structure is kept: the image of ``ROOT/a/b.jpg`` lies in the subfolder ``a``.
 
     Attributes:
         path: The folder.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], roots: Iterable[str | os.PathLike[str]] = ()) -> None:
         self.path = Path(path)
-        self._used: set[str] = set()
+        self._roots = sorted(map(PurePath, roots), key=lambda root: -len(root.parts))
+        self._marks: dict[Path, str] = {}
 
     def create(self) -> None:
         """Create the folder if it does not exist.
@@ -86,7 +97,7 @@ class ImageFolder:
     def save(self, image: Image.Image, source: str, ending: str) -> None:
         """Write an image as PNG or JPEG. The file appears complete or not at all.
 
-        Its name is the stem of ``source``, a number where the name was used before, and ``ending``.
+        Its name is the stem of ``source``, a number where the name is taken, and ``ending``.
 
         Args:
             image: The image.
@@ -96,17 +107,60 @@ class ImageFolder:
         Raises:
             OutputError: The file cannot be written.
         """
-        stem = Path(source).stem.strip("<>") or "image"
-        name, number = f"{stem}{ending}", 1
-        while name.lower() in self._used:  # some file systems do not distinguish A.jpg from a.jpg
-            number += 1
-            name = f"{stem}-{number}{ending}"
-        self._used.add(name.lower())
-        with Draft(self.path / name) as draft, output_errors(draft.name):
-            if name.endswith(".png"):
-                image.save(draft.file, "PNG", compress_level=3)
+        mark = _mark_of(source)
+        with output_errors(str(self.path)):
+            folder = self._folder_of(source)
+            names = _numbered(Path(source).stem.strip("<>") or "image", ending)
+            path = next(folder / name for name in names if self._may_write(folder / name, mark))
+        with Draft(path) as draft, output_errors(draft.name):
+            if path.suffix == ".png":
+                image.save(draft.file, "PNG", compress_level=3, pnginfo=png_mark(mark))
             else:
-                image.save(draft.file, "JPEG", quality=_JPEG_QUALITY)
+                image.save(draft.file, "JPEG", quality=_JPEG_QUALITY, comment=mark)
+        self._marks[path] = mark
+
+    def _folder_of(self, source: str) -> Path:
+        """The folder of the image of a source, which exists then. Links are not followed."""
+        folder, inside = self.path, PurePath(source)
+        root = next((root for root in self._roots if inside.is_relative_to(root)), inside.parent)
+        for part in inside.relative_to(root).parent.parts:
+            names = (folder / name for name in _numbered(part, "") if part != "..")
+            folder = next((path for path in names if _is_real_folder(path)), folder)
+            folder.mkdir(exist_ok=True)
+        return folder
+
+    def _may_write(self, path: Path, mark: str) -> bool:
+        """Whether a path is free, or has the image of the same source and is no input."""
+        if not os.path.lexists(path):
+            return True
+        if path.is_symlink() or not path.is_file() or is_input(path) or mark == MARK:
+            return False
+        if path not in self._marks:
+            with path.open("rb") as stream:
+                found = re.search(rf"{MARK}, source [0-9a-f]{{16}}".encode(), stream.read(4096))
+            self._marks[path] = found[0].decode() if found else ""
+        return self._marks[path] == mark
+
+
+def _mark_of(source: str) -> str:
+    """The mark of the image of a source; without a hash where the source is no file."""
+    if not os.path.isfile(source):  # noqa: PTH113 (False for names that are no paths)
+        return MARK
+    return f"{MARK}, source {hashlib.sha256(os.fsencode(os.path.realpath(source))).hexdigest()[:16]}"
+
+
+def _numbered(stem: str, ending: str) -> Iterator[str]:
+    """``stem`` and ``ending``, then with the numbers 2, 3 ... between them, shortened to what file systems take."""
+    for number in count(1):
+        tail = f"-{number}{ending}" if number > 1 else ending
+        while len(os.fsencode(stem + tail)) > _MAX_NAME_BYTES:
+            stem = stem[:-1]
+        yield stem + tail
+
+
+def _is_real_folder(path: Path) -> bool:
+    """Whether a path is a folder itself, not a link to one, or free."""
+    return not os.path.lexists(path) or (path.is_dir() and not path.is_symlink())
 
 
 def data_uri(image: Image.Image, kind: str, **options: object) -> str:

@@ -1,7 +1,7 @@
 """Readings as images of each face and its saliency maps, and one HTML page with all of them."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from typing import Self
@@ -41,6 +41,7 @@ class MapReport:
         emotions: Emotions whose maps are shown, besides the most probable one of each face.
         about: Facts about the model, term to text.
         method: Name of the method of the maps.
+        roots: Folders that were read: images below one of them are written to the same subfolders.
 
     Raises:
         OutputError: ``folder`` cannot be created or written.
@@ -60,8 +61,9 @@ class MapReport:
         *,
         about: Mapping[str, str],
         method: str = "map",
+        roots: Iterable[str | os.PathLike[str]] = (),
     ) -> None:
-        self._folder = ImageFolder(folder)
+        self._folder = ImageFolder(folder, roots)
         self._emotions, self._about, self._method = tuple(emotions), dict(about), method
 
     def __enter__(self) -> Self:

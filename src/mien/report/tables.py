@@ -11,7 +11,7 @@ from typing import Any, Self, TextIO
 from mien._emotions import Emotion
 from mien._errors import MissingExtraError
 from mien._face import Reading
-from mien._output import Draft, output_errors
+from mien._output import MARK, Draft, output_errors
 
 _ROWS_PER_GROUP = 4096  # rows in memory at a time, about 1 MB
 
@@ -40,6 +40,7 @@ class RowGroups:
             raise MissingExtraError("pyarrow", "lab") from error
         self._pyarrow = pyarrow
         self._schema = pyarrow.schema([(name, getattr(pyarrow, kind)()) for name, kind in self._types.items()])
+        self._schema = self._schema.with_metadata({"writer": MARK})
         self._draft = Draft(self._path)
         try:
             with output_errors(self._draft.name):

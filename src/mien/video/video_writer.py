@@ -16,7 +16,7 @@ from mien._emotions import UNSURE_COLOR, Emotion
 from mien._errors import MienError, OutputError
 from mien._face import Box, Pixels
 from mien._format import probability_percent
-from mien._output import Draft
+from mien._output import MARK, Draft
 from mien.overlay import ink, label_areas, line_width, overlap
 from mien.video.audio import AudioCopier
 from mien.video.sources import import_av, reason_of
@@ -321,6 +321,7 @@ class VideoWriter:
         self._video = self._container.add_stream(
             "libx264", self._rate, options=options, width=width, height=height, time_base=Fraction(1, _CLOCK)
         )
+        self._video.metadata["handler_name"] = MARK  # before the long tables of the file
         for name in ("colorspace", "color_primaries", "color_trc", "color_range"):
             setattr(self._video, name, _BT709)  # 1 is also FFmpeg's number of the range 16 to 235
         self._audio = None if self._source is None else AudioCopier(self._source, self._container)

@@ -17,6 +17,7 @@ from mien.lab.data import FaceSet, Split
 from mien.lab.data.datasets import read_map
 from mien.lab.data.public_sets import PUBLIC_SETS, prepare_public_set
 from mien.lab.evaluate.subjects import load_tests, select
+from support.written_files import foreign_files
 
 Draw = Callable[..., np.ndarray]
 
@@ -162,6 +163,7 @@ def test_the_boxes_of_expw(tmp_path: Path, astronaut: np.ndarray) -> None:
     lines = ["scene.png 0 70 175 275 185 90.5 3", "empty.png 0 20 20 80 80 45.1 4"]
     (tmp_path / "label" / "label.lst").write_text("\n".join(lines) + "\n")
     counts = prepare_public_set("expw", tmp_path, tmp_path / "out")
+    assert foreign_files(tmp_path / "out") == []
     assert counts == {"happy": 1, "not found": 1}
     assert (tmp_path / "out" / "not_found.txt").read_text() == "empty.png sad\n"
     faces = read(tmp_path / "out" / "faces.csv")

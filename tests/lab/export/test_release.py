@@ -26,6 +26,7 @@ from mien.lab.train.run import load_final
 from support.random_nets import CALIBRATION, PROVENANCE, randomised, variant
 from support.short_runs import LEARNING, small
 from support.synthetic_faces import cartoon_set
+from support.written_files import foreign_files
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,7 @@ def run(faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def released(run: Path, faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("release") / "tiny"
     export_model(load_final(run), faces, folder, final=True)
+    assert foreign_files(folder) == []
     return folder
 
 

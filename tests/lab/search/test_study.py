@@ -24,6 +24,7 @@ from mien.lab.train.logging import read_log
 from mien.lab.train.loop import fit
 from support.short_runs import ONE_BLOCK_RECIPE
 from support.synthetic_faces import cartoon_set
+from support.written_files import foreign_files
 
 TINY = f"""
 name = "tiny"
@@ -79,6 +80,7 @@ def test_a_search_continues_to_its_number_of_trials_and_ends_in_a_recipe(
     assert len({json.dumps(event.params) for event in ends}) > 3
 
     found = write_results(plan(trials=5))
+    assert foreign_files(*(tmp_path / "out").glob("*.*[!b]")) == []  # all but study.db, which Optuna keeps
     assert found["counts"] == {"finished": 5, "pruned": 0}
     assert found["trials"][0]["value"] == max(event.value for event in ends)
     assert json.loads((tmp_path / "out" / "search.json").read_text()) == found

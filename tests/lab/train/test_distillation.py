@@ -25,6 +25,7 @@ from mien.lab.train.loop import fit
 from mien.lab.train.run import Trained, load_final
 from support.short_runs import CPU, short, training, two_runs
 from support.synthetic_faces import cartoon_set
+from support.written_files import foreign_files
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +64,7 @@ def cached(folder: Path, teachers: list[Trained], faces: FaceSet, tta: str = "no
 def test_logits_survive_their_file(trained: list[Trained], faces: FaceSet, tmp_path: Path) -> None:
     stored = cache_logits(trained, training(faces), tta="flip", batch_size=32)
     stored.save(tmp_path / "a.npz")
+    assert foreign_files(tmp_path) == []
     loaded = CachedLogits.load(tmp_path / "a.npz")
     assert loaded.logits.dtype == np.float16
     assert loaded.logits.shape == (70, 2, 7)

@@ -25,6 +25,7 @@ from mien.lab.train.schedule import lr_factor
 from support.paths import TESTS
 from support.short_runs import CPU, EPOCHS, LEARNING, short, small
 from support.synthetic_faces import cartoon_set
+from support.written_files import foreign_files
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,7 @@ def test_it_learns_the_cartoons(faces: FaceSet, tmp_path: Path) -> None:
         epochs[-1].val_accuracy, abs=0.02
     )
     assert len((tmp_path / "log.jsonl").read_text().splitlines()) == EPOCHS
+    assert foreign_files(tmp_path) == []
 
 
 def test_the_share_of_clipped_steps_is_recorded(faces: FaceSet, tmp_path: Path) -> None:

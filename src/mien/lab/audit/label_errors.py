@@ -6,7 +6,6 @@ a file. FER+ votes are an independent check of what is found.
 """
 
 import hashlib
-import io
 import json
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -25,7 +24,7 @@ from mien._progress import Progress, no_progress
 from mien.lab.data import FaceSet, Split, with_classes
 from mien.lab.data.datasets import is_fer2013
 from mien.lab.data.selection import validation_rows
-from mien.lab.files import save_bytes
+from mien.lab.files import save_arrays
 from mien.lab.inference import predict
 from mien.lab.metrics import check_probabilities, restrict_probabilities
 from mien.lab.models import Model, open_model
@@ -385,10 +384,8 @@ def save_probabilities(path: Path, probabilities: OutOfFold) -> None:
     Raises:
         OutputError: The file cannot be written.
     """
-    content = io.BytesIO()
     names = np.array([str(emotion) for emotion in probabilities.emotions])
-    np.savez_compressed(content, rows=probabilities.rows, probs=probabilities.probs, emotions=names)
-    save_bytes(path, content.getvalue())
+    save_arrays(path, {"rows": probabilities.rows, "probs": probabilities.probs, "emotions": names})
 
 
 def vote_agreement(faces: FaceSet) -> VoteAgreement | None:

@@ -1,6 +1,7 @@
 """Tables for public data sets with the emotion in file names or in lists of their own."""
 
 import csv
+import io
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from mien._errors import DataError
+from mien._output import Draft, png_mark
 from mien.decode import decode
 from mien.detect import open_detector
 from mien.extract import extract
@@ -158,7 +160,10 @@ def _crop_faces(samples: Sequence[_Sample], out: Path) -> list[_Sample]:
             continue
         largest = max(faces, key=lambda face: face.box.width)
         path = out / "crops" / f"{number:06d}.png"
-        Image.fromarray(extract(pixels, [largest], size=_CROP_SIZE)[0][0]).save(path)
+        with Draft(path) as draft:
+            Image.fromarray(extract(pixels, [largest], size=_CROP_SIZE)[0][0]).save(
+                draft.file, "PNG", pnginfo=png_mark()
+            )
         found.append(sample._replace(path=path))
     save_text(out / "not_found.txt", "".join(lost))
     return found
@@ -172,10 +177,9 @@ def _write_table(out: Path, samples: Sequence[_Sample]) -> None:
         path = path.relative_to(base) if path.is_relative_to(base) else path
         rows.append((str(path), sample.label, sample.split, sample.group))
     used = [index for index in range(4) if index < 2 or any(row[index] for row in rows)]
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / "faces.csv").open("w", newline="", encoding="utf-8") as stream:
-        table = [("path", "label", "split", "group"), *rows]
-        csv.writer(stream).writerows([row[index] for index in used] for row in table)
+    table, text = [("path", "label", "split", "group"), *rows], io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([row[index] for index in used] for row in table)
+    save_text(out / "faces.csv", text.getvalue())
 
 
 def _find(folder: Path, name: str, *, directory: bool = False) -> Path:

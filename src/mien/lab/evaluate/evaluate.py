@@ -16,7 +16,7 @@ from mien.lab.evaluate.evaluation import Evaluation, Task, check_tta, evaluate_t
 from mien.lab.evaluate.plots import transfer_plot
 from mien.lab.evaluate.report import metric_keys, report_page, split_name, with_interval
 from mien.lab.evaluate.subjects import find_subjects, load_tests
-from mien.lab.files import require_writable, save_bytes, save_text
+from mien.lab.files import require_writable, save_arrays, save_text
 from mien.lab.html.blocks import headline, note, page, paragraph, section, table
 from mien.lab.provenance import provenance
 
@@ -81,7 +81,7 @@ def evaluate(
     tests = load_tests(data, subjects[0].emotions, size=subjects[0].size, label_map=options.label_map)
     tasks = {test.name: [prepare_evaluation(each, test, split, tta=options.tta) for each in subjects] for test in tests}
     out = options.out or Path("reports") / "evaluate" / _name(tasks, data)
-    require_writable(out)
+    require_writable(out, names=("metrics.json", "predictions.npz", "report.html"))
     evaluations = {
         name: _evaluate_seeds(each, out if len(tasks) == 1 else out / name, options.tta, progress)
         for name, each in tasks.items()
@@ -263,7 +263,7 @@ def _evaluate_one(task: Task, folder: Path, tta: str, progress: Progress) -> Eva
     progress(f"writing {folder}")
     source = provenance(evaluation.test.faces.sha256)
     text = report_page(evaluation, source)
-    save_bytes(folder / "predictions.npz", evaluation.predictions_file())
+    save_arrays(folder / "predictions.npz", evaluation.arrays())
     _write(folder, evaluation.to_json() | {"provenance": source}, text)
     return evaluation
 

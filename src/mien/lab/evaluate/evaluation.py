@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from io import BytesIO
 from itertools import combinations
 from typing import Any
 
@@ -302,12 +301,11 @@ class Evaluation:
             **({"ferplus": self.votes} if self.votes else {}),
         }
 
-    def predictions_file(self) -> bytes:
+    def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the content of ``predictions.npz``: rows, labels, probabilities, clean rows and emotions; no face."""
-        stream, p = BytesIO(), self.predictions
+        p = self.predictions
         names = np.array([str(emotion) for emotion in p.emotions])
-        np.savez_compressed(stream, rows=p.rows, labels=p.labels, probs=p.probs, clean=p.clean, emotions=names)
-        return stream.getvalue()
+        return {"rows": p.rows, "labels": p.labels, "probs": p.probs, "clean": p.clean, "emotions": names}
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ import torch
 from mien._errors import DataError, ModelError
 from mien._framing import FER2013
 from mien._metrics import HEADLINE
+from mien._output import MARK, require_replaceable
 from mien.bundled import BUNDLED
 from mien.infer import PRECISIONS, Classifier
 from mien.lab.data import FaceSet, Split, with_classes
@@ -27,7 +28,7 @@ from mien.lab.export.onnx import (
     store_half,
     write_metadata,
 )
-from mien.lab.files import save_text
+from mien.lab.files import require_writable, save_text
 from mien.lab.inference import predict
 from mien.lab.predictions import Predictions, predict_split, resize_faces
 from mien.lab.provenance import commit
@@ -65,6 +66,7 @@ def export_model(
     if trained.recipe.data.expand_first:
         raise ModelError(f"{trained.recipe.name}: has learned from test faces (data.expand_first); not exported")
     require_same_faces(trained, faces)
+    require_writable(folder, names=(*PRECISIONS.values(), "card.json", "card.md"))
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".release-", dir=folder) as draft:
         calibration = calibrate(trained, faces)
@@ -85,7 +87,10 @@ def export_model(
         card = card_json(trained, metrics, learned, calibration=calibration, exported_at=commit())
         card["additional"] = measure_additional(files["int8"], predictions, faces, trained.recipe.data.classes)
         _write_card(trained, card, files, Path(draft))
-        for path in Path(draft).iterdir():
+        made = list(Path(draft).iterdir())
+        for path in made:
+            require_replaceable(folder / path.name, new=path)
+        for path in made:
             path.replace(folder / path.name)
     return card
 
@@ -209,6 +214,6 @@ def _write_card(trained: Trained, card: dict[str, Any], files: dict[str, Path], 
         headline = {"split": f"{split.capitalize()}Test"} | {key: round(metrics[key], 4) for key in HEADLINE}
         write_metadata(model, path, metadata | {"accuracy": json.dumps(headline)})
     save_text(folder / "card.json", json.dumps(card, indent=1) + "\n")
-    save_text(folder / "card.md", card_markdown(trained.recipe, card))
+    save_text(folder / "card.md", f"{card_markdown(trained.recipe, card)}<!-- {MARK} -->\n")
     # The text of Apache-2.0, shared with the embedded detector.
     shutil.copyfile(BUNDLED / "blazeface-short-range" / "LICENSE", folder / "LICENSE")

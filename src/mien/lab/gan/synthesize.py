@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mien._emotions import Emotion, class_set
 from mien._errors import DataError, OutputError
+from mien._output import png_mark, require_replaceable
 from mien._progress import Progress, no_progress
 from mien._suggest import suggest
 from mien.lab.data import FaceSet
@@ -206,13 +207,14 @@ def write_faces(images: Tensor, folder: Path, emotion: Emotion) -> None:
     if target.exists() and not target.is_dir():
         raise OutputError(f"{target}: is a file where a folder of faces would be written; choose another folder")
     for entry in target.iterdir() if target.is_dir() else ():
+        require_replaceable(entry)
         if not re.fullmatch(rf"\d{{{_DIGITS},}}\.png", entry.name):
             raise OutputError(f"{target}: holds {entry.name}, which mien did not write; choose another folder")
     try:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         for number, image in enumerate(images.numpy(), start=1):
-            Image.fromarray(image).save(draft / f"{number:0{_DIGITS}d}.png")
+            Image.fromarray(image).save(draft / f"{number:0{_DIGITS}d}.png", pnginfo=png_mark())
         shutil.rmtree(target, ignore_errors=True)
         draft.rename(target)
     except OSError as error:
@@ -246,7 +248,7 @@ def contact_sheet(bands: Sequence[tuple[Emotion, Tensor, Neighbours]], training:
         title = "the synthetic faces nearest to a training face, each above that face"
         _draw_block(sheet, title, both, len(closest), at=(_GAP, top + _TITLE + _ROWS * _CELL + _GAP))
     stream = io.BytesIO()
-    sheet.save(stream, "png")
+    sheet.save(stream, "png", pnginfo=png_mark())
     return stream.getvalue()
 
 

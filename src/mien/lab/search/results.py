@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from optuna.trial import TrialState
 
+from mien._output import MARK
 from mien.lab.data.datasets import DatasetCache
 from mien.lab.files import save_text
 from mien.lab.provenance import provenance
@@ -57,7 +58,7 @@ def write_results(plan: SearchPlan) -> dict[str, Any]:
     }
     save_text(plan.out / "search.json", json.dumps(found, indent=1) + "\n")
     if rows and rows[0]["value"] is not None:
-        save_text(plan.out / "best.toml", as_toml(best_recipe(plan, rows)))
+        save_text(plan.out / "best.toml", f"# {MARK}\n{as_toml(best_recipe(plan, rows))}")
         _draw_history(rows, space, plan)
     if importance:
         _draw_importance(importance, plan)

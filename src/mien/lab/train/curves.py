@@ -15,6 +15,7 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtraError("matplotlib", "lab") from error
 
+from mien._output import MARK
 from mien.lab.files import save_bytes
 from mien.lab.recipe import Recipe
 from mien.lab.train.logging import EpochRecord
@@ -73,7 +74,7 @@ def save_figure(figure: Figure, path: Path) -> None:
         OutputError: The file cannot be written.
     """
     stream = BytesIO()
-    figure.savefig(stream, format="png")
+    figure.savefig(stream, format="png", metadata={"Software": MARK})
     save_bytes(path, stream.getvalue())
 
 

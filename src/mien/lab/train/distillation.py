@@ -23,7 +23,7 @@ from mien._emotions import Emotion
 from mien._errors import DataError
 from mien._progress import Progress, no_progress
 from mien.lab.data import FaceSet
-from mien.lab.files import find_input, save_bytes
+from mien.lab.files import find_input, save_arrays
 from mien.lab.inference import normalise, tta_views
 from mien.lab.recipe import TargetConfig
 from mien.lab.train.run import Trained, load_final
@@ -61,10 +61,8 @@ class CachedLogits:
         Raises:
             OutputError: The file cannot be written.
         """
-        stream = io.BytesIO()
         about = {"emotions": self.emotions, "data_sha256": self.data_sha256, "teachers": self.teachers}
-        np.savez_compressed(stream, rows=self.rows, logits=self.logits, about=np.array(json.dumps(about)))
-        save_bytes(path, stream.getvalue())
+        save_arrays(path, {"rows": self.rows, "logits": self.logits, "about": np.array(json.dumps(about))})
 
     @classmethod
     def load(cls, path: Path) -> "CachedLogits":

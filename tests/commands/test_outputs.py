@@ -1,0 +1,219 @@
+"""Files that commands write: never over an input, nor over a file that mien did not write, and never through a link."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from mien import _output
+from mien._errors import OutputError
+from mien.commands import _options, app
+from support.onnx_models import write_model
+
+FOREIGN = "<p>another program wrote this</p>"
+Draw = Callable[..., np.ndarray]
+
+
+def run(*words: object) -> Result:
+    done = CliRunner().invoke(app, [*map(str, words)])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
+
+
+@pytest.fixture
+def predict(tiny: Path) -> Callable[..., Result]:
+    return lambda *words: run("predict", "--model", tiny, "--detector", "none", *words)
+
+
+@pytest.fixture
+def photo(tmp_path: Path, draw_face: Draw) -> Path:
+    Image.fromarray(draw_face(48)).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def test_every_command_that_writes_has_the_same_option() -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    has = {name: [each.help for each in command.params if each.name == "force"] for name, command in commands.items()}
+    assert {name for name, texts in has.items() if not texts} == {"models", "serve", "benchmark", "recipes"}
+    assert len({text for texts in has.values() for text in texts}) == 1
+
+
+def test_a_file_of_another_program_needs_force(predict: Callable[..., Result], photo: Path, tmp_path: Path) -> None:
+    page, empty = tmp_path / "page.html", tmp_path / "empty.html"
+    page.write_text(FOREIGN)
+    empty.touch()
+    refused = predict(photo, "--html", page)
+    assert refused.exit_code == 2
+    assert refused.stderr == f"mien: {page}: exists and was not written by mien; name another file, or add --force\n"
+    assert page.read_text() == FOREIGN
+    for words in (("--html", page, "--force"), ("--html", page), ("--html", empty)):
+        assert predict(photo, *words).exit_code == 0  # now it is a page of mien
+    assert FOREIGN not in page.read_text()
+
+
+@pytest.mark.parametrize("link", [None, "symlink_to", "hardlink_to"])
+def test_force_replaces_no_input(tiny: Path, photo: Path, tmp_path: Path, link: str | None) -> None:
+    for number, source in enumerate((photo, tiny)):
+        output, before = source, source.read_bytes()
+        if link:
+            output = tmp_path / f"output-{number}"
+            getattr(output, link)(source)
+        done = run("predict", "--model", tiny, photo, "--html", output, "--force")
+        assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+        assert "is read by this command and would be lost" in done.stderr
+        assert source.read_bytes() == before
+
+
+def test_a_frame_of_a_folder_is_no_output(photo: Path, tmp_path: Path) -> None:
+    done = run("track", tmp_path, "--html", photo, "--force")
+    assert "is read by this command and would be lost" in done.stderr
+    with Image.open(photo) as image:
+        assert image.size == (48, 48)
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["evaluate", "results/conv4", "--out", "results/conv4/seed-0"], "results/conv4/seed-0"),
+        (["evaluate", "model.onnx", "--data", "data", "--out", "data"], "data"),
+        (["record", "run", "--out", "run"], "run"),
+        (["export", "run", "--out", "run"], "run"),
+        (["ensemble", "run", "other", "--out", "run"], "run"),
+        (["logits", "run", "--out", "old.npz"], "old.npz"),
+        (["prepare", "kdef", "data", "--out", "data"], "data"),
+        (["audit", "data", "--counts", "model.onnx", "--model", "model.onnx"], "model.onnx"),
+        (["search", "recipe.toml", "--out", "run", "--data", "run"], "run"),
+        (["compare", "run", "--out", "out", "--keep", "run"], "run"),
+        (["stress", "model.onnx", "--groups", "groups.csv", "--out", "data", "--data", "data"], "data"),
+    ],
+)
+def test_no_command_writes_into_its_inputs(
+    words: list[str], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("results/conv4/seed-0", "data", "run", "other"):
+        Path(folder).mkdir(parents=True)
+    for file in ("model.onnx", "old.npz", "recipe.toml", "groups.csv"):
+        Path(file).write_text("of another program")
+    before = sorted(tmp_path.rglob("*"))
+    done = run(*words)
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"mien: {name}: ")
+    assert "is read by this command" in done.stderr or "was not written by mien" in done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_names_of_results_are_checked_before_the_work(tmp_path: Path) -> None:
+    files = pytest.importorskip("mien.lab.files")
+    (tmp_path / "table.csv").write_text("name;age\n")
+    with _output.protect_files([]), pytest.raises(OutputError, match=r"table\.csv: exists and was not written by mien"):
+        files.require_writable(tmp_path, names=("report.html", "table.csv"))
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+
+
+def test_equal_content_may_be_written_again(tmp_path: Path) -> None:
+    files = pytest.importorskip("mien.lab.files")
+    (tmp_path / "LICENSE").write_text("mine")
+    with _output.protect_files([], cure=", or else"):
+        files.save_text(tmp_path / "LICENSE", "mine")
+        with pytest.raises(OutputError, match="was not written by mien; name another file, or else"):
+            files.save_text(tmp_path / "LICENSE", "other")
+    files.save_text(tmp_path / "LICENSE", "other")  # the library does what it is asked to do
+    assert [path.name for path in tmp_path.iterdir()] == ["LICENSE"]
+
+
+def test_a_mark_is_found_at_both_ends_of_a_file_and_nowhere_else(tmp_path: Path) -> None:
+    filler, path = bytes(3 * _output._EDGE), tmp_path / "file"
+    for content, own in (
+        (filler + _output.MARK.encode(), True),
+        (_output.MARK.encode() + filler, True),
+        (filler, False),
+        (b"source;face", False),
+        (b"x\nsource,face,x1,y1", False),
+        (b"source,face,x1,y1", True),
+        (b"", True),
+    ):
+        path.write_bytes(content)
+        assert _output.is_own(path) == own, content[:30]
+
+
+def copies(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir() or path.is_symlink())
+
+
+def test_copies_of_two_folders_never_replace_each_other(
+    predict: Callable[..., Result], draw_face: Draw, tmp_path: Path
+) -> None:
+    for number, name in enumerate(("a/x.jpg", "a/sub/x.jpg", "b/x.jpg", "b/sub/x.png")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw_face(48, seed=number)).save(tmp_path / name)
+    out = tmp_path / "out"
+    for _ in range(2):  # again in another order, and by other names of the same files
+        for words in ((tmp_path / "a",), (tmp_path / "b" / "..", "--json"), (f"{tmp_path}/b/**/*.*",)):
+            assert predict(*words, "--save", out).exit_code == 0
+    first = ["sub/x.mien.jpg", "sub/x.mien.png", "x-2.mien.jpg", "x.mien.jpg"]
+    whole = ["a/sub/x.mien.jpg", "a/x.mien.jpg", "b/sub/x.mien.png", "b/x.mien.jpg"]
+    assert copies(out) == sorted(first + whole)
+
+
+def test_links_in_the_folder_of_copies_are_not_followed(
+    predict: Callable[..., Result], photo: Path, draw_face: Draw, tmp_path: Path
+) -> None:
+    out, secret, elsewhere, album = (tmp_path / name for name in ("out", "secret", "elsewhere", "album"))
+    for folder in (out, elsewhere, album / "sub"):
+        folder.mkdir(parents=True)
+    secret.write_text("kept")
+    Image.fromarray(draw_face(48)).save(album / "sub" / "photo.png")
+    (out / "photo.mien.png").symlink_to(secret)
+    (out / "sub").symlink_to(elsewhere)
+    (out / "photo-2.mien.png").write_text("of another program")
+    assert predict(photo, album, "--save", out, "--force").exit_code == 0
+    assert secret.read_text() == "kept"
+    assert list(elsewhere.iterdir()) == []
+    assert copies(out) == ["photo-2.mien.png", "photo-3.mien.png", "photo.mien.png", "sub", "sub-2/photo.mien.png"]
+    assert (out / "photo-2.mien.png").read_text() == "of another program"
+
+
+def test_a_copy_that_is_read_is_not_replaced(predict: Callable[..., Result], photo: Path, tmp_path: Path) -> None:
+    assert predict(photo, "--save", tmp_path).exit_code == 0
+    copy = tmp_path / "photo.mien.png"
+    before = copy.read_bytes()
+    assert predict(photo, copy, "--save", tmp_path).exit_code == 0
+    assert copy.read_bytes() == before
+    assert {"photo-2.mien.png", "photo.mien.mien.png"} <= {path.name for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize("stem", ["x" * 251, "\N{GRINNING FACE}" * 62, "line\nbreak\x1b[2J", "\udcff\udcfe" * 100])
+def test_odd_and_long_names(predict: Callable[..., Result], photo: Path, tmp_path: Path, stem: str) -> None:
+    image = tmp_path / "in" / f"{stem}.png"
+    image.parent.mkdir()
+    try:
+        photo.rename(image)
+    except (OSError, UnicodeError):
+        pytest.skip("this file system has no such names")
+    for _ in range(2):
+        done = predict(image, "--json", "--save", tmp_path / "out")
+        assert done.exit_code == 0, done.stderr
+        assert json.loads(done.stdout)["source"] == str(image)
+    (copy,) = (tmp_path / "out").iterdir()
+    assert copy.name.endswith(".mien.png")
+    assert stem.startswith(copy.name.removesuffix(".mien.png"))
+
+
+def test_names_of_options_are_those_of_the_commands() -> None:
+    params = {
+        each.name
+        for command in typer.main.get_command(app).commands.values()  # type: ignore[attr-defined]
+        for each in command.params
+    }
+    assert {*_options._OUTPUTS, *_options._IMAGES} <= params
