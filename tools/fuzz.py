@@ -103,7 +103,7 @@ def video() -> tuple[Run, list[bytes]]:
 
     def run(path: Path) -> None:
         with open_source(path) as source:
-            for _ in islice(source.frames(), 5):
+            for _ in islice(source, 5):
                 pass
 
     seeds = []
@@ -134,7 +134,7 @@ def request() -> tuple[Run, list[bytes]]:
     app, loop = _server()
 
     async def ask(query: bytes, kind: bytes, body: bytes) -> int:
-        sent = [{"type": "http.request", "body": body, "more_body": False}, {"type": "http.disconnect"}]
+        sent = [{"type": "http.request", "body": body, "more_body": False}]
         received: list[dict[str, Any]] = []
         headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
         scope = _scope("http", "/v1/predict", query, headers)
