@@ -1,7 +1,6 @@
 """`mien train` and `mien export`: a small run, its resumption, and mistakes."""
 
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -10,24 +9,15 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
-from mien._emotions import SEVEN
 from mien._errors import MissingExtraError, RecipeError
 from mien.lab import recipe as recipes
 from mien.lab.train.logging import EpochRecord, ExperimentLoggers, write_log
 from support.cli import mien_here
 from support.encoded_images import encode
-from support.short_runs import ONE_BLOCK_RECIPE
-from support.synthetic_faces import cartoon_set
-
-
-def mien(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mien", *words]
-    return subprocess.run(
-        command, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, check=False
-    )
+from support.short_runs import FAMILY
+from support.synthetic_faces import cartoon_folder, cartoon_set
 
 
 @pytest.mark.parametrize(
@@ -68,32 +58,18 @@ def test_a_data_set_with_wrong_counts_is_refused(tmp_path: Path) -> None:
     assert "official=False" in done.stderr or "28,709" in done.stderr
 
 
-FAMILY = f"""
-name = "pair"
-{ONE_BLOCK_RECIPE.replace('"32-true"', '"bf16-mixed"')}
-[grid.rate.slow]
-"train.lr" = 1e-4
-[grid.rate.fast]
-"train.lr" = 3e-3
-"""
-
-
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A custom folder of labelled images beside the recipe of a family."""
     root = tmp_path_factory.mktemp("own")
     (root / "pair.toml").write_text(FAMILY)
-    faces = cartoon_set(per_split=(84, 0, 0))
-    for number, (image, label) in enumerate(zip(faces.images, faces.labels, strict=True)):
-        folder = root / "faces" / str(SEVEN[int(label)])
-        folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image.numpy()).save(folder / f"{number}.png")
+    cartoon_folder(root / "faces")
     return root
 
 
 def test_a_family_is_trained_once_member_by_member(images: Path) -> None:
     words = ["train", "pair.toml", "--data", "faces", "--accelerator", "cpu"]
-    done = mien(*words, cwd=images)
+    done = mien_here(*words, cwd=images)
     assert done.returncode == 0, done.stderr
     runs = [images / "runs" / "pair" / member / "seed-0" for member in ("slow", "fast")]
     for run in runs:
@@ -151,17 +127,6 @@ def test_ctrl_c_prints_how_to_resume_and_loses_no_finished_epoch(images: Path) -
     other = mien_here(*words[:2], "--data", "faces", "--accelerator", "cpu", "--out", "cut", cwd=images)
     assert other.returncode == 2
     assert "another recipe" in other.stderr
-
-
-def test_two_processes_print_and_write_once(images: Path) -> None:
-    words = ["train", "pair.toml", "--data", "faces", "--accelerator", "cpu", "--devices", "2", "--out", "both"]
-    done = mien(*words, "train.precision=32-true", cwd=images)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("finished") == 2
-    assert done.stderr.count("epoch 1 ") == 2  # one for each member
-    assert done.stderr.count("no validation split") == 1
-    assert (images / "both" / "slow" / "final.pt").is_file()
-    assert (images / "both" / "fast" / "final.pt").is_file()
 
 
 def epoch(number: int, loss: float) -> EpochRecord:

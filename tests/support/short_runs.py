@@ -44,6 +44,16 @@ ema_decay = 0
 precision = "32-true"
 """
 
+# The file pair.toml: a family of two members.
+FAMILY = f"""
+name = "pair"
+{ONE_BLOCK_RECIPE.replace('"32-true"', '"bf16-mixed"')}
+[grid.rate.slow]
+"train.lr" = 1e-4
+[grid.rate.fast]
+"train.lr" = 3e-3
+"""
+
 SMALL = [
     "net.options.stem=16",
     "net.options.widths=[16,32]",

@@ -1,6 +1,8 @@
 """Several processes train the same weights as one, started by Fabric or by torchrun, on one CPU."""
 
+import contextlib
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,20 +16,38 @@ from mien.lab.train.devices import Devices, is_first_process
 from mien.lab.train.loop import fit
 from mien.lab.train.run import load_final
 from support.paths import TESTS
-from support.synthetic_faces import cartoon_set
+from support.short_runs import FAMILY
+from support.synthetic_faces import cartoon_folder, cartoon_set
 from support.tiny_recipe import same, tiny
 
 # What the processes run: they start themselves again with the same words, as those of `mien train` do.
 SCRIPT = """
-import json, sys
+import json, os, resource, sys
 from pathlib import Path
+import torch
 sys.path.insert(0, sys.argv[1])
+
+def faults() -> int:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(4):
+        torch.zeros(2**24).add_(1)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+at_first = faults()
+from mien.__main__ import app
 from mien._errors import RecipeError
-from mien.lab.train.devices import Devices
+from mien.lab.train.devices import Devices, is_first_process, keep_freed_memory
 from mien.lab.train.loop import fit
 from mien.lab.recipe import parse
-from support.synthetic_faces import cartoon_set
+from support.synthetic_faces import cartoon_folder, cartoon_set
 for job in json.loads(sys.argv[2]):
+    if "command" in job:
+        os.chdir(job["folder"])
+        app(job["command"], standalone_mode=False)
+        faults()
+        if is_first_process():
+            print(json.dumps({"faults": [at_first, faults()], "supported": keep_freed_memory()}))
+        continue
     recipe = parse(job["recipe"], where="job")
     try:
         done = fit(recipe, cartoon_set(), Path(job["folder"]), devices=Devices("cpu", devices=job["devices"]),
@@ -68,6 +88,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def done(folder: Path) -> subprocess.CompletedProcess[str]:
     """One pair of processes that does it all, for starting one takes seconds."""
     (folder / "file").write_text("in the way")
+    (folder / "family").mkdir()
+    (folder / "family" / "pair.toml").write_text(FAMILY)
+    cartoon_folder(folder / "family" / "faces")
+    words = ["train", "pair.toml", "--data", "faces", "--accelerator", "cpu", "--devices", "2", "--out", "both"]
     return launch(
         [
             job(PLAIN, folder / "plain"),
@@ -75,6 +99,7 @@ def done(folder: Path) -> subprocess.CompletedProcess[str]:
             job(PHASES, folder / "parts", limit=1e-9),  # over before an epoch can start
             job(PHASES, folder / "parts", limit=0.01),  # or after the first one
             job(PHASES, folder / "parts"),
+            {"command": [*words, "train.precision=32-true"], "folder": str(folder / "family")},
             job(tiny(train={"batch_size": 27}), folder / "odd"),
             job(PLAIN, folder / "file" / "run"),
         ]
@@ -114,7 +139,38 @@ def test_mistakes_end_all_processes_with_one_message(done: subprocess.CompletedP
     assert "cannot be written" in done.stderr
 
 
-def test_torchrun_sets_the_number_of_processes(folder: Path, one: Path) -> None:
+def test_a_command_with_two_processes_prints_and_writes_once(
+    done: subprocess.CompletedProcess[str], folder: Path
+) -> None:
+    assert done.stdout.count(": finished") == 2, done.stderr
+    assert done.stderr.count("epoch 1 ") == 2  # one for each member
+    assert done.stderr.count("no validation split") == 1
+    assert (folder / "family" / "both" / "slow" / "final.pt").is_file()
+    assert (folder / "family" / "both" / "fast" / "final.pt").is_file()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the C library of another system gives no such choice")
+def test_memory_that_a_step_frees_is_reused(done: subprocess.CompletedProcess[str]) -> None:
+    (found,) = (json.loads(line) for line in done.stdout.splitlines() if '"faults"' in line)
+    if not found["supported"]:
+        pytest.skip("this C library is not GNU's")
+    before, after = found["faults"]
+    assert after < before / 10
+
+
+def test_torchrun_sets_the_number_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the environment that torchrun makes for the only process of a machine."""
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as free:
+        port = free.getsockname()[1]
+    names = {"TORCHELASTIC_RUN_ID": "none", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GROUP_RANK": "0"}
+    names |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+    for name, value in names.items():
+        monkeypatch.setenv(name, value)
+    assert Devices("cpu", devices=2).launch("32-true").world_size == 1
+
+
+@pytest.mark.release
+def test_torchrun_trains_what_one_process_trains(folder: Path, one: Path) -> None:
     finished = launch(
         [job(PLAIN, folder / "torchrun", devices=1)],
         "-m",
@@ -138,26 +194,3 @@ def test_which_process_prints(monkeypatch: pytest.MonkeyPatch) -> None:
     assert is_first_process()
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert not is_first_process()
-
-
-FAULTS = """
-import resource, torch
-from mien.lab.train.devices import keep_freed_memory
-
-def faults() -> int:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(20):
-        torch.zeros(2**24).add_(1)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-print(faults(), keep_freed_memory(), faults(), faults())
-"""
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the C library of another system gives no such choice")
-def test_memory_that_a_step_frees_is_reused() -> None:
-    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
-    before, supported, _, after = done.stdout.split()
-    if supported == "False":
-        pytest.skip("this C library is not GNU's")
-    assert int(after) < int(before) / 10

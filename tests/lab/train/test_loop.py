@@ -17,15 +17,26 @@ from mien.commands._progress import epoch_line
 from mien.lab.data import FaceSet
 from mien.lab.data.selection import training_rows
 from mien.lab.inference import predict, tta_views
-from mien.lab.recipe import TrainConfig
+from mien.lab.recipe import Recipe, TrainConfig
 from mien.lab.train.logging import EpochRecord
 from mien.lab.train.loop import fit
 from mien.lab.train.run import load_final
 from mien.lab.train.schedule import lr_factor
 from support.paths import TESTS
-from support.short_runs import CPU, EPOCHS, LEARNING, short, small
+from support.short_runs import CPU, LEARNING, short, small
 from support.synthetic_faces import cartoon_set
 from support.written_files import foreign_files
+
+SIZE = 24  # of the faces of most trainings here
+EPOCHS = 16  # in which the cartoons are learned
+
+
+def quick(*more: str) -> Recipe:
+    return small(f"data.size={SIZE}", *more)
+
+
+def brief(*more: str) -> Recipe:
+    return short(f"data.size={SIZE}", *more)
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +46,14 @@ def faces() -> FaceSet:
 
 def test_it_learns_the_cartoons(faces: FaceSet, tmp_path: Path) -> None:
     records: list[EpochRecord] = []
-    chosen = small(*LEARNING)
+    chosen = small(*LEARNING, "data.size=32", "train.lr=0.02", f"train.epochs={EPOCHS}")
     assert fit(chosen, faces, tmp_path, devices=CPU, on_epoch=records.append)
     epochs = records
     assert len(epochs) == EPOCHS
     assert epochs[-1].loss < epochs[0].loss
     assert epochs[-1].val_accuracy > 0.9
     trained = load_final(tmp_path)
-    logits = predict(trained.net, faces.images[196:266], 48)
+    logits = predict(trained.net, faces.images[196:266], 32)
     assert float((logits.argmax(1) == faces.labels[196:266]).float().mean()) == pytest.approx(
         epochs[-1].val_accuracy, abs=0.02
     )
@@ -53,7 +64,7 @@ def test_it_learns_the_cartoons(faces: FaceSet, tmp_path: Path) -> None:
 def test_the_share_of_clipped_steps_is_recorded(faces: FaceSet, tmp_path: Path) -> None:
     clipping: dict[str, list[EpochRecord]] = {"0.001": [], "1000": [], "0": []}
     for clip, records in clipping.items():
-        chosen = small(f"train.clip_grad={clip}", "train.epochs=1", "train.warmup=0")
+        chosen = quick(f"train.clip_grad={clip}", "train.epochs=1", "train.warmup=0")
         fit(chosen, faces, tmp_path / clip, devices=CPU, on_epoch=records.append)
     always, never, off = (records[-1] for records in clipping.values())
     assert (always.clipped, never.clipped) == (1.0, 0.0)
@@ -67,11 +78,13 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_a_stopped_run_resumes_to_the_same_bits(faces: FaceSet, tmp_path: Path) -> None:
-    chosen = small("train.epochs=4")
+    chosen = quick("train.epochs=4")
     assert fit(chosen, faces, tmp_path / "whole", devices=CPU)
     # The first limit is over before an epoch can start, the next ones let one epoch start and refuse the second.
-    for limit in (1e-9, 0.1, 0.1):
-        assert not fit(chosen, faces, tmp_path / "parts", devices=CPU, time_limit=limit)
+    for limit in (1e-9, 0.2, 0.2):
+        assert not fit(
+            chosen, faces, tmp_path / "parts", devices=CPU, time_limit=limit, on_epoch=lambda _: time.sleep(0.2)
+        )
     assert fit(chosen, faces, tmp_path / "parts", devices=CPU)
     whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
@@ -85,13 +98,13 @@ import mien.lab.train.loop as loop, mien.lab.train.checkpoint as saver
 from support.short_runs import CPU, small
 from support.synthetic_faces import cartoon_set
 saver.SAVE_EVERY = 0
-loop.fit(small("train.epochs=6"), cartoon_set(), Path(sys.argv[1]), devices=CPU,
+loop.fit(small("data.size=24", "train.epochs=4"), cartoon_set(), Path(sys.argv[1]), devices=CPU,
          on_epoch=lambda r: print(r, flush=True))
 """
 
 
 def test_kill_minus_nine_loses_nothing_but_the_epoch(faces: FaceSet, tmp_path: Path) -> None:
-    chosen, folder = small("train.epochs=6"), tmp_path / "killed"
+    chosen, folder = quick("train.epochs=4"), tmp_path / "killed"
     words = [sys.executable, "-c", KILLED, str(folder), str(TESTS)]
     child = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
@@ -112,7 +125,7 @@ def test_kill_minus_nine_loses_nothing_but_the_epoch(faces: FaceSet, tmp_path: P
 
 
 def test_a_finished_run_is_not_changed(faces: FaceSet, tmp_path: Path) -> None:
-    chosen = small("train.epochs=1")
+    chosen = quick("train.epochs=1")
     assert fit(chosen, faces, tmp_path, devices=CPU, provenance={"command": "first"})
     final = (tmp_path / "final.pt").read_bytes()
     assert fit(chosen, faces, tmp_path, devices=CPU, provenance={"command": "second"})
@@ -120,29 +133,29 @@ def test_a_finished_run_is_not_changed(faces: FaceSet, tmp_path: Path) -> None:
 
 
 def test_a_folder_of_another_recipe_is_refused(faces: FaceSet, tmp_path: Path) -> None:
-    fit(small("train.epochs=1"), faces, tmp_path, devices=CPU)
+    fit(quick("train.epochs=1"), faces, tmp_path, devices=CPU)
     with pytest.raises(DataError, match="another recipe"):
-        fit(small("train.epochs=2"), faces, tmp_path, devices=CPU)
+        fit(quick("train.epochs=2"), faces, tmp_path, devices=CPU)
 
 
 def test_a_calibration_may_be_changed_later(faces: FaceSet, tmp_path: Path) -> None:
     """The calibration does not change the training: a run resumes, and a finished run stays as it is."""
-    assert not fit(small("train.epochs=2"), faces, tmp_path, devices=CPU, time_limit=0.001)
-    assert fit(small("train.epochs=2", "calibration=temperature"), faces, tmp_path, devices=CPU)
+    assert not fit(quick("train.epochs=2"), faces, tmp_path, devices=CPU, time_limit=0.001)
+    assert fit(quick("train.epochs=2", "calibration=temperature"), faces, tmp_path, devices=CPU)
     final = (tmp_path / "final.pt").read_bytes()
-    assert fit(small("train.epochs=2"), faces, tmp_path, devices=CPU)
+    assert fit(quick("train.epochs=2"), faces, tmp_path, devices=CPU)
     assert (tmp_path / "final.pt").read_bytes() == final
 
 
 def test_divergence_keeps_the_last_checkpoint(faces: FaceSet, tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match=r"lower train\.lr"):
-        fit(small("train.lr=1e30", "train.epochs=3", "train.warmup=0.01"), faces, tmp_path, devices=CPU)
+        fit(quick("train.lr=1e30", "train.epochs=3", "train.warmup=0.01"), faces, tmp_path, devices=CPU)
 
 
 def test_a_folder_that_cannot_be_written_is_one_clear_line(faces: FaceSet, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="cannot be written"):
-        fit(small("train.epochs=1"), faces, tmp_path / "file" / "run", devices=CPU)
+        fit(quick("train.epochs=1"), faces, tmp_path / "file" / "run", devices=CPU)
 
 
 def test_missing_and_damaged_runs_are_named(tmp_path: Path) -> None:
@@ -154,12 +167,12 @@ def test_missing_and_damaged_runs_are_named(tmp_path: Path) -> None:
 
 
 def test_a_student_learns_from_its_teacher(faces: FaceSet, tmp_path: Path) -> None:
-    fit(small("train.epochs=2"), faces, tmp_path / "teacher", devices=CPU)
-    student = small("train.epochs=2", "target.distillation=1.0", f'target.teachers=["{tmp_path / "teacher"}"]')
+    fit(quick("train.epochs=2"), faces, tmp_path / "teacher", devices=CPU)
+    student = quick("train.epochs=2", "target.distillation=1.0", f'target.teachers=["{tmp_path / "teacher"}"]')
     assert fit(student, faces, tmp_path / "student", devices=CPU)
     with pytest.raises(DataError, match="train the run first"):
         fit(
-            small("target.distillation=1.0", f'target.teachers=["{tmp_path / "none"}"]'),
+            quick("target.distillation=1.0", f'target.teachers=["{tmp_path / "none"}"]'),
             faces,
             tmp_path / "x",
             devices=CPU,
@@ -170,11 +183,11 @@ def test_leaked_rows_are_left_out_on_the_full_set_before_classes_are_chosen(face
     images = faces.images.clone()
     images[0] = images[200]  # a Training row of class angry that also occurs in PublicTest
     leaky = replace(faces, images=images)
-    assert len(training_rows(leaky, small())) == 195
-    assert len(training_rows(leaky, small("data.exclude_leaked=false"))) == 196
-    assert len(training_rows(leaky, small("data.classes=three"))) == 3 * 28 - 1
+    assert len(training_rows(leaky, quick())) == 195
+    assert len(training_rows(leaky, quick("data.exclude_leaked=false"))) == 196
+    assert len(training_rows(leaky, quick("data.classes=three"))) == 3 * 28 - 1
     with pytest.raises(DataError, match="make no batch"):
-        training_rows(leaky, small("train.batch_size=500"))
+        training_rows(leaky, quick("train.batch_size=500"))
 
 
 def test_the_learning_rate_rises_then_falls_to_zero() -> None:
@@ -184,9 +197,9 @@ def test_the_learning_rate_rises_then_falls_to_zero() -> None:
 
 def test_validation_may_average_a_face_and_its_mirror_image(faces: FaceSet, tmp_path: Path) -> None:
     records: list[EpochRecord] = []
-    assert fit(short("train.epochs=2", "tta=flip"), faces, tmp_path, devices=CPU, on_epoch=records.append)
+    assert fit(brief("train.epochs=2", "tta=flip"), faces, tmp_path, devices=CPU, on_epoch=records.append)
     net, images, labels = load_final(tmp_path).net, faces.images[196:266], faces.labels[196:266]
-    probs = (predict(net, images, 48).softmax(1) + predict(net, images.flip(2), 48).softmax(1)) / 2
+    probs = (predict(net, images, SIZE).softmax(1) + predict(net, images.flip(2), SIZE).softmax(1)) / 2
     assert records[-1].val_accuracy == pytest.approx(float((probs.argmax(1) == labels).float().mean()))
     surprise = -probs.gather(1, labels[:, None]).log().mean()
     assert records[-1].val_log_loss == pytest.approx(float(surprise), rel=1e-4)
@@ -195,10 +208,10 @@ def test_validation_may_average_a_face_and_its_mirror_image(faces: FaceSet, tmp_
 @pytest.mark.parametrize("views", ["six", "ten"])
 def test_validation_may_average_more_views(faces: FaceSet, tmp_path: Path, views: str) -> None:
     records: list[EpochRecord] = []
-    assert fit(short("train.epochs=1", f"tta={views}"), faces, tmp_path, devices=CPU, on_epoch=records.append)
+    assert fit(brief("train.epochs=1", f"tta={views}"), faces, tmp_path, devices=CPU, on_epoch=records.append)
     net, labels = load_final(tmp_path).net, faces.labels[196:266]
     seen = tta_views(faces.images[196:266].unsqueeze(1), views)
-    probs = torch.stack([predict(net, view.squeeze(1), 48).softmax(1) for view in seen]).mean(0)
+    probs = torch.stack([predict(net, view.squeeze(1), SIZE).softmax(1) for view in seen]).mean(0)
     assert records[-1].val_accuracy == pytest.approx(float((probs.argmax(1) == labels).float().mean()))
     surprise = -probs.gather(1, labels[:, None]).log().mean()
     assert records[-1].val_log_loss == pytest.approx(float(surprise), rel=1e-4)
@@ -206,19 +219,19 @@ def test_validation_may_average_more_views(faces: FaceSet, tmp_path: Path, views
 
 def test_it_may_validate_every_few_epochs_and_after_the_last(faces: FaceSet, tmp_path: Path) -> None:
     records: list[EpochRecord] = []
-    chosen = short("train.epochs=5", "validate_every=2", "checkpoint=best")
+    chosen = brief("train.epochs=5", "validate_every=2", "checkpoint=best")
     assert fit(chosen, faces, tmp_path, devices=CPU, on_epoch=records.append)
     validated = {r.epoch: r.val_accuracy for r in records if r.val_split}
     assert list(validated) == [2, 4, 5]
     assert "PublicTest" in epoch_line(records[-1])
     net = load_final(tmp_path).net
-    logits = predict(net, faces.images[196:266], 48)
+    logits = predict(net, faces.images[196:266], SIZE)
     right = float((logits.argmax(1) == faces.labels[196:266]).float().mean())
     assert right == pytest.approx(max(validated.values()), abs=0.02)
 
 
 def test_a_plateau_needs_validation_after_every_epoch(faces: FaceSet, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="schedule 'plateau' needs a validation loss after every epoch"):
-        fit(short("validate_every=2", "train.schedule=plateau"), faces, tmp_path, devices=CPU)
+        fit(brief("validate_every=2", "train.schedule=plateau"), faces, tmp_path, devices=CPU)
     with pytest.raises(RecipeError, match="validate_every is at least 1, not 0"):
-        short("validate_every=0")
+        brief("validate_every=0")
