@@ -34,7 +34,7 @@ def faults() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 at_first = faults()
-from mien.__main__ import app
+from mien.commands import app
 from mien._errors import RecipeError
 from mien.lab.train.devices import Devices, is_first_process, keep_freed_memory
 from mien.lab.train.loop import fit
