@@ -1,19 +1,31 @@
 """Signals at any moment: an orderly end, one line, and no traceback, also during imports."""
 
+import csv
 import io
+import math
 import os
+import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
+from PIL import Image
+from typer.testing import CliRunner
 
 from mien._signals import GracefulStop, exit_status, interrupt, set_handlers
+from mien.commands import app
+from support.annotated_videos import frames_of
 from support.paths import ROOT
+from support.videos import shades, times, write_video
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals differ on Windows")
 
+IMAGES = 8
 EXAMPLE = ROOT / "examples" / "astronaut.png"
 # The program, which gets a signal when it imports a module.
 SIGNAL_AT_IMPORT = """
@@ -94,3 +106,136 @@ def test_ignored_signals_stay_ignored() -> None:
             assert signals.error is None
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of images, and a video."""
+    folder = tmp_path_factory.mktemp("inputs")
+    for index, image in enumerate(shades(IMAGES)):
+        Image.fromarray(image).save(folder / f"{index}.png")
+    pytest.importorskip("av", reason='PyAV is not installed; run: pip install "mien[video]"')
+    write_video(folder / "video.mp4", shades(IMAGES), times(IMAGES))
+    return folder
+
+
+def outputs_of(command: str, inputs: Path, folder: Path) -> list[str]:
+    """The arguments of a run whose output files exist already, with older results."""
+    names = ["page.html"] if command == "predict" else ["page.html", "lines.jsonl", "video.mp4"]
+    for name in names:
+        (folder / name).write_text("older")
+    if command == "predict":
+        more = ["--csv", "--save", folder / "copies", "--detector", "none", "--batch", 2, inputs]
+    else:
+        more = ["--csv", "-", "--jsonl", folder / "lines.jsonl", "--video", folder / "video.mp4", inputs / "video.mp4"]
+    return [command, "--html", str(folder / "page.html"), *map(str, more)]
+
+
+def check_outputs(command: str, folder: Path, status: int, out: str, err: str) -> int:
+    """Check that all outputs of a run hold the same results, or are older ones. Returns the number of results."""
+    assert status in (0, 130, 143), err
+    note = err.splitlines()[-1:] if command == "track" else err.splitlines()  # track also prints its summary
+    assert status == 0 or note == ["mien: stopped"], err
+    rows = list(csv.DictReader(out.splitlines()))
+    page = (folder / "page.html").read_text("utf-8")
+    assert not list(folder.rglob(".*")), "no temporary file remains"
+    if command == "predict":
+        results = len({row["source"] for row in rows})
+        copies = [Image.open(path) for path in folder.glob("copies/*")]
+        for copy in copies:
+            copy.load()
+        assert len(copies) == results
+        assert page.count("<article") == results
+    else:
+        results = len({row["frame"] for row in rows})
+        lines = (folder / "lines.jsonl").read_text()
+        assert lines.count('"frame"') == results
+        if results:
+            assert len(frames_of(folder / "video.mp4")) == results
+    assert (page == "older") == (results == 0)
+    assert ("nterrupted" in page) == (results > 0 and status != 0)
+    assert status != 0 or results == IMAGES
+    return results
+
+
+@contextmanager
+def interrupted_after(calls: float) -> Iterator[list[int]]:
+    """Send SIGINT to this process when so many functions have been called. Yields their number in the end."""
+    counted = [0]
+
+    def count(*_: object) -> None:
+        counted[0] += 1
+        if counted[0] == calls:
+            signal.raise_signal(signal.SIGINT)
+
+    sys.setprofile(count)
+    try:
+        yield counted
+    finally:
+        sys.setprofile(None)
+
+
+@pytest.mark.parametrize("command", ["predict", "track"])
+def test_ctrl_c_at_any_moment_loses_nothing(command: str, inputs: Path, tmp_path: Path) -> None:
+    calls, found = 0, set()
+    generator = random.Random(27)
+    for run, moment in enumerate((math.inf, math.inf, *(generator.random() for _ in range(7)))):
+        folder = tmp_path / str(run)
+        folder.mkdir()
+        words = outputs_of(command, inputs, folder)
+        with interrupted_after(moment if moment == math.inf else round(calls * moment)) as counted:
+            try:
+                done = CliRunner().invoke(app, words)
+            except KeyboardInterrupt:  # before the command begins, or after its end
+                continue
+        calls = calls if moment < 1 else counted[0]  # in the end that of the second run, which imports nothing
+        found.add(check_outputs(command, folder, done.exit_code, done.stdout, done.stderr))
+    assert found - {0, IMAGES}, "at least one of the runs has a part of the results"
+
+
+# The program, which writes to a pipe as soon as it handles signals.
+PIPE_AT_START = """
+import os, sys
+from mien.__main__ import main
+_, pipe, *sys.argv[1:] = sys.argv
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "mien.commands":
+            os.write(int(pipe), b"started")
+
+sys.meta_path.insert(0, Finder())
+main()
+"""
+
+
+@pytest.mark.release
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("command", ["predict", "track"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_real_signals_at_random_moments(command: str, number: signal.Signals, inputs: Path, tmp_path: Path) -> None:
+    generator, longest, found = random.Random(number), 0.0, []
+    for run in range(61):
+        folder = tmp_path / str(run)
+        folder.mkdir()
+        reading, writing = os.pipe()
+        process = subprocess.Popen(
+            [sys.executable, "-c", PIPE_AT_START, str(writing), *outputs_of(command, inputs, folder)],
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            pass_fds=[writing],
+        )
+        os.close(writing)
+        os.read(reading, 1)
+        os.close(reading)
+        start = time.monotonic()
+        if longest:  # the first run is not stopped
+            time.sleep(generator.random() * longest)
+            process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+        longest = longest or time.monotonic() - start
+        found.append(check_outputs(command, folder, process.returncode, out, err))
+    with_some = sum(0 < results < IMAGES for results in found)
+    print(f"\n{command}, {number.name}: {len(found)} runs, {with_some} with a part of the results")

@@ -10,10 +10,11 @@ import os
 import re
 import secrets
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Self, TextIO
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Self, TextIO
 
 from mien._errors import OutputError, first_line
 
@@ -289,3 +290,72 @@ def open_output(path: str | os.PathLike[str]) -> Iterator[TextIO]:
             with suppress(OSError):
                 stream.close()
             raise
+
+
+class Output(Protocol):
+    """A context manager that takes results."""
+
+    def __enter__(self) -> Any: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Any: ...
+
+    @property
+    def add(self) -> Any:
+        """A function of one result."""
+
+
+class OutputGroup:
+    """Several outputs of one run, as a context manager. If one cannot be written, the others are completed.
+
+    Its error is raised at the end of the block, or as soon as no output is left.
+
+    Args:
+        outputs: The outputs. If one cannot be opened, none is.
+
+    Raises:
+        OutputError: An output could not be written.
+    """
+
+    def __init__(self, outputs: Iterable[Output]) -> None:
+        self._outputs = list(outputs)
+        self._error: Exception | None = None
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            for output in self._outputs:
+                stack.enter_context(output)
+            stack.pop_all()  # from now on, each is closed by itself
+        return self
+
+    def add(self, *result: Any) -> None:
+        """Pass a result to every output.
+
+        Args:
+            *result: The arguments of their ``add``.
+
+        Raises:
+            OutputError: No output is left.
+            BrokenPipeError: The reader of a stream has stopped reading: this ends the run, not an output.
+        """
+        for output in list(self._outputs):
+            try:
+                output.add(*result)
+            except OutputError as error:
+                self._error = self._error or error
+                self._outputs.remove(output)
+                output.__exit__(type(error), error, error.__traceback__)
+                if not self._outputs:
+                    raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for output in self._outputs:
+            try:
+                output.__exit__(kind, error, trace)
+            except (OutputError, OSError) as failure:
+                self._error = self._error or failure
+        if self._error is not None and (kind is None or issubclass(kind, KeyboardInterrupt)):
+            raise self._error

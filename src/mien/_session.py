@@ -18,6 +18,8 @@ PROVIDERS = {
     "directml": "DmlExecutionProvider",
 }
 
+_FATAL = 4  # the highest severity of ONNX Runtime's log
+
 
 class Session(ort.InferenceSession):  # type: ignore[misc]  # onnxruntime has no types
     """A session that is opened again where it is unpickled, so readers may be sent to other processes."""
@@ -55,7 +57,9 @@ def open_session(path: Path, *, threads: int = 1, providers: Sequence[str] = ("c
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    # Errors are raised as well; their lines on standard error would only repeat them.
+    options.log_severity_level = _FATAL
+    ort.set_default_logger_severity(_FATAL)
     # A thread that spins between calls keeps the core from the other steps.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # x86 cores without VNNI add pairs of int8 products in 16 bits, which saturate: the embedded models lost 3 points of

@@ -374,6 +374,54 @@ def test_a_full_disk_is_one_line(tiny: Path, arguments: list[str]) -> None:
     assert errors.count("\n") == 1
 
 
+@pytest.mark.skipif(os.name == "nt", reason="limits of POSIX")
+def test_a_page_that_is_too_large_leaves_the_other_outputs_complete(
+    predict: Callable[..., Result], album: Path, tmp_path: Path
+) -> None:
+    import resource
+
+    page, before = tmp_path / "page.html", resource.getrlimit(resource.RLIMIT_FSIZE)
+    arguments = (album, "--detector", "none", "--csv", "--html", page, "--save", tmp_path / "copies")
+    assert predict(*arguments).exit_code == 0
+    size = page.stat().st_size
+    page.unlink()
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1000, before[1]))
+        result = predict(*arguments)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"mien: {page}: cannot be written (file too large)")
+    assert result.stderr.count("\n") == 1
+    assert len(list(csv.DictReader(io.StringIO(result.stdout)))) == 5
+    assert len([path for path in (tmp_path / "copies").rglob("*") if path.is_file()]) == 5
+    assert not page.exists()
+    assert not list(tmp_path.glob(".mien-*"))
+
+
+def test_onnx_runtime_prints_nothing(tmp_path: Path) -> None:
+    """Of a damaged model, and of one whose graph fails on the first face."""
+    import onnx
+
+    path = write_model(tmp_path / "model.onnx")
+    model = onnx.load(path)
+    for node in model.graph.node:
+        node.input[:] = ["reshaped" if name == "crops" else name for name in node.input]
+    model.graph.initializer.append(onnx.helper.make_tensor("sevens", onnx.TensorProto.INT64, [2], [-1, 7]))
+    for number, names in enumerate((["crops", "sevens"], ["sevenths", "shape"])):
+        made = onnx.helper.make_node("Reshape", names, ["reshaped" if number else "sevenths"])
+        model.graph.node.insert(number, made)
+    model.graph.node.insert(0, onnx.helper.make_node("Shape", ["crops"], ["shape"]))
+    onnx.save(model, tmp_path / "fails.onnx")
+    (tmp_path / "cut.onnx").write_bytes(path.read_bytes()[:-99])
+    for name in ("fails.onnx", "cut.onnx"):
+        with start(tmp_path / name, EXAMPLE) as process:
+            output, errors = process.communicate(timeout=60)
+        assert (process.returncode, output) == (2, "")
+        assert errors.startswith(f"mien: {tmp_path / name}: ")
+        assert errors.count("\n") == 1
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 @pytest.mark.parametrize("arguments", [["--json"], ["--csv"], []])
 def test_a_closed_pipe_is_quiet(tiny: Path, arguments: list[str]) -> None:

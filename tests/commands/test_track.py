@@ -377,6 +377,39 @@ def test_a_full_disk_names_the_file(gray_video: Path, tmp_path: Path, option: st
     assert len(err.strip().splitlines()) == 1
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("full", ["video", "jsonl"])
+def test_a_full_disk_ends_one_output_and_the_others_are_complete(gray_video: Path, tmp_path: Path, full: str) -> None:
+    names = {name: tmp_path / f"out.{name}" for name in ("jsonl", "csv", "html")} | {"video": tmp_path / "out.mp4"}
+    names[full].symlink_to("/dev/full")
+    code, _, err = run(gray_video, *(part for name, path in names.items() for part in (f"--{name}", path)))
+    assert code == 2
+    assert err.startswith(f"mien: {names[full]}: ")
+    assert len(err.strip().splitlines()) == 1
+    assert len(names["csv"].read_text().splitlines()) == 13
+    assert "Interrupted" not in names["html"].read_text()
+    if full == "video":
+        assert len(names["jsonl"].read_text().splitlines()) == 12
+    else:
+        assert len(decoded(names["video"])) == 12
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in names.values())
+
+
+@UNIX
+def test_a_closed_pipe_ends_the_run_and_the_files_have_the_frames_until_then(tmp_path: Path) -> None:
+    table, page = tmp_path / "a.csv", tmp_path / "a.html"
+    with camera(shades(40) * 40, hangs=True) as server:
+        server.release(1600)
+        with start(server.address, "--jsonl", "-", "--csv", table, "--html", page) as job:
+            assert job.stdout is not None
+            job.stdout.readline()
+            job.stdout.close()
+            _, err = job.communicate(timeout=60)
+    assert job.returncode == 141, err
+    assert len(table.read_text().splitlines()) > 1
+    assert "Interrupted" in page.read_text()
+
+
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="limits of file size need a Unix system")
 def test_an_error_of_a_table_names_its_file(gray_video: Path, tmp_path: Path) -> None:
     """The message has the path of the user, not that of the temporary file."""

@@ -1,23 +1,19 @@
 """``mien predict``: images in; a table, JSON lines, CSV, annotated images or an HTML page out."""
 
 import sys
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated
 
 import typer
 
-from mien._face import Reading
+from mien._output import Output, OutputGroup
 from mien._signals import GracefulStop
 from mien.bundled import DEFAULT_MODEL
 from mien.commands import _options
 from mien.commands._inputs import expand_inputs
 from mien.commands._terminal import FaceTable, TableConsole, Tally, with_progress
-
-
-class _Sink(Protocol):
-    def add(self, reading: Reading) -> None: ...
 
 
 def predict_command(
@@ -52,7 +48,7 @@ def predict_command(
     inputs, tally = expand_inputs(paths), Tally(print_errors=not (json_lines or csv))
     count = len(inputs.failed) + len(inputs.sources)
     keep_pixels = save is not None or html is not None
-    outputs: list[AbstractContextManager[_Sink]] = []
+    outputs: list[Output] = []
     if json_lines or csv or keep_pixels:
         from mien import report  # takes time that a table does not need
 
@@ -69,10 +65,10 @@ def predict_command(
     with GracefulStop() as signals, ExitStack() as stack:
         readings = reader.read_many(signals.until_stopped(inputs.sources), batch=batch, keep_pixels=keep_pixels)
         stack.callback(readings.close)
-        sinks: list[_Sink] = [tally, *map(stack.enter_context, outputs)]
+        group = stack.enter_context(OutputGroup(outputs))
         for reading in with_progress(chain(inputs.failed, readings), count, bar=not (json_lines or csv)):
-            for sink in sinks:
-                sink.add(reading)
+            tally.add(reading)
+            group.add(reading)
         if signals.error is not None:
             raise signals.error  # inside of the block: the page then says that it is partial
     if count > 1 and (tally.failed or sys.stderr.isatty()):

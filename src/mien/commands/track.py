@@ -93,7 +93,7 @@ def _run(
     watch: "Watch",
     duration: float | None,
 ) -> BaseException | None:
-    """Pass each frame to each output; return the error that ended the source early, such as a lost camera."""
+    """Pass each frame to each output; return the error that ended the run early, such as a lost camera."""
     try:
         for frame in frames:
             if duration is not None and frame.seconds >= duration:
@@ -102,7 +102,7 @@ def _run(
             outputs.add(result, frame.pixels)
             summary.add(result)
             watch.add(result)
-    except SourceError as error:
+    except (SourceError, BrokenPipeError) as error:
         return error  # the results so far are written
     return None
 

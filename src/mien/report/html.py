@@ -31,14 +31,15 @@ _SMALL = 0.03  # of the image's width: narrower boxes show their label only when
 # Bytes reserved for the summary, which is before the images in the page but is known only after them. Its size depends
 # on the number of emotions, not of images.
 _SUMMARY_ROOM = 8192
+_PARTIAL = (KeyboardInterrupt, BrokenPipeError)  # after which the page shows the images until then
 
 
 class Html:
     """Writes an HTML page with a summary, every image with its faces, the errors, and facts about the model.
 
     Readings are written when they are added, so that memory grows only with the number of errors. The page appears
-    when the block ends. After ``KeyboardInterrupt`` it contains the readings until then and a note. Without a reading
-    until then, or after any other exception, there is no new file.
+    when the block ends. After ``KeyboardInterrupt`` or ``BrokenPipeError`` it contains the readings until then and a
+    note. Without a reading until then, or after any other exception, there is no new file.
 
     Args:
         path: The file.
@@ -92,7 +93,7 @@ class Html:
         self._counts.update(map(_kind, reading.faces))
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and not (issubclass(kind, KeyboardInterrupt) and self._counts["images"]):
+        if kind is not None and not (issubclass(kind, _PARTIAL) and self._counts["images"]):
             self._draft.drop()
             return
         with self._draft:

@@ -1,12 +1,13 @@
 """Write the results of one source to all its files: annotated video, JSON lines, CSV, Parquet and HTML page."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Any, Self, TextIO
 
 from mien._face import Pixels
-from mien._output import Draft, open_output
+from mien._output import Draft, OutputGroup, open_output
 from mien.reader import Reader
 from mien.video.sources import FrameSource
 from mien.video.tables import FrameCsv, FrameJsonLines, FrameParquet
@@ -16,12 +17,15 @@ from mien.video.video_writer import VideoWriter
 
 _DEFAULT_RATE = 25.0  # frames per second of a source without a rate
 
+_Add = Callable[[FrameResult, Pixels], None]
+
 
 class TrackOutputs:
     """Writes the results of one source to files, as a context manager.
 
     The files appear when the block ends. After an error, the tables and the page do not appear; the video contains the
-    frames written so far. After the block, ``notes`` holds messages about the files, such as that audio was re-encoded.
+    frames written so far. If a file cannot be written, the others are completed all the same. After the block,
+    ``notes`` holds messages about the files, such as that audio was re-encoded.
     Set ``partial`` before the end of the block if the source was not read to its end: the page then shows it.
 
     Args:
@@ -62,61 +66,96 @@ class TrackOutputs:
         self.notes: list[str] = []
         self.partial = False
         self._frames, self._reader = frames, reader
-        self._video, self._jsonl, self._csv, self._parquet, self._html = video, jsonl, csv, parquet, html
-        self._stack = ExitStack()
-        self._tables: list[FrameJsonLines | FrameCsv | FrameParquet] = []
+        files: tuple[tuple[Callable[[ExitStack, Any], _Add], Path | TextIO | None], ...] = (
+            (self._open_lines, jsonl),
+            (self._open_csv, csv),
+            (self._open_parquet, parquet),
+            (self._open_page, html),
+            (self._open_video, video),
+        )
+        self._group = OutputGroup(_Output(opened, file) for opened, file in files if file is not None)
         self._writer: VideoWriter | None = None
-        self._timeline: Timeline | None = None
 
     def __enter__(self) -> Self:
-        emotions = self._reader.model.emotions
-        with self._stack:
-            if self._jsonl is not None:
-                self._tables.append(FrameJsonLines(self._open(self._jsonl)))
-            if self._csv is not None:
-                self._tables.append(FrameCsv(self._open(self._csv), emotions))
-            if self._parquet is not None:
-                self._tables.append(self._stack.enter_context(FrameParquet(self._parquet, emotions)))
-            for path in (self._html, self._video):
-                if path is not None:  # opened later; a path that cannot be written is reported now
-                    Draft(path).drop()
-            if self._html is not None:
-                name = self._frames.name
-                facts = {"source": name, **self._reader.describe()}
-                self._timeline = Timeline(title=f"Faces in {Path(name).name or name}", facts=facts)
-            self._stack = self._stack.pop_all()
+        self._group.__enter__()
         return self
 
     def add(self, result: FrameResult, pixels: Pixels) -> None:
-        """Write one frame to each file.
+        """Write one frame to each file that can be written.
 
         Args:
             result: Its faces.
             pixels: The frame, RGB uint8 ``[H, W, 3]``.
 
         Raises:
-            OutputError: If a file cannot be written.
+            OutputError: If none of the files can be written.
         """
-        for table in self._tables:
-            table.add(result)
-        if self._timeline is not None:
-            self._timeline.add(result, pixels)
-        if self._video is not None:
+        self._group.add(result, pixels)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._group.__exit__(kind, error, trace)
+        if self._writer is not None and self._writer.note:
+            self.notes.append(self._writer.note)
+
+    def _open_lines(self, stack: ExitStack, output: Path | TextIO) -> _Add:
+        return _table(FrameJsonLines(_text(stack, output)))
+
+    def _open_csv(self, stack: ExitStack, output: Path | TextIO) -> _Add:
+        return _table(FrameCsv(_text(stack, output), self._reader.model.emotions))
+
+    def _open_parquet(self, stack: ExitStack, path: Path) -> _Add:
+        return _table(stack.enter_context(FrameParquet(path, self._reader.model.emotions)))
+
+    def _open_page(self, stack: ExitStack, path: Path) -> _Add:
+        Draft(path).drop()  # a path that cannot be written is reported now
+        name = self._frames.name
+        facts = {"source": name, **self._reader.describe()}
+        timeline = Timeline(title=f"Faces in {Path(name).name or name}", facts=facts)
+
+        def close(kind: type[BaseException] | None, *_: object) -> None:
+            if kind is None:
+                timeline.write(path, partial=self.partial)
+
+        stack.push(close)
+        return timeline.add
+
+    def _open_video(self, stack: ExitStack, path: Path) -> _Add:
+        Draft(path).drop()
+
+        def add(result: FrameResult, pixels: Pixels) -> None:
             if self._writer is None:  # the size of the video is that of the first frame
                 source, rate = Path(self._frames.name), self._frames.rate or _DEFAULT_RATE
                 with_audio = source if not self._frames.live and source.is_file() else None
-                writer = VideoWriter(self._video, source=with_audio, size_wh=result.size_wh, rate=rate)
-                self._writer = self._stack.enter_context(writer)
+                writer = VideoWriter(path, source=with_audio, size_wh=result.size_wh, rate=rate)
+                self._writer = stack.enter_context(writer)
             self._writer.write(pixels, result)
+
+        return add
+
+
+class _Output:
+    """One of the files: ``opened`` returns its function ``add``, and pushes on the stack what closes it."""
+
+    def __init__(self, opened: Callable[[ExitStack, Any], _Add], file: Path | TextIO) -> None:
+        self._opened, self._file, self._stack = opened, file, ExitStack()
+
+    def __enter__(self) -> None:
+        with ExitStack() as stack:
+            stack.push(self._stack)
+            self.add = self._opened(self._stack, self._file)
+            stack.pop_all()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.__exit__(kind, error, trace)
-        if self._writer is not None and self._writer.note:
-            self.notes.append(self._writer.note)
-        if self._timeline is not None and self._html is not None and kind is None:
-            self._timeline.write(self._html, partial=self.partial)
 
-    def _open(self, output: Path | TextIO) -> TextIO:
-        return self._stack.enter_context(open_output(output)) if isinstance(output, Path) else output
+
+def _table(table: FrameJsonLines | FrameCsv | FrameParquet) -> _Add:
+    return lambda result, _: table.add(result)
+
+
+def _text(stack: ExitStack, output: Path | TextIO) -> TextIO:
+    return stack.enter_context(open_output(output)) if isinstance(output, Path) else output
