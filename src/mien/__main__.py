@@ -3,7 +3,6 @@
 import contextlib
 import io
 import os
-import signal
 import sys
 import threading
 
@@ -22,7 +21,7 @@ def main() -> None:
     except KeyboardInterrupt as error:  # during the imports, or a second signal while a command ends
         print("mien: stopped", file=sys.stderr)
         status = exit_status(error)
-    set_handlers(signal.SIG_DFL)  # all files are closed: another signal ends the process at once
+    set_handlers(lambda *_: os._exit(status))  # all files are closed
     if any(thread.name == "mien-frames" for thread in threading.enumerate()):
         # The thread is blocked by a network or a driver. FFmpeg may crash if Python shuts down around it.
         with contextlib.suppress(OSError, ValueError):

@@ -261,7 +261,8 @@ def to_pixels(frame: Any, *, aspect: float = 1.0) -> Pixels:
         The image, uint8 ``[H, W, 3]``, read-only.
     """
     width = max(1, round(frame.width * aspect))
-    pixels: Pixels = frame.to_ndarray(format="rgb24", width=width, height=frame.height)
+    # By default, PyAV starts a thread a core for each frame, which last until the next garbage collection.
+    pixels: Pixels = frame.reformat(width, frame.height, "rgb24", threads=1).to_ndarray()
     try:
         upright = _upright(pixels, frame.side_data.get("DISPLAYMATRIX"))
     except ValueError:  # a kind of side data that PyAV does not know; it knows the rotation nevertheless
