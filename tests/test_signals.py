@@ -26,6 +26,7 @@ from support.videos import shades, times, write_video
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals differ on Windows")
 
 IMAGES = 8
+OLDER = "Written by mien"  # the mark of its files, which it may replace
 EXAMPLE = ROOT / "examples" / "astronaut.png"
 # The program, which gets a signal when it imports a module.
 SIGNAL_AT_IMPORT = """
@@ -123,7 +124,7 @@ def outputs_of(command: str, inputs: Path, folder: Path) -> list[str]:
     """The arguments of a run whose output files exist already, with older results."""
     names = ["page.html"] if command == "predict" else ["page.html", "lines.jsonl", "video.mp4"]
     for name in names:
-        (folder / name).write_text("older")
+        (folder / name).write_text(OLDER)
     if command == "predict":
         more = ["--csv", "--save", folder / "copies", "--detector", "none", "--batch", 2, inputs]
     else:
@@ -152,7 +153,7 @@ def check_outputs(command: str, folder: Path, status: int, out: str, err: str) -
         assert lines.count('"frame"') == results
         if results:
             assert len(frames_of(folder / "video.mp4")) == results
-    assert (page == "older") == (results == 0)
+    assert (page == OLDER) == (results == 0)
     assert ("nterrupted" in page) == (results > 0 and status != 0)
     assert status != 0 or results == IMAGES
     return results

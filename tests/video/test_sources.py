@@ -95,6 +95,21 @@ def test_stored_pixels_that_are_not_square_become_square(tmp_path: Path) -> None
     assert frames_of(path)[0].pixels.shape == (48, 85, 3)
 
 
+def test_frames_of_too_many_pixels_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "video.mp4", shades(3), times(3))
+    large = write_video(tmp_path / "large.mkv", shades(3, size_wh=(640, 480)), times(3), codec="mjpeg")
+    data = large.read_bytes()
+    assert data.count(b"\xb0\x82\x02\x80\xba\x82\x01\xe0") == 1  # the size in the header of Matroska
+    large.write_bytes(data.replace(b"\xb0\x82\x02\x80\xba\x82\x01\xe0", b"\xb0\x82\x00\x40\xba\x82\x00\x30"))
+    monkeypatch.setattr(mien.video.sources, "MAX_PIXELS", 64 * 48)
+    assert len(frames_of(path)) == 3
+    with pytest.raises(SourceError, match=r"pixels, more than 3,072; scale|none of its frames can be decoded"):
+        frames_of(large)
+    monkeypatch.setattr(mien.video.sources, "MAX_PIXELS", 64 * 48 - 1)
+    with pytest.raises(SourceError, match=r"its frames have 64 x 48 pixels, more than 3,071; scale the video down"):
+        frames_of(path)
+
+
 def test_names_that_look_like_addresses_or_patterns_are_files(tmp_path: Path) -> None:
     for name in ("a:b.mp4", "take %03d.mp4", "5", "-x.mp4"):
         path = tmp_path / name

@@ -16,7 +16,7 @@ from PIL import Image
 
 from mien._errors import ImageError, MienError, MissingExtraError, SourceError
 from mien._face import Pixels
-from mien.decode import FORMATS, decode
+from mien.decode import FORMATS, MAX_PIXELS, decode
 from mien.video.prefetch import Prefetcher, run_in_thread
 from mien.video.types import Frame
 
@@ -338,6 +338,12 @@ class _ContainerSource(FrameSource):
     def __init__(self, container: Any, name: str, *, threads: str) -> None:
         self._container = container
         self._stream = video_stream(container, name)
+        context = self._stream.codec_context
+        if context.width * context.height > MAX_PIXELS:
+            container.close()
+            size = f"{context.width:,} x {context.height:,} pixels"
+            raise SourceError(f"{name}: its frames have {size}, more than {MAX_PIXELS:,}; scale the video down")
+        context.options = {"max_pixels": str(MAX_PIXELS)}  # a frame may be larger than the header says
         self._first_dts: int | None = None  # in ticks
         self._stream.thread_type = threads
         rates = (float(rate) for rate in (self._stream.average_rate, self._stream.guessed_rate) if rate)
