@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mien.detect import THRESHOLD, Detector, open_detector
-from mien.detect.suppress import overlaps
+from mien.detect.candidates import overlaps
 
 SAME = 0.3  # intersection over union
 WIDTHS = (40, 24)  # pixels

@@ -25,8 +25,7 @@ from mien.detect.blazeface import (
     finer_scale,
     is_superseded,
 )
-from mien.detect.candidates import Candidates
-from mien.detect.suppress import overlaps, suppress
+from mien.detect.candidates import Candidates, overlaps, suppress
 from mien.detect.tiles import Pyramid, cut, letterbox, split
 from support.paths import ROOT
 

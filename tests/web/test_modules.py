@@ -19,8 +19,7 @@ from mien._face import Box, Detection, Face, KeyPoints, Reading
 from mien._format import probability_percent
 from mien._framing import FER2013
 from mien.bundled import DEFAULT_MODEL
-from mien.detect.candidates import Candidates
-from mien.detect.suppress import suppress
+from mien.detect.candidates import Candidates, suppress
 from mien.detect.tiles import REDUCING_GAP, _cover
 from mien.extract import extract
 from mien.infer import Classifier, find_model

@@ -19,8 +19,7 @@ from PIL import Image
 from mien._face import Box, Detection, Pixels
 from mien._session import open_session
 from mien.bundled import BUNDLED
-from mien.detect.candidates import Candidates, join
-from mien.detect.suppress import SAME_FACE, inside_of, overlaps, suppress
+from mien.detect.candidates import SAME_FACE, Candidates, inside_of, join, overlaps, suppress
 from mien.detect.tiles import Pyramid, Tile, cut, letterbox, split
 
 MODEL = BUNDLED / "blazeface-short-range" / "model.onnx"

@@ -14,8 +14,7 @@ from PIL import Image
 from mien._download import RemoteFile, fetch
 from mien._face import Detection, Pixels
 from mien._session import open_session
-from mien.detect.candidates import Candidates, join
-from mien.detect.suppress import suppress
+from mien.detect.candidates import Candidates, join, suppress
 from mien.detect.tiles import Pyramid, Tile, letterbox, split
 
 _FILE = RemoteFile(
