@@ -1,6 +1,7 @@
 """Opens ONNX files: threads, execution providers and their errors."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,18 @@ PROVIDERS = {
 _FATAL = 4  # the highest severity of ONNX Runtime's log
 
 
+# Called before each run of a model, of which an image with thousands of faces takes as many. The server sets a function
+# that raises an error when nobody waits for the result any more.
+CHECK: ContextVar[Callable[[], object]] = ContextVar("CHECK", default=bool)
+
+
 class Session(ort.InferenceSession):  # type: ignore[misc]  # onnxruntime has no types
     """A session that is opened again where it is unpickled, so readers may be sent to other processes."""
+
+    def run(self, *args: Any, **options: Any) -> Any:
+        """Run the model, unless ``CHECK`` of this thread raises an error."""
+        CHECK.get()()
+        return super().run(*args, **options)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return self.reopen, ()

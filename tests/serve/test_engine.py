@@ -9,7 +9,8 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the extra mien[serve] is not installed")
 
-from mien import MienError, Reader
+from mien import Box, MienError, Reader
+from mien._face import Detection
 from mien.serve import Limits, create_app
 from support.encoded_images import encode
 from support.http_server import LIMITS, Gate, Response, RunningServer, head, read_all, serving, wait_until
@@ -100,6 +101,29 @@ def test_images_wait_for_memory_and_no_step_begins_after_504(astronaut: np.ndarr
         gate.open.set()
         assert server.reads(image)
         assert gate.calls == 2  # of the first image and the one that ``reads`` sent
+
+
+def test_an_image_of_many_faces_keeps_its_thread_for_the_time_limit(reader: Reader, astronaut: np.ndarray) -> None:
+    """The search takes a run of the network for each face; it ends when the request has its response."""
+    faces = np.tile(astronaut[30:220, 150:300][::5, ::4], (20, 20, 1))
+    with serving(create_app(reader, limits=Limits(timeout=0.2))) as server:
+        assert server.request("/v1/predict", encode(faces)).status == 504
+        wait_until(lambda: server.metric('mien_images_total{result="error"}') == 1)
+        assert server.service.engine.accepted == 0
+
+
+def test_overlays_of_many_faces_are_refused_before_they_are_drawn(small: bytes) -> None:
+    class Crowd:
+        name = "crowd"
+
+        def __call__(self, pixels: np.ndarray) -> list[Detection]:
+            height, width = pixels.shape[:2]
+            return [Detection(Box(0, 0, width, height), 1.0, None)] * 31
+
+    with serving(create_app(Reader(detector=Crowd()))) as server:
+        refused = server.request("/v1/explain?size=1024", small)
+        assert (refused.status, "overlays of 31 faces" in refused.json()["detail"]) == (422, True)
+        assert server.request("/v1/explain?size=1024&format=png", small).status == 200
 
 
 def test_a_server_whose_threads_are_all_stuck_is_not_ready(

@@ -14,8 +14,9 @@ from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from mien._errors import MienError
+from mien._errors import MienError, TooLargeError
 from mien._face import Reading
+from mien._session import CHECK
 from mien.decode import DecodedImage, decode
 from mien.infer import CHUNK
 from mien.reader import Prepared, Reader
@@ -226,7 +227,7 @@ class Engine:
         for job in jobs:
             job.future.add_done_callback(self._release)
             job.future.add_done_callback(job.discard)  # a cancelled job stays in the pool's queue until its turn
-            self._pool.submit(self._in_thread, functools.partial(self._prepare, job))
+            self._pool.submit(self._in_thread, functools.partial(self._prepare, job), job.is_abandoned)
         return [job.future for job in jobs]
 
     def run(self, work: Callable[[], _T]) -> "Future[_T]":
@@ -306,9 +307,16 @@ class Engine:
         detail = f"the queue is full ({self.accepted} of {self.limits.queue} images); try again in {seconds} s"
         return Problem(503, detail, headers={"Retry-After": str(seconds)})
 
-    def _in_thread(self, work: Callable[[], _T]) -> _T:
-        thread = threading.get_ident()
-        self._since[thread] = time.perf_counter()
+    def _in_thread(self, work: Callable[[], _T], is_abandoned: Callable[[], bool] = bool) -> _T:
+        """Do the work of one image. No model runs after the time limit, or when nobody waits for the result."""
+        thread, started = threading.get_ident(), time.perf_counter()
+
+        def check() -> None:
+            if is_abandoned() or time.perf_counter() - started > self.limits.timeout:
+                raise TooLargeError(f"reading takes longer than {self.limits.timeout:g} s; scale the image down")
+
+        CHECK.set(check)
+        self._since[thread] = started
         try:
             return work()
         finally:
@@ -322,8 +330,7 @@ class Engine:
         try:
             with self.decoded(job.take()) as image:
                 decoded = time.perf_counter()
-                if job.future.abandoned:
-                    raise TimeoutError("the request has ended")
+                CHECK.get()()  # decoding may have waited for memory
                 prepared = self.reader.prepare(image)
             del image
             detected = time.perf_counter()
@@ -397,6 +404,9 @@ class _Job:
         assert self._upload is not None
         upload, self._upload = self._upload, None
         return upload.open()
+
+    def is_abandoned(self) -> bool:
+        return self.future.abandoned
 
     def discard(self, _: object) -> None:
         self._upload = None

@@ -26,6 +26,7 @@ from mien.serve.websocket import Stream
 _log = logging.getLogger("mien.serve")
 
 _MAPS = schemas.Parameter("maps", False, "Add the saliency maps of every face (see MapsOut).")
+_MAX_DRAWN = 32_000_000  # pixels of all overlays in one response: 30 of the largest, 868 of the default size
 _IMAGE_PROBLEMS = (400, 401, 408, 413, 415, 422, 503, 504)
 
 
@@ -109,6 +110,10 @@ class _Routes:
             if number > len(faces):
                 raise Problem(404, f"the image has no face {number}; mien found {len(faces)}")
             faces = (faces[number - 1],)
+
+        if len(faces) * query["size"] ** 2 > _MAX_DRAWN:
+            detail = f"overlays of {len(faces)} faces are too large; choose a smaller size, or format=png for one face"
+            raise Problem(422, detail)
 
         def draw() -> list[tuple[Emotion, bytes]]:
             emotions = [face.top if query["emotion"] == "top" else Emotion(query["emotion"]) for face in faces]
