@@ -31,7 +31,15 @@ class Session(ort.InferenceSession):  # type: ignore[misc]  # onnxruntime has no
     """A session that is opened again where it is unpickled, so readers may be sent to other processes."""
 
     def run(self, *args: Any, **options: Any) -> Any:
-        """Run the model, unless ``CHECK`` of this thread raises an error."""
+        """Run the model, unless ``CHECK`` of this thread raises an error.
+
+        Args:
+            *args: As ``onnxruntime.InferenceSession.run`` takes them.
+            **options: Likewise.
+
+        Returns:
+            The outputs.
+        """
         CHECK.get()()
         return super().run(*args, **options)
 
