@@ -6,7 +6,7 @@ import signal
 # The nets of the tests are tiny: one thread is as fast, and does not slow down on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -66,3 +66,12 @@ def _draw_face(size: int = 48, *, seed: int = 0) -> NDArray[np.uint8]:
     points = [(24 + x, 37 + smile * (x / 8) ** 2 * -1) for x in np.linspace(-8, 8, 9)]
     draw.line([(scale * x, scale * y) for x, y in points], fill=40, width=max(1, int(2 * scale)))
     return np.asarray(canvas)
+
+
+@pytest.fixture
+def largest_file() -> Iterator[Callable[[int], None]]:
+    """Sets the number of bytes at which the system refuses to write more to a file, as on a full disk."""
+    resource = pytest.importorskip("resource", reason="this system has no limit for the size of files")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -26,6 +26,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from mien._checksum import BLANK, KEY, fill_checksum
+
 WHEEL = "mediapipe-0.10.21-cp311-cp311-manylinux_2_28_x86_64.whl"
 MEMBER = "mediapipe/modules/face_detection/face_detection_short_range.tflite"
 LICENSE_MEMBER = "mediapipe-0.10.21.dist-info/LICENSE"
@@ -286,6 +288,7 @@ def finish(graph: Graph, boxes: str, logits: str) -> onnx.ModelProto:
         "licence": "Apache-2.0",
         "origin": f"mediapipe==0.10.21, {MEMBER}",
         "origin_sha256": TFLITE_SHA256,
+        KEY: BLANK,  # the last one
     }
     helper.set_model_props(model, notes)
     onnx.checker.check_model(model, full_check=True)
@@ -379,7 +382,7 @@ def main() -> None:
 def write(out: Path, model: onnx.ModelProto, licence: str, differences: dict[str, float]) -> None:
     """The four files of a bundled model."""
     out.mkdir(parents=True, exist_ok=True)
-    data = model.SerializeToString()
+    data = fill_checksum(model.SerializeToString())
     (out / "model.onnx").write_bytes(data)
     (out / "LICENSE").write_text(licence, encoding="utf-8")
     (out / "NOTICE").write_text(NOTICE, encoding="utf-8")

@@ -12,6 +12,7 @@ from typing import Any
 from mien._errors import RecipeError
 from mien.bundled import BUNDLED
 from mien.infer import bundled_models
+from mien.lab.files import load_json
 from mien.lab.recipe import load, parse
 from mien.lab.recipe.text import differences, toml_value
 
@@ -167,7 +168,7 @@ def _changed(name: str, folder: Path) -> str:
     """The keys in which the recipe of a run differs from the published system's."""
     try:
         system = load(published(name))
-        run = parse(json.loads((folder / "recipe.json").read_text("utf-8")), where=str(folder))
+        run = parse(load_json(folder / "recipe.json"), where=str(folder))
     except (OSError, ValueError, RecipeError):
         return ""
     changed = {key: value for key, value in differences(run, system).items() if not key.startswith("claim")}

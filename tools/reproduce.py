@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mien._errors import DataError, MienError
+from mien.lab.files import CHECKPOINT, PREVIOUS, has_checkpoint, load_json
 from mien.lab.recipe import load, members
 from mien.lab.recipe_summary import is_family
 
@@ -261,7 +262,7 @@ def draw(results: Path) -> int:
 
     for path in sorted(results.rglob("seed-*/metrics.json")):
         folder = path.parent
-        recipe = parse_recipe(json.loads((folder / "recipe.json").read_text("utf-8")), where=str(folder))
+        recipe = parse_recipe(load_json(folder / "recipe.json"), where=str(folder))
         draw_curves(recipe, read_log(folder), folder / "curves.png")
         (folder / "confusion.svg").write_text(confusion_svg(json.loads(path.read_text("utf-8"))), "utf-8")
     return 0
@@ -279,7 +280,7 @@ def is_trained(training: Training) -> bool:
 
 def is_begun(training: Training) -> bool:
     """Whether its run has a checkpoint."""
-    return (RUNS / training.run / "checkpoint.pt").is_file()
+    return has_checkpoint(RUNS / training.run)
 
 
 def parcel(touched: Sequence[Training], folder: Path) -> None:
@@ -289,7 +290,7 @@ def parcel(touched: Sequence[Training], folder: Path) -> None:
     with tarfile.open(fileobj=content, mode="w:gz") as archive:
         for training in touched:
             for path in sorted((RUNS / training.run).glob("*")):
-                if path.name != "checkpoint.pt" or not is_trained(training):
+                if path.name not in (CHECKPOINT, PREVIOUS) or not is_trained(training):
                     archive.add(path, arcname=str(path.relative_to(RUNS)))
     for number, start in enumerate(range(0, content.tell(), PART)):
         (folder / f"runs-{number:02}.part").write_bytes(content.getvalue()[start : start + PART])

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MARK = "Written by mien"
 _OWN = re.compile(
     rb'Written by mien|name="generator" content="mien"|mien_contract|data_sha256|"(?:provenance|vote_weight)":'
-    rb"|average_steps|data\.exclude=THIS_FILE|model,recipe,seed,split,classes,faces,"
+    rb"|mien-sha256|average_steps|data\.exclude=THIS_FILE|model,recipe,seed,split,classes,faces,"
     rb'|\A(?:source,face,x1,|frame,seconds,track_id,|model,corruption,severity,|\{"(?:frame|epoch)": \d)'
 )
 _EDGE = 2**20  # bytes at the start and at the end of a file in which the mark is looked for

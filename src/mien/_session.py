@@ -8,6 +8,7 @@ from typing import Any
 
 import onnxruntime as ort
 
+from mien._checksum import is_damaged
 from mien._errors import ModelError, first_line
 
 # The short name of each execution provider, and its name in ONNX Runtime.
@@ -84,6 +85,12 @@ def open_session(path: Path, *, threads: int = 1, providers: Sequence[str] = ("c
     # x86 cores without VNNI add pairs of int8 products in 16 bits, which saturate: the embedded models lost 3 points of
     # accuracy. This selects an exact kernel on such cores, which is a third slower. Other cores are not affected.
     options.add_session_config_entry("session.x64quantprecision", "1")
+    try:
+        is_broken = is_damaged(path.read_bytes())
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror}); get the right to read it") from error
+    if is_broken:
+        raise ModelError(f"{path}: damaged: its checksum is wrong; install mien again or export it again")
     try:
         session = Session(str(path), options, providers=[PROVIDERS[provider] for provider in providers])
         _read_names(session)

@@ -64,6 +64,15 @@ def test_an_own_folder(own: Path, report: Path) -> None:
     assert str(own.parent) not in (report / "metrics.json").read_text()
 
 
+def test_a_full_disk_keeps_the_old_files_together(own: Path, report: Path, largest_file: Callable[[int], None]) -> None:
+    before = {path.name: path.read_bytes() for path in report.iterdir()}
+    largest_file(20_000)  # bytes: enough for the predictions, not for the page
+    done = evaluate("mien-0", "--data", str(own), "--out", str(report), "--tta", "flip")
+    assert done.exit_code == 2
+    assert "report.html: cannot be written (File too large)" in done.stderr
+    assert {path.name: path.read_bytes() for path in report.iterdir()} == before
+
+
 def test_the_page_says_everything_and_loads_nothing(report: Path) -> None:
     text = (report / "report.html").read_text()
     for heading in ("Metrics", "Confusion", "By emotion", "Calibration", "Abstention", "Most confused pairs"):

@@ -1,5 +1,6 @@
 """`mien train` and `mien export`: a small run, its resumption, and mistakes."""
 
+import json
 import math
 import signal
 import subprocess
@@ -13,7 +14,9 @@ from tensorboardX.proto.event_pb2 import Event
 
 from mien._errors import MissingExtraError, RecipeError
 from mien.lab import recipe as recipes
+from mien.lab.files import save_state
 from mien.lab.train.logging import EpochRecord, ExperimentLoggers, write_log
+from mien.lab.train.run import build_net
 from support.cli import mien_here
 from support.encoded_images import encode
 from support.short_runs import FAMILY
@@ -85,6 +88,30 @@ def test_a_family_is_trained_once_member_by_member(images: Path) -> None:
     assert again.stdout.count("finished already") == 2
     assert "epoch" not in again.stderr
     assert [(run / "final.pt").read_bytes() for run in runs] == finals
+
+
+@pytest.mark.parametrize("name", ["../../../outside", "/tmp/outside", "a//b", ".hidden", "a\\b", "", "x" * 200])
+def test_a_name_that_leaves_the_folder_of_runs_is_refused(name: str, images: Path) -> None:
+    text = FAMILY.partition("[grid")[0].replace('"pair"', json.dumps(name))
+    (images / "named.toml").write_text(text)
+    done = mien_here("train", "named.toml", "--data", "faces", "--accelerator", "cpu", cwd=images)
+    assert done.returncode == 2
+    assert "names folders" in done.stderr
+
+
+def test_a_trial_is_not_recorded_as_its_recipe(images: Path) -> None:
+    (images / "named.toml").touch()
+    recipe = recipes.load("lenet", ["data.fraction=0.1"])
+    state = {"recipe": recipes.dump(recipe), "net": build_net(recipe).state_dict(), "history": [], "provenance": {}}
+    save_state(images / "trial" / "final.pt", state)
+    done = mien_here("record", "trial", "--data", "faces", cwd=images)
+    assert done.returncode == 2
+    assert "changes its recipe lenet (data.fraction=0.1); name another folder with --out" in done.stderr
+    assert not (images / "results").exists()
+    for command in ("record", "export"):  # an impossible folder is noticed before the data, which is not there
+        done = mien_here(command, "trial", "--data", "nowhere", "--out", "named.toml/x", cwd=images)
+        assert done.returncode == 2
+        assert "named.toml/x: cannot be written" in done.stderr
 
 
 def default_interrupts() -> None:

@@ -211,7 +211,8 @@ def test_nets_without_such_weights_are_refused(name: str, options: dict[str, str
 def finished(folder: Path, recipe: Recipe, seed: int) -> dict[str, Tensor]:
     torch.manual_seed(seed)
     state = build_net(recipe).state_dict()
-    save_state(folder / "final.pt", {"recipe": recipes.dump(recipe), "net": state})
+    whole = {"recipe": recipes.dump(recipe), "net": state, "history": [], "provenance": {}}
+    save_state(folder / "final.pt", whole)
     return state
 
 

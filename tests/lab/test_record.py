@@ -1,6 +1,7 @@
 """`mien record` writes the predictions of the net, and no face."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from mien._errors import DataError, RecipeError
+from mien._errors import DataError, OutputError, RecipeError
 from mien.lab.data import FaceSet, Split
 from mien.lab.data.datasets import mix_sets
+from mien.lab.files import load_json, save_json
 from mien.lab.inference import predict
 from mien.lab.predictions import load_recorded
 from mien.lab.record import record_run
@@ -45,7 +47,7 @@ def test_the_record_is_complete_and_consistent(faces: FaceSet, run: Path, tmp_pa
     assert foreign_files(tmp_path) == []
     written = {path.name for path in tmp_path.iterdir()}
     assert {"metrics.json", "predictions.npz", "log.jsonl", "recipe.json", "curves.png", "confusion.svg"} <= written
-    assert json.loads((tmp_path / "metrics.json").read_text()) == json.loads(json.dumps(metrics))
+    assert load_json(tmp_path / "metrics.json") == json.loads(json.dumps(metrics))
     assert metrics["epochs"] == 12
     assert f"PrivateTest: {100 * metrics['metrics']['private']['fp32']['all']['accuracy']:.1f} %" in (
         tmp_path / "confusion.svg"
@@ -106,22 +108,49 @@ def test_other_faces_than_the_runs_are_refused(faces: FaceSet, run: Path, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
-def test_a_leaky_run_is_evaluated_only_on_its_leaky_part(faces: FaceSet, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def leaky(faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that is recorded without model files, which take seconds to export."""
+    folder = tmp_path_factory.mktemp("leaky")
     chosen = small(*LEARNING, "train.epochs=2", "data.expand=0.3", "data.expand_first=true")
-    fit(
-        chosen, faces, tmp_path / "run", devices=Devices("cpu"), provenance={"commit": "c", "data_sha256": faces.sha256}
-    )
-    metrics = record_run(tmp_path / "run", faces, tmp_path / "out", final=True)
+    fit(chosen, faces, folder, devices=Devices("cpu"), provenance={"commit": "c", "data_sha256": faces.sha256})
+    return folder
+
+
+def test_a_leaky_run_is_evaluated_only_on_its_leaky_part(faces: FaceSet, leaky: Path, tmp_path: Path) -> None:
+    metrics = record_run(leaky, faces, tmp_path / "out", final=True)
     assert set(metrics["metrics"]) == {"leaky"}
-    figures, last = metrics["metrics"]["leaky"]["fp32"]["all"], load_final(tmp_path / "run").history[-1]
+    figures, last = metrics["metrics"]["leaky"]["fp32"]["all"], load_final(leaky).history[-1]
     assert (figures["n"], figures["accuracy"]) == (87, pytest.approx(last.val_accuracy))
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "metrics.json",
-        "recipe.json",
-        "log.jsonl",
-        "confusion.svg",
-        "curves.png",
-    }
+    assert set(content(tmp_path / "out")) == {"metrics.json", "recipe.json", "log.jsonl", "confusion.svg", "curves.png"}
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_results_are_replaced_only_on_request(faces: FaceSet, leaky: Path, tmp_path: Path) -> None:
+    record_run(leaky, faces, tmp_path)
+    before = content(tmp_path)
+    with pytest.raises(OutputError, match="holds results of such a run already; name another folder"):
+        record_run(leaky, faces, tmp_path)
+    recipe = load_json(tmp_path / "recipe.json")
+    save_json(tmp_path / "recipe.json", recipe | {"seed": 3, "data": recipe["data"] | {"fraction": 0.1}})
+    with pytest.raises(OutputError, match=r"the results of another run \(other seed, data\)"):
+        record_run(leaky, faces, tmp_path)
+    record_run(leaky, faces, tmp_path, force=True)
+    assert content(tmp_path) == before
+
+
+def test_a_full_disk_names_the_folder_and_keeps_the_old_results(
+    faces: FaceSet, leaky: Path, tmp_path: Path, largest_file: Callable[[int], None]
+) -> None:
+    record_run(leaky, faces, tmp_path)
+    before = content(tmp_path)
+    largest_file(10_000)  # bytes: enough for the metrics, not for the curves
+    with pytest.raises(OutputError, match=r"curves\.png: cannot be written \(File too large\)"):
+        record_run(leaky, faces, tmp_path, force=True)
+    assert content(tmp_path) == before
 
 
 def test_an_unfinished_run_is_refused(faces: FaceSet, tmp_path: Path) -> None:

@@ -5,8 +5,11 @@ from pathlib import Path
 from mien.lab import recipe as recipes
 from mien.lab.data import FaceSet, Split
 from mien.lab.recipe import Recipe
+from mien.lab.train import checkpoint as saver
 from mien.lab.train.devices import Devices
 from mien.lab.train.loop import fit
+from support.synthetic_faces import cartoon_set
+from support.tiny_recipe import tiny
 
 CPU = Devices("cpu")
 
@@ -96,6 +99,12 @@ def small(*more: str) -> Recipe:
 def short(*more: str) -> Recipe:
     """Eight epochs of a small net, with ``more`` overrides."""
     return recipes.load("mien-plain", [*SHORT, "train.epochs=8", "train.ema_decay=0", *more])
+
+
+def train_and_save_often(folder: Path) -> None:
+    """Sixty epochs of a tiny net, with a checkpoint after each of them."""
+    saver.SAVE_EVERY = 0
+    fit(tiny(train={"epochs": 60}), cartoon_set(), folder, devices=CPU)
 
 
 def training(faces: FaceSet) -> FaceSet:

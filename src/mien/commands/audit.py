@@ -55,7 +55,7 @@ def audit_command(
     """
     from mien.lab import audit as lab
     from mien.lab.data.datasets import read_map
-    from mien.lab.files import require_writable
+    from mien.lab.files import output_folder, require_writable
     from mien.lab.models import open_model
     from mien.lab.provenance import provenance
 
@@ -75,20 +75,21 @@ def audit_command(
         other_labels = read_map(against_labels or ())
         others = [lab.load_faces(path, other_labels) for path in against or ()]
     folder = out or Path("reports", f"audit-{Path(faces.source).stem}")
+    require_writable(counts and counts.parent)  # before the work
     names = ("audit.json", "exclude.txt", "report.html", *(["out-of-fold.npz"] if label_errors else []))
-    require_writable(folder, counts and counts.parent, names=names)  # before the work
-    predicted = None
-    if probabilities:
-        predicted = lab.read_probabilities(probabilities, faces)
-    elif label_errors:
-        predicted = _train_folds(faces, folder, label_errors, overrides or (), accelerator)
-    elif model:
-        predicted = lab.predict_unseen(open_model(model), faces)
-    origin = provenance(faces.sha256)
-    with TerminalProgress(lines=False) as progress:
-        result = lab.audit(faces, others, probabilities=predicted, threshold=near, progress=progress)
-        progress("writing")
-        excluded = lab.write_audit(result, folder, provenance=origin, reasons=reasons, counts_file=counts)
+    with output_folder(folder, names):
+        predicted = None
+        if probabilities:
+            predicted = lab.read_probabilities(probabilities, faces)
+        elif label_errors:
+            predicted = _train_folds(faces, folder, label_errors, overrides or (), accelerator)
+        elif model:
+            predicted = lab.predict_unseen(open_model(model), faces)
+        origin = provenance(faces.sha256)
+        with TerminalProgress(lines=False) as progress:
+            result = lab.audit(faces, others, probabilities=predicted, threshold=near, progress=progress)
+            progress("writing")
+            excluded = lab.write_audit(result, folder, provenance=origin, reasons=reasons, counts_file=counts)
     for line in (*lab.summarize_audit(result, excluded), str(folder)):
         typer.echo(line)
 

@@ -30,16 +30,17 @@ def compare_command(
     """Compare models: metrics with intervals, which differences are noise, cost, recall, disagreement."""
     from mien.lab import compare as lab
     from mien.lab.data.datasets import read_part
-    from mien.lab.files import find_input, require_writable
+    from mien.lab.files import find_input, output_folder, require_writable
     from mien.lab.provenance import provenance
 
     part = read_part(split)
     if grid and runs:
         raise DataError("--grid finds its runs itself; leave RUN out, or leave --grid out")
-    require_writable(out, keep, names=("comparison.json", "table.csv", "report.html"))  # before the work
+    require_writable(keep)  # before the work
     results = find_input("results")
     compared: lab.Comparison
-    with TerminalProgress(lines=False) as progress:
+    names = ("comparison.json", "table.csv", "report.html")
+    with output_folder(out, names), TerminalProgress(lines=False) as progress:
         if grid:
             compared = lab.compare_family(
                 grid, data, part, results=results, runs=Path("runs"), latency=latency, progress=progress

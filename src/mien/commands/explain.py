@@ -83,13 +83,13 @@ def explain_command(
     from mien.lab.data.datasets import read_map
     from mien.lab.explain.report import describe_explanation, write_explanation
     from mien.lab.explain.study import explain_dataset
-    from mien.lab.files import require_writable
+    from mien.lab.files import output_folder, require_writable
 
     name = what[0] if what else model or DEFAULT_MODEL
     folder = out or _FOLDER / f"{_file_name(name)}-{method}"
     labels = read_map(label_map or [])
-    require_writable(folder, keep, names=("explanation.json", "report.html"))  # before the work
-    with TerminalProgress() as progress:
+    require_writable(keep)  # before the work
+    with output_folder(folder, ("explanation.json", "report.html")), TerminalProgress() as progress:
         explanation = explain_dataset(
             name,
             data,
@@ -105,9 +105,9 @@ def explain_command(
             seed=seed,
             progress=progress,
         )
+        report = write_explanation(explanation, folder, json_folder=keep)
     if explanation.note:
         typer.echo(explanation.note, err=True)
-    report = write_explanation(explanation, folder, json_folder=keep)
     for line in (*describe_explanation(explanation.metrics), report):
         typer.echo(str(line))
 

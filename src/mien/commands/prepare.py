@@ -18,7 +18,9 @@ def prepare_command(
 ) -> None:
     """Write a table of the faces of a public data set, for --data of the other commands."""
     from mien.lab.data.public_sets import prepare_public_set
+    from mien.lab.files import output_folder
 
-    counts = prepare_public_set(name, folder, out, crop=crop)
+    with output_folder(out):
+        counts = prepare_public_set(name, folder, out, crop=crop)
     typer.echo(", ".join(f"{label} {count:,}" for label, count in counts.items()))
     typer.echo(str(out / "faces.csv"))

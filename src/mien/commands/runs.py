@@ -1,14 +1,17 @@
 """``mien export``, ``mien ensemble``, ``mien logits`` and ``mien record``: what is done with finished runs."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mien._errors import OutputError
+from mien._errors import DataError, OutputError, RecipeError
 from mien._metrics import headline_metrics
 from mien.commands import _options
 from mien.commands._progress import TerminalProgress
+
+if TYPE_CHECKING:  # the lab is an extra
+    from mien.lab.recipe import Recipe
 
 
 def export_command(
@@ -22,9 +25,11 @@ def export_command(
     """Export RUN as fp32 and int8 ONNX, calibrated on PublicTest, with its card."""
     from mien.lab.data.datasets import load_set
     from mien.lab.export.release import export_model
+    from mien.lab.files import require_writable
     from mien.lab.train.run import load_final, with_calibration
 
     trained = with_calibration(load_final(run), calibration)
+    require_writable(out)  # before the faces are read
     card = export_model(trained, load_set(data, trained.recipe), out, final=final, half=half)
     split = "private" if final else "public"
     metrics = card["metrics"][split]["int8"]
@@ -72,6 +77,7 @@ def logits_command(
     from mien.lab import recipe as recipes
     from mien.lab.data import Split
     from mien.lab.data.datasets import load_set
+    from mien.lab.files import require_writable
     from mien.lab.train.devices import Devices
     from mien.lab.train.distillation import cache_logits
     from mien.lab.train.logging import silence_lightning
@@ -80,6 +86,7 @@ def logits_command(
     if out.suffix != ".npz":
         raise OutputError(f"{out}: a file of cached logits ends in .npz; name it so")
     silence_lightning()
+    require_writable(out.parent)  # before the work
     device = Devices(accelerator).launch("32-true").device
     teachers = [load_final(run, device) for run in runs]
     student = recipes.load(recipe) if recipe else teachers[0].recipe
@@ -100,16 +107,22 @@ def record_command(
         bool, typer.Option(help="Also quantise and evaluate the net; write the file if it is small.")
     ] = True,
     calibration: _options.CalibrationOption = "",
+    force: _options.ForceOption = False,
 ) -> None:
-    """Evaluate RUN and write its metrics, log, recipe, curves, confusion matrix and, if it is small, its int8 file."""
+    """Evaluate RUN and write its metrics, log, recipe, curves, confusion matrix and, if it is small, its int8 file.
+
+    Results that exist are not replaced without --force. A run of a changed recipe needs --out.
+    """
     from mien.lab.data.datasets import load_set
+    from mien.lab.files import require_writable
     from mien.lab.record import record_run
     from mien.lab.train.run import load_final
 
     recipe = load_final(run).recipe
-    folder = out or Path("results") / recipe.name / f"seed-{recipe.seed}"
+    folder = out or _results_folder(recipe)
+    require_writable(folder)  # before the faces are read
     faces = load_set(data, recipe)
-    metrics = record_run(run, faces, folder, final=final, calibration=calibration, int8=int8)
+    metrics = record_run(run, faces, folder, final=final, calibration=calibration, int8=int8, force=force)
     for split, by_precision in metrics["metrics"].items():
         own = by_precision["fp32"]
         name = f"{split.capitalize()}Test" if split != "leaky" else "leaky part (copies of training faces)"
@@ -117,3 +130,19 @@ def record_command(
     if "accuracy" in metrics["claim"]["metrics"]:
         typer.echo(f"claimed by document {metrics['claim']['document']}: {metrics['claim']['metrics']['accuracy']:.2%}")
     typer.echo(str(folder))
+
+
+def _results_folder(recipe: "Recipe") -> Path:
+    """The folder of the results of a run; refuses a trial, which has the name of a shipped recipe but other values."""
+    from mien.lab.recipe import load
+    from mien.lab.recipe.text import differences, toml_value
+
+    try:
+        changed = differences(recipe, load(recipe.name, [f"seed={recipe.seed}"]))
+    except RecipeError:  # a recipe of the user
+        changed = {}
+    changed = {key: value for key, value in changed.items() if not key.startswith(("claim", "calibration"))}
+    if changed:
+        values = ", ".join(f"{key}={toml_value(value)}" for key, value in changed.items())
+        raise DataError(f"the run changes its recipe {recipe.name} ({values:.200}); name another folder with --out")
+    return Path("results") / recipe.name / f"seed-{recipe.seed}"

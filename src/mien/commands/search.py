@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from mien._signals import exit_status
 from mien.commands import _options
 from mien.commands._terminal import print_table
 
@@ -34,16 +35,13 @@ def search_command(
 
     Writes best.toml (a recipe), search.json, history.png and importance.png.
     """
-    from mien.lab.files import require_writable
     from mien.lab.recipe import load
     from mien.lab.search.results import format_value, write_results
     from mien.lab.search.study import SearchPlan, run_search
     from mien.lab.train.logging import silence_lightning
 
     silence_lightning()
-    names = ("search.json", "best.toml", "history.png", "importance.png")
     folder = out or Path("runs", "search", load(recipe, overrides or ()).name)
-    require_writable(folder, names=names)  # before the work
     plan = SearchPlan(
         recipe=recipe,
         out=folder,
@@ -70,9 +68,9 @@ def search_command(
 
     try:
         run_search(plan, on_event)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         typer.echo(f"{recipe}: stopped; the same command resumes, also within the trial. {folder}", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(exit_status(stop)) from None
     _print_results(write_results(plan), plan)
 
 

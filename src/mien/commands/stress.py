@@ -41,21 +41,22 @@ def stress_command(
     The same seed corrupts the same faces in the same way for every model. The report shows no face of the data set.
     """
     from mien.lab.data.datasets import read_map, read_part
-    from mien.lab.files import require_writable
+    from mien.lab.files import output_folder, require_writable
     from mien.lab.robustness import RobustnessOptions, choose_corruptions, run_robustness
     from mien.lab.robustness.predictions import DEFAULT_FACES
     from mien.lab.robustness.report import describe_robustness, write_robustness
 
     count = faces if faces is not None else 0 if groups else DEFAULT_FACES
     options = RobustnessOptions(read_part(split), count, choose_corruptions(only or []), seed)
-    require_writable(out, keep, names=("stress.json", "stress.csv", "report.html"))  # before the work
+    require_writable(keep)  # before the work
     labels = read_map(label_map or [])
-    with TerminalProgress(overall=True) as progress:
+    names = ("stress.json", "stress.csv", "report.html")
+    with output_folder(out, names), TerminalProgress(overall=True) as progress:
         result = run_robustness(
             models, data, options=options, reference=reference, groups=groups, labels=labels, progress=progress
         )
+        report = write_robustness(result, out, models_folder=keep)
     if result["note"]:
         typer.echo(result["note"], err=True)
-    report = write_robustness(result, out, models_folder=keep)
     for line in (*describe_robustness(result), report):
         typer.echo(str(line))

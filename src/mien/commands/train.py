@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mien._errors import DivergedError
+from mien._signals import exit_status
 from mien.commands import _options
 from mien.commands._progress import TrainingProgress
 
@@ -104,10 +105,10 @@ def _train_one(
                 progress=progress,
                 on_epoch=on_epoch,
             )
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         _print(f"{recipe.name}: stopped; the same command resumes after the last finished epoch. {folder}", error=True)
         _draw_curves(recipe, folder)
-        raise typer.Exit(130) from None
+        raise typer.Exit(exit_status(stop)) from None
     except DivergedError:
         _draw_curves(recipe, folder)
         raise

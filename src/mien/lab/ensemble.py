@@ -4,7 +4,6 @@ An ensemble of nets with different errors is often more accurate than each net. 
 takes the sum of their times.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch import Tensor
 from mien._errors import DataError
 from mien.lab import nets
 from mien.lab.complexity import to_meta
-from mien.lab.files import save_state, save_text
+from mien.lab.files import file_set, has_checkpoint, output_folder, save_json, save_state
 from mien.lab.nets._layers import PooledHead
 from mien.lab.provenance import provenance
 from mien.lab.recipe import NetConfig, Recipe, dump
@@ -44,7 +43,7 @@ def combine_runs(runs: Sequence[Path], out: Path, *, name: str, about: str = "")
     """
     if len(runs) < 2:
         raise DataError("an ensemble needs at least two runs")
-    if (out / "final.pt").exists() or (out / "checkpoint.pt").exists():
+    if (out / "final.pt").exists() or has_checkpoint(out):
         raise DataError(f"{out}: holds a run already; choose another folder, or remove this one")
     trained = [load_final(run) for run in runs]
     _check_compatible(runs, trained)
@@ -67,9 +66,10 @@ def combine_runs(runs: Sequence[Path], out: Path, *, name: str, about: str = "")
         "history": [record.to_dict() for record in history],
         "provenance": origin,
     }
-    save_text(out / "recipe.json", json.dumps(dump(recipe), indent=1) + "\n")
-    write_log(out, history)
-    save_state(out / "final.pt", state)
+    with output_folder(out), file_set(out) as draft:
+        save_json(draft / "recipe.json", dump(recipe))
+        write_log(draft, history)
+        save_state(draft / "final.pt", state)
     return recipe
 
 

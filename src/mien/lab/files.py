@@ -1,20 +1,41 @@
-"""Atomic writing of the lab's files: an interrupted write leaves the old file or the new one, never a part."""
+"""The lab's files: written atomically and durably, in sets, into folders that one process has for itself.
+
+An interrupted write, a full disk or a power cut leaves the old file or the new one, never a part of one. A file that is
+read again has a checksum (``mien._checksum``).
+"""
 
 import io
+import json
+import logging
 import os
-import zipfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 
+from mien._checksum import BLANK, KEY, fill_checksum, is_damaged, with_comment
 from mien._errors import DataError, OutputError
-from mien._output import MARK, require_replaceable
+from mien._output import require_replaceable
 
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows has no such locks
+    fcntl = None  # type: ignore[assignment]
+
+CHECKPOINT, PREVIOUS = "checkpoint.pt", "checkpoint-previous.pt"
+# Values of ``final.pt``, the file of a finished run.
+FINAL_KINDS: Mapping[str, type] = {"recipe": dict, "net": dict, "history": list, "provenance": dict}
 _CHECKOUT = Path(__file__).parents[3]  # contains results/, unless the package is installed
+_LOCK, _PART = ".mien-lock", ".mien-part-"  # the second: start of the names of files that are not complete
+_log = logging.getLogger(__name__)
 
 
 def find_input(name: str) -> Path:
@@ -34,6 +55,43 @@ def find_input(name: str) -> Path:
     return recorded if path.parts[:1] == ("results",) and recorded.exists() else path
 
 
+def file_name(text: str) -> str:
+    """Return a text as the name of a file, without its ending: other characters than letters and digits are dashes.
+
+    Args:
+        text: For example the name of a model.
+
+    Returns:
+        The name; ``model`` where nothing of it is left.
+    """
+    return re.sub(r"[^\w.+-]+", "-", text).strip("-.") or "model"
+
+
+def save_bytes(path: Path, content: bytes) -> None:
+    """Write a binary file, atomically. A blank checksum in it is filled in.
+
+    Args:
+        path: The file; its folder is created if it does not exist.
+        content: Its content.
+
+    Raises:
+        OutputError: If the file cannot be written, for example because the disk is full.
+    """
+    temporary = path.with_name(f"{_PART}{os.getpid()}-{path.name}")
+    try:
+        with _output_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(fill_checksum(content))
+            _flush(temporary)
+            require_replaceable(path, new=temporary)
+            temporary.replace(path)
+            _flush(path.parent)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
 def save_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, atomically.
 
@@ -46,24 +104,24 @@ def save_text(path: Path, text: str) -> None:
     Raises:
         OutputError: If the file cannot be written, for example because the disk is full.
     """
-    _replace(path, lambda temporary: temporary.write_text(text, "utf-8", "backslashreplace"))
+    save_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
-def save_bytes(path: Path, content: bytes) -> None:
-    """Write a binary file, atomically.
+def save_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write plain values as JSON with a checksum, atomically.
 
     Args:
         path: The file; its folder is created if it does not exist.
-        content: Its content.
+        values: Its content.
 
     Raises:
         OutputError: If the file cannot be written, for example because the disk is full.
     """
-    _replace(path, lambda temporary: temporary.write_bytes(content))
+    save_text(path, json.dumps({**values, KEY: BLANK}, indent=1) + "\n")
 
 
-def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    """Write arrays as a compressed ``.npz`` file, atomically.
+def save_arrays(path: Path, arrays: Mapping[str, ArrayLike]) -> None:
+    """Write arrays as a compressed ``.npz`` file with a checksum, atomically.
 
     Args:
         path: The file; its folder is created if it does not exist.
@@ -73,14 +131,12 @@ def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
         OutputError: If the file cannot be written, for example because the disk is full.
     """
     stream = io.BytesIO()
-    np.savez_compressed(stream, **arrays)
-    with zipfile.ZipFile(stream, "a") as archive:
-        archive.comment = MARK.encode()
-    save_bytes(path, stream.getvalue())
+    np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+    save_bytes(path, with_comment(stream.getbuffer()))
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Write tensors and plain values with ``torch.save``, atomically.
+    """Write tensors and plain values with ``torch.save`` and a checksum, atomically.
 
     Args:
         path: The file; its folder is created if it does not exist.
@@ -89,79 +145,309 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
     Raises:
         OutputError: If the file cannot be written, for example because the disk is full.
     """
-    _replace(path, lambda temporary: torch.save(dict(state), temporary))
+    stream = io.BytesIO()
+    torch.save(dict(state), stream)
+    save_bytes(path, with_comment(stream.getbuffer()))
 
 
-def load_state(path: Path) -> dict[str, Any]:
+def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
+    """Write ``checkpoint.pt``; the checkpoint before it is kept as its predecessor.
+
+    Args:
+        folder: The folder; it is created if it does not exist.
+        state: What to write.
+
+    Raises:
+        OutputError: If the file cannot be written, for example because the disk is full.
+    """
+    path, newest = folder / CHECKPOINT, folder / f"{_PART}{CHECKPOINT}"
+    save_state(newest, state)
+    with _output_errors(path):
+        if path.exists():
+            path.replace(folder / PREVIOUS)
+        newest.replace(path)
+        _flush(folder)
+
+
+def load_bytes(path: Path, cure: str = "remove it and make it again") -> bytes:
+    """Read a file and verify its checksum, if it has one.
+
+    Args:
+        path: The file.
+        cure: What to do with a damaged file, for the message.
+
+    Returns:
+        Its content.
+
+    Raises:
+        OSError: If the file cannot be read.
+        DataError: If it is damaged.
+    """
+    content = path.read_bytes()
+    if is_damaged(content):
+        raise DataError(f"{path}: damaged: its checksum is wrong; {cure}")
+    return content
+
+
+def load_json(path: Path, cure: str = "record the run again") -> Any:
+    """Read a JSON file, with or without a checksum.
+
+    Args:
+        path: The file.
+        cure: What to do with a damaged file, for the message.
+
+    Returns:
+        Its values, without the checksum.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If it is not JSON.
+        DataError: If its checksum is wrong.
+    """
+    values = json.loads(load_bytes(path, cure))
+    return {key: value for key, value in values.items() if key != KEY} if isinstance(values, dict) else values
+
+
+def load_arrays(path: Path, cure: str) -> dict[str, NDArray[Any]]:
+    """Read all arrays of an ``.npz`` file.
+
+    Args:
+        path: The file.
+        cure: What to do with a damaged file, for the message.
+
+    Returns:
+        Name -> array.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        DataError: If it is damaged, or no such file of arrays.
+    """
+    try:
+        with np.load(io.BytesIO(load_bytes(path, cure)), allow_pickle=False) as file:
+            return dict(file)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, BadZipFile) as error:
+        raise DataError(f"{path}: damaged, or not a file of arrays ({type(error).__name__}); {cure}") from error
+
+
+def load_state(path: Path, kinds: Mapping[str, type] | None = None) -> dict[str, Any]:
     """Read a file that ``save_state`` wrote.
 
     Args:
         path: The file.
+        kinds: The values that it must have, as in ``check_kinds``.
 
     Returns:
         Its content, tensors on the CPU.
 
     Raises:
-        DataError: If the file is missing or damaged.
+        DataError: If the file is missing or damaged, or lacks a value.
     """
     try:
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
+        state = dict(torch.load(io.BytesIO(load_bytes(path, "train again")), map_location="cpu", weights_only=True))
+    except DataError:
+        raise
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; train the run first") from error
     except Exception as error:  # torch raises several classes for a damaged file
         raise DataError(f"{path}: damaged ({type(error).__name__}); remove it and train again") from error
+    check_kinds(state, kinds or {}, path)
+    return state
 
 
-def require_writable(*folders: Path | None, names: Sequence[str] = ()) -> None:
+def check_kinds(state: Mapping[str, Any], kinds: Mapping[str, type], path: Path) -> None:
+    """Check that a state holds values of certain types.
+
+    Args:
+        state: The state.
+        kinds: Key -> type of its value.
+        path: Its file or folder, for the message.
+
+    Raises:
+        DataError: If a value is missing or of another type.
+    """
+    for key, kind in kinds.items():
+        if not isinstance(state.get(key), kind) or isinstance(state[key], bool):
+            raise DataError(f"{path}: damaged, or of an older version of mien (no {key}); remove it and train again")
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Return whether a folder holds a checkpoint.
+
+    Args:
+        folder: The folder; it need not exist.
+    """
+    return any((folder / name).exists() for name in (CHECKPOINT, PREVIOUS))
+
+
+def load_checkpoint(folder: Path, check: Callable[[dict[str, Any]], None]) -> dict[str, Any] | None:
+    """Read the newest checkpoint of a folder, or its predecessor where the newest one is damaged.
+
+    Args:
+        folder: The folder; it need not exist.
+        check: Raises ``DataError`` for a content that cannot be used.
+
+    Returns:
+        The content, or ``None`` without a checkpoint.
+
+    Raises:
+        DataError: If no checkpoint is usable.
+    """
+    names = [name for name in (CHECKPOINT, PREVIOUS) if (folder / name).exists()]
+    for name in names:
+        try:
+            state = load_state(folder / name)
+            check(state)
+        except DataError as error:
+            if name == names[-1]:
+                raise
+            _log.warning("%s; going on from the checkpoint before it, %s", str(error).partition(";")[0], PREVIOUS)
+        else:
+            return state
+    return None
+
+
+@contextmanager
+def output_folder(folder: Path, names: Sequence[str] = ()) -> Iterator[None]:
+    """Check that a folder can be written, and keep other processes of mien from writing to it until the block ends.
+
+    The lock belongs to the process and ends with it, also after ``kill -9``. What an interrupted process left is
+    removed. A folder that did not exist is removed again if nothing was written.
+
+    Args:
+        folder: The folder; it is created if it does not exist.
+        names: The files that will be written to it.
+
+    Yields:
+        ``None``.
+
+    Raises:
+        OutputError: If another process writes to the folder, no file can be written to it, or a file of these names may
+            not be replaced.
+    """
+    for name in names:
+        require_replaceable(folder / name)
+    missing, path = _missing(folder), folder / _LOCK
+    try:
+        with _output_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = _lock(path)
+        try:
+            for part in folder.glob(f"{_PART}*"):
+                shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
+            yield
+        finally:
+            with suppress(OSError):
+                path.unlink()
+            os.close(lock)
+    finally:
+        _remove_empty(missing)
+
+
+@contextmanager
+def file_set(folder: Path) -> Iterator[Path]:
+    """Write files that belong together: at the end all of them replace older ones, or none does.
+
+    Args:
+        folder: The folder of the files; it is created if it does not exist.
+
+    Yields:
+        An empty folder in it. Its files, also those in subfolders, move to ``folder`` if the block raises nothing.
+
+    Raises:
+        OutputError: If a file cannot be written, for example because the disk is full.
+    """
+    with _output_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with _output_errors(folder, within=folder), TemporaryDirectory(prefix=_PART, dir=folder) as name:
+        draft = Path(name)
+        yield draft
+        files = {path: folder / path.relative_to(draft) for path in sorted(draft.rglob("*")) if path.is_file()}
+        for path, target in files.items():
+            _flush(path)
+            require_replaceable(target, new=path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+        for path, target in files.items():
+            path.replace(target)
+        for parent in {target.parent for target in files.values()}:
+            _flush(parent)
+
+
+def require_writable(*folders: Path | None) -> None:
     """Check that files can be written to folders, before long work begins. The folders are not changed.
 
     Args:
         *folders: The folders; they need not exist, and ``None`` is left out.
-        names: The files that will be written to the first folder.
 
     Raises:
-        OutputError: If no file can be written to one of them, or a file of these names may not be replaced.
+        OutputError: If no file can be written to one of them.
     """
-    for name in names:
-        require_replaceable((folders[0] or Path()) / name)
     for folder in filter(None, folders):
-        probe, created = folder / f".probe-{os.getpid()}", list[Path]()
+        missing = _missing(folder)
         try:
-            created = [each for each in (folder, *folder.parents) if not each.exists()]
-            folder.mkdir(parents=True, exist_ok=True)
-            probe.touch()
-        except OSError as error:
-            cause = error.strerror or error
-            raise OutputError(f"{folder}: cannot be written ({cause}); name another folder") from error
+            with _output_errors(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                TemporaryDirectory(prefix=_PART, dir=folder).cleanup()
         finally:
-            with suppress(OSError):
-                probe.unlink(missing_ok=True)
-                for each in created:
-                    each.rmdir()
+            _remove_empty(missing)
 
 
-def remove_partial_files(folder: Path) -> None:
-    """Remove the temporary files that interrupted writes left in a folder.
-
-    Args:
-        folder: The folder.
-    """
-    for partial in folder.glob(".*.part-*"):
-        partial.unlink(missing_ok=True)
+def _missing(folder: Path) -> list[Path]:
+    """The folder and its parents that do not exist."""
+    return [each for each in (folder, *folder.parents) if not each.exists()]
 
 
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    temporary = path.with_name(f".{path.name}.part-{os.getpid()}")
+def _remove_empty(folders: Sequence[Path]) -> None:
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
+
+
+def _lock(path: Path) -> int:
+    """Open and lock a file, which names the process that holds it."""
+    while True:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            if fcntl is not None:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            number = os.read(lock, 20).decode("ascii", "replace").strip()
+            os.close(lock)
+            holder = f"process {number}" if number else "another process"
+            cure = "wait until it ends, or name another folder"
+            raise OutputError(f"{path.parent}: {holder} is writing to it; {cure}") from error
+        except OSError:
+            pass  # a file system without locks
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock), path.stat()):
+                os.truncate(lock, 0)
+                os.write(lock, f"{os.getpid()}\n".encode())
+                return lock
+        os.close(lock)  # another process has removed it in between
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file or folder is on the disk, so that a power cut does not damage it."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        require_replaceable(path, new=temporary)
-        temporary.replace(path)
-    except (OSError, RuntimeError, OutputError) as error:  # torch reports a full disk as a RuntimeError
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, OutputError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError:
+        if not path.is_dir():  # some systems cannot flush folders
             raise
-        cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+
+
+@contextmanager
+def _output_errors(path: Path, within: Path | None = None) -> Iterator[None]:
+    """Turn an ``OSError`` into an ``OutputError``; of files outside of ``within`` it stays what it is."""
+    try:
+        yield
+    except OSError as error:
+        if within and error.filename and not Path(os.fsdecode(error.filename)).is_relative_to(within):
+            raise
+        cause = error.strerror or str(error) or type(error).__name__
         message = f"{path}: cannot be written ({cause}); free space or name another folder, then run it again"
         raise OutputError(message) from error

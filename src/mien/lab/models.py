@@ -3,7 +3,6 @@
 open_model("mien-0") -> Model -> crops -> probabilities and maps
 """
 
-import json
 import os
 import tomllib
 from collections.abc import Callable, Mapping
@@ -24,6 +23,7 @@ from mien.infer import Classifier, find_model
 from mien.lab.data import FaceSet
 from mien.lab.export.calibrate import Calibration
 from mien.lab.export.release import calibrate
+from mien.lab.files import load_json
 from mien.lab.inference import predict
 from mien.lab.train.run import Trained, load_final
 
@@ -296,7 +296,7 @@ def open_model(
     about = {"kind": "ONNX file of the contract"}
     about |= {key: classifier.metadata[key] for key in ("precision", "recipe", "commit", "data_sha256", "licence")}
     try:  # files of results/ have the metrics of their run beside them
-        metrics = json.loads((classifier.path.parent / "metrics.json").read_text("utf-8"))
+        metrics = load_json(classifier.path.parent / "metrics.json")
         about["seed"] = str(metrics["seed"])
     except (OSError, ValueError, KeyError, TypeError):
         pass

@@ -1,11 +1,9 @@
 """Predictions of a classifier on labelled faces: selection of rows, recorded predictions, comparison with FER+."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -16,6 +14,7 @@ from mien._emotions import Emotion, class_set
 from mien._errors import DataError
 from mien.infer import Classifier
 from mien.lab.data import FaceSet, Split, clean_rows, vote_distribution, with_classes
+from mien.lab.files import load_arrays, load_json
 from mien.lab.metrics import Floats, bootstrap_interval, check_probabilities, compute_metrics
 
 
@@ -318,7 +317,7 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     """
     path = folder / "metrics.json"
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = load_json(path)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error}); record the run again") from error
     if isinstance(content, dict) and {"model", "about"} <= content.keys():
@@ -348,14 +347,14 @@ def load_recorded(folder: Path, faces: FaceSet, split: Split) -> tuple[Predictio
         raise DataError(f"{folder}: its predictions belong to other faces than {faces.source}; use those of the run")
     name = split.removesuffix("Test").lower()
     try:
-        classes = json.loads((folder / "recipe.json").read_text("utf-8"))["data"]["classes"]
-        with np.load(path, allow_pickle=False) as file:
-            if f"{name}_rows" not in file:
-                raise DataError(f"{folder}: {split} was not evaluated; record the run as final to evaluate PrivateTest")
-            rows, probs = file[f"{name}_rows"], file[f"{name}_probs"].astype(np.float32)
+        classes = load_json(folder / "recipe.json")["data"]["classes"]
+        arrays = load_arrays(path, "record the run again")
+        if f"{name}_rows" not in arrays:
+            raise DataError(f"{folder}: {split} was not evaluated; record the run as final to evaluate PrivateTest")
+        rows, probs = arrays[f"{name}_rows"], arrays[f"{name}_probs"].astype(np.float32)
     except FileNotFoundError as error:
         raise DataError(f"{error.filename}: no such file; record the run again") from error
-    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: damaged ({type(error).__name__}); record the run again") from error
     selection = select_rows(faces, class_set(classes), split)
     if not np.array_equal(rows, selection.faces.rows.numpy()):

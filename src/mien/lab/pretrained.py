@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from mien._download import RemoteFile, fetch
 from mien._errors import DataError, DownloadError, RecipeError
-from mien.lab.files import find_input, load_state
+from mien.lab.files import FINAL_KINDS, find_input, load_state
 from mien.lab.nets import Net
 from mien.lab.nets._layers import RESNETS
 from mien.lab.nets._timm import PREFIX, pretrained_features
-from mien.lab.recipe import Recipe
+from mien.lab.recipe import Recipe, parse
 
 _State = Mapping[str, Tensor]
 
@@ -154,20 +154,21 @@ def _depth(backbone: nn.Module) -> int:
 def _start_from_run(net: Net, recipe: Recipe, data: str) -> None:
     """Load the features and, if the classes are the same, the tensors of the head with the same shape."""
     folder = find_input(recipe.net.weights)
-    finished = load_state(folder / "final.pt")
-    learned = finished["recipe"]["data"]
-    if learned.get("expand_first") and not recipe.data.expand_first:
+    finished = load_state(folder / "final.pt", FINAL_KINDS)
+    origin = parse(finished["recipe"], where=str(folder))
+    learned = origin.data
+    if learned.expand_first and not recipe.data.expand_first:
         raise DataError(f"net.weights: {folder} has learned from test faces (data.expand_first); name another run")
     same = data and finished["provenance"].get("data_sha256") == data
-    if same and recipe.data.folds and (learned["folds"], learned["fold"]) != (recipe.data.folds, recipe.data.fold):
+    if same and recipe.data.folds and (learned.folds, learned.fold) != (recipe.data.folds, recipe.data.fold):
         raise DataError(
             f"net.weights: {folder} has learned from faces of the fold that validates here; "
             "name a run of the same data.folds and data.fold"
         )
     state: dict[str, Tensor] = finished["net"]
     features = {name.removeprefix("features."): v for name, v in state.items() if name.startswith("features.")}
-    load_same(net.features, features, f"{folder} ({finished['recipe']['net']['name']})")
-    if finished["recipe"]["data"]["classes"] != recipe.data.classes:
+    load_same(net.features, features, f"{folder} ({origin.net.name})")
+    if learned.classes != recipe.data.classes:
         return
     own = net.head.state_dict()
     head = {name.removeprefix("head."): v for name, v in state.items() if name.startswith("head.")}

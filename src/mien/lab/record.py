@@ -3,17 +3,16 @@
 No file contains a face of a data set.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from torch.nn.functional import softmax
 
+from mien._errors import MienError, OutputError
 from mien._format import percent
 from mien._output import MARK
 from mien.infer import PRECISIONS
@@ -29,13 +28,14 @@ from mien.lab.export.release import (
     predict_files,
     require_same_faces,
 )
-from mien.lab.files import require_writable, save_arrays, save_bytes, save_text
+from mien.lab.files import file_set, load_json, output_folder, save_arrays, save_json, save_text
 from mien.lab.html.figures import plot_confusion
 from mien.lab.inference import predict
 from mien.lab.metrics import compute_metrics
 from mien.lab.provenance import commit
-from mien.lab.recipe import dump
+from mien.lab.recipe import dump, parse
 from mien.lab.train.curves import draw_curves
+from mien.lab.train.logging import read_log, write_log
 from mien.lab.train.run import Trained, load_final, with_calibration
 
 _FILES = ("model.onnx", "predictions.npz", "metrics.json", "recipe.json", "log.jsonl", "curves.png", "confusion.svg")
@@ -43,7 +43,14 @@ LARGEST_MODEL = 3 * 2**20  # bytes of the largest int8 file that is recorded
 
 
 def record_run(
-    run: Path, faces: FaceSet, folder: Path, *, final: bool = False, calibration: str = "", int8: bool = True
+    run: Path,
+    faces: FaceSet,
+    folder: Path,
+    *,
+    final: bool = False,
+    calibration: str = "",
+    int8: bool = True,
+    force: bool = False,
 ) -> dict[str, Any]:
     """Evaluate a finished run and record the results.
 
@@ -58,6 +65,7 @@ def record_run(
         calibration: ``"vector"`` or ``"temperature"``; empty for that of the recipe.
         int8: Whether to quantise and evaluate the model in int8, too. The file is recorded if it is small and as
             accurate.
+        force: Whether to replace results that the folder holds.
 
     Returns:
         The content of ``metrics.json``.
@@ -65,36 +73,64 @@ def record_run(
     Raises:
         DataError: If the run is not finished, or the faces are not those of the run.
         ModelError: If the net cannot be exported.
+        OutputError: If the folder holds results, cannot be written, or another process writes to it.
 
     Example:
         >>> record_run(Path("runs/conv4/seed-0"), faces, Path("results/conv4/seed-0"))  # doctest: +SKIP
     """
-    require_writable(folder, names=_FILES)
     trained = with_calibration(load_final(run), calibration)
     require_same_faces(trained, faces)
+    with output_folder(folder, _FILES), file_set(folder) as draft:
+        if not force:
+            _require_free(folder, trained, faces)
+        metrics = _evaluate(trained, faces, draft, final=final, int8=int8)
+        save_json(draft / "metrics.json", metrics)
+        save_json(draft / "recipe.json", dump(trained.recipe))
+        write_log(draft, read_log(run))
+        draw_curves(trained.recipe, trained.history, draft / "curves.png")
+        save_text(draft / "confusion.svg", confusion_svg(metrics))
+        if not (draft / "model.onnx").exists():
+            (folder / "model.onnx").unlink(missing_ok=True)  # of an earlier record
+    return metrics
+
+
+def _require_free(folder: Path, trained: Trained, faces: FaceSet) -> None:
+    """Raise ``OutputError`` if a folder holds the results of a run; the message says of which."""
+    if not (folder / "metrics.json").exists():
+        return
+    try:
+        recipe = dump(parse(load_json(folder / "recipe.json"), where=str(folder)))
+        changed = [key for key, value in dump(trained.recipe).items() if recipe[key] != value]
+        if load_json(folder / "metrics.json").get("data_sha256") != faces.sha256:
+            changed.append("data set")
+    except (OSError, ValueError, AttributeError, MienError):
+        changed = ["files, damaged or of another version"]
+    what = f"the results of another run (other {', '.join(changed)})" if changed else "results of such a run already"
+    raise OutputError(f"{folder}: holds {what}; name another folder, or say that they are to be replaced")
+
+
+def _evaluate(trained: Trained, faces: FaceSet, draft: Path, *, final: bool, int8: bool) -> dict[str, Any]:
+    """Evaluate a run; write its predictions and its small int8 file to ``draft``. Returns ``metrics.json``."""
     if trained.recipe.data.expand_first:
         rows = validation_rows(faces, trained.recipe)
         probs = softmax(predict(trained.net, rows.images, trained.recipe.data.size), dim=1)
         found = compute_metrics(probs.numpy(), rows.labels.numpy(), rows.emotions)
-        return _write(run, trained, folder, _content(trained, {"leaky": {"fp32": {"all": found}}}))
+        return _content(trained, {"leaky": {"fp32": {"all": found}}})
     scaling = calibrate(trained, faces)
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".record-", dir=folder) as draft:
-        files = {precision: Path(draft) / name for precision, name in PRECISIONS.items() if int8 or precision != "int8"}
-        export_files(trained, faces, files, scaling)
-        splits = [Split.PUBLIC_TEST, *([Split.PRIVATE_TEST] if final else [])]
-        predictions = predict_files(trained, faces, files, splits)
-        metrics = compute_split_metrics(predictions)
-        (folder / "model.onnx").unlink(missing_ok=True)  # of an earlier record
-        if int8 and int8_loss(metrics) <= INT8_LOSS and files["int8"].stat().st_size <= LARGEST_MODEL:
-            files["int8"].replace(folder / "model.onnx")
+    files = {precision: draft / name for precision, name in PRECISIONS.items() if int8 or precision != "int8"}
+    export_files(trained, faces, files, scaling)
+    splits = [Split.PUBLIC_TEST, *([Split.PRIVATE_TEST] if final else [])]
+    predictions = predict_files(trained, faces, files, splits)
+    metrics = compute_split_metrics(predictions)
+    files["fp32"].unlink()
+    if int8 and (int8_loss(metrics) > INT8_LOSS or files["int8"].stat().st_size > LARGEST_MODEL):
+        files["int8"].unlink()
     # Rows and probabilities of the fp32 file, for paired tests.
     arrays: dict[str, Any] = {f"{split}_rows": by["fp32"].rows for split, by in predictions.items()}
     arrays |= {f"{split}_probs": by["fp32"].probs.astype(np.float32) for split, by in predictions.items()}
-    save_arrays(folder / "predictions.npz", arrays)
+    save_arrays(draft / "predictions.npz", arrays)
     content = _content(trained, metrics) | {"calibration": asdict(scaling)}
-    content |= {"evaluation_sha256": faces.evaluation_sha256} if faces.evaluation_sha256 else {}
-    return _write(run, trained, folder, content)
+    return content | ({"evaluation_sha256": faces.evaluation_sha256} if faces.evaluation_sha256 else {})
 
 
 def confusion_svg(metrics: Mapping[str, Any]) -> str:
@@ -111,15 +147,6 @@ def confusion_svg(metrics: Mapping[str, Any]) -> str:
     found = by["fp32"]["all"]
     plot = plot_confusion(found, f"{metrics['recipe']}, {name}: {percent(found['accuracy'])}")
     return f"{plot}<!-- {MARK} -->\n"
-
-
-def _write(run: Path, trained: Trained, folder: Path, metrics: dict[str, Any]) -> dict[str, Any]:
-    save_text(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
-    save_text(folder / "recipe.json", json.dumps(dump(trained.recipe), indent=1) + "\n")
-    save_bytes(folder / "log.jsonl", (run / "log.jsonl").read_bytes())
-    draw_curves(trained.recipe, trained.history, folder / "curves.png")
-    save_text(folder / "confusion.svg", confusion_svg(metrics))
-    return metrics
 
 
 def _content(trained: Trained, metrics: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The GAN: nets, training that survives kills, and the faces it writes."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from mien._emotions import Emotion
 from mien._errors import DataError, OutputError
 from mien.lab.data import FaceSet, Split
+from mien.lab.data.custom import decode_face
+from mien.lab.files import load_json, load_state, save_state
 from mien.lab.gan.evaluate import appearance, kernel_distance
 from mien.lab.gan.nets import Discriminator, Generator
 from mien.lab.gan.synthesize import (
@@ -90,6 +91,17 @@ def test_diff_augment_is_differentiable_and_changes_brightness_and_position() ->
     changed.sum().backward()
     assert x.grad is not None
     assert (x.grad != 0).float().mean() > 0.5
+
+
+@pytest.mark.parametrize("wrong", [None, -5, "x", [1], {"a": 1}])
+def test_a_wrong_value_in_a_checkpoint_is_one_clear_line(wrong: object, training: FaceSet, tmp_path: Path) -> None:
+    train_gan(training, tmp_path, steps=1, config=TINY)
+    state = load_state(tmp_path / "checkpoint.pt")
+    for key in ("config", "generator", "average_steps", "step", "optimizers", "history"):
+        save_state(tmp_path / "checkpoint.pt", state | {key: wrong})
+        (tmp_path / "checkpoint-previous.pt").unlink(missing_ok=True)
+        with pytest.raises(DataError, match=r"damaged|another training"):
+            train_gan(training, tmp_path, steps=1, config=TINY)
 
 
 def test_about_half_of_the_images_are_mirrored() -> None:
@@ -183,7 +195,7 @@ def test_synthesize_writes_faces_evaluation_and_sheet(cartoons: FaceSet, tmp_pat
     options = SynthesisOptions((Emotion.DISGUST, Emotion.FEAR), 9, steps=4, config=TINY)
     reports: list[tuple[object, ...]] = []
     evaluation = synthesize(options, cartoons, tmp_path, progress=lambda *report: reports.append(report))
-    assert json.loads((tmp_path / "evaluation.json").read_text()) == evaluation
+    assert load_json(tmp_path / "evaluation.json") == evaluation
     assert [len(list((tmp_path / e).glob("*.png"))) for e in ("disgust", "fear")] == [9, 9]
     assert evaluation["emotions"]["disgust"]["training"] == 18
     assert evaluation["steps"] == 4
@@ -224,3 +236,17 @@ def test_leaked_faces_are_not_trained_on(cartoons: FaceSet, tmp_path: Path) -> N
         SynthesisOptions((Emotion.DISGUST,), 8, steps=1, config=TINY), replace(cartoons, images=images), tmp_path
     )
     assert evaluation["emotions"]["disgust"]["training"] == 17
+
+
+def test_every_flipped_bit_of_a_face_is_refused_or_changes_no_pixel(cartoons: FaceSet, tmp_path: Path) -> None:
+    write_faces(cartoons.images[:1], tmp_path, Emotion.SAD)
+    content = (tmp_path / "sad" / "00001.png").read_bytes()
+    refused = 0
+    for bit in range(0, 8 * len(content), 7):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        try:
+            assert (decode_face(bytes(flipped), 48, where="") == cartoons.images[0].numpy()).all()
+        except DataError:
+            refused += 1
+    assert refused > 0.9 * 8 * len(content) / 7

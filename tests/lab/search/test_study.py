@@ -16,6 +16,7 @@ from mien._errors import DataError, RecipeError
 from mien.commands import app
 from mien.lab import nets
 from mien.lab import recipe as recipes
+from mien.lab.files import load_json
 from mien.lab.search.results import write_results
 from mien.lab.search.space import Choices, Range, read_space
 from mien.lab.search.study import SearchPlan, TrialEvent, open_study, run_search
@@ -83,7 +84,7 @@ def test_a_search_continues_to_its_number_of_trials_and_ends_in_a_recipe(
     assert foreign_files(*(tmp_path / "out").glob("*.*[!b]")) == []  # all but study.db, which Optuna keeps
     assert found["counts"] == {"finished": 5, "pruned": 0}
     assert found["trials"][0]["value"] == max(event.value for event in ends)
-    assert json.loads((tmp_path / "out" / "search.json").read_text()) == found
+    assert load_json(tmp_path / "out" / "search.json") == found
     assert {"command", "commit", "data_sha256", "machine"} <= set(found)
     best = recipes.load(str(tmp_path / "out" / "best.toml"))
     assert best.train.lr == found["trials"][0]["params"]["train.lr"]

@@ -1,7 +1,9 @@
 """The training loop: learning, time limits, kill -9 without losing a bit, validation, and error messages."""
 
 import math
+import multiprocessing
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -16,15 +18,18 @@ from mien._errors import DataError, DivergedError, OutputError, RecipeError
 from mien.commands._progress import epoch_line
 from mien.lab.data import FaceSet
 from mien.lab.data.selection import training_rows
+from mien.lab.files import CHECKPOINT, PREVIOUS, has_checkpoint, load_state, save_state
 from mien.lab.inference import predict, tta_views
 from mien.lab.recipe import Recipe, TrainConfig
+from mien.lab.train import checkpoint as saver
 from mien.lab.train.logging import EpochRecord
 from mien.lab.train.loop import fit
-from mien.lab.train.run import load_final
+from mien.lab.train.run import is_finished, load_final, open_run
 from mien.lab.train.schedule import lr_factor
 from support.paths import TESTS
-from support.short_runs import CPU, LEARNING, short, small
+from support.short_runs import CPU, LEARNING, short, small, train_and_save_often
 from support.synthetic_faces import cartoon_set
+from support.tiny_recipe import same, tiny
 from support.written_files import foreign_files
 
 SIZE = 24  # of the faces of most trainings here
@@ -122,6 +127,104 @@ def test_kill_minus_nine_loses_nothing_but_the_epoch(faces: FaceSet, tmp_path: P
     assert fit(chosen, faces, tmp_path / "whole", devices=CPU)
     killed, whole = weights(folder), weights(tmp_path / "whole")
     assert all(torch.equal(whole[key], killed[key]) for key in whole)
+
+
+@pytest.mark.release
+def test_thirty_kills_at_random_moments_change_no_bit(tmp_path: Path) -> None:
+    """Six runs, each killed at least five times after its first checkpoint, end with the weights of a whole run."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["support.short_runs"])
+    moments, kills = random.Random(0), [0] * 6
+    train_and_save_often(tmp_path / "whole")
+    for number in range(len(kills)):
+        folder = tmp_path / str(number)
+        while not (folder / "final.pt").exists():
+            process = context.Process(target=train_and_save_often, args=(folder,))
+            process.start()
+            while process.is_alive() and not has_checkpoint(folder):
+                time.sleep(0.001)
+            process.join(moments.uniform(0, 0.6) if kills[number] < 5 else None)
+            if process.is_alive():
+                process.kill()
+                process.join()
+                kills[number] += 1
+        assert same(weights(folder), weights(tmp_path / "whole"))
+        written = {path.name for path in folder.iterdir()}
+        assert written <= {"log.jsonl", "recipe.json", "final.pt", CHECKPOINT, PREVIOUS}
+    print(f"\n{sum(kills)} kills of {len(kills)} runs")
+    assert sum(kills) >= 30
+
+
+def test_a_damaged_checkpoint_costs_an_epoch_and_no_bit(
+    faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(saver, "SAVE_EVERY", 0)
+    assert fit(tiny(), faces, tmp_path / "whole", devices=CPU)
+    assert not fit(tiny(), faces, tmp_path / "cut", devices=CPU, time_limit=1e-9)
+
+    def stop(record: EpochRecord) -> None:
+        if record.epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(tiny(), faces, tmp_path / "cut", devices=CPU, on_epoch=stop)
+    path = tmp_path / "cut" / CHECKPOINT
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    repeated: list[EpochRecord] = []
+    assert fit(tiny(), faces, tmp_path / "cut", devices=CPU, on_epoch=repeated.append)
+    assert [record.epoch for record in repeated] == [2, 3]
+    assert caplog.text.count("going on from the checkpoint before it") == 1
+    assert same(weights(tmp_path / "cut"), weights(tmp_path / "whole"))
+
+
+@pytest.fixture(scope="module")
+def begun(faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with a checkpoint of its first epoch, and the `final.pt` of the same recipe."""
+    folder = tmp_path_factory.mktemp("begun")
+    fit(tiny(), faces, folder, devices=CPU)
+    state = load_state(folder / CHECKPOINT)
+    save_state(folder / CHECKPOINT, state | {"epoch": 1, "history": state["history"][:1]})
+    return folder
+
+
+@pytest.mark.parametrize("wrong", [None, True, -5, "x", [1], {"a": 1}, {"a": torch.zeros(2)}])
+def test_a_wrong_value_in_a_file_is_one_clear_line(wrong: object, begun: Path, faces: FaceSet, tmp_path: Path) -> None:
+    """Also where the checksum is right. Such a file neither ends in another error nor trains on in silence."""
+    state, final = load_state(begun / CHECKPOINT), load_state(begun / "final.pt")
+    for key in state:
+        save_state(tmp_path / CHECKPOINT, state | {key: wrong})
+        with pytest.raises(DataError, match=r"damaged|another recipe|other faces"):
+            open_run(
+                tiny(), tmp_path, device=torch.device("cpu"), class_weights=torch.ones(7), data_sha256=faces.sha256
+            ).start_segment()
+    for key in ("recipe", "net", "history", "provenance"):
+        if isinstance(wrong, dict) and key == "provenance":
+            continue
+        save_state(tmp_path / "final.pt", final | {key: wrong})
+        with pytest.raises((DataError, RecipeError), match=r"damaged|unknown key"):
+            load_final(tmp_path)
+
+
+def test_the_final_file_of_another_recipe_does_not_count(begun: Path, faces: FaceSet, tmp_path: Path) -> None:
+    other = tiny(train={"lr": 0.01})
+    assert fit(other, faces, tmp_path, devices=CPU)
+    final = (tmp_path / "final.pt").read_bytes()
+    (tmp_path / "final.pt").write_bytes((begun / "final.pt").read_bytes())
+    assert not is_finished(tmp_path, other, faces.sha256)
+    assert fit(other, faces, tmp_path, devices=CPU)  # written again from the checkpoint
+    assert (tmp_path / "final.pt").read_bytes() == final
+
+
+def test_two_runs_into_one_folder_are_locked_out(faces: FaceSet, tmp_path: Path) -> None:
+    def start_another(_: EpochRecord) -> None:
+        with pytest.raises(OutputError, match=f"process {os.getpid()} is writing to it"):
+            fit(tiny(seed=1), faces, tmp_path, devices=CPU)
+
+    assert fit(tiny(), faces, tmp_path, devices=CPU, on_epoch=start_another)
+    with pytest.raises(DataError, match="another recipe"):
+        fit(tiny(seed=1), faces, tmp_path, devices=CPU)
 
 
 def test_a_finished_run_is_not_changed(faces: FaceSet, tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def test_a_kill_between_any_two_files_loses_nothing(
         assert fit(recipe, faces, tmp_path / "parts", devices=CPU)
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
     names = {path.name for path in (tmp_path / "parts").iterdir()}
-    assert names == {"checkpoint.pt", "final.pt", "log.jsonl", "recipe.json"}
+    assert names == {"checkpoint.pt", "checkpoint-previous.pt", "final.pt", "log.jsonl", "recipe.json"}
 
 
 def test_sgd_takes_over_after_a_plateau(faces: FaceSet, tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +23,7 @@ from mien._progress import Progress, no_progress
 from mien.lab.data import FaceSet, Split, with_classes
 from mien.lab.data.datasets import is_fer2013
 from mien.lab.data.selection import validation_rows
-from mien.lab.files import save_arrays
+from mien.lab.files import load_arrays, save_arrays
 from mien.lab.inference import predict
 from mien.lab.metrics import check_probabilities, restrict_probabilities
 from mien.lab.models import Model, open_model
@@ -351,10 +350,10 @@ def read_probabilities(path: Path, faces: FaceSet) -> OutOfFold:
         DataError: Arrays are missing, rows are unknown or repeated, or values are no probabilities.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            rows, probs = file["rows"].astype(np.int64), file["probs"].astype(np.float32)
-            names = file["emotions"].tolist() if "emotions" in file else [str(emotion) for emotion in faces.emotions]
-    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, AttributeError) as error:
+        arrays = load_arrays(path, "save it with np.savez")
+        rows, probs = arrays["rows"].astype(np.int64), arrays["probs"].astype(np.float32)
+        names = arrays["emotions"].tolist() if "emotions" in arrays else [str(emotion) for emotion in faces.emotions]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path}: holds no arrays rows [M] and probs [M, C] ({type(error).__name__}); save them with np.savez"
         ) from error

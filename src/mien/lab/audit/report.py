@@ -16,7 +16,7 @@ from mien.lab.audit.duplicates import Indices, Leak, contradicting, leaks
 from mien.lab.audit.exclude import DEFAULT_REASONS, REASONS, exclude_list
 from mien.lab.audit.label_errors import LabelErrors, VoteAgreement
 from mien.lab.data import FaceSet, Split
-from mien.lab.files import save_text
+from mien.lab.files import file_set, save_json, save_text
 from mien.lab.html.blocks import Section, details, facts, headline, note, page, paragraph, section, table
 from mien.lab.html.figures import ImageTile, gallery
 
@@ -59,11 +59,12 @@ def write_audit(
     comment = f"Made by: {provenance['command']}" if "command" in provenance else ""
     text, excluded = exclude_list(found, reasons, comment=comment)
     counts = audit_counts(found) | {"excluded": excluded, "provenance": dict(provenance)}
-    save_text(folder / "audit.json", json.dumps(counts | {"rows": audit_rows(found)}, separators=(",", ":")) + "\n")
-    save_text(folder / "exclude.txt", text)
-    save_text(folder / "report.html", audit_page(found, excluded, provenance=provenance))
+    with file_set(folder) as draft:
+        save_text(draft / "audit.json", json.dumps(counts | {"rows": audit_rows(found)}, separators=(",", ":")) + "\n")
+        save_text(draft / "exclude.txt", text)
+        save_text(draft / "report.html", audit_page(found, excluded, provenance=provenance))
     if counts_file:
-        save_text(counts_file, json.dumps(counts, indent=1) + "\n")
+        save_json(counts_file, counts)
     return excluded
 
 

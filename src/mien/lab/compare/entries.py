@@ -1,6 +1,5 @@
 """The models of a comparison: recorded predictions, runs and files, each with its predictions for one set of faces."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -15,6 +14,7 @@ from mien.lab.complexity import count_macs, count_parameters
 from mien.lab.data import FaceSet, Split
 from mien.lab.data.datasets import ALL
 from mien.lab.evaluate.subjects import TestSet, calibrated, load_tests, select
+from mien.lab.files import load_json
 from mien.lab.models import Model, open_model
 from mien.lab.predictions import Predictions, Selection, load_recorded, predict_selection, read_metrics
 from mien.lab.recipe import load
@@ -180,7 +180,7 @@ def _is_recorded(path: Path) -> bool:
 def _read_recipe(folder: Path) -> dict[str, Any]:
     read_metrics(folder)  # its errors say what else the folder may be
     try:
-        recipe: dict[str, Any] = json.loads((folder / "recipe.json").read_text("utf-8"))
+        recipe: dict[str, Any] = load_json(folder / "recipe.json")
         class_set(recipe["data"]["classes"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder / 'recipe.json'}: cannot be read; record the run again") from error
@@ -240,7 +240,7 @@ def _facts(model: Model) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     for name in ("card.json", "metrics.json"):
         try:
-            content = json.loads((model.path.parent / name).read_text("utf-8"))
+            content = load_json(model.path.parent / name)
             facts |= {key: content[key] for key in ("parameters", "macs", "claim", "seed") if key in content}
         except (FileNotFoundError, ValueError, TypeError, AttributeError):
             continue  # not a file of mien

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from itertools import product
@@ -14,7 +13,7 @@ from mien.lab.compare.compare import Comparison, mean_metrics, over_seeds
 from mien.lab.compare.latency import BATCHES
 from mien.lab.compare.report import comparison_page
 from mien.lab.compare.study import MOST_CONFUSED, Study, confusions
-from mien.lab.files import save_text
+from mien.lab.files import file_set, save_json, save_text
 
 
 def write_comparison(
@@ -42,11 +41,13 @@ def write_comparison(
     if isinstance(found, Study):
         name, metrics = found.family, {"split": found.split} | study_values(found)
         values = values | {"study": study_values(found)}
-    _save_json(folder / "comparison.json", values, provenance)
-    save_text(folder / "table.csv", _csv(found))
-    save_text(folder / "report.html", text)
+    origin = {"provenance": dict(provenance)}
+    with file_set(folder) as draft:
+        save_json(draft / "comparison.json", values | origin)
+        save_text(draft / "table.csv", _csv(found))
+        save_text(draft / "report.html", text)
     if metrics_folder:
-        _save_json(metrics_folder / f"{name}.json", metrics, provenance)
+        save_json(metrics_folder / f"{name}.json", metrics | origin)
 
 
 def comparison_values(found: Comparison) -> dict[str, Any]:
@@ -200,7 +201,3 @@ def _portable(source: Path) -> str:
     if "results" in source.parts:
         return Path(*source.parts[source.parts.index("results") :]).as_posix()
     return f".../{source.name}"
-
-
-def _save_json(path: Path, values: dict[str, Any], provenance: Mapping[str, str]) -> None:
-    save_text(path, json.dumps(values | {"provenance": dict(provenance)}, indent=1) + "\n")

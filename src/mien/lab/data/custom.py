@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -348,6 +349,8 @@ def decode_face(content: bytes, side: int, *, where: str) -> NDArray[np.uint8]:
         DataError: The bytes are not a readable image.
     """
     try:
+        if content.startswith(b"\x89PNG"):
+            _check_png(content)
         with Image.open(io.BytesIO(content)) as image:
             image.draft("L", (2 * side, 2 * side))  # JPEG is decoded at a fraction of its size
             grey = _to_grey(ImageOps.exif_transpose(image))
@@ -355,6 +358,17 @@ def decode_face(content: bytes, side: int, *, where: str) -> NDArray[np.uint8]:
         reason = " ".join(str(error).split())[:120]
         raise DataError(f"{where}: not a readable image ({reason}); get the file again, or remove it") from error
     return resize(grey, side)
+
+
+def _check_png(content: bytes) -> None:
+    """Raise ``ValueError`` for pixels with a wrong checksum, which Pillow does not verify."""
+    at = 8
+    while at + 8 <= len(content):
+        end = at + 8 + int.from_bytes(content[at : at + 4])
+        is_wrong = zlib.crc32(content[at + 4 : end]) != int.from_bytes(content[end : end + 4])
+        if is_wrong and content[at + 4 : at + 8] == b"IDAT":
+            raise ValueError("the checksum of its pixels is wrong")
+        at = end + 4
 
 
 def resize(grey: Image.Image, side: int) -> NDArray[np.uint8]:

@@ -1,6 +1,5 @@
 """Evaluation of a model: every seed on every data set, written as metrics, predictions and reports."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -16,7 +15,7 @@ from mien.lab.evaluate.evaluation import Evaluation, Task, check_tta, evaluate_t
 from mien.lab.evaluate.plots import transfer_plot
 from mien.lab.evaluate.report import metric_keys, report_page, split_name, with_interval
 from mien.lab.evaluate.subjects import find_subjects, load_tests
-from mien.lab.files import require_writable, save_arrays, save_text
+from mien.lab.files import file_set, output_folder, save_arrays, save_json, save_text
 from mien.lab.html.blocks import headline, note, page, paragraph, section, table
 from mien.lab.provenance import provenance
 
@@ -65,7 +64,7 @@ def evaluate(
     Raises:
         ModelError: If the model cannot be opened or does not return probabilities.
         DataError: If a data set cannot be read or has no rows to evaluate.
-        OutputError: If the folder cannot be written.
+        OutputError: If the folder cannot be written, or another process writes to it.
 
     Example:
         >>> from mien.lab.evaluate.evaluate import EvaluateOptions, evaluate
@@ -81,14 +80,16 @@ def evaluate(
     tests = load_tests(data, subjects[0].emotions, size=subjects[0].size, label_map=options.label_map)
     tasks = {test.name: [prepare_evaluation(each, test, split, tta=options.tta) for each in subjects] for test in tests}
     out = options.out or Path("reports") / "evaluate" / _name(tasks, data)
-    require_writable(out, names=("metrics.json", "predictions.npz", "report.html"))
-    evaluations = {
-        name: _evaluate_seeds(each, out if len(tasks) == 1 else out / name, options.tta, progress)
-        for name, each in tasks.items()
-    }
-    if len(evaluations) > 1:
-        source = provenance(", ".join(dict.fromkeys(each[0].test.faces.sha256 for each in evaluations.values())))
-        _write(out, transfer_metrics(evaluations) | {"provenance": source}, transfer_page(evaluations, source))
+    names = ("metrics.json", "predictions.npz", "report.html")
+    with output_folder(out, names), file_set(out) as draft:
+        evaluations = {
+            name: _evaluate_seeds(each, draft if len(tasks) == 1 else draft / name, options.tta, progress)
+            for name, each in tasks.items()
+        }
+        progress(f"writing {out}")
+        if len(evaluations) > 1:
+            source = provenance(", ".join(dict.fromkeys(each[0].test.faces.sha256 for each in evaluations.values())))
+            _write(draft, transfer_metrics(evaluations) | {"provenance": source}, transfer_page(evaluations, source))
     return out, evaluations
 
 
@@ -260,7 +261,6 @@ def _evaluate_seeds(tasks: Sequence[Task], folder: Path, tta: str, progress: Pro
 
 def _evaluate_one(task: Task, folder: Path, tta: str, progress: Progress) -> Evaluation:
     evaluation = evaluate_task(task, tta=tta, progress=progress)
-    progress(f"writing {folder}")
     source = provenance(evaluation.test.faces.sha256)
     text = report_page(evaluation, source)
     save_arrays(folder / "predictions.npz", evaluation.arrays())
@@ -269,7 +269,7 @@ def _evaluate_one(task: Task, folder: Path, tta: str, progress: Progress) -> Eva
 
 
 def _write(folder: Path, metrics: Mapping[str, Any], text: str) -> None:
-    save_text(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+    save_json(folder / "metrics.json", metrics)
     save_text(folder / "report.html", text)
 
 

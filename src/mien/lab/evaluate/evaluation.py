@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from mien._emotions import Emotion
 from mien._errors import DataError, ModelError
@@ -301,10 +301,10 @@ class Evaluation:
             **({"ferplus": self.votes} if self.votes else {}),
         }
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
+    def arrays(self) -> dict[str, ArrayLike]:
         """Return the content of ``predictions.npz``: rows, labels, probabilities, clean rows and emotions; no face."""
         p = self.predictions
-        names = np.array([str(emotion) for emotion in p.emotions])
+        names = [str(emotion) for emotion in p.emotions]
         return {"rows": p.rows, "labels": p.labels, "probs": p.probs, "clean": p.clean, "emotions": names}
 
 

@@ -1,6 +1,5 @@
 """Inputs of an evaluation: the models or recorded predictions that a name refers to, and the data sets."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,6 +12,7 @@ from mien.lab.data import FaceSet, Split
 from mien.lab.data.custom import Entry, list_images
 from mien.lab.data.datasets import chosen_split, find_dataset, is_fer2013, load_test_set
 from mien.lab.data.faceset import EMOTION_NAMES, quote
+from mien.lab.files import load_json
 from mien.lab.models import Model, open_model
 from mien.lab.predictions import Selection, read_metrics, select_rows
 from mien.lab.train.logging import EpochRecord, read_log
@@ -226,7 +226,7 @@ def _opened(what: str, precision: str) -> Subject:
 def _recorded(folder: Path) -> Subject:
     content = read_metrics(folder)
     try:
-        data = json.loads((folder / "recipe.json").read_text("utf-8"))["data"]
+        data = load_json(folder / "recipe.json")["data"]
         emotions, size = class_set(data["classes"]), int(data["size"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder / 'recipe.json'}: cannot be read ({error}); record the run again") from error

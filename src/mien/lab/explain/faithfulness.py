@@ -28,6 +28,7 @@ from mien._suggest import suggest
 from mien.infer import Classifier
 from mien.lab.explain.attention import bootstrap_means, upsample
 from mien.lab.explain.methods import Explainer
+from mien.lab.export.onnx import read_metadata, write_metadata
 from mien.lab.models import Model
 from mien.lab.significance import percentile_interval
 from mien.lab.train.run import Trained
@@ -290,6 +291,6 @@ def _shuffle_file(model: Model, seed: int) -> Iterator[_Stage]:
                 shuffled = generator.permutation(values.ravel()).reshape(values.shape)
                 tensor.CopyFrom(numpy_helper.from_array(shuffled, tensor.name))
             path = Path(folder) / f"{number}.onnx"
-            path.write_bytes(graph.SerializeToString())
+            write_metadata(graph, path, read_metadata(graph))
             changed = replace(model, path=path, predict=Classifier(path).__call__)
             yield number, len(stages), [tensor.name for tensor in stage], changed

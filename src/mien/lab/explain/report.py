@@ -1,6 +1,5 @@
 """Files of an explanation: ``explanation.json`` without faces, and an HTML report with faces of the data set."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from mien.lab.explain.attention import REGIONS
 from mien.lab.explain.faithfulness import ORDERS
 from mien.lab.explain.plots import ORDER_NAMES, draw_regions, faithfulness_plot, randomisation_plot, region_plot
 from mien.lab.explain.study import DatasetExplanation
-from mien.lab.files import save_text
+from mien.lab.files import file_name, file_set, save_json, save_text
 from mien.lab.html.blocks import Section, beside, details, facts, headline, note, page, paragraph, section, table
 from mien.lab.html.figures import ImageTile, gallery, image_tag
 
@@ -36,11 +35,11 @@ def write_explanation(explanation: DatasetExplanation, folder: Path, *, json_fol
     Raises:
         OutputError: If a file cannot be written.
     """
-    text = json.dumps(explanation.to_dict(), indent=1) + "\n"
-    save_text(folder / "explanation.json", text)
+    with file_set(folder) as draft:
+        save_json(draft / "explanation.json", explanation.to_dict())
+        save_text(draft / "report.html", explanation_page(explanation))
     if json_folder:
-        save_text(json_folder / f"{explanation.explainer.model.name}.json", text)
-    save_text(folder / "report.html", explanation_page(explanation))
+        save_json(json_folder / f"{file_name(explanation.explainer.model.name)}.json", explanation.to_dict())
     return folder / "report.html"
 
 

@@ -18,11 +18,13 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from mien._checksum import BLANK, KEY
 from mien._emotions import Emotion
 from mien._errors import ModelError
 from mien._framing import Framing
 from mien.infer import CONTRACT, Classifier
 from mien.lab.export.calibrate import Calibration
+from mien.lab.files import save_bytes
 from mien.lab.inference import MEAN, STD
 from mien.lab.nets._layers import Branched, Net, PooledHead
 from mien.lab.nets._pullback import pull
@@ -213,8 +215,7 @@ def store_half(path: Path) -> None:
         casts.append(helper.make_node("Cast", [stored], [name], name=f"{name}.cast", to=TensorProto.FLOAT))
     for cast in reversed(casts):
         model.graph.node.insert(0, cast)
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, path)
+    write_metadata(model, path, read_metadata(model))
 
 
 def export_fp32(
@@ -280,8 +281,7 @@ def export_int8(fp32: Path, path: Path, faces: NDArray[np.uint8]) -> None:
             calibrate_method=CalibrationMethod.MinMax,
             nodes_to_exclude=_nodes_after(model.graph, FEATURES),
         )
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    write_metadata(onnx.load(path), path, {**metadata, "precision": "int8"})
+    write_metadata(onnx.load(path), path, {**read_metadata(model), "precision": "int8"})
 
 
 def contract_metadata(
@@ -314,25 +314,39 @@ def contract_metadata(
     }
 
 
+def read_metadata(model: onnx.ModelProto) -> dict[str, str]:
+    """Return the metadata of an ONNX model without its checksum.
+
+    Args:
+        model: The model.
+
+    Returns:
+        Key -> value.
+    """
+    return {entry.key: entry.value for entry in model.metadata_props if entry.key != KEY}
+
+
 def write_metadata(model: onnx.ModelProto, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write an ONNX model with new metadata, and without anything else that differs between two exports.
+    """Write an ONNX model with new metadata and a checksum, and without what differs between two exports.
 
     Args:
         model: The model.
         path: The file.
         metadata: Key -> value.
+
+    Raises:
+        OutputError: If the file cannot be written.
     """
     graph = model.graph
     del model.metadata_props[:]
     for node in chain(graph.node, graph.input, graph.output, graph.value_info, graph.initializer):
         del node.metadata_props[:]
         node.doc_string = ""
-    for key, value in sorted(metadata.items()):
+    for key, value in (*sorted(metadata.items()), (KEY, BLANK)):
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value
     onnx.checker.check_model(model, full_check=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(model, path)
+    save_bytes(path, model.SerializeToString())
 
 
 class _ContractWithFeatures(nn.Module):

@@ -4,7 +4,6 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import onnx
@@ -13,7 +12,7 @@ import torch
 from mien._errors import DataError, ModelError
 from mien._framing import FER2013
 from mien._metrics import HEADLINE
-from mien._output import MARK, require_replaceable
+from mien._output import MARK
 from mien.bundled import BUNDLED
 from mien.infer import PRECISIONS, Classifier
 from mien.lab.data import FaceSet, Split, with_classes
@@ -25,10 +24,11 @@ from mien.lab.export.onnx import (
     contract_metadata,
     export_fp32,
     export_int8,
+    read_metadata,
     store_half,
     write_metadata,
 )
-from mien.lab.files import require_writable, save_text
+from mien.lab.files import file_set, output_folder, save_json, save_text
 from mien.lab.inference import predict
 from mien.lab.predictions import Predictions, predict_split, resize_faces
 from mien.lab.provenance import commit
@@ -58,6 +58,7 @@ def export_model(
     Raises:
         ModelError: If a file disagrees with the net, or int8 loses more than ``INT8_LOSS`` points on PublicTest.
         DataError: If the faces are not those of the run.
+        OutputError: If the folder cannot be written, or another process writes to it.
 
     Example:
         >>> export_model(load_final(Path("runs/conv4/seed-0")), faces, Path("conv4"))["ece"]  # doctest: +SKIP
@@ -66,11 +67,9 @@ def export_model(
     if trained.recipe.data.expand_first:
         raise ModelError(f"{trained.recipe.name}: has learned from test faces (data.expand_first); not exported")
     require_same_faces(trained, faces)
-    require_writable(folder, names=(*PRECISIONS.values(), "card.json", "card.md"))
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".release-", dir=folder) as draft:
+    with output_folder(folder, (*PRECISIONS.values(), "card.json", "card.md")), file_set(folder) as draft:
         calibration = calibrate(trained, faces)
-        files = {precision: Path(draft) / name for precision, name in PRECISIONS.items()}
+        files = {precision: draft / name for precision, name in PRECISIONS.items()}
         export_files(trained, faces, files, calibration)
         if half:
             store_half(files["fp32"])
@@ -86,12 +85,7 @@ def export_model(
         learned = describe_training_data(trained.recipe, faces)
         card = card_json(trained, metrics, learned, calibration=calibration, exported_at=commit())
         card["additional"] = measure_additional(files["int8"], predictions, faces, trained.recipe.data.classes)
-        _write_card(trained, card, files, Path(draft))
-        made = list(Path(draft).iterdir())
-        for path in made:
-            require_replaceable(folder / path.name, new=path)
-        for path in made:
-            path.replace(folder / path.name)
+        _write_card(trained, card, files, draft)
     return card
 
 
@@ -209,11 +203,10 @@ def _write_card(trained: Trained, card: dict[str, Any], files: dict[str, Path], 
     split = headline_split(card["metrics"])
     for precision, path in files.items():
         model = onnx.load(path)
-        metadata = {entry.key: entry.value for entry in model.metadata_props}
         metrics = card["metrics"][split][precision]["all"]
         headline = {"split": f"{split.capitalize()}Test"} | {key: round(metrics[key], 4) for key in HEADLINE}
-        write_metadata(model, path, metadata | {"accuracy": json.dumps(headline)})
-    save_text(folder / "card.json", json.dumps(card, indent=1) + "\n")
+        write_metadata(model, path, read_metadata(model) | {"accuracy": json.dumps(headline)})
+    save_json(folder / "card.json", card)
     save_text(folder / "card.md", f"{card_markdown(trained.recipe, card)}<!-- {MARK} -->\n")
     # The text of Apache-2.0, shared with the embedded detector.
     shutil.copyfile(BUNDLED / "blazeface-short-range" / "LICENSE", folder / "LICENSE")

@@ -1,7 +1,6 @@
 """Synthetic faces of some classes of a data set, with their evaluation and a contact sheet."""
 
 import io
-import json
 import math
 import re
 import shutil
@@ -21,10 +20,10 @@ from mien._progress import Progress, no_progress
 from mien._suggest import suggest
 from mien.lab.data import FaceSet
 from mien.lab.data.selection import training_rows, validation_rows
-from mien.lab.files import save_bytes, save_text
+from mien.lab.files import file_set, output_folder, save_bytes, save_json
 from mien.lab.gan.evaluate import FeatureExtractor, Neighbours, evaluate_faces, read_real_faces
 from mien.lab.gan.nets import FACE_SIDE, Generator
-from mien.lab.gan.train import GanConfig, train_gan
+from mien.lab.gan.train import Gan, GanConfig, train_gan
 from mien.lab.recipe import DataConfig, Recipe, TrainConfig
 
 # Smallest number of training faces of a generated class.
@@ -39,6 +38,8 @@ _COLUMNS, _ROWS = 10, 4
 _CELL, _TITLE, _GAP = 72, 26, 16
 _SHEET_WIDTH = 2 * _COLUMNS * _CELL + 3 * _GAP
 _BAND_HEIGHT = 2 * _TITLE + (_ROWS + 2) * _CELL + 2 * _GAP
+
+_Band = tuple[Emotion, Tensor, Neighbours]  # the synthetic faces of an emotion, and the nearest training faces
 
 
 def gan_recipe(classes: str = "seven") -> Recipe:
@@ -122,7 +123,7 @@ def synthesize(
 
     Raises:
         DataError: There are too few faces.
-        OutputError: The folder cannot be written.
+        OutputError: The folder cannot be written, or another process writes to it.
         DivergedError: A loss is not finite.
     """
     # Training rows that also occur in a test split are left out.
@@ -134,26 +135,40 @@ def synthesize(
                 f"{faces.source}: {count} Training faces of {emotion!s} are too few to learn from; "
                 f"{MIN_TRAINING_FACES} are needed"
             )
-    gan = train_gan(
-        training,
-        folder / TRAINING_FOLDER,
-        steps=options.steps,
-        config=options.config,
-        device=options.device,
-        time_limit=options.time_limit,
-        progress=progress,
-    )
-    if gan.step < options.steps:
-        return {}
+    with output_folder(folder):
+        gan = train_gan(
+            training,
+            folder / TRAINING_FOLDER,
+            steps=options.steps,
+            config=options.config,
+            device=options.device,
+            time_limit=options.time_limit,
+            progress=progress,
+        )
+        if gan.step < options.steps:
+            return {}
+        evaluation, bands = _generate(gan, options, training, held_out, progress)
+        evaluation |= {"provenance": provenance or {}}
+        for emotion, made, _ in bands:
+            write_faces(made, folder, emotion)
+        with file_set(folder) as draft:
+            save_json(draft / "evaluation.json", evaluation)
+            save_bytes(draft / "contact.png", contact_sheet(bands, training))
+    return evaluation
+
+
+def _generate(
+    gan: Gan, options: SynthesisOptions, training: FaceSet, held_out: FaceSet, progress: Progress
+) -> tuple[dict[str, Any], list[_Band]]:
+    """Generate the faces and evaluate them."""
     progress("reading the real faces")
     reference = read_real_faces(FeatureExtractor(threads=options.threads), training, held_out)
     metrics: dict[str, Any] = {}
-    bands = []
+    bands: list[_Band] = []
     for emotion in options.emotions:
         progress(f"generating and evaluating {emotion}")
         label = gan.emotions.index(emotion)
         made = generate_faces(gan.averaged, label, options.count, seed=gan.config.seed)
-        write_faces(made, folder, emotion)
         metrics[str(emotion)], neighbours = evaluate_faces(made, emotion, reference, seed=gan.config.seed)
         bands.append((emotion, made, neighbours))
     evaluation = {
@@ -161,11 +176,8 @@ def synthesize(
         "steps": gan.step,
         "model": reference.extractor.name,
         "losses": gan.history[-1] if gan.history else {},
-        "provenance": provenance or {},
     }
-    save_text(folder / "evaluation.json", json.dumps(evaluation, indent=1) + "\n")
-    save_bytes(folder / "contact.png", contact_sheet(bands, training))
-    return evaluation
+    return evaluation, bands
 
 
 @torch.no_grad()
@@ -223,7 +235,7 @@ def write_faces(images: Tensor, folder: Path, emotion: Emotion) -> None:
         raise OutputError(f"{target}: cannot be written ({cause}); free space or choose another folder") from error
 
 
-def contact_sheet(bands: Sequence[tuple[Emotion, Tensor, Neighbours]], training: FaceSet) -> bytes:
+def contact_sheet(bands: Sequence[_Band], training: FaceSet) -> bytes:
     """Draw a PNG with a band for each emotion.
 
     Synthetic faces are on the left, real faces on the right. Below are the synthetic faces nearest to a training face,

@@ -5,6 +5,7 @@ ends with the same weights as an uninterrupted run (on one CPU in fp32: to the b
 a finished run can be continued with more steps.
 """
 
+import copy
 import math
 import time
 from dataclasses import asdict, dataclass, field
@@ -16,10 +17,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mien._emotions import Emotion
-from mien._errors import DataError, DivergedError, RecipeError
+from mien._errors import DataError, DivergedError, RecipeError, first_line
 from mien._progress import Progress, no_progress
 from mien.lab.data import FaceSet
-from mien.lab.files import load_state, save_state
+from mien.lab.files import check_kinds, load_checkpoint, save_checkpoint
 from mien.lab.gan.nets import FACE_SIDE, Discriminator, Generator
 from mien.lab.recipe.schema import TRAIN_PRECISIONS
 from mien.lab.train.optim import ModelEma
@@ -31,6 +32,12 @@ SAVE_EVERY, REPORT_EVERY = 30.0, 20
 _SHIFT, _CUT = 1 / 8, 1 / 4
 
 _State = dict[str, Any]
+
+_KINDS: dict[str, type] = {  # of the values in a checkpoint
+    **dict.fromkeys(("generator", "discriminator", "average"), dict),
+    **dict.fromkeys(("average_steps", "step"), int),
+    **dict.fromkeys(("optimizers", "history"), list),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,23 +130,26 @@ def train_gan(
     gan = open_gan(faces, folder, config or GanConfig(), device)
     weights = sampling_weights(faces, gan.config.balance)
     losses: list[Tensor] = []
-    first, total = gan.step, max(steps, gan.step)
-    while gan.step < steps and (losses or time.monotonic() - started < time_limit):
-        if gan.step == first:  # raises now if the folder cannot be written
-            save_gan(gan, faces, folder)
-        with torch.autocast(faces.images.device.type, torch.bfloat16, enabled=gan.config.precision == "bf16-mixed"):
-            losses.append(_take_step(gan, faces, weights))
-        gan.step += 1
-        if gan.step % REPORT_EVERY == 0 or gan.step == steps:
-            images = (gan.step - first) * gan.config.batch_size
-            _log_losses(gan, losses, images / max(time.monotonic() - started, 1e-9))
-            progress("training the GAN", gan.step, total)
-            losses.clear()
-        if time.monotonic() - saved_at > SAVE_EVERY and not losses:
-            save_gan(gan, faces, folder)
-            saved_at = time.monotonic()
-    if gan.step > first:
-        save_gan(gan, faces, folder)
+    first, total, reported = gan.step, max(steps, gan.step), _State()
+    if gan.step < steps:  # raises now if the folder cannot be written
+        save_checkpoint(folder, gan_state(gan, faces))
+    try:
+        while gan.step < steps and (losses or time.monotonic() - started < time_limit):
+            with torch.autocast(faces.images.device.type, torch.bfloat16, enabled=gan.config.precision == "bf16-mixed"):
+                losses.append(_take_step(gan, faces, weights))
+            gan.step += 1
+            if gan.step % REPORT_EVERY == 0 or gan.step == steps:
+                images = (gan.step - first) * gan.config.batch_size
+                _log_losses(gan, losses, images / max(time.monotonic() - started, 1e-9))
+                progress("training the GAN", gan.step, total)
+                losses.clear()
+                reported = copy.deepcopy(gan_state(gan, faces))
+                if time.monotonic() - saved_at > SAVE_EVERY:
+                    save_checkpoint(folder, reported)
+                    saved_at = time.monotonic()
+    finally:  # also after Ctrl-C, which may end a step in its middle
+        if reported:
+            save_checkpoint(folder, reported)
     return gan
 
 
@@ -170,38 +180,40 @@ def open_gan(faces: FaceSet, folder: Path, config: GanConfig, device: torch.devi
         torch.optim.Adam(discriminator.parameters(), config.discriminator_lr, (first, second)),
     )
     gan = Gan(config, faces.emotions, generator, discriminator, ModelEma(generator, config.ema_decay), optimizers)
-    path = folder / "checkpoint.pt"
-    if not path.exists():
+    state = load_checkpoint(folder, lambda state: check_kinds(state, _KINDS, folder))
+    if state is None:
         return gan
-    state = load_state(path)
     for key, value in _identity(gan, faces).items():
         if state.get(key) != value:
             raise DataError(
                 f"{folder}: holds another training (its {key} differ); choose another folder, or remove this one"
             )
-    generator.load_state_dict(state["generator"])
-    discriminator.load_state_dict(state["discriminator"])
-    gan.average.net.load_state_dict(state["average"])
-    gan.average.steps = state["average_steps"]
-    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
-        optimizer.load_state_dict(saved)
-    gan.step, gan.history = state["step"], state["history"]
+    try:
+        generator.load_state_dict(state["generator"])
+        discriminator.load_state_dict(state["discriminator"])
+        gan.average.net.load_state_dict(state["average"])
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{folder}: damaged ({first_line(error)}); choose another folder, or remove it") from error
+    if min(state["average_steps"], state["step"]) < 0 or not all(isinstance(each, dict) for each in state["history"]):
+        raise DataError(f"{folder}: damaged (wrong steps); choose another folder, or remove it")
+    gan.average.steps, gan.step, gan.history = state["average_steps"], state["step"], state["history"]
     return gan
 
 
-def save_gan(gan: Gan, faces: FaceSet, folder: Path) -> None:
-    """Write the checkpoint, atomically.
+def gan_state(gan: Gan, faces: FaceSet) -> _State:
+    """Return the content of a checkpoint. Its tensors are those of the training, not copies.
 
     Args:
         gan: The state of the training.
         faces: The training faces.
-        folder: The folder of the checkpoint.
 
-    Raises:
-        OutputError: The folder cannot be written.
+    Returns:
+        Tensors and plain values.
     """
     gan.average.finish_epoch()
-    state = {
+    return {
         **_identity(gan, faces),
         "generator": gan.generator.state_dict(),
         "discriminator": gan.discriminator.state_dict(),
@@ -211,7 +223,6 @@ def save_gan(gan: Gan, faces: FaceSet, folder: Path) -> None:
         "step": gan.step,
         "history": gan.history,
     }
-    save_state(folder / "checkpoint.pt", state)
 
 
 def sampling_weights(faces: FaceSet, balance: float) -> Tensor:

@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from mien._checksum import KEY
 from mien._errors import RecipeError
 from mien._suggest import suggest
 from mien.lab.recipe.schema import Recipe, read
@@ -107,7 +108,7 @@ def parse(table: Mapping[str, Any], *, where: str) -> Recipe:
     """Build a recipe from plain values.
 
     Args:
-        table: Sections and keys, as in a TOML file or a checkpoint.
+        table: Sections and keys, as in a TOML file, ``recipe.json`` or a checkpoint.
         where: Source of the values, for error messages.
 
     Returns:
@@ -116,7 +117,7 @@ def parse(table: Mapping[str, Any], *, where: str) -> Recipe:
     Raises:
         RecipeError: A key is unknown or a value is not valid.
     """
-    return read(Recipe, table, where=where)
+    return read(Recipe, {key: value for key, value in table.items() if key != KEY}, where=where)
 
 
 def dump(recipe: Recipe) -> dict[str, Any]:

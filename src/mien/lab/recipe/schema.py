@@ -1,6 +1,7 @@
 """The sections of a recipe, their defaults and limits. The defaults are those of the `mien` family."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -18,6 +19,8 @@ VARIANTS = ("faithful", "tuned", "own")
 LOSSES = ("cross-entropy", "focal")
 CHECKPOINTS = ("last", "best")
 CALIBRATIONS = ("vector", "temperature")
+_LONGEST_NAME = 120
+_NAME_PART = re.compile(r"[\w+-][\w+. -]*")
 LARGEST_SEED = 2**32 - 1  # the largest that torch's generators accept for every epoch
 
 T = TypeVar("T")
@@ -173,6 +176,10 @@ class Recipe:
         Raises:
             RecipeError: A value is not valid; the message names its key.
         """
+        # The name is that of folders and files.
+        if len(self.name) > _LONGEST_NAME or not all(map(_NAME_PART.fullmatch, self.name.split("/"))):
+            parts = f"up to {_LONGEST_NAME} letters, digits and - _ + . in parts between single slashes"
+            raise RecipeError(f"recipe name {self.name!r:.80}: names folders; write {parts}")
         for key, value, allowed in (
             ("checkpoint", self.checkpoint, CHECKPOINTS),
             ("tta", self.tta, tuple(TTA)),

@@ -32,7 +32,8 @@ def as_toml(recipe: Recipe, *, whole: bool = False) -> str:
     """
     table = dump(recipe)
     if not whole:
-        table = {"name": recipe.name, "about": recipe.about, **_differing(table, dump(Recipe(name="", about="")))}
+        defaults = dump(Recipe(name="default", about=""))
+        table = {"name": recipe.name, "about": recipe.about, **_differing(table, defaults)}
         if "phases" in table:
             table["phases"] = [_differing(phase, asdict(Phase())) for phase in table["phases"]]
         if "extra" in table.get("data", {}):

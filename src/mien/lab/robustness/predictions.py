@@ -5,7 +5,6 @@ same run, or its correct predictions are read from a robustness file.
 """
 
 import base64
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -20,6 +19,7 @@ from mien._emotions import Emotion
 from mien._errors import DataError
 from mien._progress import Progress, no_progress
 from mien.lab.data import FaceSet, Split
+from mien.lab.files import load_json
 from mien.lab.models import Model
 from mien.lab.predictions import Selection, resize_faces, select_rows
 from mien.lab.robustness.corruptions import SEVERITIES, Corruption, corruption_generators
@@ -306,7 +306,7 @@ def read_reference(path: Path) -> CorruptionReference:
         DataError: The file is missing, damaged or of another kind.
     """
     try:
-        result = json.loads(path.read_text("utf-8"))
+        result = load_json(path, "write it again with run_robustness")
         model, correct = result["models"][0], dict(result["models"][0]["correct"])
         rows = np.array(parse_ranges(correct.pop("rows")), np.int64)
         clean = _from_base64(correct.pop("clean"), len(rows))

@@ -9,9 +9,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from mien._checksum import BLANK, KEY
 from mien._format import p_value, percent, percent_interval, points, points_interval
 from mien._metrics import format_metric, format_metric_interval, metric_name
-from mien.lab.files import save_text
+from mien.lab.files import file_name, file_set, save_text
 from mien.lab.html.blocks import Section, beside, details, facts, headline, note, page, paragraph, section, table
 from mien.lab.robustness.corruptions import CORRUPTIONS, CorruptionKind
 from mien.lab.robustness.groups import (
@@ -130,9 +131,10 @@ def write_robustness(result: RobustnessResult, folder: Path, *, models_folder: P
     Raises:
         OutputError: A file cannot be written.
     """
-    write_robustness_json(result, folder / "stress.json")
-    _write_csv(result, folder / "stress.csv")
-    save_text(folder / "report.html", robustness_page(result))
+    with file_set(folder) as draft:
+        write_robustness_json(result, draft / "stress.json")
+        _write_csv(result, draft / "stress.csv")
+        save_text(draft / "report.html", robustness_page(result))
     if models_folder:
         write_models(result, models_folder)
     return folder / "report.html"
@@ -148,7 +150,7 @@ def write_robustness_json(result: Mapping[str, Any], path: Path) -> None:
     Raises:
         OutputError: The file cannot be written.
     """
-    text = json.dumps(result, indent=1)
+    text = json.dumps({**result, KEY: BLANK}, indent=1)
     for innermost in (r"\[[^\[\]{}]*\]", r"\{[^{}]*\}"):  # innermost lists and objects on one line
         text = re.sub(innermost, _one_line, text)
     save_text(path, text + "\n")
@@ -173,7 +175,7 @@ def write_models(result: RobustnessResult, folder: Path) -> list[Path]:
     """
     files = []
     for model in result["models"]:
-        name = re.sub(r"[^\w.-]+", "-", model["name"]).strip("-.")
+        name = file_name(model["name"])
         alone = {key: value for key, value in model.items() if key != "groups"}
         parts: dict[str, Mapping[str, Any]] = {f"{name}.json": {**result, "groups": None, "models": [alone]}}
         if "groups" in model:

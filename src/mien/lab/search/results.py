@@ -1,12 +1,12 @@
 """The results of a search: its trials as plain values, the best trial as a recipe file, plots."""
 
-import json
 import math
 import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 
 from mien._output import MARK
 from mien.lab.data.datasets import DatasetCache
-from mien.lab.files import save_text
+from mien.lab.files import file_set, save_json, save_text
 from mien.lab.provenance import provenance
 from mien.lab.recipe import Recipe
 from mien.lab.recipe.text import as_toml
@@ -56,12 +56,13 @@ def write_results(plan: SearchPlan) -> dict[str, Any]:
         "trials": rows,
         **provenance(DatasetCache(plan.data)(base).sha256),
     }
-    save_text(plan.out / "search.json", json.dumps(found, indent=1) + "\n")
-    if rows and rows[0]["value"] is not None:
-        save_text(plan.out / "best.toml", f"# {MARK}\n{as_toml(best_recipe(plan, rows))}")
-        _draw_history(rows, space, plan)
-    if importance:
-        _draw_importance(importance, plan)
+    with file_set(plan.out) as draft:
+        save_json(draft / "search.json", found)
+        if rows and rows[0]["value"] is not None:
+            save_text(draft / "best.toml", f"# {MARK}\n{as_toml(best_recipe(plan, rows))}")
+            _draw_history(rows, space, draft / "history.png")
+        if importance:
+            _draw_importance(importance, draft / "importance.png")
     return found
 
 
@@ -151,7 +152,7 @@ def _importance(study: Any) -> dict[str, float]:
     return {key: float(share) for key, share in shares.items() if math.isfinite(share)}
 
 
-def _draw_history(rows: Sequence[_Row], space: SearchSpace, plan: SearchPlan) -> None:
+def _draw_history(rows: Sequence[_Row], space: SearchSpace, path: Path) -> None:
     """Plot the objective of every trial, and the best so far."""
     figure = Figure(figsize=(8, 4), dpi=110, layout="constrained")
     axis = figure.subplots()
@@ -171,10 +172,10 @@ def _draw_history(rows: Sequence[_Row], space: SearchSpace, plan: SearchPlan) ->
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     plain(axis)
     axis.legend(frameon=False, fontsize=9)
-    save_figure(figure, plan.out / "history.png")
+    save_figure(figure, path)
 
 
-def _draw_importance(importance: Mapping[str, float], plan: SearchPlan) -> None:
+def _draw_importance(importance: Mapping[str, float], path: Path) -> None:
     """Plot one bar for each key, the most important on top."""
     figure = Figure(figsize=(8, 0.8 + 0.45 * len(importance)), dpi=110, layout="constrained")
     axis = figure.subplots()
@@ -186,4 +187,4 @@ def _draw_importance(importance: Mapping[str, float], plan: SearchPlan) -> None:
     plain(axis)
     axis.grid(visible=False)
     axis.xaxis.set_visible(False)
-    save_figure(figure, plan.out / "importance.png")
+    save_figure(figure, path)

@@ -22,6 +22,7 @@ import torch
 from mien._errors import DataError, DivergedError, MienError, MissingExtraError, OutputError
 from mien.lab.data import FaceSet
 from mien.lab.data.datasets import DatasetCache
+from mien.lab.files import CHECKPOINT, PREVIOUS, has_checkpoint, output_folder
 from mien.lab.recipe import Recipe, dump, load, with_seed
 from mien.lab.search.space import SearchSpace, as_override, read_space
 from mien.lab.train.devices import Devices
@@ -120,8 +121,13 @@ def run_search(plan: SearchPlan, on_event: OnEvent = lambda _: None) -> None:
     Raises:
         RecipeError: The search space is wrong.
         DataError: The folder holds another search, or one on other faces.
-        OutputError: The folder cannot be written.
+        OutputError: The folder cannot be written, or another process writes to it.
     """
+    with output_folder(plan.out, ("search.json", "best.toml", "history.png", "importance.png")):
+        _run_trials(plan, on_event)
+
+
+def _run_trials(plan: SearchPlan, on_event: OnEvent) -> None:
     with open_study(plan) as study:
         _check_identity(plan, study, DatasetCache(plan.data)(plan.recipe_with({})).sha256)
         # Unfinished trials of an interrupted search are queued again, with the folders of their checkpoints.
@@ -221,7 +227,7 @@ def _run_trial(plan: SearchPlan, study: Any, cache: DatasetCache, on_event: OnEv
     except torch.OutOfMemoryError:
         study.tell(trial, state=TrialState.FAIL)
         state = "out of memory"
-    for large in ("checkpoint.pt", "final.pt"):
+    for large in (CHECKPOINT, PREVIOUS, "final.pt"):
         (folder / large).unlink(missing_ok=True)
     seconds, completed = time.monotonic() - started, len(study.get_trials(states=COMPLETED))
     on_event(TrialEvent(trial.number, values, state, value, seconds=seconds, completed=completed))
@@ -233,7 +239,7 @@ def _train(
     """Train a trial and return its objective; raises ``TrialPruned`` if it is worse than the median of the others."""
     objective = plan.space.objective
     known: set[int] = set()
-    if (folder / "checkpoint.pt").is_file():
+    if has_checkpoint(folder):
         for record in read_log(folder):
             trial.report(_value(record, objective), record.epoch)
             known.add(record.epoch)

@@ -1,7 +1,6 @@
 """Checkpoints of a training: what is written, when, and by which process."""
 
 import copy
-import json
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -11,11 +10,11 @@ import torch
 from lightning.fabric import Fabric
 
 from mien._errors import DivergedError
-from mien.lab.files import remove_partial_files, save_state, save_text
+from mien.lab.files import save_checkpoint, save_json, save_state
 from mien.lab.recipe import dump
 from mien.lab.train.devices import run_on_first
 from mien.lab.train.logging import EpochRecord, write_log
-from mien.lab.train.run import Run, State, checkpoint_state, final_state
+from mien.lab.train.run import Run, State, checkpoint_state, final_state, is_finished
 
 # Seconds between two checkpoints. On a fast device an epoch takes less time than writing a checkpoint.
 SAVE_EVERY = 30.0
@@ -80,9 +79,8 @@ class CheckpointWriter:
 
     def _begin(self) -> None:
         run = self._run
-        remove_partial_files(run.folder)
-        save_text(run.folder / "recipe.json", json.dumps(dump(run.recipe), indent=1) + "\n")
-        if run.is_done and not (run.folder / "final.pt").exists():  # the file was removed
+        save_json(run.folder / "recipe.json", dump(run.recipe))
+        if run.is_done and not is_finished(run.folder, run.recipe, run.data_sha256):  # the file is lost or damaged
             save_state(run.folder / "final.pt", final_state(run, self._provenance))
 
     def _write(self) -> None:
@@ -92,5 +90,5 @@ class CheckpointWriter:
             write_log(run.folder, [EpochRecord.from_dict(values) for values in state["history"]])
             if run.is_done:
                 save_state(run.folder / "final.pt", final_state(run, self._provenance))
-            save_state(run.folder / "checkpoint.pt", state)
+            save_checkpoint(run.folder, state)
         self._saved_at, self._unsaved = time.monotonic(), None

@@ -5,12 +5,10 @@ logits are those of the faces without augmentation. They are added to the target
 CutMix mix them like the faces.
 """
 
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -23,7 +21,7 @@ from mien._emotions import Emotion
 from mien._errors import DataError
 from mien._progress import Progress, no_progress
 from mien.lab.data import FaceSet
-from mien.lab.files import find_input, save_arrays
+from mien.lab.files import find_input, load_arrays, save_arrays
 from mien.lab.inference import normalise, tta_views
 from mien.lab.recipe import TargetConfig
 from mien.lab.train.run import Trained, load_final
@@ -78,17 +76,16 @@ class CachedLogits:
             DataError: The file is missing, damaged or of another kind.
         """
         try:
-            content = io.BytesIO(path.read_bytes())  # numpy does not close damaged files
-            with np.load(content, allow_pickle=False) as file:
-                about = json.loads(str(file["about"]))
-                rows, logits = file["rows"], file["logits"]
+            arrays = load_arrays(path, _CURE)
+            about = json.loads(str(arrays["about"]))
+            rows, logits = arrays["rows"], arrays["logits"]
             emotions = tuple(Emotion(name) for name in about["emotions"])
             if logits.shape[::2] != (len(rows), len(emotions)) or logits.ndim != 3:
                 raise DataError(f"{path}: damaged (logits of shape {list(logits.shape)}); {_CURE}")
             return cls(rows, logits, emotions, about["data_sha256"], tuple(about["teachers"]))
         except FileNotFoundError as error:
             raise DataError(f"{path}: no such file of cached logits; {_CURE}") from error
-        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path}: not a file of cached logits ({type(error).__name__}); {_CURE}") from error
 
     def probabilities(self, faces: FaceSet, temperature: float, *, source: str) -> Tensor:

@@ -16,11 +16,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from mien._checksum import BLANK, KEY
 from mien._errors import DataError, MissingExtraError, RecipeError
 from mien._suggest import suggest
-from mien.lab.files import save_text
+from mien.lab.files import load_bytes, save_text
 from mien.lab.recipe import Recipe, dump
 
+_CURE = "remove it and run the same command again"
 # Validation faces of a recipe -> their name in output.
 _VAL_NAMES = {"public": "PublicTest", "fold": "fold", "leaky": "leaky (copies of training faces)"}
 
@@ -81,18 +83,20 @@ class EpochRecord:
             The record.
 
         Raises:
-            DataError: A key is missing.
+            DataError: A key is missing, or a value of a wrong type.
         """
-        names = {field.name for field in fields(cls)}
-        known: dict[str, Any] = {key: math.nan if x is None else x for key, x in values.items() if key in names}
+        kinds: dict[str, Any] = {field.name: field.type for field in fields(cls)}
         try:
+            known: dict[str, Any] = {
+                key: math.nan if x is None else kinds[key](x) for key, x in values.items() if key in kinds
+            }
             return cls(**known)
-        except TypeError as error:
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise DataError(f"not a record of an epoch ({error})") from error
 
 
 def write_log(folder: Path, history: Sequence[EpochRecord]) -> None:
-    """Write ``log.jsonl`` into the folder of a run, atomically.
+    """Write ``log.jsonl`` into the folder of a run, atomically. Its last line holds the checksum of the file.
 
     Args:
         folder: The folder of the run.
@@ -101,7 +105,10 @@ def write_log(folder: Path, history: Sequence[EpochRecord]) -> None:
     Raises:
         OutputError: The file cannot be written.
     """
-    lines = [json.dumps(record.to_dict(), allow_nan=False) + "\n" for record in history]
+    records = [record.to_dict() for record in history]
+    for last in records[-1:]:
+        last[KEY] = BLANK
+    lines = [json.dumps(record, allow_nan=False) + "\n" for record in records]
     save_text(folder / "log.jsonl", "".join(lines))
 
 
@@ -120,10 +127,11 @@ def read_log(folder: Path) -> list[EpochRecord]:
     path = folder / "log.jsonl"
     if not path.is_file():
         return []
+    content = load_bytes(path, _CURE)
     try:
-        return [EpochRecord.from_dict(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (ValueError, AttributeError, DataError) as error:
-        raise DataError(f"{path}: damaged ({error}); remove it and run the same command again") from error
+        return [EpochRecord.from_dict(json.loads(line)) for line in content.splitlines()]
+    except (ValueError, DataError) as error:
+        raise DataError(f"{path}: damaged ({error}); {_CURE}") from error
 
 
 def epoch_of_result(recipe: Recipe, history: Sequence[EpochRecord]) -> EpochRecord:

@@ -8,6 +8,7 @@ uninterrupted run (on one CPU in fp32: to the bit).
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,12 @@ from mien.lab.data import FaceSet
 from mien.lab.data.sampling import epoch_length, row_weights
 from mien.lab.data.selection import training_rows, validation_name, validation_rows
 from mien.lab.data.targets import class_weights, targets
+from mien.lab.files import output_folder
 from mien.lab.inference import predict_tta
 from mien.lab.recipe import Recipe, TrainConfig
 from mien.lab.train.batches import Batch, batches, device_part
 from mien.lab.train.checkpoint import CheckpointWriter
-from mien.lab.train.devices import Devices, average_buffers, stop_all
+from mien.lab.train.devices import Devices, average_buffers, run_on_first, stop_all
 from mien.lab.train.distillation import Teachers
 from mien.lab.train.logging import EpochRecord
 from mien.lab.train.optim import set_lr
@@ -113,7 +115,7 @@ def fit(
         RecipeError: The recipe does not fit the net or the devices.
         DataError: There are too few faces, or the folder holds another run.
         DivergedError: The loss or the weights are not finite. The folder holds a checkpoint of the epoch before.
-        OutputError: The folder cannot be written.
+        OutputError: The folder cannot be written, or another process writes to it.
 
     Example:
         >>> from mien.lab import recipe
@@ -126,18 +128,20 @@ def fit(
     fabric = (devices or Devices()).launch(recipe.train.precision)
     if not fabric.is_global_zero:
         progress, on_epoch = no_progress, ignore_epoch
-    task = prepare_training(recipe, faces, fabric, progress=progress)
-    run = open_run(
-        recipe,
-        folder,
-        device=fabric.device,
-        class_weights=class_weights(task.training, recipe.target),
-        data_sha256=faces.sha256,
-        sync_norms=fabric.world_size > 1 and fabric.device.type == "cuda",
-    )
-    if run.epoch != fabric.broadcast(run.epoch):
-        raise DataError(f"{folder}: this machine does not see the files of the run; use a folder that all machines see")
-    with CheckpointWriter(run, fabric, provenance or {}) as writer:
+    with ExitStack() as stack:
+        run_on_first(fabric, lambda: stack.enter_context(output_folder(folder)))
+        task = prepare_training(recipe, faces, fabric, progress=progress)
+        run = open_run(
+            recipe,
+            folder,
+            device=fabric.device,
+            class_weights=class_weights(task.training, recipe.target),
+            data_sha256=faces.sha256,
+            sync_norms=fabric.world_size > 1 and fabric.device.type == "cuda",
+        )
+        if run.epoch != fabric.broadcast(run.epoch):
+            raise DataError(f"{folder}: this machine does not see the run; use a folder that all machines see")
+        writer = stack.enter_context(CheckpointWriter(run, fabric, provenance or {}))
         while not run.is_done:
             optimizer = run.start_segment()
             model, fabric_optimizer = fabric.setup(run.objective, optimizer)

@@ -1,13 +1,13 @@
 """The state of a training between two epochs, and finished runs.
 
-The folder of a run holds ``checkpoint.pt`` (the state before the next epoch), ``log.jsonl`` (one record an epoch),
-``recipe.json`` (the resolved recipe) and, after the last epoch, ``final.pt`` (the trained net).
+The folder of a run holds ``checkpoint.pt`` (the state before the next epoch) and its predecessor, ``log.jsonl`` (one
+record an epoch), ``recipe.json`` (the resolved recipe) and, after the last epoch, ``final.pt`` (the trained net).
 """
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mien._emotions import Emotion, class_set
 from mien._errors import DataError, RecipeError, first_line
 from mien.lab import nets
-from mien.lab.files import load_state
+from mien.lab.files import FINAL_KINDS, check_kinds, has_checkpoint, load_checkpoint, load_state
 from mien.lab.pretrained import start
 from mien.lab.recipe import Recipe, dump, parse
 from mien.lab.train.logging import EpochRecord
@@ -28,6 +28,12 @@ from mien.lab.train.schedule import Segment, all_configs, build_schedule, freeze
 State = dict[str, Any]
 
 _NET = "net."  # the prefix of the net's tensors in the state of an Objective
+_KINDS = {  # of the values in a checkpoint
+    **dict.fromkeys(("recipe", "objective", "ema", "optimizer", "best"), dict),
+    **dict.fromkeys(("steps", "optimizer_epoch", "epoch", "fallback_epoch"), int),
+    "data_sha256": str,
+    "history": list,
+}
 
 
 @dataclass
@@ -104,7 +110,7 @@ class Run:
         optimizer = build_optimizer(self.objective, segment.config)
         self.optimizer_epoch = segment.first
         if self.optimizer_state is not None:
-            optimizer.load_state_dict(self.optimizer_state)
+            _load_optimizer(optimizer, self.optimizer_state, self.folder)
             self.optimizer_state = None
         return optimizer
 
@@ -174,8 +180,8 @@ def open_run(
     schedule = build_schedule(recipe)
     _check_sizes(recipe, schedule)
     torch.manual_seed(recipe.seed)
-    net, path = build_net(recipe), folder / "checkpoint.pt"
-    if not path.exists():
+    net = build_net(recipe)
+    if not has_checkpoint(folder):
         start(net, recipe, data=data_sha256)
     objective = Objective(net, recipe.loss, class_weights.cpu(), emotions=class_set(recipe.data.classes))
     objective = objective.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -187,8 +193,9 @@ def open_run(
         freeze(run.net, segment.phase.freeze)
         for config in all_configs([segment]):
             build_optimizer(objective, config)
-    if path.exists():
-        _restore(run, load_state(path))
+    state = load_checkpoint(folder, partial(_check_state, run))
+    if state is not None:
+        _restore(run, state)
     return run
 
 
@@ -225,12 +232,16 @@ def load_final(folder: Path, device: torch.device | str = "cpu") -> Trained:
     Raises:
         DataError: The folder holds no finished run.
     """
-    state = load_state(folder / "final.pt")
+    state = load_state(folder / "final.pt", FINAL_KINDS)
     recipe = parse(state["recipe"], where=str(folder))
+    with torch.device("meta"):  # a net of a size that the file does not have is never built
+        expected = build_net(recipe).state_dict()
+    if not _has_form(state["net"], expected):
+        raise DataError(f"{folder / 'final.pt'}: damaged: its weights are not those of its recipe; train again")
     net = build_net(recipe).eval().requires_grad_(False)
     net.load_state_dict(state["net"])  # also from half precision, which small files have
     net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    history = [EpochRecord.from_dict(values) for values in state["history"]]
+    history = _read_history(state, folder)
     return Trained(net, recipe, class_set(recipe.data.classes), history, state["provenance"])
 
 
@@ -261,23 +272,19 @@ def is_finished(folder: Path, recipe: Recipe, data_sha256: str) -> bool:
     Returns:
         Whether the run is finished.
     """
-    path = folder / "recipe.json"
-    if not (path.is_file() and (folder / "final.pt").is_file()):
-        return False
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        final = torch.load(folder / "final.pt", map_location="cpu", weights_only=True, mmap=True)  # without its weights
-        same_data = final["provenance"].get("data_sha256", data_sha256) == data_sha256
-        return same_data and is_same_training(stored, recipe)
-    except Exception:  # damaged, or of another version; the checkpoint decides
+        final = load_state(folder / "final.pt", FINAL_KINDS)
+    except DataError:  # missing, damaged, or of another version; the checkpoint decides
         return False
+    same_data = final["provenance"].get("data_sha256", data_sha256) == data_sha256
+    return same_data and is_same_training(final["recipe"], recipe)
 
 
 def is_same_training(stored: Mapping[str, Any], recipe: Recipe) -> bool:
     """Return whether a stored recipe describes the same training as a recipe.
 
     Args:
-        stored: The content of ``recipe.json``.
+        stored: A recipe as plain values.
         recipe: The recipe; its description, claim and calibration may differ.
 
     Returns:
@@ -286,7 +293,7 @@ def is_same_training(stored: Mapping[str, Any], recipe: Recipe) -> bool:
     changed = {"about": recipe.about, "claim": recipe.claim, "calibration": recipe.calibration}
     try:
         return parse({**stored, **changed}, where="stored recipe") == recipe
-    except RecipeError:  # of a version with other keys
+    except (RecipeError, TypeError, AttributeError):  # of a version with other keys, or damaged
         return False
 
 
@@ -347,10 +354,62 @@ def net_state(objective: State) -> State:
     return {name.removeprefix(_NET): value for name, value in objective.items() if name.startswith(_NET)}
 
 
+def _check_state(run: Run, state: State) -> None:
+    """Raise ``DataError`` if a checkpoint cannot be one of this run. Those of other runs are left to ``_restore``."""
+    check_kinds(state, _KINDS, run.folder)
+    if not is_same_training(state["recipe"], run.recipe):
+        return
+    epoch, best, own = state["epoch"], state["best"], run.objective.state_dict()
+    history = _read_history(state, run.folder)
+    is_sound = (
+        0 <= epoch <= run.schedule[-1].last
+        and [record.epoch for record in history] == list(range(1, epoch + 1))
+        and -1 <= state["fallback_epoch"] <= epoch
+        and state["optimizer_epoch"] >= -1
+        and state["steps"] >= 0
+        and _has_form(state["objective"], own)
+        and _has_form(state["ema"], run.ema.net.state_dict())
+        and (not best or (_has_form(best.get("objective"), own) and isinstance(best.get("accuracy"), float)))
+        and (not best or best.get("epoch") in range(epoch + 1))
+    )
+    if not is_sound:
+        raise DataError(f"{run.folder}: damaged: a checkpoint holds numbers that no training writes; remove it")
+
+
+def _read_history(state: State, folder: Path) -> list[EpochRecord]:
+    try:
+        return [EpochRecord.from_dict(values) for values in state["history"]]
+    except DataError as error:
+        raise DataError(f"{folder}: damaged: {error}; remove it and train again") from error
+
+
+def _has_form(state: Any, expected: State) -> bool:
+    """Whether a state has the names and shapes that are expected."""
+    if not isinstance(state, Mapping) or state.keys() != expected.keys():
+        return False
+    return all(isinstance(x, Tensor) and x.shape == expected[name].shape for name, x in state.items())
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, state: State, folder: Path) -> None:
+    """Restore an optimizer; raise ``DataError`` if the state is that of another one."""
+    groups = [{key: x for key, x in group.items() if key not in ("params", "lr")} for group in optimizer.param_groups]
+    try:
+        optimizer.load_state_dict(state)
+        fits = all(
+            not isinstance(x, Tensor) or x.ndim == 0 or x.shape == parameter.shape
+            for parameter, values in optimizer.state.items()
+            for x in values.values()
+        )
+        pairs = zip(groups, optimizer.param_groups, strict=True)
+        fits = fits and all(new.get(key) == x for old, new in pairs for key, x in old.items())
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError):
+        fits = False
+    if not fits:
+        raise DataError(f"{folder}: damaged: a checkpoint holds the state of another optimizer; remove it")
+
+
 def _restore(run: Run, state: State) -> None:
     cure = "name another folder, or remove this one to start again"
-    if "objective" not in state or "optimizer_epoch" not in state:
-        raise DataError(f"{run.folder}: holds a checkpoint of an older version of mien; {cure}")
     if not is_same_training(state["recipe"], run.recipe):
         raise DataError(f"{run.folder}: holds a run of another recipe, seed or options; {cure}")
     if state["data_sha256"] != run.data_sha256:
@@ -359,7 +418,7 @@ def _restore(run: Run, state: State) -> None:
     run.ema.net.load_state_dict(state["ema"])
     run.ema.steps = state["steps"]
     run.epoch, run.best, run.fallback_epoch = state["epoch"], state["best"], state["fallback_epoch"]
-    run.history = [EpochRecord.from_dict(values) for values in state["history"]]
+    run.history = _read_history(state, run.folder)
     if state["optimizer_epoch"] == run.segment.first:
         run.optimizer_state = state["optimizer"]
 
