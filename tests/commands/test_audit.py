@@ -12,6 +12,7 @@ from mien._emotions import SEVEN
 from mien.commands import app
 from mien.lab.audit import load_faces
 from mien.lab.data.selection import read_exclude
+from mien.lab.files import load_json
 from support.synthetic_faces import cartoon_set
 from support.written_files import foreign_files
 
@@ -61,7 +62,7 @@ def test_a_folder_is_audited(folder: Path, tmp_path: Path) -> None:
     assert content["provenance"]["data_sha256"] == load_faces(folder, {}).sha256
     assert "contradicting labels: 1 groups of 3 rows" in result.stdout
     assert str(tmp_path) not in (out / "audit.json").read_text()
-    counts = json.loads((tmp_path / "counts.json").read_text())
+    counts = load_json(tmp_path / "counts.json")
     assert "rows" not in counts
     assert counts.items() <= content.items()
     faces = load_faces(folder, {})

@@ -194,7 +194,7 @@ def test_a_folder_that_cannot_be_written_is_reported_before_the_work(run, faces:
     record(tmp_path, faces, "conv4", 0.7)
     (tmp_path / "file").write_text("here already")
     status, _, err = run("results/conv4", "no-such-model", "--out", "file")
-    assert (status, err) == (2, "mien: file: cannot be written (File exists); name another folder\n")
+    assert (status, err) == (2, "mien: file: exists and was not written by mien; name another file, or add --force\n")
     assert (tmp_path / "file").read_text() == "here already"
 
 
