@@ -117,7 +117,7 @@ def test_names_of_results_are_checked_before_the_work(tmp_path: Path) -> None:
     files = pytest.importorskip("mien.lab.files")
     (tmp_path / "table.csv").write_text("name;age\n")
     with _output.protect_files([]), pytest.raises(OutputError, match=r"table\.csv: exists and was not written by mien"):
-        files.require_writable(tmp_path, names=("report.html", "table.csv"))
+        files.output_folder(tmp_path, ("report.html", "table.csv")).__enter__()
     assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
 
 
