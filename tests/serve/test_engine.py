@@ -1,6 +1,8 @@
 """Under overload, the server refuses new requests in time, finishes accepted ones, and stops in order."""
 
+import gc
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -110,6 +112,23 @@ def test_an_image_of_many_faces_keeps_its_thread_for_the_time_limit(reader: Read
         assert server.request("/v1/predict", encode(faces)).status == 504
         wait_until(lambda: server.metric('mien_images_total{result="error"}') == 1)
         assert server.service.engine.accepted == 0
+
+
+def test_an_image_that_fails_leaves_the_memory_at_once(small: bytes) -> None:
+    """The error of an image refers to its pixels, and is part of a cycle that only the garbage collector would end."""
+    pixels: list[weakref.ref[np.ndarray]] = []
+
+    def fail(image: np.ndarray) -> list[Detection]:
+        pixels.append(weakref.ref(image))
+        raise ValueError("no faces here")
+
+    with serving(create_app(Reader(detector=fail))) as server:
+        gc.disable()
+        try:
+            assert server.request("/v1/predict", small).status == 500
+            wait_until(lambda: pixels[0]() is None)
+        finally:
+            gc.enable()
 
 
 def test_overlays_of_many_faces_are_refused_before_they_are_drawn(small: bytes) -> None:

@@ -66,7 +66,7 @@ def serve_command(
     """
     from mien.reader import Reader
     from mien.serve import Access, Limits, create_app
-    from mien.serve.server import FewLines, Server, bind
+    from mien.serve.server import FewLines, Server, bind, return_large_blocks
 
     limits = Limits(
         max_bytes=max_bytes,
@@ -108,6 +108,7 @@ def serve_command(
         handler = logging.StreamHandler()
         handler.addFilter(FewLines())
         logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING, handlers=[handler])
+        return_large_blocks()
         warnings.simplefilter("ignore")  # Pillow's, about damaged images that anyone may send
         logging.getLogger("mien.serve").setLevel(logging.INFO if log else logging.WARNING)
         server.run(sockets=[listener])

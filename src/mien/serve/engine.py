@@ -6,6 +6,7 @@ import io
 import math
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -270,6 +271,7 @@ class Engine:
             image = decode(stream, max_bytes=limits.max_bytes, max_pixels=limits.max_pixels, reserve=reserve)
             del stream
             yield image
+            del image
         finally:
             self._memory.give(sum(taken))
 
@@ -319,6 +321,9 @@ class Engine:
         self._since[thread] = started
         try:
             return work()
+        except Exception as error:
+            _clear_frames(error)
+            raise
         finally:
             del self._since[thread]
 
@@ -328,17 +333,22 @@ class Engine:
             return
         started = time.perf_counter()
         try:
-            with self.decoded(job.take()) as image:
-                decoded = time.perf_counter()
-                CHECK.get()()  # decoding may have waited for memory
-                prepared = self.reader.prepare(image)
-            del image
-            detected = time.perf_counter()
-            job.seconds = {"wait": started - job.arrived, "decode": decoded - started, "detect": detected - decoded}
+            prepared = self._decode_and_detect(job)
             self._batcher.submit(prepared).add_done_callback(lambda done: self._finish(job, done))
         except Exception as error:  # any error must reach the request
             self._fail(job, error)
         self._mean_seconds += _NEWEST_WEIGHT * (time.perf_counter() - started - self._mean_seconds)
+
+    def _decode_and_detect(self, job: "_Job") -> Prepared:
+        started = time.perf_counter()
+        with self.decoded(job.take()) as image:
+            decoded = time.perf_counter()
+            CHECK.get()()  # decoding may have waited for memory
+            prepared = self.reader.prepare(image)
+            del image  # before its memory counts as free
+        detected = time.perf_counter()
+        job.seconds = {"wait": started - job.arrived, "decode": decoded - started, "detect": detected - decoded}
+        return prepared
 
     def _finish(self, job: "_Job", done: "Future[tuple[Reading, float]]") -> None:
         """Publish the result, in the batcher's thread."""
@@ -355,7 +365,18 @@ class Engine:
 
     def _fail(self, job: "_Job", error: BaseException) -> None:
         self._metrics.images["error"].inc()
+        _clear_frames(error)
         job.future.set_exception(error)
+
+
+def _clear_frames(error: BaseException | None) -> None:
+    """Release what the calls that failed hold, such as pixels. Their lines stay for the log.
+
+    The error is part of a cycle with its future, so all of it would stay in memory for long.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 class _ReadingFuture(Future[TimedReading]):

@@ -1,6 +1,7 @@
 """Uvicorn for the application: socket, signals, and an end within seconds."""
 
 import contextlib
+import ctypes
 import errno
 import logging
 import math
@@ -21,6 +22,7 @@ from mien.serve.service import Service
 
 _STOP_SECONDS = 5  # in which accepted requests are finished after a signal
 _BACKLOG = 512  # connections that wait to be accepted
+_M_MMAP_THRESHOLD = -3  # of malloc.h
 _LOG_SECONDS = 60.0  # in which a warning appears once
 
 
@@ -150,6 +152,15 @@ class Server(uvicorn.Server):
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
+
+
+def return_large_blocks() -> None:
+    """Make the C library return each freed block of 1 MB or more to the system.
+
+    By default glibc raises this bound to 32 MB, and keeps twice the memory that the largest images took at a time.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # other systems than Linux with glibc
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**20)
 
 
 class FewLines(logging.Filter):
