@@ -19,9 +19,14 @@ MienError                       the base class of all errors
 
 import numbers
 
+from mien._format import printable
+
 
 class MienError(Exception):
     """Base class of the errors that mien raises."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())  # names of files are part of messages
 
 
 class ImageError(MienError):

@@ -1,6 +1,48 @@
-"""Number formats of tables, pages, plots and terminals."""
+"""Number formats of tables, pages, plots and terminals, and text of others that is safe to print there."""
 
+import json
+import re
 from collections.abc import Sequence
+
+# Control characters, marks that change the direction of text or are invisible, line separators, bytes of no encoding.
+_CONTROLS = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
+# A cell that begins so, here or after a separator of other countries, is a formula in spreadsheets.
+_FORMULA = re.compile("(^|[;|])(?=[=+@\uff0b\uff0d\uff1d\uff20-])")
+
+
+def printable(text: str) -> str:
+    """Escape the characters that control a terminal or hide text, as in JSON; a file name may contain them.
+
+    Args:
+        text: Any text.
+
+    Returns:
+        One line.
+
+    Example:
+        >>> printable("a\\nb\\x1b[2J.png")
+        'a\\\\nb\\\\u001b[2J.png'
+    """
+    return _CONTROLS.sub(lambda found: json.dumps(found[0])[1:-1], text)
+
+
+def csv_cell(value: object) -> object:
+    """Return a value of a table such that spreadsheets show it and do not calculate it.
+
+    Args:
+        value: The value.
+
+    Returns:
+        A text as ``printable`` returns it, with a ``'`` before what would begin a formula; any other value unchanged.
+
+    Example:
+        >>> csv_cell("=1+1.png")
+        "'=1+1.png"
+    """
+    return _FORMULA.sub(r"\1'", printable(value)) if isinstance(value, str) else value
 
 
 def percent(share: float, decimals: int = 1) -> str:

@@ -1,7 +1,21 @@
 """The style that all HTML pages of mien share: colours (light and dark), fonts and headings. Pages load nothing."""
 
-from html import escape
+import html
 from importlib.resources import files
+
+from mien._format import printable
+
+
+def escape(text: str) -> str:
+    """Return a text in HTML, also as the value of an attribute. Control characters are shown as escapes.
+
+    Args:
+        text: Plain text of one or more lines.
+
+    Returns:
+        HTML.
+    """
+    return html.escape("\n".join(map(printable, text.split("\n"))))
 
 
 def head(title: str, style: str) -> str:

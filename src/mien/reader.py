@@ -301,7 +301,7 @@ class Reader:
             return self.prepare(image, keep_pixels=keep)
         except ImageError as error:
             size = self.model.size
-            reading = Reading(faces=(), source=name_of(image), size_wh=(0, 0), error=" ".join(str(error).split()))
+            reading = Reading(faces=(), source=name_of(image), size_wh=(0, 0), error=str(error))
             return Prepared(reading, (), np.empty((0, size, size), np.uint8), np.empty((0, 2, 3)))
 
     def _face(

@@ -19,6 +19,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from mien._emotions import SEVEN
+from mien._format import printable
 from mien.commands import app
 from support.onnx_models import write_model
 from support.paths import ROOT
@@ -311,6 +312,29 @@ def test_a_file_name_cannot_control_the_terminal(
     result = predict(path, tmp_path / "gone\x1b[2J.png", "--detector", "none")
     assert "\x1b" not in result.stdout + result.stderr
     assert "[31m[bold]b.png" in result.stdout
+
+
+def test_odd_names_are_escaped_in_every_output(
+    predict: Callable[..., Result], tmp_path: Path, draw_face: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    odd = "=1+1\n\x1b[2J\x9b31m\u202e\u2028\udcff"
+    Image.fromarray(draw_face(48)).save("plain.png")
+    try:
+        Path("plain.png").rename(f"{odd}.png")
+    except (OSError, UnicodeError):
+        pytest.skip("this file system has no such names")
+    shown = "=1+1\\n\\u001b[2J\\u009b31m\\u202e\\u2028\\udcff"
+    words = (f"{odd}.png", f"{odd}gone.png", "--detector", "none", "--html", "page.html")
+    for options, name in (([], shown), (["--csv"], f"'{shown}"), (["--json"], shown)):
+        done = predict(*words, *options)
+        text = done.stdout + done.stderr + Path("page.html").read_text("utf-8")
+        assert all(printable(line) == line for line in text.split("\n"))
+        assert f"{name}.png" in "".join(done.stdout.split())
+        assert f"{shown}gone.png: no such file" in done.stdout + done.stderr
+    assert [line["source"] for line in lines(done)] == [f"{odd}.png", f"{odd}gone.png"]  # JSON keeps what it escapes
+    raw = list(csv.reader(io.StringIO(predict(*words, "--csv", "--raw").stdout, newline="")))
+    assert raw[1][0] == f"{odd}.png".replace("\udcff", "\\udcff")
 
 
 @pytest.mark.parametrize(

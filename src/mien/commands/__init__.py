@@ -16,6 +16,7 @@ import mien
 from mien._errors import MienError, MissingExtraError
 from mien._signals import exit_status
 from mien.commands._options import protected
+from mien.commands._terminal import echo
 from mien.commands.audit import audit_command
 from mien.commands.benchmark import benchmark_command
 from mien.commands.compare import compare_command
@@ -121,5 +122,5 @@ def _output_fails() -> bool:
 
 def _fail(message: str, status: int) -> typer.Exit:
     with contextlib.suppress(OSError):
-        print("mien: " + " ".join(message.split()), file=sys.stderr)
+        echo(f"mien: {message}", err=True)
     return typer.Exit(status)

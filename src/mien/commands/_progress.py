@@ -6,6 +6,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mien._format import printable
+
 if TYPE_CHECKING:  # the lab is an extra
     from mien.lab.train.logging import EpochRecord
 
@@ -48,9 +50,11 @@ class TerminalProgress:
         """
         if stage != self._stage and self._lines:
             share = f": from {done / total:.0%}" if self._overall and total else ""
-            self._console.print(f"{stage}{share}", highlight=False, markup=False, soft_wrap=True)
+            self._console.print(printable(f"{stage}{share}"), highlight=False, markup=False, soft_wrap=True)
         self._stage = stage
-        self._bar.update(self._task, description=escape(stage), completed=done, total=total if total > 1 else None)
+        self._bar.update(
+            self._task, description=escape(printable(stage)), completed=done, total=total if total > 1 else None
+        )
 
 
 class TrainingProgress:
@@ -65,7 +69,7 @@ class TrainingProgress:
         Args:
             name: Text before the bar.
         """
-        self._name = name
+        self._name = escape(printable(name))
         self._console = Console(stderr=True)
         self._bar: Progress | None = None
         self._validation = ""

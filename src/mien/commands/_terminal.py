@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mien._face import Face, Reading
-from mien._format import probability_percent
+from mien._format import printable, probability_percent
 
 _BAR_CELLS = 8
 _HEADINGS = ("face", "emotion", "confidence", "next")
@@ -47,7 +47,7 @@ def print_table(
         priority: All columns, the most important first. If the terminal is too narrow, the least important columns
             are left out; the last of ``priority`` may be shortened. No text continues on further lines.
     """
-    lines = [heads, *rows]
+    lines = [tuple(map(printable, line)) for line in (heads, *rows)]
     if not sys.stdout.isatty():
         for line in lines:
             print("\t".join(line))
@@ -90,19 +90,18 @@ def print_json(value: Any) -> None:
     Args:
         value: The values.
     """
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    for line in json.dumps(value, indent=2, ensure_ascii=False).split("\n"):
+        echo(line)
 
 
-def printable(text: str) -> str:
-    """Replace the characters that could control a terminal; a file name may contain them.
+def echo(text: object, *, err: bool = False) -> None:
+    """Print a line. Characters that could control a terminal are escaped.
 
     Args:
-        text: Any text.
-
-    Returns:
-        The text with U+FFFD for each of these characters.
+        text: The text.
+        err: Print to standard error.
     """
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
+    print(printable(str(text)), file=sys.stderr if err else sys.stdout)
 
 
 @dataclass
@@ -131,7 +130,7 @@ class Tally:
         self.faces += len(reading.faces)
         self.failed += reading.error is not None
         if reading.error is not None and self.print_errors:
-            print(f"mien: {printable(reading.error)}", file=sys.stderr)
+            echo(f"mien: {reading.error}", err=True)
 
     @property
     def status(self) -> int:

@@ -9,6 +9,7 @@ import typer
 from mien._errors import DataError
 from mien.commands import _options
 from mien.commands._progress import TerminalProgress, TrainingProgress
+from mien.commands._terminal import echo
 
 if TYPE_CHECKING:  # the lab is an extra
     from mien.lab.audit import OutOfFold
@@ -91,7 +92,7 @@ def audit_command(
             progress("writing")
             excluded = lab.write_audit(result, folder, provenance=origin, reasons=reasons, counts_file=counts)
     for line in (*lab.summarize_audit(result, excluded), str(folder)):
-        typer.echo(line)
+        echo(line)
 
 
 def _train_folds(faces: "FaceSet", folder: Path, name: str, overrides: Sequence[str], accelerator: str) -> "OutOfFold":
@@ -103,7 +104,7 @@ def _train_folds(faces: "FaceSet", folder: Path, name: str, overrides: Sequence[
     from mien.lab.train.logging import silence_lightning
 
     def show_training(fold: str) -> TrainingProgress:
-        typer.echo(fold, err=True)
+        echo(fold, err=True)
         return TrainingProgress(fold)
 
     silence_lightning()

@@ -9,6 +9,7 @@ from mien._errors import DataError
 from mien.bundled import DEFAULT_MODEL
 from mien.commands import _options
 from mien.commands._progress import TerminalProgress
+from mien.commands._terminal import echo
 
 
 def compare_command(
@@ -50,7 +51,7 @@ def compare_command(
             compared = lab.compare(models, data, part, latency=latency, progress=progress)
         lab.write_comparison(compared, out, provenance(compared.faces.sha256), metrics_folder=keep)
     for line in lab.summarize_comparison(compared):
-        typer.echo(line)
+        echo(line)
     for warning in compared.warnings():
-        typer.echo(f"note: {warning}", err=True)
-    typer.echo(str(out / "report.html"))
+        echo(f"note: {warning}", err=True)
+    echo(str(out / "report.html"))

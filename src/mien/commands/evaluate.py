@@ -9,6 +9,7 @@ import typer
 from mien._metrics import headline_metrics
 from mien.commands import _options
 from mien.commands._progress import TerminalProgress
+from mien.commands._terminal import echo
 
 
 def evaluate_command(
@@ -43,8 +44,8 @@ def evaluate_command(
             headline = headline_metrics(evaluation.metrics["all"], evaluation.metrics.get("clean"))
             excluded = sum(selection.account.values())
             account = f"; {excluded:,} of {selection.total:,} rows not evaluated, see the report" if excluded else ""
-            typer.echo(f"{subject.name}{seed}, {name} {selection.split}{tta_note}{recorded}: {headline}{account}")
+            echo(f"{subject.name}{seed}, {name} {selection.split}{tta_note}{recorded}: {headline}{account}")
     every = chain.from_iterable(evaluated.values())
     for warning in dict.fromkeys(chain.from_iterable(evaluation.warnings() for evaluation in every)):
-        typer.echo(f"note: {warning}", err=True)
-    typer.echo(str(folder / "report.html"))
+        echo(f"note: {warning}", err=True)
+    echo(str(folder / "report.html"))

@@ -16,7 +16,7 @@ from mien.bundled import DEFAULT_MODEL
 from mien.commands import _options
 from mien.commands._inputs import Inputs, expand_inputs
 from mien.commands._progress import TerminalProgress
-from mien.commands._terminal import Tally, with_progress
+from mien.commands._terminal import Tally, echo, with_progress
 
 _FOLDER = Path("reports/explain")
 _MAP, _FEATURES = "map", "features"  # the method and layer that need no lab
@@ -107,9 +107,9 @@ def explain_command(
         )
         report = write_explanation(explanation, folder, json_folder=keep)
     if explanation.note:
-        typer.echo(explanation.note, err=True)
+        echo(explanation.note, err=True)
     for line in (*describe_explanation(explanation.metrics), report):
-        typer.echo(str(line))
+        echo(str(line))
 
 
 def _explain_images(
@@ -151,7 +151,7 @@ def _explain_images(
         for reading in with_progress(chain(inputs.failed, readings), count):
             tally.add(reading)
             report.add(reading)
-    typer.echo(f"{tally}. {folder / MAP_PAGE}")
+    echo(f"{tally}. {folder / MAP_PAGE}")
     return tally.status
 
 

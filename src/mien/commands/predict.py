@@ -13,7 +13,7 @@ from mien._signals import GracefulStop
 from mien.bundled import DEFAULT_MODEL
 from mien.commands import _options
 from mien.commands._inputs import expand_inputs
-from mien.commands._terminal import FaceTable, TableConsole, Tally, with_progress
+from mien.commands._terminal import FaceTable, TableConsole, Tally, echo, with_progress
 
 
 def predict_command(
@@ -23,6 +23,9 @@ def predict_command(
     ],
     json_lines: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each image.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print a row of CSV for each face.")] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="With --csv: names unchanged, also if a spreadsheet takes them for formulas.")
+    ] = False,
     save: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Write annotated copies, <name>.mien.<jpg|png>, into this folder."),
@@ -42,6 +45,8 @@ def predict_command(
     """
     if json_lines and csv:
         raise typer.BadParameter("--json and --csv both write to standard output; choose one")
+    if raw and not csv:
+        raise typer.BadParameter("--raw changes the names of --csv; add --csv")
     from mien.reader import Reader
 
     reader = Reader(model, detector=detector, precision=precision, threads=threads, abstain=abstain)
@@ -59,7 +64,7 @@ def predict_command(
         if json_lines:
             outputs.append(report.JsonLines(sys.stdout))
         if csv:
-            outputs.append(report.Csv(sys.stdout, reader.model.emotions))
+            outputs.append(report.Csv(sys.stdout, reader.model.emotions, raw=raw))
     if not (json_lines or csv):
         outputs.append(FaceTable(TableConsole(highlight=False)))
     with GracefulStop() as signals, ExitStack() as stack:
@@ -73,5 +78,5 @@ def predict_command(
             raise signals.error  # inside of the block: the page then says that it is partial
     if count > 1 and (tally.failed or sys.stderr.isatty()):
         skipped = f", {inputs.skipped} files of other kinds left out" if inputs.skipped else ""
-        print(f"mien: {tally}{skipped}", file=sys.stderr)
+        echo(f"mien: {tally}{skipped}", err=True)
     raise typer.Exit(tally.status)

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from mien.commands._terminal import echo
+
 
 def prepare_command(
     name: Annotated[str, typer.Argument(metavar="SET", help="rafdb, affectnet, ckplus, jaffe, kdef or expw.")],
@@ -22,5 +24,5 @@ def prepare_command(
 
     with output_folder(out):
         counts = prepare_public_set(name, folder, out, crop=crop)
-    typer.echo(", ".join(f"{label} {count:,}" for label, count in counts.items()))
-    typer.echo(str(out / "faces.csv"))
+    echo(", ".join(f"{label} {count:,}" for label, count in counts.items()))
+    echo(str(out / "faces.csv"))

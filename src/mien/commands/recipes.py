@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
+from mien._format import printable
 from mien._metrics import format_metric, metric_name
 from mien.commands import _options
-from mien.commands._terminal import print_json, print_table
+from mien.commands._terminal import echo, print_json, print_table
 
 _MAX_WIDTH = 110  # cells of a line of text
 
@@ -74,7 +75,8 @@ def _metrics(metrics: Mapping[str, float]) -> str:
 
 def _print_recipe(explained: dict[str, Any]) -> None:
     claim, net = explained["claim"], explained["net"]
-    print(f"{explained['name']}\n")
+    echo(explained["name"])
+    print()
     _print_folded("", explained["about"])
     print()
     source = f"document {claim['document']}, {claim['variant']}" if claim["document"] else "nothing published: our own"
@@ -93,14 +95,16 @@ def _print_recipe(explained: dict[str, Any]) -> None:
     _print_members(explained["members"], explained["search"])
     which = "" if explained["shown"] == explained["name"] else f" of {explained['shown']}"
     print(f"\nthe recipe{which}, as far as it differs from the defaults (--all: whole)\n")
-    print(explained["text"].partition('"""')[2].partition('"""')[2].strip() or explained["text"].strip())
+    text = explained["text"].partition('"""')[2].partition('"""')[2].strip() or explained["text"].strip()
+    for line in text.split("\n"):
+        echo(line)
 
 
 def _print_folded(label: str, text: str, *, indent: int | None = None) -> None:
     """Print a text after its label, in a terminal on lines of its width; ``indent`` is that of the further lines."""
     width = min(shutil.get_terminal_size().columns, _MAX_WIDTH) if sys.stdout.isatty() else 10_000
     further = " " * (len(label) if indent is None else indent)
-    print(textwrap.fill(text, width, initial_indent=label, subsequent_indent=further))
+    print(textwrap.fill(printable(text), width, initial_indent=label, subsequent_indent=further))
 
 
 def _print_phases(phases: list[dict[str, Any]]) -> None:

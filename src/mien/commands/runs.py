@@ -9,6 +9,7 @@ from mien._errors import DataError, OutputError, RecipeError
 from mien._metrics import headline_metrics
 from mien.commands import _options
 from mien.commands._progress import TerminalProgress
+from mien.commands._terminal import echo
 
 if TYPE_CHECKING:  # the lab is an extra
     from mien.lab.recipe import Recipe
@@ -34,7 +35,7 @@ def export_command(
     split = "private" if final else "public"
     metrics = card["metrics"][split]["int8"]
     headline = headline_metrics(metrics["all"], metrics.get("clean"))
-    typer.echo(f"{card['name']}: {split.capitalize()}Test {headline}. {out}")
+    echo(f"{card['name']}: {split.capitalize()}Test {headline}. {out}")
 
 
 def ensemble_command(
@@ -54,7 +55,7 @@ def ensemble_command(
     recipe = combine_runs(runs, out, name=name or out.resolve().name, about=about)
     net = load_final(out).net
     cost = f"{count_parameters(net):,} parameters, {count_macs(net, recipe.data.size) / 1e6:.0f} MMAC a face"
-    typer.echo(f"{recipe.name}: {len(runs)} nets, {cost}. {out}")
+    echo(f"{recipe.name}: {len(runs)} nets, {cost}. {out}")
 
 
 def logits_command(
@@ -95,7 +96,7 @@ def logits_command(
         cached = cache_logits(teachers, faces, tta=tta, progress=progress)
     cached.save(out)
     names = ", ".join(cached.teachers)
-    typer.echo(f"{names}: {len(cached.rows):,} faces, {cached.logits.shape[1]} versions of each. {out}")
+    echo(f"{names}: {len(cached.rows):,} faces, {cached.logits.shape[1]} versions of each. {out}")
 
 
 def record_command(
@@ -126,10 +127,10 @@ def record_command(
     for split, by_precision in metrics["metrics"].items():
         own = by_precision["fp32"]
         name = f"{split.capitalize()}Test" if split != "leaky" else "leaky part (copies of training faces)"
-        typer.echo(f"{recipe.name}, {name}: {headline_metrics(own['all'], own.get('clean'))}")
+        echo(f"{recipe.name}, {name}: {headline_metrics(own['all'], own.get('clean'))}")
     if "accuracy" in metrics["claim"]["metrics"]:
-        typer.echo(f"claimed by document {metrics['claim']['document']}: {metrics['claim']['metrics']['accuracy']:.2%}")
-    typer.echo(str(folder))
+        echo(f"claimed by document {metrics['claim']['document']}: {metrics['claim']['metrics']['accuracy']:.2%}")
+    echo(str(folder))
 
 
 def _results_folder(recipe: "Recipe") -> Path:

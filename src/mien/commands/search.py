@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from mien._format import printable
 from mien._signals import exit_status
 from mien.commands import _options
-from mien.commands._terminal import print_table
+from mien.commands._terminal import echo, print_table
 
 if TYPE_CHECKING:  # the lab is an extra
     from mien.lab.search.study import SearchPlan, TrialEvent
@@ -61,7 +62,7 @@ def search_command(
             params = "  ".join(f"{key}={_format(value)}" for key, value in event.params.items())
             value = format_value(objective, event.value) if event.value is not None else event.state
             line = f"{event.completed}/{trials}  trial {event.trial}  {value}  {params}  {event.seconds:.0f} s"
-            console.print(line, highlight=False, soft_wrap=True)
+            console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
         elif console.is_terminal:
             value = format_value(objective, event.value)
             console.print(f"  trial {event.trial}, epoch {event.epoch}: {value}", style="dim", end="\r")
@@ -69,7 +70,7 @@ def search_command(
     try:
         run_search(plan, on_event)
     except KeyboardInterrupt as stop:
-        typer.echo(f"{recipe}: stopped; the same command resumes, also within the trial. {folder}", err=True)
+        echo(f"{recipe}: stopped; the same command resumes, also within the trial. {folder}", err=True)
         raise typer.Exit(exit_status(stop)) from None
     _print_results(write_results(plan), plan)
 
@@ -95,12 +96,12 @@ def _print_results(results: Mapping[str, Any], plan: "SearchPlan") -> None:
     print_table(("trial", objective.replace("_", " "), *names, "epochs", "seconds"), lines)
     importance = ", ".join(f"{key} {share:.0%}" for key, share in results["importance"].items())
     note = f"; importance: {importance}" if importance else ""
-    print(f"{results['counts']['finished']} trials finished, {results['counts']['pruned']} pruned{note}")
+    echo(f"{results['counts']['finished']} trials finished, {results['counts']['pruned']} pruned{note}")
     if rows and rows[0]["value"] is not None:
         command = ["mien", "train", str(plan.out / "best.toml"), *(["--data", str(plan.data)] if plan.data else [])]
-        print(f"the best trial as a recipe: {shlex.join(command)}")
+        echo(f"the best trial as a recipe: {shlex.join(command)}")
         if plan.overrides:
-            print(f"it contains {', '.join(plan.overrides)}: change back what was meant for trials only")
+            echo(f"it contains {', '.join(plan.overrides)}: change back what was meant for trials only")
 
 
 def _format(value: Any) -> str:

@@ -7,6 +7,7 @@ import typer
 
 from mien.commands import _options
 from mien.commands._progress import TerminalProgress
+from mien.commands._terminal import echo
 
 
 def stress_command(
@@ -57,6 +58,6 @@ def stress_command(
         )
         report = write_robustness(result, out, models_folder=keep)
     if result["note"]:
-        typer.echo(result["note"], err=True)
+        echo(result["note"], err=True)
     for line in (*describe_robustness(result), report):
-        typer.echo(str(line))
+        echo(str(line))

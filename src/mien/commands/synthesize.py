@@ -8,6 +8,7 @@ import typer
 
 from mien.commands import _options
 from mien.commands._progress import TerminalProgress
+from mien.commands._terminal import echo
 
 
 def synthesize_command(
@@ -44,7 +45,7 @@ def synthesize_command(
     chosen = choose_emotions(emotions, recipe)
     faces = load_set(data, recipe)
     if faces.note:
-        typer.echo(faces.note, err=True)
+        echo(faces.note, err=True)
     options = SynthesisOptions(
         chosen,
         count,
@@ -58,10 +59,10 @@ def synthesize_command(
     with TerminalProgress() as progress:
         evaluation = synthesize(options, faces, out, provenance=provenance(faces.sha256), progress=progress)
     if not evaluation:
-        typer.echo(f"stopped at the time limit; the same command resumes. {out}")
+        echo(f"stopped at the time limit; the same command resumes. {out}")
         return
     for emotion, metrics in evaluation["emotions"].items():
-        typer.echo(f"{emotion}: {_summary(emotion, metrics)}. {out / emotion}")
+        echo(f"{emotion}: {_summary(emotion, metrics)}. {out / emotion}")
 
 
 def _summary(emotion: str, metrics: dict[str, Any]) -> str:

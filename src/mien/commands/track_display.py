@@ -11,7 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from mien.commands._terminal import TableConsole, new_table, printable
+from mien._format import printable
+from mien.commands._terminal import TableConsole, new_table
 from mien.video.statistics import VideoStatistics
 
 if TYPE_CHECKING:
@@ -64,10 +65,10 @@ class Summary:
         console = TableConsole(file=file, highlight=False)
         if statistics.count:
             console.print(_track_table(statistics))
-        line = f"{printable(frames.name)}: " + "; ".join(part for part in parts if part)
+        line = f"{frames.name}: " + "; ".join(part for part in parts if part)
         for text in (line, frames.note, *notes):
             if text:
-                console.print(Text(text), soft_wrap=True)
+                console.print(Text(printable(text)), soft_wrap=True)
 
 
 def _track_table(statistics: VideoStatistics) -> Table:

@@ -13,6 +13,7 @@ from mien._errors import DivergedError
 from mien._signals import exit_status
 from mien.commands import _options
 from mien.commands._progress import TrainingProgress
+from mien.commands._terminal import echo
 
 if TYPE_CHECKING:  # the lab is an extra
     from mien.lab.data import FaceSet
@@ -138,4 +139,4 @@ def _print(line: str, *, error: bool = False) -> None:
     from mien.lab.train.devices import is_first_process
 
     if is_first_process():
-        typer.echo(line, err=error)
+        echo(line, err=error)

@@ -5,7 +5,6 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
-from html import escape
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from string import Template
@@ -18,7 +17,7 @@ from mien._emotions import Emotion
 from mien._face import Face, Reading
 from mien._format import probability_percent
 from mien._output import Draft, output_errors
-from mien._page import head
+from mien._page import escape, head
 from mien.overlay import enlarge, heat, opacity
 from mien.report.images import data_uri, short_name
 

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from html import escape
 from importlib.resources import files
 from typing import Self
 
@@ -13,6 +12,7 @@ from mien._emotions import Emotion
 from mien._face import Face, Pixels, Reading
 from mien._format import probability_percent
 from mien._output import Draft
+from mien._page import escape
 from mien.overlay import map_over_crop
 from mien.report.html import fill_page
 from mien.report.images import ImageFolder, data_uri, short_name

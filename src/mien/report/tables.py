@@ -11,6 +11,7 @@ from typing import Any, Self, TextIO
 from mien._emotions import Emotion
 from mien._errors import MissingExtraError
 from mien._face import Reading
+from mien._format import csv_cell, printable
 from mien._output import MARK, Draft, output_errors
 
 _ROWS_PER_GROUP = 4096  # rows in memory at a time, about 1 MB
@@ -117,7 +118,7 @@ class JsonLines:
         line = json.dumps(plain, ensure_ascii=False)
         if _escaped(line, self._stream) != line:  # the encoding lacks a character; JSON can write all in ASCII
             line = json.dumps(plain)
-        write(self._stream, line + "\n")
+        write(self._stream, printable(line) + "\n")
 
     def __exit__(self, *_: object) -> None:
         """Do nothing: the stream is not closed."""
@@ -126,12 +127,16 @@ class JsonLines:
 class Csv:
     """Writes one row for each face: source, face (0, 1, ...), box, score, emotion, confidence, each emotion, error.
 
+    In names and errors, control characters are escaped, and a ``'`` is set before what a spreadsheet would take for a
+    formula.
+
     ``emotion`` is empty where the reader is unsure. An image without a face, or with an error, has one row without a
     face number. The values are those of ``Reading.to_dict``. The header is written at the start of the ``with`` block.
 
     Args:
         stream: A text stream, for example ``sys.stdout``. It is not closed.
         emotions: The emotions of the model, in its order.
+        raw: Whether names and errors are written unchanged.
 
     Raises:
         OutputError: The stream cannot be written.
@@ -145,8 +150,8 @@ class Csv:
         photo.jpg,,,,,,,,,,,
     """
 
-    def __init__(self, stream: TextIO, emotions: Sequence[Emotion]) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO, emotions: Sequence[Emotion], *, raw: bool = False) -> None:
+        self._stream, self._raw = stream, raw
         self._emotions = tuple(emotions)
 
     def __enter__(self) -> Self:
@@ -162,7 +167,7 @@ class Csv:
         Raises:
             OutputError: The stream cannot be written.
         """
-        write_csv(self._stream, (row.values() for row in _rows(reading, self._emotions)))
+        write_csv(self._stream, (row.values() for row in _rows(reading, self._emotions)), raw=self._raw)
 
     def __exit__(self, *_: object) -> None:
         """Do nothing: the stream is not closed."""
@@ -230,18 +235,19 @@ def _escaped(text: str, stream: TextIO | None) -> str:
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def write_csv(stream: TextIO, rows: Iterable[Iterable[Any]]) -> None:
+def write_csv(stream: TextIO, rows: Iterable[Iterable[Any]], *, raw: bool = False) -> None:
     """Write rows of CSV and flush. Characters that the encoding of the stream lacks are escaped.
 
     Args:
         stream: A text stream.
         rows: The cells of each row; ``None`` is empty.
+        raw: Whether texts are written unchanged, also control characters and what spreadsheets take for formulas.
 
     Raises:
         OutputError: The stream cannot be written.
     """
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    csv.writer(buffer, lineterminator="\n").writerows(rows if raw else (map(csv_cell, row) for row in rows))
     write(stream, _escaped(buffer.getvalue(), stream))
 
 

@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
 import mien
-from mien._page import head
+from mien._page import escape, head
 from mien.bundled import BUNDLED, DEFAULT_MODEL
 from mien.reader import Reader
 from mien.serve.auth import Access, Guard

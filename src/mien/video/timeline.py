@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from html import escape
 from importlib.resources import files
 
 import numpy as np
@@ -12,6 +11,7 @@ from mien._emotions import Emotion
 from mien._face import Pixels
 from mien._format import percent, probability_percent
 from mien._output import open_output, output_errors
+from mien._page import escape
 from mien.report.html import fill_page, percent_html
 from mien.video.statistics import CurveSamples, TrackStatistics, VideoStatistics
 from mien.video.types import FrameResult

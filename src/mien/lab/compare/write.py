@@ -8,6 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from mien._format import csv_cell
 from mien._metrics import HEADLINE
 from mien.lab.compare.compare import Comparison, mean_metrics, over_seeds
 from mien.lab.compare.latency import BATCHES
@@ -190,7 +191,7 @@ def _csv(found: Comparison) -> str:
     stream = io.StringIO()
     writer = csv.DictWriter(stream, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: csv_cell(value) for key, value in row.items()} for row in rows)
     return stream.getvalue()
 
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 from mien._format import percent, percent_interval
 from mien._metrics import HEADLINE, format_metric, metric_name
+from mien._page import escape
 from mien._progress import Progress, no_progress
 from mien.lab.data.datasets import find_dataset, is_fer2013, read_split
 from mien.lab.evaluate.evaluation import Evaluation, Task, check_tta, evaluate_task, prepare_evaluation

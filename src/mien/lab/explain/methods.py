@@ -302,7 +302,7 @@ class Explainer:
             try:
                 image = decode(source)
             except ImageError as error:
-                yield Reading((), name_of(source), (0, 0), error=" ".join(str(error).split()))
+                yield Reading((), name_of(source), (0, 0), error=str(error))
                 continue
             detections = detector(image.pixels)
             crops, to_image = extract(image.pixels, detections, size=self.model.size)

@@ -3,11 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from html import escape
 from importlib.resources import files
 from string import Template
 
-from mien._page import head
+from mien._page import escape, head
 
 Cell = str | int | float | None
 

@@ -5,7 +5,6 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from html import escape
 from io import BytesIO, StringIO
 from typing import Any
 
@@ -17,7 +16,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
-from mien._page import palette
+from mien._page import escape, palette
 
 # Placeholders for the colours of the page, which replace them in the SVG: text, secondary text, grid and accent.
 INK, MUTED, LINE, ACCENT = "#010101", "#020202", "#030303", "#040404"

@@ -1,7 +1,6 @@
 """Plots of metrics by severity, several models in each, and example images of the corruptions."""
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from importlib.resources import files
 from typing import Any
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mien._metrics import format_metric, metric_name
+from mien._page import escape
 from mien.lab.html.figures import ACCENT, INK, MUTED, image_tag, new_plot, plot
 from mien.lab.robustness.corruptions import SEVERITIES, Corruption, corruption_generators
 from mien.lab.robustness.metrics import Condition

@@ -5,13 +5,13 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from mien._checksum import BLANK, KEY
-from mien._format import p_value, percent, percent_interval, points, points_interval
+from mien._format import csv_cell, p_value, percent, percent_interval, points, points_interval
 from mien._metrics import format_metric, format_metric_interval, metric_name
+from mien._page import escape
 from mien.lab.files import file_name, file_set, save_text
 from mien.lab.html.blocks import Section, beside, details, facts, headline, note, page, paragraph, section, table
 from mien.lab.robustness.corruptions import CORRUPTIONS, CorruptionKind
@@ -204,7 +204,7 @@ def _write_csv(result: RobustnessResult, path: Path) -> None:
                 estimate = condition["metrics"][key]
                 difference = [estimate.get("difference", 0), *estimate.get("difference_interval", (0, 0))]
                 values += [estimate["value"], *estimate["interval"], *difference]
-            rows.writerow([model["name"], *cells, condition["flip_rate"], *values])
+            rows.writerow([csv_cell(model["name"]), *cells, condition["flip_rate"], *values])
     save_text(path, text.getvalue())
 
 
