@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import tracemalloc
+import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -544,3 +545,22 @@ def test_many_threads_read_the_same(astronaut: NDArray[np.uint8]) -> None:
     with ThreadPoolExecutor(8) as pool:
         for decoded in pool.map(decode, sources):
             np.testing.assert_array_equal(decoded.pixels, astronaut)
+
+
+def test_damaged_files_print_nothing_of_their_own(capfd: pytest.CaptureFixture[str]) -> None:
+    """The libraries of the formats print to the file descriptor, past ``sys.stderr``."""
+    generator, failed = np.random.default_rng(7), 0
+    for compression in ("tiff_lzw", "tiff_adobe_deflate", "jpeg", "packbits"):
+        stream = io.BytesIO()
+        Image.new("RGB", (64, 64), "red").save(stream, "TIFF", compression=compression)
+        for _ in range(8):
+            data = np.frombuffer(stream.getvalue(), np.uint8).copy()
+            data[generator.integers(8, len(data), 8)] = generator.integers(0, 256, 8)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the command line ignores those of Pillow, too
+                try:
+                    decode(data.tobytes())
+                except ImageError:
+                    failed += 1
+    assert failed > 8
+    assert capfd.readouterr().err == ""

@@ -5,6 +5,7 @@ import io
 import os
 import sys
 import threading
+import warnings
 
 from mien._signals import exit_status, interrupt, set_handlers
 
@@ -40,6 +41,8 @@ def _run() -> int:
     if sys.stdout is None:  # as after `mien ... >&-`
         print("mien: standard output is closed; send it to a file or to /dev/null", file=sys.stderr)
         return 2
+    # Pillow warns of metadata of images that it reads all the same.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     from mien.commands import app
 
     try:

@@ -147,6 +147,21 @@ def png_mark(text: str = MARK) -> "PngInfo":
     return info
 
 
+def seen_before(folder: str | os.PathLike[str], seen: set[tuple[int, int] | None]) -> bool:
+    """Return whether a folder was read before, under any name or link, so that links never make a loop.
+
+    Args:
+        folder: The folder.
+        seen: The identities of the folders so far; that of this one is added.
+
+    Returns:
+        True if it was.
+    """
+    before = len(seen)
+    seen.add(_identity(folder))
+    return len(seen) == before
+
+
 def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
     try:
         status = os.stat(path)  # noqa: PTH116

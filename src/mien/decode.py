@@ -1,11 +1,14 @@
 """Source -> image: a path, bytes, a stream, an array or a Pillow image becomes RGB uint8, upright."""
 
+import ctypes
 import io
 import os
 import re
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -229,12 +232,25 @@ def _open(data: bytes, name: str) -> tuple[Image.Image, int]:
             if factory is None or accept is None or accept(data[:16]) is not True:
                 continue
             frames = check_structure(data, key, name)
+            if key == "TIFF":
+                _silence_libtiff()
             try:
                 image = factory(io.BytesIO(data), "")
                 return image, getattr(image, "n_frames", 1) if frames is None else frames
             except Exception as error:  # a reader may raise anything at all on damaged bytes
                 raise _pillow_error(error, name) from error
     raise NotAnImageError(f"{name}: not an image that mien reads; convert it to {FORMATS[0]} or {FORMATS[1]}")
+
+
+@cache
+def _silence_libtiff() -> None:
+    """Stop libtiff from printing to standard error. Its errors are still raised by Pillow."""
+    from PIL import _imaging
+
+    library = ctypes.CDLL(_imaging.__file__)
+    for name in ("TIFFSetWarningHandler", "TIFFSetErrorHandler"):
+        with suppress(AttributeError):  # libtiff is hidden in some builds of Pillow
+            getattr(library, name)(None)
 
 
 def _is_heic(data: bytes) -> bool:

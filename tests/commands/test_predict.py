@@ -104,6 +104,19 @@ def test_the_table_is_for_people(predict: Callable[..., Result]) -> None:
     assert result.stderr == ""
 
 
+@pytest.mark.parametrize("columns", [40, 20, 10])
+def test_a_narrow_terminal_shows_the_whole_name_and_the_emotion(
+    predict: Callable[..., Result], album: Path, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    image = album / "sub" / "c.webp"
+    shown = predict(image, "--detector", "none").stdout
+    text = "".join(shown.split())
+    assert str(image) in text
+    assert any(f"emotion:{emotion}confidence:" in text for emotion in SEVEN)
+    assert max(map(len, shown.splitlines())) <= columns
+
+
 def test_csv_has_a_row_for_each_face(predict: Callable[..., Result]) -> None:
     rows = list(csv.DictReader(io.StringIO(predict(EXAMPLE, "--csv").stdout)))
     assert rows[0]["source"] == EXAMPLE
@@ -124,6 +137,25 @@ def test_globs_are_expanded_where_no_file_has_that_name(predict: Callable[..., R
     nothing = predict(f"{album}/*.gif", "--json")
     assert nothing.exit_code == 2
     assert "no such file" in lines(nothing)[0]["error"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="symbolic links need rights elsewhere")
+@pytest.mark.parametrize("pattern", ["", "/**/*.*", "/**", "/*"])
+def test_links_to_folders_are_followed_and_each_folder_is_read_once(
+    predict: Callable[..., Result], album: Path, tmp_path: Path, pattern: str
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (album / "b.png").rename(other / "b.png")
+    for name, target in (("again", album), ("alias", "sub"), ("linked", other), ("up", tmp_path), ("zz", album / "up")):
+        (album / name).symlink_to(target)
+    page = tmp_path / "page.html"
+    result = predict(f"{album}{pattern}", "--json", "--detector", "none", "--html", page)
+    images = [name for name in names(result) if name not in ("notes.txt", "g.mien.png")]  # a glob names any file
+    assert sorted(images) == ["a.jpg", "b.png", "c.webp", "d.bmp", "e.JPEG"]
+    for output in (result.stderr, page.read_text("utf-8")):
+        assert "folders that were read already (" in output
+        assert pattern or "files of other kinds (" in output
 
 
 def test_bytes_on_standard_input(predict: Callable[..., Result], album: Path) -> None:
@@ -157,7 +189,7 @@ def test_five_hundred_mixed_files_with_broken_ones_among_them(
     assert {Path(line["source"]).name for line in read if line["error"]} == broken
     assert all(len(line["faces"]) == (line["error"] is None) for line in read)
     assert result.stderr.splitlines() == [
-        f"mien: 480 images, {480 - len(broken)} faces, {len(broken)} not read, 20 files of other kinds left out"
+        f"mien: 480 images, {480 - len(broken)} faces, {len(broken)} not read; left out: files of other kinds (20)"
     ]
 
 

@@ -2,7 +2,9 @@
 
 import glob
 import os
+import re
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -11,10 +13,12 @@ from typing import TYPE_CHECKING
 
 from mien._errors import MienError
 from mien._face import Reading
-from mien._output import protect_inputs
+from mien._output import protect_inputs, seen_before
 
 if TYPE_CHECKING:
     from mien.decode import Source
+
+_AGAIN = "folders that were read already"
 
 
 @dataclass
@@ -24,21 +28,26 @@ class Inputs:
     Attributes:
         sources: The images, in the order to read them.
         failed: Readings with an error, for folders that cannot be read.
-        skipped: Number of files in folders that are no images.
+        left_out: What is not read in folders, and how often.
         roots: The folders, and the folders in which globs were expanded.
     """
 
     sources: "list[Source]" = field(default_factory=list)
     failed: list[Reading] = field(default_factory=list)
-    skipped: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
     roots: list[str] = field(default_factory=list)
+
+    def note(self) -> str:
+        """Return what is left out, as ``files of other kinds (3)``; empty where nothing is."""
+        return ", ".join(f"{kind} ({count:,})" for kind, count in self.left_out.items() if count)
 
 
 def expand_inputs(paths: Sequence[str]) -> Inputs:
     """Find the images that arguments name.
 
-    A folder gives the image files below it, sorted, without hidden files and annotated copies (``*.mien.*``).
-    A glob is expanded unless a file has exactly its name. A file is not opened: reading it reports what is wrong.
+    A folder gives the image files below it, sorted, without hidden files and annotated copies (``*.mien.*``). Links to
+    folders are followed; each folder is read once. A glob is expanded unless a file has exactly its name. A file is not
+    opened: reading it reports what is wrong.
 
     Args:
         paths: Files, folders, globs, or ``-`` for the bytes on standard input.
@@ -52,8 +61,12 @@ def expand_inputs(paths: Sequence[str]) -> Inputs:
     inputs = Inputs()
     for path in paths:
         names = [path]
+        seen: set[tuple[int, int] | None] = set()
         if path != "-" and glob.has_magic(path) and not Path(path).exists():
-            names = sorted(glob.glob(path, recursive=True)) or [path]  # noqa: PTH207 (Path takes no absolute pattern)
+            names = _expand_glob(path, inputs) or [path]
+            for name in names:
+                if not Path(name).is_dir():
+                    seen_before(Path(name).parent, seen)
             inputs.roots.append(str(Path(*takewhile(lambda part: not glob.has_magic(part), Path(path).parts))))
         for name in names:
             if name == "-":
@@ -62,41 +75,67 @@ def expand_inputs(paths: Sequence[str]) -> Inputs:
                 inputs.sources.append(sys.stdin.buffer)
             elif Path(name).is_dir():
                 inputs.roots.append(name)
-                _add_folder(name, inputs)
+                _add_folder(name, inputs, seen)
             else:
                 inputs.sources.append(name)
     protect_inputs(inputs.sources)
     return inputs
 
 
-def _add_folder(folder: str, inputs: Inputs) -> None:
+def _expand_glob(pattern: str, inputs: Inputs) -> list[str]:
+    """The names that match a glob, sorted. Links to folders are followed, and each folder is read once."""
+    stars = re.search(r"(?:^|(?<=/))\*\*/", pattern)
+    names = [] if stars else sorted(glob.glob(pattern))  # noqa: PTH207 (Path takes no absolute pattern)
+    if stars:
+        first, rest = pattern[: stars.start()], pattern[stars.end() :]
+        for start in sorted(glob.glob(first or ".")):  # noqa: PTH207
+            for folder, _ in _walk(start, inputs, set()):
+                inside = _expand_glob(f"{glob.escape(folder.rstrip('/'))}/{rest}", inputs)
+                names += [name if first else name.removeprefix("./") for name in inside]
+    seen: set[tuple[int, int] | None] = set()
+    folders = dict.fromkeys(name if Path(name).is_dir() else str(Path(name).parent) for name in sorted(names))
+    again = {folder for folder in folders if seen_before(folder, seen)}
+    inputs.left_out[_AGAIN] += len(again)
+    return [name for name in sorted(names) if not again & {name, str(Path(name).parent)}]
+
+
+def _add_folder(folder: str, inputs: Inputs, seen: set[tuple[int, int] | None]) -> None:
     from PIL import Image
 
     from mien.decode import FORMATS
 
     suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS}
     suffixes |= {".heic", ".heif"}  # read by pillow-heif; without it an error names what to install
-    before = len(inputs.sources)
-    for name in _walk(folder, inputs):
-        if Path(name).suffix.lower() in suffixes:
-            inputs.sources.append(name)
-        else:
-            inputs.skipped += 1
-    if len(inputs.sources) == before:
+    if seen_before(folder, seen):
+        inputs.left_out[_AGAIN] += 1
+        return
+    before = len(inputs.sources), inputs.left_out[_AGAIN]
+    for root, names in _walk(folder, inputs, seen):
+        for name in names:
+            # Annotated copies, which `--save` writes, would count every face twice.
+            if Path(name).stem.endswith(".mien"):
+                inputs.left_out["annotated copies"] += 1
+            elif Path(name).suffix.lower() in suffixes:
+                inputs.sources.append(os.path.join(root, name))  # noqa: PTH118 (Path would drop the "./")
+            else:
+                inputs.left_out["files of other kinds"] += 1
+    if (len(inputs.sources), inputs.left_out[_AGAIN]) == before:
         _add_error(inputs, folder, "no images in this folder; name files or a folder of images")
 
 
-def _walk(folder: str, inputs: Inputs) -> Iterator[str]:
+def _walk(folder: str, inputs: Inputs, seen: set[tuple[int, int] | None]) -> Iterator[tuple[str, list[str]]]:
+    """Each folder below a folder and the names of its files, sorted. Links are followed, each folder is read once."""
+    seen_before(folder, seen)
+
     def on_error(error: OSError) -> None:
         reason = (error.strerror or "unknown reason").lower()
         _add_error(inputs, error.filename, f"this folder cannot be opened ({reason}); change its access rights")
 
-    for root, folders, files in os.walk(folder, onerror=on_error):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            # Annotated copies, which `--save` writes, would count every face twice.
-            if not name.startswith(".") and not Path(name).stem.endswith(".mien"):
-                yield os.path.join(root, name)  # noqa: PTH118 (Path would drop the "./" that the user typed)
+    for root, folders, files in os.walk(folder, onerror=on_error, followlinks=True):
+        visible = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = [name for name in visible if not seen_before(os.path.join(root, name), seen)]  # noqa: PTH118
+        inputs.left_out[_AGAIN] += len(visible) - len(folders)
+        yield root, sorted(name for name in files if not name.startswith("."))
 
 
 def _add_error(inputs: Inputs, folder: str, message: str) -> None:

@@ -23,11 +23,44 @@ _MIN_TEXT_WIDTH = 20  # cells of another column that is shortened or folded
 
 
 class TableConsole(Console):
-    """rich's console, but a closed pipe (``| head``) stays a ``BrokenPipeError`` as for every other output."""
+    """rich's console, for terminals of any width.
+
+    A table that does not fit becomes lines: the first cell of each row, then the other cells with their headings.
+    A closed pipe (``| head``) stays a ``BrokenPipeError`` as for every other output.
+    """
+
+    def print(self, *objects: Any, **settings: Any) -> None:
+        """Print objects as rich does, except tables that do not fit.
+
+        Args:
+            *objects: The objects.
+            **settings: Settings of rich.
+        """
+        table = objects[0] if objects else None
+        if not isinstance(table, Table) or _least_width(table) <= self.width:
+            super().print(*objects, **settings)
+            return
+        headings = ["", *(f"{column.header}: " for column in table.columns[1:])]
+        for cells in zip(*(column.cells for column in table.columns), strict=True):
+            for heading, cell in zip(headings, cells, strict=True):
+                if str(cell):
+                    super().print(
+                        Text.assemble(heading, cell if isinstance(cell, Text) else str(cell)), overflow="fold"
+                    )
 
     def on_broken_pipe(self) -> None:
         """Raise the error again; rich calls this inside its ``except`` block."""
         raise
+
+
+def _least_width(table: Table) -> int:
+    """Cells that a table needs to show each name, and each number whole."""
+    widest = [max(Text(str(cell)).cell_len for cell in (column.header, *column.cells)) for column in table.columns]
+    needed = [
+        width if column.no_wrap else min(width, _MIN_NAME_WIDTH)
+        for width, column in zip(widest, table.columns, strict=True)
+    ]
+    return sum(needed) + _COLUMN_GAP * (len(needed) - 1)
 
 
 def new_table() -> Table:
@@ -176,7 +209,9 @@ class FaceTable:
             return
         columns = zip(*(tuple(map(Text, _HEADINGS)), *(row[2] for row in self._rows)), strict=True)
         others = sum(_COLUMN_GAP + max(text.cell_len for text in column) for column in columns)
-        width = max(_MIN_NAME_WIDTH, self._console.width - others - 2)
+        width = self._console.width - others - 2
+        if width < _MIN_NAME_WIDTH:  # printed as lines, which fold names
+            width = max(len(row[0]) for row in self._rows)
         table = new_table()
         table.add_column("image", overflow="fold")
         for heading in _HEADINGS:

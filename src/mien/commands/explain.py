@@ -145,13 +145,15 @@ def _explain_images(
         reader = Reader(model, detector=detector, precision=precision, threads=threads)
         chosen, about = _choose(emotions, reader.model.emotions, reader.model.name), reader.describe()
         readings = reader.read_many(inputs.sources, keep_pixels=True)
+    if left_out := inputs.note():
+        about |= {"left out": left_out}
     tally, count = Tally(), len(inputs.failed) + len(inputs.sources)
     shown_method = method if layer == _FEATURES else f"{method} of layer {layer}"
     with MapReport(folder, chosen, about=about, method=shown_method, roots=inputs.roots) as report, closing(readings):
         for reading in with_progress(chain(inputs.failed, readings), count):
             tally.add(reading)
             report.add(reading)
-    echo(f"{tally}. {folder / MAP_PAGE}")
+    echo(f"{tally}{f'; left out: {left_out}' if left_out else ''}. {folder / MAP_PAGE}")
     return tally.status
 
 

@@ -51,6 +51,8 @@ def predict_command(
 
     reader = Reader(model, detector=detector, precision=precision, threads=threads, abstain=abstain)
     inputs, tally = expand_inputs(paths), Tally(print_errors=not (json_lines or csv))
+    left_out = inputs.note()
+    facts = reader.describe() | ({"left out": left_out} if left_out else {})
     count = len(inputs.failed) + len(inputs.sources)
     keep_pixels = save is not None or html is not None
     outputs: list[Output] = []
@@ -60,7 +62,7 @@ def predict_command(
         if save is not None:
             outputs.append(report.AnnotatedImages(save, roots=inputs.roots))
         if html is not None:
-            outputs.append(report.Html(html, title="What mien read", model=reader.describe()))
+            outputs.append(report.Html(html, title="What mien read", model=facts))
         if json_lines:
             outputs.append(report.JsonLines(sys.stdout))
         if csv:
@@ -76,7 +78,6 @@ def predict_command(
             group.add(reading)
         if signals.error is not None:
             raise signals.error  # inside of the block: the page then says that it is partial
-    if count > 1 and (tally.failed or sys.stderr.isatty()):
-        skipped = f", {inputs.skipped} files of other kinds left out" if inputs.skipped else ""
-        echo(f"mien: {tally}{skipped}", err=True)
+    if left_out or (count > 1 and (tally.failed or sys.stderr.isatty())):
+        echo(f"mien: {tally}" + (f"; left out: {left_out}" if left_out else ""), err=True)
     raise typer.Exit(tally.status)

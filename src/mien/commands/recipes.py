@@ -14,6 +14,7 @@ from mien.commands import _options
 from mien.commands._terminal import echo, print_json, print_table
 
 _MAX_WIDTH = 110  # cells of a line of text
+_MIN_TEXT = 12  # cells of a text beside its label
 
 
 def recipes_command(
@@ -103,6 +104,8 @@ def _print_recipe(explained: dict[str, Any]) -> None:
 def _print_folded(label: str, text: str, *, indent: int | None = None) -> None:
     """Print a text after its label, in a terminal on lines of its width; ``indent`` is that of the further lines."""
     width = min(shutil.get_terminal_size().columns, _MAX_WIDTH) if sys.stdout.isatty() else 10_000
+    if width < 2 * len(label) + _MIN_TEXT:  # a narrow terminal
+        label, indent = f"{label.strip()} " if label else "", 0
     further = " " * (len(label) if indent is None else indent)
     print(textwrap.fill(printable(text), width, initial_indent=label, subsequent_indent=further))
 

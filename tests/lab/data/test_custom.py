@@ -1,6 +1,7 @@
 """Custom folders and tables: which files are read, emotions, splits, conversion to faces, and mistakes in one line."""
 
 import io
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -15,7 +16,7 @@ torch = pytest.importorskip("torch", reason="the lab is not installed")
 from mien._emotions import CLASS_SETS, SEVEN, Emotion
 from mien._errors import DataError, RecipeError
 from mien.lab.data import FaceSet, Split, vote_distribution, with_classes
-from mien.lab.data.custom import decode_face
+from mien.lab.data.custom import decode_face, read_custom
 from mien.lab.data.datasets import load_set
 from mien.lab.data.selection import training_rows, validation_rows
 from mien.lab.data.targets import targets
@@ -304,3 +305,16 @@ def test_without_votes_only_the_labels_are_learned(tmp_path: Path, draw_face: Dr
     assert torch.equal(targets(faces, chosen.target).argmax(1), faces.labels)
     assert float(targets(faces, chosen.target).max(1).values.min()) == 1
     assert load_set(tmp_path, recipe("target.vote_weight=0")).votes is None
+
+
+@pytest.mark.skipif(os.name == "nt", reason="symbolic links need rights elsewhere")
+def test_links_to_folders_are_followed_and_each_folder_is_read_once(draw_face: Draw, tmp_path: Path) -> None:
+    for name in ("elsewhere/1.png", "faces/happy/ann/2.png", "faces/sad/3.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw_face(48)).save(tmp_path / name)
+    links = {"happy/bob": tmp_path / "elsewhere", "happy/eve": "ann", "sad/loop": ".", "surprise": "sad"}
+    for name, target in links.items():
+        (tmp_path / "faces" / name).symlink_to(target)
+    faces = read_custom(tmp_path / "faces", label_map={}, emotions=SEVEN, side=48)
+    assert [faces.emotions[label] for label in faces.labels] == ["happy", "happy", "sad"]
+    assert faces.note == "left out: 3 folders that were read already"

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 
 from mien._emotions import CLASS_SETS, SEVEN, Emotion
 from mien._errors import DataError, RecipeError
+from mien._output import seen_before
 from mien._suggest import suggest
 from mien.lab.data.duplicates import clusters, divide
 from mien.lab.data.faceset import EMOTION_NAMES, FaceSet, Split, file_sha256, list_sha256, quote, split_index
@@ -71,10 +72,12 @@ class Listing:
     Attributes:
         entries: The images.
         digests: Name and sha256 of the files that were read to list them.
+        linked: Number of folders that are left out because they were read under another name.
     """
 
     entries: Sequence[Entry]
     digests: tuple[tuple[str, str], ...] = ()
+    linked: int = 0
 
 
 def list_images(path: Path) -> Listing:
@@ -105,20 +108,35 @@ def list_images(path: Path) -> Listing:
 
 
 def _list_folder(folder: Path) -> Listing:
-    splits = [(Split.TRAINING, folder)]
-    tops = _subfolders(folder)
+    splits, seen = [(Split.TRAINING, folder)], _Seen(folder)
+    tops = seen.first(_subfolders(folder))
     if any(top.name.lower() in _SPLIT_NAMES for top in tops):
         splits = [(_read_split(top.name, where=str(top)), top) for top in tops]
     splits.sort(key=lambda split: (split_index(split[0]), split[1].name))
     entries = []
     for split, top in splits:
-        for label in _subfolders(top):
-            found = list(_list_label(label))
+        for label in tops if top == folder else seen.first(_subfolders(top)):
+            found = list(_list_label(label, seen))
             if not found:
                 raise DataError(f"{label}: holds no image; remove the folder, or unpack the archive again")
             for file, group in found:
                 entries.append(Entry(file, file.relative_to(folder).as_posix(), label.name, split, group, str(file)))
-    return Listing(entries)
+    return Listing(entries, linked=seen.left_out)
+
+
+class _Seen:
+    """The folders of a data set: links to folders are followed, each folder is read once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._identities: set[tuple[int, int] | None] = set()
+        self.left_out = 0
+        self.first([folder])
+
+    def first(self, entries: Sequence[Path]) -> list[Path]:
+        """The files, and the folders that were not read before."""
+        kept = [each for each in entries if not each.is_dir() or not seen_before(each, self._identities)]
+        self.left_out += len(entries) - len(kept)
+        return kept
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -128,9 +146,9 @@ def _subfolders(folder: Path) -> list[Path]:
     return found
 
 
-def _list_label(label: Path) -> Iterator[tuple[Path, str]]:
+def _list_label(label: Path, seen: _Seen) -> Iterator[tuple[Path, str]]:
     """The images of a label, each with its group."""
-    for entry in visible_entries(label):
+    for entry in seen.first(visible_entries(label)):
         files, group = (visible_entries(entry), entry.name) if entry.is_dir() else ([entry], "")
         for file in files:
             if file.is_dir():
@@ -250,7 +268,8 @@ def read_custom(path: Path, *, label_map: Mapping[str, str], emotions: Iterable[
     if not entries:
         raise DataError(f"{path}: none of its {len(listing.entries):,} faces is of {', '.join(classes)}")
     left_out = Counter(entry.label for entry in listing.entries if meaning[entry.label] not in classes)
-    note = ", ".join(f"{count:,} of {label}" for label, count in sorted(left_out.items()))
+    notes = [f"{count:,} of {label}" for label, count in sorted(left_out.items())]
+    notes += [f"{listing.linked:,} folders that were read already"] if listing.linked else []
     images, digests = _read_images(entries, side)
     emotion_of = [meaning[entry.label] for entry in entries]
     group_of = [entry.group or f"\0{row}" for row, entry in enumerate(entries)]  # a face without one is a group itself
@@ -265,7 +284,7 @@ def read_custom(path: Path, *, label_map: Mapping[str, str], emotions: Iterable[
         emotions=classes,
         sha256=list_sha256([*listing.digests, *zip([entry.name for entry in entries], digests, strict=True)]),
         source=str(path),
-        note=f"left out: {note}" if note else None,
+        note=f"left out: {', '.join(notes)}" if notes else None,
         groups=torch.tensor([number[group] for group in group_of]) if any(entry.group for entry in entries) else None,
     )
 
