@@ -149,6 +149,7 @@ def test_links_to_folders_are_followed_and_each_folder_is_read_once(
     (album / "b.png").rename(other / "b.png")
     for name, target in (("again", album), ("alias", "sub"), ("linked", other), ("up", tmp_path), ("zz", album / "up")):
         (album / name).symlink_to(target)
+    os.mkfifo(album / "pipe.png")  # reading it would never end
     page = tmp_path / "page.html"
     result = predict(f"{album}{pattern}", "--json", "--detector", "none", "--html", page)
     images = [name for name in names(result) if name not in ("notes.txt", "g.mien.png")]  # a glob names any file

@@ -3,6 +3,7 @@
 import glob
 import os
 import re
+import stat
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from mien._output import protect_inputs, seen_before
 if TYPE_CHECKING:
     from mien.decode import Source
 
-_AGAIN = "folders that were read already"
+_AGAIN, _OTHERS = "folders that were read already", "files of other kinds"
 
 
 @dataclass
@@ -96,7 +97,9 @@ def _expand_glob(pattern: str, inputs: Inputs) -> list[str]:
     folders = dict.fromkeys(name if Path(name).is_dir() else str(Path(name).parent) for name in sorted(names))
     again = {folder for folder in folders if seen_before(folder, seen)}
     inputs.left_out[_AGAIN] += len(again)
-    return [name for name in sorted(names) if not again & {name, str(Path(name).parent)}]
+    special = {name for name in names if _is_special(name)}
+    inputs.left_out[_OTHERS] += len(special)
+    return [name for name in sorted(set(names) - special) if not again & {name, str(Path(name).parent)}]
 
 
 def _add_folder(folder: str, inputs: Inputs, seen: set[tuple[int, int] | None]) -> None:
@@ -112,15 +115,25 @@ def _add_folder(folder: str, inputs: Inputs, seen: set[tuple[int, int] | None]) 
     before = len(inputs.sources), inputs.left_out[_AGAIN]
     for root, names in _walk(folder, inputs, seen):
         for name in names:
+            path = os.path.join(root, name)  # noqa: PTH118 (Path would drop the "./" that the user typed)
             # Annotated copies, which `--save` writes, would count every face twice.
             if Path(name).stem.endswith(".mien"):
                 inputs.left_out["annotated copies"] += 1
-            elif Path(name).suffix.lower() in suffixes:
-                inputs.sources.append(os.path.join(root, name))  # noqa: PTH118 (Path would drop the "./")
+            elif Path(name).suffix.lower() in suffixes and not _is_special(path):
+                inputs.sources.append(path)
             else:
-                inputs.left_out["files of other kinds"] += 1
+                inputs.left_out[_OTHERS] += 1
     if (len(inputs.sources), inputs.left_out[_AGAIN]) == before:
         _add_error(inputs, folder, "no images in this folder; name files or a folder of images")
+
+
+def _is_special(path: str) -> bool:
+    """Whether a path leads to a pipe or a device, which may never end. A named one is read, as in ``<(command)``."""
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116 (a Path for each of a million images is slow)
+        return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+    except OSError:
+        return False  # reading it reports what is wrong
 
 
 def _walk(folder: str, inputs: Inputs, seen: set[tuple[int, int] | None]) -> Iterator[tuple[str, list[str]]]:

@@ -461,7 +461,7 @@ class _ImageFolder(FrameSource):
         Image.init()  # registers the suffixes of all formats
         suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS}
         try:
-            found = [file for file in path.iterdir() if file.suffix.lower() in suffixes]
+            found = [file for file in path.iterdir() if file.suffix.lower() in suffixes and not file.is_fifo()]
         except OSError as error:
             reason = (error.strerror or "unknown reason").lower()
             raise SourceError(f"{path}: this folder cannot be opened ({reason}); change its access rights") from error

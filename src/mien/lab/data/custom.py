@@ -153,7 +153,7 @@ def _list_label(label: Path, seen: _Seen) -> Iterator[tuple[Path, str]]:
         for file in files:
             if file.is_dir():
                 raise DataError(f"{file}: is nested too deep; below a label there are images, or one folder per person")
-            if file.suffix.lower() not in IMAGE_SUFFIXES:
+            if file.suffix.lower() not in IMAGE_SUFFIXES or not file.is_file():
                 kinds = ", ".join(IMAGE_SUFFIXES)
                 raise DataError(f"{file}: is no image that mien reads here ({kinds}); convert it, or move it away")
             yield file, group
