@@ -35,7 +35,7 @@ _PROBLEMS = {
     415: "The type of the body or of the image is not supported.",
     422: "The image is damaged, there are too many images, or the query or form is wrong.",
     500: "The server failed.",
-    503: "The queue is full or the server is stopping; Retry-After gives the seconds to wait.",
+    503: "The queue or the memory is full, or the server is stopping; Retry-After gives the seconds to wait.",
     504: "The images were not read in time.",
 }
 
@@ -155,7 +155,7 @@ class ModelsOut(_Out):
     models: list[ModelOut]
     detector: str
     version: str = Field(description="The version of mien.")
-    limits: dict[str, float] = Field(description="max_bytes, max_pixels, max_images, timeout, queue, streams, idle.")
+    limits: dict[str, float] = Field(description="The limits by the names of the options, such as max_bytes.")
 
 
 class HealthOut(_Out):
