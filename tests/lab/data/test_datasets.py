@@ -1,10 +1,7 @@
 """FER-2013 mixed with other sets, and training on custom faces as documented."""
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -19,6 +16,7 @@ from mien.lab.data import vote_distribution
 from mien.lab.data.datasets import load_set, mix_sets
 from mien.lab.data.selection import training_rows, validation_rows
 from mien.lab.data.targets import targets
+from support.cli import mien_here
 from support.custom_datasets import Draw, fill, lines_of, put, recipe, table
 from support.paths import ROOT
 from support.short_runs import ONE_BLOCK
@@ -105,21 +103,10 @@ def test_bad_mixtures(tmp_path: Path, draw_face: Draw, monkeypatch: pytest.Monke
     assert says in str(caught.value)
 
 
-def mien(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "mien", *words],
-        cwd=cwd,
-        env={**os.environ, "MIEN_DATA": "", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 def test_one_line_trains_on_a_folder(tmp_path: Path, draw_face: Draw) -> None:
     fill(tmp_path / "mine", SEVEN, draw_face)
     tiny = [*ONE_BLOCK, "train.batch_size=8", "train.epochs=1", "train.precision=32-true"]
-    done = mien("train", "mien-0", *tiny, "--data", "mine", "--out", "run", cwd=tmp_path)
+    done = mien_here("train", "mien-0", *tiny, "--data", "mine", "--out", "run", cwd=tmp_path, MIEN_DATA="")
     assert done.returncode == 0, done.stderr
     assert "validate as PublicTest" in done.stderr
     assert "no FER+ votes" in done.stderr
@@ -131,7 +118,7 @@ def test_mistakes_give_one_line_and_status_two(tmp_path: Path, draw_face: Draw) 
     fill(tmp_path / "mine", ["happy", "sad"], draw_face)
     (tmp_path / "mine" / "sad" / "4.png").write_bytes(b"nothing")
     for words, says in ((["mine"], "4.png: not a readable image"), (["mine", "data.labels.glad=happy"], "'glad'")):
-        done = mien("train", "mien-0", *words[1:], "--data", words[0], cwd=tmp_path)
+        done = mien_here("train", "mien-0", *words[1:], "--data", words[0], cwd=tmp_path, MIEN_DATA="")
         assert done.returncode == 2
         assert says in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
@@ -150,24 +137,19 @@ def test_the_recipes_of_the_docs_are_read() -> None:
         recipes.parse({**head, **tomllib.loads(block)}, where="docs/data.md")
 
 
-def test_the_commands_of_the_docs_run(tmp_path: Path, draw_face: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_of_the_docs_run(tmp_path: Path, draw_face: Draw) -> None:
     """Every documented `mien train` runs on drawn faces in the layout of the page, with a tiny net."""
-    from typer.testing import CliRunner
-
-    from mien.commands import app
-
     names = [*(e for e in SEVEN if e is not Emotion.HAPPY), "smile", "other"]
     fill(tmp_path / "my_folder", SEVEN, draw_face, count=5)
     fill(tmp_path / "odd_names", names, draw_face, count=5)
     fill(tmp_path / "more_faces", SEVEN, draw_face, count=3, seed=300_000)
     table(tmp_path, draw_face, lines_of("path,label,split", "images/{n}.png,{emotion},{split}"), name="faces.csv")
     (tmp_path / "bad_rows.txt").write_text("3  # two faces\n\n4\n")
-    monkeypatch.chdir(tmp_path)
     tiny = [*ONE_BLOCK, "train.batch_size=4", "train.epochs=1", "train.precision=32-true"]
     commands = [line for block in documented("bash") for line in block.splitlines() if line.startswith("mien train")]
     assert len(commands) >= 5
     for number, command in enumerate(commands):
         words = [*shlex.split(command)[1:], *tiny, "--out", f"runs/{number}"]
-        done = CliRunner().invoke(app, words)
-        assert done.exit_code == 0, f"{command}: {done.output}"
+        done = mien_here(*words, cwd=tmp_path)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
         assert (tmp_path / "runs" / str(number) / "final.pt").is_file()
