@@ -130,6 +130,7 @@ def test_kill_minus_nine_loses_nothing_but_the_epoch(faces: FaceSet, tmp_path: P
 
 
 @pytest.mark.release
+@pytest.mark.timeout(1800)
 def test_thirty_kills_at_random_moments_change_no_bit(tmp_path: Path) -> None:
     """Six runs, each killed at least five times after its first checkpoint, end with the weights of a whole run."""
     context = multiprocessing.get_context("forkserver")
@@ -143,7 +144,7 @@ def test_thirty_kills_at_random_moments_change_no_bit(tmp_path: Path) -> None:
             process.start()
             while process.is_alive() and not has_checkpoint(folder):
                 time.sleep(0.001)
-            process.join(moments.uniform(0, 0.6) if kills[number] < 5 else None)
+            process.join(moments.uniform(0, 0.3) if kills[number] < 5 else None)
             if process.is_alive():
                 process.kill()
                 process.join()
