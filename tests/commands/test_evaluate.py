@@ -212,6 +212,7 @@ def test_the_page_in_a_browser(report: Path, width: int, scheme: str) -> None:
     assert broken == 0
 
 
+@pytest.mark.release
 @pytest.mark.skipif(not os.environ.get("MIEN_DATA"), reason="FER-2013 is not here: set MIEN_DATA to its folder")
 def test_mien_0_on_public_test_is_as_its_card_says(fer2013_parquet: Path, tmp_path: Path) -> None:
     done = evaluate("mien-0", "--data", str(fer2013_parquet), "--out", str(tmp_path))

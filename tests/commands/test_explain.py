@@ -169,7 +169,9 @@ def test_an_unknown_label_is_an_error_that_names_the_option(folder_of_faces: Pat
     assert 'map the label to an emotion, or to "" to leave its faces out' in done.stderr
 
 
-@pytest.mark.parametrize(("model", "method"), [("mien-0", "map"), ("run", "grad-cam")])
+@pytest.mark.parametrize(
+    ("model", "method"), [pytest.param("mien-0", "map", marks=pytest.mark.release), ("run", "grad-cam")]
+)
 def test_a_data_set_is_explained(model: str, method: str, run: Path, folder_of_faces: Path, tmp_path: Path) -> None:
     name = run if model == "run" else model
     words = (name, "--data", folder_of_faces, "--method", method, "--faces", 28, "--no-align", "--out", tmp_path)

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -41,12 +40,6 @@ def write(root: Path, name: str, accuracy: float, *, seed: int = 0, split: str =
     said |= {"size": 48, "epochs": 3, "seconds": 60, "machine": "a machine", "commit": "abc", "evaluated_at": "def"}
     stated = {"document": "009", "variant": "own", "split": "its own", "metrics": CLAIMED} | claim
     (place / "metrics.json").write_text(json.dumps(said | {"claim": stated}))
-
-
-def test_the_page_is_fresh() -> None:
-    command = [sys.executable, "tools/docs_results.py", "--check"]
-    check = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert check.returncode == 0, check.stderr
 
 
 def test_the_results_stay_small() -> None:

@@ -23,12 +23,13 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-def test_the_queue_is_listed_with_what_is_left() -> None:
-    listed = subprocess.run(
-        [sys.executable, "tools/reproduce.py", "--list"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert listed.returncode == 0, listed.stderr
-    lines = listed.stdout.splitlines()
+def test_the_queue_is_listed_with_what_is_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("sys.argv", ["reproduce.py", "--list"])
+    assert reproduce.main() == 0
+    lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(reproduce.read_queue()) + 1
     assert lines[-1].startswith("left: ")
     assert {line.split()[0] for line in lines[:-1]} <= {"done", "trained", "begun", "to"}

@@ -223,6 +223,7 @@ def test_the_page_shows_every_finding_and_escapes_text(found: Audit) -> None:
         assert f"<h2>{title}</h2>" in html
 
 
+@pytest.mark.release
 def test_fer2013_has_exactly_the_known_defects(fer2013_parquet: Path) -> None:
     faces = load_fer2013(fer2013_parquet)
     found = audit(faces)

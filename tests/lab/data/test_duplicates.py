@@ -149,6 +149,7 @@ def snippets() -> Iterator[str]:
     yield from re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
 
 
+@pytest.mark.release
 def test_docs_run(fer2013_parquet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MIEN_DATA", str(fer2013_parquet))
     names: dict[str, object] = {}

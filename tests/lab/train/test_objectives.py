@@ -163,6 +163,7 @@ fit(with_everything(), cartoon_set(per_split=(70, 14, 0)), Path(sys.argv[1]), de
 """
 
 
+@pytest.mark.release
 def test_a_killed_run_with_auxiliary_losses_ends_with_the_same_bits(tmp_path: Path) -> None:
     folder, whole, faces = tmp_path / "killed", tmp_path / "whole", cartoon_set(per_split=(70, 14, 0))
     code = [sys.executable, "-c", KILLED, str(folder), str(TESTS)]
@@ -178,6 +179,21 @@ def test_a_killed_run_with_auxiliary_losses_ends_with_the_same_bits(tmp_path: Pa
         "contrastive",
         "text_alignment",
     }
+    for place in (folder, whole):
+        assert fit(with_everything(), faces, place, devices=Devices("cpu"))
+    assert digest(folder) == digest(whole)
+
+
+def test_an_interrupted_run_with_auxiliary_losses_ends_with_the_same_bits(tmp_path: Path) -> None:
+    folder, whole, faces = tmp_path / "interrupted", tmp_path / "whole", cartoon_set(per_split=(35, 7, 0))
+
+    def interrupt(record: EpochRecord) -> None:
+        if record.epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(with_everything(), faces, folder, devices=Devices("cpu"), on_epoch=interrupt)
+    assert 1 <= load_state(folder / "checkpoint.pt")["epoch"] <= 3
     for place in (folder, whole):
         assert fit(with_everything(), faces, place, devices=Devices("cpu"))
     assert digest(folder) == digest(whole)

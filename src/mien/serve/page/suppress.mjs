@@ -1,4 +1,4 @@
-// Candidates and non-maximum suppression (mien/detect/candidates.py and suppress.py).
+// Candidates and non-maximum suppression (mien/detect/candidates.py).
 //
 // A candidate is { box: [x1, y1, x2, y2], points: [[x, y], ...], score }, points in the order right eye, left eye, nose,
 // mouth, right ear, left ear; left and right are the subject's.
