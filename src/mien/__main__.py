@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import warnings
+from types import FrameType
 
 from mien._signals import exit_status, interrupt, set_handlers
 
@@ -16,20 +17,26 @@ def main() -> None:
     Raises:
         SystemExit: Always, with the exit status.
     """
-    set_handlers(interrupt)
+    ended: list[int] = []  # the exit status, as soon as all files are closed
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if ended:
+            os._exit(ended[0])
+        interrupt(number, frame)
+
+    set_handlers(handle)
     try:
-        status = _run()
+        ended.append(_run())
     except KeyboardInterrupt as error:  # during the imports, or a second signal while a command ends
         print("mien: stopped", file=sys.stderr)
-        status = exit_status(error)
-    set_handlers(lambda *_: os._exit(status))  # all files are closed
+        ended.append(exit_status(error))
     if any(thread.name == "mien-frames" for thread in threading.enumerate()):
         # The thread is blocked by a network or a driver. FFmpeg may crash if Python shuts down around it.
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()
             sys.stderr.flush()
-        os._exit(status)
-    raise SystemExit(status)
+        os._exit(ended[0])
+    raise SystemExit(ended[0])
 
 
 def _run() -> int:

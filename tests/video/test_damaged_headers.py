@@ -57,7 +57,7 @@ def mutate(data: bytes, within: tuple[int, int], generator: random.Random) -> by
     """Change, remove or repeat a few bytes of the header."""
     changed = bytearray(data)
     for _ in range(generator.choice((1, 1, 2, 4, 8))):
-        place, kind = generator.randrange(*within), generator.random()
+        place, kind = min(generator.randrange(*within), len(changed) - 1), generator.random()  # some are removed
         if kind < 0.4:
             changed[place] = generator.randrange(256)
         elif kind < 0.6:
