@@ -103,6 +103,7 @@ def test_wrong_crops_are_one_clear_line(tiny: Path, crops: np.ndarray) -> None:
     assert "\n" not in str(caught.value)
 
 
+POINTS = '{"right_eye": [0.3, 0.4], "left_eye": [0.7, 0.4], "nose": [0.5, 0.6], "mouth": [0.5, 0.8]}'
 BREAKS: dict[str, tuple[dict[str, Any], str]] = {
     "no contract": ({"metadata": {"mien_contract": None}}, "no mien_contract"),
     "later contract": ({"metadata": {"mien_contract": "2"}}, "follows contract '2'"),
@@ -116,6 +117,30 @@ BREAKS: dict[str, tuple[dict[str, Any], str]] = {
     "size no number": ({"metadata": {"size": "large"}}, "size 'large'"),
     "size of another net": ({"metadata": {"size": "64"}}, "crops has shape"),
     "framing": ({"metadata": {"framing": '{"nose": [1, 2]}'}}, "framing is not readable"),
+    "framing not finite": ({"metadata": {"framing": POINTS.replace("0.3", "NaN")}}, "is no face within the crop"),
+    "framing infinite": ({"metadata": {"framing": POINTS.replace("0.3", "1e999")}}, "is no face within the crop"),
+    "framing of one point": ({"metadata": {"framing": POINTS.replace("0.7", "0.3")}}, "is no face within the crop"),
+    "framing of 4,000 digits": (
+        {"metadata": {"framing": POINTS.replace("0.3", "9" * 3900)}},
+        "framing is not readable",
+    ),
+    "framing nested": ({"metadata": {"framing": "[" * 4000}}, "framing is not readable"),
+    "framing long": ({"metadata": {"framing": "[" * 10**6}}, "its framing has 1,000,000 characters, more than 4,096"),
+    "emotions nested": ({"metadata": {"emotions": "[" * 4000}}, "emotions are not a JSON list"),
+    "emotions many": ({"metadata": {"emotions": '["angry"' + ', "angry"' * 400 + "]"}}, "name one twice"),
+    "emotions a table": ({"metadata": {"emotions": '{"angry": 1, "fear": 2}'}}, "emotions are not a JSON list"),
+    "size of 4,000 digits": ({"metadata": {"size": "4" * 4000}}, "is not a number of pixels from 1 to 1024"),
+    "size of other digits": ({"metadata": {"size": "\u0664\u0668"}}, "is not a number of pixels"),
+    "size too large": ({"metadata": {"size": "20000"}}, "size '20000' is not a number of pixels from 1 to 1024"),
+    "accuracy not finite": ({"metadata": {"accuracy": '{"accuracy": NaN}'}}, "is not a JSON object of metrics"),
+    "accuracy of many digits": (
+        {"metadata": {"accuracy": '{"ece": ' + "9" * 4000 + "}"}},
+        "not a JSON object of metrics",
+    ),
+    "accuracy nested": ({"metadata": {"accuracy": "[" * 4000}}, "is not a JSON object of metrics"),
+    "accuracy a list": ({"metadata": {"accuracy": "[1]"}}, "is not a JSON object of metrics"),
+    "name of two lines": ({"metadata": {"name": "a\nb"}}, "has control characters"),
+    "contract long": ({"metadata": {"mien_contract": "1" * 10**6}}, "follows contract '1+, this"),
     "input name": ({"input_name": "images"}, r"inputs are \['images'\]"),
     "second input": ({"extra_input": True}, r"inputs are \['crops', 'mood'\]"),
     "input type": ({"input_type": TensorProto.FLOAT}, "crops is tensor\\(float\\)"),
@@ -134,6 +159,7 @@ def test_a_broken_contract_is_named(tmp_path: Path, case: str) -> None:
         Classifier(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400 + len(str(path))
 
 
 @pytest.mark.parametrize("name", CLASS_SETS)

@@ -271,7 +271,7 @@ def test_a_kept_face_does_not_hold_its_batch(crop_reader: Reader, draw_face: Dra
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"abstain": 1.5}, "abstain is 1.5; it must be a probability from 0 to 1"),
+        ({"abstain": 1.5}, "abstain is 1.5; it must be a number from 0 to 1"),
         ({"abstain": float("nan")}, "abstain is nan"),
         ({"threads": -1}, "threads is -1; it must be 0"),
         ({"detector": "haar"}, "unknown detector 'haar'"),

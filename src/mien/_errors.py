@@ -105,19 +105,68 @@ def is_number(value: object) -> bool:
     return isinstance(value, numbers.Real)
 
 
-def require_integer(name: str, value: object, *, lowest: int) -> None:
-    """Refuse an argument that is not a whole number, or a too small one.
+def shown(value: object) -> str:
+    """Write an argument for an error message.
+
+    Args:
+        value: The argument, of any type.
+
+    Returns:
+        The beginning of its ``repr``, at most 80 characters on one line.
+    """
+    try:
+        return " ".join(repr(value).split())[:80]
+    except ValueError:  # Python does not write whole numbers of more than 4,300 digits
+        return "a number of thousands of digits"
+
+
+def require_kind(name: str, value: object, kind: type | tuple[type, ...], expected: str) -> None:
+    """Refuse an argument of another type.
+
+    Args:
+        name: The name of the argument.
+        value: Its value.
+        kind: The type or types that are allowed, as for ``isinstance``.
+        expected: What it must be, in words.
+
+    Raises:
+        MienError: The value is of another type.
+    """
+    if not isinstance(value, kind):
+        raise MienError(f"{name} is {shown(value)}; it must be {expected}")
+
+
+def require_number(name: str, value: object, *, lowest: float, highest: float) -> None:
+    """Refuse an argument that is not a number, or out of range.
 
     Args:
         name: The name of the argument.
         value: Its value.
         lowest: The smallest value that is allowed.
+        highest: The largest value that is allowed.
 
     Raises:
         MienError: The value is out of range, or of another type.
     """
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or int(value) < lowest:
-        raise MienError(f"{name} is {value!r:.80}; it must be {lowest} or more, a whole number")
+    if not isinstance(value, numbers.Real) or not lowest <= value <= highest:  # type: ignore[operator]
+        raise MienError(f"{name} is {shown(value)}; it must be a number from {lowest:g} to {highest:g}")
+
+
+def require_integer(name: str, value: object, *, lowest: int, highest: int = 2**62) -> None:
+    """Refuse an argument that is not a whole number, or out of range.
+
+    Args:
+        name: The name of the argument.
+        value: Its value.
+        lowest: The smallest value that is allowed.
+        highest: The largest value that is allowed.
+
+    Raises:
+        MienError: The value is out of range, or of another type.
+    """
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not lowest <= int(value) <= highest:
+        upper = f" and at most {highest:,}" if highest < 2**62 else ""
+        raise MienError(f"{name} is {shown(value)}; it must be {lowest} or more{upper}, a whole number")
 
 
 def first_line(error: Exception) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien._emotions import UNSURE_COLOR, Emotion
-from mien._errors import ModelError
+from mien._errors import ModelError, shown
 from mien._suggest import suggest
 
 Pixels = NDArray[np.uint8]  # an image, RGB uint8 [H, W, 3]
@@ -136,11 +136,11 @@ class Face:
             >>> face.map("happy").shape
             (6, 6)
         """
-        emotion = emotion or self.top
+        emotion = self.top if emotion is None else emotion
         names = [str(known) for known in self.probs]
-        if emotion not in names:
+        if not isinstance(emotion, str) or emotion not in names:
             raise ModelError(
-                f"the model has no emotion {str(emotion)!r}; it has {', '.join(names)}{suggest(str(emotion), names)}"
+                f"the model has no emotion {shown(emotion)}; it has {', '.join(names)}{suggest(shown(emotion), names)}"
             )
         positive = np.maximum(self.maps[names.index(emotion)], 0)
         peak = float(positive.max())

@@ -3,8 +3,9 @@
 import json
 from dataclasses import asdict, dataclass
 
-from mien._errors import ModelError
+from mien._errors import ModelError, first_line
 
+_CLOSEST = 0.05  # smallest distance of the eyes, and of eyes and mouth, as a share of the crop's side
 Fraction = tuple[float, float]
 
 
@@ -48,9 +49,16 @@ class Framing:
             values = json.loads(text)
             tilt = float(values.pop("tilt", 0.0))
             points = {key: (float(x), float(y)) for key, (x, y) in values.items()}
-            return cls(**points, tilt=tilt)
-        except (TypeError, ValueError, AttributeError) as error:
-            raise ModelError(f"the model's framing is not readable ({error}); export the model again") from error
+            framing = cls(**points, tilt=tilt)
+        except (TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+            cause = first_line(error)
+            raise ModelError(f"the model's framing is not readable ({cause}); export the model again") from error
+        inside = all(0 <= value <= 1 for point in points.values() for value in point) and 0 <= tilt <= 180
+        eyes = framing.left_eye[0] - framing.right_eye[0]
+        if not inside or min(eyes, framing.mouth[1] - max(framing.left_eye[1], framing.right_eye[1])) < _CLOSEST:
+            cause = "it is no face within the crop"
+            raise ModelError(f"the model's framing is not readable ({cause}); export the model again")
+        return framing
 
 
 # Medians of BlazeFace's key points over 1,500 training faces (`python tools/measure_framing.py points FER2013`).

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Self, TextIO
 
-from mien._errors import OutputError, first_line
+from mien._errors import OutputError, first_line, require_kind
 
 if TYPE_CHECKING:
     from PIL.PngImagePlugin import PngInfo
@@ -220,6 +220,7 @@ class Draft:
     """
 
     def __init__(self, path: str | os.PathLike[str], start: str = "") -> None:
+        require_kind("path", path, (str, os.PathLike), "a path")
         self.name = os.fspath(path)
         # A symbolic link stays one: the file to which it leads is replaced.
         self._target = Path(os.path.realpath(path))

@@ -1,15 +1,16 @@
-"""Opens ONNX files: threads, execution providers and their errors."""
+"""Opens ONNX files: threads, execution providers and their errors; and a trial of files that mien does not bring."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
 
 from mien._checksum import is_damaged
-from mien._errors import ModelError, first_line
+from mien._errors import ModelError, first_line, require_integer, shown
 
 # The short name of each execution provider, and its name in ONNX Runtime.
 PROVIDERS = {
@@ -26,6 +27,8 @@ _FATAL = 4  # the highest severity of ONNX Runtime's log
 # Called before each run of a model, of which an image with thousands of faces takes as many. The server sets a function
 # that raises an error when nobody waits for the result any more.
 CHECK: ContextVar[Callable[[], object]] = ContextVar("CHECK", default=bool)
+_MOST_THREADS = 4096
+_TRIAL_BYTES = 2**30  # memory of a trial; the largest net of mien needs 0.6 GB in fp32
 
 
 class Session(ort.InferenceSession):  # type: ignore[misc]  # onnxruntime has no types
@@ -62,10 +65,10 @@ def open_session(path: Path, *, threads: int = 1, providers: Sequence[str] = ("c
     Raises:
         ModelError: The file is missing or damaged, or a provider is unknown or not installed.
     """
-    if not path.is_file():
-        raise ModelError(f"{path}: no such model file")
-    if isinstance(providers, str) or not all(isinstance(provider, str) for provider in providers):
-        raise ModelError(f"providers is {providers!r:.80}; it must be a list of names, such as ('cpu',)")
+    require_integer("threads", threads, lowest=0, highest=_MOST_THREADS)
+    is_list = isinstance(providers, list | tuple)
+    if not is_list or not all(isinstance(provider, str) for provider in providers):
+        raise ModelError(f"providers is {shown(providers)}; it must be a list of names, such as ('cpu',)")
     available = ort.get_available_providers()
     for provider in providers:
         if provider not in PROVIDERS:
@@ -85,20 +88,115 @@ def open_session(path: Path, *, threads: int = 1, providers: Sequence[str] = ("c
     # x86 cores without VNNI add pairs of int8 products in 16 bits, which saturate: the embedded models lost 3 points of
     # accuracy. This selects an exact kernel on such cores, which is a third slower. Other cores are not affected.
     options.add_session_config_entry("session.x64quantprecision", "1")
+    _read(path)
+    session = _open(path, options, [PROVIDERS[provider] for provider in providers])
+    session.reopen = partial(open_session, path, threads=threads, providers=tuple(providers))
+    return session
+
+
+def open_trial(path: Path) -> Session:
+    """Open an ONNX file of unknown origin so that it cannot take much memory or run without end.
+
+    Nothing is computed in advance, memory is limited, and subgraphs, which loops need, are refused.
+
+    Args:
+        path: The file.
+
+    Returns:
+        A slow session on the CPU.
+
+    Raises:
+        ModelError: The file is missing or damaged, or has a subgraph.
+    """
+    content = memoryview(_read(path))
     try:
-        is_broken = is_damaged(path.read_bytes())
+        graphs = [part for number, part in _fields(content) if number == _GRAPH]
+        nodes = [part for graph in graphs for number, part in _fields(graph) if number == _NODE]
+        attributes = [part for node in nodes for number, part in _fields(node) if number == _ATTRIBUTE]
+        has_loop = any(number in _SUBGRAPHS for attribute in attributes for number, _ in _fields(attribute))
+        has_loop |= any(number == _FUNCTION for number, _ in _fields(content))
+    except (ValueError, IndexError) as error:
+        raise ModelError(f"{path}: not a usable ONNX file ({first_line(error)}); export it again") from error
+    if has_loop:
+        raise ModelError(
+            f"{path}: its graph has loops, branches or functions, which mien does not run; export it again"
+        )
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if _has_limit():
+        options.add_session_config_entry("session.use_env_allocators", "1")
+    return _open(path, options, [PROVIDERS["cpu"]])
+
+
+@cache
+def _has_limit() -> bool:
+    """Whether ONNX Runtime has the limited allocator of trials, which a process registers once."""
+    limits = {"max_mem": _TRIAL_BYTES, "arena_extend_strategy": 1, "initial_chunk_size_bytes": 2**20}
+    place = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    with suppress(Exception):  # another package of the process has registered its own
+        ort.create_and_register_allocator(place, ort.OrtArenaCfg({**limits, "max_dead_bytes_per_chunk": 2**20}))
+        return True
+    return False
+
+
+# Numbers of fields in the protobuf messages of ONNX: of a model, a graph, a node and an attribute.
+_GRAPH, _FUNCTION = 7, 25
+_NODE = 1
+_ATTRIBUTE = 5
+_SUBGRAPHS = (6, 11)
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """The number and content of each field of a protobuf message that has a length."""
+    at = 0
+    while at < len(message):
+        tag, at = _varint(message, at)
+        kind = tag & 7
+        if kind == 2:
+            length, at = _varint(message, at)
+            yield tag >> 3, message[at : at + length]
+            at += length
+        elif kind == 0:
+            _, at = _varint(message, at)
+        elif kind in (1, 5):
+            at += 8 if kind == 1 else 4
+        else:
+            raise ValueError("not a protobuf message")
+
+
+def _varint(message: memoryview, at: int) -> tuple[int, int]:
+    """A number of variable length, and the place after it."""
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = message[at]
+        value, at = value | (byte & 127) << shift, at + 1
+        if byte < 128:
+            return value, at
+    raise ValueError("not a protobuf message")
+
+
+def _read(path: Path) -> bytes:
+    if not path.is_file():
+        raise ModelError(f"{path}: no such model file")
+    try:
+        content = path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror}); get the right to read it") from error
-    if is_broken:
+    if is_damaged(content):
         raise ModelError(f"{path}: damaged: its checksum is wrong; install mien again or export it again")
+    return content
+
+
+def _open(path: Path, options: ort.SessionOptions, providers: Sequence[str]) -> Session:
     try:
-        session = Session(str(path), options, providers=[PROVIDERS[provider] for provider in providers])
+        session = Session(str(path), options, providers=providers, enable_fallback=0)  # it prints
         _read_names(session)
     except Exception as error:  # ONNX Runtime's own classes share no base below Exception
         raise ModelError(
             f"{path}: not a usable ONNX file ({first_line(error)}); install mien again or export it again"
         ) from error
-    session.reopen = partial(open_session, path, threads=threads, providers=tuple(providers))
     return session
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mien._errors import MienError
+from mien._errors import MienError, require_kind
 from mien._face import Detection, Pixels, Point
 from mien._framing import FER2013, Framing
 
@@ -60,6 +60,7 @@ def extract(
         >>> crops.shape, to_image.shape
         ((1, 4, 4), (1, 2, 3))
     """
+    require_kind("detections", detections, (list, tuple), "a list of mien.detect.Detection")
     to_image = np.empty((len(detections), 2, 3))
     crops = np.empty((len(detections), size, size), np.uint8)
     for index, detection in enumerate(detections):
@@ -74,6 +75,7 @@ def _place(detection: Detection, framing: Framing) -> NDArray[np.float64]:
     The eyes give rotation and position. The eyes, or the mouth where the head is turned, give the size. The box is not
     used, because each detector draws it differently.
     """
+    require_kind("a detection", detection, Detection, "a mien.detect.Detection")
     box, points = detection.box, detection.points
     if not all(map(math.isfinite, box)):
         raise MienError(f"the detector returned the box {tuple(box)}; its corners must be finite numbers")

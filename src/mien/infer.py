@@ -15,15 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien._emotions import Emotion
-from mien._errors import ModelError, first_line
+from mien._errors import ModelError, first_line, shown
 from mien._framing import Framing
-from mien._session import open_session
+from mien._session import open_session, open_trial
 from mien._suggest import nearest_words
 from mien.bundled import BUNDLED
 
 CONTRACT = "1"
 # Keys that the metadata must have, besides that of the contract.
 _KEYS = ("name", "emotions", "size", "framing", "precision", "recipe", "commit", "data_sha256", "accuracy", "licence")
+LARGEST_SIZE = 1024  # side of a crop in pixels; the nets of mien have 48 to 224
+_LONGEST_TEXT = 4096  # characters of a value of the metadata
 PRECISIONS = {"int8": "model.onnx", "fp32": "model-fp32.onnx"}
 
 # Crops in one call of ONNX Runtime. More crops need more memory but are not faster: in int8, a network of 128 MMAC took
@@ -39,6 +41,7 @@ class Classifier:
         emotions: Its C classes, in the order of its outputs.
         size: The side S of its crops, in pixels.
         framing: Where the eyes and the mouth are in its crops.
+        accuracy: What was measured: ``split`` and metrics by key; may be empty.
         metadata: The metadata of the file.
         path: The file.
     """
@@ -55,11 +58,14 @@ class Classifier:
             ModelError: The file is missing or damaged, or violates the contract; the message names the part.
         """
         self.path = path
-        self._session = open_session(path, threads=threads, providers=providers)
+        is_embedded = BUNDLED in path.parents
+        self._session = open_session(path, threads=threads, providers=providers) if is_embedded else open_trial(path)
         self.metadata = MappingProxyType(dict(self._session.get_modelmeta().custom_metadata_map))
         self._read_metadata()
         self._check_signature()
         self._map_hw = self._check_outputs()
+        if not is_embedded:
+            self._session = open_session(path, threads=threads, providers=providers)
 
     def __call__(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Classify crops.
@@ -96,7 +102,11 @@ class Classifier:
         vars(self).update(state, metadata=MappingProxyType(state["metadata"]))
 
     def _run(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        probs, maps = self._session.run(["probs", "maps"], {"crops": np.ascontiguousarray(crops)})
+        try:
+            probs, maps = self._session.run(["probs", "maps"], {"crops": np.ascontiguousarray(crops)})
+        except Exception as error:  # ONNX Runtime's own classes share no base below Exception
+            cause = "it needs too much memory" if "bfc_arena" in str(error) else first_line(error)
+            raise self._broken(f"it cannot read {len(crops)} crops ({cause})") from error
         return probs, maps
 
     def _check_values(self, probs: NDArray[np.float32], maps: NDArray[np.float32]) -> None:
@@ -113,27 +123,45 @@ class Classifier:
             raise self._broken("its metadata has no mien_contract")
         if metadata["mien_contract"] != CONTRACT:
             raise self._broken(
-                f"it follows contract {metadata['mien_contract']!r}, this version of mien reads {CONTRACT!r}"
+                f"it follows contract {metadata['mien_contract']!r:.40}, this version of mien reads {CONTRACT!r}"
             )
         missing = [key for key in _KEYS if key not in metadata]
         if missing:
             raise self._broken(f"its metadata lacks {', '.join(missing)}")
+        for key in _KEYS:
+            if len(metadata[key]) > _LONGEST_TEXT:
+                raise self._broken(f"its {key} has {len(metadata[key]):,} characters, more than {_LONGEST_TEXT:,}")
         if metadata["precision"] not in PRECISIONS:
-            raise self._broken(f"its precision {metadata['precision']!r} is none of {', '.join(PRECISIONS)}")
+            raise self._broken(f"its precision {metadata['precision']!r:.40} is none of {', '.join(PRECISIONS)}")
         self.name = metadata["name"]
+        if not self.name.isprintable():
+            raise self._broken(f"its name {self.name!r:.80} has control characters")
         try:
-            self.emotions = tuple(Emotion(name) for name in json.loads(metadata["emotions"]))
-        except (ValueError, TypeError) as error:
-            raise self._broken(f"its emotions are not a JSON list of mien's emotions ({error})") from error
+            names = json.loads(metadata["emotions"])
+            self.emotions = tuple(Emotion(name) for name in (names if isinstance(names, list) else [names]))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise self._broken(f"its emotions are not a JSON list of mien's emotions ({first_line(error)})") from error
         if not self.emotions or len(set(self.emotions)) != len(self.emotions):
-            raise self._broken(f"its emotions {metadata['emotions']} are empty or name one twice")
-        if not metadata["size"].isdecimal() or int(metadata["size"]) < 1:
-            raise self._broken(f"its size {metadata['size']!r} is not a positive number of pixels")
-        self.size = int(metadata["size"])
+            raise self._broken(f"its emotions {metadata['emotions']:.80} are empty or name one twice")
+        size = metadata["size"]
+        if not (size.isascii() and size.isdecimal() and len(size) <= 9 and 1 <= int(size) <= LARGEST_SIZE):
+            raise self._broken(f"its size {size!r:.40} is not a number of pixels from 1 to {LARGEST_SIZE}")
+        self.size = int(size)
+        self.accuracy = self._read_accuracy()
         try:
             self.framing = Framing.from_json(metadata["framing"])
         except ModelError as error:
             raise self._broken(str(error).partition(";")[0]) from error
+
+    def _read_accuracy(self) -> dict[str, Any]:
+        try:
+            found = json.loads(self.metadata["accuracy"])
+            values = [value for value in found.values() if not isinstance(value, str)]
+            if all(isinstance(value, int | float) and 0 <= value < _LONGEST_TEXT for value in values):
+                return dict(found)
+        except (ValueError, AttributeError, RecursionError):
+            pass
+        raise self._broken(f"its accuracy {self.metadata['accuracy']!r:.80} is not a JSON object of metrics")
 
     def _check_signature(self) -> None:
         size, classes = self.size, len(self.emotions)
@@ -160,13 +188,12 @@ class Classifier:
     def _check_outputs(self) -> tuple[int, int]:
         """Run two blank crops, as outputs may differ from the declared ones. Return height and width of the maps."""
         blank = np.zeros((2, self.size, self.size), np.uint8)
-        try:
-            probs, maps = self._run(blank)
-        except Exception as error:  # ONNX Runtime's own classes share no base below Exception
-            raise self._broken(f"it cannot read two crops ({first_line(error)})") from error
+        probs, maps = self._run(blank)
         classes = len(self.emotions)
         if probs.shape != (2, classes) or maps.ndim != 4 or maps.shape[:2] != (2, classes):
             raise self._broken(f"for two crops it returns probs {list(probs.shape)} and maps {list(maps.shape)}")
+        if not 1 <= min(maps.shape[2:]) <= max(maps.shape[2:]) <= self.size:
+            raise self._broken(f"its maps are {maps.shape[3]}x{maps.shape[2]}, its crops {self.size}x{self.size}")
         self._check_values(probs, maps)
         return int(maps.shape[2]), int(maps.shape[3])
 
@@ -192,7 +219,7 @@ def find_model(name_or_path: str | os.PathLike[str], *, precision: str = "int8")
         ModelError: There is no such model or file; the message names the nearest embedded model.
     """
     if not isinstance(precision, str) or precision not in PRECISIONS:
-        raise ModelError(f"unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
+        raise ModelError(f"unknown precision {shown(precision)}; choose one of {', '.join(PRECISIONS)}")
     if not isinstance(name_or_path, str | os.PathLike):
         raise ModelError(f"a {type(name_or_path).__name__} is no model; give the name of a model or a path")
     name = os.fspath(name_or_path)

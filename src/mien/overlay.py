@@ -8,9 +8,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from mien._emotions import Emotion
+from mien._errors import MienError, require_kind
 from mien._face import Box, Face, Pixels, Reading
 from mien._format import probability_percent
 
+_PIXELS = "an image of RGB uint8 [H, W, 3]"
 _INKS = ("#0a0a0c", "#ffffff")
 _GRID = 96  # pixels: the side to which a map is enlarged (bicubic) before it is drawn over a face
 _FADE = 0.08  # fraction of the crop's side over which a map fades out towards the edge of the crop
@@ -47,6 +49,10 @@ def annotate(pixels: Pixels, reading: Reading, *, maps: bool = False) -> Pixels:
         >>> annotate(pixels, Reader(detector="none").read(pixels)).shape
         (64, 64, 3)
     """
+    require_kind("pixels", pixels, np.ndarray, _PIXELS)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        raise MienError(f"pixels is {pixels.dtype} {list(pixels.shape)}; it must be {_PIXELS}")
+    require_kind("reading", reading, Reading, "what Reader.read returns")
     canvas = Image.fromarray(_with_maps(pixels, reading) if maps else pixels)
     draw = ImageDraw.Draw(canvas)
     for face in reversed(reading.faces):  # the largest last, so that no other box covers its box

@@ -1,6 +1,5 @@
 """Reader: decode, detect, extract and infer, for one image or for batches of many."""
 
-import json
 import os
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mien._errors import ImageError, MienError, is_number, require_integer
+from mien._errors import ImageError, MienError, require_integer, require_kind, require_number
 from mien._face import Detection, Face, Pixels, Reading
 from mien._metrics import METRICS, format_metric, metric_name
 from mien.bundled import DEFAULT_MODEL
@@ -93,8 +92,7 @@ class Reader:
             DownloadError: The detector's file cannot be downloaded.
             MienError: ``abstain``, ``threads`` or a limit is out of range.
         """
-        if not is_number(abstain) or not 0 <= abstain <= 1:
-            raise MienError(f"abstain is {abstain!r}; it must be a probability from 0 to 1")
+        require_number("abstain", abstain, lowest=0, highest=1)
         require_integer("threads", threads, lowest=0)
         require_integer("max_bytes", max_bytes, lowest=1)
         require_integer("max_pixels", max_pixels, lowest=1)
@@ -195,6 +193,9 @@ class Reader:
         Returns:
             One reading for each image, in the same order.
         """
+        require_kind("prepared", prepared, (list, tuple), "a list of what prepare returned")
+        for each in prepared:
+            require_kind("prepared", each, Prepared, "a list of what prepare returned")
         if not prepared:
             return []
         probs, maps = self.model(np.concatenate([image.crops for image in prepared]))
@@ -237,11 +238,7 @@ class Reader:
             licence. A term without a value in the model's file is left out.
         """
         metadata = self.model.metadata
-        try:
-            accuracy = json.loads(metadata["accuracy"])
-        except ValueError:
-            accuracy = {}
-        accuracy = accuracy if isinstance(accuracy, dict) else {}
+        accuracy = self.model.accuracy
         known = {key: accuracy[key] for key in METRICS if isinstance(accuracy.get(key), int | float)}
         split = {"measured on": str(accuracy.get("split", "an unnamed split"))} if known else {}
         measured = {metric_name(key): format_metric(key, value) for key, value in known.items()}

@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mien._emotions import CLASS_SETS, Emotion
+from mien._errors import MienError
 from mien._face import Reading
 from mien.report import Html
 from support.readings import failed, interrupt, leftovers, make_face, make_reading, some_readings
@@ -166,7 +167,7 @@ def test_interrupted_page_is_complete_and_has_a_note(tmp_path: Path) -> None:
 def test_any_other_exception_leaves_the_old_page(tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     path.write_text("old", "utf-8")
-    with pytest.raises(ValueError, match="keep_pixels"), Html(path, title="x", model=MODEL) as page:
+    with pytest.raises(MienError, match="keep_pixels"), Html(path, title="x", model=MODEL) as page:
         page.add(Reading((), "a.jpg", (5, 5)))
     assert path.read_text("utf-8") == "old"
     assert leftovers(tmp_path) == ["page.html"]

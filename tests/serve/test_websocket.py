@@ -160,10 +160,10 @@ TOKEN = "s3cret-token"
 @pytest.mark.parametrize(
     ("query", "text", "words"),
     [
-        ("?every=0", None, "every must be at least 1"),
+        ("?every=0", None, "every is 0; it must be 1 or more"),
         ("?every=two", None, "every must be a number"),
-        ("?smooth=-1", None, "seconds from 0"),
-        ("?smooth=NaN", None, "seconds from 0"),
+        ("?smooth=-1", None, "smooth (seconds) is"),
+        ("?smooth=NaN", None, "smooth (seconds) is"),
         ("?maps=1", None, "maps must be bool"),
         ("?fast=true", None, "'fast' is unknown"),
         ("", "hello", "must be a JSON object"),

@@ -41,6 +41,9 @@ LabelMapOption = Annotated[
         help="The emotion that a label of the data means; LABEL= leaves its faces out; repeatable.",
     ),
 ]
+SkipUnreadableOption = Annotated[
+    bool, typer.Option("--skip-unreadable", help="Leave out images that cannot be read, and count them.")
+]
 TtaOption = Annotated[
     str,
     typer.Option(

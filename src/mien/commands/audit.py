@@ -47,6 +47,7 @@ def audit_command(
     out: Annotated[Path | None, typer.Option(help="Folder to write to; default: reports/audit-DATA.")] = None,
     counts: Annotated[Path | None, typer.Option(help="File for the counts, without rows and faces.")] = None,
     accelerator: _options.AcceleratorOption = "auto",
+    skip_unreadable: _options.SkipUnreadableOption = False,
 ) -> None:
     """Find duplicates, leaks, contradicting labels, blanks, non-faces and likely label errors in DATA.
 
@@ -72,9 +73,9 @@ def audit_command(
         raise DataError("--exclude label-error needs --label-errors RECIPE, --probabilities FILE or --model MODEL")
     with TerminalProgress(lines=False) as progress:
         progress("reading")
-        faces = lab.load_faces(data, read_map(labels or ()))
+        faces = lab.load_faces(data, read_map(labels or ()), skip_unreadable=skip_unreadable)
         other_labels = read_map(against_labels or ())
-        others = [lab.load_faces(path, other_labels) for path in against or ()]
+        others = [lab.load_faces(path, other_labels, skip_unreadable=skip_unreadable) for path in against or ()]
     folder = out or Path("reports", f"audit-{Path(faces.source).stem}")
     require_writable(counts and counts.parent)  # before the work
     names = ("audit.json", "exclude.txt", "report.html", *(["out-of-fold.npz"] if label_errors else []))
@@ -86,11 +87,13 @@ def audit_command(
             predicted = _train_folds(faces, folder, label_errors, overrides or (), accelerator)
         elif model:
             predicted = lab.predict_unseen(open_model(model), faces)
-        origin = provenance(faces.sha256)
+        origin = provenance(faces.sha256, faces.note)
         with TerminalProgress(lines=False) as progress:
             result = lab.audit(faces, others, probabilities=predicted, threshold=near, progress=progress)
             progress("writing")
             excluded = lab.write_audit(result, folder, provenance=origin, reasons=reasons, counts_file=counts)
+    if faces.note:
+        typer.echo(faces.note, err=True)
     for line in (*lab.summarize_audit(result, excluded), str(folder)):
         echo(line)
 
@@ -108,7 +111,7 @@ def _train_folds(faces: "FaceSet", folder: Path, name: str, overrides: Sequence[
         return TrainingProgress(fold)
 
     silence_lightning()
-    recipe, origin, devices = load(name, overrides), provenance(faces.sha256), Devices(accelerator)
+    recipe, origin, devices = load(name, overrides), provenance(faces.sha256, faces.note), Devices(accelerator)
     folds = lab.folds_folder(folder, recipe)
     result = lab.train_folds(recipe, faces, folds, devices=devices, provenance=origin, watch=show_training)
     lab.save_probabilities(folder / "out-of-fold.npz", result)

@@ -49,7 +49,7 @@ def compare_command(
         else:
             models = runs or [*lab.recorded_folders(results), DEFAULT_MODEL]
             compared = lab.compare(models, data, part, latency=latency, progress=progress)
-        lab.write_comparison(compared, out, provenance(compared.faces.sha256), metrics_folder=keep)
+        lab.write_comparison(compared, out, provenance(compared.faces.sha256, compared.faces.note), metrics_folder=keep)
     for line in lab.summarize_comparison(compared):
         echo(line)
     for warning in compared.warnings():

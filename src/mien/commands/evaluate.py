@@ -27,12 +27,13 @@ def evaluate_command(
     label_map: _options.LabelMapOption = None,
     tta: _options.TtaOption = "none",
     precision: _options.PrecisionOption = "int8",
+    skip_unreadable: _options.SkipUnreadableOption = False,
 ) -> None:
     """Evaluate MODEL on labelled faces and write metrics.json, predictions.npz and report.html."""
     from mien.lab.data.datasets import read_map
     from mien.lab.evaluate.evaluate import EvaluateOptions, evaluate
 
-    options = EvaluateOptions(split, out, read_map(label_map or []), tta, precision)
+    options = EvaluateOptions(split, out, read_map(label_map or []), tta, precision, skip_unreadable)
     with TerminalProgress() as progress:
         folder, evaluated = evaluate(model, data or [None], options=options, progress=progress)
     for name, evaluations in evaluated.items():

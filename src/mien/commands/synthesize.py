@@ -57,7 +57,7 @@ def synthesize_command(
         threads=threads,
     )
     with TerminalProgress() as progress:
-        evaluation = synthesize(options, faces, out, provenance=provenance(faces.sha256), progress=progress)
+        evaluation = synthesize(options, faces, out, provenance=provenance(faces.sha256, faces.note), progress=progress)
     if not evaluation:
         echo(f"stopped at the time limit; the same command resumes. {out}")
         return

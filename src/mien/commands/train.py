@@ -34,6 +34,7 @@ def train_command(
     devices: Annotated[int, typer.Option(help="Processes or GPUs on this machine.", min=1)] = 1,
     nodes: Annotated[int, typer.Option(help="Machines, each started by torchrun.", min=1)] = 1,
     time_limit: _options.TimeLimitOption = 0,
+    skip_unreadable: _options.SkipUnreadableOption = False,
     log: Annotated[list[str] | None, typer.Option(help="Also log to tensorboard or mlflow; repeatable.")] = None,
 ) -> None:
     """Train RECIPE, or resume it from its last checkpoint; of a family, train all members one after another.
@@ -48,6 +49,7 @@ def train_command(
     silence_lightning()
     names = recipes.members(recipe) if is_family(recipe) else (recipe,)
     changes = [*(overrides or ()), *([] if seed is None else [f"seed={seed}"])]
+    changes += ["data.skip_unreadable=true"] if skip_unreadable else []
     runs = []
     for each in (recipes.load(name, changes) for name in names):
         folder = out or Path("runs", each.name, f"seed-{each.seed}")
@@ -102,7 +104,7 @@ def _train_one(
                 folder,
                 devices=devices,
                 time_limit=time_limit,
-                provenance=provenance(faces.sha256),
+                provenance=provenance(faces.sha256, faces.note),
                 progress=progress,
                 on_epoch=on_epoch,
             )

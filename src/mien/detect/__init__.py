@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Protocol, cast
 
-from mien._errors import ModelError, is_number
+from mien._errors import ModelError, is_number, shown
 from mien._face import Box, Detection, Pixels
 from mien._suggest import suggest
 
@@ -112,11 +112,14 @@ def open_detector(
         >>> reader = Reader(detector=open_detector("blazeface", min_face=24))
     """
     if not isinstance(name, str) or name not in DETECTORS:
-        raise ModelError(f"unknown detector {name!r}; mien knows {', '.join(DETECTORS)}{suggest(str(name), DETECTORS)}")
+        hint = suggest(shown(name), DETECTORS)
+        raise ModelError(f"unknown detector {shown(name)}; mien knows {', '.join(DETECTORS)}{hint}")
     if not is_number(threshold) or not 0 < threshold < 1:
-        raise ModelError(f"the detector's threshold is {threshold!r}; it must be between 0 and 1, such as {THRESHOLD}")
+        raise ModelError(
+            f"the detector's threshold is {shown(threshold)}; it must be between 0 and 1, such as {THRESHOLD}"
+        )
     if min_face is not None and not (is_number(min_face) and min_face >= 8):
-        raise ModelError(f"min_face is {min_face!r}; the smallest width of a face in pixels must be 8 or more")
+        raise ModelError(f"min_face is {shown(min_face)}; the smallest width of a face in pixels must be 8 or more")
     module, kind = _MODULES[name]
     opener = getattr(import_module(module), kind)
     return cast(Detector, opener(threshold=threshold, min_face=min_face, threads=threads, providers=providers))

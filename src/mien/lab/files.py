@@ -33,6 +33,7 @@ except ModuleNotFoundError:  # Windows has no such locks
 CHECKPOINT, PREVIOUS = "checkpoint.pt", "checkpoint-previous.pt"
 # Values of ``final.pt``, the file of a finished run.
 FINAL_KINDS: Mapping[str, type] = {"recipe": dict, "net": dict, "history": list, "provenance": dict}
+MOST_TEXT = 2**20  # bytes of a text file that is read whole
 _CHECKOUT = Path(__file__).parents[3]  # contains results/, unless the package is installed
 _LOCK, _PART = ".mien-lock", ".mien-part-"  # the second: start of the names of files that are not complete
 _log = logging.getLogger(__name__)
@@ -53,6 +54,26 @@ def find_input(name: str) -> Path:
     path = Path(name).expanduser()
     recorded = _CHECKOUT / path
     return recorded if path.parts[:1] == ("results",) and recorded.exists() else path
+
+
+def load_text(path: Path) -> str:
+    """Read a text file that a person wrote, such as a recipe.
+
+    Args:
+        path: The file, UTF-8, of at most ``MOST_TEXT`` bytes.
+
+    Returns:
+        Its content.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is larger, or not UTF-8.
+    """
+    with path.open("rb") as stream:
+        content = stream.read(MOST_TEXT + 1)
+    if len(content) > MOST_TEXT:
+        raise ValueError(f"it has more than {MOST_TEXT // 2**20} MB")
+    return content.decode("utf-8")
 
 
 def file_name(text: str) -> str:

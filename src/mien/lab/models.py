@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from mien._emotions import Emotion
-from mien._errors import DataError, ModelError, first_line
+from mien._errors import DataError, ModelError, first_line, shown
 from mien._session import open_session
 from mien._suggest import suggest
-from mien.infer import Classifier, find_model
+from mien.infer import LARGEST_SIZE, Classifier, find_model
 from mien.lab.data import FaceSet
 from mien.lab.export.calibrate import Calibration
 from mien.lab.export.release import calibrate
-from mien.lab.files import load_json
+from mien.lab.files import load_json, load_text
 from mien.lab.inference import predict
 from mien.lab.train.run import Trained, load_final
 
@@ -39,6 +39,9 @@ _CHOICES = {
     "layout": ("nchw", "nhwc"),
     "outputs": ("probabilities", "logits"),
 }
+_LONGEST_NAME = 1000  # characters of a path or name
+_MOST_LABELS = 1000
+_MOST_VALUES = 2**28  # of a batch: 1 GB in float32
 _EXCLUDED = "-"  # label of an output that is not used
 
 
@@ -186,22 +189,30 @@ def read_adapter(path: Path) -> Adapter:
         ModelError: If the file cannot be read, or a key is missing, unknown or wrong.
     """
     try:
-        content = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ModelError(f"{path}: cannot be read as TOML ({error})") from error
+        content = tomllib.loads(load_text(path))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: cannot be read as TOML ({first_line(error)})") from error
     known = {field.name for field in fields(Adapter)}
     for key in content:
         if key not in known:
-            raise ModelError(f"{path}: unknown key {key!r}{suggest(key, known)}")
+            raise ModelError(f"{path}: unknown key {key!r:.80}{suggest(key, known)}")
     missing = [key for key in ("model", "labels", "size") if key not in content]
     if missing:
         raise ModelError(f"{path}: lacks {', '.join(missing)}")
     for key, choices in _CHOICES.items():
         if content.get(key, choices[0]) not in choices:
-            raise ModelError(f"{path}: {key} is one of {', '.join(choices)}, not {content[key]!r}")
+            raise ModelError(f"{path}: {key} is one of {', '.join(choices)}, not {shown(content[key])}")
+    for key in ("model", "input", "output", "name"):
+        value = content.get(key, "")
+        if not isinstance(value, str) or len(value) > _LONGEST_NAME or not value.isprintable():
+            raise ModelError(f"{path}: {key} is a text of at most {_LONGEST_NAME} characters, not {shown(value)}")
     labels = content["labels"]
-    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise ModelError(f"{path}: labels is a list of names, one for each output of the model")
+    if (
+        not isinstance(labels, list)
+        or len(labels) > _MOST_LABELS
+        or not all(isinstance(label, str) for label in labels)
+    ):
+        raise ModelError(f"{path}: labels is a list of up to {_MOST_LABELS} names, one for each output of the model")
     adapter = Adapter(**{**content, "labels": tuple(labels)})
     _check_values(adapter, path)
     return adapter
@@ -212,22 +223,25 @@ def _check_values(adapter: Adapter, path: Path) -> None:
     unknown = [label for label in named if label not in tuple(Emotion)]
     if unknown:
         raise ModelError(
-            f"{path}: label {unknown[0]!r} is no emotion that mien knows; "
+            f"{path}: label {unknown[0]!r:.80} is no emotion that mien knows; "
             f'use "{_EXCLUDED}" to exclude an output{suggest(unknown[0], Emotion)}'
         )
     if len(set(named)) < len(named) or len(named) < 2:
         raise ModelError(f"{path}: labels must name at least two emotions, each once")
     for key in ("size", "batch"):
         value = getattr(adapter, key)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ModelError(f"{path}: {key} is a whole number above 0, not {value!r}")
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LARGEST_SIZE:
+            raise ModelError(f"{path}: {key} is a whole number from 1 to {LARGEST_SIZE}, not {shown(value)}")
     channels = 1 if adapter.channels == "grey" else 3
+    if adapter.batch * adapter.size**2 * channels > _MOST_VALUES:
+        raise ModelError(f"{path}: batch ({adapter.batch}) of faces of {adapter.size} pixels needs GB; lower it")
     for key in ("mean", "std"):
         value = getattr(adapter, key)
         values = value if isinstance(value, list) else [value]
-        numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-        if not numbers or len(values) not in (1, channels) or (key == "std" and 0 in values):
-            raise ModelError(f"{path}: {key} is a number or {channels} of them (std not 0), not {value!r}")
+        numbers = all(isinstance(v, int | float) and not isinstance(v, bool) and abs(v) <= 1e6 for v in values)
+        if not numbers or len(values) not in (1, channels) or (key == "std" and min(map(abs, values)) < 1e-6):
+            known = f"a number up to 1e6, or {channels} of them (std not 0)"
+            raise ModelError(f"{path}: {key} is {known}, not {shown(value)}")
 
 
 def prepare(crops: Crops, adapter: Adapter) -> NDArray[np.float32]:

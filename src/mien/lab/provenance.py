@@ -13,14 +13,15 @@ import torch
 from mien._measure import processor
 
 
-def provenance(data_sha256: str) -> dict[str, str]:
+def provenance(data_sha256: str, note: str | None = None) -> dict[str, str]:
     """Return the provenance of a result.
 
     Args:
         data_sha256: Hash of the data set.
+        note: What was assumed of the data set or left out of it; ``None`` where nothing was.
 
     Returns:
-        Command, commit, hash of the data, machine, versions of Python and torch, and the date (UTC).
+        Command, commit, hash of the data and the note on it, machine, versions of Python and torch, and the date (UTC).
     """
     program = Path(sys.argv[0])
     folder = program.resolve().parent.name
@@ -32,6 +33,7 @@ def provenance(data_sha256: str) -> dict[str, str]:
         "command": shlex.join(start + words),
         "commit": commit(),
         "data_sha256": data_sha256,
+        **({"data_note": note} if note else {}),
         "machine": machine(),
         "python": platform.python_version(),
         "torch": str(torch.__version__),  # torch.load refuses its class, TorchVersion

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from mien._emotions import Emotion
+from mien._errors import MienError, require_kind
 from mien._face import Face, Reading
 from mien._format import probability_percent
 from mien._output import Draft, output_errors
@@ -57,6 +58,8 @@ class Html:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, title: str, model: Mapping[str, str]) -> None:
+        require_kind("title", title, str, "a text")
+        require_kind("model", model, Mapping, "a table of terms and texts, as Reader.describe returns it")
         self._path, self._title, self._model = path, title, dict(model)
         self._counts: Counter[str] = Counter()
         self._errors: list[str] = []
@@ -77,15 +80,16 @@ class Html:
             reading: A reading with its pixels (``keep_pixels=True``), or one with an error.
 
         Raises:
-            ValueError: The reading has neither pixels nor an error.
+            MienError: The reading has neither pixels nor an error.
             OutputError: The file cannot be written.
         """
+        require_kind("reading", reading, Reading, "what Reader.read returns")
         self._counts["images"] += 1
         if reading.error is not None:
             self._errors.append(f"<li><bdi>{escape(reading.source)}</bdi><span>{escape(reading.error)}</span></li>\n")
             return
         if reading.pixels is None:
-            raise ValueError(f"{reading.source}: the page needs the image; read it with keep_pixels=True")
+            raise MienError(f"{reading.source}: the page needs the image; read it with keep_pixels=True")
         self._draft.write(_card(reading, self._counts["images"]))
         self._counts["faces"] += len(reading.faces)
         self._counts["no-face"] += not reading.faces

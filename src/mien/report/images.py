@@ -12,6 +12,7 @@ from typing import Self
 
 from PIL import Image
 
+from mien._errors import require_kind
 from mien._face import Reading
 from mien._output import MARK, Draft, is_input, output_errors, png_mark
 from mien.overlay import annotate
@@ -56,6 +57,7 @@ class AnnotatedImages:
         Raises:
             OutputError: The file cannot be written.
         """
+        require_kind("reading", reading, Reading, "what Reader.read returns")
         if reading.pixels is None:
             return
         image = Image.fromarray(annotate(reading.pixels, reading, maps=True))
@@ -81,6 +83,10 @@ class ImageFolder:
     """
 
     def __init__(self, path: str | os.PathLike[str], roots: Iterable[str | os.PathLike[str]] = ()) -> None:
+        require_kind("folder", path, (str, os.PathLike), "a path")
+        require_kind("roots", roots, (list, tuple), "a list of paths")
+        for root in roots:
+            require_kind("roots", root, (str, os.PathLike), "a list of paths")
         self.path = Path(path)
         self._roots = sorted(map(PurePath, roots), key=lambda root: -len(root.parts))
         self._marks: dict[Path, str] = {}

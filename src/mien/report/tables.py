@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any, Self, TextIO
 
 from mien._emotions import Emotion
-from mien._errors import MissingExtraError
+from mien._errors import MissingExtraError, require_kind
 from mien._face import Reading
 from mien._format import csv_cell, printable
 from mien._output import MARK, Draft, output_errors
@@ -114,6 +114,7 @@ class JsonLines:
         Raises:
             OutputError: The stream cannot be written.
         """
+        require_kind("reading", reading, Reading, "what Reader.read returns")
         plain = reading.to_dict()
         line = json.dumps(plain, ensure_ascii=False)
         if _escaped(line, self._stream) != line:  # the encoding lacks a character; JSON can write all in ASCII
@@ -151,6 +152,7 @@ class Csv:
     """
 
     def __init__(self, stream: TextIO, emotions: Sequence[Emotion], *, raw: bool = False) -> None:
+        require_kind("emotions", emotions, (list, tuple), "a list of emotions")
         self._stream, self._raw = stream, raw
         self._emotions = tuple(emotions)
 
@@ -194,6 +196,7 @@ class Parquet(RowGroups):
     """
 
     def __init__(self, path: str | os.PathLike[str], *, emotions: Sequence[Emotion] = tuple(Emotion)) -> None:
+        require_kind("emotions", emotions, (list, tuple), "a list of emotions")
         self._emotions = tuple(emotions)
         kinds = {"face": "int32", "source": "string", "emotion": "string", "error": "string"}
         super().__init__(path, {name: kinds.get(name, "float32") for name in _columns(self._emotions)})
@@ -217,6 +220,7 @@ def _columns(emotions: Sequence[Emotion]) -> list[str]:
 
 
 def _rows(reading: Reading, emotions: Sequence[Emotion]) -> Iterator[dict[str, Any]]:
+    require_kind("reading", reading, Reading, "what Reader.read returns")
     empty: dict[str, Any] = dict.fromkeys(_columns(emotions))
     plain = reading.to_dict()
     empty |= {"source": plain["source"], "error": plain["error"]}

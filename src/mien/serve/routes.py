@@ -1,11 +1,8 @@
 """The HTTP endpoints. A new one is a method and a line in ``add_routes``; its JSON shape belongs into ``schemas``."""
 
-import contextlib
 import dataclasses
-import json
 import logging
 from concurrent.futures import Future
-from typing import Any
 
 from fastapi import FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -132,16 +129,13 @@ class _Routes:
     async def models(self, _: Request) -> Response:
         """The loaded model, the detector, the limits."""
         reader, metadata = self._service.engine.reader, self._model.metadata
-        accuracy: Any = metadata["accuracy"]
-        with contextlib.suppress(ValueError):
-            accuracy = json.loads(accuracy)
         model = {
             "name": self._model.name,
             "precision": metadata["precision"],
             "emotions": [str(emotion) for emotion in self._model.emotions],
             "size": self._model.size,
             "licence": metadata["licence"],
-            "accuracy": accuracy,
+            "accuracy": self._model.accuracy,
         }
         detector = getattr(reader.detector, "name", type(reader.detector).__name__)
         limits = dataclasses.asdict(self._service.limits)

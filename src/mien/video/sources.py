@@ -14,13 +14,14 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from PIL import Image
 
-from mien._errors import ImageError, MienError, MissingExtraError, SourceError
+from mien._errors import ImageError, MissingExtraError, SourceError, require_integer, require_kind, require_number
 from mien._face import Pixels
 from mien.decode import FORMATS, MAX_PIXELS, decode
 from mien.video.prefetch import Prefetcher, run_in_thread
 from mien.video.types import Frame
 
 OPEN_SECONDS, READ_SECONDS = 15.0, 10.0  # timeouts of a network stream: to open, and between two frames
+_LAST_CAMERA = 9999  # the largest number of a camera
 _PREFETCHED_FRAMES = 4  # evens out the decoding time of key frames; 11 MB at 1280x720
 _MIN_ASPECT = 0.25  # width / height of a stored pixel; a value outside 1/4..4 is an error of the file
 _MIN_COMPLETE = 0.9  # share of the declared duration; a shorter video is reported as incomplete
@@ -132,7 +133,7 @@ def open_source(source: str | os.PathLike[str] | int, *, fps: float = 25.0) -> F
         The source.
 
     Raises:
-        MienError: If ``fps`` is not positive.
+        MienError: If ``fps`` is out of range or ``source`` of another type.
         SourceError: If the source cannot be opened.
         MissingExtraError: If PyAV is not installed; a folder does not need it.
 
@@ -142,8 +143,10 @@ def open_source(source: str | os.PathLike[str] | int, *, fps: float = 25.0) -> F
         ...         print(frame.index, frame.seconds)
         0 0.0
     """
-    if not 0 < fps < 1e6:
-        raise MienError(f"fps is frames a second above 0, not {fps}")
+    require_number("fps", fps, lowest=1e-6, highest=1e6)
+    require_kind("source", source, (str, os.PathLike, int), "a path, an address or the number of a camera")
+    if isinstance(source, int):
+        require_integer("source", int(source), lowest=0, highest=_LAST_CAMERA)
     name = os.fsdecode(source) if not isinstance(source, int) else str(source)
     if not name:
         raise SourceError("the source has no name; name a video, a camera, an address or a folder of frames")

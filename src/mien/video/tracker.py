@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from mien._errors import ImageError, MienError
+from mien._errors import ImageError, MienError, require_integer, require_kind, require_number
 from mien._face import Box, Detection, Face, KeyPoints, Pixels
 from mien.detect import Detector
 from mien.reader import Reader
@@ -17,6 +17,7 @@ from mien.video.association import Motion, Smoother, center_of, expired_tracks, 
 from mien.video.sources import FrameSource, open_source
 from mien.video.types import FrameResult, TrackedFace
 
+_MOST_SECONDS = 1e9  # of smooth and forget: no smaller limit is needed
 _SURE_SCORE = 0.8  # detection score from which a new face is confirmed at once
 _CONFIRM_SECONDS = 0.25  # for which any other new face must be detected ...
 _CONFIRM_SHARE = 0.95  # ... with this share of its first score on average; scores of false positives usually fall
@@ -63,10 +64,10 @@ class Tracker:
     """
 
     def __init__(self, reader: Reader, *, every: int = 3, smooth: float = 0.5, forget: float = 1.0) -> None:
-        if every < 1:
-            raise MienError(f"every must be at least 1 (search each frame), not {every}")
-        if not (math.isfinite(smooth) and smooth >= 0 and math.isfinite(forget) and forget >= 0):
-            raise MienError(f"smooth and forget must be seconds from 0, not {smooth} and {forget}")
+        require_kind("reader", reader, Reader, "a Reader")
+        require_integer("every", every, lowest=1)
+        require_number("smooth (seconds)", smooth, lowest=0, highest=_MOST_SECONDS)
+        require_number("forget (seconds)", forget, lowest=0, highest=_MOST_SECONDS)
         self.reader = reader
         self._every, self._smooth, self._forget = every, smooth, forget
         # Without a detector each image is one face, so there is no region to search. A plain function has no name.
@@ -225,7 +226,7 @@ def track(
         ...         print(result.seconds, face.track_id, face.emotion)
         0.0 1 happy
     """
-    tracker = Tracker(reader or Reader(), every=every, smooth=smooth, forget=forget)
+    tracker = Tracker(Reader() if reader is None else reader, every=every, smooth=smooth, forget=forget)
     results = _track_all(open_source(source, fps=fps), tracker, keep_pixels)
     next(results)  # enter the block that closes the source, even if no result is ever fetched
     return results

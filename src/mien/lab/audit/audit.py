@@ -104,12 +104,13 @@ def audit(
     )
 
 
-def load_faces(path: Path | None, labels: Mapping[str, str] | None = None) -> FaceSet:
+def load_faces(path: Path | None, labels: Mapping[str, str] | None = None, *, skip_unreadable: bool = False) -> FaceSet:
     """Read a data set for an audit, at 48 pixels; in eight classes where it has contempt, else in seven.
 
     Args:
         path: FER-2013 in any of its forms, a labelled folder or a table; ``None`` for the path in $MIEN_DATA.
         labels: Label of the set -> emotion, where the names differ.
+        skip_unreadable: Whether images that cannot be read are left out, which ``note`` counts.
 
     Returns:
         All faces, with the splits that the set has.
@@ -118,7 +119,7 @@ def load_faces(path: Path | None, labels: Mapping[str, str] | None = None) -> Fa
         DataError: The set cannot be read.
     """
     eight = CLASS_SETS["eight"]
-    faces = load_test_set(path, eight, labels=labels or {})
+    faces = load_test_set(path, eight, labels=labels or {}, skip_unreadable=skip_unreadable)
     if faces.emotions != eight or bool((faces.labels == eight.index(Emotion.CONTEMPT)).any()):
         return faces
     to_seven = torch.tensor([SEVEN.index(emotion) if emotion in SEVEN else -1 for emotion in eight])

@@ -23,6 +23,7 @@ from mien._progress import Progress, no_progress
 from mien.lab.data import FaceSet, Split, with_classes
 from mien.lab.data.datasets import is_fer2013
 from mien.lab.data.selection import validation_rows
+from mien.lab.data.tables import pixel_column
 from mien.lab.files import load_arrays, save_arrays
 from mien.lab.inference import predict
 from mien.lab.metrics import check_probabilities, restrict_probabilities
@@ -320,7 +321,7 @@ def was_trained_on(model: Model, faces: FaceSet) -> bool:
     """Return whether a model names the set as its training data.
 
     Each form of FER-2013 has a hash of its own. A model that was trained on the file that mien-0 was trained on counts
-    as trained on every form.
+    as trained on every form, and on every other table of pixels, which is likely to be a part of it.
 
     Args:
         model: The model.
@@ -332,7 +333,9 @@ def was_trained_on(model: Model, faces: FaceSet) -> bool:
     trained_on = model.about.get("data_sha256", "")
     if trained_on == faces.sha256:
         return True
-    return is_fer2013(Path(faces.source)) and trained_on == open_model("mien-0").about["data_sha256"]
+    path = Path(faces.source)
+    is_part = is_fer2013(path) or (path.is_file() and pixel_column(path) is not None)
+    return is_part and trained_on == open_model("mien-0").about["data_sha256"]
 
 
 def read_probabilities(path: Path, faces: FaceSet) -> OutOfFold:

@@ -7,6 +7,11 @@ from mien._errors import RecipeError
 FILLS = ("border", "zeros", "reflection")  # repeat the edge, black, mirror
 RESAMPLES = ("bilinear", "bicubic")  # soft and fast, sharp
 CROPS = (0, 5, 10)
+# The largest strengths; beyond them no face is left.
+_AT_MOST = {
+    **{"rotate": 360, "shift": 1, "scale": 10, "shear": 10, "brightness_shift": 1, "contrast": 10, "gamma": 10},
+    **{"blur": 100, "noise": 1, "mixup": 1000, "cutmix": 1000},
+}
 _GEOMETRY = ("flip", "rotate", "shift", "scale", "zoom", "shear", "min_crop_area", "n_crops")
 
 
@@ -66,10 +71,9 @@ def check_augment(strengths: AugmentConfig, where: str) -> None:
     for key in ("flip", "blur_noise_share", "jpeg", "random_erasing", "min_crop_area", "brightness"):
         if not 0 <= getattr(strengths, key) <= 1:
             raise RecipeError(f"{where}.{key} is between 0 and 1, not {getattr(strengths, key)}")
-    geometry, light = ("rotate", "shift", "scale", "shear"), ("brightness_shift", "contrast", "gamma")
-    for key in (*geometry, *light, "blur", "noise", "mixup", "cutmix"):
-        if getattr(strengths, key) < 0:
-            raise RecipeError(f"{where}.{key} is at least 0, not {getattr(strengths, key)}")
+    for key, most in _AT_MOST.items():
+        if not 0 <= getattr(strengths, key) <= most:
+            raise RecipeError(f"{where}.{key} is at least 0 and at most {most}, not {getattr(strengths, key)}")
     if not 0 <= strengths.zoom < 1 or not 0 < strengths.crop_fraction <= 1:
         raise RecipeError(f"{where}: zoom is at least 0 and below 1, crop_fraction above 0 and at most 1")
     if strengths.min_crop_area > 0 and strengths.n_crops > 0:

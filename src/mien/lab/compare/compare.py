@@ -349,6 +349,8 @@ class Comparison:
             found.append(f"These models have learned from faces that they are evaluated on here: {learned}.")
         if any("clean" not in each for each in self.metrics):
             found.append("No row is clean: every face has the pixels of one in an earlier split or row.")
+        if self.faces.note:
+            found.append(f"{self.faces.note}.")
         return found
 
 

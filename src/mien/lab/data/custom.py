@@ -2,11 +2,12 @@
 
 import hashlib
 import io
+import math
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,26 +20,23 @@ from mien._errors import DataError, RecipeError
 from mien._output import seen_before
 from mien._suggest import suggest
 from mien.lab.data.duplicates import clusters, divide
-from mien.lab.data.faceset import EMOTION_NAMES, FaceSet, Split, file_sha256, list_sha256, quote, split_index
-from mien.lab.data.fer2013 import iterate_rows
-from mien.lab.data.folders import visible_entries
+from mien.lab.data.faceset import EMOTION_NAMES, SIZE, FaceSet, Split, file_sha256, list_sha256, quote, split_index
+from mien.lab.data.fer2013 import OFFICIAL_COUNTS
+from mien.lab.data.folders import UNREADABLE_CURE, reason_unreadable, report_unreadable, visible_entries
+from mien.lab.data.tables import (
+    cell_at,
+    find_column,
+    is_split,
+    iterate_pixels,
+    iterate_rows,
+    parse_split,
+    pixel_column,
+)
 
+# Numbers as labels of pixels: those of FER-2013, and 7 as in tables that add contempt to it.
+_NUMBERED = {str(number): emotion for number, emotion in enumerate((*SEVEN, Emotion.CONTEMPT))}
 _LAYOUT = "mien reads <label>/*.jpg, or train/<label>/*.jpg with val/ and test/ beside it"
-# Names of splits in data sets. A validation split becomes PublicTest.
-_SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training"), Split.TRAINING),
-    **dict.fromkeys(("val", "valid", "validation", "dev", "publictest"), Split.PUBLIC_TEST),
-    **dict.fromkeys(("test", "testing", "privatetest"), Split.PRIVATE_TEST),
-}
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".pgm", ".ppm")
-# Names of columns in tables; the first that exists is used.
-_PATHS = ("path", "image", "file", "filename", "file_name", "image_path", "filepath")
-_COLUMNS = {
-    "path": (*_PATHS, "img", "picture", "subdirectory_filepath"),
-    "label": ("label", "emotion", "class", "expression", "category"),
-    "split": ("split", "usage", "subset", "partition"),
-    "group": ("group", "person", "subject", "identity", "participant"),
-}
 _HELD_OUT = 0.15  # share of Training that becomes PublicTest in a set without a validation split
 _HOLD_OUT_SEED = 0  # one seed for all runs, so that all of them are validated on the same faces
 _THREADS = 8  # Pillow releases the GIL while it decodes and resizes
@@ -55,6 +53,7 @@ class Entry:
         split: Its split.
         group: Its person or scene; empty where there is none.
         where: Its place, for error messages.
+        pixels: The grey levels of a square image, of a table of pixels; empty where they are in the file.
     """
 
     path: Path
@@ -63,6 +62,7 @@ class Entry:
     split: Split
     group: str
     where: str
+    pixels: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +72,15 @@ class Listing:
     Attributes:
         entries: The images.
         digests: Name and sha256 of the files that were read to list them.
+        names: The emotion of each label that needs no map.
+        note: What was assumed; empty where nothing was.
         linked: Number of folders that are left out because they were read under another name.
     """
 
     entries: Sequence[Entry]
     digests: tuple[tuple[str, str], ...] = ()
+    names: Mapping[str, Emotion] = field(default_factory=lambda: EMOTION_NAMES)
+    note: str = ""
     linked: int = 0
 
 
@@ -85,8 +89,8 @@ def list_images(path: Path) -> Listing:
 
     A folder holds a folder per label, or folders of splits above those; the order is split, label, name. Folders below
     a label are groups: ``happy/ann/1.jpg`` and ``sad/ann/2.jpg`` are one group. Files beside the folders of labels are
-    ignored. A table has columns for path and label, and optionally for split and group; paths are relative to its
-    folder, and without a split every row is Training.
+    ignored. A table has columns for path or pixels and for label, and optionally for split and group; paths are
+    relative to its folder, and without a split every row is Training.
 
     Args:
         path: The folder or table.
@@ -102,7 +106,9 @@ def list_images(path: Path) -> Listing:
         140
     """
     try:
-        return _list_folder(path) if path.is_dir() else _list_table(path)
+        if path.is_dir():
+            return _list_folder(path)
+        return _list_table(path) if pixel_column(path) is None else _list_pixels(path)
     except OSError as error:
         raise DataError(f"{error.filename or path}: cannot be read ({error.strerror or error})") from error
 
@@ -110,8 +116,8 @@ def list_images(path: Path) -> Listing:
 def _list_folder(folder: Path) -> Listing:
     splits, seen = [(Split.TRAINING, folder)], _Seen(folder)
     tops = seen.first(_subfolders(folder))
-    if any(top.name.lower() in _SPLIT_NAMES for top in tops):
-        splits = [(_read_split(top.name, where=str(top)), top) for top in tops]
+    if any(is_split(top.name) for top in tops):
+        splits = [(parse_split(top.name, where=str(top)), top) for top in tops]
     splits.sort(key=lambda split: (split_index(split[0]), split[1].name))
     entries = []
     for split, top in splits:
@@ -162,49 +168,43 @@ def _list_label(label: Path, seen: _Seen) -> Iterator[tuple[Path, str]]:
 def _list_table(path: Path) -> Listing:
     rows = iterate_rows(path)
     names = next(rows)[1]
-    place = {column: _find_column(names, column, path) for column in _COLUMNS}
+    place = {column: find_column(names, column, path) for column in ("path", "label", "split", "group")}
     entries = []
     for where, fields in rows:
-        cells = {column: "" if at is None else fields[at].strip() for column, at in place.items()}
+        cells = {column: cell_at(fields, at) for column, at in place.items()}
         for column in ("path", "label"):
             if not cells[column]:
                 raise DataError(f"{where}: the {column} is empty; fill it in, or remove the row")
         file = path.parent / Path(cells["path"]).expanduser()
-        if not file.is_file():
-            raise DataError(f"{where}: there is no file {file}; paths are relative to the folder of the table")
-        split = Split.TRAINING if place["split"] is None else _read_split(cells["split"], where=where)
+        split = Split.TRAINING if place["split"] is None else parse_split(cells["split"], where=where)
         entries.append(Entry(file, cells["path"], cells["label"], split, cells["group"], f"{where}, {file}"))
     return Listing(entries, ((path.name, file_sha256(path)),))
 
 
-def _find_column(names: Sequence[str], column: str, path: Path) -> int | None:
-    for name in _COLUMNS[column]:
-        if name in names:
-            return names.index(name)
-    if column in ("split", "group"):
-        return None
-    hint = next(filter(None, (suggest(name, _COLUMNS[column]) for name in names)), "")
-    raise DataError(
-        f'{path}: column "{column}" is missing; found {", ".join(names[:16])}; '
-        f"it may be called {', '.join(_COLUMNS[column])}{hint}"
-    )
+def _list_pixels(path: Path) -> Listing:
+    entries, words = [], dict[str, Split]()
+    for number, row in enumerate(iterate_pixels(path)):
+        entries.append(Entry(path, str(number), row.label, row.split, row.group, row.where, row.pixels))
+        words[row.usage] = row.split
+    counts = Counter(entry.split for entry in entries)
+    parts = [f"{split} {counts[split]:,} (official: {sum(OFFICIAL_COUNTS[split]):,})" for split in Split]
+    notes = [f"not the official FER-2013: {', '.join(parts)}"]
+    if "" in words:
+        notes.append("no Usage column: every row is used for Training")
+    notes += [f"Usage {quote(word)} is {split}" for word, split in words.items() if word not in ("", split)]
+    return Listing(entries, ((path.name, file_sha256(path)),), {**EMOTION_NAMES, **_NUMBERED}, "; ".join(notes))
 
 
-def _read_split(name: str, *, where: str) -> Split:
-    key = name.strip().lower()
-    if key not in _SPLIT_NAMES:
-        known = ", ".join(_SPLIT_NAMES)
-        raise DataError(f"{where}: {quote(name)} is no split; splits are called {known}{suggest(key, _SPLIT_NAMES)}")
-    return _SPLIT_NAMES[key]
-
-
-def read_labels(names: Iterable[str], label_map: Mapping[str, str], *, where: str) -> dict[str, Emotion | None]:
+def read_labels(
+    names: Iterable[str], label_map: Mapping[str, str], *, where: str, known: Mapping[str, Emotion] = EMOTION_NAMES
+) -> dict[str, Emotion | None]:
     """Find the emotion of each label. Upper and lower case are equal.
 
     Args:
         names: Labels of a data set.
-        label_map: Label -> emotion, or "" to leave its faces out; other labels are found in ``EMOTION_NAMES``.
+        label_map: Label -> emotion, or "" to leave its faces out.
         where: The data set, for error messages.
+        known: The emotion of each label that needs no map, in lower case.
 
     Returns:
         Label -> emotion; ``None`` where its faces are left out.
@@ -229,17 +229,24 @@ def read_labels(names: Iterable[str], label_map: Mapping[str, str], *, where: st
                 f"the labels are {', '.join(sorted(keys))}{suggest(key, keys)}"
             )
     for name, key in keys.items():
-        if key not in mapped and key not in EMOTION_NAMES:
+        if key not in mapped and key not in known:
             is_bare = name.isascii() and name.replace("_", "").replace("-", "").isalnum()
             override = f"data.labels.{name}=happy" if is_bare else f'\'data.labels={{"{name}"="happy"}}\''
             raise DataError(
                 f'{where}: {quote(name)} is no emotion that mien knows; map the label to an emotion, or to "" to leave '
                 f"its faces out (in a recipe: {override}){suggest(key, EMOTION_NAMES)}"
             )
-    return {name: mapped[key] if key in mapped else EMOTION_NAMES[key] for name, key in keys.items()}
+    return {name: mapped[key] if key in mapped else known[key] for name, key in keys.items()}
 
 
-def read_custom(path: Path, *, label_map: Mapping[str, str], emotions: Iterable[Emotion], side: int) -> FaceSet:
+def read_custom(
+    path: Path,
+    *,
+    label_map: Mapping[str, str],
+    emotions: Iterable[Emotion],
+    side: int,
+    skip_unreadable: bool = False,
+) -> FaceSet:
     """Read the faces of a labelled folder or table.
 
     Faces of other emotions, and those that the map leaves out, are not opened; ``note`` counts them.
@@ -249,6 +256,7 @@ def read_custom(path: Path, *, label_map: Mapping[str, str], emotions: Iterable[
         label_map: Label -> emotion, or "" to leave its faces out.
         emotions: Classes in use. The set has the eight classes of FER+ where they include contempt, else the seven.
         side: Side of the faces in pixels.
+        skip_unreadable: Whether images that cannot be read are left out, which ``note`` counts.
 
     Returns:
         The faces of all splits.
@@ -262,15 +270,30 @@ def read_custom(path: Path, *, label_map: Mapping[str, str], emotions: Iterable[
     """
     classes = CLASS_SETS["eight"] if Emotion.CONTEMPT in emotions else SEVEN
     listing = list_images(path)
-    meaning = read_labels(sorted({entry.label for entry in listing.entries}), label_map, where=str(path))
+    labels = sorted({entry.label for entry in listing.entries})
+    meaning = read_labels(labels, label_map, where=str(path), known=listing.names)
     rows = [row for row, entry in enumerate(listing.entries) if meaning[entry.label] in classes]
     entries = [listing.entries[row] for row in rows]
     if not entries:
         raise DataError(f"{path}: none of its {len(listing.entries):,} faces is of {', '.join(classes)}")
     left_out = Counter(entry.label for entry in listing.entries if meaning[entry.label] not in classes)
-    notes = [f"{count:,} of {label}" for label, count in sorted(left_out.items())]
-    notes += [f"{listing.linked:,} folders that were read already"] if listing.linked else []
-    images, digests = _read_images(entries, side)
+    excluded = ", ".join(
+        [f"{count:,} of {label}" for label, count in sorted(left_out.items())]
+        + ([f"{listing.linked:,} folders that were read already"] if listing.linked else [])
+    )
+    given = {label.strip().lower() for label in label_map}
+    numbers = ", ".join(f"{label} is {meaning[label]}" for label in labels if label in _NUMBERED and label not in given)
+    own_side = math.isqrt(len(entries[0].pixels))
+    images, read = _read_images(entries, max(SIZE, min(side, own_side)) if own_side else side)
+    problems = [str(each) for each in read if isinstance(each, DataError)]
+    unreadable = report_unreadable(problems, len(entries), path, is_skipped=skip_unreadable)
+    if problems:
+        kept = [at for at, each in enumerate(read) if not isinstance(each, DataError)]
+        images, rows, entries = images[kept], [rows[at] for at in kept], [entries[at] for at in kept]
+    digests = [each for each in read if isinstance(each, str)]
+    files = [*listing.digests, *((entry.name, digest) for entry, digest in zip(entries, digests, strict=True))]
+    assumed, excluded = numbers and f"labels as in FER-2013: {numbers}", excluded and f"left out: {excluded}"
+    notes = (listing.note, assumed, excluded, unreadable)
     emotion_of = [meaning[entry.label] for entry in entries]
     group_of = [entry.group or f"\0{row}" for row, entry in enumerate(entries)]  # a face without one is a group itself
     number = {name: index for index, name in enumerate(dict.fromkeys(group_of))}
@@ -282,9 +305,9 @@ def read_custom(path: Path, *, label_map: Mapping[str, str], emotions: Iterable[
         rows=torch.tensor(rows),
         pixels_from_jpeg=None,
         emotions=classes,
-        sha256=list_sha256([*listing.digests, *zip([entry.name for entry in entries], digests, strict=True)]),
+        sha256=listing.digests[0][1] if own_side else list_sha256(files),
         source=str(path),
-        note=f"left out: {', '.join(notes)}" if notes else None,
+        note="; ".join(filter(None, notes)) or None,
         groups=torch.tensor([number[group] for group in group_of]) if any(entry.group for entry in entries) else None,
     )
 
@@ -334,17 +357,24 @@ def hold_out(faces: FaceSet) -> FaceSet:
     return replace(faces, usage=usage, note="; ".join(filter(None, (faces.note, note))))
 
 
-def _read_images(entries: Sequence[Entry], side: int) -> tuple[NDArray[np.uint8], list[str]]:
-    """The faces uint8 ``[N, side, side]`` and the sha256 of each file."""
+def _read_images(entries: Sequence[Entry], side: int) -> tuple[NDArray[np.uint8], list[str | DataError]]:
+    """The faces uint8 ``[N, side, side]``, and the sha256 of each file or why it cannot be read."""
     images = np.empty((len(entries), side, side), np.uint8)
 
-    def read(index: int) -> str:
+    def read(index: int) -> str | DataError:
         entry = entries[index]
+        if entry.pixels:
+            own_side = math.isqrt(len(entry.pixels))
+            face = np.frombuffer(entry.pixels, np.uint8).reshape(own_side, own_side)
+            images[index] = resize(Image.fromarray(face), side)
+            return ""
         try:
             content = entry.path.read_bytes()
+            images[index] = decode_face(content, side, where=entry.where)
         except OSError as error:
-            raise DataError(f"{entry.where}: cannot be read ({error.strerror or error})") from error
-        images[index] = decode_face(content, side, where=entry.where)
+            return DataError(f"{entry.where}: cannot be read ({error.strerror or error})")
+        except DataError as error:
+            return error
         return hashlib.sha256(content).hexdigest()
 
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -374,8 +404,8 @@ def decode_face(content: bytes, side: int, *, where: str) -> NDArray[np.uint8]:
             image.draft("L", (2 * side, 2 * side))  # JPEG is decoded at a fraction of its size
             grey = _to_grey(ImageOps.exif_transpose(image))
     except Exception as error:  # Pillow raises errors of many types for damaged bytes
-        reason = " ".join(str(error).split())[:120]
-        raise DataError(f"{where}: not a readable image ({reason}); get the file again, or remove it") from error
+        reason = reason_unreadable(error)
+        raise DataError(f"{where}: not a readable image ({reason}){UNREADABLE_CURE}") from error
     return resize(grey, side)
 
 

@@ -6,6 +6,7 @@ find_dataset -> load_fer2013 | read_custom -> FaceSet
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from mien.lab.data.faceset import (
     split_index,
     with_classes,
 )
-from mien.lab.data.fer2013 import OFFICIAL_COUNTS, iterate_rows, load_fer2013
+from mien.lab.data.fer2013 import OFFICIAL_COUNTS, is_official_table, load_fer2013, official_difference
 from mien.lab.data.folders import find_fer2013
 from mien.lab.files import find_input
 from mien.lab.recipe import ExtraData, Recipe
@@ -62,8 +63,8 @@ def load_set(path: Path | None, recipe: Recipe) -> FaceSet:
         >>> faces = load_set(Path("fer2013.parquet"), load("mien-0"))  # doctest: +SKIP
     """
     start = find_dataset(path)
-    is_custom = not is_fer2013(start)
     faces = _read(start, recipe, labels=recipe.data.labels, votes=recipe.data.votes, side=max(SIZE, recipe.data.size))
+    is_custom = bool(official_difference(faces))
     if is_custom:
         faces = hold_out(faces)
     if recipe.data.extra:
@@ -74,7 +75,8 @@ def load_set(path: Path | None, recipe: Recipe) -> FaceSet:
         faces = mix_sets(with_classes(faces, "eight") if _needs_votes_as_labels(faces, recipe) else faces, others)
     if not is_custom and not recipe.data.extra:
         return faces
-    _require_classes(faces, recipe)
+    voted = faces.votes is not None and _needs_votes_as_labels(faces, recipe)
+    _require_classes(with_classes(faces, "eight") if voted else faces, recipe)
     if faces.votes is not None or recipe.target.vote_weight <= 0:
         return faces
     note = f"no FER+ votes: target.vote_weight={recipe.target.vote_weight:g} has no effect, only the labels are learned"
@@ -85,10 +87,25 @@ def _read(path: Path, recipe: Recipe, *, labels: Mapping[str, str], votes: str =
     if is_fer2013(path):
         if labels:
             raise RecipeError(f"{path}: is FER-2013, whose labels are known; leave data.labels out of the recipe")
-        return load_fer2013(path, votes=find_input(votes) if votes else None)
+        skipped = recipe.data.skip_unreadable
+        return _load_any_fer2013(path, find_input(votes) if votes else None, skip_unreadable=skipped)
     if votes:
         raise RecipeError(f"{path}: is not FER-2013, but data.votes={votes} holds votes for it; leave data.votes out")
-    return read_custom(path, label_map=labels, emotions=class_set(recipe.data.classes), side=side)
+    return read_custom(
+        path,
+        label_map=labels,
+        emotions=class_set(recipe.data.classes),
+        side=side,
+        skip_unreadable=recipe.data.skip_unreadable,
+    )
+
+
+def _load_any_fer2013(path: Path, votes: Path | None = None, *, skip_unreadable: bool) -> FaceSet:
+    """FER-2013 in one of its forms; what another number of faces means is said in ``note``."""
+    faces = load_fer2013(path, votes=votes, official=False, skip_unreadable=skip_unreadable)
+    difference = official_difference(faces)
+    notes = (difference and f"not the official FER-2013: {difference}", faces.note)
+    return replace(faces, note="; ".join(filter(None, notes)) or None)
 
 
 def _needs_votes_as_labels(faces: FaceSet, recipe: Recipe) -> bool:
@@ -153,7 +170,7 @@ def mix_sets(main: FaceSet, others: Sequence[tuple[FaceSet, float]]) -> FaceSet:
         if images.shape[-1] != side:
             images = torch.from_numpy(np.stack([resize(Image.fromarray(image), side) for image in images.numpy()]))
         if is_extra:
-            notes.append(f"{n:,} faces of {faces.source} mixed into Training")
+            notes.append(f"{n:,} faces of {Path(faces.source).name} mixed into Training")
             usage = torch.full_like(usage, split_index(Split.TRAINING))
         votes = _no_votes(faces) if faces.votes is None else faces.votes
         from_jpeg = torch.zeros(n, dtype=torch.bool) if faces.pixels_from_jpeg is None else faces.pixels_from_jpeg
@@ -213,7 +230,7 @@ class DatasetCache:
             RecipeError: As ``load_set``.
         """
         data = recipe.data
-        read = (data.classes, data.size, data.labels, data.votes, data.extra, data.exclude_leaked)
+        read = (data.classes, data.size, data.labels, data.votes, data.extra, data.exclude_leaked, data.skip_unreadable)
         key = (*read, recipe.target.vote_weight > 0)
         if self._faces is None or key != self._key:
             self._key, self._faces = key, load_set(self._path, recipe)
@@ -221,7 +238,12 @@ class DatasetCache:
 
 
 def load_test_set(
-    path: Path | None, emotions: tuple[Emotion, ...], *, size: int = SIZE, labels: Mapping[str, str] | None = None
+    path: Path | None,
+    emotions: tuple[Emotion, ...],
+    *,
+    size: int = SIZE,
+    labels: Mapping[str, str] | None = None,
+    skip_unreadable: bool = False,
 ) -> FaceSet:
     """Load the faces that a model is evaluated on: all splits, unchanged, without a held-out share.
 
@@ -231,6 +253,7 @@ def load_test_set(
             in the seven.
         size: The model's input side in pixels; a custom set is read at ``max(48, size)`` pixels.
         labels: Label map of a custom set: label -> emotion, or "" to leave its faces out.
+        skip_unreadable: Whether images of a folder or list that cannot be read are left out, which ``note`` counts.
 
     Returns:
         The faces of all splits, on the CPU.
@@ -246,10 +269,11 @@ def load_test_set(
     if start.is_file() and start.suffix.lower() in IMAGE_SUFFIXES:
         raise DataError(f"{start}: is one image; a data set is a folder or a table of labelled faces")
     if not is_fer2013(start):
-        return read_custom(start, label_map=labels or {}, emotions=emotions, side=max(SIZE, size))
+        side = max(SIZE, size)
+        return read_custom(start, label_map=labels or {}, emotions=emotions, side=side, skip_unreadable=skip_unreadable)
     if labels:
         raise DataError(f"{start}: is FER-2013, whose labels are known; leave the label map out")
-    return load_fer2013(start)
+    return _load_any_fer2013(start, skip_unreadable=skip_unreadable)
 
 
 def find_dataset(path: Path | None) -> Path:
@@ -266,26 +290,31 @@ def find_dataset(path: Path | None) -> Path:
     """
     given = path or os.environ.get("MIEN_DATA")
     start = Path(given).expanduser() if given else find_fer2013(None)
-    return start if start.exists() else find_fer2013(start)
+    if not start.exists():
+        return find_fer2013(start)
+    with suppress(DataError):
+        found = find_fer2013(start)
+        return found if found.is_file() else start
+    return start
 
 
 def is_fer2013(path: Path) -> bool:
-    """Return whether ``load_fer2013`` reads a path: a table of pixels, a folder that holds one, or FER-2013 as images.
+    """Return whether ``load_fer2013`` reads a path: the full table of pixels, a Parquet file, or FER-2013 as images.
 
     Args:
         path: An existing file or folder.
 
     Returns:
-        False for a custom data set.
+        False for a custom data set, also for other tables of pixels.
     """
     if path.is_file():
-        return path.suffix.lower() not in (".csv", ".tsv", ".txt") or "pixels" in next(iterate_rows(path))[1]
+        return path.suffix.lower() not in (".csv", ".tsv", ".txt") or is_official_table(path)
     try:
         found = find_fer2013(path)
     except DataError:
         return False
     if found.is_file():
-        return True
+        return is_fer2013(found)
     # By the names of FER-2013's images or, where a copy has renamed them, by their number in every class.
     trains = [entry for entry in found.iterdir() if entry.name.lower() in ("train", "training") and entry.is_dir()]
     labels = [entry for train in trains for entry in train.iterdir() if entry.is_dir()]

@@ -1,9 +1,11 @@
-"""Reading FER-2013 in each of its four forms, with the votes of FER+."""
+"""Reading FER-2013 in each of its four forms, with the votes of FER+, and other tables of pixels."""
 
-import csv
+import math
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from mien._emotions import SEVEN
 from mien._errors import DataError, MissingExtraError
 from mien._suggest import suggest
 from mien.lab.data.faceset import (
+    EMOTION_NAMES,
     FERPLUS_COLUMNS,
     SIZE,
     FaceSet,
@@ -26,12 +29,26 @@ from mien.lab.data.faceset import (
     split_index,
 )
 from mien.lab.data.folders import find_fer2013, read_folders, read_image
+from mien.lab.data.tables import (
+    cell_at,
+    check_rows,
+    find_column,
+    iterate_pixels,
+    iterate_rows,
+    label_text,
+    parse_split,
+    pixel_column,
+)
 
-_LEVELS = {str(level): level for level in range(256)}
 _LABELS = {str(label): label for label in range(len(SEVEN))}
+_LABELS |= {name: SEVEN.index(emotion) for name, emotion in EMOTION_NAMES.items() if emotion in SEVEN}
 _VOTES = {str(count): count for count in range(11)}  # ten people labelled each face for FER+
 _SPLITS = {str(split): index for index, split in enumerate(Split)}
 _ARCHIVES = (b"PK\x03\x04", b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!")  # first bytes of zip, gzip, 7z and rar files
+_BATCH = 256  # rows of a Parquet file that are in memory at a time
+_CELL_BYTES = 16_384  # mean size of a stored image, at most: a FER-2013 face in colour, not compressed, has 7 kB
+_LEAST_BYTES = 2 * SIZE * SIZE  # of a row of pixels: a digit and a space for each
+OFFICIAL_NAME = "FER-2013"
 # Faces per emotion in the table of 2013, in the order of SEVEN.
 OFFICIAL_COUNTS: dict[Split, tuple[int, ...]] = {
     Split.TRAINING: (3995, 436, 4097, 7215, 4830, 3171, 4965),  # 28,709
@@ -41,7 +58,11 @@ OFFICIAL_COUNTS: dict[Split, tuple[int, ...]] = {
 
 
 def load_fer2013(
-    path: str | os.PathLike[str], *, votes: str | os.PathLike[str] | None = None, official: bool = True
+    path: str | os.PathLike[str],
+    *,
+    votes: str | os.PathLike[str] | None = None,
+    official: bool = True,
+    skip_unreadable: bool = False,
 ) -> FaceSet:
     """Load FER-2013 with all seven classes, in the order of the official index, as uint8 tensors on the CPU.
 
@@ -50,6 +71,7 @@ def load_fer2013(
             a folder that holds one of them. The content decides which form it is.
         votes: FER+'s fer2013new.csv, joined by row to a table without votes.
         official: Whether every split and class must have the official number of faces; ``False`` accepts a subset.
+        skip_unreadable: Whether images of a folder that cannot be read are left out, which ``note`` counts.
 
     Returns:
         The faces of all splits.
@@ -63,7 +85,7 @@ def load_fer2013(
     found = find_fer2013(path)
     if votes is not None and found.is_dir():
         raise DataError(f"{found}: FER+ votes are joined by row, which images in folders do not have; use a CSV")
-    faces = _read(found)
+    faces = _read(found, skip_unreadable=skip_unreadable)
     if votes is not None:
         if faces.votes is not None:
             raise DataError(f"{found}: holds FER+ votes already; leave out votes=")
@@ -73,10 +95,10 @@ def load_fer2013(
     return faces
 
 
-def _read(path: Path) -> FaceSet:
+def _read(path: Path, *, skip_unreadable: bool) -> FaceSet:
     try:
         if path.is_dir():
-            return read_folders(path)
+            return read_folders(path, skip_unreadable=skip_unreadable)
         with path.open("rb") as stream:
             head = stream.read(4)
         if head.startswith(_ARCHIVES):
@@ -89,7 +111,7 @@ def _read(path: Path) -> FaceSet:
 
 
 def read_csv(path: Path) -> FaceSet:
-    """Read a table ``emotion,pixels,Usage``, its columns in any order.
+    """Read a table of FER-2013: ``emotion,pixels,Usage``, in the variants that ``iterate_pixels`` reads.
 
     Args:
         path: The CSV file. Without a Usage column (Kaggle's train.csv) every row is a Training row.
@@ -100,64 +122,54 @@ def read_csv(path: Path) -> FaceSet:
     Raises:
         DataError: A column is missing or a row is not valid; the message names row and cause.
     """
-    rows = iterate_rows(path)
-    names = next(rows)[1]
-    if names == ["pixels"]:
-        raise DataError(f"{path}: has no labels (the challenge's test.csv); use icml_face_data.csv, which holds them")
-    _require_columns(names, ("emotion", "pixels"), source=str(path))
-    emotion, pixels = names.index("emotion"), names.index("pixels")
-    split = names.index("usage") if "usage" in names else None
     labels, usage, levels = [], [], bytearray()
-    for where, row in rows:
-        labels.append(_read_label(row[emotion], where=where))
-        usage.append(split_index(Split.TRAINING) if split is None else _read_usage(row[split], where=where))
-        words = row[pixels].split()
-        if len(words) != SIZE * SIZE:
-            raise DataError(f"{where}: {len(words):,} pixel values instead of {SIZE * SIZE:,} ({SIZE}x{SIZE})")
-        try:
-            levels += bytes(map(_LEVELS.__getitem__, words))
-        except KeyError as error:
-            level = quote(error.args[0])
-            raise DataError(f"{where}: pixel value {level} is not a whole number from 0 to 255") from None
+    note = None
+    for row in iterate_pixels(path):
+        labels.append(_read_label(row.label, where=row.where))
+        usage.append(split_index(row.split))
+        if len(row.pixels) != SIZE * SIZE:
+            side = math.isqrt(len(row.pixels))
+            raise DataError(f"{row.where}: the face is {side}x{side}; FER-2013 faces are {SIZE}x{SIZE}")
+        levels += row.pixels
+        note = None if row.usage else "no Usage column: every row is used for Training"
     return assemble(
         np.frombuffer(levels, np.uint8).reshape(-1, SIZE, SIZE),
         np.array(labels, np.int64),
         usage=np.array(usage, np.int64),
         sha256=file_sha256(path),
         source=str(path),
-        note="no Usage column: every row is used for Training" if split is None else None,
+        note=note,
     )
 
 
-def iterate_rows(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Iterate over a table with comma, semicolon or tab between its fields, whichever the header has most of.
+@lru_cache(8)
+def _has_official_counts(path: Path, _modified: int) -> bool:
+    rows = iterate_rows(path)
+    names = next(rows)[1]
+    label, split = (find_column(names, column, path) for column in ("label", "split"))
+    counts = Counter((label_text(cell_at(cells, label)), cell_at(cells, split)) for _, cells in rows)
+    found = {part: [0] * len(SEVEN) for part in Split}
+    for (name, usage), count in counts.items():
+        found[parse_split(usage, where=str(path))][_read_label(name, where=str(path))] += count
+    return found == {part: list(official) for part, official in OFFICIAL_COUNTS.items()}
+
+
+def is_official_table(path: Path) -> bool:
+    """Return whether a table has pixels and the official number of faces in every split and class.
 
     Args:
-        path: The file, UTF-8.
+        path: The file. Its pixels are not read.
 
-    Yields:
-        Place (for error messages) and fields: first of the header, with names stripped and in lower case, then of every
-        row that is not empty. All have the same number of fields.
-
-    Raises:
-        DataError: A row has another number of fields, or the file is not CSV.
+    Returns:
+        False also where the table is damaged.
     """
-    row = -1
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as stream:
-        delimiter = max(",;\t", key=stream.readline(65_536).count)
-        stream.seek(0)
-        reader = csv.reader(stream, delimiter=delimiter)
-        try:
-            names = [name.strip().lower() for name in next(reader, [])]
-            yield f"{path}, header", names
-            for fields in filter(None, reader):
-                row += 1
-                where = f"{path}, row {row} (line {reader.line_num})"
-                if len(fields) != len(names):
-                    raise DataError(f"{where}: {len(fields)} fields instead of {len(names)}; is the file complete?")
-                yield where, fields
-        except csv.Error as error:
-            raise DataError(f"{path}, row {row + 1} (line {reader.line_num}): not CSV ({error})") from error
+    status = path.stat()
+    if status.st_size < _LEAST_BYTES * sum(map(sum, OFFICIAL_COUNTS.values())):
+        return False
+    try:
+        return pixel_column(path) is not None and _has_official_counts(path, status.st_mtime_ns)
+    except DataError:
+        return False
 
 
 def join_votes(faces: FaceSet, path: Path) -> FaceSet:
@@ -214,6 +226,22 @@ def check_official(faces: FaceSet) -> None:
     """
     if faces.emotions != SEVEN:
         raise DataError(f"{faces.source}: official counts exist for the seven classes only; check before with_classes")
+    if difference := official_difference(faces):
+        cure = "get the full set, or pass official=False to use a subset knowingly"
+        raise DataError(f"{faces.source}: {difference}; {cure}")
+
+
+def official_difference(faces: FaceSet) -> str:
+    """Compare a set with the official FER-2013.
+
+    Args:
+        faces: A set with all its splits.
+
+    Returns:
+        The first split or class with another number of faces, and both numbers; empty for the official set.
+    """
+    if faces.emotions != SEVEN:
+        return f"it has the classes {', '.join(faces.emotions)}"
     labels = {split: faces.labels[faces.usage == split_index(split)] for split in Split}
     found = {split: torch.bincount(of_split, minlength=len(SEVEN)).tolist() for split, of_split in labels.items()}
     training, public, private = OFFICIAL_COUNTS.values()
@@ -226,10 +254,8 @@ def check_official(faces: FaceSet) -> None:
         counts += zip([f'{split}, "{emotion}"' for emotion in SEVEN], found[split], official, strict=True)
         for what, count, wanted in counts:
             if count != wanted:
-                raise DataError(
-                    f"{faces.source}: {what} holds {count:,} faces, the official set {wanted:,}; "
-                    "get the full set, or pass official=False to use a subset knowingly"
-                )
+                return f"{what} holds {count:,} faces, the official set {wanted:,}"
+    return ""
 
 
 def read_parquet(path: Path) -> FaceSet:
@@ -253,15 +279,21 @@ def read_parquet(path: Path) -> FaceSet:
     try:
         # Without this buffer size pyarrow would load the whole column of images.
         table = pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=65_536)
-        columns = _empty_columns(table.schema_arrow.names, table.metadata.num_rows, source=str(path))
-        row = 0
-        for part in table.iter_batches(2048, use_threads=False):
+        count, row = table.metadata.num_rows, 0
+        check_rows(count, path)
+        columns = _empty_columns(table.schema_arrow.names, count, source=str(path))
+        _check_sizes(table.metadata, columns, path)
+        for part in table.iter_batches(_BATCH, columns=list(columns), use_threads=False):
+            if row + part.num_rows > count:
+                break
             for name, column in columns.items():
                 for at, value in enumerate(part.column(name).to_pylist(), start=row):
                     column[at] = _read_cell(name, value, where=f"{path}, row {at}")
             row += part.num_rows
-    except (pyarrow.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())
+        if row != count:
+            raise OSError(f"its footer says {count:,} rows, which its columns do not have")
+    except (pyarrow.ArrowException, OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise DataError(f"{path}: not a complete Parquet file ({reason}); get the file again") from error
     return assemble(
         columns["image"],
@@ -274,9 +306,24 @@ def read_parquet(path: Path) -> FaceSet:
     )
 
 
+def _check_sizes(footer: Any, columns: Collection[str], path: Path) -> None:
+    """Check the sizes that the footer claims, before memory is needed for them."""
+    for group in map(footer.row_group, range(footer.num_row_groups)):
+        chunks = [group.column(at) for at in range(group.num_columns)]
+        size = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in columns)
+        if size > _CELL_BYTES * (group.num_rows + 64):
+            raise DataError(
+                f"{path}: {group.num_rows:,} rows have {size / 1e6:,.0f} MB, more than faces of {SIZE} x {SIZE} pixels "
+                "need; the column image holds a PNG or JPEG file of such a face"
+            )
+
+
 def _empty_columns(names: Sequence[str], count: int, *, source: str) -> dict[str, NDArray[Any]]:
     """An array for each column that is read."""
     _require_columns(names, ("image", "label", "usage"), source=source)
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{source}: two columns are called {quote(twice)}; give each its own name")
     columns: dict[str, NDArray[Any]] = {"image": np.empty((count, SIZE, SIZE), np.uint8)}
     columns |= {name: np.empty(count, np.int64) for name in ("label", "usage")}
     if any(name in names for name in FERPLUS_COLUMNS):
@@ -321,9 +368,9 @@ def _read_usage(value: str, *, where: str) -> int:
 
 
 def _read_label(value: int | str, *, where: str) -> int:
-    text = str(value).strip()
+    text = str(value).strip().lower()
     if text not in _LABELS:
-        raise DataError(f"{where}: label {quote(value)} is not a whole number from 0 (angry) to 6 (neutral)")
+        raise DataError(f"{where}: label {quote(value)} is not a whole number from 0 (angry) to 6 (neutral), or a name")
     return _LABELS[text]
 
 

@@ -4,13 +4,13 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from mien._emotions import SEVEN
 from mien._errors import DataError
@@ -36,8 +36,10 @@ _FOLDERS: dict[str, tuple[Split, ...]] = {
 }
 _NAME = re.compile(r"(Training|PublicTest|PrivateTest)_(\d{1,18})", re.ASCII)
 _EMOTIONS = {name: emotion for name, emotion in EMOTION_NAMES.items() if emotion in SEVEN}
+UNREADABLE_CURE = "; get it again, remove it, or choose to skip unreadable images"
 _CLUTTER = ("thumbs.db", "desktop.ini")  # files of Windows; names with a leading dot are skipped as well
 # Grey stored in colour converts to L without loss; 16-bit and CMYK do not, and no copy of FER-2013 uses them.
+_LISTED = 5  # unreadable images that a message names
 _MODES = ("L", "LA", "P", "RGB", "RGBA", "1")
 
 
@@ -87,7 +89,7 @@ class _File(NamedTuple):
     split_known: bool  # from the name of file or folder
 
 
-def read_folders(folder: Path) -> FaceSet:
+def read_folders(folder: Path, *, skip_unreadable: bool = False) -> FaceSet:
     """Read PNG and JPEG files below ``train/`` and ``test/`` (and ``validation/``), one folder per emotion.
 
     A file name decides the split (``PublicTest_123.jpg``). Other files below ``test/`` become PublicTest, and ``note``
@@ -96,6 +98,7 @@ def read_folders(folder: Path) -> FaceSet:
 
     Args:
         folder: The folder that holds ``train/``.
+        skip_unreadable: Whether images that cannot be read are left out, which ``note`` counts.
 
     Returns:
         The faces in the seven classes.
@@ -107,24 +110,55 @@ def read_folders(folder: Path) -> FaceSet:
     Example:
         >>> faces = read_folders(Path("fer2013"))  # doctest: +SKIP
     """
-    files = sorted(_list_files(folder))
-    images = np.empty((len(files), SIZE, SIZE), np.uint8)
-    digests = []
-    for image, file in zip(images, files, strict=True):
+    listed, files, images, digests, problems = sorted(_list_files(folder)), [], [], [], []
+    for file in listed:
         content = (folder / file.name).read_bytes()
-        image[:] = read_image(content, where=str(folder / file.name))
+        try:
+            images.append(read_image(content, where=str(folder / file.name)))
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        files.append(file)
         digests.append((file.name, hashlib.sha256(content).hexdigest()))
-    unknown = sum(not file.split_known for file in files)
-    note = f"{unknown:,} test images do not name their split: all are used as PublicTest, none as PrivateTest"
+    note = report_unreadable(problems, len(listed), folder, is_skipped=skip_unreadable)
+    if unknown := sum(not file.split_known for file in files):
+        unnamed = f"{unknown:,} test images do not name their split: all are used as PublicTest, none as PrivateTest"
+        note = "; ".join(filter(None, (note, unnamed)))
     return assemble(
-        images,
+        np.stack(images) if images else np.empty((0, SIZE, SIZE), np.uint8),
         np.array([file.label for file in files], np.int64),
         usage=np.array([file.split for file in files], np.int64),
         pixels_from_jpeg=np.array([not file.name.lower().endswith(".png") for file in files], np.bool_),
         sha256=list_sha256(digests),
         source=str(folder),
-        note=note if unknown else None,
+        note=note or None,
     )
+
+
+def report_unreadable(problems: Sequence[str], count: int, source: Path, *, is_skipped: bool) -> str:
+    """Refuse unreadable images, or describe those that are left out.
+
+    Args:
+        problems: What is wrong with each of them, as ``read_image`` says it.
+        count: Number of all images.
+        source: The data set.
+        is_skipped: Whether the unreadable ones are left out.
+
+    Returns:
+        Their number, with the first few; empty where there are none.
+
+    Raises:
+        DataError: There are unreadable images, which are not skipped.
+    """
+    if not problems:
+        return ""
+    listed = "; ".join(problem.removesuffix(UNREADABLE_CURE) for problem in problems[:_LISTED])
+    more = f"; and {len(problems) - _LISTED:,} more" if len(problems) > _LISTED else ""
+    verb = "is" if len(problems) == 1 else "are"
+    if is_skipped and len(problems) < count:
+        relative = f"{listed}{more}".replace(str(source), source.name)  # the note is part of results
+        return f"{len(problems):,} of {count:,} images {verb} unreadable and left out: {relative}"
+    raise DataError(f"{len(problems):,} of {count:,} images {verb} unreadable: {listed}{more}{UNREADABLE_CURE}")
 
 
 def _list_files(folder: Path) -> Iterator[_File]:
@@ -210,5 +244,19 @@ def read_image(content: bytes, *, where: str) -> NDArray[np.uint8]:
             return np.asarray(image if image.mode == "L" else image.convert("L"))
     # Pillow raises SyntaxError for a damaged PNG chunk and ValueError for some damaged headers.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{where}: not a readable PNG or JPEG ({reason}); get the file again") from error
+        reason = reason_unreadable(error)
+        raise DataError(f"{where}: not a readable PNG or JPEG ({reason}){UNREADABLE_CURE}") from error
+
+
+def reason_unreadable(error: Exception) -> str:
+    """Return why Pillow cannot read an image.
+
+    Args:
+        error: The error of Pillow.
+
+    Returns:
+        At most 120 characters, without the name of a stream.
+    """
+    if isinstance(error, UnidentifiedImageError):
+        return "empty, or in no known format"
+    return " ".join(str(error).split())[:120] or type(error).__name__

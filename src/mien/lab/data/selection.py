@@ -26,7 +26,7 @@ from mien._errors import DataError, RecipeError
 from mien.lab.data.duplicates import clusters, divide, leaked_into_tests
 from mien.lab.data.faceset import SIZE, FaceSet, Split, concatenate, split_index, with_classes
 from mien.lab.data.sampling import epoch_length, row_weights
-from mien.lab.files import find_input
+from mien.lab.files import find_input, load_text
 from mien.lab.recipe import Recipe
 
 _ROTATE = 15.0  # degrees, up to
@@ -137,15 +137,15 @@ def read_exclude(path: Path, faces: FaceSet) -> Tensor:
         DataError: The file cannot be read, a line is not a number, or the set has no such row.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = load_text(path).splitlines()
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: data.exclude cannot be read ({getattr(error, 'strerror', None) or error})") from error
     known, rows = set(faces.rows.tolist()), []
     for number, line in enumerate(lines, start=1):
         word = line.partition("#")[0].strip()
         if not word:
             continue
-        if not (word.isascii() and word.isdigit()):
+        if not (word.isascii() and word.isdigit() and len(word) < 10):
             raise DataError(f"{path}, line {number}: {word[:40]!r} is no row; give one whole number per line")
         if int(word) not in known:
             last = max(known)

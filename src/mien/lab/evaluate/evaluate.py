@@ -10,7 +10,8 @@ from mien._format import percent, percent_interval
 from mien._metrics import HEADLINE, format_metric, metric_name
 from mien._page import escape
 from mien._progress import Progress, no_progress
-from mien.lab.data.datasets import find_dataset, is_fer2013, read_split
+from mien.lab.data.datasets import read_split
+from mien.lab.data.fer2013 import OFFICIAL_NAME
 from mien.lab.evaluate.evaluation import Evaluation, Task, check_tta, evaluate_task, prepare_evaluation
 from mien.lab.evaluate.plots import transfer_plot
 from mien.lab.evaluate.report import metric_keys, report_page, split_name, with_interval
@@ -31,6 +32,7 @@ class EvaluateOptions:
         label_map: Label of a data set -> name of an emotion, or ``""`` to exclude its faces.
         tta: Test-time augmentation, a key of ``mien.lab.inference.TTA``.
         precision: Which file of a model is used, ``"int8"`` or ``"fp32"``.
+        skip_unreadable: Whether images that cannot be read are left out and counted.
     """
 
     split: str | None = None
@@ -38,6 +40,7 @@ class EvaluateOptions:
     label_map: Mapping[str, str] = field(default_factory=dict)
     tta: str = "none"
     precision: str = "int8"
+    skip_unreadable: bool = False
 
 
 def evaluate(
@@ -77,9 +80,15 @@ def evaluate(
     split = read_split(options.split)
     subjects = find_subjects(model, precision=options.precision)
     progress("reading faces")
-    tests = load_tests(data, subjects[0].emotions, size=subjects[0].size, label_map=options.label_map)
+    tests = load_tests(
+        data,
+        subjects[0].emotions,
+        size=subjects[0].size,
+        label_map=options.label_map,
+        skip_unreadable=options.skip_unreadable,
+    )
     tasks = {test.name: [prepare_evaluation(each, test, split, tta=options.tta) for each in subjects] for test in tests}
-    out = options.out or Path("reports") / "evaluate" / _name(tasks, data)
+    out = options.out or Path("reports") / "evaluate" / _name(tasks)
     names = ("metrics.json", "predictions.npz", "report.html")
     with output_folder(out, names), file_set(out) as draft:
         evaluations = {
@@ -254,14 +263,14 @@ def _evaluate_seeds(tasks: Sequence[Task], folder: Path, tta: str, progress: Pro
         return [_evaluate_one(tasks[0], folder, tta, progress)]
     names = [f"seed-{task.subject.seed}" for task in tasks]
     found = [_evaluate_one(task, folder / name, tta, progress) for task, name in zip(tasks, names, strict=True)]
-    source = provenance(found[0].test.faces.sha256)
+    source = provenance(found[0].test.faces.sha256, found[0].test.faces.note)
     _write(folder, seeds_metrics(found) | {"provenance": source}, seeds_page(found, names, source))
     return found
 
 
 def _evaluate_one(task: Task, folder: Path, tta: str, progress: Progress) -> Evaluation:
     evaluation = evaluate_task(task, tta=tta, progress=progress)
-    source = provenance(evaluation.test.faces.sha256)
+    source = provenance(evaluation.test.faces.sha256, evaluation.test.faces.note)
     text = report_page(evaluation, source)
     save_arrays(folder / "predictions.npz", evaluation.arrays())
     _write(folder, evaluation.to_json() | {"provenance": source}, text)
@@ -273,14 +282,14 @@ def _write(folder: Path, metrics: Mapping[str, Any], text: str) -> None:
     save_text(folder / "report.html", text)
 
 
-def _name(tasks: Mapping[str, Sequence[Task]], data: Sequence[Path | None]) -> str:
+def _name(tasks: Mapping[str, Sequence[Task]]) -> str:
     """The folder of a report below reports/evaluate/: model, data set unless it is FER-2013, and split."""
     (name, first), *others = tasks.items()
     model = "".join(c if c.isalnum() or c in "-_." else "-" for c in first[0].subject.name)
     if others:
         return "-".join([model, "on", *tasks])
     split = first[0].selection.split
-    return f"{model}-{split}" if is_fer2013(find_dataset(data[0])) else f"{model}-{name}-{split}"
+    return f"{model}-{split}" if name == OFFICIAL_NAME else f"{model}-{name}-{split}"
 
 
 def _plus_minus(spread: Mapping[str, float], key: str) -> str:

@@ -1,7 +1,7 @@
 """Inputs of an evaluation: the models or recorded predictions that a name refers to, and the data sets."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -9,9 +9,10 @@ from mien._emotions import CLASS_SETS, SEVEN, Emotion, class_set
 from mien._errors import DataError
 from mien._suggest import suggest
 from mien.lab.data import FaceSet, Split
-from mien.lab.data.custom import Entry, list_images
+from mien.lab.data.custom import Listing, list_images
 from mien.lab.data.datasets import chosen_split, find_dataset, is_fer2013, load_test_set
 from mien.lab.data.faceset import EMOTION_NAMES, quote
+from mien.lab.data.fer2013 import OFFICIAL_NAME, official_difference
 from mien.lab.files import load_json
 from mien.lab.models import Model, open_model
 from mien.lab.predictions import Selection, read_metrics, select_rows
@@ -38,7 +39,12 @@ class TestSet:
 
 
 def load_tests(
-    paths: Iterable[Path | None], emotions: tuple[Emotion, ...], *, size: int, label_map: Mapping[str, str]
+    paths: Iterable[Path | None],
+    emotions: tuple[Emotion, ...],
+    *,
+    size: int,
+    label_map: Mapping[str, str],
+    skip_unreadable: bool = False,
 ) -> list[TestSet]:
     """Load the data sets to evaluate on.
 
@@ -47,6 +53,7 @@ def load_tests(
         emotions: The classes of the model.
         size: Side of the model's crops in pixels.
         label_map: Label -> name of an emotion, or ``""`` to exclude its faces; used where a set has the label.
+        skip_unreadable: Whether images that cannot be read are left out, which the note of the set counts.
 
     Returns:
         The sets, each with its own name.
@@ -55,9 +62,9 @@ def load_tests(
         DataError: If a label of the map is in no set, a label of a set has no emotion, or a set cannot be read.
     """
     starts = [find_dataset(path) for path in paths]
-    listed = [None if is_fer2013(start) else list_images(start).entries for start in starts]
-    known = {entry.label.strip().lower() for entries in listed for entry in entries or ()}
-    if label_map and all(entries is None for entries in listed):
+    listed = [None if is_fer2013(start) else list_images(start) for start in starts]
+    known = {entry.label.strip().lower() for listing in listed if listing for entry in listing.entries}
+    if label_map and not any(listed):
         raise DataError("the labels of FER-2013 are known; use no label map")
     for label in label_map:
         if label not in known:
@@ -66,10 +73,10 @@ def load_tests(
                 f"{', '.join(sorted(known))}"
             )
     sets: dict[str, TestSet] = {}
-    for start, entries in zip(starts, listed, strict=True):
-        name = _unique_name(start if entries is not None else Path("FER-2013"), sets)
-        excluded, used = _read_labels(start, entries or (), emotions, label_map)
-        faces = load_test_set(start, emotions, size=size, labels=used)
+    for start, listing in zip(starts, listed, strict=True):
+        excluded, used = _read_labels(start, listing or Listing(()), emotions, label_map)
+        faces = load_test_set(start, emotions, size=size, labels=used, skip_unreadable=skip_unreadable)
+        name = _unique_name(start if official_difference(faces) else Path(OFFICIAL_NAME), sets)
         sets[name] = TestSet(faces, name, excluded)
     return list(sets.values())
 
@@ -96,25 +103,26 @@ def select(test: TestSet, emotions: tuple[Emotion, ...], wanted: Split | str | N
 
 
 def _read_labels(
-    start: Path, entries: Sequence[Entry], emotions: tuple[Emotion, ...], label_map: Mapping[str, str]
+    start: Path, listing: Listing, emotions: tuple[Emotion, ...], label_map: Mapping[str, str]
 ) -> tuple[dict[tuple[Split, str], int], dict[str, str]]:
     """The number of excluded rows by split and reason, and the part of the label map that applies to this set."""
-    labels = sorted({entry.label.strip().lower() for entry in entries})
+    names = listing.names
+    labels = sorted({entry.label.strip().lower() for entry in listing.entries})
     words = {label: label_map.get(label, label) for label in labels}
     for label, word in words.items():
-        if word and word not in EMOTION_NAMES:
+        if word and word not in names:
             raise DataError(
                 f"{start}: {quote(label)} is no emotion that mien knows{suggest(label, EMOTION_NAMES)}; map the label "
                 f"to an emotion ({label}=happy), or to nothing to exclude its faces ({label}=)"
             )
     known = CLASS_SETS["eight"] if Emotion.CONTEMPT in emotions else SEVEN
     excluded: Counter[tuple[Split, str]] = Counter()
-    for entry in entries:
+    for entry in listing.entries:
         word = words[entry.label.strip().lower()]
         if not word:
             excluded[entry.split, f"label {entry.label}: excluded by the label map"] += 1
-        elif EMOTION_NAMES[word] not in known:
-            excluded[entry.split, f"{EMOTION_NAMES[word]}: not among the model's classes"] += 1
+        elif names[word] not in known:
+            excluded[entry.split, f"{names[word]}: not among the model's classes"] += 1
     return dict(excluded), {label: target for label, target in label_map.items() if label in words}
 
 

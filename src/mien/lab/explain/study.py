@@ -206,7 +206,7 @@ def explain_faces(
     return DatasetExplanation(
         metrics=metrics,
         about={"model": explainer.model.name, **explainer.model.about},
-        provenance=provenance(selection.faces.sha256),
+        provenance=provenance(selection.faces.sha256, selection.faces.note),
         note=selection.faces.note or "",
         explainer=explainer,
         crops=crops,

@@ -7,20 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from mien._errors import DataError
+from mien._errors import RecipeError
 from mien._format import percent
 from mien._metrics import HEADLINE, format_metric, metric_name
 from mien.infer import Classifier
 from mien.lab.complexity import count_macs, count_parameters
-from mien.lab.data import FaceSet, Split, check_official, with_classes
+from mien.lab.data import FaceSet, Split, with_classes
+from mien.lab.data.fer2013 import OFFICIAL_NAME, official_difference
 from mien.lab.export.calibrate import Calibration
 from mien.lab.predictions import Predictions, Selection, compare_with_votes, resize_faces
-from mien.lab.recipe import Recipe
+from mien.lab.recipe import Recipe, load
+from mien.lab.recipe.text import differences, toml_value
 from mien.lab.train.run import Trained
 
 Row = tuple[str, ...]
 
-_FER2013 = "FER-2013"
+_VOTES = " with FER+ votes"
 _FLIP_METRICS = ("n", "accuracy", "interval", "log_loss", "ece")
 _CALIBRATED = {
     "vector": "vector scaling (a factor and an offset for each class)",
@@ -57,10 +59,7 @@ mien puts the file under Apache-2.0. Whether the training faces may be used in t
 who collected them. The file contains no face."""
 
 # Below the tables.
-PROTOCOL = """\
-`clean` excludes rows whose exact pixels occur in an earlier split or row. PublicTest was used to select and calibrate
-the model; PrivateTest was evaluated after that. `results/<name>/choices.md` in the repository lists what was tried, and
-how often."""
+CLEAN = "`clean` excludes rows whose exact pixels occur in an earlier split or row."
 VOTED = """\
 The rows are the faces on which most of the ten FER+ voters agree; the label is their emotion (Barsoum et al., 2016):
 single votes are dropped, and the most frequent emotion needs more than half of the rest. Other rules give other rows
@@ -159,15 +158,14 @@ def describe_training_data(recipe: Recipe, faces: FaceSet) -> str:
         Name and hash of the data set, and what the recipe changes in it.
     """
     data, own = recipe.data, faces if faces.mixed_in is None else faces.select(~faces.mixed_in)
-    try:
-        check_official(own)
-        name = _FER2013
-    except DataError:
-        name = Path(faces.source).name
-    votes = " with FER+ votes" if recipe.target.vote_weight > 0 or data.classes == "eight" else ""
+    sources = " + ".join(Path(source).name for source in faces.source.split(" + "))
+    name = sources if official_difference(own) else OFFICIAL_NAME
+    has_votes = faces.votes is not None and bool(faces.votes.any())  # of faces without votes, all are zero
+    votes = _VOTES if has_votes and (recipe.target.vote_weight > 0 or data.classes == "eight") else ""
     further = f", {len(data.extra)} further sets mixed in" if data.extra else ""
     copies = "without Training rows copied in a test split" if data.exclude_leaked else "copies of test faces included"
-    return f"{name}{votes}{further}, sha256 `{faces.sha256}`, {copies}"
+    note = f"; {faces.note}" if faces.note else ""
+    return f"{name}{votes}{further}, sha256 `{faces.sha256}`, {copies}{note}"
 
 
 def headline_split(metrics: Mapping[str, Any]) -> str:
@@ -193,18 +191,20 @@ def card_markdown(recipe: Recipe, card: Mapping[str, Any]) -> str:
         Markdown.
     """
     emotions, split = card["emotions"], f"{headline_split(card['metrics']).capitalize()}Test"
-    limits, licence = (LIMITS, LICENCE) if card["learned_from"].startswith(_FER2013) else (OWN_LIMITS, OWN_LICENCE)
+    is_official = card["learned_from"].startswith(OFFICIAL_NAME)
+    limits, licence = (LIMITS, LICENCE) if is_official else (OWN_LIMITS, OWN_LICENCE)
     classes: list[Row] = [("emotion", "recall", "precision", "faces")]
     confusion: list[Row] = [("", *emotions)]
     for emotion, counts in zip(emotions, card["confusion"], strict=True):
-        shares = percent(card["recall"][emotion], 2), percent(card["precision"][emotion], 2)
+        recall = percent(card["recall"][emotion], 2) if any(counts) else "-"
+        shares = recall, percent(card["precision"][emotion], 2)
         classes.append((emotion, *shares, f"{sum(counts):,}"))
         confusion.append((emotion, *map(str, counts)))
     return "\n\n".join(
         [
             f"# {card['name']}",
-            " ".join(recipe.about.split()),
-            _headline_section(card),
+            _describe(recipe, card),
+            _headline_section(recipe, card),
             *_additional_sections(card.get("additional", {})),
             f"## Metrics on {split}, by class (int8)\n\n" + _table(classes),
             f"## Confusion on {split} (rows: label, columns: prediction)\n\n" + _table(confusion),
@@ -216,19 +216,34 @@ def card_markdown(recipe: Recipe, card: Mapping[str, Any]) -> str:
     )
 
 
-def _headline_section(card: Mapping[str, Any]) -> str:
+def _describe(recipe: Recipe, card: Mapping[str, Any]) -> str:
+    """What the model is; the text of an own recipe, but not that of mien's, which describes the run of mien."""
+    side = recipe.data.size
+    text = f"Names one of {len(card['emotions'])} emotions in a grey face of {side} x {side} pixels."
+    try:
+        shipped = load(recipe.name)
+    except RecipeError:
+        return f"{' '.join(recipe.about.split())} {text}".strip()
+    changed = [f"{key} = {toml_value(value)}" for key, value in differences(recipe, shipped).items() if key != "seed"]
+    with_changes = f", changed: {'; '.join(changed)}" if changed else ""
+    return f"{text} Trained with the recipe `{recipe.name}` of mien{with_changes}."
+
+
+def _headline_section(recipe: Recipe, card: Mapping[str, Any]) -> str:
     first, *others = HEADLINE
     rows: list[Row] = [("split", "rows", first, "95 % interval", *(metric_name(key, short=True) for key in others))]
     for split in sorted(card["metrics"]):
         for precision in ("int8", "fp32"):
-            for part in ("all", "clean"):
-                found = card["metrics"][split][precision][part]
+            for part, found in card["metrics"][split][precision].items():  # without clean where no row is
                 name = f"{split.capitalize()}Test, {part}, {precision}"
                 cells = (format_metric(key, found[key], 2) for key in others)
                 accuracy = (percent(found[first], 2), _percent_interval(found["interval"]))
                 rows.append((name, f"{found['n']:,}", *accuracy, *cells))
-    voted = f"\n\n{VOTED}" if "contempt" in card["emotions"] else ""
-    return f"{_table(rows)}\n\n{PROTOCOL}{voted}"
+    validated = "" if recipe.data.folds else " and validated the training"
+    private = "was evaluated once the model was final" if "private" in card["metrics"] else "was not evaluated"
+    protocol = f"{CLEAN} PublicTest calibrated the model{validated}; PrivateTest {private}."
+    is_voted = "contempt" in card["emotions"] and _VOTES in card["learned_from"]
+    return "\n\n".join([_table(rows), protocol, *([VOTED] if is_voted else [])])
 
 
 def _additional_sections(additional: Mapping[str, Any]) -> list[str]:
@@ -252,18 +267,22 @@ def _additional_sections(additional: Mapping[str, Any]) -> list[str]:
 
 def _training_list(recipe: Recipe, card: Mapping[str, Any]) -> str:
     parts = [
-        f"{_describe_run(part)}, command `{part['command']}` at commit `{part['commit']}`"
+        f"{_describe_run(part)}, command `{part['command']}`{_at_commit(part['commit'])}"
         for part in card.get("parts", ())
     ]
     side = recipe.data.size
     lines = [
         *(parts or [_describe_run(card)]),  # an ensemble was not trained itself
-        f"command `{card['command']}` at commit `{card['commit']}`, exported at `{card['exported_at']}`",
+        f"command `{card['command']}`{_at_commit(card['commit'])}, exported{_at_commit(card['exported_at'])}",
         f"data: {card['learned_from']}",
         f"{card['parameters']:,} parameters, {card['macs'] / 1e6:.0f} MMAC for a face of {side} x {side} pixels",
         f"calibrated by {_CALIBRATED[recipe.calibration]}, fitted on PublicTest and part of the graph",
     ]
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _at_commit(commit: str) -> str:
+    return " with an installed mien" if commit == "none" else f" at commit `{commit}`"
 
 
 def _describe_run(run: Mapping[str, Any]) -> str:

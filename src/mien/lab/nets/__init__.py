@@ -12,16 +12,22 @@ import importlib
 import inspect
 import math
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
 from mien._errors import RecipeError
 from mien._suggest import suggest
 from mien.lab.nets import _timm
 from mien.lab.nets._layers import Dense, Net
+
+_WIDEST = 16_384  # channels of a layer, pixels of a side, and any other number among the options of a net
+_DEEPEST = 256  # layers or blocks
+_LONGEST = 16  # stages
+_MOST_PARAMETERS = 1_000_000_000  # 4 GB; the largest published net here has 144 million
 
 __all__ = ["Net", "build", "default", "net_names", "options"]
 
@@ -86,12 +92,33 @@ def build(name: str, *, channels: int, classes: int, **options: Any) -> Net:
             hint = suggest(option, known)
             raise RecipeError(f"net {name!r} has no option {option!r}{hint} (it has: {', '.join(known)})")
     try:
+        if _check_numbers(options):
+            with torch.device("meta"):
+                count = sum(weight.numel() for weight in _builder(name)(channels, classes, **options).parameters())
+            if count > _MOST_PARAMETERS:
+                raise ValueError(f"has {count:,} parameters, more than {_MOST_PARAMETERS:,}; lower its options")
         net = _builder(name)(channels, classes, **options)
         for layer in (net.head if is_timm else net).modules():  # timm initialises its features
             _initialise(layer)
     except (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:  # of torch, for wrong values
         raise RecipeError(f"net {name!r}: {(str(error) or type(error).__name__).splitlines()[0]}") from error
     return net
+
+
+def _check_numbers(value: Any, name: str = "") -> bool:
+    """Check the numbers among options; returns whether any is so large that the net may not fit into memory."""
+    if isinstance(value, Mapping):
+        return max((_check_numbers(each, str(key)) for key, each in value.items()), default=False)
+    if isinstance(value, list | tuple):
+        if len(value) > _LONGEST:
+            raise ValueError(f"{name} has {len(value):,} values, more than {_LONGEST}")
+        return max((_check_numbers(each, name) for each in value), default=False)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    most = _DEEPEST if "depth" in name else _WIDEST
+    if not 0 <= value <= most:
+        raise ValueError(f"{name} is from 0 to {most}, not {value}")
+    return value > (16 if "depth" in name else 512)
 
 
 def _builder(name: str) -> Callable[..., Net]:

@@ -6,6 +6,7 @@ dotted overrides; the members of the family are all combinations, ``FILE/value-v
 """
 
 import itertools
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -14,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from mien._checksum import KEY
-from mien._errors import RecipeError
+from mien._errors import RecipeError, first_line
 from mien._suggest import suggest
+from mien.lab.files import load_text
 from mien.lab.recipe.schema import Recipe, read
 
+_MOST_MEMBERS = 1000  # of a family
 _FOLDER = resources.files("mien.lab").joinpath("recipes")
 
 
@@ -57,9 +60,12 @@ def load(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
         if not sign:
             raise RecipeError(f"override {override!r} must have the form section.key=value")
         try:
-            put(table, key.strip(), tomllib.loads(f"v = {text}")["v"])
+            value = tomllib.loads(f"v = {text}")["v"]
         except tomllib.TOMLDecodeError:
-            put(table, key.strip(), text.strip())
+            value = text.strip()
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits, or deep lists
+            raise RecipeError(f"override {override!r:.80}: {first_line(error)}") from error
+        put(table, key.strip(), value)
     return parse(table, where=f"recipe {name_or_path}")
 
 
@@ -172,8 +178,8 @@ def _table(name: str) -> dict[str, Any]:
         if not Path(name).is_file():
             raise RecipeError(f"{name}: no such recipe file")
         try:
-            text = Path(name).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = load_text(Path(name))
+        except (OSError, ValueError) as error:
             raise RecipeError(f"{name}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     elif name in recipe_names():
         text = _FOLDER.joinpath(f"{name}.toml").read_text(encoding="utf-8")
@@ -183,8 +189,8 @@ def _table(name: str) -> dict[str, Any]:
         raise RecipeError(f"unknown recipe {name!r}{hint or '; a file ends in .toml'} (`mien recipes` lists them)")
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"recipe {name}: not valid TOML: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"recipe {name}: not valid TOML: {first_line(error)}") from error
 
 
 def _member(name: str, grid: Mapping[str, Any], member: str) -> dict[str, Any]:
@@ -206,6 +212,8 @@ def _combinations(name: str, grid: Any) -> dict[str, dict[str, Any]]:
     axes = list(grid.values()) if isinstance(grid, Mapping) else [grid]
     if not all(isinstance(axis, Mapping) and all(isinstance(v, Mapping) for v in axis.values()) for axis in axes):
         raise RecipeError(f"recipe {name}: [grid.AXIS] holds one table of dotted overrides for each value of the axis")
+    if (count := math.prod(map(len, axes))) > _MOST_MEMBERS:
+        raise RecipeError(f"recipe {name}: its grid has {count:,} members, more than {_MOST_MEMBERS:,}")
     found = {}
     for values in itertools.product(*(axis.items() for axis in axes)) if axes else ():
         overrides = {key: value for _, table in values for key, value in table.items()}

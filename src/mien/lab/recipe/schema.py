@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -21,6 +21,20 @@ CHECKPOINTS = ("last", "best")
 CALIBRATIONS = ("vector", "temperature")
 _LONGEST_NAME = 120
 _NAME_PART = re.compile(r"[\w+-][\w+. -]*")
+# The largest numbers that make sense; the work and the memory of a training grow with them.
+_AT_MOST = {
+    "data.size": 1024,
+    "data.expand": 100,
+    "data.folds": 1000,
+    "train.epochs": 1_000_000,
+    "train.batch_size": 1_000_000,
+    "phases": 100,
+    "data.extra": 100,
+}
+_LARGEST = 1e30  # of any number
+_LARGEST_FACTOR = 1000  # times that a face is in an epoch
+_MOST_ITEMS = 10_000  # of a list or table
+_DEEPEST = 4  # lists and tables within an option of a net
 LARGEST_SEED = 2**32 - 1  # the largest that torch's generators accept for every epoch
 
 T = TypeVar("T")
@@ -92,6 +106,7 @@ class DataConfig:
     exclude_leaked: bool = True  # leave out Training rows whose pixels are in a test split
     exclude: str = ""  # a text file of rows to leave out: one number per line, as in `FaceSet.rows`
     labels: Mapping[str, str] = field(default_factory=dict)  # label of a custom set -> emotion; "": leave out
+    skip_unreadable: bool = False  # leave out images of a folder or list that cannot be read, and count them
     votes: str = ""  # FER+'s fer2013new.csv, for a table of FER-2013 without votes
     extra: tuple[ExtraData, ...] = ()  # further sets, mixed into Training
     max_per_class: int = 0  # largest number of faces per class (the first in an order drawn by the seed); 0: all
@@ -198,6 +213,11 @@ class Recipe:
                 raise self._wrong(f"phase {phase.name!r}: dropout is a share up to 1, not {phase.dropout}")
             if phase.size != 0 and phase.size < 8:
                 raise self._wrong(f"phase {phase.name!r}: size is at least 8, or 0 for data.size, not {phase.size}")
+        values = {f"{section}.{key}": value for section in ("data", "train") for key, value in _items(self, section)}
+        values |= {"phases": len(self.phases), "data.extra": len(self.data.extra)}
+        for key, most in _AT_MOST.items():
+            if values[key] > most:
+                raise self._wrong(f"{key} is at most {most:,}, not {values[key]:,}")
         check_train(self.train, f"recipe {self.name}: train")
         check_augment(self.augment, f"recipe {self.name}: augment")
         check_augment(minority_augment(self), f"recipe {self.name}: minority.augment")
@@ -225,8 +245,8 @@ class Recipe:
         factors = {"data.balance_power": data.balance_power, "minority.oversample": minority.oversample}
         factors |= {f"data.oversample.{name}": times for name, times in data.oversample.items()}
         for key, value in factors.items():
-            if not 0 <= value < math.inf:
-                raise self._wrong(f"{key} is at least 0, not {value}")
+            if not 0 <= value <= _LARGEST_FACTOR:
+                raise self._wrong(f"{key} is from 0 to {_LARGEST_FACTOR}, not {value}")
         if {"mixup", "cutmix"} & set(minority.augment):
             raise self._wrong("minority.augment cannot change mixup and cutmix: whole batches are mixed")
 
@@ -264,6 +284,11 @@ class Recipe:
 
     def _wrong(self, what: str) -> RecipeError:
         return RecipeError(f"recipe {self.name}: {what}")
+
+
+def _items(recipe: Recipe, section: str) -> Iterator[tuple[str, Any]]:
+    found = getattr(recipe, section)
+    return ((each.name, getattr(found, each.name)) for each in fields(found))
 
 
 def check_train(config: TrainConfig, where: str) -> None:
@@ -346,7 +371,7 @@ def read(kind: type[T], table: Mapping[str, Any], *, where: str) -> T:
     known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     for key in table:
         if key not in known:
-            raise RecipeError(f"{where}: unknown key {key!r}{suggest(key, known)}")
+            raise RecipeError(f"{where}: unknown key {key!r:.80}{suggest(key, known)}")
     values = {key: _value(hints[key], value, where=f"{where}: {key}") for key, value in table.items()}
     try:
         return kind(**values)
@@ -374,26 +399,39 @@ def change(base: T, changes: Mapping[str, Any], *, where: str) -> T:
 
 def _value(kind: Any, value: Any, *, where: str) -> Any:
     """``value`` as the type ``kind`` of a key."""
+    _check_size(value, where, is_free=kind is Any)
     if is_dataclass(kind):
         if isinstance(value, kind):  # type: ignore[arg-type]
             return value
         if not isinstance(value, Mapping):
-            raise RecipeError(f"{where} is a section with keys, not {value!r}")
+            raise RecipeError(f"{where} is a section with keys, not {value!r:.80}")
         return read(kind, value, where=where)  # type: ignore[arg-type]
     if get_origin(kind) is tuple:
         if not isinstance(value, (list, tuple)):
-            raise RecipeError(f"{where} is a list, not {value!r}")
+            raise RecipeError(f"{where} is a list, not {value!r:.80}")
         return tuple(_value(get_args(kind)[0], each, where=where) for each in value)
     if get_origin(kind) is not None:
         if not isinstance(value, Mapping):
-            raise RecipeError(f"{where} is a table with keys, not {value!r}")
+            raise RecipeError(f"{where} is a table with keys, not {value!r:.80}")
         return {key: _value(get_args(kind)[1], each, where=f"{where}: {key}") for key, each in value.items()}
-    if isinstance(value, float) and not math.isfinite(value):
-        raise RecipeError(f"{where} is a finite number, not {value}")
     if kind is Any:
         return value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise RecipeError(f"{where} is of type {kind.__name__}, not {value!r}")
+        raise RecipeError(f"{where} is of type {kind.__name__}, not {value!r:.80}")
     return value
+
+
+def _check_size(value: Any, where: str, *, is_free: bool, depth: int = 0) -> None:
+    """Refuse numbers, texts, lists and tables that are too large to be meant; of a free value also those within."""
+    if isinstance(value, str | list | tuple | Mapping) and len(value) > _MOST_ITEMS:
+        raise RecipeError(f"{where} has {len(value):,} items or characters, more than {_MOST_ITEMS:,}")
+    if isinstance(value, int | float) and not -_LARGEST <= value <= _LARGEST:
+        number = f"{value}" if isinstance(value, float) else f"a number of {value.bit_length():,} bits"
+        raise RecipeError(f"{where} is a finite number up to {_LARGEST:g}, not {number}")
+    if is_free and isinstance(value, list | tuple | Mapping):
+        if depth > _DEEPEST:
+            raise RecipeError(f"{where} is nested too deeply")
+        for each in value.values() if isinstance(value, Mapping) else value:
+            _check_size(each, where, is_free=True, depth=depth + 1)

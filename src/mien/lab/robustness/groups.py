@@ -15,7 +15,7 @@ from mien.lab.data import FaceSet
 from mien.lab.data.custom import list_images
 from mien.lab.data.datasets import is_fer2013
 from mien.lab.data.faceset import quote
-from mien.lab.data.fer2013 import iterate_rows
+from mien.lab.data.tables import iterate_rows
 from mien.lab.robustness.metrics import (
     CORRUPTION_METRICS,
     Estimate,

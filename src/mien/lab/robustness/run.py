@@ -191,7 +191,7 @@ def evaluate_robustness(
         reference = correct[reference[0] if reference else next(iter(models))]
     part = faces.split(options.split) if options.split else faces
     return {
-        "provenance": provenance(faces.sha256),
+        "provenance": provenance(faces.sha256, faces.note),
         "setting": {**setting, "split": str(options.split or "all"), "drawn": len(sample), "of": len(part)},
         "source": Path(faces.source).name,
         "note": faces.note or "",

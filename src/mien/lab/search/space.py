@@ -23,6 +23,7 @@ from mien.lab.recipe.text import toml_value
 from mien.lab.train.schedule import build_schedule
 
 OBJECTIVES = ("accuracy", "log_loss")
+_MOST_CHOICES = 100  # of a key; each is checked with the whole recipe
 _RANGE = ("low", "high", "log", "step", "choices")
 
 Value = Any  # a plain value of TOML
@@ -250,6 +251,8 @@ def _domain(spec: Any, where: str) -> Choices | Range:
         raise RecipeError(f"{where}: choices cannot have {', '.join(key for key in spec if key != 'choices')}")
     if not isinstance(values, list) or not values:
         raise RecipeError(f"{where}: choices is a list of values, not {values!r}")
+    if len(values) > _MOST_CHOICES:
+        raise RecipeError(f"{where}: has {len(values):,} choices, more than {_MOST_CHOICES}")
     if len({json.dumps(value) for value in values}) < len(values):
         raise RecipeError(f"{where}: choices names a value twice")
     return Choices(tuple(values))

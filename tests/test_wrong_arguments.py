@@ -1,0 +1,97 @@
+"""Every public function refuses every wrong argument with a MienError of one short line."""
+
+import inspect
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mien
+from mien import Emotion, MienError
+
+FEW: list[Any] = [None, -1, float("nan"), "nonsense", b"\0", np.zeros(3), object()]
+MANY: list[Any] = [
+    *FEW,
+    *(0, True, 10**30, 10**5000, float("inf"), 1.5, "", "\0", [], {}, ["a"], (1, 2, 3), Path("nowhere")),
+    *(np.zeros((2, 2, 3), np.float32), np.zeros((0, 0, 3), np.uint8), lambda: None, range(3), {"a": object()}),
+]
+FLAGS = ("keep_pixels", "maps", "raw")  # any value is true or false
+VALUES = ("Box", "Emotion", "Face", "KeyPoints", "Reading")  # plain values, which a reader makes
+
+
+def calls(folder: Path) -> dict[str, tuple[Callable[..., object], dict[str, Any]]]:
+    """Every public function and method, with arguments that it accepts."""
+    pixels, stream, every = np.zeros((64, 64, 3), np.uint8), io.StringIO(), list(Emotion)
+    reader = mien.Reader(detector="none")
+    reading, prepared = reader.read(pixels), reader.prepare(pixels)
+    of_reader = {"model": "mien-1", "detector": "none", "precision": "int8", "threads": 1, "providers": ("cpu",)}
+    of_track = {"source": "nowhere.mp4", "reader": reader, "every": 3, "smooth": 0.5, "forget": 1.0, "fps": 25.0}
+    path = folder / "result"
+    return {
+        "Reader": (mien.Reader, {**of_reader, "abstain": 0.0, "max_bytes": 10**6, "max_pixels": 10**6}),
+        "Reader.read": (reader.read, {"image": pixels}),
+        "Reader.read_many": (lambda **given: list(reader.read_many(**given)), {"images": [pixels], "batch": 4}),
+        "Reader.prepare": (reader.prepare, {"image": pixels}),
+        "Reader.classify": (reader.classify, {"prepared": [prepared]}),
+        "Reader.read_at": (reader.read_at, {"pixels": pixels, "detections": []}),
+        "Face.map": (reading.faces[0].map, {"emotion": "happy"}),
+        "annotate": (mien.annotate, {"pixels": pixels, "reading": reading}),
+        "open_detector": (
+            mien.open_detector,
+            {"name": "none", "threshold": 0.5, "min_face": 20.0, "threads": 1, "providers": ("cpu",)},
+        ),
+        "track": (lambda **given: list(mien.track(**given)), of_track),
+        "AnnotatedImages": (mien.AnnotatedImages, {"folder": path, "roots": ()}),
+        "AnnotatedImages.add": (mien.AnnotatedImages(path).add, {"reading": reading}),
+        "Csv": (mien.Csv, {"stream": stream, "emotions": every}),
+        "Csv.add": (mien.Csv(stream, every).add, {"reading": reading}),
+        "Html": (mien.Html, {"path": path, "title": "faces", "model": {"name": "mien-1"}}),
+        "Html.add": (mien.Html(path, title="faces", model={}).add, {"reading": reading}),
+        "JsonLines": (mien.JsonLines, {"stream": stream}),
+        "JsonLines.add": (mien.JsonLines(stream).add, {"reading": reading}),
+        "Parquet": (mien.Parquet, {"path": path, "emotions": every}),
+        "Parquet.add": (mien.Parquet(path).add, {"reading": reading}),
+    }
+
+
+def sweep(wrong: list[Any], folder: Path) -> list[str]:
+    """What is not a MienError of one short line, with one argument of every call replaced by each of ``wrong``."""
+    faults = []
+    for name, (call, given) in calls(folder).items():
+        for key in given:
+            for value in wrong:
+                said = ""
+                try:
+                    call(**{**given, key: value})
+                except MienError as error:
+                    said = str(error)
+                except Exception as error:
+                    said = f"{type(error).__name__}\n{error}"
+                if "\n" in said or len(said) > 400:
+                    faults.append(f"{name}({key}={type(value).__name__}): {said[:200]}")
+    return faults
+
+
+def test_wrong_arguments_are_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert sweep(FEW, tmp_path) == []
+
+
+@pytest.mark.release
+def test_many_wrong_arguments_are_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert sweep(MANY, tmp_path) == []
+
+
+def test_the_sweep_covers_every_public_function_and_argument(tmp_path: Path) -> None:
+    """Except flags, and arguments that have no wrong value."""
+    swept = calls(tmp_path)
+    public = {name: getattr(mien, name) for name in mien.__all__ if callable(getattr(mien, name))}
+    for name, value in public.items():
+        if name in VALUES or (inspect.isclass(value) and issubclass(value, Exception)):
+            continue
+        missing = set(inspect.signature(value).parameters) - set(swept[name][1]) - set(FLAGS)
+        assert not missing, f"{name}: {missing}"
