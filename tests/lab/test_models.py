@@ -243,13 +243,13 @@ def test_outputs_without_emotion_are_excluded_and_the_rest_sums_to_one(softmax: 
     [
         ('labls = ["a"]', LABELS, r"unknown key 'labls'; did you mean 'labels'\?"),
         ('channels = "gray"', LABELS, "channels is one of grey, rgb, bgr, not 'gray'"),
-        ("mean = [0.1, 0.2]", LABELS, "mean is a number or 1 of them"),
+        ("mean = [0.1, 0.2]", LABELS, "mean is a number up to 1e6, or 1 of them"),
         ("std = 0", LABELS, "std not 0"),
-        ("batch = 0", LABELS, "batch is a whole number above 0"),
+        ("batch = 0", LABELS, "batch is a whole number from 1 to 1024"),
         ('input = "y"', LABELS, "set input to one of x, not 'y'"),
         ("", '["angry", "hapy"]', r"label 'hapy' is no emotion that mien knows.*did you mean 'happy'\?"),
         ("", '["angry", "angry"]', "at least two emotions, each once"),
-        ("", '"angry"', "labels is a list of names"),
+        ("", '"angry"', "labels is a list of up to 1000 names"),
         ("= 3", LABELS, "cannot be read as TOML"),
     ],
 )

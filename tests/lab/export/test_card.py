@@ -1,6 +1,7 @@
 """The card of a user's own export: every sentence is true of its own run and data."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ torch = pytest.importorskip("torch", reason="the lab is not installed")
 
 from mien.lab import recipe as recipes
 from mien.lab.data.datasets import load_set
+from mien.lab.export.card import card_markdown
 from mien.lab.export.release import export_model
 from mien.lab.provenance import provenance
 from mien.lab.recipe import Recipe
@@ -30,23 +32,28 @@ def folder(tmp_path_factory: pytest.TempPathFactory, draw_face: Draw) -> Path:
     return folder
 
 
-def export(recipe: Recipe, folder: Path, out: Path) -> str:
+@pytest.fixture(scope="module")
+def exported(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path]:
+    """The shipped recipe with changes, trained for an epoch on own faces and exported."""
+    out = tmp_path_factory.mktemp("exported")
+    recipe = recipes.load("mien-0", [*ONE_BLOCK, *OWN, "train.precision=32-true", "data.skip_unreadable=true"])
     faces = load_set(folder, recipe)
     fit(recipe, faces, out / "run", devices=CPU, provenance=provenance(faces.sha256, faces.note))
-    export_model(load_final(out / "run"), faces, out / "model")
-    card = json.loads((out / "model" / "card.json").read_text("utf-8"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mien.lab.export.release.INT8_LOSS", 100)  # of an untrained net
+        card = export_model(load_final(out / "run"), faces, out / "model")
     assert set(card["metrics"]) == {"public"}
     assert card["emotions"] == ["happy", "sad", "surprise"]
     assert card["data_note"] == faces.note
-    return " ".join((out / "model" / "card.md").read_text("utf-8").split())
+    return recipe, out / "model"
 
 
-def test_a_card_says_only_what_is_true_of_its_run(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mien.lab.export.release.INT8_LOSS", 100)  # of an untrained net
-    changes = [*ONE_BLOCK, *OWN, "train.precision=32-true", "data.skip_unreadable=true"]
-    text = export(recipes.load("mien-0", changes), folder, tmp_path / "shipped")
+def words(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_a_card_says_only_what_is_true_of_its_run(exported: tuple[Recipe, Path], folder: Path) -> None:
+    text = words((exported[1] / "card.md").read_text("utf-8"))
     assert text.startswith("# mien-0 Names one of 3 emotions in a grey face of 16 x 16 pixels.")
     assert "Trained with the recipe `mien-0` of mien, changed: " in text
     for change in ('data.classes = "happy,sad,surprise"', "data.size = 16", "train.epochs = 1", "net.options.stem"):
@@ -61,12 +68,10 @@ def test_a_card_says_only_what_is_true_of_its_run(
         assert untrue not in text, untrue
 
 
-def test_an_own_recipe_describes_itself(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mien.lab.export.release.INT8_LOSS", 100)
-    file = tmp_path / "mine.toml"
-    file.write_text('name = "mine"\nabout = "Reads the smiles of our actors."\n')
-    changes = [*ONE_BLOCK, *OWN, "train.precision=32-true", "data.skip_unreadable=true", "data.folds=3"]
-    text = export(recipes.load(str(file), changes), folder, tmp_path / "own")
+def test_an_own_recipe_describes_itself(exported: tuple[Recipe, Path]) -> None:
+    recipe, card = exported[0], json.loads((exported[1] / "card.json").read_text("utf-8"))
+    own = replace(recipe, name="mine", about="Reads the smiles of our actors.", data=replace(recipe.data, folds=3))
+    text = words(card_markdown(own, {**card, "name": "mine"}))
     assert text.startswith("# mine Reads the smiles of our actors. Names one of 3 emotions in a grey face of 16 x 16")
     assert "of mien, changed" not in text
     assert "PublicTest calibrated the model; PrivateTest was not evaluated." in text
