@@ -233,7 +233,7 @@ def _open(data: bytes, name: str) -> tuple[Image.Image, int]:
                 continue
             frames = check_structure(data, key, name)
             if key == "TIFF":
-                _silence_libtiff()
+                silence_libtiff()
             try:
                 image = factory(io.BytesIO(data), "")
                 return image, getattr(image, "n_frames", 1) if frames is None else frames
@@ -243,7 +243,7 @@ def _open(data: bytes, name: str) -> tuple[Image.Image, int]:
 
 
 @cache
-def _silence_libtiff() -> None:
+def silence_libtiff() -> None:
     """Stop libtiff from printing to standard error. Its errors are still raised by Pillow."""
     from PIL import _imaging
 

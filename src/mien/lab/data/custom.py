@@ -19,6 +19,7 @@ from mien._emotions import CLASS_SETS, SEVEN, Emotion
 from mien._errors import DataError, RecipeError
 from mien._output import seen_before
 from mien._suggest import suggest
+from mien.decode import silence_libtiff
 from mien.lab.data.duplicates import clusters, divide
 from mien.lab.data.faceset import EMOTION_NAMES, SIZE, FaceSet, Split, file_sha256, list_sha256, quote, split_index
 from mien.lab.data.fer2013 import OFFICIAL_COUNTS
@@ -400,6 +401,7 @@ def decode_face(content: bytes, side: int, *, where: str) -> NDArray[np.uint8]:
     try:
         if content.startswith(b"\x89PNG"):
             _check_png(content)
+        silence_libtiff()
         with Image.open(io.BytesIO(content)) as image:
             image.draft("L", (2 * side, 2 * side))  # JPEG is decoded at a fraction of its size
             grey = _to_grey(ImageOps.exif_transpose(image))
