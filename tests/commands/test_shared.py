@@ -76,7 +76,7 @@ def test_outside_of_a_terminal_every_new_stage_is_a_line(capsys: pytest.CaptureF
 
 
 def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    words = ["prepare", "kdef", str(tmp_path), "--out", str(tmp_path)]
+    words = ["prepare", "kdef", str(tmp_path), "--out", str(tmp_path / "out")]
     monkeypatch.setattr(public_sets, "prepare_public_set", Mock(side_effect=ValueError("passes")))
     assert str(CliRunner().invoke(app, words).exception) == "passes"
     monkeypatch.setitem(sys.modules, public_sets.__name__, None)  # as if it could not be imported
