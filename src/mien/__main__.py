@@ -55,6 +55,9 @@ def _run() -> int:
     try:
         app(prog_name="mien")
     except SystemExit as error:
+        cause = getattr(error.__context__, "__cause__", None)
+        if isinstance(cause, KeyboardInterrupt) and not hasattr(cause, "__notes__"):
+            raise cause from None  # it came outside of a command, where typer ends without a line
         return error.code if isinstance(error.code, int) else int(bool(error.code))
     return 0
 

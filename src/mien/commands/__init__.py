@@ -53,6 +53,7 @@ class _CommandGroup(TyperGroup):
             extra = "serve" if ctx.invoked_subcommand == "serve" else "lab"
             raise _fail(str(MissingExtraError(error.name or "torch", extra)), _WRONG) from error
         except KeyboardInterrupt as error:
+            error.add_note("printed")
             raise _fail("stopped", exit_status(error)) from error
         except OSError as error:
             name = error.filename or ("standard output" if _output_fails() else "a file")
