@@ -20,17 +20,16 @@ from mien.commands._terminal import echo
 from mien.commands.audit import audit_command
 from mien.commands.benchmark import benchmark_command
 from mien.commands.compare import compare_command
+from mien.commands.data_sets import prepare_command, synthesize_command
 from mien.commands.evaluate import evaluate_command
 from mien.commands.explain import explain_command
 from mien.commands.models import models_command
 from mien.commands.predict import predict_command
-from mien.commands.prepare import prepare_command
 from mien.commands.recipes import recipes_command
 from mien.commands.runs import ensemble_command, export_command, logits_command, record_command
 from mien.commands.search import search_command
 from mien.commands.serve import serve_command
 from mien.commands.stress import stress_command
-from mien.commands.synthesize import synthesize_command
 from mien.commands.track import track_command
 from mien.commands.train import train_command
 
