@@ -22,13 +22,13 @@ PROVIDERS = {
 }
 
 _FATAL = 4  # the highest severity of ONNX Runtime's log
-
-
 # Called before each run of a model, of which an image with thousands of faces takes as many. The server sets a function
 # that raises an error when nobody waits for the result any more.
 CHECK: ContextVar[Callable[[], object]] = ContextVar("CHECK", default=bool)
 _MOST_THREADS = 4096
 _TRIAL_BYTES = 2**30  # memory of a trial; the largest net of mien needs 0.6 GB in fp32
+
+ort.disable_telemetry_events()  # some builds send events to their maker; mien sends nothing
 
 
 class Session(ort.InferenceSession):  # type: ignore[misc]  # onnxruntime has no types
