@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Python compiles a module when it is first imported; to compile all of them would take as long as to install them.
+# It must be allowed to keep what it compiled, or each process of the tests compiles torch again.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt
 # Two worker processes; the tests of a file share its fixtures, so they stay in one process.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile

@@ -120,7 +120,7 @@ def check(leaky: Trained, clean: Trained, faces: FaceSet) -> None:
 def bare(recipe: Recipe) -> Recipe:
     """The recipe without the leak and without its descriptions."""
     data = replace(recipe.data, expand_first=False, exclude_leaked=True)
-    return replace(recipe, name="", about="", claim=replace(recipe.claim, cost=""), data=data)
+    return replace(recipe, name="any", about="", claim=replace(recipe.claim, cost=""), data=data)
 
 
 def relatives(faces: FaceSet, training: FaceSet, validation: FaceSet) -> Kin:

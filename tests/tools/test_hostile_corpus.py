@@ -38,7 +38,7 @@ def test_library_command_and_server_handle_each_file_alike(tmp_path: Path) -> No
     done = mien_here("predict", str(tmp_path), "--json", cwd=tmp_path)
     rows = {row["source"]: row["error"] or "" for row in map(json.loads, done.stdout.splitlines())}
     assert {name: error.replace(name, "FILE") for name, error in rows.items()} == errors
-    with serving(create_app(Reader(), limits=Limits(max_pixels=MAX_PIXELS))) as server:
+    with serving(create_app(Reader(), limits=Limits(max_pixels=MAX_PIXELS, memory=2**31))) as server:
         for name, case in files.items():
             response = server.request("/v1/predict", case.data)
             assert response.status == (413 if errors[name] else 200), name

@@ -144,7 +144,7 @@ def open_source(source: str | os.PathLike[str] | int, *, fps: float = 25.0) -> F
         0 0.0
     """
     require_number("fps", fps, lowest=1e-6, highest=1e6)
-    require_kind("source", source, (str, os.PathLike, int), "a path, an address or the number of a camera")
+    require_kind("source", source, (str, bytes, os.PathLike, int), "a path, an address or the number of a camera")
     if isinstance(source, int):
         require_integer("source", int(source), lowest=0, highest=_LAST_CAMERA)
     name = os.fsdecode(source) if not isinstance(source, int) else str(source)

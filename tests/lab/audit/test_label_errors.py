@@ -127,7 +127,7 @@ def test_probabilities_are_read_back_and_refused_when_wrong(faces: FaceSet, tmp_
     with pytest.raises(DataError, match="each once"):
         read_probabilities(path, faces)
     path.write_bytes(b"no archive")
-    with pytest.raises(DataError, match="holds no arrays rows"):
+    with pytest.raises(DataError, match="not a file of arrays"):
         read_probabilities(path, faces)
 
 
