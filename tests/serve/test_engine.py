@@ -14,6 +14,7 @@ pytest.importorskip("fastapi", reason="the extra mien[serve] is not installed")
 from mien import Box, MienError, Reader
 from mien._face import Detection
 from mien.serve import Limits, create_app
+from mien.serve.problems import TooSlowError, to_problem
 from support.encoded_images import encode
 from support.http_server import LIMITS, Gate, Response, RunningServer, head, read_all, serving, wait_until
 
@@ -112,6 +113,11 @@ def test_an_image_of_many_faces_keeps_its_thread_for_the_time_limit(reader: Read
         assert server.request("/v1/predict", encode(faces)).status == 504
         wait_until(lambda: server.metric('mien_images_total{result="error"}') == 1)
         assert server.service.engine.accepted == 0
+
+
+def test_a_reading_that_ends_itself_at_the_time_limit_has_the_status_of_the_limit() -> None:
+    """The thread and the request look at the clock on their own; whichever is first, the status is 504."""
+    assert to_problem(TooSlowError("reading takes longer than 0.2 s")).status == 504
 
 
 def test_an_image_that_fails_leaves_the_memory_at_once(small: bytes) -> None:

@@ -15,13 +15,13 @@ from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from mien._errors import MienError, TooLargeError
+from mien._errors import MienError
 from mien._face import Reading
 from mien._session import CHECK
 from mien.decode import DecodedImage, decode
 from mien.infer import CHUNK
 from mien.reader import Prepared, Reader
-from mien.serve.problems import Problem
+from mien.serve.problems import Problem, TooSlowError
 
 _T = TypeVar("_T")
 # Histogram buckets in seconds: from one small crop to a large photograph behind a full queue.
@@ -315,7 +315,7 @@ class Engine:
 
         def check() -> None:
             if is_abandoned() or time.perf_counter() - started > self.limits.timeout:
-                raise TooLargeError(f"reading takes longer than {self.limits.timeout:g} s; scale the image down")
+                raise TooSlowError(f"reading takes longer than {self.limits.timeout:g} s; scale the image down")
 
         CHECK.set(check)
         self._since[thread] = started

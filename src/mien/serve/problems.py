@@ -38,6 +38,10 @@ class Problem(Exception):  # noqa: N818 -- the name in RFC 9457
         return Response(json.dumps(self.to_dict()), self.status, self.headers, MEDIA_TYPE)
 
 
+class TooSlowError(TooLargeError):
+    """An image has taken longer to read than the time limit."""
+
+
 def to_problem(error: Exception) -> Problem:
     """Convert an error of an image to a problem.
 
@@ -45,15 +49,21 @@ def to_problem(error: Exception) -> Problem:
         error: The error that decoding or reading raised.
 
     Returns:
-        Status 413 (too large), 415 (not an image, or an unsupported variant), 422 (damaged image), or 500 for any
-        other error.
+        Status 413 (too large), 415 (not an image, or an unsupported variant), 422 (damaged image), 504 (too slow), or
+        500 for any other error.
     """
     if isinstance(error, Problem):
         return error
     if isinstance(error, MemoryError):
         return Problem(413, "not enough memory for this image; scale it down")
-    statuses = ((TooLargeError, 413), (NotAnImageError, 415), (UnsupportedImageError, 415), (ImageError, 422))
-    for kind, status in statuses:
+    statuses = {
+        TooSlowError: 504,
+        TooLargeError: 413,
+        NotAnImageError: 415,
+        UnsupportedImageError: 415,
+        ImageError: 422,
+    }
+    for kind, status in statuses.items():
         if isinstance(error, kind):
             return Problem(status, str(error))
     return internal_error()
