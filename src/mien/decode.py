@@ -40,6 +40,7 @@ _UNSUPPORTED = re.compile(
 )
 # Bytes of memory that Pillow and its libraries take for a pixel, measured on 20 MP; 4 elsewhere. The result takes 3.
 _DECODER_BYTES = {"progressive JPEG": 7, "TIFF": 8, "AVIF": 10, "HEIF": 10, "WEBP": 18, "JPEG2000": 20}
+_MAX_WIDTH = 2**26  # pixels of a row; Pillow makes several copies of a row, and fails at 90 million
 _SPARE_BYTES = 50_000_000  # of memory; a small limit of pixels refuses no small image
 # How decoded pixels become an array: 0.9 MP at once take 0.6 ms, in strips 0.8; 12 MP 45 ms, in strips 16.
 _AT_ONCE_BYTES = 16 * 2**20
@@ -323,6 +324,8 @@ def _check_memory(image: Image.Image, name: str, max_pixels: int) -> int:
     kind = "progressive JPEG" if image.info.get("progressive") else str(image.format)
     decoder_bytes = _DECODER_BYTES.get(kind, 1 if image.mode in ("1", "L", "P") else 4)
     needed, budget = image.width * image.height * (decoder_bytes + 3), 4 * max_pixels + _SPARE_BYTES
+    if image.width > _MAX_WIDTH:
+        raise TooLargeError(f"{name}: rows of {image.width:,} pixels exceed the limit of {_MAX_WIDTH:,}; scale it down")
     if needed > budget:
         raise TooLargeError(
             f"{name}: decoding {image.width} x {image.height} pixels of a {kind} file takes {needed // 10**6:,} MB of "
