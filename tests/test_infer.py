@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto
@@ -178,6 +179,21 @@ def test_no_model_file_and_damaged_file(tmp_path: Path) -> None:
     damaged.write_bytes(b"not a graph")
     with pytest.raises(ModelError, match="not a usable ONNX file"):
         Classifier(damaged)
+
+
+def test_custom_operators_and_data_outside_of_the_folder_are_refused(tiny: Path, tmp_path: Path) -> None:
+    custom = onnx.load(tiny)
+    custom.graph.node[0].domain = "custom"
+    custom.opset_import.append(onnx.helper.make_opsetid("custom", 1))
+    outside = onnx.load(tiny)
+    weight = next(each for each in outside.graph.initializer if each.name == "features")
+    weight.ClearField("raw_data")
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value=str(tiny))
+    for model in (custom, outside):
+        (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+        with pytest.raises(ModelError, match="not a usable ONNX file"):
+            Classifier(tmp_path / "m.onnx")
 
 
 @pytest.mark.parametrize("text", [b"tiny", b"crops", b"mien_contract"])

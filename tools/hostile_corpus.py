@@ -195,9 +195,9 @@ def images(side: int) -> Iterator[Hostile]:
     grey = encode(Image.new("L", (side, side)), "JPEG")
     yield Hostile("progressive JPEG", ".jpg", encode(Image.new("RGB", (side, side)), "JPEG", progressive=True), "")
     yield Hostile("CMYK JPEG", ".jpg", encode(Image.new("CMYK", (side, side)), "JPEG"), "")
-    yield Hostile("JPEG with a header that lies", ".jpg", _with_size(grey, 10_001), "exceed")
-    yield Hostile("PNG with a header that lies", ".png", _with_png_size(noise("PNG"), 2**31 - 1), "exceed")
-    yield Hostile("GIF with a header that lies", ".gif", _with_gif_size(noise("GIF"), 65_535), "exceed")
+    yield Hostile("JPEG with a false size", ".jpg", _with_size(grey, 10_001), "exceed")
+    yield Hostile("PNG with a false size", ".png", _with_png_size(noise("PNG"), 2**31 - 1), "exceed")
+    yield Hostile("GIF with a false size", ".gif", _with_gif_size(noise("GIF"), 65_535), "exceed")
 
 
 def _with_size(jpeg: bytes, side: int) -> bytes:

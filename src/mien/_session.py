@@ -23,7 +23,7 @@ PROVIDERS = {
 
 _FATAL = 4  # the highest severity of ONNX Runtime's log
 # Called before each run of a model, of which an image with thousands of faces takes as many. The server sets a function
-# that raises an error when nobody waits for the result any more.
+# that raises an error after the time limit or when the client has left.
 CHECK: ContextVar[Callable[[], object]] = ContextVar("CHECK", default=bool)
 _MOST_THREADS = 4096
 _TRIAL_BYTES = 2**30  # memory of a trial; the largest net of mien needs 0.6 GB in fp32

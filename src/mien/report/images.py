@@ -76,7 +76,7 @@ class ImageFolder:
 
     Args:
         path: The folder.
-        roots: Folders whose structure is kept: the image of ``ROOT/a/b.jpg`` lies in the subfolder ``a``.
+        roots: Folders whose structure is kept: the image of ``ROOT/a/b.jpg`` is written to the subfolder ``a``.
 
     Attributes:
         path: The folder.

@@ -310,7 +310,7 @@ class Engine:
         return Problem(503, detail, headers={"Retry-After": str(seconds)})
 
     def _in_thread(self, work: Callable[[], _T], is_abandoned: Callable[[], bool] = bool) -> _T:
-        """Do the work of one image. No model runs after the time limit, or when nobody waits for the result."""
+        """Do the work of one image. No model runs after the time limit, or after the client has left."""
         thread, started = threading.get_ident(), time.perf_counter()
 
         def check() -> None:

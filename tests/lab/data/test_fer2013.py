@@ -330,7 +330,7 @@ def test_bad_parquet_columns(faces: FaceSet, tmp_path: Path) -> None:
 
 
 def test_a_footer_that_lies_gives_no_faces(faces: FaceSet, tmp_path: Path) -> None:
-    """Rows that a footer claims and the columns lack would be memory that nobody has written."""
+    """Rows that a footer claims and the columns lack would be uninitialised memory."""
     columns = {name: parquet_columns(faces)[name] for name in ("image", "label", "usage")}
     path = write_parquet(tmp_path / "f.parquet", columns)
     content = path.read_bytes()
