@@ -172,7 +172,7 @@ def points(folder: Path, tag: str) -> list[tuple[int, float]]:
 
 @pytest.mark.filterwarnings("ignore:.*noload.*")  # of SQLAlchemy, at what MLflow asks of it
 def test_a_resumed_run_continues_the_same_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lightning.pytorch.loggers import MLFlowLogger
+    from mlflow.tracking import MlflowClient
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
@@ -184,7 +184,7 @@ def test_a_resumed_run_continues_the_same_logs(tmp_path: Path, monkeypatch: pyte
         logs.finished = number == 4
         logs.close()
     run = (tmp_path / "mlflow-run.txt").read_text().strip()
-    client = MLFlowLogger(run_id=run, tracking_uri="sqlite:///mlflow.db").experiment
+    client = MlflowClient("sqlite:///mlflow.db")
     losses = [(metric.step, metric.value) for metric in client.get_metric_history(run, "loss")]
     assert losses == [(1, 3.0), (2, 2.0), (4, 1.0)]
     assert client.get_run(run).info.status == "FINISHED"

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 
 from mien._errors import RecipeError
 from mien.lab.augment import AugmentConfig

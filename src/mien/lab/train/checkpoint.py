@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 
 from mien._errors import DivergedError
 from mien.lab.files import save_checkpoint, save_json, save_state

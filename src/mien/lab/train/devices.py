@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 import torch
-from lightning.fabric import Fabric
-from lightning.fabric.strategies.ddp import DDPStrategy
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
 from mien._errors import DeviceError, MienError
@@ -50,7 +50,7 @@ class Devices:
         Raises:
             DeviceError: The devices do not exist or cannot be used.
         """
-        logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # else it reports every process
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # else it reports every process
         devices, nodes = self.devices, self.nodes
         if torch.distributed.is_torchelastic_launched():
             devices = int(os.environ["LOCAL_WORLD_SIZE"])

@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import os
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -211,14 +212,13 @@ class ExperimentLoggers:
 
 def silence_lightning() -> None:
     """Hide messages of Lightning about its precision and processes. Its errors are still shown."""
-    for name in ("lightning.fabric", "lightning.pytorch", "lightning_fabric", "pytorch_lightning"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"lightning\..*")
+    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"lightning_fabric\..*")
 
 
 def _tensorboard(recipe: Recipe, folder: Path, epoch: int) -> tuple[Any, bool]:  # noqa: ARG001
     """A logger that writes into the run's folder, and whether it is new. Repeated epochs replace their points."""
-    from lightning.fabric.loggers.tensorboard import TensorBoardLogger
+    from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
     is_new = not any((folder / "tensorboard").glob("events*"))
     logger = TensorBoardLogger(
@@ -231,26 +231,45 @@ def _tensorboard(recipe: Recipe, folder: Path, epoch: int) -> tuple[Any, bool]: 
     return logger, is_new
 
 
+class _MlflowLogger:
+    """One run of MLflow, with the methods of the loggers of Fabric."""
+
+    def __init__(self, client: Any, run_id: str) -> None:
+        self._client, self._run_id = client, run_id
+
+    def log_hyperparams(self, params: Mapping[str, Any]) -> None:
+        from mlflow.entities import Param
+
+        entities = [Param(key, str(value)[:500]) for key, value in params.items()]  # more than 500 characters are an error
+        for first in range(0, len(entities), 100):  # and so are more than 100 parameters at once
+            self._client.log_batch(self._run_id, params=entities[first : first + 100])
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        self._client.log_batch(self._run_id, metrics=[Metric(key, value, now, step) for key, value in metrics.items()])
+
+    def finalize(self, status: str) -> None:
+        self._client.set_terminated(self._run_id, "FINISHED" if status == "success" else status)
+
+
 def _mlflow(recipe: Recipe, folder: Path, epoch: int) -> tuple[Any, bool]:  # noqa: ARG001
     """A logger of the MLflow run whose id is in the run's folder, or of a new one, and whether it is new."""
-    from lightning.pytorch.loggers import MLFlowLogger
-
-    import_module("mlflow.tracking")  # now, because it sets the level of its own messages
+    tracking = import_module("mlflow.tracking")
     for name in ("mlflow", "alembic"):  # they report the layout of their database
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    client = tracking.MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db")
     path = folder / "mlflow-run.txt"
-    run_id = path.read_text(encoding="utf-8").strip() if path.is_file() else None
-    logger = MLFlowLogger(
-        experiment_name=recipe.name,
-        run_name=f"{recipe.name}, seed {recipe.seed}",
-        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db",
-        run_id=run_id,
-    )
-    if run_id is not None:
-        logger.experiment.update_run(run_id, status="RUNNING")
-    save_text(path, f"{logger.run_id}\n")
-    return logger, run_id is None
+    if path.is_file():
+        run_id = path.read_text(encoding="utf-8").strip()
+        client.update_run(run_id, status="RUNNING")
+        return _MlflowLogger(client, run_id), False
+    experiment = client.get_experiment_by_name(recipe.name)
+    experiment_id = experiment.experiment_id if experiment else client.create_experiment(recipe.name)
+    run_id = client.create_run(experiment_id, run_name=f"{recipe.name}, seed {recipe.seed}").info.run_id
+    save_text(path, f"{run_id}\n")
+    return _MlflowLogger(client, run_id), True
 
 
 Opener = Callable[[Recipe, Path, int], tuple[Any, bool]]

@@ -8,7 +8,7 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from lightning.fabric.wrappers import _FabricOptimizer
+from lightning_fabric.wrappers import _FabricOptimizer
 from torch import Tensor, nn
 
 from mien._errors import RecipeError
