@@ -240,8 +240,9 @@ class _MlflowLogger:
     def log_hyperparams(self, params: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
 
-        entities = [Param(key, str(value)[:500]) for key, value in params.items()]  # more than 500 characters are an error
-        for first in range(0, len(entities), 100):  # and so are more than 100 parameters at once
+        # MLflow refuses values of more than 500 characters, and more than 100 parameters at once.
+        entities = [Param(key, str(value)[:500]) for key, value in params.items()]
+        for first in range(0, len(entities), 100):
             self._client.log_batch(self._run_id, params=entities[first : first + 100])
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
