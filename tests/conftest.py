@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -17,6 +18,9 @@ from PIL import Image, ImageDraw
 pytest.register_assert_rewrite("support")  # before its first import
 
 from support.paths import DATA, ROOT
+
+if TYPE_CHECKING:
+    from mien.lab.data import FaceSet
 
 # A background shell makes its programs ignore SIGINT, and nohup SIGHUP. Ignored signals are inherited by the programs
 # that the tests start and stop; handlers are not.
@@ -40,6 +44,14 @@ def fer2013_parquet() -> Path:
         if path.is_file():
             return path
     pytest.skip(f"FER-2013 is not here: set MIEN_DATA to the folder of fer2013.parquet (looked in {DATA})")
+
+
+@pytest.fixture(scope="session")
+def fer2013_faces(fer2013_parquet: Path) -> "FaceSet":
+    """All faces of the real table, which takes seconds to decode. The tests share them and must not change them."""
+    from mien.lab.data import load_fer2013
+
+    return load_fer2013(fer2013_parquet)
 
 
 @pytest.fixture(scope="session")

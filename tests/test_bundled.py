@@ -2,8 +2,7 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -13,6 +12,9 @@ from numpy.typing import NDArray
 from mien import Emotion, Reader
 from mien.bundled import BUNDLED, DEFAULT_MODEL
 from mien.infer import Classifier, bundled_models, find_model
+
+if TYPE_CHECKING:
+    from mien.lab.data import FaceSet
 
 EVERY = pytest.mark.parametrize("name", bundled_models())
 # What the project set for each model, as measured when it was exported: least accuracy, the same without copies, least
@@ -76,12 +78,12 @@ def test_the_card_keeps_what_was_asked_of_it(name: str) -> None:
 
 
 @EVERY
-def test_a_sample_is_read_as_the_card_says(name: str, fer2013_parquet: Path) -> None:
+def test_a_sample_is_read_as_the_card_says(name: str, fer2013_faces: "FaceSet") -> None:
     """Every tenth face of PublicTest, within three standard errors; all of them are read before a release."""
-    from mien.lab.data import Split, load_fer2013
+    from mien.lab.data import Split
     from mien.lab.predictions import evaluate_split
 
-    faces, card = load_fer2013(fer2013_parquet).split(Split.PUBLIC_TEST), card_of(name)
+    faces, card = fer2013_faces.split(Split.PUBLIC_TEST), card_of(name)
     classes = "eight" if "contempt" in card["emotions"] else "seven"
     sample = faces.select(torch.arange(len(faces)) % 10 == 0)
     metrics = evaluate_split(Classifier(find_model(name)), sample, classes, Split.PUBLIC_TEST)["all"]
@@ -92,12 +94,12 @@ def test_a_sample_is_read_as_the_card_says(name: str, fer2013_parquet: Path) -> 
 
 @pytest.mark.release
 @EVERY
-def test_the_card_says_what_the_file_does(name: str, fer2013_parquet: Path) -> None:
+def test_the_card_says_what_the_file_does(name: str, fer2013_faces: "FaceSet") -> None:
     """PublicTest again, through the file that is shipped: PrivateTest is not touched by a test."""
-    from mien.lab.data import Split, load_fer2013
+    from mien.lab.data import Split
     from mien.lab.predictions import evaluate_split
 
-    faces, card = load_fer2013(fer2013_parquet), card_of(name)
+    faces, card = fer2013_faces, card_of(name)
     assert faces.sha256 == card["data_sha256"]
     classes = "eight" if "contempt" in card["emotions"] else "seven"
     figures = evaluate_split(Classifier(find_model(name)), faces, classes, Split.PUBLIC_TEST)
