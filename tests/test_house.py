@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -54,28 +55,37 @@ SERVE_PACKAGES = {"fastapi", "starlette", "uvicorn", "websockets", "pydantic", "
 HEAVY = ("torch", "torchvision", "cv2", "matplotlib", "sklearn", "pyarrow", "av", "fastapi", "mien.lab")
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    """The tree of a file: every rule looks at it."""
+    return ast.parse(path.read_text("utf-8"))
+
+
 def part(path: Path) -> str:
     """The name of a file in LAYERS: its first folder, or its own name."""
     inside = path.relative_to(PACKAGE)
     return inside.parts[0] if len(inside.parts) > 1 else inside.stem
 
 
-def imports(path: Path) -> Iterator[tuple[str, bool]]:
+@cache
+def imports(path: Path) -> list[tuple[str, bool]]:
     """Every imported module as a dotted name, and whether importing the file imports it.
 
     Imports inside of functions and below ``if TYPE_CHECKING`` are not executed then.
     """
-    tree = ast.parse(path.read_text("utf-8"))
-    inner = {id(node) for parent in ast.walk(tree) if _is_deferred(parent) for node in ast.walk(parent)}
-    for node in ast.walk(tree):
+    nodes = list(ast.walk(parsed(path)))
+    inner = {id(node) for parent in nodes if _is_deferred(parent) for node in ast.walk(parent)}
+    found: list[tuple[str, bool]] = []
+    for node in nodes:
         if isinstance(node, ast.Import):
-            yield from ((alias.name, id(node) not in inner) for alias in node.names)
+            found += ((alias.name, id(node) not in inner) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             if node.module == "mien":
-                yield from ((f"mien.{alias.name}", id(node) not in inner) for alias in node.names)
+                found += ((f"mien.{alias.name}", id(node) not in inner) for alias in node.names)
             else:
-                yield node.module or "", id(node) not in inner
+                found.append((node.module or "", id(node) not in inner))
+    return found
 
 
 def _is_deferred(node: ast.AST) -> bool:
@@ -99,7 +109,7 @@ def test_the_lab_runs_one_way(path: Path) -> None:
 
 def lab_imports(path: Path) -> Iterator[tuple[str, bool]]:
     """The imports of modules of the lab, ``from mien.lab import x`` as ``mien.lab.x``."""
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.ImportFrom) and node.module == "mien.lab":
             yield from ((f"mien.lab.{alias.name}", True) for alias in node.names)
     yield from ((module, at_top) for module, at_top in imports(path) if module.startswith("mien.lab."))
@@ -192,14 +202,14 @@ def undocumented(body: list[ast.stmt], prefix: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_every_public_name_is_documented(path: Path) -> None:
-    tree = ast.parse(path.read_text("utf-8"))
+    tree = parsed(path)
     assert ast.get_docstring(tree), f"{path} has no docstring"
     assert list(undocumented(tree.body, "")) == []
 
 
 def defined_names(path: Path) -> Iterator[str]:
     """The public names that a module defines itself, not those it imports."""
-    for node in ast.parse(path.read_text("utf-8")).body:
+    for node in parsed(path).body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield node.name
         elif isinstance(node, ast.Assign):
@@ -241,7 +251,7 @@ def test_every_parameter_has_its_line(path: Path) -> None:
     """Except options of commands, which Typer documents in their help."""
     missing = [
         f"{name}({parameter})"
-        for name, function, text in public_functions(ast.parse(path.read_text("utf-8")).body)
+        for name, function, text in public_functions(parsed(path).body)
         for parameter in parameters(function)
         if not name.endswith("_command")
         if not re.search(rf"^ +(?:\S+, )*[*`]*{parameter}[*`]*(?:, \S+)*(?: \(.*\))?:", text, re.MULTILINE)

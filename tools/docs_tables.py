@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -83,7 +84,7 @@ class Row:
         """The run of the smallest seed."""
         return self.runs[0]
 
-    @property
+    @cached_property
     def claim(self) -> Json:
         """The claim of its document: from the shipped recipe, else from the run."""
         try:

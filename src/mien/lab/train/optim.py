@@ -5,16 +5,18 @@ To add an optimizer, add its name to ``OPTIMIZERS`` of ``lab/recipe/schema.py`` 
 
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric.wrappers import _FabricOptimizer
 from torch import Tensor, nn
 
 from mien._errors import RecipeError
 from mien._suggest import suggest
 from mien.lab.recipe import TrainConfig
 from mien.lab.train.schedule import is_inside
+
+if TYPE_CHECKING:  # it imports torch._dynamo, which takes seconds: only a training needs it
+    from lightning_fabric.wrappers import _FabricOptimizer
 
 Groups = list[dict[str, Any]]  # as torch.optim takes them
 
@@ -56,7 +58,7 @@ def build_optimizer(objective: nn.Module, config: TrainConfig) -> torch.optim.Op
     return _BUILDERS[config.optimizer](groups, config)
 
 
-def set_lr(optimizer: torch.optim.Optimizer | _FabricOptimizer, lr: float) -> None:
+def set_lr(optimizer: "torch.optim.Optimizer | _FabricOptimizer", lr: float) -> None:
     """Set the learning rate of every parameter group.
 
     Args:
