@@ -64,7 +64,7 @@ def measure_steps(video: Path, every: int, drawn: Path) -> dict[str, float]:
     """Return the CPU milliseconds per frame of each step."""
     clock, reader = Clock(), Reader()
     reader.detector = TimedDetector(reader.detector, clock)
-    reader.read_at = clock.timed("extract and classify", reader.read_at)  # type: ignore[method-assign]
+    reader.read_faces = clock.timed("extract and classify", reader.read_faces)  # type: ignore[method-assign]
     tracker = Tracker(reader, every=every)
     step = clock.timed("step", tracker.step)
     next_frame = clock.timed("decode", lambda: next(decoding, None))

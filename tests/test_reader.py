@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import io
+import math
 import multiprocessing
 import pickle
 import threading
@@ -11,6 +12,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,8 +23,10 @@ from PIL import Image
 from mien import Box, Emotion, Face, ImageError, MienError, ModelError, NotAnImageError, Reader, Reading
 from mien import reader as reader_module
 from mien._face import Detection
+from mien.detect import from_detections
 from support.encoded_images import encode
 from support.onnx_models import write_model
+from support.paths import ROOT
 
 Draw = Callable[..., np.ndarray]
 
@@ -376,3 +380,50 @@ def test_limits_reach_the_decoder(tiny: Path, draw_face: Draw) -> None:
 def test_the_reader_describes_itself(crop_reader: Reader) -> None:
     assert repr(crop_reader) == "Reader(tiny, fp32, detector=none, abstain=0.0)"
     assert repr(crop_reader.model) == "Classifier(tiny, fp32, 7 emotions, 48x48)"
+
+
+def test_a_reading_is_iterable_and_always_true() -> None:
+    reading = Reader(detector="none").read(np.zeros((64, 64, 3), np.uint8))
+    assert list(reading) == list(reading.faces)
+    assert len(reading) == 1
+    assert bool(Reading((), "a.jpg", (1, 1)))
+
+
+@pytest.fixture(scope="module")
+def sure() -> Reader:
+    return Reader()
+
+
+def test_boxes_of_another_detector_are_read(sure: Reader, astronaut: NDArray[np.uint8]) -> None:
+    own = sure.read(astronaut).faces[0]
+    box = list(own.box)
+    exact = sure.read_at(astronaut, [Detection(own.box, own.score, own.points)], keep_pixels=True)
+    assert exact.faces[0].probs == own.probs
+    assert exact.size_wh == (512, 512)
+    assert np.array_equal(exact.pixels, astronaut)
+    theirs = SimpleNamespace(xyxy=np.array([box], np.float32), confidence=np.array([0.5]))
+    for boxes in ([box], np.array([[*box, 0.5]]), theirs):
+        found = sure.read_at(ROOT / "examples" / "astronaut.png", boxes).faces[0]
+        assert found.points is None
+        assert found.emotion == own.emotion
+    assert found.score == 0.5
+    assert len(sure.read_at(astronaut, np.empty((0, 4)))) == 0
+
+
+@pytest.mark.parametrize(
+    "boxes", [[1, 2, 3, 4], [[5, 5, 5, 9]], [[0, 0, 1, math.inf]], [[0, 0, 9, 9, 7]], "a", [[1, 2]], None]
+)
+def test_wrong_boxes_are_one_clear_line(boxes: object) -> None:
+    with pytest.raises(MienError, match="boxes are"):
+        from_detections(boxes)
+
+
+def test_a_notebook_shows_image_faces_and_bars(sure: Reader, astronaut: NDArray[np.uint8]) -> None:
+    shown = sure.read(astronaut, keep_pixels=True)._repr_html_()
+    assert shown.count("<img") == 2
+    assert shown.count("data:image/") == 2
+    assert "happy 9" in shown
+    assert "<script" not in shown
+    hostile = Reading((), "<b>", (0, 0), error="<i>")._repr_html_()
+    assert "<b>" not in hostile
+    assert "<i>" not in hostile

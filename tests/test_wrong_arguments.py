@@ -36,7 +36,9 @@ def calls(folder: Path) -> dict[str, tuple[Callable[..., object], dict[str, Any]
         "Reader.read_many": (lambda **given: list(reader.read_many(**given)), {"images": [pixels], "batch": 4}),
         "Reader.prepare": (reader.prepare, {"image": pixels}),
         "Reader.classify": (reader.classify, {"prepared": [prepared]}),
-        "Reader.read_at": (reader.read_at, {"pixels": pixels, "detections": []}),
+        "Reader.read_at": (reader.read_at, {"image": pixels, "detections": [[0, 0, 9, 9]]}),
+        "Reader.read_faces": (reader.read_faces, {"pixels": pixels, "detections": []}),
+        "Reading.to_records": (reading.to_records, {"emotions": every}),
         "Face.map": (reading.faces[0].map, {"emotion": "happy"}),
         "annotate": (mien.annotate, {"pixels": pixels, "reading": reading}),
         "open_detector": (
@@ -54,6 +56,7 @@ def calls(folder: Path) -> dict[str, tuple[Callable[..., object], dict[str, Any]
         "JsonLines.add": (mien.JsonLines(stream).add, {"reading": reading}),
         "Parquet": (mien.Parquet, {"path": path, "emotions": every}),
         "Parquet.add": (mien.Parquet(path).add, {"reading": reading}),
+        "to_pandas": (mien.to_pandas, {"readings": [reading], "emotions": every}),
     }
 
 

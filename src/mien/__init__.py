@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from mien.detect import open_detector
     from mien.overlay import annotate
     from mien.reader import Reader
-    from mien.report import AnnotatedImages, Csv, Html, JsonLines, Parquet
+    from mien.report import AnnotatedImages, Csv, Html, JsonLines, Parquet, to_pandas
     from mien.video import track
 
 __version__ = "0.1.0"
@@ -83,6 +83,7 @@ __all__ = [
     "__version__",
     "annotate",
     "open_detector",
+    "to_pandas",
     "track",
 ]
 
@@ -93,7 +94,7 @@ _LAZY = {
     "annotate": "mien.overlay",
     "open_detector": "mien.detect",
     "track": "mien.video",
-    **dict.fromkeys(("AnnotatedImages", "Csv", "Html", "JsonLines", "Parquet"), "mien.report"),
+    **dict.fromkeys(("AnnotatedImages", "Csv", "Html", "JsonLines", "Parquet", "to_pandas"), "mien.report"),
 }
 
 

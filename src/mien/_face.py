@@ -1,6 +1,6 @@
 """The results of mien: boxes, key points, faces and readings. All are frozen, and their arrays are read-only."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien._emotions import UNSURE_COLOR, Emotion
-from mien._errors import ModelError, shown
+from mien._errors import ModelError, require_kind, shown
+from mien._format import probability_percent
+from mien._page import data_uri, escape
 from mien._suggest import suggest
 
 Pixels = NDArray[np.uint8]  # an image, RGB uint8 [H, W, 3]
@@ -147,10 +149,15 @@ class Face:
         return np.asarray(positive / peak if peak > 0 else positive)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return box, score, emotion, confidence and probs as JSON values, without crop and maps."""
+        """Return box, score, points, emotion, confidence and probs as JSON values, without crop and maps."""
+        points = None
+        if self.points is not None:
+            places = self.points._asdict().items()
+            points = {name: None if place is None else [round(v, 1) for v in place] for name, place in places}
         return {
             "box": [round(v, 1) for v in self.box],
             "score": round(self.score, 4),
+            "points": points,
             "emotion": None if self.emotion is None else str(self.emotion),
             "confidence": round(self.confidence, 4),
             "probs": {str(e): round(p, 4) for e, p in self.probs.items()},
@@ -164,7 +171,7 @@ class Face:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """The faces of one image.
+    """The faces of one image. It can be iterated over, and a notebook shows it as an image with boxes and bars.
 
     Attributes:
         faces: The faces, largest first.
@@ -173,6 +180,12 @@ class Reading:
         note: What users should know, for example that only the first frame of an animation was read.
         error: Why an image of a batch could not be read, in one line. Such a reading has no faces.
         pixels: The image, RGB uint8 ``[H, W, 3]``, with ``keep_pixels=True``; otherwise ``None``.
+
+    Example:
+        >>> from mien import Reader
+        >>> reading = Reader().read("examples/astronaut.png")
+        >>> len(reading), [str(face.emotion) for face in reading]
+        (1, ['happy'])
     """
 
     faces: tuple[Face, ...]
@@ -183,13 +196,136 @@ class Reading:
     pixels: NDArray[np.uint8] | None = field(default=None, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return ``source``, ``faces`` and ``error`` as JSON values, and ``note`` if there is one."""
-        plain: dict[str, Any] = {"source": self.source, "faces": [f.to_dict() for f in self.faces], "error": self.error}
+        """Return ``source``, ``size_wh``, ``faces`` and ``error`` as JSON values, and ``note`` if there is one."""
+        faces = [face.to_dict() for face in self.faces]
+        plain: dict[str, Any] = {"source": self.source, "size_wh": list(self.size_wh), "faces": faces}
+        plain["error"] = self.error
         if self.note is not None:
             plain["note"] = self.note
         return plain
+
+    def to_records(
+        self, emotions: Sequence[Emotion] | None = None, *, keep_empty: bool = False
+    ) -> list[dict[str, Any]]:
+        """Return one flat row for each face: the rows of ``mien.to_pandas``, ``mien.Csv`` and ``mien.Parquet``.
+
+        Args:
+            emotions: The emotions whose probabilities a row has, ``None`` where the model does not have them; the
+                default is those of the model.
+            keep_empty: Whether an image without faces has one row, without a face number.
+
+        Returns:
+            Rows of plain values: ``source``, ``face`` (0, 1, ...), the corners of the box, ``score``, ``emotion``
+            (``None`` if unsure), ``confidence``, a column for each emotion, the size of the image, the key points
+            (``right_eye_x`` ...) and ``error``.
+
+        Example:
+            >>> from mien import Reader
+            >>> rows = Reader().read("examples/astronaut.png").to_records()
+            >>> rows[0]["emotion"], rows[0]["image_width"]
+            ('happy', 512)
+        """
+        if emotions is None:
+            emotions = tuple(self.faces[0].probs) if self.faces else ()
+        require_kind("emotions", emotions, (list, tuple), "a list of emotions")
+        columns = record_columns(emotions)
+        width, height = self.size_wh if self.error is None else (None, None)
+        shared = {"source": self.source, "image_width": width, "image_height": height, "error": self.error}
+        rows = [shared] if keep_empty and not self.faces else []
+        for index, face in enumerate(self.faces):
+            plain = face.to_dict()
+            corners = zip(("x1", "y1", "x2", "y2"), plain["box"], strict=True)
+            places = plain.pop("points") or {}
+            points = {
+                f"{name}_{axis}": v
+                for name, place in places.items()
+                for axis, v in zip("xy", place or (), strict=False)
+            }
+            rows.append(shared | {"face": index} | plain | plain["probs"] | dict(corners) | points)
+        return [{name: row.get(name) for name in columns} for row in rows]
+
+    def __iter__(self) -> Iterator[Face]:
+        return iter(self.faces)
+
+    def __len__(self) -> int:
+        return len(self.faces)
+
+    def __bool__(self) -> bool:
+        return True  # also without faces: it is the reading of an image
 
     def __repr__(self) -> str:
         if self.error is not None:
             return f"Reading({self.source}: {self.error})"
         return f"Reading({self.source}: {len(self.faces)} faces {list(self.faces)})"
+
+    def _repr_html_(self) -> str:
+        count = f"{len(self)} {'face' if len(self) == 1 else 'faces'}"
+        title = " · ".join(text for text in (self.source, self.error or count, self.note) if text)
+        image = "" if self.pixels is None else _image_html(self.pixels, self.faces)
+        faces = "".join(_face_html(face, index) for index, face in enumerate(self.faces[:_SHOWN_FACES]))
+        hidden = len(self) - _SHOWN_FACES
+        more = f"<div>{hidden} smaller {'face' if hidden == 1 else 'faces'} not shown</div>" if hidden > 0 else ""
+        return (
+            f'<div style="font:13px/1.4 system-ui,sans-serif"><div>{escape(title)}</div>{image}'
+            f'<div style="display:flex;flex-wrap:wrap;gap:8px 24px">{faces}</div>{more}</div>'
+        )
+
+
+_SHOWN_FACES = 8  # in a notebook, the largest ones
+_SHOWN_SIDE = 640  # pixels of the longer side of an image in a notebook
+
+
+def record_columns(emotions: Iterable[Emotion]) -> list[str]:
+    """Return the columns of a table of readings.
+
+    Args:
+        emotions: The emotions whose probabilities the table has.
+
+    Returns:
+        Names in their order.
+    """
+    first = ["source", "face", "x1", "y1", "x2", "y2", "score", "emotion", "confidence", *map(str, emotions)]
+    points = [f"{point}_{axis}" for point in KeyPoints._fields for axis in "xy"]
+    return [*first, "image_width", "image_height", *points, "error"]
+
+
+def _image_html(pixels: Pixels, faces: tuple[Face, ...]) -> str:
+    """The image with a box over each face, for a notebook: every style is in the element itself."""
+    from PIL import Image
+
+    height, width = pixels.shape[:2]
+    image = Image.fromarray(pixels)
+    image.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE), reducing_gap=3.0)
+    boxes = "".join(
+        f'<div style="position:absolute;left:{face.box.x1 / width:.2%};top:{face.box.y1 / height:.2%};'
+        f"width:{face.box.width / width:.2%};height:{face.box.height / height:.2%};box-sizing:border-box;"
+        f'border:2px solid {face.color};font:10px/1 system-ui" title="{escape(_headline(face))}">'
+        f'<span style="background:{face.color};color:#000;padding:0 2px">{index}</span></div>'
+        for index, face in enumerate(faces)
+    )
+    uri = data_uri(image, "JPEG", quality=85)
+    return (
+        f'<div style="position:relative;display:inline-block;overflow:hidden;margin:8px 0">'
+        f'<img alt="" style="display:block;max-width:100%" src="{uri}">{boxes}</div>'
+    )
+
+
+def _face_html(face: Face, index: int) -> str:
+    """The number and the crop of a face and a bar for each emotion, for a notebook."""
+    from PIL import Image
+
+    uri = data_uri(Image.fromarray(face.crop), "PNG")
+    bars = "".join(
+        f'<div>{emotion}</div><div style="background:{emotion.color};height:10px;width:{max(100 * p, 1):.0f}px"></div>'
+        f"<div>{escape(probability_percent(p))}</div>"
+        for emotion, p in face.probs.items()
+    )
+    grid = "display:grid;grid-template-columns:auto 100px auto;gap:0 8px;align-items:center"
+    return (
+        f'<div><b>{index} · {escape(_headline(face))}</b><div style="display:flex;gap:12px;align-items:flex-start">'
+        f'<img alt="" width="96" height="96" src="{uri}"><div style="{grid}">{bars}</div></div></div>'
+    )
+
+
+def _headline(face: Face) -> str:
+    return f"{face.emotion or f'unsure, most likely {face.top}'} {probability_percent(face.confidence)}"

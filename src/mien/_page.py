@@ -1,9 +1,15 @@
 """The style that all HTML pages of mien share: colours (light and dark), fonts and headings. Pages load nothing."""
 
+import base64
 import html
+import io
 from importlib.resources import files
+from typing import TYPE_CHECKING
 
 from mien._format import printable
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 def escape(text: str) -> str:
@@ -16,6 +22,22 @@ def escape(text: str) -> str:
         HTML.
     """
     return html.escape("\n".join(map(printable, text.split("\n"))))
+
+
+def data_uri(image: "Image.Image", kind: str, **options: object) -> str:
+    """Encode an image for an HTML page.
+
+    Args:
+        image: The image.
+        kind: The format, ``"JPEG"`` or ``"PNG"``.
+        **options: Options of Pillow's ``save``.
+
+    Returns:
+        A ``data:`` address.
+    """
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
 
 
 def head(title: str, style: str) -> str:

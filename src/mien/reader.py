@@ -16,7 +16,7 @@ from mien._face import Detection, Face, Pixels, Reading
 from mien._metrics import METRICS, format_metric, metric_name
 from mien.bundled import DEFAULT_MODEL
 from mien.decode import MAX_BYTES, MAX_PIXELS, Source, decode, is_single_image, name_of
-from mien.detect import Detector, open_detector
+from mien.detect import Detector, from_detections, open_detector
 from mien.extract import extract
 from mien.infer import Classifier, find_model
 
@@ -208,8 +208,40 @@ class Reader:
             readings.append(replace(image.reading, faces=faces))
         return readings
 
-    def read_at(self, pixels: Pixels, detections: Sequence[Detection]) -> tuple[Face, ...]:
-        """Read faces at known places, without the detector.
+    def read_at(self, image: Source, detections: Any, *, keep_pixels: bool = False) -> Reading:
+        """Read faces at known places, such as those of another detector. The reader's own detector does not run.
+
+        A detection without key points is cut out as its box, stretched to a square. So its box should be tight: from
+        the forehead to the chin, as in FER-2013. Key points make the reading more exact, because the face is turned
+        upright and framed by them.
+
+        Args:
+            image: An image as ``read`` takes it.
+            detections: Faces in pixels of the image, as ``mien.detect.from_detections`` takes them: a list of
+                ``Detection``, boxes ``[N, 4]``, or an object such as ``supervision.Detections``.
+            keep_pixels: Whether to keep the decoded image in ``Reading.pixels``.
+
+        Returns:
+            The reading, with one face for each detection, in the same order.
+
+        Raises:
+            ImageError: The image cannot be read.
+            MienError: The detections have another form, or a box is empty or not finite.
+
+        Example:
+            >>> reading = Reader().read_at("examples/astronaut.png", [[170, 60, 280, 190]])
+            >>> len(reading)
+            1
+        """
+        decoded, faces = decode(image, **self._limits), from_detections(detections)
+        height, width = decoded.pixels.shape[:2]
+        kept = decoded.pixels if keep_pixels else None
+        return Reading(
+            self.read_faces(decoded.pixels, faces), decoded.source, (width, height), decoded.note, pixels=kept
+        )
+
+    def read_faces(self, pixels: Pixels, detections: Sequence[Detection]) -> tuple[Face, ...]:
+        """Read the faces of an image that is decoded and searched already: the end of ``read_at``, without its checks.
 
         Args:
             pixels: The image, RGB uint8 ``[H, W, 3]``.
@@ -223,7 +255,7 @@ class Reader:
             >>> from mien import Box
             >>> from mien.detect import Detection
             >>> face = Detection(Box(10, 10, 50, 50), score=1.0, points=None)
-            >>> len(Reader().read_at(np.zeros((64, 64, 3), np.uint8), [face]))
+            >>> len(Reader().read_faces(np.zeros((64, 64, 3), np.uint8), [face]))
             1
         """
         crops, to_image = extract(pixels, detections, size=self.model.size, framing=self.model.framing)

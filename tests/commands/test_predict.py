@@ -85,7 +85,7 @@ def test_json_of_the_example(predict: Callable[..., Result]) -> None:
     result = predict(EXAMPLE, "--json")
     assert result.exit_code == 0, result.stderr
     (reading,) = lines(result)
-    assert list(reading) == ["source", "faces", "error"]
+    assert list(reading) == ["source", "size_wh", "faces", "error"]
     assert (reading["source"], reading["error"]) == (EXAMPLE, None)
     face = reading["faces"][0]
     assert list(face) == ["box", "score", "emotion", "confidence", "probs"]

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from mien._emotions import CLASS_SETS, SEVEN
+import mien
+from mien._emotions import CLASS_SETS, SEVEN, Emotion
 from mien._errors import MissingExtraError, OutputError
 from mien.report import Csv, Html, JsonLines, Parquet, open_output
 from support.readings import failed, interrupt, leftovers, make_face, make_reading, some_readings
@@ -29,7 +30,7 @@ def test_json_lines_round_trip() -> None:
     lines = stream.getvalue().splitlines()
     assert [json.loads(line) for line in lines] == [reading.to_dict() for reading in some_readings()]
     assert "größe 写真" in lines[0]
-    assert set(json.loads(lines[2])) == {"source", "faces", "error"}
+    assert set(json.loads(lines[2])) == {"source", "size_wh", "faces", "error"}
 
 
 def test_json_lines_flush_every_line(tmp_path: Path) -> None:
@@ -54,8 +55,11 @@ def test_csv_reads_back() -> None:
     rows = list(csv.DictReader(io.StringIO(stream.getvalue())))
     sure, unsure, empty, broken = rows
     expected = some_readings()[0].faces[0]
-    names = ["source", "face", "x1", "y1", "x2", "y2", "score", "emotion", "confidence", *map(str, SEVEN), "error"]
-    assert list(sure) == names
+    names = ["source", "face", "x1", "y1", "x2", "y2", "score", "emotion", "confidence", *map(str, SEVEN)]
+    assert list(sure)[:16] == names
+    assert list(sure)[16:19] == ["image_width", "image_height", "right_eye_x"]
+    assert list(sure)[-2:] == ["left_ear_y", "error"]
+    assert (sure["image_width"], sure["right_eye_x"], unsure["right_eye_x"]) == ("100", "7.5", "")
     assert sure["source"] == 'größe 写真, "1".jpg'
     assert (sure["face"], unsure["face"]) == ("0", "1")
     assert sure["emotion"] == expected.emotion
@@ -64,7 +68,7 @@ def test_csv_reads_back() -> None:
     assert unsure["emotion"] == ""
     assert float(unsure["confidence"]) > 0
     assert empty["source"] == "empty.png"
-    assert {value for key, value in empty.items() if key != "source"} == {""}
+    assert {value for key, value in empty.items() if key not in ("source", "image_width", "image_height")} == {""}
     assert broken["error"] == "broken.jpg: cut off; copy it again"
     assert broken["face"] == ""
 
@@ -73,7 +77,7 @@ def test_csv_without_readings_has_its_header_and_unencodable_names_are_escaped()
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="utf-8")
     with Csv(stream, CLASS_SETS["three"]) as sink:
-        assert raw.getvalue().decode().endswith("confidence,angry,fear,happy,error\n")
+        assert "confidence,angry,fear,happy,image_width" in raw.getvalue().decode()
         sink.add(failed("bad\udcff.jpg", "no"))
     assert "bad\\udcff.jpg" in raw.getvalue().decode()
 
@@ -213,6 +217,41 @@ def test_parquet_leaves_nothing_after_an_exception(tmp_path: Path) -> None:
 
 def test_parquet_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)  # the import then fails, as where it is not installed
-    with pytest.raises(MissingExtraError, match=r"mien\[lab\]"), Parquet(tmp_path / "table.parquet"):
+    with pytest.raises(MissingExtraError, match=r"mien\[parquet\]"), Parquet(tmp_path / "table.parquet"):
         pass
     assert leftovers(tmp_path) == []
+
+
+def test_a_data_frame_has_the_rows_of_csv_with_types(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    table = mien.to_pandas(some_readings())
+    stream = io.StringIO()
+    with Csv(stream, SEVEN) as sink:
+        for reading in some_readings():
+            sink.add(reading)
+    assert list(table.columns) == stream.getvalue().splitlines()[0].split(",")
+    assert table.face.tolist() == [0, 1, pandas.NA, pandas.NA]
+    assert (table.image_width.dtype, table.happy.dtype) == ("Int32", "float64")
+    assert table.emotion.isna().tolist() == [False, True, True, True]
+    assert table.left_ear_x.isna().all()
+    assert table.mouth_y[0] == 19.0
+    assert mien.to_pandas(some_readings()[0]).equals(table[:2])
+    assert len(mien.to_pandas([])) == 0
+    with Parquet(tmp_path / "faces.parquet", emotions=SEVEN) as written:
+        for reading in some_readings():
+            written.add(reading)
+    assert list(pandas.read_parquet(tmp_path / "faces.parquet").columns) == list(table.columns)
+
+
+def test_a_data_frame_of_several_models_has_all_their_emotions() -> None:
+    pytest.importorskip("pandas", reason="pandas is not installed")
+    other = make_face(3, emotions=CLASS_SETS["three"])
+    table = mien.to_pandas([make_reading("a", other), make_reading("b", make_face(1))])
+    assert [name for name in table.columns if name in list(Emotion)] == [str(e) for e in Emotion if e in SEVEN]
+    assert table.sad.isna().tolist() == [True, False]
+
+
+def test_pandas_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(MissingExtraError, match=r"mien\[pandas\]"):
+        mien.to_pandas([])

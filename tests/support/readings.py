@@ -5,11 +5,15 @@ from pathlib import Path
 import numpy as np
 
 from mien._emotions import SEVEN, Emotion
-from mien._face import Box, Face, Reading
+from mien._face import Box, Face, KeyPoints, Reading
 from mien.report import Html, Parquet
 
+POINTS = KeyPoints((7.5, 8.0), (17.5, 8.25), (12.0, 14.0), (12.0, 19.0), (2.0, 9.0))  # the left ear is not visible
 
-def make_face(seed: int, *, sure: bool = True, emotions: tuple[Emotion, ...] = SEVEN) -> Face:
+
+def make_face(
+    seed: int, *, sure: bool = True, emotions: tuple[Emotion, ...] = SEVEN, points: KeyPoints | None = None
+) -> Face:
     generator = np.random.default_rng(seed)
     values = generator.dirichlet(np.full(len(emotions), 0.5))
     probs = dict(zip(emotions, map(float, values), strict=True))
@@ -18,7 +22,7 @@ def make_face(seed: int, *, sure: bool = True, emotions: tuple[Emotion, ...] = S
     maps = generator.normal(size=(len(emotions), 6, 6)).astype(np.float32)
     crop = generator.integers(0, 255, (48, 48), dtype=np.uint8)
     box = Box(x, y, x + 30, y + 36)
-    return Face(box, 0.875, None, top if sure else None, probs[top], probs, maps, crop, np.eye(2, 3))
+    return Face(box, 0.875, points, top if sure else None, probs[top], probs, maps, crop, np.eye(2, 3))
 
 
 def make_reading(source: str = "a.jpg", *faces: Face, size: int = 100, note: str | None = None) -> Reading:
@@ -32,7 +36,7 @@ def failed(source: str = "broken.jpg", error: str = "broken.jpg: cut off; copy i
 
 def some_readings() -> list[Reading]:
     return [
-        make_reading('größe 写真, "1".jpg', make_face(1), make_face(2, sure=False)),
+        make_reading('größe 写真, "1".jpg', make_face(1, points=POINTS), make_face(2, sure=False)),
         make_reading("empty.png", note="animated, 3 frames: the first was read"),
         failed(),
     ]

@@ -164,7 +164,10 @@ def test_files_are_written_as_mien_writes_them() -> None:
     faces = GOLDEN["several"]["faces"]
     readings = [Reading(tuple(_face(face, emotions) for face in faces), 'a,"b".png', (9, 9)), Reading((), "c", (1, 1))]
     readings.append(Reading((), "d.txt", (0, 0), error="not a picture"))
-    plain = [{"source": r.source, "error": r.error, "faces": faces if r.faces else []} for r in readings]
+    plain: list[dict[str, Any]] = [{"source": r.source, "error": r.error, "faces": []} for r in readings]
+    plain[0]["faces"] = faces
+    for reading, shown in zip(readings[:2], plain, strict=False):  # what could not be read has no size
+        shown["width"], shown["height"] = reading.size_wh
     text, table = run("save", {"readings": plain, "threshold": 0.9, "emotions": list(emotions)})
     lines, rows = io.StringIO(), io.StringIO()
     json_lines = JsonLines(lines)
@@ -183,7 +186,7 @@ def _face(said: dict[str, Any], emotions: tuple[Emotion, ...]) -> Face:
     return Face(
         box=Box(*said["box"]),
         score=said["score"],
-        points=None,
+        points=KeyPoints(*map(tuple, said["points"])) if said.get("points") else None,
         emotion=best if probs[best] >= 0.9 else None,
         confidence=probs[best],
         probs=probs,

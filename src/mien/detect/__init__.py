@@ -6,13 +6,15 @@ To add a detector, write a module of this package with a class that has ``name``
 
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
-from mien._errors import ModelError, is_number, shown
+import numpy as np
+
+from mien._errors import MienError, ModelError, is_number, shown
 from mien._face import Box, Detection, Pixels
 from mien._suggest import suggest
 
-__all__ = ["DETECTORS", "THRESHOLD", "Detection", "Detector", "open_detector"]
+__all__ = ["DETECTORS", "THRESHOLD", "Detection", "Detector", "from_detections", "open_detector"]
 
 # Module and class of each detector; a module is imported when its detector is opened.
 _MODULES = {
@@ -52,6 +54,44 @@ class Detector(Protocol):
             One ``Detection`` for each face, in pixels of the image, largest first.
         """
         ...
+
+
+def from_detections(detections: Any) -> list[Detection]:
+    """Return the faces of another detector in the form that ``Reader.read_at`` uses.
+
+    Args:
+        detections: A list of ``Detection``; boxes ``[N, 4]`` as ``x1, y1, x2, y2`` in pixels of the image, or
+            ``[N, 5]`` with a score from 0 to 1 as the last column; or an object with such boxes in ``xyxy`` and perhaps
+            scores in ``confidence``, such as ``supervision.Detections``.
+
+    Returns:
+        One detection for each face, in the same order. Boxes without scores have the score 1.
+
+    Raises:
+        MienError: The boxes have another form, or one of them is empty or not finite.
+
+    Example:
+        >>> from_detections([[10, 20, 50, 60]])[0].box
+        Box(x1=10.0, y1=20.0, x2=50.0, y2=60.0)
+    """
+    if isinstance(detections, list | tuple) and all(isinstance(each, Detection) for each in detections):
+        return list(detections)
+    expected = "boxes are [N, 4] as x1, y1, x2, y2, or [N, 5] with a score"
+    scores = getattr(detections, "confidence", None)
+    try:
+        boxes = np.asarray(getattr(detections, "xyxy", detections), np.float64)
+        if boxes.ndim == 2 and boxes.shape[1] == 5 and scores is None:
+            boxes, scores = boxes[:, :4], boxes[:, 4]
+        scores = np.ones(len(boxes)) if scores is None else np.asarray(scores, np.float64)
+    except (TypeError, ValueError) as error:
+        raise MienError(f"{shown(detections)} are no boxes of faces; {expected}") from error
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.shape != boxes.shape[:1]:
+        raise MienError(f"boxes {list(boxes.shape)} with scores {list(scores.shape)} are no faces; {expected}")
+    wrong = ~np.isfinite(boxes).all(1) | (boxes[:, :2] >= boxes[:, 2:]).any(1) | ~((scores >= 0) & (scores <= 1))
+    if wrong.any():
+        at = int(wrong.argmax())
+        raise MienError(f"face {at}: the box {boxes[at].tolist()} with score {scores[at]} is wrong; {expected}")
+    return [Detection(Box(*box), score, None) for box, score in zip(boxes.tolist(), scores.tolist(), strict=True)]
 
 
 class WholeImage:

@@ -18,9 +18,9 @@ from mien._errors import MienError, require_kind
 from mien._face import Face, Reading
 from mien._format import probability_percent
 from mien._output import Draft, output_errors
-from mien._page import escape, head
+from mien._page import data_uri, escape, head
 from mien.overlay import enlarge, heat, opacity
-from mien.report.images import data_uri, short_name
+from mien.report.images import short_name
 
 _LONGEST = 960  # pixels of a thumbnail's longer side
 _JPEG_QUALITY = 82

@@ -1,8 +1,6 @@
 """Readings as annotated copies of their images."""
 
-import base64
 import hashlib
-import io
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -167,22 +165,6 @@ def _numbered(stem: str, ending: str) -> Iterator[str]:
 def _is_real_folder(path: Path) -> bool:
     """Whether a path is a folder itself, not a link to one, or free."""
     return not os.path.lexists(path) or (path.is_dir() and not path.is_symlink())
-
-
-def data_uri(image: Image.Image, kind: str, **options: object) -> str:
-    """Encode an image for an HTML page.
-
-    Args:
-        image: The image.
-        kind: The format, ``"JPEG"`` or ``"PNG"``.
-        **options: Options of Pillow's ``save``.
-
-    Returns:
-        A ``data:`` address.
-    """
-    stream = io.BytesIO()
-    image.save(stream, kind, **options)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
 
 
 def short_name(source: str) -> str:

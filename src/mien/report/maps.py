@@ -12,10 +12,10 @@ from mien._emotions import Emotion
 from mien._face import Face, Pixels, Reading
 from mien._format import probability_percent
 from mien._output import Draft
-from mien._page import escape
+from mien._page import data_uri, escape
 from mien.overlay import map_over_crop
 from mien.report.html import fill_page
-from mien.report.images import ImageFolder, data_uri, short_name
+from mien.report.images import ImageFolder, short_name
 
 MAP_PAGE = "explanation.html"
 

@@ -1,18 +1,21 @@
-"""Readings as tables: JSON lines, CSV and Parquet. Each reading is written when it is added."""
+"""Readings as tables: JSON lines, CSV and Parquet, written reading by reading, and data frames."""
 
 import csv
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Self, TextIO
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from mien._emotions import Emotion
-from mien._errors import MissingExtraError, require_kind
-from mien._face import Reading
+from mien._errors import MienError, MissingExtraError, require_kind
+from mien._face import Reading, record_columns
 from mien._format import csv_cell, printable
 from mien._output import MARK, Draft, output_errors
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 _ROWS_PER_GROUP = 4096  # rows in memory at a time, about 1 MB
 
@@ -38,7 +41,7 @@ class RowGroups:
             import pyarrow
             import pyarrow.parquet
         except ImportError as error:
-            raise MissingExtraError("pyarrow", "lab") from error
+            raise MissingExtraError("pyarrow", "parquet") from error
         self._pyarrow = pyarrow
         self._schema = pyarrow.schema([(name, getattr(pyarrow, kind)()) for name, kind in self._types.items()])
         self._schema = self._schema.with_metadata({"writer": MARK})
@@ -126,13 +129,13 @@ class JsonLines:
 
 
 class Csv:
-    """Writes one row for each face: source, face (0, 1, ...), box, score, emotion, confidence, each emotion, error.
+    """Writes one row for each face: the columns of ``Reading.to_records``.
 
     In names and errors, control characters are escaped, and a ``'`` is set before what a spreadsheet would take for a
     formula.
 
     ``emotion`` is empty where the reader is unsure. An image without a face, or with an error, has one row without a
-    face number. The values are those of ``Reading.to_dict``. The header is written at the start of the ``with`` block.
+    face number. The header is written at the start of the ``with`` block.
 
     Args:
         stream: A text stream, for example ``sys.stdout``. It is not closed.
@@ -145,10 +148,10 @@ class Csv:
     Example:
         >>> import sys
         >>> from mien import Csv, Emotion, Reading
-        >>> with Csv(sys.stdout, (Emotion.HAPPY, Emotion.SAD)) as table:
+        >>> with Csv(sys.stdout, (Emotion.HAPPY, Emotion.SAD)) as table:  # doctest: +ELLIPSIS
         ...     table.add(Reading((), "photo.jpg", (640, 480)))
-        source,face,x1,y1,x2,y2,score,emotion,confidence,happy,sad,error
-        photo.jpg,,,,,,,,,,,
+        source,face,x1,y1,x2,y2,score,emotion,confidence,happy,sad,image_width,image_height,right_eye_x,...,error
+        photo.jpg,,,,,,,,,,,640,480,,,,,,,,,,,,,
     """
 
     def __init__(self, stream: TextIO, emotions: Sequence[Emotion], *, raw: bool = False) -> None:
@@ -157,7 +160,7 @@ class Csv:
         self._emotions = tuple(emotions)
 
     def __enter__(self) -> Self:
-        write_csv(self._stream, [_columns(self._emotions)])
+        write_csv(self._stream, [record_columns(self._emotions)])
         return self
 
     def add(self, reading: Reading) -> None:
@@ -198,8 +201,9 @@ class Parquet(RowGroups):
     def __init__(self, path: str | os.PathLike[str], *, emotions: Sequence[Emotion] = tuple(Emotion)) -> None:
         require_kind("emotions", emotions, (list, tuple), "a list of emotions")
         self._emotions = tuple(emotions)
-        kinds = {"face": "int32", "source": "string", "emotion": "string", "error": "string"}
-        super().__init__(path, {name: kinds.get(name, "float32") for name in _columns(self._emotions)})
+        kinds = dict.fromkeys(("source", "emotion", "error"), "string")
+        kinds |= dict.fromkeys(("face", "image_width", "image_height"), "int32")
+        super().__init__(path, {name: kinds.get(name, "float32") for name in record_columns(self._emotions)})
 
     def add(self, reading: Reading) -> None:
         """Add the rows of one image. They are written when a row group is full.
@@ -214,23 +218,54 @@ class Parquet(RowGroups):
         self.add_rows({k: _escaped(v, None) if isinstance(v, str) else v for k, v in row.items()} for row in rows)
 
 
-def _columns(emotions: Sequence[Emotion]) -> list[str]:
-    names = ["source", "face", "x1", "y1", "x2", "y2", "score", "emotion", "confidence"]
-    return [*names, *(str(e) for e in emotions), "error"]
+def to_pandas(readings: Reading | Iterable[Reading], *, emotions: Sequence[Emotion] | None = None) -> "DataFrame":
+    """Return readings as a data frame with one row for each face, as ``Csv`` writes them.
+
+    An image without a face, or with an error, has one row without a face number.
+
+    Args:
+        readings: Readings of ``Reader.read_many``, or one reading.
+        emotions: The emotions whose probabilities the table has; the default is those of the readings' models.
+
+    Returns:
+        A data frame with the columns of ``Reading.to_records``. ``face`` and the size of the image are ``Int32``, texts
+        are strings, numbers ``float64``; what is not known is missing.
+
+    Raises:
+        MissingExtraError: pandas is not installed.
+        MienError: ``readings`` has something else than readings.
+
+    Example:
+        >>> from mien import Reader, to_pandas
+        >>> table = to_pandas(Reader().read_many(["examples/astronaut.png"]))
+        >>> table[["face", "emotion"]].values.tolist()
+        [[0, 'happy']]
+    """
+    try:
+        import pandas
+    except ImportError as error:
+        raise MissingExtraError("pandas", "pandas") from error
+    if not isinstance(readings, Iterable):
+        raise MienError(f"readings is {type(readings).__name__}; it must be what Reader.read or read_many returns")
+    several = [readings] if isinstance(readings, Reading) else list(readings)
+    for reading in several:
+        require_kind("readings", reading, Reading, "what Reader.read or read_many returns")
+    if emotions is None:
+        known = {emotion for reading in several for face in reading for emotion in face.probs}
+        emotions = [emotion for emotion in Emotion if emotion in known]
+    require_kind("emotions", emotions, (list, tuple), "a list of emotions")
+    columns = record_columns(emotions)
+    rows = [row for reading in several for row in _rows(reading, emotions)]
+    texts, counts = ("source", "emotion", "error"), ("face", "image_width", "image_height")
+    kinds = dict.fromkeys(texts, "string") | dict.fromkeys(counts, "Int32")
+    table = pandas.DataFrame.from_records(rows, columns=columns)
+    return table.astype({name: kinds.get(name, "float64") for name in columns})
 
 
-def _rows(reading: Reading, emotions: Sequence[Emotion]) -> Iterator[dict[str, Any]]:
+def _rows(reading: Reading, emotions: Sequence[Emotion]) -> list[dict[str, Any]]:
+    """The rows of a reading; one without a face number if it has no faces."""
     require_kind("reading", reading, Reading, "what Reader.read returns")
-    empty: dict[str, Any] = dict.fromkeys(_columns(emotions))
-    plain = reading.to_dict()
-    empty |= {"source": plain["source"], "error": plain["error"]}
-    for index, face in enumerate(plain["faces"]):
-        corners = dict(zip(("x1", "y1", "x2", "y2"), face["box"], strict=True))
-        values = {name: face[name] for name in ("score", "emotion", "confidence")}
-        probs = {str(e): face["probs"].get(str(e)) for e in emotions}
-        yield empty | {"face": index} | corners | values | probs
-    if not plain["faces"]:
-        yield empty
+    return reading.to_records(emotions, keep_empty=True)
 
 
 def _escaped(text: str, stream: TextIO | None) -> str:

@@ -38,11 +38,10 @@ def reading_dict(timed: TimedReading, *, maps: bool) -> dict[str, Any]:
         maps: Add the saliency maps of every face (see ``maps_dict``).
 
     Returns:
-        ``Reading.to_dict()`` with ``size_wh`` (pixels) and ``timings_ms``.
+        ``Reading.to_dict()`` with ``timings_ms``.
     """
     reading = timed.reading
     values = reading.to_dict()
-    values["size_wh"] = list(reading.size_wh)
     values["timings_ms"] = {stage: round(1000 * seconds, 2) for stage, seconds in timed.seconds.items()}
     if maps:
         for face, face_values in zip(reading.faces, values["faces"], strict=True):
@@ -60,7 +59,7 @@ def failed_dict(name: str, error: str) -> dict[str, Any]:
     Returns:
         A reading without faces.
     """
-    return {**Reading((), name, (0, 0), error=error).to_dict(), "size_wh": [0, 0], "timings_ms": {}}
+    return {**Reading((), name, (0, 0), error=error).to_dict(), "timings_ms": {}}
 
 
 def maps_dict(face: Face) -> dict[str, Any]:

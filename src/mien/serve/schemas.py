@@ -56,6 +56,14 @@ PREDICTION_EXAMPLE: dict[str, Any] = {
                 {
                     "box": [186.2, 77.5, 267.1, 177.0],
                     "score": 0.9312,
+                    "points": {
+                        "right_eye": [209.6, 110.3],
+                        "left_eye": [243.1, 109.0],
+                        "nose": [227.5, 130.2],
+                        "mouth": [228.4, 149.8],
+                        "right_ear": [192.0, 121.7],
+                        "left_ear": [263.3, 118.9],
+                    },
                     "emotion": "happy",
                     "confidence": 0.9127,
                     "probs": dict(zip(map(str, SEVEN), _PROBS, strict=True)),
@@ -88,6 +96,9 @@ class FaceOut(_Out):
 
     box: list[float] = Field(description="x1, y1, x2, y2 in pixels of the image.", min_length=4, max_length=4)
     score: float = Field(description="Confidence of the detector, 0..1.")
+    points: dict[str, list[float] | None] | None = Field(
+        description="x, y of right_eye, left_eye, nose, mouth, right_ear and left_ear; null if the detector has none."
+    )
     emotion: str | None = Field(description="The most probable emotion; null below the server's threshold.")
     confidence: float = Field(description="The highest probability, 0..1.")
     probs: dict[str, float] = Field(description="Calibrated probabilities; they sum to 1.")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from mien._emotions import Emotion
 from mien._face import Pixels
-from mien.report.images import data_uri
+from mien._page import data_uri
 from mien.video.types import FrameResult, TrackedFace
 
 MAX_TRACKS = 64  # with curve and thumbnails, about 200 kB each; further tracks are only counted

@@ -99,7 +99,7 @@ class Tracker:
         resized = self._resized(pixels)  # first, so that a cut does not leave the old size in place
         cut = self._cuts(pixels, seconds) or resized
         found, new = self._find(pixels, seconds, searching=cut)
-        faces = self.reader.read_at(pixels, [detection for _, detection in found] + new)
+        faces = self.reader.read_faces(pixels, [detection for _, detection in found] + new)
         seen = [(key, face) for (key, _), face in zip(found, faces, strict=False)]
         if cut:
             seen = self._after_cut(seen, seconds)

@@ -4,6 +4,7 @@ import { drawFaces } from "./draw.mjs";
 import { labelOf } from "./emotions.mjs";
 
 const round = (value, digits) => Number(value.toFixed(digits));
+const POINTS = ["right_eye", "left_eye", "nose", "mouth", "right_ear", "left_ear"]; // in the order of the detector
 
 /** A face as plain values, as mien's Face.to_dict(). */
 export function faceValues(face, threshold) {
@@ -12,29 +13,36 @@ export function faceValues(face, threshold) {
   return {
     box: face.box.map((side) => round(side, 1)),
     score: round(face.score ?? face.raw?.score ?? 0, 4),
+    points: face.points
+      ? Object.fromEntries(face.points.map((place, k) => [POINTS[k], place?.map((side) => round(side, 1)) ?? null]))
+      : null,
     emotion,
     confidence: round(confidence, 4),
     probs: Object.fromEntries(probs),
   };
 }
 
-/** Readings as a JSON list, each { source, faces, error } as mien's Reading.to_dict(). */
+/** Readings as a JSON list, each { source, size_wh, faces, error } as mien's Reading.to_dict(). */
 export function readingsToJson(readings, threshold) {
-  const plain = readings.map(({ source, faces, error }) => ({
-    source, faces: faces.map((face) => faceValues(face, threshold)), error,
+  const plain = readings.map(({ source, width = 0, height = 0, faces, error }) => ({
+    source, size_wh: [width, height], faces: faces.map((face) => faceValues(face, threshold)), error,
   }));
   return `${JSON.stringify(plain, null, 2)}\n`;
 }
 
 /** Readings as CSV: one row per face; an image without faces, or with an error, has one row. */
 export function readingsToCsv(readings, threshold, emotions) {
-  const columns = ["source", "face", "x1", "y1", "x2", "y2", "score", "emotion", "confidence", ...emotions, "error"];
-  const rows = [columns];
-  for (const { source, faces, error } of readings) {
-    if (faces.length === 0) rows.push([source, ...columns.slice(2).map(() => ""), error]);
+  const first = ["source", "face", "x1", "y1", "x2", "y2", "score", "emotion", "confidence", ...emotions];
+  const places = POINTS.flatMap((name) => [`${name}_x`, `${name}_y`]);
+  const rows = [[...first, "image_width", "image_height", ...places, "error"]];
+  const noPoints = places.map(() => "");
+  for (const { source, width, height, faces, error } of readings) {
+    if (faces.length === 0) rows.push([source, ...first.slice(1).map(() => ""), width, height, ...noPoints, error]);
     faces.forEach((face, index) => {
-      const { box, score, emotion, confidence, probs } = faceValues(face, threshold);
-      rows.push([source, index, ...box, score, emotion, confidence, ...emotions.map((name) => probs[name]), error]);
+      const { box, score, points, emotion, confidence, probs } = faceValues(face, threshold);
+      const values = emotions.map((name) => probs[name]);
+      const places = points ? POINTS.flatMap((name) => points[name] ?? ["", ""]) : noPoints;
+      rows.push([source, index, ...box, score, emotion, confidence, ...values, width, height, ...places, error]);
     });
   }
   return toCsv(rows);
@@ -43,7 +51,7 @@ export function readingsToCsv(readings, threshold, emotions) {
 /** The frame results { frame, seconds, faces } of a camera session as JSON lines. */
 export function frameResultsToJson(frameResults, threshold) {
   const lines = frameResults.map(({ frame, seconds, faces }) => {
-    const values = faces.map((face) => ({ track_id: face.id, ...faceValues(face, threshold) }));
+    const values = faces.map((face) => ({ track_id: face.id, ...faceValues(face, threshold), points: undefined }));
     return JSON.stringify({ frame, seconds: round(seconds, 4), faces: values });
   });
   return lines.map((line) => `${line}\n`).join("");
