@@ -561,3 +561,11 @@ def test_progress_is_for_terminals_only(tiny: Path, album: Path) -> None:
     assert len(process.stdout.read().splitlines()) == 5
     process.stdout.close()
     os.close(leader)
+
+
+def test_an_address_is_one_line_that_says_how_to_download_it(predict: Callable[..., Result]) -> None:
+    result = predict("https://example.org/a.jpg?b=1", "--json")
+    assert result.exit_code == 2
+    (reading,) = lines(result)
+    assert reading["error"].endswith("run: curl -sL 'https://example.org/a.jpg?b=1' | mien predict -")
+    assert predict("https://example.org/a.jpg", EXAMPLE).exit_code == 1

@@ -1,6 +1,8 @@
 """Limits of requests: bytes, pixels, images and seconds, each with its own message."""
 
+import base64
 import contextlib
+import json
 import socket
 import struct
 import threading
@@ -72,7 +74,13 @@ def test_too_many_pixels_and_images_are_refused(server: RunningServer, small: by
     [
         ("text/plain", b"x", 415, "send image/jpeg"),
         ("application/x-www-form-urlencoded", b"file=x", 415, "send image/jpeg"),
-        ("application/json", b"{}", 415, "send image/jpeg"),
+        ("application/json", b"{}", 422, "no images in base64"),
+        ("application/json", b'{"image": 1}', 422, "no images in base64"),
+        ("application/json", b'{"image": "data:image/png;base64,?"}', 422, "not base64"),
+        ("application/json", b'{"image": "data:image/png;base64,"}', 415, "no bytes"),
+        ("application/json", b'{"image": ', 400, "no JSON"),
+        ("application/json", b'{"images": ["YQ==", "YQ==", "YQ==", "YQ=="]}', 422, "more than 3 images"),
+        ("application/json", b"[" * 90_000, 422, "too many values"),
         ("multipart/form-data", b"x", 400, "names no boundary"),
         ("multipart/form-data; boundary=" + "b" * 999, b"x", 400, "broken"),
         (FORM, b"", 400, "ends before"),
@@ -177,3 +185,17 @@ def test_random_bytes_do_not_stop_the_server(server: RunningServer, small: bytes
                 connection.shutdown(socket.SHUT_WR)
             read_all(connection)
     assert server.reads(small)
+
+
+def test_images_come_as_data_urls_in_json(server: RunningServer, small: bytes) -> None:
+    text = base64.b64encode(small).decode()
+    plain = server.request("/v1/predict", small).json()["readings"][0]["faces"]
+    body = json.dumps({"image": f"data:image/png;base64,{text}"}).encode()
+    one = server.request("/v1/predict", body, kind="application/json")
+    assert (one.status, one.json()["readings"][0]["faces"]) == (200, plain)
+    body = json.dumps({"images": [text, "YQ=="]}).encode()
+    both = server.request("/v1/predict", body, kind="application/json").json()
+    assert [reading["source"] for reading in both["readings"]] == ["image 1", "image 2"]
+    assert both["readings"][0]["faces"] == plain
+    assert "not an image" in both["readings"][1]["error"]
+    wait_until(lambda: server.metric("mien_held_bytes") == 0)

@@ -3,6 +3,7 @@
 import glob
 import os
 import re
+import shlex
 import stat
 import sys
 from collections import Counter
@@ -61,6 +62,10 @@ def expand_inputs(paths: Sequence[str]) -> Inputs:
     """
     inputs = Inputs()
     for path in paths:
+        if re.match("(https?|ftp|s3|gs)://", path, re.IGNORECASE):
+            cure = f"mien does not download; run: curl -sL {shlex.quote(path)} | mien predict -"
+            inputs.failed.append(Reading((), path, (0, 0), error=f"{path}: {cure}"))
+            continue
         names = [path]
         seen: set[tuple[int, int] | None] = set()
         if path != "-" and glob.has_magic(path) and not Path(path).exists():

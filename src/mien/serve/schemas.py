@@ -300,12 +300,21 @@ def request_with_images(parameters: Sequence[Parameter], max_images: int) -> dic
     files = {"type": "array", "items": image, "minItems": 1, "maxItems": max_images}
     form = {"type": "object", "properties": {FIELD: files}, "required": [FIELD], "additionalProperties": False}
     encoding = {FIELD: {"contentType": ", ".join(_IMAGE_TYPES)}}
+    url = {"type": "string", "description": "A data URL: data:image/png;base64,..."}
+    urls = {"type": "array", "items": url, "minItems": 1, "maxItems": max_images}
+    in_json = {
+        "oneOf": [
+            {"type": "object", "properties": {name: shape}, "required": [name], "additionalProperties": False}
+            for name, shape in (("image", url), ("images", urls))
+        ]
+    }
     return {
         "parameters": [parameter.to_openapi() for parameter in parameters],
         "requestBody": {
             "required": True,
-            "description": f"An image as the body, or up to {max_images} in the form field {FIELD!r}.",
+            "description": f"An image as the body, or up to {max_images} in the form field {FIELD!r} or as data URLs.",
             "content": {
+                "application/json": {"schema": in_json},
                 "multipart/form-data": {"schema": form, "encoding": encoding},
                 **{kind: {"schema": image} for kind in (*_IMAGE_TYPES, "application/octet-stream")},
             },

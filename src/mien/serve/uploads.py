@@ -1,6 +1,9 @@
 """The images of a request body: received under the limits and parsed in memory, never written to disk."""
 
 import asyncio
+import base64
+import binascii
+import json
 import time
 from collections.abc import Callable
 
@@ -101,15 +104,24 @@ class Body:
             form = _Form(options.get(b"boundary", b""), self._limits)
             await self._receive_all(form.write)
             return form.finish()
-        if not kind.startswith(b"image/") and kind != b"application/octet-stream":
+        is_json = kind == b"application/json"
+        if not is_json and not kind.startswith(b"image/") and kind != b"application/octet-stream":
             name = kind.decode("latin-1")[:80]
             detail = f"a body of type {name!r} is not an image; send image/jpeg (or another image type), "
-            raise Problem(415, detail + f"application/octet-stream, or multipart/form-data with the field {FIELD!r}")
+            detail += (
+                "application/octet-stream, application/json with data URLs, or multipart/form-data with the field "
+            )
+            raise Problem(415, detail + repr(FIELD))
         parts: list[bytes] = []
         await self._receive_all(parts.append)
         if not self._count:
             raise Problem(400, "the body is empty; send the bytes of an image")
-        return [Upload(_UNNAMED, b"".join(parts))]
+        if not is_json:
+            return [Upload(_UNNAMED, b"".join(parts))]
+        copies = 2 * self._count  # the text of the body, and the images in it
+        self._held.add(copies)
+        self._count += copies
+        return _images_in_json(b"".join(parts), self._limits.max_images)
 
     async def drain(self) -> None:
         """Receive and discard the rest for a short time: most clients read a response only after they sent all."""
@@ -146,6 +158,29 @@ class Body:
 
     def _too_large(self) -> Problem:
         return Problem(413, f"the body exceeds the limit of {self._limits.max_bytes:,} bytes; send less at once")
+
+
+def _images_in_json(body: bytes, max_images: int) -> list[Upload]:
+    """The images of ``{"image": "data:image/png;base64,..."}`` or ``{"images": [...]}``; base64 alone is accepted."""
+    expected = 'send {"image": "data:image/jpeg;base64,..."} or {"images": [...]}'
+    # Counted before the body is parsed: many small values take far more memory than their text.
+    if body.count(b",") + body.count(b"[") + body.count(b"{") > 4 * max_images + 4:
+        raise Problem(422, f"the JSON has too many values for {max_images} images; {expected}")
+    try:
+        parsed = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise Problem(400, f"the body is no JSON; {expected}") from error
+    images = parsed.get("images", [parsed.get("image")]) if isinstance(parsed, dict) and len(parsed) == 1 else None
+    if not isinstance(images, list) or not images or not all(isinstance(image, str) for image in images):
+        raise Problem(422, f"the JSON has no images in base64; {expected}")
+    if len(images) > max_images:
+        raise Problem(422, f"more than {max_images} images in one request; send several requests")
+    try:
+        decoded = [base64.b64decode(image.rpartition("base64,")[2], validate=True) for image in images]
+    except (ValueError, binascii.Error) as error:
+        raise Problem(422, f"an image is not base64; {expected}") from error
+    names = [_UNNAMED] if len(decoded) == 1 else [f"{_UNNAMED} {number}" for number in range(1, len(decoded) + 1)]
+    return [Upload(name, data) for name, data in zip(names, decoded, strict=True)]
 
 
 class _Form:
