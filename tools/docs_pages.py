@@ -54,7 +54,7 @@ def command_line() -> str:
     parts = ["# The command line", "Written by `make docs` from the program itself; do not edit."]
     parts.append(
         "Exit status: 0 success; 1 some files failed, the others were read; 2 wrong usage, or no file was read; "
-        "130 interrupted."
+        "130 stopped by Ctrl-C, 143 by SIGTERM."
     )
     for name, command in sorted(group.commands.items()):
         parts += [f"## mien {name}", command.help or "", _options(command)]

@@ -1,5 +1,6 @@
 """`mien models` and `mien benchmark`: output with test models and with the embedded ones."""
 
+import hashlib
 import json
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+import mien
 from mien import _measure, infer
 from mien.commands import app
 from mien.commands._benchmark import draw_face
@@ -158,3 +160,39 @@ def test_the_machine_is_described() -> None:
     assert facts["numpy"] == np.__version__
     assert facts["no-such-package"] == "not installed"
     assert all(facts.values())
+
+
+def test_the_doctor_names_versions_extras_and_models() -> None:
+    result = run("doctor", "--json")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["mien"] == mien.__version__
+    assert "CPUExecutionProvider" in found["providers"]
+    assert {model["model"] for model in found["models"]} == set(bundled_models())
+    for model in found["models"]:
+        path = infer.find_model(model["model"], precision=model["precision"])
+        assert model["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.usefixtures("bundled")
+def test_the_doctor_prints_a_table_and_hides_the_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIEN_TOKEN", "secret")
+    result = run("doctor")
+    assert result.exit_code == 0, result.stderr
+    assert "secret" not in result.stdout
+    assert "mien works on this machine" in result.stdout
+    assert "mien-9 fp32 reads a drawn face as" in " ".join(result.stdout.split())
+
+
+def test_the_doctor_finds_a_damaged_model(bundled: Path) -> None:
+    (bundled / "bare" / "model.onnx").write_bytes(b"mien_contract")
+    result = run("doctor")
+    assert result.exit_code == 2
+    assert "Traceback" not in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_shells_can_complete_the_commands() -> None:
+    environment = {"_MIEN_COMPLETE": "complete_bash", "COMP_WORDS": "mien ex", "COMP_CWORD": "1"}
+    result = CliRunner(env=environment).invoke(app, [], prog_name="mien")
+    assert result.stdout.split() == ["export", "explain"]

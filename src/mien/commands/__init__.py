@@ -18,7 +18,7 @@ from mien._signals import exit_status
 from mien.commands._options import protected
 from mien.commands._terminal import echo
 from mien.commands.audit import audit_command
-from mien.commands.benchmark import benchmark_command
+from mien.commands.benchmark import benchmark_command, doctor_command
 from mien.commands.compare import compare_command
 from mien.commands.data_sets import prepare_command, synthesize_command
 from mien.commands.evaluate import evaluate_command
@@ -68,33 +68,26 @@ class _CommandGroup(TyperGroup):
 app = typer.Typer(
     cls=_CommandGroup,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_COMMANDS: tuple[Callable[..., None], ...] = (  # in the order in which `mien --help` lists them
-    predict_command,
-    track_command,
-    models_command,
-    serve_command,
-    benchmark_command,
-    prepare_command,
-    recipes_command,
-    train_command,
-    search_command,
-    synthesize_command,
-    logits_command,
-    ensemble_command,
-    record_command,
-    audit_command,
-    export_command,
-    stress_command,
-    explain_command,
-    evaluate_command,
-    compare_command,
-)
-for _command in _COMMANDS:
-    app.command(_command.__name__.removesuffix("_command"))(protected(_command))
+_GROUPS: dict[str, tuple[Callable[..., None], ...]] = {  # in the order in which `mien --help` lists them
+    "Read": (predict_command, track_command, serve_command, models_command, benchmark_command, doctor_command),
+    "Train": (
+        recipes_command,
+        train_command,
+        search_command,
+        logits_command,
+        ensemble_command,
+        record_command,
+        export_command,
+    ),
+    "Data": (prepare_command, synthesize_command, audit_command),
+    "Evaluate": (evaluate_command, compare_command, explain_command, stress_command),
+}
+for _group, _commands in _GROUPS.items():
+    for _command in _commands:
+        app.command(_command.__name__.removesuffix("_command"), rich_help_panel=_group)(protected(_command))
 
 
 def _print_version(requested: bool) -> None:

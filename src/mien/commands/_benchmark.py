@@ -1,5 +1,6 @@
 """The measurements of ``mien benchmark``, and the drawn face that they read."""
 
+import hashlib
 import io
 import os
 import statistics
@@ -21,7 +22,7 @@ from mien._errors import MienError
 from mien._measure import median_ms
 from mien._session import open_session
 from mien.decode import decode
-from mien.infer import CHUNK, PRECISIONS, Classifier, find_model
+from mien.infer import CHUNK, PRECISIONS, Classifier, bundled_models, find_model
 from mien.reader import Reader
 
 _NOISE = 3.0  # standard deviation, of 255, like a camera's noise; without it a JPEG file is smaller than a photograph's
@@ -83,6 +84,39 @@ def measure(image: Path | None, *, model: str, detector: str, threads: int, seco
     yield from _measure_start(face, ("--model", str(find_model(model)), "--detector", detector), runs)
     yield from _measure_crops(model, timed)
     yield from _measure_images(face, reader, timed)
+
+
+def providers() -> str:
+    """Return the execution providers that ONNX Runtime offers here."""
+    return ", ".join(ort.get_available_providers())
+
+
+def check_models() -> Iterator[dict[str, str]]:
+    """Read a drawn face with every file of every embedded model.
+
+    Yields:
+        Name, precision, SHA-256, the reading, and the milliseconds of one face.
+
+    Raises:
+        MienError: A model cannot be opened, or its reading is not what a sound installation gives.
+    """
+    photo = _embed_jpeg(draw_face(), _SIZES_WH[0])
+    for name in bundled_models():
+        for precision in PRECISIONS:
+            if not (find_model(name).parent / PRECISIONS[precision]).is_file():
+                continue
+            reader, path = Reader(name, precision=precision), find_model(name, precision=precision)
+            faces = reader.read(photo).faces
+            if len(faces) != 1 or reader.read(photo).faces[0].probs != faces[0].probs:
+                raise MienError(f"{name} ({precision}) reads a drawn face wrongly; install mien and onnxruntime again")
+            (milliseconds,) = median_ms(partial(reader.model, faces[0].crop[None]), seconds=0, least=5)
+            yield {
+                "model": name,
+                "precision": precision,
+                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+                "reads": f"{faces[0].top} {faces[0].confidence:.4f}",
+                "milliseconds": f"{milliseconds:.2f}",
+            }
 
 
 def draw_face(size: int = 512) -> NDArray[np.uint8]:

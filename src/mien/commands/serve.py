@@ -60,8 +60,9 @@ def serve_command(
     ] = None,
     log: Annotated[bool, typer.Option("--log", help="Log only path, status and time of each request.")] = False,
 ) -> None:
-    """Serve until Ctrl-C or SIGTERM, then finish accepted requests within 5 seconds.
+    """Start a server: images over HTTP, frames over a WebSocket, and a web page.
 
+    Ctrl-C and SIGTERM end it after the accepted requests are finished, within 5 seconds.
     Exit status: 0 stopped by SIGTERM, 130 by Ctrl-C, 2 a wrong argument or a port in use.
     """
     from mien.reader import Reader

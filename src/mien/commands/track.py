@@ -57,7 +57,7 @@ def track_command(
     """Track the faces in a video, a camera or a folder of frames.
 
     A table of the tracks is printed at the end. Ctrl-C ends the run like the end of the video: all results so far are
-    written. Exit status: 0 done, 2 the source or an argument is wrong, or a camera went away, 130 stopped by Ctrl-C,
+    written. Exit status: 0 done, 2 the source or an argument is wrong, or a camera was disconnected, 130 stopped by Ctrl-C,
     143 by a service manager.
     """
     _check_files({"--video": video, "--jsonl": jsonl, "--csv": csv, "--parquet": parquet, "--html": html})
