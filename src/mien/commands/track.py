@@ -57,8 +57,8 @@ def track_command(
     """Track the faces in a video, a camera or a folder of frames.
 
     A table of the tracks is printed at the end. Ctrl-C ends the run like the end of the video: all results so far are
-    written. Exit status: 0 done, 2 the source or an argument is wrong, or a camera was disconnected, 130 stopped by Ctrl-C,
-    143 by a service manager.
+    written. Exit status: 0 done, 2 the source or an argument is wrong, or a camera was disconnected, 130 stopped by
+    Ctrl-C, 143 by SIGTERM.
     """
     _check_files({"--video": video, "--jsonl": jsonl, "--csv": csv, "--parquet": parquet, "--html": html})
     from mien.commands.track_display import Summary, open_watch
