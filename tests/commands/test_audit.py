@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 from mien._emotions import SEVEN
 from mien.commands import app
 from mien.lab.audit import load_faces
+from mien.lab.data import FaceSet
 from mien.lab.data.selection import read_exclude
 from mien.lab.files import load_json
 from support.synthetic_faces import cartoon_set
@@ -126,8 +127,11 @@ def test_mistakes_are_one_line(folder: Path, tmp_path: Path) -> None:
     fails(tmp_path / "nowhere")
 
 
-def test_a_model_that_has_learned_from_the_set_is_refused(fer2013_parquet: Path, tmp_path: Path) -> None:
-    line = fails(fer2013_parquet, "--model", "mien-0", "--out", tmp_path / "out")
+def test_a_model_that_has_learned_from_the_set_is_refused(
+    folder: Path, fer2013_faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mien.lab.audit.load_faces", lambda *_, **__: fer2013_faces)  # loaded once for all tests
+    line = fails(folder, "--model", "mien-0", "--out", tmp_path / "out")
     assert "has learned from" in line
     assert "train folds of a recipe" in line
 

@@ -63,6 +63,21 @@ def record(root: Path, faces: FaceSet, name: str, right: float, *, seed: int = 0
     return place
 
 
+@pytest.fixture(scope="module")
+def bench(faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a record and what is none: no test may change it."""
+    root = tmp_path_factory.mktemp("bench")
+    record(root, faces, "conv4", 0.7)
+    other = record(root, faces, "lenet", 0.7).rename(root / "results" / "other-data")
+    metrics = json.loads((other / "metrics.json").read_text())
+    (other / "metrics.json").write_text(json.dumps(metrics | {"data_sha256": "0" * 64}))
+    (root / "begun" / "seed-0").mkdir(parents=True)
+    (root / "begun" / "seed-0" / "checkpoint.pt").write_bytes(b"")
+    (root / "metrics-only").mkdir()
+    (root / "metrics-only" / "metrics.json").write_text("{}")
+    return root
+
+
 @pytest.fixture
 def run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Sequence[object]":
     monkeypatch.setattr(files, "_CHECKOUT", tmp_path)  # of results/
@@ -151,15 +166,8 @@ def test_a_family_becomes_a_study(run, faces: FaceSet, tmp_path: Path) -> None: 
         (("mien-0", "results/other-data"), "its predictions belong to other faces than"),
     ],
 )
-def test_what_is_wrong_is_one_line(run, faces: FaceSet, tmp_path: Path, words: tuple[str, ...], message: str) -> None:  # type: ignore[no-untyped-def]
-    record(tmp_path, faces, "conv4", 0.7)
-    other = record(tmp_path, faces, "lenet", 0.7).rename(tmp_path / "results" / "other-data")
-    metrics = json.loads((other / "metrics.json").read_text())
-    (other / "metrics.json").write_text(json.dumps(metrics | {"data_sha256": "0" * 64}))
-    (tmp_path / "begun" / "seed-0").mkdir(parents=True)
-    (tmp_path / "begun" / "seed-0" / "checkpoint.pt").write_bytes(b"")
-    (tmp_path / "metrics-only").mkdir()
-    (tmp_path / "metrics-only" / "metrics.json").write_text("{}")
+def test_what_is_wrong_is_one_line(run, bench: Path, tmp_path: Path, words: tuple[str, ...], message: str) -> None:  # type: ignore[no-untyped-def]
+    shutil.copytree(bench, tmp_path, dirs_exist_ok=True)
     status, out, err = run(*words, "--no-latency", "--out", "out")
     assert status == 2
     assert message in err
@@ -177,8 +185,9 @@ def test_what_is_wrong_is_one_line(run, faces: FaceSet, tmp_path: Path, words: t
         (lambda probs: probs[:-1], "probabilities have shape [209, 7], not [210, 7]"),
     ],
 )
-def test_recorded_values_that_are_no_probabilities(run, faces: FaceSet, tmp_path: Path, change, message: str) -> None:  # type: ignore[no-untyped-def]
-    place = record(tmp_path, faces, "conv4", 0.7)
+def test_recorded_values_that_are_no_probabilities(run, bench: Path, tmp_path: Path, change, message: str) -> None:  # type: ignore[no-untyped-def]
+    shutil.copytree(bench, tmp_path, dirs_exist_ok=True)
+    place = tmp_path / "results" / "conv4" / "seed-0"
     with np.load(place / "predictions.npz") as file:
         rows, probs = file["public_rows"], file["public_probs"]
     np.savez(place / "predictions.npz", public_rows=rows, public_probs=change(probs))

@@ -4,6 +4,7 @@ import json
 import re
 import sys
 import tomllib
+from typing import Any
 
 import pytest
 import torch
@@ -38,8 +39,14 @@ def test_the_list_holds_every_recipe_on_a_line_of_its_own() -> None:
         assert count == 1 or f"({count} members)" in by_name[name][6]
 
 
-def test_the_list_as_json_has_the_same_recipes_with_their_claims() -> None:
-    listed = {row["name"]: row for row in json.loads(mien("--json").stdout)["recipes"]}
+@pytest.fixture(scope="module")
+def rows() -> list[dict[str, Any]]:
+    listed: list[dict[str, Any]] = json.loads(mien("--json").stdout)["recipes"]
+    return listed
+
+
+def test_the_list_as_json_has_the_same_recipes_with_their_claims(rows: list[dict[str, Any]]) -> None:
+    listed = {row["name"]: row for row in rows}
     assert set(listed) == set(FILES)
     assert listed["conv4"]["metrics"]["accuracy"] == 0.518
     assert listed["conv4"]["members"] == 0
@@ -124,12 +131,10 @@ def test_a_terminal_gets_a_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 @pytest.mark.parametrize("width", [60, 80, 100, 140, 160])
 def test_the_list_fits_the_terminal_and_keeps_what_matters(
-    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    width: int, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", str(width))
-    rows = json.loads(mien("--json").stdout)["recipes"]
-    capsys.readouterr()
     command._print_list(rows)
     lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
     assert max(map(len, lines)) <= width

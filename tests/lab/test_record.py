@@ -1,6 +1,7 @@
 """`mien record` writes the predictions of the net, and no face."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -61,45 +62,57 @@ def test_the_record_is_complete_and_consistent(faces: FaceSet, run: Path, tmp_pa
             assert right == pytest.approx(metrics["metrics"][split]["fp32"]["all"]["accuracy"], abs=0.02)
 
 
-def test_private_faces_are_evaluated_only_on_request(faces: FaceSet, run: Path, tmp_path: Path) -> None:
-    metrics = record_run(run, faces, tmp_path)
-    assert set(metrics["metrics"]) == {"public"}
-    with np.load(tmp_path / "predictions.npz") as predictions:
+@pytest.fixture(scope="module")
+def mixed(faces: FaceSet) -> FaceSet:
+    other = replace(faces.split(Split.TRAINING).select(torch.arange(14)), sha256="other", source="other")
+    return mix_sets(faces, [(other, 1.0)])
+
+
+@pytest.fixture(scope="module")
+def part(mixed: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with mixed-in faces, recorded without int8, without PrivateTest and with a temperature."""
+    folder = tmp_path_factory.mktemp("part")
+    chosen = small(*LEARNING, "train.epochs=2")
+    origin = {"commit": "c", "data_sha256": mixed.sha256}
+    assert fit(chosen, mixed, folder / "run", devices=Devices("cpu"), provenance=origin)
+    record_run(folder / "run", mixed, folder / "out", int8=False, calibration="temperature")
+    return folder
+
+
+def test_private_faces_are_evaluated_only_on_request(part: Path) -> None:
+    assert set(load_json(part / "out" / "metrics.json")["metrics"]) == {"public"}
+    with np.load(part / "out" / "predictions.npz") as predictions:
         assert set(predictions.files) == {"public_rows", "public_probs"}
 
 
-def test_the_predictions_of_a_run_with_mixed_in_faces_are_those_of_the_main_set(faces: FaceSet, tmp_path: Path) -> None:
-    other = replace(faces.split(Split.TRAINING).select(torch.arange(14)), sha256="other", source="other")
-    mixed = mix_sets(faces, [(other, 1.0)])
-    origin = {"commit": "c", "data_sha256": mixed.sha256}
-    chosen = small(*LEARNING, "train.epochs=2")
-    assert fit(chosen, mixed, tmp_path / "run", devices=Devices("cpu"), provenance=origin)
-    metrics = record_run(tmp_path / "run", mixed, tmp_path / "out", int8=False)
+def test_the_predictions_of_a_run_with_mixed_in_faces_are_those_of_the_main_set(
+    faces: FaceSet, mixed: FaceSet, part: Path
+) -> None:
+    metrics = load_json(part / "out" / "metrics.json")
     assert metrics["data_sha256"] == mixed.sha256 != faces.sha256 == metrics["evaluation_sha256"]
-    predictions, selection = load_recorded(tmp_path / "out", faces, Split.PUBLIC_TEST)
+    predictions, selection = load_recorded(part / "out", faces, Split.PUBLIC_TEST)
     assert predictions.rows.tolist() == selection.faces.rows.tolist()
     with pytest.raises(DataError, match="its predictions belong to other faces"):
-        load_recorded(tmp_path / "out", replace(faces, sha256="another"), Split.PUBLIC_TEST)
+        load_recorded(part / "out", replace(faces, sha256="another"), Split.PUBLIC_TEST)
 
 
-def test_without_int8_there_is_neither_its_file_nor_its_metrics(faces: FaceSet, run: Path, tmp_path: Path) -> None:
-    metrics = record_run(run, faces, tmp_path, int8=False)
-    assert set(metrics["metrics"]["public"]) == {"fp32"}
-    assert not (tmp_path / "model.onnx").exists()
+def test_without_int8_there_is_neither_its_file_nor_its_metrics(part: Path) -> None:
+    assert set(load_json(part / "out" / "metrics.json")["metrics"]["public"]) == {"fp32"}
+    assert not (part / "out" / "model.onnx").exists()
 
 
-def test_a_temperature_does_not_change_any_prediction(faces: FaceSet, run: Path, tmp_path: Path) -> None:
-    found = record_run(run, faces, tmp_path, calibration="temperature")["calibration"]
+def test_a_temperature_does_not_change_any_prediction(mixed: FaceSet, part: Path) -> None:
+    found = load_json(part / "out" / "metrics.json")["calibration"]
     assert len(set(found["scale"])) == 1
     assert set(found["offset"]) == {0.0}
-    assert json.loads((tmp_path / "recipe.json").read_text())["calibration"] == "temperature"
-    trained, public = load_final(run), faces.split(Split.PUBLIC_TEST)
-    with np.load(tmp_path / "predictions.npz") as predictions:
+    assert load_json(part / "out" / "recipe.json")["calibration"] == "temperature"
+    trained, public = load_final(part / "run"), mixed.split(Split.PUBLIC_TEST)
+    with np.load(part / "out" / "predictions.npz") as predictions:
         predicted = predictions["public_probs"].argmax(1).tolist()
     assert predicted == predict(trained.net, public.images, trained.recipe.data.size).argmax(1).tolist()
     with pytest.raises(RecipeError, match="calibration is one of vector, temperature, not 'platt'"):
-        record_run(run, faces, tmp_path, calibration="platt")
-    assert is_finished(run, replace(trained.recipe, calibration="temperature"), faces.sha256)
+        record_run(part / "run", mixed, part / "out", calibration="platt")
+    assert is_finished(part / "run", replace(trained.recipe, calibration="temperature"), mixed.sha256)
 
 
 def test_other_faces_than_the_runs_are_refused(faces: FaceSet, run: Path, tmp_path: Path) -> None:
@@ -117,20 +130,28 @@ def leaky(faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_leaky_run_is_evaluated_only_on_its_leaky_part(faces: FaceSet, leaky: Path, tmp_path: Path) -> None:
-    metrics = record_run(leaky, faces, tmp_path / "out", final=True)
+@pytest.fixture(scope="module")
+def recorded(faces: FaceSet, leaky: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The record of the leaky run: no test may change it."""
+    folder = tmp_path_factory.mktemp("recorded") / "out"
+    record_run(leaky, faces, folder, final=True)
+    return folder
+
+
+def test_a_leaky_run_is_evaluated_only_on_its_leaky_part(leaky: Path, recorded: Path) -> None:
+    metrics = load_json(recorded / "metrics.json")
     assert set(metrics["metrics"]) == {"leaky"}
     figures, last = metrics["metrics"]["leaky"]["fp32"]["all"], load_final(leaky).history[-1]
     assert (figures["n"], figures["accuracy"]) == (87, pytest.approx(last.val_accuracy))
-    assert set(content(tmp_path / "out")) == {"metrics.json", "recipe.json", "log.jsonl", "confusion.svg", "curves.png"}
+    assert set(content(recorded)) == {"metrics.json", "recipe.json", "log.jsonl", "confusion.svg", "curves.png"}
 
 
 def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_results_are_replaced_only_on_request(faces: FaceSet, leaky: Path, tmp_path: Path) -> None:
-    record_run(leaky, faces, tmp_path)
+def test_results_are_replaced_only_on_request(faces: FaceSet, leaky: Path, recorded: Path, tmp_path: Path) -> None:
+    shutil.copytree(recorded, tmp_path, dirs_exist_ok=True)
     before = content(tmp_path)
     with pytest.raises(OutputError, match="holds results of such a run already; name another folder"):
         record_run(leaky, faces, tmp_path)
@@ -143,9 +164,9 @@ def test_results_are_replaced_only_on_request(faces: FaceSet, leaky: Path, tmp_p
 
 
 def test_a_full_disk_names_the_folder_and_keeps_the_old_results(
-    faces: FaceSet, leaky: Path, tmp_path: Path, largest_file: Callable[[int], None]
+    faces: FaceSet, leaky: Path, recorded: Path, tmp_path: Path, largest_file: Callable[[int], None]
 ) -> None:
-    record_run(leaky, faces, tmp_path)
+    shutil.copytree(recorded, tmp_path, dirs_exist_ok=True)
     before = content(tmp_path)
     largest_file(10_000)  # bytes: enough for the metrics, not for the curves
     with pytest.raises(OutputError, match=r"curves\.png: cannot be written \(File too large\)"):

@@ -4,6 +4,7 @@ import torch
 
 from mien.lab import nets
 from mien.lab.export.calibrate import Calibration
+from mien.lab.nets._layers import conv_norm
 
 PROVENANCE = {
     "command": "mien train",
@@ -33,13 +34,18 @@ def randomised(net: nets.Net) -> nets.Net:
 # Nets with other heads or blocks than the default, and small versions of expensive defaults.
 VARIANTS = {
     "alexnet": {"hidden": (64, 32)},
+    "conv4": {"widths": (16, 16, 32, 32), "hidden": (64, 32)},
     "mien reparam": {"block": "reparam", "stem": 16, "widths": (16, 32), "depths": (1, 1), "strides": (2, 2)},
     "vgg dense": {"depth": 11, "head": "dense", "hidden": (64,), "last_pool": False},
     "mobilenetv3_small dense": {"head": "dense"},
+    "mobilenetv3_small start": {"head": "dense"},
 }
 
 
 def variant(case: str) -> nets.Net:
     torch.manual_seed(0)
     options = {"transformer": False} if case.endswith("branches") else VARIANTS.get(case, {})
-    return randomised(nets.build(case.split()[0], channels=1, classes=7, **options))
+    net = nets.build(case.split()[0], channels=1, classes=7, **options)
+    if case == "mobilenetv3_small start":  # all kinds of layers that the net has, in four of its eleven blocks
+        net.features.blocks, net.features.last[0] = net.features.blocks[:4], conv_norm(40, 576, kernel=1)
+    return randomised(net)

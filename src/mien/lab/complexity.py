@@ -64,9 +64,11 @@ def to_meta(net: nn.Module) -> nn.Module:
         net: Any module; it is not changed.
 
     Returns:
-        The copy.
+        The copy, without its batch norms: they change no shape, and are most of the time on this device.
     """
-    copies: dict[int, Any] = {id(buffer): torch.empty_like(buffer, device="meta") for buffer in net.buffers()}
+    norms = (module for module in net.modules() if isinstance(module, nn.BatchNorm2d))
+    copies: dict[int, Any] = {id(norm): nn.Identity() for norm in norms}
+    copies |= {id(buffer): torch.empty_like(buffer, device="meta") for buffer in net.buffers()}
     for p in net.parameters():
         copies[id(p)] = nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=False)
     return copy.deepcopy(net, copies)

@@ -197,39 +197,37 @@ def bootstrap_metrics(probs: Floats, labels: Ints, *, resamples: int = 2000, see
     Returns:
         Key of the metric -> lower and upper edge.
     """
-    generator, n = np.random.default_rng(seed), len(labels)
+    generator, n, classes = np.random.default_rng(seed), len(labels), probs.shape[1]
     predicted, briers = probs.argmax(1), brier(probs, labels)
     smallest = np.finfo(np.float64).eps  # the same clipping as in scikit-learn
     log_losses = -np.log(np.asarray(probs[np.arange(n), labels], np.float64).clip(smallest, 1))
-    index, gap = confidence_bins(probs), (predicted == labels) - probs.max(1)
-    draws: dict[str, list[float]] = {}
-    for _ in range(resamples):
+    cell, index, gap = labels * classes + predicted, confidence_bins(probs), (predicted == labels) - probs.max(1)
+    tables = np.empty((resamples, classes * classes), np.int64)
+    sums = {name: np.empty(resamples) for name in ("log_loss", "brier", "ece")}
+    for draw in range(resamples):
         rows = generator.integers(0, n, n)
+        tables[draw] = np.bincount(cell[rows], minlength=classes * classes)
         gaps = np.bincount(index[rows], weights=gap[rows], minlength=BINS)
-        drawn = count_metrics(labels[rows], predicted[rows], probs.shape[1])
-        drawn |= {"log_loss": log_losses[rows].mean(), "brier": briers[rows].mean(), "ece": np.abs(gaps).sum() / n}
-        for name, value in drawn.items():
-            draws.setdefault(name, []).append(float(value))
+        sums["log_loss"][draw], sums["brier"][draw] = log_losses[rows].mean(), briers[rows].mean()
+        sums["ece"][draw] = np.abs(gaps).sum() / n
+    draws = count_metrics(tables.reshape(-1, classes, classes)) | sums
     return {name: list(percentile_interval(values)) for name, values in draws.items()}
 
 
-def count_metrics(labels: Ints, predicted: Ints, classes: int) -> dict[str, float]:
-    """Compute accuracy, balanced accuracy and macro F1 from the confusion matrix.
+def count_metrics(tables: Ints) -> dict[str, NDArray[np.float64]]:
+    """Compute accuracy, balanced accuracy and macro F1 from confusion matrices.
 
     Args:
-        labels: ``[N]`` in 0..classes-1; classes without a label do not count in the means.
-        predicted: Index of the predicted class, ``[N]``.
-        classes: The number of classes.
+        tables: Counts ``[R, C, C]``, rows are labels; classes without a label do not count in the means.
 
     Returns:
-        The three metrics by key.
+        The three metrics by key, ``[R]`` each.
     """
-    table = np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
-    correct, true, claimed = table.diagonal(), table.sum(1), table.sum(0)
-    present = true > 0
-    recall = correct[present] / true[present]
-    f1 = 2 * correct[present] / (true[present] + claimed[present])
-    return {"accuracy": correct.sum() / len(labels), "balanced_accuracy": recall.mean(), "macro_f1": f1.mean()}
+    correct, true, claimed = tables.diagonal(axis1=1, axis2=2), tables.sum(2), tables.sum(1)
+    present = (true > 0).sum(1)
+    recall = (correct / np.maximum(true, 1)).sum(1) / present
+    f1 = np.where(true > 0, 2 * correct / np.maximum(true + claimed, 1), 0).sum(1) / present
+    return {"accuracy": correct.sum(1) / tables.sum((1, 2)), "balanced_accuracy": recall, "macro_f1": f1}
 
 
 def _by_emotion(emotions: tuple[Emotion, ...], values: NDArray[Any], kind: type) -> dict[str, Any]:

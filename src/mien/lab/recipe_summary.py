@@ -69,15 +69,19 @@ def explanation(name: str, overrides: Sequence[str] = (), *, whole: bool = False
     family = is_family(name)
     loaded = {member: load(member, overrides) for member in (members(name) if family else (name,))}
     recipe = next(iter(loaded.values()))
-    rows = [{"name": m, "differs": differences(r, recipe), "net": _cost(r)} for m, r in loaded.items() if family]
+    costs: dict[str, dict[str, Any]] = {}
+    for each in loaded.values():  # most members of a family have the same net
+        if _net_key(each) not in costs:
+            costs[_net_key(each)] = _cost(each)
+    rows = [{"name": m, "differs": differences(r, recipe), "net": costs[_net_key(r)]} for m, r in loaded.items()]
     return {
         "name": name,
         "about": " ".join(recipe.about.split()),
         "claim": dump(recipe)["claim"],
         "shown": recipe.name,
-        "net": _cost(recipe),
+        "net": costs[_net_key(recipe)],
         "phases": _phases(recipe),
-        "members": rows,
+        "members": rows if family else [],
         "search": search_space(name),
         "recipe": dump(recipe),
         "text": as_toml(recipe, whole=whole),
@@ -111,6 +115,11 @@ def first_sentence(text: str) -> str:
     words = " ".join(text.split())
     ends = [at for at in (words.find(". "), words.find(": ")) if at > 0]
     return words[: min(ends)] if ends else words.rstrip(".")
+
+
+def _net_key(recipe: Recipe) -> str:
+    """What the cost of a recipe's net depends on."""
+    return repr((recipe.net.name, recipe.net.options, recipe.data.classes, recipe.data.size))
 
 
 def _cost(recipe: Recipe) -> dict[str, Any]:

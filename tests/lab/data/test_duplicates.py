@@ -19,7 +19,6 @@ from mien.lab.data import (
     clean_rows,
     extra_copies,
     leaked_into_tests,
-    load_fer2013,
     vote_distribution,
     with_classes,
 )
@@ -97,8 +96,8 @@ def test_load_demands_the_official_counts(faces: FaceSet, tmp_path: Path) -> Non
 
 
 @pytest.fixture(scope="module")
-def fer2013(fer2013_parquet: Path) -> FaceSet:
-    return load_fer2013(fer2013_parquet)
+def fer2013(fer2013_faces: FaceSet) -> FaceSet:
+    return fer2013_faces
 
 
 def per_split(faces: FaceSet, mask: object) -> list[int]:

@@ -176,8 +176,3 @@ def test_vote_distributions_sum_to_one_or_zero(votes: list[list[int]]) -> None:
     faces = vote_set(*(dict(zip(FERPLUS_COLUMNS, row, strict=True)) for row in votes))
     sums = vote_distribution(faces).sum(dim=1).tolist()
     assert sums == pytest.approx([float(any(row[:7])) for row in votes])
-
-
-@pytest.fixture(scope="module")
-def fer2013(fer2013_parquet: Path) -> FaceSet:
-    return load_fer2013(fer2013_parquet)

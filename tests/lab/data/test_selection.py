@@ -11,7 +11,7 @@ model_selection = pytest.importorskip("sklearn.model_selection", reason="the lab
 
 from mien._errors import DataError, ModelError, RecipeError
 from mien.lab import recipe as recipes
-from mien.lab.data import FaceSet, load_fer2013
+from mien.lab.data import FaceSet
 from mien.lab.data.duplicates import clusters, divide
 from mien.lab.data.selection import expand, fifth, training_rows, transform, validation_name, validation_rows
 from mien.lab.recipe import Recipe
@@ -279,9 +279,9 @@ def test_expand_first_cannot_be_combined(faces: FaceSet, more: str) -> None:
         training_rows(faces, recipe(*SHOWN, more))
 
 
-def test_the_counts_of_document_003(fer2013_parquet: Path) -> None:
+def test_the_counts_of_document_003(fer2013_faces: FaceSet) -> None:
     """The support column of its report, from the real set: angry, disgust, fear, happy, sad, surprise, neutral."""
-    whole = expand(load_fer2013(fer2013_parquet), 0.3, seed=0)
+    whole = expand(fer2013_faces, 0.3, seed=0)
     held = whole.labels[fifth(whole, seed=0)]
     assert len(whole) == 46_650
     assert torch.bincount(held).tolist() == [1288, 142, 1332, 2337, 1580, 1040, 1611]

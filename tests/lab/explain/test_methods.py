@@ -47,7 +47,7 @@ def test_every_net_is_explained_by_every_method(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["mien", "resnet", "vgg"])
 def test_grad_cam_of_a_pooled_linear_head_is_the_class_activation_map(name: str) -> None:
-    net, crops = make(name), random_crops(3)
+    net, crops = make(name, **({"base": 16} if name != "mien" else {})), random_crops(3)
     assert isinstance(net.head, PooledHead)
     with torch.no_grad():
         features = net.features(net_input(crops))
@@ -61,7 +61,13 @@ def test_grad_cam_of_a_pooled_linear_head_is_the_class_activation_map(name: str)
     np.testing.assert_allclose(as_exported, activation, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "options"), [("lenet", {}), ("resnet", {"depth": 18, "base": 16})])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("lenet", {"widths": (16, 16), "hidden": (32,)}),
+        ("mien", {"stem": 16, "widths": (32,), "depths": (1,), "strides": (2,)}),
+    ],
+)
 def test_hires_cam_is_the_map_of_the_exported_file_except_for_a_constant(
     name: str, options: dict, tmp_path: Path
 ) -> None:

@@ -56,7 +56,7 @@ def test_the_standard_error_is_that_of_repeated_samples() -> None:
     source = torch.Generator().manual_seed(1)
     found = [
         kernel_distance(torch.randn(60, 4, generator=source), torch.randn(60, 4, generator=source) + 0.7)
-        for _ in range(60)
+        for _ in range(40)
     ]
     spread = float(torch.tensor([f.value for f in found]).std())
     stated = float(torch.tensor([f.standard_error for f in found]).median())

@@ -40,6 +40,7 @@ from mien.lab.train.devices import Devices, is_first_process, keep_freed_memory
 from mien.lab.train.loop import fit
 from mien.lab.recipe import parse
 from support.synthetic_faces import cartoon_folder, cartoon_set
+faces = cartoon_set(per_split=(84, 28, 0))
 for job in json.loads(sys.argv[2]):
     if "command" in job:
         os.chdir(job["folder"])
@@ -50,7 +51,7 @@ for job in json.loads(sys.argv[2]):
         continue
     recipe = parse(job["recipe"], where="job")
     try:
-        done = fit(recipe, cartoon_set(), Path(job["folder"]), devices=Devices("cpu", devices=job["devices"]),
+        done = fit(recipe, faces, Path(job["folder"]), devices=Devices("cpu", devices=job["devices"]),
                    time_limit=job.get("limit", 1e9), on_epoch=lambda r: print(json.dumps(r.to_dict()), flush=True))
     except RecipeError as error:
         print(error, file=sys.stderr)
@@ -108,7 +109,7 @@ def done(folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def one(folder: Path) -> Path:
-    assert fit(PLAIN, cartoon_set(), folder / "one", devices=Devices("cpu"))
+    assert fit(PLAIN, cartoon_set(per_split=(84, 28, 0)), folder / "one", devices=Devices("cpu"))
     return folder / "one"
 
 

@@ -83,7 +83,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_a_stopped_run_resumes_to_the_same_bits(faces: FaceSet, tmp_path: Path) -> None:
-    chosen = quick("train.epochs=4")
+    chosen = tiny(train={"epochs": 4})
     assert fit(chosen, faces, tmp_path / "whole", devices=CPU)
     # The first limit is over before an epoch can start, the next ones let one epoch start and refuse the second.
     for limit in (1e-9, 0.2, 0.2):
@@ -100,16 +100,17 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 import mien.lab.train.loop as loop, mien.lab.train.checkpoint as saver
-from support.short_runs import CPU, small
+from support.short_runs import CPU
 from support.synthetic_faces import cartoon_set
+from support.tiny_recipe import tiny
 saver.SAVE_EVERY = 0
-loop.fit(small("data.size=24", "train.epochs=4"), cartoon_set(), Path(sys.argv[1]), devices=CPU,
+loop.fit(tiny(train={"epochs": 4}), cartoon_set(), Path(sys.argv[1]), devices=CPU,
          on_epoch=lambda r: print(r, flush=True))
 """
 
 
 def test_kill_minus_nine_loses_nothing_but_the_epoch(faces: FaceSet, tmp_path: Path) -> None:
-    chosen, folder = quick("train.epochs=4"), tmp_path / "killed"
+    chosen, folder = tiny(train={"epochs": 4}), tmp_path / "killed"
     words = [sys.executable, "-c", KILLED, str(folder), str(TESTS)]
     child = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None

@@ -15,6 +15,7 @@ from torch.nn import functional
 from mien._errors import RecipeError
 from mien.lab import nets
 from mien.lab import recipe as recipes
+from mien.lab.complexity import to_meta
 from mien.lab.files import load_state
 from mien.lab.recipe import LossConfig, TrainConfig
 from mien.lab.train.devices import Devices
@@ -93,7 +94,7 @@ def test_true_half_precision_runs() -> None:
 def test_any_net_has_features_to_contrast_and_align(name: str) -> None:
     with torch.device("meta"):
         net = nets.build(name, channels=1, classes=7)
-        width = net.features(torch.empty(2, 1, 48, 48)).shape[1]
+        width = to_meta(net.features).eval()(torch.empty(2, 1, 48, 48)).shape[1]
     module = Objective(net, LossConfig(contrastive=0.1, text_alignment=0.1), ONES)
     assert module.auxiliary["contrastive"].project[0].in_features == width
     assert module.auxiliary["text_alignment"].project.in_features == width

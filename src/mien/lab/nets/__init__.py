@@ -98,8 +98,9 @@ def build(name: str, *, channels: int, classes: int, **options: Any) -> Net:
             if count > _MOST_PARAMETERS:
                 raise ValueError(f"has {count:,} parameters, more than {_MOST_PARAMETERS:,}; lower its options")
         net = _builder(name)(channels, classes, **options)
-        for layer in (net.head if is_timm else net).modules():  # timm initialises its features
-            _initialise(layer)
+        if not next(net.parameters()).is_meta:  # weights without values
+            for layer in (net.head if is_timm else net).modules():  # timm initialises its features
+                _initialise(layer)
     except (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:  # of torch, for wrong values
         raise RecipeError(f"net {name!r}: {(str(error) or type(error).__name__).splitlines()[0]}") from error
     return net

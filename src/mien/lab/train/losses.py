@@ -57,9 +57,8 @@ class Objective(nn.Module):
         self.net = net
         self.config = config
         self.register_buffer("class_weights", class_weights, persistent=False)
-        probe = to_meta(net.features).eval()  # 64 px: a size that every net accepts
-        width = probe(torch.empty(1, 1, 64, 64, device="meta")).shape[1]
         built = {name: build for name, build in _AUXILIARY.items() if getattr(config, name) > 0}
+        width = _width(net.features) if built else 0
         self.auxiliary = nn.ModuleDict({name: build(width, config, emotions) for name, build in built.items()})
 
     def forward(self, x: Tensor, target: Tensor, face_region: Tensor) -> tuple[Tensor, Tensor]:
@@ -213,6 +212,12 @@ class _TextAlignment(nn.Module):
 
 
 # The weight of a loss in LossConfig -> its module, which takes pooled features [N, width] and targets [N, C].
+def _width(features: nn.Module) -> int:
+    """The number of channels of the features of a net."""
+    probe = to_meta(features).eval()  # 64 px: a size that every net accepts
+    return int(probe(torch.empty(1, 1, 64, 64, device="meta")).shape[1])
+
+
 _AUXILIARY: Mapping[str, Callable[[int, LossConfig, Sequence[Emotion]], nn.Module]] = {
     "contrastive": _Contrastive,
     "text_alignment": _TextAlignment,

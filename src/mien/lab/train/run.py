@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mien._emotions import Emotion, class_set
 from mien._errors import DataError, RecipeError, first_line
 from mien.lab import nets
+from mien.lab.complexity import to_meta
 from mien.lab.files import FINAL_KINDS, check_kinds, has_checkpoint, load_checkpoint, load_state
 from mien.lab.pretrained import start
 from mien.lab.recipe import Recipe, dump, parse
@@ -427,7 +428,7 @@ def _check_sizes(recipe: Recipe, schedule: tuple[Segment, ...]) -> None:
     """Raise ``RecipeError`` if the net cannot take faces of a size that the recipe uses; nothing is computed."""
     sizes = {segment.size: "a phase's size" for segment in schedule} | {recipe.data.size: "data.size"}
     with torch.device("meta"):
-        net = build_net(recipe).eval()
+        net = to_meta(build_net(recipe)).eval()
         for size, key in sizes.items():
             try:
                 net(torch.empty(1, 1, size, size))
