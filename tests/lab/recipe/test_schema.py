@@ -158,6 +158,7 @@ def features(value: Any, default: Any, key: str) -> Iterator[str]:
 
 
 def test_the_recipes_that_take_a_step_have_every_feature() -> None:
+    """A recipe with a feature that no other has is added to STEPPING."""
     defaults = recipe.dump(recipe.parse({"name": "x", "about": "y", "phases": [{"name": "z"}]}, where="test"))
     found: dict[str, set[str]] = {}
     for name in MEMBERS:
