@@ -1,12 +1,15 @@
 """The docs cannot drift: their Python runs, their generated pages are fresh, their links lead somewhere."""
 
+import doctest
+import importlib
+import pkgutil
 import re
-import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+import mien
 from docs_pages import PAGES
 from docs_tables import write_pages
 from mien._emotions import SEVEN
@@ -20,8 +23,7 @@ RUN = [page for page in TEXTS if page.name != "data.md" and "```python" in page.
 
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
 def test_snippets_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All Python of a page runs in order and in one namespace, beside the example image and a labelled folder."""
-    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    """All Python of a page runs in order and in one namespace, beside a labelled folder."""
     faces = cartoon_set(per_split=(28, 0, 0))
     for row, (image, label) in enumerate(zip(faces.images, faces.labels, strict=True)):
         folder = tmp_path / "my_faces" / SEVEN[int(label)]
@@ -55,3 +57,16 @@ def test_every_command_is_documented() -> None:
     assert len(commands) >= 5
     for name in commands:
         assert f"## mien {name}" in page
+
+
+def test_the_examples_of_docstrings_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every example of every module, in an empty folder: none needs a file that the package does not bring."""
+    monkeypatch.chdir(tmp_path)
+    finder, runner, count, report = doctest.DocTestFinder(), doctest.DocTestRunner(verbose=False), 0, []
+    names = [each.name for each in pkgutil.walk_packages(mien.__path__, "mien.") if each.name != "mien.__main__"]
+    for module in map(importlib.import_module, ["mien", *names]):
+        for example in finder.find(module, module.__name__):
+            runner.run(example, out=report.append)
+            count += bool(example.examples)
+    assert runner.summarize(verbose=False).failed == 0, "".join(report)
+    assert count > 90

@@ -1,6 +1,7 @@
 """The built wheel, installed alone, reads a face: `make release-check` runs this (it needs a package index)."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,8 @@ def test_the_wheel_reads_the_example_and_keeps_its_budgets(tmp_path: Path) -> No
     )
     assert '"happy"' in output
     assert "<!doctype html>" in page.read_text().lower()
+    for snippet in re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL):
+        assert "happy" in run(python, "-c", snippet, cwd=tmp_path)
     loaded = run(
         python,
         "-c",

@@ -43,6 +43,7 @@ from mien._errors import (
     UnsupportedImageError,
 )
 from mien._face import Box, Face, KeyPoints, Reading
+from mien.bundled import example
 
 if TYPE_CHECKING:
     from mien.detect import open_detector
@@ -82,6 +83,7 @@ __all__ = [
     "UnsupportedImageError",
     "__version__",
     "annotate",
+    "example",
     "open_detector",
     "to_pandas",
     "track",

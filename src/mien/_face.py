@@ -133,8 +133,8 @@ class Face:
             ModelError: The model does not know the emotion.
 
         Example:
-            >>> from mien import Reader
-            >>> face = Reader().read("examples/astronaut.png").faces[0]
+            >>> import mien
+            >>> face = mien.Reader().read(mien.example()).faces[0]
             >>> face.map("happy").shape
             (6, 6)
         """
@@ -182,8 +182,8 @@ class Reading:
         pixels: The image, RGB uint8 ``[H, W, 3]``, with ``keep_pixels=True``; otherwise ``None``.
 
     Example:
-        >>> from mien import Reader
-        >>> reading = Reader().read("examples/astronaut.png")
+        >>> import mien
+        >>> reading = mien.Reader().read(mien.example())
         >>> len(reading), [str(face.emotion) for face in reading]
         (1, ['happy'])
     """
@@ -220,10 +220,10 @@ class Reading:
             (``right_eye_x`` ...) and ``error``.
 
         Example:
-            >>> from mien import Reader
-            >>> rows = Reader().read("examples/astronaut.png").to_records()
+            >>> import mien
+            >>> rows = mien.Reader().read(mien.example()).to_records()
             >>> rows[0]["emotion"], rows[0]["image_width"]
-            ('happy', 512)
+            ('happy', 320)
         """
         if emotions is None:
             emotions = tuple(self.faces[0].probs) if self.faces else ()

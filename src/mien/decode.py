@@ -98,8 +98,9 @@ def decode(
         ImageError: Anything else that makes the image unreadable.
 
     Example:
-        >>> decode("examples/astronaut.png").pixels.shape
-        (512, 512, 3)
+        >>> import mien
+        >>> decode(mien.example()).pixels.shape
+        (320, 320, 3)
     """
     if isinstance(source, DecodedImage):
         return source

@@ -229,7 +229,8 @@ class Reader:
             MienError: The detections have another form, or a box is empty or not finite.
 
         Example:
-            >>> reading = Reader().read_at("examples/astronaut.png", [[170, 60, 280, 190]])
+            >>> import mien
+            >>> reading = mien.Reader().read_at(mien.example(), [[105, 60, 215, 190]])
             >>> len(reading)
             1
         """

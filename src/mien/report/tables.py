@@ -99,7 +99,7 @@ class JsonLines:
         >>> from mien import JsonLines, Reading
         >>> with JsonLines(sys.stdout) as lines:
         ...     lines.add(Reading((), "photo.jpg", (640, 480)))
-        {"source": "photo.jpg", "faces": [], "error": null}
+        {"source": "photo.jpg", "size_wh": [640, 480], "faces": [], "error": null}
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -236,8 +236,8 @@ def to_pandas(readings: Reading | Iterable[Reading], *, emotions: Sequence[Emoti
         MienError: ``readings`` has something else than readings.
 
     Example:
-        >>> from mien import Reader, to_pandas
-        >>> table = to_pandas(Reader().read_many(["examples/astronaut.png"]))
+        >>> import mien
+        >>> table = mien.to_pandas(mien.Reader().read_many([mien.example()]))
         >>> table[["face", "emotion"]].values.tolist()
         [[0, 'happy']]
     """

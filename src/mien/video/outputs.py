@@ -43,10 +43,12 @@ class TrackOutputs:
 
     Example:
         >>> import sys
+        >>> import mien
         >>> from mien.video import Tracker, open_source
         >>> reader = Reader()
         >>> tracker = Tracker(reader)
-        >>> with open_source("examples") as frames, TrackOutputs(frames, reader, jsonl=sys.stdout) as outputs:
+        >>> folder = mien.example().parent
+        >>> with open_source(folder) as frames, TrackOutputs(frames, reader, jsonl=sys.stdout) as outputs:
         ...     for frame in frames:
         ...         outputs.add(tracker.step(frame.pixels, frame.seconds), frame.pixels)  # doctest: +ELLIPSIS
         {"frame": 0, "seconds": 0.0, "faces": [...]}

@@ -138,7 +138,8 @@ def open_source(source: str | os.PathLike[str] | int, *, fps: float = 25.0) -> F
         MissingExtraError: If PyAV is not installed; a folder does not need it.
 
     Example:
-        >>> with open_source("examples") as frames:
+        >>> import mien
+        >>> with open_source(mien.example().parent) as frames:
         ...     for frame in frames:
         ...         print(frame.index, frame.seconds)
         0 0.0

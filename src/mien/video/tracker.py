@@ -221,7 +221,7 @@ def track(
 
     Example:
         >>> import mien
-        >>> for result in mien.track("examples"):  # or "video.mp4", 0, "rtsp://..."
+        >>> for result in mien.track(mien.example().parent):  # or "video.mp4", 0, "rtsp://..."
         ...     for face in result.faces:
         ...         print(result.seconds, face.track_id, face.emotion)
         0.0 1 happy
