@@ -56,6 +56,7 @@ def calls(folder: Path) -> dict[str, tuple[Callable[..., object], dict[str, Any]
         "JsonLines.add": (mien.JsonLines(stream).add, {"reading": reading}),
         "Parquet": (mien.Parquet, {"path": path, "emotions": every}),
         "Parquet.add": (mien.Parquet(path).add, {"reading": reading}),
+        "example": (mien.example, {}),
         "to_pandas": (mien.to_pandas, {"readings": [reading], "emotions": every}),
     }
 
