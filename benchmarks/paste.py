@@ -34,6 +34,7 @@ from mien.decode import decode
 from mien.detect import open_detector
 from mien.extract import extract
 from mien.lab.data import Split, load_fer2013
+from mien.lab.significance import wilson_interval
 from mien.reader import Reader
 from pasted import CONDITIONS, Pasted, Pixels, blow_up, enlarge, paste
 
@@ -149,20 +150,11 @@ def compare(
         "condition": name,
         "found": len(pairs) / len(readings),
         "agreement": agree / len(pairs) if pairs else None,
-        "interval": wilson(agree, len(pairs)) if pairs else None,
+        "interval": [round(float(edge), 4) for edge in wilson_interval(agree, len(pairs))] if pairs else None,
         "total_variation": float(np.mean(distances)) if pairs else None,
         "accuracy_original": float(np.mean([o for o, _ in right])) if pairs else None,
         "accuracy": float(np.mean([r for _, r in right])) if pairs else None,
     }
-
-
-def wilson(hits: int, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share."""
-    z = 1.96
-    share, scale = hits / count, 1 + z * z / count
-    middle = (share + z * z / (2 * count)) / scale
-    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / scale
-    return round(middle - half, 4), round(middle + half, 4)
 
 
 def to_table(report: dict[str, Any]) -> Table:

@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, median
 
+from docs_claimed import claims_sections
 from docs_tables import (
     COMPARISONS,
     LABELLED,
@@ -25,17 +26,13 @@ from docs_tables import (
     embedded_rows,
     interval,
     mean,
-    metric_name,
-    metric_text,
     milliseconds,
-    published,
     read_rows,
     share,
     spread,
     table,
     write_pages,
 )
-from mien.lab.compare.compare import claimed_metrics
 from mien.lab.compare.plots import ModelPoint, pareto_figure
 from mien.lab.explain import report as explained
 from mien.lab.html.figures import drawing
@@ -61,7 +58,7 @@ def page(results: Path, *, cards: bool = True) -> str:
     parts += [part for comparison in COMPARISONS for part in _compared(comparison, results)]
     parts += _races(results)
     parts += ["## What each cost", _costs(every)]
-    parts += _claims(rows, results)
+    parts += claims_sections(rows, every, results)
     parts += [part for study in studies for part in _study(study)]
     parts += [part for path in sorted((results / "explain").glob("*.json")) for part in _explained(_read(path))]
     parts += _changes(rows)
@@ -209,82 +206,6 @@ def _left_to_train(results: Path) -> list[str]:
         + "."
     )
     return [title, note, table(("recipe", "runs", "on", "cost, estimated", "for"), lines)]
-
-
-# Claims of the documents
-
-
-def _claims(rows: Sequence[Row], results: Path) -> list[str]:
-    """A table for each published system: its metrics down, our recipes across; and the measured leak."""
-    systems: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        claims = row.claim.get("metrics")
-        if claims and (row.metrics_of("private") or row.metrics_of("public")):
-            systems.setdefault((row.document, json.dumps(claims)), []).append(row)
-    if not systems:
-        return []
-    leaks = _leak(results / "claims" / "leak.json")
-    note = (
-        "A document measured its claim on its own split, we measured on PrivateTest, so the two are not directly "
-        "comparable. **Bold**: at least as good as claimed."
-    )
-    parts = ["## Claimed and measured", note]
-    for group in systems.values():
-        parts += _system(group)
-        parts += leaks.get(published(group[0].name), [])
-    return parts
-
-
-def _system(rows: Sequence[Row]) -> list[str]:
-    """Heading, split of the claim, and table of one system."""
-    rows = sorted(
-        rows, key=lambda row: (row.claim["variant"] != "faithful", -mean(row.metrics_of(_split(row)), "accuracy"))
-    )
-    claims: Mapping[str, float] = rows[0].claim["metrics"]
-    names = [f"`{row.name}`" + ("" if row.metrics_of("private") else ", PublicTest") for row in rows]
-    lines = [
-        [metric_name(key), metric_text(key, claim), *(_ours(row, key, claim) for row in rows)]
-        for key, claim in claims.items()
-    ]
-    heading = f"### Document {rows[0].document}: `{published(rows[0].name)}`"
-    return [heading, f"Claimed on: {rows[0].claim['split']}.", table(["metric", "claimed", *names], lines)]
-
-
-def _split(row: Row) -> str:
-    return "private" if row.metrics_of("private") else "public"
-
-
-def _ours(row: Row, key: str, claim: float) -> str:
-    """The mean over seeds, bold where it reaches the claim; a dash if it was not measured."""
-    measured = [each for metrics in row.metrics_of(_split(row)) for each in claimed_metrics(row.claim, metrics)]
-    values = [ours for name, _, ours in measured if name == key]
-    if not values:
-        return "–"
-    ours = fmean(values)
-    reached = ours <= claim if key == "log_loss" else ours >= claim
-    return f"**{metric_text(key, ours)}**" if reached else metric_text(key, ours)
-
-
-def _leak(path: Path) -> dict[str, list[str]]:
-    """The recipe whose leak `benchmarks/claims.py leak` measured -> a sentence on the leaky run and the clean one."""
-    if not path.exists():
-        return {}
-    measured = _read(path)
-    leaky, clean = measured["runs"]["leaky"], measured["runs"]["clean"]
-    faces, public = measured["leaky"], measured["clean"]["PublicTest, all"]
-    sentence = (
-        f"The measured leak: `{leaky['recipe']}`, from random weights at {leaky['size']} px for {leaky['epochs']} "
-        f"epochs, has an accuracy of {_accuracy(faces['all'])} on its {faces['all']['n']:,} validation faces: "
-        f"{_accuracy(faces['with a relative'])} on those with a relative in training and "
-        f"{_accuracy(faces['without'])} on those without. The same net, trained as long on Training alone, has "
-        f"{_accuracy(public)} on PublicTest. [How it was measured](claims.md)."
-    )
-    return {clean["recipe"]: [sentence]}
-
-
-def _accuracy(measured: Json) -> str:
-    low, high = measured["accuracy_interval"]
-    return f"{measured['accuracy']:.1f} % ({low:.1f} to {high:.1f})"
 
 
 # Accuracy against milliseconds

@@ -11,6 +11,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from mien._errors import RecipeError
+from mien._metrics import METRICS, format_metric
 from mien.bundled import BUNDLED
 from mien.infer import bundled_models
 from mien.lab.files import load_json
@@ -19,16 +20,6 @@ from mien.lab.recipe.text import differences, toml_value
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
-SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "macro_precision")
-NAMES = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "macro_f1": "macro F1",
-    "macro_precision": "macro precision",
-    "weighted_f1": "weighted F1",
-    "log_loss": "log loss",
-}
-
 Json = dict[str, Any]
 
 
@@ -176,12 +167,6 @@ def _changed(name: str, folder: Path) -> str:
     return ", ".join(f"{key} = {toml_value(value)}" for key, value in changed.items() if key != "seed")
 
 
-def metric_name(key: str) -> str:
-    """The name of a metric in tables."""
-    name, _, emotion = key.partition(".")
-    return f"{name} of {emotion}" if emotion else NAMES.get(key, key)
-
-
 def mean(metrics: Sequence[Json], key: str) -> float:
     """The mean of ``key`` over seeds."""
     return fmean(each[key] for each in metrics)
@@ -189,19 +174,13 @@ def mean(metrics: Sequence[Json], key: str) -> float:
 
 def spread(metrics: Sequence[Mapping[str, Any]], key: str) -> str:
     """The mean over seeds, and their standard deviation where there are several."""
-    if not metrics:
+    values = [each[key] for each in metrics if key in each]  # results of other versions lack a metric
+    if not values:
         return "–"
-    values = [each[key] for each in metrics]
     if len(values) == 1:
-        return metric_text(key, values[0])
-    deviation = f"{100 * stdev(values):.1f}" if key in SHARES else f"{stdev(values):.3f}"
-    return f"{metric_text(key, fmean(values))} ± {deviation}"
-
-
-def metric_text(key: str, value: float) -> str:
-    """The value of a metric as a cell."""
-    share = key in SHARES or key.partition(".")[0] in ("recall", "precision", "f1")
-    return f"{100 * value:.1f} %" if share else f"{value:.3f}"
+        return format_metric(key, values[0])
+    deviation = f"{100 * stdev(values):.1f}" if METRICS[key].is_share else f"{stdev(values):.3f}"
+    return f"{format_metric(key, fmean(values))} ± {deviation}"
 
 
 def share(value: float) -> str:

@@ -38,6 +38,7 @@ METRICS = {
         Metric("macro_f1", "macro F1", "macro F1"),
         Metric("weighted_f1", "weighted F1", "weighted F1"),
         Metric("macro_precision", "macro precision", "macro precision"),
+        Metric("weighted_precision", "weighted precision", "weighted precision"),
         Metric("top2", "top-2 accuracy", "top-2"),
         Metric("log_loss", "log loss", "log loss", is_share=False, higher_is_better=False),
         Metric("brier", "Brier score", "Brier", is_share=False, higher_is_better=False),
@@ -52,11 +53,11 @@ def metric_name(key: str, *, short: bool = False) -> str:
     """Return the name of a metric for people.
 
     Args:
-        key: A key of ``METRICS``, or one of a class such as ``recall.sad``.
+        key: A key of ``METRICS``, one of a class such as ``recall.sad``, or a confusion such as ``confusion.sad.fear``.
         short: Whether to return the short name, for the head of a table.
 
     Returns:
-        For example ``macro F1``, or ``recall of sad`` for ``recall.sad``.
+        For example ``macro F1``, ``recall of sad`` or ``sad as fear``.
 
     Example:
         >>> metric_name("recall.sad")
@@ -64,6 +65,8 @@ def metric_name(key: str, *, short: bool = False) -> str:
     """
     if key in METRICS:
         return METRICS[key].heading if short else METRICS[key].name
+    if key.startswith("confusion."):
+        return key.removeprefix("confusion.").replace(".", " as ")
     return key.replace(".", " of ").replace("_", " ").replace("f1", "F1")
 
 
@@ -116,6 +119,28 @@ def headline_metrics(metrics: Mapping[str, Any], clean: Mapping[str, Any] | None
     parts += [f"clean {format_metric(first, clean[first], 2)}"] if clean else []
     parts += [f"{metric_name(key, short=True)} {format_metric(key, metrics[key], 2)}" for key in others]
     return ", ".join(parts)
+
+
+def compare_with_claim(key: str, claimed: float, edges: Sequence[float]) -> str:
+    """Compare the 95 % interval of a metric with a claimed value.
+
+    Args:
+        key: A key of ``METRICS``, one of a class, or a confusion.
+        claimed: The claimed value.
+        edges: Lower and upper edge of what was measured.
+
+    Returns:
+        ``better`` if the whole interval is at least as good as the claim, ``worse`` if none of it is, else
+        ``within noise``.
+
+    Example:
+        >>> compare_with_claim("accuracy", 0.518, [0.522, 0.554])
+        'better'
+    """
+    higher_is_better = METRICS[key].higher_is_better if key in METRICS else not key.startswith("confusion.")
+    low, high = sorted(edge if higher_is_better else -edge for edge in edges)
+    bound = claimed if higher_is_better else -claimed
+    return "better" if low >= bound else "worse" if high < bound else "within noise"
 
 
 def _is_share(key: str) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,10 @@ def figures(accuracy: float, n: int = 100) -> dict[str, Any]:
         "macro_f1": 0.3,
         "log_loss": 1.25,
         "ece": 0.02,
+        "intervals": {"accuracy": [accuracy - 0.05, accuracy + 0.05], "log_loss": [1.2, 1.29]},
         "recall": each,
         "precision": each,
+        "confusion": [[round(accuracy * n), n - round(accuracy * n)], [75, 25]],
     }
 
 
@@ -50,6 +53,34 @@ def test_the_results_stay_small() -> None:
     files = [ROOT / name for name in listed.stdout.split()]
     assert {path.suffix for path in files} <= {".json", ".jsonl", ".md", ".npz", ".pt", ".toml"}
     assert sum(path.stat().st_size for path in files) < 20e6
+
+
+def valued_intervals(content: Any, where: str) -> Iterator[tuple[str, float, tuple[float, float]]]:
+    """Every value of a JSON file that has an interval beside it, with its place."""
+    for key, inner in content.items() if isinstance(content, dict) else enumerate(content):
+        yield from valued_intervals(inner, f"{where}/{key}") if isinstance(inner, dict | list) else ()
+    if not isinstance(content, dict):
+        return
+    for key, edges in content.get("intervals", {}).items():
+        yield f"{where}/{key}", content[key], edges
+    for key, edges in content.items():
+        name = key.removesuffix("interval").removesuffix("_")
+        names = [name] if name else ["value", "accuracy", "agreement", "share", "mean", "points"]
+        values = [content[each] for each in names if isinstance(content.get(each), float | int)]
+        if key.endswith("interval") and edges and len(values) == 1:
+            yield f"{where}/{key}", values[0], edges
+
+
+@pytest.mark.parametrize("folder", ["results", "src/mien/bundled"])
+def test_no_value_is_outside_of_its_interval(folder: str) -> None:
+    found, outside = 0, []
+    for path in sorted((ROOT / folder).rglob("*.json")):
+        for where, value, (low, high) in valued_intervals(json.loads(path.read_text("utf-8")), path.stem):
+            found += 1
+            if not low - 1e-4 <= value <= high + 1e-4:  # some files hold rounded edges
+                outside.append((str(path), where, value, low, high))
+    assert found > 100
+    assert outside == []
 
 
 def test_figures_come_from_the_files(tmp_path: Path) -> None:
@@ -250,24 +281,24 @@ def test_accuracy_against_milliseconds_is_a_table_and_a_drawing(
 
 def test_a_system_has_one_table_with_its_recipes_across(tmp_path: Path) -> None:
     write(tmp_path, "net", 0.5, variant="faithful")
-    write(tmp_path, "net-narrow", 0.85, variant="tuned")
-    write(tmp_path, "net-tuned", 0.92, variant="tuned")
+    write(tmp_path, "net-narrow", 0.87, variant="tuned")
+    write(tmp_path, "net-tuned", 0.96, variant="tuned")
     page = docs_results.page(tmp_path, cards=False)
     assert page.count("### Document 009: `net`") == 1
-    assert "Claimed on: its own." in page
+    assert "Claimed on: its own.\n" in page
     # The faithful one first, then the best.
     assert "| metric | claimed | `net` | `net-tuned` | `net-narrow` |" in page
-    assert "| accuracy | 90.0 % | 50.0 % | **92.0 %** | 85.0 % |" in page
-    assert "| recall of sad | 50.0 % | 25.0 % | 25.0 % | 25.0 % |" in page
+    assert "| accuracy | 90.0 % | 50.0 % (45.0 to 55.0), worse | **96.0 %** (91.0 to 101.0), better | 87.0 % (" in page
+    assert "| recall of sad | 50.0 % | 25.0 % (17.5 to 34.3), worse |" in page
 
 
-def test_of_log_loss_less_is_better_and_what_was_not_measured_has_a_dash(tmp_path: Path) -> None:
+def test_of_log_loss_less_is_better_and_what_was_not_measured_is_not_comparable(tmp_path: Path) -> None:
     write(tmp_path, "worse", 0.5, document="001", metrics={"log_loss": 1.2, "recall.fear": 0.4})
     write(tmp_path, "better", 0.5, document="002", metrics={"log_loss": 1.3})
     page = docs_results.page(tmp_path, cards=False)
-    assert "| log loss | 1.200 | 1.250 |" in page
-    assert "| recall of fear | 40.0 % | – |" in page
-    assert "| log loss | 1.300 | **1.250** |" in page
+    assert "| log loss | 1.200 | 1.250 (1.200 to 1.290), within noise |" in page
+    assert "| recall of fear | 40.0 % | not comparable |" in page
+    assert "| log loss | 1.300 | **1.250** (1.200 to 1.290), better |" in page
 
 
 def test_two_systems_of_one_document_stay_apart_and_runs_of_public_test_are_named(tmp_path: Path) -> None:
@@ -280,6 +311,17 @@ def test_two_systems_of_one_document_stay_apart_and_runs_of_public_test_are_name
     assert "| metric | claimed | `two`, PublicTest |" in claims
     assert "`none`" not in claims
     assert "`leak`" not in claims
+
+
+@pytest.mark.parametrize(("split", "reason"), [("not said", "unknown"), ("it shares faces with training", "copies")])
+def test_a_claim_of_another_split_is_called_not_comparable(tmp_path: Path, split: str, reason: str) -> None:
+    write(tmp_path, "net", 0.5)
+    path = tmp_path / "net" / "seed-0" / "metrics.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"claim": content["claim"] | {"split": split}}))
+    (line,) = [line for line in docs_results.page(tmp_path, cards=False).splitlines() if line.startswith("Claimed on:")]
+    assert "The claim is not comparable" in line
+    assert reason in line
 
 
 def test_without_claims_there_is_no_such_section(tmp_path: Path) -> None:

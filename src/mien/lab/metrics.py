@@ -1,8 +1,8 @@
-"""Metrics of a classifier from its probabilities, with bootstrap intervals.
+"""Metrics of a classifier from its probabilities, each with a 95 % interval.
 
-``compute_metrics`` computes every metric once, most of them with scikit-learn. The bootstrap computes its metrics two
-thousand times, with faster code; ``tests/lab/evaluate/test_metrics.py`` compares both. A new metric needs a line in
+``compute_metrics`` computes every metric once, most of them with scikit-learn. A new metric needs a line in
 ``compute_metrics`` and one in the table ``mien._metrics.METRICS``; reports, cards and comparisons then include it.
+``tests/lab/evaluate/test_intervals.py`` simulates how often the intervals hold the true value.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,16 +10,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm
 from sklearn import metrics as reference
 
 from mien._emotions import Emotion
 from mien._errors import DataError
-from mien.lab.significance import percentile_interval
+from mien.lab.significance import Z, mean_interval, percentile_interval, wilson_interval
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
+_Doubles = NDArray[np.float64]
 
 BINS = 15  # equal-width bins of confidence
+_NOISE_DRAWS = 2000
 _SUM_ERROR = 1e-3  # largest distance of a row's sum from 1; far above the rounding of float32
 
 
@@ -37,8 +40,8 @@ def compute_metrics(
     Returns:
         Plain values for a JSON file: the metrics of ``mien._metrics.METRICS``, ``n`` rows, the values of each class
         (``recall``, ``precision``, ``f1``, ``support``), the ``confusion`` matrix (rows are labels), the classes
-        without a face (``absent``; they do not count in macro means), and 95 % percentile bootstrap ``intervals``.
-        ``interval`` repeats the interval of the accuracy.
+        without a face (``absent``; they do not count in macro means), and 95 % ``intervals`` by key, except those of
+        a class (``class_intervals``). ``interval`` repeats the interval of the accuracy.
 
     Raises:
         DataError: If there are no rows, or the values are not probabilities.
@@ -55,8 +58,16 @@ def compute_metrics(
     precision, recall, f1, support = reference.precision_recall_fscore_support(
         labels, predicted, labels=classes, zero_division=0
     )
-    top2 = np.argsort(-probs, axis=1, kind="stable")[:, :2]
-    intervals = bootstrap_metrics(probs, labels, resamples=resamples)
+    top2 = (np.argsort(-probs, axis=1, kind="stable")[:, :2] == labels[:, None]).any(1)
+    confusion = reference.confusion_matrix(labels, predicted, labels=classes)
+    smallest = np.finfo(np.float64).eps  # the same clipping as in scikit-learn
+    losses, briers = -np.log(probs[np.arange(len(labels)), labels].clip(smallest, 1)), brier(probs, labels)
+    intervals = count_intervals(confusion) | {
+        "top2": [float(edge) for edge in wilson_interval(top2.sum(), len(labels))],
+        "log_loss": list(bootstrap_interval(losses, np.mean, resamples=resamples)),
+        "brier": list(bootstrap_interval(briers, np.mean, resamples=resamples)),
+        "ece": list(calibration_interval(probs, labels)),
+    }
     return {
         "n": len(labels),
         "accuracy": float(np.mean(predicted == labels)),
@@ -64,9 +75,11 @@ def compute_metrics(
         "balanced_accuracy": float(recall[support > 0].mean()),
         "macro_f1": float(f1[support > 0].mean()),
         "weighted_f1": float(np.average(f1, weights=support)),
-        "top2": float((top2 == labels[:, None]).any(1).mean()),
+        "macro_precision": float(precision[support > 0].mean()),
+        "weighted_precision": float(np.average(precision, weights=support)),
+        "top2": float(top2.mean()),
         "log_loss": float(reference.log_loss(labels, probs, labels=classes)),
-        "brier": float(brier(probs, labels).mean()),
+        "brier": float(briers.mean()),
         "ece": expected_calibration_error(probs, labels),
         "intervals": intervals,
         "recall": _by_emotion(emotions, recall, float),
@@ -74,7 +87,7 @@ def compute_metrics(
         "f1": _by_emotion(emotions, f1, float),
         "support": _by_emotion(emotions, support, int),
         "absent": [str(e) for e, n in zip(emotions, support, strict=True) if n == 0],
-        "confusion": reference.confusion_matrix(labels, predicted, labels=classes).tolist(),
+        "confusion": confusion.tolist(),
     }
 
 
@@ -150,8 +163,65 @@ def confidence_bins(probs: Floats, bins: int = BINS) -> NDArray[np.int64]:
     return np.asarray(np.minimum((probs.max(1) * bins).astype(np.int64), bins - 1))
 
 
+def calibration_gaps(probs: Floats, labels: Ints, *, bins: int = BINS) -> tuple[_Doubles, _Doubles]:
+    """Compute accuracy less confidence by bin of confidence (Guo et al., ICML 2017).
+
+    Args:
+        probs: ``[N, C]``.
+        labels: ``[N]`` in 0..C-1.
+        bins: Number of equal-width bins B.
+
+    Returns:
+        The gap of each bin times its share of the rows, ``[B]``; the sum of the absolute values is the plug-in
+        calibration error. And the standard error of each.
+    """
+    confidence, index = probs.max(1).astype(np.float64), confidence_bins(probs, bins)
+    gaps = (probs.argmax(1) == labels) - confidence
+    columns = np.ones(len(labels)), gaps, gaps**2, confidence * (1 - confidence)
+    sums = np.stack([np.bincount(index, weights=column, minlength=bins) for column in columns]).astype(np.float64)
+    return sums[1] / len(labels), gap_errors(sums[0], sums[1], sums[2], sums[3])
+
+
+def gap_errors(count: _Doubles, gaps: _Doubles, squares: _Doubles, expected: _Doubles) -> _Doubles:
+    """Compute the standard errors of the gaps of ``calibration_gaps``.
+
+    The variance of a bin is the larger of the observed one and that of a calibrated classifier: a bin of few rows that
+    are all correct has an observed variance near 0.
+
+    Args:
+        count: Number of rows by bin, ``[..., B]``.
+        gaps: Sum of (correct - confidence) by bin.
+        squares: Sum of its squares.
+        expected: Sum of confidence (1 - confidence), the variance if the classifier is calibrated.
+
+    Returns:
+        ``[..., B]``.
+    """
+    observed = (squares - gaps**2 / np.maximum(count, 1)) * count / np.maximum(count - 1, 1)
+    return np.asarray(np.sqrt(np.maximum(observed, expected)) / count.sum(-1, keepdims=True))
+
+
+def debias(gaps: _Doubles, errors: _Doubles) -> _Doubles:
+    """Compute the calibration error from the gaps of bins, less its bias.
+
+    Noise makes the plug-in error of a calibrated classifier positive. The bias is what normal noise of this size would
+    add to the observed gaps (Kumar, Liang and Ma, NeurIPS 2019, the debiased estimate of their library for the mean of
+    absolute gaps). About half of the bias remains where the classifier is calibrated.
+
+    Args:
+        gaps: Gaps by bin, ``[..., B]``.
+        errors: Their standard errors.
+
+    Returns:
+        The error from 0 to 1, ``[...]``.
+    """
+    size, spread = np.abs(gaps), np.maximum(errors, np.finfo(np.float64).tiny)
+    folded = 2 * spread * norm.pdf(size / spread) + size * (1 - 2 * norm.cdf(-size / spread))  # E|size + noise|
+    return np.asarray(np.maximum((2 * size - folded).sum(-1), 0))
+
+
 def expected_calibration_error(probs: Floats, labels: Ints, *, bins: int = BINS) -> float:
-    """Compute the mean gap between confidence and accuracy over bins of confidence (Guo et al., ICML 2017).
+    """Compute the mean gap between confidence and accuracy over bins of confidence, debiased.
 
     Args:
         probs: ``[N, C]``.
@@ -161,9 +231,33 @@ def expected_calibration_error(probs: Floats, labels: Ints, *, bins: int = BINS)
     Returns:
         The error from 0 to 1.
     """
-    gaps = np.zeros(bins)
-    np.add.at(gaps, confidence_bins(probs, bins), (probs.argmax(1) == labels) - probs.max(1))
-    return float(np.abs(gaps).sum() / len(labels))
+    return float(debias(*calibration_gaps(probs, labels, bins=bins)))
+
+
+def calibration_interval(probs: Floats, labels: Ints, *, bins: int = BINS, seed: int = 0) -> tuple[float, float]:
+    """Compute a 95 % interval of the calibration error over bins.
+
+    The percentile bootstrap is not valid here: its draws add noise, and an absolute value has no derivative at 0. Lower
+    edge: gaps below sqrt(log N) standard errors count as 0, where noise only adds (Fang and Santos, Review of Economic
+    Studies, 2019). Upper edge: the error is convex in the gaps, so it is above its tangent, which is normal.
+
+    Args:
+        probs: ``[N, C]``.
+        labels: ``[N]`` in 0..C-1.
+        bins: Number of equal-width bins.
+        seed: Seed of the draws of noise.
+
+    Returns:
+        Lower and upper edge.
+    """
+    gaps, errors = calibration_gaps(probs, labels, bins=bins)
+    error, n = float(np.abs(gaps).sum()), len(labels)
+    noise = np.random.default_rng(seed).standard_normal((_NOISE_DRAWS, bins)) * errors
+    clear = np.abs(gaps) > np.sqrt(np.log(n)) * errors
+    added = np.where(clear, noise * np.sign(gaps), np.abs(noise)).sum(1)
+    spread = np.mean(((probs.argmax(1) == labels) - probs.max(1)) ** 2) - error**2
+    low = min(error - float(np.quantile(added, 0.975)), expected_calibration_error(probs, labels, bins=bins))
+    return max(low, 0.0), min(error + Z * float(np.sqrt(max(spread, 0) / n)), 1.0)
 
 
 def bootstrap_interval(
@@ -185,49 +279,76 @@ def bootstrap_interval(
     return percentile_interval(draws)
 
 
-def bootstrap_metrics(probs: Floats, labels: Ints, *, resamples: int = 2000, seed: int = 0) -> dict[str, list[float]]:
-    """Compute 95 % percentile bootstrap intervals of the main metrics, all from the same draws of the rows.
+def count_intervals(confusion: Ints) -> dict[str, list[float]]:
+    """Compute 95 % intervals of the metrics that follow from the confusion matrix.
+
+    A share has Wilson's interval (1927). Means over classes combine those of their classes (Zou and Donner, Statistics
+    in Medicine, 2008).
 
     Args:
-        probs: ``[N, C]``; every row sums to 1.
-        labels: ``[N]`` in 0..C-1.
-        resamples: Number of draws.
-        seed: Seed of the draws.
+        confusion: Counts ``[C, C]``; rows are labels.
 
     Returns:
         Key of the metric -> lower and upper edge.
     """
-    generator, n, classes = np.random.default_rng(seed), len(labels), probs.shape[1]
-    predicted, briers = probs.argmax(1), brier(probs, labels)
-    smallest = np.finfo(np.float64).eps  # the same clipping as in scikit-learn
-    log_losses = -np.log(np.asarray(probs[np.arange(n), labels], np.float64).clip(smallest, 1))
-    cell, index, gap = labels * classes + predicted, confidence_bins(probs), (predicted == labels) - probs.max(1)
-    tables = np.empty((resamples, classes * classes), np.int64)
-    sums = {name: np.empty(resamples) for name in ("log_loss", "brier", "ece")}
-    for draw in range(resamples):
-        rows = generator.integers(0, n, n)
-        tables[draw] = np.bincount(cell[rows], minlength=classes * classes)
-        gaps = np.bincount(index[rows], weights=gap[rows], minlength=BINS)
-        sums["log_loss"][draw], sums["brier"][draw] = log_losses[rows].mean(), briers[rows].mean()
-        sums["ece"][draw] = np.abs(gaps).sum() / n
-    draws = count_metrics(tables.reshape(-1, classes, classes)) | sums
-    return {name: list(percentile_interval(values)) for name, values in draws.items()}
+    table = np.asarray(confusion, np.float64)
+    true, shares = table.sum(1), _class_shares(table)
+    present, related = true > 0, _f1_correlations(table, shares["f1"][0])
+    recall, precision, f1 = (np.stack(shares[name])[:3, present] for name in ("recall", "precision", "f1"))
+    weights, related = true[present] / table.sum(), related[present][:, present]
+    equal = np.full(len(weights), 1 / len(weights))
+    return {
+        "accuracy": [float(edge) for edge in wilson_interval(table.trace(), table.sum())],
+        "balanced_accuracy": mean_interval(recall, equal),
+        "macro_f1": mean_interval(f1, equal, related),
+        "weighted_f1": mean_interval(f1, weights, related),
+        "macro_precision": mean_interval(precision, equal),
+        "weighted_precision": mean_interval(precision, weights),
+    }
 
 
-def count_metrics(tables: Ints) -> dict[str, NDArray[np.float64]]:
-    """Compute accuracy, balanced accuracy and macro F1 from confusion matrices.
+def class_intervals(confusion: Ints, emotions: Sequence[str]) -> dict[str, dict[str, list[float]]]:
+    """Compute 95 % intervals of recall, precision and F1 of every class.
 
     Args:
-        tables: Counts ``[R, C, C]``, rows are labels; classes without a label do not count in the means.
+        confusion: Counts ``[C, C]``; rows are labels.
+        emotions: The C classes.
 
     Returns:
-        The three metrics by key, ``[R]`` each.
+        ``recall``, ``precision`` and ``f1``: emotion -> lower and upper edge; only classes that have such a value.
     """
-    correct, true, claimed = tables.diagonal(axis1=1, axis2=2), tables.sum(2), tables.sum(1)
-    present = (true > 0).sum(1)
-    recall = (correct / np.maximum(true, 1)).sum(1) / present
-    f1 = np.where(true > 0, 2 * correct / np.maximum(true + claimed, 1), 0).sum(1) / present
-    return {"accuracy": correct.sum(1) / tables.sum((1, 2)), "balanced_accuracy": recall, "macro_f1": f1}
+    shares = _class_shares(np.asarray(confusion, np.float64))
+    return {
+        name: {str(e): [float(low[at]), float(high[at])] for at, e in enumerate(emotions) if faces[at]}
+        for name, (_, low, high, faces) in shares.items()
+    }
+
+
+def _class_shares(table: _Doubles) -> dict[str, tuple[_Doubles, _Doubles, _Doubles, _Doubles]]:
+    """Value, Wilson's lower and upper edge, and number of faces of recall, precision and F1, each ``[C]``.
+
+    F1 / (2 - F1) is the share of correct faces among those that have the label or the prediction.
+    """
+    correct, true, claimed = table.diagonal(), table.sum(1), table.sum(0)
+    either = true + claimed - correct
+    found = {}
+    for name, faces in (("recall", true), ("precision", claimed), ("f1", either)):
+        values = np.stack([correct / np.maximum(faces, 1), *wilson_interval(correct, faces)])
+        value, low, high = 2 * values / (1 + values) if name == "f1" else values
+        found[name] = (value, low, high, faces)
+    return found
+
+
+def _f1_correlations(table: _Doubles, f1: _Doubles) -> _Doubles:
+    """Correlations of the F1 of classes, ``[C, C]``, by the delta method: one mistake lowers the F1 of two classes."""
+    classes = len(table)
+    total = np.maximum(table.sum(1) + table.sum(0), 1)
+    own = np.eye(classes)
+    slopes = 2 * own[:, :, None] * own[:, None, :] - f1[:, None, None] * (own[:, :, None] + own[:, None, :])
+    slopes = (slopes / total[:, None, None]).reshape(classes, -1)
+    covariance = (slopes * table.ravel()) @ slopes.T
+    scale = np.sqrt(np.outer(covariance.diagonal(), covariance.diagonal()))
+    return np.asarray(np.divide(covariance, scale, out=np.eye(classes), where=scale > 0))
 
 
 def _by_emotion(emotions: tuple[Emotion, ...], values: NDArray[Any], kind: type) -> dict[str, Any]:

@@ -14,7 +14,9 @@ from scipy.stats import binomtest
 
 from mien._errors import DataError
 
+Z = 1.959964  # of a 95 % interval
 _Ints = NDArray[np.integer[Any]]
+_Doubles = NDArray[np.float64]
 _DRAW_BYTES = 32 * 2**20  # weights of the bootstrap draws that are in memory at once
 
 
@@ -65,6 +67,49 @@ def percentile_interval(draws: NDArray[Any] | Sequence[float]) -> tuple[float, f
     return float(low), float(high)
 
 
+def wilson_interval(correct: Any, total: Any) -> tuple[_Doubles, _Doubles]:
+    """Compute Wilson's 95 % interval of shares (Wilson, 1927).
+
+    Args:
+        correct: Numbers of successes.
+        total: Numbers of trials, of the same shape.
+
+    Returns:
+        Lower and upper edges; 0 and 1 without trials.
+
+    Example:
+        >>> [round(float(edge), 3) for edge in wilson_interval(8, 10)]
+        [0.49, 0.943]
+    """
+    correct, total = np.asarray(correct, np.float64), np.asarray(total, np.float64)
+    n = np.maximum(total, 1)
+    middle = (correct + Z**2 / 2) / (n + Z**2)
+    half = Z / (n + Z**2) * np.sqrt(correct * (1 - correct / n) + Z**2 / 4)
+    low = np.where(correct > 0, middle - half, 0)  # exactly 0 and 1 where rounding would miss them
+    high = np.where(correct < total, middle + half, 1)
+    return np.where(total > 0, low, 0), np.where(total > 0, high, 1)
+
+
+def mean_interval(shares: _Doubles, weights: _Doubles, correlations: _Doubles | None = None) -> list[float]:
+    """Combine 95 % intervals of shares into that of their weighted mean (Zou and Donner, Statistics in Medicine, 2008).
+
+    Args:
+        shares: Values, lower and upper edges of K shares, ``[3, K]``.
+        weights: Weights of the mean, which sum to 1.
+        correlations: Correlations of the estimates, ``[K, K]``; ``None`` if they are independent.
+
+    Returns:
+        Lower and upper edge.
+    """
+    values, low, high = shares
+    related = np.eye(len(values)) if correlations is None else correlations
+    mean, below, above = float(np.average(values, weights=weights)), weights * (values - low), weights * (high - values)
+    return [
+        mean - float(np.sqrt(max(below @ related @ below, 0))),
+        mean + float(np.sqrt(max(above @ related @ above, 0))),
+    ]
+
+
 def mcnemar(first_right: NDArray[np.bool_], second_right: NDArray[np.bool_]) -> McNemar:
     """Compute McNemar's test (1947) in its exact form.
 
@@ -106,7 +151,7 @@ def accuracy_difference(first_right: NDArray[np.bool_], second_right: NDArray[np
     """
     test, n = mcnemar(first_right, second_right), len(first_right)
     value = (test.first_alone - test.second_alone) / n
-    spread = 1.959964 * np.sqrt(max(test.first_alone + test.second_alone - n * value**2, 0.0)) / n
+    spread = Z * np.sqrt(max(test.first_alone + test.second_alone - n * value**2, 0.0)) / n
     return Difference(value, (float(value - spread), float(value + spread)), test.p)
 
 

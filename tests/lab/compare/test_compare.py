@@ -13,6 +13,7 @@ from scipy.spatial.distance import jensenshannon
 
 from mien._emotions import SEVEN, Emotion, class_set
 from mien._errors import DataError
+from mien._metrics import compare_with_claim
 from mien.lab.compare import Comparison, write_comparison
 from mien.lab.compare.compare import (
     claimed_metrics,
@@ -198,8 +199,36 @@ PLAIN = {"command": "mien compare", "commit": "c"}
 
 def test_claimed_metrics_are_paired_with_the_measured_ones(comparison: Comparison) -> None:
     measured = comparison.metrics[0]["all"]
-    rows = claimed_metrics(comparison.entries[0].claim, measured)
-    assert rows == [("accuracy", 0.5, measured["accuracy"]), ("recall.sad", 0.4, measured["recall"]["sad"])]
+    rows = claimed_metrics(comparison.entries[0].claim, [measured])
+    assert [(each.key, each.claimed, each.value) for each in rows] == [
+        ("accuracy", 0.5, measured["accuracy"]),
+        ("recall.sad", 0.4, measured["recall"]["sad"]),
+    ]
+    assert all(each.interval[0] < each.value < each.interval[1] for each in rows)
+
+
+def test_a_claimed_confusion_is_the_share_of_the_label(comparison: Comparison) -> None:
+    measured = comparison.metrics[0]["all"]
+    counts = dict(zip(measured["recall"], measured["confusion"][list(measured["recall"]).index("sad")], strict=True))
+    claim = {"metrics": {"confusion.sad.fear": 1.0, "confusion.sad.contempt": 0.2, "recall.contempt": 0.3}}
+    (found,) = claimed_metrics(claim, [measured, measured])  # contempt is no class of the model
+    assert found.value == pytest.approx(counts["fear"] / sum(counts.values()))
+    assert found.verdict == "better"  # fewer confusions are better
+
+
+@pytest.mark.parametrize(
+    ("key", "claimed", "edges", "verdict"),
+    [
+        ("accuracy", 0.5, (0.5, 0.6), "better"),
+        ("accuracy", 0.5, (0.49, 0.6), "within noise"),
+        ("recall.sad", 0.5, (0.3, 0.49), "worse"),
+        ("log_loss", 1.0, (0.9, 1.0), "better"),
+        ("log_loss", 1.0, (1.01, 1.2), "worse"),
+        ("confusion.fear.surprise", 0.26, (0.2, 0.3), "within noise"),
+    ],
+)
+def test_a_verdict_needs_the_whole_interval(key: str, claimed: float, edges: tuple[float, float], verdict: str) -> None:
+    assert compare_with_claim(key, claimed, edges) == verdict
 
 
 def test_the_graph_that_the_recipe_exports_is_timed(faces: FaceSet) -> None:

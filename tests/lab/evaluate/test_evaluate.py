@@ -139,7 +139,7 @@ def test_missing_classes_are_named_and_the_counts_add_up() -> None:
     found = evaluation(faces.select(faces.labels != 1), reader())
     assert found.metrics["all"]["absent"] == ["disgust"]
     assert any("No face of disgust" in warning for warning in found.warnings())
-    assert "disgust" not in found.recall_intervals
+    assert "disgust" not in found.class_intervals["recall"]
     report_page(found, {})
     three = evaluation(faces, reader(CLASS_SETS["three"]))
     result = three.to_json()

@@ -14,11 +14,12 @@ from scipy import stats
 from mien._emotions import SEVEN
 from mien._errors import DataError
 from mien.lab.data.targets import class_weights, targets
-from mien.lab.evaluate.plots import abstention, precision_recall, reliability, selective, share_interval
+from mien.lab.evaluate.plots import abstention, precision_recall, reliability, selective
 from mien.lab.export.calibrate import fit_temperature, fit_vector
-from mien.lab.metrics import bootstrap_interval, brier, compute_metrics, count_metrics, expected_calibration_error
+from mien.lab.metrics import bootstrap_interval, brier, calibration_gaps, class_intervals, compute_metrics
 from mien.lab.predictions import vote_distances
 from mien.lab.recipe import LossConfig, TargetConfig
+from mien.lab.significance import wilson_interval
 from mien.lab.train.losses import class_loss
 from support.synthetic_faces import cartoon_set
 
@@ -38,7 +39,7 @@ def test_calibration_error_is_the_mean_gap_of_fifteen_bins(guesses) -> None:
     for row, label in zip(probs, labels, strict=True):
         bins[min(14, math.ceil(float(row.max()) * 15) - 1)].append((float(row.max()), int(row.argmax()) == label))
     gaps = [abs(sum(confidence - right for confidence, right in rows)) for rows in bins.values()]
-    assert expected_calibration_error(probs, labels) == pytest.approx(sum(gaps) / len(labels), abs=1e-6)
+    assert np.abs(calibration_gaps(probs, labels)[0]).sum() == pytest.approx(sum(gaps) / len(labels), abs=1e-6)
 
 
 def test_metrics_agree_with_counting(guesses) -> None:
@@ -57,17 +58,17 @@ def test_metrics_agree_with_counting(guesses) -> None:
 def test_metrics_equal_those_of_scikit_learn(guesses) -> None:
     probs, labels = guesses
     f, guess = compute_metrics(probs, labels, SEVEN, resamples=50), probs.argmax(1)
-    counted = count_metrics(np.array(f["confusion"])[None])
     one_hot = np.eye(7)[labels]
     assert f["balanced_accuracy"] == pytest.approx(reference.balanced_accuracy_score(labels, guess))
     assert f["macro_f1"] == pytest.approx(reference.f1_score(labels, guess, average="macro"))
     assert f["weighted_f1"] == pytest.approx(reference.f1_score(labels, guess, average="weighted"))
     assert f["top2"] == pytest.approx(reference.top_k_accuracy_score(labels, probs, k=2))
     assert f["brier"] == pytest.approx(((probs - one_hot) ** 2).sum(1).mean(), rel=1e-5)
-    for name in ("accuracy", "balanced_accuracy", "macro_f1"):
-        assert counted[name] == [pytest.approx(f[name])]
-        assert f["intervals"][name][0] < f[name] < f["intervals"][name][1]
-    assert f["intervals"]["log_loss"][0] < f["log_loss"] < f["intervals"]["log_loss"][1]
+    assert f["macro_precision"] == pytest.approx(reference.precision_score(labels, guess, average="macro"))
+    for key, (low, high) in f["intervals"].items():
+        assert low < f[key] < high
+    for part, by_emotion in class_intervals(f["confusion"], SEVEN).items():
+        assert all(low < f[part][emotion] < high for emotion, (low, high) in by_emotion.items())
     assert f["interval"] == f["intervals"]["accuracy"]
 
 
@@ -167,7 +168,7 @@ def test_reliability_bins_add_up_to_the_calibration_error(double_guesses) -> Non
     probs, labels = double_guesses
     bins = [b for b in reliability(probs, labels) if b.n]
     error = sum(b.n * abs(b.accuracy - b.confidence) for b in bins) / len(labels)
-    assert error == pytest.approx(expected_calibration_error(probs, labels))
+    assert error == pytest.approx(np.abs(calibration_gaps(probs, labels)[0]).sum())
 
 
 def test_brier_is_that_of_scikit_learn(double_guesses) -> None:
@@ -229,12 +230,12 @@ def test_precision_recall_points_are_on_the_curve(double_guesses) -> None:
         assert {0.0, 1.0} <= set(recall.tolist())
 
 
-def test_share_interval_is_wilsons() -> None:
-    low, high = share_interval(8, 10) or (0, 0)
-    z, p, n = 1.959964, 0.8, 10
-    centre, half = (p + z**2 / (2 * n)) / (1 + z**2 / n), z / (1 + z**2 / n) * np.sqrt(p * 0.2 / n + z**2 / (4 * n**2))
-    assert (low, high) == pytest.approx((centre - half, centre + half), abs=1e-5)
-    assert share_interval(0, 0) is None
+@pytest.mark.parametrize(("correct", "total"), [(8, 10), (0, 5), (5, 5)])
+def test_wilson_interval_is_that_of_scipy(correct: int, total: int) -> None:
+    theirs = stats.binomtest(correct, total).proportion_ci(0.95, method="wilson")
+    low, high = wilson_interval(correct, total)
+    assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=1e-6)
+    assert [float(edge) for edge in wilson_interval(0, 0)] == [0, 1]
 
 
 def test_distances_to_votes_are_those_of_scipy(double_guesses) -> None:

@@ -112,6 +112,8 @@ CLAIMS: dict[str, dict[str, float]] = {
         "log_loss": 105.6,
         "recall.happy": 83.09,
         "recall.disgust": 55,
+        "confusion.fear.surprise": 26,
+        "confusion.neutral.sad": 25,
     },
     "baseline-cnn": {"balanced_accuracy": 45.20, "macro_f1": 43.80, "log_loss": 145.2},
     "attention-resnet": {
@@ -119,6 +121,7 @@ CLAIMS: dict[str, dict[str, float]] = {
         "macro_f1": 68,
         "balanced_accuracy": 66,
         "macro_precision": 72,
+        "weighted_precision": 70,
         "weighted_f1": 69,
         **{f"recall.{e}": value for e, value in zip(CLASS_SETS["seven"], RECALLS_003, strict=True)},
         **{f"precision.{e}": value for e, value in zip(CLASS_SETS["seven"], (63, 94, 58, 88, 56, 78, 63), strict=True)},

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from mien._emotions import Emotion
 from mien._errors import DataError
-from mien._metrics import HEADLINE
+from mien._metrics import HEADLINE, compare_with_claim
 from mien._progress import Progress, no_progress
 from mien.lab.compare.entries import Entries, ModelEntry, load_entries
 from mien.lab.compare.latency import Latencies, measure_latency
 from mien.lab.data import FaceSet, Split
-from mien.lab.metrics import check_probabilities, compute_metrics, restrict_probabilities
-from mien.lab.significance import Difference, accuracy_difference, f1_differences, holm, mcnemar
+from mien.lab.metrics import check_probabilities, class_intervals, compute_metrics, restrict_probabilities
+from mien.lab.significance import Difference, accuracy_difference, f1_differences, holm, mcnemar, wilson_interval
 
 ALPHA = 0.05  # probability of a false positive among all pairs of a report
 
@@ -469,22 +469,61 @@ def mean_metrics(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"n": metrics[0]["n"], **{key: fmean(m[key] for m in metrics) for key in HEADLINE}, "interval": edges}
 
 
-def claimed_metrics(claim: Mapping[str, Any], measured: Mapping[str, Any]) -> list[tuple[str, float, float]]:
+@dataclass(frozen=True, slots=True)
+class ClaimedMetric:
+    """A metric that a document claims, and what was measured.
+
+    Attributes:
+        key: Key of the metric; ``recall.sad`` of a class, ``confusion.sad.fear`` for the share of sad read as fear.
+        claimed: The claimed value.
+        value: The measured value, a mean over seeds.
+        interval: Its 95 % interval, mean edges over seeds.
+    """
+
+    key: str
+    claimed: float
+    value: float
+    interval: tuple[float, float]
+
+    @property
+    def verdict(self) -> str:
+        """``better``, ``within noise`` or ``worse``."""
+        return compare_with_claim(self.key, self.claimed, self.interval)
+
+
+def claimed_metrics(claim: Mapping[str, Any], measured: Sequence[Mapping[str, Any]]) -> list[ClaimedMetric]:
     """Pair the metrics that a document claims with the measured ones.
 
     Args:
         claim: A claim of a recipe, with its ``metrics``.
-        measured: Metrics as ``compute_metrics`` returns them.
+        measured: Metrics as ``compute_metrics`` returns them, one for each seed.
 
     Returns:
-        Key of the metric, claimed value and measured value, where both are known.
+        The metrics that are claimed and measured.
     """
-    pairs = []
-    for key, value in claim.get("metrics", {}).items():
-        name, _, emotion = key.partition(".")
-        ours = measured.get(name, {}).get(emotion) if emotion else measured.get(name)
-        if name == "macro_precision":
-            ours = fmean(measured["precision"].values())
-        if isinstance(ours, int | float):
-            pairs.append((key, float(value), float(ours)))
-    return pairs
+    found = []
+    for key, claimed in claim.get("metrics", {}).items():
+        each = [_measured(key, metrics) for metrics in measured]
+        known = [one for one in each if one is not None]
+        if known and len(known) == len(each):
+            value, low, high = (fmean(column) for column in zip(*known, strict=True))
+            found.append(ClaimedMetric(key, float(claimed), value, (low, high)))
+    return found
+
+
+def _measured(key: str, metrics: Mapping[str, Any]) -> tuple[float, float, float] | None:
+    """Value, lower and upper edge; ``None`` without a value or an interval."""
+    name, *emotions = key.split(".")
+    if name == "confusion":
+        if not set(emotions) <= metrics["recall"].keys():
+            return None
+        label, predicted = (list(metrics["recall"]).index(emotion) for emotion in emotions)
+        counts = metrics["confusion"][label]
+        low, high = wilson_interval(counts[predicted], sum(counts))
+        return counts[predicted] / max(sum(counts), 1), float(low), float(high)
+    if emotions:
+        value = metrics.get(name, {}).get(emotions[0])
+        edges = class_intervals(np.array(metrics["confusion"]), list(metrics["recall"]))[name].get(emotions[0])
+    else:
+        value, edges = metrics.get(name), metrics["intervals"].get(name)
+    return None if value is None or edges is None else (float(value), *map(float, edges))

@@ -419,20 +419,19 @@ def _claims_sections(found: Comparison) -> list[Section]:
     rows, splits = [], {}
     for place in found.ranking:
         c = found.entries[place]
-        for key, claimed, ours in claimed_metrics(c.claim, found.metrics[place]["all"]):
+        for each in claimed_metrics(c.claim, [found.metrics[place]["all"]]):
             document, variant = str(c.claim["document"]), str(c.claim["variant"])
             splits[document] = str(c.claim["split"])
-            is_share = key not in METRICS or METRICS[key].is_share
-            gap = points(ours - claimed) if is_share else f"{ours - claimed:+.3f}"
             changed = "as published" if variant == "faithful" else variant
-            values = format_metric(key, claimed), format_metric(key, ours)
-            rows.append([c.name, document, changed, metric_name(key), *values, gap])
+            values = format_metric(each.key, each.claimed), format_metric(each.key, each.value)
+            edges = format_metric_interval(each.key, each.interval)
+            rows.append([c.name, document, changed, metric_name(each.key), *values, edges, each.verdict])
     if not rows:
         return []
-    header = ["model", "document", "variant", "metric", "claimed", "measured here", "difference"]
+    header = ["model", "document", "variant", "metric", "claimed", "measured here", "95 % interval", "verdict"]
     warning = (
         f"A document claims a metric on its own split; ours is measured on {found.split}. The splits differ, so the "
-        "difference does not test the document."
+        "verdict does not test the document. Better: the whole interval is at least as good as the claim."
     )
     terms = {f"split of document {document}": split for document, split in sorted(splits.items())}
     return [section("Published metrics", note(warning), table(header, rows), facts(terms))]

@@ -193,7 +193,7 @@ def transfer_metrics(sets: Mapping[str, Sequence[Evaluation]]) -> dict[str, Any]
     content = {}
     for name, evaluations in sets.items():
         first = evaluations[0].to_json()
-        shared = ("data_sha256", "split", "total", "evaluated", "excluded", "protocol", "warnings", "recall_intervals")
+        shared = ("data_sha256", "split", "total", "evaluated", "excluded", "protocol", "warnings", "class_intervals")
         content[name] = {key: first[key] for key in shared} | {"all": first["all"], "clean": first.get("clean")}
         if len(evaluations) > 1:
             content[name]["summary"] = summarize_seeds(evaluations)
@@ -226,13 +226,13 @@ def transfer_page(sets: Mapping[str, Sequence[Evaluation]], provenance: Mapping[
     for emotion in map(str, one.predictions.emotions):
         recalls.append([emotion])
         for e in firsts.values():
-            edges = e.recall_intervals.get(emotion)
+            edges = e.class_intervals["recall"].get(emotion)
             share = percent(e.metrics["all"]["recall"][emotion])
             recalls[-1].append(f"{share} ({percent_interval(edges)})" if edges else None)
     explanation = (
         f"Mean ± standard deviation over {seeds} seeds; recalls and row counts below are those of the first seed."
         if seeds > 1
-        else "In brackets: 95 % bootstrap intervals over the rows."
+        else "In brackets: 95 % intervals."
     )
     warnings = dict.fromkeys(warning for e in firsts.values() for warning in e.warnings())
     return page(

@@ -18,10 +18,11 @@ from mien.lab.data import FaceSet, Split
 from mien.lab.data.custom import hold_out
 from mien.lab.data.datasets import ALL
 from mien.lab.data.duplicates import same_pixels
-from mien.lab.evaluate.plots import abstention, average_precision, reliability, share_interval
+from mien.lab.evaluate.plots import abstention, average_precision, reliability
 from mien.lab.evaluate.subjects import Subject, TestSet, calibrated, learned_from, select
 from mien.lab.export.onnx import hires_maps
 from mien.lab.inference import TTA, normalise, tta_views
+from mien.lab.metrics import class_intervals
 from mien.lab.models import Model
 from mien.lab.nets._layers import Net
 from mien.lab.predictions import Predictions, Selection, compare_with_votes, load_recorded, resize_faces
@@ -244,14 +245,9 @@ class Evaluation:
         return compare_with_votes(self.predictions, self.selection, part)
 
     @cached_property
-    def recall_intervals(self) -> dict[str, list[float]]:
-        """Wilson's 95 % interval of the recall of every emotion that has faces."""
-        metrics, spans = self.metrics["all"], {}
-        for index, (emotion, support) in enumerate(metrics["support"].items()):
-            span = share_interval(int(metrics["confusion"][index][index]), support)
-            if span is not None:
-                spans[emotion] = span
-        return spans
+    def class_intervals(self) -> dict[str, dict[str, list[float]]]:
+        """The 95 % intervals of recall, precision and F1 of every emotion that has such a value."""
+        return class_intervals(self.metrics["all"]["confusion"], self.predictions.emotions)
 
     def warnings(self) -> list[str]:
         """Return the limits of the metrics, as sentences for the report."""
@@ -293,7 +289,7 @@ class Evaluation:
             "warnings": self.warnings(),
             **({"tta": self.tta} if self.tta != "none" else {}),
             **self.metrics,
-            "recall_intervals": self.recall_intervals,
+            "class_intervals": self.class_intervals,
             "average_precision": average_precision(probs, labels, emotions),
             "reliability": [asdict(each) for each in reliability(probs, labels)],
             "abstention": self.abstention,

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
 from mien._emotions import Emotion
@@ -190,22 +189,6 @@ def average_precision(probs: Floats, labels: Ints, emotions: tuple[Emotion, ...]
     """
     there = [place for place in range(len(emotions)) if (labels == place).any()]
     return {str(emotions[p]): float(average_precision_score(labels == p, probs[:, p])) for p in there}
-
-
-def share_interval(right: int, n: int) -> list[float] | None:
-    """Compute Wilson's 95 % interval of a share (Wilson, 1927).
-
-    Args:
-        right: Number of successes.
-        n: Number of trials.
-
-    Returns:
-        Lower and upper edge; ``None`` without trials.
-    """
-    if not n:
-        return None
-    found = binomtest(right, n).proportion_ci(0.95, method="wilson")
-    return [float(found.low), float(found.high)]
 
 
 def class_recall_plot(recall: Mapping[str, float], intervals: Mapping[str, Any], *, mean: float) -> str:

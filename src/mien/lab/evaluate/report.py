@@ -53,14 +53,24 @@ def _classes(e: Evaluation) -> Section:
     found, predicted = e.metrics["all"], (e.predictions.probs, e.predictions.labels, e.predictions.emotions)
     precisions, rows = average_precision(*predicted), []
     for name, support in found["support"].items():
-        known = [percent(found[part][name]) if support else None for part in ("precision", "recall", "f1")]
+        known = [_class_cell(e, part, name) for part in ("precision", "recall", "f1")]
         rows.append([name, f"{support:,}", *known, percent(precisions[name]) if name in precisions else None])
-    recalls = class_recall_plot(found["recall"], e.recall_intervals, mean=found["balanced_accuracy"])
+    recalls = class_recall_plot(found["recall"], e.class_intervals["recall"], mean=found["balanced_accuracy"])
     return section(
         "By emotion",
         beside(recalls, precision_plot(precision_recall(*predicted))),
-        table(["emotion", "faces", "precision", "recall", "F1", "average precision"], rows),
+        table(
+            ["emotion", "faces", "precision", "recall", "F1", "average precision"],
+            rows,
+            caption="In brackets: 95 % intervals.",
+        ),
     )
+
+
+def _class_cell(e: Evaluation, part: str, name: str) -> str | None:
+    """A metric of a class with its interval; ``None`` without such a value."""
+    edges = e.class_intervals[part].get(name)
+    return f"{percent(e.metrics['all'][part][name])} ({percent_interval(edges)})" if edges else None
 
 
 def _mistakes(e: Evaluation) -> Section:
@@ -164,7 +174,7 @@ def _calibration(e: Evaluation) -> Section:
     error, bins = e.metrics["all"]["ece"], reliability(e.predictions.probs, e.predictions.labels)
     text = (
         f"The expected calibration error is {error:.3f}: the mean difference between confidence and accuracy over "
-        f"{len(bins)} bins of confidence."
+        f"{len(bins)} bins of confidence, less the part that noise adds (Kumar et al., 2019)."
     )
     return section("Calibration", beside(reliability_plot(bins, error=error), paragraph(text)))
 
@@ -276,7 +286,7 @@ def _metrics(e: Evaluation) -> Section:
         headline(heads),
         table(["", *parts.values()], rows, caption=f"{counts}. In brackets: 95 % intervals."),
         paragraph(
-            "The intervals come from 2,000 bootstrap draws of the rows. The interval of the calibration error is "
-            f"biased upwards, because every draw adds noise to its bins.{clean}"
+            "Intervals: Wilson's for shares, combined for means over classes; of log loss and Brier score from 2,000 "
+            f"bootstrap draws of the rows. The calibration error is debiased.{clean}"
         ),
     )

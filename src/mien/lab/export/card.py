@@ -236,7 +236,7 @@ def _headline_section(recipe: Recipe, card: Mapping[str, Any]) -> str:
         for precision in ("int8", "fp32"):
             for part, found in card["metrics"][split][precision].items():  # without clean where no row is
                 name = f"{split.capitalize()}Test, {part}, {precision}"
-                cells = (format_metric(key, found[key], 2) for key in others)
+                cells = (format_metric(key, found.get(key), 2) for key in others)
                 accuracy = (percent(found[first], 2), _percent_interval(found["interval"]))
                 rows.append((name, f"{found['n']:,}", *accuracy, *cells))
     validated = "" if recipe.data.folds else " and validated the training"

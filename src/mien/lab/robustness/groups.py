@@ -21,7 +21,7 @@ from mien.lab.robustness.metrics import (
     Estimate,
     bootstrap_weights,
     estimate,
-    rounded_interval,
+    metric_estimate,
     weighted_metrics,
     weighted_sums,
 )
@@ -74,7 +74,6 @@ class GroupGap(TypedDict):
 
     Attributes:
         value: The difference.
-        interval: Its 95 % bootstrap interval.
         largest: The group with the largest value.
         smallest: The group with the smallest value.
         by_chance: Mean gap of random groups with the same emotions.
@@ -83,7 +82,6 @@ class GroupGap(TypedDict):
     """
 
     value: float
-    interval: list[float]
     largest: str
     smallest: str
     by_chance: float
@@ -188,7 +186,7 @@ def compare_groups(
 ) -> dict[str, GroupComparison]:
     """Compare the groups of every column.
 
-    The interval of a gap is a bootstrap of the difference between its two groups. The permutation test exchanges
+    A gap has no interval: the two groups are chosen because they differ most. The permutation test exchanges
     groups among faces of the same emotion. A significant gap is therefore neither chance nor an effect of different
     emotions. p-values are corrected for all gaps of the model (Holm, 1979).
 
@@ -237,14 +235,16 @@ class _Column:
             result["groups"][name] = {
                 "n": int(member.sum()),
                 "absent": [str(e) for label, e in enumerate(self._emotions) if label not in present],
-                "metrics": {key: estimate(values[at, k], draws[at, :, k]) for k, key in enumerate(GROUP_METRICS)},
+                "metrics": {
+                    key: metric_estimate(key, values[at, k], draws[at, :, k]) for k, key in enumerate(GROUP_METRICS)
+                },
                 "by_corruption": {
                     corruption: estimate(correct[member].mean(), weighted_sums(own, correct[member]) / own.sum(1))
                     for corruption, correct in self._correct.items()
                 },
             }
         if len(self._names) > 1:
-            result["gaps"] = self._gaps(values, draws, seed)
+            result["gaps"] = self._gaps(values, seed)
         return result
 
     def _metrics(self, weights: NDArray[Any]) -> _Floats:
@@ -253,7 +253,7 @@ class _Column:
         sums = weighted_sums(weights, np.column_stack([np.ones(len(corrupted)), corrupted]))
         return np.column_stack([weighted_metrics(self._probs, self._labels, weights), sums[:, 1] / sums[:, 0]])
 
-    def _gaps(self, values: _Floats, draws: _Floats, seed: int) -> dict[str, GroupGap]:
+    def _gaps(self, values: _Floats, seed: int) -> dict[str, GroupGap]:
         random_gaps = self._random_gaps(seed)
         gaps: dict[str, GroupGap] = {}
         for at, key in enumerate(GROUP_METRICS):
@@ -262,7 +262,6 @@ class _Column:
             p = round(float((1 + (chance >= gap - 1e-12).sum()) / (1 + len(chance))), 6)
             gaps[key] = {
                 "value": round(gap, 6),
-                "interval": rounded_interval(draws[most, :, at] - draws[least, :, at]),
                 "largest": self._names[most],
                 "smallest": self._names[least],
                 "by_chance": round(float(chance.mean()), 6),

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, NotRequired, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from mien.lab.metrics import BINS, check_probabilities
+from mien.lab.metrics import BINS, check_probabilities, confidence_bins, debias, gap_errors
 from mien.lab.robustness.corruptions import SEVERITIES, Corruption
 from mien.lab.robustness.predictions import CorruptedPredictions, CorruptionReference
 from mien.lab.significance import percentile_interval, row_draws
@@ -30,13 +30,13 @@ class Estimate(TypedDict):
 
     Attributes:
         value: The value.
-        interval: Lower and upper edge.
+        interval: Lower and upper edge; missing for the calibration error, whose bootstrap interval is not valid.
         difference: The difference to the clean faces; missing for clean faces.
-        difference_interval: Lower and upper edge of the difference, from paired draws.
+        difference_interval: Lower and upper edge of the difference, from paired draws; missing as ``interval`` is.
     """
 
     value: float
-    interval: list[float]
+    interval: NotRequired[list[float]]
     difference: NotRequired[float]
     difference_interval: NotRequired[list[float]]
 
@@ -142,10 +142,11 @@ def _condition(measured: Sequence[_Measured], clean: _Measured | None = None) ->
     values, draws, flip_rate = (np.mean(each, axis=0) for each in zip(*measured, strict=True))
     metrics: dict[str, Estimate] = {}
     for at, key in enumerate(CORRUPTION_METRICS):
-        metrics[key] = estimate(values[at], draws[:, at])
+        metrics[key] = metric_estimate(key, values[at], draws[:, at])
         if clean:
             metrics[key]["difference"] = round(float(values[at] - clean.values[at]), _DIGITS)
-            metrics[key]["difference_interval"] = rounded_interval(draws[:, at] - clean.draws[:, at])
+            if "interval" in metrics[key]:
+                metrics[key]["difference_interval"] = rounded_interval(draws[:, at] - clean.draws[:, at])
     return {"metrics": metrics, "flip_rate": round(float(flip_rate), _DIGITS)}
 
 
@@ -197,15 +198,16 @@ def weighted_metrics(probs: NDArray[np.floating[Any]], labels: NDArray[np.int64]
     rows, probs = np.arange(count), check_probabilities(probs, labels, classes)
     is_correct, confidence = (probs.argmax(1) == labels).astype(np.float64), probs.max(1)
     losses = -np.log(probs[rows, labels].clip(np.finfo(np.float64).eps, 1))  # as scikit-learn clips
-    one_hot = np.eye(classes)[labels]
-    gaps = np.zeros((count, BINS))  # confidence gap by bin
-    gaps[rows, np.minimum((confidence * BINS).astype(np.int64), BINS - 1)] = is_correct - confidence
-    columns = np.column_stack([np.ones(count), is_correct, losses, one_hot, one_hot * is_correct[:, None], gaps])
-    sums, support, hits, gap = np.split(weighted_sums(weights, columns), [3, 3 + classes, 3 + 2 * classes], axis=1)
+    one_hot, gap = np.eye(classes)[labels], is_correct - confidence
+    bins = np.eye(BINS)[confidence_bins(probs)]
+    by_bin = [bins * column[:, None] for column in (np.ones(count), gap, gap**2, confidence * (1 - confidence))]
+    columns = np.column_stack([np.ones(count), is_correct, losses, one_hot, one_hot * is_correct[:, None], *by_bin])
+    edges = np.cumsum([3, classes, classes, BINS, BINS, BINS])
+    sums, support, hits, n, gaps, squares, expected = np.split(weighted_sums(weights, columns), edges, axis=1)
     total, correct, loss = sums.T
     recall = np.divide(hits, support, out=np.full_like(hits, np.nan), where=support > 0)
-    ece = np.abs(gap).sum(1)
-    return np.stack([correct / total, np.nanmean(recall, axis=1), loss / total, ece / total], axis=1)
+    ece = debias(gaps / total[:, None], gap_errors(n, gaps, squares, expected))
+    return np.stack([correct / total, np.nanmean(recall, axis=1), loss / total, ece], axis=1)
 
 
 def metric_values(probs: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> _Floats:
@@ -244,6 +246,23 @@ def estimate(value: float, draws: _Floats) -> Estimate:
         The estimate.
     """
     return {"value": round(float(value), _DIGITS), "interval": rounded_interval(draws)}
+
+
+def metric_estimate(key: str, value: float, draws: _Floats) -> Estimate:
+    """Return a metric with its interval, or without one where the bootstrap is not valid.
+
+    Args:
+        key: The metric.
+        value: Its value.
+        draws: Its bootstrap draws ``[R]``.
+
+    Returns:
+        The estimate; of the calibration error without interval.
+    """
+    found = estimate(value, draws)
+    if key == "ece":
+        del found["interval"]
+    return found
 
 
 def corruption_error(model: CorruptionReference, reference: CorruptionReference) -> CorruptionError:

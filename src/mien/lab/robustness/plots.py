@@ -140,7 +140,7 @@ def _lines(axis: Axes, models: Sequence[ModelRobustness], key: str, corrupted: S
         values = [estimate["value"] for estimate in estimates]
         axis.axhline(values[0], color=_colour(at), linewidth=0.9, linestyle=":")
         axis.plot(values, color=_colour(at), marker=_MARKERS[at % len(_MARKERS)], markersize=3.5, linewidth=1.6)
-        if len(models) == 1:
+        if len(models) == 1 and key != "ece":
             low, high = zip(*(estimate["interval"] for estimate in estimates), strict=True)
             axis.fill_between(range(len(values)), low, high, color=MUTED, alpha=0.25, linewidth=0)
     shown = [

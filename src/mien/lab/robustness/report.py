@@ -48,7 +48,7 @@ def robustness_row(model: ModelRobustness) -> tuple[str, ...]:
         format_ratio(model["corruption_error"].get("mce")),
         format_ratio(model["corruption_error"].get("relative_mce")),
         percent(model["mean"]["flip_rate"]),
-        f"{format_metric('ece', clean['ece']['value'])} → {format_metric('ece', mean['ece']['value'])}",
+        " → ".join(format_metric("ece", each["ece"]["value"] if "ece" in each else None) for each in (clean, mean)),
     )
 
 
@@ -60,9 +60,10 @@ def format_estimate(key: str, estimate: Estimate) -> str:
         estimate: Its value.
 
     Returns:
-        For example ``70.5 % (68.9 to 72.0)``.
+        For example ``70.5 % (68.9 to 72.0)``; the value alone if it has no interval.
     """
-    return f"{format_metric(key, estimate['value'])} ({format_metric_interval(key, estimate['interval'])})"
+    value = format_metric(key, estimate["value"])
+    return f"{value} ({format_metric_interval(key, estimate['interval'])})" if "interval" in estimate else value
 
 
 def format_difference(estimate: Estimate) -> str:
@@ -199,11 +200,16 @@ def _write_csv(result: RobustnessResult, path: Path) -> None:
     for model in result["models"]:
         for name, condition in _conditions(model):
             cells = [name, condition.get("severity", 0), condition.get("amount", ""), units.get(name, ""), model["n"]]
-            values: list[float] = []
+            values: list[float | str] = []
             for key in CORRUPTION_METRICS:
                 estimate = condition["metrics"][key]
-                difference = [estimate.get("difference", 0), *estimate.get("difference_interval", (0, 0))]
-                values += [estimate["value"], *estimate["interval"], *difference]
+                edges = estimate.get("difference_interval", (0, 0) if "difference" not in estimate else ("", ""))
+                values += [
+                    estimate["value"],
+                    *estimate.get("interval", ("", "")),
+                    estimate.get("difference", 0),
+                    *edges,
+                ]
             rows.writerow([csv_cell(model["name"]), *cells, condition["flip_rate"], *values])
     save_text(path, text.getvalue())
 
@@ -230,8 +236,8 @@ def robustness_page(result: RobustnessResult) -> str:
     )
     calibration = (
         "The expected calibration error is the gap between confidence and accuracy (15 bins; Guo et al., 2017). It "
-        "stays low where a model becomes less confident on faces that it cannot read. Resampling raises this error, "
-        "so that an interval can be above its value."
+        "stays low where a model becomes less confident on faces that it cannot read. It is debiased (Kumar et al., "
+        "2019) and has no interval here: the bootstrap is not valid for it."
     )
     examples = (
         "NASA's portrait of Eileen Collins (public domain), cropped by mien, at the severities 1 to 5, with the amount "
@@ -339,9 +345,7 @@ def _groups(result: RobustnessResult, source: Mapping[str, Any]) -> Section:
         "Metrics by group, on clean faces and (corrupted) as the mean of all corruptions. A gap is the largest value "
         f"of a group minus the smallest. Its p-value comes from {GROUP_PERMUTATIONS:,} permutations of the groups "
         "among faces of the same emotion: a significant gap is neither chance nor an effect of different emotions. "
-        "The p-value is corrected for all gaps of a model (Holm). A gap does not prove a cause. Few faces raise the "
-        "calibration error, and resampling raises it again, so that an interval can be above its value. Permutations "
-        "raise it equally, so that its p-value is valid."
+        "The p-value is corrected for all gaps of a model (Holm). A gap does not prove a cause."
     )
     parts = [paragraph(text)]
     if source["unknown_rows"]:
@@ -393,10 +397,10 @@ def gap_cells(key: str, gap: GroupGap) -> list[str]:
         gap: The gap.
 
     Returns:
-        Size with interval, largest and smallest group, gap by chance, p-value, corrected p-value.
+        Size, largest and smallest group, gap by chance, p-value, corrected p-value.
     """
     return [
-        f"{format_metric(key, gap['value'])} ({format_metric_interval(key, gap['interval'])})",
+        format_metric(key, gap["value"]),
         gap["largest"],
         gap["smallest"],
         format_metric(key, gap["by_chance"]),
