@@ -526,4 +526,4 @@ def _measured(key: str, metrics: Mapping[str, Any]) -> tuple[float, float, float
         edges = class_intervals(np.array(metrics["confusion"]), list(metrics["recall"]))[name].get(emotions[0])
     else:
         value, edges = metrics.get(name), metrics["intervals"].get(name)
-    return None if value is None or edges is None else (float(value), *map(float, edges))
+    return None if value is None or edges is None else (float(value), float(edges[0]), float(edges[1]))
