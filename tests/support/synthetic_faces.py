@@ -1,5 +1,7 @@
 """A small labelled set of cartoon faces that a net can learn in seconds."""
 
+import copy
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,11 @@ PER_SPLIT = (196, 70, 70)  # Training, PublicTest, PrivateTest
 
 def cartoon_set(*, seed: int = 0, votes: bool = True, per_split: tuple[int, int, int] = PER_SPLIT) -> FaceSet:
     """Faces whose number of teeth is the class, from none to six, drawn with jitter and noise."""
+    return copy.deepcopy(_drawn_set(seed, votes, per_split))
+
+
+@cache
+def _drawn_set(seed: int, votes: bool, per_split: tuple[int, int, int]) -> FaceSet:
     generator = np.random.default_rng(seed)
     count = sum(per_split)
     labels = np.arange(count) % len(SEVEN)

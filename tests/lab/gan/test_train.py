@@ -121,18 +121,18 @@ def test_about_half_of_the_images_are_mirrored() -> None:
 def test_a_killed_training_ends_with_the_same_bits(
     training: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mien.lab.gan.train.REPORT_EVERY", 10)
-    whole = train_gan(training, tmp_path / "whole", steps=30, config=TINY)
+    monkeypatch.setattr("mien.lab.gan.train.REPORT_EVERY", 4)
+    whole = train_gan(training, tmp_path / "whole", steps=12, config=TINY)
     monkeypatch.setattr("mien.lab.gan.train.SAVE_EVERY", 0.0)
 
     def die(_stage: str, done: int = 0, _total: int = 0) -> None:
-        if done == 20:  # reported before it is saved: the checkpoint is of step 10
+        if done == 8:  # reported before it is saved: the checkpoint is of step 4
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_gan(training, tmp_path / "killed", steps=30, config=TINY, progress=die)
-    assert torch.load(tmp_path / "killed" / "checkpoint.pt", weights_only=True)["step"] == 10
-    resumed = train_gan(training, tmp_path / "killed", steps=30, config=TINY)
+        train_gan(training, tmp_path / "killed", steps=12, config=TINY, progress=die)
+    assert torch.load(tmp_path / "killed" / "checkpoint.pt", weights_only=True)["step"] == 4
+    resumed = train_gan(training, tmp_path / "killed", steps=12, config=TINY)
     assert same(tmp_path / "whole", tmp_path / "killed")
     assert torch.equal(generate_faces(whole.averaged, 1, 5), generate_faces(resumed.averaged, 1, 5))
     losses = [[r["loss"] for r in gan.history] for gan in (whole, resumed)]

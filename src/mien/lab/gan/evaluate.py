@@ -222,6 +222,7 @@ class Reference:
         held_out: Other real faces.
         training_readings: Probabilities and features of ``training``.
         held_out_readings: Probabilities and features of ``held_out``.
+        noise: Features of images of random pixels.
         appearance_distances: Distance of each held-out face to the nearest training face by appearance, ``[M]``.
         feature_distances: The same by features.
     """
@@ -231,6 +232,7 @@ class Reference:
     held_out: FaceSet
     training_readings: FaceReadings
     held_out_readings: FaceReadings
+    noise: Tensor
     appearance_distances: Tensor
     feature_distances: Tensor
 
@@ -246,13 +248,14 @@ class Reference:
         return self.held_out_readings.features[self.held_out.labels == self.held_out.emotions.index(emotion)]
 
 
-def read_real_faces(extractor: FeatureExtractor, training: FaceSet, held_out: FaceSet) -> Reference:
+def read_real_faces(extractor: FeatureExtractor, training: FaceSet, held_out: FaceSet, *, seed: int = 0) -> Reference:
     """Classify the real faces with which synthetic faces are compared.
 
     Args:
         extractor: The reference model.
         training: The training faces of the GAN.
         held_out: Other real faces.
+        seed: Seed of the images of random pixels.
 
     Returns:
         The reference.
@@ -266,12 +269,15 @@ def read_real_faces(extractor: FeatureExtractor, training: FaceSet, held_out: Fa
             f"({MIN_FACES} needed)"
         )
     known, new = extractor(training), extractor(held_out)
+    source = torch.Generator().manual_seed(seed)
+    noise = torch.randint(0, 256, (256, *held_out.images.shape[1:]), generator=source, dtype=torch.uint8)
     return Reference(
         extractor=extractor,
         training=training,
         held_out=held_out,
         training_readings=known,
         held_out_readings=new,
+        noise=extractor(_as_face_set(noise, held_out)).features,
         appearance_distances=nearest_faces(held_out.images, training.images).distance,
         feature_distances=_nearest_rows(new.features, known.features).distance,
     )
@@ -323,18 +329,16 @@ def _kernel_distances(features: Tensor, emotion: Emotion, reference: Reference, 
     held_out = reference.features(emotion)
     if min(len(held_out), len(features)) < MIN_FACES:
         return None
-    source = torch.Generator().manual_seed(seed)
     label = reference.training.emotions.index(emotion)
-    noise = torch.randint(0, 256, (256, *reference.held_out.images.shape[1:]), generator=source, dtype=torch.uint8)
     sets = {
         "made": features,
         "training": reference.training_readings.features[reference.training.labels == label],
-        "noise": reference.extractor(_as_face_set(noise, reference.held_out)).features,
+        "noise": reference.noise,
         **{str(other): reference.features(other) for other in reference.held_out.emotions if other != emotion},
     }
     found = {name: kernel_distance(rows, held_out, seed=seed)._asdict() for name, rows in sets.items() if len(rows) > 3}
     # The distance of one half of the held-out faces to the other half, over random partitions.
-    source.manual_seed(seed)
+    source = torch.Generator().manual_seed(seed)
     values, half = [], len(held_out) // 2
     for _ in range(_PARTITIONS):
         rows = held_out[torch.randperm(len(held_out), generator=source)]

@@ -162,7 +162,7 @@ def _generate(
 ) -> tuple[dict[str, Any], list[_Band]]:
     """Generate the faces and evaluate them."""
     progress("reading the real faces")
-    reference = read_real_faces(FeatureExtractor(threads=options.threads), training, held_out)
+    reference = read_real_faces(FeatureExtractor(threads=options.threads), training, held_out, seed=gan.config.seed)
     metrics: dict[str, Any] = {}
     bands: list[_Band] = []
     for emotion in options.emotions:
