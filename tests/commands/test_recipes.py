@@ -14,6 +14,7 @@ from mien.commands import app
 from mien.commands import recipes as command
 from mien.commands._terminal import print_table
 from mien.lab import recipe as recipes
+from mien.lab.complexity import count_parameters
 from mien.lab.recipe.text import as_toml
 from mien.lab.recipe_summary import explanation, first_sentence
 from mien.lab.train.run import build_net
@@ -75,6 +76,13 @@ def test_parameters_are_those_of_the_net_and_counting_leaves_the_generator_alone
     assert torch.equal(torch.get_rng_state(), before)
     assert net["parameters"] == sum(p.numel() for p in build_net(recipes.load("conv4")).parameters())
     assert net["macs"] > 1e8
+
+
+def test_each_member_has_the_cost_of_its_own_net() -> None:
+    members = explanation("shape")["members"]
+    counts = [count_parameters(build_net(recipes.load(member["name"]))) for member in members]
+    assert [member["net"]["parameters"] for member in members] == counts
+    assert len(set(counts)) > 4
 
 
 def test_one_recipe_as_json_is_complete_and_takes_overrides() -> None:
