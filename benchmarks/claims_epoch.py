@@ -23,7 +23,7 @@ from mien._errors import DataError
 from mien.commands._progress import epoch_line
 from mien.lab import recipe as recipes
 from mien.lab.data import FaceSet, Split
-from mien.lab.data.targets import class_weights
+from mien.lab.data.weighting import class_weights
 from mien.lab.inference import predict
 from mien.lab.recipe import Recipe, dump
 from mien.lab.train.devices import Devices

@@ -36,7 +36,7 @@ from mien._errors import MienError
 from mien.lab import recipe as recipes
 from mien.lab.data import FaceSet
 from mien.lab.data.datasets import load_set
-from mien.lab.data.targets import class_weights
+from mien.lab.data.weighting import class_weights
 from mien.lab.files import save_text
 from mien.lab.provenance import provenance
 from mien.lab.recipe import Recipe

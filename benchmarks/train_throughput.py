@@ -29,7 +29,7 @@ from torch import nn
 from mien._errors import MienError
 from mien.lab import recipe as recipes
 from mien.lab.data import FaceSet, find_fer2013, load_fer2013
-from mien.lab.data.targets import class_weights
+from mien.lab.data.weighting import class_weights
 from mien.lab.provenance import provenance
 from mien.lab.recipe import Recipe
 from mien.lab.train.batches import batches

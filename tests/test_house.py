@@ -40,7 +40,7 @@ LAB_LAYERS = [
     {"augment", "emotion_text", "files", "inference", "nets", "provenance", "significance"},
     {"complexity", "html", "metrics", "recipe"},
     {"data", "pretrained"},
-    {"predictions", "train"},
+    {"ledger", "predictions", "train"},
     {"ensemble", "export", "gan", "recipe_summary", "search"},
     {"models", "record"},
     {"audit", "evaluate", "explain", "robustness"},

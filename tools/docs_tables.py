@@ -163,7 +163,7 @@ def _changed(name: str, folder: Path) -> str:
         run = parse(load_json(folder / "recipe.json"), where=str(folder))
     except (OSError, ValueError, RecipeError):
         return ""
-    changed = {key: value for key, value in differences(run, system).items() if not key.startswith("claim")}
+    changed = {key: value for key, value in differences(run, system).items() if not key.startswith(("claim", "family"))}
     return ", ".join(f"{key} = {toml_value(value)}" for key, value in changed.items() if key != "seed")
 
 

@@ -80,7 +80,7 @@ def bench(faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Sequence[object]":
-    monkeypatch.setattr(files, "_CHECKOUT", tmp_path)  # of results/
+    monkeypatch.setattr(files, "CHECKOUT", tmp_path)  # of results/
 
     def command(*words: str) -> tuple[int, str, str]:
         done = mien_here("compare", *words, cwd=tmp_path, MIEN_DATA=str(folder))

@@ -43,7 +43,7 @@ def test_recorded_results_do_not_depend_on_the_working_directory(
 ) -> None:
     recorded = tmp_path / "checkout" / "results" / "run"
     recorded.mkdir(parents=True)
-    monkeypatch.setattr(files, "_CHECKOUT", tmp_path / "checkout")
+    monkeypatch.setattr(files, "CHECKOUT", tmp_path / "checkout")
     monkeypatch.chdir(tmp_path)
     assert find_input("results/run") == recorded
     assert find_input("results/other") == Path("results/other")

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +14,12 @@ import torch
 from mien._errors import DataError, OutputError, RecipeError
 from mien.lab.data import FaceSet, Split
 from mien.lab.data.datasets import mix_sets
+from mien.lab.data.fer2013 import OFFICIAL_COUNTS
+from mien.lab.evaluate.evaluate import EvaluateOptions, evaluate
+from mien.lab.evaluate.subjects import TestSet
 from mien.lab.files import load_json, save_json
 from mien.lab.inference import predict
+from mien.lab.ledger import Ledger
 from mien.lab.predictions import load_recorded
 from mien.lab.record import record_run
 from mien.lab.train.devices import Devices
@@ -43,8 +48,51 @@ def run(faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_record_is_complete_and_consistent(faces: FaceSet, run: Path, tmp_path: Path) -> None:
-    metrics = record_run(run, faces, tmp_path, final=True)
+@pytest.fixture(scope="module")
+def final(faces: FaceSet, run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], Ledger]:
+    """The final record of the run, of cartoons that count as FER-2013: its folder, its metrics and the ledger."""
+    folder = tmp_path_factory.mktemp("final")
+    ledger = Ledger(folder / "looks.json")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(OFFICIAL_COUNTS, Split.PRIVATE_TEST, (10,) * 7)
+        return folder / "out", record_run(run, faces, folder / "out", final=True, ledger=ledger), ledger
+
+
+def test_a_final_record_is_a_look_and_the_same_answers_are_repeats(
+    faces: FaceSet,
+    run: Path,
+    final: tuple[Path, dict[str, Any], Ledger],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(OFFICIAL_COUNTS, Split.PRIVATE_TEST, (10,) * 7)
+    recorded, metrics, kept = final
+    ledger = Ledger(tmp_path / "looks.json")
+    ledger.path.write_bytes(kept.path.read_bytes())
+    (entry,) = ledger.entries()
+    found = metrics["metrics"]["private"]
+    assert entry["accuracy"] == {key: found[key]["all"]["accuracy"] for key in ("fp32", "int8")}
+    assert (entry["family"], entry["recipe"], entry["seed"], entry["why"]) == ("own mien", "mien-0", "0", "")
+    assert len(entry["answers"]) == 3  # of the weights, the recorded probabilities and the int8 file
+    monkeypatch.setattr("mien.lab.evaluate.evaluate.load_tests", lambda *_, **__: [TestSet(faces, "cartoons")])
+    options = EvaluateOptions("PrivateTest", tmp_path / "report", ledger=ledger)
+    for model in (recorded, run):  # the int8 file; the weights, calibrated
+        evaluate(str(model), options=options)
+    (entry,) = ledger.entries()
+    assert entry["repeats"] == 2
+    with pytest.raises(DataError, match=r"own mien: PrivateTest was looked at once, last mien-0, seed 0 on"):
+        evaluate(str(run), options=replace(options, tta="flip"))
+    with pytest.raises(DataError, match="or say why it is looked at again"):  # another calibration is another answer
+        record_run(run, faces, tmp_path / "other", final=True, calibration="temperature", ledger=ledger)
+    assert not (tmp_path / "other").exists()
+    again = replace(options, tta="flip", ledger=replace(ledger, again="what two views add"))
+    _, evaluations = evaluate(str(run), options=again)
+    assert "PrivateTest was looked at 2 times" in " ".join(evaluations["cartoons"][0].warnings())
+    assert ledger.entries()[1]["accuracy"].keys() == {"fp32 flip"}
+
+
+def test_the_record_is_complete_and_consistent(faces: FaceSet, final: tuple[Path, dict[str, Any], Ledger]) -> None:
+    tmp_path, metrics, _ = final
     assert foreign_files(tmp_path) == []
     written = {path.name for path in tmp_path.iterdir()}
     assert {"metrics.json", "predictions.npz", "log.jsonl", "recipe.json", "curves.png", "confusion.svg"} <= written

@@ -5,11 +5,14 @@ import os
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mien._output import protect_files, require_replaceable
+
+if TYPE_CHECKING:  # the lab is an extra
+    from mien.lab.ledger import Ledger
 
 ModelOption = Annotated[
     str, typer.Option(help="An embedded model (`mien models` lists them) or the path of an ONNX file.")
@@ -72,12 +75,32 @@ RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a fi
 FinalTestOption = Annotated[
     bool, typer.Option("--final", help="Also evaluate PrivateTest: once, when everything is chosen.")
 ]
+AgainOption = Annotated[
+    str, typer.Option(help="Why PrivateTest is looked at again, for a family of recipes that was looked at before.")
+]
+LedgerOption = Annotated[
+    Path | None,
+    typer.Option(help="File of the looks at PrivateTest; default: that of the checkout in results/, else in ~/.mien."),
+]
 CalibrationOption = Annotated[str, typer.Option(help="vector or temperature; default: what the recipe says.")]
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Replace existing files that mien did not write; inputs never are.")
 ]
 
-_OUTPUTS = ("out", "keep", "counts", "save", "html", "video", "jsonl", "csv", "parquet")
+
+def open_ledger(path: Path | None, again: str) -> "Ledger":
+    """Return the ledger of looks at PrivateTest that ``--ledger`` and ``--again`` describe.
+
+    Args:
+        path: The file; ``None``: the default one.
+        again: Why PrivateTest is looked at again.
+    """
+    from mien.lab.ledger import Ledger
+
+    return Ledger(path, again) if path else Ledger(again=again)
+
+
+_OUTPUTS = ("out", "keep", "counts", "save", "ledger", "html", "video", "jsonl", "csv", "parquet")
 _IMAGES = ("paths", "what", "source")  # their folders hold images to read; other files in them may be written
 
 

@@ -27,6 +27,8 @@ def compare_command(
     latency: Annotated[bool, typer.Option(help="Time every model on one thread.")] = True,
     grid: Annotated[str, typer.Option(help="A family of recipes to study instead: vgg-vs-resnet.")] = "",
     keep: _options.KeepOption = None,
+    again: _options.AgainOption = "",
+    ledger: _options.LedgerOption = None,
 ) -> None:
     """Compare models: metrics with intervals, which differences are noise, cost, recall, disagreement."""
     from mien.lab import compare as lab
@@ -38,17 +40,17 @@ def compare_command(
     if grid and runs:
         raise DataError("--grid finds its runs itself; leave RUN out, or leave --grid out")
     require_writable(keep)  # before the work
-    results = find_input("results")
+    results, looks = find_input("results"), _options.open_ledger(ledger, again)
     compared: lab.Comparison
     names = ("comparison.json", "table.csv", "report.html")
     with output_folder(out, names), TerminalProgress(lines=False) as progress:
         if grid:
             compared = lab.compare_family(
-                grid, data, part, results=results, runs=Path("runs"), latency=latency, progress=progress
+                grid, data, part, results=results, runs=Path("runs"), latency=latency, ledger=looks, progress=progress
             )
         else:
             models = runs or [*lab.recorded_folders(results), DEFAULT_MODEL]
-            compared = lab.compare(models, data, part, latency=latency, progress=progress)
+            compared = lab.compare(models, data, part, latency=latency, ledger=looks, progress=progress)
         lab.write_comparison(compared, out, provenance(compared.faces.sha256, compared.faces.note), metrics_folder=keep)
     for line in lab.summarize_comparison(compared):
         echo(line)

@@ -28,12 +28,15 @@ def evaluate_command(
     tta: _options.TtaOption = "none",
     precision: _options.PrecisionOption = "int8",
     skip_unreadable: _options.SkipUnreadableOption = False,
+    again: _options.AgainOption = "",
+    ledger: _options.LedgerOption = None,
 ) -> None:
     """Evaluate MODEL on labelled faces and write metrics.json, predictions.npz and report.html."""
     from mien.lab.data.datasets import read_map
     from mien.lab.evaluate.evaluate import EvaluateOptions, evaluate
 
-    options = EvaluateOptions(split, out, read_map(label_map or []), tta, precision, skip_unreadable)
+    looks = _options.open_ledger(ledger, again)
+    options = EvaluateOptions(split, out, read_map(label_map or []), tta, precision, skip_unreadable, looks)
     with TerminalProgress() as progress:
         folder, evaluated = evaluate(model, data or [None], options=options, progress=progress)
     for name, evaluations in evaluated.items():

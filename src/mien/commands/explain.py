@@ -51,6 +51,8 @@ def explain_command(
     precision: _options.PrecisionOption = "int8",
     detector: _options.DetectorOption = "blazeface",
     threads: Annotated[int, typer.Option(min=1, help="Cores to use.")] = 1,
+    again: _options.AgainOption = "",
+    ledger: _options.LedgerOption = None,
 ) -> None:
     """Show where a model looks: maps of the faces in WHAT, or with --data attention by region and tests of the maps.
 
@@ -103,6 +105,7 @@ def explain_command(
             precision=precision,
             threads=threads,
             seed=seed,
+            ledger=_options.open_ledger(ledger, again),
             progress=progress,
         )
         report = write_explanation(explanation, folder, json_folder=keep)

@@ -22,6 +22,8 @@ def export_command(
     final: _options.FinalTestOption = False,
     half: Annotated[bool, typer.Option("--half", help="Store the weights of the fp32 file in half precision.")] = False,
     calibration: _options.CalibrationOption = "",
+    again: _options.AgainOption = "",
+    ledger: _options.LedgerOption = None,
 ) -> None:
     """Export RUN as fp32 and int8 ONNX, calibrated on PublicTest, with its card."""
     from mien.lab.data.datasets import load_set
@@ -31,7 +33,8 @@ def export_command(
 
     trained = with_calibration(load_final(run), calibration)
     require_writable(out)  # before the faces are read
-    card = export_model(trained, load_set(data, trained.recipe), out, final=final, half=half)
+    looks, faces = _options.open_ledger(ledger, again), load_set(data, trained.recipe)
+    card = export_model(trained, faces, out, final=final, half=half, ledger=looks)
     split = "private" if final else "public"
     metrics = card["metrics"][split]["int8"]
     headline = headline_metrics(metrics["all"], metrics.get("clean"))
@@ -109,6 +112,8 @@ def record_command(
     ] = True,
     calibration: _options.CalibrationOption = "",
     force: _options.ForceOption = False,
+    again: _options.AgainOption = "",
+    ledger: _options.LedgerOption = None,
 ) -> None:
     """Evaluate RUN and write its metrics, log, recipe, curves, confusion matrix and, if it is small, its int8 file.
 
@@ -123,7 +128,8 @@ def record_command(
     folder = out or _results_folder(recipe)
     require_writable(folder)  # before the faces are read
     faces = load_set(data, recipe)
-    metrics = record_run(run, faces, folder, final=final, calibration=calibration, int8=int8, force=force)
+    looks = _options.open_ledger(ledger, again)
+    metrics = record_run(run, faces, folder, final=final, calibration=calibration, int8=int8, force=force, ledger=looks)
     for split, by_precision in metrics["metrics"].items():
         own = by_precision["fp32"]
         name = f"{split.capitalize()}Test" if split != "leaky" else "leaky part (copies of training faces)"
@@ -142,7 +148,7 @@ def _results_folder(recipe: "Recipe") -> Path:
         changed = differences(recipe, load(recipe.name, [f"seed={recipe.seed}"]))
     except RecipeError:  # a recipe of the user
         changed = {}
-    changed = {key: value for key, value in changed.items() if not key.startswith(("claim", "calibration"))}
+    changed = {key: value for key, value in changed.items() if not key.startswith(("claim", "calibration", "family"))}
     if changed:
         values = ", ".join(f"{key}={toml_value(value)}" for key, value in changed.items())
         raise DataError(f"the run changes its recipe {recipe.name} ({values:.200}); name another folder with --out")

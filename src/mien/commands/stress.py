@@ -36,6 +36,8 @@ def stress_command(
     keep: _options.KeepOption = None,
     label_map: _options.LabelMapOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the sample and of all noise.")] = 0,
+    again: _options.AgainOption = "",
+    ledger: _options.LedgerOption = None,
 ) -> None:
     """Corrupt faces at five severities and report the metrics of each MODEL.
 
@@ -47,8 +49,9 @@ def stress_command(
     from mien.lab.robustness.predictions import DEFAULT_FACES
     from mien.lab.robustness.report import describe_robustness, write_robustness
 
+    looks = _options.open_ledger(ledger, again)
     count = faces if faces is not None else 0 if groups else DEFAULT_FACES
-    options = RobustnessOptions(read_part(split), count, choose_corruptions(only or []), seed)
+    options = RobustnessOptions(read_part(split), count, choose_corruptions(only or []), seed, looks)
     require_writable(keep)  # before the work
     labels = read_map(label_map or [])
     names = ("stress.json", "stress.csv", "report.html")

@@ -34,7 +34,7 @@ CHECKPOINT, PREVIOUS = "checkpoint.pt", "checkpoint-previous.pt"
 # Values of ``final.pt``, the file of a finished run.
 FINAL_KINDS: Mapping[str, type] = {"recipe": dict, "net": dict, "history": list, "provenance": dict}
 MOST_TEXT = 2**20  # bytes of a text file that is read whole
-_CHECKOUT = Path(__file__).parents[3]  # contains results/, unless the package is installed
+CHECKOUT = Path(__file__).parents[3]  # contains results/, unless the package is installed
 _LOCK, _PART = ".mien-lock", ".mien-part-"  # the second: start of the names of files that are not complete
 _log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def find_input(name: str) -> Path:
         The path; it need not exist.
     """
     path = Path(name).expanduser()
-    recorded = _CHECKOUT / path
+    recorded = CHECKOUT / path
     return recorded if path.parts[:1] == ("results",) and recorded.exists() else path
 
 
@@ -367,6 +367,31 @@ def output_folder(folder: Path, names: Sequence[str] = ()) -> Iterator[None]:
 
 
 @contextmanager
+def locked_file(path: Path) -> Iterator[None]:
+    """Wait until no other process of mien changes a file, and keep them from it until the block ends.
+
+    Args:
+        path: The file; its folder is created if it does not exist.
+
+    Yields:
+        ``None``.
+
+    Raises:
+        OutputError: If the folder cannot be written.
+    """
+    name = path.with_name(f"{_LOCK}-{path.name}")
+    with _output_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = _lock(name, wait=True)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            name.unlink()
+        os.close(lock)
+
+
+@contextmanager
 def file_set(folder: Path) -> Iterator[Path]:
     """Write files that belong together: at the end all of them replace older ones, or none does.
 
@@ -425,13 +450,13 @@ def _remove_empty(folders: Sequence[Path]) -> None:
             folder.rmdir()
 
 
-def _lock(path: Path) -> int:
-    """Open and lock a file, which names the process that holds it."""
+def _lock(path: Path, *, wait: bool = False) -> int:
+    """Open and lock a file, which names the process that holds it; with ``wait``, after that process."""
     while True:
         lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             if fcntl is not None:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             number = os.read(lock, 20).decode("ascii", "replace").strip()
             os.close(lock)

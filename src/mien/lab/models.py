@@ -16,15 +16,18 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from mien._emotions import Emotion
-from mien._errors import DataError, ModelError, first_line, shown
+from mien._errors import DataError, ModelError, RecipeError, first_line, shown
 from mien._session import open_session
 from mien._suggest import suggest
 from mien.infer import LARGEST_SIZE, Classifier, find_model
 from mien.lab.data import FaceSet
+from mien.lab.data.faceset import file_sha256
 from mien.lab.export.calibrate import Calibration
 from mien.lab.export.release import calibrate
 from mien.lab.files import load_json, load_text
 from mien.lab.inference import predict
+from mien.lab.ledger import Answers, answers_of_recipe, digest_net, family_of, recorded_answers
+from mien.lab.recipe import load
 from mien.lab.train.run import Trained, load_final
 
 __all__ = ["Model", "open_model"]
@@ -315,6 +318,32 @@ def open_model(
     except (OSError, ValueError, KeyError, TypeError):
         pass
     return Model(classifier.name, classifier.emotions, classifier.size, about, classifier.path, classifier.__call__)
+
+
+def answers_of_model(model: Model, faces: FaceSet) -> Answers:
+    """Return the answers of a model for PrivateTest, without their accuracy.
+
+    Args:
+        model: Any model.
+        faces: The data set; a run that was trained on it is calibrated.
+
+    Returns:
+        The answers; the folder of a recorded run adds those that were recorded.
+    """
+    if model.trained is not None:
+        recipe = model.trained.recipe
+        is_calibrated = model.trained.provenance.get("data_sha256") == faces.sha256
+        return answers_of_recipe(recipe, [digest_net(model.trained.net, recipe.calibration if is_calibrated else "")])
+    if model.path.suffix == ".toml":
+        files = (model.path, model.path.parent / read_adapter(model.path).model)
+        return Answers(model.name, ("+".join(map(file_sha256, files)),))
+    if (model.path.parent / "predictions.npz").is_file() and (model.path.parent / "recipe.json").is_file():
+        return recorded_answers(model.path.parent)
+    try:
+        family = family_of(load(model.about["recipe"]))
+    except RecipeError:  # a recipe of the user, or of an ensemble: the ledger may know it
+        family = ""
+    return Answers(model.about["recipe"], (file_sha256(model.path),), family, model.about.get("seed", ""))
 
 
 def _open_run(folder: Path, faces: FaceSet | None) -> Model:

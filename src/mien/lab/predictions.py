@@ -53,6 +53,11 @@ class Predictions:
     clean: NDArray[np.bool_]
     emotions: tuple[Emotion, ...]
 
+    @property
+    def accuracy(self) -> float:
+        """The share of correct predictions."""
+        return float((self.probs.argmax(1) == self.labels).mean())
+
     def metrics(self) -> dict[str, Any]:
         """Compute the metrics of ``all`` rows and of the ``clean`` ones, if there are any."""
         found = {"all": compute_metrics(self.probs, self.labels, self.emotions)}

@@ -12,6 +12,8 @@ import torch
 
 from mien._measure import processor
 
+_NO_CODE = (":(top,exclude)results", ":(top,exclude)docs")  # what commands write there changes no result
+
 
 def provenance(data_sha256: str, note: str | None = None) -> dict[str, str]:
     """Return the provenance of a result.
@@ -42,7 +44,7 @@ def provenance(data_sha256: str, note: str | None = None) -> dict[str, str]:
 
 
 def commit() -> str:
-    """Return the commit of this code's checkout, with ``+`` if tracked files have been changed.
+    """Return the commit of this code's checkout, with ``+`` if tracked files outside of results/ and docs/ differ.
 
     Returns:
         The value of ``$MIEN_COMMIT`` if it is set, for a copy of the checkout without its history; else the commit, or
@@ -52,7 +54,8 @@ def commit() -> str:
     head = named or _git("rev-parse", "--short=12", "HEAD")
     if named or not head:
         return head or "none"
-    return head + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", *_NO_CODE)
+    return head + ("+" if changed else "")
 
 
 def machine() -> str:

@@ -4,7 +4,7 @@ No file contains a face of a data set.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,16 +21,19 @@ from mien.lab.data import FaceSet, Split
 from mien.lab.data.selection import validation_rows
 from mien.lab.export.release import (
     INT8_LOSS,
+    answers_of_run,
     calibrate,
     compute_split_metrics,
     export_files,
     int8_loss,
     predict_files,
     require_same_faces,
+    split_accuracy,
 )
 from mien.lab.files import file_set, load_json, output_folder, save_arrays, save_json, save_text
 from mien.lab.html.figures import plot_confusion
 from mien.lab.inference import predict
+from mien.lab.ledger import Ledger, is_private_test, recorded_answers
 from mien.lab.metrics import compute_metrics
 from mien.lab.provenance import commit
 from mien.lab.recipe import dump, parse
@@ -51,6 +54,7 @@ def record_run(
     calibration: str = "",
     int8: bool = True,
     force: bool = False,
+    ledger: Ledger | None = None,
 ) -> dict[str, Any]:
     """Evaluate a finished run and record the results.
 
@@ -66,12 +70,14 @@ def record_run(
         int8: Whether to quantise and evaluate the model in int8, too. The file is recorded if it is small and as
             accurate.
         force: Whether to replace results that the folder holds.
+        ledger: Where a look at PrivateTest is written; ``None``: in ``default_ledger()``.
 
     Returns:
         The content of ``metrics.json``.
 
     Raises:
-        DataError: If the run is not finished, or the faces are not those of the run.
+        DataError: If the run is not finished, the faces are not those of the run, or PrivateTest was looked at before
+            for another run of its family.
         ModelError: If the net cannot be exported.
         OutputError: If the folder holds results, cannot be written, or another process writes to it.
 
@@ -80,6 +86,10 @@ def record_run(
     """
     trained = with_calibration(load_final(run), calibration)
     require_same_faces(trained, faces)
+    ledger, answers = ledger or Ledger(), answers_of_run(trained)
+    is_counted = final and not trained.recipe.data.expand_first and is_private_test(faces, Split.PRIVATE_TEST)
+    if is_counted:
+        ledger.require([answers])
     with output_folder(folder, _FILES), file_set(folder) as draft:
         if not force:
             _require_free(folder, trained, faces)
@@ -88,6 +98,10 @@ def record_run(
         save_json(draft / "recipe.json", dump(trained.recipe))
         write_log(draft, read_log(run))
         draw_curves(trained.recipe, trained.history, draft / "curves.png")
+        if is_counted:
+            digests = (*answers.digests, *recorded_answers(draft).digests)
+            found = split_accuracy(metrics["metrics"]["private"])
+            ledger.add([replace(answers, digests=digests, accuracy=found)], faces.sha256)
         save_text(draft / "confusion.svg", confusion_svg(metrics))
         if not (draft / "model.onnx").exists():
             (folder / "model.onnx").unlink(missing_ok=True)  # of an earlier record

@@ -19,7 +19,7 @@ from mien.lab.data import FaceSet, Split, vote_distribution, with_classes
 from mien.lab.data.custom import decode_face, read_custom
 from mien.lab.data.datasets import load_set
 from mien.lab.data.selection import training_rows, validation_rows
-from mien.lab.data.targets import targets
+from mien.lab.data.weighting import targets
 from mien.lab.provenance import provenance
 from support.custom_datasets import Draw, fill, lines_of, put, recipe, sizes, table
 from support.encoded_images import encode

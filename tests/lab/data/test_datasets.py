@@ -15,7 +15,7 @@ from mien.lab import recipe as recipes
 from mien.lab.data import FaceSet, Split, vote_distribution, with_classes
 from mien.lab.data.datasets import load_set, mix_sets
 from mien.lab.data.selection import training_rows, validation_rows
-from mien.lab.data.targets import targets
+from mien.lab.data.weighting import targets
 from support.cli import mien_here
 from support.custom_datasets import Draw, fill, lines_of, put, recipe, table
 from support.fer2013_files import parquet_columns, write_parquet

@@ -13,7 +13,7 @@ from mien._emotions import Emotion
 from mien._errors import RecipeError
 from mien.lab import recipe as recipes
 from mien.lab.data import FaceSet
-from mien.lab.data.sampling import draw_epoch, epoch_length, row_weights
+from mien.lab.data.weighting import draw_epoch, epoch_length, row_weights
 from mien.lab.recipe import Recipe
 from support.synthetic_faces import cartoon_set
 

@@ -13,7 +13,7 @@ from scipy import stats
 
 from mien._emotions import SEVEN
 from mien._errors import DataError
-from mien.lab.data.targets import class_weights, targets
+from mien.lab.data.weighting import class_weights, targets
 from mien.lab.evaluate.plots import abstention, precision_recall, reliability, selective
 from mien.lab.export.calibrate import fit_temperature, fit_vector
 from mien.lab.metrics import bootstrap_interval, brier, calibration_gaps, class_intervals, compute_metrics

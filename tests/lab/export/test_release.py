@@ -14,11 +14,14 @@ from mien._errors import ModelError
 from mien._framing import FER2013
 from mien.infer import Classifier
 from mien.lab import nets
-from mien.lab.data import FaceSet
+from mien.lab.data import FaceSet, Split
+from mien.lab.data.faceset import file_sha256
+from mien.lab.data.fer2013 import OFFICIAL_COUNTS
 from mien.lab.export.calibrate import Calibration
 from mien.lab.export.onnx import _nodes_after, contract_metadata, export_fp32, export_int8, fold_norms, store_half
 from mien.lab.export.release import calibrate, export_model
 from mien.lab.inference import predict
+from mien.lab.ledger import Ledger
 from mien.lab.nets._layers import Branched
 from mien.lab.train.devices import Devices
 from mien.lab.train.loop import fit
@@ -50,7 +53,9 @@ def run(faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def released(run: Path, faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("release") / "tiny"
-    export_model(load_final(run), faces, folder, final=True)
+    with pytest.MonkeyPatch.context() as patch:  # the cartoons count as FER-2013
+        patch.setitem(OFFICIAL_COUNTS, Split.PRIVATE_TEST, (50,) * 7)
+        export_model(load_final(run), faces, folder, final=True, ledger=Ledger(folder.parent / "looks.json"))
     assert foreign_files(folder) == []
     return folder
 
@@ -131,6 +136,13 @@ def test_a_release_is_complete_and_documented(released: Path, run: Path) -> None
     assert card["parameters"] == sum(p.numel() for p in load_final(run).net.parameters())
     text = (released / "card.md").read_text()
     assert "PrivateTest, clean, int8" in text
+    assert "PrivateTest was evaluated once the model was final" in text
+    (entry,) = Ledger(released.parent / "looks.json").entries()
+    assert card["looks"] == {"family": "own mien", "looks": 1, "figures": 1}
+    assert entry["accuracy"]["int8"] == card["accuracy"]["private"]
+    assert entry["accuracy"]["int8 flip"] == card["additional"]["private"]["flip"]["all"]["accuracy"]
+    files = {file_sha256(released / name) for name in ("model.onnx", "model-fp32.onnx")}
+    assert files < set(entry["answers"])
     assert "cannot know what anybody feels" in " ".join(text.split())
 
 

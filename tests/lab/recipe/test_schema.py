@@ -16,7 +16,7 @@ from mien.lab import nets, recipe
 from mien.lab.data import FaceSet
 from mien.lab.data.custom import read_custom
 from mien.lab.data.datasets import mix_sets
-from mien.lab.data.targets import class_weights
+from mien.lab.data.weighting import class_weights
 from mien.lab.recipe import Recipe
 from mien.lab.train.batches import batches
 from mien.lab.train.devices import Devices

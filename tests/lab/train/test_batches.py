@@ -9,7 +9,7 @@ from lightning_fabric import Fabric
 from mien._errors import RecipeError
 from mien.lab.augment import AugmentConfig
 from mien.lab.data import FaceSet, Split
-from mien.lab.data.sampling import row_weights
+from mien.lab.data.weighting import row_weights
 from mien.lab.inference import MEAN, STD
 from mien.lab.recipe import DataConfig, LossConfig, MinorityConfig, Recipe, TargetConfig, load, minority_augment
 from mien.lab.train.batches import Batch, batches, device_part

@@ -17,7 +17,7 @@ from mien.commands.runs import logits_command
 from mien.lab.augment import mix
 from mien.lab.data import FaceSet
 from mien.lab.data.datasets import load_set
-from mien.lab.data.targets import targets
+from mien.lab.data.weighting import targets
 from mien.lab.inference import normalise, predict, tta_views
 from mien.lab.recipe import TargetConfig
 from mien.lab.train.distillation import CachedLogits, Teachers, cache_logits

@@ -17,7 +17,7 @@ from mien._errors import RecipeError
 from mien.lab import emotion_text as words
 from mien.lab import nets
 from mien.lab.data import FaceSet
-from mien.lab.data.targets import class_weights, targets
+from mien.lab.data.weighting import class_weights, targets
 from mien.lab.recipe import LossConfig, TargetConfig
 from mien.lab.train.losses import class_loss, class_maps, contrastive_loss, face_region_loss
 from support.objectives import ONES, TINY, objective, one_hot

@@ -18,6 +18,7 @@ from mien._progress import Progress, no_progress
 from mien.lab.compare.entries import Entries, ModelEntry, load_entries
 from mien.lab.compare.latency import Latencies, measure_latency
 from mien.lab.data import FaceSet, Split
+from mien.lab.ledger import Ledger
 from mien.lab.metrics import check_probabilities, class_intervals, compute_metrics, restrict_probabilities
 from mien.lab.significance import Difference, accuracy_difference, f1_differences, holm, mcnemar, wilson_interval
 
@@ -347,6 +348,7 @@ class Comparison:
             )
         elif learned and self.split != Split.PRIVATE_TEST:
             found.append(f"These models have learned from faces that they are evaluated on here: {learned}.")
+        found += dict.fromkeys(entry.looks for entry in self.entries if entry.looks)
         if any("clean" not in each for each in self.metrics):
             found.append("No row is clean: every face has the pixels of one in an earlier split or row.")
         if self.faces.note:
@@ -360,6 +362,7 @@ def compare(
     split: Split | None,
     *,
     latency: bool = True,
+    ledger: Ledger | None = None,
     progress: Progress = no_progress,
 ) -> Comparison:
     """Compare models on the same faces.
@@ -369,6 +372,7 @@ def compare(
         data: The data set; ``None`` is the one that ``$MIEN_DATA`` names.
         split: The split; ``None`` is all faces.
         latency: Whether to measure the latency of every model.
+        ledger: Where a look at PrivateTest is written; ``None``: in ``default_ledger()``.
         progress: Called before each step.
 
     Returns:
@@ -385,9 +389,8 @@ def compare(
         >>> found.difference(1, 0, "accuracy")  # doctest: +SKIP
         (0.021, True)
     """
-    return compare_entries(
-        load_entries(models, data, split, progress=progress), split, latency=latency, progress=progress
-    )
+    entries = load_entries(models, data, split, ledger=ledger, progress=progress)
+    return compare_entries(entries, split, latency=latency, progress=progress)
 
 
 def compare_entries(

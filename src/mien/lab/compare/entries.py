@@ -15,7 +15,8 @@ from mien.lab.data import FaceSet, Split
 from mien.lab.data.datasets import ALL
 from mien.lab.evaluate.subjects import TestSet, calibrated, load_tests, select
 from mien.lab.files import load_json
-from mien.lab.models import Model, open_model
+from mien.lab.ledger import Answers, Ledger, is_private_test, recorded_answers
+from mien.lab.models import Model, answers_of_model, open_model
 from mien.lab.predictions import Predictions, Selection, load_recorded, predict_selection, read_metrics
 from mien.lab.recipe import load
 
@@ -39,6 +40,7 @@ class ModelEntry:
         model: The opened model, which can be timed; ``None`` for recorded predictions.
         recorded_recipe: Resolved recipe of recorded predictions, from which a graph can be exported for timing.
         learned_from: SHA-256 of the data set that it was trained on; empty where it is not known.
+        looks: A sentence on the looks at PrivateTest; empty where there was one at most.
     """
 
     name: str
@@ -55,6 +57,7 @@ class ModelEntry:
     model: Model | None = None
     recorded_recipe: Mapping[str, Any] | None = None
     learned_from: str = ""
+    looks: str = ""
 
     @property
     def precision(self) -> str:
@@ -95,7 +98,12 @@ def recorded_folders(root: Path) -> list[str]:
 
 
 def load_entries(
-    models: Sequence[str], data: Path | None, split: Split | None, *, progress: Progress = no_progress
+    models: Sequence[str],
+    data: Path | None,
+    split: Split | None,
+    *,
+    ledger: Ledger | None = None,
+    progress: Progress = no_progress,
 ) -> Entries:
     """Load the models of a comparison and their predictions.
 
@@ -104,13 +112,15 @@ def load_entries(
             by its runs. Recorded predictions are read; any other model predicts the faces.
         data: The data set; ``None`` is the one that ``$MIEN_DATA`` names.
         split: The split; ``None`` is all faces.
+        ledger: Where a look at PrivateTest is written; ``None``: in ``default_ledger()``.
         progress: Called with the name of each model.
 
     Returns:
         One entry for each model or run, in the order of ``models``.
 
     Raises:
-        DataError: If a model is named twice, a run is not finished, or predictions or the data set cannot be read.
+        DataError: If a model is named twice, a run is not finished, predictions or the data set cannot be read, or
+            PrivateTest was looked at before for another model of its family.
         ModelError: If a model cannot be opened, or was trained on faces of every split.
     """
     sources = [source for name in models for source in _find_runs(name)]
@@ -131,12 +141,25 @@ def load_entries(
     size = max((model.size for model in opened.values()), default=0)
     emotions = tuple(emotion for emotion in Emotion if emotion in known)
     (test,) = load_tests([data], emotions, size=size, label_map={})
+    ledger, answers = ledger or Ledger(), list[Answers]()
+    if is_private_test(test.faces, split or ALL):
+        answers = [_answers(source, opened.get(source), test) for source in sources]
+        ledger.require(answers)
     entries = []
     for source in sources:
         progress(source)
         model = opened.get(source)
         entries.append(_predict(source, model, test, split) if model else _read_recorded(Path(source), test, split))
+    if answers:
+        pairs = zip(answers, entries, strict=True)
+        seen = [replace(own, accuracy={entry.precision: entry.predictions.accuracy}) for own, entry in pairs]
+        looks = ledger.add(seen, test.faces.sha256)
+        entries = [replace(entry, looks=sentence) for entry, sentence in zip(entries, looks, strict=True)]
     return Entries(unique_names(entries), test.faces)
+
+
+def _answers(source: str, model: Model | None, test: TestSet) -> Answers:
+    return recorded_answers(Path(source)) if model is None else answers_of_model(model, test.faces)
 
 
 def unique_names(entries: Sequence[ModelEntry]) -> tuple[ModelEntry, ...]:

@@ -14,6 +14,7 @@ from mien._progress import Progress, no_progress
 from mien.lab.compare.compare import Comparison, compare_entries
 from mien.lab.compare.entries import load_entries
 from mien.lab.data import Split
+from mien.lab.ledger import Ledger
 from mien.lab.predictions import compare_with_votes
 from mien.lab.recipe import Claim, axes, load, members
 from mien.lab.significance import difference, one_hot, row_draws
@@ -203,6 +204,7 @@ def compare_family(
     results: Path,
     runs: Path,
     latency: bool = False,
+    ledger: Ledger | None = None,
     progress: Progress = no_progress,
 ) -> Study:
     """Compare the finished members of a family of recipes.
@@ -214,6 +216,7 @@ def compare_family(
         results: Folder of recorded predictions, such as ``results/``.
         runs: Folder of runs, used for seeds without recorded predictions.
         latency: Whether to measure the latency of every member.
+        ledger: Where a look at PrivateTest is written; ``None``: in ``default_ledger()``.
         progress: Called before each step.
 
     Returns:
@@ -248,7 +251,7 @@ def compare_family(
             f"mien train {next(iter(missing))}"
         )
     sources = [source for seeds in folders.values() for source in seeds]
-    entries = load_entries(sources, data, split, progress=progress)
+    entries = load_entries(sources, data, split, ledger=ledger, progress=progress)
     short = tuple(replace(c, name=c.name.removeprefix(f"{family}/")) for c in entries.entries)
     comparison = compare_entries(replace(entries, entries=short), split, latency=latency, progress=progress)
     progress("effects")

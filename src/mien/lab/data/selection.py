@@ -9,7 +9,7 @@ Steps, in this order, from a set of all splits with further sets mixed in (``dat
 5. a random ``data.fraction`` of them, then at most ``data.max_per_class`` per class, both drawn by the seed
 6. with ``data.expand``: transformed copies in addition
 
-``sampling`` decides how often each face is in an epoch. PublicTest and PrivateTest do not change, with one exception:
+``weighting`` decides how often each face is in an epoch. PublicTest and PrivateTest do not change, with one exception:
 ``data.expand_first`` reproduces a leak. It expands all splits together, validates on a random fifth, and applies step 5
 to the rest. Metrics of such a recipe are always called "leaky".
 """
@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from mien._errors import DataError, RecipeError
 from mien.lab.data.duplicates import clusters, divide, leaked_into_tests
 from mien.lab.data.faceset import SIZE, FaceSet, Split, concatenate, split_index, with_classes
-from mien.lab.data.sampling import epoch_length, row_weights
+from mien.lab.data.weighting import epoch_length, row_weights
 from mien.lab.files import find_input, load_text
 from mien.lab.recipe import Recipe
 

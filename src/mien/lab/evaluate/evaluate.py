@@ -1,7 +1,7 @@
 """Evaluation of a model: every seed on every data set, written as metrics, predictions and reports."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -15,9 +15,10 @@ from mien.lab.data.fer2013 import OFFICIAL_NAME
 from mien.lab.evaluate.evaluation import Evaluation, Task, check_tta, evaluate_task, prepare_evaluation
 from mien.lab.evaluate.plots import transfer_plot
 from mien.lab.evaluate.report import metric_keys, report_page, split_name, with_interval
-from mien.lab.evaluate.subjects import find_subjects, load_tests
+from mien.lab.evaluate.subjects import answers_of_subject, find_subjects, load_tests
 from mien.lab.files import file_set, output_folder, save_arrays, save_json, save_text
 from mien.lab.html.blocks import headline, note, page, paragraph, section, table
+from mien.lab.ledger import Ledger
 from mien.lab.provenance import provenance
 
 
@@ -33,6 +34,7 @@ class EvaluateOptions:
         tta: Test-time augmentation, a key of ``mien.lab.inference.TTA``.
         precision: Which file of a model is used, ``"int8"`` or ``"fp32"``.
         skip_unreadable: Whether images that cannot be read are left out and counted.
+        ledger: Where a look at PrivateTest is written.
     """
 
     split: str | None = None
@@ -41,6 +43,7 @@ class EvaluateOptions:
     tta: str = "none"
     precision: str = "int8"
     skip_unreadable: bool = False
+    ledger: Ledger = field(default_factory=Ledger)
 
 
 def evaluate(
@@ -66,7 +69,8 @@ def evaluate(
 
     Raises:
         ModelError: If the model cannot be opened or does not return probabilities.
-        DataError: If a data set cannot be read or has no rows to evaluate.
+        DataError: If a data set cannot be read or has no rows to evaluate, or PrivateTest was looked at before for
+            another model of its family.
         OutputError: If the folder cannot be written, or another process writes to it.
 
     Example:
@@ -88,11 +92,14 @@ def evaluate(
         skip_unreadable=options.skip_unreadable,
     )
     tasks = {test.name: [prepare_evaluation(each, test, split, tta=options.tta) for each in subjects] for test in tests}
+    counted = [task for tests in tasks.values() for task in tests if task.is_counted]
+    if counted:
+        options.ledger.require(answers_of_subject(task.subject, task.test.faces, options.tta) for task in counted)
     out = options.out or Path("reports") / "evaluate" / _name(tasks)
     names = ("metrics.json", "predictions.npz", "report.html")
     with output_folder(out, names), file_set(out) as draft:
         evaluations = {
-            name: _evaluate_seeds(each, draft if len(tasks) == 1 else draft / name, options.tta, progress)
+            name: _evaluate_seeds(each, draft if len(tasks) == 1 else draft / name, options, progress)
             for name, each in tasks.items()
         }
         progress(f"writing {out}")
@@ -258,18 +265,26 @@ def transfer_page(sets: Mapping[str, Sequence[Evaluation]], provenance: Mapping[
     )
 
 
-def _evaluate_seeds(tasks: Sequence[Task], folder: Path, tta: str, progress: Progress) -> list[Evaluation]:
+def _evaluate_seeds(
+    tasks: Sequence[Task], folder: Path, options: EvaluateOptions, progress: Progress
+) -> list[Evaluation]:
     if len(tasks) == 1:
-        return [_evaluate_one(tasks[0], folder, tta, progress)]
+        return [_evaluate_one(tasks[0], folder, options, progress)]
     names = [f"seed-{task.subject.seed}" for task in tasks]
-    found = [_evaluate_one(task, folder / name, tta, progress) for task, name in zip(tasks, names, strict=True)]
+    found = [_evaluate_one(task, folder / name, options, progress) for task, name in zip(tasks, names, strict=True)]
     source = provenance(found[0].test.faces.sha256, found[0].test.faces.note)
     _write(folder, seeds_metrics(found) | {"provenance": source}, seeds_page(found, names, source))
     return found
 
 
-def _evaluate_one(task: Task, folder: Path, tta: str, progress: Progress) -> Evaluation:
-    evaluation = evaluate_task(task, tta=tta, progress=progress)
+def _evaluate_one(task: Task, folder: Path, options: EvaluateOptions, progress: Progress) -> Evaluation:
+    evaluation = evaluate_task(task, tta=options.tta, progress=progress)
+    if task.is_counted:
+        answers = answers_of_subject(task.subject, task.test.faces, options.tta)
+        kind = "fp32" if task.recorded is not None else evaluation.subject.about.get("precision", "fp32")
+        found = {kind if options.tta == "none" else f"{kind} {options.tta}": evaluation.predictions.accuracy}
+        (looks,) = options.ledger.add([replace(answers, accuracy=found)], task.test.faces.sha256)
+        evaluation = replace(evaluation, looks=looks)
     source = provenance(evaluation.test.faces.sha256, evaluation.test.faces.note)
     text = report_page(evaluation, source)
     save_arrays(folder / "predictions.npz", evaluation.arrays())

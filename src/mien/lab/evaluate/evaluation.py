@@ -22,6 +22,7 @@ from mien.lab.evaluate.plots import abstention, average_precision, reliability
 from mien.lab.evaluate.subjects import Subject, TestSet, calibrated, learned_from, select
 from mien.lab.export.onnx import hires_maps
 from mien.lab.inference import TTA, normalise, tta_views
+from mien.lab.ledger import is_private_test
 from mien.lab.metrics import class_intervals
 from mien.lab.models import Model
 from mien.lab.nets._layers import Net
@@ -214,6 +215,7 @@ class Evaluation:
         selection: The evaluated rows of it.
         predictions: The predictions of these rows.
         tta: The test-time augmentation, a key of ``mien.lab.inference.TTA``.
+        looks: A sentence on the looks at PrivateTest; empty where there was one at most.
     """
 
     subject: Subject
@@ -221,6 +223,7 @@ class Evaluation:
     selection: Selection
     predictions: Predictions
     tta: str = "none"
+    looks: str = ""
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
@@ -260,6 +263,8 @@ class Evaluation:
                 "PublicTest selected this model (its epoch and, where it is calibrated, its temperature): "
                 "its metrics are slightly too good there."
             )
+        if self.looks:
+            found.append(self.looks)
         if self.metrics["all"]["absent"]:
             found.append(
                 f"No face of {', '.join(self.metrics['all']['absent'])}: these classes count neither in the balanced "
@@ -319,6 +324,11 @@ class Task:
     test: TestSet
     selection: Selection
     recorded: Predictions | None = None
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether it is a look at the PrivateTest of FER-2013."""
+        return is_private_test(self.test.faces, self.selection.split)
 
 
 def prepare_evaluation(subject: Subject, test: TestSet, split: Split | str | None, *, tta: str = "none") -> Task:

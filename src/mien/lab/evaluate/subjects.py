@@ -14,7 +14,8 @@ from mien.lab.data.datasets import chosen_split, find_dataset, is_fer2013, load_
 from mien.lab.data.faceset import EMOTION_NAMES, quote
 from mien.lab.data.fer2013 import OFFICIAL_NAME, official_difference
 from mien.lab.files import load_json
-from mien.lab.models import Model, open_model
+from mien.lab.ledger import Answers, recorded_answers, with_views
+from mien.lab.models import Model, answers_of_model, open_model
 from mien.lab.predictions import Selection, read_metrics, select_rows
 from mien.lab.train.logging import EpochRecord, read_log
 
@@ -212,6 +213,22 @@ def learned_from(subject: Subject, faces: FaceSet) -> bool:
         Whether its training faces have the same hash.
     """
     return subject.about.get("data_sha256") == faces.sha256
+
+
+def answers_of_subject(subject: Subject, faces: FaceSet, tta: str) -> Answers:
+    """Return the answers of a subject for PrivateTest, without their accuracy.
+
+    Args:
+        subject: The model, or its recorded predictions.
+        faces: The data set.
+        tta: The test-time augmentation.
+
+    Returns:
+        The answers.
+    """
+    model = subject.model
+    answers = recorded_answers(subject.path) if model is None else answers_of_model(model, faces)
+    return replace(answers, digests=tuple(with_views(digest, tta) for digest in answers.digests))
 
 
 def _is_run(path: Path) -> bool:

@@ -28,7 +28,8 @@ from mien.lab.explain.attention import (
 )
 from mien.lab.explain.faithfulness import faithfulness, randomisation_test, require_baseline
 from mien.lab.explain.methods import FEATURES_LAYER, Explainer
-from mien.lab.models import open_model
+from mien.lab.ledger import Ledger, is_private_test
+from mien.lab.models import answers_of_model, open_model
 from mien.lab.predictions import Selection, resize_faces, select_rows
 from mien.lab.provenance import provenance
 
@@ -90,6 +91,7 @@ def explain_dataset(
     precision: str = "int8",
     threads: int = 1,
     seed: int = 0,
+    ledger: Ledger | None = None,
     progress: Progress = no_progress,
 ) -> DatasetExplanation:
     """Explain the predictions of a model on a data set. Every face is explained for its predicted class.
@@ -108,13 +110,14 @@ def explain_dataset(
         precision: The file of an embedded model: ``int8`` or ``fp32``.
         threads: Threads of ONNX Runtime for one call.
         seed: Seed of the drawn faces and of everything random.
+        ledger: Where a look at PrivateTest is written; ``None``: in ``default_ledger()``.
         progress: Called with the stage, the number of parts done, and the number of parts.
 
     Returns:
         The explanation. ``write_explanation`` writes it as JSON and HTML.
 
     Raises:
-        DataError: If the data set cannot be used.
+        DataError: If the data set cannot be used, or PrivateTest was looked at before for another model of its family.
         MienError: If method, layer or baseline are unknown.
         ModelError: If the model cannot be opened, or has no maps.
 
@@ -130,9 +133,14 @@ def explain_dataset(
     loaded = load_test_set(data, opened.emotions, size=opened.size, labels=labels)
     if opened.trained is not None:
         opened = open_model(model, faces=loaded)  # calibrated if it was trained on these faces
+    selection = select_rows(loaded, opened.emotions, chosen_split(wanted, loaded))
+    if is_private_test(loaded, selection.split):  # it says how many predictions are correct
+        ledger, answers = ledger or Ledger(), [answers_of_model(opened, loaded)]
+        ledger.require(answers)
+        ledger.add(answers, loaded.sha256)
     return explain_faces(
         Explainer(opened, method, layer),
-        select_rows(loaded, opened.emotions, chosen_split(wanted, loaded)),
+        selection,
         detector=open_detector(threshold=_THRESHOLD, min_face=_MIN_FACE) if align else None,
         faces=faces,
         baseline=baseline,

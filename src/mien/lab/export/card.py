@@ -240,10 +240,20 @@ def _headline_section(recipe: Recipe, card: Mapping[str, Any]) -> str:
                 accuracy = (percent(found[first], 2), _percent_interval(found["interval"]))
                 rows.append((name, f"{found['n']:,}", *accuracy, *cells))
     validated = "" if recipe.data.folds else " and validated the training"
-    private = "was evaluated once the model was final" if "private" in card["metrics"] else "was not evaluated"
+    private = _describe_looks(card) if "private" in card["metrics"] else "was not evaluated"
     protocol = f"{CLEAN} PublicTest calibrated the model{validated}; PrivateTest {private}."
     is_voted = "contempt" in card["emotions"] and _VOTES in card["learned_from"]
     return "\n\n".join([_table(rows), protocol, *([VOTED] if is_voted else [])])
+
+
+def _describe_looks(card: Mapping[str, Any]) -> str:
+    looks = card.get("looks", {"looks": 1})
+    if looks["looks"] == 1:
+        return "was evaluated once the model was final"
+    return (
+        f"was looked at {looks['looks']} times for the family of recipes {looks['family']!r} ({looks['figures']} "
+        "figures): later choices may be led by earlier figures"
+    )
 
 
 def _additional_sections(additional: Mapping[str, Any]) -> list[str]:

@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from mien._output import MARK
 from mien.bundled import BUNDLED
 from mien.infer import PRECISIONS, Classifier
 from mien.lab.data import FaceSet, Split, with_classes
+from mien.lab.data.faceset import file_sha256
 from mien.lab.data.selection import training_rows
 from mien.lab.export.calibrate import Calibration, fit_temperature, fit_vector
 from mien.lab.export.card import card_json, card_markdown, describe_training_data, headline_split, measure_additional
@@ -30,6 +32,15 @@ from mien.lab.export.onnx import (
 )
 from mien.lab.files import file_set, output_folder, save_json, save_text
 from mien.lab.inference import predict
+from mien.lab.ledger import (
+    Answers,
+    Ledger,
+    answers_of_recipe,
+    count_looks,
+    digest_net,
+    is_private_test,
+    with_views,
+)
 from mien.lab.predictions import Predictions, predict_split, resize_faces
 from mien.lab.provenance import commit
 from mien.lab.train.run import Trained
@@ -38,7 +49,13 @@ INT8_LOSS = 0.3  # largest loss of PublicTest accuracy by int8, in percentage po
 
 
 def export_model(
-    trained: Trained, faces: FaceSet, folder: Path, *, final: bool = False, half: bool = False
+    trained: Trained,
+    faces: FaceSet,
+    folder: Path,
+    *,
+    final: bool = False,
+    half: bool = False,
+    ledger: Ledger | None = None,
 ) -> dict[str, Any]:
     """Export a finished run.
 
@@ -51,13 +68,15 @@ def export_model(
         folder: Folder to write to; it is left as it was if the export fails.
         final: Whether to evaluate PrivateTest, too: once, when everything has been chosen.
         half: Whether to store the weights of the fp32 file in half precision.
+        ledger: Where a look at PrivateTest is written; ``None``: in ``default_ledger()``.
 
     Returns:
         The content of ``card.json``.
 
     Raises:
         ModelError: If a file disagrees with the net, or int8 loses more than ``INT8_LOSS`` points on PublicTest.
-        DataError: If the faces are not those of the run.
+        DataError: If the faces are not those of the run, or PrivateTest was looked at before for another run of its
+            family.
         OutputError: If the folder cannot be written, or another process writes to it.
 
     Example:
@@ -67,6 +86,9 @@ def export_model(
     if trained.recipe.data.expand_first:
         raise ModelError(f"{trained.recipe.name}: has learned from test faces (data.expand_first); not exported")
     require_same_faces(trained, faces)
+    ledger, is_counted = ledger or Ledger(), final and is_private_test(faces, Split.PRIVATE_TEST)
+    if is_counted:
+        ledger.require([answers_of_run(trained)])
     with output_folder(folder, (*PRECISIONS.values(), "card.json", "card.md")), file_set(folder) as draft:
         calibration = calibrate(trained, faces)
         files = {precision: draft / name for precision, name in PRECISIONS.items()}
@@ -85,8 +107,48 @@ def export_model(
         learned = describe_training_data(trained.recipe, faces)
         card = card_json(trained, metrics, learned, calibration=calibration, exported_at=commit())
         card["additional"] = measure_additional(files["int8"], predictions, faces, trained.recipe.data.classes)
-        _write_card(trained, card, files, draft)
+        _write_headline(card["metrics"], files)
+        if is_counted:
+            card["looks"] = _add_look(trained, card, files, ledger, faces.sha256)
+        _write_card(trained, card, draft)
     return card
+
+
+def answers_of_run(trained: Trained) -> Answers:
+    """Return the answers of a calibrated run for PrivateTest, without their accuracy.
+
+    Args:
+        trained: The run.
+
+    Returns:
+        The answers.
+    """
+    return answers_of_recipe(trained.recipe, [digest_net(trained.net, trained.recipe.calibration)])
+
+
+def split_accuracy(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Return the accuracy of all rows of a split.
+
+    Args:
+        metrics: Metrics by precision and part of the rows.
+
+    Returns:
+        Precision -> accuracy, fp32 first.
+    """
+    return {precision: float(metrics[precision]["all"]["accuracy"]) for precision in sorted(metrics)}
+
+
+def _add_look(
+    trained: Trained, card: dict[str, Any], files: dict[str, Path], ledger: Ledger, data_sha256: str
+) -> dict[str, Any]:
+    """Write the look of an export to the ledger; returns the looks at its family, for the card."""
+    answers, sums = answers_of_run(trained), {precision: file_sha256(path) for precision, path in files.items()}
+    accuracy = split_accuracy(card["metrics"]["private"])
+    accuracy["int8 flip"] = card["additional"]["private"]["flip"]["all"]["accuracy"]
+    digests = (*answers.digests, *sums.values(), with_views(sums["int8"], "flip"))
+    ledger.add([replace(answers, digests=digests, accuracy=accuracy)], data_sha256)
+    looks, figures = count_looks(answers.family, ledger.entries())
+    return {"family": answers.family, "looks": looks, "figures": figures}
 
 
 def require_same_faces(trained: Trained, faces: FaceSet) -> None:
@@ -198,14 +260,17 @@ def export_files(trained: Trained, faces: FaceSet, files: dict[str, Path], calib
     export_int8(files["fp32"], files["int8"], resize_faces(chosen, recipe.data.size))
 
 
-def _write_card(trained: Trained, card: dict[str, Any], files: dict[str, Path], folder: Path) -> None:
-    """Write the card and the licence, and add the headline metrics to the metadata of the files."""
-    split = headline_split(card["metrics"])
+def _write_headline(metrics: Mapping[str, Any], files: dict[str, Path]) -> None:
+    """Add the headline metrics to the metadata of the files."""
+    split = headline_split(metrics)
     for precision, path in files.items():
-        model = onnx.load(path)
-        metrics = card["metrics"][split][precision]["all"]
-        headline = {"split": f"{split.capitalize()}Test"} | {key: round(metrics[key], 4) for key in HEADLINE}
+        model, found = onnx.load(path), metrics[split][precision]["all"]
+        headline = {"split": f"{split.capitalize()}Test"} | {key: round(found[key], 4) for key in HEADLINE}
         write_metadata(model, path, read_metadata(model) | {"accuracy": json.dumps(headline)})
+
+
+def _write_card(trained: Trained, card: dict[str, Any], folder: Path) -> None:
+    """Write the card and the licence."""
     save_json(folder / "card.json", card)
     save_text(folder / "card.md", f"{card_markdown(trained.recipe, card)}<!-- {MARK} -->\n")
     # The text of Apache-2.0, shared with the embedded detector.

@@ -170,6 +170,7 @@ class Recipe:
 
     name: str  # name of the run's folder and of its results
     about: str  # what the recipe reproduces, the published metric and split, what was chosen, the cost
+    family: str = ""  # recipes whose figures on PrivateTest are counted together; empty: of one document and net
     seed: int = 0  # of initial weights, order of faces and augmentation
     checkpoint: str = "last"  # epoch whose (averaged) weights are the result: "last", or "best" of PublicTest accuracy
     tta: str = "none"  # test-time augmentation of the validation faces: none, flip, six or ten

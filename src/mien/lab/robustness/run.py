@@ -1,15 +1,16 @@
 """The robustness test: models, faces and corruptions -> metrics under corruption."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from mien._errors import DataError
 from mien._progress import Progress, no_progress
 from mien.lab.data import FaceSet, Split
-from mien.lab.data.datasets import load_test_set
-from mien.lab.models import Model, open_model
+from mien.lab.data.datasets import ALL, load_test_set
+from mien.lab.ledger import Ledger, is_private_test
+from mien.lab.models import Model, answers_of_model, open_model
 from mien.lab.provenance import provenance
 from mien.lab.robustness.corruptions import CORRUPTIONS, Corruption
 from mien.lab.robustness.groups import GroupComparison, GroupTable, compare_groups, read_groups
@@ -40,12 +41,14 @@ class RobustnessOptions:
         faces: Number of faces, stratified by class; 0: all.
         corruptions: The corruptions to apply.
         seed: Seed of the sample and of all random corruptions, at least 0.
+        ledger: Where a look at PrivateTest is written.
     """
 
     split: Split | None = Split.PUBLIC_TEST
     faces: int = DEFAULT_FACES
     corruptions: Sequence[Corruption] = CORRUPTIONS
     seed: int = 0
+    ledger: Ledger = field(default_factory=Ledger)
 
 
 class ModelRobustness(CorruptionMetrics):
@@ -125,7 +128,8 @@ def run_robustness(
         The result. ``write_robustness`` writes it as JSON, CSV and HTML.
 
     Raises:
-        DataError: The data set, the groups or the reference cannot be used, or a model is named twice.
+        DataError: The data set, the groups or the reference cannot be used, a model is named twice, or PrivateTest was
+            looked at before for another model of its family.
         ModelError: A model cannot be opened or does not predict probabilities.
 
     Example:
@@ -140,8 +144,12 @@ def run_robustness(
     # Runs are calibrated on their own faces, as their exported files are.
     opened = [open_model(each, faces=faces) if m.trained else m for each, m in zip(models, opened, strict=True)]
     named = name_models(models, opened)
+    is_counted = is_private_test(faces, options.split or ALL)
+    answers = [answers_of_model(model, faces) for model in opened] if is_counted else []
+    if answers:
+        options.ledger.require(answers)
     by_argument = dict(zip(models, named, strict=True))
-    return evaluate_robustness(
+    result = evaluate_robustness(
         named,
         faces,
         options,
@@ -149,6 +157,9 @@ def run_robustness(
         reference=_find_reference(by_argument.get(reference or "", reference), named, faces, options),
         progress=progress,
     )
+    if answers:
+        options.ledger.add(answers, faces.sha256)
+    return result
 
 
 def evaluate_robustness(

@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 
 from mien.lab.augment import augment_with_oval, mix
 from mien.lab.data import FaceSet
-from mien.lab.data.sampling import draw_epoch
+from mien.lab.data.weighting import draw_epoch
 from mien.lab.inference import normalise
 from mien.lab.recipe import Recipe, minority_augment
 from mien.lab.train.distillation import Teachers

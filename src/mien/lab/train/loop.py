@@ -22,9 +22,8 @@ from torch.nn import functional as F
 from mien._errors import DataError, DivergedError, RecipeError
 from mien._progress import Progress, no_progress
 from mien.lab.data import FaceSet
-from mien.lab.data.sampling import epoch_length, row_weights
 from mien.lab.data.selection import training_rows, validation_name, validation_rows
-from mien.lab.data.targets import class_weights, targets
+from mien.lab.data.weighting import class_weights, epoch_length, row_weights, targets
 from mien.lab.files import output_folder
 from mien.lab.inference import predict_tta
 from mien.lab.recipe import Recipe, TrainConfig

@@ -267,7 +267,7 @@ def is_finished(folder: Path, recipe: Recipe, data_sha256: str) -> bool:
 
     Args:
         folder: The folder; it need not exist.
-        recipe: The recipe; its description, claim and calibration may differ.
+        recipe: The recipe; its description, family, claim and calibration may differ.
         data_sha256: SHA-256 of the faces.
 
     Returns:
@@ -286,12 +286,12 @@ def is_same_training(stored: Mapping[str, Any], recipe: Recipe) -> bool:
 
     Args:
         stored: A recipe as plain values.
-        recipe: The recipe; its description, claim and calibration may differ.
+        recipe: The recipe; its description, family, claim and calibration may differ.
 
     Returns:
         Whether both trainings are the same.
     """
-    changed = {"about": recipe.about, "claim": recipe.claim, "calibration": recipe.calibration}
+    changed = {key: getattr(recipe, key) for key in ("about", "family", "claim", "calibration")}
     try:
         return parse({**stored, **changed}, where="stored recipe") == recipe
     except (RecipeError, TypeError, AttributeError):  # of a version with other keys, or damaged
