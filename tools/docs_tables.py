@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -15,12 +15,15 @@ from mien._metrics import METRICS, format_metric
 from mien.bundled import BUNDLED
 from mien.infer import bundled_models
 from mien.lab.files import load_json
+from mien.lab.ledger import Ledger, count_looks
 from mien.lab.recipe import load, parse
 from mien.lab.recipe.text import differences, toml_value
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
 Json = dict[str, Any]
+LEDGER = Ledger(RESULTS / "private-test-looks.json")
+MARKED = "†"  # after a figure of a family that PrivateTest was looked at for more than once
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -113,6 +116,86 @@ def read_rows(results: Path) -> list[Row]:
         needs = _needs([folder / "recipe.json" for _, folder in runs])
         rows.append(Row(name, tuple(metrics for metrics, _ in runs), _changed(name, runs[0][1]), needs))
     return rows
+
+
+@cache
+def looks_at(recipe: str, ledger: Ledger = LEDGER) -> tuple[int, int]:
+    """Looks at PrivateTest for the family of a recipe, and figures that were seen; 0 for one that was not evaluated."""
+    entries = ledger.entries()
+    families = [entry["family"] for entry in entries if entry["recipe"] == recipe]
+    return count_looks(families[-1], entries) if families else (0, 0)
+
+
+def looks_mark(recipe: str) -> str:
+    """The mark of a PrivateTest figure: empty where it was the only look at its family."""
+    return MARKED if looks_at(recipe)[0] > 1 else ""
+
+
+def looks_cell(recipe: str) -> str:
+    """Looks at PrivateTest for the family of a recipe, as a cell."""
+    looks, figures = looks_at(recipe)
+    return "–" if not looks else f"{looks}" if looks == figures else f"{looks} ({figures} figures)"
+
+
+def looks_section() -> list[str]:
+    """Every family that PrivateTest was looked at for, with the figures in their order; and why more than once."""
+    entries = LEDGER.entries()
+    lines = []
+    for family in dict.fromkeys(entry["family"] for entry in entries):
+        own = [entry for entry in entries if entry["family"] == family]
+        looks: dict[int, list[Json]] = {}
+        for entry in own:
+            looks.setdefault(entry["look"], []).append(entry)
+        if len(looks) == 1:
+            continue
+        for number, seen in looks.items():
+            values = [100 * next(iter(entry["accuracy"].values())) for entry in seen]
+            found = f"{min(values):.1f}" + (f" to {max(values):.1f}" if len(values) > 1 else "")
+            name = seen[0]["recipe"].partition("/")[0] if len(seen) > 1 else seen[0]["recipe"]
+            why = seen[0]["why"] or "the first"
+            lines.append([family, str(number), f"`{name}`", str(len(seen)), f"{found} %", seen[0]["date"], why])
+    singles = len({entry["family"] for entry in entries}) - len({line[0] for line in lines})
+    note = (
+        f"`results/private-test-looks.json` holds every figure on PrivateTest that was seen, {len(entries)} in all. A "
+        "family is the recipes of one document and net. Further seeds of a training and the members of one grid belong "
+        "to one look; so do several files of the same weights. The families below were looked at more than once: each "
+        "look could lead the next choice, so these figures are too good by an unknown amount. A fresh figure needs "
+        f"faces that nobody has looked at: [cross-validation](reproducing.md#fresh-figures). {singles} other families "
+        "were looked at once."
+    )
+    heads = ("family", "look", "recipe", "figures", "accuracy", "date", "why again")
+    return ["## Looks at PrivateTest", note, table(heads, lines)]
+
+
+def folds_section(results: Path) -> list[str]:
+    """The cross-validations: figures on faces that no choice has seen."""
+    lines = []
+    for path in sorted(results.rglob("folds-*/metrics.json")):
+        run = json.loads(path.read_text("utf-8"))
+        found, clean = run["metrics"]["folds"]["fp32"]["all"], run["metrics"]["folds"]["fp32"].get("clean")
+        row = [f"`{run['recipe']}`", str(run["seed"]), f"{found['n']:,}", f"**{share(found['accuracy'])}**"]
+        row += [interval(found["interval"]), share(clean["accuracy"]) if clean else "–"]
+        row += [spread([found], key) for key in ("balanced_accuracy", "macro_f1", "log_loss")]
+        lines.append([*row, " ".join(share(each) for each in run["folds"])])
+    if not lines:
+        return []
+    note = (
+        "Every face of Training and PublicTest is predicted by a net that was not trained on it; copies are in one "
+        "fold. Nothing was chosen on these predictions, which are not calibrated."
+    )
+    heads = (
+        "recipe",
+        "seed",
+        "faces",
+        "accuracy",
+        "95 % interval",
+        "clean",
+        "balanced",
+        "macro F1",
+        "log loss",
+        "folds",
+    )
+    return ["## Fresh figures: cross-validation", note, table([*heads, "folds"], lines)]
 
 
 def embedded_rows(results: Path) -> list[Row]:

@@ -10,7 +10,7 @@
 
 A training that is stopped keeps its checkpoint, and the next call resumes it. `--train-only` leaves the results to
 `--record`, on a machine that has the exporter. `--parcel` packs the runs of this call into files of at most 15 MiB,
-finished ones first. PrivateTest is evaluated once, when a run is recorded.
+finished ones first. PrivateTest is evaluated when a run is recorded; the ledger refuses a second look at a family.
 """
 
 import argparse
@@ -46,12 +46,18 @@ class Training:
     on: str  # one of PLACES
     minutes: float
     why: str
+    folds: int = 0  # nets of a cross-validation; 0: one net
     final: bool = True  # evaluated on PrivateTest; False for runs that others start from and runs that serve a choice
 
     @property
     def run(self) -> Path:
         """Its folder below runs/ and below results/."""
-        return Path(self.name, f"seed-{self.seed}")
+        return Path(self.name, f"{'folds-' if self.folds else ''}seed-{self.seed}")
+
+    @property
+    def evaluated(self) -> str:
+        """What its results are of."""
+        return "folds" if self.folds else "private" if self.final else "public"
 
 
 def read_queue(path: Path = QUEUE) -> list[Training]:
@@ -67,23 +73,24 @@ def read_queue(path: Path = QUEUE) -> list[Training]:
 
 def _expand(entry: dict[str, object], where: str) -> list[Training]:
     recipe, seeds, on, minutes, why = (entry.get(key) for key in ("recipe", "seeds", "on", "minutes", "why"))
-    final = bool(entry.get("final", True))
+    folds, final = int(str(entry.get("folds", 0))), bool(entry.get("final", True))
     if not (isinstance(recipe, str) and isinstance(seeds, list) and isinstance(minutes, int | float) and why):
         raise DataError(f"{where}: a run has recipe, seeds, on, minutes and why")
     if on not in PLACES:
         raise DataError(f"{where}: on is one of {', '.join(PLACES)}, not {on!r}")
     names = members(recipe) if is_family(recipe) else (recipe,)
     return [
-        Training(name, load(name).name, seed, str(on), minutes, str(why), final) for seed in seeds for name in names
+        Training(name, load(name).name, seed, str(on), minutes, str(why), folds, final)
+        for seed in seeds
+        for name in names
     ]
 
 
 def is_done(training: Training, results: Path) -> bool:
-    """Whether its results exist, on PrivateTest too where it is final."""
+    """Whether its results exist, on PrivateTest too where it is final, and were made by the code of a commit."""
     path = results / training.run / "metrics.json"
-    return (
-        path.is_file() and ("private" if training.final else "public") in json.loads(path.read_text("utf-8"))["metrics"]
-    )
+    content = json.loads(path.read_text("utf-8")) if path.is_file() else {"metrics": {}}
+    return training.evaluated in content["metrics"] and not content.get("evaluated_at", "").endswith("+")
 
 
 POLL = 0.2  # seconds between two polls of the processes
@@ -225,6 +232,7 @@ def train(queue: Sequence[Training], options: argparse.Namespace) -> int:
             f"--seed={training.seed}",
             f"--accelerator={device}",
             f"--time-limit={left:.0f}",
+            *([f"--folds={training.folds}"] if training.folds else []),
         ]
 
     def is_over() -> bool:
@@ -244,10 +252,15 @@ def record(trained: Sequence[Training]) -> int:
     """Write the results of finished runs; returns how many failed."""
     failed = 0
     for training in trained:
-        calibration = load(training.member).calibration  # of the current recipe: it is not part of the training
-        out = ["--out", str(RESULTS / training.run), "--calibration", calibration]
+        out = ["--out", str(RESULTS / training.run)]
+        if training.folds:
+            failed += mien("record", str(RUNS / training.run), *out)
+            continue
+        out += ["--calibration", load(training.member).calibration]  # of the current recipe: not part of the training
         out += ["--no-int8"] if "/" in training.member else []  # a study compares the fp32 answers only
         out += ["--final"] if training.final else []
+        if (RESULTS / training.run / "metrics.json").is_file():
+            out += ["--force", "--again", "the first evaluation was made with uncommitted changes"]
         failed += mien("record", str(RUNS / training.run), *out)
     return failed
 
@@ -275,12 +288,13 @@ def mien(*arguments: str) -> int:
 
 def is_trained(training: Training) -> bool:
     """Whether its run is finished."""
-    return (RUNS / training.run / "final.pt").is_file()
+    folders = [f"fold-{fold}" for fold in range(training.folds)] or [""]
+    return all((RUNS / training.run / folder / "final.pt").is_file() for folder in folders)
 
 
 def is_begun(training: Training) -> bool:
     """Whether its run has a checkpoint."""
-    return has_checkpoint(RUNS / training.run)
+    return has_checkpoint(RUNS / training.run) or has_checkpoint(RUNS / training.run / "fold-0")
 
 
 def parcel(touched: Sequence[Training], folder: Path) -> None:
@@ -289,7 +303,7 @@ def parcel(touched: Sequence[Training], folder: Path) -> None:
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w:gz") as archive:
         for training in touched:
-            for path in sorted((RUNS / training.run).glob("*")):
+            for path in sorted(filter(Path.is_file, (RUNS / training.run).rglob("*"))):
                 if path.name not in (CHECKPOINT, PREVIOUS) or not is_trained(training):
                     archive.add(path, arcname=str(path.relative_to(RUNS)))
     for number, start in enumerate(range(0, content.tell(), PART)):

@@ -19,7 +19,7 @@ from mien.lab.train.logging import EpochRecord, ExperimentLoggers, write_log
 from mien.lab.train.run import build_net
 from support.cli import mien_here
 from support.encoded_images import encode
-from support.short_runs import FAMILY
+from support.short_runs import FAMILY, ONE_BLOCK_RECIPE
 from support.synthetic_faces import cartoon_folder, cartoon_set
 
 
@@ -198,3 +198,23 @@ def test_loggers_are_checked_before_the_training(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("mien.lab.train.logging.find_spec", lambda _: None)
     with pytest.raises(MissingExtraError, match=r"mien\[track\]"):
         ExperimentLoggers(["tensorboard"], recipes.load("mien-0"), tmp_path)
+
+
+def test_folds_are_trained_and_recorded_with_two_commands(tmp_path: Path) -> None:
+    cartoon_folder(tmp_path / "faces")
+    (tmp_path / "block.toml").write_text(f'name = "block"\n{ONE_BLOCK_RECIPE}')
+    words = ("train", "block.toml", "train.epochs=1", "--folds", "2", "--data", "faces", "--accelerator", "cpu")
+    done = mien_here(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "runs" / "block" / "folds-seed-0"
+    assert sorted(path.name for path in run.iterdir()) == ["fold-0", "fold-1"]
+    assert mien_here(*words, cwd=tmp_path).stdout.count("finished already") == 2
+    done = mien_here("record", str(run), "--data", "faces", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "block, 2 folds: accuracy" in done.stdout
+    assert (tmp_path / "results" / "block" / "folds-seed-0" / "metrics.json").is_file()
+    refused = mien_here("record", str(run), "--data", "faces", "--final", cwd=tmp_path)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "folds predict no PrivateTest" in refused.stderr
+    refused = mien_here("train", "block.toml", "--folds", "1", "--data", "faces", cwd=tmp_path)
+    assert "data.folds is 0, for none, or at least 2" in refused.stderr

@@ -15,13 +15,15 @@ from mien._errors import DataError, OutputError, RecipeError
 from mien.lab.data import FaceSet, Split
 from mien.lab.data.datasets import mix_sets
 from mien.lab.data.fer2013 import OFFICIAL_COUNTS
+from mien.lab.data.selection import validation_rows
 from mien.lab.evaluate.evaluate import EvaluateOptions, evaluate
 from mien.lab.evaluate.subjects import TestSet
 from mien.lab.files import load_json, save_json
 from mien.lab.inference import predict
 from mien.lab.ledger import Ledger
 from mien.lab.predictions import load_recorded
-from mien.lab.record import record_run
+from mien.lab.recipe import fold_recipes
+from mien.lab.record import record_folds, record_run
 from mien.lab.train.devices import Devices
 from mien.lab.train.loop import fit
 from mien.lab.train.run import is_finished, load_final
@@ -55,6 +57,7 @@ def final(faces: FaceSet, run: Path, tmp_path_factory: pytest.TempPathFactory) -
     ledger = Ledger(folder / "looks.json")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(OFFICIAL_COUNTS, Split.PRIVATE_TEST, (10,) * 7)
+        patch.setenv("MIEN_COMMIT", "5ca1ab1e")
         return folder / "out", record_run(run, faces, folder / "out", final=True, ledger=ledger), ledger
 
 
@@ -82,6 +85,10 @@ def test_a_final_record_is_a_look_and_the_same_answers_are_repeats(
     assert entry["repeats"] == 2
     with pytest.raises(DataError, match=r"own mien: PrivateTest was looked at once, last mien-0, seed 0 on"):
         evaluate(str(run), options=replace(options, tta="flip"))
+    monkeypatch.setenv("MIEN_COMMIT", "5ca1ab1e+")
+    with pytest.raises(DataError, match=r"the code differs from its commit 5ca1ab1e, .* commit or undo the changes"):
+        record_run(run, faces, tmp_path / "other", final=True, ledger=ledger)
+    monkeypatch.setenv("MIEN_COMMIT", "5ca1ab1e")
     with pytest.raises(DataError, match="or say why it is looked at again"):  # another calibration is another answer
         record_run(run, faces, tmp_path / "other", final=True, calibration="temperature", ledger=ledger)
     assert not (tmp_path / "other").exists()
@@ -167,6 +174,34 @@ def test_other_faces_than_the_runs_are_refused(faces: FaceSet, run: Path, tmp_pa
     with pytest.raises(DataError, match=r"holds other faces .* than .* was trained on"):
         record_run(run, replace(faces, sha256="1" * 64), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_folds_predict_every_face_of_training_and_public_test_once(faces: FaceSet, tmp_path: Path) -> None:
+    images = faces.images.clone()
+    images[30], images[40] = images[200], images[300]  # copies of faces of PublicTest and of PrivateTest
+    copied = replace(faces, images=images)
+    recipes = fold_recipes(small("train.epochs=1", "checkpoint=best"), 3, public=True)
+    for fold, chosen in enumerate(recipes):
+        assert fit(chosen, copied, tmp_path / "run" / f"fold-{fold}", devices=Devices("cpu"))
+    metrics = record_folds(tmp_path / "run", copied, tmp_path / "out")
+    with np.load(tmp_path / "out" / "folds.npz") as kept:
+        rows, probs = kept["rows"], kept["probs"]
+    assert rows.tolist() == [row for row in range(266) if row != 40]  # a copy of PrivateTest was looked at
+    found = metrics["metrics"]["folds"]["fp32"]
+    assert found["all"]["accuracy"] == (probs.argmax(1) == faces.labels.numpy()[rows]).mean()
+    assert (found["all"]["n"], found["clean"]["n"], len(metrics["folds"])) == (265, 264, 3)
+    together = [set(validation_rows(copied, chosen).rows.tolist()) for chosen in recipes]
+    assert sum({30, 200} <= part for part in together) == 1
+    with pytest.raises(OutputError, match="holds results of such a run already"):
+        record_folds(tmp_path / "run", copied, tmp_path / "out")
+    other = fold_recipes(small("train.epochs=1", "train.lr=0.01"), 3, public=True)[2]
+    assert fit(other, copied, tmp_path / "other", devices=Devices("cpu"))
+    shutil.rmtree(tmp_path / "run" / "fold-2")
+    with pytest.raises(DataError, match=r"fold-2.* no such file; train the run first"):
+        record_folds(tmp_path / "run", copied, tmp_path / "second")
+    (tmp_path / "other").rename(tmp_path / "run" / "fold-2")
+    with pytest.raises(DataError, match="fold 2 is of another training; train all folds with one command"):
+        record_folds(tmp_path / "run", copied, tmp_path / "second")
 
 
 @pytest.fixture(scope="module")

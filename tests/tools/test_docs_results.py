@@ -11,6 +11,10 @@ import pytest
 
 import docs_results
 import docs_tables
+from mien.infer import bundled_models, find_model
+from mien.lab.data.faceset import file_sha256
+from mien.lab.files import load_json
+from mien.lab.ledger import recorded_answers
 from support.paths import ROOT
 
 CLAIMED = {"accuracy": 0.9, "recall.sad": 0.5}
@@ -443,3 +447,32 @@ def test_members_of_a_study_stand_in_it_and_among_the_costs_alone(tmp_path: Path
     assert "`f/one`" not in before
     assert "| `f/one` | 48 px | 1,234 |" in costs
     assert "| `f/one` | 009 |" not in costs
+
+
+def test_every_recorded_figure_on_private_test_is_in_the_ledger() -> None:
+    """An entry without a recorded figure is allowed: its weights were replaced, and the page lists it."""
+    known = {digest for entry in docs_tables.LEDGER.entries() for digest in entry["answers"]}
+    recorded = [path.parent for path in docs_tables.RESULTS.rglob("seed-*/metrics.json") if "private" in _splits(path)]
+    assert len(recorded) > 40
+    missing = [str(folder) for folder in recorded if known.isdisjoint(recorded_answers(folder).digests)]
+    for name in bundled_models():
+        missing += [name] if known.isdisjoint({file_sha256(find_model(name))}) else []
+    assert missing == []
+
+
+def _splits(path: Path) -> set[str]:
+    return set(load_json(path)["metrics"])
+
+
+def test_looks_are_in_the_tables() -> None:
+    text = (ROOT / "docs" / "results.md").read_text("utf-8")
+    (row,) = [
+        line for line in text.splitlines() if line.startswith("| `attention-resnet-128` | 003 | tuned | 7 | 3,589")
+    ]
+    assert "70.2 %**\N{DAGGER}" in row
+    assert row.endswith("| 5 |")
+    entries = docs_tables.LEDGER.entries()
+    accuracies = [entry["accuracy"]["fp32"] for entry in entries if entry["family"] == "003 attention-resnet"]
+    assert [f"{value:.3f}" for value in accuracies] == ["0.634", "0.670", "0.678", "0.687", "0.702"]
+    for entry in entries:
+        assert entry["why"] in text

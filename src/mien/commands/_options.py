@@ -73,7 +73,8 @@ TimeLimitOption = Annotated[float, typer.Option(help="Seconds after which to sto
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run, as `mien train` names it.")]
 FinalTestOption = Annotated[
-    bool, typer.Option("--final", help="Also evaluate PrivateTest: once, when everything is chosen.")
+    bool,
+    typer.Option("--final", help="Also evaluate PrivateTest: once for a family, when everything is chosen."),
 ]
 AgainOption = Annotated[
     str, typer.Option(help="Why PrivateTest is looked at again, for a family of recipes that was looked at before.")

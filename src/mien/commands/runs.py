@@ -111,9 +111,9 @@ def record_command(
         bool, typer.Option(help="Also quantise and evaluate the net; write the file if it is small.")
     ] = True,
     calibration: _options.CalibrationOption = "",
-    force: _options.ForceOption = False,
     again: _options.AgainOption = "",
     ledger: _options.LedgerOption = None,
+    force: _options.ForceOption = False,
 ) -> None:
     """Evaluate RUN and write its metrics, log, recipe, curves, confusion matrix and, if it is small, its int8 file.
 
@@ -121,13 +121,21 @@ def record_command(
     """
     from mien.lab.data.datasets import load_set
     from mien.lab.files import require_writable
-    from mien.lab.record import record_run
+    from mien.lab.record import record_folds, record_run
     from mien.lab.train.run import load_final
 
-    recipe = load_final(run).recipe
+    is_folds = (run / "fold-0").is_dir()
+    recipe = load_final(run / "fold-0" if is_folds else run).recipe
     folder = out or _results_folder(recipe)
     require_writable(folder)  # before the faces are read
     faces = load_set(data, recipe)
+    if is_folds:
+        if final or calibration:
+            raise DataError(f"{run}: folds predict no PrivateTest and are not calibrated; leave out --final")
+        accuracy = record_folds(run, faces, folder, force=force)["metrics"]["folds"]["fp32"]
+        echo(f"{recipe.name}, {recipe.data.folds} folds: {headline_metrics(accuracy['all'], accuracy.get('clean'))}")
+        echo(str(folder))
+        return
     looks = _options.open_ledger(ledger, again)
     metrics = record_run(run, faces, folder, final=final, calibration=calibration, int8=int8, force=force, ledger=looks)
     for split, by_precision in metrics["metrics"].items():
@@ -148,8 +156,10 @@ def _results_folder(recipe: "Recipe") -> Path:
         changed = differences(recipe, load(recipe.name, [f"seed={recipe.seed}"]))
     except RecipeError:  # a recipe of the user
         changed = {}
-    changed = {key: value for key, value in changed.items() if not key.startswith(("claim", "calibration", "family"))}
+    own = ("claim", "calibration", "family", *(("data.fold", "checkpoint") if recipe.data.fold_public else ()))
+    changed = {key: value for key, value in changed.items() if not key.startswith(own)}
     if changed:
         values = ", ".join(f"{key}={toml_value(value)}" for key, value in changed.items())
         raise DataError(f"the run changes its recipe {recipe.name} ({values:.200}); name another folder with --out")
-    return Path("results") / recipe.name / f"seed-{recipe.seed}"
+    kind = "folds-" if recipe.data.fold_public else ""
+    return Path("results") / recipe.name / f"{kind}seed-{recipe.seed}"

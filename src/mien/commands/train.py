@@ -35,6 +35,9 @@ def train_command(
     nodes: Annotated[int, typer.Option(help="Machines, each started by torchrun.", min=1)] = 1,
     time_limit: _options.TimeLimitOption = 0,
     skip_unreadable: _options.SkipUnreadableOption = False,
+    folds: Annotated[
+        int, typer.Option(help="Cross-validation: this many nets, each of which leaves out one part.", min=0)
+    ] = 0,
     log: Annotated[list[str] | None, typer.Option(help="Also log to tensorboard or mlflow; repeatable.")] = None,
 ) -> None:
     """Train RECIPE, or resume it from its last checkpoint; of a family, train all members one after another.
@@ -52,8 +55,10 @@ def train_command(
     changes += ["data.skip_unreadable=true"] if skip_unreadable else []
     runs = []
     for each in (recipes.load(name, changes) for name in names):
-        folder = out or Path("runs", each.name, f"seed-{each.seed}")
-        runs.append((each, folder / each.name.rpartition("/")[2] if out and len(names) > 1 else folder))
+        folder = out or Path("runs", each.name, f"{'folds-' if folds else ''}seed-{each.seed}")
+        folder = folder / each.name.rpartition("/")[2] if out and len(names) > 1 else folder
+        parts = recipes.fold_recipes(each, folds, public=True) if folds else []
+        runs += [(part, folder / f"fold-{part.data.fold}") for part in parts] or [(each, folder)]
     _train_all(runs, data, Devices(accelerator, devices, nodes), time_limit or math.inf, log or ())
 
 

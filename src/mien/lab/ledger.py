@@ -37,7 +37,7 @@ _KINDS = {"family": str, "look": int, "recipe": str, "seed": str, "settings": st
 _UNCOUNTED = ("family", "seed", "claim")  # keys of a recipe that are no setting of its training
 _CURE = "restore it from the version control or a copy"
 
-Entry = dict[str, Any]
+Look = dict[str, Any]
 
 
 def default_ledger() -> Path:
@@ -194,7 +194,7 @@ class Ledger:
     path: Path = field(default_factory=default_ledger)
     again: str = ""
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[Look]:
         """Return all entries, the first look first.
 
         Raises:
@@ -261,7 +261,7 @@ class Ledger:
         return [describe_looks(family, entries) for family in families]
 
 
-def count_looks(family: str, entries: Iterable[Entry]) -> tuple[int, int]:
+def count_looks(family: str, entries: Iterable[Look]) -> tuple[int, int]:
     """Count the looks at a family and the figures that were seen.
 
     Args:
@@ -275,7 +275,7 @@ def count_looks(family: str, entries: Iterable[Entry]) -> tuple[int, int]:
     return len({entry["look"] for entry in own}), len(own)
 
 
-def describe_looks(family: str, entries: Iterable[Entry]) -> str:
+def describe_looks(family: str, entries: Iterable[Look]) -> str:
     """Describe the looks at a family in a sentence.
 
     Args:
@@ -298,21 +298,21 @@ def _is_entry(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(value.get(key), kind) for key, kind in _KINDS.items())
 
 
-def _find(answers: Answers, entries: Iterable[Entry]) -> Entry | None:
+def _find(answers: Answers, entries: Iterable[Look]) -> Look | None:
     """The entry of the same answers."""
     return next((entry for entry in entries if not set(answers.digests).isdisjoint(entry["answers"])), None)
 
 
-def _family(answers: Answers, entries: Sequence[Entry]) -> str:
+def _family(answers: Answers, entries: Sequence[Look]) -> str:
     known = _find(answers, entries)
     named = [entry["family"] for entry in entries if entry["recipe"] == answers.recipe]
     return (known and known["family"]) or answers.family or (named[-1] if named else answers.recipe)
 
 
-def _entry(answers: Answers, entries: Sequence[Entry]) -> Entry:
+def _entry(answers: Answers, entries: Sequence[Look]) -> Look:
     """A new entry, in the look that it belongs to: an earlier one of its family, or the next."""
     family = _family(answers, entries)
-    looks: dict[int, list[Entry]] = {}
+    looks: dict[int, list[Look]] = {}
     for entry in entries:
         if entry["family"] == family:
             looks.setdefault(entry["look"], []).append(entry)
@@ -329,7 +329,7 @@ def _entry(answers: Answers, entries: Sequence[Entry]) -> Entry:
     }
 
 
-def _belongs(answers: Answers, entry: Entry) -> bool:
+def _belongs(answers: Answers, entry: Look) -> bool:
     """Whether answers are another seed of the same training, or another member of the same grid."""
     if entry["recipe"] == answers.recipe:
         is_same = bool(answers.settings) and entry["settings"] == answers.settings
@@ -338,7 +338,7 @@ def _belongs(answers: Answers, entry: Entry) -> bool:
     return bool(slash) and entry["recipe"].rpartition("/")[0] == grid
 
 
-def _describe(before: Sequence[Entry]) -> str:
+def _describe(before: Sequence[Look]) -> str:
     """What was looked at in a family, for the message that refuses another look."""
     last = before[-1]
     looks = len({entry["look"] for entry in before})

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from mien._errors import DataError
 from mien._measure import processor
 
 _NO_CODE = (":(top,exclude)results", ":(top,exclude)docs")  # what commands write there changes no result
@@ -56,6 +57,17 @@ def commit() -> str:
         return head or "none"
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", *_NO_CODE)
     return head + ("+" if changed else "")
+
+
+def require_commit() -> None:
+    """Check that a figure that is looked at once can be computed again: the code is that of a commit.
+
+    Raises:
+        DataError: If tracked files of the checkout outside of results/ and docs/ have been changed.
+    """
+    if (found := commit()).endswith("+"):
+        cause = f"the code differs from its commit {found[:-1]}, so the figures could not be computed again"
+        raise DataError(f"PrivateTest is not evaluated: {cause}; commit or undo the changes first")
 
 
 def machine() -> str:

@@ -10,14 +10,16 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import torch
 from torch.nn.functional import softmax
 
-from mien._errors import MienError, OutputError
+from mien._errors import DataError, MienError, OutputError
 from mien._format import percent
 from mien._output import MARK
 from mien.infer import PRECISIONS
 from mien.lab.complexity import count_macs, count_parameters
 from mien.lab.data import FaceSet, Split
+from mien.lab.data.duplicates import same_pixels
 from mien.lab.data.selection import validation_rows
 from mien.lab.export.release import (
     INT8_LOSS,
@@ -35,13 +37,15 @@ from mien.lab.html.figures import plot_confusion
 from mien.lab.inference import predict
 from mien.lab.ledger import Ledger, is_private_test, recorded_answers
 from mien.lab.metrics import compute_metrics
-from mien.lab.provenance import commit
-from mien.lab.recipe import dump, parse
+from mien.lab.predictions import Predictions
+from mien.lab.provenance import commit, require_commit
+from mien.lab.recipe import dump, fold_recipes, parse
 from mien.lab.train.curves import draw_curves
 from mien.lab.train.logging import read_log, write_log
-from mien.lab.train.run import Trained, load_final, with_calibration
+from mien.lab.train.run import Trained, is_same_training, load_final, with_calibration
 
 _FILES = ("model.onnx", "predictions.npz", "metrics.json", "recipe.json", "log.jsonl", "curves.png", "confusion.svg")
+_FOLD_FILES = ("metrics.json", "recipe.json", "folds.npz")
 LARGEST_MODEL = 3 * 2**20  # bytes of the largest int8 file that is recorded
 
 
@@ -76,8 +80,8 @@ def record_run(
         The content of ``metrics.json``.
 
     Raises:
-        DataError: If the run is not finished, the faces are not those of the run, or PrivateTest was looked at before
-            for another run of its family.
+        DataError: If the run is not finished, the faces are not those of the run, PrivateTest was looked at before for
+            another run of its family, or the code differs from its commit.
         ModelError: If the net cannot be exported.
         OutputError: If the folder holds results, cannot be written, or another process writes to it.
 
@@ -89,6 +93,7 @@ def record_run(
     ledger, answers = ledger or Ledger(), answers_of_run(trained)
     is_counted = final and not trained.recipe.data.expand_first and is_private_test(faces, Split.PRIVATE_TEST)
     if is_counted:
+        require_commit()
         ledger.require([answers])
     with output_folder(folder, _FILES), file_set(folder) as draft:
         if not force:
@@ -106,6 +111,57 @@ def record_run(
         if not (draft / "model.onnx").exists():
             (folder / "model.onnx").unlink(missing_ok=True)  # of an earlier record
     return metrics
+
+
+def record_folds(run: Path, faces: FaceSet, folder: Path, *, force: bool = False) -> dict[str, Any]:
+    """Evaluate a cross-validation and record the result: every face is predicted by the net of its fold.
+
+    The probabilities are those of the nets, not calibrated. PrivateTest is not read.
+
+    Args:
+        run: Folder of the runs, ``fold-0`` and so on.
+        faces: The data set that they were trained on.
+        folder: Folder to write ``metrics.json``, ``folds.npz`` and ``recipe.json`` to.
+        force: Whether to replace results that the folder holds.
+
+    Returns:
+        The content of ``metrics.json``.
+
+    Raises:
+        DataError: If a fold is not finished or is one of another training, or the faces are not those of the runs.
+        OutputError: If the folder holds results, cannot be written, or another process writes to it.
+
+    Example:
+        >>> record_folds(Path("runs/conv4/folds-seed-0"), faces, Path("results/conv4/folds-seed-0"))  # doctest: +SKIP
+    """
+    first = load_final(run / "fold-0")
+    trained = [first, *(load_final(run / f"fold-{fold}") for fold in range(1, first.recipe.data.folds))]
+    for each, recipe in zip(trained, fold_recipes(first.recipe, len(trained), public=True), strict=True):
+        require_same_faces(each, faces)
+        if not is_same_training(dump(each.recipe), recipe):
+            raise DataError(f"{run}: fold {recipe.data.fold} is of another training; train all folds with one command")
+    with output_folder(folder, _FOLD_FILES), file_set(folder) as draft:
+        if not force:
+            _require_free(folder, first, faces)
+        found = [_predict_fold(each, faces) for each in trained]
+        order = np.argsort(rows := np.concatenate([each.rows for each in found]))
+        joined = (np.concatenate(parts)[order] for parts in zip(*((p.probs, p.labels) for p in found), strict=True))
+        clean = np.isin(rows[order], faces.rows[torch.from_numpy(np.unique(same_pixels(faces)))].numpy())
+        predictions = Predictions(rows[order], *joined, clean, first.emotions)
+        metrics = _content(first, {"folds": {"fp32": predictions.metrics()}})
+        metrics |= {"folds": [each.accuracy for each in found]}
+        metrics |= {"seconds": sum(round(sum(e.seconds for e in each.history)) for each in trained)}
+        save_json(draft / "metrics.json", metrics)
+        save_json(draft / "recipe.json", dump(first.recipe))
+        save_arrays(draft / "folds.npz", {"rows": predictions.rows, "probs": predictions.probs})
+    return metrics
+
+
+def _predict_fold(trained: Trained, faces: FaceSet) -> Predictions:
+    unseen = validation_rows(faces, trained.recipe)
+    probs = softmax(predict(trained.net, unseen.images, trained.recipe.data.size), dim=1).numpy()
+    rows, labels = unseen.rows.numpy(), unseen.labels.numpy()
+    return Predictions(rows, probs, labels, np.ones(len(rows), np.bool_), trained.emotions)
 
 
 def _require_free(folder: Path, trained: Trained, faces: FaceSet) -> None:

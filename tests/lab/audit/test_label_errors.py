@@ -141,7 +141,7 @@ def test_every_training_face_is_predicted_by_a_net_that_has_not_seen_it(faces: F
     probabilities = train_folds(recipe, copied, folder, devices=Devices("cpu"))
     assert sorted(probabilities.rows.tolist()) == [row for row in range(196) if row != 30]
     start = 0
-    for chosen in fold_recipes(recipe):
+    for chosen in fold_recipes(recipe, FOLDS):
         learned, unseen = training_rows(copied, chosen), validation_rows(copied, chosen)
         seen = {image.numpy().tobytes() for image in learned.images}
         assert not any(image.numpy().tobytes() in seen for image in unseen.images)
@@ -157,8 +157,8 @@ def test_every_training_face_is_predicted_by_a_net_that_has_not_seen_it(faces: F
 def test_recipes_whose_nets_have_seen_the_faces_are_refused() -> None:
     for change in ('net.weights="runs/x"', 'data.extra=[{path="x"}]'):
         with pytest.raises(RecipeError, match="leave out data.extra" if "extra" in change else "take a recipe without"):
-            fold_recipes(small(change))
-    folds = fold_recipes(small("checkpoint=best"))
+            fold_recipes(small(change), FOLDS)
+    folds = fold_recipes(small("checkpoint=best"), FOLDS)
     assert [one.data.fold for one in folds] == list(range(FOLDS))
     assert {one.checkpoint for one in folds} == {"last"}
 
@@ -167,7 +167,7 @@ def test_a_fold_must_not_set_the_learning_rate_of_the_net_that_predicts_it() -> 
     in_a_phase = 'phases=[{name="first", train={epochs=1, schedule="plateau"}}]'
     for change in ('train.schedule="plateau"', in_a_phase):
         with pytest.raises(RecipeError, match="a plateau would let each fold set the learning rate"):
-            fold_recipes(small(change))
+            fold_recipes(small(change), FOLDS)
 
 
 def test_a_model_knows_fer2013_in_every_form(tmp_path: Path) -> None:

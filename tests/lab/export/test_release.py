@@ -55,6 +55,7 @@ def released(run: Path, faces: FaceSet, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("release") / "tiny"
     with pytest.MonkeyPatch.context() as patch:  # the cartoons count as FER-2013
         patch.setitem(OFFICIAL_COUNTS, Split.PRIVATE_TEST, (50,) * 7)
+        patch.setenv("MIEN_COMMIT", "5ca1ab1e")
         export_model(load_final(run), faces, folder, final=True, ledger=Ledger(folder.parent / "looks.json"))
     assert foreign_files(folder) == []
     return folder

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from mien._emotions import CLASS_SETS, Emotion, class_set
-from mien._errors import DataError, MissingExtraError, RecipeError
+from mien._errors import DataError, MissingExtraError
 from mien._progress import Progress, no_progress
 from mien.lab.data import FaceSet, Split, with_classes
 from mien.lab.data.datasets import is_fer2013
@@ -29,7 +29,7 @@ from mien.lab.inference import predict
 from mien.lab.metrics import check_probabilities, restrict_probabilities
 from mien.lab.models import Model, open_model
 from mien.lab.predictions import FERPLUS_PROTOCOL, FaceClassifier, predict_selection, select_rows
-from mien.lab.recipe import Recipe, dump
+from mien.lab.recipe import Recipe, dump, fold_recipes
 from mien.lab.train.devices import Devices
 from mien.lab.train.logging import EpochRecord
 from mien.lab.train.loop import fit, ignore_epoch
@@ -223,7 +223,7 @@ def train_folds(
         RecipeError: With this recipe a net could be influenced by the faces it predicts.
     """
     rows, probs = [], []
-    for fold, chosen in enumerate(fold_recipes(recipe)):
+    for fold, chosen in enumerate(fold_recipes(recipe, FOLDS)):
         run = folder / f"fold-{fold}"
         if not is_finished(run, chosen, faces.sha256):
             title = f"{recipe.name}, fold {fold + 1} of {FOLDS}"
@@ -244,39 +244,6 @@ def train_folds(
     epochs = f"{recipe.train.epochs} epochs" if not recipe.phases else f"{len(recipe.phases)} phases"
     origin = f"{FOLDS} folds of {recipe.name} ({epochs}), each evaluated on Training faces it was not trained on"
     return OutOfFold(np.concatenate(rows), np.concatenate(probs), class_set(recipe.data.classes), origin)
-
-
-def fold_recipes(recipe: Recipe) -> list[Recipe]:
-    """Return the recipe of each fold.
-
-    The weights of the last epoch are used, so that no fold chooses those that it is evaluated with.
-
-    Args:
-        recipe: The recipe.
-
-    Returns:
-        One recipe for each of the ``FOLDS`` folds.
-
-    Raises:
-        RecipeError: With this recipe a net could be influenced by the faces it predicts.
-    """
-    if recipe.data.extra or recipe.data.expand_first:
-        raise RecipeError(
-            f"recipe {recipe.name}: an audit trains on its set alone; leave out data.extra and data.expand_first"
-        )
-    if recipe.target.distillation > 0 or recipe.net.weights not in ("", "imagenet"):
-        raise RecipeError(
-            f"recipe {recipe.name}: its teachers or initial weights may have been trained on the faces to predict; "
-            "take a recipe without target.distillation and net.weights"
-        )
-    own = recipe.train.schedule
-    if "plateau" in ([phase.train.get("schedule", own) for phase in recipe.phases] or [own]):
-        raise RecipeError(
-            f"recipe {recipe.name}: a plateau would let each fold set the learning rate of the net that predicts it; "
-            "take another train.schedule"
-        )
-    last = replace(recipe, checkpoint="last")
-    return [replace(last, data=replace(recipe.data, folds=FOLDS, fold=fold)) for fold in range(FOLDS)]
 
 
 def folds_folder(out: Path, recipe: Recipe) -> Path:

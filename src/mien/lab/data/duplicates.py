@@ -14,11 +14,12 @@ from torch import Tensor
 from mien.lab.data.faceset import FaceSet, Split, split_index
 
 
-def leaked_into_tests(faces: FaceSet) -> Tensor:
-    """Find Training rows whose exact pixels are in PublicTest or PrivateTest.
+def leaked_into_tests(faces: FaceSet, *, learned: Sequence[Split] = (Split.TRAINING,)) -> Tensor:
+    """Find rows that a net learns from whose exact pixels are in another split.
 
     Args:
         faces: The whole set.
+        learned: The splits that the net learns from.
 
     Returns:
         bool ``[N]``; 703 rows of FER-2013.
@@ -28,7 +29,8 @@ def leaked_into_tests(faces: FaceSet) -> Tensor:
         >>> int(leaked_into_tests(load_fer2013("fer2013.parquet")).sum())  # doctest: +SKIP
         703
     """
-    groups, training = same_pixels(faces), faces.usage.cpu().numpy() == split_index(Split.TRAINING)
+    groups = same_pixels(faces)
+    training = np.isin(faces.usage.cpu().numpy(), [split_index(split) for split in learned])
     return torch.from_numpy(training & np.isin(groups, groups[~training])).to(faces.usage.device)
 
 

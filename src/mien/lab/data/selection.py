@@ -2,7 +2,8 @@
 
 Steps, in this order, from a set of all splits with further sets mixed in (``datasets.load_set``):
 
-1. Training rows, without those whose pixels are in a test split (``data.exclude_leaked``)
+1. Training rows, without those whose pixels are in a test split (``data.exclude_leaked``); with ``data.fold_public``
+   also the rows of PublicTest
 2. without the rows listed in ``data.exclude``
 3. without faces outside of ``data.classes``
 4. with ``data.folds``: without fold ``data.fold``, which is the validation set, and without copies and groups of it
@@ -104,9 +105,10 @@ def validation_name(recipe: Recipe) -> str:
 
 def _fold(faces: FaceSet, recipe: Recipe, *, validation: bool) -> FaceSet:
     """Steps 1 to 4: the faces of the recipe's fold, or those unrelated to it. Mixed-in faces are never in a fold."""
-    chosen = faces.usage == split_index(Split.TRAINING)  # from the full set, since a copy may have another label
-    if recipe.data.exclude_leaked:
-        chosen &= ~leaked_into_tests(faces)
+    learned = [Split.TRAINING, *([Split.PUBLIC_TEST] if recipe.data.folds and recipe.data.fold_public else [])]
+    chosen = torch.isin(faces.usage, torch.tensor([split_index(split) for split in learned]))
+    if recipe.data.exclude_leaked:  # from the full set, since a copy may have another label
+        chosen &= ~leaked_into_tests(faces, learned=learned)
     if recipe.data.exclude:
         chosen &= ~torch.isin(faces.rows, read_exclude(find_input(recipe.data.exclude), faces))
     training = with_classes(faces.select(chosen), recipe.data.classes)

@@ -42,7 +42,7 @@ from mien.lab.ledger import (
     with_views,
 )
 from mien.lab.predictions import Predictions, predict_split, resize_faces
-from mien.lab.provenance import commit
+from mien.lab.provenance import commit, require_commit
 from mien.lab.train.run import Trained
 
 INT8_LOSS = 0.3  # largest loss of PublicTest accuracy by int8, in percentage points
@@ -75,8 +75,8 @@ def export_model(
 
     Raises:
         ModelError: If a file disagrees with the net, or int8 loses more than ``INT8_LOSS`` points on PublicTest.
-        DataError: If the faces are not those of the run, or PrivateTest was looked at before for another run of its
-            family.
+        DataError: If the faces are not those of the run, PrivateTest was looked at before for another run of its
+            family, or the code differs from its commit.
         OutputError: If the folder cannot be written, or another process writes to it.
 
     Example:
@@ -88,6 +88,7 @@ def export_model(
     require_same_faces(trained, faces)
     ledger, is_counted = ledger or Ledger(), final and is_private_test(faces, Split.PRIVATE_TEST)
     if is_counted:
+        require_commit()
         ledger.require([answers_of_run(trained)])
     with output_folder(folder, (*PRECISIONS.values(), "card.json", "card.md")), file_set(folder) as draft:
         calibration = calibrate(trained, faces)

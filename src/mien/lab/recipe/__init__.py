@@ -17,6 +17,7 @@ from mien.lab.recipe.schema import (
     TrainConfig,
     change,
     check_train,
+    fold_recipes,
     minority_augment,
     with_seed,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "change",
     "check_train",
     "dump",
+    "fold_recipes",
     "load",
     "members",
     "minority_augment",

@@ -115,6 +115,7 @@ class DataConfig:
     oversample: Mapping[str, float] = field(default_factory=dict)  # emotion -> times that its faces are in an epoch
     folds: int = 0  # k: validate on one of k parts of Training instead of PublicTest; copies are always in one part
     fold: int = 0  # which part, from 0
+    fold_public: bool = False  # the parts are of Training and PublicTest together, and PublicTest is learned from
     expand: float = 0.0  # share of transformed copies, made once with one transform each (document 003)
     expand_first: bool = False  # expand before a random fifth is split off for validation: the leak of document 003
 
@@ -352,6 +353,41 @@ def with_seed(recipe: Recipe, seed: int) -> Recipe:
         The changed copy.
     """
     return replace(recipe, seed=seed)
+
+
+def fold_recipes(recipe: Recipe, folds: int, *, public: bool = False) -> list[Recipe]:
+    """Return the recipe of each fold of a cross-validation.
+
+    The weights of the last epoch are used, so that no fold chooses those that it is evaluated with.
+
+    Args:
+        recipe: The recipe.
+        folds: Number of folds, at least 2.
+        public: Whether the folds are of Training and PublicTest together, instead of Training alone.
+
+    Returns:
+        One recipe for each fold.
+
+    Raises:
+        RecipeError: With this recipe a net could be influenced by the faces it predicts.
+    """
+    where = f"recipe {recipe.name}"
+    if recipe.data.extra or recipe.data.expand_first:
+        raise RecipeError(f"{where}: folds are of one set alone; leave out data.extra and data.expand_first")
+    if recipe.target.distillation > 0 or recipe.net.weights not in ("", "imagenet"):
+        raise RecipeError(
+            f"{where}: its teachers or initial weights may have been trained on the faces to predict; "
+            "take a recipe without target.distillation and net.weights"
+        )
+    own = recipe.train.schedule
+    if "plateau" in ([phase.train.get("schedule", own) for phase in recipe.phases] or [own]):
+        raise RecipeError(
+            f"{where}: a plateau would let each fold set the learning rate of the net that predicts it; "
+            "take another train.schedule"
+        )
+    last = replace(recipe, checkpoint="last")
+    parts = [replace(recipe.data, folds=folds, fold=fold, fold_public=public) for fold in range(folds)]
+    return [replace(last, data=part) for part in parts]
 
 
 def read(kind: type[T], table: Mapping[str, Any], *, where: str) -> T:
