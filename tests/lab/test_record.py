@@ -21,6 +21,7 @@ from mien.lab.evaluate.subjects import TestSet
 from mien.lab.files import load_json, save_json
 from mien.lab.inference import predict
 from mien.lab.ledger import Ledger
+from mien.lab.models import answers_of_model, open_model
 from mien.lab.predictions import load_recorded
 from mien.lab.recipe import fold_recipes
 from mien.lab.record import record_folds, record_run
@@ -79,8 +80,8 @@ def test_a_final_record_is_a_look_and_the_same_answers_are_repeats(
     assert len(entry["answers"]) == 3  # of the weights, the recorded probabilities and the int8 file
     monkeypatch.setattr("mien.lab.evaluate.evaluate.load_tests", lambda *_, **__: [TestSet(faces, "cartoons")])
     options = EvaluateOptions("PrivateTest", tmp_path / "report", ledger=ledger)
-    for model in (recorded, run):  # the int8 file; the weights, calibrated
-        evaluate(str(model), options=options)
+    evaluate(str(recorded), options=options)  # the int8 file
+    ledger.add([answers_of_model(open_model(run), faces)], faces.sha256)  # the weights, calibrated
     (entry,) = ledger.entries()
     assert entry["repeats"] == 2
     with pytest.raises(DataError, match=r"own mien: PrivateTest was looked at once, last mien-0, seed 0 on"):
@@ -181,8 +182,9 @@ def test_folds_predict_every_face_of_training_and_public_test_once(faces: FaceSe
     images[30], images[40] = images[200], images[300]  # copies of faces of PublicTest and of PrivateTest
     copied = replace(faces, images=images)
     recipes = fold_recipes(small("train.epochs=1", "checkpoint=best"), 3, public=True)
+    origin = {"commit": "c", "data_sha256": copied.sha256}
     for fold, chosen in enumerate(recipes):
-        assert fit(chosen, copied, tmp_path / "run" / f"fold-{fold}", devices=Devices("cpu"))
+        assert fit(chosen, copied, tmp_path / "run" / f"fold-{fold}", devices=Devices("cpu"), provenance=origin)
     metrics = record_folds(tmp_path / "run", copied, tmp_path / "out")
     with np.load(tmp_path / "out" / "folds.npz") as kept:
         rows, probs = kept["rows"], kept["probs"]
@@ -195,7 +197,7 @@ def test_folds_predict_every_face_of_training_and_public_test_once(faces: FaceSe
     with pytest.raises(OutputError, match="holds results of such a run already"):
         record_folds(tmp_path / "run", copied, tmp_path / "out")
     other = fold_recipes(small("train.epochs=1", "train.lr=0.01"), 3, public=True)[2]
-    assert fit(other, copied, tmp_path / "other", devices=Devices("cpu"))
+    assert fit(other, copied, tmp_path / "other", devices=Devices("cpu"), provenance=origin)
     shutil.rmtree(tmp_path / "run" / "fold-2")
     with pytest.raises(DataError, match=r"fold-2.* no such file; train the run first"):
         record_folds(tmp_path / "run", copied, tmp_path / "second")

@@ -145,9 +145,9 @@ def record_folds(run: Path, faces: FaceSet, folder: Path, *, force: bool = False
             _require_free(folder, first, faces)
         found = [_predict_fold(each, faces) for each in trained]
         order = np.argsort(rows := np.concatenate([each.rows for each in found]))
-        joined = (np.concatenate(parts)[order] for parts in zip(*((p.probs, p.labels) for p in found), strict=True))
+        probs, labels = (np.concatenate([getattr(each, key) for each in found])[order] for key in ("probs", "labels"))
         clean = np.isin(rows[order], faces.rows[torch.from_numpy(np.unique(same_pixels(faces)))].numpy())
-        predictions = Predictions(rows[order], *joined, clean, first.emotions)
+        predictions = Predictions(rows[order], probs, labels, clean, first.emotions)
         metrics = _content(first, {"folds": {"fp32": predictions.metrics()}})
         metrics |= {"folds": [each.accuracy for each in found]}
         metrics |= {"seconds": sum(round(sum(e.seconds for e in each.history)) for each in trained)}
