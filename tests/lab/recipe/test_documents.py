@@ -205,7 +205,7 @@ def test_001_has_five_parts_in_three_phases() -> None:
     assert [stage.config.epochs for stage in course] == [30, 15, 15, 20, 20]
     assert [stage.config.lr for stage in course] == [1e-5, 1e-5, 5e-6, 1e-6, 1e-7]
     assert course[0].config.schedule == "cosine"
-    assert course[-1].phase.dropout == 0.3
+    assert course[-1].phase.dropout < 0  # the branches have 0.3 in all phases; the transformer keeps its 0.1
     assert course[-1].config.weight_decays == {"head.branches": 1e-4}
 
 
