@@ -7,6 +7,7 @@ import signal
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,14 @@ def fer2013_faces(fer2013_parquet: Path) -> "FaceSet":
     from mien.lab.data import load_fer2013
 
     return load_fer2013(fer2013_parquet)
+
+
+@pytest.fixture(scope="session")
+def fast_exports() -> None:
+    """onnxscript parses the source of its 500 functions in every export; with this, once for all tests of a process."""
+    values = pytest.importorskip("onnxscript.values", reason="the lab is not installed")
+    functions = values.TracedOnnxFunction
+    functions.function_ir = property(cache(functions.function_ir.fget))
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,8 @@ from mien.lab.train.run import load_final
 from support.short_runs import short
 from support.synthetic_faces import cartoon_set
 
+pytestmark = pytest.mark.usefixtures("fast_exports")
+
 PLAIN = Calibration(scale=(1.0,) * 7, offset=(0.0,) * 7)
 
 

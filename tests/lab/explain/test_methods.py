@@ -19,6 +19,8 @@ from mien.lab.inference import normalise
 from mien.lab.nets._layers import PooledHead
 from support.explained_faces import random_crops
 
+pytestmark = pytest.mark.usefixtures("fast_exports")
+
 
 def make(name: str, **options) -> nets.Net:
     torch.manual_seed(0)

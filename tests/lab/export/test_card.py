@@ -19,6 +19,8 @@ from mien.lab.train.run import load_final
 from support.custom_datasets import Draw, fill
 from support.short_runs import CPU, ONE_BLOCK
 
+pytestmark = pytest.mark.usefixtures("fast_exports")
+
 OWN = ["data.classes=happy,sad,surprise", "data.size=16", "train.epochs=1", "train.batch_size=12"]
 
 

@@ -17,6 +17,8 @@ from mien.lab.nets._layers import EncoderBlock
 from mien.lab.nets._pullback import pull
 from support.random_nets import CALIBRATION, PROVENANCE, VARIANTS, variant
 
+pytestmark = pytest.mark.usefixtures("fast_exports")
+
 # The heads whose maps come from gradients, and one that is pooled and linear.
 HEADS = ["lenet", "hybrid_resnet50", "hybrid_resnet50 branches", "resnet", *VARIANTS]
 

@@ -31,6 +31,8 @@ from support.short_runs import LEARNING, small
 from support.synthetic_faces import cartoon_set
 from support.written_files import foreign_files
 
+pytestmark = pytest.mark.usefixtures("fast_exports")
+
 
 @pytest.fixture(scope="module")
 def faces() -> FaceSet:
