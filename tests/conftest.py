@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import typer.testing
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
@@ -22,6 +23,9 @@ from support.paths import DATA, ROOT
 
 if TYPE_CHECKING:
     from mien.lab.data import FaceSet
+
+# Typer builds all commands again for each call of its runner, which takes longer than many of the calls.
+typer.testing._get_command = cache(typer.testing._get_command)  # type: ignore[attr-defined]
 
 # A background shell makes its programs ignore SIGINT, and nohup SIGHUP. Ignored signals are inherited by the programs
 # that the tests start and stop; handlers are not.

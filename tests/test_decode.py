@@ -293,16 +293,17 @@ def heic(pixels: NDArray[np.uint8], brand: bytes) -> bytes:
 def test_heic_is_read_by_its_brands_whatever_was_read_before(
     astronaut: NDArray[np.uint8], brand: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = heic(astronaut, brand)
-    avif = encode(astronaut, "AVIF")
-    assert decode(avif).pixels.shape == astronaut.shape
-    assert np.abs(decode(data).pixels.astype(int) - astronaut).mean() < 6
+    face = astronaut[:240, 105:345]
+    data = heic(face, brand)
+    avif = encode(face, "AVIF")
+    assert decode(avif).pixels.shape == face.shape
+    assert np.abs(decode(data).pixels.astype(int) - face).mean() < 6
     monkeypatch.setitem(sys.modules, "pillow_heif", None)  # as if it were not installed
     for _ in range(2):
         with pytest.raises(UnsupportedImageError) as caught:
             decode(data)
         one_line(caught, "HEIC", "mien[heic]")
-        assert decode(avif).pixels.shape == astronaut.shape
+        assert decode(avif).pixels.shape == face.shape
 
 
 def test_a_sound_file_of_an_unsupported_variant_is_not_called_damaged() -> None:

@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,7 @@ MIDDLE = (226.0, 104.0)  # centre of the head, pixels of the example
 OVAL = (84.0, 97.0)  # half its width and height
 
 
+@cache
 def bend(mood: float) -> NDArray[np.float32]:
     """The head cut out of the example and bent into an expression, float32 [h, w, 4] in 0..255.
 
@@ -141,6 +142,12 @@ def dress(head: NDArray[np.float32], gamma: float, tint: tuple[float, float, flo
     return Image.fromarray(np.rint(np.dstack([light, head[..., 3]]).clip(0, 255)).astype(np.uint8), "RGBA")
 
 
+@cache
+def sprite(role: Role, level: int) -> Image.Image:
+    """The head of a role with one of the ``LEVELS`` expressions."""
+    return dress(bend(2 * level / (LEVELS - 1) - 1), role.gamma, role.tint)
+
+
 def draw_background(size_wh: tuple[int, int]) -> Image.Image:
     """A room: a shaded wall, a window, a painting, a floor. Nothing in it looks like a face."""
     width, height = size_wh
@@ -166,7 +173,7 @@ def draw_background(size_wh: tuple[int, int]) -> Image.Image:
 
 
 FACE = (176.0, 75.0, 279.0, 178.0)  # the detector's box, pixels of the example, x1 y1 x2 y2
-LEVELS = 17  # expressions rendered in advance: from a frown over the smile to an open mouth
+LEVELS = 17  # expressions that are drawn: from a frown over the smile to an open mouth
 CLOCK = 90_000  # ticks per second of the video's timestamps
 
 
@@ -234,14 +241,6 @@ class Video:
     def _background(self) -> Image.Image:
         return draw_background(self.size_wh)
 
-    @cached_property
-    def _sprites(self) -> dict[tuple[str, int], Image.Image]:
-        roles = [role for role in ROLES if role.name in ORDER[: self.faces]]
-        heads = [bend(mood) for mood in np.linspace(-1, 1, LEVELS)]
-        return {
-            (role.name, level): dress(head, role.gamma, role.tint) for role in roles for level, head in enumerate(heads)
-        }
-
     def _matrix(self, role: Role, key: Key) -> NDArray[np.float64]:
         """Pixels of the example -> pixels of the video, affine [2, 3]."""
         width, height = self.size_wh
@@ -258,7 +257,7 @@ class Video:
         return (*(middle - half).tolist(), *(middle + half).tolist())
 
     def _paste(self, image: Image.Image, role: Role, key: Key) -> None:
-        sprite = self._sprites[role.name, round((key.mood + 1) / 2 * (LEVELS - 1))]
+        head = sprite(role, round((key.mood + 1) / 2 * (LEVELS - 1)))
         matrix = self._matrix(role, key)
         corners = matrix @ [[HEAD[0], HEAD[2], HEAD[2], HEAD[0]], [HEAD[1], HEAD[1], HEAD[3], HEAD[3]], [1, 1, 1, 1]]
         x1, y1 = np.maximum(np.floor(corners.min(axis=1)), 0).astype(int).tolist()
@@ -268,7 +267,7 @@ class Video:
         back = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))[:2]
         back[:, 2] += back[:, :2] @ [x1, y1] - HEAD[:2]
         size = (x2 - x1, y2 - y1)
-        turned = sprite.transform(size, Image.Transform.AFFINE, back.ravel().tolist(), Image.Resampling.BILINEAR)
+        turned = head.transform(size, Image.Transform.AFFINE, back.ravel().tolist(), Image.Resampling.BILINEAR)
         image.paste(turned, (x1, y1), turned)
 
 

@@ -121,8 +121,9 @@ def test_a_second_ctrl_c_does_not_wait() -> None:
 
 
 STUCK = """
-import time, mien.reader
+import time, mien.reader, mien.serve.server
 from mien.__main__ import main
+mien.serve.server._STOP_SECONDS = 1
 mien.reader.open_detector = lambda *_, **__: lambda pixels: time.sleep(1000)
 main()
 """

@@ -29,8 +29,10 @@ def server() -> Iterator[RunningServer]:
 @pytest.fixture(scope="module")
 def short_timeout() -> Iterator[RunningServer]:
     """A server with a short timeout."""
-    with serving(create_app(Reader(detector="none"), limits=Limits(timeout=1.5))) as running:
-        yield running
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mien.serve.uploads._DRAIN_SECONDS", 0.5)
+        with serving(create_app(Reader(detector="none"), limits=Limits(timeout=1.5))) as running:
+            yield running
 
 
 def test_too_many_bytes_are_refused_before_they_arrive(server: RunningServer, small: bytes) -> None:

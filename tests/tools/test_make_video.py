@@ -16,6 +16,12 @@ def tool() -> types.ModuleType:
     return importlib.import_module("make_video")
 
 
+@pytest.fixture(scope="module")
+def reader() -> Reader:
+    """With the model for which the expressions were made."""
+    return Reader("mien-0")
+
+
 def by_role(faces: list[dict[str, object]]) -> dict[object, dict[str, object]]:
     return {face["role"]: face for face in faces}
 
@@ -72,10 +78,10 @@ def test_a_face_of_the_next_scene_has_a_new_number(tool: types.ModuleType) -> No
     ],
 )
 def test_faces_are_at_their_true_positions_and_are_read(
-    tool: types.ModuleType, seconds: float, emotions: dict[str, Emotion]
+    tool: types.ModuleType, reader: Reader, seconds: float, emotions: dict[str, Emotion]
 ) -> None:
     video = tool.Video()
-    faces = Reader("mien-0").read(video.draw(seconds)).faces  # the model for which the expressions were made
+    faces = reader.read(video.draw(seconds)).faces
     truth = by_role(video.truth(seconds))
     for role, emotion in emotions.items():
         box = truth[role]["box"]

@@ -1,17 +1,28 @@
-"""The page's camera in a real browser: tracked, refused, absent."""
+"""The page's camera in a real browser: tracked, disconnected, stuck, refused. All tests use one page: to load it takes
+most of their time."""
 
 import csv
 import io
 import json
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from support.browser import Visit, build, camera_video, chromium, playing, serving
+
+# Keeps every camera that the page was given, for `live` to count those that are still on.
+WATCH = """() => {
+    window.given = [];
+    const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+    navigator.mediaDevices.getUserMedia = async (wanted) => {
+        window.given.push(await ask(wanted));
+        return window.given.at(-1);
+    };
+}"""
+LIVE = "() => given.flatMap((stream) => stream.getTracks()).filter(({ readyState }) => readyState === 'live').length"
 
 
 @pytest.fixture(scope="module")
@@ -21,21 +32,37 @@ def site() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def player() -> Iterator[Any]:
-    with playing() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def browser(player: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def opened(site: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visit]:
     path = camera_video(tmp_path_factory.mktemp("video") / "camera.mjpeg")
     flags = ("--use-fake-device-for-media-stream", f"--use-file-for-fake-video-capture={path}")
-    with chromium(player, *flags) as opened:
-        yield opened
+    with playing() as player, chromium(player, *flags) as browser:
+        visit = Visit(browser, site).ready()
+        visit.page.evaluate(WATCH)
+        yield visit
+        visit.close()
 
 
-def test_the_camera_is_tracked(browser: Any, site: str) -> None:
-    visit = Visit(browser, site, permissions=["camera"]).ready()
+@pytest.fixture
+def visit(opened: Visit) -> Iterator[Visit]:
+    """The page with its camera allowed and off, without errors, and with no camera given so far."""
+    opened.context.grant_permissions(["camera"])
+    opened.page.evaluate("() => { window.given = []; }")
+    yield opened
+    if opened.page.locator("#stop").is_visible():
+        opened.page.click("#stop")
+    while opened.page.locator("#errors button").count():
+        opened.page.locator("#errors button").first.click()
+
+
+def test_a_refused_camera_shows_an_error(visit: Visit) -> None:
+    """The first test: a camera that was on before remains on the page, turned off."""
+    visit.context.clear_permissions()
+    visit.page.click("#start")
+    visit.page.locator("#errors p", has_text="Allow it for this page").wait_for()
+    assert visit.page.locator("#camera").is_hidden()
+
+
+def test_the_camera_is_tracked(visit: Visit) -> None:
     page = visit.page
     page.click("#start")
     page.locator("#tracks li").wait_for()
@@ -62,20 +89,34 @@ def test_the_camera_is_tracked(browser: Any, site: str) -> None:
     assert page.locator("#announcement").text_content() == "The camera is off."
     page.click("#start")
     page.locator("#tracks li").wait_for()
-    visit.close()
 
 
-def test_a_refused_camera_shows_an_error(browser: Any, site: str) -> None:
-    visit = Visit(browser, site).ready()
-    visit.page.click("#start")
-    visit.page.locator("#errors p", has_text="Allow it for this page").wait_for()
-    assert visit.page.locator("#camera").is_hidden()
-    visit.close()
+def test_one_camera_is_opened_however_often_it_is_started(visit: Visit) -> None:
+    page = visit.page
+    page.evaluate("() => { for (let k = 0; k < 3; k++) document.getElementById('start').click(); }")
+    page.locator("#tracks li").wait_for()
+    assert page.evaluate("() => given.length") == 1
+    page.click("#stop")
+    assert page.evaluate(LIVE) == 0
+    assert page.locator("#errors p").count() == 0
 
 
-def test_a_missing_camera_shows_an_error(player: Any, site: str) -> None:
-    with chromium(player) as browser:
-        visit = Visit(browser, site, permissions=["camera"]).ready()
-        visit.page.click("#start")
-        visit.page.locator("#errors p", has_text="No camera was found").wait_for()
-        visit.close()
+def test_a_disconnected_camera_shows_an_error(visit: Visit) -> None:
+    page = visit.page
+    page.click("#start")
+    page.locator("#tracks li").wait_for()
+    page.evaluate(
+        "() => { const [track] = given[0].getTracks(); track.stop(); track.dispatchEvent(new Event('ended')); }"
+    )
+    page.locator("#errors p", has_text="disconnected").wait_for()
+    assert page.locator("#stage").is_hidden()
+
+
+def test_a_camera_that_does_not_play_is_turned_off(visit: Visit) -> None:
+    page = visit.page
+    page.evaluate("() => { video.play = () => Promise.reject(new DOMException('no', 'AbortError')); }")
+    page.click("#start")
+    page.locator("#errors p", has_text="did not start").wait_for()
+    assert page.evaluate("() => given.length") == 1
+    assert page.evaluate(LIVE) == 0
+    page.evaluate("() => { delete video.play; }")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from support.browser import Visit, build, camera_video, chromium, playing, serving
+from support.browser import Visit, build, chromium, playing, serving
 from support.paths import ROOT
 
 ASTRONAUT = ROOT / "examples" / "astronaut.png"
@@ -28,17 +28,6 @@ GIVE = """([kind, names, text]) => {
     return event.defaultPrevented;
 }"""
 
-# Keeps every camera that the page was given, for `live` to count those that are still on.
-WATCH = """() => {
-    window.given = [];
-    const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
-    navigator.mediaDevices.getUserMedia = async (wanted) => {
-        window.given.push(await ask(wanted));
-        return window.given.at(-1);
-    };
-}"""
-LIVE = "() => given.flatMap((stream) => stream.getTracks()).filter(({ readyState }) => readyState === 'live').length"
-
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[str]:
@@ -47,18 +36,9 @@ def site() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    path = camera_video(tmp_path_factory.mktemp("video") / "camera.mjpeg")
-    flags = ("--use-fake-device-for-media-stream", f"--use-file-for-fake-video-capture={path}")
-    with playing() as player, chromium(player, *flags) as opened:
+def browser() -> Iterator[Any]:
+    with playing() as player, chromium(player) as opened:
         yield opened
-
-
-@pytest.fixture
-def visit(browser: Any, site: str) -> Iterator[Visit]:
-    opened = Visit(browser, site, permissions=["camera"]).ready()
-    yield opened
-    opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -96,61 +76,29 @@ def test_images_are_pasted_and_dropped(cleared: Visit, kind: str) -> None:
     page.locator("#errors p", has_text="contains no image" if kind == "paste" else "contains no file").wait_for()
 
 
-def test_one_camera_is_opened_however_often_it_is_started(visit: Visit) -> None:
-    page = visit.page
-    page.evaluate(WATCH)
-    page.evaluate("() => { for (let k = 0; k < 3; k++) document.getElementById('start').click(); }")
-    page.locator("#tracks li").wait_for()
-    assert page.evaluate("() => given.length") == 1
-    page.click("#stop")
-    assert page.evaluate(LIVE) == 0
-    assert page.locator("#errors p").count() == 0
-
-
-def test_a_disconnected_camera_shows_an_error(visit: Visit) -> None:
-    page = visit.page
-    page.evaluate(WATCH)
-    page.click("#start")
-    page.locator("#tracks li").wait_for()
-    page.evaluate(
-        "() => { const [track] = given[0].getTracks(); track.stop(); track.dispatchEvent(new Event('ended')); }"
-    )
-    page.locator("#errors p", has_text="disconnected").wait_for()
-    assert page.locator("#stage").is_hidden()
-
-
-def test_a_camera_that_does_not_play_is_turned_off(visit: Visit) -> None:
-    page = visit.page
-    page.evaluate(WATCH)
-    page.evaluate(
-        "() => { HTMLVideoElement.prototype.play = () => Promise.reject(new DOMException('no', 'AbortError')); }"
-    )
-    page.click("#start")
-    page.locator("#errors p", has_text="did not start").wait_for()
-    assert page.evaluate(LIVE) == 0
-
-
-def test_controls_are_reset_after_going_back(visit: Visit) -> None:
+def test_controls_are_reset_after_going_back(browser: Any, site: str) -> None:
+    visit = Visit(browser, site)
     page = visit.page
     page.locator("#threshold").fill("0.5")
     page.locator("#maps").check()
     page.goto("about:blank")
-    page.go_back()
-    visit.ready()
+    page.go_back(wait_until="load")
+    page.locator("#threshold-text", has_text="%").wait_for()
     shown = float(page.locator("#threshold").input_value())
     assert page.locator("#threshold-text").text_content() == f"{100 * shown:.0f} %"
     assert (shown, page.locator("#maps").is_checked()) == (0, False)
+    visit.close()
 
 
-@pytest.mark.parametrize("missing", ["runtime/ort.wasm.min.mjs", "models/classifier.onnx"])
-def test_a_missing_file_shows_an_error(browser: Any, site: str, missing: str) -> None:
-    context_page = Visit(browser, "about:blank")
-    context_page.context.route(re.compile(re.escape(missing)), lambda route: route.fulfill(status=404))
-    page = context_page.page
-    page.goto(site)
-    page.locator("#errors p", has_text=missing).wait_for()
-    assert "make web" in page.locator("#errors p").text_content() or "again" in page.locator("#errors p").text_content()
-    context_page.context.close()
+def test_a_missing_runtime_shows_an_error(browser: Any, site: str) -> None:
+    visit = Visit(browser, "about:blank")
+    missing = "runtime/ort.wasm.min.mjs"
+    visit.context.route(re.compile(re.escape(missing)), lambda route: route.fulfill(status=404))
+    visit.page.goto(site)
+    error = visit.page.locator("#errors p", has_text=missing)
+    error.wait_for()
+    assert "make web" in (error.text_content() or "")
+    visit.context.close()
 
 
 def test_a_model_that_was_missing_is_asked_for_again(browser: Any, site: str) -> None:
@@ -159,7 +107,9 @@ def test_a_model_that_was_missing_is_asked_for_again(browser: Any, site: str) ->
     missing = re.compile("models/classifier.onnx")
     visit.context.route(missing, lambda route: route.fulfill(status=404))
     page.goto(site)
-    page.locator("#errors p", has_text="classifier.onnx is missing").wait_for()
+    error = page.locator("#errors p", has_text="models/classifier.onnx is missing")
+    error.wait_for()
+    assert "again" in (error.text_content() or "")
     visit.context.unroute(missing)
     visit.read(EXAMPLE)
     assert page.locator("#cards .card").count() == 1

@@ -76,10 +76,16 @@ def test_site_json_lists_what_is_available(server: RunningServer, reader: Reader
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def player() -> Iterator[Any]:
+    with playing() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def browser(player: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     path = camera_video(tmp_path_factory.mktemp("video") / "camera.mjpeg")
     flags = ("--use-fake-device-for-media-stream", f"--use-file-for-fake-video-capture={path}")
-    with playing() as player, chromium(player, *flags) as opened:
+    with chromium(player, *flags) as opened:
         yield opened
 
 
@@ -98,6 +104,15 @@ def test_the_server_reads_for_the_page(server: RunningServer, reader: Reader, br
     page.locator("#rate", has_text="frames a second").wait_for()
     page.click("#stop")
     visit.close()
+
+
+def test_a_missing_camera_shows_an_error(server: RunningServer, player: Any) -> None:
+    with chromium(player) as browser:
+        visit = Visit(browser, f"http://127.0.0.1:{server.port}/", permissions=["camera"])
+        visit.page.click("#start")
+        visit.page.locator("#errors p", has_text="No camera was found").wait_for()
+        assert visit.page.locator("#camera").is_hidden()
+        visit.close()
 
 
 def test_with_the_runtime_the_page_reads_by_itself(reader: Reader, browser: Any) -> None:

@@ -10,6 +10,7 @@ import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ _MOST_MEMBERS = 1000  # of a family
 _FOLDER = resources.files("mien.lab").joinpath("recipes")
 
 
+@cache
 def recipe_names() -> tuple[str, ...]:
     """Return the names of the shipped recipe files; a family counts once."""
     return tuple(sorted(Path(f.name).stem for f in _FOLDER.iterdir() if f.name.endswith(".toml")))
