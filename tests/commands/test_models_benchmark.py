@@ -14,8 +14,7 @@ from typer.testing import CliRunner, Result
 
 import mien
 from mien import _measure, infer
-from mien.commands import app
-from mien.commands._benchmark import draw_face
+from mien.commands import _benchmark, app
 from mien.detect import DETECTORS, open_detector
 from mien.infer import bundled_models
 from support.onnx_models import write_model
@@ -123,11 +122,13 @@ def test_the_benchmark_measures_everything(tmp_path: Path, capsys: pytest.Captur
         print(f"\nbenchmark of the tests' tiny model: {values}")
 
 
-def test_the_benchmark_has_both_precisions_and_a_table(bundled: Path) -> None:
+def test_the_benchmark_has_both_precisions_and_a_table(bundled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_benchmark, "_SIZES_WH", ((640, 480), (800, 600), (1280, 720)))  # the real ones: see above
+    monkeypatch.setattr(_benchmark, "_STREAM", 2)
     image = str(ROOT / "examples" / "astronaut.png")
     result = run("benchmark", "--seconds", "0", "--model", bundled / "mien-9", "--image", image)
     assert result.exit_code == 0, result.stderr
-    for words in ("one crop, int8, alone", "one crop, fp32, alone", "mien predict", "4000x3000", "MB", "processor"):
+    for words in ("one crop, int8, alone", "one crop, fp32, alone", "mien predict", "800x600", "MB", "processor"):
         assert words in result.stdout
 
 
@@ -141,7 +142,7 @@ def test_an_image_without_a_face_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [256, 512, 1024])
 def test_the_drawn_face_is_detected(size: int) -> None:
-    drawn = draw_face(size)
+    drawn = _benchmark.draw_face(size)
     assert (drawn.shape, drawn.dtype) == ((size, size, 3), np.uint8)
     (face,) = open_detector()(drawn)
     assert abs((face.box.x1 + face.box.x2) / 2 - size / 2) < 0.05 * size

@@ -67,7 +67,7 @@ def measure(image: Path | None, *, model: str, detector: str, threads: int, seco
         model: Name of an embedded model, or path of an ONNX file.
         detector: Name of a detector.
         threads: Threads for whole images; 0 uses all cores. Crops always use one.
-        seconds: Time for each measurement, which has at least five runs after a warm-up; 0 means one run alone.
+        seconds: Time for each measurement, which has at least five runs after a warm-up; 0 means one run.
 
     Yields:
         The measurements, each when it is finished.
@@ -76,7 +76,7 @@ def measure(image: Path | None, *, model: str, detector: str, threads: int, seco
         MienError: The detector finds no face in ``image``.
     """
     runs = 5 if seconds else 1
-    timed = partial(median_ms, seconds=seconds, least=runs, warm_up=2 if seconds else 0)
+    timed = partial(median_ms, seconds=seconds, least=runs, warm_up=2 if seconds else 1)
     face = draw_face() if image is None else decode(image).pixels
     reader = Reader(model, detector=detector, threads=threads)
     if not reader.read(_embed(face, _SIZES_WH[0])).faces:
