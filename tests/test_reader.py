@@ -248,6 +248,19 @@ def test_faces_of_a_crowd_go_beyond_a_batch(tiny: Path, draw_face: Draw) -> None
     np.testing.assert_allclose(values([pair])[0], values([crowd])[0][:2], atol=1e-6)
 
 
+def test_the_most_certain_faces_of_a_crowd_are_read(tiny: Path) -> None:
+    class Crowd:
+        name = "crowd"
+
+        def __call__(self, _: np.ndarray) -> list[Detection]:
+            return [Detection(Box(x, 0, x + 48, 48), (0.9, 0.7, 0.8, 0.9)[x % 4], None) for x in range(8)]
+
+    reading = Reader(tiny, detector=Crowd(), max_faces=5).read(np.zeros((48, 96), np.uint8))
+    assert [face.box.x1 for face in reading.faces] == [0, 2, 3, 4, 7]
+    assert reading.note == "more than 5 faces: the 5 most certain were read"
+    assert Reader(tiny, detector=Crowd(), max_faces=8).read(np.zeros((48, 96), np.uint8)).note is None
+
+
 def test_eight_threads_share_a_reader(reader: Reader, astronaut: np.ndarray) -> None:
     images = [np.roll(astronaut, 7 * shift, axis=1) for shift in range(24)]
     serial = [reader.read(image).to_dict()["faces"] for image in images]

@@ -8,17 +8,21 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from mien import Reader
 from mien._signals import GracefulStop, exit_status, interrupt, set_handlers
 from mien.commands import app
+from mien.video import open_source
 from support.annotated_videos import frames_of
 from support.paths import ROOT
 from support.videos import shades, times, write_video
@@ -43,6 +47,20 @@ class Finder:
 sys.meta_path.insert(0, Finder())
 main()
 """
+
+
+@pytest.fixture(autouse=True)
+def _not_ignored() -> Iterator[None]:
+    """Programs ignore SIGINT in the background of a script and SIGHUP after nohup, and so do those that they start."""
+    handlers = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    yield
+    for number, old in before.items():
+        signal.signal(number, old)
 
 
 @pytest.mark.parametrize(
@@ -89,14 +107,42 @@ def test_the_first_signal_ends_the_input_and_the_second_interrupts(number: signa
 
 
 @pytest.mark.usefixtures("_interrupting")
-def test_a_signal_interrupts_at_once_while_standard_input_is_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
-    stdin = io.TextIOWrapper(io.BytesIO())
-    monkeypatch.setattr(sys, "stdin", stdin)
-    with GracefulStop() as signals:
-        items = signals.until_stopped([stdin.buffer])
-        next(items)
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_one_signal_interrupts_the_image_that_is_read_and_loses_none_before_it(threads: int) -> None:
+    """Also an image on a pipe that never ends."""
+
+    class Pipe(io.RawIOBase):
+        name = "pipe"
+        closing = threading.Event()
+
+        def read(self, _: int = -1) -> bytes:
+            os.kill(os.getpid(), signal.SIGTERM)
+            self.closing.wait(20)
+            return b""
+
+    reader, pipe = Reader(detector="none", threads=threads), Pipe()
+    face = np.zeros((64, 64, 3), np.uint8)
+    read = []
+    with (
+        GracefulStop() as signals,
+        closing(reader.read_many(signals.until_stopped([face, face, pipe]))) as readings,
+        pytest.raises(KeyboardInterrupt) as stopped,
+    ):
+        read.extend(readings)
+    pipe.closing.set()
+    assert exit_status(stopped.value) == 143
+    assert len(read) == 2 or threads > 1  # a thread may still be at the images before it
+
+
+@pytest.mark.usefixtures("_interrupting")
+def test_one_signal_interrupts_while_a_video_is_awaited_on_a_pipe(tmp_path: Path) -> None:
+    pytest.importorskip("av", reason='PyAV is not installed; run: pip install "mien[video]"')
+    os.mkfifo(tmp_path / "pipe")
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        open_source(tmp_path / "pipe")
+    os.close(os.open(tmp_path / "pipe", os.O_WRONLY))  # ends the thread
 
 
 def test_ignored_signals_stay_ignored() -> None:

@@ -1,4 +1,4 @@
-"""Every public function refuses every wrong argument with a MienError of one short line."""
+"""Every public function, and those of the lab that the docs show, refuse wrong arguments with one line."""
 
 import inspect
 import io
@@ -18,6 +18,7 @@ MANY: list[Any] = [
     *(0, True, 10**30, 10**5000, float("inf"), 1.5, "", "\0", [], {}, ["a"], (1, 2, 3), Path("nowhere")),
     *(np.zeros((2, 2, 3), np.float32), np.zeros((0, 0, 3), np.uint8), lambda: None, range(3), {"a": object()}),
 ]
+LAB: list[Any] = [-1, 1.5, 1e300, float("inf"), "\0", "a" * 5000, [], {}, ["a"], (1, 2, 3), Path("nowhere"), Path()]
 FLAGS = ("keep_pixels", "maps", "raw")  # any value is true or false
 VALUES = ("Box", "Emotion", "Face", "KeyPoints", "Reading")  # plain values, which a reader makes
 
@@ -31,7 +32,7 @@ def calls(folder: Path) -> dict[str, tuple[Callable[..., object], dict[str, Any]
     of_track = {"source": "nowhere.mp4", "reader": reader, "every": 3, "smooth": 0.5, "forget": 1.0, "fps": 25.0}
     path = folder / "result"
     return {
-        "Reader": (mien.Reader, {**of_reader, "abstain": 0.0, "max_bytes": 10**6, "max_pixels": 10**6}),
+        "Reader": (mien.Reader, {**of_reader, "abstain": 0.0, "max_bytes": 10**6, "max_pixels": 10**6, "max_faces": 9}),
         "Reader.read": (reader.read, {"image": pixels}),
         "Reader.read_many": (lambda **given: list(reader.read_many(**given)), {"images": [pixels], "batch": 4}),
         "Reader.prepare": (reader.prepare, {"image": pixels}),
@@ -43,7 +44,7 @@ def calls(folder: Path) -> dict[str, tuple[Callable[..., object], dict[str, Any]
         "annotate": (mien.annotate, {"pixels": pixels, "reading": reading}),
         "open_detector": (
             mien.open_detector,
-            {"name": "none", "threshold": 0.5, "min_face": 20.0, "threads": 1, "providers": ("cpu",)},
+            {"name": "none", "threshold": 0.5, "min_face": 20.0, "max_faces": 9, "threads": 1, "providers": ("cpu",)},
         ),
         "track": (lambda **given: list(mien.track(**given)), of_track),
         "AnnotatedImages": (mien.AnnotatedImages, {"folder": path, "roots": ()}),
@@ -61,10 +62,54 @@ def calls(folder: Path) -> dict[str, tuple[Callable[..., object], dict[str, Any]
     }
 
 
-def sweep(wrong: list[Any], folder: Path) -> list[str]:
+def lab_calls() -> dict[str, tuple[Callable[..., object], dict[str, Any]]]:
+    """The functions of the lab that the docs show and its commands use, without those that work on loaded faces."""
+    from mien.lab import audit, compare, explain, metrics, models, nets, robustness
+    from mien.lab import recipe as recipes
+    from mien.lab.data import datasets, find_fer2013, load_fer2013
+    from mien.lab.evaluate.evaluate import evaluate
+    from mien.lab.evaluate.plots import abstention
+    from mien.lab.explain.study import explain_dataset
+    from mien.lab.search.space import read_space
+    from mien.lab.train.run import load_final
+
+    recipe, nowhere, every = recipes.load("conv4"), Path("nowhere"), tuple(Emotion)
+    net, crops = nets.build("lenet", channels=1, classes=7).eval(), np.zeros((2, 48, 48), np.uint8)
+    of_maps = {"method": "integrated-gradients", "layer": "features", "size": 0, "steps": 2, "batch_size": 2}
+    of_study = {"split": "all", "method": "map", "layer": "features", "faces": 100, "baseline": "blur", "labels": {}}
+    return {
+        "recipe.load": (recipes.load, {"name_or_path": "conv4", "overrides": ["train.epochs=3"]}),
+        "recipe.parse": (recipes.parse, {"table": recipes.dump(recipe), "where": "here"}),
+        "nets.build": (nets.build, {"name": "lenet", "channels": 1, "classes": 7}),
+        "read_space": (read_space, {"name": "resnet18-64", "overrides": ()}),
+        "choose_corruptions": (robustness.choose_corruptions, {"names": ["partial"]}),
+        "read_split": (datasets.read_split, {"word": "all"}),
+        "read_part": (datasets.read_part, {"word": "all"}),
+        "read_map": (datasets.read_map, {"words": ["smile=happy"]}),
+        "find_fer2013": (find_fer2013, {"path": "nowhere"}),
+        "load_fer2013": (load_fer2013, {"path": "nowhere", "votes": None}),
+        "load_faces": (audit.load_faces, {"path": nowhere, "labels": {}}),
+        "load_set": (datasets.load_set, {"path": nowhere, "recipe": recipe}),
+        "load_test_set": (datasets.load_test_set, {"path": nowhere, "emotions": every, "size": 48, "labels": {}}),
+        "open_model": (models.open_model, {"what": "mien-0", "precision": "int8", "threads": 1}),
+        "load_final": (load_final, {"folder": nowhere}),
+        "compare": (compare.compare, {"models": ["nothing"], "data": nowhere, "split": None}),
+        "evaluate": (evaluate, {"model": "nothing", "data": [nowhere]}),
+        "explain_dataset": (explain_dataset, {"model": "mien-0", "data": nowhere, **of_study}),
+        "run_robustness": (robustness.run_robustness, {"models": ["nothing"], "data": nowhere}),
+        "saliency_maps": (explain.saliency_maps, {"net": net, "images": crops, "target": [3, 5], **of_maps}),
+        "abstention": (abstention, {"probs": np.full((2, 2), 0.5), "labels": np.array([0, 1])}),
+        "compute_metrics": (
+            metrics.compute_metrics,
+            {"probs": np.full((4, 7), 1 / 7), "labels": np.arange(4), "emotions": every[:7]},
+        ),
+    }
+
+
+def sweep(wrong: list[Any], swept: dict[str, tuple[Callable[..., object], dict[str, Any]]]) -> list[str]:
     """What is not a MienError of one short line, with one argument of every call replaced by each of ``wrong``."""
     faults = []
-    for name, (call, given) in calls(folder).items():
+    for name, (call, given) in swept.items():
         for key in given:
             for value in wrong:
                 said = ""
@@ -81,13 +126,25 @@ def sweep(wrong: list[Any], folder: Path) -> list[str]:
 
 def test_wrong_arguments_are_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert sweep(FEW, tmp_path) == []
+    assert sweep(FEW, calls(tmp_path)) == []
 
 
 @pytest.mark.release
 def test_many_wrong_arguments_are_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert sweep(MANY, tmp_path) == []
+    assert sweep(MANY, calls(tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    "wrong", [[None, -1, float("nan"), "", "nonsense", b"\0"], pytest.param(LAB, marks=pytest.mark.release)]
+)
+def test_wrong_arguments_of_the_lab_are_one_clear_line(
+    wrong: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch", reason="the lab is not installed")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MIEN_DATA", raising=False)
+    assert sweep(wrong, lab_calls()) == []
 
 
 def test_the_sweep_covers_every_public_function_and_argument(tmp_path: Path) -> None:

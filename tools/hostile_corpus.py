@@ -1,6 +1,6 @@
 """Image files that cost far more than their size, and what mien does with each: error or image, CPU seconds, memory.
 
-    python tools/hostile_corpus.py                    # make every file, decode each in a process of its own
+    python tools/hostile_corpus.py                    # make every file, read each in a process of its own
     python tools/hostile_corpus.py --scale small      # the part that the test suite reads
     python tools/hostile_corpus.py --keep FOLDER      # keep the files
 
@@ -24,17 +24,17 @@ from PIL import Image
 
 CPU_PER_MEGABYTE = 2.0  # seconds for each megabyte of the file, at least for one
 CPU_PER_MEGAPIXEL = 0.05  # seconds for each megapixel of an image that is read
-SPARE = 120_000_000  # bytes: the modules of Pillow and numpy, a strip, the file itself twice at most
+SPARE = 120_000_000  # bytes: a strip, the levels and tiles of the detector, the file itself twice at most
 RESULT = """
 import sys, time
-from mien.decode import decode
-from mien._errors import MienError
+from mien import MienError, Reader
 def peak():
     return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) * 1024
+reader = Reader()
 before, started, megapixels = peak(), time.process_time(), 0
 try:
-    shape = decode(sys.argv[1]).pixels.shape
-    line, megapixels = f"read, {shape[1]} x {shape[0]}", shape[0] * shape[1] / 1e6
+    width, height = reader.read(sys.argv[1]).size_wh
+    line, megapixels = f"read, {width} x {height}", width * height / 1e6
 except MienError as error:
     line = f"{type(error).__name__}: {str(error).replace(sys.argv[1], 'FILE')}"
 import json
@@ -229,7 +229,7 @@ def corpus(scale: str) -> Iterator[Hostile]:
 
 
 def measure(path: Path) -> dict[str, Any]:
-    """Decode a file in a process of its own.
+    """Read the faces of a file in a process of its own.
 
     Args:
         path: The file.
@@ -274,7 +274,7 @@ def faults_of(case: Hostile, result: dict[str, Any], budget: int) -> list[str]:
 
 
 def main() -> int:
-    """Make the corpus, decode it, print the table.
+    """Make the corpus, read it, print the table.
 
     Returns:
         The exit status.

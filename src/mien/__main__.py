@@ -30,8 +30,8 @@ def main() -> None:
     except KeyboardInterrupt as error:  # during the imports, or a second signal while a command ends
         print("mien: stopped", file=sys.stderr)
         ended.append(exit_status(error))
-    if any(thread.name == "mien-frames" for thread in threading.enumerate()):
-        # The thread is blocked by a network or a driver. FFmpeg may crash if Python shuts down around it.
+    if any(thread.name.startswith(("mien-frames", "mien-decode")) for thread in threading.enumerate()):
+        # The thread is blocked by a network, a driver or a pipe. FFmpeg may crash if Python shuts down around it.
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()
             sys.stderr.flush()

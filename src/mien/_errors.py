@@ -17,9 +17,18 @@ MienError                       the base class of all errors
 └── MissingExtraError           an optional dependency that is not installed
 """
 
+import functools
+import inspect
 import numbers
+import types
+import typing
+from collections import abc
 
 from mien._format import printable
+
+_LONGEST = 4096  # characters of a name or path
+_Given = typing.ParamSpec("_Given")
+_Result = typing.TypeVar("_Result")
 
 
 class MienError(Exception):
@@ -179,3 +188,56 @@ def first_line(error: Exception) -> str:
         The first line of its message, at most 200 characters; the name of its class where it has no message.
     """
     return str(error).strip().partition("\n")[0][:200] or type(error).__name__
+
+
+def checked(function: abc.Callable[_Given, _Result]) -> abc.Callable[_Given, _Result]:
+    """Make a function refuse arguments of other types than it declares. It is for entry points, not for inner loops.
+
+    Args:
+        function: A function whose parameters have annotations.
+
+    Returns:
+        The function; it raises ``MienError`` for a wrong type.
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def call(*args: _Given.args, **options: _Given.kwargs) -> _Result:
+        hints = _hints(function)
+        for name, value in signature.bind(*args, **options).arguments.items():
+            if not _fits(value, hints[name]):
+                raise MienError(f"{name} is {shown(value)}; it must be {_in_words(hints[name])}")
+            if isinstance(value, str) and len(value) > _LONGEST:
+                raise MienError(f"{name} has {len(value):,} characters; at most {_LONGEST:,} are allowed")
+        return function(*args, **options)
+
+    return call
+
+
+@functools.cache
+def _hints(function: abc.Callable[..., typing.Any]) -> dict[str, typing.Any]:
+    return typing.get_type_hints(function)
+
+
+def _fits(value: object, hint: typing.Any) -> bool:
+    """Whether a value is of an annotated type. Whole numbers are also floats; of mappings the items are not checked."""
+    kind, inner = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if kind in (typing.Union, types.UnionType):
+        return any(_fits(value, each) for each in inner)
+    if kind in (float, int):
+        return isinstance(value, numbers.Real if kind is float else numbers.Integral) and not isinstance(value, bool)
+    if kind in (abc.Sequence, abc.Iterable, tuple, list):
+        is_list = isinstance(value, kind) and not isinstance(value, str | bytes)
+        return is_list and (not isinstance(value, list | tuple) or all(_fits(each, inner[0]) for each in value))
+    if kind is typing.Any or not isinstance(kind, type) or getattr(kind, "_is_protocol", False):
+        return True
+    return isinstance(value, kind)
+
+
+def _in_words(hint: typing.Any) -> str:
+    kind, inner = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if kind in (typing.Union, types.UnionType):
+        return " or ".join(map(_in_words, inner))
+    if kind in (abc.Sequence, abc.Iterable, tuple, list):
+        return f"a list of {_in_words(inner[0])}"
+    return "None" if kind is types.NoneType else f"a {kind.__name__}"

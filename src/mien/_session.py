@@ -5,6 +5,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from functools import cache, partial
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import onnxruntime as ort
@@ -27,6 +28,7 @@ _FATAL = 4  # the highest severity of ONNX Runtime's log
 CHECK: ContextVar[Callable[[], object]] = ContextVar("CHECK", default=bool)
 _MOST_THREADS = 4096
 _TRIAL_BYTES = 2**30  # memory of a trial; the largest net of mien needs 0.6 GB in fp32
+_TRIAL_SECONDS = 30.0  # of the first run, of one or two faces; the largest net of mien takes 0.1 s
 
 ort.disable_telemetry_events()  # some builds send events to their maker; mien sends nothing
 
@@ -46,6 +48,34 @@ class Session(ort.InferenceSession):  # type: ignore[misc]  # onnxruntime has no
         """
         CHECK.get()()
         return super().run(*args, **options)
+
+    def run_trial(self, outputs: list[str], inputs: dict[str, Any]) -> Any:
+        """Run a model of unknown origin for the first time, with a time limit.
+
+        ONNX Runtime ends between two operations, so also in a loop.
+
+        Args:
+            outputs: Names of the outputs.
+            inputs: The inputs by their names.
+
+        Returns:
+            The outputs.
+
+        Raises:
+            ModelError: The model takes longer.
+        """
+        options = ort.RunOptions()
+        timer = Timer(_TRIAL_SECONDS, setattr, (options, "terminate", True))
+        timer.daemon = True
+        timer.start()
+        try:
+            return self.run(outputs, inputs, options)
+        except Exception as error:
+            if options.terminate:
+                raise ModelError(f"its first run takes longer than {_TRIAL_SECONDS:g} s") from error
+            raise
+        finally:
+            timer.cancel()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return self.reopen, ()
@@ -94,13 +124,14 @@ def open_session(path: Path, *, threads: int = 1, providers: Sequence[str] = ("c
     return session
 
 
-def open_trial(path: Path) -> Session:
-    """Open an ONNX file of unknown origin so that it cannot take much memory or run without end.
+def open_trial(path: Path, *, is_foreign: bool = False) -> Session:
+    """Open an ONNX file of unknown origin for ``Session.run_trial``.
 
-    Nothing is computed in advance, memory is limited, and subgraphs, which loops need, are refused.
+    Nothing is computed in advance. Memory is limited, and subgraphs, which loops need, are refused.
 
     Args:
         path: The file.
+        is_foreign: Whether the file needs more memory and subgraphs, as nets of other programs may.
 
     Returns:
         A slow session on the CPU.
@@ -108,7 +139,7 @@ def open_trial(path: Path) -> Session:
     Raises:
         ModelError: The file is missing or damaged, or has a subgraph.
     """
-    content = memoryview(_read(path))
+    content = memoryview(b"" if is_foreign else _read(path))
     try:
         graphs = [part for number, part in _fields(content) if number == _GRAPH]
         nodes = [part for graph in graphs for number, part in _fields(graph) if number == _NODE]
@@ -125,7 +156,7 @@ def open_trial(path: Path) -> Session:
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    if _has_limit():
+    if not is_foreign and _has_limit():
         options.add_session_config_entry("session.use_env_allocators", "1")
     return _open(path, options, [PROVIDERS["cpu"]])
 

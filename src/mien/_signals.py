@@ -1,9 +1,9 @@
 """The signals that end a command: Ctrl-C, SIGTERM (a service manager) and SIGHUP (a closed terminal)."""
 
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Self
 
@@ -11,6 +11,7 @@ Handler = Any  # as ``signal.signal`` takes and returns it
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _RETRY_SECONDS = 0.05
+_interruptible = 0  # blocks of ``interruptible`` around what the main thread is doing
 
 
 def set_handlers(handler: Handler) -> dict[int, Handler]:
@@ -68,10 +69,29 @@ def exit_status(error: KeyboardInterrupt) -> int:
     return 128 + int((error.args or (signal.SIGINT,))[0])
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """In this block, the first signal interrupts at once also inside of a ``GracefulStop``.
+
+    It is for work of which nothing is written yet, and which may take long or, as reading a pipe, for ever. Only the
+    main thread handles signals: on any other one nothing changes.
+
+    Yields:
+        ``None``; the block runs.
+    """
+    global _interruptible
+    is_main = threading.current_thread() is threading.main_thread()
+    _interruptible += is_main
+    try:
+        yield
+    finally:
+        _interruptible -= is_main
+
+
 class GracefulStop:
     """A context manager: the first signal in its block ends the input, a second one interrupts at once.
 
-    So a run that is stopped completes what it has begun, and all of its files agree.
+    So a run that is stopped completes the files that it has begun, and all of them agree.
 
     Args:
         stop: Called on the first signal, by its handler.
@@ -80,7 +100,6 @@ class GracefulStop:
     def __init__(self, stop: Callable[[], None] = lambda: None) -> None:
         self._stop = stop
         self._number: int | None = None
-        self._waits = False  # for standard input, perhaps for ever
 
     def __enter__(self) -> Self:
         self._before = set_handlers(self._handle)
@@ -99,7 +118,7 @@ class GracefulStop:
         """Yield items until the first signal.
 
         Args:
-            items: The input of the run. While its user reads standard input, the first signal interrupts at once.
+            items: The input of the run.
 
         Yields:
             The items.
@@ -107,12 +126,11 @@ class GracefulStop:
         for item in items:
             if self._number is not None:
                 return
-            self._waits = item is getattr(sys.stdin, "buffer", None)
             yield item
-            self._waits = False
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._number is not None or self._waits:
+        if self._number is not None or _interruptible:
             interrupt(number, frame)
-        self._number = self._number or number
+            return  # inside of an import: the signal comes again
+        self._number = number
         self._stop()

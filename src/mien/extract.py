@@ -24,8 +24,9 @@ _MOUTH_SHARE = 0.9
 # Largest number of samples along a side of a crop pixel. Where more are needed, blocks of the image are averaged first.
 _MAX_SAMPLES = 3
 
-# Samples computed at a time, so that they stay in a core's cache.
+# Samples computed at a time, so that they stay in a core's cache; pixels of a large face that are averaged at a time.
 _BAND = 1 << 14
+_STRIP = 1 << 20
 
 # ITU-R BT.601 luma in 1/65536. They are integers, so that the rounding is the same on every computer, and sum to 65536.
 _RED, _GREEN, _BLUE = 19595.0, 38470.0, 7471.0
@@ -174,6 +175,14 @@ def _reduce(region: Pixels, block: int) -> NDArray[np.float64]:
     The sums are whole numbers, so that the rounding does not depend on their order. The last row and column are
     repeated, as ``_interpolate`` needs them.
     """
+    rows = max(1, _STRIP // (region.shape[1] * block)) * block
+    parts = [_sums(region[top : top + rows], block) for top in range(0, region.shape[0], rows)]
+    total = np.concatenate(parts) if len(parts) > 1 else parts[0]
+    return np.pad(total / (65536 * block * block), ((0, 1), (0, 1)), mode="edge")
+
+
+def _sums(region: Pixels, block: int) -> NDArray[np.float64]:
+    """Return the sum of 65536 times the luma in each block."""
     height, width = region.shape[:2]
     if height % block or width % block:
         region = np.pad(region, ((0, -height % block), (0, -width % block), (0, 0)), mode="edge")
@@ -182,7 +191,7 @@ def _reduce(region: Pixels, block: int) -> NDArray[np.float64]:
     total = luma[:, ::block].copy()
     for column in range(1, block):
         total += luma[:, column::block]
-    return np.pad(total / (65536 * block * block), ((0, 1), (0, 1)), mode="edge")
+    return total
 
 
 def _interpolate(grey: NDArray[np.float64], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -101,9 +101,12 @@ class Classifier:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, metadata=MappingProxyType(state["metadata"]))
 
-    def _run(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _run(
+        self, crops: NDArray[np.uint8], *, is_trial: bool = False
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        run = self._session.run_trial if is_trial else self._session.run
         try:
-            probs, maps = self._session.run(["probs", "maps"], {"crops": np.ascontiguousarray(crops)})
+            probs, maps = run(["probs", "maps"], {"crops": np.ascontiguousarray(crops)})
         except Exception as error:  # ONNX Runtime's own classes share no base below Exception
             cause = "it needs too much memory" if "bfc_arena" in str(error) else first_line(error)
             raise self._broken(f"it cannot read {len(crops)} crops ({cause})") from error
@@ -188,7 +191,7 @@ class Classifier:
     def _check_outputs(self) -> tuple[int, int]:
         """Run two blank crops, as outputs may differ from the declared ones. Return height and width of the maps."""
         blank = np.zeros((2, self.size, self.size), np.uint8)
-        probs, maps = self._run(blank)
+        probs, maps = self._run(blank, is_trial=True)
         classes = len(self.emotions)
         if probs.shape != (2, classes) or maps.ndim != 4 or maps.shape[:2] != (2, classes):
             raise self._broken(f"for two crops it returns probs {list(probs.shape)} and maps {list(maps.shape)}")

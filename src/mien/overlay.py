@@ -24,6 +24,7 @@ _LMS_TO_RGB = (
     (-1.2684380046, 2.6097574011, -0.3413193965),
     (-0.0041960863, -0.7034186147, 1.7076147010),
 )
+_BAND_PIXELS = 2**20  # of a face whose map is drawn at a time
 _MIN_FONT = 11  # pixels: smaller letters are not readable
 _CROWD = 20  # faces: with more, labels much wider than their faces would cover the image
 
@@ -49,11 +50,27 @@ def annotate(pixels: Pixels, reading: Reading, *, maps: bool = False) -> Pixels:
         >>> annotate(pixels, Reader(detector="none").read(pixels)).shape
         (64, 64, 3)
     """
+    return np.asarray(draw_faces(pixels, reading, maps=maps))
+
+
+def draw_faces(pixels: Pixels, reading: Reading, *, maps: bool) -> Image.Image:
+    """Do what ``annotate`` does, for an image that is written to a file.
+
+    Args:
+        pixels: The image, RGB uint8 ``[H, W, 3]``. It is not changed.
+        reading: The reading of the image.
+        maps: Whether to draw the map of each face's top emotion over the face.
+
+    Returns:
+        A new image: the only copy of the pixels.
+    """
     require_kind("pixels", pixels, np.ndarray, _PIXELS)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
         raise MienError(f"pixels is {pixels.dtype} {list(pixels.shape)}; it must be {_PIXELS}")
     require_kind("reading", reading, Reading, "what Reader.read returns")
-    canvas = Image.fromarray(_with_maps(pixels, reading) if maps else pixels)
+    canvas = Image.fromarray(pixels)
+    if maps:
+        _draw_maps(canvas, reading)
     draw = ImageDraw.Draw(canvas)
     for face in reversed(reading.faces):  # the largest last, so that no other box covers its box
         _draw_box(draw, face, canvas.size)
@@ -65,7 +82,7 @@ def annotate(pixels: Pixels, reading: Reading, *, maps: bool = False) -> Pixels:
             draw.rectangle((x1, y1, x2 - 1, y2 - 1), fill=label.color)
             draw.text(((x1 + x2) / 2, (y1 + y2) / 2), label.text, ink(label.color), label.font, anchor="mm")
             placed.append(label.area)
-    return np.asarray(canvas)
+    return canvas
 
 
 def heat(map01: NDArray[np.floating]) -> Pixels:
@@ -145,17 +162,17 @@ def _blend(pixels: Pixels, value: NDArray[np.float32]) -> Pixels:
     return np.asarray(np.rint(pixels * (1 - alpha) + heat(value) * alpha), np.uint8)
 
 
-def _with_maps(pixels: Pixels, reading: Reading) -> Pixels:
-    result = pixels.copy()
-    height, width = pixels.shape[:2]
+def _draw_maps(canvas: Image.Image, reading: Reading) -> None:
     for face in reversed(reading.faces):
         side = face.crop.shape[0]
         corners = np.array([(0, 0, 1), (side, 0, 1), (side, side, 1), (0, side, 1)]) @ face.to_image.T
-        x1, y1 = np.maximum(np.floor(corners.min(axis=0)).astype(int), 0)
-        x2, y2 = np.minimum(np.ceil(corners.max(axis=0)).astype(int), (width, height))
-        if x1 < x2 and y1 < y2:
-            result[y1:y2, x1:x2] = _blend(result[y1:y2, x1:x2], _warp_map(face, (x1, y1), (x2 - x1, y2 - y1)))
-    return result
+        x1, y1 = np.maximum(np.floor(corners.min(axis=0)).astype(int), 0).tolist()
+        x2, y2 = np.minimum(np.ceil(corners.max(axis=0)).astype(int), canvas.size).tolist()
+        rows = max(1, _BAND_PIXELS // max(x2 - x1, 1))  # a face may fill a large image
+        for top in range(y1, y2 if x1 < x2 else y1, rows):
+            area = (x1, top, x2, min(top + rows, y2))
+            values = _warp_map(face, area[:2], (x2 - x1, area[3] - top))
+            canvas.paste(Image.fromarray(_blend(np.asarray(canvas.crop(area)), values)), area)
 
 
 def _warp_map(face: Face, origin: tuple[int, int], size_wh: tuple[int, int]) -> NDArray[np.float32]:

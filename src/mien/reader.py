@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ from numpy.typing import NDArray
 from mien._errors import ImageError, MienError, require_integer, require_kind, require_number
 from mien._face import Detection, Face, Pixels, Reading
 from mien._metrics import METRICS, format_metric, metric_name
+from mien._signals import interruptible
 from mien.bundled import DEFAULT_MODEL
 from mien.decode import MAX_BYTES, MAX_PIXELS, Source, decode, is_single_image, name_of
-from mien.detect import Detector, from_detections, open_detector
+from mien.detect import MAX_FACES, Detector, from_detections, open_detector
 from mien.extract import extract
 from mien.infer import Classifier, find_model
 
@@ -71,6 +73,7 @@ class Reader:
         abstain: float = 0.0,
         max_bytes: int = MAX_BYTES,
         max_pixels: int = MAX_PIXELS,
+        max_faces: int = MAX_FACES,
     ) -> None:
         """Open the classifier and the detector.
 
@@ -86,6 +89,8 @@ class Reader:
             abstain: Probability from 0 to 1. A face whose highest probability is below it gets the emotion ``None``.
             max_bytes: The largest size of an encoded image, in bytes.
             max_pixels: The largest number of pixels (width times height) of an image.
+            max_faces: The largest number of faces that are read in an image, the most certain ones. A note of the
+                reading says so where there are more.
 
         Raises:
             ModelError: A model, detector or provider is unknown, missing or damaged.
@@ -96,14 +101,18 @@ class Reader:
         require_integer("threads", threads, lowest=0)
         require_integer("max_bytes", max_bytes, lowest=1)
         require_integer("max_pixels", max_pixels, lowest=1)
+        require_integer("max_faces", max_faces, lowest=1)
         if not isinstance(detector, str) and not callable(detector):
             raise MienError(f"a {type(detector).__name__} is no detector; give a name or a mien.detect.Detector")
         self.model = Classifier(find_model(model, precision=precision), threads=threads, providers=providers)
         # One thread for each image: a second one makes a single image no faster, and many are prepared in parallel.
-        self.detector = open_detector(detector, providers=providers) if isinstance(detector, str) else detector
+        if isinstance(detector, str):  # with one face more than are read, to know that there are more
+            detector = open_detector(detector, providers=providers, max_faces=max_faces + 1)
+        self.detector = detector
         self.abstain = abstain
         self._workers = min(threads or os.cpu_count() or 1, _MAX_WORKERS)
         self._limits: dict[str, Any] = {"max_bytes": max_bytes, "max_pixels": max_pixels}
+        self._max_faces = max_faces
 
     def read(self, image: Source, *, keep_pixels: bool = False) -> Reading:
         """Read the faces of one image.
@@ -179,9 +188,14 @@ class Reader:
         decoded = decode(image, **self._limits)
         pixels = decoded.pixels
         height, width = pixels.shape[:2]
-        detections = self.detector(pixels)
+        detections, note = self.detector(pixels), decoded.note
+        if len(detections) > self._max_faces:
+            best = np.argsort([-detection.score for detection in detections], kind="stable")[: self._max_faces]
+            detections = [detections[index] for index in np.sort(best)]
+            limit = f"more than {self._max_faces:,} faces: the {self._max_faces:,} most certain were read"
+            note = f"{note}; {limit}" if note else limit
         crops, to_image = extract(pixels, detections, size=self.model.size, framing=self.model.framing)
-        reading = Reading((), decoded.source, (width, height), decoded.note, pixels=pixels if keep_pixels else None)
+        reading = Reading((), decoded.source, (width, height), note, pixels=pixels if keep_pixels else None)
         return Prepared(reading, detections, crops, to_image)
 
     def classify(self, prepared: Sequence[Prepared]) -> list[Reading]:
@@ -299,13 +313,17 @@ class Reader:
         pending: list[Prepared] = []
         faces = kept_bytes = 0
         with closing(self._prepare_many(images, batch, keep)) as stream:
-            for prepared in stream:
-                pending.append(prepared)
-                faces += len(prepared.detections)
-                kept_bytes += 0 if prepared.reading.pixels is None else prepared.reading.pixels.nbytes
-                if max(len(pending), faces) >= batch or kept_bytes >= _MAX_KEPT_BYTES:
-                    yield from self.classify(pending)
-                    pending, faces, kept_bytes = [], 0, 0
+            try:
+                for prepared in stream:
+                    pending.append(prepared)
+                    faces += len(prepared.detections)
+                    kept_bytes += 0 if prepared.reading.pixels is None else prepared.reading.pixels.nbytes
+                    if max(len(pending), faces) >= batch or kept_bytes >= _MAX_KEPT_BYTES:
+                        yield from self.classify(pending)
+                        pending, faces, kept_bytes = [], 0, 0
+            except KeyboardInterrupt:  # while an image was prepared; those before it are not lost
+                yield from self.classify(pending)
+                raise
             yield from self.classify(pending)
 
     def _prepare_many(self, images: Iterable[Source], batch: int, keep: bool) -> Generator[Prepared, None, None]:
@@ -316,16 +334,22 @@ class Reader:
         window = min(2 * self._workers, batch)
         running: deque[Future[Prepared]] = deque()
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="mien-decode")
+        wait = True
         try:
             for image in images:
                 running.append(pool.submit(self._prepare_safely, image, keep))
                 if len(running) >= window:
-                    yield running.popleft().result()
+                    yield _first_result(running)
             while running:
-                yield running.popleft().result()
+                yield _first_result(running)
+        except KeyboardInterrupt:
+            wait = False  # a thread may read a pipe for ever
+            yield from (future.result() for future in takewhile(Future.done, running))
+            raise
         finally:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=wait, cancel_futures=True)
 
+    @interruptible()
     def _prepare_safely(self, image: Source, keep: bool) -> Prepared:
         try:
             return self.prepare(image, keep_pixels=keep)
@@ -351,3 +375,10 @@ class Reader:
         emotion = self.model.emotions[best] if confidence >= self.abstain else None
         named = dict(zip(self.model.emotions, probs.tolist(), strict=True))
         return Face(detection.box, detection.score, detection.points, emotion, confidence, named, maps, crop, to_image)
+
+
+@interruptible()
+def _first_result(running: deque[Future[Prepared]]) -> Prepared:
+    result = running[0].result()
+    running.popleft()
+    return result

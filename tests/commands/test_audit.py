@@ -50,6 +50,8 @@ def fails(*words: str | Path) -> str:
 
 def test_a_folder_is_audited(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
+    result = run(folder, "--out", out, "--counts", out / ".." / out.name / "audit.json")
+    assert (result.exit_code, "is a file of the audit itself; name another file" in result.output) == (2, True)
     result = run(folder, "--out", out, "--counts", tmp_path / "counts.json", "--near", "0.999")
     assert result.exit_code == 0, result.output
     assert {path.name for path in out.iterdir()} == {"audit.json", "report.html", "exclude.txt"}

@@ -203,7 +203,7 @@ def test_a_folder_that_cannot_be_written_is_reported_before_the_work(run, faces:
     record(tmp_path, faces, "conv4", 0.7)
     (tmp_path / "file").write_text("here already")
     status, _, err = run("results/conv4", "no-such-model", "--out", "file")
-    assert (status, err) == (2, "mien: file: exists and was not written by mien; name another file, or add --force\n")
+    assert (status, err) == (2, "mien: file: is a file; name a folder to write to\n")
     assert (tmp_path / "file").read_text() == "here already"
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from typer.testing import CliRunner, Result
 from mien import _output
 from mien._errors import OutputError
 from mien.commands import _options, app
+from mien.decode import decode
+from mien.report.images import ImageFolder
 from support.onnx_models import write_model
 
 FOREIGN = "<p>another program wrote this</p>"
@@ -44,8 +47,24 @@ def photo(tmp_path: Path, draw_face: Draw) -> Path:
 def test_every_command_that_writes_has_the_same_option() -> None:
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     has = {name: [each.help for each in command.params if each.name == "force"] for name, command in commands.items()}
-    assert {name for name, texts in has.items() if not texts} == {"models", "serve", "benchmark", "recipes"}
+    assert {name for name, texts in has.items() if not texts} == {"models", "serve", "benchmark", "recipes", "doctor"}
     assert len({text for texts in has.values() for text in texts}) == 1
+
+
+def test_processes_that_save_images_of_one_name_at_once_lose_none(tmp_path: Path) -> None:
+    first, second = ImageFolder(tmp_path), ImageFolder(tmp_path)
+
+    class Slow:
+        """An image during whose encoding another process writes one of the same name."""
+
+        def save(self, *target: object, **options: Any) -> None:
+            if not list(tmp_path.glob("x.mien.png")):
+                second.save(Image.new("RGB", (2, 2)), "b/x.png", ".mien.png")
+            Image.new("RGB", (3, 3)).save(*target, **options)  # type: ignore[arg-type]
+
+    first.save(Slow(), "a/x.png", ".mien.png")  # type: ignore[arg-type]
+    shapes = {path.name: decode(path).pixels.shape for path in tmp_path.iterdir()}
+    assert shapes == {"x.mien.png": (2, 2, 3), "x-2.mien.png": (3, 3, 3)}
 
 
 def test_a_file_of_another_program_needs_force(predict: Callable[..., Result], photo: Path, tmp_path: Path) -> None:

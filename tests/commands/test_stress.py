@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,6 +43,26 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with (root.parent / "groups.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows([("file", "hand", "kind"), *rows])
     return root
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("stress", "mien-0", "--split", "all", "--faces", "7", "--only", "jpeg"),
+        ("explain", "mien-0", "--split", "all", "--faces", "20", "--no-align"),
+        ("compare", "mien-0", "mien-plus", "--split", "all", "--no-latency"),
+    ],
+)
+def test_unreadable_images_are_skipped_on_request(
+    words: tuple[str, ...], mien: Callable[..., Result], drawn: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(drawn / "train", tmp_path / "faces")
+    (tmp_path / "faces" / "sad" / "bad.png").write_bytes(b"")
+    refused = mien(*words, "--data", "faces", "--out", "out")
+    assert (refused.exit_code, "1 of 15 images is unreadable" in refused.stderr) == (2, True)
+    done = mien(*words, "--data", "faces", "--out", "out", "--skip-unreadable")
+    assert "1 of 15 images is unreadable and left out" in done.stderr, done.stderr
+    assert done.exit_code == 0, done.stderr
 
 
 def test_a_report_metrics_and_a_table_are_written(mien: Callable[..., Result], drawn: Path, tmp_path: Path) -> None:

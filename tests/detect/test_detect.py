@@ -14,7 +14,7 @@ from PIL import Image
 from mien._download import cache_folder
 from mien._errors import ModelError
 from mien._face import Box, Detection, Pixels
-from mien.detect import DETECTORS, Detector, open_detector
+from mien.detect import DETECTORS, Detector, open_detector, tiles
 from mien.detect.blazeface import (
     INPUT_SIDE,
     LEVEL_STEP,
@@ -168,6 +168,9 @@ def test_a_crowd_behind_a_close_face_is_found(detector: Detector, astronaut: Pix
     faces = detector(image)
     assert faces[0].box.width == pytest.approx(150, rel=0.25)
     assert len(faces) == 19
+    few = open_detector(max_faces=3)(image)
+    assert len(few) == 3
+    assert {face.box for face in few} <= {face.box for face in faces}
 
 
 def test_threshold_cuts(detector: Detector, astronaut: Pixels) -> None:
@@ -229,7 +232,7 @@ def test_decode_adds_the_anchor() -> None:
 
 @pytest.mark.parametrize("size_wh", [(1280, 720), (37, 90), (128, 128), (1, 1), (5000, 10)])
 def test_letterbox_and_back(size_wh: tuple[int, int]) -> None:
-    tile = letterbox(Pyramid(Image.new("RGB", size_wh, (255, 0, 0))), INPUT_SIDE)
+    tile = letterbox(Pyramid(np.full((*size_wh[::-1], 3), (255, 0, 0), np.uint8)), INPUT_SIDE)
     assert tile.pixels.shape == (INPUT_SIDE, INPUT_SIDE, 3)
     red = np.argwhere(tile.pixels[:, :, 0] == 255)
     (top, left), (bottom, right) = red.min(axis=0), red.max(axis=0) + 1
@@ -241,7 +244,7 @@ def test_letterbox_and_back(size_wh: tuple[int, int]) -> None:
 @pytest.mark.parametrize("size", [(300, 700), (256, 257), (40, 1000), (1, 1), (511, 512)])
 def test_split_covers_every_pixel_and_every_square_of_the_overlap(size: tuple[int, int]) -> None:
     image = np.random.default_rng(0).integers(1, 256, (*size, 3)).astype(np.uint8)
-    tiles = list(split(Pyramid(Image.fromarray(image)), 1.0, side=256, overlap=64, multiple=16))
+    tiles = list(split(Pyramid(image), 1.0, side=256, overlap=64, multiple=16))
     whole = np.zeros(size, bool)  # where a face of 64 pixels may begin and be inside one tile
     for tile in tiles:
         x, y = int(tile.x), int(tile.y)
@@ -255,7 +258,7 @@ def test_split_covers_every_pixel_and_every_square_of_the_overlap(size: tuple[in
 
 def test_cut_beyond_the_border_is_black_and_in_place() -> None:
     image = np.full((100, 100, 3), 200, np.uint8)
-    tile = cut(Pyramid(Image.fromarray(image)), np.array([0.0, 100.0]), 64, 128)
+    tile = cut(Pyramid(image), np.array([0.0, 100.0]), 64, 128)
     assert (tile.x, tile.y, tile.scale) == (-32, 68, 2)
     expected = np.zeros((128, 128), np.uint8)
     expected[:64, 64:] = 200
@@ -267,7 +270,7 @@ def test_coarse_versions_from_the_reduced_copy_are_those_of_the_image(size_wh: t
     wide, high = size_wh
     coarse = 256 / max(size_wh)
     waves = np.sin(np.arange(wide) * coarse / 16)[None, :, None] + np.cos(np.arange(high) * coarse / 12)[:, None, None]
-    image = Image.fromarray((127 + 60 * waves * np.array([1, -1, 0.5])).astype(np.uint8))
+    image = (127 + 60 * waves * np.array([1, -1, 0.5])).astype(np.uint8)
     direct, reduced = Pyramid(image), Pyramid(image, coarse=coarse)
     for scale in (coarse / 3, coarse, 1.4 * coarse):
         whole = [np.asarray(pyramid.at(scale)).astype(int) for pyramid in (direct, reduced)]
@@ -277,6 +280,25 @@ def test_coarse_versions_from_the_reduced_copy_are_those_of_the_image(size_wh: t
     tiles = [cut(pyramid, center, width, 96) for pyramid in (direct, reduced)]
     assert tiles[0][1:] == tiles[1][1:]
     assert np.abs(tiles[0].pixels.astype(int) - tiles[1].pixels).max() <= 2
+
+
+@pytest.mark.parametrize("size_wh", [(900, 700), (333, 800), (4000, 50)])
+def test_a_large_image_is_resized_in_parts_like_a_small_one(
+    size_wh: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (*size_wh[::-1], 3)).astype(np.uint8)
+    coarse = 256 / max(size_wh)
+    whole = Pyramid(pixels, coarse=coarse)
+    monkeypatch.setattr(tiles, "_WHOLE_PIXELS", 0)
+    monkeypatch.setattr(tiles, "_PART_SIDE", 64)
+    parts = Pyramid(pixels, coarse=coarse)
+    for scale in (0.05, 0.3, 0.6, 1.0, 1.5):
+        np.testing.assert_array_equal(whole.at(scale), parts.at(scale))
+    for width in generator.uniform(10, 2 * min(size_wh), 50):
+        center = generator.uniform(0, size_wh)
+        expected, found = (cut(pyramid, center, width, 96).pixels.astype(int) for pyramid in (whole, parts))
+        assert np.abs(expected - found).max() <= 1  # Pillow chooses the first axis by the shape of what it gets
 
 
 @pytest.mark.parametrize(("width", "score", "expected"), [(27, 0.4, False), (30, 0.4, True), (30, 0.95, False)])

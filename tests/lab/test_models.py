@@ -270,14 +270,38 @@ def test_a_description_without_its_file_or_keys(tmp_path: Path) -> None:
 
 
 def test_labels_and_shapes_are_compared_with_the_outputs_of_the_file(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"names 2 labels, but the model returns \[5, 7\]"):
-        open_model(foreign(tmp_path, labels='["angry", "happy"]'))(crops())
-    with pytest.raises(ModelError, match=r"cannot read input \[5, 3, 48, 48\] .* check .*their\.toml"):
-        open_model(foreign(tmp_path, 'channels = "rgb"'))(crops())
-    path = foreign(tmp_path)
+    with pytest.raises(ModelError, match=r"names 2 labels, but the model returns \[1, 7\]"):
+        open_model(foreign(tmp_path, labels='["angry", "happy"]'))
+    with pytest.raises(ModelError, match=r"cannot read input \[1, 3, 48, 48\] .* check .*their\.toml"):
+        open_model(foreign(tmp_path, 'channels = "rgb"'))
+    path = foreign(tmp_path, labels=LABELS.replace("sad", "-"))  # the others do not become probabilities
     path.write_text(path.read_text().replace("logits", "probabilities"))
     with pytest.raises(ModelError, match="does not return probabilities"):
-        open_model(path)(crops())
+        open_model(path)
+
+
+def test_a_foreign_file_that_never_ends_is_refused_after_its_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Identity", ["v"], ["w"])],
+        "body",
+        [helper.make_tensor_value_info(*each) for each in (("i", 7, []), ("go", 9, []), ("v", 1, ["n", 1, 48, 48]))],
+        [helper.make_tensor_value_info(*each) for each in (("on", 9, []), ("w", 1, ["n", 1, 48, 48]))],
+    )
+    graph = helper.make_graph(
+        [helper.make_node("Loop", ["", "true", "x"], ["y"], body=body)],
+        "endless",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1, 48, 48])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 1, 48, 48])],
+        [numpy_helper.from_array(np.array(True), "true")],
+    )
+    path = foreign(tmp_path)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path.with_suffix(".onnx").write_bytes(model.SerializeToString())
+    monkeypatch.setattr("mien._session._TRIAL_SECONDS", 0.1)
+    with pytest.raises(ModelError, match=r"its first run takes longer than 0\.1 s"):
+        open_model(path)
 
 
 def test_written_models_pass_onnx(tmp_path: Path) -> None:

@@ -54,6 +54,14 @@ def test_a_file_that_exceeds_a_bound_is_reported() -> None:
         assert hostile_corpus.faults_of(case, good | wrong, 2000), wrong
 
 
+def test_finding_faces_takes_no_second_copy_of_a_large_image(tmp_path: Path) -> None:
+    path = tmp_path / "large.png"
+    path.write_bytes(hostile_corpus.empty_png((36_000, 1000), 8, 0, 1))
+    result = hostile_corpus.measure(path)
+    assert result["line"] == "read, 36000 x 1000"
+    assert result["peak"] < 4 * 36_000_000 + 30_000_000  # 4 bytes a pixel while it is decoded
+
+
 @pytest.mark.release
 def test_the_whole_corpus_keeps_to_the_bounds(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setattr("sys.argv", ["hostile_corpus.py"])

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mien._output import protect_files, require_replaceable
+from mien._errors import MienError
+from mien._output import is_input, protect_files, require_replaceable
 
 if TYPE_CHECKING:  # the lab is an extra
     from mien.lab.ledger import Ledger
@@ -20,6 +21,9 @@ ModelOption = Annotated[
 PrecisionOption = Annotated[str, typer.Option(help="Which file of an embedded model: int8 (small, fast) or fp32.")]
 DetectorOption = Annotated[
     str, typer.Option(help="blazeface, yunet (downloaded once), or none: each image is one tight crop of a face.")
+]
+MaxFacesOption = Annotated[
+    int, typer.Option(min=1, help="Faces read in an image at most, the most certain ones. It bounds the time.")
 ]
 AbstainOption = Annotated[float, typer.Option(min=0, max=1, help="Below this probability the emotion is 'unsure'.")]
 ThreadsOption = Annotated[int, typer.Option(min=0, help="Cores to use; 0 uses all.")]
@@ -102,6 +106,7 @@ def open_ledger(path: Path | None, again: str) -> "Ledger":
 
 
 _OUTPUTS = ("out", "keep", "counts", "save", "ledger", "html", "video", "jsonl", "csv", "parquet")
+_FOLDERS = ("out", "keep", "save")
 _IMAGES = ("paths", "what", "source")  # their folders hold images to read; other files in them may be written
 
 
@@ -126,8 +131,10 @@ def protected(command: Callable[..., None]) -> Callable[..., None]:
         force = params["force"] if "force" in signature.parameters else params.pop("force")
         with protect_files(_named_files(params), force=force, cure=", or add --force"):
             for name in _OUTPUTS:
-                if isinstance(path := params.get(name), Path):
-                    require_replaceable(path)  # before the work
+                if isinstance(path := params.get(name), Path):  # checked before the work
+                    if name in _FOLDERS and path.is_file() and path.suffix != ".npz" and not is_input(path):
+                        raise MienError(f"{path}: is a file; name a folder to write to")
+                    require_replaceable(path)
             command(**params)
 
     option = inspect.Parameter("force", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=ForceOption)

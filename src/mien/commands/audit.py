@@ -1,5 +1,6 @@
 """``mien audit``: the faults of a data set as counts, as a page, and as rows to leave out."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -79,6 +80,8 @@ def audit_command(
     folder = out or Path("reports", f"audit-{Path(faces.source).stem}")
     require_writable(counts and counts.parent)  # before the work
     names = ("audit.json", "exclude.txt", "report.html", *(["out-of-fold.npz"] if label_errors else []))
+    if counts and os.path.realpath(counts) in {os.path.realpath(folder / name) for name in names}:
+        raise DataError(f"--counts {counts}: is a file of the audit itself; name another file")
     with output_folder(folder, names):
         predicted = None
         if probabilities:

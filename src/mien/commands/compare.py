@@ -1,7 +1,7 @@
 """``mien compare``: many models in one table and report, with paired tests, or a family of recipes as a study."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,6 +29,7 @@ def compare_command(
     keep: _options.KeepOption = None,
     again: _options.AgainOption = "",
     ledger: _options.LedgerOption = None,
+    skip_unreadable: _options.SkipUnreadableOption = False,
 ) -> None:
     """Compare models: metrics with intervals, which differences are noise, cost, recall, disagreement."""
     from mien.lab import compare as lab
@@ -44,13 +45,12 @@ def compare_command(
     compared: lab.Comparison
     names = ("comparison.json", "table.csv", "report.html")
     with output_folder(out, names), TerminalProgress(lines=False) as progress:
+        settings: Any = {"latency": latency, "skip_unreadable": skip_unreadable, "ledger": looks, "progress": progress}
         if grid:
-            compared = lab.compare_family(
-                grid, data, part, results=results, runs=Path("runs"), latency=latency, ledger=looks, progress=progress
-            )
+            compared = lab.compare_family(grid, data, part, results=results, runs=Path("runs"), **settings)
         else:
             models = runs or [*lab.recorded_folders(results), DEFAULT_MODEL]
-            compared = lab.compare(models, data, part, latency=latency, ledger=looks, progress=progress)
+            compared = lab.compare(models, data, part, **settings)
         lab.write_comparison(compared, out, provenance(compared.faces.sha256, compared.faces.note), metrics_folder=keep)
     for line in lab.summarize_comparison(compared):
         echo(line)

@@ -42,6 +42,7 @@ def explain_command(
     data: Annotated[Path | None, typer.Option(help="A data set to explain the model on, instead of images.")] = None,
     split: _options.SplitOption = None,
     label_map: _options.LabelMapOption = None,
+    skip_unreadable: _options.SkipUnreadableOption = False,
     faces: Annotated[int, typer.Option(min=20, help="Largest number of faces of the data set.")] = 600,
     align: Annotated[bool, typer.Option(help="Align the faces by eyes, nose and mouth.")] = True,
     baseline: Annotated[str, typer.Option(help="What replaces removed pixels: blur or mean.")] = "blur",
@@ -60,7 +61,8 @@ def explain_command(
     report.html, which shows faces of the set: do not publish it.
     """
     if data is None:
-        for option, value in (("--split", split), ("--map", label_map), ("--keep", keep)):
+        of_data = {"--split": split, "--map": label_map, "--keep": keep, "--skip-unreadable": skip_unreadable}
+        for option, value in of_data.items():
             if value:
                 raise MienError(f"{option} is for a data set; name one with --data, or leave it out")
         if not what:
@@ -102,6 +104,7 @@ def explain_command(
             align=align,
             baseline=baseline,
             labels=labels,
+            skip_unreadable=skip_unreadable,
             precision=precision,
             threads=threads,
             seed=seed,

@@ -14,6 +14,7 @@ from mien.bundled import DEFAULT_MODEL
 from mien.commands import _options
 from mien.commands._inputs import expand_inputs
 from mien.commands._terminal import FaceTable, TableConsole, Tally, echo, with_progress
+from mien.detect import MAX_FACES
 
 
 def predict_command(
@@ -32,6 +33,7 @@ def predict_command(
     ] = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with images, faces and maps.")] = None,
     detector: _options.DetectorOption = "blazeface",
+    max_faces: _options.MaxFacesOption = MAX_FACES,
     abstain: _options.AbstainOption = 0.0,
     threads: _options.ThreadsOption = 1,
     model: _options.ModelOption = DEFAULT_MODEL,
@@ -49,7 +51,9 @@ def predict_command(
         raise typer.BadParameter("--raw changes the names of --csv; add --csv")
     from mien.reader import Reader
 
-    reader = Reader(model, detector=detector, precision=precision, threads=threads, abstain=abstain)
+    reader = Reader(
+        model, detector=detector, precision=precision, threads=threads, abstain=abstain, max_faces=max_faces
+    )
     inputs, tally = expand_inputs(paths), Tally(print_errors=not (json_lines or csv))
     left_out = inputs.note()
     facts = reader.describe() | ({"left out": left_out} if left_out else {})

@@ -38,6 +38,7 @@ def stress_command(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the sample and of all noise.")] = 0,
     again: _options.AgainOption = "",
     ledger: _options.LedgerOption = None,
+    skip_unreadable: _options.SkipUnreadableOption = False,
 ) -> None:
     """Corrupt faces at five severities and report the metrics of each MODEL.
 
@@ -51,7 +52,8 @@ def stress_command(
 
     looks = _options.open_ledger(ledger, again)
     count = faces if faces is not None else 0 if groups else DEFAULT_FACES
-    options = RobustnessOptions(read_part(split), count, choose_corruptions(only or []), seed, looks)
+    chosen = choose_corruptions(only or [])
+    options = RobustnessOptions(read_part(split), count, chosen, seed, looks, skip_unreadable)
     require_writable(keep)  # before the work
     labels = read_map(label_map or [])
     names = ("stress.json", "stress.csv", "report.html")

@@ -10,11 +10,11 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
-from mien._errors import MienError, ModelError, is_number, shown
+from mien._errors import MienError, ModelError, is_number, require_integer, shown
 from mien._face import Box, Detection, Pixels
 from mien._suggest import suggest
 
-__all__ = ["DETECTORS", "THRESHOLD", "Detection", "Detector", "from_detections", "open_detector"]
+__all__ = ["DETECTORS", "MAX_FACES", "THRESHOLD", "Detection", "Detector", "from_detections", "open_detector"]
 
 # Module and class of each detector; a module is imported when its detector is opened.
 _MODULES = {
@@ -24,6 +24,7 @@ _MODULES = {
 }
 DETECTORS = tuple(_MODULES)
 THRESHOLD = 0.65  # score from which a candidate is a face
+MAX_FACES = 1000  # in an image; each small face takes about 20 ms
 
 
 class Detector(Protocol):
@@ -124,6 +125,7 @@ def open_detector(
     *,
     threshold: float = THRESHOLD,
     min_face: float | None = None,
+    max_faces: int = MAX_FACES,
     threads: int = 1,
     providers: Sequence[str] = ("cpu",),
 ) -> Detector:
@@ -133,10 +135,11 @@ def open_detector(
         name: One of ``DETECTORS``: ``"blazeface"``; ``"yunet"``, which is downloaded when it is first opened, into the
             folder that ``mien._download`` documents; or ``"none"``, which returns the whole image as one face.
         threshold: Score from 0 to 1 from which a candidate is a face.
-        min_face: Width in pixels of the smallest face to look for, 8 or more. The time grows with the pixels of the
-            image divided by the square of this width. The default is 24 pixels, but at least 1 % of the image's long
-            side. In portraits and video calls (one face is wider than 8 % of that side, and there is no crowd) the
+        min_face: Width in pixels of the smallest face to look for, 8 or more. Time and memory grow with the pixels of
+            the image divided by the square of this width. The default is 24 pixels, but at least 1 % of the image's
+            long side. In portraits and video calls (one face is wider than 8 % of that side, and there is no crowd) the
             default of BlazeFace leaves out faces less than a third as wide as the largest one.
+        max_faces: Largest number of faces that are returned, the most certain ones. It bounds the time.
         threads: Threads of ONNX Runtime for one call; 0 uses all cores.
         providers: Execution providers of ONNX Runtime, first choice first, as of ``Reader``.
 
@@ -160,6 +163,8 @@ def open_detector(
         )
     if min_face is not None and not (is_number(min_face) and min_face >= 8):
         raise ModelError(f"min_face is {shown(min_face)}; the smallest width of a face in pixels must be 8 or more")
+    require_integer("max_faces", max_faces, lowest=1)
     module, kind = _MODULES[name]
     opener = getattr(import_module(module), kind)
-    return cast(Detector, opener(threshold=threshold, min_face=min_face, threads=threads, providers=providers))
+    settings = {"threshold": threshold, "min_face": min_face, "max_faces": max_faces}
+    return cast(Detector, opener(**settings, threads=threads, providers=providers))

@@ -11,10 +11,10 @@ the most exact key points.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from mien._face import Box, Detection, Pixels
 from mien._session import open_session
@@ -61,15 +61,18 @@ class BlazeFace:
     Args:
         threshold: Score from 0 to 1 from which a candidate is a face.
         min_face: Width in pixels of the smallest face; ``None`` for the default of ``open_detector``.
+        max_faces: Largest number of faces, the most certain ones.
         threads: Threads of ONNX Runtime for one call; 0 uses all cores.
         providers: Execution providers of ONNX Runtime, first choice first.
     """
 
     name = "blazeface"
 
-    def __init__(self, *, threshold: float, min_face: float | None, threads: int, providers: Sequence[str]) -> None:
+    def __init__(
+        self, *, threshold: float, min_face: float | None, max_faces: int, threads: int, providers: Sequence[str]
+    ) -> None:
         self._threshold, self._lowest = threshold, min(_TRACE, threshold)
-        self._min_face = min_face
+        self._min_face, self._max_faces = min_face, max_faces
         self._session = open_session(MODEL, threads=threads, providers=providers)
 
     def __call__(self, pixels: Pixels) -> list[Detection]:
@@ -82,13 +85,13 @@ class BlazeFace:
             The faces, largest first.
         """
         height, width = pixels.shape[:2]
-        pyramid = Pyramid(Image.fromarray(pixels), coarse=LEVEL_STEP * INPUT_SIDE / max(width, height))
+        pyramid = Pyramid(pixels, coarse=LEVEL_STEP * INPUT_SIDE / max(width, height))
         faces = self._search(pyramid)
         if len(faces) == 0:  # one face may fill the image, as in a tight crop: the network needs a margin, here black
             tiles = [letterbox(pyramid, INPUT_SIDE, share=share) for share in _FILLING_SHARES]
             faces = self._find(tiles, self._threshold)
             faces = faces.take(faces.widths >= _FILLING_WIDTH * min(pyramid.size))
-        return suppress(self._refine(pyramid, suppress(faces))).to_detections()
+        return suppress(self._refine(pyramid, suppress(faces).take(slice(self._max_faces)))).to_detections()
 
     def near(self, pixels: Pixels, box: Box) -> list[Detection]:
         """Find the faces near the expected place of a face, in one tile. It is much faster than a search.
@@ -111,7 +114,7 @@ class BlazeFace:
         if right <= left or bottom <= top or side <= 0:
             return []
         corner = np.array([left, top])
-        tile = cut(Pyramid(Image.fromarray(pixels[top:bottom, left:right])), center - corner, side, INPUT_SIDE)
+        tile = cut(Pyramid(pixels[top:bottom, left:right]), center - corner, side, INPUT_SIDE)
         found = suppress(self._find([tile], min(_NEAR_SCORE, self._threshold)))
         return found.to_image(scale=1, x=left, y=top).to_detections()
 
@@ -126,7 +129,8 @@ class BlazeFace:
             smallest = self._smallest(long_side, plain, traces)
             scale, widest = finer_scale(scale, smallest), _LEVEL_OVERLAP
         retried = traces.take((traces.widths >= _TRACE_SHARE * smallest) & ~inside_of(traces, plain))
-        return join([plain, self._find(_retry_tiles(pyramid, retried), self._threshold)])
+        tiles = islice(_retry_tiles(pyramid, retried), self._max_faces)  # strongest first
+        return join([plain, self._find(tiles, self._threshold)])
 
     def _refine(self, pyramid: Pyramid, faces: Candidates) -> Candidates:
         """Measure box and key points of each small face again in a tile. Scores do not change.

@@ -39,11 +39,11 @@ class Candidates:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def take(self, index: NDArray[Any]) -> "Candidates":
+    def take(self, index: NDArray[Any] | slice) -> "Candidates":
         """Select candidates.
 
         Args:
-            index: A mask ``[K]``, or positions in the order of the result.
+            index: A mask ``[K]``, positions in the order of the result, or a slice.
 
         Returns:
             The selected candidates.

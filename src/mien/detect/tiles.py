@@ -1,6 +1,8 @@
 """Image pyramids and tiles, for detectors."""
 
+import math
 from collections.abc import Iterator
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +12,8 @@ from PIL import Image
 from mien._face import Pixels
 
 REDUCING_GAP = 1.01  # Pillow reduces by whole factors down to this multiple of the size, and interpolates the rest
+# Pixels of an image that Pillow gets whole: its copy takes 4 bytes a pixel. Of a larger one it gets parts of this side.
+_WHOLE_PIXELS, _PART_SIDE = 2**24, 1024
 
 
 class Tile(NamedTuple):
@@ -32,15 +36,16 @@ class Pyramid:
     """An image at any scale. Coarse scales use one reduced copy, so that a large image is processed only once.
 
     Args:
-        image: The image.
+        pixels: The image, RGB uint8 ``[H, W, 3]``.
         coarse: The finest scale for which the reduced copy is used.
     """
 
-    def __init__(self, image: Image.Image, *, coarse: float = 1.0) -> None:
-        self.size = image.size
-        self._image = image
+    def __init__(self, pixels: Pixels, *, coarse: float = 1.0) -> None:
+        self.size = width, height = pixels.shape[1], pixels.shape[0]
+        self._pixels = pixels
+        self._image = Image.fromarray(pixels) if width * height <= _WHOLE_PIXELS else None
         self._factor = max(1, int(1 / (coarse * REDUCING_GAP)))
-        self._reduced = image.reduce(self._factor) if self._factor > 1 else image
+        self._reduced = self._reduce((0, 0, width, height), (self._factor,) * 2) if self._factor > 1 else self._image
 
     def at(self, scale: float) -> Image.Image:
         """Resize the whole image.
@@ -68,8 +73,37 @@ class Pyramid:
         source, factor = (self._reduced, self._factor) if scale * self._factor <= 1 else (self._image, 1)
         # The last row and column of the reduced copy may cover fewer pixels than the others; the area accounts for it.
         left, top, right, bottom = (length / factor for length in area)
+        if source is None:
+            return self._resize_large((left, top, right, bottom), size_wh)
         box = (left, top, right, bottom)
         return source.resize(size_wh, Image.Resampling.BILINEAR, box=box, reducing_gap=REDUCING_GAP)
+
+    def _resize_large(self, area: tuple[float, float, float, float], size_wh: tuple[int, int]) -> Image.Image:
+        """Do what ``Image.resize`` does, without a copy of the image."""
+        starts, ends, limits = area[:2], area[2:], self.size
+        steps = [(end - start) / size for start, end, size in zip(starts, ends, size_wh, strict=True)]
+        factors = (int(steps[0] / REDUCING_GAP) or 1, int(steps[1] / REDUCING_GAP) or 1)
+        least = 1 if factors == (1, 1) else 0
+        margins = [max(step / 2, least) for step in steps]  # what the filter reads outside of the area
+        first = [max(0, int(start - margin)) for start, margin in zip(starts, margins, strict=True)]
+        last = [min(math.ceil(end + more), limit) for end, more, limit in zip(ends, margins, limits, strict=True)]
+        part = self._reduce((*first, *last), factors)
+        if factors == (1, 1):  # Pillow rounds the corners then, and they must be the same before first is subtracted
+            area = tuple(np.array(area, np.float32).tolist())
+        corners = [(area[i] - first[i % 2]) / factors[i % 2] for i in range(4)]
+        return part.resize(size_wh, Image.Resampling.BILINEAR, box=(corners[0], corners[1], corners[2], corners[3]))
+
+    def _reduce(self, box: tuple[int, int, int, int], factors: tuple[int, int]) -> Image.Image:
+        """Average blocks of pixels, in parts of whole blocks."""
+        if self._image is not None:
+            return self._image.reduce(factors, box)
+        (left, top, right, bottom), (across, down) = box, factors
+        result = Image.new("RGB", (-((left - right) // across), -((top - bottom) // down)))
+        wide, high = (max(1, _PART_SIDE // factor) * factor for factor in factors)
+        for y, x in product(range(top, bottom, high), range(left, right, wide)):
+            part = Image.fromarray(self._pixels[y : min(y + high, bottom), x : min(x + wide, right)])
+            result.paste(part.reduce(factors), ((x - left) // across, (y - top) // down))
+        return result
 
 
 def letterbox(pyramid: Pyramid, side: int, *, share: float = 1.0) -> Tile:

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from mien._download import RemoteFile, fetch
 from mien._face import Detection, Pixels
@@ -41,6 +40,7 @@ class YuNet:
     Args:
         threshold: Score from 0 to 1 from which a candidate is a face.
         min_face: Width in pixels of the smallest face; ``None`` for the default of ``open_detector``.
+        max_faces: Largest number of faces, the most certain ones.
         threads: Threads of ONNX Runtime for one call; 0 uses all cores.
         providers: Execution providers of ONNX Runtime, first choice first.
 
@@ -50,9 +50,11 @@ class YuNet:
 
     name = "yunet"
 
-    def __init__(self, *, threshold: float, min_face: float | None, threads: int, providers: Sequence[str]) -> None:
+    def __init__(
+        self, *, threshold: float, min_face: float | None, max_faces: int, threads: int, providers: Sequence[str]
+    ) -> None:
         self._threshold = threshold
-        self._min_face = min_face
+        self._min_face, self._max_faces = min_face, max_faces
         self._session = open_session(fetch(_FILE), threads=threads, providers=providers)
         self._outputs = [f"{kind}_{stride}" for kind in ("cls", "obj", "bbox", "kps") for stride in _STRIDES]
 
@@ -65,14 +67,14 @@ class YuNet:
         Returns:
             The faces, largest first.
         """
-        pyramid = Pyramid(Image.fromarray(pixels))
+        pyramid = Pyramid(pixels)
         long_side = max(pyramid.size)
         whole = letterbox(pyramid, _SIDE, share=min(1.0, _MAX_ZOOM * long_side / _SIDE))
         faces = self._find([whole])
         smallest = self._min_face or max(_SMALLEST, _SMALLEST_SHARE * long_side)
         if (scale := _MIN_WIDTH / smallest) > whole.scale:
             faces = join([faces, self._find(split(pyramid, scale, side=_SIDE, overlap=_OVERLAP, multiple=_SIDE))])
-        return suppress(faces).to_detections()
+        return suppress(faces).take(slice(self._max_faces)).to_detections()
 
     def _find(self, tiles: Iterable[Tile]) -> Candidates:
         found = []

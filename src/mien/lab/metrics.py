@@ -14,7 +14,7 @@ from scipy.stats import norm
 from sklearn import metrics as reference
 
 from mien._emotions import Emotion
-from mien._errors import DataError
+from mien._errors import DataError, checked
 from mien.lab.significance import Z, mean_interval, percentile_interval, wilson_interval
 
 Floats = NDArray[np.floating[Any]]
@@ -26,6 +26,7 @@ _NOISE_DRAWS = 2000
 _SUM_ERROR = 1e-3  # largest distance of a row's sum from 1; far above the rounding of float32
 
 
+@checked
 def compute_metrics(
     probs: Floats, labels: Ints, emotions: tuple[Emotion, ...], *, resamples: int = 2000
 ) -> dict[str, Any]:

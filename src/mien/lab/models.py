@@ -7,6 +7,7 @@ import os
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from mien._emotions import Emotion
-from mien._errors import DataError, ModelError, RecipeError, first_line, shown
-from mien._session import open_session
+from mien._errors import DataError, ModelError, RecipeError, checked, first_line, shown
+from mien._session import open_session, open_trial
 from mien._suggest import suggest
 from mien.infer import LARGEST_SIZE, Classifier, find_model
 from mien.lab.data import FaceSet
@@ -90,15 +91,19 @@ class Model:
         found, shape = list(probs.shape), [len(crops), len(self.emotions)]
         if found != shape:
             raise ModelError(f"{self.name} returns {found}, not {shape}: its labels do not match its output")
-        if not np.isfinite(probs).all():
-            raise ModelError(f"{self.name} returns values that are not finite; check the scaling of its input")
-        worst = float(np.abs(probs.sum(axis=1) - 1).max(initial=0))
-        if worst > _SUM_ERROR or (probs < 0).any():
-            raise ModelError(
-                f"{self.name} does not return probabilities: a row is negative or its sum differs from 1 by "
-                f'{worst:.3g}; for logits, set outputs = "logits" in its TOML file'
-            )
+        _check_probs(self.name, probs)
         return probs, maps
+
+
+def _check_probs(name: str, probs: Probs) -> None:
+    if not np.isfinite(probs).all():
+        raise ModelError(f"{name} returns values that are not finite; check the scaling of its input")
+    worst = float(np.abs(probs.sum(axis=1) - 1).max(initial=0))
+    if worst > _SUM_ERROR or (probs < 0).any():
+        raise ModelError(
+            f"{name} does not return probabilities: a row is negative or its sum differs from 1 by "
+            f'{worst:.3g}; for logits, set outputs = "logits" in its TOML file'
+        )
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,7 @@ class Adapter:
 
 
 def open_foreign(path: Path, *, threads: int = 1) -> Model:
-    """Open a foreign ONNX model.
+    """Open a foreign ONNX model. It reads one blank face for a trial, with a time limit of 30 s.
 
     Args:
         path: The TOML file that describes it, with the keys of ``Adapter``.
@@ -149,17 +154,18 @@ def open_foreign(path: Path, *, threads: int = 1) -> Model:
     """
     adapter = read_adapter(path)
     file = path.parent / adapter.model
-    session = open_session(file, threads=threads)
-    input_name = _choose(path, "input", adapter.input, [i.name for i in session.get_inputs()])
-    output_name = _choose(path, "output", adapter.output, [o.name for o in session.get_outputs()])
+    trial = open_trial(file, is_foreign=True)
+    input_name = _choose(path, "input", adapter.input, [i.name for i in trial.get_inputs()])
+    output_name = _choose(path, "output", adapter.output, [o.name for o in trial.get_outputs()])
+    name = adapter.name or path.stem
     used = [index for index, label in enumerate(adapter.labels) if label != _EXCLUDED]
 
-    def predict_crops(crops: Crops) -> tuple[Probs, Maps]:
+    def predict_crops(crops: Crops, run: Callable[..., Any]) -> tuple[Probs, Maps]:
         parts = [np.zeros((0, len(adapter.labels)), np.float32)] if not len(crops) else []
         for start in range(0, len(crops), adapter.batch):
             batch = prepare(crops[start : start + adapter.batch], adapter)
             try:
-                parts.append(np.asarray(session.run([output_name], {input_name: batch})[0], np.float32))
+                parts.append(np.asarray(run([output_name], {input_name: batch})[0], np.float32))
             except Exception as error:  # the classes of ONNX Runtime have no common base below Exception
                 cause = f"cannot read input {list(batch.shape)} ({first_line(error)})"
                 raise ModelError(f"{file}: {cause}; check {path}") from error
@@ -169,14 +175,17 @@ def open_foreign(path: Path, *, threads: int = 1) -> Model:
         if adapter.outputs == "logits":
             odds = np.exp(probs - probs.max(axis=1, keepdims=True))
             probs = odds / odds.sum(axis=1, keepdims=True)
+        _check_probs(name, probs)
         if len(used) < probs.shape[1]:
             probs = probs[:, used]
             probs = np.asarray(probs / np.maximum(probs.sum(axis=1, keepdims=True), 1e-12), np.float32)
         return probs, None
 
+    predict_crops(np.zeros((1, adapter.size, adapter.size), np.uint8), trial.run_trial)
+    run = open_session(file, threads=threads).run
     emotions = tuple(Emotion(adapter.labels[index]) for index in used)
     about = {"kind": "foreign ONNX file", "adapter": path.name, "file": file.name, "outputs": adapter.outputs}
-    return Model(adapter.name or path.stem, emotions, adapter.size, about, path, predict_crops)
+    return Model(name, emotions, adapter.size, about, path, partial(predict_crops, run=run))
 
 
 def read_adapter(path: Path) -> Adapter:
@@ -272,6 +281,7 @@ def _choose(path: Path, key: str, wanted: str, there: list[str]) -> str:
     return there[0]
 
 
+@checked
 def open_model(
     what: str | os.PathLike[str], *, precision: str = "int8", threads: int = 1, faces: FaceSet | None = None
 ) -> Model:

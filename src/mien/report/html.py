@@ -20,7 +20,7 @@ from mien._format import probability_percent
 from mien._output import Draft, output_errors
 from mien._page import data_uri, escape, head
 from mien.overlay import enlarge, heat, opacity
-from mien.report.images import short_name
+from mien.report.images import short_name, thumbnail
 
 _LONGEST = 960  # pixels of a thumbnail's longer side
 _JPEG_QUALITY = 82
@@ -198,8 +198,7 @@ def _card(reading: Reading, number: int) -> str:
 
 
 def _image(reading: Reading, number: int) -> str:
-    image = Image.fromarray(np.asarray(reading.pixels))
-    image.thumbnail((_LONGEST, _LONGEST), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    image = thumbnail(np.asarray(reading.pixels), (_LONGEST, _LONGEST))
     readings = "; ".join(_headline(face) for face in reading.faces[:_OPEN_FACES]) or "no face"
     more = f"; and {len(reading.faces) - _OPEN_FACES} more faces" if len(reading.faces) > _OPEN_FACES else ""
     alt = f"Image {escape(short_name(reading.source))}: {readings}{more}"

@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import count
 from pathlib import Path, PurePath
 from typing import Self
@@ -11,9 +12,10 @@ from typing import Self
 from PIL import Image
 
 from mien._errors import require_kind
-from mien._face import Reading
+from mien._face import Pixels, Reading
 from mien._output import MARK, Draft, is_input, output_errors, png_mark
-from mien.overlay import annotate
+from mien.detect.tiles import Pyramid
+from mien.overlay import draw_faces
 
 _JPEG_QUALITY = 92  # of 100: lines stay sharp, and a file is about as large as that of a camera
 _MAX_NAME_BYTES = 255  # of a file name, in usual file systems
@@ -58,7 +60,7 @@ class AnnotatedImages:
         require_kind("reading", reading, Reading, "what Reader.read returns")
         if reading.pixels is None:
             return
-        image = Image.fromarray(annotate(reading.pixels, reading, maps=True))
+        image = draw_faces(reading.pixels, reading, maps=True)
         suffix = Path(reading.source).suffix.lower()
         self._folder.save(image, reading.source, f".mien{suffix}" if suffix in (".jpg", ".jpeg") else ".mien.png")
 
@@ -111,17 +113,27 @@ class ImageFolder:
         Raises:
             OutputError: The file cannot be written.
         """
-        mark = _mark_of(source)
+        mark, path = _mark_of(source), None
+        while path is None:
+            with suppress(FileExistsError):  # another process has taken the name meanwhile
+                path = self._save(image, source, ending, mark)
+        self._marks[path] = mark
+
+    def _save(self, image: Image.Image, source: str, ending: str, mark: str) -> Path:
         with output_errors(str(self.path)):
             folder = self._folder_of(source)
             names = _numbered(Path(source).stem.strip("<>") or "image", ending)
             path = next(folder / name for name in names if self._may_write(folder / name, mark))
-        with Draft(path) as draft, output_errors(draft.name):
-            if path.suffix == ".png":
-                image.save(draft.file, "PNG", compress_level=3, pnginfo=png_mark(mark))
-            else:
-                image.save(draft.file, "JPEG", quality=_JPEG_QUALITY, comment=mark)
-        self._marks[path] = mark
+            is_free = not os.path.lexists(path)
+        with Draft(path) as draft:
+            with output_errors(draft.name):
+                if path.suffix == ".png":
+                    image.save(draft.file, "PNG", compress_level=3, pnginfo=png_mark(mark))
+                else:
+                    image.save(draft.file, "JPEG", quality=_JPEG_QUALITY, comment=mark)
+            if is_free:
+                path.touch(exist_ok=False)
+        return path
 
     def _folder_of(self, source: str) -> Path:
         """The folder of the image of a source, which exists then. Links are not followed."""
@@ -165,6 +177,21 @@ def _numbered(stem: str, ending: str) -> Iterator[str]:
 def _is_real_folder(path: Path) -> bool:
     """Whether a path is a folder itself, not a link to one, or free."""
     return not os.path.lexists(path) or (path.is_dir() and not path.is_symlink())
+
+
+def thumbnail(pixels: Pixels, max_wh: tuple[int, int]) -> Image.Image:
+    """Scale an image down.
+
+    Args:
+        pixels: The image, RGB uint8 ``[H, W, 3]``.
+        max_wh: Largest width and height in pixels. A smaller image is not enlarged.
+
+    Returns:
+        The thumbnail.
+    """
+    image = Pyramid(pixels).at(min(1, 3 * max(max_wh) / max(pixels.shape)))  # without a copy of a large image
+    image.thumbnail(max_wh, Image.Resampling.LANCZOS)
+    return image
 
 
 def short_name(source: str) -> str:

@@ -15,7 +15,7 @@ from mien._output import Draft
 from mien._page import data_uri, escape
 from mien.overlay import map_over_crop
 from mien.report.html import fill_page
-from mien.report.images import ImageFolder, short_name
+from mien.report.images import ImageFolder, short_name, thumbnail
 
 MAP_PAGE = "explanation.html"
 
@@ -146,8 +146,7 @@ def numbered_faces(reading: Reading, max_wh: tuple[int, int]) -> Image.Image:
     Returns:
         The image.
     """
-    image = Image.fromarray(np.asarray(reading.pixels))
-    image.thumbnail(max_wh, Image.Resampling.LANCZOS)
+    image = thumbnail(np.asarray(reading.pixels), max_wh)
     scale = image.width / reading.size_wh[0]
     draw = ImageDraw.Draw(image)
     for number, face in reversed(list(enumerate(reading.faces, start=1))):

@@ -199,7 +199,11 @@ def _open_file(name: str) -> FrameSource:
         raise SourceError(f"{name}: no permission to read it; change its access rights or run as its owner")
     cure = "name a video such as MP4, or get the file again"
     # Without "file:", FFmpeg takes a name such as "a:b.mp4" for an address.
-    container = _open_container(f"file:{name}", name, cure)
+    address = f"file:{name}"
+    if Path(name).is_file():
+        container = _open_container(address, name, cure)
+    else:  # a pipe, at which FFmpeg may wait for ever
+        container = run_in_thread(lambda: _open_container(address, name, cure))
     if container.format.name in _NOT_VIDEOS:
         container.close()
         raise SourceError(f"{name}: is not a video; {cure}")
@@ -465,16 +469,19 @@ class _ImageFolder(FrameSource):
         Image.init()  # registers the suffixes of all formats
         suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS}
         try:
-            found = [file for file in path.iterdir() if file.suffix.lower() in suffixes and not file.is_fifo()]
+            visible = [file for file in path.iterdir() if not file.name.startswith(".")]
+            found = [file for file in visible if file.suffix.lower() in suffixes and not file.is_fifo()]
         except OSError as error:
             reason = (error.strerror or "unknown reason").lower()
             raise SourceError(f"{path}: this folder cannot be opened ({reason}); change its access rights") from error
         # Annotated copies, whose names end in .mien, are not frames.
-        files = [file for file in found if not file.name.startswith(".") and not file.stem.endswith(".mien")]
+        files = [file for file in found if not file.stem.endswith(".mien")]
         if not files:
             raise SourceError(f"{path}: no images in this folder; name a folder of frames, or a video")
         super().__init__(str(path), count=len(files), rate=rate)
         self._files, self._rate = sorted(files, key=_natural_key), rate
+        if left_out := len(visible) - len(files):
+            self.note = f"left out: {left_out:,} other {'entry' if left_out == 1 else 'entries'} of the folder"
 
     def _read(self) -> Iterator[_TimedPixels]:
         first_error = ""

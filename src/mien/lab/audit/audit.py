@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from mien._emotions import CLASS_SETS, SEVEN, Emotion
+from mien._errors import checked
 from mien._progress import Progress, no_progress
 from mien.lab.audit.content import BLANK_SPREAD, FLAT_SHARE, Content, FindsFace, face_finder, inspect_images
 from mien.lab.audit.duplicates import (
@@ -104,6 +105,7 @@ def audit(
     )
 
 
+@checked
 def load_faces(path: Path | None, labels: Mapping[str, str] | None = None, *, skip_unreadable: bool = False) -> FaceSet:
     """Read a data set for an audit, at 48 pixels; in eight classes where it has contempt, else in seven.
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien._emotions import Emotion
-from mien._errors import DataError
+from mien._errors import DataError, checked
 from mien._metrics import HEADLINE, compare_with_claim
 from mien._progress import Progress, no_progress
 from mien.lab.compare.entries import Entries, ModelEntry, load_entries
@@ -356,6 +356,7 @@ class Comparison:
         return found
 
 
+@checked
 def compare(
     models: Sequence[str],
     data: Path | None,
@@ -363,6 +364,7 @@ def compare(
     *,
     latency: bool = True,
     ledger: Ledger | None = None,
+    skip_unreadable: bool = False,
     progress: Progress = no_progress,
 ) -> Comparison:
     """Compare models on the same faces.
@@ -373,6 +375,7 @@ def compare(
         split: The split; ``None`` is all faces.
         latency: Whether to measure the latency of every model.
         ledger: Where a look at PrivateTest is written; ``None``: in ``default_ledger()``.
+        skip_unreadable: Whether images that cannot be read are left out and counted.
         progress: Called before each step.
 
     Returns:
@@ -389,7 +392,7 @@ def compare(
         >>> found.difference(1, 0, "accuracy")  # doctest: +SKIP
         (0.021, True)
     """
-    entries = load_entries(models, data, split, ledger=ledger, progress=progress)
+    entries = load_entries(models, data, split, skip_unreadable=skip_unreadable, ledger=ledger, progress=progress)
     return compare_entries(entries, split, latency=latency, progress=progress)
 
 

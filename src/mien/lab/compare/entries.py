@@ -103,6 +103,7 @@ def load_entries(
     split: Split | None,
     *,
     ledger: Ledger | None = None,
+    skip_unreadable: bool = False,
     progress: Progress = no_progress,
 ) -> Entries:
     """Load the models of a comparison and their predictions.
@@ -113,6 +114,7 @@ def load_entries(
         data: The data set; ``None`` is the one that ``$MIEN_DATA`` names.
         split: The split; ``None`` is all faces.
         ledger: Where a look at PrivateTest is written; ``None``: in ``default_ledger()``.
+        skip_unreadable: Whether images that cannot be read are left out and counted.
         progress: Called with the name of each model.
 
     Returns:
@@ -140,7 +142,7 @@ def load_entries(
         known |= set(own.emotions)
     size = max((model.size for model in opened.values()), default=0)
     emotions = tuple(emotion for emotion in Emotion if emotion in known)
-    (test,) = load_tests([data], emotions, size=size, label_map={})
+    (test,) = load_tests([data], emotions, size=size, label_map={}, skip_unreadable=skip_unreadable)
     ledger, answers = ledger or Ledger(), list[Answers]()
     if is_private_test(test.faces, split or ALL):
         answers = [_answers(source, opened.get(source), test) for source in sources]

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from mien._emotions import CLASS_SETS, Emotion, class_set
-from mien._errors import DataError, RecipeError
+from mien._errors import DataError, RecipeError, checked
 from mien._suggest import suggest
 from mien.lab.data.custom import IMAGE_SUFFIXES, hold_out, read_custom, resize
 from mien.lab.data.duplicates import leaked_into_tests
@@ -39,6 +39,7 @@ from mien.lab.recipe import ExtraData, Recipe
 ALL = "all"
 
 
+@checked
 def load_set(path: Path | None, recipe: Recipe) -> FaceSet:
     """Load the faces that a recipe learns from and is validated on: all splits, with ``data.extra`` mixed into
     Training.
@@ -237,6 +238,7 @@ class DatasetCache:
         return self._faces
 
 
+@checked
 def load_test_set(
     path: Path | None,
     emotions: tuple[Emotion, ...],
@@ -323,6 +325,7 @@ def is_fer2013(path: Path) -> bool:
     return named or sorted(map(len, names)) == sorted(OFFICIAL_COUNTS[Split.TRAINING])
 
 
+@checked
 def read_split(word: str | None) -> Split | str | None:
     """Parse the name of a split.
 
@@ -349,6 +352,7 @@ def read_split(word: str | None) -> Split | str | None:
     return known[key]
 
 
+@checked
 def read_part(word: str) -> Split | None:
     """Parse the name of a split that must be given.
 
@@ -380,6 +384,7 @@ def chosen_split(wanted: Split | str | None, faces: FaceSet) -> Split | None:
     return wanted if isinstance(wanted, Split) else None
 
 
+@checked
 def read_map(words: Iterable[str]) -> dict[str, str]:
     """Parse a label map from words.
 

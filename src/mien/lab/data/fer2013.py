@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from mien._emotions import SEVEN
-from mien._errors import DataError, MissingExtraError
+from mien._errors import DataError, MissingExtraError, checked
 from mien._suggest import suggest
 from mien.lab.data.faceset import (
     EMOTION_NAMES,
@@ -57,6 +57,7 @@ OFFICIAL_COUNTS: dict[Split, tuple[int, ...]] = {
 }
 
 
+@checked
 def load_fer2013(
     path: str | os.PathLike[str],
     *,

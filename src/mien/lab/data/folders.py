@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from mien._emotions import SEVEN
-from mien._errors import DataError
+from mien._errors import DataError, checked
+from mien._output import seen_before
 from mien._suggest import suggest
 from mien.lab.data.faceset import EMOTION_NAMES, SIZE, FaceSet, Split, assemble, list_sha256, split_index
 
@@ -43,6 +44,7 @@ _LISTED = 5  # unreadable images that a message names
 _MODES = ("L", "LA", "P", "RGB", "RGBA", "1")
 
 
+@checked
 def find_fer2013(path: str | os.PathLike[str] | None = None) -> Path:
     """Find the file or image folder that ``load_fer2013`` reads.
 
@@ -110,7 +112,8 @@ def read_folders(folder: Path, *, skip_unreadable: bool = False) -> FaceSet:
     Example:
         >>> faces = read_folders(Path("fer2013"))  # doctest: +SKIP
     """
-    listed, files, images, digests, problems = sorted(_list_files(folder)), [], [], [], []
+    linked: list[Path] = []
+    listed, files, images, digests, problems = sorted(_list_files(folder, linked)), [], [], [], []
     for file in listed:
         content = (folder / file.name).read_bytes()
         try:
@@ -124,6 +127,8 @@ def read_folders(folder: Path, *, skip_unreadable: bool = False) -> FaceSet:
     if unknown := sum(not file.split_known for file in files):
         unnamed = f"{unknown:,} test images do not name their split: all are used as PublicTest, none as PrivateTest"
         note = "; ".join(filter(None, (note, unnamed)))
+    if linked:
+        note = "; ".join(filter(None, (note, f"{len(linked):,} folders that were read already are left out")))
     return assemble(
         np.stack(images) if images else np.empty((0, SIZE, SIZE), np.uint8),
         np.array([file.label for file in files], np.int64),
@@ -161,8 +166,11 @@ def report_unreadable(problems: Sequence[str], count: int, source: Path, *, is_s
     raise DataError(f"{len(problems):,} of {count:,} images {verb} unreadable: {listed}{more}{UNREADABLE_CURE}")
 
 
-def _list_files(folder: Path) -> Iterator[_File]:
+def _list_files(folder: Path, linked: list[Path]) -> Iterator[_File]:
+    """The files, in any order. Links to folders are followed; a folder that was read already is added to ``linked``."""
+    seen: set[tuple[int, int] | None] = set()
     tops = [entry for entry in visible_entries(folder) if entry.name.lower() in _FOLDERS and entry.is_dir()]
+    tops = _first(tops, seen, linked)
     has_validation = any(top.name.lower() in _VALIDATION_FOLDERS for top in tops)
     for top in tops:
         possible = _FOLDERS[top.name.lower()]
@@ -171,7 +179,7 @@ def _list_files(folder: Path) -> Iterator[_File]:
         emotions = visible_entries(top)
         if not emotions:
             raise DataError(f"{top}: is empty; a folder for each of {', '.join(SEVEN)} is expected")
-        for emotion in emotions:
+        for emotion in _first(emotions, seen, linked):
             label = _read_label(emotion)
             files = visible_entries(emotion)
             if not files:
@@ -181,6 +189,12 @@ def _list_files(folder: Path) -> Iterator[_File]:
                 split_known = split is not None or len(possible) == 1 or has_validation
                 name = file.relative_to(folder).as_posix()
                 yield _File(split_index(split or possible[0]), number, label, name, split_known)
+
+
+def _first(entries: list[Path], seen: set[tuple[int, int] | None], linked: list[Path]) -> list[Path]:
+    again = [entry for entry in entries if entry.is_dir() and seen_before(entry, seen)]
+    linked += again
+    return [entry for entry in entries if entry not in again]
 
 
 def _read_label(folder: Path) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from mien._errors import checked
 from mien._format import percent, percent_interval
 from mien._metrics import HEADLINE, format_metric, metric_name
 from mien._page import escape
@@ -46,6 +47,7 @@ class EvaluateOptions:
     ledger: Ledger = field(default_factory=Ledger)
 
 
+@checked
 def evaluate(
     model: str,
     data: Sequence[Path | None] = (None,),

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
 from mien._emotions import Emotion
+from mien._errors import checked
 from mien._format import percent
 from mien.lab.html.figures import ACCENT, INK, MUTED, dress, new_plot, plot
 from mien.lab.metrics import BINS, Floats, Ints, confidence_bins
@@ -112,6 +113,7 @@ def selective(probs: Floats, labels: Ints) -> Selective:
     return Selective(confidence[last], predicted / len(labels), 1 - np.cumsum(right)[last] / predicted)
 
 
+@checked
 def abstention(probs: Floats, labels: Ints, *, target: float = TARGET, seed: int = 0) -> dict[str, Any]:
     """Find the threshold of confidence for a precision.
 

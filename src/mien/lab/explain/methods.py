@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mien._emotions import Emotion
-from mien._errors import ImageError, MienError, MissingExtraError, ModelError
+from mien._errors import ImageError, MienError, MissingExtraError, ModelError, checked, require_integer
 from mien._face import Face, Reading
 from mien._progress import Progress, no_progress
 from mien._suggest import nearest_words, suggest
@@ -43,6 +43,7 @@ _Maps = NDArray[np.float32]
 _Crops = NDArray[np.uint8]
 
 
+@checked
 def saliency_maps(
     net: Trained | nn.Module,
     images: _Crops | Tensor,
@@ -82,6 +83,8 @@ def saliency_maps(
         >>> saliency_maps(net, np.zeros((2, 48, 48), np.uint8), [3, 5], method="hires-cam").shape
         (2, 2, 2)
     """
+    for name, value, lowest in (("size", size, 0), ("steps", steps, 1), ("batch_size", batch_size, 1)):
+        require_integer(name, value, lowest=lowest)
     if isinstance(net, Trained):
         size = size or net.recipe.data.size
         net = net.net

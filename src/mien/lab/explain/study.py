@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mien._errors import DataError
+from mien._errors import DataError, checked
 from mien._progress import Progress, no_progress
 from mien.detect import Detector, open_detector
 from mien.lab.data.datasets import chosen_split, load_test_set, read_split
@@ -77,6 +77,7 @@ class DatasetExplanation:
         return {"model": dict(self.about), **self.metrics, "provenance": dict(self.provenance)}
 
 
+@checked
 def explain_dataset(
     model: str,
     data: Path | None = None,
@@ -88,6 +89,7 @@ def explain_dataset(
     align: bool = True,
     baseline: str = "blur",
     labels: Mapping[str, str] | None = None,
+    skip_unreadable: bool = False,
     precision: str = "int8",
     threads: int = 1,
     seed: int = 0,
@@ -107,6 +109,7 @@ def explain_dataset(
         align: Whether to align faces by eyes, nose and mouth.
         baseline: What replaces removed pixels: one of ``BASELINES``.
         labels: Label of the data set -> name of an emotion, or ``""`` to exclude its faces.
+        skip_unreadable: Whether images that cannot be read are left out and counted.
         precision: The file of an embedded model: ``int8`` or ``fp32``.
         threads: Threads of ONNX Runtime for one call.
         seed: Seed of the drawn faces and of everything random.
@@ -130,7 +133,7 @@ def explain_dataset(
     opened = open_model(model, precision=precision, threads=threads)
     Explainer(opened, method, layer)  # checks before the faces are read
     require_baseline(baseline)
-    loaded = load_test_set(data, opened.emotions, size=opened.size, labels=labels)
+    loaded = load_test_set(data, opened.emotions, size=opened.size, labels=labels, skip_unreadable=skip_unreadable)
     if opened.trained is not None:
         opened = open_model(model, faces=loaded)  # calibrated if it was trained on these faces
     selection = select_rows(loaded, opened.emotions, chosen_split(wanted, loaded))

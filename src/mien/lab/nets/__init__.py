@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mien._errors import RecipeError
+from mien._errors import RecipeError, checked
 from mien._suggest import suggest
 from mien.lab.nets import _timm
 from mien.lab.nets._layers import Dense, Net
@@ -67,6 +67,7 @@ def default(name: str, option: str) -> Any:
     return None if found is None or found.default is found.empty else found.default
 
 
+@checked
 def build(name: str, *, channels: int, classes: int, **options: Any) -> Net:
     """Build a net with random weights.
 

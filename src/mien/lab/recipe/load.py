@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mien._checksum import KEY
-from mien._errors import RecipeError, first_line
+from mien._errors import RecipeError, checked, first_line
 from mien._suggest import suggest
 from mien.lab.files import load_text
 from mien.lab.recipe.schema import Recipe, read
@@ -31,6 +31,7 @@ def recipe_names() -> tuple[str, ...]:
     return tuple(sorted(Path(f.name).stem for f in _FOLDER.iterdir() if f.name.endswith(".toml")))
 
 
+@checked
 def load(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     """Load a recipe and apply overrides.
 
@@ -112,6 +113,7 @@ def search_space(name_or_path: str) -> dict[str, Any]:
     return space
 
 
+@checked
 def parse(table: Mapping[str, Any], *, where: str) -> Recipe:
     """Build a recipe from plain values.
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import affine_transform, convolve, gaussian_filter
 
-from mien._errors import DataError
+from mien._errors import DataError, checked
 from mien._framing import FER2013
 from mien._suggest import suggest
 
@@ -387,6 +387,7 @@ CORRUPTIONS: tuple[Corruption, ...] = (
 )  # fmt: skip
 
 
+@checked
 def choose_corruptions(names: Sequence[str]) -> tuple[Corruption, ...]:
     """Choose corruptions by name or by kind.
 

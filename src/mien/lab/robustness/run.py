@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
-from mien._errors import DataError
+from mien._errors import DataError, checked
 from mien._progress import Progress, no_progress
 from mien.lab.data import FaceSet, Split
 from mien.lab.data.datasets import ALL, load_test_set
@@ -42,6 +42,7 @@ class RobustnessOptions:
         corruptions: The corruptions to apply.
         seed: Seed of the sample and of all random corruptions, at least 0.
         ledger: Where a look at PrivateTest is written.
+        skip_unreadable: Whether images that cannot be read are left out and counted.
     """
 
     split: Split | None = Split.PUBLIC_TEST
@@ -49,6 +50,7 @@ class RobustnessOptions:
     corruptions: Sequence[Corruption] = CORRUPTIONS
     seed: int = 0
     ledger: Ledger = field(default_factory=Ledger)
+    skip_unreadable: bool = False
 
 
 class ModelRobustness(CorruptionMetrics):
@@ -102,6 +104,7 @@ class RobustnessResult(TypedDict):
     models: list[ModelRobustness]
 
 
+@checked
 def run_robustness(
     models: Sequence[str],
     data: Path | None = None,
@@ -138,9 +141,12 @@ def run_robustness(
         ['mien-1']
     """
     options = options or RobustnessOptions()
+    if not models:
+        raise DataError("models is empty; name one or more")
     opened = [open_model(each) for each in models]  # before the data set: a wrong name fails at once
     emotions = tuple({emotion: None for model in opened for emotion in model.emotions})
-    faces = load_test_set(data, emotions, size=max(model.size for model in opened), labels=labels)
+    size, skipped = max(model.size for model in opened), options.skip_unreadable
+    faces = load_test_set(data, emotions, size=size, labels=labels, skip_unreadable=skipped)
     # Runs are calibrated on their own faces, as their exported files are.
     opened = [open_model(each, faces=faces) if m.trained else m for each, m in zip(models, opened, strict=True)]
     named = name_models(models, opened)

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mien._errors import RecipeError
+from mien._errors import RecipeError, checked
 from mien._suggest import suggest
 from mien.lab import nets
 from mien.lab.recipe import Recipe, load, search_space
@@ -178,6 +178,7 @@ class SearchSpace:
         return {key: value for key, value in own.items() if value is not None}
 
 
+@checked
 def read_space(name: str, overrides: Sequence[str] = ()) -> SearchSpace:
     """Read the search space of a recipe.
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mien._emotions import Emotion, class_set
-from mien._errors import DataError, RecipeError, first_line
+from mien._errors import DataError, RecipeError, checked, first_line
 from mien.lab import nets
 from mien.lab.complexity import to_meta
 from mien.lab.files import FINAL_KINDS, check_kinds, has_checkpoint, load_checkpoint, load_state
@@ -220,6 +220,7 @@ def build_net(recipe: Recipe) -> nets.Net:
     return nets.build(name, channels=1, classes=len(emotions), **options)
 
 
+@checked
 def load_final(folder: Path, device: torch.device | str = "cpu") -> Trained:
     """Load a finished run.
 
