@@ -40,7 +40,7 @@ _UNSUPPORTED = re.compile(
 )
 # Bytes of memory that Pillow and its libraries take for a pixel, measured on 20 MP; 4 elsewhere. The result takes 3.
 _DECODER_BYTES = {"progressive JPEG": 7, "TIFF": 8, "AVIF": 10, "HEIF": 10, "WEBP": 18, "JPEG2000": 20}
-_MAX_WIDTH = 2**26  # pixels of a row; Pillow makes several copies of a row, and fails at 90 million
+_MAX_WIDTH = 2**25  # pixels of a row, of which Pillow and numpy make several copies: 9 bytes a pixel
 _SPARE_BYTES = 50_000_000  # of memory; a small limit of pixels refuses no small image
 # How decoded pixels become an array: 0.9 MP at once take 0.6 ms, in strips 0.8; 12 MP 45 ms, in strips 16.
 _AT_ONCE_BYTES = 16 * 2**20
