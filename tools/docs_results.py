@@ -33,6 +33,7 @@ from docs_tables import (
     mean,
     milliseconds,
     read_rows,
+    reduced_by,
     share,
     spread,
     table,
@@ -102,13 +103,17 @@ def _protocol(rows: Sequence[Row]) -> str:
 
 def _metrics(rows: Sequence[Row], split: str) -> str:
     heads = ["recipe", "document", "variant", "classes", "faces", "accuracy", "95 % interval", "clean", "balanced"]
-    heads += ["macro F1", "log loss", "ECE", "int8", "seeds", *(["looks"] if split == "private" else [])]
+    heads += ["macro F1", "log loss", "Brier", "ECE", "int8", "seeds", *(["looks"] if split == "private" else [])]
+    heads += ["input", "parameters", "epochs"]
+    heads += ["teachers, first weights", "extra labels", "reduced by"]
     lines = [
         _metrics_line(row, split) for row in sorted(rows, key=lambda row: -mean(row.metrics_of(split), "accuracy"))
     ]
     note = (
-        "Metrics of the fp32 file, calibrated on PublicTest; int8: accuracy of the quantised file. ECE: expected "
-        "calibration error. Fewer classes are easier: compare rows with the same number of classes."
+        "Metrics of the fp32 file, calibrated on PublicTest (log loss, Brier score, ECE: before → after, a dash where "
+        "it was not recorded); int8: accuracy of the quantised file. ECE: expected calibration error, debiased. Fewer "
+        "classes are easier: compare rows with the same number of classes. Reduced by: multiplications, parameters and "
+        "epochs of the faithful recipe of the document, divided by those of the row."
     )
     several = any(len(row.metrics_of(split)) > 1 for row in rows)
     seeds = " ±: standard deviation over seeds; intervals: mean over seeds." if several else ""
@@ -127,10 +132,17 @@ def _metrics_line(row: Row, split: str) -> list[str]:
         f"**{spread(whole, 'accuracy')}**{looks_mark(row.name) if split == 'private' else ''}",
         interval([fmean(metrics["interval"][edge] for metrics in whole) for edge in (0, 1)]),
         spread(clean, "accuracy"),
-        *(spread(whole, key) for key in ("balanced_accuracy", "macro_f1", "log_loss", "ece")),
+        *(spread(whole, key) for key in ("balanced_accuracy", "macro_f1")),
+        *(f"{spread(row.uncalibrated(split), key)} → {spread(whole, key)}" for key in ("log_loss", "brier", "ece")),
         spread(int8, "accuracy"),
         str(len(whole)),
         *([looks_cell(row.name)] if split == "private" else []),
+        f"{row.first['size']} px" if row.first.get("size") else "–",
+        f"{row.first['parameters'] / 1e6:.2f} M",
+        str(row.first["epochs"]),
+        ", ".join(f"`{name}`" for name in row.needs) or "none",
+        row.extra_labels,
+        reduced_by(row),
     ]
 
 

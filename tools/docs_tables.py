@@ -16,8 +16,9 @@ from mien.bundled import BUNDLED
 from mien.infer import bundled_models
 from mien.lab.files import load_json
 from mien.lab.ledger import Ledger, count_looks
-from mien.lab.recipe import load, parse
+from mien.lab.recipe import load, parse, recipe_names
 from mien.lab.recipe.text import differences, toml_value
+from mien.lab.recipe_summary import explanation
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
@@ -72,6 +73,7 @@ class Row:
     runs: tuple[Json, ...]
     changed: str  # the keys in which it differs from the recipe of the published system
     needs: tuple[str, ...] = ()  # the runs it took its first weights or its teachers from
+    extra_labels: str = "none"  # FER+ votes, further data sets
 
     @property
     def first(self) -> Json:
@@ -103,6 +105,31 @@ class Row:
         found = (run["metrics"].get(split, {}).get(precision, {}).get(part) for run in self.runs)
         return [metrics for metrics in found if metrics]
 
+    def uncalibrated(self, split: str) -> list[Json]:
+        """Log loss, Brier score and calibration error of every seed before calibration, where they were recorded."""
+        return [run["uncalibrated"][split] for run in self.runs if split in run.get("uncalibrated", {})]
+
+
+def reduced_by(row: Row) -> str:
+    """How much smaller a row is than the faithful recipe of its document, as factors; ``none`` if it is not."""
+    faithful, run = published(row.name), row.first
+    if not row.document or faithful not in recipe_names():
+        return "–"
+    net, epochs = _full_size(faithful)
+    factors = {
+        "multiplications": net["macs"] / run["macs"],
+        "parameters": net["parameters"] / run["parameters"],
+        "epochs": epochs / run["epochs"],
+    }
+    return ", ".join(f"{what} {factor:.1f}" for what, factor in factors.items() if abs(factor - 1) >= 0.05) or "none"
+
+
+@cache
+def _full_size(recipe: str) -> tuple[Json, int]:
+    """Net, as parameters and multiplications, and epochs of all phases."""
+    told = explanation(recipe)
+    return told["net"], sum(phase["epochs"] for phase in told["phases"])
+
 
 def read_rows(results: Path) -> list[Row]:
     """One row per recipe, its seeds in order."""
@@ -114,7 +141,8 @@ def read_rows(results: Path) -> list[Row]:
     for name, runs in by_name.items():
         runs.sort(key=lambda run: run[0]["seed"])
         needs = _needs([folder / "recipe.json" for _, folder in runs])
-        rows.append(Row(name, tuple(metrics for metrics, _ in runs), _changed(name, runs[0][1]), needs))
+        labels = _extra_labels([folder / "recipe.json" for _, folder in runs])
+        rows.append(Row(name, tuple(metrics for metrics, _ in runs), _changed(name, runs[0][1]), needs, labels))
     return rows
 
 
@@ -203,8 +231,9 @@ def embedded_rows(results: Path) -> list[Row]:
     rows = []
     for name in bundled_models():
         card = read_card(name)
-        needs = _needs(sorted((results / name).rglob("recipe.json")))
-        rows.append(Row(card["name"], (card | {"size": _size(card)},), "", needs))
+        recipes = sorted((results / name).rglob("recipe.json"))
+        labels = _extra_labels(recipes)
+        rows.append(Row(card["name"], (card | {"size": _size(card)},), "", _needs(recipes), labels))
     return rows
 
 
@@ -223,6 +252,18 @@ def _needs(recipes: Sequence[Path]) -> tuple[str, ...]:
         runs |= dict.fromkeys([net.get("weights", ""), *target.get("teachers", ())])
     names = (re.sub(r"^(runs|results)/|/seed-\d+$|\.npz$", "", run) for run in runs if run not in ("", "imagenet"))
     return tuple(dict.fromkeys(names))
+
+
+def _extra_labels(recipes: Sequence[Path]) -> str:
+    """The labels of the resolved recipes that FER-2013 does not have."""
+    found: dict[str, None] = {}
+    for path in (path for path in recipes if path.is_file()):
+        recipe = json.loads(path.read_text("utf-8"))
+        if recipe["target"].get("vote_weight") or recipe["data"].get("classes") == "eight":
+            found["FER+ votes"] = None
+        if recipe["data"].get("extra"):
+            found["further data sets"] = None
+    return ", ".join(found) or "none"
 
 
 def _size(card: Json) -> int | None:

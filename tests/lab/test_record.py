@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from mien._errors import DataError, OutputError, RecipeError
+from mien._errors import DataError, ModelError, OutputError, RecipeError
 from mien.lab.data import FaceSet, Split
 from mien.lab.data.datasets import mix_sets
 from mien.lab.data.fer2013 import OFFICIAL_COUNTS
 from mien.lab.data.selection import validation_rows
 from mien.lab.evaluate.evaluate import EvaluateOptions, evaluate
-from mien.lab.evaluate.subjects import TestSet
+from mien.lab.evaluate.evaluation import check_uncalibrated, evaluate_task, prepare_evaluation
+from mien.lab.evaluate.report import report_page
+from mien.lab.evaluate.subjects import TestSet, find_subjects
 from mien.lab.files import load_json, save_json
 from mien.lab.inference import predict
 from mien.lab.ledger import Ledger
@@ -135,6 +137,22 @@ def part(mixed: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert fit(chosen, mixed, folder / "run", devices=Devices("cpu"), provenance=origin)
     record_run(folder / "run", mixed, folder / "out", int8=False, calibration="temperature")
     return folder
+
+
+def test_a_run_is_measured_before_and_after_its_calibration(faces: FaceSet, run: Path, tmp_path: Path) -> None:
+    (subject,) = find_subjects(str(run))
+    task = prepare_evaluation(subject, TestSet(faces, "cartoons"), Split.PUBLIC_TEST)
+    both, raw = evaluate_task(task), evaluate_task(task, uncalibrated=True)
+    assert both.uncalibrated == {key: pytest.approx(raw.metrics["all"][key]) for key in ("log_loss", "brier", "ece")}
+    assert both.metrics["all"]["log_loss"] < both.uncalibrated["log_loss"]
+    assert both.to_json()["uncalibrated"] == both.uncalibrated
+    assert "before calibration" in report_page(both, {})
+    assert not raw.uncalibrated
+    metrics = record_run(run, faces, tmp_path / "seed-0", int8=False)
+    assert metrics["uncalibrated"] == {"public": {k: pytest.approx(v) for k, v in both.uncalibrated.items()}}
+    (recorded,) = find_subjects(str(tmp_path / "seed-0"))
+    with pytest.raises(ModelError, match="contains its calibration; name the run"):
+        check_uncalibrated(recorded)
 
 
 def test_private_faces_are_evaluated_only_on_request(part: Path) -> None:

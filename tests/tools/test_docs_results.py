@@ -90,7 +90,9 @@ def test_no_value_is_outside_of_its_interval(folder: str) -> None:
 def test_figures_come_from_the_files(tmp_path: Path) -> None:
     write(tmp_path, "alone", 0.5)
     page = docs_results.page(tmp_path, cards=False)
-    assert "| `alone` | 009 | own | 2 | 100 | **50.0 %** | 45.0 to 55.0 | 40.0 % | 40.0 % | 30.0 % | 1.250 |" in page
+    assert (
+        "| `alone` | 009 | own | 2 | 100 | **50.0 %** | 45.0 to 55.0 | 40.0 % | 40.0 % | 30.0 % | – → 1.250 |" in page
+    )
     assert "| `alone` | 48 px | 1,234 | 5.6 | 3 | 60 | – | a machine | abc | def |\n" in page
     assert page == docs_results.page(tmp_path, cards=False)
 

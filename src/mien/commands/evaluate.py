@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mien._metrics import headline_metrics
+from mien._metrics import headline_metrics, metric_name
 from mien.commands import _options
 from mien.commands._progress import TerminalProgress
 from mien.commands._terminal import echo
@@ -30,13 +30,15 @@ def evaluate_command(
     skip_unreadable: _options.SkipUnreadableOption = False,
     again: _options.AgainOption = "",
     ledger: _options.LedgerOption = None,
+    uncalibrated: Annotated[bool, typer.Option(help="Evaluate a run without its calibration.")] = False,
 ) -> None:
     """Evaluate MODEL on labelled faces and write metrics.json, predictions.npz and report.html."""
     from mien.lab.data.datasets import read_map
     from mien.lab.evaluate.evaluate import EvaluateOptions, evaluate
 
     looks = _options.open_ledger(ledger, again)
-    options = EvaluateOptions(split, out, read_map(label_map or []), tta, precision, skip_unreadable, looks)
+    labels = read_map(label_map or [])
+    options = EvaluateOptions(split, out, labels, tta, precision, skip_unreadable, looks, uncalibrated)
     with TerminalProgress() as progress:
         folder, evaluated = evaluate(model, data or [None], options=options, progress=progress)
     for name, evaluations in evaluated.items():
@@ -48,7 +50,9 @@ def evaluate_command(
             headline = headline_metrics(evaluation.metrics["all"], evaluation.metrics.get("clean"))
             excluded = sum(selection.account.values())
             account = f"; {excluded:,} of {selection.total:,} rows not evaluated, see the report" if excluded else ""
-            echo(f"{subject.name}{seed}, {name} {selection.split}{tta_note}{recorded}: {headline}{account}")
+            before = "".join(f", {metric_name(k)} {v:.3f}" for k, v in evaluation.uncalibrated.items())
+            note = f"; before calibration{before.replace(',', ':', 1)}" if before else ""
+            echo(f"{subject.name}{seed}, {name} {selection.split}{tta_note}{recorded}: {headline}{note}{account}")
     every = chain.from_iterable(evaluated.values())
     for warning in dict.fromkeys(chain.from_iterable(evaluation.warnings() for evaluation in every)):
         echo(f"note: {warning}", err=True)

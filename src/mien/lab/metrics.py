@@ -164,6 +164,24 @@ def confidence_bins(probs: Floats, bins: int = BINS) -> NDArray[np.int64]:
     return np.asarray(np.minimum((probs.max(1) * bins).astype(np.int64), bins - 1))
 
 
+def calibration_metrics(probs: Floats, labels: Ints) -> dict[str, float]:
+    """Compute the metrics that a calibration changes most.
+
+    Args:
+        probs: ``[N, C]``.
+        labels: ``[N]`` in 0..C-1.
+
+    Returns:
+        ``log_loss``, ``brier`` and ``ece``.
+    """
+    probs = check_probabilities(probs, labels, probs.shape[1])
+    return {
+        "log_loss": float(reference.log_loss(labels, probs, labels=np.arange(probs.shape[1]))),
+        "brier": float(brier(probs, labels).mean()),
+        "ece": expected_calibration_error(probs, labels),
+    }
+
+
 def calibration_gaps(probs: Floats, labels: Ints, *, bins: int = BINS) -> tuple[_Doubles, _Doubles]:
     """Compute accuracy less confidence by bin of confidence (Guo et al., ICML 2017).
 

@@ -18,7 +18,7 @@ from mien._format import percent
 from mien._output import MARK
 from mien.infer import PRECISIONS
 from mien.lab.complexity import count_macs, count_parameters
-from mien.lab.data import FaceSet, Split
+from mien.lab.data import FaceSet, Split, with_classes
 from mien.lab.data.duplicates import same_pixels
 from mien.lab.data.selection import validation_rows
 from mien.lab.export.release import (
@@ -36,7 +36,7 @@ from mien.lab.files import file_set, load_json, output_folder, save_arrays, save
 from mien.lab.html.figures import plot_confusion
 from mien.lab.inference import predict
 from mien.lab.ledger import Ledger, is_private_test, recorded_answers
-from mien.lab.metrics import compute_metrics
+from mien.lab.metrics import calibration_metrics, compute_metrics
 from mien.lab.predictions import Predictions
 from mien.lab.provenance import commit, require_commit
 from mien.lab.recipe import dump, fold_recipes, parse
@@ -200,7 +200,20 @@ def _evaluate(trained: Trained, faces: FaceSet, draft: Path, *, final: bool, int
     arrays |= {f"{split}_probs": by["fp32"].probs.astype(np.float32) for split, by in predictions.items()}
     save_arrays(draft / "predictions.npz", arrays)
     content = _content(trained, metrics) | {"calibration": asdict(scaling)}
+    content["uncalibrated"] = _before_calibration(trained, faces, predictions)
     return content | ({"evaluation_sha256": faces.evaluation_sha256} if faces.evaluation_sha256 else {})
+
+
+def _before_calibration(
+    trained: Trained, faces: FaceSet, predictions: Mapping[str, Mapping[str, Predictions]]
+) -> dict[str, dict[str, float]]:
+    """Split -> log loss, Brier score and calibration error of the net without its calibration."""
+    data, found = trained.recipe.data, {}
+    for split, by_precision in predictions.items():
+        part = with_classes(faces.split(Split(f"{split.capitalize()}Test")), data.classes)
+        probs = softmax(predict(trained.net, part.images, data.size), dim=1).numpy()
+        found[split] = calibration_metrics(probs, by_precision["fp32"].labels)
+    return found
 
 
 def confusion_svg(metrics: Mapping[str, Any]) -> str:

@@ -13,7 +13,14 @@ from mien._page import escape
 from mien._progress import Progress, no_progress
 from mien.lab.data.datasets import read_split
 from mien.lab.data.fer2013 import OFFICIAL_NAME
-from mien.lab.evaluate.evaluation import Evaluation, Task, check_tta, evaluate_task, prepare_evaluation
+from mien.lab.evaluate.evaluation import (
+    Evaluation,
+    Task,
+    check_tta,
+    check_uncalibrated,
+    evaluate_task,
+    prepare_evaluation,
+)
 from mien.lab.evaluate.plots import transfer_plot
 from mien.lab.evaluate.report import metric_keys, report_page, split_name, with_interval
 from mien.lab.evaluate.subjects import answers_of_subject, find_subjects, load_tests
@@ -36,6 +43,7 @@ class EvaluateOptions:
         precision: Which file of a model is used, ``"int8"`` or ``"fp32"``.
         skip_unreadable: Whether images that cannot be read are left out and counted.
         ledger: Where a look at PrivateTest is written.
+        uncalibrated: Whether a run is evaluated without its calibration.
     """
 
     split: str | None = None
@@ -45,6 +53,7 @@ class EvaluateOptions:
     precision: str = "int8"
     skip_unreadable: bool = False
     ledger: Ledger = field(default_factory=Ledger)
+    uncalibrated: bool = False
 
 
 @checked
@@ -85,6 +94,8 @@ def evaluate(
     check_tta(options.tta)
     split = read_split(options.split)
     subjects = find_subjects(model, precision=options.precision)
+    for subject in subjects if options.uncalibrated else ():
+        check_uncalibrated(subject)
     progress("reading faces")
     tests = load_tests(
         data,
@@ -280,7 +291,7 @@ def _evaluate_seeds(
 
 
 def _evaluate_one(task: Task, folder: Path, options: EvaluateOptions, progress: Progress) -> Evaluation:
-    evaluation = evaluate_task(task, tta=options.tta, progress=progress)
+    evaluation = evaluate_task(task, tta=options.tta, uncalibrated=options.uncalibrated, progress=progress)
     if task.is_counted:
         answers = answers_of_subject(task.subject, task.test.faces, options.tta)
         kind = "fp32" if task.recorded is not None else evaluation.subject.about.get("precision", "fp32")

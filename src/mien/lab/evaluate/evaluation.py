@@ -1,7 +1,7 @@
 """The evaluation of one model on one selection of faces: predictions, metrics, confused pairs and warnings."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
 from typing import Any
@@ -23,7 +23,7 @@ from mien.lab.evaluate.subjects import Subject, TestSet, calibrated, learned_fro
 from mien.lab.export.onnx import hires_maps
 from mien.lab.inference import TTA, normalise, tta_views
 from mien.lab.ledger import is_private_test
-from mien.lab.metrics import class_intervals
+from mien.lab.metrics import calibration_metrics, class_intervals
 from mien.lab.models import Model
 from mien.lab.nets._layers import Net
 from mien.lab.predictions import Predictions, Selection, compare_with_votes, load_recorded, resize_faces
@@ -216,6 +216,7 @@ class Evaluation:
         predictions: The predictions of these rows.
         tta: The test-time augmentation, a key of ``mien.lab.inference.TTA``.
         looks: A sentence on the looks at PrivateTest; empty where there was one at most.
+        uncalibrated: Log loss, Brier score and calibration error of a run before its calibration; empty if unknown.
     """
 
     subject: Subject
@@ -224,6 +225,7 @@ class Evaluation:
     predictions: Predictions
     tta: str = "none"
     looks: str = ""
+    uncalibrated: Mapping[str, float] = field(default_factory=dict)
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
@@ -293,6 +295,7 @@ class Evaluation:
             "protocol": self.selection.protocol,
             "warnings": self.warnings(),
             **({"tta": self.tta} if self.tta != "none" else {}),
+            **({"uncalibrated": dict(self.uncalibrated)} if self.uncalibrated else {}),
             **self.metrics,
             "class_intervals": self.class_intervals,
             "average_precision": average_precision(probs, labels, emotions),
@@ -361,12 +364,28 @@ def prepare_evaluation(subject: Subject, test: TestSet, split: Split | str | Non
     return Task(subject, test, selection, load_recorded(subject.path, test.faces, Split(selection.split))[0])
 
 
-def evaluate_task(task: Task, *, tta: str = "none", progress: Progress = no_progress) -> Evaluation:
-    """Predict the faces of a task.
+def check_uncalibrated(subject: Subject) -> None:
+    """Check that a model can be evaluated without its calibration.
+
+    Args:
+        subject: The model, or its recorded predictions.
+
+    Raises:
+        ModelError: If it is no run: an exported file and recorded predictions contain the calibration.
+    """
+    if subject.model is None or subject.model.trained is None:
+        raise ModelError(f"{subject.path}: contains its calibration; name the run that it was exported from")
+
+
+def evaluate_task(
+    task: Task, *, tta: str = "none", uncalibrated: bool = False, progress: Progress = no_progress
+) -> Evaluation:
+    """Predict the faces of a task. A run that is calibrated is also measured before its calibration.
 
     Args:
         task: The task.
         tta: A key of ``mien.lab.inference.TTA``.
+        uncalibrated: Whether a run is not calibrated.
         progress: Called with the number of faces done.
 
     Returns:
@@ -380,12 +399,14 @@ def evaluate_task(task: Task, *, tta: str = "none", progress: Progress = no_prog
         return Evaluation(subject, test, selection, task.recorded)
     assert subject.model is not None  # as ``prepare_evaluation`` ensures
     progress(f"opening {subject.name}")
-    model = calibrated(subject.model, test.faces)
+    raw, faces, before = subject.model, selection.faces, {}
+    model = raw if uncalibrated else calibrated(raw, test.faces)
+    if model.about.get("calibration") != raw.about.get("calibration"):
+        before = calibration_metrics(predict_faces(raw, faces, tta=tta, progress=progress), faces.labels.numpy())
     subject = replace(subject, model=model, about=model.about)
-    faces = selection.faces
     probs = predict_faces(model, faces, tta=tta, progress=progress)
     predictions = Predictions(faces.rows.numpy(), probs, faces.labels.numpy(), selection.clean, faces.emotions)
-    return Evaluation(subject, test, selection, predictions, tta)
+    return Evaluation(subject, test, selection, predictions, tta, uncalibrated=before)
 
 
 def _pair_values(pair: Pair) -> dict[str, Any]:

@@ -176,7 +176,12 @@ def _calibration(e: Evaluation) -> Section:
         f"The expected calibration error is {error:.3f}: the mean difference between confidence and accuracy over "
         f"{len(bins)} bins of confidence, less the part that noise adds (Kumar et al., 2019)."
     )
-    return section("Calibration", beside(reliability_plot(bins, error=error), paragraph(text)))
+    rows = [
+        [metric_name(key), format_metric(key, before), format_metric(key, e.metrics["all"][key])]
+        for key, before in e.uncalibrated.items()
+    ]
+    both = [table(["", "before calibration", "after"], rows)] if rows else []
+    return section("Calibration", beside(reliability_plot(bins, error=error), paragraph(text)), *both)
 
 
 def _abstention(e: Evaluation) -> Section:
