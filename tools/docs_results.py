@@ -103,9 +103,9 @@ def _protocol(rows: Sequence[Row]) -> str:
 
 def _metrics(rows: Sequence[Row], split: str) -> str:
     heads = ["recipe", "document", "variant", "classes", "faces", "accuracy", "95 % interval", "clean", "balanced"]
-    heads += ["macro F1", "log loss", "Brier", "ECE", "int8", "seeds", *(["looks"] if split == "private" else [])]
+    heads += ["macro F1", "log loss", "Brier", "ECE", "int8", "seeds"]
     heads += ["input", "parameters", "epochs"]
-    heads += ["teachers, first weights", "extra labels", "reduced by"]
+    heads += ["teachers, first weights", "extra labels", "reduced by", *(["looks"] if split == "private" else [])]
     lines = [
         _metrics_line(row, split) for row in sorted(rows, key=lambda row: -mean(row.metrics_of(split), "accuracy"))
     ]
@@ -136,13 +136,13 @@ def _metrics_line(row: Row, split: str) -> list[str]:
         *(f"{spread(row.uncalibrated(split), key)} → {spread(whole, key)}" for key in ("log_loss", "brier", "ece")),
         spread(int8, "accuracy"),
         str(len(whole)),
-        *([looks_cell(row.name)] if split == "private" else []),
         f"{row.first['size']} px" if row.first.get("size") else "–",
         f"{row.first['parameters'] / 1e6:.2f} M",
         str(row.first["epochs"]),
         ", ".join(f"`{name}`" for name in row.needs) or "none",
         row.extra_labels,
         reduced_by(row),
+        *([looks_cell(row.name)] if split == "private" else []),
     ]
 
 
