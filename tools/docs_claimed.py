@@ -7,6 +7,7 @@ from pathlib import Path
 from docs_tables import Json, Row, mean, published, table
 from mien._metrics import format_metric, format_metric_interval, metric_name
 from mien.lab.compare.compare import ClaimedMetric, claimed_metrics
+from mien.lab.html.figures import drawing, new_plot
 
 # Words in the split of a claim -> why the claim is not comparable with a clean split of FER-2013.
 INCOMPARABLE = {
@@ -19,6 +20,7 @@ PARTS = (
     ("recall of disgust, with class weights", "recall.disgust", 0.28, 0.55, "branches", "weights"),
     ("neutral as sad, with spatial attention", "confusion.neutral.sad", None, 0.25, "backbone", "attention"),
 )
+RECALLS = "images/recall-001.svg"  # below docs/
 ABLATION = "hybrid-ablation-narrow"
 
 
@@ -45,8 +47,31 @@ def claims_sections(rows: Sequence[Row], every: Sequence[Row], results: Path) ->
     for group in systems.values():
         parts += _system(group)
         parts += leaks.get(published(group[0].name), [])
+        parts += [f"![Recall by emotion]({RECALLS})"] if published(group[0].name) == "hybrid-resnet50" else []
         parts += _parts(every) if published(group[0].name) == "hybrid-resnet50" else []
     return parts
+
+
+def draw_recalls(rows: Sequence[Row]) -> str | None:
+    """The recalls of our recipes of document 001 with their intervals, and its claim, as SVG; ``None`` without any."""
+    system = [row for row in rows if row.document == "001" and row.metrics_of("private")]
+    if not system:
+        return None
+    figure, axis = new_plot(7.0, 4.2)
+    emotions = list(system[0].metrics_of("private")[0]["recall"])
+    for place, row in enumerate(system):
+        claim = {"metrics": dict.fromkeys((f"recall.{emotion}" for emotion in emotions), 0.0)}
+        found = claimed_metrics(claim, row.metrics_of("private"))
+        at = [number + 0.16 * (place - (len(system) - 1) / 2) for number in range(len(found))]
+        errors = [[each.value - each.interval[0] for each in found], [each.interval[1] - each.value for each in found]]
+        axis.errorbar(at, [each.value for each in found], yerr=errors, fmt="os^Dv*P"[place % 7], label=row.name)
+    claims = {key.removeprefix("recall."): value for row in system for key, value in row.claim["metrics"].items()}
+    known = [emotion for emotion in emotions if emotion in claims]
+    axis.plot([emotions.index(e) for e in known], [claims[e] for e in known], "_", markersize=40, label="document 001")
+    axis.set_xticks(range(len(emotions)), emotions)
+    axis.set(ylabel="recall on PrivateTest", ylim=(0, 1))
+    axis.legend(fontsize=8, ncols=2)
+    return drawing(figure, alt="Recall of every emotion, recipes of document 001 with 95 % intervals")
 
 
 def _system(rows: Sequence[Row]) -> list[str]:

@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, median
 
-from docs_claimed import claims_sections
+from docs_claimed import RECALLS, claims_sections, draw_recalls
 from docs_tables import (
     COMPARISONS,
     LABELLED,
@@ -484,6 +484,7 @@ def _times_chance(region: Json) -> str:
 
 PAGES: Mapping[str, Callable[[], str | None]] = {
     **{f"docs/{comparison.plot}": partial(draw, RESULTS, comparison) for comparison in COMPARISONS},
+    f"docs/{RECALLS}": lambda: draw_recalls(read_rows(RESULTS)),
     "docs/results.md": partial(page, RESULTS),
 }
 
