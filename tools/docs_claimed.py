@@ -54,10 +54,10 @@ def claims_sections(rows: Sequence[Row], every: Sequence[Row], results: Path) ->
 
 def draw_recalls(rows: Sequence[Row]) -> str | None:
     """The recalls of our recipes of document 001 with their intervals, and its claim, as SVG; ``None`` without any."""
-    system = [row for row in rows if row.document == "001" and row.metrics_of("private")]
+    system = [row for row in rows if (row.document, "/" in row.name) == ("001", False) and row.metrics_of("private")]
     if not system:
         return None
-    figure, axis = new_plot(7.0, 4.2)
+    figure, axis = new_plot(8.0, 4.8)
     emotions = list(system[0].metrics_of("private")[0]["recall"])
     for place, row in enumerate(system):
         claim = {"metrics": dict.fromkeys((f"recall.{emotion}" for emotion in emotions), 0.0)}
@@ -67,10 +67,10 @@ def draw_recalls(rows: Sequence[Row]) -> str | None:
         axis.errorbar(at, [each.value for each in found], yerr=errors, fmt="os^Dv*P"[place % 7], label=row.name)
     claims = {key.removeprefix("recall."): value for row in system for key, value in row.claim["metrics"].items()}
     known = [emotion for emotion in emotions if emotion in claims]
-    axis.plot([emotions.index(e) for e in known], [claims[e] for e in known], "_", markersize=40, label="document 001")
+    axis.plot([emotions.index(e) for e in known], [claims[e] for e in known], "_", markersize=30, label="document 001")
     axis.set_xticks(range(len(emotions)), emotions)
     axis.set(ylabel="recall on PrivateTest", ylim=(0, 1))
-    axis.legend(fontsize=8, ncols=2)
+    axis.legend(fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.1))
     return drawing(figure, alt="Recall of every emotion, recipes of document 001 with 95 % intervals")
 
 
