@@ -20,7 +20,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mien import Reader
-from mien._signals import GracefulStop, exit_status, interrupt, set_handlers
+from mien._signals import GracefulStop, exit_status, interruptible, interrupt, set_handlers
 from mien.commands import app
 from mien.video import open_source
 from support.annotated_videos import frames_of
@@ -104,6 +104,17 @@ def test_the_first_signal_ends_the_input_and_the_second_interrupts(number: signa
     with pytest.raises(KeyboardInterrupt) as stopped:
         signal.raise_signal(number)
     assert exit_status(stopped.value) == status
+
+
+@pytest.mark.usefixtures("_interrupting")
+def test_a_wait_does_not_begin_after_a_signal() -> None:
+    with GracefulStop():
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt) as stopped, interruptible():
+            raise AssertionError("the wait has begun")
+    assert exit_status(stopped.value) == 143
+    with interruptible():
+        pass
 
 
 @pytest.mark.usefixtures("_interrupting")

@@ -12,6 +12,7 @@ Handler = Any  # as ``signal.signal`` takes and returns it
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _RETRY_SECONDS = 0.05
 _interruptible = 0  # blocks of ``interruptible`` around what the main thread is doing
+_stopped_by: int | None = None  # the first signal in the block of a ``GracefulStop``
 
 
 def set_handlers(handler: Handler) -> dict[int, Handler]:
@@ -73,16 +74,21 @@ def exit_status(error: KeyboardInterrupt) -> int:
 def interruptible() -> Iterator[None]:
     """In this block, the first signal interrupts at once also inside of a ``GracefulStop``.
 
-    It is for work of which nothing is written yet, and which may take long or, as reading a pipe, for ever. Only the
-    main thread handles signals: on any other one nothing changes.
+    It is for work of which nothing is written yet, and which may take long or, as reading a pipe, for ever. So it does
+    not begin either after a signal. Only the main thread handles signals: on any other one nothing changes.
 
     Yields:
         ``None``; the block runs.
+
+    Raises:
+        KeyboardInterrupt: A signal came before the block, or in it.
     """
     global _interruptible
     is_main = threading.current_thread() is threading.main_thread()
     _interruptible += is_main
     try:
+        if is_main and _stopped_by is not None:
+            raise KeyboardInterrupt(_stopped_by)
         yield
     finally:
         _interruptible -= is_main
@@ -106,6 +112,8 @@ class GracefulStop:
         return self
 
     def __exit__(self, *_: object) -> None:
+        global _stopped_by
+        _stopped_by = None
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -129,8 +137,9 @@ class GracefulStop:
             yield item
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        global _stopped_by
         if self._number is not None or _interruptible:
             interrupt(number, frame)
             return  # inside of an import: the signal comes again
-        self._number = number
+        self._number = _stopped_by = number
         self._stop()

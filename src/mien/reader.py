@@ -377,8 +377,8 @@ class Reader:
         return Face(detection.box, detection.score, detection.points, emotion, confidence, named, maps, crop, to_image)
 
 
-@interruptible()
 def _first_result(running: deque[Future[Prepared]]) -> Prepared:
-    result = running[0].result()
-    running.popleft()
-    return result
+    if not running[0].done():
+        with interruptible():
+            running[0].result()
+    return running.popleft().result()

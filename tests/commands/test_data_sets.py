@@ -86,7 +86,7 @@ def test_an_unusable_folder_is_reported_first(drawn: Path, tmp_path: Path) -> No
     (tmp_path / "made").touch()
     done = mien("synthesize", "disgust", "--data", str(drawn), "--out", "made", cwd=tmp_path)
     assert done.returncode == 2
-    assert "cannot be written" in done.stderr
+    assert "made: is a file; name a folder to write to" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 

@@ -78,7 +78,7 @@ def test_the_page_says_everything_and_loads_nothing(report: Path) -> None:
     text = (report / "report.html").read_text()
     for heading in ("Metrics", "Confusion", "By emotion", "Calibration", "Abstention", "Most confused pairs"):
         assert f"<h2>{heading}</h2>" in text
-    assert "every draw adds noise" in text
+    assert "95 % intervals" in text
     assert "A threshold that is chosen and evaluated on the same faces" in text
     links = re.findall(r'(?:src|href)="([^"]{0,40})', text)
     assert all(link.startswith(("data:", "#")) for link in links)
@@ -146,7 +146,7 @@ def test_a_foreign_model_by_its_toml(own: Path, tmp_path: Path) -> None:
     (tmp_path / "theirs.toml").write_text(settings.replace(', "-"', ""))
     wrong = evaluate(str(tmp_path / "theirs.toml"), "--data", str(own), "--out", str(tmp_path / "out2"))
     assert wrong.exit_code == 2
-    assert "names 7 labels, but the model returns [71, 8]" in wrong.output
+    assert "names 7 labels, but the model returns [1, 8]" in wrong.output
     assert not (tmp_path / "out2").exists()
 
 
