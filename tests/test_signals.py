@@ -20,7 +20,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mien import Reader
-from mien._signals import GracefulStop, exit_status, interruptible, interrupt, set_handlers
+from mien._signals import GracefulStop, exit_status, interrupt, interruptible, set_handlers
 from mien.commands import app
 from mien.video import open_source
 from support.annotated_videos import frames_of
