@@ -55,7 +55,12 @@ test:
 	@$(MAKE) --no-print-directory -j2 $(VENV)/all web-if-npm
 	@$(MAKE) --no-print-directory -j2 lint suite
 
-suite: $(VENV)/all
+# Compiled once, before several processes would each compile them at the same time.
+$(VENV)/compiled: $(VENV)/all
+	$(BIN)/python -c "import torch._dynamo, torch.onnx, lightning_fabric, matplotlib.pyplot, onnxscript, optuna, pandas, scipy.stats, sklearn.metrics"
+	@touch $@
+
+suite: $(VENV)/compiled
 	$(PYTEST)
 
 lint: $(VENV)/all
