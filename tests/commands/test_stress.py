@@ -49,7 +49,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "words",
     [
         ("stress", "mien-0", "--split", "all", "--faces", "7", "--only", "jpeg"),
-        ("explain", "mien-0", "--split", "all", "--faces", "7", "--no-align"),
+        ("explain", "mien-0", "--split", "all", "--faces", "20", "--no-align"),
         ("compare", "mien-0", "mien-plus", "--split", "all", "--no-latency"),
     ],
 )
