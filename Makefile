@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt
 # Three worker processes for two cores, because some tests wait for a browser or a process. The tests of a file share
 # its fixtures, so they stay in one process.
-PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 # FER-2013 for the tests that need it; they are skipped if it is absent.
 export MIEN_DATA ?= $(abspath $(CURDIR)/../shared/data)
 

@@ -35,6 +35,20 @@ if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_I
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+# Files of few but long tests. They run first, so that no process is left with one of them when the others have ended.
+LONG = (
+    *("train/test_devices.py", "search/test_study.py", "train/test_loop.py", "gan/test_train.py", "lab/test_record.py"),
+    *("export/test_release.py", "export/test_onnx.py", "recipe/test_schema.py", "nets/test_nets.py", "test_bundled.py"),
+    *("web/test_interaction.py", "web/test_camera.py", "web/test_page.py", "web/test_served.py", "test_docs.py"),
+    *("commands/test_models_benchmark.py", "commands/test_train.py", "commands/test_serve.py", "lab/test_ensemble.py"),
+    *("commands/test_audit.py", "commands/test_stress.py", "lab/train/test_phases.py", "video/test_tracker.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not str(item.path).endswith(LONG))
+
+
 @pytest.fixture(scope="session")
 def astronaut() -> NDArray[np.uint8]:
     """NASA's portrait of Eileen Collins as scikit-image ships it (public domain), RGB uint8 [512, 512, 3]."""

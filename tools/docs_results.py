@@ -93,7 +93,7 @@ def _protocol(rows: Sequence[Row]) -> str:
     rest = f"the {max(clean):,} of them" if clean else "those"
     return (
         "Trained on Training without the rows whose pixels also occur in a test split; epochs and calibration were "
-        f"chosen on PublicTest. Each system is evaluated on {whole}: accuracy with its 95 % bootstrap interval, and "
+        f"chosen on PublicTest. Each system is evaluated on {whole}: accuracy with its 95 % interval, and "
         f"accuracy on {rest} without an exact copy in another split (clean). Not every choice was made on PublicTest: "
         f"where the column *looks* is above 1, figures on PrivateTest were seen before later choices "
         f"([looks](#looks-at-privatetest)). The row of document 003 was chosen so: five courses were evaluated on "
