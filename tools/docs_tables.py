@@ -127,8 +127,8 @@ def reduced_by(row: Row) -> str:
 @cache
 def _full_size(recipe: str) -> tuple[Json, int]:
     """Net, as parameters and multiplications, and epochs of all phases."""
-    told = explanation(recipe)
-    return told["net"], sum(phase["epochs"] for phase in told["phases"])
+    explained = explanation(recipe)
+    return explained["net"], sum(phase["epochs"] for phase in explained["phases"])
 
 
 def read_rows(results: Path) -> list[Row]:
@@ -184,11 +184,12 @@ def looks_section() -> list[str]:
             lines.append([family, str(number), f"`{name}`", str(len(seen)), f"{found} %", seen[0]["date"], why])
     singles = len({entry["family"] for entry in entries}) - len({line[0] for line in lines})
     note = (
-        f"`results/private-test-looks.json` holds every figure on PrivateTest that was seen, {len(entries)} in all. A "
-        "family is the recipes of one document and net. Further seeds of a training and the members of one grid belong "
-        "to one look; so do several files of the same weights. The families below were looked at more than once: each "
+        f"`results/private-test-looks.json` holds every figure that was computed on PrivateTest, "
+        f"{len(entries)} in all. A family is the recipes of one document and net. Further seeds of a training and the "
+        "members of one grid belong to one look; so do several files of the same weights. The families below were "
+        "looked at more than once: each "
         "look could lead the next choice, so these figures are too good by an unknown amount. A fresh figure needs "
-        f"faces that nobody has looked at: [cross-validation](reproducing.md#fresh-figures). {singles} other families "
+        f"faces that no choice has used: [cross-validation](reproducing.md#fresh-figures). {singles} other families "
         "were looked at once."
     )
     heads = ("family", "look", "recipe", "figures", "accuracy", "date", "why again")

@@ -1,6 +1,6 @@
 """The results of mien: boxes, key points, faces and readings. All are frozen, and their arrays are read-only."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -299,7 +299,7 @@ def _image_html(pixels: Pixels, faces: tuple[Face, ...]) -> str:
     boxes = "".join(
         f'<div style="position:absolute;left:{face.box.x1 / width:.2%};top:{face.box.y1 / height:.2%};'
         f"width:{face.box.width / width:.2%};height:{face.box.height / height:.2%};box-sizing:border-box;"
-        f'border:2px solid {face.color};font:10px/1 system-ui" title="{escape(_headline(face))}">'
+        f'border:2px solid {face.color};font:10px/1 system-ui" title="{escape(face_headline(face))}">'
         f'<span style="background:{face.color};color:#000;padding:0 2px">{index}</span></div>'
         for index, face in enumerate(faces)
     )
@@ -322,10 +322,19 @@ def _face_html(face: Face, index: int) -> str:
     )
     grid = "display:grid;grid-template-columns:auto 100px auto;gap:0 8px;align-items:center"
     return (
-        f'<div><b>{index} · {escape(_headline(face))}</b><div style="display:flex;gap:12px;align-items:flex-start">'
+        f'<div><b>{index} · {escape(face_headline(face))}</b><div style="display:flex;gap:12px;align-items:flex-start">'
         f'<img alt="" width="96" height="96" src="{uri}"><div style="{grid}">{bars}</div></div></div>'
     )
 
 
-def _headline(face: Face) -> str:
-    return f"{face.emotion or f'unsure, most likely {face.top}'} {probability_percent(face.confidence)}"
+def face_headline(face: Face, percent: Callable[[float], str] = probability_percent) -> str:
+    """Return the emotion of a face and its probability in a few words.
+
+    Args:
+        face: The face.
+        percent: Formats the probability.
+
+    Returns:
+        For example ``happy 93 %`` or ``unsure, most likely sad 40 %``.
+    """
+    return f"{face.emotion or f'unsure, most likely {face.top}'} {percent(face.confidence)}"

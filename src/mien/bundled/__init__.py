@@ -1,4 +1,4 @@
-"""What comes with mien: the model files, which of them reads where nobody names one, and an example image."""
+"""What comes with mien: the model files, the name of the default model, and an example image."""
 
 from pathlib import Path
 

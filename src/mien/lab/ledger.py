@@ -1,14 +1,14 @@
-"""The ledger of looks at PrivateTest: which figures were seen, when, and why again.
+"""The ledger of looks at PrivateTest: which figures were computed, when, and why again.
 
-Whoever has seen a figure on PrivateTest can be led by it in the next choice. So figures are counted by *family*: the
-recipes of one document and net, or those that name the same ``family``. A look is
+A figure on PrivateTest can influence the next choice of the person who reads it. So figures are counted by *family*:
+the recipes of one document and net, or those that name the same ``family``. A look is
 
 - one training of one recipe; further seeds of the same training belong to the same look
-- or one grid, each of whose members is seen once for each seed.
+- or one grid, each of whose members is evaluated once for each seed.
 
 All figures of a look stay in the ledger, so nothing is selected within it in silence. The same weights or recorded
-probabilities give the same figures: seeing them again is a repeat, which is counted and never refused. Any other second
-look at a family needs a reason.
+probabilities give the same figures: to evaluate them again is a repeat, which is counted and never refused. Any other
+second look at a family needs a reason.
 """
 
 import hashlib

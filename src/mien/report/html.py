@@ -15,7 +15,7 @@ from PIL import Image
 
 from mien._emotions import Emotion
 from mien._errors import MienError, require_kind
-from mien._face import Face, Reading
+from mien._face import Face, Reading, face_headline
 from mien._format import probability_percent
 from mien._output import Draft, output_errors
 from mien._page import data_uri, escape, head
@@ -199,7 +199,7 @@ def _card(reading: Reading, number: int) -> str:
 
 def _image(reading: Reading, number: int) -> str:
     image = thumbnail(np.asarray(reading.pixels), (_LONGEST, _LONGEST))
-    readings = "; ".join(_headline(face) for face in reading.faces[:_OPEN_FACES]) or "no face"
+    readings = "; ".join(face_headline(face, percent_html) for face in reading.faces[:_OPEN_FACES]) or "no face"
     more = f"; and {len(reading.faces) - _OPEN_FACES} more faces" if len(reading.faces) > _OPEN_FACES else ""
     alt = f"Image {escape(short_name(reading.source))}: {readings}{more}"
     boxes = "".join(_box(reading, number, index) for index in reversed(range(len(reading.faces))))
@@ -221,13 +221,13 @@ def _box(reading: Reading, number: int, index: int) -> str:
         "small": crowded and x2 - x1 < _SMALL,
     }
     classes = " ".join(["box", f"e-{_kind(face)}", *(name for name, is_set in flags.items() if is_set)])
-    name = "unsure" if face.emotion is None else _headline(face)
+    name = "unsure" if face.emotion is None else face_headline(face, percent_html)
     label = f"{index + 1}" if crowded or x2 - x1 < _NAMED else f"{index + 1}<b> {name}</b>"
     label = name if len(reading.faces) == 1 else label
     place = f"left:{x1:.2%};top:{y1:.2%};width:{x2 - x1:.2%};height:{y2 - y1:.2%}"
     return (
         f'<a class="{classes}" style="{place}" href="#p{number}f{index + 1}" '
-        f'aria-label="Face {index + 1}: {_headline(face)}"><span>{label}</span></a>'
+        f'aria-label="Face {index + 1}: {face_headline(face, percent_html)}"><span>{label}</span></a>'
     )
 
 
@@ -245,7 +245,8 @@ def _panel(face: Face, number: int, index: int, *, alone: bool) -> str:
         f'<span class="value">{percent_html(probability)}</span></label>\n'
         for emotion, probability in face.probs.items()
     )
-    return f"""<section class="face e-{_kind(face)}" id="{name}" aria-label="Face {index}: {_headline(face)}"
+    label = f"Face {index}: {face_headline(face, percent_html)}"
+    return f"""<section class="face e-{_kind(face)}" id="{name}" aria-label="{label}"
  style="--n:{len(face.probs)}">
 <h3>{badge}<span class="name">{_kind(face)}</span><small>{detail}{percent_html(face.confidence)}</small></h3>
 <div class="crops">
@@ -273,12 +274,6 @@ def _map_strip(face: Face) -> str:
 
 def _kind(face: Face) -> str:
     return "unsure" if face.emotion is None else str(face.emotion)
-
-
-def _headline(face: Face) -> str:
-    if face.emotion is None:
-        return f"unsure, most likely {face.top} {percent_html(face.confidence)}"
-    return f"{face.emotion} {percent_html(face.confidence)}"
 
 
 def percent_html(value: float) -> str:
