@@ -4,10 +4,11 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from docs_tables import Json, Row, mean, published, table
+from docs_tables import MARK_NOTE, Json, Row, looks_cell, looks_mark, mean, published, table
 from mien._metrics import format_metric, format_metric_interval, metric_name
 from mien.lab.compare.compare import ClaimedMetric, claimed_metrics
 from mien.lab.html.figures import drawing, new_plot
+from mien.lab.significance import wilson_interval
 
 # Words in the split of a claim -> why the claim is not comparable with a clean split of FER-2013.
 INCOMPARABLE = {
@@ -41,7 +42,7 @@ def claims_sections(rows: Sequence[Row], every: Sequence[Row], results: Path) ->
         "Every figure of a document, and what was measured on PrivateTest with its 95 % interval. Verdicts: better if "
         "the whole interval is at least as good as the claim (**bold**), worse if none of it is, else within noise; "
         "not comparable if the recipe has no such figure or other classes. A verdict compares numbers. Whether the "
-        "claim itself is comparable is said above each table. Documents 000 and 002 publish no figure."
+        f"claim itself is comparable is said above each table. Documents 000 and 002 publish no figure. {MARK_NOTE}"
     )
     parts = ["## Claimed and measured", note]
     for group in systems.values():
@@ -80,17 +81,48 @@ def _system(rows: Sequence[Row]) -> list[str]:
         rows, key=lambda row: (row.claim["variant"] != "faithful", -mean(row.metrics_of(_split(row)), "accuracy"))
     )
     claims: Mapping[str, float] = rows[0].claim["metrics"]
-    names = [f"`{row.name}`" + ("" if row.metrics_of("private") else ", PublicTest") for row in rows]
-    found = [{each.key: each for each in claimed_metrics(row.claim, row.metrics_of(_split(row)))} for row in rows]
-    lines = [
-        [metric_name(key), format_metric(key, claim), *(_cell(each.get(key)) for each in found)]
-        for key, claim in claims.items()
-    ]
+    columns = [_column(row, claims) for row in rows]
+    for at, row in reversed(list(enumerate(rows))):
+        if row.last_epoch is not None and "accuracy" in claims:
+            columns.insert(at + 1, _last_epoch_column(row, row.last_epoch, claims))
+    names = ["looks at PrivateTest", "calibration", *map(metric_name, claims)]
+    claimed = ["", "", *(format_metric(key, claim) for key, claim in claims.items())]
     heading = f"### Document {rows[0].document}: `{published(rows[0].name)}`"
     split = rows[0].claim["split"]
     reasons = [reason for words, reason in INCOMPARABLE.items() if words in split]
     about = f"Claimed on: {split}." + "".join(f" The claim is not comparable: {reason}." for reason in reasons)
-    return [heading, about, table(["metric", "claimed", *names], lines)]
+    heads = ["metric", "claimed", *(column[0] for column in columns)]
+    lines = list(zip(names, claimed, *(column[1:] for column in columns), strict=True))
+    return [heading, about, table(heads, lines), *_last_epoch_notes(rows, claims)]
+
+
+def _column(row: Row, claims: Mapping[str, float]) -> list[str]:
+    """Name, looks, calibration, and value and verdict of each figure."""
+    found = {each.key: each for each in claimed_metrics(row.claim, row.metrics_of(_split(row)))}
+    is_private = _split(row) == "private"
+    head = [f"`{row.name}`" + ("" if is_private else ", PublicTest"), looks_cell(row.name) if is_private else "–"]
+    mark = looks_mark(row.name) if is_private else ""
+    return [*head, row.calibration, *(_cell(found.get(key)) + (mark if key in found else "") for key in claims)]
+
+
+def _last_epoch_column(row: Row, accuracy: float, claims: Mapping[str, float]) -> list[str]:
+    """The net of the last epoch, not calibrated, on PublicTest: its log has the accuracy alone."""
+    n = row.metrics_of("public")[0]["n"]
+    low, high = map(float, wilson_interval(round(accuracy * n), n))
+    cell = _cell(ClaimedMetric("accuracy", claims["accuracy"], accuracy, (low, high)))
+    figures = [cell if key == "accuracy" else "not recorded" for key in claims]
+    return [f"`{row.name}`, last epoch, PublicTest", "–", "none", *figures]
+
+
+def _last_epoch_notes(rows: Sequence[Row], claims: Mapping[str, float]) -> list[str]:
+    return [
+        f"As the document trained it, `{row.name}` is the net of its last epoch ({row.first['epochs']}), not "
+        f"calibrated: {100 * row.last_epoch:.2f} % of PublicTest (`log.jsonl`), where the document has "
+        f"{100 * claims['accuracy']:.2f} %. The column `{row.name}` is the epoch that was best on PublicTest, "
+        "calibrated there. PrivateTest was not evaluated for the last epoch."
+        for row in rows
+        if row.last_epoch is not None and "accuracy" in claims
+    ]
 
 
 def _split(row: Row) -> str:
@@ -115,6 +147,7 @@ def _parts(rows: Sequence[Row]) -> list[str]:
             f"{'–' if before is None else format_metric(key, before)} → {format_metric(key, after)}",
             " → ".join(_step_cell(key, after, steps[step]) for step in (first, second)),
             f"`{first}` → `{second}`",
+            looks_cell(f"{ABLATION}/{second}"),
         ]
         for what, key, before, after, first, second in PARTS
         if first in steps and second in steps
@@ -125,7 +158,7 @@ def _parts(rows: Sequence[Row]) -> list[str]:
         f"What the document says of single parts, beside the steps of `{ABLATION}` that add them, one seed each. These "
         "nets are narrow and start from random weights: only the directions can be compared."
     )
-    return [f"{note}\n\n{table(['figure', 'claimed', 'measured', 'steps'], lines)}"]
+    return [f"{note}\n\n{table(['figure', 'claimed', 'measured', 'steps', 'looks'], lines)}"]
 
 
 def _step_cell(key: str, claimed: float, row: Row) -> str:

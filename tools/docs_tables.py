@@ -14,6 +14,7 @@ from mien._errors import RecipeError
 from mien._metrics import METRICS, format_metric
 from mien.bundled import BUNDLED
 from mien.infer import bundled_models
+from mien.lab.export.calibrate import Calibration
 from mien.lab.files import load_json
 from mien.lab.ledger import Ledger, count_looks
 from mien.lab.recipe import load, parse, recipe_names
@@ -25,6 +26,7 @@ RESULTS = ROOT / "results"
 Json = dict[str, Any]
 LEDGER = Ledger(RESULTS / "private-test-looks.json")
 MARKED = "†"  # after a figure of a family that PrivateTest was looked at for more than once
+MARK_NOTE = f"{MARKED}: PrivateTest was looked at more than once for its family, so it may be too good."
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -74,6 +76,7 @@ class Row:
     changed: str  # the keys in which it differs from the recipe of the published system
     needs: tuple[str, ...] = ()  # the runs it took its first weights or its teachers from
     extra_labels: str = "none"  # FER+ votes, further data sets
+    last_epoch: float | None = None  # PublicTest accuracy, not calibrated, of a faithful run whose best epoch was kept
 
     @property
     def first(self) -> Json:
@@ -104,6 +107,12 @@ class Row:
         """The metrics of every seed for this split, part and precision."""
         found = (run["metrics"].get(split, {}).get(precision, {}).get(part) for run in self.runs)
         return [metrics for metrics in found if metrics]
+
+    @property
+    def calibration(self) -> str:
+        """How its probabilities were calibrated on PublicTest, temperature or vector; a dash if not recorded."""
+        found = self.first.get("calibration")
+        return Calibration(tuple(found["scale"]), tuple(found["offset"])).method if found else "–"
 
     def uncalibrated(self, split: str) -> list[Json]:
         """Log loss, Brier score and calibration error of every seed before calibration, where they were recorded."""
@@ -142,8 +151,19 @@ def read_rows(results: Path) -> list[Row]:
         runs.sort(key=lambda run: run[0]["seed"])
         needs = _needs([folder / "recipe.json" for _, folder in runs])
         labels = _extra_labels([folder / "recipe.json" for _, folder in runs])
-        rows.append(Row(name, tuple(metrics for metrics, _ in runs), _changed(name, runs[0][1]), needs, labels))
+        changed, last = _changed(name, runs[0][1]), _last_epoch(*runs[0])
+        rows.append(Row(name, tuple(metrics for metrics, _ in runs), changed, needs, labels, last))
     return rows
+
+
+def _last_epoch(metrics: Json, folder: Path) -> float | None:
+    """PublicTest accuracy after the last epoch in the log of a faithful run, if another epoch was kept."""
+    log, recipe = folder / "log.jsonl", folder / "recipe.json"
+    if metrics.get("claim", {}).get("variant") != "faithful" or not (log.is_file() and recipe.is_file()):
+        return None
+    last = json.loads(log.read_text("utf-8").splitlines()[-1])
+    is_best = json.loads(recipe.read_text("utf-8"))["checkpoint"] == "best"
+    return float(last["val_accuracy"]) if is_best and last.get("val_split") == "public" else None
 
 
 @cache

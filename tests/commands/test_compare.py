@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +12,15 @@ from PIL import Image
 
 import docs_results
 from mien._emotions import SEVEN, class_set
+from mien._errors import DataError
 from mien.bundled import BUNDLED, DEFAULT_MODEL
 from mien.lab import files
+from mien.lab.compare.compare import _calibration_notes
+from mien.lab.compare.entries import load_entries
 from mien.lab.data import FaceSet, Split
 from mien.lab.data.datasets import load_test_set
+from mien.lab.data.fer2013 import OFFICIAL_COUNTS
+from mien.lab.ledger import Ledger, recorded_answers
 from mien.lab.predictions import Predictions, select_rows
 from mien.lab.recipe import dump, load
 from support.cli import mien_here
@@ -25,15 +30,20 @@ from support.written_files import foreign_files
 FAMILY = "vgg-vs-resnet"
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A labelled folder of 7 training and 210 validation cartoons."""
-    faces, root = cartoon_set(per_split=(7, 210, 0)), tmp_path_factory.mktemp("drawn")
+def draw(root: Path, per_split: tuple[int, int, int]) -> Path:
+    """A labelled folder of cartoons, for training, validation and test."""
+    faces = cartoon_set(per_split=per_split)
     for row, (image, label, usage) in enumerate(zip(faces.images, faces.labels, faces.usage, strict=True)):
-        place = root / ("train", "val")[int(usage)] / SEVEN[int(label)]
+        place = root / ("train", "val", "test")[int(usage)] / SEVEN[int(label)]
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image.numpy()).save(place / f"{row:05d}.png")
     return root
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """7 training and 210 validation cartoons."""
+    return draw(tmp_path_factory.mktemp("drawn"), (7, 210, 0))
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +73,19 @@ def record(root: Path, faces: FaceSet, name: str, right: float, *, seed: int = 0
     return place
 
 
+def calibrate_record(place: Path, scale: list[float], private_rows: Sequence[int] | np.ndarray = ()) -> None:
+    """Give a record a calibration, and make the probability of one class four times as large.
+
+    With ``private_rows``, it has the same probabilities for these.
+    """
+    metrics, arrays = json.loads((place / "metrics.json").read_text()), dict(np.load(place / "predictions.npz"))
+    (place / "metrics.json").write_text(json.dumps(metrics | {"calibration": {"scale": scale, "offset": [0.0] * 7}}))
+    probs = arrays["public_probs"] * np.array([1, 1, 1, 4, 1, 1, 1], np.float32)
+    arrays["public_probs"] = probs = probs / probs.sum(1, keepdims=True)
+    private = {"private_rows": private_rows, "private_probs": probs} if len(private_rows) else {}
+    np.savez(place / "predictions.npz", **arrays | private)
+
+
 @pytest.fixture(scope="module")
 def bench(faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a record and what is none: no test may change it."""
@@ -90,19 +113,48 @@ def run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Seque
 
 
 def test_recorded_predictions_against_an_embedded_model(run, faces: FaceSet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    record(tmp_path, faces, "conv4", 0.9)
+    calibrate_record(record(tmp_path, faces, "conv4", 0.9), [1.0] * 7)
     record(tmp_path, faces, "lenet", 0.5)
     status, out, err = run("--no-latency", "--keep", "metrics")
     assert status == 0, err
+    assert "vector scaling, fitted on PublicTest; it replaces the own calibration of conv4 (temperature)." in err
+    assert "vector, instead of temperature" in (tmp_path / "reports" / "compare" / "report.html").read_text()
     assert out.splitlines()[0].startswith("conv4")
     assert json.loads((tmp_path / "metrics" / "PublicTest.json").read_text())["models"][0]["name"] == "conv4"
     assert "pairs differ in accuracy by more than noise" in out
     values = json.loads((tmp_path / "reports" / "compare" / "comparison.json").read_text())
     assert [m["name"] for m in values["models"]] == ["conv4", "lenet", DEFAULT_MODEL]
     assert values["models"][0]["claim"]["metrics"]["accuracy"] == 0.518
+    calibrations = [tuple(m["calibration"].values()) for m in values["models"]]  # of the model, of the comparison
+    assert calibrations == [("temperature", "vector"), (None, None), ("vector", "vector")]
+    assert values["models"][0]["metrics"]["all"]["log_loss"] < values["models"][0]["own"]["log_loss"]
     assert values["models"][2]["int8_bytes"] > 1_000_000
     assert values["common"]["n"] == 180
     assert values["provenance"]["data_sha256"] == faces.sha256
+
+
+def test_on_private_test_a_new_calibration_is_a_new_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(OFFICIAL_COUNTS, Split.PRIVATE_TEST, (10,) * 7)
+    data = draw(tmp_path / "drawn", (7, 70, 70))
+    faces, ledger = load_test_set(data, SEVEN), Ledger(tmp_path / "looks.json")
+    places = [record(tmp_path, faces, name, 0.5) for name in ("conv4", "conv4-tuned")]
+    for place, scale in zip(places, ([1.0] * 6 + [2.0], [1.0] * 7), strict=True):
+        calibrate_record(place, scale, select_rows(faces, SEVEN, Split.PRIVATE_TEST).faces.rows.numpy())
+    names = [str(place) for place in places]
+    replace(ledger, again="of another day").add([recorded_answers(place) for place in places], faces.sha256)
+    with pytest.raises(
+        DataError, match=r"looked at 2 times.*new answers of .*conv4-tuned.*; compare each with its own"
+    ):
+        load_entries(names, data, Split.PRIVATE_TEST, ledger=ledger)
+    own = load_entries(names, data, Split.PRIVATE_TEST, ledger=ledger, own_calibration=True)
+    assert [entry.own for entry in own.entries] == [None, None]
+    assert "conv4 (vector), conv4-tuned (temperature)" in _calibration_notes(own.entries)[0]
+    assert len(ledger.entries()) == 2
+    allowed = replace(ledger, again="calibrated alike")
+    found = load_entries(names, data, Split.PRIVATE_TEST, ledger=allowed).entries
+    assert (found[0].own, found[1].calibration) == (None, "temperature")
+    assert [entry["why"] for entry in ledger.entries()][-1] == "calibrated alike"
+    assert (found[1].predictions.probs[:, 3] < own.entries[1].predictions.probs[:, 3]).all()
 
 
 def test_seeds_below_a_folder_are_all_taken(run, faces: FaceSet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

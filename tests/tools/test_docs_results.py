@@ -298,6 +298,62 @@ def test_a_system_has_one_table_with_its_recipes_across(tmp_path: Path) -> None:
     assert "| recall of sad | 50.0 % | 25.0 % (17.5 to 34.3), worse |" in page
 
 
+def test_verdicts_have_their_looks_from_the_ledger_and_their_calibration() -> None:
+    text = (ROOT / "docs" / "results.md").read_text("utf-8")
+    tables = text.split("## Claimed and measured")[1].split("\n## ")[0].split("\n### ")[1:]
+    assert len(tables) == 4
+    entries, marked = docs_tables.LEDGER.entries(), 0
+    for table in tables:
+        heads, _, looks, calibration, *figures = (
+            [cell.strip() for cell in line.split("|")[2:-1]] for line in table.splitlines() if line.startswith("|")
+        )
+        for column, head in enumerate(heads[1:], 1):
+            family = {entry["family"] for entry in entries if f"`{entry['recipe']}`" == head}
+            count = len({entry["look"] for entry in entries if entry["family"] in family})
+            assert looks[column].partition(" ")[0] == (str(count) if count else "–"), head
+            assert calibration[column] in ("vector", "temperature") or "last epoch" in head
+            verdicts = [row[column] for row in figures if len(row) == len(heads) and "), " in row[column]]
+            assert {verdict.endswith(docs_tables.MARKED) for verdict in verdicts} == {count > 1}, head
+            marked += count > 1
+    assert marked > 5
+
+
+def test_a_faithful_net_is_also_judged_as_its_document_trained_it(tmp_path: Path) -> None:
+    write(tmp_path, "net", 0.5, variant="faithful")
+    path = tmp_path / "net" / "seed-0"
+    content = json.loads((path / "metrics.json").read_text())
+    content["metrics"]["public"] = {"fp32": {"all": figures(0.6, 1000)}}
+    (path / "metrics.json").write_text(json.dumps(content))
+    (path / "recipe.json").write_text(json.dumps({"checkpoint": "best", "net": {}, "target": {}, "data": {}}))
+    epochs = [{"epoch": n, "val_split": "public", "val_accuracy": value} for n, value in ((1, 0.7), (2, 0.4))]
+    (path / "log.jsonl").write_text("\n".join(map(json.dumps, epochs)))
+    page = docs_results.page(tmp_path, cards=False)
+    assert "| metric | claimed | `net` | `net`, last epoch, PublicTest |" in page
+    assert "| accuracy | 90.0 % | 50.0 % (45.0 to 55.0), worse | 40.0 % (37.0 to 43.1), worse |" in page
+    assert "| recall of sad | 50.0 % | 25.0 % (17.5 to 34.3), worse | not recorded |" in page
+    assert "not calibrated: 40.00 % of PublicTest (`log.jsonl`), where the document has 90.00 %" in page
+
+
+def test_the_last_epoch_of_document_004_is_in_its_table() -> None:
+    (line,) = [each for each in docs_tables.read_rows(docs_tables.RESULTS) if each.name == "conv4"]
+    assert line.last_epoch == pytest.approx(0.5043, abs=5e-5)
+    assert "50.43 % of PublicTest (`log.jsonl`), where the document has 51.80 %" in docs_results.page(
+        docs_tables.RESULTS, cards=False
+    )
+
+
+def test_variants_are_shown_with_the_same_calibration() -> None:
+    text = (ROOT / "docs" / "results.md").read_text("utf-8")
+    kept = load_json(docs_tables.RESULTS / "alike" / "PublicTest.json")
+    assert {model["calibration"]["compared"] for model in kept["models"]} == {"vector"}
+    section = text.split("## The same calibration for compared variants")[1].split("\n## ")[0]
+    for model in kept["models"]:
+        (row,) = [line for line in section.splitlines() if line.startswith(f"| `{model['name']}` |")]
+        own, compared = model.get("own", {}).get("accuracy"), model["metrics"]["all"]["accuracy"]
+        assert f"{100 * compared:.1f} %" in row
+        assert own is None or f"| temperature → vector | {100 * own:.1f} % → {100 * compared:.1f} % |" in row
+
+
 def test_of_log_loss_less_is_better_and_what_was_not_measured_is_not_comparable(tmp_path: Path) -> None:
     write(tmp_path, "worse", 0.5, document="001", metrics={"log_loss": 1.2, "recall.fear": 0.4})
     write(tmp_path, "better", 0.5, document="002", metrics={"log_loss": 1.3})

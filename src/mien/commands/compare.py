@@ -25,6 +25,9 @@ def compare_command(
     split: Annotated[str, typer.Option(help="PublicTest, PrivateTest, Training or all.")] = "PublicTest",
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("reports/compare"),
     latency: Annotated[bool, typer.Option(help="Time every model on one thread.")] = True,
+    own_calibration: Annotated[
+        bool, typer.Option(help="Keep each model's own calibration, instead of vector scaling for all if they differ.")
+    ] = False,
     grid: Annotated[str, typer.Option(help="A family of recipes to study instead: vgg-vs-resnet.")] = "",
     keep: _options.KeepOption = None,
     again: _options.AgainOption = "",
@@ -45,7 +48,8 @@ def compare_command(
     compared: lab.Comparison
     names = ("comparison.json", "table.csv", "report.html")
     with output_folder(out, names), TerminalProgress(lines=False) as progress:
-        settings: Any = {"latency": latency, "skip_unreadable": skip_unreadable, "ledger": looks, "progress": progress}
+        settings: Any = {"latency": latency, "own_calibration": own_calibration, "skip_unreadable": skip_unreadable}
+        settings |= {"ledger": looks, "progress": progress}
         if grid:
             compared = lab.compare_family(grid, data, part, results=results, runs=Path("runs"), **settings)
         else:

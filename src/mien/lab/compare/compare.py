@@ -343,17 +343,33 @@ class Comparison:
         found, learned = [], ", ".join(c.name for c in self.entries if c.learned_from == self.faces.sha256)
         if learned and self.split == Split.PUBLIC_TEST:
             found.append(
-                "PublicTest chose these models (their epoch, and the temperature of those that are calibrated), so "
+                "PublicTest chose these models (their epoch, and the calibration of those that have one), so "
                 f"that their metrics on it are slightly too good: {learned}."
             )
         elif learned and self.split != Split.PRIVATE_TEST:
             found.append(f"These models have learned from faces that they are evaluated on here: {learned}.")
         found += dict.fromkeys(entry.looks for entry in self.entries if entry.looks)
+        found += _calibration_notes(self.entries)
         if any("clean" not in each for each in self.metrics):
             found.append("No row is clean: every face has the pixels of one in an earlier split or row.")
         if self.faces.note:
             found.append(f"{self.faces.note}.")
         return found
+
+
+def _calibration_notes(entries: Sequence[ModelEntry]) -> list[str]:
+    """Which models have another calibration than their own, or a different one than the others."""
+    changed = [f"{entry.name} ({entry.calibration})" for entry in entries if entry.own]
+    if changed:
+        return [
+            "All models are compared with vector scaling, fitted on PublicTest; it replaces the own calibration of "
+            f"{', '.join(changed)}."
+        ]
+    known = {entry.name: entry.calibration for entry in entries if entry.calibration}
+    if len(set(known.values())) < 2:
+        return []
+    each = ", ".join(f"{name} ({method})" for name, method in known.items())
+    return [f"Calibrations differ, so log loss, ECE and small differences are not comparable: {each}."]
 
 
 @checked
@@ -363,6 +379,7 @@ def compare(
     split: Split | None,
     *,
     latency: bool = True,
+    own_calibration: bool = False,
     ledger: Ledger | None = None,
     skip_unreadable: bool = False,
     progress: Progress = no_progress,
@@ -374,6 +391,7 @@ def compare(
         data: The data set; ``None`` is the one that ``$MIEN_DATA`` names.
         split: The split; ``None`` is all faces.
         latency: Whether to measure the latency of every model.
+        own_calibration: Whether every model keeps its own calibration; see ``load_entries``.
         ledger: Where a look at PrivateTest is written; ``None``: in ``default_ledger()``.
         skip_unreadable: Whether images that cannot be read are left out and counted.
         progress: Called before each step.
@@ -392,7 +410,15 @@ def compare(
         >>> found.difference(1, 0, "accuracy")  # doctest: +SKIP
         (0.021, True)
     """
-    entries = load_entries(models, data, split, skip_unreadable=skip_unreadable, ledger=ledger, progress=progress)
+    entries = load_entries(
+        models,
+        data,
+        split,
+        own_calibration=own_calibration,
+        ledger=ledger,
+        skip_unreadable=skip_unreadable,
+        progress=progress,
+    )
     return compare_entries(entries, split, latency=latency, progress=progress)
 
 

@@ -1,10 +1,13 @@
 """The models of a comparison: recorded predictions, runs and files, each with its predictions for one set of faces."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from mien._emotions import Emotion, class_set
 from mien._errors import DataError, ModelError, RecipeError
@@ -14,6 +17,7 @@ from mien.lab.complexity import count_macs, count_parameters
 from mien.lab.data import FaceSet, Split
 from mien.lab.data.datasets import ALL
 from mien.lab.evaluate.subjects import TestSet, calibrated, load_tests, select
+from mien.lab.export.calibrate import Calibration, fit_vector
 from mien.lab.files import load_json
 from mien.lab.ledger import Answers, Ledger, is_private_test, recorded_answers
 from mien.lab.models import Model, answers_of_model, open_model
@@ -41,6 +45,8 @@ class ModelEntry:
         recorded_recipe: Resolved recipe of recorded predictions, from which a graph can be exported for timing.
         learned_from: SHA-256 of the data set that it was trained on; empty where it is not known.
         looks: A sentence on the looks at PrivateTest; empty where there was one at most.
+        calibration: Calibration of the model itself: vector, temperature or none; empty where it is not known.
+        own: Its predictions with that calibration, where ``predictions`` have another one.
     """
 
     name: str
@@ -58,6 +64,8 @@ class ModelEntry:
     recorded_recipe: Mapping[str, Any] | None = None
     learned_from: str = ""
     looks: str = ""
+    calibration: str = ""
+    own: Predictions | None = None
 
     @property
     def precision(self) -> str:
@@ -102,17 +110,22 @@ def load_entries(
     data: Path | None,
     split: Split | None,
     *,
+    own_calibration: bool = False,
     ledger: Ledger | None = None,
     skip_unreadable: bool = False,
     progress: Progress = no_progress,
 ) -> Entries:
     """Load the models of a comparison and their predictions.
 
+    Models are compared with the same calibration. If the calibrations of mien's models differ, those without vector
+    scaling get it: it is fitted to their log-probabilities of PublicTest. Other models stay as they are.
+
     Args:
         models: Folders of recorded predictions, or what ``open_model`` accepts. A folder of several runs is replaced
             by its runs. Recorded predictions are read; any other model predicts the faces.
         data: The data set; ``None`` is the one that ``$MIEN_DATA`` names.
         split: The split; ``None`` is all faces.
+        own_calibration: Whether every model keeps its own calibration.
         ledger: Where a look at PrivateTest is written; ``None``: in ``default_ledger()``.
         skip_unreadable: Whether images that cannot be read are left out and counted.
         progress: Called with the name of each model.
@@ -143,15 +156,17 @@ def load_entries(
     size = max((model.size for model in opened.values()), default=0)
     emotions = tuple(emotion for emotion in Emotion if emotion in known)
     (test,) = load_tests([data], emotions, size=size, label_map={}, skip_unreadable=skip_unreadable)
+    methods = {source: _calibration_method(source, opened.get(source), test.faces) for source in sources}
+    changed = set() if own_calibration else _to_recalibrate(methods, test.faces)
     ledger, answers = ledger or Ledger(), list[Answers]()
     if is_private_test(test.faces, split or ALL):
-        answers = [_answers(source, opened.get(source), test) for source in sources]
-        ledger.require(answers)
+        answers = [_answers(source, opened.get(source), test, recalibrated=source in changed) for source in sources]
+        _require(ledger, answers, changed)
     entries = []
     for source in sources:
         progress(source)
-        model = opened.get(source)
-        entries.append(_predict(source, model, test, split) if model else _read_recorded(Path(source), test, split))
+        entry = replace(_open(source, opened.get(source), test, split), calibration=methods[source])
+        entries.append(_recalibrate(entry, test, split) if source in changed else entry)
     if answers:
         pairs = zip(answers, entries, strict=True)
         seen = [replace(own, accuracy={entry.precision: entry.predictions.accuracy}) for own, entry in pairs]
@@ -160,8 +175,58 @@ def load_entries(
     return Entries(unique_names(entries), test.faces)
 
 
-def _answers(source: str, model: Model | None, test: TestSet) -> Answers:
-    return recorded_answers(Path(source)) if model is None else answers_of_model(model, test.faces)
+def _answers(source: str, model: Model | None, test: TestSet, *, recalibrated: bool) -> Answers:
+    own = recorded_answers(Path(source)) if model is None else answers_of_model(model, test.faces)
+    return replace(own, digests=tuple(f"{each}+vector" for each in own.digests)) if recalibrated else own
+
+
+def _require(ledger: Ledger, answers: Sequence[Answers], changed: Collection[str]) -> None:
+    """Check that PrivateTest may be looked at; a new calibration gives new answers."""
+    try:
+        ledger.require(answers)
+    except DataError as error:
+        if not changed:
+            raise
+        names = ", ".join(sorted(changed))
+        cause = f"the same calibration for all gives new answers of {names}; compare each with its own"
+        raise DataError(f"{error}; {cause}") from error
+
+
+def _calibration_method(source: str, model: Model | None, faces: FaceSet) -> str:
+    """The calibration of a run, or of an exported or recorded one from the file beside it; empty if not known."""
+    if model is not None and model.trained is not None:
+        is_calibrated = model.trained.provenance.get("data_sha256") == faces.sha256
+        return model.trained.recipe.calibration if is_calibrated else "none"
+    folder = Path(source) if model is None else model.path.parent
+    for name in ("card.json", "metrics.json"):
+        try:
+            found = load_json(folder / name)["calibration"]
+            return Calibration(tuple(found["scale"]), tuple(found["offset"])).method
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return ""
+
+
+def _to_recalibrate(methods: Mapping[str, str], faces: FaceSet) -> set[str]:
+    """The models whose calibration is replaced: where the known ones differ, and PublicTest can be fitted to."""
+    known = {source: method for source, method in methods.items() if method}
+    if len(set(known.values())) < 2 or not len(faces.split(Split.PUBLIC_TEST)):
+        return set()
+    return {source for source, method in known.items() if method != "vector"}
+
+
+def _recalibrate(entry: ModelEntry, test: TestSet, split: Split | None) -> ModelEntry:
+    """The entry with vector scaling of its log-probabilities, fitted on PublicTest."""
+    own = public = entry.predictions
+    if split != Split.PUBLIC_TEST:
+        public = _open(entry.source, entry.model, test, Split.PUBLIC_TEST).predictions
+    fitted = fit_vector(_log_probs(public), torch.from_numpy(public.labels))
+    probs = fitted(_log_probs(own)).softmax(1).numpy()
+    return replace(entry, predictions=replace(own, probs=probs), own=own)
+
+
+def _log_probs(predictions: Predictions) -> Tensor:
+    return torch.from_numpy(predictions.probs).clamp_min(torch.finfo(torch.float32).tiny).log()
 
 
 def unique_names(entries: Sequence[ModelEntry]) -> tuple[ModelEntry, ...]:
@@ -210,6 +275,10 @@ def _read_recipe(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder / 'recipe.json'}: cannot be read; record the run again") from error
     return recipe
+
+
+def _open(source: str, model: Model | None, test: TestSet, split: Split | None) -> ModelEntry:
+    return _predict(source, model, test, split) if model else _read_recorded(Path(source), test, split)
 
 
 def _read_recorded(folder: Path, test: TestSet, split: Split | None) -> ModelEntry:

@@ -226,7 +226,8 @@ def _evaluated(found: Comparison) -> list[str]:
     for c in found.entries:
         left_out = "; ".join(f"{count:,} {reason}" for reason, count in c.selection.account.items())
         faces = f"{len(c.predictions.rows):,} of {c.selection.total:,}"
-        rows.append([c.name, c.kind, faces, left_out or "none left out"])
+        calibration = f"vector, instead of {c.calibration}" if c.own else c.calibration or "not known"
+        rows.append([c.name, c.kind, calibration, faces, left_out or "none left out"])
     terms = {
         "split": found.split,
         "common faces": f"{len(found.common.rows):,}, {int(found.common.clean.sum()):,} of them clean",
@@ -235,7 +236,8 @@ def _evaluated(found: Comparison) -> list[str]:
         "tests": f"McNemar (exact) for accuracy; paired bootstrap for macro F1; Holm's correction; level {ALPHA}",
         "pairs": "each pair on the faces whose label both know, with the probabilities of the classes that both know",
     }
-    return [facts(terms), table(["model", "source of the predictions", "faces", "left out"], rows, wrap=True)]
+    header = ["model", "source of the predictions", "calibration", "faces", "left out"]
+    return [facts(terms), table(header, rows, wrap=True)]
 
 
 def _tests_section(found: Comparison) -> Section:

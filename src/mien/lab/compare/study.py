@@ -204,6 +204,7 @@ def compare_family(
     results: Path,
     runs: Path,
     latency: bool = False,
+    own_calibration: bool = False,
     ledger: Ledger | None = None,
     skip_unreadable: bool = False,
     progress: Progress = no_progress,
@@ -217,6 +218,7 @@ def compare_family(
         results: Folder of recorded predictions, such as ``results/``.
         runs: Folder of runs, used for seeds without recorded predictions.
         latency: Whether to measure the latency of every member.
+        own_calibration: Whether every member keeps its own calibration; see ``load_entries``.
         ledger: Where a look at PrivateTest is written; ``None``: in ``default_ledger()``.
         skip_unreadable: Whether images that cannot be read are left out and counted.
         progress: Called before each step.
@@ -253,7 +255,15 @@ def compare_family(
             f"mien train {next(iter(missing))}"
         )
     sources = [source for seeds in folders.values() for source in seeds]
-    entries = load_entries(sources, data, split, skip_unreadable=skip_unreadable, ledger=ledger, progress=progress)
+    entries = load_entries(
+        sources,
+        data,
+        split,
+        own_calibration=own_calibration,
+        ledger=ledger,
+        skip_unreadable=skip_unreadable,
+        progress=progress,
+    )
     short = tuple(replace(c, name=c.name.removeprefix(f"{family}/")) for c in entries.entries)
     comparison = compare_entries(replace(entries, entries=short), split, latency=latency, progress=progress)
     progress("effects")

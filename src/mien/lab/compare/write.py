@@ -15,6 +15,7 @@ from mien.lab.compare.latency import BATCHES
 from mien.lab.compare.report import comparison_page
 from mien.lab.compare.study import MOST_CONFUSED, Study, confusions
 from mien.lab.files import file_set, save_json, save_text
+from mien.lab.metrics import compute_metrics
 
 
 def write_comparison(
@@ -131,6 +132,7 @@ def _model(found: Comparison, place: int) -> dict[str, Any]:
         "source": _portable(Path(c.source)),
         "predictions": c.kind,
         "precision": c.precision,
+        "calibration": {"own": c.calibration or None, "compared": "vector" if c.own else c.calibration or None},
         "emotions": list(map(str, c.emotions)),
         "labels": c.selection.protocol,
         "left_out": dict(c.selection.account),
@@ -141,6 +143,8 @@ def _model(found: Comparison, place: int) -> dict[str, Any]:
         "common": found.common_metrics[place],
         "claim": dict(c.claim) | ({"metrics": dict(c.claim["metrics"])} if c.claim else {}),
     }
+    if c.own:
+        values["own"] = compute_metrics(c.own.probs, c.own.labels, c.own.emotions)
     if found.latencies:
         latency = found.latencies.each[place]
         timings = [
@@ -181,7 +185,7 @@ def _csv(found: Comparison) -> str:
         row["clean_accuracy"] = metrics["clean"]["accuracy"] if "clean" in metrics else None
         row["common_accuracy"] = found.common_metrics[place]["accuracy"]
         row |= {"parameters": c.parameters, "macs": c.macs, "int8_bytes": found.int8_bytes(place)}
-        row["precision"] = c.precision
+        row |= {"precision": c.precision, "calibration": "vector" if c.own else c.calibration}
         if found.latencies:
             timings = found.latencies.each[place].timings
             for precision, batch in product(("fp32", "int8", "as it is"), BATCHES):

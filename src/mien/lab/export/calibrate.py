@@ -32,6 +32,11 @@ class Calibration:
     scale: tuple[float, ...]
     offset: tuple[float, ...]
 
+    @property
+    def method(self) -> str:
+        """``"temperature"`` for one factor without offsets, else ``"vector"``."""
+        return "vector" if any(self.offset) or len(set(self.scale)) > 1 else "temperature"
+
     def __call__(self, logits: Tensor) -> Tensor:
         """Calibrate logits.
 
