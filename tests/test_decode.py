@@ -3,7 +3,6 @@
 import io
 import os
 import struct
-import subprocess
 import sys
 import threading
 import tracemalloc
@@ -35,6 +34,7 @@ def rgb() -> NDArray[np.uint8]:
 @pytest.mark.parametrize("size_wh", [(1281, 719), (2503, 2400)])  # made an array at once, and in strips
 def test_no_row_is_lost_in_the_copy_from_pillow(size_wh: tuple[int, int]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (size_wh[1], size_wh[0], 3), dtype=np.uint8)
+    np.testing.assert_array_equal(decode(Image.fromarray(pixels)).pixels, pixels)
     np.testing.assert_array_equal(decode(encode(pixels, "BMP")).pixels, pixels)
 
 
@@ -314,48 +314,6 @@ def test_a_sound_file_of_an_unsupported_variant_is_not_called_damaged() -> None:
     with pytest.raises(UnsupportedImageError) as caught:
         decode(bytes(data))
     one_line(caught, "variant", "convert it to 8-bit RGB")
-
-
-PEAK = """
-import sys
-from mien.decode import decode
-from mien._errors import TooLargeError
-def peak():
-    return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) * 1024
-before = peak()
-try:
-    decode(sys.argv[1], max_pixels=16_000_000)
-except TooLargeError:
-    print("refused", end=" ")
-print(peak() - before)
-"""
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
-@pytest.mark.parametrize(
-    ("mode", "file_format", "options"),
-    [
-        ("RGB", "PNG", {}),
-        ("RGBA", "PNG", {}),
-        ("LA", "PNG", {}),
-        ("I;16", "PNG", {}),
-        ("P", "GIF", {}),
-        ("F", "TIFF", {"compression": "tiff_adobe_deflate"}),
-        ("CMYK", "TIFF", {"compression": "tiff_adobe_deflate"}),
-        ("RGB", "JPEG", {"progressive": True}),
-        ("RGB", "WEBP", {"lossless": True, "method": 0}),
-    ],
-)
-def test_decoding_keeps_to_its_budget_of_memory(
-    mode: str, file_format: str, options: dict[str, Any], tmp_path: Path
-) -> None:
-    path = tmp_path / "large"
-    side = 3000 if file_format == "TIFF" else 4000
-    Image.new(mode, (side, side)).save(path, file_format, **options)
-    done = subprocess.run([sys.executable, "-c", PEAK, str(path)], capture_output=True, text=True, check=True)
-    budget = 4 * 16_000_000 + 50_000_000 + 15_000_000  # the last: Pillow's modules, a strip
-    assert int(done.stdout.split()[-1]) < budget
-    assert done.stdout.startswith("refused") == (mode == "RGB" and file_format in ("JPEG", "WEBP"))
 
 
 def png_header(width: int, height: int) -> bytes:

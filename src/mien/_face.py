@@ -291,10 +291,10 @@ def record_columns(emotions: Iterable[Emotion]) -> list[str]:
 
 def _image_html(pixels: Pixels, faces: tuple[Face, ...]) -> str:
     """The image with a box over each face, for a notebook: every style is in the element itself."""
-    from PIL import Image
+    from mien.decode import pillow_image
 
     height, width = pixels.shape[:2]
-    image = Image.fromarray(pixels)
+    image = pillow_image(pixels)
     image.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE), reducing_gap=3.0)
     boxes = "".join(
         f'<div style="position:absolute;left:{face.box.x1 / width:.2%};top:{face.box.y1 / height:.2%};'
@@ -303,7 +303,7 @@ def _image_html(pixels: Pixels, faces: tuple[Face, ...]) -> str:
         f'<span style="background:{face.color};color:#000;padding:0 2px">{index}</span></div>'
         for index, face in enumerate(faces)
     )
-    uri = data_uri(image, "JPEG", quality=85)
+    uri = data_uri(image.convert("RGB"), "JPEG", quality=85)
     return (
         f'<div style="position:relative;display:inline-block;overflow:hidden;margin:8px 0">'
         f'<img alt="" style="display:block;max-width:100%" src="{uri}">{boxes}</div>'

@@ -5,6 +5,7 @@ import io
 import os
 import re
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,12 +15,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, _imaging
 
 from mien._errors import ImageError, NotAnImageError, TooLargeError, TruncatedError, UnsupportedImageError, first_line
 from mien._structure import check_structure
 
-__all__ = ["FORMATS", "MAX_BYTES", "MAX_PIXELS", "DecodedImage", "Source", "decode", "name_of"]
+__all__ = ["FORMATS", "MAX_BYTES", "MAX_PIXELS", "DecodedImage", "Source", "decode", "name_of", "pillow_image"]
 
 # Formats of photographs. Left out on purpose: EPS, which Pillow hands to Ghostscript, and formats without a
 # signature, as which any text file could pass. HEIC needs pillow-heif.
@@ -31,6 +32,16 @@ _FRAMES = dict.fromkeys(("GIF", "PNG", "WEBP", "AVIF"), "animated, {} frames") |
 # Exif 2.32, tag 0x0112: the steps along the stored rows and columns of the orientations 2 to 8. Those of 5 to 8 are of
 # the transposed image.
 _MIRRORED = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 6: (-1, 1), 7: (-1, -1), 8: (1, -1)}
+# What turns an image in the order of its memory upright: whether it is transposed, and its steps along the memory.
+_TURNS = {
+    (False, 1, -1): Image.Transpose.FLIP_LEFT_RIGHT,
+    (False, -1, 1): Image.Transpose.FLIP_TOP_BOTTOM,
+    (False, -1, -1): Image.Transpose.ROTATE_180,
+    (True, 1, 1): Image.Transpose.TRANSPOSE,
+    (True, 1, -1): Image.Transpose.ROTATE_90,
+    (True, -1, 1): Image.Transpose.ROTATE_270,
+    (True, -1, -1): Image.Transpose.TRANSVERSE,
+}
 # Brands of ISO base media files whose images are coded as HEVC or as AV1; mif1 and msf1 name only the container.
 _HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"})
 _AVIF_BRANDS = frozenset({b"avif", b"avis"})
@@ -38,11 +49,13 @@ _AVIF_BRANDS = frozenset({b"avif", b"avis"})
 _UNSUPPORTED = re.compile(
     "unknown (pixel mode|data organization)|unsupported|not yet supported|cannot handle|unable to determine", re.I
 )
-# Bytes of memory that Pillow and its libraries take for a pixel, measured on 20 MP; 4 elsewhere. The result takes 3.
+# Bytes of memory that Pillow and its libraries take for a pixel, measured on 20 MP; 4 elsewhere.
 _DECODER_BYTES = {"progressive JPEG": 7, "TIFF": 8, "AVIF": 10, "HEIF": 10, "WEBP": 18, "JPEG2000": 20}
+# Modes of less than four bytes a pixel: RGB, three bytes more, does not fit into the memory of the image.
+_NARROW_MODES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}
 _MAX_WIDTH = 2**25  # pixels of a row, of which Pillow and numpy make several copies: 9 bytes a pixel
 _SPARE_BYTES = 50_000_000  # of memory; a small limit of pixels refuses no small image
-# How decoded pixels become an array: 0.9 MP at once take 0.6 ms, in strips 0.8; 12 MP 45 ms, in strips 16.
+# How pixels of other modes become RGB: 0.9 MP at once take 0.6 ms, in strips 0.8; 12 MP 45 ms, in strips 16.
 _AT_ONCE_BYTES = 16 * 2**20
 _STRIP_BYTES = 2**18
 
@@ -52,7 +65,8 @@ class DecodedImage:
     """A decoded image.
 
     Attributes:
-        pixels: RGB uint8 ``[H, W, 3]``, read-only and upright.
+        pixels: RGB uint8 ``[H, W, 3]``, read-only and upright. Of a file with colours it is a view of Pillow's memory,
+            in which a pixel takes four bytes; ``numpy.ascontiguousarray`` packs it.
         source: The name of the image in messages.
         note: What users should know, for example that only the first frame of an animation was read.
     """
@@ -108,7 +122,7 @@ def decode(
         return DecodedImage(_from_array(source, name_of(source), max_pixels), name_of(source))
     if isinstance(source, Image.Image):
         _check_pixels(source.size, name_of(source), max_pixels)
-        return DecodedImage(_from_image(source, name_of(source)), name_of(source))
+        return DecodedImage(_from_image(source, name_of(source), copy=True), name_of(source))
     name, data = _read_bytes(source, max_bytes)
     image, frames = _open(data, name)
     _check_pixels(image.size, name, max_pixels)
@@ -116,7 +130,54 @@ def decode(
     if reserve is not None:
         reserve(needed, image.width * image.height)
     several = _FRAMES.get(str(image.format), "").format(frames) if frames > 1 else ""
-    return DecodedImage(_from_image(image, name), name, f"{several}: the first was read" if several else None)
+    pixels = _from_image(image, name, copy=False)
+    return DecodedImage(pixels, name, f"{several}: the first was read" if several else None)
+
+
+def pillow_image(pixels: NDArray[np.uint8]) -> Image.Image:
+    """Make a Pillow image of pixels, without a copy where four bytes a pixel are in memory, as of a decoded file.
+
+    Args:
+        pixels: RGB uint8 ``[H, W, 3]``, or a part of such an array.
+
+    Returns:
+        The image, of mode RGB, or RGBX for a view of four bytes a pixel. It may share the memory of ``pixels``.
+    """
+    words = _words(pixels)
+    if words is None:
+        return Image.fromarray(pixels)
+    transposed = abs(words.strides[0]) < abs(words.strides[1])
+    stored = words.T if transposed else words
+    down, across = (1 if step > 0 else -1 for step in stored.strides)
+    stored = np.ascontiguousarray(stored[::down, ::across])  # by whole rows, in the order of the memory
+    image = Image.frombuffer("RGBX", (stored.shape[1], stored.shape[0]), stored, "raw", "RGBX", 0, 1)
+    turn = _TURNS.get((transposed, down, across))  # Pillow turns an image in blocks, numpy in rows: 3 times as long
+    return image if turn is None else image.transpose(turn)
+
+
+def is_shared(pixels: NDArray[np.uint8]) -> bool:
+    """Return whether ``pillow_image`` copies nothing.
+
+    Args:
+        pixels: RGB uint8 ``[H, W, 3]``.
+
+    Returns:
+        True for an upright view of four bytes a pixel.
+    """
+    words = _words(pixels)
+    return words is not None and words.flags.c_contiguous
+
+
+def _words(pixels: NDArray[np.uint8]) -> NDArray[np.uint32] | None:
+    """The pixels as words ``[H, W]``, if they are the first three bytes of each pixel ``[H, W, 4]`` of their base."""
+    base = pixels.base
+    if not isinstance(base, np.ndarray) or base.dtype != np.uint8 or base.ndim != 3 or base.shape[2] != 4:
+        return None
+    start = pixels.__array_interface__["data"][0] - base.__array_interface__["data"][0]
+    if start % 4 or not base.flags.c_contiguous or pixels.shape[2] != 3 or pixels.strides[2] != 1:
+        return None
+    words: NDArray[np.uint32] = base.reshape(-1).view(np.uint32)
+    return np.lib.stride_tricks.as_strided(words[start // 4 :], pixels.shape[:2], pixels.strides[:2], writeable=False)
 
 
 def is_single_image(source: object) -> bool:
@@ -247,8 +308,6 @@ def _open(data: bytes, name: str) -> tuple[Image.Image, int]:
 @cache
 def silence_libtiff() -> None:
     """Stop libtiff from printing to standard error. Its errors are still raised by Pillow."""
-    from PIL import _imaging
-
     library = ctypes.CDLL(_imaging.__file__)
     for name in ("TIFFSetWarningHandler", "TIFFSetErrorHandler"):
         with suppress(AttributeError):  # libtiff is hidden in some builds of Pillow
@@ -286,28 +345,82 @@ def _from_array(array: NDArray[Any], name: str, max_pixels: int) -> NDArray[np.u
         )
     _check_pixels((array.shape[1], array.shape[0]), name, max_pixels)
     if array.ndim == 3 and array.shape[2] == 4:
-        return _frozen(_to_upright_rgb(Image.fromarray(array)))
+        return _frozen(_to_upright_rgb(Image.fromarray(array), None))
     grey = array[..., None] if array.ndim == 2 else array
     return _frozen(np.array(np.broadcast_to(grey, (*array.shape[:2], 3)), order="C"))
 
 
-def _from_image(image: Image.Image, name: str) -> NDArray[np.uint8]:
+def _from_image(image: Image.Image, name: str, *, copy: bool) -> NDArray[np.uint8]:
     """The pixels of a Pillow image, decoded, upright and read-only, RGB ``[H, W, 3]``.
 
-    Raises ``TruncatedError`` and ``ImageError``.
+    Without ``copy`` they are in the memory of the image, if it has four bytes a pixel. Raises ``TruncatedError`` and
+    ``ImageError``.
     """
     try:
-        image.load()
+        with _ONE_BLOCK:
+            image.load()
     except Exception as error:  # OSError, SyntaxError, ValueError, struct.error, ...: no common base
         raise _pillow_error(error, name) from error
     try:
-        return _frozen(_to_upright_rgb(image))
+        return _frozen(_to_upright_rgb(image, None if copy else _memory_of(image)))
     except MemoryError as error:  # also where Pillow refuses to convert a row of 90 million pixels
         raise _pillow_error(error, name) from error
     except (ValueError, OSError, ImportError) as error:
         raise ImageError(
             f"{name}: colour mode {image.mode} cannot be read ({first_line(error)}); convert it to RGB"
         ) from error
+
+
+class _OneBlock:
+    """While any thread is within it, Pillow allocates each image in one block, not in blocks of 16 MB."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+
+    def __enter__(self) -> None:
+        self._change(1)
+
+    def __exit__(self, *_: object) -> None:
+        self._change(-1)
+
+    def _change(self, step: int) -> None:
+        with self._lock:
+            self._users += step
+            _imaging.set_use_block_allocator(int(self._users > 0))
+
+
+_ONE_BLOCK = _OneBlock()
+
+
+class _ArrowArray(ctypes.Structure):
+    """The first fields of a structure of the Arrow C data interface, by which Pillow gives access to its memory."""
+
+
+_ArrowArray._fields_ = [  # the structure refers to itself
+    *((name, ctypes.c_int64) for name in ("length", "null_count", "offset", "n_buffers", "n_children")),
+    ("buffers", ctypes.POINTER(ctypes.c_void_p)),
+    ("children", ctypes.POINTER(ctypes.POINTER(_ArrowArray))),
+]
+
+
+_POINTER_OF = ctypes.pythonapi.PyCapsule_GetPointer
+_POINTER_OF.restype, _POINTER_OF.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+
+
+def _memory_of(image: Image.Image) -> NDArray[np.uint8] | None:
+    """The memory of an image of four bytes a pixel, ``[H, W, 4]``; None for other modes and for several blocks."""
+    if image.mode in _NARROW_MODES:
+        return None
+    try:
+        _, capsule = image.__arrow_c_array__()
+    except ValueError:  # Pillow replaced the image while it loaded
+        return None
+    array = _ArrowArray.from_address(_POINTER_OF(capsule, b"arrow_array"))
+    values = array.children[0].contents if array.n_children else array  # four bytes, or one number, for each pixel
+    block = (ctypes.c_ubyte * (4 * image.width * image.height)).from_address(values.buffers[1])
+    block.owner = capsule  # type: ignore[attr-defined]  # it keeps the memory as long as the array exists
+    return np.ndarray((image.height, image.width, 4), np.uint8, memoryview(block))
 
 
 def _check_pixels(size_wh: tuple[int, int], name: str, max_pixels: int) -> None:
@@ -323,8 +436,9 @@ def _check_pixels(size_wh: tuple[int, int], name: str, max_pixels: int) -> None:
 def _check_memory(image: Image.Image, name: str, max_pixels: int) -> int:
     """Return the bytes of memory that decoding takes; refuse more than 4 for each of ``max_pixels``."""
     kind = "progressive JPEG" if image.info.get("progressive") else str(image.format)
-    decoder_bytes = _DECODER_BYTES.get(kind, 1 if image.mode in ("1", "L", "P") else 4)
-    needed, budget = image.width * image.height * (decoder_bytes + 3), 4 * max_pixels + _SPARE_BYTES
+    narrow = _NARROW_MODES.get(image.mode)
+    pixel_bytes = _DECODER_BYTES.get(kind, narrow or 4) + (3 if narrow else 0)
+    needed, budget = image.width * image.height * pixel_bytes, 4 * max_pixels + _SPARE_BYTES
     if image.width > _MAX_WIDTH:
         raise TooLargeError(f"{name}: rows of {image.width:,} pixels exceed the limit of {_MAX_WIDTH:,}; scale it down")
     if needed > budget:
@@ -343,17 +457,24 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _to_upright_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """Convert in strips, so that the result is the only copy of a large image that is made."""
+def _to_upright_rgb(image: Image.Image, memory: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+    """Convert in strips: into ``memory``, which is that of the image, or into the only copy that is made."""
     orientation, (width, height) = _orientation(image), image.size
     transposed = orientation in (5, 6, 7, 8)
-    pixels = np.empty((width, height, 3) if transposed else (height, width, 3), np.uint8)
     down, across = _MIRRORED.get(orientation, (1, 1))
-    stored = (pixels.transpose(1, 0, 2) if transposed else pixels)[::down, ::across]  # in the order of the file
+    if memory is None:
+        upright = np.empty((width, height, 3) if transposed else (height, width, 3), np.uint8)
+        stored = (upright.transpose(1, 0, 2) if transposed else upright)[::down, ::across]  # in the order of the file
+    else:
+        stored = memory[..., :3]
+        upright = stored[::down, ::across]
+        upright = upright.transpose(1, 0, 2) if transposed else upright
+        if image.mode == "RGB" and "transparency" not in image.info:
+            return upright
     span = _value_span(image) if image.mode.startswith(("I", "F")) else None
     for top, strip in _strips(image):
         stored[top : top + strip.height] = np.asarray(_to_rgb(strip)) if span is None else _to_eight_bits(strip, span)
-    return pixels
+    return upright
 
 
 def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:

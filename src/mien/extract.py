@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mien._errors import MienError, require_kind
 from mien._face import Detection, Pixels, Point
 from mien._framing import FER2013, Framing
+from mien.decode import pillow_image
 
 # Smallest distance of the eyes, in widths of the box, from which the rotation is computed. Below it the face is in full
 # profile, or the points are wrong: about 1 in 1,000 faces of FER-2013.
@@ -176,9 +177,14 @@ def _reduce(region: Pixels, block: int) -> NDArray[np.float64]:
     repeated, as ``_interpolate`` needs them.
     """
     rows = max(1, _STRIP // (region.shape[1] * block)) * block
-    parts = [_sums(region[top : top + rows], block) for top in range(0, region.shape[0], rows)]
+    parts = [_sums(_packed(region[top : top + rows], block), block) for top in range(0, region.shape[0], rows)]
     total = np.concatenate(parts) if len(parts) > 1 else parts[0]
     return np.pad(total / (65536 * block * block), ((0, 1), (0, 1)), mode="edge")
+
+
+def _packed(region: Pixels, block: int) -> Pixels:
+    """Return a large region with its pixels next to each other, as numpy sums them fastest."""
+    return region if block == 1 or region.flags.c_contiguous else np.asarray(pillow_image(region).convert("RGB"))
 
 
 def _sums(region: Pixels, block: int) -> NDArray[np.float64]:

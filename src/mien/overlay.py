@@ -11,6 +11,7 @@ from mien._emotions import Emotion
 from mien._errors import MienError, require_kind
 from mien._face import Box, Face, Pixels, Reading
 from mien._format import probability_percent
+from mien.decode import pillow_image
 
 _PIXELS = "an image of RGB uint8 [H, W, 3]"
 _INKS = ("#0a0a0c", "#ffffff")
@@ -68,7 +69,8 @@ def draw_faces(pixels: Pixels, reading: Reading, *, maps: bool) -> Image.Image:
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
         raise MienError(f"pixels is {pixels.dtype} {list(pixels.shape)}; it must be {_PIXELS}")
     require_kind("reading", reading, Reading, "what Reader.read returns")
-    canvas = Image.fromarray(pixels)
+    image = pillow_image(pixels)
+    canvas = image if image.mode == "RGB" else image.convert("RGB")
     if maps:
         _draw_maps(canvas, reading)
     draw = ImageDraw.Draw(canvas)

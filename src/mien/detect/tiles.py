@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mien._face import Pixels
+from mien.decode import is_shared, pillow_image
 
 REDUCING_GAP = 1.01  # Pillow reduces by whole factors down to this multiple of the size, and interpolates the rest
-# Pixels of an image that Pillow gets whole: its copy takes 4 bytes a pixel. Of a larger one it gets parts of this side.
-_WHOLE_PIXELS, _PART_SIDE = 2**24, 1024
+# Pixels of an image that Pillow gets whole although it copies them, 4 bytes a pixel. Of a larger one it gets parts of
+# this side.
+_WHOLE_PIXELS, _PART_SIDE = 12_500_000, 1024
 
 
 class Tile(NamedTuple):
@@ -43,7 +45,7 @@ class Pyramid:
     def __init__(self, pixels: Pixels, *, coarse: float = 1.0) -> None:
         self.size = width, height = pixels.shape[1], pixels.shape[0]
         self._pixels = pixels
-        self._image = Image.fromarray(pixels) if width * height <= _WHOLE_PIXELS else None
+        self._image = pillow_image(pixels) if width * height <= _WHOLE_PIXELS or is_shared(pixels) else None
         self._factor = max(1, int(1 / (coarse * REDUCING_GAP)))
         self._reduced = self._reduce((0, 0, width, height), (self._factor,) * 2) if self._factor > 1 else self._image
 
@@ -76,7 +78,7 @@ class Pyramid:
         if source is None:
             return self._resize_large((left, top, right, bottom), size_wh)
         box = (left, top, right, bottom)
-        return source.resize(size_wh, Image.Resampling.BILINEAR, box=box, reducing_gap=REDUCING_GAP)
+        return _rgb(source.resize(size_wh, Image.Resampling.BILINEAR, box=box, reducing_gap=REDUCING_GAP))
 
     def _resize_large(self, area: tuple[float, float, float, float], size_wh: tuple[int, int]) -> Image.Image:
         """Do what ``Image.resize`` does, without a copy of the image."""
@@ -101,9 +103,13 @@ class Pyramid:
         result = Image.new("RGB", (-((left - right) // across), -((top - bottom) // down)))
         wide, high = (max(1, _PART_SIDE // factor) * factor for factor in factors)
         for y, x in product(range(top, bottom, high), range(left, right, wide)):
-            part = Image.fromarray(self._pixels[y : min(y + high, bottom), x : min(x + wide, right)])
-            result.paste(part.reduce(factors), ((x - left) // across, (y - top) // down))
+            part = pillow_image(self._pixels[y : min(y + high, bottom), x : min(x + wide, right)])
+            result.paste(_rgb(part.reduce(factors)), ((x - left) // across, (y - top) // down))
         return result
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def letterbox(pyramid: Pyramid, side: int, *, share: float = 1.0) -> Tile:
