@@ -1,4 +1,4 @@
-"""The tables of docs/robustness.md, from results/stress/."""
+"""The tables of docs/robustness.md, from results/stress/ and results/steady/."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,6 +9,7 @@ from docs_tables import table
 from mien._metrics import metric_name
 from mien.lab.robustness.corruptions import CORRUPTIONS
 from mien.lab.robustness.report import ROBUSTNESS_HEADINGS, format_difference, gap_cells, robustness_row
+from mien.lab.robustness.steadiness import steadiness_rows
 
 Json = Mapping[str, Any]
 
@@ -22,6 +23,7 @@ def parts(folder: Path) -> dict[str, str]:
         "headline": table(ROBUSTNESS_HEADINGS, [(f"`{model['name']}`", *robustness_row(model)) for model in models]),
         "losses": _losses(models),
         "severities": _severities(),
+        "steadiness": _steadiness(folder.parent / "steady"),
         "groups": _groups(folder / "groups-mien-0.json"),
     }
     return {name: f"\n{text}\n" for name, text in tables.items()}
@@ -35,6 +37,16 @@ def _losses(models: Sequence[Json]) -> str:
         if all(each.name in model["by_corruption"] for model in models)
     ]
     return table(("corruption", *(f"`{model['name']}`" for model in models)), rows)
+
+
+def _steadiness(folder: Path) -> str:
+    """One row per measurement, one column per model."""
+    models = [
+        model for path in sorted(folder.glob("*.json")) for model in json.loads(path.read_text("utf-8"))["models"]
+    ]
+    models.sort(key=lambda model: -model["steadiness"]["accuracy"])
+    head, *rows = steadiness_rows(models)
+    return table(head, rows)
 
 
 def _severities() -> str:

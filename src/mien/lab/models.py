@@ -330,6 +330,22 @@ def open_model(
     return Model(classifier.name, classifier.emotions, classifier.size, about, classifier.path, classifier.__call__)
 
 
+def files_of_model(model: Model) -> tuple[Path, ...]:
+    """Return the files that hold a model.
+
+    Args:
+        model: Any model.
+
+    Returns:
+        Its file, or the TOML file that describes it and the file that this names.
+    """
+    if model.trained is not None:
+        return (model.path / "final.pt",)
+    if model.path.suffix == ".toml":
+        return model.path, model.path.parent / read_adapter(model.path).model
+    return (model.path,)
+
+
 def answers_of_model(model: Model, faces: FaceSet) -> Answers:
     """Return the answers of a model for PrivateTest, without their accuracy.
 
@@ -345,8 +361,7 @@ def answers_of_model(model: Model, faces: FaceSet) -> Answers:
         is_calibrated = model.trained.provenance.get("data_sha256") == faces.sha256
         return answers_of_recipe(recipe, [digest_net(model.trained.net, recipe.calibration if is_calibrated else "")])
     if model.path.suffix == ".toml":
-        files = (model.path, model.path.parent / read_adapter(model.path).model)
-        return Answers(model.name, ("+".join(map(file_sha256, files)),))
+        return Answers(model.name, ("+".join(map(file_sha256, files_of_model(model))),))
     if (model.path.parent / "predictions.npz").is_file() and (model.path.parent / "recipe.json").is_file():
         return recorded_answers(model.path.parent)
     try:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch.nn import functional as F
 
 from mien._emotions import Emotion, class_set
@@ -15,7 +16,17 @@ from mien._errors import DataError
 from mien.infer import Classifier
 from mien.lab.data import FaceSet, Split, clean_rows, vote_distribution, with_classes
 from mien.lab.files import load_arrays, load_json
-from mien.lab.metrics import Floats, bootstrap_interval, check_probabilities, compute_metrics
+from mien.lab.metrics import (
+    Floats,
+    Ints,
+    bootstrap_interval,
+    check_probabilities,
+    compute_metrics,
+    expected_calibration_error,
+)
+
+FACE_SIDES = (16, 20, 24, 32)  # pixels to which faces are shrunk, to measure a model on small ones
+RIGHT_SHARE = 0.75  # of the answers from a threshold on: what a face must reach not to be unsure
 
 
 def resize_faces(faces: FaceSet, size: int) -> NDArray[np.uint8]:
@@ -160,6 +171,73 @@ class Selection:
     total: int
     account: Mapping[str, int] = field(default_factory=dict)
     protocol: str = "the labels of the set"
+
+
+def shrink_faces(faces: FaceSet, side: int, size: int) -> NDArray[np.uint8]:
+    """Return faces as a reader cuts them from an image in which they are small.
+
+    Args:
+        faces: N faces.
+        side: Side of a face in that image, in pixels (area average).
+        size: Side of the crops in pixels (bilinear, as ``mien.extract`` enlarges faces).
+
+    Returns:
+        uint8 ``[N, size, size]``.
+    """
+    down = (Image.fromarray(image).resize((side, side), Image.Resampling.BOX) for image in faces.images.numpy())
+    small = torch.from_numpy(np.stack([np.asarray(image) for image in down]))[:, None].float()
+    crops = F.interpolate(small, size=size, mode="bilinear", align_corners=False)
+    return (crops + 0.5).floor().to(torch.uint8).squeeze(1).numpy()
+
+
+def confidence_for(probs: Floats, labels: Ints, share: float = RIGHT_SHARE) -> float:
+    """Return the confidence from which on a share of the answers is right.
+
+    Args:
+        probs: ``[N, C]``.
+        labels: True classes ``[N]``.
+        share: The share of right answers, 0..1.
+
+    Returns:
+        The lowest such confidence; 0 if all answers together reach the share, 1 if those of no confidence do.
+
+    Example:
+        >>> probs = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]])
+        >>> confidence_for(probs, np.array([0, 0, 1, 1]), 0.6)
+        0.7
+    """
+    confidence, right = probs.max(1), probs.argmax(1) == labels
+    order = np.argsort(-confidence, kind="stable")
+    reached = np.flatnonzero(np.cumsum(right[order]) >= share * np.arange(1, len(order) + 1))
+    if not len(reached):
+        return 1.0
+    last = int(reached[-1])
+    return 0.0 if last == len(order) - 1 else float(np.floor(1e4 * float(confidence[order[last]])) / 1e4)
+
+
+def measure_by_size(model: FaceClassifier, selection: Selection) -> dict[str, dict[str, float]]:
+    """Measure a model on faces that are shrunk to ``FACE_SIDES``, and on the faces as they are.
+
+    Args:
+        model: The model.
+        selection: What ``select_rows`` returned for the classes of the model.
+
+    Returns:
+        Side of the faces in pixels -> ``accuracy``, ``ece`` (debiased) and ``unsure_below``, what ``confidence_for``
+        returns. The last side is that of the faces as they are.
+    """
+    faces, labels = selection.faces, selection.faces.labels.numpy()
+    own = int(faces.images.shape[-1])
+    found = {}
+    for side in (*(side for side in FACE_SIDES if side < own), own):
+        crops = resize_faces(faces, model.size) if side == own else shrink_faces(faces, side, model.size)
+        probs, _ = model(crops)
+        found[str(side)] = {
+            "accuracy": float((probs.argmax(1) == labels).mean()),
+            "ece": expected_calibration_error(probs, labels),
+            "unsure_below": confidence_for(probs, labels),
+        }
+    return found
 
 
 FERPLUS_PROTOCOL = (

@@ -1,6 +1,6 @@
 """Explanations of a network: saliency maps by several methods, and tests of how faithful they are.
 
-methods -> attention, faithfulness -> study -> report, plots
+methods -> attention, faithfulness -> study -> report
 """
 
 from mien.lab.explain.methods import METHODS, Explainer, saliency_maps

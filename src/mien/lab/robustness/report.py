@@ -26,6 +26,7 @@ from mien.lab.robustness.groups import (
 from mien.lab.robustness.metrics import CORRUPTION_METRICS, Condition, Estimate
 from mien.lab.robustness.plots import corruption_sheet, mean_plot, model_key, small_multiples
 from mien.lab.robustness.run import ModelRobustness, RobustnessResult
+from mien.lab.robustness.steadiness import steadiness_rows
 
 # One row per model, in the report and in the docs; the first cell is the name of the model.
 ROBUSTNESS_HEADINGS = ("model", "faces", "clean accuracy", "corrupted accuracy", "mCE", "relative mCE", "flips", "ECE")
@@ -248,6 +249,7 @@ def robustness_page(result: RobustnessResult) -> str:
     key = model_key(models)
     sections = [
         _summary(result),
+        *_steadiness(models),
         section("By severity", key, beside(mean_plot(models, "accuracy"), mean_plot(models, "ece"))),
         _accuracy(result),
         section("Calibration by corruption", paragraph(calibration), key, small_multiples(models, corruptions, "ece")),
@@ -285,6 +287,18 @@ def _summary(result: RobustnessResult) -> Section:
     rows = [[model["name"], *robustness_row(model)] for model in models]
     shown = table(ROBUSTNESS_HEADINGS, rows, caption="All models were tested on the same pixels.")
     return section("Summary", headline(large), shown, paragraph(text), paragraph(mce))
+
+
+def _steadiness(models: Sequence[ModelRobustness]) -> list[Section]:
+    if not all("steadiness" in model for model in models):
+        return []
+    text = (
+        "A detector's box is never twice at the same place. Each crop is moved by up to 4 % of its side, 4 % of its "
+        "size and 3 degrees. Total variation is half the sum of the changes of all probabilities. Smaller faces are "
+        "shrunk (area average) and enlarged again (bilinear), as they are in photographs."
+    )
+    head, *rows = steadiness_rows(models)
+    return [section("Steadiness", paragraph(text), table(head, rows))]
 
 
 def _accuracy(result: RobustnessResult) -> Section:

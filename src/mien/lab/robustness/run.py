@@ -11,6 +11,7 @@ from mien.lab.data import FaceSet, Split
 from mien.lab.data.datasets import ALL, load_test_set
 from mien.lab.ledger import Ledger, is_private_test
 from mien.lab.models import Model, answers_of_model, open_model
+from mien.lab.predictions import select_rows
 from mien.lab.provenance import provenance
 from mien.lab.robustness.corruptions import CORRUPTIONS, Corruption
 from mien.lab.robustness.groups import GroupComparison, GroupTable, compare_groups, read_groups
@@ -26,6 +27,7 @@ from mien.lab.robustness.predictions import (
     sample_faces,
     select_sample,
 )
+from mien.lab.robustness.steadiness import Steadiness, measure_steadiness
 
 DEFAULT_REFERENCE = "mien-0"
 # Its predictions of FER-2013, recorded in the repository; an installed package has none.
@@ -43,6 +45,7 @@ class RobustnessOptions:
         seed: Seed of the sample and of all random corruptions, at least 0.
         ledger: Where a look at PrivateTest is written.
         skip_unreadable: Whether images that cannot be read are left out and counted.
+        steady: Whether the steadiness of the models is measured, too.
     """
 
     split: Split | None = Split.PUBLIC_TEST
@@ -51,6 +54,7 @@ class RobustnessOptions:
     seed: int = 0
     ledger: Ledger = field(default_factory=Ledger)
     skip_unreadable: bool = False
+    steady: bool = False
 
 
 class ModelRobustness(CorruptionMetrics):
@@ -66,6 +70,7 @@ class ModelRobustness(CorruptionMetrics):
         corruption_error: Its mean corruption error.
         groups: By column of the table of groups, the metrics by group; missing without groups.
         correct: Rows and correct predictions, one bit per face.
+        steadiness: What ``measure_steadiness`` returned; missing if it was not wanted.
     """
 
     name: str
@@ -77,6 +82,7 @@ class ModelRobustness(CorruptionMetrics):
     corruption_error: CorruptionError
     groups: NotRequired[dict[str, GroupComparison]]
     correct: dict[str, Any]
+    steadiness: NotRequired[Steadiness]
 
 
 class RobustnessResult(TypedDict):
@@ -207,6 +213,16 @@ def evaluate_robustness(
     if not isinstance(reference, CorruptionReference):
         reference = correct[reference[0] if reference else next(iter(models))]
     part = faces.split(options.split) if options.split else faces
+    results = [
+        _model_result(each, correct[each.name], reference, groups, options)
+        for each in predictions
+        if each.name in models
+    ]
+    for result in results if options.steady else ():
+        model, moved = models[result["name"]], selections[result["name"]].faces
+        progress(f"small moves, {model.name}", 0, 0)
+        whole = select_rows(faces, model.emotions, options.split)
+        result["steadiness"] = measure_steadiness(model, whole, moved, part, seed=options.seed)
     return {
         "provenance": provenance(faces.sha256, faces.note),
         "setting": {**setting, "split": str(options.split or "all"), "drawn": len(sample), "of": len(part)},
@@ -215,11 +231,7 @@ def evaluate_robustness(
         "reference": {"name": reference.name, "recorded": recorded},
         "corruptions": [_describe(corruption) for corruption in options.corruptions],
         "groups": {"source": Path(groups.source).name, "unknown_rows": groups.unknown_rows} if groups else None,
-        "models": [
-            _model_result(each, correct[each.name], reference, groups, options)
-            for each in predictions
-            if each.name in models
-        ],
+        "models": results,
     }
 
 
