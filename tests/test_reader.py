@@ -3,14 +3,17 @@
 import copy
 import dataclasses
 import io
+import json
 import math
 import multiprocessing
 import pickle
+import shutil
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,12 +21,13 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from mien import Box, Emotion, Face, ImageError, MienError, ModelError, NotAnImageError, Reader, Reading
 from mien import reader as reader_module
-from mien._face import Detection
+from mien._face import Detection, KeyPoints, crop_sharpness
 from mien.detect import from_detections
+from mien.infer import Classifier, bundled_models, find_model
 from support.encoded_images import encode
 from support.onnx_models import write_model
 from support.paths import ROOT
@@ -104,6 +108,73 @@ def test_a_face_below_abstain_is_unsure(tiny: Path, draw_face: Draw) -> None:
     assert unsure.to_dict()["emotion"] is None
     exact = Reader(tiny, detector="none", abstain=sure.confidence).read(crop).faces[0]
     assert exact.emotion is sure.top
+
+
+def with_card(tiny: Path, folder: Path, thresholds: dict[str, Any], name: str = "tiny") -> Path:
+    """A model folder whose card has these thresholds by size."""
+    sizes = {side: {"unsure_below": value} for side, value in thresholds.items()}
+    (folder / "card.json").write_text(json.dumps({"name": name, "sizes": sizes}))
+    return Path(shutil.copyfile(tiny, folder / "model.onnx"))
+
+
+def test_the_card_has_the_threshold_of_each_size(tiny: Path, draw_face: Draw, tmp_path: Path) -> None:
+    model = with_card(tiny, tmp_path, {"48": 0.1, "16": 0.9})
+    reader = Reader(model, detector="none", abstain="card")
+    assert [reader.threshold(size) for size in (8, 16, 32, 48, 500)] == pytest.approx([0.9, 0.9, 0.5, 0.1, 0.1])
+    assert "90 % at 16 px, 10 % at 48 px" in reader.describe()["unsure below"]
+    small, large = reader.read(draw_face(16, seed=1)).faces[0], reader.read(draw_face(64, seed=1)).faces[0]
+    assert (small.emotion, large.emotion) == (None, large.top)
+    assert Reader(model, detector="none").read(draw_face(16, seed=1)).faces[0].emotion is small.top
+    assert Reader(tiny, abstain="card").threshold(20) == 0  # no card beside it
+    assert Reader(with_card(tiny, tmp_path, {"48": 1}, name="another"), abstain="card").threshold(20) == 0
+
+
+@pytest.mark.parametrize("thresholds", [{"48": 2}, {"48": "much"}, {"wide": 0.5}, {"0": 0.5}])
+def test_a_damaged_card_is_named(tiny: Path, tmp_path: Path, thresholds: dict[str, Any]) -> None:
+    with pytest.raises(ModelError, match=r"card.json: .*export the model again"):
+        Reader(with_card(tiny, tmp_path, thresholds), abstain="card")
+
+
+def test_the_embedded_models_have_thresholds() -> None:
+    for name in bundled_models():
+        found = Classifier(find_model(name)).unsure_below
+        assert list(found) == [16, 20, 24, 32, 48]
+        assert found[16] > found[48]  # fewer answers for small faces are right
+
+
+def test_faces_of_low_quality_are_left_out_and_counted(tiny: Path, draw_face: Draw) -> None:
+    sharp, small = draw_face(64, seed=1), draw_face(12, seed=1)
+    reader = Reader(tiny, detector="none", min_quality=0.4)
+    kept, poor = reader.read_many([sharp, small])
+    assert (len(kept), kept.note) == (1, None)
+    assert (len(poor), poor.note) == (0, "1 face of a quality below 0.4 left out")
+    assert Reader(tiny, detector="none").read(small).faces[0].quality.score < 0.4
+
+
+def test_quality_falls_with_size_blur_and_turn(crop_reader: Reader, draw_face: Draw) -> None:
+    face = crop_reader.read(draw_face(64, seed=1)).faces[0]
+    pixels = Image.fromarray(draw_face(64, seed=1))
+    blurred = crop_reader.read(pixels.filter(ImageFilter.GaussianBlur(4))).faces[0]
+    small = crop_reader.read(pixels.resize((16, 16))).faces[0]
+    assert face.quality.size == pytest.approx(64)
+    assert face.quality.turn is None
+    assert small.quality.score <= small.quality.size / 32 == 0.5
+    assert blurred.quality.sharpness < 0.5 * face.quality.sharpness
+    points = KeyPoints((20.0, 20.0), (40.0, 20.0), (30.0, 30.0), (30.0, 40.0))
+    turns = [replace(face, points=points._replace(nose=(x, 30.0))).quality for x in (30.0, 35.0, 39.0, 15.0)]
+    assert [found.turn for found in turns] == pytest.approx([0, 0.5, 0.9, -1.5])
+    assert turns[2].score == pytest.approx(0.2)
+    assert turns[3].score == 0
+    same = replace(face, points=points._replace(left_eye=points.right_eye))
+    assert same.quality.turn is None
+
+
+def test_sharpness_of_known_crops() -> None:
+    ramp, stripes = np.tile(np.arange(48, dtype=np.uint8), (48, 1)), np.tile(np.uint8([0, 255] * 24), (48, 1))
+    assert crop_sharpness(ramp) == 0  # a blur does not change a ramp
+    assert crop_sharpness(np.zeros((3, 3), np.uint8)) == 0
+    assert crop_sharpness(stripes) == pytest.approx(2 / 3)  # the mean of 3 stripes has a third of their contrast
+    assert crop_sharpness(stripes // 2) == pytest.approx(2 / 3)  # whatever their contrast
 
 
 @pytest.mark.parametrize("threads", [1, 4])

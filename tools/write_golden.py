@@ -65,6 +65,7 @@ def values(face: Face) -> dict[str, Any]:
         "points": [[round(v, 3) for v in point] for point in face.points if point is not None],
         "probs": {str(emotion): round(value, 6) for emotion, value in face.probs.items()},
         "to_image": [[round(float(v), 6) for v in row] for row in face.to_image],
+        "quality": face.quality.to_dict(),
     }
 
 

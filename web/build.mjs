@@ -36,7 +36,8 @@ for (const [file, name] of Object.entries(MODELS)) {
     if (existsSync(join(folder, file))) cpSync(join(folder, file), join(SITE, "models", `${name}.${file}`));
   }
 }
-writeFileSync(join(SITE, "site.json"), `${JSON.stringify({ server: false, runtime: true, token: false, abstain: 0 })}\n`);
+const site = { server: false, runtime: true, token: false, unsure_below: thresholds(MODELS.classifier) };
+writeFileSync(join(SITE, "site.json"), `${JSON.stringify(site)}\n`);
 for (const name of RUNTIME) printSize(join("runtime", name));
 for (const file of Object.keys(MODELS)) printSize(join("models", `${file}.onnx`));
 console.log(`web/dist was built with ONNX Runtime Web ${version}`);
@@ -45,6 +46,12 @@ console.log(`web/dist was built with ONNX Runtime Web ${version}`);
 function defaultModel() {
   const source = readFileSync(join(MIEN, "bundled", "__init__.py"), "utf-8");
   return /^DEFAULT_MODEL = "([^"]+)"$/m.exec(source)[1];
+}
+
+/** The pairs [size of a face, threshold] in the card of a model. */
+function thresholds(name) {
+  const { sizes } = JSON.parse(readFileSync(join(MIEN, "bundled", name, "card.json"), "utf-8"));
+  return Object.entries(sizes).map(([side, { unsure_below }]) => [Number(side), unsure_below]);
 }
 
 function copyRuntime(folder) {

@@ -1,5 +1,6 @@
 """The results of mien: boxes, key points, faces and readings. All are frozen, and their arrays are read-only."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -83,6 +84,41 @@ class Detection:
     points: KeyPoints | None
 
 
+QUALITY_COLUMNS = ("quality", "size", "sharpness", "turn")  # of tables
+_FULL_SIZE = 32  # pixels from which mien-0 reads shrunk faces of PublicTest nearly as well as large ones
+_FULL_SHARPNESS = 0.15  # from which it reads blurred faces of PublicTest nearly as well as sharp ones
+_FULL_TURN = 0.5  # up to which a turn of the head lowers no score; it is 0 at 1, where the nose is below an eye
+
+
+class Quality(NamedTuple):
+    """How well a face can be seen. It depends on the image and the key points alone, not on the answer of the model.
+
+    Attributes:
+        score: From 0 to 1: the smallest of size / 32, sharpness / 0.15 and 2 - 2 |turn|, at most 1.
+        size: Side of the crop in pixels of the image.
+        sharpness: From 0 (flat, blurred or enlarged) to 1: the share of the differences of neighbouring pixels of the
+            crop that a blur over 3 pixels takes away (the measure of Crete et al., 2007). Noise counts as sharpness.
+        turn: Turn of the head: the distance of the nose from the middle of the eyes, along the line through the eyes,
+            in halves of their distance. 0 is frontal, 1 below the subject's left eye, -1 below the right one. ``None``
+            without key points.
+    """
+
+    score: float
+    size: float
+    sharpness: float
+    turn: float | None
+
+    def to_dict(self) -> dict[str, float | None]:
+        """Return the values, rounded, as JSON values."""
+        turn = None if self.turn is None else round(self.turn, 3) + 0.0  # never -0.0
+        sharpness = round(self.sharpness, 4)
+        return {"score": round(self.score, 3), "size": round(self.size, 1), "sharpness": sharpness, "turn": turn}
+
+    def __str__(self) -> str:
+        turn = "" if self.turn is None else f", turn {self.turn:+.2f}"
+        return f"quality {self.score:.2f}: {self.size:.0f} px, sharpness {self.sharpness:.2f}{turn}"
+
+
 @dataclass(frozen=True, eq=False)
 class Face:
     """One face that was read.
@@ -91,7 +127,7 @@ class Face:
         box: The place of the face, in pixels of the image.
         score: The detector's score, 0..1.
         points: Key points; ``None`` if the detector has none.
-        emotion: The most probable emotion; ``None`` ("unsure") if its probability is below the reader's ``abstain``.
+        emotion: The most probable emotion; ``None`` ("unsure") if its probability is below the reader's threshold.
         confidence: The highest probability, 0..1.
         probs: Calibrated probability of every emotion of the model; they sum to 1.
         maps: Class activation maps (Zhou et al., CVPR 2016), float32 ``[C, h, w]`` in the order of ``probs``. The
@@ -115,16 +151,26 @@ class Face:
         """The most probable emotion, also when the reader abstains."""
         return max(self.probs, key=self.probs.__getitem__)
 
+    @cached_property
+    def quality(self) -> Quality:
+        """How well the face can be seen: its size, sharpness and turn, and a score from 0 to 1. Computed when asked."""
+        size, sharpness = crop_side(self.to_image, len(self.crop)), crop_sharpness(self.crop)
+        turn = None if self.points is None else head_turn(self.points)
+        limits = size / _FULL_SIZE, sharpness / _FULL_SHARPNESS, (1 - abs(turn or 0)) / (1 - _FULL_TURN)
+        return Quality(min(max(min(limits), 0.0), 1.0), size, sharpness, turn)
+
     @property
     def color(self) -> str:
         """The colour of the face's box and label, as ``#rrggbb``: that of its emotion, or a neutral one if unsure."""
         return UNSURE_COLOR if self.emotion is None else self.emotion.color
 
-    def map(self, emotion: Emotion | str | None = None) -> NDArray[np.float32]:
+    def map(self, emotion: Emotion | str | None = None, *, own_scale: bool = False) -> NDArray[np.float32]:
         """Return the map of an emotion: the evidence of each place.
 
         Args:
             emotion: An emotion of the model, or its name; the default is the most probable one.
+            own_scale: Whether 1 is the largest value of this map. By default it is the largest value of all maps of the
+                face, so that the map of an improbable emotion is pale.
 
         Returns:
             The class activation map, float32 ``[h, w]``, scaled to 0..1 with negative values cut to 0.
@@ -145,11 +191,11 @@ class Face:
                 f"the model has no emotion {shown(emotion)}; it has {', '.join(names)}{suggest(shown(emotion), names)}"
             )
         positive = np.maximum(self.maps[names.index(emotion)], 0)
-        peak = float(positive.max())
+        peak = float((positive if own_scale else self.maps).max())
         return np.asarray(positive / peak if peak > 0 else positive)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return box, score, points, emotion, confidence and probs as JSON values, without crop and maps."""
+        """Return box, score, points, emotion, confidence, probs and quality as JSON values, without crop and maps."""
         points = None
         if self.points is not None:
             places = self.points._asdict().items()
@@ -161,6 +207,7 @@ class Face:
             "emotion": None if self.emotion is None else str(self.emotion),
             "confidence": round(self.confidence, 4),
             "probs": {str(e): round(p, 4) for e, p in self.probs.items()},
+            "quality": self.quality.to_dict(),
         }
 
     def __repr__(self) -> str:
@@ -216,8 +263,9 @@ class Reading:
 
         Returns:
             Rows of plain values: ``source``, ``face`` (0, 1, ...), the corners of the box, ``score``, ``emotion``
-            (``None`` if unsure), ``confidence``, a column for each emotion, the size of the image, the key points
-            (``right_eye_x`` ...) and ``error``.
+            (``None`` if unsure), ``confidence``, a column for each emotion, ``quality`` and what it is made of
+            (``size``, ``sharpness``, ``turn``), the size of the image, the key points (``right_eye_x`` ...) and
+            ``error``.
 
         Example:
             >>> import mien
@@ -241,7 +289,9 @@ class Reading:
                 for name, place in places.items()
                 for axis, v in zip("xy", place or (), strict=False)
             }
-            rows.append(shared | {"face": index} | plain | plain["probs"] | dict(corners) | points)
+            rows.append(
+                shared | {"face": index} | plain | quality_cells(plain) | plain["probs"] | dict(corners) | points
+            )
         return [{name: row.get(name) for name in columns} for row in rows]
 
     def __iter__(self) -> Iterator[Face]:
@@ -286,7 +336,67 @@ def record_columns(emotions: Iterable[Emotion]) -> list[str]:
     """
     first = ["source", "face", "x1", "y1", "x2", "y2", "score", "emotion", "confidence", *map(str, emotions)]
     points = [f"{point}_{axis}" for point in KeyPoints._fields for axis in "xy"]
-    return [*first, "image_width", "image_height", *points, "error"]
+    return [*first, *QUALITY_COLUMNS, "image_width", "image_height", *points, "error"]
+
+
+def quality_cells(face: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return the cells of the quality of a face in a table.
+
+    Args:
+        face: The face, as ``Face.to_dict`` returns it.
+
+    Returns:
+        The values of ``QUALITY_COLUMNS``.
+    """
+    return dict(zip(QUALITY_COLUMNS, face["quality"].values(), strict=True))
+
+
+def crop_side(to_image: NDArray[np.float64], side: int) -> float:
+    """Return the side of a crop in pixels of the image.
+
+    Args:
+        to_image: Its transform to the image, ``[2, 3]``.
+        side: Its side in its own pixels.
+
+    Returns:
+        The square root of its area in the image.
+    """
+    (a, b, _), (d, e, _) = to_image.tolist()
+    return side * math.sqrt(abs(a * e - b * d))
+
+
+def crop_sharpness(crop: Pixels) -> float:
+    """Return the sharpness of a crop, as ``Quality`` defines it.
+
+    All sums are whole numbers, so that other languages compute the same.
+
+    Args:
+        crop: uint8 ``[S, S]``.
+
+    Returns:
+        The sharpness, 0..1; 0 if the crop is flat or smaller than 4 pixels.
+    """
+    lines = np.stack([crop, crop.T]).astype(np.int16)  # rows and columns
+    differences = 3 * np.abs(lines[..., 2:-1] - lines[..., 1:-2])
+    blurred = np.abs(lines[..., 3:] - lines[..., :-3])  # 3 times the differences of the means of 3 pixels
+    total = int(differences.sum(dtype=np.int64))
+    return int(np.maximum(differences - blurred, 0).sum(dtype=np.int64)) / total if total else 0.0
+
+
+def head_turn(points: KeyPoints) -> float | None:
+    """Return the turn of a head, as ``Quality`` defines it.
+
+    Args:
+        points: The key points of the face.
+
+    Returns:
+        The turn; ``None`` where the eyes are at one place or a point is not finite.
+    """
+    (x1, y1), (x2, y2), (x, y) = points.right_eye, points.left_eye, points.nose
+    across, down = x2 - x1, y2 - y1
+    length = across * across + down * down
+    turn = 2 * ((x - (x1 + x2) / 2) * across + (y - (y1 + y2) / 2) * down) / length if length else math.nan
+    return turn if math.isfinite(turn) else None
 
 
 def _image_html(pixels: Pixels, faces: tuple[Face, ...]) -> str:
@@ -323,7 +433,7 @@ def _face_html(face: Face, index: int) -> str:
     grid = "display:grid;grid-template-columns:auto 100px auto;gap:0 8px;align-items:center"
     return (
         f'<div><b>{index} · {escape(face_headline(face))}</b><div style="display:flex;gap:12px;align-items:flex-start">'
-        f'<img alt="" width="96" height="96" src="{uri}"><div style="{grid}">{bars}</div></div></div>'
+        f'<img alt="" width="96" height="96" src="{uri}"><div style="{grid}">{bars}</div></div>{face.quality}</div>'
     )
 
 

@@ -6,7 +6,8 @@ float32 ``[N, C, h, w]``. All other settings are in the metadata of the file.
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -25,6 +26,7 @@ CONTRACT = "1"
 # Keys that the metadata must have, besides that of the contract.
 _KEYS = ("name", "emotions", "size", "framing", "precision", "recipe", "commit", "data_sha256", "accuracy", "licence")
 LARGEST_SIZE = 1024  # side of a crop in pixels; the nets of mien have 48 to 224
+_LARGEST_CARD = 2**20  # bytes
 _LONGEST_TEXT = 4096  # characters of a value of the metadata
 PRECISIONS = {"int8": "model.onnx", "fp32": "model-fp32.onnx"}
 
@@ -43,6 +45,8 @@ class Classifier:
         framing: Where the eyes and the mouth are in its crops.
         accuracy: What was measured: ``split`` and metrics by key; may be empty.
         metadata: The metadata of the file.
+        unsure_below: By side of a face in pixels, ascending, the confidence from which on 75 % of the answers are
+            right; from ``card.json`` beside the file. Empty without such a card.
         path: The file.
     """
 
@@ -66,6 +70,10 @@ class Classifier:
         self._map_hw = self._check_outputs()
         if not is_embedded:
             self._session = open_session(path, threads=threads, providers=providers)
+
+    @cached_property
+    def unsure_below(self) -> Mapping[float, float]:  # documented above
+        return _read_thresholds(self.path.with_name("card.json"), self.name)
 
     def __call__(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Classify crops.
@@ -199,6 +207,23 @@ class Classifier:
             raise self._broken(f"its maps are {maps.shape[3]}x{maps.shape[2]}, its crops {self.size}x{self.size}")
         self._check_values(probs, maps)
         return int(maps.shape[2]), int(maps.shape[3])
+
+
+def _read_thresholds(card: Path, name: str) -> Mapping[float, float]:
+    """The thresholds in the card of a model; none where the card is missing, older, or that of another model."""
+    try:
+        if card.stat().st_size > _LARGEST_CARD:
+            raise ModelError(f"{card}: is too large for the card of a model; export the model again")
+        content = json.loads(card.read_text("utf-8"))
+        sizes = content.get("sizes", {}) if content["name"] == name else {}
+        found = {float(side): float(values["unsure_below"]) for side, values in sizes.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ModelError(f"{card}: is no card of a model ({first_line(error)}); export the model again") from error
+    if not all(0 < side <= LARGEST_SIZE and 0 <= value <= 1 for side, value in found.items()):
+        raise ModelError(f"{card}: its sizes have thresholds outside of 0 to 1; export the model again")
+    return dict(sorted(found.items()))
 
 
 def bundled_models() -> tuple[str, ...]:

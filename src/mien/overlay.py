@@ -129,19 +129,20 @@ def enlarge(map01: NDArray[np.float32], size: int) -> NDArray[np.float32]:
     return np.asarray(np.clip(np.asarray(smooth), 0, 1))
 
 
-def map_over_crop(face: Face, emotion: Emotion | None = None, *, size: int = 192) -> Pixels:
+def map_over_crop(face: Face, emotion: Emotion | None = None, *, size: int = 192, own_scale: bool = False) -> Pixels:
     """Draw the map of an emotion over the crop of a face.
 
     Args:
         face: The face.
         emotion: The emotion whose map is drawn; the default is the most probable one.
         size: Side of the result in pixels.
+        own_scale: Whether the map has its own scale instead of that of all maps of the face, as in ``Face.map``.
 
     Returns:
         RGB uint8 ``[size, size, 3]``.
     """
     crop = Image.fromarray(face.crop).resize((size, size), Image.Resampling.BICUBIC)
-    return _blend(np.asarray(crop.convert("RGB")), enlarge(face.map(emotion), size))
+    return _blend(np.asarray(crop.convert("RGB")), enlarge(face.map(emotion, own_scale=own_scale), size))
 
 
 @cache

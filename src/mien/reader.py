@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien._errors import ImageError, MienError, require_integer, require_kind, require_number
-from mien._face import Detection, Face, Pixels, Reading
+from mien._face import Detection, Face, Pixels, Reading, crop_side
+from mien._format import percent
 from mien._metrics import METRICS, format_metric, metric_name
 from mien._signals import interruptible
 from mien.bundled import DEFAULT_MODEL
@@ -26,6 +27,7 @@ from mien.infer import Classifier, find_model
 _MAX_WORKERS = 8
 # Bytes of kept pixels at which a batch ends early, so that 64 large photographs do not fill the memory.
 _MAX_KEPT_BYTES = 256 * 2**20
+_CARD = "card"  # as abstain: the thresholds of the model's card
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +53,8 @@ class Reader:
     Attributes:
         model: The classifier, a ``mien.infer.Classifier``.
         detector: The detector.
-        abstain: Probability from 0 to 1 below which a face gets no emotion.
+        abstain: Probability from 0 to 1 below which a face gets no emotion, or ``"card"``.
+        min_quality: Quality from 0 to 1 below which a face is left out.
 
     Example:
         >>> import numpy as np
@@ -70,7 +73,8 @@ class Reader:
         precision: str = "int8",
         threads: int = 1,
         providers: Sequence[str] = ("cpu",),
-        abstain: float = 0.0,
+        abstain: float | str = 0.0,
+        min_quality: float = 0.0,
         max_bytes: int = MAX_BYTES,
         max_pixels: int = MAX_PIXELS,
         max_faces: int = MAX_FACES,
@@ -87,6 +91,10 @@ class Reader:
             providers: Execution providers of ONNX Runtime, first choice first: ``"cpu"``, ``"cuda"``, ``"coreml"``,
                 ``"openvino"``, ``"directml"``.
             abstain: Probability from 0 to 1. A face whose highest probability is below it gets the emotion ``None``.
+                The default 0 names an emotion for every face. ``"card"``: the threshold in the model's card for faces
+                of this size, from which on 75 % of the answers for PublicTest are right; the commands use it.
+            min_quality: Score of ``Face.quality`` from 0 to 1. ``read``, ``read_many`` and trackers leave out the faces
+                below it; a note of the reading has their number.
             max_bytes: The largest size of an encoded image, in bytes.
             max_pixels: The largest number of pixels (width times height) of an image.
             max_faces: The largest number of faces that are read in an image, the most certain ones. A note of the
@@ -97,7 +105,9 @@ class Reader:
             DownloadError: The detector's file cannot be downloaded.
             MienError: ``abstain``, ``threads`` or a limit is out of range.
         """
-        require_number("abstain", abstain, lowest=0, highest=1)
+        if not isinstance(abstain, str) or abstain != _CARD:
+            require_number("abstain", abstain, lowest=0, highest=1)
+        require_number("min_quality", min_quality, lowest=0, highest=1)
         require_integer("threads", threads, lowest=0)
         require_integer("max_bytes", max_bytes, lowest=1)
         require_integer("max_pixels", max_pixels, lowest=1)
@@ -109,7 +119,8 @@ class Reader:
         if isinstance(detector, str):  # with one face more than are read, to know that there are more
             detector = open_detector(detector, providers=providers, max_faces=max_faces + 1)
         self.detector = detector
-        self.abstain = abstain
+        self.abstain, self.min_quality = abstain, min_quality
+        self._thresholds = self.model.unsure_below if abstain == _CARD else {1.0: float(abstain)}
         self._workers = min(threads or os.cpu_count() or 1, _MAX_WORKERS)
         self._limits: dict[str, Any] = {"max_bytes": max_bytes, "max_pixels": max_pixels}
         self._max_faces = max_faces
@@ -193,7 +204,7 @@ class Reader:
             best = np.argsort([-detection.score for detection in detections], kind="stable")[: self._max_faces]
             detections = [detections[index] for index in np.sort(best)]
             limit = f"more than {self._max_faces:,} faces: the {self._max_faces:,} most certain were read"
-            note = f"{note}; {limit}" if note else limit
+            note = _joined(note, limit)
         crops, to_image = extract(pixels, detections, size=self.model.size, framing=self.model.framing)
         reading = Reading((), decoded.source, (width, height), note, pixels=pixels if keep_pixels else None)
         return Prepared(reading, detections, crops, to_image)
@@ -219,7 +230,7 @@ class Reader:
             found = zip(image.detections, image.crops, image.to_image, strict=True)
             # `outputs` covers the whole batch: each image takes as many as it has faces.
             faces = tuple(self._face(*each, *next(outputs)) for each in found)
-            readings.append(replace(image.reading, faces=faces))
+            readings.append(self._without_poor(replace(image.reading, faces=faces)))
         return readings
 
     def read_at(self, image: Source, detections: Any, *, keep_pixels: bool = False) -> Reading:
@@ -277,6 +288,23 @@ class Reader:
         outputs = zip(detections, crops, to_image, *self.model(crops), strict=True)
         return tuple(self._face(*output) for output in outputs)
 
+    def threshold(self, size: float) -> float:
+        """Return the probability below which a face gets no emotion.
+
+        Args:
+            size: Side of its crop in pixels of the image, as ``Face.quality`` has it.
+
+        Returns:
+            The threshold, 0..1, interpolated between the sizes in the model's card.
+
+        Example:
+            >>> Reader(abstain=0.5).threshold(48)
+            0.5
+        """
+        if not self._thresholds:
+            return 0.0
+        return float(np.interp(size, list(self._thresholds), list(self._thresholds.values())))
+
     def describe(self) -> dict[str, str]:
         """Describe the model and the detector, as ``Html`` shows them.
 
@@ -294,6 +322,7 @@ class Reader:
             "emotions": ", ".join(self.model.emotions),
             **split,
             **measured,
+            "unsure below": self._describe_thresholds(),
             "detector": self._detector_name,
             "recipe": metadata["recipe"],
             "commit": metadata["commit"][:12],
@@ -304,6 +333,21 @@ class Reader:
     def __repr__(self) -> str:
         precision = self.model.metadata["precision"]
         return f"Reader({self.model.name}, {precision}, detector={self._detector_name}, abstain={self.abstain})"
+
+    def _describe_thresholds(self) -> str:
+        if self.abstain != _CARD or not self._thresholds:
+            return percent(float(self.abstain), 0) if self.abstain not in (0, _CARD) else ""
+        of_sizes = (f"{percent(value, 0)} at {side:.0f} px" for side, value in self._thresholds.items())
+        return f"{', '.join(of_sizes)} (from there on, 75 % of the answers for PublicTest are right)"
+
+    def _without_poor(self, reading: Reading) -> Reading:
+        """Leave out the faces below ``min_quality``."""
+        if self.min_quality == 0:
+            return reading
+        kept = tuple(face for face in reading.faces if face.quality.score >= self.min_quality)
+        count = len(reading.faces) - len(kept)
+        poor = f"{count} {'face' if count == 1 else 'faces'} of a quality below {self.min_quality:g} left out"
+        return replace(reading, faces=kept, note=_joined(reading.note, poor if count else None))
 
     @property
     def _detector_name(self) -> str:
@@ -372,9 +416,14 @@ class Reader:
             array.flags.writeable = False
         best = int(probs.argmax())
         confidence = float(probs[best])
-        emotion = self.model.emotions[best] if confidence >= self.abstain else None
+        is_sure = self.abstain == 0 or confidence >= self.threshold(crop_side(to_image, len(crop)))
+        emotion = self.model.emotions[best] if is_sure else None
         named = dict(zip(self.model.emotions, probs.tolist(), strict=True))
         return Face(detection.box, detection.score, detection.points, emotion, confidence, named, maps, crop, to_image)
+
+
+def _joined(*notes: str | None) -> str | None:
+    return "; ".join(note for note in notes if note) or None
 
 
 def _first_result(running: deque[Future[Prepared]]) -> Prepared:

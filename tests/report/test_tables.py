@@ -15,6 +15,7 @@ import pytest
 import mien
 from mien._emotions import CLASS_SETS, SEVEN, Emotion
 from mien._errors import MissingExtraError, OutputError
+from mien._face import QUALITY_COLUMNS
 from mien.report import Csv, Html, JsonLines, Parquet, open_output
 from support.readings import failed, interrupt, leftovers, make_face, make_reading, some_readings
 
@@ -57,7 +58,9 @@ def test_csv_reads_back() -> None:
     expected = some_readings()[0].faces[0]
     names = ["source", "face", "x1", "y1", "x2", "y2", "score", "emotion", "confidence", *map(str, SEVEN)]
     assert list(sure)[:16] == names
-    assert list(sure)[16:19] == ["image_width", "image_height", "right_eye_x"]
+    assert list(sure)[16:23] == [*QUALITY_COLUMNS, "image_width", "image_height", "right_eye_x"]
+    found = expected.quality.to_dict()
+    assert [sure[name] and float(sure[name]) for name in QUALITY_COLUMNS] == [v or 0.0 for v in found.values()]
     assert list(sure)[-2:] == ["left_ear_y", "error"]
     assert (sure["image_width"], sure["right_eye_x"], unsure["right_eye_x"]) == ("100", "7.5", "")
     assert sure["source"] == 'größe 写真, "1".jpg'
@@ -77,7 +80,7 @@ def test_csv_without_readings_has_its_header_and_unencodable_names_are_escaped()
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="utf-8")
     with Csv(stream, CLASS_SETS["three"]) as sink:
-        assert "confidence,angry,fear,happy,image_width" in raw.getvalue().decode()
+        assert "confidence,angry,fear,happy,quality" in raw.getvalue().decode()
         sink.add(failed("bad\udcff.jpg", "no"))
     assert "bad\\udcff.jpg" in raw.getvalue().decode()
 

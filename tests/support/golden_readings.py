@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from support.paths import ROOT
@@ -49,7 +50,7 @@ def golden_image(name: str) -> NDArray[np.uint8]:
 
 
 def differ(golden: Sequence[Mapping[str, Any]], faces: Sequence[Mapping[str, Any]]) -> Difference:
-    """Compare faces ``{"box", "probs"}`` with the golden ones, each with the nearest; their numbers must agree."""
+    """Compare faces ``{"box", "probs", "quality"}`` with the golden ones, each with the nearest."""
     assert len(faces) == len(golden)
     worst = Difference()
     rest = list(faces)
@@ -58,6 +59,8 @@ def differ(golden: Sequence[Mapping[str, Any]], faces: Sequence[Mapping[str, Any
         rest.remove(near)
         assert list(near["probs"]) == list(wanted["probs"])
         probability = max(abs(near["probs"][emotion] - value) for emotion, value in wanted["probs"].items())
+        quality = zip(near["quality"].values(), wanted["quality"].values(), strict=True)
+        assert all(one == pytest.approx(other, rel=0.03, abs=0.03) for one, other in quality), near["quality"]
         pixels = max(abs(one - other) for one, other in zip(near["box"], wanted["box"], strict=True))
         worst = worst.max(Difference(probability, pixels))
     return worst

@@ -26,6 +26,28 @@ def test_many_small_steps_weigh_as_one_large_step(parts: list[float], constant: 
     assert left == pytest.approx(1 - smoothing_weight(sum(parts), constant), abs=1e-9)
 
 
+def test_each_value_counts_by_its_quality() -> None:
+    same, plain, blurred = Smoother(0.5), Smoother(0.5), Smoother(0.5)
+    for step in range(5):
+        value = np.array([float(step % 2), 1.0 - step % 2])
+        first = same(value, step / 10, 0.3)
+        assert (first == plain(value, step / 10)).all()  # equal qualities have no effect
+        found = blurred(value, step / 10, 1.0 if step % 2 == 0 else 0.01)
+    assert found[0] < 0.1 < first[0]  # the blurred frames are nearly without weight
+    assert Smoother(0.0)(np.array([0.5]), 0.0, 0.0) == 0.5
+
+
+def test_qualities_weigh_values_as_a_weighted_mean() -> None:
+    """The filter is the mean of all values by their weight in time times their quality."""
+    generator = np.random.default_rng(0)
+    values, qualities, smoother = generator.random((20, 3)), generator.uniform(0.1, 1, 20), Smoother(0.4)
+    for step in range(20):
+        found = smoother(values[step], step / 10, qualities[step])
+    share = smoothing_weight(0.1, 0.4)
+    weights = qualities * np.array([1.0, *[share] * 19]) * (1 - share) ** np.arange(19, -1, -1)
+    np.testing.assert_allclose(found, (weights[:, None] * values).sum(0) / weights.sum())
+
+
 @pytest.mark.parametrize("constant", [0.1, 0.5, 2.0])
 def test_the_curve_is_the_same_at_ten_and_sixty_frames_a_second(constant: float) -> None:
     def curve(rate: int) -> list[float]:

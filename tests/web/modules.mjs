@@ -20,8 +20,8 @@ const tasks = {
   async extract(cases) {
     const { extract } = await load("extract");
     return cases.map(({ image: given, detection, size, framing }) => {
-      const { crop, toImage } = extract(image(given), detection, size, framing);
-      return { crop: packed(crop), toImage };
+      const { crop, toImage, quality } = extract(image(given), detection, size, framing);
+      return { crop: packed(crop), toImage, quality: Object.values(quality) };
     });
   },
   async suppress(cases) {
@@ -32,10 +32,15 @@ const tasks = {
     const { cover } = await load("tiles");
     return cases.map((payload) => cover(...payload));
   },
-  async smooth({ values, seconds, constant }) {
+  async smooth({ values, seconds, constant, qualities = [] }) {
     const { Smoother } = await load("tracker");
     const smoother = new Smoother();
-    return values.map((value, index) => smoother.step(value, seconds[index], constant));
+    return values.map((value, index) => smoother.step(value, seconds[index], constant, qualities[index]));
+  },
+  async threshold({ pairs, sizes }) {
+    const { labelOf, thresholdAt } = await load("emotions");
+    const face = (size) => ({ probs: { happy: 0.45, sad: 0.55 }, quality: { size } });
+    return sizes.map((size) => [thresholdAt(pairs, size), labelOf(face(size), pairs).emotion]);
   },
   async metadata(paths) {
     const { readMetadata } = await load("reader");

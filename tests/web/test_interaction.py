@@ -133,5 +133,5 @@ def test_an_image_chosen_while_the_page_loads_is_read(browser: Any, site: str) -
 def test_a_table_without_faces_has_all_its_columns(cleared: Visit) -> None:
     cleared.read({"name": "notes.png", "mimeType": "image/png", "buffer": b"no picture"})
     head = cleared.saved("#save-csv").decode().splitlines()[0].split(",")
-    assert head[9:17] == ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral", "image_width"]
+    assert head[9:17] == ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral", "quality"]
     assert head[-1] == "error"

@@ -24,7 +24,9 @@ from mien.detect.tiles import REDUCING_GAP, _cover
 from mien.extract import extract
 from mien.infer import Classifier, find_model
 from mien.overlay import heat
+from mien.reader import Reader
 from mien.report import Csv, JsonLines
+from mien.video.association import Smoother
 from support.golden_readings import GOLDEN, golden_image
 from support.paths import ROOT, TESTS
 
@@ -93,13 +95,15 @@ def test_crops_are_cut_to_the_bit() -> None:
         box = Box(*(float(v) for v in (*(middle - 45 * scale), *(middle + 45 * scale))))
         known = KeyPoints(*points) if index % 5 else None
         crops, to_image = extract(pixels, [Detection(box, 0.9, known)], size=48)
-        expected.append((crops[0], to_image[0]))
+        face = Face(box, 0.9, known, None, 1.0, {}, np.zeros((1, 1, 1), np.float32), crops[0], to_image[0])
+        expected.append((crops[0], to_image[0], face.quality))
         detection = {"box": list(box), "points": points if known else None}
         framing = json.loads(FER2013.to_json())
         cases.append({"image": to_image_payload(pixels), "detection": detection, "size": 48, "framing": framing})
-    for (crop, to_image), answer in zip(expected, run("extract", cases), strict=True):
+    for (crop, to_image, quality), answer in zip(expected, run("extract", cases), strict=True):
         assert np.allclose(np.reshape(answer["toImage"], (2, 3)), to_image, rtol=0, atol=1e-9)
         assert np.array_equal(np.frombuffer(base64.b64decode(answer["crop"]), np.uint8), crop.ravel())
+        assert answer["quality"] == pytest.approx(list(quality), abs=1e-9)
 
 
 def test_candidates_are_merged_alike() -> None:
@@ -129,6 +133,24 @@ def test_the_filter_forgets_at_any_frame_rate() -> None:
     assert smoothed[0] == [0.0, 1.0]
     assert math.isclose(smoothed[-1][0], 1 - math.exp(-2), abs_tol=1e-9)
     assert run("smooth", {"values": values, "seconds": seconds, "constant": 0})[1] == [1.0, 0.0]
+
+
+def test_blurred_frames_weigh_less_as_in_python() -> None:
+    values, qualities, seconds = [[0.0, 1.0], [1.0, 0.0], [0.5, 0.5]], [0.9, 0.1, 0.4], [0.0, 0.1, 0.25]
+    smoother = Smoother(0.5)
+    expected = [smoother(np.array(v), s, q).tolist() for v, s, q in zip(values, seconds, qualities, strict=True)]
+    task = {"values": values, "seconds": seconds, "constant": 0.5, "qualities": qualities}
+    np.testing.assert_allclose(run("smooth", task), expected, atol=1e-12)
+
+
+def test_the_threshold_depends_on_the_size_as_in_python() -> None:
+    reader, sizes = Reader(DEFAULT_MODEL, abstain="card"), [5, 16, 18.5, 32, 47.9, 48, 300]
+    pairs = list(reader.model.unsure_below.items())
+    for size, (threshold, emotion) in zip(sizes, run("threshold", {"pairs": pairs, "sizes": sizes}), strict=True):
+        assert threshold == pytest.approx(reader.threshold(size))
+        assert emotion == ("sad" if reader.threshold(size) <= 0.55 else None)
+    assert run("threshold", {"pairs": [], "sizes": [20]}) == [[0, "sad"]]
+    assert run("threshold", {"pairs": [[0, 0.6]], "sizes": [20]}) == [[0.6, None]]
 
 
 def test_the_metadata_of_a_model_file_is_read() -> None:
@@ -161,7 +183,7 @@ def test_colours_are_those_of_mien() -> None:
 
 def test_files_are_written_as_mien_writes_them() -> None:
     emotions = tuple(Emotion)[:7]
-    faces = GOLDEN["several"]["faces"]
+    faces = [{**face, "quality": _face(face, emotions).quality.to_dict()} for face in GOLDEN["several"]["faces"]]
     readings = [Reading(tuple(_face(face, emotions) for face in faces), 'a,"b".png', (9, 9)), Reading((), "c", (1, 1))]
     readings.append(Reading((), "d.txt", (0, 0), error="not a picture"))
     plain: list[dict[str, Any]] = [{"source": r.source, "error": r.error, "faces": []} for r in readings]

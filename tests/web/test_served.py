@@ -53,7 +53,7 @@ def test_the_page_reads_with_the_model_of_the_server(tmp_path: Path) -> None:
     shutil.copy(BUNDLED / "mien-0" / "model-fp32.onnx", own)
     with serving(create_app(Reader(str(own), abstain=0.4))) as server:
         assert server.request("/models/classifier.onnx").body == own.read_bytes()
-        assert server.request("/site.json").json()["abstain"] == 0.4
+        assert server.request("/site.json").json()["unsure_below"] == [[0, 0.4]]
     with serving(create_app(Reader("mien-0", precision="fp32"), access=Access(token="a-secret"))) as server:
         assert server.request("/models/classifier.onnx").body == own.read_bytes()
     with serving(create_app(Reader(str(own)), access=Access(token="a-secret"))) as server:  # a private model
@@ -65,7 +65,7 @@ def test_site_json_lists_what_is_available(server: RunningServer, reader: Reader
         "server": True,
         "runtime": False,
         "token": False,
-        "abstain": 0.0,
+        "unsure_below": [[0, 0.0]],
     }
     assert server.request(f"/runtime/{RUNTIME[0]}").status == 404
     for name in RUNTIME:

@@ -25,7 +25,19 @@ DetectorOption = Annotated[
 MaxFacesOption = Annotated[
     int, typer.Option(min=1, help="Faces read in an image at most, the most certain ones. It bounds the time.")
 ]
-AbstainOption = Annotated[float, typer.Option(min=0, max=1, help="Below this probability the emotion is 'unsure'.")]
+AbstainOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        help="Below this probability the emotion is 'unsure'; 0: never. Default: as the model's card says, by size.",
+        show_default=False,
+    ),
+]
+MinQualityOption = Annotated[
+    float,
+    typer.Option(min=0, max=1, help="Leave out faces of lower quality: small, blurred, or turned away (0 to 1)."),
+]
 ThreadsOption = Annotated[int, typer.Option(min=0, help="Cores to use; 0 uses all.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

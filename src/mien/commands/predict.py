@@ -34,7 +34,8 @@ def predict_command(
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with images, faces and maps.")] = None,
     detector: _options.DetectorOption = "blazeface",
     max_faces: _options.MaxFacesOption = MAX_FACES,
-    abstain: _options.AbstainOption = 0.0,
+    abstain: _options.AbstainOption = None,
+    min_quality: _options.MinQualityOption = 0.0,
     threads: _options.ThreadsOption = 1,
     model: _options.ModelOption = DEFAULT_MODEL,
     precision: _options.PrecisionOption = "int8",
@@ -52,7 +53,13 @@ def predict_command(
     from mien.reader import Reader
 
     reader = Reader(
-        model, detector=detector, precision=precision, threads=threads, abstain=abstain, max_faces=max_faces
+        model,
+        detector=detector,
+        precision=precision,
+        threads=threads,
+        abstain="card" if abstain is None else abstain,
+        min_quality=min_quality,
+        max_faces=max_faces,
     )
     inputs, tally = expand_inputs(paths), Tally(print_errors=not (json_lines or csv))
     left_out = inputs.note()

@@ -30,7 +30,8 @@ def serve_command(
     model: _options.ModelOption = DEFAULT_MODEL,
     precision: _options.PrecisionOption = "int8",
     detector: _options.DetectorOption = "blazeface",
-    abstain: _options.AbstainOption = 0.0,
+    abstain: _options.AbstainOption = None,
+    min_quality: _options.MinQualityOption = 0.0,
     threads: Annotated[int, typer.Option(min=0, help="Images read at the same time; 0: one for each core.")] = 0,
     queue: Annotated[int, typer.Option(help="Images accepted at a time; more are refused with 503.")] = 128,
     max_bytes: Annotated[int, typer.Option(help="Bytes of a request body, and of one frame of a stream.")] = 32 * 2**20,
@@ -94,7 +95,8 @@ def serve_command(
             if token is None:
                 _print(f"WARNING: every machine that reaches {host} may send images; set --token or $MIEN_TOKEN")
             _print(f"warning: other machines reach {host} unencrypted; put a proxy with TLS in front of the server")
-        reader = Reader(model, detector=detector, precision=precision, abstain=abstain)
+        threshold = "card" if abstain is None else abstain
+        reader = Reader(model, detector=detector, precision=precision, abstain=threshold, min_quality=min_quality)
         app = create_app(
             reader,
             threads=threads or os.cpu_count() or 1,

@@ -49,7 +49,8 @@ def track_command(
         float | None, typer.Option(min=0, metavar="SECONDS", help="Stop after so many seconds of the source.")
     ] = None,
     fps: Annotated[float, typer.Option(min=0.001, help="Frames per second of a folder of frames.")] = 25.0,
-    abstain: _options.AbstainOption = 0.0,
+    abstain: _options.AbstainOption = None,
+    min_quality: _options.MinQualityOption = 0.0,
     detector: _options.DetectorOption = "blazeface",
     model: _options.ModelOption = DEFAULT_MODEL,
     precision: _options.PrecisionOption = "int8",
@@ -68,7 +69,8 @@ def track_command(
 
     if Path(source).is_dir():
         expand_inputs([source])  # protects the frames
-    reader = Reader(model, detector=detector, precision=precision, abstain=abstain)
+    threshold = "card" if abstain is None else abstain
+    reader = Reader(model, detector=detector, precision=precision, abstain=threshold, min_quality=min_quality)
     tracker = Tracker(reader, every=every, smooth=smooth, forget=forget)
     summary = Summary()
     lines, table = (sys.stdout if path == _STDOUT else path for path in (jsonl, csv))

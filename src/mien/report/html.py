@@ -236,6 +236,7 @@ def _panel(face: Face, number: int, index: int, *, alone: bool) -> str:
     name = f"p{number}f{index}"
     side = face.crop.shape[0]
     crop = f'width="{side}" height="{side}" src="{data_uri(Image.fromarray(face.crop), "PNG")}"'
+    maps = f"--map:url({_map_strip(face)});--own:url({_map_strip(face, own_scale=True)})"
     badge = "" if alone else f'<span class="number">{index}</span>'
     detail = f"most likely {face.top}, " if face.emotion is None else ""
     rows = "".join(
@@ -253,19 +254,20 @@ def _panel(face: Face, number: int, index: int, *, alone: bool) -> str:
 <figure><img {crop} alt="Crop of face {index}, upright">
 <figcaption>input of the network</figcaption></figure>
 <figure><div class="overlay" role="img" aria-label="Face {index} under the map of the selected emotion">
-<img {crop} alt=""><i class="map" style="--map:url({_map_strip(face)})"></i></div>
+<img {crop} alt=""><i class="map" style="{maps}"></i></div>
 <figcaption>evidence for the selected emotion</figcaption></figure>
 </div>
 <fieldset class="pick"><legend class="hidden">Probabilities of face {index}; select an emotion to see its map</legend>
 {rows}</fieldset>
+<p class="quality">{face.quality}</p>
 </section>
 """
 
 
-def _map_strip(face: Face) -> str:
+def _map_strip(face: Face, *, own_scale: bool = False) -> str:
     """Return the maps of all emotions side by side, each as large as the crop, as one translucent PNG."""
     side = face.crop.shape[0]
-    values = np.hstack([enlarge(face.map(emotion), side) for emotion in face.probs])
+    values = np.hstack([enlarge(face.map(emotion, own_scale=own_scale), side) for emotion in face.probs])
     steps = np.linspace(0, 1, 256)
     strip = Image.fromarray(np.rint(255 * values).astype(np.uint8))
     strip.putpalette(heat(steps).tobytes())

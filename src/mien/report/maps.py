@@ -201,7 +201,9 @@ def _row(name: str, face: Face, emotions: Sequence[Emotion]) -> str:
     crop = _img(_enlarged_crop(face, _TILE), name)
     figures = [f"<figure>{crop}<figcaption>{name}</figcaption></figure>"]
     for emotion, image, probability, note in _tiles(face, emotions, _TILE):
-        shown = _img(image, f"{name} under the map of {emotion}")
+        own = Image.fromarray(map_over_crop(face, emotion, size=_TILE, own_scale=True))
+        alt = f"{name} under the map of {emotion}"
+        shown = f'<span class="one">{_img(image, alt)}</span><span class="own">{_img(own, alt)}</span>'
         caption = f'<i style="background:{emotion.color}"></i>{emotion} <b>{escape(probability)}</b>'
         caption += f"<small>{note}</small>" if note else ""
         figures.append(f"<figure>{shown}<figcaption>{caption}</figcaption></figure>")

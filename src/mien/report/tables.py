@@ -150,8 +150,8 @@ class Csv:
         >>> from mien import Csv, Emotion, Reading
         >>> with Csv(sys.stdout, (Emotion.HAPPY, Emotion.SAD)) as table:  # doctest: +ELLIPSIS
         ...     table.add(Reading((), "photo.jpg", (640, 480)))
-        source,face,x1,y1,x2,y2,score,emotion,confidence,happy,sad,image_width,image_height,right_eye_x,...,error
-        photo.jpg,,,,,,,,,,,640,480,,,,,,,,,,,,,
+        source,face,x1,y1,x2,y2,score,emotion,confidence,happy,sad,quality,size,sharpness,turn,image_width,...,error
+        photo.jpg,,,,,,,,,,,,,,,640,480,,,,,,,,,,,,,
     """
 
     def __init__(self, stream: TextIO, emotions: Sequence[Emotion], *, raw: bool = False) -> None:

@@ -165,7 +165,9 @@ def _add_page(app: FastAPI, folder: Path, *, runtime: Path | None, reader: Reade
     if not token or reader.model.path.is_relative_to(BUNDLED):
         files[_CLASSIFIER] = reader.model.path
     has_runtime = all((runtime / name).is_file() for name in _RUNTIME)
-    site = {"server": True, "runtime": has_runtime, "token": token, "abstain": reader.abstain}
+    # The thresholds by size of a face, as the page interpolates them.
+    thresholds = reader.model.unsure_below if reader.abstain == "card" else {0: reader.abstain}
+    site = {"server": True, "runtime": has_runtime, "token": token, "unsure_below": list(thresholds.items())}
     app.api_route("/site.json", methods=_PAGE_METHODS, include_in_schema=False)(
         lambda: JSONResponse(site, headers={"cache-control": "no-cache"})
     )

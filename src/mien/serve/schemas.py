@@ -67,6 +67,7 @@ PREDICTION_EXAMPLE: dict[str, Any] = {
                     "emotion": "happy",
                     "confidence": 0.9127,
                     "probs": dict(zip(map(str, SEVEN), _PROBS, strict=True)),
+                    "quality": {"score": 1.0, "size": 96.4, "sharpness": 0.3121, "turn": 0.067},
                 }
             ],
             "error": None,
@@ -91,6 +92,17 @@ class MapsOut(_Out):
     data: str = Field(description="Base64 of C*h*w bytes, row by row, each map scaled to 0..255 of its own peak.")
 
 
+class QualityOut(_Out):
+    """How well a face can be seen, whatever its expression."""
+
+    score: float = Field(description="0..1: the smallest of size / 32, sharpness / 0.15 and 2 - 2 |turn|.")
+    size: float = Field(description="Side of the crop in pixels of the image.")
+    sharpness: float = Field(description="0..1; low where the face is blurred or enlarged.")
+    turn: float | None = Field(
+        description="0: frontal; 1, -1: the nose is below the left, right eye; null without points."
+    )
+
+
 class FaceOut(_Out):
     """A face in an image."""
 
@@ -99,9 +111,10 @@ class FaceOut(_Out):
     points: dict[str, list[float] | None] | None = Field(
         description="x, y of right_eye, left_eye, nose, mouth, right_ear and left_ear; null if the detector has none."
     )
-    emotion: str | None = Field(description="The most probable emotion; null below the server's threshold.")
+    emotion: str | None = Field(description="The most probable emotion; null (unsure) below the threshold.")
     confidence: float = Field(description="The highest probability, 0..1.")
     probs: dict[str, float] = Field(description="Calibrated probabilities; they sum to 1.")
+    quality: QualityOut
     maps: MapsOut | None = Field(None, description="With maps=true.")
     to_image: list[list[float]] | None = Field(
         None, description="With maps=true: affine [2, 3] from crop pixels (x, y, 1) to the image."

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from mien._face import Box, Point
 
 # Time constants of exponential filters, in seconds.
+_LEAST_QUALITY = 0.02  # a face that is never seen well has a smoothed reading, too
 _VELOCITY_OVER = 0.12  # of the velocity; with a shorter one, jitter of the detector becomes motion
 _COASTS_FOR = 0.4  # of the decay of an unseen face's velocity
 _STEADY_OVER = 0.08  # of the smoothed box: only the error of the prediction is filtered
@@ -43,7 +44,8 @@ def smoothing_weight(elapsed: float, time_constant: float) -> float:
 class Smoother:
     """Exponential filter of an array over time. One time constant after a step, 63 % of it has come through.
 
-    The first value is returned unchanged. Probabilities that sum to 1 keep that sum.
+    The first value is returned unchanged. Probabilities that sum to 1 keep that sum. Each value counts by its quality,
+    so that a blurred frame changes little. Where all values have the same quality, it has no effect.
 
     Args:
         time_constant: Time constant in seconds; 0 returns each value unchanged.
@@ -54,23 +56,27 @@ class Smoother:
     def __init__(self, time_constant: float) -> None:
         self._time_constant = time_constant
         self._seconds: float | None = None
+        self._quality = 0.0
 
-    def __call__(self, value: NDArray[Any], seconds: float) -> NDArray[np.float64]:
+    def __call__(self, value: NDArray[Any], seconds: float, quality: float = 1.0) -> NDArray[np.float64]:
         """Add a value.
 
         Args:
             value: The new value, with the same shape in every call.
             seconds: Its time in seconds, not before that of the last call.
+            quality: Its quality, 0..1.
 
         Returns:
             The smoothed value, float64.
         """
-        new = np.asarray(value, np.float64)
+        new, quality = np.asarray(value, np.float64), max(quality, _LEAST_QUALITY)
         if self._seconds is None:
-            self.value = new
+            self.value, self._quality = new, quality
         else:
+            # The mean of all values, weighted by the filter and by quality: the same filter also smooths the quality.
             weight = smoothing_weight(seconds - self._seconds, self._time_constant)
-            self.value = self.value + weight * (new - self.value)
+            self._quality += weight * (quality - self._quality)
+            self.value = self.value + weight * (quality / self._quality) * (new - self.value)
         self._seconds = seconds
         return self.value
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
 
 from mien._emotions import Emotion
+from mien._face import QUALITY_COLUMNS, quality_cells
 from mien.report.tables import RowGroups, write, write_csv
 from mien.video.types import FrameResult
 
@@ -38,7 +39,7 @@ class FrameJsonLines:
 
 
 class FrameCsv:
-    """Writes one CSV row a face and frame: frame, track, box in pixels, smoothed reading, reading of this frame alone.
+    """Writes one CSV row a face and frame: track, box in pixels, smoothed reading; quality and reading of the frame.
 
     ``emotion`` is empty if the reader is unsure. A frame without a face has one row without a track.
 
@@ -51,10 +52,10 @@ class FrameCsv:
 
     Example:
         >>> import sys
-        >>> table = FrameCsv(sys.stdout, (Emotion.HAPPY,))
-        frame,seconds,track_id,detected,x1,y1,x2,y2,emotion,confidence,happy,score,raw_emotion,raw_confidence,raw_happy
+        >>> table = FrameCsv(sys.stdout, (Emotion.HAPPY,))  # doctest: +ELLIPSIS
+        frame,seconds,track_id,...,confidence,happy,score,quality,size,sharpness,turn,raw_emotion,raw_confidence,raw_happy
         >>> table.add(FrameResult(0, 0.0, (640, 480), ()))
-        0,0.0,,,,,,,,,,,,,
+        0,0.0,,,,,,,,,,,,,,,,,
     """
 
     def __init__(self, stream: TextIO, emotions: Sequence[Emotion]) -> None:
@@ -108,7 +109,7 @@ class FrameParquet(RowGroups):
 def _columns(emotions: Sequence[Emotion]) -> list[str]:
     names = [str(emotion) for emotion in emotions]
     smoothed = ["frame", "seconds", "track_id", "detected", "x1", "y1", "x2", "y2", "emotion", "confidence", *names]
-    return [*smoothed, "score", "raw_emotion", "raw_confidence", *(f"raw_{name}" for name in names)]
+    return [*smoothed, "score", *QUALITY_COLUMNS, "raw_emotion", "raw_confidence", *(f"raw_{name}" for name in names)]
 
 
 def _rows(result: FrameResult, emotions: Sequence[Emotion]) -> Iterator[dict[str, Any]]:
@@ -123,6 +124,6 @@ def _rows(result: FrameResult, emotions: Sequence[Emotion]) -> Iterator[dict[str
         single = {"score": raw["score"], "raw_emotion": raw["emotion"], "raw_confidence": raw["confidence"]}
         probs = {str(e): face["probs"].get(str(e)) for e in emotions}
         raw_probs = {f"raw_{e}": raw["probs"].get(str(e)) for e in emotions}
-        yield empty | smoothed | corners | single | probs | raw_probs
+        yield empty | smoothed | corners | quality_cells(raw) | single | probs | raw_probs
     if not plain["faces"]:
         yield empty

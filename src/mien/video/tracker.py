@@ -182,9 +182,11 @@ class Tracker:
         faces = []
         for key, track in self._tracks.items():
             if track.id and key in seen:
-                faces.append(track.report(abstain=self.reader.abstain))
+                faces.append(track.report(self.reader))
             elif (held := track.hold(seconds)) is not None:
                 faces.append(held)
+        least = self.reader.min_quality
+        faces = [face for face in faces if least == 0 or face.face.quality.score >= least]
         return tuple(sorted(faces, key=lambda face: face.track_id))
 
 
@@ -254,7 +256,7 @@ class _Track:
 
     def add(self, face: Face, seconds: float) -> None:
         self.motion.update(face.box, seconds)
-        self._smoother(np.array(list(face.probs.values())), seconds)
+        self._smoother(np.array(list(face.probs.values())), seconds, face.quality.score)
         if not self.id:
             self._scores.append(face.score)
         self.last = face
@@ -267,11 +269,12 @@ class _Track:
             return None
         return float(np.mean(self._scores)) >= _CONFIRM_SHARE * self._scores[0]
 
-    def report(self, *, abstain: float) -> TrackedFace:
+    def report(self, reader: Reader) -> TrackedFace:
         probs = self._smoother.value
         best = int(probs.argmax())
         confidence, emotions = float(probs[best]), tuple(self.last.probs)
-        emotion = emotions[best] if confidence >= abstain else None
+        is_sure = reader.abstain == 0 or confidence >= reader.threshold(self.last.quality.size)
+        emotion = emotions[best] if is_sure else None
         smoothed = dict(zip(emotions, probs.tolist(), strict=True))
         self._reported = TrackedFace(self.id, self.last, smoothed, emotion, confidence, self.motion.steady)
         return self._reported

@@ -31,7 +31,7 @@ class TrackedFace:
         track_id: Number of the track, from 1. It stays the same as long as the face is tracked.
         face: The reading of this frame alone.
         probs: Probability of each emotion, smoothed over time; they sum to 1.
-        emotion: The most probable emotion; ``None`` ("unsure") below the reader's ``abstain`` threshold.
+        emotion: The most probable emotion; ``None`` ("unsure") below the reader's threshold.
         confidence: The highest of ``probs``.
         box: The face's box in pixels, smoothed lightly so that it does not jitter.
         detected: False where the detector missed the face in this frame; ``box`` is then predicted from its motion.

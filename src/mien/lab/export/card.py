@@ -68,6 +68,11 @@ FLIPS = """\
 ### Two views instead of one (int8)
 
 The metrics above are of one view. The mean of the probabilities of a face and its mirror image takes twice the time:"""
+SIZES = """\
+### Small faces, and when an answer is unsure (int8, PublicTest)
+
+The faces were shrunk and enlarged again, as in photographs. Of the answers whose probability is at least "unsure
+below", three of four are right. Commands, reports and pages call a face below it unsure."""
 PEOPLE = """\
 ### Agreement with people (int8)
 
@@ -205,6 +210,7 @@ def card_markdown(recipe: Recipe, card: Mapping[str, Any]) -> str:
             f"# {card['name']}",
             _describe(recipe, card),
             _headline_section(recipe, card),
+            *size_section(card.get("sizes", {})),
             *_additional_sections(card.get("additional", {})),
             f"## Metrics on {split}, by class (int8)\n\n" + _table(classes),
             f"## Confusion on {split} (rows: label, columns: prediction)\n\n" + _table(confusion),
@@ -254,6 +260,24 @@ def _describe_looks(card: Mapping[str, Any]) -> str:
         f"was looked at {looks['looks']} times for the family of recipes {looks['family']!r} ({looks['figures']} "
         "figures): later choices may be led by earlier figures"
     )
+
+
+def size_section(sizes: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Build the section of ``card.md`` on small faces and on the confidence below which an answer is unsure.
+
+    Args:
+        sizes: What ``measure_by_size`` returned; empty where it was not measured.
+
+    Returns:
+        The section; nothing where it was not measured.
+    """
+    if not sizes:
+        return []
+    rows: list[Row] = [("side of the face", "accuracy", "ECE", "unsure below")]
+    for side, found in sizes.items():
+        cells = (percent(found["accuracy"]), f"{found['ece']:.3f}", percent(found["unsure_below"]))
+        rows.append((f"{side} px", *cells))
+    return [f"{SIZES}\n\n{_table(rows)}"]
 
 
 def _additional_sections(additional: Mapping[str, Any]) -> list[str]:

@@ -41,7 +41,7 @@ from mien.lab.ledger import (
     is_private_test,
     with_views,
 )
-from mien.lab.predictions import Predictions, predict_split, resize_faces
+from mien.lab.predictions import Predictions, measure_by_size, predict_split, resize_faces, select_rows
 from mien.lab.provenance import commit, require_commit
 from mien.lab.train.run import Trained
 
@@ -107,6 +107,9 @@ def export_model(
             predictions, metrics = predictions | last, metrics | compute_split_metrics(last)
         learned = describe_training_data(trained.recipe, faces)
         card = card_json(trained, metrics, learned, calibration=calibration, exported_at=commit())
+        card["sizes"] = measure_by_size(
+            Classifier(files["int8"]), select_rows(faces, trained.emotions, Split.PUBLIC_TEST)
+        )
         card["additional"] = measure_additional(files["int8"], predictions, faces, trained.recipe.data.classes)
         _write_headline(card["metrics"], files)
         if is_counted:

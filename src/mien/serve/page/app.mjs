@@ -7,7 +7,9 @@ import { percent, summary } from "./emotions.mjs";
 import { Browser, Server } from "./engine.mjs";
 import { download, readingsToCsv, readingsToJson } from "./save.mjs";
 
-const settings = { threshold: 0, maps: false, smooth: 0.5 };
+// `threshold` is a number, or the pairs [size of a face, threshold] of the model (`measured`).
+const settings = { threshold: 0, maps: false, ownScale: false, smooth: 0.5 };
+let measured = [];
 const readings = []; // { source, file, faces, error, card }
 const engines = {}; // those that are available: browser, server
 let started = null; // resolves when the available engines are known
@@ -26,7 +28,7 @@ const engine = () => engines[kind];
 const announce = (words) => byId("announcement").textContent !== words && (byId("announcement").textContent = words);
 const camera = new Camera({ engine, settings, announce, fail });
 
-/** Read site.json { server, runtime, token, abstain } and choose the engine. */
+/** Read site.json { server, runtime, token, unsure_below } and choose the engine. */
 async function begin() {
   const site = await fetch("site.json").then((response) => response.json());
   if (site.runtime) engines.browser = new Browser();
@@ -34,9 +36,9 @@ async function begin() {
   byId("engines").hidden = !(site.server && site.runtime);
   needsToken = site.token;
   byId("token-row").hidden = !needsToken;
-  settings.threshold = site.abstain;
-  byId("threshold").value = site.abstain;
-  update();
+  measured = site.unsure_below;
+  byId("measured-row").hidden = measured.length < 2; // one pair is a threshold for every size
+  setThreshold(measured.length < 2 ? (measured[0]?.[1] ?? 0) : measured);
   use(site.runtime ? "browser" : "server");
 }
 
@@ -129,8 +131,22 @@ function showTotal() {
   byId("all").hidden = readings.length === 0;
 }
 
+/** Call faces unsure below a number, or as measured for the model. */
+function setThreshold(threshold) {
+  settings.threshold = threshold;
+  byId("measured").checked = Array.isArray(threshold);
+  if (!Array.isArray(threshold)) byId("threshold").value = threshold;
+  update();
+}
+
+function thresholdText() {
+  if (!Array.isArray(settings.threshold)) return settings.threshold === 0 ? "0 %" : percent(settings.threshold);
+  const values = settings.threshold.map(([, value]) => Math.round(100 * value));
+  return `${Math.min(...values)} to ${Math.max(...values)} %`;
+}
+
 function update() {
-  byId("threshold-text").textContent = settings.threshold === 0 ? "0 %" : percent(settings.threshold);
+  byId("threshold-text").textContent = thresholdText();
   byId("smooth-text").textContent = `${settings.smooth.toFixed(1)} s`;
   if (isUpdating) return; // a slider sends events faster than cards are drawn
   isUpdating = true;
@@ -163,9 +179,9 @@ function listen() {
       fail("Camera", error instanceof DOMException ? cameraErrorMessage(error) : error.message);
     }
   });
-  byId("threshold").addEventListener("input", ({ target }) => {
-    settings.threshold = Number(target.value);
-    update();
+  byId("threshold").addEventListener("input", ({ target }) => setThreshold(Number(target.value)));
+  byId("measured").addEventListener("change", ({ target }) => {
+    setThreshold(target.checked ? measured : Number(byId("threshold").value));
   });
   byId("smooth").addEventListener("input", ({ target }) => {
     settings.smooth = Number(target.value);
@@ -173,6 +189,10 @@ function listen() {
   });
   byId("maps").addEventListener("change", ({ target }) => {
     settings.maps = target.checked;
+    update();
+  });
+  byId("own-scale").addEventListener("change", ({ target }) => {
+    settings.ownScale = target.checked;
     update();
   });
   byId("engines").addEventListener("change", ({ target }) => use(target.value));

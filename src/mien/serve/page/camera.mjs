@@ -2,7 +2,7 @@
 
 import { byId, element } from "./dom.mjs";
 import { drawFaces, drawMap } from "./draw.mjs";
-import { COLORS, headline, labelOf, percent, UNSURE_COLOR } from "./emotions.mjs";
+import { COLORS, headline, labelOf, percent, topOf, UNSURE_COLOR } from "./emotions.mjs";
 import { annotatedPng, download, frameResultsToCsv, frameResultsToJson } from "./save.mjs";
 
 const MAX_CURVES = 4; // tracks with curves at the same time
@@ -130,7 +130,7 @@ export class Camera {
   }
 
   record({ frame, seconds, faces }) {
-    const rows = faces.map(({ id, box, probs, score }) => ({ id, box, probs, score }));
+    const rows = faces.map(({ id, box, probs, score, quality }) => ({ id, box, probs, score, quality }));
     this.frameResults.push({ frame, seconds, faces: rows });
     this.recorded += 1 + rows.length;
     while (this.recorded > MAX_ROWS) this.recorded -= 1 + this.frameResults.shift().faces.length;
@@ -144,7 +144,7 @@ export class Camera {
     context.clearRect(0, 0, width, height);
     if (this.mirrored) context.setTransform(-1, 0, 0, 1, width, 0);
     for (const face of faces) {
-      if (!this.settings.maps && this.pointed === face.id) drawMap(context, face, labelOf(face, 0).top);
+      if (!this.settings.maps && this.pointed === face.id) drawMap(context, face, topOf(face)[0], this.settings);
     }
     drawFaces(context, faces, { ...this.settings, width, height, mirrored: this.mirrored });
   }
@@ -225,8 +225,7 @@ export class Camera {
   /** Save a frame with its own faces: boxes of another frame would not fit. */
   async saveSnapshot(bitmap, faces) {
     this.wantsSnapshot = false;
-    const { threshold, maps } = this.settings;
-    download("camera.mien.png", await annotatedPng(bitmap, faces, { threshold, maps, mirrored: this.mirrored }));
+    download("camera.mien.png", await annotatedPng(bitmap, faces, { ...this.settings, mirrored: this.mirrored }));
     bitmap.close();
   }
 

@@ -2,7 +2,7 @@
 
 import { element, shown } from "./dom.mjs";
 import { cropCanvas, drawMap, mapCanvas } from "./draw.mjs";
-import { COLORS, headline, labelOf, percent, UNSURE_COLOR } from "./emotions.mjs";
+import { COLORS, headline, labelOf, percent, qualityText, UNSURE_COLOR } from "./emotions.mjs";
 import { decode } from "./decode.mjs";
 import { annotatedPng, download } from "./save.mjs";
 
@@ -76,9 +76,8 @@ export class Card {
 
   async save() {
     const { file, faces, source } = this.reading;
-    const { threshold, maps } = this.settings;
     const { bitmap } = await decode(file);
-    download(`${source.replace(/\.[^.]*$/, "")}.mien.png`, await annotatedPng(bitmap, faces, { threshold, maps }));
+    download(`${source.replace(/\.[^.]*$/, "")}.mien.png`, await annotatedPng(bitmap, faces, this.settings));
   }
 
   /** Draw again after threshold or maps have changed. */
@@ -167,7 +166,7 @@ export class Card {
     context.clearRect(0, 0, this.overlay.width, this.overlay.height);
     context.scale(this.scale, this.scale);
     this.reading.faces.forEach((face, index) => {
-      if (this.settings.maps || this.pointed === index) drawMap(context, face, this.emotionOf(index));
+      if (this.settings.maps || this.pointed === index) drawMap(context, face, this.emotionOf(index), this.settings);
     });
   }
 
@@ -185,7 +184,7 @@ export class Card {
     const badge = isAlone ? null : element("span", { class: "number" }, `${index + 1}`);
     const seen = element("div", { class: "seen", role: "img", "aria-label": `Face ${index + 1} with the map of the selected emotion` });
     const show = (chosen) => {
-      seen.replaceChildren(shown(this.crops[index]), shown(mapCanvas(face, chosen), { class: "map" }));
+      seen.replaceChildren(shown(this.crops[index]), shown(mapCanvas(face, chosen, this.settings), { class: "map" }));
     };
     show(this.emotionOf(index));
     return element(
@@ -203,6 +202,7 @@ export class Card {
         view(seen, "evidence for the selected emotion"),
       ),
       this.bars(face, index, show),
+      element("p", { class: "quality" }, qualityText(face.quality)),
     );
   }
 

@@ -34,11 +34,14 @@ function encode(linear) {
 
 const RAMP = heatRamp();
 
-/** The map of an emotion of a face as a translucent canvas of GRID x GRID, faded at its edges. */
-export function mapCanvas(face, emotion) {
-  const { data, width, height } = face.maps;
-  const start = Object.keys(face.probs).indexOf(emotion) * width * height;
-  const values = enlarge(data.subarray(start, start + width * height), width, height, GRID);
+/** The map of an emotion of a face as a translucent canvas of GRID x GRID, faded at its edges. All maps of a face have one
+ * scale, so that the map of an improbable emotion is pale, or, with `ownScale`, each its own. */
+export function mapCanvas(face, emotion, { ownScale = false } = {}) {
+  const { data, width, height, peaks } = face.maps;
+  const index = Object.keys(face.probs).indexOf(emotion);
+  const start = index * width * height;
+  const share = ownScale ? 1 : peaks[index] / Math.max(...peaks, Number.MIN_VALUE);
+  const values = enlarge(data.subarray(start, start + width * height), width, height, GRID).map((value) => value * share);
   const canvas = new OffscreenCanvas(GRID, GRID);
   const context = canvas.getContext("2d");
   const image = context.createImageData(GRID, GRID);
@@ -89,12 +92,12 @@ function cubicWeights(length, size) {
 }
 
 /** Draw the map of an emotion over its face, on a context in pixels of the image. */
-export function drawMap(context, face, emotion) {
+export function drawMap(context, face, emotion, settings) {
   const [a, b, c, d, e, f] = face.toImage;
   context.save();
   context.transform(a, d, b, e, c, f); // crop pixels to the image
   context.imageSmoothingQuality = "high";
-  context.drawImage(mapCanvas(face, emotion), 0, 0, face.cropSize, face.cropSize);
+  context.drawImage(mapCanvas(face, emotion, settings), 0, 0, face.cropSize, face.cropSize);
   context.restore();
 }
 
@@ -119,10 +122,10 @@ export function cropCanvas(face, bitmap) {
 }
 
 /** Boxes and labels for all faces, on a context in pixels of the image. Largest faces are drawn last. */
-export function drawFaces(context, faces, { threshold, width, height, maps = false, mirrored = false }) {
+export function drawFaces(context, faces, { threshold, width, height, maps = false, ownScale = false, mirrored = false }) {
   const placed = [];
   for (const face of [...faces].reverse()) {
-    if (maps) drawMap(context, face, labelOf(face, threshold).top);
+    if (maps) drawMap(context, face, labelOf(face, threshold).top, { ownScale });
   }
   if (mirrored) context.setTransform(1, 0, 0, 1, 0, 0); // text stays readable: only its position is mirrored
   for (const face of [...faces].reverse()) drawBox(context, boxOf(face, width, mirrored), face, threshold, width, height);

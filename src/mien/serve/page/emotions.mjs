@@ -7,10 +7,27 @@ export function topOf({ probs }) {
   return Object.entries(probs).reduce((best, pair) => (pair[1] > best[1] ? pair : best));
 }
 
-/** { emotion, top, confidence }: emotion is null ("unsure") if the highest probability is below the threshold. */
+/** The threshold for faces of a size: of pairs [size, threshold] by ascending size, interpolated. */
+export function thresholdAt(pairs, size) {
+  const after = pairs.findIndex(([side]) => side >= size);
+  if (pairs.length === 0 || after === 0) return pairs[0]?.[1] ?? 0;
+  if (after < 0) return pairs.at(-1)[1];
+  const [[x1, y1], [x2, y2]] = [pairs[after - 1], pairs[after]];
+  return y1 + ((y2 - y1) * (size - x1)) / (x2 - x1);
+}
+
+/** { emotion, top, confidence }: emotion is null ("unsure") if the highest probability is below the threshold, which is
+ * a number or pairs of `thresholdAt`. */
 export function labelOf(face, threshold) {
   const [top, confidence] = topOf(face);
-  return { emotion: confidence >= threshold ? top : null, top, confidence };
+  const least = Array.isArray(threshold) ? thresholdAt(threshold, face.quality.size) : threshold;
+  return { emotion: confidence >= least ? top : null, top, confidence };
+}
+
+/** "quality 0.62: 22 px, sharpness 0.09, turn +0.12", as mien's Quality. */
+export function qualityText({ score, size, sharpness, turn }) {
+  const side = turn === null ? "" : `, turn ${turn < 0 ? "-" : "+"}${Math.abs(turn).toFixed(2)}`;
+  return `quality ${score.toFixed(2)}: ${size.toFixed(0)} px, sharpness ${sharpness.toFixed(2)}${side}`;
 }
 
 /** A probability in per cent, never shown as 0 % or 100 %: no model is certain. */

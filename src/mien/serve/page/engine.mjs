@@ -163,10 +163,10 @@ export class Server {
   }
 }
 
-function fromServer({ box, score, points, probs, maps, to_image: rows, crop_size: cropSize, track_id: id, raw }) {
+function fromServer({ box, score, points, probs, quality, maps, to_image: rows, crop_size: cropSize, track_id: id, raw }) {
   const [, height, width] = maps.shape;
   const data = Uint8Array.from(atob(maps.data), (letter) => letter.charCodeAt(0));
   const places = points && Object.values(points);
-  const shown = { id, box, score, points: places, probs, raw, maps: { data, width, height } };
-  return { ...shown, toImage: rows.flat(), cropSize, crop: null };
+  const shown = { id, box, score, points: places, probs, raw, maps: { data, width, height, peaks: maps.peaks } };
+  return { ...shown, quality: (raw ?? { quality }).quality, toImage: rows.flat(), cropSize, crop: null };
 }

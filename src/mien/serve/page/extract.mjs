@@ -11,7 +11,41 @@ const [RED, GREEN, BLUE] = [19595, 38470, 7471]; // ITU-R BT.601 luma in 1/65536
 export function extract(image, detection, size, framing) {
   const unit = place(detection, framing);
   const toImage = [unit[0] / size, unit[1] / size, unit[2], unit[3] / size, unit[4] / size, unit[5]];
-  return { crop: cutOut(image, toImage, size), toImage };
+  const crop = cutOut(image, toImage, size);
+  return { crop, toImage, quality: qualityOf(crop, size, toImage, detection.points) };
+}
+
+const [FULL_SIZE, FULL_SHARPNESS, FULL_TURN] = [32, 0.15, 0.5]; // from or up to which they lower no score
+
+/** How well a face can be seen: { score, size, sharpness, turn }, mien's Quality. */
+function qualityOf(crop, side, [a, b, , d, e], points) {
+  const size = side * Math.sqrt(Math.abs(a * e - b * d));
+  const [sharpness, turn] = [sharpnessOf(crop, side), points ? turnOf(points) : null];
+  const limit = Math.min(size / FULL_SIZE, sharpness / FULL_SHARPNESS, (1 - Math.abs(turn ?? 0)) / (1 - FULL_TURN));
+  return { score: Math.min(Math.max(limit, 0), 1), size, sharpness, turn };
+}
+
+/** The share of the differences of neighbouring pixels that a blur over 3 pixels takes away. */
+function sharpnessOf(crop, side) {
+  let [lost, total] = [0, 0];
+  for (const [along, across] of [[1, side], [side, 1]]) {
+    for (let line = 0; line < side; line++) {
+      for (let place = 1; place < side - 2; place++) {
+        const at = line * across + place * along;
+        const difference = 3 * Math.abs(crop[at + along] - crop[at]);
+        lost += Math.max(difference - Math.abs(crop[at + 2 * along] - crop[at - along]), 0);
+        total += difference;
+      }
+    }
+  }
+  return total > 0 ? lost / total : 0;
+}
+
+/** The distance of the nose from the middle of the eyes, along their line, in halves of their distance. */
+function turnOf([[x1, y1], [x2, y2], [x, y]]) {
+  const [across, down] = [x2 - x1, y2 - y1];
+  const turn = (2 * ((x - (x1 + x2) / 2) * across + (y - (y1 + y2) / 2) * down)) / (across * across + down * down);
+  return Number.isFinite(turn) ? turn : null;
 }
 
 function place({ box, points }, framing) {

@@ -4,6 +4,7 @@ import { drawFaces } from "./draw.mjs";
 import { labelOf } from "./emotions.mjs";
 
 const round = (value, digits) => Number(value.toFixed(digits));
+const QUALITY = ["quality", "size", "sharpness", "turn"];
 const POINTS = ["right_eye", "left_eye", "nose", "mouth", "right_ear", "left_ear"]; // in the order of the detector
 
 /** A face as plain values, as mien's Face.to_dict(). */
@@ -19,7 +20,12 @@ export function faceValues(face, threshold) {
     emotion,
     confidence: round(confidence, 4),
     probs: Object.fromEntries(probs),
+    quality: qualityValues(face.quality),
   };
+}
+
+function qualityValues({ score, size, sharpness, turn }) {
+  return { score: round(score, 3), size: round(size, 1), sharpness: round(sharpness, 4), turn: turn === null ? null : round(turn, 3) };
 }
 
 /** Readings as a JSON list, each { source, size_wh, faces, error } as mien's Reading.to_dict(). */
@@ -34,15 +40,15 @@ export function readingsToJson(readings, threshold) {
 export function readingsToCsv(readings, threshold, emotions) {
   const first = ["source", "face", "x1", "y1", "x2", "y2", "score", "emotion", "confidence", ...emotions];
   const places = POINTS.flatMap((name) => [`${name}_x`, `${name}_y`]);
-  const rows = [[...first, "image_width", "image_height", ...places, "error"]];
+  const rows = [[...first, ...QUALITY, "image_width", "image_height", ...places, "error"]];
   const noPoints = places.map(() => "");
   for (const { source, width, height, faces, error } of readings) {
-    if (faces.length === 0) rows.push([source, ...first.slice(1).map(() => ""), width, height, ...noPoints, error]);
+    if (faces.length === 0) rows.push([source, ...[...first.slice(1), ...QUALITY].map(() => ""), width, height, ...noPoints, error]);
     faces.forEach((face, index) => {
-      const { box, score, points, emotion, confidence, probs } = faceValues(face, threshold);
+      const { box, score, points, emotion, confidence, probs, quality } = faceValues(face, threshold);
       const values = emotions.map((name) => probs[name]);
       const places = points ? POINTS.flatMap((name) => points[name] ?? ["", ""]) : noPoints;
-      rows.push([source, index, ...box, score, emotion, confidence, ...values, width, height, ...places, error]);
+      rows.push([source, index, ...box, score, emotion, confidence, ...values, ...Object.values(quality), width, height, ...places, error]);
     });
   }
   return toCsv(rows);
@@ -59,12 +65,12 @@ export function frameResultsToJson(frameResults, threshold) {
 
 /** The frame results as CSV, one row per frame and face. */
 export function frameResultsToCsv(frameResults, threshold, emotions) {
-  const rows = [["frame", "seconds", "track_id", "x1", "y1", "x2", "y2", "emotion", "confidence", ...emotions]];
+  const rows = [["frame", "seconds", "track_id", "x1", "y1", "x2", "y2", "emotion", "confidence", ...emotions, ...QUALITY]];
   for (const { frame, seconds, faces } of frameResults) {
     for (const face of faces) {
-      const { box, emotion, confidence, probs } = faceValues(face, threshold);
+      const { box, emotion, confidence, probs, quality } = faceValues(face, threshold);
       const values = emotions.map((name) => probs[name]);
-      rows.push([frame, round(seconds, 4), face.id, ...box, emotion, confidence, ...values]);
+      rows.push([frame, round(seconds, 4), face.id, ...box, emotion, confidence, ...values, ...Object.values(quality)]);
     }
   }
   return toCsv(rows);
@@ -76,13 +82,13 @@ function toCsv(rows) {
 }
 
 /** The image with boxes, labels and, optionally, maps, as a PNG blob in the image's own size. */
-export async function annotatedPng(bitmap, faces, { threshold, maps, mirrored = false }) {
+export async function annotatedPng(bitmap, faces, { threshold, maps, ownScale, mirrored = false }) {
   const { width, height } = bitmap;
   const canvas = new OffscreenCanvas(width, height);
   const context = canvas.getContext("2d");
   if (mirrored) context.setTransform(-1, 0, 0, 1, width, 0);
   context.drawImage(bitmap, 0, 0);
-  drawFaces(context, faces, { threshold, width, height, maps, mirrored });
+  drawFaces(context, faces, { threshold, width, height, maps, ownScale, mirrored });
   return canvas.convertToBlob({ type: "image/png" });
 }
 

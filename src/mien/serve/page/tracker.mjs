@@ -19,16 +19,22 @@ export function smoothingWeight(elapsed, timeConstant) {
   return timeConstant <= 0 ? 1 : -Math.expm1(-Math.max(elapsed, 0) / timeConstant);
 }
 
-/** Exponential smoothing with a time constant in seconds; the first value is taken unchanged. */
+const LEAST_QUALITY = 0.02; // a face that is never seen well has a smoothed reading, too
+
+/** Exponential smoothing with a time constant in seconds; the first value is taken unchanged. Each value counts by its
+ * quality. */
 export class Smoother {
   constructor() {
     this.value = null;
-    this.seconds = 0;
+    this.seconds = this.quality = 0;
   }
 
-  step(values, seconds, timeConstant) {
-    const share = this.value === null ? 1 : smoothingWeight(seconds - this.seconds, timeConstant);
+  step(values, seconds, timeConstant, quality = 1) {
+    const weight = this.value === null ? 1 : smoothingWeight(seconds - this.seconds, timeConstant);
+    const own = Math.max(quality, LEAST_QUALITY);
     const before = this.value ?? values;
+    this.quality += weight * (own - this.quality);
+    const share = weight * (own / this.quality);
     this.value = Array.from(values, (value, index) => before[index] + share * (value - before[index]));
     this.seconds = seconds;
     return this.value;
@@ -106,7 +112,7 @@ function toResult(track, face, seconds, timeConstant) {
   return {
     ...face,
     id: track.id,
-    smooth: track.probs.step(face.probs, seconds, timeConstant),
+    smooth: track.probs.step(face.probs, seconds, timeConstant, face.quality.score),
     box: track.box.step(face.box, seconds, BOX_TIME_CONSTANT),
     raw: { box: face.box, probs: face.probs },
   };

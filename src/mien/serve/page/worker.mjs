@@ -83,13 +83,15 @@ async function fetchModel(name) {
 function plain({ maps, mapWH: [width, height], probs, smooth, ...face }) {
   const each = width * height;
   const bytes = new Uint8Array(maps.length);
+  const peaks = [];
   for (let start = 0; start < maps.length; start += each) {
     const peak = maps.subarray(start, start + each).reduce((most, value) => Math.max(most, value), 0);
+    peaks.push(peak);
     for (let k = start; peak > 0 && k < start + each; k++) bytes[k] = Math.round((Math.max(maps[k], 0) * 255) / peak);
   }
   const { emotions, size } = reader.model;
   const byName = (values) => Object.fromEntries(emotions.map((name, index) => [name, values[index]]));
-  const shown = { ...face, probs: byName(smooth ?? probs), maps: { data: bytes, width, height }, cropSize: size };
+  const shown = { ...face, probs: byName(smooth ?? probs), maps: { data: bytes, width, height, peaks }, cropSize: size };
   if (face.raw) shown.raw = { box: face.raw.box, probs: byName(face.raw.probs) };
   return shown;
 }
