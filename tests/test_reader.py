@@ -139,7 +139,7 @@ def test_the_embedded_models_have_thresholds() -> None:
     for name in bundled_models():
         found = Classifier(find_model(name)).unsure_below
         assert list(found) == [16, 20, 24, 32, 48]
-        assert found[16] > found[48]  # fewer answers for small faces are right
+        assert 0 <= found[48] <= found[16] < 1  # fewer answers for small faces are right
 
 
 def test_faces_of_low_quality_are_left_out_and_counted(tiny: Path, draw_face: Draw) -> None:
@@ -167,6 +167,18 @@ def test_quality_falls_with_size_blur_and_turn(crop_reader: Reader, draw_face: D
     assert turns[3].score == 0
     same = replace(face, points=points._replace(left_eye=points.right_eye))
     assert same.quality.turn is None
+
+
+def test_the_maps_of_a_face_have_one_scale_unless_their_own_is_wanted(crop_reader: Reader, draw_face: Draw) -> None:
+    face = crop_reader.read(draw_face(64, seed=1)).faces[0]
+    largest = float(face.maps.max())
+    for index, emotion in enumerate(face.probs):
+        positive = np.maximum(face.maps[index], 0)
+        np.testing.assert_allclose(face.map(emotion), positive / largest)
+        np.testing.assert_allclose(face.map(emotion, own_scale=True), positive / max(float(positive.max()), 1e-9))
+    assert max(float(face.map(emotion).max()) for emotion in face.probs) == 1
+    dark = replace(face, maps=-np.abs(face.maps))
+    assert not dark.map().any()
 
 
 def test_sharpness_of_known_crops() -> None:

@@ -19,7 +19,7 @@ MANY: list[Any] = [
     *(np.zeros((2, 2, 3), np.float32), np.zeros((0, 0, 3), np.uint8), lambda: None, range(3), {"a": object()}),
 ]
 LAB: list[Any] = [-1, 1.5, 1e300, float("inf"), "\0", "a" * 5000, [], {}, ["a"], (1, 2, 3), Path("nowhere"), Path()]
-FLAGS = ("keep_pixels", "maps", "raw")  # any value is true or false
+FLAGS = ("keep_pixels", "maps", "own_scale", "raw")  # any value is true or false
 VALUES = ("Box", "Emotion", "Face", "KeyPoints", "Reading")  # plain values, which a reader makes
 
 
@@ -32,7 +32,11 @@ def calls(folder: Path) -> dict[str, tuple[Callable[..., object], dict[str, Any]
     of_track = {"source": "nowhere.mp4", "reader": reader, "every": 3, "smooth": 0.5, "forget": 1.0, "fps": 25.0}
     path = folder / "result"
     return {
-        "Reader": (mien.Reader, {**of_reader, "abstain": 0.0, "max_bytes": 10**6, "max_pixels": 10**6, "max_faces": 9}),
+        "Reader": (
+            mien.Reader,
+            {**of_reader, "abstain": 0.0, "min_quality": 0.0, "max_bytes": 10**6, "max_pixels": 10**6, "max_faces": 9},
+        ),
+        "Reader.threshold": (reader.threshold, {"size": 48.0}),
         "Reader.read": (reader.read, {"image": pixels}),
         "Reader.read_many": (lambda **given: list(reader.read_many(**given)), {"images": [pixels], "batch": 4}),
         "Reader.prepare": (reader.prepare, {"image": pixels}),
@@ -40,7 +44,7 @@ def calls(folder: Path) -> dict[str, tuple[Callable[..., object], dict[str, Any]
         "Reader.read_at": (reader.read_at, {"image": pixels, "detections": [[0, 0, 9, 9]]}),
         "Reader.read_faces": (reader.read_faces, {"pixels": pixels, "detections": []}),
         "Reading.to_records": (reading.to_records, {"emotions": every}),
-        "Face.map": (reading.faces[0].map, {"emotion": "happy"}),
+        "Face.map": (reading.faces[0].map, {"emotion": "happy", "own_scale": False}),
         "annotate": (mien.annotate, {"pixels": pixels, "reading": reading}),
         "open_detector": (
             mien.open_detector,

@@ -115,7 +115,7 @@ class Quality(NamedTuple):
         return {"score": round(self.score, 3), "size": round(self.size, 1), "sharpness": sharpness, "turn": turn}
 
     def __str__(self) -> str:
-        turn = "" if self.turn is None else f", turn {self.turn:+.2f}"
+        turn = "" if self.turn is None else f", turn {round(self.turn, 2) + 0.0:+.2f}"
         return f"quality {self.score:.2f}: {self.size:.0f} px, sharpness {self.sharpness:.2f}{turn}"
 
 
@@ -184,6 +184,7 @@ class Face:
             >>> face.map("happy").shape
             (6, 6)
         """
+        require_kind("own_scale", own_scale, bool, "True or False")
         emotion = self.top if emotion is None else emotion
         names = [str(known) for known in self.probs]
         if not isinstance(emotion, str) or emotion not in names:

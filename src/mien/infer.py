@@ -45,8 +45,6 @@ class Classifier:
         framing: Where the eyes and the mouth are in its crops.
         accuracy: What was measured: ``split`` and metrics by key; may be empty.
         metadata: The metadata of the file.
-        unsure_below: By side of a face in pixels, ascending, the confidence from which on 75 % of the answers are
-            right; from ``card.json`` beside the file. Empty without such a card.
         path: The file.
     """
 
@@ -72,7 +70,11 @@ class Classifier:
             self._session = open_session(path, threads=threads, providers=providers)
 
     @cached_property
-    def unsure_below(self) -> Mapping[float, float]:  # documented above
+    def unsure_below(self) -> Mapping[float, float]:
+        """By side of a face in pixels, ascending, the confidence from which on 75 % of the answers are right.
+
+        It is read from ``card.json`` beside the file, and empty where that has none.
+        """
         return _read_thresholds(self.path.with_name("card.json"), self.name)
 
     def __call__(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

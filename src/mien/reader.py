@@ -301,6 +301,7 @@ class Reader:
             >>> Reader(abstain=0.5).threshold(48)
             0.5
         """
+        require_number("size (pixels)", size, lowest=0, highest=1e9)
         if not self._thresholds:
             return 0.0
         return float(np.interp(size, list(self._thresholds), list(self._thresholds.values())))

@@ -27,6 +27,7 @@ from support.synthetic_faces import cartoon_folder, cartoon_set
     ("words", "message"),
     [
         (["train", "mien-00"], "unknown recipe 'mien-00'; did you mean 'mien-0'?"),
+        (["train", "mien-1"], "mien-1 is no recipe, but the mean of 2 runs, trained with: mien train mien-0"),
         (["train", "mien-0", "train.epoch=3"], "unknown key 'epoch'; did you mean 'epochs'?"),
         (["train", "mien-0", "--data", "nowhere"], "nowhere"),
         (["export", "nowhere", "--out", "x"], "nowhere"),

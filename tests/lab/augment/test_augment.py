@@ -24,6 +24,7 @@ from mien.lab.augment import (
     augment_with_oval,
     check_augment,
     mix,
+    shrink,
 )
 from mien.lab.augment.geometry import OVAL_AXES, OVAL_CENTRE, draw_affine, oval, resample
 from mien.lab.augment.jpeg import jpeg
@@ -425,3 +426,27 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 def floats(images: torch.Tensor) -> torch.Tensor:
     return images.unsqueeze(1).float() / 255
+
+
+def test_small_faces_lose_detail_and_get_softer_targets() -> None:
+    x, target = torch.rand(200, 1, 48, 48, generator=seeded()), torch.eye(7)[torch.arange(200) % 7]
+    config = AugmentConfig(shrink=0.5, shrink_to=16, shrink_softness=0.3)
+    small, soft = shrink(x.clone(), target, config, seeded())
+    is_small = (small != x).flatten(1).any(1)
+    assert 70 < int(is_small.sum()) < 130
+    torch.testing.assert_close(soft.sum(1), torch.ones(200))
+    assert torch.equal(soft[~is_small], target[~is_small])
+    spread = (1 - soft.max(1).values) * 7 / 6  # the probability that is spread over all classes
+    expected = [0.3 * (1 - side / 48) for side in (16, 24, 32, 40)]
+    assert sorted({round(float(value), 4) for value in spread[is_small]}) == pytest.approx(sorted(expected), abs=1e-4)
+    detail = small[:, 0].diff(dim=2).abs().mean(dim=(1, 2))
+    assert detail[is_small & (spread > 0.19)].max() < detail[is_small & (spread < 0.06)].min() < detail[~is_small].min()
+    unchanged = shrink(x, target, AugmentConfig(), seeded())
+    assert unchanged[0] is x
+    assert unchanged[1] is target
+
+
+@pytest.mark.parametrize("wrong", [{"shrink": 1.5}, {"shrink_softness": -0.1}, {"shrink_to": 0}])
+def test_strengths_of_small_faces_are_checked(wrong: dict[str, float]) -> None:
+    with pytest.raises(RecipeError, match=next(iter(wrong))):
+        check_augment(AugmentConfig(**wrong), "augment")

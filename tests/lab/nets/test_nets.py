@@ -403,3 +403,28 @@ def test_a_branched_convolution_is_one_convolution_in_eval_mode(inputs: int, out
     assert type(fused) is torch.nn.Conv2d
     torch.testing.assert_close(fused(x), branched(x), rtol=1e-12, atol=1e-12)
     assert (branched.straight is None) == (inputs != outputs or stride > 1)
+
+
+def test_blurred_strides_keep_the_weights_and_change_less_when_the_face_moves() -> None:
+    torch.manual_seed(0)
+    options = {"stem": 16, "widths": (16, 32), "depths": (1, 1), "strides": (2, 2), "dropout": 0.0}
+    plain = nets.build("mien", channels=1, classes=7, **options).eval()
+    blurred = nets.build("mien", channels=1, classes=7, blur=True, **options).eval()
+    assert list(blurred.state_dict()) == list(plain.state_dict())
+    blurred.load_state_dict(plain.state_dict())
+    x = torch.zeros(16, 1, 52, 52)
+    x[..., 10:42, 10:42] = torch.rand(16, 1, 32, 32)  # away from the edges
+    with torch.no_grad():
+        pooled = {
+            net: [net.features(x[..., shift : shift + 48, :48]).mean(dim=(2, 3)) for shift in (0, 1)]
+            for net in (plain, blurred)
+        }
+    change = {net: float((one - other).norm() / one.norm()) for net, (one, other) in pooled.items()}
+    assert change[blurred] < 0.5 * change[plain]
+    with pytest.raises(RecipeError, match="blur"):
+        nets.build("mien", channels=1, classes=7, block="plain", blur=True)
+
+
+def test_the_net_of_mien_2_fits_into_a_millisecond() -> None:
+    recipe = recipes.load("mien-2")
+    assert 186e6 < count_macs(build_net(recipe), recipe.data.size) <= 190e6

@@ -153,3 +153,13 @@ def test_a_recipe_file_holds_all_of_document_001(tmp_path) -> None:
     assert minority_augment(recipe) == replace(recipe.augment, shear=0.4663)
     with pytest.raises(RecipeError, match="augment: zoom is at least 0 and below 1"):
         load(str(file), ["augment.zoom=1"])
+
+
+def test_the_second_view_is_the_same_face_moved_a_little(faces: FaceSet) -> None:
+    assert all(v.view.shape == (BATCH, 0) for v in views_of(faces, recipe_of()))
+    recipe = recipe_of(loss=LossConfig(consistency=1.0), augment=AugmentConfig(rotate=20, mixup=0.2))
+    (one, *_), (again, *_) = views_of(faces, recipe), views_of(faces, recipe)
+    assert torch.equal(one.view, again.view)
+    assert one.view.shape == one.x.shape
+    own = (one.view - one.x).abs().mean()
+    assert 0 < own < 0.8 * (one.view.roll(1, 0) - one.x).abs().mean()  # than another face

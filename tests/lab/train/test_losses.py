@@ -19,7 +19,7 @@ from mien.lab import nets
 from mien.lab.data import FaceSet
 from mien.lab.data.weighting import class_weights, targets
 from mien.lab.recipe import LossConfig, TargetConfig
-from mien.lab.train.losses import class_loss, class_maps, contrastive_loss, face_region_loss
+from mien.lab.train.losses import class_loss, class_maps, consistency_loss, contrastive_loss, face_region_loss
 from support.objectives import ONES, TINY, objective, one_hot
 from support.paths import ROOT
 from support.synthetic_faces import cartoon_set
@@ -33,6 +33,24 @@ def _seed() -> None:
 @pytest.fixture
 def soft() -> torch.Tensor:
     return torch.rand(16, 7).softmax(dim=1)
+
+
+def test_the_consistency_of_two_views_by_hand() -> None:
+    p, q = torch.tensor([[0.5, 0.5], [0.9, 0.1]]), torch.tensor([[0.8, 0.2], [0.9, 0.1]])
+    one = 0.5 * math.log(0.5 / 0.8) + 0.5 * math.log(0.5 / 0.2)
+    other = 0.8 * math.log(0.8 / 0.5) + 0.2 * math.log(0.2 / 0.5)
+    assert float(consistency_loss(p.log(), q.log())) == pytest.approx((one + other) / 2 / 2)  # the second face adds 0
+    assert consistency_loss(q.log(), p.log()) == consistency_loss(p.log(), q.log())
+    assert consistency_loss(p.log() + 3, p.log()) == pytest.approx(0, abs=1e-6)
+
+
+def test_consistency_is_added_to_the_loss_of_the_first_view() -> None:
+    module = objective(LossConfig(consistency=2.0), **TINY).eval()
+    x, view, target = torch.randn(4, 1, 48, 48), torch.randn(4, 1, 48, 48), one_hot(torch.arange(4))
+    loss, logits = module(x, target, x.new_zeros(4, 0), view)
+    plain, _ = module(x, target, x.new_zeros(4, 0))
+    torch.testing.assert_close(logits, module.net(x))
+    torch.testing.assert_close(loss, plain + 2 * consistency_loss(logits, module.net(view)))
 
 
 def test_soft_weighted_cross_entropy_is_torchs(soft: torch.Tensor) -> None:

@@ -1,17 +1,28 @@
 """Augmentation of whole batches on the device: functions of the images, the strengths of a recipe and a generator.
 
-Steps: geometry (one grid sample), light, blur and noise, JPEG, random erasing. ``mix`` then applies mixup and CutMix.
+Steps: geometry (one grid sample), light, blur and noise, JPEG, random erasing. ``mix`` then applies mixup and CutMix,
+and ``shrink`` makes faces small.
 """
 
 from torch import Generator, Tensor
 
-from mien.lab.augment.config import FILLS, RESAMPLES, AugmentConfig, check_augment
+from mien.lab.augment.config import FILLS, JITTER, RESAMPLES, AugmentConfig, check_augment
 from mien.lab.augment.geometry import draw_affine, oval, resample
 from mien.lab.augment.jpeg import compress
-from mien.lab.augment.mixing import mix
+from mien.lab.augment.mixing import mix, shrink
 from mien.lab.augment.photometric import degrade, erase, relight
 
-__all__ = ["FILLS", "RESAMPLES", "AugmentConfig", "augment", "augment_with_oval", "check_augment", "mix"]
+__all__ = [
+    "FILLS",
+    "JITTER",
+    "RESAMPLES",
+    "AugmentConfig",
+    "augment",
+    "augment_with_oval",
+    "check_augment",
+    "mix",
+    "shrink",
+]
 
 
 def augment(images: Tensor, strengths: AugmentConfig, generator: Generator) -> Tensor:

@@ -1,5 +1,6 @@
 """The section ``[augment]`` of a recipe and its limits."""
 
+import math
 from dataclasses import dataclass
 
 from mien._errors import RecipeError
@@ -45,6 +46,10 @@ class AugmentConfig:
     erasing_area: tuple[float, float] = (0.02, 0.2)  # smallest and largest area of the rectangle as share of the image
     mixup: float = 0.0  # alpha of the Beta distribution (Zhang et al., ICLR 2018)
     cutmix: float = 0.0  # alpha of CutMix (Yun et al., ICCV 2019); with mixup, each face gets one of both at random
+    shrink: float = 0.0  # share of faces that are shrunk and enlarged again, after mixing
+    shrink_to: float = 16.0  # pixels, the smallest side; drawn from this one and three up to that of the image
+    shrink_softness: float = 0.0  # probability that is spread over all classes for a face shrunk to nothing; for one
+    # shrunk to a share of its side, this times the rest
     padding_mode: str = "border"  # pixels outside of the image: border (repeat the edge), zeros (black) or reflection
     interpolation: str = "bilinear"  # or "bicubic", which preserves most of the detail that "bilinear" blurs
 
@@ -52,6 +57,10 @@ class AugmentConfig:
     def has_geometry(self) -> bool:
         """Whether any step moves pixels."""
         return any(getattr(self, key) > 0 for key in _GEOMETRY)
+
+
+# As far as the boxes of a detector move from frame to frame.
+JITTER = AugmentConfig(flip=0, rotate=3, shift=0.04, scale=0.04)
 
 
 def check_augment(strengths: AugmentConfig, where: str) -> None:
@@ -68,12 +77,15 @@ def check_augment(strengths: AugmentConfig, where: str) -> None:
         value = getattr(strengths, key)
         if value not in allowed:
             raise RecipeError(f"{where}.{key} is one of {', '.join(map(str, allowed))}, not {value!r}")
-    for key in ("flip", "blur_noise_share", "jpeg", "random_erasing", "min_crop_area", "brightness"):
+    shares = ("flip", "blur_noise_share", "jpeg", "random_erasing", "min_crop_area", "shrink", "shrink_softness")
+    for key in (*shares, "brightness"):
         if not 0 <= getattr(strengths, key) <= 1:
             raise RecipeError(f"{where}.{key} is between 0 and 1, not {getattr(strengths, key)}")
     for key, most in _AT_MOST.items():
         if not 0 <= getattr(strengths, key) <= most:
             raise RecipeError(f"{where}.{key} is at least 0 and at most {most}, not {getattr(strengths, key)}")
+    if not 1 <= strengths.shrink_to < math.inf:
+        raise RecipeError(f"{where}.shrink_to is a side of at least 1 pixel, not {strengths.shrink_to}")
     if not 0 <= strengths.zoom < 1 or not 0 < strengths.crop_fraction <= 1:
         raise RecipeError(f"{where}: zoom is at least 0 and below 1, crop_fraction above 0 and at most 1")
     if strengths.min_crop_area > 0 and strengths.n_crops > 0:

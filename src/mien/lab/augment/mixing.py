@@ -1,10 +1,13 @@
-"""Mixing each face of a batch with another one: mixup (Zhang et al., ICLR 2018) and CutMix (Yun et al., ICCV 2019)."""
+"""Changes of faces and their targets: mixup (Zhang et al., ICLR 2018), CutMix (Yun et al., ICCV 2019), small faces."""
 
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional as F
 
 from mien.lab.augment.config import AugmentConfig
 from mien.lab.augment.photometric import uniform
+
+_SIDES = 4  # sides to which faces are shrunk: few, so that each is one operation on the batch
 
 
 def mix(x: Tensor, target: Tensor, s: AugmentConfig, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -39,6 +42,33 @@ def mix(x: Tensor, target: Tensor, s: AugmentConfig, generator: Generator) -> tu
     share = own.mean(dim=(1, 2, 3))[:, None]
     mixed = (x * own).add_(x[other].mul_(1 - own))
     return mixed, target * share + target[other] * (1 - share)
+
+
+def shrink(x: Tensor, target: Tensor, s: AugmentConfig, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Shrink a share of the faces (area average) and enlarge them again (bilinear); small faces get softer targets.
+
+    Args:
+        x: float32 ``[N, 1, S, S]``; may be changed in place.
+        target: float32 ``[N, C]``.
+        s: ``shrink``, ``shrink_to`` and ``shrink_softness`` are used.
+        generator: Source of the random numbers.
+
+    Returns:
+        Images and targets; both unchanged where ``shrink`` is 0.
+    """
+    size = x.shape[-1]
+    if s.shrink <= 0 or s.shrink_to >= size:
+        return x, target
+    chosen = uniform(len(x), 0, 1, generator) < s.shrink
+    steps = torch.randint(0, _SIDES, (len(x),), device=generator.device, generator=generator)
+    loss = torch.zeros(len(x), 1, device=x.device)
+    for step in range(_SIDES):
+        side = round(s.shrink_to + (size - s.shrink_to) * step / _SIDES)
+        small = F.interpolate(F.adaptive_avg_pool2d(x, side), size=size, mode="bilinear", align_corners=False)
+        is_this = chosen & (steps == step)
+        x = torch.where(is_this[:, None, None, None], small, x)
+        loss = torch.where(is_this[:, None], s.shrink_softness * (1 - side / size), loss)
+    return x, target * (1 - loss) + loss / target.shape[1]
 
 
 def _mixup_share(n: int, alpha: float, generator: Generator) -> Tensor:

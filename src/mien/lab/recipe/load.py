@@ -18,7 +18,8 @@ from typing import Any
 from mien._checksum import KEY
 from mien._errors import RecipeError, checked, first_line
 from mien._suggest import suggest
-from mien.lab.files import load_text
+from mien.bundled import BUNDLED
+from mien.lab.files import load_json, load_text
 from mien.lab.recipe.schema import Recipe, read
 
 _MOST_MEMBERS = 1000  # of a family
@@ -188,6 +189,7 @@ def _table(name: str) -> dict[str, Any]:
     elif name in recipe_names():
         text = _FOLDER.joinpath(f"{name}.toml").read_text(encoding="utf-8")
     else:
+        _refuse_ensemble(name)
         is_file = Path(f"{name}.toml").is_file()
         hint = f"; did you mean the file '{name}.toml'?" if is_file else suggest(name, recipe_names())
         raise RecipeError(f"unknown recipe {name!r}{hint or '; a file ends in .toml'} (`mien recipes` lists them)")
@@ -195,6 +197,18 @@ def _table(name: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise RecipeError(f"recipe {name}: not valid TOML: {first_line(error)}") from error
+
+
+def _refuse_ensemble(name: str) -> None:
+    """Say how an embedded model that is the mean of several runs was made: it has no recipe of its own."""
+    card = BUNDLED / name / "card.json"
+    if Path(name).name == name and card.is_file():
+        parts = load_json(card).get("parts", ())
+        commands = "; ".join(part["command"] for part in parts)
+        raise RecipeError(
+            f"{name} is no recipe, but the mean of {len(parts)} runs, trained with: {commands}. "
+            "Join the runs with `mien ensemble` and write the model with `mien export` (docs/reproducing.md)"
+        )
 
 
 def _member(name: str, grid: Mapping[str, Any], member: str) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from mien.lab.augment import augment_with_oval, mix
+from mien.lab.augment import JITTER, augment_with_oval, mix, shrink
+from mien.lab.augment.geometry import draw_affine, resample
 from mien.lab.data import FaceSet
 from mien.lab.data.weighting import draw_epoch
 from mien.lab.inference import normalise
@@ -22,11 +23,14 @@ class Batch(NamedTuple):
         target: float ``[N, C]``.
         face_region: float ``[N, 1, S, S]``, 1 inside the face oval after the augmentation; ``[N, 0]`` where the recipe
             does not use it.
+        view: float ``[N, 1, S, S]``: the same faces, moved a little and normalised; ``[N, 0]`` where the recipe does
+            not use it.
     """
 
     x: Tensor
     target: Tensor
     face_region: Tensor
+    view: Tensor
 
 
 def batches(
@@ -72,8 +76,13 @@ def batches(
     for chosen, is_minority, count in zip(rows, minority, counts, strict=True):
         x, region = _augment(faces.images[chosen], is_minority, count, recipe, generator, size=size)
         x, mixed = mix(x, target[chosen], recipe.augment, generator)
+        x, mixed = shrink(x, mixed, recipe.augment, generator)
+        view = x.new_zeros(len(x), 0)
+        if recipe.loss.consistency > 0:
+            moved = resample(x, draw_affine(len(x), JITTER, generator), "border", "bicubic")
+            view = normalise(moved, size)
         x, mixed = x[part], mixed[part]
-        yield Batch(normalise(x, size), teachers.add_live(x, mixed), region[part])
+        yield Batch(normalise(x, size), teachers.add_live(x, mixed), region[part], view[part])
 
 
 def device_part(rank: int, world_size: int, n: int) -> slice:

@@ -298,9 +298,9 @@ def train_step(
     optimizer.zero_grad()
     parts = list(zip(*(torch.chunk(column, config.accumulate_steps) for column in batch), strict=True))
     metrics = []
-    for i, (x, target, face_region) in enumerate(parts):
+    for i, (x, target, face_region, view) in enumerate(parts):
         with fabric.no_backward_sync(model, enabled=i < len(parts) - 1):
-            loss, logits = model(x, target, face_region)
+            loss, logits = model(x, target, face_region, view)
             fabric.backward(loss / len(parts))
         accuracy = (logits.argmax(1) == target.argmax(1)).float().mean()
         metrics.append(torch.stack([loss.detach().float(), accuracy]))

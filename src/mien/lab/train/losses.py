@@ -61,20 +61,27 @@ class Objective(nn.Module):
         width = _width(net.features) if built else 0
         self.auxiliary = nn.ModuleDict({name: build(width, config, emotions) for name, build in built.items()})
 
-    def forward(self, x: Tensor, target: Tensor, face_region: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, target: Tensor, face_region: Tensor, view: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Compute the loss and the logits of a batch.
 
         Args:
             x: float ``[N, 1, S, S]``, normalised.
             target: float ``[N, C]``: probabilities.
             face_region: float ``[N, 1, S, S]``, 1 inside the face oval; not used if the weight ``face_region`` is 0.
+            view: float ``[N, 1, S, S]``: the second view of each face; not used if the weight ``consistency`` is 0.
 
         Returns:
             The mean loss, and the logits ``[N, C]``.
         """
-        features = self.net.features(x)
-        logits = self.net.head(features)
+        other = view if self.config.consistency > 0 else None
+        features = self.net.features(x if other is None else torch.cat([x, other]))
+        every_logit = self.net.head(features)
+        features, logits = features[: len(x)], every_logit[: len(x)]
         loss = class_loss(logits, target, self.get_buffer("class_weights"), self.config)
+        if other is not None:
+            loss = loss + self.config.consistency * consistency_loss(logits, every_logit[len(x) :])
         with torch.autocast(x.device.type, enabled=False):  # cosines over a small temperature need full precision
             for name, auxiliary in self.auxiliary.items():
                 pooled = features.mean(dim=(2, 3), dtype=next(auxiliary.parameters()).dtype)
@@ -122,6 +129,20 @@ def focal_loss(logits: Tensor, target: Tensor, class_weights: Tensor, gamma: flo
     if gamma > 0:
         losses = losses * (target - log_probs.exp()).abs().clamp(min=_EPSILON) ** gamma
     return losses.sum(dim=1).mean()
+
+
+def consistency_loss(logits: Tensor, others: Tensor) -> Tensor:
+    """Compute the symmetric Kullback-Leibler divergence between the probabilities of two views of each face.
+
+    Args:
+        logits: Of the first views, ``[N, C]``.
+        others: Of the second views, ``[N, C]``.
+
+    Returns:
+        The mean over the faces of ``(KL(p, q) + KL(q, p)) / 2``, in nats.
+    """
+    p, q = (F.log_softmax(each.float(), dim=1) for each in (logits, others))
+    return ((p.exp() - q.exp()) * (p - q)).sum(dim=1).mean() / 2
 
 
 def contrastive_loss(embedded: Tensor, labels: Tensor, temperature: float) -> Tensor:

@@ -26,7 +26,7 @@ export function labelOf(face, threshold) {
 
 /** "quality 0.62: 22 px, sharpness 0.09, turn +0.12", as mien's Quality. */
 export function qualityText({ score, size, sharpness, turn }) {
-  const side = turn === null ? "" : `, turn ${turn < 0 ? "-" : "+"}${Math.abs(turn).toFixed(2)}`;
+  const side = turn === null ? "" : `, turn ${turn <= -0.005 ? "-" : "+"}${Math.abs(turn).toFixed(2)}`;
   return `quality ${score.toFixed(2)}: ${size.toFixed(0)} px, sharpness ${sharpness.toFixed(2)}${side}`;
 }
 
