@@ -1,6 +1,7 @@
 """The recipes of the five documents have the documented values, phases, frozen layers, and heads."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ from torch import nn
 from mien._emotions import CLASS_SETS
 from mien.lab import nets, recipe
 from mien.lab.recipe import Recipe
-from mien.lab.train.schedule import build_schedule, freeze, is_inside
+from mien.lab.recipe.text import differences
+from mien.lab.train.optim import build_optimizer
+from mien.lab.train.schedule import build_schedule, freeze, is_inside, set_train_mode
 
 
 def at(chosen: Recipe, key: str) -> Any:
@@ -38,6 +41,7 @@ SYSTEMS = {
 }
 TUNED = {
     "resnet18-64-tuned": "000",
+    "hybrid-resnet50-meant": "001",
     "hybrid-resnet50-scratch": "001",
     "hybrid-resnet50-tuned": "001",
     "hybrid-ablation": "001",
@@ -157,7 +161,7 @@ def test_the_claims_are_the_printed_metrics(name: str, percent: dict[str, float]
 def test_recipes_of_one_system_claim_the_same(document: str) -> None:
     families = {
         "000": SURVEY[:1],
-        "001": ("hybrid-resnet50", "hybrid-resnet50-scratch", "hybrid-resnet50-tuned", "hybrid-ablation"),
+        "001": ("hybrid-resnet50", *(f"hybrid-resnet50-{n}" for n in ("meant", "scratch", "tuned")), "hybrid-ablation"),
         "002": ("vgg-vs-resnet",),
         "003": ("attention-resnet", "attention-resnet-leaky"),
         "004": ("conv4", "conv4-ideas"),
@@ -205,7 +209,7 @@ def test_001_has_five_parts_in_three_phases() -> None:
     assert [stage.config.epochs for stage in course] == [30, 15, 15, 20, 20]
     assert [stage.config.lr for stage in course] == [1e-5, 1e-5, 5e-6, 1e-6, 1e-7]
     assert course[0].config.schedule == "cosine"
-    assert course[-1].phase.dropout < 0  # the branches have 0.3 in all phases; the transformer keeps its 0.1
+    assert course[-1].phase.dropout == 0.3
     assert course[-1].config.weight_decays == {"head.branches": 1e-4}
 
 
@@ -245,6 +249,55 @@ def test_001_unfreezes_the_layers_that_it_names_and_keeps_them_so() -> None:
         assert not any(p.requires_grad for p in net.get_submodule("features.backbone").parameters())
         assert all(p.requires_grad for p in net.head.parameters())
         assert all(p.requires_grad for p in net.get_submodule("features.channel").parameters())
+
+
+def test_001_as_meant_differs_in_phase_3_alone() -> None:
+    literal, meant = (recipe.load(name) for name in ("hybrid-resnet50", "hybrid-resnet50-meant"))
+    changed = differences(meant, literal)
+    assert set(changed) == {"claim.variant", "phases"}
+    assert literal.phases[:-1] == meant.phases[:-1]
+    last, other = literal.phases[-1], meant.phases[-1]
+    assert (last.name, last.freeze, last.size) == (other.name, other.freeze, other.size)
+    assert (last.dropout, other.dropout) == (0.3, -1)  # of every dropout layer; of the class branches, as built
+    assert other.train == {**last.train, "optimizer": "adam", "lr": 1e-5}
+
+
+def phase_3(name: str, decay: float) -> tuple[nn.Module, dict[str, torch.Tensor]]:
+    """A small net of the recipe after two steps of its last phase, and its weights before."""
+    small = ["net.options.depth=18", "net.options.base=16", "net.options.width=16", "net.options.heads=2"]
+    chosen = recipe.load(name, [*small, "net.options.hidden=8"])
+    torch.manual_seed(0)
+    net = nets.build(chosen.net.name, channels=1, classes=7, **chosen.net.options)
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    segment = build_schedule(chosen)[-1]
+    config = replace(segment.config, weight_decays={"head.branches": decay}) if decay >= 0 else segment.config
+    freeze(net, segment.phase.freeze)
+    optimizer = build_optimizer(net, config)
+    for step in range(2):
+        torch.manual_seed(step)
+        set_train_mode(net, segment.phase)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(torch.randn(4, 1, 64, 64)), torch.tensor([0, 1, 3, 6])).backward()
+        optimizer.step()
+    return net, before
+
+
+@pytest.mark.parametrize(
+    ("name", "step", "decays"), [("hybrid-resnet50", 1e-7, False), ("hybrid-resnet50-meant", 1e-5, True)]
+)
+def test_001_the_decay_of_phase_3_acts_only_as_meant(name: str, step: float, decays: bool) -> None:
+    net, before = phase_3(name, decay=-1)
+    without, _ = phase_3(name, decay=0)
+    after = dict(net.named_parameters())
+    assert all(torch.equal(before[key], value) for key, value in net.state_dict().items() if ".backbone." in key)
+    weights = [key for key in after if key.startswith("head.branches") and after[key].ndim > 1]
+    moved = max(float((after[key] - before[key]).abs().max().detach()) for key in weights)
+    assert 0.9 * step < moved < 2.1 * step  # a step of Adam is the rate, whatever the gradient
+    is_same = all(torch.equal(after[key], without.get_parameter(key)) for key in weights)
+    assert is_same != decays
+    rates = {key: module.p for key, module in net.named_modules() if isinstance(module, nn.Dropout)}
+    assert {rate for key, rate in rates.items() if "branches" in key} == {0.3}
+    assert {rate for key, rate in rates.items() if "encoder" in key} == {0.1 if decays else 0.3}
 
 
 def test_001_ablation_adds_one_part_after_the_other() -> None:
