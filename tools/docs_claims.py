@@ -30,7 +30,7 @@ def parts(folder: Path) -> dict[str, str]:
 
 def _leak(found: Json) -> str:
     """The leak of document 003: groups of validation faces, the clean run, the differences."""
-    heads = ("faces", "n", "share", "accuracy, %", "95 % interval", "macro F1, %", "95 % interval")
+    heads = ("faces", "n", "share", "accuracy, %", "95 % interval", "macro F1, %")
     rows = []
     for name, f in found["leaky"].items():
         rows.append((f"leaky run: {name}", f"{f['n']:,}", f"{f['share']:.1%}", *_shown(f)))
@@ -125,8 +125,10 @@ def _probability(p: float) -> str:
 
 
 def _shown(f: Json) -> list[str]:
-    names = ("accuracy", "macro_f1")
-    return [text for name in names for text in (f"{f[name]:.2f}", _interval(f[f"{name}_interval"]))]
+    """Accuracy with its interval, and macro F1, with one where a valid one was recorded."""
+    edges = f.get("macro_f1_interval")
+    macro = f"{f['macro_f1']:.2f}" + (f" ({_interval(edges)})" if edges else "")
+    return [f"{f['accuracy']:.2f}", _interval(f["accuracy_interval"]), macro]
 
 
 def _gain(g: Json) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ comparisons and races in results/, and from the cards of the embedded models. No
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
@@ -169,7 +170,8 @@ def _costs(rows: Sequence[Row]) -> str:
     heads += ("built on", "trained on", "commit", "evaluated at")
     note = (
         "Several seeds, or the parts of an ensemble, are listed in order; a machine or commit that several share is "
-        "listed once. `+`: with uncommitted changes; a run that was evaluated so is in the queue again. Built on: the "
+        "listed once. `+`: with uncommitted changes. The weights of runs that were evaluated so are not in the "
+        "repository, so they can only be trained again: they are in the queue. Built on: the "
         "runs that gave the first weights or the teachers' answers; their seconds are not included."
     )
     return f"{note}\n\n{table(heads, [_costs_line(row) for row in rows])}"
@@ -188,8 +190,14 @@ def _costs_line(row: Row) -> list[str]:
         ", ".join(f"`{name}`" for name in row.needs) or "–",
         "; ".join(dict.fromkeys(each["machine"] for each in trainings)),
         _commits([each["commit"] for each in trainings]),
-        _commits([each.get("evaluated_at") or each.get("exported_at", "–") for each in row.runs]),
+        _evaluated_at(row),
     ]
+
+
+def _evaluated_at(row: Row) -> str:
+    """The commits of the evaluations; in words where the code had uncommitted changes and no weights are kept."""
+    commits = _commits([each.get("evaluated_at") or each.get("exported_at", "–") for each in row.runs])
+    return f"{commits}, +: changed tree, weights not kept" if "+" in commits else commits
 
 
 def _commits(commits: Sequence[str]) -> str:
@@ -215,13 +223,10 @@ def _left_to_train(results: Path) -> list[str]:
     title = "## Still to be trained"
     if not left:
         return [title, "Nothing: every training of `results/queue.toml` is done."]
-    families: dict[tuple[str, str, float, str], int] = {}
-    for each in left:
-        key = (each.member.partition("/")[0], each.on, each.minutes, each.why)
-        families[key] = families.get(key, 0) + 1
+    families = Counter((each.member.partition("/")[0], each.on, each.minutes, each.mmacs, each.why) for each in left)
     lines = [
-        [f"`{name}`", str(count), on, f"{count * minutes:g} min", why]
-        for (name, on, minutes, why), count in families.items()
+        [f"`{name}`", str(count), on, f"{mmacs:,.1f}" if mmacs else "–", f"{count * minutes:g} min", why]
+        for (name, on, minutes, mmacs, why), count in families.items()
     ]
     totals = {on: sum(each.minutes for each in left if each.on == on) for on in PLACES}
     note = (
@@ -230,7 +235,7 @@ def _left_to_train(results: Path) -> list[str]:
         + ", ".join(f"{minutes:g} minutes on one {on}" for on, minutes in totals.items() if minutes)
         + "."
     )
-    return [title, note, table(("recipe", "runs", "on", "cost, estimated", "for"), lines)]
+    return [title, note, table(("recipe", "runs", "on", "MMAC", "cost, estimated", "for"), lines)]
 
 
 # Accuracy against milliseconds

@@ -48,6 +48,8 @@ class Training:
     why: str
     folds: int = 0  # nets of a cross-validation; 0: one net
     final: bool = True  # evaluated on PrivateTest; False for runs that others start from and runs that serve a choice
+    mmacs: float = 0.0  # millions of multiply-accumulates a face; 0: not known
+    leaky: bool = False  # has learned from test faces: evaluated on its own validation faces alone
 
     @property
     def run(self) -> Path:
@@ -57,7 +59,7 @@ class Training:
     @property
     def evaluated(self) -> str:
         """What its results are of."""
-        return "folds" if self.folds else "private" if self.final else "public"
+        return "folds" if self.folds else "leaky" if self.leaky else "private" if self.final else "public"
 
 
 def read_queue(path: Path = QUEUE) -> list[Training]:
@@ -74,15 +76,17 @@ def read_queue(path: Path = QUEUE) -> list[Training]:
 def _expand(entry: dict[str, object], where: str) -> list[Training]:
     recipe, seeds, on, minutes, why = (entry.get(key) for key in ("recipe", "seeds", "on", "minutes", "why"))
     folds, final = int(str(entry.get("folds", 0))), bool(entry.get("final", True))
+    mmacs = float(str(entry.get("mmacs", 0)))
     if not (isinstance(recipe, str) and isinstance(seeds, list) and isinstance(minutes, int | float) and why):
         raise DataError(f"{where}: a run has recipe, seeds, on, minutes and why")
     if on not in PLACES:
         raise DataError(f"{where}: on is one of {', '.join(PLACES)}, not {on!r}")
     names = members(recipe) if is_family(recipe) else (recipe,)
+    recipes = {name: load(name) for name in names}
     return [
-        Training(name, load(name).name, seed, str(on), minutes, str(why), folds, final)
+        Training(name, own.name, seed, str(on), minutes, str(why), folds, final, mmacs, own.data.expand_first)
         for seed in seeds
-        for name in names
+        for name, own in recipes.items()
     ]
 
 

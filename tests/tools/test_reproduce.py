@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
 import reproduce
 from mien import DataError
-from mien.lab.recipe import dump, load, parse
+from mien.lab.recipe import dump, load, members, parse
+from mien.lab.recipe_summary import explanation
 from support.paths import ROOT
 
 ENTRY = '[[run]]\nrecipe = "{}"\nseeds = [0, 1]\non = "{}"\nminutes = 3\nwhy = "a reason"\n'
@@ -47,6 +49,52 @@ def test_a_list_of_which_nobody_reads_the_end_ends_quietly() -> None:
 def test_no_training_is_wanted_twice() -> None:
     runs = [(training.run, training.on) for training in reproduce.read_queue()]
     assert len(set(runs)) == len(runs)
+
+
+# The networks of the documents that are too large for a core, and the course that mien-1 lacks.
+TRUE_SIZE = {"resnet18-64", "attention-resnet", "attention-resnet-leaky", "hybrid-resnet50-tuned", "hybrid-resnet50"}
+TRUE_SIZE |= {"hybrid-resnet50-scratch", "hybrid-resnet50-meant", "efficientnet-b3", "xception", "mobilenetv3-small"}
+TRUE_SIZE |= {"mien-1-long", "teacher-vgg", "teacher-resnet", "teacher-squeeze", *members("vgg-vs-resnet")}
+RATE = 17e12  # multiplications and additions a second, as results/queue.toml says
+
+
+def test_the_queue_has_every_net_at_its_true_size_with_its_cost() -> None:
+    queue = [each for each in reproduce.read_queue() if each.on == "accelerator"]
+    assert {each.member for each in queue} >= TRUE_SIZE
+    seeds = {each.seed for each in queue if each.member in ("resnet18-64", "attention-resnet", "hybrid-resnet50-tuned")}
+    assert seeds == {0, 1, 2}
+    for each in (each for each in queue if not each.folds):
+        assert each.mmacs > 0, each.member
+        recipe = load(each.member)
+        epochs = sum(phase.train.get("epochs", 0) for phase in recipe.phases) or recipe.train.epochs
+        least = 6e6 * each.mmacs * epochs * 14_000 / RATE / 60  # of the smallest class set, before any expansion
+        assert each.minutes > 0.5 * least, each.member
+
+
+def mean_mmacs(recipe: str) -> float:
+    """Millions of multiply-accumulates of a recipe; of a family the mean."""
+    found = explanation(recipe)
+    nets = [member["net"] for member in found["members"]] or [found["net"]]
+    return float(fmean(net["macs"] for net in nets) / 1e6)
+
+
+@pytest.mark.parametrize("recipe", ["conv4", "attention-resnet"])
+def test_the_cost_in_the_queue_is_that_of_the_net(recipe: str) -> None:
+    (mmacs,) = {each.mmacs for each in reproduce.read_queue() if each.member == recipe and each.mmacs}
+    assert mmacs == pytest.approx(mean_mmacs(recipe), abs=0.06)
+
+
+@pytest.mark.release
+def test_every_cost_in_the_queue_is_that_of_its_net() -> None:
+    known = {each.member.partition("/")[0]: each.mmacs for each in reproduce.read_queue() if each.mmacs}
+    assert {name: mean_mmacs(name) for name in known} == pytest.approx(known, abs=0.06)
+
+
+def test_a_leaky_run_is_done_without_private_test(tmp_path: Path) -> None:
+    training = reproduce.read_queue(write(tmp_path, ENTRY.format("attention-resnet-leaky", "core")))[0]
+    (tmp_path / training.run).mkdir(parents=True)
+    (tmp_path / training.run / "metrics.json").write_text('{"metrics": {"leaky": {}}}')
+    assert reproduce.is_done(training, tmp_path)
 
 
 def test_a_family_is_its_members_and_each_seed_a_training(tmp_path: Path) -> None:
