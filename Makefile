@@ -47,7 +47,7 @@ $(VENV)/all: $(VENV)/pip pyproject.toml
 
 demo: $(VENV)/core
 	@mkdir -p demo
-	@$(BIN)/mien predict examples/astronaut.png --html demo/report.html --save demo
+	@$(BIN)/mien predict examples/astronaut.png --out demo/report.html --out demo
 	@echo "The report: demo/report.html (open it in a browser); the annotated image: demo/astronaut.mien.png"
 
 # npm loads beside pip, and the types are checked beside the tests: pip and mypy use one core each.

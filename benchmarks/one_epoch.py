@@ -93,7 +93,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--share", type=float, default=0.1, help="of the training faces")
     parser.add_argument("--size", type=int, default=10_000, help="largest side in pixels that a net sees")
     parser.add_argument("--memory", type=float, default=4.0, help="GB that the activations of a step may take")
-    parser.add_argument("--accelerator", default="auto", help="cpu, cuda, mps or auto")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto")
     parser.add_argument("--resume", action="store_true", help="train only what the file does not hold yet")
     parser.add_argument("--json", type=Path, default=ROOT / "results" / "one-epoch.json")
     return parser.parse_args()
@@ -132,7 +132,7 @@ def measure(name: str, faces: FaceSet, options: argparse.Namespace) -> Row:
     started = time.monotonic()
     try:
         own = load_set(options.data, chosen) if chosen.data.extra else faces
-        row |= one_epoch(chosen, own, options.accelerator)
+        row |= one_epoch(chosen, own, options.device)
     except MienError as error:
         row["error"] = str(error)
     origin = provenance(faces.sha256)

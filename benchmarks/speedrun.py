@@ -1,6 +1,6 @@
 """Wall time of whole trainings from random weights to 70 % on PublicTest.
 
-    python benchmarks/speedrun.py [--recipe speedrun] [--runs 5] [--target 0.70] [--accelerator auto]
+    python benchmarks/speedrun.py [--recipe speedrun] [--runs 5] [--target 0.70] [--device auto]
                                   [--json results/RECIPE/DEVICE.json] [--keep FOLDER] [key=value ...]
 
 The clock starts with the process of `mien train RECIPE`: imports, reading FER-2013, building the net and validating
@@ -106,7 +106,7 @@ def run(seed: int, options: argparse.Namespace) -> dict[str, Any]:
     command = [sys.executable, "-m", "mien", "train", options.recipe, *options.changes]
     started = time.perf_counter()
     training = subprocess.Popen(
-        [*command, f"--seed={seed}", f"--out={folder}", f"--accelerator={options.accelerator}"],
+        [*command, f"--seed={seed}", f"--out={folder}", f"--device={options.device}"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -190,7 +190,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--recipe", default=RECIPE)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--target", type=float, default=0.70)
-    parser.add_argument("--accelerator", default="auto")
+    parser.add_argument("--device", default="auto")
     parser.add_argument("--keep", type=Path, help="folder for the runs, which are deleted otherwise")
     parser.add_argument("--json", type=Path, help="file to write")
     return parser.parse_args()

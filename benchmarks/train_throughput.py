@@ -82,7 +82,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipes", nargs="*", metavar="RECIPE", help='a recipe and its overrides: "conv4 data.size=32"')
     parser.add_argument("--data", type=Path, help="FER-2013; default: $MIEN_DATA")
-    parser.add_argument("--accelerator", default="auto")
+    parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", help="instead of the recipes' own: 32-true or bf16-mixed")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=8, help="steps in a round")
@@ -111,7 +111,7 @@ def row(words: list[str], faces: FaceSet, options: argparse.Namespace) -> dict[s
 def start(name: str, overrides: list[str], options: argparse.Namespace) -> dict[str, float]:
     """Time until the first step of a training in its own process, and the peak memory."""
     begun, spent = time.perf_counter(), cpu_seconds()
-    words = [sys.executable, "-c", START, name, options.accelerator, str(options.data or ""), *overrides]
+    words = [sys.executable, "-c", START, name, options.device, str(options.data or ""), *overrides]
     printed = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
     taken = {"start_seconds": time.perf_counter() - begun, "start_cpu_seconds": cpu_seconds() - spent}
     return taken | dict(zip(("imports_mb", "read_mb", "peak_mb"), map(float, printed[-3:]), strict=True))
@@ -129,7 +129,7 @@ def ignore(stage: str, done: int = 0, total: int = 0) -> None:
 
 def measure(recipe: Recipe, faces: FaceSet, folder: Path, options: argparse.Namespace) -> dict[str, float]:
     """Images/s of both loops in turns, and the time of the parts of ours."""
-    fabric = Devices(options.accelerator).launch(recipe.train.precision)
+    fabric = Devices(options.device).launch(recipe.train.precision)
     task = prepare_training(recipe, faces, fabric, progress=ignore)
     run = open_run(recipe, folder, device=fabric.device, class_weights=class_weights(task.training, recipe.target))
     model, stepper = fabric.setup(run.objective, run.start_segment())

@@ -183,10 +183,10 @@ def outputs_of(command: str, inputs: Path, folder: Path) -> list[str]:
     for name in names:
         (folder / name).write_text(OLDER)
     if command == "predict":
-        more = ["--csv", "--save", folder / "copies", "--detector", "none", "--batch", 2, inputs]
+        more = ["--format", "csv", "--out", folder / "copies", "--detector", "none", "--batch", 2, inputs]
     else:
-        more = ["--csv", "-", "--jsonl", folder / "lines.jsonl", "--video", folder / "video.mp4", inputs / "video.mp4"]
-    return [command, "--html", str(folder / "page.html"), *map(str, more)]
+        more = ["--format", "csv", "--out", folder / "lines.jsonl", "--out", folder / "video.mp4", inputs / "video.mp4"]
+    return [command, "--out", str(folder / "page.html"), *map(str, more)]
 
 
 def check_outputs(command: str, folder: Path, status: int, out: str, err: str) -> int:

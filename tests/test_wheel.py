@@ -35,7 +35,7 @@ def test_the_wheel_reads_the_example_and_keeps_its_budgets(tmp_path: Path) -> No
     assert size <= INSTALL_BYTES
     page = tmp_path / "report.html"
     output = run(
-        python, "-m", "mien", "predict", "--json", ROOT / "examples" / "astronaut.png", "--html", page, cwd=tmp_path
+        python, "-m", "mien", "predict", "--json", ROOT / "examples" / "astronaut.png", "--out", page, cwd=tmp_path
     )
     assert '"happy"' in output
     assert "<!doctype html>" in page.read_text().lower()

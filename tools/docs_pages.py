@@ -80,7 +80,8 @@ def _options(command: Any) -> str:
         names = names or f"`{(parameter.metavar or parameter.name.upper()).strip('[]')}`"
         plain = isinstance(parameter.default, str | int | float) and parameter.default not in (False, "")
         text = " ".join((getattr(parameter, "help", None) or "").split()).replace("|", "\\|")
-        rows.append((names, text, f"`{parameter.default}`" if plain else ""))
+        shown = parameter.show_default if isinstance(parameter.show_default, str) else ""
+        rows.append((names, text, shown or (f"`{parameter.default}`" if plain else "")))
     return table(("option", "meaning", "default"), rows)
 
 

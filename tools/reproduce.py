@@ -234,7 +234,7 @@ def train(queue: Sequence[Training], options: argparse.Namespace) -> int:
             "train",
             training.member,
             f"--seed={training.seed}",
-            f"--accelerator={device}",
+            f"--device={device}",
             f"--time-limit={left:.0f}",
             *([f"--folds={training.folds}"] if training.folds else []),
         ]

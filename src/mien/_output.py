@@ -25,8 +25,10 @@ MARK = "Written by mien"
 _OWN = re.compile(
     rb'Written by mien|name="generator" content="mien"|mien_contract|data_sha256|"(?:provenance|vote_weight)":'
     rb"|mien-sha256|average_steps|data\.exclude=THIS_FILE|model,recipe,seed,split,classes,faces,"
-    rb'|\A(?:source,face,x1,|frame,seconds,track_id,|model,corruption,severity,|\{"(?:frame|epoch)": \d)'
+    rb"|\A(?:source,face,x1,|frame,seconds,track_id,|start,end,track_id,|source,seconds,frames,|model,corruption,severity,)"
+    rb'|\A(?:\[\n)?\{"(?:(?:frame|epoch|start)": \d|source": "[^\n]*?", "size_wh": \[)'
 )
+PARTIAL = (KeyboardInterrupt, BrokenPipeError)  # after which files have the results until then
 _EDGE = 2**20  # bytes at the start and at the end of a file in which the mark is looked for
 
 

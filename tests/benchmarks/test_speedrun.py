@@ -90,7 +90,7 @@ def test_a_race_goes_on_where_its_file_ends(
     monkeypatch.setattr(speedrun, "run", ran)
     monkeypatch.setattr(speedrun, "load_fer2013", lambda _: SimpleNamespace(sha256="0" * 64))
     monkeypatch.setattr(speedrun, "find_fer2013", lambda _: None)
-    options = Namespace(recipe="speedrun", changes=[], keep=None, accelerator="cpu", target=0.7, runs=1, json=file)
+    options = Namespace(recipe="speedrun", changes=[], keep=None, device="cpu", target=0.7, runs=1, json=file)
     assert speedrun.race(options) == 0
     assert speedrun.race(Namespace(**vars(options) | {"runs": 3})) == 0
     assert seeds == [0, 1, 2]
@@ -149,6 +149,6 @@ def test_a_killed_race_ends_its_training_even_one_that_ignores_ctrl_c(
 def test_a_kept_run_is_never_taken_for_a_new_one(tmp_path: Path) -> None:
     (tmp_path / "seed-0").mkdir()
     (tmp_path / "seed-0" / "log.jsonl").write_text('{"epoch": 1, "val_accuracy": 0.9}\n', "utf-8")
-    options = Namespace(recipe="speedrun", changes=[], keep=tmp_path, accelerator="cpu", target=0.7)
+    options = Namespace(recipe="speedrun", changes=[], keep=tmp_path, device="cpu", target=0.7)
     with pytest.raises(MienError, match="holds a run already"):
         speedrun.run(0, options)

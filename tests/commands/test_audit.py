@@ -142,7 +142,7 @@ def test_folds_are_trained_once_and_their_probabilities_stored(folder: Path, tmp
     words = [
         "--label-errors",
         "baseline-cnn-tuned",
-        "--accelerator",
+        "--device",
         "cpu",
         "--near",
         "0.999",

@@ -32,7 +32,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_synthetic_faces_are_written_evaluated_and_trained_on(drawn: Path, tmp_path: Path) -> None:
     command = ("synthesize", "disgust", "fear", "-n", "12", "--data", str(drawn), "--out", "made", "--steps", "3")
-    made = mien(*command, "--accelerator", "cpu", "--precision", "32-true", cwd=tmp_path)
+    made = mien(*command, "--device", "cpu", "--train-precision", "32-true", cwd=tmp_path)
     assert made.returncode == 0, made.stderr
     assert "training the GAN" in made.stderr
     lines = made.stdout.splitlines()
@@ -64,7 +64,7 @@ def test_synthetic_faces_are_written_evaluated_and_trained_on(drawn: Path, tmp_p
         (["disgusst"], "did you mean 'disgust'?"),
         (["contempt"], "no emotion 'contempt'"),
         (["disgust", "--classes", "nine"], "data.classes are one of"),
-        (["disgust", "--precision", "int4"], "precision"),
+        (["disgust", "--train-precision", "int4"], "precision"),
     ],
 )
 def test_mistakes_are_one_line_and_status_two(words: list[str], message: str, drawn: Path, tmp_path: Path) -> None:

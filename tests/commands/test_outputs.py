@@ -71,11 +71,11 @@ def test_a_file_of_another_program_needs_force(predict: Callable[..., Result], p
     page, empty = tmp_path / "page.html", tmp_path / "empty.html"
     page.write_text(FOREIGN)
     empty.touch()
-    refused = predict(photo, "--html", page)
+    refused = predict(photo, "--out", page)
     assert refused.exit_code == 2
     assert refused.stderr == f"mien: {page}: exists and was not written by mien; name another file, or add --force\n"
     assert page.read_text() == FOREIGN
-    for words in (("--html", page, "--force"), ("--html", page), ("--html", empty)):
+    for words in (("--out", page, "--force"), ("--out", page), ("--out", empty)):
         assert predict(photo, *words).exit_code == 0  # now it is a page of mien
     assert FOREIGN not in page.read_text()
 
@@ -87,14 +87,15 @@ def test_force_replaces_no_input(tiny: Path, photo: Path, tmp_path: Path, link: 
         if link:
             output = tmp_path / f"output-{number}"
             getattr(output, link)(source)
-        done = run("predict", "--model", tiny, photo, "--html", output, "--force")
+        done = run("predict", "--model", tiny, photo, "--out", output, "--force")
         assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
         assert "is read by this command and would be lost" in done.stderr
         assert source.read_bytes() == before
 
 
 def test_a_frame_of_a_folder_is_no_output(photo: Path, tmp_path: Path) -> None:
-    done = run("track", tmp_path, "--html", photo, "--force")
+    photo.with_suffix(".csv").hardlink_to(photo)
+    done = run("track", tmp_path, "--out", photo.with_suffix(".csv"), "--force")
     assert "is read by this command and would be lost" in done.stderr
     with Image.open(photo) as image:
         assert image.size == (48, 48)
@@ -110,7 +111,7 @@ def test_a_frame_of_a_folder_is_no_output(photo: Path, tmp_path: Path) -> None:
         (["ensemble", "run", "other", "--out", "run"], "run"),
         (["logits", "run", "--out", "old.npz"], "old.npz"),
         (["prepare", "kdef", "data", "--out", "data"], "data"),
-        (["audit", "data", "--counts", "model.onnx", "--model", "model.onnx"], "model.onnx"),
+        (["audit", "data", "--keep", "model.onnx", "--model", "model.onnx"], "model.onnx"),
         (["search", "recipe.toml", "--out", "run", "--data", "run"], "run"),
         (["compare", "run", "--out", "out", "--keep", "run"], "run"),
         (["stress", "model.onnx", "--groups", "groups.csv", "--out", "data", "--data", "data"], "data"),
@@ -179,7 +180,7 @@ def test_copies_of_two_folders_never_replace_each_other(
     out = tmp_path / "out"
     for _ in range(2):  # again in another order, and by other names of the same files
         for words in ((tmp_path / "a",), (tmp_path / "b" / "..", "--json"), (f"{tmp_path}/b/**/*.*",)):
-            assert predict(*words, "--save", out).exit_code == 0
+            assert predict(*words, "--out", out).exit_code == 0
     first = ["sub/x.mien.jpg", "sub/x.mien.png", "x-2.mien.jpg", "x.mien.jpg"]
     whole = ["a/sub/x.mien.jpg", "a/x.mien.jpg", "b/sub/x.mien.png", "b/x.mien.jpg"]
     assert copies(out) == sorted(first + whole)
@@ -196,7 +197,7 @@ def test_links_in_the_folder_of_copies_are_not_followed(
     (out / "photo.mien.png").symlink_to(secret)
     (out / "sub").symlink_to(elsewhere)
     (out / "photo-2.mien.png").write_text("of another program")
-    assert predict(photo, album, "--save", out, "--force").exit_code == 0
+    assert predict(photo, album, "--out", out, "--force").exit_code == 0
     assert secret.read_text() == "kept"
     assert list(elsewhere.iterdir()) == []
     assert copies(out) == ["photo-2.mien.png", "photo-3.mien.png", "photo.mien.png", "sub", "sub-2/photo.mien.png"]
@@ -204,10 +205,10 @@ def test_links_in_the_folder_of_copies_are_not_followed(
 
 
 def test_a_copy_that_is_read_is_not_replaced(predict: Callable[..., Result], photo: Path, tmp_path: Path) -> None:
-    assert predict(photo, "--save", tmp_path).exit_code == 0
+    assert predict(photo, "--out", tmp_path).exit_code == 0
     copy = tmp_path / "photo.mien.png"
     before = copy.read_bytes()
-    assert predict(photo, copy, "--save", tmp_path).exit_code == 0
+    assert predict(photo, copy, "--out", tmp_path).exit_code == 0
     assert copy.read_bytes() == before
     assert {"photo-2.mien.png", "photo.mien.mien.png"} <= {path.name for path in tmp_path.iterdir()}
 
@@ -221,7 +222,7 @@ def test_odd_and_long_names(predict: Callable[..., Result], photo: Path, tmp_pat
     except (OSError, UnicodeError):
         pytest.skip("this file system has no such names")
     for _ in range(2):
-        done = predict(image, "--json", "--save", tmp_path / "out")
+        done = predict(image, "--json", "--out", tmp_path / "out")
         assert done.exit_code == 0, done.stderr
         assert json.loads(done.stdout)["source"] == str(image)
     (copy,) = (tmp_path / "out").iterdir()

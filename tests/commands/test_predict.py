@@ -118,7 +118,7 @@ def test_a_narrow_terminal_shows_the_whole_name_and_the_emotion(
 
 
 def test_csv_has_a_row_for_each_face(predict: Callable[..., Result]) -> None:
-    rows = list(csv.DictReader(io.StringIO(predict(EXAMPLE, "--csv").stdout)))
+    rows = list(csv.DictReader(io.StringIO(predict(EXAMPLE, "--format", "csv").stdout)))
     assert rows[0]["source"] == EXAMPLE
     assert {str(emotion) for emotion in SEVEN} <= set(rows[0])
 
@@ -151,7 +151,7 @@ def test_links_to_folders_are_followed_and_each_folder_is_read_once(
         (album / name).symlink_to(target)
     os.mkfifo(album / "pipe.png")  # reading it would never end
     page = tmp_path / "page.html"
-    result = predict(f"{album}{pattern}", "--json", "--detector", "none", "--html", page)
+    result = predict(f"{album}{pattern}", "--json", "--detector", "none", "--out", page)
     images = [name for name in names(result) if name not in ("notes.txt", "g.mien.png")]  # a glob names any file
     assert sorted(images) == ["a.jpg", "b.png", "c.webp", "d.bmp", "e.JPEG"]
     for output in (result.stderr, page.read_text("utf-8")):
@@ -286,7 +286,7 @@ def test_annotated_copies_keep_format_and_originals(predict: Callable[..., Resul
     (album / "sub" / "a.jpg").write_bytes((album / "a.jpg").read_bytes())
     before = {path: path.read_bytes() for path in album.rglob("*") if path.is_file()}
     for _ in range(2):  # the second run replaces what the first has written
-        result = predict(album, "--detector", "none", "--save", album)
+        result = predict(album, "--detector", "none", "--out", album)
         assert result.exit_code == 0, result.stderr
     written = {str(path.relative_to(album)) for path in album.rglob("*") if path.is_file() and path not in before}
     below = {"sub/a.mien.jpg", "sub/c.mien.png", "sub/deep/d.mien.png"}
@@ -301,7 +301,7 @@ def test_annotated_copies_keep_format_and_originals(predict: Callable[..., Resul
 def test_the_page_contains_faces_and_model(predict: Callable[..., Result], album: Path, tmp_path: Path) -> None:
     (album / "bad.png").write_bytes(b"nothing")
     page = tmp_path / "page.html"
-    assert predict(album, "--detector", "none", "--html", page, "--json").exit_code == 1
+    assert predict(album, "--detector", "none", "--out", page, "--json").exit_code == 1
     text = page.read_text("utf-8")
     assert text.count("<article") == 5
     assert "bad.png" in text
@@ -321,7 +321,7 @@ def test_an_image_to_read_is_never_replaced(
         page.symlink_to(photo)
     elif way == "hard link":
         page.hardlink_to(photo)
-    result = predict(album if way == "folder" else photo, "--html", page)
+    result = predict(album if way == "folder" else photo, "--out", page)
     assert result.exit_code == 2
     assert ("was not written by mien" if way == "folder" else "is read by this command") in result.stderr
     assert photo.read_bytes() == before
@@ -359,8 +359,8 @@ def test_odd_names_are_escaped_in_every_output(
     except (OSError, UnicodeError):
         pytest.skip("this file system has no such names")
     shown = "=1+1\\n\\u001b[2J\\u009b31m\\u202e\\u2028\\udcff"
-    words = (f"{odd}.png", f"{odd}gone.png", "--detector", "none", "--html", "page.html")
-    for options, name in (([], shown), (["--csv"], f"'{shown}"), (["--json"], shown)):
+    words = (f"{odd}.png", f"{odd}gone.png", "--detector", "none", "--out", "page.html")
+    for options, name in (([], shown), (["--format", "csv"], f"'{shown}"), (["--json"], shown)):
         done = predict(*words, *options)
         text = done.stdout + done.stderr + Path("page.html").read_text("utf-8")
         assert all(printable(line) == line for line in text.split("\n"))
@@ -368,7 +368,7 @@ def test_odd_names_are_escaped_in_every_output(
         output = (done.stdout + done.stderr).replace("\\\\", "\\")  # the backslashes of an error in JSON
         assert f"{shown}gone.png: no such file" in output
     assert [line["source"] for line in lines(done)] == [f"{odd}.png", f"{odd}gone.png"]  # JSON keeps what it escapes
-    raw = list(csv.reader(io.StringIO(predict(*words, "--csv", "--raw").stdout, newline="")))
+    raw = list(csv.reader(io.StringIO(predict(*words, "--format", "csv", "--raw").stdout, newline="")))
     assert raw[1][0] == f"{odd}.png".replace("\udcff", "\\udcff")
 
 
@@ -379,8 +379,8 @@ def test_odd_names_are_escaped_in_every_output(
         (["--precision", "int4"], "mien: unknown precision 'int4'; choose one of int8, fp32"),
         (["--model", "mien-zero"], "mien: unknown model 'mien-zero'"),
         (["--model", EXAMPLE], f"mien: {EXAMPLE}: not a usable ONNX file"),
-        (["--save", EXAMPLE], f"mien: {EXAMPLE}: is read by this command and would be lost"),
-        (["--html", "/nowhere/page.html"], "mien: /nowhere/page.html: cannot be written, its folder does not exist"),
+        (["--out", EXAMPLE], f"mien: {EXAMPLE}: is read by this command and would be lost"),
+        (["--out", "/nowhere/page.html"], "mien: /nowhere/page.html: cannot be written, its folder does not exist"),
     ],
 )
 def test_a_wrong_value_is_one_line_and_status_2(
@@ -395,7 +395,13 @@ def test_a_wrong_value_is_one_line_and_status_2(
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], [EXAMPLE, "--json", "--csv"], [EXAMPLE, "--abstain", "2"], [EXAMPLE, "--batch", "0"], [EXAMPLE, "--loud"]],
+    [
+        [],
+        [EXAMPLE, "--json", "--format", "csv"],
+        [EXAMPLE, "--abstain", "2"],
+        [EXAMPLE, "--batch", "0"],
+        [EXAMPLE, "--loud"],
+    ],
 )
 def test_wrong_usage_is_status_2(predict: Callable[..., Result], arguments: list[str]) -> None:
     result = predict(*arguments)
@@ -423,7 +429,7 @@ def test_a_terminal_on_standard_input_is_reported(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
-@pytest.mark.parametrize("arguments", [["--json"], ["--csv"], []])
+@pytest.mark.parametrize("arguments", [["--json"], ["--format", "csv"], []])
 def test_a_full_disk_is_one_line(tiny: Path, arguments: list[str]) -> None:
     with Path("/dev/full").open("w") as full:
         process = start(tiny, EXAMPLE, *arguments, stdout=full)
@@ -440,7 +446,7 @@ def test_a_page_that_is_too_large_leaves_the_other_outputs_complete(
     import resource
 
     page, before = tmp_path / "page.html", resource.getrlimit(resource.RLIMIT_FSIZE)
-    arguments = (album, "--detector", "none", "--csv", "--html", page, "--save", tmp_path / "copies")
+    arguments = (album, "--detector", "none", "--format", "csv", "--out", page, "--out", tmp_path / "copies")
     assert predict(*arguments).exit_code == 0
     size = page.stat().st_size
     page.unlink()
@@ -482,7 +488,7 @@ def test_onnx_runtime_prints_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-@pytest.mark.parametrize("arguments", [["--json"], ["--csv"], []])
+@pytest.mark.parametrize("arguments", [["--json"], ["--format", "csv"], []])
 def test_a_closed_pipe_is_quiet(tiny: Path, arguments: list[str]) -> None:
     process = start(tiny, *[EXAMPLE] * 3, *arguments, "--batch", 1)
     assert process.stdout is not None
@@ -501,7 +507,7 @@ def test_ctrl_c_closes_the_outputs_and_prints_one_line(
     Image.fromarray(draw_face(48)).save(folder / "0000.png")
     for number in range(1, 3000):
         (folder / f"{number:04}.png").hardlink_to(folder / "0000.png")
-    options = ("--json", "--html", page, "--detector", "none", "--batch", 1, "--threads", threads)
+    options = ("--json", "--out", page, "--detector", "none", "--batch", 1, "--threads", threads)
     # A suite that was started in the background of a script inherits an ignored Ctrl-C.
     process = start(tiny, folder, *options, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     assert process.stdout is not None

@@ -78,7 +78,7 @@ def test_all_outputs_at_once(video: Path, tmp_path: Path) -> None:
     names = {option: tmp_path / f"out.{option}" for option in ("jsonl", "csv", "parquet", "html")} | {
         "video": tmp_path / "out.mp4"
     }
-    code, out, err = run(video, *(part for option, path in names.items() for part in (f"--{option}", path)))
+    code, out, err = run(video, *(part for path in names.values() for part in ("--out", path)))
     assert (code, err) == (0, "")
     assert "1 track" in out
     lines = [json.loads(line) for line in names["jsonl"].read_text().splitlines()]
@@ -95,11 +95,11 @@ def test_all_outputs_at_once(video: Path, tmp_path: Path) -> None:
 
 
 def test_standard_output_contains_only_the_lines(video: Path) -> None:
-    code, out, err = run(video, "--jsonl", "-", "--every", 5)
+    code, out, err = run(video, "--json", "--every", 5)
     assert code == 0
     assert [json.loads(line)["frame"] for line in out.splitlines()] == list(range(FRAMES))
     assert "1 track" in err
-    code, out, err = run(video, "--csv", "-", "--duration", "0.2")
+    code, out, err = run(video, "--format", "csv", "--end", "0.2")
     assert code == 0
     assert [row["frame"] for row in csv.DictReader(out.splitlines())] == list("01234")
 
@@ -107,16 +107,14 @@ def test_standard_output_contains_only_the_lines(video: Path) -> None:
 def test_a_folder_of_frames(tmp_path: Path, images: list[Pixels]) -> None:
     for number, image in enumerate(images[:4]):
         Image.fromarray(image).save(tmp_path / f"{number}.png")
-    code, out, _ = run(tmp_path, "--fps", 10, "--jsonl", "-", "--smooth", 0)
+    code, out, _ = run(tmp_path, "--rate", 10, "--json", "--smooth", 0)
     assert code == 0
     assert [json.loads(line)["seconds"] for line in out.splitlines()] == [0.0, 0.1, 0.2, 0.3]
 
 
 def test_a_video_without_a_face_is_not_an_error(tmp_path: Path) -> None:
     path = write_video(tmp_path / "empty.mp4", [np.full((48, 64, 3), 80, np.uint8)] * 4, [0, 0.1, 0.2, 0.3])
-    code, out, err = run(
-        path, "--csv", tmp_path / "a.csv", "--video", tmp_path / "b.mp4", "--html", tmp_path / "c.html"
-    )
+    code, out, err = run(path, "--out", tmp_path / "a.csv", "--out", tmp_path / "b.mp4", "--out", tmp_path / "c.html")
     assert (code, err) == (0, "")
     assert "no face found" in out
     assert len(decoded(tmp_path / "b.mp4")) == 4
@@ -131,11 +129,12 @@ def test_a_video_without_a_face_is_not_an_error(tmp_path: Path) -> None:
         (["song.m4a"], "song.m4a: there is no video in it"),
         (["folder"], "folder: no images in this folder"),
         (["97"], "camera 97: there is no such camera"),
-        (["VIDEO", "--jsonl", "VIDEO"], "is read by this command and would be lost"),
-        (["VIDEO", "--csv", "a", "--jsonl", "./a"], "is the file of --jsonl as well; name another file"),
-        (["VIDEO", "--csv", "none/a.csv"], "none/a.csv: cannot be written, its folder does not exist"),
-        (["VIDEO", "--html", "none/a.html"], "none/a.html: cannot be written, its folder does not exist"),
-        (["VIDEO", "--video", "folder"], "folder: is a folder; name a file in it"),
+        (["VIDEO", "--out", "VIDEO"], "is read by this command and would be lost"),
+        (["VIDEO", "--out", "a.csv", "--out", "./a.csv"], "--out a.csv: two results cannot go there"),
+        (["VIDEO", "--out", "a.csv", "--out", "b.csv"], "--out: name one file for each format"),
+        (["VIDEO", "--out", "none/a.csv"], "none/a.csv: cannot be written, its folder does not exist"),
+        (["VIDEO", "--out", "none/a.html"], "none/a.html: cannot be written, its folder does not exist"),
+        (["VIDEO", "--out", "folder"], "--out: name one file for each format"),
         (["VIDEO", "--model", "resnet"], "unknown model 'resnet'"),
     ],
 )
@@ -155,7 +154,7 @@ def test_wrong_arguments_are_errors_in_one_line(
 
 
 def test_numbers_out_of_range_and_two_on_standard_output(video: Path) -> None:
-    for wrong in (["--every", "0"], ["--smooth", "-1"], ["--fps", "0"], ["--jsonl", "-", "--csv", "-"]):
+    for wrong in (["--every", "0"], ["--smooth", "-1"], ["--rate", "0"], ["--json", "--format", "csv"]):
         code, _, err = run(video, *wrong)
         assert code == 2
         assert "Traceback" not in err
@@ -177,7 +176,7 @@ def test_a_truncated_video_is_read_and_reported(video: Path, tmp_path: Path) -> 
                 copy.mux(packet)
     data = (tmp_path / "whole.mkv").read_bytes()
     (tmp_path / "cut.mkv").write_bytes(data[: len(data) // 2])
-    code, out, _ = run(tmp_path / "cut.mkv", "--jsonl", tmp_path / "a.jsonl")
+    code, out, _ = run(tmp_path / "cut.mkv", "--out", tmp_path / "a.jsonl")
     assert code == 0
     assert "the file ends early" in out
     assert 5 < len((tmp_path / "a.jsonl").read_text().splitlines()) < FRAMES
@@ -186,7 +185,7 @@ def test_a_truncated_video_is_read_and_reported(video: Path, tmp_path: Path) -> 
 def test_a_lost_camera_leaves_complete_files_and_a_message(tmp_path: Path, images: list[Pixels]) -> None:
     with camera(images) as server:
         server.release(len(images))
-        code, out, err = run(server.address, "--video", tmp_path / "a.mp4", "--jsonl", tmp_path / "a.jsonl")
+        code, out, err = run(server.address, "--out", tmp_path / "a.mp4", "--out", tmp_path / "a.jsonl")
     assert code == 2
     assert "the camera or stream ended after" in err
     assert "frames dropped" in out
@@ -245,8 +244,8 @@ def test_signals_leave_complete_files(tmp_path: Path, number: int, status: int) 
     names = {name: tmp_path / f"out.{name}" for name in ("csv", "html", "mp4")}
     with camera(shades(40) * 40, hangs=True) as server:
         server.release(1600)
-        options = ["--csv", names["csv"], "--html", names["html"], "--video", names["mp4"]]
-        with start(server.address, "--jsonl", "-", *options) as job:
+        options = ["--out", names["csv"], "--out", names["html"], "--out", names["mp4"]]
+        with start(server.address, "--json", *options) as job:
             assert job.stdout is not None
             first = [job.stdout.readline() for _ in range(3)]
             job.send_signal(number)
@@ -274,7 +273,7 @@ def test_ctrl_c_does_not_interrupt_closing_the_files(
         write(self, path, partial=partial)
 
     monkeypatch.setattr(Timeline, "write", interrupted)
-    code, _, _ = run(gray_video, "--html", tmp_path / "a.html", "--csv", tmp_path / "a.csv")
+    code, _, _ = run(gray_video, "--out", tmp_path / "a.html", "--out", tmp_path / "a.csv")
     assert code == 0
     assert "Interrupted" not in (tmp_path / "a.html").read_text()
     assert len((tmp_path / "a.csv").read_text().splitlines()) == 13
@@ -311,13 +310,10 @@ def test_a_server_that_never_answers_times_out(monkeypatch: pytest.MonkeyPatch, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--video", "-"], "--video -: only --jsonl and --csv can go to standard output; name a file"),
-        (["--html", "-"], "--html -: only --jsonl and --csv can go to standard output; name a file"),
-        (["--parquet", "-"], "--parquet -: only"),
-        (["--video", "out.avi"], "--video out.avi: the video is an MP4; name it out.mp4"),
-        (["--video", "out.jpg"], "--video out.jpg: the video is an MP4; name it out.mp4"),
-        (["--html", "out.mp4"], "--html out.mp4: is the name of another kind of file; name it out.html"),
-        (["--csv", "out.PARQUET"], "--csv out.PARQUET: is the name of another kind of file; name it out.csv"),
+        (["--format", "mp4"], "mp4 cannot go to standard output; name a file: --out FILE.mp4"),
+        (["--out", "-", "--format", "html"], "html cannot go to standard output; name a file: --out FILE.html"),
+        (["--out", "out.avi"], "--out out.avi: this suffix names no format; name a file .csv, .jsonl"),
+        (["--format", "parqet"], "--format parqet: there is no such format; did you mean 'parquet'?"),
     ],
 )
 def test_suffixes_of_other_file_types_are_refused(
@@ -338,13 +334,13 @@ def test_an_empty_name_is_refused() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-@pytest.mark.parametrize("option", ["--video", "--jsonl", "--csv", "--parquet", "--html"])
-def test_a_full_disk_names_the_file(gray_video: Path, tmp_path: Path, option: str) -> None:
-    if option == "--parquet":
+@pytest.mark.parametrize("name", ["mp4", "jsonl", "csv", "parquet", "html"])
+def test_a_full_disk_names_the_file(gray_video: Path, tmp_path: Path, name: str) -> None:
+    if name == "parquet":
         pytest.importorskip("pyarrow", reason="pyarrow is not installed")
-    full = tmp_path / "full"
+    full = tmp_path / f"full.{name}"
     full.symlink_to("/dev/full")
-    code, _, err = run(gray_video, option, full)
+    code, _, err = run(gray_video, "--out", full)
     assert code == 2
     assert err.startswith(f"mien: {full}: ")
     assert "no space left on device" in err
@@ -356,7 +352,7 @@ def test_a_full_disk_names_the_file(gray_video: Path, tmp_path: Path, option: st
 def test_a_full_disk_ends_one_output_and_the_others_are_complete(gray_video: Path, tmp_path: Path, full: str) -> None:
     names = {name: tmp_path / f"out.{name}" for name in ("jsonl", "csv", "html")} | {"video": tmp_path / "out.mp4"}
     names[full].symlink_to("/dev/full")
-    code, _, err = run(gray_video, *(part for name, path in names.items() for part in (f"--{name}", path)))
+    code, _, err = run(gray_video, *(part for path in names.values() for part in ("--out", path)))
     assert code == 2
     assert err.startswith(f"mien: {names[full]}: ")
     assert len(err.strip().splitlines()) == 1
@@ -374,7 +370,7 @@ def test_a_closed_pipe_ends_the_run_and_the_files_have_the_frames_until_then(tmp
     table, page = tmp_path / "a.csv", tmp_path / "a.html"
     with camera(shades(40) * 40, hangs=True) as server:
         server.release(1600)
-        with start(server.address, "--jsonl", "-", "--csv", table, "--html", page) as job:
+        with start(server.address, "--json", "--out", table, "--out", page) as job:
             assert job.stdout is not None
             job.stdout.readline()
             job.stdout.close()
@@ -392,7 +388,7 @@ def test_an_error_of_a_table_names_its_file(gray_video: Path, tmp_path: Path) ->
         "resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200));"
         "from mien.__main__ import main; sys.argv = ['mien', *sys.argv[1:]]; main()"
     )
-    command = [sys.executable, "-c", code, "track", str(gray_video), "--jsonl", str(tmp_path / "a.jsonl")]
+    command = [sys.executable, "-c", code, "track", str(gray_video), "--out", str(tmp_path / "a.jsonl")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith(f"mien: {tmp_path / 'a.jsonl'}: cannot be written (file too large)")
@@ -425,7 +421,7 @@ def test_frames_can_be_iterated_once(gray_video: Path) -> None:
 def test_ctrl_c_ends_at_once_without_a_crash_while_a_camera_hangs() -> None:
     with camera(shades(9), hangs=True) as server:
         server.release(9)
-        with start(server.address, "--jsonl", "-") as job:
+        with start(server.address, "--json") as job:
             assert job.stdout is not None
             job.stdout.readline()
             start_time = time.monotonic()
@@ -470,7 +466,7 @@ def test_audio_continues_if_the_clock_restarts(tmp_path: Path) -> None:
         container.mux(audio.encode())
     twice = tmp_path / "twice.ts"
     twice.write_bytes(2 * (tmp_path / "video.ts").read_bytes())
-    code, _, err = run(twice, "--video", tmp_path / "out.mp4")
+    code, _, err = run(twice, "--out", tmp_path / "out.mp4")
     assert (code, err) == (0, "")
     with av.open(str(tmp_path / "out.mp4")) as container:
         ends = [float(stream.duration * stream.time_base) for stream in container.streams]

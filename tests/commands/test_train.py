@@ -72,7 +72,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_family_is_trained_once_member_by_member(images: Path) -> None:
-    words = ["train", "pair.toml", "--data", "faces", "--accelerator", "cpu"]
+    words = ["train", "pair.toml", "--data", "faces", "--device", "cpu"]
     done = mien_here(*words, cwd=images)
     assert done.returncode == 0, done.stderr
     runs = [images / "runs" / "pair" / member / "seed-0" for member in ("slow", "fast")]
@@ -95,7 +95,7 @@ def test_a_family_is_trained_once_member_by_member(images: Path) -> None:
 def test_a_name_that_leaves_the_folder_of_runs_is_refused(name: str, images: Path) -> None:
     text = FAMILY.partition("[grid")[0].replace('"pair"', json.dumps(name))
     (images / "named.toml").write_text(text)
-    done = mien_here("train", "named.toml", "--data", "faces", "--accelerator", "cpu", cwd=images)
+    done = mien_here("train", "named.toml", "--data", "faces", "--device", "cpu", cwd=images)
     assert done.returncode == 2
     assert "names folders" in done.stderr
 
@@ -123,7 +123,7 @@ def test_sigterm_prints_how_to_resume_and_loses_no_finished_epoch(images: Path) 
         "train.epochs=400",
         "--data",
         "faces",
-        "--accelerator",
+        "--device",
         "cpu",
         "--out",
         "cut",
@@ -149,7 +149,7 @@ def test_sigterm_prints_how_to_resume_and_loses_no_finished_epoch(images: Path) 
     assert more.returncode == 0
     assert "stopped at the time limit" in more.stdout
     assert len((images / "cut" / "log.jsonl").read_text().splitlines()) == epochs
-    other = mien_here(*words[:2], "--data", "faces", "--accelerator", "cpu", "--out", "cut", cwd=images)
+    other = mien_here(*words[:2], "--data", "faces", "--device", "cpu", "--out", "cut", cwd=images)
     assert other.returncode == 2
     assert "another recipe" in other.stderr
 
@@ -204,7 +204,7 @@ def test_loggers_are_checked_before_the_training(tmp_path: Path, monkeypatch: py
 def test_folds_are_trained_and_recorded_with_two_commands(tmp_path: Path) -> None:
     cartoon_folder(tmp_path / "faces")
     (tmp_path / "block.toml").write_text(f'name = "block"\n{ONE_BLOCK_RECIPE}')
-    words = ("train", "block.toml", "train.epochs=1", "--folds", "2", "--data", "faces", "--accelerator", "cpu")
+    words = ("train", "block.toml", "train.epochs=1", "--folds", "2", "--data", "faces", "--device", "cpu")
     done = mien_here(*words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     run = tmp_path / "runs" / "block" / "folds-seed-0"

@@ -26,7 +26,7 @@ from mien.video import Tracker, open_source
 from mien.video.outputs import TrackOutputs
 
 source, folder = sys.argv[1], Path(sys.argv[2])
-paths = {kind: folder / f"out.{kind}" for kind in ("jsonl", "csv", "parquet", "html")} | {"video": folder / "out.mp4"}
+paths = {kind: folder / f"out.{kind}" for kind in ("jsonl", "csv", "parquet", "html", "mp4")}
 reader = Reader()
 tracker = Tracker(reader)
 with open_source(source) as frames, TrackOutputs(frames, reader, **paths) as outputs:

@@ -145,7 +145,7 @@ def test_the_orientation_of_each_image_of_motion_jpeg(tmp_path: Path) -> None:
 
 def test_the_annotated_copy_is_upright(tmp_path: Path) -> None:
     source = write_with_matrix(tmp_path / "video.mp4", (0, 1, 1, 0))
-    with open_source(source) as frames, TrackOutputs(frames, Reader(), video=tmp_path / "out.mp4") as outputs:
+    with open_source(source) as frames, TrackOutputs(frames, Reader(), mp4=tmp_path / "out.mp4") as outputs:
         for frame in frames:
             outputs.add(frame_result(frame.index, frame.seconds, size_wh=(48, 64)), frame.pixels)
     for _, pixels in frames_of(tmp_path / "out.mp4"):

@@ -48,7 +48,7 @@ def test_after_an_error_no_table_and_no_page_appears(folder: Path, tmp_path: Pat
     assert list(tmp_path.iterdir()) == [folder]
 
 
-@pytest.mark.parametrize("name", ["video", "csv", "html"])
+@pytest.mark.parametrize("name", ["mp4", "csv", "html"])
 def test_a_path_that_cannot_be_written_is_reported_before_the_first_frame(
     folder: Path, tmp_path: Path, name: str
 ) -> None:
@@ -61,7 +61,7 @@ def test_a_path_that_cannot_be_written_is_reported_before_the_first_frame(
 
 def test_the_video_has_the_size_of_its_first_frame(folder: Path, tmp_path: Path) -> None:
     av = pytest.importorskip("av", reason="videos need PyAV, which the video extra brings")
-    with open_source(folder) as frames, TrackOutputs(frames, Reader(), video=tmp_path / "a.mp4") as outputs:
+    with open_source(folder) as frames, TrackOutputs(frames, Reader(), mp4=tmp_path / "a.mp4") as outputs:
         for index in range(2):
             outputs.add(frame_result(index, index / 25), gray_frame(90))
     with av.open(str(tmp_path / "a.mp4")) as container:

@@ -187,7 +187,7 @@ def test_audio_alone_and_missing_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no such video; check the path"):
         open_source(tmp_path / "nowhere.mp4")
     with pytest.raises(MienError, match="fps is 0; it must be a number from"):
-        open_source(tmp_path, fps=0)
+        open_source(tmp_path, rate=0)
 
 
 def test_missing_pyav_is_an_error_with_its_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +204,7 @@ def test_a_folder_is_read_in_natural_order(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "notes.txt").write_text("not an image")
     (tmp_path / "frame3.mien.png").write_bytes(b"an annotated copy")
     monkeypatch.setitem(sys.modules, "av", None)  # folders need no PyAV
-    given = frames_of(tmp_path, fps=10)
+    given = frames_of(tmp_path, rate=10)
     assert [shade_of(frame.pixels) for frame in given] == list(range(12))
     assert [frame.seconds for frame in given] == pytest.approx(times(12, 10))
 
@@ -213,7 +213,7 @@ def test_images_that_cannot_be_read_are_skipped_but_their_time_passes(tmp_path: 
     for number, image in enumerate(shades(4)):
         Image.fromarray(image).save(tmp_path / f"{number}.png")
     (tmp_path / "1.png").write_bytes(b"broken")
-    with open_source(tmp_path, fps=10) as frames:
+    with open_source(tmp_path, rate=10) as frames:
         assert [frame.seconds for frame in frames] == pytest.approx([0.0, 0.2, 0.3])
         assert frames.skipped == 1
     for number in (0, 2, 3):

@@ -309,8 +309,8 @@ def test_json_lines_csv_and_parquet_have_the_same_values(reader: Reader, head: P
     results = step_through(Tracker(reader), frames)
     lines, table, file = (tmp_path / name for name in ("a.jsonl", "a.csv", "a.parquet"))
     emotions = reader.model.emotions
-    with lines.open("w") as one, table.open("w") as other, FrameParquet(file, emotions) as third:
-        sinks = (FrameJsonLines(one), FrameCsv(other, emotions), third)
+    with FrameJsonLines(lines) as one, FrameCsv(table, emotions) as other, FrameParquet(file, emotions) as third:
+        sinks = (one, other, third)
         for result in results:
             for sink in sinks:
                 sink.add(result)
@@ -345,7 +345,7 @@ def test_track_is_a_generator_that_cleans_up(head: Pixels, tmp_path: Path) -> No
     results.close()
     assert not frame_threads()
     path.unlink()
-    assert set(ids(list(mien.track(_folder(tmp_path, head), fps=5, smooth=0)))) == {(1,)}
+    assert set(ids(list(mien.track(_folder(tmp_path, head), rate=5, smooth=0)))) == {(1,)}
     with pytest.raises(SourceError, match="no such video"):
         mien.track(path)
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -59,7 +59,9 @@ class Measurement(NamedTuple):
     unit: str
 
 
-def measure(image: Path | None, *, model: str, detector: str, threads: int, seconds: float) -> Iterator[Measurement]:
+def measure(
+    image: Path | None, *, model: str, detector: str, threads: int, seconds: float, providers: Sequence[str] = ("cpu",)
+) -> Iterator[Measurement]:
     """Measure start, crops, detector, whole images and memory.
 
     Args:
@@ -68,6 +70,7 @@ def measure(image: Path | None, *, model: str, detector: str, threads: int, seco
         detector: Name of a detector.
         threads: Threads for whole images; 0 uses all cores. Crops always use one.
         seconds: Time for each measurement, which has at least five runs after a warm-up; 0 means one run.
+        providers: Execution providers of ONNX Runtime for whole images.
 
     Yields:
         The measurements, each when it is finished.
@@ -78,7 +81,7 @@ def measure(image: Path | None, *, model: str, detector: str, threads: int, seco
     runs = 5 if seconds else 1
     timed = partial(median_ms, seconds=seconds, least=runs, warm_up=2 if seconds else 1)
     face = draw_face() if image is None else decode(image).pixels
-    reader = Reader(model, detector=detector, threads=threads)
+    reader = Reader(model, detector=detector, threads=threads, providers=providers)
     if not reader.read(_embed(face, _SIZES_WH[0])).faces:
         raise MienError("the detector finds no face in the image; name another image")
     yield from _measure_start(face, ("--model", str(find_model(model)), "--detector", detector), runs)
@@ -86,7 +89,7 @@ def measure(image: Path | None, *, model: str, detector: str, threads: int, seco
     yield from _measure_images(face, reader, timed)
 
 
-def providers() -> str:
+def providers_here() -> str:
     """Return the execution providers that ONNX Runtime offers here."""
     return ", ".join(ort.get_available_providers())
 

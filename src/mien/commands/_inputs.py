@@ -121,7 +121,7 @@ def _add_folder(folder: str, inputs: Inputs, seen: set[tuple[int, int] | None]) 
     for root, names in _walk(folder, inputs, seen):
         for name in names:
             path = os.path.join(root, name)  # noqa: PTH118 (Path would drop the "./" that the user typed)
-            # Annotated copies, which `--save` writes, would count every face twice.
+            # Annotated copies would count every face twice.
             if Path(name).stem.endswith(".mien"):
                 inputs.left_out["annotated copies"] += 1
             elif Path(name).suffix.lower() in suffixes and not _is_special(path):

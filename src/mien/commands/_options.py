@@ -2,7 +2,8 @@
 
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,12 +12,42 @@ import typer
 
 from mien._errors import MienError
 from mien._output import is_input, protect_files, require_replaceable
+from mien._suggest import suggest
 
 if TYPE_CHECKING:  # the lab is an extra
     from mien.lab.ledger import Ledger
 
+OutOption = Annotated[
+    Path | None, typer.Option("--out", metavar="PATH", help="Where to write. The suffix of a file is its format.")
+]
+RequiredOutOption = Annotated[
+    Path, typer.Option("--out", metavar="PATH", help="Where to write. The suffix of a file is its format.")
+]
+OutsOption = Annotated[
+    list[Path] | None,
+    typer.Option("--out", metavar="PATH", help="Where to write. The suffix of a file is its format; repeatable."),
+]
+FormatOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--format", metavar="FORMAT", help="Format of what has no suffix: standard output or a folder; repeatable."
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Replace existing files that mien did not write; inputs never are.")
+]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Leave out what an earlier call has finished.")]
+KeepOption = Annotated[
+    Path | None,
+    typer.Option(metavar="PATH", help="Folder for the metrics without faces, as NAME.json of what they describe."),
+]
+
 ModelOption = Annotated[
-    str, typer.Option(help="An embedded model (`mien models` lists them) or the path of an ONNX file.")
+    str,
+    typer.Option(
+        metavar="MODEL", help="An embedded model (`mien models`) or an ONNX file; of commands of the lab also a run."
+    ),
 ]
 PrecisionOption = Annotated[str, typer.Option(help="Which file of an embedded model: int8 (small, fast) or fp32.")]
 DetectorOption = Annotated[
@@ -38,19 +69,33 @@ MinQualityOption = Annotated[
     float,
     typer.Option(min=0, max=1, help="Leave out faces of lower quality: small, blurred, or turned away (0 to 1)."),
 ]
-ThreadsOption = Annotated[int, typer.Option(min=0, help="Cores to use; 0 uses all.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        metavar="DEVICE",
+        help="cpu, cuda, mps (training) or coreml, openvino, directml (ONNX files); auto: the fastest one here.",
+    ),
+]
+ThreadsOption = Annotated[int, typer.Option(min=0, help="Cores to use; 0: all.")]
+LabThreadsOption = Annotated[
+    int | None, typer.Option("--threads", min=0, help="Cores to use; 0: all.", show_default="1 of ONNX files, else all")
+]
+SeedOption = Annotated[
+    int | None, typer.Option(min=0, help="Seed of everything random.", show_default="that of the recipe, else 0")
+]
+FacesOption = Annotated[
+    int | None, typer.Option(min=0, help="Number of faces of the data set, drawn by class; 0: all.")
+]
 
-DATA_HELP = "FER-2013 in any of its forms, or a labelled folder or CSV; default: $MIEN_DATA."
-DataOption = Annotated[Path | None, typer.Option(help=DATA_HELP)]
-TrainingDataOption = Annotated[
-    Path | None, typer.Option(help="The data set that the run was trained on; default: $MIEN_DATA.")
+DATA_HELP = "FER-2013 in any of its forms, or a labelled folder or CSV."
+DataOption = Annotated[Path | None, typer.Option(metavar="DATA", help=DATA_HELP, show_default="$MIEN_DATA")]
+DatasOption = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="DATA", help=f"{DATA_HELP[:-1]}; repeatable.", show_default="$MIEN_DATA"),
 ]
 SplitOption = Annotated[
     str | None,
-    typer.Option(
-        help="PublicTest, PrivateTest, Training or all; default: PublicTest, or all rows of a data set without splits."
-    ),
+    typer.Option(help="PublicTest, PrivateTest, Training or all.", show_default="PublicTest"),
 ]
 LabelMapOption = Annotated[
     list[str] | None,
@@ -70,9 +115,6 @@ TtaOption = Annotated[
         "ten: five crops, each also mirrored."
     ),
 ]
-KeepOption = Annotated[
-    Path | None, typer.Option(help="Folder for the metrics without faces, as NAME.json of the model, split or family.")
-]
 
 RecipeArgument = Annotated[
     str,
@@ -84,7 +126,6 @@ OverridesArgument = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE", help="Changes of the recipe: section.key=value, as in train.epochs=40."),
 ]
-AcceleratorOption = Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")]
 TimeLimitOption = Annotated[float, typer.Option(help="Seconds after which to stop with a checkpoint; 0: no limit.")]
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run, as `mien train` names it.")]
@@ -97,12 +138,12 @@ AgainOption = Annotated[
 ]
 LedgerOption = Annotated[
     Path | None,
-    typer.Option(help="File of the looks at PrivateTest; default: that of the checkout in results/, else in ~/.mien."),
+    typer.Option(
+        metavar="PATH",
+        help="File of the looks at PrivateTest; default: that of the checkout in results/, else in ~/.mien.",
+    ),
 ]
 CalibrationOption = Annotated[str, typer.Option(help="vector or temperature; default: what the recipe says.")]
-ForceOption = Annotated[
-    bool, typer.Option("--force", help="Replace existing files that mien did not write; inputs never are.")
-]
 
 
 def open_ledger(path: Path | None, again: str) -> "Ledger":
@@ -117,9 +158,10 @@ def open_ledger(path: Path | None, again: str) -> "Ledger":
     return Ledger(path, again) if path else Ledger(again=again)
 
 
-_OUTPUTS = ("out", "keep", "counts", "save", "ledger", "html", "video", "jsonl", "csv", "parquet")
-_FOLDERS = ("out", "keep", "save")
+_OUTPUTS = ("out", "keep", "ledger")
 _IMAGES = ("paths", "what", "source")  # their folders hold images to read; other files in them may be written
+STDOUT = Path("-")
+_TEXTS = ("csv", "jsonl", "json")  # formats that can go to standard output
 
 
 def protected(command: Callable[..., None]) -> Callable[..., None]:
@@ -143,17 +185,24 @@ def protected(command: Callable[..., None]) -> Callable[..., None]:
         force = params["force"] if "force" in signature.parameters else params.pop("force")
         with protect_files(_named_files(params), force=force, cure=", or add --force"):
             for name in _OUTPUTS:
-                if isinstance(path := params.get(name), Path):  # checked before the work
-                    if name in _FOLDERS and path.is_file() and path.suffix != ".npz" and not is_input(path):
-                        raise MienError(f"{path}: is a file; name a folder to write to")
-                    require_replaceable(path)
+                path = params.get(name)
+                is_folder = name != "ledger" and isinstance(path, Path) and path.suffix != ".npz"
+                if is_folder and path.is_file() and not is_input(path):
+                    raise MienError(f"{path}: is a file; name a folder to write to")
+                for each in _each(path):
+                    if each != STDOUT:
+                        require_replaceable(each)  # before the work
             command(**params)
 
     option = inspect.Parameter("force", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=ForceOption)
-    parameters = {**signature.parameters, "force": option}
-    run.__signature__ = signature.replace(parameters=list(parameters.values()))  # type: ignore[attr-defined]
+    others = [parameter for name, parameter in signature.parameters.items() if name != "force"]
+    run.__signature__ = signature.replace(parameters=[*others, option])  # type: ignore[attr-defined]
     run.__annotations__ = command.__annotations__ | {"force": ForceOption}
     return run
+
+
+def _each(value: Any) -> list[Any]:
+    return [*value] if isinstance(value, list | tuple) else [] if value is None else [value]
 
 
 def _named_files(params: dict[str, Any]) -> list[Path]:
@@ -161,8 +210,106 @@ def _named_files(params: dict[str, Any]) -> list[Path]:
     words = {"": os.environ.get("MIEN_DATA", "")} if "data" in params else {}
     found = []
     for name, value in {**params, **words}.items():
-        for word in () if name in _OUTPUTS else value if isinstance(value, list | tuple) else [value]:
+        for word in () if name in _OUTPUTS else _each(value):
             for text in {word, word.partition("=")[2]} if isinstance(word, str) else {word}:  # KEY=VALUE of a recipe
                 if isinstance(text, str | Path) and text and os.path.exists(text):  # noqa: PTH110 (Path raises errors)
                     found += [Path(text)] if name not in _IMAGES or Path(text).is_file() else []
     return [each for path in found for each in (path, *path.glob("seed-*"))]
+
+
+def read_outputs(
+    out: Sequence[Path] | None,
+    formats: Sequence[str] | None,
+    as_json: bool,
+    known: Sequence[str],
+    *,
+    folders: bool = False,
+) -> list[tuple[str, Path]]:
+    """Return what a command writes, as ``--out``, ``--format`` and ``--json`` say.
+
+    Args:
+        out: The files and folders. The suffix of a file is its format.
+        formats: The formats of what has no known suffix; without such a path, that of standard output.
+        as_json: Whether JSON lines go to standard output.
+        known: The formats that the command writes.
+        folders: Whether a folder gets files of the formats, or else has the format ``""``.
+
+    Returns:
+        Pairs of format and path; that of standard output is ``STDOUT``.
+
+    Raises:
+        MienError: A format is unknown, two results have one place, or a format cannot go to standard output.
+    """
+    suffixes = ", ".join(f".{name}" for name in known)
+    for name in formats or ():
+        if name not in known:
+            raise MienError(f"--format {name}: there is no such format{suggest(name, known)}; name {', '.join(known)}")
+    pairs, left = list[tuple[str, Path]](), list(formats or ())
+    for path in out or ():
+        suffix = path.suffix.lower()[1:]
+        if suffix in known and not path.is_dir():
+            pairs.append((suffix, path))
+        elif path == STDOUT or (suffix and formats and not path.is_dir()) or (folders and not suffix):
+            pairs += [(name, path) for name in formats or (["jsonl"] if path == STDOUT else ["csv"])]
+            left = []
+        elif (suffix and not path.is_dir()) or path.is_file():
+            raise MienError(f"--out {path}: this suffix names no format; name a file {suffixes}, or a folder")
+        else:
+            pairs.append(("", path))
+    pairs += [*((name, STDOUT) for name in left), *([("jsonl", STDOUT)] if as_json else [])]
+    places = [os.path.realpath(path) for _, path in pairs]
+    for index, (name, path) in enumerate(pairs):
+        if path == STDOUT and name not in _TEXTS:
+            raise MienError(f"{name} cannot go to standard output; name a file: --out FILE.{name}")
+        if places[index] in places[:index] and not path.is_dir() and (path.exists() or path.suffix or path == STDOUT):
+            place = "standard output" if path == STDOUT else f"--out {path}"
+            raise MienError(f"{place}: two results cannot go there; name another file for one")
+    return pairs
+
+
+def providers_of(device: str) -> tuple[str, ...]:
+    """Return the execution providers of ONNX Runtime that ``--device`` means.
+
+    Args:
+        device: A name, several separated by commas (first choice first), or ``auto``.
+
+    Returns:
+        Keys of ``mien._session.PROVIDERS``.
+    """
+    if device != "auto":
+        return tuple(name.strip() for name in device.split(","))
+    import onnxruntime
+
+    from mien._session import PROVIDERS
+
+    here = onnxruntime.get_available_providers()
+    fastest = [name for name in ("cuda", "directml", "coreml") if PROVIDERS[name] in here]
+    return (*fastest, "cpu")
+
+
+@contextmanager
+def lab_runtime(device: str, threads: int | None) -> Iterator[None]:
+    """Run the models that the lab opens in a block on a device, with a number of threads.
+
+    Args:
+        device: The value of ``--device``.
+        threads: The value of ``--threads``; ``None``: one thread for ONNX files, those of torch as they are.
+
+    Yields:
+        ``None``; the block runs.
+    """
+    import torch
+
+    from mien.lab.models import RUNTIME
+
+    before, at = torch.get_num_threads(), device
+    if device == "auto":
+        at = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    providers, is_torch = providers_of(device), at in ("cpu", "cuda", "mps")
+    token = RUNTIME.set((1 if threads is None else threads, providers, at if is_torch else "cpu"))
+    torch.set_num_threads(before if threads is None else threads or os.cpu_count() or 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        RUNTIME.reset(token)

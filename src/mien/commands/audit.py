@@ -1,6 +1,5 @@
 """``mien audit``: the faults of a data set as counts, as a page, and as rows to leave out."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -31,7 +30,7 @@ def audit_command(
     probabilities: Annotated[
         Path | None, typer.Option(help="Find wrong labels by a file: .npz of rows and out-of-fold probs.")
     ] = None,
-    model: Annotated[str, typer.Option(help="Find wrong labels by this model, which was not trained on DATA.")] = "",
+    model: _options.ModelOption = "",
     exclude: Annotated[
         str,
         typer.Option(
@@ -45,16 +44,19 @@ def audit_command(
         list[str] | None,
         typer.Option("--against-map", metavar="LABEL=EMOTION", help="As --map, for the labels of the other data sets."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to write to; default: reports/audit-DATA.")] = None,
-    counts: Annotated[Path | None, typer.Option(help="File for the counts, without rows and faces.")] = None,
-    accelerator: _options.AcceleratorOption = "auto",
+    out: _options.OutOption = None,
+    as_json: _options.JsonOption = False,
+    keep: _options.KeepOption = None,
+    device: _options.DeviceOption = "auto",
+    threads: _options.LabThreadsOption = None,
     skip_unreadable: _options.SkipUnreadableOption = False,
 ) -> None:
     """Find duplicates, leaks, contradicting labels, blanks, non-faces and likely label errors in DATA.
 
     OUT/audit.json holds counts and rows, OUT/report.html shows them (with faces: do not publish it), and
     OUT/exclude.txt lists the rows that `mien train RECIPE data.exclude=OUT/exclude.txt` leaves out. Trained folds are
-    stored in OUT/.folds: the same command continues where it stopped.
+    stored in OUT/.folds: the same command continues where it stopped. Wrong labels are found by --label-errors,
+    --probabilities, or --model, which was not trained on DATA. OUT is reports/audit-DATA.
     """
     from mien.lab import audit as lab
     from mien.lab.data.datasets import read_map
@@ -78,16 +80,17 @@ def audit_command(
         other_labels = read_map(against_labels or ())
         others = [lab.load_faces(path, other_labels, skip_unreadable=skip_unreadable) for path in against or ()]
     folder = out or Path("reports", f"audit-{Path(faces.source).stem}")
-    require_writable(counts and counts.parent)  # before the work
+    require_writable(keep)  # before the work
     names = ("audit.json", "exclude.txt", "report.html", *(["out-of-fold.npz"] if label_errors else []))
-    if counts and os.path.realpath(counts) in {os.path.realpath(folder / name) for name in names}:
-        raise DataError(f"--counts {counts}: is a file of the audit itself; name another file")
-    with output_folder(folder, names):
+    if keep is not None and keep.resolve() == folder.resolve():
+        raise DataError(f"--keep {keep}: is the folder of the audit itself; name another folder")
+    counts = keep and keep / "audit.json"
+    with output_folder(folder, names), _options.lab_runtime(device, threads):
         predicted = None
         if probabilities:
             predicted = lab.read_probabilities(probabilities, faces)
         elif label_errors:
-            predicted = _train_folds(faces, folder, label_errors, overrides or (), accelerator)
+            predicted = _train_folds(faces, folder, label_errors, overrides or (), device)
         elif model:
             predicted = lab.predict_unseen(open_model(model), faces)
         origin = provenance(faces.sha256, faces.note)
@@ -95,13 +98,16 @@ def audit_command(
             result = lab.audit(faces, others, probabilities=predicted, threshold=near, progress=progress)
             progress("writing")
             excluded = lab.write_audit(result, folder, provenance=origin, reasons=reasons, counts_file=counts)
+    if as_json:
+        echo((folder / "audit.json").read_text("utf-8").rstrip())
+        return
     if faces.note:
         typer.echo(faces.note, err=True)
     for line in (*lab.summarize_audit(result, excluded), str(folder)):
         echo(line)
 
 
-def _train_folds(faces: "FaceSet", folder: Path, name: str, overrides: Sequence[str], accelerator: str) -> "OutOfFold":
+def _train_folds(faces: "FaceSet", folder: Path, name: str, overrides: Sequence[str], device: str) -> "OutOfFold":
     """Train the folds of a recipe, and store their probabilities in ``folder``."""
     from mien.lab import audit as lab
     from mien.lab.provenance import provenance
@@ -114,7 +120,7 @@ def _train_folds(faces: "FaceSet", folder: Path, name: str, overrides: Sequence[
         return TrainingProgress(fold)
 
     silence_lightning()
-    recipe, origin, devices = load(name, overrides), provenance(faces.sha256, faces.note), Devices(accelerator)
+    recipe, origin, devices = load(name, overrides), provenance(faces.sha256, faces.note), Devices(device)
     folds = lab.folds_folder(folder, recipe)
     result = lab.train_folds(recipe, faces, folds, devices=devices, provenance=origin, watch=show_training)
     lab.save_probabilities(folder / "out-of-fold.npz", result)

@@ -22,26 +22,30 @@ def benchmark_command(
     ] = None,
     model: _options.ModelOption = DEFAULT_MODEL,
     detector: _options.DetectorOption = "blazeface",
-    threads: Annotated[int, typer.Option(min=0, help="Cores for whole images (0: all); crops always use one.")] = 1,
+    device: _options.DeviceOption = "cpu",
+    threads: _options.ThreadsOption = 1,
     seconds: Annotated[
         float,
         typer.Option(min=0, help="Time for each measurement, which has at least five runs; 0: one run, as a check."),
     ] = 1.0,
     as_json: _options.JsonOption = False,
 ) -> None:
-    """Measure mien on this machine: start, crops, detector, whole images, memory."""
+    """Measure mien on this machine: start, crops, detector, whole images, memory.
+
+    Only whole images use the cores of --threads; a crop always uses one.
+    """
     from mien.commands._benchmark import measure
 
+    setting: Any = {"model": model, "detector": detector, "threads": threads, "seconds": seconds}
     measurements = []
-    for measurement in measure(image, model=model, detector=detector, threads=threads, seconds=seconds):
+    for measurement in measure(image, providers=_options.providers_of(device), **setting):
         measurements.append(measurement)
         _show_progress(measurement.name)
     _show_progress("")
     machine = {"mien": mien.__version__, **environment("onnxruntime", "numpy", "pillow")}
     if as_json:
-        setting = {"model": model, "detector": detector, "threads": threads, "seconds": seconds}
         values = {each.key: round(each.value, 4) for each in measurements}
-        print_json({"machine": machine, "setting": setting, "figures": values})
+        print_json({"machine": machine, "setting": setting | {"device": device}, "figures": values})
         return
     table, console = new_table(), TableConsole(highlight=False)
     table.add_column("what")
@@ -59,10 +63,14 @@ def doctor_command(as_json: _options.JsonOption = False) -> None:
     from rich.markup import escape
 
     from mien._download import cache_folder
-    from mien.commands._benchmark import check_models, providers
+    from mien.commands._benchmark import check_models, providers_here
 
     facts: dict[str, Any] = {"mien": mien.__version__, **environment("numpy", "onnxruntime", "pillow")}
-    facts |= {"providers": providers(), "installed in": str(Path(mien.__file__).parent), "cache": str(cache_folder())}
+    facts |= {
+        "providers": providers_here(),
+        "installed in": str(Path(mien.__file__).parent),
+        "cache": str(cache_folder()),
+    }
     facts |= {name: value for name, value in sorted(os.environ.items()) if re.match("MIEN_|OMP_|ORT_", name)}
     if "MIEN_TOKEN" in facts:
         facts["MIEN_TOKEN"] = "set"

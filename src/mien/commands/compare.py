@@ -22,8 +22,9 @@ def compare_command(
         ),
     ] = None,
     data: _options.DataOption = None,
-    split: Annotated[str, typer.Option(help="PublicTest, PrivateTest, Training or all.")] = "PublicTest",
-    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("reports/compare"),
+    split: _options.SplitOption = None,
+    out: _options.OutOption = Path("reports/compare"),
+    as_json: _options.JsonOption = False,
     latency: Annotated[bool, typer.Option(help="Time every model on one thread.")] = True,
     own_calibration: Annotated[
         bool, typer.Option(help="Keep each model's own calibration, instead of vector scaling for all if they differ.")
@@ -33,21 +34,26 @@ def compare_command(
     again: _options.AgainOption = "",
     ledger: _options.LedgerOption = None,
     skip_unreadable: _options.SkipUnreadableOption = False,
+    device: _options.DeviceOption = "cpu",
+    threads: _options.LabThreadsOption = None,
 ) -> None:
-    """Compare models: metrics with intervals, which differences are noise, cost, recall, disagreement."""
+    """Compare models: metrics with intervals, which differences are noise, cost, recall, disagreement.
+
+    Writes comparison.json, table.csv and report.html.
+    """
     from mien.lab import compare as lab
     from mien.lab.data.datasets import read_part
     from mien.lab.files import find_input, output_folder, require_writable
     from mien.lab.provenance import provenance
 
-    part = read_part(split)
+    part, out = read_part(split or "PublicTest"), out or Path("reports/compare")
     if grid and runs:
         raise DataError("--grid finds its runs itself; leave RUN out, or leave --grid out")
     require_writable(keep)  # before the work
     results, looks = find_input("results"), _options.open_ledger(ledger, again)
     compared: lab.Comparison
     names = ("comparison.json", "table.csv", "report.html")
-    with output_folder(out, names), TerminalProgress(lines=False) as progress:
+    with output_folder(out, names), _options.lab_runtime(device, threads), TerminalProgress(lines=False) as progress:
         settings: Any = {"latency": latency, "own_calibration": own_calibration, "skip_unreadable": skip_unreadable}
         settings |= {"ledger": looks, "progress": progress}
         if grid:
@@ -56,6 +62,9 @@ def compare_command(
             models = runs or [*lab.recorded_folders(results), DEFAULT_MODEL]
             compared = lab.compare(models, data, part, **settings)
         lab.write_comparison(compared, out, provenance(compared.faces.sha256, compared.faces.note), metrics_folder=keep)
+    if as_json:
+        echo((out / "comparison.json").read_text("utf-8").rstrip())
+        return
     for line in lab.summarize_comparison(compared):
         echo(line)
     for warning in compared.warnings():

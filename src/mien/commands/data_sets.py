@@ -16,12 +16,15 @@ def prepare_command(
     folder: Annotated[
         Path, typer.Argument(metavar="FOLDER", help="Folder of the unpacked set; nothing in it changes.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder to write faces.csv (and crops/) to.")],
+    out: _options.RequiredOutOption,
     crop: Annotated[
         bool, typer.Option("--crop", help="Detect the face in each image and crop it as FER-2013 does; expw always.")
     ] = False,
 ) -> None:
-    """Write a table of the faces of a public data set, for --data of the other commands."""
+    """Write a table of the faces of a public data set, for --data of the other commands.
+
+    OUT/faces.csv is the table, OUT/crops the faces that were cropped.
+    """
     from mien.lab.data.public_sets import prepare_public_set
     from mien.lab.files import output_folder
 
@@ -35,18 +38,18 @@ def synthesize_command(
     emotions: Annotated[
         list[str], typer.Argument(help="Classes to generate faces of, as in disgust.", metavar="EMOTION")
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the faces, their evaluation and the training.")],
+    out: _options.RequiredOutOption,
     count: Annotated[int, typer.Option("-n", "--count", help="Faces of each class.", min=1)] = 2000,
     data: _options.DataOption = None,
     classes: Annotated[str, typer.Option(help="Class set that the GAN learns; eight adds contempt.")] = "seven",
     steps: Annotated[
         int, typer.Option(help="Training steps in all, 32 faces each; finished steps are not repeated.", min=1)
     ] = 20_000,
-    seed: Annotated[int, typer.Option(help="Seed of weights, order, augmentation and noise.")] = 0,
-    accelerator: _options.AcceleratorOption = "auto",
-    precision: Annotated[str, typer.Option(help="bf16-mixed, or 32-true where bf16 is slow.")] = "bf16-mixed",
+    seed: _options.SeedOption = None,
+    device: _options.DeviceOption = "auto",
+    train_precision: Annotated[str, typer.Option(help="bf16-mixed, or 32-true where bf16 is slow.")] = "bf16-mixed",
     time_limit: _options.TimeLimitOption = 0,
-    threads: Annotated[int, typer.Option(help="Threads that read the faces for their evaluation.", min=1)] = 1,
+    threads: _options.LabThreadsOption = None,
 ) -> None:
     """Train a small conditional GAN (or resume it) and generate faces of EMOTIONs for `data.extra` of a recipe.
 
@@ -71,12 +74,12 @@ def synthesize_command(
         count,
         steps=steps,
         recipe=recipe,
-        config=GanConfig(seed=seed, precision=precision),
+        config=GanConfig(seed=seed or 0, precision=train_precision),
         time_limit=time_limit or math.inf,
-        device=str(Devices(accelerator).launch("32-true").device),
-        threads=threads,
+        device=str(Devices(device).launch("32-true").device),
+        threads=threads if threads is not None else 1,
     )
-    with TerminalProgress() as progress:
+    with _options.lab_runtime(device, threads), TerminalProgress() as progress:
         evaluation = synthesize(options, faces, out, provenance=provenance(faces.sha256, faces.note), progress=progress)
     if not evaluation:
         echo(f"stopped at the time limit; the same command resumes. {out}")

@@ -1,7 +1,6 @@
 """``mien evaluate``: the metrics of a model on labelled faces."""
 
 from itertools import chain
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,26 +20,38 @@ def evaluate_command(
             "a run, or a folder of results/. The folder of a recipe with several seeds evaluates all of them.",
         ),
     ],
-    data: Annotated[list[Path] | None, typer.Option(help=f"{_options.DATA_HELP} Several are compared.")] = None,
+    data: _options.DatasOption = None,
     split: _options.SplitOption = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to write to; default: reports/evaluate/MODEL-SPLIT.")] = None,
+    out: _options.OutOption = None,
+    as_json: _options.JsonOption = False,
     label_map: _options.LabelMapOption = None,
     tta: _options.TtaOption = "none",
     precision: _options.PrecisionOption = "int8",
     skip_unreadable: _options.SkipUnreadableOption = False,
     again: _options.AgainOption = "",
     ledger: _options.LedgerOption = None,
-    uncalibrated: Annotated[bool, typer.Option(help="Evaluate a run without its calibration.")] = False,
+    uncalibrated: Annotated[
+        bool, typer.Option("--uncalibrated", help="Evaluate a run without its calibration.")
+    ] = False,
+    device: _options.DeviceOption = "cpu",
+    threads: _options.LabThreadsOption = None,
 ) -> None:
-    """Evaluate MODEL on labelled faces and write metrics.json, predictions.npz and report.html."""
+    """Evaluate MODEL on labelled faces and write metrics.json, predictions.npz and report.html.
+
+    Of a set without splits, all rows are evaluated; several sets (--data twice) are compared. The folder is
+    reports/evaluate/MODEL-SPLIT, or that of --out.
+    """
     from mien.lab.data.datasets import read_map
     from mien.lab.evaluate.evaluate import EvaluateOptions, evaluate
 
     looks = _options.open_ledger(ledger, again)
     labels = read_map(label_map or [])
     options = EvaluateOptions(split, out, labels, tta, precision, skip_unreadable, looks, uncalibrated)
-    with TerminalProgress() as progress:
+    with _options.lab_runtime(device, threads), TerminalProgress() as progress:
         folder, evaluated = evaluate(model, data or [None], options=options, progress=progress)
+    if as_json:
+        echo((folder / "metrics.json").read_text("utf-8").rstrip())
+        return
     for name, evaluations in evaluated.items():
         for evaluation in evaluations:
             subject, selection = evaluation.subject, evaluation.selection

@@ -27,9 +27,7 @@ def explain_command(
         list[str] | None,
         typer.Argument(metavar="WHAT", help="Images, folders or quoted globs; with --data, the model."),
     ] = None,
-    model: Annotated[
-        str, typer.Option(help=f"An embedded model, an ONNX file, or the folder of a run; default: {DEFAULT_MODEL}.")
-    ] = "",
+    model: _options.ModelOption = "",
     method: Annotated[
         str,
         typer.Option(help="map (needs no torch); of a run also grad-cam, grad-cam++, hires-cam, integrated-gradients."),
@@ -39,29 +37,33 @@ def explain_command(
         list[str] | None,
         typer.Option(help="Of images: also the map of this emotion; repeatable; all shows every emotion."),
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="A data set to explain the model on, instead of images.")] = None,
+    data: _options.DataOption = None,
     split: _options.SplitOption = None,
     label_map: _options.LabelMapOption = None,
     skip_unreadable: _options.SkipUnreadableOption = False,
-    faces: Annotated[int, typer.Option(min=20, help="Largest number of faces of the data set.")] = 600,
+    faces: _options.FacesOption = None,
     align: Annotated[bool, typer.Option(help="Align the faces by eyes, nose and mouth.")] = True,
     baseline: Annotated[str, typer.Option(help="What replaces removed pixels: blur or mean.")] = "blur",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the drawn faces and of everything random.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder to write to; default: reports/explain/...")] = None,
+    seed: _options.SeedOption = None,
+    out: _options.OutOption = None,
+    as_json: _options.JsonOption = False,
     keep: _options.KeepOption = None,
     precision: _options.PrecisionOption = "int8",
     detector: _options.DetectorOption = "blazeface",
-    threads: Annotated[int, typer.Option(min=1, help="Cores to use.")] = 1,
+    device: _options.DeviceOption = "cpu",
+    threads: _options.LabThreadsOption = None,
     again: _options.AgainOption = "",
     ledger: _options.LedgerOption = None,
 ) -> None:
     """Show where a model looks: maps of the faces in WHAT, or with --data attention by region and tests of the maps.
 
     Of images it writes NAME.maps.mien.png each, and explanation.html. Of a data set it writes explanation.json and
-    report.html, which shows faces of the set: do not publish it.
+    report.html, which shows faces of the set: do not publish it. Without --faces, 600 are drawn. The default model is
+    mien-1, the folder is reports/explain/images, reports/explain/MODEL-METHOD, or that of --out.
     """
     if data is None:
         of_data = {"--split": split, "--map": label_map, "--keep": keep, "--skip-unreadable": skip_unreadable}
+        of_data |= {"--json": as_json}
         for option, value in of_data.items():
             if value:
                 raise MienError(f"{option} is for a data set; name one with --data, or leave it out")
@@ -75,6 +77,7 @@ def explain_command(
             layer=layer,
             precision=precision,
             detector=detector,
+            device=device,
             threads=threads,
             folder=out or _FOLDER / "images",
         )
@@ -93,25 +96,28 @@ def explain_command(
     folder = out or _FOLDER / f"{_file_name(name)}-{method}"
     labels = read_map(label_map or [])
     require_writable(keep)  # before the work
-    with output_folder(folder, ("explanation.json", "report.html")), TerminalProgress() as progress:
+    names, runtime = ("explanation.json", "report.html"), _options.lab_runtime(device, threads)
+    with output_folder(folder, names), runtime, TerminalProgress() as progress:
         explanation = explain_dataset(
             name,
             data,
             split=split,
             method=method,
             layer=layer,
-            faces=faces,
+            faces=600 if faces is None else faces,
             align=align,
             baseline=baseline,
             labels=labels,
             skip_unreadable=skip_unreadable,
             precision=precision,
-            threads=threads,
-            seed=seed,
+            seed=seed or 0,
             ledger=_options.open_ledger(ledger, again),
             progress=progress,
         )
         report = write_explanation(explanation, folder, json_folder=keep)
+    if as_json:
+        echo((folder / "explanation.json").read_text("utf-8").rstrip())
+        return
     if explanation.note:
         echo(explanation.note, err=True)
     for line in (*describe_explanation(explanation.metrics), report):
@@ -127,7 +133,8 @@ def _explain_images(
     layer: str,
     precision: str,
     detector: str,
-    threads: int,
+    device: str,
+    threads: int | None,
     folder: Path,
 ) -> int:
     """Write the maps of images; return the exit status."""
@@ -140,7 +147,8 @@ def _explain_images(
         from mien.lab.explain.methods import Explainer
         from mien.lab.models import open_model
 
-        opened = open_model(model)
+        with _options.lab_runtime(device, threads):
+            opened = open_model(model)
         explainer = Explainer(opened, method, layer)
         chosen = _choose(emotions, opened.emotions, opened.name)
         about = {"model": opened.name, **opened.about, "detector": detector}
@@ -148,7 +156,14 @@ def _explain_images(
     else:
         from mien.reader import Reader
 
-        reader = Reader(model, detector=detector, precision=precision, threads=threads)
+        providers = _options.providers_of(device)
+        reader = Reader(
+            model,
+            detector=detector,
+            precision=precision,
+            threads=1 if threads is None else threads,
+            providers=providers,
+        )
         chosen, about = _choose(emotions, reader.model.emotions, reader.model.name), reader.describe()
         readings = reader.read_many(inputs.sources, keep_pixels=True)
     if left_out := inputs.note():

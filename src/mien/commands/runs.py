@@ -17,15 +17,18 @@ if TYPE_CHECKING:  # the lab is an extra
 
 def export_command(
     run: _options.RunArgument,
-    out: Annotated[Path, typer.Option(help="Folder to write model.onnx, model-fp32.onnx, card and licence to.")],
-    data: _options.TrainingDataOption = None,
+    out: _options.RequiredOutOption,
+    data: _options.DataOption = None,
     final: _options.FinalTestOption = False,
     half: Annotated[bool, typer.Option("--half", help="Store the weights of the fp32 file in half precision.")] = False,
     calibration: _options.CalibrationOption = "",
     again: _options.AgainOption = "",
     ledger: _options.LedgerOption = None,
 ) -> None:
-    """Export RUN as fp32 and int8 ONNX, calibrated on PublicTest, with its card."""
+    """Export RUN as fp32 and int8 ONNX, calibrated on PublicTest, with its card.
+
+    OUT gets model.onnx, model-fp32.onnx, card and licence. --data is the set that the run was trained on.
+    """
     from mien.lab.data.datasets import load_set
     from mien.lab.export.release import export_model
     from mien.lab.files import require_writable
@@ -43,7 +46,7 @@ def export_command(
 
 def ensemble_command(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of two or more finished runs.")],
-    out: Annotated[Path, typer.Option(help="Folder of the ensemble.")],
+    out: _options.RequiredOutOption,
     name: Annotated[str, typer.Option(help="Name of the ensemble; default: the name of the folder.")] = "",
     about: Annotated[str, typer.Option(help="Description in its card; default: the nets that it consists of.")] = "",
 ) -> None:
@@ -66,17 +69,18 @@ def logits_command(
         list[Path],
         typer.Argument(metavar="RUN", help="Folders of finished runs: the teachers, whose probabilities are averaged."),
     ],
-    out: Annotated[Path, typer.Option(help="File to write, ending in .npz; a recipe's target.teachers names it.")],
-    data: Annotated[Path | None, typer.Option(help="Data set of the student; default: $MIEN_DATA.")] = None,
+    out: _options.RequiredOutOption,
+    data: _options.DataOption = None,
     tta: _options.TtaOption = "none",
     recipe: Annotated[
         str, typer.Option(help="The student's recipe, if it adds data sets that the recipe of the first run does not.")
     ] = "",
-    accelerator: _options.AcceleratorOption = "auto",
+    device: _options.DeviceOption = "auto",
+    threads: _options.LabThreadsOption = None,
 ) -> None:
     """Predict the Training faces with RUNs and write the logits to a file, for distillation.
 
-    No test face is predicted.
+    No test face is predicted. OUT is an .npz file, which target.teachers of a recipe names; --data is the student's.
     """
     from mien.lab import recipe as recipes
     from mien.lab.data import Split
@@ -91,11 +95,11 @@ def logits_command(
         raise OutputError(f"{out}: a file of cached logits ends in .npz; name it so")
     silence_lightning()
     require_writable(out.parent)  # before the work
-    device = Devices(accelerator).launch("32-true").device
-    teachers = [load_final(run, device) for run in runs]
+    at = Devices(device).launch("32-true").device
+    teachers = [load_final(run, at) for run in runs]
     student = recipes.load(recipe) if recipe else teachers[0].recipe
-    faces = load_set(data, student).split(Split.TRAINING).to(device)
-    with TerminalProgress(lines=False) as progress:
+    faces = load_set(data, student).split(Split.TRAINING).to(at)
+    with _options.lab_runtime(device, threads), TerminalProgress(lines=False) as progress:
         cached = cache_logits(teachers, faces, tta=tta, progress=progress)
     cached.save(out)
     names = ", ".join(cached.teachers)
@@ -104,8 +108,8 @@ def logits_command(
 
 def record_command(
     run: _options.RunArgument,
-    out: Annotated[Path | None, typer.Option(help="Folder to write to; default: results/RECIPE/seed-SEED.")] = None,
-    data: _options.TrainingDataOption = None,
+    out: _options.OutOption = None,
+    data: _options.DataOption = None,
     final: _options.FinalTestOption = False,
     int8: Annotated[
         bool, typer.Option(help="Also quantise and evaluate the net; write the file if it is small.")
@@ -117,7 +121,8 @@ def record_command(
 ) -> None:
     """Evaluate RUN and write its metrics, log, recipe, curves, confusion matrix and, if it is small, its int8 file.
 
-    Results that exist are not replaced without --force. A run of a changed recipe needs --out.
+    Results that exist are not replaced without --force. The folder is results/RECIPE/seed-SEED, or that of --out,
+    which a run of a changed recipe needs. --data is the set that the run was trained on.
     """
     from mien.lab.data.datasets import load_set
     from mien.lab.files import require_writable

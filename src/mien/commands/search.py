@@ -26,15 +26,16 @@ def search_command(
     overrides: _options.OverridesArgument = None,
     trials: Annotated[int, typer.Option(help="Trials in all, including those of earlier calls.", min=1)] = 20,
     data: _options.DataOption = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the search; default: runs/search/RECIPE.")] = None,
+    out: _options.OutOption = None,
     workers: Annotated[int, typer.Option(help="Processes that train at the same time.", min=1)] = 1,
-    seed: Annotated[int, typer.Option(help="Seed of the search and of every trial's training.")] = 0,
+    seed: _options.SeedOption = None,
     prune: Annotated[bool, typer.Option(help="Stop trials that are worse than the median of the others.")] = True,
-    accelerator: _options.AcceleratorOption = "auto",
+    device: _options.DeviceOption = "auto",
+    threads: _options.LabThreadsOption = None,
 ) -> None:
     """Search the hyperparameters of RECIPE (its `search` section) with Optuna's TPE; the same command resumes.
 
-    Writes best.toml (a recipe), search.json, history.png and importance.png.
+    Writes best.toml (a recipe), search.json, history.png and importance.png to runs/search/RECIPE, or to --out.
     """
     from mien.lab.recipe import load
     from mien.lab.search.results import format_value, write_results
@@ -50,9 +51,9 @@ def search_command(
         data=data,
         trials=trials,
         workers=workers,
-        seed=seed,
+        seed=seed or 0,
         prune=prune,
-        accelerator=accelerator,
+        accelerator=device,
     )
     objective, console = plan.space.objective, Console(stderr=True)
 
@@ -68,7 +69,8 @@ def search_command(
             console.print(f"  trial {event.trial}, epoch {event.epoch}: {value}", style="dim", end="\r")
 
     try:
-        run_search(plan, on_event)
+        with _options.lab_runtime(device, threads):
+            run_search(plan, on_event)
     except KeyboardInterrupt as stop:
         echo(f"{recipe}: stopped; the same command resumes, also within the trial. {folder}", err=True)
         raise typer.Exit(exit_status(stop)) from None

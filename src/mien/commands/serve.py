@@ -32,7 +32,8 @@ def serve_command(
     detector: _options.DetectorOption = "blazeface",
     abstain: _options.AbstainOption = None,
     min_quality: _options.MinQualityOption = 0.0,
-    threads: Annotated[int, typer.Option(min=0, help="Images read at the same time; 0: one for each core.")] = 0,
+    device: _options.DeviceOption = "cpu",
+    threads: _options.ThreadsOption = 0,
     queue: Annotated[int, typer.Option(help="Images accepted at a time; more are refused with 503.")] = 128,
     max_bytes: Annotated[int, typer.Option(help="Bytes of a request body, and of one frame of a stream.")] = 32 * 2**20,
     max_pixels: Annotated[int, typer.Option(help="Width x height of an image.")] = 50_000_000,
@@ -63,6 +64,7 @@ def serve_command(
 ) -> None:
     """Start a server: images over HTTP, frames over a WebSocket, and a web page.
 
+    Each of the cores of --threads reads one image at a time.
     Ctrl-C and SIGTERM end it after the accepted requests are finished, within 5 seconds.
     Exit status: 0 stopped by SIGTERM, 130 by Ctrl-C, 2 a wrong argument or a port in use.
     """
@@ -95,8 +97,14 @@ def serve_command(
             if token is None:
                 _print(f"WARNING: every machine that reaches {host} may send images; set --token or $MIEN_TOKEN")
             _print(f"warning: other machines reach {host} unencrypted; put a proxy with TLS in front of the server")
-        threshold = "card" if abstain is None else abstain
-        reader = Reader(model, detector=detector, precision=precision, abstain=threshold, min_quality=min_quality)
+        reader = Reader(
+            model,
+            detector=detector,
+            precision=precision,
+            abstain="card" if abstain is None else abstain,
+            min_quality=min_quality,
+            providers=_options.providers_of(device),
+        )
         app = create_app(
             reader,
             threads=threads or os.cpu_count() or 1,

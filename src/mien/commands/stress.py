@@ -15,13 +15,8 @@ def stress_command(
         list[str], typer.Argument(metavar="MODEL", help="Names, ONNX files, run folders, or TOML of foreign models.")
     ],
     data: _options.DataOption = None,
-    split: Annotated[str, typer.Option(help="Training, PublicTest, PrivateTest, or all.")] = "PublicTest",
-    faces: Annotated[
-        int | None,
-        typer.Option(
-            min=0, help="Faces, stratified by class; 0: all. Default: 1500; with --steady 800, with --groups all."
-        ),
-    ] = None,
+    split: _options.SplitOption = None,
+    faces: _options.FacesOption = None,
     only: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="A corruption or a kind (noisy, partial ...); repeatable.")
     ] = None,
@@ -35,21 +30,23 @@ def stress_command(
     groups: Annotated[
         Path | None, typer.Option(help="Table with the column row or file, and one column for each grouping of faces.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for report.html, stress.json and stress.csv.")] = Path(
-        "reports/stress"
-    ),
+    out: _options.OutOption = Path("reports/stress"),
+    as_json: _options.JsonOption = False,
     keep: _options.KeepOption = None,
     label_map: _options.LabelMapOption = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the sample and of all noise.")] = 0,
+    seed: _options.SeedOption = None,
     again: _options.AgainOption = "",
     ledger: _options.LedgerOption = None,
     skip_unreadable: _options.SkipUnreadableOption = False,
+    device: _options.DeviceOption = "cpu",
+    threads: _options.LabThreadsOption = None,
 ) -> None:
     """Corrupt faces at five severities and report the metrics of each MODEL.
 
-    The same seed corrupts the same faces in the same way for every model. The report shows no face of the data set.
-    --steady prints a table of how much the answers change when a crop moves a little, and how good they are on small
-    faces; --only then chooses the corruptions of its mean corruption error.
+    The same seed corrupts the same faces in the same way for every model. Writes report.html, which shows no face of
+    the data set, stress.json and stress.csv. Without --faces, 1500 faces are drawn; 800 with --steady, all with
+    --groups. --steady prints a table of how much the answers change when a crop moves a little, and how good they are
+    on small faces; --only then chooses the corruptions of its mean corruption error.
     """
     from mien.lab.data.datasets import read_map, read_part
     from mien.lab.files import output_folder, require_writable
@@ -61,15 +58,20 @@ def stress_command(
     looks = _options.open_ledger(ledger, again)
     count = faces if faces is not None else 0 if groups else STEADY_FACES if steady else DEFAULT_FACES
     chosen = choose_corruptions(only or (["noisy"] if steady else []))
-    options = RobustnessOptions(read_part(split), count, chosen, seed, looks, skip_unreadable, steady)
+    part = read_part(split or "PublicTest")
+    options = RobustnessOptions(part, count, chosen, seed or 0, looks, skip_unreadable, steady)
     require_writable(keep)  # before the work
     labels = read_map(label_map or [])
     names = ("stress.json", "stress.csv", "report.html")
-    with output_folder(out, names), TerminalProgress(overall=True) as progress:
+    out = out or Path("reports/stress")
+    with output_folder(out, names), _options.lab_runtime(device, threads), TerminalProgress(overall=True) as progress:
         result = run_robustness(
             models, data, options=options, reference=reference, groups=groups, labels=labels, progress=progress
         )
         report = write_robustness(result, out, models_folder=keep)
+    if as_json:
+        echo((out / "stress.json").read_text("utf-8").rstrip())
+        return
     if result["note"]:
         echo(result["note"], err=True)
     for line in describe_robustness(result):

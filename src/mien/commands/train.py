@@ -26,23 +26,23 @@ def train_command(
     recipe: _options.RecipeArgument,
     overrides: _options.OverridesArgument = None,
     data: _options.DataOption = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; default: runs/RECIPE/seed-SEED.")] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Seed of weights, order and augmentation; default: the recipe's, else 0.")
-    ] = None,
-    accelerator: _options.AcceleratorOption = "auto",
-    devices: Annotated[int, typer.Option(help="Processes or GPUs on this machine.", min=1)] = 1,
+    out: _options.OutOption = None,
+    seed: _options.SeedOption = None,
+    device: _options.DeviceOption = "auto",
+    threads: _options.LabThreadsOption = None,
+    processes: Annotated[int, typer.Option(help="Processes on this machine; with cuda a GPU each.", min=1)] = 1,
     nodes: Annotated[int, typer.Option(help="Machines, each started by torchrun.", min=1)] = 1,
     time_limit: _options.TimeLimitOption = 0,
     skip_unreadable: _options.SkipUnreadableOption = False,
     folds: Annotated[
         int, typer.Option(help="Cross-validation: this many nets, each of which leaves out one part.", min=0)
     ] = 0,
-    log: Annotated[list[str] | None, typer.Option(help="Also log to tensorboard or mlflow; repeatable.")] = None,
+    logger: Annotated[list[str] | None, typer.Option(help="Also log to tensorboard or mlflow; repeatable.")] = None,
 ) -> None:
     """Train RECIPE, or resume it from its last checkpoint; of a family, train all members one after another.
 
-    Stops cleanly at --time-limit and at Ctrl-C. The same command resumes; finished runs are skipped.
+    Stops cleanly at --time-limit and at Ctrl-C. The same command resumes; finished runs are skipped. The folder of a
+    run is runs/RECIPE/seed-SEED, or that of --out.
     """
     from mien.lab import recipe as recipes
     from mien.lab.recipe_summary import is_family
@@ -59,7 +59,8 @@ def train_command(
         folder = folder / each.name.rpartition("/")[2] if out and len(names) > 1 else folder
         parts = recipes.fold_recipes(each, folds, public=True) if folds else []
         runs += [(part, folder / f"fold-{part.data.fold}") for part in parts] or [(each, folder)]
-    _train_all(runs, data, Devices(accelerator, devices, nodes), time_limit or math.inf, log or ())
+    with _options.lab_runtime(device, threads):
+        _train_all(runs, data, Devices(device, processes, nodes), time_limit or math.inf, logger or ())
 
 
 def _train_all(

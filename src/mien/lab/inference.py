@@ -24,7 +24,7 @@ def predict(net: nn.Module, images: Tensor, size: int, *, batch_size: int = 512)
 
     Args:
         net: A net in eval mode that takes float ``[N, 1, size, size]``.
-        images: uint8 ``[N, S, S]``, on the device of the net.
+        images: uint8 ``[N, S, S]``.
         size: Side in pixels of the faces that the net takes; other faces are resized.
         batch_size: Faces in one forward pass.
 
@@ -36,8 +36,9 @@ def predict(net: nn.Module, images: Tensor, size: int, *, batch_size: int = 512)
         >>> predict(net, torch.zeros(3, 48, 48, dtype=torch.uint8), 16).shape
         torch.Size([3, 7])
     """
-    parts = [net(normalise(part.unsqueeze(1).float() / 255, size)) for part in torch.split(images, batch_size)]
-    return torch.cat(parts).float()
+    device = next(net.parameters(), images).device
+    parts = [net(normalise(x.to(device).unsqueeze(1).float() / 255, size)) for x in torch.split(images, batch_size)]
+    return torch.cat(parts).float().to(images.device)
 
 
 def predict_tta(net: nn.Module, images: Tensor, size: int, tta: str) -> Tensor:
@@ -45,7 +46,7 @@ def predict_tta(net: nn.Module, images: Tensor, size: int, tta: str) -> Tensor:
 
     Args:
         net: As for ``predict``.
-        images: uint8 ``[N, S, S]``, on the device of the net.
+        images: uint8 ``[N, S, S]``.
         size: Side in pixels of the faces that the net takes.
         tta: A key of ``TTA``.
 

@@ -6,6 +6,7 @@ open_model("mien-0") -> Model -> crops -> probabilities and maps
 import os
 import tomllib
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -139,12 +140,11 @@ class Adapter:
     name: str = ""
 
 
-def open_foreign(path: Path, *, threads: int = 1) -> Model:
+def open_foreign(path: Path) -> Model:
     """Open a foreign ONNX model. It reads one blank face for a trial, with a time limit of 30 s.
 
     Args:
         path: The TOML file that describes it, with the keys of ``Adapter``.
-        threads: Threads of ONNX Runtime for one call.
 
     Returns:
         The model. It has no maps.
@@ -182,7 +182,8 @@ def open_foreign(path: Path, *, threads: int = 1) -> Model:
         return probs, None
 
     predict_crops(np.zeros((1, adapter.size, adapter.size), np.uint8), trial.run_trial)
-    run = open_session(file, threads=threads).run
+    threads, providers, _ = RUNTIME.get()
+    run = open_session(file, threads=threads, providers=providers).run
     emotions = tuple(Emotion(adapter.labels[index]) for index in used)
     about = {"kind": "foreign ONNX file", "adapter": path.name, "file": file.name, "outputs": adapter.outputs}
     return Model(name, emotions, adapter.size, about, path, partial(predict_crops, run=run))
@@ -281,10 +282,12 @@ def _choose(path: Path, key: str, wanted: str, there: list[str]) -> str:
     return there[0]
 
 
+# The threads of ONNX Runtime, its execution providers, and the device of nets of torch. Commands set it.
+RUNTIME: ContextVar[tuple[int, tuple[str, ...], str]] = ContextVar("RUNTIME", default=(1, ("cpu",), "cpu"))
+
+
 @checked
-def open_model(
-    what: str | os.PathLike[str], *, precision: str = "int8", threads: int = 1, faces: FaceSet | None = None
-) -> Model:
+def open_model(what: str | os.PathLike[str], *, precision: str = "int8", faces: FaceSet | None = None) -> Model:
     """Open a model from any source.
 
     Args:
@@ -292,7 +295,6 @@ def open_model(
             (``final.pt``), or the folder of a recipe with one run; a TOML file that describes a foreign ONNX model,
             with the keys of ``Adapter``.
         precision: The file of a model folder, ``"int8"`` or ``"fp32"``.
-        threads: Threads of ONNX Runtime for one call.
         faces: A data set. If a run was trained on it, its probabilities are calibrated on PublicTest as in its
             exported files. Otherwise they are not calibrated, and ``about`` says so.
 
@@ -310,7 +312,7 @@ def open_model(
     """
     path = Path(what)
     if path.suffix == ".toml":
-        return open_foreign(path, threads=threads)
+        return open_foreign(path)
     runs = [path / "final.pt"] if (path / "final.pt").is_file() else sorted(path.glob("seed-*/final.pt"))
     if len(runs) > 1:
         names = ", ".join(run.parent.name for run in runs)
@@ -319,7 +321,8 @@ def open_model(
         return _open_run(runs[0].parent, faces)
     if (path / "predictions.npz").is_file() and not (path / "model.onnx").is_file():
         raise ModelError(f"{path}: holds predictions of a run, but no model; name the run's folder under runs/")
-    classifier = Classifier(find_model(what, precision=precision), threads=threads)
+    threads, providers, _ = RUNTIME.get()
+    classifier = Classifier(find_model(what, precision=precision), threads=threads, providers=providers)
     about = {"kind": "ONNX file of the contract"}
     about |= {key: classifier.metadata[key] for key in ("precision", "recipe", "commit", "data_sha256", "licence")}
     try:  # files of results/ have the metrics of their run beside them
@@ -372,7 +375,7 @@ def answers_of_model(model: Model, faces: FaceSet) -> Answers:
 
 
 def _open_run(folder: Path, faces: FaceSet | None) -> Model:
-    trained = load_final(folder)
+    trained = load_final(folder, RUNTIME.get()[2])
     recipe, (calibration, remark) = trained.recipe, _calibration(trained, faces)
     about = {"kind": "run (torch, fp32)", "recipe": recipe.name, "seed": str(recipe.seed), "calibration": remark}
     about |= {key: str(trained.provenance[key]) for key in ("commit", "data_sha256") if key in trained.provenance}

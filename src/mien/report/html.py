@@ -17,7 +17,7 @@ from mien._emotions import Emotion
 from mien._errors import MienError, require_kind
 from mien._face import Face, Reading, face_headline
 from mien._format import probability_percent
-from mien._output import Draft, output_errors
+from mien._output import PARTIAL, Draft, output_errors
 from mien._page import data_uri, escape, head
 from mien.overlay import enlarge, heat, opacity
 from mien.report.images import short_name, thumbnail
@@ -31,7 +31,6 @@ _SMALL = 0.03  # of the image's width: narrower boxes show their label only when
 # Bytes reserved for the summary, which is before the images in the page but is known only after them. Its size depends
 # on the number of emotions, not of images.
 _SUMMARY_ROOM = 8192
-_PARTIAL = (KeyboardInterrupt, BrokenPipeError)  # after which the page shows the images until then
 
 
 class Html:
@@ -96,7 +95,7 @@ class Html:
         self._counts.update(map(_kind, reading.faces))
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and not (issubclass(kind, _PARTIAL) and self._counts["images"]):
+        if kind is not None and not (issubclass(kind, PARTIAL) and self._counts["images"]):
             self._draft.drop()
             return
         with self._draft:

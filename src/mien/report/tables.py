@@ -5,14 +5,15 @@ import io
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from mien._emotions import Emotion
 from mien._errors import MienError, MissingExtraError, require_kind
 from mien._face import Reading, record_columns
 from mien._format import csv_cell, printable
-from mien._output import MARK, Draft, output_errors
+from mien._output import MARK, PARTIAL, Draft, open_output, output_errors
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -85,14 +86,80 @@ class RowGroups:
         self._pending = []
 
 
-class JsonLines:
+class TextOutput:
+    """A text file that appears when the block ends, or an open stream. After Ctrl-C it has the results until then.
+
+    Args:
+        file: The path of the file, or a text stream such as ``sys.stdout``, which is not closed.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+
+    def __init__(self, file: str | os.PathLike[str] | TextIO) -> None:
+        self._path = file if isinstance(file, str | os.PathLike) else None
+        self._end = ExitStack()
+        if not isinstance(file, str | os.PathLike):
+            self._stream = file
+
+    def __enter__(self) -> Self:
+        if self._path is not None:
+            self._stream = self._end.enter_context(open_output(self._path))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        is_partial = kind is not None and issubclass(kind, PARTIAL)
+        self._end.__exit__(*(None, None, None) if is_partial else (kind, error, trace))
+
+
+class JsonOutput(TextOutput):
+    """JSON values in a file or stream: a line each, or the items of one array.
+
+    Args:
+        file: The path of the file, or a text stream, which is not closed.
+        array: Whether the file is one JSON array.
+    """
+
+    def __init__(self, file: str | os.PathLike[str] | TextIO, *, array: bool = False) -> None:
+        super().__init__(file)
+        self._array, self._count = array, 0
+
+    def write_value(self, plain: Any) -> None:
+        """Write one value and flush.
+
+        Args:
+            plain: A value of JSON.
+
+        Raises:
+            OutputError: The file cannot be written.
+        """
+        line = json.dumps(plain, ensure_ascii=False)
+        if _escaped(line, self._stream) != line:  # the encoding lacks a character; JSON can write all in ASCII
+            line = json.dumps(plain)
+        before = ("[\n" if not self._count else ",\n") if self._array else ""
+        write(self._stream, before + printable(line) + ("" if self._array else "\n"))
+        self._count += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._array and (kind is None or issubclass(kind, PARTIAL)):
+            with suppress(BrokenPipeError):
+                write(self._stream, "\n]\n" if self._count else "[]\n")
+        super().__exit__(kind, error, trace)
+
+
+class JsonLines(JsonOutput):
     """Writes one JSON object per line, as ``Reading.to_dict`` returns it. Each line is flushed.
 
     Args:
-        stream: A text stream, for example ``sys.stdout``. It is not closed.
+        file: The path of the file, or a text stream such as ``sys.stdout``, which is not closed.
+        array: Whether to write one JSON array instead of lines.
 
     Raises:
-        OutputError: The stream cannot be written.
+        OutputError: The file cannot be written.
 
     Example:
         >>> import sys
@@ -102,12 +169,6 @@ class JsonLines:
         {"source": "photo.jpg", "size_wh": [640, 480], "faces": [], "error": null}
     """
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def __enter__(self) -> Self:
-        return self
-
     def add(self, reading: Reading) -> None:
         """Write one line.
 
@@ -115,20 +176,13 @@ class JsonLines:
             reading: The reading.
 
         Raises:
-            OutputError: The stream cannot be written.
+            OutputError: The file cannot be written.
         """
         require_kind("reading", reading, Reading, "what Reader.read returns")
-        plain = reading.to_dict()
-        line = json.dumps(plain, ensure_ascii=False)
-        if _escaped(line, self._stream) != line:  # the encoding lacks a character; JSON can write all in ASCII
-            line = json.dumps(plain)
-        write(self._stream, printable(line) + "\n")
-
-    def __exit__(self, *_: object) -> None:
-        """Do nothing: the stream is not closed."""
+        self.write_value(reading.to_dict())
 
 
-class Csv:
+class Csv(TextOutput):
     """Writes one row for each face: the columns of ``Reading.to_records``.
 
     In names and errors, control characters are escaped, and a ``'`` is set before what a spreadsheet would take for a
@@ -138,12 +192,12 @@ class Csv:
     face number. The header is written at the start of the ``with`` block.
 
     Args:
-        stream: A text stream, for example ``sys.stdout``. It is not closed.
+        file: The path of the file, or a text stream such as ``sys.stdout``, which is not closed.
         emotions: The emotions of the model, in its order.
         raw: Whether names and errors are written unchanged.
 
     Raises:
-        OutputError: The stream cannot be written.
+        OutputError: The file cannot be written.
 
     Example:
         >>> import sys
@@ -154,12 +208,15 @@ class Csv:
         photo.jpg,,,,,,,,,,,,,,,640,480,,,,,,,,,,,,,
     """
 
-    def __init__(self, stream: TextIO, emotions: Sequence[Emotion], *, raw: bool = False) -> None:
+    def __init__(
+        self, file: str | os.PathLike[str] | TextIO, emotions: Sequence[Emotion], *, raw: bool = False
+    ) -> None:
+        super().__init__(file)
         require_kind("emotions", emotions, (list, tuple), "a list of emotions")
-        self._stream, self._raw = stream, raw
-        self._emotions = tuple(emotions)
+        self._raw, self._emotions = raw, tuple(emotions)
 
     def __enter__(self) -> Self:
+        super().__enter__()
         write_csv(self._stream, [record_columns(self._emotions)])
         return self
 
@@ -170,12 +227,9 @@ class Csv:
             reading: The reading of the image.
 
         Raises:
-            OutputError: The stream cannot be written.
+            OutputError: The file cannot be written.
         """
         write_csv(self._stream, (row.values() for row in _rows(reading, self._emotions)), raw=self._raw)
-
-    def __exit__(self, *_: object) -> None:
-        """Do nothing: the stream is not closed."""
 
 
 class Parquet(RowGroups):

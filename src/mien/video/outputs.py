@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Self, TextIO
 
 from mien._face import Pixels
-from mien._output import Draft, OutputGroup, open_output
+from mien._output import Draft, OutputGroup
 from mien.reader import Reader
 from mien.video.sources import FrameSource
 from mien.video.tables import FrameCsv, FrameJsonLines, FrameParquet
@@ -31,15 +31,17 @@ class TrackOutputs:
     Args:
         frames: The source.
         reader: The reader of the tracker.
-        video: File of the annotated video, an MP4.
+        mp4: File of the annotated video.
         jsonl: File or text stream of the JSON lines.
+        json: File or text stream of the same objects as one JSON array.
         csv: File or text stream of the CSV table.
         parquet: File of the Parquet table.
         html: File of the HTML page.
+        aggregate: Seconds over which the tables average each track; 0: every frame.
 
     Raises:
         OutputError: If a file cannot be written.
-        MissingExtraError: If PyAV (``video``) or pyarrow (``parquet``) is not installed.
+        MissingExtraError: If PyAV (``mp4``) or pyarrow (``parquet``) is not installed.
 
     Example:
         >>> import sys
@@ -59,21 +61,24 @@ class TrackOutputs:
         frames: FrameSource,
         reader: Reader,
         *,
-        video: Path | None = None,
+        mp4: Path | None = None,
         jsonl: Path | TextIO | None = None,
+        json: Path | TextIO | None = None,
         csv: Path | TextIO | None = None,
         parquet: Path | None = None,
         html: Path | None = None,
+        aggregate: float = 0,
     ) -> None:
         self.notes: list[str] = []
         self.partial = False
         self._frames, self._reader = frames, reader
         files: tuple[tuple[Callable[[ExitStack, Any], _Add], Path | TextIO | None], ...] = (
-            (self._open_lines, jsonl),
-            (self._open_csv, csv),
-            (self._open_parquet, parquet),
+            (_table(lambda file: FrameJsonLines(file, aggregate=aggregate)), jsonl),
+            (_table(lambda file: FrameJsonLines(file, array=True, aggregate=aggregate)), json),
+            (_table(lambda file: FrameCsv(file, reader.model.emotions, aggregate=aggregate)), csv),
+            (_table(lambda file: FrameParquet(file, reader.model.emotions, aggregate=aggregate)), parquet),
             (self._open_page, html),
-            (self._open_video, video),
+            (self._open_video, mp4),
         )
         self._group = OutputGroup(_Output(opened, file) for opened, file in files if file is not None)
         self._writer: VideoWriter | None = None
@@ -100,15 +105,6 @@ class TrackOutputs:
         self._group.__exit__(kind, error, trace)
         if self._writer is not None and self._writer.note:
             self.notes.append(self._writer.note)
-
-    def _open_lines(self, stack: ExitStack, output: Path | TextIO) -> _Add:
-        return _table(FrameJsonLines(_text(stack, output)))
-
-    def _open_csv(self, stack: ExitStack, output: Path | TextIO) -> _Add:
-        return _table(FrameCsv(_text(stack, output), self._reader.model.emotions))
-
-    def _open_parquet(self, stack: ExitStack, path: Path) -> _Add:
-        return _table(stack.enter_context(FrameParquet(path, self._reader.model.emotions)))
 
     def _open_page(self, stack: ExitStack, path: Path) -> _Add:
         Draft(path).drop()  # a path that cannot be written is reported now
@@ -155,9 +151,9 @@ class _Output:
         self._stack.__exit__(kind, error, trace)
 
 
-def _table(table: FrameJsonLines | FrameCsv | FrameParquet) -> _Add:
-    return lambda result, _: table.add(result)
+def _table(table: Callable[[Any], FrameJsonLines | FrameCsv | FrameParquet]) -> Callable[[ExitStack, Any], _Add]:
+    def opened(stack: ExitStack, file: Any) -> _Add:
+        writer = stack.enter_context(table(file))
+        return lambda result, _: writer.add(result)
 
-
-def _text(stack: ExitStack, output: Path | TextIO) -> TextIO:
-    return stack.enter_context(open_output(output)) if isinstance(output, Path) else output
+    return opened

@@ -120,20 +120,20 @@ class FrameSource(ABC):
         """Yield the seconds, which never decrease, and the read-only pixels of each frame. Runs on the thread."""
 
 
-def open_source(source: str | os.PathLike[str] | int, *, fps: float = 25.0) -> FrameSource:
+def open_source(source: str | os.PathLike[str] | int, *, rate: float = 25.0) -> FrameSource:
     """Open a source of frames.
 
     Args:
         source: A number (0 is the first) or ``/dev/videoN`` is a camera. ``rtsp://``, ``http://`` and the like are
             streams: one with a known end is read like a file, any other is live. A folder holds the frames of a video
             as images. Anything else is a video file.
-        fps: Frame rate of a folder, in frames per second.
+        rate: Frame rate of a folder, in frames per second.
 
     Returns:
         The source.
 
     Raises:
-        MienError: If ``fps`` is out of range or ``source`` of another type.
+        MienError: If ``rate`` is out of range or ``source`` of another type.
         SourceError: If the source cannot be opened.
         MissingExtraError: If PyAV is not installed; a folder does not need it.
 
@@ -144,7 +144,7 @@ def open_source(source: str | os.PathLike[str] | int, *, fps: float = 25.0) -> F
         ...         print(frame.index, frame.seconds)
         0 0.0
     """
-    require_number("fps", fps, lowest=1e-6, highest=1e6)
+    require_number("rate", rate, lowest=1e-6, highest=1e6)
     require_kind("source", source, (str, bytes, os.PathLike, int), "a path, an address or the number of a camera")
     if isinstance(source, int):
         require_integer("source", int(source), lowest=0, highest=_LAST_CAMERA)
@@ -157,7 +157,7 @@ def open_source(source: str | os.PathLike[str] | int, *, fps: float = 25.0) -> F
         return _open_camera(name)
     if re.match(r"^(rtsps?|https?|rtmps?|udp|tcp|srt)://", name, re.IGNORECASE):
         return _open_address(name)
-    return _ImageFolder(Path(name), rate=fps) if Path(name).is_dir() else _open_file(name)
+    return _ImageFolder(Path(name), rate=rate) if Path(name).is_dir() else _open_file(name)
 
 
 def _open_camera(camera: int | str) -> FrameSource:

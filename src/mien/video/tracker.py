@@ -197,7 +197,7 @@ def track(
     every: int = 3,
     smooth: float = 0.5,
     forget: float = 1.0,
-    fps: float = 25.0,
+    rate: float = 25.0,
     keep_pixels: bool = False,
 ) -> Generator[FrameResult, None, None]:
     """Track the faces of a video, camera, stream or folder of frames.
@@ -211,7 +211,7 @@ def track(
         every: Interval of full searches in frames, at least 1.
         smooth: Time constant of the smoothed probabilities in seconds; 0 disables smoothing.
         forget: Seconds after which an unseen track ends.
-        fps: Frame rate of a folder of frames, in frames per second.
+        rate: Frame rate of a folder of frames, in frames per second.
         keep_pixels: Keep each frame in ``FrameResult.pixels``.
 
     Returns:
@@ -229,7 +229,7 @@ def track(
         0.0 1 happy
     """
     tracker = Tracker(Reader() if reader is None else reader, every=every, smooth=smooth, forget=forget)
-    results = _track_all(open_source(source, fps=fps), tracker, keep_pixels)
+    results = _track_all(open_source(source, rate=rate), tracker, keep_pixels)
     next(results)  # enter the block that closes the source, even if no result is ever fetched
     return results
 

@@ -200,7 +200,7 @@ def test_an_error_of_a_worker_is_reported(plan: Callable[..., SearchPlan], tmp_p
 
 def test_the_command_shows_the_best_trials_and_names_their_recipe(images: Path, tmp_path: Path) -> None:
     words = ["search", tiny(tmp_path), "train.ema_decay=0.5", "--data", str(images), "--trials", "2", "--seed", "7"]
-    done = CliRunner().invoke(app, [*words, "--accelerator", "cpu", "--out", str(tmp_path / "out")])
+    done = CliRunner().invoke(app, [*words, "--device", "cpu", "--out", str(tmp_path / "out")])
     assert done.exit_code == 0, done.output
     heads, *rows = [line.split("\t") for line in done.stdout.splitlines() if "\t" in line]
     assert heads == ["trial", "accuracy", "lr", "batch_size", "widths", "epochs", "epochs", "seconds"]

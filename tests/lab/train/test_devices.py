@@ -92,7 +92,7 @@ def done(folder: Path) -> subprocess.CompletedProcess[str]:
     (folder / "family").mkdir()
     (folder / "family" / "pair.toml").write_text(FAMILY)
     cartoon_folder(folder / "family" / "faces")
-    words = ["train", "pair.toml", "--data", "faces", "--accelerator", "cpu", "--devices", "2", "--out", "both"]
+    words = ["train", "pair.toml", "--data", "faces", "--device", "cpu", "--processes", "2", "--out", "both"]
     return launch(
         [
             job(PLAIN, folder / "plain"),

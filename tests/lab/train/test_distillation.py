@@ -210,7 +210,7 @@ def test_the_command_computes_logits_of_the_training_faces_of_any_set(
     app = typer.Typer()
     app.command()(logits_command)
     out = tmp_path / "logits.npz"
-    words = [*map(str, folders), "--data", str(tmp_path / "mine"), "--out", str(out), "--accelerator", "cpu"]
+    words = [*map(str, folders), "--data", str(tmp_path / "mine"), "--out", str(out), "--device", "cpu"]
     done = CliRunner().invoke(app, [*words, "--tta", "flip"], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     ours = training(load_set(tmp_path / "mine", short()))

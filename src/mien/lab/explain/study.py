@@ -91,7 +91,6 @@ def explain_dataset(
     labels: Mapping[str, str] | None = None,
     skip_unreadable: bool = False,
     precision: str = "int8",
-    threads: int = 1,
     seed: int = 0,
     ledger: Ledger | None = None,
     progress: Progress = no_progress,
@@ -111,7 +110,6 @@ def explain_dataset(
         labels: Label of the data set -> name of an emotion, or ``""`` to exclude its faces.
         skip_unreadable: Whether images that cannot be read are left out and counted.
         precision: The file of an embedded model: ``int8`` or ``fp32``.
-        threads: Threads of ONNX Runtime for one call.
         seed: Seed of the drawn faces and of everything random.
         ledger: Where a look at PrivateTest is written; ``None``: in ``default_ledger()``.
         progress: Called with the stage, the number of parts done, and the number of parts.
@@ -130,7 +128,7 @@ def explain_dataset(
         dict_keys(['share', 'interval', 'chance', 'relative', 'relative_interval'])
     """
     wanted = read_split(split)
-    opened = open_model(model, precision=precision, threads=threads)
+    opened = open_model(model, precision=precision)
     Explainer(opened, method, layer)  # checks before the faces are read
     require_baseline(baseline)
     loaded = load_test_set(data, opened.emotions, size=opened.size, labels=labels, skip_unreadable=skip_unreadable)

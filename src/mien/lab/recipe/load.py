@@ -188,6 +188,8 @@ def _table(name: str) -> dict[str, Any]:
             raise RecipeError(f"{name}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     elif name in recipe_names():
         text = _FOLDER.joinpath(f"{name}.toml").read_text(encoding="utf-8")
+    elif Path(name).exists() and not Path(name).is_dir():
+        raise RecipeError(f"{name}: a recipe is a file whose name ends in .toml; copy or rename it")
     else:
         _refuse_ensemble(name)
         is_file = Path(f"{name}.toml").is_file()

@@ -1,0 +1,145 @@
+"""One vocabulary of options: a name means the same in every command, and a meaning has one name."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from mien._errors import MienError, RecipeError
+from mien.commands import _options, app
+from mien.commands._options import STDOUT, protected, read_outputs
+
+COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+FORMATS = ("csv", "jsonl", "json", "parquet", "html", "mp4")
+OPTIONS = [
+    (command, "/".join([*option.opts, *option.secondary_opts]), option)
+    for command, group in COMMANDS.items()
+    for option in group.params
+    if option.opts[0].startswith("-")
+]
+
+
+def meaning(option: Any) -> str:
+    """The help without what depends on whether the option may be repeated."""
+    return re.sub(r"; repeatable\.$", ".", option.help)
+
+
+def kind_of(option: Any) -> Any:
+    """The type of one value."""
+    kind = option.type_descriptor.annotation
+    return kind.__args__[0] if option.multiple and hasattr(kind, "__args__") else kind
+
+
+def test_a_name_has_one_type_metavar_and_help_in_all_commands() -> None:
+    seen: dict[str, dict[tuple[str, str | None, str], list[str]]] = {}
+    for command, name, option in OPTIONS:
+        form = (
+            repr((kind_of(option), option.min, option.max, option.is_flag)),
+            option.metavar,
+            meaning(option),
+        )
+        seen.setdefault(name, {}).setdefault(form, []).append(command)
+    assert {name: forms for name, forms in seen.items() if len(forms) > 1} == {}
+
+
+def test_a_meaning_has_one_name() -> None:
+    names: dict[str, set[str]] = {}
+    for _, name, option in OPTIONS:
+        names.setdefault(meaning(option), set()).add(name)
+    assert {text: found for text, found in names.items() if len(found) > 1} == {}
+
+
+def test_where_the_shared_options_are() -> None:
+    has = {name: {command for command, other, _ in OPTIONS if other == name} for _, name, _ in OPTIONS}
+    images = {"predict", "track", "serve", "benchmark"}
+    judged = {"evaluate", "compare", "explain", "stress", "audit"}
+    trained = {"train", "search", "synthesize", "logits"}
+    assert has["--device"] == has["--threads"] == images | judged | trained
+    assert has["--detector"] == images | {"explain"}
+    assert has["--model"] == images | {"explain", "audit"}
+    assert has["--abstain"] == {"predict", "track", "serve"}
+    assert has["--format"] == {"predict", "track"}
+    assert has["--json"] == {"predict", "track", "models", "recipes", "benchmark", "doctor"} | judged
+    assert set(COMMANDS) - has["--out"] == {"serve", "models", "recipes", "benchmark", "doctor"}
+    assert not {"--save", "--csv", "--html", "--parquet", "--jsonl", "--video", "--counts", "--accelerator"} & set(has)
+
+
+@pytest.mark.parametrize(
+    ("out", "formats", "as_json", "pairs"),
+    [
+        ([], [], False, []),
+        ([], [], True, [("jsonl", "-")]),
+        ([], ["csv"], False, [("csv", "-")]),
+        (["-"], [], False, [("jsonl", "-")]),
+        (["-", "a.html"], ["csv"], False, [("csv", "-"), ("html", "a.html")]),
+        (
+            ["a.CSV", "b.json", "copies"],
+            [],
+            True,
+            [("csv", "a.CSV"), ("json", "b.json"), ("", "copies"), ("jsonl", "-")],
+        ),
+        (["copies"], ["csv"], False, [("", "copies"), ("csv", "-")]),
+        (["notes.txt"], ["csv"], False, [("csv", "notes.txt")]),
+    ],
+)
+def test_the_suffix_is_the_format(
+    out: list[str], formats: list[str], as_json: bool, pairs: list[tuple[str, str]]
+) -> None:
+    found = read_outputs([Path(each) for each in out], formats, as_json, FORMATS)
+    assert [(name, str(path)) for name, path in found] == pairs
+    assert Path("-") == STDOUT
+
+
+def test_a_folder_of_several_videos_gets_the_formats() -> None:
+    pairs = read_outputs([Path("tables")], ["csv", "html"], False, FORMATS, folders=True)
+    assert [(name, str(path)) for name, path in pairs] == [("csv", "tables"), ("html", "tables")]
+
+
+@pytest.mark.parametrize(
+    ("out", "formats", "as_json", "message"),
+    [
+        (["a.avi"], [], False, "--out a.avi: this suffix names no format; name a file .csv, .jsonl"),
+        (["a.csv", "./a.csv"], [], False, "--out a.csv: two results cannot go there"),
+        ([], ["csv"], True, "standard output: two results cannot go there"),
+        (["-"], ["mp4"], False, "mp4 cannot go to standard output; name a file: --out FILE.mp4"),
+        ([], ["parqet"], False, "--format parqet: there is no such format; did you mean 'parquet'?; name csv"),
+        ([__file__], [], False, "this suffix names no format"),
+    ],
+)
+def test_what_cannot_be_written_is_named(out: list[str], formats: list[str], as_json: bool, message: str) -> None:
+    with pytest.raises(MienError) as caught:
+        read_outputs([Path(each) for each in out], formats, as_json, FORMATS)
+    assert message in str(caught.value)
+
+
+def test_force_may_be_anywhere_in_a_command() -> None:
+    def command(out: _options.OutOption = None, force: bool = False, seed: int = 0) -> None:
+        seen.append((out, force, seed))
+
+    seen: list[Any] = []
+    once = typer.Typer()
+    once.command()(protected(command))
+    typer.main.get_command(once)(["--force", "--seed", "3"], standalone_mode=False)
+    assert seen == [(None, True, 3)]
+
+
+def test_a_recipe_from_a_pipe_is_refused_by_its_name(tmp_path: Path) -> None:
+    import os
+
+    from mien.lab.recipe import load
+
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(RecipeError, match=r"pipe: a recipe is a file whose name ends in \.toml; copy or rename it"):
+        load(str(tmp_path / "pipe"))
+
+
+@pytest.mark.parametrize("command", ["predict", "track"])
+def test_a_device_that_is_not_here_is_one_line(command: str, tmp_path: Path) -> None:
+    from support.cli import mien_here
+
+    for device, line in (("tpu", "unknown provider 'tpu'"), ("cuda,cpu", "provider 'cuda' is not in the installed")):
+        done = mien_here(command, str(tmp_path), "--device", device, cwd=tmp_path)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert line in done.stderr
