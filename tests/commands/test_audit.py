@@ -50,12 +50,12 @@ def fails(*words: str | Path) -> str:
 
 def test_a_folder_is_audited(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    result = run(folder, "--out", out, "--counts", out / ".." / out.name / "audit.json")
-    assert (result.exit_code, "is a file of the audit itself; name another file" in result.output) == (2, True)
-    result = run(folder, "--out", out, "--counts", tmp_path / "counts.json", "--near", "0.999")
+    result = run(folder, "--out", out, "--keep", out / ".." / out.name)
+    assert (result.exit_code, "is the folder of the audit itself; name another" in result.output) == (2, True)
+    result = run(folder, "--out", out, "--keep", tmp_path / "kept", "--near", "0.999")
     assert result.exit_code == 0, result.output
     assert {path.name for path in out.iterdir()} == {"audit.json", "report.html", "exclude.txt"}
-    assert foreign_files(out, tmp_path / "counts.json") == []
+    assert foreign_files(out, tmp_path / "kept" / "audit.json") == []
     content = json.loads((out / "audit.json").read_text())
     assert content["faces"] == 14 * PER_CLASS + 3
     assert content["duplicates"]["training_rows_in_tests"] == 2
@@ -65,7 +65,7 @@ def test_a_folder_is_audited(folder: Path, tmp_path: Path) -> None:
     assert content["provenance"]["data_sha256"] == load_faces(folder, {}).sha256
     assert "contradicting labels: 1 groups of 3 rows" in result.stdout
     assert str(tmp_path) not in (out / "audit.json").read_text()
-    counts = load_json(tmp_path / "counts.json")
+    counts = load_json(tmp_path / "kept" / "audit.json")
     assert "rows" not in counts
     assert counts.items() <= content.items()
     faces = load_faces(folder, {})

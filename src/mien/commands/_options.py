@@ -2,8 +2,8 @@
 
 import inspect
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -186,8 +186,13 @@ def protected(command: Callable[..., None]) -> Callable[..., None]:
         with protect_files(_named_files(params), force=force, cure=", or add --force"):
             for name in _OUTPUTS:
                 path = params.get(name)
-                is_folder = name != "ledger" and isinstance(path, Path) and path.suffix != ".npz"
-                if is_folder and path.is_file() and not is_input(path):
+                if (
+                    isinstance(path, Path)
+                    and path.suffix != ".npz"
+                    and path.is_file()
+                    and name != "ledger"
+                    and not is_input(path)
+                ):
                     raise MienError(f"{path}: is a file; name a folder to write to")
                 for each in _each(path):
                     if each != STDOUT:
@@ -287,29 +292,13 @@ def providers_of(device: str) -> tuple[str, ...]:
     return (*fastest, "cpu")
 
 
-@contextmanager
-def lab_runtime(device: str, threads: int | None) -> Iterator[None]:
-    """Run the models that the lab opens in a block on a device, with a number of threads.
+def lab_runtime(device: str, threads: int | None) -> AbstractContextManager[None]:
+    """Return the block in which the models of the lab run on a device, with a number of threads.
 
     Args:
         device: The value of ``--device``.
         threads: The value of ``--threads``; ``None``: one thread for ONNX files, those of torch as they are.
-
-    Yields:
-        ``None``; the block runs.
     """
-    import torch
+    from mien.lab.models import runtime
 
-    from mien.lab.models import RUNTIME
-
-    before, at = torch.get_num_threads(), device
-    if device == "auto":
-        at = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    providers, is_torch = providers_of(device), at in ("cpu", "cuda", "mps")
-    token = RUNTIME.set((1 if threads is None else threads, providers, at if is_torch else "cpu"))
-    torch.set_num_threads(before if threads is None else threads or os.cpu_count() or 1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-        RUNTIME.reset(token)
+    return runtime(device, providers_of(device), threads)

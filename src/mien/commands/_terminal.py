@@ -2,8 +2,10 @@
 
 import json
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,6 +18,8 @@ from mien._face import Face, Reading
 from mien._format import printable, probability_percent
 
 _BAR_CELLS = 8
+_MOST_ROWS = 2000  # of one table, which is held in memory
+_LINE_SECONDS = 60.0  # between two lines of progress in a log
 _HEADINGS = ("face", "emotion", "confidence", "next")
 _COLUMN_GAP = 3  # cells between two columns
 _MIN_NAME_WIDTH = 12  # cells of a file name that is shortened
@@ -201,10 +205,15 @@ class FaceTable:
         cells = [self._cells(face) for face in reading.faces] or [no_face]
         self._rows.append((printable(reading.source), reading.note, cells[0]))
         self._rows += [("", None, more) for more in cells[1:]]
+        if len(self._rows) >= _MOST_ROWS:  # the rest of a large album is a table of its own
+            self._print()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._print()
+
+    def _print(self) -> None:
         if not self._rows:
             return
         columns = zip(*(tuple(map(Text, _HEADINGS)), *(row[2] for row in self._rows)), strict=True)
@@ -221,6 +230,7 @@ class FaceTable:
             name = Text(source if len(source) <= width else "\u2026" + source[1 - width :])
             table.add_row(name.append(f"\n{note}", style="dim") if note else name, *cells)
         self._console.print(table)
+        self._rows = []
 
     def _cells(self, face: Face) -> tuple[Text, Text, Text, Text]:
         box, probs = face.box, face.probs
@@ -235,7 +245,7 @@ class FaceTable:
 
 
 def with_progress(readings: Iterable[Reading], count: int, *, bar: bool = True) -> Iterator[Reading]:
-    """Show a progress bar on standard error, if that is a terminal, while readings are made.
+    """Show a progress bar with the rate while readings are made; a line each minute where there is no terminal.
 
     Args:
         readings: The readings.
@@ -245,11 +255,31 @@ def with_progress(readings: Iterable[Reading], count: int, *, bar: bool = True) 
     Yields:
         The readings.
     """
-    if count < 2 or not sys.stderr.isatty() or not (bar or not sys.stdout.isatty()):
+    if count < 2 or not (bar or not sys.stdout.isatty()):
         yield from readings
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    if not sys.stderr.isatty():
+        yield from _with_lines(readings, count)
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("reading"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    class Rate(ProgressColumn):
+        """Images in a second."""
+
+        def render(self, task: Any) -> Text:
+            return Text(f"{task.speed:,.1f}/s" if task.speed else "")
+
+    columns = (TextColumn("reading"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         yield from progress.track(readings, total=count)
+
+
+def _with_lines(readings: Iterable[Reading], count: int) -> Iterator[Reading]:
+    start = last = time.monotonic()
+    for done, reading in enumerate(readings):
+        now = time.monotonic()
+        if now - last >= _LINE_SECONDS and done:
+            last, rate = now, done / (now - start)
+            left = timedelta(seconds=round((count - done) / rate))
+            echo(f"mien: {done:,} of {count:,} images, {rate:,.1f}/s, {left} left", err=True)
+        yield reading

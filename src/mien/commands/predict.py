@@ -2,14 +2,16 @@
 
 import sys
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mien._output import Output, OutputGroup
+from mien._errors import MienError
+from mien._output import OutputGroup
 from mien._signals import GracefulStop
 from mien.bundled import DEFAULT_MODEL
 from mien.commands import _options
@@ -29,6 +31,7 @@ def predict_command(
     out: _options.OutsOption = None,
     format: _options.FormatOption = None,
     as_json: _options.JsonOption = False,
+    resume: _options.ResumeOption = False,
     raw: Annotated[
         bool, typer.Option("--raw", help="In CSV: names unchanged, also if a spreadsheet takes them for formulas.")
     ] = False,
@@ -46,6 +49,7 @@ def predict_command(
 
     --out FILE writes rows (.csv, .parquet), objects (.jsonl, .json) or a page with images, faces and maps (.html).
     --out FOLDER gets annotated copies, <name>.mien.<jpg|png>. --json (a line for each image) and --format csv print.
+    --out FILE.parquet --resume continues after Ctrl-C and kill -9, and leaves out images whose rows the file has.
     Exit status: 0 all images were read, 1 some were not, 2 none was or an argument is wrong, 130 stopped by Ctrl-C,
     143 by SIGTERM. What was read until then is written.
     """
@@ -53,6 +57,8 @@ def predict_command(
     prints = any(path == _options.STDOUT for _, path in outputs)
     if raw and "csv" not in dict(outputs):
         raise typer.BadParameter("--raw changes the names of CSV; add --format csv or --out FILE.csv")
+    if resume and [name for name, _ in outputs] != ["parquet"]:
+        raise MienError("--resume continues one Parquet file; name it as the only output: --out FILE.parquet")
     from mien.reader import Reader
 
     providers = _options.providers_of(device)
@@ -69,15 +75,17 @@ def predict_command(
     inputs, tally = expand_inputs(paths), Tally(print_errors=not prints)
     left_out = inputs.note()
     facts = reader.describe() | ({"left out": left_out} if left_out else {})
-    count = len(inputs.failed) + len(inputs.sources)
     keep_pixels = any(name in ("", "html") for name, _ in outputs)
-    opened = [_open(name, path, reader, facts, inputs, raw) for name, path in outputs]
+    opened = [_open(name, path, reader, facts, inputs, raw=raw, resume=resume) for name, path in outputs]
     if all(name in ("", "html") for name, _ in outputs):
         opened.append(FaceTable(TableConsole(highlight=False)))
     with GracefulStop() as signals, ExitStack() as stack:
+        group = stack.enter_context(OutputGroup(opened))
+        if resume:
+            _leave_out(inputs, opened[0].done)
+        count = len(inputs.failed) + len(inputs.sources)
         readings = reader.read_many(signals.until_stopped(inputs.sources), batch=batch, keep_pixels=keep_pixels)
         stack.callback(readings.close)
-        group = stack.enter_context(OutputGroup(opened))
         for reading in with_progress(chain(inputs.failed, readings), count, bar=not prints):
             tally.add(reading)
             group.add(reading)
@@ -88,7 +96,21 @@ def predict_command(
     raise typer.Exit(tally.status)
 
 
-def _open(name: str, path: Path, reader: "Reader", facts: Mapping[str, str], inputs: Inputs, raw: bool) -> Output:
+def _leave_out(inputs: Inputs, done: AbstractSet[str]) -> None:
+    """Remove the sources whose rows are there already."""
+    from mien.decode import name_of
+    from mien.report.tables import escaped
+
+    every = len(inputs.sources) + len(inputs.failed)
+    inputs.sources[:] = [source for source in inputs.sources if escaped(name_of(source)) not in done]
+    inputs.failed[:] = [reading for reading in inputs.failed if escaped(reading.source) not in done]
+    left = len(inputs.sources) + len(inputs.failed)
+    echo(f"mien: {every - left:,} of {every:,} images are done; {left:,} are left", err=True)
+
+
+def _open(
+    name: str, path: Path, reader: "Reader", facts: Mapping[str, str], inputs: Inputs, *, raw: bool, resume: bool
+) -> Any:
     """One output of a format: a file, standard output, or a folder of annotated copies."""
     from mien import report  # takes time that a table does not need
 
@@ -98,7 +120,8 @@ def _open(name: str, path: Path, reader: "Reader", facts: Mapping[str, str], inp
     if name in ("jsonl", "json"):
         return report.JsonLines(file, array=name == "json")
     if name == "parquet":
-        return report.Parquet(path, emotions=reader.model.emotions)
+        settings = reader.describe() | {"abstain": str(reader.abstain)}
+        return report.Parquet(path, emotions=reader.model.emotions, resume=resume, settings=settings)
     if name == "html":
         return report.Html(path, title="What mien read", model=facts)
     return report.AnnotatedImages(path, roots=inputs.roots)

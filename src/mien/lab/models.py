@@ -5,7 +5,8 @@ open_model("mien-0") -> Model -> crops -> probabilities and maps
 
 import os
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from functools import partial
@@ -182,7 +183,7 @@ def open_foreign(path: Path) -> Model:
         return probs, None
 
     predict_crops(np.zeros((1, adapter.size, adapter.size), np.uint8), trial.run_trial)
-    threads, providers, _ = RUNTIME.get()
+    threads, providers, _ = _RUNTIME.get()
     run = open_session(file, threads=threads, providers=providers).run
     emotions = tuple(Emotion(adapter.labels[index]) for index in used)
     about = {"kind": "foreign ONNX file", "adapter": path.name, "file": file.name, "outputs": adapter.outputs}
@@ -282,8 +283,33 @@ def _choose(path: Path, key: str, wanted: str, there: list[str]) -> str:
     return there[0]
 
 
-# The threads of ONNX Runtime, its execution providers, and the device of nets of torch. Commands set it.
-RUNTIME: ContextVar[tuple[int, tuple[str, ...], str]] = ContextVar("RUNTIME", default=(1, ("cpu",), "cpu"))
+# The threads of ONNX Runtime, its execution providers, and the device of nets of torch.
+_RUNTIME: ContextVar[tuple[int, tuple[str, ...], str]] = ContextVar("_RUNTIME", default=(1, ("cpu",), "cpu"))
+
+
+@contextmanager
+def runtime(device: str, providers: Sequence[str], threads: int | None) -> Iterator[None]:
+    """Run the models that are opened in a block on a device, with a number of threads.
+
+    Args:
+        device: The device of nets of torch, ``"cpu"``, ``"cuda"``, ``"mps"`` or ``"auto"``; ``"cpu"`` for any other.
+        providers: The execution providers of ONNX files.
+        threads: Threads; 0: one for each core; ``None``: one for ONNX files, and those of torch as they are.
+
+    Yields:
+        ``None``; the block runs.
+    """
+    before = torch.get_num_threads()
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    at = device if device in ("cuda", "mps") else "cpu"
+    token = _RUNTIME.set((1 if threads is None else threads, tuple(providers), at))
+    torch.set_num_threads(before if threads is None else threads or os.cpu_count() or 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        _RUNTIME.reset(token)
 
 
 @checked
@@ -321,7 +347,7 @@ def open_model(what: str | os.PathLike[str], *, precision: str = "int8", faces: 
         return _open_run(runs[0].parent, faces)
     if (path / "predictions.npz").is_file() and not (path / "model.onnx").is_file():
         raise ModelError(f"{path}: holds predictions of a run, but no model; name the run's folder under runs/")
-    threads, providers, _ = RUNTIME.get()
+    threads, providers, _ = _RUNTIME.get()
     classifier = Classifier(find_model(what, precision=precision), threads=threads, providers=providers)
     about = {"kind": "ONNX file of the contract"}
     about |= {key: classifier.metadata[key] for key in ("precision", "recipe", "commit", "data_sha256", "licence")}
@@ -375,7 +401,7 @@ def answers_of_model(model: Model, faces: FaceSet) -> Answers:
 
 
 def _open_run(folder: Path, faces: FaceSet | None) -> Model:
-    trained = load_final(folder, RUNTIME.get()[2])
+    trained = load_final(folder, _RUNTIME.get()[2])
     recipe, (calibration, remark) = trained.recipe, _calibration(trained, faces)
     about = {"kind": "run (torch, fp32)", "recipe": recipe.name, "seed": str(recipe.seed), "calibration": remark}
     about |= {key: str(trained.provenance[key]) for key in ("commit", "data_sha256") if key in trained.provenance}

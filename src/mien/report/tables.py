@@ -4,13 +4,16 @@ import csv
 import io
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from mien._emotions import Emotion
-from mien._errors import MienError, MissingExtraError, require_kind
+from mien._errors import MienError, MissingExtraError, OutputError, first_line, require_kind
 from mien._face import Reading, record_columns
 from mien._format import csv_cell, printable
 from mien._output import MARK, PARTIAL, Draft, open_output, output_errors
@@ -21,35 +24,45 @@ if TYPE_CHECKING:
 _ROWS_PER_GROUP = 4096  # rows in memory at a time, about 1 MB
 
 
+def import_parquet() -> Any:
+    """Return the module ``pyarrow.parquet``. Raises ``MissingExtraError`` if it is not installed."""
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise MissingExtraError("pyarrow", "parquet") from error
+    return parquet
+
+
 class RowGroups:
     """Writes a Parquet file in row groups. The file appears when the block ends without an exception.
 
     Args:
         path: The file.
         types: The columns in their order, each with the name of its pyarrow type, such as ``"float32"``.
+        metadata: Texts that the file carries.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
         OutputError: The file cannot be written.
     """
 
-    def __init__(self, path: str | os.PathLike[str], types: Mapping[str, str]) -> None:
-        self._path, self._types = path, dict(types)
+    def __init__(
+        self, path: str | os.PathLike[str], types: Mapping[str, str], *, metadata: Mapping[str, str] | None = None
+    ) -> None:
+        self._path, self._types, self._metadata = path, dict(types), dict(metadata or {})
         self._pending: list[dict[str, Any]] = []
 
     def __enter__(self) -> Self:
-        try:
-            import pyarrow
-            import pyarrow.parquet
-        except ImportError as error:
-            raise MissingExtraError("pyarrow", "parquet") from error
+        parquet = import_parquet()
+        import pyarrow
+
         self._pyarrow = pyarrow
         self._schema = pyarrow.schema([(name, getattr(pyarrow, kind)()) for name, kind in self._types.items()])
-        self._schema = self._schema.with_metadata({"writer": MARK})
+        self._schema = self._schema.with_metadata({"writer": MARK, **self._metadata})
         self._draft = Draft(self._path)
         try:
             with output_errors(self._draft.name):
-                self._writer = pyarrow.parquet.ParquetWriter(self._draft.file, self._schema)
+                self._writer = parquet.ParquetWriter(self._draft.file, self._schema)
         except BaseException:
             self._draft.drop()
             raise
@@ -68,6 +81,19 @@ class RowGroups:
         if len(self._pending) >= _ROWS_PER_GROUP:
             self._flush()
 
+    def copy(self, file: str | os.PathLike[str]) -> None:
+        """Add the rows of another file, one row group at a time.
+
+        Args:
+            file: A Parquet file with the same columns.
+
+        Raises:
+            OutputError: The file cannot be written.
+        """
+        with import_parquet().ParquetFile(file) as opened, output_errors(self._draft.name):
+            for group in range(opened.num_row_groups):
+                self._writer.write_table(opened.read_row_group(group).cast(self._schema))
+
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
@@ -81,6 +107,8 @@ class RowGroups:
             self._draft.drop()
 
     def _flush(self) -> None:
+        if not self._pending:
+            return
         with output_errors(self._draft.name):
             self._writer.write_table(self._pyarrow.Table.from_pylist(self._pending, schema=self._schema))
         self._pending = []
@@ -136,7 +164,7 @@ class JsonOutput(TextOutput):
             OutputError: The file cannot be written.
         """
         line = json.dumps(plain, ensure_ascii=False)
-        if _escaped(line, self._stream) != line:  # the encoding lacks a character; JSON can write all in ASCII
+        if escaped(line, self._stream) != line:  # the encoding lacks a character; JSON can write all in ASCII
             line = json.dumps(plain)
         before = ("[\n" if not self._count else ",\n") if self._array else ""
         write(self._stream, before + printable(line) + ("" if self._array else "\n"))
@@ -232,18 +260,24 @@ class Csv(TextOutput):
         write_csv(self._stream, (row.values() for row in _rows(reading, self._emotions)), raw=self._raw)
 
 
-class Parquet(RowGroups):
-    """Writes the rows of ``Csv`` as a Parquet file, which appears when the block ends without an exception.
+class Parquet:
+    """Writes the rows of ``Csv`` as a Parquet file, which appears when the block ends. Empty cells are nulls.
 
-    Empty cells are nulls.
+    Until then, each row group is a complete file in a folder beside it (``.NAME.parts``). After ``kill -9``, a power
+    cut or an error, ``resume`` continues there; after Ctrl-C, the file has what was read until then.
 
     Args:
         path: The file.
         emotions: The columns of probabilities. The column of an emotion that the model does not have is null.
+        resume: Whether to add to the file, and to what an earlier run has left. ``done`` then has the sources.
+        settings: How the rows are made, such as ``Reader.describe``: resuming with others is refused.
+
+    Attributes:
+        done: The sources whose rows the file has already.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
-        OutputError: The file cannot be written.
+        OutputError: The file cannot be written, or what is there was made with other settings or did not end.
 
     Example:
         >>> from mien import Parquet, Reader
@@ -252,12 +286,43 @@ class Parquet(RowGroups):
         ...         table.add(reading)
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, emotions: Sequence[Emotion] = tuple(Emotion)) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        emotions: Sequence[Emotion] = tuple(Emotion),
+        resume: bool = False,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         require_kind("emotions", emotions, (list, tuple), "a list of emotions")
-        self._emotions = tuple(emotions)
+        self._emotions, self._path, self._resume = tuple(emotions), Path(path), resume
+        self._parts = self._path.with_name(f".{self._path.name}.parts")
         kinds = dict.fromkeys(("source", "emotion", "error"), "string")
         kinds |= dict.fromkeys(("face", "image_width", "image_height"), "int32")
-        super().__init__(path, {name: kinds.get(name, "float32") for name in record_columns(self._emotions)})
+        self._types = {name: kinds.get(name, "float32") for name in record_columns(self._emotions)}
+        self._settings = {"settings": json.dumps(dict(settings or {}))}
+        self._pending: list[dict[str, Any]] = []
+        self.done: set[str] = set()
+
+    def __enter__(self) -> Self:
+        import_parquet()
+        Draft(self._path).drop()  # a path that cannot be written is reported now
+        if self._path.exists() and not self._path.is_file():  # a device or pipe
+            self._parts = Path(tempfile.mkdtemp())
+        elif self._parts.is_dir() and not self._resume:
+            cure = f"resume it, or remove {self._parts} to begin again"
+            raise OutputError(f"{self._path}: an earlier run did not end, and what it read is kept; {cure}")
+        self._files = [self._path] if self._resume and self._path.is_file() else []
+        for part in sorted(self._parts.glob("*.parquet")):
+            self._files.append(part)
+        for file in [*self._files]:
+            sources = self._sources(file)
+            if sources & self.done:  # the run was killed after the file was complete
+                self._files.remove(file)
+            self.done |= sources
+        with output_errors(str(self._parts)):
+            self._parts.mkdir(exist_ok=True)
+        return self
 
     def add(self, reading: Reading) -> None:
         """Add the rows of one image. They are written when a row group is full.
@@ -269,7 +334,53 @@ class Parquet(RowGroups):
             OutputError: The file cannot be written.
         """
         rows = _rows(reading, self._emotions)
-        self.add_rows({k: _escaped(v, None) if isinstance(v, str) else v for k, v in row.items()} for row in rows)
+        self._pending += [{k: escaped(v) if isinstance(v, str) else v for k, v in row.items()} for row in rows]
+        if len(self._pending) >= _ROWS_PER_GROUP:
+            self._write_part()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and not issubclass(kind, PARTIAL):
+            if not any(self._parts.iterdir()):
+                self._parts.rmdir()
+            return  # the parts are kept, to be resumed
+        try:
+            if self._pending or not self._files:
+                self._write_part()
+            with self._groups(self._path) as groups:
+                for file in self._files:
+                    groups.copy(file)
+        except BaseException:
+            if self._path.exists() and not self._path.is_file():
+                shutil.rmtree(self._parts, ignore_errors=True)
+            raise
+        shutil.rmtree(self._parts, ignore_errors=True)
+
+    def _groups(self, path: Path) -> "RowGroups":
+        return RowGroups(path, self._types, metadata=self._settings)
+
+    def _write_part(self) -> None:
+        used = [int(file.stem) for file in self._parts.glob("*.parquet")]
+        part = self._parts / f"{max(used, default=0) + 1:06}.parquet"
+        with self._groups(part) as groups:
+            groups.add_rows(self._pending)
+        self._files.append(part)
+        self._pending = []
+
+    def _sources(self, file: Path) -> set[str]:
+        """The sources of a file; refuses one that was made in another way."""
+        parquet = import_parquet()
+        try:
+            with parquet.ParquetFile(file) as opened:
+                columns, metadata = opened.schema_arrow.names, opened.schema_arrow.metadata or {}
+                if columns != [*self._types] or metadata.get(b"settings", b"{}") != self._settings["settings"].encode():
+                    cure = "use the same model and settings, or name another file"
+                    raise OutputError(f"{self._path}: was made with other settings or by another program; {cure}")
+                groups = range(opened.num_row_groups)
+                return {text for i in groups for text in opened.read_row_group(i, ["source"])[0].to_pylist()}
+        except (OSError, ValueError) as error:  # pyarrow's errors are kinds of ValueError
+            raise OutputError(
+                f"{file}: cannot be read ({first_line(error)}); remove it or name another file"
+            ) from error
 
 
 def to_pandas(readings: Reading | Iterable[Reading], *, emotions: Sequence[Emotion] | None = None) -> "DataFrame":
@@ -322,8 +433,16 @@ def _rows(reading: Reading, emotions: Sequence[Emotion]) -> list[dict[str, Any]]
     return reading.to_records(emotions, keep_empty=True)
 
 
-def _escaped(text: str, stream: TextIO | None) -> str:
-    """Escape characters that the encoding of the stream (or UTF-8) lacks. A file name may contain any byte."""
+def escaped(text: str, stream: TextIO | None = None) -> str:
+    """Escape characters that an encoding lacks. A file name may contain any byte.
+
+    Args:
+        text: The text.
+        stream: The stream whose encoding counts; ``None``: UTF-8.
+
+    Returns:
+        The text that can be encoded.
+    """
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
@@ -341,7 +460,7 @@ def write_csv(stream: TextIO, rows: Iterable[Iterable[Any]], *, raw: bool = Fals
     """
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows(rows if raw else (map(csv_cell, row) for row in rows))
-    write(stream, _escaped(buffer.getvalue(), stream))
+    write(stream, escaped(buffer.getvalue(), stream))
 
 
 def write(stream: TextIO, text: str) -> None:

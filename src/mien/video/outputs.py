@@ -153,7 +153,8 @@ class _Output:
 
 def _table(table: Callable[[Any], FrameJsonLines | FrameCsv | FrameParquet]) -> Callable[[ExitStack, Any], _Add]:
     def opened(stack: ExitStack, file: Any) -> _Add:
-        writer = stack.enter_context(table(file))
+        writer = table(file)
+        stack.enter_context(writer)
         return lambda result, _: writer.add(result)
 
     return opened
