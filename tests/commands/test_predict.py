@@ -88,7 +88,7 @@ def test_json_of_the_example(predict: Callable[..., Result]) -> None:
     assert list(reading) == ["source", "size_wh", "faces", "error"]
     assert (reading["source"], reading["error"]) == (EXAMPLE, None)
     face = reading["faces"][0]
-    assert list(face) == ["box", "score", "points", "emotion", "confidence", "probs"]
+    assert list(face) == ["box", "score", "points", "emotion", "confidence", "probs", "quality"]
     assert list(face["probs"]) == [str(emotion) for emotion in SEVEN]
     assert sum(face["probs"].values()) == pytest.approx(1, abs=1e-3)
     assert face["probs"][face["emotion"]] == face["confidence"]
