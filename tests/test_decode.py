@@ -426,6 +426,10 @@ def test_a_decompression_bomb_is_refused_by_its_header() -> None:
     tracemalloc.stop()
     one_line(caught, "50000 x 50000", f"{MAX_PIXELS:,}", "raise max_pixels")
     assert peak < 10e6
+    webp = bytes.fromhex("524946461a000000574542505650384c0e0000002ffebfff0f071011fd0f4444ff03")  # 16383 x 16383
+    with pytest.raises(TooLargeError) as caught:
+        decode(webp)
+    one_line(caught, "more pixels than Pillow reads", "scale it down")
 
 
 def test_only_max_pixels_limits_the_size(rgb: NDArray[np.uint8]) -> None:

@@ -535,7 +535,7 @@ def _pillow_error(error: Exception, name: str) -> ImageError:
     if isinstance(error, MemoryError):
         return TooLargeError(f"{name}: not enough memory for this image; scale it down")
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
-        return TooLargeError(f"{name}: {first_line(error)}; scale it down")
+        return TooLargeError(f"{name}: more pixels than Pillow reads of this format; scale it down")
     if _UNSUPPORTED.search(str(error)):
         return UnsupportedImageError(
             f"{name}: this variant of the format is not read ({first_line(error)}); convert it to 8-bit RGB"
