@@ -34,10 +34,10 @@ print(peak() - before)
 @pytest.mark.parametrize(
     ("mode", "file_format", "options"),
     [
-        ("RGB", "PNG", {}),
-        ("RGBA", "PNG", {}),
-        ("LA", "PNG", {}),
-        ("I;16", "PNG", {}),
+        ("RGB", "PNG", {"compress_level": 1}),
+        ("RGBA", "PNG", {"compress_level": 1}),
+        ("LA", "PNG", {"compress_level": 1}),
+        ("I;16", "PNG", {"compress_level": 1}),
         ("P", "GIF", {}),
         ("F", "TIFF", {"compression": "tiff_adobe_deflate"}),
         ("CMYK", "TIFF", {"compression": "tiff_adobe_deflate"}),
@@ -105,6 +105,7 @@ def test_a_pillow_image_is_copied_and_left_as_it_was(astronaut: NDArray[np.uint8
 
 
 def test_the_memory_outlives_the_file_and_the_image(astronaut: NDArray[np.uint8]) -> None:
-    parts = [decode(encode(astronaut, "PNG")).pixels[1:, ::-1] for _ in range(50)]
+    file = encode(astronaut, "BMP")
+    parts = [decode(file).pixels[1:, ::-1] for _ in range(20)]
     gc.collect()
     assert all((part == astronaut[1:, ::-1]).all() for part in parts)

@@ -101,11 +101,11 @@ def test_frames_of_too_many_pixels_are_refused(tmp_path: Path, monkeypatch: pyte
     data = large.read_bytes()
     assert data.count(b"\xb0\x82\x02\x80\xba\x82\x01\xe0") == 1  # the size in the header of Matroska
     large.write_bytes(data.replace(b"\xb0\x82\x02\x80\xba\x82\x01\xe0", b"\xb0\x82\x00\x40\xba\x82\x00\x30"))
-    monkeypatch.setattr(mien.video.sources, "MAX_PIXELS", 64 * 48)
+    monkeypatch.setattr(mien.video.sources, "_MAX_FRAME_PIXELS", 64 * 48)
     assert len(frames_of(path)) == 3
     with pytest.raises(SourceError, match=r"pixels, more than 3,072; scale|none of its frames can be decoded"):
         frames_of(large)
-    monkeypatch.setattr(mien.video.sources, "MAX_PIXELS", 64 * 48 - 1)
+    monkeypatch.setattr(mien.video.sources, "_MAX_FRAME_PIXELS", 64 * 48 - 1)
     with pytest.raises(SourceError, match=r"its frames have 64 x 48 pixels, more than 3,071; scale the video down"):
         frames_of(path)
 

@@ -56,7 +56,7 @@ class Pyramid:
             scale: Pixels of the result per pixel of the image.
 
         Returns:
-            The image. Each side has at least one pixel.
+            The image, of mode RGB or RGBX. Each side has at least one pixel.
         """
         wide, high = (max(1, round(length * scale)) for length in self.size)
         return self.resize((0, 0, *self.size), (wide, high), scale)
@@ -70,7 +70,7 @@ class Pyramid:
             scale: Pixels of the result per pixel of the image.
 
         Returns:
-            The resized area.
+            The resized area, of mode RGB or RGBX.
         """
         source, factor = (self._reduced, self._factor) if scale * self._factor <= 1 else (self._image, 1)
         # The last row and column of the reduced copy may cover fewer pixels than the others; the area accounts for it.
@@ -78,7 +78,7 @@ class Pyramid:
         if source is None:
             return self._resize_large((left, top, right, bottom), size_wh)
         box = (left, top, right, bottom)
-        return _rgb(source.resize(size_wh, Image.Resampling.BILINEAR, box=box, reducing_gap=REDUCING_GAP))
+        return source.resize(size_wh, Image.Resampling.BILINEAR, box=box, reducing_gap=REDUCING_GAP)
 
     def _resize_large(self, area: tuple[float, float, float, float], size_wh: tuple[int, int]) -> Image.Image:
         """Do what ``Image.resize`` does, without a copy of the image."""
@@ -104,12 +104,8 @@ class Pyramid:
         wide, high = (max(1, _PART_SIDE // factor) * factor for factor in factors)
         for y, x in product(range(top, bottom, high), range(left, right, wide)):
             part = pillow_image(self._pixels[y : min(y + high, bottom), x : min(x + wide, right)])
-            result.paste(_rgb(part.reduce(factors)), ((x - left) // across, (y - top) // down))
+            result.paste(part.reduce(factors).convert("RGB"), ((x - left) // across, (y - top) // down))
         return result
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def letterbox(pyramid: Pyramid, side: int, *, share: float = 1.0) -> Tile:
@@ -127,7 +123,7 @@ def letterbox(pyramid: Pyramid, side: int, *, share: float = 1.0) -> Tile:
     small = pyramid.at(scale)
     left, top = ((side - length) // 2 for length in small.size)
     canvas = np.zeros((side, side, 3), np.uint8)
-    canvas[top : top + small.height, left : left + small.width] = np.asarray(small)
+    canvas[top : top + small.height, left : left + small.width] = np.asarray(small)[..., :3]
     return Tile(canvas, -left / scale, -top / scale, scale)
 
 
@@ -144,11 +140,12 @@ def split(pyramid: Pyramid, scale: float, *, side: int, overlap: int, multiple: 
     Yields:
         The tiles, row by row.
     """
-    level = np.asarray(pyramid.at(scale))
-    (rows, high), (columns, wide) = (_cover(length, side, overlap, multiple) for length in level.shape[:2])
+    level = pyramid.at(scale)
+    (columns, wide), (rows, high) = (_cover(length, side, overlap, multiple) for length in level.size)
     for y in rows:
         for x in columns:
-            part = level[y : y + high, x : x + wide]
+            box = (x, y, min(x + wide, level.width), min(y + high, level.height))
+            part = np.asarray(level.crop(box))[..., :3]  # a large level stays the only copy
             tile = np.zeros((*(length + -length % multiple for length in part.shape[:2]), 3), np.uint8)
             tile[: part.shape[0], : part.shape[1]] = part
             yield Tile(tile, x / scale, y / scale, scale)
@@ -186,5 +183,5 @@ def cut(pyramid: Pyramid, center_xy: NDArray[np.float64], width: float, side: in
         x1, y1 = max(x + left / scale, 0.0), max(y + top / scale, 0.0)
         x2, y2 = min(x + right / scale, pyramid.size[0]), min(y + bottom / scale, pyramid.size[1])
         resized = pyramid.resize((x1, y1, x2, y2), (right - left, bottom - top), scale)
-        tile[top:bottom, left:right] = np.asarray(resized)
+        tile[top:bottom, left:right] = np.asarray(resized)[..., :3]
     return Tile(tile, x, y, scale)

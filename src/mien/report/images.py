@@ -189,9 +189,9 @@ def thumbnail(pixels: Pixels, max_wh: tuple[int, int]) -> Image.Image:
     Returns:
         The thumbnail.
     """
-    image = Pyramid(pixels).at(min(1, 3 * max(max_wh) / max(pixels.shape)))  # without a copy of a large image
+    image = Pyramid(pixels).at(min(1, 2 * max(max_wh) / max(pixels.shape)))  # without a copy of a large image
     image.thumbnail(max_wh, Image.Resampling.LANCZOS)
-    return image
+    return image.convert("RGB")
 
 
 def short_name(source: str) -> str:

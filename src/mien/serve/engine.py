@@ -39,7 +39,7 @@ class Limits:
 
     Attributes:
         max_bytes: Bytes of a request body, and of one frame of a stream.
-        max_pixels: Width x height of an image; each pixel takes three bytes while the image is read.
+        max_pixels: Width x height of an image; each pixel takes four bytes while the image is read.
         max_images: Images in one request.
         timeout: Seconds for a request to arrive, and again for its response.
         queue: Images that are accepted and not finished; more are refused with 503.

@@ -16,13 +16,14 @@ from PIL import Image
 
 from mien._errors import ImageError, MissingExtraError, SourceError, require_integer, require_kind, require_number
 from mien._face import Pixels
-from mien.decode import FORMATS, MAX_PIXELS, decode
+from mien.decode import FORMATS, decode
 from mien.video.prefetch import Prefetcher, run_in_thread
 from mien.video.types import Frame
 
 OPEN_SECONDS, READ_SECONDS = 15.0, 10.0  # timeouts of a network stream: to open, and between two frames
 _LAST_CAMERA = 9999  # the largest number of a camera
 _PREFETCHED_FRAMES = 4  # evens out the decoding time of key frames; 11 MB at 1280x720
+_MAX_FRAME_PIXELS = 40_000_000  # width x height; 8K has 33 million
 _MIN_ASPECT = 0.25  # width / height of a stored pixel; a value outside 1/4..4 is an error of the file
 _MIN_COMPLETE = 0.9  # share of the declared duration; a shorter video is reported as incomplete
 _DEFAULT_RATE = 25.0  # frames per second of a video without a rate
@@ -347,11 +348,11 @@ class _ContainerSource(FrameSource):
         self._container = container
         self._stream = video_stream(container, name)
         context = self._stream.codec_context
-        if context.width * context.height > MAX_PIXELS:
+        if context.width * context.height > _MAX_FRAME_PIXELS:
             container.close()
             size = f"{context.width:,} x {context.height:,} pixels"
-            raise SourceError(f"{name}: its frames have {size}, more than {MAX_PIXELS:,}; scale the video down")
-        context.options = {"max_pixels": str(MAX_PIXELS)}  # a frame may be larger than the header says
+            raise SourceError(f"{name}: its frames have {size}, more than {_MAX_FRAME_PIXELS:,}; scale the video down")
+        context.options = {"max_pixels": str(_MAX_FRAME_PIXELS)}  # a frame may be larger than the header says
         self._first_dts: int | None = None  # in ticks
         self._stream.thread_type = threads
         rates = (float(rate) for rate in (self._stream.average_rate, self._stream.guessed_rate) if rate)

@@ -182,11 +182,12 @@ def test_trials_worse_than_the_median_are_pruned(images: Path, tmp_path: Path) -
         assert min(steps[row["trial"]].values()) > min(others)
 
 
-def test_two_workers_share_the_trials(plan: Callable[..., SearchPlan]) -> None:
+@pytest.mark.parametrize("trials", [1, pytest.param(2, marks=pytest.mark.release)])  # a process for each trial
+def test_worker_processes_share_the_trials(plan: Callable[..., SearchPlan], trials: int) -> None:
     events: list[TrialEvent] = []
-    run_search(plan(trials=2, workers=2), events.append)
+    run_search(plan(trials=trials, workers=2), events.append)
     ends = [event for event in events if event.state != "running"]
-    assert sorted(event.trial for event in ends) == [0, 1]
+    assert sorted(event.trial for event in ends) == list(range(trials))
     assert all(event.state == "finished" for event in ends)
 
 
