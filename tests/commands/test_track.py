@@ -134,7 +134,6 @@ def test_a_video_without_a_face_is_not_an_error(tmp_path: Path) -> None:
         (["VIDEO", "--out", "a.csv", "--out", "b.csv"], "--out: name one file for each format"),
         (["VIDEO", "--out", "none/a.csv"], "none/a.csv: cannot be written, its folder does not exist"),
         (["VIDEO", "--out", "none/a.html"], "none/a.html: cannot be written, its folder does not exist"),
-        (["VIDEO", "--out", "folder"], "--out: name one file for each format"),
         (["VIDEO", "--model", "resnet"], "unknown model 'resnet'"),
     ],
 )

@@ -20,6 +20,26 @@ from mien._output import protect_inputs, seen_before
 if TYPE_CHECKING:
     from mien.decode import Source
 
+# Suffixes of the videos that are looked for in a folder.
+_VIDEOS = frozenset(
+    [
+        ".mp4",
+        ".m4v",
+        ".mov",
+        ".mkv",
+        ".webm",
+        ".avi",
+        ".mpg",
+        ".mpeg",
+        ".ts",
+        ".m2ts",
+        ".mts",
+        ".wmv",
+        ".flv",
+        ".3gp",
+        ".ogv",
+    ]
+)
 _AGAIN, _OTHERS = "folders that were read already", "files of other kinds"
 
 
@@ -86,6 +106,54 @@ def expand_inputs(paths: Sequence[str]) -> Inputs:
                 inputs.sources.append(name)
     protect_inputs(inputs.sources)
     return inputs
+
+
+def expand_videos(sources: Sequence[str]) -> tuple[list[str], bool]:
+    """Find the videos that arguments name.
+
+    A folder with videos gives the videos below it, sorted, without hidden files and annotated copies (``*.mien.*``).
+    Any other folder is one of frames.
+
+    Args:
+        sources: Videos, folders, cameras or addresses.
+
+    Returns:
+        The sources, which no output may replace from now on, and whether they are a set of videos.
+    """
+    videos, several = list[str](), len(sources) > 1
+    for source in sources:
+        inputs = Inputs()
+        below = [
+            os.path.join(root, name)  # noqa: PTH118 (Path would drop the "./" that the user typed)
+            for root, names in (_walk(source, inputs, set()) if Path(source).is_dir() else ())
+            for name in names
+            if Path(name).suffix.lower() in _VIDEOS and not Path(name).stem.endswith(".mien")
+        ]
+        several = several or bool(below)
+        videos += below or [source]
+        if Path(source).is_dir() and not below:
+            expand_inputs([source])  # protects the frames
+    protect_inputs(videos)
+    return videos, several
+
+
+def names_of(videos: Sequence[str]) -> list[str]:
+    """Return a name for each of several videos: its path below the folder that they share.
+
+    Args:
+        videos: Their paths.
+
+    Raises:
+        MienError: One is no file, or is named twice.
+    """
+    for video in videos:
+        if not Path(video).exists() or Path(video).is_dir():
+            raise MienError(f"{video}: no such video; of several sources, each is a file")
+    whole = [Path(video).resolve() for video in videos]
+    if len(set(whole)) < len(whole):
+        raise MienError("a video is named twice; name it once")
+    shared = Path(os.path.commonpath([path.parent for path in whole]))
+    return [str(path.relative_to(shared)) for path in whole]
 
 
 def _expand_glob(pattern: str, inputs: Inputs) -> list[str]:

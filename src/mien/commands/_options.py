@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import wraps
@@ -159,7 +160,7 @@ def open_ledger(path: Path | None, again: str) -> "Ledger":
 
 
 _OUTPUTS = ("out", "keep", "ledger")
-_IMAGES = ("paths", "what", "source")  # their folders hold images to read; other files in them may be written
+_IMAGES = ("paths", "what", "sources")  # their folders hold images to read; other files in them may be written
 STDOUT = Path("-")
 _TEXTS = ("csv", "jsonl", "json")  # formats that can go to standard output
 
@@ -270,6 +271,27 @@ def read_outputs(
             place = "standard output" if path == STDOUT else f"--out {path}"
             raise MienError(f"{place}: two results cannot go there; name another file for one")
     return pairs
+
+
+def read_time(text: str) -> float:
+    """Return a time in seconds.
+
+    Args:
+        text: A number with its unit, ``ms``, ``s`` or ``min``; empty for 0.
+
+    Returns:
+        Seconds.
+
+    Raises:
+        MienError: It is no such time.
+    """
+    if not text:
+        return 0.0
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|min)", text.strip())
+    seconds = float(found[1]) * {"ms": 0.001, "s": 1.0, "min": 60.0}[found[2]] if found else 0.0
+    if seconds < 0.001:
+        raise MienError(f"{text!r} is no time; write a number and its unit, such as 1s, 500ms or 2min")
+    return seconds
 
 
 def providers_of(device: str) -> tuple[str, ...]:

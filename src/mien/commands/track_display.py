@@ -1,9 +1,11 @@
 """What ``mien track`` shows in a terminal: a progress bar or the faces while it runs, and a table of the tracks."""
 
+import csv
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, Self, TextIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, Self, TextIO
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -11,8 +13,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from mien._emotions import Emotion
+from mien._errors import OutputError
 from mien._format import printable
-from mien.commands._terminal import TableConsole, new_table
+from mien._output import open_output, require_replaceable
+from mien.commands._terminal import TableConsole, new_table, print_table
+from mien.report.tables import write_csv
 from mien.video.statistics import VideoStatistics
 
 if TYPE_CHECKING:
@@ -88,6 +94,68 @@ def _track_table(statistics: VideoStatistics) -> Table:
     if more := statistics.count - len(longest):
         table.add_row("...", "", "", "", Text(f"{more} more, seen more briefly", style="dim"))
     return table
+
+
+class VideoTable:
+    """A row for each of several videos, in a file that is complete after each of them.
+
+    Args:
+        path: The file, CSV; ``None``: the table is only printed.
+        emotions: The emotions of the model.
+        settings: How the videos are tracked.
+        resume: Whether to begin with the rows that the file has.
+
+    Attributes:
+        done: The videos whose rows the file has.
+
+    Raises:
+        OutputError: The file was made with other settings.
+    """
+
+    def __init__(self, path: Path | None, emotions: Sequence[Emotion], settings: str, *, resume: bool) -> None:
+        self._path, self._settings, self._rows = path, settings, list[dict[str, Any]]()
+        self._emotions = [*map(str, emotions), "unsure"]
+        if resume and path is not None and path.is_file():
+            with path.open(encoding="utf-8", newline="") as stream:
+                self._rows = list(csv.DictReader(stream))
+            if any(row.get("settings") != settings for row in self._rows):
+                raise OutputError(f"{path}: was made with other settings; use the same ones, or another folder")
+        elif path is not None:
+            require_replaceable(path)
+        self.done = {row["source"] for row in self._rows}
+
+    def add(self, video: str, statistics: VideoStatistics) -> None:
+        """Add a video and write the file.
+
+        Args:
+            video: Its path.
+            statistics: Its tracks.
+
+        Raises:
+            OutputError: The file cannot be written.
+        """
+        shares: Counter[str] = Counter()
+        for track in statistics:
+            shares.update({str(emotion or "unsure"): seconds for emotion, seconds in track.shares.items()})
+        seen = sum(shares.values())
+        row: dict[str, Any] = {"source": video, "seconds": round(statistics.last - (statistics.first or 0), 3)}
+        row |= {"frames": statistics.frames, "tracks": statistics.count, "face_seconds": round(seen, 3)}
+        row |= {name: round(shares[name] / seen, 4) if seen else "" for name in self._emotions}
+        self._rows = [each for each in self._rows if each["source"] != video] + [row | {"settings": self._settings}]
+        if self._path is not None:
+            with open_output(self._path) as stream:
+                write_csv(stream, [self._rows[0], *(each.values() for each in self._rows)])
+
+    def print(self) -> None:
+        """Print the table to standard output."""
+        rows = []
+        for row in self._rows:
+            ranked = sorted((name for name in self._emotions if row[name]), key=lambda name: -float(row[name]))
+            mostly = ", ".join(f"{name} {float(row[name]):.0%}" for name in ranked[:_TABLE_EMOTIONS])
+            rows.append(
+                (row["source"], f"{float(row['seconds']):.1f}", *map(str, (row["frames"], row["tracks"])), mostly)
+            )
+        print_table(("video", "seconds", "frames", "tracks", "mostly"), rows)
 
 
 class Watch(Protocol):

@@ -125,7 +125,8 @@ class TrackOutputs:
         def add(result: FrameResult, pixels: Pixels) -> None:
             if self._writer is None:  # the size of the video is that of the first frame
                 source, rate = Path(self._frames.name), self._frames.rate or _DEFAULT_RATE
-                with_audio = source if not self._frames.live and source.is_file() else None
+                is_whole = self._frames.sampling.is_all and not self._frames.live
+                with_audio = source if is_whole and source.is_file() else None
                 writer = VideoWriter(path, source=with_audio, size_wh=result.size_wh, rate=rate)
                 self._writer = stack.enter_context(writer)
             self._writer.write(pixels, result)

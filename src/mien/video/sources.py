@@ -18,7 +18,7 @@ from mien._errors import ImageError, MissingExtraError, SourceError, require_int
 from mien._face import Pixels
 from mien.decode import FORMATS, decode
 from mien.video.prefetch import Prefetcher, run_in_thread
-from mien.video.types import Frame
+from mien.video.types import Frame, Sampling
 
 OPEN_SECONDS, READ_SECONDS = 15.0, 10.0  # timeouts of a network stream: to open, and between two frames
 _LAST_CAMERA = 9999  # the largest number of a camera
@@ -65,8 +65,21 @@ class FrameSource(ABC):
         self.name, self.count, self.rate = name, count, rate
         self.skipped = 0
         self.note: str | None = None
+        self.sampling = Sampling()
         self._prefetcher: Prefetcher[_TimedPixels] | None = None
         self._stopped = False
+
+    def sample(self, sampling: Sampling) -> None:
+        """Deliver only some of the frames. Call it before the iteration.
+
+        Args:
+            sampling: Which ones.
+        """
+        self.sampling = sampling
+        if self.count is not None and self.rate and not self.live:
+            lasts = min(self.count / self.rate, math.inf if sampling.end is None else sampling.end) - sampling.start
+            self.rate = min(self.rate, sampling.fps or math.inf)
+            self.count = max(1, math.ceil(lasts * self.rate))
 
     @property
     def dropped(self) -> int:
@@ -121,7 +134,14 @@ class FrameSource(ABC):
         """Yield the seconds, which never decrease, and the read-only pixels of each frame. Runs on the thread."""
 
 
-def open_source(source: str | os.PathLike[str] | int, *, rate: float = 25.0) -> FrameSource:
+def open_source(
+    source: str | os.PathLike[str] | int,
+    *,
+    rate: float = 25.0,
+    fps: float | None = None,
+    start: float = 0.0,
+    end: float | None = None,
+) -> FrameSource:
     """Open a source of frames.
 
     Args:
@@ -129,12 +149,16 @@ def open_source(source: str | os.PathLike[str] | int, *, rate: float = 25.0) -> 
             streams: one with a known end is read like a file, any other is live. A folder holds the frames of a video
             as images. Anything else is a video file.
         rate: Frame rate of a folder, in frames per second.
+        fps: Frames per second that are delivered at most; ``None``: every frame. Of MP4 and Matroska, only the packets
+            that they need are decoded.
+        start: Time of the first frame in seconds; frames before it are skipped, in MP4 and Matroska without decoding.
+        end: Time in seconds at which to stop; ``None``: the end of the source.
 
     Returns:
         The source.
 
     Raises:
-        MienError: If ``rate`` is out of range or ``source`` of another type.
+        MienError: If a number is out of range or ``source`` of another type.
         SourceError: If the source cannot be opened.
         MissingExtraError: If PyAV is not installed; a folder does not need it.
 
@@ -146,6 +170,13 @@ def open_source(source: str | os.PathLike[str] | int, *, rate: float = 25.0) -> 
         0 0.0
     """
     require_number("rate", rate, lowest=1e-6, highest=1e6)
+    sampling = Sampling(fps, start, end)
+    frames = _open(source, rate)
+    frames.sample(sampling)
+    return frames
+
+
+def _open(source: str | os.PathLike[str] | int, rate: float) -> FrameSource:
     require_kind("source", source, (str, bytes, os.PathLike, int), "a path, an address or the number of a camera")
     if isinstance(source, int):
         require_integer("source", int(source), lowest=0, highest=_LAST_CAMERA)
@@ -361,10 +392,14 @@ class _ContainerSource(FrameSource):
     def _release(self) -> None:
         self._container.close()
 
+    def _packets(self) -> Iterator[Any]:
+        """Yield the packets to decode."""
+        yield from self._container.demux(self._stream)
+
     def _decode(self) -> Iterator[Any]:
         """Yield the decoded frames and count the broken ones. Raises the errors of FFmpeg about the whole file."""
         av = import_av()
-        for packet in self._container.demux(self._stream):
+        for packet in self._packets():
             if self._first_dts is None and packet.size:
                 self._first_dts = packet.dts
             try:
@@ -390,15 +425,17 @@ class _VideoFile(_ContainerSource):
         self._end_is_known = bool(stream.duration or stream.metadata.get("DURATION") or not container.streams.audio)
         estimated = max(1, round((span.end - span.start) * self.rate)) if span.end and self.rate else None
         self.count = stream.frames or estimated
+        self._step = 1 / (self.rate or _DEFAULT_RATE)  # seconds
         self._delay: int | None = None  # of the decoder, in ticks
+        self._sampled: set[int] | None = None  # time stamps of the frames to deliver, if others are not decoded whole
         self._in_decoding_order = container.format.name == "avi"  # its time stamps are those of decoding
         ratio = stream.sample_aspect_ratio
         self._aspect = float(ratio) if ratio and _MIN_ASPECT <= ratio <= 1 / _MIN_ASPECT else 1.0
 
     def _read(self) -> Iterator[_TimedPixels]:
-        given, seconds, zero = 0, 0.0, self._span.zero
+        given, taken, seconds, zero = 0, 0, 0.0, self._span.zero
         behind = 0  # consecutive frames
-        step = 1 / (self.rate or _DEFAULT_RATE)
+        step = self._step
         try:
             for frame in self._decode():
                 time = self._decoding_time(frame) if self._in_decoding_order else frame.time
@@ -411,8 +448,13 @@ class _VideoFile(_ContainerSource):
                     if behind == _RESTART_FRAMES:  # such as between two joined recordings
                         zero = time - seconds - step
                     seconds = max(seconds, time - zero)
-                yield seconds, to_pixels(frame, aspect=self._aspect)
                 given += 1
+                if self.sampling.is_over(seconds):
+                    return
+                is_whole = self._sampled is None or frame.pts in self._sampled
+                if is_whole and self.sampling.takes(seconds):
+                    taken += 1
+                    yield seconds, to_pixels(frame, aspect=self._aspect)
         except import_av().FFmpegError as error:
             self.note = f"the file breaks off after {seconds:.1f} s ({reason_of(error)})"
         except IndexError:  # raised by PyAV if a damaged file gains a stream
@@ -420,9 +462,53 @@ class _VideoFile(_ContainerSource):
         if given == 0:
             broken = f" ({self.skipped} are broken)" if self.skipped else ""
             raise SourceError(f"{self.name}: none of its frames can be decoded{broken}; get the file again")
+        if not taken:
+            raise SourceError(f"{self.name}: ends after {seconds:.1f} s, before the start; choose an earlier one")
         start, end = self._span.start, self._span.end
-        if self.note is None and end and self._end_is_known and seconds + step < start + _MIN_COMPLETE * (end - start):
+        if (
+            self.note is None
+            and end
+            and self._end_is_known
+            and self.sampling.is_all
+            and seconds + step < start + _MIN_COMPLETE * (end - start)
+        ):
             self.note = f"the file ends early, after {seconds:.1f} of {end:.1f} s"
+
+    def _packets(self) -> Iterator[Any]:
+        """Of MP4 and Matroska, begin at the last key frame before the start, and leave out what no sample needs."""
+        sampling, zero, stream = self.sampling, self._span.zero, self._stream
+        name = self._container.format.name
+        if sampling.is_all or zero is None or not name.startswith(("mov", "matroska")):
+            yield from super()._packets()
+            return
+        if sampling.start > 0:
+            at = int((sampling.start + zero) / stream.time_base)
+            self._container.seek(at, stream=stream, backward=True)
+        packets = super()._packets()
+        if sampling.fps is None:
+            yield from packets
+            return
+        ahead, self._sampled = Sampling(sampling.fps, sampling.start, sampling.end), set()
+        group: list[Any] = []
+        for packet in packets:
+            if group and (packet.is_keyframe or not packet.size):
+                yield from self._needed(group, ahead, zero)
+                group = []
+            if not packet.size:
+                yield packet  # it empties the decoder
+            else:
+                group.append(packet)
+
+    def _needed(self, group: list[Any], sampling: Sampling, zero: float) -> list[Any]:
+        """The packets of a group of pictures up to the last frame that is sampled; none if none is."""
+        if any(packet.pts is None for packet in group):
+            return group
+        # Frames that are shown before the key frame may need the group before it, which was not decoded whole.
+        shown = sorted((packet.pts, index) for index, packet in enumerate(group) if packet.pts >= group[0].pts)
+        base = group[0].time_base
+        wanted = [index for pts, index in shown if sampling.takes(float(pts * base) - zero)]
+        self._sampled = (self._sampled or set()) | {group[index].pts for index in wanted}
+        return group[: max(wanted) + 1] if wanted else []
 
     def _decoding_time(self, frame: Any) -> float | None:
         """The time of a frame by the packet that was decoded when it came out, less the delay of the decoder."""
@@ -451,7 +537,10 @@ class _LiveStream(_ContainerSource):
             for frame in self._decode():
                 now = time.monotonic()
                 first = now if first is None else first
-                yield now - first, to_pixels(frame)
+                if self.sampling.is_over(now - first):
+                    return
+                if self.sampling.takes(now - first):
+                    yield now - first, to_pixels(frame)
             reason = "it sent no more images"
         except av.FFmpegError as error:
             timed_out = isinstance(error, av.error.ExitError | av.error.TimeoutError)
@@ -485,8 +574,13 @@ class _ImageFolder(FrameSource):
             self.note = f"left out: {left_out:,} other {'entry' if left_out == 1 else 'entries'} of the folder"
 
     def _read(self) -> Iterator[_TimedPixels]:
-        first_error = ""
+        first_error, taken = "", 0
         for index, path in enumerate(self._files):
+            if self.sampling.is_over(index / self._rate):
+                break
+            if not self.sampling.takes(index / self._rate):
+                continue
+            taken += 1
             try:
                 image = decode(path)
             except ImageError as error:
@@ -494,7 +588,10 @@ class _ImageFolder(FrameSource):
                 first_error = first_error or str(error)
                 continue
             yield index / self._rate, image.pixels
-        if self.skipped == len(self._files):
+        if not taken:
+            lasts = len(self._files) / self._rate
+            raise SourceError(f"{self.name}: ends after {lasts:.1f} s, before the start; choose an earlier one")
+        if self.skipped == taken:
             raise SourceError(f"{self.name}: none of its {self.skipped} images can be read; the first: {first_error}")
 
 

@@ -98,13 +98,14 @@ class Tracker:
             raise MienError(f"frames must be in order of time: {seconds} s cannot follow {self._seconds} s")
         resized = self._resized(pixels)  # first, so that a cut does not leave the old size in place
         cut = self._cuts(pixels, seconds) or resized
-        found, new = self._find(pixels, seconds, searching=cut)
+        is_single = seconds - self._seconds > _SEPARATE_FRAMES
+        found, new = self._find(pixels, seconds, searching=cut or is_single)
         faces = self.reader.read_faces(pixels, [detection for _, detection in found] + new)
         seen = [(key, face) for (key, _), face in zip(found, faces, strict=False)]
         if cut:
             seen = self._after_cut(seen, seconds)
         seen += [(self._start(face, seconds), face) for face in faces[len(found) :]]
-        self._update(seen, seconds, at_once=cut or seconds - self._seconds > _SEPARATE_FRAMES)
+        self._update(seen, seconds, at_once=cut or is_single)
         keys = {key for key, _ in seen}
         self._expire(keys, seconds)
         result = FrameResult(self._index, seconds, self._size_wh, self._faces(keys, seconds))
@@ -198,6 +199,9 @@ def track(
     smooth: float = 0.5,
     forget: float = 1.0,
     rate: float = 25.0,
+    fps: float | None = None,
+    start: float = 0.0,
+    end: float | None = None,
     keep_pixels: bool = False,
 ) -> Generator[FrameResult, None, None]:
     """Track the faces of a video, camera, stream or folder of frames.
@@ -212,6 +216,9 @@ def track(
         smooth: Time constant of the smoothed probabilities in seconds; 0 disables smoothing.
         forget: Seconds after which an unseen track ends.
         rate: Frame rate of a folder of frames, in frames per second.
+        fps: Frames per second that are read at most; ``None``: every frame.
+        start: Time of the first frame in seconds.
+        end: Time in seconds at which to stop; ``None``: the end of the source.
         keep_pixels: Keep each frame in ``FrameResult.pixels``.
 
     Returns:
@@ -229,7 +236,7 @@ def track(
         0.0 1 happy
     """
     tracker = Tracker(Reader() if reader is None else reader, every=every, smooth=smooth, forget=forget)
-    results = _track_all(open_source(source, rate=rate), tracker, keep_pixels)
+    results = _track_all(open_source(source, rate=rate, fps=fps, start=start, end=end), tracker, keep_pixels)
     next(results)  # enter the block that closes the source, even if no result is ever fetched
     return results
 

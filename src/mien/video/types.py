@@ -1,11 +1,15 @@
-"""Data classes of face tracking: frames, tracked faces and the result of a frame. All are frozen."""
+"""Types of face tracking: frames, tracked faces, the result of a frame (all frozen), and which frames are read."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from mien._emotions import Emotion
+from mien._errors import MienError, require_number
 from mien._face import Box, Face, Pixels
+
+_TIME_ERROR = 1e-4  # seconds: time stamps are rounded to ticks
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,3 +97,49 @@ class FrameResult:
 
     def __repr__(self) -> str:
         return f"FrameResult({self.index} at {self.seconds:.3f} s: {len(self.faces)} faces {list(self.faces)})"
+
+
+class Sampling:
+    """Chooses the frames of a source that are delivered, one after another.
+
+    Args:
+        fps: Frames per second at most, from the start on; ``None``: every frame.
+        start: Time of the first frame in seconds.
+        end: Time in seconds at which the source ends; ``None``: its own end.
+
+    Raises:
+        MienError: If a number is out of range, or ``end`` is not after ``start``.
+    """
+
+    def __init__(self, fps: float | None = None, start: float = 0.0, end: float | None = None) -> None:
+        if fps is not None:
+            require_number("fps", fps, lowest=1e-6, highest=1e6)
+        require_number("start (seconds)", start, lowest=0, highest=1e9)
+        if end is not None:
+            require_number("end (seconds)", end, lowest=0, highest=1e9)
+            if end <= start:
+                raise MienError(f"the end, {end:g} s, is not after the start, {start:g} s; choose a later one")
+        self.fps, self.start, self.end = fps, start, end
+        self.is_all = fps is None and start == 0 and end is None
+        self._next = start
+
+    def takes(self, seconds: float) -> bool:
+        """Return whether a frame is delivered: the first one at or after each time that is sampled.
+
+        Args:
+            seconds: Its time, not before that of the last frame.
+        """
+        if seconds < self._next - _TIME_ERROR:
+            return False
+        if self.fps is not None:
+            count = math.floor((seconds - self.start) * self.fps + _TIME_ERROR * self.fps) + 1
+            self._next = self.start + count / self.fps
+        return True
+
+    def is_over(self, seconds: float) -> bool:
+        """Return whether the source ends before a frame.
+
+        Args:
+            seconds: Its time.
+        """
+        return self.end is not None and seconds >= self.end - _TIME_ERROR
