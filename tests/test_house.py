@@ -51,7 +51,13 @@ LAB_USES = {"bundled", "decode", "detect", "extract", "infer"}  # what the lab m
 LAB_RANK = {name: rank for rank, names in enumerate(LAB_LAYERS) for name in names}
 
 CORE_PACKAGES = {"numpy", "onnxruntime", "PIL", "typer", "rich"}
-OPTIONAL_PACKAGES = {"av", "pandas", "pillow_heif", "pyarrow"}  # only inside of a function, which says what to install
+OPTIONAL_PACKAGES = {
+    "av",
+    "pandas",
+    "pillow_heif",
+    "pyarrow",
+    "supervision",
+}  # only inside of a function, which says what to install
 SERVE_PACKAGES = {"fastapi", "starlette", "uvicorn", "websockets", "pydantic", "prometheus_client", "python_multipart"}
 HEAVY = ("torch", "torchvision", "cv2", "matplotlib", "sklearn", "pyarrow", "av", "fastapi", "mien.lab")
 

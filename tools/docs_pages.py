@@ -203,7 +203,8 @@ def _voted() -> str:
     f = card["metrics"]["private"]["int8"]["all"]
     low, high = f["interval"]
     return (
-        "`mien-plus` knows the eight emotions of FER+ and agrees with the majority of its ten voters on "
+        "Another task, not to be compared with the table: `mien-plus` knows the eight emotions of FER+ and agrees with "
+        "the majority of its ten voters on "
         f"{f['accuracy']:.1%} ({low:.1%} to {high:.1%}) of the {f['n']:,} faces of PrivateTest that have one; it "
         f"hardly ever predicts contempt (recall {f['recall']['contempt']:.0%})."
     )

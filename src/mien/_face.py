@@ -4,16 +4,19 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mien._emotions import UNSURE_COLOR, Emotion
-from mien._errors import ModelError, require_kind, shown
+from mien._errors import MissingExtraError, ModelError, require_kind, shown
 from mien._format import probability_percent
 from mien._page import data_uri, escape
 from mien._suggest import suggest
+
+if TYPE_CHECKING:
+    from supervision import Detections
 
 Pixels = NDArray[np.uint8]  # an image, RGB uint8 [H, W, 3]
 Point = tuple[float, float]
@@ -294,6 +297,37 @@ class Reading:
                 shared | {"face": index} | plain | quality_cells(plain) | plain["probs"] | dict(corners) | points
             )
         return [{name: row.get(name) for name in columns} for row in rows]
+
+    def to_supervision(self) -> "Detections":
+        """Return the faces as ``supervision.Detections``, for its annotators, trackers and filters.
+
+        Returns:
+            Boxes, ``confidence`` (of the emotion), ``class_id`` (the place of the emotion among those of the model; one
+            more than the last if unsure), and as ``data``: ``class_name``, ``score`` of the detector, and ``probs``
+            ``[N, C]``.
+
+        Raises:
+            MissingExtraError: supervision is not installed.
+        """
+        try:
+            import supervision
+        except ImportError as error:
+            raise MissingExtraError("supervision", "supervision") from error
+        faces = self.faces
+        emotions = list(faces[0].probs) if faces else []
+        places = [len(emotions) if face.emotion is None else emotions.index(face.emotion) for face in faces]
+        probs = [list(face.probs.values()) for face in faces]
+        data = {
+            "class_name": np.array([str(face.emotion or "unsure") for face in faces], dtype=str),
+            "score": np.array([face.score for face in faces], np.float32),
+            "probs": np.array(probs, np.float32).reshape(len(faces), len(emotions)),
+        }
+        return supervision.Detections(
+            xyxy=np.array([face.box for face in faces], np.float32).reshape(-1, 4),
+            confidence=np.array([face.confidence for face in faces], np.float32),
+            class_id=np.array(places, int),
+            data=data,
+        )
 
     def __iter__(self) -> Iterator[Face]:
         return iter(self.faces)

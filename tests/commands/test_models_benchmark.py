@@ -198,3 +198,11 @@ def test_shells_can_complete_the_commands() -> None:
     environment = {"_MIEN_COMPLETE": "complete_bash", "COMP_WORDS": "mien ex", "COMP_CWORD": "1"}
     result = CliRunner(env=environment).invoke(app, [], prog_name="mien")
     assert result.stdout.split() == ["export", "explain"]
+
+
+def test_accuracies_on_other_labels_are_set_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = run("models").stdout
+    assert "other labels are another task" in shown
+    assert "FER+ majority, 8" in shown
+    assert "FER-2013, 7" in shown

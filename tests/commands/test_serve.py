@@ -1,6 +1,7 @@
 """`mien serve`: output, exit status and signals of the process, and wrong arguments."""
 
 import http.client
+import json
 import os
 import re
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -17,6 +19,7 @@ pytest.importorskip("fastapi", reason="the extra mien[serve] is not installed")
 
 from mien.bundled import DEFAULT_MODEL
 from mien.commands import app
+from support.cli import mien_here
 from support.paths import ROOT
 
 IMAGE = ROOT / "examples" / "astronaut.png"
@@ -208,3 +211,18 @@ def test_without_the_extra_the_message_names_what_to_install(monkeypatch: pytest
     done = run("--port", "0")
     assert done.exit_code == 2
     assert done.stderr == 'mien: fastapi is not installed; run: pip install "mien[serve]"\n'
+
+
+def test_only_the_pinned_runtime_is_served(tmp_path: Path) -> None:
+    """The hashes are those of the version in web/package-lock.json, and any other file is refused."""
+    from mien.serve import app as page
+
+    lock = json.loads((ROOT / "web" / "package-lock.json").read_text("utf-8"))
+    assert lock["packages"]["node_modules/onnxruntime-web"]["version"] == page.RUNTIME_VERSION
+    (tmp_path / "ort.wasm.min.mjs").write_text("other code")
+    done = mien_here("serve", "--runtime", str(tmp_path), "--port", "0", cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert f"has no ort.wasm.min.mjs of onnxruntime-web {page.RUNTIME_VERSION}; install that version" in done.stderr
+    installed = ROOT / "web" / "node_modules" / "onnxruntime-web" / "dist"
+    if installed.is_dir():  # npm installs it only where its packages can be reached
+        page.check_runtime(installed)

@@ -6,10 +6,12 @@ import json
 import os
 import stat
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import mien
@@ -259,3 +261,24 @@ def test_pandas_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(MissingExtraError, match=r"mien\[pandas\]"):
         mien.to_pandas([])
+
+
+def test_faces_as_detections_of_supervision() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns where OpenCV is not installed
+        supervision = pytest.importorskip("supervision")
+    one, unsure = make_face(1), make_face(2, sure=False)
+    found = make_reading("a.jpg", one, unsure).to_supervision()
+    assert isinstance(found, supervision.Detections)
+    assert found.xyxy == pytest.approx(np.array([one.box, unsure.box]))
+    assert found.confidence == pytest.approx([one.confidence, unsure.confidence])
+    assert found.class_id.tolist() == [SEVEN.index(one.top), len(SEVEN)]
+    assert found.data["class_name"].tolist() == [str(one.top), "unsure"]
+    assert found.data["probs"] == pytest.approx(np.array([[*face.probs.values()] for face in (one, unsure)]))
+    assert len(found[found.confidence < 0]) == len(make_reading().to_supervision()) == 0
+
+
+def test_supervision_that_is_missing_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(MissingExtraError, match=r'not installed; run: pip install "mien\[supervision\]"'):
+        make_reading().to_supervision()

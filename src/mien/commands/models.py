@@ -13,6 +13,7 @@ from mien.commands._terminal import TableConsole, new_table, print_json
 
 # Rows of the table: key in a card, name, and how the value is formatted.
 _ROWS = {
+    "labels": ("labels and emotions (other labels are another task)", "text"),
     "accuracy.private": ("accuracy, PrivateTest", "metric"),
     "accuracy.interval": ("95 % interval", "interval"),
     "accuracy.private_clean": ("accuracy, PrivateTest without copies", "metric"),
@@ -68,8 +69,10 @@ def _read_card(name: str) -> dict[str, Any]:
         raise ModelError(f"{path}: the card is no JSON ({error}); install mien again") from error
     if not isinstance(card, dict):
         raise ModelError(f"{path}: the card is no JSON object; install mien again")
+    emotions = card.get("emotions", ())
+    voted = {"labels": "FER+ majority, 8" if "contempt" in emotions else f"FER-2013, {len(emotions)}"}
     sizes = {key: (folder / file).stat().st_size for key, file in PRECISIONS.items() if (folder / file).is_file()}
-    return {"name": name, **card, "files": sizes}
+    return {"name": name, **(voted if emotions else {}), **card, "files": sizes}
 
 
 def _print_card(name: str) -> None:
@@ -93,6 +96,8 @@ def _value(card: dict[str, Any], key: str) -> Any:
 
 
 def _format(key: str, value: Any, kind: str) -> str:
+    if kind == "text":
+        return str(value)
     if kind == "interval" and isinstance(value, list) and len(value) == 2:
         return f"{percent_interval(value)} %"
     if not isinstance(value, int | float):

@@ -70,6 +70,7 @@ def serve_command(
     """
     from mien.reader import Reader
     from mien.serve import Access, Limits, create_app
+    from mien.serve.app import check_runtime
     from mien.serve.server import FewLines, Server, bind, return_large_blocks
 
     limits = Limits(
@@ -86,8 +87,8 @@ def serve_command(
     )
     if token is None and os.environ.get("MIEN_TOKEN") == "":
         raise MienError("MIEN_TOKEN is set, but empty; give it a token, or unset it to serve without one")
-    if runtime is not None and not (runtime / "ort.wasm.min.mjs").is_file():  # else only the browser would report it
-        raise MienError(f"--runtime {runtime}: no ort.wasm.min.mjs in it; name onnxruntime-web's dist folder")
+    if runtime is not None:  # else only the browser would report it
+        check_runtime(runtime)
     hosts = {name.lower() for name in allow_host or ()}
     if not _is_local(host):
         hosts |= {host.lower(), socket.gethostname().lower()}

@@ -1,5 +1,6 @@
 """The application: endpoints and middleware around a reader, the web page at / and the documentation at /docs."""
 
+import hashlib
 import json
 import os
 from collections.abc import AsyncIterator
@@ -17,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
 import mien
+from mien._errors import MienError
 from mien._page import escape, head
 from mien.bundled import BUNDLED, DEFAULT_MODEL
 from mien.reader import Reader
@@ -38,7 +40,13 @@ _ELSEWHERE = {
     _CLASSIFIER: BUNDLED / DEFAULT_MODEL / "model.onnx",
 }
 # ONNX Runtime Web is too large for the wheel; `make web` copies it into the page's folder.
-_RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+# The files of onnxruntime-web that the page needs, and their SHA-256 in the version with which mien is tested.
+RUNTIME_VERSION = "1.30.0"
+_RUNTIME = {
+    "ort.wasm.min.mjs": "219e6a1fc8a9938268d18efca3c91d310bd2f4a59bbd13744df5b2b7fc6cee3b",
+    "ort-wasm-simd-threaded.mjs": "e13f7f94fc51b4ca72b12faeb1ee95f4ace6dfbc8939bc718aabdc0a27c4299b",
+    "ort-wasm-simd-threaded.wasm": "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
+}
 # Python does not know these types on every system; a browser refuses modules and WebAssembly of another type.
 _TYPES = {
     ".mjs": "text/javascript",
@@ -173,6 +181,25 @@ def _add_page(app: FastAPI, folder: Path, *, runtime: Path | None, reader: Reade
     )
     # Not mounted: a mount at / would also take requests with a wrong method to the API's paths.
     app.router.default = _Page(folder, files)
+
+
+def check_runtime(folder: Path) -> None:
+    """Check that a folder holds the pinned files of onnxruntime-web, so that no other code runs in the page.
+
+    Args:
+        folder: The folder ``dist`` of the npm package.
+
+    Raises:
+        MienError: A file is missing, or its SHA-256 is another.
+    """
+    for name, expected in _RUNTIME.items():
+        try:
+            found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        except OSError:
+            found = ""
+        if found != expected:
+            cure = f"install that version: npm install onnxruntime-web@{RUNTIME_VERSION}"
+            raise MienError(f"{folder}: has no {name} of onnxruntime-web {RUNTIME_VERSION}; {cure}")
 
 
 class _Page(StaticFiles):

@@ -170,7 +170,7 @@ def open_source(
         0 0.0
     """
     require_number("rate", rate, lowest=1e-6, highest=1e6)
-    sampling = Sampling(fps, start, end)
+    sampling = Sampling(fps, start, end)  # its numbers are checked before anything is opened
     frames = _open(source, rate)
     frames.sample(sampling)
     return frames
@@ -482,15 +482,13 @@ class _VideoFile(_ContainerSource):
             yield from super()._packets()
             return
         if sampling.start > 0:
-            at = int((sampling.start + zero) / stream.time_base)
-            self._container.seek(at, stream=stream, backward=True)
-        packets = super()._packets()
+            self._container.seek(int((sampling.start + zero) / stream.time_base), stream=stream, backward=True)
         if sampling.fps is None:
-            yield from packets
+            yield from super()._packets()
             return
         ahead, self._sampled = Sampling(sampling.fps, sampling.start, sampling.end), set()
         group: list[Any] = []
-        for packet in packets:
+        for packet in super()._packets():
             if group and (packet.is_keyframe or not packet.size):
                 yield from self._needed(group, ahead, zero)
                 group = []

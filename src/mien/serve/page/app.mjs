@@ -21,8 +21,7 @@ let isUpdating = false;
 let needsToken = false; // of the server
 
 const WITHOUT_RUNTIME =
-  "not available: ONNX Runtime Web is missing. Run `make web` in a checkout, or `mien serve --runtime FOLDER` with the dist " +
-  "folder of the npm package onnxruntime-web.";
+  "not available: this server was started without ONNX Runtime Web (mien serve --runtime FOLDER), so images are sent to it.";
 
 const engine = () => engines[kind];
 const announce = (words) => byId("announcement").textContent !== words && (byId("announcement").textContent = words);
