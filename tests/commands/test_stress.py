@@ -106,7 +106,8 @@ def test_steadiness_is_printed_and_kept(mien: Callable[..., Result], drawn: Path
     printed = dict(line.split("\t") for line in done.stdout.splitlines() if "\t" in line)
     (found,) = [model["steadiness"] for model in json.loads((tmp_path / "kept/mien-0.json").read_text())["models"]]
     assert printed["calibration error at 20 px"] == f"{found['sizes']['20']['ece']:.3f}"
-    assert printed["top emotion changed by jitter, 7 faces, 10 draws"].startswith(f"{100 * found['flip_rate']:.1f} %")
+    assert printed["top emotion changed by jitter"].startswith(f"{100 * found['flip_rate']:.1f} %")
+    assert printed["faces; of these moved"] == "84; 7, 10 times each"
     assert printed["size of the file"] == "1.62 MB"
     assert (found["n"], found["moved"], list(found["sizes"])) == (84, 7, ["16", "20", "24", "32", "48"])
     assert "Steadiness" in (tmp_path / "out/report.html").read_text()

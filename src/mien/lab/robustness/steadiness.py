@@ -149,15 +149,11 @@ def steadiness_rows(models: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]
 
 def _cells(found: Steadiness, mce: Mapping[str, Any] | None) -> dict[str, str]:
     sizes = list(found["sizes"].items())[:-1]  # the last are the faces as they are
-    moved = f"jitter, {found['moved']:,} faces, {found['draws']} draws"
     agreement = found["agreement"]
     return {
-        f"accuracy, {found['n']:,} faces": (
-            f"{percent(found['accuracy'])} ({percent_interval(found['accuracy_interval'])})"
-        ),
-        f"top emotion changed by {moved}": (
-            f"{percent(found['flip_rate'])} ({percent_interval(found['flip_interval'])})"
-        ),
+        "faces; of these moved": f"{found['n']:,}; {found['moved']:,}, {found['draws']} times each",
+        "accuracy": f"{percent(found['accuracy'])} ({percent_interval(found['accuracy_interval'])})",
+        "top emotion changed by jitter": f"{percent(found['flip_rate'])} ({percent_interval(found['flip_interval'])})",
         "mean total variation under that jitter": f"{found['total_variation']:.3f}",
         f"largest change by a shift of {_STEP} px, {_PERCENTILE}th percentile": f"{found['step_change']:.3f}",
         **{f"calibration error at {side} px": f"{each['ece']:.3f}" for side, each in sizes},
