@@ -80,13 +80,13 @@ def test_controls_are_reset_after_going_back(browser: Any, site: str) -> None:
     visit = Visit(browser, site)
     page = visit.page
     page.locator("#threshold").fill("0.5")
-    page.locator("#maps").check()
+    for switch in ("#maps", "#own-scale"):
+        page.locator(switch).check()
     page.goto("about:blank")
     page.go_back(wait_until="load")
-    page.locator("#threshold-text", has_text="%").wait_for()
-    shown = float(page.locator("#threshold").input_value())
-    assert page.locator("#threshold-text").text_content() == f"{100 * shown:.0f} %"
-    assert (shown, page.locator("#maps").is_checked()) == (0, False)
+    page.locator("#threshold-text", has_text=" to ").wait_for()  # as measured
+    switches = ("#measured", "#maps", "#own-scale")
+    assert [page.locator(switch).is_checked() for switch in switches] == [True, False, False]
     visit.close()
 
 

@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -135,7 +136,14 @@ def test_readings_are_handed_out_as_json_csv_and_png(visit: Visit) -> None:
 def test_the_threshold_makes_faces_unsure(visit: Visit) -> None:
     page = visit.page
     visit.read(EXAMPLE, file("sour.png", encode(golden_image("sour"))))
-    assert page.locator(".box.e-unsure").count() == 0
+    assert page.locator(".box.e-unsure").count() == 1  # as measured for the model
+    page.locator("#threshold").fill("0")
+    page.wait_for_function("document.querySelectorAll('.box.e-unsure').length === 0")
+    assert not page.is_checked("#measured")
+    page.locator("#measured").check(force=True)
+    page.wait_for_function("document.querySelectorAll('.box.e-unsure').length === 1")
+    assert re.fullmatch(r"\d+ to \d+ %", page.inner_text("#threshold-text"))
+    page.locator("#threshold").fill("0")
     page.locator("#threshold").focus()
     page.keyboard.press("End")
     assert page.locator("#threshold-text").text_content() == "90 %"
@@ -147,6 +155,19 @@ def test_the_threshold_makes_faces_unsure(visit: Visit) -> None:
     page.locator("#threshold").focus()
     page.keyboard.press("Home")
     page.locator(".box.e-unsure").wait_for(state="detached")
+
+
+def test_each_map_can_have_its_own_scale(visit: Visit) -> None:
+    visit.read(EXAMPLE)
+    visit.page.locator(".pick input[value=angry]").check(force=True)
+    opacity = (
+        "(() => { const map = document.querySelector('.seen .map'); let sum = 0;"
+        "const { data } = map.getContext('2d').getImageData(0, 0, map.width, map.height);"
+        "for (let k = 3; k < data.length; k += 4) sum += data[k]; return sum; })()"
+    )
+    pale = visit.page.evaluate(opacity)
+    visit.page.locator("#own-scale").check(force=True)
+    visit.page.wait_for_function(f"{opacity} > {2 * pale}")
 
 
 def test_bad_files_get_a_line_each_and_the_page_reads_on(visit: Visit) -> None:
