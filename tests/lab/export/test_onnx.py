@@ -23,9 +23,9 @@ pytestmark = pytest.mark.usefixtures("fast_exports")
 HEADS = ["lenet", "hybrid_resnet50", "hybrid_resnet50 branches", "resnet", *VARIANTS]
 
 
-# One net for each kind of head and layer: attention, dense layers, a pooled head, squeeze and excitation. The export of
+# Attention and dense layers; pooled heads are exported by other tests (test_release, test_record). The export of
 # a net takes seconds, so the others are checked before a release.
-OFTEN = {"attention_resnet", "conv4", "mien", "mobilenetv3_small start"}
+OFTEN = {"attention_resnet", "conv4"}
 EXPORTED = [
     case if case in OFTEN else pytest.param(case, marks=pytest.mark.release)
     for case in sorted({*nets.net_names(), *VARIANTS})
