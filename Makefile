@@ -17,7 +17,7 @@ ifeq ($(MAKELEVEL),0)
 .NOTPARALLEL:
 endif
 
-.PHONY: help demo test suite lint docs web web-if-npm bench fuzz release-check clean
+.PHONY: help demo test suite lint docs web web-if-npm bench fuzz test-core test-serve test-lab wheel release-check clean
 
 help:
 	@echo "make demo           read the example image, write demo/report.html"
@@ -93,8 +93,31 @@ fuzz: $(VENV)/all
 	$(PIP) -e ".[fuzz]"
 	$(BIN)/python tools/fuzz.py --seconds $(SECONDS)
 
+# The tests of a part with that part alone, in an environment of its own: VERSIONS=newest, or lowest of what
+# pyproject.toml allows. Only the pinned versions of the whole suite have no deprecation.
+VERSIONS ?= newest
+CORE_TESTS := tests/detect tests/report $(filter-out tests/test_bundled.py tests/test_docs.py tests/test_house.py tests/test_wheel.py \
+	tests/test_wrong_arguments.py,$(wildcard tests/test_*.py))
+test-core: TESTS := $(CORE_TESTS)
+test-serve: TESTS := $(CORE_TESTS) tests/serve tests/commands/test_predict.py
+test-lab: TESTS := tests/lab tests/commands
+test-core test-serve test-lab: test-%:
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet pip
+	$(PYTHON) tools/lowest_versions.py $(filter-out core,$*) > .venv-$*/lowest.txt
+	.venv-$*/bin/python -m pip install --quiet $(if $(filter lowest,$(VERSIONS)),-c .venv-$*/lowest.txt) -e ".[$(filter-out core,$*)]" \
+		pytest pytest-timeout pytest-xdist hypothesis pillow-heif onnx
+	.venv-$*/bin/python -m pytest -n auto --dist loadfile -W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning \
+		-W ignore::FutureWarning $(TESTS)
+
+wheel: $(VENV)/all
+	$(BIN)/python -m build --outdir dist
+	$(PIP) twine
+	$(BIN)/python -m twine check --strict dist/*
+	$(PYTEST) -m release tests/test_wheel.py
+
 release-check: $(VENV)/all lint
 	$(PYTEST) -m "release or not release"
 
 clean:
-	rm -rf $(VENV) demo fuzz build dist web/dist web/node_modules src/mien/serve/page/runtime *.egg-info src/*.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .venv-* demo fuzz build dist web/dist web/node_modules src/mien/serve/page/runtime *.egg-info src/*.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -429,7 +429,7 @@ def test_a_decompression_bomb_is_refused_by_its_header() -> None:
     webp = bytes.fromhex("524946461a000000574542505650384c0e0000002ffebfff0f071011fd0f4444ff03")  # 16383 x 16383
     with pytest.raises(TooLargeError) as caught:
         decode(webp)
-    one_line(caught, "more pixels than Pillow reads", "scale it down")
+    one_line(caught, "pixels", "scale it down")  # by the limit of Pillow or of mien
 
 
 def test_only_max_pixels_limits_the_size(rgb: NDArray[np.uint8]) -> None:
@@ -480,6 +480,7 @@ def test_other_objects_are_named(source: Any) -> None:
     )
 )
 @example(b"P5 3 3 255 ")
+@example(b"P")
 def test_random_bytes_raise_nothing_but_our_errors(data: bytes) -> None:
     try:
         decoded = decode(data, max_pixels=10**6)

@@ -291,8 +291,8 @@ def _open(data: bytes, name: str) -> tuple[Image.Image, int]:
         load_formats()
         for key in FORMATS:
             factory, accept = Image.OPEN.get(key, (None, None))
-            # Pillow returns a string for a format that it was built without.
-            if factory is None or accept is None or accept(data[:16]) is not True:
+            # Pillow returns a string for a format that it was built without, and its readers expect a few bytes.
+            if factory is None or accept is None or accept(data[:16].ljust(16, b"\0")) is not True:
                 continue
             frames = check_structure(data, key, name)
             if key == "TIFF":
