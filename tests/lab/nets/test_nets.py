@@ -116,6 +116,7 @@ PUBLISHED = [
     ("vgg", {"depth": 19, "norm": False, "head": "dense", "size": 224}, 224, 143_667_240, 19.63),
     ("alexnet", {"stem": "imagenet", "size": 224}, 224, 61_100_840, 0.71),
     ("efficientnet", {"variant": 0, "stem": "imagenet"}, 224, 5_288_548, 0.39),
+    ("efficientnet", {"variant": 0, "stem": "imagenet", "lite": True}, 224, 4_652_008, 0.39),
     ("efficientnet", {"variant": 1, "stem": "imagenet"}, 240, 7_794_184, 0.69),
     ("efficientnet", {"variant": 2, "stem": "imagenet"}, 288, 9_109_994, 1.09),
     ("efficientnet", {"variant": 3, "stem": "imagenet"}, 300, 12_233_232, 1.83),

@@ -94,6 +94,7 @@ STEPPING = [
     "hybrid-ablation/gan",
     "hybrid-resnet50",
     "hybrid-resnet50-tuned",
+    "imagenet-lite",
     "mien-1-long",
     "mien-contrast",
     "mien-oval",

@@ -1,5 +1,7 @@
 """EfficientNet-B0 to B3 (Tan & Le, ICML 2019): inverted residuals, squeeze-and-excitation, SiLU, stochastic depth.
 
+EfficientNet-Lite0 (Google, 2020) is B0 without squeeze-and-excitation and with ReLU6.
+
 Published with 3 channels and 1000 classes: 5,288,548 parameters (B0) and 12,233,232 (B3, which document 001 compares).
 """
 
@@ -31,6 +33,7 @@ def build(
     *,
     variant: int = 0,
     stem: str = "small",
+    lite: bool = False,
     dropout: float | None = None,
     drop_path: float = 0.2,
 ) -> Net:
@@ -41,6 +44,7 @@ def build(
         classes: Number of classes.
         variant: 0 to 3, for B0 to B3.
         stem: ``"imagenet"`` has the published stride 2 (a 2x2 map at 48 px), ``"small"`` has stride 1 (3x3).
+        lite: Whether to build EfficientNet-Lite0 (variant 0).
         dropout: Dropout rate before the classifier; by default that of the variant.
         drop_path: Stochastic depth rate of the last block, from 0 to 1; it grows linearly from 0 at the first
             block.
@@ -51,12 +55,13 @@ def build(
     Raises:
         TypeError: ``variant`` or ``stem`` is unknown.
     """
-    check_option("variant", variant, tuple(_VARIANTS))
+    check_option("variant", variant, (0,) if lite else tuple(_VARIANTS))
     check_option("stem", stem, ("small", "imagenet"))
     width, depth, usual = _VARIANTS[variant]
+    activation: type[nn.Module] = nn.ReLU6 if lite else nn.SiLU
     inputs, last = divisible(_STEM * width), divisible(_LAST * width)
     convolution = conv_norm(channels, inputs, stride=1 if stem == "small" else 2, eps=EPS)
-    stages: OrderedDict[str, nn.Module] = OrderedDict(stem=nn.Sequential(convolution, nn.SiLU()))
+    stages: OrderedDict[str, nn.Module] = OrderedDict(stem=nn.Sequential(convolution, activation()))
     depths = [math.ceil(stage[2] * depth) for stage in _STAGES]
     count = 0
     for number, (expansion, base, _, stride, kernel) in enumerate(_STAGES, start=1):
@@ -67,13 +72,13 @@ def build(
                 *(inputs, inner, outputs),
                 kernel=kernel,
                 stride=stride if i == 0 else 1,
-                activation=nn.SiLU,
+                activation=activation,
                 # A quarter of the block's inputs, not of its inner channels as in MobileNetV3.
-                squeeze=Squeeze(inner, max(1, inputs // 4), relu=nn.SiLU),
+                squeeze=None if lite else Squeeze(inner, max(1, inputs // 4), relu=nn.SiLU),
                 drop=drop_path * count / sum(depths),
             )
             blocks.append(block)
             inputs, count = outputs, count + 1
         stages[f"stage{number}"] = nn.Sequential(*blocks)
-    stages["last"] = nn.Sequential(conv_norm(inputs, last, kernel=1, eps=EPS), nn.SiLU())
+    stages["last"] = nn.Sequential(conv_norm(inputs, last, kernel=1, eps=EPS), activation())
     return Net(nn.Sequential(stages), PooledHead(last, classes, dropout=usual if dropout is None else dropout))

@@ -164,7 +164,7 @@ class NetConfig:
 
     name: str = "mien"  # a module of `mien.lab.nets`, with dashes or underscores, or `timm/NAME`
     options: Mapping[str, Any] = field(default_factory=dict)  # of the module's `build`
-    weights: str = ""  # "imagenet": downloaded, for ResNet backbones; or the folder of a finished run
+    weights: str = ""  # "imagenet", for ResNet backbones and EfficientNet-Lite0; or the folder of a finished run
 
 
 @dataclass(frozen=True, slots=True)
