@@ -5,6 +5,7 @@ downloaded and checked at the first use. Those of timm nets are timm's own. Thos
 (Apache-2.0), without a download. Their classifier is left out.
 """
 
+import hashlib
 import re
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -15,7 +16,6 @@ from torch import Tensor, nn
 
 from mien._download import RemoteFile, fetch
 from mien._errors import DataError, DownloadError, MissingExtraError, RecipeError
-from mien.lab.data.faceset import file_sha256
 from mien.lab.files import FINAL_KINDS, find_input, load_state
 from mien.lab.inference import MEAN, STD
 from mien.lab.nets import Net
@@ -157,7 +157,7 @@ def _lite_file() -> Path:
     if spec is None or spec.origin is None:
         raise MissingExtraError(package.replace("_", "-"), "imagenet")
     path = Path(spec.origin).parent / name
-    if not path.is_file() or file_sha256(path) != _LITE_SHA256:
+    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != _LITE_SHA256:
         raise DataError(f"{path}: is not the published file of EfficientNet-Lite0; install its package again")
     return path
 
