@@ -121,6 +121,7 @@ class Reader:
         self.detector = detector
         self.abstain, self.min_quality = abstain, min_quality
         self._thresholds = self.model.unsure_below if abstain == _CARD else {1.0: float(abstain)}
+        self._curve = np.array(list(self._thresholds)), np.array(list(self._thresholds.values()))
         self._workers = min(threads or os.cpu_count() or 1, _MAX_WORKERS)
         self._limits: dict[str, Any] = {"max_bytes": max_bytes, "max_pixels": max_pixels}
         self._max_faces = max_faces
@@ -302,9 +303,7 @@ class Reader:
             0.5
         """
         require_number("size (pixels)", size, lowest=0, highest=1e9)
-        if not self._thresholds:
-            return 0.0
-        return float(np.interp(size, list(self._thresholds), list(self._thresholds.values())))
+        return float(np.interp(size, *self._curve)) if self._thresholds else 0.0
 
     def describe(self) -> dict[str, str]:
         """Describe the model and the detector, as ``Html`` shows them.
