@@ -130,7 +130,7 @@ def _metrics_line(row: Row, split: str) -> list[str]:
         str(row.claim.get("variant", "own")),
         str(len(whole[0]["recall"])),
         f"{whole[0]['n']:,}",
-        f"**{spread(whole, 'accuracy')}**{looks_mark(row.name) if split == 'private' else ''}",
+        spread(whole, "accuracy") + (looks_mark(row.name) if split == "private" else ""),
         interval([fmean(metrics["interval"][edge] for metrics in whole) for edge in (0, 1)]),
         spread(clean, "accuracy"),
         *(spread(whole, key) for key in ("balanced_accuracy", "macro_f1")),
@@ -280,7 +280,7 @@ def _compared_models(kept: Json) -> str:
         common = model["common"]
         times = [f"{ms:.2f}" if (ms := milliseconds(model, precision)) else "–" for precision in ("fp32", "int8")]
         size = f"{model['parameters'] / 1e6:.2f} M" if model["parameters"] else "–"
-        accuracy = f"**{share(common['accuracy'])}**{looks_mark(model.get('recipe', ''))}"
+        accuracy = share(common["accuracy"]) + looks_mark(model.get("recipe", ""))
         lines.append([f"`{model['name']}`", accuracy, interval(common["interval"]), *times, size])
     return table(["model", "accuracy", "95 % interval", "fp32, ms", "int8, ms", "parameters"], lines)
 

@@ -222,7 +222,7 @@ def folds_section(results: Path) -> list[str]:
     for path in sorted(results.rglob("folds-*/metrics.json")):
         run = json.loads(path.read_text("utf-8"))
         found, clean = run["metrics"]["folds"]["fp32"]["all"], run["metrics"]["folds"]["fp32"].get("clean")
-        row = [f"`{run['recipe']}`", str(run["seed"]), f"{found['n']:,}", f"**{share(found['accuracy'])}**"]
+        row = [f"`{run['recipe']}`", str(run["seed"]), f"{found['n']:,}", share(found["accuracy"])]
         row += [interval(found["interval"]), share(clean["accuracy"]) if clean else "–"]
         row += [spread([found], key) for key in ("balanced_accuracy", "macro_f1", "log_loss")]
         lines.append([*row, " ".join(share(each) for each in run["folds"])])
@@ -244,7 +244,7 @@ def folds_section(results: Path) -> list[str]:
         "log loss",
         "folds",
     )
-    return ["## Fresh figures: cross-validation", note, table([*heads, "folds"], lines)]
+    return ["## Fresh figures: cross-validation", note, table(heads, lines)]
 
 
 def embedded_rows(results: Path) -> list[Row]:

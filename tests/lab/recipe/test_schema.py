@@ -96,6 +96,7 @@ STEPPING = [
     "hybrid-resnet50-tuned",
     "imagenet-lite",
     "mien-1-long",
+    "mien-2",
     "mien-contrast",
     "mien-oval",
     "mien-plus",
