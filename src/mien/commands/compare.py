@@ -53,7 +53,7 @@ def compare_command(
     results, looks = find_input("results"), _options.open_ledger(ledger, again)
     compared: lab.Comparison
     names = ("comparison.json", "table.csv", "report.html")
-    with output_folder(out, names), _options.lab_runtime(device, threads), TerminalProgress(lines=False) as progress:
+    with output_folder(out, names), _options.lab_runtime(device, threads), TerminalProgress() as progress:
         settings: Any = {"latency": latency, "own_calibration": own_calibration, "skip_unreadable": skip_unreadable}
         settings |= {"ledger": looks, "progress": progress}
         if grid:

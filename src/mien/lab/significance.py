@@ -224,13 +224,15 @@ def f1_draws(
     if guesses.ndim != 2 or guesses.shape[1] != len(labels) or not len(labels):
         raise DataError(f"paired tests need the same faces: {len(labels)} labels, guesses {list(guesses.shape)}")
     truth, pieces = one_hot(labels, classes), []
+    predicted = [one_hot(guess, classes) for guess in guesses]
+    columns = np.concatenate([part for each in predicted for part in (each * truth, each)], axis=1)
     for piece in [weights] if weights is not None else row_draws(len(labels), resamples=resamples, seed=seed):
         support = piece @ truth
         present = support > 0
+        counts = (piece @ columns).reshape(len(piece), len(guesses), 2, classes)  # exact: whole numbers
         scores = []
-        for guess in guesses:
-            predicted = one_hot(guess, classes)
-            right, claimed = piece @ (predicted * truth), piece @ predicted
+        for model in range(len(guesses)):
+            right, claimed = counts[:, model, 0], counts[:, model, 1]
             f1 = np.where(present, 2 * right / np.maximum(support + claimed, 1), 0)
             scores.append(f1.sum(1, dtype=np.float64) / np.maximum(present.sum(1), 1))
         pieces.append(np.stack(scores))

@@ -27,6 +27,7 @@ ALPHA = 0.05  # probability of a false positive among all pairs of a report
 # Draws of the bootstrap. The smallest p is 2 / (draws + 1); with too few of them no p would survive the correction.
 _RESAMPLES = 10_000
 _RESAMPLES_PER_PAIR = 400
+_MOST_RESAMPLES = 100_000  # p-values down to 0.00002, for the correction of 2,500 pairs
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,12 +217,15 @@ class PairedTest:
         return self.macro_f1, self.f1_differs
 
 
-def compare_pairs(entries: Sequence[ModelEntry], *, seed: int = 0) -> tuple[PairedTest, ...]:
+def compare_pairs(
+    entries: Sequence[ModelEntry], *, seed: int = 0, progress: Progress = no_progress
+) -> tuple[PairedTest, ...]:
     """Test every pair of models, with Holm's correction for the number of pairs.
 
     Args:
         entries: The models.
         seed: Seed of the bootstrap.
+        progress: Called before each group of models.
 
     Returns:
         One test for each pair, in the order of the models.
@@ -230,15 +234,19 @@ def compare_pairs(entries: Sequence[ModelEntry], *, seed: int = 0) -> tuple[Pair
         DataError: If two models have no faces or classes in common.
     """
     places = list(combinations(range(len(entries)), 2))
-    resamples = max(_RESAMPLES, _RESAMPLES_PER_PAIR * len(places))
+    resamples = min(max(_RESAMPLES, _RESAMPLES_PER_PAIR * len(places)), _MOST_RESAMPLES)
     groups: dict[tuple[object, ...], list[int]] = {}
     for place, c in enumerate(entries):
         key = (frozenset(c.emotions), c.predictions.rows.tobytes(), c.selection.protocol)
         groups.setdefault(key, []).append(place)
     tests: dict[tuple[int, int], PairedTest] = {}
-    for group in (*groups.values(), *places):  # models of the same rows and classes share the draws of the bootstrap
-        if len(group) > 1 and (group[0], group[1]) not in tests:
-            tests |= _test_pairs(entries, group, resamples, seed)
+    # Models of the same rows and classes share the draws of the bootstrap, and so do those of two such groups.
+    together = [*groups.values(), *(sorted(a + b) for a, b in combinations(groups.values(), 2))]
+    for number, group in enumerate(together):
+        progress("paired tests", number, len(together))
+        if len(group) > 1:
+            found = _test_pairs(entries, group, resamples, seed)
+            tests |= {pair: test for pair, test in found.items() if pair not in tests}
     pairs = [tests[place] for place in places]
     by_accuracy, by_f1 = holm([p.accuracy.p for p in pairs]), holm([p.macro_f1.p for p in pairs])
     corrected = zip(pairs, by_accuracy, by_f1, strict=True)
@@ -443,19 +451,20 @@ def compare_entries(
     if len(models) < 2:
         named = models[0].name if models else "none"
         raise DataError(f"a comparison needs two models, and there is {named}; name another one")
-    progress("metrics")
-    common = common_rows(models)
-    metrics = tuple(c.predictions.metrics() for c in models)
+    common, metrics = common_rows(models), []
+    for number, c in enumerate(models):
+        progress("metrics", number, len(models))
+        metrics.append(c.predictions.metrics())
     common_metrics = tuple(compute_metrics(probs, common.labels, common.emotions) for probs in common.probs)
     progress("paired tests")
     return Comparison(
         models,
         entries.faces,
         str(split) if split else "all",
-        metrics,
+        tuple(metrics),
         common,
         common_metrics,
-        compare_pairs(models),
+        compare_pairs(models, progress=progress),
         disagreement(common),
         measure_latency(models, progress=progress) if latency else None,
     )

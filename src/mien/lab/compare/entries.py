@@ -128,7 +128,7 @@ def load_entries(
         own_calibration: Whether every model keeps its own calibration.
         ledger: Where a look at PrivateTest is written; ``None``: in ``default_ledger()``.
         skip_unreadable: Whether images that cannot be read are left out and counted.
-        progress: Called with the name of each model.
+        progress: Called before each model.
 
     Returns:
         One entry for each model or run, in the order of ``models``.
@@ -163,8 +163,8 @@ def load_entries(
         answers = [_answers(source, opened.get(source), test, recalibrated=source in changed) for source in sources]
         _require(ledger, answers, changed)
     entries = []
-    for source in sources:
-        progress(source)
+    for number, source in enumerate(sources):
+        progress("predictions", number, len(sources))
         entry = replace(_open(source, opened.get(source), test, split), calibration=methods[source])
         entries.append(_recalibrate(entry, test, split) if source in changed else entry)
     if answers:

@@ -5,6 +5,7 @@ Use these functions on the whole set, before ``with_classes``, so that the same 
 """
 
 from collections.abc import Sequence
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -67,6 +68,10 @@ def extra_copies(faces: FaceSet) -> Tensor:
     return ~_is_first(within_split, np.arange(len(faces)), faces)
 
 
+# The groups of each set that is in memory: a comparison of 60 models asks for them 120 times.
+_KNOWN: WeakKeyDictionary[FaceSet, NDArray[np.int64]] = WeakKeyDictionary()
+
+
 def same_pixels(faces: FaceSet) -> NDArray[np.int64]:
     """Group faces by equal pixels. Pixels are compared, so a hash collision cannot join two images.
 
@@ -76,6 +81,8 @@ def same_pixels(faces: FaceSet) -> NDArray[np.int64]:
     Returns:
         int64 ``[N]``: the index of the first face with the same pixels.
     """
+    if faces in _KNOWN:
+        return _KNOWN[faces]
     rows_by_hash: dict[int, list[int]] = {}  # the bytes as keys would need the memory of the set again
     images = faces.images.cpu().numpy()
     first = np.empty(len(images), np.int64)
@@ -84,6 +91,8 @@ def same_pixels(faces: FaceSet) -> NDArray[np.int64]:
         first[row] = next((other for other in candidates if np.array_equal(images[other], image)), row)
         if first[row] == row:
             candidates.append(row)
+    first.flags.writeable = False
+    _KNOWN[faces] = first
     return first
 
 
