@@ -76,7 +76,14 @@ def test_a_full_disk_keeps_the_old_files_together(own: Path, report: Path, large
 
 def test_the_page_says_everything_and_loads_nothing(report: Path) -> None:
     text = (report / "report.html").read_text()
-    for heading in ("Metrics", "Confusion", "By emotion", "Calibration", "Abstention", "Most confused pairs"):
+    for heading in (
+        "Metrics",
+        "Confusion matrix",
+        "By emotion",
+        "Calibration",
+        "Selective prediction",
+        "Most confused pairs",
+    ):
         assert f"<h2>{heading}</h2>" in text
     assert "95 % intervals" in text
     assert "A threshold that is chosen and evaluated on the same faces" in text

@@ -43,6 +43,10 @@ KeepOption = Annotated[
     Path | None,
     typer.Option(metavar="PATH", help="Folder for the metrics without faces, as NAME.json of what they describe."),
 ]
+FiguresOption = Annotated[
+    Path | None,
+    typer.Option(metavar="PATH", help="Folder for all figures as PDF, SVG and PNG, and tables as LaTeX and Markdown."),
+]
 
 ModelOption = Annotated[
     str,
@@ -159,7 +163,7 @@ def open_ledger(path: Path | None, again: str) -> "Ledger":
     return Ledger(path, again) if path else Ledger(again=again)
 
 
-_OUTPUTS = ("out", "keep", "ledger")
+_OUTPUTS = ("out", "keep", "figures", "ledger")
 _IMAGES = ("paths", "what", "sources")  # their folders hold images to read; other files in them may be written
 STDOUT = Path("-")
 _TEXTS = ("csv", "jsonl", "json")  # formats that can go to standard output

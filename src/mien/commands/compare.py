@@ -31,6 +31,7 @@ def compare_command(
     ] = False,
     grid: Annotated[str, typer.Option(help="A family of recipes to study instead: vgg-vs-resnet.")] = "",
     keep: _options.KeepOption = None,
+    figures: _options.FiguresOption = None,
     again: _options.AgainOption = "",
     ledger: _options.LedgerOption = None,
     skip_unreadable: _options.SkipUnreadableOption = False,
@@ -44,12 +45,14 @@ def compare_command(
     from mien.lab import compare as lab
     from mien.lab.data.datasets import read_part
     from mien.lab.files import find_input, output_folder, require_writable
+    from mien.lab.html.figures import saving_figures
     from mien.lab.provenance import provenance
 
     part, out = read_part(split or "PublicTest"), out or Path("reports/compare")
     if grid and runs:
         raise DataError("--grid finds its runs itself; leave RUN out, or leave --grid out")
     require_writable(keep)  # before the work
+    require_writable(figures)
     results, looks = find_input("results"), _options.open_ledger(ledger, again)
     compared: lab.Comparison
     names = ("comparison.json", "table.csv", "report.html")
@@ -61,7 +64,9 @@ def compare_command(
         else:
             models = runs or [*lab.recorded_folders(results), DEFAULT_MODEL]
             compared = lab.compare(models, data, part, **settings)
-        lab.write_comparison(compared, out, provenance(compared.faces.sha256, compared.faces.note), metrics_folder=keep)
+        origin = provenance(compared.faces.sha256, compared.faces.note)
+        with saving_figures(figures):
+            lab.write_comparison(compared, out, origin, metrics_folder=keep)
     if as_json:
         echo((out / "comparison.json").read_text("utf-8").rstrip())
         return

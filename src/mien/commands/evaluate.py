@@ -24,6 +24,7 @@ def evaluate_command(
     split: _options.SplitOption = None,
     out: _options.OutOption = None,
     as_json: _options.JsonOption = False,
+    figures: _options.FiguresOption = None,
     label_map: _options.LabelMapOption = None,
     tta: _options.TtaOption = "none",
     precision: _options.PrecisionOption = "int8",
@@ -43,12 +44,18 @@ def evaluate_command(
     """
     from mien.lab.data.datasets import read_map
     from mien.lab.evaluate.evaluate import EvaluateOptions, evaluate
+    from mien.lab.files import require_writable
+    from mien.lab.html.figures import plot_confusion, saving_figures
 
     looks = _options.open_ledger(ledger, again)
     labels = read_map(label_map or [])
     options = EvaluateOptions(split, out, labels, tta, precision, skip_unreadable, looks, uncalibrated)
-    with _options.lab_runtime(device, threads), TerminalProgress() as progress:
+    require_writable(figures)  # before the work
+    with _options.lab_runtime(device, threads), saving_figures(figures), TerminalProgress() as progress:
         folder, evaluated = evaluate(model, data or [None], options=options, progress=progress)
+        for name, found in evaluated.items() if figures else ():
+            for each in found:  # the report has it as a table
+                plot_confusion(each.metrics["all"], f"Confusion matrix, {each.subject.name}, {name}")
     if as_json:
         echo((folder / "metrics.json").read_text("utf-8").rstrip())
         return

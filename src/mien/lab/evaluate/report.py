@@ -39,7 +39,7 @@ def _confusion(e: Evaluation) -> Section:
     diagonal = [[x == y for x in range(len(names))] for y in range(len(names))]
     head = ["label \\ predicted", *names]
     return section(
-        "Confusion",
+        "Confusion matrix",
         paragraph("Rows are labels, columns are predictions."),
         beside(
             table(head, count_rows, caption="Faces", shade=shade, best=diagonal),
@@ -205,7 +205,7 @@ def _abstention(e: Evaluation) -> Section:
         )
     area = f"Area under the curve: {found['aurc']:.3f}, the mean risk over all coverages (AURC); lower is better."
     curve = selective(e.predictions.probs, e.predictions.labels)
-    return section("Abstention", beside(risk_plot(curve), paragraph(text) + note(caution) + paragraph(area)))
+    return section("Selective prediction", beside(risk_plot(curve), paragraph(text) + note(caution) + paragraph(area)))
 
 
 def _votes(e: Evaluation) -> list[Section]:

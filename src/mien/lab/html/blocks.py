@@ -7,6 +7,7 @@ from importlib.resources import files
 from string import Template
 
 from mien._page import escape, head
+from mien.lab.html.figures import save_table
 
 Cell = str | int | float | None
 
@@ -158,6 +159,7 @@ def table(
             style = f' style="--s:{strength:.3f}"' if strength is not None else ""
             cells.append(f"<td{kind}{style}>{_text(cell)}</td>")
         body.append(f"<tr>{''.join(cells)}</tr>")
+    save_table([*map(str, header)], [[_text(cell) for cell in row] for row in rows], caption)
     above = f"<caption>{escape(caption)}</caption>" if caption else ""
     kind = ' class="wrap"' if wrap else ""
     lines = "\n".join(body)

@@ -2,10 +2,14 @@
 
 import base64
 import hashlib
+import html
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from io import BytesIO, StringIO
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -16,7 +20,9 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
+from mien._output import MARK
 from mien._page import escape, palette
+from mien.lab.files import save_bytes, save_text
 
 # Placeholders for the colours of the page, which replace them in the SVG: text, secondary text, grid and accent.
 INK, MUTED, LINE, ACCENT = "#010101", "#020202", "#030303", "#040404"
@@ -208,6 +214,8 @@ def _svg(figure: Figure, alt: str, salt: str) -> str:
     stream = StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "svg.id": f"p{salt}"}):
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    if _FOLDER.get() is not None:
+        _save_figure(figure, alt)
     svg = stream.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'\bid="([^"]+)"', rf'id="{salt}-\1"', svg)
@@ -216,3 +224,85 @@ def _svg(figure: Figure, alt: str, salt: str) -> str:
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, variable)
     return svg.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}"', 1)
+
+
+_FOLDER: ContextVar[Path | None] = ContextVar("_FOLDER", default=None)
+# Names that are taken, for each folder.
+_TAKEN: dict[Path, set[tuple[str, int, str]]] = {}
+# Colours on white paper instead of those of the page.
+_PRINTED = {INK: "#000000", MUTED: "#555555", LINE: "#dddddd", ACCENT: "#1f5fa8"}
+_LATEX = {each: f"\\{each}" for each in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+
+
+@contextmanager
+def saving_figures(folder: Path | None) -> Iterator[None]:
+    """Also write each plot and table of the reports that a block makes to a folder, for publications.
+
+    Plots are PDF, SVG and PNG (300 dpi) on white, tables Markdown and LaTeX (booktabs).
+
+    Args:
+        folder: The folder; ``None``: nothing is written.
+
+    Yields:
+        ``None``; the block runs.
+    """
+    token = _FOLDER.set(folder)
+    _TAKEN.clear()
+    try:
+        yield
+    finally:
+        _FOLDER.reset(token)
+
+
+def save_table(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> None:
+    """Write a table as Markdown and LaTeX, in a block of ``saving_figures``; else nothing.
+
+    Args:
+        header: The heads of the columns.
+        rows: The cells as HTML.
+        caption: Plain text above the table.
+    """
+    if _FOLDER.get() is None:
+        return
+    plain = [[*map(str, header)], *([html.unescape(re.sub("<[^>]*>", "", cell)) for cell in row] for row in rows)]
+    name = _free_name(f"table {caption or ' '.join(plain[0][:3])}", ".md")
+    head, *body = (f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in plain)
+    save_text(
+        name.with_suffix(".md"), "\n".join([head, "| --- " * len(header) + "|", *body, "", f"<!-- {MARK} -->"]) + "\n"
+    )
+    head, *body = (" & ".join("".join(_LATEX.get(c, c) for c in cell) for cell in row) + r" \\" for row in plain)
+    start = [rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\toprule", head, r"\midrule"]
+    save_text(
+        name.with_suffix(".tex"), "\n".join([f"% {MARK}", *start, *body, r"\bottomrule", r"\end{tabular}"]) + "\n"
+    )
+
+
+def _free_name(text: str, suffix: str) -> Path:
+    """A path in the folder without a suffix; mien replaces files of earlier calls, so numbers begin anew in each."""
+    folder = _FOLDER.get() or Path()
+    words = re.sub(r"[^a-z0-9]+", "-", re.split(r"[.:;,(]", text)[0].lower()).strip("-")[:60] or "figure"
+    taken = _TAKEN.setdefault(folder.resolve(), set())
+    number = next(n for n in range(1, 10_000) if (words, n, suffix) not in taken)
+    taken.add((words, number, suffix))
+    return folder / (words if number == 1 else f"{words}-{number}")
+
+
+def _save_figure(figure: Figure, alt: str) -> None:
+    """Write a plot as PDF, SVG and PNG, in colours for white paper."""
+    for artist in figure.findobj():
+        for kind in ("color", "facecolor", "edgecolor"):
+            if hasattr(artist, f"get_{kind}") and hasattr(artist, f"set_{kind}"):
+                colours = np.atleast_2d(mpl.colors.to_rgba_array(getattr(artist, f"get_{kind}")()))
+                shown = [
+                    (*mpl.colors.to_rgb(_PRINTED.get(mpl.colors.to_hex(c[:3]), tuple(c[:3]))), c[3]) for c in colours
+                ]
+                if any(mpl.colors.to_hex(c[:3]) in _PRINTED for c in colours):
+                    getattr(artist, f"set_{kind}")(shown if len(shown) > 1 else shown[0])
+    name = _free_name(alt, ".pdf")
+    for suffix in ("pdf", "svg", "png"):
+        stream = BytesIO()
+        with mpl.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "mien"}):
+            dated = {"pdf": {"CreationDate": None, "Creator": MARK}, "svg": {"Date": None, "Creator": MARK}}
+            metadata = dated.get(suffix, {"Software": MARK})
+            figure.savefig(stream, format=suffix, dpi=300, facecolor="white", metadata=metadata)
+        save_bytes(name.with_suffix(f".{suffix}"), stream.getvalue())
