@@ -117,6 +117,7 @@ wheel: $(VENV)/all
 	$(PYTEST) -m release tests/test_wheel.py
 
 release-check: $(VENV)/all lint
+	$(PIP) -e ".[imagenet]"
 	$(PYTEST) -m "release or not release"
 
 clean:

@@ -19,7 +19,7 @@ MANY: list[Any] = [
     *(np.zeros((2, 2, 3), np.float32), np.zeros((0, 0, 3), np.uint8), lambda: None, range(3), {"a": object()}),
 ]
 LAB: list[Any] = [-1, 1.5, 1e300, float("inf"), "\0", "a" * 5000, [], {}, ["a"], (1, 2, 3), Path("nowhere"), Path()]
-FLAGS = ("keep_pixels", "maps", "own_scale", "raw")  # any value is true or false
+FLAGS = ("array", "keep_pixels", "maps", "own_scale", "raw", "resume")  # any value is true or false
 VALUES = ("Box", "Emotion", "Face", "KeyPoints", "Reading")  # plain values, which a reader makes
 
 
@@ -29,7 +29,8 @@ def calls(folder: Path) -> dict[str, tuple[Callable[..., object], dict[str, Any]
     reader = mien.Reader(detector="none")
     reading, prepared = reader.read(pixels), reader.prepare(pixels)
     of_reader = {"model": "mien-1", "detector": "none", "precision": "int8", "threads": 1, "providers": ("cpu",)}
-    of_track = {"source": "nowhere.mp4", "reader": reader, "every": 3, "smooth": 0.5, "forget": 1.0, "fps": 25.0}
+    of_track = {"source": "nowhere.mp4", "reader": reader, "every": 3, "smooth": 0.5, "forget": 1.0}
+    of_track |= {"fps": 25.0, "rate": 1.0, "start": 0.0, "end": 1.0}
     path = folder / "result"
     return {
         "Reader": (
@@ -53,13 +54,13 @@ def calls(folder: Path) -> dict[str, tuple[Callable[..., object], dict[str, Any]
         "track": (lambda **given: list(mien.track(**given)), of_track),
         "AnnotatedImages": (mien.AnnotatedImages, {"folder": path, "roots": ()}),
         "AnnotatedImages.add": (mien.AnnotatedImages(path).add, {"reading": reading}),
-        "Csv": (mien.Csv, {"stream": stream, "emotions": every}),
+        "Csv": (mien.Csv, {"file": stream, "emotions": every}),
         "Csv.add": (mien.Csv(stream, every).add, {"reading": reading}),
         "Html": (mien.Html, {"path": path, "title": "faces", "model": {"name": "mien-1"}}),
         "Html.add": (mien.Html(path, title="faces", model={}).add, {"reading": reading}),
-        "JsonLines": (mien.JsonLines, {"stream": stream}),
+        "JsonLines": (mien.JsonLines, {"file": stream}),
         "JsonLines.add": (mien.JsonLines(stream).add, {"reading": reading}),
-        "Parquet": (mien.Parquet, {"path": path, "emotions": every}),
+        "Parquet": (mien.Parquet, {"path": path, "emotions": every, "settings": {"model": "mien-1"}}),
         "Parquet.add": (mien.Parquet(path).add, {"reading": reading}),
         "example": (mien.example, {}),
         "to_pandas": (mien.to_pandas, {"readings": [reading], "emotions": every}),
@@ -95,7 +96,7 @@ def lab_calls() -> dict[str, tuple[Callable[..., object], dict[str, Any]]]:
         "load_faces": (audit.load_faces, {"path": nowhere, "labels": {}}),
         "load_set": (datasets.load_set, {"path": nowhere, "recipe": recipe}),
         "load_test_set": (datasets.load_test_set, {"path": nowhere, "emotions": every, "size": 48, "labels": {}}),
-        "open_model": (models.open_model, {"what": "mien-0", "precision": "int8", "threads": 1}),
+        "open_model": (models.open_model, {"what": "mien-0", "precision": "int8"}),
         "load_final": (load_final, {"folder": nowhere}),
         "compare": (compare.compare, {"models": ["nothing"], "data": nowhere, "split": None}),
         "evaluate": (evaluate, {"model": "nothing", "data": [nowhere]}),

@@ -125,6 +125,8 @@ class TextOutput:
     """
 
     def __init__(self, file: str | os.PathLike[str] | TextIO) -> None:
+        if not hasattr(file, "write"):
+            require_kind("file", file, (str, os.PathLike), "a path or a text stream")
         self._path = file if isinstance(file, str | os.PathLike) else None
         self._end = ExitStack()
         if not isinstance(file, str | os.PathLike):
@@ -294,13 +296,15 @@ class Parquet:
         resume: bool = False,
         settings: Mapping[str, str] | None = None,
     ) -> None:
+        require_kind("path", path, (str, os.PathLike), "the path of a file")
         require_kind("emotions", emotions, (list, tuple), "a list of emotions")
+        require_kind("settings", {} if settings is None else settings, Mapping, "a mapping of texts")
         self._emotions, self._path, self._resume = tuple(emotions), Path(path), resume
         self._parts = self._path.with_name(f".{self._path.name}.parts")
         kinds = dict.fromkeys(("source", "emotion", "error"), "string")
         kinds |= dict.fromkeys(("face", "image_width", "image_height"), "int32")
         self._types = {name: kinds.get(name, "float32") for name in record_columns(self._emotions)}
-        self._settings = {"settings": json.dumps(dict(settings or {}))}
+        self._settings = {"settings": json.dumps(dict({} if settings is None else settings))}
         self._pending: list[dict[str, Any]] = []
         self.done: set[str] = set()
 
