@@ -117,7 +117,7 @@ def test_recorded_predictions_against_an_embedded_model(run, faces: FaceSet, tmp
     record(tmp_path, faces, "lenet", 0.5)
     status, out, err = run("--no-latency", "--keep", "metrics")
     assert status == 0, err
-    assert "vector scaling, fitted on PublicTest; it replaces the own calibration of conv4 (temperature)." in err
+    assert "vector scaling, fitted on PublicTest; it replaces their own: conv4 (temperature)." in err
     assert "vector, instead of temperature" in (tmp_path / "reports" / "compare" / "report.html").read_text()
     assert out.splitlines()[0].startswith("conv4")
     assert json.loads((tmp_path / "metrics" / "PublicTest.json").read_text())["models"][0]["name"] == "conv4"

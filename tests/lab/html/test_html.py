@@ -140,3 +140,9 @@ def test_numbers_are_formatted_alike_everywhere() -> None:
     assert points_interval([-0.004, 0.028]) == "-0.4 to +2.8"
     assert [p_value(p) for p in (0.0, 0.00099, 0.001, 0.25)] == ["< 0.001", "< 0.001", "0.001", "0.250"]
     assert [short_count(n) for n in (12, 783_400, 1_560_000, 2.5e9)] == ["12", "783 k", "1.56 M", "2.5 G"]
+
+
+def test_a_long_list_in_a_note_is_folded() -> None:
+    assert note("Chosen here: one, two.") == '<p class="note">Chosen here: one, two.</p>'
+    folded = note("Chosen here: " + ", ".join(f"model-{number}" for number in range(60)) + ".")
+    assert folded.startswith('<details class="note"><summary>Chosen here: 60 in all</summary><p>model-0, ')

@@ -370,7 +370,7 @@ def _calibration_notes(entries: Sequence[ModelEntry]) -> list[str]:
     changed = [f"{entry.name} ({entry.calibration})" for entry in entries if entry.own]
     if changed:
         return [
-            "All models are compared with vector scaling, fitted on PublicTest; it replaces the own calibration of "
+            "All models are compared with vector scaling, fitted on PublicTest; it replaces their own: "
             f"{', '.join(changed)}."
         ]
     known = {entry.name: entry.calibration for entry in entries if entry.calibration}

@@ -11,6 +11,7 @@ from mien.lab.html.figures import save_table
 
 Cell = str | int | float | None
 
+_FOLDED = 300  # letters of a list
 _FACES = '<p class="warning">This page shows faces of the data set. Keep it on this computer: do not publish it.</p>'
 
 
@@ -57,7 +58,7 @@ def paragraph(text: str) -> str:
 
 
 def note(text: str) -> str:
-    """Build a highlighted paragraph, for limits of the results.
+    """Build a highlighted paragraph, for limits of the results. A long list after a colon is folded.
 
     Args:
         text: Plain text.
@@ -65,7 +66,11 @@ def note(text: str) -> str:
     Returns:
         HTML.
     """
-    return f'<p class="note">{escape(text)}</p>'
+    head, _, listed = text.partition(": ")
+    if len(listed) < _FOLDED:
+        return f'<p class="note">{escape(text)}</p>'
+    summary = f"{head}: {listed.count(', ') + 1} in all"
+    return f'<details class="note"><summary>{escape(summary)}</summary><p>{escape(listed)}</p></details>'
 
 
 def beside(*html: str) -> str:
