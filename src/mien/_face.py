@@ -317,7 +317,7 @@ class Reading:
         emotions = list(faces[0].probs) if faces else []
         places = [len(emotions) if face.emotion is None else emotions.index(face.emotion) for face in faces]
         probs = [list(face.probs.values()) for face in faces]
-        data = {
+        data: dict[str, Any] = {
             "class_name": np.array([str(face.emotion or "unsure") for face in faces], dtype=str),
             "score": np.array([face.score for face in faces], np.float32),
             "probs": np.array(probs, np.float32).reshape(len(faces), len(emotions)),

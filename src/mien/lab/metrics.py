@@ -332,9 +332,9 @@ def count_intervals(confusion: Ints) -> dict[str, list[float]]:
         "accuracy": [float(edge) for edge in wilson_interval(table.trace(), table.sum())],
         "balanced_accuracy": mean_interval(recall, equal),
         "macro_f1": mean_interval(f1, equal, related),
-        "weighted_f1": mean_interval(f1, weights, related),
+        "weighted_f1": mean_interval(f1, weights, related, counted=table.sum()),
         "macro_precision": mean_interval(precision, equal),
-        "weighted_precision": mean_interval(precision, weights),
+        "weighted_precision": mean_interval(precision, weights, counted=table.sum()),
     }
 
 

@@ -90,13 +90,17 @@ def wilson_interval(correct: Any, total: Any) -> tuple[_Doubles, _Doubles]:
     return np.where(total > 0, low, 0), np.where(total > 0, high, 1)
 
 
-def mean_interval(shares: _Doubles, weights: _Doubles, correlations: _Doubles | None = None) -> list[float]:
+def mean_interval(
+    shares: _Doubles, weights: _Doubles, correlations: _Doubles | None = None, *, counted: float = np.inf
+) -> list[float]:
     """Combine 95 % intervals of shares into that of their weighted mean (Zou and Donner, Statistics in Medicine, 2008).
 
     Args:
         shares: Values, lower and upper edges of K shares, ``[3, K]``.
         weights: Weights of the mean, which sum to 1.
         correlations: Correlations of the estimates, ``[K, K]``; ``None`` if they are independent.
+        counted: Number of faces in which the weights were counted, whose error widens the interval; infinite for
+            weights that are known.
 
     Returns:
         Lower and upper edge.
@@ -104,9 +108,10 @@ def mean_interval(shares: _Doubles, weights: _Doubles, correlations: _Doubles | 
     values, low, high = shares
     related = np.eye(len(values)) if correlations is None else correlations
     mean, below, above = float(np.average(values, weights=weights)), weights * (values - low), weights * (high - values)
+    of_weights = Z**2 * float(weights @ (values - mean) ** 2) / counted  # multinomial
     return [
-        mean - float(np.sqrt(max(below @ related @ below, 0))),
-        mean + float(np.sqrt(max(above @ related @ above, 0))),
+        mean - float(np.sqrt(max(below @ related @ below, 0) + of_weights)),
+        mean + float(np.sqrt(max(above @ related @ above, 0) + of_weights)),
     ]
 
 
