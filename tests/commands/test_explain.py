@@ -149,7 +149,7 @@ def test_a_run_explains_an_image_by_every_method(run: Path, method: str, tmp_pat
     done = explain(ASTRONAUT, "--model", run, "--method", method, "--out", tmp_path)
     assert done.exit_code == 0, done.output
     page = (tmp_path / MAP_PAGE).read_text("utf-8")
-    assert page.count("under the map of") == 1
+    assert page.count("under the map of") == 2  # on one scale for all emotions, and on its own
     assert "probabilities as trained" in page
 
 

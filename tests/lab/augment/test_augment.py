@@ -100,7 +100,7 @@ def test_any_strengths_give_faces_and_targets_in_range(strengths: AugmentConfig,
 @pytest.mark.parametrize("name", [f.name for f in fields(AugmentConfig)])
 def test_every_key_changes_something(images: torch.Tensor, name: str) -> None:
     """A key without an effect is a mistake."""
-    base = replace(NOTHING, rotate=30, noise=0.1, jpeg=0.9, random_erasing=1, n_crops=5)
+    base = replace(NOTHING, rotate=30, noise=0.1, jpeg=0.9, random_erasing=1, n_crops=5, shrink=0.9)
     others = {
         "padding_mode": "zeros",
         "n_crops": 10,
@@ -108,6 +108,7 @@ def test_every_key_changes_something(images: torch.Tensor, name: str) -> None:
         "blur_noise_share": 0.0,
         "crop_fraction": 0.6,
         "interpolation": "bicubic",
+        "shrink_to": 8.0,
     }
     other = others.get(name, (5, 8) if name == "jpeg_quality" else 0.5)
     if name == "min_crop_area":
@@ -115,7 +116,8 @@ def test_every_key_changes_something(images: torch.Tensor, name: str) -> None:
     results = []
     for strengths in (base, replace(base, **{name: other})):
         generator = seeded(5)
-        results.append(mix(augment(images, strengths, generator), torch.eye(16), strengths, generator)[0])
+        mixed = mix(augment(images, strengths, generator), torch.eye(16), strengths, generator)
+        results.append(torch.cat([each.flatten() for each in shrink(*mixed, strengths, generator)]))
     assert not torch.equal(*results)
 
 

@@ -116,7 +116,7 @@ def _fold(faces: FaceSet, recipe: Recipe, *, validation: bool) -> FaceSet:
     if not k:
         return training
     own = torch.ones(len(training), dtype=torch.bool) if training.mixed_in is None else ~training.mixed_in
-    together, candidates = torch.from_numpy(clusters(training)), training.select(own)
+    together, candidates = torch.tensor(clusters(training)), training.select(own)
     count = len(set(together[own].tolist()))
     if count < k:
         raise DataError(f"{faces.source}: {count} groups of Training faces make no {k} data.folds; lower it")
