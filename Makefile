@@ -6,9 +6,9 @@ BIN := $(VENV)/bin
 # It must be allowed to keep what it compiled, or each process of the tests compiles torch again.
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt
-# Four worker processes for two cores, because some tests wait for a browser or a process. The tests of a file share
+# Three worker processes for two cores, because some tests wait for a browser or a process. The tests of a file share
 # its fixtures, so they stay in one process.
-PYTEST := $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 # FER-2013 for the tests that need it; they are skipped if it is absent.
 export MIEN_DATA ?= $(abspath $(CURDIR)/../shared/data)
 

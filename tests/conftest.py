@@ -66,11 +66,21 @@ def fer2013_parquet() -> Path:
 
 
 @pytest.fixture(scope="session")
-def fer2013_faces(fer2013_parquet: Path) -> "FaceSet":
-    """All faces of the real table, which takes seconds to decode. The tests share them and must not change them."""
+def fer2013_faces(fer2013_parquet: Path, tmp_path_factory: pytest.TempPathFactory) -> "FaceSet":
+    """All faces of the real table, decoded once for all worker processes. The tests must not change them."""
+    import torch
+    from filelock import FileLock
+
     from mien.lab.data import load_fer2013
 
-    return load_fer2013(fer2013_parquet)
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    kept = folder / "fer2013.pt"
+    with FileLock(folder / "fer2013.lock"):
+        if not kept.exists():
+            torch.save(load_fer2013(fer2013_parquet), kept)
+    faces: FaceSet = torch.load(kept, weights_only=False)
+    return faces
 
 
 @pytest.fixture(scope="session")

@@ -279,6 +279,28 @@ def _check_bytes(size: int, name: str, max_bytes: int) -> None:
         )
 
 
+def check_image_file(path: str) -> None:
+    """Apply the limits of structure to a file that another decoder than Pillow will read; one that is no image passes.
+
+    Args:
+        path: A file; of a pipe nothing is read.
+
+    Raises:
+        TooLargeError: A limit is exceeded.
+    """
+    if not Path(path).is_file():
+        return
+    with Path(path).open("rb") as stream:
+        head = stream.read(16)
+        for load_formats in (Image.preinit, Image.init):
+            load_formats()
+            for key in FORMATS:
+                _, accept = Image.OPEN.get(key, (None, None))
+                if accept is not None and accept(head.ljust(16, b"\0")) is True:
+                    check_structure(head + stream.read(MAX_BYTES), key, path)
+                    return
+
+
 def _open(data: bytes, name: str) -> tuple[Image.Image, int]:
     """The header of an image file, its pixels not yet decoded, and the number of its frames.
 

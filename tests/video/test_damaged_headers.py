@@ -6,12 +6,16 @@ import random
 import struct
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
-pytest.importorskip("av", reason='PyAV is not installed; run: pip install "mien[video]"')
+av = pytest.importorskip("av", reason='PyAV is not installed; run: pip install "mien[video]"')
 
+from hostile_corpus import progressive_jpeg
+from mien._errors import SourceError, TooLargeError
+from mien.video import open_source
 from support.annotated_videos import write_source_video
 from support.paths import ROOT
 
@@ -108,3 +112,21 @@ def test_a_damaged_header_is_an_error_or_a_result(tmp_path: Path, name: str, cod
     slowest, peak = max(cpu for _, _, cpu, _ in results), max(memory for _, _, _, memory in results)
     print(f"\n{name}: {len(results)} files, {errors} errors, at most {slowest:.2f} s of CPU, peak {peak} MiB")
     assert 0 < errors < len(results)
+
+
+def test_images_that_cost_much_are_refused_as_videos_and_in_videos(tmp_path: Path) -> None:
+    """FFmpeg decodes an image file as a video of one frame, and JPEG frames of a video scan by scan."""
+    data = progressive_jpeg(640, 600)
+    (tmp_path / "image.jpg").write_bytes(data)
+    with pytest.raises(TooLargeError, match="too many scans"):
+        open_source(tmp_path / "image.jpg")
+    with av.open(str(tmp_path / "video.avi"), "w") as container:
+        stream = container.add_stream("mjpeg", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 640, 640, "yuvj420p"
+        for number in range(3):
+            packet = av.Packet(data)
+            packet.stream, packet.time_base = stream, Fraction(1, 5)
+            packet.pts = packet.dts = number
+            container.mux(packet)
+    with open_source(tmp_path / "video.avi") as frames, pytest.raises(SourceError, match="3 are broken"):
+        list(frames)

@@ -16,7 +16,8 @@ from PIL import Image
 
 from mien._errors import ImageError, MissingExtraError, SourceError, require_integer, require_kind, require_number
 from mien._face import Pixels
-from mien.decode import FORMATS, decode
+from mien._structure import check_structure
+from mien.decode import FORMATS, check_image_file, decode
 from mien.video.prefetch import Prefetcher, run_in_thread
 from mien.video.types import Frame, Sampling
 
@@ -230,12 +231,10 @@ def _open_file(name: str) -> FrameSource:
     if not os.access(name, os.R_OK):
         raise SourceError(f"{name}: no permission to read it; change its access rights or run as its owner")
     cure = "name a video such as MP4, or get the file again"
-    # Without "file:", FFmpeg takes a name such as "a:b.mp4" for an address.
-    address = f"file:{name}"
-    if Path(name).is_file():
-        container = _open_container(address, name, cure)
-    else:  # a pipe, at which FFmpeg may wait for ever
-        container = run_in_thread(lambda: _open_container(address, name, cure))
+    check_image_file(name)
+    # Without "file:", FFmpeg takes a name such as "a:b.mp4" for an address. At a pipe it may wait for ever.
+    given = (f"file:{name}", name, cure)
+    container = _open_container(*given) if Path(name).is_file() else run_in_thread(lambda: _open_container(*given))
     if container.format.name in _NOT_VIDEOS:
         container.close()
         raise SourceError(f"{name}: is not a video; {cure}")
@@ -403,8 +402,10 @@ class _ContainerSource(FrameSource):
             if self._first_dts is None and packet.size:
                 self._first_dts = packet.dts
             try:
+                if self._stream.codec_context.name == "mjpeg":
+                    check_structure(bytes(packet), "JPEG", "frame")
                 frames = packet.decode()
-            except (av.FFmpegError, ValueError):  # only this packet is broken
+            except (av.FFmpegError, ValueError, ImageError):  # only this packet is broken
                 self.skipped += 1
                 continue
             for frame in frames:
