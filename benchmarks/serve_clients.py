@@ -39,8 +39,10 @@ class Served:
 
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
-        if self._process.wait(60) != 0:
-            raise SystemExit("the server did not stop cleanly")
+        assert self._process.stderr is not None
+        with self._process.stderr:
+            if self._process.wait(60) != 0:
+                raise SystemExit("the server did not stop cleanly")
 
     def cpu_seconds(self) -> float:
         """Processor time so far, user and system."""

@@ -53,6 +53,7 @@ _UNSUPPORTED = re.compile(
 _DECODER_BYTES = {"progressive JPEG": 7, "TIFF": 8, "AVIF": 10, "HEIF": 10, "WEBP": 18, "JPEG2000": 20}
 # Modes of less than four bytes a pixel: RGB, three bytes more, does not fit into the memory of the image.
 _NARROW_MODES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}
+_HEAD_BYTES = 16  # in which the signatures of all formats are
 _MAX_WIDTH = 2**25  # pixels of a row, of which Pillow and numpy make several copies: 9 bytes a pixel
 _SPARE_BYTES = 50_000_000  # of memory; a small limit of pixels refuses no small image
 # How pixels of other modes become RGB: 0.9 MP at once take 0.6 ms, in strips 0.8; 12 MP 45 ms, in strips 16.
@@ -291,14 +292,22 @@ def check_image_file(path: str) -> None:
     if not Path(path).is_file():
         return
     with Path(path).open("rb") as stream:
-        head = stream.read(16)
-        for load_formats in (Image.preinit, Image.init):
-            load_formats()
-            for key in FORMATS:
-                _, accept = Image.OPEN.get(key, (None, None))
-                if accept is not None and accept(head.ljust(16, b"\0")) is True:
-                    check_structure(head + stream.read(MAX_BYTES), key, path)
-                    return
+        head = stream.read(_HEAD_BYTES)
+        for key, _ in _formats_of(head):
+            check_structure(head + stream.read(MAX_BYTES), key, path)
+            return
+
+
+def _formats_of(data: bytes) -> Iterator[tuple[str, Callable[..., Image.Image]]]:
+    """The formats whose signature a file has, with Pillow's readers of them."""
+    # Pillow's readers expect a few bytes, and it has a string for a format that it was built without.
+    head = data[:_HEAD_BYTES].ljust(_HEAD_BYTES, b"\0")
+    for load_formats in (Image.preinit, Image.init):  # the usual formats; all others only when these do not fit
+        load_formats()
+        for key in FORMATS:
+            factory, accept = Image.OPEN.get(key, (None, None))
+            if factory is not None and accept is not None and accept(head) is True:
+                yield key, factory
 
 
 def _open(data: bytes, name: str) -> tuple[Image.Image, int]:
@@ -309,21 +318,15 @@ def _open(data: bytes, name: str) -> tuple[Image.Image, int]:
     """
     if _is_heic(data):
         return _open_heic(data, name), 1
-    for load_formats in (Image.preinit, Image.init):  # the usual formats; all others only when these do not fit
-        load_formats()
-        for key in FORMATS:
-            factory, accept = Image.OPEN.get(key, (None, None))
-            # Pillow returns a string for a format that it was built without, and its readers expect a few bytes.
-            if factory is None or accept is None or accept(data[:16].ljust(16, b"\0")) is not True:
-                continue
-            frames = check_structure(data, key, name)
-            if key == "TIFF":
-                silence_libtiff()
-            try:
-                image = factory(io.BytesIO(data), "")
-                return image, getattr(image, "n_frames", 1) if frames is None else frames
-            except Exception as error:  # a reader may raise anything at all on damaged bytes
-                raise _pillow_error(error, name) from error
+    for key, factory in _formats_of(data):
+        frames = check_structure(data, key, name)
+        if key == "TIFF":
+            silence_libtiff()
+        try:
+            image = factory(io.BytesIO(data), "")
+            return image, getattr(image, "n_frames", 1) if frames is None else frames
+        except Exception as error:  # a reader may raise anything at all on damaged bytes
+            raise _pillow_error(error, name) from error
     raise NotAnImageError(f"{name}: not an image that mien reads; convert it to {FORMATS[0]} or {FORMATS[1]}")
 
 

@@ -113,3 +113,20 @@ def test_a_damaged_part_is_named(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"000001\.parquet: cannot be read .*; remove it or name another file"):
         write(tmp_path / "a.parquet", range(1), resume=True)
     assert [each.name for each in tmp_path.iterdir()] == [".a.parquet.parts"]
+
+
+def test_a_source_that_is_named_twice_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two inputs may have one name, such as images from streams, and their rows may be in different parts."""
+    monkeypatch.setattr(tables, "_ROWS_PER_GROUP", 2)
+    path = tmp_path / "a.parquet"
+
+    def read_twice() -> None:
+        with Parquet(path) as table:
+            for number in (1, 2, 1, 3):
+                table.add(make_reading(f"{number}.png"))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        read_twice()
+    write(path, range(1, 5), resume=True)
+    assert sorted(map(int, sources(path))) == [1, 1, 2, 3, 4]

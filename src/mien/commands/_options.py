@@ -17,6 +17,7 @@ from mien._suggest import suggest
 
 if TYPE_CHECKING:  # the lab is an extra
     from mien.lab.ledger import Ledger
+    from mien.reader import Reader
 
 OutOption = Annotated[
     Path | None, typer.Option("--out", metavar="PATH", help="Where to write. The suffix of a file is its format.")
@@ -316,6 +317,33 @@ def providers_of(device: str) -> tuple[str, ...]:
     here = onnxruntime.get_available_providers()
     fastest = [name for name in ("cuda", "directml", "coreml") if PROVIDERS[name] in here]
     return (*fastest, "cpu")
+
+
+def open_reader(
+    model: str, *, detector: str, precision: str, device: str, abstain: float | None, min_quality: float, **more: int
+) -> "Reader":
+    """Open the reader that the shared options describe.
+
+    Args:
+        model: The value of ``--model``.
+        detector: The value of ``--detector``.
+        precision: The value of ``--precision``.
+        device: The value of ``--device``.
+        abstain: The value of ``--abstain``; ``None``: as the card of the model says.
+        min_quality: The value of ``--min-quality``.
+        more: Arguments of ``Reader`` that not all commands have.
+    """
+    from mien.reader import Reader
+
+    return Reader(
+        model,
+        detector=detector,
+        precision=precision,
+        providers=providers_of(device),
+        abstain="card" if abstain is None else abstain,
+        min_quality=min_quality,
+        **more,
+    )
 
 
 def lab_runtime(device: str, threads: int | None) -> AbstractContextManager[None]:

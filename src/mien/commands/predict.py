@@ -59,17 +59,14 @@ def predict_command(
         raise typer.BadParameter("--raw changes the names of CSV; add --format csv or --out FILE.csv")
     if resume and [name for name, _ in outputs] != ["parquet"]:
         raise MienError("--resume continues one Parquet file; name it as the only output: --out FILE.parquet")
-    from mien.reader import Reader
-
-    providers = _options.providers_of(device)
-    reader = Reader(
+    reader = _options.open_reader(
         model,
         detector=detector,
         precision=precision,
-        threads=threads,
-        providers=providers,
-        abstain="card" if abstain is None else abstain,
+        device=device,
+        abstain=abstain,
         min_quality=min_quality,
+        threads=threads,
         max_faces=max_faces,
     )
     inputs, tally = expand_inputs(paths), Tally(print_errors=not prints)

@@ -68,7 +68,6 @@ def serve_command(
     Ctrl-C and SIGTERM end it after the accepted requests are finished, within 5 seconds.
     Exit status: 0 stopped by SIGTERM, 130 by Ctrl-C, 2 a wrong argument or a port in use.
     """
-    from mien.reader import Reader
     from mien.serve import Access, Limits, create_app
     from mien.serve.app import check_runtime
     from mien.serve.server import FewLines, Server, bind, return_large_blocks
@@ -98,13 +97,8 @@ def serve_command(
             if token is None:
                 _print(f"WARNING: every machine that reaches {host} may send images; set --token or $MIEN_TOKEN")
             _print(f"warning: other machines reach {host} unencrypted; put a proxy with TLS in front of the server")
-        reader = Reader(
-            model,
-            detector=detector,
-            precision=precision,
-            abstain="card" if abstain is None else abstain,
-            min_quality=min_quality,
-            providers=_options.providers_of(device),
+        reader = _options.open_reader(
+            model, detector=detector, precision=precision, device=device, abstain=abstain, min_quality=min_quality
         )
         app = create_app(
             reader,

@@ -70,8 +70,6 @@ def track_command(
     the end of the video: all results so far are written. Exit status: 0 done, 1 some videos cannot be read, 2 none can,
     an argument is wrong, or a camera was disconnected, 130 stopped by Ctrl-C, 143 by SIGTERM.
     """
-    from mien.reader import Reader
-
     videos, several = expand_videos(sources)
     folder = next((path for path in out or () if not path.suffix or path.is_dir()), None)
     several = several or (folder is not None and folder != _options.STDOUT)
@@ -83,14 +81,14 @@ def track_command(
         raise MienError("--out: name one file for each format")
     if resume and folder is None:
         raise MienError("--resume leaves out videos that are in a folder already; name it: --out FOLDER")
-    reader = Reader(
+    reader = _options.open_reader(
         model,
         detector=detector,
         precision=precision,
-        abstain="card" if abstain is None else abstain,
+        device=device,
+        abstain=abstain,
         min_quality=min_quality,
         threads=threads,
-        providers=_options.providers_of(device),
     )
     job = _Job(
         reader,

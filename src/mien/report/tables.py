@@ -317,13 +317,12 @@ class Parquet:
             cure = f"resume it, or remove {self._parts} to begin again"
             raise OutputError(f"{self._path}: an earlier run did not end, and what it read is kept; {cure}")
         self._files = [self._path] if self._resume and self._path.is_file() else []
+        self.done = complete = self._sources(self._path) if self._files else set()
         for part in sorted(self._parts.glob("*.parquet")):
-            self._files.append(part)
-        for file in [*self._files]:
-            sources = self._sources(file)
-            if sources & self.done:  # the run was killed after the file was complete
-                self._files.remove(file)
-            self.done |= sources
+            sources = self._sources(part)
+            if not sources <= complete:  # else the run was killed after the file was complete
+                self._files.append(part)
+            self.done = self.done | sources
         with output_errors(str(self._parts)):
             self._parts.mkdir(exist_ok=True)
         return self

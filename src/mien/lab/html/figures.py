@@ -278,7 +278,7 @@ def save_table(header: Sequence[str], rows: Sequence[Sequence[str]], caption: st
 
 
 def _free_name(text: str, suffix: str) -> Path:
-    """A path in the folder without a suffix; mien replaces files of earlier calls, so numbers begin anew in each."""
+    """A path in the folder, without a suffix. Numbers start at 1 in each call: files of earlier calls are replaced."""
     folder = _FOLDER.get() or Path()
     words = re.sub(r"[^a-z0-9]+", "-", re.split(r"[.:;,(]", text)[0].lower()).strip("-")[:60] or "figure"
     taken = _TAKEN.setdefault(folder.resolve(), set())

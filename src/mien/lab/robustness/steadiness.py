@@ -28,7 +28,7 @@ from mien.lab.significance import wilson_interval
 
 DRAWS = 10  # moves of every face
 STEADY_FACES = 800  # faces that are moved
-_STEP = 0.05  # pixels of the face: a shift that nobody can see
+_STEP = 0.05  # pixels of the face: a shift too small to be seen
 _PERCENTILE = 99
 _TIMED = 100  # runs of one crop
 
