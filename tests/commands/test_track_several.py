@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("av", reason='PyAV is not installed; run: pip install "mien[video]"')
 
+from hostile_corpus import progressive_jpeg
 from mien import MienError
 from mien._face import Pixels
 from mien.commands._options import read_time
@@ -36,9 +37,12 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
 
 def test_a_folder_of_videos_is_resumed(talks: Path, tmp_path: Path) -> None:
     words = ["track", "talks", "--fps", "5", "--out", "out", "--format", "csv", "--aggregate", "500ms"]
+    (talks / "costly.mp4").write_bytes(progressive_jpeg(640, 600))
     done = mien_here(*words, cwd=tmp_path)
-    assert done.returncode == 1, "one of three cannot be read"
+    (talks / "costly.mp4").unlink()
+    assert done.returncode == 1, "two of four cannot be read"
     assert "talks/broken.mp4: cannot be opened" in done.stderr
+    assert "talks/costly.mp4: this JPEG has too many scans" in done.stderr
     files = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*")}
     assert files == {"summary.csv", "a.mp4.mien.csv", "sub/b.mkv.mien.csv"}
     rows = rows_of(tmp_path / "out" / "summary.csv")

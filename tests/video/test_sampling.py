@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import mien.video.sources
 from mien import MienError, SourceError
 from mien.video import open_source
 
@@ -55,6 +56,17 @@ def test_sampled_frames_are_those_of_the_whole_video(video: Path, way: dict[str,
     found, wanted = delivered(video, **way), [*expected(delivered(video), way)]
     assert [seconds for seconds, _ in found] == pytest.approx([seconds for seconds, _ in wanted])
     assert len(wanted) >= 5
+    assert all((one == other).all() for (_, one), (_, other) in zip(found, wanted, strict=True))
+
+
+@pytest.mark.parametrize("longest", [0, 3, 25])
+def test_a_video_of_few_key_frames_is_sampled_without_holding_it(
+    video: Path, longest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mien.video.sources, "_LONGEST_GROUP", longest)
+    way = {"fps": 3.0, "start": 0.7}
+    found, wanted = delivered(video, **way), [*expected(delivered(video), way)]
+    assert [seconds for seconds, _ in found] == pytest.approx([seconds for seconds, _ in wanted])
     assert all((one == other).all() for (_, one), (_, other) in zip(found, wanted, strict=True))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mien._errors import MienError, SourceError
+from mien._errors import ImageError, MienError, SourceError
 from mien._output import require_replaceable
 from mien._signals import GracefulStop
 from mien.bundled import DEFAULT_MODEL
@@ -175,7 +175,7 @@ def _track_several(
                 require_replaceable(path)
                 path.parent.mkdir(parents=True, exist_ok=True)
             table.add(video, job.track(video, files))
-        except SourceError as error:
+        except (SourceError, ImageError) as error:
             failed += 1
             echo(f"mien: {error}", err=True)
     table.print()

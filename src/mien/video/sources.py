@@ -27,6 +27,7 @@ _PREFETCHED_FRAMES = 4  # evens out the decoding time of key frames; 11 MB at 12
 _MAX_FRAME_PIXELS = 40_000_000  # width x height; 8K has 33 million
 _MIN_ASPECT = 0.25  # width / height of a stored pixel; a value outside 1/4..4 is an error of the file
 _MIN_COMPLETE = 0.9  # share of the declared duration; a shorter video is reported as incomplete
+_LONGEST_GROUP = 600  # packets from a key frame to the next that are held at once: 10 s of 60 frames a second
 _DEFAULT_RATE = 25.0  # frames per second of a video without a rate
 _MAX_RATE = 1000.0  # frames per second; some files store the ticks of their clock instead
 # A time stamp this far behind the last one is ignored. After several in a row, the clock is taken to have restarted.
@@ -161,6 +162,7 @@ def open_source(
     Raises:
         MienError: If a number is out of range or ``source`` of another type.
         SourceError: If the source cannot be opened.
+        TooLargeError: If it is an image whose structure exceeds a limit.
         MissingExtraError: If PyAV is not installed; a folder does not need it.
 
     Example:
@@ -455,6 +457,7 @@ class _VideoFile(_ContainerSource):
                 is_whole = self._sampled is None or frame.pts in self._sampled
                 if is_whole and self.sampling.takes(seconds):
                     taken += 1
+                    (self._sampled or set()).discard(frame.pts)
                     yield seconds, to_pixels(frame, aspect=self._aspect)
         except import_av().FFmpegError as error:
             self.note = f"the file breaks off after {seconds:.1f} s ({reason_of(error)})"
@@ -487,27 +490,23 @@ class _VideoFile(_ContainerSource):
         if sampling.fps is None:
             yield from super()._packets()
             return
-        ahead, self._sampled = Sampling(sampling.fps, sampling.start, sampling.end), set()
-        group: list[Any] = []
-        for packet in super()._packets():
+        ahead, packets, group = Sampling(sampling.fps, sampling.start, sampling.end), super()._packets(), list[Any]()
+        self._sampled = sampled = set[int]()
+        for packet in packets:
             if group and (packet.is_keyframe or not packet.size):
-                yield from self._needed(group, ahead, zero)
+                needed, stamps = ahead.needed(group, zero)
+                sampled |= stamps
+                yield from needed
                 group = []
             if not packet.size:
                 yield packet  # it empties the decoder
-            else:
-                group.append(packet)
-
-    def _needed(self, group: list[Any], sampling: Sampling, zero: float) -> list[Any]:
-        """The packets of a group of pictures up to the last frame that is sampled; none if none is."""
-        if any(packet.pts is None for packet in group):
-            return group
-        # Frames that are shown before the key frame may need the group before it, which was not decoded whole.
-        shown = sorted((packet.pts, index) for index, packet in enumerate(group) if packet.pts >= group[0].pts)
-        base = group[0].time_base
-        wanted = [index for pts, index in shown if sampling.takes(float(pts * base) - zero)]
-        self._sampled = (self._sampled or set()) | {group[index].pts for index in wanted}
-        return group[: max(wanted) + 1] if wanted else []
+                continue
+            group.append(packet)
+            if packet.pts is None or len(group) > _LONGEST_GROUP:  # from here on, everything is decoded
+                self._sampled = None
+                yield from group
+                yield from packets
+                return
 
     def _decoding_time(self, frame: Any) -> float | None:
         """The time of a frame by the packet that was decoded when it came out, less the delay of the decoder."""

@@ -1,7 +1,7 @@
 """Types of face tracking: frames, tracked faces, the result of a frame (all frozen), and which frames are read."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -135,6 +135,22 @@ class Sampling:
             count = math.floor((seconds - self.start) * self.fps + _TIME_ERROR * self.fps) + 1
             self._next = self.start + count / self.fps
         return True
+
+    def needed(self, group: Sequence[Any], zero: float) -> tuple[Sequence[Any], set[int]]:
+        """Choose the packets to decode among those from a key frame to the next.
+
+        Args:
+            group: The packets of PyAV, in decoding order, each with a time stamp.
+            zero: Time of the source's beginning in seconds.
+
+        Returns:
+            The packets up to the last frame that is delivered, none if none is, and the time stamps of those frames.
+        """
+        # Frames that are shown before the key frame may need the group before it, which was not decoded whole.
+        shown = sorted((packet.pts, index) for index, packet in enumerate(group) if packet.pts >= group[0].pts)
+        base = group[0].time_base
+        wanted = [index for pts, index in shown if self.takes(float(pts * base) - zero)]
+        return group[: max(wanted, default=-1) + 1], {group[index].pts for index in wanted}
 
     def is_over(self, seconds: float) -> bool:
         """Return whether the source ends before a frame.
