@@ -82,6 +82,7 @@ def test_page_shows_probabilities_in_the_order_of_the_model(tmp_path: Path) -> N
     radios = [a for tag, a in page.tags if tag == "input" and a["name"] == "p1f1"]
     assert [a["value"] for a in radios] == [str(e) for e in CLASS_SETS["eight"]]
     assert [a["value"] for a in radios if "checked" in a] == [str(face.top)]
+    assert "<dt>image</dt><dd>1</dd></div><div><dt>face</dt><dd>1</dd>" in (tmp_path / "page.html").read_text()
     widths = [float(v) for v in re.findall(r"--p:([\d.]+)%", " ".join(page.values("style")))]
     assert widths == pytest.approx([100 * p for p in face.probs.values()], abs=0.01)
 

@@ -149,8 +149,8 @@ def _emotion_rules() -> str:
 
 
 def _summary(counts: Counter[str], errors: int, *, partial: bool) -> str:
-    numbers = {kind: counts[kind] for kind in ("images", "faces", "unsure")}
-    numbers |= {"without a face": counts["no-face"], "unreadable": errors}
+    numbers = {kind[: -1 if counts[kind] == 1 else None]: counts[kind] for kind in ("images", "faces")}
+    numbers |= {"unsure": counts["unsure"], "without a face": counts["no-face"], "unreadable": errors}
     notice = '<p class="partial" role="status">Interrupted: this page is partial and shows the images until then.</p>'
     entries = "".join(f"<div><dt>{term}</dt><dd>{number:,}</dd></div>" for term, number in numbers.items())
     return (

@@ -231,7 +231,8 @@ _FOLDER: ContextVar[Path | None] = ContextVar("_FOLDER", default=None)
 _TAKEN: dict[Path, set[tuple[str, int, str]]] = {}
 # Colours on white paper instead of those of the page.
 _PRINTED = {INK: "#000000", MUTED: "#555555", LINE: "#dddddd", ACCENT: "#1f5fa8"}
-_LATEX = {each: f"\\{each}" for each in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_LATEX = {each: f"\\{each}" for each in "&%$#_{}"} | {"\\": r"\textbackslash{}"}
+_LATEX |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 
 
 @contextmanager
