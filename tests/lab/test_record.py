@@ -81,7 +81,8 @@ def test_a_final_record_is_a_look_and_the_same_answers_are_repeats(
     found = metrics["metrics"]["private"]
     assert entry["accuracy"] == {key: found[key]["all"]["accuracy"] for key in ("fp32", "int8")}
     assert (entry["family"], entry["recipe"], entry["seed"], entry["why"]) == ("own mien", "mien-0", "0", "")
-    assert len(entry["answers"]) == 3  # of the weights, the recorded probabilities and the int8 file
+    # Of the weights, the recorded probabilities and the int8 file; on some processors the first two are equal.
+    assert len(entry["answers"]) in (2, 3)
     monkeypatch.setattr("mien.lab.evaluate.evaluate.load_tests", lambda *_, **__: [TestSet(faces, "cartoons")])
     options = EvaluateOptions("PrivateTest", tmp_path / "report", ledger=ledger)
     evaluate(str(recorded), options=options)  # the int8 file

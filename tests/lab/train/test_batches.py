@@ -155,6 +155,28 @@ def test_a_recipe_file_holds_all_of_document_001(tmp_path) -> None:
         load(str(file), ["augment.zoom=1"])
 
 
+def test_undamaged_teachers_see_faces_before_they_are_damaged(faces: FaceSet, monkeypatch) -> None:
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr(Teachers, "add_live", lambda _, x, target: (seen.append(x.clone()), target)[1])
+    damaged = AugmentConfig(flip=0, noise=0.2, blur_noise_share=1.0)
+    recipe = recipe_of(augment=damaged, target=TargetConfig(undamaged_teachers=True))
+    shown = pixels(views_of(faces, recipe)).float()
+    undamaged = (torch.cat(seen)[:, 0] * 255).round()
+    originals = {image.numpy().tobytes() for image in faces.images}
+    assert {image.byte().numpy().tobytes() for image in undamaged} <= originals
+    assert (shown - undamaged).abs().mean(dim=(1, 2)).median() > 5  # grey levels of noise
+
+    seen.clear()
+    shown = pixels(views_of(faces, recipe_of(augment=damaged))).float()
+    assert (shown - (torch.cat(seen)[:, 0] * 255).round()).abs().max() <= 1
+
+
+def test_undamaged_teachers_cannot_be_used_with_strengths_of_the_minority() -> None:
+    minority = MinorityConfig(("fear",), augment={"noise": 0.1})
+    with pytest.raises(RecipeError, match=r"remove minority\.augment"):
+        recipe_of(target=TargetConfig(undamaged_teachers=True), minority=minority)
+
+
 def test_the_second_view_is_the_same_face_moved_a_little(faces: FaceSet) -> None:
     assert all(v.view.shape == (BATCH, 0) for v in views_of(faces, recipe_of()))
     recipe = recipe_of(loss=LossConfig(consistency=1.0), augment=AugmentConfig(rotate=20, mixup=0.2))

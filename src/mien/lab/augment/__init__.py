@@ -20,6 +20,7 @@ __all__ = [
     "augment",
     "augment_with_oval",
     "check_augment",
+    "damage",
     "mix",
     "shrink",
 ]
@@ -46,7 +47,7 @@ def augment(images: Tensor, strengths: AugmentConfig, generator: Generator) -> T
 
 
 def augment_with_oval(
-    images: Tensor, strengths: AugmentConfig, generator: Generator, *, size: int
+    images: Tensor, strengths: AugmentConfig, generator: Generator, *, size: int, damaged: bool = True
 ) -> tuple[Tensor, Tensor]:
     """Augment a batch of faces and return the region of the face in each result.
 
@@ -55,6 +56,7 @@ def augment_with_oval(
         strengths: Strength of each step.
         generator: Source of all random numbers. The draws do not depend on ``size``.
         size: Side of the masks in pixels; 0 for none.
+        damaged: Whether ``damage`` is applied at the end.
 
     Returns:
         The faces float32 ``[N, 1, S, S]`` in 0..1, as ``augment`` returns them, and the masks float32
@@ -65,7 +67,21 @@ def augment_with_oval(
     if strengths.has_geometry:
         x = resample(x, maps, strengths.padding_mode, strengths.interpolation)
     x = relight(x, strengths, generator)
+    x = damage(x, strengths, generator) if damaged else x.clamp_(0, 1)
+    return x, oval(maps, size) if size else x.new_zeros(len(x), 0)
+
+
+def damage(x: Tensor, strengths: AugmentConfig, generator: Generator) -> Tensor:
+    """Apply the steps that remove information: blur, noise, JPEG and random erasing.
+
+    Args:
+        x: float32 ``[N, 1, S, S]``; may be changed in place, and have values outside of 0..1.
+        strengths: Strength of each step.
+        generator: Source of all random numbers.
+
+    Returns:
+        float32 ``[N, 1, S, S]`` in 0..1.
+    """
     x = degrade(x, strengths, generator)
     x = compress(x.clamp_(0, 1), strengths, generator)
-    x = erase(x, strengths, generator)
-    return x, oval(maps, size) if size else x.new_zeros(len(x), 0)
+    return erase(x, strengths, generator)

@@ -132,6 +132,7 @@ class TargetConfig:
     distillation: float = 0.0  # share of the teachers' predictions in the target
     teachers: tuple[str, ...] = ()  # finished runs or files of cached logits; their probabilities are averaged
     distillation_temperature: float = 1.0  # temperature of the teachers' softmax
+    undamaged_teachers: bool = False  # teachers that are runs see each face before blur, noise, JPEG and erasing
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,7 @@ class LossConfig:
     text_temperature: float = 0.1  # of the alignment
     face_region: float = 0.0  # weight of the penalty on class activation outside of the face oval
     consistency: float = 0.0  # weight of the symmetric KL divergence between two views of each face, of which the
-    # second is moved by up to 4 % of the side, 4 % of the size and 3 degrees; doubles the cost of a step
+    # second is moved by up to 4 % of the side, 4 % of the size and 3 degrees; both are classified: twice the cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +278,8 @@ class Recipe:
                 raise self._wrong(f"{key} is above 0, not {value}")
         if target.distillation > 0 and not target.teachers:
             raise self._wrong(f"target.distillation is {target.distillation} but target.teachers names no run")
+        if target.undamaged_teachers and self.minority.augment:
+            raise self._wrong("target.undamaged_teachers damages all faces alike; remove minority.augment")
         if target.class_weight_power > 0 and target.effective_number_beta > 0:
             raise self._wrong(
                 "target.class_weight_power and target.effective_number_beta both weigh the classes; leave one at 0"

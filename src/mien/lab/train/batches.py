@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from mien.lab.augment import JITTER, augment_with_oval, mix, shrink
+from mien.lab.augment import JITTER, augment_with_oval, damage, mix, shrink
 from mien.lab.augment.geometry import draw_affine, resample
 from mien.lab.data import FaceSet
 from mien.lab.data.weighting import draw_epoch
@@ -76,13 +76,18 @@ def batches(
     for chosen, is_minority, count in zip(rows, minority, counts, strict=True):
         x, region = _augment(faces.images[chosen], is_minority, count, recipe, generator, size=size)
         x, mixed = mix(x, target[chosen], recipe.augment, generator)
+        if recipe.target.undamaged_teachers:
+            mixed = teachers.add_live(x, mixed)
+            x = damage(x.clone(), recipe.augment, generator)
         x, mixed = shrink(x, mixed, recipe.augment, generator)
         view = x.new_zeros(len(x), 0)
         if recipe.loss.consistency > 0:
             moved = resample(x, draw_affine(len(x), JITTER, generator), "border", "bicubic")
             view = normalise(moved, size)
         x, mixed = x[part], mixed[part]
-        yield Batch(normalise(x, size), teachers.add_live(x, mixed), region[part], view[part])
+        if not recipe.target.undamaged_teachers:
+            mixed = teachers.add_live(x, mixed)
+        yield Batch(normalise(x, size), mixed, region[part], view[part])
 
 
 def device_part(rank: int, world_size: int, n: int) -> slice:
@@ -103,11 +108,15 @@ def _augment(
     images: Tensor, is_minority: Tensor, count: int, recipe: Recipe, generator: Generator, *, size: int
 ) -> tuple[Tensor, Tensor]:
     """Augment images, ``count`` of which are of the minority classes, and return them with their face regions."""
-    size = size if recipe.loss.face_region > 0 else 0
+    size, damaged = size if recipe.loss.face_region > 0 else 0, not recipe.target.undamaged_teachers
     if count == 0:
-        return augment_with_oval(images, recipe.augment, generator, size=size)
+        return augment_with_oval(images, recipe.augment, generator, size=size, damaged=damaged)
     order = is_minority.byte().argsort(descending=True, stable=True)  # the minority first
     groups = ((order[:count], minority_augment(recipe)), (order[count:], recipe.augment))
-    parts = [augment_with_oval(images[own], config, generator, size=size) for own, config in groups if len(own) > 0]
+    parts = [
+        augment_with_oval(images[own], config, generator, size=size, damaged=damaged)
+        for own, config in groups
+        if len(own) > 0
+    ]
     x, region = (torch.cat(column)[order.argsort()] for column in zip(*parts, strict=True))
     return x, region

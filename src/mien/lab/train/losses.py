@@ -73,7 +73,7 @@ class Objective(nn.Module):
             view: float ``[N, 1, S, S]``: the second view of each face; not used if the weight ``consistency`` is 0.
 
         Returns:
-            The mean loss, and the logits ``[N, C]``.
+            The mean loss, and the logits ``[N, C]`` of ``x``. With a second view the class loss is the mean over both.
         """
         other = view if self.config.consistency > 0 else None
         features = self.net.features(x if other is None else torch.cat([x, other]))
@@ -81,7 +81,9 @@ class Objective(nn.Module):
         features, logits = features[: len(x)], every_logit[: len(x)]
         loss = class_loss(logits, target, self.get_buffer("class_weights"), self.config)
         if other is not None:
-            loss = loss + self.config.consistency * consistency_loss(logits, every_logit[len(x) :])
+            others = every_logit[len(x) :]
+            loss = (loss + class_loss(others, target, self.get_buffer("class_weights"), self.config)) / 2
+            loss = loss + self.config.consistency * consistency_loss(logits, others)
         with torch.autocast(x.device.type, enabled=False):  # cosines over a small temperature need full precision
             for name, auxiliary in self.auxiliary.items():
                 pooled = features.mean(dim=(2, 3), dtype=next(auxiliary.parameters()).dtype)
