@@ -17,7 +17,7 @@ ifeq ($(MAKELEVEL),0)
 .NOTPARALLEL:
 endif
 
-.PHONY: help demo test suite lint docs web web-if-npm bench fuzz test-core test-serve test-lab wheel release-check clean
+.PHONY: help demo test suite lint docs web web-if-npm npm bench fuzz test-core test-serve test-lab wheel release-check clean
 
 help:
 	@echo "make demo           read the example image, write demo/report.html"
@@ -25,6 +25,7 @@ help:
 	@echo "make lint           ruff and mypy alone"
 	@echo "make docs           write the generated pages of docs/ again"
 	@echo "make web            build the page that runs in the browser (web/dist; needs npm)"
+	@echo "make npm            build and pack the npm package (build/npm)"
 	@echo "make bench          measure mien on this machine"
 	@echo "make fuzz           search for inputs that break what reads them (SECONDS=60 for each target)"
 	@echo "make release-check  the long checks as well, and the built wheel"
@@ -78,6 +79,10 @@ web: web/node_modules/.package-lock.json
 web/node_modules/.package-lock.json: web/package-lock.json
 	@npm ci --prefix web --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
+
+# The package for the browser: the same page modules, runtime and models, and what web/npm adds.
+npm: web/node_modules/.package-lock.json
+	@node web/pack.mjs
 
 # The tests of the page skip, saying why, where npm is not installed or its registry not reached.
 web-if-npm:

@@ -29,7 +29,7 @@ CAMERA = ("--use-fake-device-for-media-stream", "--use-file-for-fake-video-captu
 WARM_UP = 5.0  # seconds
 STEPS = ("grab", "decode", "detect", "extract", "infer", "total")
 FOLLOW = """async (milliseconds) => {
-    const { Browser } = await import("./engine.mjs");
+    const { Browser } = await import("./browser.mjs");
     const engine = new Browser();
     const begun = performance.now();
     await engine.open();
@@ -52,7 +52,7 @@ FOLLOW = """async (milliseconds) => {
     return { opened, frames };
 }"""
 READ = """async (text) => {
-    const { Browser } = await import("./engine.mjs");
+    const { Browser } = await import("./browser.mjs");
     const engine = new Browser();
     await engine.open();
     const blob = new Blob([Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0))]);

@@ -43,10 +43,15 @@ class Files(SimpleHTTPRequestHandler):
         """Log nothing."""
 
 
-def build() -> Path:
-    """web/dist of this checkout; skips the test if it cannot be built."""
+def need_runtime() -> None:
+    """Skip the test if the page cannot be built."""
     if shutil.which("node") is None or not (WEB / "node_modules" / "onnxruntime-web").is_dir():
         pytest.skip("the page needs node and the packages of web/package-lock.json: run `make web`")
+
+
+def build() -> Path:
+    """web/dist of this checkout; skips the test if it cannot be built."""
+    need_runtime()
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
     with (WEB / "node_modules" / ".test-run").open("a+", encoding="utf-8") as built:
         # Once in a run: a second worker must not delete the site while the first one serves it.

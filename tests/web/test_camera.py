@@ -24,6 +24,25 @@ WATCH = """() => {
 }"""
 LIVE = "() => given.flatMap((stream) => stream.getTracks()).filter(({ readyState }) => readyState === 'live').length"
 
+# Four small faces, then a large one, then the large one alone; the tracks that have curves after each.
+CURVES = """async () => {
+    const { Curves } = await import("./curves.mjs");
+    const root = document.createElement("div");
+    const curves = new Curves(root);
+    const face = (id, side) => ({ id, probs: { happy: 0.7, sad: 0.3 }, box: [0, 0, side, side] });
+    const old = [1, 2, 3, 4].map((id) => face(id, 50));
+    const shown = () => [...root.querySelectorAll("figcaption")].map(({ textContent }) => textContent);
+    const steps = [];
+    const add = (faces, ...seconds) => { for (const at of seconds) curves.add(faces, at); steps.push(shown()); };
+    add(old, 0, 1);
+    add([...old, face(5, 55)], 2);  // hardly larger: the curves stay as they are
+    add([...old, face(5, 200)], 3, 4);
+    add([face(5, 200)], 20);
+    add([face(5, 200)], 40);
+    add([], 80);
+    return { steps, children: root.childElementCount };
+}"""
+
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[str]:
@@ -70,6 +89,8 @@ def test_the_camera_is_tracked(visit: Visit) -> None:
     page.locator("#tracks .name", has_text="happy").wait_for()
     assert page.get_by_role("button", name="Track 1 happy").count() == 1  # screen readers get the visible label
     assert page.locator("#curves .timeline").count() == 1
+    assert page.locator("#curves .legend li").count() == 7
+    assert page.locator("#curves .axis span").all_text_contents() == ["30 s ago", "20 s", "10 s", "now"]
     plain = page.locator("#tracks .value").all_text_contents()
     assert len(plain) == 7
     page.locator(".track-name").focus()
@@ -89,6 +110,17 @@ def test_the_camera_is_tracked(visit: Visit) -> None:
     assert page.locator("#announcement").text_content() == "The camera is off."
     page.click("#start")
     page.locator("#tracks li").wait_for()
+
+
+def test_the_largest_faces_in_view_have_curves(visit: Visit) -> None:
+    found = visit.page.evaluate(CURVES)
+    tracks = [[int(name.split()[1]) for name in step] for step in found["steps"]]
+    assert tracks[:2] == [[1, 2, 3, 4], [1, 2, 3, 4]]
+    assert len(tracks[2]) == len(tracks[3]) == 4
+    assert 5 in tracks[2]
+    assert 5 in tracks[3]
+    assert tracks[4:] == [[5], []]
+    assert found["children"] == 0
 
 
 def test_one_camera_is_opened_however_often_it_is_started(visit: Visit) -> None:

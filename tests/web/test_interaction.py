@@ -72,8 +72,17 @@ def test_images_are_pasted_and_dropped(cleared: Visit, kind: str) -> None:
     page.locator("#total", has_text="2 images, 2 faces").wait_for()
     assert page.locator("#drop.over").count() == 0
     assert [reading["source"] for reading in json.loads(visit.saved("#save-json"))] == ["one.png", "two.png"]
+    assert page.locator("#cards h2").all_text_contents() == ["one.png", "two.png"]
     give(visit, kind)
     page.locator("#errors p", has_text="contains no image" if kind == "paste" else "contains no file").wait_for()
+
+
+def test_a_touch_screen_is_not_told_of_a_mouse(browser: Any, site: str) -> None:
+    phone = Visit(browser, site, has_touch=True, is_mobile=True, viewport={"width": 390, "height": 780})
+    words = phone.page.locator("body").inner_text()
+    assert "Tap a face" in words
+    assert not re.search("Drop images|paste|Point at|Tab key", words)
+    phone.context.close()
 
 
 def test_controls_are_reset_after_going_back(browser: Any, site: str) -> None:
@@ -97,7 +106,7 @@ def test_a_missing_runtime_shows_an_error(browser: Any, site: str) -> None:
     visit.page.goto(site)
     error = visit.page.locator("#errors p", has_text=missing)
     error.wait_for()
-    assert "make web" in (error.text_content() or "")
+    assert "load this page again" in (error.text_content() or "")
     visit.context.close()
 
 
@@ -107,7 +116,7 @@ def test_a_model_that_was_missing_is_asked_for_again(browser: Any, site: str) ->
     missing = re.compile("models/classifier.onnx")
     visit.context.route(missing, lambda route: route.fulfill(status=404))
     page.goto(site)
-    error = page.locator("#errors p", has_text="models/classifier.onnx is missing")
+    error = page.locator("#errors p", has_text="models/classifier.onnx could not be loaded (status 404)")
     error.wait_for()
     assert "again" in (error.text_content() or "")
     visit.context.unroute(missing)

@@ -72,7 +72,7 @@ def test_the_browser_reads_the_golden_images_as_python_does(visit: Visit, capsys
 def test_the_browser_cuts_the_crops_that_python_cuts(visit: Visit) -> None:
     """Read by the page's own modules, outside of its interface."""
     script = """async (text) => {
-        const { Browser } = await import("./engine.mjs");
+        const { Browser } = await import("./browser.mjs");
         const engine = new Browser();
         await engine.open();
         const { faces } = await engine.read(new Blob([Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0))]));

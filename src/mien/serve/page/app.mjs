@@ -1,11 +1,12 @@
 // The page: sends chosen, dropped and pasted files to the browser or the server, and shows each reading as a card.
 
+import { Browser } from "./browser.mjs";
 import { Camera, cameraErrorMessage } from "./camera.mjs";
 import { Card } from "./card.mjs";
 import { byId, element } from "./dom.mjs";
 import { percent, summary } from "./emotions.mjs";
-import { Browser, Server } from "./engine.mjs";
 import { download, readingsToCsv, readingsToJson } from "./save.mjs";
+import { Server } from "./server.mjs";
 
 // `threshold` is a number, or the pairs [size of a face, threshold] of the model (`measured`).
 const settings = { threshold: 0, maps: false, ownScale: false, smooth: 0.5 };
@@ -91,14 +92,14 @@ function fail(what, why) {
 
 /** Read files one after another; each card appears when its file is read. */
 function enqueue(files) {
-  for (const file of files) {
+  files.forEach((file, index) => {
     waiting += 1;
-    queue = queue.then(() => readOne(file));
-  }
+    queue = queue.then(() => readOne(file, index === 0));
+  });
   showBusy();
 }
 
-async function readOne(file) {
+async function readOne(file, isFirst) {
   byId("doing").textContent = `Reading ${file.name || "image"}${waiting > 1 ? `, ${waiting - 1} more` : ""}`;
   const source = file.name || "pasted image";
   try {
@@ -108,7 +109,8 @@ async function readOne(file) {
     const reading = { source, file, error: null, ...(await current.read(file)) };
     reading.card = new Card(reading, settings);
     readings.push(reading);
-    byId("cards").prepend(reading.card.element);
+    byId("cards").append(reading.card.element);
+    if (isFirst && readings.length > 1) reading.card.element.scrollIntoView({ block: "start" });
     announce(`${source}: ${summary(reading.faces, settings.threshold)}`);
   } catch (error) {
     readings.push({ source, faces: [], error: error.message });

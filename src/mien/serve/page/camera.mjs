@@ -1,11 +1,11 @@
 // The camera: reads the newest frame, draws boxes over the video and curves below it, and stores results for download.
 
+import { Curves } from "./curves.mjs";
 import { byId, element } from "./dom.mjs";
 import { drawFaces, drawMap } from "./draw.mjs";
 import { COLORS, headline, labelOf, percent, topOf, UNSURE_COLOR } from "./emotions.mjs";
 import { annotatedPng, download, frameResultsToCsv, frameResultsToJson } from "./save.mjs";
 
-const MAX_CURVES = 4; // tracks with curves at the same time
 const MAX_ROWS = 120_000; // frames plus faces stored for download: over an hour of one face; the oldest are dropped first
 const ANNOUNCE_EVERY = 3; // seconds between two summaries for screen readers
 
@@ -22,6 +22,7 @@ export class Camera {
     Object.assign(this, { engine, settings, announce, fail });
     this.video = byId("video");
     this.overlay = byId("over");
+    this.curves = new Curves(byId("curves"));
     this.pointed = null;
     this.wantsSnapshot = false;
     this.isStarting = false;
@@ -74,11 +75,10 @@ export class Camera {
   begin() {
     this.frameResults = [];
     this.recorded = 0;
-    this.curves = new Map();
     this.frames = 0;
     this.times = [];
     this.announcedAt = -Infinity;
-    byId("curves").replaceChildren();
+    this.curves.clear();
     byId("stage").classList.toggle("mirrored", this.mirrored);
     byId("camera").classList.remove("off");
     byId("camera").hidden = false;
@@ -115,7 +115,7 @@ export class Camera {
     this.record({ frame: this.frames++, seconds, faces: result.faces });
     this.draw();
     this.list(result.faces);
-    this.curve(result.faces, seconds);
+    this.curves.add(result.faces, seconds);
     if (seconds - this.announcedAt >= ANNOUNCE_EVERY) {
       this.announcedAt = seconds;
       this.announce(`Camera: ${describeFaces(result.faces, this.settings.threshold)}`);
@@ -188,23 +188,6 @@ export class Camera {
     const item = element("li", { "data-id": face.id }, button, ...rows);
     list.append(item);
     return item;
-  }
-
-  curve(faces, seconds) {
-    for (const [id, curve] of this.curves) {
-      if (!curve.isOver(seconds)) continue;
-      curve.element.remove();
-      this.curves.delete(id);
-    }
-    for (const { id, probs } of faces) {
-      if (!this.curves.has(id) && this.curves.size >= MAX_CURVES) continue;
-      if (!this.curves.has(id)) {
-        this.curves.set(id, new Timeline(id));
-        byId("curves").append(this.curves.get(id).element);
-      }
-      this.curves.get(id).add(seconds, probs);
-    }
-    for (const curve of this.curves.values()) curve.draw(seconds);
   }
 
   stop(words = "The camera is off.") {
@@ -286,60 +269,5 @@ export class FrameClock {
     };
     if (this.video.requestVideoFrameCallback) this.video.requestVideoFrameCallback(arrived);
     else requestAnimationFrame(arrived);
-  }
-}
-
-const WINDOW = 30; // seconds shown
-const GAP = 1.5; // seconds without a reading after which the curve is interrupted
-
-/** The curves of one track: stacked probabilities over the last WINDOW seconds, the newest at the right edge. */
-export class Timeline {
-  constructor(id) {
-    this.id = id;
-    this.points = [];
-    this.canvas = element("canvas", { width: 960, height: 96, role: "img", "aria-label": `Track ${id}: probabilities over the last ${WINDOW} seconds` });
-    this.element = element("figure", { class: "timeline" }, element("figcaption", {}, `Track ${id}`), this.canvas);
-  }
-
-  /** Add the probabilities of a frame. */
-  add(seconds, probs) {
-    this.points.push({ seconds, values: Object.values(probs), names: Object.keys(probs) });
-    while (this.points.length > 0 && this.points[0].seconds < seconds - WINDOW - 1) this.points.shift();
-  }
-
-  /** Whether its last point has left the window. */
-  isOver(now) {
-    return this.points.length === 0 || this.points.at(-1).seconds < now - WINDOW;
-  }
-
-  draw(now) {
-    const { width, height } = this.canvas;
-    const context = this.canvas.getContext("2d");
-    context.clearRect(0, 0, width, height);
-    for (const run of this.runs()) {
-      const x = run.map(({ seconds }) => width * (1 - (now - seconds) / WINDOW));
-      const floor = run.map(() => height);
-      run[0].names.forEach((name, k) => {
-        const roof = run.map(({ values }, i) => floor[i] - values[k] * height);
-        context.beginPath();
-        x.forEach((at, i) => context.lineTo(at, floor[i]));
-        for (let i = x.length - 1; i >= 0; i--) context.lineTo(x[i], roof[i]);
-        context.fillStyle = COLORS[name];
-        context.fill();
-        roof.forEach((value, i) => (floor[i] = value));
-      });
-    }
-  }
-
-  /** The points in pieces without a gap. */
-  runs() {
-    const runs = [];
-    let last = -Infinity;
-    for (const point of this.points) {
-      if (point.seconds - last > GAP) runs.push([]);
-      runs.at(-1).push(point);
-      last = point.seconds;
-    }
-    return runs.filter((run) => run.length > 1);
   }
 }

@@ -1,33 +1,36 @@
 // File -> image: RGB, upright, transparency over white (mien/decode.py), with the browser's decoders. The header is
 // checked first, so that files that are no image, cut off or too large get a clear message.
 
-
 export const MAX_BYTES = 64 * 2 ** 20; // bytes of one file
 export const MAX_PIXELS = 50_000_000; // width x height: a browser holds several copies of each image
+/** How images are decoded: upright, without colour conversion, so that Python reads the same values. */
+export const DECODING = { imageOrientation: "from-image", colorSpaceConversion: "none" };
 
 /** Why an image cannot be read and what to do, in one line. */
 export class ImageError extends Error {}
 
-/** Decode a File or Blob: { image, bitmap }, the bitmap for showing. Throws ImageError. */
-export async function decode(blob) {
+/** Decode a File or Blob: { image, bitmap }, the bitmap for showing. An ImageBitmap is decoded already. Throws ImageError. */
+export async function decode(source) {
+  const bitmap = source instanceof ImageBitmap ? source : await decodeFile(source);
+  if (bitmap.width * bitmap.height > MAX_PIXELS) throw tooLarge(bitmap);
+  return { image: toPixels(bitmap), bitmap };
+}
+
+async function decodeFile(blob) {
   if (blob.size === 0) throw new ImageError("the file is empty; choose another one");
   if (blob.size > MAX_BYTES) throw new ImageError(`the file is larger than ${MAX_BYTES / 2 ** 20} MB; make it smaller`);
   const header = readHeader(new Uint8Array(await blob.arrayBuffer()));
   if (header.format === null) throw new ImageError("this is not an image; choose a JPEG, PNG, WebP, AVIF or GIF file");
   if (header.width * header.height > MAX_PIXELS) throw tooLarge(header);
   if (!header.isWhole) throw new ImageError("the image is cut off; get the file again");
-  let bitmap;
   try {
-    // No colour conversion: Python reads the same values.
-    bitmap = await createImageBitmap(blob, { imageOrientation: "from-image", colorSpaceConversion: "none" });
+    return await createImageBitmap(blob, DECODING);
   } catch {
     const isForeign = header.format === "HEIF";
     throw new ImageError(
       isForeign ? "this browser cannot read HEIC images; save the image as JPEG" : "the image is damaged; get the file again",
     );
   }
-  if (bitmap.width * bitmap.height > MAX_PIXELS) throw tooLarge(bitmap);
-  return { image: toPixels(bitmap), bitmap };
 }
 
 /** The pixels of a bitmap as { width, height, data RGB }. `canvas` may be reused between frames. */
@@ -54,7 +57,7 @@ export function withoutAlpha({ width, height, data }) {
 
 function tooLarge({ width, height }) {
   const most = MAX_PIXELS / 1e6;
-  return new ImageError(`${width} × ${height} pixels are more than this page's limit of ${most} million; scale the image down`);
+  return new ImageError(`${width} × ${height} pixels are more than the limit of ${most} million; scale the image down`);
 }
 
 const text = (bytes, from, to) => String.fromCharCode(...bytes.subarray(from, to));

@@ -5,7 +5,7 @@ import { labelOf } from "./emotions.mjs";
 
 const round = (value, digits) => Number(value.toFixed(digits));
 const QUALITY = ["quality", "size", "sharpness", "turn"];
-const POINTS = ["right_eye", "left_eye", "nose", "mouth", "right_ear", "left_ear"]; // in the order of the detector
+export const POINTS = ["right_eye", "left_eye", "nose", "mouth", "right_ear", "left_ear"]; // in the order of the detector
 
 /** A face as plain values, as mien's Face.to_dict(). */
 export function faceValues(face, threshold) {

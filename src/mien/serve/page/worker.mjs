@@ -7,6 +7,7 @@ import { Reader } from "./reader.mjs";
 const RUNTIME = new URL("./runtime/", import.meta.url);
 const MODELS = new URL("./models/", import.meta.url);
 
+let queue = Promise.resolve(); // a session runs one input at a time
 let reader = null;
 let tracker = null;
 const canvas = new OffscreenCanvas(1, 1); // for the camera's frames
@@ -21,9 +22,9 @@ const tasks = {
     return { name, precision, emotions, size, detector: "blazeface" };
   },
 
-  async read({ blob }) {
+  async read({ source }) {
     const start = performance.now();
-    const { image, bitmap } = await decode(blob);
+    const { image, bitmap } = await decode(source);
     const decoded = performance.now() - start;
     const { faces, milliseconds } = await reader.read(image);
     const { width, height } = image;
@@ -46,7 +47,11 @@ const tasks = {
   },
 };
 
-addEventListener("message", async ({ data: { id, task, ...payload } }) => {
+addEventListener("message", ({ data }) => {
+  queue = queue.then(() => respond(data));
+});
+
+async function respond({ id, task, ...payload }) {
   try {
     const response = await tasks[task](payload);
     postMessage({ id, response }, response.bitmap ? [response.bitmap] : []);
@@ -55,14 +60,14 @@ addEventListener("message", async ({ data: { id, task, ...payload } }) => {
     const line = String(error?.message ?? error).split("\n")[0];
     postMessage({ id, error: isImageError ? line : `reading failed (${line.slice(0, 160)}); try a smaller image`, line });
   }
-});
+}
 
 async function openRuntime() {
   let ort;
   try {
     ort = await import(new URL("ort.wasm.min.mjs", RUNTIME).href);
   } catch {
-    throw new Error("the runtime (runtime/ort.wasm.min.mjs) is missing; build the page with `make web`");
+    throw missing("runtime/ort.wasm.min.mjs");
   }
   // One thread needs no shared memory and no special headers, so that any static host can serve the page.
   ort.env.wasm.numThreads = 1;
@@ -73,10 +78,13 @@ async function openRuntime() {
 
 async function fetchModel(name) {
   const response = await fetch(new URL(`${name}.onnx`, MODELS)).catch(() => null);
-  if (!response?.ok) {
-    throw new Error(`the model file models/${name}.onnx is missing${response ? ` (${response.status})` : ""}; build the page again`);
-  }
+  if (!response?.ok) throw missing(`models/${name}.onnx`, response?.status);
   return new Uint8Array(await response.arrayBuffer());
+}
+
+/** The error for a file that could not be loaded: a visitor can only try again. */
+function missing(file, status = null) {
+  return new Error(`${file} could not be loaded${status === null ? "" : ` (status ${status})`}; check the connection and load this page again`);
 }
 
 /** A face for the page: each map as bytes, 0..255 of its own peak, negative values set to 0. */

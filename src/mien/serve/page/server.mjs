@@ -1,75 +1,9 @@
-// The two engines: this browser (a worker), or the server that sent the page. Both have the same methods:
-//   read(file) -> { faces, width, height, bitmap, milliseconds }
-//   frame(bitmap, seconds, { smooth }) -> { faces, width, height, milliseconds }, the faces with track ids
+// The engine that sends images to the server of the page, with the methods of the one in browser.mjs.
 
 import { decode, ImageError } from "./decode.mjs";
 
 const QUALITY = 0.92; // JPEG quality of the frames that are sent
 const FRAME_TIMEOUT = 3000; // milliseconds: a busy server drops frames without a response
-
-/** The networks run in this browser, in a worker; nothing leaves the device. */
-export class Browser {
-  constructor() {
-    this.worker = null;
-    this.waiting = new Map();
-    this.lastId = 0;
-  }
-
-  /** Load runtime and models once. Throws an Error that names a missing file. */
-  open() {
-    this.opened ??= this.start().catch((error) => {
-      this.close();
-      throw error;
-    });
-    return this.opened;
-  }
-
-  /** End the worker; the next `open` starts another one and tries missing files again. */
-  close() {
-    this.worker?.terminate();
-    this.worker = this.opened = null;
-  }
-
-  async start() {
-    this.worker = new Worker(new URL("./worker.mjs", import.meta.url), { type: "module" });
-    this.worker.addEventListener("message", ({ data }) => this.settle(data));
-    this.worker.addEventListener("error", (event) => this.fail(event.message || "the worker could not be started"));
-    return this.request("open", {}, []);
-  }
-
-  read(file) {
-    return this.request("read", { blob: file });
-  }
-
-  frame(bitmap, seconds, { smooth }) {
-    return this.request("frame", { bitmap, seconds, smooth }, [bitmap]);
-  }
-
-  reset() {
-    return this.request("reset", {});
-  }
-
-  request(task, payload, transfer = []) {
-    return new Promise((resolve, reject) => {
-      if (this.worker === null) throw new Error("the networks are not loaded; try again");
-      this.waiting.set(++this.lastId, { resolve, reject, task });
-      this.worker.postMessage({ id: this.lastId, task, ...payload }, transfer);
-    });
-  }
-
-  settle({ id, response, error, line }) {
-    const { resolve, reject, task } = this.waiting.get(id);
-    this.waiting.delete(id);
-    if (error === undefined) resolve(response);
-    else reject(new Error(task === "open" ? line : error));
-  }
-
-  fail(message) {
-    for (const { reject } of this.waiting.values()) reject(new Error(message));
-    this.waiting.clear();
-    this.close();
-  }
-}
 
 /** The server (`mien serve`): images by POST /v1/predict, frames by WS /v1/stream. */
 export class Server {

@@ -1,0 +1,67 @@
+// The engine that runs in this browser: a worker with the networks. The other one, in server.mjs, has the same methods:
+//   open() -> { name, precision, emotions, size, detector }
+//   read(source) -> { faces, width, height, bitmap, milliseconds }
+//   frame(bitmap, seconds, { smooth }) -> { faces, width, height, milliseconds }, the faces with track ids
+
+/** The networks run in this browser, in a worker; nothing leaves the device. */
+export class Browser {
+  /** `base` is the address of the folder of worker.mjs, runtime/ and models/. */
+  constructor(base = new URL("./", import.meta.url)) {
+    this.base = base;
+    this.worker = null;
+    this.waiting = new Map();
+    this.lastId = 0;
+  }
+
+  /** Load runtime and models once. Throws an Error that names a missing file. */
+  open() {
+    this.opened ??= this.start().catch((error) => {
+      this.close(error.message);
+      throw error;
+    });
+    return this.opened;
+  }
+
+  /** End the worker; the next `open` starts another one and tries missing files again. */
+  close(reason = "the networks were closed") {
+    this.worker?.terminate();
+    this.worker = this.opened = null;
+    for (const { reject } of this.waiting.values()) reject(new Error(reason));
+    this.waiting.clear();
+  }
+
+  async start() {
+    this.worker = new Worker(new URL("worker.mjs", this.base), { type: "module" });
+    this.worker.addEventListener("message", ({ data }) => this.settle(data));
+    this.worker.addEventListener("error", (event) => this.close(event.message || "the worker could not be started"));
+    return this.request("open", {}, []);
+  }
+
+  /** Read a file, a blob or an ImageBitmap, of which the worker gets a copy. */
+  read(source) {
+    return this.request("read", { source });
+  }
+
+  frame(bitmap, seconds, { smooth }) {
+    return this.request("frame", { bitmap, seconds, smooth }, [bitmap]);
+  }
+
+  reset() {
+    return this.request("reset", {});
+  }
+
+  request(task, payload, transfer = []) {
+    return new Promise((resolve, reject) => {
+      if (this.worker === null) throw new Error("the networks are not loaded; try again");
+      this.waiting.set(++this.lastId, { resolve, reject, task });
+      this.worker.postMessage({ id: this.lastId, task, ...payload }, transfer);
+    });
+  }
+
+  settle({ id, response, error, line }) {
+    const { resolve, reject, task } = this.waiting.get(id);
+    this.waiting.delete(id);
+    if (error === undefined) resolve(response);
+    else reject(new Error(task === "open" ? line : error));
+  }
+}

@@ -1,0 +1,72 @@
+// The entry of the package: a Reader around the worker that mien's page uses. index.d.ts documents it.
+
+import { Browser } from "./browser.mjs";
+import { DECODING } from "./decode.mjs";
+import { drawFaces, drawMap } from "./draw.mjs";
+import { COLORS, labelOf } from "./emotions.mjs";
+import { POINTS } from "./save.mjs";
+
+export { COLORS, drawMap };
+
+export class Reader {
+  #engine;
+  #threshold;
+
+  static async open({ folder = new URL("./", import.meta.url), abstain = 0 } = {}) {
+    if (abstain !== "card" && !(abstain >= 0 && abstain <= 1)) throw new RangeError(`abstain is ${abstain}; give 0 to 1, or "card"`);
+    const base = new URL(folder, location.href);
+    const engine = new Browser(base.href.endsWith("/") ? base : new URL(`${base.href}/`));
+    const [model, threshold] = await Promise.all([engine.open(), abstain === "card" ? fetchThresholds(engine.base) : abstain]);
+    return new Reader(engine, model, threshold);
+  }
+
+  constructor(engine, model, threshold) {
+    this.#engine = engine;
+    this.#threshold = threshold;
+    this.model = model;
+  }
+
+  async read(source) {
+    const isRead = source instanceof Blob || source instanceof ImageBitmap;
+    const { bitmap, ...reading } = await this.#engine.read(isRead ? source : await toBitmap(source));
+    bitmap.close();
+    return { ...reading, faces: reading.faces.map((face) => this.#label(face)) };
+  }
+
+  async track(frame, seconds, { smooth = 0.5 } = {}) {
+    const { searched, ...reading } = await this.#engine.frame(await toBitmap(frame), seconds, { smooth });
+    return { ...reading, faces: reading.faces.map((face) => this.#label(face)) };
+  }
+
+  async reset() {
+    await this.#engine.reset();
+  }
+
+  draw(context, { faces, width, height }, { maps = false, ownScale = false } = {}) {
+    drawFaces(context, faces, { threshold: this.#threshold, width, height, maps, ownScale });
+  }
+
+  close() {
+    this.#engine.close("the reader was closed");
+  }
+
+  #label({ points, ...face }) {
+    const { emotion, confidence } = labelOf(face, this.#threshold);
+    return { emotion, confidence, ...face, points: points && Object.fromEntries(points.map((place, index) => [POINTS[index], place])) };
+  }
+}
+
+async function toBitmap(source) {
+  try {
+    return await createImageBitmap(source, DECODING);
+  } catch (error) {
+    if (!(error instanceof TypeError)) throw error;
+    throw new TypeError("give a Blob, an ImageBitmap, ImageData, or an image, video or canvas; of an address: await (await fetch(address)).blob()");
+  }
+}
+
+async function fetchThresholds(base) {
+  const response = await fetch(new URL("site.json", base));
+  if (!response.ok) throw new Error(`site.json could not be loaded (status ${response.status})`);
+  return (await response.json()).unsure_below;
+}
