@@ -1,4 +1,4 @@
-"""Three ways to an accuracy that is too high, measured on FER-2013; docs/claims.md describes them.
+"""Three ways to an accuracy that is too high, measured on FER-2013; docs/explanations/claims.md describes them.
 
     python benchmarks/claims.py epoch [--seeds 3] --json results/claims/epoch.json
     python benchmarks/claims.py batch [--seeds 5] --json results/claims/batch.json

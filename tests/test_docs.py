@@ -16,8 +16,8 @@ from mien._emotions import SEVEN
 from support.paths import ROOT
 from support.synthetic_faces import cartoon_set
 
-TEXTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
-# docs/data.md needs the real data; tests/lab/data/test_duplicates.py runs its snippets where that is present.
+TEXTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+# docs/reference/data.md needs the real data; tests/lab/data/test_duplicates.py runs its snippets where that is present.
 RUN = [page for page in TEXTS if page.name != "data.md" and "```python" in page.read_text()]
 
 
@@ -52,7 +52,7 @@ def test_every_command_is_documented() -> None:
 
     from mien.commands import app
 
-    page = (ROOT / "docs" / "cli.md").read_text()
+    page = (ROOT / "docs" / "reference/commands.md").read_text()
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     assert len(commands) >= 5
     for name in commands:

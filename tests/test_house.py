@@ -36,7 +36,7 @@ LAYERS = [
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
-# The order within the lab, as docs/architecture.md shows it.
+# The order within the lab, as docs/explanations/architecture.md shows it.
 LAB_LAYERS = [
     {"augment", "emotion_text", "files", "inference", "nets", "provenance", "significance"},
     {"complexity", "html", "metrics", "recipe"},

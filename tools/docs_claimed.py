@@ -178,7 +178,7 @@ def _leak(path: Path) -> dict[str, list[str]]:
         f"epochs, has an accuracy of {_accuracy(faces['all'])} on its {faces['all']['n']:,} validation faces: "
         f"{_accuracy(faces['with a relative'])} on those with a relative in training and "
         f"{_accuracy(faces['without'])} on those without. The same net, trained as long on Training alone, has "
-        f"{_accuracy(public)} on PublicTest. [How it was measured](claims.md)."
+        f"{_accuracy(public)} on PublicTest. [How it was measured](explanations/claims.md)."
     )
     return {clean["recipe"]: [sentence]}
 

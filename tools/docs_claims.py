@@ -1,4 +1,4 @@
-"""The measured parts of docs/claims.md, from results/claims/, which `benchmarks/claims.py` wrote."""
+"""The measured parts of docs/explanations/claims.md, from results/claims/, which `benchmarks/claims.py` wrote."""
 
 import json
 from collections.abc import Mapping, Sequence

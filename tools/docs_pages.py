@@ -3,9 +3,9 @@
     python tools/docs_pages.py            write them
     python tools/docs_pages.py --check    exit 1 and name the pages that are out of date
 
-docs/cli.md comes from the program, docs/models.md from the models' cards, the tables of docs/recipes.md from the code
-that reads recipes, the colours of the web page from mien/_emotions.py, and all measurements from results/,
-where the commands and benchmarks write them.
+docs/reference/commands.md comes from the program, docs/models.md from the models' cards, the tables of
+docs/reference/recipes.md from the code that reads recipes, the colours of the web page from mien/_emotions.py, and all
+measurements from results/, where the commands and benchmarks write them.
 """
 
 import inspect
@@ -61,7 +61,7 @@ SPEED = {
 
 
 def command_line() -> str:
-    """docs/cli.md: every command with its arguments and options, from the program itself."""
+    """docs/reference/commands.md: every command with its arguments and options, from the program itself."""
     group: Any = typer.main.get_command(app)
     parts = ["# The command line", "Written by `make docs` from the program itself; do not edit."]
     parts.append(
@@ -108,9 +108,10 @@ def _side_by_side(cards: Sequence[Json]) -> list[str]:
     wanted = list(dict.fromkeys(key for column in columns for key in column))
     rows = [(key, *(column.get(key, "–") for column in columns)) for key in wanted]
     note = (
-        "int8 files. Corrupted: mean over 19 corruptions of PublicTest faces in five strengths (docs/robustness.md). "
+        "int8 files. Corrupted: mean over 19 corruptions of PublicTest faces in five strengths "
+        "([stress](how-to/stress.md)). "
         "Pasted: faces of PublicTest pasted into a photograph, detected and cropped again (`benchmarks/paste.py`). "
-        "Milliseconds: one face, one thread, all in the same minutes (docs/results.md)."
+        "Milliseconds: one face, one thread, all in the same minutes ([results](results.md))."
     )
     return ["## Side by side", table(("", *(f"`{name}`" for name in names)), rows), note]
 
@@ -294,14 +295,14 @@ def _ms(results: dict[str, Any]) -> str:
 
 
 def recipes() -> str:
-    """docs/recipes.md with its list of recipes and its tables of keys."""
+    """docs/reference/recipes.md with its list of recipes and its tables of keys."""
     parts = []
     for heading, kind in _sections(Recipe):
         about = inspect.cleandoc(kind.__doc__ or "").replace("``", "`")
         parts += [f"### `{heading}`" if heading else "### Above all sections", about]
         parts.append(table(("key", "default", "meaning"), _keys(kind)))
     shipped = table(("recipe", "document", "net", "size", "epochs"), _shipped())
-    return replace_marked(ROOT / "docs" / "recipes.md", {"shipped": shipped, "keys": "\n\n".join(parts)})
+    return replace_marked(ROOT / "docs" / "reference/recipes.md", {"shipped": shipped, "keys": "\n\n".join(parts)})
 
 
 def _sections(kind: type, path: str = "") -> Iterator[tuple[str, type]]:
@@ -382,13 +383,15 @@ def page_colors() -> str:
 
 PAGES: Mapping[str, Callable[[], str | None]] = {
     **docs_results.PAGES,
-    "docs/cli.md": command_line,
+    "docs/reference/commands.md": command_line,
     "src/mien/serve/page/colors.mjs": page_colors,
     "docs/models.md": models,
-    "docs/recipes.md": recipes,
-    "docs/claims.md": lambda: replace_marked(ROOT / "docs" / "claims.md", docs_claims.parts(RESULTS / "claims")),
-    "docs/robustness.md": lambda: replace_marked(
-        ROOT / "docs" / "robustness.md", docs_robustness.parts(RESULTS / "stress")
+    "docs/reference/recipes.md": recipes,
+    "docs/explanations/claims.md": lambda: replace_marked(
+        ROOT / "docs" / "explanations/claims.md", docs_claims.parts(RESULTS / "claims")
+    ),
+    "docs/how-to/stress.md": lambda: replace_marked(
+        ROOT / "docs" / "how-to/stress.md", docs_robustness.parts(RESULTS / "stress")
     ),
     "README.md": readme,
 }

@@ -1,4 +1,4 @@
-"""The tables of docs/robustness.md, from results/stress/ and results/steady/."""
+"""The tables of docs/how-to/stress.md, from results/stress/ and results/steady/."""
 
 import json
 from collections.abc import Mapping, Sequence

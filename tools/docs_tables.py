@@ -209,8 +209,8 @@ def looks_section() -> list[str]:
         "members of one grid belong to one look; so do several files of the same weights. The families below were "
         "looked at more than once: each "
         "look could lead the next choice, so these figures are too good by an unknown amount. A fresh figure needs "
-        f"faces that no choice has used: [cross-validation](reproducing.md#fresh-figures). {singles} other families "
-        "were looked at once."
+        "faces that no choice has used: [cross-validation](how-to/reproduce.md#fresh-figures). "
+        f"{singles} other families were looked at once."
     )
     heads = ("family", "look", "recipe", "figures", "accuracy", "date", "why again")
     return ["## Looks at PrivateTest", note, table(heads, lines)]
@@ -364,7 +364,7 @@ LABELLED = Comparison(
     "Accuracy against milliseconds a face",
     "Accuracy on the {n:,} faces of {split} and the classes that all models know ({names}): the only fair "
     "comparison of six classes with seven, and easier than all seven. `mien-1-blend` is no longer a recipe: "
-    "[experiments](experiments.md).",
+    "[experiments](explanations/experiments.md).",
 )
 AGREED = Comparison(
     "agreed",

@@ -4,7 +4,8 @@
     python tools/hostile_corpus.py --scale small      # the part that the test suite reads
     python tools/hostile_corpus.py --keep FOLDER      # keep the files
 
-The bounds are those of docs/reading.md. The exit status is 1 if a file exceeds one. Memory is read from /proc (Linux).
+The bounds are those of docs/how-to/read.md. The exit status is 1 if a file exceeds one. Memory is read from /proc
+(Linux).
 """
 
 import argparse

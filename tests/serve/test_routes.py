@@ -187,7 +187,7 @@ def test_metrics_count_requests_images_and_faces(server: RunningServer, portrait
 
 
 def test_the_client_in_the_docs_works(server: RunningServer, reader: Reader, portrait: bytes) -> None:
-    page = (ROOT / "docs" / "serving.md").read_text()
+    page = (ROOT / "docs" / "how-to/serve.md").read_text()
     (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     namespace: dict[str, Any] = {}
     exec(code, namespace)

@@ -50,7 +50,7 @@ def write(root: Path, name: str, accuracy: float, *, seed: int = 0, split: str =
 
 
 def test_the_results_stay_small() -> None:
-    """No drawings and no weights but those that recipes start from or learn from (docs/reproducing.md)."""
+    """No drawings and no weights but those that recipes start from or learn from (docs/how-to/reproduce.md)."""
     listed = subprocess.run(["git", "ls-files", "results"], cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode != 0:
         pytest.skip("not a git checkout")

@@ -1,4 +1,4 @@
-"""The hostile corpus: library, command and server handle each file alike, within the bounds of docs/reading.md."""
+"""The hostile corpus: library, command and server handle each file alike, within the bounds of docs/how-to/read.md."""
 
 import json
 from pathlib import Path

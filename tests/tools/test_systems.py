@@ -1,4 +1,4 @@
-"""docs/systems.md names recipes, keys and files that exist, and covers all five documents."""
+"""docs/reference/systems.md names recipes, keys and files that exist, and covers all five documents."""
 
 import re
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import pytest
 from mien.lab.recipe import Recipe, load, members, recipe_names, search_space
 from support.paths import ROOT
 
-PAGE = (ROOT / "docs" / "systems.md").read_text("utf-8")
+PAGE = (ROOT / "docs" / "reference/systems.md").read_text("utf-8")
 LAB = ROOT / "src" / "mien" / "lab"
 VERDICTS = ("faithful", "changed", "not run", "run", "measured", "in every card", "other documents", "as tools")
 

@@ -248,5 +248,5 @@ def test_one_version_of_the_runtime_is_pinned_and_named() -> None:
     wanted = json.loads((web / "package.json").read_text("utf-8"))["dependencies"]["onnxruntime-web"]
     locked = json.loads((web / "package-lock.json").read_text("utf-8"))["packages"]
     assert locked["node_modules/onnxruntime-web"]["version"] == wanted
-    assert f"onnxruntime-web@{wanted}" in (ROOT / "docs" / "browser.md").read_text("utf-8")
+    assert f"onnxruntime-web@{wanted}" in (ROOT / "docs" / "how-to/page.md").read_text("utf-8")
     assert not [package for package, said in locked.items() if "resolved" in said], "no registry's address belongs here"

@@ -22,7 +22,7 @@ SUMMARY = """Reads facial expressions: calibrated probabilities of emotions for 
 
 Images are read in memory; they are neither stored nor logged. Errors are problem details (RFC 9457) with one line that
 names the cause and what to do. WS /v1/stream reads the frames of a camera and tracks the faces in them; its messages
-are described in docs/serving.md."""
+are described in docs/how-to/serve.md."""
 
 _IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp")
 _PROBLEMS = {

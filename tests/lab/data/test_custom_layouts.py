@@ -1,4 +1,4 @@
-"""The layouts of docs/own-data.md, each built from cartoon faces and read as documented."""
+"""The layouts of docs/reference/public-sets.md, each built from cartoon faces and read as documented."""
 
 from collections.abc import Callable
 from pathlib import Path

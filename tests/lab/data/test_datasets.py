@@ -127,7 +127,7 @@ def test_mistakes_give_one_line_and_status_two(tmp_path: Path, draw_face: Draw) 
 
 
 def documented(language: str) -> list[str]:
-    page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reference/data.md").read_text(encoding="utf-8")
     return re.findall(rf"^```{language}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
 
 
@@ -136,7 +136,7 @@ def test_the_recipes_of_the_docs_are_read() -> None:
     assert len(blocks) >= 2
     for block in blocks:
         head = {"name": "shown", "about": "from the docs"}
-        recipes.parse({**head, **tomllib.loads(block)}, where="docs/data.md")
+        recipes.parse({**head, **tomllib.loads(block)}, where="docs/reference/data.md")
 
 
 def test_the_commands_of_the_docs_run(tmp_path: Path, draw_face: Draw) -> None:

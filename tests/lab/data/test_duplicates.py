@@ -1,4 +1,4 @@
-"""Copies in FER-2013, the counts of the official table, the real table, and the examples of docs/data.md."""
+"""Copies in FER-2013, the counts of the official table, the real table, and the examples of docs/reference/data.md."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ from mien.lab.data.fer2013 import OFFICIAL_COUNTS, read_csv
 from support.fer2013_files import csv_rows, make_set, refuse, twenty_one, write_csv
 from support.paths import ROOT
 
-DOCS = ROOT / "docs" / "data.md"
+DOCS = ROOT / "docs" / "reference/data.md"
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ def at(chosen: Recipe, key: str) -> Any:
     return value
 
 
-# Every row of the table of docs/systems.md: recipe or family -> document.
+# Every row of the table of docs/reference/systems.md: recipe or family -> document.
 SYSTEMS = {
     "resnet18-64": "000",
     "lenet": "000",

@@ -108,7 +108,7 @@ def prepare_public_set(name: str, folder: Path, out: Path, *, crop: bool = False
     ``out/faces.csv`` has the columns path and label, and split and group where the set has them. With ``crop`` (always
     for expw, whose images are scenes) ``out/crops`` holds each face as the detector finds it, framed like the faces of
     FER-2013. Images in which no face is found are left out and listed in ``out/not_found.txt``. Nothing changes in
-    ``folder``. docs/own-data.md describes the layout of every set.
+    ``folder``. docs/reference/public-sets.md describes the layout of every set.
 
     Args:
         name: One of ``PUBLIC_SETS``.
@@ -132,7 +132,7 @@ def prepare_public_set(name: str, folder: Path, out: Path, *, crop: bool = False
         raise DataError(f"{folder}: there is no such folder")
     samples = list(_READERS[name](folder))
     if not samples:
-        raise DataError(f"{folder}: holds nothing with the layout of {name}; see docs/own-data.md")
+        raise DataError(f"{folder}: holds nothing with the layout of {name}; see docs/reference/public-sets.md")
     for sample in samples:
         if not sample.path.is_file():
             raise DataError(f"{sample.path}: is listed in the set, but missing; unpack the archive again")
@@ -187,7 +187,7 @@ def _find(folder: Path, name: str, *, directory: bool = False) -> Path:
     for path in sorted(folder.rglob(name)):
         if path.is_dir() == directory:
             return path
-    raise DataError(f"{folder}: holds no {name}; see docs/own-data.md for the layout")
+    raise DataError(f"{folder}: holds no {name}; see docs/reference/public-sets.md for the layout")
 
 
 def _lines(path: Path, cells: int) -> Iterator[tuple[str, list[str]]]:

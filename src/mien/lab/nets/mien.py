@@ -1,7 +1,7 @@
 """The mien family: nets of 3x3 convolutions for int8 inference on CPUs, with residual, plain or RepVGG blocks.
 
 Plain 3x3 convolutions with widths in multiples of 16 use int8 instructions far better than depthwise convolutions or
-squeeze-and-excitation (docs/architecture.md, decision 3). With widths 64, 128, 256, 512 and two blocks a stage the net
+squeeze-and-excitation (decision 3 of the architecture). With widths 64, 128, 256, 512 and two blocks a stage the net
 is ResNet-18 (He et al., CVPR 2016) with the small stem. ``squeeze`` adds squeeze-and-excitation (Hu et al., CVPR 2018)
 for teachers, which need not be fast.
 

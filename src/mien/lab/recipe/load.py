@@ -209,7 +209,7 @@ def _refuse_ensemble(name: str) -> None:
         commands = "; ".join(part["command"] for part in parts)
         raise RecipeError(
             f"{name} is no recipe, but the mean of {len(parts)} runs, trained with: {commands}. "
-            "Join the runs with `mien ensemble` and write the model with `mien export` (docs/reproducing.md)"
+            "Join the runs with `mien ensemble` and write the model with `mien export` (docs/how-to/reproduce.md)"
         )
 
 

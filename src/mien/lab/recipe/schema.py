@@ -81,7 +81,7 @@ class Phase:
 class Claim:
     """What a document reports of the system that a recipe reproduces; never a result of mien."""
 
-    document: str = ""  # "000" to "004", as in docs/systems.md; empty for mien's own systems
+    document: str = ""  # "000" to "004", as in docs/reference/systems.md; empty for mien's own systems
     variant: str = "own"  # "faithful": trained as in the document; "tuned": with the changes in `about`; "own"
     split: str = ""  # the faces that the document evaluates on, in its words
     metrics: Mapping[str, float] = field(default_factory=dict)  # accuracy = 0.518, "recall.angry" = 0.467, ...

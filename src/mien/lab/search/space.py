@@ -196,7 +196,7 @@ def read_space(name: str, overrides: Sequence[str] = ()) -> SearchSpace:
     """
     table, where = dict(search_space(name)), f"recipe {name}: search"
     if not table:
-        raise RecipeError(f"recipe {name} has no [search] section; write one (docs/training.md shows how)")
+        raise RecipeError(f"recipe {name} has no [search] section; write one (docs/how-to/train.md shows how)")
     objective = table.pop("objective", "accuracy")
     if objective not in OBJECTIVES:
         raise RecipeError(f"{where}: objective is one of {', '.join(OBJECTIVES)}, not {objective!r}")
