@@ -23,7 +23,7 @@ help:
 	@echo "make demo           read the example image, write demo/report.html"
 	@echo "make test           lint, types and the whole suite"
 	@echo "make lint           ruff and mypy alone"
-	@echo "make docs           write the generated pages of docs/ again"
+	@echo "make docs           write the generated pages of docs/ again and build the site (site/index.html)"
 	@echo "make web            build the page that runs in the browser (web/dist; needs npm)"
 	@echo "make npm            build and pack the npm package (build/npm)"
 	@echo "make bench          measure mien on this machine"
@@ -69,8 +69,16 @@ lint: $(VENV)/all
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: $(VENV)/all
+$(VENV)/docs: $(VENV)/all pyproject.toml constraints.txt
+	$(PIP) -e ".[docs]"
+	@touch $@
+
+# Broken links and anchors fail. A page must load nothing from other hosts.
+docs: $(VENV)/docs
 	$(BIN)/python tools/docs_pages.py
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@! grep -rlE '(src=|<link[^>]* href=)"?https?://' site --include='*.html'
+	@echo "The site: site/index.html (its search needs a server: python -m http.server -d site)"
 
 # The page with its runtime: pinned by web/package-lock.json, 14 MB of WebAssembly that git and the wheel leave out.
 web: web/node_modules/.package-lock.json
@@ -126,4 +134,4 @@ release-check: $(VENV)/all lint
 	$(PYTEST) -m "release or not release"
 
 clean:
-	rm -rf $(VENV) .venv-* demo fuzz build dist web/dist web/node_modules src/mien/serve/page/runtime *.egg-info src/*.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .venv-* demo fuzz build dist site web/dist web/node_modules src/mien/serve/page/runtime *.egg-info src/*.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -18,10 +18,15 @@ from support.synthetic_faces import cartoon_set
 
 TEXTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 # docs/reference/data.md needs the real data; tests/lab/data/test_duplicates.py runs its snippets where that is present.
-RUN = [page for page in TEXTS if page.name != "data.md" and "```python" in page.read_text()]
+# The code of other packages on the pages of docs/migrate is marked ```py: only ours is run.
+RUN = [page for page in TEXTS if page.name != "data.md" and "```python\n" in page.read_text()]
 
 
-@pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
+def place(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("page", RUN, ids=place)
 def test_snippets_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All Python of a page runs in order and in one namespace, beside a labelled folder."""
     faces = cartoon_set(per_split=(28, 0, 0))
@@ -39,12 +44,67 @@ def test_the_generated_pages_are_fresh(capsys: pytest.CaptureFixture[str]) -> No
     assert write_pages(PAGES, check=True) == 0, capsys.readouterr().err
 
 
-@pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.name)
+def outside_of_code(page: Path) -> str:
+    return re.sub(r"^ *```.*?^ *```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of the headings of a page, as the extension ``toc`` of Python-Markdown makes them."""
+    found: set[str] = set()
+    for heading in re.findall(r"^#+ (.*)$", outside_of_code(page), re.MULTILINE):
+        name = re.sub(
+            r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading.encode("ascii", "ignore").decode()).strip().lower()
+        )
+        found.add(next(n for n in (name, *(f"{name}_{i}" for i in range(1, 99))) if n not in found))
+    return found
+
+
+def broken_links(page: Path, within: Path) -> list[str]:
+    """The links of a page to files that do not exist or are outside of ``within``, and to missing headings."""
+    links = re.findall(r"\]\(([^)\s]+)\)|src=\"([^\"]+)\"", outside_of_code(page))
+    broken = []
+    for link in (a or b for a, b in links if not (a or b).startswith(("http", "mailto:"))):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not (target.exists() and target.is_relative_to(within)) or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    return broken
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=place)
 def test_links_lead_somewhere(page: Path) -> None:
-    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)|src=\"([^\"]+)\"", page.read_text())
-    local = [a or b for a, b in targets if not (a or b).startswith(("http", "mailto:"))]
-    missing = [target for target in local if not (page.parent / target).exists()]
-    assert missing == []
+    """A link of a page of docs/ stays in it, because the site has nothing else."""
+    docs = ROOT / "docs"
+    assert broken_links(page, docs if docs in page.parents else ROOT) == []
+
+
+def test_a_broken_link_is_noticed(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# A `title` of 70 %\n[a](#a-title-of-70) [b](#b) [c](page.md#a-title-of-70) [d](no.md) [e](../f.md)\n"
+    )
+    (tmp_path.parent / "f.md").touch()
+    assert broken_links(page, tmp_path) == ["#b", "no.md", "../f.md"]
+
+
+def test_every_page_is_in_the_navigation_once() -> None:
+    """What `make docs` would refuse, without the packages that it needs."""
+    nav = (ROOT / "mkdocs.yml").read_text("utf-8").partition("\nnav:\n")[2]
+    listed = re.findall(r": (\S+\.md)$", nav, re.MULTILINE)
+    assert sorted(listed) == sorted(
+        page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")
+    )
+
+
+def test_the_python_reference_names_objects_that_exist() -> None:
+    named = [
+        n
+        for page in (ROOT / "docs" / "reference").glob("*.md")
+        for n in re.findall(r"^::: (\S+)$", page.read_text(), re.M)
+    ]
+    assert len(named) > 50
+    for name in named:
+        pkgutil.resolve_name(name)
 
 
 def test_every_command_is_documented() -> None:

@@ -1,4 +1,4 @@
-"""The demonstrations of docs/explanations/claims.md find the leaks, between splits and within batches, and no others."""
+"""The demonstrations of docs/explanations/claims.md find leaks between splits and within batches, and no others."""
 
 import json
 from dataclasses import replace
