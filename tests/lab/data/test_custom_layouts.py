@@ -186,7 +186,7 @@ def test_another_layout_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no such folder"):
         prepare_public_set("kdef", tmp_path / "nowhere", tmp_path / "out")
     for kind in PUBLIC_SETS:
-        with pytest.raises(DataError, match=r"own-data\.md"):
+        with pytest.raises(DataError, match=r"public-sets\.md"):
             prepare_public_set(kind, tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
