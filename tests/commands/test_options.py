@@ -55,7 +55,7 @@ def test_where_the_shared_options_are() -> None:
     has = {name: {command for command, other, _ in OPTIONS if other == name} for _, name, _ in OPTIONS}
     images = {"predict", "track", "serve", "benchmark"}
     judged = {"evaluate", "compare", "explain", "stress", "audit"}
-    trained = {"train", "search", "synthesize", "logits"}
+    trained = {"train", "search", "synthesize", "logits", "record", "export"}
     assert has["--device"] == has["--threads"] == images | judged | trained
     assert has["--detector"] == images | {"explain"}
     assert has["--model"] == images | {"explain", "audit"}

@@ -113,7 +113,9 @@ def test_a_trial_is_not_recorded_as_its_recipe(images: Path) -> None:
         done = mien_here(command, "trial", "--data", "nowhere", "--out", "named.toml/x", cwd=images)
         assert done.returncode == 2
         assert "named.toml/x: cannot be written" in done.stderr
-
+        done = mien_here(command, "trial", "--out", "new", "--device", "openvino", cwd=images)
+        assert done.returncode == 2
+        assert "--device openvino: the net of a run is evaluated on one of auto, cpu, cuda, mps" in done.stderr
 
 def test_sigterm_prints_how_to_resume_and_loses_no_finished_epoch(images: Path) -> None:
     """As Ctrl-C, which has the same handler."""

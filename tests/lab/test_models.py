@@ -11,11 +11,12 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from mien._emotions import CLASS_SETS, SEVEN, Emotion
-from mien._errors import DataError, ModelError
+from mien._errors import DataError, DeviceError, ModelError
 from mien.lab.data import FaceSet, Split
 from mien.lab.data.faceset import FERPLUS_COLUMNS
 from mien.lab.models import Model, open_model
 from mien.lab.predictions import FERPLUS_PROTOCOL, predict_selection, select_rows
+from mien.lab.runtime import runtime
 from mien.lab.train.devices import Devices
 from mien.lab.train.loop import fit
 from support.onnx_models import write_model
@@ -59,6 +60,12 @@ def test_the_embedded_model_by_its_name() -> None:
     maps = model(crops())[1]
     assert maps is not None
     assert maps.shape[:2] == (5, 7)
+
+
+def test_a_device_that_torch_cannot_use_is_named(run: Path) -> None:
+    lacking = "cuda" if torch.backends.mps.is_available() else "mps"  # no machine has both
+    with runtime(lacking, ("cpu",), None), pytest.raises(DeviceError, match=f"torch cannot use '{lacking}' here"):
+        open_model(run)
 
 
 def test_a_file_of_the_contract_and_a_folder_that_holds_one(tmp_path: Path) -> None:

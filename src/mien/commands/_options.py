@@ -353,6 +353,23 @@ def lab_runtime(device: str, threads: int | None) -> AbstractContextManager[None
         device: The value of ``--device``.
         threads: The value of ``--threads``; ``None``: one thread for ONNX files, those of torch as they are.
     """
-    from mien.lab.models import runtime
+    from mien.lab.runtime import runtime
 
     return runtime(device, providers_of(device), threads)
+
+
+def net_runtime(device: str, threads: int | None) -> AbstractContextManager[None]:
+    """Return the block in which the net of a run is evaluated on a device, and the files made of it on the processor.
+
+    Args:
+        device: The value of ``--device``.
+        threads: The value of ``--threads``; ``None``: one thread for ONNX files, those of torch as they are.
+
+    Raises:
+        MienError: Nets of torch do not run on the device.
+    """
+    from mien.lab.runtime import NET_DEVICES, runtime
+
+    if device not in NET_DEVICES:
+        raise MienError(f"--device {device}: the net of a run is evaluated on one of {', '.join(NET_DEVICES)}")
+    return runtime(device, ("cpu",), threads)

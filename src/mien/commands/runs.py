@@ -24,20 +24,25 @@ def export_command(
     calibration: _options.CalibrationOption = "",
     again: _options.AgainOption = "",
     ledger: _options.LedgerOption = None,
+    device: _options.DeviceOption = "cpu",
+    threads: _options.LabThreadsOption = None,
 ) -> None:
     """Export RUN as fp32 and int8 ONNX, calibrated on PublicTest, with its card.
 
-    OUT gets model.onnx, model-fp32.onnx, card and licence. --data is the set that the run was trained on.
+    OUT gets model.onnx, model-fp32.onnx, card and licence. --data is the set that the run was trained on. --device is
+    that of the net; the files are measured on the processor.
     """
     from mien.lab.data.datasets import load_set
     from mien.lab.export.release import export_model
     from mien.lab.files import require_writable
+    from mien.lab.runtime import current_runtime
     from mien.lab.train.run import load_final, with_calibration
 
-    trained = with_calibration(load_final(run), calibration)
-    require_writable(out)  # before the faces are read
-    looks, faces = _options.open_ledger(ledger, again), load_set(data, trained.recipe)
-    card = export_model(trained, faces, out, final=final, half=half, ledger=looks)
+    with _options.net_runtime(device, threads):
+        trained = with_calibration(load_final(run, current_runtime().torch_device()), calibration)
+        require_writable(out)  # before the faces are read
+        looks, faces = _options.open_ledger(ledger, again), load_set(data, trained.recipe)
+        card = export_model(trained, faces, out, final=final, half=half, ledger=looks)
     split = "private" if final else "public"
     metrics = card["metrics"][split]["int8"]
     headline = headline_metrics(metrics["all"], metrics.get("clean"))
@@ -117,19 +122,22 @@ def record_command(
     calibration: _options.CalibrationOption = "",
     again: _options.AgainOption = "",
     ledger: _options.LedgerOption = None,
+    device: _options.DeviceOption = "cpu",
+    threads: _options.LabThreadsOption = None,
     force: _options.ForceOption = False,
 ) -> None:
     """Evaluate RUN and write its metrics, log, recipe, curves, confusion matrix and, if it is small, its int8 file.
 
     Results that exist are not replaced without --force. The folder is results/RECIPE/seed-SEED, or that of --out,
-    which a run of a changed recipe needs. --data is the set that the run was trained on.
+    which a run of a changed recipe needs. --data is the set that the run was trained on. --device is that of the net;
+    the files made of it are measured on the processor.
     """
     from mien.lab.data.datasets import load_set
     from mien.lab.files import require_writable
     from mien.lab.record import record_folds, record_run
     from mien.lab.train.run import load_final
 
-    is_folds = (run / "fold-0").is_dir()
+    runs_on, is_folds = _options.net_runtime(device, threads), (run / "fold-0").is_dir()
     recipe = load_final(run / "fold-0" if is_folds else run).recipe
     folder = out or _results_folder(recipe)
     require_writable(folder)  # before the faces are read
@@ -137,12 +145,16 @@ def record_command(
     if is_folds:
         if final or calibration:
             raise DataError(f"{run}: folds predict no PrivateTest and are not calibrated; leave out --final")
-        accuracy = record_folds(run, faces, folder, force=force)["metrics"]["folds"]["fp32"]
+        with runs_on:
+            accuracy = record_folds(run, faces, folder, force=force)["metrics"]["folds"]["fp32"]
         echo(f"{recipe.name}, {recipe.data.folds} folds: {headline_metrics(accuracy['all'], accuracy.get('clean'))}")
         echo(str(folder))
         return
     looks = _options.open_ledger(ledger, again)
-    metrics = record_run(run, faces, folder, final=final, calibration=calibration, int8=int8, force=force, ledger=looks)
+    with runs_on:
+        metrics = record_run(
+            run, faces, folder, final=final, calibration=calibration, int8=int8, force=force, ledger=looks
+        )
     for split, by_precision in metrics["metrics"].items():
         own = by_precision["fp32"]
         name = f"{split.capitalize()}Test" if split != "leaky" else "leaky part (copies of training faces)"

@@ -5,9 +5,7 @@ open_model("mien-0") -> Model -> crops -> probabilities and maps
 
 import os
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -22,7 +20,7 @@ from mien._emotions import Emotion
 from mien._errors import DataError, ModelError, RecipeError, checked, first_line, shown
 from mien._session import open_session, open_trial
 from mien._suggest import suggest
-from mien.infer import LARGEST_SIZE, Classifier, find_model
+from mien.infer import LARGEST_SIZE, find_model
 from mien.lab.data import FaceSet
 from mien.lab.data.faceset import file_sha256
 from mien.lab.export.calibrate import Calibration
@@ -31,6 +29,7 @@ from mien.lab.files import load_json, load_text
 from mien.lab.inference import predict
 from mien.lab.ledger import Answers, answers_of_recipe, digest_net, family_of, recorded_answers
 from mien.lab.recipe import load
+from mien.lab.runtime import current_runtime
 from mien.lab.train.run import Trained, load_final
 
 __all__ = ["Model", "open_model"]
@@ -183,8 +182,8 @@ def open_foreign(path: Path) -> Model:
         return probs, None
 
     predict_crops(np.zeros((1, adapter.size, adapter.size), np.uint8), trial.run_trial)
-    threads, providers, _ = _RUNTIME.get()
-    run = open_session(file, threads=threads, providers=providers).run
+    here = current_runtime()
+    run = open_session(file, threads=here.threads, providers=here.providers).run
     emotions = tuple(Emotion(adapter.labels[index]) for index in used)
     about = {"kind": "foreign ONNX file", "adapter": path.name, "file": file.name, "outputs": adapter.outputs}
     return Model(name, emotions, adapter.size, about, path, partial(predict_crops, run=run))
@@ -284,32 +283,6 @@ def _choose(path: Path, key: str, wanted: str, there: list[str]) -> str:
 
 
 # The threads of ONNX Runtime, its execution providers, and the device of nets of torch.
-_RUNTIME: ContextVar[tuple[int, tuple[str, ...], str]] = ContextVar("_RUNTIME", default=(1, ("cpu",), "cpu"))
-
-
-@contextmanager
-def runtime(device: str, providers: Sequence[str], threads: int | None) -> Iterator[None]:
-    """Run the models that are opened in a block on a device, with a number of threads.
-
-    Args:
-        device: The device of nets of torch, ``"cpu"``, ``"cuda"``, ``"mps"`` or ``"auto"``; ``"cpu"`` for any other.
-        providers: The execution providers of ONNX files.
-        threads: Threads; 0: one for each core; ``None``: one for ONNX files, and those of torch as they are.
-
-    Yields:
-        ``None``; the block runs.
-    """
-    before = torch.get_num_threads()
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    at = device if device in ("cuda", "mps") else "cpu"
-    token = _RUNTIME.set((1 if threads is None else threads, tuple(providers), at))
-    torch.set_num_threads(before if threads is None else threads or os.cpu_count() or 1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-        _RUNTIME.reset(token)
 
 
 @checked
@@ -347,8 +320,7 @@ def open_model(what: str | os.PathLike[str], *, precision: str = "int8", faces: 
         return _open_run(runs[0].parent, faces)
     if (path / "predictions.npz").is_file() and not (path / "model.onnx").is_file():
         raise ModelError(f"{path}: holds predictions of a run, but no model; name the run's folder under runs/")
-    threads, providers, _ = _RUNTIME.get()
-    classifier = Classifier(find_model(what, precision=precision), threads=threads, providers=providers)
+    classifier = current_runtime().open_classifier(find_model(what, precision=precision))
     about = {"kind": "ONNX file of the contract"}
     about |= {key: classifier.metadata[key] for key in ("precision", "recipe", "commit", "data_sha256", "licence")}
     try:  # files of results/ have the metrics of their run beside them
@@ -401,7 +373,7 @@ def answers_of_model(model: Model, faces: FaceSet) -> Answers:
 
 
 def _open_run(folder: Path, faces: FaceSet | None) -> Model:
-    trained = load_final(folder, _RUNTIME.get()[2])
+    trained = load_final(folder, current_runtime().torch_device())
     recipe, (calibration, remark) = trained.recipe, _calibration(trained, faces)
     about = {"kind": "run (torch, fp32)", "recipe": recipe.name, "seed": str(recipe.seed), "calibration": remark}
     about |= {key: str(trained.provenance[key]) for key in ("commit", "data_sha256") if key in trained.provenance}

@@ -40,6 +40,7 @@ from mien.lab.metrics import calibration_metrics, compute_metrics
 from mien.lab.predictions import Predictions
 from mien.lab.provenance import commit, require_commit
 from mien.lab.recipe import dump, fold_recipes, parse
+from mien.lab.runtime import current_runtime
 from mien.lab.train.curves import draw_curves
 from mien.lab.train.logging import read_log, write_log
 from mien.lab.train.run import Trained, is_same_training, load_final, with_calibration
@@ -88,7 +89,7 @@ def record_run(
     Example:
         >>> record_run(Path("runs/conv4/seed-0"), faces, Path("results/conv4/seed-0"))  # doctest: +SKIP
     """
-    trained = with_calibration(load_final(run), calibration)
+    trained = with_calibration(load_final(run, current_runtime().torch_device()), calibration)
     require_same_faces(trained, faces)
     ledger, answers = ledger or Ledger(), answers_of_run(trained)
     is_counted = final and not trained.recipe.data.expand_first and is_private_test(faces, Split.PRIVATE_TEST)
@@ -134,8 +135,9 @@ def record_folds(run: Path, faces: FaceSet, folder: Path, *, force: bool = False
     Example:
         >>> record_folds(Path("runs/conv4/folds-seed-0"), faces, Path("results/conv4/folds-seed-0"))  # doctest: +SKIP
     """
-    first = load_final(run / "fold-0")
-    trained = [first, *(load_final(run / f"fold-{fold}") for fold in range(1, first.recipe.data.folds))]
+    at = current_runtime().torch_device()
+    first = load_final(run / "fold-0", at)
+    trained = [first, *(load_final(run / f"fold-{fold}", at) for fold in range(1, first.recipe.data.folds))]
     for each, recipe in zip(trained, fold_recipes(first.recipe, len(trained), public=True), strict=True):
         require_same_faces(each, faces)
         if not is_same_training(dump(each.recipe), recipe):

@@ -10,7 +10,6 @@ import numpy as np
 from mien._errors import RecipeError
 from mien._format import percent
 from mien._metrics import HEADLINE, format_metric, metric_name
-from mien.infer import Classifier
 from mien.lab.complexity import count_macs, count_parameters
 from mien.lab.data import FaceSet, Split, with_classes
 from mien.lab.data.fer2013 import OFFICIAL_NAME, official_difference
@@ -18,6 +17,7 @@ from mien.lab.export.calibrate import Calibration
 from mien.lab.predictions import Predictions, Selection, compare_with_votes, resize_faces
 from mien.lab.recipe import Recipe, load
 from mien.lab.recipe.text import differences, toml_value
+from mien.lab.runtime import current_runtime
 from mien.lab.train.run import Trained
 
 Row = tuple[str, ...]
@@ -97,7 +97,7 @@ def measure_additional(
         Split -> ``flip``: part of the rows -> metrics of the mean probabilities of each face and its mirror image;
         ``votes``: what ``compare_with_votes`` returns.
     """
-    classifier, measured = Classifier(path), {}
+    classifier, measured = current_runtime().open_classifier(path), {}
     for name, by_precision in predictions.items():
         own, split = by_precision["int8"], Split(f"{name.capitalize()}Test")
         part = faces.split(split)

@@ -234,7 +234,7 @@ def export_fp32(
         ModelError: If a probability of the file differs from that of torch by more than ``PARITY``, or depends on the
             other faces of the batch.
     """
-    module = Contract(net.cpu(), calibration)
+    module = Contract(copy.deepcopy(net).cpu(), calibration)  # the net stays on its device
     with _quiet():
         program = torch.onnx.export(
             _ContractWithFeatures(module),

@@ -15,7 +15,7 @@ from mien._framing import FER2013
 from mien._metrics import HEADLINE
 from mien._output import MARK
 from mien.bundled import BUNDLED
-from mien.infer import PRECISIONS, Classifier
+from mien.infer import PRECISIONS
 from mien.lab.data import FaceSet, Split, with_classes
 from mien.lab.data.faceset import file_sha256
 from mien.lab.data.selection import training_rows
@@ -43,6 +43,7 @@ from mien.lab.ledger import (
 )
 from mien.lab.predictions import Predictions, measure_by_size, predict_split, resize_faces, select_rows
 from mien.lab.provenance import commit, require_commit
+from mien.lab.runtime import current_runtime
 from mien.lab.train.run import Trained
 
 INT8_LOSS = 0.3  # largest loss of PublicTest accuracy by int8, in percentage points
@@ -108,7 +109,7 @@ def export_model(
         learned = describe_training_data(trained.recipe, faces)
         card = card_json(trained, metrics, learned, calibration=calibration, exported_at=commit())
         card["sizes"] = measure_by_size(
-            Classifier(files["int8"]), select_rows(faces, trained.emotions, Split.PUBLIC_TEST)
+            current_runtime().open_classifier(files["int8"]), select_rows(faces, trained.emotions, Split.PUBLIC_TEST)
         )
         card["additional"] = measure_additional(files["int8"], predictions, faces, trained.recipe.data.classes)
         _write_headline(card["metrics"], files)
@@ -208,7 +209,7 @@ def predict_files(
     Raises:
         DataError: If a split has no rows.
     """
-    opened = {precision: Classifier(path) for precision, path in files.items()}
+    opened = {precision: current_runtime().open_classifier(path) for precision, path in files.items()}
     classes = trained.recipe.data.classes
     return {
         split.removesuffix("Test").lower(): {p: predict_split(c, faces, classes, split) for p, c in opened.items()}
