@@ -3,7 +3,7 @@
 #   docker run --rm -p 8000:8000 -e MIEN_TOKEN=secret mien
 FROM python:3.12-slim AS build
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY src src
 RUN python -m venv /mien \
     && /mien/bin/pip install --no-cache-dir --no-compile ".[serve]" \
