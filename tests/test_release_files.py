@@ -1,4 +1,4 @@
-"""The files of a release agree: the conda recipe with pyproject.toml, versions with the package, links with an index page."""
+"""The files of a release agree: the ranges of the conda recipe, versions, and the description for an index."""
 
 import importlib.util
 import re

@@ -34,6 +34,8 @@ class Box(NamedTuple):
     Example:
         >>> Box(10, 20, 50, 80).width
         40
+        >>> print(Box(10.0375, 20, 50, 80))
+        Box(x1=10.0, y1=20.0, x2=50.0, y2=80.0)
     """
 
     x1: float
@@ -50,6 +52,11 @@ class Box(NamedTuple):
     def height(self) -> float:
         """Height in pixels."""
         return self.y2 - self.y1
+
+    def __str__(self) -> str:
+        return "Box({})".format(
+            ", ".join(f"{name}={value:.1f}" for name, value in zip(self._fields, self, strict=True))
+        )
 
 
 class KeyPoints(NamedTuple):

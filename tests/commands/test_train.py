@@ -117,6 +117,7 @@ def test_a_trial_is_not_recorded_as_its_recipe(images: Path) -> None:
         assert done.returncode == 2
         assert "--device openvino: the net of a run is evaluated on one of auto, cpu, cuda, mps" in done.stderr
 
+
 def test_sigterm_prints_how_to_resume_and_loses_no_finished_epoch(images: Path) -> None:
     """As Ctrl-C, which has the same handler."""
     words = [

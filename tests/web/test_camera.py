@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from support.browser import Visit, build, camera_video, chromium, playing, serving
+from support.layout import problems_of
 
 # Keeps every camera that the page was given, for `live` to count those that are still on.
 WATCH = """() => {
@@ -106,6 +107,7 @@ def test_the_camera_is_tracked(visit: Visit) -> None:
     assert np.ptp(boxes[:, 0]) < 60  # it sways by 32 pixels
     rows = list(csv.DictReader(io.StringIO(visit.saved("#camera-csv").decode())))
     assert float(rows[0]["happy"]) > 0.5
+    assert list(problems_of(page)) == []
     page.click("#stop")
     assert page.locator("#announcement").text_content() == "The camera is off."
     page.click("#start")

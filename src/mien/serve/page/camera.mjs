@@ -126,7 +126,8 @@ export class Camera {
     this.times.push(seconds);
     while (this.times[0] < seconds - 2) this.times.shift();
     const span = seconds - this.times[0];
-    if (span > 0.5) byId("rate").textContent = `${((this.times.length - 1) / span).toFixed(0)} frames a second`;
+    const rate = (this.times.length - 1) / span;
+    if (span > 0.5) byId("rate").textContent = `${rate.toFixed(rate < 9.5 ? 1 : 0)} frames a second`;
   }
 
   record({ frame, seconds, faces }) {
