@@ -87,6 +87,18 @@ def test_a_broken_link_is_noticed(tmp_path: Path) -> None:
     assert broken_links(page, tmp_path) == ["#b", "no.md", "../f.md"]
 
 
+def test_the_docs_stay_short() -> None:
+    """At most 25,000 hand-written words, without code, generated parts, the changelog and the table of statements."""
+    left_out = {"CHANGELOG.md", "CODE_OF_CONDUCT.md", "docs/reference/systems.md"}
+    count = 0
+    for page in TEXTS:
+        marked = re.compile(r"<!-- (\w+): written by make docs -->.*?<!-- end of \1 -->", re.DOTALL)
+        text, parts = marked.subn("", outside_of_code(page))
+        if place(page) not in left_out and (parts or place(page) not in PAGES):
+            count += len(text.split())
+    assert 10_000 < count <= 25_000, count
+
+
 def test_every_page_is_in_the_navigation_once() -> None:
     """What `make docs` would refuse, without the packages that it needs."""
     nav = (ROOT / "mkdocs.yml").read_text("utf-8").partition("\nnav:\n")[2]
