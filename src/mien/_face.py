@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mien._emotions import UNSURE_COLOR, Emotion
 from mien._errors import MissingExtraError, ModelError, require_kind, shown
-from mien._format import probability_percent
+from mien._format import counted, probability_percent
 from mien._page import data_uri, escape
 from mien._suggest import suggest
 
@@ -348,7 +348,7 @@ class Reading:
     def __repr__(self) -> str:
         if self.error is not None:
             return f"Reading({self.source}: {self.error})"
-        return f"Reading({self.source}: {len(self.faces)} faces {list(self.faces)})"
+        return f"Reading({self.source}: {counted(len(self.faces), 'face')} {list(self.faces)})"
 
     def _repr_html_(self) -> str:
         count = f"{len(self)} {'face' if len(self) == 1 else 'faces'}"

@@ -160,6 +160,23 @@ def short_count(value: float) -> str:
     return f"{value:.0f}"
 
 
+def counted(count: int, noun: str) -> str:
+    """Format a number of things.
+
+    Args:
+        count: The number.
+        noun: What is counted, in the singular; its plural ends in "s".
+
+    Returns:
+        For example ``1 face`` or ``2,000 faces``.
+
+    Example:
+        >>> counted(1, "face"), counted(2000, "face")
+        ('1 face', '2,000 faces')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def milliseconds(value: float) -> str:
     """Format a duration in milliseconds: two decimals below 10 ms, none from 100 ms on.
 

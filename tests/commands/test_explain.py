@@ -62,7 +62,7 @@ def test_every_emotion_has_its_map_and_unreadable_images_are_reported(tmp_path: 
     broken.write_bytes(b"no image")
     done = explain(ASTRONAUT, broken, "--emotion", "all", "--out", tmp_path / "out")
     assert done.exit_code == 1
-    assert "2 images, 1 faces, 1 not read" in done.output
+    assert "2 images, 1 face, 1 not read" in done.output
     page = (tmp_path / "out" / MAP_PAGE).read_text("utf-8")
     for emotion in SEVEN:
         assert f"under the map of {emotion}" in page

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mien._face import Face, Reading
-from mien._format import printable, probability_percent
+from mien._format import counted, printable, probability_percent
 
 _BAR_CELLS = 8
 _MOST_ROWS = 2000  # of one table, which is held in memory
@@ -175,7 +175,7 @@ class Tally:
         return 0 if self.failed == 0 else 1 if self.failed < self.images else 2
 
     def __str__(self) -> str:
-        return f"{self.images} images, {self.faces} faces, {self.failed} not read"
+        return f"{counted(self.images, 'image')}, {counted(self.faces, 'face')}, {self.failed:,} not read"
 
 
 class FaceTable:

@@ -8,6 +8,7 @@ from typing import Any
 from mien._emotions import Emotion
 from mien._errors import MienError, require_number
 from mien._face import Box, Face, Pixels
+from mien._format import counted
 
 _TIME_ERROR = 1e-4  # seconds: time stamps are rounded to ticks
 
@@ -96,7 +97,9 @@ class FrameResult:
         return {"frame": self.index, "seconds": round(self.seconds, 4), "faces": faces}
 
     def __repr__(self) -> str:
-        return f"FrameResult({self.index} at {self.seconds:.3f} s: {len(self.faces)} faces {list(self.faces)})"
+        return (
+            f"FrameResult({self.index} at {self.seconds:.3f} s: {counted(len(self.faces), 'face')} {list(self.faces)})"
+        )
 
 
 class Sampling:

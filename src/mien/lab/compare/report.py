@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien._emotions import Emotion
-from mien._format import p_value, percent, points, points_interval, short_count
+from mien._format import counted, p_value, percent, points, points_interval, short_count
 from mien._metrics import HEADLINE, METRICS, format_metric, format_metric_interval, metric_name
 from mien.lab.compare.compare import ALPHA, Comparison, PairedTest, claimed_metrics, mean_metrics, over_seeds
 from mien.lab.compare.entries import ModelEntry
@@ -259,7 +259,7 @@ def _tests_section(found: Comparison) -> Section:
         "Which differences are noise",
         *blocks,
         details("The differences in accuracy in sentences", *sentences),
-        details(f"All {len(found.pairs)} tests with their numbers", tests),
+        details(f"{counted(len(found.pairs), 'test')} with all numbers", tests),
         paragraph(
             "The tests account for the random choice of the faces. They do not account for the variation between "
             "trainings: train several seeds and name all of them."
