@@ -15,7 +15,7 @@ import mien
 from mien.report.maps import MAP_PAGE, MapReport
 from mien.video.timeline import Timeline
 from support.browser import chromium, playing
-from support.frame_results import ANGRY, HAPPY, SAD, frame_result, gray_frame, tracked
+from support.frame_results import ANGRY, FEAR, HAPPY, SAD, frame_result, gray_frame, tracked
 from support.layout import problems_of_file
 from support.paths import ROOT
 
@@ -93,7 +93,8 @@ def write_timeline(folder: Path) -> Path:
     timeline = Timeline(title="faces in a video of a long name, taken on the first day.mp4", facts={"model": "mien-1"})
     for index in range(300):
         part = index / 300
-        faces = [tracked(emotion=HAPPY if part < 0.5 else SAD, probability=0.5 + 0.4 * (part % 0.5))]
+        emotion = HAPPY if part < 0.5 else SAD if part < 0.53 else ANGRY if part < 0.56 else FEAR  # their peaks are near
+        faces = [tracked(emotion=emotion, probability=0.9 - abs(part - 0.5))]
         if 0.25 <= part < 0.5 or part >= 0.75:
             faces.append(tracked((100, 10, 150, 60), ANGRY, number=2))
         passing = [number for number in range(3, 9) if number / 10 <= part < number / 10 + 0.02]

@@ -8,7 +8,7 @@ from mien._emotions import SEVEN
 from mien.video.types import FrameResult, TrackedFace
 
 SIZE = (160, 120)
-HAPPY, SAD, ANGRY = Emotion.HAPPY, Emotion.SAD, Emotion.ANGRY
+HAPPY, SAD, ANGRY, FEAR = Emotion.HAPPY, Emotion.SAD, Emotion.ANGRY, Emotion.FEAR
 
 
 def tracked(

@@ -4,6 +4,7 @@
   const CONTRAST = 2; // of the letters of a plot against the page
   const problems = new Set();
   for (const folded of document.querySelectorAll("details")) folded.open = true;
+  for (const element of document.querySelectorAll("*")) element.style.contentVisibility = "visible"; // below the fold as well
   const root = document.documentElement;
   const visible = (element) => element.checkVisibility({ visibilityProperty: true, opacityProperty: true });
   const name = (element) => `${element.tagName.toLowerCase()}${element.className && element.className.baseVal === undefined ? "." + element.className.trim().replaceAll(/\s+/g, ".") : ""}`;

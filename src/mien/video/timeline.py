@@ -23,6 +23,7 @@ _MIN_NAMED = 0.1  # probability from which an emotion is named with a value of t
 _MAX_NAMED = 3
 _CURVE_SAMPLES, _BAND_SAMPLES, _READOUT_SAMPLES, _TABLE_SAMPLES = 400, 300, 80, 24  # at most
 _MAX_PEAKS = 5
+_MARK_WIDTH = 0.09  # of a curve on a phone: marks that are closer have different rows
 _WHOLE_AXIS = 0.25  # share of the video from which the curve of a track has the axis of the whole video
 _BRIEF_SECONDS = 1.0  # tracks seen for less are folded away
 
@@ -172,19 +173,41 @@ def _portrait(track: TrackStatistics) -> str:
 def _curve(track: TrackStatistics, emotions: Sequence[Emotion], span: _Span, *, zoomed: bool) -> str:
     number = track.track_id
     label = f"Probabilities of track {number} over time: {_mostly(track)}; the table below has the values"
+    peaks = track.thumbnails.peaks(_MAX_PEAKS)
+    places = [min(max(_share(peak.seconds, *span), 0), 1) for peak in peaks]
+    rows = mark_rows(places)
     marks = "".join(
-        f'<i class="mark e-{_name(peak.emotion)}" style="left:{min(max(_share(peak.seconds, *span), 0), 1):.2%}">'
-        f"{rank}</i>"
-        for rank, peak in enumerate(track.thumbnails.peaks(_MAX_PEAKS), 1)
+        f'<i class="mark e-{_name(peak.emotion)}" style="left:{place:.2%};--row:{row}">{rank}</i>'
+        for rank, (peak, place, row) in enumerate(zip(peaks, places, rows, strict=True), 1)
     )
     note = "<figcaption>The axis shows only the part of the video in which this track is in sight.</figcaption>"
-    return f"""<figure class="curve"><div class="marks" aria-hidden="true">{marks}</div>
+    return f"""<figure class="curve" style="--rows:{max(rows, default=0)}"><div class="marks" aria-hidden="true">{marks}</div>
 <div class="plot"><span class="scale" aria-hidden="true"><i>100 %</i><i>50 %</i><i>0</i></span>
 {_drawing(areas(track.curve.samples(_CURVE_SAMPLES), emotions, *span), label)}{axis(*span)}
 <fieldset class="slices">
 <legend class="hidden">Values of track {number} at one time; arrow keys change it</legend>
 {slices(track.curve.samples(_READOUT_SAMPLES), emotions, f"at-{number}", *span)}</fieldset></div>\
 {note if zoomed else ""}</figure>"""
+
+
+def mark_rows(places: Sequence[float]) -> list[int]:
+    """Choose the rows of marks above a curve, so that none is over another on a phone.
+
+    Args:
+        places: Their places, 0 (left edge) to 1 (right edge).
+
+    Returns:
+        The row of each, 0 for the lowest.
+
+    Example:
+        >>> mark_rows([0.5, 0.1, 0.52])
+        [0, 0, 1]
+    """
+    rows: list[int] = []
+    for place in places:
+        near = {row for row, other in zip(rows, places, strict=False) if abs(place - other) < _MARK_WIDTH}
+        rows.append(next(row for row in range(len(places)) if row not in near))
+    return rows
 
 
 def _peaks(track: TrackStatistics) -> str:
