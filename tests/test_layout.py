@@ -93,7 +93,7 @@ def write_timeline(folder: Path) -> Path:
     timeline = Timeline(title="faces in a video of a long name, taken on the first day.mp4", facts={"model": "mien-1"})
     for index in range(300):
         part = index / 300
-        emotion = HAPPY if part < 0.5 else SAD if part < 0.53 else ANGRY if part < 0.56 else FEAR  # their peaks are near
+        emotion = HAPPY if part < 0.5 else SAD if part < 0.53 else ANGRY if part < 0.56 else FEAR  # peaks side by side
         faces = [tracked(emotion=emotion, probability=0.9 - abs(part - 0.5))]
         if 0.25 <= part < 0.5 or part >= 0.75:
             faces.append(tracked((100, 10, 150, 60), ANGRY, number=2))

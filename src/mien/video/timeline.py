@@ -181,7 +181,8 @@ def _curve(track: TrackStatistics, emotions: Sequence[Emotion], span: _Span, *, 
         for rank, (peak, place, row) in enumerate(zip(peaks, places, rows, strict=True), 1)
     )
     note = "<figcaption>The axis shows only the part of the video in which this track is in sight.</figcaption>"
-    return f"""<figure class="curve" style="--rows:{max(rows, default=0)}"><div class="marks" aria-hidden="true">{marks}</div>
+    highest = max(rows, default=0)
+    return f"""<figure class="curve" style="--rows:{highest}"><div class="marks" aria-hidden="true">{marks}</div>
 <div class="plot"><span class="scale" aria-hidden="true"><i>100 %</i><i>50 %</i><i>0</i></span>
 {_drawing(areas(track.curve.samples(_CURVE_SAMPLES), emotions, *span), label)}{axis(*span)}
 <fieldset class="slices">
