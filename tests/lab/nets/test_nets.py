@@ -410,7 +410,7 @@ def test_blurred_strides_keep_the_weights_and_change_less_when_the_face_moves() 
     torch.manual_seed(0)
     options = {"stem": 16, "widths": (16, 32), "depths": (1, 1), "strides": (2, 2), "dropout": 0.0}
     plain = nets.build("mien", channels=1, classes=7, **options).eval()
-    blurred = nets.build("mien", channels=1, classes=7, blur=True, **options).eval()
+    blurred = nets.build("mien", channels=1, classes=7, blur=0.25, **options).eval()
     assert list(blurred.state_dict()) == list(plain.state_dict())
     blurred.load_state_dict(plain.state_dict())
     x = torch.zeros(16, 1, 52, 52)
@@ -423,7 +423,7 @@ def test_blurred_strides_keep_the_weights_and_change_less_when_the_face_moves() 
     change = {net: float((one - other).norm() / one.norm()) for net, (one, other) in pooled.items()}
     assert change[blurred] < 0.5 * change[plain]
     with pytest.raises(RecipeError, match="blur"):
-        nets.build("mien", channels=1, classes=7, block="plain", blur=True)
+        nets.build("mien", channels=1, classes=7, block="plain", blur=0.1)
 
 
 def test_the_net_of_mien_2_fits_into_a_millisecond() -> None:

@@ -5,14 +5,15 @@ squeeze-and-excitation (decision 3 of the architecture). With widths 64, 128, 25
 is ResNet-18 (He et al., CVPR 2016) with the small stem. ``squeeze`` adds squeeze-and-excitation (Hu et al., CVPR 2018)
 for teachers, which need not be fast.
 
-``blur`` low-passes what the strided blocks read (anti-aliasing, Zhang, ICML 2019), so that a shift by a pixel changes
-the maps less. It has no weights: nets with and without it have the same ones.
+``blur`` low-passes the image and what the strided blocks read (anti-aliasing, Zhang, ICML 2019), so that a shift by a
+pixel changes the maps less. It has no weights: nets with and without it have the same ones.
 
 The other two kinds of block have two 3x3 convolutions without a shortcut. ``"reparam"`` learns each convolution as the
 sum of three branches and is exported as ``"plain"`` (Ding et al., RepVGG, CVPR 2021).
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -21,32 +22,41 @@ from torch.nn import functional as F
 from mien.lab.nets._layers import Block, Branched, Net, PooledHead, check_option, conv_norm
 
 
-class Blur(nn.Module):
-    """A binomial filter of 3x3 pixels on each channel, with the edge repeated."""
+def low_pass(x: Tensor, share: float) -> Tensor:
+    """Filter each channel with ``(share, 1 - 2 * share, share)`` along rows and columns; zeros are outside.
+
+    Args:
+        x: ``[N, K, h, w]``.
+        share: Weight of each of the two neighbours, 0..0.25.
+
+    Returns:
+        ``[N, K, h, w]``.
+    """
+    weights = torch.tensor((share, 1 - 2 * share, share), dtype=x.dtype, device=x.device)
+    kernel = (weights[:, None] * weights).expand(x.shape[1], 1, 3, 3)
+    return F.conv2d(x, kernel, padding=1, groups=x.shape[1])
+
+
+class _BlurredStem(nn.Sequential):
+    """Layers that read a blurred image; their weights have the names of ``nn.Sequential``."""
+
+    def __init__(self, *layers: nn.Module, share: float) -> None:
+        super().__init__(*layers)
+        self.share = share
 
     def forward(self, x: Tensor) -> Tensor:
-        """Blur maps.
-
-        Args:
-            x: ``[N, K, h, w]``.
-
-        Returns:
-            ``[N, K, h, w]``.
-        """
-        weights = torch.tensor((0.25, 0.5, 0.25), dtype=x.dtype, device=x.device)
-        kernel = (weights[:, None] * weights).expand(x.shape[1], 1, 3, 3)
-        return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), kernel, groups=x.shape[1])
+        return super().forward(low_pass(x, self.share))
 
 
 class _BlurredBlock(Block):
     """A block that reads blurred maps; its weights have the names of ``Block``."""
 
-    def __init__(self, inputs: int, outputs: int, *, stride: int, squeeze: bool, drop: float) -> None:
+    def __init__(self, inputs: int, outputs: int, *, stride: int, squeeze: bool, drop: float, share: float) -> None:
         super().__init__(inputs, outputs, stride=stride, squeeze=squeeze, drop=drop)
-        self.blur = Blur()
+        self.share = share
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(self.blur(x))
+        return super().forward(low_pass(x, self.share))
 
 
 def build(
@@ -59,7 +69,7 @@ def build(
     depths: Sequence[int] = (2, 2, 2),
     strides: Sequence[int] = (2, 2, 2),
     block: str = "residual",
-    blur: bool = False,
+    blur: float = 0.0,
     squeeze: bool = False,
     dropout: float = 0.2,
     drop_path: float = 0.0,
@@ -75,7 +85,8 @@ def build(
         depths: Blocks of each stage.
         strides: Stride of the first block of each stage.
         block: ``"residual"``, ``"plain"`` or ``"reparam"``.
-        blur: Whether residual blocks with a stride read blurred maps.
+        blur: Weight of each neighbour in the filter of the image and of what strided residual blocks read: 0 for no
+            filter, 0.25 for the binomial one.
         squeeze: Whether residual blocks have squeeze-and-excitation.
         dropout: Dropout rate before the classifier, from 0 to 1.
         drop_path: Stochastic depth rate of the last residual block; it grows linearly from 0 at the first block.
@@ -87,13 +98,16 @@ def build(
         TypeError: Options have values that are not allowed, or do not fit each other.
     """
     check_option("block", block, ("residual", "plain", "reparam"))
-    if block != "residual" and (blur or squeeze or drop_path > 0):
+    if not 0 <= blur <= 0.25:
+        raise TypeError(f"blur is from 0 to 0.25, not {blur}")
+    if block != "residual" and (blur > 0 or squeeze or drop_path > 0):
         raise TypeError(f"blur, squeeze and drop_path need block 'residual', not {block!r}")
     if not len(widths) == len(depths) == len(strides):
         raise TypeError(
             f"widths, depths and strides need the same length, not {len(widths)}, {len(depths)}, {len(strides)}"
         )
-    layers: list[nn.Module] = [conv_norm(channels, stem, stride=stem_stride), nn.ReLU()]
+    first_layers = conv_norm(channels, stem, stride=stem_stride)
+    layers: list[nn.Module] = [_BlurredStem(*first_layers, share=blur) if blur > 0 else first_layers, nn.ReLU()]
     convolution: Callable[..., nn.Module] = Branched if block == "reparam" else conv_norm
     inputs, count, total = stem, 0, max(1, sum(depths) - 1)
     for width, depth, stride in zip(widths, depths, strides, strict=True):
@@ -101,7 +115,7 @@ def build(
             first = stride if i == 0 else 1
             if block == "residual":
                 drop = drop_path * count / total
-                kind = _BlurredBlock if blur and first > 1 else Block
+                kind = partial(_BlurredBlock, share=blur) if blur > 0 and first > 1 else Block
                 layers.append(kind(inputs, width, stride=first, squeeze=squeeze, drop=drop))
             else:
                 pair = (convolution(inputs, width, stride=first), nn.ReLU(), convolution(width, width), nn.ReLU())
