@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mien.lab.nets._layers import EncoderBlock
-from mien.lab.nets.mien import Blur
+from mien.lab.nets.mien import BlurredBlock, BlurredStem
 
 
 def count_parameters(net: nn.Module) -> int:
@@ -46,8 +46,8 @@ def count_macs(net: nn.Module, size: int, *, channels: int = 1) -> int:
         nonlocal total
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             total += output[0].numel() * layer.weight[0].numel()  # a linear layer may be applied to many tokens
-        elif isinstance(layer, Blur):
-            total += 9 * output[0].numel()
+        elif isinstance(layer, (BlurredStem, BlurredBlock)):
+            total += 9 * inputs[0][0].numel()  # the filter
         elif isinstance(layer, EncoderBlock):
             tokens, width = inputs[0].shape[1:]
             total += 2 * tokens * tokens * width  # queries by keys, and the scores by the values

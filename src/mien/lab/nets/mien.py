@@ -37,7 +37,7 @@ def low_pass(x: Tensor, share: float) -> Tensor:
     return F.conv2d(x, kernel, padding=1, groups=x.shape[1])
 
 
-class _BlurredStem(nn.Sequential):
+class BlurredStem(nn.Sequential):
     """Layers that read a blurred image; their weights have the names of ``nn.Sequential``."""
 
     def __init__(self, *layers: nn.Module, share: float) -> None:
@@ -45,10 +45,19 @@ class _BlurredStem(nn.Sequential):
         self.share = share
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(low_pass(x, self.share))
+        """Filter an image and compute the layers.
+
+        Args:
+            x: ``[N, K, h, w]``.
+
+        Returns:
+            What the layers return.
+        """
+        output: Tensor = super().forward(low_pass(x, self.share))  # type: ignore[no-untyped-call]
+        return output
 
 
-class _BlurredBlock(Block):
+class BlurredBlock(Block):
     """A block that reads blurred maps; its weights have the names of ``Block``."""
 
     def __init__(self, inputs: int, outputs: int, *, stride: int, squeeze: bool, drop: float, share: float) -> None:
@@ -56,6 +65,14 @@ class _BlurredBlock(Block):
         self.share = share
 
     def forward(self, x: Tensor) -> Tensor:
+        """Filter maps and compute the block.
+
+        Args:
+            x: ``[N, K, h, w]``.
+
+        Returns:
+            What the block returns.
+        """
         return super().forward(low_pass(x, self.share))
 
 
@@ -107,7 +124,7 @@ def build(
             f"widths, depths and strides need the same length, not {len(widths)}, {len(depths)}, {len(strides)}"
         )
     first_layers = conv_norm(channels, stem, stride=stem_stride)
-    layers: list[nn.Module] = [_BlurredStem(*first_layers, share=blur) if blur > 0 else first_layers, nn.ReLU()]
+    layers: list[nn.Module] = [BlurredStem(*first_layers, share=blur) if blur > 0 else first_layers, nn.ReLU()]
     convolution: Callable[..., nn.Module] = Branched if block == "reparam" else conv_norm
     inputs, count, total = stem, 0, max(1, sum(depths) - 1)
     for width, depth, stride in zip(widths, depths, strides, strict=True):
@@ -115,7 +132,7 @@ def build(
             first = stride if i == 0 else 1
             if block == "residual":
                 drop = drop_path * count / total
-                kind = partial(_BlurredBlock, share=blur) if blur > 0 and first > 1 else Block
+                kind = partial(BlurredBlock, share=blur) if blur > 0 and first > 1 else Block
                 layers.append(kind(inputs, width, stride=first, squeeze=squeeze, drop=drop))
             else:
                 pair = (convolution(inputs, width, stride=first), nn.ReLU(), convolution(width, width), nn.ReLU())
