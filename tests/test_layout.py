@@ -28,7 +28,7 @@ BROKEN = """<!doctype html><html style="font: 16px sans-serif"><body style="back
 <text x="40" y="82" fill="#fff" font-size="14">label B</text>
 <text x="200" y="50" fill="#111" font-size="14">black on black</text></svg>
 <svg aria-label="nothing" width="300" height="100"><text y="50" fill="#fff">only words</text></svg>
-<canvas role="img" aria-label="blank" width="20" height="20"></canvas>
+<img src="elsewhere.png" alt="missing"><canvas role="img" aria-label="blank" width="20" height="20"></canvas>
 <details><summary>folded</summary>
 <div class="axis"><span>0 s</span><span style="margin-left: -20px">10 s</span></div></details>
 </body></html>"""
@@ -52,6 +52,9 @@ def test_the_measurement_sees_what_is_broken(browser: Any, tmp_path: Path) -> No
         ": letters that are hardly seen: black on black",
         ": an empty plot: nothing",
         ": an empty plot: blank",
+        ": an image that is not shown: missing",
+        "console: Failed to load resource",
+        "loads file:///",
     ):
         assert problem in found
     assert "drawing" not in found

@@ -3,9 +3,8 @@
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -189,41 +188,6 @@ def test_a_place_that_cannot_be_written_is_reported_before_the_work(own: Path, t
     assert "cannot be written" in done.output
     assert "mien-0 predicts" not in done.output
     assert (tmp_path / "file").read_text() == "here already"
-
-
-CHROMIUM = next((p for p in (Path("/usr/bin/chromium"), Path("/usr/bin/google-chrome")) if p.exists()), None)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: the page is not shown")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium in /usr/bin: the page is not shown")
-    with sync_api.sync_playwright() as play:
-        started = play.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
-        yield started
-        started.close()
-
-
-@pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (1200, "dark"), (390, "light")])
-def test_the_page_in_a_browser(report: Path, browser: Any, width: int, scheme: str) -> None:
-    url, said, asked = f"file://{report / 'report.html'}", [], []
-    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto(url)
-    page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
-    page.evaluate("document.querySelectorAll('img').forEach(each => each.loading = 'eager')")
-    page.wait_for_function("[...document.images].every(each => each.complete)")
-    whole, broken = page.evaluate(
-        "[document.documentElement.scrollWidth, [...document.images].filter(i => !i.naturalWidth).length]"
-    )
-    page.close()
-    assert said == []
-    assert [request for request in asked if not request.startswith("data:")] == [url]
-    assert whole <= width
-    assert broken == 0
 
 
 @pytest.mark.release

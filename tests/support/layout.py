@@ -20,11 +20,17 @@ def problems_of(page: Any) -> Iterator[str]:
 
 
 def problems_of_file(browser: Any, path: Path) -> list[str]:
-    """What is wrong with a page in a file; its own policy must not hinder the measurement."""
-    context = browser.new_context(bypass_csp=True)
+    """What is wrong with a page in a file, which is to load nothing else and to report nothing."""
+    context = browser.new_context()
+    page, found, asked = context.new_page(), [], []
+    page.on("console", lambda message: found.append(f"console: {message.text}"))
+    page.on("pageerror", lambda error: found.append(f"error: {error}"))
+    page.on("request", lambda request: asked.append(request.url))
     try:
-        page = context.new_page()
         page.goto(path.as_uri())
-        return list(problems_of(page))
+        page.evaluate("for (const image of document.images) image.loading = 'eager'")
+        page.wait_for_function("[...document.images].every((image) => image.complete)")
+        found += problems_of(page)
     finally:
         context.close()
+    return found + [f"loads {url[:80]}" for url in asked if url != path.as_uri() and not url.startswith("data:")]
