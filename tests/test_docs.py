@@ -4,6 +4,9 @@ import doctest
 import importlib
 import pkgutil
 import re
+import shlex
+from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -129,6 +132,33 @@ def test_every_command_is_documented() -> None:
     assert len(commands) >= 5
     for name in commands:
         assert f"## mien {name}" in page
+
+
+def calls(text: str) -> Iterator[list[str]]:
+    """The words of every call of mien in the shell code of a page."""
+    for language, code in re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        for line in code.splitlines() if language in ("", "sh", "bash", "console", "ini") else ():
+            if re.search(r"(^|\s|/)mien ", line):
+                words = shlex.shlex(line, posix=True, punctuation_chars=True)
+                words.whitespace_split = True
+                for is_end, part in groupby(words, lambda word: set(word) <= set(";&|<>()")):
+                    call = [word.removeprefix("/opt/mien/bin/") for word in part]
+                    if not is_end and "mien" in call[:3] and call[0] != "pip":
+                        yield call[call.index("mien") + 1 :]
+
+
+def test_the_calls_of_the_docs_name_commands_and_options_that_exist() -> None:
+    import typer
+
+    from mien.commands import app
+
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    options = {name: {o for p in each.params for o in (*p.opts, *p.secondary_opts)} for name, each in commands.items()}
+    found = [(place(page), words) for page in TEXTS for words in calls(page.read_text("utf-8"))]
+    assert len(found) > 120
+    for page, (command, *words) in found:
+        assert command in options, page
+        assert {word.partition("=")[0] for word in words if word.startswith("--")} <= options[command], (page, words)
 
 
 def test_the_examples_of_docstrings_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
