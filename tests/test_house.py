@@ -26,10 +26,12 @@ LAYERS = [
     {"_download", "_framing", "_measure", "_metrics", "_output", "_page", "_session", "_structure"},
     {"decode"},
     {"_face"},
+    {"_inputs"},
     {"detect", "extract", "infer", "overlay"},
     {"reader"},
     {"report"},
     {"video"},
+    {"cluster"},
     {"serve"},
     {"commands"},
     {"__main__"},
@@ -53,13 +55,15 @@ LAB_RANK = {name: rank for rank, names in enumerate(LAB_LAYERS) for name in name
 CORE_PACKAGES = {"numpy", "onnxruntime", "PIL", "typer", "rich"}
 OPTIONAL_PACKAGES = {
     "av",
+    "fsspec",
     "pandas",
     "pillow_heif",
     "pyarrow",
+    "ray",
     "supervision",
 }  # only inside of a function, which says what to install
 SERVE_PACKAGES = {"fastapi", "starlette", "uvicorn", "websockets", "pydantic", "prometheus_client", "python_multipart"}
-HEAVY = ("torch", "torchvision", "cv2", "matplotlib", "sklearn", "pyarrow", "av", "fastapi", "mien.lab")
+HEAVY = ("torch", "torchvision", "cv2", "matplotlib", "sklearn", "pyarrow", "av", "fastapi", "ray", "mien.lab")
 
 
 @cache

@@ -19,7 +19,7 @@ MANY: list[Any] = [
     *(np.zeros((2, 2, 3), np.float32), np.zeros((0, 0, 3), np.uint8), lambda: None, range(3), {"a": object()}),
 ]
 LAB: list[Any] = [-1, 1.5, 1e300, float("inf"), "\0", "a" * 5000, [], {}, ["a"], (1, 2, 3), Path("nowhere"), Path()]
-FLAGS = ("array", "keep_pixels", "maps", "own_scale", "raw", "resume")  # any value is true or false
+FLAGS = ("array", "keep_pixels", "maps", "own_scale", "raw", "resume", "dashboard")  # any value is true or false
 VALUES = ("Box", "Emotion", "Face", "KeyPoints", "Reading")  # plain values, which a reader makes
 
 
@@ -31,6 +31,9 @@ def calls(folder: Path) -> dict[str, tuple[Callable[..., object], dict[str, Any]
     of_reader = {"model": "mien-1", "detector": "none", "precision": "int8", "threads": 1, "providers": ("cpu",)}
     of_track = {"source": "nowhere.mp4", "reader": reader, "every": 3, "smooth": 0.5, "forget": 1.0}
     of_track |= {"fps": 25.0, "rate": 1.0, "start": 0.0, "end": 1.0}
+    of_distribute = {"sources": "nowhere", "out": folder / "out", "reader": reader, "fps": 1.0, "column": "image"}
+    of_distribute |= {"block_bytes": 10**6, "workers": 1, "cpus_per_worker": 1, "gpus_per_worker": 0}
+    of_distribute |= {"address": None, "progress": lambda *_: None}
     path = folder / "result"
     return {
         "Reader": (
@@ -52,6 +55,7 @@ def calls(folder: Path) -> dict[str, tuple[Callable[..., object], dict[str, Any]
             {"name": "none", "threshold": 0.5, "min_face": 20.0, "max_faces": 9, "threads": 1, "providers": ("cpu",)},
         ),
         "track": (lambda **given: list(mien.track(**given)), of_track),
+        "distribute": (mien.distribute, of_distribute),
         "AnnotatedImages": (mien.AnnotatedImages, {"folder": path, "roots": ()}),
         "AnnotatedImages.add": (mien.AnnotatedImages(path).add, {"reading": reading}),
         "Csv": (mien.Csv, {"file": stream, "emotions": every}),

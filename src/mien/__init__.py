@@ -16,6 +16,7 @@ The modules in the order in which data passes them:
     overlay    image, reading -> annotated image
     report     readings -> JSON lines | CSV | Parquet | HTML | annotated images
     video      frames -> results                           track: the faces of videos and cameras over time
+    cluster    distribute: many processes, on one machine or a Ray cluster
     commands   the command line: each command is a thin call of the above
 
 ``mien.lab`` trains the networks and needs the extra ``mien[lab]``. No other module imports it.
@@ -46,6 +47,7 @@ from mien._face import Box, Face, KeyPoints, Reading
 from mien.bundled import example
 
 if TYPE_CHECKING:
+    from mien.cluster import distribute
     from mien.detect import open_detector
     from mien.overlay import annotate
     from mien.reader import Reader
@@ -83,6 +85,7 @@ __all__ = [
     "UnsupportedImageError",
     "__version__",
     "annotate",
+    "distribute",
     "example",
     "open_detector",
     "to_pandas",
@@ -94,6 +97,7 @@ __all__ = [
 _LAZY = {
     "Reader": "mien.reader",
     "annotate": "mien.overlay",
+    "distribute": "mien.cluster",
     "open_detector": "mien.detect",
     "track": "mien.video",
     **dict.fromkeys(("AnnotatedImages", "Csv", "Html", "JsonLines", "Parquet", "to_pandas"), "mien.report"),

@@ -261,13 +261,26 @@ class Draft:
         with output_errors(self.name):
             self.file.write(text.encode("utf-8", "backslashreplace"))
 
-    def keep(self) -> None:
-        """Close the file and move it to its path."""
+    def keep(self, *, sync: bool = False) -> None:
+        """Close the file and move it to its path.
+
+        Args:
+            sync: Whether to wait until file and name are on the disk, so that a power cut loses neither.
+        """
         try:
             with output_errors(self.name):
+                if sync:
+                    self.file.flush()
+                    os.fsync(self.file.fileno())
                 self.file.close()
                 if self.path != self._target:
                     self.path.replace(self._target)
+                if sync and os.name == "posix":  # a name is part of its folder
+                    folder = os.open(self._target.parent, os.O_RDONLY)
+                    try:
+                        os.fsync(folder)
+                    finally:
+                        os.close(folder)
         except BaseException:
             self.drop()
             raise

@@ -36,6 +36,22 @@ def set_handlers(handler: Handler) -> dict[int, Handler]:
     return before
 
 
+@contextmanager
+def kept_handlers() -> Iterator[None]:
+    """Set the handlers of these signals again that a library sets in the block.
+
+    Yields:
+        ``None``; the block runs.
+    """
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
 def interrupt(number: int, frame: FrameType | None) -> None:
     """Handle a signal: raise ``KeyboardInterrupt`` with its number, but never inside of an import.
 

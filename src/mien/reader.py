@@ -55,6 +55,7 @@ class Reader:
         detector: The detector.
         abstain: Probability from 0 to 1 below which a face gets no emotion, or ``"card"``.
         min_quality: Quality from 0 to 1 below which a face is left out.
+        max_faces: The largest number of faces that are read in an image.
 
     Example:
         >>> import numpy as np
@@ -124,7 +125,7 @@ class Reader:
         self._curve = np.array(list(self._thresholds)), np.array(list(self._thresholds.values()))
         self._workers = min(threads or os.cpu_count() or 1, _MAX_WORKERS)
         self._limits: dict[str, Any] = {"max_bytes": max_bytes, "max_pixels": max_pixels}
-        self._max_faces = max_faces
+        self.max_faces = max_faces
 
     def read(self, image: Source, *, keep_pixels: bool = False) -> Reading:
         """Read the faces of one image.
@@ -201,10 +202,10 @@ class Reader:
         pixels = decoded.pixels
         height, width = pixels.shape[:2]
         detections, note = self.detector(pixels), decoded.note
-        if len(detections) > self._max_faces:
-            best = np.argsort([-detection.score for detection in detections], kind="stable")[: self._max_faces]
+        if len(detections) > self.max_faces:
+            best = np.argsort([-detection.score for detection in detections], kind="stable")[: self.max_faces]
             detections = [detections[index] for index in np.sort(best)]
-            limit = f"more than {self._max_faces:,} faces: the {self._max_faces:,} most certain were read"
+            limit = f"more than {self.max_faces:,} faces: the {self.max_faces:,} most certain were read"
             note = _joined(note, limit)
         crops, to_image = extract(pixels, detections, size=self.model.size, framing=self.model.framing)
         reading = Reading((), decoded.source, (width, height), note, pixels=pixels if keep_pixels else None)

@@ -56,10 +56,11 @@ def test_where_the_shared_options_are() -> None:
     images = {"predict", "track", "serve", "benchmark"}
     judged = {"evaluate", "compare", "explain", "stress", "audit"}
     trained = {"train", "search", "synthesize", "logits", "record", "export"}
-    assert has["--device"] == has["--threads"] == images | judged | trained
-    assert has["--detector"] == images | {"explain"}
-    assert has["--model"] == images | {"explain", "audit"}
-    assert has["--abstain"] == {"predict", "track", "serve"}
+    assert has["--threads"] == images | judged | trained
+    assert has["--device"] == has["--threads"] | {"distribute"}  # which has --cpus-per-worker
+    assert has["--detector"] == images | {"explain", "distribute"}
+    assert has["--model"] == images | {"explain", "audit", "distribute"}
+    assert has["--abstain"] == {"predict", "track", "serve", "distribute"}
     assert has["--format"] == {"predict", "track"}
     assert has["--json"] == {"predict", "track", "models", "recipes", "benchmark", "doctor"} | judged
     assert set(COMMANDS) - has["--out"] == {"serve", "models", "recipes", "benchmark", "doctor"}

@@ -413,7 +413,7 @@ def test_wrong_usage_is_status_2(predict: Callable[..., Result], arguments: list
 def test_a_terminal_on_standard_input_is_reported(
     predict: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import mien.commands._inputs
+    import mien._inputs
 
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -422,7 +422,7 @@ def test_a_terminal_on_standard_input_is_reported(
     class System:
         stdin = Terminal()
 
-    monkeypatch.setattr(mien.commands._inputs, "sys", System)
+    monkeypatch.setattr(mien._inputs, "sys", System)
     result = predict("-")
     assert result.exit_code == 2
     assert "standard input is a terminal" in result.stderr

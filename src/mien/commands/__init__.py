@@ -21,6 +21,7 @@ from mien.commands.audit import audit_command
 from mien.commands.benchmark import benchmark_command, doctor_command
 from mien.commands.compare import compare_command
 from mien.commands.data_sets import prepare_command, synthesize_command
+from mien.commands.distribute import distribute_command
 from mien.commands.evaluate import evaluate_command
 from mien.commands.explain import explain_command
 from mien.commands.models import models_command
@@ -72,7 +73,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _GROUPS: dict[str, tuple[Callable[..., None], ...]] = {  # in the order in which `mien --help` lists them
-    "Read": (predict_command, track_command, serve_command, models_command, benchmark_command, doctor_command),
+    "Read": (
+        predict_command,
+        track_command,
+        distribute_command,
+        serve_command,
+        models_command,
+        benchmark_command,
+        doctor_command,
+    ),
     "Train": (
         recipes_command,
         train_command,

@@ -82,6 +82,8 @@ DeviceOption = Annotated[
         help="cpu, cuda, mps (training) or coreml, openvino, directml (ONNX files); auto: the fastest one here.",
     ),
 ]
+WORKERS_HELP = "Processes that work at the same time."
+FpsOption = Annotated[float | None, typer.Option(min=0.001, help="Read only so many frames a second.")]
 ThreadsOption = Annotated[int, typer.Option(min=0, help="Cores to use; 0: all.")]
 LabThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=0, help="Cores to use; 0: all.", show_default="1 of ONNX files, else all")

@@ -11,10 +11,10 @@ import typer
 
 from mien._emotions import Emotion
 from mien._errors import MienError
+from mien._inputs import Inputs, expand_inputs
 from mien._suggest import suggest
 from mien.bundled import DEFAULT_MODEL
 from mien.commands import _options
-from mien.commands._inputs import Inputs, expand_inputs
 from mien.commands._progress import TerminalProgress
 from mien.commands._terminal import Tally, echo, with_progress
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mien._errors import MienError
+from mien._inputs import Inputs, expand_inputs
 from mien._output import OutputGroup
 from mien._signals import GracefulStop
 from mien.bundled import DEFAULT_MODEL
 from mien.commands import _options
-from mien.commands._inputs import Inputs, expand_inputs
 from mien.commands._terminal import FaceTable, TableConsole, Tally, echo, with_progress
 from mien.detect import MAX_FACES
 

@@ -27,7 +27,7 @@ def search_command(
     trials: Annotated[int, typer.Option(help="Trials in all, including those of earlier calls.", min=1)] = 20,
     data: _options.DataOption = None,
     out: _options.OutOption = None,
-    workers: Annotated[int, typer.Option(help="Processes that train at the same time.", min=1)] = 1,
+    workers: Annotated[int, typer.Option(help=_options.WORKERS_HELP, min=1)] = 1,
     seed: _options.SeedOption = None,
     prune: Annotated[bool, typer.Option(help="Stop trials that are worse than the median of the others.")] = True,
     device: _options.DeviceOption = "auto",

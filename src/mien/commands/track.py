@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mien._errors import ImageError, MienError, SourceError
+from mien._inputs import expand_videos, names_of
 from mien._output import require_replaceable
 from mien._signals import GracefulStop
 from mien.bundled import DEFAULT_MODEL
 from mien.commands import _options
-from mien.commands._inputs import expand_videos, names_of
 from mien.commands._terminal import echo
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def track_command(
     every: Annotated[int, typer.Option(min=1, help="Search the whole frame on each n-th frame.")] = 3,
     smooth: Annotated[float, typer.Option(min=0, help="Time constant of the smoothing in seconds; 0 for none.")] = 0.5,
     forget: Annotated[float, typer.Option(min=0, help="Seconds until the track of a lost face ends.")] = 1.0,
-    fps: Annotated[float | None, typer.Option(min=0.001, help="Read only so many frames a second.")] = None,
+    fps: _options.FpsOption = None,
     start: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Begin at this time of the source.")] = 0.0,
     end: Annotated[
         float | None, typer.Option(min=0, metavar="SECONDS", help="Stop at this time of the source.")

@@ -56,9 +56,7 @@ class RowGroups:
         parquet = import_parquet()
         import pyarrow
 
-        self._pyarrow = pyarrow
-        self._schema = pyarrow.schema([(name, getattr(pyarrow, kind)()) for name, kind in self._types.items()])
-        self._schema = self._schema.with_metadata({"writer": MARK, **self._metadata})
+        self._pyarrow, self._schema = pyarrow, _schema(self._types, self._metadata)
         self._draft = Draft(self._path)
         try:
             with output_errors(self._draft.name):
@@ -301,10 +299,7 @@ class Parquet:
         require_kind("settings", {} if settings is None else settings, Mapping, "a mapping of texts")
         self._emotions, self._path, self._resume = tuple(emotions), Path(path), resume
         self._parts = self._path.with_name(f".{self._path.name}.parts")
-        kinds = dict.fromkeys(("source", "emotion", "error"), "string")
-        kinds |= dict.fromkeys(("face", "image_width", "image_height"), "int32")
-        self._types = {name: kinds.get(name, "float32") for name in record_columns(self._emotions)}
-        self._settings = {"settings": json.dumps(dict({} if settings is None else settings))}
+        self._types, self._settings = _types(self._emotions), _metadata(settings)
         self._pending: list[dict[str, Any]] = []
         self.done: set[str] = set()
 
@@ -336,8 +331,7 @@ class Parquet:
         Raises:
             OutputError: The file cannot be written.
         """
-        rows = _rows(reading, self._emotions)
-        self._pending += [{k: escaped(v) if isinstance(v, str) else v for k, v in row.items()} for row in rows]
+        self._pending += parquet_rows(reading, self._emotions)
         if len(self._pending) >= _ROWS_PER_GROUP:
             self._write_part()
 
@@ -384,6 +378,56 @@ class Parquet:
             raise OutputError(
                 f"{file}: cannot be read ({first_line(error)}); remove it or name another file"
             ) from error
+
+
+def parquet_rows(reading: Reading, emotions: Sequence[Emotion]) -> list[dict[str, Any]]:
+    """Return the rows of a reading as ``Parquet`` writes them.
+
+    Args:
+        reading: The reading.
+        emotions: The emotions whose probabilities the rows have.
+    """
+    rows = _rows(reading, emotions)
+    return [{key: escaped(value) if isinstance(value, str) else value for key, value in row.items()} for row in rows]
+
+
+def encode_parquet(
+    rows: list[dict[str, Any]], emotions: Sequence[Emotion], settings: Mapping[str, str] | None = None
+) -> bytes:
+    """Return the file that ``Parquet`` writes, for rows that fit into memory.
+
+    Args:
+        rows: The rows, as ``parquet_rows`` returns them.
+        emotions: The emotions whose probabilities they have.
+        settings: How the rows were made.
+
+    Returns:
+        The content of the file.
+    """
+    parquet, stream = import_parquet(), io.BytesIO()
+    import pyarrow
+
+    schema = _schema(_types(emotions), _metadata(settings))
+    parquet.write_table(pyarrow.Table.from_pylist(rows, schema=schema), stream)
+    return stream.getvalue()
+
+
+def _types(emotions: Sequence[Emotion]) -> dict[str, str]:
+    """The columns of readings, each with the name of its pyarrow type."""
+    kinds = dict.fromkeys(("source", "emotion", "error"), "string")
+    kinds |= dict.fromkeys(("face", "image_width", "image_height"), "int32")
+    return {name: kinds.get(name, "float32") for name in record_columns(emotions)}
+
+
+def _metadata(settings: Mapping[str, str] | None) -> dict[str, str]:
+    return {"settings": json.dumps(dict({} if settings is None else settings))}
+
+
+def _schema(types: Mapping[str, str], metadata: Mapping[str, str]) -> Any:
+    import pyarrow
+
+    schema = pyarrow.schema([(name, getattr(pyarrow, kind)()) for name, kind in types.items()])
+    return schema.with_metadata({"writer": MARK, **metadata})
 
 
 def to_pandas(readings: Reading | Iterable[Reading], *, emotions: Sequence[Emotion] | None = None) -> "DataFrame":

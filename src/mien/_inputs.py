@@ -8,6 +8,7 @@ import stat
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from mien.decode import Source
 
 # Suffixes of the videos that are looked for in a folder.
-_VIDEOS = frozenset(
+VIDEO_SUFFIXES = frozenset(
     [
         ".mp4",
         ".m4v",
@@ -64,7 +65,17 @@ class Inputs:
         return ", ".join(f"{kind} ({count:,})" for kind, count in self.left_out.items() if count)
 
 
-def expand_inputs(paths: Sequence[str]) -> Inputs:
+def image_suffixes() -> frozenset[str]:
+    """Return the suffixes of the images that are looked for in a folder, in lower case with their full stop."""
+    from PIL import Image
+
+    from mien.decode import FORMATS
+
+    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS}
+    return frozenset(suffixes | {".heic", ".heif"})  # read by pillow-heif; without it an error names what to install
+
+
+def expand_inputs(paths: Sequence[str], *, suffixes: AbstractSet[str] | None = None) -> Inputs:
     """Find the images that arguments name.
 
     A folder gives the image files below it, sorted, without hidden files and annotated copies (``*.mien.*``). Links to
@@ -73,6 +84,7 @@ def expand_inputs(paths: Sequence[str]) -> Inputs:
 
     Args:
         paths: Files, folders, globs, or ``-`` for the bytes on standard input.
+        suffixes: The suffixes of the files that are taken from folders; the default is ``image_suffixes``.
 
     Returns:
         The images, which no output of the command may replace from now on.
@@ -81,6 +93,7 @@ def expand_inputs(paths: Sequence[str]) -> Inputs:
         MienError: Standard input is a terminal.
     """
     inputs = Inputs()
+    suffixes = image_suffixes() if suffixes is None else suffixes
     for path in paths:
         if re.match("(https?|ftp|s3|gs)://", path, re.IGNORECASE):
             cure = f"mien does not download; run: curl -sL {shlex.quote(path)} | mien predict -"
@@ -101,7 +114,7 @@ def expand_inputs(paths: Sequence[str]) -> Inputs:
                 inputs.sources.append(sys.stdin.buffer)
             elif Path(name).is_dir():
                 inputs.roots.append(name)
-                _add_folder(name, inputs, seen)
+                _add_folder(name, inputs, seen, suffixes)
             else:
                 inputs.sources.append(name)
     protect_inputs(inputs.sources)
@@ -127,7 +140,7 @@ def expand_videos(sources: Sequence[str]) -> tuple[list[str], bool]:
             os.path.join(root, name)  # noqa: PTH118 (Path would drop the "./" that the user typed)
             for root, names in (_walk(source, inputs, set()) if Path(source).is_dir() else ())
             for name in names
-            if Path(name).suffix.lower() in _VIDEOS and not Path(name).stem.endswith(".mien")
+            if Path(name).suffix.lower() in VIDEO_SUFFIXES and not Path(name).stem.endswith(".mien")
         ]
         several = several or bool(below)
         videos += below or [source]
@@ -175,13 +188,7 @@ def _expand_glob(pattern: str, inputs: Inputs) -> list[str]:
     return [name for name in sorted(set(names) - special) if not again & {name, str(Path(name).parent)}]
 
 
-def _add_folder(folder: str, inputs: Inputs, seen: set[tuple[int, int] | None]) -> None:
-    from PIL import Image
-
-    from mien.decode import FORMATS
-
-    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS}
-    suffixes |= {".heic", ".heif"}  # read by pillow-heif; without it an error names what to install
+def _add_folder(folder: str, inputs: Inputs, seen: set[tuple[int, int] | None], suffixes: AbstractSet[str]) -> None:
     if seen_before(folder, seen):
         inputs.left_out[_AGAIN] += 1
         return

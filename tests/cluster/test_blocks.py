@@ -1,0 +1,81 @@
+"""Blocks open the same images as one process, whatever they are made of, and keep what cannot be opened as errors."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mien
+from mien.cluster.blocks import ImageBlock
+from mien.cluster.plan import Plan
+from support.distributed import rows_of_one_process, write_images
+from support.videos import times, write_video
+
+pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+import pyarrow.parquet as parquet
+
+
+@pytest.fixture(scope="module")
+def reader() -> mien.Reader:
+    return mien.Reader(detector="none")
+
+
+def errors(reader: mien.Reader, block: ImageBlock, **options: object) -> list[str | None]:
+    return [each.error for each in reader.read_many(image for _, image in block.open(**options))]
+
+
+def test_images_of_tables_are_those_of_files(reader: mien.Reader, tmp_path: Path) -> None:
+    files = write_images(tmp_path / "in", 9, bad=[2])
+    contents = [Path(name).read_bytes() for name in files]
+    both = [{"bytes": content, "path": name} for content, name in zip(contents, files, strict=True)]
+    expected = [row | {"source": "", "error": None} for row in rows_of_one_process(reader, files)]
+    addresses = [f"file://{name}" for name in files]
+    for column in (contents, files, both, addresses):
+        table = pyarrow.table({"image": column})
+        parquet.write_table(table, tmp_path / "a.parquet", row_group_size=4)
+        for options in ({}, {"block_bytes": 1}, {"block_bytes": 4 * len(contents[0])}):
+            rows = rows_of_one_process(reader, [str(tmp_path / "a.parquet")], column="image", **options)
+            assert [row["error"] is not None for row in rows] == [number == 2 for number in range(9)]
+            assert [row | {"source": "", "error": None} for row in rows] == expected
+            if column is contents:
+                assert [row["source"] for row in rows] == [f"{tmp_path}/a.parquet#{number}" for number in range(9)]
+
+
+def test_what_cannot_be_opened_is_an_error_of_its_image(reader: mien.Reader, tmp_path: Path) -> None:
+    (good,) = write_images(tmp_path, 1)
+    missing = f"file://{tmp_path}/none.png"
+    block = ImageBlock(3, [good, missing, f"file://{good}"])
+    assert errors(reader, block) == [
+        None,
+        f"{missing}: cannot be fetched (there is no such object); check name and rights",
+        None,
+    ]
+    assert errors(reader, block, done=2) == [None]
+    assert errors(reader, block, broken={0: "ended twice"})[0] == f"{good}: ended twice"
+    assert errors(reader, ImageBlock(1, ["folder"], ["folder: closed"])) == ["folder: closed"]
+    parquet.write_table(pyarrow.table({"image": pyarrow.array([None, b""], pyarrow.binary())}), tmp_path / "a.parquet")
+    (empty,) = Plan([str(tmp_path / "a.parquet")], fps=None, column=None)
+    assert errors(reader, empty) == [
+        f"{tmp_path}/a.parquet#{row}: the row has no image; fill or remove it" for row in range(2)
+    ]
+
+
+def test_parts_of_a_video_have_the_frames_of_the_whole(
+    reader: mien.Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("av", reason="PyAV is not installed")
+    images = [np.full((32, 32, 3), 5 * number, np.uint8) for number in range(50)]
+    video = write_video(tmp_path / "a.mp4", images, times(50, 10.0, start=0.03), b_frames=2)
+    for fps in (1.0, 3.0, 25.0):
+        whole = rows_of_one_process(reader, [str(video)], fps=fps)
+        monkeypatch.setattr("mien.cluster.plan._VIDEO_SECONDS", 0.8)
+        assert len(list(Plan([str(video)], fps=fps, column=None))) > 3
+        assert rows_of_one_process(reader, [str(video)], fps=fps) == whole
+        monkeypatch.undo()
+        assert len(whole) == {1.0: 5, 3.0: 15, 25.0: 50}[fps]
+    assert whole[0]["source"] == f"{video}#t=0.000"
+    address = rows_of_one_process(reader, [f"file://{video}"], fps=1.0)
+    assert [row["source"] for row in address] == [f"file://{video}#t={second}.000" for second in range(5)]
+    (tmp_path / "b.mp4").write_bytes(video.read_bytes()[:300])
+    (row,) = rows_of_one_process(reader, [str(tmp_path / "b.mp4")], fps=1.0)
+    assert row["error"].startswith(f"{tmp_path}/b.mp4: ")

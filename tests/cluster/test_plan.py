@@ -1,0 +1,137 @@
+"""Sources become blocks: cut by bytes, in the order of one process, each image once."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from mien._errors import MienError
+from mien._inputs import expand_inputs
+from mien.cluster.blocks import ImageBlock
+from mien.cluster.plan import Plan
+from support.distributed import write_images
+from support.videos import times, write_video
+
+pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+import pyarrow.parquet as parquet
+
+
+def plan(*sources: str, block_bytes: int = 10**6, **options: Any) -> list[ImageBlock]:
+    return list(Plan(sources, **{"fps": None, "column": None, "block_bytes": block_bytes, **options}))
+
+
+def names(blocks: Sequence[ImageBlock]) -> list[str]:
+    return [name for block in blocks for name in block.names]
+
+
+def write_table(path: Path, rows: int = 10, **columns: Any) -> str:
+    values = {name: column[:rows] for name, column in columns.items()}
+    parquet.write_table(pyarrow.table(values), path, row_group_size=4)
+    return str(path)
+
+
+def test_folders_are_cut_by_bytes_in_the_order_of_one_process(tmp_path: Path) -> None:
+    write_images(tmp_path / "in" / "b", 5)
+    write_images(tmp_path / "in", 6)
+    (tmp_path / "in" / "notes.pdf").write_bytes(b"")
+    most = 3 * (tmp_path / "in" / "00000.png").stat().st_size
+    made = Plan([str(tmp_path / "in")], fps=None, column=None, block_bytes=most)
+    blocks = list(made)
+    assert len(blocks) > 3
+    assert names(blocks) == expand_inputs([str(tmp_path / "in")]).sources
+    for block in blocks:
+        assert block.images == len(block.names)
+        assert sum(Path(name).stat().st_size for name in block.names) <= most
+    assert made.left_out == {"files of other kinds": 1}
+    assert [ImageBlock(**block.to_dict()) for block in blocks] == blocks
+
+
+def test_small_images_are_cut_by_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mien.cluster.plan._MOST_IMAGES", 4)
+    write_images(tmp_path, 10)
+    assert [block.images for block in plan(str(tmp_path))] == [4, 4, 2]
+
+
+def test_globs_lists_and_addresses_of_files_name_the_same_images(tmp_path: Path) -> None:
+    images = write_images(tmp_path / "in", 5)
+    (tmp_path / "in" / ".hidden.png").write_bytes(b"")
+    (tmp_path / "in" / "a.mien.png").write_bytes(b"")
+    (tmp_path / "list.txt").write_text("\ufeff" + "\n".join(images) + "\n\n")
+    assert names(plan(str(tmp_path / "in" / "*.png"))) == [*images, str(tmp_path / "in" / "a.mien.png")]
+    assert names(plan(str(tmp_path / "list.txt"))) == images
+    addresses = [f"file://{name}" for name in images]
+    for address in (f"file://{tmp_path}/in", f"file://{tmp_path}/in/*.png", f"file://{tmp_path}/**/0*.png"):
+        assert names(plan(address)) == addresses
+    assert names(plan(addresses[2])) == [addresses[2]]
+
+
+@pytest.mark.parametrize("kind", ["bytes", "names", "both"])
+def test_tables_are_cut_at_row_groups(kind: str, tmp_path: Path) -> None:
+    images = write_images(tmp_path / "in", 10)
+    contents = [Path(name).read_bytes() for name in images]
+    both = [{"bytes": content, "path": None} for content in contents]
+    column = {"bytes": contents, "names": images, "both": both}[kind]
+    table = write_table(tmp_path / "a.parquet", file=column, label=[*range(10)])
+    (whole,) = plan(table, block_bytes=10**7)
+    assert (whole.images, whole.start, whole.end, whole.column) == (10, 0, 10, "file")
+    parts = plan(table, block_bytes=400_000 if kind == "names" else 4 * len(contents[0]) + 300)
+    assert [(part.start, part.end) for part in parts] == [(0, 4), (4, 8), (8, 10)]
+    single = plan(table, block_bytes=1)
+    assert [(part.start, part.end) for part in single] == [(row, row + 1) for row in range(10)]
+
+
+def test_videos_are_split_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("av", reason="PyAV is not installed")
+    import numpy as np
+
+    video = write_video(tmp_path / "a.mp4", [np.zeros((32, 32, 3), np.uint8)] * 50, times(50, 10.0))
+    monkeypatch.setattr("mien.cluster.plan._VIDEO_SECONDS", 2.0)
+    parts = plan(str(video), fps=2.0)
+    assert [(part.start, part.end, part.images) for part in parts] == [(0, 2.0, 4), (2.0, 4.0, 4), (4.0, None, 2)]
+    Image.new("L", (8, 8)).save(tmp_path / "b.png")
+    assert names(plan(str(tmp_path))) == [str(tmp_path / "b.png")]
+    assert names(plan(str(tmp_path), fps=0.1)) == [str(video), str(tmp_path / "b.png")]
+    (tmp_path / "c.mp4").write_bytes(b"no video")
+    assert plan(str(tmp_path / "c.mp4"), fps=1.0)[0].errors
+
+
+BAD: dict[str, tuple[tuple[str, ...], str]] = {
+    "nothing there": (("nowhere",), "nowhere: there is no such file or folder; check the path"),
+    "no list": (("nowhere.txt",), "nowhere.txt: cannot be read (no such file or directory); check the path"),
+    "twice": (("in", "./in/00001.png"), "./in/00001.png: is named twice, so its faces would be counted twice"),
+    "twice in a list": (("twice.txt",), "in/00001.png: is named twice"),
+    "twice in a table": (("twice.parquet",), "in/00001.png: is named twice"),
+    "a video": (("a.mp4",), "a.mp4: is a video; say how many frames a second to read of it"),
+    "other columns": (("a.parquet", "b.parquet"), "b.parquet: has no column 'image', as a.parquet has; it has other"),
+    "other types": (("a.parquet", "c.parquet"), "'image' is of the type string, but binary in a.parquet; write them"),
+    "no images": (("d.parquet",), "d.parquet: its column 'image' is of the type int64; it must be bytes, names or"),
+    "which column": (("e.parquet",), "e.parquet: which column has the images, or their names? Name it; the table has"),
+    "no table": (("f.parquet",), "f.parquet: cannot be read as Parquet (Parquet magic bytes not found"),
+    "no object": (("file:///nowhere/at/all",), "file:///nowhere/at/all: there is no such object or folder; check its"),
+    "a web server": (("https://a.b/c",), "https://a.b/c: is no object store; copy the images to a folder or a bucket"),
+    "a password": (("s3://me:secret@bucket/x",), "an address of s3:// has a password in it; set it in the environment"),
+    "no store": (("nothing://bucket/x",), "nothing:// is no object store that can be read here"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_sources_are_one_line(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    images = write_images(Path("in"), 3)
+    Path("twice.txt").write_text("\n".join([*images, images[1]]))
+    write_table(Path("twice.parquet"), file=[*images, images[1]])
+    Path("a.mp4").write_bytes(b"")
+    write_table(Path("a.parquet"), image=[b"x"])
+    write_table(Path("b.parquet"), other=[b"x"])
+    write_table(Path("c.parquet"), image=["x"])
+    write_table(Path("d.parquet"), image=[1])
+    write_table(Path("e.parquet"), one=[b"x"], two=[b"x"])
+    Path("f.parquet").write_bytes(b"nothing of that kind")
+    sources, message = BAD[what]
+    with pytest.raises(MienError) as error:
+        plan(*sources, column="image" if what == "no images" else None)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert "secret" not in str(error.value)
