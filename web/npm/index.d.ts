@@ -4,8 +4,8 @@ export type Emotion = string;
 /** A place in pixels of the image: [x, y]. */
 export type Point = [number, number];
 
-/** What can be read: a file, or anything that a canvas can draw. Images, videos and canvases must be loaded, and of this site
- * (or sent with CORS). */
+/** What can be read: a file, which is decoded without colour conversion, as in Python, or anything that a canvas can draw.
+ * Images, videos and canvases must be loaded, and of this site (or sent with CORS). */
 export type Source = Blob | ImageBitmapSource;
 
 export interface OpenOptions {
