@@ -26,7 +26,8 @@ BROKEN = """<!doctype html><html style="font: 16px sans-serif"><body style="back
 <text x="10" y="50" fill="#fff" font-size="6">tiny</text>
 <text x="10" y="80" fill="#fff" font-size="14">label A of a tick</text>
 <text x="40" y="82" fill="#fff" font-size="14">label B</text>
-<text x="200" y="50" fill="#111" font-size="14">black on black</text></svg>
+<text x="180" y="50" fill="#111" font-size="14">black on black</text>
+<text x="270" y="95" fill="#fff" font-size="14">too far</text></svg>
 <svg aria-label="nothing" width="300" height="100"><text y="50" fill="#fff">only words</text></svg>
 <img src="elsewhere.png" alt="missing"><canvas role="img" aria-label="blank" width="20" height="20"></canvas>
 <details><summary>folded</summary>
@@ -50,6 +51,7 @@ def test_the_measurement_sees_what_is_broken(browser: Any, tmp_path: Path) -> No
         ": one label is over another: label A of a tick / label B",
         ": one label is over another: 0 s / 10 s",
         ": letters that are hardly seen: black on black",
+        ": a label is cut off: too far",
         ": an empty plot: nothing",
         ": an empty plot: blank",
         ": an image that is not shown: missing",

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ _THUMB = 96  # pixels per side
 # Distinct in light and dark mode; markers distinguish lines where colours do not.
 _COLOURS = (ACCENT, "#2f7fc1", "#3b9a5f", "#b45fb0", "#d0832b", "#8a857b")
 _MARKERS = "osD^vP"
+_LABEL_LETTERS = 46  # in a line below a small plot
 
 
 def example_face() -> _Images:
@@ -102,7 +104,7 @@ def small_multiples(models: Sequence[ModelRobustness], corruptions: Sequence[Map
         _lines(axis, models, key, [model["corrupted"][name] for model in models])
         axis.set_xticks(range(6), ["clean", *(f"{amount:g}" for amount in corruption["amounts"])])
         axis.set_title(name, fontsize=10.5, loc="left", color=INK)
-        axis.set_xlabel(corruption["unit"], fontsize=8.5)
+        axis.set_xlabel(fill(corruption["unit"], _LABEL_LETTERS), fontsize=8.5)
         ranges = "; ".join(
             f"{model['name']} from {_value(model['clean'], key)} to {_value(model['corrupted'][name][-1], key)}"
             for model in models
@@ -135,16 +137,17 @@ def _value(condition: Condition, key: str) -> str:
 
 def _lines(axis: Axes, models: Sequence[ModelRobustness], key: str, corrupted: Sequence[Sequence[Condition]]) -> None:
     """One line per model that starts at its clean faces (dotted); for a single model also the interval."""
+    has_band = len(models) == 1 and key != "ece"
     for at, (model, conditions) in enumerate(zip(models, corrupted, strict=True)):
         estimates = [condition["metrics"][key] for condition in (model["clean"], *conditions)]
         values = [estimate["value"] for estimate in estimates]
         axis.axhline(values[0], color=_colour(at), linewidth=0.9, linestyle=":")
         axis.plot(values, color=_colour(at), marker=_MARKERS[at % len(_MARKERS)], markersize=3.5, linewidth=1.6)
-        if len(models) == 1 and key != "ece":
+        if has_band:
             low, high = zip(*(estimate["interval"] for estimate in estimates), strict=True)
             axis.fill_between(range(len(values)), low, high, color=MUTED, alpha=0.25, linewidth=0)
     shown = [
-        condition["metrics"][key]["value"]
+        condition["metrics"][key]["interval"][1] if has_band else condition["metrics"][key]["value"]
         for model in models
         for conditions in ([model["clean"]], *model["corrupted"].values())
         for condition in conditions
