@@ -62,6 +62,21 @@ def test_the_measurement_sees_what_is_broken(browser: Any, tmp_path: Path) -> No
     assert "drawing" not in found
 
 
+def test_the_measurement_sees_an_empty_plot_and_close_ticks(browser: Any, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the lab is not installed")
+    from mien.lab.html.blocks import page, section
+    from mien.lab.html.figures import ACCENT, new_plot, plot
+
+    (empty, _), (full, axis) = new_plot(), new_plot()
+    axis.plot([0, 1], [0, 1], color=ACCENT, label="drawn")
+    axis.legend()
+    axis.set_xticks([0, 0.01, 1], ["one tick", "its neighbour", "far"])
+    plots = plot(empty, alt="without data") + plot(full, alt="with data")
+    (tmp_path / "plots.html").write_text(page("Plots", [section("Two", plots)], lead="", provenance={}))
+    found = {problem.partition(": ")[2] for problem in problems_of_file(browser, tmp_path / "plots.html")}
+    assert found == {"an empty plot: without data", "one label is over another: one tick / its neighbour"}
+
+
 def crowd() -> NDArray[np.uint8]:
     """Twenty small faces in two rows."""
     pixels = mien.Reader(detector="none").read(ASTRONAUT, keep_pixels=True).pixels
