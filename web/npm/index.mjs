@@ -12,10 +12,10 @@ export class Reader {
   #engine;
   #threshold;
 
-  static async open({ folder = new URL("./", import.meta.url), abstain = 0 } = {}) {
+  static async open({ folder, abstain = 0 } = {}) {
     if (abstain !== "card" && !(abstain >= 0 && abstain <= 1)) throw new RangeError(`abstain is ${abstain}; give 0 to 1, or "card"`);
-    const base = new URL(folder, location.href);
-    const engine = new Browser(base.href.endsWith("/") ? base : new URL(`${base.href}/`));
+    const base = folder === undefined ? undefined : new URL(`${folder}`.replace(/\/*$/, "/"), location.href);
+    const engine = new Browser(base);
     const [model, threshold] = await Promise.all([engine.open(), abstain === "card" ? fetchThresholds(engine.base) : abstain]);
     return new Reader(engine, model, threshold);
   }

@@ -3,10 +3,12 @@
 //   read(source) -> { faces, width, height, bitmap, milliseconds }
 //   frame(bitmap, seconds, { smooth }) -> { faces, width, height, milliseconds }, the faces with track ids
 
+const HERE = import.meta.url; // apart, as bundlers would take `new URL("./", import.meta.url)` for a file
+
 /** The networks run in this browser, in a worker; nothing leaves the device. */
 export class Browser {
   /** `base` is the address of the folder of worker.mjs, runtime/ and models/. */
-  constructor(base = new URL("./", import.meta.url)) {
+  constructor(base = new URL("./", HERE)) {
     this.base = base;
     this.worker = null;
     this.waiting = new Map();
