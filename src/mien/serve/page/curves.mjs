@@ -8,6 +8,7 @@ const TICK = 10; // seconds between two marks of the time axis
 const GAP = 1.5; // seconds without a reading after which the curve is interrupted
 const MAX_SHOWN = 4; // curves at the same time
 const KEEP = 1.3; // a face replaces a shown one if its box has more than KEEP times the area: equal faces do not alternate
+const THINNEST = 3; // of the 960 pixels of a curve: what a single reading is shown as
 const LINE = "#0005"; // the marks in the curves
 
 /** The curves of all tracks, of which MAX_SHOWN are shown: those of the largest faces in view, then those that left last. */
@@ -94,8 +95,11 @@ class Timeline {
     const { width, height } = this.canvas;
     const context = this.canvas.getContext("2d");
     context.clearRect(0, 0, width, height);
-    for (const run of this.runs()) {
+    const runs = this.runs();
+    if (runs.length === 0) return;
+    for (const run of runs) {
       const x = run.map(({ seconds }) => width * (1 - (now - seconds) / WINDOW));
+      x[0] = Math.min(x[0], x.at(-1) - THINNEST);
       const floor = run.map(() => height);
       this.emotions.forEach((name, k) => {
         const roof = run.map(({ values }, i) => floor[i] - values[k] * height);
@@ -111,7 +115,7 @@ class Timeline {
     for (let ago = TICK; ago < WINDOW; ago += TICK) context.fillRect(width * (1 - ago / WINDOW), 0, 1, height);
   }
 
-  /** The points in pieces without a gap. */
+  /** The points in pieces without a gap; a piece of one point has it twice. */
   runs() {
     const runs = [];
     let last = -Infinity;
@@ -120,6 +124,6 @@ class Timeline {
       runs.at(-1).push(point);
       last = point.seconds;
     }
-    return runs.filter((run) => run.length > 1);
+    return runs.map((run) => (run.length > 1 ? run : [...run, ...run]));
   }
 }
