@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from mien._emotions import Emotion
-from mien._format import interval, percent, points, points_interval
+from mien._format import counted, interval, percent, points, points_interval
 from mien.lab.explain.attention import REGIONS, region_polygons
 from mien.lab.explain.faithfulness import ORDERS
 from mien.lab.explain.study import DatasetExplanation
@@ -243,7 +243,7 @@ def _mean_maps(explanation: DatasetExplanation) -> Section:
     tiles, specific = [], []
     for i, mean in means.items():
         count = int((attention.targets == i).sum())
-        tiles.append(ImageTile(faces[i], f"{emotions[i]}, {count} faces", mean))
+        tiles.append(ImageTile(faces[i], f"{emotions[i]}, {counted(count, 'face')}", mean))
         specific.append(ImageTile(faces[i], f"{emotions[i]}, above the mean", np.maximum(mean - overall, 0)))
     return section(
         "Mean maps",
@@ -358,7 +358,8 @@ def draw_regions(face: NDArray[np.uint8]) -> NDArray[np.uint8]:
         for outline in outlines:
             corners = [(x * _SIDE, y * _SIDE) for x, y in outline]
             draw.polygon(corners, outline=_COLOURS[region], width=2)
-        draw.text((corners[0][0] + 4, corners[0][1] + 3), region, fill="#ffffff", stroke_width=1, stroke_fill="#000000")
+        place = (corners[0][0] + 4, corners[0][1] + 2)
+        draw.text(place, region, fill="#fff", stroke_width=1, stroke_fill="#000", font_size=14)
     return np.asarray(canvas)
 
 
