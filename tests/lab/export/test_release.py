@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 
 from mien._emotions import SEVEN
 from mien._errors import ModelError
@@ -20,7 +21,7 @@ from mien.lab.data.fer2013 import OFFICIAL_COUNTS
 from mien.lab.export.calibrate import Calibration
 from mien.lab.export.onnx import _nodes_after, contract_metadata, export_fp32, export_int8, fold_norms, store_half
 from mien.lab.export.release import calibrate, export_model
-from mien.lab.inference import predict
+from mien.lab.inference import STD, predict
 from mien.lab.ledger import Ledger
 from mien.lab.nets._layers import Branched
 from mien.lab.train.devices import Devices
@@ -88,6 +89,26 @@ def test_int8_computes_probabilities_and_maps_in_fp32(case: str, faces: FaceSet,
     assert not {"QuantizeLinear", "DequantizeLinear"} & {node.op_type for node in head}
     int8, fp32 = (Classifier(tmp_path / f"{precision}.onnx")(crops)[0] for precision in ("int8", "fp32"))
     assert np.abs(int8 - fp32).mean() < 0.02
+
+
+def test_the_ranges_of_int8_do_not_follow_the_most_extreme_face(released: Path, faces: FaceSet, tmp_path: Path) -> None:
+    crops = faces.images[:64].numpy().copy()
+    export_int8(released / "model-fp32.onnx", tmp_path / "usual.onnx", crops)
+    crops[0, ::2], crops[0, 1::2] = 0, 255  # stripes of the largest contrast
+    export_int8(released / "model-fp32.onnx", tmp_path / "extreme.onnx", crops)
+    usual, extreme = (_scales(tmp_path / f"{name}.onnx") for name in ("usual", "extreme"))
+    assert usual.keys() == extreme.keys()
+    growth = [extreme[name] / usual[name] for name in usual]
+    assert 1 < max(growth) < 1.5  # one batch of eight
+    grey_level = 1 / (255 * STD)
+    assert any(step == pytest.approx(grey_level) for step in usual.values()), "each grey level has a step"
+
+
+def _scales(path: Path) -> dict[str, float]:
+    """Value of an int8 file -> the step of its activations."""
+    graph = onnx.load(path).graph
+    values = {each.name: float(numpy_helper.to_array(each)) for each in graph.initializer if not each.dims}
+    return {node.input[0]: values[node.input[1]] for node in graph.node if node.op_type == "QuantizeLinear"}
 
 
 def test_only_the_maps_of_a_pooled_net_are_not_quantised(released: Path) -> None:
