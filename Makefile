@@ -130,7 +130,12 @@ wheel: $(VENV)/all
 	$(BIN)/python -m twine check --strict dist/*
 	$(PYTEST) -m release tests/test_wheel.py
 
-release-check: $(VENV)/all lint
+# A local S3 server, in an environment of its own: it needs older packages than the pinned ones.
+.venv-s3:
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet --disable-pip-version-check moto flask flask-cors
+
+release-check: $(VENV)/all .venv-s3 lint
 	$(PIP) -e ".[imagenet]"
 	$(PYTEST) -m "release or not release"
 

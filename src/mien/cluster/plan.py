@@ -145,7 +145,7 @@ class Plan:
         from mien.video import open_source
 
         if not self._fps:
-            raise MienError(f"{name}: is a video; say how many frames a second to read of it")
+            raise MienError(f"{name}: is a video; say how many frames a second to read of it (fps)")
         block = ImageBlock(1, [name], options=options, fps=self._fps)
         if is_address(name):
             yield block

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +212,8 @@ def _cluster(ray: Any, address: str | None, needs: _Needs, *, dashboard: bool) -
             options |= {"_temp_dir": folder}
         else:
             _check_answer(address)
+        if dashboard and find_spec("aiohttp_cors") is None:
+            raise MienError('the dashboard needs more of Ray; run: pip install "ray[default]"')
         try:
             with kept_handlers(), _quiet():
                 ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
@@ -218,10 +221,13 @@ def _cluster(ray: Any, address: str | None, needs: _Needs, *, dashboard: bool) -
             what = "Ray does not start on this machine" if address is None else f"{address}: cannot be joined"
             cure = "see that it is not too busy" if address is None else "call this on a machine of the cluster"
             raise MienError(f"{what} ({first_line(error)}); {cure}") from error
+        # Else a thread of Ray prints a paragraph on standard output for each worker that ends.
+        prints, ray._private.worker._worker_logs_enabled = ray._private.worker._worker_logs_enabled, False
         try:
             yield
         finally:
             ray.shutdown()
+            ray._private.worker._worker_logs_enabled = prints
 
 
 @contextmanager

@@ -1,0 +1,63 @@
+"""`mien distribute`: one line and exit status 2 for what it cannot do, before Ray starts; ``tests/cluster`` runs it."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from mien.commands.distribute import _Progress
+from support.cli import mien_here
+from support.distributed import write_images
+
+pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+LINES: dict[str, tuple[tuple[str, ...], str]] = {
+    "nothing there": (("nowhere",), "nowhere: there is no such file or folder; check the path"),
+    "a video": (("a.mp4",), "a.mp4: is a video; say how many frames a second to read of it (fps)"),
+    "twice": (
+        ("in", "in/00000.png"),
+        "in/00000.png: is named twice, so its faces would be counted twice; name it once",
+    ),
+    "a web server": (("http://a.b/c",), "http://a.b/c: is no object store; copy the images to a folder or a bucket"),
+    "no cluster": (
+        ("in", "--address", "127.0.0.1:1"),
+        "127.0.0.1:1: no Ray cluster answers (connection refused); check the address and the network",
+    ),
+    "a bad option": (
+        ("in", "--detector", "none", "--model", "none.onnx"),
+        "none.onnx: no such model file; embedded models: mien-0, mien-1, mien-plus",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", LINES)
+def test_wrong_arguments_are_one_line(what: str, tmp_path: Path) -> None:
+    if what == "no cluster":
+        pytest.importorskip("ray", reason="ray is not installed")
+    write_images(tmp_path / "in", 2)
+    (tmp_path / "a.mp4").write_bytes(b"")
+    words, line = LINES[what]
+    done = mien_here("distribute", *words, "--out", "out", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"mien: {line}\n")
+    assert (tmp_path / "out").exists() == (what == "no cluster")  # its plan is kept
+
+
+def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_images(tmp_path / "in", 1)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    done = mien_here("distribute", "in", "--out", "out", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (2, 'mien: ray is not installed; run: pip install "mien[ray]"\n')
+
+
+def test_progress_in_a_log_is_a_line_a_minute(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([100.0, 110.0, 120.0, 171.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    with _Progress() as progress:
+        progress("starting Ray", 500, 2000)
+        for done in (700, 1000, 1500):
+            progress("reading, 3 not read", done, 2000)
+    assert capsys.readouterr().err.splitlines() == [
+        "mien: reading, 3 not read: 700 of 2,000 images, 20.0/s, 0:01:05 left",
+        "mien: reading, 3 not read: 1,500 of 2,000 images, 14.1/s, 0:00:36 left",
+    ]
