@@ -43,7 +43,7 @@ $(VENV)/core: $(VENV)/pip pyproject.toml
 
 # The core, the lab and the tools of development.
 $(VENV)/all: $(VENV)/pip pyproject.toml
-	$(PIP) -e ".[lab,video,serve,dev]"
+	$(PIP) -e ".[lab,video,serve,ray,dev]"
 	@touch $(VENV)/core $@
 
 demo: $(VENV)/core

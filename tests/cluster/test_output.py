@@ -36,7 +36,12 @@ def test_a_run_goes_on_with_what_the_manifest_does_not_name(tmp_path: Path) -> N
         assert (number, ImageBlock(**json.loads(line))) == (2, ImageBlock(2, ["2.png"]))
         partitions.add(2, b"", **COUNTS)
         partitions.finish()
-    assert left(path) == []
+    with Partitions(path, GIVEN, resume=True) as partitions:
+        assert list(partitions.blocks()) == []
+        partitions.finish()
+    lines = (path / "_manifest.jsonl").read_text().splitlines()
+    assert json.loads(lines.pop()) == {"complete": True, "partitions": 3, "images": 6}
+    assert [json.loads(line)["partition"] for line in lines] == [0, 1, 2]
     assert sorted(each.name for each in path.iterdir()) == [
         "_manifest.jsonl",
         "_plan.jsonl",

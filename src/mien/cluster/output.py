@@ -72,6 +72,7 @@ class Partitions:
         self._folder, self._given, self._resume = Path(folder), json.loads(json.dumps(given)), resume
         self.done: dict[int, Part] = {}
         self.size, self.total, self.home = 0, 0, str(Path.cwd())
+        self._is_complete = False
 
     def __enter__(self) -> Self:
         plan, manifest = self._folder / _PLAN, self._folder / _MANIFEST
@@ -161,7 +162,7 @@ class Partitions:
         finally:
             draft.drop()
         self._append(vars(part))
-        self.done[number] = part
+        self.done[number], self._is_complete = part, False
         return part
 
     def finish(self) -> None:
@@ -170,7 +171,8 @@ class Partitions:
         Raises:
             OutputError: It cannot be written.
         """
-        self._append({"complete": True, "partitions": len(self.done), "images": self.count("images")})
+        if not self._is_complete:
+            self._append({"complete": True, "partitions": len(self.done), "images": self.count("images")})
 
     def count(self, name: str) -> int:
         """Return a sum over the complete partitions.
@@ -208,6 +210,7 @@ class Partitions:
         self._manifest.truncate(len(whole))
         known = {field.name for field in fields(Part)}
         for line in whole.splitlines():
+            self._is_complete = line.startswith(b'{"complete"')  # a partition after it was read again
             with suppress(ValueError, TypeError):
                 part = Part(**{key: value for key, value in json.loads(line).items() if key in known})
                 with suppress(OSError), (self._folder / part.file).open("rb") as file:

@@ -171,7 +171,7 @@ def _kind_of_source(word: str) -> str:
 
 
 def _kind_of_file(name: str) -> str:
-    suffix = PurePath(name).suffix.lower()
+    suffix = PurePath(name.partition("?")[0] if is_address(name) else name).suffix.lower()
     return "table" if suffix == ".parquet" else "video" if suffix in VIDEO_SUFFIXES else "image"
 
 

@@ -25,6 +25,7 @@ from mien.cluster.worker import RayWorker
 from mien.reader import Reader
 
 _STORE_BYTES = 256 * 2**20  # of Ray's object store on one machine: blocks of rows are small
+_STARTS = 3  # of Ray: on a busy machine, its first one may exceed a time limit of its own
 _ANSWER_SECONDS = 5.0  # after which a cluster that does not answer is an error
 
 
@@ -133,7 +134,7 @@ def distribute(
             work = _pickled(reader), reader.model.emotions, settings, partitions.home, sys.path
             with _cluster(ray, address, needs, dashboard=dashboard):
                 _run(ray, partitions, work, needs, progress)
-            partitions.finish()
+        partitions.finish()
         images, faces, failed = (partitions.count(name) for name in ("images", "faces", "failed"))
         left_out = ", ".join(f"{kind} ({count:,})" for kind, count in plan.left_out.items() if count)
         return Distributed(Path(out), partitions.size, images, faces, failed, left_out)
@@ -214,13 +215,18 @@ def _cluster(ray: Any, address: str | None, needs: _Needs, *, dashboard: bool) -
             _check_answer(address)
         if dashboard and find_spec("aiohttp_cors") is None:
             raise MienError('the dashboard needs more of Ray; run: pip install "ray[default]"')
-        try:
-            with kept_handlers(), _quiet():
-                ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
-        except Exception as error:  # of many kinds, some plain Exception
-            what = "Ray does not start on this machine" if address is None else f"{address}: cannot be joined"
-            cure = "see that it is not too busy" if address is None else "call this on a machine of the cluster"
-            raise MienError(f"{what} ({first_line(error)}); {cure}") from error
+        for tries in range(_STARTS, 0, -1):
+            try:
+                with kept_handlers(), _quiet():
+                    ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+                break
+            except Exception as error:  # of many kinds, some plain Exception
+                ray.shutdown()
+                if address is None and tries > 1:
+                    continue
+                what = "Ray does not start on this machine" if address is None else f"{address}: cannot be joined"
+                cure = "see that it is not too busy" if address is None else "call this on a machine of the cluster"
+                raise MienError(f"{what} ({first_line(error)}); {cure}") from error
         # Else a thread of Ray prints a paragraph on standard output for each worker that ends.
         prints, ray._private.worker._worker_logs_enabled = ray._private.worker._worker_logs_enabled, False
         try:
