@@ -5,8 +5,9 @@ squeeze-and-excitation (decision 3 of the architecture). With widths 64, 128, 25
 is ResNet-18 (He et al., CVPR 2016) with the small stem. ``squeeze`` adds squeeze-and-excitation (Hu et al., CVPR 2018)
 for teachers, which need not be fast.
 
-``blur`` low-passes the image and what the strided blocks read (anti-aliasing, Zhang, ICML 2019), so that a shift by a
-pixel changes the maps less. It has no weights: nets with and without it have the same ones.
+``blur`` low-passes the image and what the strided blocks after the first stage read (anti-aliasing, Zhang, ICML 2019),
+so that a shift by a pixel changes the maps less. It has no weights: nets with and without it have the same ones. In the
+first stage it costs more accuracy than it gives steadiness.
 
 The other two kinds of block have two 3x3 convolutions without a shortcut. ``"reparam"`` learns each convolution as the
 sum of three branches and is exported as ``"plain"`` (Ding et al., RepVGG, CVPR 2021).
@@ -102,8 +103,8 @@ def build(
         depths: Blocks of each stage.
         strides: Stride of the first block of each stage.
         block: ``"residual"``, ``"plain"`` or ``"reparam"``.
-        blur: Weight of each neighbour in the filter of the image and of what strided residual blocks read: 0 for no
-            filter, 0.25 for the binomial one.
+        blur: Weight of each neighbour in the filter of the image and of what strided residual blocks after the first
+            stage read: 0 for no filter, 0.25 for the binomial one.
         squeeze: Whether residual blocks have squeeze-and-excitation.
         dropout: Dropout rate before the classifier, from 0 to 1.
         drop_path: Stochastic depth rate of the last residual block; it grows linearly from 0 at the first block.
@@ -127,12 +128,12 @@ def build(
     layers: list[nn.Module] = [BlurredStem(*first_layers, share=blur) if blur > 0 else first_layers, nn.ReLU()]
     convolution: Callable[..., nn.Module] = Branched if block == "reparam" else conv_norm
     inputs, count, total = stem, 0, max(1, sum(depths) - 1)
-    for width, depth, stride in zip(widths, depths, strides, strict=True):
+    for stage, (width, depth, stride) in enumerate(zip(widths, depths, strides, strict=True)):
         for i in range(depth):
             first = stride if i == 0 else 1
             if block == "residual":
                 drop = drop_path * count / total
-                kind = partial(BlurredBlock, share=blur) if blur > 0 and first > 1 else Block
+                kind = partial(BlurredBlock, share=blur) if blur > 0 and stage > 0 and first > 1 else Block
                 layers.append(kind(inputs, width, stride=first, squeeze=squeeze, drop=drop))
             else:
                 pair = (convolution(inputs, width, stride=first), nn.ReLU(), convolution(width, width), nn.ReLU())
