@@ -85,9 +85,9 @@ def test_a_plot_uses_the_colours_of_the_page_and_contains_text() -> None:
 
 def test_a_table_has_shades_best_cells_and_row_names() -> None:
     html = table(
-        ["model", "a", "b"], [["x", "1", None], ["y", 2, "3"]], shade=[[0.5, None], [None, 1]], best=[[0, 0], [1, 0]]
+        ["model", "a", "b"], [["x", "1", None], ["y", 2, "3"]], shade=[[0.5, -0.2], [None, 1]], best=[[0, 0], [1, 0]]
     )
-    assert '<td class="shade" style="--s:0.500">1</td><td>–</td>' in html
+    assert '<td class="shade" style="--s:0.500">1</td><td class="shade opposite" style="--s:0.200">–</td>' in html
     assert '<td class="best">2</td><td class="shade" style="--s:1.000">3</td>' in html
     assert re.findall(r'<th scope="(\w+)">(\w+)</th>', html) == [
         ("col", "model"),

@@ -245,7 +245,8 @@ def _tests_section(found: Comparison) -> Section:
         paragraph(
             "Every pair is tested on the same faces. Noise: the difference may be due to the choice of these faces (p "
             f"is at least {ALPHA}, corrected for {len(found.pairs)} pairs). Otherwise a cell says by how many points "
-            "the model of its row is better or worse than the model of its column; a stronger colour means more."
+            "the model of its row is better (brown) or worse (blue) than the model of its column; a stronger colour "
+            "means more."
         )
     ]
     for metric in ("accuracy", "macro_f1"):
@@ -277,7 +278,8 @@ def _test_matrix(found: Comparison, metric: str) -> str:
             value, differs = (0.0, False) if place == other else found.difference(place, other, metric)
             verdict = f"{'better' if value > 0 else 'worse'} {points(value)}" if differs else "noise"
             rows[-1].append("·" if place == other else verdict)
-            shade[-1].append(min(1.0, 0.15 + abs(value) / _FULL_COLOUR) if differs else None)
+            strength = min(1.0, 0.15 + abs(value) / _FULL_COLOUR)
+            shade[-1].append((strength if value > 0 else -strength) if differs else None)
     return table(["row against column", *map(str, range(1, len(rows) + 1))], rows, shade=shade)
 
 

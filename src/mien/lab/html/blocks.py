@@ -142,7 +142,8 @@ def table(
         header: The heads of the columns.
         rows: The cells. Numbers are printed as they are; ``None`` is printed as a dash.
         caption: Plain text above the table.
-        shade: Strength of colour of each cell after the first column, from 0 to 1; ``None`` for no colour.
+        shade: Strength of colour of each cell after the first column, from 0 to 1; below 0, to -1, of the opposite
+            colour; ``None`` for no colour.
         best: Which cells after the first column are in bold.
         wrap: Whether the last column contains long texts, which may wrap.
 
@@ -159,9 +160,10 @@ def table(
         cells = [f'<th scope="row">{_text(row[0])}</th>'] if row else []
         for x, cell in enumerate(row[1:]):
             strength = shade[y][x] if shade else None
-            kinds = (["shade"] if strength is not None else []) + (["best"] if best and best[y][x] else [])
+            kinds = [] if strength is None else ["shade"] if strength >= 0 else ["shade", "opposite"]
+            kinds += ["best"] if best and best[y][x] else []
             kind = f' class="{" ".join(kinds)}"' if kinds else ""
-            style = f' style="--s:{strength:.3f}"' if strength is not None else ""
+            style = f' style="--s:{abs(strength):.3f}"' if strength is not None else ""
             cells.append(f"<td{kind}{style}>{_text(cell)}</td>")
         body.append(f"<tr>{''.join(cells)}</tr>")
     save_table([*map(str, header)], [[_text(cell) for cell in row] for row in rows], caption)
