@@ -22,6 +22,7 @@ import typer
 import docs_claims
 import docs_results
 import docs_robustness
+import docs_scale
 from docs_tables import (
     AGREED,
     RESULTS,
@@ -381,6 +382,12 @@ def page_colors() -> str:
     )
 
 
+def scale() -> str:
+    """docs/scale.md: what `mien distribute` costs."""
+    measured = json.loads((RESULTS / "distribute.json").read_text("utf-8"))
+    return replace_marked(ROOT / "docs" / "scale.md", docs_scale.parts(measured))
+
+
 PAGES: Mapping[str, Callable[[], str | None]] = {
     **docs_results.PAGES,
     "docs/reference/commands.md": command_line,
@@ -393,6 +400,7 @@ PAGES: Mapping[str, Callable[[], str | None]] = {
     "docs/how-to/stress.md": lambda: replace_marked(
         ROOT / "docs" / "how-to/stress.md", docs_robustness.parts(RESULTS / "stress")
     ),
+    "docs/scale.md": scale,
     "README.md": readme,
 }
 

@@ -50,7 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def mien(command: str) -> list[str]:
-    return [sys.executable, "-m", "mien", command, "in"]
+    return [sys.executable, "-m", "mien", command, "in", "--detector", "none"]
 
 
 def distribute(folder: Path, out: str, *words: str) -> "subprocess.Popen[str]":

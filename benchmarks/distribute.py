@@ -1,0 +1,202 @@
+"""Measure `mien distribute` beside one process: cost of an image, Ray's fixed cost, bytes of a reading, memory.
+
+    python benchmarks/distribute.py --out results/distribute.json
+
+The images are one photograph with a face (`examples/astronaut.png`) as JPEG of three sizes. Every run is a program of
+its own, so that start and end count. The fixed cost is a run over one image; the cost of an image is what a run over
+many takes beyond it. CPU times hold on a machine that is shared with other programs, wall times do not.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageEnhance
+
+from mien._measure import environment, peak_memory_mb
+from mien.cluster.output import Partitions
+from mien.cluster.plan import Plan
+
+ROOT = Path(__file__).parents[1]
+RUNS = {"one process": 0, "1 worker": 1, "2 workers": 2}
+SIZES = {"112x112": (112, 112), "640x480": (640, 480), "1280x720": (1280, 720)}
+COUNTS = {"112x112": 4000, "640x480": 1600, "1280x720": 800}
+
+
+def write_images(folder: Path, size_wh: tuple[int, int], count: int) -> int:
+    """Write images of the photograph, each at another place and brightness; return the mean size of a file."""
+    folder.mkdir()
+    generator = random.Random(0)
+    with Image.open(ROOT / "examples" / "astronaut.png") as picture:
+        face = picture.convert("RGB")
+    for number in range(count):
+        side = round(min(size_wh) * generator.uniform(0.8, 1))
+        image = Image.new("RGB", size_wh, (90, 110, 120))
+        place = (generator.randint(0, size_wh[0] - side), generator.randint(0, size_wh[1] - side))
+        image.paste(ImageEnhance.Brightness(face.resize((side, side))).enhance(generator.uniform(0.6, 1.2)), place)
+        image.save(folder / f"{number:05}.jpg", quality=85)
+    return round(sum(path.stat().st_size for path in folder.iterdir()) / count)
+
+
+def children_seconds() -> float:
+    """CPU time of the programs that have ended, in seconds."""
+    times = os.times()
+    return times.children_user + times.children_system
+
+
+def run(words: list[str], folder: Path) -> dict[str, float]:
+    """Run `mien WORDS`; return its wall time and CPU time in seconds, and the largest memory of its processes in MB.
+
+    Memory that several processes share counts once (PSS).
+    """
+    start, cpu, most = time.perf_counter(), children_seconds(), 0.0
+    job = subprocess.Popen([sys.executable, "-m", "mien", *words], cwd=folder, stderr=subprocess.DEVNULL)
+    used: dict[int, float] = {}
+    while job.poll() is None:
+        processes = [job.pid, *below(job.pid)]
+        used |= {process: seconds for process in processes if (seconds := cpu_seconds(process)) is not None}
+        most = max(most, sum(map(memory_mb, processes)))
+        time.sleep(0.2)
+    assert job.returncode == 0, words
+    wall = time.perf_counter() - start
+    # The processes of Ray are not waited for by this program, so the CPU time is what was last seen of each.
+    own = children_seconds() - cpu
+    return {"wall_s": round(wall, 2), "cpu_s": round(max(own, sum(used.values())), 2), "memory_mb": round(most)}
+
+
+def below(root: int) -> list[int]:
+    """The processes that a process has started, directly or not."""
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+    found = {root}
+    while more := {process for process, parent in parents.items() if parent in found} - found:
+        found |= more
+    return sorted(found - {root})
+
+
+def cpu_seconds(process: int) -> float | None:
+    """CPU time of a process so far; `None` if it has ended."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def memory_mb(process: int) -> float:
+    """Proportional memory of a process in MB; 0 if it has ended."""
+    try:
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("Pss:")), 0.0)
+
+
+def measure_fixed(folder: Path) -> dict[str, Any]:
+    """Measure one process, one worker and two workers on a single image."""
+    write_images(folder / "one", SIZES["640x480"], 1)
+    return {name: run(words("one", workers, folder), folder) for name, workers in RUNS.items()}
+
+
+def measure(size: str, share: float, fixed: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Measure one process, one worker and two workers on images of one size."""
+    count = round(share * COUNTS[size])
+    measured: dict[str, Any] = {"images": count, "bytes_of_an_image": write_images(folder / size, SIZES[size], count)}
+    for name, workers in RUNS.items():
+        many = run(words(size, workers, folder), folder)
+        measured[name] = {
+            "wall_s": round(many["wall_s"], 2),
+            "wall_ms_of_an_image": round(1000 * (many["wall_s"] - fixed[name]["wall_s"]) / (count - 1), 3),
+            "cpu_ms_of_an_image": round(1000 * (many["cpu_s"] - fixed[name]["cpu_s"]) / (count - 1), 3),
+            "memory_mb": round(many["memory_mb"]),
+        }
+    written = list((folder / "out").glob("part-*.parquet"))
+    measured["partitions"] = len(written)
+    measured["bytes_of_a_reading"] = round(sum(path.stat().st_size for path in written) / count, 1)
+    return measured
+
+
+def measure_driver(fixed: dict[str, Any], folder: Path) -> dict[str, float]:
+    """Measure what the driver does alone: a block each image, partitions on the disk, the plan of a million names."""
+    count = 200
+    write_images(folder / "small", SIZES["112x112"], count)
+    many = run([*words("small", 2, folder)[:-1], "0.001"], folder)
+    (folder / "names.txt").write_text(
+        "".join(f"photos/{number // 1000:04}/{number:07}.jpg\n" for number in range(10**6))
+    )
+    planned = subprocess.run(
+        [sys.executable, __file__, "--plan", "names.txt"], cwd=folder, capture_output=True, text=True, check=True
+    )
+    with Partitions(folder / "written", {}, resume=False) as partitions:
+        partitions.plan([])
+        content, start = os.urandom(150_000), time.perf_counter()
+        for number in range(200):
+            partitions.add(number, content, images=1000, faces=1000, failed=0)
+        seconds = (time.perf_counter() - start) / 200
+    return {
+        "block_wall_ms": round(1000 * (many["wall_s"] - fixed["2 workers"]["wall_s"]) / (count - 1), 2),
+        "block_cpu_ms": round(1000 * (many["cpu_s"] - fixed["2 workers"]["cpu_s"]) / (count - 1), 2),
+        "partition_written_ms": round(1000 * seconds, 2),
+        **json.loads(planned.stdout),
+    }
+
+
+def plan(names: str) -> None:
+    """Plan a list of names, and print what that takes."""
+    start = time.perf_counter()
+    with Partitions("planned", {}, resume=False) as partitions:
+        partitions.plan(Plan([names], fps=None, column=None))
+        facts = {"million_names_blocks": partitions.size, "million_names_s": round(time.perf_counter() - start, 1)}
+    facts["million_names_mb"] = round(peak_memory_mb() or 0)
+    print(json.dumps(facts))
+
+
+def words(source: str, workers: int, folder: Path) -> list[str]:
+    """The words of a run into a new place."""
+    for old in (folder / "out", folder / "out.parquet"):
+        shutil.rmtree(old, ignore_errors=True)
+        old.unlink(missing_ok=True)
+    if not workers:
+        return ["predict", source, "--out", "out.parquet"]
+    return ["distribute", source, "--out", "out", "--workers", str(workers), "--block-mb", "4"]
+
+
+def main() -> None:
+    """Measure every size, and write or print the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="file for the results")
+    parser.add_argument("--size", action="append", choices=SIZES, help="only this size; repeatable")
+    parser.add_argument("--share", type=float, default=1.0, help="share of the images to read")
+    parser.add_argument("--plan", metavar="NAMES", help="only plan the names of a list, in a program of its own")
+    given = parser.parse_args()
+    if given.plan:
+        plan(given.plan)
+        return
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    results: dict[str, Any] = {"commit": commit.strip(), "machine": environment("onnxruntime", "ray", "pyarrow")}
+    with tempfile.TemporaryDirectory(prefix="mien-") as folder:
+        results["fixed"] = fixed = measure_fixed(Path(folder))
+        print(json.dumps(fixed), flush=True)
+        for size in given.size or SIZES:
+            results[size] = measure(size, given.share, fixed, Path(folder))
+            print(size, json.dumps(results[size]), flush=True)
+        results["driver"] = measure_driver(fixed, Path(folder))
+        print(json.dumps(results["driver"]), flush=True)
+    if given.out:
+        given.out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Tables of docs/scale.md from results/distribute.json: what was measured, and what follows for many images."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from docs_tables import table
+from mien.cluster.plan import BLOCK_BYTES
+
+_MANY = {"a million": 10**6, "a billion": 10**9}
+_CORES = {"a million": (2, 16, 64), "a billion": (64, 1000)}
+
+
+def sizes(measured: Mapping[str, Any]) -> list[str]:
+    """The sizes of images that were measured."""
+    return [name for name, value in measured.items() if isinstance(value, dict) and "images" in value]
+
+
+def parts(measured: Mapping[str, Any]) -> dict[str, str]:
+    """The generated parts of the page."""
+    machine, driver = measured["machine"], measured["driver"]
+    where = (
+        f"Commit {measured['commit'][:12]}; {machine['processor']}, {machine['cores']} cores; "
+        f"Python {machine['python']}, onnxruntime {machine['onnxruntime']}, ray {machine['ray']}."
+    )
+    return {
+        "cost": f"{cost_table(measured)}\n\n{where}",
+        "driver": f"{driver_table(driver)}\n\n{limit(measured)}",
+        "many": many_table(measured),
+    }
+
+
+def cost_table(measured: Mapping[str, Any]) -> str:
+    """What one process, one worker and two workers took."""
+    rows = []
+    for run, fixed in measured["fixed"].items():
+        rows.append(("one image", _named(run), f"{fixed['cpu_s']:.1f} s", f"{fixed['memory_mb']:,} MB"))
+    for size in sizes(measured):
+        for run in measured["fixed"]:
+            one = measured[size][run]
+            milliseconds, memory = one["cpu_ms_of_an_image"], one["memory_mb"]
+            rows.append((f"each more, {size}", _named(run), f"{milliseconds:.1f} ms", f"{memory:,} MB"))
+    return table(("images", "run", "CPU time", "memory"), rows)
+
+
+def _named(run: str) -> str:
+    return "`mien predict`" if run == "one process" else run
+
+
+def driver_table(driver: Mapping[str, float]) -> str:
+    """What the driver took alone."""
+    rows = [
+        (
+            "a block of one small image, two workers",
+            f"{driver['block_cpu_ms']:.1f} ms of CPU time, with the reading of the image",
+        ),
+        (
+            "a partition of 150 kB: written, flushed, renamed, named in the manifest",
+            f"{driver['partition_written_ms']:.1f} ms",
+        ),
+        (
+            "the plan of a million names in a list",
+            f"{driver['million_names_s']:.1f} s, {driver['million_names_mb']:,} MB",
+        ),
+    ]
+    return table(("the driver", "measured"), rows)
+
+
+def limit(measured: Mapping[str, Any]) -> str:
+    """How many workers one driver serves, by calculation."""
+    size = sizes(measured)[-1]
+    one, small = measured[size], measured[sizes(measured)[0]]
+    overhead = measured["driver"]["block_cpu_ms"] - small["1 worker"]["cpu_ms_of_an_image"]
+    block = BLOCK_BYTES / one["bytes_of_an_image"] * one["1 worker"]["cpu_ms_of_an_image"]
+    return (
+        f"So a block costs about {overhead:.0f} ms beside its images. A block of 64 MB of {size} images takes a worker "
+        f"{block / 1000:.0f} s. If the driver had to do all of the {overhead:.0f} ms, it would keep "
+        f"{round(block / overhead, -2):,.0f} workers busy."
+    )
+
+
+def many_table(measured: Mapping[str, Any]) -> str:
+    """What many images take, calculated from the measured figures."""
+    rows = []
+    for size in sizes(measured):
+        one = measured[size]
+        milliseconds = one["1 worker"]["cpu_ms_of_an_image"]
+        for name, count in _MANY.items():
+            hours = count * milliseconds / 3.6e6
+            times = ", ".join(f"{_time(hours / cores)} on {cores:,}" for cores in _CORES[name])
+            rows.append(
+                (
+                    f"{name}, {size}",
+                    f"{hours:,.0f}" if hours >= 10 else f"{hours:.1f}",
+                    times,
+                    _bytes(count * one["bytes_of_an_image"]),
+                    _bytes(count * one["bytes_of_a_reading"]),
+                )
+            )
+    return table(("images", "core hours", "time on cores", "bytes read", "bytes written"), rows)
+
+
+def _time(hours: float) -> str:
+    if hours < 1:
+        return f"{60 * hours:.0f} min"
+    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:,.0f} days"
+
+
+def _bytes(count: float) -> str:
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if count >= size:
+            return f"{count / size:,.0f} {unit}" if count >= 10 * size else f"{count / size:.1f} {unit}"
+    return f"{count:,.0f} bytes"
