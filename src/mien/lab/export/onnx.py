@@ -386,7 +386,7 @@ def _input_range(graph: onnx.GraphProto) -> dict[str, list[dict[str, NDArray[np.
 class _Faces(CalibrationDataReader):  # type: ignore[misc]
     """Faces in batches, for the calibrator of ONNX Runtime."""
 
-    def __init__(self, faces: NDArray[np.uint8], batch: int = 8) -> None:
+    def __init__(self, faces: NDArray[np.uint8], batch: int = 32) -> None:
         self.batches = iter([faces[i : i + batch] for i in range(0, len(faces), batch)])
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:

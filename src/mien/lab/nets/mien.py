@@ -39,7 +39,12 @@ def low_pass(x: Tensor, share: float) -> Tensor:
 
 
 class BlurredStem(nn.Sequential):
-    """Layers that read a blurred image; their weights have the names of ``nn.Sequential``."""
+    """Layers that read a blurred image; their weights have the names of ``nn.Sequential``.
+
+    Args:
+        layers: The layers.
+        share: As of ``low_pass``.
+    """
 
     def __init__(self, *layers: nn.Module, share: float) -> None:
         super().__init__(*layers)
@@ -59,7 +64,16 @@ class BlurredStem(nn.Sequential):
 
 
 class BlurredBlock(Block):
-    """A block that reads blurred maps; its weights have the names of ``Block``."""
+    """A block that reads blurred maps; its weights have the names of ``Block``.
+
+    Args:
+        inputs: As of ``Block``.
+        outputs: As of ``Block``.
+        stride: As of ``Block``.
+        squeeze: As of ``Block``.
+        drop: As of ``Block``.
+        share: As of ``low_pass``.
+    """
 
     def __init__(self, inputs: int, outputs: int, *, stride: int, squeeze: bool, drop: float, share: float) -> None:
         super().__init__(inputs, outputs, stride=stride, squeeze=squeeze, drop=drop)
