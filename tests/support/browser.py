@@ -99,6 +99,15 @@ def chromium(player: Any, *flags: str) -> Iterator[Any]:
         browser.close()
 
 
+def wait_until(page: Any, condition: str) -> None:
+    """Wait for a JavaScript expression. Playwright would compile it in the page, which the page's policy forbids."""
+    for _ in range(600):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(50)  # milliseconds
+    raise AssertionError(f"never true: {condition}")
+
+
 class Visit:
     """An open page, its console messages, and its requests to other addresses."""
 

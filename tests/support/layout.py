@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from support.browser import wait_until
+
 WIDTHS = (390, 1280)  # pixels: a phone and a laptop
 SCHEMES = ("light", "dark")
 
@@ -29,7 +31,7 @@ def problems_of_file(browser: Any, path: Path) -> list[str]:
     try:
         page.goto(path.as_uri())
         page.evaluate("for (const image of document.images) image.loading = 'eager'")
-        page.wait_for_function("[...document.images].every((image) => image.complete)")
+        wait_until(page, "[...document.images].every((image) => image.complete)")
         found += problems_of(page)
     finally:
         context.close()

@@ -14,7 +14,7 @@ from PIL import Image
 
 from mien.bundled import DEFAULT_MODEL
 from mien.reader import Reader
-from support.browser import Visit, build, chromium, playing, serving
+from support.browser import Visit, build, chromium, playing, serving, wait_until
 from support.encoded_images import encode
 from support.golden_readings import GOLDEN, Difference, differ, golden_image
 from support.layout import problems_of
@@ -139,10 +139,10 @@ def test_the_threshold_makes_faces_unsure(visit: Visit) -> None:
     visit.read(EXAMPLE, file("sour.png", encode(golden_image("sour"))))
     assert page.locator(".box.e-unsure").count() == 1  # as measured for the model
     page.locator("#threshold").fill("0")
-    page.wait_for_function("document.querySelectorAll('.box.e-unsure').length === 0")
+    wait_until(page, "document.querySelectorAll('.box.e-unsure').length === 0")
     assert not page.is_checked("#measured")
     page.locator("#measured").check(force=True)
-    page.wait_for_function("document.querySelectorAll('.box.e-unsure').length === 1")
+    wait_until(page, "document.querySelectorAll('.box.e-unsure').length === 1")
     assert re.fullmatch(r"\d+ to \d+ %", page.inner_text("#threshold-text"))
     page.locator("#threshold").fill("0")
     page.locator("#threshold").focus()
@@ -168,7 +168,7 @@ def test_each_map_can_have_its_own_scale(visit: Visit) -> None:
     )
     pale = visit.page.evaluate(opacity)
     visit.page.locator("#own-scale").check(force=True)
-    visit.page.wait_for_function(f"{opacity} > {2 * pale}")
+    wait_until(visit.page, f"{opacity} > {2 * pale}")
 
 
 def test_bad_files_get_a_line_each_and_the_page_reads_on(visit: Visit) -> None:
