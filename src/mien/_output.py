@@ -390,3 +390,25 @@ class OutputGroup:
                 self._error = self._error or failure
         if self._error is not None and (kind is None or issubclass(kind, KeyboardInterrupt)):
             raise self._error
+
+
+def lock_output(handle: int, path: Path) -> None:
+    """Refuse an output into which another process writes. The system frees the lock when that process ends in any way.
+
+    Args:
+        handle: An open file or folder, which is the same for all processes.
+        path: The output, for the message.
+
+    Raises:
+        OutputError: Another process has the lock.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise OutputError(f"{path}: another run writes here; wait for it, or name another output") from error
+    except OSError:
+        return  # a file system without locks

@@ -17,7 +17,7 @@ import pytest
 import mien
 from mien._emotions import CLASS_SETS, SEVEN, Emotion
 from mien._errors import MissingExtraError, OutputError
-from mien._face import QUALITY_COLUMNS
+from mien._face import QUALITY_COLUMNS, Reading
 from mien.report import Csv, Html, JsonLines, Parquet, open_output
 from support.readings import failed, interrupt, leftovers, make_face, make_reading, some_readings
 
@@ -282,3 +282,16 @@ def test_supervision_that_is_missing_names_the_extra(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "supervision", None)
     with pytest.raises(MissingExtraError, match=r'not installed; run: pip install "mien\[supervision\]"'):
         make_reading().to_supervision()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders are locked on POSIX systems alone")
+@pytest.mark.parametrize("resume", [False, True])
+def test_two_runs_do_not_write_one_parquet_file(resume: bool, tmp_path: Path) -> None:
+    path = tmp_path / "out.parquet"
+    with Parquet(path) as table:
+        table.add(Reading((), "a.png", (8, 8)))
+        with pytest.raises(OutputError, match="another run writes here; wait for it"), Parquet(path, resume=resume):
+            pass
+    with Parquet(path, resume=True) as table:
+        assert table.done == {"a.png"}
+    assert [each.name for each in tmp_path.iterdir()] == ["out.parquet"]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 from mien._errors import OutputError
-from mien._output import Draft, output_errors
+from mien._output import Draft, lock_output, output_errors
 from mien.cluster.blocks import ImageBlock
 
 _PLAN, _MANIFEST = "_plan.jsonl", "_manifest.jsonl"
@@ -87,7 +87,7 @@ class Partitions:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._manifest: BinaryIO = manifest.open("a+b")
         try:
-            _lock(self._manifest, self._folder)
+            lock_output(self._manifest.fileno(), self._folder)
             with output_errors(str(self._folder)):
                 for draft in self._folder.glob(".mien-*.part"):  # of a run that was killed
                     draft.unlink()
@@ -216,15 +216,3 @@ class Partitions:
                 with suppress(OSError), (self._folder / part.file).open("rb") as file:
                     if hashlib.file_digest(file, "sha256").hexdigest() == part.sha256:
                         self.done[part.partition] = part
-
-
-def _lock(file: BinaryIO, folder: Path) -> None:
-    """Refuse a folder into which another run writes. The system frees the lock when a run ends in any way."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise OutputError(f"{folder}: another run writes here; wait for it, or name another folder") from error

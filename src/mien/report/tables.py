@@ -16,7 +16,7 @@ from mien._emotions import Emotion
 from mien._errors import MienError, MissingExtraError, OutputError, first_line, require_kind
 from mien._face import Reading, record_columns
 from mien._format import csv_cell, printable
-from mien._output import MARK, PARTIAL, Draft, open_output, output_errors
+from mien._output import MARK, PARTIAL, Draft, lock_output, open_output, output_errors
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -306,9 +306,30 @@ class Parquet:
     def __enter__(self) -> Self:
         import_parquet()
         Draft(self._path).drop()  # a path that cannot be written is reported now
-        if self._path.exists() and not self._path.is_file():  # a device or pipe
-            self._parts = Path(tempfile.mkdtemp())
-        elif self._parts.is_dir() and not self._resume:
+        is_device = self._path.exists() and not self._path.is_file()
+        is_left = self._parts.is_dir() and not is_device
+        with output_errors(str(self._parts)):
+            if is_device:  # or a pipe
+                self._parts = Path(tempfile.mkdtemp())
+            self._parts.mkdir(exist_ok=True)
+            folder = os.open(self._parts, os.O_RDONLY) if os.name == "posix" else None
+        if folder is not None:
+            try:
+                lock_output(folder, self._path)
+            except BaseException:
+                os.close(folder)
+                raise
+        self._folder = folder
+        try:
+            self._find_parts(is_left=is_left)
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def _find_parts(self, *, is_left: bool) -> None:
+        """Find what earlier runs have written."""
+        if is_left and not self._resume:
             cure = f"resume it, or remove {self._parts} to begin again"
             raise OutputError(f"{self._path}: an earlier run did not end, and what it read is kept; {cure}")
         self._files = [self._path] if self._resume and self._path.is_file() else []
@@ -318,9 +339,13 @@ class Parquet:
             if not sources <= complete:  # else the run was killed after the file was complete
                 self._files.append(part)
             self.done = self.done | sources
-        with output_errors(str(self._parts)):
-            self._parts.mkdir(exist_ok=True)
-        return self
+
+    def _close(self) -> None:
+        """Free the folder of parts for other runs, and remove it if it has none."""
+        with suppress(OSError):
+            self._parts.rmdir()
+        if self._folder is not None:
+            os.close(self._folder)
 
     def add(self, reading: Reading) -> None:
         """Add the rows of one image. They are written when a row group is full.
@@ -336,10 +361,14 @@ class Parquet:
             self._write_part()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and not issubclass(kind, PARTIAL):
-            if not any(self._parts.iterdir()):
-                self._parts.rmdir()
-            return  # the parts are kept, to be resumed
+        try:
+            if kind is None or issubclass(kind, PARTIAL):
+                self._join_parts()
+        finally:  # after an error the parts are kept, to be resumed
+            self._close()
+
+    def _join_parts(self) -> None:
+        """Write the file of all parts, and remove them."""
         try:
             if self._pending or not self._files:
                 self._write_part()
