@@ -136,7 +136,7 @@ wheel: $(VENV)/all
 	$@/bin/python -m pip install --quiet --disable-pip-version-check moto flask flask-cors
 
 release-check: $(VENV)/all .venv-s3 lint
-	$(PIP) -e ".[imagenet]"
+	$(PIP) -e ".[imagenet]" schemathesis
 	$(PYTEST) -m "release or not release"
 
 clean:

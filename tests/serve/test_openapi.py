@@ -14,9 +14,10 @@ from mien.serve import create_app, schemas
 from support.encoded_images import encode
 from support.http_server import serving
 
-# The schema of an image allows any bytes, so Schemathesis gets real images. tests/serve/test_uploads.py sends bytes
-# that are no image.
+# The schema of an image allows any bytes or text, so Schemathesis gets real images. tests/serve/test_uploads.py sends
+# others.
 HOOKS = """
+import base64
 import pathlib
 import schemathesis
 from hypothesis import strategies
@@ -24,6 +25,7 @@ from hypothesis import strategies
 images = strategies.sampled_from([path.read_bytes() for path in sorted(pathlib.Path({folder!r}).glob("*.*g"))])
 for kind in ("image/jpeg", "image/png", "image/webp", "application/octet-stream"):
     schemathesis.openapi.media_type(kind, images)
+schemathesis.openapi.format("data-url", images.map(lambda image: "data:;base64," + base64.b64encode(image).decode()))
 """
 WORDS = ("--max-examples", "100", "--seed", "1", "--no-color")
 

@@ -313,7 +313,8 @@ def request_with_images(parameters: Sequence[Parameter], max_images: int) -> dic
     files = {"type": "array", "items": image, "minItems": 1, "maxItems": max_images}
     form = {"type": "object", "properties": {FIELD: files}, "required": [FIELD], "additionalProperties": False}
     encoding = {FIELD: {"contentType": ", ".join(_IMAGE_TYPES)}}
-    url = {"type": "string", "description": "A data URL: data:image/png;base64,..."}
+    description = "A data URL, data:image/png;base64,...; the base64 alone is accepted."
+    url = {"type": "string", "format": "data-url", "minLength": 1, "description": description}
     urls = {"type": "array", "items": url, "minItems": 1, "maxItems": max_images}
     in_json = {
         "oneOf": [
