@@ -97,7 +97,7 @@ def test_killed_workers_and_an_interrupted_driver_lose_nothing(reader: mien.Read
         mien.distribute(str(tmp_path / "in"), tmp_path / "out", **given, progress=at_first(interrupt))
     assert 1 <= len(list((tmp_path / "out").glob("part-*"))) < 10
     done = mien.distribute(str(tmp_path / "in"), tmp_path / "out", **given, resume=True, progress=at_first(kill))
-    assert len(killed) == 2
+    assert 1 <= len(killed) <= 2  # the second may not have started yet
     assert (done.images, done.failed) == (40, 0)
     assert written_rows(tmp_path / "out") == as_written(rows_of_one_process(reader, names))
 

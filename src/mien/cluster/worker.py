@@ -85,8 +85,10 @@ class BlockReader:
 
     def _started(self) -> "subprocess.Popen[bytes]":
         """The process, ready to read."""
-        if self._process is not None and self._process.poll() is None:
-            return self._process
+        if self._process is not None:
+            if self._process.poll() is None:
+                return self._process
+            self._end()
         for _ in range(_TRIES):
             self._process = process = subprocess.Popen(
                 [sys.executable, "-c", "from mien.cluster.worker import serve_blocks; serve_blocks()"],

@@ -84,7 +84,7 @@ def from_detections(detections: Any) -> list[Detection]:
         if boxes.ndim == 2 and boxes.shape[1] == 5 and scores is None:
             boxes, scores = boxes[:, :4], boxes[:, 4]
         scores = np.ones(len(boxes)) if scores is None else np.asarray(scores, np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise MienError(f"{shown(detections)} are no boxes of faces; {expected}") from error
     if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.shape != boxes.shape[:1]:
         raise MienError(f"boxes {list(boxes.shape)} with scores {list(scores.shape)} are no faces; {expected}")

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from mien._emotions import Emotion
-from mien._errors import MienError, MissingExtraError, OutputError, first_line, require_kind
+from mien._errors import MienError, MissingExtraError, OutputError, first_line, require_kind, shown
 from mien._face import Reading, record_columns
 from mien._format import csv_cell, printable
 from mien._output import MARK, PARTIAL, Draft, lock_output, open_output, output_errors
@@ -297,6 +297,10 @@ class Parquet:
         require_kind("path", path, (str, os.PathLike), "the path of a file")
         require_kind("emotions", emotions, (list, tuple), "a list of emotions")
         require_kind("settings", {} if settings is None else settings, Mapping, "a mapping of texts")
+        for name, value in (settings or {}).items():
+            require_kind(f"settings: {shown(name)}", value, (str,), "a text")
+        if not Path(path).name:
+            raise OutputError(f"{path}: is a folder; name a file")
         self._emotions, self._path, self._resume = tuple(emotions), Path(path), resume
         self._parts = self._path.with_name(f".{self._path.name}.parts")
         self._types, self._settings = _types(self._emotions), _metadata(settings)
