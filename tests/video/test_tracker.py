@@ -413,6 +413,7 @@ def test_a_cut_between_two_real_videos_starts_a_new_track(reader: Reader) -> Non
 
 
 @pytest.mark.release
+@pytest.mark.timeout(3600)
 def test_the_benchmark_runs_and_memory_does_not_grow(tmp_path: Path) -> None:
     pytest.importorskip("av", reason='PyAV is not installed; run: pip install "mien[video]"')
     report = tmp_path / "track.json"
@@ -422,15 +423,14 @@ def test_the_benchmark_runs_and_memory_does_not_grow(tmp_path: Path) -> None:
         "--size",
         "320x180",
         "--frames",
-        2500,
+        9000,  # memory grows in the first 2,300
         "--json",
         report,
     ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     subprocess.run(list(map(str, command)), check=True, capture_output=True, env=environment)
     measured = json.loads(report.read_text())
-    assert [row["frames"] for row in measured["speed"]] == [2500] * 3
-    # Memory grows by 20 MB in the first 2,300 frames and is flat from then on (tests/video/test_endurance.py).
-    assert all(row["memory_growth_mb"] < 30 for row in measured["speed"])
+    assert [row["frames"] for row in measured["speed"]] == [9000] * 3
+    assert all(row["memory_growth_mb"] < 8 for row in measured["speed"])
     assert measured["tracking"][1]["id_switches"] == 0
     assert measured["tracking"][1]["recall"] > 0.95

@@ -168,7 +168,7 @@ class _Needs:
 
 def _import_ray() -> Any:
     """The package. Raises ``MissingExtraError`` if it is not installed."""
-    # Ray asks nobody before it reports to its makers, and it warns of its own future in every process.
+    # Without these, Ray sends usage statistics, and each of its processes prints warnings about later versions.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -238,7 +238,7 @@ def _cluster(ray: Any, address: str | None, needs: _Needs, *, dashboard: bool) -
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide what Ray's own code prints while it starts: that it was told to print nothing else."""
+    """Hide the messages that Ray prints to standard error while it starts."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)

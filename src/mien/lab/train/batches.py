@@ -78,7 +78,7 @@ def batches(
         x, mixed = mix(x, target[chosen], recipe.augment, generator)
         if recipe.target.undamaged_teachers:
             mixed = teachers.add_live(x, mixed)
-            x = damage(x.clone(), recipe.augment, generator)
+            x = damage(x, recipe.augment, generator)
         x, mixed = shrink(x, mixed, recipe.augment, generator)
         view = x.new_zeros(len(x), 0)
         if recipe.loss.consistency > 0:
