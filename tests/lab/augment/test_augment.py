@@ -27,8 +27,7 @@ from mien.lab.augment import (
     shrink,
 )
 from mien.lab.augment.geometry import OVAL_AXES, OVAL_CENTRE, draw_affine, oval, resample
-from mien.lab.augment.jpeg import jpeg
-from mien.lab.augment.photometric import blur
+from mien.lab.augment.photometric import blur, jpeg
 
 STRONG = AugmentConfig(
     rotate=20, shift=0.2, scale=0.2, zoom=0.2, shear=0.2, min_crop_area=0.6, brightness=0.3,
