@@ -40,7 +40,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 # The order within the lab, as docs/explanations/architecture.md shows it.
 LAB_LAYERS = [
-    {"augment", "emotion_text", "files", "inference", "nets", "provenance", "runtime", "significance"},
+    {"augment", "emotion_text", "files", "inference", "nets", "provenance", "significance"},
     {"complexity", "html", "metrics", "recipe"},
     {"data", "pretrained"},
     {"ledger", "predictions", "train"},

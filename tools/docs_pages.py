@@ -42,7 +42,7 @@ from mien.bundled import BUNDLED, DEFAULT_MODEL
 from mien.commands import app
 from mien.infer import bundled_models
 from mien.lab.recipe import Recipe, load, members, recipe_names
-from mien.lab.recipe.text import toml_value
+from mien.lab.recipe.load import toml_value
 from mien.lab.robustness.report import format_estimate, format_ratio, robustness_row
 
 SPEED = {

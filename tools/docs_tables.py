@@ -18,7 +18,7 @@ from mien.lab.export.calibrate import Calibration
 from mien.lab.files import load_json
 from mien.lab.ledger import Ledger, count_looks
 from mien.lab.recipe import load, parse, recipe_names
-from mien.lab.recipe.text import differences, toml_value
+from mien.lab.recipe.load import differences, toml_value
 from mien.lab.recipe_summary import explanation
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -14,9 +14,9 @@ from mien._emotions import CLASS_SETS, SEVEN, Emotion
 from mien._errors import DataError, DeviceError, ModelError
 from mien.lab.data import FaceSet, Split
 from mien.lab.data.faceset import FERPLUS_COLUMNS
+from mien.lab.inference import runtime
 from mien.lab.models import Model, open_model
 from mien.lab.predictions import FERPLUS_PROTOCOL, predict_selection, select_rows
-from mien.lab.runtime import runtime
 from mien.lab.train.devices import Devices
 from mien.lab.train.loop import fit
 from support.onnx_models import write_model

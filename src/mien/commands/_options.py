@@ -355,7 +355,7 @@ def lab_runtime(device: str, threads: int | None) -> AbstractContextManager[None
         device: The value of ``--device``.
         threads: The value of ``--threads``; ``None``: one thread for ONNX files, those of torch as they are.
     """
-    from mien.lab.runtime import runtime
+    from mien.lab.inference import runtime
 
     return runtime(device, providers_of(device), threads)
 
@@ -370,7 +370,7 @@ def net_runtime(device: str, threads: int | None) -> AbstractContextManager[None
     Raises:
         MienError: Nets of torch do not run on the device.
     """
-    from mien.lab.runtime import NET_DEVICES, runtime
+    from mien.lab.inference import NET_DEVICES, runtime
 
     if device not in NET_DEVICES:
         raise MienError(f"--device {device}: the net of a run is evaluated on one of {', '.join(NET_DEVICES)}")

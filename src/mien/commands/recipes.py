@@ -132,7 +132,7 @@ def _print_phases(phases: list[dict[str, Any]]) -> None:
 
 def _print_members(members: list[dict[str, Any]], search: dict[str, Any]) -> None:
     """Print the members of a family and the search space of a recipe, if there are any."""
-    from mien.lab.recipe.text import toml_value
+    from mien.lab.recipe.load import toml_value
 
     if members:
         rows = [

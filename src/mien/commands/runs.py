@@ -35,7 +35,7 @@ def export_command(
     from mien.lab.data.datasets import load_set
     from mien.lab.export.release import export_model
     from mien.lab.files import require_writable
-    from mien.lab.runtime import current_runtime
+    from mien.lab.inference import current_runtime
     from mien.lab.train.run import load_final, with_calibration
 
     with _options.net_runtime(device, threads):
@@ -167,7 +167,7 @@ def record_command(
 def _results_folder(recipe: "Recipe") -> Path:
     """The folder of the results of a run; refuses a trial, which has the name of a shipped recipe but other values."""
     from mien.lab.recipe import load
-    from mien.lab.recipe.text import differences, toml_value
+    from mien.lab.recipe.load import differences, toml_value
 
     try:
         changed = differences(recipe, load(recipe.name, [f"seed={recipe.seed}"]))

@@ -31,7 +31,7 @@ from mien.lab.data.fer2013 import OFFICIAL_COUNTS
 from mien.lab.files import CHECKOUT, load_arrays, load_json, locked_file, require_writable, save_json
 from mien.lab.provenance import provenance
 from mien.lab.recipe import Recipe, parse
-from mien.lab.recipe.text import differences
+from mien.lab.recipe.load import differences
 
 _KINDS = {"family": str, "look": int, "recipe": str, "seed": str, "settings": str, "answers": list, "accuracy": dict}
 _UNCOUNTED = ("family", "seed", "claim")  # keys of a recipe that are no setting of its training

@@ -26,10 +26,9 @@ from mien.lab.data.faceset import file_sha256
 from mien.lab.export.calibrate import Calibration
 from mien.lab.export.release import calibrate
 from mien.lab.files import load_json, load_text
-from mien.lab.inference import predict
+from mien.lab.inference import current_runtime, predict
 from mien.lab.ledger import Answers, answers_of_recipe, digest_net, family_of, recorded_answers
 from mien.lab.recipe import load
-from mien.lab.runtime import current_runtime
 from mien.lab.train.run import Trained, load_final
 
 __all__ = ["Model", "open_model"]

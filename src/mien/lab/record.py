@@ -34,13 +34,12 @@ from mien.lab.export.release import (
 )
 from mien.lab.files import file_set, load_json, output_folder, save_arrays, save_json, save_text
 from mien.lab.html.figures import plot_confusion
-from mien.lab.inference import predict
+from mien.lab.inference import current_runtime, predict
 from mien.lab.ledger import Ledger, is_private_test, recorded_answers
 from mien.lab.metrics import calibration_metrics, compute_metrics
 from mien.lab.predictions import Predictions
 from mien.lab.provenance import commit, require_commit
 from mien.lab.recipe import dump, fold_recipes, parse
-from mien.lab.runtime import current_runtime
 from mien.lab.train.curves import draw_curves
 from mien.lab.train.logging import read_log, write_log
 from mien.lab.train.run import Trained, is_same_training, load_final, with_calibration

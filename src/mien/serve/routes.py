@@ -16,8 +16,7 @@ from mien._errors import ImageError
 from mien.serve import schemas
 from mien.serve.engine import TimedReading
 from mien.serve.problems import Problem, to_problem
-from mien.serve.responses import explained_dict, failed_dict, json_response, overlay_png, reading_dict
-from mien.serve.service import Service
+from mien.serve.service import Service, explained_dict, failed_dict, json_response, overlay_png, reading_dict
 from mien.serve.websocket import Stream
 
 _log = logging.getLogger("mien.serve")

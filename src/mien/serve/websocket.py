@@ -20,8 +20,7 @@ from mien._errors import ImageError, MienError
 from mien.serve.auth import bearer_token
 from mien.serve.engine import Engine, Upload
 from mien.serve.problems import Problem
-from mien.serve.responses import maps_dict
-from mien.serve.service import Service, network_of
+from mien.serve.service import Service, maps_dict, network_of
 from mien.video import Tracker
 
 _log = logging.getLogger("mien.serve")

@@ -16,7 +16,6 @@ from mien.lab.data import FaceSet, Split
 from mien.lab.data.custom import decode_face
 from mien.lab.files import load_json, load_state, save_state
 from mien.lab.gan.evaluate import appearance, kernel_distance
-from mien.lab.gan.nets import Discriminator, Generator
 from mien.lab.gan.synthesize import (
     SynthesisOptions,
     choose_emotions,
@@ -25,7 +24,7 @@ from mien.lab.gan.synthesize import (
     synthesize,
     write_faces,
 )
-from mien.lab.gan.train import GanConfig, diff_augment, flip_half, sampling_weights, train_gan
+from mien.lab.gan.train import Discriminator, GanConfig, Generator, diff_augment, flip_half, sampling_weights, train_gan
 from support.synthetic_faces import cartoon_set
 
 TINY = GanConfig(batch_size=16, noise=8, widths=(16, 8, 8), discriminator_widths=(8, 8, 16, 16), precision="32-true")

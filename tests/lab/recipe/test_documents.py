@@ -11,7 +11,7 @@ from torch import nn
 from mien._emotions import CLASS_SETS
 from mien.lab import nets, recipe
 from mien.lab.recipe import Recipe
-from mien.lab.recipe.text import differences
+from mien.lab.recipe.load import differences
 from mien.lab.train.optim import build_optimizer
 from mien.lab.train.schedule import build_schedule, freeze, is_inside, set_train_mode
 

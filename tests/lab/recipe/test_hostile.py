@@ -11,7 +11,7 @@ from mien._errors import DataError, MienError, ModelError, RecipeError
 from mien.lab import recipe as recipes
 from mien.lab.data.selection import read_exclude
 from mien.lab.models import read_adapter
-from mien.lab.recipe.text import as_toml
+from mien.lab.recipe.load import as_toml
 from mien.lab.search.space import read_space
 from mien.lab.train.run import build_net
 from support.synthetic_faces import cartoon_set

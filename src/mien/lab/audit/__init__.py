@@ -1,10 +1,19 @@
 """Audit of a data set: duplicates, leaks, contradicting labels, blanks, images without a face, likely label errors.
 
-duplicates, content, label_errors -> audit -> exclude (list of rows), report (JSON files and HTML page)
+duplicates, content, label_errors -> audit (findings, list of rows to leave out) -> report (JSON files and HTML page)
 """
 
-from mien.lab.audit.audit import Audit, audit, audit_counts, audit_rows, load_faces
-from mien.lab.audit.exclude import DEFAULT_REASONS, REASONS, exclude_list, read_reasons
+from mien.lab.audit.audit import (
+    DEFAULT_REASONS,
+    REASONS,
+    Audit,
+    audit,
+    audit_counts,
+    audit_rows,
+    exclude_list,
+    load_faces,
+    read_reasons,
+)
 from mien.lab.audit.label_errors import (
     OutOfFold,
     folds_folder,

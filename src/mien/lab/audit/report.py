@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from mien._emotions import CLASS_SETS
 from mien._format import percent
-from mien.lab.audit.audit import Audit, audit_counts, audit_rows
+from mien.lab.audit.audit import DEFAULT_REASONS, REASONS, Audit, audit_counts, audit_rows, exclude_list
 from mien.lab.audit.duplicates import Indices, Leak, contradicting, leaks
-from mien.lab.audit.exclude import DEFAULT_REASONS, REASONS, exclude_list
 from mien.lab.audit.label_errors import LabelErrors, VoteAgreement
 from mien.lab.data import FaceSet, Split
 from mien.lab.files import file_set, save_json, save_text

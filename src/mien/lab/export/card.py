@@ -14,10 +14,10 @@ from mien.lab.complexity import count_macs, count_parameters
 from mien.lab.data import FaceSet, Split, with_classes
 from mien.lab.data.fer2013 import OFFICIAL_NAME, official_difference
 from mien.lab.export.calibrate import Calibration
+from mien.lab.inference import current_runtime
 from mien.lab.predictions import Predictions, Selection, compare_with_votes, resize_faces
 from mien.lab.recipe import Recipe, load
-from mien.lab.recipe.text import differences, toml_value
-from mien.lab.runtime import current_runtime
+from mien.lab.recipe.load import differences, toml_value
 from mien.lab.train.run import Trained
 
 Row = tuple[str, ...]

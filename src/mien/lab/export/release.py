@@ -31,7 +31,7 @@ from mien.lab.export.onnx import (
     write_metadata,
 )
 from mien.lab.files import file_set, output_folder, save_json, save_text
-from mien.lab.inference import predict
+from mien.lab.inference import current_runtime, predict
 from mien.lab.ledger import (
     Answers,
     Ledger,
@@ -43,7 +43,6 @@ from mien.lab.ledger import (
 )
 from mien.lab.predictions import Predictions, measure_by_size, predict_split, resize_faces, select_rows
 from mien.lab.provenance import commit, require_commit
-from mien.lab.runtime import current_runtime
 from mien.lab.train.run import Trained
 
 INT8_LOSS = 0.3  # largest loss of PublicTest accuracy by int8, in percentage points

@@ -22,8 +22,7 @@ from mien.lab.data import FaceSet
 from mien.lab.data.selection import training_rows, validation_rows
 from mien.lab.files import file_set, output_folder, save_bytes, save_json
 from mien.lab.gan.evaluate import FeatureExtractor, Neighbours, evaluate_faces, read_real_faces
-from mien.lab.gan.nets import FACE_SIDE, Generator
-from mien.lab.gan.train import Gan, GanConfig, train_gan
+from mien.lab.gan.train import FACE_SIDE, Gan, GanConfig, Generator, train_gan
 from mien.lab.recipe import DataConfig, Recipe, TrainConfig
 
 # Smallest number of training faces of a generated class.

@@ -19,7 +19,7 @@ from mien.lab.data.datasets import DatasetCache
 from mien.lab.files import file_set, save_json, save_text
 from mien.lab.provenance import provenance
 from mien.lab.recipe import Recipe
-from mien.lab.recipe.text import as_toml
+from mien.lab.recipe.load import as_toml
 from mien.lab.search.space import SearchSpace
 from mien.lab.search.study import COMPLETED, SearchPlan, open_study
 from mien.lab.train.curves import QUIET, TRAINING, VALIDATION, plain, save_figure

@@ -19,7 +19,7 @@ from mien._errors import RecipeError, checked
 from mien._suggest import suggest
 from mien.lab import nets
 from mien.lab.recipe import Recipe, load, search_space
-from mien.lab.recipe.text import toml_value
+from mien.lab.recipe.load import toml_value
 from mien.lab.train.schedule import build_schedule
 
 OBJECTIVES = ("accuracy", "log_loss")
