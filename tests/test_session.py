@@ -4,12 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from mien._errors import ModelError
+from mien._session import _PRODUCTS, _saturates, open_session
 from mien.infer import Classifier
 from support.onnx_models import write_model
 
@@ -25,6 +27,21 @@ BOMBS: dict[str, tuple[str, dict[str, np.ndarray]]] = {
     ),
     "outer product": ("MatMul", {"column": np.ones((2**17, 1), np.float32), "row": np.ones((1, 2**17), np.float32)}),
 }
+
+
+def test_int8_products_are_exact_on_this_core(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    a = generator.integers(200, 256, (9, 200)).astype(np.uint8)
+    b = generator.integers(90, 128, (200, 33)).astype(np.int8)
+    model = onnx.load_from_string(_PRODUCTS)
+    model.graph.initializer.append(numpy_helper.from_array(b, "b"))  # a weight, of which the kernel is selected
+    del model.graph.input[1]
+    path = tmp_path / "m.onnx"
+    onnx.save(model, path)
+    expected = a.astype(np.int32) @ b.astype(np.int32)
+    np.testing.assert_array_equal(open_session(path).run(["y"], {"a": a})[0], expected)
+    plain = ort.InferenceSession(path, providers=["CPUExecutionProvider"]).run(["y"], {"a": a})[0]
+    assert _saturates() == bool((plain != expected).any())  # the exact kernel is slower and only taken where needed
 
 
 def hostile(path: Path, nodes: list[NodeProto], constants: dict[str, np.ndarray], result: str) -> Path:
