@@ -64,8 +64,7 @@ def test_the_measurement_sees_what_is_broken(browser: Any, tmp_path: Path) -> No
 
 def test_the_measurement_sees_an_empty_plot_and_close_ticks(browser: Any, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the lab is not installed")
-    from mien.lab.html.blocks import page, section
-    from mien.lab.html.figures import ACCENT, new_plot, plot
+    from mien.lab.html import ACCENT, new_plot, page, plot, section
 
     (empty, _), (full, axis) = new_plot(), new_plot()
     axis.plot([0, 1], [0, 1], color=ACCENT, label="drawn")

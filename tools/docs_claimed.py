@@ -7,7 +7,7 @@ from pathlib import Path
 from docs_tables import MARK_NOTE, Json, Row, looks_cell, looks_mark, mean, published, table
 from mien._metrics import format_metric, format_metric_interval, metric_name
 from mien.lab.compare.compare import ClaimedMetric, claimed_metrics
-from mien.lab.html.figures import drawing, new_plot
+from mien.lab.html import drawing, new_plot
 from mien.lab.significance import wilson_interval
 
 # Words in the split of a claim -> why the claim is not comparable with a clean split of FER-2013.

@@ -42,7 +42,7 @@ from docs_tables import (
 )
 from mien.lab.compare.plots import ModelPoint, pareto_figure
 from mien.lab.explain import report as explained
-from mien.lab.html.figures import drawing
+from mien.lab.html import drawing
 from reproduce import PLACES, is_done, read_queue
 
 

@@ -45,7 +45,7 @@ def compare_command(
     from mien.lab import compare as lab
     from mien.lab.data.datasets import read_part
     from mien.lab.files import find_input, output_folder, require_writable
-    from mien.lab.html.figures import saving_figures
+    from mien.lab.html import saving_figures
     from mien.lab.provenance import provenance
 
     part, out = read_part(split or "PublicTest"), out or Path("reports/compare")

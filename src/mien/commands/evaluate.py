@@ -45,7 +45,7 @@ def evaluate_command(
     from mien.lab.data.datasets import read_map
     from mien.lab.evaluate.evaluate import EvaluateOptions, evaluate
     from mien.lab.files import require_writable
-    from mien.lab.html.figures import plot_confusion, saving_figures
+    from mien.lab.html import plot_confusion, saving_figures
 
     looks = _options.open_ledger(ledger, again)
     labels = read_map(label_map or [])

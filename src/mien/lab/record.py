@@ -33,7 +33,7 @@ from mien.lab.export.release import (
     split_accuracy,
 )
 from mien.lab.files import file_set, load_json, output_folder, save_arrays, save_json, save_text
-from mien.lab.html.figures import plot_confusion
+from mien.lab.html import plot_confusion
 from mien.lab.inference import current_runtime, predict
 from mien.lab.ledger import Ledger, is_private_test, recorded_answers
 from mien.lab.metrics import calibration_metrics, compute_metrics

@@ -9,8 +9,27 @@ import pytest
 from mien._errors import OutputError
 from mien._format import interval, p_value, percent, percent_interval, points, points_interval, short_count
 from mien.lab.files import save_text
-from mien.lab.html.blocks import beside, details, facts, headline, note, page, paragraph, section, table
-from mien.lab.html.figures import ACCENT, INK, LINE, MUTED, ImageTile, blend, gallery, image_tag, new_plot, plot
+from mien.lab.html import (
+    ACCENT,
+    INK,
+    LINE,
+    MUTED,
+    ImageTile,
+    beside,
+    blend,
+    details,
+    facts,
+    gallery,
+    headline,
+    image_tag,
+    new_plot,
+    note,
+    page,
+    paragraph,
+    plot,
+    section,
+    table,
+)
 
 EVIL = "<script>alert(\"1\")</script> & 'co'"
 

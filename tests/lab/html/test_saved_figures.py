@@ -10,8 +10,7 @@ pytest.importorskip("matplotlib")
 from PIL import Image
 
 from mien import _output
-from mien.lab.html.blocks import table
-from mien.lab.html.figures import ACCENT, new_plot, plot, plot_confusion, saving_figures
+from mien.lab.html import ACCENT, new_plot, plot, plot_confusion, saving_figures, table
 
 FILES = ["confusion-of-a.pdf", "confusion-of-a.png", "confusion-of-a.svg", "line.pdf", "line.png", "line.svg"]
 

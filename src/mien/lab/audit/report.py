@@ -16,8 +16,19 @@ from mien.lab.audit.duplicates import Indices, Leak, contradicting, leaks
 from mien.lab.audit.label_errors import LabelErrors, VoteAgreement
 from mien.lab.data import FaceSet, Split
 from mien.lab.files import file_set, save_json, save_text
-from mien.lab.html.blocks import Section, details, facts, headline, note, page, paragraph, section, table
-from mien.lab.html.figures import ImageTile, gallery
+from mien.lab.html import (
+    ImageTile,
+    Section,
+    details,
+    facts,
+    gallery,
+    headline,
+    note,
+    page,
+    paragraph,
+    section,
+    table,
+)
 
 _MAX_TILES = 60  # in a sheet of single faces
 _MAX_GROUPS = 24  # in a sheet of groups

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from mien._emotions import Emotion
 from mien.lab.compare.compare import Comparison
-from mien.lab.html.figures import ACCENT, INK, LINE, MUTED, new_plot, plot
+from mien.lab.html import ACCENT, INK, LINE, MUTED, new_plot, plot
 
 # Of a name in a plot: the height of its line as a share of the plot's height, and the width of a letter and half the
 # width of a dot as shares of its width.

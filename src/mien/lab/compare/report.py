@@ -15,8 +15,21 @@ from mien.lab.compare.latency import BATCHES
 from mien.lab.compare.plots import ModelPoint, effect_plot, pareto_figure, recall_comparison_plot
 from mien.lab.compare.study import EFFECT_METRICS, MOST_CONFUSED, Effect, Study, confusions
 from mien.lab.evaluate.evaluation import NAMED_PAIRS
-from mien.lab.html.blocks import Section, beside, details, facts, headline, note, page, paragraph, section, table
-from mien.lab.html.figures import ImageTile, gallery, plot
+from mien.lab.html import (
+    ImageTile,
+    Section,
+    beside,
+    details,
+    facts,
+    gallery,
+    headline,
+    note,
+    page,
+    paragraph,
+    plot,
+    section,
+    table,
+)
 
 _SENTENCES = 4  # sentences about differences in a summary; the report has all
 _TILES = 24

@@ -25,7 +25,7 @@ from mien.lab.evaluate.plots import transfer_plot
 from mien.lab.evaluate.report import metric_keys, report_page, split_name, with_interval
 from mien.lab.evaluate.subjects import answers_of_subject, find_subjects, load_tests
 from mien.lab.files import file_set, output_folder, save_arrays, save_json, save_text
-from mien.lab.html.blocks import headline, note, page, paragraph, section, table
+from mien.lab.html import headline, note, page, paragraph, section, table
 from mien.lab.ledger import Ledger
 from mien.lab.provenance import provenance
 

@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score, precision_recall_curve
 from mien._emotions import Emotion
 from mien._errors import checked
 from mien._format import percent
-from mien.lab.html.figures import ACCENT, INK, MUTED, dress, new_plot, plot
+from mien.lab.html import ACCENT, INK, MUTED, dress, new_plot, plot
 from mien.lab.metrics import BINS, Floats, Ints, confidence_bins
 from mien.lab.train.logging import EpochRecord
 

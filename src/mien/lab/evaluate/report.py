@@ -19,8 +19,20 @@ from mien.lab.evaluate.plots import (
     selective,
     training_plots,
 )
-from mien.lab.html.blocks import Section, beside, details, facts, headline, note, page, paragraph, section, table
-from mien.lab.html.figures import ImageTile, gallery
+from mien.lab.html import (
+    ImageTile,
+    Section,
+    beside,
+    details,
+    facts,
+    gallery,
+    headline,
+    note,
+    page,
+    paragraph,
+    section,
+    table,
+)
 from mien.lab.inference import TTA
 
 _OPEN = 4  # pairs whose faces are shown without a click

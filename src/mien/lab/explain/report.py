@@ -14,8 +14,27 @@ from mien.lab.explain.attention import REGIONS, region_polygons
 from mien.lab.explain.faithfulness import ORDERS
 from mien.lab.explain.study import DatasetExplanation
 from mien.lab.files import file_name, file_set, save_json, save_text
-from mien.lab.html.blocks import Section, beside, details, facts, headline, note, page, paragraph, section, table
-from mien.lab.html.figures import ACCENT, INK, LINE, MUTED, ImageTile, gallery, image_tag, new_plot, plot
+from mien.lab.html import (
+    ACCENT,
+    INK,
+    LINE,
+    MUTED,
+    ImageTile,
+    Section,
+    beside,
+    details,
+    facts,
+    gallery,
+    headline,
+    image_tag,
+    new_plot,
+    note,
+    page,
+    paragraph,
+    plot,
+    section,
+    table,
+)
 
 _Metrics = Mapping[str, Any]
 

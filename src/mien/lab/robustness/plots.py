@@ -13,7 +13,7 @@ from PIL import Image
 
 from mien._metrics import format_metric, metric_name
 from mien._page import escape
-from mien.lab.html.figures import ACCENT, INK, MUTED, image_tag, new_plot, plot
+from mien.lab.html import ACCENT, INK, MUTED, image_tag, new_plot, plot
 from mien.lab.robustness.corruptions import SEVERITIES, Corruption, corruption_generators
 from mien.lab.robustness.metrics import Condition
 from mien.lab.robustness.run import ModelRobustness

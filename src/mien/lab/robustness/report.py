@@ -13,7 +13,7 @@ from mien._format import csv_cell, p_value, percent, percent_interval, points, p
 from mien._metrics import format_metric, format_metric_interval, metric_name
 from mien._page import escape
 from mien.lab.files import file_name, file_set, save_text
-from mien.lab.html.blocks import Section, beside, details, facts, headline, note, page, paragraph, section, table
+from mien.lab.html import Section, beside, details, facts, headline, note, page, paragraph, section, table
 from mien.lab.robustness.corruptions import CORRUPTIONS, CorruptionKind
 from mien.lab.robustness.groups import (
     GROUP_METRICS,
