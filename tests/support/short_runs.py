@@ -5,7 +5,7 @@ from pathlib import Path
 from mien.lab import recipe as recipes
 from mien.lab.data import FaceSet, Split
 from mien.lab.recipe import Recipe
-from mien.lab.train import checkpoint as saver
+from mien.lab.train import loop
 from mien.lab.train.devices import Devices
 from mien.lab.train.loop import fit
 from support.synthetic_faces import cartoon_set
@@ -103,7 +103,7 @@ def short(*more: str) -> Recipe:
 
 def train_and_save_often(folder: Path) -> None:
     """Twenty epochs of a tiny net, with a checkpoint after each of them."""
-    saver.SAVE_EVERY = 0
+    loop.SAVE_EVERY = 0
     fit(tiny(train={"epochs": 20}), cartoon_set(), folder, devices=CPU)
 
 

@@ -21,7 +21,7 @@ from mien.lab.data.selection import training_rows
 from mien.lab.files import CHECKPOINT, PREVIOUS, has_checkpoint, load_state, save_state
 from mien.lab.inference import predict, tta_views
 from mien.lab.recipe import Recipe, TrainConfig
-from mien.lab.train import checkpoint as saver
+from mien.lab.train import loop
 from mien.lab.train.logging import EpochRecord
 from mien.lab.train.loop import fit
 from mien.lab.train.run import is_finished, load_final, open_run
@@ -99,11 +99,11 @@ KILLED = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-import mien.lab.train.loop as loop, mien.lab.train.checkpoint as saver
+from mien.lab.train import loop
 from support.short_runs import CPU
 from support.synthetic_faces import cartoon_set
 from support.tiny_recipe import tiny
-saver.SAVE_EVERY = 0
+loop.SAVE_EVERY = 0
 loop.fit(tiny(train={"epochs": 4}), cartoon_set(), Path(sys.argv[1]), devices=CPU,
          on_epoch=lambda r: print(r, flush=True))
 """
@@ -160,7 +160,7 @@ def test_thirty_kills_at_random_moments_change_no_bit(tmp_path: Path) -> None:
 def test_a_damaged_checkpoint_costs_an_epoch_and_no_bit(
     faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(saver, "SAVE_EVERY", 0)
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0)
     assert fit(tiny(), faces, tmp_path / "whole", devices=CPU)
     assert not fit(tiny(), faces, tmp_path / "cut", devices=CPU, time_limit=1e-9)
 

@@ -153,14 +153,13 @@ KILLED = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-import mien.lab.train.checkpoint as saver
+import mien.lab.train.loop as loop
 from support.synthetic_faces import cartoon_set
 from mien.lab.train.devices import Devices
-from mien.lab.train.loop import fit
 from support.short_runs import with_everything
-saver.SAVE_EVERY = 0
-fit(with_everything(), cartoon_set(per_split=(70, 14, 0)), Path(sys.argv[1]), devices=Devices("cpu"),
-    on_epoch=lambda r: print(r, flush=True))
+loop.SAVE_EVERY = 0
+loop.fit(with_everything(), cartoon_set(per_split=(70, 14, 0)), Path(sys.argv[1]), devices=Devices("cpu"),
+         on_epoch=lambda r: print(r, flush=True))
 """
 
 

@@ -79,7 +79,7 @@ def faces() -> FaceSet:
 
 @pytest.fixture
 def always_save(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mien.lab.train.checkpoint.SAVE_EVERY", 0.0)
+    monkeypatch.setattr("mien.lab.train.loop.SAVE_EVERY", 0.0)
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
