@@ -34,7 +34,7 @@ from rich.table import Table
 from mien._measure import environment, peak_memory_mb
 from mien.reader import Reader
 from mien.video import Tracker, open_source
-from mien.video.tables import FrameJsonLines
+from mien.video.outputs import FrameJsonLines
 from mien.video.video_writer import VideoWriter
 from track_steps import RATE, Pixels, measure_steps, measure_tracking
 

@@ -303,7 +303,7 @@ def test_a_result_is_plain_json_with_both_readings(reader: Reader, head: Pixels)
 
 def test_json_lines_csv_and_parquet_have_the_same_values(reader: Reader, head: Pixels, tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
-    from mien.video.tables import FrameCsv, FrameJsonLines, FrameParquet
+    from mien.video.outputs import FrameCsv, FrameJsonLines, FrameParquet
 
     frames = walk(head, [(100, 60)] * 4 + [(900, 60)] * 8)
     results = step_through(Tracker(reader), frames)

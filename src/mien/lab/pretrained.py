@@ -18,9 +18,8 @@ from mien._download import RemoteFile, fetch
 from mien._errors import DataError, DownloadError, MissingExtraError, RecipeError
 from mien.lab.files import FINAL_KINDS, find_input, load_state
 from mien.lab.inference import MEAN, STD
-from mien.lab.nets import Net
+from mien.lab.nets import TIMM, Net, pretrained_features
 from mien.lab.nets._layers import RESNETS
-from mien.lab.nets._timm import PREFIX, pretrained_features
 from mien.lab.recipe import Recipe, parse
 
 _State = Mapping[str, Tensor]
@@ -64,7 +63,7 @@ def start(net: Net, recipe: Recipe, *, data: str = "") -> None:
         DataError: The named run is not finished, has another net, or has learned from the validation faces.
     """
     named = recipe.net.weights
-    if named == "imagenet" and recipe.net.name.startswith(PREFIX):
+    if named == "imagenet" and recipe.net.name.startswith(TIMM):
         load_same(net.features, pretrained_features(recipe.net.name, net.features), "timm")
     elif named == "imagenet" and recipe.net.options.get("lite"):
         load_lite(net.features, load_state(_lite_file()))

@@ -2,7 +2,7 @@
 
 Every net has two halves: ``features(x) -> [N, K, h, w]`` and ``head(features) -> logits [N, C]``. There is no registry:
 a recipe names its net, and the module of that name is imported. ``timm/NAME`` is a convolutional net of timm
-(``mien[hub]``).
+(github.com/huggingface/pytorch-image-models, ``mien[hub]``) with a pooled head.
 
 Defaults are for grey faces of 48 pixels. A published net that would shrink such a face to a map of 1x1 or 2x2 has the
 option ``stem``: ``"small"`` (the default) keeps more of the resolution, ``"imagenet"`` is the published stem.
@@ -17,13 +17,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from mien._errors import RecipeError, checked
+from mien._errors import DownloadError, MissingExtraError, RecipeError, checked
 from mien._suggest import suggest
-from mien.lab.nets import _timm
-from mien.lab.nets._layers import Dense, Net
+from mien.lab.nets._layers import Dense, Net, PooledHead
 
+TIMM = "timm/"
 _WIDEST = 16_384  # channels of a layer, pixels of a side, and any other number among the options of a net
 _DEEPEST = 256  # layers or blocks
 _LONGEST = 16  # stages
@@ -86,7 +86,7 @@ def build(name: str, *, channels: int, classes: int, **options: Any) -> Net:
     Example:
         >>> net = build("mien", channels=1, classes=7, widths=(16, 32), depths=(1, 1), strides=(2, 2))
     """
-    parameters, is_timm = inspect.signature(_builder(name)).parameters, name.startswith(_timm.PREFIX)
+    parameters, is_timm = inspect.signature(_builder(name)).parameters, name.startswith(TIMM)
     known = [key for key, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY]
     for option in options:
         if option not in known and not is_timm:  # timm checks its own options
@@ -124,8 +124,8 @@ def _check_numbers(value: Any, name: str = "") -> bool:
 
 
 def _builder(name: str) -> Callable[..., Net]:
-    if name.startswith(_timm.PREFIX):
-        return partial(_timm.build, name)
+    if name.startswith(TIMM):
+        return partial(_build_timm, name)
     module_name, known = name.replace("-", "_"), net_names()
     if module_name not in known:
         hint = suggest(module_name, known)
@@ -147,3 +147,57 @@ def _initialise(layer: nn.Module) -> None:
         nn.init.normal_(layer.weight, std=math.sqrt(2 / layer.in_features) if isinstance(layer, Dense) else 0.01)
     if isinstance(layer, (nn.Conv2d, nn.Linear)) and layer.bias is not None:
         nn.init.zeros_(layer.bias)
+
+
+def _build_timm(name: str, channels: int, classes: int, *, size: int = 64, dropout: float = 0.0, **options: Any) -> Net:
+    """Build a net of timm for images of ``size`` pixels; a pooled head replaces its own pooling and classifier."""
+    features = _timm_features(name, channels, **options)
+    with torch.device("meta"):  # a copy without storage finds the shape of the map without computing anything
+        probe = _timm_features(name, channels, **options).eval()
+    try:
+        shape = probe(torch.empty(1, channels, size, size, device="meta")).shape
+    except (RuntimeError, AssertionError) as error:
+        raise RecipeError(f"net {name!r} takes no images of {size} px: {str(error).splitlines()[0]}") from error
+    if len(shape) != 4 or shape[2] != shape[3]:
+        raise RecipeError(f"net {name!r} has features {list(shape)}, not [N, K, h, w]; choose a convolutional one")
+    return Net(features, PooledHead(shape[1], classes, dropout=dropout))
+
+
+def pretrained_features(name: str, like: nn.Module) -> dict[str, Tensor]:
+    """Load the pretrained weights of timm; timm adapts the first convolution to the number of channels.
+
+    Args:
+        name: ``timm/`` and the name that timm gives the net.
+        like: The features of that net.
+
+    Returns:
+        The state dictionary of the features.
+
+    Raises:
+        DownloadError: timm has no weights for it or cannot fetch them.
+    """
+    channels = next(p for p in like.parameters() if p.ndim == 4).shape[1]
+    try:
+        with torch.random.fork_rng(devices=[]):  # the random numbers of the run stay the same
+            state: dict[str, Tensor] = _timm_features(name, channels, pretrained=True).state_dict()
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DownloadError(
+            f'net.weights = "imagenet": timm cannot load {name} ({reason}); net.weights="" trains from scratch'
+        ) from error
+    return state
+
+
+def _timm_features(name: str, channels: int, **options: Any) -> nn.Module:
+    try:
+        import timm
+    except ImportError as error:
+        raise MissingExtraError("timm", "hub") from error
+    except RuntimeError as error:  # a torchvision built for another torch
+        raise RecipeError(f"timm cannot be imported: {error}; install the torchvision that fits this torch") from error
+    short = name.removeprefix(TIMM)
+    if not timm.is_model(short):
+        hint = suggest(short, timm.list_models())
+        raise RecipeError(f"timm has no net {short!r}{hint}; timm.list_models() names all")
+    features: nn.Module = timm.create_model(short, in_chans=channels, num_classes=0, global_pool="", **options)
+    return features
