@@ -49,7 +49,7 @@ LAB_LAYERS = [
     {"audit", "evaluate", "explain", "robustness"},
     {"compare"},
 ]
-LAB_USES = {"bundled", "decode", "detect", "extract", "infer"}  # what the lab may import from the core
+LAB_USES = {"bundled", "decode", "detect", "extract", "infer", "overlay"}  # what the lab may import from the core
 LAB_RANK = {name: rank for rank, names in enumerate(LAB_LAYERS) for name in names}
 
 CORE_PACKAGES = {"numpy", "onnxruntime", "PIL", "typer", "rich"}

@@ -3,7 +3,11 @@
 import base64
 import html
 import io
+from collections.abc import Mapping
+from datetime import datetime
 from importlib.resources import files
+from importlib.resources.abc import Traversable
+from string import Template
 from typing import TYPE_CHECKING
 
 from mien._format import printable
@@ -29,7 +33,7 @@ def data_uri(image: "Image.Image", kind: str, **options: object) -> str:
 
     Args:
         image: The image.
-        kind: The format, ``"JPEG"`` or ``"PNG"``.
+        kind: The format, ``"JPEG"``, ``"PNG"`` or ``"WEBP"``.
         **options: Options of Pillow's ``save``.
 
     Returns:
@@ -38,6 +42,22 @@ def data_uri(image: "Image.Image", kind: str, **options: object) -> str:
     stream = io.BytesIO()
     image.save(stream, kind, **options)
     return f"data:image/{kind.lower()};base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
+
+
+def image_tag(image: "Image.Image", alt: str, kind: str = "WEBP", *, quality: int = 88) -> str:
+    """Embed an image in an HTML page.
+
+    Args:
+        image: The image.
+        alt: Plain text for readers who cannot see it.
+        kind: The format.
+        quality: Its quality, 0 to 100.
+
+    Returns:
+        An ``<img>`` element that contains the image.
+    """
+    size = f'width="{image.width}" height="{image.height}"'
+    return f'<img src="{data_uri(image, kind, quality=quality)}" {size} alt="{escape(alt)}" decoding="async">'
 
 
 def head(title: str, style: str) -> str:
@@ -54,6 +74,30 @@ def head(title: str, style: str) -> str:
     """
     page = _read("_page.html").rstrip()
     return page.replace("$title", escape(title)).replace("$style", _read("_page.css") + style)
+
+
+def fill_page(template: Traversable, *, title: str, style: str, facts: Mapping[str, str], **parts: str) -> str:
+    """Fill the template of a page with its head, title, facts, and the time at which it is made.
+
+    Args:
+        template: The file of the template.
+        title: The title of the page.
+        style: CSS of the page.
+        facts: Facts about the model or the source, term to text, in the order to show them.
+        **parts: HTML of the other places of the template, by their names.
+
+    Returns:
+        The page in HTML.
+    """
+    made = datetime.now().astimezone()
+    return Template(template.read_text("utf-8")).substitute(
+        parts,
+        title=escape(title),
+        head=head(title, style),
+        facts="\n".join(f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in facts.items()),
+        made=made.isoformat(timespec="seconds"),
+        made_text=f"{made:%Y-%m-%d, %H:%M}",
+    )
 
 
 def palette() -> str:

@@ -129,6 +129,20 @@ def enlarge(map01: NDArray[np.float32], size: int) -> NDArray[np.float32]:
     return np.asarray(np.clip(np.asarray(smooth), 0, 1))
 
 
+def blend(pixels: Pixels, map01: NDArray[np.float32]) -> Pixels:
+    """Draw a map over an image.
+
+    Args:
+        pixels: The image, RGB uint8 ``[H, W, 3]``.
+        map01: Values from 0 to 1, float32 ``[H, W]``.
+
+    Returns:
+        A new image, RGB uint8 ``[H, W, 3]``.
+    """
+    alpha = opacity(map01)[..., None]
+    return np.asarray(np.rint(pixels * (1 - alpha) + heat(map01) * alpha), np.uint8)
+
+
 def map_over_crop(face: Face, emotion: Emotion | None = None, *, size: int = 192, own_scale: bool = False) -> Pixels:
     """Draw the map of an emotion over the crop of a face.
 
@@ -142,7 +156,7 @@ def map_over_crop(face: Face, emotion: Emotion | None = None, *, size: int = 192
         RGB uint8 ``[size, size, 3]``.
     """
     crop = Image.fromarray(face.crop).resize((size, size), Image.Resampling.BICUBIC)
-    return _blend(np.asarray(crop.convert("RGB")), enlarge(face.map(emotion, own_scale=own_scale), size))
+    return blend(np.asarray(crop.convert("RGB")), enlarge(face.map(emotion, own_scale=own_scale), size))
 
 
 @cache
@@ -160,11 +174,6 @@ def _ramp() -> Pixels:
     return table
 
 
-def _blend(pixels: Pixels, value: NDArray[np.float32]) -> Pixels:
-    alpha = opacity(value)[..., None]
-    return np.asarray(np.rint(pixels * (1 - alpha) + heat(value) * alpha), np.uint8)
-
-
 def _draw_maps(canvas: Image.Image, reading: Reading) -> None:
     for face in reversed(reading.faces):
         side = face.crop.shape[0]
@@ -175,7 +184,7 @@ def _draw_maps(canvas: Image.Image, reading: Reading) -> None:
         for top in range(y1, y2 if x1 < x2 else y1, rows):
             area = (x1, top, x2, min(top + rows, y2))
             values = _warp_map(face, area[:2], (x2 - x1, area[3] - top))
-            canvas.paste(Image.fromarray(_blend(np.asarray(canvas.crop(area)), values)), area)
+            canvas.paste(Image.fromarray(blend(np.asarray(canvas.crop(area)), values)), area)
 
 
 def _warp_map(face: Face, origin: tuple[int, int], size_wh: tuple[int, int]) -> NDArray[np.float32]:

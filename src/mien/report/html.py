@@ -4,10 +4,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping
-from datetime import datetime
 from importlib.resources import files
-from importlib.resources.abc import Traversable
-from string import Template
 from typing import Self
 
 import numpy as np
@@ -18,7 +15,7 @@ from mien._errors import MienError, require_kind
 from mien._face import Face, Reading, face_headline
 from mien._format import probability_percent
 from mien._output import PARTIAL, Draft, output_errors
-from mien._page import data_uri, escape, head
+from mien._page import data_uri, escape, fill_page
 from mien.overlay import enlarge, heat, opacity
 from mien.report.images import short_name, thumbnail
 
@@ -109,30 +106,6 @@ class Html:
             if len(summary.encode()) > _SUMMARY_ROOM:  # only new emotions or words could cause it; tested
                 raise AssertionError("the summary is larger than the space that is reserved for it")
             self._draft.write(summary)
-
-
-def fill_page(template: Traversable, *, title: str, style: str, facts: Mapping[str, str], **parts: str) -> str:
-    """Fill the template of a page with its head, title, facts, and the time at which it is made.
-
-    Args:
-        template: The file of the template.
-        title: The title of the page.
-        style: CSS of the page.
-        facts: Facts about the model or the source, term to text, in the order to show them.
-        **parts: HTML of the other places of the template, by their names.
-
-    Returns:
-        The page in HTML.
-    """
-    made = datetime.now().astimezone()
-    return Template(template.read_text("utf-8")).substitute(
-        parts,
-        title=escape(title),
-        head=head(title, style),
-        facts="\n".join(f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in facts.items()),
-        made=made.isoformat(timespec="seconds"),
-        made_text=f"{made:%Y-%m-%d, %H:%M}",
-    )
 
 
 def _emotion_rules() -> str:

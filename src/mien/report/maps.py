@@ -12,9 +12,8 @@ from mien._emotions import Emotion
 from mien._face import Face, Pixels, Reading
 from mien._format import probability_percent
 from mien._output import Draft
-from mien._page import data_uri, escape
+from mien._page import escape, fill_page, image_tag
 from mien.overlay import map_over_crop
-from mien.report.html import fill_page
 from mien.report.images import ImageFolder, short_name, thumbnail
 
 MAP_PAGE = "explanation.html"
@@ -211,5 +210,4 @@ def _row(name: str, face: Face, emotions: Sequence[Emotion]) -> str:
 
 
 def _img(image: Image.Image, alt: str) -> str:
-    size = f'width="{image.width}" height="{image.height}"'
-    return f'<img decoding="async" {size} alt="{escape(alt)}" src="{data_uri(image, "JPEG", quality=86)}">'
+    return image_tag(image, alt, "JPEG", quality=86)

@@ -11,8 +11,8 @@ from mien._emotions import Emotion
 from mien._face import Pixels
 from mien._format import percent, probability_percent
 from mien._output import open_output, output_errors
-from mien._page import escape
-from mien.report.html import fill_page, percent_html
+from mien._page import escape, fill_page
+from mien.report.html import percent_html
 from mien.video.statistics import CurveSamples, TrackStatistics, VideoStatistics
 from mien.video.types import FrameResult
 

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 
 from mien._emotions import Emotion
 from mien._format import counted, interval, percent, points, points_interval
+from mien._page import image_tag
 from mien.lab.explain.attention import REGIONS, region_polygons
 from mien.lab.explain.faithfulness import ORDERS
 from mien.lab.explain.study import DatasetExplanation
@@ -26,7 +27,6 @@ from mien.lab.html import (
     facts,
     gallery,
     headline,
-    image_tag,
     new_plot,
     note,
     page,
@@ -273,7 +273,7 @@ def _mean_maps(explanation: DatasetExplanation) -> Section:
         gallery(tiles),
         paragraph("Specific to an emotion: where its mean map is above the mean over all emotions."),
         gallery(specific),
-        details("The regions on the mean face", image_tag(draw_regions(mean_face), alt="regions on the mean face")),
+        details("The regions on the mean face", image_tag(draw_regions(mean_face), "regions on the mean face")),
     )
 
 
@@ -362,14 +362,14 @@ def _method(explanation: DatasetExplanation) -> Section:
     )
 
 
-def draw_regions(face: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def draw_regions(face: NDArray[np.uint8]) -> Image.Image:
     """Draw the outlines and names of the regions on a face.
 
     Args:
         face: uint8 ``[S, S]``.
 
     Returns:
-        RGB uint8 ``[336, 336, 3]``.
+        The image, 336 pixels wide and high.
     """
     canvas = Image.fromarray(face).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC).convert("RGB")
     draw = ImageDraw.Draw(canvas)
@@ -379,7 +379,7 @@ def draw_regions(face: NDArray[np.uint8]) -> NDArray[np.uint8]:
             draw.polygon(corners, outline=_COLOURS[region], width=2)
         place = (corners[0][0] + 4, corners[0][1] + 2)
         draw.text(place, region, fill="#fff", stroke_width=1, stroke_fill="#000", font_size=14)
-    return np.asarray(canvas)
+    return canvas
 
 
 def region_plot(attention: Mapping[str, _Metrics]) -> str:

@@ -4,7 +4,6 @@ Every function returns HTML as text: pages, sections and tables, then plots, ima
 escaped; parameters named ``html`` are not. Plots are SVG whose colours follow the light or dark mode of the page.
 """
 
-import base64
 import hashlib
 import html
 import re
@@ -12,11 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import datetime
 from importlib.resources import files
 from io import BytesIO, StringIO
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import matplotlib as mpl
@@ -28,8 +25,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mien._output import MARK
-from mien._page import escape, head, palette
+from mien._page import escape, fill_page, image_tag, palette
 from mien.lab.files import save_bytes, save_text
+from mien.overlay import blend, enlarge
 
 Cell = str | int | float | None
 
@@ -39,8 +37,7 @@ _FACES = '<p class="warning">This page shows faces of the data set. Keep it on t
 INK, MUTED, LINE, ACCENT = "#010101", "#020202", "#030303", "#040404"
 _VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", LINE: "var(--line)", ACCENT: "var(--accent)"}
 _MAX_OPACITY = 0.75  # of a cell: its number stays readable in light and dark mode
-# Colours of a saliency map from weak to strong, as on the pages of the reader.
-_RAMP = np.array([(0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164)], np.float32)
+_TILE = 96  # pixels: the side of a face that is shown under its map
 _FOLDER: ContextVar[Path | None] = ContextVar("_FOLDER", default=None)
 # Names that are taken, for each folder.
 _TAKEN: dict[Path, set[tuple[str, int, str]]] = {}
@@ -235,17 +232,15 @@ def page(
         True
     """
     folder = files("mien.lab.html")
-    made = datetime.now().astimezone()
-    return Template((folder / "page.html").read_text("utf-8")).substitute(
-        title=escape(title),
+    return fill_page(
+        folder / "page.html",
+        title=title,
+        style=(folder / "page.css").read_text("utf-8"),
+        facts=provenance,
         lead=escape(lead),
-        head=head(title, (folder / "page.css").read_text("utf-8")),
         contents="".join(f'<li><a href="#{s.anchor}">{escape(s.title)}</a></li>' for s in sections),
         sections="\n".join(section.html for section in sections),
-        provenance="".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in provenance.items()),
         faces=_FACES if faces else "",
-        made=made.isoformat(timespec="seconds"),
-        made_text=f"{made:%Y-%m-%d, %H:%M}",
     )
 
 
@@ -303,53 +298,18 @@ def gallery(tiles: Iterable[ImageTile]) -> str:
     """
     items = []
     for tile in tiles:
-        shown = image_tag(tile.image, alt=tile.caption)
+        shown = image_tag(Image.fromarray(tile.image), tile.caption)
         if tile.map is not None:
-            large = np.asarray(Image.fromarray(tile.image).resize((96, 96), Image.Resampling.BICUBIC))
-            shown = f'<div class="pair">{shown}{image_tag(blend(large, tile.map), alt="map")}</div>'
+            shown = f'<div class="pair">{shown}{image_tag(_under_map(tile.image, tile.map), "map")}</div>'
         items.append(f"<li><figure>{shown}<figcaption>{escape(tile.caption)}</figcaption></figure></li>")
     return f'<ul class="tiles">{"".join(items)}</ul>'
 
 
-def image_tag(image: NDArray[np.uint8], *, alt: str) -> str:
-    """Embed an image in HTML.
-
-    Args:
-        image: uint8 ``[H, W]`` or ``[H, W, 3]``.
-        alt: Plain text for readers who cannot see it.
-
-    Returns:
-        An ``<img>`` element that contains the image.
-    """
-    stream = BytesIO()
-    Image.fromarray(image).save(stream, "WEBP", quality=88)
-    code = base64.b64encode(stream.getvalue()).decode("ascii")
-    size = f'width="{image.shape[1]}" height="{image.shape[0]}"'
-    return f'<img src="data:image/webp;base64,{code}" {size} alt="{escape(alt)}" decoding="async">'
-
-
-def blend(image: NDArray[np.uint8], map_: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Draw the positive part of a saliency map over an image.
-
-    Args:
-        image: uint8 ``[H, W]`` or ``[H, W, 3]``.
-        map_: ``[h, w]``; scaled by its maximum.
-
-    Returns:
-        uint8 ``[H, W, 3]``.
-    """
-    height, width = image.shape[:2]
-    strength = np.maximum(map_, 0).astype(np.float32)
-    strength /= max(float(strength.max()), 1e-12)
-    smooth = Image.fromarray(strength).resize((width, height), Image.Resampling.BICUBIC)
-    shade = np.asarray(smooth, np.float32).clip(0, 1)
-    place = shade * (len(_RAMP) - 1)
-    low = np.minimum(place.astype(np.int64), len(_RAMP) - 2)
-    part = (place - low)[..., None]
-    colour = _RAMP[low] * (1 - part) + _RAMP[low + 1] * part
-    grey = (image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)).astype(np.float32)
-    weight = (0.75 * shade)[..., None]
-    return np.asarray((grey * (1 - weight) + colour * weight).round().clip(0, 255), np.uint8)
+def _under_map(image: NDArray[np.uint8], map_: NDArray[np.float32]) -> Image.Image:
+    """A face, enlarged, under the positive part of a saliency map, which is scaled by its maximum."""
+    large = Image.fromarray(image).convert("RGB").resize((_TILE, _TILE), Image.Resampling.BICUBIC)
+    strength = (np.maximum(map_, 0) / max(float(map_.max()), 1e-12)).astype(np.float32)
+    return Image.fromarray(blend(np.asarray(large), enlarge(strength, _TILE)))
 
 
 def new_plot(width: float = 6.0, height: float = 4.0) -> tuple[Figure, Axes]:

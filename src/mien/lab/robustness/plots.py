@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mien._metrics import format_metric, metric_name
-from mien._page import escape
-from mien.lab.html import ACCENT, INK, MUTED, image_tag, new_plot, plot
+from mien._page import escape, image_tag
+from mien.lab.html import ACCENT, INK, MUTED, new_plot, plot
 from mien.lab.robustness.corruptions import SEVERITIES, Corruption, corruption_generators
 from mien.lab.robustness.metrics import Condition
 from mien.lab.robustness.run import ModelRobustness
@@ -65,8 +65,7 @@ def corruption_sheet(corruptions: Sequence[Corruption], *, seed: int = 0) -> str
 
 
 def _thumb(image: _Images, alt: str) -> str:
-    large = Image.fromarray(image).resize((_THUMB, _THUMB), Image.Resampling.NEAREST)
-    return image_tag(np.asarray(large), alt=alt)
+    return image_tag(Image.fromarray(image).resize((_THUMB, _THUMB), Image.Resampling.NEAREST), alt)
 
 
 def model_key(models: Sequence[ModelRobustness]) -> str:
