@@ -41,7 +41,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # The order within the lab, as docs/explanations/architecture.md shows it.
 LAB_LAYERS = [
     {"augment", "emotion_text", "files", "inference", "nets", "provenance", "significance"},
-    {"complexity", "html", "metrics", "recipe"},
+    {"html", "metrics", "recipe"},
     {"data", "pretrained"},
     {"ledger", "predictions", "train"},
     {"ensemble", "export", "gan", "recipe_summary", "search"},

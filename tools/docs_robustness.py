@@ -8,8 +8,8 @@ from typing import Any
 from docs_tables import table
 from mien._metrics import metric_name
 from mien.lab.robustness.corruptions import CORRUPTIONS
+from mien.lab.robustness.metrics import steadiness_rows
 from mien.lab.robustness.report import ROBUSTNESS_HEADINGS, format_difference, gap_cells, robustness_row
-from mien.lab.robustness.steadiness import steadiness_rows
 
 Json = Mapping[str, Any]
 

@@ -14,7 +14,7 @@ from mien.commands import app
 from mien.commands import recipes as command
 from mien.commands._terminal import print_table
 from mien.lab import recipe as recipes
-from mien.lab.complexity import count_parameters
+from mien.lab.nets import count_parameters
 from mien.lab.recipe.load import as_toml
 from mien.lab.recipe_summary import explanation, first_sentence
 from mien.lab.train.run import build_net

@@ -59,8 +59,8 @@ def ensemble_command(
 
     The result is a finished run, as `mien train` writes it: it can be evaluated, recorded and exported.
     """
-    from mien.lab.complexity import count_macs, count_parameters
     from mien.lab.ensemble import combine_runs
+    from mien.lab.nets import count_macs, count_parameters
     from mien.lab.train.run import load_final
 
     recipe = combine_runs(runs, out, name=name or out.resolve().name, about=about)

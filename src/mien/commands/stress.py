@@ -51,9 +51,9 @@ def stress_command(
     from mien.lab.data.datasets import read_map, read_part
     from mien.lab.files import output_folder, require_writable
     from mien.lab.robustness import RobustnessOptions, choose_corruptions, run_robustness
+    from mien.lab.robustness.metrics import STEADY_FACES, steadiness_rows
     from mien.lab.robustness.predictions import DEFAULT_FACES
     from mien.lab.robustness.report import describe_robustness, write_robustness
-    from mien.lab.robustness.steadiness import STEADY_FACES, steadiness_rows
 
     looks = _options.open_ledger(ledger, again)
     count = faces if faces is not None else 0 if groups else STEADY_FACES if steady else DEFAULT_FACES

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from mien._errors import DataError
 from mien.lab import nets
-from mien.lab.complexity import to_meta
 from mien.lab.files import file_set, has_checkpoint, output_folder, save_json, save_state
+from mien.lab.nets import to_meta
 from mien.lab.nets._layers import PooledHead
 from mien.lab.provenance import provenance
 from mien.lab.recipe import NetConfig, Recipe, dump

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from mien.lab.complexity import count_macs, count_parameters
+from mien.lab.nets import count_macs, count_parameters
 from mien.lab.recipe import Recipe, dump, load, members, search_space
 from mien.lab.recipe.load import as_toml, differences
 from mien.lab.train.run import build_net

@@ -17,7 +17,6 @@ from mien._errors import DataError, MienError, OutputError
 from mien._format import percent
 from mien._output import MARK
 from mien.infer import PRECISIONS
-from mien.lab.complexity import count_macs, count_parameters
 from mien.lab.data import FaceSet, Split, with_classes
 from mien.lab.data.duplicates import same_pixels
 from mien.lab.data.selection import validation_rows
@@ -37,6 +36,7 @@ from mien.lab.html import plot_confusion
 from mien.lab.inference import current_runtime, predict
 from mien.lab.ledger import Ledger, is_private_test, recorded_answers
 from mien.lab.metrics import calibration_metrics, compute_metrics
+from mien.lab.nets import count_macs, count_parameters
 from mien.lab.predictions import Predictions
 from mien.lab.provenance import commit, require_commit
 from mien.lab.recipe import dump, fold_recipes, parse

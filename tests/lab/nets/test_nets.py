@@ -10,8 +10,7 @@ from mien._emotions import CLASS_SETS, SEVEN
 from mien._errors import RecipeError
 from mien.lab import nets
 from mien.lab import recipe as recipes
-from mien.lab.complexity import count_macs, count_parameters, to_meta
-from mien.lab.nets import hybrid_resnet50
+from mien.lab.nets import count_macs, count_parameters, hybrid_resnet50, to_meta
 from mien.lab.nets._layers import Block, Bottleneck, Branched, DenseHead, EncoderBlock, PooledHead, drop_branch
 from mien.lab.recipe import DataConfig, NetConfig
 from mien.lab.train.run import build_net

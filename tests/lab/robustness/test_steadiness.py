@@ -13,7 +13,7 @@ from mien.extract import extract
 from mien.lab.data import FaceSet, Split
 from mien.lab.models import Model
 from mien.lab.predictions import FACE_SIDES, confidence_for, measure_by_size, select_rows, shrink_faces
-from mien.lab.robustness.steadiness import Steadiness, measure_steadiness
+from mien.lab.robustness.metrics import Steadiness, measure_steadiness
 from support.brightness_classifier import by_brightness
 
 

@@ -15,8 +15,8 @@ from torch.nn import functional
 from mien._errors import RecipeError
 from mien.lab import nets
 from mien.lab import recipe as recipes
-from mien.lab.complexity import to_meta
 from mien.lab.files import load_state
+from mien.lab.nets import to_meta
 from mien.lab.recipe import LossConfig, TrainConfig
 from mien.lab.train.devices import Devices
 from mien.lab.train.logging import EpochRecord

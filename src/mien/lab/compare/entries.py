@@ -13,7 +13,6 @@ from mien._emotions import Emotion, class_set
 from mien._errors import DataError, ModelError, RecipeError
 from mien._progress import Progress, no_progress
 from mien.infer import PRECISIONS, Classifier
-from mien.lab.complexity import count_macs, count_parameters
 from mien.lab.data import FaceSet, Split
 from mien.lab.data.datasets import ALL
 from mien.lab.evaluate.subjects import TestSet, calibrated, load_tests, select
@@ -21,6 +20,7 @@ from mien.lab.export.calibrate import Calibration, fit_vector
 from mien.lab.files import load_json
 from mien.lab.ledger import Answers, Ledger, is_private_test, recorded_answers
 from mien.lab.models import Model, answers_of_model, open_model
+from mien.lab.nets import count_macs, count_parameters
 from mien.lab.predictions import Predictions, Selection, load_recorded, predict_selection, read_metrics
 from mien.lab.recipe import load
 

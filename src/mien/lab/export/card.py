@@ -10,11 +10,11 @@ import numpy as np
 from mien._errors import RecipeError
 from mien._format import percent
 from mien._metrics import HEADLINE, format_metric, metric_name
-from mien.lab.complexity import count_macs, count_parameters
 from mien.lab.data import FaceSet, Split, with_classes
 from mien.lab.data.fer2013 import OFFICIAL_NAME, official_difference
 from mien.lab.export.calibrate import Calibration
 from mien.lab.inference import current_runtime
+from mien.lab.nets import count_macs, count_parameters
 from mien.lab.predictions import Predictions, Selection, compare_with_votes, resize_faces
 from mien.lab.recipe import Recipe, load
 from mien.lab.recipe.load import differences, toml_value

@@ -1,4 +1,4 @@
-"""The networks, one architecture a file. Each file has a function ``build(channels, classes, **options)``.
+"""The networks and their cost; one architecture a file, with a function ``build(channels, classes, **options)``.
 
 Every net has two halves: ``features(x) -> [N, K, h, w]`` and ``head(features) -> logits [N, C]``. There is no registry:
 a recipe names its net, and the module of that name is imported. ``timm/NAME`` is a convolutional net of timm
@@ -8,6 +8,7 @@ Defaults are for grey faces of 48 pixels. A published net that would shrink such
 option ``stem``: ``"small"`` (the default) keeps more of the resolution, ``"imagenet"`` is the published stem.
 """
 
+import copy
 import importlib
 import inspect
 import math
@@ -21,7 +22,8 @@ from torch import Tensor, nn
 
 from mien._errors import DownloadError, MissingExtraError, RecipeError, checked
 from mien._suggest import suggest
-from mien.lab.nets._layers import Dense, Net, PooledHead
+from mien.lab.nets._layers import Dense, EncoderBlock, Net, PooledHead
+from mien.lab.nets.mien import BlurredBlock, BlurredStem
 
 TIMM = "timm/"
 _WIDEST = 16_384  # channels of a layer, pixels of a side, and any other number among the options of a net
@@ -29,7 +31,7 @@ _DEEPEST = 256  # layers or blocks
 _LONGEST = 16  # stages
 _MOST_PARAMETERS = 1_000_000_000  # 4 GB; the largest published net here has 144 million
 
-__all__ = ["Net", "build", "default", "net_names", "options"]
+__all__ = ["Net", "build", "count_macs", "count_parameters", "default", "net_names", "options", "to_meta"]
 
 
 def net_names() -> tuple[str, ...]:
@@ -95,7 +97,7 @@ def build(name: str, *, channels: int, classes: int, **options: Any) -> Net:
     try:
         if _check_numbers(options):
             with torch.device("meta"):
-                count = sum(weight.numel() for weight in _builder(name)(channels, classes, **options).parameters())
+                count = count_parameters(_builder(name)(channels, classes, **options))
             if count > _MOST_PARAMETERS:
                 raise ValueError(f"has {count:,} parameters, more than {_MOST_PARAMETERS:,}; lower its options")
         net = _builder(name)(channels, classes, **options)
@@ -201,3 +203,70 @@ def _timm_features(name: str, channels: int, **options: Any) -> nn.Module:
         raise RecipeError(f"timm has no net {short!r}{hint}; timm.list_models() names all")
     features: nn.Module = timm.create_model(short, in_chans=channels, num_classes=0, global_pool="", **options)
     return features
+
+
+def count_parameters(net: nn.Module) -> int:
+    """Return the number of parameters of a net.
+
+    Args:
+        net: Any module.
+
+    Returns:
+        The number of parameters.
+    """
+    return sum(p.numel() for p in net.parameters())
+
+
+def count_macs(net: nn.Module, size: int, *, channels: int = 1) -> int:
+    """Count the multiply-accumulates of one image: convolutions, linear layers and attention scores.
+
+    Norms, activations, pooling and gates are not counted, as in the tables of the papers.
+
+    Args:
+        net: The net; it is not changed.
+        size: Side of the image in pixels.
+        channels: Channels of the image.
+
+    Returns:
+        The number of multiply-accumulates.
+
+    Example:
+        >>> from torch import nn
+        >>> count_macs(nn.Conv2d(1, 16, 3, padding=1), 48)
+        331776
+    """
+    total = 0
+
+    def add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            total += output[0].numel() * layer.weight[0].numel()  # a linear layer may be applied to many tokens
+        elif isinstance(layer, (BlurredStem, BlurredBlock)):
+            total += 9 * inputs[0][0].numel()  # the filter
+        elif isinstance(layer, EncoderBlock):
+            tokens, width = inputs[0].shape[1:]
+            total += 2 * tokens * tokens * width  # queries by keys, and the scores by the values
+
+    copied = to_meta(net).eval()
+    for module in copied.modules():
+        module.register_forward_hook(add)
+    with torch.no_grad():
+        copied(torch.empty(1, channels, size, size, device="meta"))
+    return total
+
+
+def to_meta(net: nn.Module) -> nn.Module:
+    """Copy a net to torch's meta device, which computes shapes only.
+
+    Args:
+        net: Any module; it is not changed.
+
+    Returns:
+        The copy, without its batch norms: they change no shape, and are most of the time on this device.
+    """
+    norms = (module for module in net.modules() if isinstance(module, nn.BatchNorm2d))
+    copies: dict[int, Any] = {id(norm): nn.Identity() for norm in norms}
+    copies |= {id(buffer): torch.empty_like(buffer, device="meta") for buffer in net.buffers()}
+    for p in net.parameters():
+        copies[id(p)] = nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=False)
+    return copy.deepcopy(net, copies)

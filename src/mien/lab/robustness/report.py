@@ -23,10 +23,9 @@ from mien.lab.robustness.groups import (
     GroupGap,
     significant_gaps,
 )
-from mien.lab.robustness.metrics import CORRUPTION_METRICS, Condition, Estimate
+from mien.lab.robustness.metrics import CORRUPTION_METRICS, Condition, Estimate, steadiness_rows
 from mien.lab.robustness.plots import corruption_sheet, mean_plot, model_key, small_multiples
 from mien.lab.robustness.run import ModelRobustness, RobustnessResult
-from mien.lab.robustness.steadiness import steadiness_rows
 
 # One row per model, in the report and in the docs; the first cell is the name of the model.
 ROBUSTNESS_HEADINGS = ("model", "faces", "clean accuracy", "corrupted accuracy", "mCE", "relative mCE", "flips", "ECE")

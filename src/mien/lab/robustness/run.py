@@ -15,7 +15,14 @@ from mien.lab.predictions import select_rows
 from mien.lab.provenance import provenance
 from mien.lab.robustness.corruptions import CORRUPTIONS, Corruption
 from mien.lab.robustness.groups import GroupComparison, GroupTable, compare_groups, read_groups
-from mien.lab.robustness.metrics import CorruptionError, CorruptionMetrics, corruption_error, corruption_metrics
+from mien.lab.robustness.metrics import (
+    CorruptionError,
+    CorruptionMetrics,
+    Steadiness,
+    corruption_error,
+    corruption_metrics,
+    measure_steadiness,
+)
 from mien.lab.robustness.predictions import (
     DEFAULT_FACES,
     CorruptedPredictions,
@@ -27,7 +34,6 @@ from mien.lab.robustness.predictions import (
     sample_faces,
     select_sample,
 )
-from mien.lab.robustness.steadiness import Steadiness, measure_steadiness
 
 DEFAULT_REFERENCE = "mien-0"
 # Its predictions of FER-2013, recorded in the repository; an installed package has none.

@@ -13,8 +13,7 @@ from torch.nn import functional as F
 from mien._emotions import SEVEN, Emotion
 from mien._errors import RecipeError
 from mien.lab import emotion_text
-from mien.lab.complexity import to_meta
-from mien.lab.nets import Net
+from mien.lab.nets import Net, to_meta
 from mien.lab.nets._layers import PooledHead
 from mien.lab.recipe import LossConfig
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from mien._emotions import Emotion, class_set
 from mien._errors import DataError, RecipeError, checked, first_line
 from mien.lab import nets
-from mien.lab.complexity import to_meta
 from mien.lab.files import FINAL_KINDS, check_kinds, has_checkpoint, load_checkpoint, load_state
+from mien.lab.nets import to_meta
 from mien.lab.pretrained import start
 from mien.lab.recipe import Recipe, dump, parse
 from mien.lab.train.logging import EpochRecord
