@@ -110,8 +110,8 @@ fuzz: $(VENV)/all
 # The tests of a part with that part alone, in an environment of its own: VERSIONS=newest, or lowest of what
 # pyproject.toml allows. Only the pinned versions of the whole suite have no deprecation.
 VERSIONS ?= newest
-CORE_TESTS := tests/detect tests/report $(filter-out tests/test_bundled.py tests/test_docs.py tests/test_house.py tests/test_wheel.py \
-	tests/test_wrong_arguments.py,$(wildcard tests/test_*.py))
+CORE_TESTS := tests/detect tests/report $(filter-out tests/test_bundled.py tests/test_docs.py tests/test_examples.py tests/test_house.py \
+	tests/test_wheel.py tests/test_wrong_arguments.py,$(wildcard tests/test_*.py))
 test-core: TESTS := $(CORE_TESTS)
 test-serve: TESTS := $(CORE_TESTS) tests/serve tests/commands/test_predict.py
 test-lab: TESTS := tests/lab tests/commands
@@ -119,7 +119,7 @@ test-core test-serve test-lab: test-%:
 	$(PYTHON) -m venv .venv-$*
 	.venv-$*/bin/python -m pip install --quiet pip
 	$(PYTHON) tools/lowest_versions.py $(filter-out core,$*) > .venv-$*/lowest.txt
-	.venv-$*/bin/python -m pip install --quiet $(if $(filter lowest,$(VERSIONS)),-c .venv-$*/lowest.txt) -e ".[$(filter-out core,$*)]" \
+	.venv-$*/bin/python -m pip install --quiet $(if $(filter lowest,$(VERSIONS)),-c .venv-$*/lowest.txt) -e ".$(if $(filter-out core,$*),[$*])" \
 		pytest pytest-timeout pytest-xdist hypothesis pillow-heif onnx
 	.venv-$*/bin/python -m pytest -n auto --dist loadfile -W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning \
 		-W ignore::FutureWarning $(TESTS)

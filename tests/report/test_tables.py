@@ -287,6 +287,7 @@ def test_supervision_that_is_missing_names_the_extra(monkeypatch: pytest.MonkeyP
 @pytest.mark.skipif(os.name != "posix", reason="folders are locked on POSIX systems alone")
 @pytest.mark.parametrize("resume", [False, True])
 def test_two_runs_do_not_write_one_parquet_file(resume: bool, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
     path = tmp_path / "out.parquet"
     with Parquet(path) as table:
         table.add(Reading((), "a.png", (8, 8)))
