@@ -6,8 +6,9 @@ CutMix mix them like the faces.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch.nn import functional as F
 from mien._emotions import Emotion
 from mien._errors import DataError
 from mien._progress import Progress, no_progress
+from mien.infer import Classifier
 from mien.lab.data import FaceSet
 from mien.lab.files import find_input, load_arrays, save_arrays
 from mien.lab.inference import normalise, tta_views
@@ -169,7 +171,7 @@ def cache_logits(
 
 
 class Teachers:
-    """The teachers of a recipe: finished runs (live teachers) and files of cached logits.
+    """The teachers of a recipe: finished runs and exported ``.onnx`` files (live teachers), and files of cached logits.
 
     The target of the student is ``1 - distillation`` times the target without teachers plus ``distillation`` times the
     mean probability of all teachers. ``add_cached`` adds cached teachers before faces are mixed, ``add_live`` adds live
@@ -191,12 +193,7 @@ class Teachers:
         self.fabric = fabric
         names = config.teachers if config.distillation > 0 else ()
         self.cached = {name: CachedLogits.load(find_input(name)) for name in names if name.endswith(".npz")}
-        self.live = [load_final(find_input(name), fabric.device) for name in names if not name.endswith(".npz")]
-        for teacher in self.live:
-            name = _teacher_name(teacher)
-            if teacher.emotions != tuple(emotions):
-                theirs, ours = ", ".join(teacher.emotions), ", ".join(emotions)
-                raise DataError(f"teacher {name} has the classes {theirs}; the recipe learns {ours}")
+        self.live = [self._open(name, tuple(emotions)) for name in names if not name.endswith(".npz")]
 
     @property
     def live_share(self) -> float:
@@ -238,9 +235,29 @@ class Teachers:
         if not self.live:
             return target
         with self.fabric.autocast():
-            logits = [t.net(normalise(x, t.recipe.data.size)).float() for t in self.live]
+            logits = [predict(x).float() for predict in self.live]
         probs = [F.softmax(each / self.config.distillation_temperature, dim=1) for each in logits]
         return target * (1 - self.live_share) + self.live_share * torch.stack(probs).mean(0)
+
+    def _open(self, name: str, emotions: tuple[Emotion, ...]) -> Callable[[Tensor], Tensor]:
+        """A function from faces ``[N, 1, S, S]`` in 0..1 to the logits of a live teacher."""
+        path = find_input(name)
+        teacher = Classifier(path) if path.suffix == ".onnx" else load_final(path, self.fabric.device)
+        name = teacher.name if isinstance(teacher, Classifier) else _teacher_name(teacher)
+        if teacher.emotions != emotions:
+            theirs, ours = ", ".join(teacher.emotions), ", ".join(emotions)
+            raise DataError(f"teacher {name} has the classes {theirs}; the recipe learns {ours}")
+        if isinstance(teacher, Classifier):
+            return partial(_predict_file, teacher)
+        return lambda x: teacher.net(normalise(x, teacher.recipe.data.size))
+
+
+def _predict_file(teacher: Classifier, x: Tensor) -> Tensor:
+    """The logarithms of the probabilities of an exported model, on the device of the faces."""
+    if x.shape[-1] != teacher.size:
+        x = F.interpolate(x, size=teacher.size, mode="bicubic", align_corners=False)
+    crops = (255 * x[:, 0]).round().clamp(0, 255).to("cpu", torch.uint8)
+    return torch.from_numpy(teacher(crops.numpy())[0]).clamp(min=_SMALLEST).log().to(x.device)
 
 
 def _teacher_name(teacher: Trained) -> str:
