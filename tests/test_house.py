@@ -27,7 +27,7 @@ LAYERS = [
     {"decode"},
     {"_face"},
     {"_inputs"},
-    {"detect", "extract", "infer", "overlay"},
+    {"_workers", "detect", "extract", "infer", "overlay"},
     {"reader"},
     {"report"},
     {"video"},

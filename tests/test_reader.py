@@ -363,6 +363,8 @@ def test_readings_can_be_pickled_and_copied(reader: Reader, astronaut: np.ndarra
         assert other.to_dict() == reading.to_dict()
         np.testing.assert_array_equal(other.faces[0].maps, reading.faces[0].maps)
         np.testing.assert_array_equal(other.pixels, astronaut)
+        face = other.faces[0]
+        assert not any(array.flags.writeable for array in (other.pixels, face.maps, face.crop, face.to_image))
 
 
 def test_a_kept_face_does_not_hold_its_batch(crop_reader: Reader, draw_face: Draw) -> None:

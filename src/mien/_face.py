@@ -221,6 +221,9 @@ class Face:
             "quality": self.quality.to_dict(),
         }
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(_with_frozen_arrays(state))
+
     def __repr__(self) -> str:
         name = self.emotion or "unsure"
         x1, y1, x2, y2 = (round(v) for v in self.box)
@@ -350,6 +353,9 @@ class Reading:
             return f"Reading({self.source}: {self.error})"
         return f"Reading({self.source}: {counted(len(self.faces), 'face')} {list(self.faces)})"
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(_with_frozen_arrays(state))
+
     def _repr_html_(self) -> str:
         count = f"{len(self)} {'face' if len(self) == 1 else 'faces'}"
         title = " · ".join(text for text in (self.source, self.error or count, self.note) if text)
@@ -361,6 +367,14 @@ class Reading:
             f'<div style="font:13px/1.4 system-ui,sans-serif"><div>{escape(title)}</div>{image}'
             f'<div style="display:flex;flex-wrap:wrap;gap:8px 24px">{faces}</div>{more}</div>'
         )
+
+
+def _with_frozen_arrays(state: dict[str, Any]) -> dict[str, Any]:
+    """The attributes of what was pickled or copied, which makes arrays writeable."""
+    for value in state.values():
+        if isinstance(value, np.ndarray):
+            value.flags.writeable = False
+    return state
 
 
 _SHOWN_FACES = 8  # in a notebook, the largest ones

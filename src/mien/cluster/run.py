@@ -3,7 +3,6 @@
 import logging
 import math
 import os
-import pickle
 import re
 import socket
 import sys
@@ -18,6 +17,7 @@ from typing import Any
 from mien._errors import MienError, MissingExtraError, first_line, require_integer, require_kind, require_number, shown
 from mien._progress import Progress, no_progress
 from mien._signals import kept_handlers
+from mien._workers import pickled
 from mien.cluster.blocks import ImageBlock
 from mien.cluster.output import Partitions
 from mien.cluster.plan import BLOCK_BYTES, Plan
@@ -131,7 +131,8 @@ def distribute(
             partitions.plan(_with_images(plan))
         if len(partitions.done) < partitions.size:
             progress("starting Ray", partitions.count("images"), partitions.total)
-            work = _pickled(reader), reader.model.emotions, settings, partitions.home, sys.path
+            path = [os.path.abspath(place) for place in sys.path]  # noqa: PTH100 ("" is a place)
+            work = pickled(reader), reader.model.emotions, settings, partitions.home, path
             with _cluster(ray, address, needs, dashboard=dashboard):
                 _run(ray, partitions, work, needs, progress)
         partitions.finish()
@@ -178,14 +179,6 @@ def _import_ray() -> Any:
     except ImportError as error:
         raise MissingExtraError("ray", "ray") from error
     return ray
-
-
-def _pickled(reader: Reader) -> bytes:
-    try:
-        return pickle.dumps(reader)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        reason = first_line(error)
-        raise MienError(f"the reader cannot be sent to other processes ({reason}); change its detector") from error
 
 
 def _with_images(plan: Plan) -> Iterator[ImageBlock]:

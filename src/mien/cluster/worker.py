@@ -1,26 +1,25 @@
 """Block -> rows: a worker reads in a process of its own, so that an image which ends the process costs only itself."""
 
 import json
-import os
-import pickle
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mien._emotions import Emotion
-from mien._errors import MienError, first_line
+from mien._errors import MienError
 from mien._face import Reading
+from mien._workers import EndedError, ReaderProcess, Send, serve
 from mien.cluster.blocks import ImageBlock
+from mien.reader import Reader
 from mien.report.tables import encode_parquet, parquet_rows
 
 if TYPE_CHECKING:
     from mien.decode import Source
 
 _TRIES = 2  # of an image during which the process ends
+_SERVE = f"{__name__}:serve_blocks"
 _Rows = list[dict[str, Any]]  # of one image
 
 
@@ -38,9 +37,8 @@ class BlockReader:
     """
 
     def __init__(self, reader: bytes, emotions: Sequence[Emotion], folder: str, path: Sequence[str]) -> None:
-        self._reader, self._emotions, self._folder = reader, tuple(emotions), folder
-        self._path = os.pathsep.join(filter(None, dict.fromkeys([*sys.path, *path])))
-        self._process: subprocess.Popen[bytes] | None = None
+        self._reader, self._emotions, self._folder, self._path = reader, tuple(emotions), folder, path
+        self._process: ReaderProcess | None = None
 
     def read(self, block: ImageBlock) -> list[_Rows]:
         """Read a block.
@@ -58,17 +56,17 @@ class BlockReader:
         while True:
             process, image = self._started(), len(done)
             try:
-                _send(process.stdin, (block, len(done), broken))
+                process.send((block, len(done), broken))
                 while True:
-                    kind, value = pickle.load(process.stdout)  # type: ignore[arg-type]
+                    kind, value = process.receive()
                     if kind == "image":
                         image = value
                     elif kind == "rows":
                         done.append(value)
                     else:
                         return done if value is None else [*done, self._error_rows(block, value)]
-            except (EOFError, OSError, pickle.UnpicklingError):
-                reason = f"{self._end()} twice while it was read; look at the image by itself"
+            except EndedError as error:
+                reason = f"{error} twice while it was read; look at the image by itself"
                 ends[image] += 1
                 if ends[image] > _TRIES:  # it is not read any more, so opening the block ends the process
                     return [*done, self._error_rows(block, f"{block}: {reason}")]
@@ -78,47 +76,25 @@ class BlockReader:
     def close(self) -> None:
         """End the process."""
         if self._process is not None:
-            self._end()
+            self._process.end()
 
     def _error_rows(self, block: ImageBlock, error: str) -> _Rows:
         return parquet_rows(Reading((), str(block), (0, 0), error=error), self._emotions)
 
-    def _started(self) -> "subprocess.Popen[bytes]":
+    def _started(self) -> ReaderProcess:
         """The process, ready to read."""
         if self._process is not None:
-            if self._process.poll() is None:
+            if self._process.is_alive():
                 return self._process
-            self._end()
+            self._process.end()
+        folder, reason = self._folder if Path(self._folder).is_dir() else None, ""
         for _ in range(_TRIES):
-            self._process = process = subprocess.Popen(
-                [sys.executable, "-c", "from mien.cluster.worker import serve_blocks; serve_blocks()"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                cwd=self._folder if Path(self._folder).is_dir() else None,
-                env=os.environ | {"PYTHONPATH": self._path},
-                start_new_session=True,  # Ctrl-C in a terminal is for the driver
-            )
-            with suppress(EOFError, OSError, pickle.UnpicklingError):
-                _send(process.stdin, self._reader)
-                error = pickle.load(process.stdout)  # type: ignore[arg-type]
-                if error is not None:
-                    raise MienError(error)
-                return process
-            reason = self._end()
+            try:
+                self._process = ReaderProcess(self._reader, _SERVE, folder=folder, path=self._path)
+                return self._process
+            except EndedError as error:
+                reason = str(error)
         raise MienError(f"the process that reads does not start ({reason}); look at the memory of the machine")
-
-    def _end(self) -> str:
-        """End the process; say how it ended."""
-        process, self._process = self._process, None
-        assert process is not None
-        for stream in (process.stdin, process.stdout):
-            with suppress(OSError):
-                stream.close()  # type: ignore[union-attr]
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(5)
-        process.kill()
-        status = process.wait()
-        return f"its process ended (signal {-status})" if status < 0 else f"its process ended (status {status})"
 
 
 class RayWorker:
@@ -168,34 +144,22 @@ class RayWorker:
 
 
 def serve_blocks() -> None:
-    """Read the blocks that standard input brings, and send their rows to standard output, until standard input ends."""
-    commands, results = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what libraries print is no result
-    try:
-        reader = pickle.loads(pickle.load(commands))
-    except (MienError, ImportError, AttributeError) as error:
-        _send(results, f"a worker cannot open the reader ({first_line(error)}); install the same on all machines")
-        return
-    _send(results, None)
-    emotions = reader.model.emotions
+    """Read blocks in this process, and send their rows."""
+    serve(_read_block)
 
-    def marked(block: ImageBlock, done: int, broken: dict[int, str]) -> "Iterator[Source]":
+
+def _read_block(reader: Reader, given: tuple[ImageBlock, int, dict[int, str]], send: Send) -> None:
+    block, done, broken = given
+
+    def marked() -> "Iterator[Source]":
         with closing(block.open(done, broken)) as images:
             for index, image in images:
-                _send(results, ("image", index))
+                send(("image", index))
                 yield image
 
-    with suppress(EOFError, BrokenPipeError):  # the worker has ended
-        while True:
-            given = pickle.load(commands)
-            try:
-                for reading in reader.read_many(marked(*given)):
-                    _send(results, ("rows", parquet_rows(reading, emotions)))
-                _send(results, ("end", None))
-            except MienError as error:
-                _send(results, ("end", str(error)))
-
-
-def _send(stream: Any, value: object) -> None:
-    pickle.dump(value, stream)
-    stream.flush()
+    try:
+        for reading in reader.read_many(marked()):
+            send(("rows", parquet_rows(reading, reader.model.emotions)))
+        send(("end", None))
+    except MienError as error:
+        send(("end", str(error)))

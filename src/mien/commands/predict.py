@@ -22,6 +22,8 @@ from mien.detect import MAX_FACES
 if TYPE_CHECKING:
     from mien.reader import Reader
 
+_MANY = 128  # images from which on other processes start; with fewer, their start takes longer than they save
+
 
 def predict_command(
     paths: Annotated[
@@ -81,7 +83,9 @@ def predict_command(
         if resume:
             _leave_out(inputs, opened[0].done)
         count = len(inputs.failed) + len(inputs.sources)
-        readings = reader.read_many(signals.until_stopped(inputs.sources), batch=batch, keep_pixels=keep_pixels)
+        workers = threads if count >= _MANY and device == "cpu" else 1
+        sources = signals.until_stopped(inputs.sources)
+        readings = reader.read_many(sources, batch=batch, keep_pixels=keep_pixels, workers=workers)
         stack.callback(readings.close)
         for reading in with_progress(chain(inputs.failed, readings), count, bar=not prints):
             tally.add(reading)
