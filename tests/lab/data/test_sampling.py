@@ -78,9 +78,9 @@ def test_oversampling_an_emotion_outside_of_the_classes_is_allowed(faces: FaceSe
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("data.balance_power=-1.0", "balance_power is from 0 to 1000"),
+        ("data.balance_power=-1.0", r"balance_power is in \[0, 1000\]"),
         ("data.balance_power=nan", "balance_power is a finite number"),
-        ("data.oversample.happy=-2.0", "data.oversample.happy is from 0 to 1000"),
+        ("data.oversample.happy=-2.0", r"data.oversample.happy is in \[0, 1000\]"),
         ("data.oversample.happy=inf", "happy is a finite number"),
     ],
 )

@@ -231,7 +231,7 @@ def test_overrides_reach_sections_options_and_lists() -> None:
         ("[trian]\nepochs = 3", "did you mean 'train'?"),
         ('[train]\nepochs = "3"', "epochs is of type int"),
         ("[train]\nepochs = true", "epochs is of type int"),
-        ("[train]\nepochs = 0", "epochs must be at least 1"),
+        ("[train]\nepochs = 0", "train.epochs is in [1, 1000000], not 0"),
         ('[data]\nclasses = "nine"', "data.classes are one of seven"),
         ('[augment]\npadding_mode = "wrap"', "augment.padding_mode"),
         ("[target]\ndistillation = 0.5", "target.teachers names no run"),

@@ -81,7 +81,7 @@ def test_phases_follow_each_other_with_changes_of_their_own() -> None:
     ("changes", "message"),
     [
         ({"phases": [{"name": "warm", "train": {"epoch": 2}}]}, "phase 'warm': train: unknown key 'epoch'"),
-        ({"phases": [{"train": {"lr": -1}}]}, "lr is above 0"),
+        ({"phases": [{"train": {"lr": -1}}]}, r"lr is in \(0, inf\), not -1"),
         ({"phases": [{"train": {"precision": "bf16-mixed"}}]}, "precision cannot change in a training"),
         (
             {"train": {"schedule": "plateau", "fallback": {"optimize": "sgd"}}},

@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from mien.lab.augment.config import FILLS, JITTER, RESAMPLES, AugmentConfig, check_augment
+from mien.lab.augment.config import FILLS, JITTER, RESAMPLES, AugmentConfig, check_augment, check_values
 from mien.lab.augment.geometry import draw_affine, oval, resample
 from mien.lab.augment.photometric import compress, degrade, erase, relight, uniform
 
@@ -20,6 +20,7 @@ __all__ = [
     "augment",
     "augment_with_oval",
     "check_augment",
+    "check_values",
     "damage",
     "mix",
     "shrink",

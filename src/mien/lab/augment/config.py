@@ -1,17 +1,22 @@
 """The section ``[augment]`` of a recipe and its limits."""
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from mien._errors import RecipeError
 
 FILLS = ("border", "zeros", "reflection")  # repeat the edge, black, mirror
 RESAMPLES = ("bilinear", "bicubic")  # soft and fast, sharp
 CROPS = (0, 5, 10)
-# The largest strengths; beyond them no face is left.
-_AT_MOST = {
-    **{"rotate": 360, "shift": 1, "scale": 10, "shear": 10, "brightness_shift": 1, "contrast": 10, "gamma": 10},
-    **{"blur": 100, "noise": 1, "mixup": 1000, "cutmix": 1000},
+_SHARES = ("flip", "brightness", "blur_noise_share", "jpeg", "random_erasing", "min_crop_area")
+# The values of each key, as ``check_values`` takes them; beyond the largest strengths no face is left.
+_LIMITS: Mapping[str, str | tuple[Any, ...]] = {
+    **{"padding_mode": FILLS, "interpolation": RESAMPLES, "n_crops": CROPS},
+    **dict.fromkeys((*_SHARES, "shrink", "shrink_softness"), "[0, 1]"),
+    **{"rotate": "[0, 360]", "shift": "[0, 1]", "scale": "[0, 10]", "shear": "[0, 10]", "brightness_shift": "[0, 1]"},
+    **{"contrast": "[0, 10]", "gamma": "[0, 10]", "blur": "[0, 100]", "noise": "[0, 1]", "mixup": "[0, 1000]"},
+    **{"cutmix": "[0, 1000]", "shrink_to": "[1, inf)", "zoom": "[0, 1)", "crop_fraction": "(0, 1]"},
 }
 _GEOMETRY = ("flip", "rotate", "shift", "scale", "zoom", "shear", "min_crop_area", "n_crops")
 
@@ -63,6 +68,31 @@ class AugmentConfig:
 JITTER = AugmentConfig(flip=0, rotate=3, shift=0.04, scale=0.04)
 
 
+def check_values(section: object, limits: Mapping[str, str | tuple[Any, ...]], where: str) -> None:
+    """Check the values of a section of a recipe.
+
+    Args:
+        section: The section, a dataclass.
+        limits: Key -> the allowed values; or an interval as ``"(0, 1]"``, for a number and for each number of a table.
+        where: Text before the key in error messages.
+
+    Raises:
+        RecipeError: A value is not valid; the message names its key.
+    """
+    for key, limit in limits.items():
+        value = getattr(section, key)
+        if not isinstance(limit, str):
+            if value not in limit:
+                raise RecipeError(f"{where}{key} is one of {', '.join(map(str, limit))}, not {value!r}")
+            continue
+        low, high = map(float, limit[1:-1].split(","))
+        for name, number in value.items() if isinstance(value, Mapping) else ((key, value),):
+            is_edge = (number == low and limit[0] == "(") or (number == high and limit[-1] == ")")
+            if is_edge or not low <= number <= high:
+                full = key if name == key else f"{key}.{name}"
+                raise RecipeError(f"{where}{full} is in {limit}, not {number}")
+
+
 def check_augment(strengths: AugmentConfig, where: str) -> None:
     """Check the values of a section ``[augment]``.
 
@@ -73,21 +103,7 @@ def check_augment(strengths: AugmentConfig, where: str) -> None:
     Raises:
         RecipeError: A value is not valid; the message names its key.
     """
-    for key, allowed in (("padding_mode", FILLS), ("interpolation", RESAMPLES), ("n_crops", CROPS)):
-        value = getattr(strengths, key)
-        if value not in allowed:
-            raise RecipeError(f"{where}.{key} is one of {', '.join(map(str, allowed))}, not {value!r}")
-    shares = ("flip", "blur_noise_share", "jpeg", "random_erasing", "min_crop_area", "shrink", "shrink_softness")
-    for key in (*shares, "brightness"):
-        if not 0 <= getattr(strengths, key) <= 1:
-            raise RecipeError(f"{where}.{key} is between 0 and 1, not {getattr(strengths, key)}")
-    for key, most in _AT_MOST.items():
-        if not 0 <= getattr(strengths, key) <= most:
-            raise RecipeError(f"{where}.{key} is at least 0 and at most {most}, not {getattr(strengths, key)}")
-    if not 1 <= strengths.shrink_to < math.inf:
-        raise RecipeError(f"{where}.shrink_to is a side of at least 1 pixel, not {strengths.shrink_to}")
-    if not 0 <= strengths.zoom < 1 or not 0 < strengths.crop_fraction <= 1:
-        raise RecipeError(f"{where}: zoom is at least 0 and below 1, crop_fraction above 0 and at most 1")
+    check_values(strengths, _LIMITS, f"{where}.")
     if strengths.min_crop_area > 0 and strengths.n_crops > 0:
         raise RecipeError(f"{where}: min_crop_area and n_crops both crop the face; leave one at 0")
     quality, area = strengths.jpeg_quality, strengths.erasing_area

@@ -1,15 +1,14 @@
 """The sections of a recipe, their defaults and limits. The defaults are those of the `mien` family."""
 
-import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from mien._emotions import Emotion, class_set
 from mien._errors import RecipeError
 from mien._suggest import suggest
-from mien.lab.augment import AugmentConfig, check_augment
+from mien.lab.augment import AugmentConfig, check_augment, check_values
 from mien.lab.inference import TTA
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "muon")
@@ -21,21 +20,42 @@ CHECKPOINTS = ("last", "best")
 CALIBRATIONS = ("vector", "temperature")
 _LONGEST_NAME = 120
 _NAME_PART = re.compile(r"[\w+-][\w+. -]*")
-# The largest numbers that make sense; the work and the memory of a training grow with them.
-_AT_MOST = {
-    "data.size": 1024,
-    "data.expand": 100,
-    "data.folds": 1000,
-    "train.epochs": 1_000_000,
-    "train.batch_size": 1_000_000,
-    "phases": 100,
-    "data.extra": 100,
+LARGEST_SEED = 2**32 - 1  # the largest that torch's generators accept for every epoch
+_POSITIVE, _NOT_NEGATIVE, _SHARE, _BELOW_1, _FACTOR = "(0, inf)", "[0, inf)", "[0, 1]", "[0, 1)", "[0, 1000]"
+# The values of each key, as ``check_values`` takes them. The largest numbers are the largest that make sense: the work
+# and the memory of a training grow with them.
+_LIMITS: Mapping[str, Mapping[str, str | tuple[Any, ...]]] = {
+    "": {
+        **{"checkpoint": CHECKPOINTS, "tta": tuple(TTA), "calibration": CALIBRATIONS},
+        **{"validate_every": "[1, inf)", "seed": f"[0, {LARGEST_SEED}]"},
+    },
+    "claim": {"variant": VARIANTS},
+    "data": {
+        **{"size": "[8, 1024]", "fraction": "(0, 1]", "max_per_class": _NOT_NEGATIVE, "expand": "[0, 100]"},
+        **{"folds": "[0, 1000]", "balance_power": _FACTOR, "oversample": _FACTOR},
+    },
+    "target": {
+        **dict.fromkeys(("label_smoothing", "vote_weight", "distillation"), _SHARE),
+        **{"class_weight_power": _NOT_NEGATIVE, "effective_number_beta": _BELOW_1},
+        **{"distillation_temperature": _POSITIVE},
+    },
+    "loss": {
+        **{"name": LOSSES, "contrastive_temperature": _POSITIVE, "text_temperature": _POSITIVE},
+        **dict.fromkeys(("gamma", "contrastive", "text_alignment", "face_region", "consistency"), _NOT_NEGATIVE),
+    },
+    "minority": {"oversample": _FACTOR},
 }
+_TRAIN_LIMITS: Mapping[str, str | tuple[Any, ...]] = {
+    **{"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "precision": TRAIN_PRECISIONS},
+    **{"epochs": "[1, 1000000]", "batch_size": "[2, 1000000]", "accumulate_steps": "[1, inf)"},
+    **{"lr": _POSITIVE, "factor": "(0, 1)", "min_lr_factor": "(0, 1]"},
+    **dict.fromkeys(("warmup", "momentum", "ema_decay"), _BELOW_1),
+    **dict.fromkeys(("weight_decay", "patience", "clip_grad", "lr_factors", "weight_decays"), _NOT_NEGATIVE),
+}
+_MOST_SECTIONS = 100  # phases, or further data sets
 _LARGEST = 1e30  # of any number
-_LARGEST_FACTOR = 1000  # times that a face is in an epoch
 _MOST_ITEMS = 10_000  # of a list or table
 _DEEPEST = 4  # lists and tables within an option of a net
-LARGEST_SEED = 2**32 - 1  # the largest that torch's generators accept for every epoch
 
 T = TypeVar("T")
 
@@ -200,29 +220,17 @@ class Recipe:
         if len(self.name) > _LONGEST_NAME or not all(map(_NAME_PART.fullmatch, self.name.split("/"))):
             parts = f"up to {_LONGEST_NAME} letters, digits and - _ + . in parts between single slashes"
             raise RecipeError(f"recipe name {self.name!r:.80}: names folders; write {parts}")
-        for key, value, allowed in (
-            ("checkpoint", self.checkpoint, CHECKPOINTS),
-            ("tta", self.tta, tuple(TTA)),
-            ("calibration", self.calibration, CALIBRATIONS),
-            ("claim.variant", self.claim.variant, VARIANTS),
-            ("loss.name", self.loss.name, LOSSES),
-        ):
-            if value not in allowed:
-                raise self._wrong(f"{key} is one of {', '.join(allowed)}, not {value!r}")
-        if self.validate_every < 1:
-            raise self._wrong(f"validate_every is at least 1, not {self.validate_every}")
-        if not 0 <= self.seed <= LARGEST_SEED:
-            raise self._wrong(f"seed is from 0 to {LARGEST_SEED}, not {self.seed}")
+        for section, limits in _LIMITS.items():
+            path = f"recipe {self.name}: {section}{'.' if section else ''}"
+            check_values(getattr(self, section) if section else self, limits, path)
+        for key, sections in (("phases", self.phases), ("data.extra", self.data.extra)):
+            if len(sections) > _MOST_SECTIONS:
+                raise self._wrong(f"{key} is at most {_MOST_SECTIONS}, not {len(sections)}")
         for phase in self.phases:
             if phase.dropout > 1:
                 raise self._wrong(f"phase {phase.name!r}: dropout is a share up to 1, not {phase.dropout}")
             if phase.size != 0 and phase.size < 8:
                 raise self._wrong(f"phase {phase.name!r}: size is at least 8, or 0 for data.size, not {phase.size}")
-        values = {f"{section}.{key}": value for section in ("data", "train") for key, value in _items(self, section)}
-        values |= {"phases": len(self.phases), "data.extra": len(self.data.extra)}
-        for key, most in _AT_MOST.items():
-            if values[key] > most:
-                raise self._wrong(f"{key} is at most {most:,}, not {values[key]:,}")
         check_train(self.train, f"recipe {self.name}: train")
         check_augment(self.augment, f"recipe {self.name}: augment")
         check_augment(minority_augment(self), f"recipe {self.name}: minority.augment")
@@ -235,11 +243,7 @@ class Recipe:
             class_set(data.classes)
         except ValueError as error:
             raise self._wrong(f"data.{error}") from error
-        if data.size < 8 or not 0 < data.fraction <= 1 or data.max_per_class < 0 or data.expand < 0:
-            raise self._wrong(
-                "data.size is at least 8, data.fraction in (0, 1], data.max_per_class and data.expand at least 0"
-            )
-        if data.folds < 0 or data.folds == 1:
+        if data.folds == 1:
             raise self._wrong(f"data.folds is 0, for none, or at least 2, not {data.folds}")
         if not 0 <= data.fold < max(data.folds, 1):
             raise self._wrong(f"data.fold is 0 to {max(data.folds, 1) - 1} of {data.folds} data.folds, not {data.fold}")
@@ -247,35 +251,11 @@ class Recipe:
             unknown = [name for name in names if name not in tuple(Emotion)]
             if unknown:
                 raise self._wrong(f"{key} names no emotion: {', '.join(unknown)}; there are {', '.join(Emotion)}")
-        factors = {"data.balance_power": data.balance_power, "minority.oversample": minority.oversample}
-        factors |= {f"data.oversample.{name}": times for name, times in data.oversample.items()}
-        for key, value in factors.items():
-            if not 0 <= value <= _LARGEST_FACTOR:
-                raise self._wrong(f"{key} is from 0 to {_LARGEST_FACTOR}, not {value}")
         if {"mixup", "cutmix"} & set(minority.augment):
             raise self._wrong("minority.augment cannot change mixup and cutmix: whole batches are mixed")
 
     def _check_target_and_loss(self) -> None:
         target, loss = self.target, self.loss
-        for key in ("label_smoothing", "vote_weight", "distillation"):
-            if not 0 <= getattr(target, key) <= 1:
-                raise self._wrong(f"target.{key} is a share from 0 to 1, not {getattr(target, key)}")
-        if target.class_weight_power < 0:
-            raise self._wrong(f"target.class_weight_power is at least 0, not {target.class_weight_power}")
-        if not 0 <= target.effective_number_beta < 1:
-            raise self._wrong(
-                f"target.effective_number_beta is at least 0 and below 1, as 0.999, not {target.effective_number_beta}"
-            )
-        for key in ("gamma", "contrastive", "text_alignment", "face_region", "consistency"):
-            if not 0 <= getattr(loss, key) < math.inf:
-                raise self._wrong(f"loss.{key} is at least 0, not {getattr(loss, key)}")
-        for key, value in (
-            ("target.distillation_temperature", target.distillation_temperature),
-            ("loss.contrastive_temperature", loss.contrastive_temperature),
-            ("loss.text_temperature", loss.text_temperature),
-        ):
-            if not 0 < value < math.inf:
-                raise self._wrong(f"{key} is above 0, not {value}")
         if target.distillation > 0 and not target.teachers:
             raise self._wrong(f"target.distillation is {target.distillation} but target.teachers names no run")
         if target.undamaged_teachers and self.minority.augment:
@@ -293,11 +273,6 @@ class Recipe:
         return RecipeError(f"recipe {self.name}: {what}")
 
 
-def _items(recipe: Recipe, section: str) -> Iterator[tuple[str, Any]]:
-    found = getattr(recipe, section)
-    return ((each.name, getattr(found, each.name)) for each in fields(found))
-
-
 def check_train(config: TrainConfig, where: str) -> None:
     """Check the values of a section ``[train]``.
 
@@ -308,26 +283,11 @@ def check_train(config: TrainConfig, where: str) -> None:
     Raises:
         RecipeError: A value is not valid; the message names its key.
     """
-    for key, allowed in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("precision", TRAIN_PRECISIONS)):
-        if getattr(config, key) not in allowed:
-            raise RecipeError(f"{where}.{key} is one of {', '.join(allowed)}, not {getattr(config, key)!r}")
-    if config.epochs < 1 or config.batch_size < 2:
-        raise RecipeError(f"{where}.epochs must be at least 1 and {where}.batch_size at least 2")
-    if config.accumulate_steps < 1 or config.batch_size % config.accumulate_steps:
+    check_values(config, _TRAIN_LIMITS, f"{where}.")
+    if config.batch_size % config.accumulate_steps:
         raise RecipeError(
             f"{where}.batch_size ({config.batch_size}) must be a multiple of accumulate_steps {config.accumulate_steps}"
         )
-    if config.lr <= 0 or not 0 < config.factor < 1 or not 0 < config.min_lr_factor <= 1:
-        raise RecipeError(f"{where}: lr is above 0, factor between 0 and 1, min_lr_factor above 0 and at most 1")
-    for key in ("warmup", "momentum", "ema_decay"):
-        if not 0 <= getattr(config, key) < 1:
-            raise RecipeError(f"{where}.{key} is at least 0 and below 1, not {getattr(config, key)}")
-    values = {key: getattr(config, key) for key in ("weight_decay", "patience", "clip_grad")}
-    for key in ("lr_factors", "weight_decays"):
-        values |= {f"{key}.{name}": value for name, value in getattr(config, key).items()}
-    for key, value in values.items():
-        if value < 0:
-            raise RecipeError(f"{where}.{key} is at least 0, not {value}")
     if config.fallback and config.schedule != "plateau":
         raise RecipeError(f"{where}.fallback needs a plateau: set schedule = 'plateau'")
 
