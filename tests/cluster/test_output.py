@@ -74,6 +74,8 @@ def test_folders_of_others_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_bytes(b"")
+    (tmp_path / "another").mkdir()
+    (tmp_path / "another" / "_manifest.jsonl").write_text('{"of": "another program"}\n')
     refused = {
         "has readings of an earlier run; resume it, or name another folder": (path, GIVEN, False),
         "is of another run (fps differ); name another folder": (path, GIVEN | {"fps": 2.0}, True),
@@ -81,6 +83,11 @@ def test_folders_of_others_are_refused(tmp_path: Path) -> None:
         "is a file; name a folder to write to": (tmp_path / "file", GIVEN, False),
         "cannot be written (not a directory)": (tmp_path / "file" / "below", GIVEN, False),
     }
+    with (
+        pytest.raises(OutputError, match="another: has files that are not"),
+        Partitions(tmp_path / "another", GIVEN, resume=False),
+    ):
+        pass
     for message, (folder, given, resume) in refused.items():
         with pytest.raises(OutputError) as error, Partitions(folder, given, resume=resume):
             pass

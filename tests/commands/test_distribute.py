@@ -41,6 +41,13 @@ def test_wrong_arguments_are_one_line(what: str, tmp_path: Path) -> None:
     assert (tmp_path / "out").exists() == (what == "no cluster")  # its plan is kept
 
 
+def test_readings_go_to_a_new_folder_which_nothing_forces(tmp_path: Path) -> None:
+    write_images(tmp_path / "in", 2)
+    done = mien_here("distribute", "in", "--out", "out", "--force", cwd=tmp_path)
+    assert (done.returncode, done.stdout, "No such option: --force" in done.stderr) == (2, "", True)
+    assert not (tmp_path / "out").exists()
+
+
 def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_images(tmp_path / "in", 1)
     monkeypatch.setitem(sys.modules, "ray", None)

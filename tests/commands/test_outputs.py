@@ -47,7 +47,14 @@ def photo(tmp_path: Path, draw_face: Draw) -> Path:
 def test_every_command_that_writes_has_the_same_option() -> None:
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     has = {name: [each.help for each in command.params if each.name == "force"] for name, command in commands.items()}
-    assert {name for name, texts in has.items() if not texts} == {"models", "serve", "benchmark", "recipes", "doctor"}
+    assert {name for name, texts in has.items() if not texts} == {
+        "models",
+        "serve",
+        "benchmark",
+        "recipes",
+        "doctor",
+        "distribute",
+    }
     assert len({text for texts in has.values() for text in texts}) == 1
 
 

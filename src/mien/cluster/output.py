@@ -79,10 +79,12 @@ class Partitions:
         with output_errors(str(self._folder)):
             if self._folder.exists() and not self._folder.is_dir():
                 raise OutputError(f"{self._folder}: is a file; name a folder to write to")
-            others = [each.name for each in self._folder.iterdir()] if self._folder.exists() else []
+            others = (
+                [each for each in self._folder.iterdir() if not _is_left_behind(each)] if self._folder.exists() else []
+            )
             if plan.exists() and not self._resume:
                 raise OutputError(f"{self._folder}: has readings of an earlier run; resume it, or name another folder")
-            if not plan.exists() and any(not name.startswith(".mien-") and name != _MANIFEST for name in others):
+            if not plan.exists() and others:
                 raise OutputError(f"{self._folder}: has files that are not of such a run; name a new folder")
             self._folder.mkdir(parents=True, exist_ok=True)
             self._manifest: BinaryIO = manifest.open("a+b")
@@ -216,3 +218,8 @@ class Partitions:
                 with suppress(OSError), (self._folder / part.file).open("rb") as file:
                     if hashlib.file_digest(file, "sha256").hexdigest() == part.sha256:
                         self.done[part.partition] = part
+
+
+def _is_left_behind(path: Path) -> bool:
+    """Whether a file may be of a run that was killed before it had a plan."""
+    return path.name.startswith(".mien-") or (path.name == _MANIFEST and path.stat().st_size == 0)

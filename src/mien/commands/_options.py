@@ -25,6 +25,7 @@ OutOption = Annotated[
 RequiredOutOption = Annotated[
     Path, typer.Option("--out", metavar="PATH", help="Where to write. The suffix of a file is its format.")
 ]
+NewFolderOption = Annotated[RequiredOutOption, "a new folder"]
 OutsOption = Annotated[
     list[Path] | None,
     typer.Option("--out", metavar="PATH", help="Where to write. The suffix of a file is its format; repeatable."),
@@ -173,7 +174,7 @@ _TEXTS = ("csv", "jsonl", "json")  # formats that can go to standard output
 
 
 def protected(command: Callable[..., None]) -> Callable[..., None]:
-    """Add ``--force`` to a command that writes, and protect files while it runs.
+    """Protect files while a command that writes runs, and add ``--force`` unless it writes to a new folder.
 
     Its outputs never replace an input, and without ``--force`` no file that mien did not write. The inputs are the
     existing files and folders that its other arguments and options name; ``expand_inputs`` adds images of folders.
@@ -187,11 +188,12 @@ def protected(command: Callable[..., None]) -> Callable[..., None]:
     signature = inspect.signature(command)
     if not set(signature.parameters) & set(_OUTPUTS):
         return command
+    is_new = any(parameter.annotation is NewFolderOption for parameter in signature.parameters.values())
 
     @wraps(command)
     def run(**params: Any) -> None:
-        force = params["force"] if "force" in signature.parameters else params.pop("force")
-        with protect_files(_named_files(params), force=force, cure=", or add --force"):
+        force = params["force"] if "force" in signature.parameters else params.pop("force", False)
+        with protect_files(_named_files(params), force=force, cure="" if is_new else ", or add --force"):
             for name in _OUTPUTS:
                 path = params.get(name)
                 if (
@@ -207,6 +209,8 @@ def protected(command: Callable[..., None]) -> Callable[..., None]:
                         require_replaceable(each)  # before the work
             command(**params)
 
+    if is_new:
+        return run
     option = inspect.Parameter("force", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=ForceOption)
     others = [parameter for name, parameter in signature.parameters.items() if name != "force"]
     run.__signature__ = signature.replace(parameters=[*others, option])  # type: ignore[attr-defined]

@@ -25,7 +25,7 @@ def distribute_command(
             "of object stores (s3://bucket/folder, gs://, file://).",
         ),
     ],
-    out: _options.RequiredOutOption,
+    out: _options.NewFolderOption,
     resume: _options.ResumeOption = False,
     workers: Annotated[
         int | None, typer.Option(min=1, help=_options.WORKERS_HELP, show_default="one for each CPU")
