@@ -392,12 +392,15 @@ class OutputGroup:
             raise self._error
 
 
-def lock_output(handle: int, path: Path) -> None:
+def lock_output(handle: int, path: Path) -> bool:
     """Refuse an output into which another process writes. The system frees the lock when that process ends in any way.
 
     Args:
         handle: An open file or folder, which is the same for all processes.
         path: The output, for the message.
+
+    Returns:
+        Whether the system has locks.
 
     Raises:
         OutputError: Another process has the lock.
@@ -405,10 +408,11 @@ def lock_output(handle: int, path: Path) -> None:
     try:
         import fcntl
     except ImportError:  # Windows
-        return
+        return False
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise OutputError(f"{path}: another run writes here; wait for it, or name another output") from error
     except OSError:
-        return  # a file system without locks
+        return False  # a file system without locks
+    return True

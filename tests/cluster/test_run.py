@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from support.distributed import (
     write_images,
     written_rows,
 )
+from support.paths import ROOT
 
 ray = pytest.importorskip("ray", reason="ray is not installed")
 parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
@@ -100,6 +102,29 @@ def test_killed_workers_and_an_interrupted_driver_lose_nothing(reader: mien.Read
     assert 1 <= len(killed) <= 2  # the second may not have started yet
     assert (done.images, done.failed) == (40, 0)
     assert written_rows(tmp_path / "out") == as_written(rows_of_one_process(reader, names))
+
+
+def test_folders_of_killed_drivers_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not those of drivers at work, and not what has another name."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / "mien-other").mkdir()
+    program = (
+        "import os, signal\n"
+        "from mien.cluster import run\n"
+        "with run._temporary_folder() as folder:\n"
+        "    open(os.path.join(folder, 'log'), 'w').close()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT / "src")}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=False)
+    (stale,) = tmp_path.glob("mien-ray-*")
+    with run._temporary_folder() as at_work:
+        assert stale.exists()  # it may be of a driver that has just begun
+        for folder in (stale, at_work):
+            os.utime(folder, (0, 0))
+        with run._temporary_folder() as folder:
+            assert {str(path) for path in tmp_path.glob("mien-ray-*")} == {at_work, folder}
+    assert [path.name for path in tmp_path.glob("mien-*")] == ["mien-other"]
 
 
 @pytest.mark.usefixtures("cluster")

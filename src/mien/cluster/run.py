@@ -4,17 +4,29 @@ import logging
 import math
 import os
 import re
+import shutil
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mien._errors import MienError, MissingExtraError, first_line, require_integer, require_kind, require_number, shown
+from mien._errors import (
+    MienError,
+    MissingExtraError,
+    OutputError,
+    first_line,
+    require_integer,
+    require_kind,
+    require_number,
+    shown,
+)
+from mien._output import lock_output
 from mien._progress import Progress, no_progress
 from mien._signals import kept_handlers
 from mien._workers import pickled
@@ -26,6 +38,8 @@ from mien.reader import Reader
 
 _STORE_BYTES = 256 * 2**20  # of Ray's object store on one machine: blocks of rows are small
 _STARTS = 3  # of Ray: on a busy machine, its first one may exceed a time limit of its own
+_TEMPORARY = "mien-ray-"  # begins the names of the folders of Ray
+_NEW_SECONDS = 5.0  # in which the driver that has made a folder locks it
 _ANSWER_SECONDS = 5.0  # after which a cluster that does not answer is an error
 
 
@@ -199,7 +213,7 @@ def _cluster(ray: Any, address: str | None, needs: _Needs, *, dashboard: bool) -
         yield
         return
     options: dict[str, Any] = {"address": address}
-    with tempfile.TemporaryDirectory(prefix="mien-ray-", ignore_cleanup_errors=True) as folder:
+    with _temporary_folder() as folder:
         if address is None:
             cpus = None if needs.workers is None else math.ceil(needs.workers * needs.cpus)
             options = {"num_cpus": cpus, "object_store_memory": _STORE_BYTES, "include_dashboard": dashboard}
@@ -227,6 +241,28 @@ def _cluster(ray: Any, address: str | None, needs: _Needs, *, dashboard: bool) -
         finally:
             ray.shutdown()
             ray._private.worker._worker_logs_enabled = prints
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[str]:
+    """A folder for Ray. Those of drivers that were killed are removed; that of a driver at work is locked."""
+    for old in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*"):
+        with suppress(OSError, OutputError), _locked(old) as is_locked:
+            if is_locked and time.time() - old.stat().st_mtime > _NEW_SECONDS:
+                shutil.rmtree(old, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=_TEMPORARY, ignore_cleanup_errors=True) as folder, _locked(Path(folder)):
+        yield folder
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Whether the block has the lock of a folder. Raises ``OutputError`` if another process has it."""
+    handle = os.open(folder, os.O_RDONLY) if os.name == "posix" else None
+    try:
+        yield handle is not None and lock_output(handle, folder)
+    finally:
+        if handle is not None:
+            os.close(handle)
 
 
 @contextmanager
