@@ -172,14 +172,35 @@ def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+def flush(path: Path) -> None:
+    """Wait until a file or folder is on the disk, so that a power cut does not damage it.
+
+    Args:
+        path: The file; or the folder, as a name is part of its folder.
+
+    Raises:
+        OSError: The file cannot be flushed. Some systems cannot flush folders, which is no error.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError:
+        if not path.is_dir():
+            raise
+
+
 @contextmanager
-def output_errors(name: str) -> Iterator[None]:
+def output_errors(name: str | Path, *, within: Path | None = None) -> Iterator[None]:
     """Turn an ``OSError`` of a block into an ``OutputError``.
 
     A ``BrokenPipeError`` is not changed: a program that stops reading the output is not a failure.
 
     Args:
         name: The name of the output in messages.
+        within: A folder: errors of files outside of it are not changed; ``None``: all are of the output.
 
     Yields:
         ``None``; the block runs.
@@ -191,12 +212,14 @@ def output_errors(name: str) -> Iterator[None]:
         yield
     except BrokenPipeError:
         raise
-    except FileNotFoundError as error:
-        message = f"{name}: cannot be written, its folder does not exist; create it or name another place"
-        raise OutputError(message) from error
-    except IsADirectoryError as error:
-        raise OutputError(f"{name}: is a folder; name a file in it") from error
     except OSError as error:
+        if within and error.filename and not Path(os.fsdecode(error.filename)).is_relative_to(within):
+            raise
+        if isinstance(error, FileNotFoundError):
+            message = f"{name}: cannot be written, its folder does not exist; create it or name another place"
+            raise OutputError(message) from error
+        if isinstance(error, IsADirectoryError):
+            raise OutputError(f"{name}: is a folder; name a file in it") from error
         reason = (error.strerror or first_line(error)).lower()
         cure = "free space, get the right to write, or name another place"
         raise OutputError(f"{name}: cannot be written ({reason}); {cure}") from error
@@ -211,6 +234,7 @@ class Draft:
     Args:
         path: The path of the result.
         start: Text that is written first.
+        sync: Whether the end of the block waits until file and name are on the disk.
 
     Attributes:
         name: ``path`` as a string, for messages.
@@ -221,9 +245,9 @@ class Draft:
         OutputError: No file can be written beside ``path``.
     """
 
-    def __init__(self, path: str | os.PathLike[str], start: str = "") -> None:
+    def __init__(self, path: str | os.PathLike[str], start: str = "", *, sync: bool = False) -> None:
         require_kind("path", path, (str, os.PathLike), "a path")
-        self.name = os.fspath(path)
+        self.name, self._sync = os.fspath(path), sync
         # A symbolic link stays one: the file to which it leads is replaced.
         self._target = Path(os.path.realpath(path))
         with output_errors(self.name):
@@ -245,7 +269,7 @@ class Draft:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
-            self.keep()
+            self.keep(sync=self._sync)
         else:
             self.drop()
 
@@ -275,12 +299,8 @@ class Draft:
                 self.file.close()
                 if self.path != self._target:
                     self.path.replace(self._target)
-                if sync and os.name == "posix":  # a name is part of its folder
-                    folder = os.open(self._target.parent, os.O_RDONLY)
-                    try:
-                        os.fsync(folder)
-                    finally:
-                        os.close(folder)
+                if sync:
+                    flush(self._target.parent)
         except BaseException:
             self.drop()
             raise
@@ -392,12 +412,13 @@ class OutputGroup:
             raise self._error
 
 
-def lock_output(handle: int, path: Path) -> bool:
+def lock_output(handle: int, path: Path, *, wait: bool = False) -> bool:
     """Refuse an output into which another process writes. The system frees the lock when that process ends in any way.
 
     Args:
-        handle: An open file or folder, which is the same for all processes.
+        handle: An open file or folder, which is the same for all processes. A file may hold the number of the process.
         path: The output, for the message.
+        wait: Whether to wait for the other process instead.
 
     Returns:
         Whether the system has locks.
@@ -410,9 +431,13 @@ def lock_output(handle: int, path: Path) -> bool:
     except ImportError:  # Windows
         return False
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise OutputError(f"{path}: another run writes here; wait for it, or name another output") from error
+        number = ""
+        with suppress(OSError):  # a folder has no content
+            number = os.read(handle, 20).decode("ascii", "replace").strip()
+        holder = f"process {number}" if number.isdecimal() else "another run"
+        raise OutputError(f"{path}: {holder} writes here; wait for it, or name another output") from error
     except OSError:
         return False  # a file system without locks
     return True

@@ -69,7 +69,7 @@ def test_a_full_disk_keeps_the_old_files_together(own: Path, report: Path, large
     largest_file(20_000)  # bytes: enough for the predictions, not for the page
     done = evaluate("mien-0", "--data", str(own), "--out", str(report), "--tta", "flip")
     assert done.exit_code == 2
-    assert "report.html: cannot be written (File too large)" in done.stderr
+    assert "report.html: cannot be written (file too large)" in done.stderr
     assert {path.name: path.read_bytes() for path in report.iterdir()} == before
 
 

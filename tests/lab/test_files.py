@@ -155,13 +155,13 @@ def test_a_folder_is_locked_until_its_process_ends(tmp_path: Path) -> None:
     holder = context.Process(target=hold, args=(folder, ready))
     holder.start()
     assert ready.wait(60)
-    with pytest.raises(OutputError, match=f"out: process {holder.pid} is writing to it; wait until it ends"):
+    with pytest.raises(OutputError, match=f"out: process {holder.pid} writes here; wait for it"):
         output_folder(folder).__enter__()
     assert holder.pid is not None
     os.kill(holder.pid, signal.SIGKILL)
     holder.join()
-    (folder / ".mien-part-1-result").write_text("half")
-    (folder / ".mien-part-set").mkdir()
+    (folder / ".mien-0123456789ab.part").write_text("half")
+    (folder / ".mien-set.part").mkdir()
     with output_folder(folder):
         assert sorted(path.name for path in folder.iterdir()) == [".mien-lock", "result"]
     assert [path.name for path in folder.iterdir()] == ["result"]
@@ -192,7 +192,7 @@ def test_a_set_of_files_is_replaced_as_a_whole_or_not_at_all(error: BaseExceptio
         write("new", error)
     found = {path.name: path.read_text() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert found == {"one": "old", "two": "old"}
-    assert isinstance(error, OSError) == ("out: cannot be written (No space left on device)" in str(raised.value))
+    assert isinstance(error, OSError) == ("out: cannot be written (no space left on device)" in str(raised.value))
     write("new")
     assert {path.read_text() for path in (tmp_path / "out").rglob("*") if path.is_file()} == {"new"}
 

@@ -275,7 +275,7 @@ def test_a_full_disk_names_the_folder_and_keeps_the_old_results(
     shutil.copytree(recorded, tmp_path, dirs_exist_ok=True)
     before = content(tmp_path)
     largest_file(10_000)  # bytes: enough for the metrics, not for the curves
-    with pytest.raises(OutputError, match=r"curves\.png: cannot be written \(File too large\)"):
+    with pytest.raises(OutputError, match=r"curves\.png: cannot be written \(file too large\)"):
         record_run(leaky, faces, tmp_path, force=True)
     assert content(tmp_path) == before
 

@@ -22,20 +22,16 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from mien._checksum import BLANK, KEY, fill_checksum, is_damaged, with_comment
-from mien._errors import DataError, OutputError
-from mien._output import require_replaceable
-
-try:
-    import fcntl
-except ModuleNotFoundError:  # Windows has no such locks
-    fcntl = None  # type: ignore[assignment]
+from mien._errors import DataError
+from mien._output import Draft, flush, lock_output, output_errors, require_replaceable
 
 CHECKPOINT, PREVIOUS = "checkpoint.pt", "checkpoint-previous.pt"
 # Values of ``final.pt``, the file of a finished run.
 FINAL_KINDS: Mapping[str, type] = {"recipe": dict, "net": dict, "history": list, "provenance": dict}
 MOST_TEXT = 2**20  # bytes of a text file that is read whole
 CHECKOUT = Path(__file__).parents[3]  # contains results/, unless the package is installed
-_LOCK, _PART = ".mien-lock", ".mien-part-"  # the second: start of the names of files that are not complete
+_LOCK = ".mien-lock"
+_START, _END = ".mien-", ".part"  # of the names of what is not complete, as those of ``Draft``
 _log = logging.getLogger(__name__)
 
 
@@ -98,19 +94,13 @@ def save_bytes(path: Path, content: bytes) -> None:
     Raises:
         OutputError: If the file cannot be written, for example because the disk is full.
     """
-    temporary = path.with_name(f"{_PART}{os.getpid()}-{path.name}")
-    try:
-        with _output_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(fill_checksum(content))
-            _flush(temporary)
-            require_replaceable(path, new=temporary)
-            temporary.replace(path)
-            _flush(path.parent)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
+    with output_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    content = fill_checksum(content)
+    if path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content:
+        return  # also where mien may not replace the file
+    with Draft(path, sync=True) as draft, output_errors(path):
+        draft.file.write(content)
 
 
 def save_text(path: Path, text: str) -> None:
@@ -181,13 +171,13 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
     Raises:
         OutputError: If the file cannot be written, for example because the disk is full.
     """
-    path, newest = folder / CHECKPOINT, folder / f"{_PART}{CHECKPOINT}"
+    path, newest = folder / CHECKPOINT, folder / f"{_START}{CHECKPOINT}{_END}"
     save_state(newest, state)
-    with _output_errors(path):
+    with output_errors(path):
         if path.exists():
             path.replace(folder / PREVIOUS)
         newest.replace(path)
-        _flush(folder)
+        flush(folder)
 
 
 def load_bytes(path: Path, cure: str = "remove it and make it again") -> bytes:
@@ -351,11 +341,11 @@ def output_folder(folder: Path, names: Sequence[str] = ()) -> Iterator[None]:
         require_replaceable(folder / name)
     missing, path = _missing(folder), folder / _LOCK
     try:
-        with _output_errors(folder):
+        with output_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             lock = _lock(path)
         try:
-            for part in folder.glob(f"{_PART}*"):
+            for part in folder.glob(f"{_START}*{_END}"):
                 shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
             yield
         finally:
@@ -380,7 +370,7 @@ def locked_file(path: Path) -> Iterator[None]:
         OutputError: If the folder cannot be written.
     """
     name = path.with_name(f"{_LOCK}-{path.name}")
-    with _output_errors(path):
+    with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = _lock(name, wait=True)
     try:
@@ -404,20 +394,20 @@ def file_set(folder: Path) -> Iterator[Path]:
     Raises:
         OutputError: If a file cannot be written, for example because the disk is full.
     """
-    with _output_errors(folder):
+    with output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with _output_errors(folder, within=folder), TemporaryDirectory(prefix=_PART, dir=folder) as name:
+    with output_errors(folder, within=folder), TemporaryDirectory(prefix=_START, suffix=_END, dir=folder) as name:
         draft = Path(name)
         yield draft
         files = {path: folder / path.relative_to(draft) for path in sorted(draft.rglob("*")) if path.is_file()}
         for path, target in files.items():
-            _flush(path)
+            flush(path)
             require_replaceable(target, new=path)
             target.parent.mkdir(parents=True, exist_ok=True)
         for path, target in files.items():
             path.replace(target)
         for parent in {target.parent for target in files.values()}:
-            _flush(parent)
+            flush(parent)
 
 
 def require_writable(*folders: Path | None) -> None:
@@ -432,9 +422,9 @@ def require_writable(*folders: Path | None) -> None:
     for folder in filter(None, folders):
         missing = _missing(folder)
         try:
-            with _output_errors(folder):
+            with output_errors(folder):
                 folder.mkdir(parents=True, exist_ok=True)
-                TemporaryDirectory(prefix=_PART, dir=folder).cleanup()
+                TemporaryDirectory(prefix=_START, suffix=_END, dir=folder).cleanup()
         finally:
             _remove_empty(missing)
 
@@ -455,45 +445,13 @@ def _lock(path: Path, *, wait: bool = False) -> int:
     while True:
         lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            if fcntl is not None:
-                fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            number = os.read(lock, 20).decode("ascii", "replace").strip()
+            lock_output(lock, path.parent, wait=wait)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(lock), path.stat()):
+                    os.truncate(lock, 0)
+                    os.write(lock, f"{os.getpid()}\n".encode())
+                    return lock
+        except BaseException:
             os.close(lock)
-            holder = f"process {number}" if number else "another process"
-            cure = "wait until it ends, or name another folder"
-            raise OutputError(f"{path.parent}: {holder} is writing to it; {cure}") from error
-        except OSError:
-            pass  # a file system without locks
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(lock), path.stat()):
-                os.truncate(lock, 0)
-                os.write(lock, f"{os.getpid()}\n".encode())
-                return lock
+            raise
         os.close(lock)  # another process has removed it in between
-
-
-def _flush(path: Path) -> None:
-    """Wait until a file or folder is on the disk, so that a power cut does not damage it."""
-    try:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-    except OSError:
-        if not path.is_dir():  # some systems cannot flush folders
-            raise
-
-
-@contextmanager
-def _output_errors(path: Path, within: Path | None = None) -> Iterator[None]:
-    """Turn an ``OSError`` into an ``OutputError``; of files outside of ``within`` it stays what it is."""
-    try:
-        yield
-    except OSError as error:
-        if within and error.filename and not Path(os.fsdecode(error.filename)).is_relative_to(within):
-            raise
-        cause = error.strerror or str(error) or type(error).__name__
-        message = f"{path}: cannot be written ({cause}); free space or name another folder, then run it again"
-        raise OutputError(message) from error

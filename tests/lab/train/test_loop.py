@@ -224,7 +224,7 @@ def test_the_final_file_of_another_recipe_does_not_count(begun: Path, faces: Fac
 
 def test_two_runs_into_one_folder_are_locked_out(faces: FaceSet, tmp_path: Path) -> None:
     def start_another(_: EpochRecord) -> None:
-        with pytest.raises(OutputError, match=f"process {os.getpid()} is writing to it"):
+        with pytest.raises(OutputError, match=f"process {os.getpid()} writes here"):
             fit(tiny(seed=1), faces, tmp_path, devices=CPU)
 
     assert fit(tiny(), faces, tmp_path, devices=CPU, on_epoch=start_another)
