@@ -115,12 +115,13 @@ CORE_TESTS := tests/detect tests/report $(filter-out tests/test_bundled.py tests
 test-core: TESTS := $(CORE_TESTS)
 test-serve: TESTS := $(CORE_TESTS) tests/serve tests/commands/test_predict.py
 test-lab: TESTS := tests/lab tests/commands
+test-lab: TOOLS := scikit-image tensorboardX mlflow-skinny
 test-core test-serve test-lab: test-%:
 	$(PYTHON) -m venv .venv-$*
 	.venv-$*/bin/python -m pip install --quiet pip
 	$(PYTHON) tools/lowest_versions.py $(filter-out core,$*) > .venv-$*/lowest.txt
 	.venv-$*/bin/python -m pip install --quiet $(if $(filter lowest,$(VERSIONS)),-c .venv-$*/lowest.txt) -e ".$(if $(filter-out core,$*),[$*])" \
-		pytest pytest-timeout pytest-xdist hypothesis pillow-heif onnx
+		pytest pytest-timeout pytest-xdist hypothesis pillow-heif onnx setuptools $(TOOLS)
 	.venv-$*/bin/python -m pytest -n auto --dist loadfile -W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning \
 		-W ignore::FutureWarning $(TESTS)
 

