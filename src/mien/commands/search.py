@@ -38,8 +38,7 @@ def search_command(
     Writes best.toml (a recipe), search.json, history.png and importance.png to runs/search/RECIPE, or to --out.
     """
     from mien.lab.recipe import load
-    from mien.lab.search.results import format_value, write_results
-    from mien.lab.search.study import SearchPlan, run_search
+    from mien.lab.search.study import SearchPlan, format_value, run_search, write_results
     from mien.lab.train.logging import silence_lightning
 
     silence_lightning()
@@ -78,7 +77,7 @@ def search_command(
 
 
 def _print_results(results: Mapping[str, Any], plan: "SearchPlan") -> None:
-    from mien.lab.search.results import format_value
+    from mien.lab.search.study import format_value
 
     objective, rows = results["objective"], results["trials"]
     keys = list(dict.fromkeys(key for row in rows for key in row["params"]))

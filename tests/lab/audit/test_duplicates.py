@@ -11,7 +11,7 @@ from scipy.fft import dctn
 from mien._emotions import CLASS_SETS, SEVEN
 from mien._errors import DataError
 from mien.lab.audit import Audit, audit, audit_counts, audit_rows, duplicates, exclude_list, read_reasons
-from mien.lab.audit.content import flatness, inspect_images
+from mien.lab.audit.audit import flatness, inspect_images
 from mien.lab.audit.duplicates import Leak, correlations, find_overlap, fingerprints, mirror_signs, near_pairs
 from mien.lab.data import FERPLUS_COLUMNS, FaceSet, Split
 from mien.lab.data.selection import read_exclude, training_rows

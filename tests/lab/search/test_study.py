@@ -17,9 +17,8 @@ from mien.commands import app
 from mien.lab import nets
 from mien.lab import recipe as recipes
 from mien.lab.files import load_json
-from mien.lab.search.results import write_results
 from mien.lab.search.space import Choices, Range, read_space
-from mien.lab.search.study import SearchPlan, TrialEvent, open_study, run_search
+from mien.lab.search.study import SearchPlan, TrialEvent, open_study, run_search, write_results
 from mien.lab.train.devices import Devices
 from mien.lab.train.logging import read_log
 from mien.lab.train.loop import fit

@@ -1,6 +1,6 @@
 """Audit of a data set: duplicates, leaks, contradicting labels, blanks, images without a face, likely label errors.
 
-duplicates, content, label_errors -> audit (findings, list of rows to leave out) -> report (JSON files and HTML page)
+duplicates, label_errors -> audit (findings, faceless images, rows to leave out) -> report (JSON files and HTML page)
 """
 
 from mien.lab.audit.audit import (
