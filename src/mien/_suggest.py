@@ -42,3 +42,25 @@ def suggest(word: str, known: Iterable[str], *, n: int = 1, cutoff: float = 0.6)
     """
     near = nearest_words(word, known, n=n, cutoff=cutoff)
     return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def require_known(what: str, word: str, known: Iterable[str], error: type[Exception], *, where: str = "") -> None:
+    """Refuse a word that is not among those that are allowed.
+
+    Args:
+        what: What the word names, for the message.
+        word: The word that was given.
+        known: The words that are allowed.
+        error: The class of the error.
+        where: The place of the word, for the message.
+
+    Raises:
+        Exception: The word is unknown: an ``error`` that names the known words, and the nearest.
+
+    Example:
+        >>> require_known("emotion", "happy", ["happy", "sad"], ValueError)
+    """
+    words = [str(each) for each in known]
+    if word not in words:
+        place = f"{where}: " if where else ""
+        raise error(f"{place}unknown {what} {word!r:.80}{suggest(word, words)}; known are {', '.join(words)}")

@@ -105,7 +105,7 @@ def test_a_folder_of_several_videos_gets_the_formats() -> None:
         (["a.csv", "./a.csv"], [], False, "--out a.csv: two results cannot go there"),
         ([], ["csv"], True, "standard output: two results cannot go there"),
         (["-"], ["mp4"], False, "mp4 cannot go to standard output; name a file: --out FILE.mp4"),
-        ([], ["parqet"], False, "--format parqet: there is no such format; did you mean 'parquet'?; name csv"),
+        ([], ["parqet"], False, "unknown --format 'parqet'; did you mean 'parquet'?; known are csv"),
         ([__file__], [], False, "this suffix names no format"),
     ],
 )

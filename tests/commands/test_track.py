@@ -312,7 +312,7 @@ def test_a_server_that_never_answers_times_out(monkeypatch: pytest.MonkeyPatch, 
         (["--format", "mp4"], "mp4 cannot go to standard output; name a file: --out FILE.mp4"),
         (["--out", "-", "--format", "html"], "html cannot go to standard output; name a file: --out FILE.html"),
         (["--out", "out.avi"], "--out out.avi: this suffix names no format; name a file .csv, .jsonl"),
-        (["--format", "parqet"], "--format parqet: there is no such format; did you mean 'parquet'?"),
+        (["--format", "parqet"], "unknown --format 'parqet'; did you mean 'parquet'?"),
     ],
 )
 def test_suffixes_of_other_file_types_are_refused(

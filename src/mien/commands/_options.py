@@ -13,7 +13,7 @@ import typer
 
 from mien._errors import MienError
 from mien._output import is_input, protect_files, require_replaceable
-from mien._suggest import suggest
+from mien._suggest import require_known
 
 if TYPE_CHECKING:  # the lab is an extra
     from mien.lab.ledger import Ledger
@@ -259,8 +259,7 @@ def read_outputs(
     """
     suffixes = ", ".join(f".{name}" for name in known)
     for name in formats or ():
-        if name not in known:
-            raise MienError(f"--format {name}: there is no such format{suggest(name, known)}; name {', '.join(known)}")
+        require_known("--format", name, known, MienError)
     pairs, left = list[tuple[str, Path]](), list(formats or ())
     for path in out or ():
         suffix = path.suffix.lower()[1:]

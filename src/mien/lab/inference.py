@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mien._errors import DataError, DeviceError
+from mien._suggest import require_known
 from mien.infer import Classifier
 
 # Mean and standard deviation of the pixels of FER-2013 Training, in 0..1 (measured: 0.5077, 0.2550).
@@ -103,8 +104,7 @@ def tta_views(images: Tensor, tta: str) -> list[Tensor]:
     Raises:
         DataError: ``tta`` is unknown.
     """
-    if tta not in TTA:
-        raise DataError(f"tta is one of {', '.join(TTA)}, not {tta!r}")
+    require_known("test-time augmentation", tta, TTA, DataError)
     side = images.shape[-1]
     crop, border = round(side * 11 / 12), round(side / 24)  # 44 and 2 of 48 pixels
     first = (side - crop) // 2

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from mien._emotions import Emotion
 from mien._errors import DataError, ModelError, RecipeError, checked, first_line, shown
 from mien._session import open_session, open_trial
-from mien._suggest import suggest
+from mien._suggest import require_known, suggest
 from mien.infer import LARGEST_SIZE, find_model
 from mien.lab.data import FaceSet
 from mien.lab.data.faceset import file_sha256
@@ -206,8 +206,7 @@ def read_adapter(path: Path) -> Adapter:
         raise ModelError(f"{path}: cannot be read as TOML ({first_line(error)})") from error
     known = {field.name for field in fields(Adapter)}
     for key in content:
-        if key not in known:
-            raise ModelError(f"{path}: unknown key {key!r:.80}{suggest(key, known)}")
+        require_known("key", key, known, ModelError, where=str(path))
     missing = [key for key in ("model", "labels", "size") if key not in content]
     if missing:
         raise ModelError(f"{path}: lacks {', '.join(missing)}")

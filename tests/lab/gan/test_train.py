@@ -213,7 +213,7 @@ def test_synthesize_writes_faces_evaluation_and_sheet(cartoons: FaceSet, tmp_pat
 
 
 def test_impossible_syntheses_are_refused(cartoons: FaceSet, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no emotion 'disgusst' to make faces of; did you mean 'disgust'"):
+    with pytest.raises(DataError, match="unknown emotion 'disgusst'; did you mean 'disgust'"):
         choose_emotions(["disgusst"], gan_recipe())
     assert choose_emotions(["fear", "disgust", "fear"], gan_recipe()) == (Emotion.FEAR, Emotion.DISGUST)
     few = cartoons.select((cartoons.labels != 1) | (cartoons.usage != 0))

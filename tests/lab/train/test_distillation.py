@@ -256,7 +256,7 @@ def test_another_npz_file_and_a_file_of_wrong_shape_are_named(tmp_path: Path) ->
 
 
 def test_views_and_teachers_that_do_not_fit_are_refused(trained: list[Trained], faces: FaceSet) -> None:
-    with pytest.raises(DataError, match="tta is one of none, flip, six, ten, not"):
+    with pytest.raises(DataError, match=r"unknown test-time augmentation .*; known are none, flip, six, ten"):
         cache_logits(trained, training(faces), tta="three")
     odd = replace(trained[1], emotions=SEVEN[:3])
     with pytest.raises(DataError, match="teachers must have the same classes"):

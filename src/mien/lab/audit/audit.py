@@ -16,7 +16,7 @@ from PIL import Image
 from mien._emotions import CLASS_SETS, SEVEN, Emotion
 from mien._errors import DataError, checked
 from mien._progress import Progress, no_progress
-from mien._suggest import suggest
+from mien._suggest import require_known
 from mien.detect import open_detector
 from mien.lab.audit.duplicates import (
     NEAR_DUPLICATE,
@@ -440,9 +440,7 @@ def read_reasons(text: str) -> tuple[str, ...]:
         return tuple(REASONS) if text.strip() == "all" else ()
     words = [word.strip() for word in text.split(",")]
     for word in words:
-        if word not in REASONS:
-            known = f"known are {', '.join(REASONS)}, all and none"
-            raise DataError(f"unknown reason to exclude a row {word!r}{suggest(word, REASONS)}; {known}")
+        require_known("reason to exclude a row", word, (*REASONS, "all", "none"), DataError)
     return tuple(reason for reason in REASONS if reason in words)
 
 

@@ -6,17 +6,17 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from mien._errors import checked
+from mien._errors import DataError, checked
 from mien._format import percent, percent_interval
 from mien._metrics import HEADLINE, format_metric, metric_name
 from mien._page import escape
 from mien._progress import Progress, no_progress
+from mien._suggest import require_known
 from mien.lab.data.datasets import read_split
 from mien.lab.data.fer2013 import OFFICIAL_NAME
 from mien.lab.evaluate.evaluation import (
     Evaluation,
     Task,
-    check_tta,
     check_uncalibrated,
     evaluate_task,
     prepare_evaluation,
@@ -26,6 +26,7 @@ from mien.lab.evaluate.report import metric_keys, report_page, split_name, with_
 from mien.lab.evaluate.subjects import answers_of_subject, find_subjects, load_tests
 from mien.lab.files import file_set, output_folder, save_arrays, save_json, save_text
 from mien.lab.html import headline, note, page, paragraph, section, table
+from mien.lab.inference import TTA
 from mien.lab.ledger import Ledger
 from mien.lab.provenance import provenance
 
@@ -91,7 +92,7 @@ def evaluate(
         0.703
     """
     options = options or EvaluateOptions()
-    check_tta(options.tta)
+    require_known("test-time augmentation", options.tta, TTA, DataError)
     split = read_split(options.split)
     subjects = find_subjects(model, precision=options.precision)
     for subject in subjects if options.uncalibrated else ():

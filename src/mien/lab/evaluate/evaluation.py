@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 from mien._emotions import Emotion
 from mien._errors import DataError, ModelError
 from mien._progress import Progress, no_progress
-from mien._suggest import suggest
 from mien.lab.data import FaceSet, Split
 from mien.lab.data.custom import hold_out
 from mien.lab.data.datasets import ALL
@@ -21,7 +20,7 @@ from mien.lab.data.duplicates import same_pixels
 from mien.lab.evaluate.plots import abstention, average_precision, reliability
 from mien.lab.evaluate.subjects import Subject, TestSet, calibrated, learned_from, select
 from mien.lab.export.onnx import hires_maps
-from mien.lab.inference import TTA, normalise, tta_views
+from mien.lab.inference import normalise, tta_views
 from mien.lab.ledger import is_private_test
 from mien.lab.metrics import calibration_metrics, class_intervals
 from mien.lab.models import Model
@@ -38,19 +37,6 @@ NAMED_PAIRS = {
     (Emotion.FEAR, Emotion.SURPRISE): "known to be close",
     (Emotion.NEUTRAL, Emotion.SAD): "known to be close",
 }
-
-
-def check_tta(tta: str) -> None:
-    """Check the name of a test-time augmentation.
-
-    Args:
-        tta: The name.
-
-    Raises:
-        DataError: If it is not a key of ``mien.lab.inference.TTA``.
-    """
-    if tta not in TTA:
-        raise DataError(f"test-time augmentation is one of {', '.join(TTA)}, not {tta!r}{suggest(tta, TTA)}")
 
 
 def predict_faces(

@@ -24,7 +24,7 @@ from scipy.stats import rankdata
 
 from mien._errors import MienError, ModelError
 from mien._progress import Progress, no_progress
-from mien._suggest import suggest
+from mien._suggest import require_known
 from mien.infer import Classifier
 from mien.lab.explain.attention import bootstrap_means, upsample
 from mien.lab.explain.methods import Explainer
@@ -78,7 +78,7 @@ def faithfulness(
     Raises:
         MienError: If the baseline is unknown.
     """
-    require_baseline(baseline)
+    require_known("baseline", baseline, BASELINES, MienError)
     empty, side = baseline_images(crops, baseline), crops.shape[-1]
     noise = np.random.default_rng(seed).standard_normal(maps.shape).astype(np.float32)
     squared = np.square(np.arange(side) - (side - 1) / 2)
@@ -101,20 +101,6 @@ def faithfulness(
         areas = {order: area_under_curve(curve) for order, curve in by_order.items()}
         content[kind] = {order: _summary(curve, areas, order, seed) for order, curve in by_order.items()}
     return content
-
-
-def require_baseline(baseline: str) -> None:
-    """Check the name of a baseline.
-
-    Args:
-        baseline: One of ``BASELINES``.
-
-    Raises:
-        MienError: If it is unknown.
-    """
-    if baseline not in BASELINES:
-        known = ", ".join(BASELINES)
-        raise MienError(f"unknown baseline {baseline!r}{suggest(baseline, BASELINES)} (known: {known})")
 
 
 def baseline_images(crops: _Crops, baseline: str) -> _Crops:

@@ -23,7 +23,7 @@ from mien._emotions import Emotion
 from mien._errors import ImageError, MienError, MissingExtraError, ModelError, checked, require_integer
 from mien._face import Face, Reading
 from mien._progress import Progress, no_progress
-from mien._suggest import nearest_words, suggest
+from mien._suggest import nearest_words, require_known
 from mien.decode import Source, decode, name_of
 from mien.detect import Detector
 from mien.extract import extract
@@ -106,7 +106,7 @@ def saliency_maps(
 
 
 def _choose(net: nn.Module, method: str, layer: str, steps: int) -> Callable[[Tensor, Tensor], Tensor]:
-    _require_method(method)
+    require_known("method", method, METHODS, MienError)
     if net.training:
         raise ModelError("the net is in training mode, in which its outputs change; call net.eval() first")
     if method in _BY_GRADIENT:
@@ -116,11 +116,6 @@ def _choose(net: nn.Module, method: str, layer: str, steps: int) -> Callable[[Te
     if method == "map":
         return lambda x, classes: _as_exported(net, x, classes)
     return lambda x, classes: _integrated(net, x, classes, steps)
-
-
-def _require_method(method: str) -> None:
-    if method not in METHODS:
-        raise MienError(f"unknown method {method!r}{suggest(method, METHODS)} (known: {', '.join(METHODS)})")
 
 
 def _by_gradient(net: nn.Module, x: Tensor, classes: Tensor, layer: str, method: str) -> Tensor:
@@ -223,7 +218,7 @@ class Explainer:
 
     def __post_init__(self) -> None:
         """Check method and layer before any face is read."""
-        _require_method(self.method)
+        require_known("method", self.method, METHODS, MienError)
         if self.model.trained is None and (self.method != "map" or self.layer != FEATURES_LAYER):
             wanted = self.method if self.method != "map" else f"layer {self.layer!r}"
             raise ModelError(

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mien._errors import DataError, checked
+from mien._errors import DataError, MienError, checked
 from mien._progress import Progress, no_progress
+from mien._suggest import require_known
 from mien.detect import Detector, open_detector
 from mien.lab.data.datasets import chosen_split, load_test_set, read_split
 from mien.lab.explain.attention import (
@@ -26,7 +27,7 @@ from mien.lab.explain.attention import (
     region_masks,
     warp_to_framing,
 )
-from mien.lab.explain.faithfulness import faithfulness, randomisation_test, require_baseline
+from mien.lab.explain.faithfulness import BASELINES, faithfulness, randomisation_test
 from mien.lab.explain.methods import FEATURES_LAYER, Explainer
 from mien.lab.ledger import Ledger, is_private_test
 from mien.lab.models import answers_of_model, open_model
@@ -130,7 +131,7 @@ def explain_dataset(
     wanted = read_split(split)
     opened = open_model(model, precision=precision)
     Explainer(opened, method, layer)  # checks before the faces are read
-    require_baseline(baseline)
+    require_known("baseline", baseline, BASELINES, MienError)
     loaded = load_test_set(data, opened.emotions, size=opened.size, labels=labels, skip_unreadable=skip_unreadable)
     if opened.trained is not None:
         opened = open_model(model, faces=loaded)  # calibrated if it was trained on these faces

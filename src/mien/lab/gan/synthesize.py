@@ -17,7 +17,7 @@ from mien._emotions import Emotion, class_set
 from mien._errors import DataError, OutputError
 from mien._output import png_mark, require_replaceable
 from mien._progress import Progress, no_progress
-from mien._suggest import suggest
+from mien._suggest import require_known
 from mien.lab.data import FaceSet
 from mien.lab.data.selection import training_rows, validation_rows
 from mien.lab.files import file_set, output_folder, save_bytes, save_json
@@ -93,8 +93,7 @@ def choose_emotions(names: Sequence[str], recipe: Recipe) -> tuple[Emotion, ...]
     """
     known = [str(emotion) for emotion in class_set(recipe.data.classes)]
     for name in names:
-        if name not in known:
-            raise DataError(f"no emotion {name!r} to make faces of{suggest(name, known)}; there are {', '.join(known)}")
+        require_known("emotion", name, known, DataError)
     return tuple(dict.fromkeys(Emotion(name) for name in names))
 
 

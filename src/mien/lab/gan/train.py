@@ -26,6 +26,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from mien._emotions import Emotion
 from mien._errors import DataError, DivergedError, RecipeError, first_line
 from mien._progress import Progress, no_progress
+from mien._suggest import require_known
 from mien.lab.data import FaceSet
 from mien.lab.files import check_kinds, load_checkpoint, save_checkpoint
 from mien.lab.recipe.schema import TRAIN_PRECISIONS
@@ -175,8 +176,7 @@ class GanConfig:
 
     def __post_init__(self) -> None:
         """Check the precision."""
-        if self.precision not in TRAIN_PRECISIONS:
-            raise RecipeError(f"the precision is one of {', '.join(TRAIN_PRECISIONS)}, not {self.precision!r}")
+        require_known("precision", self.precision, TRAIN_PRECISIONS, RecipeError)
 
 
 @dataclass

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from mien._emotions import Emotion, class_set
 from mien._errors import RecipeError
-from mien._suggest import suggest
+from mien._suggest import require_known
 from mien.lab.augment import AugmentConfig, check_augment, check_values
 from mien.lab.inference import TTA
 
@@ -372,8 +372,7 @@ def read(kind: type[T], table: Mapping[str, Any], *, where: str) -> T:
     hints = get_type_hints(kind)
     known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     for key in table:
-        if key not in known:
-            raise RecipeError(f"{where}: unknown key {key!r:.80}{suggest(key, known)}")
+        require_known("key", key, known, RecipeError, where=where)
     values = {key: _value(hints[key], value, where=f"{where}: {key}") for key, value in table.items()}
     try:
         return kind(**values)

@@ -20,7 +20,7 @@ from scipy.ndimage import affine_transform, convolve, gaussian_filter
 
 from mien._errors import DataError, checked
 from mien._framing import FER2013
-from mien._suggest import suggest
+from mien._suggest import require_known
 
 _Images = NDArray[np.uint8]
 _Floats = NDArray[np.float32]
@@ -408,8 +408,5 @@ def choose_corruptions(names: Sequence[str]) -> tuple[Corruption, ...]:
     kinds = {kind: kind.split()[0] for kind in CorruptionKind}
     known = [corruption.name for corruption in CORRUPTIONS]
     for name in names:
-        if name not in (*known, *kinds.values()):
-            hint = suggest(name, [*known, *kinds.values()])
-            listed = f"{', '.join(known)}; or a kind: {', '.join(kinds.values())}"
-            raise DataError(f"no corruption {name!r}{hint}; known are {listed}")
+        require_known("corruption or kind", name, (*known, *kinds.values()), DataError)
     return tuple(c for c in CORRUPTIONS if not names or c.name in names or kinds[c.kind] in names)

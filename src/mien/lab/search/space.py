@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mien._errors import RecipeError, checked
-from mien._suggest import suggest
+from mien._suggest import require_known
 from mien.lab import nets
 from mien.lab.recipe import Recipe, load, search_space
 from mien.lab.recipe.load import toml_value
@@ -243,8 +243,7 @@ def _domain(spec: Any, where: str) -> Choices | Range:
     if not isinstance(spec, Mapping):
         raise RecipeError(f"{where} is a list of choices or a table like {{ low = 0.1, high = 0.5 }}, not {spec!r}")
     for key in spec:
-        if key not in _RANGE:
-            raise RecipeError(f"{where}: unknown key {key!r}{suggest(key, _RANGE)}")
+        require_known("key", key, _RANGE, RecipeError, where=where)
     if "choices" not in spec:
         return _range(spec, where)
     values = spec["choices"]

@@ -19,7 +19,7 @@ from typing import Any
 
 from mien._checksum import BLANK, KEY
 from mien._errors import DataError, MissingExtraError, RecipeError
-from mien._suggest import suggest
+from mien._suggest import require_known
 from mien.lab.files import load_bytes, save_text
 from mien.lab.recipe import Recipe, dump
 
@@ -175,8 +175,7 @@ class ExperimentLoggers:
         """
         self._openers = []
         for name in dict.fromkeys(names):
-            if name not in LOGGERS:
-                raise RecipeError(f"unknown logger {name!r}{suggest(name, LOGGERS)}; there are: {', '.join(LOGGERS)}")
+            require_known("logger", name, LOGGERS, RecipeError)
             opener, packages = LOGGERS[name]
             if not any(find_spec(package) for package in packages):
                 raise MissingExtraError(packages[0], "track")
