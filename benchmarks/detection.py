@@ -1,11 +1,17 @@
 """Recall of the detector, boxes without a face, and time.
 
     python benchmarks/detection.py IMAGES [--detector NAME] [--min-face 24] [--fer fer2013.parquet] [--extras DIR]
+        [--variants] [--beside-yunet face_detection_yunet_2023mar.onnx]
 
 IMAGES is a folder of JPEG files with `reference-boxes.json`: by file name a list of `[x, y, w, h, score]`. A face
 counts as found when its box and one of ours, paired one to one from the best pair down, share IoU >= 0.3 (a chin more
 or less makes 0.5 of the boxes of two detectors). Sizes are the widths of the reference boxes. Images whose name
 begins with `masked` are counted separately. `--extras` saves every box without a reference, to be checked by eye.
+
+The constants of the detector were tuned on such images, so small differences between two versions are luck there.
+`--variants` counts on the mirrored, scaled and shifted images, which show the same people but other pixels.
+`--beside-yunet` compares the CPU time of one core with that of YuNet in OpenCV (`opencv-python-headless`, below 5),
+in turns in one run, both on decoded images. The last table has the CPU time of each step.
 """
 
 import argparse
@@ -13,15 +19,21 @@ import io
 import json
 import statistics
 import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mien import Reader
+from mien.decode import decode
 from mien.detect import THRESHOLD, Detector, open_detector
 from mien.detect.candidates import overlaps
+from mien.detect.tiles import Pyramid
+from mien.extract import extract
 
 SAME = 0.3  # intersection over union
 WIDTHS = (40, 24)  # pixels
@@ -50,27 +62,62 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--fer", type=Path, help="fer2013.parquet: also the share of 500 training faces that is found")
     parser.add_argument("--extras", type=Path, help="folder to save boxes without a reference in")
+    parser.add_argument("--variants", action="store_true", help="count on changed images instead")
+    parser.add_argument("--beside-yunet", type=Path, metavar="ONNX", help="YuNet's file: compare the CPU time")
     options = parser.parse_args()
     detector = open_detector(
         options.detector, threshold=options.threshold, min_face=options.min_face, threads=options.threads
     )
-    rows = measure_folder(detector, options.images, options.extras)
+    if options.beside_yunet is not None:
+        print_beside(detector, options.images, options.beside_yunet, options.threshold)
+        return
+    rows = measure_folder(detector, options.images, options.extras, variants if options.variants else unchanged)
     print_recall(rows)
+    if options.variants:
+        return
     if options.fer is not None:
         print_fer(detector, options.fer)
     print_times(detector, options.images)
+    print_steps(options.images)
 
 
-def measure_folder(detector: Detector, folder: Path, extras: Path | None) -> list[Row]:
-    """One row per image."""
+Variant = tuple[str, NDArray[np.uint8], list[list[float]]]
+
+
+def unchanged(name: str, pixels: NDArray[np.uint8], reference: list[list[float]]) -> Iterator[Variant]:
+    """The image itself with its reference boxes."""
+    yield name, pixels, reference
+
+
+def variants(name: str, pixels: NDArray[np.uint8], reference: list[list[float]]) -> Iterator[Variant]:
+    """The mirrored image, two sizes, and the image without its first rows and columns, with their reference boxes."""
+    image, boxes = Image.fromarray(pixels), np.array(reference, float).reshape(-1, 5)[:, :4]
+    wide = boxes[:, 0] + boxes[:, 2]
+    mirrored = np.column_stack([image.width - wide, boxes[:, 1:]])
+    yield f"{name} mirror", np.asarray(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)), five(mirrored)
+    for scale in (0.85, 1.15):
+        size = round(image.width * scale), round(image.height * scale)
+        yield f"{name} x{scale}", np.asarray(image.resize(size, Image.Resampling.LANCZOS)), five(boxes * scale)
+    yield f"{name} shift", pixels[5:, 3:], five(boxes - [3, 5, 0, 0])
+
+
+def five(boxes: Boxes) -> list[list[float]]:
+    """Boxes with a score, as in the reference."""
+    return [[*box, 1.0] for box in boxes.tolist()]
+
+
+def measure_folder(
+    detector: Detector, folder: Path, extras: Path | None, versions: Callable[..., Iterator[Variant]]
+) -> list[Row]:
+    """One row per image or variant."""
     references = json.loads((folder / "reference-boxes.json").read_text(encoding="utf-8"))
     rows = []
     for path in sorted(folder.glob("*.jpg")):
-        pixels = read(path)
-        row = measure(detector, path.name, pixels, references.get(path.name, []))
-        rows.append(row)
-        if extras is not None:
-            save_extras(extras, row, pixels)
+        for name, pixels, reference in versions(path.name, read(path), references.get(path.name, [])):
+            row = measure(detector, name, pixels, reference)
+            rows.append(row)
+            if extras is not None:
+                save_extras(extras, row, pixels)
     return rows
 
 
@@ -82,9 +129,9 @@ def read(path: Path) -> NDArray[np.uint8]:
 
 def measure(detector: Detector, name: str, pixels: NDArray[np.uint8], reference: list[list[float]]) -> Row:
     """Find the faces of one image and compare."""
-    start = time.perf_counter()
+    start = time.process_time()
     found = detector(pixels)
-    milliseconds = (time.perf_counter() - start) * 1e3
+    milliseconds = (time.process_time() - start) * 1e3
     boxes = np.array([d.box for d in found]).reshape(-1, 4)
     wanted = np.array(reference, float).reshape(-1, 5)[:, :4]
     wanted[:, 2:] += wanted[:, :2]
@@ -158,6 +205,96 @@ def print_times(detector: Detector, folder: Path) -> None:
         images.append(np.full((high, wide, 3), 128, np.uint8))
         cells = "".join(f"{median_ms(detector, p):12.1f}" for p in images)
         print(f"{f'{wide}x{high}':16s}{cells}")
+
+
+def print_beside(detector: Detector, folder: Path, model: Path, threshold: float) -> None:
+    """CPU time of both detectors, the least of five calls in turns."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    print(f"{'image':16s}{'size':>12s}{'faces':>7s}{'ms':>8s}{'YuNet':>7s}{'ms':>8s}{'ratio':>7s}")
+    for path in sorted(folder.glob("*.jpg")):
+        pixels = decode(path).pixels
+        (high, wide), bgr = pixels.shape[:2], np.ascontiguousarray(pixels[..., ::-1])
+        yunet = cv2.FaceDetectorYN.create(str(model), "", (wide, high), threshold, 0.3, 5000)
+        ours, theirs = least_ms(lambda: detector(pixels), lambda: yunet.detect(bgr))  # noqa: B023
+        found = yunet.detect(bgr)[1]
+        counts = len(detector(pixels)), 0 if found is None else len(found)
+        cells = f"{f'{wide}x{high}':>12s}{counts[0]:7d}{ours:8.1f}{counts[1]:7d}{theirs:8.1f}{ours / theirs:7.2f}"
+        print(f"{path.name:16s}{cells}")
+
+
+def least_ms(*calls: Callable[[], object], rounds: int = 5) -> list[float]:
+    """The least CPU time of each call, in turns, after one to warm up."""
+    times: list[list[float]] = [[] for _ in calls]
+    for _ in range(rounds + 1):
+        for call, taken in zip(calls, times, strict=True):
+            start = time.process_time()
+            call()
+            taken.append(time.process_time() - start)
+    return [min(taken[1:]) * 1e3 for taken in times]
+
+
+def print_steps(folder: Path) -> None:
+    """CPU time of each step from file to reading: photographs with one face, and the crowds of the folder."""
+    files = {f"{wide}x{high}": jpeg(one_face(wide, high)) for wide, high in FRAMES_WH[1:]}
+    references = json.loads((folder / "reference-boxes.json").read_text(encoding="utf-8"))
+    crowds = sorted((name for name in references if (folder / name).is_file()), key=lambda name: -len(references[name]))
+    files |= {name: (folder / name).read_bytes() for name in crowds[:4]}
+    reader, clock = Reader(), Clock()
+    clock.watch(Pyramid, "__init__", "resize")
+    clock.watch(Pyramid, "resize", "resize")
+    clock.watch(reader.detector._session, "run", "network")  # type: ignore[attr-defined]
+    steps = ("decode", "resize", "network", "rest", "crop", "classify", "all")
+    print(f"\n{'CPU ms':16s}" + "".join(f"{step:>10s}" for step in steps))
+    for name, file in files.items():
+        rounds = [measure_steps(reader, clock, file) for _ in range(6)][1:]
+        print(f"{name:16s}" + "".join(f"{statistics.median(each[step] for each in rounds):10.1f}" for step in steps))
+
+
+def measure_steps(reader: Reader, clock: "Clock", file: bytes) -> dict[str, float]:
+    """CPU milliseconds of each step of one reading."""
+    clock.spent.clear()
+    marks = [time.process_time()]
+    pixels = decode(file).pixels
+    marks.append(time.process_time())
+    found = reader.detector(pixels)
+    marks.append(time.process_time())
+    crops, _ = extract(pixels, found, size=reader.model.size, framing=reader.model.framing)
+    marks.append(time.process_time())
+    reader.model(crops)
+    marks.append(time.process_time())
+    decoding, detecting, cutting, classifying = (1e3 * float(each) for each in np.diff(marks))
+    inside = {step: 1e3 * clock.spent[step] for step in ("resize", "network")}
+    rest, everything = detecting - sum(inside.values()), 1e3 * (marks[-1] - marks[0])
+    return {"decode": decoding, **inside, "rest": rest, "crop": cutting, "classify": classifying, "all": everything}
+
+
+class Clock:
+    """CPU seconds spent in functions, by the step they belong to."""
+
+    def __init__(self) -> None:
+        self.spent: defaultdict[str, float] = defaultdict(float)
+
+    def watch(self, owner: Any, name: str, step: str) -> None:
+        """Replace a function by one that counts its time."""
+        function = getattr(owner, name)
+
+        def timed(*args: Any, **options: Any) -> Any:
+            start = time.process_time()
+            result = function(*args, **options)
+            self.spent[step] += time.process_time() - start
+            return result
+
+        setattr(owner, name, timed)
+
+
+def jpeg(pixels: NDArray[np.uint8]) -> bytes:
+    """A JPEG file with the noise of a camera, without which it would be smaller than a photograph's."""
+    noise = np.random.default_rng(0).normal(0, 3, pixels.shape[:2])[..., None]
+    stream = io.BytesIO()
+    Image.fromarray(np.clip(pixels + noise, 0, 255).astype(np.uint8)).save(stream, "JPEG", quality=88)
+    return stream.getvalue()
 
 
 def one_face(wide: int, high: int) -> NDArray[np.uint8]:

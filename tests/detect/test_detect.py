@@ -223,9 +223,10 @@ def test_anchors_of_a_long_input_follow_its_rows() -> None:
 
 
 def test_decode_adds_the_anchor() -> None:
-    offsets, scores = np.zeros((896, 16), np.float32), np.zeros(896, np.float32)
-    scores[33], offsets[33] = 0.9, [1, 2, 20, 30, *range(12)]
-    found = decode_outputs(offsets, scores, (128, 128, 3), 0.5)
+    offsets, scores = np.zeros((2, 896, 16), np.float32), np.zeros((2, 896), np.float32)
+    scores[1, 33], offsets[1, 33] = 0.9, [1, 2, 20, 30, *range(12)]
+    found, tile = decode_outputs(offsets, scores, (128, 128, 3), 0.5)
+    assert tile.tolist() == [1]
     np.testing.assert_allclose(found.boxes, [[5 - 10 - 4 + 4, 14 - 15, 15, 29]])  # anchor (4, 12)
     np.testing.assert_allclose(found.points[0, :2], [[4, 13], [6, 15]])
 
@@ -314,6 +315,21 @@ def test_levels_become_finer_until_the_smallest_face_leaves_a_trace() -> None:
     assert scales[-1] * 24 == pytest.approx(TRACE_WIDTH)
     assert all(1.25 < after / before <= 1.25 * LEVEL_STEP for before, after in pairwise(scales))
     assert finer_scale(1.0, smallest=24) == 0
+
+
+def test_overlaps_of_pairs_are_those_of_single_boxes() -> None:
+    one, other = random_candidates(0).boxes, random_candidates(1).boxes
+    pairs = np.stack(overlaps(one, other), axis=1)
+    np.testing.assert_allclose(pairs, [plain_overlaps(*each) for each in zip(one, other, strict=True)])
+
+
+@pytest.mark.parametrize("part", [0.3, 0.5, 0.7, 0.9])
+def test_a_face_as_wide_as_most_of_the_image_is_found(detector: Detector, astronaut: Pixels, part: float) -> None:
+    side = round(104 / part)
+    left, top = (round((a + b) / 2 - side / 2) for a, b in ((FACE[0], FACE[2]), (FACE[1], FACE[3])))
+    face = np.asarray(Image.fromarray(astronaut).crop((left, top, left + side, top + side)).resize((900, 900)))
+    faces = detector(face)
+    assert faces[0].box.width == pytest.approx(900 * part, rel=0.25)
 
 
 def random_candidates(seed: int, count: int = 60) -> Candidates:

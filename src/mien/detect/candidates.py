@@ -15,6 +15,7 @@ _PART_OF_FACE = 0.6
 _TINY = np.finfo(np.float64).tiny
 
 _Floats = NDArray[np.float64]
+_Values = float | _Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +51,8 @@ class Candidates:
         """
         return Candidates(self.boxes[index], self.points[index], self.scores[index])
 
-    def to_image(self, *, scale: float, x: float, y: float) -> "Candidates":
-        """Transform candidates of a tile to pixels of the image.
+    def to_image(self, *, scale: _Values, x: _Values, y: _Values) -> "Candidates":
+        """Transform candidates of a tile, or each of its own tile (``[K]``), to pixels of the image.
 
         Args:
             scale: Pixels of the tile per pixel of the image.
@@ -61,8 +62,9 @@ class Candidates:
         Returns:
             The transformed candidates.
         """
-        corner = np.array([x, y])
-        return Candidates(self.boxes / scale + np.tile(corner, 2), self.points / scale + corner, self.scores)
+        corners, scales = np.stack([np.ravel(x), np.ravel(y)], axis=1), np.reshape(scale, (-1, 1))
+        boxes, points = self.boxes / scales, self.points / scales[..., None]
+        return Candidates(boxes + np.tile(corners, 2), points + corners[:, None], self.scores)
 
     @property
     def widths(self) -> _Floats:
@@ -72,7 +74,7 @@ class Candidates:
     @property
     def areas(self) -> _Floats:
         """Areas of the boxes in square pixels, ``[K]``."""
-        return np.asarray(np.prod(self.boxes[:, 2:] - self.boxes[:, :2], axis=1))
+        return np.asarray(_areas(self.boxes))
 
     @property
     def centers(self) -> _Floats:
@@ -117,31 +119,36 @@ def suppress(candidates: Candidates) -> Candidates:
     Returns:
         One candidate for each face, the best first.
     """
-    rest = candidates.take(np.argsort(-candidates.scores, kind="stable"))
-    kept: list[Candidates] = []
+    if len(candidates) == 0:
+        return candidates
+    ranked = candidates.take(np.argsort(-candidates.scores, kind="stable"))
+    rows = np.concatenate([ranked.boxes, ranked.points.reshape(len(ranked), -1)], axis=1)
+    rest, best, merged = np.arange(len(ranked)), [], []
     while len(rest) > 0:
-        same, part = overlaps(rest.boxes[0], rest.boxes)
+        same, part = overlaps(ranked.boxes[rest[0]], ranked.boxes[rest])
         same[0] = 1  # also when its box is empty
-        group = rest.take(same >= SAME_FACE)
-        shares = group.scores / group.scores.sum()
-        boxes, points = np.einsum("k,kc->c", shares, group.boxes), np.einsum("k,kpc->pc", shares, group.points)
-        kept.append(Candidates(boxes[None], points[None], group.scores[:1]))
-        rest = rest.take((same < SAME_FACE) & (part < _PART_OF_FACE))
-    return join(kept) if kept else rest
+        is_same = same >= SAME_FACE
+        group = rest[is_same]
+        weights = ranked.scores[group]
+        merged.append(weights @ rows[group] / weights.sum())
+        best.append(rest[0])
+        rest = rest[~is_same & (part < _PART_OF_FACE)]
+    means = np.stack(merged)
+    return Candidates(means[:, :4], means[:, 4:].reshape(len(best), -1, 2), ranked.scores[best])
 
 
 def overlaps(box: NDArray[np.float64], boxes: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Compute the overlaps of a box with other boxes.
 
     Args:
-        box: Corners ``xyxy``, ``[4]``.
+        box: Corners ``xyxy``, ``[4]``, or ``[K, 4]`` for the overlaps of pairs.
         boxes: Corners ``xyxy``, ``[K, 4]``.
 
     Returns:
         Intersection over union, and intersection over the smaller area, both ``[K]``.
     """
     shared = _shared_areas(box, boxes)
-    area, areas = np.prod(box[2:] - box[:2]), np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    area, areas = _areas(box), _areas(boxes)
     return shared / np.maximum(area + areas - shared, _TINY), shared / np.maximum(np.minimum(area, areas), _TINY)
 
 
@@ -163,5 +170,10 @@ def inside_of(candidates: Candidates, faces: Candidates) -> NDArray[np.bool_]:
 
 
 def _shared_areas(box: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
-    return np.asarray(np.prod(np.clip(sides, 0, None), axis=1))
+    sides = np.minimum(box[..., 2:], boxes[:, 2:]) - np.maximum(box[..., :2], boxes[:, :2])
+    np.maximum(sides, 0, out=sides)
+    return np.asarray(sides[:, 0] * sides[:, 1])
+
+
+def _areas(boxes: NDArray[np.float64]) -> Any:
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])

@@ -1,7 +1,7 @@
 // BlazeFace short-range and its multi-scale search: a port of mien/detect/blazeface.py, which explains the constants.
 // The golden readings are tested with both.
 
-import { areaOf, byScore, centerOf, insideOf, overlap, SAME_FACE, suppress, widthOf } from "./suppress.mjs";
+import { areaOf, centerOf, insideOf, overlap, SAME_FACE, suppress, widthOf } from "./suppress.mjs";
 import { cut, letterbox, Pyramid, split } from "./tiles.mjs";
 
 export const THRESHOLD = 0.65; // score from which a candidate is a face
@@ -10,7 +10,8 @@ const FINE = { stride: 8, each: 2 }; // pixels between the cells of a head, and 
 const COARSE = { stride: 16, each: 6 };
 const MULTIPLE = 16; // pixels
 
-const TRACE = 0.2;
+const TRACE = 0.1;
+const CLEAR_TRACE = 0.2;
 const WIDE_TRACE = 0.25;
 const WIDE_TRACE_WIDTH = 20;
 const DOUBT = 0.5;
@@ -18,13 +19,16 @@ const TRACE_SHARE = 0.7;
 const TRACE_WIDTH = 16; // pixels
 const PLAIN_WIDTH = 28; // pixels
 const PLAIN_SCORE = 0.9;
-const RETRY_WIDTH = 32; // pixels
-const REFINE_BELOW = 48; // pixels
-const REFINE_WIDTH = 45; // pixels
-const REFINE_SIDE = 96; // pixels
+const RETRY_SIDE = 64; // pixels
+const RETRY_WIDTH = 36; // pixels
+const RETRY_GAIN = 0.25; // log-odds
 const LEVEL_STEP = 2.7;
-const LEVEL_SIDE = 512; // pixels
-const LEVEL_OVERLAP = 96; // pixels
+const LEVEL_SIDE = 704; // pixels
+const LEVEL_OVERLAP = 128; // pixels
+
+const NEAR_WIDTH = 45; // pixels
+const NEAR_SIDE = 96; // pixels
+const NEAR_SCORE = 0.5;
 
 const SMALLEST = 24; // pixels
 const SMALLEST_SHARE = 0.01;
@@ -48,15 +52,14 @@ export class BlazeFace {
     const pyramid = new Pyramid(image, (LEVEL_STEP * SIDE) / Math.max(image.width, image.height));
     let faces = await this.search(pyramid, atLeast);
     if (faces.length === 0) faces = await this.searchFilling(pyramid);
-    const exact = suppress(await this.refine(pyramid, suppress(faces)));
-    return exact.sort((one, other) => areaOf(other) - areaOf(one));
+    return suppress(faces).sort((one, other) => areaOf(other) - areaOf(one));
   }
 
   /** The new position of a face that was at `face` in the last frame, found in one small tile; null if it is not there. */
   async findNear(image, face) {
-    const side = (widthOf(face) * REFINE_SIDE) / REFINE_WIDTH;
+    const side = (widthOf(face) * NEAR_SIDE) / NEAR_WIDTH;
     const pyramid = new Pyramid(image, 1); // no reduced copy: only the tile's pixels are read
-    const found = suppress(await this.findIn([cut(pyramid, centerOf(face), side, REFINE_SIDE)], DOUBT));
+    const found = suppress(await this.findIn([cut(pyramid, centerOf(face), side, NEAR_SIDE)], NEAR_SCORE));
     const same = found.filter((candidate) => overlap(face, candidate)[0] >= SAME_FACE);
     return same.length > 0 ? same[0] : null;
   }
@@ -65,30 +68,30 @@ export class BlazeFace {
     const longSide = Math.max(pyramid.width, pyramid.height);
     let [plain, traces, smallest] = [[], [], 0];
     let scale = SIDE / longSide;
-    let widest = SIDE;
     while (scale > 0) {
       const tiles = split(pyramid, scale, { side: LEVEL_SIDE, overlap: LEVEL_OVERLAP, multiple: MULTIPLE });
-      const more = this.sort(await this.findIn(tiles, this.lowest), scale, widest);
+      const more = this.sort(await this.findIn(tiles, this.lowest), scale);
       plain = [...plain, ...more.plain];
       traces = [...traces.filter((trace) => !isSuperseded(trace, scale)), ...more.traces];
       smallest = Math.max(atLeast, smallestOf(longSide, plain, traces));
       scale = finerScale(scale, smallest);
-      widest = LEVEL_OVERLAP;
     }
     const retried = traces.filter((trace) => widthOf(trace) >= TRACE_SHARE * smallest && !insideOf(trace, plain));
-    return [...plain, ...(await this.findIn(retryTiles(pyramid, retried), this.threshold))];
+    return [...plain, ...(await this.retry(pyramid, retried))];
   }
 
-  /** Measure box and key points of each small face again in a tile. Scores do not change. */
-  async refine(pyramid, faces) {
-    const exact = faces.filter((face) => widthOf(face) >= REFINE_BELOW);
-    for (const face of faces.filter((one) => widthOf(one) < REFINE_BELOW)) {
-      const side = (widthOf(face) * REFINE_SIDE) / REFINE_WIDTH;
-      const again = suppress(await this.findIn([cut(pyramid, centerOf(face), side, REFINE_SIDE)], TRACE));
-      const best = again.find((candidate) => overlap(face, candidate)[0] >= SAME_FACE);
-      exact.push(best ? { ...best, score: face.score } : face);
+  /** Evaluate each trace in a small tile of its own, which may show its neighbours too. */
+  async retry(pyramid, traces) {
+    const [centered, others] = [[], []];
+    for (const expected of suppress(traces)) {
+      const side = (widthOf(expected) * RETRY_SIDE) / RETRY_WIDTH;
+      const tile = cut(pyramid, centerOf(expected), side, RETRY_SIDE);
+      for (const found of await this.findIn([tile], withGain(this.threshold, -RETRY_GAIN))) {
+        const face = { ...found, score: withGain(found.score, RETRY_GAIN) };
+        (overlap(expected, face)[0] >= SAME_FACE ? centered : others).push(face);
+      }
     }
-    return exact;
+    return [...centered, ...others.filter((face) => !insideOf(face, centered))];
   }
 
   /** Find a face that fills the image, as in a tight crop: the network needs a margin around it, here a black one. */
@@ -108,17 +111,17 @@ export class BlazeFace {
     return found;
   }
 
-  sort(found, scale, widest) {
+  sort(found, scale) {
     const [plain, traces] = [[], []];
     for (const candidate of found) {
       const width = widthOf(candidate) * scale;
-      const isSure = candidate.score >= Math.max(this.threshold, PLAIN_SCORE);
-      if (isSure && width >= PLAIN_WIDTH && width <= widest) {
+      if (width > LEVEL_OVERLAP) continue; // found one level before
+      if (candidate.score >= Math.max(this.threshold, PLAIN_SCORE) && width >= PLAIN_WIDTH) {
         plain.push(candidate);
         continue;
       }
       const lowest = width >= PLAIN_WIDTH ? DOUBT : width >= WIDE_TRACE_WIDTH ? WIDE_TRACE : this.lowest;
-      if (candidate.score >= lowest && width <= LEVEL_OVERLAP) traces.push(candidate);
+      if (candidate.score >= lowest) traces.push(candidate);
     }
     return { plain, traces };
   }
@@ -132,7 +135,8 @@ function smallestOf(longSide, plain, traces) {
 }
 
 function countOthers(certain, closest, traces) {
-  return suppress(traces.filter((trace) => widthOf(trace) < closest / 1.5 && !insideOf(trace, certain))).length;
+  const isOther = (trace) => widthOf(trace) < closest / 1.5 && trace.score >= CLEAR_TRACE && !insideOf(trace, certain);
+  return suppress(traces.filter(isOther)).length;
 }
 
 function finerScale(scale, smallest) {
@@ -146,20 +150,9 @@ function isSuperseded(trace, scale) {
   return width >= PLAIN_WIDTH && width <= LEVEL_OVERLAP && trace.score < PLAIN_SCORE;
 }
 
-/** Tiles in which traces have the best size, strongest first. A tile also covers similar neighbours. */
-function* retryTiles(pyramid, traces) {
-  let rest = byScore(traces);
-  while (rest.length > 0) {
-    const [x, y] = centerOf(rest[0]);
-    const width = widthOf(rest[0]);
-    const side = (width * SIDE) / RETRY_WIDTH;
-    yield cut(pyramid, [x, y], side, SIDE);
-    rest = rest.slice(1).filter((other) => {
-      const [otherX, otherY] = centerOf(other);
-      const isNear = Math.max(Math.abs(otherX - x), Math.abs(otherY - y)) < side / 4;
-      return !(isNear && widthOf(other) > width / 1.8 && widthOf(other) < width * 1.8);
-    });
-  }
+/** Add to the log-odds of a score above 0. */
+function withGain(score, gain) {
+  return 1 / (1 + (1 / score - 1) * Math.exp(-gain));
 }
 
 function decode(offsets, scores, { width, height }, lowest) {
