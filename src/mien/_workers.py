@@ -129,7 +129,7 @@ class ReaderPool(ThreadPoolExecutor):
         self._processes: list[ReaderProcess] = []
         self._of_thread = threading.local()
         self._is_over = False
-        super().__init__(count, thread_name_prefix="mien-read")
+        super().__init__(count, thread_name_prefix="mien-decode")
 
     def ask(self, question: object) -> Any:
         """Send a question to the process of this thread, which is started if there is none.

@@ -5,8 +5,10 @@ import ctypes
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import NoReturn
 
 import torch
@@ -16,6 +18,9 @@ from torch import Tensor, nn
 
 from mien._errors import DeviceError, MienError
 
+# After which a process that does not answer is lost, as on a machine without power. One that ends is lost at once.
+# torchrun waits as long for machines that are started later.
+_ANSWER_SECONDS = 600.0
 # Parameters of mallopt in the GNU C library (malloc.h).
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
@@ -62,13 +67,16 @@ class Devices:
                 devices=devices,
                 num_nodes=nodes,
                 # Buffers are averaged once an epoch, by average_buffers.
-                strategy=DDPStrategy(broadcast_buffers=False) if several else "auto",
+                strategy=DDPStrategy(broadcast_buffers=False, timeout=timedelta(seconds=_ANSWER_SECONDS))
+                if several
+                else "auto",
                 precision=precision,  # type: ignore[arg-type]
             )
         except (ValueError, RuntimeError, TypeError) as error:
             cause = " ".join(str(error).split())
             raise DeviceError(f"{devices} x {self.accelerator!r} cannot be used: {cause}") from error
-        fabric.launch()
+        with ending_if_others_are_lost():
+            fabric.launch()
         if several:
             atexit.register(_leave_group)
         if fabric.device.type == "cuda":
@@ -82,6 +90,28 @@ class Devices:
 def is_first_process() -> bool:
     """Return whether this process prints and writes, according to the environment of its launcher."""
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
+
+
+@contextmanager
+def ending_if_others_are_lost() -> Iterator[None]:
+    """End this process if another one of the training has ended or does not answer: the first of a machine with a line.
+
+    Yields:
+        ``None``; the block runs.
+
+    Raises:
+        DeviceError: A process is lost, and this one is the first of its machine.
+        SystemExit: A process is lost.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # of gloo, which has no class of its own; NCCL and the store have
+        if not isinstance(error, torch.distributed.DistError) and "gloo" not in str(error):
+            raise
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            raise SystemExit(2) from None
+        cure = "start all of them again: the same commands resume after the last checkpoint"
+        raise DeviceError(f"another process of this training has ended or does not answer; {cure}") from error
 
 
 def run_on_first(fabric: Fabric, action: Callable[[], None]) -> None:

@@ -30,7 +30,7 @@ from mien.lab.files import output_folder, save_checkpoint, save_json, save_state
 from mien.lab.inference import predict_tta
 from mien.lab.recipe import Recipe, TrainConfig, dump
 from mien.lab.train.batches import Batch, batches, device_part
-from mien.lab.train.devices import Devices, average_buffers, run_on_first, stop_all
+from mien.lab.train.devices import Devices, average_buffers, ending_if_others_are_lost, run_on_first, stop_all
 from mien.lab.train.distillation import Teachers
 from mien.lab.train.logging import EpochRecord, write_log
 from mien.lab.train.optim import set_lr
@@ -116,6 +116,7 @@ def fit(
     Raises:
         RecipeError: The recipe does not fit the net or the devices.
         DataError: There are too few faces, or the folder holds another run.
+        DeviceError: The devices cannot be used, or another process has ended or does not answer.
         DivergedError: The loss or the weights are not finite. The folder holds a checkpoint of the epoch before.
         OutputError: The folder cannot be written, or another process writes to it.
 
@@ -130,7 +131,7 @@ def fit(
     fabric = (devices or Devices()).launch(recipe.train.precision)
     if not fabric.is_global_zero:
         progress, on_epoch = no_progress, ignore_epoch
-    with ExitStack() as stack:
+    with ending_if_others_are_lost(), ExitStack() as stack:
         run_on_first(fabric, lambda: stack.enter_context(output_folder(folder)))
         task = prepare_training(recipe, faces, fabric, progress=progress)
         run = open_run(
