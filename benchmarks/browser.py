@@ -2,6 +2,9 @@
 
     make web
     python benchmarks/browser.py [--seconds 20] [--json results/live/browser.json]
+    python benchmarks/browser.py --images FOLDER [--json results/live/agreement.json]
+
+With ``--images`` it compares the readings of the page with those of Python instead, for the images of a folder.
 
 The camera of a headless Chromium without a GPU plays a video of one moving face (640 x 480). The script uses the page
 as a user does: start the camera, wait, save the results. Frames per second come from the saved times after a warm-up,
@@ -10,6 +13,7 @@ in which the browser compiles. The page's own modules time the steps.
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -19,9 +23,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
+from mien import Reader  # noqa: E402
 from mien._measure import environment  # noqa: E402
 from support.browser import Visit, build, camera_video, chromium, playing, serving  # noqa: E402
 
@@ -67,37 +74,102 @@ READ = """async (text) => {
 }"""
 
 
+READ_ONCE = """async (text) => {
+    globalThis.engine ??= new (await import("./browser.mjs")).Browser();
+    await engine.open();
+    const { bitmap, faces } = await engine.read(new Blob([Uint8Array.from(atob(text), (x) => x.charCodeAt(0))]));
+    bitmap.close();
+    return faces.map(({ box, probs }) => ({ box, probs }));
+}"""
+
+
 def main() -> None:
     """Measure, print and optionally write JSON."""
     arguments = parse()
-    report = measure(arguments.seconds)
+    report = compare(arguments.images) if arguments.images else measure(arguments.seconds)
+    if arguments.images:
+        print(
+            f"{report['faces']} faces, {report['unmatched']} only in one; probabilities differ by more than 0.01: "
+            f"{report['above_0.01']:.1%}; 99th percentile {report['percentiles']['99']:.3f}"
+        )
+    else:
+        show(report)
+    if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+
+
+def show(report: dict[str, Any]) -> None:
+    """Print the speeds."""
     camera = report["camera"]
     print(f"camera: {camera['frames_per_second']:.1f} frames/s, slowest of 20: {camera['slowest_of_twenty_ms']:.0f} ms")
     for kind in ("followed", "searched"):
         print(f"{kind}: " + ", ".join(f"{step} {value:.1f} ms" for step, value in report["steps"][kind].items()))
     print(f"an image of 512 x 512 pixels: {report['image_ms']:.0f} ms; opening: {report['open_ms']:.0f} ms")
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
 
 
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=20.0, help="duration of each of the two measurements")
+    parser.add_argument("--images", type=Path, help="compare the readings of the JPEG and PNG files of this folder")
     parser.add_argument("--json", type=Path, help="also write the results to this file")
     return parser.parse_args()
+
+
+def compare(folder: Path) -> dict[str, Any]:
+    """How far the probabilities of the page are from those of Python, for the same faces of the same files."""
+    import base64
+
+    reader, pairs, unmatched = Reader(), [], 0
+    images = sorted(path for path in folder.iterdir() if path.suffix in (".jpg", ".png"))
+    with serving(built()) as address, playing() as player, chromium(player) as browser:
+        visit = Visit(browser, address)
+        for path in images:
+            here = [(face.box, list(face.probs.values())) for face in reader.read(path)]
+            there = visit.page.evaluate(READ_ONCE, base64.b64encode(path.read_bytes()).decode())
+            for box, probs in here:
+                nearest = min(there, key=lambda face: math.dist(face["box"], box), default=None)
+                if nearest is None or math.dist(nearest["box"], box) > (box[2] - box[0]) / 4:
+                    unmatched += 1
+                    continue
+                there.remove(nearest)
+                pairs.append((probs, list(nearest["probs"].values())))
+            unmatched += len(there)
+        version = browser.version
+        visit.close()
+    here, there = np.array(pairs).transpose(1, 0, 2)
+    largest = np.abs(here - there).max(1)
+    return {
+        "command": " ".join(["python", "benchmarks/browser.py", *sys.argv[1:]]),
+        "model": reader.model.name,
+        "images": len(images),
+        "faces": len(pairs),
+        "unmatched": unmatched,
+        "above_0.01": float((largest > 0.01).mean()),
+        "top_differs": float((here.argmax(1) != there.argmax(1)).mean()),
+        "percentiles": {str(q): float(np.percentile(largest, q)) for q in (50, 90, 99, 100)},
+        "browser": f"Chromium {version}, headless, no GPU",
+        "runtime": f"onnxruntime-web {package_version()}, WebAssembly, 1 thread",
+        "machine": environment("mien", "onnxruntime"),
+        "commit": commit(),
+    }
+
+
+def built() -> Path:
+    """The folder of the page with its runtime; ends the program where it cannot be built."""
+    try:
+        site: Path = build()
+    except BaseException as error:  # pytest's Skipped is no Exception
+        sys.exit(f"error: {error}")
+    return site
 
 
 def measure(seconds: float) -> dict[str, Any]:
     """All results, with the machine, the browser and the commit."""
     import tempfile
 
-    try:
-        site = build()
-    except BaseException as error:  # pytest's Skipped is no Exception
-        sys.exit(f"error: {error}")
-    with tempfile.TemporaryDirectory() as folder, serving(site) as address, playing() as player:
+    with tempfile.TemporaryDirectory() as folder, serving(built()) as address, playing() as player:
         path = camera_video(Path(folder) / "camera.mjpeg")
         with chromium(player, *(flag.format(video=path) for flag in CAMERA)) as browser:
             camera = use_page(browser, address, seconds)

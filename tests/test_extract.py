@@ -18,6 +18,7 @@ from mien.detect import open_detector
 from mien.extract import extract
 from mien.infer import Classifier, find_model
 
+PLACE = 1 / 16  # pixels: faces are placed in steps of it
 # FER-2013's framing without rotation, for tests that compare exact pixels.
 UPRIGHT = replace(FER2013, tilt=0.0)
 
@@ -83,7 +84,7 @@ def test_rotation_is_removed(draw_face: Draw, angle: float) -> None:
     upright, _ = extract(rgb(image), [framed((200, 200), 192)], size=48)
     crops, to_image = extract(rgb(turned), [framed((200, 200), 192, angle)], size=48, framing=UPRIGHT)
     assert np.abs(crops[0].astype(int) - upright[0]).mean() < 2
-    assert math.degrees(math.atan2(to_image[0, 1, 0], to_image[0, 0, 0])) == pytest.approx(angle)
+    assert math.degrees(math.atan2(to_image[0, 1, 0], to_image[0, 0, 0])) == pytest.approx(angle, abs=0.02)
 
 
 @pytest.mark.parametrize(
@@ -91,9 +92,9 @@ def test_rotation_is_removed(draw_face: Draw, angle: float) -> None:
 )
 def test_the_tilt_of_the_training_faces_stays(angle: float, removed: float) -> None:
     _, to_image = extract(np.zeros((300, 300, 3), np.uint8), [framed((150, 160), 100, angle)], size=48)
-    assert math.degrees(math.atan2(to_image[0, 1, 0], to_image[0, 0, 0])) == pytest.approx(removed, abs=1e-9)
-    np.testing.assert_allclose(corners(to_image[0], 48).mean(axis=0), [150, 160], atol=1e-9)
-    assert math.hypot(*to_image[0, :, 0]) == pytest.approx(100 / 48)
+    assert math.degrees(math.atan2(to_image[0, 1, 0], to_image[0, 0, 0])) == pytest.approx(removed, abs=0.04)
+    np.testing.assert_allclose(corners(to_image[0], 48).mean(axis=0), [150, 160], atol=PLACE)
+    assert math.hypot(*to_image[0, :, 0]) == pytest.approx(100 / 48, abs=PLACE / 48)
 
 
 def test_to_image_takes_the_corners_to_their_places() -> None:
@@ -123,8 +124,8 @@ def test_the_framing_is_an_argument(draw_face: Draw) -> None:
     wide = Framing((0.4, 0.45), (0.6, 0.45), (0.5, 0.55), (0.5, 0.65))
     image = rgb(draw_face(200))
     _, to_image = extract(image, [framed((100, 100), 150, 12, wide)], size=50, framing=wide)
-    np.testing.assert_allclose(corners(to_image[0], 50).mean(axis=0), [100, 100], atol=1e-9)
-    assert math.hypot(*to_image[0, :, 0]) == pytest.approx(3)
+    np.testing.assert_allclose(corners(to_image[0], 50).mean(axis=0), [100, 100], atol=PLACE)
+    assert math.hypot(*to_image[0, :, 0]) == pytest.approx(3, abs=PLACE / 50)
 
 
 @pytest.mark.parametrize("side", [97, 144, 200, 480])
@@ -173,6 +174,16 @@ def test_a_turned_head_keeps_its_size_by_its_mouth(astronaut: NDArray[np.uint8])
     lower = facing.points._replace(mouth=(facing.points.mouth[0], facing.points.mouth[1] + 2))
     _, to_image = extract(astronaut, [Detection(facing.box, 1.0, lower)], size=80)
     assert math.hypot(*to_image[0, :, 0]) == pytest.approx(1)  # an open mouth does not change the size
+
+
+def test_crops_do_not_depend_on_the_last_bits_of_key_points(astronaut: NDArray[np.uint8]) -> None:
+    (face,) = open_detector()(astronaut)
+    crop, to_image = extract(astronaut, [face], size=48)
+    for change in (1e-5, -1e-5):
+        moved = replace(face, points=KeyPoints(*((x + change, y - change) for x, y in face.points or ())))
+        again, place = extract(astronaut, [moved], size=48)
+        assert (again == crop).all()
+        assert (place == to_image).all()
 
 
 def test_the_same_input_gives_the_same_crops_and_stays_as_it_was(astronaut: NDArray[np.uint8]) -> None:

@@ -25,6 +25,8 @@ _MOUTH_SHARE = 0.9
 # Largest number of samples along a side of a crop pixel. Where more are needed, blocks of the image are averaged first.
 _MAX_SAMPLES = 3
 
+_PLACE = 1 / 16  # of a pixel: steps of the position and the size of a face in the image
+
 # Samples computed at a time, so that they stay in a core's cache; pixels of a large face that are averaged at a time.
 _BAND = 1 << 14
 _STRIP = 1 << 20
@@ -100,7 +102,9 @@ def _place(detection: Detection, framing: Framing) -> NDArray[np.float64]:
     a, b = side * cosine, side * sine
     (x, y), (u, v) = _middle(right, left), _middle(framing.right_eye, framing.left_eye)
     upright = np.array([[a, -b, x - (a * u - b * v)], [b, a, y - (b * u + a * v)]])
-    return _leave_tilt(upright, math.radians(framing.tilt))
+    # Rounded, so that crops do not depend on the last bits of a detector, which differ between processors and browsers.
+    placed = _leave_tilt(upright, math.radians(framing.tilt)) + _PLACE / 2
+    return placed - np.remainder(placed, _PLACE)
 
 
 def _drop(right: Point, left: Point, mouth: Point) -> float:

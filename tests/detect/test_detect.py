@@ -266,6 +266,11 @@ def test_cut_beyond_the_border_is_black_and_in_place() -> None:
     np.testing.assert_array_equal(tile.pixels[:, :, 0], expected)
 
 
+def test_a_tile_does_not_depend_on_the_last_bits_of_its_place(astronaut: NDArray[np.uint8]) -> None:
+    tiles = [cut(Pyramid(astronaut), np.array([220.3, 110.6]) + off, 90.7 + off, 96) for off in (0, 1e-5, -1e-5)]
+    assert len({(tile.x, tile.y, tile.scale, tile.pixels.tobytes()) for tile in tiles}) == 1
+
+
 @pytest.mark.parametrize("size_wh", [(1279, 721), (640, 1000), (4001, 30)])
 def test_coarse_versions_from_the_reduced_copy_are_those_of_the_image(size_wh: tuple[int, int]) -> None:
     wide, high = size_wh

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from mien.bundled import DEFAULT_MODEL
 from mien.reader import Reader
@@ -63,8 +63,8 @@ def test_the_browser_reads_the_golden_images_as_python_does(visit: Visit, capsys
     for name, golden in GOLDEN.items():
         assert readings[name]["error"] is None
         difference = differ(golden["faces"], readings[name]["faces"])
-        assert difference.probability <= 1e-2, name
-        assert difference.pixels <= 1, name
+        assert difference.probability <= 2e-3, name
+        assert difference.pixels <= 0.1, name  # as they are saved
         worst = worst.max(difference)
     with capsys.disabled():
         print(f"\nbrowser, golden images: {worst}")
@@ -85,9 +85,7 @@ def test_the_browser_cuts_the_crops_that_python_cuts(visit: Visit) -> None:
     assert len(faces) == len(expected)
     for face, wanted in zip(faces, expected, strict=True):
         crop = np.array(face["crop"], np.int64).reshape(wanted.crop.shape)
-        off = np.abs(crop - wanted.crop.astype(np.int64))
-        assert off.max() <= 4  # grey levels of 255: a place that moves by a hundredth of a pixel
-        assert off.mean() < 0.1
+        assert (crop == wanted.crop).all()
 
 
 def test_an_image_becomes_a_card_with_bars_and_its_map(visit: Visit) -> None:
@@ -136,7 +134,11 @@ def test_readings_are_handed_out_as_json_csv_and_png(visit: Visit) -> None:
 
 def test_the_threshold_makes_faces_unsure(visit: Visit) -> None:
     page = visit.page
-    visit.read(EXAMPLE, file("sour.png", encode(golden_image("sour"))))
+    reader = Reader(abstain="card")
+    sour = Image.fromarray(golden_image("sour"))
+    blurred = (np.asarray(sour.filter(ImageFilter.GaussianBlur(tenths / 10))) for tenths in range(20, 60, 2))
+    unsure = next(image for image in blurred for face in reader.read(image) if face.emotion is None)
+    visit.read(EXAMPLE, file("unsure.png", encode(unsure)))
     assert page.locator(".box.e-unsure").count() == 1  # as measured for the model
     page.locator("#threshold").fill("0")
     wait_until(page, "document.querySelectorAll('.box.e-unsure').length === 0")

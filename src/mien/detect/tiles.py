@@ -18,6 +18,9 @@ REDUCING_GAP = 1.01  # Pillow reduces by whole factors down to this multiple of 
 _WHOLE_PIXELS, _PART_SIDE = 12_500_000, 1024
 
 
+_PLACES = 8  # places of a tile per pixel
+
+
 class Tile(NamedTuple):
     """A part of an image at some scale.
 
@@ -151,6 +154,10 @@ def split(pyramid: Pyramid, scale: float, *, side: int, overlap: int, multiple: 
             yield Tile(tile, x / scale, y / scale, scale)
 
 
+def _round(value: float) -> float:
+    return round(value * _PLACES) / _PLACES
+
+
 def _cover(length: int, side: int, overlap: int, multiple: int) -> tuple[list[int], int]:
     """Return starts and length of tiles along a side: as few tiles as possible, then as short as possible."""
     count = 1 + max(0, -(-(length - side) // (side - overlap)))
@@ -162,6 +169,9 @@ def _cover(length: int, side: int, overlap: int, multiple: int) -> tuple[list[in
 def cut(pyramid: Pyramid, center_xy: NDArray[np.float64], width: float, side: int) -> Tile:
     """Cut a square out of an image. The area outside of the image is black.
 
+    Its place is rounded: where a first search differs in the last bits, as that of another processor or of a browser
+    does, a second one sees the same pixels.
+
     Args:
         pyramid: The image.
         center_xy: Centre of the square in pixels of the image, ``[2]``.
@@ -171,8 +181,9 @@ def cut(pyramid: Pyramid, center_xy: NDArray[np.float64], width: float, side: in
     Returns:
         The tile.
     """
+    width = max(_round(width), 1 / _PLACES)
     scale = side / width
-    x, y = (float(center) - width / 2 for center in center_xy)
+    x, y = (_round(float(center) - width / 2) for center in center_xy)
     # The pixels of the tile that are completely inside the image.
     left, top = max(0, int(np.ceil(-x * scale))), max(0, int(np.ceil(-y * scale)))
     right = min(side, int(np.floor((pyramid.size[0] - x) * scale)))

@@ -1,6 +1,7 @@
 // Image, detections -> crops: each face turned upright and framed like the training faces. A port of mien/extract.py with
 // the same arithmetic in the same order: the crops are bit-identical.
 
+const PLACES = 16; // steps of the position and the size of a face per pixel
 const MIN_EYE_DISTANCE = 0.1; // box widths: eyes closer together than this do not give a reliable rotation
 const MOUTH_SHARE = 0.9; // weight of the mouth's distance in the size of a turned head
 const MAX_SAMPLES = 3; // samples along one side of a crop's pixel, at most
@@ -57,7 +58,8 @@ function place({ box, points }, framing) {
   const down = drop(right, left, mouth) / drop(framedRight, framedLeft, framedMouth);
   const side = Math.max(eyes, MOUTH_SHARE * down);
   const upright = similarity(turn(right, left, framing), side, middle(right, left), framing);
-  return leaveTilt(upright, (framing.tilt ?? 0) * (Math.PI / 180));
+  const placed = leaveTilt(upright, (framing.tilt ?? 0) * (Math.PI / 180));
+  return placed.map((value) => Math.floor(value * PLACES + 0.5) / PLACES); // the last bits of the detector differ
 }
 
 function isUsable([right, left, , mouth], width) {

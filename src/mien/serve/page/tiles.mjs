@@ -5,6 +5,7 @@
 
 import { blank, reduce, resize, roundHalfEven } from "./resize.mjs";
 
+const PLACES = 8; // of a tile per pixel: a second search then sees the same pixels as that of Python
 const REDUCING_GAP = 1.01; // averaging reduces an image to this multiple of the size; interpolation does the rest
 
 /** An image at any scale. Coarse scales share one reduced copy, so that a large image is processed once. */
@@ -61,10 +62,11 @@ export function* split(pyramid, scale, { side, overlap, multiple }) {
 }
 
 /** The square of `width` image pixels around (centerX, centerY) as a tile of `side`; black beyond the image. */
-export function cut(pyramid, [centerX, centerY], width, side) {
+export function cut(pyramid, [centerX, centerY], length, side) {
+  const width = Math.max(toPlace(length), 1 / PLACES);
   const scale = side / width;
-  const x = centerX - width / 2;
-  const y = centerY - width / 2;
+  const x = toPlace(centerX - width / 2);
+  const y = toPlace(centerY - width / 2);
   const left = Math.max(0, Math.ceil(-x * scale));
   const top = Math.max(0, Math.ceil(-y * scale));
   const right = Math.min(side, Math.floor((pyramid.width - x) * scale));
@@ -78,6 +80,10 @@ export function cut(pyramid, [centerX, centerY], width, side) {
     paste(image, pyramid.resize(area, right - left, bottom - top, scale), left, top);
   }
   return { image, x, y, scale };
+}
+
+function toPlace(value) {
+  return roundHalfEven(value * PLACES) / PLACES;
 }
 
 /** The starts of the tiles along a side and their length: as few tiles as possible, each as short as possible. */
