@@ -113,8 +113,8 @@ VERSIONS ?= newest
 CORE_TESTS := tests/detect tests/report $(filter-out tests/test_bundled.py tests/test_docs.py tests/test_examples.py tests/test_house.py \
 	tests/test_wheel.py tests/test_wrong_arguments.py,$(wildcard tests/test_*.py))
 test-core: TESTS := $(CORE_TESTS)
-test-serve: TESTS := $(CORE_TESTS) tests/serve tests/commands/test_predict.py
-test-lab: TESTS := tests/lab tests/commands
+test-serve: TESTS := $(CORE_TESTS) tests/serve tests/commands/test_predict.py tests/commands/test_serve.py
+test-lab: TESTS := tests/lab $(filter-out tests/commands/test_serve.py,$(wildcard tests/commands/test_*.py))
 test-lab: TOOLS := scikit-image tensorboardX mlflow-skinny
 test-core test-serve test-lab: test-%:
 	$(PYTHON) -m venv .venv-$*

@@ -113,13 +113,13 @@ def test_auxiliary_parameters_are_optimised_under_their_own_names() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("target.label_smoothing=1.5", r"target\.label_smoothing is a share from 0 to 1, not 1\.5"),
-        ("target.vote_weight=-0.1", r"target\.vote_weight is a share"),
-        ("target.effective_number_beta=1.0", r"target\.effective_number_beta is at least 0 and below 1"),
-        ("target.distillation_temperature=0", r"target\.distillation_temperature is above 0"),
-        ("loss.gamma=-1", r"loss\.gamma is at least 0"),
+        ("target.label_smoothing=1.5", r"target\.label_smoothing is in \[0, 1\], not 1\.5"),
+        ("target.vote_weight=-0.1", r"target\.vote_weight is in \[0, 1\]"),
+        ("target.effective_number_beta=1.0", r"target\.effective_number_beta is in \[0, 1\), not 1"),
+        ("target.distillation_temperature=0", r"target\.distillation_temperature is in \(0, inf\)"),
+        ("loss.gamma=-1", r"loss\.gamma is in \[0, inf\)"),
         ("loss.text_alignment=nan", "loss: text_alignment is a finite number"),
-        ("loss.contrastive_temperature=0", r"loss\.contrastive_temperature is above 0"),
+        ("loss.contrastive_temperature=0", r"loss\.contrastive_temperature is in \(0, inf\)"),
     ],
 )
 def test_invalid_numbers_are_refused(override: str, message: str) -> None:
