@@ -21,11 +21,13 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
+from PIL import ExifTags, Image, ImageFilter
 
 from mien import Box, Emotion, Face, ImageError, MienError, ModelError, NotAnImageError, Reader, Reading
 from mien import reader as reader_module
+from mien._errors import TooLargeError, TruncatedError
 from mien._face import Detection, KeyPoints, crop_sharpness
+from mien.decode import decode, decode_half
 from mien.detect import from_detections
 from mien.infer import Classifier, bundled_models, find_model
 from support.encoded_images import encode
@@ -52,6 +54,60 @@ def reader(tiny: Path) -> Reader:
 @pytest.fixture(scope="module")
 def crop_reader(tiny: Path) -> Reader:
     return Reader(tiny, detector="none")
+
+
+def large_jpeg(astronaut: np.ndarray, side: int, **options: Any) -> bytes:
+    """A photograph of 2800 x 2600 pixels with the astronaut, ``side`` pixels high, in its middle."""
+    canvas = Image.new("RGB", (2800, 2600), (96, 96, 96))
+    canvas.paste(Image.fromarray(astronaut).resize((side, side)), (1400 - side // 2, 1300 - side // 2))
+    stream = io.BytesIO()
+    canvas.save(stream, "JPEG", quality=90, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_a_large_jpeg_of_a_close_face_is_read_in_half_of_its_pixels(
+    astronaut: np.ndarray, orientation: int, tmp_path: Path
+) -> None:
+    turned = np.rot90(astronaut, {1: 0, 3: 2, 6: 1}[orientation])
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    path = tmp_path / "large.jpg"
+    path.write_bytes(large_jpeg(turned, 2400, exif=exif))
+    full_reader, whole = Reader(), decode(path).pixels
+    half = decode_half(path)
+    assert half is not None
+    assert [2 * length for length in half.pixels.shape[:2]] == list(whole.shape[:2])
+    fast, full = full_reader.read(path), full_reader.read(whole)
+    assert (fast.size_wh, fast.source) == (full.size_wh, str(path))
+    (one,), (other,) = fast.faces, full.faces
+    np.testing.assert_allclose(one.box, other.box, atol=0.02 * other.box.width)
+    assert max(abs(one.probs[emotion] - other.probs[emotion]) for emotion in one.probs) < 0.02
+    np.testing.assert_allclose(one.to_image, other.to_image, atol=0.02 * other.box.width)
+    assert full_reader.detector.close_faces(half.pixels) is not None  # type: ignore[attr-defined]
+
+
+def test_a_large_jpeg_of_small_or_no_faces_is_read_in_all_of_its_pixels(astronaut: np.ndarray) -> None:
+    for side in (300, 8):
+        photo, full_reader = large_jpeg(astronaut, side), Reader()
+        fast, full = full_reader.read(photo), full_reader.read(decode(photo).pixels)
+        assert len(fast.faces) == (side == 300)
+        assert values([fast]) == values([full])
+        assert [face.box for face in fast.faces] == [face.box for face in full.faces]
+
+
+def test_only_files_and_bytes_of_large_jpegs_are_halved(astronaut: np.ndarray, tmp_path: Path) -> None:
+    photo = large_jpeg(astronaut, 2400)
+    assert decode_half(io.BytesIO(photo)) is None
+    assert decode_half(astronaut) is None
+    assert decode_half(encode(astronaut, "PNG")) is None
+    assert decode_half("x" * 5000) is None
+    assert decode_half("a\0b") is None
+    assert decode_half(tmp_path) is None
+    with pytest.raises(TruncatedError):
+        decode_half(photo[: len(photo) // 2])
+    with pytest.raises(TooLargeError):
+        decode_half(photo, max_pixels=2800 * 2600 - 1)
 
 
 def test_a_portrait_gives_a_frozen_reading(reader: Reader, astronaut: np.ndarray) -> None:

@@ -53,6 +53,7 @@ _UNSUPPORTED = re.compile(
 _DECODER_BYTES = {"progressive JPEG": 7, "TIFF": 8, "AVIF": 10, "HEIF": 10, "WEBP": 18, "JPEG2000": 20}
 # Modes of less than four bytes a pixel: RGB, three bytes more, does not fit into the memory of the image.
 _NARROW_MODES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}
+_HALVED_FROM = 2400  # pixels of the long side
 _HEAD_BYTES = 16  # in which the signatures of all formats are
 _MAX_WIDTH = 2**25  # pixels of a row, of which Pillow and numpy make several copies: 9 bytes a pixel
 _SPARE_BYTES = 50_000_000  # of memory; a small limit of pixels refuses no small image
@@ -133,6 +134,33 @@ def decode(
     several = _FRAMES.get(str(image.format), "").format(frames) if frames > 1 else ""
     pixels = _from_image(image, name, copy=False)
     return DecodedImage(pixels, name, f"{several}: the first was read" if several else None)
+
+
+def decode_half(source: Source, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> DecodedImage | None:
+    """Read a large JPEG at half of its width and height, in half of the time.
+
+    Args:
+        source: As for ``decode``, with the same errors.
+        max_bytes: Likewise.
+        max_pixels: Likewise, of the whole image.
+
+    Returns:
+        The image; ``None`` for all that is not the bytes or the path of such a file.
+    """
+    # A pipe can be read only once. Path.is_file raises errors for names that no file can have.
+    is_path = isinstance(source, str | os.PathLike) and os.path.isfile(name_of(source))  # noqa: PTH113
+    if not is_path and not isinstance(source, bytes | bytearray | memoryview):
+        return None
+    name, data = _read_bytes(source, max_bytes)
+    if not data.startswith(b"\xff\xd8\xff"):
+        return None
+    image, _ = _open(data, name)
+    if max(image.size) < _HALVED_FROM or image.width % 2 or image.height % 2:
+        return None
+    _check_pixels(image.size, name, max_pixels)
+    _check_memory(image, name, max_pixels)
+    image.draft(None, (image.width // 2, image.height // 2))
+    return DecodedImage(_from_image(image, name, copy=False), name)
 
 
 def pillow_image(pixels: NDArray[np.uint8]) -> Image.Image:

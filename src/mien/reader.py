@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import takewhile
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from mien._metrics import METRICS, format_metric, metric_name
 from mien._signals import interruptible
 from mien._workers import EndedError, ReaderPool, Send, serve
 from mien.bundled import DEFAULT_MODEL
-from mien.decode import MAX_BYTES, MAX_PIXELS, Source, decode, is_single_image, name_of
+from mien.decode import MAX_BYTES, MAX_PIXELS, Source, decode, decode_half, is_single_image, name_of
 from mien.detect import MAX_FACES, Detector, from_detections, open_detector
 from mien.extract import extract
 from mien.infer import Classifier, find_model
@@ -215,6 +215,9 @@ class Reader:
         Raises:
             ImageError: The image cannot be read.
         """
+        half = None if keep_pixels else self._prepare_half(image)
+        if half is not None:
+            return half
         decoded = decode(image, **self._limits)
         pixels = decoded.pixels
         height, width = pixels.shape[:2]
@@ -227,6 +230,19 @@ class Reader:
         crops, to_image = extract(pixels, detections, size=self.model.size, framing=self.model.framing)
         reading = Reading((), decoded.source, (width, height), note, pixels=pixels if keep_pixels else None)
         return Prepared(reading, detections, crops, to_image)
+
+    def _prepare_half(self, image: Source) -> Prepared | None:
+        """Prepare a large JPEG from half of its rows and columns, if all of its faces are close."""
+        if not isinstance(self.detector, _CloseDetector) or (half := decode_half(image, **self._limits)) is None:
+            return None
+        found = self.detector.close_faces(half.pixels)
+        if found is None or len(found) > self.max_faces:
+            return None
+        crops, to_half = extract(half.pixels, found, size=self.model.size, framing=self.model.framing)
+        height, width = half.pixels.shape[:2]
+        return Prepared(
+            Reading((), half.source, (2 * width, 2 * height)), [each.scaled(2) for each in found], crops, 2 * to_half
+        )
 
     def classify(self, prepared: Sequence[Prepared]) -> list[Reading]:
         """Classify the faces of prepared images in one batch: the second half of ``read``.
@@ -449,6 +465,13 @@ class Reader:
         emotion = self.model.emotions[best] if is_sure else None
         named = dict(zip(self.model.emotions, probs.tolist(), strict=True))
         return Face(detection.box, detection.score, detection.points, emotion, confidence, named, maps, crop, to_image)
+
+
+@runtime_checkable
+class _CloseDetector(Protocol):
+    """A detector that knows when an image of half the size is enough."""
+
+    def close_faces(self, pixels: Pixels) -> list[Detection] | None: ...
 
 
 def _joined(*notes: str | None) -> str | None:

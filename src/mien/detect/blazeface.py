@@ -51,6 +51,7 @@ _SMALLEST_SHARE = 0.01  # of the image's long side
 _CLOSE_SHARE = 0.08  # of the long side: an image with a face this wide is a portrait or a video call,
 _CLOSE_OTHERS = 8  # unless it has traces of more other faces than this;
 _SMALLEST_OF_CLOSE = 1 / 3  # there, faces narrower than this share of the widest are background
+_HALVED_WIDTH = 96.0  # pixels of a face in an image of half the size: twice those of its crop
 _FILLING_SHARES = (0.5, 0.6, 0.7)  # of the side of a black square: scales for an image that one face may fill
 _FILLING_WIDTH = 0.5  # of the image's short side; a narrower face does not fill the image
 
@@ -93,6 +94,22 @@ class BlazeFace:
             faces = faces.take(faces.widths >= _FILLING_WIDTH * min(pyramid.size))
         return suppress(faces).take(slice(self._max_faces)).to_detections()
 
+    def close_faces(self, pixels: Pixels) -> list[Detection] | None:
+        """Find the faces of a portrait or video call, in an image of half the size.
+
+        Args:
+            pixels: The image at half of its width and height, RGB uint8 ``[H, W, 3]``.
+
+        Returns:
+            The faces, largest first, in its pixels; ``None`` where smaller faces may be in the whole image, or a face
+            is too small to be read in half of its pixels.
+        """
+        long_side = max(pixels.shape[:2])
+        pyramid = Pyramid(pixels, coarse=LEVEL_STEP * INPUT_SIDE / long_side)
+        faces = suppress(self._search(pyramid, until=LEVEL_STEP * INPUT_SIDE / long_side)).take(slice(self._max_faces))
+        is_enough = len(faces) > 0 and faces.widths.min() >= _HALVED_WIDTH
+        return faces.to_detections() if is_enough and faces.widths.max() >= _CLOSE_SHARE * long_side else None
+
     def near(self, pixels: Pixels, box: Box) -> list[Detection]:
         """Find the faces near the expected place of a face, in one tile. It is much faster than a search.
 
@@ -118,7 +135,8 @@ class BlazeFace:
         found = suppress(self._find([tile], min(_NEAR_SCORE, self._threshold)))
         return found.to_image(scale=1, x=left, y=top).to_detections()
 
-    def _search(self, pyramid: Pyramid) -> Candidates:
+    def _search(self, pyramid: Pyramid, *, until: float = np.inf) -> Candidates:
+        """Find the faces; none where a level finer than ``until`` is needed."""
         faces = traces = Candidates.empty()
         long_side = max(pyramid.size)
         scale = INPUT_SIDE / long_side
@@ -128,6 +146,8 @@ class BlazeFace:
             faces, traces = join([faces, more[0]]), join([traces.take(~is_superseded(traces, scale)), more[1]])
             smallest = self._smallest(long_side, faces, traces)
             scale = finer_scale(scale, smallest)
+            if scale > 1.3 * until:
+                return Candidates.empty()
         retried = traces.take((traces.widths >= _TRACE_SHARE * smallest) & ~inside_of(traces, faces))
         return join([faces, self._retry(pyramid, retried)])
 
