@@ -1,6 +1,11 @@
 """Measure `mien distribute` beside one process: cost of an image, Ray's fixed cost, bytes of a reading, memory.
 
     python benchmarks/distribute.py --out results/distribute.json
+    python benchmarks/distribute.py --cores 2 --out results/cores.json
+
+The second line measures `Reader.read_many` instead: its rate with a worker for each of two cores, divided by that of
+one core. Both take turns. Rates hold on idle cores alone. So the results have the share that other programs took, and
+the ratio on idle cores, which follows from the CPU times and from how long the processes had nothing to do.
 
 The images are one photograph with a face (`examples/astronaut.png`) as JPEG of three sizes. Every run is a program of
 its own, so that start and end count. The fixed cost is a run over one image; the cost of an image is what a run over
@@ -12,6 +17,7 @@ import json
 import os
 import random
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,11 +30,14 @@ from PIL import Image, ImageEnhance
 from mien._measure import environment, peak_memory_mb
 from mien.cluster.output import Partitions
 from mien.cluster.plan import Plan
+from mien.reader import Reader
 
 ROOT = Path(__file__).parents[1]
 RUNS = {"one process": 0, "1 worker": 1, "2 workers": 2}
 SIZES = {"112x112": (112, 112), "640x480": (640, 480), "1280x720": (1280, 720)}
 COUNTS = {"112x112": 4000, "640x480": 1600, "1280x720": 800}
+TURNS = 3
+WARM = 64  # images after which processes and models are warm
 
 
 def write_images(folder: Path, size_wh: tuple[int, int], count: int) -> int:
@@ -163,6 +172,71 @@ def plan(names: str) -> None:
     print(json.dumps(facts))
 
 
+def measure_cores(size: str, share: float, cores: int, folder: Path) -> dict[str, Any]:
+    """Measure the rates of one core and of several on images of one size, in turns, and what limits the ratio."""
+    count = WARM + round(share * COUNTS[size])
+    write_images(folder / size, SIZES[size], count)
+    names = sorted(str(path) for path in (folder / size).iterdir())
+    here = sorted(os.sched_getaffinity(0))[:cores]
+    if len(here) < cores:
+        raise SystemExit(f"this machine has {len(here)} cores")
+    turns = [(read(names, 1, here[:1]), read(names, cores, here)) for _ in range(TURNS)]
+    one, many = (
+        {key: statistics.median(run[key] for run in runs) for key in runs[0]} for runs in zip(*turns, strict=True)
+    )
+    return {
+        "images": count,
+        "one": one,
+        "many": many,
+        "ratio": round(statistics.median(many["per_s"] / one["per_s"] for one, many in turns), 3),
+        "ratios": [round(many["per_s"] / one["per_s"], 3) for one, many in turns],
+        "ratio_on_idle_cores": round(statistics.median(_on_idle_cores(one, many, cores) for one, many in turns), 3),
+        # The ratio if all cores were always busy: the processes do more work, and cores share caches and memory.
+        "limit_by_cpu_time": round(cores * one["cpu_ms"] / many["cpu_ms"], 3),
+        # The number of cores from which on the process that yields the readings is busy all the time.
+        "limit_by_main_process": round(many["cpu_ms"] / many["main_ms"], 1),
+    }
+
+
+def _on_idle_cores(one: dict[str, float], many: dict[str, float], cores: int) -> float:
+    return cores * one["cpu_ms"] / many["cpu_ms"] * (1 - many["idle"]) / (1 - one["idle"])
+
+
+def read(names: list[str], workers: int, cores: list[int]) -> dict[str, float]:
+    """Read images on some cores: images a second, CPU time of an image, and what kept the cores from it."""
+    os.sched_setaffinity(0, cores)  # what is started from here on inherits it
+    readings = Reader().read_many(names, workers=workers)
+    clocks = []
+    for number, _ in enumerate(readings, 1):
+        if number in (WARM, len(names)):
+            own = [scheduled_seconds(process) for process in (os.getpid(), *below(os.getpid()))]
+            run, waited = map(sum, zip(*(own[1:] or own), strict=True))
+            clocks.append((time.perf_counter(), time.process_time(), run, waited, busy_seconds(cores)))
+    wall, main, run, waited, busy = (end - begin for begin, end in zip(*clocks, strict=True))
+    cpu = run if workers == 1 else run + main
+    count = len(names) - WARM
+    return {
+        "per_s": round(count / wall, 2),
+        "cpu_ms": round(1000 * cpu / count, 3),
+        "main_ms": round(1000 * main / count, 3),
+        "idle": round(1 - (run + waited) / wall / workers, 3),  # share of the time in which processes had nothing to do
+        "of_others": round(max(0.0, busy - cpu) / wall / len(cores), 3),  # share of the cores
+    }
+
+
+def scheduled_seconds(process: int) -> tuple[float, float]:
+    """How long the first thread of a process has run, and has waited for a core, so far."""
+    run, waited, _ = Path(f"/proc/{process}/schedstat").read_text().split()
+    return int(run) / 1e9, int(waited) / 1e9
+
+
+def busy_seconds(cores: list[int]) -> float:
+    """Time for which some cores have been busy so far."""
+    lines = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
+    times = [list(map(int, line[1:])) for line in lines if line[0] in {f"cpu{core}" for core in cores}]
+    return sum(sum(each[:8]) - each[3] - each[4] for each in times) / os.sysconf("SC_CLK_TCK")
+
+
 def words(source: str, workers: int, folder: Path) -> list[str]:
     """The words of a run into a new place."""
     for old in (folder / "out", folder / "out.parquet"):
@@ -173,12 +247,24 @@ def words(source: str, workers: int, folder: Path) -> list[str]:
     return ["distribute", source, "--out", "out", "--workers", str(workers), "--block-mb", "4"]
 
 
+def measure_all(given: argparse.Namespace, results: dict[str, Any], folder: Path) -> None:
+    """Measure `mien distribute`, and print each result as soon as it is there."""
+    results["fixed"] = fixed = measure_fixed(folder)
+    print(json.dumps(fixed), flush=True)
+    for size in given.size or SIZES:
+        results[size] = measure(size, given.share, fixed, folder)
+        print(size, json.dumps(results[size]), flush=True)
+    results["driver"] = measure_driver(fixed, folder)
+    print(json.dumps(results["driver"]), flush=True)
+
+
 def main() -> None:
     """Measure every size, and write or print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="file for the results")
     parser.add_argument("--size", action="append", choices=SIZES, help="only this size; repeatable")
     parser.add_argument("--share", type=float, default=1.0, help="share of the images to read")
+    parser.add_argument("--cores", type=int, default=0, help="measure the rate of so many cores instead")
     parser.add_argument("--plan", metavar="NAMES", help="only plan the names of a list, in a program of its own")
     given = parser.parse_args()
     if given.plan:
@@ -187,13 +273,11 @@ def main() -> None:
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     results: dict[str, Any] = {"commit": commit.strip(), "machine": environment("onnxruntime", "ray", "pyarrow")}
     with tempfile.TemporaryDirectory(prefix="mien-") as folder:
-        results["fixed"] = fixed = measure_fixed(Path(folder))
-        print(json.dumps(fixed), flush=True)
-        for size in given.size or SIZES:
-            results[size] = measure(size, given.share, fixed, Path(folder))
+        for size in given.size or SIZES if given.cores else ():
+            results[size] = measure_cores(size, given.share, given.cores, Path(folder))
             print(size, json.dumps(results[size]), flush=True)
-        results["driver"] = measure_driver(fixed, Path(folder))
-        print(json.dumps(results["driver"]), flush=True)
+        if not given.cores:
+            measure_all(given, results, Path(folder))
     if given.out:
         given.out.write_text(json.dumps(results, indent=1) + "\n")
 
