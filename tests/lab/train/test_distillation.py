@@ -13,16 +13,20 @@ from typer.testing import CliRunner
 
 from mien._emotions import SEVEN
 from mien._errors import DataError, OutputError
+from mien._framing import FER2013
 from mien.commands.runs import logits_command
+from mien.infer import Classifier
 from mien.lab.augment import mix
 from mien.lab.data import FaceSet
 from mien.lab.data.datasets import load_set
 from mien.lab.data.weighting import targets
+from mien.lab.export.onnx import contract_metadata, export_fp32
 from mien.lab.inference import normalise, predict, tta_views
 from mien.lab.recipe import TargetConfig
 from mien.lab.train.distillation import CachedLogits, Teachers, cache_logits
 from mien.lab.train.loop import fit
 from mien.lab.train.run import Trained, load_final
+from support.random_nets import CALIBRATION, PROVENANCE, variant
 from support.short_runs import CPU, short, training, two_runs
 from support.synthetic_faces import cartoon_set
 from support.written_files import foreign_files
@@ -261,6 +265,22 @@ def test_views_and_teachers_that_do_not_fit_are_refused(trained: list[Trained], 
     odd = replace(trained[1], emotions=SEVEN[:3])
     with pytest.raises(DataError, match="teachers must have the same classes"):
         cache_logits([trained[0], odd], training(faces))
+
+
+@pytest.mark.usefixtures("fast_exports")
+def test_an_exported_file_is_a_live_teacher(faces: FaceSet, tmp_path: Path) -> None:
+    metadata = contract_metadata("small", SEVEN, 48, FER2013, "small", PROVENANCE)
+    path = tmp_path / "model.onnx"
+    export_fp32(variant("mien reparam"), path, size=48, calibration=CALIBRATION, metadata=metadata)
+    images = training(faces).images
+    expected = torch.from_numpy(Classifier(path)(images.numpy())[0])
+    x, label = images.unsqueeze(1).float() / 255, torch.full((len(images), 7), 1 / 7)
+    torch.testing.assert_close(opened(path).add_live(x, label), expected)
+    torch.testing.assert_close(opened(path, teach=0.5).add_live(x, label), (expected + label) / 2)
+    softer = opened(path, temperature=2.0).add_live(x, label)
+    torch.testing.assert_close(softer, functional.normalize(expected.sqrt(), p=1, dim=1), atol=1e-4, rtol=0)
+    with pytest.raises(DataError, match=r"teacher small has the classes angry, .*; the recipe learns angry, disgust"):
+        Teachers(TargetConfig(distillation=1.0, teachers=(str(path),)), CPU.launch("32-true"), SEVEN[:2])
 
 
 def test_a_live_teacher_of_other_classes_is_refused(folders: list[Path]) -> None:
