@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -57,18 +57,20 @@ def test_readings_are_those_of_one_process_to_the_bit(
         names.append(str(name))
     encoded = Path(names[7]).read_bytes()
 
-    def images() -> Iterator[Any]:
+    def images(stream: BinaryIO) -> Iterator[Any]:
         yield from names[:15]
         yield from (encoded, Path(names[8]), astronaut[::-1], memoryview(encoded), io.BytesIO(encoded), None)
-        with Path(names[9]).open("rb") as stream:  # which cannot be sent
-            yield stream
-            yield from names[15:]
+        yield stream  # which cannot be sent
+        yield from names[15:]
 
-    reader = Reader("mien-1", threads=2, abstain=0.5, max_faces=1)
-    expected = [contents(reading) for reading in reader.read_many(images(), batch=batch, keep_pixels=keep)]
+    reader = Reader(threads=2, abstain=0.5, max_faces=1)
+    with Path(names[9]).open("rb") as stream:
+        here = reader.read_many(images(stream), batch=batch, keep_pixels=keep)
+        expected = [contents(reading) for reading in here]
     assert sum(len(faces) for *_, faces, _ in expected) > 20
-    readings = reader.read_many(images(), batch=batch, keep_pixels=keep, workers=2)
-    assert [contents(reading) for reading in readings] == expected
+    with Path(names[9]).open("rb") as stream:
+        apart = reader.read_many(images(stream), batch=batch, keep_pixels=keep, workers=2)
+        assert [contents(reading) for reading in apart] == expected
     assert not reading_processes(os.getpid())
 
 
