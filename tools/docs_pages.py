@@ -384,8 +384,8 @@ def page_colors() -> str:
 
 def scale() -> str:
     """docs/scale.md: what `mien distribute` costs."""
-    measured = json.loads((RESULTS / "distribute.json").read_text("utf-8"))
-    return replace_marked(ROOT / "docs" / "scale.md", docs_scale.parts(measured))
+    measured, cores = (json.loads((RESULTS / name).read_text("utf-8")) for name in ("distribute.json", "cores.json"))
+    return replace_marked(ROOT / "docs" / "scale.md", docs_scale.parts(measured, cores))
 
 
 PAGES: Mapping[str, Callable[[], str | None]] = {

@@ -1,4 +1,4 @@
-"""Tables of docs/scale.md from results/distribute.json: what was measured, and what follows for many images."""
+"""Tables of docs/scale.md from results/distribute.json and cores.json: what was measured, and what follows."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,8 +15,8 @@ def sizes(measured: Mapping[str, Any]) -> list[str]:
     return [name for name, value in measured.items() if isinstance(value, dict) and "images" in value]
 
 
-def parts(measured: Mapping[str, Any]) -> dict[str, str]:
-    """The generated parts of the page."""
+def parts(measured: Mapping[str, Any], cores: Mapping[str, Any]) -> dict[str, str]:
+    """The generated parts of the page, of results/distribute.json and results/cores.json."""
     machine, driver = measured["machine"], measured["driver"]
     where = (
         f"Commit {measured['commit'][:12]}; {machine['processor']}, {machine['cores']} cores; "
@@ -26,7 +26,36 @@ def parts(measured: Mapping[str, Any]) -> dict[str, str]:
         "cost": f"{cost_table(measured)}\n\n{where}",
         "driver": f"{driver_table(driver)}\n\n{limit(measured)}",
         "many": many_table(measured),
+        "cores": cores_table(cores),
     }
+
+
+def cores_table(measured: Mapping[str, Any]) -> str:
+    """What a worker on each of two cores does beside one core."""
+    rows = []
+    for size in sizes(measured):
+        one, many = measured[size]["one"], measured[size]["many"]
+        rows.append(
+            (
+                size,
+                f"{one['cpu_ms']:.1f} ms",
+                f"{many['cpu_ms']:.1f} ms",
+                f"{many['main_ms']:.2f} ms",
+                f"{measured[size]['ratio_on_idle_cores']:.2f}",
+                f"{measured[size]['ratio']:.2f}",
+                f"{100 * many['of_others']:.0f} %",
+            )
+        )
+    head = (
+        "images",
+        "CPU time, one core",
+        "two workers",
+        "of it the main process",
+        "rate, idle cores",
+        "measured",
+        "other programs",
+    )
+    return f"{table(head, rows)}\n\nCommit {measured['commit'][:12]}; {measured['machine']['processor']}."
 
 
 def cost_table(measured: Mapping[str, Any]) -> str:
