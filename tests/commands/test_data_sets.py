@@ -62,7 +62,7 @@ def test_synthetic_faces_are_written_evaluated_and_trained_on(drawn: Path, tmp_p
     ("words", "message"),
     [
         (["disgusst"], "did you mean 'disgust'?"),
-        (["contempt"], "no emotion 'contempt'"),
+        (["contempt"], "unknown emotion 'contempt'"),
         (["disgust", "--classes", "nine"], "data.classes are one of"),
         (["disgust", "--train-precision", "int4"], "precision"),
     ],

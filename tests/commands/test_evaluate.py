@@ -162,7 +162,7 @@ def test_a_foreign_model_by_its_toml(own: Path, tmp_path: Path) -> None:
         (["no-such-model"], "no-such-model"),
         (["mien-0", "--split", "Public"], "there is no such split as"),
         (["mien-0", "--split", "PrivateTest"], "has no rows in PrivateTest; it has Training"),
-        (["mien-0", "--tta", "three"], "is one of none, flip, six, ten"),
+        (["mien-0", "--tta", "three"], "known are none, flip, six, ten"),
         (["mien-0", "--map", "sad=glum"], "is no emotion"),
         (["mien-0", "--map", "grin=happy"], "there is no label 'grin'"),
     ],

@@ -35,14 +35,6 @@ def randomised(net: nets.Net) -> nets.Net:
 VARIANTS = {
     "alexnet": {"hidden": (64, 32)},
     "conv4": {"widths": (16, 16, 32, 32), "hidden": (64, 32)},
-    "mien bounded": {
-        "blur": 0.125,
-        "ceiling": 2.0,
-        "stem": 16,
-        "widths": (16, 32),
-        "depths": (1, 1),
-        "strides": (2, 2),
-    },
     "mien reparam": {"block": "reparam", "stem": 16, "widths": (16, 32), "depths": (1, 1), "strides": (2, 2)},
     "vgg dense": {"depth": 11, "head": "dense", "hidden": (64,), "last_pool": False},
     "mobilenetv3_small dense": {"head": "dense"},

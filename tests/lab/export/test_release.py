@@ -91,20 +91,6 @@ def test_int8_computes_probabilities_and_maps_in_fp32(case: str, faces: FaceSet,
     assert np.abs(int8 - fp32).mean() < 0.02
 
 
-@torch.no_grad()
-def test_the_bounds_of_a_net_are_ranges_of_int8_and_cost_no_layer(faces: FaceSet, tmp_path: Path) -> None:
-    metadata = contract_metadata("bounded", SEVEN, 48, FER2013, "bounded", PROVENANCE)
-    net, crops = variant("mien bounded"), faces.images[:64].numpy()
-    export_fp32(net, tmp_path / "fp32.onnx", size=48, calibration=CALIBRATION, metadata=metadata)
-    export_int8(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", crops)
-    assert not {"Clip", "Relu"} & {node.op_type for node in onnx.load(tmp_path / "int8.onnx").graph.node}
-    steps = _scales(tmp_path / "int8.onnx")
-    assert len(steps) > 8
-    assert max(steps.values()) <= 4 / 255 * 1.01, "the bounds are -2 and 2"
-    int8, fp32 = (Classifier(tmp_path / f"{precision}.onnx")(crops)[0] for precision in ("int8", "fp32"))
-    assert np.abs(int8 - fp32).mean() < 0.02
-
-
 def test_the_ranges_of_int8_do_not_follow_the_most_extreme_face(released: Path, faces: FaceSet, tmp_path: Path) -> None:
     crops = faces.images[:64].numpy().copy()
     export_int8(released / "model-fp32.onnx", tmp_path / "usual.onnx", crops)

@@ -12,7 +12,6 @@ from mien.lab import nets
 from mien.lab import recipe as recipes
 from mien.lab.nets import count_macs, count_parameters, hybrid_resnet50, to_meta
 from mien.lab.nets._layers import Block, Bottleneck, Branched, DenseHead, EncoderBlock, PooledHead, drop_branch
-from mien.lab.nets.mien import round_to
 from mien.lab.recipe import DataConfig, NetConfig
 from mien.lab.train.run import build_net
 
@@ -424,37 +423,6 @@ def test_blurred_strides_keep_the_weights_and_change_less_when_the_face_moves() 
     assert change[blurred] < 0.5 * change[plain]
     with pytest.raises(RecipeError, match="blur"):
         nets.build("mien", channels=1, classes=7, block="plain", blur=0.1)
-
-
-def test_bounds_keep_the_weights_and_round_in_training_alone() -> None:
-    torch.manual_seed(0)
-    options = {"stem": 16, "widths": (16, 32), "depths": (1, 1), "strides": (2, 2), "dropout": 0.0, "blur": 0.125}
-    plain = nets.build("mien", channels=1, classes=7, **options).eval()
-    bounded = nets.build("mien", channels=1, classes=7, ceiling=1.0, **options).eval()
-    assert list(bounded.state_dict()) == list(plain.state_dict())
-    bounded.load_state_dict(plain.state_dict())
-    x = 3 * torch.randn(8, 1, 48, 48)
-    features = bounded.features(x)
-    assert plain.features(x).max() > 1 >= features.max() > 0.9
-    assert (features * 256 % 1 != 0).any(), "not rounded"
-    rounded = bounded.train().features(x)
-    assert (rounded * 256 % 1 == 0).all()
-    rounded.sum().backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in bounded.features.parameters())
-    with pytest.raises(RecipeError, match="ceiling"):
-        nets.build("mien", channels=1, classes=7, ceiling=-1.0)
-    with pytest.raises(RecipeError, match="ceiling"):
-        nets.build("mien", channels=1, classes=7, block="plain", ceiling=6.0)
-
-
-@pytest.mark.parametrize(("dtype", "exact"), [(torch.float32, 1e4), (torch.bfloat16, 2.0)])
-def test_rounding_is_to_the_nearest_step_with_gradient_one(dtype: torch.dtype, exact: float) -> None:
-    x = torch.linspace(-exact, exact, 999).to(dtype).requires_grad_()
-    rounded = round_to(x, 1 / 25)  # the next power of two is 1 / 32
-    torch.testing.assert_close(rounded.float(), (x.detach().float() * 32).round() / 32, atol=0, rtol=0)
-    rounded.sum().backward()
-    assert x.grad is not None
-    assert (x.grad == 1).all()
 
 
 def test_the_net_of_mien_2_fits_into_a_millisecond() -> None:

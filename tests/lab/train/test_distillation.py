@@ -15,7 +15,7 @@ from mien._emotions import SEVEN
 from mien._errors import DataError, OutputError
 from mien._framing import FER2013
 from mien.commands.runs import logits_command
-from mien.infer import Classifier
+from mien.infer import Classifier, find_model
 from mien.lab.augment import mix
 from mien.lab.data import FaceSet
 from mien.lab.data.datasets import load_set
@@ -279,6 +279,9 @@ def test_an_exported_file_is_a_live_teacher(faces: FaceSet, tmp_path: Path) -> N
     torch.testing.assert_close(opened(path, teach=0.5).add_live(x, label), (expected + label) / 2)
     softer = opened(path, temperature=2.0).add_live(x, label)
     torch.testing.assert_close(softer, functional.normalize(expected.sqrt(), p=1, dim=1), atol=1e-4, rtol=0)
+    crops = images.numpy()
+    embedded = torch.from_numpy(Classifier(find_model("mien-0"))(crops)[0])
+    torch.testing.assert_close(opened(Path("mien-0")).add_live(x, label), embedded)
     with pytest.raises(DataError, match=r"teacher small has the classes angry, .*; the recipe learns angry, disgust"):
         Teachers(TargetConfig(distillation=1.0, teachers=(str(path),)), CPU.launch("32-true"), SEVEN[:2])
 

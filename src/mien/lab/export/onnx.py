@@ -274,7 +274,7 @@ def export_int8(fp32: Path, path: Path, faces: NDArray[np.uint8]) -> None:
             str(path),
             _Faces(faces),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["Conv", "Add", "Relu", "Clip"],
+            op_types_to_quantize=["Conv", "Add", "Relu"],
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,

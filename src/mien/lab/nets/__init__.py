@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from mien._errors import DownloadError, MissingExtraError, RecipeError, checked
 from mien._suggest import suggest
 from mien.lab.nets._layers import Dense, EncoderBlock, Net, PooledHead
-from mien.lab.nets.mien import BlurredStem, SteadyBlock
+from mien.lab.nets.mien import BlurredBlock, BlurredStem
 
 TIMM = "timm/"
 _WIDEST = 16_384  # channels of a layer, pixels of a side, and any other number among the options of a net
@@ -241,7 +241,7 @@ def count_macs(net: nn.Module, size: int, *, channels: int = 1) -> int:
         nonlocal total
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             total += output[0].numel() * layer.weight[0].numel()  # a linear layer may be applied to many tokens
-        elif isinstance(layer, (BlurredStem, SteadyBlock)) and layer.share > 0:
+        elif isinstance(layer, (BlurredStem, BlurredBlock)):
             total += 9 * inputs[0][0].numel()  # the filter
         elif isinstance(layer, EncoderBlock):
             tokens, width = inputs[0].shape[1:]

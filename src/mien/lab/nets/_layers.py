@@ -467,7 +467,7 @@ class Block(nn.Module):
         self.second = conv_norm(outputs, outputs)
         self.squeeze = Squeeze(outputs, max(8, outputs // 16)) if squeeze else nn.Identity()
         self.shortcut = _shortcut(inputs, outputs, stride)
-        self.relu: nn.Module = nn.ReLU()
+        self.relu = nn.ReLU()
         self.drop = drop
 
     def forward(self, x: Tensor) -> Tensor:

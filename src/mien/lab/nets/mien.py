@@ -7,14 +7,12 @@ for teachers, which need not be fast.
 
 ``blur`` low-passes the image and what the strided blocks after the first stage read (anti-aliasing, Zhang, ICML 2019),
 so that a shift by a pixel changes the maps less. It has no weights: nets with and without it have the same ones. In the
-first stage it costs more accuracy than it gives steadiness. ``ceiling`` bounds the values of all layers and trains them
-with the rounding of int8, which then changes the answers less.
+first stage it costs more accuracy than it gives steadiness.
 
 The other two kinds of block have two 3x3 convolutions without a shortcut. ``"reparam"`` learns each convolution as the
 sum of three branches and is exported as ``"plain"`` (Ding et al., RepVGG, CVPR 2021).
 """
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -23,8 +21,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mien.lab.nets._layers import Block, Branched, Net, PooledHead, check_option, conv_norm
-
-_GREY = 1 / 64  # about one grey level of a normalised image
 
 
 def low_pass(x: Tensor, share: float) -> Tensor:
@@ -42,64 +38,17 @@ def low_pass(x: Tensor, share: float) -> Tensor:
     return F.conv2d(x, kernel, padding=1, groups=x.shape[1])
 
 
-def round_to(x: Tensor, step: float) -> Tensor:
-    """Round values to multiples of a step; the gradient is 1.
-
-    Beside a large number no bits are left for less than a step: two additions are much faster than a division. bfloat16
-    holds 64 steps to each side of 0; values beyond are rounded more coarsely, as it does by itself.
-
-    Args:
-        x: The values.
-        step: The step; the nearest smaller power of two is taken.
-
-    Returns:
-        A tensor of the same shape.
-    """
-    mantissa = round(-math.log2(torch.finfo(x.dtype).eps))
-    large = 1.5 * 2.0 ** (math.floor(math.log2(step)) + mantissa)
-    return (x + large).sub_(large)
-
-
-class Bounded(nn.Module):
-    """Bounds values and, in training, rounds them to the steps of int8 (Jacob et al., CVPR 2018).
-
-    A net with bounds has int8 steps of a known, small size, and learns answers that do not depend on the rounding. The
-    gradient is that of the bounds alone.
-
-    Args:
-        low: Smallest value.
-        high: Largest value.
-    """
-
-    def __init__(self, low: float, high: float) -> None:
-        super().__init__()
-        self.low, self.high = low, high
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Bound values, and round them in training.
-
-        Args:
-            x: A tensor of any shape.
-
-        Returns:
-            A tensor of the same shape.
-        """
-        x = F.hardtanh(x, self.low, self.high)
-        return round_to(x, (self.high - self.low) / 255) if self.training else x
-
-
 class BlurredStem(nn.Sequential):
     """Layers that read a blurred image; their weights have the names of ``nn.Sequential``.
 
     Args:
         layers: The layers.
         share: As of ``low_pass``.
-        rounded: Whether the filtered image is rounded to grey levels in training.
     """
 
-    def __init__(self, *layers: nn.Module, share: float, rounded: bool) -> None:
+    def __init__(self, *layers: nn.Module, share: float) -> None:
         super().__init__(*layers)
-        self.share, self.rounded = share, rounded
+        self.share = share
 
     def forward(self, x: Tensor) -> Tensor:
         """Filter an image and compute the layers.
@@ -110,15 +59,12 @@ class BlurredStem(nn.Sequential):
         Returns:
             What the layers return.
         """
-        x = low_pass(x, self.share)
-        output: Tensor = super().forward(  # type: ignore[no-untyped-call]
-            round_to(x, _GREY) if self.rounded and self.training else x
-        )
+        output: Tensor = super().forward(low_pass(x, self.share))  # type: ignore[no-untyped-call]
         return output
 
 
-class SteadyBlock(Block):
-    """A block that reads blurred maps or has bounds; its weights have the names of ``Block``.
+class BlurredBlock(Block):
+    """A block that reads blurred maps; its weights have the names of ``Block``.
 
     Args:
         inputs: As of ``Block``.
@@ -126,23 +72,15 @@ class SteadyBlock(Block):
         stride: As of ``Block``.
         squeeze: As of ``Block``.
         drop: As of ``Block``.
-        share: As of ``low_pass``; 0 for no filter.
-        ceiling: The bound of its values; 0 for none.
+        share: As of ``low_pass``.
     """
 
-    def __init__(
-        self, inputs: int, outputs: int, *, stride: int, squeeze: bool, drop: float, share: float, ceiling: float
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, *, stride: int, squeeze: bool, drop: float, share: float) -> None:
         super().__init__(inputs, outputs, stride=stride, squeeze=squeeze, drop=drop)
-        self.share, self.ceiling = share, ceiling
-        if ceiling > 0:
-            self.relu = Bounded(0, ceiling)
-            for branch in (self.second, self.shortcut):
-                if isinstance(branch, nn.Sequential):
-                    branch.append(Bounded(-ceiling, ceiling))
+        self.share = share
 
     def forward(self, x: Tensor) -> Tensor:
-        """Filter maps if the block does so, and compute it.
+        """Filter maps and compute the block.
 
         Args:
             x: ``[N, K, h, w]``.
@@ -150,10 +88,7 @@ class SteadyBlock(Block):
         Returns:
             What the block returns.
         """
-        if self.share > 0:
-            x = low_pass(x, self.share)
-            x = round_to(x, self.ceiling / 255) if self.training and self.ceiling > 0 else x
-        return super().forward(x)
+        return super().forward(low_pass(x, self.share))
 
 
 def build(
@@ -167,7 +102,6 @@ def build(
     strides: Sequence[int] = (2, 2, 2),
     block: str = "residual",
     blur: float = 0.0,
-    ceiling: float = 0.0,
     squeeze: bool = False,
     dropout: float = 0.2,
     drop_path: float = 0.0,
@@ -185,8 +119,6 @@ def build(
         block: ``"residual"``, ``"plain"`` or ``"reparam"``.
         blur: Weight of each neighbour in the filter of the image and of what strided residual blocks after the first
             stage read: 0 for no filter, 0.25 for the binomial one.
-        ceiling: Bounds the values of residual blocks to ``-ceiling..ceiling``, and rounds them in training as int8
-            does; 0 for no bounds.
         squeeze: Whether residual blocks have squeeze-and-excitation.
         dropout: Dropout rate before the classifier, from 0 to 1.
         drop_path: Stochastic depth rate of the last residual block; it grows linearly from 0 at the first block.
@@ -200,26 +132,23 @@ def build(
     check_option("block", block, ("residual", "plain", "reparam"))
     if not 0 <= blur <= 0.25:
         raise TypeError(f"blur is from 0 to 0.25, not {blur}")
-    if ceiling < 0:
-        raise TypeError(f"ceiling is at least 0, not {ceiling}")
-    if block != "residual" and (blur > 0 or ceiling > 0 or squeeze or drop_path > 0):
-        raise TypeError(f"blur, ceiling, squeeze and drop_path need block 'residual', not {block!r}")
+    if block != "residual" and (blur > 0 or squeeze or drop_path > 0):
+        raise TypeError(f"blur, squeeze and drop_path need block 'residual', not {block!r}")
     if not len(widths) == len(depths) == len(strides):
         raise TypeError(
             f"widths, depths and strides need the same length, not {len(widths)}, {len(depths)}, {len(strides)}"
         )
     first_layers = conv_norm(channels, stem, stride=stem_stride)
-    stem_layers = BlurredStem(*first_layers, share=blur, rounded=ceiling > 0) if blur > 0 else first_layers
-    layers: list[nn.Module] = [stem_layers, Bounded(0, ceiling) if ceiling > 0 else nn.ReLU()]
+    layers: list[nn.Module] = [BlurredStem(*first_layers, share=blur) if blur > 0 else first_layers, nn.ReLU()]
     convolution: Callable[..., nn.Module] = Branched if block == "reparam" else conv_norm
     inputs, count, total = stem, 0, max(1, sum(depths) - 1)
     for stage, (width, depth, stride) in enumerate(zip(widths, depths, strides, strict=True)):
         for i in range(depth):
             first = stride if i == 0 else 1
             if block == "residual":
-                share = blur if stage > 0 and first > 1 else 0.0
-                kind = partial(SteadyBlock, share=share, ceiling=ceiling) if share > 0 or ceiling > 0 else Block
-                layers.append(kind(inputs, width, stride=first, squeeze=squeeze, drop=drop_path * count / total))
+                drop = drop_path * count / total
+                kind = partial(BlurredBlock, share=blur) if blur > 0 and stage > 0 and first > 1 else Block
+                layers.append(kind(inputs, width, stride=first, squeeze=squeeze, drop=drop))
             else:
                 pair = (convolution(inputs, width, stride=first), nn.ReLU(), convolution(width, width), nn.ReLU())
                 layers.append(nn.Sequential(*pair))

@@ -150,7 +150,7 @@ class TargetConfig:
     effective_number_beta: float = 0.0  # beta: the inverse effective number of samples is the weight instead
     # (Cui et al., CVPR 2019)
     distillation: float = 0.0  # share of the teachers' predictions in the target
-    teachers: tuple[str, ...] = ()  # finished runs, exported .onnx files or files of cached logits, averaged
+    teachers: tuple[str, ...] = ()  # runs, embedded models, .onnx files or files of cached logits, averaged
     distillation_temperature: float = 1.0  # temperature of the teachers' softmax
     undamaged_teachers: bool = False  # teachers that are runs see each face before blur, noise, JPEG and erasing
 

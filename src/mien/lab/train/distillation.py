@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from mien._emotions import Emotion
 from mien._errors import DataError
 from mien._progress import Progress, no_progress
-from mien.infer import Classifier
+from mien.infer import Classifier, bundled_models, find_model
 from mien.lab.data import FaceSet
 from mien.lab.files import find_input, load_arrays, save_arrays
 from mien.lab.inference import normalise, tta_views
@@ -171,7 +171,7 @@ def cache_logits(
 
 
 class Teachers:
-    """The teachers of a recipe: finished runs and exported ``.onnx`` files (live teachers), and files of cached logits.
+    """The teachers of a recipe: runs, embedded models and ``.onnx`` files (live teachers), and files of cached logits.
 
     The target of the student is ``1 - distillation`` times the target without teachers plus ``distillation`` times the
     mean probability of all teachers. ``add_cached`` adds cached teachers before faces are mixed, ``add_live`` adds live
@@ -241,7 +241,7 @@ class Teachers:
 
     def _open(self, name: str, emotions: tuple[Emotion, ...]) -> Callable[[Tensor], Tensor]:
         """A function from faces ``[N, 1, S, S]`` in 0..1 to the logits of a live teacher."""
-        path = find_input(name)
+        path = find_model(name) if name in bundled_models() else find_input(name)
         teacher = Classifier(path) if path.suffix == ".onnx" else load_final(path, self.fabric.device)
         name = teacher.name if isinstance(teacher, Classifier) else _teacher_name(teacher)
         if teacher.emotions != emotions:
