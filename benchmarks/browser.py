@@ -141,7 +141,7 @@ def compare(folder: Path) -> dict[str, Any]:
     here, there = np.array(pairs).transpose(1, 0, 2)
     largest = np.abs(here - there).max(1)
     return {
-        "command": " ".join(["python", "benchmarks/browser.py", *sys.argv[1:]]),
+        "command": command(),
         "model": reader.model.name,
         "images": len(images),
         "faces": len(pairs),
@@ -177,7 +177,7 @@ def measure(seconds: float) -> dict[str, Any]:
             image = read(browser, address)
             version = browser.version
     return {
-        "command": " ".join(["python", "benchmarks/browser.py", *sys.argv[1:]]),
+        "command": command(),
         "camera": camera,
         **steps,
         "image_ms": round(statistics.median(image[5:]), 1),
@@ -243,6 +243,12 @@ def package_version() -> str:
     package = ROOT / "web" / "node_modules" / "onnxruntime-web" / "package.json"
     version: str = json.loads(package.read_text("utf-8"))["version"]
     return version
+
+
+def command() -> str:
+    """The command line without the folders of this machine."""
+    words = [f".../{Path(word).name}" if Path(word).is_absolute() else word for word in sys.argv[1:]]
+    return " ".join(["python", "benchmarks/browser.py", *words])
 
 
 def commit() -> str:
