@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import typer
+from rich.text import Text
 
 from mien._errors import MienError, RecipeError
 from mien.commands import _options, app
@@ -144,3 +145,10 @@ def test_a_device_that_is_not_here_is_one_line(command: str, tmp_path: Path) -> 
         done = mien_here(command, str(tmp_path), "--device", device, cwd=tmp_path)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
         assert line in done.stderr
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_word_of_a_help_text_is_taken_for_markup(name: str) -> None:
+    command = COMMANDS[name]
+    for text in (command.help, *(each.help for each in command.params if getattr(each, "help", None))):
+        assert Text.from_markup(text).plain == text, "a word in brackets is not shown"

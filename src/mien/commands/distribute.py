@@ -37,7 +37,7 @@ def distribute_command(
         typer.Option(metavar="HOST:PORT", help="A running Ray cluster, or auto. Default: Ray is started here."),
     ] = None,
     dashboard: Annotated[
-        bool, typer.Option("--dashboard", help="Serve the dashboard of the Ray that is started (needs ray[default]).")
+        bool, typer.Option("--dashboard", help="Serve the dashboard of Ray, which needs its extra `default`.")
     ] = False,
     fps: _options.FpsOption = None,
     column: Annotated[
@@ -53,7 +53,7 @@ def distribute_command(
     model: _options.ModelOption = DEFAULT_MODEL,
     precision: _options.PrecisionOption = "int8",
 ) -> None:
-    """Read the faces in many images with many processes, through Ray Data (mien[ray]).
+    """Read the faces in many images with many processes, through Ray Data (the extra `ray`).
 
     --out is a new folder. It gets Parquet files with the rows of `mien predict --out FILE.parquet`, in the same order,
     and a manifest. Each file appears when it is complete. After Ctrl-C or kill -9, --resume reads the rest. An image
