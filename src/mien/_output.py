@@ -212,6 +212,10 @@ def output_errors(name: str | Path, *, within: Path | None = None) -> Iterator[N
         yield
     except BrokenPipeError:
         raise
+    except ValueError as error:
+        if "null byte" not in str(error):
+            raise
+        raise OutputError(f"{str(name)!r}: no file has a null byte in its name; name another place") from error
     except OSError as error:
         if within and error.filename and not Path(os.fsdecode(error.filename)).is_relative_to(within):
             raise
