@@ -121,6 +121,8 @@ def sweep(wrong: list[Any], swept: dict[str, tuple[Callable[..., object], dict[s
     for name, (call, given) in swept.items():
         for key in given:
             for value in wrong:
+                if key == "progress" and callable(value):
+                    continue  # its errors are those of the caller's own function
                 said = ""
                 try:
                     call(**{**given, key: value})
