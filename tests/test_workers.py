@@ -75,7 +75,7 @@ def test_readings_are_those_of_one_process_to_the_bit(
 
 
 def test_programs_need_no_guard_and_may_bring_their_own_streams(astronaut: np.ndarray, tmp_path: Path) -> None:
-    """What lies beside the images is no module."""
+    """A Python file in the folder of the images is not imported."""
     folder = tmp_path / "images"
     folder.mkdir()
     Image.fromarray(astronaut).save(folder / "a.png")

@@ -252,9 +252,9 @@ class Draft:
     def __init__(self, path: str | os.PathLike[str], start: str = "", *, sync: bool = False) -> None:
         require_kind("path", path, (str, os.PathLike), "a path")
         self.name, self._sync = os.fspath(path), sync
-        # A symbolic link stays one: the file to which it leads is replaced.
-        self._target = Path(os.path.realpath(path))
         with output_errors(self.name):
+            # A symbolic link stays one: the file to which it leads is replaced.
+            self._target = Path(os.path.realpath(path))
             if self._target.is_dir():
                 raise IsADirectoryError(self.name)
             require_replaceable(self.name)

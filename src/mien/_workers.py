@@ -16,7 +16,7 @@ from mien._errors import MienError, first_line
 from mien._session import Session
 
 _ENDED = (EOFError, OSError, ValueError, pickle.UnpicklingError)  # of the pipes of a process that has ended
-_PATIENCE_SECONDS = 5.0  # for a process that was told to end
+_PATIENCE_SECONDS = 5.0  # in which a process ends before it is killed
 
 Send = Callable[[object], None]
 

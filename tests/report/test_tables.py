@@ -140,6 +140,8 @@ def test_places_that_cannot_be_written_are_one_clear_line(tmp_path: Path, sink: 
         assert "\n" not in str(caught.value)
         assert str(path) in str(caught.value)
     assert leftovers(tmp_path) == []
+    with pytest.raises(OutputError, match="no file has a null byte in its name"), sink(tmp_path / "a\0b"):
+        pass
 
 
 def write_something(sink: Any) -> None:

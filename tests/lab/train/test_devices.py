@@ -47,7 +47,8 @@ for job in json.loads(sys.argv[2]):
         app(job["command"], standalone_mode=False)
         faults()
         if is_first_process():
-            print(json.dumps({"faults": [at_first, faults()], "supported": keep_freed_memory()}))
+            least = min(faults() for _ in range(3))  # the kernel may take idle pages away
+            print(json.dumps({"faults": [at_first, least], "supported": keep_freed_memory()}))
         continue
     recipe = parse(job["recipe"], where="job")
     try:
@@ -156,7 +157,7 @@ def test_memory_that_a_step_frees_is_reused(done: subprocess.CompletedProcess[st
     if not found["supported"]:
         pytest.skip("this C library is not GNU's")
     before, after = found["faults"]
-    assert after < before / 2  # the kernel may take idle pages away
+    assert after < before / 10
 
 
 def test_torchrun_sets_the_number_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
