@@ -79,6 +79,8 @@ def start(launcher: str, folder: Path, *, second: str = "lives") -> list["subpro
                 f"127.0.0.1:{port}",
                 "--local-addr",
                 f"127.0.0.{1 + node}",
+                "--rdzv-conf",
+                f"is_host={1 - node}",  # both addresses are of this machine: the lost one must not hold the store
             ]
             words = ["-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", *at, *words]
             variables = {}
