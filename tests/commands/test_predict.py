@@ -308,6 +308,14 @@ def test_the_page_contains_faces_and_model(predict: Callable[..., Result], album
     assert "tiny (fp32)" in text
 
 
+def test_the_page_shows_a_second_model_beside_the_first(
+    predict: Callable[..., Result], album: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    assert predict(album, "--detector", "none", "--beside", "mien-0", "--out", page).exit_code == 0
+    assert page.read_text("utf-8").count("mien-0, the lower bars: ") == 5
+
+
 @pytest.mark.parametrize("way", ["same name", "other name", "link", "hard link", "folder"])
 def test_an_image_to_read_is_never_replaced(
     predict: Callable[..., Result], album: Path, tmp_path: Path, way: str
@@ -380,6 +388,7 @@ def test_odd_names_are_escaped_in_every_output(
         (["--model", "mien-zero"], "mien: unknown model 'mien-zero'"),
         (["--model", EXAMPLE], f"mien: {EXAMPLE}: not a usable ONNX file"),
         (["--out", EXAMPLE], f"mien: {EXAMPLE}: is read by this command and would be lost"),
+        (["--beside", "mien-9", "--out", "page.html"], "mien: unknown model 'mien-9'"),
         (["--out", "/nowhere/page.html"], "mien: /nowhere/page.html: cannot be written, its folder does not exist"),
     ],
 )
@@ -400,6 +409,8 @@ def test_a_wrong_value_is_one_line_and_status_2(
         [EXAMPLE, "--json", "--format", "csv"],
         [EXAMPLE, "--abstain", "2"],
         [EXAMPLE, "--batch", "0"],
+        [EXAMPLE, "--beside", "mien-0"],
+        [EXAMPLE, "--beside", "mien-0", "--json"],
         [EXAMPLE, "--loud"],
     ],
 )

@@ -4,6 +4,7 @@ import re
 import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from numpy.typing import NDArray
 
 from mien._emotions import CLASS_SETS, Emotion
 from mien._errors import MienError
-from mien._face import Reading
+from mien._face import Detection, Reading
+from mien.reader import Reader
 from mien.report import Html
+from mien.report.html import percent_html
 from support.readings import failed, interrupt, leftovers, make_face, make_reading, some_readings
 
 MODEL = {"Name": "test-net", "Accuracy": "69 % <of a test set>"}
@@ -174,10 +177,28 @@ def test_any_other_exception_leaves_the_old_page(tmp_path: Path) -> None:
     assert leftovers(tmp_path) == ["page.html"]
 
 
+@pytest.mark.parametrize("name", ["mien-0", "mien-plus"])  # of the same emotions, and with contempt
+def test_a_second_model_stands_beside_the_first(tmp_path: Path, astronaut: NDArray[np.uint8], name: str) -> None:
+    first, second = Reader("mien-1"), Reader(name, detector="none")
+    smile = first.read(astronaut, keep_pixels=True)
+    frown = replace(smile.faces[0], probs=dict(zip(first.model.emotions, [0.9, 0.1, 0, 0, 0, 0, 0], strict=True)))
+    with Html(tmp_path / "page.html", title="x", model=first.describe(), beside=second) as page:
+        for each in (smile, replace(smile, faces=(frown,)), replace(smile, faces=())):
+            page.add(each)
+    text = (tmp_path / "page.html").read_text("utf-8")
+    (face,) = second.read_at(astronaut, [Detection(frown.box, frown.score, frown.points)]).faces
+    assert text.count(f"{name}, the lower bars: happy {percent_html(face.confidence)}") == 2
+    assert Checker(text).count("has-differ") == Checker(text).count("differs") == 1
+    assert "<dt>read differently</dt><dd>1</dd>" in text
+    assert f"<dt>beside it</dt><dd>{name} (int8)</dd>" in text
+    assert text.count('class="bar"') == 2 * 2 * len(first.model.emotions)
+
+
 def test_the_summary_always_fits_its_reserved_space(tmp_path: Path) -> None:
     """Every emotion, unsure and no face, with counts of 10**12: no page has more."""
-    page = Html(tmp_path / "page.html", title="x", model=MODEL)
-    page._counts = Counter(dict.fromkeys((*map(str, Emotion), "images", "faces", "unsure", "no-face"), 10**12))
+    page = Html(tmp_path / "page.html", title="x", model=MODEL, beside=Reader("mien-0", detector="none"))
+    kinds = ("images", "faces", "unsure", "no-face", "differ")
+    page._counts = Counter(dict.fromkeys((*map(str, Emotion), *kinds), 10**12))
     with pytest.raises(KeyboardInterrupt), page:
         raise KeyboardInterrupt
     assert Checker((tmp_path / "page.html").read_text("utf-8")).count("summary") == 1

@@ -44,6 +44,10 @@ def predict_command(
     device: _options.DeviceOption = "cpu",
     threads: _options.ThreadsOption = 1,
     model: _options.ModelOption = DEFAULT_MODEL,
+    beside: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="A second model, whose answers the HTML page shows beside the first's."),
+    ] = None,
     precision: _options.PrecisionOption = "int8",
     batch: Annotated[int, typer.Option(min=1, help="Number of faces that are classified together.")] = 64,
 ) -> None:
@@ -59,23 +63,18 @@ def predict_command(
     prints = any(path == _options.STDOUT for _, path in outputs)
     if raw and "csv" not in dict(outputs):
         raise typer.BadParameter("--raw changes the names of CSV; add --format csv or --out FILE.csv")
+    if beside is not None and "html" not in dict(outputs):
+        raise typer.BadParameter("--beside is shown in the HTML page; add --out FILE.html")
     if resume and [name for name, _ in outputs] != ["parquet"]:
         raise MienError("--resume continues one Parquet file; name it as the only output: --out FILE.parquet")
-    reader = _options.open_reader(
-        model,
-        detector=detector,
-        precision=precision,
-        device=device,
-        abstain=abstain,
-        min_quality=min_quality,
-        threads=threads,
-        max_faces=max_faces,
-    )
+    shared = {"precision": precision, "device": device, "abstain": abstain, "threads": threads}
+    reader = _options.open_reader(model, detector=detector, min_quality=min_quality, max_faces=max_faces, **shared)
+    other = _options.open_reader(beside, detector="none", min_quality=0.0, **shared) if beside is not None else None
     inputs, tally = expand_inputs(paths), Tally(print_errors=not prints)
     left_out = inputs.note()
     facts = reader.describe() | ({"left out": left_out} if left_out else {})
     keep_pixels = any(name in ("", "html") for name, _ in outputs)
-    opened = [_open(name, path, reader, facts, inputs, raw=raw, resume=resume) for name, path in outputs]
+    opened = [_open(name, path, reader, other, facts, inputs, raw=raw, resume=resume) for name, path in outputs]
     if all(name in ("", "html") for name, _ in outputs):
         opened.append(FaceTable(TableConsole(highlight=False)))
     with GracefulStop() as signals, ExitStack() as stack:
@@ -110,7 +109,15 @@ def _leave_out(inputs: Inputs, done: AbstractSet[str]) -> None:
 
 
 def _open(
-    name: str, path: Path, reader: "Reader", facts: Mapping[str, str], inputs: Inputs, *, raw: bool, resume: bool
+    name: str,
+    path: Path,
+    reader: "Reader",
+    beside: "Reader | None",
+    facts: Mapping[str, str],
+    inputs: Inputs,
+    *,
+    raw: bool,
+    resume: bool,
 ) -> Any:
     """One output of a format: a file, standard output, or a folder of annotated copies."""
     from mien import report  # takes time that a table does not need
@@ -124,5 +131,5 @@ def _open(
         settings = reader.describe() | {"abstain": str(reader.abstain)}
         return report.Parquet(path, emotions=reader.model.emotions, resume=resume, settings=settings)
     if name == "html":
-        return report.Html(path, title="What mien read", model=facts)
+        return report.Html(path, title="What mien read", model=facts, beside=beside)
     return report.AnnotatedImages(path, roots=inputs.roots)

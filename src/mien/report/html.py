@@ -3,21 +3,24 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from typing import Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 from PIL import Image
 
 from mien._emotions import Emotion
 from mien._errors import MienError, require_kind
-from mien._face import Face, Reading, face_headline
+from mien._face import Detection, Face, Reading, face_headline
 from mien._format import probability_percent
 from mien._output import PARTIAL, Draft, output_errors
 from mien._page import data_uri, escape, fill_page
 from mien.overlay import enlarge, heat, opacity
 from mien.report.images import short_name, thumbnail
+
+if TYPE_CHECKING:
+    from mien.reader import Reader
 
 _LONGEST = 960  # pixels of a thumbnail's longer side
 _JPEG_QUALITY = 82
@@ -41,6 +44,8 @@ class Html:
         path: The file.
         title: The title of the page.
         model: Facts about the model, term to text, in the order to show them, as ``Reader.describe`` returns them.
+        beside: A reader with a second model. It reads the same faces, and its probabilities are shown beside those of
+            the readings.
 
     Raises:
         OutputError: The file cannot be written.
@@ -53,10 +58,15 @@ class Html:
         ...         page.add(reading)
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, title: str, model: Mapping[str, str]) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, title: str, model: Mapping[str, str], beside: "Reader | None" = None
+    ) -> None:
         require_kind("title", title, str, "a text")
         require_kind("model", model, Mapping, "a table of terms and texts, as Reader.describe returns it")
         self._path, self._title, self._model = path, title, dict(model)
+        self._beside = beside
+        if beside is not None:
+            self._model["beside it"] = beside.describe()["model"]
         self._counts: Counter[str] = Counter()
         self._errors: list[str] = []
 
@@ -86,10 +96,20 @@ class Html:
             return
         if reading.pixels is None:
             raise MienError(f"{reading.source}: the page needs the image; read it with keep_pixels=True")
-        self._draft.write(_card(reading, self._counts["images"]))
+        others = self._read_beside(reading)
+        self._draft.write(_card(reading, self._counts["images"], others))
+        self._counts["differ"] += sum(other.differs for other in others)
         self._counts["faces"] += len(reading.faces)
         self._counts["no-face"] += not reading.faces
         self._counts.update(map(_kind, reading.faces))
+
+    def _read_beside(self, reading: Reading) -> list["_Other"]:
+        """Read the faces with the second model, if there is one."""
+        if self._beside is None:
+            return []
+        found = [Detection(face.box, face.score, face.points) for face in reading.faces]
+        pairs = zip(reading.faces, self._beside.read_faces(np.asarray(reading.pixels), found), strict=True)
+        return [_Other(self._beside.model.name, other, face.top is not other.top) for face, other in pairs]
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and not (issubclass(kind, PARTIAL) and self._counts["images"]):
@@ -102,10 +122,19 @@ class Html:
             self._draft.write(self._between + (errors if self._errors else "") + self._closing)
             with output_errors(self._draft.name):
                 self._draft.file.seek(self._summary_at)
-            summary = _summary(self._counts, len(self._errors), partial=kind is not None)
+            counts, partial = self._counts, kind is not None
+            summary = _summary(counts, len(self._errors), has_two=self._beside is not None, partial=partial)
             if len(summary.encode()) > _SUMMARY_ROOM:  # only new emotions or words could cause it; tested
                 raise AssertionError("the summary is larger than the space that is reserved for it")
             self._draft.write(summary)
+
+
+class _Other(NamedTuple):
+    """A face as a second model reads it, and whether its most probable emotion differs."""
+
+    model: str
+    face: Face
+    differs: bool
 
 
 def _emotion_rules() -> str:
@@ -113,7 +142,7 @@ def _emotion_rules() -> str:
     rules = [f".e-{emotion} {{ --c: {emotion.color}; }}" for emotion in Emotion]
     rules += [
         f"body:has(#show-{kind}:checked) .card:not(.has-{kind}) {{ display: none; }}"
-        for kind in (*Emotion, "unsure", "no-face")
+        for kind in (*Emotion, "unsure", "no-face", "differ")
     ]
     rows = [f".face:has(.pick label:nth-of-type({index + 1})" for index in range(len(Emotion))]
     rules += [f"{row} :checked) {{ --k: {index}; }}" for index, row in enumerate(rows)]
@@ -121,9 +150,10 @@ def _emotion_rules() -> str:
     return "\n".join([*rules, "@media (hover: hover) {", *hovered, "}"])
 
 
-def _summary(counts: Counter[str], errors: int, *, partial: bool) -> str:
+def _summary(counts: Counter[str], errors: int, *, has_two: bool, partial: bool) -> str:
     numbers = {kind[: -1 if counts[kind] == 1 else None]: counts[kind] for kind in ("images", "faces")}
     numbers |= {"unsure": counts["unsure"], "without a face": counts["no-face"], "unreadable": errors}
+    numbers |= {"read differently": counts["differ"]} if has_two else {}
     notice = '<p class="partial" role="status">Interrupted: this page is partial and shows the images until then.</p>'
     entries = "".join(f"<div><dt>{term}</dt><dd>{number:,}</dd></div>" for term, number in numbers.items())
     return (
@@ -141,21 +171,25 @@ def _emotion_bar(counts: Counter[str]) -> str:
     choices = ['<label><input type="radio" name="show" id="show-all" checked>all</label>']
     shown = [(kind, f'<i class="e-{kind}"></i>{kind}', count) for kind, count in kinds]
     shown += [("no-face", "no face", counts["no-face"])] if counts["no-face"] else []
+    shown += [("differ", "faces read differently", counts["differ"])] if counts["differ"] else []
     for kind, text, count in shown:
         choices.append(f'<label><input type="radio" name="show" id="show-{kind}">{text} <b>{count:,}</b></label>')
     return f'{bar}<fieldset class="shows"><legend>Show images with</legend>{"".join(choices)}</fieldset>'
 
 
-def _card(reading: Reading, number: int) -> str:
-    """Return the article of the image with this number, from 1."""
+def _card(reading: Reading, number: int, others: Sequence[_Other]) -> str:
+    """Return the article of the image with this number, from 1. A second model has read all of its faces, or none."""
     faces, name = reading.faces, short_name(reading.source)
-    kinds = dict.fromkeys(map(_kind, faces)) or ["no-face"]
+    kinds = [*(dict.fromkeys(map(_kind, faces)) or ["no-face"]), *["differ"] * any(each.differs for each in others)]
     classes = ["card", "one" if len(faces) < 2 else "many", *(f"has-{kind}" for kind in kinds)]
     facts = [reading.source] if reading.source != name else []
     facts.append(f"{len(faces)} faces" if len(faces) > 1 else "1 face" if faces else "no face")
     facts.append("{} × {} pixels".format(*reading.size_wh))
     facts += [] if reading.note is None else [reading.note]
-    panels = [_panel(face, number, index, alone=len(faces) == 1) for index, face in enumerate(faces, start=1)]
+    panels = [
+        _panel(face, number, at + 1, alone=len(faces) == 1, other=others[at] if others else None)
+        for at, face in enumerate(faces)
+    ]
     details = f'<div class="faces">{"".join(panels[:_OPEN_FACES])}</div>'
     if rest := panels[_OPEN_FACES:]:
         title = f"{len(rest)} smaller {'face' if len(rest) == 1 else 'faces'}"
@@ -203,8 +237,8 @@ def _box(reading: Reading, number: int, index: int) -> str:
     )
 
 
-def _panel(face: Face, number: int, index: int, *, alone: bool) -> str:
-    """Return the section of a face: its crop, its maps and its probabilities."""
+def _panel(face: Face, number: int, index: int, *, alone: bool, other: _Other | None) -> str:
+    """Return the section of a face: its crop, its maps and its probabilities, and those of a second model."""
     name = f"p{number}f{index}"
     side = face.crop.shape[0]
     crop = f'width="{side}" height="{side}" src="{data_uri(Image.fromarray(face.crop), "PNG")}"'
@@ -214,14 +248,14 @@ def _panel(face: Face, number: int, index: int, *, alone: bool) -> str:
     rows = "".join(
         f'<label class="e-{emotion}"><input type="radio" name="{name}" value="{emotion}"'
         f"{' checked' if emotion is face.top else ''}><span>{emotion}</span>"
-        f'<span class="bar"><i style="--p:{probability:.2%}"></i></span>'
-        f'<span class="value">{percent_html(probability)}</span></label>\n'
+        f"{_bar(probability)}{_bar(other.face.probs.get(emotion, 0.0)) if other else ''}</label>\n"
         for emotion, probability in face.probs.items()
     )
     label = f"Face {index}: {face_headline(face, percent_html)}"
     return f"""<section class="face e-{_kind(face)}" id="{name}" aria-label="{label}"
  style="--n:{len(face.probs)}">
 <h3>{badge}<span class="name">{_kind(face)}</span><small>{detail}{percent_html(face.confidence)}</small></h3>
+{_headline(other) if other else ""}
 <div class="crops">
 <figure><img {crop} alt="Crop of face {index}, upright">
 <figcaption>input of the network</figcaption></figure>
@@ -234,6 +268,19 @@ def _panel(face: Face, number: int, index: int, *, alone: bool) -> str:
 <p class="quality">{face.quality}</p>
 </section>
 """
+
+
+def _headline(other: _Other) -> str:
+    """Return the line of a second model, and what its bars are."""
+    text = f"{escape(other.model)}, the lower bars: {face_headline(other.face, percent_html)}"
+    return f'<p class="other{" differs" if other.differs else ""}">{text}</p>'
+
+
+def _bar(probability: float) -> str:
+    return (
+        f'<span class="bar"><i style="--p:{probability:.2%}"></i></span>'
+        f'<span class="value">{percent_html(probability)}</span>'
+    )
 
 
 def _map_strip(face: Face, *, own_scale: bool = False) -> str:
