@@ -4,6 +4,7 @@ import sys
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -67,9 +68,11 @@ def predict_command(
         raise typer.BadParameter("--beside is shown in the HTML page; add --out FILE.html")
     if resume and [name for name, _ in outputs] != ["parquet"]:
         raise MienError("--resume continues one Parquet file; name it as the only output: --out FILE.parquet")
-    shared = {"precision": precision, "device": device, "abstain": abstain, "threads": threads}
-    reader = _options.open_reader(model, detector=detector, min_quality=min_quality, max_faces=max_faces, **shared)
-    other = _options.open_reader(beside, detector="none", min_quality=0.0, **shared) if beside is not None else None
+    open_with = partial(
+        _options.open_reader, precision=precision, device=device, abstain=abstain, threads=threads, max_faces=max_faces
+    )
+    reader = open_with(model, detector=detector, min_quality=min_quality)
+    other = open_with(beside, detector="none", min_quality=0.0) if beside is not None else None
     inputs, tally = expand_inputs(paths), Tally(print_errors=not prints)
     left_out = inputs.note()
     facts = reader.describe() | ({"left out": left_out} if left_out else {})
