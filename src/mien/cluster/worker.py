@@ -18,6 +18,7 @@ from mien.report.tables import encode_parquet, parquet_rows
 if TYPE_CHECKING:
     from mien.decode import Source
 
+_BATCH = 64  # images or faces that are classified together
 _TRIES = 2  # of an image during which the process ends
 _SERVE = f"{__name__}:serve_blocks"
 _Rows = list[dict[str, Any]]  # of one image
@@ -27,7 +28,8 @@ class BlockReader:
     """Reads blocks in another process, which is started again when it ends.
 
     The process says which image it is about to read. When it ends there (a crash, the memory of the system,
-    ``kill -9``), a new one continues with that image. At the second time, the image gets a row with the error.
+    ``kill -9``), a new one continues with that image, one by one, as threads may have read several at once. At the
+    second time, the image gets a row with the error.
 
     Args:
         reader: A pickled ``mien.Reader``.
@@ -56,7 +58,7 @@ class BlockReader:
         while True:
             process, image = self._started(), len(done)
             try:
-                process.send((block, len(done), broken))
+                process.send((block, len(done), broken, bool(ends)))
                 while True:
                     kind, value = process.receive()
                     if kind == "image":
@@ -148,8 +150,8 @@ def serve_blocks() -> None:
     serve(_read_block)
 
 
-def _read_block(reader: Reader, given: tuple[ImageBlock, int, dict[int, str]], send: Send) -> None:
-    block, done, broken = given
+def _read_block(reader: Reader, given: tuple[ImageBlock, int, dict[int, str], bool], send: Send) -> None:
+    block, done, broken, one_by_one = given
 
     def marked() -> "Iterator[Source]":
         with closing(block.open(done, broken)) as images:
@@ -158,7 +160,7 @@ def _read_block(reader: Reader, given: tuple[ImageBlock, int, dict[int, str]], s
                 yield image
 
     try:
-        for reading in reader.read_many(marked()):
+        for reading in reader.read_many(marked(), batch=1 if one_by_one else _BATCH):
             send(("rows", parquet_rows(reading, reader.model.emotions)))
         send(("end", None))
     except MienError as error:
