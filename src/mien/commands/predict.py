@@ -47,7 +47,7 @@ def predict_command(
     model: _options.ModelOption = DEFAULT_MODEL,
     beside: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="A second model, whose answers the HTML page shows beside the first's."),
+        typer.Option(metavar="MODEL", help="A second model, beside the first in the HTML page."),
     ] = None,
     precision: _options.PrecisionOption = "int8",
     batch: Annotated[int, typer.Option(min=1, help="Number of faces that are classified together.")] = 64,
