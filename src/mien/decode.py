@@ -369,9 +369,11 @@ def silence_libtiff() -> None:
 
 def _is_heic(data: bytes) -> bool:
     """Whether the file type box names a brand of HEIC and none of AVIF."""
+    if data[4:8] != b"ftyp":
+        return False
     size = min(int.from_bytes(data[:4], "big"), 1024)
     brands = {data[8:12], *(data[at : at + 4] for at in range(16, size, 4))}
-    return data[4:8] == b"ftyp" and bool(brands & _HEIC_BRANDS) and not brands & _AVIF_BRANDS
+    return bool(brands & _HEIC_BRANDS) and not brands & _AVIF_BRANDS
 
 
 def _open_heic(data: bytes, name: str) -> Image.Image:
