@@ -17,16 +17,25 @@ Json = Mapping[str, Any]
 def parts(folder: Path) -> dict[str, str]:
     """Every table by the name of its markers, from the files that `mien stress --keep` wrote into ``folder``."""
     files = sorted(path for path in folder.glob("*.json") if not path.stem.startswith("groups"))
-    models = [model for path in files for model in json.loads(path.read_text("utf-8"))["models"]]
+    models = [model for path in files for model in _marked(json.loads(path.read_text("utf-8")))]
     models.sort(key=lambda model: -model["clean"]["metrics"]["accuracy"]["value"])
     tables = {
-        "headline": table(ROBUSTNESS_HEADINGS, [(f"`{model['name']}`", *robustness_row(model)) for model in models]),
+        "headline": table(ROBUSTNESS_HEADINGS, [(_name(model), *robustness_row(model)) for model in models]),
         "losses": _losses(models),
         "severities": _severities(),
         "steadiness": _steadiness(folder.parent / "steady"),
         "groups": _groups(folder / "groups-mien-0.json"),
     }
     return {name: f"\n{text}\n" for name, text in tables.items()}
+
+
+def _marked(result: Json) -> list[Json]:
+    """The models of a result, and whether the tree of its commit had changes."""
+    return [{**model, "changed": result["provenance"]["commit"].endswith("+")} for model in result["models"]]
+
+
+def _name(model: Json) -> str:
+    return f"`{model['name']}`{'+' if model['changed'] else ''}"
 
 
 def _losses(models: Sequence[Json]) -> str:
@@ -36,7 +45,7 @@ def _losses(models: Sequence[Json]) -> str:
         for each in CORRUPTIONS
         if all(each.name in model["by_corruption"] for model in models)
     ]
-    return table(("corruption", *(f"`{model['name']}`" for model in models)), rows)
+    return table(("corruption", *map(_name, models)), rows)
 
 
 def _steadiness(folder: Path) -> str:
