@@ -48,6 +48,7 @@ class Html:
             the readings.
 
     Raises:
+        MienError: An argument is of another type.
         OutputError: The file cannot be written.
 
     Example:
@@ -66,6 +67,9 @@ class Html:
         self._path, self._title, self._model = path, title, dict(model)
         self._beside = beside
         if beside is not None:
+            from mien.reader import Reader
+
+            require_kind("beside", beside, Reader, "a Reader with the second model")
             self._model["beside it"] = beside.describe()["model"]
         self._counts: Counter[str] = Counter()
         self._errors: list[str] = []
