@@ -27,7 +27,7 @@ from mien import Box, Emotion, Face, ImageError, MienError, ModelError, NotAnIma
 from mien import reader as reader_module
 from mien._errors import TooLargeError, TruncatedError
 from mien._face import Detection, KeyPoints, crop_sharpness
-from mien.decode import decode, decode_half
+from mien.decode import MAX_BYTES, MAX_PIXELS, decode, decode_half
 from mien.detect import from_detections
 from mien.infer import Classifier, bundled_models, find_model
 from support.encoded_images import encode
@@ -35,6 +35,7 @@ from support.onnx_models import write_model
 from support.paths import ROOT
 
 Draw = Callable[..., np.ndarray]
+LIMITS = {"max_bytes": MAX_BYTES, "max_pixels": MAX_PIXELS}
 
 
 def values(readings: list[Reading]) -> list[list[list[float]]]:
@@ -75,8 +76,8 @@ def test_a_large_jpeg_of_a_close_face_is_read_in_half_of_its_pixels(
     path = tmp_path / "large.jpg"
     path.write_bytes(large_jpeg(turned, 2400, exif=exif))
     full_reader, whole = Reader(), decode(path).pixels
-    half = decode_half(path)
-    assert half is not None
+    half, is_half = decode_half(path, **LIMITS)
+    assert is_half
     assert [2 * length for length in half.pixels.shape[:2]] == list(whole.shape[:2])
     fast, full = full_reader.read(path), full_reader.read(whole)
     assert (fast.size_wh, fast.source) == (full.size_wh, str(path))
@@ -98,16 +99,19 @@ def test_a_large_jpeg_of_small_or_no_faces_is_read_in_all_of_its_pixels(astronau
 
 def test_only_files_and_bytes_of_large_jpegs_are_halved(astronaut: np.ndarray, tmp_path: Path) -> None:
     photo = large_jpeg(astronaut, 2400)
-    assert decode_half(io.BytesIO(photo)) is None
-    assert decode_half(astronaut) is None
-    assert decode_half(encode(astronaut, "PNG")) is None
-    assert decode_half("x" * 5000) is None
-    assert decode_half("a\0b") is None
-    assert decode_half(tmp_path) is None
+    for other in (io.BytesIO(photo), astronaut, encode(astronaut, "PNG"), encode(astronaut, "JPEG")):
+        image, is_half = decode_half(other, **LIMITS)
+        assert not is_half
+        if isinstance(other, io.BytesIO):
+            other.seek(0)
+        np.testing.assert_array_equal(image.pixels, decode(other).pixels)
+    for wrong, message in (("x" * 5000, "cannot be opened"), ("a\0b", "null"), (tmp_path, "this is a folder")):
+        with pytest.raises(ImageError, match=message):
+            decode_half(wrong, **LIMITS)
     with pytest.raises(TruncatedError):
-        decode_half(photo[: len(photo) // 2])
+        decode_half(photo[: len(photo) // 2], **LIMITS)
     with pytest.raises(TooLargeError):
-        decode_half(photo, max_pixels=2800 * 2600 - 1)
+        decode_half(photo, **LIMITS | {"max_pixels": 2800 * 2600 - 1})
 
 
 def test_a_portrait_gives_a_frozen_reading(reader: Reader, astronaut: np.ndarray) -> None:

@@ -74,6 +74,30 @@ def test_readings_are_those_of_one_process_to_the_bit(
     assert not reading_processes(os.getpid())
 
 
+@pytest.mark.parametrize(("threads", "workers"), [(2, 1), (1, 2)])
+def test_arrays_may_change_and_streams_be_closed_before_the_next_image(
+    astronaut: np.ndarray, threads: int, workers: int
+) -> None:
+    small = astronaut[::2, ::2]
+
+    def images() -> Iterator[Any]:
+        frame, encoded = np.empty_like(small), bytearray()
+        for number in range(12):
+            frame[:] = np.roll(small, 9 * number, axis=1)
+            stream = io.BytesIO()
+            Image.fromarray(frame).save(stream, "BMP")
+            encoded[:] = stream.getvalue()
+            stream.seek(0 if number < 9 else 10**6)
+            with stream, Image.open(io.BytesIO(encoded)) as image:
+                yield (frame, encoded, stream, image)[number % 4]
+        frame[:], encoded[:] = 0, b""
+
+    expected = [contents(reading) for reading in Reader().read_many(images())]
+    assert [bool(error) for *_, error, _, _ in expected] == [number == 10 for number in range(12)]
+    readings = Reader(threads=threads).read_many(images(), workers=workers)
+    assert [contents(reading) for reading in readings] == expected
+
+
 def test_programs_need_no_guard_and_may_bring_their_own_streams(astronaut: np.ndarray, tmp_path: Path) -> None:
     """A Python file in the folder of the images is not imported."""
     folder = tmp_path / "images"

@@ -125,42 +125,42 @@ def decode(
     if isinstance(source, Image.Image):
         _check_pixels(source.size, name_of(source), max_pixels)
         return DecodedImage(_from_image(source, name_of(source), copy=True), name_of(source))
-    name, data = _read_bytes(source, max_bytes)
+    return _decode_file(source, max_bytes, max_pixels, reserve=reserve)[0]
+
+
+def decode_half(source: Source, *, max_bytes: int, max_pixels: int) -> tuple[DecodedImage, bool]:
+    """Read one image; a large JPEG at half of its width and height, in half of the time.
+
+    Args:
+        source: As for ``decode``, with the same errors. Only the bytes or the path of a JPEG are halved.
+        max_bytes: Likewise.
+        max_pixels: Likewise, of the whole image.
+
+    Returns:
+        The image, and whether it is halved.
+    """
+    # A pipe can be read only once. Path.is_file raises errors for names that no file can have.
+    is_path = isinstance(source, str | os.PathLike) and os.path.isfile(name_of(source))  # noqa: PTH113
+    if is_path or isinstance(source, bytes | bytearray | memoryview):
+        return _decode_file(source, max_bytes, max_pixels, half=True)
+    return decode(source, max_bytes=max_bytes, max_pixels=max_pixels), False
+
+
+def _decode_file(
+    source: Source, max_bytes: int, max_pixels: int, *, half: bool = False, reserve: Any = None
+) -> tuple[DecodedImage, bool]:
+    name, data = read_bytes(source, max_bytes)
     image, frames = _open(data, name)
     _check_pixels(image.size, name, max_pixels)
     needed = _check_memory(image, name, max_pixels)
     if reserve is not None:
         reserve(needed, image.width * image.height)
+    half = half and data.startswith(b"\xff\xd8\xff") and max(image.size) >= _HALVED_FROM
+    if half := half and image.width % 2 == image.height % 2 == 0:
+        image.draft(None, (image.width // 2, image.height // 2))
     several = _FRAMES.get(str(image.format), "").format(frames) if frames > 1 else ""
     pixels = _from_image(image, name, copy=False)
-    return DecodedImage(pixels, name, f"{several}: the first was read" if several else None)
-
-
-def decode_half(source: Source, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> DecodedImage | None:
-    """Read a large JPEG at half of its width and height, in half of the time.
-
-    Args:
-        source: As for ``decode``, with the same errors.
-        max_bytes: Likewise.
-        max_pixels: Likewise, of the whole image.
-
-    Returns:
-        The image; ``None`` for all that is not the bytes or the path of such a file.
-    """
-    # A pipe can be read only once. Path.is_file raises errors for names that no file can have.
-    is_path = isinstance(source, str | os.PathLike) and os.path.isfile(name_of(source))  # noqa: PTH113
-    if not is_path and not isinstance(source, bytes | bytearray | memoryview):
-        return None
-    name, data = _read_bytes(source, max_bytes)
-    if not data.startswith(b"\xff\xd8\xff"):
-        return None
-    image, _ = _open(data, name)
-    if max(image.size) < _HALVED_FROM or image.width % 2 or image.height % 2:
-        return None
-    _check_pixels(image.size, name, max_pixels)
-    _check_memory(image, name, max_pixels)
-    image.draft(None, (image.width // 2, image.height // 2))
-    return DecodedImage(_from_image(image, name, copy=False), name)
+    return DecodedImage(pixels, name, f"{several}: the first was read" if several else None), half
 
 
 def pillow_image(pixels: NDArray[np.uint8]) -> Image.Image:
@@ -239,12 +239,17 @@ def name_of(source: object) -> str:
         return "<bytes>"
     if isinstance(source, np.ndarray | Image.Image):
         return "<array>" if isinstance(source, np.ndarray) else "<image>"
-    label = getattr(source, "name", None)
+    label = source.source if isinstance(source, DecodedImage) else getattr(source, "name", None)
     return label if isinstance(label, str) else "<stream>"
 
 
-def _read_bytes(source: object, max_bytes: int) -> tuple[str, bytes]:
-    """The name and the bytes of ``source``. Raises ``TooLargeError`` above ``max_bytes``, and ``ImageError``."""
+def read_bytes(source: object, max_bytes: int) -> tuple[str, bytes]:
+    """Return the name and the bytes of an encoded image.
+
+    Args:
+        source: A path, bytes or a binary stream.
+        max_bytes: As for ``decode``, with the same errors.
+    """
     name = name_of(source)
     if isinstance(source, bytes | bytearray | memoryview):
         _check_bytes(memoryview(source).nbytes, name, max_bytes)
@@ -254,14 +259,11 @@ def _read_bytes(source: object, max_bytes: int) -> tuple[str, bytes]:
     elif hasattr(source, "read"):
         data = _read_stream(source, name, max_bytes)
     else:
-        kind = type(source).__name__
-        raise ImageError(
-            f"a {kind} is not an image; give a path, bytes, a binary stream, a numpy array or a Pillow image"
-        )
+        known = "a path, bytes, a binary stream, a numpy array or a Pillow image"
+        raise ImageError(f"a {type(source).__name__} is not an image; give {known}")
     if not data:
-        raise NotAnImageError(
-            f"{name}: there are no bytes to read; the file is empty or the stream already read to its end"
-        )
+        reason = "there are no bytes to read; the file is empty or the stream already read to its end"
+        raise NotAnImageError(f"{name}: {reason}")
     return name, data
 
 
@@ -303,9 +305,8 @@ def _read_stream(stream: Any, name: str, max_bytes: int) -> bytes:
 
 def _check_bytes(size: int, name: str, max_bytes: int) -> None:
     if size > max_bytes:
-        raise TooLargeError(
-            f"{name}: the file exceeds the limit of {max_bytes:,} bytes; make it smaller or raise max_bytes"
-        )
+        cure = "make it smaller or raise max_bytes"
+        raise TooLargeError(f"{name}: the file exceeds the limit of {max_bytes:,} bytes; {cure}")
 
 
 def check_image_file(path: str) -> None:
@@ -395,9 +396,8 @@ def _from_array(array: NDArray[Any], name: str, max_pixels: int) -> NDArray[np.u
     if array.dtype != np.uint8:
         raise ImageError(f"{name}: the array is {array.dtype}; give uint8 with values 0..255")
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
-        raise ImageError(
-            f"{name}: the array has shape {list(array.shape)}; give RGB [H, W, 3], RGBA [H, W, 4] or grey [H, W]"
-        )
+        known = "RGB [H, W, 3], RGBA [H, W, 4] or grey [H, W]"
+        raise ImageError(f"{name}: the array has shape {list(array.shape)}; give {known}")
     _check_pixels((array.shape[1], array.shape[0]), name, max_pixels)
     if array.ndim == 3 and array.shape[2] == 4:
         return _frozen(_to_upright_rgb(Image.fromarray(array), None))
@@ -483,9 +483,8 @@ def _check_pixels(size_wh: tuple[int, int], name: str, max_pixels: int) -> None:
     if width < 1 or height < 1:
         raise ImageError(f"{name}: the image has no pixels ({width} x {height}); give one of at least 1 x 1")
     if width * height > max_pixels:
-        raise TooLargeError(
-            f"{name}: {width} x {height} pixels exceed the limit of {max_pixels:,}; scale it down or raise max_pixels"
-        )
+        cure = "scale it down or raise max_pixels"
+        raise TooLargeError(f"{name}: {width} x {height} pixels exceed the limit of {max_pixels:,}; {cure}")
 
 
 def _check_memory(image: Image.Image, name: str, max_pixels: int) -> int:

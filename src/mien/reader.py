@@ -8,11 +8,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
+from io import BytesIO
 from itertools import takewhile
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from mien._errors import ImageError, MienError, require_integer, require_kind, require_number
 from mien._face import Detection, Face, Pixels, Reading, crop_side
@@ -21,7 +23,17 @@ from mien._metrics import METRICS, format_metric, metric_name
 from mien._signals import interruptible
 from mien._workers import EndedError, ReaderPool, Send, serve
 from mien.bundled import DEFAULT_MODEL
-from mien.decode import MAX_BYTES, MAX_PIXELS, Source, decode, decode_half, is_single_image, name_of
+from mien.decode import (
+    MAX_BYTES,
+    MAX_PIXELS,
+    DecodedImage,
+    Source,
+    decode,
+    decode_half,
+    is_single_image,
+    name_of,
+    read_bytes,
+)
 from mien.detect import MAX_FACES, Detector, from_detections, open_detector
 from mien.extract import extract
 from mien.infer import Classifier, find_model
@@ -54,6 +66,9 @@ class Prepared:
     detections: Sequence[Detection]
     crops: NDArray[np.uint8]
     to_image: NDArray[np.float64]
+
+
+_Held = Source | Prepared  # what nobody changes or closes before it is read, or the reason why it cannot be
 
 
 class Reader:
@@ -168,7 +183,7 @@ class Reader:
         Close the generator to stop them.
 
         Args:
-            images: Images as ``read`` takes them.
+            images: Images as ``read`` takes them. Arrays may change, and streams be closed, once the next is taken.
             batch: The number of images or faces after which a batch is classified, 1 or more. With 1, each reading is
                 yielded as soon as it is complete.
             keep_pixels: Whether to keep the decoded images in ``Reading.pixels``.
@@ -215,10 +230,15 @@ class Reader:
         Raises:
             ImageError: The image cannot be read.
         """
-        half = None if keep_pixels else self._prepare_half(image)
-        if half is not None:
-            return half
-        decoded = decode(image, **self._limits)
+        if keep_pixels or not isinstance(self.detector, _CloseDetector):
+            decoded = decode(image, **self._limits)
+        else:
+            decoded, is_half = decode_half(image, **self._limits)
+            if is_half:
+                prepared = self._prepare_half(decoded, self.detector)
+                if prepared is not None:
+                    return prepared
+                decoded = decode(image, **self._limits)
         pixels = decoded.pixels
         height, width = pixels.shape[:2]
         detections, note = self.detector(pixels), decoded.note
@@ -231,11 +251,9 @@ class Reader:
         reading = Reading((), decoded.source, (width, height), note, pixels=pixels if keep_pixels else None)
         return Prepared(reading, detections, crops, to_image)
 
-    def _prepare_half(self, image: Source) -> Prepared | None:
-        """Prepare a large JPEG from half of its rows and columns, if all of its faces are close."""
-        if not isinstance(self.detector, _CloseDetector) or (half := decode_half(image, **self._limits)) is None:
-            return None
-        found = self.detector.close_faces(half.pixels)
+    def _prepare_half(self, half: DecodedImage, detector: "_CloseDetector") -> Prepared | None:
+        """Prepare an image of which half of the rows and columns were read, if all of its faces are close."""
+        found = detector.close_faces(half.pixels)
         if found is None or len(found) > self.max_faces:
             return None
         crops, to_half = extract(half.pixels, found, size=self.model.size, framing=self.model.framing)
@@ -410,18 +428,19 @@ class Reader:
             yield from (self._prepare_safely(image, keep) for image in images)
             return
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="mien-decode")
-        yield from _in_order(pool, partial(self._prepare_safely, keep=keep), images, min(2 * self._workers, batch))
+        prepare = partial(self._prepare_safely, keep=keep)
+        yield from _in_order(pool, prepare, map(self._held, images), min(2 * self._workers, batch))
 
     def _read_apart(
         self, images: Iterable[Source], batch: int, keep: bool, pool: ReaderPool, count: int
     ) -> Generator[Reading, None, None]:
         """Read images in other processes."""
 
-        def read(together: list[Source]) -> list[Reading]:
+        def read(together: list[_Held]) -> list[Reading]:
             readings = None
             try:
                 question = pickle.dumps((together, keep))
-            except Exception:  # a stream, of which each kind has an error of its own
+            except Exception:  # of a path of an own class, each of which has an error of its own
                 question = b""
             try:
                 readings = pool.ask(question) if question else None
@@ -431,20 +450,35 @@ class Reader:
             return self._read_safely(together, keep) if readings is None else readings
 
         size = 1 if keep else max(1, min(_TOGETHER, batch // (2 * count)))
-        with closing(_in_order(pool, read, _together(images, size), min(2 * count, batch))) as groups:
+        with closing(_in_order(pool, read, _together(map(self._held, images), size), min(2 * count, batch))) as groups:
             for group in groups:
                 yield from group
 
-    @interruptible()
-    def _prepare_safely(self, image: Source, keep: bool) -> Prepared:
+    def _held(self, image: Source) -> _Held:
+        """An image that can be read later: until then its owner may change an array, and close or move a stream."""
         try:
-            return self.prepare(image, keep_pixels=keep)
+            if isinstance(image, np.ndarray | Image.Image):
+                return decode(image, **self._limits)
+            if hasattr(image, "read"):
+                with interruptible():  # a pipe may never end
+                    return _HeldStream(*read_bytes(image, self._limits["max_bytes"]))
         except ImageError as error:
-            size = self.model.size
-            reading = Reading(faces=(), source=name_of(image), size_wh=(0, 0), error=str(error))
-            return Prepared(reading, (), np.empty((0, size, size), np.uint8), np.empty((0, 2, 3)))
+            return self._unread(image, error)
+        return bytes(image) if isinstance(image, bytearray | memoryview) else image
 
-    def _read_safely(self, images: Sequence[Source], keep: bool) -> list[Reading]:
+    @interruptible()
+    def _prepare_safely(self, image: _Held, keep: bool) -> Prepared:
+        try:
+            return image if isinstance(image, Prepared) else self.prepare(image, keep_pixels=keep)
+        except ImageError as error:
+            return self._unread(image, error)
+
+    def _unread(self, image: object, error: ImageError) -> Prepared:
+        reading = Reading(faces=(), source=name_of(image), size_wh=(0, 0), error=str(error))
+        size = self.model.size
+        return Prepared(reading, (), np.empty((0, size, size), np.uint8), np.empty((0, 2, 3)))
+
+    def _read_safely(self, images: Sequence[_Held], keep: bool) -> list[Reading]:
         return self.classify([self._prepare_safely(image, keep) for image in images])
 
     def _face(
@@ -467,6 +501,14 @@ class Reader:
         return Face(detection.box, detection.score, detection.points, emotion, confidence, named, maps, crop, to_image)
 
 
+class _HeldStream(BytesIO):
+    """The content of a stream, and its name."""
+
+    def __init__(self, name: str, content: bytes) -> None:
+        super().__init__(content)
+        self.name = name
+
+
 @runtime_checkable
 class _CloseDetector(Protocol):
     """A detector that knows when an image of half the size is enough."""
@@ -478,9 +520,9 @@ def _joined(*notes: str | None) -> str | None:
     return "; ".join(note for note in notes if note) or None
 
 
-def _together(images: Iterable[Source], size: int) -> Iterator[list[Source]]:
+def _together(images: Iterable[_Held], size: int) -> Iterator[list[_Held]]:
     """Lists of ``size`` paths. What is in memory already is alone, so that few images are in memory at a time."""
-    together: list[Source] = []
+    together: list[_Held] = []
     for image in images:
         together.append(image)
         if len(together) == size or not isinstance(image, str | os.PathLike):

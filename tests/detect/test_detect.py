@@ -313,6 +313,17 @@ def test_a_finer_level_supersedes_traces_it_detects_well(width: float, score: fl
     assert is_superseded(trace, 0.5).tolist() == [expected]
 
 
+@pytest.mark.parametrize("min_face", [60, 100])
+def test_the_smallest_face_is_of_the_whole_image_also_in_half_of_its_pixels(min_face: int) -> None:
+    head, side = Image.open(ROOT / "examples" / "astronaut.png"), 7 * min_face  # the face is a fifth of the head
+    canvas = Image.new("RGB", (3000, 2600), (96, 96, 96))
+    canvas.paste(head.resize((2000, 2000)), (0, 600))
+    canvas.paste(head.resize((side, side)), (2990 - side, 10))
+    detector = open_detector(min_face=min_face)
+    assert len(detector(np.asarray(canvas))) > 1
+    assert detector.close_faces(np.asarray(canvas.reduce(2))) is None  # type: ignore[attr-defined]
+
+
 def test_levels_become_finer_until_the_smallest_face_leaves_a_trace() -> None:
     scales = [0.05]
     while (scale := finer_scale(scales[-1], smallest=24)) > 0:

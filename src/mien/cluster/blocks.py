@@ -65,7 +65,7 @@ class ImageBlock:
         with closing(_fetch_ahead(islice(enumerate(items), done, None))) as ahead:
             for index, image in ahead:
                 reason = (broken or {}).get(index)
-                yield index, image if reason is None else _failing(_name_of(image), f"{_name_of(image)}: {reason}")
+                yield index, image if reason is None else _failing(name_of(image), f"{name_of(image)}: {reason}")
 
     def _files(self) -> Iterator[Source]:
         if self.errors:
@@ -168,10 +168,6 @@ def _fetch_ahead(items: Iterable[tuple[int, Source]]) -> Generator[tuple[int, So
             while waiting and (len(waiting) > _AHEAD or not isinstance(item[1], Fetched)):
                 yield waiting.popleft()
         yield from waiting
-
-
-def _name_of(image: Source) -> str:
-    return image.source if isinstance(image, DecodedImage) else name_of(image)
 
 
 def _failing(name: str, error: str) -> Source:

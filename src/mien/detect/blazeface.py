@@ -106,7 +106,8 @@ class BlazeFace:
         """
         long_side = max(pixels.shape[:2])
         pyramid = Pyramid(pixels, coarse=LEVEL_STEP * INPUT_SIDE / long_side)
-        faces = suppress(self._search(pyramid, until=LEVEL_STEP * INPUT_SIDE / long_side)).take(slice(self._max_faces))
+        found = self._search(pyramid, until=LEVEL_STEP * INPUT_SIDE / long_side, pixel=2)
+        faces = suppress(found).take(slice(self._max_faces))
         is_enough = len(faces) > 0 and faces.widths.min() >= _HALVED_WIDTH
         return faces.to_detections() if is_enough and faces.widths.max() >= _CLOSE_SHARE * long_side else None
 
@@ -135,8 +136,8 @@ class BlazeFace:
         found = suppress(self._find([tile], min(_NEAR_SCORE, self._threshold)))
         return found.to_image(scale=1, x=left, y=top).to_detections()
 
-    def _search(self, pyramid: Pyramid, *, until: float = np.inf) -> Candidates:
-        """Find the faces; none where a level finer than ``until`` is needed."""
+    def _search(self, pyramid: Pyramid, *, until: float = np.inf, pixel: int = 1) -> Candidates:
+        """Find the faces; none where a level finer than ``until`` is needed. A pixel is ``pixel`` ones wide."""
         faces = traces = Candidates.empty()
         long_side = max(pyramid.size)
         scale = INPUT_SIDE / long_side
@@ -144,7 +145,7 @@ class BlazeFace:
             tiles = split(pyramid, scale, side=_LEVEL_SIDE, overlap=_LEVEL_OVERLAP, multiple=_MULTIPLE)
             more = self._sort(self._find(tiles, self._lowest), scale)
             faces, traces = join([faces, more[0]]), join([traces.take(~is_superseded(traces, scale)), more[1]])
-            smallest = self._smallest(long_side, faces, traces)
+            smallest = self._smallest(long_side, faces, traces) if self._min_face is None else self._min_face / pixel
             scale = finer_scale(scale, smallest)
             if scale > 1.3 * until:
                 return Candidates.empty()
@@ -188,9 +189,7 @@ class BlazeFace:
         return found.take(plain), found.take(~plain & is_small & (found.scores >= lowest))
 
     def _smallest(self, long_side: int, plain: Candidates, traces: Candidates) -> float:
-        """Return the width of the smallest face to search for, in pixels."""
-        if self._min_face is not None:
-            return self._min_face
+        """Return the width of the smallest face to search for by default, in pixels."""
         smallest = max(_SMALLEST, _SMALLEST_SHARE * long_side)
         certain = join([plain, traces.take(traces.scores >= _PLAIN_SCORE)])
         closest = float(certain.widths.max()) if len(certain) else 0.0
