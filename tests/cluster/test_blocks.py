@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import mien
+from mien._errors import MienError
 from mien.cluster.blocks import ImageBlock
 from mien.cluster.plan import Plan
 from support.distributed import rows_of_one_process, write_images
@@ -58,6 +59,21 @@ def test_what_cannot_be_opened_is_an_error_of_its_image(reader: mien.Reader, tmp
     assert errors(reader, empty) == [
         f"{tmp_path}/a.parquet#{row}: the row has no image; fill or remove it" for row in range(2)
     ]
+
+
+@pytest.mark.parametrize("column", [{"image": [b"a"] * 3}, {"other": [b"a"] * 9}, {"image": [7] * 9}])
+def test_a_table_that_has_changed_loses_no_row_silently(
+    reader: mien.Reader, tmp_path: Path, column: dict[str, list[object]]
+) -> None:
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.table({"image": [b"a"] * 9}), path)
+    (block,) = Plan([str(path)], fps=None, column=None)
+    parquet.write_table(pyarrow.table(column), path)
+    if column == {"image": [7] * 9}:
+        assert errors(reader, block) == [f"{path}#{row}: the row has no image; fill or remove it" for row in range(9)]
+    else:
+        with pytest.raises(MienError, match="has changed since the run began; read it into another folder"):
+            errors(reader, block)
 
 
 def test_parts_of_a_video_have_the_frames_of_the_whole(

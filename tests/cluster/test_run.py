@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,13 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    with run._cluster(run._import_ray(), None, run._Needs(2, 1, 0), dashboard=False):
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Ray on this machine, although the environment names a cluster, and a folder too deep for the names of sockets."""
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+            patch.setattr("tempfile.tempdir", str(tmp_path_factory.mktemp("x" * 90)))
+            stack.enter_context(run._cluster(run._import_ray(), None, run._Needs(2, 1, 0), dashboard=False))
         yield
 
 
@@ -107,10 +113,12 @@ def test_killed_workers_and_an_interrupted_driver_lose_nothing(reader: mien.Read
 def test_folders_of_killed_drivers_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not those of drivers at work, and not what has another name."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(run, "_LONGEST_PARENT", 1000)
     (tmp_path / "mien-other").mkdir()
     program = (
         "import os, signal\n"
         "from mien.cluster import run\n"
+        "run._LONGEST_PARENT = 1000\n"
         "with run._temporary_folder() as folder:\n"
         "    open(os.path.join(folder, 'log'), 'w').close()\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -77,6 +77,8 @@ class ImageBlock:
         with open_table(self.names[0], self.options) as file:
             sizes = (file.metadata.row_group(group).num_rows for group in range(file.num_row_groups))
             firsts, end = [0, *accumulate(sizes)], int(self.end or 0)
+            if firsts[-1] < end or self.column not in file.schema_arrow.names:
+                raise MienError(f"{self.names[0]}: has changed since the run began; read it into another folder")
             groups = [i for i in range(len(firsts) - 1) if firsts[i] < end and firsts[i + 1] > self.start]
             row = firsts[groups[0]]
             for batch in file.iter_batches(batch_size=_AHEAD, row_groups=groups, columns=[self.column]):
@@ -198,6 +200,6 @@ def _open_value(value: Any, name: str, options: str) -> Source:
         value = value.get("bytes") or value.get("path")
     if isinstance(value, str):
         return _open_name(value, options)
-    if not value:
+    if not value or not isinstance(value, bytes):
         return _failing(name, f"{name}: the row has no image; fill or remove it")
-    return Fetched(name, lambda: bytes(value))  # type: ignore[return-value]
+    return Fetched(name, lambda: value)  # type: ignore[return-value]

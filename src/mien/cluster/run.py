@@ -39,6 +39,8 @@ from mien.reader import Reader
 _STORE_BYTES = 256 * 2**20  # of Ray's object store on one machine: blocks of rows are small
 _STARTS = 3  # of Ray: on a busy machine, its first one may exceed a time limit of its own
 _TEMPORARY = "mien-ray-"  # begins the names of the folders of Ray
+# Bytes of the name of the folder that they are in: the names of Ray's sockets are 82 longer, and have at most 103.
+_LONGEST_PARENT = 20
 _NEW_SECONDS = 5.0  # in which the driver that has made a folder locks it
 _ANSWER_SECONDS = 5.0  # after which a cluster that does not answer is an error
 
@@ -217,7 +219,7 @@ def _cluster(ray: Any, address: str | None, needs: _Needs, *, dashboard: bool) -
         if address is None:
             cpus = None if needs.workers is None else math.ceil(needs.workers * needs.cpus)
             options = {"num_cpus": cpus, "object_store_memory": _STORE_BYTES, "include_dashboard": dashboard}
-            options |= {"_temp_dir": folder}
+            options |= {"_temp_dir": folder, "address": "local"}  # not that of RAY_ADDRESS
         else:
             _check_answer(address)
         if dashboard and find_spec("aiohttp_cors") is None:
@@ -246,11 +248,15 @@ def _cluster(ray: Any, address: str | None, needs: _Needs, *, dashboard: bool) -
 @contextmanager
 def _temporary_folder() -> Iterator[str]:
     """A folder for Ray. Those of drivers that were killed are removed; that of a driver at work is locked."""
-    for old in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*"):
+    parent = tempfile.gettempdir()
+    if os.name == "posix" and len(os.fsencode(parent)) > _LONGEST_PARENT:
+        parent = "/tmp"
+    for old in Path(parent).glob(f"{_TEMPORARY}*"):
         with suppress(OSError, OutputError), _locked(old) as is_locked:
             if is_locked and time.time() - old.stat().st_mtime > _NEW_SECONDS:
                 shutil.rmtree(old, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=_TEMPORARY, ignore_cleanup_errors=True) as folder, _locked(Path(folder)):
+    made = tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=parent, ignore_cleanup_errors=True)
+    with made as folder, _locked(Path(folder)):
         yield folder
 
 
