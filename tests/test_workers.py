@@ -169,6 +169,16 @@ def test_an_error_of_the_images_is_raised(tmp_path: Path) -> None:
     assert not reading_processes(os.getpid())
 
 
+def test_a_folder_that_was_removed_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (name,) = write_images(tmp_path / "in", 1)
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    with pytest.raises(MienError, match=r"no other process can be started \(.*\); read with one"):
+        list(Reader(detector="none").read_many([name], workers=2))
+
+
 def test_a_detector_that_cannot_be_sent_is_one_line() -> None:
     class Local:
         name = "local"

@@ -40,9 +40,9 @@ class ReaderProcess:
     """
 
     def __init__(self, reader: bytes, serve: str, *, folder: str | None = None, path: Sequence[str] = ()) -> None:
-        places = dict.fromkeys(os.path.abspath(place) for place in [*sys.path, *path])  # noqa: PTH100 ("" is a place)
         module, _, name = serve.partition(":")
         try:
+            places = dict.fromkeys(os.path.abspath(place) for place in [*sys.path, *path])  # noqa: PTH100 ("" is one)
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", f"from {module} import {name}; {name}()"],  # -P: no modules of the folder
                 stdin=subprocess.PIPE,

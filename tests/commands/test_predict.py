@@ -266,6 +266,9 @@ def test_a_closed_output_is_one_line(tiny: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr == "mien: standard output is closed; send it to a file or to /dev/null\n"
+    done = subprocess.run([*command[:2], command[2][:-3] + "2>&-"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert '"faces": [{' in done.stdout
 
 
 def test_abstain_prints_unsure(predict: Callable[..., Result], album: Path) -> None:
