@@ -322,13 +322,12 @@ def check_image_file(path: str) -> None:
         return
     with Path(path).open("rb") as stream:
         head = stream.read(_HEAD_BYTES)
-        for key, _ in _formats_of(head):
-            check_structure(head + stream.read(MAX_BYTES), key, path)
-            return
+        if (found := _format_of(head)) is not None:
+            check_structure(head + stream.read(MAX_BYTES), found[0], path)
 
 
-def _formats_of(data: bytes) -> Iterator[tuple[str, Callable[..., Image.Image]]]:
-    """The formats whose signature a file has, with Pillow's readers of them."""
+def _format_of(data: bytes) -> tuple[str, Callable[..., Image.Image]] | None:
+    """The format whose signature a file has, with Pillow's reader of it."""
     # Pillow's readers expect a few bytes, and it has a string for a format that it was built without.
     head = data[:_HEAD_BYTES].ljust(_HEAD_BYTES, b"\0")
     for load_formats in (Image.preinit, Image.init):  # the usual formats; all others only when these do not fit
@@ -336,7 +335,8 @@ def _formats_of(data: bytes) -> Iterator[tuple[str, Callable[..., Image.Image]]]
         for key in FORMATS:
             factory, accept = Image.OPEN.get(key, (None, None))
             if factory is not None and accept is not None and accept(head) is True:
-                yield key, factory
+                return key, factory
+    return None
 
 
 def _open(data: bytes, name: str) -> tuple[Image.Image, int]:
@@ -347,16 +347,18 @@ def _open(data: bytes, name: str) -> tuple[Image.Image, int]:
     """
     if _is_heic(data):
         return _open_heic(data, name), 1
-    for key, factory in _formats_of(data):
-        frames = check_structure(data, key, name)
-        if key == "TIFF":
-            silence_libtiff()
-        try:
-            image = factory(io.BytesIO(data), "")
-            return image, getattr(image, "n_frames", 1) if frames is None else frames
-        except Exception as error:  # a reader may raise anything at all on damaged bytes
-            raise _pillow_error(error, name) from error
-    raise NotAnImageError(f"{name}: not an image that mien reads; convert it to {FORMATS[0]} or {FORMATS[1]}")
+    found = _format_of(data)
+    if found is None:
+        raise NotAnImageError(f"{name}: not an image that mien reads; convert it to {FORMATS[0]} or {FORMATS[1]}")
+    key, factory = found
+    frames = check_structure(data, key, name)
+    if key == "TIFF":
+        silence_libtiff()
+    try:
+        image = factory(io.BytesIO(data), "")
+        return image, getattr(image, "n_frames", 1) if frames is None else frames
+    except Exception as error:  # a reader may raise anything at all on damaged bytes
+        raise _pillow_error(error, name) from error
 
 
 @cache

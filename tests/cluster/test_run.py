@@ -50,11 +50,11 @@ def reader(tmp_path: Path) -> mien.Reader:
 
 
 def at_first(action: Callable[[], object]) -> Callable[..., None]:
-    """A progress that does something when the first partition is there."""
+    """A progress that does something when the first partition of this run is there, and so its workers."""
     waiting = [action]
 
-    def progress(_stage: str, *numbers: int) -> None:
-        if numbers and numbers[0] and waiting:
+    def progress(stage: str, *_: int) -> None:
+        if stage.startswith("reading") and waiting:
             waiting.pop()()
 
     return progress
