@@ -537,10 +537,10 @@ def test_looks_are_in_the_tables() -> None:
         line for line in text.splitlines() if line.startswith("| `attention-resnet-128` | 003 | tuned | 7 | 3,589")
     ]
     assert "| 70.2 %\N{DAGGER} |" in row
-    assert row.endswith("| 5 |")
+    assert row.endswith("| 6 |")
     assert "**" not in text.split("## Looks at PrivateTest")[0]  # bold is for what is at least as good as a claim
     entries = docs_tables.LEDGER.entries()
     accuracies = [entry["accuracy"]["fp32"] for entry in entries if entry["family"] == "003 attention-resnet"]
-    assert [f"{value:.3f}" for value in accuracies] == ["0.634", "0.670", "0.678", "0.687", "0.702"]
+    assert [f"{value:.3f}" for value in accuracies] == ["0.634", "0.670", "0.678", "0.687", "0.702", "0.631"]
     for entry in entries:
         assert entry["why"] in text
