@@ -17,7 +17,7 @@ def main() -> None:
     Raises:
         SystemExit: Always, with the exit status.
     """
-    if sys.stderr is None:  # as after `mien ... 2>&-`; also for other processes, and no file may get its number
+    if sys.stderr is None:  # closed, as by `mien ... 2>&-`; another file or process would get its number
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 (until the end)
         os.set_inheritable(sys.stderr.fileno(), True)
     ended: list[int] = []  # the exit status, as soon as all files are closed

@@ -68,7 +68,7 @@ class Prepared:
     to_image: NDArray[np.float64]
 
 
-_Held = Source | Prepared  # what nobody changes or closes before it is read, or the reason why it cannot be
+_Held = Source | Prepared  # an image that is safe to read later, or the reading with its error
 
 
 class Reader:
@@ -455,7 +455,7 @@ class Reader:
                 yield from group
 
     def _held(self, image: Source) -> _Held:
-        """An image that can be read later: until then its owner may change an array, and close or move a stream."""
+        """Copy an image whose owner may change or close it before it is read. An error becomes a reading."""
         try:
             if isinstance(image, np.ndarray | Image.Image):
                 return decode(image, **self._limits)

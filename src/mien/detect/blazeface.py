@@ -137,7 +137,7 @@ class BlazeFace:
         return found.to_image(scale=1, x=left, y=top).to_detections()
 
     def _search(self, pyramid: Pyramid, *, until: float = np.inf, pixel: int = 1) -> Candidates:
-        """Find the faces; none where a level finer than ``until`` is needed. A pixel is ``pixel`` ones wide."""
+        """Find the faces; none where a level finer than ``until`` is needed. ``pixel`` is 2 in a halved image."""
         faces = traces = Candidates.empty()
         long_side = max(pyramid.size)
         scale = INPUT_SIDE / long_side
