@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mien import Reader, annotate
-from mien.decode import DecodedImage, decode, is_shared, pillow_image
+from mien._memory import is_shared, pillow_image
+from mien.decode import DecodedImage, decode
 from support.encoded_images import encode
 
 PEAK = """

@@ -21,7 +21,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Lowest first; a module imports only from the lines above its own, and from its own package.
 LAYERS = [
-    {"_checksum", "_emotions", "_format", "_progress", "_signals", "_suggest", "bundled"},
+    {"_checksum", "_emotions", "_format", "_memory", "_progress", "_signals", "_suggest", "bundled"},
     {"_errors"},
     {"_download", "_framing", "_measure", "_metrics", "_output", "_page", "_session", "_structure"},
     {"decode"},

@@ -473,7 +473,7 @@ def head_turn(points: KeyPoints) -> float | None:
 
 def _image_html(pixels: Pixels, faces: tuple[Face, ...]) -> str:
     """The image with a box over each face, for a notebook: every style is in the element itself."""
-    from mien.decode import pillow_image
+    from mien._memory import pillow_image
 
     height, width = pixels.shape[:2]
     image = pillow_image(pixels)

@@ -5,7 +5,6 @@ import io
 import os
 import re
 import stat
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,9 +17,10 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, _imaging
 
 from mien._errors import ImageError, NotAnImageError, TooLargeError, TruncatedError, UnsupportedImageError, first_line
+from mien._memory import ONE_BLOCK, memory_of
 from mien._structure import check_structure
 
-__all__ = ["FORMATS", "MAX_BYTES", "MAX_PIXELS", "DecodedImage", "Source", "decode", "name_of", "pillow_image"]
+__all__ = ["FORMATS", "MAX_BYTES", "MAX_PIXELS", "DecodedImage", "Source", "decode", "name_of"]
 
 # Formats of photographs. Left out on purpose: EPS, which Pillow hands to Ghostscript, and formats without a
 # signature, as which any text file could pass. HEIC needs pillow-heif.
@@ -32,16 +32,6 @@ _FRAMES = dict.fromkeys(("GIF", "PNG", "WEBP", "AVIF"), "animated, {} frames") |
 # Exif 2.32, tag 0x0112: the steps along the stored rows and columns of the orientations 2 to 8. Those of 5 to 8 are of
 # the transposed image.
 _MIRRORED = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 6: (-1, 1), 7: (-1, -1), 8: (1, -1)}
-# What turns an image in the order of its memory upright: whether it is transposed, and its steps along the memory.
-_TURNS = {
-    (False, 1, -1): Image.Transpose.FLIP_LEFT_RIGHT,
-    (False, -1, 1): Image.Transpose.FLIP_TOP_BOTTOM,
-    (False, -1, -1): Image.Transpose.ROTATE_180,
-    (True, 1, 1): Image.Transpose.TRANSPOSE,
-    (True, 1, -1): Image.Transpose.ROTATE_90,
-    (True, -1, 1): Image.Transpose.ROTATE_270,
-    (True, -1, -1): Image.Transpose.TRANSVERSE,
-}
 # Brands of ISO base media files whose images are coded as HEVC or as AV1; mif1 and msf1 name only the container.
 _HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"})
 _AVIF_BRANDS = frozenset({b"avif", b"avis"})
@@ -161,52 +151,6 @@ def _decode_file(
     several = _FRAMES.get(str(image.format), "").format(frames) if frames > 1 else ""
     pixels = _from_image(image, name, copy=False)
     return DecodedImage(pixels, name, f"{several}: the first was read" if several else None), half
-
-
-def pillow_image(pixels: NDArray[np.uint8]) -> Image.Image:
-    """Make a Pillow image of pixels, without a copy where four bytes a pixel are in memory, as of a decoded file.
-
-    Args:
-        pixels: RGB uint8 ``[H, W, 3]``, or a part of such an array.
-
-    Returns:
-        The image, of mode RGB, or RGBX for a view of four bytes a pixel. It may share the memory of ``pixels``.
-    """
-    words = _words(pixels)
-    if words is None:
-        return Image.fromarray(pixels)
-    transposed = abs(words.strides[0]) < abs(words.strides[1])
-    stored = words.T if transposed else words
-    down, across = (1 if step > 0 else -1 for step in stored.strides)
-    stored = np.ascontiguousarray(stored[::down, ::across])  # by whole rows, in the order of the memory
-    image = Image.frombuffer("RGBX", (stored.shape[1], stored.shape[0]), stored, "raw", "RGBX", 0, 1)
-    turn = _TURNS.get((transposed, down, across))  # Pillow turns an image in blocks, numpy in rows: 3 times as long
-    return image if turn is None else image.transpose(turn)
-
-
-def is_shared(pixels: NDArray[np.uint8]) -> bool:
-    """Return whether ``pillow_image`` copies nothing.
-
-    Args:
-        pixels: RGB uint8 ``[H, W, 3]``.
-
-    Returns:
-        True for an upright view of four bytes a pixel.
-    """
-    words = _words(pixels)
-    return words is not None and words.flags.c_contiguous
-
-
-def _words(pixels: NDArray[np.uint8]) -> NDArray[np.uint32] | None:
-    """The pixels as words ``[H, W]``, if they are the first three bytes of each pixel ``[H, W, 4]`` of their base."""
-    base = pixels.base
-    if not isinstance(base, np.ndarray) or base.dtype != np.uint8 or base.ndim != 3 or base.shape[2] != 4:
-        return None
-    start = pixels.__array_interface__["data"][0] - base.__array_interface__["data"][0]
-    if start % 4 or not base.flags.c_contiguous or pixels.shape[2] != 3 or pixels.strides[2] != 1:
-        return None
-    words: NDArray[np.uint32] = base.reshape(-1).view(np.uint32)
-    return np.lib.stride_tricks.as_strided(words[start // 4 :], pixels.shape[:2], pixels.strides[:2], writeable=False)
 
 
 def is_single_image(source: object) -> bool:
@@ -414,70 +358,19 @@ def _from_image(image: Image.Image, name: str, *, copy: bool) -> NDArray[np.uint
     ``ImageError``.
     """
     try:
-        with _ONE_BLOCK:
+        with ONE_BLOCK:
             image.load()
     except Exception as error:  # OSError, SyntaxError, ValueError, struct.error, ...: no common base
         raise _pillow_error(error, name) from error
     try:
-        return _frozen(_to_upright_rgb(image, None if copy else _memory_of(image)))
+        memory = None if copy or image.mode in _NARROW_MODES else memory_of(image)
+        return _frozen(_to_upright_rgb(image, memory))
     except MemoryError as error:  # also where Pillow refuses to convert a row of 90 million pixels
         raise _pillow_error(error, name) from error
     except (ValueError, OSError, ImportError) as error:
         raise ImageError(
             f"{name}: colour mode {image.mode} cannot be read ({first_line(error)}); convert it to RGB"
         ) from error
-
-
-class _OneBlock:
-    """While any thread is within it, Pillow allocates each image in one block, not in blocks of 16 MB."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
-
-    def __enter__(self) -> None:
-        self._change(1)
-
-    def __exit__(self, *_: object) -> None:
-        self._change(-1)
-
-    def _change(self, step: int) -> None:
-        with self._lock:
-            self._users += step
-            _imaging.set_use_block_allocator(int(self._users > 0))
-
-
-_ONE_BLOCK = _OneBlock()
-
-
-class _ArrowArray(ctypes.Structure):
-    """The first fields of a structure of the Arrow C data interface, by which Pillow gives access to its memory."""
-
-
-_ArrowArray._fields_ = [  # the structure refers to itself
-    *((name, ctypes.c_int64) for name in ("length", "null_count", "offset", "n_buffers", "n_children")),
-    ("buffers", ctypes.POINTER(ctypes.c_void_p)),
-    ("children", ctypes.POINTER(ctypes.POINTER(_ArrowArray))),
-]
-
-
-_POINTER_OF = ctypes.pythonapi.PyCapsule_GetPointer
-_POINTER_OF.restype, _POINTER_OF.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-
-
-def _memory_of(image: Image.Image) -> NDArray[np.uint8] | None:
-    """The memory of an image of four bytes a pixel, ``[H, W, 4]``; None for other modes and for several blocks."""
-    if image.mode in _NARROW_MODES:
-        return None
-    try:
-        _, capsule = image.__arrow_c_array__()
-    except ValueError:  # Pillow replaced the image while it loaded
-        return None
-    array = _ArrowArray.from_address(_POINTER_OF(capsule, b"arrow_array"))
-    values = array.children[0].contents if array.n_children else array  # four bytes, or one number, for each pixel
-    block = (ctypes.c_ubyte * (4 * image.width * image.height)).from_address(values.buffers[1])
-    block.owner = capsule  # type: ignore[attr-defined]  # it keeps the memory as long as the array exists
-    return np.ndarray((image.height, image.width, 4), np.uint8, memoryview(block))
 
 
 def _check_pixels(size_wh: tuple[int, int], name: str, max_pixels: int) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mien._errors import MienError, require_kind
 from mien._face import Detection, Pixels, Point
 from mien._framing import FER2013, Framing
-from mien.decode import pillow_image
+from mien._memory import pillow_image
 
 # Smallest distance of the eyes, in widths of the box, from which the rotation is computed. Below it the face is in full
 # profile, or the points are wrong: about 1 in 1,000 faces of FER-2013.

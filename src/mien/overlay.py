@@ -11,7 +11,7 @@ from mien._emotions import Emotion
 from mien._errors import MienError, require_kind
 from mien._face import Box, Face, Pixels, Reading
 from mien._format import probability_percent
-from mien.decode import pillow_image
+from mien._memory import pillow_image
 
 _PIXELS = "an image of RGB uint8 [H, W, 3]"
 _INKS = ("#0a0a0c", "#ffffff")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mien._face import Pixels
-from mien.decode import is_shared, pillow_image
+from mien._memory import is_shared, pillow_image
 
 REDUCING_GAP = 1.01  # Pillow reduces by whole factors down to this multiple of the size, and interpolates the rest
 # Pixels of an image that Pillow gets whole although it copies them, 4 bytes a pixel. Of a larger one it gets parts of
