@@ -47,6 +47,24 @@ class Finder:
 sys.meta_path.insert(0, Finder())
 main()
 """
+# A program that waits in C for what does not come (a lock that it has itself), or in Python.
+WAITING = """
+import ctypes, sys, time
+from mien import _signals
+_signals.set_handlers(_signals.interrupt)
+_signals._GRACE_SECONDS = 0.2
+libc, lock = ctypes.CDLL(None), ctypes.create_string_buffer(256)
+try:
+    with _signals.ending_while_waiting():
+        print("ready", flush=True)
+        if sys.argv[1] == "C":
+            while True:
+                libc.pthread_mutex_lock(lock)
+        time.sleep(600)
+except KeyboardInterrupt:
+    time.sleep(1)  # longer than the grace
+    print("interrupted")
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -299,3 +317,32 @@ def test_real_signals_at_random_moments(command: str, number: signal.Signals, in
         found.append(check_outputs(command, folder, 0 if ended else status, out, err))
     with_some = sum(0 < results < IMAGES for results in found)
     print(f"\n{command}, {number.name}: {len(found)} runs, {with_some} with a part of the results")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the lock is made of the bytes that it has on Linux")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_program_that_waits_in_c_with_one_line(number: int) -> None:
+    with waiting_program("C") as program:
+        program.send_signal(number)
+        output, errors = program.communicate()
+    assert (program.returncode, output) == (128 + number, "")
+    assert errors == "mien: stopped while it waited for another process\n"
+
+
+def test_a_program_that_handles_the_signal_in_time_goes_on() -> None:
+    with waiting_program("Python") as program:
+        program.send_signal(signal.SIGTERM)
+        output, errors = program.communicate()
+    assert (program.returncode, output, errors) == (0, "interrupted\n", "")
+
+
+@contextmanager
+def waiting_program(where: str) -> Iterator["subprocess.Popen[str]"]:
+    words = [sys.executable, "-c", WAITING, where]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "ready\n"
+        try:
+            yield program
+        finally:
+            program.kill()

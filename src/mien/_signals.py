@@ -1,6 +1,9 @@
 """The signals that end a command: Ctrl-C, SIGTERM (a service manager) and SIGHUP (a closed terminal)."""
 
+import os
 import signal
+import socket
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -11,6 +14,7 @@ Handler = Any  # as ``signal.signal`` takes and returns it
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _RETRY_SECONDS = 0.05
+_GRACE_SECONDS = 5.0  # for a handler of Python, which runs between two calls of C
 _interruptible = 0  # blocks of ``interruptible`` around what the main thread is doing
 _stopped_by: int | None = None  # the first signal in the block of a ``GracefulStop``
 
@@ -108,6 +112,43 @@ def interruptible() -> Iterator[None]:
         yield
     finally:
         _interruptible -= is_main
+
+
+@contextmanager
+def ending_while_waiting() -> Iterator[None]:
+    """In this block, a signal ends the process soon, also where it waits in C for another process.
+
+    Python runs its handlers after the call, which may wait for minutes. So a thread waits some seconds for the block to
+    end, then prints a line and ends the process. It is for work of which nothing is lost. Only the main thread handles
+    signals: on any other one nothing changes.
+
+    Yields:
+        ``None``; the block runs.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    is_over = threading.Event()
+
+    def watch() -> None:
+        while number := reader.recv(1):
+            if number[0] in _SIGNALS and not is_over.wait(_GRACE_SECONDS):
+                sys.stderr.write("mien: stopped while it waited for another process\n")
+                os._exit(128 + number[0])
+
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        writer.setblocking(False)  # as Python requires
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            is_over.set()
+            writer.shutdown(socket.SHUT_WR)
+            watcher.join()
 
 
 class GracefulStop:

@@ -190,6 +190,35 @@ def test_missing_devices_are_named() -> None:
             devices.launch("32-true")
 
 
+@pytest.mark.parametrize(
+    ("nodes", "variables", "words"),
+    [
+        (
+            2,
+            {"NODE_RANK": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"},
+            "NODE_RANK is '2', but --nodes is 2",
+        ),
+        (2, {"NODE_RANK": "-1"}, "must be from 0 to 1"),
+        (2, {"NODE_RANK": "one"}, "NODE_RANK is 'one'"),
+        (1, {"NODE_RANK": "1"}, "NODE_RANK is '1', but --nodes is 1"),
+        (1, {"RANK": "3"}, "RANK is '3'"),
+        (1, {"LOCAL_RANK": "1"}, "--processes is 1"),
+        (2, {"NODE_RANK": "1"}, "nothing says where the first machine is"),
+        (2, {"MASTER_ADDR": "127.0.0.1"}, "set MASTER_ADDR and MASTER_PORT"),
+        (2, {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "port"}, "set MASTER_ADDR and MASTER_PORT"),
+    ],
+)
+def test_wrong_numbers_of_machines_are_named_before_anything_is_waited_for(
+    nodes: int, variables: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(DeviceError, match=words):
+        Devices("cpu", nodes=nodes).launch("32-true")
+
+
 def test_which_process_prints(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"):
         monkeypatch.delenv(name, raising=False)

@@ -6,6 +6,8 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ import pytest
 from mien.lab.train.run import load_final
 from support.paths import ROOT
 from support.short_runs import ONE_BLOCK_RECIPE
-from support.synthetic_faces import cartoon_folder
+from support.synthetic_faces import cartoon_folder, cartoon_set
 from support.tiny_recipe import same
 
 pytestmark = [
@@ -63,13 +65,19 @@ def environment(**more: str) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"} | more
 
 
-def start(launcher: str, folder: Path, *, second: str = "lives") -> list["subprocess.Popen[str]"]:
-    """Start the two machines; the second one lives or dies."""
+def free_port() -> str:
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as free:
-        port = str(free.getsockname()[1])
+        return str(free.getsockname()[1])
+
+
+def start(
+    launcher: str, folder: Path, *, second: str = "lives", more: Sequence[str] = (), out: str = ""
+) -> list["subprocess.Popen[str]"]:
+    """Start the two machines; the second one lives or dies, and has more words."""
+    port = free_port()
     jobs = []
     for node, fate in enumerate(("lives", second)):
-        words = ["program.py", *train(launcher), "--nodes", "2"]
+        words = ["program.py", *train(out or launcher), "--nodes", "2", *(more if node else ())]
         variables = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "NODE_RANK": str(node)}
         if launcher == "torchrun":
             at = [
@@ -129,11 +137,48 @@ def test_a_machine_that_does_not_come_is_one_line(folder: Path) -> None:
         "import mien.lab.train.devices as devices\ndevices._ANSWER_SECONDS = 2.0\n"
         "from mien.__main__ import main\nmain()\n"
     )
-    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as free:
-        port = str(free.getsockname()[1])
-    variables = environment(MASTER_ADDR="127.0.0.1", MASTER_PORT=port, NODE_RANK="0")
+    variables = environment(MASTER_ADDR="127.0.0.1", MASTER_PORT=free_port(), NODE_RANK="0")
     words = [sys.executable, "hasty.py", *train("alone"), "--nodes", "2"]
     done = subprocess.run(words, cwd=folder, env=variables, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == LINE
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("more", "cause"),
+    [
+        (["--seed", "1"], "mien: seed is 1 on this machine and the default on the first one; "),
+        (["--data", "others"], "mien: SHA-256 of the faces is "),
+    ],
+)
+def test_machines_that_were_started_with_other_words_do_not_train(
+    more: list[str], cause: str, folder: Path, tmp_path: Path
+) -> None:
+    if not (folder / "others").exists():
+        cartoon_folder(folder / "others", cartoon_set(per_split=(77, 0, 0)))
+    first, second = start("environment", folder, out=str(tmp_path / "run"), more=more)
+    _, errors = first.communicate()
+    assert first.returncode == 2
+    assert errors.splitlines()[-1] == LINE
+    _, errors = second.communicate()
+    assert second.returncode == 2
+    assert errors.startswith(cause)
+    assert errors.count("\n") == 1
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+def test_a_machine_that_waits_for_another_one_can_be_stopped(folder: Path, tmp_path: Path) -> None:
+    port = free_port()
+    words = [sys.executable, "program.py", *train(str(tmp_path / "run")), "--nodes", "2"]
+    variables = environment(MASTER_ADDR="127.0.0.1", MASTER_PORT=port, NODE_RANK="0")
+    with subprocess.Popen(words, cwd=folder, env=variables, stderr=subprocess.PIPE, text=True) as job:
+        while job.poll() is None:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", int(port))):
+                break  # it listens, so it waits
+            time.sleep(0.1)
+        job.send_signal(signal.SIGTERM)
+        _, errors = job.communicate()
+    assert job.returncode == 128 + signal.SIGTERM
+    assert errors.splitlines()[-1] == "mien: stopped while it waited for another process"
+    assert "Traceback" not in errors

@@ -5,7 +5,7 @@ import ctypes
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,10 +13,12 @@ from typing import NoReturn
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
 from mien._errors import DeviceError, MienError
+from mien._signals import ending_while_waiting
 
 # After which a process that does not answer is lost, as on a machine without power. One that ends is lost at once.
 # torchrun waits as long for machines that are started later.
@@ -60,6 +62,7 @@ class Devices:
         if torch.distributed.is_torchelastic_launched():
             devices = int(os.environ["LOCAL_WORLD_SIZE"])
             nodes = int(os.environ["WORLD_SIZE"]) // devices
+        _check_numbers(devices, nodes)
         several = devices * nodes > 1
         try:
             fabric = Fabric(
@@ -75,7 +78,8 @@ class Devices:
         except (ValueError, RuntimeError, TypeError) as error:
             cause = " ".join(str(error).split())
             raise DeviceError(f"{devices} x {self.accelerator!r} cannot be used: {cause}") from error
-        with ending_if_others_are_lost():
+        _check_address(fabric, nodes)
+        with ending_if_others_are_lost(), ending_while_waiting():
             fabric.launch()
         if several:
             atexit.register(_leave_group)
@@ -112,6 +116,48 @@ def ending_if_others_are_lost() -> Iterator[None]:
             raise SystemExit(2) from None
         cure = "start all of them again: the same commands resume after the last checkpoint"
         raise DeviceError(f"another process of this training has ended or does not answer; {cure}") from error
+
+
+def _check_numbers(devices: int, nodes: int) -> None:
+    """Raise ``DeviceError`` if the environment gives this process a number that the training does not have."""
+    for name, count, counted in (
+        ("NODE_RANK", nodes, "--nodes"),
+        ("LOCAL_RANK", devices, "--processes"),
+        ("RANK", devices * nodes, "--processes times --nodes"),
+    ):
+        value = os.environ.get(name, "0")
+        if not (value.isdecimal() and int(value) < count):
+            cause = f"the variable {name} is {value!r}, but {counted} is {count}, so it must be from 0 to {count - 1}"
+            raise DeviceError(f"{cause}; set or remove it, and give the same options on all machines")
+
+
+def _check_address(fabric: Fabric, nodes: int) -> None:
+    """Raise ``DeviceError`` if nothing says where the first of several machines is, which would be waited for."""
+    environment = getattr(fabric.strategy, "cluster_environment", None)
+    if nodes == 1 or not isinstance(environment, LightningEnvironment):
+        return
+    port = os.environ.get("MASTER_PORT", "")
+    if not os.environ.get("MASTER_ADDR") or not (port.isdecimal() and 0 < int(port) < 2**16):
+        cure = "start it with torchrun, or set MASTER_ADDR and MASTER_PORT (a number) to those of the first machine"
+        raise DeviceError(f"--nodes {nodes}: nothing says where the first machine is; {cure}")
+
+
+def require_same(fabric: Fabric, values: Mapping[str, str]) -> None:
+    """End a process that was started with other values than the first one. Every process calls this.
+
+    Args:
+        fabric: The Fabric of this process.
+        values: The values by their names; one that is missing is the default.
+
+    Raises:
+        DeviceError: A value differs.
+    """
+    first = fabric.broadcast(dict(values))
+    for name in sorted(first.keys() | values.keys()):
+        mine, other = values.get(name, "the default"), first.get(name, "the default")
+        if mine != other:
+            cure = "start the same command on the same data on all machines"
+            raise DeviceError(f"{name} is {mine} on this machine and {other} on the first one; {cure}")
 
 
 def run_on_first(fabric: Fabric, action: Callable[[], None]) -> None:
