@@ -85,7 +85,7 @@ def measure_steps(video: Path, every: int, drawn: Path) -> dict[str, float]:
 
 def decode_all(container: Any) -> Iterator[tuple[Pixels, float]]:
     """Yield each frame as RGB and its time, decoded on this thread."""
-    from mien.video.sources import to_pixels
+    from mien.video.containers import to_pixels
 
     stream = container.streams.video[0]
     stream.codec_context.thread_count = 1

@@ -27,7 +27,7 @@ import json, resource, sys, time
 from pathlib import Path
 from mien import MienError
 from mien.video import open_source
-from mien.video.sources import import_av
+from mien.video.containers import import_av
 
 import_av()
 cpu_seconds, memory, *paths = sys.argv[1:]

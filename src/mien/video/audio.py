@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mien._errors import SourceError
-from mien.video.sources import import_av, reason_of, span_of, video_stream
+from mien.video.containers import import_av, reason_of, span_of, video_stream
 
 # Codecs that MP4 players support. MP4 can hold others such as PCM, but players are silent then.
 _COPIED_CODECS = {"aac", "mp3", "opus", "flac", "alac", "ac3", "eac3"}

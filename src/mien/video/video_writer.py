@@ -19,7 +19,7 @@ from mien._format import probability_percent
 from mien._output import MARK, Draft
 from mien.overlay import ink, label_areas, line_width, overlap
 from mien.video.audio import AudioCopier
-from mien.video.sources import import_av, reason_of
+from mien.video.containers import import_av, reason_of
 from mien.video.types import FrameResult, TrackedFace
 
 _DARK = "#0a0a0c"
