@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import NoReturn
@@ -79,7 +79,7 @@ class Devices:
             cause = " ".join(str(error).split())
             raise DeviceError(f"{devices} x {self.accelerator!r} cannot be used: {cause}") from error
         _check_address(fabric, nodes)
-        with ending_if_others_are_lost(), ending_while_waiting():
+        with ending_with_others(several=several):
             fabric.launch()
         if several:
             atexit.register(_leave_group)
@@ -97,8 +97,13 @@ def is_first_process() -> bool:
 
 
 @contextmanager
-def ending_if_others_are_lost() -> Iterator[None]:
+def ending_with_others(*, several: bool) -> Iterator[None]:
     """End this process if another one of the training has ended or does not answer: the first of a machine with a line.
+
+    A signal ends it as well while it waits for the others.
+
+    Args:
+        several: Whether the training has other processes.
 
     Yields:
         ``None``; the block runs.
@@ -108,7 +113,8 @@ def ending_if_others_are_lost() -> Iterator[None]:
         SystemExit: A process is lost.
     """
     try:
-        yield
+        with ending_while_waiting() if several else nullcontext():
+            yield
     except RuntimeError as error:  # of gloo, which has no class of its own; NCCL and the store have
         if not isinstance(error, torch.distributed.DistError) and "gloo" not in str(error):
             raise

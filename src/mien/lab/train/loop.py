@@ -9,7 +9,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +23,6 @@ from torch.nn import functional as F
 
 from mien._errors import DataError, DivergedError, RecipeError
 from mien._progress import Progress, no_progress
-from mien._signals import ending_while_waiting
 from mien.lab.data import FaceSet
 from mien.lab.data.selection import training_rows, validation_name, validation_rows
 from mien.lab.data.weighting import class_weights, epoch_length, row_weights, targets
@@ -32,14 +31,7 @@ from mien.lab.inference import predict_tta
 from mien.lab.recipe import Recipe, TrainConfig, dump
 from mien.lab.recipe.load import differences, toml_value
 from mien.lab.train.batches import Batch, batches, device_part
-from mien.lab.train.devices import (
-    Devices,
-    average_buffers,
-    ending_if_others_are_lost,
-    require_same,
-    run_on_first,
-    stop_all,
-)
+from mien.lab.train.devices import Devices, average_buffers, ending_with_others, require_same, run_on_first, stop_all
 from mien.lab.train.distillation import Teachers
 from mien.lab.train.logging import EpochRecord, write_log
 from mien.lab.train.optim import set_lr
@@ -140,8 +132,7 @@ def fit(
     fabric = (devices or Devices()).launch(recipe.train.precision)
     if not fabric.is_global_zero:
         progress, on_epoch = no_progress, ignore_epoch
-    waiting = ending_while_waiting() if fabric.world_size > 1 else nullcontext()
-    with ending_if_others_are_lost(), waiting, ExitStack() as stack:
+    with ending_with_others(several=fabric.world_size > 1), ExitStack() as stack:
         settings = differences(recipe, Recipe(name="any", about="any"))
         named = {key: toml_value(value) for key, value in settings.items()}
         require_same(fabric, named | {"SHA-256 of the faces": faces.sha256})
