@@ -26,7 +26,7 @@ from mien.lab.data.selection import training_rows, validation_rows
 from mien.lab.inference import predict
 from mien.lab.metrics import compute_metrics
 from mien.lab.predictions import Predictions, select_rows
-from mien.lab.recipe import Recipe
+from mien.lab.recipe import Claim, Recipe
 from mien.lab.train.logging import epoch_of_result
 from mien.lab.train.run import Trained, load_final
 
@@ -120,7 +120,7 @@ def check(leaky: Trained, clean: Trained, faces: FaceSet) -> None:
 def bare(recipe: Recipe) -> Recipe:
     """The recipe without the leak and without its descriptions."""
     data = replace(recipe.data, expand_first=False, exclude_leaked=True)
-    return replace(recipe, name="any", about="", claim=replace(recipe.claim, cost=""), data=data)
+    return replace(recipe, name="any", about="", claim=Claim(), data=data)
 
 
 def relatives(faces: FaceSet, training: FaceSet, validation: FaceSet) -> Kin:
