@@ -180,7 +180,7 @@ def _leak(path: Path) -> dict[str, list[str]]:
         f"{_accuracy(faces['without'])} on those without. The same net, trained as long on Training alone, has "
         f"{_accuracy(public)} on PublicTest. [How it was measured](explanations/claims.md)."
     )
-    return {clean["recipe"]: [sentence]}
+    return {published(clean["recipe"]): [sentence]}
 
 
 def _accuracy(measured: Json) -> str:

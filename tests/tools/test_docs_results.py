@@ -400,13 +400,14 @@ def test_without_claims_there_is_no_such_section(tmp_path: Path) -> None:
     assert "Claimed" not in docs_results.page(tmp_path, cards=False)
 
 
-def test_the_leak_is_shown_only_beside_the_claim_that_it_explains(tmp_path: Path) -> None:
+@pytest.mark.parametrize("clean", ["net", "net-reduced"])
+def test_the_leak_is_shown_only_beside_the_claim_that_it_explains(clean: str, tmp_path: Path) -> None:
     write(tmp_path, "net", 0.5, document="001")
     write(tmp_path, "other", 0.5, document="002", metrics={"accuracy": 0.6})
     evaluated = {"n": 9330, "accuracy": 66.84, "accuracy_interval": [65.43, 68.3]}
     run = {"size": 64, "epochs": 20}
     leak = {
-        "runs": {"leaky": run | {"recipe": "net-leaky"}, "clean": run | {"recipe": "net"}},
+        "runs": {"leaky": run | {"recipe": "net-leaky"}, "clean": run | {"recipe": clean}},
         "leaky": {"all": evaluated, "with a relative": evaluated, "without": evaluated | {"accuracy": 60.64}},
         "clean": {"PublicTest, all": evaluated | {"accuracy": 61.02}},
     }
