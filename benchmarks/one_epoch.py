@@ -95,7 +95,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--memory", type=float, default=4.0, help="GB that the activations of a step may take")
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto")
     parser.add_argument("--resume", action="store_true", help="train only what the file does not hold yet")
-    parser.add_argument("--json", type=Path, default=ROOT / "results" / "one-epoch.json")
+    parser.add_argument("--json", type=Path, default=ROOT / "runs" / "one-epoch.json")
     return parser.parse_args()
 
 

@@ -265,13 +265,13 @@ def read_card(name: str) -> Json:
 
 
 def _needs(recipes: Sequence[Path]) -> tuple[str, ...]:
-    """The teachers and first weights of the resolved recipes, each once."""
+    """The teachers and first weights of the resolved recipes, each once; also ``imagenet``."""
     runs: dict[str, None] = {}
     for path in (path for path in recipes if path.is_file()):
         recipe = json.loads(path.read_text("utf-8"))
         net, target = recipe["net"], recipe["target"]  # older runs lack these keys
         runs |= dict.fromkeys([net.get("weights", ""), *target.get("teachers", ())])
-    names = (re.sub(r"^(runs|results)/|/seed-\d+$|\.npz$", "", run) for run in runs if run not in ("", "imagenet"))
+    names = (re.sub(r"^(runs|results)/|/seed-\d+$|\.npz$", "", run) for run in runs if run)
     return tuple(dict.fromkeys(names))
 
 

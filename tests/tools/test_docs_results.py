@@ -157,7 +157,7 @@ def test_costs_name_the_runs_that_a_run_was_built_on(tmp_path: Path) -> None:
         (tmp_path / name / "seed-0" / "recipe.json").write_text(json.dumps(dump(recipe)))
     page = docs_results.page(tmp_path, cards=False)
     assert "| 60 | `first`, `wise`, `old` | a machine |" in page
-    assert "| 60 | – | a machine |" in page
+    assert "| 60 | `imagenet` | a machine |" in page
 
 
 def test_the_waiting_queue_is_on_the_page_of_the_project_only(tmp_path: Path) -> None:
