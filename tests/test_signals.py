@@ -51,15 +51,15 @@ main()
 WAITING = """
 import ctypes, sys, threading, time
 from mien import _signals
-_signals.set_handlers(_signals.interrupt)
-_signals._GRACE_SECONDS = 0.2 if sys.argv[1] == "C" else 600.0
+in_c = sys.argv[1] == "C"
+_signals.set_handlers((lambda *_: None) if in_c else _signals.interrupt)  # a signal may come before the lock
+_signals._GRACE_SECONDS = 0.2 if in_c else 600.0
 libc, lock = ctypes.CDLL(None), ctypes.create_string_buffer(256)
 try:
     with _signals.ending_while_waiting():
         print("ready", flush=True)
-        if sys.argv[1] == "C":
-            while True:
-                libc.pthread_mutex_lock(lock)
+        while in_c:
+            libc.pthread_mutex_lock(lock)
         time.sleep(600)
 except KeyboardInterrupt:
     print("interrupted,", threading.active_count(), "thread")
