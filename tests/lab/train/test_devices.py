@@ -193,11 +193,7 @@ def test_missing_devices_are_named() -> None:
 @pytest.mark.parametrize(
     ("nodes", "variables", "words"),
     [
-        (
-            2,
-            {"NODE_RANK": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"},
-            "NODE_RANK is '2', but --nodes is 2",
-        ),
+        (2, {"NODE_RANK": "2"}, "NODE_RANK is '2', but --nodes is 2"),
         (2, {"NODE_RANK": "-1"}, "must be from 0 to 1"),
         (2, {"NODE_RANK": "one"}, "NODE_RANK is 'one'"),
         (1, {"NODE_RANK": "1"}, "NODE_RANK is '1', but --nodes is 1"),
