@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from mien import Emotion, Reader
+from mien._metrics import HEADLINE
 from mien.bundled import BUNDLED, DEFAULT_MODEL
 from mien.infer import Classifier, bundled_models, find_model
 
@@ -75,6 +76,18 @@ def test_the_card_keeps_what_was_asked_of_it(name: str) -> None:
     public = {precision: figures["all"]["accuracy"] for precision, figures in card["metrics"]["public"].items()}
     assert public["fp32"] - public["int8"] <= 0.003
     assert {"command", "commit", "data_sha256", "machine", "seed", "recipe"} <= card.keys()
+
+
+@EVERY
+def test_the_files_say_what_the_card_says(name: str) -> None:
+    """A report of the reader shows what is in the file; a metric that the card lacks must not be there."""
+    figures = card_of(name)["metrics"]["private"]
+    for path in sorted((BUNDLED / name).glob("*.onnx")):
+        metadata = Classifier(path).metadata
+        said = json.loads(metadata["accuracy"])
+        assert said.pop("split") == "PrivateTest"
+        card = figures[metadata["precision"]]["all"]
+        assert said == {key: round(card[key], 4) for key in HEADLINE if key in card}
 
 
 @EVERY
