@@ -41,7 +41,7 @@ _RETRY_WIDTH = 36.0  # width of a trace in its tile, in pixels, at which most sm
 _RETRY_GAIN = 0.25  # log-odds by which scores in this tile are lower than in one of 128 pixels
 LEVEL_STEP = 2.7  # ratio of the scales of two levels
 _LEVEL_SIDE, _LEVEL_OVERLAP = 704, 128  # pixels; faces wider than the overlap are found one level before
-_BATCH_BYTES = 3 * 2**18  # of the pixels of tiles that the network gets at once
+_BATCH_BYTES = 2**16  # of the pixels of tiles that the network gets at once: few, so that its maps stay in the cache
 
 _NEAR_WIDTH = 60.0  # width of a tracked face in its tile, in pixels, at which box and points are most stable
 _NEAR_SCORE = 0.5  # score from which a candidate at a tracked place is a face
@@ -92,7 +92,7 @@ class BlazeFace:
             tiles = [letterbox(pyramid, INPUT_SIDE, share=share) for share in _FILLING_SHARES]
             faces = self._find(tiles, self._threshold)
             faces = faces.take(faces.widths >= _FILLING_WIDTH * min(pyramid.size))
-        return suppress(faces).take(slice(self._max_faces)).to_detections()
+        return suppress(faces, limit=self._max_faces).to_detections()
 
     def close_faces(self, pixels: Pixels) -> list[Detection] | None:
         """Find the faces of a portrait or video call, in an image of half the size.
@@ -107,7 +107,7 @@ class BlazeFace:
         long_side = max(pixels.shape[:2])
         pyramid = Pyramid(pixels, coarse=LEVEL_STEP * INPUT_SIDE / long_side)
         found = self._search(pyramid, until=LEVEL_STEP * INPUT_SIDE / long_side, pixel=2)
-        faces = suppress(found).take(slice(self._max_faces))
+        faces = suppress(found, limit=self._max_faces)
         is_enough = len(faces) > 0 and faces.widths.min() >= _HALVED_WIDTH
         return faces.to_detections() if is_enough and faces.widths.max() >= _CLOSE_SHARE * long_side else None
 
@@ -154,7 +154,7 @@ class BlazeFace:
 
     def _retry(self, pyramid: Pyramid, traces: Candidates) -> Candidates:
         """Evaluate each trace in a small tile of its own, which may show its neighbours too."""
-        expected = suppress(traces).take(slice(self._max_faces))
+        expected = suppress(traces, limit=self._max_faces)
         places = zip(expected.centers, expected.widths * _RETRY_SIDE / _RETRY_WIDTH, strict=True)
         tiles = (cut(pyramid, center, float(width), _RETRY_SIDE) for center, width in places)
         found, index = self._find_each(tiles, _with_gain(self._threshold, -_RETRY_GAIN))
@@ -196,7 +196,7 @@ class BlazeFace:
         if closest < _CLOSE_SHARE * long_side:
             return smallest
         is_other = (traces.widths < closest / 1.5) & (traces.scores >= _CLEAR_TRACE) & ~inside_of(traces, certain)
-        others = suppress(traces.take(is_other))
+        others = suppress(traces.take(is_other), limit=_CLOSE_OTHERS + 1)
         return max(smallest, _SMALLEST_OF_CLOSE * closest) if len(others) <= _CLOSE_OTHERS else smallest
 
 

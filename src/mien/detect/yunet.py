@@ -74,7 +74,7 @@ class YuNet:
         smallest = self._min_face or max(_SMALLEST, _SMALLEST_SHARE * long_side)
         if (scale := _MIN_WIDTH / smallest) > whole.scale:
             faces = join([faces, self._find(split(pyramid, scale, side=_SIDE, overlap=_OVERLAP, multiple=_SIDE))])
-        return suppress(faces).take(slice(self._max_faces)).to_detections()
+        return suppress(faces, limit=self._max_faces).to_detections()
 
     def _find(self, tiles: Iterable[Tile]) -> Candidates:
         found = []
