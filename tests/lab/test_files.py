@@ -1,5 +1,6 @@
 """Files of the lab: paths in recipes, checksums, sets, locks, and disks that are full."""
 
+import json
 import multiprocessing
 import os
 import random
@@ -86,6 +87,22 @@ def test_every_flipped_bit_is_noticed(name: str, tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(DataError, match="damaged"):
             read(path)
+
+
+def test_innermost_lists_and_objects_of_json_are_on_one_line(tmp_path: Path) -> None:
+    values = {
+        "why": "again: [ {1,\n2} ] ",
+        "flat": {"b": 1.5, "a": None},
+        "deep": {"rows": [[1, 2], []], "none": {}, 7: ()},
+        "\u00fc": [{"n": 1}, {"n": [True]}],
+    }
+    save_json(tmp_path / "x.json", values)
+    assert load_json(tmp_path / "x.json") == json.loads(json.dumps(values))
+    assert (tmp_path / "x.json").read_text().rpartition(',\n "checksum"')[0] == (
+        '{\n "why": "again: [ {1,\\n2} ] ",\n "flat": {"b": 1.5, "a": null},\n'
+        ' "deep": {\n  "rows": [\n   [1, 2],\n   []\n  ],\n  "none": {},\n  "7": []\n },\n'
+        ' "\\u00fc": [\n  {"n": 1},\n  {\n   "n": [true]\n  }\n ]'
+    )
 
 
 def test_flipped_bits_of_an_embedded_model_are_noticed(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def save_text(path: Path, text: str) -> None:
 
 
 def save_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write plain values as JSON with a checksum, atomically.
+    """Write plain values as JSON with a checksum, atomically. Innermost lists and objects are on one line each.
 
     Args:
         path: The file; its folder is created if it does not exist.
@@ -128,7 +128,19 @@ def save_json(path: Path, values: Mapping[str, Any]) -> None:
     Raises:
         OutputError: If the file cannot be written, for example because the disk is full.
     """
-    save_text(path, json.dumps({**values, KEY: BLANK}, indent=1) + "\n")
+    plain = json.loads(json.dumps({**values, KEY: BLANK}))  # names of other types become text
+    save_text(path, "{\n" + ",\n".join(f" {json.dumps(name)}: {_lines(plain[name], 1)}" for name in plain) + "\n}\n")
+
+
+def _lines(value: Any, depth: int) -> str:
+    """JSON of plain values inside of ``depth`` others."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if not any(isinstance(part, dict | list) for part in parts):
+        return json.dumps(value)
+    names = [f"{json.dumps(name)}: " for name in value] if isinstance(value, dict) else [""] * len(value)
+    start, end = "{}" if isinstance(value, dict) else "[]"
+    lines = [f"{' ' * (depth + 1)}{name}{_lines(part, depth + 1)}" for name, part in zip(names, parts, strict=True)]
+    return f"{start}\n" + ",\n".join(lines) + f"\n{' ' * depth}{end}"
 
 
 def save_arrays(path: Path, arrays: Mapping[str, ArrayLike]) -> None:

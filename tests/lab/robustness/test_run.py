@@ -9,13 +9,13 @@ from mien._emotions import SEVEN
 from mien._errors import DataError
 from mien._format import percent
 from mien.lab.data import FaceSet, Split
-from mien.lab.files import load_json
+from mien.lab.files import load_json, save_json
 from mien.lab.robustness.corruptions import CORRUPTIONS, choose_corruptions
 from mien.lab.robustness.groups import GroupTable
 from mien.lab.robustness.predictions import (
     read_reference,
 )
-from mien.lab.robustness.report import robustness_page, write_models, write_robustness_json
+from mien.lab.robustness.report import robustness_page, write_models
 from mien.lab.robustness.run import RobustnessOptions, evaluate_robustness, name_models
 from support.brightness_classifier import by_brightness
 from support.paths import ROOT
@@ -26,7 +26,7 @@ def test_files_and_report_agree_with_the_result(faces: FaceSet, tmp_path: Path) 
     models = {"light": by_brightness("light"), "<b>": by_brightness("<b>", SEVEN[:3])}
     options = RobustnessOptions(Split.PUBLIC_TEST, 0, choose_corruptions(["jpeg", "glasses"]))
     result = evaluate_robustness(models, faces, options, groups=GroupTable("h.csv", {"half": halves}, 2))
-    write_robustness_json(result, tmp_path / "stress.json")
+    save_json(tmp_path / "stress.json", result)
     assert load_json(tmp_path / "stress.json") == json.loads(json.dumps(result))
     files = {path.name: json.loads(path.read_text()) for path in write_models(result, tmp_path / "recorded")}
     assert set(files) == {"light.json", "groups-light.json", "b.json", "groups-b.json"}

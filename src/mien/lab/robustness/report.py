@@ -2,17 +2,14 @@
 
 import csv
 import io
-import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mien._checksum import BLANK, KEY
 from mien._format import csv_cell, p_value, percent, percent_interval, points, points_interval
 from mien._metrics import format_metric, format_metric_interval, metric_name
 from mien._page import escape
-from mien.lab.files import file_name, file_set, save_text
+from mien.lab.files import file_name, file_set, save_json, save_text
 from mien.lab.html import Section, beside, details, facts, headline, note, page, paragraph, section, table
 from mien.lab.robustness.corruptions import CORRUPTIONS, CorruptionKind
 from mien.lab.robustness.groups import (
@@ -133,32 +130,12 @@ def write_robustness(result: RobustnessResult, folder: Path, *, models_folder: P
         OutputError: A file cannot be written.
     """
     with file_set(folder) as draft:
-        write_robustness_json(result, draft / "stress.json")
+        save_json(draft / "stress.json", result)
         _write_csv(result, draft / "stress.csv")
         save_text(draft / "report.html", robustness_page(result))
     if models_folder:
         write_models(result, models_folder)
     return folder / "report.html"
-
-
-def write_robustness_json(result: Mapping[str, Any], path: Path) -> None:
-    """Write a result as JSON with one condition per line.
-
-    Args:
-        result: The result, or a part of it.
-        path: The file. It is replaced atomically.
-
-    Raises:
-        OutputError: The file cannot be written.
-    """
-    text = json.dumps({**result, KEY: BLANK}, indent=1)
-    for innermost in (r"\[[^\[\]{}]*\]", r"\{[^{}]*\}"):  # innermost lists and objects on one line
-        text = re.sub(innermost, _one_line, text)
-    save_text(path, text + "\n")
-
-
-def _one_line(match: re.Match[str]) -> str:
-    return re.sub(r"(?<=[\[{]) | (?=[\]}])", "", re.sub(r"\s*\n\s*", " ", match[0]))
 
 
 def write_models(result: RobustnessResult, folder: Path) -> list[Path]:
@@ -184,7 +161,7 @@ def write_models(result: RobustnessResult, folder: Path) -> list[Path]:
             own = {"name": model["name"], "about": model["about"], "n": model["n"], "groups": model["groups"]}
             parts[f"groups-{name}.json"] = {**shared, "models": [own]}
         for file, part in parts.items():
-            write_robustness_json(part, folder / file)
+            save_json(folder / file, part)
             files.append(folder / file)
     return files
 
