@@ -34,7 +34,7 @@ from mien.lab.export.onnx import (
 from mien.lab.export.release import calibrate, export_model
 from mien.lab.inference import STD, predict
 from mien.lab.ledger import Ledger
-from mien.lab.nets._layers import Branched
+from mien.lab.nets._layers import Branched, Inverted, PooledHead, conv_norm
 from mien.lab.train.devices import Devices
 from mien.lab.train.loop import fit
 from mien.lab.train.run import load_final
@@ -113,6 +113,30 @@ def test_the_ranges_of_int8_do_not_follow_the_most_extreme_face(released: Path, 
     assert 1 < max(growth) < 1.5  # a part of the batches
     grey_level = 1 / (255 * STD)
     assert any(step == pytest.approx(grey_level) for step in usual.values()), "each grey level has a step"
+
+
+@pytest.mark.parametrize("activation", [torch.nn.ReLU6, torch.nn.Hardswish])
+@torch.no_grad()
+def test_int8_spends_no_steps_on_values_that_the_activation_drops(
+    activation: type[torch.nn.Module], faces: FaceSet, tmp_path: Path
+) -> None:
+    """Before the ReLU6 of a trained depthwise net are values from -100 to 100, after it those from 0 to 6."""
+    torch.manual_seed(0)
+    stem = torch.nn.Sequential(conv_norm(1, 32, stride=2), activation())
+    blocks = [Inverted(c, 32, 16, kernel=3, stride=2, activation=activation) for c in (32, 16, 16)]
+    net, crops = nets.Net(torch.nn.Sequential(stem, *blocks), PooledHead(16, 7)), faces.images[:64]
+    norms = [layer for layer in net.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None  # the statistics are those of the next batch
+    net.train()(crops[:, None] / 255)
+    for norm in norms:
+        if norm.num_features == 32:  # before an activation
+            norm.bias[::4] = -100
+    metadata = contract_metadata("wide", SEVEN, 48, FER2013, "wide", PROVENANCE)
+    export_fp32(net.eval(), tmp_path / "fp32.onnx", size=48, calibration=CALIBRATION, metadata=metadata)
+    export_int8(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", crops.numpy())
+    fp32, int8 = (Classifier(tmp_path / f"{precision}.onnx")(crops.numpy())[1] for precision in ("fp32", "int8"))
+    assert np.abs(int8 - fp32).mean() < 0.1 * fp32.std(axis=0).mean()
 
 
 def _scales(path: Path) -> dict[str, float]:
