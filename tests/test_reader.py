@@ -303,8 +303,11 @@ def test_other_errors_are_raised(tiny: Path, draw_face: Draw, threads: int) -> N
         raise OSError("the camera was unplugged")
 
     reader = Reader(tiny, detector="none", threads=threads)
-    with pytest.raises(OSError, match="unplugged"):
-        list(reader.read_many(images()))
+    for workers in (1, 2):
+        readings = reader.read_many(images(), workers=workers)
+        assert len(next(readings).faces) == 1  # what came before is not lost
+        with pytest.raises(OSError, match="unplugged"):
+            next(readings)
 
     class Broken:
         name = "broken"

@@ -195,8 +195,8 @@ class Reader:
 
         Raises:
             MienError: ``batch`` or ``workers`` is out of range, ``images`` is a single image, or the detector cannot be
-                sent to other processes. The generator raises the errors of ``images`` itself, and ``MienError`` when
-                one of the other processes ends.
+                sent to other processes. The generator raises an error of ``images`` itself after the readings of those
+                before it, and ``MienError`` when one of the other processes ends.
 
         Example:
             >>> import numpy as np
@@ -212,8 +212,8 @@ class Reader:
         workers = workers or os.cpu_count() or 1
         if workers > 1:
             pool = ReaderPool(self, workers, f"{__name__}:serve_images")
-            return self._read_apart(images, batch, keep_pixels, pool, workers)
-        return self._read_batches(images, batch, keep_pixels)
+            return _until_error(images, lambda given: self._read_apart(given, batch, keep_pixels, pool, workers))
+        return _until_error(images, lambda given: self._read_batches(given, batch, keep_pixels))
 
     def prepare(self, image: Source, *, keep_pixels: bool = False) -> Prepared:
         """Decode an image, find its faces and cut their crops: the first half of ``read``.
@@ -518,6 +518,25 @@ class _CloseDetector(Protocol):
 
 def _joined(*notes: str | None) -> str | None:
     return "; ".join(note for note in notes if note) or None
+
+
+def _until_error(
+    images: Iterable[Source], read: Callable[[Iterator[Source]], Generator[Reading, None, None]]
+) -> Generator[Reading, None, None]:
+    """The readings of images. An error of the images themselves is raised after those of the images before it."""
+    errors: list[Exception] = []
+
+    def before_error() -> Iterator[Source]:
+        try:
+            for image in images:  # noqa: UP028 (it would close the images)
+                yield image
+        except Exception as error:
+            errors.append(error)
+
+    with closing(read(before_error())) as readings:
+        yield from readings
+    if errors:
+        raise errors.pop()
 
 
 def _together(images: Iterable[_Held], size: int) -> Iterator[list[_Held]]:

@@ -42,6 +42,19 @@ def test_images_of_tables_are_those_of_files(reader: mien.Reader, tmp_path: Path
                 assert [row["source"] for row in rows] == [f"{tmp_path}/a.parquet#{number}" for number in range(9)]
 
 
+def test_images_before_a_damaged_part_of_a_table_are_read(reader: mien.Reader, tmp_path: Path) -> None:
+    (name,) = write_images(tmp_path / "in", 1)
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.table({"image": [Path(name).read_bytes()] * 12}), path, row_group_size=6)
+    page = parquet.ParquetFile(path).metadata.row_group(1).column(0).data_page_offset
+    content = path.read_bytes()
+    path.write_bytes(content[:page] + b"\xff" * 40 + content[page + 40 :])
+    readings = reader.read_many(image for _, image in ImageBlock(12, [str(path)], column="image", end=12).open())
+    assert [next(readings).error for _ in range(6)] == [None] * 6
+    with pytest.raises(MienError, match=r"a\.parquet: cannot be read as Parquet \(.*; write it again"):
+        next(readings)
+
+
 def test_what_cannot_be_opened_is_an_error_of_its_image(reader: mien.Reader, tmp_path: Path) -> None:
     (good,) = write_images(tmp_path, 1)
     missing = f"file://{tmp_path}/none.png"

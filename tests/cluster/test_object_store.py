@@ -6,6 +6,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     with subprocess.Popen([SERVER, "-p", address.partition(":")[2]], stderr=subprocess.DEVNULL) as server:
         while not answers(address):
             assert server.poll() is None
-        files = fs.S3FileSystem(endpoint_override=f"http://{address}", region="us-east-1", allow_bucket_creation=True)
+        files = fs_of(f"http://{address}")
         files.create_dir("faces")
         fs.copy_files(str(tmp_path), "faces", destination_filesystem=files)
         with files.open_output_stream("faces/in/.hidden.png") as hidden:
@@ -59,6 +60,18 @@ def answers(address: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def ask_for_rights(server: str) -> None:
+    plain = {"Content-Type": "text/plain"}
+    request = urllib.request.Request(f"{server}/moto-api/reset-auth", data=b"0", method="POST", headers=plain)
+    urllib.request.urlopen(request).close()
+
+
+def fs_of(server: str) -> Any:
+    from pyarrow import fs
+
+    return fs.S3FileSystem(endpoint_override=server, region="us-east-1", allow_bucket_creation=True)
 
 
 def query(server: str) -> str:
@@ -83,12 +96,32 @@ def test_objects_are_read_as_files(store: str, tmp_path: Path) -> None:
     assert missing["error"].endswith(": cannot be fetched (there is no such object); check name and rights")
 
 
+def test_objects_of_any_name_are_read_and_those_that_vanish_are_rows(store: str) -> None:
+    files = fs_of(store)
+    content = files.open_input_stream("faces/in/00000.png").read()
+    keys = sorted(["a b.png", "caf\u00e9 \u65e5.png", "what?.png", "q[1].png", "50%25.png", "a+b&c=d.png", "x#1.png"])
+    for key in keys:
+        with files.open_output_stream(f"faces/odd/{key}") as stream:
+            stream.write(content)
+    plan = list(Plan([f"s3://faces/odd?{query(store)}"], fps=None, column=None))
+    reader = mien.Reader(detector="none")
+    files.delete_file(f"faces/odd/{keys[0]}")
+    images = (image for block in plan for _, image in block.open())
+    first, *others = reader.read_many(images)
+    assert [reading.source for reading in others] == [f"s3://faces/odd/{key}" for key in keys[1:]]
+    assert [reading.error for reading in others] == [None] * 6
+    assert str(first.error).endswith("/a b.png: cannot be fetched (there is no such object); check name and rights")
+    ask_for_rights(store)
+    (block,) = plan
+    for reading in reader.read_many(image for _, image in block.open()):
+        assert "cannot be fetched (" in str(reading.error)
+        assert "\n" not in str(reading.error)
+
+
 def test_buckets_that_cannot_be_listed_are_one_line(store: str) -> None:
     with pytest.raises(MienError, match=r"^s3://none/in.*: there is no such object or folder; check its name$"):
         list(Plan([f"s3://none/in?{query(store)}"], fps=None, column=None))
-    plain = {"Content-Type": "text/plain"}
-    request = urllib.request.Request(f"{store}/moto-api/reset-auth", data=b"0", method="POST", headers=plain)
-    urllib.request.urlopen(request).close()  # from now on, the server asks for rights
+    ask_for_rights(store)
     with pytest.raises(MienError, match=r"^s3://faces/in.*: cannot be listed .*; check name and rights$") as error:
         list(Plan([f"s3://faces/in?{query(store)}"], fps=None, column=None))
     assert "\n" not in str(error.value)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mien._errors import OutputError
+from mien._output import protect_files
 from mien.cluster.blocks import ImageBlock
 from mien.cluster.output import Partitions
 
@@ -65,7 +66,11 @@ def test_a_partition_that_is_damaged_or_gone_is_read_again(tmp_path: Path) -> No
     path = folder_with(tmp_path / "out", done=3)
     (path / "part-0000000.parquet").write_bytes(b"rows of 1")
     (path / "part-0000002.parquet").unlink()
-    assert left(path) == [0, 2]
+    with protect_files([]), Partitions(path, GIVEN, resume=True) as partitions:
+        assert [number for number, _ in partitions.blocks()] == [0, 2]
+        assert not (path / "part-0000000.parquet").exists()  # a program that reads the folder would fail
+        partitions.add(0, b"other bytes than before", **COUNTS)
+    assert left(path) == [2]
 
 
 def test_folders_of_others_are_refused(tmp_path: Path) -> None:
@@ -76,9 +81,10 @@ def test_folders_of_others_are_refused(tmp_path: Path) -> None:
     (tmp_path / "other" / "thesis.tex").write_bytes(b"")
     (tmp_path / "another").mkdir()
     (tmp_path / "another" / "_manifest.jsonl").write_text('{"of": "another program"}\n')
+    other = GIVEN | {"fps": 2.0, "version": 1}
     refused = {
         "has readings of an earlier run; resume it, or name another folder": (path, GIVEN, False),
-        "is of another run (fps differ); name another folder": (path, GIVEN | {"fps": 2.0}, True),
+        "is of another run (with other fps, version); name another folder": (path, other, True),
         "has files that are not of such a run; name a new folder": (tmp_path / "other", GIVEN, True),
         "is a file; name a folder to write to": (tmp_path / "file", GIVEN, False),
         "cannot be written (not a directory)": (tmp_path / "file" / "below", GIVEN, False),
@@ -111,6 +117,10 @@ def test_a_plan_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), Partitions(tmp_path / "out", GIVEN, resume=False) as partitions:
         partitions.plan(block for block in fails())
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "mine").mkdir()
+    with Partitions(tmp_path / "mine", GIVEN, resume=False):
+        pass
+    assert (tmp_path / "mine").is_dir()
 
 
 def test_a_full_disk_loses_nothing(tmp_path: Path, largest_file: Callable[[int], None]) -> None:

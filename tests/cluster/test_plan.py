@@ -1,5 +1,6 @@
 """Sources become blocks: cut by bytes, in the order of one process, each image once."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,44 @@ def test_tables_are_cut_at_row_groups(kind: str, tmp_path: Path) -> None:
     assert [(part.start, part.end) for part in single] == [(row, row + 1) for row in range(10)]
 
 
+def test_lists_have_the_names_of_any_system(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes(b"in/a.png\r\n \r\nin/ b.png\r\n\xff.png\ns3://bucket/c d.png")
+    assert names(plan(str(tmp_path / "list.txt"))) == ["in/a.png", "in/ b.png", "\udcff.png", "s3://bucket/c d.png"]
+
+
+def test_addresses_have_the_names_of_any_store(tmp_path: Path) -> None:
+    for name in ("a?b.png", "a[1].png", "a b\n\u65e5.png", "a!.png", "a\\.png"):
+        Image.new("L", (8, 8)).save(tmp_path / name)
+    address = f"file://{tmp_path}"
+    assert names(plan(address)) == sorted(f"{address}/{path.name}" for path in tmp_path.iterdir())
+    for word, found in {
+        "a?b.png": ["a?b.png"],
+        "a[1].png": ["a[1].png"],
+        "a[[]1].png": ["a[1].png"],
+        "a[!? [\\]*.png": ["a!.png"],
+        "a[\\]*": ["a\\.png"],
+        "*\u65e5.png": ["a b\n\u65e5.png"],
+    }.items():
+        assert names(plan(f"{address}/{word}")) == [f"{address}/{name}" for name in found]
+    (block,) = plan(f"{address}/a?b.png")
+    assert [image.read() for _, image in block.open()] == [(tmp_path / "a?b.png").read_bytes()]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("kind", ["large_string", "string_view", "dictionary", "binary_view"])
+def test_tables_of_any_program_are_read(kind: str, tmp_path: Path) -> None:
+    images = write_images(tmp_path / "in", 2)
+    column = pyarrow.array([Path(name).read_bytes() for name in images] if kind == "binary_view" else images)
+    column = column.dictionary_encode() if kind == "dictionary" else column.cast(getattr(pyarrow, kind)())
+    table = write_table(tmp_path / "a.parquet", **{"image.old": ["", ""], "image": column})
+    (block,) = plan(table, column="image")
+    assert (block.images, block.column) == (2, "image")
+    opened = [image for _, image in block.open()]
+    if kind == "binary_view":
+        assert [image.read() for image in opened] == column.to_pylist()  # type: ignore[union-attr]
+    else:
+        assert opened == images
+
+
 def test_videos_are_split_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("av", reason="PyAV is not installed")
     import numpy as np
@@ -112,6 +151,14 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "no object": (("file:///nowhere/at/all",), "file:///nowhere/at/all: there is no such object or folder; check its"),
     "a web server": (("https://a.b/c",), "https://a.b/c: is no object store; copy the images to a folder or a bucket"),
     "a password": (("s3://me:secret@bucket/x",), "an address of s3:// has a password in it; set it in the environment"),
+    "a list in UTF-16": (("utf-16.txt",), "utf-16.txt: has zero bytes; write it in UTF-8, with a name a line"),
+    "a list of find -print0": (("zeros.txt",), "zeros.txt: has zero bytes; write it in UTF-8, with a name a line"),
+    "columns of one name": (("g.parquet",), "g.parquet: has several columns 'image'; keep one of them"),
+    "a wrong glob": (
+        ("file:///[z-a]",),
+        "file:///[z-a]: cannot be listed (bad character range z-a at position 2); check",
+    ),
+    "a store without its package": (("hf://datasets/x",), "hf:// is no object store that can be read here ("),
     "no store": (("nothing://bucket/x",), "nothing:// is no object store that can be read here"),
 }
 
@@ -129,9 +176,13 @@ def test_bad_sources_are_one_line(what: str, tmp_path: Path, monkeypatch: pytest
     write_table(Path("d.parquet"), image=[1])
     write_table(Path("e.parquet"), one=[b"x"], two=[b"x"])
     Path("f.parquet").write_bytes(b"nothing of that kind")
+    parquet.write_table(pyarrow.Table.from_arrays([pyarrow.array([b"x"])] * 2, names=["image"] * 2), "g.parquet")
+    Path("utf-16.txt").write_text("in/00000.png\n", encoding="utf-16")
+    Path("zeros.txt").write_bytes(b"in/00000.png\0in/00001.png\0")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     sources, message = BAD[what]
     with pytest.raises(MienError) as error:
-        plan(*sources, column="image" if what == "no images" else None)
+        plan(*sources, column="image" if what in ("no images", "columns of one name") else None)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert "secret" not in str(error.value)

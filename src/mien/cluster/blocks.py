@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
-from itertools import accumulate, islice
+from itertools import accumulate, chain, islice
 from typing import Any
 
 from mien._errors import ImageError, MienError, SourceError, first_line
@@ -81,8 +81,11 @@ class ImageBlock:
                 raise MienError(f"{self.names[0]}: has changed since the run began; read it into another folder")
             groups = [i for i in range(len(firsts) - 1) if firsts[i] < end and firsts[i + 1] > self.start]
             row = firsts[groups[0]]
-            for batch in file.iter_batches(batch_size=_AHEAD, row_groups=groups, columns=[self.column]):
-                for value in batch.column(0).to_pylist():
+            parts = (  # a group each, so that one that is damaged does not take the end of the one before it along
+                file.iter_batches(batch_size=_AHEAD, row_groups=[group], columns=[self.column]) for group in groups
+            )
+            for batch in chain.from_iterable(parts):
+                for value in batch.column(self.column).to_pylist():
                     if self.start <= row < end:
                         yield _open_value(value, f"{self.names[0]}#{row}", self.options)
                     row += 1
@@ -163,12 +166,16 @@ def _fetch_ahead(items: Iterable[tuple[int, Source]]) -> Generator[tuple[int, So
     """The items. A few of an object store are fetched while one is read."""
     waiting: deque[tuple[int, Source]] = deque()
     with ThreadPoolExecutor(_AHEAD, thread_name_prefix="mien-fetch") as pool:
-        for item in items:
-            waiting.append(item)
-            if isinstance(item[1], Fetched):
-                item[1].start(pool)
-            while waiting and (len(waiting) > _AHEAD or not isinstance(item[1], Fetched)):
-                yield waiting.popleft()
+        try:
+            for item in items:
+                waiting.append(item)
+                if isinstance(item[1], Fetched):
+                    item[1].start(pool)
+                while waiting and (len(waiting) > _AHEAD or not isinstance(item[1], Fetched)):
+                    yield waiting.popleft()
+        except MienError:  # a table is damaged from here on
+            yield from waiting
+            raise
         yield from waiting
 
 
@@ -198,7 +205,7 @@ def _open_value(value: Any, name: str, options: str) -> Source:
     """An image in a table: its bytes, its name, or both as Hugging Face writes them."""
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
-    if isinstance(value, str):
+    if value and isinstance(value, str):
         return _open_name(value, options)
     if not value or not isinstance(value, bytes):
         return _failing(name, f"{name}: the row has no image; fill or remove it")

@@ -72,7 +72,7 @@ class Partitions:
         self._folder, self._given, self._resume = Path(folder), json.loads(json.dumps(given)), resume
         self.done: dict[int, Part] = {}
         self.size, self.total, self.home = 0, 0, str(Path.cwd())
-        self._is_complete = False
+        self._is_complete = self._is_made = False
 
     def __enter__(self) -> Self:
         plan, manifest = self._folder / _PLAN, self._folder / _MANIFEST
@@ -86,6 +86,7 @@ class Partitions:
                 raise OutputError(f"{self._folder}: has readings of an earlier run; resume it, or name another folder")
             if not plan.exists() and others:
                 raise OutputError(f"{self._folder}: has files that are not of such a run; name a new folder")
+            self._is_made = not self._folder.exists()
             self._folder.mkdir(parents=True, exist_ok=True)
             self._manifest: BinaryIO = manifest.open("a+b")
         try:
@@ -106,7 +107,8 @@ class Partitions:
         with suppress(OSError):
             if not (self._folder / _PLAN).exists():  # nothing was read
                 (self._folder / _MANIFEST).unlink()
-                self._folder.rmdir()
+                if self._is_made:
+                    self._folder.rmdir()
 
     @property
     def is_planned(self) -> bool:
@@ -199,10 +201,10 @@ class Partitions:
                     self.size, self.total = self.size + 1, self.total + json.loads(line)["images"]
             except (ValueError, KeyError, TypeError, StopIteration) as error:
                 raise OutputError(f"{self._folder / _PLAN}: is damaged; name another folder") from error
-        changed = [key for key in self._given if given.get(key) != self._given[key]]
+        changed = [key for key in given | self._given if given.get(key) != self._given.get(key)]
         if changed:
             names = ", ".join(changed)
-            raise OutputError(f"{self._folder}: is of another run ({names} differ); name another folder")
+            raise OutputError(f"{self._folder}: is of another run (with other {names}); name another folder")
 
     def _read_manifest(self) -> None:
         """Read the complete partitions. A line that is not whole, or a file that is damaged, does not count."""
@@ -211,13 +213,26 @@ class Partitions:
         whole = content[: content.rfind(b"\n") + 1]
         self._manifest.truncate(len(whole))
         known = {field.name for field in fields(Part)}
+        named = dict[int, Part]()
         for line in whole.splitlines():
             self._is_complete = line.startswith(b'{"complete"')  # a partition after it was read again
-            with suppress(ValueError, TypeError):
+            with suppress(ValueError, TypeError, AttributeError):
                 part = Part(**{key: value for key, value in json.loads(line).items() if key in known})
-                with suppress(OSError), (self._folder / part.file).open("rb") as file:
-                    if hashlib.file_digest(file, "sha256").hexdigest() == part.sha256:
-                        self.done[part.partition] = part
+                named[part.partition] = part
+        self.done = {number: part for number, part in named.items() if self._is_whole(part)}
+
+    def _is_whole(self, part: Part) -> bool:
+        """Whether the file of a partition is as it was written. One that is damaged is removed, and read again."""
+        path = self._folder / part.file
+        try:
+            with path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() == part.sha256:
+                    return True
+        except OSError:
+            return False
+        with output_errors(path):
+            path.unlink()
+        return False
 
 
 def _is_left_behind(path: Path) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 from mien._errors import DataError, ImageError, MienError, SourceError
 from mien._inputs import VIDEO_SUFFIXES, expand_inputs, image_suffixes
 from mien.cluster.blocks import ImageBlock, open_table
-from mien.cluster.stores import is_address, list_objects, split_address
+from mien.cluster.stores import QUERY, is_address, list_objects, split_address
 
 BLOCK_BYTES = 64 * 2**20  # of encoded images in a block: 5 to 10 s of one core
 _MOST_IMAGES = 1024  # of a block, where images are small
@@ -102,7 +102,7 @@ class Plan:
         with open_table(name, options) as file:
             column, is_name = self._check_column(name, file.schema_arrow)
             for batch in file.iter_batches(columns=[column]) if is_name else ():
-                for value in filter(None, batch.column(0).to_pylist()):
+                for value in filter(None, batch.column(column).to_pylist()):
                     self._once(value)
             groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
         first = row = total = 0
@@ -129,8 +129,10 @@ class Plan:
         if column not in schema.names:
             other = f", as {self._first[0]} has" if self._first else ""
             raise DataError(f"{name}: has no column {column!r}{other}; it has {', '.join(schema.names)}")
+        if schema.names.count(column) > 1:
+            raise DataError(f"{name}: has several columns {column!r}; keep one of them")
         kind = schema.field(column).type
-        if not _holds_images(kind) and str(kind) not in ("string", "large_string"):
+        if not _holds_images(kind) and not _holds_names(kind):
             raise DataError(f"{name}: its column {column!r} is of the type {kind}; it must be bytes, names or both")
         self._first = self._first or (name, column, kind)
         if kind != self._first[2]:
@@ -171,7 +173,7 @@ def _kind_of_source(word: str) -> str:
 
 
 def _kind_of_file(name: str) -> str:
-    suffix = PurePath(name.partition("?")[0] if is_address(name) else name).suffix.lower()
+    suffix = PurePath(QUERY.sub("", name) if is_address(name) else name).suffix.lower()
     return "table" if suffix == ".parquet" else "video" if suffix in VIDEO_SUFFIXES else "image"
 
 
@@ -189,14 +191,18 @@ def _read_list(name: str) -> Iterator[str]:
     """The names in a text file, a line each."""
     try:
         with Path(name).open(encoding="utf-8-sig", errors="surrogateescape") as lines:
-            yield from (line.rstrip("\n") for line in lines if line.strip())
+            for line in lines:
+                if "\0" in line:  # UTF-16, or names that end with a zero byte
+                    raise MienError(f"{name}: has zero bytes; write it in UTF-8, with a name a line")
+                if line.strip():
+                    yield line.rstrip("\n")
     except OSError as error:
         raise MienError(f"{name}: cannot be read ({(error.strerror or '').lower()}); check the path") from error
 
 
 def _choose_column(name: str, schema: Any) -> str:
     images = [field.name for field in schema if _holds_images(field.type)]
-    texts = [field.name for field in schema if str(field.type) in ("string", "large_string")]
+    texts = [field.name for field in schema if _holds_names(field.type)]
     found = images or [text for text in texts if text.lower() in _NAME_COLUMNS]
     if len(found) != 1:
         known = ", ".join(schema.names)
@@ -208,7 +214,12 @@ def _holds_images(kind: Any) -> bool:
     """Whether a type of pyarrow is bytes, or the structure with ``bytes`` and ``path`` of Hugging Face."""
     if str(kind).startswith("struct"):
         return "bytes" in [kind.field(index).name for index in range(kind.num_fields)]
-    return str(kind) in ("binary", "large_binary")
+    return re.fullmatch("(large_)?binary(_view)?", str(kind)) is not None
+
+
+def _holds_names(kind: Any) -> bool:
+    """Whether a type of pyarrow is text, or the categories of pandas."""
+    return re.match("(dictionary<values=)?(large_)?string", str(kind)) is not None
 
 
 def _column_bytes(group: Any, column: str) -> int:

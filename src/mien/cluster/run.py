@@ -1,5 +1,6 @@
 """distribute: the driver of a run on many processes, which starts or joins Ray."""
 
+import hashlib
 import logging
 import math
 import os
@@ -16,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import mien
 from mien._errors import (
     MienError,
     MissingExtraError,
@@ -138,8 +140,8 @@ def distribute(
     ray = _import_ray()
     settings = reader.describe() | {"abstain": str(reader.abstain)}
     names = [os.fspath(word) for word in words]
-    given = {"sources": names, "fps": fps, "column": column, "reader": settings}
-    given |= {"min_quality": reader.min_quality, "max_faces": reader.max_faces}
+    given = {"sources": names, "fps": fps, "column": column, "version": mien.__version__, **settings}
+    given |= {"min_quality": reader.min_quality, "max_faces": reader.max_faces, "model_sha256": _digest(reader)}
     plan = Plan(names, fps=fps, column=column, block_bytes=block_bytes)
     with Partitions(out, given, resume=resume) as partitions:
         if not partitions.is_planned:
@@ -155,6 +157,11 @@ def distribute(
         images, faces, failed = (partitions.count(name) for name in ("images", "faces", "failed"))
         left_out = ", ".join(f"{kind} ({count:,})" for kind, count in plan.left_out.items() if count)
         return Distributed(Path(out), partitions.size, images, faces, failed, left_out)
+
+
+def _digest(reader: Reader) -> str:
+    with reader.model.path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 from mien._errors import MienError, MissingExtraError, SourceError, first_line
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+QUERY = re.compile(r"\?([\w.]+=[^&?]*(?:&[\w.]+=[^&?]*)*)$")  # of an address; names of objects may have a question mark
 _GOOGLE_SECONDS = 30  # after which a store of Google that does not answer is an error; its default is 15 minutes
 
 
@@ -53,6 +54,8 @@ def store_reason(error: Exception) -> str:
     """
     if isinstance(error, FileNotFoundError):
         return "there is no such object"
+    if isinstance(error, UnicodeDecodeError):
+        return "a name in it is not UTF-8"
     if isinstance(error, PermissionError) or "ACCESS_DENIED" in str(error):
         return "access is denied"
     return first_line(error).partition(" Detail:")[0].rstrip(".")
@@ -101,15 +104,15 @@ def list_objects(address: str, suffixes: AbstractSet[str]) -> Iterator[tuple[str
         MienError: It cannot be listed: no such object, no rights, no answer.
     """
     scheme, path, query = split_address(address)
-    is_glob = re.search(r"[*[]", path) is not None
-    folder = re.sub(r"/?[^/]*[*[].*", "", path) if is_glob else path.rstrip("/")
     try:
-        found = _find(_open_store(scheme, path, query), folder)
-    except (OSError, ValueError) as error:
+        store = _open_store(scheme, path, query)
+        is_glob = re.search(r"[*[]", path) is not None and not _find(store, path)
+        folder = re.sub(r"/?[^/]*[*[].*", "", path) if is_glob else path.rstrip("/")
+        pattern, found = _glob(path), _find(store, folder)
+    except (OSError, ValueError, re.error) as error:
         raise MienError(f"{address}: cannot be listed ({store_reason(error)}); check name and rights") from error
     if not found:
         raise MienError(f"{address}: there is no such object or folder; check its name")
-    pattern = _glob(path)
     for each in found:
         below = PurePath(each.path.removeprefix(folder))
         wanted = pattern.fullmatch(each.path) if is_glob else not below.parts or below.suffix.lower() in suffixes
@@ -133,7 +136,14 @@ def _find(store: Any, folder: str) -> list[Any]:
 def _glob(pattern: str) -> re.Pattern[str]:
     parts = re.split(r"(\*\*/|\*|\[[^]]+\])", pattern)
     known = {"**/": "(?:.*/)?", "*": "[^/]*"}
-    return re.compile("".join(known.get(part) or (part if part[:1] == "[" else re.escape(part)) for part in parts))
+    parts = [known.get(part) or (_class(part) if part[:1] == "[" else re.escape(part)) for part in parts]
+    return re.compile("".join(parts), re.DOTALL)
+
+
+def _class(part: str) -> str:
+    """The regular expression of the characters in square brackets of a glob, ``!`` for those that are not meant."""
+    inside = re.sub(r"([\\\[^&|~])", r"\\\1", part[1:-1].removeprefix("!"))
+    return f"[{'^' if part[1] == '!' else ''}{inside}]"
 
 
 def split_address(address: str) -> tuple[str, str, str]:
@@ -148,8 +158,9 @@ def split_address(address: str) -> tuple[str, str, str]:
     Raises:
         MienError: It has a password, or is of a web server.
     """
-    plain, _, query = address.partition("?")
-    scheme, _, path = plain.partition("://")
+    scheme, _, path = address.partition("://")
+    query = found[1] if (found := QUERY.search(path)) else ""
+    path = path.removesuffix(f"?{query}")
     if scheme.lower() in ("http", "https", "ftp"):
         raise MienError(f"{address}: is no object store; copy the images to a folder or a bucket")
     if re.match(r"[^/@]*:[^/@]*@", path):
@@ -175,9 +186,15 @@ def _open_bucket(scheme: str, bucket: str, query: str) -> Any:
     except ArrowInvalid as error:
         if "nrecognized filesystem" not in str(error):
             raise
+    except ImportError as error:  # of a store that pyarrow leaves to fsspec
+        raise _no_store(scheme, error) from error
     try:
         import fsspec
 
         return fs.PyFileSystem(fs.FSSpecHandler(fsspec.filesystem(scheme)))
     except (ImportError, ValueError) as error:
-        raise MienError(f"{scheme}:// is no object store that can be read here ({first_line(error)})") from error
+        raise _no_store(scheme, error) from error
+
+
+def _no_store(scheme: str, error: Exception) -> MienError:
+    return MienError(f"{scheme}:// is no object store that can be read here ({first_line(error)})")
