@@ -1,5 +1,6 @@
 """Blocks open the same images as one process, whatever they are made of, and keep what cannot be opened as errors."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,25 @@ def test_a_table_that_has_changed_loses_no_row_silently(
     else:
         with pytest.raises(MienError, match="has changed since the run began; read it into another folder"):
             errors(reader, block)
+
+
+def test_a_video_that_breaks_off_has_a_row_that_says_so(
+    reader: mien.Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("av", reason="PyAV is not installed")
+    monkeypatch.setattr("mien.cluster.plan._VIDEO_SECONDS", 2.0)
+    images = [np.full((32, 32, 3), 5 * number % 256, np.uint8) for number in range(60)]
+    video = write_video(tmp_path / "a.mkv", images, times(60, 10.0))
+    assert all(row["error"] is None for row in rows_of_one_process(reader, [str(video)], fps=2.0))
+    video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
+    rows = rows_of_one_process(reader, [str(video)], fps=2.0)
+    failed = [row for row in rows if row["error"]]
+    assert 2 < len(rows) < 11
+    assert [row["source"] for row in failed] == [str(video), f"{video}#t=4.000"]
+    assert failed[1]["error"] == f"{video}: none of its frames can be decoded; get the file again"
+    assert re.fullmatch(
+        r".*a\.mkv: the file ends early, after [1-4]\.\d of 5\.9 s; get the video again", failed[0]["error"]
+    )
 
 
 def test_parts_of_a_video_have_the_frames_of_the_whole(

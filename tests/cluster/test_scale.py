@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from support.distributed import workers_of_ray
+from support.distributed import workers_of_ray, write_images
 from support.paths import ROOT
 
 pytest.importorskip("ray", reason="ray is not installed")
@@ -116,6 +116,24 @@ def test_a_killed_worker_changes_no_row_and_memory_is_flat(folder: Path) -> None
     fifths = [memory[i * len(memory) // 5 : (i + 1) * len(memory) // 5] for i in range(5)]
     print("memory in MB:", [round(median(part) / 1e6) for part in fifths])
     assert median(fifths[4]) < GROWTH * median(fifths[1])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_driver_that_is_stopped_while_ray_starts_leaves_nothing(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", "/tmp")
+    write_images(tmp_path / "in", 1)
+    job = distribute(tmp_path, "out")
+    folders: list[Path] = []
+    while not folders:  # Ray takes seconds to start after it has made its folder
+        assert job.poll() is None
+        folders = list(Path("/tmp").glob(f"mien-ray-*/session_*_{job.pid}"))
+        time.sleep(0.05)
+    job.send_signal(number)
+    assert job.communicate() == ("", "mien: stopped\n")
+    assert job.returncode == 128 + number
+    assert not folders[0].parent.exists()
 
 
 def test_a_driver_that_is_killed_three_times_changes_no_row(folder: Path) -> None:

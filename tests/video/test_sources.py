@@ -146,6 +146,11 @@ def test_a_truncated_video_delivers_its_frames(tmp_path: Path) -> None:
         assert 15 < len(given) < 35
         assert frames.note is not None
         assert "ends early" in frames.note
+    for options in ({"fps": 5.0}, {"start": 0.4}, {"fps": 5.0, "start": 0.4, "end": 1.9}):
+        for name, is_cut in {"cut.mkv": True, "video.mkv": False}.items():
+            with open_source(tmp_path / name, **options) as frames:
+                assert list(frames)
+                assert ("ends early" in str(frames.note)) == is_cut
 
 
 def test_broken_packets_are_skipped_and_counted(tmp_path: Path) -> None:

@@ -100,6 +100,8 @@ class ImageBlock:
                 frames.name = video
                 for frame in frames:
                     yield DecodedImage(frame.pixels, f"{video}#t={frame.seconds:.3f}")
+                if frames.note:
+                    yield _failing(video, f"{video}: {frames.note}; get the video again")
         except (SourceError, ImageError) as error:
             if not (self.start and "before the start" in str(error)):  # else nothing is shown in this part
                 yield _failing(f"{video}#t={self.start:.3f}", str(error))

@@ -236,6 +236,9 @@ def _cluster(ray: Any, address: str | None, needs: _Needs, *, dashboard: bool) -
                 with kept_handlers(), _quiet():
                     ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
                 break
+            except (KeyboardInterrupt, SystemExit) as stop:  # Ray's own handler of SIGTERM exits
+                ray.shutdown()
+                raise KeyboardInterrupt(*stop.args) from stop
             except Exception as error:  # of many kinds, some plain Exception
                 ray.shutdown()
                 if address is None and tries > 1:

@@ -329,13 +329,9 @@ class _VideoFile(_ContainerSource):
         if not taken:
             raise SourceError(f"{self.name}: ends after {seconds:.1f} s, before the start; choose an earlier one")
         start, end = self._span.start, self._span.end
-        if (
-            self.note is None
-            and end
-            and self._end_is_known
-            and self.sampling.is_all
-            and seconds + step < start + _MIN_COMPLETE * (end - start)
-        ):
+        step += 1 / (self.sampling.fps or math.inf)  # what is behind the last sample may not have been decoded
+        is_complete = not end or seconds + step >= start + _MIN_COMPLETE * (end - start)
+        if self.note is None and self._end_is_known and not is_complete:
             self.note = f"the file ends early, after {seconds:.1f} of {end:.1f} s"
 
     def _packets(self) -> Iterator[Any]:
