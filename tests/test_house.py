@@ -23,7 +23,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {"_checksum", "_emotions", "_format", "_memory", "_progress", "_signals", "_suggest", "bundled"},
     {"_errors"},
-    {"_download", "_framing", "_measure", "_metrics", "_output", "_page", "_session", "_structure"},
+    {"_download", "_framing", "_measure", "_metrics", "_ordered", "_output", "_page", "_session", "_structure"},
     {"decode"},
     {"_face"},
     {"_inputs"},

@@ -2,15 +2,13 @@
 
 import os
 import pickle
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO
-from itertools import takewhile
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +18,7 @@ from mien._errors import ImageError, MienError, require_integer, require_kind, r
 from mien._face import Detection, Face, Pixels, Reading, crop_side
 from mien._format import percent
 from mien._metrics import METRICS, format_metric, metric_name
+from mien._ordered import in_order, until_error
 from mien._signals import interruptible
 from mien._workers import EndedError, ReaderPool, Send, serve
 from mien.bundled import DEFAULT_MODEL
@@ -46,9 +45,6 @@ _MOST_PROCESSES = 1024
 # Images whose faces another process classifies together. A crop took 4.1 ms alone, 3.4 ms among 8 or 64.
 _TOGETHER = 8
 _CARD = "card"  # as abstain: the thresholds of the model's card
-
-_Given = TypeVar("_Given")
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,8 +208,8 @@ class Reader:
         workers = workers or os.cpu_count() or 1
         if workers > 1:
             pool = ReaderPool(self, workers, f"{__name__}:serve_images")
-            return _until_error(images, lambda given: self._read_apart(given, batch, keep_pixels, pool, workers))
-        return _until_error(images, lambda given: self._read_batches(given, batch, keep_pixels))
+            return until_error(images, lambda given: self._read_apart(given, batch, keep_pixels, pool, workers))
+        return until_error(images, lambda given: self._read_batches(given, batch, keep_pixels))
 
     def prepare(self, image: Source, *, keep_pixels: bool = False) -> Prepared:
         """Decode an image, find its faces and cut their crops: the first half of ``read``.
@@ -429,7 +425,7 @@ class Reader:
             return
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="mien-decode")
         prepare = partial(self._prepare_safely, keep=keep)
-        yield from _in_order(pool, prepare, map(self._held, images), min(2 * self._workers, batch))
+        yield from in_order(pool, prepare, map(self._held, images), min(2 * self._workers, batch))
 
     def _read_apart(
         self, images: Iterable[Source], batch: int, keep: bool, pool: ReaderPool, count: int
@@ -450,7 +446,7 @@ class Reader:
             return self._read_safely(together, keep) if readings is None else readings
 
         size = 1 if keep else max(1, min(_TOGETHER, batch // (2 * count)))
-        with closing(_in_order(pool, read, _together(map(self._held, images), size), min(2 * count, batch))) as groups:
+        with closing(in_order(pool, read, _together(map(self._held, images), size), min(2 * count, batch))) as groups:
             for group in groups:
                 yield from group
 
@@ -520,25 +516,6 @@ def _joined(*notes: str | None) -> str | None:
     return "; ".join(note for note in notes if note) or None
 
 
-def _until_error(
-    images: Iterable[Source], read: Callable[[Iterator[Source]], Generator[Reading, None, None]]
-) -> Generator[Reading, None, None]:
-    """The readings of images. An error of the images themselves is raised after those of the images before it."""
-    errors: list[Exception] = []
-
-    def before_error() -> Iterator[Source]:
-        try:
-            for image in images:  # noqa: UP028 (it would close the images)
-                yield image
-        except Exception as error:
-            errors.append(error)
-
-    with closing(read(before_error())) as readings:
-        yield from readings
-    if errors:
-        raise errors.pop()
-
-
 def _together(images: Iterable[_Held], size: int) -> Iterator[list[_Held]]:
     """Lists of ``size`` paths. What is in memory already is alone, so that few images are in memory at a time."""
     together: list[_Held] = []
@@ -549,34 +526,6 @@ def _together(images: Iterable[_Held], size: int) -> Iterator[list[_Held]]:
             together = []
     if together:
         yield together
-
-
-def _in_order(
-    pool: ThreadPoolExecutor, task: Callable[[_Given], _Result], items: Iterable[_Given], window: int
-) -> Generator[_Result, None, None]:
-    """The results of a task for each item, in their order. Few tasks run at a time, which bounds the memory."""
-    running: deque[Future[_Result]] = deque()
-    wait = True
-    try:
-        for item in items:
-            running.append(pool.submit(task, item))
-            if len(running) >= window:
-                yield _first_result(running)
-        while running:
-            yield _first_result(running)
-    except KeyboardInterrupt:
-        wait = False  # a thread may read a pipe for ever
-        yield from (future.result() for future in takewhile(Future.done, running))
-        raise
-    finally:
-        pool.shutdown(wait=wait, cancel_futures=True)
-
-
-def _first_result(running: deque[Future[_Result]]) -> _Result:
-    if not running[0].done():
-        with interruptible():
-            running[0].result()
-    return running.popleft().result()
 
 
 def serve_images() -> None:
