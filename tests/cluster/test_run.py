@@ -97,7 +97,7 @@ def test_killed_workers_and_an_interrupted_driver_lose_nothing(reader: mien.Read
         raise KeyboardInterrupt
 
     def kill() -> None:
-        killed.extend(workers_of_ray())
+        killed.extend(workers_of_ray(os.getpid()))
         for process in killed:
             os.kill(process, signal.SIGKILL)
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from support.distributed import workers_of_ray, write_images
+from support.distributed import below, workers_of_ray, write_images
 from support.paths import ROOT
 
 pytest.importorskip("ray", reason="ray is not installed")
@@ -64,19 +64,6 @@ def partitions(out: Path) -> int:
     return 0
 
 
-def below(root: int) -> dict[int, int]:
-    """The processes that a process has started, directly or not, and their memory in bytes."""
-    parents, found = {}, {root: 0}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            fields = path.read_text().rpartition(")")[2].split()
-            parents[int(path.parent.name)] = (int(fields[1]), int(fields[21]) * os.sysconf("SC_PAGE_SIZE"))
-    while more := {pid: size for pid, (parent, size) in parents.items() if parent in found and pid not in found}:
-        found |= more
-    del found[root]
-    return found
-
-
 def watch(job: "subprocess.Popen[str]", out: Path, action: Callable[[int], object]) -> Iterator[int]:
     """Call an action with the number of partitions until the job has ended; yield the memory of its processes.
 
@@ -95,7 +82,7 @@ def test_a_killed_worker_changes_no_row_and_memory_is_flat(folder: Path) -> None
 
     def kill(done: int) -> None:
         if done > 60 and not killed:
-            killed.append(min(set(workers_of_ray()) & set(below(job.pid))))
+            killed.append(min(workers_of_ray(job.pid)))
             os.kill(killed[0], signal.SIGKILL)
 
     job = distribute(folder, "out")

@@ -79,11 +79,24 @@ def as_written(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def workers_of_ray() -> list[int]:
-    """The processes of the workers of this Ray: an actor of Ray Data names itself after its class."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+def below(root: int) -> dict[int, int]:
+    """The processes that a process has started, directly or not, and their memory in bytes."""
+    parents, found = {}, {root: 0}
+    for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
-            if path.read_bytes().startswith(b"ray::MapWorker(MapBatches(RayWorker))"):
-                found.append(int(path.parent.name))
+            fields = path.read_text().rpartition(")")[2].split()
+            parents[int(path.parent.name)] = (int(fields[1]), int(fields[21]) * os.sysconf("SC_PAGE_SIZE"))
+    while more := {pid: size for pid, (parent, size) in parents.items() if parent in found and pid not in found}:
+        found |= more
+    del found[root]
+    return found
+
+
+def workers_of_ray(driver: int) -> list[int]:
+    """The workers of the Ray that a process has started: an actor of Ray Data names itself after its class."""
+    found = []
+    for process in below(driver):
+        with suppress(OSError):
+            if Path(f"/proc/{process}/cmdline").read_bytes().startswith(b"ray::MapWorker(MapBatches(RayWorker))"):
+                found.append(process)
     return found
