@@ -4,7 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from mien.commands import app
 from mien.commands.distribute import _Progress
 from support.cli import mien_here
 from support.distributed import write_images
@@ -18,6 +20,10 @@ LINES: dict[str, tuple[tuple[str, ...], str]] = {
         "in/00000.png: is named twice, so its faces would be counted twice; name it once",
     ),
     "a web server": (("http://a.b/c",), "http://a.b/c: is no object store; copy the images to a folder or a bucket"),
+    "an object store": (
+        ("in", "--out", "s3://bucket/readings"),
+        "s3:/bucket/readings: is no folder of this machine; write to one, and copy it to the store",
+    ),
     "no cluster": (
         ("in", "--address", "127.0.0.1:1"),
         "127.0.0.1:1: no Ray cluster answers (connection refused); check the address and the network",
@@ -36,7 +42,7 @@ def test_wrong_arguments_are_one_line(what: str, tmp_path: Path) -> None:
     write_images(tmp_path / "in", 2)
     (tmp_path / "a.mp4").write_bytes(b"")
     words, line = LINES[what]
-    done = mien_here("distribute", *words, "--out", "out", cwd=tmp_path)
+    done = mien_here("distribute", "--out", "out", *words, cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"mien: {line}\n")
     assert (tmp_path / "out").exists() == (what == "no cluster")  # its plan is kept
 
@@ -46,6 +52,17 @@ def test_readings_go_to_a_new_folder_which_nothing_forces(tmp_path: Path) -> Non
     done = mien_here("distribute", "in", "--out", "out", "--force", cwd=tmp_path)
     assert (done.returncode, done.stdout, "No such option: --force" in done.stderr) == (2, "", True)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_current_folder_that_was_removed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray", reason="ray is not installed")
+    write_images(tmp_path / "in", 1)
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    done = CliRunner().invoke(app, ["distribute", str(tmp_path / "in"), "--out", str(tmp_path / "out")])
+    line = "mien: the current folder: cannot be used (no such file or directory)\n"
+    assert (done.exit_code, done.stderr) == (2, line)
 
 
 def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

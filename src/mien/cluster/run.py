@@ -127,6 +127,8 @@ def distribute(
     for word in words:
         require_kind("sources", word, (str, os.PathLike), "a path, an address, or a list of them")
     require_kind("out", out, (str, os.PathLike), "the path of a folder")
+    if re.match("[a-z][a-z0-9+.-]+:/", os.fspath(out), re.IGNORECASE):  # a Path has one of the two slashes
+        raise OutputError(f"{out}: is no folder of this machine; write to one, and copy it to the store")
     reader = Reader() if reader is None else reader
     require_kind("reader", reader, Reader, "a mien.Reader")
     if not callable(progress):

@@ -56,7 +56,7 @@ class _CommandGroup(TyperGroup):
             error.add_note("printed")
             raise _fail("stopped", exit_status(error)) from error
         except OSError as error:
-            name = error.filename or ("standard output" if _output_fails() else "a file")
+            name = error.filename or _name_of_output()
             # Python flushes standard output once more when it ends; the same error must not be printed again then.
             with contextlib.suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -114,12 +114,17 @@ def _root(
     """mien reads facial expressions in images and videos, on this machine alone."""
 
 
-def _output_fails() -> bool:
+def _name_of_output() -> str:
+    """What an error without the name of a file is of."""
     try:
         sys.stdout.flush()
     except OSError:
-        return True
-    return False
+        return "standard output"
+    try:
+        os.getcwd()  # noqa: PTH109
+    except OSError:
+        return "the current folder"  # it was removed
+    return "a file"
 
 
 def _fail(message: str, status: int) -> typer.Exit:
