@@ -16,6 +16,7 @@ from mien.lab.ledger import (
     Answers,
     Ledger,
     answers_of_recipe,
+    changed_answers,
     count_looks,
     default_ledger,
     describe_looks,
@@ -102,6 +103,18 @@ def test_a_model_of_an_unknown_recipe_is_a_family_of_its_own_or_that_of_its_name
         ledger.require([Answers("pair", ("d",))])
 
 
+def test_other_views_and_calibrations_are_no_further_seed(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "looks.json")
+    look(ledger, answers("conv4", "0"))
+    for change in ("flip", "vector"):
+        with pytest.raises(DataError, match="004 conv4: PrivateTest was looked at once"):
+            ledger.require([changed_answers(answers("conv4", "1", "seed=1"), change)])
+    look(replace(ledger, again="flip"), changed_answers(answers("conv4", "0"), "flip"))
+    look(ledger, changed_answers(answers("conv4", "1", "seed=1"), "flip"))
+    assert changed_answers(answers("conv4", "0"), "none") == answers("conv4", "0")
+    assert count_looks("004 conv4", ledger.entries()) == (2, 3)
+
+
 def test_two_new_models_of_a_family_in_one_command_are_two_looks(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="004 conv4: PrivateTest was looked at once, last conv4, seed 0 just now"):
         Ledger(tmp_path / "looks.json").require([answers("conv4", "a"), answers("conv4-tuned", "b")])
@@ -113,6 +126,16 @@ def test_looks_at_the_same_time_are_all_kept(tmp_path: Path) -> None:
         list(pool.map(lambda n: ledger.add([Answers(f"net {n}", (str(n),))], "d"), range(16)))
     assert sorted(entry["recipe"] for entry in ledger.entries()) == sorted(f"net {n}" for n in range(16))
     assert [path.name for path in tmp_path.iterdir()] == ["looks.json"]
+
+
+def test_of_two_looks_at_the_same_time_the_second_is_refused(tmp_path: Path) -> None:
+    ledger, one, two = Ledger(tmp_path / "looks.json"), answers("conv4", "a"), answers("conv4-tuned", "b")
+    ledger.require([one])
+    ledger.require([two])  # of another process, before the first has written its look
+    ledger.add([one], "d")
+    with pytest.raises(DataError, match="004 conv4: PrivateTest was looked at once, last conv4, seed 0"):
+        ledger.add([two], "d")
+    assert [entry["recipe"] for entry in ledger.entries()] == ["conv4"]
 
 
 def test_a_damaged_ledger_and_a_full_disk_are_one_line_and_lose_nothing(

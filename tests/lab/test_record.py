@@ -19,7 +19,7 @@ from mien.lab.data.selection import validation_rows
 from mien.lab.evaluate.evaluate import EvaluateOptions, evaluate
 from mien.lab.evaluate.evaluation import check_uncalibrated, evaluate_task, prepare_evaluation
 from mien.lab.evaluate.report import report_page
-from mien.lab.evaluate.subjects import TestSet, find_subjects
+from mien.lab.evaluate.subjects import TestSet, answers_of_subject, find_subjects
 from mien.lab.files import load_json, save_json
 from mien.lab.inference import predict
 from mien.lab.ledger import Ledger
@@ -144,6 +144,9 @@ def test_a_run_is_measured_before_and_after_its_calibration(faces: FaceSet, run:
     (subject,) = find_subjects(str(run))
     task = prepare_evaluation(subject, TestSet(faces, "cartoons"), Split.PUBLIC_TEST)
     both, raw = evaluate_task(task), evaluate_task(task, uncalibrated=True)
+    with_it, without = (answers_of_subject(subject, faces, "none", uncalibrated=each) for each in (False, True))
+    assert set(with_it.digests).isdisjoint(without.digests)
+    assert with_it.settings != without.settings
     assert both.uncalibrated == {key: pytest.approx(raw.metrics["all"][key]) for key in ("log_loss", "brier", "ece")}
     assert both.metrics["all"]["log_loss"] < both.uncalibrated["log_loss"]
     assert both.to_json()["uncalibrated"] == both.uncalibrated

@@ -13,7 +13,7 @@ second look at a family needs a reason.
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,9 @@ from mien.lab.data.fer2013 import OFFICIAL_COUNTS
 from mien.lab.files import CHECKOUT, load_arrays, load_json, locked_file, require_writable, save_json
 from mien.lab.provenance import provenance
 from mien.lab.recipe import Recipe, parse
-from mien.lab.recipe.load import differences
+from mien.lab.recipe.load import training_differences
 
 _KINDS = {"family": str, "look": int, "recipe": str, "seed": str, "settings": str, "answers": list, "accuracy": dict}
-_UNCOUNTED = ("family", "seed", "claim")  # keys of a recipe that are no setting of its training
 _CURE = "restore it from the version control or a copy"
 
 Look = dict[str, Any]
@@ -150,10 +149,24 @@ def answers_of_recipe(recipe: Recipe, digests: Sequence[str]) -> Answers:
     Returns:
         The answers.
     """
-    settings = differences(recipe, Recipe(name="default", about=""))  # new keys of the schema change no hash
-    counted = sorted((key, value) for key, value in settings.items() if not key.startswith(_UNCOUNTED))
-    hashed = digest_arrays(name=repr(counted))[:12]
+    settings = training_differences(recipe, Recipe(name="default", about=""))  # new keys of the schema change no hash
+    hashed = digest_arrays(name=repr(sorted(settings.items())))[:12]
     return Answers(recipe.name, tuple(digests), family_of(recipe), str(recipe.seed), hashed)
+
+
+def changed_answers(answers: Answers, change: str) -> Answers:
+    """Return the answers of the same weights with other views of each face, or another calibration.
+
+    Args:
+        answers: The answers.
+        change: Name of the views or the calibration; ``"none"`` changes nothing.
+
+    Returns:
+        The answers. They belong to no look at unchanged ones, also not as another seed.
+    """
+    digests = tuple(with_views(digest, change) for digest in answers.digests)
+    settings = with_views(answers.settings, change) if answers.settings else ""
+    return replace(answers, digests=digests, settings=settings)
 
 
 def recorded_answers(folder: Path) -> Answers:
@@ -223,12 +236,8 @@ class Ledger:
         entries = self.entries()
         require_writable(self.path.parent)
         for answers in seen:
-            before = [entry for entry in entries if entry["family"] == _family(answers, entries)]
             if _find(answers, entries) is None:
-                entry = _entry(answers, entries)
-                if entry["look"] > 1 and entry["look"] not in {each["look"] for each in before} and not self.again:
-                    raise DataError(f"{_describe(before)}; choose on PublicTest, or say why it is looked at again")
-                entries.append(entry)
+                entries.append(self._allowed(answers, entries))
 
     def add(self, seen: Sequence[Answers], data_sha256: str) -> list[str]:
         """Write looks that have happened; those that happened before are counted as repeats.
@@ -241,7 +250,7 @@ class Ledger:
             For each of ``seen``, a sentence on the looks at its family; empty where this was the only one.
 
         Raises:
-            DataError: If the file is damaged.
+            DataError: If the file is damaged, or another process has looked at a family since ``require``.
             OutputError: If it cannot be written.
         """
         with locked_file(self.path):
@@ -253,12 +262,20 @@ class Ledger:
                     known["answers"] = list(dict.fromkeys([*known["answers"], *answers.digests]))
                     continue
                 source = provenance(data_sha256)
-                entry = _entry(answers, entries) | {key: source[key] for key in ("date", "commit", "command")}
+                entry = self._allowed(answers, entries) | {key: source[key] for key in ("date", "commit", "command")}
                 is_first = all(each["look"] != entry["look"] for each in entries if each["family"] == entry["family"])
                 entry |= {"data_sha256": data_sha256, "why": self.again if is_first and entry["look"] > 1 else ""}
                 entries.append(entry)
             save_json(self.path, {"looks": entries})
         return [describe_looks(family, entries) for family in families]
+
+    def _allowed(self, answers: Answers, entries: Sequence[Look]) -> Look:
+        """The new entry of answers; raises ``DataError`` if it is a second look without a reason."""
+        entry = _entry(answers, entries)
+        before = [each for each in entries if each["family"] == entry["family"]]
+        if before and all(each["look"] != entry["look"] for each in before) and not self.again:
+            raise DataError(f"{_describe(before)}; choose on PublicTest, or say why it is looked at again")
+        return entry
 
 
 def count_looks(family: str, entries: Iterable[Look]) -> tuple[int, int]:

@@ -6,7 +6,7 @@ open_model("mien-0") -> Model -> crops -> probabilities and maps
 import os
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ from mien._session import open_session, open_trial
 from mien._suggest import require_known, suggest
 from mien.infer import LARGEST_SIZE, find_model
 from mien.lab.data import FaceSet
+from mien.lab.data.datasets import is_fer2013
 from mien.lab.data.faceset import file_sha256
+from mien.lab.data.tables import pixel_column
 from mien.lab.export.calibrate import Calibration
 from mien.lab.export.release import calibrate
 from mien.lab.files import load_json, load_text
@@ -345,20 +347,43 @@ def files_of_model(model: Model) -> tuple[Path, ...]:
     return (model.path,)
 
 
-def answers_of_model(model: Model, faces: FaceSet) -> Answers:
+def was_trained_on(data_sha256: str, faces: FaceSet) -> bool:
+    """Return whether training data is a data set.
+
+    Each form of FER-2013 has a hash of its own. A model that was trained on the file that mien-0 was trained on counts
+    as trained on every form, and on every other table of pixels, which is likely to be a part of it.
+
+    Args:
+        data_sha256: Hash of the data that a model was trained on; empty where it is not known.
+        faces: The set.
+
+    Returns:
+        Whether it is; also ``False`` where the hash is not known.
+    """
+    if data_sha256 in (faces.sha256, ""):
+        return data_sha256 != ""
+    path = Path(faces.source)
+    is_part = is_fer2013(path) or (path.is_file() and pixel_column(path) is not None)
+    return is_part and data_sha256 == open_model("mien-0").about["data_sha256"]
+
+
+def answers_of_model(model: Model, faces: FaceSet | None) -> Answers:
     """Return the answers of a model for PrivateTest, without their accuracy.
 
     Args:
         model: Any model.
-        faces: The data set; a run that was trained on it is calibrated.
+        faces: The data set; a run that was trained on it is calibrated. ``None``: no run is calibrated.
 
     Returns:
         The answers; the folder of a recorded run adds those that were recorded.
     """
     if model.trained is not None:
         recipe = model.trained.recipe
-        is_calibrated = model.trained.provenance.get("data_sha256") == faces.sha256
-        return answers_of_recipe(recipe, [digest_net(model.trained.net, recipe.calibration if is_calibrated else "")])
+        is_calibrated = faces is not None and model.trained.provenance.get("data_sha256") == faces.sha256
+        if is_calibrated:
+            return answers_of_recipe(recipe, [digest_net(model.trained.net, recipe.calibration)])
+        answers = answers_of_recipe(recipe, [digest_net(model.trained.net, "")])
+        return replace(answers, settings=f"{answers.settings}+uncalibrated")
     if model.path.suffix == ".toml":
         return Answers(model.name, ("+".join(map(file_sha256, files_of_model(model))),))
     if (model.path.parent / "predictions.npz").is_file() and (model.path.parent / "recipe.json").is_file():

@@ -22,11 +22,10 @@ from mien.lab.audit.label_errors import (
     save_probabilities,
     train_folds,
     vote_agreement,
-    was_trained_on,
 )
 from mien.lab.data import FaceSet, load_fer2013
 from mien.lab.data.selection import training_rows, validation_rows
-from mien.lab.models import open_model
+from mien.lab.models import open_model, was_trained_on
 from mien.lab.train.devices import Devices
 from support.defective_faces import planted, random_images, with_images
 from support.short_runs import small
@@ -173,9 +172,11 @@ def test_a_fold_must_not_set_the_learning_rate_of_the_net_that_predicts_it() -> 
 def test_a_model_knows_fer2013_in_every_form(tmp_path: Path) -> None:
     (tmp_path / "faces.csv").write_text("emotion,pixels,Usage\n")
     other_form = replace(cartoon_set(), source=str(tmp_path / "faces.csv"), sha256="1" * 64)
-    assert was_trained_on(open_model("mien-0"), other_form)
+    trained_on = open_model("mien-1").about["data_sha256"]
+    assert was_trained_on(trained_on, other_form)
+    assert not was_trained_on("", replace(other_form, sha256=""))
     (tmp_path / "own" / "happy").mkdir(parents=True)
-    assert not was_trained_on(open_model("mien-0"), replace(other_form, source=str(tmp_path / "own")))
+    assert not was_trained_on(trained_on, replace(other_form, source=str(tmp_path / "own")))
 
 
 def test_a_model_predicts_all_but_private_faces() -> None:

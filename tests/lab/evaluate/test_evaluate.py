@@ -1,6 +1,7 @@
 """Evaluations: votes, confused pairs, mistakes, custom sets, several sets and seeds, and refusals."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch.nn import functional
 
 from mien._emotions import CLASS_SETS, SEVEN, Emotion
 from mien._errors import DataError, ModelError
+from mien.infer import find_model
 from mien.lab.data import FaceSet, Split
 from mien.lab.data.datasets import read_map, read_split
 from mien.lab.evaluate.evaluate import EvaluateOptions, evaluate
@@ -32,6 +34,7 @@ from mien.lab.evaluate.evaluation import (
 from mien.lab.evaluate.report import report_page
 from mien.lab.evaluate.subjects import TestSet, find_subjects, load_tests, select
 from mien.lab.predictions import Predictions, compare_with_votes, resize_faces, select_rows
+from mien.lab.recipe import dump, load
 from support.linear_classifier import evaluation, reader, subject
 from support.synthetic_faces import cartoon_set
 
@@ -265,6 +268,28 @@ def test_seeds_are_summarised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         evaluate(str(tmp_path / "linear"), options=replace(options, tta="flip"))
     with pytest.raises(DataError, match="single splits"):
         evaluate(str(tmp_path / "linear"), options=replace(options, split="all"))
+
+
+def test_runs_of_different_trainings_are_not_seeds_of_one(tmp_path: Path) -> None:
+    folder, faces = tmp_path / "linear", cartoon_set()
+    for seed in (0, 1):
+        recorded_run(folder / f"seed-{seed}", faces, seed)
+        changes = [f"seed={seed}", f"train.epochs={3 - seed}"]
+        (folder / f"seed-{seed}" / "recipe.json").write_text(json.dumps(dump(load("mien-0", changes))))
+    with pytest.raises(DataError, match=r"seeds 0 and 1 are different trainings \(train.epochs\); evaluate them one"):
+        find_subjects(str(folder))
+    (folder / "seed-1" / "recipe.json").write_text(json.dumps(dump(load("mien-0", ["seed=1", "train.epochs=3"]))))
+    assert [subject.seed for subject in find_subjects(str(folder))] == ["0", "1"]
+    recorded_run(folder / "seed-2", faces, 1)
+    with pytest.raises(DataError, match="two of its runs have the seed 1"):
+        find_subjects(str(folder))
+
+
+def test_exported_files_have_the_seeds_of_their_folders(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        (tmp_path / f"seed-{seed}").mkdir()
+        shutil.copy(find_model("mien-0"), tmp_path / f"seed-{seed}" / "model.onnx")
+    assert [subject.seed for subject in find_subjects(str(tmp_path))] == ["0", "1"]
 
 
 def test_seeds_of_a_folder_without_anything(tmp_path: Path) -> None:

@@ -4,19 +4,23 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 
 from mien._emotions import SEVEN
 from mien._errors import DataError
 from mien._format import percent
 from mien.lab.data import FaceSet, Split
+from mien.lab.data.fer2013 import OFFICIAL_COUNTS
 from mien.lab.files import load_json, save_json
+from mien.lab.ledger import Ledger
 from mien.lab.robustness.corruptions import CORRUPTIONS, choose_corruptions
 from mien.lab.robustness.groups import GroupTable
 from mien.lab.robustness.predictions import (
     read_reference,
 )
 from mien.lab.robustness.report import robustness_page, write_models
-from mien.lab.robustness.run import RobustnessOptions, evaluate_robustness, name_models
+from mien.lab.robustness.run import RobustnessOptions, evaluate_robustness, name_models, run_robustness
 from support.brightness_classifier import by_brightness
 from support.paths import ROOT
 
@@ -48,6 +52,21 @@ def test_two_models_of_one_name_are_named_by_their_arguments() -> None:
     assert list(name_models(["runs/x", "x.onnx", "y"], models)) == ["runs/x", "x.onnx", "y"]
     with pytest.raises(DataError, match="named twice"):
         name_models(["x", "x"], models[:2])
+
+
+def test_a_reference_that_predicts_private_faces_is_a_look(
+    faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for row, label in enumerate(faces.labels[:35].tolist()):
+        image = tmp_path / "own" / "test" / str(SEVEN[label]) / f"{row}.png"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(faces.images[row].numpy()).save(image)
+    counts = tuple(torch.bincount(faces.labels[:35], minlength=7).tolist())
+    monkeypatch.setitem(OFFICIAL_COUNTS, Split.PRIVATE_TEST, counts)
+    ledger, corruptions = Ledger(tmp_path / "looks.json"), choose_corruptions(["jpeg"])
+    options = RobustnessOptions(Split.PRIVATE_TEST, 14, corruptions, ledger=ledger)
+    run_robustness(["mien-0"], tmp_path / "own", options=options, reference="mien-1")
+    assert [entry["recipe"] for entry in ledger.entries()] == ["mien-0", "mien-1"]
 
 
 def test_recorded_metrics_agree_with_recorded_predictions() -> None:

@@ -21,13 +21,11 @@ from mien._emotions import CLASS_SETS, Emotion, class_set
 from mien._errors import DataError, MissingExtraError
 from mien._progress import Progress, no_progress
 from mien.lab.data import FaceSet, Split, with_classes
-from mien.lab.data.datasets import is_fer2013
 from mien.lab.data.selection import validation_rows
-from mien.lab.data.tables import pixel_column
 from mien.lab.files import load_arrays, save_arrays
 from mien.lab.inference import predict
 from mien.lab.metrics import check_probabilities, restrict_probabilities
-from mien.lab.models import Model, open_model
+from mien.lab.models import Model, was_trained_on
 from mien.lab.predictions import FERPLUS_PROTOCOL, FaceClassifier, predict_selection, select_rows
 from mien.lab.recipe import Recipe, dump, fold_recipes
 from mien.lab.train.devices import Devices
@@ -273,7 +271,7 @@ def predict_unseen(model: FaceClassifier, faces: FaceSet) -> OutOfFold:
     Raises:
         DataError: The model was trained on these faces.
     """
-    if isinstance(model, Model) and was_trained_on(model, faces):
+    if isinstance(model, Model) and was_trained_on(model.about.get("data_sha256", ""), faces):
         raise DataError(
             f"{model.name} has learned from {faces.source} and would repeat its labels; "
             "train folds of a recipe, which predict faces that they have not seen"
@@ -282,27 +280,6 @@ def predict_unseen(model: FaceClassifier, faces: FaceSet) -> OutOfFold:
     found = [predict_selection(model, select_rows(faces, model.emotions, split)) for split in splits]
     rows, probs = np.concatenate([each.rows for each in found]), np.concatenate([each.probs for each in found])
     return OutOfFold(rows, probs, model.emotions, f"{model.name}, which has not learned from this set")
-
-
-def was_trained_on(model: Model, faces: FaceSet) -> bool:
-    """Return whether a model names the set as its training data.
-
-    Each form of FER-2013 has a hash of its own. A model that was trained on the file that mien-0 was trained on counts
-    as trained on every form, and on every other table of pixels, which is likely to be a part of it.
-
-    Args:
-        model: The model.
-        faces: The set.
-
-    Returns:
-        Whether it was; also ``False`` where the model does not name its training data.
-    """
-    trained_on = model.about.get("data_sha256", "")
-    if trained_on == faces.sha256:
-        return True
-    path = Path(faces.source)
-    is_part = is_fer2013(path) or (path.is_file() and pixel_column(path) is not None)
-    return is_part and trained_on == open_model("mien-0").about["data_sha256"]
 
 
 def read_probabilities(path: Path, faces: FaceSet) -> OutOfFold:

@@ -1,5 +1,6 @@
 """The comparison of models on the same faces: common rows, paired tests, disagreement, metrics, latency."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -18,8 +19,10 @@ from mien._progress import Progress, no_progress
 from mien.lab.compare.entries import Entries, ModelEntry, load_entries
 from mien.lab.compare.latency import Latencies, measure_latency
 from mien.lab.data import FaceSet, Split
-from mien.lab.ledger import Ledger
+from mien.lab.evaluate.subjects import recipe_of
+from mien.lab.ledger import Ledger, answers_of_recipe
 from mien.lab.metrics import check_probabilities, class_intervals, compute_metrics, restrict_probabilities
+from mien.lab.models import was_trained_on
 from mien.lab.significance import Difference, accuracy_difference, f1_differences, holm, mcnemar, wilson_interval
 
 ALPHA = 0.05  # probability of a false positive among all pairs of a report
@@ -348,7 +351,8 @@ class Comparison:
         Returns:
             One sentence for each warning.
         """
-        found, learned = [], ", ".join(c.name for c in self.entries if c.learned_from == self.faces.sha256)
+        found = []
+        learned = ", ".join(c.name for c in self.entries if was_trained_on(c.learned_from, self.faces))
         if learned and self.split == Split.PUBLIC_TEST:
             found.append(
                 "PublicTest chose these models (their epoch, and the calibration of those that have one), so "
@@ -358,6 +362,12 @@ class Comparison:
             found.append(f"These models have learned from faces that they are evaluated on here: {learned}.")
         found += dict.fromkeys(entry.looks for entry in self.entries if entry.looks)
         found += _calibration_notes(self.entries)
+        trainings = Counter(recipe for recipe, *_, settings in _trainings(self.entries) if settings)
+        found += [
+            f"{recipe}: the runs are of {count} different trainings, whose metrics are not averaged."
+            for recipe, count in trainings.items()
+            if count > 1
+        ]
         if any("clean" not in each for each in self.metrics):
             found.append("No row is clean: every face has the pixels of one in an earlier split or row.")
         if self.faces.note:
@@ -478,13 +488,10 @@ def over_seeds(comparison: Comparison) -> dict[str, dict[str, Any]]:
 
     Returns:
         Recipe -> its number of seeds ``n``, its ``seeds``, and the mean and standard deviation (``sd``) of each metric.
+        Runs of other settings, classes or data have a line of their own, which also names the folder of one.
     """
-    groups: dict[tuple[str, tuple[str, ...]], list[int]] = {}
-    for place, c in enumerate(comparison.entries):
-        if c.seed:
-            groups.setdefault((c.recipe, tuple(map(str, c.emotions))), []).append(place)
-    found = {}
-    for (recipe, _), places in groups.items():
+    found: dict[str, dict[str, Any]] = {}
+    for (recipe, *_), places in _trainings(comparison.entries).items():
         seeds = [comparison.entries[place].seed for place in places]
         if not len(set(seeds)) == len(seeds) > 1:
             continue
@@ -493,8 +500,20 @@ def over_seeds(comparison: Comparison) -> dict[str, dict[str, Any]]:
         clean = [each["clean"]["accuracy"] for each in metrics if "clean" in each]
         values |= {"clean_accuracy": clean} if clean else {}
         spread = {key: {"mean": fmean(v), "sd": stdev(v)} for key, v in values.items()}
-        found[recipe] = {"n": len(places), "seeds": seeds} | spread
+        name = f"{recipe} ({comparison.entries[places[0]].source})" if recipe in found else recipe
+        found[name] = {"n": len(places), "seeds": seeds} | spread
     return found
+
+
+def _trainings(entries: Sequence[ModelEntry]) -> dict[tuple[str, ...], list[int]]:
+    """Recipe, classes, data and settings of a training -> indices of the entries that are its seeds."""
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for place, c in enumerate(entries):
+        if c.seed:
+            recipe = recipe_of(Path(c.source))
+            settings = answers_of_recipe(recipe, ()).settings if recipe else ""
+            groups.setdefault((c.recipe, ",".join(c.emotions), c.learned_from, settings), []).append(place)
+    return groups
 
 
 def mean_metrics(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

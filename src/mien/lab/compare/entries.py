@@ -18,7 +18,7 @@ from mien.lab.data.datasets import ALL
 from mien.lab.evaluate.subjects import TestSet, calibrated, load_tests, select
 from mien.lab.export.calibrate import Calibration, fit_vector
 from mien.lab.files import load_json
-from mien.lab.ledger import Answers, Ledger, is_private_test, recorded_answers
+from mien.lab.ledger import Answers, Ledger, changed_answers, is_private_test, recorded_answers
 from mien.lab.models import Model, answers_of_model, open_model
 from mien.lab.nets import count_macs, count_parameters
 from mien.lab.predictions import Predictions, Selection, load_recorded, predict_selection, read_metrics
@@ -177,7 +177,7 @@ def load_entries(
 
 def _answers(source: str, model: Model | None, test: TestSet, *, recalibrated: bool) -> Answers:
     own = recorded_answers(Path(source)) if model is None else answers_of_model(model, test.faces)
-    return replace(own, digests=tuple(f"{each}+vector" for each in own.digests)) if recalibrated else own
+    return changed_answers(own, "vector") if recalibrated else own
 
 
 def _require(ledger: Ledger, answers: Sequence[Answers], changed: Collection[str]) -> None:

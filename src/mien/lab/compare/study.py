@@ -14,9 +14,11 @@ from mien._progress import Progress, no_progress
 from mien.lab.compare.compare import Comparison, compare_entries
 from mien.lab.compare.entries import load_entries
 from mien.lab.data import Split
+from mien.lab.evaluate.subjects import recipe_of
 from mien.lab.ledger import Ledger
 from mien.lab.predictions import compare_with_votes
 from mien.lab.recipe import Claim, axes, load, members
+from mien.lab.recipe.load import training_differences
 from mien.lab.significance import difference, one_hot, row_draws
 
 EFFECT_METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
@@ -254,6 +256,8 @@ def compare_family(
             f"{family}: of its {len(named)} members {there} is finished; a study needs two: "
             f"mien train {next(iter(missing))}"
         )
+    for setting, seeds in folders.items():
+        _require_member(named[setting], seeds)
     sources = [source for seeds in folders.values() for source in seeds]
     entries = load_entries(
         sources,
@@ -284,6 +288,15 @@ def compare_family(
         shared=tuple(effects(grid, shared)),
         missing=missing,
     )
+
+
+def _require_member(member: str, sources: Sequence[str]) -> None:
+    """Check that runs were trained as the member of the family that they stand for."""
+    for source in sources:
+        recipe = recipe_of(Path(source))
+        changed = ", ".join(training_differences(recipe, load(member))) if recipe else ""
+        if changed:
+            raise DataError(f"{source}: was not trained as {member} (other {changed}); move it out of this folder")
 
 
 def finished(name: str, results: Path, runs: Path) -> list[str]:

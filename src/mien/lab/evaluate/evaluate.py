@@ -27,7 +27,7 @@ from mien.lab.evaluate.subjects import answers_of_subject, find_subjects, load_t
 from mien.lab.files import file_set, output_folder, save_arrays, save_json, save_text
 from mien.lab.html import headline, note, page, paragraph, section, table
 from mien.lab.inference import TTA
-from mien.lab.ledger import Ledger
+from mien.lab.ledger import Answers, Ledger
 from mien.lab.provenance import provenance
 
 
@@ -108,7 +108,7 @@ def evaluate(
     tasks = {test.name: [prepare_evaluation(each, test, split, tta=options.tta) for each in subjects] for test in tests}
     counted = [task for tests in tasks.values() for task in tests if task.is_counted]
     if counted:
-        options.ledger.require(answers_of_subject(task.subject, task.test.faces, options.tta) for task in counted)
+        options.ledger.require(_answers(task, options) for task in counted)
     out = options.out or Path("reports") / "evaluate" / _name(tasks)
     names = ("metrics.json", "predictions.npz", "report.html")
     with output_folder(out, names), file_set(out) as draft:
@@ -294,16 +294,19 @@ def _evaluate_seeds(
 def _evaluate_one(task: Task, folder: Path, options: EvaluateOptions, progress: Progress) -> Evaluation:
     evaluation = evaluate_task(task, tta=options.tta, uncalibrated=options.uncalibrated, progress=progress)
     if task.is_counted:
-        answers = answers_of_subject(task.subject, task.test.faces, options.tta)
         kind = "fp32" if task.recorded is not None else evaluation.subject.about.get("precision", "fp32")
         found = {kind if options.tta == "none" else f"{kind} {options.tta}": evaluation.predictions.accuracy}
-        (looks,) = options.ledger.add([replace(answers, accuracy=found)], task.test.faces.sha256)
+        (looks,) = options.ledger.add([replace(_answers(task, options), accuracy=found)], task.test.faces.sha256)
         evaluation = replace(evaluation, looks=looks)
     source = provenance(evaluation.test.faces.sha256, evaluation.test.faces.note)
     text = report_page(evaluation, source)
     save_arrays(folder / "predictions.npz", evaluation.arrays())
     _write(folder, evaluation.to_json() | {"provenance": source}, text)
     return evaluation
+
+
+def _answers(task: Task, options: EvaluateOptions) -> Answers:
+    return answers_of_subject(task.subject, task.test.faces, options.tta, uncalibrated=options.uncalibrated)
 
 
 def _write(folder: Path, metrics: Mapping[str, Any], text: str) -> None:

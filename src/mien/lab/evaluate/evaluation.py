@@ -18,12 +18,12 @@ from mien.lab.data.custom import hold_out
 from mien.lab.data.datasets import ALL
 from mien.lab.data.duplicates import same_pixels
 from mien.lab.evaluate.plots import abstention, average_precision, reliability
-from mien.lab.evaluate.subjects import Subject, TestSet, calibrated, learned_from, select
+from mien.lab.evaluate.subjects import Subject, TestSet, calibrated, select
 from mien.lab.export.onnx import hires_maps
 from mien.lab.inference import normalise, tta_views
 from mien.lab.ledger import is_private_test
 from mien.lab.metrics import calibration_metrics, class_intervals
-from mien.lab.models import Model
+from mien.lab.models import Model, was_trained_on
 from mien.lab.nets._layers import Net
 from mien.lab.predictions import Predictions, Selection, compare_with_votes, load_recorded, resize_faces
 
@@ -243,7 +243,7 @@ class Evaluation:
     def warnings(self) -> list[str]:
         """Return the limits of the metrics, as sentences for the report."""
         found, split = [], self.selection.split
-        trained_on_it = learned_from(self.subject, self.test.faces)
+        trained_on_it = was_trained_on(self.subject.about.get("data_sha256", ""), self.test.faces)
         if trained_on_it and split in (ALL, Split.TRAINING):
             found.append(f"The model was trained on this set, and {split} contains training faces.")
         elif trained_on_it and split == Split.PUBLIC_TEST:
@@ -338,7 +338,8 @@ def prepare_evaluation(subject: Subject, test: TestSet, split: Split | str | Non
     Raises:
         DataError: If there are no rows to evaluate, or recorded predictions are damaged or belong to other faces.
     """
-    if split is None and learned_from(subject, test.faces) and not test.faces.usage.any():
+    is_own = subject.about.get("data_sha256") == test.faces.sha256
+    if split is None and is_own and not test.faces.usage.any():
         test = replace(test, faces=hold_out(test.faces))  # its validation faces become PublicTest
     selection = select(test, subject.emotions, split)
     if subject.model is not None:

@@ -1,22 +1,24 @@
 """Inputs of an evaluation: the models or recorded predictions that a name refers to, and the data sets."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mien._emotions import CLASS_SETS, SEVEN, Emotion, class_set
-from mien._errors import DataError
+from mien._errors import DataError, MienError
 from mien._suggest import suggest
 from mien.lab.data import FaceSet, Split
 from mien.lab.data.custom import Listing, list_images
 from mien.lab.data.datasets import chosen_split, find_dataset, is_fer2013, load_test_set
 from mien.lab.data.faceset import EMOTION_NAMES, quote
 from mien.lab.data.fer2013 import OFFICIAL_NAME, official_difference
-from mien.lab.files import load_json
-from mien.lab.ledger import Answers, recorded_answers, with_views
+from mien.lab.files import FINAL_KINDS, load_json, load_state
+from mien.lab.ledger import Answers, changed_answers, recorded_answers
 from mien.lab.models import Model, answers_of_model, open_model
 from mien.lab.predictions import Selection, read_metrics, select_rows
+from mien.lab.recipe import Recipe, parse
+from mien.lab.recipe.load import training_differences
 from mien.lab.train.logging import EpochRecord, read_log
 
 _PREDICTIONS = "predictions.npz"
@@ -174,7 +176,7 @@ def find_subjects(what: str, *, precision: str = "int8") -> tuple[Subject, ...]:
 
     Raises:
         ModelError: If a model cannot be opened.
-        DataError: If a recorded run is damaged, or the seeds have different classes.
+        DataError: If a recorded run is damaged, or the seeds have different classes or are of different trainings.
     """
     path = Path(what)
     runs = [] if _is_run(path) else [seed for seed in path.glob("seed-*") if _is_run(seed)]
@@ -182,11 +184,51 @@ def find_subjects(what: str, *, precision: str = "int8") -> tuple[Subject, ...]:
     if not folders:
         return (_recorded(path) if _has_predictions_only(path, precision) else _opened(what, precision),)
     recorded = any(_has_predictions_only(folder, precision) for folder in folders)
-    subjects = tuple(_recorded(folder) if recorded else _opened(str(folder), precision) for folder in folders)
+    subjects = [_recorded(folder) if recorded else _opened(str(folder), precision) for folder in folders]
+    for place, folder in enumerate(folders):  # an exported file does not name its seed
+        seed = subjects[place].seed or folder.name.removeprefix("seed-")
+        subjects[place] = replace(subjects[place], seed=seed)
+    _require_seeds(what, subjects)
+    return tuple(subjects)
+
+
+def _require_seeds(what: str, subjects: Sequence[Subject]) -> None:
+    """Check that models differ in nothing but their seed, so that their mean and deviation are those of a training."""
+    first, cure = subjects[0], "evaluate them one by one"
+    seeds = [subject.seed for subject in subjects]
+    repeated = next((seed for seed in seeds if seeds.count(seed) > 1), None)
+    if repeated is not None:
+        raise DataError(f"{what}: two of its runs have the seed {repeated}; {cure}")
+    recipe = recipe_of(first.path)
     for other in subjects[1:]:
-        if other.emotions != subjects[0].emotions:
-            raise DataError(f"{what}: its seeds have different classes; evaluate them one by one")
-    return subjects
+        if other.emotions != first.emotions:
+            raise DataError(f"{what}: its seeds have different classes; {cure}")
+        changed = training_differences(own, recipe) if recipe and (own := recipe_of(other.path)) else {}
+        if other.about.get("data_sha256") != first.about.get("data_sha256"):
+            changed["data set"] = ""
+        if changed:
+            keys = ", ".join(changed)
+            raise DataError(f"{what}: seeds {first.seed} and {other.seed} are different trainings ({keys}); {cure}")
+
+
+def recipe_of(path: Path) -> Recipe | None:
+    """Return the recipe of a run or of recorded results, as it was trained.
+
+    Args:
+        path: The folder, or a file in it.
+
+    Returns:
+        The recipe; ``None`` for exported files and for results of an older version.
+    """
+    if not path.exists():  # the name of an embedded model
+        return None
+    folder = path if path.is_dir() else path.parent
+    final = folder / "final.pt"
+    try:
+        content = load_state(final, FINAL_KINDS)["recipe"] if final.is_file() else load_json(folder / "recipe.json")
+        return parse(content, where=str(folder))
+    except (OSError, ValueError, TypeError, MienError):
+        return None
 
 
 def calibrated(model: Model, faces: FaceSet) -> Model:
@@ -202,33 +244,22 @@ def calibrated(model: Model, faces: FaceSet) -> Model:
     return model if model.trained is None else open_model(model.path, faces=faces)
 
 
-def learned_from(subject: Subject, faces: FaceSet) -> bool:
-    """Return whether a model was trained on a data set.
-
-    Args:
-        subject: The model, or its recorded predictions.
-        faces: The data set.
-
-    Returns:
-        Whether its training faces have the same hash.
-    """
-    return subject.about.get("data_sha256") == faces.sha256
-
-
-def answers_of_subject(subject: Subject, faces: FaceSet, tta: str) -> Answers:
+def answers_of_subject(subject: Subject, faces: FaceSet, tta: str, *, uncalibrated: bool = False) -> Answers:
     """Return the answers of a subject for PrivateTest, without their accuracy.
 
     Args:
         subject: The model, or its recorded predictions.
         faces: The data set.
         tta: The test-time augmentation.
+        uncalibrated: Whether a run is evaluated without its calibration.
 
     Returns:
         The answers.
     """
     model = subject.model
-    answers = recorded_answers(subject.path) if model is None else answers_of_model(model, faces)
-    return replace(answers, digests=tuple(with_views(digest, tta) for digest in answers.digests))
+    calibrated_on = None if uncalibrated else faces
+    answers = recorded_answers(subject.path) if model is None else answers_of_model(model, calibrated_on)
+    return changed_answers(answers, tta)
 
 
 def _is_run(path: Path) -> bool:

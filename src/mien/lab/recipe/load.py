@@ -292,6 +292,20 @@ def differences(recipe: Recipe, base: Recipe) -> dict[str, Any]:
     return {key: value for key, value in _dotted(changed).items() if key not in ("name", "about")}
 
 
+def training_differences(recipe: Recipe, base: Recipe) -> dict[str, Any]:
+    """Compare the trainings of two recipes, of which one may be another seed of the other.
+
+    Args:
+        recipe: The recipe.
+        base: The recipe to compare it with.
+
+    Returns:
+        What ``differences`` returns, without seed, family and claim.
+    """
+    changed = differences(recipe, base).items()
+    return {key: value for key, value in changed if not key.startswith(("family", "seed", "claim"))}
+
+
 def toml_value(value: Any) -> str:
     """Write a plain value as TOML on one line.
 

@@ -162,17 +162,19 @@ def run_robustness(
     # Runs are calibrated on their own faces, as their exported files are.
     opened = [open_model(each, faces=faces) if m.trained else m for each, m in zip(models, opened, strict=True)]
     named = name_models(models, opened)
+    by_argument = dict(zip(models, named, strict=True))
+    compared = _find_reference(by_argument.get(reference or "", reference), named, faces, options)
+    predicting = dict(named) | (dict([compared]) if isinstance(compared, tuple) else {})
     is_counted = is_private_test(faces, options.split or ALL)
-    answers = [answers_of_model(model, faces) for model in opened] if is_counted else []
+    answers = [answers_of_model(model, faces) for model in predicting.values()] if is_counted else []
     if answers:
         options.ledger.require(answers)
-    by_argument = dict(zip(models, named, strict=True))
     result = evaluate_robustness(
         named,
         faces,
         options,
         groups=read_groups(groups, faces) if groups else None,
-        reference=_find_reference(by_argument.get(reference or "", reference), named, faces, options),
+        reference=compared,
         progress=progress,
     )
     if answers:
