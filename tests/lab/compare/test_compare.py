@@ -27,10 +27,10 @@ from mien.lab.compare.entries import Entries, ModelEntry, unique_names
 from mien.lab.compare.latency import measure_latency
 from mien.lab.compare.plots import ModelPoint, front
 from mien.lab.compare.report import describe_differences
-from mien.lab.compare.study import StudyCell, effects, voter_agreement
+from mien.lab.compare.study import StudyCell, compare_family, effects, voter_agreement
 from mien.lab.data import FaceSet, Split
 from mien.lab.predictions import Predictions, compare_with_votes, select_rows
-from mien.lab.recipe import dump
+from mien.lab.recipe import dump, load
 from support.synthetic_faces import cartoon_set
 from support.tiny_recipe import tiny
 
@@ -186,6 +186,32 @@ def test_seeds_of_a_recipe_become_mean_and_deviation(faces: FaceSet) -> None:
         "mean": pytest.approx(np.mean(values)),
         "sd": pytest.approx(np.std(values, ddof=1)),
     }
+
+
+def written(folder: Path, recipe: str, *changes: str) -> str:
+    """A folder of recorded results that holds nothing but its recipe."""
+    folder.mkdir(parents=True)
+    (folder / "predictions.npz").touch()
+    (folder / "recipe.json").write_text(json.dumps(dump(load(recipe, changes))))
+    return str(folder)
+
+
+def test_runs_of_different_settings_are_not_averaged(faces: FaceSet, tmp_path: Path) -> None:
+    seeds = [entry(faces, "conv4", 0.5, seed=seed) for seed in range(4)]
+    for seed, epochs in enumerate((5, 5, 9, 9)):
+        source = written(tmp_path / f"seed-{seed}", "conv4", f"seed={seed}", f"train.epochs={epochs}")
+        seeds[seed] = replace(seeds[seed], source=source)
+    found = compare_entries(Entries(unique_names(seeds), faces), Split.PUBLIC_TEST, latency=False)
+    assert [each["seeds"] for each in over_seeds(found).values()] == [["0", "1"], ["2", "3"]]
+    assert "conv4: the runs are of 2 different trainings, whose metrics are not averaged." in found.warnings()
+
+
+def test_a_study_refuses_a_run_that_is_not_of_its_member(tmp_path: Path) -> None:
+    for member in ("votes/all", "votes/half"):
+        written(tmp_path / "results" / member / "seed-1", member, "seed=1", "train.epochs=2")
+    folders = {"results": tmp_path / "results", "runs": tmp_path / "runs"}
+    with pytest.raises(DataError, match=r"seed-1: was not trained as votes/\w+ \(other train.epochs\); move it"):
+        compare_family("votes", None, Split.PUBLIC_TEST, **folders)
 
 
 def test_the_pareto_front() -> None:
