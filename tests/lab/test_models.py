@@ -181,11 +181,12 @@ def foreign(
     layout: str = "nchw",
     softmax: bool = False,
     labels: str = LABELS,
+    scale: float = 1,
 ) -> Path:
     """A linear ONNX classifier of its mean grey by channel, and the TOML file that describes it."""
     shape = ["n", channels, 48, 48] if layout == "nchw" else ["n", 48, 48, channels]
     axes = [2, 3] if layout == "nchw" else [1, 2]
-    weight = np.linspace(-3, 3, channels * 7, dtype=np.float32).reshape(channels, 7)
+    weight = np.float32(scale) * np.linspace(-3, 3, channels * 7, dtype=np.float32).reshape(channels, 7)
     nodes = [
         helper.make_node("ReduceMean", ["x"], ["mean"], axes=axes, keepdims=0),
         helper.make_node("MatMul", ["mean", "w"], ["logits"]),
@@ -233,6 +234,12 @@ def test_a_foreign_file_gets_the_input_of_its_description(
     assert model(crops())[1] is None
     assert (model.name, model.about["file"]) == ("their", "their.onnx")
     assert model(crops(0))[0].shape == (0, 7)
+
+
+def test_infinite_logits_are_one_line(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    with pytest.raises(ModelError, match="their returns values that are not finite"):
+        open_model(foreign(tmp_path, "std = 0.01", scale=1e38))(crops())
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize("softmax", [False, True])

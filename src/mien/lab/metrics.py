@@ -261,6 +261,7 @@ def calibration_interval(probs: Floats, labels: Ints, *, bins: int = BINS, seed:
     The percentile bootstrap is not valid here: its draws add noise, and an absolute value has no derivative at 0. Lower
     edge: gaps below sqrt(log N) standard errors count as 0, where noise only adds (Fang and Santos, Review of Economic
     Studies, 2019). Upper edge: the error is convex in the gaps, so it is above its tangent, which is normal.
+    Few rows without a mistake have no spread: the edge is at least as far as Wilson's is for them.
 
     Args:
         probs: ``[N, C]``.
@@ -278,7 +279,8 @@ def calibration_interval(probs: Floats, labels: Ints, *, bins: int = BINS, seed:
     added = np.where(clear, noise * np.sign(gaps), np.abs(noise)).sum(1)
     spread = np.mean(((probs.argmax(1) == labels) - probs.max(1)) ** 2) - error**2
     low = min(error - float(np.quantile(added, 0.975)), expected_calibration_error(probs, labels, bins=bins))
-    return max(low, 0.0), min(error + Z * float(np.sqrt(max(spread, 0) / n)), 1.0)
+    above = max(Z * float(np.sqrt(max(spread, 0) / n)), float(wilson_interval(0, n)[1]))
+    return max(low, 0.0), min(error + above, 1.0)
 
 
 @lru_cache(maxsize=3)

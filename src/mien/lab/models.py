@@ -97,9 +97,13 @@ class Model:
         return probs, maps
 
 
-def _check_probs(name: str, probs: Probs) -> None:
-    if not np.isfinite(probs).all():
+def _check_finite(name: str, values: Probs) -> None:
+    if not np.isfinite(values).all():
         raise ModelError(f"{name} returns values that are not finite; check the scaling of its input")
+
+
+def _check_probs(name: str, probs: Probs) -> None:
+    _check_finite(name, probs)
     worst = float(np.abs(probs.sum(axis=1) - 1).max(initial=0))
     if worst > _SUM_ERROR or (probs < 0).any():
         raise ModelError(
@@ -173,6 +177,7 @@ def open_foreign(path: Path) -> Model:
         probs = np.concatenate(parts)
         if probs.ndim != 2 or probs.shape[1] != len(adapter.labels):
             raise ModelError(f"{path}: names {len(adapter.labels)} labels, but the model returns {list(probs.shape)}")
+        _check_finite(name, probs)
         if adapter.outputs == "logits":
             odds = np.exp(probs - probs.max(axis=1, keepdims=True))
             probs = odds / odds.sum(axis=1, keepdims=True)

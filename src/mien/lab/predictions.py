@@ -284,7 +284,8 @@ def select_rows(faces: FaceSet, emotions: tuple[Emotion, ...], split: Split | No
     present = torch.unique(chosen.labels)
     if len(present) < 2:
         left = f"one class alone ({emotions[int(present[0])]})" if len(present) else "no row"
-        raise DataError(f"{faces.source}, {name}: {left} is left for a model of {', '.join(emotions)}")
+        cause = f"{left} is left for a model of {', '.join(emotions)}"
+        raise DataError(f"{faces.source}, {name}: {cause}; add faces of two or more of these")
     masks = [clean_rows(faces, each) for each in ([split] if split else list(Split))]
     clean = np.isin(chosen.rows.numpy(), faces.rows[torch.stack(masks).any(dim=0)].numpy())
     account = {reason: count for reason, count in account.items() if count}

@@ -144,6 +144,9 @@ def mcnemar(first_right: NDArray[np.bool_], second_right: NDArray[np.bool_]) -> 
 def accuracy_difference(first_right: NDArray[np.bool_], second_right: NDArray[np.bool_]) -> Difference:
     """Compute the difference of two accuracies with the Wald interval of paired shares (Agresti, 2013, 11.1).
 
+    That interval has no width where both models are right on the same faces. So to either side it is at least as wide
+    as what N faces without such a case cannot exclude (Wilson).
+
     Args:
         first_right: Whether the first model predicts each face correctly, bool ``[N]``.
         second_right: The same for the second model, bool ``[N]``.
@@ -157,7 +160,8 @@ def accuracy_difference(first_right: NDArray[np.bool_], second_right: NDArray[np
     test, n = mcnemar(first_right, second_right), len(first_right)
     value = (test.first_alone - test.second_alone) / n
     spread = Z * np.sqrt(max(test.first_alone + test.second_alone - n * value**2, 0.0)) / n
-    return Difference(value, (float(value - spread), float(value + spread)), test.p)
+    spread = max(float(spread), float(wilson_interval(0, n)[1]))
+    return Difference(value, (max(value - spread, -1.0), min(value + spread, 1.0)), test.p)
 
 
 def f1_differences(

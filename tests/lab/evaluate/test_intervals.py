@@ -76,6 +76,19 @@ def test_the_interval_of_the_calibration_error_covers_in_long(shape: str, n: int
     assert abs(debiased) < max(abs(plug_in), 0.002)
 
 
+@pytest.mark.parametrize("n", [5, 10, 50])
+@pytest.mark.parametrize(("accuracy", "confidence"), [(0.9, 0.99), (0.98, 0.999), (0.8, 0.9)])
+def test_the_interval_of_the_calibration_error_covers_with_few_faces(
+    n: int, accuracy: float, confidence: float
+) -> None:
+    generator, covered = np.random.default_rng(1), 0
+    probs = np.tile([confidence, 1 - confidence], (n, 1))
+    for _ in range(300):
+        low, high = calibration_interval(probs, (generator.random(n) >= accuracy).astype(np.int64))
+        covered += low - 1e-9 <= confidence - accuracy <= high + 1e-9
+    assert covered >= 0.9 * 300
+
+
 def test_the_bias_of_a_calibrated_classifier_is_halved() -> None:
     _, debiased, plug_in = calibration_coverage("calibrated", 1000, 100)
     assert 0 < debiased < 0.65 * plug_in

@@ -6,7 +6,15 @@ from scipy.stats import binom
 from sklearn.metrics import f1_score
 
 from mien._errors import DataError
-from mien.lab.significance import accuracy_difference, f1_differences, f1_draws, holm, mcnemar, row_draws
+from mien.lab.significance import (
+    accuracy_difference,
+    f1_differences,
+    f1_draws,
+    holm,
+    mcnemar,
+    row_draws,
+    wilson_interval,
+)
 
 
 def right_columns(both: int, first: int, second: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
@@ -33,7 +41,8 @@ def test_models_that_agree_everywhere_do_not_differ() -> None:
     right = np.array([True, False, True])
     assert mcnemar(right, right).p == 1
     assert accuracy_difference(right, right) == accuracy_difference(~right, ~right)
-    assert accuracy_difference(right, right).interval == (0, 0)
+    low, high = accuracy_difference(right, right).interval
+    assert -low == high == pytest.approx(wilson_interval(0, len(right))[1])
 
 
 def test_the_interval_of_accuracy_covers_the_truth_nineteen_times_in_twenty() -> None:
@@ -44,6 +53,20 @@ def test_the_interval_of_accuracy_covers_the_truth_nineteen_times_in_twenty() ->
         low, high = accuracy_difference(first, second).interval
         covered += low <= 0.05 <= high
     assert 930 <= covered <= 970
+
+
+@pytest.mark.parametrize("n", [10, 30, 100])
+@pytest.mark.parametrize(("first_alone", "second_alone"), [(0.02, 0.0), (0.01, 0.01), (0.1, 0.02), (0.2, 0.1)])
+def test_the_interval_of_accuracy_covers_the_truth_of_few_faces(
+    n: int, first_alone: float, second_alone: float
+) -> None:
+    generator, covered = np.random.default_rng(0), 0
+    for _ in range(500):
+        chance = generator.random(n)  # above first_alone + second_alone both are right
+        first, second = (chance < first_alone) | (chance > first_alone + second_alone), chance >= first_alone
+        low, high = accuracy_difference(first, second).interval
+        covered += low <= first_alone - second_alone <= high
+    assert covered >= 460
 
 
 def test_holm_is_that_of_statsmodels() -> None:
