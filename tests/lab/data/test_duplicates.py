@@ -135,6 +135,9 @@ def test_real_classes(fer2013: FaceSet) -> None:
     assert len(with_classes(fer2013, "six-no-neutral")) == 35887 - 4965 - 607 - 626
     probs = vote_distribution(fer2013)
     assert int((probs.sum(dim=1) == 0).sum()) == 180
+    voted = (fer2013.usage == 2) & (probs.sum(dim=1) > 0)
+    of_label = probs[voted].gather(1, fer2013.labels[voted][:, None])
+    assert f"{of_label.mean():.3f}" == "0.589"  # README and docs/explanations/protocol.md
 
 
 def test_real_table_as_csv(fer2013: FaceSet, tmp_path: Path) -> None:
