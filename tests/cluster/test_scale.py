@@ -123,6 +123,28 @@ def test_a_driver_that_is_stopped_while_ray_starts_leaves_nothing(
     assert not folders[0].parent.exists()
 
 
+@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
+def test_a_run_whose_ray_ends_is_one_line_and_resumes(name: str, tmp_path: Path) -> None:
+    write_images(tmp_path / "in", 400)
+    words = ("--block-mb", "0.001", "--resume")
+    job = distribute(tmp_path, "out", *words)
+    while partitions(tmp_path / "out") < 3:
+        assert job.poll() is None
+        time.sleep(0.1)
+    started = below(job.pid)
+    programs = {each: Path(f"/proc/{each}/cmdline").read_bytes().partition(b"\0")[0] for each in started}
+    os.kill(next(each for each, program in programs.items() if program.endswith(name.encode())), signal.SIGKILL)
+    output, errors = job.communicate()
+    assert (job.returncode, output) == (2, "")
+    cure = "what was read is kept: look at the memory of the machine, and resume the run"
+    assert errors.endswith(f"mien: Ray stopped (its process {name} ended); {cure}\n")
+    assert errors.count("\n") <= 2  # one of progress
+    while any(Path(f"/proc/{process}").exists() for process in started):  # nothing is left of it
+        time.sleep(0.1)
+    job = distribute(tmp_path, "out", *words)
+    assert job.communicate()[0].startswith("out: 400 images, 400 faces, 0 not read")
+
+
 def test_a_driver_that_is_killed_three_times_changes_no_row(folder: Path) -> None:
     done, blocks = [0], partitions(folder / "out")
     for share in (0.1, 0.4, 0.7):

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import mien
@@ -44,6 +45,7 @@ _TEMPORARY = "mien-ray-"  # begins the names of the folders of Ray
 # Bytes of the name of the folder that they are in: the names of Ray's sockets are 82 longer, and have at most 103.
 _LONGEST_PARENT = 20
 _NEW_SECONDS = 5.0  # in which the driver that has made a folder locks it
+_LOOK_SECONDS = 1.0  # between two looks at the processes of Ray
 _ANSWER_SECONDS = 5.0  # after which a cluster that does not answer is an error
 
 
@@ -153,7 +155,7 @@ def distribute(
             progress("starting Ray", partitions.count("images"), partitions.total)
             path = [os.path.abspath(place) for place in sys.path]  # noqa: PTH100 ("" is a place)
             work = pickled(reader), reader.model.emotions, settings, partitions.home, path
-            with _cluster(ray, address, needs, dashboard=dashboard):
+            with _cluster(ray, address, needs, dashboard=dashboard), _ending_with(ray):
                 _run(ray, partitions, work, needs, progress)
         partitions.finish()
         images, faces, failed = (partitions.count(name) for name in ("images", "faces", "failed"))
@@ -309,6 +311,32 @@ def _check_answer(address: str) -> None:
     except (OSError, OverflowError) as error:
         reason = (getattr(error, "strerror", None) or first_line(error)).lower()
         raise MienError(f"{address}: no Ray cluster answers ({reason}); check the address and the network") from error
+
+
+@contextmanager
+def _ending_with(ray: Any) -> Iterator[None]:
+    """In this block, a main process of Ray that ends also ends this process, with a line and status 2.
+
+    Ray would end it some seconds later, without a message, with the status of images that are damaged.
+    """
+    node, is_over = ray._private.worker._global_node, Event()
+
+    def watch() -> None:
+        while node is not None and not is_over.wait(_LOOK_SECONDS):  # None: of a client of Ray
+            dead = {name for name, _ in node.dead_processes()} & {"raylet", "gcs_server"}
+            if dead:
+                cure = "what was read is kept: look at the memory of the machine, and resume the run"
+                sys.stderr.write(f"mien: Ray stopped (its process {min(dead)} ended); {cure}\n")
+                sys.stderr.flush()
+                os._exit(2)
+
+    watcher = Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        watcher.join()
 
 
 def _run(ray: Any, partitions: Partitions, work: tuple[Any, ...], needs: _Needs, progress: Progress) -> None:
