@@ -8,6 +8,7 @@ import pytest
 
 from mien._emotions import SEVEN
 from mien._errors import DataError, RecipeError
+from mien._format import percent
 from mien.lab.audit import Audit, audit, audit_counts, audit_page, exclude_list, load_faces
 from mien.lab.audit.duplicates import contradicting
 from mien.lab.audit.label_errors import (
@@ -25,9 +26,11 @@ from mien.lab.audit.label_errors import (
 )
 from mien.lab.data import FaceSet, load_fer2013
 from mien.lab.data.selection import training_rows, validation_rows
+from mien.lab.files import load_json
 from mien.lab.models import open_model, was_trained_on
 from mien.lab.train.devices import Devices
 from support.defective_faces import planted, random_images, with_images
+from support.paths import ROOT
 from support.short_runs import small
 from support.synthetic_faces import cartoon_set
 
@@ -222,6 +225,24 @@ def test_the_page_shows_every_finding_and_escapes_text(found: Audit) -> None:
         "What is not found",
     ):
         assert f"<h2>{title}</h2>" in html
+
+
+def test_the_page_has_the_recorded_figures() -> None:
+    """docs/how-to/audit.md is written by hand, `results/audit.json` by its command."""
+    recorded, page = load_json(ROOT / "results" / "audit.json"), (ROOT / "docs" / "how-to" / "audit.md").read_text()
+    found, votes = recorded["label_errors"], recorded["label_errors"]["against_ferplus"]
+    content = recorded["content"]
+    for words in (
+        f"faceless: {content['faceless']} of {content['suspects']} suspects",
+        f"right on {percent(found['accuracy'])} of the faces",
+        f"flags {found['flagged']:,} of {found['evaluated']:,}",
+        f"in {percent(votes['flagged_contradicted'])} of the flagged faces",
+        f"in {percent(votes['evaluated_contradicted'])} of all",
+        f"in {percent(votes['first_contradicted'])} of the {votes['first']} least likely labels",
+        f"the majority in only {percent(votes['suggestion_is_majority'])}",
+        f"{percent(recorded['ferplus']['rate'])} of the {recorded['ferplus']['n']:,} rows",
+    ):
+        assert words in " ".join(page.split()), words
 
 
 @pytest.mark.release
