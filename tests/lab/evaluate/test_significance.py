@@ -69,6 +69,27 @@ def test_the_interval_of_accuracy_covers_the_truth_of_few_faces(
     assert covered >= 460
 
 
+@pytest.mark.parametrize(("recalls", "least"), [((0.66, 0.6), 0.88), ((0.98, 0.96), 0.75)])
+def test_the_interval_of_macro_f1_covers_less_where_mistakes_are_few(
+    recalls: tuple[float, float], least: float
+) -> None:
+    """The second is what docs/how-to/evaluate.md warns of: the bootstrap draws no mistakes that it has not seen."""
+    generator = np.random.default_rng(0)
+
+    def drawn(n: int) -> tuple[np.ndarray, np.ndarray]:
+        labels = generator.choice(7, n, p=np.array([491, 55, 528, 879, 594, 416, 626]) / 3589)
+        hard, other = generator.random(n), (labels + generator.integers(1, 7, n)) % 7
+        return labels, np.stack([np.where(hard < recall, labels, other) for recall in recalls])
+
+    labels, guesses = drawn(300_000)
+    one, two = f1_draws(labels, guesses, 7, weights=np.ones((1, len(labels)), np.float32))[:, 0]
+    covered = []
+    for trial in range(120):
+        low, high = f1_differences(*drawn(300), 7, resamples=300, seed=trial)[0, 1].interval
+        covered.append(low <= one - two <= high)
+    assert least <= np.mean(covered) <= 1
+
+
 def test_holm_is_that_of_statsmodels() -> None:
     p_values = [0.01, 0.04, 0.03, 0.005, 0.2, 0.013, 0.5]  # multipletests(p_values, method="holm")
     assert holm(p_values) == pytest.approx([0.06, 0.12, 0.12, 0.035, 0.4, 0.065, 0.5])
