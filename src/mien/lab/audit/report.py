@@ -108,7 +108,9 @@ def summarize_audit(found: Audit, excluded: Mapping[str, int]) -> list[str]:
     if ferplus and ferplus["n"]:
         lines.append(f"label and FER+ majority agree on {percent(ferplus['rate'])} of {ferplus['n']:,} faces")
     if errors := counts["label_errors"]:
-        lines.append(f"likely label errors: {errors['flagged']:,} of {errors['evaluated']:,} evaluated faces")
+        favoured = f"the probabilities favour {percent(errors['accuracy'])} of the labels"
+        flagged = f"{errors['flagged']:,} of {errors['evaluated']:,} evaluated faces"
+        lines.append(f"likely label errors: {flagged}; {favoured}")
     return [*lines, f"exclude.txt: {_list_counts(excluded) or 'empty'}"]
 
 

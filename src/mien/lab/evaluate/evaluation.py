@@ -248,7 +248,7 @@ class Evaluation:
             found.append(f"The model was trained on this set, and {split} contains training faces.")
         elif trained_on_it and split == Split.PUBLIC_TEST:
             found.append(
-                "PublicTest selected this model (its epoch and, where it is calibrated, its temperature): "
+                "PublicTest selected this model (its epoch, and its calibration if it has one): "
                 "its metrics are slightly too good there."
             )
         if self.looks:
