@@ -290,6 +290,9 @@ def test_exported_files_have_the_seeds_of_their_folders(tmp_path: Path) -> None:
         (tmp_path / f"seed-{seed}").mkdir()
         shutil.copy(find_model("mien-0"), tmp_path / f"seed-{seed}" / "model.onnx")
     assert [subject.seed for subject in find_subjects(str(tmp_path))] == ["0", "1"]
+    shutil.copy(find_model("mien-1"), tmp_path / "seed-1" / "model.onnx")
+    with pytest.raises(DataError, match=r"seeds 0 and 1 are different trainings \(name\)"):
+        find_subjects(str(tmp_path))
 
 
 def test_seeds_of_a_folder_without_anything(tmp_path: Path) -> None:

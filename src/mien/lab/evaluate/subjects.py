@@ -204,6 +204,8 @@ def _require_seeds(what: str, subjects: Sequence[Subject]) -> None:
         if other.emotions != first.emotions:
             raise DataError(f"{what}: its seeds have different classes; {cure}")
         changed = training_differences(own, recipe) if recipe and (own := recipe_of(other.path)) else {}
+        if other.name != first.name:  # an exported file has no recipe beside it
+            changed["name"] = ""
         if other.about.get("data_sha256") != first.about.get("data_sha256"):
             changed["data set"] = ""
         if changed:
