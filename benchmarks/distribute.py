@@ -8,8 +8,9 @@ one core. Both take turns. Rates hold on idle cores alone. So the results have t
 the ratio on idle cores, which follows from the CPU times and from how long the processes had nothing to do.
 
 The images are one photograph with a face (`examples/astronaut.png`) as JPEG of three sizes. Every run is a program of
-its own, so that start and end count. The fixed cost is a run over one image; the cost of an image is what a run over
-many takes beyond it. CPU times hold on a machine that is shared with other programs, wall times do not.
+its own, so that start and end count. The fixed cost is a run over one image, or one for each worker; the cost of an
+image is what a run over many takes beyond it. CPU times hold on a machine that is shared with other programs, wall
+times do not.
 """
 
 import argparse
@@ -114,9 +115,14 @@ def memory_mb(process: int) -> float:
 
 
 def measure_fixed(folder: Path) -> dict[str, Any]:
-    """Measure one process, one worker and two workers on a single image."""
-    write_images(folder / "one", SIZES["640x480"], 1)
-    return {name: run(words("one", workers, folder), folder) for name, workers in RUNS.items()}
+    """Measure one process, one worker and two workers on one image each, so that every worker starts."""
+    fixed = {}
+    for name, workers in RUNS.items():
+        place = f"few-{workers}"
+        write_images(folder / place, SIZES["640x480"], max(1, workers))
+        given = words(place, workers, folder)
+        fixed[name] = run([*given[:-1], "0.001"] if workers else given, folder)
+    return fixed
 
 
 def measure(size: str, share: float, fixed: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -124,11 +130,11 @@ def measure(size: str, share: float, fixed: dict[str, Any], folder: Path) -> dic
     count = round(share * COUNTS[size])
     measured: dict[str, Any] = {"images": count, "bytes_of_an_image": write_images(folder / size, SIZES[size], count)}
     for name, workers in RUNS.items():
-        many = run(words(size, workers, folder), folder)
+        many, more = run(words(size, workers, folder), folder), count - max(1, workers)
         measured[name] = {
             "wall_s": round(many["wall_s"], 2),
-            "wall_ms_of_an_image": round(1000 * (many["wall_s"] - fixed[name]["wall_s"]) / (count - 1), 3),
-            "cpu_ms_of_an_image": round(1000 * (many["cpu_s"] - fixed[name]["cpu_s"]) / (count - 1), 3),
+            "wall_ms_of_an_image": round(1000 * (many["wall_s"] - fixed[name]["wall_s"]) / more, 3),
+            "cpu_ms_of_an_image": round(1000 * (many["cpu_s"] - fixed[name]["cpu_s"]) / more, 3),
             "memory_mb": round(many["memory_mb"]),
         }
     written = list((folder / "out").glob("part-*.parquet"))
@@ -155,8 +161,8 @@ def measure_driver(fixed: dict[str, Any], folder: Path) -> dict[str, float]:
             partitions.add(number, content, images=1000, faces=1000, failed=0)
         seconds = (time.perf_counter() - start) / 200
     return {
-        "block_wall_ms": round(1000 * (many["wall_s"] - fixed["2 workers"]["wall_s"]) / (count - 1), 2),
-        "block_cpu_ms": round(1000 * (many["cpu_s"] - fixed["2 workers"]["cpu_s"]) / (count - 1), 2),
+        "block_wall_ms": round(1000 * (many["wall_s"] - fixed["2 workers"]["wall_s"]) / (count - 2), 2),
+        "block_cpu_ms": round(1000 * (many["cpu_s"] - fixed["2 workers"]["cpu_s"]) / (count - 2), 2),
         "partition_written_ms": round(1000 * seconds, 2),
         **json.loads(planned.stdout),
     }

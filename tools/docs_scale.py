@@ -62,13 +62,18 @@ def cost_table(measured: Mapping[str, Any]) -> str:
     """What one process, one worker and two workers took."""
     rows = []
     for run, fixed in measured["fixed"].items():
-        rows.append(("one image", _named(run), f"{fixed['cpu_s']:.1f} s", f"{fixed['memory_mb']:,} MB"))
+        cells = f"{fixed['cpu_s']:.1f} s", f"{fixed['wall_s']:.1f} s", f"{fixed['memory_mb']:,} MB"
+        rows.append(("two images" if run.startswith("2") else "one image", _named(run), *cells))
     for size in sizes(measured):
         for run in measured["fixed"]:
             one = measured[size][run]
-            milliseconds, memory = one["cpu_ms_of_an_image"], one["memory_mb"]
-            rows.append((f"each more, {size}", _named(run), f"{milliseconds:.1f} ms", f"{memory:,} MB"))
-    return table(("images", "run", "CPU time", "memory"), rows)
+            cells = (
+                f"{one['cpu_ms_of_an_image']:.1f} ms",
+                f"{one['wall_ms_of_an_image']:.1f} ms",
+                f"{one['memory_mb']:,} MB",
+            )
+            rows.append((f"each more, {size}", _named(run), *cells))
+    return table(("images", "run", "CPU time", "time", "memory"), rows)
 
 
 def _named(run: str) -> str:
