@@ -10,7 +10,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="the lab is not installed")
 
 from mien._errors import DataError, OutputError
+from mien.bundled import BUNDLED
 from mien.lab.data import Split
+from mien.lab.data.faceset import file_sha256
 from mien.lab.data.fer2013 import OFFICIAL_COUNTS
 from mien.lab.ledger import (
     Answers,
@@ -173,3 +175,11 @@ def test_the_default_is_in_the_checkout_or_at_home(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("mien.lab.ledger.CHECKOUT", tmp_path)
     monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
     assert default_ledger() == tmp_path / "home" / ".mien" / "private-test-looks.json"
+
+
+def test_the_embedded_files_are_known_to_the_ledger() -> None:
+    """Their figures are looks that have happened: to evaluate a file of the package again is a repeat."""
+    known = {answer for look in Ledger().entries() for answer in look["answers"]}
+    files = sorted(BUNDLED.glob("mien-*/*.onnx"))
+    assert len(files) == 4
+    assert {file_sha256(path) for path in files} <= known
