@@ -124,7 +124,9 @@ def suppress(candidates: Candidates, *, limit: int | None = None) -> Candidates:
         return candidates
     ranked = candidates.take(np.argsort(-candidates.scores, kind="stable"))
     rows = np.concatenate([ranked.boxes, ranked.points.reshape(len(ranked), -1)], axis=1)
-    rest, boxes, best, merged = np.arange(len(ranked)), ranked.boxes, [], []
+    rest, boxes = np.arange(len(ranked)), ranked.boxes
+    best: list[int] = []
+    merged: list[_Floats] = []
     while len(rest) > 0 and len(best) != limit:
         same, part = overlaps(boxes[0], boxes)
         same[0] = 1  # also when its box is empty
