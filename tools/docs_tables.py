@@ -298,7 +298,7 @@ def _size(card: Json) -> int | None:
 
 def published(name: str) -> str:
     """The faithful recipe of the document of the recipe ``name``: the name without our suffix."""
-    return re.sub("-(tuned|taught|longer|long|live|128|narrow|reduced|scratch|meant)$", "", name)
+    return re.sub("-(tuned|taught|longer|long|live|30|128|narrow|reduced|scratch|meant)$", "", name)
 
 
 def _changed(name: str, folder: Path) -> str:
