@@ -181,9 +181,8 @@ def test_imports_are_light(statement: str, capsys: pytest.CaptureFixture[str]) -
     with capsys.disabled():
         print(f"\n{statement}: {1000 * seconds:.0f} ms")
     assert not [module for module in modules if any(f"{module}.".startswith(f"{heavy}.") for heavy in HEAVY)]
-    if statement in ("import mien", "import mien.__main__"):
-        assert "onnxruntime" not in modules
-        assert "PIL" not in modules
+    if statement in ("import mien", "import mien.__main__"):  # Ctrl-C prints a traceback until the program handles it
+        assert not {"numpy", "onnxruntime", "PIL"}.intersection(modules)
 
 
 def test_public_names_are_sorted_and_all_there() -> None:

@@ -43,10 +43,10 @@ from mien._errors import (
     TruncatedError,
     UnsupportedImageError,
 )
-from mien._face import Box, Face, KeyPoints, Reading
 from mien.bundled import example
 
 if TYPE_CHECKING:
+    from mien._face import Box, Face, KeyPoints, Reading
     from mien.cluster import distribute
     from mien.detect import open_detector
     from mien.overlay import annotate
@@ -93,13 +93,15 @@ __all__ = [
 ]
 
 
-# ONNX Runtime and Pillow take longer to import than all of mien, so these names are loaded on first use.
+# NumPy, ONNX Runtime and Pillow take longer to import than all of mien, so these names are loaded on first use. Until
+# ``mien.__main__`` handles signals, Ctrl-C prints a traceback: the less is imported before, the better.
 _LAZY = {
     "Reader": "mien.reader",
     "annotate": "mien.overlay",
     "distribute": "mien.cluster",
     "open_detector": "mien.detect",
     "track": "mien.video",
+    **dict.fromkeys(("Box", "Face", "KeyPoints", "Reading"), "mien._face"),
     **dict.fromkeys(("AnnotatedImages", "Csv", "Html", "JsonLines", "Parquet", "to_pandas"), "mien.report"),
 }
 

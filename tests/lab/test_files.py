@@ -6,6 +6,7 @@ import os
 import random
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,20 @@ def test_every_flipped_bit_is_noticed(name: str, tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(DataError, match="damaged"):
             read(path)
+
+
+@pytest.mark.parametrize("save", [save_arrays, lambda path, arrays: np.savez_compressed(path, **arrays)])
+def test_damaged_arrays_without_a_checksum_are_one_line(save: Callable[..., None], tmp_path: Path) -> None:
+    path, changes = tmp_path / "x.npz", random.Random(0)
+    save(path, {"a": np.random.default_rng(0).random(300)})
+    whole = path.read_bytes().replace(b"mien-sha256", b"no checksum")
+    for number in range(300):
+        content = bytearray(whole)
+        for _ in range(1 + number % 5):
+            content[changes.randrange(len(whole))] = changes.randrange(256)
+        path.write_bytes(content)
+        with suppress(DataError):
+            load_arrays(path, "write it again")
 
 
 def test_innermost_lists_and_objects_of_json_are_on_one_line(tmp_path: Path) -> None:

@@ -319,10 +319,13 @@ def _ending_with(ray: Any) -> Iterator[None]:
 
     Ray would end it some seconds later, without a message, with the status of images that are damaged.
     """
-    node, is_over = ray._private.worker._global_node, Event()
+    node: Any = None  # also of a client of Ray, and of a later Ray, where the private name may be another
+    is_over = Event()
+    with suppress(AttributeError):
+        node = ray._private.worker._global_node
 
     def watch() -> None:
-        while node is not None and not is_over.wait(_LOOK_SECONDS):  # None: of a client of Ray
+        while node is not None and not is_over.wait(_LOOK_SECONDS):
             dead = {name for name, _ in node.dead_processes()} & {"raylet", "gcs_server"}
             if dead:
                 cure = "what was read is kept: look at the memory of the machine, and resume the run"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -117,6 +118,40 @@ def test_the_annotations_of_affectnet(tmp_path: Path, put: Callable[..., Path]) 
     faces = listed("affectnet", tmp_path, tmp_path / "out")
     expected = ["neutral", "happy", "sad", "surprise", "fear", "disgust", "angry"]
     assert names(faces, Split.PUBLIC_TEST) == names(faces, Split.TRAINING) == expected
+
+
+NOTE = "train_set/annotations/1_exp.npy"  # of AffectNet
+LABELS = "EmoLabel/list_patition_label.txt"  # of RAF-DB
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "content", "message"),
+    [
+        ("affectnet", NOTE, b"", "1_exp.npy: holds no label"),
+        ("affectnet", NOTE, b"no array", "1_exp.npy: holds no label"),
+        ("affectnet", NOTE, b"\x93NUMPY\x01\x00\x04\x00{'(\n", "1_exp.npy: holds no label"),
+        ("affectnet", NOTE, np.array([1, 2]), "1_exp.npy: holds no label"),
+        ("affectnet", NOTE, np.array("inf"), "'inf' is no label of this set"),
+        ("rafdb", LABELS, b"tr\xe9in_1.jpg 5\n", "is no UTF-8 text"),
+        ("ckplus", "Emotion/S005/001/S005_001_00000003_emotion.txt", b"\xe9", "is no UTF-8 text"),
+        ("ckplus", "Emotion/S005/001/S005_001_00000003_emotion.txt", b"", "'' is no label of this set"),
+        ("expw", "label.lst", b"1.jpg 0 1 2 3 x 50.2 4\n", "line 1: '1 2 3 x' is no box"),
+    ],
+)
+def test_damaged_notes_of_public_sets_are_one_line(
+    name: str, path: str, content: Any, message: str, tmp_path: Path, put: Callable[..., Path]
+) -> None:
+    for image in ("Image/aligned/1_aligned.jpg", "origin/1.jpg", "cohn-kanade-images/S005/001/1.png"):
+        put(tmp_path / image)
+    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, bytes):
+        (tmp_path / path).write_bytes(content)
+    else:
+        np.save(tmp_path / path, content)
+    with pytest.raises(DataError) as caught:
+        prepare_public_set(name, tmp_path, tmp_path / "out")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_the_sequences_of_ckplus(tmp_path: Path, put: Callable[..., Path]) -> None:

@@ -60,7 +60,7 @@ def _read_affectnet(folder: Path) -> Iterator[_Sample]:
     for top, split in (("train_set", "train"), ("val_set", "val")):
         for note in sorted((folder / top / "annotations").glob("*_exp.npy")):
             image = folder / top / "images" / f"{note.name.removesuffix('_exp.npy')}.jpg"
-            yield _Sample(image, _label(_AFFECTNET, str(np.load(note).item()), str(note)), split)
+            yield _Sample(image, _label(_AFFECTNET, _saved(note), str(note)), split)
 
 
 def _read_ckplus(folder: Path) -> Iterator[_Sample]:
@@ -71,7 +71,7 @@ def _read_ckplus(folder: Path) -> Iterator[_Sample]:
         frames = sorted((images / person / sequence).glob("*.png"))
         if not frames:
             raise DataError(f"{images / person / sequence}: has no frame for {note.name}")
-        yield _Sample(frames[-1], _label(_CKPLUS, note.read_text("ascii"), str(note)), group=person)
+        yield _Sample(frames[-1], _label(_CKPLUS, _text(note), str(note)), group=person)
         if len(frames) > 1:
             yield _Sample(frames[0], "neutral", group=person)
 
@@ -87,7 +87,10 @@ def _read_expw(folder: Path) -> Iterator[_Sample]:
     """``label.lst``: image, number of the face, box (top, left, right, bottom), confidence, label; ``origin/``."""
     origin = _find(folder, "origin", directory=True)
     for where, cells in _lines(_find(folder, "label.lst"), 8):
-        top, left, right, bottom = (int(cell) for cell in cells[2:6])
+        try:
+            top, left, right, bottom = (int(cell) for cell in cells[2:6])
+        except ValueError as error:
+            raise DataError(f"{where}: {' '.join(cells[2:6])[:40]!r} is no box; unpack the set again") from error
         yield _Sample(origin / cells[0], _label(_EXPW, cells[7], where), box=(left, top, right, bottom))
 
 
@@ -192,7 +195,7 @@ def _find(folder: Path, name: str, *, directory: bool = False) -> Path:
 
 def _lines(path: Path, cells: int) -> Iterator[tuple[str, list[str]]]:
     """Place (for messages) and cells of every line that is not empty."""
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+    for number, line in enumerate(_text(path).splitlines(), start=1):
         words = line.split()
         if words and len(words) != cells:
             raise DataError(f"{path}, line {number}: holds {len(words)} words, not {cells}")
@@ -200,8 +203,25 @@ def _lines(path: Path, cells: int) -> Iterator[tuple[str, list[str]]]:
             yield f"{path}, line {number}", words
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is no UTF-8 text; unpack the set again") from error
+
+
+def _saved(path: Path) -> str:
+    """The value in a file that ``np.save`` wrote."""
+    try:
+        return str(np.load(path).item())
+    except OSError:
+        raise
+    except Exception as error:  # of NumPy or tokenize: there is no list of them
+        raise DataError(f"{path}: holds no label ({type(error).__name__}); unpack the set again") from error
+
+
 def _label(names: dict[int, str], code: str, where: str) -> str:
     try:
         return names[int(float(code))]
-    except (ValueError, KeyError) as error:
+    except (ValueError, OverflowError, KeyError) as error:
         raise DataError(f"{where}: {code.strip()[:20]!r} is no label of this set") from error
