@@ -369,6 +369,13 @@ def test_003_leaky_recipe_is_the_clean_one_but_for_the_leak() -> None:
     assert {key for key in clean if clean[key] != leaky[key]} == {"name", "about", "data"}
 
 
+def test_002_reduced_members_have_fewer_epochs_alone() -> None:
+    members = zip(*(recipe.members(f"vgg-vs-resnet{end}") for end in ("", "-reduced")), strict=True)
+    for whole, reduced in ((recipe.dump(recipe.load(name)) for name in names) for names in members):
+        assert {key for key in whole if whole[key] != reduced[key]} == {"name", "about", "claim", "train"}
+        assert reduced["train"] == whole["train"] | {"epochs": 8, "patience": 1}
+
+
 def test_003_reduced_recipe_has_smaller_faces_and_fewer_epochs_alone() -> None:
     whole, reduced = (recipe.dump(recipe.load(f"attention-resnet{end}")) for end in ("", "-reduced"))
     assert {key for key in whole if whole[key] != reduced[key]} == {"name", "about", "claim", "data", "train"}
