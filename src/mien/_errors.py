@@ -26,6 +26,7 @@ from collections import abc
 
 from mien._format import printable
 
+_WORDS = {int: "an integer", float: "a number", str: "a string", bool: "True or False", types.NoneType: "None"}
 _LONGEST = 4096  # characters of a name or path
 _Given = typing.ParamSpec("_Given")
 _Result = typing.TypeVar("_Result")
@@ -239,5 +240,5 @@ def _in_words(hint: typing.Any) -> str:
     if kind in (typing.Union, types.UnionType):
         return " or ".join(map(_in_words, inner))
     if kind in (abc.Sequence, abc.Iterable, tuple, list):
-        return f"a list of {_in_words(inner[0])}"
-    return "None" if kind is types.NoneType else f"a {kind.__name__}"
+        return f"a list, each value {_in_words(inner[0])}"
+    return _WORDS.get(kind) or f"a {kind.__name__}"

@@ -34,10 +34,14 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Ray on this machine, although the environment names a cluster, and a folder too deep for the names of sockets."""
+    """Ray on this machine.
+
+    The environment names a cluster, and a folder too deep for the names of sockets; Ray finds the memory full.
+    """
     with ExitStack() as stack:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+            patch.setenv("RAY_memory_usage_threshold", "0.01")
             patch.setattr("tempfile.tempdir", str(tmp_path_factory.mktemp("x" * 90)))
             stack.enter_context(run._cluster(run._import_ray(), None, run._Needs(2, 1, 0), dashboard=False))
         yield

@@ -231,6 +231,10 @@ def _cluster(ray: Any, address: str | None, needs: _Needs, *, dashboard: bool) -
             cpus = None if needs.workers is None else math.ceil(needs.workers * needs.cpus)
             options = {"num_cpus": cpus, "object_store_memory": _STORE_BYTES, "include_dashboard": dashboard}
             options |= {"_temp_dir": folder, "address": "local"}  # not that of RAY_ADDRESS
+            if "RAY_memory_monitor_refresh_ms" not in os.environ:
+                # Else Ray ends workers again and again while other programs fill the memory. An image that takes too
+                # much ends the process that reads it.
+                options["_system_config"] = {"memory_monitor_refresh_ms": 0}
         else:
             _check_answer(address)
         if dashboard and find_spec("aiohttp_cors") is None:

@@ -200,6 +200,7 @@ def test_the_hash_of_a_table_covers_its_labels(tmp_path: Path, draw_face: Draw) 
             'column "label" is missing; found .path., .labl.; .*did you mean .label.',
         ),
         (["path,label", "images/none.png,happy"], r"row 0 \(line 2\), .*none.png: cannot be read \(No such file"),
+        (["path,label", "images/\0.png,happy"], r"row 0 \(line 2\), .*: cannot be read \(embedded null byte"),
         (["path,label", ",happy"], "the path is empty"),
         (["path,label", "images/1.png,"], "the label is empty"),
         (["path,label,split", "images/1.png,happy,trian"], "'trian' is no split"),

@@ -43,7 +43,7 @@ def refusal(text: str, path: Path) -> str:
         ("augment.blur = 1e20", "augment.blur is in [0, 100]"),
         ("net.options.depths = [-1, 2, 2]", "net 'mien': depths is from 0 to 256, not -1"),
         ("net.options.depths = [100000, 2, 2]", "net 'mien': depths is from 0 to 256, not 100000"),
-        ("net.options.widths = [100000, 2, 2]", "net 'mien': widths is from 0 to 16384"),
+        ("net.options.widths = [100000, 2, 2]", "net 'mien': widths is from 1 to 16384"),
         ("net.options.widths = [16384, 16384, 16384]", "parameters, more than 1,000,000,000; lower its options"),
         ("net.options.stem = " + "[" * 30 + "]" * 30, "stem is nested too deeply"),
         ("net.options.stem = " + "[" * 9000 + "]" * 9000, "not valid TOML"),

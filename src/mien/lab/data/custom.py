@@ -372,8 +372,8 @@ def _read_images(entries: Sequence[Entry], side: int) -> tuple[NDArray[np.uint8]
         try:
             content = entry.path.read_bytes()
             images[index] = decode_face(content, side, where=entry.where)
-        except OSError as error:
-            return DataError(f"{entry.where}: cannot be read ({error.strerror or error})")
+        except (OSError, ValueError) as error:  # ValueError: the name has a null byte
+            return DataError(f"{entry.where}: cannot be read ({getattr(error, 'strerror', None) or error})")
         except DataError as error:
             return error
         return hashlib.sha256(content).hexdigest()

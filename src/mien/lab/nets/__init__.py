@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mien._errors import DownloadError, MissingExtraError, RecipeError, checked
+from mien._errors import DownloadError, MienError, MissingExtraError, RecipeError, checked
 from mien._suggest import suggest
 from mien.lab.nets._layers import Dense, EncoderBlock, Net, PooledHead
 from mien.lab.nets.mien import BlurredBlock, BlurredStem
@@ -28,6 +28,7 @@ from mien.lab.nets.mien import BlurredBlock, BlurredStem
 TIMM = "timm/"
 _WIDEST = 16_384  # channels of a layer, pixels of a side, and any other number among the options of a net
 _DEEPEST = 256  # layers or blocks
+_OF_CHANNELS = ("width", "stem", "hidden", "stride")  # in the names of options that are at least 1
 _LONGEST = 16  # stages
 _MOST_PARAMETERS = 1_000_000_000  # 4 GB; the largest published net here has 144 million
 
@@ -88,23 +89,27 @@ def build(name: str, *, channels: int, classes: int, **options: Any) -> Net:
     Example:
         >>> net = build("mien", channels=1, classes=7, widths=(16, 32), depths=(1, 1), strides=(2, 2))
     """
-    parameters, is_timm = inspect.signature(_builder(name)).parameters, name.startswith(TIMM)
+    is_timm = name.startswith(TIMM)  # it checks its own options
+    builder = _builder(name) if is_timm else checked(_builder(name))
+    parameters = inspect.signature(builder).parameters
     known = [key for key, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY]
     for option in options:
-        if option not in known and not is_timm:  # timm checks its own options
+        if option not in known and not is_timm:
             hint = suggest(option, known)
             raise RecipeError(f"net {name!r} has no option {option!r}{hint} (it has: {', '.join(known)})")
     try:
         if _check_numbers(options):
             with torch.device("meta"):
-                count = count_parameters(_builder(name)(channels, classes, **options))
+                count = count_parameters(builder(channels, classes, **options))
             if count > _MOST_PARAMETERS:
                 raise ValueError(f"has {count:,} parameters, more than {_MOST_PARAMETERS:,}; lower its options")
-        net = _builder(name)(channels, classes, **options)
+        net = builder(channels, classes, **options)
         if not next(net.parameters()).is_meta:  # weights without values
             for layer in (net.head if is_timm else net).modules():  # timm initialises its features
                 _initialise(layer)
-    except (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:  # of torch, for wrong values
+    except (RecipeError, MissingExtraError):
+        raise
+    except (MienError, TypeError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:  # of wrong values
         raise RecipeError(f"net {name!r}: {(str(error) or type(error).__name__).splitlines()[0]}") from error
     return net
 
@@ -119,9 +124,10 @@ def _check_numbers(value: Any, name: str = "") -> bool:
         return max((_check_numbers(each, name) for each in value), default=False)
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
+    least = int(any(part in name for part in _OF_CHANNELS))
     most = _DEEPEST if "depth" in name else _WIDEST
-    if not 0 <= value <= most:
-        raise ValueError(f"{name} is from 0 to {most}, not {value}")
+    if not least <= value <= most:
+        raise ValueError(f"{name} is from {least} to {most}, not {value}")
     return value > (16 if "depth" in name else 512)
 
 
