@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -112,6 +113,32 @@ def test_killed_workers_and_an_interrupted_driver_lose_nothing(reader: mien.Read
     assert 1 <= len(killed) <= 2  # the second may not have started yet
     assert (done.images, done.failed) == (40, 0)
     assert written_rows(tmp_path / "out") == as_written(rows_of_one_process(reader, names))
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_cluster_without_free_cpus_is_waited_for_and_named(reader: mien.Reader, tmp_path: Path) -> None:
+    import ray
+
+    class Other:
+        def ready(self) -> bool:
+            return True
+
+    others = [ray.remote(num_cpus=1)(Other).remote() for _ in range(2)]
+    assert all(ray.get([other.ready.remote() for other in others]))
+    while ray.available_resources().get("CPU", 0) > 0:
+        time.sleep(0.05)
+    stages: list[str] = []
+
+    def progress(stage: str, *_: int) -> None:
+        stages.append(stage)
+        if stage.startswith("waiting"):
+            for other in others:
+                ray.kill(other)
+
+    write_images(tmp_path / "in", 2)
+    done = mien.distribute(str(tmp_path / "in"), tmp_path / "out", reader=reader, progress=progress)
+    assert (done.images, done.failed) == (2, 0)
+    assert stages[-2:] == ["waiting for free CPUs of the cluster", "reading"]
 
 
 def test_folders_of_killed_drivers_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

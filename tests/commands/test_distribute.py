@@ -75,13 +75,15 @@ def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Monk
 def test_progress_in_a_log_is_a_line_a_minute(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = iter([100.0, 110.0, 120.0, 171.0])
+    clock = iter([100.0, 105.0, 110.0, 120.0, 171.0])
     monkeypatch.setattr("time.monotonic", lambda: next(clock))
     with _Progress() as progress:
         progress("starting Ray", 500, 2000)
+        progress("waiting for free CPUs of the cluster", 500, 2000)
         for done in (700, 1000, 1500):
             progress("reading, 3 not read", done, 2000)
     assert capsys.readouterr().err.splitlines() == [
+        "mien: waiting for free CPUs of the cluster",
         "mien: reading, 3 not read: 700 of 2,000 images, 20.0/s, 0:01:05 left",
         "mien: reading, 3 not read: 1,500 of 2,000 images, 14.1/s, 0:00:36 left",
     ]

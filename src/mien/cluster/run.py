@@ -182,11 +182,14 @@ class _Needs:
         require_number("cpus_per_worker", self.cpus, lowest=0.01, highest=1e4)
         require_number("gpus_per_worker", self.gpus, lowest=0, highest=1e3)
 
+    def fit_in(self, resources: dict[str, float]) -> int:
+        """How many workers fit."""
+        needs = (("CPU", self.cpus), ("GPU", self.gpus))
+        return min(math.floor(resources.get(name, 0) / each + 1e-9) for name, each in needs if each)
+
     def workers_in(self, resources: dict[str, float]) -> int:
         """The number of workers in a cluster. Raises ``MienError`` if they do not fit: Ray would wait for ever."""
-        fit = math.floor(resources.get("CPU", 0) / self.cpus + 1e-9)
-        if self.gpus:
-            fit = min(fit, math.floor(resources.get("GPU", 0) / self.gpus + 1e-9))
+        fit = self.fit_in(resources)
         if fit < (self.workers or 1):
             here = f"{resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs"
             wanted = f"{self.workers or 1} workers of {self.cpus:g} CPUs and {self.gpus:g} GPUs"
@@ -364,6 +367,8 @@ def _run(ray: Any, partitions: Partitions, work: tuple[Any, ...], needs: _Needs,
     level = logger.level
     logger.setLevel(logging.CRITICAL)  # what fails is raised here, and described in one line
     done, failed = partitions.count("images"), partitions.count("failed")
+    is_free = needs.fit_in(ray.available_resources()) > 0
+    progress("starting workers" if is_free else "waiting for free CPUs of the cluster", done, partitions.total)
     try:
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             for row in batch.to_pylist():

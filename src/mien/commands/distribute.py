@@ -115,6 +115,8 @@ class _Progress:
         self._start = self._start or (now, done)
         rate = (done - self._start[1]) / max(now - self._start[0], 1e-9)
         self._bar(f"{stage}: {done:,} of {total:,}, {rate:,.1f}/s" if rate else stage, done, total)
+        if stage.startswith("waiting") and not sys.stderr.isatty():
+            echo(f"mien: {stage}", err=True)
         if rate and not sys.stderr.isatty() and now - self._last >= _LINE_SECONDS:
             self._last = now
             left = timedelta(seconds=round((total - done) / rate))
