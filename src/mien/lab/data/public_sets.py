@@ -207,7 +207,7 @@ def _text(path: Path) -> str:
     try:
         return path.read_text("utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is no UTF-8 text; unpack the set again") from error
+        raise DataError(f"{path}: is not UTF-8 text; unpack the set again") from error
 
 
 def _saved(path: Path) -> str:
