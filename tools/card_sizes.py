@@ -30,8 +30,8 @@ def write_sizes(folder: Path) -> None:
     save_json(path, load_json(path) | {"sizes": sizes})
     path = folder / "card.md"
     before, _, after = path.read_text("utf-8").partition(_NEXT)
-    before = before.partition(SIZES.split("\n")[0])[0]
-    path.write_text(f"{before}{size_section(sizes)[0]}\n\n{_NEXT}{after}", "utf-8")
+    before = before.partition(SIZES.format(precision="int8").split("\n")[0])[0]
+    path.write_text(f"{before}{size_section(sizes, 'int8')[0]}\n\n{_NEXT}{after}", "utf-8")
     print(folder.name, {side: found["unsure_below"] for side, found in sizes.items()})
 
 

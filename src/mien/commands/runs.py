@@ -21,6 +21,7 @@ def export_command(
     data: _options.DataOption = None,
     final: _options.FinalTestOption = False,
     half: Annotated[bool, typer.Option("--half", help="Store the weights of the fp32 file in half precision.")] = False,
+    int8: Annotated[bool, typer.Option(help="Also quantise the net and write model.onnx.")] = True,
     calibration: _options.CalibrationOption = "",
     again: _options.AgainOption = "",
     ledger: _options.LedgerOption = None,
@@ -42,9 +43,9 @@ def export_command(
         trained = with_calibration(load_final(run, current_runtime().torch_device()), calibration)
         require_writable(out)  # before the faces are read
         looks, faces = _options.open_ledger(ledger, again), load_set(data, trained.recipe)
-        card = export_model(trained, faces, out, final=final, half=half, ledger=looks)
+        card = export_model(trained, faces, out, final=final, half=half, int8=int8, ledger=looks)
     split = "private" if final else "public"
-    metrics = card["metrics"][split]["int8"]
+    metrics = card["metrics"][split]["int8" if int8 else "fp32"]
     headline = headline_metrics(metrics["all"], metrics.get("clean"))
     echo(f"{card['name']}: {split.capitalize()}Test {headline}. {out}")
 

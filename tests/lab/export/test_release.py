@@ -11,6 +11,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from mien import Reader
 from mien._emotions import SEVEN
 from mien._errors import ModelError
 from mien._framing import FER2013
@@ -294,9 +295,26 @@ def test_a_refused_release_does_not_change_the_folder(
 ) -> None:
     before = {path.name: path.read_bytes() for path in released.iterdir()}
     monkeypatch.setattr("mien.lab.export.release.INT8_LOSS", -100)
-    with pytest.raises(ModelError, match="int8 loses"):
+    with pytest.raises(ModelError, match=r"int8 loses .* but --no-int8 exports the fp32 file alone"):
         export_model(load_final(run), faces, released)
     assert {path.name: path.read_bytes() for path in released.iterdir()} == before
+
+
+def test_a_release_without_int8_replaces_one_with_it(
+    released: Path, run: Path, faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(released, folder)
+    monkeypatch.setattr("mien.lab.export.release.INT8_LOSS", -100)  # does not matter
+    card = export_model(load_final(run), faces, folder, int8=False)
+    assert {path.name for path in folder.iterdir()} == {"LICENSE", "card.json", "card.md", "model-fp32.onnx"}
+    assert card["metrics"]["public"].keys() == {"fp32"}
+    assert card["accuracy"]["public"] == card["metrics"]["public"]["fp32"]["all"]["accuracy"]
+    assert "int8" not in (folder / "card.md").read_text()
+    reader = Reader(model=folder, precision="fp32", detector="none")
+    assert reader.read(faces.images[0].numpy()).faces[0].confidence > 0
+    with pytest.raises(ModelError, match=r"has no int8 file \(model.onnx\); choose the other precision"):
+        Reader(model=folder)
 
 
 def test_the_calibration_is_in_the_graph(released: Path, run: Path, faces: FaceSet) -> None:

@@ -65,16 +65,16 @@ The rows are the faces on which most of the ten FER+ voters agree; the label is 
 single votes are dropped, and the most frequent emotion needs more than half of the rest. Other rules give other rows
 and other metrics."""
 FLIPS = """\
-### Two views instead of one (int8)
+### Two views instead of one ({precision})
 
 The metrics above are of one view. The mean of the probabilities of a face and its mirror image takes twice the time:"""
 SIZES = """\
-### Small faces, and when an answer is unsure (int8, PublicTest)
+### Small faces, and when an answer is unsure ({precision}, PublicTest)
 
 The faces were shrunk and enlarged again, as in photographs. Of the answers whose probability is at least "unsure
 below", three of four are right. Commands, reports and pages call a face below it unsure."""
 PEOPLE = """\
-### Agreement with people (int8)
+### Agreement with people ({precision})
 
 Ten people voted on each face for FER+. "agrees with FER+": agreement with their majority, if there is one (Barsoum et
 al., 2016); "labels agree": agreement of the FER-2013 labels on the same faces. The other columns compare the
@@ -85,10 +85,10 @@ the total variation distance (0: equal, 1: nothing in common)."""
 def measure_additional(
     path: Path, predictions: Mapping[str, Mapping[str, Predictions]], faces: FaceSet, classes: str
 ) -> dict[str, dict[str, Any]]:
-    """Measure test-time augmentation and the agreement with FER+ votes, of the int8 file.
+    """Measure test-time augmentation and the agreement with FER+ votes.
 
     Args:
-        path: The int8 file.
+        path: The file of ``main_precision``.
         predictions: Predictions by split (``public``, ``private``) and precision.
         faces: The full data set.
         classes: Name of the class set.
@@ -99,7 +99,7 @@ def measure_additional(
     """
     classifier, measured = current_runtime().open_classifier(path), {}
     for name, by_precision in predictions.items():
-        own, split = by_precision["int8"], Split(f"{name.capitalize()}Test")
+        own, split = by_precision[main_precision(by_precision)], Split(f"{name.capitalize()}Test")
         part = faces.split(split)
         chosen = with_classes(part, classes)
         mirrored, _ = classifier(np.ascontiguousarray(resize_faces(chosen, classifier.size)[:, :, ::-1]))
@@ -123,14 +123,16 @@ def card_json(
         exported_at: Commit of the exporting code.
 
     Returns:
-        Plain values. The metrics outside of ``metrics`` are those of all rows of the headline split (int8).
+        Plain values. The metrics outside of ``metrics`` are those of all rows of the headline split, of
+        ``main_precision``.
     """
     accuracy = {}
     for split, by_precision in metrics.items():
-        for part, found in by_precision["int8"].items():
+        for part, found in by_precision[main_precision(by_precision)].items():
             accuracy[split if part == "all" else f"{split}_{part}"] = found["accuracy"]
     recipe, net = trained.recipe, trained.net
-    headline = metrics[headline_split(metrics)]["int8"]["all"]
+    of_headline = metrics[headline_split(metrics)]
+    headline = of_headline[main_precision(of_headline)]["all"]
     return {
         "name": recipe.name,
         "accuracy": accuracy | {"interval": headline["interval"]},
@@ -185,6 +187,18 @@ def headline_split(metrics: Mapping[str, Any]) -> str:
     return "private" if "private" in metrics else "public"
 
 
+def main_precision(by_precision: Mapping[str, Any]) -> str:
+    """Return the precision of the headline metrics.
+
+    Args:
+        by_precision: Anything by precision.
+
+    Returns:
+        ``int8``; ``fp32`` where the net was exported without it.
+    """
+    return "int8" if "int8" in by_precision else "fp32"
+
+
 def card_markdown(recipe: Recipe, card: Mapping[str, Any]) -> str:
     """Build ``card.md``.
 
@@ -195,7 +209,12 @@ def card_markdown(recipe: Recipe, card: Mapping[str, Any]) -> str:
     Returns:
         Markdown.
     """
-    emotions, split = card["emotions"], f"{headline_split(card['metrics']).capitalize()}Test"
+    headline = headline_split(card["metrics"])
+    emotions, split, precision = (
+        card["emotions"],
+        f"{headline.capitalize()}Test",
+        main_precision(card["metrics"][headline]),
+    )
     is_official = card["learned_from"].startswith(OFFICIAL_NAME)
     limits, licence = (LIMITS, LICENCE) if is_official else (OWN_LIMITS, OWN_LICENCE)
     classes: list[Row] = [("emotion", "recall", "precision", "faces")]
@@ -210,9 +229,9 @@ def card_markdown(recipe: Recipe, card: Mapping[str, Any]) -> str:
             f"# {card['name']}",
             _describe(recipe, card),
             _headline_section(recipe, card),
-            *size_section(card.get("sizes", {})),
-            *_additional_sections(card.get("additional", {})),
-            f"## Metrics on {split}, by class (int8)\n\n" + _table(classes),
+            *size_section(card.get("sizes", {}), precision),
+            *_additional_sections(card.get("additional", {}), precision),
+            f"## Metrics on {split}, by class ({precision})\n\n" + _table(classes),
             f"## Confusion on {split} (rows: label, columns: prediction)\n\n" + _table(confusion),
             "## How it was made\n\n" + _training_list(recipe, card),
             "## What it is not\n\n" + limits,
@@ -239,7 +258,7 @@ def _headline_section(recipe: Recipe, card: Mapping[str, Any]) -> str:
     first, *others = HEADLINE
     rows: list[Row] = [("split", "rows", first, "95 % interval", *(metric_name(key, short=True) for key in others))]
     for split in sorted(card["metrics"]):
-        for precision in ("int8", "fp32"):
+        for precision in sorted(card["metrics"][split], reverse=True):  # int8 first
             for part, found in card["metrics"][split][precision].items():  # without clean where no row is
                 name = f"{split.capitalize()}Test, {part}, {precision}"
                 cells = (format_metric(key, found.get(key), 2) for key in others)
@@ -262,11 +281,12 @@ def _describe_looks(card: Mapping[str, Any]) -> str:
     )
 
 
-def size_section(sizes: Mapping[str, Mapping[str, float]]) -> list[str]:
+def size_section(sizes: Mapping[str, Mapping[str, float]], precision: str) -> list[str]:
     """Build the section of ``card.md`` on small faces and on the confidence below which an answer is unsure.
 
     Args:
         sizes: What ``measure_by_size`` returned; empty where it was not measured.
+        precision: That of the file.
 
     Returns:
         The section; nothing where it was not measured.
@@ -277,10 +297,10 @@ def size_section(sizes: Mapping[str, Mapping[str, float]]) -> list[str]:
     for side, found in sizes.items():
         cells = (percent(found["accuracy"]), f"{found['ece']:.3f}", percent(found["unsure_below"]))
         rows.append((f"{side} px", *cells))
-    return [f"{SIZES}\n\n{_table(rows)}"]
+    return [f"{SIZES.format(precision=precision)}\n\n{_table(rows)}"]
 
 
-def _additional_sections(additional: Mapping[str, Any]) -> list[str]:
+def _additional_sections(additional: Mapping[str, Any], precision: str) -> list[str]:
     """Sections on mirror images and on FER+ votes, if the export has measured them."""
     flips: list[Row] = [("split, face and mirror image", "rows", "accuracy", "95 % interval", "ECE")]
     measures = ("log loss", "lowest possible", "distance")
@@ -296,7 +316,7 @@ def _additional_sections(additional: Mapping[str, Any]) -> list[str]:
             distances = (f"{distribution[key]:.3f}" for key in ("log_loss", "vote_entropy", "total_variation"))
             votes.append((name, f"{majority['n']:,}", *cells, percent(majority["label_agreement"], 2), *distances))
     tables = {FLIPS: flips, PEOPLE: votes}
-    return [f"{text}\n\n{_table(rows)}" for text, rows in tables.items() if len(rows) > 1]
+    return [f"{text.format(precision=precision)}\n\n{_table(rows)}" for text, rows in tables.items() if len(rows) > 1]
 
 
 def _training_list(recipe: Recipe, card: Mapping[str, Any]) -> str:
