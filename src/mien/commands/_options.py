@@ -57,6 +57,10 @@ ModelOption = Annotated[
     ),
 ]
 PrecisionOption = Annotated[str, typer.Option(help="Which file of an embedded model: int8 (small, fast) or fp32.")]
+Int8Option = Annotated[
+    bool,
+    typer.Option(help="Also quantise and evaluate the net; write its file, with `mien record` only if it is small."),
+]
 DetectorOption = Annotated[
     str, typer.Option(help="blazeface, yunet (downloaded once), or none: each image is one tight crop of a face.")
 ]

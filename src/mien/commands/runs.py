@@ -21,7 +21,7 @@ def export_command(
     data: _options.DataOption = None,
     final: _options.FinalTestOption = False,
     half: Annotated[bool, typer.Option("--half", help="Store the weights of the fp32 file in half precision.")] = False,
-    int8: Annotated[bool, typer.Option(help="Also quantise the net and write model.onnx.")] = True,
+    int8: _options.Int8Option = True,
     calibration: _options.CalibrationOption = "",
     again: _options.AgainOption = "",
     ledger: _options.LedgerOption = None,
@@ -117,9 +117,7 @@ def record_command(
     out: _options.OutOption = None,
     data: _options.DataOption = None,
     final: _options.FinalTestOption = False,
-    int8: Annotated[
-        bool, typer.Option(help="Also quantise and evaluate the net; write the file if it is small.")
-    ] = True,
+    int8: _options.Int8Option = True,
     calibration: _options.CalibrationOption = "",
     again: _options.AgainOption = "",
     ledger: _options.LedgerOption = None,
