@@ -17,7 +17,7 @@ from mien.infer import bundled_models
 from mien.lab.export.calibrate import Calibration
 from mien.lab.files import load_json
 from mien.lab.ledger import Ledger, count_looks
-from mien.lab.recipe import load, parse, recipe_names
+from mien.lab.recipe import load, members, parse, recipe_names
 from mien.lab.recipe.load import differences, toml_value
 from mien.lab.recipe_summary import explanation
 
@@ -122,7 +122,7 @@ class Row:
 def reduced_by(row: Row) -> str:
     """How much smaller a row is than the faithful recipe of its document, as factors; ``none`` if it is not."""
     faithful, run = published(row.name), row.first
-    if not row.document or faithful not in recipe_names():
+    if not row.document or faithful not in _recipes():
         return "–"
     net, epochs = _full_size(faithful)
     factors = {
@@ -131,6 +131,12 @@ def reduced_by(row: Row) -> str:
         "epochs": epochs / run["epochs"],
     }
     return ", ".join(f"{what} {factor:.1f}" for what, factor in factors.items() if abs(factor - 1) >= 0.05) or "none"
+
+
+@cache
+def _recipes() -> frozenset[str]:
+    """All recipes, and the members of families."""
+    return frozenset(member for name in recipe_names() for member in members(name))
 
 
 @cache
@@ -297,8 +303,8 @@ def _size(card: Json) -> int | None:
 
 
 def published(name: str) -> str:
-    """The faithful recipe of the document of the recipe ``name``: the name without our suffix."""
-    return re.sub("-(tuned|taught|longer|long|live|30|128|narrow|reduced|scratch|meant)$", "", name)
+    """The faithful recipe of the document of the recipe or member ``name``: the name without our suffix."""
+    return re.sub("-(tuned|taught|longer|long|live|30|128|narrow|reduced|scratch|meant)(?=/|$)", "", name)
 
 
 def _changed(name: str, folder: Path) -> str:

@@ -38,6 +38,9 @@ def figures(accuracy: float, n: int = 100) -> dict[str, Any]:
     }
 
 
+MEMBER = "vgg-vs-resnet-reduced/vgg16-48-three-adam"
+
+
 def write(root: Path, name: str, accuracy: float, *, seed: int = 0, split: str = "private", **claim: Any) -> None:
     """Write ``metrics.json`` of one run, evaluated on ``split``; ``claim`` changes its published claim."""
     place = root / name / f"seed-{seed}"
@@ -398,6 +401,13 @@ def test_a_claim_of_another_split_is_called_not_comparable(tmp_path: Path, split
 def test_without_claims_there_is_no_such_section(tmp_path: Path) -> None:
     write(tmp_path, "own", 0.5, metrics={})
     assert "Claimed" not in docs_results.page(tmp_path, cards=False)
+
+
+def test_a_member_is_compared_with_that_of_the_faithful_family() -> None:
+    (row,) = (row for row in docs_tables.read_rows(ROOT / "results") if row.name == MEMBER)
+    assert docs_tables.published(MEMBER) == "vgg-vs-resnet/vgg16-48-three-adam"
+    assert docs_tables.reduced_by(row) == "epochs 6.2"
+    assert row.changed == "train.epochs = 8, train.patience = 1"
 
 
 @pytest.mark.parametrize("clean", ["net", "net-reduced"])
