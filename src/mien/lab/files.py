@@ -400,11 +400,12 @@ def locked_file(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def file_set(folder: Path) -> Iterator[Path]:
+def file_set(folder: Path, *, optional: str = "") -> Iterator[Path]:
     """Write files that belong together: at the end all of them replace older ones, or none does.
 
     Args:
         folder: The folder of the files; it is created if it does not exist.
+        optional: Name of a file that not every set has: that of an older set is removed if this one has none.
 
     Yields:
         An empty folder in it. Its files, also those in subfolders, move to ``folder`` if the block raises nothing.
@@ -424,6 +425,8 @@ def file_set(folder: Path) -> Iterator[Path]:
             target.parent.mkdir(parents=True, exist_ok=True)
         for path, target in files.items():
             path.replace(target)
+        if optional and folder / optional not in files.values():
+            (folder / optional).unlink(missing_ok=True)
         for parent in {target.parent for target in files.values()}:
             flush(parent)
 

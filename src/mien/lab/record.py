@@ -95,7 +95,7 @@ def record_run(
     if is_counted:
         require_commit()
         ledger.require([answers])
-    with output_folder(folder, _FILES), file_set(folder) as draft:
+    with output_folder(folder, _FILES), file_set(folder, optional=PRECISIONS["int8"]) as draft:
         if not force:
             _require_free(folder, trained, faces)
         metrics = _evaluate(trained, faces, draft, final=final, int8=int8)
@@ -108,8 +108,6 @@ def record_run(
             found = split_accuracy(metrics["metrics"]["private"])
             ledger.add([replace(answers, digests=digests, accuracy=found)], faces.sha256)
         save_text(draft / "confusion.svg", confusion_svg(metrics))
-        if not (draft / "model.onnx").exists():
-            (folder / "model.onnx").unlink(missing_ok=True)  # of an earlier record
     return metrics
 
 

@@ -99,7 +99,8 @@ def export_model(
     if is_counted:
         require_commit()
         ledger.require([answers_of_run(trained)])
-    with output_folder(folder, (*PRECISIONS.values(), "card.json", "card.md")), file_set(folder) as draft:
+    names = (*PRECISIONS.values(), "card.json", "card.md")
+    with output_folder(folder, names), file_set(folder, optional=PRECISIONS["int8"]) as draft:
         calibration = calibrate(trained, faces)
         files = {precision: draft / name for precision, name in PRECISIONS.items() if int8 or precision != "int8"}
         export_files(trained, faces, files, calibration)
@@ -124,8 +125,6 @@ def export_model(
         if is_counted:
             card["looks"] = _add_look(trained, card, files, ledger, faces.sha256)
         _write_card(trained, card, draft)
-        if not int8:
-            (folder / PRECISIONS["int8"]).unlink(missing_ok=True)  # of an earlier export
     return card
 
 
@@ -158,8 +157,8 @@ def _add_look(
 ) -> dict[str, Any]:
     """Write the look of an export to the ledger; returns the looks at its family, for the card."""
     answers, sums = answers_of_run(trained), {precision: file_sha256(path) for precision, path in files.items()}
-    accuracy = split_accuracy(card["metrics"]["private"])
-    accuracy[f"{(main := main_precision(sums))} flip"] = card["additional"]["private"]["flip"]["all"]["accuracy"]
+    accuracy, main = split_accuracy(card["metrics"]["private"]), main_precision(sums)
+    accuracy[f"{main} flip"] = card["additional"]["private"]["flip"]["all"]["accuracy"]
     digests = (*answers.digests, *sums.values(), with_views(sums[main], "flip"))
     ledger.add([replace(answers, digests=digests, accuracy=accuracy)], data_sha256)
     looks, figures = count_looks(answers.family, ledger.entries())

@@ -28,7 +28,7 @@ from mien.lab.nets.mien import BlurredBlock, BlurredStem
 TIMM = "timm/"
 _WIDEST = 16_384  # channels of a layer, pixels of a side, and any other number among the options of a net
 _DEEPEST = 256  # layers or blocks
-_OF_CHANNELS = ("width", "stem", "hidden", "stride")  # in the names of options that are at least 1
+_AT_LEAST_ONE = ("width", "stem", "hidden", "stride")  # in the names of options
 _LONGEST = 16  # stages
 _MOST_PARAMETERS = 1_000_000_000  # 4 GB; the largest published net here has 144 million
 
@@ -124,7 +124,7 @@ def _check_numbers(value: Any, name: str = "") -> bool:
         return max((_check_numbers(each, name) for each in value), default=False)
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
-    least = int(any(part in name for part in _OF_CHANNELS))
+    least = int(any(part in name for part in _AT_LEAST_ONE))
     most = _DEEPEST if "depth" in name else _WIDEST
     if not least <= value <= most:
         raise ValueError(f"{name} is from {least} to {most}, not {value}")
