@@ -24,6 +24,7 @@ from mien.lab.nets._layers import (
     Squeeze,
     check_option,
     residual_features,
+    zero_last_norms,
 )
 from mien.lab.nets._pullback import Back, pull
 
@@ -176,6 +177,7 @@ def build(
     heads: int = 8,
     hidden: int = 256,
     dropout: float = 0.3,
+    zero_init_residual: bool = False,
 ) -> Net:
     """Build the hybrid ResNet; each of its modules can be switched off.
 
@@ -199,6 +201,8 @@ def build(
         heads: Attention heads of the transformer.
         hidden: Width of the hidden layer of each branch; the document does not give it.
         dropout: Dropout rate after that layer, from 0 to 1.
+        zero_init_residual: Whether the last batch norm of every block of the backbone starts at 0, so that the block
+            starts as its shortcut (Goyal et al., 2017). For random weights.
 
     Returns:
         The net.
@@ -216,6 +220,8 @@ def build(
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     parts["adapter"] = nn.Conv2d(channels, 3, 1) if adapter else Duplicate()
     parts["backbone"] = residual_features(3, block, depths, stem=stem, base=base)
+    if zero_init_residual:
+        zero_last_norms(parts["backbone"])
     if attention in ("both", "channel"):
         parts["channel"] = Squeeze(last, last // 16)
     if attention in ("both", "spatial"):
