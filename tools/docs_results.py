@@ -206,10 +206,9 @@ def _commits(commits: Sequence[str]) -> str:
 
 
 def _changes(rows: Sequence[Row]) -> list[str]:
-    tuned = [row for row in rows if row.claim.get("variant") == "tuned" or row.changed]
-    if not tuned:
+    lines = [f"- `{row.name}`: `{row.changed}`" for row in rows if row.changed]
+    if not lines:
         return []
-    lines = [f"- `{row.name}`: " + (f"`{row.changed}`" if row.changed else "nothing but its name") for row in tuned]
     note = (
         "A faithful recipe is trained as its document says. A tuned recipe is not, and its file says why. These are "
         "all keys in which it differs from the faithful one:"
