@@ -308,7 +308,7 @@ def published(name: str) -> str:
 
 
 def _changed(name: str, folder: Path) -> str:
-    """The keys in which the recipe of a run differs from the published system's; empty where there is no such system."""
+    """The keys in which the recipe of a run differs from the published system; empty where there is no such system."""
     try:
         system = load(published(name))
     except RecipeError:
