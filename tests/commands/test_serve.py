@@ -176,6 +176,7 @@ def test_a_taken_port_is_one_clear_line() -> None:
         (["--port", "0", "--timeout", "nan"], "timeout must be a number"),
         (["--port", "0", "--token", ""], "the token must be printable ASCII"),
         (["--port", "0", "--allow-origin", "example.org"], "an origin is a scheme and a name only"),
+        (["--port", "0", "--allow-host", "faces.example:80"], "a host is a whole name without scheme and port"),
     ],
 )
 def test_wrong_arguments_are_one_line_each(words: list[str], line: str) -> None:

@@ -34,6 +34,15 @@ def test_unknown_paths_and_methods_are_problems(server: RunningServer) -> None:
             assert (refused.status, refused.json()["title"]) == (404, "Not Found"), (method, path)
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "OPTIONS"])
+@pytest.mark.parametrize("path", ["/%00", "/a%00b.mjs", "/" + "a" * 300, "/" + "a/" * 3000])
+def test_paths_that_no_file_can_have_are_not_found(
+    server: RunningServer, path: str, method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert server.request(path, method=method).status == 404
+    assert caplog.text == ""
+
+
 @pytest.mark.parametrize("path", ["/", "/docs", "/site.json", "/openapi.json", "/base.css"])
 def test_pages_have_headers_without_a_body(server: RunningServer, path: str) -> None:
     whole, head = server.request(path), server.request(path, method="HEAD")

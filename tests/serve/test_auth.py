@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("fastapi", reason="the extra mien[serve] is not installed")
 
 from mien import Reader
+from mien._errors import MienError
 from mien.serve import create_app
 from mien.serve.auth import Access
 from support.http_server import RunningServer, read_all, serving
@@ -22,7 +23,7 @@ def reader() -> Reader:
 
 @pytest.fixture(scope="module")
 def server(reader: Reader) -> Iterator[RunningServer]:
-    access = Access(hosts=frozenset({"faces.example"}), origins=frozenset({"https://app.example"}))
+    access = Access(hosts=["Faces.example", "::", "fe80::1%eth0"], origins=["https://App.example"])
     with serving(create_app(reader, access=access)) as running:
         yield running
 
@@ -56,6 +57,19 @@ def test_the_token_gives_access_and_health_needs_none(locked: RunningServer, sma
     api = locked.request("/openapi.json").json()
     assert api["paths"]["/v1/predict"]["post"]["security"] == [{"token": []}]
     assert "security" not in api["paths"]["/healthz"]["get"]
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        *({"hosts": [host]} for host in ("faces.example:80", "https://faces.example", "faces.example/", "*.example")),
+        *({"origins": [f"https://app.example{end}"]} for end in ("/", ":443", "?x", "#x")),
+        *({"origins": [origin]} for origin in ("app.example", "https://", "https://*", "http://app.example:80", "*")),
+    ],
+)
+def test_rules_that_never_match_are_refused(rules: dict[str, list[str]]) -> None:
+    with pytest.raises(MienError, match=r"an origin is a scheme and|a host is a whole name without"):
+        Access(**rules)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

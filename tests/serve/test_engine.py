@@ -257,3 +257,9 @@ def test_a_fault_of_the_detector_is_a_problem_and_no_end(small: bytes, caplog: p
 def test_limits_that_would_refuse_every_request_are_errors(wrong: dict[str, float], words: str) -> None:
     with pytest.raises(MienError, match=words):
         Limits(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5])
+def test_a_number_of_threads_that_reads_nothing_is_an_error(threads: int) -> None:
+    with pytest.raises(MienError, match="threads is"):
+        create_app(Reader(detector="none"), threads=threads)

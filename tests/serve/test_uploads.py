@@ -189,6 +189,24 @@ def test_random_bytes_do_not_stop_the_server(server: RunningServer, small: bytes
     assert server.reads(small)
 
 
+def test_json_that_never_fits_into_the_memory_is_too_large() -> None:
+    limits = Limits(max_bytes=1_000_000, max_pixels=100_000, memory=4_000_000)
+    text = json.dumps({"image": base64.b64encode(bytes(290_000)).decode()})
+    chunked = f"Transfer-Encoding: chunked\r\n\r\n{len(text):x}\r\n{text}\r\n0\r\n\r\n"
+    with serving(create_app(Reader(detector="none"), limits=limits)) as server:
+        refused = server.request("/v1/predict", text.encode(), kind="application/json")
+        assert (refused.status, "333,333 bytes; send the images without JSON" in refused.json()["detail"]) == (
+            413,
+            True,
+        )
+        with server.connect() as connection:
+            kind = "Host: localhost\r\nConnection: close\r\nContent-Type: application/json"
+            connection.sendall(f"POST /v1/predict HTTP/1.1\r\n{kind}\r\n{chunked}".encode())
+            assert read_all(connection).startswith(b"HTTP/1.1 413 ")
+        assert server.request("/v1/predict", text[:300_000].encode(), kind="application/json").status == 400  # no JSON
+        assert server.request("/v1/predict", bytes(600_000)).status == 415  # received whole: no image
+
+
 def test_images_come_as_data_urls_in_json(server: RunningServer, small: bytes) -> None:
     text = base64.b64encode(small).decode()
     plain = server.request("/v1/predict", small).json()["readings"][0]["faces"]

@@ -56,8 +56,14 @@ def test_the_page_reads_with_the_model_of_the_server(tmp_path: Path) -> None:
         assert server.request("/site.json").json()["unsure_below"] == [[0, 0.4]]
     with serving(create_app(Reader("mien-0", precision="fp32"), access=Access(token="a-secret"))) as server:
         assert server.request("/models/classifier.onnx").body == own.read_bytes()
-    with serving(create_app(Reader(str(own)), access=Access(token="a-secret"))) as server:  # a private model
+    card = {"name": "mien-0", "sizes": {"16": {"unsure_below": 0.9}}}
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    private, default = Reader(str(own), abstain="card"), Reader(abstain="card")
+    assert private.model.unsure_below == {16: 0.9}
+    with serving(create_app(private, access=Access(token="a-secret"))) as server:  # neither model nor card is public
         assert server.request("/models/classifier.onnx").body == (BUNDLED / DEFAULT_MODEL / "model.onnx").read_bytes()
+        measured = [list(pair) for pair in default.model.unsure_below.items()]
+        assert server.request("/site.json").json()["unsure_below"] == measured
 
 
 def test_site_json_lists_what_is_available(server: RunningServer, reader: Reader, tmp_path: Path) -> None:

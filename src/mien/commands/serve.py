@@ -88,9 +88,9 @@ def serve_command(
         raise MienError("MIEN_TOKEN is set, but empty; give it a token, or unset it to serve without one")
     if runtime is not None:  # else only the browser would report it
         check_runtime(runtime)
-    hosts = {name.lower() for name in allow_host or ()}
+    hosts = set(allow_host or ())
     if not _is_local(host):
-        hosts |= {host.lower(), socket.gethostname().lower()}
+        hosts |= {host, socket.gethostname()}
     access = Access(token, frozenset(hosts), frozenset(allow_origin or ()))
     with bind(host, port) as listener:
         if not _is_local(host):

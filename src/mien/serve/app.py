@@ -21,6 +21,7 @@ import mien
 from mien._errors import MienError
 from mien._page import escape, head
 from mien.bundled import BUNDLED, DEFAULT_MODEL
+from mien.infer import Classifier, find_model
 from mien.reader import Reader
 from mien.serve.auth import Access, Guard
 from mien.serve.engine import Engine, Limits, Metrics
@@ -37,7 +38,6 @@ _CLASSIFIER = "models/classifier.onnx"
 _ELSEWHERE = {
     "base.css": _PACKAGE / "_page.css",
     "models/blazeface-short-range.onnx": BUNDLED / "blazeface-short-range" / "model.onnx",
-    _CLASSIFIER: BUNDLED / DEFAULT_MODEL / "model.onnx",
 }
 # ONNX Runtime Web is too large for the wheel; `make web` copies it into the page's folder.
 # The files of onnxruntime-web that the page needs, and their SHA-256 in the version with which mien is tested.
@@ -169,12 +169,12 @@ def _add_page(app: FastAPI, folder: Path, *, runtime: Path | None, reader: Reade
         )
         return
     runtime = runtime or folder / "runtime"
-    files = _ELSEWHERE | {f"runtime/{name}": runtime / name for name in _RUNTIME}
-    if not token or reader.model.path.is_relative_to(BUNDLED):
-        files[_CLASSIFIER] = reader.model.path
+    is_private = token and not reader.model.path.is_relative_to(BUNDLED)
+    model = Classifier(find_model(DEFAULT_MODEL)) if is_private else reader.model
+    files = _ELSEWHERE | {_CLASSIFIER: model.path} | {f"runtime/{name}": runtime / name for name in _RUNTIME}
     has_runtime = all((runtime / name).is_file() for name in _RUNTIME)
     # The thresholds by size of a face, as the page interpolates them.
-    thresholds = reader.model.unsure_below if reader.abstain == "card" else {0: reader.abstain}
+    thresholds = model.unsure_below if reader.abstain == "card" else {0: reader.abstain}
     site = {"server": True, "runtime": has_runtime, "token": token, "unsure_below": list(thresholds.items())}
     app.api_route("/site.json", methods=_PAGE_METHODS, include_in_schema=False)(
         lambda: JSONResponse(site, headers={"cache-control": "no-cache"})
@@ -211,9 +211,12 @@ class _Page(StaticFiles):
 
     def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
         file = self._elsewhere.get(path.replace(os.sep, "/"))
-        if file is None:
-            return super().lookup_path(path)
-        return (str(file), file.stat()) if file.is_file() else ("", None)
+        try:
+            if file is None:
+                return super().lookup_path(path)
+            return (str(file), file.stat()) if file.is_file() else ("", None)
+        except (OSError, ValueError):  # a path that no file can have: too long, or with a null character
+            return "", None
 
     def file_response(
         self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200

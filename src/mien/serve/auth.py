@@ -31,11 +31,11 @@ class Access:
 
     Attributes:
         token: Token that every request must send; ``None``: no token is required.
-        hosts: Names of the server, in lower case. Addresses and ``localhost`` are always accepted.
+        hosts: Names of the server, without a port. Addresses and ``localhost`` are always accepted.
         origins: Origins (``https://example.org``) of other web pages that may use the server.
 
     Raises:
-        MienError: No request could ever have the token or an origin.
+        MienError: No request could ever have the token, a host or an origin.
     """
 
     token: str | None = None
@@ -46,9 +46,15 @@ class Access:
         token = self.token
         if token is not None and (not token or not token.isascii() or not token.isprintable() or " " in token):
             raise MienError("the token must be printable ASCII without spaces, and not empty")
+        for field in ("hosts", "origins"):  # clients and this server compare both in lower case
+            object.__setattr__(self, field, frozenset(rule.lower() for rule in getattr(self, field)))
+        for host in self.hosts:
+            if not _is_address(host) and ("*" in host or _host_name(host) != host):
+                raise MienError(f"{host!r}: a host is a whole name without scheme and port, such as faces.example")
         for origin in self.origins:
             scheme, _, rest = origin.partition("://")
-            if scheme not in ("http", "https") or not rest or "/" in rest:
+            port = {"http": ":80", "https": ":443"}.get(scheme, rest)  # browsers leave it out
+            if not rest or rest.endswith(port) or set(rest) & set("/?#@* "):
                 raise MienError(f"{origin}: an origin is a scheme and a name only, such as https://example.org")
 
     def check(self, headers: Headers) -> None:
@@ -67,10 +73,7 @@ class Access:
         hosts, origin = headers.getlist("host"), headers.get("origin")
         if len(hosts) != 1:  # a proxy and this server might each use another one
             raise Problem(400, f"a request names one server, not {len(hosts)}, in its target and its Host header")
-        try:
-            name = (urlsplit(f"//{hosts[0]}").hostname or "").rstrip(".")  # in lower case, without port and brackets
-        except ValueError:
-            name = ""
+        name = _host_name(hosts[0])
         if not self._is_own(name):
             raise Problem(403, f"this server is not known as {name[:80]!r}; add the name to its allowed hosts")
         if origin is None or origin in self.origins:
@@ -93,13 +96,24 @@ class Access:
         return hmac.compare_digest((token or "").encode("utf-8", "replace"), self.token.encode("utf-8", "replace"))
 
     def _is_own(self, name: str) -> bool:
-        if name == "localhost" or name.endswith(".localhost") or name in self.hosts:
-            return True
-        try:
-            ipaddress.ip_address(name)  # no DNS can redirect an address
-        except ValueError:
-            return False
-        return True
+        is_listed = name == "localhost" or name.endswith(".localhost") or name in self.hosts
+        return is_listed or _is_address(name)  # no DNS can redirect an address
+
+
+def _host_name(header: str) -> str:
+    """The name in a Host header, in lower case, without port and brackets; empty if there is none."""
+    try:
+        return (urlsplit(f"//{header}").hostname or "").rstrip(".")
+    except ValueError:
+        return ""
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def bearer_token(headers: Headers) -> str | None:

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from mien._errors import MienError
+from mien._errors import MienError, require_integer
 from mien._face import Reading
 from mien._session import CHECK
 from mien.decode import DecodedImage, decode
@@ -179,6 +179,7 @@ class Engine:
             metrics: Counts images, faces and seconds.
             batch_wait: Seconds to wait for crops of other requests before a batch is classified.
         """
+        require_integer("threads", threads, lowest=1)
         self.reader = reader
         self.limits = limits
         self._threads = threads

@@ -19,6 +19,7 @@ FIELD = "file"  # the form field of images
 _UNNAMED = "image"  # name of an image that is the whole body, or has no file name
 _MAX_NAME = 200  # characters of a file name; the rest is cut off
 _MAX_PART_HEADERS = 4096  # bytes
+_JSON_COPIES = 3  # of its bytes: as they arrive, as text, and as the images in it
 _MAX_OTHER_FIELDS = 16  # other form fields, before the body is refused
 _DRAIN_SECONDS = 2.0  # for which the rest of a refused body is received, so that the client reads the response
 
@@ -74,6 +75,7 @@ class Body:
         self._limits = limits
         self._held = held
         self._count = 0
+        self._most = limits.max_bytes
         self.ended = False
 
     def __enter__(self) -> "Body":
@@ -97,14 +99,16 @@ class Body:
         kind, options = parse_options_header(self._headers.get("content-type") or "application/octet-stream")
         if self._headers.get("content-encoding", "identity") != "identity":
             raise Problem(415, "a compressed body is not accepted; send the image without Content-Encoding")
+        is_json = kind == b"application/json"
+        if is_json:
+            self._most = min(self._most, self._limits.held_bytes // _JSON_COPIES)
         length = self._headers.get("content-length", "")
-        if length.isdecimal() and int(length) > self._limits.max_bytes:
+        if length.isdecimal() and int(length) > self._most:
             raise self._too_large()
         if kind == b"multipart/form-data":
             form = _Form(options.get(b"boundary", b""), self._limits)
             await self._receive_all(form.write)
             return form.finish()
-        is_json = kind == b"application/json"
         if not is_json and not kind.startswith(b"image/") and kind != b"application/octet-stream":
             name = kind.decode("latin-1")[:80]
             detail = f"a body of type {name!r} is not an image; send image/jpeg (or another image type), "
@@ -118,7 +122,7 @@ class Body:
             raise Problem(400, "the body is empty; send the bytes of an image")
         if not is_json:
             return [Upload(_UNNAMED, b"".join(parts))]
-        copies = 2 * self._count  # the text of the body, and the images in it
+        copies = (_JSON_COPIES - 1) * self._count
         self._held.add(copies)
         self._count += copies
         return _images_in_json(b"".join(parts), self._limits.max_images)
@@ -139,7 +143,7 @@ class Body:
             async with asyncio.timeout(self._limits.timeout):
                 while not self.ended:
                     chunk = await self._chunk()
-                    if self._count + len(chunk) > self._limits.max_bytes:
+                    if self._count + len(chunk) > self._most:
                         raise self._too_large()
                     self._held.add(len(chunk))
                     self._count += len(chunk)
@@ -157,7 +161,8 @@ class Body:
         return body
 
     def _too_large(self) -> Problem:
-        return Problem(413, f"the body exceeds the limit of {self._limits.max_bytes:,} bytes; send less at once")
+        cure = "send less at once" if self._most == self._limits.max_bytes else "send the images without JSON"
+        return Problem(413, f"the body exceeds the limit of {self._most:,} bytes; {cure}")
 
 
 def _images_in_json(body: bytes, max_images: int) -> list[Upload]:

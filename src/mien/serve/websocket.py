@@ -116,11 +116,11 @@ class Stream:
             return options
         try:  # browsers cannot send headers with a WebSocket
             async with asyncio.timeout(_TOKEN_SECONDS):
-                message = await self._receive()
-        except TimeoutError as error:
+                values = _parse_message(await self._receive())
+            token = values.pop("token")
+        except (TimeoutError, Problem, KeyError) as error:  # nothing, a frame or no JSON, other options
             raise Problem(_REFUSED, 'this server requires its token; send {"token": "..."} first') from error
-        values = _parse_message(message)
-        if not access.admits(str(values.pop("token", ""))):
+        if not access.admits(str(token)):
             raise Problem(_REFUSED, "the token is wrong; send the token that the server was started with")
         return options.updated(values)
 
