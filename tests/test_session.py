@@ -1,5 +1,8 @@
 """Model files of unknown origin: they cannot take much memory, and cannot run without end."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +45,15 @@ def test_int8_products_are_exact_on_this_core(tmp_path: Path) -> None:
     np.testing.assert_array_equal(open_session(path).run(["y"], {"a": a})[0], expected)
     plain = ort.InferenceSession(path, providers=["CPUExecutionProvider"]).run(["y"], {"a": a})[0]
     assert _saturates() == bool((plain != expected).any())  # the exact kernel is slower and only taken where needed
+
+
+def test_reading_leaves_no_telemetry(tmp_path: Path) -> None:
+    # ONNX Runtime keeps an identifier of the device and its events in the user's cache before it sends them.
+    environment = {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path), "PATH": os.environ["PATH"]}
+    environment |= {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    code = "import mien; print(len(mien.Reader(threads=1).read(mien.example()).faces))"
+    read = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert (read.stdout, list(tmp_path.rglob("*"))) == ("1\n", []), read.stderr
 
 
 def hostile(path: Path, nodes: list[NodeProto], constants: dict[str, np.ndarray], result: str) -> Path:

@@ -22,6 +22,7 @@ The modules in the order in which data passes them:
 ``mien.lab`` trains the networks and needs the extra ``mien[lab]``. No other module imports it.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,9 @@ if TYPE_CHECKING:
     from mien.video import track
 
 __version__ = "0.1.0"
+
+# ONNX Runtime sends events to its maker, the first while it is imported, so its own function comes too late to stop it.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
     "AnnotatedImages",

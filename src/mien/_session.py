@@ -31,7 +31,7 @@ _MOST_THREADS = 4096
 _TRIAL_BYTES = 2**30  # memory of a trial; the largest net of mien needs 0.6 GB in fp32
 _TRIAL_SECONDS = 30.0  # of the first run, of one or two faces; the largest net of mien takes 0.1 s
 
-ort.disable_telemetry_events()  # some builds send events to their maker; mien sends nothing
+ort.disable_telemetry_events()  # for Windows, and for programs that import ONNX Runtime before mien
 
 
 class Session(ort.InferenceSession):  # type: ignore[misc]  # onnxruntime has no types

@@ -256,6 +256,7 @@ class _MlflowLogger:
 
 def _mlflow(recipe: Recipe, folder: Path, epoch: int) -> tuple[Any, bool]:  # noqa: ARG001
     """A logger of the MLflow run whose id is in the run's folder, or of a new one, and whether it is new."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # MLflow reports its use to its makers
     tracking = import_module("mlflow.tracking")
     for name in ("mlflow", "alembic"):  # they report the layout of their database
         logging.getLogger(name).setLevel(logging.WARNING)
