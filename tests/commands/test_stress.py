@@ -1,4 +1,4 @@
-"""`mien stress` on a custom folder, on several models, with groups, and with mistakes."""
+"""`mien stress` on a custom folder, on several models, with groups, and with mistakes; --json of it and its like."""
 
 import csv
 import json
@@ -7,11 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
 from PIL import Image
 from typer.testing import CliRunner, Result
 
 from mien._emotions import SEVEN
 from mien.commands import app
+from mien.lab.files import load_json
 from support.synthetic_faces import cartoon_set
 from support.written_files import foreign_files
 
@@ -63,6 +65,32 @@ def test_unreadable_images_are_skipped_on_request(
     done = mien(*words, "--data", "faces", "--out", "out", "--skip-unreadable")
     assert "1 of 15 images is unreadable and left out" in done.stderr, done.stderr
     assert done.exit_code == 0, done.stderr
+
+
+PRINTED = {
+    "stress": ("mien-0", "--split", "all", "--faces", "7", "--only", "jpeg"),
+    "explain": ("mien-0", "--split", "all", "--faces", "7", "--no-align"),
+    "compare": ("mien-0", "mien-plus", "--split", "all", "--no-latency"),
+    "evaluate": ("mien-0",),
+    "audit": ("--exclude", "blank"),
+}
+
+
+def test_every_command_that_writes_json_is_swept() -> None:
+    commands = typer.main.get_group(app).commands.items()
+    both = {name for name, command in commands if {"as_json", "out"} <= {each.name for each in command.params}}
+    assert both - {"predict", "track"} == PRINTED.keys()
+
+
+@pytest.mark.parametrize("command", PRINTED)
+def test_json_on_standard_output_is_the_file(
+    command: str, mien: Callable[..., Result], drawn: Path, tmp_path: Path
+) -> None:
+    data = (str(drawn / "train"),) if command == "audit" else ("--data", str(drawn / "train"))
+    done = mien(command, *data, *PRINTED[command], "--json", "--out", "out")
+    assert done.exit_code == 0, done.stderr
+    (written,) = (tmp_path / "out").glob("*.json")
+    assert json.loads(done.stdout) == load_json(written)
 
 
 def test_a_report_metrics_and_a_table_are_written(mien: Callable[..., Result], drawn: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import typer
 from mien._errors import DataError
 from mien.commands import _options
 from mien.commands._progress import TerminalProgress, TrainingProgress
-from mien.commands._terminal import echo
+from mien.commands._terminal import echo, print_json
 
 if TYPE_CHECKING:  # the lab is an extra
     from mien.lab.audit import OutOfFold
@@ -60,7 +60,7 @@ def audit_command(
     """
     from mien.lab import audit as lab
     from mien.lab.data.datasets import read_map
-    from mien.lab.files import output_folder, require_writable
+    from mien.lab.files import load_json, output_folder, require_writable
     from mien.lab.models import open_model
     from mien.lab.provenance import provenance
 
@@ -99,7 +99,7 @@ def audit_command(
             progress("writing")
             excluded = lab.write_audit(result, folder, provenance=origin, reasons=reasons, counts_file=counts)
     if as_json:
-        echo((folder / "audit.json").read_text("utf-8").rstrip())
+        print_json(load_json(folder / "audit.json"))
         return
     if faces.note:
         typer.echo(faces.note, err=True)

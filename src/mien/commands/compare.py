@@ -9,7 +9,7 @@ from mien._errors import DataError
 from mien.bundled import DEFAULT_MODEL
 from mien.commands import _options
 from mien.commands._progress import TerminalProgress
-from mien.commands._terminal import echo
+from mien.commands._terminal import echo, print_json
 
 
 def compare_command(
@@ -44,7 +44,7 @@ def compare_command(
     """
     from mien.lab import compare as lab
     from mien.lab.data.datasets import read_part
-    from mien.lab.files import find_input, output_folder, require_writable
+    from mien.lab.files import find_input, load_json, output_folder, require_writable
     from mien.lab.html import saving_figures
     from mien.lab.provenance import provenance
 
@@ -68,7 +68,7 @@ def compare_command(
         with saving_figures(figures):
             lab.write_comparison(compared, out, origin, metrics_folder=keep)
     if as_json:
-        echo((out / "comparison.json").read_text("utf-8").rstrip())
+        print_json(load_json(out / "comparison.json"))
         return
     for line in lab.summarize_comparison(compared):
         echo(line)

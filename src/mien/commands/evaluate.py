@@ -8,7 +8,7 @@ import typer
 from mien._metrics import headline_metrics, metric_name
 from mien.commands import _options
 from mien.commands._progress import TerminalProgress
-from mien.commands._terminal import echo
+from mien.commands._terminal import echo, print_json
 
 
 def evaluate_command(
@@ -44,7 +44,7 @@ def evaluate_command(
     """
     from mien.lab.data.datasets import read_map
     from mien.lab.evaluate.evaluate import EvaluateOptions, evaluate
-    from mien.lab.files import require_writable
+    from mien.lab.files import load_json, require_writable
     from mien.lab.html import plot_confusion, saving_figures
 
     looks = _options.open_ledger(ledger, again)
@@ -57,7 +57,7 @@ def evaluate_command(
             for each in found:  # the report has it as a table
                 plot_confusion(each.metrics["all"], f"Confusion matrix, {each.subject.name}, {name}")
     if as_json:
-        echo((folder / "metrics.json").read_text("utf-8").rstrip())
+        print_json(load_json(folder / "metrics.json"))
         return
     for name, evaluations in evaluated.items():
         for evaluation in evaluations:

@@ -16,7 +16,7 @@ from mien._suggest import suggest
 from mien.bundled import DEFAULT_MODEL
 from mien.commands import _options
 from mien.commands._progress import TerminalProgress
-from mien.commands._terminal import Tally, echo, with_progress
+from mien.commands._terminal import Tally, echo, print_json, with_progress
 
 _FOLDER = Path("reports/explain")
 _MAP, _FEATURES = "map", "features"  # the method and layer that need no lab
@@ -90,7 +90,7 @@ def explain_command(
     from mien.lab.data.datasets import read_map
     from mien.lab.explain.report import describe_explanation, write_explanation
     from mien.lab.explain.study import explain_dataset
-    from mien.lab.files import output_folder, require_writable
+    from mien.lab.files import load_json, output_folder, require_writable
 
     name = what[0] if what else model or DEFAULT_MODEL
     folder = out or _FOLDER / f"{_file_name(name)}-{method}"
@@ -116,7 +116,7 @@ def explain_command(
         )
         report = write_explanation(explanation, folder, json_folder=keep)
     if as_json:
-        echo((folder / "explanation.json").read_text("utf-8").rstrip())
+        print_json(load_json(folder / "explanation.json"))
         return
     if explanation.note:
         echo(explanation.note, err=True)

@@ -7,7 +7,7 @@ import typer
 
 from mien.commands import _options
 from mien.commands._progress import TerminalProgress
-from mien.commands._terminal import echo, print_table
+from mien.commands._terminal import echo, print_json, print_table
 
 
 def stress_command(
@@ -49,7 +49,7 @@ def stress_command(
     on small faces; --only then chooses the corruptions of its mean corruption error.
     """
     from mien.lab.data.datasets import read_map, read_part
-    from mien.lab.files import output_folder, require_writable
+    from mien.lab.files import load_json, output_folder, require_writable
     from mien.lab.robustness import RobustnessOptions, choose_corruptions, run_robustness
     from mien.lab.robustness.metrics import STEADY_FACES, steadiness_rows
     from mien.lab.robustness.predictions import DEFAULT_FACES
@@ -70,7 +70,7 @@ def stress_command(
         )
         report = write_robustness(result, out, models_folder=keep)
     if as_json:
-        echo((out / "stress.json").read_text("utf-8").rstrip())
+        print_json(load_json(out / "stress.json"))
         return
     if result["note"]:
         echo(result["note"], err=True)
