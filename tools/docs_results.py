@@ -97,8 +97,8 @@ def _protocol(rows: Sequence[Row]) -> str:
         f"chosen on PublicTest. Each system is evaluated on {whole}: accuracy with its 95 % interval, and "
         f"accuracy on {rest} without an exact copy in another split (clean). Not every choice was made on PublicTest: "
         f"where the column *looks* is above 1, figures on PrivateTest were seen before later choices "
-        f"([looks](#looks-at-privatetest)). The row of document 003 was chosen so: five courses were evaluated on "
-        f"PrivateTest, each before the next was designed, and the last is the one that passed the claim."
+        f"([looks](#looks-at-privatetest)). The row `-128` of document 003 was chosen so: five courses were evaluated "
+        f"on PrivateTest, each before the next was designed, and the last is the one that passed the claim."
     )
 
 

@@ -196,15 +196,18 @@ def act(options: argparse.Namespace) -> int:
     if options.unpack:
         return unpack(options.unpack)
     queue = [training for training in read_queue() if not options.only or training.member.startswith(options.only)]
+    if not queue:
+        raise DataError(f"results/queue.toml has no training that begins with {options.only!r}")
     if options.draw:
         return draw(RESULTS)
     if options.list:
         return show(queue)
     if options.record:
         return record([training for training in queue if not is_done(training, RESULTS) and is_trained(training)])
-    return train(
-        [training for training in queue if training.on == options.on and not is_done(training, RESULTS)], options
-    )
+    left = [training for training in queue if training.on == options.on and not is_done(training, RESULTS)]
+    if not left:
+        print(f"nothing to do for one {options.on}: {len(queue)} found, all in results/ or for another place")
+    return train(left, options)
 
 
 def show(queue: Sequence[Training]) -> int:

@@ -37,6 +37,22 @@ def test_the_queue_is_listed_with_what_is_left(
     assert {line.split()[0] for line in lines[:-1]} <= {"done", "trained", "begun", "to"}
 
 
+@pytest.mark.parametrize(
+    ("only", "status", "expected"),
+    [
+        ("nosuch", 2, "results/queue.toml has no training that begins with 'nosuch'"),
+        ("attention-resnet-128", 0, "nothing to do for one core: 1 found, all in results/ or for another place"),
+    ],
+)
+def test_a_call_without_a_training_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], only: str, status: int, expected: str
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("sys.argv", ["reproduce.py", "--only", only])
+    assert reproduce.main() == status
+    assert expected in "".join(capsys.readouterr())
+
+
 def test_a_list_of_which_nobody_reads_the_end_ends_quietly() -> None:
     reader, writer = os.pipe()
     os.close(reader)

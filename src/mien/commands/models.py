@@ -17,7 +17,7 @@ _ROWS = {
     "accuracy.private": ("accuracy, PrivateTest", "metric"),
     "accuracy.interval": ("95 % interval", "interval"),
     "accuracy.private_clean": ("accuracy, PrivateTest without copies", "metric"),
-    "looks.looks": ("looks at PrivateTest, of the family", "count"),
+    "looks.looks": ("looks at PrivateTest, of the family, at export", "count"),
     "accuracy.public": ("accuracy, PublicTest", "metric"),
     **{key: (metric_name(key), "metric") for key in HEADLINE[1:]},
     "parameters": ("parameters", "count"),

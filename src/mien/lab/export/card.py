@@ -276,8 +276,8 @@ def _describe_looks(card: Mapping[str, Any]) -> str:
     if looks["looks"] == 1:
         return "was evaluated once the model was final"
     return (
-        f"was looked at {looks['looks']} times for the family of recipes {looks['family']!r} ({looks['figures']} "
-        "figures): later choices may be led by earlier figures"
+        f"had been looked at {looks['looks']} times for the family of recipes {looks['family']!r} ({looks['figures']} "
+        "figures) when this file was exported: later choices may be led by earlier figures"
     )
 
 
