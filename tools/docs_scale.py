@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from docs_tables import table
-from mien.cluster.plan import BLOCK_BYTES
+from mien.cluster.plan import BLOCK_BYTES, BLOCK_IMAGES
 
 _MANY = {"a million": 10**6, "a billion": 10**9}
+_BOUND = "No time is shorter than what the blocks of 64 MB cost the driver."
 _CORES = {"a million": (2, 16, 64), "a billion": (64, 1000)}
 
 
@@ -25,7 +26,7 @@ def parts(measured: Mapping[str, Any], cores: Mapping[str, Any]) -> dict[str, st
     return {
         "cost": f"{cost_table(measured)}\n\n{where}",
         "driver": f"{driver_table(driver)}\n\n{limit(measured)}",
-        "many": many_table(measured),
+        "many": f"{many_table(measured)}\n\n{_BOUND}",
         "cores": cores_table(cores),
     }
 
@@ -101,15 +102,26 @@ def driver_table(driver: Mapping[str, float]) -> str:
 
 def limit(measured: Mapping[str, Any]) -> str:
     """How many workers one driver serves, by calculation."""
-    size = sizes(measured)[-1]
-    one, small = measured[size], measured[sizes(measured)[0]]
-    overhead = measured["driver"]["block_cpu_ms"] - small["1 worker"]["cpu_ms_of_an_image"]
-    block = BLOCK_BYTES / one["bytes_of_an_image"] * one["1 worker"]["cpu_ms_of_an_image"]
+    overhead = _overhead(measured)
+    counts = {size: _images_of_block(measured[size]) for size in (sizes(measured)[0], sizes(measured)[-1])}
+    took = {size: count * measured[size]["1 worker"]["cpu_ms_of_an_image"] for size, count in counts.items()}
+    blocks = " and ".join(f"{took[size] / 1000:.0f} s ({count:,} of {size})" for size, count in counts.items())
+    workers = " and ".join(f"{float(f'{each / overhead:.2g}'):,.0f}" for each in took.values())
     return (
-        f"So a block costs about {overhead:.0f} ms beside its images. A block of 64 MB of {size} images takes a worker "
-        f"{block / 1000:.0f} s. If the driver had to do all of the {overhead:.0f} ms, it would keep "
-        f"{round(block / overhead, -2):,.0f} workers busy."
+        f"So a block costs about {overhead:.0f} ms beside its images. A block of 64 MB has at most {BLOCK_IMAGES:,} "
+        f"images, one of `--block-mb 1024` 16 times as many. Blocks of 64 MB take a worker {blocks}. If the driver had "
+        f"to do all of the {overhead:.0f} ms, it would keep {workers} workers busy."
     )
+
+
+def _overhead(measured: Mapping[str, Any]) -> float:
+    """Milliseconds that a block costs beside its images."""
+    small = measured[sizes(measured)[0]]["1 worker"]["cpu_ms_of_an_image"]
+    return float(measured["driver"]["block_cpu_ms"] - small)
+
+
+def _images_of_block(one: Mapping[str, Any]) -> int:
+    return min(BLOCK_IMAGES, BLOCK_BYTES // one["bytes_of_an_image"])
 
 
 def many_table(measured: Mapping[str, Any]) -> str:
@@ -120,7 +132,8 @@ def many_table(measured: Mapping[str, Any]) -> str:
         milliseconds = one["1 worker"]["cpu_ms_of_an_image"]
         for name, count in _MANY.items():
             hours = count * milliseconds / 3.6e6
-            times = ", ".join(f"{_time(hours / cores)} on {cores:,}" for cores in _CORES[name])
+            driver = count / _images_of_block(one) * _overhead(measured) / 3.6e6
+            times = ", ".join(f"{_time(max(driver, hours / cores))} on {cores:,}" for cores in _CORES[name])
             rows.append(
                 (
                     f"{name}, {size}",

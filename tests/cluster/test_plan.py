@@ -50,9 +50,13 @@ def test_folders_are_cut_by_bytes_in_the_order_of_one_process(tmp_path: Path) ->
 
 
 def test_small_images_are_cut_by_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mien.cluster.plan._MOST_IMAGES", 4)
-    write_images(tmp_path, 10)
-    assert [block.images for block in plan(str(tmp_path))] == [4, 4, 2]
+    monkeypatch.setattr("mien.cluster.plan.BLOCK_IMAGES", 4)
+    monkeypatch.setattr("mien.cluster.plan.BLOCK_BYTES", 10**6)
+    images = write_images(tmp_path / "in", 10)
+    table = write_table(tmp_path / "a.parquet", image=[Path(name).read_bytes() for name in images])
+    for source in (str(tmp_path / "in"), table):
+        assert [block.images for block in plan(source)] == [4, 4, 2]
+        assert [block.images for block in plan(source, block_bytes=2 * 10**6)] == [8, 2]  # which also have more images
 
 
 def test_globs_lists_and_addresses_of_files_name_the_same_images(tmp_path: Path) -> None:
@@ -81,6 +85,16 @@ def test_tables_are_cut_at_row_groups(kind: str, tmp_path: Path) -> None:
     assert [(part.start, part.end) for part in parts] == [(0, 4), (4, 8), (8, 10)]
     single = plan(table, block_bytes=1)
     assert [(part.start, part.end) for part in single] == [(row, row + 1) for row in range(10)]
+
+
+@pytest.mark.parametrize("column", ["image", "image.bytes"])
+def test_tables_are_cut_by_the_bytes_of_their_column(column: str, tmp_path: Path) -> None:
+    values = [{"bytes": b"x" * 1000, "path": None}] * 8 if column == "image" else [b"x" * 1000] * 8
+    kind = None if column == "image" else pyarrow.binary()
+    table = pyarrow.table({column: pyarrow.array(values, kind), "other": [b"y" * 5000] * 8})
+    parquet.write_table(table, tmp_path / "a.parquet", row_group_size=4, use_dictionary=False)
+    parts = plan(str(tmp_path / "a.parquet"), column=column, block_bytes=9000)
+    assert [(part.start, part.end) for part in parts] == [(0, 4), (4, 8)]
 
 
 def test_lists_have_the_names_of_any_system(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from mien.cluster.blocks import ImageBlock, open_table
 from mien.cluster.stores import QUERY, is_address, list_objects, split_address
 
 BLOCK_BYTES = 64 * 2**20  # of encoded images in a block: 5 to 10 s of one core
-_MOST_IMAGES = 1024  # of a block, where images are small
+BLOCK_IMAGES = 1024  # at most in so many bytes, where images are small
 _TYPICAL_BYTES = 100_000  # of an image whose size is not known before it is fetched
 _VIDEO_SECONDS = 120.0  # of a video in a block
 _NAME_COLUMNS = ("path", "image", "image_path", "file", "file_name", "filename", "url", "uri")
@@ -42,6 +42,7 @@ class Plan:
         self, sources: Sequence[str], *, fps: float | None, column: str | None, block_bytes: int = BLOCK_BYTES
     ) -> None:
         self._sources, self._fps, self._column, self._bytes = sources, fps, column, block_bytes
+        self._most = max(BLOCK_IMAGES, BLOCK_IMAGES * block_bytes // BLOCK_BYTES)  # images in a block
         self._suffixes = image_suffixes() | (VIDEO_SUFFIXES if fps else frozenset())
         self._names: set[str] = set()
         self._first: tuple[str, str, Any] | None = None  # the first table, its column, and the type of the column
@@ -89,7 +90,7 @@ class Plan:
         """Lists of names of about as many bytes as a block has."""
         names, total = list[str](), 0
         for name, size in files:
-            if names and (total + size > self._bytes or len(names) >= _MOST_IMAGES):
+            if names and (total + size > self._bytes or len(names) >= self._most):
                 yield names
                 names, total = [], 0
             names.append(name)
@@ -110,13 +111,10 @@ class Plan:
         for group in groups:
             size = _column_bytes(group, column)
             average = _TYPICAL_BYTES if is_name else max(1, size // max(1, group.num_rows))
-            most = min(_MOST_IMAGES, max(1, self._bytes // average))
+            most = min(self._most, max(1, self._bytes // average))
             for count in [most] * (group.num_rows // most) + [group.num_rows % most]:
-                if (
-                    row > first
-                    and count
-                    and (total + count * average > self._bytes or row + count - first > _MOST_IMAGES)
-                ):
+                is_full = total + count * average > self._bytes or row + count - first > self._most
+                if row > first and count and is_full:
                     yield replace(block, images=row - first, start=first, end=row)
                     first, total = row, 0
                 row, total = row + count, total + count * average
@@ -224,4 +222,4 @@ def _holds_names(kind: Any) -> bool:
 
 def _column_bytes(group: Any, column: str) -> int:
     parts = (group.column(index) for index in range(group.num_columns))
-    return sum(part.total_uncompressed_size for part in parts if part.path_in_schema.partition(".")[0] == column)
+    return sum(part.total_uncompressed_size for part in parts if f"{part.path_in_schema}.".startswith(f"{column}."))
