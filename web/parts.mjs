@@ -44,7 +44,7 @@ export function copyModels(folder) {
 
 /** Write site.json: what a page without a server can use, and from which probability on an answer counts as sure. */
 export function writeSite(folder) {
-  const site = { server: false, runtime: true, token: false, unsure_below: thresholds(MODELS.classifier) };
+  const site = { server: false, runtime: true, token: false, unsure_below: thresholds(MODELS.classifier), min_quality: 0 };
   writeFileSync(join(folder, "site.json"), `${JSON.stringify(site)}\n`);
 }
 

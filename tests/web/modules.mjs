@@ -50,6 +50,13 @@ const tasks = {
     const { readHeader } = await load("decode");
     return files.map((file) => readHeader(bytes(file)));
   },
+  async orientation(files) {
+    const { takeOrientation } = await load("decode");
+    return files.map((file) => {
+      const given = bytes(file);
+      return [takeOrientation(given), packed(given)];
+    });
+  },
   async look() {
     const [{ heatRamp }, { COLORS, UNSURE_COLOR, percent }] = await Promise.all([load("draw"), load("emotions")]);
     return { ramp: heatRamp(), colors: COLORS, unsure: UNSURE_COLOR, percents: [0.001, 0.5, 0.999].map(percent) };

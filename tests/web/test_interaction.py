@@ -4,6 +4,7 @@ import base64
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ GIVE = """([kind, names, text]) => {
     const event = kind === "paste"
         ? new ClipboardEvent(kind, { ...words, clipboardData: given })
         : new DragEvent(kind, { ...words, dataTransfer: given });
-    document.getElementById("drop").dispatchEvent(event);
+    (kind === "paste" ? document.activeElement : document.getElementById("drop")).dispatchEvent(event);
     return event.defaultPrevented;
 }"""
 
@@ -75,6 +76,24 @@ def test_images_are_pasted_and_dropped(cleared: Visit, kind: str) -> None:
     assert page.locator("#cards h2").all_text_contents() == ["one.png", "two.png"]
     give(visit, kind)
     page.locator("#errors p", has_text="contains no image" if kind == "paste" else "contains no file").wait_for()
+
+
+@pytest.mark.parametrize("focused", ["#files", "#maps", "#threshold", "#start"])
+def test_an_image_is_pasted_whatever_has_the_focus(cleared: Visit, focused: str) -> None:
+    cleared.page.locator(focused).focus()
+    give(cleared, "paste", "one.png")
+    cleared.page.locator("#total", has_text="1 image, 1 face").wait_for()
+
+
+def test_a_file_that_was_changed_since_is_an_error(cleared: Visit, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(EXAMPLE["buffer"])
+    page = cleared.page
+    page.set_input_files("#files", str(path))
+    page.locator("#total", has_text="1 image, 1 face").wait_for()
+    path.unlink()
+    page.click("#cards .actions button")
+    page.locator("#errors p", has_text="moved or changed since it was chosen").wait_for()
 
 
 def test_a_touch_screen_is_not_told_of_a_mouse(browser: Any, site: str) -> None:

@@ -27,6 +27,7 @@ from mien.overlay import heat
 from mien.reader import Reader
 from mien.report import Csv, JsonLines
 from mien.video.association import Smoother
+from support.encoded_images import encode, turned_webp
 from support.golden_readings import GOLDEN, golden_image
 from support.paths import ROOT, TESTS
 
@@ -173,6 +174,19 @@ def test_headers_tell_format_size_and_end() -> None:
     assert [answer["format"] for answer in answers[6:]] == [None, None, None, "JPEG", None]
 
 
+def test_the_orientation_of_webp_is_read_and_taken_away() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 16, 3), dtype=np.uint8)
+    files = [turned_webp(pixels, orientation) for orientation in range(1, 9)]
+    damaged = [encode(pixels, "WEBP"), files[5][:-4], files[5][:20], files[5].replace(b"MM", b"XX")]
+    answers = run("orientation", [packed(content) for content in files + damaged])
+    assert [orientation for orientation, _ in answers[:8]] == list(range(1, 9))
+    for orientation, content in answers[:8]:
+        with Image.open(io.BytesIO(base64.b64decode(content))) as image:
+            assert image.getexif()[0x0112] == 1
+            assert image.size == ((16, 9) if orientation < 5 else (9, 16))
+    assert [orientation for orientation, _ in answers[8:]] == [1, 6, 1, 1]
+
+
 def test_colours_are_those_of_mien() -> None:
     look = run("look", None)
     assert look["colors"] == {str(emotion): emotion.color for emotion in Emotion}
@@ -184,11 +198,15 @@ def test_colours_are_those_of_mien() -> None:
 def test_files_are_written_as_mien_writes_them() -> None:
     emotions = tuple(Emotion)[:7]
     faces = [{**face, "quality": _face(face, emotions).quality.to_dict()} for face in GOLDEN["several"]["faces"]]
-    readings = [Reading(tuple(_face(face, emotions) for face in faces), 'a,"b".png', (9, 9)), Reading((), "c", (1, 1))]
-    readings.append(Reading((), "d.txt", (0, 0), error="not a picture"))
-    plain: list[dict[str, Any]] = [{"source": r.source, "error": r.error, "faces": []} for r in readings]
+    readings = [Reading(tuple(_face(face, emotions) for face in faces), 'a,"b".png', (9, 9))]
+    names = ("c", "=1+1.png", "a;-2", "\uff0b1", "\u202egnp.\x1b[2J\n\x7f\U000e0041\ud800", "'", "\\")
+    readings += [Reading((), name, (1, 1), note="1 face of a quality below 0.6 left out") for name in names]
+    readings.append(Reading((), "d.txt", (0, 0), error="-not, a picture"))
+    plain: list[dict[str, Any]] = [
+        {"source": r.source, "error": r.error, "note": r.note, "faces": []} for r in readings
+    ]
     plain[0]["faces"] = faces
-    for reading, shown in zip(readings[:2], plain, strict=False):  # what could not be read has no size
+    for reading, shown in zip(readings[:-1], plain, strict=False):  # what could not be read has no size
         shown["width"], shown["height"] = reading.size_wh
     text, table = run("save", {"readings": plain, "threshold": 0.9, "emotions": list(emotions)})
     lines, rows = io.StringIO(), io.StringIO()
@@ -199,6 +217,7 @@ def test_files_are_written_as_mien_writes_them() -> None:
             sink.add(reading)
     assert json.loads(text) == [json.loads(line) for line in lines.getvalue().splitlines()]
     assert numbers(table) == numbers(rows.getvalue())
+    assert "'=1+1.png" in table
 
 
 def _face(said: dict[str, Any], emotions: tuple[Emotion, ...]) -> Face:

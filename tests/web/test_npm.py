@@ -39,11 +39,14 @@ USE = """async () => {
     const changed = before.data.filter((value, at) => value !== after.data[at]).length;
     const refused = await reader.read("astronaut.png").catch(String);
     const tracked = [await reader.track(bitmap, 0), await reader.track(canvas, 0.1)];
+    const late = [await reader.track(bitmap, 0).catch(String), await reader.track(bitmap).catch(String)];
+    await reader.reset();
+    tracked.push(await reader.track(bitmap, 0));
     const pending = reader.read(blob).catch(String);
     reader.close();
     const wrong = await Reader.open({ abstain: 2 }).catch(String);
     return {
-        model: reader.model, readings, tracked, changed, refused, wrong, closed: await pending,
+        model: reader.model, readings, tracked, late, changed, refused, wrong, closed: await pending,
         colors: Object.keys(COLORS), size: [bitmap.width, bitmap.height],
     };
 }"""
@@ -101,7 +104,11 @@ def test_it_reads_as_python_does(used: dict[str, Any]) -> None:
 
 
 def test_it_tracks_draws_and_closes(used: dict[str, Any]) -> None:
-    assert [[face["id"] for face in reading["faces"]] for reading in used["tracked"]] == [[1], [1]]
+    assert [[face["id"] for face in reading["faces"]] for reading in used["tracked"]] == [[1], [1], [1]]
+    assert used["late"][0].startswith(
+        "RangeError: seconds is 0 after 0.1; give the time of the frame, and call reset()"
+    )
+    assert used["late"][1].startswith("RangeError: seconds is undefined")
     assert used["changed"] > 1000  # values of the canvas
     assert set(used["model"]["emotions"]) < set(used["colors"])
     assert used["refused"].startswith("TypeError: give a Blob")

@@ -15,8 +15,8 @@ from PIL import Image, ImageFilter
 from mien.bundled import DEFAULT_MODEL
 from mien.reader import Reader
 from support.browser import Visit, build, chromium, playing, serving, wait_until
-from support.encoded_images import encode
-from support.golden_readings import GOLDEN, Difference, differ, golden_image
+from support.encoded_images import encode, turned_webp
+from support.golden_readings import GOLDEN, TOOL, Difference, differ, golden_image
 from support.layout import problems_of
 from support.paths import ROOT
 
@@ -68,6 +68,19 @@ def test_the_browser_reads_the_golden_images_as_python_does(visit: Visit, capsys
         worst = worst.max(difference)
     with capsys.disabled():
         print(f"\nbrowser, golden images: {worst}")
+
+
+def test_webp_is_read_upright(visit: Visit) -> None:
+    orientations, pixels = (2, 3, 4, 5, 6, 7, 8), golden_image("astronaut")[:, :480]
+    visit.read(*(file(f"{each}.webp", turned_webp(pixels, each), "image/webp") for each in orientations))
+    wanted = [TOOL.values(face) for face in Reader().read(pixels).faces]
+    for reading in json.loads(visit.saved("#save-json")):
+        assert reading["size_wh"] == [480, 512]
+        difference = differ(wanted, reading["faces"])
+        assert difference.probability <= 2e-3, reading["source"]
+        assert difference.pixels <= 0.1, reading["source"]
+    with Image.open(io.BytesIO(visit.saved("#cards article:nth-of-type(5) .actions button"))) as image:
+        assert image.size == (480, 512)
 
 
 def test_the_browser_cuts_the_crops_that_python_cuts(visit: Visit) -> None:

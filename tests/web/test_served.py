@@ -1,20 +1,24 @@
 """The page served by `mien serve`: inference in the browser, or on the server without the runtime."""
 
+import io
 import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image, ImageFilter
 
 pytest.importorskip("fastapi", reason="the server needs the serve extra")
 
 from mien.bundled import BUNDLED, DEFAULT_MODEL
 from mien.reader import Reader
-from mien.serve import create_app
+from mien.serve import Limits, create_app
 from mien.serve.auth import Access
 from support.browser import WEB, Visit, build, camera_video, chromium, playing
+from support.encoded_images import turned_webp
 from support.http_server import RunningServer, serving
 from support.paths import ROOT
 
@@ -72,6 +76,7 @@ def test_site_json_lists_what_is_available(server: RunningServer, reader: Reader
         "runtime": False,
         "token": False,
         "unsure_below": [[0, 0.0]],
+        "min_quality": 0.0,
     }
     assert server.request(f"/runtime/{RUNTIME[0]}").status == 404
     for name in RUNTIME:
@@ -110,6 +115,50 @@ def test_the_server_reads_for_the_page(server: RunningServer, reader: Reader, br
     page.locator("#rate", has_text="frames a second").wait_for()
     page.click("#stop")
     visit.close()
+
+
+def test_the_server_and_the_page_turn_an_image_alike(server: RunningServer, reader: Reader, browser: Any) -> None:
+    visit = Visit(browser, f"http://127.0.0.1:{server.port}/")
+    with Image.open(ASTRONAUT) as image:
+        tall = image.convert("RGB").crop((0, 0, 400, 512))
+    webp, by_xmp = turned_webp(np.asarray(tall), 6), io.BytesIO()
+    xmp = (
+        b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><d tiff:Orientation="6"/></x:xmpmeta>'  # not in EXIF: browsers ignore it
+    )
+    tall.save(by_xmp, "JPEG", xmp=xmp)
+    visit.read({"name": "a.webp", "mimeType": "image/webp", "buffer": webp})
+    assert saved_faces(visit) == [reader.read(webp).faces[0].to_dict()]
+    assert "400 × 512 pixels" in (visit.page.locator("#cards .about").text_content() or "")
+    visit.read({"name": "b.jpg", "mimeType": "image/jpeg", "buffer": by_xmp.getvalue()})
+    visit.page.locator("#errors p", has_text="the server turns this image, this browser does not").wait_for()
+    visit.close()
+
+
+def test_the_page_leaves_out_the_faces_that_python_leaves_out(browser: Any) -> None:
+    build()
+    reader, blurred = Reader(min_quality=0.6), io.BytesIO()
+    with Image.open(ASTRONAUT) as image:
+        image.convert("RGB").filter(ImageFilter.GaussianBlur(5)).save(blurred, "PNG")
+    expected = reader.read(blurred.getvalue())
+    assert (expected.faces, expected.note) == ((), "1 face of a quality below 0.6 left out")
+    with serving(create_app(reader, runtime=WEB / "node_modules" / "onnxruntime-web" / "dist")) as server:
+        visit = Visit(browser, f"http://127.0.0.1:{server.port}/").ready()
+        for where, text in (("browser", "in this browser"), ("server", "Images are sent to")):
+            visit.page.check(f"#engine-{where}")
+            visit.page.locator("#where", has_text=text).wait_for()
+            visit.read({**EXAMPLE, "name": f"{where}.png", "buffer": blurred.getvalue()})
+        for reading in json.loads(visit.saved("#save-json")):
+            assert {**reading, "source": expected.source} == expected.to_dict()
+        assert visit.page.locator("#cards .about", has_text=expected.note).count() == 2
+        visit.close()
+
+
+def test_a_frame_that_the_server_cannot_read_is_an_error(reader: Reader, browser: Any, tmp_path: Path) -> None:
+    with serving(create_app(reader, limits=Limits(max_pixels=100_000), runtime=tmp_path)) as server:
+        visit = Visit(browser, f"http://127.0.0.1:{server.port}/", permissions=["camera"])
+        visit.page.click("#start")
+        visit.page.locator("#errors p", has_text="640 x 480 pixels exceed the limit").wait_for()
+        visit.close()
 
 
 def test_a_missing_camera_shows_an_error(server: RunningServer, player: Any) -> None:
@@ -180,6 +229,20 @@ def test_the_page_asks_for_the_token(reader: Reader, browser: Any, tmp_path: Pat
         page.locator("#tracks .name", has_text="happy").wait_for()
         page.click("#stop")
         visit.close()
+
+
+def test_a_wrong_token_is_named(reader: Reader, browser: Any, tmp_path: Path) -> None:
+    with serving(create_app(reader, access=Access(token="a-secret"), runtime=tmp_path)) as server:
+        visit = Visit(browser, f"http://127.0.0.1:{server.port}/")
+        page = visit.page
+        for token, words in (("“a-secret”", "copy it again"), ("a-secret\u200b", "copy it again"), ("b", "wrong")):
+            page.locator("#token").fill(token)
+            page.keyboard.press("Enter")
+            page.locator("#errors p", has_text=words).wait_for()
+        page.locator("#token").fill("a-secret")
+        page.keyboard.press("Enter")
+        page.locator("#where", has_text="Images are sent to").wait_for()
+        visit.context.close()
 
 
 def saved_faces(visit: Visit) -> list[dict[str, Any]]:

@@ -115,7 +115,8 @@ export class Reader {
   read(source: Source): Promise<Reading>;
   /** Read the next frame of a video or camera: faces keep their ids, readings are smoothed.
    * @param seconds The time of the frame, never falling.
-   * @param options `smooth`: the time constant of the smoothing in seconds, 0.5 by default; 0 switches it off. */
+   * @param options `smooth`: the time constant of the smoothing in seconds, 0.5 by default; 0 switches it off.
+   * @throws RangeError if `seconds` is no number or falls: call `reset` before another video or an earlier time. */
   track(frame: ImageBitmapSource, seconds: number, options?: { smooth?: number }): Promise<Reading<TrackedFace>>;
   /** Forget all tracks: another video begins. */
   reset(): Promise<void>;

@@ -11,11 +11,12 @@ export { COLORS, drawMap };
 export class Reader {
   #engine;
   #threshold;
+  #seconds = -Infinity; // of the last frame
 
   static async open({ folder, abstain = 0 } = {}) {
     if (abstain !== "card" && !(abstain >= 0 && abstain <= 1)) throw new RangeError(`abstain is ${abstain}; give 0 to 1, or "card"`);
     const base = folder === undefined ? undefined : new URL(`${folder}`.replace(/\/*$/, "/"), location.href);
-    const engine = new Browser(base);
+    const engine = new Browser({ base });
     const [model, threshold] = await Promise.all([engine.open(), abstain === "card" ? fetchThresholds(engine.base) : abstain]);
     return new Reader(engine, model, threshold);
   }
@@ -28,17 +29,22 @@ export class Reader {
 
   async read(source) {
     const isRead = source instanceof Blob || source instanceof ImageBitmap;
-    const { bitmap, ...reading } = await this.#engine.read(isRead ? source : await toBitmap(source));
+    const { bitmap, note, ...reading } = await this.#engine.read(isRead ? source : await toBitmap(source));
     bitmap.close();
     return { ...reading, faces: reading.faces.map((face) => this.#label(face)) };
   }
 
   async track(frame, seconds, { smooth = 0.5 } = {}) {
+    if (!Number.isFinite(seconds) || seconds < this.#seconds) {
+      throw new RangeError(`seconds is ${seconds} after ${this.#seconds}; give the time of the frame, and call reset() for another video`);
+    }
+    this.#seconds = seconds;
     const { searched, ...reading } = await this.#engine.frame(await toBitmap(frame), seconds, { smooth });
     return { ...reading, faces: reading.faces.map((face) => this.#label(face)) };
   }
 
   async reset() {
+    this.#seconds = -Infinity;
     await this.#engine.reset();
   }
 

@@ -175,7 +175,13 @@ def _add_page(app: FastAPI, folder: Path, *, runtime: Path | None, reader: Reade
     has_runtime = all((runtime / name).is_file() for name in _RUNTIME)
     # The thresholds by size of a face, as the page interpolates them.
     thresholds = model.unsure_below if reader.abstain == "card" else {0: reader.abstain}
-    site = {"server": True, "runtime": has_runtime, "token": token, "unsure_below": list(thresholds.items())}
+    site = {
+        "server": True,
+        "runtime": has_runtime,
+        "token": token,
+        "unsure_below": list(thresholds.items()),
+        "min_quality": reader.min_quality,
+    }
     app.api_route("/site.json", methods=_PAGE_METHODS, include_in_schema=False)(
         lambda: JSONResponse(site, headers={"cache-control": "no-cache"})
     )

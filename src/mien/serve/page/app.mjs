@@ -28,10 +28,10 @@ const engine = () => engines[kind];
 const announce = (words) => byId("announcement").textContent !== words && (byId("announcement").textContent = words);
 const camera = new Camera({ engine, settings, announce, fail });
 
-/** Read site.json { server, runtime, token, unsure_below } and choose the engine. */
+/** Read site.json { server, runtime, token, unsure_below, min_quality } and choose the engine. */
 async function begin() {
   const site = await fetch("site.json").then((response) => response.json());
-  if (site.runtime) engines.browser = new Browser();
+  if (site.runtime) engines.browser = new Browser({ minQuality: site.min_quality });
   if (site.server) engines.server = new Server(new URL("./", location.href));
   byId("engines").hidden = !(site.server && site.runtime);
   needsToken = site.token;
@@ -107,7 +107,7 @@ async function readOne(file, isFirst) {
     const current = engine(); // the engine may change meanwhile
     await current.open();
     const reading = { source, file, error: null, ...(await current.read(file)) };
-    reading.card = new Card(reading, settings);
+    reading.card = new Card(reading, settings, fail);
     readings.push(reading);
     byId("cards").append(reading.card.element);
     if (isFirst && readings.length > 1) reading.card.element.scrollIntoView({ block: "start" });
@@ -210,7 +210,7 @@ function listen() {
   });
   byId("clear").addEventListener("click", clear);
   addEventListener("paste", ({ clipboardData, target }) => {
-    if (target instanceof HTMLInputElement) return; // the token
+    if (target.id === "token") return;
     const files = [...clipboardData.files];
     if (files.length > 0) enqueue(files);
     else if (clipboardData.getData("text/plain")) fail("Clipboard", "contains no image; copy an image, not its address");

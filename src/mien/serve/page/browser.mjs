@@ -1,15 +1,17 @@
 // The engine that runs in this browser: a worker with the networks. The other one, in server.mjs, has the same methods:
 //   open() -> { name, precision, emotions, size, detector }
-//   read(source) -> { faces, width, height, bitmap, milliseconds }
+//   read(source) -> { faces, width, height, bitmap, note, milliseconds }, the note a text or null
 //   frame(bitmap, seconds, { smooth }) -> { faces, width, height, milliseconds }, the faces with track ids
 
 const HERE = import.meta.url; // apart, as bundlers would take `new URL("./", import.meta.url)` for a file
 
 /** The networks run in this browser, in a worker; nothing leaves the device. */
 export class Browser {
-  /** `base` is the address of the folder of worker.mjs, runtime/ and models/. */
-  constructor(base = new URL("./", HERE)) {
+  /** `base` is the address of the folder of worker.mjs, runtime/ and models/. Faces of a quality below `minQuality`, 0 to 1,
+   * are left out. */
+  constructor({ base = new URL("./", HERE), minQuality = 0 } = {}) {
     this.base = base;
+    this.minQuality = minQuality;
     this.worker = null;
     this.waiting = new Map();
     this.lastId = 0;
@@ -36,7 +38,7 @@ export class Browser {
     this.worker = new Worker(new URL("worker.mjs", this.base), { type: "module" });
     this.worker.addEventListener("message", ({ data }) => this.settle(data));
     this.worker.addEventListener("error", (event) => this.close(event.message || "the worker could not be started"));
-    return this.request("open", {}, []);
+    return this.request("open", { minQuality: this.minQuality });
   }
 
   /** Read a file, a blob or an ImageBitmap, of which the worker gets a copy. */

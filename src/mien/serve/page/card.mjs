@@ -14,14 +14,14 @@ const LONGEST = 1600; // pixels of the shown image's longer side
 
 let lastNumber = 0;
 
-/** A card for a reading { source, faces, width, height, bitmap, file }; `settings` has threshold and maps.
+/** A card for a reading { source, faces, width, height, bitmap, file, note }; `settings` has threshold and maps; `fail` shows
+ * an error.
  *
  * The bitmap is closed after drawing: fifty photographs would fill the memory. The card shows a smaller copy; saving the
  * annotated image decodes the file again. */
 export class Card {
-  constructor(reading, settings) {
-    this.reading = reading;
-    this.settings = settings;
+  constructor(reading, settings, fail) {
+    Object.assign(this, { reading, settings, fail });
     this.crops = reading.faces.map((face) => cropCanvas(face, reading.bitmap));
     this.number = ++lastNumber;
     this.pointed = null;
@@ -36,11 +36,11 @@ export class Card {
   }
 
   build() {
-    const { source, faces, width, height } = this.reading;
+    const { source, faces, width, height, note } = this.reading;
     const layout = faces.length < 2 ? "one" : "many";
     const count = faces.length === 1 ? "1 face" : faces.length === 0 ? "no face" : `${faces.length} faces`;
     const title = element("h2", { id: `p${this.number}` }, element("bdi", {}, source));
-    const facts = [count, `${width} × ${height} pixels`, this.time()].filter(Boolean);
+    const facts = [count, `${width} × ${height} pixels`, this.time(), note].filter(Boolean);
     return element(
       "article",
       { class: `card ${layout}`, "aria-labelledby": `p${this.number}` },
@@ -76,8 +76,12 @@ export class Card {
 
   async save() {
     const { file, faces, source } = this.reading;
-    const { bitmap } = await decode(file);
-    download(`${source.replace(/\.[^.]*$/, "")}.mien.png`, await annotatedPng(bitmap, faces, this.settings));
+    try {
+      const { bitmap } = await decode(file);
+      download(`${source.replace(/\.[^.]*$/, "")}.mien.png`, await annotatedPng(bitmap, faces, this.settings));
+    } catch (error) {
+      this.fail(source, error.message);
+    }
   }
 
   /** Draw again after threshold or maps have changed. */

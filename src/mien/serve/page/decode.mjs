@@ -3,6 +3,7 @@
 
 export const MAX_BYTES = 64 * 2 ** 20; // bytes of one file
 export const MAX_PIXELS = 50_000_000; // width x height: a browser holds several copies of each image
+const ORIENTATION = 0x0112; // the tag of EXIF
 /** How images are decoded: upright, without colour conversion, so that Python reads the same values. */
 export const DECODING = { imageOrientation: "from-image", colorSpaceConversion: "none" };
 
@@ -17,20 +18,65 @@ export async function decode(source) {
 }
 
 async function decodeFile(blob) {
-  if (blob.size === 0) throw new ImageError("the file is empty; choose another one");
+  if (blob.size === 0) throw new ImageError("the file is empty, or a folder; choose another one");
   if (blob.size > MAX_BYTES) throw new ImageError(`the file is larger than ${MAX_BYTES / 2 ** 20} MB; make it smaller`);
-  const header = readHeader(new Uint8Array(await blob.arrayBuffer()));
+  const bytes = new Uint8Array(await blob.arrayBuffer().catch(() => {
+    throw new ImageError("it is a folder, or a file that was moved or changed since it was chosen; choose the file again");
+  }));
+  const header = readHeader(bytes);
   if (header.format === null) throw new ImageError("this is not an image; choose a JPEG, PNG, WebP, AVIF or GIF file");
   if (header.width * header.height > MAX_PIXELS) throw tooLarge(header);
   if (!header.isWhole) throw new ImageError("the image is cut off; get the file again");
+  const orientation = header.format === "WEBP" ? takeOrientation(bytes) : 1;
   try {
-    return await createImageBitmap(blob, DECODING);
+    if (orientation === 1) return await createImageBitmap(blob, DECODING);
+    return turned(await createImageBitmap(new Blob([bytes], { type: blob.type }), DECODING), orientation);
   } catch {
     const isForeign = header.format === "HEIF";
     throw new ImageError(
       isForeign ? "this browser cannot read HEIC images; save the image as JPEG" : "the image is damaged; get the file again",
     );
   }
+}
+
+// EXIF orientation -> the linear part of the canvas transform that makes the image upright.
+const TURNS = {
+  2: [-1, 0, 0, 1], 3: [-1, 0, 0, -1], 4: [1, 0, 0, -1], 5: [0, 1, 1, 0], 6: [0, 1, -1, 0], 7: [0, -1, -1, 0], 8: [0, -1, 1, 0],
+};
+
+function turned(bitmap, orientation) {
+  const [a, b, c, d] = TURNS[orientation];
+  const [width, height] = a === 0 ? [bitmap.height, bitmap.width] : [bitmap.width, bitmap.height];
+  const canvas = new OffscreenCanvas(width, height);
+  const context = canvas.getContext("2d");
+  context.setTransform(a, b, c, d, a + c < 0 ? width : 0, b + d < 0 ? height : 0);
+  context.drawImage(bitmap, 0, 0);
+  bitmap.close();
+  return canvas.transferToImageBitmap();
+}
+
+/** The EXIF orientation (1 to 8) of the bytes of a WebP file, in which it becomes 1: Chromium ignores it, other browsers turn
+ * the image. */
+export function takeOrientation(bytes) {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  try {
+    let at = 12;
+    while (text(bytes, at, at + 4) !== "EXIF") at += 8 + 2 * Math.ceil(view.getUint32(at + 4, true) / 2);
+    at += text(bytes, at + 8, at + 14) === "Exif\0\0" ? 14 : 8;
+    const order = text(bytes, at, at + 2);
+    const isLittle = order === "II";
+    if (!isLittle && order !== "MM") return 1;
+    at += view.getUint32(at + 4, isLittle);
+    for (let left = view.getUint16(at, isLittle); left > 0; left--, at += 12) {
+      if (view.getUint16(at + 2, isLittle) !== ORIENTATION) continue;
+      const value = view.getUint16(at + 10, isLittle);
+      view.setUint16(at + 10, 1, isLittle);
+      return TURNS[value] ? value : 1;
+    }
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error; // no EXIF, or damaged EXIF, which does not make the pixels unreadable
+  }
+  return 1;
 }
 
 /** The pixels of a bitmap as { width, height, data RGB }. `canvas` may be reused between frames. */

@@ -4,24 +4,31 @@ import { BlazeFace } from "./blazeface.mjs";
 import { extract } from "./extract.mjs";
 
 export class Reader {
-  /** Opens both models from their bytes; `ort` is ONNX Runtime. */
-  static async open(ort, { detector, classifier }) {
+  /** Opens both models from their bytes; `ort` is ONNX Runtime. Faces of a quality below `minQuality` are left out. */
+  static async open(ort, { detector, classifier, minQuality }) {
     const model = await Classifier.open(ort, classifier);
-    return new Reader(new BlazeFace(await openNetwork(ort, detector)), model);
+    return new Reader(new BlazeFace(await openNetwork(ort, detector)), model, minQuality);
   }
 
-  constructor(detector, model) {
-    this.detector = detector;
-    this.model = model;
+  constructor(detector, model, minQuality) {
+    Object.assign(this, { detector, model, minQuality });
   }
 
-  /** The faces of an image { width, height, data RGB }, largest first, and how many milliseconds each step took. */
+  /** The faces of an image { width, height, data RGB }, largest first, a note on those left out (or null), and how many
+   * milliseconds each step took. */
   async read(image) {
     const start = performance.now();
     const found = await this.detector.find(image);
     const detected = performance.now();
-    const { faces, milliseconds } = await this.readFaces(image, found);
-    return { faces, milliseconds: { detect: detected - start, ...milliseconds } };
+    const { faces: all, milliseconds } = await this.readFaces(image, found);
+    const faces = this.wellSeen(all);
+    const count = all.length - faces.length;
+    const note = count > 0 ? `${count} ${count === 1 ? "face" : "faces"} of a quality below ${this.minQuality} left out` : null;
+    return { faces, note, milliseconds: { detect: detected - start, ...milliseconds } };
+  }
+
+  wellSeen(faces) {
+    return faces.filter(({ quality }) => quality.score >= this.minQuality);
   }
 
   /** The faces { box, points, score } of an image with their crops, probabilities and maps. */

@@ -30,8 +30,8 @@ function qualityValues({ score, size, sharpness, turn }) {
 
 /** Readings as a JSON list, each { source, size_wh, faces, error } as mien's Reading.to_dict(). */
 export function readingsToJson(readings, threshold) {
-  const plain = readings.map(({ source, width = 0, height = 0, faces, error }) => ({
-    source, size_wh: [width, height], faces: faces.map((face) => faceValues(face, threshold)), error,
+  const plain = readings.map(({ source, width = 0, height = 0, faces, error, note }) => ({
+    source, size_wh: [width, height], faces: faces.map((face) => faceValues(face, threshold)), error, ...(note ? { note } : {}),
   }));
   return `${JSON.stringify(plain, null, 2)}\n`;
 }
@@ -76,8 +76,21 @@ export function frameResultsToCsv(frameResults, threshold, emotions) {
   return toCsv(rows);
 }
 
+// Characters that control a terminal or hide text, and the beginnings of formulas in spreadsheets, as in mien/_format.py.
+const CONTROLS =
+  /[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\u{e0000}-\u{e007f}]/gu;
+const FORMULA = /(^|[;|])(?=[=+@\uff0b\uff0d\uff1d\uff20-])/g;
+
+/** Text as spreadsheets show it and do not calculate it: controls escaped as in JSON, a ' before what would be a formula. */
+function csvText(text) {
+  const code = (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`;
+  const escaped = (found) => JSON.stringify(found).slice(1, -1).replace(/[^ -~]/g, code);
+  return text.replace(CONTROLS, escaped).replace(FORMULA, "$1'");
+}
+
 function toCsv(rows) {
-  const cell = (value) => (/[",\n\r]/.test(String(value ?? "")) ? `"${String(value).replaceAll('"', '""')}"` : (value ?? ""));
+  const quoted = (text) => (/[",]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+  const cell = (value) => (typeof value === "string" ? quoted(csvText(value)) : (value ?? ""));
   return rows.map((row) => `${row.map(cell).join(",")}\n`).join("");
 }
 

@@ -27,11 +27,15 @@ export class Server {
     const { readings: [reading] } = await this.fetch("v1/predict?maps=true", { method: "POST", body: form });
     if (reading.error !== null) throw new ImageError(reading.error);
     const [width, height] = reading.size_wh;
+    if (bitmap.width !== width || bitmap.height !== height) {
+      throw new ImageError("the server turns this image, this browser does not; save it upright, without metadata");
+    }
     const milliseconds = { server: performance.now() - start };
-    return { faces: reading.faces.map(fromServer), width, height, bitmap, milliseconds };
+    return { faces: reading.faces.map(fromServer), width, height, bitmap, note: reading.note, milliseconds };
   }
 
   async fetch(path, options = {}) {
+    if (/[^!-~]/.test(this.token ?? "")) throw new Error("the token has a space or a character that no token has; copy it again");
     const headers = this.token ? { authorization: `Bearer ${this.token}` } : {};
     let response;
     try {
@@ -39,6 +43,7 @@ export class Server {
     } catch {
       throw new Error("the server does not respond; is `mien serve` still running?");
     }
+    if (response.status === 401) throw new Error("the token is missing or wrong; enter the one that the server was started with");
     const payload = await response.json().catch(() => ({}));
     if (!response.ok) throw new Error(payload.detail ?? `the server responded with status ${response.status}`);
     return payload;
@@ -53,9 +58,10 @@ export class Server {
     const blob = await canvas.convertToBlob({ type: "image/jpeg", quality: QUALITY });
     const payload = await this.exchange(await blob.arrayBuffer(), smooth);
     if (payload === null) return null;
-    const [width, height] = payload.size_wh ?? [canvas.width, canvas.height];
+    if (payload.error !== undefined) throw new ImageError(payload.error);
+    const [width, height] = payload.size_wh;
     const milliseconds = { server: performance.now() - start };
-    return { faces: (payload.faces ?? []).map(fromServer), width, height, milliseconds };
+    return { faces: payload.faces.map(fromServer), width, height, milliseconds };
   }
 
   async exchange(bytes, smooth) {

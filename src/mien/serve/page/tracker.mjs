@@ -62,7 +62,7 @@ export class Tracker {
     const seen = this.tracks.filter((track) => track.seenAt === seconds);
     const { faces, milliseconds } = await this.reader.readFaces(image, seen.map(({ place }) => place));
     const results = seen.map((track, index) => toResult(track, faces[index], seconds, smooth));
-    return { faces: results, searched: isSearch, milliseconds: { detect, ...milliseconds } };
+    return { faces: this.reader.wellSeen(results), searched: isSearch, milliseconds: { detect, ...milliseconds } };
   }
 
   needsSearch(seconds) {

@@ -13,10 +13,10 @@ let tracker = null;
 const canvas = new OffscreenCanvas(1, 1); // for the camera's frames
 
 const tasks = {
-  async open() {
+  async open({ minQuality }) {
     const ort = await openRuntime();
     const [detector, classifier] = await Promise.all([fetchModel("blazeface-short-range"), fetchModel("classifier")]);
-    reader = await Reader.open(ort, { detector, classifier });
+    reader = await Reader.open(ort, { detector, classifier, minQuality });
     tracker = new Tracker(reader);
     const { name, precision, emotions, size } = reader.model;
     return { name, precision, emotions, size, detector: "blazeface" };
@@ -26,9 +26,9 @@ const tasks = {
     const start = performance.now();
     const { image, bitmap } = await decode(source);
     const decoded = performance.now() - start;
-    const { faces, milliseconds } = await reader.read(image);
+    const { faces, note, milliseconds } = await reader.read(image);
     const { width, height } = image;
-    return { faces: faces.map(plain), width, height, bitmap, milliseconds: { decode: decoded, ...milliseconds } };
+    return { faces: faces.map(plain), width, height, bitmap, note, milliseconds: { decode: decoded, ...milliseconds } };
   },
 
   async frame({ bitmap, seconds, smooth }) {
