@@ -152,6 +152,40 @@ def test_the_first_trial_has_the_default_of_the_net_if_the_recipe_sets_no_value(
     assert nets.default("mien", "nothing") is None
 
 
+@pytest.mark.parametrize(
+    ("choices", "value", "stored"),
+    [
+        ((0, 0.2), 0.0, "0"),
+        ((0.0, 0.2), 0, "0.0"),
+        (([10, 60], [20, 60]), [10.0, 60.0], "[10, 60]"),
+        ((0, 1, True), True, "true"),
+        ((0, 1), False, None),
+        (("a", "b"), "c", None),
+    ],
+)
+def test_a_value_is_stored_as_the_equal_choice(choices: tuple, value: object, stored: str | None) -> None:
+    assert Choices(choices).stored(value) == stored
+
+
+@pytest.mark.parametrize(
+    ("space", "cause"),
+    [
+        # Alone, each value fits the recipe; together, the first pair fails as it is read, the second in its training.
+        ('"augment.min_crop_area" = [0.5]\n"augment.n_crops" = [5]', "n_crops"),
+        ('"net.options.block" = ["plain"]\n"net.options.drop_path" = [0.1]', "drop_path need block"),
+    ],
+)
+def test_a_trial_of_values_that_do_not_fit_each_other_ends_and_the_search_goes_on(
+    space: str, cause: str, images: Path, tmp_path: Path
+) -> None:
+    plan = SearchPlan(tiny(tmp_path, f"[search]\n{space}\n"), tmp_path / "out", data=images, trials=2, seed=1)
+    events: list[TrialEvent] = []
+    run_search(replace(plan, accelerator="cpu"), events.append)
+    assert [(event.trial, event.completed) for event in events] == [(0, 1), (1, 2)]
+    assert all(event.state.startswith("invalid (") and cause in event.state for event in events)
+    assert write_results(plan)["counts"] == {"finished": 0, "pruned": 2}
+
+
 def test_a_trial_is_stopped_within_its_training_and_leaves_a_run_that_resumes(tmp_path: Path) -> None:
     def prune(record: dict) -> None:
         if record.epoch == 1:

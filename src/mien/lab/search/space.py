@@ -60,7 +60,9 @@ class Choices:
         Returns:
             The stored form, or ``None`` for a value outside of the space.
         """
-        return json.dumps(value) if value in self.values else None
+        # The JSON of the equal choice: that of the value may be another one, as 0.0 of a choice 0.
+        equal = (x for x in self.values if x == value and isinstance(x, bool) == isinstance(value, bool))
+        return next(map(json.dumps, equal), None)
 
     @property
     def corners(self) -> tuple[Value, ...]:

@@ -25,7 +25,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from mien._errors import DataError, DivergedError, MienError, MissingExtraError, OutputError
+from mien._errors import DataError, DivergedError, MienError, MissingExtraError, OutputError, RecipeError
 from mien._output import MARK
 from mien.lab.data import FaceSet
 from mien.lab.data.datasets import DatasetCache
@@ -60,7 +60,8 @@ class TrialEvent:
     Attributes:
         trial: Number of the trial.
         params: Dotted key -> value.
-        state: ``"running"``, ``"finished"``, ``"pruned"``, ``"diverged"`` or ``"out of memory"``.
+        state: ``"running"``, ``"finished"``, ``"pruned"``, ``"diverged"``, ``"out of memory"``, or
+            ``"invalid (REASON)"`` for values that do not fit each other, which count as pruned.
         value: The objective, if it is known.
         epoch: The epoch, if the trial is running.
         seconds: Duration of the trial, at its end.
@@ -221,7 +222,7 @@ def _run_trial(plan: SearchPlan, study: Any, cache: DatasetCache, on_event: OnEv
     with lock or nullcontext():  # without it, SQLite lets two workers take the same waiting trial
         trial = study.ask()
     values = plan.space.suggest(trial)
-    recipe, name = plan.recipe_with(values), _folder_name(trial)
+    name = _folder_name(trial)
     trial.set_user_attr("folder", name)
     folder = plan.out / "trials" / name
     started = time.monotonic()
@@ -231,8 +232,12 @@ def _run_trial(plan: SearchPlan, study: Any, cache: DatasetCache, on_event: OnEv
 
     value, state = None, "finished"
     try:
+        recipe = plan.recipe_with(values)  # alone, each of the values is valid
         value = _train(recipe, cache(recipe), folder, trial, report, plan=plan)
         study.tell(trial, value)
+    except RecipeError as error:
+        study.tell(trial, state=TrialState.PRUNED)  # of no value: the sampler avoids such values
+        state = f"invalid ({error})"
     except (optuna.TrialPruned, DivergedError) as error:
         study.tell(trial, state=TrialState.PRUNED)
         state = "diverged" if isinstance(error, DivergedError) else "pruned"
