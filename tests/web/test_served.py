@@ -17,7 +17,7 @@ from mien.bundled import BUNDLED, DEFAULT_MODEL
 from mien.reader import Reader
 from mien.serve import Limits, create_app
 from mien.serve.auth import Access
-from support.browser import WEB, Visit, build, camera_video, chromium, playing
+from support.browser import WEB, Visit, build, camera_video, chromium, playing, wait_until
 from support.encoded_images import turned_webp
 from support.http_server import RunningServer, serving
 from support.paths import ROOT
@@ -25,6 +25,16 @@ from support.paths import ROOT
 ASTRONAUT = ROOT / "examples" / "astronaut.png"
 EXAMPLE: dict[str, Any] = {"name": "a.png", "mimeType": "image/png", "buffer": ASTRONAUT.read_bytes()}
 PAGE = ROOT / "src" / "mien" / "serve" / "page"
+STOP_WHILE_CONNECTING = """() => {
+    window.sockets = [];
+    window.WebSocket = class extends WebSocket {
+        constructor(address) {
+            super(address);
+            window.sockets.push(this);
+            document.getElementById("stop").click();
+        }
+    };
+}"""
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 
 
@@ -159,6 +169,26 @@ def test_a_frame_that_the_server_cannot_read_is_an_error(reader: Reader, browser
         visit.page.click("#start")
         visit.page.locator("#errors p", has_text="640 x 480 pixels exceed the limit").wait_for()
         visit.close()
+
+
+def test_a_file_above_the_limit_of_the_server_is_not_sent(reader: Reader, browser: Any, tmp_path: Path) -> None:
+    with serving(create_app(reader, limits=Limits(max_bytes=2**18), runtime=tmp_path)) as server:
+        visit = Visit(browser, f"http://127.0.0.1:{server.port}/")
+        visit.page.locator("#where", has_text="Images are sent to").wait_for()
+        visit.read({**EXAMPLE, "buffer": EXAMPLE["buffer"] + bytes(2**18)})
+        visit.page.locator("#errors p", has_text="larger than the server's limit of 262,144 bytes").wait_for()
+        assert server.metric('mien_requests_total{path="/v1/predict",status="413"}') == 0
+        visit.close()
+
+
+def test_a_camera_stopped_while_it_connects_leaves_no_stream(server: RunningServer, browser: Any) -> None:
+    visit = Visit(browser, f"http://127.0.0.1:{server.port}/", permissions=["camera"])
+    visit.page.evaluate(STOP_WHILE_CONNECTING)
+    visit.page.locator("#where", has_text="Images are sent to").wait_for()
+    visit.page.click("#start")
+    wait_until(visit.page, "window.sockets.length === 1 && window.sockets[0].readyState === WebSocket.CLOSED")
+    assert visit.page.locator("#errors p").count() == 0
+    visit.close()
 
 
 def test_a_missing_camera_shows_an_error(server: RunningServer, player: Any) -> None:

@@ -5,6 +5,7 @@ import ctypes
 import errno
 import logging
 import math
+import os
 import signal
 import socket
 import threading
@@ -47,7 +48,8 @@ def bind(host: str, port: int) -> socket.socket:
         raise MienError(_bind_error(OSError(errno.EADDRNOTAVAIL, ""), host, port)) from error
     listener = socket.socket(family, kind, protocol)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if os.name == "posix":  # on Windows, two servers could then share the port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(_BACKLOG)
         listener.setblocking(False)

@@ -87,7 +87,7 @@ export class Camera {
   }
 
   async readFrames(stream) {
-    const started = performance.now();
+    const [engine, started] = [this.engine(), performance.now()]; // the camera is stopped before another engine is used
     while (this.stream === stream) {
       await this.clock.next();
       if (this.stream !== stream) return;
@@ -95,7 +95,8 @@ export class Camera {
       try {
         const bitmap = await captureFrame(this.video);
         const copy = this.wantsSnapshot ? await createImageBitmap(bitmap) : null;
-        const result = await this.engine().frame(bitmap, seconds, this.settings);
+        const result = await engine.frame(bitmap, seconds, this.settings);
+        if (this.stream === null) engine.reset(); // stopped while the engine connected to the server
         if (this.stream !== stream || result === null) continue;
         this.show(result, seconds);
         if (copy !== null) await this.saveSnapshot(copy, result.faces);

@@ -16,11 +16,16 @@ export class Server {
   /** The server's model and detector. Throws an Error if it does not respond. */
   async open() {
     const payload = await this.fetch("v1/models");
+    this.limits = payload.limits;
     const [{ name, precision, emotions, size }] = payload.models;
     return { name, precision, emotions, size, detector: payload.detector };
   }
 
   async read(file) {
+    const most = this.limits.max_bytes; // the server may end the connection before it has received a larger file
+    if (file.size > most) {
+      throw new ImageError(`the file is larger than the server's limit of ${most.toLocaleString("en")} bytes; make it smaller`);
+    }
     const [{ bitmap }, form] = [await decode(file), new FormData()];
     form.append("file", file, file.name || "image");
     const start = performance.now();
