@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 from scipy.stats import spearmanr
 
 from mien._errors import MienError
@@ -11,6 +13,7 @@ from mien.lab.explain.faithfulness import (
     BASELINES,
     CURVE_POINTS,
     RANDOMISATION_STAGES,
+    _shuffle_file,
     area_under_curve,
     baseline_images,
     faithfulness,
@@ -20,7 +23,7 @@ from mien.lab.explain.faithfulness import (
     rank_correlation,
 )
 from mien.lab.explain.methods import Explainer
-from mien.lab.models import open_model
+from mien.lab.models import Model, open_model
 from support.explained_faces import random_crops
 from support.onnx_models import write_model
 
@@ -83,3 +86,24 @@ def test_randomised_weights_change_the_maps_of_a_file_but_not_the_file(tmp_path:
     assert [stage["layers"] for stage in found["stages"]] == [["head"], ["features"]]
     assert found["stages"][-1]["correlation"] < 0.9
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp32"])  # fp32: in halves, which nodes before the first layer join
+def test_the_layers_of_a_file_are_shuffled_from_the_last_to_the_first_as_a_whole(precision: str) -> None:
+    def weights(model: Model) -> dict[str, np.ndarray]:
+        found = {t.name: numpy_helper.to_array(t) for t in onnx.load(str(model.path)).graph.initializer}
+        halves = {name.removesuffix(".low"): found[name] for name in found if name.endswith(".low")}
+        return found | {name: low + 256 * found[f"{name}.high"].astype(int) for name, low in halves.items()}
+
+    model = open_model("mien-0", precision=precision)
+    stages = [(layers, weights(changed)) for _, _, layers, changed in _shuffle_file(model, 0)]
+    names = [name.removesuffix("_quantized") for layers, _ in stages for name in layers]
+    assert names[0] == "maps.weight"
+    blocks = [int(name.split(".")[1]) for name in names[1:]]
+    assert blocks == sorted(blocks, reverse=True)
+    before, after = weights(model), stages[-1][1]
+    for layers, at_this_stage in stages:
+        for name in layers:
+            np.testing.assert_array_equal(at_this_stage[name], after[name])
+            assert not np.array_equal(after[name], before[name])
+            np.testing.assert_array_equal(np.sort(after[name], axis=None), np.sort(before[name], axis=None))

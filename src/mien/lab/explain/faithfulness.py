@@ -264,19 +264,39 @@ def _shuffle_file(model: Model, seed: int) -> Iterator[_Stage]:
     from onnx import numpy_helper
 
     graph = onnx.load(str(model.path))
-    initialisers = {tensor.name: tensor for tensor in graph.graph.initializer if len(tensor.dims) >= 2}
-    used = dict.fromkeys(name for node in graph.graph.node for name in node.input if name in initialisers)
-    weights = [initialisers[name] for name in used if np.prod(initialisers[name].dims) > 1]  # in the order of use
-    if len(weights) < 2:
+    tensors, layers = {tensor.name: tensor for tensor in graph.graph.initializer}, _weights_by_layer(graph.graph)
+    if len(layers) < 2:
         raise ModelError("the file does not contain its weights: no randomisation test; explain the run instead")
-    generator, stages = np.random.default_rng(seed), randomisation_stages(weights)
+    generator, stages = np.random.default_rng(seed), randomisation_stages(list(layers.items()))
     with TemporaryDirectory(prefix="mien-randomisation-") as folder:
         for number, stage in enumerate(stages, start=1):
-            for tensor in stage:
-                values = numpy_helper.to_array(tensor)
-                shuffled = generator.permutation(values.ravel()).reshape(values.shape)
-                tensor.CopyFrom(numpy_helper.from_array(shuffled, tensor.name))
+            for _, parts in stage:
+                orders: dict[int, NDArray[np.int64]] = {}  # one for the low and the high bytes of a layer
+                for tensor in (tensors[part] for part in parts):
+                    values = numpy_helper.to_array(tensor)
+                    order = orders.setdefault(values.size, generator.permutation(values.size))
+                    shuffled = values.ravel()[order].reshape(values.shape)
+                    tensor.CopyFrom(numpy_helper.from_array(shuffled, tensor.name))
             path = Path(folder) / f"{number}.onnx"
             write_metadata(graph, path, read_metadata(graph))
             changed = replace(model, path=path, predict=Classifier(path).__call__)
-            yield number, len(stages), [tensor.name for tensor in stage], changed
+            yield number, len(stages), [name for name, _ in stage], changed
+
+
+def _weights_by_layer(graph: Any) -> dict[str, tuple[str, ...]]:
+    """The layers of an ONNX graph that have weights, in its order: name -> tensors that the weights are computed from.
+
+    Nodes without an input that depends on the image, such as those that decode weights, belong to the layer after them.
+    """
+    known: dict[str, tuple[str, ...]] = {  # constant -> the weights in it
+        tensor.name: (tensor.name,) if len(tensor.dims) >= 2 and np.prod(tensor.dims) > 1 else ()
+        for tensor in graph.initializer
+    }
+    layers = {}
+    for node in graph.node:
+        parts = tuple(dict.fromkeys(part for name in node.input for part in known.get(name, ())))
+        if all(name in known for name in node.input if name):
+            known |= dict.fromkeys(node.output, parts)
+        elif parts:
+            layers[parts[0].removesuffix(".high")] = parts
+    return layers

@@ -105,7 +105,7 @@ def explain_dataset(
             data set without splits.
         method: One of ``METHODS``.
         layer: Module of a run's net, as for ``saliency_maps``.
-        faces: Largest number of faces, drawn evenly from the classes of the labels.
+        faces: Largest number of faces, drawn evenly from the classes of the labels; 0: all.
         align: Whether to align faces by eyes, nose and mouth.
         baseline: What replaces removed pixels: one of ``BASELINES``.
         labels: Label of the data set -> name of an emotion, or ``""`` to exclude its faces.
@@ -169,7 +169,7 @@ def explain_faces(
         explainer: The model and its method.
         selection: The faces.
         detector: Finds the key points by which faces are aligned; ``None`` for no alignment.
-        faces: Largest number of faces, drawn evenly from the classes of the labels.
+        faces: Largest number of faces, drawn evenly from the classes of the labels; 0: all.
         curve_faces: How many of them are used for deletion and insertion.
         randomisation_faces: How many of them are used for the randomisation test.
         baseline: What replaces removed pixels: one of ``BASELINES``.
@@ -234,7 +234,7 @@ def draw_evenly(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.
 
     Args:
         labels: Class of every row, ``[N]``.
-        count: Number of rows to draw; all rows if there are fewer.
+        count: Number of rows to draw; all rows if there are fewer, or with 0.
         seed: Seed of the draw.
 
     Returns:
@@ -243,7 +243,7 @@ def draw_evenly(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.
     generator = np.random.default_rng(seed)
     classes, sizes = np.unique(labels, return_counts=True)
     chosen: list[NDArray[np.int64]] = []
-    left = min(count, len(labels))
+    left = min(count or len(labels), len(labels))
     for place, index in enumerate(np.argsort(sizes, kind="stable")):  # small classes first: larger ones fill up
         take = min(int(sizes[index]), left // (len(classes) - place))
         rows = np.flatnonzero(labels == classes[index])
