@@ -1,6 +1,7 @@
 """Model files of unknown origin: they cannot take much memory, and cannot run without end."""
 
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,14 @@ def test_int8_products_are_exact_on_this_core(tmp_path: Path) -> None:
     np.testing.assert_array_equal(open_session(path).run(["y"], {"a": a})[0], expected)
     plain = ort.InferenceSession(path, providers=["CPUExecutionProvider"]).run(["y"], {"a": a})[0]
     assert _saturates() == bool((plain != expected).any())  # the exact kernel is slower and only taken where needed
+
+
+def test_a_session_is_opened_again_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_model(tmp_path / "model.onnx")
+    monkeypatch.chdir(tmp_path)
+    content = pickle.dumps(open_session(Path("model.onnx")))
+    monkeypatch.chdir("/")
+    assert pickle.loads(content).get_inputs()
 
 
 def test_reading_leaves_no_telemetry(tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def _overhead(measured: Mapping[str, Any]) -> float:
 
 
 def _images_of_block(one: Mapping[str, Any]) -> int:
-    return min(BLOCK_IMAGES, BLOCK_BYTES // one["bytes_of_an_image"])
+    return min(BLOCK_IMAGES, BLOCK_BYTES // int(one["bytes_of_an_image"]))
 
 
 def many_table(measured: Mapping[str, Any]) -> str:

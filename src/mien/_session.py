@@ -120,7 +120,7 @@ def open_session(path: Path, *, threads: int = 1, providers: Sequence[str] = ("c
         options.add_session_config_entry("session.x64quantprecision", "1")
     _read(path)
     session = _open(path, options, [PROVIDERS[provider] for provider in providers])
-    session.reopen = partial(open_session, path, threads=threads, providers=tuple(providers))
+    session.reopen = partial(open_session, path.absolute(), threads=threads, providers=tuple(providers))
     return session
 
 

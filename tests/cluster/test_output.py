@@ -83,7 +83,7 @@ def test_folders_of_others_are_refused(tmp_path: Path) -> None:
     (tmp_path / "another" / "_manifest.jsonl").write_text('{"of": "another program"}\n')
     other = GIVEN | {"fps": 2.0, "version": 1}
     refused = {
-        "has readings of an earlier run; resume it, or name another folder": (path, GIVEN, False),
+        "has an earlier run; resume it, or name another folder": (path, GIVEN, False),
         "is of another run (with other fps, version); name another folder": (path, other, True),
         "has files that are not of such a run; name a new folder": (tmp_path / "other", GIVEN, True),
         "is a file; name a folder to write to": (tmp_path / "file", GIVEN, False),
@@ -114,7 +114,7 @@ def test_a_plan_that_fails_leaves_nothing(tmp_path: Path) -> None:
     def fails() -> "list[ImageBlock]":
         raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError), Partitions(tmp_path / "out", GIVEN, resume=False) as partitions:
+    with pytest.raises(ZeroDivisionError), Partitions(tmp_path / "new" / "out", GIVEN, resume=False) as partitions:
         partitions.plan(block for block in fails())
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "mine").mkdir()
@@ -131,4 +131,9 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, largest_file: Callable[[int],
             partitions.add(1, b"x" * 5000, **COUNTS)
         partitions.add(2, b"x", **COUNTS)
         assert not list(path.glob("*1.parquet")) + list(path.glob(".*"))
+    assert left(path) == [1]
+    with Partitions(path, GIVEN, resume=True) as partitions:
+        largest_file((path / "_manifest.jsonl").stat().st_size + 10)
+        with pytest.raises(OutputError, match=r"_manifest\.jsonl: cannot be written"):
+            partitions.add(1, b"x", **COUNTS)
     assert left(path) == [1]

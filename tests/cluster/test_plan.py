@@ -13,6 +13,7 @@ from mien._inputs import expand_inputs
 from mien.cluster.blocks import ImageBlock
 from mien.cluster.plan import Plan
 from support.distributed import write_images
+from support.paths import ROOT
 from support.videos import times, write_video
 
 pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
@@ -70,6 +71,7 @@ def test_globs_lists_and_addresses_of_files_name_the_same_images(tmp_path: Path)
     for address in (f"file://{tmp_path}/in", f"file://{tmp_path}/in/*.png", f"file://{tmp_path}/**/0*.png"):
         assert names(plan(address)) == addresses
     assert names(plan(addresses[2])) == [addresses[2]]
+    assert names(plan(f"{tmp_path}/li*.txt")) == images
 
 
 @pytest.mark.parametrize("kind", ["bytes", "names", "both"])
@@ -163,6 +165,9 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "which column": (("e.parquet",), "e.parquet: which column has the images, or their names? Name it; the table has"),
     "no table": (("f.parquet",), "f.parquet: cannot be read as Parquet (Parquet magic bytes not found"),
     "no object": (("file:///nowhere/at/all",), "file:///nowhere/at/all: there is no such object or folder; check its"),
+    "a glob of tables": (("none/*.parquet",), "none/*.parquet: no file matches it; check the path"),
+    "no object of a glob": (("a.parquet", f"file://{ROOT}/docs/*.jpgg"), ".jpgg: nothing matches it; check its name"),
+    "no image in a folder": ((f"file://{ROOT}/docs/how-to",), "docs/how-to: nothing in it can be read; check its name"),
     "a web server": (("https://a.b/c",), "https://a.b/c: is no object store; copy the images to a folder or a bucket"),
     "a password": (("s3://me:secret@bucket/x",), "an address of s3:// has a password in it; set it in the environment"),
     "a list in UTF-16": (("utf-16.txt",), "utf-16.txt: has zero bytes; write it in UTF-8, with a name a line"),

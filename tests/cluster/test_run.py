@@ -172,9 +172,24 @@ def test_what_does_not_fit_the_cluster_is_one_line(tmp_path: Path) -> None:
     for needs, message in {
         ("workers", 99): "the cluster has 2 CPUs and 0 GPUs, too few for 99 workers of 1 CPUs and 0 GPUs; ask for",
         ("gpus_per_worker", 1): "too few for 1 workers of 1 CPUs and 1 GPUs; ask for fewer",
+        ("address", "auto"): "Ray runs in this process already; leave address out to use it",
     }.items():
         with pytest.raises(MienError, match=message):
             mien.distribute(str(tmp_path / "in"), tmp_path / "out", resume=True, **dict([needs]))
+    assert ray.is_initialized()
+
+
+def test_sources_of_another_folder_are_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in ("a", "b"):
+        write_images(tmp_path / place / "photos", 1)
+    monkeypatch.chdir(tmp_path / "a")
+    given: dict[str, Any] = {"address": "127.0.0.1:1", "resume": True}
+    for sources in ("photos", "./photos", tmp_path / "a" / "photos"):
+        with pytest.raises(MienError, match="no Ray cluster answers"):  # after the plan
+            mien.distribute(sources, tmp_path / "out", **given)
+    monkeypatch.chdir(tmp_path / "b")
+    with pytest.raises(OutputError, match="is of another run \\(with other sources\\); name another folder"):
+        mien.distribute("photos", tmp_path / "out", **given)
 
 
 def test_clusters_that_cannot_be_joined_are_one_line(tmp_path: Path) -> None:

@@ -28,6 +28,20 @@ LINES: dict[str, tuple[tuple[str, ...], str]] = {
         ("in", "--address", "127.0.0.1:1"),
         "127.0.0.1:1: no Ray cluster answers (connection refused); check the address and the network",
     ),
+    "a part of a GPU too much": (
+        ("in", "--gpus-per-worker", "1.5"),
+        "gpus_per_worker is 1.5; it must be 0.0001 or more, and above 1 a whole number",
+    ),
+    "a dashboard of another Ray": (
+        ("in", "--address", "127.0.0.1:1", "--dashboard"),
+        "dashboard is that of the Ray which is started here; leave it out to join the one at address",
+    ),
+    "no number of bytes": (
+        ("in", "--block-mb", "inf"),
+        "--block-mb is inf; it must be a number from 0.001 to 1e+09",
+    ),
+    "a glob of tables": (("none/*.parquet",), "none/*.parquet: no file matches it; check the path"),
+    "a glob of lists": (("*.txt",), "*.txt: cannot be read (no such file or directory); check the path"),
     "a bad option": (
         ("in", "--detector", "none", "--model", "none.onnx"),
         "none.onnx: no such model file; embedded models: mien-0, mien-1, mien-plus",
@@ -75,15 +89,17 @@ def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Monk
 def test_progress_in_a_log_is_a_line_a_minute(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = iter([100.0, 105.0, 110.0, 120.0, 171.0])
+    clock = iter([100.0, 105.0, 110.0, 120.0, 171.0, 300.0])
     monkeypatch.setattr("time.monotonic", lambda: next(clock))
     with _Progress() as progress:
         progress("starting Ray", 500, 2000)
         progress("waiting for free CPUs of the cluster", 500, 2000)
         for done in (700, 1000, 1500):
             progress("reading, 3 not read", done, 2000)
+        progress("reading", 2500, 2500)  # more than were planned; nobody knows how many are left
     assert capsys.readouterr().err.splitlines() == [
         "mien: waiting for free CPUs of the cluster",
         "mien: reading, 3 not read: 700 of 2,000 images, 20.0/s, 0:01:05 left",
         "mien: reading, 3 not read: 1,500 of 2,000 images, 14.1/s, 0:00:36 left",
+        "mien: reading: 2,500 of 2,500 images, 10.0/s",
     ]

@@ -72,7 +72,7 @@ class Partitions:
         self._folder, self._given, self._resume = Path(folder), json.loads(json.dumps(given)), resume
         self.done: dict[int, Part] = {}
         self.size, self.total, self.home = 0, 0, str(Path.cwd())
-        self._is_complete = self._is_made = False
+        self._is_complete = False
 
     def __enter__(self) -> Self:
         plan, manifest = self._folder / _PLAN, self._folder / _MANIFEST
@@ -83,10 +83,10 @@ class Partitions:
                 [each for each in self._folder.iterdir() if not _is_left_behind(each)] if self._folder.exists() else []
             )
             if plan.exists() and not self._resume:
-                raise OutputError(f"{self._folder}: has readings of an earlier run; resume it, or name another folder")
+                raise OutputError(f"{self._folder}: has an earlier run; resume it, or name another folder")
             if not plan.exists() and others:
                 raise OutputError(f"{self._folder}: has files that are not of such a run; name a new folder")
-            self._is_made = not self._folder.exists()
+            self._made = [each for each in (self._folder, *self._folder.parents) if not each.exists()]
             self._folder.mkdir(parents=True, exist_ok=True)
             self._manifest: BinaryIO = manifest.open("a+b")
         try:
@@ -103,12 +103,13 @@ class Partitions:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._manifest.close()
+        with suppress(OSError):  # it writes again what a full disk refused, which was reported
+            self._manifest.close()
         with suppress(OSError):
             if not (self._folder / _PLAN).exists():  # nothing was read
                 (self._folder / _MANIFEST).unlink()
-                if self._is_made:
-                    self._folder.rmdir()
+                for folder in self._made:
+                    folder.rmdir()
 
     @property
     def is_planned(self) -> bool:

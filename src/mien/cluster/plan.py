@@ -1,5 +1,6 @@
 """Sources -> blocks: folders, globs, lists, tables, videos and object stores, cut by the bytes of their images."""
 
+import glob
 import math
 import os
 import re
@@ -56,7 +57,7 @@ class Plan:
                 yield from self._expand(words)
             for word in words if kind == "address" else ():
                 yield from self._blocks(list_objects(word, self._suffixes), split_address(word)[2])
-            for word in words if kind == "list" else ():
+            for word in _lists(words) if kind == "list" else ():
                 yield from self._blocks(((name, _size_of(name)) for name in _read_list(word)), "")
 
     def _expand(self, words: list[str]) -> Iterator[ImageBlock]:
@@ -64,6 +65,9 @@ class Plan:
             if not os.path.lexists(word) and not re.search(r"[*?[]", word):
                 raise MienError(f"{word}: there is no such file or folder; check the path")
         inputs = expand_inputs(words, suffixes=self._suffixes)
+        for word in words:
+            if not os.path.lexists(word) and _kind_of_file(word) != "image" and word in inputs.sources:
+                raise MienError(f"{word}: no file matches it; check the path")
         self.left_out += inputs.left_out
         if inputs.failed:
             errors = [str(reading.error) for reading in inputs.failed]
@@ -173,6 +177,12 @@ def _kind_of_source(word: str) -> str:
 def _kind_of_file(name: str) -> str:
     suffix = PurePath(QUERY.sub("", name) if is_address(name) else name).suffix.lower()
     return "table" if suffix == ".parquet" else "video" if suffix in VIDEO_SUFFIXES else "image"
+
+
+def _lists(words: list[str]) -> Iterator[str]:
+    """The lists that paths and globs name."""
+    for word in words:
+        yield from (not os.path.lexists(word) and sorted(glob.glob(word, recursive=True))) or [word]  # noqa: PTH207
 
 
 def _size_of(name: str) -> int:

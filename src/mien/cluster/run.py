@@ -36,6 +36,7 @@ from mien._workers import pickled
 from mien.cluster.blocks import ImageBlock
 from mien.cluster.output import Partitions
 from mien.cluster.plan import BLOCK_BYTES, Plan
+from mien.cluster.stores import is_address
 from mien.cluster.worker import RayWorker
 from mien.reader import Reader
 
@@ -139,12 +140,15 @@ def distribute(
         require_kind(name, text, (str, type(None)), "a text")
     if fps is not None:
         require_number("fps", fps, lowest=1e-3, highest=1e3)
-    require_integer("block_bytes", block_bytes, lowest=1)
+    require_integer("block_bytes", block_bytes, lowest=1, highest=10**15)
+    if dashboard and address is not None:
+        raise MienError("dashboard is that of the Ray which is started here; leave it out to join the one at address")
     needs = _Needs(workers, cpus_per_worker, gpus_per_worker)
     ray = _import_ray()
     settings = reader.describe() | {"abstain": str(reader.abstain)}
     names = [os.fspath(word) for word in words]
-    given = {"sources": names, "fps": fps, "column": column, "version": mien.__version__, **settings}
+    places = [name if is_address(name) else os.path.abspath(name) for name in names]  # noqa: PTH100 (globs, too)
+    given = {"sources": places, "fps": fps, "column": column, "version": mien.__version__, **settings}
     given |= {"min_quality": reader.min_quality, "max_faces": reader.max_faces, "model_sha256": _digest(reader)}
     plan = Plan(names, fps=fps, column=column, block_bytes=block_bytes)
     with Partitions(out, given, resume=resume) as partitions:
@@ -181,6 +185,8 @@ class _Needs:
             require_integer("workers", self.workers, lowest=1)
         require_number("cpus_per_worker", self.cpus, lowest=0.01, highest=1e4)
         require_number("gpus_per_worker", self.gpus, lowest=0, highest=1e3)
+        if self.gpus % 1 and not 1e-4 <= self.gpus < 1:  # Ray knows no others
+            raise MienError(f"gpus_per_worker is {self.gpus:g}; it must be 0.0001 or more, and above 1 a whole number")
 
     def fit_in(self, resources: dict[str, float]) -> int:
         """How many workers fit."""
@@ -225,7 +231,11 @@ def _with_images(plan: Plan) -> Iterator[ImageBlock]:
 @contextmanager
 def _cluster(ray: Any, address: str | None, needs: _Needs, *, dashboard: bool) -> Iterator[None]:
     """The Ray that this process has started, the one at the address, or one on this machine for the block alone."""
-    if address is None and ray.is_initialized():
+    if address is not None:
+        _check_answer(address)
+        if ray.is_initialized():
+            raise MienError("Ray runs in this process already; leave address out to use it, or end it: ray.shutdown()")
+    elif ray.is_initialized():
         yield
         return
     options: dict[str, Any] = {"address": address}
@@ -238,8 +248,6 @@ def _cluster(ray: Any, address: str | None, needs: _Needs, *, dashboard: bool) -
                 # Else Ray ends workers again and again while other programs fill the memory. An image that takes too
                 # much ends the process that reads it.
                 options["_system_config"] = {"memory_monitor_refresh_ms": 0}
-        else:
-            _check_answer(address)
         if dashboard and find_spec("aiohttp_cors") is None:
             raise MienError('the dashboard needs more of Ray; run: pip install "ray[default]"')
         for tries in range(_STARTS, 0, -1):
@@ -376,7 +384,8 @@ def _run(ray: Any, partitions: Partitions, work: tuple[Any, ...], needs: _Needs,
                     raise MienError(failure)
                 part = partitions.add(**row)
                 done, failed = done + part.images, failed + part.failed
-                progress(f"reading, {failed:,} not read" if failed else "reading", done, partitions.total)
+                total = max(done, partitions.total)  # of some videos, the number of frames is found while they are read
+                progress(f"reading, {failed:,} not read" if failed else "reading", done, total)
     except ray.exceptions.RayError as error:
         lines = re.findall(r"^[\w.]+: .*$", str(error), re.MULTILINE) or [first_line(error)]
         raise MienError(f"Ray stopped ({lines[-1][:200]}); what was read is kept: resume the run") from error

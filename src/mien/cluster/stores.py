@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path, PurePath
 from shutil import copyfileobj
-from tempfile import NamedTemporaryFile
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from mien._errors import MienError, MissingExtraError, SourceError, first_line
@@ -78,14 +78,14 @@ def local_copy(name: str, options: str) -> Iterator[str]:
     if not is_address(name):
         yield name
         return
-    with NamedTemporaryFile(suffix=PurePath(name).suffix) as copy:
+    with TemporaryDirectory(prefix="mien-") as folder:
+        copy = Path(folder, f"video{PurePath(name).suffix}")
         try:
-            with open_object(name, options) as file:
-                copyfileobj(file, copy, 2**20)
-            copy.flush()
+            with open_object(name, options) as file, copy.open("wb") as stream:
+                copyfileobj(file, stream, 2**20)
         except (OSError, ValueError) as error:
             raise SourceError(f"{name}: cannot be fetched ({store_reason(error)}); check name and rights") from error
-        yield copy.name
+        yield str(copy)
 
 
 def list_objects(address: str, suffixes: AbstractSet[str]) -> Iterator[tuple[str, int]]:
@@ -113,11 +113,15 @@ def list_objects(address: str, suffixes: AbstractSet[str]) -> Iterator[tuple[str
         raise MienError(f"{address}: cannot be listed ({store_reason(error)}); check name and rights") from error
     if not found:
         raise MienError(f"{address}: there is no such object or folder; check its name")
+    is_empty = True
     for each in found:
         below = PurePath(each.path.removeprefix(folder))
         wanted = pattern.fullmatch(each.path) if is_glob else not below.parts or below.suffix.lower() in suffixes
         if wanted and not below.stem.endswith(".mien") and not any(part.startswith(".") for part in below.parts):
+            is_empty = False
             yield f"{scheme}://{each.path}", each.size
+    if is_empty:
+        raise MienError(f"{address}: nothing {'matches it' if is_glob else 'in it can be read'}; check its name")
 
 
 def _find(store: Any, folder: str) -> list[Any]:

@@ -61,8 +61,10 @@ def distribute_command(
     --fps alone. Their frames are named VIDEO#t=SECONDS, rows of tables TABLE#ROW. Exit status: 0 all images were read,
     1 some were not, 2 none was or an argument is wrong, 130 stopped by Ctrl-C, 143 by SIGTERM.
     """
+    from mien._errors import require_number
     from mien.cluster import distribute
 
+    require_number("--block-mb", block_mb, lowest=0.001, highest=1e9)
     reader = _options.open_reader(
         model,
         detector=detector,
@@ -119,5 +121,5 @@ class _Progress:
             echo(f"mien: {stage}", err=True)
         if rate and not sys.stderr.isatty() and now - self._last >= _LINE_SECONDS:
             self._last = now
-            left = timedelta(seconds=round((total - done) / rate))
-            echo(f"mien: {stage}: {done:,} of {total:,} images, {rate:,.1f}/s, {left} left", err=True)
+            left = f", {timedelta(seconds=round((total - done) / rate))} left" if done < total else ""
+            echo(f"mien: {stage}: {done:,} of {total:,} images, {rate:,.1f}/s{left}", err=True)
