@@ -240,6 +240,8 @@ def test_a_model_by_path_or_folder(bundled_folder: Path, tiny: Path) -> None:
         ("resnet", "unknown model 'resnet'; give the path"),
         ("gone/model.onnx", "gone/model.onnx: no such model file"),
         ("model.onnx", "model.onnx: no such model file"),
+        ("x" * 300, "unknown model 'x{300}'; give the path"),
+        ("null\0byte.onnx", "no such model file"),
     ],
 )
 def test_an_unknown_model_names_the_nearest(bundled_folder: Path, wanted: str, message: str) -> None:  # noqa: ARG001

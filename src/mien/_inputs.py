@@ -6,7 +6,7 @@ import re
 import shlex
 import stat
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from mien._errors import MienError
 from mien._face import Reading
-from mien._output import protect_inputs, seen_before
+from mien._output import identity, protect_inputs, seen_before
 
 if TYPE_CHECKING:
     from mien.decode import Source
@@ -42,6 +42,9 @@ VIDEO_SUFFIXES = frozenset(
     ]
 )
 _AGAIN, _OTHERS = "folders that were read already", "files of other kinds"
+# Unlike those of Path, they raise no error for a path that cannot be looked at: reading it reports what is wrong.
+_is_folder, _exists = os.path.isdir, os.path.exists
+_Names = dict[tuple[int, int] | None, set[str]]  # names of files, by the identity of their folder
 
 
 @dataclass
@@ -72,7 +75,8 @@ def image_suffixes() -> frozenset[str]:
     from mien.decode import FORMATS
 
     suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS}
-    return frozenset(suffixes | {".heic", ".heif"})  # read by pillow-heif; without it an error names what to install
+    # HEIC is read by pillow-heif; without it an error names what to install. MPO is a JPEG with further images.
+    return frozenset(suffixes | {".heic", ".heif", ".hif", ".mpo"})
 
 
 def expand_inputs(paths: Sequence[str], *, suffixes: AbstractSet[str] | None = None) -> Inputs:
@@ -90,7 +94,7 @@ def expand_inputs(paths: Sequence[str], *, suffixes: AbstractSet[str] | None = N
         The images, which no output of the command may replace from now on.
 
     Raises:
-        MienError: Standard input is a terminal.
+        MienError: Standard input is closed, or a terminal.
     """
     inputs = Inputs()
     suffixes = image_suffixes() if suffixes is None else suffixes
@@ -101,20 +105,25 @@ def expand_inputs(paths: Sequence[str], *, suffixes: AbstractSet[str] | None = N
             continue
         names = [path]
         seen: set[tuple[int, int] | None] = set()
-        if path != "-" and glob.has_magic(path) and not Path(path).exists():
-            names = _expand_glob(path, inputs) or [path]
+        named: _Names = defaultdict(set)
+        if path != "-" and glob.has_magic(path) and not _exists(path):
+            names = _expand_glob(path, inputs)
+            if not names and "[" in path and "*" in path:  # a folder such as "album [2024]"
+                _add_error(inputs, path, "no such file; write [[] for a bracket of a name, else it is a wildcard")
+            elif not names:
+                names = [path]
             for name in names:
-                if not Path(name).is_dir():
-                    seen_before(Path(name).parent, seen)
+                named[identity(Path(name).parent)].add(Path(name).name)
             inputs.roots.append(str(Path(*takewhile(lambda part: not glob.has_magic(part), Path(path).parts))))
         for name in names:
             if name == "-":
-                if sys.stdin.isatty():
-                    raise MienError("standard input is a terminal; send an image to it: mien predict - < photo.jpg")
+                if sys.stdin is None or sys.stdin.isatty():
+                    kind = "closed" if sys.stdin is None else "a terminal"
+                    raise MienError(f"standard input is {kind}; send an image to it: mien predict - < photo.jpg")
                 inputs.sources.append(sys.stdin.buffer)
-            elif Path(name).is_dir():
+            elif _is_folder(name):
                 inputs.roots.append(name)
-                _add_folder(name, inputs, seen, suffixes)
+                _add_folder(name, inputs, seen, suffixes, named)
             else:
                 inputs.sources.append(name)
     protect_inputs(inputs.sources)
@@ -138,13 +147,13 @@ def expand_videos(sources: Sequence[str]) -> tuple[list[str], bool]:
         inputs = Inputs()
         below = [
             os.path.join(root, name)  # noqa: PTH118 (Path would drop the "./" that the user typed)
-            for root, names in (_walk(source, inputs, set()) if Path(source).is_dir() else ())
+            for root, names in (_walk(source, inputs, set()) if _is_folder(source) else ())
             for name in names
             if Path(name).suffix.lower() in VIDEO_SUFFIXES and not Path(name).stem.endswith(".mien")
         ]
         several = several or bool(below)
         videos += below or [source]
-        if Path(source).is_dir() and not below:
+        if _is_folder(source) and not below:
             expand_inputs([source])  # protects the frames
     protect_inputs(videos)
     return videos, several
@@ -160,7 +169,7 @@ def names_of(videos: Sequence[str]) -> list[str]:
         MienError: One is no file, or is named twice.
     """
     for video in videos:
-        if not Path(video).exists() or Path(video).is_dir():
+        if not _exists(video) or _is_folder(video):
             raise MienError(f"{video}: no such video; of several sources, each is a file")
     whole = [Path(video).resolve() for video in videos]
     if len(set(whole)) < len(whole):
@@ -179,31 +188,43 @@ def _expand_glob(pattern: str, inputs: Inputs) -> list[str]:
             for folder, _ in _walk(start, inputs, set()):
                 inside = _expand_glob(f"{glob.escape(folder.rstrip('/'))}/{rest}", inputs)
                 names += [name if first else name.removeprefix("./") for name in inside]
-    seen: set[tuple[int, int] | None] = set()
-    folders = dict.fromkeys(name if Path(name).is_dir() else str(Path(name).parent) for name in sorted(names))
-    again = {folder for folder in folders if seen_before(folder, seen)}
-    inputs.left_out[_AGAIN] += len(again)
+    folders = set(filter(_is_folder, names))
+    parents = {name: str(Path(name).parent) for name in set(names) - folders}
+    # Apart: a folder of which some files match may have others, which are read if the folder matches under any name.
+    again, again_inside = _seen_again(folders), _seen_again(set(parents.values()))
+    inputs.left_out[_AGAIN] += len(again | again_inside)
     special = {name for name in names if _is_special(name)}
     inputs.left_out[_OTHERS] += len(special)
-    return [name for name in sorted(set(names) - special) if not again & {name, str(Path(name).parent)}]
+    names = sorted(set(names) - special - again)
+    return [name for name in names if parents.get(name) not in again_inside]
 
 
-def _add_folder(folder: str, inputs: Inputs, seen: set[tuple[int, int] | None], suffixes: AbstractSet[str]) -> None:
+def _seen_again(folders: set[str]) -> set[str]:
+    seen: set[tuple[int, int] | None] = set()
+    return {folder for folder in sorted(folders) if seen_before(folder, seen)}
+
+
+def _add_folder(
+    folder: str, inputs: Inputs, seen: set[tuple[int, int] | None], suffixes: AbstractSet[str], named: _Names
+) -> None:
     if seen_before(folder, seen):
         inputs.left_out[_AGAIN] += 1
         return
-    before = len(inputs.sources), inputs.left_out[_AGAIN]
+    is_empty, before = True, inputs.left_out[_AGAIN]
     for root, names in _walk(folder, inputs, seen):
-        for name in names:
+        others = named.get(identity(root), ()) if named else ()  # which the glob names itself
+        is_empty = is_empty and not others
+        for name in (each for each in names if each not in others):
             path = os.path.join(root, name)  # noqa: PTH118 (Path would drop the "./" that the user typed)
             # Annotated copies would count every face twice.
             if Path(name).stem.endswith(".mien"):
                 inputs.left_out["annotated copies"] += 1
             elif Path(name).suffix.lower() in suffixes and not _is_special(path):
                 inputs.sources.append(path)
+                is_empty = False
             else:
                 inputs.left_out[_OTHERS] += 1
-    if (len(inputs.sources), inputs.left_out[_AGAIN]) == before:
+    if is_empty and inputs.left_out[_AGAIN] == before:
         _add_error(inputs, folder, "no images in this folder; name files or a folder of images")
 
 

@@ -43,9 +43,9 @@ class _Protection:
 
     def reads(self, path: str | os.PathLike[str]) -> bool:
         """Whether a file or folder is an input, under any name or link."""
-        self.identities.update(filter(None, map(_identity, self.inputs)))
+        self.identities.update(filter(None, map(identity, self.inputs)))
         self.inputs.clear()
-        return _identity(path) in self.identities
+        return identity(path) in self.identities
 
 
 _protection: _Protection | None = None
@@ -160,11 +160,16 @@ def seen_before(folder: str | os.PathLike[str], seen: set[tuple[int, int] | None
         True if it was.
     """
     before = len(seen)
-    seen.add(_identity(folder))
+    seen.add(identity(folder))
     return len(seen) == before
 
 
-def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+def identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """Return what a file or folder has in common under all names and links; ``None`` where there is none.
+
+    Args:
+        path: The file or folder.
+    """
     try:
         status = os.stat(path)  # noqa: PTH116
     except (OSError, ValueError):
@@ -182,7 +187,7 @@ def flush(path: Path) -> None:
         OSError: The file cannot be flushed. Some systems cannot flush folders, which is no error.
     """
     try:
-        handle = os.open(path, os.O_RDONLY)
+        handle = os.open(path, os.O_RDWR if os.name == "nt" and path.is_file() else os.O_RDONLY)  # as Windows requires
         try:
             os.fsync(handle)
         finally:

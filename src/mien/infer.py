@@ -255,7 +255,7 @@ def find_model(name_or_path: str | os.PathLike[str], *, precision: str = "int8")
     name = os.fspath(name_or_path)
     known = bundled_models()
     path = BUNDLED / name if name in known else Path(name)
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 (Path.is_dir raises errors for names that cannot be looked at)
         path = path / PRECISIONS[precision]
         if not path.is_file():
             cure = "name a folder that holds a model, or its file"
@@ -264,7 +264,7 @@ def find_model(name_or_path: str | os.PathLike[str], *, precision: str = "int8")
                 beside = f", or an embedded model that has one ({', '.join(others)})" if others else ""
                 cure = f"choose the other precision{beside}"
             raise ModelError(f"{name} has no {precision} file ({path.name}); {cure}")
-    if path.is_file():
+    if os.path.isfile(path):  # noqa: PTH113
         return path
     if path.suffix == ".onnx" or path.name != name:
         raise ModelError(f"{name}: no such model file; embedded models: {', '.join(known) or 'none'}")

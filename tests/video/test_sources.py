@@ -191,6 +191,8 @@ def test_audio_alone_and_missing_files_are_refused(tmp_path: Path) -> None:
         open_source(write_audio(tmp_path / "song.m4a"))
     with pytest.raises(SourceError, match="no such video; check the path"):
         open_source(tmp_path / "nowhere.mp4")
+    with pytest.raises(SourceError, match="no such video; check the path"):
+        open_source("x" * 300)
     with pytest.raises(MienError, match="rate is 0; it must be a number from"):
         open_source(tmp_path, rate=0)
 

@@ -182,7 +182,8 @@ def _open(source: str | os.PathLike[str] | int, rate: float) -> FrameSource:
         return _open_camera(name)
     if re.match(r"^(rtsps?|https?|rtmps?|udp|tcp|srt)://", name, re.IGNORECASE):
         return _open_address(name)
-    return _ImageFolder(Path(name), rate=rate) if Path(name).is_dir() else _open_file(name)
+    is_folder = os.path.isdir(name)  # noqa: PTH112 (Path.is_dir raises errors for names that cannot be looked at)
+    return _ImageFolder(Path(name), rate=rate) if is_folder else _open_file(name)
 
 
 def _open_camera(camera: int | str) -> FrameSource:
@@ -218,7 +219,7 @@ def _open_address(address: str) -> FrameSource:
 
 
 def _open_file(name: str) -> FrameSource:
-    if not Path(name).exists():
+    if not os.path.exists(name):  # noqa: PTH110
         raise SourceError(f"{name}: no such video; check the path")
     if not os.access(name, os.R_OK):
         raise SourceError(f"{name}: no permission to read it; change its access rights or run as its owner")
