@@ -21,6 +21,7 @@ from support.paths import ROOT
 from support.written_files import foreign_files
 
 ASTRONAUT = ROOT / "examples" / "astronaut.png"
+IGNORED = ("--no-align", "--faces 0", "--baseline mean", "--seed 0", "--again x", "--ledger looks.json")
 runner = CliRunner()
 
 
@@ -86,6 +87,11 @@ def test_an_image_without_a_face_has_a_sheet(tmp_path: Path) -> None:
         (["mien-0", "--data", ROOT, "--baseline", "blr"], "unknown baseline 'blr'; did you mean 'blur'?"),
         ([ASTRONAUT, "--split", "all"], "--split is for a data set"),
         ([ASTRONAUT, "--keep", "kept"], "--keep is for a data set"),
+        *(
+            ([ASTRONAUT, *words.split()], f"{words.split()[0]} is for a data set; name one with --data")
+            for words in IGNORED
+        ),
+        (["mien-0", "--data", ROOT, "--detector", "none"], "--detector is for images; leave it out"),
         ([ASTRONAUT, "--emotion", "hapy"], "has no emotion 'hapy'; did you mean 'happy'?"),
         (["mien-0", "--data", ASTRONAUT], "is one image; a data set is a folder or a table of labelled faces"),
         (["mien-0", "--data", ROOT, "--split", "Test"], "there is no such split"),

@@ -11,8 +11,12 @@ pytest.importorskip("av", reason='PyAV is not installed; run: pip install "mien[
 
 from hostile_corpus import progressive_jpeg
 from mien import MienError
+from mien._emotions import SEVEN
+from mien._errors import OutputError
 from mien._face import Pixels
 from mien.commands._options import read_time
+from mien.commands.track_display import VideoTable
+from mien.video.statistics import VideoStatistics
 from support.cli import mien_here
 from support.videos import head_of, walk, write_video
 
@@ -78,6 +82,8 @@ def test_a_folder_of_videos_is_resumed(talks: Path, tmp_path: Path) -> None:
         (["talks", "--out", "a.csv"], "several videos have one place: --out FOLDER --format csv"),
         (["talks", "--json"], "several videos have one place: --out FOLDER --format csv"),
         (["talks/a.mp4", "--out", "a.csv", "--resume"], "--resume leaves out videos that are in a folder already"),
+        (["talks", "--out", "-"], "several videos have one place: --out FOLDER --format csv"),
+        (["talks/a.mp4", "--out", "-", "--resume"], "--resume leaves out videos that are in a folder already"),
         (["talks/a.mp4", "0"], "0: no such video; of several sources, each is a file"),
         (["talks/a.mp4", "talks/../talks/a.mp4"], "a video is named twice; name it once"),
         (["talks/a.mp4", "--aggregate", "soon"], "'soon' is no time; write a number and its unit, such as 1s"),
@@ -99,6 +105,31 @@ def test_a_folder_of_outputs_never_replaces_a_video(talks: Path, tmp_path: Path)
     done = mien_here("track", "talks/a.mp4", "--out", "talks", cwd=tmp_path)
     assert done.returncode == 2
     assert "talks/summary.csv: exists and was not written by mien; name another file, or add --force" in done.stderr
+
+
+def test_names_that_begin_like_formulas_are_resumed(talks: Path) -> None:
+    (talks / "a.mp4").rename(talks / "=a.mp4")
+    words = ["track", "=a.mp4", "sub/b.mkv", "--fps", "5", "--out", "out"]
+    assert mien_here(*words, cwd=talks).returncode == 0
+    before = (talks / "out" / "summary.csv").read_bytes()
+    again = mien_here(*words, "--resume", cwd=talks)
+    assert (again.returncode, again.stderr) == (0, "")
+    (talks / "out" / "=a.mp4.mien.csv").unlink()
+    again = mien_here(*words, "--resume", cwd=talks)
+    assert (again.returncode, again.stderr.splitlines()[:1]) == (0, ["mien: 1 of 2: =a.mp4"])
+    assert sorted((talks / "out" / "summary.csv").read_bytes().splitlines()) == sorted(before.splitlines())
+
+
+def test_a_summary_that_another_program_has_saved(tmp_path: Path) -> None:
+    path = tmp_path / "summary.csv"
+    VideoTable(path, SEVEN, "settings", resume=False).add("\u00e4.mp4", VideoStatistics())
+    text = path.read_text("utf-8")
+    path.write_text(text, "utf-8-sig")
+    assert VideoTable(path, SEVEN, "settings", resume=True).done == {"\u00e4.mp4"}
+    for damaged in (text.encode("cp1252"), text.encode("utf-16"), text.replace(",", ";").encode(), b"source\na.mp4\n"):
+        path.write_bytes(damaged)
+        with pytest.raises(OutputError, match=r"summary\.csv: was changed by another program; name another folder"):
+            VideoTable(path, SEVEN, "settings", resume=True)
 
 
 def test_units_of_time() -> None:

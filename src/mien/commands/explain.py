@@ -63,7 +63,8 @@ def explain_command(
     """
     if data is None:
         of_data = {"--split": split, "--map": label_map, "--keep": keep, "--skip-unreadable": skip_unreadable}
-        of_data |= {"--json": as_json}
+        of_data |= {"--json": as_json, "--faces": faces is not None, "--no-align": not align, "--again": again}
+        of_data |= {"--baseline": baseline != "blur", "--seed": seed is not None, "--ledger": ledger}
         for option, value in of_data.items():
             if value:
                 raise MienError(f"{option} is for a data set; name one with --data, or leave it out")
@@ -83,8 +84,9 @@ def explain_command(
         )
         raise typer.Exit(status)
 
-    if emotion:
-        raise MienError("--emotion is for images; a data set is explained for every predicted emotion")
+    for option, value in {"--emotion": emotion, "--detector": detector != "blazeface"}.items():
+        if value:
+            raise MienError(f"{option} is for images; leave it out, or leave out --data")
     if len(what or []) + bool(model) > 1:
         raise MienError("with --data, name one model: mien explain MODEL --data SET")
     from mien.lab.data.datasets import read_map

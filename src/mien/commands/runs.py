@@ -143,7 +143,7 @@ def record_command(
     faces = load_set(data, recipe)
     if is_folds:
         if final or calibration:
-            raise DataError(f"{run}: folds predict no PrivateTest and are not calibrated; leave out --final")
+            raise DataError(f"{run}: folds have no PrivateTest and no calibration; leave out --final and --calibration")
         with runs_on:
             accuracy = record_folds(run, faces, folder, force=force)["metrics"]["folds"]["fp32"]
         echo(f"{recipe.name}, {recipe.data.folds} folds: {headline_metrics(accuracy['all'], accuracy.get('clean'))}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mien._errors import ImageError, MienError, SourceError
+from mien._format import csv_cell
 from mien._inputs import expand_videos, names_of
 from mien._output import require_replaceable
 from mien._signals import GracefulStop
@@ -71,8 +72,8 @@ def track_command(
     an argument is wrong, or a camera was disconnected, 130 stopped by Ctrl-C, 143 by SIGTERM.
     """
     videos, several = expand_videos(sources)
-    folder = next((path for path in out or () if not path.suffix or path.is_dir()), None)
-    several = several or (folder is not None and folder != _options.STDOUT)
+    folder = next((each for each in out or () if each != _options.STDOUT and (not each.suffix or each.is_dir())), None)
+    several = several or folder is not None
     outputs = _options.read_outputs(out, format, as_json, _FORMATS, folders=several)
     if several and any(path != folder for _, path in outputs):
         raise MienError("several videos have one place: --out FOLDER --format csv (or another format)")
@@ -167,7 +168,7 @@ def _track_several(
     failed = 0
     for number, (video, name) in enumerate(zip(videos, names, strict=True), start=1):
         files = {each: folder / f"{name}.mien.{each}" for each in formats} if folder else {}
-        if video in table.done and all(path.is_file() for path in files.values()):
+        if csv_cell(video) in table.done and all(path.is_file() for path in files.values()):
             continue
         echo(f"mien: {number} of {len(videos)}: {video}", err=True)
         try:

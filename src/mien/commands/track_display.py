@@ -15,7 +15,7 @@ from rich.text import Text
 
 from mien._emotions import Emotion
 from mien._errors import OutputError
-from mien._format import printable
+from mien._format import csv_cell, printable
 from mien._output import open_output, require_replaceable
 from mien.commands._terminal import TableConsole, new_table, print_table
 from mien.report.tables import write_csv
@@ -106,22 +106,26 @@ class VideoTable:
         resume: Whether to begin with the rows that the file has.
 
     Attributes:
-        done: The videos whose rows the file has.
+        done: The videos whose rows the file has, as ``csv_cell`` writes them.
 
     Raises:
-        OutputError: The file was made with other settings.
+        OutputError: The file was made with other settings, or changed by another program.
     """
 
     def __init__(self, path: Path | None, emotions: Sequence[Emotion], settings: str, *, resume: bool) -> None:
         self._path, self._settings, self._rows = path, settings, list[dict[str, Any]]()
         self._emotions = [*map(str, emotions), "unsure"]
-        if resume and path is not None and path.is_file():
-            with path.open(encoding="utf-8", newline="") as stream:
-                self._rows = list(csv.DictReader(stream))
-            if any(row.get("settings") != settings for row in self._rows):
-                raise OutputError(f"{path}: was made with other settings; use the same ones, or another folder")
-        elif path is not None:
+        if path is not None:
             require_replaceable(path)
+        if resume and path is not None and path.is_file():
+            try:
+                with path.open(encoding="utf-8-sig", newline="") as stream:
+                    self._rows = list(csv.DictReader(stream))
+                if any(row["settings"] != settings for row in self._rows):
+                    raise OutputError(f"{path}: was made with other settings; use the same ones, or another folder")
+                self._cells()
+            except (ValueError, KeyError, TypeError, csv.Error) as error:
+                raise OutputError(f"{path}: was changed by another program; name another folder") from error
         self.done = {row["source"] for row in self._rows}
 
     def add(self, video: str, statistics: VideoStatistics) -> None:
@@ -138,16 +142,24 @@ class VideoTable:
         for track in statistics:
             shares.update({str(emotion or "unsure"): seconds for emotion, seconds in track.shares.items()})
         seen = sum(shares.values())
-        row: dict[str, Any] = {"source": video, "seconds": round(statistics.last - (statistics.first or 0), 3)}
+        row: dict[str, Any] = {
+            "source": csv_cell(video),
+            "seconds": round(statistics.last - (statistics.first or 0), 3),
+        }
         row |= {"frames": statistics.frames, "tracks": statistics.count, "face_seconds": round(seen, 3)}
         row |= {name: round(shares[name] / seen, 4) if seen else "" for name in self._emotions}
-        self._rows = [each for each in self._rows if each["source"] != video] + [row | {"settings": self._settings}]
+        self._rows = [each for each in self._rows if each["source"] != row["source"]] + [
+            row | {"settings": self._settings}
+        ]
         if self._path is not None:
             with open_output(self._path) as stream:
                 write_csv(stream, [self._rows[0], *(each.values() for each in self._rows)])
 
     def print(self) -> None:
         """Print the table to standard output."""
+        print_table(("video", "seconds", "frames", "tracks", "mostly"), self._cells())
+
+    def _cells(self) -> list[tuple[str, ...]]:
         rows = []
         for row in self._rows:
             ranked = sorted((name for name in self._emotions if row[name]), key=lambda name: -float(row[name]))
@@ -155,7 +167,7 @@ class VideoTable:
             rows.append(
                 (row["source"], f"{float(row['seconds']):.1f}", *map(str, (row["frames"], row["tracks"])), mostly)
             )
-        print_table(("video", "seconds", "frames", "tracks", "mostly"), rows)
+        return rows
 
 
 class Watch(Protocol):
