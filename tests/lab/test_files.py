@@ -104,6 +104,13 @@ def test_damaged_arrays_without_a_checksum_are_one_line(save: Callable[..., None
             load_arrays(path, "write it again")
 
 
+def test_numbers_that_json_does_not_have_are_null(tmp_path: Path) -> None:
+    save_json(tmp_path / "x.json", {"a": float("nan"), "b": {"c": [1.5, float("inf")]}, "d": "NaN"})
+    text = (tmp_path / "x.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail)["b"] == {"c": [1.5, None]}
+    assert load_json(tmp_path / "x.json") == {"a": None, "b": {"c": [1.5, None]}, "d": "NaN"}
+
+
 def test_innermost_lists_and_objects_of_json_are_on_one_line(tmp_path: Path) -> None:
     values = {
         "why": "again: [ {1,\n2} ] ",

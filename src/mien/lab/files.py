@@ -52,11 +52,12 @@ def find_input(name: str) -> Path:
     return recorded if path.parts[:1] == ("results",) and recorded.exists() else path
 
 
-def load_text(path: Path) -> str:
-    """Read a text file that a person wrote, such as a recipe.
+def load_text(path: Path, *, most: int = MOST_TEXT) -> str:
+    """Read a text file that a person may have written, such as a recipe.
 
     Args:
-        path: The file, UTF-8, of at most ``MOST_TEXT`` bytes.
+        path: The file, UTF-8.
+        most: Its largest size in bytes.
 
     Returns:
         Its content.
@@ -66,9 +67,9 @@ def load_text(path: Path) -> str:
         ValueError: It is larger, or not UTF-8.
     """
     with path.open("rb") as stream:
-        content = stream.read(MOST_TEXT + 1)
-    if len(content) > MOST_TEXT:
-        raise ValueError(f"it has more than {MOST_TEXT // 2**20} MB")
+        content = stream.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"it has more than {most // 2**20} MB")
     return content.decode("utf-8")
 
 
@@ -121,6 +122,8 @@ def save_text(path: Path, text: str) -> None:
 def save_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write plain values as JSON with a checksum, atomically. Innermost lists and objects are on one line each.
 
+    NaN and infinity, which JSON does not have, are null.
+
     Args:
         path: The file; its folder is created if it does not exist.
         values: Its content.
@@ -128,7 +131,8 @@ def save_json(path: Path, values: Mapping[str, Any]) -> None:
     Raises:
         OutputError: If the file cannot be written, for example because the disk is full.
     """
-    plain = json.loads(json.dumps({**values, KEY: BLANK}))  # names of other types become text
+    # Names of other types become text.
+    plain = json.loads(json.dumps({**values, KEY: BLANK}), parse_constant=lambda _: None)
     save_text(path, "{\n" + ",\n".join(f" {json.dumps(name)}: {_lines(plain[name], 1)}" for name in plain) + "\n}\n")
 
 

@@ -24,7 +24,7 @@ from mien.lab.audit.label_errors import (
     train_folds,
     vote_agreement,
 )
-from mien.lab.data import FaceSet, load_fer2013
+from mien.lab.data import FaceSet, Split, load_fer2013
 from mien.lab.data.selection import training_rows, validation_rows
 from mien.lab.files import load_json
 from mien.lab.models import open_model, was_trained_on
@@ -84,6 +84,24 @@ def test_flagged_faces_are_checked_against_the_votes(faces: FaceSet) -> None:
         "first_contradicted": 0.5,
         "suggestion_is_majority": 0.5,
     }
+
+
+def test_a_share_of_no_flagged_faces_is_none_and_not_on_the_page(faces: FaceSet, found: Audit) -> None:
+    errors, agreed = find_label_errors(faces, probabilities_of(faces, wrong=[])), vote_agreement(faces)
+    assert agreed is not None
+    check = check_with_votes(errors, agreed, faces)
+    assert (check.flagged, check.flagged_contradicted, check.suggestion_is_majority) == (0, None, None)
+    assert check.evaluated_contradicted == 0
+    page = audit_page(replace(found, faces=faces, label_errors=errors, agreement=agreed), {}, provenance={})
+    assert "0 of 196 evaluated faces are flagged" in page
+    assert "An independent check" not in page
+
+
+def test_votes_without_any_majority_have_no_section(faces: FaceSet) -> None:
+    assert faces.votes is not None
+    six = replace(faces, votes=faces.votes * 0 + 1).select(faces.rows < 6)
+    page = audit_page(audit(six), {}, provenance={})
+    assert "against FER+" not in page
 
 
 def test_the_agreement_counts_labels_against_majorities(faces: FaceSet) -> None:
@@ -193,6 +211,8 @@ def test_a_model_predicts_all_but_private_faces() -> None:
 
     probabilities = predict_unseen(Sure(), cartoon_set())
     assert sorted(probabilities.rows.tolist()) == list(range(266))
+    with pytest.raises(DataError, match="has no Training or PublicTest rows"):
+        predict_unseen(Sure(), cartoon_set().split(Split.PRIVATE_TEST))
 
 
 def test_own_faces_have_eight_classes_with_contempt_and_else_seven(tmp_path: Path) -> None:

@@ -131,6 +131,8 @@ def test_exclude_files(faces: FaceSet, tmp_path: Path) -> None:
     chosen = recipe(f"data.exclude={path}")
     assert rows_of(training_rows(faces, chosen)) == [row for row in range(196) if row not in (0, 7)]
     assert len(validation_rows(faces, chosen)) == 70
+    path.write_text("3  # a long reason, as an audit gives for each of many rows\n" * 30_000)  # 1.8 MB
+    assert rows_of(training_rows(faces, chosen)) == [row for row in range(196) if row != 3]
 
 
 @pytest.mark.parametrize(

@@ -100,3 +100,4 @@ def test_the_evaluation_separates_new_faces_from_copies_and_noise(cartoons: Face
     assert sum(fresh["read_as"].values()) == pytest.approx(1)
     one = disgust[1][:1].expand(20, -1, -1)
     assert evaluate_faces(one, Emotion.DISGUST, by)[0]["variety"]["made"] < 1e-2 < fresh["variety"]["made"]
+    assert evaluate_faces(one[:1], Emotion.DISGUST, by)[0]["variety"] == {"made": None, "training": None}

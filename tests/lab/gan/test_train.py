@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mien._emotions import Emotion
 from mien._errors import DataError, OutputError
+from mien._output import protect_files
 from mien.lab.data import FaceSet, Split
 from mien.lab.data.custom import decode_face
 from mien.lab.files import load_json, load_state, save_state
@@ -225,6 +226,16 @@ def test_impossible_syntheses_are_refused(cartoons: FaceSet, tmp_path: Path) -> 
     large = replace(cartoons, images=cartoons.images.repeat_interleave(2, 1).repeat_interleave(2, 2))
     with pytest.raises(DataError, match="96 pixels a side; 48 are needed"):
         synthesize(SynthesisOptions((Emotion.DISGUST,), 9, steps=1, config=TINY), large, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["contact.png", "evaluation.json", "disgust/aunt.png"])
+def test_a_foreign_output_is_refused_before_training(name: str, cartoons: FaceSet, tmp_path: Path) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("of another program")
+    options = SynthesisOptions((Emotion.FEAR, Emotion.DISGUST), 9, steps=1, config=TINY)
+    with protect_files([]), pytest.raises(OutputError, match="not written by mien"):
+        synthesize(options, cartoons, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name.partition("/")[0]]
 
 
 def test_a_folder_that_cannot_be_written_raises_before_training(training: FaceSet, tmp_path: Path) -> None:

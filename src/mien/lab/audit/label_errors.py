@@ -123,7 +123,7 @@ class VoteAgreement:
 
 @dataclass(frozen=True)
 class VoteCheck:
-    """How often FER+ votes contradict labels, among faces with a majority; a share of no faces is NaN.
+    """How often FER+ votes contradict labels, among faces with a majority; a share of no faces is ``None``.
 
     Attributes:
         evaluated: Number of faces that were evaluated.
@@ -136,12 +136,12 @@ class VoteCheck:
     """
 
     evaluated: int
-    evaluated_contradicted: float
+    evaluated_contradicted: float | None
     flagged: int
-    flagged_contradicted: float
+    flagged_contradicted: float | None
     first: int
-    first_contradicted: float
-    suggestion_is_majority: float
+    first_contradicted: float | None
+    suggestion_is_majority: float | None
 
 
 def find_label_errors(faces: FaceSet, probabilities: OutOfFold) -> LabelErrors:
@@ -269,7 +269,7 @@ def predict_unseen(model: FaceClassifier, faces: FaceSet) -> OutOfFold:
         The probabilities.
 
     Raises:
-        DataError: The model was trained on these faces.
+        DataError: The model was trained on these faces, or all of them are PrivateTest.
     """
     if isinstance(model, Model) and was_trained_on(model.about.get("data_sha256", ""), faces):
         raise DataError(
@@ -277,6 +277,10 @@ def predict_unseen(model: FaceClassifier, faces: FaceSet) -> OutOfFold:
             "train folds of a recipe, which predict faces that they have not seen"
         )
     splits = [split for split in (Split.TRAINING, Split.PUBLIC_TEST) if len(faces.split(split))]
+    if not splits:
+        raise DataError(
+            f"{faces.source}: has no Training or PublicTest rows, which alone a model predicts for an audit"
+        )
     found = [predict_selection(model, select_rows(faces, model.emotions, split)) for split in splits]
     rows, probs = np.concatenate([each.rows for each in found]), np.concatenate([each.probs for each in found])
     return OutOfFold(rows, probs, model.emotions, f"{model.name}, which has not learned from this set")
@@ -392,5 +396,5 @@ def check_with_votes(errors: LabelErrors, agreement: VoteAgreement, faces: FaceS
     )
 
 
-def _share(values: list[bool]) -> float:
-    return sum(values) / len(values) if values else float("nan")
+def _share(values: list[bool]) -> float | None:
+    return sum(values) / len(values) if values else None

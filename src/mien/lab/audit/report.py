@@ -125,7 +125,7 @@ def audit_page(found: Audit, excluded: Mapping[str, int], *, provenance: Mapping
     Returns:
         The page.
     """
-    counts = audit_counts(found)
+    counts, agreed = audit_counts(found), found.agreement
     reasons = [
         [reason, f"{excluded[reason]:,}" if reason in excluded else "not requested", why]
         for reason, why in REASONS.items()
@@ -144,7 +144,7 @@ def audit_page(found: Audit, excluded: Mapping[str, int], *, provenance: Mapping
         _duplicates_section(found, counts["duplicates"]),
         _contradictions_section(found, counts["duplicates"]["contradicting"]),
         _content_section(found, counts["content"]),
-        *([_ferplus_section(found, found.agreement, counts["ferplus"])] if found.agreement else []),
+        *([_ferplus_section(found, agreed, counts["ferplus"])] if agreed and len(agreed.index) else []),
         *([_label_errors_section(found, found.label_errors, counts["label_errors"])] if found.label_errors else []),
         *([_overlaps_section(found)] if found.overlaps else []),
         section(
@@ -315,7 +315,8 @@ def _label_errors_section(found: Audit, errors: LabelErrors, counts: _Counts) ->
             "correct labels."
         ),
     ]
-    if check := counts["against_ferplus"]:
+    check = counts["against_ferplus"]
+    if check and check["flagged"]:
         blocks.append(
             paragraph(
                 f"An independent check: of the flagged faces with a FER+ majority ({check['flagged']:,}) the votes "

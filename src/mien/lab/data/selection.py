@@ -34,6 +34,7 @@ _ROTATE = 15.0  # degrees, up to
 _SHIFT = 0.1  # share of the side, up to, in both directions
 _ERASED = (5, 10)  # smallest and largest side of an erased square in pixels, for faces of 48 pixels
 _CHUNK = 1024  # faces that are transformed at a time
+_MOST_EXCLUDE = 2**26  # bytes; a row of the exclude.txt of an audit has up to 200
 # One seed for all runs, so that the folds of different runs are the same partition of the set.
 _FOLD_SEED = 0
 
@@ -139,7 +140,7 @@ def read_exclude(path: Path, faces: FaceSet) -> Tensor:
         DataError: The file cannot be read, a line is not a number, or the set has no such row.
     """
     try:
-        lines = load_text(path).splitlines()
+        lines = load_text(path, most=_MOST_EXCLUDE).splitlines()
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: data.exclude cannot be read ({getattr(error, 'strerror', None) or error})") from error
     known, rows = set(faces.rows.tolist()), []

@@ -357,8 +357,10 @@ def _medians(made: Tensor, real: Tensor) -> dict[str, float]:
     return {"made": float(made.median()), "held_out": float(real.median())}
 
 
-def _variety(images: Tensor) -> float:
-    """The median distance of a face to the nearest other face by appearance; near 0 for a collapsed generator."""
+def _variety(images: Tensor) -> float | None:
+    """The median distance of a face to the nearest other one by appearance; near 0 for a collapsed generator."""
+    if len(images) < 2:
+        return None
     rows = appearance(images)
     distances = torch.cdist(rows, rows).fill_diagonal_(torch.inf)
     return float(distances.min(1).values.median())

@@ -133,7 +133,9 @@ def synthesize(
                 f"{faces.source}: {count} Training faces of {emotion!s} are too few to learn from; "
                 f"{MIN_TRAINING_FACES} are needed"
             )
-    with output_folder(folder):
+    with output_folder(folder, ("evaluation.json", "contact.png")):
+        for emotion in options.emotions:
+            _require_faces(folder / emotion)
         gan = train_gan(
             training,
             folder / TRAINING_FOLDER,
@@ -214,12 +216,7 @@ def write_faces(images: Tensor, folder: Path, emotion: Emotion) -> None:
         OutputError: The folder cannot be written, or holds anything but numbered PNG files, which mien did not write.
     """
     target, draft = folder / emotion, folder / f".{emotion}.new"
-    if target.exists() and not target.is_dir():
-        raise OutputError(f"{target}: is a file where a folder of faces would be written; choose another folder")
-    for entry in target.iterdir() if target.is_dir() else ():
-        require_replaceable(entry)
-        if not re.fullmatch(rf"\d{{{_DIGITS},}}\.png", entry.name):
-            raise OutputError(f"{target}: holds {entry.name}, which mien did not write; choose another folder")
+    _require_faces(target)
     try:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
@@ -231,6 +228,16 @@ def write_faces(images: Tensor, folder: Path, emotion: Emotion) -> None:
         shutil.rmtree(draft, ignore_errors=True)
         cause = (error.strerror or str(error)).lower()
         raise OutputError(f"{target}: cannot be written ({cause}); free space or choose another folder") from error
+
+
+def _require_faces(target: Path) -> None:
+    """Raise ``OutputError`` if a folder is a file, or holds anything but faces that mien wrote; it need not exist."""
+    if target.exists() and not target.is_dir():
+        raise OutputError(f"{target}: is a file where a folder of faces would be written; choose another folder")
+    for entry in target.iterdir() if target.is_dir() else ():
+        require_replaceable(entry)
+        if not re.fullmatch(rf"\d{{{_DIGITS},}}\.png", entry.name):
+            raise OutputError(f"{target}: holds {entry.name}, which mien did not write; choose another folder")
 
 
 def contact_sheet(bands: Sequence[_Band], training: FaceSet) -> bytes:
