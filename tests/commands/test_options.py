@@ -127,6 +127,18 @@ def test_force_may_be_anywhere_in_a_command() -> None:
     assert seen == [(None, True, 3)]
 
 
+def test_a_folder_is_not_named_like_a_file(tmp_path: Path) -> None:
+    def command(out: _options.OutOption = None, keep: _options.KeepOption = None) -> None:
+        pass
+
+    once = typer.Typer()
+    once.command()(protected(command))
+    for option in ("--out", "--keep"):
+        with pytest.raises(MienError, match=r"ex\.html: is a file; name a folder to write to"):
+            typer.main.get_command(once)([option, str(tmp_path / "ex.html")], standalone_mode=False)
+        typer.main.get_command(once)([option, str(tmp_path / "seed-0.5")], standalone_mode=False)
+
+
 def test_a_recipe_from_a_pipe_is_refused_by_its_name(tmp_path: Path) -> None:
     import os
 

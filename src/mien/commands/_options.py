@@ -20,15 +20,18 @@ if TYPE_CHECKING:  # the lab is an extra
     from mien.reader import Reader
 
 OutOption = Annotated[
-    Path | None, typer.Option("--out", metavar="PATH", help="Where to write. The suffix of a file is its format.")
+    Path | None,
+    typer.Option("--out", metavar="PATH", help="Where to write: a folder, or a file whose suffix is its format."),
 ]
 RequiredOutOption = Annotated[
-    Path, typer.Option("--out", metavar="PATH", help="Where to write. The suffix of a file is its format.")
+    Path, typer.Option("--out", metavar="PATH", help="Where to write: a folder, or a file whose suffix is its format.")
 ]
 NewFolderOption = Annotated[RequiredOutOption, "a new folder"]
 OutsOption = Annotated[
     list[Path] | None,
-    typer.Option("--out", metavar="PATH", help="Where to write. The suffix of a file is its format; repeatable."),
+    typer.Option(
+        "--out", metavar="PATH", help="Where to write: a folder, or a file whose suffix is its format; repeatable."
+    ),
 ]
 FormatOption = Annotated[
     list[str] | None,
@@ -174,6 +177,7 @@ def open_ledger(path: Path | None, again: str) -> "Ledger":
 _OUTPUTS = ("out", "keep", "figures", "ledger")
 _IMAGES = ("paths", "what", "sources")  # their folders hold images to read; other files in them may be written
 STDOUT = Path("-")
+_NO_FOLDERS = frozenset([".csv", ".html", ".json", ".jsonl", ".md", ".onnx", ".pdf", ".png", ".svg", ".txt"])
 _TEXTS = ("csv", "jsonl", "json")  # formats that can go to standard output
 
 
@@ -203,7 +207,7 @@ def protected(command: Callable[..., None]) -> Callable[..., None]:
                 if (
                     isinstance(path, Path)
                     and path.suffix != ".npz"
-                    and path.is_file()
+                    and (path.is_file() or (path.suffix.lower() in _NO_FOLDERS and not path.exists()))
                     and name != "ledger"
                     and not is_input(path)
                 ):
