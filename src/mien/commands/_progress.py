@@ -127,7 +127,7 @@ def epoch_line(record: "EpochRecord") -> str:
     parts = [
         f"epoch {record.epoch}",
         f"loss {record.loss:.3f}",
-        f"training {record.accuracy:.2%}",
+        f"training {record.accuracy:.2%}" + (f" at {record.size} px" if record.size else ""),
         _validation(record),
         f"{record.images_per_second:,.0f} images/s",
         f"{record.seconds:.1f} s",

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from mien._errors import DataError, DivergedError, OutputError, RecipeError
+from mien.commands._progress import epoch_line
 from mien.lab.data import FaceSet
 from mien.lab.files import load_state
 from mien.lab.inference import predict
 from mien.lab.recipe import Recipe
 from mien.lab.train.devices import Devices
-from mien.lab.train.logging import EpochRecord
+from mien.lab.train.logging import EpochRecord, read_log
 from mien.lab.train.loop import fit
 from mien.lab.train.losses import Objective
 from mien.lab.train.run import build_net, load_final
@@ -152,6 +153,10 @@ def test_a_phase_trains_on_faces_of_its_size(faces: FaceSet, tmp_path: Path, mon
     assert fit(RUNS["another size first"], faces, tmp_path, devices=CPU)
     steps = len(seen) // 3
     assert seen == [24] * 2 * steps + [16] * steps
+    records = read_log(tmp_path)
+    assert [record.size for record in records] == [24, 24, 0]
+    assert " at 24 px  PublicTest " in epoch_line(records[0])
+    assert " px" not in epoch_line(records[2])  # the size of the validation faces
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,8 @@ class EpochRecord:
         val_accuracy: Accuracy of the averaged weights on them, 0..1; NaN without validation.
         val_log_loss: Log loss of the averaged weights on them; NaN without validation.
         clipped: Share of steps whose gradient was clipped; NaN without clipping.
+        size: Side of the training faces in pixels, in a phase with another size than the recipe's, which the validation
+            faces have; else 0.
         fallback: Optimizer of the fallback that takes over after this epoch; empty: none.
         net: Name of a member of an ensemble, in its first epoch; else empty.
     """
@@ -58,6 +60,7 @@ class EpochRecord:
     val_accuracy: float = math.nan
     val_log_loss: float = math.nan
     clipped: float = math.nan
+    size: int = 0
     fallback: str = ""
     net: str = ""
 
@@ -70,6 +73,7 @@ class EpochRecord:
         """Return the record as plain values without empty ones. Numbers that are not finite become ``None``."""
         absent = set() if self.val_split else {"val_accuracy", "val_log_loss"}
         absent |= {"clipped"} if math.isnan(self.clipped) else set()
+        absent |= set() if self.size else {"size"}
         values = {key: x for key, x in asdict(self).items() if x != "" and key not in absent}
         return {key: None if isinstance(x, float) and not math.isfinite(x) else x for key, x in values.items()}
 

@@ -285,7 +285,8 @@ def train_epoch(task: TrainingTask, run: Run, model: _FabricModule, optimizer: _
     assert isinstance(means, Tensor)
     loss, accuracy, clipped = means.tolist()
     clipped = clipped if config.clip_grad > 0 else math.nan
-    return EpochRecord(epoch=run.epoch + 1, loss=loss, accuracy=accuracy, lr=lr, clipped=clipped)
+    size = 0 if segment.size == task.recipe.data.size else segment.size
+    return EpochRecord(epoch=run.epoch + 1, loss=loss, accuracy=accuracy, lr=lr, clipped=clipped, size=size)
 
 
 def train_step(
