@@ -22,12 +22,20 @@ if TYPE_CHECKING:
     from PIL.PngImagePlugin import PngInfo
 
 MARK = "Written by mien"
+# Each mark with what is around it in the formats that have it: a text that only names one is not mien's.
 _OWN = re.compile(
-    rb'Written by mien|name="generator" content="mien"|mien_contract|data_sha256|"(?:provenance|vote_weight)":'
-    rb"|mien-sha256|average_steps|data\.exclude=THIS_FILE|model,recipe,seed,split,classes,faces,"
+    rb'<meta name="generator" content="mien">|mien-sha256:[0-9a-f]{64}:mien-sha256'
+    rb"|[\0\x0f]Written by mien|\xff\xfe\0[\x11*]Written by mien"  # after a zero or its length: PNG, MP4, Parquet, JPEG
+    rb"|<!-- Written by mien -->|\A[#%] Written by mien\r?\n|/Creator \(Written by mien\)|<dc:title>Written by mien</"
+    rb"|\n\rmien_contract\x12|X(?:\x0b\0{3}data_sha256|\r\0{3}average_steps)"  # keys of ONNX and of pickled tensors
+    rb"|^# [^\n]*data\.exclude=THIS_FILE"
     rb"|\A(?:source,face,x1,|frame,seconds,track_id,|start,end,track_id,|source,seconds,frames,|model,corruption,severity,)"
-    rb'|\A(?:\[\n)?\{"(?:(?:frame|epoch|start)": \d|source": "[^\n]*?", "size_wh": \[)'
+    rb"|\A[^\n]*model,recipe,seed,split,classes,faces,"
+    rb'|\A\{"epoch": \d[^\n]*, "images_per_second": '
+    rb'|\A(?:\[\n)?\{"(?:(?:frame|start)": \d|source": "[^\n]*?", "size_wh": \[)',
+    re.MULTILINE,
 )
+_JSON, _KEYS = re.compile(rb"\A\{\s*\""), re.compile(rb'"(?:provenance|vote_weight|data_sha256)":')
 PARTIAL = (KeyboardInterrupt, BrokenPipeError)  # after which files have the results until then
 _EDGE = 2**20  # bytes at the start and at the end of a file in which the mark is looked for
 
@@ -128,7 +136,8 @@ def is_own(path: str | os.PathLike[str]) -> bool:
         with open(path, "rb") as stream:  # noqa: PTH123
             start = stream.read(_EDGE)
             stream.seek(max(0, os.fstat(stream.fileno()).st_size - _EDGE))
-            return not start or _OWN.search(start) is not None or _OWN.search(stream.read(_EDGE)) is not None
+            marks = (_OWN, _KEYS) if _JSON.match(start) else (_OWN,)
+            return not start or any(mark.search(part) for part in (start, stream.read(_EDGE)) for mark in marks)
     except OSError:
         return False
 
@@ -175,6 +184,15 @@ def identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
     except (OSError, ValueError):
         return None
     return status.st_dev, status.st_ino
+
+
+def is_device(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path is a device or a pipe, into which an output is written directly.
+
+    Args:
+        path: The path; it need not exist.
+    """
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)  # noqa: PTH110, PTH112, PTH113
 
 
 def flush(path: Path) -> None:
@@ -258,12 +276,12 @@ class Draft:
         require_kind("path", path, (str, os.PathLike), "a path")
         self.name, self._sync = os.fspath(path), sync
         with output_errors(self.name):
-            # A symbolic link stays one: the file to which it leads is replaced.
-            self._target = Path(os.path.realpath(path))
+            # A symbolic link stays one: the file to which it leads is replaced. One to a pipe leads nowhere.
+            replaceable = not is_device(path)
+            self._target = Path(os.path.realpath(path) if replaceable else path)
             if self._target.is_dir():
                 raise IsADirectoryError(self.name)
             require_replaceable(self.name)
-            replaceable = self._target.is_file() or not self._target.exists()
             self.path = self._target.with_name(f".mien-{secrets.token_hex(6)}.part") if replaceable else self._target
             # Not tempfile: its files are private to the user, but a result has the permissions of the umask.
             self.file: BinaryIO = self.path.open("x+b" if replaceable else "wb")

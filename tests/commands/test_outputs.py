@@ -1,6 +1,7 @@
 """Files that commands write: never over an input, nor over a file that mien did not write, and never through a link."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from mien.commands import _options, app
 from mien.decode import decode
 from mien.report.images import ImageFolder
 from support.onnx_models import write_model
+from support.written_files import foreign_files
 
 FOREIGN = "<p>another program wrote this</p>"
 Draw = Callable[..., np.ndarray]
@@ -162,8 +164,8 @@ def test_equal_content_may_be_written_again(tmp_path: Path) -> None:
 def test_a_mark_is_found_at_both_ends_of_a_file_and_nowhere_else(tmp_path: Path) -> None:
     filler, path = bytes(3 * _output._EDGE), tmp_path / "file"
     for content, own in (
-        (filler + _output.MARK.encode(), True),
-        (_output.MARK.encode() + filler, True),
+        (filler + b"<!-- Written by mien -->\n", True),
+        (b"% Written by mien\n" + filler, True),
         (filler, False),
         (b"source;face", False),
         (b"x\nsource,face,x1,y1", False),
@@ -172,6 +174,52 @@ def test_a_mark_is_found_at_both_ends_of_a_file_and_nowhere_else(tmp_path: Path)
     ):
         path.write_bytes(content)
         assert _output.is_own(path) == own, content[:30]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "data_sha256: abc\n",
+        "average_steps = 3\n",
+        "about = {'data_sha256': 1, \"provenance\": 2}\n",
+        "A report. Written by mien, they said.\nWritten by mien\n",
+        "train with data.exclude=THIS_FILE\n",
+        "mien-sha256 and mien_contract are its marks\n",
+        '{"epoch": 1, "loss": 0.5}\n',
+        'the line <meta name="generator" is what pages have\n',
+    ],
+)
+def test_a_text_that_names_a_mark_is_not_replaced(
+    predict: Callable[..., Result], photo: Path, tmp_path: Path, text: str
+) -> None:
+    notes = tmp_path / "notes.csv"
+    notes.write_text(text)
+    done = predict(photo, "--out", notes)
+    assert (done.exit_code, notes.read_text()) == (2, text)
+    assert "was not written by mien" in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="names of open pipes are those of POSIX")
+def test_an_open_pipe_is_written_by_its_name(predict: Callable[..., Result], photo: Path) -> None:
+    end, start = os.pipe()
+    try:
+        done = predict(photo, "--format", "csv", "--out", f"/dev/fd/{start}")
+        assert (done.exit_code, done.stderr) == (0, "")
+        assert os.read(end, 30).startswith(b"source,face,x1,")
+        refused = predict(photo, "--out", f"/dev/fd/{start}")
+        assert refused.stderr == f"mien: --out /dev/fd/{start}: this suffix names no format; add --format\n"
+    finally:
+        os.close(start)
+        os.close(end)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_copies_of_streams_and_of_files_are_recognised(tmp_path: Path, suffix: str) -> None:
+    folder = ImageFolder(tmp_path)
+    for source in ("<stdin>", __file__):
+        folder.save(Image.new("RGB", (2, 2)), source, f".mien{suffix}")
+    assert len(list(tmp_path.iterdir())) == 2
+    assert foreign_files(tmp_path) == []
 
 
 def copies(folder: Path) -> list[str]:

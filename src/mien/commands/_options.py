@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mien._errors import MienError
-from mien._output import is_input, protect_files, require_replaceable
+from mien._output import is_device, is_input, protect_files, require_replaceable
 from mien._suggest import require_known
 
 if TYPE_CHECKING:  # the lab is an extra
@@ -273,11 +273,16 @@ def read_outputs(
         suffix = path.suffix.lower()[1:]
         if suffix in known and not path.is_dir():
             pairs.append((suffix, path))
-        elif path == STDOUT or (suffix and formats and not path.is_dir()) or (folders and not suffix):
+        elif (
+            path == STDOUT
+            or ((suffix or is_device(path)) and formats and not path.is_dir())
+            or (folders and not suffix)
+        ):
             pairs += [(name, path) for name in formats or (["jsonl"] if path == STDOUT else ["csv"])]
             left = []
-        elif (suffix and not path.is_dir()) or path.is_file():
-            raise MienError(f"--out {path}: this suffix names no format; name a file {suffixes}, or a folder")
+        elif (suffix and not path.is_dir()) or path.is_file() or is_device(path):
+            cure = "add --format" if is_device(path) else f"name a file {suffixes}, or a folder"
+            raise MienError(f"--out {path}: this suffix names no format; {cure}")
         else:
             pairs.append(("", path))
     pairs += [*((name, STDOUT) for name in left), *([("jsonl", STDOUT)] if as_json else [])]

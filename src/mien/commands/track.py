@@ -11,7 +11,7 @@ import typer
 from mien._errors import ImageError, MienError, SourceError
 from mien._format import csv_cell
 from mien._inputs import expand_videos, names_of
-from mien._output import require_replaceable
+from mien._output import is_device, require_replaceable
 from mien._signals import GracefulStop
 from mien.bundled import DEFAULT_MODEL
 from mien.commands import _options
@@ -72,7 +72,8 @@ def track_command(
     an argument is wrong, or a camera was disconnected, 130 stopped by Ctrl-C, 143 by SIGTERM.
     """
     videos, several = expand_videos(sources)
-    folder = next((each for each in out or () if each != _options.STDOUT and (not each.suffix or each.is_dir())), None)
+    paths = [path for path in out or () if path != _options.STDOUT and not is_device(path)]
+    folder = next((path for path in paths if not path.suffix or path.is_dir()), None)
     several = several or folder is not None
     outputs = _options.read_outputs(out, format, as_json, _FORMATS, folders=several)
     if several and any(path != folder for _, path in outputs):
