@@ -11,6 +11,7 @@ from rich.text import Text
 from mien._errors import MienError, RecipeError
 from mien.commands import _options, app
 from mien.commands._options import STDOUT, protected, read_outputs
+from mien.lab.recipe.schema import LARGEST_SEED
 
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 FORMATS = ("csv", "jsonl", "json", "parquet", "html", "mp4")
@@ -147,6 +148,12 @@ def test_a_recipe_from_a_pipe_is_refused_by_its_name(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(RecipeError, match=r"pipe: a recipe is a file whose name ends in \.toml; copy or rename it"):
         load(str(tmp_path / "pipe"))
+
+
+def test_every_seed_is_one_that_a_recipe_takes() -> None:
+    seeds = [option for _, name, option in OPTIONS if name == "--seed"]
+    assert seeds
+    assert all((option.min, option.max) == (0, LARGEST_SEED) for option in seeds)
 
 
 @pytest.mark.parametrize("command", ["predict", "track"])

@@ -97,7 +97,8 @@ LabThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=0, help="Cores to use; 0: all.", show_default="1 of ONNX files, else all")
 ]
 SeedOption = Annotated[
-    int | None, typer.Option(min=0, help="Seed of everything random.", show_default="that of the recipe, else 0")
+    int | None,
+    typer.Option(min=0, max=2**32 - 1, help="Seed of everything random.", show_default="that of the recipe, else 0"),
 ]
 FacesOption = Annotated[
     int | None, typer.Option(min=0, help="Number of faces of the data set, drawn by class; 0: all.")

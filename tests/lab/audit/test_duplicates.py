@@ -87,6 +87,10 @@ def test_too_many_pairs_are_refused_in_one_line(monkeypatch: pytest.MonkeyPatch)
     images[:, 0, 0] = np.arange(30)
     with pytest.raises(DataError, match="frames of videos"):
         near_pairs(images)
+    faces = cartoon_set(per_split=(14, 0, 0))
+    blank = replace(faces, images=faces.images * 0)
+    with pytest.raises(DataError, match="more than 100 pairs of equal images"):
+        find_overlap(blank, blank)
 
 
 def test_planted_duplicates_are_found_and_nothing_else(found: Audit) -> None:

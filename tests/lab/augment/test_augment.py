@@ -361,7 +361,7 @@ def test_cutmix_takes_one_rectangle_and_the_labels_by_its_area() -> None:
     n = 600
     x = torch.arange(n).float()[:, None, None, None].expand(n, 1, 48, 48).contiguous()
     before, target = x.clone(), torch.eye(n)
-    mixed, mixed_target = mix(x, target, AugmentConfig(cutmix=1.0), seeded())
+    mixed, mixed_target = mix(x, target, AugmentConfig(cutmix=1), seeded())  # a whole number, as Python allows
     assert torch.equal(x, before)
     foreign = mixed != x
     share = foreign.float().mean((1, 2, 3))

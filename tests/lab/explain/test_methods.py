@@ -130,6 +130,7 @@ def test_a_map_depends_neither_on_the_batch_nor_changes_the_net() -> None:
     [
         ({"method": "gradcam"}, MienError, r"unknown method 'gradcam'; did you mean 'grad-cam'\?"),
         ({"target": 7}, MienError, "is class 7; the net has 7"),
+        ({"target": [-1, 3]}, MienError, "is class -1; the net has 7"),
         ({"target": [1, 2, 3]}, MienError, "one for each of the 2 images"),
         ({"layer": "featurse"}, ModelError, "no layer 'featurse'; similar are features"),
         ({"layer": "head.layers"}, ModelError, "without places"),

@@ -143,12 +143,12 @@ def test_lenet_can_be_lenet_5() -> None:
     assert count_parameters(five) == 61_706
 
 
-@pytest.mark.parametrize("depth", [18, 50])
-def test_a_resnet_that_starts_as_its_shortcuts_has_a_smaller_first_gradient(depth: int) -> None:
+@pytest.mark.parametrize(("name", "depth"), [("resnet", 18), ("resnet", 50), ("hybrid_resnet50", 50)])
+def test_a_resnet_that_starts_as_its_shortcuts_has_a_smaller_first_gradient(name: str, depth: int) -> None:
     norms = []
     for zero_init in (False, True):
         torch.manual_seed(0)
-        net = nets.build("resnet", channels=1, classes=3, depth=depth, base=8, zero_init_residual=zero_init)
+        net = nets.build(name, channels=1, classes=3, depth=depth, base=8, zero_init_residual=zero_init)
         images = torch.rand(16, 1, 48, 48, generator=torch.Generator().manual_seed(1)) * 2 - 1
         torch.nn.functional.cross_entropy(net(images), torch.arange(16) % 3).backward()
         norms.append(torch.stack([p.grad.norm() for p in net.parameters() if p.grad is not None]).norm())
@@ -339,6 +339,8 @@ def test_a_name_may_have_dashes() -> None:
         ("mien", {"dropout": True}, "dropout is True; it must be a number"),
         ("mien", {"block": "plane"}, "block is one of 'residual', 'plain', 'reparam', not 'plane'"),
         ("mien", {"block": "plain", "squeeze": True}, "squeeze and drop_path need block 'residual', not 'plain'"),
+        ("mien", {"drop_path": 1}, "drop_path is from 0 to below 1, not 1"),
+        ("timm/resnet18", {"drop_path_rate": 3.0}, "drop_path_rate is from 0 to below 1, not 3.0"),
         ("hybrid_resnet50", {"depth": 101}, "depth is one of 18, 34, 50, not 101"),
         ("hybrid_resnet50", {"heads": 7}, "cannot be divided among 7 heads"),
     ],

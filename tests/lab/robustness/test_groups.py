@@ -65,6 +65,7 @@ def test_small_groups_and_missing_faces_are_counted_and_not_evaluated(faces: Fac
     ("text", "says"),
     [
         ("rwo,sex\n1,f\n", "neither the column row nor file; .* did you mean 'row'"),
+        ("row,sex\n", "has a header and no rows"),
         ("row\n1\n", "has only the column row"),
         ("row,sex,sex\n1,f,f\n", "named twice"),
         ("row,sex\n1,f\n1,m\n", "row 1 .line 3.: the face '1' is named twice"),

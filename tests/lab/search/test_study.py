@@ -107,6 +107,11 @@ def test_the_same_seed_makes_the_same_search(images: Path, tmp_path: Path) -> No
     assert made("one") == made("two")
 
 
+def test_the_largest_seed_is_taken_by_every_worker(plan: Callable[..., SearchPlan]) -> None:
+    with open_study(plan(seed=2**32 - 1), worker=3) as study:
+        assert 0 <= study.ask().suggest_float("x", 0, 1) <= 1
+
+
 def test_an_interrupted_trial_resumes(plan: Callable[..., SearchPlan], tmp_path: Path) -> None:
     def stop(event: TrialEvent) -> None:
         if event.trial == 0 and event.epoch == 1:

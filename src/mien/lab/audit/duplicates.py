@@ -8,7 +8,7 @@ The search is complete: the inner product of two fingerprints is never below the
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import permutations, product
+from itertools import islice, permutations, product
 
 import numpy as np
 import torch
@@ -231,7 +231,7 @@ def find_overlap(
         All pairs of duplicates.
 
     Raises:
-        DataError: There are more than ``MAX_PAIRS`` pairs of near duplicates.
+        DataError: There are more than ``MAX_PAIRS`` pairs of equal images or of near duplicates.
     """
     mine, theirs = faces.images.numpy(), other.images.numpy()
     exact = _equal_images(mine, theirs)
@@ -422,10 +422,13 @@ def _equal_images(mine: Images, theirs: Images) -> Indices:
     known: dict[int, list[int]] = {}
     for index, image in enumerate(mine):
         known.setdefault(hash(image.tobytes()), []).append(index)
-    pairs = [
+    equal = (
         (index, other)
         for other, image in enumerate(theirs)
         for index in known.get(hash(image.tobytes()), ())
         if np.array_equal(mine[index], image)
-    ]
+    )
+    pairs = list(islice(equal, MAX_PAIRS + 1))
+    if len(pairs) > MAX_PAIRS:
+        raise DataError(f"more than {MAX_PAIRS:,} pairs of equal images; keep one of those that repeat in a set")
     return np.array(pairs, np.int64).reshape(-1, 2)

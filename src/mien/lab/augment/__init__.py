@@ -173,4 +173,4 @@ def _outside_of_box(n: int, side: int, alpha: float, generator: Generator) -> Te
 
 def _gammas(n: int, alpha: float, generator: Generator) -> Tensor:
     """float32 ``[2, n]``; the first divided by the sum of both has a Beta(alpha, alpha) distribution."""
-    return torch._standard_gamma(torch.full((2, n), alpha, device=generator.device), generator=generator)
+    return torch._standard_gamma(torch.full((2, n), float(alpha), device=generator.device), generator=generator)

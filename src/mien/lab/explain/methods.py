@@ -160,8 +160,9 @@ def _module(net: nn.Module, layer: str) -> nn.Module:
 
 
 def _require_classes(logits: Tensor, classes: Tensor) -> None:
-    if len(classes) and not 0 <= int(classes.min()) <= int(classes.max()) < logits.shape[1]:
-        raise MienError(f"target is class {int(classes.max())}; the net has {logits.shape[1]}, counted from 0")
+    wrong = classes[(classes < 0) | (classes >= logits.shape[1])]
+    if len(wrong):
+        raise MienError(f"target is class {int(wrong[0])}; the net has {logits.shape[1]}, counted from 0")
 
 
 def _weights(method: str, activations: Tensor, gradients: Tensor) -> Tensor:

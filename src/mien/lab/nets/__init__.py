@@ -128,6 +128,8 @@ def _check_numbers(value: Any, name: str = "") -> bool:
     most = _DEEPEST if "depth" in name else _WIDEST
     if not least <= value <= most:
         raise ValueError(f"{name} is from {least} to {most}, not {value}")
+    if "drop_path" in name and value >= 1:  # what is kept is divided by 1 - value
+        raise ValueError(f"{name} is from 0 to below 1, not {value}")
     return value > (16 if "depth" in name else 512)
 
 
@@ -226,7 +228,7 @@ def count_parameters(net: nn.Module) -> int:
 def count_macs(net: nn.Module, size: int, *, channels: int = 1) -> int:
     """Count the multiply-accumulates of one image: convolutions, linear layers and attention scores.
 
-    Norms, activations, pooling and gates are not counted, as in the tables of the papers.
+    Norms, activations and pooling are not counted, as in the tables of the papers.
 
     Args:
         net: The net; it is not changed.

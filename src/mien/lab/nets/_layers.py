@@ -205,7 +205,7 @@ def drop_branch(branch: Tensor, drop: float, *, training: bool) -> Tensor:
 
     Args:
         branch: ``[N, K, h, w]``.
-        drop: Share of samples that lose the branch, from 0 to 1.
+        drop: Share of samples that lose the branch, from 0 to below 1.
         training: Whether the block is in training mode; else nothing is dropped.
 
     Returns:
@@ -554,7 +554,7 @@ def residual_features(
         stem: ``"imagenet"``: a 7x7 convolution of stride 2 and a max-pool, a quarter of the size; ``"small"``: a 3x3
             convolution, the same size; ``"half"``: a 3x3 convolution of stride 2, half the size.
         base: Width of the stem and of the blocks of the first stage; 64 as published.
-        drop_path: Stochastic depth rate of the last block, from 0 to 1; it grows linearly from 0 at the first block.
+        drop_path: Stochastic depth rate of the last block, below 1; it grows linearly from 0 at the first block.
 
     Returns:
         Maps images ``[N, channels, S, S]`` to ``[N, 8 * base * block.expansion, h, w]``.

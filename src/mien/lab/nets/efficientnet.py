@@ -46,8 +46,7 @@ def build(
         stem: ``"imagenet"`` has the published stride 2 (a 2x2 map at 48 px), ``"small"`` has stride 1 (3x3).
         lite: Whether to build EfficientNet-Lite0 (variant 0).
         dropout: Dropout rate before the classifier; by default that of the variant.
-        drop_path: Stochastic depth rate of the last block, from 0 to 1; it grows linearly from 0 at the first
-            block.
+        drop_path: Stochastic depth rate, below 1; block i of n, from 0, has i / n of it (the last of B0 15 / 16).
 
     Returns:
         The net.

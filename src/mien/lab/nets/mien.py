@@ -121,7 +121,7 @@ def build(
             stage read: 0 for no filter, 0.25 for the binomial one.
         squeeze: Whether residual blocks have squeeze-and-excitation.
         dropout: Dropout rate before the classifier, from 0 to 1.
-        drop_path: Stochastic depth rate of the last residual block; it grows linearly from 0 at the first block.
+        drop_path: Stochastic depth rate of the last residual block, below 1; it grows linearly from 0 at the first.
 
     Returns:
         The net.

@@ -121,7 +121,7 @@ def build(
         region_depths: Blocks of each stage of a branch.
         region_strides: Stride of each stage of a branch.
         dropout: Dropout rate before the classifier, from 0 to 1.
-        drop_path: Stochastic depth rate of the trunk's last block.
+        drop_path: Stochastic depth rate of the trunk's last block, below 1.
 
     Returns:
         The net.

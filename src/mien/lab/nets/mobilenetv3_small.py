@@ -34,7 +34,7 @@ def build(channels: int, classes: int, *, stem: str = "small", head: str = "pool
         classes: Number of classes.
         stem: ``"imagenet"`` has the published stride 2 (a 2x2 map at 48 px), ``"small"`` has stride 1 (3x3).
         head: ``"dense"`` is published, with a hidden layer of 1024 after the pooling; ``"pooled"`` has none, so
-            that the net has class activation maps and can be exported.
+            that its maps are class activation maps.
         dropout: Dropout rate before the classifier, from 0 to 1.
 
     Returns:

@@ -27,7 +27,7 @@ def build(
             convolution (6x6), ``"half"`` one 3x3 convolution of stride 2 (3x3).
         base: Channels of the first stage; 64 as published.
         dropout: Dropout rate before the classifier, from 0 to 1.
-        drop_path: Stochastic depth rate of the last block, from 0 to 1; it grows linearly from 0 at the first
+        drop_path: Stochastic depth rate of the last block, below 1; it grows linearly from 0 at the first
             block.
         zero_init_residual: Whether the last batch norm of every block starts at 0, so that the block starts as its
             shortcut (Goyal et al., 2017).

@@ -16,7 +16,7 @@ def build(channels: int, classes: int, *, base: int = 64, dropout: float = 0.3, 
         classes: Number of classes.
         base: Channels of the first stage; 64 as published.
         dropout: Dropout rate before the classifier, from 0 to 1.
-        drop_path: Stochastic depth rate of the last block, from 0 to 1; it grows linearly from 0 at the first
+        drop_path: Stochastic depth rate of the last block, below 1; it grows linearly from 0 at the first
             block.
 
     Returns:

@@ -148,6 +148,8 @@ def read_groups(path: Path, faces: FaceSet) -> GroupTable:
         for name, cell in zip(names, cells, strict=True):
             if name != key and cell.strip():
                 columns[name][row] = cell.strip()
+    if not seen:
+        raise DataError(f"{path}: has a header and no rows; add a row for every face")
     unknown = seen - set(faces.rows.tolist())
     if unknown == seen:
         raise DataError(f"{path}: none of its rows is a row of {faces.source}; rows are counted from 0")

@@ -369,7 +369,7 @@ class Steadiness(TypedDict):
         step_change: 99th percentile of the largest change of a probability when the face is shifted by 0.05 pixels.
         sizes: By side of the faces in pixels, ``accuracy``, ``ece`` and ``unsure_below``, see ``measure_by_size``.
         agreement: Agreement with the FER+ majority; ``None`` for a set without votes.
-        ms: Fastest time of one crop in milliseconds, on one thread: that which other programs disturbed least.
+        ms: Fastest time of one crop in milliseconds, on the threads in use: that which other programs disturbed least.
         bytes: Size of the model's file.
     """
 

@@ -192,7 +192,8 @@ def open_study(plan: SearchPlan, *, worker: int = 0) -> Iterator[Any]:
             storage=storage, study_name="search", direction=space.direction, pruner=pruner, load_if_exists=True
         )
         # Every worker and every start needs another seed, or all would draw the same first trials.
-        study.sampler = optuna.samplers.TPESampler(seed=plan.seed + 1_000 * worker + 100_000 * len(study.trials))
+        seed = plan.seed + 1_000 * worker + 100_000 * len(study.trials)
+        study.sampler = optuna.samplers.TPESampler(seed=seed % 2**32)  # NumPy takes no larger ones
         yield study
     finally:
         storage.remove_session()
