@@ -80,7 +80,7 @@ def test_a_search_with_too_many_choices(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="there is no endless file")
 def test_an_endless_exclude_file() -> None:
-    with pytest.raises(DataError, match=r"data\.exclude cannot be read \(it has more than 1 MB\)"):
+    with pytest.raises(DataError, match=r"data\.exclude cannot be read \(it has more than 64 MB\)"):
         read_exclude(Path("/dev/zero"), cartoon_set(per_split=(7, 7, 7)))
 
 

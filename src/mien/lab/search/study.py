@@ -127,6 +127,8 @@ class SearchPlan:
 def run_search(plan: SearchPlan, on_event: OnEvent = lambda _: None) -> None:
     """Run trials until ``plan.trials`` of them are finished or pruned. The same call resumes an interrupted search.
 
+    A trial that runs out of memory is not replaced in the same call, or the search might never end.
+
     Args:
         plan: The search.
         on_event: Called after every epoch and at the end of every trial.
