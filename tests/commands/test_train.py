@@ -194,6 +194,12 @@ def test_a_resumed_run_continues_the_same_logs(tmp_path: Path, monkeypatch: pyte
     assert client.get_run(run).info.status == "FINISHED"
     assert client.get_run(run).data.params["train.batch_size"] == "256"
     assert points(tmp_path / "tensorboard", "loss") == [(1, 3.0), (2, 2.0), (4, 1.0)]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other.db")  # resumed from another folder
+    logs = ExperimentLoggers(["mlflow"], chosen, tmp_path)
+    logs.on_epoch(epoch(5, 0.5))
+    logs.close()
+    run = (tmp_path / "mlflow-run.txt").read_text().strip()
+    assert [each.step for each in MlflowClient("sqlite:///other.db").get_metric_history(run, "loss")][-1] == 5
 
 
 def test_loggers_are_checked_before_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

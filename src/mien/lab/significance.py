@@ -103,15 +103,15 @@ def mean_interval(
             weights that are known.
 
     Returns:
-        Lower and upper edge.
+        Lower and upper edge, from 0 to 1.
     """
     values, low, high = shares
     related = np.eye(len(values)) if correlations is None else correlations
     mean, below, above = float(np.average(values, weights=weights)), weights * (values - low), weights * (high - values)
     of_weights = Z**2 * float(weights @ (values - mean) ** 2) / counted  # multinomial
     return [
-        mean - float(np.sqrt(max(below @ related @ below, 0) + of_weights)),
-        mean + float(np.sqrt(max(above @ related @ above, 0) + of_weights)),
+        max(mean - float(np.sqrt(max(below @ related @ below, 0) + of_weights)), 0.0),
+        min(mean + float(np.sqrt(max(above @ related @ above, 0) + of_weights)), 1.0),
     ]
 
 

@@ -242,6 +242,11 @@ def test_a_claimed_confusion_is_the_share_of_the_label(comparison: Comparison) -
     assert found.verdict == "better"  # fewer confusions are better
 
 
+@pytest.mark.parametrize("key", ["specificity.sad", "support.sad", "confusion.sad", "recall.sad.fear", "auc", "n"])
+def test_what_is_claimed_and_not_measured_is_left_out(comparison: Comparison, key: str) -> None:
+    assert claimed_metrics({"metrics": {key: 0.5}}, [comparison.metrics[0]["all"]]) == []
+
+
 @pytest.mark.parametrize(
     ("key", "claimed", "edges", "verdict"),
     [

@@ -225,6 +225,14 @@ def test_wrong_label_maps_are_refused(tmp_path: Path, draw_face: Draw, words: li
         load_tests([own], SEVEN, size=48, label_map=read_map(words))
 
 
+def test_every_set_has_a_name_that_no_other_has(tmp_path: Path, draw_face: Draw) -> None:
+    places = [
+        fill(tmp_path / place, ["happy", "sad"], draw_face, count=1) for place in ("a/faces-2", "b/faces", "c/FACES")
+    ]
+    names = [test.name for test in load_tests([*places, places[0]], SEVEN, size=48, label_map={})]
+    assert names == ["faces-2", "faces", "FACES-3", "faces-2-2"]  # folders, some systems ignore the case
+
+
 def test_a_set_may_be_a_test_set_alone(tmp_path: Path, draw_face: Draw) -> None:
     own = fill(tmp_path / "own", ["test/happy", "test/sad"], draw_face)
     (test,) = load_tests([own], SEVEN, size=48, label_map={})

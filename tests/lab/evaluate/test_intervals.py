@@ -133,6 +133,12 @@ def test_intervals_of_the_confusion_matrix_cover_in_long(name: str, n: int) -> N
     assert min(coverage.values()) >= 0.9, coverage
 
 
+@pytest.mark.parametrize("table", [[[9, 0], [1, 0]], [[0, 9], [0, 1]], [[40, 0, 0], [1, 0, 0], [0, 0, 3]]])
+def test_intervals_of_shares_stay_within_0_and_1(table: list[list[int]]) -> None:
+    edges = np.array(list(count_intervals(np.array(table)).values()))
+    assert ((edges >= 0) & (edges <= 1)).all(), edges
+
+
 @pytest.mark.parametrize("table", [np.eye(7, dtype=int) * 5, np.roll(np.eye(7, dtype=int), 1, axis=1)])
 def test_a_perfect_classifier_and_one_that_is_always_wrong_have_intervals(table: np.ndarray) -> None:
     share = table.trace() / table.sum()

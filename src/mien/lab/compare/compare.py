@@ -575,15 +575,16 @@ def _measured(key: str, metrics: Mapping[str, Any]) -> tuple[float, float, float
     """Value, lower and upper edge; ``None`` without a value or an interval."""
     name, *emotions = key.split(".")
     if name == "confusion":
-        if not set(emotions) <= metrics["recall"].keys():
+        if len(emotions) != 2 or not set(emotions) <= metrics["recall"].keys():
             return None
         label, predicted = (list(metrics["recall"]).index(emotion) for emotion in emotions)
         counts = metrics["confusion"][label]
         low, high = wilson_interval(counts[predicted], sum(counts))
         return counts[predicted] / max(sum(counts), 1), float(low), float(high)
     if emotions:
-        value = metrics.get(name, {}).get(emotions[0])
-        edges = class_intervals(np.array(metrics["confusion"]), list(metrics["recall"]))[name].get(emotions[0])
+        by_class = class_intervals(np.array(metrics["confusion"]), list(metrics["recall"])).get(name, {})
+        edges = by_class.get(".".join(emotions))
+        value = None if edges is None else metrics[name][emotions[0]]
     else:
         value, edges = metrics.get(name), metrics["intervals"].get(name)
     return None if value is None or edges is None else (float(value), float(edges[0]), float(edges[1]))

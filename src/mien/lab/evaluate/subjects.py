@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain, count
 from pathlib import Path
 
 from mien._emotions import CLASS_SETS, SEVEN, Emotion, class_set
@@ -130,11 +131,11 @@ def _read_labels(
 
 
 def _unique_name(start: Path, taken: Iterable[str]) -> str:
-    """The last part of a path, with a number if this name is taken."""
+    """The last part of a path, with a number if this name is taken: a folder, which may have no other case."""
     stem = start.resolve().stem if start.is_file() else start.resolve().name
     name = "".join(c if c.isalnum() or c in "-_+." else "-" for c in stem) or "data"
-    count = sum(other == name or other.rpartition("-")[0] == name for other in taken)
-    return f"{name}-{count + 1}" if count else name
+    known, numbered = {other.casefold() for other in taken}, (f"{name}-{number}" for number in count(2))
+    return next(each for each in chain([name], numbered) if each.casefold() not in known)
 
 
 @dataclass(frozen=True, eq=False)

@@ -259,7 +259,10 @@ class _MlflowLogger:
 
 
 def _mlflow(recipe: Recipe, folder: Path, epoch: int) -> tuple[Any, bool]:  # noqa: ARG001
-    """A logger of the MLflow run whose id is in the run's folder, or of a new one, and whether it is new."""
+    """A logger of the MLflow run whose id is in the run's folder, or of a new one, and whether it is new.
+
+    The database of another working directory does not have the run: there it begins a new one.
+    """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # MLflow reports its use to its makers
     tracking = import_module("mlflow.tracking")
     for name in ("mlflow", "alembic"):  # they report the layout of their database
@@ -268,8 +271,12 @@ def _mlflow(recipe: Recipe, folder: Path, epoch: int) -> tuple[Any, bool]:  # no
     path = folder / "mlflow-run.txt"
     if path.is_file():
         run_id = path.read_text(encoding="utf-8").strip()
-        client.update_run(run_id, status="RUNNING")
-        return _MlflowLogger(client, run_id), False
+        try:
+            client.update_run(run_id, status="RUNNING")
+            return _MlflowLogger(client, run_id), False
+        except import_module("mlflow.exceptions").MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
     experiment = client.get_experiment_by_name(recipe.name)
     experiment_id = experiment.experiment_id if experiment else client.create_experiment(recipe.name)
     run_id = client.create_run(experiment_id, run_name=f"{recipe.name}, seed {recipe.seed}").info.run_id
