@@ -416,8 +416,8 @@ def _open_run(folder: Path, faces: FaceSet | None) -> Model:
 def _calibration(trained: Trained, faces: FaceSet | None) -> tuple[Calibration | None, str]:
     if faces is None or faces.sha256 != trained.provenance.get("data_sha256"):
         return None, "none: probabilities as trained"
-    if trained.recipe.data.expand_first:
-        return None, "none: learned from faces of every split"
+    if leak := trained.recipe.data.leak:
+        return None, f"none: learned from the faces to fit it on ({leak})"
     try:
         return calibrate(trained, faces), "fitted on PublicTest, as in its exported files"
     except DataError:  # a set without PublicTest

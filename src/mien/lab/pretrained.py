@@ -21,6 +21,7 @@ from mien.lab.inference import MEAN, STD
 from mien.lab.nets import TIMM, Net, pretrained_features
 from mien.lab.nets._layers import RESNETS
 from mien.lab.recipe import Recipe, parse
+from mien.lab.recipe.schema import DataConfig
 
 _State = Mapping[str, Tensor]
 
@@ -198,24 +199,41 @@ def _depth(backbone: nn.Module) -> int:
     return depth
 
 
+def require_unseen(learned: DataConfig | None, recipe: Recipe, *, same_data: bool, name: str) -> None:
+    """Check that a net that a training starts from, or is taught by, has not learned from its validation faces.
+
+    Args:
+        learned: The section ``[data]`` of the net's recipe; ``None`` where it is not known.
+        recipe: The recipe of the training.
+        same_data: Whether the net was trained on the data set of the training.
+        name: The net, for the message.
+
+    Raises:
+        DataError: The net has learned from validation faces, or may have.
+    """
+    own = recipe.data
+    is_same_fold = learned is not None and own.folds > 0
+    is_same_fold &= all(getattr(learned, key, None) == getattr(own, key) for key in ("folds", "fold", "fold_public"))
+    if own.expand_first or is_same_fold:
+        return
+    if learned is not None and learned.leak:
+        raise DataError(f"{name} has learned from test faces ({learned.leak}); name another run")
+    if same_data and own.folds:
+        cause = "may have learned from faces of the fold that validates here"
+        raise DataError(f"{name} {cause}; name a run of the same data.folds and data.fold")
+
+
 def _start_from_run(net: Net, recipe: Recipe, data: str) -> None:
     """Load the features and, if the classes are the same, the tensors of the head with the same shape."""
     folder = find_input(recipe.net.weights)
     finished = load_state(folder / "final.pt", FINAL_KINDS)
     origin = parse(finished["recipe"], where=str(folder))
-    learned = origin.data
-    if learned.expand_first and not recipe.data.expand_first:
-        raise DataError(f"net.weights: {folder} has learned from test faces (data.expand_first); name another run")
-    same = data and finished["provenance"].get("data_sha256") == data
-    if same and recipe.data.folds and (learned.folds, learned.fold) != (recipe.data.folds, recipe.data.fold):
-        raise DataError(
-            f"net.weights: {folder} has learned from faces of the fold that validates here; "
-            "name a run of the same data.folds and data.fold"
-        )
+    same_data = data != "" and finished["provenance"].get("data_sha256") == data
+    require_unseen(origin.data, recipe, same_data=same_data, name=f"net.weights: {folder}")
     state: dict[str, Tensor] = finished["net"]
     features = {name.removeprefix("features."): v for name, v in state.items() if name.startswith("features.")}
     load_same(net.features, features, f"{folder} ({origin.net.name})")
-    if learned.classes != recipe.data.classes:
+    if origin.data.classes != recipe.data.classes:
         return
     own = net.head.state_dict()
     head = {name.removeprefix("head."): v for name, v in state.items() if name.startswith("head.")}

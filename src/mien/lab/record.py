@@ -80,8 +80,8 @@ def record_run(
         The content of ``metrics.json``.
 
     Raises:
-        DataError: If the run is not finished, the faces are not those of the run, PrivateTest was looked at before for
-            another run of its family, or the code differs from its commit.
+        DataError: If the run is not finished or is one of several folds with PublicTest, the faces are not those of the
+            run, PrivateTest was looked at before for another run of its family, or the code differs from its commit.
         ModelError: If the net cannot be exported.
         OutputError: If the folder holds results, cannot be written, or another process writes to it.
 
@@ -89,6 +89,8 @@ def record_run(
         >>> record_run(Path("runs/conv4/seed-0"), faces, Path("results/conv4/seed-0"))  # doctest: +SKIP
     """
     trained = with_calibration(load_final(run, current_runtime().torch_device()), calibration)
+    if trained.recipe.data.leak == "data.fold_public":
+        raise DataError(f"{run}: has learned from PublicTest (data.fold_public); record the folder of all its folds")
     require_same_faces(trained, faces)
     ledger, answers = ledger or Ledger(), answers_of_run(trained)
     is_counted = final and not trained.recipe.data.expand_first and is_private_test(faces, Split.PRIVATE_TEST)

@@ -32,7 +32,7 @@ from mien.lab.export.onnx import (
     store_half,
     write_metadata,
 )
-from mien.lab.export.release import calibrate, export_model
+from mien.lab.export.release import _add_look, calibrate, export_model
 from mien.lab.inference import STD, predict
 from mien.lab.ledger import Ledger
 from mien.lab.nets._layers import Branched, Inverted, PooledHead, conv_norm
@@ -204,6 +204,14 @@ def test_a_release_is_complete_and_documented(released: Path, run: Path) -> None
     files = {file_sha256(released / name) for name in ("model.onnx", "model-fp32.onnx")}
     assert files < set(entry["answers"])
     assert "cannot know what anybody feels" in " ".join(text.split())
+
+
+def test_the_card_of_known_answers_has_the_looks_at_their_family(released: Path, run: Path, tmp_path: Path) -> None:
+    trained, card = load_final(run), json.loads((released / "card.json").read_text())
+    shutil.copyfile(released.parent / "looks.json", tmp_path / "looks.json")
+    renamed = replace(trained, recipe=replace(trained.recipe, family="named later"))
+    files = {"int8": released / "model.onnx", "fp32": released / "model-fp32.onnx"}
+    assert _add_look(renamed, card, files, Ledger(tmp_path / "looks.json"), "d") == card["looks"]
 
 
 def test_the_card_reports_mirror_images_and_agreement_with_people(released: Path, faces: FaceSet) -> None:

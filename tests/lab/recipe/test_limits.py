@@ -5,14 +5,19 @@ from typing import Any
 
 import pytest
 
-from mien._errors import DataError, DivergedError, RecipeError
+from mien._errors import DataError, DivergedError, ModelError, RecipeError
 from mien.lab import nets
 from mien.lab.data import FaceSet
-from mien.lab.recipe import Recipe, dump, load, parse, put
+from mien.lab.evaluate.evaluation import evaluate_task, prepare_evaluation
+from mien.lab.evaluate.subjects import TestSet, find_subjects
+from mien.lab.export.release import export_model
+from mien.lab.recipe import Recipe, dump, fold_recipes, load, parse, put
+from mien.lab.record import record_run
 from mien.lab.train.devices import Devices
-from mien.lab.train.distillation import Teachers
+from mien.lab.train.distillation import Teachers, cache_logits
 from mien.lab.train.logging import EpochRecord
 from mien.lab.train.loop import fit
+from mien.lab.train.run import load_final
 from support.synthetic_faces import cartoon_set
 from support.tiny_recipe import tiny
 
@@ -111,12 +116,12 @@ def test_a_run_that_has_learned_from_test_faces_teaches_nobody(faces: FaceSet, t
     fit(leaky, faces, tmp_path / "leaky", devices=CPU)
     student = tiny(target={"distillation": 0.5, "teachers": [str(tmp_path / "leaky")]})
     with pytest.raises(DataError, match="has learned from test faces"):
-        Teachers(student.target, CPU.launch("32-true"), faces.emotions)
+        Teachers(student, CPU.launch("32-true"), faces.emotions)
     with pytest.raises(DataError, match="has learned from test faces"):
         fit(tiny(net={"weights": str(tmp_path / "leaky")}), faces, tmp_path / "started", devices=CPU)
 
 
-def test_weights_that_know_the_fold_are_refused(faces: FaceSet, tmp_path: Path) -> None:
+def test_weights_and_teachers_that_know_the_fold_are_refused(faces: FaceSet, tmp_path: Path) -> None:
     origin = {"data_sha256": faces.sha256}
     one = {"train": {"epochs": 1}}
     fit(tiny(**one), faces, tmp_path / "all", devices=CPU, provenance=origin)
@@ -125,6 +130,39 @@ def test_weights_that_know_the_fold_are_refused(faces: FaceSet, tmp_path: Path) 
     with pytest.raises(DataError, match="learned from faces of the fold"):
         fit(tiny(net={"weights": str(tmp_path / "all")}, **started), faces, tmp_path / "a", devices=CPU)
     assert fit(tiny(net={"weights": str(tmp_path / "fold")}, **started), faces, tmp_path / "b", devices=CPU)
+    for name in ("all", "fold"):
+        cache_logits([load_final(tmp_path / name)], faces).save(tmp_path / f"{name}.npz")
+    for number, suffix in enumerate(("", ".npz")):
+        taught = {name: {"distillation": 0.5, "teachers": [f"{tmp_path / name}{suffix}"]} for name in ("all", "fold")}
+        with pytest.raises(DataError, match=r"teacher .* may have learned from faces of the fold"):
+            fit(tiny(target=taught["all"], **started), faces, tmp_path / f"c{number}", devices=CPU)
+        assert fit(tiny(target=taught["fold"], **started), faces, tmp_path / f"d{number}", devices=CPU)
+
+
+def test_a_run_that_learned_public_test_is_never_taken_for_one_that_did_not(faces: FaceSet, tmp_path: Path) -> None:
+    run, one = tmp_path / "fold-0", {"train": {"epochs": 1}}
+    chosen = fold_recipes(tiny(**one), 3, public=True)[0]
+    fit(chosen, faces, run, devices=CPU, provenance={"data_sha256": faces.sha256, "commit": "c"})
+    learned = r"has learned from (test faces|PublicTest) \(data.fold_public\)"
+    with pytest.raises(DataError, match=learned):
+        fit(tiny(net={"weights": str(run)}, **one), faces, tmp_path / "a", devices=CPU)
+    cache_logits([load_final(run)], faces).save(tmp_path / "fold.npz")
+    for teacher in (run, tmp_path / "fold.npz"):
+        with pytest.raises(DataError, match=learned):
+            fit(
+                tiny(target={"distillation": 0.5, "teachers": [str(teacher)]}, **one),
+                faces,
+                tmp_path / "b",
+                devices=CPU,
+            )
+    with pytest.raises(DataError, match=learned):
+        record_run(run, faces, tmp_path / "recorded")
+    with pytest.raises(ModelError, match=learned):
+        export_model(load_final(run), faces, tmp_path / "exported")
+    task = prepare_evaluation(find_subjects(str(run))[0], TestSet(faces, "cartoons"), None)
+    (warning, *_) = (found := evaluate_task(task)).warnings()
+    assert "has learned from faces of PublicTest (data.fold_public)" in warning
+    assert found.subject.about["calibration"] == "none: learned from the faces to fit it on (data.fold_public)"
 
 
 def test_a_key_of_one_phase_is_overridden_by_its_place() -> None:

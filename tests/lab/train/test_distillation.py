@@ -22,7 +22,7 @@ from mien.lab.data.datasets import load_set
 from mien.lab.data.weighting import targets
 from mien.lab.export.onnx import contract_metadata, export_fp32
 from mien.lab.inference import normalise, predict, tta_views
-from mien.lab.recipe import TargetConfig
+from mien.lab.recipe import Recipe, TargetConfig
 from mien.lab.train.distillation import CachedLogits, Teachers, cache_logits
 from mien.lab.train.loop import fit
 from mien.lab.train.run import Trained, load_final
@@ -49,7 +49,11 @@ def trained(folders: list[Path]) -> list[Trained]:
 
 def opened(*teachers: Path, teach: float = 1.0, temperature: float = 1.0) -> Teachers:
     choice = TargetConfig(distillation=teach, teachers=tuple(map(str, teachers)), distillation_temperature=temperature)
-    return Teachers(choice, CPU.launch("32-true"), SEVEN)
+    return Teachers(student(choice), CPU.launch("32-true"), SEVEN)
+
+
+def student(target: TargetConfig) -> Recipe:
+    return Recipe(name="student", about="", target=target)
 
 
 def probabilities(teacher: Trained, images: torch.Tensor) -> torch.Tensor:
@@ -283,7 +287,7 @@ def test_an_exported_file_is_a_live_teacher(faces: FaceSet, tmp_path: Path) -> N
     embedded = torch.from_numpy(Classifier(find_model("mien-0"))(crops)[0])
     torch.testing.assert_close(opened(Path("mien-0")).add_live(x, label), embedded)
     with pytest.raises(DataError, match=r"teacher small has the classes angry, .*; the recipe learns angry, disgust"):
-        Teachers(TargetConfig(distillation=1.0, teachers=(str(path),)), CPU.launch("32-true"), SEVEN[:2])
+        Teachers(student(TargetConfig(distillation=1.0, teachers=(str(path),))), CPU.launch("32-true"), SEVEN[:2])
 
 
 def test_a_live_teacher_of_other_classes_is_refused(folders: list[Path]) -> None:
@@ -291,4 +295,4 @@ def test_a_live_teacher_of_other_classes_is_refused(folders: list[Path]) -> None
     with pytest.raises(
         DataError, match=r"teacher mien-plain has the classes angry, .*; the recipe learns angry, disgust"
     ):
-        Teachers(choice, CPU.launch("32-true"), SEVEN[:2])
+        Teachers(student(choice), CPU.launch("32-true"), SEVEN[:2])

@@ -136,7 +136,7 @@ def load_entries(
     Raises:
         DataError: If a model is named twice, a run is not finished, predictions or the data set cannot be read, or
             PrivateTest was looked at before for another model of its family.
-        ModelError: If a model cannot be opened, or was trained on faces of every split.
+        ModelError: If a model cannot be opened, or has learned from test faces.
     """
     sources = [source for name in models for source in _find_runs(name)]
     paths = Counter(str(Path(source).resolve()) if Path(source).exists() else source for source in sources)
@@ -149,9 +149,8 @@ def load_entries(
             known |= set(class_set(_read_recipe(Path(source))["data"]["classes"]))
             continue
         opened[source] = own = open_model(source)
-        if own.trained is not None and own.trained.recipe.data.expand_first:
-            cause = "was trained on faces of every split (data.expand_first)"
-            raise ModelError(f"{source}: {cause} and cannot be compared")
+        if own.trained is not None and (leak := own.trained.recipe.data.leak):
+            raise ModelError(f"{source}: has learned from test faces ({leak}) and cannot be compared")
         known |= set(own.emotions)
     size = max((model.size for model in opened.values()), default=0)
     emotions = tuple(emotion for emotion in Emotion if emotion in known)

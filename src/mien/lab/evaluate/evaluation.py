@@ -244,7 +244,11 @@ class Evaluation:
         """Return the limits of the metrics, as sentences for the report."""
         found, split = [], self.selection.split
         trained_on_it = was_trained_on(self.subject.about.get("data_sha256", ""), self.test.faces)
-        if trained_on_it and split in (ALL, Split.TRAINING):
+        run = self.subject.model.trained if self.subject.model else None
+        leak = run.recipe.data.leak if run else ""
+        if trained_on_it and (leak == "data.expand_first" or (leak and split == Split.PUBLIC_TEST)):
+            found.append(f"The model has learned from faces of {split} ({leak}): its metrics are no use there.")
+        elif trained_on_it and split in (ALL, Split.TRAINING):
             found.append(f"The model was trained on this set, and {split} contains training faces.")
         elif trained_on_it and split == Split.PUBLIC_TEST:
             found.append(

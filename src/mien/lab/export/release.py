@@ -92,8 +92,8 @@ def export_model(
         >>> export_model(load_final(Path("runs/conv4/seed-0")), faces, Path("conv4"))["ece"]  # doctest: +SKIP
         0.021
     """
-    if trained.recipe.data.expand_first:
-        raise ModelError(f"{trained.recipe.name}: has learned from test faces (data.expand_first); not exported")
+    if leak := trained.recipe.data.leak:
+        raise ModelError(f"{trained.recipe.name}: has learned from test faces ({leak}); not exported")
     require_same_faces(trained, faces)
     ledger, is_counted = ledger or Ledger(), final and is_private_test(faces, Split.PRIVATE_TEST)
     if is_counted:
@@ -161,8 +161,10 @@ def _add_look(
     accuracy[f"{main} flip"] = card["additional"]["private"]["flip"]["all"]["accuracy"]
     digests = (*answers.digests, *sums.values(), with_views(sums[main], "flip"))
     ledger.add([replace(answers, digests=digests, accuracy=accuracy)], data_sha256)
-    looks, figures = count_looks(answers.family, ledger.entries())
-    return {"family": answers.family, "looks": looks, "figures": figures}
+    entries = ledger.entries()
+    family = next(entry["family"] for entry in entries if answers.digests[0] in entry["answers"])
+    looks, figures = count_looks(family, entries)
+    return {"family": family, "looks": looks, "figures": figures}
 
 
 def require_same_faces(trained: Trained, faces: FaceSet) -> None:

@@ -139,6 +139,12 @@ class DataConfig:
     expand: float = 0.0  # share of transformed copies, made once with one transform each (document 003)
     expand_first: bool = False  # expand before a random fifth is split off for validation: the leak of document 003
 
+    @property
+    def leak(self) -> str:
+        """The key that lets a net learn from test faces; empty without one."""
+        folds_public = "data.fold_public" if self.folds and self.fold_public else ""
+        return "data.expand_first" if self.expand_first else folds_public
+
 
 @dataclass(frozen=True, slots=True)
 class TargetConfig:

@@ -25,7 +25,9 @@ from mien.infer import Classifier, bundled_models, find_model
 from mien.lab.data import FaceSet
 from mien.lab.files import find_input, load_arrays, save_arrays
 from mien.lab.inference import normalise, tta_views
-from mien.lab.recipe import TargetConfig
+from mien.lab.pretrained import require_unseen
+from mien.lab.recipe import Recipe
+from mien.lab.recipe.schema import DataConfig
 from mien.lab.train.run import Trained, load_final
 
 # Smallest probability in a file, so that its logarithm is finite.
@@ -44,6 +46,7 @@ class CachedLogits:
         emotions: The C classes.
         data_sha256: SHA-256 of the data set.
         teachers: Names of the teachers' recipes.
+        learned: The section ``[data]`` of each teacher, of which files have the folds; empty in older files.
     """
 
     rows: NDArray[np.int64]
@@ -51,6 +54,7 @@ class CachedLogits:
     emotions: tuple[Emotion, ...]
     data_sha256: str
     teachers: tuple[str, ...]
+    learned: tuple[DataConfig, ...] = ()
 
     def save(self, path: Path) -> None:
         """Write the file atomically.
@@ -61,7 +65,8 @@ class CachedLogits:
         Raises:
             OutputError: The file cannot be written.
         """
-        about = {"emotions": self.emotions, "data_sha256": self.data_sha256, "teachers": self.teachers}
+        folds = [(data.folds, data.fold, data.fold_public) for data in self.learned]
+        about = {"emotions": self.emotions, "data_sha256": self.data_sha256, "teachers": self.teachers, "folds": folds}
         save_arrays(path, {"rows": self.rows, "logits": self.logits, "about": np.array(json.dumps(about))})
 
     @classmethod
@@ -84,7 +89,8 @@ class CachedLogits:
             emotions = tuple(Emotion(name) for name in about["emotions"])
             if logits.shape[::2] != (len(rows), len(emotions)) or logits.ndim != 3:
                 raise DataError(f"{path}: damaged (logits of shape {list(logits.shape)}); {_CURE}")
-            return cls(rows, logits, emotions, about["data_sha256"], tuple(about["teachers"]))
+            folds = [DataConfig(folds=k, fold=fold, fold_public=public) for k, fold, public in about.get("folds", ())]
+            return cls(rows, logits, emotions, about["data_sha256"], tuple(about["teachers"]), tuple(folds))
         except FileNotFoundError as error:
             raise DataError(f"{path}: no such file of cached logits; {_CURE}") from error
         except (ValueError, KeyError, TypeError) as error:
@@ -143,11 +149,13 @@ def cache_logits(
         The logits of every face and view.
 
     Raises:
-        DataError: ``tta`` is unknown, or the teachers have different classes or have learned from test faces.
+        DataError: ``tta`` is unknown, or the teachers have different classes or have learned from every split.
     """
     first, emotions = teachers[0].recipe.name, teachers[0].emotions
     for teacher in teachers:
-        name = _teacher_name(teacher)
+        name = teacher.recipe.name
+        if teacher.recipe.data.expand_first:
+            raise DataError(f"teacher {name} has learned from test faces (data.expand_first)")
         if teacher.emotions != emotions:
             theirs, ours = ", ".join(teacher.emotions), ", ".join(emotions)
             raise DataError(f"teachers must have the same classes: {first} has {ours}, {name} has {theirs}")
@@ -167,6 +175,7 @@ def cache_logits(
         emotions=emotions,
         data_sha256=faces.sha256,
         teachers=tuple(teacher.recipe.name for teacher in teachers),
+        learned=tuple(teacher.recipe.data for teacher in teachers),
     )
 
 
@@ -178,21 +187,25 @@ class Teachers:
     teachers afterwards. With ``distillation`` 0 no teacher is loaded.
     """
 
-    def __init__(self, config: TargetConfig, fabric: Fabric, emotions: Sequence[Emotion]) -> None:
+    def __init__(self, recipe: Recipe, fabric: Fabric, emotions: Sequence[Emotion], *, data: str = "") -> None:
         """Load the teachers.
 
         Args:
-            config: The section ``[target]`` of the recipe.
+            recipe: The student's recipe, whose section ``[target]`` names them.
             fabric: Has the device, and the precision of live teachers.
             emotions: The student's classes.
+            data: SHA-256 of the student's data set.
 
         Raises:
-            DataError: A teacher is missing, has other classes, or has learned from test faces.
+            DataError: A teacher is missing, has other classes, or has learned from the validation faces.
         """
-        self.config = config
-        self.fabric = fabric
+        self.config = config = recipe.target
+        self.recipe, self.fabric, self.data = recipe, fabric, data
         names = config.teachers if config.distillation > 0 else ()
         self.cached = {name: CachedLogits.load(find_input(name)) for name in names if name.endswith(".npz")}
+        for name, each in self.cached.items():
+            for learned in each.learned or (None,):
+                self._require_unseen(name, learned, each.data_sha256)
         self.live = [self._open(name, tuple(emotions)) for name in names if not name.endswith(".npz")]
 
     @property
@@ -243,13 +256,22 @@ class Teachers:
         """A function from faces ``[N, 1, S, S]`` in 0..1 to the logits of a live teacher."""
         path = find_model(name) if name in bundled_models() else find_input(name)
         teacher = Classifier(path) if path.suffix == ".onnx" else load_final(path, self.fabric.device)
-        name = teacher.name if isinstance(teacher, Classifier) else _teacher_name(teacher)
+        if isinstance(teacher, Classifier):
+            name = teacher.name
+            self._require_unseen(name, None, teacher.metadata["data_sha256"])
+        else:
+            name = teacher.recipe.name
+            self._require_unseen(name, teacher.recipe.data, teacher.provenance.get("data_sha256", ""))
         if teacher.emotions != emotions:
             theirs, ours = ", ".join(teacher.emotions), ", ".join(emotions)
             raise DataError(f"teacher {name} has the classes {theirs}; the recipe learns {ours}")
         if isinstance(teacher, Classifier):
             return partial(_predict_file, teacher)
         return lambda x: teacher.net(normalise(x, teacher.recipe.data.size))
+
+    def _require_unseen(self, name: str, learned: DataConfig | None, data: str) -> None:
+        same_data = data == self.data and data != ""
+        require_unseen(learned, self.recipe, same_data=same_data, name=f"teacher {name}")
 
 
 def _predict_file(teacher: Classifier, x: Tensor) -> Tensor:
@@ -258,10 +280,3 @@ def _predict_file(teacher: Classifier, x: Tensor) -> Tensor:
         x = F.interpolate(x, size=teacher.size, mode="bicubic", align_corners=False)
     crops = (255 * x[:, 0]).round().clamp(0, 255).to("cpu", torch.uint8)
     return torch.from_numpy(teacher(crops.numpy())[0]).clamp(min=_SMALLEST).log().to(x.device)
-
-
-def _teacher_name(teacher: Trained) -> str:
-    """The name of a teacher; raises ``DataError`` if it has learned from test faces."""
-    if teacher.recipe.data.expand_first:
-        raise DataError(f"teacher {teacher.recipe.name} has learned from test faces (data.expand_first)")
-    return teacher.recipe.name

@@ -182,7 +182,7 @@ def prepare_training(
         DataError: There are too few faces, or none to validate on where the recipe needs them.
     """
     training = training_rows(faces, recipe).to(fabric.device)
-    teachers = Teachers(recipe.target, fabric, training.emotions)
+    teachers = Teachers(recipe, fabric, training.emotions, data=training.sha256)
     task = TrainingTask(
         recipe=recipe,
         fabric=fabric,
