@@ -6,14 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 torch = pytest.importorskip("torch", reason="the lab is not installed")
 
+from mien._emotions import CLASS_SETS
 from mien._errors import DataError, OutputError
 from mien.bundled import BUNDLED
 from mien.lab.data import Split
+from mien.lab.data.datasets import load_set, load_test_set
 from mien.lab.data.faceset import file_sha256
-from mien.lab.data.fer2013 import OFFICIAL_COUNTS
+from mien.lab.data.fer2013 import OFFICIAL_COUNTS, has_private_test
 from mien.lab.ledger import (
     Answers,
     Ledger,
@@ -26,6 +29,7 @@ from mien.lab.ledger import (
     is_private_test,
 )
 from mien.lab.recipe import load
+from support.fer2013_files import csv_rows, parquet_columns, write_csv, write_parquet
 from support.paths import ROOT
 from support.synthetic_faces import cartoon_set
 
@@ -167,6 +171,23 @@ def test_only_the_private_test_of_fer2013_is_counted(monkeypatch: pytest.MonkeyP
     assert is_private_test(faces, Split.PRIVATE_TEST)
     assert is_private_test(faces, "all")
     assert not is_private_test(faces, Split.PUBLIC_TEST)
+
+
+def test_private_test_is_counted_in_eight_classes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(OFFICIAL_COUNTS, Split.PRIVATE_TEST, (10,) * 7)
+    faces = cartoon_set()
+    faces.votes[-1] = torch.tensor([0, 0, 0, 0, 0, 0, 0, 10, 0, 0])  # by FER+ one of PrivateTest is contempt
+    (tmp_path / "more" / "contempt").mkdir(parents=True)
+    Image.fromarray(faces.images[0].numpy()).save(tmp_path / "more" / "contempt" / "a.png")
+    table = write_parquet(tmp_path / "fer2013.parquet", parquet_columns(faces))
+    joint = load_set(table, load("mien-plus", [f'data.extra=[{{path="{tmp_path / "more"}"}}]']))
+    assert (len(joint.emotions), has_private_test(joint)) == (8, False)
+    assert is_private_test(joint, Split.PRIVATE_TEST)
+    table = write_csv(tmp_path / "part.csv", csv_rows(faces))  # not all of FER-2013: a set of one's own
+    for classes in ("seven", "eight"):
+        part = load_test_set(table, CLASS_SETS[classes])
+        assert len(part.emotions) == len(CLASS_SETS[classes])
+        assert is_private_test(part, Split.PRIVATE_TEST)
 
 
 def test_the_default_is_in_the_checkout_or_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,16 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 from torch import nn
 
-from mien._emotions import SEVEN
 from mien._errors import DataError, RecipeError
 from mien._format import percent
 from mien.lab.data import FaceSet, Split
 from mien.lab.data.faceset import file_sha256
-from mien.lab.data.fer2013 import OFFICIAL_COUNTS
+from mien.lab.data.fer2013 import has_private_test
 from mien.lab.files import CHECKOUT, load_arrays, load_json, locked_file, require_writable, save_json
 from mien.lab.provenance import provenance
 from mien.lab.recipe import Recipe, parse
@@ -49,16 +47,13 @@ def is_private_test(faces: FaceSet, split: str) -> bool:
     """Return whether an evaluation reads the PrivateTest of FER-2013. Test splits of other sets are not counted.
 
     Args:
-        faces: The whole data set, in the seven classes.
+        faces: The whole data set.
         split: A split, or ``"all"``.
 
     Returns:
         Whether the split contains as many faces of every class as the official PrivateTest.
     """
-    if split not in (Split.PRIVATE_TEST, "all") or faces.emotions != SEVEN:
-        return False
-    labels = faces.split(Split.PRIVATE_TEST).labels
-    return tuple(torch.bincount(labels, minlength=len(SEVEN)).tolist()) == OFFICIAL_COUNTS[Split.PRIVATE_TEST]
+    return split in (Split.PRIVATE_TEST, "all") and (faces.private_test or has_private_test(faces))
 
 
 def family_of(recipe: Recipe) -> str:

@@ -31,7 +31,13 @@ from mien.lab.data.faceset import (
     split_index,
     with_classes,
 )
-from mien.lab.data.fer2013 import OFFICIAL_COUNTS, is_official_table, load_fer2013, official_difference
+from mien.lab.data.fer2013 import (
+    OFFICIAL_COUNTS,
+    has_private_test,
+    is_official_table,
+    load_fer2013,
+    official_difference,
+)
 from mien.lab.data.folders import find_fer2013
 from mien.lab.files import find_input
 from mien.lab.recipe import ExtraData, Recipe
@@ -73,6 +79,7 @@ def load_set(path: Path | None, recipe: Recipe) -> FaceSet:
             # Now, because a copy among the rows without a majority could not be found later.
             faces = faces.select(~leaked_into_tests(faces))
         others = [(_read_extra(extra, faces, recipe), extra.weight) for extra in recipe.data.extra]
+        faces = replace(faces, private_test=has_private_test(faces))  # before other labels
         faces = mix_sets(with_classes(faces, "eight") if _needs_votes_as_labels(faces, recipe) else faces, others)
     if not is_custom and not recipe.data.extra:
         return faces

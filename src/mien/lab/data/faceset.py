@@ -63,6 +63,7 @@ class FaceSet:
         weights: float32 ``[N]``, number of times each face is in an epoch; ``None``: once.
         mixed_in: bool ``[N]``, faces of further sets, which are never used for validation; ``None``: there are none.
         evaluation_sha256: Hash of the main set where further sets are mixed in, else empty.
+        private_test: Whether PrivateTest was found to be that of FER-2013 before other labels replaced its own.
     """
 
     images: Tensor
@@ -79,6 +80,7 @@ class FaceSet:
     weights: Tensor | None = None
     mixed_in: Tensor | None = None
     evaluation_sha256: str = ""
+    private_test: bool = False
 
     def __post_init__(self) -> None:
         """Check that all columns have the same length."""

@@ -259,6 +259,21 @@ def official_difference(faces: FaceSet) -> str:
     return ""
 
 
+def has_private_test(faces: FaceSet) -> bool:
+    """Return whether PrivateTest of a set is that of FER-2013.
+
+    Args:
+        faces: A set with all its splits, before FER+ votes replace its labels.
+
+    Returns:
+        Whether it has as many faces of every emotion as the official split, in whatever classes it was read.
+    """
+    labels = faces.labels[faces.usage == split_index(Split.PRIVATE_TEST)]
+    counts = torch.bincount(labels, minlength=len(faces.emotions)).tolist()
+    found = {emotion: count for emotion, count in zip(faces.emotions, counts, strict=True) if count}
+    return found == dict(zip(SEVEN, OFFICIAL_COUNTS[Split.PRIVATE_TEST], strict=True))
+
+
 def read_parquet(path: Path) -> FaceSet:
     """Read the columns ``image`` (PNG or JPEG bytes), ``label`` and ``usage``, with votes and ``pixels_from_jpeg``.
 
