@@ -99,6 +99,23 @@ def test_seeds_of_one_training_and_members_of_a_grid_are_one_look(tmp_path: Path
     assert count_looks("002 vgg-vs-resnet", ledger.entries()) == (2, 6)
 
 
+def test_a_name_a_seed_or_a_grid_hides_no_other_training(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "looks.json")
+    look(ledger, replace(answers("conv4", "0"), trained_on="d" * 64))
+    with pytest.raises(DataError, match="004 conv4: PrivateTest was looked at once"):
+        ledger.require([replace(answers("conv4", "1", "seed=1"), trained_on="e" * 64)])
+    look(ledger, replace(answers("conv4", "1", "seed=1"), trained_on="d" * 64))
+    tries = [replace(answers("lenet", name, f"train.lr=0.0{name}"), recipe=f"try/{name}") for name in "123"]
+    with pytest.raises(DataError, match="000 lenet: PrivateTest was looked at once, last try/1"):
+        ledger.require(tries)
+    one, two = (f"vgg-vs-resnet-narrow/vgg{depth}-48-six-sgd" for depth in (16, 19))
+    look(ledger, answers(one, "one"))
+    for other in (answers(two, "two", "train.lr=0.5"), changed_answers(answers(two, "two"), "flip")):
+        with pytest.raises(DataError, match="002 vgg-vs-resnet: PrivateTest was looked at once"):
+            ledger.require([other])
+    look(ledger, answers(two, "two"))
+
+
 def test_a_model_of_an_unknown_recipe_is_a_family_of_its_own_or_that_of_its_name(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "looks.json")
     look(ledger, Answers("theirs", ("a",)))

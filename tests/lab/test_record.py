@@ -14,6 +14,7 @@ import torch
 from mien._errors import DataError, ModelError, OutputError, RecipeError
 from mien.lab.data import FaceSet, Split
 from mien.lab.data.datasets import mix_sets
+from mien.lab.data.faceset import file_sha256
 from mien.lab.data.fer2013 import OFFICIAL_COUNTS
 from mien.lab.data.selection import validation_rows
 from mien.lab.evaluate.evaluate import EvaluateOptions, evaluate
@@ -89,6 +90,12 @@ def test_a_final_record_is_a_look_and_the_same_answers_are_repeats(
     ledger.add([answers_of_model(open_model(run), faces)], faces.sha256)  # the weights, calibrated
     (entry,) = ledger.entries()
     assert entry["repeats"] == 2
+    (other := tmp_path / "recorded" / "other.onnx").parent.mkdir()
+    for path in recorded.iterdir():
+        (other.parent / path.name).write_bytes(path.read_bytes())
+    other.write_bytes(b"another net")
+    answers = answers_of_model(replace(open_model("mien-0"), path=other), faces)
+    assert answers.digests == (file_sha256(other),)  # not what was recorded beside it
     with pytest.raises(DataError, match=r"own mien: PrivateTest was looked at once, last mien-0, seed 0 on"):
         evaluate(str(run), options=replace(options, tta="flip"))
     monkeypatch.setenv("MIEN_COMMIT", "5ca1ab1e+")

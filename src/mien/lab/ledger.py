@@ -4,7 +4,7 @@ A figure on PrivateTest can influence the next choice of the person who reads it
 the recipes of one document and net, or those that name the same ``family``. A look is
 
 - one training of one recipe; further seeds of the same training belong to the same look
-- or one grid, each of whose members is evaluated once for each seed.
+- or one grid of the package, each of whose members is evaluated once for each seed, with its settings.
 
 All figures of a look stay in the ledger, so nothing is selected within it in silence. The same weights or recorded
 probabilities give the same figures: to evaluate them again is a repeat, which is counted and never refused. Any other
@@ -28,7 +28,7 @@ from mien.lab.data.faceset import file_sha256
 from mien.lab.data.fer2013 import has_private_test
 from mien.lab.files import CHECKOUT, load_arrays, load_json, locked_file, require_writable, save_json
 from mien.lab.provenance import provenance
-from mien.lab.recipe import Recipe, parse
+from mien.lab.recipe import Recipe, load, parse
 from mien.lab.recipe.load import training_differences
 
 _KINDS = {"family": str, "look": int, "recipe": str, "seed": str, "settings": str, "answers": list, "accuracy": dict}
@@ -124,6 +124,7 @@ class Answers:
         seed: Seed of its training; empty where it is not known.
         settings: Hash of its recipe without name, seed and texts; empty where it is not known.
         accuracy: Which answers (``"fp32"``, ``"int8 flip"``) -> accuracy of all rows, 0..1; empty if not known.
+        trained_on: SHA-256 of the data set of its training; empty where it is not known.
     """
 
     recipe: str
@@ -132,21 +133,23 @@ class Answers:
     seed: str = ""
     settings: str = ""
     accuracy: Mapping[str, float] = field(default_factory=dict)
+    trained_on: str = ""
 
 
-def answers_of_recipe(recipe: Recipe, digests: Sequence[str]) -> Answers:
+def answers_of_recipe(recipe: Recipe, digests: Sequence[str], *, trained_on: str = "") -> Answers:
     """Return the answers of a training, without their accuracy.
 
     Args:
         recipe: Its recipe.
         digests: SHA-256 of its weights and of what was made of them.
+        trained_on: SHA-256 of its data set; empty where it is not known.
 
     Returns:
         The answers.
     """
     settings = training_differences(recipe, Recipe(name="default", about=""))  # new keys of the schema change no hash
     hashed = digest_arrays(name=repr(sorted(settings.items())))[:12]
-    return Answers(recipe.name, tuple(digests), family_of(recipe), str(recipe.seed), hashed)
+    return Answers(recipe.name, tuple(digests), family_of(recipe), str(recipe.seed), hashed, trained_on=trained_on)
 
 
 def changed_answers(answers: Answers, change: str) -> Answers:
@@ -168,7 +171,7 @@ def recorded_answers(folder: Path) -> Answers:
     """Return the answers that ``record_run`` wrote for PrivateTest, without their accuracy.
 
     Args:
-        folder: The folder, with ``predictions.npz`` and ``recipe.json``.
+        folder: The folder, with ``predictions.npz``, ``recipe.json`` and ``metrics.json``.
 
     Returns:
         The answers; without digests if PrivateTest was not evaluated.
@@ -179,13 +182,13 @@ def recorded_answers(folder: Path) -> Answers:
     try:
         arrays = load_arrays(folder / "predictions.npz", "record the run again")
         digests = [digest_arrays(arrays["private_probs"].astype(np.float32))] if "private_probs" in arrays else []
-        recipe = load_json(folder / "recipe.json")
+        recipe, metrics = load_json(folder / "recipe.json"), load_json(folder / "metrics.json")
     except (OSError, ValueError) as error:
         raise DataError(f"{folder}: cannot be read ({type(error).__name__}); record the run again") from error
     if (folder / "model.onnx").is_file():
         digests.append(file_sha256(folder / "model.onnx"))
     try:
-        return answers_of_recipe(parse(recipe, where=str(folder)), digests)
+        return answers_of_recipe(parse(recipe, where=str(folder)), digests, trained_on=metrics.get("data_sha256", ""))
     except RecipeError:  # of an older version
         return Answers(str(recipe["name"]), tuple(digests), seed=str(recipe["seed"]))
 
@@ -338,16 +341,28 @@ def _entry(answers: Answers, entries: Sequence[Look]) -> Look:
         "settings": answers.settings,
         "answers": list(answers.digests),
         "accuracy": dict(answers.accuracy),
+        **({"trained_on": answers.trained_on} if answers.trained_on else {}),
     }
 
 
 def _belongs(answers: Answers, entry: Look) -> bool:
     """Whether answers are another seed of the same training, or another member of the same grid."""
     if entry["recipe"] == answers.recipe:
-        is_same = bool(answers.settings) and entry["settings"] == answers.settings
+        # Older entries have only the hash of the set that was evaluated, which is that of the training.
+        data = {answers.trained_on, entry.get("trained_on") or entry.get("data_sha256", "")} - {""}
+        is_same = bool(answers.settings) and entry["settings"] == answers.settings and len(data) < 2
         return is_same and bool(answers.seed) and entry["seed"] != answers.seed
-    grid, slash, _ = answers.recipe.rpartition("/")
-    return bool(slash) and entry["recipe"].rpartition("/")[0] == grid
+    (grid, slash, _), (settings, _, views) = answers.recipe.rpartition("/"), answers.settings.partition("+")
+    is_same = bool(slash) and entry["recipe"].rpartition("/")[0] == grid
+    return is_same and entry["settings"].partition("+")[2] == views and _is_member(answers.recipe, settings)
+
+
+def _is_member(recipe: str, settings: str) -> bool:
+    """Whether a member of a grid is one of the package, with its settings: a name alone proves nothing."""
+    try:
+        return answers_of_recipe(load(recipe), ()).settings == settings
+    except RecipeError:
+        return False
 
 
 def _describe(before: Sequence[Look]) -> str:

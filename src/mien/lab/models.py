@@ -26,7 +26,7 @@ from mien.lab.data.datasets import is_fer2013
 from mien.lab.data.faceset import file_sha256
 from mien.lab.data.tables import pixel_column
 from mien.lab.export.calibrate import Calibration
-from mien.lab.export.release import calibrate
+from mien.lab.export.release import answers_of_run, calibrate
 from mien.lab.files import load_json, load_text
 from mien.lab.inference import current_runtime, predict
 from mien.lab.ledger import Answers, answers_of_recipe, digest_net, family_of, recorded_answers
@@ -327,7 +327,8 @@ def open_model(what: str | os.PathLike[str], *, precision: str = "int8", faces: 
         raise ModelError(f"{path}: holds predictions of a run, but no model; name the run's folder under runs/")
     classifier = current_runtime().open_classifier(find_model(what, precision=precision))
     about = {"kind": "ONNX file of the contract"}
-    about |= {key: classifier.metadata[key] for key in ("precision", "recipe", "commit", "data_sha256", "licence")}
+    keys = ("precision", "recipe", "commit", "data_sha256", "licence", "family")
+    about |= {key: classifier.metadata[key] for key in keys if key in classifier.metadata}  # older files: no family
     try:  # files of results/ have the metrics of their run beside them
         metrics = load_json(classifier.path.parent / "metrics.json")
         about["seed"] = str(metrics["seed"])
@@ -383,21 +384,23 @@ def answers_of_model(model: Model, faces: FaceSet | None) -> Answers:
         The answers; the folder of a recorded run adds those that were recorded.
     """
     if model.trained is not None:
-        recipe = model.trained.recipe
-        is_calibrated = faces is not None and model.trained.provenance.get("data_sha256") == faces.sha256
-        if is_calibrated:
-            return answers_of_recipe(recipe, [digest_net(model.trained.net, recipe.calibration)])
-        answers = answers_of_recipe(recipe, [digest_net(model.trained.net, "")])
+        recipe, data = model.trained.recipe, model.trained.provenance.get("data_sha256", "")
+        if faces is not None and data == faces.sha256:
+            return answers_of_run(model.trained)
+        answers = answers_of_recipe(recipe, [digest_net(model.trained.net, "")], trained_on=data)
         return replace(answers, settings=f"{answers.settings}+uncalibrated")
     if model.path.suffix == ".toml":
         return Answers(model.name, ("+".join(map(file_sha256, files_of_model(model))),))
+    digest = file_sha256(model.path)
     if (model.path.parent / "predictions.npz").is_file() and (model.path.parent / "recipe.json").is_file():
-        return recorded_answers(model.path.parent)
+        recorded = recorded_answers(model.path.parent)
+        if digest in recorded.digests:  # not another file that lies there
+            return recorded
     try:
-        family = family_of(load(model.about["recipe"]))
-    except RecipeError:  # a recipe of the user, or of an ensemble: the ledger may know it
+        family = model.about.get("family") or family_of(load(model.about["recipe"]))
+    except RecipeError:  # a file without its family, of a user's recipe or of an ensemble: the ledger may know it
         family = ""
-    return Answers(model.about["recipe"], (file_sha256(model.path),), family, model.about.get("seed", ""))
+    return Answers(model.about["recipe"], (digest,), family, model.about.get("seed", ""))
 
 
 def _open_run(folder: Path, faces: FaceSet | None) -> Model:

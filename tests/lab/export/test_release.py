@@ -35,6 +35,7 @@ from mien.lab.export.onnx import (
 from mien.lab.export.release import _add_look, calibrate, export_model
 from mien.lab.inference import STD, predict
 from mien.lab.ledger import Ledger
+from mien.lab.models import open_model
 from mien.lab.nets._layers import Branched, Inverted, PooledHead, conv_norm
 from mien.lab.train.devices import Devices
 from mien.lab.train.loop import fit
@@ -190,6 +191,7 @@ def test_a_release_is_complete_and_documented(released: Path, run: Path) -> None
     assert (int8.metadata["precision"], fp32.metadata["precision"]) == ("int8", "fp32")
     assert int8.emotions == SEVEN
     assert int8.framing == FER2013
+    assert open_model(released).about["family"] == open_model(released, precision="fp32").about["family"] == "own mien"
     card = json.loads((released / "card.json").read_text())
     assert json.loads(int8.metadata["accuracy"])["accuracy"] == round(card["accuracy"]["private"], 4)
     assert card["metrics"]["private"]["int8"]["all"]["n"] == 350

@@ -307,7 +307,14 @@ def export_int8(fp32: Path, path: Path, faces: NDArray[np.uint8]) -> None:
 
 
 def contract_metadata(
-    name: str, emotions: tuple[Emotion, ...], size: int, framing: Framing, recipe: str, provenance: Mapping[str, str]
+    name: str,
+    emotions: tuple[Emotion, ...],
+    size: int,
+    framing: Framing,
+    recipe: str,
+    provenance: Mapping[str, str],
+    *,
+    family: str = "",
 ) -> dict[str, str]:
     """Return the metadata of an exported file, without its precision and metrics.
 
@@ -318,11 +325,12 @@ def contract_metadata(
         framing: Where eyes, nose and mouth are in its crops.
         recipe: Name of its recipe.
         provenance: ``commit`` and ``data_sha256`` of its training.
+        family: Its family in the ledger of PrivateTest; empty leaves the key out.
 
     Returns:
         Key -> value.
     """
-    return {
+    return ({"family": family} if family else {}) | {
         "mien_contract": CONTRACT,
         "name": name,
         "emotions": json.dumps([str(e) for e in emotions]),

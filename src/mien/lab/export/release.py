@@ -45,6 +45,7 @@ from mien.lab.ledger import (
     answers_of_recipe,
     count_looks,
     digest_net,
+    family_of,
     is_private_test,
     with_views,
 )
@@ -137,7 +138,8 @@ def answers_of_run(trained: Trained) -> Answers:
     Returns:
         The answers.
     """
-    return answers_of_recipe(trained.recipe, [digest_net(trained.net, trained.recipe.calibration)])
+    digests, data = [digest_net(trained.net, trained.recipe.calibration)], trained.provenance.get("data_sha256", "")
+    return answers_of_recipe(trained.recipe, digests, trained_on=data)
 
 
 def split_accuracy(metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -266,7 +268,8 @@ def export_files(trained: Trained, faces: FaceSet, files: dict[str, Path], calib
         ModelError: If the net cannot be exported, or the file disagrees with it.
     """
     recipe, emotions = trained.recipe, trained.emotions
-    metadata = contract_metadata(recipe.name, emotions, recipe.data.size, FER2013, recipe.name, trained.provenance)
+    name, size, family = recipe.name, recipe.data.size, family_of(recipe)
+    metadata = contract_metadata(name, emotions, size, FER2013, name, trained.provenance, family=family)
     export_fp32(trained.net, files["fp32"], size=recipe.data.size, calibration=calibration, metadata=metadata)
     if "int8" not in files:
         return
