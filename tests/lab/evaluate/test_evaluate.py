@@ -18,8 +18,9 @@ from torch.nn import functional
 from mien._emotions import CLASS_SETS, SEVEN, Emotion
 from mien._errors import DataError, ModelError
 from mien.infer import find_model
+from mien.lab.compare.entries import load_entries
 from mien.lab.data import FaceSet, Split
-from mien.lab.data.datasets import read_map, read_split
+from mien.lab.data.datasets import load_set, read_map, read_split
 from mien.lab.evaluate.evaluate import EvaluateOptions, evaluate
 from mien.lab.evaluate.evaluation import (
     Direction,
@@ -35,8 +36,12 @@ from mien.lab.evaluate.report import report_page
 from mien.lab.evaluate.subjects import TestSet, find_subjects, load_tests, select
 from mien.lab.predictions import Predictions, compare_with_votes, resize_faces, select_rows
 from mien.lab.recipe import dump, load
+from mien.lab.record import record_run
+from mien.lab.train.devices import Devices
+from mien.lab.train.loop import fit
 from support.linear_classifier import evaluation, reader, subject
 from support.synthetic_faces import cartoon_set
+from support.tiny_recipe import tiny
 
 
 def test_seven_classes_against_the_majority_of_votes() -> None:
@@ -239,6 +244,29 @@ def test_a_set_may_be_a_test_set_alone(tmp_path: Path, draw_face: Draw) -> None:
     with pytest.raises(DataError, match="no rows in PublicTest; it has PrivateTest; choose one"):
         select(test, SEVEN, None)
     assert len(select(test, SEVEN, Split.PRIVATE_TEST).faces) == 12
+
+
+@pytest.mark.usefixtures("fast_exports")
+def test_a_run_has_the_same_figures_wherever_they_are_computed(tmp_path: Path) -> None:
+    faces, chosen = cartoon_set(), tiny(train={"epochs": 2})
+    for row in range(len(faces)):  # train/ and test/, but no val/
+        path = (
+            tmp_path / "own" / ("test" if faces.usage[row] == 2 else "train") / SEVEN[faces.labels[row]] / f"{row}.png"
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(faces.images[row].numpy()).save(path)
+    own, run, recorded = (tmp_path / name for name in ("own", "run", "recorded"))
+    learned = load_set(own, chosen)
+    fit(chosen, learned, run, devices=Devices("cpu"), provenance={"commit": "c", "data_sha256": learned.sha256})
+    found = record_run(run, learned, recorded, final=True, int8=False)["metrics"]
+    for split, key in ((None, "public"), ("PrivateTest", "private")):
+        _, evaluated = evaluate(str(run), [own], options=EvaluateOptions(split, tmp_path / key))
+        (here,) = evaluated["own"]
+        assert here.metrics["all"]["log_loss"] == pytest.approx(found[key]["fp32"]["all"]["log_loss"], abs=1e-3)
+        assert "fitted on PublicTest" in here.subject.about["calibration"]
+        entries = load_entries([str(run), str(recorded)], own, Split(f"{key.capitalize()}Test")).entries
+        for entry in entries:
+            np.testing.assert_allclose(entry.predictions.probs, here.predictions.probs, atol=1e-3)
 
 
 def recorded_run(folder: Path, faces: FaceSet, seed: int) -> None:

@@ -17,6 +17,7 @@ from mien.lab.data import FaceSet, Split
 from mien.lab.data.custom import hold_out
 from mien.lab.data.datasets import ALL
 from mien.lab.data.duplicates import same_pixels
+from mien.lab.data.fer2013 import official_difference
 from mien.lab.evaluate.plots import abstention, average_precision, reliability
 from mien.lab.evaluate.subjects import Subject, TestSet, calibrated, select
 from mien.lab.export.onnx import hires_maps
@@ -327,8 +328,8 @@ class Task:
 def prepare_evaluation(subject: Subject, test: TestSet, split: Split | str | None, *, tta: str = "none") -> Task:
     """Check everything that an evaluation needs, before it starts.
 
-    A data set without splits is evaluated as a whole. A model that was trained on it is evaluated on the faces that
-    were held out for validation.
+    A data set without splits is evaluated as a whole. Of a set without PublicTest, a model that was trained on it has
+    the faces that were held out for validation.
 
     Args:
         subject: What is evaluated.
@@ -342,9 +343,8 @@ def prepare_evaluation(subject: Subject, test: TestSet, split: Split | str | Non
     Raises:
         DataError: If there are no rows to evaluate, or recorded predictions are damaged or belong to other faces.
     """
-    is_own = subject.about.get("data_sha256") == test.faces.sha256
-    if split is None and is_own and not test.faces.usage.any():
-        test = replace(test, faces=hold_out(test.faces))  # its validation faces become PublicTest
+    if subject.about.get("data_sha256") == test.faces.sha256 and official_difference(test.faces):
+        test = replace(test, faces=hold_out(test.faces))  # as in its training
     selection = select(test, subject.emotions, split)
     if subject.model is not None:
         return Task(subject, test, selection)
