@@ -1,5 +1,6 @@
 """Decoding: sources, orientation, frames, colour modes, and files that are refused."""
 
+import gzip
 import io
 import os
 import struct
@@ -7,6 +8,7 @@ import sys
 import threading
 import tracemalloc
 import warnings
+import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +24,7 @@ from PIL import Image
 from mien._errors import ImageError, NotAnImageError, TooLargeError, TruncatedError, UnsupportedImageError
 from mien.decode import MAX_PIXELS, DecodedImage, decode
 from support.encoded_images import encode
+from support.paths import ROOT
 
 
 @pytest.fixture
@@ -465,6 +468,38 @@ def test_wrong_arrays_are_explained(array: NDArray[Any], part: str) -> None:
 def test_other_objects_are_named(source: Any) -> None:
     with pytest.raises(ImageError, match=type(source).__name__):
         decode(source)
+
+
+def test_a_damaged_archive_is_an_error_of_the_image() -> None:
+    stream = io.BytesIO()
+    content = (ROOT / "examples" / "astronaut.png").read_bytes()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("a.png", content)
+    damaged = bytearray(stream.getvalue())
+    damaged[5000] ^= 1
+    with zipfile.ZipFile(io.BytesIO(damaged)) as archive, pytest.raises(ImageError, match=r"failed \(Bad CRC-32"):
+        decode(archive.open("a.png"))  # type: ignore[arg-type]
+    cut = gzip.GzipFile(fileobj=io.BytesIO(gzip.compress(content)[:-9000]))
+    with pytest.raises(ImageError, match="reading failed"):
+        decode(cut)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("text", [b"PyTorch is a library", b"P1 is the plan", b"P0CMYK " * 900, b"P6, P7\n"])
+def test_text_that_begins_like_pnm_is_no_image(text: bytes) -> None:
+    with pytest.raises(NotAnImageError, match="not an image"):
+        decode(text)
+
+
+@pytest.mark.parametrize("data", [b"P5\n# remark\n1 1 255\n\0", b"P2 1 1 255 7", b"P6 1 1\t255 abc"])
+def test_pnm_with_remarks_is_read(data: bytes) -> None:
+    assert decode(data).pixels.shape == (1, 1, 3)
+
+
+def test_a_closed_pillow_image_is_named() -> None:
+    image = Image.new("RGB", (2, 2))
+    image.close()
+    with pytest.raises(ImageError, match="is closed"):
+        decode(image)
 
 
 @settings(deadline=None, max_examples=300)

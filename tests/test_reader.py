@@ -574,7 +574,9 @@ def test_boxes_of_another_detector_are_read(sure: Reader, astronaut: NDArray[np.
 
 
 @pytest.mark.parametrize(
-    "boxes", [[1, 2, 3, 4], [[5, 5, 5, 9]], [[0, 0, 1, math.inf]], [[0, 0, 9, 9, 7]], "a", [[1, 2]], None]
+    "boxes",
+    [[1, 2, 3, 4], [[5, 5, 5, 9]], [[0, 0, 1, math.inf]], [[0, 0, 9, 9, 7]], "a", [[1, 2]], None, [[0, 0, 1, 1e200]]]
+    + [[Detection(Box(*box), 1, None)] for box in ((9, 9, 1, 1), (5, 5, 5, 5))],
 )
 def test_wrong_boxes_are_one_clear_line(boxes: object) -> None:
     with pytest.raises(MienError, match="boxes are"):

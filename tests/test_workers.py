@@ -2,6 +2,7 @@
 
 import io
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -14,10 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mien import Reader, Reading
-from mien._errors import MienError
+from mien import Reader, Reading, _errors
+from mien._errors import MienError, MissingExtraError
 from mien._face import Detection
-from support.distributed import DeadlyDetector, write_images
+from support.distributed import DeadlyDetector, WrongDetector, write_images
 from support.paths import ROOT
 from support.processes import rest_of
 
@@ -121,6 +122,28 @@ def test_programs_need_no_guard_and_may_bring_their_own_streams(astronaut: np.nd
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "[('mine', 1), ('a.png', 1), ('mine', 1)]\n", "")
+
+
+def test_errors_of_a_detector_are_named(astronaut: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    readings = Reader(detector=WrongDetector()).read_many([astronaut] * 2, workers=2)
+    with pytest.raises(
+        MienError, match=r"the reader failed \(ValueError: no faces in 512 columns\); mend its detector"
+    ):
+        list(readings)
+    monkeypatch.setattr(WrongDetector, "__module__", "__main__")
+    monkeypatch.setattr(sys.modules["__main__"], "WrongDetector", WrongDetector, raising=False)
+    readings = Reader(detector=WrongDetector()).read_many([astronaut] * 2, workers=2)
+    with pytest.raises(MienError, match="define its detector in a module, not in the program"):
+        list(readings)
+
+
+def test_all_errors_can_be_sent() -> None:
+    classes = [value for value in vars(_errors).values() if isinstance(value, type) and issubclass(value, MienError)]
+    for error in [kind("text") for kind in classes if kind is not MissingExtraError] + [
+        MissingExtraError("av", "video")
+    ]:
+        again = pickle.loads(pickle.dumps(error))
+        assert (type(again), str(again)) == (type(error), str(error))
 
 
 @pytest.mark.parametrize(("batch", "most"), [(1, 1), (16, 16), (64, 64)])

@@ -101,6 +101,10 @@ class MissingExtraError(MienError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f'{package} is not installed; run: pip install "mien[{extra}]"')
+        self._given = package, extra
+
+    def __reduce__(self) -> tuple[typing.Any, ...]:
+        return type(self), self._given
 
 
 def is_number(value: object) -> bool:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Pixels = NDArray[np.uint8]  # an image, RGB uint8 [H, W, 3]
 Point = tuple[float, float]
+LARGEST_PLACE = 1e9  # of a coordinate in pixels, far from numbers whose squares overflow
 
 
 class Box(NamedTuple):
@@ -104,10 +105,10 @@ class Detection:
         """
 
         def place(point: Any) -> Any:  # an ear may be absent
-            return point and (point[0] * factor, point[1] * factor)
+            return None if point is None else (float(point[0]) * factor, float(point[1]) * factor)
 
-        points = self.points and KeyPoints(*map(place, self.points))
-        return Detection(Box(*(side * factor for side in self.box)), self.score, points)
+        points = None if self.points is None else KeyPoints(*map(place, self.points))
+        return Detection(Box(*(float(side) * factor for side in self.box)), float(self.score), points)
 
 
 QUALITY_COLUMNS = ("quality", "size", "sharpness", "turn")  # of tables

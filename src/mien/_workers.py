@@ -215,7 +215,10 @@ def serve(answer: Callable[[Any, Any, Send], None]) -> None:
         try:
             reader = pickle.loads(pickle.load(commands))
         except (MienError, ImportError, AttributeError) as error:
-            _send(results, f"a worker cannot open the reader ({first_line(error)}); install the same on all machines")
+            cure = "install the same on all machines"
+            if "__main__" in str(error):
+                cure = "define its detector in a module, not in the program"
+            _send(results, f"a worker cannot open the reader ({first_line(error)}); {cure}")
             return
         _send(results, None)
         while True:

@@ -43,6 +43,7 @@ _UNSUPPORTED = re.compile(
 _DECODER_BYTES = {"progressive JPEG": 7, "TIFF": 8, "AVIF": 10, "HEIF": 10, "WEBP": 18, "JPEG2000": 20}
 # Modes of less than four bytes a pixel: RGB, three bytes more, does not fit into the memory of the image.
 _NARROW_MODES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}
+_PNM = re.compile(rb"P[1-6f]\s+[\d#]")  # Pillow also takes the words "Python" and "Py" for PNM
 _HALVED_FROM = 2400  # pixels of the long side
 _HEAD_BYTES = 16  # in which the signatures of all formats are
 _MAX_WIDTH = 2**25  # pixels of a row, of which Pillow and numpy make several copies: 9 bytes a pixel
@@ -235,7 +236,7 @@ def _read_stream(stream: Any, name: str, max_bytes: int) -> bytes:
     while missing > 0:
         try:
             part = stream.read(missing)
-        except (OSError, ValueError) as error:  # ValueError: the stream is closed, or text that is not UTF-8
+        except Exception as error:  # the stream is closed, or damaged: archives, gzip and HTTP have errors of their own
             raise ImageError(f"{name}: reading failed ({first_line(error)}); give an open binary stream") from error
         if isinstance(part, str):
             raise ImageError(f"{name}: the stream gives text; open it in binary mode ('rb')")
@@ -278,7 +279,8 @@ def _format_of(data: bytes) -> tuple[str, Callable[..., Image.Image]] | None:
         load_formats()
         for key in FORMATS:
             factory, accept = Image.OPEN.get(key, (None, None))
-            if factory is not None and accept is not None and accept(head) is True:
+            is_text = key == "PPM" and not _PNM.match(head)
+            if factory is not None and accept is not None and accept(head) is True and not is_text:
                 return key, factory
     return None
 
@@ -486,6 +488,8 @@ def _pillow_error(error: Exception, name: str) -> ImageError:
         return TooLargeError(f"{name}: not enough memory for this image; scale it down")
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return TooLargeError(f"{name}: more pixels than Pillow reads of this format; scale it down")
+    if re.search("closed (image|file)", str(error)):
+        return ImageError(f"{name}: the image or its file is closed ({first_line(error)}); give it before it is closed")
     if _UNSUPPORTED.search(str(error)):
         return UnsupportedImageError(
             f"{name}: this variant of the format is not read ({first_line(error)}); convert it to 8-bit RGB"

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mien._errors import MienError, require_kind
-from mien._face import Detection, Pixels, Point
+from mien._errors import MienError, is_number, require_kind, shown
+from mien._face import LARGEST_PLACE, Detection, Pixels, Point
 from mien._framing import FER2013, Framing
 from mien._memory import pillow_image
 
@@ -81,10 +81,12 @@ def _place(detection: Detection, framing: Framing) -> NDArray[np.float64]:
     """
     require_kind("a detection", detection, Detection, "a mien.detect.Detection")
     box, points = detection.box, detection.points
-    if not all(map(math.isfinite, box)):
-        raise MienError(f"the detector returned the box {tuple(box)}; its corners must be finite numbers")
+    if not all(map(_is_place, box)):
+        raise MienError(f"the detector returned the box {tuple(box)}; its corners must be finite numbers of pixels")
+    if not is_number(detection.score):
+        raise MienError(f"the detector returned the score {shown(detection.score)}; it must be a number from 0 to 1")
     whole_box = np.array([[box.width, 0, box.x1], [0, box.height, box.y1]])
-    if points is None or not all(map(math.isfinite, (*points.right_eye, *points.left_eye, *points.mouth))):
+    if points is None or not all(map(_is_place, (*points.right_eye, *points.left_eye, *points.mouth))):
         return whole_box
     right, left = points.right_eye, points.left_eye
     length, level_length = _distance(right, left), _distance(framing.right_eye, framing.left_eye)
@@ -105,6 +107,10 @@ def _place(detection: Detection, framing: Framing) -> NDArray[np.float64]:
     # Rounded, so that crops do not depend on the last bits of a detector, which differ between processors and browsers.
     placed = _leave_tilt(upright, math.radians(framing.tilt)) + _PLACE / 2
     return placed - np.remainder(placed, _PLACE)
+
+
+def _is_place(value: float) -> bool:
+    return abs(value) <= LARGEST_PLACE
 
 
 def _drop(right: Point, left: Point, mouth: Point) -> float:

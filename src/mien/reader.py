@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import traceback
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mien._errors import ImageError, MienError, require_integer, require_kind, require_number
+from mien._errors import ImageError, MienError, first_line, require_integer, require_kind, require_number
 from mien._face import Detection, Face, Pixels, Reading, crop_side
 from mien._format import percent
 from mien._metrics import METRICS, format_metric, metric_name
@@ -489,6 +490,7 @@ class Reader:
         maps, crop, to_image = maps.copy(), crop.copy(), to_image.copy()
         for array in (maps, crop, to_image):
             array.flags.writeable = False
+        detection = detection.scaled(1)  # numbers of Python, which JSON takes; a detector may have those of numpy
         best = int(probs.argmax())
         confidence = float(probs[best])
         is_sure = self.abstain == 0 or confidence >= self.threshold(crop_side(to_image, len(crop)))
@@ -539,7 +541,12 @@ def _answer(reader: Reader, question: bytes, send: Send) -> None:
     except Exception:  # of a class that is not known here
         send(None)
         return
+    answer: object
     try:
-        send(reader._read_safely(images, keep))
+        answer = reader._read_safely(images, keep)
     except MienError as error:
-        send(error)
+        answer = error
+    except Exception as error:  # of a detector; the traceback is on standard error
+        traceback.print_exc()
+        answer = MienError(f"the reader failed ({type(error).__name__}: {first_line(error)}); mend its detector")
+    send(answer)

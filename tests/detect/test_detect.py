@@ -1,19 +1,22 @@
 """Detectors at every size and angle, on crowds and without faces; the parts of the detector by arithmetic."""
 
 import hashlib
+import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from mien import Reader
 from mien._download import cache_folder
-from mien._errors import ModelError
-from mien._face import Box, Detection, Pixels
+from mien._errors import MienError, ModelError
+from mien._face import Box, Detection, KeyPoints, Pixels
 from mien.detect import DETECTORS, Detector, open_detector, tiles
 from mien.detect.blazeface import (
     INPUT_SIDE,
@@ -436,3 +439,21 @@ def test_yunet_finds_nothing_in_an_empty_image(yunet: Detector, shape: tuple[int
 def test_every_detector_is_documented() -> None:
     assert DETECTORS == ("blazeface", "yunet", "none")
     assert all(name in (open_detector.__doc__ or "").lower() for name in DETECTORS)
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_numbers_of_numpy_of_a_detector_become_json(astronaut: NDArray[np.uint8], kind: type) -> None:
+    own = Reader().read(astronaut).faces[0]
+    points = KeyPoints(*(tuple(map(kind, point)) for point in filter(None, own.points or ())))
+
+    def detect(_: object) -> list[Detection]:
+        return [Detection(Box(*map(kind, own.box)), kind(1), points)]
+
+    reading = Reader(detector=detect).read(astronaut)  # type: ignore[arg-type]
+    assert json.loads(json.dumps(reading.to_dict()))["faces"][0]["score"] == 1
+
+
+@pytest.mark.parametrize(("corner", "score", "message"), [(1e200, 1.0, "finite numbers"), (9, None, "the score None")])
+def test_what_no_detector_may_return_is_one_clear_line(corner: float, score: Any, message: str) -> None:
+    with pytest.raises(MienError, match=message):
+        Reader(detector=lambda _: [Detection(Box(0, 0, corner, 9), score, None)]).read(np.zeros((9, 9, 3), np.uint8))  # type: ignore[arg-type]

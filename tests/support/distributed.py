@@ -43,6 +43,15 @@ class DeadlyDetector:
         return [Detection(Box(0, 0, width, height), 1.0, None)]
 
 
+class WrongDetector:
+    """Raises an error that is not one of mien's."""
+
+    name = "wrong"
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> list[Detection]:
+        raise ValueError(f"no faces in {pixels.shape[1]} columns")
+
+
 def write_images(folder: Path, count: int, *, deadly: Sequence[int] = (), bad: Sequence[int] = ()) -> list[str]:
     """Write small images, some of which are deadly and some damaged; return their names."""
     folder.mkdir(parents=True, exist_ok=True)

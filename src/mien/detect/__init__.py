@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from mien._errors import MienError, ModelError, is_number, require_integer, shown
-from mien._face import Box, Detection, Pixels
+from mien._face import LARGEST_PLACE, Box, Detection, Pixels
 from mien._suggest import suggest
 
 __all__ = ["DETECTORS", "MAX_FACES", "THRESHOLD", "Detection", "Detector", "from_detections", "open_detector"]
@@ -75,8 +75,10 @@ def from_detections(detections: Any) -> list[Detection]:
         >>> from_detections([[10, 20, 50, 60]])[0].box
         Box(x1=10.0, y1=20.0, x2=50.0, y2=60.0)
     """
+    given = None
     if isinstance(detections, list | tuple) and all(isinstance(each, Detection) for each in detections):
-        return list(detections)
+        given = list(detections)
+        detections = [[*each.box, each.score] for each in given] or np.empty((0, 4))
     expected = "boxes are [N, 4] as x1, y1, x2, y2, or [N, 5] with a score"
     scores = getattr(detections, "confidence", None)
     try:
@@ -88,10 +90,13 @@ def from_detections(detections: Any) -> list[Detection]:
         raise MienError(f"{shown(detections)} are no boxes of faces; {expected}") from error
     if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.shape != boxes.shape[:1]:
         raise MienError(f"boxes {list(boxes.shape)} with scores {list(scores.shape)} are no faces; {expected}")
-    wrong = ~np.isfinite(boxes).all(1) | (boxes[:, :2] >= boxes[:, 2:]).any(1) | ~((scores >= 0) & (scores <= 1))
+    wrong = ~(abs(boxes) <= LARGEST_PLACE).all(1) | (boxes[:, :2] >= boxes[:, 2:]).any(1)
+    wrong |= ~((scores >= 0) & (scores <= 1))
     if wrong.any():
         at = int(wrong.argmax())
         raise MienError(f"face {at}: the box {boxes[at].tolist()} with score {scores[at]} is wrong; {expected}")
+    if given is not None:
+        return given
     return [Detection(Box(*box), score, None) for box, score in zip(boxes.tolist(), scores.tolist(), strict=True)]
 
 
