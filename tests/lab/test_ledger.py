@@ -105,7 +105,7 @@ def test_a_name_a_seed_or_a_grid_hides_no_other_training(tmp_path: Path) -> None
     with pytest.raises(DataError, match="004 conv4: PrivateTest was looked at once"):
         ledger.require([replace(answers("conv4", "1", "seed=1"), trained_on="e" * 64)])
     look(ledger, replace(answers("conv4", "1", "seed=1"), trained_on="d" * 64))
-    tries = [replace(answers("lenet", name, f"train.lr=0.0{name}"), recipe=f"try/{name}") for name in "123"]
+    tries = [replace(answers("lenet", f"try {n}", f"train.lr=0.0{n}"), recipe=f"try/{n}") for n in "123"]
     with pytest.raises(DataError, match="000 lenet: PrivateTest was looked at once, last try/1"):
         ledger.require(tries)
     one, two = (f"vgg-vs-resnet-narrow/vgg{depth}-48-six-sgd" for depth in (16, 19))
