@@ -93,6 +93,7 @@ STEPPING = [
     "hybrid-ablation-narrow/backbone",
     "hybrid-ablation/gan",
     "hybrid-resnet50",
+    "hybrid-resnet50-reduced",
     "hybrid-resnet50-tuned",
     "imagenet-lite",
     "mien-1-long",
