@@ -119,6 +119,17 @@ def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, t
     assert not cache_folder().exists()
 
 
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="folders of Linux")
+def test_no_home_folder_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as for a user without HOME and entry in passwd
+    monkeypatch.delenv("MIEN_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "mien"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    with pytest.raises(DownloadError, match="set MIEN_CACHE to a folder"):
+        cache_folder()
+
+
 @pytest.fixture
 def free_port() -> int:
     """A port without a server."""

@@ -30,7 +30,7 @@ from support.videos import shades, times, write_video
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals differ on Windows")
 
 IMAGES = 8
-OLDER = "Written by mien"  # the mark of its files, which it may replace
+OLDER = "<!-- Written by mien -->"  # the mark of its files, which it may replace
 EXAMPLE = ROOT / "examples" / "astronaut.png"
 # The program, which gets a signal when it imports a module.
 SIGNAL_AT_IMPORT = """
@@ -345,3 +345,10 @@ def waiting_program(where: str) -> Iterator["subprocess.Popen[str]"]:
             yield program
         finally:
             program.kill()
+
+
+def test_ctrl_c_while_readings_are_taken_gives_none_of_them_again() -> None:
+    readings = Reader(detector="none").read_many([np.zeros((8, 8, 3), np.uint8)] * 4, batch=2)
+    next(readings)
+    with pytest.raises(KeyboardInterrupt):
+        readings.throw(KeyboardInterrupt())

@@ -35,15 +35,25 @@ class RemoteFile:
 
 
 def cache_folder() -> Path:
-    """Return the folder of downloaded files; it may not exist yet."""
+    """Return the folder of downloaded files; it may not exist yet.
+
+    Raises:
+        DownloadError: The environment names none, and the user has no home folder.
+    """
     if named := os.environ.get("MIEN_CACHE"):
         return Path(named)
-    home = Path.home()
+    unix = sys.platform not in ("win32", "darwin")
+    if unix and (named := os.environ.get("XDG_CACHE_HOME")):
+        return Path(named) / "mien"
+    try:
+        home = Path.home()
+    except RuntimeError as error:
+        raise DownloadError("no home folder for downloaded files is known; set MIEN_CACHE to a folder") from error
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA", home / "AppData" / "Local")) / "mien" / "Cache"
     if sys.platform == "darwin":
         return home / "Library" / "Caches" / "mien"
-    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "mien"
+    return home / ".cache" / "mien"
 
 
 def fetch(file: RemoteFile, *, timeout_s: float = 20.0) -> Path:

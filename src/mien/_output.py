@@ -9,6 +9,7 @@ import io
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -285,6 +286,9 @@ class Draft:
             self.path = self._target.with_name(f".mien-{secrets.token_hex(6)}.part") if replaceable else self._target
             # Not tempfile: its files are private to the user, but a result has the permissions of the umask.
             self.file: BinaryIO = self.path.open("x+b" if replaceable else "wb")
+            if replaceable:
+                with suppress(OSError):  # of an old file, if there is one: what is private stays so
+                    shutil.copymode(self._target, self.path)
         try:
             self.write(start)
         except BaseException:

@@ -412,8 +412,9 @@ class Reader:
                     faces += len(prepared.detections)
                     kept_bytes += 0 if prepared.reading.pixels is None else prepared.reading.pixels.nbytes
                     if max(len(pending), faces) >= batch or kept_bytes >= _MAX_KEPT_BYTES:
-                        yield from self.classify(pending)
-                        pending, faces, kept_bytes = [], 0, 0
+                        readings = self.classify(pending)
+                        pending, faces, kept_bytes = [], 0, 0  # before they are yielded: none is yielded again
+                        yield from readings
             except KeyboardInterrupt:  # while an image was prepared; those before it are not lost
                 yield from self.classify(pending)
                 raise

@@ -161,6 +161,15 @@ def test_equal_content_may_be_written_again(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["LICENSE"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="access rights of POSIX")
+def test_a_private_file_stays_private(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.touch(0o600)
+    with _output.open_output(path) as stream:
+        stream.write("x")
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("x", 0o600)
+
+
 def test_a_mark_is_found_at_both_ends_of_a_file_and_nowhere_else(tmp_path: Path) -> None:
     filler, path = bytes(3 * _output._EDGE), tmp_path / "file"
     for content, own in (
