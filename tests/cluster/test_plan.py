@@ -169,7 +169,10 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "no object of a glob": (("a.parquet", f"file://{ROOT}/docs/*.jpgg"), ".jpgg: nothing matches it; check its name"),
     "no image in a folder": ((f"file://{ROOT}/docs/how-to",), "docs/how-to: nothing in it can be read; check its name"),
     "a web server": (("https://a.b/c",), "https://a.b/c: is no object store; copy the images to a folder or a bucket"),
-    "a password": (("s3://me:secret@bucket/x",), "an address of s3:// has a password in it; set it in the environment"),
+    "a password": (
+        ("s3://me@x.org:p@ss@bucket/x",),
+        "an address of s3:// has a password in it; set it in the environment",
+    ),
     "a list in UTF-16": (("utf-16.txt",), "utf-16.txt: has zero bytes; write it in UTF-8, with a name a line"),
     "a list of find -print0": (("zeros.txt",), "zeros.txt: has zero bytes; write it in UTF-8, with a name a line"),
     "columns of one name": (("g.parquet",), "g.parquet: has several columns 'image'; keep one of them"),

@@ -231,6 +231,12 @@ def test_copies_of_streams_and_of_files_are_recognised(tmp_path: Path, suffix: s
     assert foreign_files(tmp_path) == []
 
 
+@pytest.mark.parametrize(("source", "root", "name"), [("../b/x.jpg", ".", "b"), ("a/k/../x.jpg", "a", "k")])
+def test_names_that_climb_stay_in_the_folder(tmp_path: Path, source: str, root: str, name: str) -> None:
+    ImageFolder(tmp_path, (root,)).save(Image.new("RGB", (2, 2)), source, ".mien.png")
+    assert copies(tmp_path) == [f"{name}/x.mien.png"]
+
+
 def copies(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir() or path.is_symlink())
 

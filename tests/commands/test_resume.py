@@ -65,9 +65,10 @@ def test_a_killed_run_goes_on_where_it_was(words: list[str], tmp_path: Path) -> 
     again = mien_here(*words, "--resume", cwd=tmp_path)
     assert f"{COUNT} of {COUNT + 1} images are done; 1 are left" in again.stderr
     assert sources(path) == [*(f"{number:02}" for number in range(COUNT)), "more"]
-    other = mien_here(*words, "--resume", "--abstain", "0.5", cwd=tmp_path)
-    assert (other.returncode, other.stderr.count("\n")) == (2, 1)
-    assert "was made with other settings or by another program; use the same model and settings" in other.stderr
+    for setting in (("--abstain", "0.5"), ("--min-quality", "0.9"), ("--max-faces", "1")):
+        other = mien_here(*words, "--resume", *setting, cwd=tmp_path)
+        assert (other.returncode, other.stderr.count("\n")) == (2, 1)
+        assert "was made with other settings or by another program; use the same model and settings" in other.stderr
 
 
 def test_only_one_parquet_file_is_resumed(words: list[str], tmp_path: Path) -> None:

@@ -71,9 +71,10 @@ def test_a_folder_of_videos_is_resumed(talks: Path, tmp_path: Path) -> None:
         "3 of 3: talks/sub/b.mkv",
     ]
     assert len(rows_of(tmp_path / "out" / "summary.csv")) == 3
-    other = mien_here(*words, "--resume", "--every", "1", cwd=tmp_path)
-    assert (other.returncode, other.stderr.count("\n")) == (2, 1)
-    assert "out/summary.csv: was made with other settings; use the same ones, or another folder" in other.stderr
+    for setting in (("--every", "1"), ("--min-quality", "0.9")):
+        other = mien_here(*words, "--resume", *setting, cwd=tmp_path)
+        assert (other.returncode, other.stderr.count("\n")) == (2, 1)
+        assert "out/summary.csv: was made with other settings; use the same ones, or another folder" in other.stderr
 
 
 @pytest.mark.parametrize(

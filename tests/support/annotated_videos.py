@@ -58,12 +58,12 @@ def tone(container: Any, stream: Any, hertz: float) -> Iterator[None]:
 
 
 def write_source_video(
-    path: Path, codec: str | None, *, tones: int = 1, seconds: float = 2.0, video_start: float = 0.0
+    path: Path, codec: str | None, *, tones: int = 1, seconds: float = 2.0, video_start: float = 0.0, rate: int = 48_000
 ) -> Path:
     """Write a video of 2 seconds with tones encoded by ``codec``."""
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", 25, width=64, height=48, options={"preset": "ultrafast"})
-        audio = [container.add_stream(codec, 48_000, layout="stereo") for _ in range(tones if codec else 0)]
+        audio = [container.add_stream(codec, rate, layout="stereo") for _ in range(tones if codec else 0)]
         writers = [tone(container, stream, 440 * (i + 1)) for i, stream in enumerate(audio)]
         for writer in writers:
             next(writer)

@@ -49,6 +49,15 @@ def test_audio_that_mp4_players_lack_becomes_aac(tmp_path: Path, make_source: Ca
     assert frequencies.argmax() == pytest.approx(440, abs=2)
 
 
+@pytest.mark.parametrize(("rate", "becomes"), [(8_000, "aac"), (11_025, "aac"), (16_000, "mp3")])
+def test_mp3_of_a_rate_that_mp4_does_not_hold_becomes_aac(
+    tmp_path: Path, make_source: Callable[..., Path], rate: int, becomes: str
+) -> None:
+    source = make_source("a.avi", "libmp3lame", rate=rate)
+    write_annotated(tmp_path / "video.mp4", np.arange(50) / 25, source=source)
+    assert audio_of(tmp_path / "video.mp4")[0][0] == becomes
+
+
 def test_every_audio_stream_is_copied(tmp_path: Path, make_source: Callable[..., Path]) -> None:
     source = make_source("a.mkv", "aac", tones=2)
     write_annotated(tmp_path / "video.mp4", np.arange(50) / 25, source=source)

@@ -1,7 +1,9 @@
 """All files of one run: streams and paths, nothing after an error, the size of the video from its first frame."""
 
+import gc
 import io
 import json
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from PIL import Image
 from mien._errors import OutputError
 from mien.reader import Reader
 from mien.video import open_source
-from mien.video.outputs import TrackOutputs
+from mien.video.outputs import TrackMeans, TrackOutputs
 from support.frame_results import SIZE, frame_result, gray_frame, tracked
 
 
@@ -68,3 +70,13 @@ def test_the_video_has_the_size_of_its_first_frame(folder: Path, tmp_path: Path)
         decoded = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     assert [(frame.shape[1], frame.shape[0]) for frame in decoded] == [SIZE] * 2
     assert np.abs(decoded[0].astype(int) - 90).mean() < 3
+
+
+def test_means_over_a_long_time_do_not_keep_the_faces() -> None:
+    means, result = TrackMeans((), 3600), frame_result(0, 0.0, tracked())
+    means.add(result)
+    face = weakref.ref(result.faces[0])
+    del result
+    gc.collect()
+    assert face() is None
+    assert [row["frames"] for row in means.finish()] == [1]

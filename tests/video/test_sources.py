@@ -244,11 +244,12 @@ def test_a_missing_camera_is_an_error(source: str | int) -> None:
         open_source(source)
 
 
-def test_the_error_of_an_address_hides_its_password() -> None:
+@pytest.mark.parametrize("password", ["secret", "p@secret"])
+def test_the_error_of_an_address_hides_its_password(password: str) -> None:
     with camera(shades(1)) as server:
         port = server.server_port
     with pytest.raises(SourceError, match="cannot be opened") as caught:
-        open_source(f"http://me:secret@127.0.0.1:{port}/camera")
+        open_source(f"http://me:{password}@127.0.0.1:{port}/camera")
     assert "secret" not in str(caught.value)
 
 

@@ -167,7 +167,7 @@ def split_address(address: str) -> tuple[str, str, str]:
     path = path.removesuffix(f"?{query}")
     if scheme.lower() in ("http", "https", "ftp"):
         raise MienError(f"{address}: is no object store; copy the images to a folder or a bucket")
-    if re.match(r"[^/@]*:[^/@]*@", path):
+    if re.match(r"[^/]*:[^/]*@", path):
         raise MienError(f"an address of {scheme}:// has a password in it; set it in the environment of the store")
     return scheme.lower(), path, query
 

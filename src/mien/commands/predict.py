@@ -131,7 +131,8 @@ def _open(
     if name in ("jsonl", "json"):
         return report.JsonLines(file, array=name == "json")
     if name == "parquet":
-        settings = reader.describe() | {"abstain": str(reader.abstain)}
+        limits = {name: str(getattr(reader, name)) for name in ("abstain", "min_quality", "max_faces")}
+        settings = reader.describe() | limits
         return report.Parquet(path, emotions=reader.model.emotions, resume=resume, settings=settings)
     if name == "html":
         return report.Html(path, title="What mien read", model=facts, beside=beside)

@@ -139,7 +139,8 @@ class _Job:
     def describe(self) -> str:
         """The settings, which the summary of several videos keeps."""
         facts = self.reader.describe()
-        settings = self.tracking | self.sampling | {"aggregate": self.aggregate, "abstain": self.reader.abstain}
+        reader = {name: getattr(self.reader, name) for name in ("abstain", "min_quality")}
+        settings = self.tracking | self.sampling | {"aggregate": self.aggregate} | reader
         return "; ".join([facts["model"], facts["detector"], *(f"{key} {value}" for key, value in settings.items())])
 
 

@@ -140,7 +140,9 @@ class ImageFolder:
         folder, inside = self.path, PurePath(source)
         root = next((root for root in self._roots if inside.is_relative_to(root)), inside.parent)
         for part in inside.relative_to(root).parent.parts:
-            names = (folder / name for name in _numbered(part, "") if part != "..")
+            if part == "..":  # it would leave the folder
+                continue
+            names = (folder / name for name in _numbered(part, ""))
             folder = next((path for path in names if _is_real_folder(path)), folder)
             folder.mkdir(exist_ok=True)
         return folder

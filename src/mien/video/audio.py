@@ -10,6 +10,7 @@ from mien.video.containers import import_av, reason_of, span_of, video_stream
 
 # Codecs that MP4 players support. MP4 can hold others such as PCM, but players are silent then.
 _COPIED_CODECS = {"aac", "mp3", "opus", "flac", "alac", "ac3", "eac3"}
+_MIN_MP3_RATE = 16_000  # hertz; MP4 does not hold MP3 below it
 _AAC_RATES = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000)  # hertz
 _AAC_LAYOUTS = {"mono", "stereo", "5.1", "7.1"}
 _LEAD_SECONDS = 0.1  # of audio kept before the presentation begins, which a decoder needs to start
@@ -96,7 +97,8 @@ class AudioCopier:
         for stream in self._source.streams.audio:
             try:
                 codec = stream.codec_context.codec.canonical_name
-                kind = _Copied if codec in _COPIED_CODECS else _Encoded
+                is_copied = codec in _COPIED_CODECS and (codec != "mp3" or stream.rate >= _MIN_MP3_RATE)
+                kind = _Copied if is_copied else _Encoded
                 self._outputs[stream.index] = kind(stream, self._container, self._zero)
             except (av.FFmpegError, ValueError, AttributeError):  # PyAV has no context for an unknown codec
                 self._add_note("sound that cannot be decoded is left out")

@@ -4,8 +4,10 @@ Tables have a row for each face and frame, or the means of each track over equal
 """
 
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
@@ -217,7 +219,7 @@ class TrackMeans:
     def __init__(self, emotions: Sequence[Emotion], seconds: float) -> None:
         require_number("aggregate (seconds)", seconds, lowest=0.001, highest=1e9)
         self._seconds, self._number = seconds, 0
-        self._faces: dict[int, list[TrackedFace]] = {}
+        self._sums: dict[int, _Sums] = {}  # by track
         kinds = {"start": "float64", "end": "float64", "track_id": "int32", "frames": "int32", "detected": "int32"}
         kinds |= {"emotion": "string", "confidence": "float32"}
         self.kinds: Mapping[str, str] = kinds | {str(emotion): "float32" for emotion in emotions}
@@ -235,22 +237,38 @@ class TrackMeans:
         rows = self.finish() if number != self._number else []
         self._number = number
         for face in result.faces:
-            self._faces.setdefault(face.track_id, []).append(face)
+            self._sums.setdefault(face.track_id, _Sums()).add(face)
         return rows
 
     def finish(self) -> list[dict[str, Any]]:
         """Return the rows of the last time."""
         start, rows = self._number * self._seconds, []
-        for track, faces in sorted(self._faces.items()):
-            probs = {e: sum(face.probs[e] for face in faces) / len(faces) for e in faces[0].probs}
+        for track, sums in sorted(self._sums.items()):
+            probs = {e: p / sums.frames for e, p in sums.probs.items()}
             top = max(probs, key=probs.__getitem__)
             row = {"start": round(start, 4), "end": round(start + self._seconds, 4), "track_id": track}
-            row |= {"frames": len(faces), "detected": sum(face.detected for face in faces)}
-            is_sure = any(face.emotion is not None for face in faces)
-            reading = {"emotion": str(top) if is_sure else None, "confidence": round(probs[top], 4)}
+            row |= {"frames": sums.frames, "detected": sums.detected}
+            reading = {"emotion": str(top) if sums.is_sure else None, "confidence": round(probs[top], 4)}
             rows.append(row | reading | {str(e): round(p, 4) for e, p in probs.items()})
-        self._faces = {}
+        self._sums = {}
         return rows
+
+
+@dataclass
+class _Sums:
+    """One track over one time. The faces are not kept: their crops would fill the memory."""
+
+    frames: int = 0
+    detected: int = 0
+    is_sure: bool = False
+    probs: defaultdict[Emotion, float] = field(default_factory=lambda: defaultdict(float))
+
+    def add(self, face: TrackedFace) -> None:
+        self.frames += 1
+        self.detected += face.detected
+        self.is_sure = self.is_sure or face.emotion is not None
+        for emotion, probability in face.probs.items():
+            self.probs[emotion] += probability
 
 
 def _rows_of(emotions: Sequence[Emotion], aggregate: float) -> FrameRows | TrackMeans:

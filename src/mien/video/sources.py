@@ -210,7 +210,7 @@ def _open_camera(camera: int | str) -> FrameSource:
 
 
 def _open_address(address: str) -> FrameSource:
-    name = re.sub(r"//[^/@]*@", "//", address)  # without user name and password
+    name = re.sub(r"//[^/]*@", "//", address)  # without user name and password
     rtsp = address.lower().startswith("rtsp")
     cure = "check the address and that it can be reached"
     settings = {"options": {"rtsp_transport": "tcp"} if rtsp else {}, "timeout": (OPEN_SECONDS, READ_SECONDS)}
