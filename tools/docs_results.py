@@ -201,8 +201,9 @@ def _evaluated_at(row: Row) -> str:
 
 
 def _commits(commits: Sequence[str]) -> str:
-    """Each commit once, its first twelve digits; `+` marks uncommitted changes."""
-    return " ".join(dict.fromkeys(each[:12] + ("+" if each.endswith("+") else "") for each in commits))
+    """Each commit once, its first twelve digits; `+` marks uncommitted changes. A resumed training has several."""
+    single = "; ".join(commits).split("; ")
+    return " ".join(dict.fromkeys(each[:12] + ("+" if each.endswith("+") else "") for each in single))
 
 
 def _changes(rows: Sequence[Row]) -> list[str]:

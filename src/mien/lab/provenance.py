@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import torch
 from mien._errors import DataError
 from mien._measure import processor
 
+_INNER_PATH = re.compile(r"(?<=[=\"'\[{, ])(?:/|[A-Za-z]:[\\/])[^\"'\]},]*")  # of --data=/a/b and ["/a/b"]
 _NO_CODE = (":(top,exclude)results", ":(top,exclude)docs")  # what commands write there changes no result
 
 
@@ -30,10 +32,8 @@ def provenance(data_sha256: str, note: str | None = None) -> dict[str, str]:
     folder = program.resolve().parent.name
     # Scripts of the checkout are named as they are called from its root.
     start = ["python", f"{folder}/{program.name}"] if folder in ("benchmarks", "tools") else ["mien"]
-    # Of absolute paths only the last part is recorded, for privacy.
-    words = [f".../{Path(word).name}" if Path(word).is_absolute() else word for word in sys.argv[1:]]
     return {
-        "command": shlex.join(start + words),
+        "command": shlex.join(start + [_without_folders(word) for word in sys.argv[1:]]),
         "commit": commit(),
         "data_sha256": data_sha256,
         **({"data_note": note} if note else {}),
@@ -42,6 +42,13 @@ def provenance(data_sha256: str, note: str | None = None) -> dict[str, str]:
         "torch": str(torch.__version__),  # torch.load refuses its class, TorchVersion
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
+
+
+def _without_folders(word: str) -> str:
+    """An argument with only the last part of each absolute path in it, for privacy."""
+    if Path(word).is_absolute():
+        return f".../{Path(word).name}"
+    return _INNER_PATH.sub(lambda found: f".../{Path(found[0]).name}", word)
 
 
 def commit() -> str:

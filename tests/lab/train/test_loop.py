@@ -222,6 +222,38 @@ def test_the_final_file_of_another_recipe_does_not_count(begun: Path, faces: Fac
     assert (tmp_path / "final.pt").read_bytes() == final
 
 
+def test_the_provenance_is_that_of_all_commands(faces: FaceSet, tmp_path: Path) -> None:
+    def stop(record: EpochRecord) -> None:
+        if record.epoch == 2:
+            raise KeyboardInterrupt
+
+    first, second, third = ({"commit": commit, "machine": "ours", "data_sha256": faces.sha256} for commit in "abc")
+    with pytest.raises(KeyboardInterrupt):
+        fit(tiny(), faces, tmp_path, devices=CPU, provenance=first, on_epoch=stop)
+    fit(tiny(), faces, tmp_path, devices=CPU, provenance=second)
+    assert load_final(tmp_path).provenance == first | {"commit": "a; b"}
+    (tmp_path / "final.pt").unlink()
+    fit(tiny(), faces, tmp_path, devices=CPU, provenance=third)  # writes the file again, and trains nothing
+    assert load_final(tmp_path).provenance == first | {"commit": "a; b"}
+
+
+def test_other_content_of_a_file_that_the_recipe_names_is_another_training(faces: FaceSet, tmp_path: Path) -> None:
+    listed = tmp_path / "bad.txt"
+    listed.write_text("1\n")
+    chosen, run = tiny(data={"exclude": str(listed)}, train={"epochs": 1}), tmp_path / "run"
+    fit(chosen, faces, run, devices=CPU)
+    assert is_finished(run, chosen, faces.sha256)
+    listed.write_text("1\n2\n")
+    assert not is_finished(run, chosen, faces.sha256)
+    with pytest.raises(DataError, match=r"holds a run with another content of .*bad.txt; name another folder"):
+        fit(chosen, faces, run, devices=CPU)
+    for name in (CHECKPOINT, "final.pt"):  # as older versions wrote them
+        state = load_state(run / name)
+        save_state(run / name, {key: value for key, value in state.items() if key not in ("inputs", "provenances")})
+    assert is_finished(run, chosen, faces.sha256)
+    assert fit(chosen, faces, run, devices=CPU)
+
+
 def test_two_runs_into_one_folder_are_locked_out(faces: FaceSet, tmp_path: Path) -> None:
     def start_another(_: EpochRecord) -> None:
         with pytest.raises(OutputError, match=f"process {os.getpid()} writes here"):

@@ -393,7 +393,9 @@ class CheckpointWriter:
         Raises:
             OutputError: The folder cannot be written.
         """
-        self._run, self._fabric, self._provenance = run, fabric, provenance
+        self._run, self._fabric = run, fabric
+        is_known = provenance in run.provenances or (run.is_done and run.provenances)  # which trains no more
+        run.provenances = run.provenances if is_known else [*run.provenances, dict(provenance)]
         self._saved_at = time.monotonic()
         self._unsaved: State | None = None
         run_on_first(fabric, self._begin)
@@ -435,7 +437,7 @@ class CheckpointWriter:
         run = self._run
         save_json(run.folder / "recipe.json", dump(run.recipe))
         if run.is_done and not is_finished(run.folder, run.recipe, run.data_sha256):  # the file is lost or damaged
-            save_state(run.folder / "final.pt", final_state(run, self._provenance))
+            save_state(run.folder / "final.pt", final_state(run))
 
     def _write(self) -> None:
         """Write the checkpoint last: if the process is killed before, the epochs since the last one are repeated."""
@@ -443,6 +445,6 @@ class CheckpointWriter:
         if state is not None:
             write_log(run.folder, [EpochRecord.from_dict(values) for values in state["history"]])
             if run.is_done:
-                save_state(run.folder / "final.pt", final_state(run, self._provenance))
+                save_state(run.folder / "final.pt", final_state(run))
             save_checkpoint(run.folder, state)
         self._saved_at, self._unsaved = time.monotonic(), None

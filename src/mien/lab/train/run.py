@@ -5,7 +5,7 @@ record an epoch), ``recipe.json`` (the resolved recipe) and, after the last epoc
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from mien._emotions import Emotion, class_set
 from mien._errors import DataError, RecipeError, checked, first_line
 from mien.lab import nets
-from mien.lab.files import FINAL_KINDS, check_kinds, has_checkpoint, load_checkpoint, load_state
+from mien.lab.data.faceset import file_sha256
+from mien.lab.files import FINAL_KINDS, check_kinds, find_input, has_checkpoint, load_checkpoint, load_state
 from mien.lab.nets import to_meta
 from mien.lab.pretrained import start
 from mien.lab.recipe import Recipe, dump, parse
@@ -35,6 +36,7 @@ _KINDS = {  # of the values in a checkpoint
     "data_sha256": str,
     "history": list,
 }
+_LATER_KINDS = {"inputs": dict, "provenances": list}  # missing in checkpoints of older versions
 
 
 @dataclass
@@ -54,6 +56,8 @@ class Run:
         data_sha256: SHA-256 of the faces.
         optimizer_state: The optimizer of a checkpoint, until ``start_segment`` loads it.
         optimizer_epoch: First epoch of the segment that the optimizer was built for.
+        inputs: Name -> SHA-256 of the files that the recipe names and every epoch reads.
+        provenances: The provenances of the commands that trained it, the first one first.
     """
 
     recipe: Recipe
@@ -68,6 +72,8 @@ class Run:
     data_sha256: str = ""
     optimizer_state: State | None = None
     optimizer_epoch: int = -1
+    inputs: dict[str, str] = field(default_factory=dict)
+    provenances: list[State] = field(default_factory=list)
 
     @property
     def net(self) -> nn.Module:
@@ -142,7 +148,8 @@ class Trained:
         recipe: The recipe of the training.
         emotions: The classes, in the order of the logits.
         history: The records of all epochs.
-        provenance: Command, commit, machine and data of the training.
+        provenance: Command, commit, machine and data of the training; of one that was resumed, each with those of all
+            commands.
     """
 
     net: nn.Module
@@ -175,7 +182,7 @@ def open_run(
         The state before the next epoch.
 
     Raises:
-        DataError: The folder holds a run of another recipe or other faces.
+        DataError: The folder holds a run of another recipe, other faces or other files that the recipe names.
         RecipeError: A phase names an unknown module of the net, or faces are too small for the net.
     """
     schedule = build_schedule(recipe)
@@ -189,7 +196,7 @@ def open_run(
     if sync_norms:
         objective = nn.SyncBatchNorm.convert_sync_batchnorm(objective)  # type: ignore[no-untyped-call]
     ema = ModelEma(objective.net, recipe.train.ema_decay)
-    run = Run(recipe, folder, objective, ema, schedule, data_sha256=data_sha256)
+    run = Run(recipe, folder, objective, ema, schedule, data_sha256=data_sha256, inputs=_input_hashes(recipe))
     for segment in schedule:  # unknown modules of later phases raise now
         freeze(run.net, segment.phase.freeze)
         for config in all_configs([segment]):
@@ -264,7 +271,7 @@ def with_calibration(trained: Trained, calibration: str) -> Trained:
 
 
 def is_finished(folder: Path, recipe: Recipe, data_sha256: str) -> bool:
-    """Return whether a folder holds the finished run of a recipe on the same faces.
+    """Return whether a folder holds the finished run of a recipe on the same faces and files that it names.
 
     Args:
         folder: The folder; it need not exist.
@@ -279,7 +286,21 @@ def is_finished(folder: Path, recipe: Recipe, data_sha256: str) -> bool:
     except DataError:  # missing, damaged, or of another version; the checkpoint decides
         return False
     same_data = final["provenance"].get("data_sha256", data_sha256) == data_sha256
-    return same_data and is_same_training(final["recipe"], recipe)
+    return same_data and is_same_training(final["recipe"], recipe) and not _changed_inputs(final, _input_hashes(recipe))
+
+
+def _input_hashes(recipe: Recipe) -> dict[str, str]:
+    """Name -> SHA-256 of the list of rows to exclude and of teachers; what is missing or in the package is left out."""
+    teachers = recipe.target.teachers if recipe.target.distillation > 0 else ()
+    paths = {name: find_input(name) for name in filter(None, (recipe.data.exclude, *teachers))}
+    files = {name: path / "final.pt" if path.is_dir() else path for name, path in paths.items()}
+    return {name: file_sha256(path) for name, path in files.items() if path.is_file()}
+
+
+def _changed_inputs(state: Mapping[str, Any], inputs: Mapping[str, str]) -> list[str]:
+    """The files whose content is not that of a stored run; files of older versions do not say it."""
+    stored = state.get("inputs", {})
+    return [name for name, digest in inputs.items() if stored.get(name, digest) != digest]
 
 
 def is_same_training(stored: Mapping[str, Any], recipe: Recipe) -> bool:
@@ -321,15 +342,16 @@ def checkpoint_state(run: Run, optimizer: torch.optim.Optimizer) -> State:
         "history": [asdict(record) for record in run.history],
         "best": run.best,
         "fallback_epoch": run.fallback_epoch,
+        "inputs": run.inputs,
+        "provenances": run.provenances,
     }
 
 
-def final_state(run: Run, provenance: Mapping[str, Any]) -> State:
+def final_state(run: Run) -> State:
     """Return the content of ``final.pt``: the net of the epoch that the recipe selects.
 
     Args:
         run: The finished run.
-        provenance: Command, commit, machine and data of the training.
 
     Returns:
         The content of the file.
@@ -340,8 +362,19 @@ def final_state(run: Run, provenance: Mapping[str, Any]) -> State:
         "net": net_state(run.best["objective"]) if use_best else run.ema.net.state_dict(),
         "epoch": run.best["epoch"] if use_best else run.epoch,
         "history": [record.to_dict() for record in run.history],
-        "provenance": dict(provenance),
+        "provenance": _joined(run.provenances),
+        "inputs": run.inputs,
     }
+
+
+def _joined(provenances: Iterable[Mapping[str, Any]]) -> State:
+    """One provenance of several: values that differ are joined, the first one first."""
+    values: dict[str, list[Any]] = {}
+    for each in provenances:
+        for key, value in each.items():
+            known = values.setdefault(key, [])
+            known += [value] if value not in known else []
+    return {key: each[0] if len(each) == 1 else "; ".join(map(str, each)) for key, each in values.items()}
 
 
 def net_state(objective: State) -> State:
@@ -358,7 +391,7 @@ def net_state(objective: State) -> State:
 
 def _check_state(run: Run, state: State) -> None:
     """Raise ``DataError`` if a checkpoint cannot be one of this run. Those of other runs are left to ``_restore``."""
-    check_kinds(state, _KINDS, run.folder)
+    check_kinds(state, _KINDS | {key: kind for key, kind in _LATER_KINDS.items() if key in state}, run.folder)
     if not is_same_training(state["recipe"], run.recipe):
         return
     epoch, best, own = state["epoch"], state["best"], run.objective.state_dict()
@@ -373,6 +406,8 @@ def _check_state(run: Run, state: State) -> None:
         and _has_form(state["ema"], run.ema.net.state_dict())
         and (not best or (_has_form(best.get("objective"), own) and isinstance(best.get("accuracy"), float)))
         and (not best or best.get("epoch") in range(epoch + 1))
+        and all(isinstance(digest, str) for digest in state.get("inputs", {}).values())
+        and all(isinstance(each, Mapping) for each in state.get("provenances", []))
     )
     if not is_sound:
         raise DataError(f"{run.folder}: damaged: a checkpoint holds numbers that no training writes; remove it")
@@ -416,6 +451,9 @@ def _restore(run: Run, state: State) -> None:
         raise DataError(f"{run.folder}: holds a run of another recipe, seed or options; {cure}")
     if state["data_sha256"] != run.data_sha256:
         raise DataError(f"{run.folder}: holds a run on other faces (sha256 {state['data_sha256'][:12]}...); {cure}")
+    if changed := _changed_inputs(state, run.inputs):
+        raise DataError(f"{run.folder}: holds a run with another content of {', '.join(changed)}; {cure}")
+    run.provenances = state.get("provenances", [])
     run.objective.load_state_dict(state["objective"])
     run.ema.net.load_state_dict(state["ema"])
     run.ema.steps = state["steps"]
