@@ -225,6 +225,6 @@ def test_folds_are_trained_and_recorded_with_two_commands(tmp_path: Path) -> Non
     assert (tmp_path / "results" / "block" / "folds-seed-0" / "metrics.json").is_file()
     refused = mien_here("record", str(run), "--data", "faces", "--final", cwd=tmp_path)
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
-    assert "folds predict no PrivateTest" in refused.stderr
+    assert "folds have no PrivateTest" in refused.stderr
     refused = mien_here("train", "block.toml", "--folds", "1", "--data", "faces", cwd=tmp_path)
     assert "data.folds is 0, for none, or at least 2" in refused.stderr
