@@ -410,7 +410,7 @@ def test_an_unused_generator_closes_its_video(gray_video: Path) -> None:
 def test_frames_can_be_iterated_once(gray_video: Path) -> None:
     with open_source(gray_video) as frames:
         assert len(list(frames)) == 12
-        with pytest.raises(SourceError, match="its frames were read already; open it again"):
+        with pytest.raises(SourceError, match="its frames were read already, or it was closed; open it again"):
             list(frames)
     with open_source(os.fsencode(gray_video)) as frames:  # type: ignore[arg-type]
         assert len(list(frames)) == 12, "a name may be bytes"

@@ -298,3 +298,25 @@ def test_two_runs_do_not_write_one_parquet_file(resume: bool, tmp_path: Path) ->
     with Parquet(path, resume=True) as table:
         assert table.done == {"a.png"}
     assert [each.name for each in tmp_path.iterdir()] == ["out.parquet"]
+
+
+def test_the_last_lines_that_cannot_be_written_leave_no_file(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="limits the size of files on POSIX systems")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(OutputError), JsonLines(tmp_path / "a.json", array=True) as lines:  # noqa: PT012
+            lines.add(Reading((), "a.png", (8, 8)))
+            size = next(tmp_path.iterdir()).stat().st_size
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_was_killed_before_its_first_part_keeps_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    (tmp_path / ".a.parquet.parts").mkdir()
+    (tmp_path / ".a.parquet.parts" / ".mien-0.part").write_bytes(b"PAR1")
+    with Parquet(tmp_path / "a.parquet") as table:
+        table.add(Reading((), "a.png", (8, 8)))
+    assert [each.name for each in tmp_path.iterdir()] == ["a.parquet"]

@@ -13,7 +13,7 @@ from PIL import Image
 from mien._errors import OutputError
 from mien.reader import Reader
 from mien.video import open_source
-from mien.video.outputs import TrackMeans, TrackOutputs
+from mien.video.outputs import FrameCsv, TrackMeans, TrackOutputs
 from support.frame_results import SIZE, frame_result, gray_frame, tracked
 
 
@@ -80,3 +80,10 @@ def test_means_over_a_long_time_do_not_keep_the_faces() -> None:
     gc.collect()
     assert face() is None
     assert [row["frames"] for row in means.finish()] == [1]
+
+
+def test_ctrl_c_keeps_the_last_time_of_the_means(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), FrameCsv(tmp_path / "a.csv", (), aggregate=60) as table:  # noqa: PT012
+        table.add(frame_result(0, 0.0, tracked()))
+        raise KeyboardInterrupt
+    assert len((tmp_path / "a.csv").read_text().splitlines()) == 2

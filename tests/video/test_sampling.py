@@ -101,3 +101,17 @@ def test_a_start_behind_the_end_is_an_error(video: Path) -> None:
         SourceError, match=r"ends after 4\.9\d? s, before the start; choose an earlier one|ends after 5\.0 s"
     ):
         delivered(video, start=60)
+
+
+@pytest.mark.parametrize("way", [{"start": 0.21, "end": 0.24}, {"start": 0.21, "end": 0.24, "fps": 5}])
+def test_a_time_between_two_frames_is_named(video: Path, tmp_path: Path, way: dict[str, float]) -> None:
+    for index in range(2):
+        Image.new("L", (8, 8), index).save(tmp_path / f"{index}.png")
+    for source, rate in ((video, 25), (tmp_path, 1)):
+        with pytest.raises(SourceError, match=r": no frame between 0\.21 s and 0\.24 s; choose other times"):
+            delivered(source, rate=rate, **way)
+
+
+def test_a_start_behind_the_last_packet_is_no_damage(video: Path) -> None:
+    with pytest.raises(SourceError, match=r"no frame between 60 s and its end|before the start"):
+        delivered(video, start=60, fps=1)

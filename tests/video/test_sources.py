@@ -244,6 +244,15 @@ def test_a_missing_camera_is_an_error(source: str | int) -> None:
         open_source(source)
 
 
+def test_a_long_number_is_no_camera_and_a_closed_source_says_so(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="no such video; check the path"):
+        open_source("1" * 300)
+    frames = open_source(write_video(tmp_path / "a.mp4", shades(2), [0, 0.04]))
+    frames.close()
+    with pytest.raises(SourceError, match="or it was closed; open it again"):
+        next(iter(frames))
+
+
 @pytest.mark.parametrize("password", ["secret", "p@secret"])
 def test_the_error_of_an_address_hides_its_password(password: str) -> None:
     with camera(shades(1)) as server:

@@ -138,8 +138,14 @@ class TextOutput:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        is_partial = kind is not None and issubclass(kind, PARTIAL)
-        self._end.__exit__(*(None, None, None) if is_partial else (kind, error, trace))
+        if kind is None or issubclass(kind, PARTIAL):
+            with self._end, suppress(BrokenPipeError):  # another error of the last lines removes the file
+                self._finish()
+        else:
+            self._end.__exit__(kind, error, trace)
+
+    def _finish(self) -> None:
+        """Write the last lines."""
 
 
 class JsonOutput(TextOutput):
@@ -170,13 +176,9 @@ class JsonOutput(TextOutput):
         write(self._stream, before + printable(line) + ("" if self._array else "\n"))
         self._count += 1
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._array and (kind is None or issubclass(kind, PARTIAL)):
-            with suppress(BrokenPipeError):
-                write(self._stream, "\n]\n" if self._count else "[]\n")
-        super().__exit__(kind, error, trace)
+    def _finish(self) -> None:
+        if self._array:
+            write(self._stream, "\n]\n" if self._count else "[]\n")
 
 
 class JsonLines(JsonOutput):
@@ -311,7 +313,6 @@ class Parquet:
         import_parquet()
         Draft(self._path).drop()  # a path that cannot be written is reported now
         is_device = self._path.exists() and not self._path.is_file()
-        is_left = self._parts.is_dir() and not is_device
         with output_errors(str(self._parts)):
             if is_device:  # or a pipe
                 self._parts = Path(tempfile.mkdtemp())
@@ -325,14 +326,15 @@ class Parquet:
                 raise
         self._folder = folder
         try:
-            self._find_parts(is_left=is_left)
+            self._find_parts()
         except BaseException:
             self._close()
             raise
         return self
 
-    def _find_parts(self, *, is_left: bool) -> None:
+    def _find_parts(self) -> None:
         """Find what earlier runs have written."""
+        is_left = any(not file.name.startswith(".mien-") for file in self._parts.iterdir())  # else no part was complete
         if is_left and not self._resume:
             cure = f"resume it, or remove {self._parts} to begin again"
             raise OutputError(f"{self._path}: an earlier run did not end, and what it read is kept; {cure}")

@@ -5,10 +5,9 @@ prefetch       decodes a few frames in advance on a thread
 association    boxes of one frame -> tracks, by predicted motion
 tracker        frame -> FrameResult; ``track`` does all of it in one call
 types          Frame, TrackedFace, FrameResult
-tables         results -> JSON lines, CSV, Parquet
 video_writer   results -> annotated MP4; ``audio`` copies the audio of the source
 statistics     results -> time by emotion of each track; ``timeline`` shows it as an HTML page
-outputs        results -> all of these files
+outputs        results -> JSON lines, CSV, Parquet, and all of these files
 """
 
 from mien.video.sources import FrameSource, open_source

@@ -58,13 +58,10 @@ class FrameJsonLines(JsonOutput):
         for plain in self._means.add(result) if self._means else (result.to_dict(),):
             self.write_value(plain)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None and self._means:
-            for plain in self._means.finish():
-                self.write_value(plain)
-        super().__exit__(kind, error, trace)
+    def _finish(self) -> None:
+        for plain in self._means.finish() if self._means else ():
+            self.write_value(plain)
+        super()._finish()
 
 
 class FrameCsv(TextOutput):
@@ -111,12 +108,8 @@ class FrameCsv(TextOutput):
         """
         write_csv(self._stream, (row.values() for row in self._rows.add(result)))
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            write_csv(self._stream, (row.values() for row in self._rows.finish()))
-        super().__exit__(kind, error, trace)
+    def _finish(self) -> None:
+        write_csv(self._stream, (row.values() for row in self._rows.finish()))
 
 
 class FrameParquet(RowGroups):
@@ -151,7 +144,7 @@ class FrameParquet(RowGroups):
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if kind is None:
-            self.add_rows(self._rows.finish())
+            self._pending += self._rows.finish()
         super().__exit__(kind, *error)
 
 

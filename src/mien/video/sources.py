@@ -59,7 +59,7 @@ class FrameSource(ABC):
         self.note: str | None = None
         self.sampling = Sampling()
         self._prefetcher: Prefetcher[_TimedPixels] | None = None
-        self._stopped = False
+        self._stopped = self._closed = False
 
     def sample(self, sampling: Sampling) -> None:
         """Deliver only some of the frames. Call it before the iteration.
@@ -80,8 +80,8 @@ class FrameSource(ABC):
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames, once. Raises ``SourceError`` if the source breaks off or no frame can be read."""
-        if self._prefetcher is not None:
-            raise SourceError(f"{self.name}: its frames were read already; open it again")
+        if self._prefetcher is not None or self._closed:
+            raise SourceError(f"{self.name}: its frames were read already, or it was closed; open it again")
         capacity = 1 if self.live else _PREFETCHED_FRAMES
         self._prefetcher = Prefetcher(self._read_and_release(), capacity=capacity, newest=self.live)
         if self._stopped:
@@ -104,6 +104,7 @@ class FrameSource(ABC):
             self._prefetcher.close()
         else:
             self._release()
+        self._closed = True
 
     def __enter__(self) -> Self:
         return self
@@ -117,6 +118,14 @@ class FrameSource(ABC):
             yield from self._read()
         finally:
             self._release()
+
+    def _no_frame(self, until: float) -> SourceError:
+        """The error of a source without a frame between start and end, which was read until a time."""
+        start, end = self.sampling.start, self.sampling.end
+        if until <= start:
+            return SourceError(f"{self.name}: ends after {until:.1f} s, before the start; choose an earlier one")
+        last = "its end" if end is None else f"{end:g} s"
+        return SourceError(f"{self.name}: no frame between {start:g} s and {last}; choose other times")
 
     def _release(self) -> None:  # noqa: B027 (a folder has nothing to close)
         """Close the file or camera."""
@@ -176,7 +185,7 @@ def _open(source: str | os.PathLike[str] | int, rate: float) -> FrameSource:
     name = os.fsdecode(source) if not isinstance(source, int) else str(source)
     if not name:
         raise SourceError("the source has no name; name a video, a camera, an address or a folder of frames")
-    if name.isdecimal() and not Path(name).exists():
+    if re.fullmatch(r"\d{1,4}", name) and not Path(name).exists():
         return _open_camera(int(name))
     if re.match(r"^/dev/video\d+$", name):
         return _open_camera(name)
@@ -314,6 +323,8 @@ class _VideoFile(_ContainerSource):
                     seconds = max(seconds, time - zero)
                 given += 1
                 if self.sampling.is_over(seconds):
+                    if not taken:
+                        raise self._no_frame(seconds)
                     return
                 is_whole = self._sampled is None or frame.pts in self._sampled
                 if is_whole and self.sampling.takes(seconds):
@@ -324,11 +335,11 @@ class _VideoFile(_ContainerSource):
             self.note = f"the file breaks off after {seconds:.1f} s ({reason_of(error)})"
         except IndexError:  # raised by PyAV if a damaged file gains a stream
             self.note = f"the file breaks off after {seconds:.1f} s (it is damaged)"
-        if given == 0:
+        if given == 0 and self._sampled != set():  # else no packet was needed
             broken = f" ({self.skipped} are broken)" if self.skipped else ""
             raise SourceError(f"{self.name}: none of its frames can be decoded{broken}; get the file again")
         if not taken:
-            raise SourceError(f"{self.name}: ends after {seconds:.1f} s, before the start; choose an earlier one")
+            raise self._no_frame(seconds if given else math.inf)
         start, end = self._span.start, self._span.end
         step += 1 / (self.sampling.fps or math.inf)  # what is behind the last sample may not have been decoded
         is_complete = not end or seconds + step >= start + _MIN_COMPLETE * (end - start)
@@ -444,8 +455,7 @@ class _ImageFolder(FrameSource):
                 continue
             yield index / self._rate, image.pixels
         if not taken:
-            lasts = len(self._files) / self._rate
-            raise SourceError(f"{self.name}: ends after {lasts:.1f} s, before the start; choose an earlier one")
+            raise self._no_frame(len(self._files) / self._rate)
         if self.skipped == taken:
             raise SourceError(f"{self.name}: none of its {self.skipped} images can be read; the first: {first_error}")
 

@@ -243,7 +243,6 @@ class VideoStatistics:
         self.last = 0.0  # time of the last frame in seconds
         self.count = 0  # of tracks
         self.merged = 0  # of them only counted
-        self.merged_seconds = 0.0  # the longest time for which one of these was seen
         self._kept: dict[int, TrackStatistics] = {}
         self._merged_at: dict[int, float] = {}  # by track number
         self._current: tuple[TrackedFace, ...] = ()
@@ -301,18 +300,17 @@ class VideoStatistics:
         if len(self._kept) >= MAX_TRACKS:
             away = [track for track in self._kept.values() if track.track_id not in present]
             if not away:
-                self._merge(number, 0.0)
+                self._merge(number)
                 return None
             briefest = min(away, key=lambda track: track.seconds)
             del self._kept[briefest.track_id]
-            self._merge(briefest.track_id, briefest.seconds)
+            self._merge(briefest.track_id)
         self._kept[number] = TrackStatistics(
             number, self.last, self.last, ProbabilityCurve(self.last, len(face.probs) + 1)
         )
         return self._kept[number]
 
-    def _merge(self, number: int, duration: float) -> None:
+    def _merge(self, number: int) -> None:
         self.merged += 1
-        self.merged_seconds = max(self.merged_seconds, duration)
         self._merged_at = {i: at for i, at in self._merged_at.items() if self.last - at < _REMEMBER_SECONDS}
         self._merged_at[number] = self.last

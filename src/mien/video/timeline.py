@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mien._emotions import Emotion
 from mien._face import Pixels
-from mien._format import percent, probability_percent
+from mien._format import counted, percent, probability_percent
 from mien._output import open_output, output_errors
 from mien._page import escape, fill_page
 from mien.report.html import percent_html
@@ -145,10 +145,7 @@ def _sections(statistics: VideoStatistics) -> str:
         summary = f"{len(short)} {noun} in sight for less than a second"
         parts.append(f'<details class="brief"><summary>{summary}</summary><ul>{items}</ul></details>')
     if statistics.merged:
-        parts.append(
-            f'<p class="merged">{statistics.merged:,} more tracks, each in sight for at most '
-            f"{duration(statistics.merged_seconds)}, are only counted.</p>"
-        )
+        parts.append(f'<p class="merged">Only counted: {counted(statistics.merged, "more track")}.</p>')
     return "\n".join(parts)
 
 
