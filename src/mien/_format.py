@@ -45,6 +45,22 @@ def csv_cell(value: object) -> object:
     return _FORMULA.sub(r"\1'", printable(value)) if isinstance(value, str) else value
 
 
+def without_password(address: str) -> str:
+    """Remove user name and password from an address.
+
+    Args:
+        address: An address, or any other text.
+
+    Returns:
+        The text.
+
+    Example:
+        >>> without_password("rtsp://admin:p@ss@camera/stream")
+        'rtsp://camera/stream'
+    """
+    return re.sub(r"(?<=://)[^/]*@", "", address)
+
+
 def percent(share: float, decimals: int = 1) -> str:
     """Format a share from 0 to 1 in per cent.
 

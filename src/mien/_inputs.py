@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from mien._errors import MienError
 from mien._face import Reading
-from mien._output import identity, protect_inputs, seen_before
+from mien._format import without_password
+from mien._output import identity, is_own, protect_inputs, seen_before
 
 if TYPE_CHECKING:
     from mien.decode import Source
@@ -151,12 +152,18 @@ def expand_videos(sources: Sequence[str]) -> tuple[list[str], bool]:
             for name in names
             if Path(name).suffix.lower() in VIDEO_SUFFIXES and not Path(name).stem.endswith(".mien")
         ]
+        below = [path for path in below if not _is_written(path)]
         several = several or bool(below)
         videos += below or [source]
         if _is_folder(source) and not below:
             expand_inputs([source])  # protects the frames
     protect_inputs(videos)
     return videos, several
+
+
+def _is_written(path: str) -> bool:
+    """Whether mien wrote a video. An empty one is named by the error of reading it."""
+    return os.path.isfile(path) and os.path.getsize(path) > 0 and is_own(path)  # noqa: PTH113, PTH202 (as above)
 
 
 def names_of(videos: Sequence[str]) -> list[str]:
@@ -170,7 +177,8 @@ def names_of(videos: Sequence[str]) -> list[str]:
     """
     for video in videos:
         if not _exists(video) or _is_folder(video):
-            raise MienError(f"{video}: no such video; of several sources, each is a file")
+            cure = "cameras, addresses and folders of frames are tracked one at a time, into files: --out FILE.csv"
+            raise MienError(f"{without_password(video)}: no such video; {cure}")
     whole = [Path(video).resolve() for video in videos]
     if len(set(whole)) < len(whole):
         raise MienError("a video is named twice; name it once")

@@ -33,6 +33,7 @@ _OWN = re.compile(
     rb"|\A(?:source,face,x1,|frame,seconds,track_id,|start,end,track_id,|source,seconds,frames,|model,corruption,severity,)"
     rb"|\A[^\n]*model,recipe,seed,split,classes,faces,"
     rb'|\A\{"epoch": \d[^\n]*, "images_per_second": '
+    rb"|\A\[\]\n\Z"  # a table without rows
     rb'|\A(?:\[\n)?\{"(?:(?:frame|start)": \d|source": "[^\n]*?", "size_wh": \[)',
     re.MULTILINE,
 )

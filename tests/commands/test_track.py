@@ -110,6 +110,9 @@ def test_a_folder_of_frames(tmp_path: Path, images: list[Pixels]) -> None:
     code, out, _ = run(tmp_path, "--rate", 10, "--json", "--smooth", 0)
     assert code == 0
     assert [json.loads(line)["seconds"] for line in out.splitlines()] == [0.0, 0.1, 0.2, 0.3]
+    for _ in range(2):  # its own video does not make the folder one of videos
+        code, out, _ = run(tmp_path, "--rate", 10, "--start", 0.1, "--out", tmp_path / "video.mp4")
+        assert (code, "3 frames (0.2 s)" in out) == (0, True)
 
 
 def test_a_video_without_a_face_is_not_an_error(tmp_path: Path) -> None:

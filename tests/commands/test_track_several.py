@@ -71,6 +71,9 @@ def test_a_folder_of_videos_is_resumed(talks: Path, tmp_path: Path) -> None:
         "3 of 3: talks/sub/b.mkv",
     ]
     assert len(rows_of(tmp_path / "out" / "summary.csv")) == 3
+    words[1] = "./talks"
+    again = mien_here(*words, "--resume", cwd=tmp_path)
+    assert (again.returncode, again.stderr) == (0, "")
     for setting in (("--every", "1"), ("--min-quality", "0.9")):
         other = mien_here(*words, "--resume", *setting, cwd=tmp_path)
         assert (other.returncode, other.stderr.count("\n")) == (2, 1)
@@ -85,9 +88,14 @@ def test_a_folder_of_videos_is_resumed(talks: Path, tmp_path: Path) -> None:
         (["talks/a.mp4", "--out", "a.csv", "--resume"], "--resume leaves out videos that are in a folder already"),
         (["talks", "--out", "-"], "several videos have one place: --out FOLDER --format csv"),
         (["talks/a.mp4", "--out", "-", "--resume"], "--resume leaves out videos that are in a folder already"),
-        (["talks/a.mp4", "0"], "0: no such video; of several sources, each is a file"),
+        (["talks/a.mp4", "0"], "0: no such video; cameras, addresses and folders of frames are tracked one at a time"),
+        (["http://me:p@ss@x/a", "--out", "o"], "http://x/a: no such video; cameras, addresses and folders of frames"),
+        (["talks/a.mp4", "--aggregate", "1s"], "--aggregate averages in tables; add --format csv or --out FILE.csv"),
         (["talks/a.mp4", "talks/../talks/a.mp4"], "a video is named twice; name it once"),
-        (["talks/a.mp4", "--aggregate", "soon"], "'soon' is no time; write a number and its unit, such as 1s"),
+        (
+            ["talks/a.mp4", "--aggregate", "soon", "--json"],
+            "'soon' is no time; write a number and its unit, such as 1s",
+        ),
         (["talks/a.mp4", "--start", "9"], "talks/a.mp4: ends after 0.9 s, before the start; choose an earlier one"),
         (["talks/a.mp4", "--start", "2", "--end", "1"], "the end, 1 s, is not after the start, 2 s"),
     ],
@@ -126,7 +134,7 @@ def test_a_summary_that_another_program_has_saved(tmp_path: Path) -> None:
     VideoTable(path, SEVEN, "settings", resume=False).add("\u00e4.mp4", VideoStatistics())
     text = path.read_text("utf-8")
     path.write_text(text, "utf-8-sig")
-    assert VideoTable(path, SEVEN, "settings", resume=True).done == {"\u00e4.mp4"}
+    assert VideoTable(path, SEVEN, "settings", resume=True).has("./\u00e4.mp4")
     for damaged in (text.encode("cp1252"), text.encode("utf-16"), text.replace(",", ";").encode(), b"source\na.mp4\n"):
         path.write_bytes(damaged)
         with pytest.raises(OutputError, match=r"summary\.csv: was changed by another program; name another folder"):

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from mien._errors import OutputError
+from mien._output import is_own
 from mien.reader import Reader
 from mien.video import open_source
-from mien.video.outputs import FrameCsv, TrackMeans, TrackOutputs
+from mien.video.outputs import FrameCsv, FrameJsonLines, TrackMeans, TrackOutputs
 from support.frame_results import SIZE, frame_result, gray_frame, tracked
 
 
@@ -80,6 +81,13 @@ def test_means_over_a_long_time_do_not_keep_the_faces() -> None:
     gc.collect()
     assert face() is None
     assert [row["frames"] for row in means.finish()] == [1]
+
+
+def test_an_array_without_a_face_may_be_replaced(tmp_path: Path) -> None:
+    with FrameJsonLines(tmp_path / "a.json", array=True, aggregate=1) as lines:
+        lines.add(frame_result(0, 0.0))
+    assert (tmp_path / "a.json").read_text() == "[]\n"
+    assert is_own(tmp_path / "a.json")
 
 
 def test_ctrl_c_keeps_the_last_time_of_the_means(tmp_path: Path) -> None:

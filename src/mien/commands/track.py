@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mien._errors import ImageError, MienError, SourceError
-from mien._format import csv_cell
 from mien._inputs import expand_videos, names_of
 from mien._output import is_device, require_replaceable
 from mien._signals import GracefulStop
@@ -81,6 +80,8 @@ def track_command(
     files: dict[str, Any] = {name: sys.stdout if path == _options.STDOUT else path for name, path in outputs}
     if len(files) < len(outputs):
         raise MienError("--out: name one file for each format")
+    if aggregate and not {"csv", "jsonl", "json", "parquet"} & files.keys():
+        raise MienError("--aggregate averages in tables; add --format csv or --out FILE.csv")
     if resume and folder is None:
         raise MienError("--resume leaves out videos that are in a folder already; name it: --out FOLDER")
     reader = _options.open_reader(
@@ -170,7 +171,7 @@ def _track_several(
     failed = 0
     for number, (video, name) in enumerate(zip(videos, names, strict=True), start=1):
         files = {each: folder / f"{name}.mien.{each}" for each in formats} if folder else {}
-        if csv_cell(video) in table.done and all(path.is_file() for path in files.values()):
+        if table.has(video) and all(path.is_file() for path in files.values()):
             continue
         echo(f"mien: {number} of {len(videos)}: {video}", err=True)
         try:

@@ -1,6 +1,7 @@
 """What ``mien track`` shows in a terminal: a progress bar or the faces while it runs, and a table of the tracks."""
 
 import csv
+import os
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -59,11 +60,12 @@ class Summary:
         """
         statistics = self.statistics
         took, count = time.perf_counter() - self._start, statistics.frames
+        lasts = statistics.last - (statistics.first or 0)
         statistics.finish()
         speed = f", {(count - 1) / took:.0f} frames/s" if count > 1 and took > 0 else ""
         tracks = "1 track" if statistics.count == 1 else f"{statistics.count:,} tracks"
         parts = [
-            f"{count:,} frame{'s' * (count != 1)} ({statistics.last:.1f} s) in {took:.1f} s{speed}",
+            f"{count:,} frame{'s' * (count != 1)} ({lasts:.1f} s) in {took:.1f} s{speed}",
             tracks if statistics.count else "no face found",
             f"{frames.skipped:,} broken frame{'s' * (frames.skipped != 1)} skipped" if frames.skipped else "",
             f"{frames.dropped:,} frames dropped" if frames.live else "",
@@ -105,9 +107,6 @@ class VideoTable:
         settings: How the videos are tracked.
         resume: Whether to begin with the rows that the file has.
 
-    Attributes:
-        done: The videos whose rows the file has, as ``csv_cell`` writes them.
-
     Raises:
         OutputError: The file was made with other settings, or changed by another program.
     """
@@ -126,7 +125,15 @@ class VideoTable:
                 self._cells()
             except (ValueError, KeyError, TypeError, csv.Error) as error:
                 raise OutputError(f"{path}: was changed by another program; name another folder") from error
-        self.done = {row["source"] for row in self._rows}
+        self._done = {_place(row["source"]) for row in self._rows}
+
+    def has(self, video: str) -> bool:
+        """Return whether the file had the row of a video at the start, under any of its names such as ``./a.mp4``.
+
+        Args:
+            video: Its path.
+        """
+        return _place(video) in self._done
 
     def add(self, video: str, statistics: VideoStatistics) -> None:
         """Add a video and write the file.
@@ -148,7 +155,7 @@ class VideoTable:
         }
         row |= {"frames": statistics.frames, "tracks": statistics.count, "face_seconds": round(seen, 3)}
         row |= {name: round(shares[name] / seen, 4) if seen else "" for name in self._emotions}
-        self._rows = [each for each in self._rows if each["source"] != row["source"]] + [
+        self._rows = [each for each in self._rows if _place(each["source"]) != _place(video)] + [
             row | {"settings": self._settings}
         ]
         if self._path is not None:
@@ -168,6 +175,11 @@ class VideoTable:
                 (row["source"], f"{float(row['seconds']):.1f}", *map(str, (row["frames"], row["tracks"])), mostly)
             )
         return rows
+
+
+def _place(video: str) -> str:
+    """The place of a video that the table, where names are escaped, or an argument names."""
+    return os.path.abspath(str(csv_cell(video)))  # noqa: PTH100 (Path.absolute keeps "..")
 
 
 class Watch(Protocol):

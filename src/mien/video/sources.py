@@ -14,6 +14,7 @@ from PIL import Image
 
 from mien._errors import ImageError, SourceError, require_integer, require_kind, require_number
 from mien._face import Pixels
+from mien._format import without_password
 from mien._structure import check_structure
 from mien.decode import FORMATS, check_image_file, decode
 from mien.video.containers import import_av, open_container, reason_of, span_of, to_pixels, video_stream
@@ -219,7 +220,7 @@ def _open_camera(camera: int | str) -> FrameSource:
 
 
 def _open_address(address: str) -> FrameSource:
-    name = re.sub(r"//[^/]*@", "//", address)  # without user name and password
+    name = without_password(address)
     rtsp = address.lower().startswith("rtsp")
     cure = "check the address and that it can be reached"
     settings = {"options": {"rtsp_transport": "tcp"} if rtsp else {}, "timeout": (OPEN_SECONDS, READ_SECONDS)}
