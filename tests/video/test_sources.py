@@ -105,6 +105,8 @@ def test_frames_of_too_many_pixels_are_refused(tmp_path: Path, monkeypatch: pyte
     assert len(frames_of(path)) == 3
     with pytest.raises(SourceError, match=r"pixels, more than 3,072; scale|none of its frames can be decoded"):
         frames_of(large)
+    with pytest.raises(SourceError, match="its frames have 85 x 48 pixels, more than 3,072"):
+        open_source(write_video(tmp_path / "wide.mp4", shades(3), times(3), aspect=Fraction(4, 3)))
     monkeypatch.setattr(mien.video.sources, "_MAX_FRAME_PIXELS", 64 * 48 - 1)
     with pytest.raises(SourceError, match=r"its frames have 64 x 48 pixels, more than 3,071; scale the video down"):
         frames_of(path)

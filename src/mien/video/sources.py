@@ -251,9 +251,12 @@ class _ContainerSource(FrameSource):
         self._container = container
         self._stream = video_stream(container, name)
         context = self._stream.codec_context
-        if context.width * context.height > _MAX_FRAME_PIXELS:
+        ratio = self._stream.sample_aspect_ratio
+        self._aspect = float(ratio) if ratio and _MIN_ASPECT <= ratio <= 1 / _MIN_ASPECT else 1.0
+        width = round(context.width * max(1.0, self._aspect))  # as it is shown
+        if width * context.height > _MAX_FRAME_PIXELS:
             container.close()
-            size = f"{context.width:,} x {context.height:,} pixels"
+            size = f"{width:,} x {context.height:,} pixels"
             raise SourceError(f"{name}: its frames have {size}, more than {_MAX_FRAME_PIXELS:,}; scale the video down")
         context.options = {"max_pixels": str(_MAX_FRAME_PIXELS)}  # a frame may be larger than the header says
         self._first_dts: int | None = None  # in ticks
@@ -303,8 +306,6 @@ class _VideoFile(_ContainerSource):
         self._delay: int | None = None  # of the decoder, in ticks
         self._sampled: set[int] | None = None  # time stamps of the frames to deliver, if others are not decoded whole
         self._in_decoding_order = container.format.name == "avi"  # its time stamps are those of decoding
-        ratio = stream.sample_aspect_ratio
-        self._aspect = float(ratio) if ratio and _MIN_ASPECT <= ratio <= 1 / _MIN_ASPECT else 1.0
 
     def _read(self) -> Iterator[_TimedPixels]:
         given, taken, seconds, zero = 0, 0, 0.0, self._span.zero
