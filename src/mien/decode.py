@@ -16,7 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, _imaging
 
-from mien._errors import ImageError, NotAnImageError, TooLargeError, TruncatedError, UnsupportedImageError, first_line
+from mien._errors import (
+    ImageError,
+    MienError,
+    NotAnImageError,
+    TooLargeError,
+    TruncatedError,
+    UnsupportedImageError,
+    first_line,
+)
 from mien._memory import ONE_BLOCK, memory_of
 from mien._structure import check_structure
 
@@ -43,7 +51,7 @@ _UNSUPPORTED = re.compile(
 _DECODER_BYTES = {"progressive JPEG": 7, "TIFF": 8, "AVIF": 10, "HEIF": 10, "WEBP": 18, "JPEG2000": 20}
 # Modes of less than four bytes a pixel: RGB, three bytes more, does not fit into the memory of the image.
 _NARROW_MODES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}
-_PNM = re.compile(rb"P[1-6f]\s+[\d#]")  # Pillow also takes the words "Python" and "Py" for PNM
+_PNM = re.compile(rb"P[1-6f]\s+([\d#]|\Z)")  # Pillow also takes the words "Python" and "Py" for PNM
 _HALVED_FROM = 2400  # pixels of the long side
 _HEAD_BYTES = 16  # in which the signatures of all formats are
 _MAX_WIDTH = 2**25  # pixels of a row, of which Pillow and numpy make several copies: 9 bytes a pixel
@@ -236,6 +244,8 @@ def _read_stream(stream: Any, name: str, max_bytes: int) -> bytes:
     while missing > 0:
         try:
             part = stream.read(missing)
+        except MienError:
+            raise
         except Exception as error:  # the stream is closed, or damaged: archives, gzip and HTTP have errors of their own
             raise ImageError(f"{name}: reading failed ({first_line(error)}); give an open binary stream") from error
         if isinstance(part, str):

@@ -337,12 +337,14 @@ class _VideoFile(_ContainerSource):
             self.note = f"the file breaks off after {seconds:.1f} s ({reason_of(error)})"
         except IndexError:  # raised by PyAV if a damaged file gains a stream
             self.note = f"the file breaks off after {seconds:.1f} s (it is damaged)"
-        if given == 0 and self._sampled != set():  # else no packet was needed
+        start, end = self._span.start, self._span.end
+        # Where no packet was needed, the times were chosen so, or the file is shorter than it says.
+        ends_early = end and self.sampling.end is None and self.sampling.start < _MIN_COMPLETE * (end - start)
+        if given == 0 and (self._sampled != set() or ends_early):
             broken = f" ({self.skipped} are broken)" if self.skipped else ""
             raise SourceError(f"{self.name}: none of its frames can be decoded{broken}; get the file again")
         if not taken:
             raise self._no_frame(seconds if given else math.inf)
-        start, end = self._span.start, self._span.end
         step += 1 / (self.sampling.fps or math.inf)  # what is behind the last sample may not have been decoded
         is_complete = not end or seconds + step >= start + _MIN_COMPLETE * (end - start)
         if self.note is None and self._end_is_known and not is_complete:

@@ -31,7 +31,7 @@ def recipe_of(**sections: object) -> Recipe:
 
 def views_of(faces: FaceSet, recipe: Recipe, *, seed: int = 0) -> list[Batch]:
     fabric = Fabric(accelerator="cpu", devices=1)
-    teachers = Teachers(TargetConfig(), fabric, faces.emotions)
+    teachers = Teachers(recipe, fabric, faces.emotions)
     target, generator = torch.eye(7)[faces.labels], torch.Generator().manual_seed(seed)
     options = {"row_weights": row_weights(faces, recipe), "batch_size": BATCH, "teachers": teachers}
     return list(batches(faces, target, recipe=recipe, generator=generator, **options))
