@@ -96,7 +96,7 @@ def test_progress_in_a_log_is_a_line_a_minute(
         progress("waiting for free CPUs of the cluster", 500, 2000)
         for done in (700, 1000, 1500):
             progress("reading, 3 not read", done, 2000)
-        progress("reading", 2500, 2500)  # more than were planned; nobody knows how many are left
+        progress("reading", 2500, 2500)  # the number of images is not known before a video ends
     assert capsys.readouterr().err.splitlines() == [
         "mien: waiting for free CPUs of the cluster",
         "mien: reading, 3 not read: 700 of 2,000 images, 20.0/s, 0:01:05 left",

@@ -394,7 +394,7 @@ def answers_of_model(model: Model, faces: FaceSet | None) -> Answers:
     digest = file_sha256(model.path)
     if (model.path.parent / "predictions.npz").is_file() and (model.path.parent / "recipe.json").is_file():
         recorded = recorded_answers(model.path.parent)
-        if digest in recorded.digests:  # not another file that lies there
+        if digest in recorded.digests:  # another file in this folder has answers of its own
             return recorded
     try:
         family = model.about.get("family") or family_of(load(model.about["recipe"]))
