@@ -83,7 +83,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("recipes", nargs="*", metavar="RECIPE", help='a recipe and its overrides: "conv4 data.size=32"')
     parser.add_argument("--data", type=Path, help="FER-2013; default: $MIEN_DATA")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--precision", help="instead of the recipes' own: 32-true or bf16-mixed")
+    parser.add_argument(
+        "--precision", help="instead of the recipes' own: 32-true or bf16-mixed (where the device has it)"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=8, help="steps in a round")
     parser.add_argument("--json", type=Path)
@@ -103,7 +105,13 @@ def row(words: list[str], faces: FaceSet, options: argparse.Namespace) -> dict[s
         found = measure(recipe, faces, Path(folder), options)
     data = sum(x.nbytes for x in (faces.images, faces.votes, faces.labels, faces.usage, faces.rows) if x is not None)
     begin |= {"data_mb": data / 1e6, "net_mb": net_mb(recipe)}
-    measured = {"recipe": " ".join(words), "batch": batch, "precision": recipe.train.precision, **found, **begin}
+    measured = {
+        "recipe": " ".join(words),
+        "batch": batch,
+        "precision": Devices(options.device).precision(recipe.train.precision),
+        **found,
+        **begin,
+    }
     print("  ".join(f"{key} {x:.4g}" if isinstance(x, float) else f"{key} {x}" for key, x in measured.items()))
     return measured
 

@@ -15,6 +15,7 @@ from tensorboardX.proto.event_pb2 import Event
 from mien._errors import MissingExtraError, RecipeError
 from mien.lab import recipe as recipes
 from mien.lab.files import save_state
+from mien.lab.train.devices import Devices
 from mien.lab.train.logging import EpochRecord, ExperimentLoggers, write_log
 from mien.lab.train.run import build_net
 from support.cli import mien_here
@@ -82,6 +83,8 @@ def test_a_family_is_trained_once_member_by_member(images: Path) -> None:
     assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["pair/slow", "pair/fast"]
     assert "PublicTest" in done.stdout
     assert done.stderr.count("no validation split") == 1
+    has_bf16 = Devices("cpu").precision("bf16-mixed") == "bf16-mixed"
+    assert done.stderr.count("no bf16 instructions; the net is trained in fp32") == (0 if has_bf16 else 1)
     assert "Automatic Mixed Precision" not in done.stderr
     finals = [(run / "final.pt").read_bytes() for run in runs]
     again = mien_here(*words, cwd=images)

@@ -47,7 +47,9 @@ def synthesize_command(
     ] = 20_000,
     seed: _options.SeedOption = None,
     device: _options.DeviceOption = "auto",
-    train_precision: Annotated[str, typer.Option(help="bf16-mixed, or 32-true where bf16 is slow.")] = "bf16-mixed",
+    train_precision: Annotated[
+        str, typer.Option(help="bf16-mixed (fp32 on devices without bf16) or 32-true.")
+    ] = "bf16-mixed",
     time_limit: _options.TimeLimitOption = 0,
     threads: _options.LabThreadsOption = None,
 ) -> None:

@@ -74,15 +74,17 @@ def _train_all(
     started = time.monotonic()
     # Made for all runs before the first one is trained, so that a missing package is noticed now.
     loggers = [ExperimentLoggers(log, recipe, folder) for recipe, folder in runs]
-    datasets, last_note = DatasetCache(data), ""
+    datasets, said = DatasetCache(data), set[str]()
     for (recipe, folder), logger in zip(runs, loggers, strict=True):
         faces = datasets(recipe)
         if is_finished(folder, recipe, faces.sha256):
             _print(f"{recipe.name}: finished already. {folder}")
             continue
-        if faces.note and faces.note != last_note:
-            last_note = faces.note
-            _print(last_note, error=True)
+        emulated = devices.precision(recipe.train.precision) != recipe.train.precision
+        for note in (faces.note, "this device has no bf16 instructions; the net is trained in fp32" * emulated):
+            if note and note not in said:
+                said.add(note)
+                _print(note, error=True)
         remaining = time_limit - (time.monotonic() - started)
         if not _train_one(recipe, folder, faces, devices, remaining, logger):
             _print(f"{recipe.name}: stopped at the time limit; the same command resumes it. {folder}")

@@ -12,7 +12,7 @@ import torch
 
 from mien._errors import DeviceError
 from mien.lab.recipe import Recipe, dump
-from mien.lab.train.devices import Devices, is_first_process
+from mien.lab.train.devices import Devices, computed_precision, is_first_process
 from mien.lab.train.loop import fit
 from mien.lab.train.run import load_final
 from support.paths import TESTS
@@ -221,3 +221,41 @@ def test_which_process_prints(monkeypatch: pytest.MonkeyPatch) -> None:
     assert is_first_process()
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert not is_first_process()
+
+
+@pytest.mark.parametrize(
+    ("instructions", "computed"),
+    [
+        ({}, "32-true"),
+        ({"avx512_f": True}, "32-true"),
+        ({"avx512_bf16": True}, "bf16-mixed"),
+        ({"bf16": True}, "bf16-mixed"),
+    ],
+)
+def test_bf16_is_used_where_the_processor_has_it(
+    instructions: dict[str, bool], computed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
+    assert Devices("cpu").precision("bf16-mixed") == computed
+    assert Devices("cpu").precision("32-true") == "32-true"
+    assert Devices("cpu").launch("bf16-mixed").strategy.precision.precision == computed
+
+
+def test_a_graphics_card_that_emulates_bf16_computes_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert computed_precision("bf16-mixed", "cuda") == "32-true"
+    assert computed_precision("bf16-mixed", "mps") == "bf16-mixed"
+
+
+def test_without_bf16_a_training_is_that_in_fp32_to_the_bit_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    faces, nets = cartoon_set(per_split=(84, 28, 0)), []
+    for precision in ("bf16-mixed", "32-true"):
+        fit(tiny(train={"epochs": 1, "precision": precision}), faces, tmp_path / precision, devices=Devices("cpu"))
+        found = load_final(tmp_path / precision)
+        assert found.provenance["train_precision"] == "32-true"
+        nets.append(found.net.state_dict())
+    assert same(*nets)

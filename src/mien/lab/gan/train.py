@@ -30,6 +30,7 @@ from mien._suggest import require_known
 from mien.lab.data import FaceSet
 from mien.lab.files import check_kinds, load_checkpoint, save_checkpoint
 from mien.lab.recipe.schema import TRAIN_PRECISIONS
+from mien.lab.train.devices import computed_precision
 from mien.lab.train.optim import ModelEma
 
 FACE_SIDE = 48
@@ -172,7 +173,7 @@ class GanConfig:
     discriminator_lr: float = 8e-4  # two time scales (Heusel et al., NeurIPS 2017)
     betas: tuple[float, ...] = (0.0, 0.9)  # of Adam
     ema_decay: float = 0.999
-    precision: str = "bf16-mixed"  # or "32-true", faster on CPUs without bf16 instructions
+    precision: str = "bf16-mixed"  # fp32 on devices without bf16 instructions; or "32-true"
 
     def __post_init__(self) -> None:
         """Check the precision."""
@@ -248,11 +249,13 @@ def train_gan(
     weights = sampling_weights(faces, gan.config.balance)
     losses: list[Tensor] = []
     first, total, reported = gan.step, max(steps, gan.step), _State()
+    kind = faces.images.device.type
+    precision = computed_precision(gan.config.precision, kind)
     if gan.step < steps:  # raises now if the folder cannot be written
         save_checkpoint(folder, gan_state(gan, faces))
     try:
         while gan.step < steps and (losses or time.monotonic() - started < time_limit):
-            with torch.autocast(faces.images.device.type, torch.bfloat16, enabled=gan.config.precision == "bf16-mixed"):
+            with torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16-mixed"):
                 losses.append(_take_step(gan, faces, weights))
             gan.step += 1
             if gan.step % REPORT_EVERY == 0 or gan.step == steps:

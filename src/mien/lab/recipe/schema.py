@@ -83,7 +83,7 @@ class TrainConfig:
     accumulate_steps: int = 1  # parts in which the gradient of a batch is computed
     clip_grad: float = 0.0  # largest gradient norm; 0: no clipping
     ema_decay: float = 0.999  # decay of the averaged weights; 0: no averaging
-    precision: str = "bf16-mixed"  # or "32-true", as in Lightning Fabric
+    precision: str = "bf16-mixed"  # fp32 on devices without bf16 instructions; or "32-true"
 
 
 @dataclass(frozen=True, slots=True)

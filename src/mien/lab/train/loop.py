@@ -107,7 +107,7 @@ def fit(
         folder: Where the run is written; it need not exist.
         devices: The devices that train; default: one, chosen automatically.
         time_limit: Seconds. Training stops cleanly before an epoch that would probably end later.
-        provenance: Written into ``final.pt``.
+        provenance: Written into ``final.pt``, with the precision in which this machine trains.
         progress: Called with the number of finished steps, at most twice a second.
         on_epoch: Called with the record of every epoch. An exception that it raises ends the training.
 
@@ -129,7 +129,8 @@ def fit(
         True
     """
     started, longest_epoch = time.monotonic(), 0.0
-    fabric = (devices or Devices()).launch(recipe.train.precision)
+    devices = devices or Devices()
+    fabric = devices.launch(recipe.train.precision)
     if not fabric.is_global_zero:
         progress, on_epoch = no_progress, ignore_epoch
     with ending_with_others(several=fabric.world_size > 1), ExitStack() as stack:
@@ -148,7 +149,8 @@ def fit(
         )
         if run.epoch != fabric.broadcast(run.epoch):
             raise DataError(f"{folder}: this machine does not see the run; use a folder that all machines see")
-        writer = stack.enter_context(CheckpointWriter(run, fabric, provenance or {}))
+        source = {**(provenance or {}), "train_precision": devices.precision(recipe.train.precision)}
+        writer = stack.enter_context(CheckpointWriter(run, fabric, source))
         while not run.is_done:
             optimizer = run.start_segment()
             model, fabric_optimizer = fabric.setup(run.objective, optimizer)
