@@ -213,12 +213,17 @@ def _voted() -> str:
 
 
 def _speed() -> str:
-    measured = json.loads((RESULTS / "benchmark.json").read_text("utf-8"))
-    figures = measured["figures"]  # without those of an fp32 file where the model has none
-    rows = [(name, shape.format(figures[key])) for name, (key, shape) in SPEED.items() if key in figures]
-    machine, setting = measured["machine"], measured["setting"]
-    where = f"{machine['processor']}, {machine['cores']} cores, onnxruntime {machine['onnxruntime']}"
-    return f"{table(('what', 'median'), rows)}\n\n{where}; `mien benchmark --threads {setting['threads']}`."
+    """The figures of two hosts, and what they are."""
+    fast, slow = (json.loads((RESULTS / name).read_text("utf-8")) for name in ("benchmark.json", "benchmark-avx2.json"))
+    both = [measured["figures"] for measured in (fast, slow)]  # without those of an fp32 file where the model has none
+    rows = [(name, *(shape.format(f[key]) for f in both)) for name, (key, shape) in SPEED.items() if key in both[0]]
+    heads = ("what", "AVX-512 VNNI", "AVX2")
+    hosts = [
+        f"{m['processor']}, {m['cores']} cores, onnxruntime {m['onnxruntime']}"
+        for m in (fast["machine"], slow["machine"])
+    ]
+    where = " and ".join(dict.fromkeys(hosts))
+    return f"{table(heads, rows)}\n\n{where}; `mien benchmark --threads {fast['setting']['threads']}`."
 
 
 def _pasted() -> str:

@@ -170,6 +170,7 @@ def test_the_doctor_names_versions_extras_and_models() -> None:
     found = json.loads(result.stdout)
     assert found["mien"] == mien.__version__
     assert "CPUExecutionProvider" in found["providers"]
+    assert found["int8 kernel"] in ("default", "exact, without VNNI")
     assert {model["model"] for model in found["models"]} == set(bundled_models())
     for model in found["models"]:
         path = infer.find_model(model["model"], precision=model["precision"])

@@ -11,6 +11,7 @@ import typer
 
 import mien
 from mien._measure import environment
+from mien._session import int8_kernel
 from mien.bundled import DEFAULT_MODEL
 from mien.commands import _options
 from mien.commands._terminal import TableConsole, new_table, print_json
@@ -42,7 +43,7 @@ def benchmark_command(
         measurements.append(measurement)
         _show_progress(measurement.name)
     _show_progress("")
-    machine = {"mien": mien.__version__, **environment("onnxruntime", "numpy", "pillow")}
+    machine = {"mien": mien.__version__, **environment("onnxruntime", "numpy", "pillow"), "int8 kernel": int8_kernel()}
     if as_json:
         values = {each.key: round(each.value, 4) for each in measurements}
         print_json({"machine": machine, "setting": setting | {"device": device}, "figures": values})
@@ -67,6 +68,7 @@ def doctor_command(as_json: _options.JsonOption = False) -> None:
 
     facts: dict[str, Any] = {"mien": mien.__version__, **environment("numpy", "onnxruntime", "pillow")}
     facts |= {
+        "int8 kernel": int8_kernel(),
         "providers": providers_here(),
         "installed in": str(Path(mien.__file__).parent),
         "cache": str(cache_folder()),
