@@ -2,11 +2,15 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mien import _inputs
 from mien._errors import MienError
+from mien.cluster.plan import Plan
+from mien.infer import find_model
+from mien.video.sources import open_source
 
 
 @pytest.fixture
@@ -63,3 +67,26 @@ def test_a_closed_standard_input_is_one_line(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("sys.stdin", None)
     with pytest.raises(MienError, match="standard input is closed; send an image to it"):
         _inputs.expand_inputs(["-"])
+
+
+def test_what_is_in_a_closed_folder_is_not_called_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    look = os.stat
+
+    def refuse(path: Any, **options: Any) -> os.stat_result:  # access rights do not stop root
+        if str(path).startswith(str(tmp_path / "closed")):
+            raise PermissionError(13, "Permission denied", str(path))
+        return look(path, **options)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    monkeypatch.setattr(os, "lstat", refuse)
+    for name, find in {
+        "net.onnx": find_model,
+        "film.mp4": open_source,
+        "films": lambda path: _inputs.names_of([str(path)]),
+        "images": lambda path: list(Plan([str(path)], fps=None, column=None)),
+    }.items():
+        with pytest.raises(MienError, match="no permission to look at it; change the access rights"):
+            find(tmp_path / "closed" / name)
+    for find in (find_model, open_source):
+        with pytest.raises(MienError, match="no such"):
+            find(tmp_path / "net.onnx")

@@ -20,6 +20,7 @@ MienError                       the base class of all errors
 import functools
 import inspect
 import numbers
+import os
 import types
 import typing
 from collections import abc
@@ -105,6 +106,25 @@ class MissingExtraError(MienError):
 
     def __reduce__(self) -> tuple[typing.Any, ...]:
         return type(self), self._given
+
+
+def why_absent(path: str | os.PathLike[str], otherwise: str) -> str:
+    """Say why a path is not found: a folder on its way may be closed to this user.
+
+    Args:
+        path: The path.
+        otherwise: What is said where it does not exist, such as ``"no such file; check the path"``.
+
+    Returns:
+        The cause and the cure.
+    """
+    try:
+        os.stat(path)  # noqa: PTH116 (also of names that are no path)
+    except PermissionError:
+        return "no permission to look at it; change the access rights of its folders or run as their owner"
+    except (OSError, ValueError):
+        pass
+    return otherwise
 
 
 def is_number(value: object) -> bool:

@@ -14,7 +14,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mien._errors import MienError
+from mien._errors import MienError, why_absent
 from mien._face import Reading
 from mien._format import without_password
 from mien._output import identity, is_own, protect_inputs, seen_before
@@ -178,7 +178,7 @@ def names_of(videos: Sequence[str]) -> list[str]:
     for video in videos:
         if not _exists(video) or _is_folder(video):
             cure = "cameras, addresses and folders of frames are tracked one at a time, into files: --out FILE.csv"
-            raise MienError(f"{without_password(video)}: no such video; {cure}")
+            raise MienError(f"{without_password(video)}: {why_absent(video, f'no such video; {cure}')}")
     whole = [Path(video).resolve() for video in videos]
     if len(set(whole)) < len(whole):
         raise MienError("a video is named twice; name it once")

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien._emotions import Emotion
-from mien._errors import ModelError, first_line, shown
+from mien._errors import ModelError, first_line, shown, why_absent
 from mien._framing import Framing
 from mien._session import open_session, open_trial
 from mien._suggest import nearest_words
@@ -267,7 +267,8 @@ def find_model(name_or_path: str | os.PathLike[str], *, precision: str = "int8")
     if os.path.isfile(path):  # noqa: PTH113
         return path
     if path.suffix == ".onnx" or path.name != name:
-        raise ModelError(f"{name}: no such model file; embedded models: {', '.join(known) or 'none'}")
+        absent = f"no such model file; embedded models: {', '.join(known) or 'none'}"
+        raise ModelError(f"{name}: {why_absent(path, absent)}")
     near = nearest_words(name, known, cutoff=0.4)
     hint = f"did you mean {near[0]!r}?" if near else "give the path of an ONNX file"
     raise ModelError(f"unknown model {name!r}; {hint} (embedded: {', '.join(known) or 'none'})")

@@ -254,3 +254,21 @@ def test_an_interrupted_write_leaves_no_part(tmp_path: Path, monkeypatch: pytest
 
 def test_the_name_of_a_model_becomes_that_of_a_file() -> None:
     assert [file_name(text) for text in ("mien-0", "../../x", "a b/c", "..")] == ["mien-0", "x", "a-b-c", "model"]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_file_that_cannot_be_read_is_not_called_damaged(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, read = KINDS[name]
+    write(tmp_path / name)
+
+    def refuse(path: Path) -> bytes:  # access rights do not stop root, under whom tests may run
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(DataError) as caught:
+        read(tmp_path / name)
+    assert "cannot be read (permission denied); check its access rights" in str(caught.value)
+    assert "damaged" not in str(caught.value)
+    assert "remove" not in str(caught.value)

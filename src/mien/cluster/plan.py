@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path, PurePath
 from typing import Any
 
-from mien._errors import DataError, ImageError, MienError, SourceError
+from mien._errors import DataError, ImageError, MienError, SourceError, why_absent
 from mien._inputs import VIDEO_SUFFIXES, expand_inputs, image_suffixes
 from mien.cluster.blocks import ImageBlock, open_table
 from mien.cluster.stores import QUERY, is_address, list_objects, split_address
@@ -63,7 +63,7 @@ class Plan:
     def _expand(self, words: list[str]) -> Iterator[ImageBlock]:
         for word in words:
             if not os.path.lexists(word) and not re.search(r"[*?[]", word):
-                raise MienError(f"{word}: there is no such file or folder; check the path")
+                raise MienError(f"{word}: {why_absent(word, 'there is no such file or folder; check the path')}")
         inputs = expand_inputs(words, suffixes=self._suffixes)
         for word in words:
             if not os.path.lexists(word) and _kind_of_file(word) != "image" and word in inputs.sources:

@@ -213,10 +213,16 @@ def load_bytes(path: Path, cure: str = "remove it and make it again") -> bytes:
         Its content.
 
     Raises:
-        OSError: If the file cannot be read.
-        DataError: If it is damaged.
+        FileNotFoundError: If there is no such file.
+        DataError: If it cannot be read or is damaged. Only a damaged one may be removed.
     """
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        cause = (error.strerror or str(error)).lower()
+        raise DataError(f"{path}: cannot be read ({cause}); check its access rights and the disk") from error
     if is_damaged(content):
         raise DataError(f"{path}: damaged: its checksum is wrong; {cure}")
     return content
@@ -233,9 +239,9 @@ def load_json(path: Path, cure: str = "record the run again") -> Any:
         Its values, without the checksum.
 
     Raises:
-        OSError: If the file cannot be read.
+        FileNotFoundError: If there is no such file.
         ValueError: If it is not JSON.
-        DataError: If its checksum is wrong.
+        DataError: If it cannot be read, or its checksum is wrong.
     """
     values = json.loads(load_bytes(path, cure))
     return {key: value for key, value in values.items() if key != KEY} if isinstance(values, dict) else values

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from PIL import Image
 
-from mien._errors import ImageError, SourceError, require_integer, require_kind, require_number
+from mien._errors import ImageError, SourceError, require_integer, require_kind, require_number, why_absent
 from mien._face import Pixels
 from mien._format import without_password
 from mien._structure import check_structure
@@ -230,7 +230,7 @@ def _open_address(address: str) -> FrameSource:
 
 def _open_file(name: str) -> FrameSource:
     if not os.path.exists(name):  # noqa: PTH110
-        raise SourceError(f"{name}: no such video; check the path")
+        raise SourceError(f"{name}: {why_absent(name, 'no such video; check the path')}")
     if not os.access(name, os.R_OK):
         raise SourceError(f"{name}: no permission to read it; change its access rights or run as its owner")
     cure = "name a video such as MP4, or get the file again"
