@@ -31,6 +31,7 @@ from docs_tables import (
     looks_cell,
     looks_mark,
     looks_section,
+    machine_of,
     mean,
     milliseconds,
     read_rows,
@@ -188,7 +189,7 @@ def _costs_line(row: Row) -> list[str]:
         str(run["epochs"]),
         " ".join(f"{each['seconds']:,}" for each in trainings),
         ", ".join(f"`{name}`" for name in row.needs) or "–",
-        "; ".join(dict.fromkeys(each["machine"] for each in trainings)),
+        "; ".join(dict.fromkeys(map(machine_of, trainings))),
         _commits([each["commit"] for each in trainings]),
         _evaluated_at(row),
     ]

@@ -222,6 +222,11 @@ def looks_section() -> list[str]:
     return ["## Looks at PrivateTest", note, table(heads, lines)]
 
 
+def machine_of(run: Json) -> str:
+    """The machine of a training, with the precision where it is known to be fp32."""
+    return f"{run['machine']}{', fp32' if run.get('train_precision') == '32-true' else ''}"
+
+
 def folds_section(results: Path) -> list[str]:
     """The cross-validations: figures on faces that no choice has seen."""
     lines = []
@@ -231,7 +236,7 @@ def folds_section(results: Path) -> list[str]:
         row = [f"`{run['recipe']}`", str(run["seed"]), f"{found['n']:,}", share(found["accuracy"])]
         row += [interval(found["interval"]), share(clean["accuracy"]) if clean else "–"]
         row += [spread([found], key) for key in ("balanced_accuracy", "macro_f1", "log_loss")]
-        lines.append([*row, " ".join(share(each) for each in run["folds"])])
+        lines.append([*row, " ".join(share(each) for each in run["folds"]), machine_of(run)])
     if not lines:
         return []
     note = (
@@ -249,6 +254,7 @@ def folds_section(results: Path) -> list[str]:
         "macro F1",
         "log loss",
         "folds",
+        "trained on",
     )
     return ["## Fresh figures: cross-validation", note, table(heads, lines)]
 

@@ -215,7 +215,8 @@ def test_folds_predict_every_face_of_training_and_public_test_once(faces: FaceSe
     recipes = fold_recipes(small("train.epochs=1", "checkpoint=best"), 3, public=True)
     origin = {"commit": "c", "data_sha256": copied.sha256}
     for fold, chosen in enumerate(recipes):
-        assert fit(chosen, copied, tmp_path / "run" / f"fold-{fold}", devices=Devices("cpu"), provenance=origin)
+        each = origin | {"commit": "cc-"[fold]}
+        assert fit(chosen, copied, tmp_path / "run" / f"fold-{fold}", devices=Devices("cpu"), provenance=each)
     metrics = record_folds(tmp_path / "run", copied, tmp_path / "out")
     with np.load(tmp_path / "out" / "folds.npz") as kept:
         rows, probs = kept["rows"], kept["probs"]
@@ -223,6 +224,7 @@ def test_folds_predict_every_face_of_training_and_public_test_once(faces: FaceSe
     found = metrics["metrics"]["folds"]["fp32"]
     assert found["all"]["accuracy"] == (probs.argmax(1) == faces.labels.numpy()[rows]).mean()
     assert (found["all"]["n"], found["clean"]["n"], len(metrics["folds"])) == (265, 264, 3)
+    assert (metrics["commit"], metrics["data_sha256"]) == ("c; -", copied.sha256)
     together = [set(validation_rows(copied, chosen).rows.tolist()) for chosen in recipes]
     assert sum({30, 200} <= part for part in together) == 1
     with pytest.raises(OutputError, match="holds results of such a run already"):

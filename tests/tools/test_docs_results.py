@@ -120,12 +120,13 @@ def test_a_cross_validation_has_a_row_with_all_its_folds(tmp_path: Path) -> None
     place = tmp_path / "net" / "folds-seed-0"
     place.mkdir(parents=True)
     found = {"folds": {"fp32": {"all": figures(0.6)}}}
-    content = {"recipe": "net", "seed": 0, "metrics": found, "folds": [0.5, 0.7]}
+    content = {"recipe": "net", "seed": 0, "metrics": found, "folds": [0.5, 0.7], "machine": "one core"}
+    content |= {"train_precision": "32-true"}
     (place / "metrics.json").write_text(json.dumps(content))
     heads, rule, row = docs_tables.folds_section(tmp_path)[-1].split("\n")
     assert heads.count("|") == rule.count("|") == row.count("|")
     assert "| 60.0 % | 55.0 to 65.0 | – |" in row
-    assert row.endswith("| 50.0 % 70.0 % |")
+    assert row.endswith("| 50.0 % 70.0 % | one core, fp32 |")
 
 
 @pytest.mark.parametrize(("split", "heading"), [("public", "## PublicTest"), ("leaky", "## Leaky on purpose")])

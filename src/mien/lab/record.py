@@ -42,7 +42,7 @@ from mien.lab.provenance import commit, require_commit
 from mien.lab.recipe import dump, fold_recipes, parse
 from mien.lab.train.curves import draw_curves
 from mien.lab.train.logging import read_log, write_log
-from mien.lab.train.run import Trained, is_same_training, load_final, with_calibration
+from mien.lab.train.run import Trained, is_same_training, joined_provenance, load_final, with_calibration
 
 _FILES = ("model.onnx", "predictions.npz", "metrics.json", "recipe.json", "log.jsonl", "curves.png", "confusion.svg")
 _FOLD_FILES = ("metrics.json", "recipe.json", "folds.npz")
@@ -150,7 +150,7 @@ def record_folds(run: Path, faces: FaceSet, folder: Path, *, force: bool = False
         clean = np.isin(rows[order], faces.rows[torch.from_numpy(np.unique(same_pixels(faces)))].numpy())
         predictions = Predictions(rows[order], probs, labels, clean, first.emotions)
         metrics = _content(first, {"folds": {"fp32": predictions.metrics()}})
-        metrics |= {"folds": [each.accuracy for each in found]}
+        metrics |= joined_provenance(each.provenance for each in trained) | {"folds": [each.accuracy for each in found]}
         metrics |= {"seconds": sum(round(sum(e.seconds for e in each.history)) for each in trained)}
         save_json(draft / "metrics.json", metrics)
         save_json(draft / "recipe.json", dump(first.recipe))

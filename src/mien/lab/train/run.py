@@ -362,13 +362,20 @@ def final_state(run: Run) -> State:
         "net": net_state(run.best["objective"]) if use_best else run.ema.net.state_dict(),
         "epoch": run.best["epoch"] if use_best else run.epoch,
         "history": [record.to_dict() for record in run.history],
-        "provenance": _joined(run.provenances),
+        "provenance": joined_provenance(run.provenances),
         "inputs": run.inputs,
     }
 
 
-def _joined(provenances: Iterable[Mapping[str, Any]]) -> State:
-    """One provenance of several: values that differ are joined, the first one first."""
+def joined_provenance(provenances: Iterable[Mapping[str, Any]]) -> State:
+    """Join the provenances of several commands.
+
+    Args:
+        provenances: The provenances, the first one first.
+
+    Returns:
+        One provenance; values that differ are joined, each once.
+    """
     values: dict[str, list[Any]] = {}
     for each in provenances:
         for key, value in each.items():
