@@ -25,7 +25,7 @@ from mien._signals import ending_while_waiting
 _ANSWER_SECONDS = 600.0
 # Parameters of mallopt in the GNU C library (malloc.h).
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
-# Names in torch.cpu.get_capabilities of the instructions that compute in bf16, of x86 and of ARM.
+# Names in torch.cpu.get_capabilities of the instructions with which oneDNN computes in bf16, on x86 and on ARM.
 _BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "avx_ne_convert", "avx10_2", "bf16", "sve_bf16")
 
 
@@ -127,7 +127,7 @@ def computed_precision(wanted: str, kind: str) -> str:
         has_bf16 = not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         found = torch.cpu.get_capabilities()
-        has_bf16 = any(found.get(name) for name in _BF16_INSTRUCTIONS)
+        has_bf16 = torch.backends.mkldnn.is_available() and any(found.get(name) for name in _BF16_INSTRUCTIONS)
     return wanted if has_bf16 else "32-true"
 
 
