@@ -127,7 +127,8 @@ def computed_precision(wanted: str, kind: str) -> str:
         has_bf16 = not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         found = torch.cpu.get_capabilities()
-        has_bf16 = torch.backends.mkldnn.is_available() and any(found.get(name) for name in _BF16_INSTRUCTIONS)
+        has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        has_bf16 = has_onednn and any(found.get(name) for name in _BF16_INSTRUCTIONS)
     return wanted if has_bf16 else "32-true"
 
 
