@@ -237,7 +237,8 @@ def debias(gaps: _Doubles, errors: _Doubles) -> _Doubles:
         The error from 0 to 1, ``[...]``.
     """
     size, spread = np.abs(gaps), np.maximum(errors, np.finfo(np.float64).tiny)
-    folded = 2 * spread * norm.pdf(size / spread) + size * (1 - 2 * norm.cdf(-size / spread))  # E|size + noise|
+    far = np.minimum(size / spread, 38)  # beyond it the density is 0, and the square of a gap without noise overflows
+    folded = 2 * spread * norm.pdf(far) + size * (1 - 2 * norm.cdf(-far))  # E|size + noise|
     return np.asarray(np.maximum((2 * size - folded).sum(-1), 0))
 
 

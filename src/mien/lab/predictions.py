@@ -199,20 +199,22 @@ def confidence_for(probs: Floats, labels: Ints, share: float = RIGHT_SHARE) -> f
         share: The share of right answers, 0..1.
 
     Returns:
-        The lowest such confidence; 0 if all answers together reach the share, 1 if those of no confidence do.
+        The lowest such confidence, in steps of 0.0001; 0 if all answers together reach the share, 1 if those of no
+        confidence do.
 
     Example:
         >>> probs = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]])
         >>> confidence_for(probs, np.array([0, 0, 1, 1]), 0.6)
         0.7
     """
-    confidence, right = probs.max(1), probs.argmax(1) == labels
-    order = np.argsort(-confidence, kind="stable")
-    reached = np.flatnonzero(np.cumsum(right[order]) >= share * np.arange(1, len(order) + 1))
+    steps, right = np.floor(1e4 * probs.max(1).astype(np.float64)), probs.argmax(1) == labels
+    order = np.argsort(-steps, kind="stable")
+    ends = np.flatnonzero(np.diff(steps[order], append=-1))  # a threshold takes all answers of its confidence
+    reached = ends[np.cumsum(right[order])[ends] >= share * (ends + 1)]
     if not len(reached):
         return 1.0
     last = int(reached[-1])
-    return 0.0 if last == len(order) - 1 else float(np.floor(1e4 * float(confidence[order[last]])) / 1e4)
+    return 0.0 if last == len(order) - 1 else float(steps[order[last]] / 1e4)
 
 
 def measure_by_size(model: FaceClassifier, selection: Selection) -> dict[str, dict[str, float]]:

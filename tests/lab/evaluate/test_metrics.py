@@ -72,6 +72,12 @@ def test_metrics_equal_those_of_scikit_learn(guesses) -> None:
     assert f["interval"] == f["intervals"]["accuracy"]
 
 
+@pytest.mark.parametrize("wrong", [1, 5])
+def test_wrong_answers_of_probability_1_have_the_largest_calibration_error(wrong: int) -> None:
+    f = compute_metrics(np.eye(7)[[0] * wrong], np.ones(wrong, np.int64), SEVEN, resamples=20)  # warnings are errors
+    assert f["ece"] == f["intervals"]["ece"][1] == 1
+
+
 def test_a_class_without_faces_is_named_and_does_not_count(guesses) -> None:
     probs, labels = guesses
     rows = labels != 1

@@ -239,6 +239,7 @@ def test_overrides_reach_sections_options_and_lists() -> None:
         ('[train]\noptimizer = "lion"', "train.optimizer"),
         ("train = 3", "is a section"),
         ("[augment]\nerasing_area = 0.1", "is a list"),
+        ("[minority.augment]\nshrink = 0.5", "minority.augment cannot change mixup, cutmix and shrink"),
         ("= 3", "not valid TOML"),
     ],
 )

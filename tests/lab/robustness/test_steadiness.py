@@ -79,6 +79,14 @@ def test_the_threshold_leaves_the_share_of_right_answers() -> None:
     assert confidence_for(probs, np.ones(5000, np.int64), 0.9) == 1
 
 
+@pytest.mark.parametrize("confidences", [[0.9, 0.9, 0.9, 0.6], [0.90004, 0.90003, 0.90001, 0.6]])
+def test_a_threshold_takes_all_answers_of_its_confidence(confidences: list[float]) -> None:
+    probs = np.stack([confidences, np.subtract(1, confidences)], axis=1)
+    assert confidence_for(probs, np.array([0, 1, 1, 1])) == 1  # of the answers from 0.9 on a third is right
+    assert confidence_for(probs, np.array([0, 1, 1, 1]), 0.3) == 0.9
+    assert confidence_for(probs, np.array([1, 1, 0, 1]), 0.3) == 0.9  # in any order of the faces
+
+
 def test_every_size_is_measured(faces: FaceSet) -> None:
     found = measure_by_size(by_brightness(), select_rows(faces, SEVEN, Split.PUBLIC_TEST))
     assert list(found) == [*map(str, FACE_SIDES), "48"]

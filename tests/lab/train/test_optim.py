@@ -26,6 +26,20 @@ def test_all_singular_values_become_alike(shape: tuple[int, int]) -> None:
     assert (inside - inside.diagonal().diag()).abs().max() < 0.05
 
 
+@pytest.mark.parametrize(("instructions", "digits"), [({}, 1e-5), ({"avx512_bf16": True}, 0.05)])
+def test_bfloat16_is_used_where_the_processor_has_it(
+    instructions: dict[str, bool], digits: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
+    matrix = noise(16, 144)
+    exact = matrix.double() / matrix.double().norm()
+    for _ in range(5):
+        gram = exact @ exact.T
+        exact = 3.4445 * exact + (-4.7750 * gram + 2.0315 * gram @ gram) @ exact
+    error = float((orthogonalize(matrix) - exact).abs().max())
+    assert digits / 1000 < error < digits
+
+
 def test_no_gradient_is_no_step() -> None:
     assert not orthogonalize(torch.zeros(4, 9)).any()
 

@@ -20,7 +20,7 @@ from mien.lab.files import load_state
 from mien.lab.inference import predict
 from mien.lab.recipe import Recipe
 from mien.lab.train.devices import Devices
-from mien.lab.train.logging import EpochRecord, read_log
+from mien.lab.train.logging import EpochRecord, epoch_of_result, read_log
 from mien.lab.train.loop import fit
 from mien.lab.train.losses import Objective
 from mien.lab.train.run import build_net, load_final
@@ -181,6 +181,9 @@ def test_after_a_nan_loss_in_the_last_epoch_the_best_epoch_is_the_result(faces: 
     assert fit(tiny(phases=phases), faces, tmp_path / "falls", devices=CPU)
     best = max(record.val_accuracy for record in load_final(tmp_path / "falls").history)
     assert accuracy(tmp_path / "falls", faces) == pytest.approx(best)
+    said = epoch_of_result(tiny(phases=phases), read_log(tmp_path / "falls"))
+    assert said.val_accuracy == best
+    assert said.epoch == load_state(tmp_path / "falls" / "final.pt")["epoch"] < 3
 
 
 def accuracy(folder: Path, faces: FaceSet) -> float:

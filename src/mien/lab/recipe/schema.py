@@ -55,6 +55,7 @@ _TRAIN_LIMITS: Mapping[str, str | tuple[Any, ...]] = {
 _MOST_SECTIONS = 100  # phases, or further data sets
 _LARGEST = 1e30  # of any number
 _MOST_ITEMS = 10_000  # of a list or table
+_SHRINKING = ("shrink", "shrink_to", "shrink_softness")  # of [augment], applied to batches of mixed faces
 _DEEPEST = 4  # lists and tables within an option of a net
 
 T = TypeVar("T")
@@ -257,8 +258,11 @@ class Recipe:
             unknown = [name for name in names if name not in tuple(Emotion)]
             if unknown:
                 raise self._wrong(f"{key} names no emotion: {', '.join(unknown)}; there are {', '.join(Emotion)}")
-        if {"mixup", "cutmix"} & set(minority.augment):
-            raise self._wrong("minority.augment cannot change mixup and cutmix: whole batches are mixed")
+        if {"mixup", "cutmix", *_SHRINKING} & set(minority.augment):
+            raise self._wrong(
+                f"minority.augment cannot change mixup, cutmix and {', '.join(_SHRINKING)}: "
+                "whole batches are mixed and then shrunk"
+            )
 
     def _check_target_and_loss(self) -> None:
         target, loss = self.target, self.loss

@@ -149,8 +149,9 @@ def epoch_of_result(recipe: Recipe, history: Sequence[EpochRecord]) -> EpochReco
     Returns:
         The record of that epoch.
     """
-    validated = [record for record in history if not math.isnan(record.val_accuracy)]
-    if recipe.checkpoint == "best" and validated:
+    validated = [record for record in history if math.isfinite(record.val_log_loss)]  # else its net is not finite
+    returned = bool(history[-1].fallback)  # no epoch is left for it: the run ended with the best one
+    if (recipe.checkpoint == "best" or returned) and validated:
         return max(validated, key=lambda record: record.val_accuracy)  # the first of equals, as in the training
     return history[-1]
 

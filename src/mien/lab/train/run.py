@@ -356,7 +356,8 @@ def final_state(run: Run) -> State:
     Returns:
         The content of the file.
     """
-    use_best = run.recipe.checkpoint == "best" and run.best
+    returned = bool(run.history and run.history[-1].fallback)  # to the best epoch, after the last one
+    use_best = run.best and (returned or run.recipe.checkpoint == "best")
     return {
         "recipe": dump(run.recipe),
         "net": net_state(run.best["objective"]) if use_best else run.ema.net.state_dict(),
