@@ -220,3 +220,32 @@ def test_a_warning_of_one_place_is_logged_once_a_minute(monkeypatch: pytest.Monk
     assert [passed(1, logging.INFO)] * 2 == ["it failed"] * 2
     monkeypatch.setattr("mien.serve.server._LOG_SECONDS", 0.0)
     assert [passed(1), passed(1)] == ["it failed (2 more like this were left out)", "it failed"]
+
+
+# What Java's client sends with every request; the second also with a header that uvicorn would take for the only one.
+OFFER = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+OFFERS = (OFFER, f"{OFFER}Connection: keep-alive\r\n")
+
+
+@pytest.mark.parametrize("offer", OFFERS)
+@pytest.mark.parametrize("size", [1000, 1_000_000])
+def test_the_body_after_an_offer_of_http_2_is_read(server: RunningServer, small: bytes, offer: str, size: int) -> None:
+    chunk = b"%x\r\n%b\r\n0\r\n\r\n" % (len(small), small)
+    for request in (head(len(small), more=offer) + small, head(None, more=offer) + chunk):
+        with server.connect() as connection:
+            for start in range(0, len(request), size):
+                connection.sendall(request[start : start + size])
+            connection.sendall(GET.replace(b"localhost", b"localhost\r\nConnection: close"))
+            received = read_all(connection)
+        assert (received.count(b"HTTP/1.1 200 OK"), received.count(b"HTTP/1.1 ")) == (2, 2), received
+        assert b'"error":null' in received
+        assert received.endswith(b'{"status":"ok"}')
+
+
+@pytest.mark.parametrize("offer", OFFERS)
+def test_the_body_after_an_offer_of_http_2_is_no_request(server: RunningServer, offer: str) -> None:
+    with server.connect() as connection:
+        connection.sendall(head(len(GET), more=offer) + GET)
+        connection.sendall(GET.replace(b"localhost", b"localhost\r\nConnection: close"))
+        received = read_all(connection)
+    assert (received.count(b"HTTP/1.1 415 "), received.count(b"HTTP/1.1 ")) == (1, 2), received

@@ -7,6 +7,7 @@ import socket
 import struct
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,6 +17,8 @@ pytest.importorskip("fastapi", reason="the extra mien[serve] is not installed")
 
 from mien import Reader
 from mien.serve import Limits, create_app
+from mien.serve.problems import Problem
+from mien.serve.uploads import _images_in_json
 from support.encoded_images import encode
 from support.http_server import FORM, LIMITS, RunningServer, form, head, read_all, serving, wait_until
 
@@ -219,3 +222,21 @@ def test_images_come_as_data_urls_in_json(server: RunningServer, small: bytes) -
     assert both["readings"][0]["faces"] == plain
     assert "not an image" in both["readings"][1]["error"]
     wait_until(lambda: server.metric("mien_held_bytes") == 0)
+
+
+@pytest.mark.parametrize("character", ["\U0001f600", "\\ud83d\\ude00"])
+def test_a_character_that_no_image_has_makes_json_no_larger(character: str) -> None:
+    body = f'{{"image": "{character}{"A" * 3_000_000}"}}'.encode()
+    tracemalloc.start()
+    with pytest.raises(Problem, match="no JSON in ASCII"):
+        _images_in_json(body, 16)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 2 * len(body)  # of the three that are counted, the body itself is one
+
+
+def test_json_in_the_manners_of_other_languages_is_read(server: RunningServer, small: bytes) -> None:
+    text = base64.b64encode(small).decode()
+    for written in (text.replace("/", "\\/"), text.replace("+", "\\u002B")):  # PHP and .NET escape these
+        body = b"\xef\xbb\xbf" + f'{{"image": "{written}"}}'.encode()
+        assert server.request("/v1/predict", body, kind="application/json").status == 200

@@ -129,6 +129,15 @@ def test_a_missing_runtime_shows_an_error(browser: Any, site: str) -> None:
     visit.context.close()
 
 
+def test_a_login_page_in_place_of_the_site_shows_an_error(browser: Any, site: str) -> None:
+    visit = Visit(browser, "about:blank")
+    visit.context.route(re.compile("site.json"), lambda route: route.fulfill(body="<!doctype html><p>Log in"))
+    visit.page.goto(site)
+    visit.page.locator("#errors p", has_text="site.json could not be loaded").wait_for()
+    assert visit.page.locator("#where").text_content() == "No images can be read yet."
+    visit.context.close()
+
+
 def test_a_model_that_was_missing_is_asked_for_again(browser: Any, site: str) -> None:
     visit = Visit(browser, "about:blank")
     page = visit.page

@@ -193,7 +193,7 @@ def test_bad_files_get_a_line_each_and_the_page_reads_on(visit: Visit) -> None:
     huge = bytearray(whole)
     huge[16:24] = (30_000).to_bytes(4, "big") * 2
     cases = {
-        "notes.txt": (b"no picture at all", "not an image"),
+        "notes.txt": (b"no picture at all", "not an image that this page reads"),
         "empty.png": (b"", "empty"),
         "cut.png": (whole[:9000], "cut off"),
         "damaged.png": (bytes(damaged), "damaged"),

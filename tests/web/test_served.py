@@ -124,6 +124,8 @@ def test_the_server_reads_for_the_page(server: RunningServer, reader: Reader, br
     page.locator('#tracks [data-id="1"]').wait_for()
     page.locator("#rate", has_text="frames a second").wait_for()
     page.click("#stop")
+    frames = [json.loads(line)["faces"] for line in visit.saved("#camera-json").splitlines()]
+    assert min(face["score"] for faces in frames for face in faces) > 0.5
     visit.close()
 
 

@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
+from httptools import HttpParserError, HttpParserUpgrade
 from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.utils import ClientDisconnected
@@ -127,6 +128,7 @@ class _LimitedProtocol(_Counted, HttpToolsProtocol):  # type: ignore[misc]
         super().connection_made(connection)  # type: ignore[arg-type]
         self._overhead = 0  # bytes since the last complete head, piece of a body, or request
         self._in_head = self._in_message = False
+        self._repeated = b""  # the head of a message that offers an upgrade which is ignored, without that offer
         self._refusal = _BAD_REQUEST
         self.transport.message.start(KEEP_ALIVE_SECONDS)
         if not connection.counted:
@@ -134,13 +136,32 @@ class _LimitedProtocol(_Counted, HttpToolsProtocol):  # type: ignore[misc]
 
     def data_received(self, data: bytes) -> None:
         self._overhead += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._parse(data)
+        except HttpParserError:
+            self.logger.warning("Invalid HTTP request received.")
+            self.send_400_response("")
         if self._overhead <= _MAX_OVERHEAD or self.transport.is_closing():
             return
         if self._in_head and (self.cycle is None or self.cycle.response_complete):
             self.send_400_response("", _HEAD_TOO_LARGE)
         else:
             self.transport.abort()
+
+    def _parse(self, data: bytes) -> None:
+        """Parse bytes. After an offer to upgrade, the parser takes a body for something other than HTTP.
+
+        Only WebSocket is accepted, and a server ignores other offers (RFC 9110, section 7.8): Java's client offers
+        HTTP/2 with every request. uvicorn would lose the body, or read it as the next request.
+        """
+        try:
+            self.parser.feed_data(data)
+        except HttpParserUpgrade as upgrade:
+            if self._repeated:
+                self._parse(self._repeated + data[upgrade.args[0] :])
+            elif self._should_upgrade():
+                self.handle_websocket_upgrade()
 
     def send_400_response(self, msg: str, problem: Problem | None = None) -> None:  # noqa: ARG002
         """Respond with a problem without calling the application, and close the connection."""
@@ -156,6 +177,7 @@ class _LimitedProtocol(_Counted, HttpToolsProtocol):  # type: ignore[misc]
             self._refuse(_TOO_MANY_REQUESTS)
         self.transport.message.start(_HEAD_SECONDS)
         self._in_head = self._in_message = True
+        self._repeated = b""
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -169,6 +191,13 @@ class _LimitedProtocol(_Counted, HttpToolsProtocol):  # type: ignore[misc]
         self.transport.message.start(self._service.limits.timeout + _HEAD_SECONDS)
         self._in_head = False
         self._overhead = 0
+        if self.parser.should_upgrade() and not self._should_upgrade():
+            others = [b"%b: %b\r\n" % pair for pair in self.headers if pair[0] != b"upgrade"]
+            if len(others) < len(self.headers):  # a CONNECT needs no such header
+                version = self.parser.get_http_version().encode()
+                target = b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, version)
+                self._repeated = b"".join((target, *others, b"\r\n"))
+                return
         if not self.url.startswith((b"/", b"*")):  # an absolute target names a server as well
             target = urlsplit(self.url).netloc.lower()
             hosts = [value.lower() for name, value in self.headers if name == b"host"]
@@ -183,6 +212,8 @@ class _LimitedProtocol(_Counted, HttpToolsProtocol):  # type: ignore[misc]
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self._repeated:
+            return
         self._overhead = 0
         self._in_message = False
         super().on_message_complete()

@@ -5,6 +5,7 @@ import base64
 import binascii
 import json
 import time
+from codecs import BOM_UTF8
 from collections.abc import Callable
 
 from python_multipart.exceptions import FormParserError
@@ -171,6 +172,9 @@ def _images_in_json(body: bytes, max_images: int) -> list[Upload]:
     # Counted before the body is parsed: many small values take far more memory than their text.
     if body.count(b",") + body.count(b"[") + body.count(b"{") > 4 * max_images + 4:
         raise Problem(422, f"the JSON has too many values for {max_images} images; {expected}")
+    # A single one beyond Latin-1 would make the text take up to four bytes for each character.
+    if not body.removeprefix(BOM_UTF8).isascii() or body.count(rb"\u") > body.count(rb"\u00"):
+        raise Problem(400, f"the body is no JSON in ASCII, as base64 is; {expected}")
     try:
         parsed = json.loads(body)
     except (ValueError, RecursionError) as error:

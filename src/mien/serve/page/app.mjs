@@ -30,7 +30,9 @@ const camera = new Camera({ engine, settings, announce, fail });
 
 /** Read site.json { server, runtime, token, unsure_below, min_quality } and choose the engine. */
 async function begin() {
-  const site = await fetch("site.json").then((response) => response.json());
+  const response = await fetch("site.json").catch(() => null);
+  const site = await response?.json().catch(() => null); // a proxy may respond with a page of its own
+  if (!site) throw new Error("site.json could not be loaded; check the connection, log in again if this site asks for it, and load this page again");
   if (site.runtime) engines.browser = new Browser({ minQuality: site.min_quality });
   if (site.server) engines.server = new Server(new URL("./", location.href));
   byId("engines").hidden = !(site.server && site.runtime);
@@ -231,4 +233,7 @@ function listen() {
 
 listen();
 started = begin();
-started.catch((error) => fail("The page could not start", error.message));
+started.catch((error) => {
+  byId("where").textContent = "No images can be read yet.";
+  fail("The page could not start", error.message);
+});

@@ -24,7 +24,7 @@ async function decodeFile(blob) {
     throw new ImageError("it is a folder, or a file that was moved or changed since it was chosen; choose the file again");
   }));
   const header = readHeader(bytes);
-  if (header.format === null) throw new ImageError("this is not an image; choose a JPEG, PNG, WebP, AVIF or GIF file");
+  if (header.format === null) throw new ImageError("this is not an image that this page reads; choose a JPEG, PNG, WebP, AVIF or GIF file");
   if (header.width * header.height > MAX_PIXELS) throw tooLarge(header);
   if (!header.isWhole) throw new ImageError("the image is cut off; get the file again");
   const orientation = header.format === "WEBP" ? takeOrientation(bytes) : 1;

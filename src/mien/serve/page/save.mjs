@@ -13,7 +13,7 @@ export function faceValues(face, threshold) {
   const probs = Object.entries(face.probs).map(([name, value]) => [name, round(value, 4)]);
   return {
     box: face.box.map((side) => round(side, 1)),
-    score: round(face.score ?? face.raw?.score ?? 0, 4),
+    score: round(face.score, 4),
     points: face.points
       ? Object.fromEntries(face.points.map((place, k) => [POINTS[k], place?.map((side) => round(side, 1)) ?? null]))
       : null,

@@ -108,10 +108,11 @@ export class Server {
   }
 }
 
-function fromServer({ box, score, points, probs, quality, maps, to_image: rows, crop_size: cropSize, track_id: id, raw }) {
+function fromServer({ box, points, probs, maps, to_image: rows, crop_size: cropSize, track_id: id, raw, ...own }) {
+  const { score, quality } = raw ?? own; // those of a tracked face are in its frame's own reading
   const [, height, width] = maps.shape;
   const data = Uint8Array.from(atob(maps.data), (letter) => letter.charCodeAt(0));
   const places = points && Object.values(points);
   const shown = { id, box, score, points: places, probs, raw, maps: { data, width, height, peaks: maps.peaks } };
-  return { ...shown, quality: (raw ?? { quality }).quality, toImage: rows.flat(), cropSize, crop: null };
+  return { ...shown, quality, toImage: rows.flat(), cropSize, crop: null };
 }
