@@ -16,7 +16,7 @@ from mien._emotions import Emotion
 from mien._errors import MienError, MissingExtraError, OutputError, first_line, require_kind, shown
 from mien._face import Reading, record_columns
 from mien._format import csv_cell, printable
-from mien._output import MARK, PARTIAL, Draft, lock_output, open_output, output_errors
+from mien._output import MARK, PARTIAL, Draft, is_device, lock_output, open_output, output_errors
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -311,10 +311,10 @@ class Parquet:
 
     def __enter__(self) -> Self:
         import_parquet()
-        Draft(self._path).drop()  # a path that cannot be written is reported now
-        is_device = self._path.exists() and not self._path.is_file()
+        if not (is_pipe := is_device(self._path)):  # whose reader would end when it is closed
+            Draft(self._path).drop()  # a path that cannot be written is reported now
         with output_errors(str(self._parts)):
-            if is_device:  # or a pipe
+            if is_pipe:
                 self._parts = Path(tempfile.mkdtemp())
             self._parts.mkdir(exist_ok=True)
             folder = os.open(self._parts, os.O_RDONLY) if os.name == "posix" else None
