@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from mien._emotions import Emotion
@@ -540,9 +540,11 @@ def write_csv(stream: TextIO, rows: Iterable[Iterable[Any]], *, raw: bool = Fals
     Raises:
         OutputError: The stream cannot be written.
     """
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows if raw else (map(csv_cell, row) for row in rows))
-    write(stream, escaped(buffer.getvalue(), stream))
+    lines: list[str] = []
+    # It quotes texts with a character of its line end: else a raw name with "\r" would end the row.
+    writer = csv.writer(SimpleNamespace(write=lines.append), lineterminator="\r\n")
+    writer.writerows(rows if raw else (map(csv_cell, row) for row in rows))
+    write(stream, escaped("".join(line.removesuffix("\r\n") + "\n" for line in lines), stream))
 
 
 def write(stream: TextIO, text: str) -> None:
