@@ -288,8 +288,9 @@ def test_a_tiff_of_twelve_bits_is_not_dark() -> None:
     packed = np.stack([left >> 4, (left & 15) << 4 | right >> 8, right & 255], -1).astype(np.uint8).reshape(16, 24)
     data = encode(Image.fromarray(packed), "TIFF")
     for tag, before, now in ((256, 24, 16), (258, 8, 12)):  # the width and the bits
-        start = data.index(struct.pack("<H", tag), 8)
-        data = data[: start + 8] + data[start + 8 : start + 12].replace(bytes([before]), bytes([now])) + data[start + 12 :]
+        at = data.index(struct.pack("<H", tag), 8) + 8
+        assert data[at] == before
+        data = data[:at] + bytes([now]) + data[at + 1 :]
     np.testing.assert_array_equal(decode(data).pixels[..., 0], np.arange(256).reshape(16, 16))
 
 
