@@ -409,33 +409,6 @@ def test_the_most_certain_faces_of_a_crowd_are_read(tiny: Path) -> None:
     assert Reader(tiny, detector=Crowd(), max_faces=8).read(np.zeros((48, 96), np.uint8)).note is None
 
 
-def detecting(tiny: Path, found: Detection) -> Reader:
-    return Reader(tiny, detector=type("Fixed", (), {"name": "fixed", "__call__": lambda *_: [found]})())
-
-
-@pytest.mark.parametrize(
-    ("found", "reason"),
-    [
-        (Detection(Box(40, 30, 20, 25), 0.9, None), "it must be x1, y1, x2, y2, the smaller first"),
-        (Detection(Box(0, 0, 9, math.nan), 0.9, None), "its corners must be finite"),
-        (Detection(Box(0, 0, 9, 9), math.nan, None), "the score nan; it must be a number from 0 to 1"),
-    ],
-)
-def test_what_is_no_face_of_a_detector_is_refused(tiny: Path, found: Detection, reason: str) -> None:
-    with pytest.raises(MienError, match=reason):
-        detecting(tiny, found).read(np.zeros((64, 64), np.uint8))
-
-
-@pytest.mark.parametrize("missing", [math.nan, math.inf])
-def test_a_point_that_a_detector_did_not_find_is_null_in_json(tiny: Path, missing: float) -> None:
-    points = KeyPoints((20, 20), (40, 20), (missing, missing), (30, 40), None, (50, missing))
-    reading = detecting(tiny, Detection(Box(10, 10, 50, 50), 0.9, points)).read(np.zeros((64, 64), np.uint8))
-    found = json.loads(json.dumps(reading.to_dict(), allow_nan=False))["faces"][0]["points"]
-    assert found["right_eye"] == [20, 20]
-    assert (found["nose"], found["right_ear"], found["left_ear"]) == (None, None, None)
-    assert reading.to_records()[0]["nose_x"] is None
-
-
 def test_eight_threads_share_a_reader(reader: Reader, astronaut: np.ndarray) -> None:
     images = [np.roll(astronaut, 7 * shift, axis=1) for shift in range(24)]
     serial = [reader.read(image).to_dict()["faces"] for image in images]
