@@ -282,6 +282,24 @@ def test_a_tiff_whose_zero_is_white_is_no_negative(bits: int) -> None:
     np.testing.assert_array_equal(decode(bytes(data)).pixels[..., 0], ramp)
 
 
+def test_a_tiff_of_twelve_bits_is_not_dark() -> None:
+    ramp = np.linspace(0, 4095, 256).round().astype(np.uint16).reshape(16, 8, 2)
+    left, right = ramp[..., 0], ramp[..., 1]  # two values in three bytes
+    packed = np.stack([left >> 4, (left & 15) << 4 | right >> 8, right & 255], -1).astype(np.uint8).reshape(16, 24)
+    data = encode(Image.fromarray(packed), "TIFF")
+    for tag, before, now in ((256, 24, 16), (258, 8, 12)):  # the width and the bits
+        at = data.index(struct.pack("<H", tag), 8) + 8
+        assert data[at] == before
+        data = data[:at] + bytes([now]) + data[at + 1 :]
+    np.testing.assert_array_equal(decode(data).pixels[..., 0], np.arange(256).reshape(16, 16))
+
+
+def test_a_float_map_is_not_black() -> None:
+    ramp = np.arange(256, dtype=np.float32).reshape(16, 16) / 255
+    data = b"Pf\n16 16\n-1.0\n" + ramp[::-1].astype("<f4").tobytes()  # the last row comes first
+    np.testing.assert_array_equal(decode(data).pixels[..., 0], np.arange(256).reshape(16, 16))
+
+
 def heic(pixels: NDArray[np.uint8], brand: bytes) -> bytes:
     """A HEIC image; ``brand`` is the major one, the compatible ones name HEVC."""
     pillow_heif = pytest.importorskip("pillow_heif")

@@ -1,6 +1,7 @@
 """Crops have the framing of the training faces for any size, angle and position, also at image edges."""
 
 import io
+import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +18,7 @@ from mien._framing import FER2013, Framing
 from mien.detect import open_detector
 from mien.extract import extract
 from mien.infer import Classifier, find_model
+from mien.reader import Reader
 
 PLACE = 1 / 16  # pixels: faces are placed in steps of it
 # FER-2013's framing without rotation, for tests that compare exact pixels.
@@ -293,3 +295,30 @@ def test_a_box_that_is_no_number_is_refused(astronaut: NDArray[np.uint8]) -> Non
     for bad in (math.nan, math.inf):
         with pytest.raises(MienError, match="finite"):
             extract(astronaut, [Detection(Box(0, 0, bad, 10), 1.0, None)], size=48)
+
+
+def detecting(found: Detection) -> Reader:
+    return Reader(detector=type("Fixed", (), {"name": "fixed", "__call__": lambda *_: [found]})())
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (Detection(Box(40, 30, 20, 25), 0.9, None), "it must be x1, y1, x2, y2, the smaller first"),
+        (Detection(Box(0, 0, 9, math.nan), 0.9, None), "its corners must be finite"),
+        (Detection(Box(0, 0, 9, 9), math.nan, None), "the score nan; it must be a number from 0 to 1"),
+    ],
+)
+def test_what_is_no_face_of_a_detector_is_refused(found: Detection, reason: str) -> None:
+    with pytest.raises(MienError, match=reason):
+        detecting(found).read(np.zeros((64, 64), np.uint8))
+
+
+@pytest.mark.parametrize("missing", [math.nan, math.inf])
+def test_a_point_that_a_detector_did_not_find_is_null_in_json(missing: float) -> None:
+    points = KeyPoints((20, 20), (40, 20), (missing, missing), (30, 40), None, (50, missing))
+    reading = detecting(Detection(Box(10, 10, 50, 50), 0.9, points)).read(np.zeros((64, 64), np.uint8))
+    found = json.loads(json.dumps(reading.to_dict(), allow_nan=False))["faces"][0]["points"]
+    assert found["right_eye"] == [20, 20]
+    assert (found["nose"], found["right_ear"], found["left_ear"]) == (None, None, None)
+    assert reading.to_records()[0]["nose_x"] is None

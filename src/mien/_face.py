@@ -227,7 +227,10 @@ class Face:
         points = None
         if self.points is not None:
             places = self.points._asdict().items()
-            points = {name: None if place is None else [round(v, 1) for v in place] for name, place in places}
+            points = {  # JSON has no numbers that are not finite, which a detector may return for a hidden point
+                name: [round(v, 1) for v in place] if place and all(map(math.isfinite, place)) else None
+                for name, place in places
+            }
         return {
             "box": [round(v, 1) for v in self.box],
             "score": round(self.score, 4),

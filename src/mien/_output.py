@@ -37,7 +37,7 @@ _OWN = re.compile(
     rb'|\A(?:\[\n)?\{"(?:(?:frame|start)": \d|source": "[^\n]*?", "size_wh": \[)',
     re.MULTILINE,
 )
-_JSON, _KEYS = re.compile(rb"\A\{\s*\""), re.compile(rb'"(?:provenance|vote_weight|data_sha256)":')
+_JSON, _KEYS = re.compile(rb"\A\{\s*\""), re.compile(rb'"(?:vote_weight|data_sha256)":')
 PARTIAL = (KeyboardInterrupt, BrokenPipeError)  # after which files have the results until then
 _EDGE = 2**20  # bytes at the start and at the end of a file in which the mark is looked for
 

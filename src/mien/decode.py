@@ -459,19 +459,21 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _value_span(image: Image.Image) -> tuple[float, float]:
     """The values of a grey image of more than 8 bits that become 0 and 255.
 
-    16-bit formats span 0..65535 by definition. Other integers and floats have no range: 0..1 (floats), 0..255 and
-    0..65535 (integers) are taken as such if the values fit, else the lowest and the highest value. A TIFF whose zero
-    is white has them in reverse order.
+    16-bit formats span 0..65535 by definition, a TIFF of 12 bits 0..4095. Other integers and floats have no range: 0..1
+    (floats), 0..255 and 0..65535 (integers) are taken as such if the values fit, else the lowest and the highest value.
+    A TIFF whose zero is white has them in reverse order.
     """
+    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
     low, high = 0.0, 65535.0
-    if not (image.mode.startswith("I;16") or image.format in ("PNG", "PPM")):
+    if image.mode.startswith("I;16"):
+        high = float(2 ** tags.get(ExifTags.Base.BitsPerSample, (16,))[0] - 1)
+    elif image.mode == "F" or image.format not in ("PNG", "PPM"):
         values = [_finite(strip) for _, strip in _strips(image)]
         low, high = min(float(each.min()) for each in values), max(float(each.max()) for each in values)
         known = (1.0, 255.0) if image.mode == "F" else (255.0, 65535.0)
         if low >= 0 and high <= known[-1]:
             low, high = 0.0, next(top for top in known if high <= top)
-    white_is_zero = image.format == "TIFF" and getattr(image, "tag_v2", {}).get(262) == 0  # PhotometricInterpretation
-    return (high, low) if white_is_zero else (low, high)
+    return (high, low) if tags.get(ExifTags.Base.PhotometricInterpretation) == 0 else (low, high)  # zero is white
 
 
 def _finite(image: Image.Image) -> NDArray[np.float32]:

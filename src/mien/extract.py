@@ -83,7 +83,9 @@ def _place(detection: Detection, framing: Framing) -> NDArray[np.float64]:
     box, points = detection.box, detection.points
     if not all(map(_is_place, box)):
         raise MienError(f"the detector returned the box {tuple(box)}; its corners must be finite numbers of pixels")
-    if not is_number(detection.score):
+    if box.x2 < box.x1 or box.y2 < box.y1:
+        raise MienError(f"the detector returned the box {tuple(box)}; it must be x1, y1, x2, y2, the smaller first")
+    if not is_number(detection.score) or not math.isfinite(detection.score):
         raise MienError(f"the detector returned the score {shown(detection.score)}; it must be a number from 0 to 1")
     whole_box = np.array([[box.width, 0, box.x1], [0, box.height, box.y1]])
     if points is None or not all(map(_is_place, (*points.right_eye, *points.left_eye, *points.mouth))):

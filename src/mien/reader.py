@@ -77,6 +77,7 @@ class Reader:
         abstain: Probability from 0 to 1 below which a face gets no emotion, or ``"card"``.
         min_quality: Quality from 0 to 1 below which a face is left out.
         max_faces: The largest number of faces that are read in an image.
+        max_bytes: The largest size of an encoded image, in bytes.
 
     Example:
         >>> import numpy as np
@@ -146,7 +147,7 @@ class Reader:
         self._curve = np.array(list(self._thresholds)), np.array(list(self._thresholds.values()))
         self._workers = min(threads or os.cpu_count() or 1, _MAX_WORKERS)
         self._limits: dict[str, Any] = {"max_bytes": max_bytes, "max_pixels": max_pixels}
-        self.max_faces = max_faces
+        self.max_faces, self.max_bytes = max_faces, max_bytes
 
     def read(self, image: Source, *, keep_pixels: bool = False) -> Reading:
         """Read the faces of one image.

@@ -54,6 +54,20 @@ def test_an_image_that_ends_the_process_is_tried_twice(notes: Path, tmp_path: Pa
     assert len(notes.read_bytes()) in ([6] if threads == 1 else range(6, 9))
 
 
+def test_an_object_may_be_as_large_as_the_reader_takes(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    path, side = tmp_path / "large.pgm", 8200  # 67 MB
+    with path.open("wb") as file:
+        file.truncate(file.write(b"P5 8200 8200 255\n") + side * side)
+    for name in (str(path), f"file://{path}"):
+        for max_bytes, reason in ((100 * 2**20, None), (1000, f"{name}: the file exceeds the limit of 1,000 bytes; ")):
+            reader = mien.Reader(detector="none", max_bytes=max_bytes)
+            with closing(BlockReader(pickle.dumps(reader), reader.model.emotions, str(tmp_path), sys.path)) as blocks:
+                ((row,),) = blocks.read(ImageBlock(1, [name]))
+            assert (row["error"] is None) == (reason is None)
+            assert (row["error"] or "").startswith(reason or "")
+
+
 def test_a_process_that_is_killed_once_loses_nothing(notes: Path, tmp_path: Path) -> None:
     names = write_images(tmp_path / "in", 8, deadly=[0, 4, 7])
     reader, images = read(notes, ImageBlock(8, names), most=1)

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -195,6 +197,7 @@ def test_a_mark_is_found_at_both_ends_of_a_file_and_nowhere_else(tmp_path: Path)
         "train with data.exclude=THIS_FILE\n",
         "mien-sha256 and mien_contract are its marks\n",
         '{"epoch": 1, "loss": 0.5}\n',
+        '{"name": "page", "publishConfig": {"provenance": true}}\n',
         'the line <meta name="generator" is what pages have\n',
     ],
 )
@@ -220,6 +223,26 @@ def test_an_open_pipe_is_written_by_its_name(predict: Callable[..., Result], pho
     finally:
         os.close(start)
         os.close(end)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are those of POSIX")
+@pytest.mark.parametrize("suffix", ["parquet", "html"])
+def test_a_named_pipe_gets_a_whole_file_or_an_error(photo: Path, tmp_path: Path, suffix: str) -> None:
+    pipe = tmp_path / f"pipe.{suffix}"
+    os.mkfifo(pipe)
+    reader = subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE)
+    program = [sys.executable, "-m", "mien", "predict", photo, "--detector", "none", "--out", pipe]
+    with subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as writer:
+        content = reader.communicate()[0]
+        try:
+            error = writer.communicate(timeout=60)[1]
+        finally:
+            writer.kill()
+    if suffix == "parquet":
+        assert (writer.returncode, content[:4], content[-4:], error) == (0, b"PAR1", b"PAR1", "")
+    else:
+        assert (writer.returncode, content) == (2, b"")
+        assert error == f"mien: {pipe}: is a pipe, into which no page can be written; name a file\n"
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])

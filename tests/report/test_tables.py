@@ -87,6 +87,16 @@ def test_csv_without_readings_has_its_header_and_unencodable_names_are_escaped()
     assert "bad\\udcff.jpg" in raw.getvalue().decode()
 
 
+def test_raw_csv_reads_back_whatever_is_in_a_name() -> None:
+    names = ["a\rb.png", "a\nb.png", "a\r\nb.png", 'a"b,c.png', "=1.png"]
+    stream = io.StringIO(newline="")
+    with Csv(stream, SEVEN, raw=True) as table:
+        for name in names:
+            table.add(Reading((), name, (1, 1)))
+    stream.seek(0)
+    assert [row["source"] for row in csv.DictReader(stream)] == names
+
+
 def test_open_output_appears_whole_with_the_rights_of_the_umask(tmp_path: Path) -> None:
     target = tmp_path / "table.csv"
     target.write_text("old", "utf-8")

@@ -51,29 +51,32 @@ class ImageBlock:
             return f"{self.names[0]}, {unit} {self.start:g} to {'the end' if self.end is None else f'{self.end:g}'}"
         return self.names[0] if len(self.names) == 1 else f"{self.names[0]} to {self.names[-1]}"
 
-    def open(self, done: int = 0, broken: Mapping[int, str] | None = None) -> Generator[tuple[int, Source], None, None]:
+    def open(
+        self, done: int = 0, broken: Mapping[int, str] | None = None, *, max_bytes: int = MAX_BYTES
+    ) -> Generator[tuple[int, Source], None, None]:
         """Open the images in their order.
 
         Args:
             done: How many images to leave out.
             broken: Why images must not be read, by their number.
+            max_bytes: Largest size of an image of an object store; of a larger one, a byte more is fetched.
 
         Yields:
             The number of each image in the block, and the image as ``Reader.read`` takes it.
         """
-        items = self._frames() if self.fps else self._rows() if self.column else self._files()
+        items = self._frames() if self.fps else self._rows(max_bytes) if self.column else self._files(max_bytes)
         with closing(_fetch_ahead(islice(enumerate(items), done, None))) as ahead:
             for index, image in ahead:
                 reason = (broken or {}).get(index)
                 yield index, image if reason is None else _failing(name_of(image), f"{name_of(image)}: {reason}")
 
-    def _files(self) -> Iterator[Source]:
+    def _files(self, max_bytes: int) -> Iterator[Source]:
         if self.errors:
             yield from map(_failing, self.names, self.errors)
         else:
-            yield from (_open_name(name, self.options) for name in self.names)
+            yield from (_open_name(name, self.options, max_bytes) for name in self.names)
 
-    def _rows(self) -> Iterator[Source]:
+    def _rows(self, max_bytes: int) -> Iterator[Source]:
         with open_table(self.names[0], self.options) as file:
             sizes = (file.metadata.row_group(group).num_rows for group in range(file.num_row_groups))
             firsts, end = [0, *accumulate(sizes)], int(self.end or 0)
@@ -87,7 +90,7 @@ class ImageBlock:
             for batch in chain.from_iterable(parts):
                 for value in batch.column(self.column).to_pylist():
                     if self.start <= row < end:
-                        yield _open_value(value, f"{self.names[0]}#{row}", self.options)
+                        yield _open_value(value, f"{self.names[0]}#{row}", self.options, max_bytes)
                     row += 1
 
     def _frames(self) -> Iterator[Source]:
@@ -190,25 +193,25 @@ def _failing(name: str, error: str) -> Source:
     return Fetched(name, fetch)  # type: ignore[return-value]  # it has all that `decode` uses of a stream
 
 
-def _open_name(name: str, options: str) -> Source:
+def _open_name(name: str, options: str, max_bytes: int) -> Source:
     """A file: its path, or an object that is fetched."""
 
     def fetch() -> bytes:
         try:
             with open_object(name, options) as file:
-                return bytes(file.read(MAX_BYTES + 1))
+                return bytes(file.read(min(max_bytes + 1, file.size())))  # pyarrow allocates what is asked for
         except (OSError, ValueError, MienError) as error:
             raise ImageError(f"{name}: cannot be fetched ({store_reason(error)}); check name and rights") from error
 
     return Fetched(name, fetch) if is_address(name) else name  # type: ignore[return-value]
 
 
-def _open_value(value: Any, name: str, options: str) -> Source:
+def _open_value(value: Any, name: str, options: str, max_bytes: int) -> Source:
     """An image in a table: its bytes, its name, or both as Hugging Face writes them."""
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     if value and isinstance(value, str):
-        return _open_name(value, options)
+        return _open_name(value, options, max_bytes)
     if not value or not isinstance(value, bytes):
         return _failing(name, f"{name}: the row has no image; fill or remove it")
     return Fetched(name, lambda: value)  # type: ignore[return-value]

@@ -154,7 +154,7 @@ def _read_block(reader: Reader, given: tuple[ImageBlock, int, dict[int, str], bo
     block, done, broken, one_by_one = given
 
     def marked() -> "Iterator[Source]":
-        with closing(block.open(done, broken)) as images:
+        with closing(block.open(done, broken, max_bytes=reader.max_bytes)) as images:
             for index, image in images:
                 send(("image", index))
                 yield image

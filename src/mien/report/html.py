@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from mien._emotions import Emotion
-from mien._errors import MienError, require_kind
+from mien._errors import MienError, OutputError, require_kind
 from mien._face import Detection, Face, Reading, face_headline
 from mien._format import probability_percent
 from mien._output import PARTIAL, Draft, output_errors
@@ -80,7 +80,15 @@ class Html:
         page = fill_page(folder / "page.html", title=self._title, style=style, facts=self._model)
         opening, before, self._between, self._closing = re.split("<!--(?:summary|cards|errors)-->", page)
         self._summary_at = len(opening.encode("utf-8", "backslashreplace"))
-        self._draft = Draft(self._path, opening + " " * _SUMMARY_ROOM + before)
+        self._draft = Draft(self._path)
+        if not self._draft.file.seekable():  # the summary is written last
+            self._draft.drop()
+            raise OutputError(f"{self._draft.name}: is a pipe, into which no page can be written; name a file")
+        try:
+            self._draft.write(opening + " " * _SUMMARY_ROOM + before)
+        except BaseException:
+            self._draft.drop()
+            raise
         return self
 
     def add(self, reading: Reading) -> None:

@@ -9,14 +9,14 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from mien._emotions import Emotion
 from mien._errors import MienError, MissingExtraError, OutputError, first_line, require_kind, shown
 from mien._face import Reading, record_columns
 from mien._format import csv_cell, printable
-from mien._output import MARK, PARTIAL, Draft, lock_output, open_output, output_errors
+from mien._output import MARK, PARTIAL, Draft, is_device, lock_output, open_output, output_errors
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -311,10 +311,10 @@ class Parquet:
 
     def __enter__(self) -> Self:
         import_parquet()
-        Draft(self._path).drop()  # a path that cannot be written is reported now
-        is_device = self._path.exists() and not self._path.is_file()
+        if not (is_pipe := is_device(self._path)):  # whose reader would end when it is closed
+            Draft(self._path).drop()  # a path that cannot be written is reported now
         with output_errors(str(self._parts)):
-            if is_device:  # or a pipe
+            if is_pipe:
                 self._parts = Path(tempfile.mkdtemp())
             self._parts.mkdir(exist_ok=True)
             folder = os.open(self._parts, os.O_RDONLY) if os.name == "posix" else None
@@ -540,9 +540,11 @@ def write_csv(stream: TextIO, rows: Iterable[Iterable[Any]], *, raw: bool = Fals
     Raises:
         OutputError: The stream cannot be written.
     """
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows if raw else (map(csv_cell, row) for row in rows))
-    write(stream, escaped(buffer.getvalue(), stream))
+    lines: list[str] = []
+    # It quotes texts with a character of its line end: else a raw name with "\r" would end the row.
+    writer = csv.writer(SimpleNamespace(write=lines.append), lineterminator="\r\n")
+    writer.writerows(rows if raw else (map(csv_cell, row) for row in rows))
+    write(stream, escaped("".join(line.removesuffix("\r\n") + "\n" for line in lines), stream))
 
 
 def write(stream: TextIO, text: str) -> None:
