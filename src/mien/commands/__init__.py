@@ -5,6 +5,7 @@
 
 import contextlib
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -36,6 +37,7 @@ from mien.commands.train import train_command
 
 _WRONG = 2  # as typer returns for a wrong argument
 _PIPE_CLOSED = 141  # 128 + SIGPIPE
+_LEAST_COLUMNS = 80  # a narrower terminal gets help as lines: the boxes of rich cut off the names of options
 
 
 class _CommandGroup(TyperGroup):
@@ -70,6 +72,7 @@ app = typer.Typer(
     cls=_CommandGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="rich" if shutil.get_terminal_size().columns >= _LEAST_COLUMNS else None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _GROUPS: dict[str, tuple[Callable[..., None], ...]] = {  # in the order in which `mien --help` lists them
