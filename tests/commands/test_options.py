@@ -197,3 +197,15 @@ def test_a_narrow_terminal_cuts_off_no_name_of_an_option(columns: int) -> None:
 def test_a_terminal_of_unknown_width_shows_everything() -> None:
     code = "import sys\nfrom mien.__main__ import main\nsys.argv = ['mien', 'models']\nmain()"
     assert "mien-plus" in mien_process(code, columns=0)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full on this system")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("word", ["--version", "--help", "models"])
+def test_a_full_disk_behind_standard_output_is_one_line(word: str, unbuffered: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+        words = [sys.executable, "-m", "mien", word]
+        done = subprocess.run(words, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "mien: standard output: cannot be used (no space left on device)\n"
