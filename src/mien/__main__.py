@@ -51,6 +51,8 @@ def _run() -> int:
     if sys.stdout is None:  # as after `mien ... >&-`
         print("mien: standard output is closed; send it to a file or to /dev/null", file=sys.stderr)
         return 2
+    if not os.environ.get("COLUMNS", "0").strip("0"):
+        os.environ.pop("COLUMNS", None)  # 0 is a terminal of unknown width, but rich would print nothing at all
     # Pillow warns of metadata of images that it reads all the same.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     from mien.commands import app

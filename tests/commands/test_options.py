@@ -1,6 +1,9 @@
 """One vocabulary of options: a name means the same in every command, and a meaning has one name."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -171,3 +174,38 @@ def test_no_word_of_a_help_text_is_taken_for_markup(name: str) -> None:
     command = COMMANDS[name]
     for text in (command.help, *(each.help for each in command.params if getattr(each, "help", None))):
         assert Text.from_markup(text).plain == text, "a word in brackets is not shown"
+
+
+def mien_process(code: str, columns: int) -> str:
+    """The output of a program in a terminal of this width."""
+    environment = {**os.environ, "COLUMNS": str(columns)}
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, encoding="utf-8", check=True)
+    return done.stdout
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_a_narrow_terminal_cuts_off_no_name_of_an_option(columns: int) -> None:
+    code = "from mien.commands import app\nfor name in {}: app([name, '--help'], standalone_mode=False); print('END')"
+    pages = mien_process(code.format(list(COMMANDS)), columns).split("END")
+    for (name, command), page in zip(COMMANDS.items(), pages, strict=False):
+        words = (word for option in command.params for word in (*option.opts, *option.secondary_opts))
+        names = {word for word in words if word.startswith("-")}
+        assert not {word for word in names if not re.search(rf"{word}\b", page)}, name
+
+
+def test_a_terminal_of_unknown_width_shows_everything() -> None:
+    code = "import sys\nfrom mien.__main__ import main\nsys.argv = ['mien', 'models']\nmain()"
+    assert "mien-plus" in mien_process(code, columns=0)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full on this system")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("word", ["--version", "--help", "models"])
+def test_a_full_disk_behind_standard_output_is_one_line(word: str, unbuffered: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+        words = [sys.executable, "-m", "mien", word]
+        done = subprocess.run(words, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "mien: standard output: cannot be used (no space left on device)\n"

@@ -5,8 +5,9 @@
 
 import contextlib
 import os
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import typer
@@ -36,40 +37,52 @@ from mien.commands.train import train_command
 
 _WRONG = 2  # as typer returns for a wrong argument
 _PIPE_CLOSED = 141  # 128 + SIGPIPE
+_LEAST_COLUMNS = 80  # a narrower terminal gets help as lines: the boxes of rich cut off the names of options
 
 
 class _CommandGroup(TyperGroup):
     """Turns every expected error of a command into one line on standard error and an exit status."""
 
+    def make_context(self, *words: Any, **settings: Any) -> Any:
+        with _errors_as_lines(None):  # --help, --version and the completion of shells do their work here
+            return super().make_context(*words, **settings)
+
     def invoke(self, ctx: Any) -> Any:
+        with _errors_as_lines(ctx):
+            return super().invoke(ctx)
+
+
+@contextlib.contextmanager
+def _errors_as_lines(ctx: Any) -> Iterator[None]:
+    try:
         try:
-            try:
-                return super().invoke(ctx)
-            finally:
-                sys.stdout.flush()  # a full disk is noticed here at the latest
-        except MienError as error:
-            raise _fail(str(error), _WRONG) from error
-        except ModuleNotFoundError as error:  # commands import the packages of their extra when they run
-            extra = "serve" if ctx.invoked_subcommand == "serve" else "lab"
-            raise _fail(str(MissingExtraError(error.name or "torch", extra)), _WRONG) from error
-        except KeyboardInterrupt as error:
-            error.add_note("printed")
-            raise _fail("stopped", exit_status(error)) from error
-        except OSError as error:
-            name = error.filename or _name_of_output()
-            # Python flushes standard output once more when it ends; the same error must not be printed again then.
-            with contextlib.suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            if isinstance(error, BrokenPipeError):  # the reader of the output has stopped reading, as `head` does
-                raise typer.Exit(_PIPE_CLOSED) from error
-            reason = (error.strerror or str(error)).lower()
-            raise _fail(f"{name}: cannot be used ({reason})", _WRONG) from error
+            yield
+        finally:
+            sys.stdout.flush()  # a full disk is noticed here at the latest
+    except MienError as error:
+        raise _fail(str(error), _WRONG) from error
+    except ModuleNotFoundError as error:  # commands import the packages of their extra when they run
+        extra = "serve" if ctx and ctx.invoked_subcommand == "serve" else "lab"
+        raise _fail(str(MissingExtraError(error.name or "torch", extra)), _WRONG) from error
+    except KeyboardInterrupt as error:
+        error.add_note("printed")
+        raise _fail("stopped", exit_status(error)) from error
+    except OSError as error:
+        name = error.filename or _name_of_output()
+        # Python flushes standard output once more when it ends; the same error must not be printed again then.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # the reader of the output has stopped reading, as `head` does
+            raise typer.Exit(_PIPE_CLOSED) from error
+        reason = (error.strerror or str(error)).lower()
+        raise _fail(f"{name}: cannot be used ({reason})", _WRONG) from error
 
 
 app = typer.Typer(
     cls=_CommandGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="rich" if shutil.get_terminal_size().columns >= _LEAST_COLUMNS else None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _GROUPS: dict[str, tuple[Callable[..., None], ...]] = {  # in the order in which `mien --help` lists them
@@ -124,7 +137,8 @@ def _name_of_output() -> str:
         os.getcwd()  # noqa: PTH109
     except OSError:
         return "the current folder"  # it was removed
-    return "a file"
+    # With PYTHONUNBUFFERED nothing is left to flush after the error.
+    return "standard output" if getattr(sys.stdout, "write_through", False) else "a file"
 
 
 def _fail(message: str, status: int) -> typer.Exit:

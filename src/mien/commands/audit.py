@@ -37,7 +37,7 @@ def audit_command(
             help="What goes into exclude.txt: blank, not-face, leaked, contradicting, duplicates, label-error; all; "
             "none."
         ),
-    ] = "blank,not-face,leaked,contradicting",
+    ] = "blank, not-face, leaked, contradicting",  # one long word would be cut off in a terminal
     near: Annotated[float, typer.Option(help="Pearson correlation above which two images are duplicates.")] = 0.99,
     labels: _options.LabelMapOption = None,
     against_labels: Annotated[

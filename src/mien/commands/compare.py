@@ -27,7 +27,11 @@ def compare_command(
     as_json: _options.JsonOption = False,
     latency: Annotated[bool, typer.Option(help="Time every model on one thread.")] = True,
     own_calibration: Annotated[
-        bool, typer.Option(help="Keep each model's own calibration, instead of vector scaling for all if they differ.")
+        bool,
+        typer.Option(
+            "--own-calibration",
+            help="Keep each model's own calibration, instead of vector scaling for all if they differ.",
+        ),
     ] = False,
     grid: Annotated[str, typer.Option(help="A family of recipes to study instead: vgg-vs-resnet.")] = "",
     keep: _options.KeepOption = None,
