@@ -62,7 +62,16 @@ OPTIONAL_PACKAGES = {
     "ray",
     "supervision",
 }  # only inside of a function, which says what to install
-SERVE_PACKAGES = {"fastapi", "starlette", "uvicorn", "websockets", "pydantic", "prometheus_client", "python_multipart"}
+SERVE_PACKAGES = {
+    "httptools",
+    "fastapi",
+    "starlette",
+    "uvicorn",
+    "websockets",
+    "pydantic",
+    "prometheus_client",
+    "python_multipart",
+}
 HEAVY = ("torch", "torchvision", "cv2", "matplotlib", "sklearn", "pyarrow", "av", "fastapi", "ray", "mien.lab")
 
 
