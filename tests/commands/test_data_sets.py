@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from mien._emotions import SEVEN
+from mien.lab.train.devices import Devices
 from support.cli import mien_here
 from support.short_runs import ONE_BLOCK
 from support.synthetic_faces import cartoon_set
@@ -32,7 +33,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_synthetic_faces_are_written_evaluated_and_trained_on(drawn: Path, tmp_path: Path) -> None:
     command = ("synthesize", "disgust", "fear", "-n", "12", "--data", str(drawn), "--out", "made", "--steps", "3")
-    made = mien(*command, "--device", "cpu", "--train-precision", "32-true", cwd=tmp_path)
+    made = mien(*command, "--device", "cpu", cwd=tmp_path)
     assert made.returncode == 0, made.stderr
     assert "training the GAN" in made.stderr
     lines = made.stdout.splitlines()
@@ -40,6 +41,9 @@ def test_synthetic_faces_are_written_evaluated_and_trained_on(drawn: Path, tmp_p
     assert "kernel distance" in lines[0]
     evaluation = json.loads((tmp_path / "made" / "evaluation.json").read_text())
     assert evaluation["provenance"]["command"].startswith("mien synthesize disgust fear")
+    computed = evaluation["provenance"]["train_precision"]
+    assert computed == Devices("cpu").precision("bf16-mixed")
+    assert made.stderr.count("no bf16 instructions") == (computed == "32-true")
     assert evaluation["emotions"]["fear"]["held_out"] == 8
     assert {p.name for p in (tmp_path / "made").iterdir()} == {
         ".gan",

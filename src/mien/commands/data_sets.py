@@ -62,7 +62,7 @@ def synthesize_command(
     from mien.lab.gan.synthesize import SynthesisOptions, choose_emotions, gan_recipe, synthesize
     from mien.lab.gan.train import GanConfig
     from mien.lab.provenance import provenance
-    from mien.lab.train.devices import Devices
+    from mien.lab.train.devices import NO_BF16, Devices
     from mien.lab.train.logging import silence_lightning
 
     silence_lightning()
@@ -71,6 +71,9 @@ def synthesize_command(
     faces = load_set(data, recipe)
     if faces.note:
         echo(faces.note, err=True)
+    precision = Devices(device).precision(train_precision)
+    if precision != train_precision:
+        echo(NO_BF16, err=True)
     options = SynthesisOptions(
         chosen,
         count,
@@ -82,7 +85,8 @@ def synthesize_command(
         threads=threads if threads is not None else 1,
     )
     with _options.lab_runtime(device, threads), TerminalProgress() as progress:
-        evaluation = synthesize(options, faces, out, provenance=provenance(faces.sha256, faces.note), progress=progress)
+        origin = {**provenance(faces.sha256, faces.note), "train_precision": precision}
+        evaluation = synthesize(options, faces, out, provenance=origin, progress=progress)
     if not evaluation:
         echo(f"stopped at the time limit; the same command resumes. {out}")
         return

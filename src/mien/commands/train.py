@@ -68,6 +68,7 @@ def _train_all(
 ) -> None:
     """Train the runs that are not finished; together they have ``time_limit`` seconds."""
     from mien.lab.data.datasets import DatasetCache
+    from mien.lab.train.devices import NO_BF16
     from mien.lab.train.logging import ExperimentLoggers
     from mien.lab.train.run import is_finished
 
@@ -81,7 +82,7 @@ def _train_all(
             _print(f"{recipe.name}: finished already. {folder}")
             continue
         emulated = devices.precision(recipe.train.precision) != recipe.train.precision
-        for note in (faces.note, "this device has no bf16 instructions; the net is trained in fp32" * emulated):
+        for note in (faces.note, NO_BF16 * emulated):
             if note and note not in said:
                 said.add(note)
                 _print(note, error=True)

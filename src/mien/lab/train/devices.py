@@ -25,6 +25,7 @@ from mien._signals import ending_while_waiting
 _ANSWER_SECONDS = 600.0
 # Parameters of mallopt in the GNU C library (malloc.h).
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+NO_BF16 = "this device has no bf16 instructions; the net is trained in fp32"  # said where a recipe wants bf16
 # Names in torch.cpu.get_capabilities of the instructions with which oneDNN computes in bf16, on x86 and on ARM.
 _BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "avx_ne_convert", "avx10_2", "bf16", "sve_bf16")
 
