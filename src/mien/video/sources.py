@@ -7,6 +7,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -281,6 +282,8 @@ class _ContainerSource(FrameSource):
                 if self._stream.codec_context.name == "mjpeg":
                     check_structure(bytes(packet), "JPEG", "frame")
                 frames = packet.decode()
+                if not packet.size:
+                    self._stream.codec_context.flush_buffers()  # further packets may follow
             except (av.FFmpegError, ValueError, ImageError):  # only this packet is broken
                 self.skipped += 1
                 continue
@@ -358,27 +361,49 @@ class _VideoFile(_ContainerSource):
             yield from super()._packets()
             return
         if sampling.start > 0:
-            self._container.seek(int((sampling.start + zero) / stream.time_base), stream=stream, backward=True)
-        if sampling.fps is None:
-            yield from super()._packets()
-            return
-        ahead, packets, group = Sampling(sampling.fps, sampling.start, sampling.end), super()._packets(), list[Any]()
-        self._sampled = sampled = set[int]()
-        for packet in packets:
-            if group and (packet.is_keyframe or not packet.size):
-                needed, stamps = ahead.needed(group, zero)
-                sampled |= stamps
-                yield from needed
-                group = []
-            if not packet.size:
-                yield packet  # it empties the decoder
-                continue
-            group.append(packet)
-            if packet.pts is None or len(group) > _LONGEST_GROUP:  # from here on, everything is decoded
-                self._sampled = None
-                yield from group
-                yield from packets
+            self._seek(int((sampling.start + zero) / stream.time_base))
+        yield from super()._packets() if sampling.fps is None else self._needed_packets(super()._packets(), zero)
+
+    def _seek(self, target: int) -> None:
+        """Go to the last key frame before a time in ticks; frames between the two need the one before it."""
+        self._container.seek(target, stream=self._stream, backward=True)
+        first = next(super()._packets())
+        if first.pts is not None and first.dts is not None and first.pts > target:
+            with suppress(import_av().FFmpegError):
+                self._container.seek(first.dts - 1, stream=self._stream, backward=True)
                 return
+        self._container.seek(target, stream=self._stream, backward=True)
+
+    def _needed_packets(self, packets: Iterator[Any], zero: float) -> Iterator[Any]:
+        """Yield the packets that the samples need, and an empty one where others are left out before a group."""
+        sampling = self.sampling
+        ahead = Sampling(sampling.fps, sampling.start, sampling.end)
+        self._sampled = sampled = set[int]()
+        more, is_gap = 0, sampling.start > 0  # packets that the last group needs; whether packets were left out
+        for group, leading in _groups_of(packets):
+            count, stamps, first = len(group), set[int](), group[0].pts
+            if leading is None:
+                self._sampled = None
+            if self._sampled is not None:
+                count, stamps = ahead.needed(group, leading or (), zero)
+            needed = group[: max(count, more)]
+            if needed and is_gap and not self._stream.codec_context.codec.intra_only:
+                # An empty decoder starts anew. Otherwise, that of H.264 waits for the frames that are left out.
+                yield self._empty_packet()
+                if sampled:  # one did not come out, because its key frame needs others: decode everything from here on
+                    self._sampled, needed, count = None, group, len(group)
+                needed = [packet for packet in needed if first is None or packet.pts is None or packet.pts >= first]
+            sampled |= stamps
+            yield from needed
+            is_gap = max(count, more) < len(group)
+            more = max(0, count - len(group) + 1)  # the next key frame and those behind it
+        yield from packets
+        yield self._empty_packet()
+
+    def _empty_packet(self) -> Any:
+        packet = import_av().Packet(0)
+        packet.stream, packet.time_base = self._stream, self._stream.time_base
+        return packet
 
     def _decoding_time(self, frame: Any) -> float | None:
         """The time of a frame by the packet that was decoded when it came out, less the delay of the decoder."""
@@ -386,6 +411,32 @@ class _VideoFile(_ContainerSource):
             return None
         self._delay = frame.dts - self._first_dts if self._delay is None else self._delay
         return float((frame.dts - self._delay) * frame.time_base)
+
+
+def _groups_of(packets: Iterator[Any]) -> Iterator[tuple[list[Any], list[Any] | None]]:
+    """Yield the packets from each key frame to the next, and those behind that which are shown before it.
+
+    ``None`` instead of these says that the packets cannot be divided: their times are unknown or a group is too long.
+    The rest of ``packets`` is then left.
+    """
+    group, following = list[Any](), list[Any]()  # following: the next key frame, and those shown before it
+    for packet in packets:
+        if not packet.size:  # as at the end
+            continue
+        if packet.pts is None or len(group) + len(following) > _LONGEST_GROUP:
+            yield [*group, *following, packet], None
+            return
+        if following and (packet.is_keyframe or packet.pts > following[0].pts):
+            yield group, following[1:]
+            group, following = following, []
+        if following or (group and packet.is_keyframe):
+            following.append(packet)
+        else:
+            group.append(packet)
+    if group:
+        yield group, following[1:]
+    if following:
+        yield following, []
 
 
 class _LiveStream(_ContainerSource):

@@ -139,21 +139,22 @@ class Sampling:
             self._next = self.start + count / self.fps
         return True
 
-    def needed(self, group: Sequence[Any], zero: float) -> tuple[Sequence[Any], set[int]]:
+    def needed(self, group: Sequence[Any], leading: Sequence[Any], zero: float) -> tuple[int, set[int]]:
         """Choose the packets to decode among those from a key frame to the next.
 
         Args:
             group: The packets of PyAV, in decoding order, each with a time stamp.
+            leading: Those behind the next key frame that are shown before it. They refer to both groups.
             zero: Time of the source's beginning in seconds.
 
         Returns:
-            The packets up to the last frame that is delivered, none if none is, and the time stamps of those frames.
+            How many packets to decode, of both parts one after the other, and the time stamps of the frames to deliver.
         """
-        # Frames that are shown before the key frame may need the group before it, which was not decoded whole.
-        shown = sorted((packet.pts, index) for index, packet in enumerate(group) if packet.pts >= group[0].pts)
+        packets = [*group, *leading]
+        shown = sorted((packet.pts, index) for index, packet in enumerate(packets) if packet.pts >= group[0].pts)
         base = group[0].time_base
         wanted = [index for pts, index in shown if self.takes(float(pts * base) - zero)]
-        return group[: max(wanted, default=-1) + 1], {group[index].pts for index in wanted}
+        return max(wanted, default=-1) + 1, {packets[index].pts for index in wanted}
 
     def is_over(self, seconds: float) -> bool:
         """Return whether the source ends before a frame.
