@@ -231,10 +231,11 @@ def test_the_provenance_is_that_of_all_commands(faces: FaceSet, tmp_path: Path) 
     with pytest.raises(KeyboardInterrupt):
         fit(tiny(), faces, tmp_path, devices=CPU, provenance=first, on_epoch=stop)
     fit(tiny(), faces, tmp_path, devices=CPU, provenance=second)
-    assert load_final(tmp_path).provenance == first | {"commit": "a; b"}
+    joined = first | {"commit": "a; b", "train_precision": "32-true"}
+    assert load_final(tmp_path).provenance == joined
     (tmp_path / "final.pt").unlink()
     fit(tiny(), faces, tmp_path, devices=CPU, provenance=third)  # writes the file again, and trains nothing
-    assert load_final(tmp_path).provenance == first | {"commit": "a; b"}
+    assert load_final(tmp_path).provenance == joined
 
 
 def test_other_content_of_a_file_that_the_recipe_names_is_another_training(faces: FaceSet, tmp_path: Path) -> None:

@@ -149,7 +149,9 @@ def fit(
         )
         if run.epoch != fabric.broadcast(run.epoch):
             raise DataError(f"{folder}: this machine does not see the run; use a folder that all machines see")
-        source = {**(provenance or {}), "train_precision": devices.precision(recipe.train.precision)}
+        # A copy of the text: torch.save writes an object of the recipe once, which a resumed run would write twice.
+        precision = devices.precision(recipe.train.precision).encode().decode()
+        source = {**(provenance or {}), "train_precision": precision}
         writer = stack.enter_context(CheckpointWriter(run, fabric, source))
         while not run.is_done:
             optimizer = run.start_segment()
