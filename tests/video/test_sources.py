@@ -1,6 +1,8 @@
 """Videos, folders, cameras and live streams: frame times, orientation, damage, timeouts, closed threads."""
 
 import http.server
+import os
+import re
 import struct
 import sys
 import threading
@@ -131,6 +133,34 @@ def test_a_video_on_a_web_server_is_read_whole(tmp_path: Path) -> None:
             assert [shade_of(frame.pixels) for frame in frames] == list(range(30))
         server.shutdown()
         serving.join()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of Unix")
+@pytest.mark.parametrize("fps", [None, 1.0])
+def test_a_pipe_is_read_from_its_beginning(fps: float | None, tmp_path: Path) -> None:
+    """FFmpeg cannot go to the start in a pipe; it left out what it had read already."""
+    random, pipe = np.random.default_rng(0), tmp_path / "pipe"
+    noise = [random.integers(0, 255, (96, 128, 3), np.uint8) for _ in range(150)]  # 2 MB: a part is read to open it
+    video = write_video(tmp_path / "video.mkv", noise, times(150))
+    with open_source(str(video), start=3.0, fps=fps) as frames:
+        expected = [frame.seconds for frame in frames]
+    os.mkfifo(pipe)
+    writing = threading.Thread(target=lambda: pipe.write_bytes(video.read_bytes()))
+    writing.start()
+    with open_source(str(pipe), start=3.0, fps=fps) as frames:
+        found = [frame.seconds for frame in frames]
+    writing.join()
+    assert found == expected
+    assert expected[0] == pytest.approx(3.0)
+
+
+def test_an_infinite_duration_in_a_tag_is_ignored(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "video.mkv", shades(30), times(30))
+    content, count = re.subn(rb"00:00:\d\d\.\d{9}", b"inf:00:00.00000000", path.read_bytes())
+    assert count
+    path.write_bytes(content)
+    with open_source(str(path)) as frames:
+        assert [shade_of(frame.pixels) for frame in frames] == list(range(30))
 
 
 class QuietFiles(http.server.SimpleHTTPRequestHandler):

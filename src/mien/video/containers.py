@@ -11,6 +11,8 @@ from PIL import Image
 from mien._errors import MissingExtraError, SourceError
 from mien._face import Pixels
 
+_LONGEST_SECONDS = 1e9  # a longer duration, such as an infinite one, is an error of the file
+
 
 def import_av() -> Any:
     """Import PyAV. Raises ``MissingExtraError`` if it is not installed."""
@@ -161,4 +163,4 @@ def span_of(container: Any, video: Any, zero: float | None = None) -> VideoSpan:
             stated = sum(float(part) * unit for part, unit in zip(parts, (3600, 60, 1), strict=True))
     # Some programs count the time before the first frame as part of the duration, others do not.
     lasts = stated - before if stated > before else stated
-    return VideoSpan(zero, start, start + lasts if lasts > 0 else None)
+    return VideoSpan(zero, start, start + lasts if 0 < lasts <= _LONGEST_SECONDS else None)

@@ -238,11 +238,12 @@ def _open_file(name: str) -> FrameSource:
     check_image_file(name)
     # Without "file:", FFmpeg takes a name such as "a:b.mp4" for an address. At a pipe it may wait for ever.
     given = (f"file:{name}", name, cure)
-    container = open_container(*given) if Path(name).is_file() else run_in_thread(lambda: open_container(*given))
+    is_file = Path(name).is_file()
+    container = open_container(*given) if is_file else run_in_thread(lambda: open_container(*given))
     if container.format.name in _NOT_VIDEOS:
         container.close()
         raise SourceError(f"{name}: is not a video; {cure}")
-    return _VideoFile(container, name)
+    return _VideoFile(container, name, is_pipe=not is_file)
 
 
 class _ContainerSource(FrameSource):
@@ -297,8 +298,9 @@ class _ContainerSource(FrameSource):
 class _VideoFile(_ContainerSource):
     """All frames of a file. A truncated file delivers the frames it has."""
 
-    def __init__(self, container: Any, name: str) -> None:
+    def __init__(self, container: Any, name: str, *, is_pipe: bool = False) -> None:
         super().__init__(container, name, threads="AUTO")
+        self._is_pipe = is_pipe
         stream, span = self._stream, span_of(container, self._stream)
         self._span = span
         # The end of the whole file can be that of longer audio.
@@ -360,7 +362,7 @@ class _VideoFile(_ContainerSource):
         if sampling.is_all or zero is None or not name.startswith(("mov", "matroska")):
             yield from super()._packets()
             return
-        if sampling.start > 0:
+        if sampling.start > 0 and not self._is_pipe:  # a pipe has only what comes next
             self._seek(int((sampling.start + zero) / stream.time_base))
         yield from super()._packets() if sampling.fps is None else self._needed_packets(super()._packets(), zero)
 
