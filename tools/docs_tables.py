@@ -228,7 +228,7 @@ def machine_of(run: Json) -> str:
 
 
 def folds_section(results: Path) -> list[str]:
-    """The cross-validations: figures on faces that no choice has seen."""
+    """The cross-validations: figures of predictions that no choice has used."""
     lines = []
     for path in sorted(results.rglob("folds-*/metrics.json")):
         run = json.loads(path.read_text("utf-8"))

@@ -81,8 +81,8 @@ def _train_all(
         if is_finished(folder, recipe, faces.sha256):
             _print(f"{recipe.name}: finished already. {folder}")
             continue
-        emulated = devices.precision(recipe.train.precision) != recipe.train.precision
-        for note in (faces.note, NO_BF16 * emulated):
+        is_changed = devices.precision(recipe.train.precision) != recipe.train.precision
+        for note in (faces.note, NO_BF16 if is_changed else ""):
             if note and note not in said:
                 said.add(note)
                 _print(note, error=True)

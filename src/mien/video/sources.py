@@ -390,7 +390,7 @@ class _VideoFile(_ContainerSource):
                 count, stamps = ahead.needed(group, leading or (), zero)
             needed = group[: max(count, more)]
             if needed and is_gap and not self._stream.codec_context.codec.intra_only:
-                # An empty decoder starts anew. Otherwise, that of H.264 waits for the frames that are left out.
+                # Empty the decoder first: that of H.264 would wait for the frames that are left out.
                 yield self._empty_packet()
                 if sampled:  # one did not come out, because its key frame needs others: decode everything from here on
                     self._sampled, needed, count = None, group, len(group)

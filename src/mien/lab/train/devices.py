@@ -61,8 +61,11 @@ class Devices:
             >>> Devices("cpu").precision("32-true")
             '32-true'
         """
-        found = torch.accelerator.current_accelerator(check_available=True) if self.accelerator == "auto" else None
-        return computed_precision(wanted, found.type if found else self.accelerator.replace("auto", "cpu"))
+        kind = self.accelerator
+        if kind == "auto":
+            found = torch.accelerator.current_accelerator(check_available=True)
+            kind = found.type if found else "cpu"
+        return computed_precision(wanted, kind)
 
     def launch(self, precision: str) -> Fabric:
         """Start the other processes and return the Fabric of this one.
