@@ -17,6 +17,7 @@ from mien.lab.data import Split
 from mien.lab.data.datasets import load_set, load_test_set
 from mien.lab.data.faceset import file_sha256
 from mien.lab.data.fer2013 import OFFICIAL_COUNTS, has_private_test
+from mien.lab.files import save_json
 from mien.lab.ledger import (
     Answers,
     Ledger,
@@ -97,6 +98,21 @@ def test_seeds_of_one_training_and_members_of_a_grid_are_one_look(tmp_path: Path
     look(again, answers(grid[0], "without clipping"))
     look(ledger, answers(grid[1], "the rest of the second grid"))
     assert count_looks("002 vgg-vs-resnet", ledger.entries()) == (2, 6)
+
+
+def test_a_member_that_is_trained_again_does_not_join_the_look_at_one_that_was_added_later(tmp_path: Path) -> None:
+    path = tmp_path / "looks.json"
+    ledger, again = Ledger(path), Ledger(path, again="trained again from committed code")
+    first, second, added = (f"hybrid-ablation-narrow/{member}" for member in ("backbone", "attention", "milder"))
+    look(ledger, answers(first, "1"), answers(second, "2"), answers(added, "3"))
+    entries = ledger.entries()
+    entries[2] |= {"look": 2, "why": "a member that was added"}  # as it was counted when it was not yet in the package
+    save_json(path, {"looks": entries})
+    with pytest.raises(DataError, match="001 hybrid-resnet50: PrivateTest was looked at 2 times"):
+        ledger.require([answers(first, "1 again")])
+    look(again, answers(first, "1 again"))
+    look(ledger, answers(added, "3 again"), answers(second, "2 again"))  # the same grid for the second time
+    assert [(each["look"], each["why"]) for each in ledger.entries()[3:]] == [(3, again.again), (3, ""), (3, "")]
 
 
 def test_a_name_a_seed_or_a_grid_hides_no_other_training(tmp_path: Path) -> None:

@@ -331,7 +331,13 @@ def _entry(answers: Answers, entries: Sequence[Look]) -> Look:
     for entry in entries:
         if entry["family"] == family:
             looks.setdefault(entry["look"], []).append(entry)
-    joined = [look for look, there in looks.items() if all(_belongs(answers, each) for each in there)]
+    # A member that was evaluated before opens a look: it is no first evaluation of a member that was added later.
+    times = _times_seen(_seen_as(answers.recipe, answers.seed, answers.settings), looks.values())
+    joined = [
+        look
+        for look, there in looks.items()
+        if all(_belongs(answers, each) for each in there) and times == _times_before(look, looks)
+    ]
     look = joined[-1] if joined else max(looks, default=0) + 1
     return {
         "family": family,
@@ -343,6 +349,25 @@ def _entry(answers: Answers, entries: Sequence[Look]) -> Look:
         "accuracy": dict(answers.accuracy),
         **({"trained_on": answers.trained_on} if answers.trained_on else {}),
     }
+
+
+def _seen_as(recipe: str, seed: str, settings: str) -> tuple[str, str, str]:
+    """What is the same in evaluations of one training, repeated with other weights: recipe, seed and views."""
+    return recipe, seed, settings.partition("+")[2]
+
+
+def _times_seen(training: tuple[str, str, str], looks: Iterable[Sequence[Look]]) -> int:
+    """The number of looks that a training is part of."""
+    return sum(
+        any(_seen_as(each["recipe"], each["seed"], each["settings"]) == training for each in there) for there in looks
+    )
+
+
+def _times_before(look: int, looks: Mapping[int, Sequence[Look]]) -> int:
+    """How many looks before one had the training that opened it."""
+    first = looks[look][0]
+    training = _seen_as(first["recipe"], first["seed"], first["settings"])
+    return _times_seen(training, (there for number, there in looks.items() if number < look))
 
 
 def _belongs(answers: Answers, entry: Look) -> bool:
