@@ -331,17 +331,9 @@ def _entry(answers: Answers, entries: Sequence[Look]) -> Look:
     for entry in entries:
         if entry["family"] == family:
             looks.setdefault(entry["look"], []).append(entry)
-    # A member that was evaluated before opens a look: it is no first evaluation of a member that was added later.
-    times = _times_seen(_seen_as(answers.recipe, answers.seed, answers.settings), looks.values())
-    joined = [
-        look
-        for look, there in looks.items()
-        if all(_belongs(answers, each) for each in there) and times == _times_before(look, looks)
-    ]
-    look = joined[-1] if joined else max(looks, default=0) + 1
-    return {
+    entry = {
         "family": family,
-        "look": look,
+        "look": 0,
         "recipe": answers.recipe,
         "seed": answers.seed,
         "settings": answers.settings,
@@ -349,25 +341,24 @@ def _entry(answers: Answers, entries: Sequence[Look]) -> Look:
         "accuracy": dict(answers.accuracy),
         **({"trained_on": answers.trained_on} if answers.trained_on else {}),
     }
+    # A member that was evaluated before opens a look: it is no first evaluation of a member that was added later.
+    repeats = _times_seen(entry, looks.values())
+    joined = [
+        look
+        for look, there in looks.items()
+        if all(_belongs(answers, each) for each in there)
+        and repeats == _times_seen(there[0], (each for number, each in looks.items() if number < look))
+    ]
+    return entry | {"look": joined[-1] if joined else max(looks, default=0) + 1}
 
 
-def _seen_as(recipe: str, seed: str, settings: str) -> tuple[str, str, str]:
-    """What is the same in evaluations of one training, repeated with other weights: recipe, seed and views."""
-    return recipe, seed, settings.partition("+")[2]
+def _times_seen(entry: Look, looks: Iterable[Sequence[Look]]) -> int:
+    """The number of looks that have an entry of the same recipe, seed and views, whatever its weights."""
 
+    def training(of: Look) -> tuple[str, str, str]:
+        return of["recipe"], of["seed"], of["settings"].partition("+")[2]
 
-def _times_seen(training: tuple[str, str, str], looks: Iterable[Sequence[Look]]) -> int:
-    """The number of looks that a training is part of."""
-    return sum(
-        any(_seen_as(each["recipe"], each["seed"], each["settings"]) == training for each in there) for there in looks
-    )
-
-
-def _times_before(look: int, looks: Mapping[int, Sequence[Look]]) -> int:
-    """How many looks before one had the training that opened it."""
-    first = looks[look][0]
-    training = _seen_as(first["recipe"], first["seed"], first["settings"])
-    return _times_seen(training, (there for number, there in looks.items() if number < look))
+    return sum(any(training(each) == training(entry) for each in there) for there in looks)
 
 
 def _belongs(answers: Answers, entry: Look) -> bool:
