@@ -20,7 +20,7 @@ from mien.lab.nets._layers import PooledHead
 from mien.lab.provenance import provenance
 from mien.lab.recipe import NetConfig, Recipe, dump
 from mien.lab.train.logging import EpochRecord, write_log
-from mien.lab.train.run import Trained, build_net, load_final
+from mien.lab.train.run import Trained, build_net, load_final, net_hashes
 
 
 def combine_runs(runs: Sequence[Path], out: Path, *, name: str, about: str = "") -> Recipe:
@@ -65,6 +65,7 @@ def combine_runs(runs: Sequence[Path], out: Path, *, name: str, about: str = "")
         "epoch": len(history),
         "history": [record.to_dict() for record in history],
         "provenance": origin,
+        "inputs": net_hashes(recipe),
     }
     with output_folder(out), file_set(out) as draft:
         save_json(draft / "recipe.json", dump(recipe))

@@ -261,7 +261,7 @@ def test_unknown_recipes_files_and_overrides_are_named(tmp_path) -> None:
         recipe.load("mien-0", ["name.x=1"])
     path = tmp_path / "short.toml"
     path.write_text('name = "x"\n')
-    with pytest.raises(RecipeError, match="about"):
+    with pytest.raises(RecipeError, match=r"short\.toml: the key 'about' is missing"):
         recipe.load(str(path))
 
 

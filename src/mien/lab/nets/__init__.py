@@ -1,8 +1,9 @@
 """The networks and their cost; one architecture a file, with a function ``build(channels, classes, **options)``.
 
 Every net has two halves: ``features(x) -> [N, K, h, w]`` and ``head(features) -> logits [N, C]``. There is no registry:
-a recipe names its net, and the module of that name is imported. ``timm/NAME`` is a convolutional net of timm
-(github.com/huggingface/pytorch-image-models, ``mien[hub]``) with a pooled head.
+a recipe names its net, and the module of that name is imported, from here or from the folder ``$MIEN_NETS``.
+``timm/NAME`` is a convolutional net of timm (github.com/huggingface/pytorch-image-models, ``mien[hub]``) with a pooled
+head.
 
 Defaults are for grey faces of 48 pixels. A published net that would shrink such a face to a map of 1x1 or 2x2 has the
 option ``stem``: ``"small"`` (the default) keeps more of the resolution, ``"imagenet"`` is the published stem.
@@ -20,9 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mien._errors import DownloadError, MienError, MissingExtraError, RecipeError, checked
+from mien._errors import DownloadError, MienError, MissingExtraError, RecipeError, checked, first_line
 from mien._suggest import suggest
 from mien.lab.nets._layers import Dense, EncoderBlock, Net, PooledHead
+from mien.lab.nets._own import code_hashes, load_builder, own_nets, place
 from mien.lab.nets.mien import BlurredBlock, BlurredStem
 
 TIMM = "timm/"
@@ -30,9 +32,21 @@ _WIDEST = 16_384  # channels of a layer, pixels of a side, and any other number 
 _DEEPEST = 256  # layers or blocks
 _AT_LEAST_ONE = ("width", "stem", "hidden", "stride")  # in the names of options
 _LONGEST = 16  # stages
+_WRONG_VALUES = (MienError, TypeError, ValueError, ArithmeticError, LookupError, RuntimeError)  # what they raise
 _MOST_PARAMETERS = 1_000_000_000  # 4 GB; the largest published net here has 144 million
 
-__all__ = ["Net", "build", "count_macs", "count_parameters", "default", "net_names", "options", "to_meta"]
+__all__ = [
+    "Net",
+    "PooledHead",
+    "build",
+    "code_hashes",
+    "count_macs",
+    "count_parameters",
+    "default",
+    "net_names",
+    "options",
+    "to_meta",
+]
 
 
 def net_names() -> tuple[str, ...]:
@@ -47,13 +61,12 @@ def options(name: str) -> tuple[str, ...]:
         name: One of ``net_names()``, or ``timm/NAME``.
 
     Returns:
-        The names of its keyword-only arguments.
+        The names of the arguments after ``channels`` and ``classes``.
 
     Raises:
         RecipeError: There is no such net.
     """
-    parameters = inspect.signature(_builder(name)).parameters.values()
-    return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+    return _options(_builder(name))
 
 
 def default(name: str, option: str) -> Any:
@@ -75,7 +88,7 @@ def build(name: str, *, channels: int, classes: int, **options: Any) -> Net:
     """Build a net with random weights.
 
     Args:
-        name: One of ``net_names()`` (dashes may replace its underscores), or ``timm/NAME``.
+        name: One of ``net_names()`` (dashes may replace its underscores), a file in ``$MIEN_NETS``, or ``timm/NAME``.
         channels: Channels of the images, 1 for grey.
         classes: Number of classes.
         **options: Options of that net.
@@ -84,32 +97,39 @@ def build(name: str, *, channels: int, classes: int, **options: Any) -> Net:
         A net that maps normalised images ``[N, channels, S, S]`` to logits ``[N, classes]``.
 
     Raises:
-        RecipeError: The net or an option is unknown, or the net does not take a value.
+        RecipeError: The net or an option is unknown, or the net does not take a value; a file of ``$MIEN_NETS`` raises
+            an error or returns something else than a ``Net``.
 
     Example:
         >>> net = build("mien", channels=1, classes=7, widths=(16, 32), depths=(1, 1), strides=(2, 2))
     """
     is_timm = name.startswith(TIMM)  # it checks its own options
-    builder = _builder(name) if is_timm else checked(_builder(name))
-    parameters = inspect.signature(builder).parameters
-    known = [key for key, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY]
+    own = own_nets().get(name.replace("-", "_"))  # whose arguments need no annotations
+    builder = _builder(name) if is_timm or own else checked(_builder(name))
+    known = _options(builder)
     for option in options:
         if option not in known and not is_timm:
             hint = suggest(option, known)
             raise RecipeError(f"net {name!r} has no option {option!r}{hint} (it has: {', '.join(known)})")
     try:
-        if _check_numbers(options):
+        if own is None and _check_numbers(options):
             with torch.device("meta"):
                 count = count_parameters(builder(channels, classes, **options))
             if count > _MOST_PARAMETERS:
                 raise ValueError(f"has {count:,} parameters, more than {_MOST_PARAMETERS:,}; lower its options")
         net = builder(channels, classes, **options)
-        if not next(net.parameters()).is_meta:  # weights without values
+        if not isinstance(net, Net):
+            raise TypeError(f"build returns {type(net).__name__}, not mien.lab.nets.Net(features, head)")
+        if own is None and not next(net.parameters()).is_meta:  # weights without values
             for layer in (net.head if is_timm else net).modules():  # timm initialises its features
                 _initialise(layer)
     except (RecipeError, MissingExtraError):
         raise
-    except (MienError, TypeError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:  # of wrong values
+    except Exception as error:
+        if own is not None:  # whatever it raises
+            raise RecipeError(f"{place(error, own)}: {type(error).__name__}: {first_line(error)}") from error
+        if not isinstance(error, _WRONG_VALUES):
+            raise
         raise RecipeError(f"net {name!r}: {(str(error) or type(error).__name__).splitlines()[0]}") from error
     return net
 
@@ -137,11 +157,22 @@ def _builder(name: str) -> Callable[..., Net]:
     if name.startswith(TIMM):
         return partial(_build_timm, name)
     module_name, known = name.replace("-", "_"), net_names()
+    own = own_nets()
+    if module_name in own:
+        if module_name in known:
+            raise RecipeError(f"{own[module_name]}: mien has a net of this name; rename the file")
+        return load_builder(module_name, own[module_name])
     if module_name not in known:
-        hint = suggest(module_name, known)
-        raise RecipeError(f"unknown net {name!r}{hint} (there are: {', '.join(known)}, and timm/NAME)")
+        hint = suggest(module_name, (*known, *own))
+        names = ", ".join((*known, *own))
+        raise RecipeError(f"unknown net {name!r}{hint} (there are: {names}, timm/NAME, and files in $MIEN_NETS)")
     build: Callable[..., Net] = importlib.import_module(f"{__name__}.{module_name}").build
     return build
+
+
+def _options(builder: Callable[..., Net]) -> tuple[str, ...]:
+    parameters = list(inspect.signature(builder).parameters.values())[2:]  # after channels and classes
+    return tuple(p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
 
 
 def _initialise(layer: nn.Module) -> None:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from mien._emotions import Emotion, class_set
@@ -190,7 +190,7 @@ class MinorityConfig:
 class NetConfig:
     """The network and the weights it starts from."""
 
-    name: str = "mien"  # a module of `mien.lab.nets`, with dashes or underscores, or `timm/NAME`
+    name: str = "mien"  # a module of `mien.lab.nets`, with dashes or underscores, of `$MIEN_NETS`, or `timm/NAME`
     options: Mapping[str, Any] = field(default_factory=dict)  # of the module's `build`
     weights: str = ""  # "imagenet", for ResNet backbones and EfficientNet-Lite0; or the folder of a finished run
 
@@ -384,10 +384,10 @@ def read(kind: type[T], table: Mapping[str, Any], *, where: str) -> T:
     for key in table:
         require_known("key", key, known, RecipeError, where=where)
     values = {key: _value(hints[key], value, where=f"{where}: {key}") for key, value in table.items()}
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise RecipeError(f"{where}: {error}") from error
+    for each in fields(kind):  # type: ignore[arg-type]
+        if each.name not in values and each.default is MISSING and each.default_factory is MISSING:
+            raise RecipeError(f"{where}: the key {each.name!r} is missing")
+    return kind(**values)
 
 
 def change(base: T, changes: Mapping[str, Any], *, where: str) -> T:

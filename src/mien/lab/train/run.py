@@ -5,7 +5,7 @@ record an epoch), ``recipe.json`` (the resolved recipe) and, after the last epoc
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -227,6 +227,30 @@ def build_net(recipe: Recipe) -> nets.Net:
     return nets.build(name, channels=1, classes=len(emotions), **options)
 
 
+def net_hashes(recipe: Recipe) -> dict[str, str]:
+    """Hash the files of ``$MIEN_NETS`` that the net of a recipe is made of.
+
+    Args:
+        recipe: The recipe.
+
+    Returns:
+        Name of a file -> its SHA-256; empty for nets of mien.
+
+    Raises:
+        RecipeError: A file cannot be read.
+    """
+    return nets.code_hashes(_net_names({"name": recipe.net.name, **recipe.net.options}))
+
+
+def _net_names(net: Mapping[str, Any]) -> Iterator[str]:
+    """The name of a net and, of an ensemble, those of its parts; wrong values are left to ``build``."""
+    if isinstance(net, Mapping):
+        yield str(net.get("name", ""))
+        parts = net.get("parts")
+        for part in parts if isinstance(parts, list | tuple) else ():
+            yield from _net_names(part)
+
+
 @checked
 def load_final(folder: Path, device: torch.device | str = "cpu") -> Trained:
     """Load a finished run.
@@ -239,10 +263,12 @@ def load_final(folder: Path, device: torch.device | str = "cpu") -> Trained:
         The run with its net.
 
     Raises:
-        DataError: The folder holds no finished run.
+        DataError: The folder holds no finished run, or its net is a file of ``$MIEN_NETS`` that has changed.
     """
     state = load_state(folder / "final.pt", FINAL_KINDS)
     recipe = parse(state["recipe"], where=str(folder))
+    if changed := _changed_inputs(state, net_hashes(recipe)):
+        raise DataError(f"{folder}: its net had another content of {', '.join(changed)}; restore it, or train again")
     with torch.device("meta"):  # a net of a size that the file does not have is never built
         expected = build_net(recipe).state_dict()
     if not _has_form(state["net"], expected):
@@ -290,11 +316,11 @@ def is_finished(folder: Path, recipe: Recipe, data_sha256: str) -> bool:
 
 
 def _input_hashes(recipe: Recipe) -> dict[str, str]:
-    """Name -> SHA-256 of the list of rows to exclude and of teachers; what is missing or in the package is left out."""
+    """Name -> SHA-256 of the list of rows to exclude, teachers and nets; what is missing or of mien is left out."""
     teachers = recipe.target.teachers if recipe.target.distillation > 0 else ()
     paths = {name: find_input(name) for name in filter(None, (recipe.data.exclude, *teachers))}
     files = {name: path / "final.pt" if path.is_dir() else path for name, path in paths.items()}
-    return {name: file_sha256(path) for name, path in files.items() if path.is_file()}
+    return {name: file_sha256(path) for name, path in files.items() if path.is_file()} | net_hashes(recipe)
 
 
 def _changed_inputs(state: Mapping[str, Any], inputs: Mapping[str, str]) -> list[str]:
