@@ -215,6 +215,23 @@ def expected(mean: list[float], std: list[float]) -> np.ndarray:
     return odds / odds.sum(axis=1, keepdims=True)
 
 
+def test_a_foreign_file_whose_answers_depend_on_the_batch_is_refused_unless_it_reads_each_face_alone(
+    tmp_path: Path,
+) -> None:
+    path = foreign(tmp_path, scale=3)
+    file = onnx.load(tmp_path / "their.onnx")
+    nodes = file.graph.node
+    nodes[0].output[0] = "means"
+    nodes.insert(1, helper.make_node("ReduceMax", ["means"], ["brightest"], axes=[0], keepdims=1))
+    nodes.insert(2, helper.make_node("Sub", ["brightest", "means"], ["mean"]))
+    onnx.save(file, tmp_path / "their.onnx")
+    with pytest.raises(ModelError, match=r"depends on the other faces of its batch \(a probability changes by 0\."):
+        open_model(path)
+    path.write_text(path.read_text() + "batch = 1\n")
+    probs, _ = open_model(path)(crops())
+    assert np.ptp(probs) == 0  # each face is the brightest of its batch
+
+
 @pytest.mark.parametrize("softmax", [False, True])
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 @pytest.mark.parametrize(

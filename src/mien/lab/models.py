@@ -40,6 +40,7 @@ Probs = NDArray[np.float32]
 Maps = NDArray[np.float32] | None
 
 _SUM_ERROR = 1e-3  # largest distance of a row's sum from 1; far above the rounding of float32
+_DEPENDENCE = 0.01  # of a probability on the batch; above the rounding of half precision
 _CHOICES = {
     "channels": ("grey", "rgb", "bgr"),
     "layout": ("nchw", "nhwc"),
@@ -146,7 +147,7 @@ class Adapter:
 
 
 def open_foreign(path: Path) -> Model:
-    """Open a foreign ONNX model. It reads one blank face for a trial, with a time limit of 30 s.
+    """Open a foreign ONNX model. It reads one blank face for a trial, with a time limit of 30 s, then four patterns.
 
     Args:
         path: The TOML file that describes it, with the keys of ``Adapter``.
@@ -155,7 +156,7 @@ def open_foreign(path: Path) -> Model:
         The model. It has no maps.
 
     Raises:
-        ModelError: If a key of the TOML file is wrong, or the model cannot be opened.
+        ModelError: If a key of the TOML file is wrong, the model cannot be opened, or an answer depends on the batch.
     """
     adapter = read_adapter(path)
     file = path.parent / adapter.model
@@ -190,9 +191,26 @@ def open_foreign(path: Path) -> Model:
     predict_crops(np.zeros((1, adapter.size, adapter.size), np.uint8), trial.run_trial)
     here = current_runtime()
     run = open_session(file, threads=here.threads, providers=here.providers).run
+    if adapter.batch > 1:
+        _require_independence(path, adapter.size, partial(predict_crops, run=run))
     emotions = tuple(Emotion(adapter.labels[index]) for index in used)
     about = {"kind": "foreign ONNX file", "adapter": path.name, "file": file.name, "outputs": adapter.outputs}
     return Model(name, emotions, adapter.size, about, path, partial(predict_crops, run=run))
+
+
+def _require_independence(path: Path, size: int, predict_crops: Callable[[Crops], tuple[Probs, Maps]]) -> None:
+    """Raise ``ModelError`` if an answer depends on the other faces of the batch: sorted test faces give labels away."""
+    blocks = (
+        np.random.default_rng(0).integers(0, 256, (4, 6, 6), np.uint8) // np.arange(1, 5, dtype=np.uint8)[:, None, None]
+    )
+    crops = np.kron(blocks, np.ones((1, -(-size // 6), -(-size // 6)), np.uint8))[:, :size, :size]
+    alone = np.concatenate([predict_crops(crop[None])[0] for crop in crops])
+    change = float(np.abs(predict_crops(crops)[0] - alone).max())
+    if change > _DEPENDENCE:
+        raise ModelError(
+            f"{path}: the answer for a face depends on the other faces of its batch (a probability changes by "
+            f"{change:.2f}); batch = 1 reads each face alone"
+        )
 
 
 def read_adapter(path: Path) -> Adapter:

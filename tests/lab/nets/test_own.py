@@ -120,6 +120,22 @@ def test_what_its_file_does_wrong_is_one_line_with_its_place(folder: Path, text:
         nets.build("bad", channels=1, classes=7)
 
 
+def test_a_net_that_looks_at_the_other_faces_of_its_batch_is_not_trained(folder: Path, tmp_path: Path) -> None:
+    (folder / "two-blocks.py").write_text(f"""{NET}
+
+class Compared(nn.Sequential):
+    def forward(self, x):
+        x = super().forward(x)
+        return x - x.mean(0, keepdim=True)
+
+def build(channels, classes, width=16):
+    return Net(Compared(block(channels, width)), PooledHead(width, classes))
+""")
+    with pytest.raises(RecipeError, match="depend on the other faces of its batch, also in evaluation mode"):
+        fit(recipe(), cartoon_set(per_split=(35, 14, 7)), tmp_path / "run", devices=Devices("cpu"))
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+
+
 def test_wrong_names_and_folders_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RecipeError, match="has no option 'widht'; did you mean 'width'"):
         nets.build("two-blocks", channels=1, classes=7, widht=3)

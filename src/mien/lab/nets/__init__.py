@@ -45,6 +45,7 @@ __all__ = [
     "default",
     "net_names",
     "options",
+    "require_independence",
     "to_meta",
 ]
 
@@ -242,6 +243,28 @@ def _timm_features(name: str, channels: int, **options: Any) -> nn.Module:
         raise RecipeError(f"timm has no net {short!r}{hint}; timm.list_models() names all")
     features: nn.Module = timm.create_model(short, in_chans=channels, num_classes=0, global_pool="", **options)
     return features
+
+
+def require_independence(net: nn.Module, size: int, *, channels: int = 1) -> None:
+    """Check that the logits of an image do not depend on the other images of its batch (in evaluation mode).
+
+    Args:
+        net: The net; it is not changed.
+        size: Side of the images in pixels.
+        channels: Channels of the images.
+
+    Raises:
+        RecipeError: They do, so its answers for sorted test faces would tell their labels.
+    """
+    x = torch.rand(4, channels, size, size, generator=torch.Generator().manual_seed(0))
+    was_training = net.training
+    net.eval()
+    with torch.no_grad():
+        together, alone = net(x), torch.cat([net(x[i : i + 1]) for i in range(len(x))])
+    net.train(was_training)
+    largest = float(alone.abs().max())
+    if not torch.allclose(together, alone, rtol=0, atol=1e-3 * largest, equal_nan=True):
+        raise RecipeError("the net's logits of a face depend on the other faces of its batch, also in evaluation mode")
 
 
 def count_parameters(net: nn.Module) -> int:

@@ -183,12 +183,16 @@ def open_run(
 
     Raises:
         DataError: The folder holds a run of another recipe, other faces or other files that the recipe names.
-        RecipeError: A phase names an unknown module of the net, or faces are too small for the net.
+        RecipeError: A phase names an unknown module of the net, faces are too small for the net, or what it says of a
+            face depends on the other faces.
     """
     schedule = build_schedule(recipe)
     _check_sizes(recipe, schedule)
     torch.manual_seed(recipe.seed)
     net = build_net(recipe)
+    inputs = _input_hashes(recipe)
+    if net_hashes(recipe):  # mien's own nets have tests
+        nets.require_independence(net, recipe.data.size)
     if not has_checkpoint(folder):
         start(net, recipe, data=data_sha256)
     objective = Objective(net, recipe.loss, class_weights.cpu(), emotions=class_set(recipe.data.classes))
@@ -196,7 +200,7 @@ def open_run(
     if sync_norms:
         objective = nn.SyncBatchNorm.convert_sync_batchnorm(objective)  # type: ignore[no-untyped-call]
     ema = ModelEma(objective.net, recipe.train.ema_decay)
-    run = Run(recipe, folder, objective, ema, schedule, data_sha256=data_sha256, inputs=_input_hashes(recipe))
+    run = Run(recipe, folder, objective, ema, schedule, data_sha256=data_sha256, inputs=inputs)
     for segment in schedule:  # unknown modules of later phases raise now
         freeze(run.net, segment.phase.freeze)
         for config in all_configs([segment]):
