@@ -1,5 +1,6 @@
 """FER-2013 mixed with other sets, and training on custom faces as documented."""
 
+import json
 import re
 import shlex
 import tomllib
@@ -16,6 +17,7 @@ from mien.lab.data import FaceSet, Split, vote_distribution, with_classes
 from mien.lab.data.datasets import load_set, mix_sets
 from mien.lab.data.selection import training_rows, validation_rows
 from mien.lab.data.weighting import targets
+from mien.lab.explain.study import explain_dataset
 from support.cli import mien_here
 from support.custom_datasets import Draw, fill, lines_of, put, recipe, table
 from support.fer2013_files import parquet_columns, write_parquet
@@ -114,6 +116,21 @@ def test_one_line_trains_on_a_folder(tmp_path: Path, draw_face: Draw) -> None:
     assert "no FER+ votes" in done.stderr
     assert (tmp_path / "run" / "final.pt").is_file()
     assert '"val_split": "public"' in (tmp_path / "run" / "log.jsonl").read_text()
+
+
+def test_a_run_on_a_folder_is_tested_on_the_faces_that_it_has_not_learned(tmp_path: Path, draw_face: Draw) -> None:
+    folder = fill(tmp_path / "mine", SEVEN, draw_face, count=14)
+    tiny = [*ONE_BLOCK, "train.batch_size=8", "train.epochs=1", "train.precision=32-true"]
+    assert mien_here("train", "mien-0", *tiny, "--data", "mine", "--out", "run", cwd=tmp_path).returncode == 0
+    validated = len(load_set(folder, recipe()).split(Split.PUBLIC_TEST))
+    done = mien_here("evaluate", "run", "--data", "mine", "--out", "tested", "--json", cwd=tmp_path)
+    words = ("stress", "run", "--data", "mine", "--out", "corrupted", "--only", "jpeg", "--reference", "run", "--json")
+    tested = json.loads(done.stdout)
+    (corrupted,) = json.loads(mien_here(*words, cwd=tmp_path).stdout)["models"]
+    explained = explain_dataset(str(tmp_path / "run"), folder, align=False)
+    assert [tested["all"]["n"], corrupted["n"], len(explained.crops)] == [validated] * 3
+    loss = corrupted["clean"]["metrics"]["log_loss"]["value"]
+    assert loss == pytest.approx(tested["all"]["log_loss"], abs=1e-4)  # both are calibrated on these faces
 
 
 def test_mistakes_give_one_line_and_status_two(tmp_path: Path, draw_face: Draw) -> None:

@@ -14,9 +14,7 @@ from mien._errors import DataError, ModelError, RecipeError
 from mien._progress import Progress, no_progress
 from mien.infer import PRECISIONS, Classifier
 from mien.lab.data import FaceSet, Split
-from mien.lab.data.custom import hold_out
-from mien.lab.data.datasets import ALL
-from mien.lab.data.fer2013 import official_difference
+from mien.lab.data.datasets import ALL, as_in_training
 from mien.lab.evaluate.subjects import TestSet, calibrated, load_tests, select
 from mien.lab.export.calibrate import Calibration, fit_vector
 from mien.lab.files import load_json
@@ -158,8 +156,7 @@ def load_entries(
     emotions = tuple(emotion for emotion in Emotion if emotion in known)
     (test,) = load_tests([data], emotions, size=size, label_map={}, skip_unreadable=skip_unreadable)
     trained_on = [(opened[s].about if s in opened else read_metrics(Path(s))).get("data_sha256") for s in sources]
-    if test.faces.sha256 in trained_on and official_difference(test.faces):
-        test = replace(test, faces=hold_out(test.faces))  # as in the training
+    test = replace(test, faces=as_in_training(test.faces, trained_on))
     methods = {source: _calibration_method(source, opened.get(source), test.faces) for source in sources}
     changed = set() if own_calibration else _to_recalibrate(methods, test.faces)
     ledger, answers = ledger or Ledger(), list[Answers]()

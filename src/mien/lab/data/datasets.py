@@ -285,6 +285,22 @@ def load_test_set(
     return _load_any_fer2013(start, skip_unreadable=skip_unreadable)
 
 
+def as_in_training(faces: FaceSet, trained_on: Iterable[str | None]) -> FaceSet:
+    """Hold out the faces that validated a training on a custom set, where models that it trained are evaluated.
+
+    Args:
+        faces: All splits of a set, from ``load_test_set``.
+        trained_on: The SHA-256 of the faces of each model's training, as far as they are known.
+
+    Returns:
+        The set, with PublicTest as in the training; other sets unchanged.
+
+    Raises:
+        DataError: As of ``hold_out``.
+    """
+    return hold_out(faces) if faces.sha256 in trained_on and official_difference(faces) else faces
+
+
 def find_dataset(path: Path | None) -> Path:
     """Return the path of a data set.
 

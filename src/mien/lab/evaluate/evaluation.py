@@ -14,10 +14,8 @@ from mien._emotions import Emotion
 from mien._errors import DataError, ModelError
 from mien._progress import Progress, no_progress
 from mien.lab.data import FaceSet, Split
-from mien.lab.data.custom import hold_out
-from mien.lab.data.datasets import ALL
+from mien.lab.data.datasets import ALL, as_in_training
 from mien.lab.data.duplicates import same_pixels
-from mien.lab.data.fer2013 import official_difference
 from mien.lab.evaluate.plots import abstention, average_precision, reliability
 from mien.lab.evaluate.subjects import Subject, TestSet, calibrated, select
 from mien.lab.export.onnx import hires_maps
@@ -343,8 +341,7 @@ def prepare_evaluation(subject: Subject, test: TestSet, split: Split | str | Non
     Raises:
         DataError: If there are no rows to evaluate, or recorded predictions are damaged or belong to other faces.
     """
-    if subject.about.get("data_sha256") == test.faces.sha256 and official_difference(test.faces):
-        test = replace(test, faces=hold_out(test.faces))  # as in its training
+    test = replace(test, faces=as_in_training(test.faces, [subject.about.get("data_sha256")]))
     selection = select(test, subject.emotions, split)
     if subject.model is not None:
         return Task(subject, test, selection)

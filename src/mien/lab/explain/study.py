@@ -13,7 +13,7 @@ from mien._errors import DataError, MienError, checked
 from mien._progress import Progress, no_progress
 from mien._suggest import require_known
 from mien.detect import Detector, open_detector
-from mien.lab.data.datasets import chosen_split, load_test_set, read_split
+from mien.lab.data.datasets import as_in_training, chosen_split, load_test_set, read_split
 from mien.lab.explain.attention import (
     REGIONS,
     Attention,
@@ -133,6 +133,7 @@ def explain_dataset(
     Explainer(opened, method, layer)  # checks before the faces are read
     require_known("baseline", baseline, BASELINES, MienError)
     loaded = load_test_set(data, opened.emotions, size=opened.size, labels=labels, skip_unreadable=skip_unreadable)
+    loaded = as_in_training(loaded, [opened.about.get("data_sha256")])
     if opened.trained is not None:
         opened = open_model(model, faces=loaded)  # calibrated if it was trained on these faces
     selection = select_rows(loaded, opened.emotions, chosen_split(wanted, loaded))

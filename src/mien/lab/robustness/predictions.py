@@ -89,7 +89,7 @@ def sample_faces(faces: FaceSet, split: Split | None, count: int, *, seed: int) 
     part = faces.split(split) if split else faces
     if not len(part):
         known = ", ".join(s for s in Split if len(faces.split(s)))
-        raise DataError(f"{faces.source}: has no rows in {split}; it has {known}")
+        raise DataError(f"{faces.source}: has no rows in {split}; it has {known}; choose one of these, or all")
     if not 0 < count < len(part):
         return part
     generator = np.random.default_rng([seed, len(part)])

@@ -8,7 +8,7 @@ from typing import Any, NotRequired, TypedDict
 from mien._errors import DataError, checked
 from mien._progress import Progress, no_progress
 from mien.lab.data import FaceSet, Split
-from mien.lab.data.datasets import ALL, load_test_set
+from mien.lab.data.datasets import ALL, as_in_training, load_test_set
 from mien.lab.ledger import Ledger, is_private_test
 from mien.lab.models import Model, answers_of_model, open_model
 from mien.lab.predictions import select_rows
@@ -159,6 +159,7 @@ def run_robustness(
     emotions = tuple({emotion: None for model in opened for emotion in model.emotions})
     size, skipped = max(model.size for model in opened), options.skip_unreadable
     faces = load_test_set(data, emotions, size=size, labels=labels, skip_unreadable=skipped)
+    faces = as_in_training(faces, [model.about.get("data_sha256") for model in opened])
     # Runs are calibrated on their own faces, as their exported files are.
     opened = [open_model(each, faces=faces) if m.trained else m for each, m in zip(models, opened, strict=True)]
     named = name_models(models, opened)
