@@ -27,7 +27,6 @@ from mien.lab.nets._layers import Net
 from mien.lab.predictions import Predictions, Selection, compare_with_votes, load_recorded, resize_faces
 
 _BATCH = 256  # faces predicted at once: bounds the memory
-_MAP_BATCH = 32  # faces whose maps are computed at once; their gradients take more memory
 _FREQUENT_PAIRS = 4  # most frequent pairs that are reported besides the named ones
 # Document 002 reports the first two; the others are the pairs that classifiers of FER-2013 confuse most.
 NAMED_PAIRS = {
@@ -71,30 +70,24 @@ def map_faces(model: Model | None, faces: FaceSet) -> NDArray[np.float32] | None
 
     Args:
         model: The model, or ``None`` for recorded predictions.
-        faces: N faces of any size.
+        faces: N faces of any size, few enough to be computed at once.
 
     Returns:
         Logits by place, float32 ``[N, C, h, w]``; ``None`` if the model has no maps.
     """
-    if model is None or not len(faces):
+    if model is None:
         return None
-    parts = []
-    for start in range(0, len(faces), _MAP_BATCH):
-        crops = resize_faces(faces.select(torch.arange(start, min(start + _MAP_BATCH, len(faces)))), model.size)
-        if model.trained is None:
-            maps = model(np.ascontiguousarray(crops))[1]
-        elif isinstance(net := model.trained.net, Net):
-            x = normalise(torch.from_numpy(crops).unsqueeze(1).float() / 255, model.size)
-            try:
-                maps = np.asarray(hires_maps(net.head, net.features(x)).numpy(), np.float32)
-            except ModelError:  # a head whose gradient has no closed form
-                return None
-        else:
-            return None
-        if maps is None:
-            return None
-        parts.append(maps)
-    return np.concatenate(parts)
+    crops = resize_faces(faces, model.size)
+    if model.trained is None:
+        return model(crops)[1]
+    net = model.trained.net
+    if not isinstance(net, Net):
+        return None
+    x = normalise(torch.from_numpy(crops).unsqueeze(1).float() / 255, model.size)
+    try:
+        return np.asarray(hires_maps(net.head, net.features(x)).numpy(), np.float32)
+    except ModelError:  # a head whose gradient has no closed form
+        return None
 
 
 @dataclass(frozen=True, slots=True)
