@@ -94,12 +94,12 @@ def test_the_files_say_what_the_card_says(name: str) -> None:
 def test_a_sample_is_read_as_the_card_says(name: str, fer2013_faces: "FaceSet") -> None:
     """Every tenth face of PublicTest, within three standard errors; all of them are read before a release."""
     from mien.lab.data import Split
-    from mien.lab.predictions import evaluate_split
+    from mien.lab.predictions import predict_split
 
     faces, card = fer2013_faces.split(Split.PUBLIC_TEST), card_of(name)
     classes = "eight" if "contempt" in card["emotions"] else "seven"
     sample = faces.select(torch.arange(len(faces)) % 10 == 0)
-    metrics = evaluate_split(Classifier(find_model(name)), sample, classes, Split.PUBLIC_TEST)["all"]
+    metrics = predict_split(Classifier(find_model(name)), sample, classes, Split.PUBLIC_TEST).metrics()["all"]
     expected = card["metrics"]["public"]["int8"]["all"]["accuracy"]
     assert metrics["n"] > 300
     assert metrics["accuracy"] == pytest.approx(expected, abs=3 * (expected * (1 - expected) / metrics["n"]) ** 0.5)
@@ -110,12 +110,12 @@ def test_a_sample_is_read_as_the_card_says(name: str, fer2013_faces: "FaceSet") 
 def test_the_card_says_what_the_file_does(name: str, fer2013_faces: "FaceSet") -> None:
     """PublicTest again, through the file that is shipped: PrivateTest is not touched by a test."""
     from mien.lab.data import Split
-    from mien.lab.predictions import evaluate_split
+    from mien.lab.predictions import predict_split
 
     faces, card = fer2013_faces, card_of(name)
     assert faces.sha256 == card["data_sha256"]
     classes = "eight" if "contempt" in card["emotions"] else "seven"
-    figures = evaluate_split(Classifier(find_model(name)), faces, classes, Split.PUBLIC_TEST)
+    figures = predict_split(Classifier(find_model(name)), faces, classes, Split.PUBLIC_TEST).metrics()
     said = card["metrics"]["public"]["int8"]
     for part in ("all", "clean"):
         assert figures[part]["n"] == said[part]["n"]

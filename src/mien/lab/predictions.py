@@ -104,28 +104,6 @@ def predict_split(classifier: Classifier, faces: FaceSet, classes: str, split: S
     return Predictions(chosen.rows.numpy(), probs, chosen.labels.numpy(), clean, chosen.emotions)
 
 
-def evaluate_split(classifier: Classifier, faces: FaceSet, classes: str, split: Split) -> dict[str, Any]:
-    """Compute the metrics of a classifier on a split.
-
-    Args:
-        classifier: An ONNX model that mien exported.
-        faces: The whole data set in seven classes, in which copies are searched.
-        classes: Name of the class set of the classifier.
-        split: The split to predict.
-
-    Returns:
-        What ``Predictions.metrics`` returns.
-
-    Raises:
-        DataError: If the classifier has other classes, or no row is left.
-
-    Example:
-        >>> evaluate_split(Classifier(path), faces, "seven", Split.PUBLIC_TEST)["all"]["accuracy"]  # doctest: +SKIP
-        0.703
-    """
-    return predict_split(classifier, faces, classes, split).metrics()
-
-
 class FaceClassifier(Protocol):
     """A model that can be evaluated: a ``Model`` of the lab or a ``Classifier`` of the core."""
 
