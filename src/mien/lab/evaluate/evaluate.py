@@ -7,7 +7,6 @@ from statistics import mean, stdev
 from typing import Any
 
 from mien._errors import DataError, checked
-from mien._format import percent, percent_interval
 from mien._metrics import HEADLINE, format_metric, metric_name
 from mien._page import escape
 from mien._progress import Progress, no_progress
@@ -22,7 +21,7 @@ from mien.lab.evaluate.evaluation import (
     prepare_evaluation,
 )
 from mien.lab.evaluate.plots import transfer_plot
-from mien.lab.evaluate.report import metric_keys, report_page, split_name, with_interval
+from mien.lab.evaluate.report import class_cell, metric_keys, report_page, split_name, with_interval
 from mien.lab.evaluate.subjects import answers_of_subject, find_subjects, load_tests
 from mien.lab.files import file_set, output_folder, save_arrays, save_json, save_text
 from mien.lab.html import headline, note, page, paragraph, section, table
@@ -243,13 +242,8 @@ def transfer_page(sets: Mapping[str, Sequence[Evaluation]], provenance: Mapping[
         transfer.append([name, split_name(e.selection.split), evaluated, *cells])
         reasons = "; ".join(f"{count:,}: {reason}" for reason, count in account.items()) or "none"
         counts.append([name, evaluated, f"{sum(account.values()):,}", reasons])
-    recalls: list[list[str | None]] = []
-    for emotion in map(str, one.predictions.emotions):
-        recalls.append([emotion])
-        for e in firsts.values():
-            edges = e.class_intervals["recall"].get(emotion)
-            share = percent(e.metrics["all"]["recall"][emotion])
-            recalls[-1].append(f"{share} ({percent_interval(edges)})" if edges else None)
+    emotions = map(str, one.predictions.emotions)
+    recalls = [[emotion, *(class_cell(e, "recall", emotion) for e in firsts.values())] for emotion in emotions]
     explanation = (
         f"Mean ± standard deviation over {seeds} seeds; recalls and row counts below are those of the first seed."
         if seeds > 1

@@ -65,7 +65,7 @@ def _classes(e: Evaluation) -> Section:
     found, predicted = e.metrics["all"], (e.predictions.probs, e.predictions.labels, e.predictions.emotions)
     precisions, rows = average_precision(*predicted), []
     for name, support in found["support"].items():
-        known = [_class_cell(e, part, name) for part in ("precision", "recall", "f1")]
+        known = [class_cell(e, part, name) for part in ("precision", "recall", "f1")]
         rows.append([name, f"{support:,}", *known, percent(precisions[name]) if name in precisions else None])
     recalls = class_recall_plot(found["recall"], e.class_intervals["recall"], mean=found["balanced_accuracy"])
     return section(
@@ -79,8 +79,17 @@ def _classes(e: Evaluation) -> Section:
     )
 
 
-def _class_cell(e: Evaluation, part: str, name: str) -> str | None:
-    """A metric of a class with its interval; ``None`` without such a value."""
+def class_cell(e: Evaluation, part: str, name: str) -> str | None:
+    """Format a metric of one emotion with its interval.
+
+    Args:
+        e: The evaluation.
+        part: ``"recall"``, ``"precision"`` or ``"f1"``.
+        name: The emotion.
+
+    Returns:
+        For example ``70.5 % (69.0 to 72.1)``; ``None`` without such a value.
+    """
     edges = e.class_intervals[part].get(name)
     return f"{percent(e.metrics['all'][part][name])} ({percent_interval(edges)})" if edges else None
 
