@@ -5,7 +5,7 @@
 ``tests/lab/evaluate/test_intervals.py`` simulates how often the intervals hold the true value.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -67,8 +67,8 @@ def compute_metrics(
     losses, briers = -np.log(probs[np.arange(len(labels)), labels].clip(smallest, 1)), brier(probs, labels)
     intervals = count_intervals(confusion) | {
         "top2": [float(edge) for edge in wilson_interval(top2.sum(), len(labels))],
-        "log_loss": list(bootstrap_interval(losses, np.mean, resamples=resamples)),
-        "brier": list(bootstrap_interval(briers, np.mean, resamples=resamples)),
+        "log_loss": list(bootstrap_interval(losses, resamples=resamples)),
+        "brier": list(bootstrap_interval(briers, resamples=resamples)),
         "ece": list(calibration_interval(probs, labels)),
     }
     return {
@@ -256,7 +256,7 @@ def expected_calibration_error(probs: Floats, labels: Ints, *, bins: int = BINS)
     return float(debias(*calibration_gaps(probs, labels, bins=bins)))
 
 
-def calibration_interval(probs: Floats, labels: Ints, *, bins: int = BINS, seed: int = 0) -> tuple[float, float]:
+def calibration_interval(probs: Floats, labels: Ints) -> tuple[float, float]:
     """Compute a 95 % interval of the calibration error over bins.
 
     The percentile bootstrap is not valid here: its draws add noise, and an absolute value has no derivative at 0. Lower
@@ -267,49 +267,43 @@ def calibration_interval(probs: Floats, labels: Ints, *, bins: int = BINS, seed:
     Args:
         probs: ``[N, C]``.
         labels: ``[N]`` in 0..C-1.
-        bins: Number of equal-width bins.
-        seed: Seed of the draws of noise.
 
     Returns:
         Lower and upper edge.
     """
-    gaps, errors = calibration_gaps(probs, labels, bins=bins)
+    gaps, errors = calibration_gaps(probs, labels)
     error, n = float(np.abs(gaps).sum()), len(labels)
-    noise = np.random.default_rng(seed).standard_normal((_NOISE_DRAWS, bins)) * errors
+    noise = np.random.default_rng(0).standard_normal((_NOISE_DRAWS, BINS)) * errors
     clear = np.abs(gaps) > np.sqrt(np.log(n)) * errors
     added = np.where(clear, noise * np.sign(gaps), np.abs(noise)).sum(1)
     spread = np.mean(((probs.argmax(1) == labels) - probs.max(1)) ** 2) - error**2
-    low = min(error - float(np.quantile(added, 0.975)), expected_calibration_error(probs, labels, bins=bins))
+    low = min(error - float(np.quantile(added, 0.975)), expected_calibration_error(probs, labels))
     above = max(Z * float(np.sqrt(max(spread, 0) / n)), float(wilson_interval(0, n)[1]))
     return max(low, 0.0), min(error + above, 1.0)
 
 
 @lru_cache(maxsize=3)
-def _draws(n: int, resamples: int, seed: int) -> list[NDArray[np.int32]]:
+def _draws(n: int, resamples: int) -> list[NDArray[np.int32]]:
     """The rows of each draw, in parts; they are the same for every model that predicts as many faces."""
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     return np.array_split(generator.integers(0, n, (resamples, n)).astype(np.int32), -(-resamples // 200))
 
 
-def bootstrap_interval(
-    values: NDArray[Any], statistic: Callable[[NDArray[Any]], Any], *, resamples: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """Compute a 95 % percentile bootstrap interval (Efron, 1979).
+def bootstrap_interval(values: NDArray[Any], *, resamples: int = 2000) -> tuple[float, float]:
+    """Compute the 95 % percentile bootstrap interval of a mean (Efron, 1979).
 
     Args:
-        values: The sample; its first axis is drawn from, with replacement.
-        statistic: Maps a drawn sample to a number.
+        values: The sample, which is drawn from with replacement.
         resamples: Number of draws.
-        seed: Seed of the draws.
 
     Returns:
         Lower and upper edge.
     """
-    if statistic is np.mean and len(values) * resamples <= _MOST_KEPT_DRAWS:
-        chosen = _draws(len(values), resamples, seed)
+    if len(values) * resamples <= _MOST_KEPT_DRAWS:
+        chosen = _draws(len(values), resamples)
         return percentile_interval([float(value) for part in chosen for value in values[part].mean(axis=1)])
-    generator = np.random.default_rng(seed)
-    draws = [float(statistic(values[generator.integers(0, len(values), len(values))])) for _ in range(resamples)]
+    generator = np.random.default_rng(0)
+    draws = [float(values[generator.integers(0, len(values), len(values))].mean()) for _ in range(resamples)]
     return percentile_interval(draws)
 
 

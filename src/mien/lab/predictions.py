@@ -346,7 +346,7 @@ def _majority(predictions: Predictions, part: FaceSet) -> dict[str, Any]:
         "total": len(rows),
         "account": {reason: count for reason, count in account.items() if count},
         "agreement": float(right.mean()) if len(shared) else None,
-        "interval": list(bootstrap_interval(right, np.mean)) if len(shared) else None,
+        "interval": list(bootstrap_interval(right)) if len(shared) else None,
         "label_agreement": float(labels.mean()) if len(shared) else None,
     }
 
@@ -362,7 +362,7 @@ def _distribution(predictions: Predictions, faces: FaceSet) -> dict[str, Any]:
     shares = chosen / chosen.sum(1, keepdims=True)
     for name, values in vote_distances(predictions.probs[usable], shares).items():
         found[name] = float(values.mean())
-        found[f"{name}_interval"] = list(bootstrap_interval(values, np.mean))
+        found[f"{name}_interval"] = list(bootstrap_interval(values))
     found["vote_entropy"] = found["log_loss"] - found["kl"]
     return found
 

@@ -106,7 +106,7 @@ def test_arrays_that_are_not_probabilities_are_refused(guesses, change, message:
 
 def test_bootstrap_interval_is_near_the_normal_one() -> None:
     values = np.random.default_rng(1).random(4000) < 0.7
-    low, high = bootstrap_interval(values, np.mean)
+    low, high = bootstrap_interval(values)
     half = 1.96 * np.sqrt(0.7 * 0.3 / 4000)
     assert (high - low) / 2 == pytest.approx(half, rel=0.1)
 
@@ -185,7 +185,7 @@ def test_brier_is_that_of_scikit_learn(double_guesses) -> None:
 
 def test_bootstrap_is_that_of_scipy() -> None:
     values = np.random.default_rng(3).gamma(2, size=400)
-    ours = bootstrap_interval(values, np.mean, resamples=4000)
+    ours = bootstrap_interval(values, resamples=4000)
     theirs = stats.bootstrap((values,), np.mean, n_resamples=4000, method="percentile", random_state=1)
     assert ours == pytest.approx(tuple(theirs.confidence_interval), rel=0.01)
 
