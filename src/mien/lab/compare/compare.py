@@ -220,14 +220,11 @@ class PairedTest:
         return self.macro_f1, self.f1_differs
 
 
-def compare_pairs(
-    entries: Sequence[ModelEntry], *, seed: int = 0, progress: Progress = no_progress
-) -> tuple[PairedTest, ...]:
+def compare_pairs(entries: Sequence[ModelEntry], *, progress: Progress = no_progress) -> tuple[PairedTest, ...]:
     """Test every pair of models, with Holm's correction for the number of pairs.
 
     Args:
         entries: The models.
-        seed: Seed of the bootstrap.
         progress: Called before each group of models.
 
     Returns:
@@ -248,7 +245,7 @@ def compare_pairs(
     for number, group in enumerate(together):
         progress("paired tests", number, len(together))
         if len(group) > 1:
-            found = _test_pairs(entries, group, resamples, seed)
+            found = _test_pairs(entries, group, resamples)
             tests |= {pair: test for pair, test in found.items() if pair not in tests}
     pairs = [tests[place] for place in places]
     by_accuracy, by_f1 = holm([p.accuracy.p for p in pairs]), holm([p.macro_f1.p for p in pairs])
@@ -257,12 +254,12 @@ def compare_pairs(
 
 
 def _test_pairs(
-    entries: Sequence[ModelEntry], group: Sequence[int], resamples: int, seed: int
+    entries: Sequence[ModelEntry], group: Sequence[int], resamples: int
 ) -> dict[tuple[int, int], PairedTest]:
     """The tests of all pairs of a group on its common rows, uncorrected."""
     common = common_rows([entries[place] for place in group])
     n, emotions, correct = len(common.rows), common.emotions, common.correct
-    f1 = f1_differences(common.labels, common.predicted, len(emotions), resamples=resamples, seed=seed)
+    f1 = f1_differences(common.labels, common.predicted, len(emotions), resamples=resamples)
     tests = {}
     for (a, b), macro_f1 in f1.items():
         first, second = group[a], group[b]

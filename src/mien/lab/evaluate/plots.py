@@ -40,24 +40,23 @@ class Bin:
     accuracy: float | None
 
 
-def reliability(probs: Floats, labels: Ints, *, bins: int = BINS) -> list[Bin]:
+def reliability(probs: Floats, labels: Ints) -> list[Bin]:
     """Compute the bins of a reliability diagram (Guo et al., ICML 2017).
 
     Args:
         probs: Probabilities, ``[N, C]``.
         labels: True classes, ``[N]`` in 0..C-1.
-        bins: Number of equal-width bins of confidence.
 
     Returns:
         The bins that the expected calibration error sums over.
     """
-    confidence, right, index = probs.max(1), probs.argmax(1) == labels, confidence_bins(probs, bins)
+    confidence, right, index = probs.max(1), probs.argmax(1) == labels, confidence_bins(probs)
     found = []
-    for number in range(bins):
+    for number in range(BINS):
         here = index == number
         n = int(here.sum())
         means = (float(confidence[here].mean()), float(right[here].mean())) if n else (None, None)
-        found.append(Bin(number / bins, (number + 1) / bins, n, *means))
+        found.append(Bin(number / BINS, (number + 1) / BINS, n, *means))
     return found
 
 
@@ -250,12 +249,11 @@ def reliability_plot(bins: Sequence[Bin], *, error: float) -> str:
     return plot(figure, alt=f"Reliability diagram; expected calibration error {error:.3f}", caption=caption)
 
 
-def risk_plot(curve: Selective, *, target: float = TARGET) -> str:
+def risk_plot(curve: Selective) -> str:
     """Plot risk against coverage, with the point of the target precision.
 
     Args:
         curve: The risk-coverage curve.
-        target: The precision, from 0 to 1.
 
     Returns:
         HTML.
@@ -263,20 +261,20 @@ def risk_plot(curve: Selective, *, target: float = TARGET) -> str:
     figure, axis = new_plot(6.0, 3.8)
     chosen = np.unique(np.linspace(0, len(curve.coverage) - 1, 400).astype(int))
     axis.plot(curve.coverage[chosen], curve.risk[chosen], color=ACCENT, linewidth=2)
-    axis.axhline(1 - target, color=MUTED, linewidth=1.2, linestyle="--")
-    place = curve.reach(target)
-    text = f"{percent(target, 0)} precision is not reached"
+    axis.axhline(1 - TARGET, color=MUTED, linewidth=1.2, linestyle="--")
+    place = curve.reach()
+    text = f"{percent(TARGET, 0)} precision is not reached"
     if place is not None:
         x, y = float(curve.coverage[place]), float(curve.risk[place])
         axis.plot([x], [y], "o", color=INK, markersize=8)
-        text = f"{percent(target, 0)} precision at {percent(x, 0)} coverage"
+        text = f"{percent(TARGET, 0)} precision at {percent(x, 0)} coverage"
         beside: dict[str, Any] = {"xytext": (8, -14), "textcoords": "offset points"}
         axis.annotate(f"{percent(x, 0)} predicted", (x, y), **beside, color=INK, fontsize=9)
     axis.set(xlabel="coverage: share of faces predicted", ylabel="risk: share of mistakes among these")
-    axis.set(xlim=(0, 1), ylim=(0, max(float(curve.risk[chosen].max()) * 1.08, 2 * (1 - target))))
+    axis.set(xlim=(0, 1), ylim=(0, max(float(curve.risk[chosen].max()) * 1.08, 2 * (1 - TARGET))))
     axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    caption = f"The most confident predictions first. The dashed line is a risk of {percent(1 - target, 0)}."
+    caption = f"The most confident predictions first. The dashed line is a risk of {percent(1 - TARGET, 0)}."
     return plot(figure, alt=f"Risk-coverage curve; {text}", caption=caption)
 
 

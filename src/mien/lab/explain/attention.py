@@ -12,7 +12,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from mien._emotions import Emotion
-from mien._framing import FER2013, Fraction, Framing
+from mien._framing import FER2013, Fraction
 from mien._progress import Progress, no_progress
 from mien.detect import Detector
 from mien.lab.significance import percentile_interval
@@ -60,15 +60,12 @@ def identity_alignment(count: int) -> FaceAlignment:
     return FaceAlignment(np.tile(np.eye(2, 3), (count, 1, 1)), np.ones(count, np.bool_))
 
 
-def align_faces(
-    crops: NDArray[np.uint8], detector: Detector, *, framing: Framing = FER2013, progress: Progress = no_progress
-) -> FaceAlignment:
+def align_faces(crops: NDArray[np.uint8], detector: Detector, *, progress: Progress = no_progress) -> FaceAlignment:
     """Fit an affine map to eyes, nose and mouth of every face (least squares).
 
     Args:
         crops: Grey faces, uint8 ``[N, S, S]``.
         detector: Finds the key points.
-        framing: The framing that faces are aligned with.
         progress: Called with the number of faces done.
 
     Returns:
@@ -76,7 +73,7 @@ def align_faces(
         it by more than a factor of two.
     """
     affine = np.full((len(crops), 2, 3), np.nan)
-    wanted = np.column_stack([[framing.right_eye, framing.left_eye, framing.nose, framing.mouth], np.ones(4)])
+    wanted = np.column_stack([[FER2013.right_eye, FER2013.left_eye, FER2013.nose, FER2013.mouth], np.ones(4)])
     inside = slice(ALIGNMENT_BORDER, ALIGNMENT_BORDER + ALIGNMENT_SIDE)
     for index, crop in enumerate(crops):
         canvas = np.full((ALIGNMENT_SIDE + 2 * ALIGNMENT_BORDER,) * 2, round(float(crop.mean())), np.uint8)
@@ -116,16 +113,13 @@ def warp_to_framing(maps: NDArray[np.floating] | NDArray[np.uint8], affine: _Flo
     return np.asarray(F.grid_sample(source, grid, align_corners=False).squeeze(1).numpy())
 
 
-def region_polygons(framing: Framing = FER2013) -> dict[str, tuple[_Polygon, ...]]:
+def region_polygons() -> dict[str, tuple[_Polygon, ...]]:
     """Return the outlines of the named regions, for a neutral face. The box of the mouth has room for an open mouth.
-
-    Args:
-        framing: Where eyes, nose and mouth are.
 
     Returns:
         By region, polygons with corners ``(x, y)`` in fractions of the side. The region ``rest`` has none.
     """
-    right, left, nose, mouth = framing.right_eye, framing.left_eye, framing.nose, framing.mouth
+    right, left, nose, mouth = FER2013.right_eye, FER2013.left_eye, FER2013.nose, FER2013.mouth
     middle, level = (right[0] + left[0]) / 2, (right[1] + left[1]) / 2
     bridge, wings, root, base = 0.045, 0.105, level - 0.02, nose[1] + 0.07
     return {
@@ -141,18 +135,17 @@ def _rectangle(x1: float, y1: float, x2: float, y2: float) -> _Polygon:
 
 
 @cache
-def region_masks(size: int, framing: Framing = FER2013) -> _Floats:
+def region_masks(size: int) -> _Floats:
     """Return the part of each pixel that belongs to each of ``REGIONS``.
 
     Args:
         size: Side in pixels.
-        framing: Where eyes, nose and mouth are.
 
     Returns:
         ``[5, size, size]`` from 0 to 1, read-only; the regions sum to 1 in every pixel.
     """
     named = []
-    for outlines in region_polygons(framing).values():
+    for outlines in region_polygons().values():
         fine = np.any([_inside(outline, size * _SUBPIXELS) for outline in outlines], axis=0)
         named.append(fine.reshape(size, _SUBPIXELS, size, _SUBPIXELS).mean(axis=(1, 3)))
     masks = np.stack([*named, 1 - np.sum(named, axis=0)])
@@ -172,17 +165,16 @@ def _inside(outline: _Polygon, side: int) -> NDArray[np.bool_]:
     return inside
 
 
-def region_shares(maps: NDArray[np.floating], *, framing: Framing = FER2013) -> _Floats:
+def region_shares(maps: NDArray[np.floating]) -> _Floats:
     """Compute the share of each of ``REGIONS`` in the sum of each map.
 
     Args:
         maps: ``[N, S, S]``, at least 0.
-        framing: Where eyes, nose and mouth are.
 
     Returns:
         ``[N, 5]``; rows sum to 1, and are NaN for maps that are 0 everywhere.
     """
-    sums = np.tensordot(maps.astype(np.float64), region_masks(maps.shape[-1], framing), axes=((1, 2), (1, 2)))
+    sums = np.tensordot(maps.astype(np.float64), region_masks(maps.shape[-1]), axes=((1, 2), (1, 2)))
     total = sums.sum(axis=1, keepdims=True)
     return np.asarray(np.where(total > 0, sums / np.where(total > 0, total, 1), np.nan))
 

@@ -422,8 +422,8 @@ def _known_ranges(graph: onnx.GraphProto) -> dict[str, list[dict[str, NDArray[np
 class _Faces(CalibrationDataReader):  # type: ignore[misc]
     """Faces in batches, for the calibrator of ONNX Runtime."""
 
-    def __init__(self, faces: NDArray[np.uint8], batch: int = 32) -> None:
-        self.batches = iter([faces[i : i + batch] for i in range(0, len(faces), batch)])
+    def __init__(self, faces: NDArray[np.uint8]) -> None:
+        self.batches = iter([faces[i : i + 32] for i in range(0, len(faces), 32)])
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
         batch = next(self.batches, None)

@@ -279,15 +279,14 @@ def count_parameters(net: nn.Module) -> int:
     return sum(p.numel() for p in net.parameters())
 
 
-def count_macs(net: nn.Module, size: int, *, channels: int = 1) -> int:
-    """Count the multiply-accumulates of one image: convolutions, linear layers and attention scores.
+def count_macs(net: nn.Module, size: int) -> int:
+    """Count the multiply-accumulates of one grey image: convolutions, linear layers and attention scores.
 
     Norms, activations and pooling are not counted, as in the tables of the papers.
 
     Args:
         net: The net; it is not changed.
         size: Side of the image in pixels.
-        channels: Channels of the image.
 
     Returns:
         The number of multiply-accumulates.
@@ -313,7 +312,7 @@ def count_macs(net: nn.Module, size: int, *, channels: int = 1) -> int:
     for module in copied.modules():
         module.register_forward_hook(add)
     with torch.no_grad():
-        copied(torch.empty(1, channels, size, size, device="meta"))
+        copied(torch.empty(1, 1, size, size, device="meta"))
     return total
 
 

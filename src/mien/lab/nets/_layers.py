@@ -217,18 +217,17 @@ def drop_branch(branch: Tensor, drop: float, *, training: bool) -> Tensor:
     return branch * kept / (1 - drop)
 
 
-def divisible(width: float, *, by: int = 8) -> int:
-    """Round a width to a multiple, but never down by more than a tenth (Sandler et al., CVPR 2018).
+def divisible(width: float) -> int:
+    """Round a width to a multiple of 8, but never down by more than a tenth (Sandler et al., CVPR 2018).
 
     Args:
         width: The width.
-        by: The result is a multiple of it.
 
     Returns:
         The rounded width.
     """
-    rounded = max(by, int(width + by / 2) // by * by)
-    return rounded if rounded >= 0.9 * width else rounded + by
+    rounded = max(8, int(width + 4) // 8 * 8)
+    return rounded if rounded >= 0.9 * width else rounded + 8
 
 
 def check_option(name: str, value: Any, allowed: Sequence[Any]) -> None:
@@ -247,15 +246,11 @@ def check_option(name: str, value: Any, allowed: Sequence[Any]) -> None:
 
 
 class SpatialAttention(nn.Module):
-    """Scales each cell by a gate: maximum and mean over its channels, a convolution, a sigmoid (CBAM, ECCV 2018).
+    """Scales each cell by a gate: maximum and mean over its channels, a convolution, a sigmoid (CBAM, ECCV 2018)."""
 
-    Args:
-        kernel: Side of the convolution's kernel, odd.
-    """
-
-    def __init__(self, *, kernel: int = 7) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.gate = nn.Conv2d(2, 1, kernel, padding=kernel // 2)
+        self.gate = nn.Conv2d(2, 1, 7, padding=3)
 
     def forward(self, x: Tensor) -> Tensor:
         """Rescale the cells of maps.
@@ -279,13 +274,12 @@ class EncoderBlock(nn.Module):
         width: Width D of the tokens, a multiple of ``heads``.
         heads: Number of attention heads.
         hidden: Width between the two linear layers.
-        dropout: Dropout rate, from 0 to 1.
 
     Raises:
         TypeError: The width is not a multiple of ``heads``.
     """
 
-    def __init__(self, width: int, heads: int, *, hidden: int, dropout: float = 0.1) -> None:
+    def __init__(self, width: int, heads: int, *, hidden: int) -> None:
         super().__init__()
         if width % heads:
             raise TypeError(f"the transformer's width {width} cannot be divided among {heads} heads")
@@ -293,9 +287,9 @@ class EncoderBlock(nn.Module):
         # Queries, keys and values of all heads, without biases.
         self.project = nn.Linear(width, 3 * width, bias=False)
         self.join = nn.Linear(width, width)
-        self.think = nn.Sequential(Dense(width, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, width))
+        self.think = nn.Sequential(Dense(width, hidden), nn.ReLU(), nn.Dropout(0.1), nn.Linear(hidden, width))
         self.norms = nn.ModuleList([nn.LayerNorm(width), nn.LayerNorm(width)])
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(0.1)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Encode tokens.

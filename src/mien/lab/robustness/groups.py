@@ -287,12 +287,11 @@ class _Column:
         return np.concatenate(gaps)
 
 
-def significant_gaps(compared: Mapping[str, GroupComparison], *, level: float = 0.05) -> Sequence[str]:
-    """List the gaps that neither chance nor different emotions explain.
+def significant_gaps(compared: Mapping[str, GroupComparison]) -> Sequence[str]:
+    """List the gaps that neither chance nor different emotions explain: their corrected p-value is at most 0.05.
 
     Args:
         compared: The result of ``compare_groups``.
-        level: Largest corrected p-value.
 
     Returns:
         One line per gap, such as ``age, accuracy: old to young``.
@@ -301,5 +300,5 @@ def significant_gaps(compared: Mapping[str, GroupComparison], *, level: float = 
         f"{column}, {metric_name(key)}: {gap['largest']} to {gap['smallest']}"
         for column, comparison in compared.items()
         for key, gap in comparison["gaps"].items()
-        if gap["p_corrected"] <= level
+        if gap["p_corrected"] <= 0.05
     ]

@@ -173,18 +173,17 @@ def _condition(measured: Sequence[_Measured], clean: _Measured | None = None) ->
     return {"metrics": metrics, "flip_rate": round(float(flip_rate), _DIGITS)}
 
 
-def bootstrap_weights(count: int, *, resamples: int = _RESAMPLES, seed: int = 0) -> _Weights:
+def bootstrap_weights(count: int, *, seed: int = 0) -> _Weights:
     """Draw bootstrap samples of faces.
 
     Args:
         count: Number of faces N.
-        resamples: Number of draws R.
         seed: Seed of the draws.
 
     Returns:
-        How often each face is in each draw, uint8 ``[R, N]``.
+        How often each face is in each of R draws, uint8 ``[R, N]``.
     """
-    draws = row_draws(count, resamples=resamples, seed=seed)
+    draws = row_draws(count, resamples=_RESAMPLES, seed=seed)
     return np.concatenate([part.astype(np.uint8) for part in draws])
 
 
