@@ -7,6 +7,7 @@ from pathlib import Path
 from docs_tables import MARK_NOTE, Json, Row, looks_cell, looks_mark, mean, published, table
 from mien._metrics import format_metric, format_metric_interval, metric_name
 from mien.lab.compare.compare import ClaimedMetric, claimed_metrics
+from mien.lab.files import load_json
 from mien.lab.html import drawing, new_plot
 from mien.lab.significance import wilson_interval
 
@@ -170,7 +171,7 @@ def _leak(path: Path) -> dict[str, list[str]]:
     """The recipe whose leak `benchmarks/claims.py leak` measured -> a sentence on the leaky run and the clean one."""
     if not path.exists():
         return {}
-    measured: Json = json.loads(path.read_text("utf-8"))
+    measured: Json = load_json(path)
     leaky, clean = measured["runs"]["leaky"], measured["runs"]["clean"]
     faces, public = measured["leaky"], measured["clean"]["PublicTest, all"]
     sentence = (

@@ -1,11 +1,11 @@
 """The measured parts of docs/explanations/claims.md, from results/claims/, which `benchmarks/claims.py` wrote."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from docs_tables import table
+from mien.lab.files import load_json
 
 COMMANDS = {
     "leak": "python benchmarks/claims.py leak runs/claims-leaky runs/claims-clean --json results/claims/leak.json",
@@ -21,9 +21,7 @@ def parts(folder: Path) -> dict[str, str]:
     """The measured parts of the page by the name of their markers; a part without a file shows its command."""
     paths = {name: folder / f"{name}.json" for name in COMMANDS}
     return {
-        name: WRITERS[name](json.loads(path.read_text("utf-8")))
-        if path.is_file()
-        else f"Not measured yet: `{COMMANDS[name]}`"
+        name: WRITERS[name](load_json(path)) if path.is_file() else f"Not measured yet: `{COMMANDS[name]}`"
         for name, path in paths.items()
     }
 

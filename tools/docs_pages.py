@@ -9,7 +9,6 @@ measurements from results/, where the commands and benchmarks write them.
 """
 
 import inspect
-import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,9 +40,11 @@ from mien._format import percent
 from mien.bundled import BUNDLED, DEFAULT_MODEL
 from mien.commands import app
 from mien.infer import bundled_models
+from mien.lab.files import load_json
 from mien.lab.recipe import Recipe, load, members, recipe_names
 from mien.lab.recipe.load import toml_value
 from mien.lab.robustness.report import format_estimate, format_ratio, robustness_row
+from mien.lab.train.schedule import build_schedule
 
 SPEED = {
     "one crop: probabilities and map, one core": ("crop_ms_int8_batch_1", "{:.2f} ms"),
@@ -146,7 +147,7 @@ def _people(card: Json) -> dict[str, str]:
 def _paste(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
-    by = {row["condition"]: row for row in json.loads(path.read_text("utf-8"))["rows"]}
+    by = {row["condition"]: row for row in load_json(path)["rows"]}
     shown = {"192 px": "192 px", "48 px": "48 px", "192 px, +30 degrees": "192 px, tilted by 30 degrees"}
     return {
         f"pasted, {words}: same top emotion, accuracy": f"{by[key]['agreement']:.0%}, {by[key]['accuracy']:.0%}"
@@ -157,7 +158,7 @@ def _paste(path: Path) -> dict[str, str]:
 def _stress(path: Path, name: str) -> dict[str, str]:
     if not path.is_file():
         return {}
-    model = next(m for m in json.loads(path.read_text("utf-8"))["models"] if m["name"] == name)
+    model = next(m for m in load_json(path)["models"] if m["name"] == name)
     return {
         "corrupted accuracy": format_estimate("accuracy", model["mean"]["metrics"]["accuracy"]),
         "mean corruption error": format_ratio(model["corruption_error"]["mce"]),
@@ -214,7 +215,7 @@ def _voted() -> str:
 
 def _speed() -> str:
     """The figures of two hosts, and what they are."""
-    fast, slow = (json.loads((RESULTS / name).read_text("utf-8")) for name in ("benchmark.json", "benchmark-avx2.json"))
+    fast, slow = (load_json(RESULTS / name) for name in ("benchmark.json", "benchmark-avx2.json"))
     both = [measured["figures"] for measured in (fast, slow)]  # without those of an fp32 file where the model has none
     rows = [(name, *(shape.format(f[key]) for f in both)) for name, (key, shape) in SPEED.items() if key in both[0]]
     heads = ("what", "AVX-512 VNNI", "AVX2")
@@ -227,7 +228,7 @@ def _speed() -> str:
 
 
 def _pasted() -> str:
-    measured = json.loads((RESULTS / "paste" / f"{DEFAULT_MODEL}.json").read_text("utf-8"))
+    measured = load_json(RESULTS / "paste" / f"{DEFAULT_MODEL}.json")
     chosen = ("enlarged, not pasted", "96 px", "192 px", "192 px, +30 degrees", "384 px")
     rows = []
     for row in measured["rows"]:
@@ -242,9 +243,7 @@ def _pasted() -> str:
 
 def _live(folder: Path) -> str:
     """The table, and where it was measured."""
-    track, serve, browser = (
-        json.loads((folder / f"{name}.json").read_text("utf-8")) for name in ("track", "serve", "browser")
-    )
+    track, serve, browser = (load_json(folder / f"{name}.json") for name in ("track", "serve", "browser"))
     rows = [*_track(track), *_serve(serve), *_browser(browser)]
     machine = track["machine"]
     where = f"{machine['processor']}, {machine['cores']} cores; {browser['browser']}, {browser['runtime']}"
@@ -316,24 +315,21 @@ def _sections(kind: type, path: str = "") -> Iterator[tuple[str, type]]:
     if not path:
         yield "", kind
     for key, hint in get_type_hints(kind).items():
-        listed = bool(get_args(hint)) and is_dataclass(get_args(hint)[0])
-        inner = get_args(hint)[0] if listed else hint
-        if is_dataclass(inner):
-            assert isinstance(inner, type)
-            yield (f"[[{path}{key}]]" if listed else f"[{path}{key}]"), inner
+        if inner := _section(hint):
+            yield (f"[{path}{key}]" if inner is hint else f"[[{path}{key}]]"), inner
             yield from _sections(inner, f"{path}{key}.")
+
+
+def _section(hint: Any) -> Any:
+    """The dataclass of a section or of a list of sections; ``None`` for a plain value."""
+    return next(filter(is_dataclass, (hint, *get_args(hint))), None)
 
 
 def _keys(kind: type) -> list[tuple[str, str, str]]:
     """Key, default and meaning of every plain value of a section."""
-    comments = _comments(kind)
-    plain = [field for field in fields(kind) if not _is_section(kind, field)]
+    comments, hints = _comments(kind), get_type_hints(kind)
+    plain = [field for field in fields(kind) if not _section(hints[field.name])]
     return [(f"`{field.name}`", _default(field), comments.get(field.name, "")) for field in plain]
-
-
-def _is_section(kind: type, field: Field[Any]) -> bool:
-    hint = get_type_hints(kind)[field.name]
-    return is_dataclass(hint) or (bool(get_args(hint)) and is_dataclass(get_args(hint)[0]))
 
 
 def _default(field: Field[Any]) -> str:
@@ -368,14 +364,9 @@ def _shipped() -> list[Sequence[str]]:
         family = f" ({len(all_members)} members)" if all_members != (name,) else ""
         document = f"{first.claim.document} {first.claim.variant}".strip()
         net = ", ".join(dict.fromkeys(load(member).net.name for member in all_members))
-        rows.append((f"`{name}`{family}", document, f"`{net}`", f"{first.data.size} px", str(_epochs(first))))
+        size, epochs = f"{first.data.size} px", f"{build_schedule(first)[-1].last}"
+        rows.append((f"`{name}`{family}", document, f"`{net}`", size, epochs))
     return rows
-
-
-def _epochs(recipe: Recipe) -> int:
-    if not recipe.phases:
-        return recipe.train.epochs
-    return sum(phase.train.get("epochs", recipe.train.epochs) for phase in recipe.phases)
 
 
 def page_colors() -> str:
@@ -389,7 +380,7 @@ def page_colors() -> str:
 
 def scale() -> str:
     """docs/scale.md: what `mien distribute` costs."""
-    measured, cores = (json.loads((RESULTS / name).read_text("utf-8")) for name in ("distribute.json", "cores.json"))
+    measured, cores = (load_json(RESULTS / name) for name in ("distribute.json", "cores.json"))
     return replace_marked(ROOT / "docs" / "scale.md", docs_scale.parts(measured, cores))
 
 

@@ -7,7 +7,6 @@ Every number comes from results/**/seed-*/metrics.json, which `mien record` wrot
 comparisons and races in results/, and from the cards of the embedded models. Nothing is measured here.
 """
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +26,6 @@ from docs_tables import (
     Row,
     embedded_rows,
     folds_section,
-    interval,
     looks_cell,
     looks_mark,
     looks_section,
@@ -36,13 +34,14 @@ from docs_tables import (
     milliseconds,
     read_rows,
     reduced_by,
-    share,
     spread,
     table,
     write_pages,
 )
+from mien._format import percent, percent_interval
 from mien.lab.compare.plots import ModelPoint, pareto_figure
 from mien.lab.explain import report as explained
+from mien.lab.files import load_json
 from mien.lab.html import drawing
 from reproduce import PLACES, is_done, read_queue
 
@@ -51,7 +50,7 @@ def page(results: Path, *, cards: bool = True) -> str:
     """The whole page from the files below ``results``; ``cards`` adds the embedded models and the open trainings."""
     rows = read_rows(results) + (embedded_rows(results) if cards else [])
     every = sorted(rows, key=lambda row: (row.document or "999", row.name))
-    studies = [_read(path) for path in sorted((results / "studies").glob("*.json"))]
+    studies = [load_json(path) for path in sorted((results / "studies").glob("*.json"))]
     families = {study["family"] for study in studies}  # their members are compared in a section of their own
     rows = [row for row in every if row.name.partition("/")[0] not in families]
     parts = ["# Results", "Written by `make docs` from `results/` and the models' cards; do not edit."]
@@ -71,15 +70,10 @@ def page(results: Path, *, cards: bool = True) -> str:
     parts += ["## What each cost", _costs(every)]
     parts += claims_sections(rows, every, results)
     parts += [part for study in studies for part in _study(study)]
-    parts += [part for path in sorted((results / "explain").glob("*.json")) for part in _explained(_read(path))]
+    parts += [part for path in sorted((results / "explain").glob("*.json")) for part in _explained(load_json(path))]
     parts += _changes(rows)
     parts += _left_to_train(results) if cards else []
     return "\n\n".join(parts) + "\n"
-
-
-def _read(path: Path) -> Json:
-    content: Json = json.loads(path.read_text("utf-8"))
-    return content
 
 
 _VOTED = (
@@ -132,7 +126,7 @@ def _metrics_line(row: Row, split: str) -> list[str]:
         str(len(whole[0]["recall"])),
         f"{whole[0]['n']:,}",
         spread(whole, "accuracy") + (looks_mark(row.name) if split == "private" else ""),
-        interval([fmean(metrics["interval"][edge] for metrics in whole) for edge in (0, 1)]),
+        percent_interval([fmean(metrics["interval"][edge] for metrics in whole) for edge in (0, 1)]),
         spread(clean, "accuracy"),
         *(spread(whole, key) for key in ("balanced_accuracy", "macro_f1")),
         *(f"{spread(row.uncalibrated(split), key)} → {spread(whole, key)}" for key in ("log_loss", "brier", "ece")),
@@ -281,8 +275,8 @@ def _compared_models(kept: Json) -> str:
         common = model["common"]
         times = [f"{ms:.2f}" if (ms := milliseconds(model, precision)) else "–" for precision in ("fp32", "int8")]
         size = f"{model['parameters'] / 1e6:.2f} M" if model["parameters"] else "–"
-        accuracy = share(common["accuracy"]) + looks_mark(model.get("recipe", ""))
-        lines.append([f"`{model['name']}`", accuracy, interval(common["interval"]), *times, size])
+        accuracy = percent(common["accuracy"]) + looks_mark(model.get("recipe", ""))
+        lines.append([f"`{model['name']}`", accuracy, percent_interval(common["interval"]), *times, size])
     return table(["model", "accuracy", "95 % interval", "fp32, ms", "int8, ms", "parameters"], lines)
 
 
@@ -291,7 +285,7 @@ def _alike(results: Path) -> list[str]:
     path = results / "alike" / "PublicTest.json"
     if not path.is_file():
         return []
-    kept = _read(path)
+    kept = load_json(path)
     keys = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "ece")
     lines = []
     for model in sorted(kept["models"], key=lambda model: -model["metrics"]["all"]["accuracy"]):
@@ -335,7 +329,7 @@ _VIEWS = {"none": "faces", "flip": "faces and mirror images", "six": "six views"
 
 def _races(results: Path) -> list[str]:
     """The section on the time to the target accuracy, from the files of `benchmarks/speedrun.py`."""
-    races = [_read(path) for path in sorted(results.glob("speedrun*/*.json"))]
+    races = [load_json(path) for path in sorted(results.glob("speedrun*/*.json"))]
     if not races:
         return []
     steps = list(dict.fromkeys(step for race in races for run in race["runs"] for step in run["on_the_way"]))
@@ -363,7 +357,7 @@ def _race(race: Json, steps: Sequence[str]) -> list[str]:
         *(_mean_seconds([run["on_the_way"].get(step) for run in runs]) for step in steps),
         _mean_seconds([run["seconds"] for run in runs]) + spread_of_times,
         f"{race['reached']} of {race['n']}",
-        share(max(run["accuracy"] for run in runs)),
+        percent(max(run["accuracy"] for run in runs)),
         " ".join(dict.fromkeys(run["commit"] for run in runs)),
     ]
 
@@ -405,11 +399,11 @@ def _setting(setting: Json, *, voted: bool, timed: bool) -> list[str]:
     metrics, agreed, ms = setting["metrics"], setting.get("agrees_with_voters"), setting.get("milliseconds") or {}
     return [
         *setting["setting"],
-        share(metrics["accuracy"]),
-        interval(metrics["interval"]),
-        *(share(metrics[key]) for key in ("balanced_accuracy", "macro_f1")),
+        percent(metrics["accuracy"]),
+        percent_interval(metrics["interval"]),
+        *(percent(metrics[key]) for key in ("balanced_accuracy", "macro_f1")),
         f"{metrics['log_loss']:.3f}",
-        *(["–" if agreed is None else share(agreed)] if voted else []),
+        *(["–" if agreed is None else percent(agreed)] if voted else []),
         *([f"{ms[key]:.2f}" if key in ms else "–" for key in ("fp32", "int8")] if timed else []),
         str(len(setting["models"])),
     ]
@@ -464,7 +458,7 @@ def _one_seed(study: Json, what: str) -> str:
 
 def _confusions(study: Json) -> str:
     lines = [
-        [*each["setting"], *(f"{c['label']} as {c['read_as']} {share(c['share'])}" for c in each["confusions"])]
+        [*each["setting"], *(f"{c['label']} as {c['read_as']} {percent(c['share'])}" for c in each["confusions"])]
         for each in study["settings"]
     ]
     places = range(1, len(lines[0]) - len(study["axes"]) + 1)

@@ -1,12 +1,12 @@
 """The tables of docs/how-to/stress.md, from results/stress/ and results/steady/."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from docs_tables import table
 from mien._metrics import metric_name
+from mien.lab.files import load_json
 from mien.lab.robustness.corruptions import CORRUPTIONS
 from mien.lab.robustness.metrics import steadiness_rows
 from mien.lab.robustness.report import ROBUSTNESS_HEADINGS, format_difference, gap_cells, robustness_row
@@ -17,7 +17,7 @@ Json = Mapping[str, Any]
 def parts(folder: Path) -> dict[str, str]:
     """Every table by the name of its markers, from the files that `mien stress --keep` wrote into ``folder``."""
     files = sorted(path for path in folder.glob("*.json") if not path.stem.startswith("groups"))
-    models = [model for path in files for model in _marked(json.loads(path.read_text("utf-8")))]
+    models = [model for path in files for model in _marked(load_json(path))]
     models.sort(key=lambda model: -model["clean"]["metrics"]["accuracy"]["value"])
     tables = {
         "headline": table(ROBUSTNESS_HEADINGS, [(_name(model), *robustness_row(model)) for model in models]),
@@ -50,9 +50,7 @@ def _losses(models: Sequence[Json]) -> str:
 
 def _steadiness(folder: Path) -> str:
     """One row per measurement, one column per model."""
-    models = [
-        model for path in sorted(folder.glob("*.json")) for model in json.loads(path.read_text("utf-8"))["models"]
-    ]
+    models = [model for path in sorted(folder.glob("*.json")) for model in load_json(path)["models"]]
     models.sort(key=lambda model: -model["steadiness"]["accuracy"])
     head, *rows = steadiness_rows(models)
     return table(head, rows)
@@ -69,7 +67,7 @@ def _severities() -> str:
 
 def _groups(path: Path) -> str:
     """One row per gap between groups of faces."""
-    model = json.loads(path.read_text("utf-8"))["models"][0]
+    model = load_json(path)["models"][0]
     rows = [
         (column, metric_name(key), *gap_cells(key, gap))
         for column, comparison in model["groups"].items()

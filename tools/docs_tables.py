@@ -11,6 +11,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from mien._errors import RecipeError
+from mien._format import percent, percent_interval
 from mien._metrics import METRICS, format_metric
 from mien.bundled import BUNDLED
 from mien.infer import bundled_models
@@ -150,7 +151,7 @@ def read_rows(results: Path) -> list[Row]:
     """One row per recipe, its seeds in order."""
     by_name: dict[str, list[tuple[Json, Path]]] = {}
     for path in sorted(results.rglob("seed-*/metrics.json")):
-        metrics = json.loads(path.read_text("utf-8"))
+        metrics = load_json(path)
         by_name.setdefault(metrics["recipe"], []).append((metrics, path.parent))
     rows = []
     for name, runs in by_name.items():
@@ -168,14 +169,14 @@ def _last_epoch(metrics: Json, folder: Path) -> float | None:
     if metrics.get("claim", {}).get("variant") != "faithful" or not (log.is_file() and recipe.is_file()):
         return None
     last = json.loads(log.read_text("utf-8").splitlines()[-1])
-    is_best = json.loads(recipe.read_text("utf-8"))["checkpoint"] == "best"
+    is_best = load_json(recipe)["checkpoint"] == "best"
     return float(last["val_accuracy"]) if is_best and last.get("val_split") == "public" else None
 
 
 @cache
-def looks_at(recipe: str, ledger: Ledger = LEDGER) -> tuple[int, int]:
+def looks_at(recipe: str) -> tuple[int, int]:
     """Looks at PrivateTest for the family of a recipe, and figures that were seen; 0 for one that was not evaluated."""
-    entries = ledger.entries()
+    entries = LEDGER.entries()
     families = [entry["family"] for entry in entries if entry["recipe"] == recipe]
     return count_looks(families[-1], entries) if families else (0, 0)
 
@@ -231,12 +232,12 @@ def folds_section(results: Path) -> list[str]:
     """The cross-validations: figures of predictions that no choice has used."""
     lines = []
     for path in sorted(results.rglob("folds-*/metrics.json")):
-        run = json.loads(path.read_text("utf-8"))
+        run = load_json(path)
         found, clean = run["metrics"]["folds"]["fp32"]["all"], run["metrics"]["folds"]["fp32"].get("clean")
-        row = [f"`{run['recipe']}`", str(run["seed"]), f"{found['n']:,}", share(found["accuracy"])]
-        row += [interval(found["interval"]), share(clean["accuracy"]) if clean else "–"]
+        row = [f"`{run['recipe']}`", str(run["seed"]), f"{found['n']:,}", percent(found["accuracy"])]
+        row += [percent_interval(found["interval"]), percent(clean["accuracy"]) if clean else "–"]
         row += [spread([found], key) for key in ("balanced_accuracy", "macro_f1", "log_loss")]
-        lines.append([*row, " ".join(share(each) for each in run["folds"]), machine_of(run)])
+        lines.append([*row, " ".join(percent(each) for each in run["folds"]), machine_of(run)])
     if not lines:
         return []
     note = (
@@ -272,7 +273,7 @@ def embedded_rows(results: Path) -> list[Row]:
 
 def read_card(name: str) -> Json:
     """The card of an embedded model."""
-    card: Json = json.loads((BUNDLED / name / "card.json").read_text("utf-8"))
+    card: Json = load_json(BUNDLED / name / "card.json")
     return card
 
 
@@ -280,7 +281,7 @@ def _needs(recipes: Sequence[Path]) -> tuple[str, ...]:
     """The teachers and first weights of the resolved recipes, each once; also ``imagenet``."""
     runs: dict[str, None] = {}
     for path in (path for path in recipes if path.is_file()):
-        recipe = json.loads(path.read_text("utf-8"))
+        recipe = load_json(path)
         net, target = recipe["net"], recipe["target"]  # older runs lack these keys
         runs |= dict.fromkeys([net.get("weights", ""), *target.get("teachers", ())])
     names = (re.sub(r"^(runs|results)/|/seed-\d+$|\.npz$", "", run) for run in runs if run)
@@ -291,7 +292,7 @@ def _extra_labels(recipes: Sequence[Path]) -> str:
     """The labels of the resolved recipes that FER-2013 does not have."""
     found: dict[str, None] = {}
     for path in (path for path in recipes if path.is_file()):
-        recipe = json.loads(path.read_text("utf-8"))
+        recipe = load_json(path)
         if recipe["target"].get("vote_weight") or recipe["data"].get("classes") == "eight":
             found["FER+ votes"] = None
         if recipe["data"].get("extra"):
@@ -340,16 +341,6 @@ def spread(metrics: Sequence[Mapping[str, Any]], key: str) -> str:
     return f"{format_metric(key, fmean(values))} ± {deviation}"
 
 
-def share(value: float) -> str:
-    """A share as percent with one decimal."""
-    return f"{100 * value:.1f} %"
-
-
-def interval(edges: Sequence[float]) -> str:
-    """An interval of shares in percent."""
-    return f"{100 * edges[0]:.1f} to {100 * edges[1]:.1f}"
-
-
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """A comparison kept by `mien compare RESULTS... --split PrivateTest --keep FOLDER`, all models timed together."""
@@ -363,7 +354,7 @@ class Comparison:
     def read(self, results: Path) -> Json | None:
         """Its file, if its models were timed."""
         path = results / self.folder / "PrivateTest.json"
-        kept: Json | None = json.loads(path.read_text("utf-8")) if path.is_file() else None
+        kept: Json | None = load_json(path) if path.is_file() else None
         return kept if kept and kept["measured_on"] else None
 
 
