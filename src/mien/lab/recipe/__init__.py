@@ -19,7 +19,6 @@ from mien.lab.recipe.schema import (
     check_train,
     fold_recipes,
     minority_augment,
-    with_seed,
 )
 
 __all__ = [
@@ -45,5 +44,4 @@ __all__ = [
     "put",
     "recipe_names",
     "search_space",
-    "with_seed",
 ]

@@ -289,7 +289,7 @@ def differences(recipe: Recipe, base: Recipe) -> dict[str, Any]:
         {'train.epochs': 2}
     """
     changed = _differing(dump(recipe), dump(base))
-    return {key: value for key, value in _dotted(changed).items() if key not in ("name", "about")}
+    return {key: value for key, value in dotted(changed).items() if key not in ("name", "about")}
 
 
 def training_differences(recipe: Recipe, base: Recipe) -> dict[str, Any]:
@@ -376,8 +376,17 @@ def _key(key: str) -> str:
     return key if _BARE.fullmatch(key) else json.dumps(key, ensure_ascii=False)
 
 
-def _dotted(table: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+def dotted(table: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Flatten nested tables.
+
+    Args:
+        table: Plain values and tables.
+        path: What each key begins with.
+
+    Returns:
+        The values by dotted key; an empty table is a value.
+    """
     found: dict[str, Any] = {}
     for key, value in table.items():
-        found |= _dotted(value, f"{path}{key}.") if isinstance(value, Mapping) and value else {f"{path}{key}": value}
+        found |= dotted(value, f"{path}{key}.") if isinstance(value, Mapping) and value else {f"{path}{key}": value}
     return found

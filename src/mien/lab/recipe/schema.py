@@ -317,19 +317,6 @@ def minority_augment(recipe: Recipe) -> AugmentConfig:
     return change(recipe.augment, recipe.minority.augment, where=f"recipe {recipe.name}: minority.augment")
 
 
-def with_seed(recipe: Recipe, seed: int) -> Recipe:
-    """Return a recipe with another seed.
-
-    Args:
-        recipe: The recipe.
-        seed: The new seed.
-
-    Returns:
-        The changed copy.
-    """
-    return replace(recipe, seed=seed)
-
-
 def fold_recipes(recipe: Recipe, folds: int, *, public: bool = False) -> list[Recipe]:
     """Return the recipe of each fold of a cross-validation.
 

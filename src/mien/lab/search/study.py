@@ -31,7 +31,7 @@ from mien.lab.data import FaceSet
 from mien.lab.data.datasets import DatasetCache
 from mien.lab.files import CHECKPOINT, PREVIOUS, file_set, has_checkpoint, output_folder, save_json, save_text
 from mien.lab.provenance import provenance
-from mien.lab.recipe import Recipe, dump, load, with_seed
+from mien.lab.recipe import Recipe, dump, load
 from mien.lab.recipe.load import as_toml
 from mien.lab.search.space import SearchSpace, as_override, read_space
 from mien.lab.train.curves import QUIET, TRAINING, VALIDATION, plain, save_figure
@@ -121,7 +121,7 @@ class SearchPlan:
             The recipe.
         """
         changes = [as_override(key, value) for key, value in values.items()]
-        return with_seed(load(self.recipe, [*self.overrides, *changes]), self.seed)
+        return replace(load(self.recipe, [*self.overrides, *changes]), seed=self.seed)
 
 
 def run_search(plan: SearchPlan, on_event: OnEvent = lambda _: None) -> None:

@@ -22,6 +22,7 @@ from mien._errors import DataError, MissingExtraError, RecipeError
 from mien._suggest import require_known
 from mien.lab.files import load_bytes, save_text
 from mien.lab.recipe import Recipe, dump
+from mien.lab.recipe.load import dotted
 
 _CURE = "remove it and run the same command again"
 # Validation faces of a recipe -> their name in output.
@@ -299,12 +300,7 @@ def _metrics(record: EpochRecord) -> dict[str, float]:
     return {key: float(x) for key, x in values.items() if isinstance(x, (int, float)) and key != "epoch"}
 
 
-def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables as dotted keys with plain values."""
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value if isinstance(value, (bool, int, float, str)) else json.dumps(value)
-    return flat
+def _flat(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested tables as dotted keys with plain values, without empty tables."""
+    values = {key: value for key, value in dotted(table).items() if value != {}}
+    return {key: x if isinstance(x, (bool, int, float, str)) else json.dumps(x) for key, x in values.items()}
