@@ -17,13 +17,12 @@ from PIL import Image, ImageOps
 
 from mien._emotions import CLASS_SETS, SEVEN, Emotion
 from mien._errors import DataError, RecipeError
-from mien._output import seen_before
 from mien._suggest import suggest
 from mien.decode import silence_libtiff
 from mien.lab.data.duplicates import clusters, divide
 from mien.lab.data.faceset import EMOTION_NAMES, SIZE, FaceSet, Split, file_sha256, list_sha256, quote, split_index
 from mien.lab.data.fer2013 import OFFICIAL_COUNTS
-from mien.lab.data.folders import UNREADABLE_CURE, reason_unreadable, report_unreadable, visible_entries
+from mien.lab.data.folders import UNREADABLE_CURE, SeenFolders, reason_unreadable, report_unreadable, visible_entries
 from mien.lab.data.tables import (
     cell_at,
     find_column,
@@ -115,7 +114,8 @@ def list_images(path: Path) -> Listing:
 
 
 def _list_folder(folder: Path) -> Listing:
-    splits, seen = [(Split.TRAINING, folder)], _Seen(folder)
+    splits, seen = [(Split.TRAINING, folder)], SeenFolders()
+    seen.first([folder])
     tops = seen.first(_subfolders(folder))
     if any(is_split(top.name) for top in tops):
         splits = [(parse_split(top.name, where=str(top)), top) for top in tops]
@@ -131,21 +131,6 @@ def _list_folder(folder: Path) -> Listing:
     return Listing(entries, linked=seen.left_out)
 
 
-class _Seen:
-    """The folders of a data set: links to folders are followed, each folder is read once."""
-
-    def __init__(self, folder: Path) -> None:
-        self._identities: set[tuple[int, int] | None] = set()
-        self.left_out = 0
-        self.first([folder])
-
-    def first(self, entries: Sequence[Path]) -> list[Path]:
-        """The files, and the folders that were not read before."""
-        kept = [each for each in entries if not each.is_dir() or not seen_before(each, self._identities)]
-        self.left_out += len(entries) - len(kept)
-        return kept
-
-
 def _subfolders(folder: Path) -> list[Path]:
     found = [entry for entry in visible_entries(folder) if entry.is_dir()]
     if not found:
@@ -153,7 +138,7 @@ def _subfolders(folder: Path) -> list[Path]:
     return found
 
 
-def _list_label(label: Path, seen: _Seen) -> Iterator[tuple[Path, str]]:
+def _list_label(label: Path, seen: SeenFolders) -> Iterator[tuple[Path, str]]:
     """The images of a label, each with its group."""
     for entry in seen.first(visible_entries(label)):
         files, group = (visible_entries(entry), entry.name) if entry.is_dir() else ([entry], "")

@@ -112,8 +112,8 @@ def read_folders(folder: Path, *, skip_unreadable: bool = False) -> FaceSet:
     Example:
         >>> faces = read_folders(Path("fer2013"))  # doctest: +SKIP
     """
-    linked: list[Path] = []
-    listed, files, images, digests, problems = sorted(_list_files(folder, linked)), [], [], [], []
+    seen = SeenFolders()
+    listed, files, images, digests, problems = sorted(_list_files(folder, seen)), [], [], [], []
     for file in listed:
         content = (folder / file.name).read_bytes()
         try:
@@ -127,8 +127,8 @@ def read_folders(folder: Path, *, skip_unreadable: bool = False) -> FaceSet:
     if unknown := sum(not file.split_known for file in files):
         unnamed = f"{unknown:,} test images do not name their split: all are used as PublicTest, none as PrivateTest"
         note = "; ".join(filter(None, (note, unnamed)))
-    if linked:
-        note = "; ".join(filter(None, (note, f"{len(linked):,} folders that were read already are left out")))
+    if seen.left_out:
+        note = "; ".join(filter(None, (note, f"{seen.left_out:,} folders that were read already are left out")))
     return assemble(
         np.stack(images) if images else np.empty((0, SIZE, SIZE), np.uint8),
         np.array([file.label for file in files], np.int64),
@@ -166,11 +166,35 @@ def report_unreadable(problems: Sequence[str], count: int, source: Path, *, is_s
     raise DataError(f"{len(problems):,} of {count:,} images {verb} unreadable: {listed}{more}{UNREADABLE_CURE}")
 
 
-def _list_files(folder: Path, linked: list[Path]) -> Iterator[_File]:
-    """The files, in any order. Links to folders are followed; a folder that was read already is added to ``linked``."""
-    seen: set[tuple[int, int] | None] = set()
+class SeenFolders:
+    """The folders of a data set: links to folders are followed, each folder is read once.
+
+    Attributes:
+        left_out: Number of folders that were not read again.
+    """
+
+    def __init__(self) -> None:
+        self._identities: set[tuple[int, int] | None] = set()
+        self.left_out = 0
+
+    def first(self, entries: Sequence[Path]) -> list[Path]:
+        """Return the files, and the folders that were not read before.
+
+        Args:
+            entries: Entries of a folder.
+
+        Returns:
+            Those to read, in their order.
+        """
+        kept = [each for each in entries if not each.is_dir() or not seen_before(each, self._identities)]
+        self.left_out += len(entries) - len(kept)
+        return kept
+
+
+def _list_files(folder: Path, seen: SeenFolders) -> Iterator[_File]:
+    """The files, in any order."""
     tops = [entry for entry in visible_entries(folder) if entry.name.lower() in _FOLDERS and entry.is_dir()]
-    tops = _first(tops, seen, linked)
+    tops = seen.first(tops)
     has_validation = any(top.name.lower() in _VALIDATION_FOLDERS for top in tops)
     for top in tops:
         possible = _FOLDERS[top.name.lower()]
@@ -179,7 +203,7 @@ def _list_files(folder: Path, linked: list[Path]) -> Iterator[_File]:
         emotions = visible_entries(top)
         if not emotions:
             raise DataError(f"{top}: is empty; a folder for each of {', '.join(SEVEN)} is expected")
-        for emotion in _first(emotions, seen, linked):
+        for emotion in seen.first(emotions):
             label = _read_label(emotion)
             files = visible_entries(emotion)
             if not files:
@@ -189,12 +213,6 @@ def _list_files(folder: Path, linked: list[Path]) -> Iterator[_File]:
                 split_known = split is not None or len(possible) == 1 or has_validation
                 name = file.relative_to(folder).as_posix()
                 yield _File(split_index(split or possible[0]), number, label, name, split_known)
-
-
-def _first(entries: list[Path], seen: set[tuple[int, int] | None], linked: list[Path]) -> list[Path]:
-    again = [entry for entry in entries if entry.is_dir() and seen_before(entry, seen)]
-    linked += again
-    return [entry for entry in entries if entry not in again]
 
 
 def _read_label(folder: Path) -> int:
