@@ -156,8 +156,8 @@ def read_rows(results: Path) -> list[Row]:
     rows = []
     for name, runs in by_name.items():
         runs.sort(key=lambda run: run[0]["seed"])
-        needs = _needs([folder / "recipe.json" for _, folder in runs])
-        labels = _extra_labels([folder / "recipe.json" for _, folder in runs])
+        recipes = [load_json(path) for _, folder in runs if (path := folder / "recipe.json").is_file()]
+        needs, labels = _needs(recipes), _extra_labels(recipes)
         changed, last = _changed(name, runs[0][1]), _last_epoch(*runs[0])
         rows.append(Row(name, tuple(metrics for metrics, _ in runs), changed, needs, labels, last))
     return rows
@@ -265,7 +265,7 @@ def embedded_rows(results: Path) -> list[Row]:
     rows = []
     for name in bundled_models():
         card = read_card(name)
-        recipes = sorted((results / name).rglob("recipe.json"))
+        recipes = [load_json(path) for path in sorted((results / name).rglob("recipe.json"))]
         labels = _extra_labels(recipes)
         rows.append(Row(card["name"], (card | {"size": _size(card)},), "", _needs(recipes), labels))
     return rows
@@ -277,22 +277,20 @@ def read_card(name: str) -> Json:
     return card
 
 
-def _needs(recipes: Sequence[Path]) -> tuple[str, ...]:
+def _needs(recipes: Sequence[Json]) -> tuple[str, ...]:
     """The teachers and first weights of the resolved recipes, each once; also ``imagenet``."""
     runs: dict[str, None] = {}
-    for path in (path for path in recipes if path.is_file()):
-        recipe = load_json(path)
+    for recipe in recipes:
         net, target = recipe["net"], recipe["target"]  # older runs lack these keys
         runs |= dict.fromkeys([net.get("weights", ""), *target.get("teachers", ())])
     names = (re.sub(r"^(runs|results)/|/seed-\d+$|\.npz$", "", run) for run in runs if run)
     return tuple(dict.fromkeys(names))
 
 
-def _extra_labels(recipes: Sequence[Path]) -> str:
+def _extra_labels(recipes: Sequence[Json]) -> str:
     """The labels of the resolved recipes that FER-2013 does not have."""
     found: dict[str, None] = {}
-    for path in (path for path in recipes if path.is_file()):
-        recipe = load_json(path)
+    for recipe in recipes:
         if recipe["target"].get("vote_weight") or recipe["data"].get("classes") == "eight":
             found["FER+ votes"] = None
         if recipe["data"].get("extra"):

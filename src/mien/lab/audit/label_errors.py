@@ -376,15 +376,13 @@ def check_with_votes(errors: LabelErrors, agreement: VoteAgreement, faces: FaceS
     Returns:
         How often the votes contradict flagged labels and all labels; faces without a majority do not count.
     """
-    contradicted = dict(zip(agreement.index.tolist(), (~agreement.agree).tolist(), strict=True))
-    evaluated = [contradicted[at] for at in errors.evaluated.tolist() if at in contradicted]
-    flagged = [contradicted[at] for at in errors.index.tolist() if at in contradicted]
-    position = {emotion: at for at, emotion in enumerate(faces.emotions)}
-    to_set = [position.get(emotion, -1) for emotion in agreement.emotions]
-    votes = zip(agreement.index.tolist(), agreement.majority.tolist(), strict=True)
-    majority = {at: to_set[vote] for at, vote in votes}
+    to_set = [faces.emotions.index(e) if e in faces.emotions else -1 for e in agreement.emotions]
+    columns = agreement.index.tolist(), agreement.agree.tolist(), agreement.majority.tolist()
+    votes = {at: (not agree, to_set[majority]) for at, agree, majority in zip(*columns, strict=True)}
+    evaluated = [votes[at][0] for at in errors.evaluated.tolist() if at in votes]
+    flagged = [votes[at][0] for at in errors.index.tolist() if at in votes]
     suggested = zip(errors.index.tolist(), errors.suggested.tolist(), strict=True)
-    same = [majority[at] == label for at, label in suggested if at in majority]
+    same = [votes[at][1] == label for at, label in suggested if at in votes]
     return VoteCheck(
         len(evaluated),
         _share(evaluated),

@@ -210,11 +210,8 @@ def card_markdown(recipe: Recipe, card: Mapping[str, Any]) -> str:
         Markdown.
     """
     headline = headline_split(card["metrics"])
-    emotions, split, precision = (
-        card["emotions"],
-        f"{headline.capitalize()}Test",
-        main_precision(card["metrics"][headline]),
-    )
+    emotions, split = card["emotions"], f"{headline.capitalize()}Test"
+    precision = main_precision(card["metrics"][headline])
     is_official = card["learned_from"].startswith(OFFICIAL_NAME)
     limits, licence = (LIMITS, LICENCE) if is_official else (OWN_LIMITS, OWN_LICENCE)
     classes: list[Row] = [("emotion", "recall", "precision", "faces")]
