@@ -136,17 +136,16 @@ def points(difference: float, decimals: int = 1) -> str:
     return f"{100 * difference:+.{decimals}f}"
 
 
-def points_interval(edges: Sequence[float], decimals: int = 1) -> str:
+def points_interval(edges: Sequence[float]) -> str:
     """Format an interval of a difference of shares in percentage points.
 
     Args:
         edges: Lower and upper difference, from -1 to 1.
-        decimals: Digits after the point.
 
     Returns:
         For example ``-0.4 to +2.8``.
     """
-    return interval(edges, f"+.{decimals}f", factor=100)
+    return interval(edges, "+.1f", factor=100)
 
 
 def p_value(p: float) -> str:

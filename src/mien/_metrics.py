@@ -90,18 +90,17 @@ def format_metric(key: str, value: float | None, decimals: int = 1) -> str:
     return percent(value, decimals) if _is_share(key) else f"{value:.3f}"
 
 
-def format_metric_interval(key: str, edges: Sequence[float], decimals: int = 1) -> str:
+def format_metric_interval(key: str, edges: Sequence[float]) -> str:
     """Format the interval of a metric, without its unit.
 
     Args:
         key: A key of ``METRICS``, or one of a class such as ``recall.sad``.
         edges: Lower and upper edge.
-        decimals: Digits after the point of a share in per cent.
 
     Returns:
         For example ``69.0 to 72.1`` for a share and ``0.412 to 0.431`` for any other metric.
     """
-    return percent_interval(edges, decimals) if _is_share(key) else interval(edges)
+    return percent_interval(edges) if _is_share(key) else interval(edges)
 
 
 def headline_metrics(metrics: Mapping[str, Any], clean: Mapping[str, Any] | None = None) -> str:

@@ -24,14 +24,12 @@ def nearest_words(word: str, known: Iterable[str], *, n: int = 1, cutoff: float 
     return [spelling[each] for each in get_close_matches(word.strip().lower(), list(spelling), n=n, cutoff=cutoff)]
 
 
-def suggest(word: str, known: Iterable[str], *, n: int = 1, cutoff: float = 0.6) -> str:
-    """Return the end of an error message that names the nearest known words.
+def suggest(word: str, known: Iterable[str]) -> str:
+    """Return the end of an error message that names the nearest known word.
 
     Args:
         word: The word that was given.
         known: The words that are allowed.
-        n: The largest number of words to name.
-        cutoff: Smallest similarity from 0 to 1.
 
     Returns:
         ``"; did you mean 'happy'?"``, or an empty string where no known word is similar.
@@ -40,8 +38,8 @@ def suggest(word: str, known: Iterable[str], *, n: int = 1, cutoff: float = 0.6)
         >>> suggest("hapy", ["happy", "sad"])
         "; did you mean 'happy'?"
     """
-    near = nearest_words(word, known, n=n, cutoff=cutoff)
-    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    near = nearest_words(word, known)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def require_known(what: str, word: str, known: Iterable[str], error: type[Exception], *, where: str = "") -> None:
