@@ -23,25 +23,8 @@ if TYPE_CHECKING:
     from mien.decode import Source
 
 # Suffixes of the videos that are looked for in a folder.
-VIDEO_SUFFIXES = frozenset(
-    [
-        ".mp4",
-        ".m4v",
-        ".mov",
-        ".mkv",
-        ".webm",
-        ".avi",
-        ".mpg",
-        ".mpeg",
-        ".ts",
-        ".m2ts",
-        ".mts",
-        ".wmv",
-        ".flv",
-        ".3gp",
-        ".ogv",
-    ]
-)
+_VIDEOS = ("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "m2ts", "mts", "wmv", "flv", "3gp", "ogv")
+VIDEO_SUFFIXES = frozenset(f".{name}" for name in _VIDEOS)
 _AGAIN, _OTHERS = "folders that were read already", "files of other kinds"
 # Unlike those of Path, they raise no error for a path that cannot be looked at: reading it reports what is wrong.
 _is_folder, _exists = os.path.isdir, os.path.exists
